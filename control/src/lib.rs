@@ -1,0 +1,1 @@
+//! The control plane: VPCs, ENIs and security groups as customers see them.

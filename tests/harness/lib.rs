@@ -1,0 +1,1 @@
+//! Worlds, oracles and namespaces for the tests.

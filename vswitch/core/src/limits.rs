@@ -1,0 +1,37 @@
+//! Every bound of the switch, and how the bounds depend on each other.
+
+/// Packets a worker takes from one port in one turn.
+pub const BURST_PACKETS: usize = 32;
+/// The largest Ethernet frame a port carries: a 9,000-byte MTU and the Ethernet header, rounded up.
+pub const FRAME_BYTES_MAX: usize = 9216;
+/// Bytes of an Ethernet header.
+pub const ETHERNET_HEADER_BYTES: usize = 14;
+/// The largest MTU a port may have, bytes.
+pub const MTU_BYTES_MAX: usize = 9000;
+/// The smallest MTU a port may have, bytes: IPv4's own minimum (RFC 791 §3.1).
+pub const MTU_BYTES_MIN: usize = 576;
+/// Extension headers the parser walks before it gives up on an IPv6 packet.
+pub const IPV6_EXTENSION_HEADERS_MAX: usize = 8;
+/// ENIs one switch may hold.
+pub const ENIS_MAX: usize = 65_536;
+/// Groups one ENI may be a member of, above any quota the control plane enforces (§6 names up to 16).
+pub const GROUPS_PER_ENI_MAX: usize = 16;
+/// Rules of one direction in one compiled filter.
+pub const RULES_PER_FILTER_MAX: usize = 131_072;
+/// Addresses and delegated prefixes of one ENI.
+pub const ADDRESSES_PER_ENI_MAX: usize = 256;
+/// Bytes of one control message, newline included. A whole desired state has to fit.
+pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// Links of a flow table's collision chain.
+pub const FLOW_CHAIN_MAX: usize = 8;
+/// Flow records looked at for expiry in one turn.
+pub const SWEEP_RECORDS_PER_TURN: usize = 256;
+/// Packets waiting on their way from one worker to another.
+pub const HANDOFF_PACKETS: usize = 1024;
+/// Workers of one switch.
+pub const WORKERS_MAX: usize = 64;
+
+const _: () = assert!(MTU_BYTES_MAX + ETHERNET_HEADER_BYTES <= FRAME_BYTES_MAX);
+const _: () = assert!(MTU_BYTES_MIN < MTU_BYTES_MAX);
+const _: () = assert!(BURST_PACKETS.is_power_of_two() && BURST_PACKETS <= HANDOFF_PACKETS);
+const _: () = assert!(BURST_PACKETS <= SWEEP_RECORDS_PER_TURN, "a sweep outruns the flows one turn can open");

@@ -1,0 +1,86 @@
+//! A packet: the bytes of a frame, and what was learnt about them riding along.
+
+use crate::desired::Policy;
+use crate::headers::Headers;
+use crate::verdict::{DropReason, Judgement, Stage, Verdict};
+use alloc::boxed::Box;
+use alloc::vec;
+
+/// Room for one frame, allocated once and reused.
+#[derive(Debug)]
+pub struct FrameBuffer {
+    bytes: Box<[u8]>,
+    length: usize,
+}
+
+impl FrameBuffer {
+    /// An empty buffer with room for `capacity_bytes`.
+    pub fn with_capacity(capacity_bytes: usize) -> Self {
+        Self { bytes: vec![0; capacity_bytes].into_boxed_slice(), length: 0 }
+    }
+
+    /// The whole room, for a port to receive into; [`FrameBuffer::set_length`] then tells how much was used.
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Declares the first `length_bytes` to be the frame; cut to the room there is.
+    pub fn set_length(&mut self, length_bytes: usize) {
+        self.length = length_bytes.min(self.bytes.len());
+    }
+
+    /// Makes `frame` the content; cut to the room there is.
+    pub fn fill(&mut self, frame: &[u8]) {
+        self.set_length(frame.len());
+        self.bytes[..self.length].copy_from_slice(&frame[..self.length]);
+    }
+
+    /// The frame.
+    pub fn frame(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// The frame, to be changed in place.
+    pub fn frame_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.length]
+    }
+}
+
+/// A mark that the data path itself put on a packet; never derived from what a guest sent (§3.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Marker {
+    /// Ordinary traffic.
+    #[default]
+    None,
+    /// Forwarded by a load balancer of the platform.
+    LoadBalancer,
+    /// A reachability probe of the platform.
+    Probe,
+}
+
+/// One packet on its way through the switch.
+#[derive(Debug)]
+pub struct Packet {
+    /// The frame.
+    pub buffer: FrameBuffer,
+    /// What the data path knows of its origin.
+    pub marker: Marker,
+    /// Its fate so far. The door sets it; ingress expects [`Verdict::Forward`].
+    pub verdict: Verdict,
+    /// The last judgement it met, meaningless before the first.
+    pub judgement: Judgement,
+    pub(crate) headers: Headers,
+}
+
+impl Packet {
+    /// A packet that nobody has looked at yet.
+    pub fn new(buffer: FrameBuffer) -> Self {
+        Self {
+            buffer,
+            marker: Marker::None,
+            verdict: Verdict::Drop(DropReason::EniGone),
+            judgement: Judgement::by(Policy::Drop, Stage::Default),
+            headers: Headers::default(),
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! The control protocol of the forwarding plane: messages as values, and as lines of JSON.
+//!
+//! One request or reply is one line. Every line carries the protocol version; a reply repeats the request's id. The
+//! control plane numbers its desired states; a [`RequestBody::Apply`] names the generation it builds on, and on any
+//! mismatch the control plane sends the whole state with [`RequestBody::Replace`].
+
+use crate::desired::{Desired, Direction, Eni, PortList, PrefixList, SecurityGroup, Settings, VSwitch, Vpc};
+use crate::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+use crate::limits::MESSAGE_BYTES_MAX;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The version of this protocol.
+pub const VERSION: u32 = 1;
+
+/// A request to the forwarding plane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`VERSION`] of the sender.
+    pub version: u32,
+    /// Chosen by the sender; the reply repeats it.
+    pub id: u64,
+    /// What is asked.
+    #[serde(flatten)]
+    pub body: RequestBody,
+}
+
+/// What the forwarding plane can be asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum RequestBody {
+    /// Who are you, which generation do you run?
+    Status,
+    /// Run exactly this state from now on.
+    Replace {
+        /// The number of the new state.
+        generation: u64,
+        /// The state.
+        desired: Desired,
+    },
+    /// Change the running state.
+    Apply {
+        /// The generation that the sender believes is running.
+        base: u64,
+        /// The number of the new state.
+        generation: u64,
+        /// What changes.
+        delta: Delta,
+    },
+    /// The state of all ports.
+    Ports,
+    /// Counters of one ENI or of all.
+    Stats {
+        /// The only ENI of interest.
+        #[serde(default)]
+        eni: Option<EniId>,
+    },
+    /// Sessions, in no particular order.
+    Flows {
+        /// The only ENI of interest.
+        #[serde(default)]
+        eni: Option<EniId>,
+        /// Most sessions to report.
+        limit: usize,
+    },
+    /// What would happen to this packet now, and why? Changes nothing.
+    Explain {
+        /// The packet.
+        packet: PacketDescription,
+    },
+}
+
+/// A packet told in words, for explain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacketDescription {
+    /// The ENI whose guest sends it; absent for a packet judged only where it arrives.
+    #[serde(default)]
+    pub from: Option<EniId>,
+    /// The ENI at which it arrives; the route decides if absent.
+    #[serde(default)]
+    pub to: Option<EniId>,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Source port; ICMP identifier for echo.
+    #[serde(default)]
+    pub source_port: u16,
+    /// Destination port.
+    #[serde(default)]
+    pub destination_port: u16,
+}
+
+/// A change to a desired state: objects to set whole, and objects to take away.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delta {
+    /// New settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
+    /// VPCs: set, or removed where `null`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub vpcs: BTreeMap<VpcId, Option<Vpc>>,
+    /// Subnets: set, or removed where `null`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub vswitches: BTreeMap<VSwitchId, Option<VSwitch>>,
+    /// Groups: set, or removed where `null`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<GroupId, Option<SecurityGroup>>,
+    /// Prefix lists: set, or removed where `null`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub prefix_lists: BTreeMap<PrefixListId, Option<PrefixList>>,
+    /// Port lists: set, or removed where `null`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub port_lists: BTreeMap<PortListId, Option<PortList>>,
+    /// ENIs: set, or removed where `null`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub enis: BTreeMap<EniId, Option<Eni>>,
+}
+
+impl Delta {
+    /// What turns `old` into `new`.
+    pub fn between(old: &Desired, new: &Desired) -> Self {
+        Self {
+            settings: (old.settings != new.settings).then(|| new.settings.clone()),
+            vpcs: map_difference(&old.vpcs, &new.vpcs),
+            vswitches: map_difference(&old.vswitches, &new.vswitches),
+            groups: map_difference(&old.groups, &new.groups),
+            prefix_lists: map_difference(&old.prefix_lists, &new.prefix_lists),
+            port_lists: map_difference(&old.port_lists, &new.port_lists),
+            enis: map_difference(&old.enis, &new.enis),
+        }
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Changes `desired` as told.
+    pub fn apply(self, desired: &mut Desired) {
+        if let Some(settings) = self.settings {
+            desired.settings = settings;
+        }
+        map_apply(&mut desired.vpcs, self.vpcs);
+        map_apply(&mut desired.vswitches, self.vswitches);
+        map_apply(&mut desired.groups, self.groups);
+        map_apply(&mut desired.prefix_lists, self.prefix_lists);
+        map_apply(&mut desired.port_lists, self.port_lists);
+        map_apply(&mut desired.enis, self.enis);
+    }
+}
+
+fn map_difference<K: Ord + Clone, V: PartialEq + Clone>(
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+) -> BTreeMap<K, Option<V>> {
+    let removed = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), None));
+    let set = new.iter().filter(|(key, value)| old.get(*key) != Some(*value));
+    removed.chain(set.map(|(key, value)| (key.clone(), Some(value.clone())))).collect()
+}
+
+fn map_apply<K: Ord, V>(map: &mut BTreeMap<K, V>, changes: BTreeMap<K, Option<V>>) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => drop(map.insert(key, value)),
+            None => drop(map.remove(&key)),
+        }
+    }
+}
+
+/// A reply of the forwarding plane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// [`VERSION`] of the sender.
+    pub version: u32,
+    /// The request's id; 0 where the request could not be read.
+    pub id: u64,
+    /// The answer.
+    #[serde(flatten)]
+    pub body: ReplyBody,
+}
+
+/// What the forwarding plane answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum ReplyBody {
+    /// To [`RequestBody::Status`].
+    Status(Status),
+    /// To [`RequestBody::Replace`] and [`RequestBody::Apply`]: every worker has crossed to the new generation.
+    Applied(Applied),
+    /// To [`RequestBody::Ports`].
+    Ports {
+        /// All ports, by ENI.
+        ports: Vec<PortStatus>,
+    },
+    /// To [`RequestBody::Stats`].
+    Stats {
+        /// Counters by ENI.
+        enis: Vec<EniStats>,
+    },
+    /// To [`RequestBody::Flows`].
+    Flows {
+        /// The sessions.
+        flows: Vec<FlowDescription>,
+        /// Whether there were more than the limit.
+        truncated: bool,
+    },
+    /// To [`RequestBody::Explain`].
+    Explained(crate::trace::Explanation),
+    /// The request was refused, and nothing changed.
+    Refused {
+        /// Every reason found.
+        refusals: Vec<Refusal>,
+    },
+}
+
+/// Why something was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What kind of refusal, for programs: `malformed`, `version`, `too-large`, `generation-mismatch`, `unknown`,
+    /// `invalid`, `conflict`, `limit`.
+    pub code: String,
+    /// The object at fault, as in `enis/eni-1/mac`; empty where it is the message itself.
+    pub object: String,
+    /// What is wrong and what would be right, for people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal of `object`.
+    pub fn new(code: &str, object: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), object: object.into(), message: message.into() }
+    }
+}
+
+/// The forwarding plane at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The generation that all workers run; 0 before the first.
+    pub generation: u64,
+    /// The process, to tell a restart.
+    pub process_id: u32,
+    /// Time since the start, ms.
+    pub uptime_ms: u64,
+    /// ENIs configured.
+    pub enis: usize,
+    /// Live sessions over all workers.
+    pub flows: usize,
+    /// Each worker's load.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One worker at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// The core it is pinned to, if any.
+    pub core: Option<usize>,
+    /// ENIs it owns.
+    pub enis: usize,
+    /// Sessions it holds.
+    pub flows: usize,
+    /// Sessions it has room for.
+    pub flows_max: usize,
+    /// Turns that moved at least one packet.
+    pub turns_busy: u64,
+    /// Turns that found nothing to do.
+    pub turns_idle: u64,
+    /// Times it went to sleep.
+    pub sleeps: u64,
+}
+
+/// A finished change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The generation that all workers run.
+    pub generation: u64,
+    /// From reading the request to the compiled snapshot, ns.
+    pub compile_ns: u64,
+    /// From publishing the snapshot until the last worker had crossed to it, ns.
+    pub barrier_ns: u64,
+    /// Ports that are configured and not up.
+    pub ports_down: Vec<PortStatus>,
+}
+
+/// The state of one port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Whose port it is.
+    pub eni: EniId,
+    /// `tap` or `memory`.
+    pub kind: String,
+    /// The device's name, if it has one.
+    pub device: Option<String>,
+    /// The namespace the device is in, if it is in one.
+    pub namespace: Option<String>,
+    /// The worker that owns it.
+    pub worker: usize,
+    /// Whether it moves frames.
+    pub up: bool,
+    /// Why it is down.
+    pub error: Option<String>,
+    /// How often it went down since it was configured.
+    pub failures: u64,
+}
+
+/// Counters of one ENI.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EniStats {
+    /// The ENI.
+    pub eni: EniId,
+    /// Live sessions.
+    pub flows: u64,
+    /// What its guest sent.
+    pub egress: DirectionStats,
+    /// What was for its guest.
+    pub ingress: DirectionStats,
+}
+
+/// Counters of one ENI and direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectionStats {
+    /// Packets that passed.
+    pub packets: u64,
+    /// Bytes of the frames that passed.
+    pub bytes: u64,
+    /// Packets the virtual router answered itself.
+    pub answered: u64,
+    /// Packets dropped, by the name of the reason; reasons never met are left out.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// One session of one ENI.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowDescription {
+    /// Whose session it is.
+    pub eni: EniId,
+    /// The direction of the packet that opened it.
+    pub opened: Direction,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Source of the packet that opened it.
+    pub source: IpAddr,
+    /// Destination of the packet that opened it.
+    pub destination: IpAddr,
+    /// Source port, or ICMP identifier.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Where in its life it is, as in `established`.
+    pub state: String,
+    /// The step that admitted it.
+    pub stage: String,
+    /// The rule that admitted it, if it was a rule.
+    pub rule: Option<RuleId>,
+    /// The policy revision it was last admitted under.
+    pub revision: u32,
+    /// Time since it was opened, ms.
+    pub age_ms: u64,
+    /// Time since its last packet, ms.
+    pub idle_ms: u64,
+    /// Idle time after which it ends, seconds.
+    pub timeout_s: u32,
+    /// Packets, in the opening direction and in the other.
+    pub packets: [u64; 2],
+    /// Bytes, in the opening direction and in the other.
+    pub bytes: [u64; 2],
+}
+
+/// Reads one message from the bytes of a line.
+///
+/// # Errors
+/// `too-large` beyond [`MESSAGE_BYTES_MAX`]; `version` where the message names another version; `malformed` with the
+/// place and the field where it is not a message of this protocol.
+pub fn read<M: DeserializeOwned>(line: &[u8]) -> Result<M, Refusal> {
+    if line.len() > MESSAGE_BYTES_MAX {
+        return Err(Refusal::new("too-large", "", alloc::format!("a message has at most {MESSAGE_BYTES_MAX} bytes")));
+    }
+    #[derive(Deserialize)]
+    struct Envelope {
+        version: Option<u32>,
+    }
+    match serde_json::from_slice::<Envelope>(line) {
+        Ok(Envelope { version: Some(version) }) if version != VERSION => {
+            let message = alloc::format!("this is version {VERSION} of the protocol, the message has {version}");
+            return Err(Refusal::new("version", "version", message));
+        }
+        Ok(Envelope { version: None }) => {
+            return Err(Refusal::new("version", "version", "the message names no protocol version"));
+        }
+        _ => {}
+    }
+    serde_json::from_slice(line).map_err(|error| Refusal::new("malformed", "", error.to_string()))
+}
+
+/// Writes one message as a line, newline included.
+///
+/// # Panics
+/// Never on messages of this module: they hold nothing that JSON cannot express.
+pub fn write<M: Serialize>(message: &M) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).expect("protocol messages are always expressible as JSON");
+    line.push(b'\n');
+    line
+}

@@ -1,0 +1,1 @@
+//! The forwarding plane: ports, workers, and the control socket around `vswitch-core`.
