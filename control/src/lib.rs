@@ -1,1 +1,3 @@
 //! The control plane: VPCs, ENIs and security groups as customers see them.
+
+pub mod conform;
