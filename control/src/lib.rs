@@ -1,1 +1,14 @@
 //! The control plane: VPCs, ENIs and security groups as customers see them.
+//!
+//! Decide, then do: [`model`] turns a [command](command::Command) into events or a refusal and touches nothing else;
+//! the server keeps the events, makes them true and sends their meaning to the forwarding plane.
+
+pub mod client;
+pub mod command;
+pub mod config;
+pub mod environment;
+pub mod error;
+pub mod model;
+pub mod query;
+pub mod view;
+pub mod wire;
