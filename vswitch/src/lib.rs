@@ -1,1 +1,6 @@
-//! The forwarding plane: ports, workers, and the control socket around `vswitch-core`.
+//! The forwarding plane: ports, workers and the control socket around `vswitch-core`.
+
+pub mod namespace;
+pub mod netlink;
+pub mod port;
+pub mod sys;
