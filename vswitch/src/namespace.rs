@@ -174,4 +174,3 @@ fn explain(name: &str, error: io::Error) -> io::Error {
     }
     io::Error::new(error.kind(), format!("network namespace {name}: {error}"))
 }
-

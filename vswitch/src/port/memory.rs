@@ -1,7 +1,7 @@
 //! A port in memory: tests and benches are its guest. Deterministic, bounded, and without allocation once warm.
 
 use crate::port::pool::BufferPool;
-use crate::port::{Port, Sent};
+use crate::port::{Port, Received, Sent};
 use crossbeam::queue::ArrayQueue;
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
@@ -109,17 +109,17 @@ impl MemoryPort {
 }
 
 impl Port for MemoryPort {
-    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<()> {
+    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
         self.check()?;
         for _ in 0..packets_max {
             let Some(mut buffer) = pool.take() else { break };
             if self.0.from_guest.pop(|frame| buffer.fill(frame)).is_none() {
                 pool.put(buffer);
-                break;
+                return Ok(Received::Drained);
             }
             burst.push(Packet::new(buffer));
         }
-        Ok(())
+        Ok(Received::MaybeMore)
     }
 
     fn send(&mut self, burst: &[Packet]) -> io::Result<Sent> {

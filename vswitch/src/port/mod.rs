@@ -29,14 +29,22 @@ pub enum Sent {
     LinkDown(usize),
 }
 
+/// What a port has left after a burst was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Nothing: the next frame makes the port's descriptor readable anew.
+    Drained,
+    /// There may be more: the burst or the pool came to its end first.
+    MaybeMore,
+}
+
 /// A source and sink of frames, owned by one worker.
 pub trait Port: Send + fmt::Debug {
-    /// Receives up to `packets_max` packets into buffers of the pool and appends them to the burst, in order. Fewer
-    /// than `packets_max` means that for now there are no more, unless the pool ran dry.
+    /// Receives up to `packets_max` packets into buffers of the pool and appends them to the burst, in order.
     ///
     /// # Errors
     /// The port has failed for good. Packets received before the failure are in the burst.
-    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<()>;
+    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received>;
 
     /// Sends a burst in order.
     ///
@@ -82,17 +90,16 @@ impl PortWish {
         mtu_bytes + ETHERNET_HEADER_BYTES
     }
 
-    /// Whether one device cannot serve both wishes at the same time.
-    pub fn is_same_device(&self, other: &Self) -> bool {
-        match (self.tap(), other.tap()) {
-            (Some(mine), Some(theirs)) => mine.device == theirs.device && mine.namespace == theirs.namespace,
-            _ => false,
-        }
+    /// The device that this port alone may hold, by its name and namespace.
+    pub fn device(&self) -> Option<(&str, Option<&str>)> {
+        self.tap().map(|tap| (tap.device.as_str(), tap.namespace.as_deref()))
     }
 
     /// Whether `other` can be had by setting this running port anew, without opening another.
     pub fn can_become(&self, other: &Self) -> bool {
-        self.is_same_device(other) && self.tap().map(|tap| tap.configure) == other.tap().map(|tap| tap.configure)
+        self.device().is_some()
+            && self.device() == other.device()
+            && self.tap().map(|tap| tap.configure) == other.tap().map(|tap| tap.configure)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::namespace;
 use crate::netlink::{self, Interface};
 use crate::port::pool::BufferPool;
-use crate::port::{Port, Sent};
+use crate::port::{Port, Received, Sent};
 use crate::sys;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -71,16 +71,18 @@ fn explain(place: &str, error: io::Error) -> io::Error {
         Some(Errno::BADFD) => "the device was removed".to_owned(),
         Some(Errno::BUSY) => "another process holds the device".to_owned(),
         Some(Errno::PERM | Errno::ACCESS) => format!("{error}; this needs the capability CAP_NET_ADMIN"),
-        Some(Errno::INVAL) => format!("{error}; a device of the name exists and is no TAP device, or is of other options"),
+        Some(Errno::INVAL) => {
+            format!("{error}; a device of the name exists and is no TAP device, or is of other options")
+        }
         _ => error.to_string(),
     };
     io::Error::new(error.kind(), format!("{place}: {text}"))
 }
 
 impl Port for Tap {
-    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<()> {
+    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
         for _ in 0..packets_max {
-            let Some(mut buffer) = pool.take() else { return Ok(()) };
+            let Some(mut buffer) = pool.take() else { break };
             match rustix::io::read(&self.device, buffer.room()) {
                 Ok(length) => {
                     buffer.set_length(length);
@@ -89,13 +91,14 @@ impl Port for Tap {
                 Err(error) => {
                     pool.put(buffer);
                     return match error {
-                        Errno::AGAIN | Errno::INTR => Ok(()),
+                        Errno::AGAIN => Ok(Received::Drained),
+                        Errno::INTR => Ok(Received::MaybeMore),
                         error => Err(explain(&self.place, error.into())),
                     };
                 }
             }
         }
-        Ok(())
+        Ok(Received::MaybeMore)
     }
 
     fn send(&mut self, burst: &[Packet]) -> io::Result<Sent> {
@@ -105,6 +108,8 @@ impl Port for Tap {
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => return Ok(Sent::Full(number)),
                 // The device is there, and whoever uses it has set it down.
                 Err(Errno::IO) => return Ok(Sent::LinkDown(number)),
+                // What was sent stays sent: the failure is told by the next call.
+                Err(_) if number > 0 => return Ok(Sent::LinkDown(number)),
                 Err(error) => return Err(explain(&self.place, error.into())),
             }
         }

@@ -1,7 +1,7 @@
 //! Ports around ports: faults, seeded so that a failing run replays.
 
 use crate::port::pool::BufferPool;
-use crate::port::{Port, Sent};
+use crate::port::{Port, Received, Sent};
 use std::io;
 use std::os::fd::BorrowedFd;
 use vswitch_core::packet::Packet;
@@ -45,7 +45,7 @@ impl Faulty {
 }
 
 impl Port for Faulty {
-    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<()> {
+    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
         let start = burst.len();
         let result = self.port.receive(pool, burst, packets_max);
         let mut at = start;
