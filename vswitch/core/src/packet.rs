@@ -1,7 +1,7 @@
 //! A packet: the bytes of a frame, and what was learnt about them riding along.
 
 use crate::desired::Policy;
-use crate::headers::Headers;
+use crate::headers::{self, Headers};
 use crate::verdict::{DropReason, Judgement, Stage, Verdict};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -82,5 +82,14 @@ impl Packet {
             judgement: Judgement::by(Policy::Drop, Stage::Default),
             headers: Headers::default(),
         }
+    }
+
+    /// Reads the headers. Egress does so itself; only a packet that enters at an ENI's ingress needs this call.
+    ///
+    /// # Errors
+    /// The reason under which the frame is to be dropped.
+    pub fn parse(&mut self) -> Result<(), DropReason> {
+        self.headers = headers::parse(self.buffer.frame())?;
+        Ok(())
     }
 }
