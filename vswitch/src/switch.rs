@@ -203,6 +203,11 @@ impl Switch {
         self.generation
     }
 
+    /// The policy that all workers run.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
+    }
+
     /// The bells of all workers, by their numbers.
     pub fn doorbells(&self) -> Arc<[Doorbell]> {
         Arc::clone(&self.doorbells)

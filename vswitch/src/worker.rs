@@ -476,7 +476,7 @@ impl Worker {
         }
         self.last_sweep = now;
         for _ in 0..steps.min(SWEEP_STEPS_MAX) {
-            self.shard.sweep(now);
+            self.shard.sweep(&self.current.snapshot, now);
         }
     }
 }

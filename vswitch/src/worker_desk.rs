@@ -91,7 +91,7 @@ impl Question {
             Self::Stats(enis) => Answer::Stats(enis.iter().filter_map(|eni| shard.stats(snapshot, *eni)).collect()),
             Self::Flows { eni, limit } => Answer::Flows(shard.flows(snapshot, eni, limit, now)),
             Self::Explain { eni, direction, packet } => {
-                Answer::Explained(shard.explain(snapshot, eni, direction, &packet, now))
+                Answer::Explained(shard.explain(snapshot, (eni, direction), &packet, now))
             }
         }
     }
