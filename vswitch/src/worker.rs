@@ -150,7 +150,7 @@ impl Worker {
 
     /// One pass over everything, at one instant.
     pub fn turn(&mut self, now: Time) -> Activity {
-        let mut activity = Activity { commands: self.cross(), ..Activity::default() };
+        let mut activity = Activity { commands: self.cross(now), ..Activity::default() };
         // Read before the rings are emptied: what they held at the request is out of them at the end of this turn.
         let settle = self.surroundings.publication.settle_requested();
         activity.commands += self.obey(now);
@@ -195,11 +195,14 @@ impl Worker {
         self.tally.sleeps += 1;
     }
 
-    fn cross(&mut self) -> usize {
-        let publication = &self.surroundings.publication;
-        if !publication.is_newer_than(self.current.sequence) {
+    fn cross(&mut self, now: Time) -> usize {
+        if !self.surroundings.publication.is_newer_than(self.current.sequence) {
             return 0;
         }
+        // The ports that the new snapshot names were given before it was published: whoever is told that it is live
+        // may count on them.
+        while self.obey(now) > 0 {}
+        let publication = &self.surroundings.publication;
         // The publication keeps the old one until all have crossed, so nothing is freed here.
         self.current = publication.newest();
         publication.cross(self.surroundings.number, self.current.sequence);

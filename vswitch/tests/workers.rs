@@ -81,7 +81,9 @@ impl World {
     fn turn(&mut self, times: usize) {
         for _ in 0..times {
             self.now = self.now + 1_000;
-            self.workers.iter_mut().for_each(|worker| drop(worker.turn(self.now)));
+            for worker in &mut self.workers {
+                worker.turn(self.now);
+            }
         }
     }
 
