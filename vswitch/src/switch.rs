@@ -40,6 +40,9 @@ const RETRIES_PER_TICK: usize = 16;
 /// alive for as long as a TAP of it is open, so the device alone does not tell.
 const NAMESPACE_CHECK_NS: u64 = 1_000_000_000;
 
+/// Threads that close ports when many are closed at once.
+const CLOSING_THREADS: usize = 16;
+
 /// How to wait for workers.
 pub trait Pacer {
     /// The time.
@@ -229,13 +232,14 @@ impl Switch {
         self.snapshot = snapshot;
         self.desired = desired;
         let mut leaving = BTreeMap::new();
-        let mut namespaces = BTreeSet::new();
+        let mut departed = Departed::default();
         let mut barrier = Ok(0);
         for step in plan(&running, &wanted) {
             match step {
                 Step::CloseFirst(eni) => {
                     if let Some(record) = self.ports.remove(&eni) {
-                        namespaces.extend(self.close(record, pacer));
+                        self.close(record, &mut departed, pacer);
+                        departed.close();
                     }
                 }
                 Step::Open(eni) => {
@@ -248,12 +252,13 @@ impl Switch {
                 Step::Adjust(eni) => self.adjust(&eni, &wanted[&eni], pacer),
                 Step::Close(eni) => {
                     if let Some(record) = leaving.remove(&eni).or_else(|| self.ports.remove(&eni)) {
-                        namespaces.extend(self.close(record, pacer));
+                        self.close(record, &mut departed, pacer);
                     }
                 }
             }
         }
-        self.remove_namespaces(namespaces);
+        departed.close();
+        self.remove_namespaces(departed.namespaces);
         let compile_ns = compiled.as_ns() - started.as_ns();
         let applied = |barrier_ns| Applied { generation, compile_ns, barrier_ns, ports_down: self.ports_down() };
         barrier.map(applied).map_err(|refusal| vec![refusal])
@@ -317,11 +322,12 @@ impl Switch {
 
     /// Closes all ports and removes the namespaces that the switch made.
     pub fn close_all(&mut self, pacer: &mut dyn Pacer) {
-        let mut namespaces = BTreeSet::new();
+        let mut departed = Departed::default();
         for (_, record) in std::mem::take(&mut self.ports) {
-            namespaces.extend(self.close(record, pacer));
+            self.close(record, &mut departed, pacer);
         }
-        self.remove_namespaces(namespaces);
+        departed.close();
+        self.remove_namespaces(departed.namespaces);
     }
 
     /// Asks a worker and waits for its answer.
@@ -433,13 +439,14 @@ impl Switch {
         }
     }
 
-    /// Closes a port for good; the namespace that may have to be removed with it.
-    fn close(&mut self, record: PortRecord, pacer: &mut dyn Pacer) -> Option<String> {
-        drop(self.detach(record.worker, record.slot, pacer));
+    /// Takes a port from its worker for good.
+    fn close(&mut self, record: PortRecord, departed: &mut Departed, pacer: &mut dyn Pacer) {
+        departed.ports.extend(self.detach(record.worker, record.slot, pacer));
         // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
         self.take_events(pacer.now());
         self.placement.put_slot(record.worker, record.slot);
-        record.wish.tap().filter(|tap| tap.create_namespace).and_then(|tap| tap.namespace.clone())
+        let tap = record.wish.tap().filter(|tap| tap.create_namespace);
+        departed.namespaces.extend(tap.and_then(|tap| tap.namespace.clone()));
     }
 
     fn detach(&mut self, worker: usize, slot: u32, pacer: &mut dyn Pacer) -> Option<Box<dyn Port>> {
@@ -486,6 +493,26 @@ impl Switch {
                 eprintln!("sluice vswitch: {error}");
             }
         }
+    }
+}
+
+/// Ports that no worker has any more, and the namespaces that may have to go with them.
+#[derive(Debug, Default)]
+struct Departed {
+    ports: Vec<Box<dyn Port>>,
+    namespaces: BTreeSet<String>,
+}
+
+impl Departed {
+    /// The kernel takes tens of milliseconds to let go of a device, most of which it waits: so wait for many at once.
+    fn close(&mut self) {
+        let length = self.ports.len().div_ceil(CLOSING_THREADS).max(1);
+        std::thread::scope(|scope| {
+            while !self.ports.is_empty() {
+                let some = self.ports.split_off(self.ports.len().saturating_sub(length));
+                scope.spawn(move || drop(some));
+            }
+        });
     }
 }
 

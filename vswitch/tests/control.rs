@@ -1,84 +1,18 @@
 //! The control socket as a client sees it: framing, refusals, credentials, and a clean end.
 
-use std::io::{BufRead, BufReader, Write};
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
+mod running;
+
+use running::Running;
+use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::thread::JoinHandle;
-use std::time::Duration;
 use vswitch::{VswitchConfig, run_until};
 use vswitch_core::desired::Desired;
 use vswitch_core::limits::MESSAGE_BYTES_MAX;
-use vswitch_core::protocol::{self, Delta, PacketDescription, Reply, ReplyBody, Request, RequestBody, VERSION};
-
-struct Running {
-    directory: tempfile::TempDir,
-    stop: Option<UnixStream>,
-    thread: Option<JoinHandle<std::io::Result<()>>>,
-}
-
-impl Running {
-    fn start(workers: usize) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (stop, stopped) = UnixStream::pair().unwrap();
-        let mut config = VswitchConfig::new(directory.path().join("control"));
-        (config.workers, config.flows_max_per_worker, config.pin) = (workers, 1024, false);
-        let thread = std::thread::spawn(move || run_until(config, stopped));
-        let running = Self { directory, stop: Some(stop), thread: Some(thread) };
-        while UnixStream::connect(running.path()).is_err() {
-            assert!(!running.thread.as_ref().unwrap().is_finished(), "the switch ended before it listened");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        running
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("control")
-    }
-
-    fn connect(&self) -> Client {
-        let stream = UnixStream::connect(self.path()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Client { reader: BufReader::new(stream.try_clone().unwrap()), stream }
-    }
-
-    fn stop(&mut self) {
-        drop(self.stop.take());
-        self.thread.take().unwrap().join().unwrap().unwrap();
-    }
-}
-
-struct Client {
-    stream: UnixStream,
-    reader: BufReader<UnixStream>,
-}
-
-impl Client {
-    fn raw(&mut self, line: &[u8]) -> Reply {
-        self.stream.write_all(line).unwrap();
-        self.read()
-    }
-
-    fn read(&mut self) -> Reply {
-        let mut line = Vec::new();
-        self.reader.read_until(b'\n', &mut line).unwrap();
-        protocol::read(&line).unwrap_or_else(|refusal| panic!("{refusal:?}: {}", String::from_utf8_lossy(&line)))
-    }
-
-    fn ask(&mut self, body: RequestBody) -> ReplyBody {
-        let reply = self.raw(&protocol::write(&Request { version: VERSION, id: 7, body }));
-        assert_eq!(reply.id, 7);
-        reply.body
-    }
-
-    fn refused(&mut self, line: &[u8]) -> (String, String) {
-        match self.raw(line).body {
-            ReplyBody::Refused { refusals } => (refusals[0].code.clone(), refusals[0].message.clone()),
-            other => panic!("not refused: {other:?}"),
-        }
-    }
-}
+use vswitch_core::protocol::{self, Delta, PacketDescription, ReplyBody, Request, RequestBody, VERSION};
 
 fn code(body: ReplyBody) -> String {
     match body {

@@ -1,5 +1,7 @@
 //! TAP ports in namespaces of the kernel. Each test makes and removes its own; without root they say so and pass.
 
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -181,6 +183,33 @@ fn a_device_in_use_is_told_apart_from_one_that_cannot_be_made() {
     assert!(error.to_string().contains("no TAP device"), "{error}");
     let long = TapPort { device: "a-name-beyond-15b".into(), ..guest.tap() };
     assert!(Tap::open(&long, None).unwrap_err().to_string().contains("15 bytes"));
+}
+
+#[test]
+fn a_device_that_exists_is_adopted_and_left_behind() {
+    let Some(guest) = Guest::new("adopt") else { return };
+    namespace::ensure(&guest.0).unwrap();
+    assert_eq!(guest.ip(&["tuntap", "add", "dev", "eth0", "mode", "tap"]), "");
+    let index = || guest.ip(&["-o", "link", "show", "dev", "eth0"]).split(':').next().unwrap().to_owned();
+    let before = index();
+    let mut port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
+    assert_eq!(index(), before);
+    receive_within(&mut port, Duration::from_millis(10)).unwrap();
+    drop(port);
+    assert_eq!(index(), before);
+}
+
+#[test]
+fn a_command_runs_inside() {
+    let Some(guest) = Guest::new("exec") else { return };
+    namespace::ensure(&guest.0).unwrap();
+    let error = std::thread::scope(|scope| {
+        // Fails, or else this process would be gone; on a thread of its own, which stays inside the namespace.
+        scope.spawn(|| namespace::exec(&guest.0, &["/nowhere/command".into()])).join().unwrap()
+    });
+    assert!(error.to_string().contains("/nowhere/command"), "{error}");
+    let links = namespace::within(&guest.0, || std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap();
+    assert_eq!(links.lines().count(), 3, "two lines of titles, and lo: {links}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Workers with memory ports, turned by hand in virtual time.
 
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
 use std::sync::Arc;
 use vswitch::port::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
