@@ -1,7 +1,9 @@
 //! Workers with memory ports, turned by hand in virtual time.
-
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
+mod guests;
+
+use guests::{desired, eni, number_of, udp};
 use std::sync::Arc;
 use vswitch::port::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
@@ -10,7 +12,7 @@ use vswitch::worker::Worker;
 use vswitch_core::desired::{Desired, Policy};
 use vswitch_core::ids::EniId;
 use vswitch_core::limits::HANDOFF_PACKETS;
-use vswitch_core::protocol::{Applied, EniStats};
+use vswitch_core::protocol::{Applied, EniStats, PacketDescription, ReplyBody, Request, RequestBody, VERSION};
 use vswitch_core::time::Time;
 
 struct World {
@@ -18,46 +20,6 @@ struct World {
     workers: Vec<Worker>,
     hub: MemoryHub,
     now: Time,
-}
-
-fn eni(number: u8) -> EniId {
-    EniId(format!("eni-{number}"))
-}
-
-/// `count` ENIs of one open group, 10.0.0.1 and up.
-fn desired(count: u8) -> Desired {
-    let mut json = String::new();
-    for number in 1..=count {
-        json += &format!(
-            r#"{}"eni-{number}": {{"vswitch": "vsw-1", "mac": "02:00:00:00:00:{number:02x}", "groups": ["sg-1"],
-               "addresses": ["10.0.0.{number}/32"], "port": {{"kind": "memory"}}}}"#,
-            if number == 1 { "" } else { "," }
-        );
-    }
-    let json = format!(
-        r#"{{"vpcs": {{"vpc-1": {{}}}},
-            "vswitches": {{"vsw-1": {{"vpc": "vpc-1", "ipv4": "10.0.0.0/24", "ipv4_gateway": "10.0.0.253"}}}},
-            "groups": {{"sg-1": {{"vpc": "vpc-1", "kind": "basic", "inner_access": "accept"}}}},
-            "enis": {{{json}}}}}"#
-    );
-    serde_json::from_str(&json).unwrap()
-}
-
-/// A UDP packet with a number in it.
-fn udp(from: u8, to: u8, number: u32) -> Vec<u8> {
-    let mut frame = vec![0xee, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, from, 8, 0];
-    let mut header = vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, from, 10, 0, 0, to];
-    let sum: u32 = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    header[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
-    frame.extend(header);
-    frame.extend([0x10, 0, 0x20, 0, 0, 12, 0, 0]);
-    frame.extend(number.to_be_bytes());
-    frame
-}
-
-fn number_of(frame: &[u8]) -> u32 {
-    u32::from_be_bytes(frame[frame.len() - 4..].try_into().unwrap())
 }
 
 impl World {
@@ -99,6 +61,24 @@ impl World {
     fn stats(&mut self, number: u8) -> EniStats {
         let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
         self.switch.eni_stats(Some(&eni(number)), &mut pacer).remove(0)
+    }
+
+    fn ask(&mut self, body: RequestBody) -> ReplyBody {
+        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
+        self.switch.answer(Request { version: VERSION, id: 1, body }, &mut pacer).body
+    }
+
+    fn explain(&mut self, from: Option<u8>, to: Option<u8>, destination: u8) -> ReplyBody {
+        let packet = PacketDescription {
+            from: from.map(eni),
+            to: to.map(eni),
+            protocol: 17,
+            source: [10, 0, 0, from.unwrap_or(1)].into(),
+            destination: [10, 0, 0, destination].into(),
+            source_port: 4096,
+            destination_port: 8192,
+        };
+        self.ask(RequestBody::Explain { packet })
     }
 
     fn drops(&mut self, number: u8, reason: &str) -> u64 {
@@ -276,4 +256,47 @@ fn old_snapshots_are_freed() {
     }
     world.tick(0);
     assert_eq!(Arc::strong_count(&world.switch.snapshot()), 3, "the switch, the publication, and the one asked for");
+}
+
+#[test]
+fn explain_goes_from_worker_to_worker_as_the_packet_would() {
+    let mut world = World::new(2, 16);
+    world.apply(desired(2), 1);
+    let ReplyBody::Explained(told) = world.explain(Some(1), None, 2) else { panic!() };
+    assert!(told.delivered && told.verdict == "deliver", "{told:?}");
+    let judges: Vec<_> = told.judgements.iter().map(|judgement| judgement.eni.as_str()).collect();
+    assert_eq!(judges, ["eni-1", "eni-2"]);
+    let ReplyBody::Explained(told) = world.explain(None, Some(2), 2) else { panic!() };
+    assert_eq!(told.judgements.len(), 1);
+    let ReplyBody::Explained(told) = world.explain(Some(1), None, 99) else { panic!() };
+    assert_eq!((told.delivered, told.verdict.as_str()), (false, "no-route"));
+    let ReplyBody::Refused { refusals } = world.explain(Some(1), Some(1), 2) else { panic!() };
+    assert_eq!((refusals[0].code.as_str(), refusals[0].object.as_str()), ("invalid", "packet/to"));
+    let ReplyBody::Refused { refusals } = world.explain(Some(9), None, 2) else { panic!() };
+    assert_eq!((refusals[0].code.as_str(), refusals[0].object.as_str()), ("unknown", "packet/from"));
+    assert_eq!(world.stats(1).egress.packets, 0, "explaining changes nothing");
+    world.guest(2).cut(true);
+    world.turn(2);
+    world.tick(1);
+    let ReplyBody::Explained(told) = world.explain(Some(1), None, 2) else { panic!() };
+    assert_eq!(told.verdict, "port-down");
+}
+
+#[test]
+fn flows_of_all_workers_are_told_up_to_a_limit() {
+    let mut world = World::new(2, 64);
+    world.apply(desired(4), 1);
+    for to in 2..=4 {
+        world.guest(1).inject(&udp(1, to, 0));
+    }
+    world.turn(4);
+    let ReplyBody::Flows { flows, truncated } = world.ask(RequestBody::Flows { eni: None, limit: 100 }) else {
+        panic!()
+    };
+    assert_eq!((flows.len(), truncated), (6, false), "three sessions at their sender and one at each receiver");
+    let only = RequestBody::Flows { eni: Some(eni(1)), limit: 2 };
+    let ReplyBody::Flows { flows, truncated } = world.ask(only) else { panic!() };
+    assert_eq!((flows.len(), truncated), (2, true));
+    let ReplyBody::Status(status) = world.ask(RequestBody::Status) else { panic!() };
+    assert_eq!((status.flows, status.enis, status.workers.len()), (6, 4, 2));
 }

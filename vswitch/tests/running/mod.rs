@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use vswitch::port::PortFactory;
 use vswitch::{VswitchConfig, run_until};
 use vswitch_core::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
 
@@ -17,10 +18,15 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(workers: usize) -> Self {
+        Self::start_with(workers, PortFactory::default())
+    }
+
+    pub(crate) fn start_with(workers: usize, ports: PortFactory) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (stop, stopped) = UnixStream::pair().unwrap();
         let mut config = VswitchConfig::new(directory.path().join("control"));
         (config.workers, config.flows_max_per_worker, config.pin) = (workers, 4096, false);
+        config.ports = ports;
         let thread = std::thread::spawn(move || run_until(config, stopped));
         let running = Self { directory, stop: Some(stop), thread: Some(thread) };
         while UnixStream::connect(running.path()).is_err() {
