@@ -129,12 +129,17 @@ impl Client {
     }
 
     fn send(&mut self, line: &[u8]) -> io::Result<Vec<u8>> {
-        self.stream.get_mut().write_all(line)?;
+        // A server that turns a client away says why before it closes, whether or not it took the request.
+        let sent = self.stream.get_mut().write_all(line);
         let mut reply = Vec::new();
-        (&mut self.stream).take(REPLY_BYTES_MAX).read_until(b'\n', &mut reply)?;
+        let read = (&mut self.stream).take(REPLY_BYTES_MAX).read_until(b'\n', &mut reply);
         match reply.pop() {
             Some(b'\n') => Ok(reply),
-            _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended")),
+            _ => {
+                sent?;
+                read?;
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended"))
+            }
         }
     }
 
