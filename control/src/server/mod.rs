@@ -101,7 +101,7 @@ struct Asked {
 #[derive(Clone, Copy, Debug)]
 struct Origin {
     token: Token,
-    id: u64,
+    request: u64,
 }
 
 /// A change that waits for the forwarding plane.
@@ -267,7 +267,7 @@ impl Server {
                 }
                 Ok(Input::TooLong) => {
                     let message = format!("a request has at most {REQUEST_BYTES_MAX} bytes: split it");
-                    self.refuse(Origin { token, id: 0 }, REQUEST_TOO_LARGE.error(message));
+                    self.refuse(Origin { token, request: 0 }, REQUEST_TOO_LARGE.error(message));
                 }
                 Ok(Input::Nothing) => {}
                 Ok(Input::More) => self.make_ready(token),
@@ -277,8 +277,8 @@ impl Server {
     }
 
     fn handle(&mut self, token: Token, line: &[u8]) {
-        let (id, operation) = read_request(line);
-        let origin = Origin { token, id };
+        let (request, operation) = read_request(line);
+        let origin = Origin { token, request };
         match operation {
             Err(error) => self.refuse(origin, error),
             Ok(Operation::Ask(query)) => self.answer(origin, &query),
@@ -427,7 +427,7 @@ impl Server {
     fn reply(&mut self, origin: Origin, body: ReplyBody) {
         let Some(connection) = self.connections.get_mut(&origin.token) else { return };
         connection.busy = false;
-        connection.reply(&Reply::new(origin.id, body).to_line());
+        connection.reply(&Reply::new(origin.request, body).to_line());
         self.flush(origin.token);
         self.make_ready(origin.token);
     }
