@@ -7,6 +7,7 @@ pub mod authority;
 pub mod client;
 pub mod command;
 pub mod config;
+pub mod conform;
 pub mod environment;
 pub mod error;
 pub mod lower;

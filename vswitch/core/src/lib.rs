@@ -5,15 +5,26 @@
 
 extern crate alloc;
 
+mod answer;
 pub mod compile;
+mod counters;
 pub mod desired;
 pub mod eni;
+pub mod filter;
+pub mod flow;
+mod guard;
 pub mod headers;
 pub mod ids;
+mod judge;
 pub mod limits;
 pub mod packet;
+mod prefetch;
+pub mod prefix_map;
 pub mod protocol;
+pub mod report;
+pub mod route;
 pub mod snapshot;
 pub mod time;
 pub mod trace;
+pub mod validate;
 pub mod verdict;

@@ -1,8 +1,7 @@
 //! A packet: the bytes of a frame, and what was learnt about them riding along.
 
-use crate::desired::Policy;
-use crate::headers::Headers;
-use crate::verdict::{DropReason, Judgement, Stage, Verdict};
+use crate::headers::{self, Headers};
+use crate::verdict::{DropReason, Judgement, Verdict};
 use alloc::boxed::Box;
 use alloc::vec;
 
@@ -67,8 +66,8 @@ pub struct Packet {
     pub marker: Marker,
     /// Its fate so far. The door sets it; ingress expects [`Verdict::Forward`].
     pub verdict: Verdict,
-    /// The last judgement it met, meaningless before the first.
-    pub judgement: Judgement,
+    /// The last judgement it met; none if it ended before the first.
+    pub judgement: Option<Judgement>,
     pub(crate) headers: Headers,
 }
 
@@ -79,8 +78,17 @@ impl Packet {
             buffer,
             marker: Marker::None,
             verdict: Verdict::Drop(DropReason::EniGone),
-            judgement: Judgement::by(Policy::Drop, Stage::Default),
+            judgement: None,
             headers: Headers::default(),
         }
+    }
+
+    /// Reads the headers. Egress does so itself; only a packet that enters at an ENI's ingress needs this call.
+    ///
+    /// # Errors
+    /// The reason under which the frame is to be dropped.
+    pub fn parse(&mut self) -> Result<(), DropReason> {
+        self.headers = headers::parse(self.buffer.frame())?;
+        Ok(())
     }
 }

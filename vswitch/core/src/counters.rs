@@ -1,0 +1,73 @@
+//! What is counted at each ENI: by direction, and every drop by its reason.
+
+use crate::desired::Direction;
+use crate::ids::FlowScope;
+use crate::protocol::DirectionStats;
+use crate::verdict::{DropReason, Verdict};
+
+/// Counters of one ENI and direction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DirectionCounters {
+    packets: u64,
+    bytes: u64,
+    answered: u64,
+    drops: [u64; DropReason::COUNT],
+}
+
+/// What a shard keeps for one of its ENIs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EniCounters {
+    /// Which ENI these are about; the place may pass to another.
+    pub(crate) scope: FlowScope,
+    /// Sessions it holds in this shard.
+    pub(crate) sessions: u32,
+    pub(crate) egress: DirectionCounters,
+    pub(crate) ingress: DirectionCounters,
+}
+
+impl DirectionCounters {
+    const ZERO: Self = Self { packets: 0, bytes: 0, answered: 0, drops: [0; DropReason::COUNT] };
+
+    /// Counts a packet by its verdict.
+    pub(crate) fn count(&mut self, verdict: Verdict, frame_bytes: usize) {
+        match verdict {
+            Verdict::Drop(reason) => self.drops[reason as usize] += 1,
+            Verdict::Answer => self.answered += 1,
+            Verdict::Forward(_) | Verdict::Deliver => {
+                self.packets += 1;
+                self.bytes += frame_bytes as u64;
+            }
+        }
+    }
+
+    /// Takes a passed packet back and counts it as dropped: the shell could not deliver it.
+    pub(crate) fn count_undelivered(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+
+    /// The counters with names.
+    pub(crate) fn report(&self) -> DirectionStats {
+        let met = DropReason::ALL.iter().filter(|&&reason| self.drops[reason as usize] > 0);
+        DirectionStats {
+            packets: self.packets,
+            bytes: self.bytes,
+            answered: self.answered,
+            drops: met.map(|&reason| (reason.name().into(), self.drops[reason as usize])).collect(),
+        }
+    }
+}
+
+impl EniCounters {
+    /// Nothing counted yet.
+    pub(crate) const fn new(scope: FlowScope) -> Self {
+        Self { scope, sessions: 0, egress: DirectionCounters::ZERO, ingress: DirectionCounters::ZERO }
+    }
+
+    /// The counters of a direction.
+    pub(crate) fn direction(&mut self, direction: Direction) -> &mut DirectionCounters {
+        match direction {
+            Direction::Egress => &mut self.egress,
+            Direction::Ingress => &mut self.ingress,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! One worker's sessions of one address family: a fixed array of records, each its own bucket.
+//!
+//! The first part of the array is *homes*: a hash names one directly. Sessions that meet at a home are chained through
+//! the second part. Records never move, so a slot stays good for as long as its session lives.
+
+use super::key::FlowKey;
+use super::{Flow, FlowState};
+use crate::limits::FLOW_CHAIN_MAX;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// The place of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(u32);
+
+/// The table has no room where the session belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableFull;
+
+/// One cache line for an IPv4 session, two for an IPv6 one.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+struct Record<K> {
+    key: K,
+    flow: Flow,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Table<K> {
+    records: Vec<Record<K>>,
+    homes: u32,
+    /// First free record of the second part plus one, linked by `next`.
+    free: u32,
+    live: u32,
+    secret: [u64; 2],
+    /// Where the sweep goes on.
+    sweep_at: u32,
+}
+
+impl<K: FlowKey> Table<K> {
+    /// A table for `flows_max` sessions, and at least one.
+    pub fn new(flows_max: usize, secret: [u64; 2]) -> Self {
+        let homes = flows_max.clamp(1, (u32::MAX / 2) as usize) as u32;
+        let overflow = homes / 3 + 1;
+        let mut records = vec![Record::<K>::default(); (homes + overflow) as usize];
+        for (position, record) in records.iter_mut().enumerate().skip(homes as usize) {
+            record.flow.next = position as u32 + 2;
+        }
+        if let Some(last) = records.last_mut() {
+            last.flow.next = 0;
+        }
+        Self { records, homes, free: homes + 1, live: 0, secret, sweep_at: 0 }
+    }
+
+    /// The hash under which `find` and `insert` expect the key.
+    pub fn hash(&self, key: &K) -> u64 {
+        key.hash(self.secret)
+    }
+
+    /// Asks the memory for the line where a key of this hash is looked for first.
+    pub fn prefetch(&self, hash: u64) {
+        crate::prefetch::prefetch(&self.records[self.home(hash) as usize]);
+    }
+
+    /// Where the session with this key is.
+    pub fn find(&self, key: &K, hash: u64) -> Option<Slot> {
+        let mut position = self.home(hash);
+        loop {
+            let record = &self.records[position as usize];
+            if record.flow.state != FlowState::Free && record.key == *key {
+                return Some(Slot(position));
+            }
+            position = record.flow.next.checked_sub(1)?;
+        }
+    }
+
+    /// Makes room for a session that is not in the table.
+    ///
+    /// # Errors
+    /// [`TableFull`] where no record is left, or the chain is as long as may be.
+    pub fn insert(&mut self, key: K, hash: u64, flow: Flow) -> Result<Slot, TableFull> {
+        let home = self.home(hash);
+        let position =
+            if self.records[home as usize].flow.state == FlowState::Free { home } else { self.link_after(home)? };
+        let record = &mut self.records[position as usize];
+        record.key = key;
+        record.flow = Flow { next: record.flow.next, ..flow };
+        self.live += 1;
+        Ok(Slot(position))
+    }
+
+    /// Forgets a session.
+    pub fn remove(&mut self, slot: Slot) {
+        let record = &mut self.records[slot.0 as usize];
+        if record.flow.state == FlowState::Free {
+            return;
+        }
+        record.flow.state = FlowState::Free;
+        self.live -= 1;
+        if slot.0 >= self.homes {
+            self.unlink(slot.0);
+        }
+    }
+
+    /// A session.
+    pub fn flow(&self, slot: Slot) -> &Flow {
+        &self.records[slot.0 as usize].flow
+    }
+
+    /// A session, to be changed.
+    pub fn flow_mut(&mut self, slot: Slot) -> &mut Flow {
+        &mut self.records[slot.0 as usize].flow
+    }
+
+    /// The sessions among the next `count` records of an endless round.
+    pub fn sweep(&mut self, count: usize) -> impl Iterator<Item = Slot> + use<K> {
+        let start = self.sweep_at;
+        let total = self.records.len() as u32;
+        let count = (count as u32).min(total);
+        self.sweep_at = (start + count) % total;
+        (0..count).map(move |step| Slot((start + step) % total))
+    }
+
+    /// The key at a slot, if a session is there.
+    pub fn key(&self, slot: Slot) -> Option<&K> {
+        let record = &self.records[slot.0 as usize];
+        (record.flow.state != FlowState::Free).then_some(&record.key)
+    }
+
+    /// All sessions.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &Flow)> {
+        let live = self.records.iter().filter(|record| record.flow.state != FlowState::Free);
+        live.map(|record| (&record.key, &record.flow))
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.live as usize
+    }
+
+    /// Whether there is no session.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// How many sessions there is room for.
+    pub fn capacity(&self) -> usize {
+        self.records.len()
+    }
+
+    fn home(&self, hash: u64) -> u32 {
+        ((hash as u128 * self.homes as u128) >> 64) as u32
+    }
+
+    fn link_after(&mut self, home: u32) -> Result<u32, TableFull> {
+        let mut last = home;
+        for _ in 0..FLOW_CHAIN_MAX {
+            let Some(next) = self.records[last as usize].flow.next.checked_sub(1) else {
+                let position = self.free.checked_sub(1).ok_or(TableFull)?;
+                self.free = self.records[position as usize].flow.next;
+                self.records[position as usize].flow.next = 0;
+                self.records[last as usize].flow.next = position + 1;
+                return Ok(position);
+            };
+            last = next;
+        }
+        Err(TableFull)
+    }
+
+    /// Takes a record of the second part out of its chain and gives it back.
+    fn unlink(&mut self, position: u32) {
+        let hash = self.records[position as usize].key.hash(self.secret);
+        let mut before = self.home(hash);
+        while let Some(next) = self.records[before as usize].flow.next.checked_sub(1) {
+            if next == position {
+                self.records[before as usize].flow.next = self.records[position as usize].flow.next;
+                self.records[position as usize].flow.next = self.free;
+                self.free = position + 1;
+                return;
+            }
+            before = next;
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Record<super::key::KeyV4>>() == 64, "an IPv4 session is one cache line");
+const _: () = assert!(size_of::<Record<super::key::KeyV6>>() == 128, "an IPv6 session is two cache lines");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::key::{Key, KeyV4, key_of};
+    use crate::headers::{Addresses, Tuple};
+    use crate::ids::FlowScope;
+
+    const SECRET: [u64; 2] = [0x1234_5678_9abc_def1, 0xfedc_ba98_7654_3211];
+
+    fn key(number: u32) -> KeyV4 {
+        let addresses = Addresses::V4 { source: number, destination: 7 };
+        let tuple = Tuple { addresses, protocol: 6, source_port: 1, destination_port: 2 };
+        match key_of(FlowScope(1), &tuple).0 {
+            Key::V4(key) => key,
+            Key::V6(_) => unreachable!(),
+        }
+    }
+
+    fn flow(ground: u32) -> Flow {
+        Flow { state: FlowState::Udp, ground, ..Flow::default() }
+    }
+
+    #[test]
+    fn behaves_like_a_map_under_churn() {
+        let mut table = Table::new(64, SECRET);
+        let mut model = alloc::collections::BTreeMap::new();
+        let mut random = 1u64;
+        for step in 0..20_000u32 {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let number = (random >> 33) as u32 % 100;
+            let (key, hash) = (key(number), table.hash(&key(number)));
+            match table.find(&key, hash) {
+                Some(slot) => {
+                    assert_eq!(model.get(&number), Some(&table.flow(slot).ground), "step {step}");
+                    if random & 1 == 0 {
+                        table.remove(slot);
+                        model.remove(&number);
+                    }
+                }
+                None => {
+                    assert!(!model.contains_key(&number), "step {step}");
+                    if table.insert(key, hash, flow(step)).is_ok() {
+                        model.insert(number, step);
+                    }
+                }
+            }
+            assert_eq!(table.len(), model.len());
+        }
+        assert_eq!(table.iter().count(), model.len());
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_recovers() {
+        let mut table = Table::new(4, SECRET);
+        let mut slots = Vec::new();
+        for number in 0..1000 {
+            let key = key(number);
+            if let Ok(slot) = table.insert(key, table.hash(&key), flow(number)) {
+                slots.push(slot);
+            }
+        }
+        assert_eq!(table.len(), table.capacity());
+        for slot in slots {
+            table.remove(slot);
+        }
+        assert!(table.is_empty());
+        let key = key(5000);
+        assert!(table.insert(key, table.hash(&key), flow(1)).is_ok());
+    }
+
+    #[test]
+    fn the_sweep_visits_every_record() {
+        let mut table: Table<KeyV4> = Table::new(10, SECRET);
+        let mut seen = Vec::new();
+        for _ in 0..table.capacity() {
+            seen.extend(table.sweep(3).map(|slot| slot.0));
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), table.capacity());
+    }
+}

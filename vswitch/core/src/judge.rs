@@ -1,0 +1,306 @@
+//! The decision at one ENI in one direction (`semantics.md` §3): a pure function of the packet's headers, the snapshot,
+//! the sessions and the time. Forwarding and explain both ask it, so they cannot disagree.
+
+use crate::compile::bypasses_intra_group;
+use crate::desired::{Direction, Policy};
+use crate::flow::key::{Key, fragment_key, key_of};
+use crate::flow::sessions::{SessionSlot, Sessions};
+use crate::flow::{Flow, FlowState, opens_session};
+use crate::headers::{Addresses, Fragment, Headers, IcmpKind, Network, Tuple, protocol, quoted};
+use crate::ids::EniIndex;
+use crate::packet::Marker;
+use crate::route::{Route, is_internet_destination};
+use crate::snapshot::{EniEntry, Snapshot, VpcNetwork};
+use crate::time::Tick;
+use crate::verdict::{Judgement, Stage};
+
+/// Where a judgement takes place.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) index: EniIndex,
+    pub(crate) eni: &'a EniEntry,
+    pub(crate) network: &'a VpcNetwork,
+    pub(crate) direction: Direction,
+}
+
+/// What the judgement asks to be done to the sessions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Nothing.
+    None,
+    /// A live session: count the packet and restart its timer.
+    Touch(SessionSlot),
+    /// The same, and the session was admitted anew under the present revision; by this judgement if it says so itself.
+    Readmit(SessionSlot, Option<Judgement>),
+    /// The present rules refuse the session: remember that, and restart its timer.
+    Revoke(SessionSlot),
+    /// Open a session.
+    Open,
+    /// Open a session in the place of one that is over.
+    Reopen(SessionSlot),
+}
+
+/// The record that a packet's fate may hang on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lookup {
+    /// None: rules alone decide.
+    None,
+    /// Its own session.
+    Session(Entry),
+    /// The session of the packet that this ICMP error quotes.
+    Related(Entry),
+    /// The fate of the first fragment.
+    Fragment(Entry),
+}
+
+/// A key ready to be looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Key,
+    pub(crate) hash: u64,
+    /// Whether the packet's source is the key's second endpoint.
+    pub(crate) swapped: bool,
+}
+
+impl<'a> Seat<'a> {
+    /// The place of `direction` at an ENI; none if the snapshot does not have it.
+    pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
+        let eni = snapshot.eni(index)?;
+        Some(Self { snapshot, index, eni, network: snapshot.vpcs.get(eni.vpc)?, direction })
+    }
+
+    /// Which record to look for. `frame` is the packet's, for what an ICMP error quotes.
+    pub(crate) fn lookup(&self, sessions: &Sessions, headers: &Headers, frame: &[u8]) -> Lookup {
+        let entry = |tuple: &Tuple| {
+            let (key, swapped) = key_of(self.eni.scope, tuple);
+            Entry { key, hash: sessions.hash(&key), swapped }
+        };
+        if headers.network == Network::Arp {
+            Lookup::None
+        } else if headers.fragment == Fragment::Later {
+            if self.snapshot.settings().follow_first_fragment {
+                Lookup::Fragment(self.fragment_entry(sessions, headers))
+            } else {
+                Lookup::None
+            }
+        } else if headers.icmp_kind() == Some(IcmpKind::Error) {
+            // An error goes to the sender of what it quotes; any other is forged.
+            let quote = quoted(frame, headers);
+            let quote = quote.filter(|quote| quote.tuple.addresses.source() == headers.tuple.addresses.destination());
+            quote.map_or(Lookup::None, |quote| Lookup::Related(entry(&quote.tuple)))
+        } else if opens_session(headers) {
+            Lookup::Session(entry(&headers.tuple))
+        } else {
+            Lookup::None
+        }
+    }
+
+    /// Where the fate of a packet's first fragment is kept.
+    pub(crate) fn fragment_entry(&self, sessions: &Sessions, headers: &Headers) -> Entry {
+        let key = fragment_key(self.eni.scope, &headers.tuple, headers.fragment_id);
+        Entry { key, hash: sessions.hash(&key), swapped: false }
+    }
+
+    /// Steps 0 to 5.
+    pub(crate) fn judge(
+        &self,
+        sessions: &Sessions,
+        headers: &Headers,
+        (lookup, marker): (&Lookup, Marker),
+        now: Tick,
+    ) -> (Judgement, Action) {
+        let live = |entry: &Entry| {
+            let slot = sessions.find(&entry.key, entry.hash)?;
+            Some((slot, sessions.flow(slot)))
+        };
+        let is_over = |flow: &Flow| flow.is_expired(self.snapshot.settings(), now);
+        if let Some(judgement) = self.exempt(headers, marker) {
+            let needs_session =
+                matches!(judgement.stage, Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe);
+            let action = match lookup {
+                Lookup::Session(entry) if needs_session => match live(entry) {
+                    Some((slot, flow)) if is_over(flow) || flow.is_revoked() => Action::Reopen(slot),
+                    Some((slot, _)) => Action::Touch(slot),
+                    None => Action::Open,
+                },
+                _ => Action::None,
+            };
+            return (judgement, action);
+        }
+        match lookup {
+            Lookup::None => (self.judge_by_rules(self.direction, &visible_to_rules(headers)), Action::None),
+            Lookup::Session(entry) => match live(entry) {
+                Some((slot, flow)) if !is_over(flow) => self.judge_session(slot, flow, headers, entry.swapped),
+                over => self.judge_new(headers, over.map(|(slot, _)| slot)),
+            },
+            Lookup::Related(entry) => {
+                let related = live(entry).filter(|(_, flow)| !is_over(flow));
+                let admits = related.is_some_and(|(_, flow)| self.admits_related(flow, entry));
+                if admits {
+                    (Judgement::by(Policy::Accept, Stage::Session), Action::None)
+                } else {
+                    (self.judge_by_rules(self.direction, &headers.tuple), Action::None)
+                }
+            }
+            Lookup::Fragment(entry) => {
+                let first = live(entry).filter(|(_, flow)| !is_over(flow) && flow.revision == self.eni.revision);
+                let judgement = match first {
+                    Some((_, flow)) if flow.is_revoked() => {
+                        Judgement { policy: Policy::Drop, stage: flow.stage(), ground: flow.ground }
+                    }
+                    Some(_) => Judgement::by(Policy::Accept, Stage::Session),
+                    None => self.judge_by_rules(self.direction, &visible_to_rules(headers)),
+                };
+                (judgement, Action::None)
+            }
+        }
+    }
+
+    /// Steps 0, 1 and 1b (§3.4).
+    pub(crate) fn exempt(&self, headers: &Headers, marker: Marker) -> Option<Judgement> {
+        let accept = |stage| Some(Judgement::by(Policy::Accept, stage));
+        if headers.network == Network::Arp {
+            return accept(Stage::ExemptArp);
+        }
+        if headers.is_neighbor_discovery() {
+            return accept(Stage::ExemptNd);
+        }
+        if self.is_dhcp(headers) {
+            return accept(Stage::ExemptDhcp);
+        }
+        match self.direction {
+            Direction::Egress if is_metadata(headers.tuple.addresses) => accept(Stage::ExemptMetadata),
+            Direction::Egress if self.is_closed_mail(headers) => Some(Judgement::by(Policy::Drop, Stage::PlatformSmtp)),
+            Direction::Egress => None,
+            Direction::Ingress if is_path_mtu_report(headers) => accept(Stage::ExemptPmtud),
+            Direction::Ingress => match marker {
+                Marker::LoadBalancer => accept(Stage::ExemptSlb),
+                Marker::Probe => accept(Stage::ExemptProbe),
+                Marker::None => None,
+            },
+        }
+    }
+
+    fn is_dhcp(&self, headers: &Headers) -> bool {
+        let (client, server) = match headers.tuple.addresses {
+            Addresses::V4 { .. } => (68, 67),
+            Addresses::V6 { .. } => (546, 547),
+        };
+        match self.direction {
+            Direction::Egress => headers.is_udp(client, server),
+            Direction::Ingress => headers.is_udp(server, client),
+        }
+    }
+
+    fn is_closed_mail(&self, headers: &Headers) -> bool {
+        const SMTP: u16 = 25;
+        let tuple = &headers.tuple;
+        self.snapshot.settings().smtp_closed
+            && headers.fragment != Fragment::Later
+            && tuple.protocol == protocol::TCP
+            && tuple.destination_port == SMTP
+            && is_internet_destination(tuple.addresses)
+            && !self.network.route(tuple.addresses).is_inside()
+    }
+
+    /// Step 2, a packet with a record of its session.
+    fn judge_session(&self, slot: SessionSlot, flow: &Flow, headers: &Headers, swapped: bool) -> (Judgement, Action) {
+        let accept = Judgement::by(Policy::Accept, Stage::Session);
+        if headers.is_tcp_open() && (flow.state == FlowState::TcpClosed || flow.is_revoked()) {
+            // The connection is over; this is another one between the same ports.
+            let (judgement, action) = self.judge_new(headers, Some(slot));
+            return (judgement, if judgement.accepts() { action } else { Action::None });
+        }
+        if flow.revision == self.eni.revision {
+            return if flow.is_revoked() {
+                (self.refusal(headers), Action::Revoke(slot))
+            } else {
+                (accept, Action::Touch(slot))
+            };
+        }
+        match self.judge_again(flow, &headers.tuple, swapped) {
+            (true, judgement) => (accept, Action::Readmit(slot, judgement)),
+            (false, _) => (self.refusal(headers), Action::Revoke(slot)),
+        }
+    }
+
+    /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and by what, if it
+    /// is by something new.
+    fn judge_again(&self, flow: &Flow, tuple: &Tuple, swapped: bool) -> (bool, Option<Judgement>) {
+        if matches!(flow.stage(), Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe) {
+            return (true, None);
+        }
+        let opening = if swapped == flow.is_swapped() { *tuple } else { tuple.reverse() };
+        let judgement = self.judge_by_rules(flow.opened(), &opening);
+        if judgement.accepts() {
+            (true, Some(judgement))
+        } else {
+            (!self.snapshot.settings().cut_sessions_on_deny, None)
+        }
+    }
+
+    /// The refusal of a packet whose session is revoked: its own rules' refusal if they refuse it, else the session's.
+    fn refusal(&self, headers: &Headers) -> Judgement {
+        let judgement = self.judge_by_rules(self.direction, &visible_to_rules(headers));
+        if judgement.accepts() { Judgement::by(Policy::Drop, Stage::Session) } else { judgement }
+    }
+
+    /// Whether a live session admits an error about one of its packets (§4.3): it must have crossed this ENI the other
+    /// way.
+    fn admits_related(&self, flow: &Flow, entry: &Entry) -> bool {
+        let quoted_is_from_opener = entry.swapped == flow.is_swapped();
+        let quoted_direction = if quoted_is_from_opener { flow.opened() } else { flow.opened().reverse() };
+        if quoted_direction != self.direction.reverse() {
+            return false;
+        }
+        if flow.revision == self.eni.revision {
+            return !flow.is_revoked();
+        }
+        let quote = match entry.key {
+            Key::V4(key) => crate::flow::key::FlowKey::tuple(&key, entry.swapped),
+            Key::V6(key) => crate::flow::key::FlowKey::tuple(&key, entry.swapped),
+        };
+        self.judge_again(flow, &quote, entry.swapped).0
+    }
+
+    fn judge_new(&self, headers: &Headers, over: Option<SessionSlot>) -> (Judgement, Action) {
+        let judgement = self.judge_by_rules(self.direction, &headers.tuple);
+        let action = if judgement.accepts() { over.map_or(Action::Open, Action::Reopen) } else { Action::None };
+        (judgement, action)
+    }
+
+    /// Steps 3 to 5, for a packet that crosses this ENI in `direction`.
+    fn judge_by_rules(&self, direction: Direction, tuple: &Tuple) -> Judgement {
+        let from_peer = match direction {
+            Direction::Ingress => tuple.addresses,
+            Direction::Egress => tuple.addresses.reverse(),
+        };
+        let peer_sets = self.network.sets_of_source(from_peer);
+        if bypasses_intra_group(self.snapshot.desired(), direction)
+            && let Some(ground) = self.eni.filter.shared_open_group(peer_sets)
+            && self.network.route(from_peer.reverse()) != Route::Owner(self.index)
+        {
+            return Judgement { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
+        }
+        self.eni.filter.judge(direction, tuple, peer_sets)
+    }
+}
+
+/// Fragments without ports match only rules that do not look at ports (§2).
+fn visible_to_rules(headers: &Headers) -> Tuple {
+    if headers.fragment == Fragment::Later { headers.tuple.without_ports() } else { headers.tuple }
+}
+
+fn is_metadata(addresses: Addresses) -> bool {
+    const METADATA_SERVICE: u32 = 0x6464_64c8; // 100.100.100.200
+    matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. })
+}
+
+fn is_path_mtu_report(headers: &Headers) -> bool {
+    headers.icmp_kind() == Some(IcmpKind::Error)
+        && match headers.tuple.addresses {
+            Addresses::V4 { .. } => headers.icmp_type == 3 && headers.icmp_code == 4,
+            Addresses::V6 { .. } => headers.icmp_type == 2,
+        }
+}
