@@ -58,13 +58,13 @@ pub enum ClientError {
 pub struct Client {
     path: PathBuf,
     stream: BufReader<UnixStream>,
-    last_id: u64,
+    last_request: u64,
 }
 
 #[derive(Serialize)]
 struct Request<'a, T> {
     version: u64,
-    id: u64,
+    request: u64,
     #[serde(flatten)]
     operation: &'a T,
 }
@@ -85,7 +85,7 @@ impl Client {
         };
         let bounded = stream.set_read_timeout(Some(REPLY_TIMEOUT));
         match bounded.and_then(|()| stream.set_write_timeout(Some(REPLY_TIMEOUT))) {
-            Ok(()) => Ok(Self { path, stream: BufReader::new(stream), last_id: 0 }),
+            Ok(()) => Ok(Self { path, stream: BufReader::new(stream), last_request: 0 }),
             Err(source) => Err(ClientError::Unreachable { path, source }),
         }
     }
@@ -113,28 +113,33 @@ impl Client {
     }
 
     fn exchange<T: Serialize>(&mut self, operation: &T) -> Result<ReplyBody, ClientError> {
-        self.last_id += 1;
-        let request = Request { version: VERSION, id: self.last_id, operation };
+        self.last_request += 1;
+        let request = Request { version: VERSION, request: self.last_request, operation };
         let mut line = serde_json::to_vec(&request).expect("requests are always expressible as JSON");
         line.push(b'\n');
         let reply = self.send(&line).map_err(|source| self.broken(source))?;
         let reply: Reply = serde_json::from_slice(&reply).map_err(|error| self.foreign(error.to_string()))?;
         match reply.body {
             ReplyBody::Refused { error } => Err(ClientError::Refused(error)),
-            _ if reply.id != self.last_id => {
-                Err(self.foreign(format!("reply {} to request {}", reply.id, self.last_id)))
+            _ if reply.request != self.last_request => {
+                Err(self.foreign(format!("reply {} to request {}", reply.request, self.last_request)))
             }
             body => Ok(body),
         }
     }
 
     fn send(&mut self, line: &[u8]) -> io::Result<Vec<u8>> {
-        self.stream.get_mut().write_all(line)?;
+        // A server that turns a client away says why before it closes, whether or not it took the request.
+        let sent = self.stream.get_mut().write_all(line);
         let mut reply = Vec::new();
-        (&mut self.stream).take(REPLY_BYTES_MAX).read_until(b'\n', &mut reply)?;
+        let read = (&mut self.stream).take(REPLY_BYTES_MAX).read_until(b'\n', &mut reply);
         match reply.pop() {
             Some(b'\n') => Ok(reply),
-            _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended")),
+            _ => {
+                sent?;
+                read?;
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended"))
+            }
         }
     }
 

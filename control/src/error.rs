@@ -100,6 +100,7 @@ kinds! {
     // Requests as such. The names of the last three are ours: the cloud has no such thing.
     MISSING_PARAMETER = "MissingParameter", 400;
     INVALID_PARAMETER = "InvalidParameter", 400;
+    FORBIDDEN = "Forbidden.Unauthorized", 403;
     INVALID_ACTION_NOT_FOUND = "InvalidAction.NotFound", 404;
     INTERNAL_ERROR = "InternalError", 500;
     SERVICE_UNAVAILABLE = "ServiceUnavailable", 503;

@@ -3,6 +3,7 @@
 //! Decide, then do: [`model`] turns a [command](command::Command) into events or a refusal and touches nothing else;
 //! the server keeps the events, makes them true and sends their meaning to the forwarding plane.
 
+pub mod authority;
 pub mod cli;
 pub mod client;
 pub mod command;
@@ -13,6 +14,12 @@ pub mod error;
 pub mod lower;
 pub mod model;
 pub mod query;
+pub mod server;
 pub mod store;
+pub mod switch_link;
 pub mod view;
 pub mod wire;
+
+pub use client::{Client, ClientError};
+pub use config::ControlConfig;
+pub use server::{RunError, run, serve};

@@ -1,4 +1,6 @@
-//! Messages on the control socket, one JSON object per line: `{"version":1,"id":7,"op":"vpc-list"}` and its reply.
+//! Messages on the control socket, one JSON object per line: `{"version":1,"request":7,"op":"vpc-list"}` and its
+//! reply. `request` is a number of the sender's choice; it is not called `id`, which many commands have for what they
+//! create.
 
 use crate::command::Command;
 use crate::error::{ApiError, INVALID_ACTION_NOT_FOUND, INVALID_PARAMETER, MISSING_PARAMETER, ReportedError};
@@ -26,8 +28,8 @@ pub enum Operation {
 pub struct Reply {
     /// [`VERSION`] of the sender.
     pub version: u64,
-    /// The request's id; 0 where the request could not be read.
-    pub id: u64,
+    /// The request's number; 0 where the request could not be read.
+    pub request: u64,
     /// The answer.
     #[serde(flatten)]
     pub body: ReplyBody,
@@ -101,7 +103,7 @@ pub enum Forwarding {
     },
 }
 
-/// Reads a request. The id is told even where the rest is no request, as far as it could be read.
+/// Reads a request. Its number is told even where the rest is no request, as far as it could be read.
 ///
 /// # Errors
 /// With the field at fault, where there is one.
@@ -113,11 +115,11 @@ pub fn read_request(line: &[u8]) -> (u64, Result<Operation, ApiError>) {
             return (0, Err(INVALID_PARAMETER.error(message)));
         }
     };
-    let id = fields.remove("id").as_ref().and_then(Value::as_u64);
-    (id.unwrap_or(0), read_fields(id, fields))
+    let request = fields.remove("request").as_ref().and_then(Value::as_u64);
+    (request.unwrap_or(0), read_fields(request, fields))
 }
 
-fn read_fields(id: Option<u64>, mut fields: Map<String, Value>) -> Result<Operation, ApiError> {
+fn read_fields(request: Option<u64>, mut fields: Map<String, Value>) -> Result<Operation, ApiError> {
     match fields.remove("version") {
         Some(version) if version.as_u64() == Some(VERSION) => {}
         Some(version) => {
@@ -126,9 +128,9 @@ fn read_fields(id: Option<u64>, mut fields: Map<String, Value>) -> Result<Operat
         }
         None => return Err(MISSING_PARAMETER.error(format!("say \"version\":{VERSION}")).field("version")),
     }
-    if id.is_none() {
-        let message = "give the request a number as id, which the reply repeats";
-        return Err(MISSING_PARAMETER.error(message).field("id"));
+    if request.is_none() {
+        let message = "give the request a number as request, which the reply repeats";
+        return Err(MISSING_PARAMETER.error(message).field("request"));
     }
     let Some(op) = fields.get("op").and_then(Value::as_str) else {
         return Err(MISSING_PARAMETER.error("say what to do as op, as in \"op\":\"vpc-list\"").field("op"));
@@ -160,13 +162,13 @@ fn field_of(reason: &str) -> Option<String> {
 
 impl Reply {
     /// A reply to a request.
-    pub fn new(id: u64, body: ReplyBody) -> Self {
-        Self { version: VERSION, id, body }
+    pub fn new(request: u64, body: ReplyBody) -> Self {
+        Self { version: VERSION, request, body }
     }
 
     /// A refusal of a request.
-    pub fn refused(id: u64, error: ApiError) -> Self {
-        Self::new(id, ReplyBody::Refused { error: error.into() })
+    pub fn refused(request: u64, error: ApiError) -> Self {
+        Self::new(request, ReplyBody::Refused { error: error.into() })
     }
 
     /// The reply as a line.
@@ -205,14 +207,14 @@ mod tests {
 
     #[test]
     fn requests_are_read() {
-        let (id, operation) = read_request(br#"{"version":1,"id":7,"op":"vpc-create","cidr":"10.0.0.0/16"}"#);
+        let (id, operation) = read_request(br#"{"version":1,"request":7,"op":"vpc-create","cidr":"10.0.0.0/16"}"#);
         assert_eq!(id, 7);
         let Ok(Operation::Change(command)) = operation else { panic!("{operation:?}") };
         assert!(matches!(*command, Command::VpcCreate(create) if create.cidr == "10.0.0.0/16"));
-        let (_, operation) = read_request(br#"{"version":1,"id":8,"op":"vpc-list"}"#);
+        let (_, operation) = read_request(br#"{"version":1,"request":8,"op":"vpc-list"}"#);
         assert!(matches!(operation, Ok(Operation::Ask(Query::VpcList(_)))));
         let (_, operation) =
-            read_request(br#"{"version":1,"id":8,"op":"batch","commands":[{"op":"vpc-delete","vpc":"vpc-1"}]}"#);
+            read_request(br#"{"version":1,"request":8,"op":"batch","commands":[{"op":"vpc-delete","vpc":"vpc-1"}]}"#);
         let Ok(Operation::Change(command)) = operation else { panic!("{operation:?}") };
         assert!(matches!(*command, Command::Batch(batch) if batch.commands.len() == 1));
     }
@@ -222,14 +224,14 @@ mod tests {
         for (line, id, field) in [
             ("[]", 0, None),
             ("{", 0, None),
-            (r#"{"id":3,"op":"vpc-list"}"#, 3, Some("version")),
-            (r#"{"version":2,"id":3,"op":"vpc-list"}"#, 3, Some("version")),
-            (r#"{"version":1,"op":"vpc-list"}"#, 0, Some("id")),
-            (r#"{"version":1,"id":3}"#, 3, Some("op")),
-            (r#"{"version":1,"id":3,"op":"fly"}"#, 3, Some("op")),
-            (r#"{"version":1,"id":3,"op":"vpc-create"}"#, 3, Some("cidr")),
-            (r#"{"version":1,"id":3,"op":"vpc-create","cidr":"10.0.0.0/8","colour":1}"#, 3, Some("colour")),
-            (r#"{"version":1,"id":3,"op":"vpc-list","colour":1}"#, 3, Some("colour")),
+            (r#"{"request":3,"op":"vpc-list"}"#, 3, Some("version")),
+            (r#"{"version":2,"request":3,"op":"vpc-list"}"#, 3, Some("version")),
+            (r#"{"version":1,"op":"vpc-list"}"#, 0, Some("request")),
+            (r#"{"version":1,"request":3}"#, 3, Some("op")),
+            (r#"{"version":1,"request":3,"op":"fly"}"#, 3, Some("op")),
+            (r#"{"version":1,"request":3,"op":"vpc-create"}"#, 3, Some("cidr")),
+            (r#"{"version":1,"request":3,"op":"vpc-create","cidr":"10.0.0.0/8","colour":1}"#, 3, Some("colour")),
+            (r#"{"version":1,"request":3,"op":"vpc-list","colour":1}"#, 3, Some("colour")),
         ] {
             let (told, error) = refused(line);
             assert_eq!((told, error.field.as_deref()), (id, field), "{line}: {error}");

@@ -136,7 +136,7 @@ pub struct Create {
 
 /// Idle timeouts, seconds.
 #[derive(Debug, Args)]
-pub struct Timeouts {
+pub(super) struct Timeouts {
     /// Established TCP: 30, 60, 80, 100, 200, 300, 500, 700 or 910 s.
     #[arg(long)]
     tcp_established_s: Option<u16>,

@@ -65,7 +65,7 @@ pub struct Add {
 
 /// What identifies a rule besides its group and direction.
 #[derive(Debug, Args)]
-pub struct Fields {
+pub(super) struct Fields {
     /// tcp, udp, icmp, icmpv6, gre, all or a number.
     #[arg(long)]
     protocol: String,
