@@ -45,7 +45,7 @@ fn control_plane(arguments: &Arguments, given: &up::ControlArguments) -> ExitCod
     let mut config =
         control::config::ControlConfig::new(paths.data_dir.clone(), paths.control_socket(), paths.vswitch_socket());
     config.quotas = file.quotas.unwrap_or(config.quotas);
-    match control::run(config) {
+    match control::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cannot(format!("the control plane cannot run: {error}")),
     }
