@@ -139,7 +139,7 @@ impl Shard {
             }
             let lookup = self.lookups[position];
             let (judgement, action) = seat.judge(&self.sessions, &packet.headers, (&lookup, packet.marker), now);
-            packet.judgement = judgement;
+            packet.judgement = Some(judgement);
             let applied = self.apply(seat, packet, (judgement, action, lookup), (place, now));
             if !judgement.accepts() {
                 packet.verdict = Verdict::Drop(judgement.drop_reason());
@@ -292,11 +292,13 @@ fn new_record(seat: &Seat<'_>, judgement: Judgement, now: Tick) -> Flow {
 
 /// The steps of egress before any judgement: what the frame says, whose it is, and where it goes.
 fn admit(seat: &Seat<'_>, packet: &mut Packet) -> Verdict {
+    packet.judgement = None;
     let guarded = packet.parse().and_then(|()| guard::check(seat, &packet.headers, packet.buffer.frame()));
     if let Err(reason) = guarded {
         return Verdict::Drop(reason);
     }
     if let Some(verdict) = answer::answer(seat, packet) {
+        packet.judgement = seat.exempt(&packet.headers, packet.marker);
         return verdict;
     }
     match next_eni(seat, &packet.headers) {

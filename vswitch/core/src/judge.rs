@@ -158,7 +158,7 @@ impl<'a> Seat<'a> {
     }
 
     /// Steps 0, 1 and 1b (§3.4).
-    fn exempt(&self, headers: &Headers, marker: Marker) -> Option<Judgement> {
+    pub(crate) fn exempt(&self, headers: &Headers, marker: Marker) -> Option<Judgement> {
         let accept = |stage| Some(Judgement::by(Policy::Accept, stage));
         if headers.network == Network::Arp {
             return accept(Stage::ExemptArp);

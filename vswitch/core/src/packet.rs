@@ -1,8 +1,7 @@
 //! A packet: the bytes of a frame, and what was learnt about them riding along.
 
-use crate::desired::Policy;
 use crate::headers::{self, Headers};
-use crate::verdict::{DropReason, Judgement, Stage, Verdict};
+use crate::verdict::{DropReason, Judgement, Verdict};
 use alloc::boxed::Box;
 use alloc::vec;
 
@@ -67,8 +66,8 @@ pub struct Packet {
     pub marker: Marker,
     /// Its fate so far. The door sets it; ingress expects [`Verdict::Forward`].
     pub verdict: Verdict,
-    /// The last judgement it met, meaningless before the first.
-    pub judgement: Judgement,
+    /// The last judgement it met; none if it ended before the first.
+    pub judgement: Option<Judgement>,
     pub(crate) headers: Headers,
 }
 
@@ -79,7 +78,7 @@ impl Packet {
             buffer,
             marker: Marker::None,
             verdict: Verdict::Drop(DropReason::EniGone),
-            judgement: Judgement::by(Policy::Drop, Stage::Default),
+            judgement: None,
             headers: Headers::default(),
         }
     }

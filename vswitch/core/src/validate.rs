@@ -254,7 +254,9 @@ fn check_range(range: PortRange) -> Result<(), String> {
 }
 
 fn check_address(address: &IpNet, vswitch: &VSwitch) -> Result<(), String> {
-    if !blocks_of(vswitch).any(|block| block.contains(address)) {
+    let mut of_family =
+        blocks_of(vswitch).filter(|block| block.addr().is_ipv4() == address.addr().is_ipv4()).peekable();
+    if of_family.peek().is_some() && !of_family.any(|block| block.contains(address)) {
         return Err(format!("{address} lies outside the blocks of the subnet"));
     }
     match gateways_of(vswitch).find(|gateway| address.contains(gateway)) {

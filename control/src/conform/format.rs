@@ -1,0 +1,206 @@
+//! The file format of the cases: plain data.
+
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use vswitch_core::desired::Settings;
+
+/// Why cases could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CaseError(pub String);
+
+/// One case, not yet interpreted: a case that cannot be read fails alone.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its name.
+    pub id: String,
+    /// `packet`, `flow`, `sequence` or `api`.
+    pub kind: String,
+    /// What it is about.
+    pub title: String,
+    /// All of it.
+    pub(super) body: Value,
+}
+
+/// Reads the cases of a file: an object with a list `vectors`, or a list.
+///
+/// # Errors
+/// Text that is not of this form.
+pub fn read_cases(text: &str, is_toml: bool) -> Result<Vec<Case>, CaseError> {
+    let value: Value = if is_toml {
+        toml::from_str(text).map_err(|error| CaseError(error.to_string()))?
+    } else {
+        serde_json::from_str(text).map_err(|error| CaseError(error.to_string()))?
+    };
+    let list = match value {
+        Value::Array(list) => list,
+        Value::Object(mut object) => match object.remove("vectors") {
+            Some(Value::Array(list)) => list,
+            _ => return Err(CaseError("there is no list called vectors".into())),
+        },
+        _ => return Err(CaseError("neither a list of cases nor an object with a list called vectors".into())),
+    };
+    let text = |body: &Value, field: &str| body[field].as_str().unwrap_or_default().to_owned();
+    let case = |(position, body): (usize, Value)| Case {
+        id: Some(text(&body, "id")).filter(|id| !id.is_empty()).unwrap_or_else(|| format!("case {}", position + 1)),
+        kind: text(&body, "kind"),
+        title: text(&body, "title"),
+        body,
+    };
+    Ok(list.into_iter().enumerate().map(case).collect())
+}
+
+/// The world of a case, and the fields of all kinds.
+#[derive(Debug, Deserialize)]
+pub(super) struct Body {
+    #[serde(default)]
+    pub(super) groups: Vec<Group>,
+    pub(super) enis: Vec<Eni>,
+    #[serde(default, rename = "prefixLists")]
+    pub(super) prefix_lists: BTreeMap<String, Vec<String>>,
+    #[serde(default, rename = "portLists")]
+    pub(super) port_lists: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    pub(super) settings: Option<Settings>,
+    pub(super) at: Option<String>,
+    pub(super) dir: Option<String>,
+    pub(super) initiator: Option<String>,
+    pub(super) responder: Option<String>,
+    pub(super) packet: Option<PacketText>,
+    #[serde(default)]
+    pub(super) steps: Vec<Step>,
+    #[serde(default)]
+    pub(super) expect: Expect,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Group {
+    pub(super) id: String,
+    #[serde(default, rename = "type")]
+    pub(super) kind: Option<String>,
+    #[serde(default)]
+    pub(super) inner: Option<String>,
+    #[serde(default)]
+    pub(super) rules: Vec<RuleText>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Eni {
+    pub(super) id: String,
+    pub(super) groups: Vec<String>,
+    #[serde(default)]
+    pub(super) ips: Vec<String>,
+    #[serde(default, rename = "ConnectionTrackingConfiguration")]
+    pub(super) timeouts: Option<TimeoutsText>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct TimeoutsText {
+    pub(super) tcp_established_timeout: Option<u16>,
+    pub(super) tcp_closed_and_time_wait_timeout: Option<u16>,
+    pub(super) udp_timeout: Option<u16>,
+}
+
+/// A rule with the names of the API.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct RuleText {
+    #[serde(rename = "id")]
+    pub(super) id: String,
+    pub(super) direction: String,
+    pub(super) policy: Option<String>,
+    pub(super) priority: Option<Value>,
+    pub(super) ip_protocol: String,
+    pub(super) port_range: Option<String>,
+    pub(super) source_port_range: Option<String>,
+    pub(super) port_range_list_id: Option<String>,
+    pub(super) source_cidr_ip: Option<String>,
+    pub(super) dest_cidr_ip: Option<String>,
+    pub(super) ipv6_source_cidr_ip: Option<String>,
+    pub(super) ipv6_dest_cidr_ip: Option<String>,
+    pub(super) source_group_id: Option<String>,
+    pub(super) dest_group_id: Option<String>,
+    pub(super) source_prefix_list_id: Option<String>,
+    pub(super) dest_prefix_list_id: Option<String>,
+}
+
+/// A packet in words.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct PacketText {
+    pub(super) proto: Value,
+    pub(super) src: String,
+    pub(super) dst: String,
+    #[serde(default)]
+    pub(super) sport: u16,
+    #[serde(default)]
+    pub(super) dport: u16,
+    #[serde(default, rename = "type")]
+    pub(super) icmp_type: Option<u8>,
+    #[serde(default, rename = "code")]
+    pub(super) icmp_code: u8,
+    #[serde(default)]
+    pub(super) ident: u16,
+    pub(super) flags: Option<String>,
+    pub(super) via: Option<String>,
+    pub(super) inner: Option<Box<PacketText>>,
+    #[serde(default, alias = "hopLimit", alias = "hlim")]
+    pub(super) ttl: Option<u8>,
+    pub(super) fragment: Option<FragmentText>,
+}
+
+/// Which part of an IP packet a packet is.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct FragmentText {
+    pub(super) id: u32,
+    /// Bytes before this part; a multiple of 8.
+    pub(super) offset: u16,
+    pub(super) more: bool,
+}
+
+/// One step of a sequence.
+#[derive(Debug, Deserialize)]
+pub(super) struct Step {
+    /// Seconds since the start.
+    pub(super) t: f64,
+    pub(super) op: String,
+    pub(super) at: Option<String>,
+    pub(super) dir: Option<String>,
+    pub(super) packet: Option<PacketText>,
+    #[serde(default)]
+    pub(super) expect: Option<Expect>,
+    pub(super) group: Option<String>,
+    pub(super) eni: Option<String>,
+    pub(super) list: Option<String>,
+    /// A rule to add, or the id of one to revoke.
+    pub(super) rule: Option<Value>,
+    pub(super) inner: Option<String>,
+    #[serde(default)]
+    pub(super) entries: Vec<String>,
+    #[serde(rename = "ConnectionTrackingConfiguration")]
+    pub(super) timeouts: Option<TimeoutsText>,
+}
+
+/// What a conforming implementation decides.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Expect {
+    pub(super) verdict: Option<String>,
+    pub(super) stage: Option<String>,
+    pub(super) rule: Option<String>,
+    /// The group that decided at stage `intra-group`.
+    pub(super) via: Option<String>,
+    #[serde(rename = "deniedAt")]
+    pub(super) denied_at: Option<String>,
+    #[serde(default)]
+    pub(super) checks: Vec<Check>,
+}
+
+/// One judgement of a flow.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Check {
+    pub(super) at: String,
+    pub(super) dir: String,
+    #[serde(flatten)]
+    pub(super) expect: Expect,
+}
