@@ -413,7 +413,9 @@ impl Switch {
     fn adjust(&mut self, eni: &EniId, wish: &PortWish, pacer: &mut dyn Pacer) {
         let Some(record) = self.ports.get_mut(eni) else { return };
         let previous = std::mem::replace(&mut record.wish, wish.clone());
-        if matches!(record.state, PortState::Down { .. }) {
+        if let PortState::Down { retry_at, .. } = &mut record.state {
+            // What kept it down may be what has changed.
+            *retry_at = pacer.now();
             return;
         }
         let (worker, slot, frame_bytes_max) = (record.worker, record.slot, wish.frame_bytes_max());

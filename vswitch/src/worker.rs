@@ -210,6 +210,9 @@ impl Worker {
     }
 
     fn obey(&mut self, now: Time) -> usize {
+        if !self.surroundings.desk.has_commands() {
+            return 0;
+        }
         let desk = Arc::clone(&self.surroundings.desk);
         let Some(command) = desk.next_command() else { return 0 };
         match command {
@@ -257,7 +260,9 @@ impl Worker {
     fn take_handoffs(&mut self, now: Time) -> usize {
         let mut taken = 0;
         for home in 0..self.surroundings.links.inbound.len() {
-            let Some(link) = self.surroundings.links.inbound[home].clone() else { continue };
+            let link = self.surroundings.links.inbound[home].as_ref().filter(|link| !link.packets.is_empty());
+            // The count of references is touched only where there is something to take.
+            let Some(link) = link.cloned() else { continue };
             for _ in 0..link.packets.len() {
                 let Some(Handoff { packet, to, incarnation }) = link.packets.pop() else { break };
                 taken += 1;

@@ -38,6 +38,15 @@ fn with_egress(policy: Policy) -> Desired {
     desired
 }
 
+/// Ends the flood, also when an assertion fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn drain(guest: &MemoryGuest) -> usize {
     std::iter::from_fn(|| guest.collect_with(|_| ())).count()
 }
@@ -60,6 +69,7 @@ fn after_the_reply_nothing_comes_out_by_the_old_rules() {
                     }
                 }
             });
+            let _ending = Ending(&is_over);
             for generation in 1..=60 {
                 let policy = if generation % 2 == 1 { Policy::Accept } else { Policy::Drop };
                 let replace = RequestBody::Replace { generation, desired: with_egress(policy) };
@@ -73,7 +83,6 @@ fn after_the_reply_nothing_comes_out_by_the_old_rules() {
                     Policy::Drop => assert_eq!(after, 0, "generation {generation} with {workers} workers"),
                 }
             }
-            is_over.store(true, Ordering::Relaxed);
         });
         barriers.sort_unstable();
         println!(
