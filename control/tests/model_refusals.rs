@@ -1,6 +1,8 @@
 //! What the model refuses: commands, and the code, status and field they meet. Each is asked of the same base state,
 //! and changes nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod fixture;
 
 use fixture::{ingress, refuses, rule};
