@@ -135,7 +135,7 @@ fn damage_is_told_and_never_taken_for_a_fresh_start() {
         }
     };
     let mut damaged = 0;
-    for offset in (0..120).step_by(2).chain((120..bytes.len()).step_by(bytes.len() / 150)) {
+    for offset in (0..200).chain((200..bytes.len()).step_by(bytes.len() / 400)) {
         let mut flipped = bytes.clone();
         flipped[offset] ^= 0x10;
         let result = try_with(&flipped);
