@@ -4,6 +4,7 @@
 //! the server keeps the events, makes them true and sends their meaning to the forwarding plane.
 
 pub mod authority;
+pub mod cli;
 pub mod client;
 pub mod command;
 pub mod config;
