@@ -1,5 +1,7 @@
 //! What the model does with commands it accepts.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod fixture;
 
 use control::environment::Environment;

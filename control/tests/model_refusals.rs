@@ -1,6 +1,8 @@
 //! What the model refuses: commands, and the code, status and field they meet. Each is asked of the same base state,
 //! and changes nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod fixture;
 
 use fixture::{ingress, refuses, rule};
@@ -70,18 +72,12 @@ fn networks_are_refused_with_their_reason() {
 }
 
 #[test]
-fn interfaces_are_refused_with_their_reason() {
+fn new_interfaces_are_refused_with_their_reason() {
     let eni = |fields: Value| {
         let mut all = json!({"op": "eni-create", "vswitch": "vsw-1", "groups": ["sg-a"]});
         all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         all
     };
-    let change = |fields: Value| {
-        let mut all = json!({"op": "eni-modify", "eni": "eni-1"});
-        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        all
-    };
-    let attach = |port: Value| json!({"op": "eni-attach", "eni": "eni-1", "port": port});
     refuses(&[
         (eni(json!({"primary_ip": "10.0.2.1"})), "InvalidVSwitchId.IpInvalid", 403, "primary_ip"),
         (eni(json!({"primary_ip": "10.0.1.0"})), "InvalidVSwitchId.IpInvalid", 403, "primary_ip"),
@@ -122,6 +118,18 @@ fn interfaces_are_refused_with_their_reason() {
             "timeouts.udp_s",
         ),
         (eni(json!({"sessions_max": 0})), "InvalidParameter", 400, "sessions_max"),
+    ]);
+}
+
+#[test]
+fn changes_of_interfaces_are_refused_with_their_reason() {
+    let change = |fields: Value| {
+        let mut all = json!({"op": "eni-modify", "eni": "eni-1"});
+        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        all
+    };
+    let attach = |port: Value| json!({"op": "eni-attach", "eni": "eni-1", "port": port});
+    refuses(&[
         (change(json!({"groups": ["sg-a", "sg-a"]})), "InvalidParameter.SecurityGroupIdRepeated", 404, "groups"),
         (change(json!({"groups": []})), "MissingParameter", 400, "groups"),
         (
@@ -227,29 +235,37 @@ fn groups_and_memberships_are_refused_with_their_reason() {
     ]);
 }
 
+fn all(fields: Value) -> Value {
+    let mut all = json!({"protocol": "ALL", "ports": "-1/-1"});
+    all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    all
+}
+
+fn tcp(ports: &str) -> Value {
+    ingress(json!({"protocol": "TCP", "ports": ports, "cidr": "0.0.0.0/0"}))
+}
+
+fn web() -> Value {
+    json!({"protocol": "TCP", "ports": "80/80", "cidr": "10.0.0.0/8"})
+}
+
+fn with(key: &str, value: Value) -> Value {
+    let mut rule = web();
+    rule[key] = value;
+    ingress(rule)
+}
+
 #[test]
-fn rules_are_refused_with_the_codes_of_the_cloud() {
-    let all = |fields: Value| {
-        let mut all = json!({"protocol": "ALL", "ports": "-1/-1"});
-        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        all
-    };
-    let tcp = |ports: &str| ingress(json!({"protocol": "TCP", "ports": ports, "cidr": "0.0.0.0/0"}));
-    let web = json!({"protocol": "TCP", "ports": "80/80", "cidr": "10.0.0.0/8"});
-    let with = |key: &str, value: Value| {
-        let mut rule = web.clone();
-        rule[key] = value;
-        ingress(rule)
-    };
+fn requests_for_rules_are_refused_with_the_codes_of_the_cloud() {
     refuses(&[
         (
-            json!({"op": "rule-authorize", "group": "sg-none", "direction": "ingress", "rules": [web]}),
+            json!({"op": "rule-authorize", "group": "sg-none", "direction": "ingress", "rules": [web()]}),
             "InvalidSecurityGroupId.NotFound",
             404,
             "group",
         ),
         (
-            json!({"op": "rule-authorize", "group": "sg-m", "direction": "ingress", "rules": [web]}),
+            json!({"op": "rule-authorize", "group": "sg-m", "direction": "ingress", "rules": [web()]}),
             "InvalidOperation.ResourceManagedByCloudProduct",
             403,
             "group",
@@ -261,17 +277,32 @@ fn rules_are_refused_with_the_codes_of_the_cloud() {
             "rules",
         ),
         (
-            json!({"op": "rule-authorize", "group": "sg-a", "direction": "ingress", "rules": vec![web.clone(); 101]}),
+            json!({"op": "rule-authorize", "group": "sg-a", "direction": "ingress", "rules": vec![web(); 101]}),
             "InvalidParam.Permissions",
             400,
             "rules",
         ),
         (
-            json!({"op": "rule-authorize", "group": "sg-a", "direction": "ingress", "rules": [web, web]}),
+            json!({"op": "rule-authorize", "group": "sg-a", "direction": "ingress", "rules": [web(), web()]}),
             "InvalidParam.DuplicatePermissions",
             400,
             "rules[1]",
         ),
+        (with("priority", json!(101)), "InvalidPriority.ValueNotSupported", 400, "rules[0].priority"),
+        (with("priority", json!(0)), "InvalidPriority.ValueNotSupported", 400, "rules[0].priority"),
+        (with("policy", json!("reject")), "InvalidPolicy.Malformed", 400, "rules[0].policy"),
+        (
+            with("description", json!("x".repeat(513))),
+            "InvalidSecurityGroupDiscription.Malformed",
+            400,
+            "rules[0].description",
+        ),
+    ]);
+}
+
+#[test]
+fn sides_of_rules_are_refused_with_the_codes_of_the_cloud() {
+    refuses(&[
         (ingress(json!({"protocol": "TCP", "ports": "22/22"})), "MissingParameter.Source", 400, "rules[0].cidr"),
         (rule("egress", json!({"protocol": "TCP", "ports": "22/22"})), "MissingParameter.Dest", 400, "rules[0].cidr"),
         (
@@ -298,6 +329,14 @@ fn rules_are_refused_with_the_codes_of_the_cloud() {
             400,
             "rules[0].local_cidr",
         ),
+        (with("cidr", json!("10.0.0.0/99")), "InvalidParam.SourceCidrIp", 400, "rules[0].cidr"),
+        (with("local_cidr", json!("x")), "InvalidParam.DestCidrIp", 400, "rules[0].local_cidr"),
+    ]);
+}
+
+#[test]
+fn ports_and_protocols_of_rules_are_refused_with_the_codes_of_the_cloud() {
+    refuses(&[
         (
             ingress(json!({"protocol": "SCTPX", "cidr": "0.0.0.0/0"})),
             "InvalidIpProtocol.ValueNotSupported",
@@ -322,18 +361,7 @@ fn rules_are_refused_with_the_codes_of_the_cloud() {
             400,
             "rules[0].ports",
         ),
-        (with("priority", json!(101)), "InvalidPriority.ValueNotSupported", 400, "rules[0].priority"),
-        (with("priority", json!(0)), "InvalidPriority.ValueNotSupported", 400, "rules[0].priority"),
-        (with("policy", json!("reject")), "InvalidPolicy.Malformed", 400, "rules[0].policy"),
-        (with("cidr", json!("10.0.0.0/99")), "InvalidParam.SourceCidrIp", 400, "rules[0].cidr"),
-        (with("local_cidr", json!("x")), "InvalidParam.DestCidrIp", 400, "rules[0].local_cidr"),
         (with("source_ports", json!("9/1")), "InvalidSourcePortRange.Malformed", 400, "rules[0].source_ports"),
-        (
-            with("description", json!("x".repeat(513))),
-            "InvalidSecurityGroupDiscription.Malformed",
-            400,
-            "rules[0].description",
-        ),
         (
             ingress(json!({"protocol": "ICMP", "ipv6_cidr": "::/0"})),
             "InvalidParam.Ipv4ProtocolConflictWithIpv6Address",
@@ -352,6 +380,12 @@ fn rules_are_refused_with_the_codes_of_the_cloud() {
             400,
             "rules[0].cidr",
         ),
+    ]);
+}
+
+#[test]
+fn objects_of_rules_are_refused_with_the_codes_of_the_cloud() {
+    refuses(&[
         (
             ingress(json!({"protocol": "icmp", "prefix_list": "pl-6"})),
             "InvalidParam.Ipv4ProtocolConflictWithIpv6Address",
@@ -388,6 +422,12 @@ fn rules_are_refused_with_the_codes_of_the_cloud() {
             400,
             "rules[0].port_list",
         ),
+    ]);
+}
+
+#[test]
+fn changes_of_rules_are_refused_with_the_codes_of_the_cloud() {
+    refuses(&[
         // 200 prefixes by 5 ranges weigh as much as an interface may have in all.
         (
             ingress(json!({"protocol": "tcp", "port_list": "prl-1", "prefix_list": "pl-big"})),
@@ -408,12 +448,12 @@ fn rules_are_refused_with_the_codes_of_the_cloud() {
             "ids",
         ),
         (
-            json!({"op": "rule-revoke", "group": "sg-a", "direction": "ingress", "rules": [web]}),
+            json!({"op": "rule-revoke", "group": "sg-a", "direction": "ingress", "rules": [web()]}),
             "InvalidSecurityGroupRule.RuleNotExist",
             400,
             "rules[0]",
         ),
-        (json!({"op": "rule-revoke", "group": "sg-a", "rules": [web]}), "MissingParameter", 400, "direction"),
+        (json!({"op": "rule-revoke", "group": "sg-a", "rules": [web()]}), "MissingParameter", 400, "direction"),
         (
             json!({"op": "rule-modify", "group": "sg-a", "rule": "sgr-9", "change": {"priority": 2}}),
             "InvalidSecurityGroupRuleId.NotFound",

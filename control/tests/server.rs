@@ -1,5 +1,7 @@
 //! The control socket from outside: a control plane in this process, and a forwarding plane played by the test.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use control::client::{Client, ClientError};
 use control::command::{Command, GroupCreate, VpcCreate, VpcModify};
 use control::query::{Answer, Nothing, Query, VpcShow};

@@ -69,6 +69,14 @@ impl EmbeddedStore {
     }
 }
 
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        if let Some(database) = self.database.take() {
+            close(database);
+        }
+    }
+}
+
 impl Store for EmbeddedStore {
     fn load(&mut self) -> Result<Vec<Event>, StoreError> {
         let database = self.database()?;
@@ -85,7 +93,9 @@ impl Store for EmbeddedStore {
             Err(_) => {
                 // What a panic leaves of the database is nobody's promise: no further change goes into it.
                 let error = failed("the file is damaged".into());
-                std::mem::forget(self.database.take());
+                if let Some(database) = self.database.take() {
+                    close(database);
+                }
                 Err(error)
             }
         }
@@ -122,12 +132,31 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
     if length == 0 {
         return Err(StoreError::damaged(path, "the file is empty"));
     }
-    Database::open(path).map_err(|error| match error {
+    let failed = |error| match error {
         redb::DatabaseError::Storage(redb::StorageError::Io(source)) if source.raw_os_error().is_some() => {
             StoreError::io("open", path, source)
         }
         error => StoreError::damaged(path, error),
-    })
+    };
+    let mut database = Database::open(path).map_err(failed)?;
+    // Looks at every page and mends redb's own bookkeeping; whether the records are whole, their seal says.
+    match catch_unwind(AssertUnwindSafe(|| database.check_integrity())) {
+        Ok(Ok(_)) => Ok(database),
+        Ok(Err(error)) => {
+            close(database);
+            Err(failed(error))
+        }
+        Err(_) => {
+            close(database);
+            Err(StoreError::damaged(path, "its pages contradict each other"))
+        }
+    }
+}
+
+/// Ends a database whose file may be damaged: redb writes at the end, and meets some damage with a panic.
+fn close(database: Database) {
+    // What is lost is redb's bookkeeping, which it makes anew at the next start.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
 }
 
 fn read_all(database: &Database, path: &Path) -> Result<Vec<Event>, StoreError> {
