@@ -1,1 +1,3 @@
 //! Worlds, oracles and namespaces for the tests.
+
+pub mod netns;
