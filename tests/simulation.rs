@@ -74,7 +74,8 @@ fn first_world() -> Desired {
 fn add_eni(desired: Desired, id: &str) -> Desired {
     let number = ENIS.iter().position(|other| *other == id).expect("a known name");
     let subnet = number % 2;
-    let (ipv4, ipv6) = (format!("10.0.{subnet}.{}", 10 + number), format!("fd00:0:0:{}::{:x}", subnet + 1, 16 + number));
+    let (ipv4, ipv6) =
+        (format!("10.0.{subnet}.{}", 10 + number), format!("fd00:0:0:{}::{:x}", subnet + 1, 16 + number));
     let group = if number < 4 { BASIC[number % 3] } else { ADVANCED[number % 2] };
     let mut desired = desired.eni(id, &format!("vsw-{}", subnet + 1), &[&ipv4, &ipv6], &[group]);
     desired.enis.get_mut(&EniId::from(id)).expect("just added").mac.0[5] = number as u8 + 1;
@@ -118,7 +119,7 @@ impl Simulation {
     }
 
     fn wait(&mut self) {
-        let seconds = *self.random.pick(&[1, 2, 3, 5, 9, 10, 15, 29, 30, 31, 60, 300, 910]);
+        let seconds = self.random.pick(&[1, 2, 3, 5, 9, 10, 15, 29, 30, 31, 60, 300, 910]);
         self.note(format!("{seconds} s pass"));
         self.now_s += seconds;
         self.world.wait_s(seconds);
@@ -161,7 +162,10 @@ impl Simulation {
             self.note(format!("  then {:?}", packet.verdict));
             let expected = self.expect(&to, Direction::Ingress, &message);
             if expected != (packet.verdict == Verdict::Deliver) {
-                self.fail(&format!("ingress of {to}: {:?}, the oracle passes: {expected}: {message:?}", packet.verdict));
+                self.fail(&format!(
+                    "ingress of {to}: {:?}, the oracle passes: {expected}: {message:?}",
+                    packet.verdict
+                ));
             }
         }
         self.recent.push_back(message);
@@ -187,7 +191,8 @@ impl Simulation {
             _ => return None,
         };
         let (source, destination) = (message.source, message.destination);
-        let packet = PacketDescription { from: None, to: None, protocol, source, destination, source_port, destination_port };
+        let packet =
+            PacketDescription { from: None, to: None, protocol, source, destination, source_port, destination_port };
         let index = self.world.index(from.as_str());
         let shard = &self.world.shards[self.world.shard_of(index)];
         let seat = (index, Direction::Egress);
@@ -213,21 +218,25 @@ impl Simulation {
             eni.addresses.iter().find(|prefix| prefix.addr().is_ipv6() == is_v6).map(|prefix| prefix.addr())
         };
         let (source, destination) = (address(random.pick(&ENIS))?, address(random.pick(&ENIS))?);
-        let (source_port, port) = (*random.pick(&SOURCE_PORTS), *random.pick(&PORTS));
+        let (source_port, port) = (random.pick(&SOURCE_PORTS), random.pick(&PORTS));
         let content = match random.below(10) {
-            0..=3 => Content::Tcp(source_port, port, *random.pick(&[TcpFlags::SYN, TcpFlags::SYN, TcpFlags::ACK, TcpFlags::FIN])),
+            0..=3 => Content::Tcp(
+                source_port,
+                port,
+                random.pick(&[TcpFlags::SYN, TcpFlags::SYN, TcpFlags::ACK, TcpFlags::FIN]),
+            ),
             4..=5 => Content::Udp(source_port, port),
             6 => Content::Ping(300 + random.below(2) as u16),
             7 => Content::FirstPart(random.below(3) as u32, source_port, port),
             8 => Content::LaterPart(random.below(3) as u32),
-            _ => Content::Other(*random.pick(&[47, 50, 132, 255])),
+            _ => Content::Other(random.pick(&[47, 50, 132, 255])),
         };
         (source != destination).then_some(Message { source, destination, content })
     }
 
     /// An ENI leaves or comes back: nothing of it may be left.
     fn replace_eni(&mut self) {
-        let id = *self.random.pick(&ENIS);
+        let id = self.random.pick(&ENIS);
         let exists = self.world.desired.enis.contains_key(&EniId::from(id));
         self.note(format!("{id} {}", if exists { "leaves" } else { "comes" }));
         self.world.change(|desired| {
@@ -261,15 +270,23 @@ impl Simulation {
 fn follow_up(random: &mut Random, past: Message, reverse: bool) -> Message {
     let Message { source, destination, content } = past.clone();
     let ends = |reverse| if reverse { (destination, source) } else { (source, destination) };
-    if random.chance(12) && !matches!(content, Content::Unreachable(_) | Content::LaterPart(_) | Content::FirstPart(..)) {
+    if random.chance(12) && !matches!(content, Content::Unreachable(_) | Content::LaterPart(_) | Content::FirstPart(..))
+    {
         let (source, destination) = ends(random.chance(80));
         return Message { source, destination, content: Content::Unreachable(Box::new(past)) };
     }
-    let flags = [TcpFlags::SYN, TcpFlags::SYN | TcpFlags::ACK, TcpFlags::ACK, TcpFlags::ACK, TcpFlags::FIN | TcpFlags::ACK, TcpFlags::RST];
+    let flags = [
+        TcpFlags::SYN,
+        TcpFlags::SYN | TcpFlags::ACK,
+        TcpFlags::ACK,
+        TcpFlags::ACK,
+        TcpFlags::FIN | TcpFlags::ACK,
+        TcpFlags::RST,
+    ];
     let content = match content {
         Content::Tcp(near, far, _) => {
             let (near, far) = if reverse { (far, near) } else { (near, far) };
-            Content::Tcp(near, far, *random.pick(&flags))
+            Content::Tcp(near, far, random.pick(&flags))
         }
         Content::Udp(near, far) if reverse => Content::Udp(far, near),
         Content::Ping(identifier) if reverse => Content::Pong(identifier),
@@ -283,12 +300,13 @@ fn follow_up(random: &mut Random, past: Message, reverse: bool) -> Message {
 }
 
 fn random_rule(random: &mut Random, number: usize, is_advanced: bool) -> Rule {
-    let objects = ["0.0.0.0/0", "::/0", "10.0.0.0/24", "10.0.1.11/32", "fd00:0:0:1::/64", "pl-1", "sg-closed", "sg-open"];
+    let objects =
+        ["0.0.0.0/0", "::/0", "10.0.0.0/24", "10.0.1.11/32", "fd00:0:0:1::/64", "pl-1", "sg-closed", "sg-open"];
     let choices = if is_advanced { 6 } else { objects.len() };
     let object = objects[random.below(choices)];
     let is_v6 = object.contains(':');
     let is_v4 = object.contains('.') || object.starts_with("pl-");
-    let port = *random.pick(&[53, 80, 443]);
+    let port = random.pick(&[53, 80, 443]);
     let icmp = if is_v6 { Protocol::ICMPV6 } else { Protocol::ICMP };
     let (protocol, ports) = match random.below(7) {
         0..=1 => (Protocol::All, Ports::Any),
@@ -316,8 +334,8 @@ fn random_rule(random: &mut Random, number: usize, is_advanced: bool) -> Rule {
 }
 
 fn change_rules(random: &mut Random, desired: &mut Desired) -> String {
-    let groups: Vec<_> = BASIC.iter().chain(&ADVANCED).collect();
-    let id = **random.pick(&groups);
+    let groups = [BASIC.as_slice(), &ADVANCED].concat();
+    let id = random.pick(&groups);
     let is_advanced = ADVANCED.contains(&id);
     let group = desired.groups.get_mut(&id.into()).expect("a known group");
     if random.chance(15) && !is_advanced {
@@ -328,7 +346,9 @@ fn change_rules(random: &mut Random, desired: &mut Desired) -> String {
         let gone = group.rules.remove(random.below(group.rules.len()));
         return format!("{id} loses {gone:?}");
     }
-    let number = (0..).find(|number| group.rules.iter().all(|rule| rule.id.as_str() != format!("r-{number}"))).expect("a free name");
+    let number = (0..)
+        .find(|number| group.rules.iter().all(|rule| rule.id.as_str() != format!("r-{number}")))
+        .expect("a free name");
     let rule = random_rule(random, number, is_advanced);
     let text = format!("{id} gets {rule:?}");
     group.rules.push(rule);
@@ -336,10 +356,10 @@ fn change_rules(random: &mut Random, desired: &mut Desired) -> String {
 }
 
 fn change_membership(random: &mut Random, desired: &mut Desired) -> String {
-    let id = *random.pick(&ENIS);
+    let id = random.pick(&ENIS);
     let Some(eni) = desired.enis.get_mut(&EniId::from(id)) else { return "nothing".into() };
     let choices: &[&str] = if random.chance(75) { &BASIC } else { &ADVANCED };
-    eni.groups = (0..=random.below(2)).map(|_| (*random.pick(choices)).into()).collect();
+    eni.groups = (0..=random.below(2)).map(|_| (random.pick(choices)).into()).collect();
     format!("{id} is in {:?}", eni.groups)
 }
 
@@ -350,7 +370,7 @@ fn change_list(random: &mut Random, desired: &mut Desired) -> String {
         desired.prefix_lists.insert("pl-1".into(), PrefixList { entries });
     } else {
         let ranges = [(1, 100), (53, 53), (80, 443), (443, 65535)];
-        let entries = (0..random.below(3)).map(|_| *random.pick(&ranges)).map(|(first, last)| PortRange { first, last });
+        let entries = (0..random.below(3)).map(|_| random.pick(&ranges)).map(|(first, last)| PortRange { first, last });
         desired.port_lists.insert("prl-1".into(), PortList { entries: entries.collect() });
     }
     format!("lists: {:?} {:?}", desired.prefix_lists, desired.port_lists)
@@ -362,20 +382,31 @@ fn change_settings(random: &mut Random, desired: &mut Desired) -> String {
         0 => settings.cut_sessions_on_deny ^= true,
         1 => settings.intra_group_egress_bypass ^= true,
         2 => settings.follow_first_fragment ^= true,
-        _ => settings.icmp_timeout_s = *random.pick(&[5, 30]),
+        _ => settings.icmp_timeout_s = random.pick(&[5, 30]),
     }
     format!("{settings:?}")
 }
 
 fn change_eni(random: &mut Random, desired: &mut Desired, oracle: &mut Oracle) -> String {
-    let id = *random.pick(&ENIS);
+    let id = random.pick(&ENIS);
     let Some(eni) = desired.enis.get_mut(&EniId::from(id)) else { return "nothing".into() };
     match random.below(4) {
-        0 => eni.timeouts = Timeouts { tcp_established_s: *random.pick(&[30, 100, 910]), tcp_closed_s: 3, udp_s: *random.pick(&[10, 30, 100]) },
-        1 => eni.sessions_max = *random.pick(&[2, 4, Eni::default_sessions_max()]),
+        0 => {
+            eni.timeouts = Timeouts {
+                tcp_established_s: random.pick(&[30, 100, 910]),
+                tcp_closed_s: 3,
+                udp_s: random.pick(&[10, 30, 100]),
+            }
+        }
+        1 => eni.sessions_max = random.pick(&[2, 4, Eni::default_sessions_max()]),
         2 => {
-            let secondary = prefix_of(&eni.addresses[0].addr().to_string().replacen("10.0.", "10.0.", 1).replace(".1", ".21"));
-            if !eni.addresses.contains(&secondary) { eni.addresses.push(secondary) } else { eni.addresses.retain(|prefix| *prefix != secondary) }
+            let number = eni.mac.0[5] - 1;
+            let secondary = prefix_of(&format!("10.0.{}.{}", number % 2, 100 + number));
+            if eni.addresses.contains(&secondary) {
+                eni.addresses.retain(|prefix| *prefix != secondary);
+            } else {
+                eni.addresses.push(secondary);
+            }
         }
         _ => {
             eni.port = if eni.port.is_some() { None } else { Some(Port::Memory) };

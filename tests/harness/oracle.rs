@@ -129,7 +129,12 @@ struct Session {
 
 #[derive(Clone, Debug)]
 enum Life {
-    Tcp { answered: bool, established: bool, fins: [bool; 2], reset: bool },
+    Tcp {
+        answered: bool,
+        established: bool,
+        fins: [bool; 2],
+        reset: bool,
+    },
     Udp,
     Icmp,
     /// Whether the first fragment passed, and the policy revision of that time.

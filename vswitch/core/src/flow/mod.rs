@@ -27,6 +27,10 @@ pub enum FlowState {
     TcpClosingOpener,
     /// TCP: the responder sent its FIN.
     TcpClosingResponder,
+    /// TCP: the opener sent its FIN before the handshake was complete.
+    TcpAbandonedOpener,
+    /// TCP: the responder did.
+    TcpAbandonedResponder,
     /// TCP: reset, or FIN from both.
     TcpClosed,
     /// UDP.
@@ -48,6 +52,7 @@ impl FlowState {
             Self::TcpAnswered => "answered",
             Self::TcpEstablished => "established",
             Self::TcpClosingOpener | Self::TcpClosingResponder => "closing",
+            Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => "abandoned",
             Self::TcpClosed => "closed",
             Self::Udp | Self::Icmp | Self::Other => "open",
             Self::Fragment => "fragments",
@@ -76,7 +81,9 @@ impl FlowState {
     pub const fn timeout_s(self, timeouts: Timeouts, settings: &Settings) -> u32 {
         let seconds = match self {
             Self::Free => 0,
-            Self::TcpOpening | Self::TcpAnswered => settings.tcp_half_open_timeout_s,
+            Self::TcpOpening | Self::TcpAnswered | Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => {
+                settings.tcp_half_open_timeout_s
+            }
             Self::TcpEstablished | Self::TcpClosingOpener | Self::TcpClosingResponder => timeouts.tcp_established_s,
             Self::TcpClosed => timeouts.tcp_closed_s,
             Self::Udp | Self::Other => timeouts.udp_s,
