@@ -3,7 +3,7 @@
 //! A generation takes over from the one before it what did not change: the numbers of ENIs and sets, whole filters, and
 //! above all the policy revisions, so that a change makes only those sessions be judged again that it can touch.
 
-use crate::desired::{Desired, Direction, Eni, Ports, Remote, SecurityGroup};
+use crate::desired::{Desired, Direction, Eni, Ports, Remote, SecurityGroup, Settings};
 use crate::filter::{self, Filter, SetId};
 use crate::flow::PackedTimeouts;
 use crate::flow::key::SCOPES_MAX;
@@ -108,7 +108,9 @@ fn keeps_sessions(desired: &Desired, before: &Desired, id: &EniId) -> bool {
 /// Whether everything but the filter and its sets is as before in the eyes of a judgement at this ENI.
 fn judges_alike(desired: &Desired, before: &Desired, id: &EniId) -> bool {
     let (Some(now), Some(then)) = (desired.enis.get(id), before.enis.get(id)) else { return false };
-    let judged = |settings: &crate::desired::Settings| (settings.intra_group_egress_bypass, settings.smtp_closed);
+    let judged = |settings: &Settings| {
+        (settings.intra_group_egress_bypass, settings.smtp_closed, settings.cut_sessions_on_deny)
+    };
     now.addresses == then.addresses
         && judged(&desired.settings) == judged(&before.settings)
         && (!desired.settings.smtp_closed || desired.vswitches == before.vswitches)

@@ -236,7 +236,8 @@ impl<'a> Seat<'a> {
         if judgement.accepts() {
             (true, Some(judgement))
         } else {
-            (!self.snapshot.settings().cut_sessions_on_deny, None)
+            // What was revoked once stays so: only rules bring it back.
+            (!self.snapshot.settings().cut_sessions_on_deny && !flow.is_revoked(), None)
         }
     }
 
