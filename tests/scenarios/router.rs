@@ -241,9 +241,10 @@ fn a_packet_on_its_way_never_meets_the_successor_of_its_receiver() {
     let mut world = World::new(lab());
     let frame = world.frame_from("client", &request().tcp(1, 80, TcpFlags::SYN));
     let mut on_its_way = world.egress("client", &frame);
-    // In one change the receiver leaves, and an ENI of another VPC with the same address comes.
+    // In one change the receiver leaves, and an ENI of another VPC takes over its address, and could take its number.
     world.change(|desired| {
-        desired.enis.retain(|id, _| !matches!(id.as_str(), "web" | "shadow-web"));
+        desired.enis.remove(&"web".into());
+        desired.enis.get_mut(&"shadow-web".into()).expect("it is there").addresses = vec![prefix_of("10.0.0.77")];
         *desired = std::mem::take(desired).eni("successor", "vsw-3", &[WEB], &["sg-shadow"]);
     });
     world.ingress(&mut on_its_way);
