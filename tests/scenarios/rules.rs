@@ -96,12 +96,12 @@ fn membership_of_a_group_object_counts_at_once() {
     });
     world.set_rules("sg-web", &[accept_in("friends", "sg-friends").tcp(22)]);
     assert_eq!(world.send("client", &syn(22)), refused("web", DropReason::DefaultDrop));
-    world.change_eni("client", |eni| drop(eni.groups.insert("sg-friends".into())));
+    world.change_eni("client", |eni| eni.groups.extend(["sg-friends".into()]));
     assert_eq!(world.send("client", &syn(22)), delivered("web"));
     assert_eq!(world.send("client", &Ip::new(CLIENT_V6, WEB_V6).tcp(1, 22, TcpFlags::SYN)), delivered("web"));
     world.change_eni("client", |eni| eni.addresses.push(prefix_of("10.0.0.21")));
     assert_eq!(world.send("client", &Ip::new("10.0.0.21", WEB).tcp(1, 22, TcpFlags::SYN)), delivered("web"));
-    world.change_eni("client", |eni| drop(eni.groups.remove(&"sg-friends".into())));
+    world.change_eni("client", |eni| eni.groups.retain(|group| group.as_str() != "sg-friends"));
     assert_eq!(world.send("client", &syn(22)), refused("web", DropReason::DefaultDrop));
     assert_eq!(
         world.send("client", &Ip::new(CLIENT_V6, WEB_V6).tcp(1, 22, TcpFlags::SYN)),
@@ -186,8 +186,10 @@ fn the_metadata_service_is_reachable_and_may_answer() {
         let vpc = desired.vpcs.get_mut(&"vpc-1".into()).expect("it is there");
         vpc.routes.insert(prefix_of("100.100.100.200/32"), "far".into());
         desired.enis.get_mut(&"far".into()).expect("it is there").source_dest_check = false;
-        desired.groups.get_mut(&"sg-strict".into()).expect("it is there").rules =
-            vec![accept_in("metadata", "0.0.0.0/0").local("100.100.100.200/32")];
+        desired.groups.get_mut(&"sg-strict".into()).expect("it is there").rules = vec![
+            accept_in("in", "10.0.0.0/8").local("100.100.100.200/32"),
+            accept_out("out", "10.0.0.0/8").local("100.100.100.200/32"),
+        ];
     });
     let question = Ip::new(CLIENT, METADATA).tcp(5000, 80, TcpFlags::SYN);
     let answer = || Ip::new(METADATA, CLIENT).tcp(80, 5000, TcpFlags::SYN | TcpFlags::ACK);
@@ -289,4 +291,21 @@ fn an_address_inside_the_prefix_of_another_eni_is_refused() {
     desired.enis.get_mut(&"client".into()).expect("it is there").addresses =
         vec![prefix_of(CLIENT), prefix_of("10.0.0.16/28")];
     assert!(vswitch_core::compile::compile(&desired, 1, None).is_ok(), "inside its own prefix");
+}
+
+#[test]
+fn explain_tells_of_dhcp_what_forwarding_does() {
+    let world = World::new(lab());
+    let packet = vswitch_core::protocol::PacketDescription {
+        from: None,
+        to: None,
+        protocol: 17,
+        source: CLIENT.parse().expect("an address"),
+        destination: WEB.parse().expect("an address"),
+        source_port: 68,
+        destination_port: 67,
+    };
+    let explained =
+        world.shards[0].explain(&world.snapshot, (world.index("client"), Direction::Egress), &packet, world.now);
+    assert_eq!(explained.expect("a good description").1, Verdict::Drop(DropReason::DhcpUnserved));
 }
