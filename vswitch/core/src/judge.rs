@@ -207,6 +207,9 @@ impl<'a> Seat<'a> {
     /// Step 2, a packet with a record of its session.
     fn judge_session(&self, slot: SessionSlot, flow: &Flow, headers: &Headers, swapped: bool) -> (Judgement, Action) {
         let accept = Judgement::by(Policy::Accept, Stage::Session);
+        if headers.may_be_its_own_reverse() && contradicts(headers, swapped == flow.is_swapped()) {
+            return (self.judge_by_rules(self.direction, &headers.tuple), Action::None);
+        }
         if headers.is_tcp_open() && (flow.state == FlowState::TcpClosed || flow.is_revoked()) {
             // The connection is over; this is another one between the same ports.
             let (judgement, action) = self.judge_new(headers, Some(slot));
@@ -291,6 +294,11 @@ impl<'a> Seat<'a> {
 /// Fragments without ports match only rules that do not look at ports (§2).
 fn visible_to_rules(headers: &Headers) -> Tuple {
     if headers.fragment == Fragment::Later { headers.tuple.without_ports() } else { headers.tuple }
+}
+
+/// Whether an ICMP message does not continue the session that its tuple names: a request against it, a reply along it.
+fn contradicts(headers: &Headers, from_opener: bool) -> bool {
+    matches!((headers.icmp_kind(), from_opener), (Some(IcmpKind::Request), false) | (Some(IcmpKind::Reply), true))
 }
 
 fn is_metadata(addresses: Addresses) -> bool {
