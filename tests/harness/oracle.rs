@@ -137,8 +137,8 @@ enum Life {
     },
     Udp,
     Icmp,
-    /// Whether the first fragment passed, and the policy revision of that time.
-    Fate(bool, u32),
+    /// Whether the first fragment passed, the policy revision of that time, and its session.
+    Fate(bool, u32, Name),
 }
 
 impl Session {
@@ -203,12 +203,13 @@ impl Oracle {
         });
     }
 
-    /// How many sessions an ENI holds, fates of fragments included.
+    /// How many sessions an ENI holds.
     pub fn sessions_of(&self, eni: &EniId) -> usize {
-        let owners = self.records.keys().map(|name| match name {
-            Name::Session(owner, ..) | Name::Fate(owner, ..) => owner,
-        });
-        owners.filter(|owner| *owner == eni).count()
+        self.records.keys().filter(|name| matches!(name, Name::Session(owner, ..) if owner == eni)).count()
+    }
+
+    fn fates_of(&self, eni: &EniId) -> usize {
+        self.records.keys().filter(|name| matches!(name, Name::Fate(owner, ..) if owner == eni)).count()
     }
 
     /// Ends what idled too long.
@@ -224,8 +225,14 @@ impl Oracle {
             }
             Content::LaterPart(id) if place.desired.settings.follow_first_fragment => {
                 let name = Name::Fate(place.eni.clone(), message.source, message.destination, *id);
-                match self.records.get(&name).map(|record| &record.life) {
-                    Some(&Life::Fate(passed, revision)) if revision == place.revision => passed,
+                match self.records.get(&name) {
+                    Some(Session { life: Life::Fate(passed, revision, _), .. }) if *revision == place.revision => {
+                        *passed
+                    }
+                    Some(Session { life: Life::Fate(_, _, first), .. }) => match self.records.get(first) {
+                        Some(session) => stays(place, session),
+                        None => rules_accept(place, place.direction, &self.records[&name].opening),
+                    },
                     _ => rules_accept(place, place.direction, &message.tuple()),
                 }
             }
@@ -297,7 +304,9 @@ impl Oracle {
         let name = Name::Fate(place.eni.clone(), message.source, message.destination, id);
         self.records.remove(&name);
         let eni = &place.desired.enis[place.eni];
-        if self.sessions_of(place.eni) < eni.sessions_max as usize {
+        let fates_max = (eni.sessions_max as usize / 8).max(1);
+        let share = if passed { fates_max } else { fates_max / 2 };
+        if self.fates_of(place.eni) < share {
             let fate = Session {
                 opener: message.ends().1,
                 opened: place.direction,
@@ -305,7 +314,7 @@ impl Oracle {
                 last_seen_s: place.now_s,
                 timeouts: eni.timeouts,
                 revoked: false,
-                life: Life::Fate(passed, place.revision),
+                life: Life::Fate(passed, place.revision, session_name(place.eni, message)),
             };
             self.records.insert(name, fate);
         }

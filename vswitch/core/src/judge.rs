@@ -144,12 +144,15 @@ impl<'a> Seat<'a> {
                 }
             }
             Lookup::Fragment(entry) => {
-                let first = live(entry).filter(|(_, flow)| !is_over(flow) && flow.revision == self.eni.revision);
-                let judgement = match first {
-                    Some((_, flow)) if flow.is_revoked() => {
-                        Judgement { policy: Policy::Drop, stage: flow.stage(), ground: flow.ground }
+                let judgement = match live(entry).filter(|(_, fate)| !is_over(fate)) {
+                    Some((_, fate)) if fate.revision == self.eni.revision => as_the_first(fate),
+                    Some((_, fate)) => {
+                        let first = fate.first_tuple(headers.tuple.addresses);
+                        let (key, swapped) = key_of(self.eni.scope, &first);
+                        let session = Entry { key, hash: sessions.hash(&key), swapped };
+                        let session = live(&session).map(|(_, flow)| flow).filter(|flow| !is_over(flow));
+                        self.judge_fate_again(fate, &first, session.map(|flow| (flow, swapped)))
                     }
-                    Some(_) => Judgement::by(Policy::Accept, Stage::Session),
                     None => self.judge_by_rules(self.direction, &visible_to_rules(headers)),
                 };
                 (judgement, Action::None)
@@ -244,6 +247,24 @@ impl<'a> Seat<'a> {
         }
     }
 
+    /// What became of a first fragment under an older revision, judged as it would be today: with its session, if that
+    /// is still there.
+    fn judge_fate_again(&self, fate: &Flow, first: &Tuple, session: Option<(&Flow, bool)>) -> Judgement {
+        if !matches!(fate.stage(), Stage::Session | Stage::IntraGroup | Stage::Rule | Stage::Default) {
+            return as_the_first(fate); // No rule had a say.
+        }
+        let stays = session.is_some_and(|(flow, swapped)| {
+            let is_known = flow.revision == self.eni.revision;
+            if is_known { !flow.is_revoked() } else { self.judge_again(flow, first, swapped).0 }
+        });
+        let refused_with_session = session.is_some() && !stays;
+        match self.judge_by_rules(self.direction, first) {
+            _ if stays => Judgement::by(Policy::Accept, Stage::Session),
+            judgement if judgement.accepts() && refused_with_session => Judgement::by(Policy::Drop, Stage::Session),
+            judgement => judgement,
+        }
+    }
+
     /// The refusal of a packet whose session is revoked: its own rules' refusal if they refuse it, else the session's.
     fn refusal(&self, headers: &Headers) -> Judgement {
         let judgement = self.judge_by_rules(self.direction, &visible_to_rules(headers));
@@ -288,6 +309,15 @@ impl<'a> Seat<'a> {
             return Judgement { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
         }
         self.eni.filter.judge(direction, tuple, peer_sets)
+    }
+}
+
+/// The judgement of a fragment under the revision that judged the first.
+fn as_the_first(fate: &Flow) -> Judgement {
+    if fate.is_revoked() {
+        Judgement { policy: Policy::Drop, stage: fate.stage(), ground: fate.ground }
+    } else {
+        Judgement::by(Policy::Accept, Stage::Session)
     }
 }
 

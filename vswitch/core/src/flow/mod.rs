@@ -6,7 +6,7 @@ pub mod table;
 pub mod tcp;
 
 use crate::desired::{Direction, Settings, Timeouts};
-use crate::headers::{Headers, IcmpKind, protocol};
+use crate::headers::{Addresses, Headers, IcmpKind, Tuple, protocol};
 use crate::time::Tick;
 use crate::verdict::Stage;
 
@@ -207,6 +207,24 @@ impl Flow {
     /// The step that admitted it.
     pub fn stage(&self) -> Stage {
         STAGES[(self.flags.0 >> FlowFlags::STAGE_SHIFT) as usize % STAGES.len()]
+    }
+
+    /// Makes this the fate of the first fragment of a packet with `tuple`; a fate counts nothing, so the counters keep
+    /// what the fragments after it do not show.
+    pub(crate) const fn remember_first(&mut self, tuple: &Tuple) {
+        self.state = FlowState::Fragment;
+        self.packets = [tuple.source_port as u32, tuple.destination_port as u32];
+        self.bytes[0] = tuple.protocol as u64;
+    }
+
+    /// The tuple of the first fragment, whose fate this is.
+    pub(crate) const fn first_tuple(&self, addresses: Addresses) -> Tuple {
+        Tuple {
+            addresses,
+            protocol: self.bytes[0] as u8,
+            source_port: self.packets[0] as u16,
+            destination_port: self.packets[1] as u16,
+        }
     }
 
     pub(crate) fn set_revoked(&mut self, revoked: bool) {
