@@ -161,7 +161,7 @@ impl Change {
     fn perform(self, desired: &mut Desired) {
         match self {
             Self::Rules(group, rules) => {
-                let rules = rules.into_iter().filter(|rule| is_valid(rule)).collect();
+                let rules = rules.into_iter().filter(is_valid).collect();
                 desired.groups.get_mut(&GroupId::from(group)).expect("known").rules = rules;
             }
             Self::InnerAccess(group, open) => {
@@ -274,7 +274,7 @@ fn policies(decisions: &[Decision]) -> Vec<Policy> {
 }
 
 proptest! {
-    #![proptest_config(cases(160))]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn compiled_rules_decide_as_their_twin_also_after_changes(

@@ -78,7 +78,7 @@ fn net(address: IpAddr, length: u8) -> IpNet {
 }
 
 proptest! {
-    #![proptest_config(cases(2000))]
+    #![proptest_config(cases(4000))]
 
     #[test]
     fn the_reverse_of_the_reverse_is_the_tuple(tuple in tuples()) {
@@ -138,7 +138,7 @@ fn after(address: IpAddr) -> IpAddr {
 }
 
 proptest! {
-    #![proptest_config(cases(300))]
+    #![proptest_config(cases(1000))]
 
     #[test]
     fn the_table_is_a_map_of_bounded_size(steps in steps(), homes in 1usize..24, secret in any::<[u64; 2]>()) {
@@ -177,7 +177,7 @@ proptest! {
                 }
                 Step::Sweep(count) => {
                     for slot in table.sweep(count) {
-                        if table.key(slot).is_some() && table.flow(slot).ground % 2 == 0 {
+                        if table.key(slot).is_some() && table.flow(slot).ground.is_multiple_of(2) {
                             let ground = table.flow(slot).ground;
                             let name = (0..60).find(|name| table.key(slot) == Some(&table_key(*name)));
                             prop_assert_eq!(model.remove(&name.expect("one of ours")), Some(ground));
