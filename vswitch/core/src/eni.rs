@@ -12,7 +12,7 @@ use crate::guard;
 use crate::headers::{Fragment, Headers};
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Action, Entry, Lookup, Seat};
-use crate::limits::{ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
+use crate::limits::{ETHERNET_HEADER_BYTES, SESSIONS_PER_FRAGMENT_FATE, SWEEP_RECORDS_PER_TURN};
 use crate::packet::Packet;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
@@ -112,9 +112,9 @@ impl Shard {
         let (tick, settings) = (now.tick(), snapshot.settings());
         let Self { sessions, counters, places, .. } = self;
         let is_over = |flow: &Flow| flow.is_expired(settings, tick);
-        sessions.sweep(SWEEP_RECORDS_PER_TURN, is_over, |scope| {
+        sessions.sweep(SWEEP_RECORDS_PER_TURN, is_over, |scope, state| {
             if let Some(place) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
-                place.sessions = place.sessions.saturating_sub(1);
+                place.forget(state);
             }
         });
     }
@@ -225,8 +225,9 @@ impl Shard {
     }
 
     fn forget(&mut self, slot: SessionSlot, place: usize) {
+        let state = self.sessions.flow(slot).state;
         self.sessions.remove(slot);
-        self.counters[place].sessions = self.counters[place].sessions.saturating_sub(1);
+        self.counters[place].forget(state);
     }
 
     /// Keeps the judgement of a first fragment for those that follow. Without room they are judged alone.
@@ -235,14 +236,18 @@ impl Shard {
         if let Some(slot) = self.sessions.find(&entry.key, entry.hash) {
             self.forget(slot, place);
         }
-        if self.counters[place].sessions >= seat.eni.sessions_max {
+        // Strangers can send what is refused at will: it must not push out what is accepted.
+        let fates_max = (seat.eni.sessions_max / SESSIONS_PER_FRAGMENT_FATE).max(1);
+        let share = if judgement.accepts() { fates_max } else { fates_max / 2 };
+        if self.counters[place].fates >= share {
             return;
         }
         let flags = FlowFlags::new(seat.direction, false, judgement.stage);
-        let mut fate = Flow { state: FlowState::Fragment, flags, ..new_record(seat, judgement, now) };
+        let mut fate = Flow { flags, ..new_record(seat, judgement, now) };
+        fate.remember_first(&headers.tuple);
         fate.set_revoked(!judgement.accepts());
         if self.sessions.insert(entry.key, entry.hash, fate).is_ok() {
-            self.counters[place].sessions += 1;
+            self.counters[place].fates += 1;
         }
     }
 

@@ -156,6 +156,9 @@ fn settled_before_judgement(seat: &Seat<'_>, headers: &Headers) -> Option<Verdic
     if seat.eni.source_dest_check && !owns_source(seat, addresses) {
         return Some(Verdict::Drop(DropReason::SourceAddressSpoofed));
     }
+    if headers.is_udp(68, 67) || headers.is_udp(546, 547) {
+        return Some(Verdict::Drop(DropReason::DhcpUnserved));
+    }
     if is_group_destination(addresses) {
         return Some(Verdict::Drop(DropReason::Multicast));
     }
@@ -179,7 +182,10 @@ fn headers_of(packet: &PacketDescription) -> Result<Headers, Refusal> {
         (Addresses::V6 { .. }, protocol::ICMPV6) => (128, 128),
         _ => (0, packet.destination_port),
     };
-    let tuple = Tuple { addresses, protocol: packet.protocol, source_port: packet.source_port, destination_port };
+    let has_ports = matches!(packet.protocol, protocol::TCP | protocol::UDP);
+    let (source_port, destination_port) =
+        if has_ports || icmp_type != 0 { (packet.source_port, destination_port) } else { (0, 0) };
+    let tuple = Tuple { addresses, protocol: packet.protocol, source_port, destination_port };
     let tcp_flags = if packet.protocol == protocol::TCP { tcp_flags::SYN } else { 0 };
     Ok(Headers { network: Network::Ip, icmp_type, tcp_flags, ..Headers::of(tuple) })
 }

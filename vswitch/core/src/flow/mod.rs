@@ -6,7 +6,7 @@ pub mod table;
 pub mod tcp;
 
 use crate::desired::{Direction, Settings, Timeouts};
-use crate::headers::{Headers, IcmpKind, protocol};
+use crate::headers::{Addresses, Headers, IcmpKind, Tuple, protocol};
 use crate::time::Tick;
 use crate::verdict::Stage;
 
@@ -27,6 +27,10 @@ pub enum FlowState {
     TcpClosingOpener,
     /// TCP: the responder sent its FIN.
     TcpClosingResponder,
+    /// TCP: the opener sent its FIN before the handshake was complete.
+    TcpAbandonedOpener,
+    /// TCP: the responder did.
+    TcpAbandonedResponder,
     /// TCP: reset, or FIN from both.
     TcpClosed,
     /// UDP.
@@ -48,6 +52,7 @@ impl FlowState {
             Self::TcpAnswered => "answered",
             Self::TcpEstablished => "established",
             Self::TcpClosingOpener | Self::TcpClosingResponder => "closing",
+            Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => "abandoned",
             Self::TcpClosed => "closed",
             Self::Udp | Self::Icmp | Self::Other => "open",
             Self::Fragment => "fragments",
@@ -76,7 +81,9 @@ impl FlowState {
     pub const fn timeout_s(self, timeouts: Timeouts, settings: &Settings) -> u32 {
         let seconds = match self {
             Self::Free => 0,
-            Self::TcpOpening | Self::TcpAnswered => settings.tcp_half_open_timeout_s,
+            Self::TcpOpening | Self::TcpAnswered | Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => {
+                settings.tcp_half_open_timeout_s
+            }
             Self::TcpEstablished | Self::TcpClosingOpener | Self::TcpClosingResponder => timeouts.tcp_established_s,
             Self::TcpClosed => timeouts.tcp_closed_s,
             Self::Udp | Self::Other => timeouts.udp_s,
@@ -200,6 +207,24 @@ impl Flow {
     /// The step that admitted it.
     pub fn stage(&self) -> Stage {
         STAGES[(self.flags.0 >> FlowFlags::STAGE_SHIFT) as usize % STAGES.len()]
+    }
+
+    /// Makes this the fate of the first fragment of a packet with `tuple`; a fate counts nothing, so the counters keep
+    /// what the fragments after it do not show.
+    pub(crate) const fn remember_first(&mut self, tuple: &Tuple) {
+        self.state = FlowState::Fragment;
+        self.packets = [tuple.source_port as u32, tuple.destination_port as u32];
+        self.bytes[0] = tuple.protocol as u64;
+    }
+
+    /// The tuple of the first fragment, whose fate this is.
+    pub(crate) const fn first_tuple(&self, addresses: Addresses) -> Tuple {
+        Tuple {
+            addresses,
+            protocol: self.bytes[0] as u8,
+            source_port: self.packets[0] as u16,
+            destination_port: self.packets[1] as u16,
+        }
     }
 
     pub(crate) fn set_revoked(&mut self, revoked: bool) {
