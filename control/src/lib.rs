@@ -1,3 +1,25 @@
 //! The control plane: VPCs, ENIs and security groups as customers see them.
+//!
+//! Decide, then do: [`model`] turns a [command](command::Command) into events or a refusal and touches nothing else;
+//! the server keeps the events, makes them true and sends their meaning to the forwarding plane.
 
+pub mod authority;
+pub mod cli;
+pub mod client;
+pub mod command;
+pub mod config;
 pub mod conform;
+pub mod environment;
+pub mod error;
+pub mod lower;
+pub mod model;
+pub mod query;
+pub mod server;
+pub mod store;
+pub mod switch_link;
+pub mod view;
+pub mod wire;
+
+pub use client::{Client, ClientError};
+pub use config::ControlConfig;
+pub use server::{RunError, run, serve};

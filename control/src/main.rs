@@ -1,3 +1,52 @@
-//! The `sluice` command.
+//! The `sluice` command. The one place that knows both planes: it starts the one or the other.
 
-fn main() {}
+use clap::Parser;
+use control::cli::{self, Arguments, Command, namespace, up};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match &arguments.command {
+        Command::Up(up_arguments) => up::run(arguments.paths(), up_arguments),
+        Command::Control(control_arguments) => control_plane(&arguments, control_arguments),
+        Command::Vswitch(vswitch) if vswitch.verb.is_none() => forwarding_plane(&arguments, &vswitch.plane),
+        Command::Ns(namespace::Verb::Exec { eni, command }) => match namespace::of_eni(&arguments, eni) {
+            Ok(name) => cannot(vswitch::namespace::exec(&name, command)),
+            Err(error) => cannot(error),
+        },
+        _ => cli::run(arguments),
+    }
+}
+
+fn cannot(error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("sluice: {error}");
+    ExitCode::from(up::EXIT_CANNOT_START)
+}
+
+fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> ExitCode {
+    up::follow_parent(given.with_parent);
+    let mut config = vswitch::VswitchConfig::new(arguments.paths().vswitch_socket());
+    config.workers = given.workers.unwrap_or(config.workers);
+    config.flows_max_per_worker = given.sessions_per_worker.unwrap_or(config.flows_max_per_worker);
+    config.pin = !given.no_pin;
+    match vswitch::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cannot(format!("the forwarding plane cannot run: {error}")),
+    }
+}
+
+fn control_plane(arguments: &Arguments, given: &up::ControlArguments) -> ExitCode {
+    up::follow_parent(given.with_parent);
+    let file = match up::ConfigFile::read(given.config.as_deref()) {
+        Ok(file) => file,
+        Err(error) => return cannot(error),
+    };
+    let paths = arguments.paths();
+    let mut config =
+        control::config::ControlConfig::new(paths.data_dir.clone(), paths.control_socket(), paths.vswitch_socket());
+    config.quotas = file.quotas.unwrap_or(config.quotas);
+    match control::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cannot(format!("the control plane cannot run: {error}")),
+    }
+}

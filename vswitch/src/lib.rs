@@ -1,1 +1,23 @@
-//! The forwarding plane: ports, workers, and the control socket around `vswitch-core`.
+//! The forwarding plane: ports, workers and the control socket around `vswitch-core`.
+//!
+//! `daemon` composes; `worker` is the packet path; `switch` is the cold half that reconciles, publishes and answers.
+
+pub mod control_socket;
+pub mod daemon;
+pub mod doorbell;
+pub mod handoff;
+pub mod namespace;
+pub mod netlink;
+pub mod placement;
+pub mod port;
+pub mod publish;
+pub mod reconcile;
+mod requests;
+mod stats;
+pub mod switch;
+pub mod sys;
+pub mod worker;
+pub mod worker_desk;
+pub mod worker_thread;
+
+pub use daemon::{VswitchConfig, run, run_until};

@@ -225,7 +225,8 @@ pub enum ReplyBody {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// What kind of refusal, for programs: `malformed`, `version`, `too-large`, `generation-mismatch`, `unknown`,
-    /// `invalid`, `conflict`, `limit`.
+    /// `invalid`, `conflict`, `limit`, `forbidden` (to a peer that may not control the switch), `timeout` (a worker did
+    /// not follow: the only refusal after which the new state may be in force).
     pub code: String,
     /// The object at fault, as in `enis/eni-1/mac`; empty where it is the message itself.
     pub object: String,

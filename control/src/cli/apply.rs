@@ -1,0 +1,51 @@
+//! `sluice apply`.
+
+use super::lab::{self, batch};
+use super::output::{forwarding, line};
+use super::{CliError, Session};
+use crate::query::{Answer, Nothing, Query};
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// A lab to make: `sluice apply -f lab.toml`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The lab file; - for standard input.
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Only show what would change.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), CliError> {
+    let name = arguments.file.display().to_string();
+    let text = if name == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(&name) };
+    let text = text.map_err(|error| CliError::Usage(format!("{name}: {error}")))?;
+    let in_file = |error: CliError| CliError::Usage(format!("{name}: {error}"));
+    let lab = lab::read(&text).map_err(in_file)?;
+    let mut client = session.connect()?;
+    let Answer::State(state) = client.ask(&Query::StateShow(Nothing {}))? else {
+        return Err(CliError::Usage("the control plane does not tell its state".into()));
+    };
+    let steps = lab::plan(&lab, &state).map_err(in_file)?;
+    let told: Vec<String> = steps.iter().map(|step| step.told.clone()).collect();
+    if !session.output.json {
+        let nothing = "nothing to change".to_owned();
+        line(&if told.is_empty() { nothing } else { told.join("\n") });
+    }
+    if arguments.dry_run || steps.is_empty() {
+        if session.output.json {
+            line(&json!({ "steps": told, "applied": false }).to_string());
+        }
+        return Ok(());
+    }
+    let changed = client.change(&batch(steps))?;
+    if session.output.json {
+        line(&json!({ "steps": told, "applied": true, "changed": changed }).to_string());
+    } else {
+        line(&forwarding(&changed.forwarding));
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! `sluice ns`.
+
+use super::{CliError, Session};
+use crate::query::{Answer, EniFilter, EniShow, Query};
+use clap::Subcommand;
+use std::ffi::OsString;
+use vswitch_core::desired::{Port, TapPort};
+
+/// What can be done with namespaces.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run a command in the namespace that an ENI is in: `sluice ns exec eni-web -- ping -c1 10.0.1.20`.
+    Exec {
+        /// The ENI.
+        eni: String,
+        /// The command and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// ENIs and the namespaces they are in.
+    List,
+}
+
+pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+    if let Verb::List = verb
+        && let Answer::Enis(enis) = session.ask(Query::EniList(EniFilter::default()))?
+    {
+        let placed: Vec<_> = enis.into_iter().filter(|eni| tap_of(eni.port.as_ref()).is_some()).collect();
+        session.output.table(&placed, ["eni", "namespace", "device", "address"], |eni| {
+            let tap = tap_of(eni.port.as_ref());
+            let namespace = tap.and_then(|tap| tap.namespace.clone()).unwrap_or_else(|| "the host's".into());
+            let device = tap.map(|tap| tap.device.clone()).unwrap_or_default();
+            [eni.id.to_string(), namespace, device, eni.primary_ip.to_string()]
+        });
+    }
+    Ok(())
+}
+
+/// The name of the namespace that an ENI's port is in.
+///
+/// # Errors
+/// Where there is none.
+pub fn of_eni(arguments: &super::Arguments, eni: &str) -> Result<String, CliError> {
+    let mut client = crate::client::Client::connect(&arguments.paths().control_socket())?;
+    let Answer::Eni(view) = client.ask(&Query::EniShow(EniShow { eni: eni.to_owned() }))? else {
+        return Err(CliError::Usage(format!("no answer about {eni}")));
+    };
+    let namespace = tap_of(view.port.as_ref()).and_then(|tap| tap.namespace.clone());
+    namespace.ok_or_else(|| {
+        let way_out = "attach it with `sluice eni attach ENI --namespace NAME`";
+        CliError::Usage(format!("{eni} is in no namespace: {way_out}"))
+    })
+}
+
+fn tap_of(port: Option<&Port>) -> Option<&TapPort> {
+    match port {
+        Some(Port::Tap(tap)) => Some(tap),
+        _ => None,
+    }
+}

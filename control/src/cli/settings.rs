@@ -1,0 +1,70 @@
+//! `sluice settings`.
+
+use super::output::fields;
+use super::{CliError, Session};
+use crate::command::{Command, SettingsModify};
+use crate::query::{Answer, Nothing, Query};
+use clap::{Args, Subcommand};
+use vswitch_core::desired::Settings;
+
+/// What can be done with settings.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// The settings in force.
+    Show,
+    /// Change settings: `sluice settings modify --smtp-closed true`.
+    Modify(Modify),
+}
+
+/// Changes to settings.
+#[derive(Debug, Args)]
+pub struct Modify {
+    /// Members of an open group reach each other past their outbound rules too.
+    #[arg(long)]
+    intra_group_egress_bypass: Option<bool>,
+    /// A session that the present rules refuse ends with its next packet.
+    #[arg(long)]
+    cut_sessions_on_deny: Option<bool>,
+    /// TCP to port 25 of Internet addresses is closed whatever the rules say.
+    #[arg(long)]
+    smtp_closed: Option<bool>,
+    /// Later fragments share the fate of the first.
+    #[arg(long)]
+    follow_first_fragment: Option<bool>,
+    /// How long a TCP session may idle before its handshake is complete, seconds.
+    #[arg(long)]
+    tcp_half_open_timeout_s: Option<u16>,
+    /// How long an ICMP session may idle, seconds.
+    #[arg(long)]
+    icmp_timeout_s: Option<u16>,
+}
+
+pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+    match verb {
+        Verb::Show => {
+            if let Answer::Settings(settings) = session.ask(Query::SettingsShow(Nothing {}))? {
+                session.output.show(&settings, told);
+            }
+            Ok(())
+        }
+        Verb::Modify(modify) => session.change(Command::SettingsModify(SettingsModify {
+            intra_group_egress_bypass: modify.intra_group_egress_bypass,
+            cut_sessions_on_deny: modify.cut_sessions_on_deny,
+            smtp_closed: modify.smtp_closed,
+            follow_first_fragment: modify.follow_first_fragment,
+            tcp_half_open_timeout_s: modify.tcp_half_open_timeout_s,
+            icmp_timeout_s: modify.icmp_timeout_s,
+        })),
+    }
+}
+
+fn told(settings: &Settings) -> String {
+    fields(&[
+        ("intra-group egress bypass", settings.intra_group_egress_bypass.to_string()),
+        ("cut sessions on deny", settings.cut_sessions_on_deny.to_string()),
+        ("smtp closed", settings.smtp_closed.to_string()),
+        ("follow first fragment", settings.follow_first_fragment.to_string()),
+        ("tcp half-open timeout", format!("{} s", settings.tcp_half_open_timeout_s)),
+        ("icmp timeout", format!("{} s", settings.icmp_timeout_s)),
+    ])
+}

@@ -1,0 +1,67 @@
+//! `sluice status`.
+
+use super::output::{columns, fields};
+use super::{CliError, Session};
+use crate::query::{Answer, Nothing, Query};
+use crate::view::StatusView;
+
+pub(super) fn show(session: &Session) -> Result<(), CliError> {
+    if let Answer::Status(status) = session.ask(Query::Status(Nothing {}))? {
+        session.output.show(&*status, told);
+    }
+    Ok(())
+}
+
+fn told(status: &StatusView) -> String {
+    let objects = &status.objects;
+    let link = match (&status.link.reason, status.link.connected, status.link.in_sync) {
+        (_, true, true) => format!("in force, generation {}", status.link.generation),
+        (Some(reason), ..) => format!("NOT in force: {reason}"),
+        (None, ..) => "NOT in force yet".into(),
+    };
+    let head = fields(&[
+        ("control plane", format!("process {}, up {} s", status.process_id, status.uptime_ms / 1000)),
+        ("state", status.data_dir.clone()),
+        (
+            "objects",
+            format!(
+                "{} VPCs, {} vSwitches, {} groups, {} rules, {} prefix lists, {} port lists, {} ENIs",
+                objects.vpcs,
+                objects.vswitches,
+                objects.groups,
+                objects.rules,
+                objects.prefix_lists,
+                objects.port_lists,
+                objects.enis
+            ),
+        ),
+        ("rules", link),
+    ]);
+    let Some(forwarding) = &status.forwarding else {
+        return format!("{head}\nforwarding plane  does not answer at {}", status.link.socket);
+    };
+    let plane = fields(&[(
+        "forwarding plane",
+        format!(
+            "process {}, up {} s, {} ENIs, {} sessions",
+            forwarding.process_id,
+            forwarding.uptime_ms / 1000,
+            forwarding.enis,
+            forwarding.flows
+        ),
+    )]);
+    let headings = ["worker", "core", "enis", "sessions", "room", "turns busy", "turns idle", "sleeps"];
+    let workers = forwarding.workers.iter().enumerate().map(|(number, worker)| {
+        [
+            number.to_string(),
+            worker.core.map_or_else(|| "-".into(), |core| core.to_string()),
+            worker.enis.to_string(),
+            worker.flows.to_string(),
+            worker.flows_max.to_string(),
+            worker.turns_busy.to_string(),
+            worker.turns_idle.to_string(),
+            worker.sleeps.to_string(),
+        ]
+    });
+    format!("{head}\n{plane}\n\n{}", columns(headings, workers))
+}

@@ -1,0 +1,140 @@
+//! What a decision changes: objects as they are from now on. Also their form as records of a store.
+
+use super::{Eni, Group, PortList, PrefixList, Rule, VSwitch, Vpc};
+use serde::{Serialize, de::DeserializeOwned};
+use vswitch_core::desired::Settings;
+use vswitch_core::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+
+/// One object as it is from now on; `None`: it is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The settings.
+    Settings(Settings),
+    /// A VPC.
+    Vpc(VpcId, Option<Vpc>),
+    /// A subnet.
+    VSwitch(VSwitchId, Option<VSwitch>),
+    /// A security group. Its end is the end of its rules.
+    Group(GroupId, Option<Group>),
+    /// A rule of a group.
+    Rule(GroupId, RuleId, Option<Rule>),
+    /// A network interface.
+    Eni(EniId, Option<Box<Eni>>),
+    /// A prefix list.
+    PrefixList(PrefixListId, Option<PrefixList>),
+    /// A port list.
+    PortList(PortListId, Option<PortList>),
+}
+
+/// A record that is no object of this version.
+#[derive(Debug, thiserror::Error)]
+#[error("record {key}: {reason}")]
+pub struct RecordError {
+    /// The record's key.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Event {
+    /// The noun of the object, as in `vpc`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Settings(_) => "settings",
+            Self::Vpc(..) => "vpc",
+            Self::VSwitch(..) => "vswitch",
+            Self::Group(..) => "group",
+            Self::Rule(..) => "rule",
+            Self::Eni(..) => "eni",
+            Self::PrefixList(..) => "prefix-list",
+            Self::PortList(..) => "port-list",
+        }
+    }
+
+    /// The object's identifier; empty for the settings.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Settings(_) => "",
+            Self::Vpc(id, _) => id.as_str(),
+            Self::VSwitch(id, _) => id.as_str(),
+            Self::Group(id, _) => id.as_str(),
+            Self::Rule(_, id, _) => id.as_str(),
+            Self::Eni(id, _) => id.as_str(),
+            Self::PrefixList(id, _) => id.as_str(),
+            Self::PortList(id, _) => id.as_str(),
+        }
+    }
+
+    /// The group whose rule this is about.
+    pub fn group(&self) -> Option<&GroupId> {
+        match self {
+            Self::Rule(group, ..) => Some(group),
+            _ => None,
+        }
+    }
+
+    /// Whether the object is gone.
+    pub fn is_end(&self) -> bool {
+        match self {
+            Self::Settings(_) => false,
+            Self::Vpc(_, object) => object.is_none(),
+            Self::VSwitch(_, object) => object.is_none(),
+            Self::Group(_, object) => object.is_none(),
+            Self::Rule(_, _, object) => object.is_none(),
+            Self::Eni(_, object) => object.is_none(),
+            Self::PrefixList(_, object) => object.is_none(),
+            Self::PortList(_, object) => object.is_none(),
+        }
+    }
+
+    /// The key of the object's record, as in `vpc/vpc-1` or `rule/sg-1/sgr-1`.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Settings(_) => "settings".into(),
+            Self::Rule(group, id, _) => format!("rule/{group}/{id}"),
+            _ => format!("{}/{}", self.kind(), self.id()),
+        }
+    }
+
+    /// The content of the object's record; `None` where the record has to go.
+    pub fn value(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Settings(settings) => Some(to_json(settings)),
+            Self::Vpc(_, object) => object.as_ref().map(to_json),
+            Self::VSwitch(_, object) => object.as_ref().map(to_json),
+            Self::Group(_, object) => object.as_ref().map(to_json),
+            Self::Rule(_, _, object) => object.as_ref().map(to_json),
+            Self::Eni(_, object) => object.as_ref().map(to_json),
+            Self::PrefixList(_, object) => object.as_ref().map(to_json),
+            Self::PortList(_, object) => object.as_ref().map(to_json),
+        }
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// An unknown kind of key, or content that is no object of that kind.
+    pub fn from_record(key: &str, value: &[u8]) -> Result<Self, RecordError> {
+        let mut parts = key.splitn(3, '/');
+        let (kind, id, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());
+        match (kind, rest) {
+            ("settings", None) => Ok(Self::Settings(from_json(key, value)?)),
+            ("vpc", None) => Ok(Self::Vpc(id.into(), Some(from_json(key, value)?))),
+            ("vswitch", None) => Ok(Self::VSwitch(id.into(), Some(from_json(key, value)?))),
+            ("group", None) => Ok(Self::Group(id.into(), Some(from_json(key, value)?))),
+            ("rule", Some(rule)) => Ok(Self::Rule(id.into(), rule.into(), Some(from_json(key, value)?))),
+            ("eni", None) => Ok(Self::Eni(id.into(), Some(from_json(key, value)?))),
+            ("prefix-list", None) => Ok(Self::PrefixList(id.into(), Some(from_json(key, value)?))),
+            ("port-list", None) => Ok(Self::PortList(id.into(), Some(from_json(key, value)?))),
+            _ => Err(RecordError { key: key.into(), reason: "no such kind of object".into() }),
+        }
+    }
+}
+
+fn to_json<T: Serialize>(object: &T) -> Vec<u8> {
+    serde_json::to_vec(object).expect("objects of the model are always expressible as JSON")
+}
+
+fn from_json<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, RecordError> {
+    serde_json::from_slice(value).map_err(|error| RecordError { key: key.into(), reason: error.to_string() })
+}

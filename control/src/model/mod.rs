@@ -1,0 +1,223 @@
+//! What customers have: VPCs, subnets, interfaces, groups, rules and lists, and every rule about changing them.
+//!
+//! [`Model::decide`] turns a command into events or a refusal and changes nothing; [`Model::apply`] changes and cannot
+//! fail. An [`Event`] is one object as it is from now on, or its end, so that a store needs no history and a replayed
+//! event does no harm. A model is one account in one region: several accounts are several models.
+
+mod answer;
+mod eni;
+mod eni_address;
+mod event;
+mod group;
+mod index;
+mod port_list;
+mod prefix_list;
+mod quota;
+mod rule;
+mod rule_text;
+mod settings;
+mod text;
+mod vpc;
+mod vswitch;
+
+pub use eni::Eni;
+pub use event::{Event, RecordError};
+pub use group::Group;
+pub use port_list::{PortList, PortListItem};
+pub use prefix_list::PrefixList;
+pub use quota::Quotas;
+pub use rule::Rule;
+pub(crate) use rule_text::protocol_text;
+pub(crate) use text::timestamp;
+pub use vpc::{Route, Vpc};
+pub use vswitch::VSwitch;
+
+use crate::command::{Batch, Command};
+use crate::environment::Environment;
+use crate::error::{ApiError, INVALID_PARAMETER};
+use index::Index;
+use std::collections::BTreeMap;
+use vswitch_core::desired::Settings;
+use vswitch_core::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+
+/// Commands one batch may hold.
+pub const BATCH_COMMANDS_MAX: usize = 100_000;
+
+/// The whole state of one account in one region.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Model {
+    pub(crate) quotas: Quotas,
+    pub(crate) settings: Settings,
+    pub(crate) vpcs: BTreeMap<VpcId, Vpc>,
+    pub(crate) vswitches: BTreeMap<VSwitchId, VSwitch>,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    pub(crate) rules: BTreeMap<GroupId, BTreeMap<RuleId, Rule>>,
+    pub(crate) enis: BTreeMap<EniId, Eni>,
+    pub(crate) prefix_lists: BTreeMap<PrefixListId, PrefixList>,
+    pub(crate) port_lists: BTreeMap<PortListId, PortList>,
+    pub(crate) index: Index,
+}
+
+impl Model {
+    /// An empty model that keeps these quotas.
+    pub fn new(quotas: Quotas) -> Self {
+        Self { quotas, ..Self::default() }
+    }
+
+    /// A model with the objects that `events` leave.
+    pub fn load(quotas: Quotas, events: impl IntoIterator<Item = Event>) -> Self {
+        let mut model = Self::new(quotas);
+        for event in events {
+            model.apply(event);
+        }
+        model
+    }
+
+    /// What a command would change, or why it is refused. No event: there is nothing to change.
+    ///
+    /// # Errors
+    /// The first reason found, with the field and object at fault.
+    pub fn decide(&self, command: &Command, environment: &Environment) -> Result<Vec<Event>, ApiError> {
+        match command {
+            Command::VpcCreate(create) => self.vpc_create(create, environment),
+            Command::VpcModify(modify) => self.vpc_modify(modify),
+            Command::VpcDelete(delete) => self.vpc_delete(delete),
+            Command::VpcRouteAdd(route) => self.vpc_route_add(route),
+            Command::VpcRouteRemove(route) => self.vpc_route_remove(route),
+            Command::VswitchCreate(create) => self.vswitch_create(create, environment),
+            Command::VswitchModify(modify) => self.vswitch_modify(modify),
+            Command::VswitchDelete(delete) => self.vswitch_delete(delete),
+            Command::EniCreate(create) => self.eni_create(create, environment),
+            Command::EniModify(modify) => self.eni_modify(modify),
+            Command::EniDelete(delete) => self.eni_delete(delete),
+            Command::EniAssign(assign) => self.eni_assign(assign),
+            Command::EniUnassign(unassign) => self.eni_unassign(unassign),
+            Command::EniAttach(attach) => self.eni_attach(attach),
+            Command::EniDetach(detach) => self.eni_detach(detach),
+            Command::GroupCreate(create) => self.group_create(create, environment),
+            Command::GroupModify(modify) => self.group_modify(modify),
+            Command::GroupDelete(delete) => self.group_delete(delete),
+            Command::GroupJoin(join) => self.group_join(join),
+            Command::GroupLeave(leave) => self.group_leave(leave),
+            Command::RuleAuthorize(authorize) => self.rule_authorize(authorize, environment),
+            Command::RuleRevoke(revoke) => self.rule_revoke(revoke),
+            Command::RuleModify(modify) => self.rule_modify(modify),
+            Command::PrefixListCreate(create) => self.prefix_list_create(create, environment),
+            Command::PrefixListModify(modify) => self.prefix_list_modify(modify),
+            Command::PrefixListDelete(delete) => self.prefix_list_delete(delete),
+            Command::PortListCreate(create) => self.port_list_create(create, environment),
+            Command::PortListModify(modify) => self.port_list_modify(modify),
+            Command::PortListDelete(delete) => self.port_list_delete(delete),
+            Command::SettingsModify(modify) => self.settings_modify(modify),
+            Command::Batch(batch) => self.batch(batch, environment),
+        }
+    }
+
+    fn batch(&self, batch: &Batch, environment: &Environment) -> Result<Vec<Event>, ApiError> {
+        if batch.commands.len() > BATCH_COMMANDS_MAX {
+            let message = format!("a batch holds at most {BATCH_COMMANDS_MAX} commands: split it");
+            return Err(INVALID_PARAMETER.error(message).field("commands"));
+        }
+        let mut next = self.clone();
+        let mut events = Vec::new();
+        for (place, command) in batch.commands.iter().enumerate() {
+            let within = format!("commands[{place}]");
+            if matches!(command, Command::Batch(_)) {
+                return Err(INVALID_PARAMETER.error("batches do not nest: list the commands in one").field(within));
+            }
+            let decided = next.decide(command, environment).map_err(|error| error.within(&within))?;
+            for event in &decided {
+                next.apply(event.clone());
+            }
+            events.extend(decided);
+        }
+        Ok(events)
+    }
+
+    /// Makes an event true.
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Settings(settings) => self.settings = settings,
+            Event::Vpc(id, vpc) => set(&mut self.vpcs, id, vpc),
+            Event::VSwitch(id, vswitch) => set(&mut self.vswitches, id, vswitch),
+            Event::Group(id, group) => {
+                if group.is_none() {
+                    self.rules.remove(&id);
+                }
+                set(&mut self.groups, id, group);
+            }
+            Event::Rule(group, id, rule) => {
+                let rules = self.rules.entry(group.clone()).or_default();
+                set(rules, id, rule);
+                if rules.is_empty() {
+                    self.rules.remove(&group);
+                }
+            }
+            Event::Eni(id, eni) => {
+                if let Some(old) = self.enis.get(&id) {
+                    self.index.remove(&id, old);
+                }
+                if let Some(eni) = &eni {
+                    self.index.insert(&id, eni);
+                }
+                set(&mut self.enis, id, eni.map(|eni| *eni));
+            }
+            Event::PrefixList(id, list) => set(&mut self.prefix_lists, id, list),
+            Event::PortList(id, list) => set(&mut self.port_lists, id, list),
+        }
+    }
+
+    /// Events that lead from nothing to this model.
+    pub fn events(&self) -> Vec<Event> {
+        let settings = std::iter::once(Event::Settings(self.settings.clone()));
+        let rules = self.rules.iter().flat_map(|(group, rules)| {
+            rules.iter().map(|(id, rule)| Event::Rule(group.clone(), id.clone(), Some(rule.clone())))
+        });
+        settings
+            .chain(self.vpcs.iter().map(|(id, vpc)| Event::Vpc(id.clone(), Some(vpc.clone()))))
+            .chain(self.vswitches.iter().map(|(id, vswitch)| Event::VSwitch(id.clone(), Some(vswitch.clone()))))
+            .chain(self.groups.iter().map(|(id, group)| Event::Group(id.clone(), Some(group.clone()))))
+            .chain(rules)
+            .chain(self.prefix_lists.iter().map(|(id, list)| Event::PrefixList(id.clone(), Some(list.clone()))))
+            .chain(self.port_lists.iter().map(|(id, list)| Event::PortList(id.clone(), Some(list.clone()))))
+            .chain(self.enis.iter().map(|(id, eni)| Event::Eni(id.clone(), Some(Box::new(eni.clone())))))
+            .collect()
+    }
+
+    /// Events that undo `events`, which were decided on this model.
+    pub fn undo(&self, events: &[Event]) -> Vec<Event> {
+        let mut undo: Vec<Event> = events.iter().map(|event| self.now(event)).collect();
+        // A removed group took its rules along.
+        for event in events {
+            if let Event::Group(id, None) = event {
+                let rules = self.rules.get(id).into_iter().flatten();
+                undo.extend(rules.map(|(rule, content)| Event::Rule(id.clone(), rule.clone(), Some(content.clone()))));
+            }
+        }
+        undo
+    }
+
+    /// The object an event is about, as it is at present.
+    fn now(&self, event: &Event) -> Event {
+        match event {
+            Event::Settings(_) => Event::Settings(self.settings.clone()),
+            Event::Vpc(id, _) => Event::Vpc(id.clone(), self.vpcs.get(id).cloned()),
+            Event::VSwitch(id, _) => Event::VSwitch(id.clone(), self.vswitches.get(id).cloned()),
+            Event::Group(id, _) => Event::Group(id.clone(), self.groups.get(id).cloned()),
+            Event::Rule(group, id, _) => {
+                let rule = self.rules.get(group).and_then(|rules| rules.get(id)).cloned();
+                Event::Rule(group.clone(), id.clone(), rule)
+            }
+            Event::Eni(id, _) => Event::Eni(id.clone(), self.enis.get(id).cloned().map(Box::new)),
+            Event::PrefixList(id, _) => Event::PrefixList(id.clone(), self.prefix_lists.get(id).cloned()),
+            Event::PortList(id, _) => Event::PortList(id.clone(), self.port_lists.get(id).cloned()),
+        }
+    }
+}
+
+fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
+    }
+}

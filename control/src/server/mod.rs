@@ -1,0 +1,460 @@
+//! The control socket's server: one thread that owns the state and waits with `mio`. Only the link to the forwarding
+//! plane has a thread of its own, so no client ever waits for another's slowness.
+//!
+//! Changes are made one after another, each answered when the forwarding plane has acknowledged it; questions about
+//! the model are answered at once. The rounds are fair: one request of each client at a time.
+
+mod connection;
+mod socket;
+
+use crate::authority::{Authority, Kept};
+use crate::command::Command;
+use crate::config::ControlConfig;
+use crate::environment::Environment;
+use crate::error::{
+    ApiError, ENI_NOT_FOUND, FORBIDDEN, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER,
+    REQUEST_TOO_LARGE, SERVICE_UNAVAILABLE,
+};
+use crate::query::{Answer, Query};
+use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
+use crate::switch_link::{Job, Outcome, Report, SwitchLink};
+use crate::view::{ObjectCounts, StatusView};
+use crate::wire::{Changed, Forwarding, Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text};
+use connection::{Connection, Input};
+use mio::net::UnixStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use socket::{Socket, is_trusted};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+use vswitch_core::protocol::{Refusal, ReplyBody as SwitchReply, RequestBody};
+
+/// Clients at once.
+pub const CONNECTIONS_MAX: usize = 256;
+/// Sessions a question about flows is answered with where it names no limit.
+const FLOWS_DEFAULT: usize = 1000;
+/// How long a stopping server waits for clients to take their last replies.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+const LISTENER: Token = Token(0);
+const WAKER: Token = Token(1);
+const STOP: Token = Token(2);
+const FIRST_CONNECTION: usize = 3;
+
+/// Why a control plane could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state cannot be had.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The control socket cannot be had.
+    #[error("cannot listen at {path}: {source}")]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The operating system refused something else.
+    #[error("the control plane cannot {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the operating system says.
+        source: io::Error,
+    },
+}
+
+/// Runs a control plane until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Whatever keeps it from starting or going on.
+pub fn run(config: &ControlConfig) -> Result<(), RunError> {
+    let io = |what| move |source| RunError::Io { what, source };
+    let (stop, stopped) = StdUnixStream::pair().map_err(io("watch for signals"))?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let end = stop.try_clone().map_err(io("watch for signals"))?;
+        signal_hook::low_level::pipe::register(signal, end).map_err(io("watch for signals"))?;
+    }
+    let store = EmbeddedStore::open(DataDirectory::open(&config.data_dir)?)?;
+    serve(config, Box::new(store), stopped)
+}
+
+/// Runs a control plane on any store until something, or the end, can be read from `stop`.
+///
+/// # Errors
+/// Whatever keeps it from starting or going on.
+pub fn serve(config: &ControlConfig, store: Box<dyn Store>, stop: StdUnixStream) -> Result<(), RunError> {
+    Server::start(config, store, stop)?.run()
+}
+
+/// A question that the link was asked for a client.
+struct Asked {
+    origin: Origin,
+}
+
+/// Where a reply goes.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    token: Token,
+    request: u64,
+}
+
+/// A change that waits for the forwarding plane.
+struct InFlight {
+    origin: Origin,
+    ticket: u64,
+    kept: Kept,
+}
+
+struct Server {
+    config: ControlConfig,
+    started: Instant,
+    authority: Authority,
+    poll: Poll,
+    socket: Socket,
+    /// Held, so that its end can be read.
+    _stop: UnixStream,
+    link: SwitchLink,
+    reports: Receiver<Report>,
+    connections: BTreeMap<Token, Connection>,
+    next_token: usize,
+    /// Clients that may have a request to read.
+    ready: VecDeque<Token>,
+    next_ticket: u64,
+    asked: BTreeMap<u64, Asked>,
+    in_flight: Option<InFlight>,
+    /// Changes behind the one in flight: at most one per client.
+    waiting: VecDeque<(Origin, Box<Command>)>,
+    stopping: bool,
+}
+
+impl Server {
+    fn start(config: &ControlConfig, store: Box<dyn Store>, stop: StdUnixStream) -> Result<Self, RunError> {
+        let io = |what| move |source| RunError::Io { what, source };
+        let authority = Authority::load(store, config.quotas.clone())?;
+        let poll = Poll::new().map_err(io("wait for clients"))?;
+        let path = config.socket.clone();
+        let mut socket = Socket::listen(&path).map_err(|source| RunError::Socket { path, source })?;
+        stop.set_nonblocking(true).map_err(io("watch for its end"))?;
+        let mut stop = UnixStream::from_std(stop);
+        let registry = poll.registry();
+        registry.register(&mut socket.listener, LISTENER, Interest::READABLE).map_err(io("wait for clients"))?;
+        registry.register(&mut stop, STOP, Interest::READABLE).map_err(io("watch for its end"))?;
+        let waker = Waker::new(registry, WAKER).map_err(io("wait for the forwarding plane"))?;
+        let (sender, reports) = channel();
+        let report = move |report| {
+            // A server that is gone needs no report, and one that is there is woken by the next.
+            let _ = sender.send(report);
+            let _ = waker.wake();
+        };
+        let desired = Arc::clone(authority.desired());
+        let link = SwitchLink::start(&config.vswitch_socket, config.apply_timeout, desired, report)
+            .map_err(io("start the link to the forwarding plane"))?;
+        Ok(Self {
+            config: config.clone(),
+            started: Instant::now(),
+            authority,
+            poll,
+            socket,
+            _stop: stop,
+            link,
+            reports,
+            connections: BTreeMap::new(),
+            next_token: FIRST_CONNECTION,
+            ready: VecDeque::new(),
+            next_ticket: 0,
+            asked: BTreeMap::new(),
+            in_flight: None,
+            waiting: VecDeque::new(),
+            stopping: false,
+        })
+    }
+
+    fn run(mut self) -> Result<(), RunError> {
+        let mut events = Events::with_capacity(1024);
+        while !(self.stopping && self.in_flight.is_none()) {
+            let pause = if self.ready.is_empty() || self.stopping { None } else { Some(Duration::ZERO) };
+            self.wait(&mut events, pause)?;
+            self.take_reports();
+            if !self.stopping {
+                self.serve_round();
+            }
+        }
+        // The last reply is worth a moment.
+        let farewell = Instant::now() + FAREWELL;
+        while self.connections.values().any(Connection::is_writing) && Instant::now() < farewell {
+            self.wait(&mut events, Some(farewell.saturating_duration_since(Instant::now())))?;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, events: &mut Events, pause: Option<Duration>) -> Result<(), RunError> {
+        match self.poll.poll(events, pause) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            polled => polled.map_err(|source| RunError::Io { what: "wait for clients", source })?,
+        }
+        for event in events.iter() {
+            match event.token() {
+                LISTENER => self.accept(),
+                WAKER => {}
+                STOP => self.stopping = true,
+                token => {
+                    self.flush(token);
+                    self.make_ready(token);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let mut stream = match self.socket.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // A client that gave up, or no descriptor left: the next event tries again.
+                Err(_) => return,
+            };
+            let refusal = match () {
+                () if self.stopping => Some(SERVICE_UNAVAILABLE.error("the control plane is stopping")),
+                () if !is_trusted(&stream) => {
+                    Some(FORBIDDEN.error("this socket is for root and the user who started Sluice"))
+                }
+                () if self.connections.len() >= CONNECTIONS_MAX => {
+                    let message =
+                        format!("{CONNECTIONS_MAX} clients are connected, as many as may be: try again later");
+                    Some(SERVICE_UNAVAILABLE.error(message))
+                }
+                () => None,
+            };
+            if let Some(refusal) = refusal {
+                let line = Reply::refused(0, refusal).to_line();
+                // Told as far as the socket takes it; the connection ends either way.
+                let _ = io::Write::write(&mut stream, &line);
+                continue;
+            }
+            let token = Token(self.next_token);
+            self.next_token += 1;
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            if self.poll.registry().register(&mut stream, token, interest).is_ok() {
+                self.connections.insert(token, Connection::new(stream));
+                self.make_ready(token);
+            }
+        }
+    }
+
+    fn make_ready(&mut self, token: Token) {
+        let listening =
+            self.connections.get(&token).is_some_and(|connection| !connection.busy && !connection.is_writing());
+        if listening && !self.ready.contains(&token) {
+            self.ready.push_back(token);
+        }
+    }
+
+    /// One request of every client that is ready.
+    fn serve_round(&mut self) {
+        for token in std::mem::take(&mut self.ready) {
+            let Some(connection) = self.connections.get_mut(&token) else { continue };
+            match connection.next() {
+                Ok(Input::Line(line)) => {
+                    self.handle(token, &line);
+                    self.make_ready(token);
+                }
+                Ok(Input::TooLong) => {
+                    let message = format!("a request has at most {REQUEST_BYTES_MAX} bytes: split it");
+                    self.refuse(Origin { token, request: 0 }, REQUEST_TOO_LARGE.error(message));
+                }
+                Ok(Input::Nothing) => {}
+                Ok(Input::More) => self.make_ready(token),
+                Ok(Input::End) | Err(_) => drop(self.connections.remove(&token)),
+            }
+        }
+    }
+
+    fn handle(&mut self, token: Token, line: &[u8]) {
+        let (request, operation) = read_request(line);
+        let origin = Origin { token, request };
+        match operation {
+            Err(error) => self.refuse(origin, error),
+            Ok(Operation::Ask(query)) => self.answer(origin, &query),
+            Ok(Operation::Change(command)) => {
+                self.set_busy(token);
+                self.waiting.push_back((origin, command));
+                self.change_next();
+            }
+        }
+    }
+
+    fn set_busy(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.busy = true;
+        }
+    }
+
+    /// Makes changes until one has to wait for the forwarding plane.
+    fn change_next(&mut self) {
+        while self.in_flight.is_none() && !self.stopping {
+            let Some((origin, command)) = self.waiting.pop_front() else { return };
+            match self.authority.change(&command, &Environment::real()) {
+                Err(error) => self.refuse(origin, error),
+                Ok(kept) => match kept.desired.clone() {
+                    None => self.changed(origin, kept, Forwarding::Unchanged),
+                    Some(desired) => {
+                        let ticket = self.ticket();
+                        match self.link.send(Job::Apply { ticket, desired }) {
+                            Ok(()) => self.in_flight = Some(InFlight { origin, ticket, kept }),
+                            Err(_) => {
+                                self.take_back(origin, kept, FORWARDING_UNAVAILABLE, "too many requests wait for it")
+                            }
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn take_back(&mut self, origin: Origin, kept: Kept, kind: crate::error::ErrorKind, reason: &str) {
+        let error = match self.authority.undo(kept) {
+            Ok(()) => kind.error(format!("nothing was changed, because of the forwarding plane: {reason}")),
+            Err(error) => {
+                let message =
+                    format!("the forwarding plane cannot run the change ({reason}), and it stays stored: {error}");
+                INTERNAL_ERROR.error(message)
+            }
+        };
+        self.refuse(origin, error);
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    fn answer(&mut self, origin: Origin, query: &Query) {
+        let body = match query {
+            Query::Ports(_) => RequestBody::Ports,
+            Query::Stats(filter) => RequestBody::Stats { eni: filter.eni.as_deref().map(Into::into) },
+            Query::Flows(filter) => RequestBody::Flows {
+                eni: filter.eni.as_deref().map(Into::into),
+                limit: filter.limit.unwrap_or(FLOWS_DEFAULT),
+            },
+            Query::Explain(explain) => RequestBody::Explain { packet: explain.packet.clone() },
+            Query::Status(_) => {
+                let ticket = self.ticket();
+                return self.hand_over(origin, Job::Status { ticket }, ticket);
+            }
+            query => {
+                return match self.authority.model().answer(query) {
+                    Ok(Some(answer)) => self.reply(origin, ReplyBody::Answered { answer }),
+                    Ok(None) => self.refuse(origin, INTERNAL_ERROR.error("this question has no answer here")),
+                    Err(error) => self.refuse(origin, error),
+                };
+            }
+        };
+        let ticket = self.ticket();
+        self.hand_over(origin, Job::Ask { ticket, body }, ticket);
+    }
+
+    fn hand_over(&mut self, origin: Origin, job: Job, ticket: u64) {
+        match self.link.send(job) {
+            Ok(()) => {
+                self.set_busy(origin.token);
+                self.asked.insert(ticket, Asked { origin });
+            }
+            Err(_) => {
+                let message = "too many requests wait for the forwarding plane: try again later";
+                self.refuse(origin, FORWARDING_UNAVAILABLE.error(message));
+            }
+        }
+    }
+
+    fn take_reports(&mut self) {
+        while let Ok(report) = self.reports.try_recv() {
+            match report {
+                Report::Apply { ticket, outcome } => {
+                    if let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.ticket == ticket) {
+                        self.finish(in_flight, outcome);
+                    }
+                }
+                Report::Ask { ticket, answer } => {
+                    let Some(Asked { origin }) = self.asked.remove(&ticket) else { continue };
+                    match answer_of(answer) {
+                        Ok(answer) => self.reply(origin, ReplyBody::Answered { answer }),
+                        Err(error) => self.refuse(origin, error),
+                    }
+                }
+                Report::Status { ticket, link, forwarding } => {
+                    let Some(Asked { origin }) = self.asked.remove(&ticket) else { continue };
+                    let status = StatusView {
+                        process_id: std::process::id(),
+                        uptime_ms: self.started.elapsed().as_millis() as u64,
+                        data_dir: self.config.data_dir.display().to_string(),
+                        objects: ObjectCounts::new(self.authority.model()),
+                        link,
+                        forwarding,
+                    };
+                    self.reply(origin, ReplyBody::Answered { answer: Answer::Status(Box::new(status)) });
+                }
+            }
+        }
+        self.change_next();
+    }
+
+    fn finish(&mut self, in_flight: InFlight, outcome: Outcome) {
+        let InFlight { origin, kept, .. } = in_flight;
+        match outcome {
+            Outcome::Applied(applied) => self.changed(origin, kept, Forwarding::Applied(applied)),
+            Outcome::Pending(reason) => self.changed(origin, kept, Forwarding::Pending { reason }),
+            Outcome::Refused(refusals) => {
+                self.take_back(origin, kept, FORWARDING_REFUSED, &refusals_text(&refusals));
+            }
+        }
+    }
+
+    fn changed(&mut self, origin: Origin, kept: Kept, forwarding: Forwarding) {
+        self.reply(origin, ReplyBody::Changed(Changed { objects: kept.objects, forwarding }));
+    }
+
+    fn refuse(&mut self, origin: Origin, error: ApiError) {
+        self.reply(origin, ReplyBody::Refused { error: error.into() });
+    }
+
+    fn reply(&mut self, origin: Origin, body: ReplyBody) {
+        let Some(connection) = self.connections.get_mut(&origin.token) else { return };
+        connection.busy = false;
+        connection.reply(&Reply::new(origin.request, body).to_line());
+        self.flush(origin.token);
+        self.make_ready(origin.token);
+    }
+
+    fn flush(&mut self, token: Token) {
+        if self.connections.get_mut(&token).is_some_and(|connection| connection.flush().is_err()) {
+            self.connections.remove(&token);
+        }
+    }
+}
+
+/// An answer of the forwarding plane as one of ours.
+fn answer_of(answer: Result<SwitchReply, String>) -> Result<Answer, ApiError> {
+    match answer {
+        Ok(SwitchReply::Ports { ports }) => Ok(Answer::Ports(ports)),
+        Ok(SwitchReply::Stats { enis }) => Ok(Answer::Stats(enis)),
+        Ok(SwitchReply::Flows { flows, truncated }) => Ok(Answer::Flows { flows, truncated }),
+        Ok(SwitchReply::Explained(explanation)) => Ok(Answer::Explanation(Box::new(explanation))),
+        Ok(SwitchReply::Refused { refusals }) => Err(refused_question(&refusals)),
+        Ok(_) => Err(INTERNAL_ERROR.error("the forwarding plane answered something else than was asked")),
+        Err(reason) => Err(FORWARDING_UNAVAILABLE.error(reason)),
+    }
+}
+
+fn refused_question(refusals: &[Refusal]) -> ApiError {
+    let is_unknown = refusals.iter().any(|refusal| refusal.code == "unknown");
+    let kind = if is_unknown { ENI_NOT_FOUND } else { INVALID_PARAMETER };
+    let object = refusals.first().map(|refusal| refusal.object.clone()).unwrap_or_default();
+    kind.error(refusals_text(refusals)).object(object)
+}

@@ -1,0 +1,243 @@
+//! The state in one file of the data directory, kept by `redb`.
+//!
+//! The file's pages have checksums that redb looks at only after a crash, so every record carries one of its own, and a
+//! seal over all of them tells records that went missing. Transactions commit in two phases: after a crash redb then
+//! never falls back behind the last commit it acknowledged.
+
+use super::{DataDirectory, Store, StoreError};
+use crate::model::Event;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// The format of the file.
+const FORMAT: u64 = 1;
+const STATE_FILE: &str = "state.redb";
+/// A new file has this name until it is whole.
+const NEW_FILE: &str = "state.redb.new";
+/// Says that there was a state here, so that a file that vanished is not taken for a first start.
+const FORMAT_FILE: &str = "format";
+const CHECKSUM_BYTES: usize = 8;
+
+const OBJECTS: TableDefinition<&str, &[u8]> = TableDefinition::new("objects");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const META_FORMAT: &str = "format";
+const META_COUNT: &str = "count";
+const META_SEAL: &str = "seal";
+
+/// Records in a file.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    database: Option<Database>,
+    path: PathBuf,
+    /// Held, so that no other process opens the same file.
+    _directory: DataDirectory,
+}
+
+impl EmbeddedStore {
+    /// Opens the state of a directory, or begins one where there never was any.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] or [`StoreError::Format`] for anything but a whole state of this format.
+    pub fn open(directory: DataDirectory) -> Result<Self, StoreError> {
+        let path = directory.file(STATE_FILE);
+        let mark = directory.read(FORMAT_FILE)?;
+        if let Some(mark) = &mark {
+            match mark.trim().parse::<u64>() {
+                Ok(FORMAT) => {}
+                Ok(other) => return Err(StoreError::Format { path, found: other.to_string(), expected: FORMAT }),
+                Err(_) => return Err(StoreError::damaged(directory.file(FORMAT_FILE), "it does not name a format")),
+            }
+        }
+        match (path.exists(), &mark) {
+            (true, _) => {}
+            (false, None) => begin(&directory, &path)?,
+            (false, Some(_)) => return Err(StoreError::damaged(path, "the file is gone")),
+        }
+        let database = guard(&path, || open_database(&path))?;
+        if mark.is_none() {
+            directory.write(FORMAT_FILE, &format!("{FORMAT}\n"))?;
+        }
+        Ok(Self { database: Some(database), path, _directory: directory })
+    }
+
+    fn database(&self) -> Result<&Database, StoreError> {
+        self.database.as_ref().ok_or_else(|| StoreError::Append {
+            path: self.path.clone(),
+            reason: "an earlier failure closed the file: restart the control plane".into(),
+        })
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        if let Some(database) = self.database.take() {
+            close(database);
+        }
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn load(&mut self) -> Result<Vec<Event>, StoreError> {
+        let database = self.database()?;
+        guard(&self.path, || read_all(database, &self.path))
+    }
+
+    fn append(&mut self, events: &[Event]) -> Result<(), StoreError> {
+        let database = self.database()?;
+        let failed = |reason: String| StoreError::Append { path: self.path.clone(), reason };
+        let written = catch_unwind(AssertUnwindSafe(|| write(database, events)));
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => {
+                // What a panic leaves of the database is nobody's promise: no further change goes into it.
+                let error = failed("the file is damaged".into());
+                if let Some(database) = self.database.take() {
+                    close(database);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Makes a whole, empty state under another name first, so that a crash leaves either none or a whole one.
+fn begin(directory: &DataDirectory, path: &Path) -> Result<(), StoreError> {
+    let new = directory.file(NEW_FILE);
+    if new.exists() {
+        std::fs::remove_file(&new).map_err(|error| StoreError::io("remove", &new, error))?;
+    }
+    let made = || -> Result<(), redb::Error> {
+        let database = Database::create(&new)?;
+        let mut transaction = database.begin_write()?;
+        transaction.set_two_phase_commit(true);
+        {
+            transaction.open_table(OBJECTS)?;
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(META_FORMAT, FORMAT)?;
+            meta.insert(META_COUNT, 0)?;
+            meta.insert(META_SEAL, 0)?;
+        }
+        Ok(transaction.commit()?)
+    };
+    made().map_err(|error| StoreError::Append { path: new.clone(), reason: error.to_string() })?;
+    std::fs::rename(&new, path).map_err(|error| StoreError::io("rename", &new, error))?;
+    directory.sync()
+}
+
+fn open_database(path: &Path) -> Result<Database, StoreError> {
+    // An empty file would be taken for a new one.
+    let length = std::fs::metadata(path).map_err(|error| StoreError::io("read", path, error))?.len();
+    if length == 0 {
+        return Err(StoreError::damaged(path, "the file is empty"));
+    }
+    let failed = |error| match error {
+        redb::DatabaseError::Storage(redb::StorageError::Io(source)) if source.raw_os_error().is_some() => {
+            StoreError::io("open", path, source)
+        }
+        error => StoreError::damaged(path, error),
+    };
+    let mut database = Database::open(path).map_err(failed)?;
+    // Looks at every page and mends redb's own bookkeeping; whether the records are whole, their seal says.
+    match catch_unwind(AssertUnwindSafe(|| database.check_integrity())) {
+        Ok(Ok(_)) => Ok(database),
+        Ok(Err(error)) => {
+            close(database);
+            Err(failed(error))
+        }
+        Err(_) => {
+            close(database);
+            Err(StoreError::damaged(path, "its pages contradict each other"))
+        }
+    }
+}
+
+/// Ends a database whose file may be damaged: redb writes at the end, and meets some damage with a panic.
+fn close(database: Database) {
+    // What is lost is redb's bookkeeping, which it makes anew at the next start.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+}
+
+fn read_all(database: &Database, path: &Path) -> Result<Vec<Event>, StoreError> {
+    let damaged = |reason: String| StoreError::damaged(path, reason);
+    let transaction = database.begin_read().map_err(|error| damaged(error.to_string()))?;
+    let meta = match transaction.open_table(META) {
+        Ok(meta) => meta,
+        Err(TableError::TableDoesNotExist(_)) => return Err(damaged("it is not a state of Sluice".into())),
+        Err(error) => return Err(damaged(error.to_string())),
+    };
+    let number = |key: &str| -> Result<u64, StoreError> {
+        let value = meta.get(key).map_err(|error| damaged(error.to_string()))?;
+        value.map(|value| value.value()).ok_or_else(|| damaged(format!("it says no {key}")))
+    };
+    let format = number(META_FORMAT)?;
+    if format != FORMAT {
+        return Err(StoreError::Format { path: path.into(), found: format.to_string(), expected: FORMAT });
+    }
+    let objects = transaction.open_table(OBJECTS).map_err(|error| damaged(error.to_string()))?;
+    let (mut events, mut count, mut seal) = (Vec::new(), 0_u64, 0_u64);
+    for record in objects.iter().map_err(|error| damaged(error.to_string()))? {
+        let (key, value) = record.map_err(|error| damaged(error.to_string()))?;
+        let (key, value) = (key.value(), value.value());
+        let content = value.get(CHECKSUM_BYTES..).unwrap_or_default();
+        let sum = checksum(key, content);
+        if value.get(..CHECKSUM_BYTES) != Some(&sum.to_le_bytes()) {
+            return Err(damaged(format!("record {key} does not have the content it was written with")));
+        }
+        events.push(Event::from_record(key, content).map_err(|error| StoreError::record(path, &error))?);
+        count += 1;
+        seal = seal.wrapping_add(sum);
+    }
+    if (count, seal) != (number(META_COUNT)?, number(META_SEAL)?) {
+        return Err(damaged(format!("it has {count} records, and not those that were written last")));
+    }
+    Ok(events)
+}
+
+fn write(database: &Database, events: &[Event]) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    {
+        let mut objects = transaction.open_table(OBJECTS)?;
+        let mut meta = transaction.open_table(META)?;
+        let mut count = meta.get(META_COUNT)?.map_or(0, |value| value.value());
+        let mut seal = meta.get(META_SEAL)?.map_or(0, |value| value.value());
+        for event in events {
+            let key = event.key();
+            let old = match event.value() {
+                Some(content) => {
+                    let sum = checksum(&key, &content);
+                    let record = [&sum.to_le_bytes()[..], &content].concat();
+                    count += 1;
+                    seal = seal.wrapping_add(sum);
+                    objects.insert(key.as_str(), record.as_slice())?
+                }
+                None => objects.remove(key.as_str())?,
+            };
+            if let Some(old) = old {
+                let content = old.value().get(CHECKSUM_BYTES..).unwrap_or_default();
+                count -= 1;
+                seal = seal.wrapping_sub(checksum(&key, content));
+            }
+        }
+        meta.insert(META_COUNT, count)?;
+        meta.insert(META_SEAL, seal)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+/// Runs what reads a file that may be damaged: redb meets some damage with a panic.
+fn guard<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let reason = panic.downcast_ref::<String>().map(String::as_str);
+        let reason = reason.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it cannot be read");
+        Err(StoreError::damaged(path, reason))
+    })
+}
+
+/// FNV-1a over key and content: against flipped bits, not against forgery.
+fn checksum(key: &str, content: &[u8]) -> u64 {
+    let bytes = key.bytes().chain([0]).chain(content.iter().copied());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}

@@ -1,0 +1,390 @@
+//! The connection to the forwarding plane, on a thread of its own so that nobody else waits for it.
+//!
+//! Level-triggered: the link knows what should run (`target`) and what was last acknowledged to run, and closes the gap
+//! with a delta, or with the whole state wherever the other end may run something else. Generations begin above what
+//! the forwarding plane reports, so either side may restart. A lost message costs a reconnection, nothing more.
+
+use crate::view::LinkView;
+use rustix::net::RecvFlags;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+use vswitch_core::desired::Desired;
+use vswitch_core::limits::MESSAGE_BYTES_MAX;
+use vswitch_core::protocol::{self, Applied, Delta, Refusal, Reply, ReplyBody, Request, RequestBody, Status};
+
+/// Jobs that may wait for the link.
+const JOBS_MAX: usize = 1024;
+/// How often a quiet connection is looked at.
+const WATCH_PERIOD: Duration = Duration::from_millis(100);
+/// The first and the longest pause between attempts to reconnect or to bring a refused state about.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Something for the link to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Make this run.
+    Apply {
+        /// Repeated in the report.
+        ticket: u64,
+        /// The state.
+        desired: Arc<Desired>,
+    },
+    /// Ask the forwarding plane.
+    Ask {
+        /// Repeated in the report.
+        ticket: u64,
+        /// The question.
+        body: RequestBody,
+    },
+    /// Tell how the link is doing.
+    Status {
+        /// Repeated in the report.
+        ticket: u64,
+    },
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Report {
+    /// Of [`Job::Apply`].
+    Apply {
+        /// The job's.
+        ticket: u64,
+        /// What became of the state.
+        outcome: Outcome,
+    },
+    /// Of [`Job::Ask`].
+    Ask {
+        /// The job's.
+        ticket: u64,
+        /// The answer, or why there is none.
+        answer: Result<ReplyBody, String>,
+    },
+    /// Of [`Job::Status`].
+    Status {
+        /// The job's.
+        ticket: u64,
+        /// How the link is doing.
+        link: LinkView,
+        /// What the forwarding plane says of itself, if it can be asked.
+        forwarding: Option<Status>,
+    },
+}
+
+/// What became of a state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Every worker runs it.
+    Applied(Applied),
+    /// The forwarding plane refused it. The link has returned to the state before it.
+    Refused(Vec<Refusal>),
+    /// It does not run yet. The link goes on trying.
+    Pending(String),
+}
+
+/// More jobs wait for the link than may.
+#[derive(Debug, thiserror::Error)]
+#[error("too many requests wait for the forwarding plane")]
+pub struct LinkBusy;
+
+/// The near end of the link.
+#[derive(Debug)]
+pub struct SwitchLink {
+    jobs: SyncSender<Job>,
+}
+
+impl SwitchLink {
+    /// Starts the link. It connects by itself and makes `desired` run. It ends when the value is dropped.
+    ///
+    /// # Errors
+    /// Where there is no thread to be had.
+    pub fn start(
+        socket: &Path,
+        timeout: Duration,
+        desired: Arc<Desired>,
+        report: impl Fn(Report) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (jobs, inbox) = sync_channel(JOBS_MAX);
+        let far_end = FarEnd {
+            socket: socket.into(),
+            timeout,
+            target: desired,
+            connection: None,
+            running: None,
+            generation: 0,
+            reason: Some("no attempt to connect was made yet".into()),
+            retry_at: Instant::now(),
+            back_off: BACK_OFF.0,
+        };
+        thread::Builder::new().name("switch-link".into()).spawn(move || far_end.run(&inbox, report))?;
+        Ok(Self { jobs })
+    }
+
+    /// Hands a job over.
+    ///
+    /// # Errors
+    /// Where too many jobs wait or the link has ended.
+    pub fn send(&self, job: Job) -> Result<(), LinkBusy> {
+        self.jobs.try_send(job).map_err(|_| LinkBusy)
+    }
+}
+
+/// The thread's side.
+struct FarEnd {
+    socket: PathBuf,
+    timeout: Duration,
+    target: Arc<Desired>,
+    connection: Option<Connection>,
+    /// What the forwarding plane acknowledged last on this connection.
+    running: Option<(u64, Arc<Desired>)>,
+    /// The highest generation either side has named.
+    generation: u64,
+    /// Why the target does not run.
+    reason: Option<String>,
+    retry_at: Instant,
+    back_off: Duration,
+}
+
+impl FarEnd {
+    fn run(mut self, inbox: &Receiver<Job>, report: impl Fn(Report)) {
+        loop {
+            let pause = match self.in_sync() {
+                true => WATCH_PERIOD,
+                false => self.retry_at.saturating_duration_since(Instant::now()).min(WATCH_PERIOD),
+            };
+            match inbox.recv_timeout(pause) {
+                Ok(job) => report(self.perform(job)),
+                Err(RecvTimeoutError::Timeout) => self.watch(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn perform(&mut self, job: Job) -> Report {
+        match job {
+            Job::Apply { ticket, desired } => {
+                let previous = std::mem::replace(&mut self.target, desired);
+                let outcome = self.bring_about();
+                if matches!(outcome, Outcome::Refused(_)) {
+                    self.target = previous;
+                }
+                Report::Apply { ticket, outcome }
+            }
+            Job::Ask { ticket, body } => Report::Ask { ticket, answer: self.ask(body) },
+            Job::Status { ticket } => {
+                let forwarding = match self.ask(RequestBody::Status) {
+                    Ok(ReplyBody::Status(status)) => Some(status),
+                    _ => None,
+                };
+                Report::Status { ticket, link: self.view(), forwarding }
+            }
+        }
+    }
+
+    fn in_sync(&self) -> bool {
+        self.connection.is_some()
+            && self.running.as_ref().is_some_and(|(_, running)| Arc::ptr_eq(running, &self.target))
+    }
+
+    /// Notices a connection that ended, and tries again what is due.
+    fn watch(&mut self) {
+        if self.connection.as_ref().is_some_and(Connection::has_ended) {
+            self.disconnect("the forwarding plane closed the connection".into());
+            (self.retry_at, self.back_off) = (Instant::now(), BACK_OFF.0);
+        }
+        if !self.in_sync() && Instant::now() >= self.retry_at {
+            // The outcome stays in `reason`.
+            self.bring_about();
+        }
+    }
+
+    /// Makes the target run, within the timeout.
+    fn bring_about(&mut self) -> Outcome {
+        let outcome = match self.try_bring_about(Instant::now() + self.timeout) {
+            Ok(outcome) => outcome,
+            Err(reason) => {
+                self.disconnect(reason.clone());
+                Outcome::Pending(reason)
+            }
+        };
+        match &outcome {
+            Outcome::Applied(_) => {
+                self.reason = None;
+                self.back_off = BACK_OFF.0;
+            }
+            Outcome::Refused(refusals) => {
+                self.postpone(format!("the forwarding plane refused: {}", crate::wire::refusals_text(refusals)));
+            }
+            Outcome::Pending(reason) => self.postpone(reason.clone()),
+        }
+        outcome
+    }
+
+    fn try_bring_about(&mut self, deadline: Instant) -> Result<Outcome, String> {
+        self.connect(deadline)?;
+        if let Some((base, running)) = self.running.clone() {
+            let delta = Delta::between(&running, &self.target);
+            let body = RequestBody::Apply { base, generation: self.generation + 1, delta };
+            match self.submit(body, deadline)? {
+                Outcome::Refused(refusals) if refusals.iter().any(|refusal| refusal.code == "generation-mismatch") => {
+                    self.running = None;
+                    self.learn_generation(deadline)?;
+                }
+                outcome => return Ok(outcome),
+            }
+        }
+        let body = RequestBody::Replace { generation: self.generation + 1, desired: Desired::clone(&self.target) };
+        self.submit(body, deadline)
+    }
+
+    fn submit(&mut self, body: RequestBody, deadline: Instant) -> Result<Outcome, String> {
+        self.generation += 1;
+        match self.exchange(body, deadline)? {
+            ReplyBody::Applied(applied) => {
+                self.generation = self.generation.max(applied.generation);
+                self.running = Some((applied.generation, Arc::clone(&self.target)));
+                Ok(Outcome::Applied(applied))
+            }
+            ReplyBody::Refused { refusals } => Ok(Outcome::Refused(refusals)),
+            other => Err(format!("the forwarding plane gave an unexpected answer: {other:?}")),
+        }
+    }
+
+    fn ask(&mut self, body: RequestBody) -> Result<ReplyBody, String> {
+        let deadline = Instant::now() + self.timeout;
+        let answer = self.connect(deadline).and_then(|()| self.exchange(body, deadline));
+        if let Err(reason) = &answer {
+            self.disconnect(reason.clone());
+        }
+        answer
+    }
+
+    fn connect(&mut self, deadline: Instant) -> Result<(), String> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        let stream = UnixStream::connect(&self.socket)
+            .map_err(|error| format!("the forwarding plane at {} cannot be reached: {error}", self.socket.display()))?;
+        self.connection = Some(Connection { stream: BufReader::new(stream), last_id: 0 });
+        self.running = None;
+        self.learn_generation(deadline)
+    }
+
+    fn learn_generation(&mut self, deadline: Instant) -> Result<(), String> {
+        match self.exchange(RequestBody::Status, deadline)? {
+            ReplyBody::Status(status) => self.generation = self.generation.max(status.generation),
+            other => return Err(format!("the forwarding plane did not tell its generation: {other:?}")),
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, body: RequestBody, deadline: Instant) -> Result<ReplyBody, String> {
+        let connection = self.connection.as_mut().ok_or("the forwarding plane is not connected")?;
+        connection.exchange(body, deadline).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("the forwarding plane did not answer within {} ms", self.timeout.as_millis())
+            }
+            _ => format!("the connection to the forwarding plane broke: {error}"),
+        })
+    }
+
+    fn disconnect(&mut self, reason: String) {
+        self.connection = None;
+        self.running = None;
+        self.reason = Some(reason);
+    }
+
+    fn postpone(&mut self, reason: String) {
+        self.reason = Some(reason);
+        self.retry_at = Instant::now() + self.back_off;
+        self.back_off = (self.back_off * 2).min(BACK_OFF.1);
+    }
+
+    fn view(&self) -> LinkView {
+        LinkView {
+            socket: self.socket.display().to_string(),
+            connected: self.connection.is_some(),
+            in_sync: self.in_sync(),
+            generation: self.running.as_ref().map_or(0, |(generation, _)| *generation),
+            reason: if self.in_sync() { None } else { self.reason.clone() },
+        }
+    }
+}
+
+struct Connection {
+    stream: BufReader<UnixStream>,
+    last_id: u64,
+}
+
+impl Connection {
+    /// Whether the other end closed, or says something nobody asked for.
+    fn has_ended(&self) -> bool {
+        let mut byte = [0];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        rustix::net::recv(self.stream.get_ref(), &mut byte, flags) != Err(rustix::io::Errno::AGAIN)
+    }
+
+    fn exchange(&mut self, body: RequestBody, deadline: Instant) -> io::Result<ReplyBody> {
+        self.last_id += 1;
+        let request = Request { version: protocol::VERSION, id: self.last_id, body };
+        self.write(&protocol::write(&request), deadline)?;
+        let line = self.read_line(deadline)?;
+        let reply: Reply = protocol::read(&line).map_err(|refusal| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("its answer cannot be read: {}", refusal.message))
+        })?;
+        let is_refusal = matches!(reply.body, ReplyBody::Refused { .. });
+        if reply.id != self.last_id && !(is_refusal && reply.id == 0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it answered another request"));
+        }
+        Ok(reply.body)
+    }
+
+    fn write(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.stream.get_ref().set_write_timeout(Some(left(deadline)?))?;
+            match self.stream.get_mut().write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_line(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
+        let mut line = Vec::new();
+        loop {
+            self.stream.get_ref().set_read_timeout(Some(left(deadline)?))?;
+            let bytes = match self.stream.fill_buf() {
+                Ok([]) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it was closed")),
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let (taken, ends) = match bytes.iter().position(|byte| *byte == b'\n') {
+                Some(place) => (place + 1, true),
+                None => (bytes.len(), false),
+            };
+            line.extend_from_slice(&bytes[..taken]);
+            self.stream.consume(taken);
+            if ends {
+                return Ok(line);
+            }
+            if line.len() > MESSAGE_BYTES_MAX {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "its answer is too long"));
+            }
+        }
+    }
+}
+
+/// The time left, which a socket can be given as a timeout.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left.max(Duration::from_millis(1))) }
+}

@@ -1,0 +1,469 @@
+//! Objects as they are shown: all fields filled, texts as the cloud writes them, ready for `--json`.
+
+use crate::model::{Eni, Group, Model, PortList, PrefixList, Rule, VSwitch, Vpc, protocol_text, timestamp};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use vswitch_core::desired::{Direction, GroupKind, Policy, Port, Ports, Remote, Settings, Timeouts};
+use vswitch_core::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+use vswitch_core::protocol::Status;
+
+macro_rules! views {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+    )*};
+}
+
+views! {
+    /// A VPC.
+    VpcView {
+        /// Its identifier.
+        id: VpcId,
+        /// Its name, or nothing.
+        name: String,
+        /// What it is for, or nothing.
+        description: String,
+        /// Its IPv4 block.
+        cidr: Ipv4Net,
+        /// Its IPv6 block.
+        ipv6_cidr: Option<Ipv6Net>,
+        /// Its custom routes.
+        routes: Vec<RouteView>,
+        /// Its subnets.
+        vswitches: Vec<VSwitchId>,
+        /// How many security groups it has.
+        groups: usize,
+        /// How many network interfaces it has.
+        enis: usize,
+        /// When it was made.
+        created: String,
+    }
+
+    /// A custom route.
+    RouteView {
+        /// The destination.
+        destination: IpNet,
+        /// The ENI that packets for it go to.
+        eni: EniId,
+    }
+
+    /// A subnet.
+    VSwitchView {
+        /// Its identifier.
+        id: VSwitchId,
+        /// The VPC it is part of.
+        vpc: VpcId,
+        /// Its name, or nothing.
+        name: String,
+        /// What it is for, or nothing.
+        description: String,
+        /// Its IPv4 block.
+        cidr: Ipv4Net,
+        /// The router's address.
+        gateway: Ipv4Addr,
+        /// Its IPv6 block.
+        ipv6_cidr: Option<Ipv6Net>,
+        /// The router's IPv6 address.
+        ipv6_gateway: Option<Ipv6Addr>,
+        /// How many network interfaces it has.
+        enis: usize,
+        /// When it was made.
+        created: String,
+    }
+
+    /// A network interface.
+    EniView {
+        /// Its identifier.
+        id: EniId,
+        /// Its name, or nothing.
+        name: String,
+        /// What it is for, or nothing.
+        description: String,
+        /// The VPC it is in.
+        vpc: VpcId,
+        /// The subnet it is in.
+        vswitch: VSwitchId,
+        /// Its hardware address.
+        mac: MacAddress,
+        /// Its primary IPv4 address.
+        primary_ip: Ipv4Addr,
+        /// Its secondary IPv4 addresses.
+        secondary_ips: Vec<Ipv4Addr>,
+        /// Its IPv6 addresses.
+        ipv6_addresses: Vec<Ipv6Addr>,
+        /// Prefixes delegated to it.
+        prefixes: Vec<IpNet>,
+        /// The groups it is a member of.
+        groups: Vec<GroupId>,
+        /// Whether addresses are checked.
+        source_dest_check: bool,
+        /// How long its sessions may idle.
+        timeouts: Timeouts,
+        /// The most sessions it may hold at once.
+        sessions_max: u32,
+        /// The instance it belongs to, if any.
+        instance: Option<String>,
+        /// Where its frames come from and go to; none while it is not attached.
+        port: Option<Port>,
+        /// When it was made.
+        created: String,
+    }
+
+    /// A security group.
+    GroupView {
+        /// Its identifier.
+        id: GroupId,
+        /// Its name, or nothing.
+        name: String,
+        /// What it is for, or nothing.
+        description: String,
+        /// The VPC it has effect in.
+        vpc: VpcId,
+        /// `basic` or `advanced`.
+        kind: GroupKind,
+        /// Whether members of a basic group reach each other without rules.
+        inner_access: Policy,
+        /// Whether a cloud service owns it.
+        service_managed: bool,
+        /// Whether it is the default group of its VPC.
+        is_default: bool,
+        /// Its members.
+        members: Vec<EniId>,
+        /// How many rules it has.
+        rule_count: usize,
+        /// What its rules weigh in the quota.
+        weight: usize,
+        /// Its rules; left out of lists.
+        rules: Option<Vec<RuleView>>,
+        /// When it was made.
+        created: String,
+    }
+
+    /// A rule.
+    RuleView {
+        /// Its identifier.
+        id: RuleId,
+        /// Its group.
+        group: GroupId,
+        /// The direction it judges.
+        direction: Direction,
+        /// What it does.
+        policy: Policy,
+        /// 1 is the strongest.
+        priority: u8,
+        /// As in `TCP`, `ALL` or `132`.
+        protocol: String,
+        /// Destination ports as in `80/80`; `-1/-1` where they are not looked at; nothing where a list says them.
+        ports: String,
+        /// The port list that says them.
+        port_list: Option<PortListId>,
+        /// Source ports, if they are restricted.
+        source_ports: Option<String>,
+        /// The far side, if it is a prefix: IPv4 as entered, IPv6 normalised.
+        cidr: Option<String>,
+        /// The far side, if it is a group.
+        remote_group: Option<GroupId>,
+        /// The far side, if it is a prefix list.
+        prefix_list: Option<PrefixListId>,
+        /// The near side, if it is restricted.
+        local_cidr: Option<IpNet>,
+        /// What it is for, or nothing.
+        description: String,
+        /// When it was made.
+        created: String,
+    }
+
+    /// A prefix list.
+    PrefixListView {
+        /// Its identifier.
+        id: PrefixListId,
+        /// Its name.
+        name: String,
+        /// What it is for, or nothing.
+        description: String,
+        /// `ipv4` or `ipv6`.
+        family: String,
+        /// Room for this many entries.
+        max_entries: u32,
+        /// The entries.
+        entries: Vec<ListEntryView>,
+        /// Groups whose rules name it.
+        groups: Vec<GroupId>,
+        /// When it was made.
+        created: String,
+    }
+
+    /// One entry of a prefix list or port list.
+    ListEntryView {
+        /// The prefix or the range.
+        value: String,
+        /// What it is for, or nothing.
+        description: String,
+    }
+
+    /// A port list.
+    PortListView {
+        /// Its identifier.
+        id: PortListId,
+        /// Its name.
+        name: String,
+        /// What it is for, or nothing.
+        description: String,
+        /// Room for this many entries.
+        max_entries: u32,
+        /// The entries.
+        entries: Vec<ListEntryView>,
+        /// Groups whose rules name it.
+        groups: Vec<GroupId>,
+        /// When it was made.
+        created: String,
+    }
+
+    /// Every object.
+    StateView {
+        /// The settings.
+        settings: Settings,
+        /// The VPCs.
+        vpcs: Vec<VpcView>,
+        /// The subnets.
+        vswitches: Vec<VSwitchView>,
+        /// The security groups, with their rules.
+        groups: Vec<GroupView>,
+        /// The prefix lists.
+        prefix_lists: Vec<PrefixListView>,
+        /// The port lists.
+        port_lists: Vec<PortListView>,
+        /// The network interfaces.
+        enis: Vec<EniView>,
+    }
+
+    /// Both planes at a glance.
+    StatusView {
+        /// The control plane's process.
+        process_id: u32,
+        /// Time since the control plane's start, ms.
+        uptime_ms: u64,
+        /// Where the state is kept.
+        data_dir: String,
+        /// How many objects there are.
+        objects: ObjectCounts,
+        /// How the forwarding plane is doing, seen from here.
+        link: LinkView,
+        /// What the forwarding plane says of itself; nothing while it cannot be asked.
+        forwarding: Option<Status>,
+    }
+
+    /// The connection to the forwarding plane.
+    LinkView {
+        /// The forwarding plane's socket.
+        socket: String,
+        /// Whether it is connected.
+        connected: bool,
+        /// Whether the forwarding plane runs the present state.
+        in_sync: bool,
+        /// The generation the forwarding plane last acknowledged.
+        generation: u64,
+        /// Why it is not connected or not in sync.
+        reason: Option<String>,
+    }
+
+    /// How many objects there are.
+    ObjectCounts {
+        /// VPCs.
+        vpcs: usize,
+        /// Subnets.
+        vswitches: usize,
+        /// Security groups.
+        groups: usize,
+        /// Rules of all groups.
+        rules: usize,
+        /// Prefix lists.
+        prefix_lists: usize,
+        /// Port lists.
+        port_lists: usize,
+        /// Network interfaces.
+        enis: usize,
+    }
+}
+
+impl VpcView {
+    pub(crate) fn new(model: &Model, id: &VpcId, vpc: &Vpc) -> Self {
+        let vswitches = model.vswitches.iter().filter(|(_, vswitch)| vswitch.vpc == *id);
+        Self {
+            id: id.clone(),
+            name: vpc.name.clone(),
+            description: vpc.description.clone(),
+            cidr: vpc.cidr,
+            ipv6_cidr: vpc.ipv6_cidr,
+            routes: vpc
+                .routes
+                .iter()
+                .map(|route| RouteView { destination: route.destination, eni: route.eni.clone() })
+                .collect(),
+            vswitches: vswitches.map(|(id, _)| id.clone()).collect(),
+            groups: model.groups.values().filter(|group| group.vpc == *id).count(),
+            enis: model.enis.values().filter(|eni| eni.vpc == *id).count(),
+            created: timestamp(vpc.created_s),
+        }
+    }
+}
+
+impl VSwitchView {
+    pub(crate) fn new(model: &Model, id: &VSwitchId, vswitch: &VSwitch) -> Self {
+        Self {
+            id: id.clone(),
+            vpc: vswitch.vpc.clone(),
+            name: vswitch.name.clone(),
+            description: vswitch.description.clone(),
+            cidr: vswitch.cidr,
+            gateway: vswitch.gateway(),
+            ipv6_cidr: vswitch.ipv6_cidr,
+            ipv6_gateway: vswitch.ipv6_gateway(),
+            enis: model.enis.values().filter(|eni| eni.vswitch == *id).count(),
+            created: timestamp(vswitch.created_s),
+        }
+    }
+}
+
+impl EniView {
+    pub(crate) fn new(id: &EniId, eni: &Eni) -> Self {
+        Self {
+            id: id.clone(),
+            name: eni.name.clone(),
+            description: eni.description.clone(),
+            vpc: eni.vpc.clone(),
+            vswitch: eni.vswitch.clone(),
+            mac: eni.mac,
+            primary_ip: eni.primary,
+            secondary_ips: eni.secondary.iter().copied().collect(),
+            ipv6_addresses: eni.ipv6.iter().copied().collect(),
+            prefixes: eni.prefixes.iter().copied().collect(),
+            groups: eni.groups.iter().cloned().collect(),
+            source_dest_check: eni.source_dest_check,
+            timeouts: eni.timeouts,
+            sessions_max: eni.sessions_max,
+            instance: eni.instance.clone(),
+            port: eni.port.clone(),
+            created: timestamp(eni.created_s),
+        }
+    }
+}
+
+impl GroupView {
+    pub(crate) fn new(model: &Model, id: &GroupId, group: &Group, with_rules: bool) -> Self {
+        Self {
+            id: id.clone(),
+            name: group.name.clone(),
+            description: group.description.clone(),
+            vpc: group.vpc.clone(),
+            kind: group.kind,
+            inner_access: group.inner_access,
+            service_managed: group.service_managed,
+            is_default: group.is_default,
+            members: model.index.members(id).cloned().collect(),
+            rule_count: model.rules_of(id).len(),
+            weight: model.group_weight(id),
+            rules: with_rules.then(|| rules(model, id, None)),
+            created: timestamp(group.created_s),
+        }
+    }
+}
+
+impl RuleView {
+    fn new(group: &GroupId, id: &RuleId, rule: &Rule) -> Self {
+        let (cidr, remote_group, prefix_list) = match &rule.remote {
+            Remote::Prefix(_) => (Some(rule.remote_text.clone()), None, None),
+            Remote::Group(group) => (None, Some(group.clone()), None),
+            Remote::PrefixList(list) => (None, None, Some(list.clone())),
+        };
+        let (ports, port_list) = match &rule.ports {
+            Ports::Any => ("-1/-1".into(), None),
+            Ports::Range(range) => (range.to_string(), None),
+            Ports::List(list) => (String::new(), Some(list.clone())),
+        };
+        Self {
+            id: id.clone(),
+            group: group.clone(),
+            direction: rule.direction,
+            policy: rule.policy,
+            priority: rule.priority,
+            protocol: protocol_text(rule.protocol),
+            ports,
+            port_list,
+            source_ports: rule.source_ports.map(|range| range.to_string()),
+            cidr,
+            remote_group,
+            prefix_list,
+            local_cidr: rule.local,
+            description: rule.description.clone(),
+            created: timestamp(rule.created_s),
+        }
+    }
+}
+
+/// A group's rules in the order they are judged: by direction, priority, and drop before accept.
+pub(crate) fn rules(model: &Model, group: &GroupId, direction: Option<Direction>) -> Vec<RuleView> {
+    let wanted = |rule: &&Rule| direction.is_none_or(|direction| direction == rule.direction);
+    let mut rules: Vec<(&RuleId, &Rule)> = model.rules_of(group).iter().filter(|(_, rule)| wanted(rule)).collect();
+    rules.sort_by_key(|(id, rule)| (rule.direction, rule.priority, std::cmp::Reverse(rule.policy), *id));
+    rules.into_iter().map(|(id, rule)| RuleView::new(group, id, rule)).collect()
+}
+
+impl PrefixListView {
+    pub(crate) fn new(model: &Model, id: &PrefixListId, list: &PrefixList) -> Self {
+        let entry = |(cidr, description): (&IpNet, &String)| ListEntryView {
+            value: cidr.to_string(),
+            description: description.clone(),
+        };
+        Self {
+            id: id.clone(),
+            name: list.name.clone(),
+            description: list.description.clone(),
+            family: if list.is_ipv6 { "ipv6" } else { "ipv4" }.into(),
+            max_entries: list.max_entries,
+            entries: list.entries.iter().map(entry).collect(),
+            groups: groups_that(model, |rule| rule.names_prefix_list(id)),
+            created: timestamp(list.created_s),
+        }
+    }
+}
+
+impl PortListView {
+    pub(crate) fn new(model: &Model, id: &PortListId, list: &PortList) -> Self {
+        let entries = list
+            .entries
+            .iter()
+            .map(|item| ListEntryView { value: item.ports.to_string(), description: item.description.clone() });
+        Self {
+            id: id.clone(),
+            name: list.name.clone(),
+            description: list.description.clone(),
+            max_entries: list.max_entries,
+            entries: entries.collect(),
+            groups: groups_that(model, |rule| rule.names_port_list(id)),
+            created: timestamp(list.created_s),
+        }
+    }
+}
+
+fn groups_that(model: &Model, names: impl Fn(&Rule) -> bool) -> Vec<GroupId> {
+    model.rules.iter().filter(|(_, rules)| rules.values().any(&names)).map(|(group, _)| group.clone()).collect()
+}
+
+impl ObjectCounts {
+    pub(crate) fn new(model: &Model) -> Self {
+        Self {
+            vpcs: model.vpcs.len(),
+            vswitches: model.vswitches.len(),
+            groups: model.groups.len(),
+            rules: model.rules.values().map(|rules| rules.len()).sum(),
+            prefix_lists: model.prefix_lists.len(),
+            port_lists: model.port_lists.len(),
+            enis: model.enis.len(),
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Laws that hold for every sequence of commands: nothing panics, a refusal changes nothing, what is kept is what is
+//! true, and what the forwarding plane is sent follows from it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use control::authority::Authority;
+use control::command::*;
+use control::environment::Environment;
+use control::lower::lower;
+use control::model::{Event, Model, Quotas};
+use control::store::{MemoryStore, Store, StoreError};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use std::sync::{Arc, Mutex};
+use vswitch_core::desired::{Direction, Port, TapPort};
+use vswitch_core::protocol::Delta;
+
+/// A store that can be looked into while an authority has it.
+#[derive(Clone, Default)]
+struct SharedStore(Arc<Mutex<MemoryStore>>);
+
+impl Store for SharedStore {
+    fn load(&mut self) -> Result<Vec<Event>, StoreError> {
+        self.0.lock().unwrap().load()
+    }
+
+    fn append(&mut self, events: &[Event]) -> Result<(), StoreError> {
+        self.0.lock().unwrap().append(events)
+    }
+}
+
+fn quotas() -> Quotas {
+    Quotas {
+        groups_max: 6,
+        rules_per_eni_max: 12,
+        group_objects_per_group_max: 2,
+        groups_per_eni_max: 2,
+        basic_group_addresses_max: 8,
+        ..Quotas::default()
+    }
+}
+
+fn text(of: &'static [&'static str]) -> impl Strategy<Value = String> + Clone {
+    select(of).prop_map(String::from)
+}
+
+fn vpcs() -> impl Strategy<Value = String> + Clone {
+    text(&["vpc-1", "vpc-2"])
+}
+
+fn vswitches() -> impl Strategy<Value = String> + Clone {
+    text(&["vsw-1", "vsw-2", "vsw-3"])
+}
+
+fn enis() -> impl Strategy<Value = String> + Clone {
+    text(&["eni-1", "eni-2", "eni-3", "eni-4"])
+}
+
+fn groups() -> impl Strategy<Value = String> + Clone {
+    text(&["sg-1", "sg-2", "sg-3", "sg-4"])
+}
+
+fn addresses() -> impl Strategy<Value = String> + Clone {
+    text(&["10.0.1.1", "10.0.1.2", "10.0.1.9", "10.0.2.1", "10.0.2.2", "2001:db8:1:1::1", "2001:db8:1:1::9", "x"])
+}
+
+fn prefixes() -> impl Strategy<Value = String> + Clone {
+    text(&[
+        "10.0.0.0/8",
+        "10.0.1.16/28",
+        "10.0.1.5/24",
+        "2001:db8:1:1:1::/80",
+        "::/0",
+        "0.0.0.0/0",
+        "10.0.1.1",
+        "/",
+        "1/2",
+    ])
+}
+
+fn lists() -> impl Strategy<Value = String> + Clone {
+    text(&["pl-1", "pl-2", "prl-1", "prl-2"])
+}
+
+fn rule() -> impl Strategy<Value = RuleSpec> {
+    let what = (
+        text(&["tcp", "UDP", "icmp", "icmpv6", "all", "gre", "47", "300"]),
+        option::of(text(&["80/80", "1/65535", "-1/-1", "9/1"])),
+        option::weighted(0.1, lists()),
+        option::weighted(0.3, select(vec![1_i64, 2, 100, 101])),
+        option::weighted(0.3, text(&["accept", "DROP", "no"])),
+    );
+    let sides = (
+        option::weighted(0.7, prefixes()),
+        option::weighted(0.05, prefixes()),
+        option::weighted(0.3, groups()),
+        option::weighted(0.3, lists()),
+        option::weighted(0.1, prefixes()),
+    );
+    (what, sides).prop_map(|((protocol, ports, port_list, priority, policy), sides)| {
+        let (cidr, ipv6_cidr, group, prefix_list, local_cidr) = sides;
+        let objects = RuleSpec { cidr, ipv6_cidr, group, prefix_list, local_cidr, ..RuleSpec::default() };
+        RuleSpec { protocol, ports, port_list, priority, policy, ..objects }
+    })
+}
+
+fn network() -> impl Strategy<Value = Command> {
+    let block = text(&["10.0.0.0/16", "10.0.1.0/24", "10.0.2.0/29", "10.0.1.128/25", "10.0.0.0/33", "no"]);
+    let ipv6 = option::of(text(&["2001:db8:1::/56", "2001:db8:1:1::/64", "2001:db8:1:2::/64", "::/0"]));
+    prop_oneof![
+        3 => (vpcs(), ipv6.clone()).prop_map(|(id, ipv6_cidr)| Command::VpcCreate(VpcCreate {
+            id: Some(id), cidr: "10.0.0.0/16".into(), ipv6_cidr, ..VpcCreate::default()
+        })),
+        1 => vpcs().prop_map(|vpc| Command::VpcDelete(VpcDelete { vpc })),
+        1 => (vpcs(), ipv6.clone()).prop_map(|(vpc, ipv6_cidr)| {
+            Command::VpcModify(VpcModify { vpc, ipv6_cidr, ..VpcModify::default() })
+        }),
+        1 => (vpcs(), prefixes(), enis())
+            .prop_map(|(vpc, destination, eni)| Command::VpcRouteAdd(VpcRouteAdd { vpc, destination, eni })),
+        1 => (vpcs(), prefixes())
+            .prop_map(|(vpc, destination)| Command::VpcRouteRemove(VpcRouteRemove { vpc, destination })),
+        4 => (vswitches(), vpcs(), block, ipv6).prop_map(|(id, vpc, cidr, ipv6_cidr)| {
+            Command::VswitchCreate(VswitchCreate { id: Some(id), vpc, cidr, ipv6_cidr, ..VswitchCreate::default() })
+        }),
+        1 => vswitches().prop_map(|vswitch| Command::VswitchDelete(VswitchDelete { vswitch })),
+    ]
+}
+
+fn interface() -> impl Strategy<Value = Command> {
+    let tap = |device: &str| {
+        Port::Tap(TapPort {
+            device: device.into(),
+            namespace: None,
+            create_namespace: false,
+            configure: true,
+            mtu_bytes: 1500,
+        })
+    };
+    let port = select(vec![Port::Memory, tap("web"), tap("db"), tap("far too long a name")]);
+    prop_oneof![
+        5 => (option::weighted(0.9, enis()), vswitches(), option::weighted(0.2, addresses()), vec(groups(), 0..3), 0_u8..2)
+            .prop_map(|(id, vswitch, primary_ip, groups, ipv6_count)| Command::EniCreate(Box::new(EniCreate {
+                id, vswitch, primary_ip, groups, ipv6_count, ..EniCreate::default()
+            }))),
+        1 => (enis(), any::<bool>()).prop_map(|(eni, force)| Command::EniDelete(EniDelete { eni, force })),
+        1 => (enis(), option::of(vec(groups(), 0..3))).prop_map(|(eni, groups)| {
+            Command::EniModify(EniModify { eni, groups, ..EniModify::default() })
+        }),
+        2 => (enis(), vec(addresses(), 0..2), vec(prefixes(), 0..2), 0_u8..2, 0_u8..2)
+            .prop_map(|(eni, addresses, prefixes, ipv4_count, ipv6_count)| {
+                Command::EniAssign(EniAssign { eni, addresses, prefixes, ipv4_count, ipv6_count })
+            }),
+        1 => (enis(), vec(addresses(), 0..2), vec(prefixes(), 0..2))
+            .prop_map(|(eni, addresses, prefixes)| Command::EniUnassign(EniUnassign { eni, addresses, prefixes })),
+        1 => (enis(), port).prop_map(|(eni, port)| Command::EniAttach(EniAttach { eni, port })),
+        1 => enis().prop_map(|eni| Command::EniDetach(EniDetach { eni })),
+    ]
+}
+
+fn policy() -> impl Strategy<Value = Command> {
+    let direction = select(vec![Direction::Ingress, Direction::Egress]);
+    let kind = option::of(text(&["normal", "advanced", "other"]));
+    prop_oneof![
+        4 => (groups(), vpcs(), kind).prop_map(|(id, vpc, kind)| {
+            Command::GroupCreate(GroupCreate { id: Some(id), vpc, kind, ..GroupCreate::default() })
+        }),
+        1 => groups().prop_map(|group| Command::GroupDelete(GroupDelete { group })),
+        1 => (groups(), enis()).prop_map(|(group, eni)| Command::GroupJoin(GroupJoin { group, eni })),
+        1 => (groups(), enis()).prop_map(|(group, eni)| Command::GroupLeave(GroupLeave { group, eni })),
+        4 => (groups(), direction.clone(), vec(rule(), 1..3))
+            .prop_map(|(group, direction, rules)| Command::RuleAuthorize(RuleAuthorize { group, direction, rules })),
+        2 => (groups(), direction, vec(rule(), 1..2)).prop_map(|(group, direction, rules)| {
+            Command::RuleRevoke(RuleRevoke { group, direction: Some(direction), ids: [].into(), rules })
+        }),
+        1 => (lists(), text(&["ipv4", "ipv6"]), prefixes()).prop_map(|(id, family, cidr)| {
+            let entries = vec![PrefixListEntry { cidr, description: None }];
+            let (name, description) = ("list".into(), None);
+            Command::PrefixListCreate(PrefixListCreate { id: Some(id), name, description, family, max_entries: 3, entries })
+        }),
+        1 => (lists(), prefixes(), prefixes()).prop_map(|(prefix_list, add, remove)| {
+            let add = vec![PrefixListEntry { cidr: add, description: None }];
+            Command::PrefixListModify(PrefixListModify { prefix_list, add, remove: vec![remove], ..PrefixListModify::default() })
+        }),
+        1 => lists().prop_map(|prefix_list| Command::PrefixListDelete(PrefixListDelete { prefix_list })),
+        1 => lists().prop_map(|id| Command::PortListCreate(PortListCreate {
+            id: Some(id), name: "list".into(), max_entries: 3, ..PortListCreate::default()
+        })),
+        1 => lists().prop_map(|port_list| Command::PortListDelete(PortListDelete { port_list })),
+    ]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let single = prop_oneof![1 => network(), 3 => interface(), 3 => policy()].boxed();
+    prop_oneof![8 => single.clone(), 1 => vec(single, 0..4).prop_map(|commands| Command::Batch(Batch { commands }))]
+}
+
+/// What most commands need to have a chance.
+fn ground() -> Vec<Command> {
+    let group = |id: &str, kind: &str| {
+        let (id, vpc, kind) = (Some(id.into()), "vpc-1".into(), Some(kind.into()));
+        Command::GroupCreate(GroupCreate { id, vpc, kind, ..GroupCreate::default() })
+    };
+    let vswitch = |id: &str, cidr: &str, ipv6: Option<&str>| {
+        let (id, vpc, ipv6_cidr) = (Some(id.into()), "vpc-1".into(), ipv6.map(String::from));
+        Command::VswitchCreate(VswitchCreate { id, vpc, cidr: cidr.into(), ipv6_cidr, ..VswitchCreate::default() })
+    };
+    vec![
+        Command::VpcCreate(VpcCreate {
+            id: Some("vpc-1".into()),
+            cidr: "10.0.0.0/16".into(),
+            ipv6_cidr: Some("2001:db8:1::/56".into()),
+            ..VpcCreate::default()
+        }),
+        vswitch("vsw-1", "10.0.1.0/24", Some("2001:db8:1:1::/64")),
+        vswitch("vsw-2", "10.0.2.0/29", None),
+        group("sg-1", "basic"),
+        group("sg-2", "basic"),
+        group("sg-3", "advanced"),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_kept_is_what_is_true(commands in vec(command(), 1..100), taken_back in 0_usize..4) {
+        let store = SharedStore::default();
+        let mut authority = Authority::load(Box::new(store.clone()), quotas()).unwrap();
+        let environment = Environment::fixed(1, 0);
+        for command in &ground() {
+            authority.change(command, &environment).unwrap();
+        }
+        for (place, command) in commands.iter().enumerate() {
+            let (model, desired) = (authority.model().clone(), Arc::clone(authority.desired()));
+            match authority.change(command, &environment) {
+                Err(error) => {
+                    prop_assert!(!error.message.is_empty());
+                    prop_assert!(error.code != "ForwardingRefused" && error.code != "InternalError", "{command:?}: {error:?}");
+                    prop_assert_eq!(authority.model(), &model);
+                }
+                Ok(kept) if place % 4 == taken_back => {
+                    authority.undo(kept).unwrap();
+                    prop_assert_eq!(authority.model(), &model);
+                    prop_assert_eq!(authority.desired(), &desired);
+                }
+                Ok(_) => {
+                    let mut sent = Arc::unwrap_or_clone(desired);
+                    Delta::between(&sent.clone(), authority.desired()).apply(&mut sent);
+                    prop_assert_eq!(&sent, &**authority.desired());
+                }
+            }
+            let stored = store.clone().load().unwrap();
+            prop_assert_eq!(&Model::load(quotas(), stored), authority.model());
+            prop_assert_eq!(&Model::load(quotas(), authority.model().events()), authority.model());
+            prop_assert_eq!(&lower(authority.model()), &**authority.desired());
+        }
+    }
+
+    #[test]
+    fn no_line_makes_the_reader_panic(line in vec(any::<u8>(), 0..200), op in text(&["vpc-create", "eni-list", "x"])) {
+        let _ = control::wire::read_request(&line);
+        let filling = String::from_utf8_lossy(&line).into_owned();
+        let request = serde_json::json!({"version": 1, "request": 1, "op": op, "cidr": filling, "vpc": 1});
+        let _ = control::wire::read_request(request.to_string().as_bytes());
+    }
+}

@@ -1,0 +1,241 @@
+//! The control socket: lines in, lines out. Framing, bounds and credentials only; what a line means is the switch's.
+
+use mio::net::{UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use rustix::net::sockopt::socket_peercred;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use vswitch_core::limits::MESSAGE_BYTES_MAX;
+use vswitch_core::protocol::{self, Refusal, Reply, ReplyBody, VERSION};
+
+/// Connections at once. There is one control plane and a few people with the command line.
+const CONNECTIONS_MAX: usize = 64;
+/// Bytes read at once; the buffer of a line grows by what has arrived, never ahead of it.
+const READ_BYTES: usize = 64 << 10;
+
+/// Where the connections' tokens start; those below belong to the daemon.
+const FIRST_CONNECTION: usize = 1 << 16;
+
+/// A listening control socket and its connections.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    connections: BTreeMap<Token, Connection>,
+    next_token: usize,
+    line_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: UnixStream,
+    received: Vec<u8>,
+    /// How far `received` has been searched for the end of a line.
+    searched: usize,
+    /// The line in work is too long, was refused, and is thrown away as it comes.
+    is_discarding: bool,
+    unsent: Vec<u8>,
+    sent: usize,
+    /// Edge-triggered readiness that has not been used up.
+    is_readable: bool,
+    is_finished: bool,
+}
+
+impl ControlSocket {
+    /// Listens at `path`, with mode 0600. A socket that nobody listens at is replaced.
+    ///
+    /// # Errors
+    /// Somebody listens there already, something else than a socket is there, or what the kernel says.
+    pub fn bind(path: &Path, registry: &Registry, token: Token) -> io::Result<Self> {
+        let explain = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if !metadata.file_type().is_socket() => {
+                return Err(explain(io::Error::new(ErrorKind::AlreadyExists, "exists and is no socket")));
+            }
+            Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+                return Err(explain(io::Error::new(ErrorKind::AddrInUse, "a switch already listens here")));
+            }
+            Ok(_) => fs::remove_file(path).map_err(explain)?,
+            Err(_) => {}
+        }
+        // The mode is set before anyone can be let in: a connection is accepted only later, and then its owner is
+        // checked as well.
+        let mut listener = UnixListener::bind(path).map_err(explain)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(explain)?;
+        registry.register(&mut listener, token, Interest::READABLE)?;
+        let (path, connections) = (path.to_owned(), BTreeMap::new());
+        Ok(Self { listener, path, connections, next_token: FIRST_CONNECTION, line_bytes_max: MESSAGE_BYTES_MAX })
+    }
+
+    /// Takes in all who knock.
+    pub fn accept(&mut self, registry: &Registry) {
+        // Errors of accept concern the one who knocked, or say that nobody does.
+        while let Ok((stream, _)) = self.listener.accept() {
+            self.admit(stream, registry);
+        }
+    }
+
+    fn admit(&mut self, mut stream: UnixStream, registry: &Registry) {
+        let own = rustix::process::geteuid();
+        let refusal = match socket_peercred(&stream) {
+            Ok(peer) if peer.uid != own && !peer.uid.is_root() => {
+                Some(Refusal::new("forbidden", "", "only the user that runs the switch, and root, may control it"))
+            }
+            Ok(_) if self.connections.len() >= CONNECTIONS_MAX => {
+                Some(Refusal::new("limit", "", format!("{CONNECTIONS_MAX} connections are open; close one")))
+            }
+            Ok(_) => None,
+            Err(error) => Some(Refusal::new("forbidden", "", format!("cannot tell who you are: {error}"))),
+        };
+        if let Some(refusal) = refusal {
+            // A courtesy to the one turned away; the socket is new, so its buffer has room.
+            let _ = stream.write(&refuse(refusal));
+            return;
+        }
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        if registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).is_ok() {
+            self.connections.insert(token, Connection::new(stream));
+        }
+    }
+
+    /// A connection became readable or writable.
+    pub fn mark_ready(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.is_readable = true;
+        }
+    }
+
+    /// Serves at most one line of each connection, with `answer` making a reply line of a request line. Whether some
+    /// connection has more to do at once.
+    pub fn serve(&mut self, answer: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> bool {
+        let line_bytes_max = self.line_bytes_max;
+        let mut has_more = false;
+        for connection in self.connections.values_mut() {
+            has_more |= connection.serve(line_bytes_max, answer);
+        }
+        self.connections.retain(|_, connection| !connection.is_finished);
+        has_more
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // Whoever removed it before did what is wanted here.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn refuse(refusal: Refusal) -> Vec<u8> {
+    protocol::write(&Reply { version: VERSION, id: 0, body: ReplyBody::Refused { refusals: vec![refusal] } })
+}
+
+impl Connection {
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            received: Vec::new(),
+            searched: 0,
+            is_discarding: false,
+            unsent: Vec::new(),
+            sent: 0,
+            is_readable: true,
+            is_finished: false,
+        }
+    }
+
+    /// Sends what is unsent; then, and only then, reads and answers one line. Whoever does not read its replies is not
+    /// read from, and keeps nobody else waiting.
+    fn serve(&mut self, line_bytes_max: usize, answer: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> bool {
+        self.send();
+        if self.is_finished || !self.unsent.is_empty() {
+            return false;
+        }
+        if let Some(line) = self.next_line() {
+            self.reply(&line, answer);
+            return !self.is_finished && self.unsent.is_empty();
+        }
+        if !self.is_readable {
+            return false;
+        }
+        self.receive();
+        self.bound(line_bytes_max);
+        !self.is_finished && (self.is_readable || self.has_line())
+    }
+
+    fn reply(&mut self, line: &[u8], answer: &mut dyn FnMut(&[u8]) -> Vec<u8>) {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
+        self.unsent = answer(line);
+        self.sent = 0;
+        self.send();
+    }
+
+    fn receive(&mut self) {
+        let start = self.received.len();
+        self.received.resize(start + READ_BYTES, 0);
+        let result = self.stream.read(&mut self.received[start..]);
+        self.received.truncate(start + *result.as_ref().unwrap_or(&0));
+        match result {
+            Ok(0) => self.is_finished = true,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_readable = false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => self.is_finished = true,
+        }
+    }
+
+    fn has_line(&self) -> bool {
+        self.received[self.searched..].contains(&b'\n')
+    }
+
+    fn next_line(&mut self) -> Option<Vec<u8>> {
+        while let Some(position) = self.received[self.searched..].iter().position(|byte| *byte == b'\n') {
+            let rest = self.received.split_off(self.searched + position + 1);
+            let line = std::mem::replace(&mut self.received, rest);
+            self.searched = 0;
+            if !std::mem::take(&mut self.is_discarding) {
+                return Some(line);
+            }
+        }
+        self.searched = self.received.len();
+        None
+    }
+
+    /// Refuses a line as soon as it is too long, and forgets what there is of it.
+    fn bound(&mut self, line_bytes_max: usize) {
+        let end = self.received[self.searched..].iter().position(|byte| *byte == b'\n');
+        if end.is_some() || (self.received.len() < line_bytes_max && !self.is_discarding) {
+            return;
+        }
+        if !self.is_discarding {
+            self.is_discarding = true;
+            let text = format!("a message has at most {line_bytes_max} bytes");
+            self.unsent = refuse(Refusal::new("too-large", "", text));
+            self.sent = 0;
+            self.send();
+        }
+        self.received = Vec::new();
+        self.searched = 0;
+    }
+
+    fn send(&mut self) {
+        while self.sent < self.unsent.len() {
+            match self.stream.write(&self.unsent[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.is_finished = true;
+                    return;
+                }
+            }
+        }
+        self.unsent = Vec::new();
+        self.sent = 0;
+    }
+}

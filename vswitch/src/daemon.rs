@@ -1,0 +1,205 @@
+//! The forwarding plane as a process: composition, the only clock, and the loop of the control thread.
+
+use crate::control_socket::ControlSocket;
+use crate::port::PortFactory;
+use crate::switch::{Pacer, Switch, SwitchConfig, WorkerWiring, assemble};
+use crate::worker_thread::{Clock, DOORBELL, WorkerLoop};
+use mio::{Events, Interest, Poll, Token, Waker};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use vswitch_core::limits::WORKERS_MAX;
+use vswitch_core::protocol::{self, Refusal, Reply, ReplyBody, Request, VERSION};
+use vswitch_core::time::Time;
+
+const LISTENER: Token = Token(0);
+const STOP: Token = Token(1);
+const WORKERS: Token = Token(2);
+/// Readiness events taken at once.
+const EVENTS_MAX: usize = 256;
+/// A worker that makes progress ends the pause of the control thread at once; this is for one that was lost.
+const PAUSE_MAX: Duration = Duration::from_millis(5);
+
+/// How the forwarding plane is to run.
+#[derive(Clone, Debug)]
+pub struct VswitchConfig {
+    /// Where the control socket is to be.
+    pub socket: PathBuf,
+    /// How many workers.
+    pub workers: usize,
+    /// Sessions each worker has room for.
+    pub flows_max_per_worker: usize,
+    /// Whether each worker is pinned to a core of its own.
+    pub pin: bool,
+    /// How ports are made; anything but the default is for tests.
+    pub ports: PortFactory,
+}
+
+impl VswitchConfig {
+    /// One pinned worker with room for half a million sessions.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
+            workers: 1,
+            flows_max_per_worker: 1 << 19,
+            pin: true,
+            ports: PortFactory::default(),
+        }
+    }
+}
+
+/// Runs the forwarding plane until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it could not start, or why its control thread could not go on.
+pub fn run(config: VswitchConfig) -> io::Result<()> {
+    let (sender, receiver) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
+    }
+    run_until(config, receiver)
+}
+
+/// Runs the forwarding plane until `stop` becomes readable or its other end is closed.
+///
+/// # Errors
+/// Why it could not start, or why its control thread could not go on.
+pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
+    if !(1..=WORKERS_MAX).contains(&config.workers) {
+        return Err(io::Error::new(ErrorKind::InvalidInput, format!("a switch has 1 to {WORKERS_MAX} workers")));
+    }
+    let clock = Clock::start();
+    let poll = Poll::new()?;
+    let socket = ControlSocket::bind(&config.socket, poll.registry(), LISTENER)?;
+    stop.set_nonblocking(true)?;
+    let mut stop = mio::net::UnixStream::from_std(stop);
+    poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
+    let control = Arc::new(Waker::new(poll.registry(), WORKERS)?);
+    let (switch, threads) = start_workers(config, control, clock)?;
+    let mut control_loop = ControlLoop { poll, socket, switch, clock };
+    let result = control_loop.run();
+    control_loop.switch.close_all(&mut ThreadPacer(clock));
+    let ControlLoop { switch, .. } = control_loop;
+    threads.join(&switch);
+    result
+}
+
+struct WorkerThreads {
+    handles: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl WorkerThreads {
+    fn join(self, switch: &Switch) {
+        self.stop.store(true, Ordering::Release);
+        switch.doorbells().iter().for_each(crate::doorbell::Doorbell::ring);
+        for handle in self.handles {
+            // A worker that panics takes the process with it, so there is nothing to learn here.
+            let _ = handle.join();
+        }
+    }
+}
+
+fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io::Result<(Switch, WorkerThreads)> {
+    let cores = if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
+    let core_of = |worker: usize| (!cores.is_empty()).then(|| cores[worker % cores.len()].id);
+    let (mut polls, mut wirings) = (Vec::new(), Vec::new());
+    for worker in 0..config.workers {
+        let poll = Poll::new()?;
+        let (waker, registry) = (Waker::new(poll.registry(), DOORBELL)?, poll.registry().try_clone()?);
+        wirings.push(WorkerWiring { waker, registry, core: core_of(worker) });
+        polls.push(poll);
+    }
+    let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
+    let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports: config.ports };
+    let (switch, workers) = assemble(config, wirings, Some(control));
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut handles = Vec::new();
+    for (worker, poll) in workers.into_iter().zip(polls) {
+        let (doorbells, core, stop) = (switch.doorbells(), core_of(worker.number()), Arc::clone(&stop));
+        handles.push(WorkerLoop { poll, doorbells, core, stop, clock }.spawn(worker)?);
+    }
+    Ok((switch, WorkerThreads { handles, stop }))
+}
+
+/// From the random source of the system, so that no stranger can aim at one chain of a flow table.
+fn secret() -> io::Result<[u64; 2]> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let both = u128::from_ne_bytes(bytes);
+    Ok([both as u64, (both >> 64) as u64])
+}
+
+/// Waits for worker threads.
+struct ThreadPacer(Clock);
+
+impl Pacer for ThreadPacer {
+    fn now(&self) -> Time {
+        self.0.now()
+    }
+
+    fn pause(&mut self) {
+        std::thread::park_timeout(PAUSE_MAX);
+    }
+}
+
+struct ControlLoop {
+    poll: Poll,
+    socket: ControlSocket,
+    switch: Switch,
+    clock: Clock,
+}
+
+impl ControlLoop {
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut has_more = false;
+        loop {
+            let timeout = if has_more { Some(Duration::ZERO) } else { self.until_next_tick() };
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            for event in &events {
+                match event.token() {
+                    STOP => return Ok(()),
+                    LISTENER => self.socket.accept(self.poll.registry()),
+                    WORKERS => {}
+                    connection => self.socket.mark_ready(connection),
+                }
+            }
+            let mut pacer = ThreadPacer(self.clock);
+            let switch = &mut self.switch;
+            has_more = self.socket.serve(&mut |line| answer(switch, line, &mut pacer));
+            self.switch.tick(&mut ThreadPacer(self.clock));
+        }
+    }
+
+    fn until_next_tick(&self) -> Option<Duration> {
+        let next = self.switch.next_tick()?;
+        Some(Duration::from_nanos(next.as_ns().saturating_sub(self.clock.now().as_ns())))
+    }
+}
+
+fn answer(switch: &mut Switch, line: &[u8], pacer: &mut dyn Pacer) -> Vec<u8> {
+    let reply = match protocol::read::<Request>(line) {
+        Ok(request) => switch.answer(request, pacer),
+        Err(refusal) => refused(refusal),
+    };
+    let line = protocol::write(&reply);
+    if line.len() <= vswitch_core::limits::MESSAGE_BYTES_MAX {
+        return line;
+    }
+    let text = "the reply would be too long; ask for less at once";
+    protocol::write(&Reply { id: reply.id, ..refused(Refusal::new("limit", "", text)) })
+}
+
+fn refused(refusal: Refusal) -> Reply {
+    Reply { version: VERSION, id: 0, body: ReplyBody::Refused { refusals: vec![refusal] } }
+}

@@ -1,0 +1,77 @@
+//! Packets for an ENI of another worker: one bounded ring for each ordered pair of workers, and a ring on which the
+//! buffers come back, so that each worker's pool keeps what it was made with.
+
+use crossbeam::queue::ArrayQueue;
+use std::sync::Arc;
+use vswitch_core::ids::EniIndex;
+use vswitch_core::limits::{BURST_PACKETS, HANDOFF_PACKETS};
+use vswitch_core::packet::{FrameBuffer, Packet};
+
+/// Buffers that one worker may have in rings to all others together, however many there are.
+const HANDOFF_BUFFERS_MAX: usize = 8 * HANDOFF_PACKETS;
+
+/// Buffers in the pool of each of `workers` workers: bursts in work, and packets in the rings of others.
+pub const fn pool_buffers(workers: usize) -> usize {
+    let in_rings = HANDOFF_PACKETS * (workers - 1);
+    4 * BURST_PACKETS + if in_rings < HANDOFF_BUFFERS_MAX { in_rings } else { HANDOFF_BUFFERS_MAX }
+}
+
+/// A packet between two workers.
+#[derive(Debug)]
+pub struct Handoff {
+    /// The packet, judged by its sender's egress.
+    pub packet: Packet,
+    /// The ENI it goes to.
+    pub to: EniIndex,
+    /// Which of the ENIs that ever had this number is meant.
+    pub incarnation: u32,
+}
+
+/// The way from one worker to one other.
+#[derive(Debug)]
+pub struct Link {
+    /// Packets, in order.
+    pub packets: ArrayQueue<Handoff>,
+    /// Buffers of such packets on their way back. Never full: it holds as many as the sender's pool.
+    pub returns: ArrayQueue<FrameBuffer>,
+}
+
+/// One worker's ends of all links, by the number of the other worker; none for itself.
+#[derive(Clone, Debug)]
+pub struct Links {
+    /// Links on which this worker sends.
+    pub outbound: Vec<Option<Arc<Link>>>,
+    /// Links on which it receives.
+    pub inbound: Vec<Option<Arc<Link>>>,
+}
+
+/// Connects `workers` workers with each other; the ends of each, by its number.
+pub fn connect(workers: usize) -> Vec<Links> {
+    let mut ends = vec![Links { outbound: vec![None; workers], inbound: vec![None; workers] }; workers];
+    for from in 0..workers {
+        for to in (0..workers).filter(|to| *to != from) {
+            let (packets, returns) = (ArrayQueue::new(HANDOFF_PACKETS), ArrayQueue::new(pool_buffers(workers)));
+            let link = Arc::new(Link { packets, returns });
+            ends[from].outbound[to] = Some(Arc::clone(&link));
+            ends[to].inbound[from] = Some(link);
+        }
+    }
+    ends
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_shares_one_link_in_each_direction() {
+        let ends = connect(3);
+        for from in 0..3 {
+            assert!(ends[from].outbound[from].is_none() && ends[from].inbound[from].is_none());
+            for to in (0..3).filter(|to| *to != from) {
+                let (out, inn) = (ends[from].outbound[to].as_ref().unwrap(), ends[to].inbound[from].as_ref().unwrap());
+                assert!(Arc::ptr_eq(out, inn));
+            }
+        }
+    }
+}

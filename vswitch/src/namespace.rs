@@ -1,0 +1,176 @@
+//! Named network namespaces, as `ip netns` keeps them: files of `/run/netns` on which a namespace is mounted.
+//!
+//! A thread is moved into a namespace, never the process: [`within`] starts one for each piece of work. What the
+//! switch made it notes down under `/run/sluice/namespaces`, so that a later process of the switch may remove it, and
+//! never removes one that somebody else made.
+
+use crate::sys;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::thread::LinkNameSpaceType;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const DIRECTORY: &str = "/run/netns";
+const MADE_DIRECTORY: &str = "/run/sluice/namespaces";
+/// `NSFS_MAGIC` of `linux/magic.h`: what a file says that a namespace is mounted on.
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// Which namespace a name means at the moment: another one of the same name has another identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn text(self) -> String {
+        format!("{}:{}\n", self.device, self.inode)
+    }
+}
+
+/// The namespace that the name means now.
+///
+/// # Errors
+/// `NotFound` if there is none of the name, and an explanation if the file is not a namespace.
+pub fn identity(name: &str) -> io::Result<Identity> {
+    let path = path(name)?;
+    let status = rustix::fs::stat(&path).map_err(|error| explain(name, error.into()))?;
+    let file_system = rustix::fs::statfs(&path).map_err(|error| explain(name, error.into()))?;
+    if file_system.f_type as u64 != NSFS_MAGIC {
+        let text = format!("{} exists, and no namespace is mounted on it", path.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
+    Ok(Identity { device: status.st_dev, inode: status.st_ino })
+}
+
+/// Runs `work` on a thread of its own inside the named namespace.
+///
+/// # Errors
+/// What went wrong on the way into the namespace, or in `work`.
+pub fn within<T: Send>(name: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    on_own_thread(|| {
+        enter(name)?;
+        work()
+    })
+}
+
+/// Makes the named namespace unless it exists, and notes that the switch made it.
+///
+/// # Errors
+/// What the kernel says, with the name.
+pub fn ensure(name: &str) -> io::Result<()> {
+    if identity(name).is_ok() {
+        return Ok(());
+    }
+    let target = path(name)?;
+    make_directory().map_err(|error| explain(name, error))?;
+    match fs::OpenOptions::new().write(true).create_new(true).open(&target) {
+        // A file that no namespace is mounted on is left over from a removal that was interrupted.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(explain(name, error)),
+        _ => {}
+    }
+    let made = on_own_thread(|| {
+        sys::enter_new_network_namespace()?;
+        Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", &target)?)
+    });
+    if let Err(error) = made {
+        // The file may be gone already; the error to tell is the one that made the namespace fail.
+        let _ = fs::remove_file(&target);
+        return Err(explain(name, error));
+    }
+    let identity = identity(name)?;
+    fs::create_dir_all(MADE_DIRECTORY)?;
+    fs::write(note(name), identity.text())
+}
+
+/// Whether the switch, this process or an earlier one, made the namespace that the name means now.
+pub fn is_made_by_switch(name: &str) -> bool {
+    let noted = fs::read_to_string(note(name));
+    matches!((identity(name), noted), (Ok(identity), Ok(noted)) if noted == identity.text())
+}
+
+/// Removes the namespace if the switch made it; leaves it alone otherwise.
+///
+/// # Errors
+/// What the kernel says, with the name.
+pub fn remove_if_made(name: &str) -> io::Result<()> {
+    let is_ours = is_made_by_switch(name);
+    if let Err(error) = fs::remove_file(note(name))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(explain(name, error));
+    }
+    if !is_ours {
+        return Ok(());
+    }
+    let path = path(name)?;
+    rustix::mount::unmount(&path, UnmountFlags::DETACH).map_err(|error| explain(name, error.into()))?;
+    fs::remove_file(&path).map_err(|error| explain(name, error))
+}
+
+/// Replaces this process with the command `argv`, run inside the named namespace. Returns only if that failed.
+pub fn exec(name: &str, argv: &[OsString]) -> io::Error {
+    let Some((program, arguments)) = argv.split_first() else {
+        return io::Error::new(io::ErrorKind::InvalidInput, "no command is given");
+    };
+    // After `exec` the process is what its calling thread was, namespace included.
+    if let Err(error) = enter(name) {
+        return error;
+    }
+    let error = Command::new(program).args(arguments).exec();
+    io::Error::new(error.kind(), format!("{}: {error}", Path::new(program).display()))
+}
+
+fn enter(name: &str) -> io::Result<()> {
+    identity(name)?;
+    let namespace = rustix::fs::open(path(name)?, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| explain(name, error.into()))?;
+    rustix::thread::move_into_link_name_space(rustix::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network))
+        .map_err(|error| explain(name, error.into()))
+}
+
+/// The thread ends with its work: no thread that serves anything else is ever inside a guest's namespace.
+fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("namespace".into()).spawn_scoped(scope, work)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Makes `/run/netns` as `ip netns add` does: shared, so that namespaces appear in the mount namespaces of others.
+fn make_directory() -> io::Result<()> {
+    fs::create_dir_all(DIRECTORY)?;
+    let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    match rustix::mount::mount_change(DIRECTORY, shared) {
+        // Not a mount point yet.
+        Err(rustix::io::Errno::INVAL) => {
+            rustix::mount::mount_bind_recursive(DIRECTORY, DIRECTORY)?;
+            Ok(rustix::mount::mount_change(DIRECTORY, shared)?)
+        }
+        result => Ok(result?),
+    }
+}
+
+fn path(name: &str) -> io::Result<PathBuf> {
+    let is_plain = !name.is_empty() && name.len() <= 255 && !name.contains(['/', '\0']) && name != "." && name != "..";
+    if is_plain {
+        return Ok(Path::new(DIRECTORY).join(name));
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{name}' cannot be the name of a namespace")))
+}
+
+fn note(name: &str) -> PathBuf {
+    Path::new(MADE_DIRECTORY).join(name.replace('/', "_"))
+}
+
+fn explain(name: &str, error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::NotFound {
+        return io::Error::new(error.kind(), format!("network namespace {name} does not exist"));
+    }
+    io::Error::new(error.kind(), format!("network namespace {name}: {error}"))
+}

@@ -1,0 +1,209 @@
+//! A port in memory: tests and benches are its guest. Deterministic, bounded, and without allocation once warm.
+
+use crate::port::pool::BufferPool;
+use crate::port::{Port, Received, Sent};
+use crossbeam::queue::ArrayQueue;
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::{AsFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use vswitch_core::ids::EniId;
+use vswitch_core::limits::FRAME_BYTES_MAX;
+use vswitch_core::packet::{FrameBuffer, Packet};
+
+/// Frames that a memory port holds in each direction, unless told otherwise.
+const FRAMES_MAX_DEFAULT: usize = 256;
+
+/// Frames on their way in one direction, and empty buffers on their way back.
+#[derive(Debug)]
+struct Lane {
+    frames: ArrayQueue<FrameBuffer>,
+    spare: ArrayQueue<FrameBuffer>,
+}
+
+impl Lane {
+    fn new(frames_max: usize) -> Self {
+        Self { frames: ArrayQueue::new(frames_max), spare: ArrayQueue::new(frames_max) }
+    }
+
+    fn push(&self, frame: &[u8]) -> bool {
+        if self.frames.is_full() {
+            return false;
+        }
+        let mut buffer = self.spare.pop().unwrap_or_else(|| FrameBuffer::with_capacity(FRAME_BYTES_MAX));
+        buffer.fill(frame);
+        self.frames.push(buffer).is_ok()
+    }
+
+    fn pop<T>(&self, take: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let buffer = self.frames.pop()?;
+        let taken = take(buffer.frame());
+        // No room for the buffer means that there are spares enough.
+        let _ = self.spare.push(buffer);
+        Some(taken)
+    }
+}
+
+#[derive(Debug)]
+struct Cable {
+    from_guest: Lane,
+    to_guest: Lane,
+    is_cut: AtomicBool,
+    bell: Option<OwnedFd>,
+}
+
+/// The switch's end.
+#[derive(Debug)]
+pub struct MemoryPort(Arc<Cable>);
+
+/// The guest's end. Clones are the same end.
+#[derive(Clone, Debug)]
+pub struct MemoryGuest(Arc<Cable>);
+
+impl MemoryGuest {
+    /// Sends a frame to the switch; false if the queue is full.
+    pub fn inject(&self, frame: &[u8]) -> bool {
+        let is_taken = self.0.from_guest.push(frame);
+        if let Some(bell) = &self.0.bell {
+            // The counter can only be full if nobody ever read it, and then it is readable already.
+            let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+        }
+        is_taken
+    }
+
+    /// The next frame from the switch.
+    pub fn collect(&self) -> Option<Vec<u8>> {
+        self.collect_with(<[u8]>::to_vec)
+    }
+
+    /// The next frame from the switch, looked at in place.
+    pub fn collect_with<T>(&self, take: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.0.to_guest.pop(take)
+    }
+
+    /// Frames that wait to be collected.
+    pub fn waiting(&self) -> usize {
+        self.0.to_guest.frames.len()
+    }
+
+    /// Makes the port fail from its next use on (true), or lets it be opened again (false).
+    pub fn cut(&self, is_cut: bool) {
+        self.0.is_cut.store(is_cut, Ordering::Release);
+        if let Some(bell) = &self.0.bell {
+            let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl MemoryPort {
+    fn check(&self) -> io::Result<()> {
+        if self.0.is_cut.load(Ordering::Acquire) {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "memory port: cut by its guest"));
+        }
+        Ok(())
+    }
+}
+
+impl Port for MemoryPort {
+    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
+        self.check()?;
+        for _ in 0..packets_max {
+            let Some(mut buffer) = pool.take() else { break };
+            if self.0.from_guest.pop(|frame| buffer.fill(frame)).is_none() {
+                pool.put(buffer);
+                return Ok(Received::Drained);
+            }
+            burst.push(Packet::new(buffer));
+        }
+        Ok(Received::MaybeMore)
+    }
+
+    fn send(&mut self, burst: &[Packet]) -> io::Result<Sent> {
+        self.check()?;
+        let taken = burst.iter().take_while(|packet| self.0.to_guest.push(packet.buffer.frame())).count();
+        Ok(if taken == burst.len() { Sent::All } else { Sent::Full(taken) })
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        self.0.bell.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// Where the guests' ends of memory ports are found, by ENI. Clones are the same hub.
+#[derive(Clone, Debug)]
+pub struct MemoryHub {
+    cables: Arc<Mutex<BTreeMap<EniId, Arc<Cable>>>>,
+    frames_max: usize,
+    has_bells: bool,
+}
+
+impl Default for MemoryHub {
+    fn default() -> Self {
+        Self::new(FRAMES_MAX_DEFAULT, false)
+    }
+}
+
+impl MemoryHub {
+    /// A hub whose ports hold `frames_max` frames in each direction. With bells, injecting wakes a worker that
+    /// sleeps, at the cost of a system call; without, a worker must be turned by hand.
+    pub fn new(frames_max: usize, has_bells: bool) -> Self {
+        Self { cables: Arc::default(), frames_max, has_bells }
+    }
+
+    /// The guest's end of the ENI's port, whether the port is open or not.
+    pub fn guest(&self, eni: &EniId) -> MemoryGuest {
+        MemoryGuest(self.cable(eni))
+    }
+
+    pub(crate) fn open(&self, eni: &EniId) -> MemoryPort {
+        MemoryPort(self.cable(eni))
+    }
+
+    fn cable(&self, eni: &EniId) -> Arc<Cable> {
+        let make = || {
+            let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+            let bell = if self.has_bells { eventfd(0, flags).ok() } else { None };
+            let (from_guest, to_guest) = (Lane::new(self.frames_max), Lane::new(self.frames_max));
+            Arc::new(Cable { from_guest, to_guest, is_cut: AtomicBool::new(false), bell })
+        };
+        Arc::clone(self.cables.lock().entry(eni.clone()).or_insert_with(make))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_pass_in_order_and_within_bounds() {
+        let hub = MemoryHub::new(2, true);
+        let eni = EniId::from("eni-1");
+        let (guest, mut port) = (hub.guest(&eni), hub.open(&eni));
+        assert!(guest.inject(b"one") && guest.inject(b"two"));
+        assert!(!guest.inject(b"three"), "the queue holds two");
+        let (mut pool, mut burst) = (BufferPool::new(4), Vec::new());
+        port.receive(&mut pool, &mut burst, 1).unwrap();
+        port.receive(&mut pool, &mut burst, 8).unwrap();
+        let frames: Vec<_> = burst.iter().map(|packet| packet.buffer.frame()).collect();
+        assert_eq!(frames, [b"one", b"two"]);
+        assert_eq!(pool.free_count(), 2);
+        burst.push(Packet::new(pool.take().unwrap()));
+        assert_eq!(port.send(&burst).unwrap(), Sent::Full(2));
+        assert_eq!(guest.collect().as_deref(), Some(&b"one"[..]));
+    }
+
+    #[test]
+    fn a_cut_port_fails_until_it_is_mended() {
+        let hub = MemoryHub::default();
+        let eni = EniId::from("eni-1");
+        let mut port = hub.open(&eni);
+        hub.guest(&eni).cut(true);
+        assert!(port.send(&[]).is_err());
+        hub.guest(&eni).cut(false);
+        assert_eq!(port.send(&[]).unwrap(), Sent::All);
+    }
+}

@@ -1,0 +1,130 @@
+//! Where frames enter and leave. A port moves bytes in bursts and judges nothing.
+//!
+//! The worker that owns a port calls it; [`open`] runs on the control thread, where it may take its time. A port that
+//! fails says so with an `io::Error` and is not called again: the control thread closes it and opens another.
+
+pub mod memory;
+pub mod pool;
+pub mod tap;
+pub mod wrap;
+
+use crate::netlink::Interface;
+use pool::BufferPool;
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use vswitch_core::desired;
+use vswitch_core::ids::EniId;
+use vswitch_core::limits::ETHERNET_HEADER_BYTES;
+use vswitch_core::packet::Packet;
+
+/// How far a burst got on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Every packet is out.
+    All,
+    /// The port took this many packets and has no room for the next.
+    Full(usize),
+    /// The port took this many packets; the far end has its link down for now.
+    LinkDown(usize),
+}
+
+/// What a port has left after a burst was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Nothing: the next frame makes the port's descriptor readable anew.
+    Drained,
+    /// There may be more: the burst or the pool came to its end first.
+    MaybeMore,
+}
+
+/// A source and sink of frames, owned by one worker.
+pub trait Port: Send + fmt::Debug {
+    /// Receives up to `packets_max` packets into buffers of the pool and appends them to the burst, in order.
+    ///
+    /// # Errors
+    /// The port has failed for good. Packets received before the failure are in the burst.
+    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received>;
+
+    /// Sends a burst in order.
+    ///
+    /// # Errors
+    /// The port has failed for good.
+    fn send(&mut self, burst: &[Packet]) -> io::Result<Sent>;
+
+    /// What becomes readable when the port has frames; a port without is asked at every turn.
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// What a running port was, or a wished-for port should be, opened from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortWish {
+    /// What the desired state says.
+    pub port: desired::Port,
+    /// What to set on the device; none where the guest configures its own end.
+    pub interface: Option<Interface>,
+}
+
+impl PortWish {
+    /// The name of the kind of port, as in `PortStatus`.
+    pub fn kind(&self) -> &'static str {
+        match self.port {
+            desired::Port::Tap(_) => "tap",
+            desired::Port::Memory => "memory",
+        }
+    }
+
+    /// The TAP device, if it is one.
+    pub fn tap(&self) -> Option<&desired::TapPort> {
+        match &self.port {
+            desired::Port::Tap(tap) => Some(tap),
+            desired::Port::Memory => None,
+        }
+    }
+
+    /// The longest frame that it may carry, bytes.
+    pub fn frame_bytes_max(&self) -> usize {
+        let mtu_bytes = self.tap().map_or(vswitch_core::limits::MTU_BYTES_MAX, |tap| tap.mtu_bytes.into());
+        mtu_bytes + ETHERNET_HEADER_BYTES
+    }
+
+    /// The device that this port alone may hold, by its name and namespace.
+    pub fn device(&self) -> Option<(&str, Option<&str>)> {
+        self.tap().map(|tap| (tap.device.as_str(), tap.namespace.as_deref()))
+    }
+
+    /// Whether `other` can be had by setting this running port anew, without opening another.
+    pub fn can_become(&self, other: &Self) -> bool {
+        self.device().is_some()
+            && self.device() == other.device()
+            && self.tap().map(|tap| tap.configure) == other.tap().map(|tap| tap.configure)
+    }
+}
+
+/// How ports are made, and what tests may put around them.
+#[derive(Clone, Debug, Default)]
+pub struct PortFactory {
+    /// Where the far ends of memory ports are found.
+    pub memory: memory::MemoryHub,
+    /// Faults to inject into every port.
+    pub faults: Option<wrap::Faults>,
+}
+
+impl PortFactory {
+    /// Opens the port of an ENI.
+    ///
+    /// # Errors
+    /// Why it cannot be opened now, naming device and namespace.
+    pub fn open(&self, eni: &EniId, wish: &PortWish) -> io::Result<Box<dyn Port>> {
+        let port: Box<dyn Port> = match &wish.port {
+            desired::Port::Tap(tap) => Box::new(tap::Tap::open(tap, wish.interface.as_ref())?),
+            desired::Port::Memory => Box::new(self.memory.open(eni)),
+        };
+        Ok(match self.faults {
+            Some(faults) => Box::new(wrap::Faulty::new(port, faults)),
+            None => port,
+        })
+    }
+}

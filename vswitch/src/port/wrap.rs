@@ -1,0 +1,136 @@
+//! Ports around ports: faults, seeded so that a failing run replays.
+
+use crate::port::pool::BufferPool;
+use crate::port::{Port, Received, Sent};
+use std::io;
+use std::os::fd::BorrowedFd;
+use vswitch_core::packet::Packet;
+
+/// How often what happens to a packet, in packets of a million.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Where the dice start.
+    pub seed: u64,
+    /// Packets that vanish.
+    pub lost: u32,
+    /// Packets that come twice.
+    pub doubled: u32,
+    /// Packets that change places with the next of their burst.
+    pub swapped: u32,
+}
+
+const MILLION: u64 = 1_000_000;
+
+/// A port with faults in both directions.
+#[derive(Debug)]
+pub struct Faulty {
+    port: Box<dyn Port>,
+    faults: Faults,
+    dice: u64,
+}
+
+impl Faulty {
+    /// Puts faults around a port.
+    pub fn new(port: Box<dyn Port>, faults: Faults) -> Self {
+        // Xorshift stands still at zero.
+        Self { port, faults, dice: faults.seed.max(1) }
+    }
+
+    fn happens(&mut self, per_million: u32) -> bool {
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        self.dice % MILLION < u64::from(per_million)
+    }
+}
+
+impl Port for Faulty {
+    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
+        let start = burst.len();
+        let result = self.port.receive(pool, burst, packets_max);
+        let mut at = start;
+        while at < burst.len() {
+            if self.happens(self.faults.lost) {
+                pool.put(burst.remove(at).buffer);
+                continue;
+            }
+            if at > start && self.happens(self.faults.swapped) {
+                burst.swap(at - 1, at);
+            }
+            if burst.len() - start < packets_max
+                && self.happens(self.faults.doubled)
+                && let Some(mut twin) = pool.take()
+            {
+                twin.fill(burst[at].buffer.frame());
+                at += 1;
+                burst.insert(at, Packet::new(twin));
+            }
+            at += 1;
+        }
+        result
+    }
+
+    fn send(&mut self, burst: &[Packet]) -> io::Result<Sent> {
+        let mut at = 0;
+        while at < burst.len() {
+            let is_swapped = at + 1 < burst.len() && self.happens(self.faults.swapped);
+            let pair = if is_swapped { [Some(at + 1), Some(at)] } else { [Some(at), None] };
+            for number in pair.into_iter().flatten() {
+                if self.happens(self.faults.lost) {
+                    continue;
+                }
+                for _ in 0..=u8::from(self.happens(self.faults.doubled)) {
+                    match self.port.send(&burst[number..=number])? {
+                        Sent::All => {}
+                        Sent::Full(_) => return Ok(Sent::Full(at)),
+                        Sent::LinkDown(_) => return Ok(Sent::LinkDown(at)),
+                    }
+                }
+            }
+            at += 1 + usize::from(is_swapped);
+        }
+        Ok(Sent::All)
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        self.port.readiness()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::memory::MemoryHub;
+    use vswitch_core::ids::EniId;
+
+    fn run(faults: Faults) -> Vec<u8> {
+        let hub = MemoryHub::default();
+        let eni = EniId::from("eni-1");
+        let guest = hub.guest(&eni);
+        let mut port = Faulty::new(Box::new(hub.open(&eni)), faults);
+        for number in 0..100 {
+            guest.inject(&[number]);
+        }
+        let (mut pool, mut burst) = (BufferPool::new(200), Vec::new());
+        port.receive(&mut pool, &mut burst, 200).unwrap();
+        assert_eq!(pool.free_count() + burst.len(), 200, "no buffer is lost");
+        assert_eq!(port.send(&burst).unwrap(), Sent::All);
+        std::iter::from_fn(|| guest.collect().map(|frame| frame[0])).collect()
+    }
+
+    #[test]
+    fn without_faults_nothing_changes() {
+        assert_eq!(run(Faults { seed: 7, ..Faults::default() }), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_seed_replays() {
+        let faults = Faults { seed: 7, lost: 100_000, doubled: 100_000, swapped: 100_000 };
+        let frames = run(faults);
+        assert_eq!(frames, run(faults));
+        assert_ne!(frames, run(Faults { seed: 8, ..faults }));
+        assert!(frames.windows(2).any(|pair| pair[0] == pair[1]), "some came twice");
+        assert!(frames.windows(2).any(|pair| pair[0] > pair[1]), "some changed places");
+        assert!((0..100).any(|number| !frames.contains(&number)), "some vanished");
+    }
+}

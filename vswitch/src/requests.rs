@@ -1,0 +1,144 @@
+//! Requests of the control protocol to calls of the switch, and back.
+
+use crate::switch::{Pacer, PortState, Switch};
+use crate::worker_desk::{Answer, Question};
+use vswitch_core::desired::{Desired, Direction};
+use vswitch_core::ids::{EniId, EniIndex};
+use vswitch_core::protocol::{
+    Delta, PacketDescription, Refusal, Reply, ReplyBody, Request, RequestBody, Status, VERSION,
+};
+use vswitch_core::trace::{Explanation, JudgementReport};
+use vswitch_core::verdict::{DropReason, Verdict};
+
+impl Switch {
+    /// Answers one request.
+    pub fn answer(&mut self, request: Request, pacer: &mut dyn Pacer) -> Reply {
+        let body = match request.body {
+            RequestBody::Status => Ok(ReplyBody::Status(self.status(pacer))),
+            RequestBody::Replace { generation, desired } => self.replace(desired, generation, pacer),
+            RequestBody::Apply { base, generation, delta } => self.change(base, generation, delta, pacer),
+            RequestBody::Ports => Ok(ReplyBody::Ports { ports: self.port_statuses() }),
+            RequestBody::Stats { eni } => self.known(eni.as_ref(), "eni").map(|()| {
+                let enis = self.eni_stats(eni.as_ref(), pacer);
+                ReplyBody::Stats { enis }
+            }),
+            RequestBody::Flows { eni, limit } => self.known(eni.as_ref(), "eni").map(|()| {
+                let (flows, truncated) = self.flows(eni.as_ref(), limit, pacer);
+                ReplyBody::Flows { flows, truncated }
+            }),
+            RequestBody::Explain { packet } => {
+                self.explain(packet, pacer).map(ReplyBody::Explained).map_err(|refusal| vec![refusal])
+            }
+        };
+        let body = body.unwrap_or_else(|refusals| ReplyBody::Refused { refusals });
+        Reply { version: VERSION, id: request.id, body }
+    }
+
+    fn status(&mut self, pacer: &mut dyn Pacer) -> Status {
+        let workers = self.worker_statuses(pacer);
+        Status {
+            generation: self.generation(),
+            process_id: std::process::id(),
+            uptime_ms: pacer.now().as_ns() / 1_000_000,
+            enis: self.desired.enis.len(),
+            flows: workers.iter().map(|worker| worker.flows).sum(),
+            workers,
+        }
+    }
+
+    fn replace(&mut self, desired: Desired, generation: u64, pacer: &mut dyn Pacer) -> Result<ReplyBody, Vec<Refusal>> {
+        self.apply(desired, generation, pacer).map(ReplyBody::Applied)
+    }
+
+    fn change(
+        &mut self,
+        base: u64,
+        generation: u64,
+        delta: Delta,
+        pacer: &mut dyn Pacer,
+    ) -> Result<ReplyBody, Vec<Refusal>> {
+        let running = self.generation();
+        if base != running {
+            let text = format!("generation {running} is running, not {base}; send the whole state with replace");
+            return Err(vec![Refusal::new("generation-mismatch", "base", text)]);
+        }
+        let mut desired = self.desired.clone();
+        delta.apply(&mut desired);
+        self.replace(desired, generation, pacer)
+    }
+
+    fn known(&self, eni: Option<&EniId>, field: &str) -> Result<(), Vec<Refusal>> {
+        match eni {
+            Some(eni) => self.find(eni, field).map(drop).map_err(|refusal| vec![refusal]),
+            None => Ok(()),
+        }
+    }
+
+    fn find(&self, eni: &EniId, field: &str) -> Result<(usize, EniIndex), Refusal> {
+        let missing = || Refusal::new("unknown", field, format!("there is no ENI {eni}"));
+        self.placement.home(eni).ok_or_else(missing)
+    }
+
+    /// The way of a packet, by the workers that would judge it: egress at its sender's, ingress at its receiver's.
+    fn explain(&mut self, packet: PacketDescription, pacer: &mut dyn Pacer) -> Result<Explanation, Refusal> {
+        let receiver = packet.to.clone().map(|to| self.find(&to, "packet/to")).transpose()?;
+        let mut judgements = Vec::new();
+        let mut next = receiver.map(|(_, index)| index);
+        let mut verdict = None;
+        if let Some(from) = packet.from.clone() {
+            let place = self.find(&from, "packet/from")?;
+            let (report, after) = self.judge(place, Direction::Egress, &packet, pacer)?;
+            judgements.extend(report);
+            match after {
+                Verdict::Forward(to) if next.is_some_and(|next| next != to) => {
+                    let name = self.snapshot.eni_id(to).map_or("another", EniId::as_str);
+                    let text = format!("the route leads to {name}; leave the field out to follow the route");
+                    return Err(Refusal::new("invalid", "packet/to", text));
+                }
+                Verdict::Forward(to) => next = Some(to),
+                ended => verdict = Some(ended),
+            }
+        }
+        if verdict.is_none() {
+            let Some(index) = next else {
+                return Err(Refusal::new(
+                    "invalid",
+                    "packet/from",
+                    "name the ENI that sends, or the one that receives",
+                ));
+            };
+            let eni = self.snapshot.eni_id(index).cloned().unwrap_or_default();
+            let place = self.find(&eni, "packet/to")?;
+            let (report, after) = self.judge(place, Direction::Ingress, &packet, pacer)?;
+            judgements.extend(report);
+            let is_up = self.ports.get(&eni).is_some_and(|record| matches!(record.state, PortState::Up));
+            verdict =
+                Some(if after == Verdict::Deliver && !is_up { Verdict::Drop(DropReason::PortDown) } else { after });
+        }
+        let verdict = verdict.unwrap_or(Verdict::Drop(DropReason::EniGone));
+        Ok(Explanation { delivered: verdict == Verdict::Deliver, verdict: verdict_name(verdict).into(), judgements })
+    }
+
+    fn judge(
+        &mut self,
+        (worker, eni): (usize, EniIndex),
+        direction: Direction,
+        packet: &PacketDescription,
+        pacer: &mut dyn Pacer,
+    ) -> Result<(Option<JudgementReport>, Verdict), Refusal> {
+        let question = Question::Explain { eni, direction, packet: Box::new(packet.clone()) };
+        match self.ask(worker, question, pacer) {
+            Some(Answer::Explained(explained)) => explained,
+            _ => Err(Refusal::new("timeout", format!("workers/{worker}"), "the worker did not answer in time")),
+        }
+    }
+}
+
+fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Forward(_) => "forward",
+        Verdict::Deliver => "deliver",
+        Verdict::Answer => "answer",
+        Verdict::Drop(reason) => reason.name(),
+    }
+}

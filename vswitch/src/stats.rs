@@ -1,0 +1,95 @@
+//! Gathers what workers and ports tell of themselves into the reports of the protocol.
+
+use crate::switch::{Pacer, PortRecord, PortState, Switch};
+use crate::worker_desk::{Answer, Question};
+use vswitch_core::ids::{EniId, EniIndex};
+use vswitch_core::protocol::{EniStats, FlowDescription, PortStatus, WorkerStatus};
+
+/// ENIs whose counters a worker gathers in one turn: the packet path waits meanwhile.
+const ENIS_PER_QUESTION: usize = 64;
+/// Sessions a worker reports at most, for the same reason.
+const FLOWS_REPORTED_MAX: usize = 10_000;
+
+impl Switch {
+    /// The state of all ports.
+    pub fn port_statuses(&self) -> Vec<PortStatus> {
+        self.ports.iter().map(|(eni, record)| port_status(eni, record)).collect()
+    }
+
+    /// The ports that are configured and not up.
+    pub fn ports_down(&self) -> Vec<PortStatus> {
+        let is_down = |(_, record): &(&EniId, &PortRecord)| matches!(record.state, PortState::Down { .. });
+        self.ports.iter().filter(is_down).map(|(eni, record)| port_status(eni, record)).collect()
+    }
+
+    /// Each worker's load.
+    pub fn worker_statuses(&mut self, pacer: &mut dyn Pacer) -> Vec<WorkerStatus> {
+        let workers = self.workers.len();
+        let status = |worker: usize| {
+            let (core, enis) = (self.workers[worker].core, self.placement.load(worker));
+            let Some(Answer::Load { flows, flows_max, tally }) = self.ask(worker, Question::Load, pacer) else {
+                return None;
+            };
+            let (turns_busy, turns_idle, sleeps) = (tally.turns_busy, tally.turns_idle, tally.sleeps);
+            Some(WorkerStatus { core, enis, flows, flows_max, turns_busy, turns_idle, sleeps })
+        };
+        (0..workers).filter_map(status).collect()
+    }
+
+    /// The counters of these ENIs, in the order of their names.
+    pub fn eni_stats(&mut self, only: Option<&EniId>, pacer: &mut dyn Pacer) -> Vec<EniStats> {
+        let mut by_worker: Vec<Vec<EniIndex>> = vec![Vec::new(); self.workers.len()];
+        let every = self.desired.enis.keys().filter(|eni| only.is_none_or(|only| only == *eni));
+        for (worker, index) in every.filter_map(|eni| self.placement.home(eni)) {
+            by_worker[worker].push(index);
+        }
+        let mut stats = Vec::new();
+        for (worker, enis) in by_worker.into_iter().enumerate() {
+            for chunk in enis.chunks(ENIS_PER_QUESTION) {
+                if let Some(Answer::Stats(some)) = self.ask(worker, Question::Stats(chunk.to_vec()), pacer) {
+                    stats.extend(some);
+                }
+            }
+        }
+        stats.sort_by(|one, other| one.eni.cmp(&other.eni));
+        stats
+    }
+
+    /// Sessions, at most `limit`, and whether there were more.
+    pub fn flows(&mut self, only: Option<&EniId>, limit: usize, pacer: &mut dyn Pacer) -> (Vec<FlowDescription>, bool) {
+        let limit = limit.min(FLOWS_REPORTED_MAX);
+        let home = only.and_then(|eni| self.placement.home(eni));
+        let mut flows = Vec::new();
+        for worker in 0..self.workers.len() {
+            // One more than asked for tells whether there are more.
+            let question = Question::Flows { eni: home.map(|(_, index)| index), limit: limit + 1 - flows.len() };
+            if flows.len() <= limit
+                && home.is_none_or(|(owner, _)| owner == worker)
+                && let Some(Answer::Flows(some)) = self.ask(worker, question, pacer)
+            {
+                flows.extend(some);
+            }
+        }
+        let is_truncated = flows.len() > limit;
+        flows.truncate(limit);
+        (flows, is_truncated)
+    }
+}
+
+fn port_status(eni: &EniId, record: &PortRecord) -> PortStatus {
+    let tap = record.wish.tap();
+    let error = match &record.state {
+        PortState::Up => None,
+        PortState::Down { error, .. } => Some(error.clone()),
+    };
+    PortStatus {
+        eni: eni.clone(),
+        kind: record.wish.kind().into(),
+        device: tap.map(|tap| tap.device.clone()),
+        namespace: tap.and_then(|tap| tap.namespace.clone()),
+        worker: record.worker,
+        up: error.is_none(),
+        error,
+        failures: record.failures,
+    }
+}

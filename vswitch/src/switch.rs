@@ -1,0 +1,533 @@
+//! The cold half of the switch: the desired state, the ports, and the steps from one generation to the next.
+//!
+//! It runs on the control thread. It knows the workers only by their desks and bells, so that it drives worker threads
+//! and workers turned by hand alike; how it waits for them is the [`Pacer`]'s affair.
+
+use crate::doorbell::Doorbell;
+use crate::handoff;
+use crate::namespace;
+use crate::placement::Placement;
+use crate::port::{Port, PortFactory, PortWish, tap};
+use crate::publish::{Publication, Published};
+use crate::reconcile::{Step, plan, wishes};
+use crate::worker::{Surroundings, Worker};
+use crate::worker_desk::{Answer, Command, Desk, Question};
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use vswitch_core::compile::compile;
+use vswitch_core::desired::Desired;
+use vswitch_core::eni::Shard;
+use vswitch_core::ids::{EniId, EniIndex};
+use vswitch_core::limits::WORKERS_MAX;
+use vswitch_core::protocol::{Applied, Refusal};
+use vswitch_core::snapshot::Snapshot;
+use vswitch_core::time::Time;
+
+/// How long the control thread waits for a worker before it gives up, ns.
+const PATIENCE_NS: u64 = 5_000_000_000;
+/// The pause before a port that failed is tried again, ns; it doubles with each try.
+const RETRY_FIRST_NS: u64 = 100_000_000;
+/// The longest pause between two tries, ns.
+const RETRY_MAX_NS: u64 = 5_000_000_000;
+/// Ports tried again at once, before other work has its turn.
+const RETRIES_PER_TICK: usize = 16;
+/// Time between two looks at whether the namespaces of the ports are still there, ns. The kernel keeps a namespace
+/// alive for as long as a TAP of it is open, so the device alone does not tell.
+const NAMESPACE_CHECK_NS: u64 = 1_000_000_000;
+
+/// Threads that close ports when many are closed at once.
+const CLOSING_THREADS: usize = 16;
+
+/// How to wait for workers.
+pub trait Pacer {
+    /// The time.
+    fn now(&self) -> Time;
+    /// Lets workers go on for a while. Returns early when one of them made progress.
+    fn pause(&mut self);
+}
+
+/// Turns workers by hand while the switch waits for them: for tests and simulation, on one thread, in virtual time.
+#[derive(Debug)]
+pub struct HandPacer<'a> {
+    /// The workers.
+    pub workers: &'a mut [Worker],
+    /// The virtual time. Each pause takes a microsecond.
+    pub now: Time,
+}
+
+impl Pacer for HandPacer<'_> {
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn pause(&mut self) {
+        self.now = self.now + 1_000;
+        for worker in &mut *self.workers {
+            worker.turn(self.now);
+        }
+    }
+}
+
+/// What a switch is made with.
+#[derive(Clone, Debug)]
+pub struct SwitchConfig {
+    /// How many workers.
+    pub workers: usize,
+    /// Sessions each worker has room for.
+    pub flows_max_per_worker: usize,
+    /// The secret of the flow tables' hash.
+    pub secret: [u64; 2],
+    /// How ports are made.
+    pub ports: PortFactory,
+}
+
+/// What connects a worker that has a thread with those that give it work.
+#[derive(Debug)]
+pub struct WorkerWiring {
+    /// Wakes it.
+    pub waker: mio::Waker,
+    /// Where its ports' descriptors are registered.
+    pub registry: mio::Registry,
+    /// The core it is pinned to.
+    pub core: Option<usize>,
+}
+
+#[derive(Debug)]
+pub(crate) enum PortState {
+    Up,
+    Down { error: String, retry_at: Time, pause_ns: u64 },
+}
+
+#[derive(Debug)]
+pub(crate) struct PortRecord {
+    pub(crate) wish: PortWish,
+    pub(crate) worker: usize,
+    pub(crate) slot: u32,
+    pub(crate) index: EniIndex,
+    pub(crate) state: PortState,
+    pub(crate) failures: u64,
+    namespace: Option<namespace::Identity>,
+}
+
+impl PortRecord {
+    fn namespace_name(&self) -> Option<&str> {
+        self.wish.tap().and_then(|tap| tap.namespace.as_deref())
+    }
+}
+
+pub(crate) struct WorkerHandle {
+    desk: Arc<Desk>,
+    registry: Option<mio::Registry>,
+    pub(crate) core: Option<usize>,
+}
+
+/// The switch without its workers.
+pub struct Switch {
+    factory: PortFactory,
+    publication: Arc<Publication>,
+    doorbells: Arc<[Doorbell]>,
+    pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) desired: Desired,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) placement: Placement,
+    pub(crate) ports: BTreeMap<EniId, PortRecord>,
+    generation: u64,
+    sequence: u64,
+    tickets: u64,
+    namespaces_checked: Time,
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (generation, ports) = (self.generation, self.ports.len());
+        formatter.debug_struct("Switch").field("generation", &generation).field("ports", &ports).finish_non_exhaustive()
+    }
+}
+
+/// Builds a switch of generation 0 and its workers. With as many `wirings` as workers, each worker can be given to a
+/// thread; without any, they are turned by hand. Events of workers wake `control`.
+///
+/// # Panics
+/// On a number of workers that is zero or above `WORKERS_MAX`.
+pub fn assemble(
+    config: SwitchConfig,
+    wirings: Vec<WorkerWiring>,
+    control: Option<Arc<mio::Waker>>,
+) -> (Switch, Vec<Worker>) {
+    assert!((1..=WORKERS_MAX).contains(&config.workers), "a switch has 1 to {WORKERS_MAX} workers");
+    let snapshot = compile(&Desired::default(), 0, None).expect("a state without objects has nothing to refuse");
+    let snapshot = Arc::new(snapshot);
+    let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), places: Vec::new() };
+    let publication = Arc::new(Publication::new(config.workers, first));
+    let mut wirings = wirings.into_iter();
+    let (mut bells, mut handles) = (Vec::new(), Vec::new());
+    for _ in 0..config.workers {
+        let desk = Arc::new(Desk::new(control.clone()));
+        let (waker, registry, core) = match wirings.next() {
+            Some(wiring) => (Some(wiring.waker), Some(wiring.registry), wiring.core),
+            None => (None, None, None),
+        };
+        bells.push(Doorbell::new(waker));
+        handles.push(WorkerHandle { desk, registry, core });
+    }
+    let doorbells: Arc<[Doorbell]> = bells.into();
+    let make = |(number, links): (usize, handoff::Links)| {
+        let (publication, desk) = (Arc::clone(&publication), Arc::clone(&handles[number].desk));
+        let doorbells = Arc::clone(&doorbells);
+        let surroundings = Surroundings { number, publication, links, desk, doorbells };
+        Worker::new(surroundings, Shard::new(config.flows_max_per_worker, config.secret))
+    };
+    let workers = handoff::connect(config.workers).into_iter().enumerate().map(make).collect();
+    let switch = Switch {
+        factory: config.ports,
+        publication,
+        doorbells,
+        placement: Placement::new(config.workers),
+        workers: handles,
+        desired: Desired::default(),
+        snapshot,
+        ports: BTreeMap::new(),
+        generation: 0,
+        sequence: 0,
+        tickets: 0,
+        namespaces_checked: Time::default(),
+    };
+    (switch, workers)
+}
+
+impl Switch {
+    /// The generation that all workers run.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The policy that all workers run.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// The bells of all workers, by their numbers.
+    pub fn doorbells(&self) -> Arc<[Doorbell]> {
+        Arc::clone(&self.doorbells)
+    }
+
+    /// Makes the switch be what `desired` says. When it returns, every worker judges by it and nothing that older
+    /// rules admitted is still on its way.
+    ///
+    /// # Errors
+    /// Every reason why the state cannot be; then nothing has changed. With the code `timeout`, a worker did not
+    /// cross in time: the state is published, and the promise above is not given.
+    pub fn apply(&mut self, desired: Desired, generation: u64, pacer: &mut dyn Pacer) -> Result<Applied, Vec<Refusal>> {
+        let started = pacer.now();
+        let snapshot = Arc::new(compile(&desired, generation, Some(&self.snapshot))?);
+        let compiled = pacer.now();
+        let wanted = wishes(&desired);
+        let running = self.ports.iter().map(|(eni, record)| (eni.clone(), record.wish.clone())).collect();
+        self.placement.follow(&snapshot);
+        self.snapshot = snapshot;
+        self.desired = desired;
+        let mut leaving = BTreeMap::new();
+        let mut departed = Departed::default();
+        let mut barrier = Ok(0);
+        for step in plan(&running, &wanted) {
+            match step {
+                Step::CloseFirst(eni) => {
+                    if let Some(record) = self.ports.remove(&eni) {
+                        self.close(record, &mut departed, pacer);
+                        departed.close();
+                    }
+                }
+                Step::Open(eni) => {
+                    if let Some(record) = self.ports.remove(&eni) {
+                        leaving.insert(eni.clone(), record);
+                    }
+                    self.open(&eni, &wanted[&eni], pacer);
+                }
+                Step::Publish => barrier = self.publish(generation, pacer),
+                Step::Adjust(eni) => self.adjust(&eni, &wanted[&eni], pacer),
+                Step::Close(eni) => {
+                    if let Some(record) = leaving.remove(&eni).or_else(|| self.ports.remove(&eni)) {
+                        self.close(record, &mut departed, pacer);
+                    }
+                }
+            }
+        }
+        departed.close();
+        self.remove_namespaces(departed.namespaces);
+        let compile_ns = compiled.as_ns() - started.as_ns();
+        let applied = |barrier_ns| Applied { generation, compile_ns, barrier_ns, ports_down: self.ports_down() };
+        barrier.map(applied).map_err(|refusal| vec![refusal])
+    }
+
+    fn publish(&mut self, generation: u64, pacer: &mut dyn Pacer) -> Result<u64, Refusal> {
+        let started = pacer.now();
+        self.sequence += 1;
+        let (sequence, ports) = (self.sequence, &self.ports);
+        let places = self.placement.table(|eni| ports.get(eni).map(|record| record.slot));
+        self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), places });
+        self.generation = generation;
+        self.ring_all();
+        let publication = Arc::clone(&self.publication);
+        let crossed = || publication.first_not_crossed(sequence).is_none().then_some(());
+        let is_crossed = wait_for(pacer, crossed).is_some();
+        if is_crossed && self.workers.len() > 1 {
+            publication.request_settle(sequence);
+            self.ring_all();
+            let settled = || publication.first_not_settled(sequence).is_none().then_some(());
+            wait_for(pacer, settled);
+        }
+        publication.free_retired();
+        let late = publication.first_not_crossed(sequence);
+        let late = late.or_else(|| publication.first_not_settled(sequence).filter(|_| self.workers.len() > 1));
+        match late {
+            None => Ok(pacer.now().as_ns() - started.as_ns()),
+            Some(worker) => {
+                let text =
+                    format!("published, but worker {worker} did not follow in {} s", PATIENCE_NS / 1_000_000_000);
+                Err(Refusal::new("timeout", format!("workers/{worker}"), text))
+            }
+        }
+    }
+
+    /// What is due by now: failures that workers reported, namespaces that are gone, ports to try again.
+    pub fn tick(&mut self, pacer: &mut dyn Pacer) {
+        self.take_events(pacer.now());
+        let now = pacer.now();
+        if now.as_ns() - self.namespaces_checked.as_ns() >= NAMESPACE_CHECK_NS {
+            self.namespaces_checked = now;
+            self.check_namespaces(pacer);
+        }
+        let is_due =
+            |record: &PortRecord| matches!(&record.state, PortState::Down { retry_at, .. } if *retry_at <= now);
+        let due = self.ports.iter().filter(|(_, record)| is_due(record)).map(|(eni, _)| eni.clone());
+        for eni in due.take(RETRIES_PER_TICK).collect::<Vec<_>>() {
+            self.try_again(&eni, pacer);
+        }
+        self.publication.free_retired();
+    }
+
+    /// When [`Switch::tick`] has something to do next, unless a worker wakes the control thread first.
+    pub fn next_tick(&self) -> Option<Time> {
+        let retry = |record: &PortRecord| match &record.state {
+            PortState::Down { retry_at, .. } => Some(*retry_at),
+            PortState::Up => record.namespace.map(|_| self.namespaces_checked + NAMESPACE_CHECK_NS),
+        };
+        self.ports.values().filter_map(retry).min()
+    }
+
+    /// Closes all ports and removes the namespaces that the switch made.
+    pub fn close_all(&mut self, pacer: &mut dyn Pacer) {
+        let mut departed = Departed::default();
+        for (_, record) in std::mem::take(&mut self.ports) {
+            self.close(record, &mut departed, pacer);
+        }
+        departed.close();
+        self.remove_namespaces(departed.namespaces);
+    }
+
+    /// Asks a worker and waits for its answer.
+    pub(crate) fn ask(&mut self, worker: usize, question: Question, pacer: &mut dyn Pacer) -> Option<Answer> {
+        let ticket = self.next_ticket();
+        self.command(worker, Command::Ask { question, ticket }, pacer)?;
+        wait_for(pacer, || self.workers[worker].desk.take_answer(ticket))
+    }
+
+    fn next_ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    fn command(&self, worker: usize, command: Command, pacer: &mut dyn Pacer) -> Option<()> {
+        let mut command = Some(command);
+        let desk = &self.workers[worker].desk;
+        let given = wait_for(pacer, || match command.take().map(|command| desk.command(command)) {
+            Some(Err(refused)) => {
+                command = Some(refused);
+                None
+            }
+            _ => Some(()),
+        });
+        self.doorbells[worker].ring();
+        given
+    }
+
+    fn ring_all(&self) {
+        self.doorbells.iter().for_each(Doorbell::ring);
+    }
+
+    fn open(&mut self, eni: &EniId, wish: &PortWish, pacer: &mut dyn Pacer) {
+        let Some((worker, index)) = self.placement.home(eni) else { return };
+        let slot = self.placement.take_slot(worker);
+        let state = PortState::Down { error: String::new(), retry_at: pacer.now(), pause_ns: RETRY_FIRST_NS };
+        let record = PortRecord { wish: wish.clone(), worker, slot, index, state, failures: 0, namespace: None };
+        self.ports.insert(eni.clone(), record);
+        if let Err(error) = self.open_port(eni, pacer) {
+            self.mark_down(eni, &error, pacer.now());
+        }
+    }
+
+    fn open_port(&mut self, eni: &EniId, pacer: &mut dyn Pacer) -> io::Result<()> {
+        let Some(record) = self.ports.get(eni) else { return Ok(()) };
+        let port = self.factory.open(eni, &record.wish)?;
+        let namespace = record.namespace_name().map(namespace::identity).transpose()?;
+        let (worker, slot, index) = (record.worker, record.slot, record.index);
+        if let (Some(registry), Some(descriptor)) = (&self.workers[worker].registry, port.readiness()) {
+            let token = Token(slot as usize);
+            registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        let frame_bytes_max = record.wish.frame_bytes_max();
+        let attach = Command::Attach { slot, eni: index, port, frame_bytes_max };
+        self.command(worker, attach, pacer).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
+        if let Some(record) = self.ports.get_mut(eni) {
+            record.state = PortState::Up;
+            record.namespace = namespace;
+        }
+        Ok(())
+    }
+
+    fn try_again(&mut self, eni: &EniId, pacer: &mut dyn Pacer) {
+        let Err(error) = self.open_port(eni, pacer) else { return };
+        let now = pacer.now();
+        if let Some(PortRecord { state: PortState::Down { error: text, retry_at, pause_ns }, .. }) =
+            self.ports.get_mut(eni)
+        {
+            *text = error.to_string();
+            *pause_ns = (*pause_ns * 2).min(RETRY_MAX_NS);
+            *retry_at = now + *pause_ns;
+        }
+    }
+
+    fn mark_down(&mut self, eni: &EniId, error: &io::Error, now: Time) {
+        if let Some(record) = self.ports.get_mut(eni) {
+            let (error, retry_at) = (error.to_string(), now + RETRY_FIRST_NS);
+            record.state = PortState::Down { error, retry_at, pause_ns: RETRY_FIRST_NS };
+            record.failures += 1;
+        }
+    }
+
+    fn adjust(&mut self, eni: &EniId, wish: &PortWish, pacer: &mut dyn Pacer) {
+        let Some(record) = self.ports.get_mut(eni) else { return };
+        let previous = std::mem::replace(&mut record.wish, wish.clone());
+        if let PortState::Down { retry_at, .. } = &mut record.state {
+            // What kept it down may be what has changed.
+            *retry_at = pacer.now();
+            return;
+        }
+        let (worker, slot, frame_bytes_max) = (record.worker, record.slot, wish.frame_bytes_max());
+        let adjusted = match (wish.tap(), &wish.interface) {
+            (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref()),
+            _ => Ok(()),
+        };
+        match adjusted {
+            Ok(()) => drop(self.command(worker, Command::Adjust { slot, frame_bytes_max }, pacer)),
+            Err(error) => self.take_down(eni, &error, pacer),
+        }
+    }
+
+    /// Closes a port that is to be opened again.
+    fn take_down(&mut self, eni: &EniId, error: &io::Error, pacer: &mut dyn Pacer) {
+        let Some(record) = self.ports.get(eni) else { return };
+        let (worker, slot) = (record.worker, record.slot);
+        drop(self.detach(worker, slot, pacer));
+        self.take_events(pacer.now());
+        // Unless the worker reported a failure of its own meanwhile.
+        if self.ports.get(eni).is_some_and(|record| matches!(record.state, PortState::Up)) {
+            self.mark_down(eni, error, pacer.now());
+        }
+    }
+
+    /// Takes a port from its worker for good.
+    fn close(&mut self, record: PortRecord, departed: &mut Departed, pacer: &mut dyn Pacer) {
+        departed.ports.extend(self.detach(record.worker, record.slot, pacer));
+        // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
+        self.take_events(pacer.now());
+        self.placement.put_slot(record.worker, record.slot);
+        let tap = record.wish.tap().filter(|tap| tap.create_namespace);
+        departed.namespaces.extend(tap.and_then(|tap| tap.namespace.clone()));
+    }
+
+    fn detach(&mut self, worker: usize, slot: u32, pacer: &mut dyn Pacer) -> Option<Box<dyn Port>> {
+        let ticket = self.next_ticket();
+        self.command(worker, Command::Detach { slot, ticket }, pacer)?;
+        match wait_for(pacer, || self.workers[worker].desk.take_answer(ticket)) {
+            Some(Answer::Detached(port)) => port,
+            _ => None,
+        }
+    }
+
+    fn take_events(&mut self, now: Time) {
+        for worker in 0..self.workers.len() {
+            while let Some(event) = self.workers[worker].desk.take_event() {
+                drop(event.port);
+                let owner = |record: &PortRecord| record.worker == worker && record.slot == event.slot;
+                let eni = self.ports.iter().find(|(_, record)| owner(record)).map(|(eni, _)| eni.clone());
+                if let Some(eni) = eni {
+                    self.mark_down(&eni, &event.error, now);
+                }
+            }
+        }
+    }
+
+    fn check_namespaces(&mut self, pacer: &mut dyn Pacer) {
+        let gone = |(eni, record): (&EniId, &PortRecord)| {
+            let (name, was) = (record.namespace_name()?, record.namespace?);
+            let error = match namespace::identity(name) {
+                Ok(is) if is == was => return None,
+                Ok(_) => io::Error::other(format!("network namespace {name} was replaced by another of the same name")),
+                Err(error) => error,
+            };
+            matches!(record.state, PortState::Up).then(|| (eni.clone(), error))
+        };
+        for (eni, error) in self.ports.iter().filter_map(gone).collect::<Vec<_>>() {
+            self.take_down(&eni, &error, pacer);
+        }
+    }
+
+    fn remove_namespaces(&self, names: BTreeSet<String>) {
+        let in_use: BTreeSet<&str> = self.ports.values().filter_map(PortRecord::namespace_name).collect();
+        for name in names.iter().filter(|name| !in_use.contains(name.as_str())) {
+            if let Err(error) = namespace::remove_if_made(name) {
+                eprintln!("sluice vswitch: {error}");
+            }
+        }
+    }
+}
+
+/// Ports that no worker has any more, and the namespaces that may have to go with them.
+#[derive(Debug, Default)]
+struct Departed {
+    ports: Vec<Box<dyn Port>>,
+    namespaces: BTreeSet<String>,
+}
+
+impl Departed {
+    /// The kernel takes tens of milliseconds to let go of a device, most of which it waits: so wait for many at once.
+    fn close(&mut self) {
+        let length = self.ports.len().div_ceil(CLOSING_THREADS).max(1);
+        std::thread::scope(|scope| {
+            while !self.ports.is_empty() {
+                let some = self.ports.split_off(self.ports.len().saturating_sub(length));
+                scope.spawn(move || drop(some));
+            }
+        });
+    }
+}
+
+/// Asks until there is an answer; none if there is none in time.
+fn wait_for<T>(pacer: &mut dyn Pacer, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = pacer.now() + PATIENCE_NS;
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if pacer.now() >= deadline {
+            return None;
+        }
+        pacer.pause();
+    }
+}

@@ -1,0 +1,56 @@
+//! The system calls for which no safe wrapper exists. All of this package's `unsafe` is here.
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::ioctl::{self, Setter};
+use std::io;
+
+/// `TUNSETIFF` of `linux/if_tun.h`: `_IOW('T', 202, int)`. The size in the number is that of an `int`, though the
+/// kernel reads a whole `struct ifreq`.
+const TUNSETIFF: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 202);
+const IFF_TAP: i16 = 0x0002;
+const IFF_NO_PI: i16 = 0x1000;
+/// Bytes of a device name, the closing zero included (`IFNAMSIZ`).
+const DEVICE_NAME_BYTES: usize = 16;
+/// What `struct ifreq` has after the name: a union of 24 bytes on every 64-bit Linux.
+const REQUEST_UNION_BYTES: usize = 24;
+
+/// `struct ifreq`, with the flags as the used part of its union.
+#[repr(C)]
+struct InterfaceRequest {
+    name: [u8; DEVICE_NAME_BYTES],
+    flags: i16,
+    padding: [u8; REQUEST_UNION_BYTES - size_of::<i16>()],
+}
+
+const _: () = assert!(size_of::<InterfaceRequest>() == DEVICE_NAME_BYTES + REQUEST_UNION_BYTES);
+
+/// Creates the TAP device in the network namespace of the calling thread, or attaches to it if it exists.
+///
+/// # Errors
+/// `InvalidInput` for a name that is none; else what the kernel says.
+pub fn open_tap(device: &str) -> io::Result<OwnedFd> {
+    let mut name = [0; DEVICE_NAME_BYTES];
+    let room = name.get_mut(..device.len()).filter(|room| !room.is_empty() && room.len() < DEVICE_NAME_BYTES);
+    room.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a device name has 1 to 15 bytes"))?
+        .copy_from_slice(device.as_bytes());
+    let fd = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    let padding = [0; REQUEST_UNION_BYTES - size_of::<i16>()];
+    let request = InterfaceRequest { name, flags: IFF_TAP | IFF_NO_PI, padding };
+    // SAFETY: `TUNSETIFF` reads one `struct ifreq` (and writes it back) through the pointer that `Setter` passes. The
+    // pointer leads to `request`, which `Setter` owns for the call, has that layout (`repr(C)`, 40 bytes, asserted
+    // above) and is initialised whole; `fd` is an open descriptor. Rustix has no safe form of this request.
+    unsafe { ioctl::ioctl(fd.as_fd(), Setter::<TUNSETIFF, InterfaceRequest>::new(request)) }?;
+    Ok(fd)
+}
+
+/// Gives the calling thread a network namespace of its own, new and empty.
+///
+/// # Errors
+/// What the kernel says, as `EPERM` without the capability for it.
+pub fn enter_new_network_namespace() -> io::Result<()> {
+    // SAFETY: what makes `unshare` unsafe is `UnshareFlags::FILES`, which splits the table of descriptors between
+    // threads. Only the network namespace is unshared here; descriptors stay shared by all threads.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;
+    Ok(())
+}

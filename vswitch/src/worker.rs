@@ -1,0 +1,490 @@
+//! One worker: the ports and the shard of its ENIs, and one turn over them.
+//!
+//! A worker has no clock and no thread. Whoever turns it says what time it is: a thread of the daemon, or a test that
+//! drives several workers by hand. All it shares with others are bounded queues and the slot of the newest snapshot.
+
+use crate::doorbell::Doorbell;
+use crate::handoff::{Handoff, Links, pool_buffers};
+use crate::port::pool::BufferPool;
+use crate::port::{Port, Received, Sent};
+use crate::publish::{Publication, Published};
+use crate::worker_desk::{Command, Desk, Event};
+use std::io;
+use std::sync::Arc;
+use vswitch_core::desired::Direction;
+use vswitch_core::eni::Shard;
+use vswitch_core::ids::EniIndex;
+use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::packet::Packet;
+use vswitch_core::time::Time;
+use vswitch_core::verdict::{DropReason, Verdict};
+
+/// Empty receives after which a port is left alone until its descriptor becomes readable.
+const EMPTY_RECEIVES_MAX: u8 = 4;
+/// Time between two steps of the sweep, ns.
+const SWEEP_INTERVAL_NS: u64 = 1_000_000;
+/// Steps of the sweep that one turn makes up for after a sleep.
+const SWEEP_STEPS_MAX: u64 = 64;
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Packets taken from ports and from other workers.
+    pub packets: usize,
+    /// Commands done, and snapshots crossed to.
+    pub commands: usize,
+    /// A port has more, but the pool has no buffer: they are on their way back from other workers.
+    pub is_starved: bool,
+}
+
+impl Activity {
+    /// Whether there was nothing to do, and nothing is known to come.
+    pub const fn is_idle(self) -> bool {
+        self.packets == 0 && self.commands == 0 && !self.is_starved
+    }
+}
+
+/// How often what happened to a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Turns that moved at least one packet.
+    pub turns_busy: u64,
+    /// Turns that found nothing to do.
+    pub turns_idle: u64,
+    /// Times it went to sleep.
+    pub sleeps: u64,
+}
+
+#[derive(Debug)]
+struct PortEntry {
+    eni: EniIndex,
+    /// None while the port is down.
+    port: Option<Box<dyn Port>>,
+    frame_bytes_max: usize,
+    has_readiness: bool,
+    is_ready: bool,
+    empty_receives: u8,
+}
+
+/// Everything a worker shares with others.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Its number.
+    pub number: usize,
+    /// The newest snapshot.
+    pub publication: Arc<Publication>,
+    /// Its ends of the links to other workers.
+    pub links: Links,
+    /// Its commands and answers.
+    pub desk: Arc<Desk>,
+    /// The bells of all workers.
+    pub doorbells: Arc<[Doorbell]>,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    surroundings: Surroundings,
+    current: Arc<Published>,
+    shard: Shard,
+    ports: Vec<Option<PortEntry>>,
+    /// Slots of the ports that may have frames.
+    ready: Vec<u32>,
+    pool: BufferPool,
+    last_sweep: Time,
+    settled: u64,
+    tally: Tally,
+    /// The burst in work. This and the following are empty between steps and only keep their room.
+    burst: Vec<Packet>,
+    arrivals: Vec<Packet>,
+    arrival_targets: Vec<Arrival>,
+    outgoing: Vec<Packet>,
+    outgoing_homes: Vec<u16>,
+    rung: Vec<bool>,
+}
+
+/// Where a packet goes, and whose pool its buffer belongs to.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    to: EniIndex,
+    home: u16,
+}
+
+impl Worker {
+    /// A worker without ports.
+    pub fn new(surroundings: Surroundings, shard: Shard) -> Self {
+        let workers = surroundings.links.outbound.len();
+        Self {
+            current: surroundings.publication.newest(),
+            surroundings,
+            shard,
+            ports: Vec::new(),
+            ready: Vec::new(),
+            pool: BufferPool::new(pool_buffers(workers)),
+            last_sweep: Time::default(),
+            settled: 0,
+            tally: Tally::default(),
+            burst: Vec::with_capacity(BURST_PACKETS),
+            arrivals: Vec::with_capacity(BURST_PACKETS),
+            arrival_targets: Vec::with_capacity(BURST_PACKETS),
+            outgoing: Vec::with_capacity(BURST_PACKETS),
+            outgoing_homes: Vec::with_capacity(BURST_PACKETS),
+            rung: vec![false; workers],
+        }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> usize {
+        self.surroundings.number
+    }
+
+    /// Its counts of turns and sleeps.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Buffers that are not in use.
+    pub fn free_buffers(&self) -> usize {
+        self.pool.free_count()
+    }
+
+    /// One pass over everything, at one instant.
+    pub fn turn(&mut self, now: Time) -> Activity {
+        let mut activity = Activity { commands: self.cross(now), ..Activity::default() };
+        // Read before the rings are emptied: what they held at the request is out of them at the end of this turn.
+        let settle = self.surroundings.publication.settle_requested();
+        activity.commands += self.obey(now);
+        self.reclaim_buffers();
+        activity.packets += self.take_handoffs(now);
+        self.poll_ports(now, &mut activity);
+        self.sweep(now);
+        if settle != self.settled {
+            self.settled = settle;
+            activity.commands += 1;
+            self.surroundings.publication.settled(self.surroundings.number, settle);
+        }
+        match activity.packets {
+            0 => self.tally.turns_idle += 1,
+            _ => self.tally.turns_busy += 1,
+        }
+        activity
+    }
+
+    /// The descriptor of the port in this slot became readable.
+    pub fn mark_ready(&mut self, slot: usize) {
+        if let Some(Some(entry)) = self.ports.get_mut(slot) {
+            entry.empty_receives = 0;
+            if !entry.is_ready {
+                entry.is_ready = true;
+                self.ready.push(slot as u32);
+            }
+        }
+    }
+
+    /// Whether another thread has put something in place that a turn would take up.
+    pub fn has_input(&self) -> bool {
+        let publication = &self.surroundings.publication;
+        publication.is_newer_than(self.current.sequence)
+            || publication.settle_requested() != self.settled
+            || self.surroundings.desk.has_commands()
+            || self.surroundings.links.inbound.iter().flatten().any(|link| !link.packets.is_empty())
+    }
+
+    /// Counts that its thread goes to sleep.
+    pub fn note_sleep(&mut self) {
+        self.tally.sleeps += 1;
+    }
+
+    fn cross(&mut self, now: Time) -> usize {
+        if !self.surroundings.publication.is_newer_than(self.current.sequence) {
+            return 0;
+        }
+        // The ports that the new snapshot names were given before it was published: whoever is told that it is live
+        // may count on them.
+        while self.obey(now) > 0 {}
+        let publication = &self.surroundings.publication;
+        // The publication keeps the old one until all have crossed, so nothing is freed here.
+        self.current = publication.newest();
+        publication.cross(self.surroundings.number, self.current.sequence);
+        1
+    }
+
+    fn obey(&mut self, now: Time) -> usize {
+        if !self.surroundings.desk.has_commands() {
+            return 0;
+        }
+        let desk = Arc::clone(&self.surroundings.desk);
+        let Some(command) = desk.next_command() else { return 0 };
+        match command {
+            Command::Attach { slot, eni, port, frame_bytes_max } => self.attach(slot, eni, port, frame_bytes_max),
+            Command::Adjust { slot, frame_bytes_max } => {
+                if let Some(Some(entry)) = self.ports.get_mut(slot as usize) {
+                    entry.frame_bytes_max = frame_bytes_max;
+                }
+            }
+            Command::Detach { slot, ticket } => {
+                self.ready.retain(|ready| *ready != slot);
+                let entry = self.ports.get_mut(slot as usize).and_then(Option::take);
+                desk.answer_detached(ticket, entry.and_then(|entry| entry.port));
+            }
+            Command::Ask { question, ticket } => {
+                desk.answer(ticket, question.ask(&self.shard, &self.current.snapshot, self.tally, now));
+            }
+        }
+        1
+    }
+
+    fn attach(&mut self, slot: u32, eni: EniIndex, port: Box<dyn Port>, frame_bytes_max: usize) {
+        let place = slot as usize;
+        if self.ports.len() <= place {
+            self.ports.resize_with(place + 1, || None);
+        }
+        let has_readiness = port.readiness().is_some();
+        self.ready.retain(|ready| *ready != slot);
+        let (port, empty_receives) = (Some(port), 0);
+        self.ports[place] =
+            Some(PortEntry { eni, port, frame_bytes_max, has_readiness, is_ready: false, empty_receives });
+        // Frames may have come before the worker listened.
+        self.mark_ready(place);
+    }
+
+    fn reclaim_buffers(&mut self) {
+        for link in self.surroundings.links.outbound.iter().flatten() {
+            while let Some(buffer) = link.returns.pop() {
+                self.pool.put(buffer);
+            }
+        }
+    }
+
+    /// Takes what is in the rings now; what others add meanwhile waits for the next turn.
+    fn take_handoffs(&mut self, now: Time) -> usize {
+        let mut taken = 0;
+        for home in 0..self.surroundings.links.inbound.len() {
+            let link = self.surroundings.links.inbound[home].as_ref().filter(|link| !link.packets.is_empty());
+            // The count of references is touched only where there is something to take.
+            let Some(link) = link.cloned() else { continue };
+            for _ in 0..link.packets.len() {
+                let Some(Handoff { packet, to, incarnation }) = link.packets.pop() else { break };
+                taken += 1;
+                let place = self.current.place(to).filter(|place| place.incarnation == incarnation);
+                if place.is_some_and(|place| usize::from(place.worker) == self.surroundings.number) {
+                    self.arrive(packet, Arrival { to, home: home as u16 });
+                } else {
+                    self.shard.count_drop(to, Direction::Ingress, DropReason::EniGone);
+                    self.recycle(packet, home as u16);
+                }
+                if self.arrivals.len() == BURST_PACKETS {
+                    self.deliver_arrivals(now);
+                }
+            }
+        }
+        self.deliver_arrivals(now);
+        taken
+    }
+
+    fn poll_ports(&mut self, now: Time, activity: &mut Activity) {
+        let mut at = 0;
+        while let Some(&slot) = self.ready.get(at) {
+            if self.poll_port(slot, now, activity) {
+                at += 1;
+                continue;
+            }
+            if let Some(Some(entry)) = self.ports.get_mut(slot as usize) {
+                entry.is_ready = false;
+            }
+            // Keeps the order of the others, so that each is served once before any is served twice.
+            self.ready.remove(at);
+        }
+    }
+
+    /// Takes one burst from a port; whether it should be asked again without waiting for its descriptor.
+    fn poll_port(&mut self, slot: u32, now: Time, activity: &mut Activity) -> bool {
+        let Some(Some(entry)) = self.ports.get_mut(slot as usize) else { return false };
+        let eni = entry.eni;
+        let Some(port) = entry.port.as_mut() else { return false };
+        // Born closed: until the snapshot that names this port for its ENI is live here, its frames stay where they
+        // are. The same check closes it when its ENI is gone and the port is not yet detached.
+        let place = self.current.place(eni);
+        let is_live = place
+            .is_some_and(|place| place.slot == Some(slot) && usize::from(place.worker) == self.surroundings.number);
+        if !is_live {
+            return true;
+        }
+        let result = port.receive(&mut self.pool, &mut self.burst, BURST_PACKETS);
+        let count = self.burst.len();
+        activity.packets += count;
+        let stays = match result {
+            Ok(Received::MaybeMore) => {
+                entry.empty_receives = 0;
+                activity.is_starved |= count == 0;
+                true
+            }
+            Ok(Received::Drained) => {
+                entry.empty_receives = if count == 0 { entry.empty_receives.saturating_add(1) } else { 0 };
+                !entry.has_readiness || entry.empty_receives < EMPTY_RECEIVES_MAX
+            }
+            Err(error) => {
+                self.fail(slot, error);
+                false
+            }
+        };
+        if count > 0 {
+            self.forward_burst(slot, eni, now);
+        }
+        stays
+    }
+
+    fn forward_burst(&mut self, slot: u32, eni: EniIndex, now: Time) {
+        self.shard.egress(&self.current.snapshot, eni, &mut self.burst, now);
+        let mut burst = std::mem::take(&mut self.burst);
+        let home = self.surroundings.number as u16;
+        for packet in burst.drain(..) {
+            match packet.verdict {
+                Verdict::Answer => self.put_outgoing(slot, packet, Arrival { to: eni, home }),
+                Verdict::Forward(to) => self.forward(eni, to, packet),
+                Verdict::Deliver | Verdict::Drop(_) => self.pool.put(packet.buffer),
+            }
+        }
+        self.burst = burst;
+        self.send_outgoing(Some(slot), eni);
+        self.deliver_arrivals(now);
+        self.ring_doorbells();
+    }
+
+    fn forward(&mut self, from: EniIndex, to: EniIndex, packet: Packet) {
+        let home = self.surroundings.number as u16;
+        let Some(place) = self.current.place(to) else {
+            self.shard.count_drop(from, Direction::Egress, DropReason::EniGone);
+            return self.pool.put(packet.buffer);
+        };
+        let Some(link) = &self.surroundings.links.outbound[usize::from(place.worker)] else {
+            return self.arrive(packet, Arrival { to, home });
+        };
+        match link.packets.push(Handoff { packet, to, incarnation: place.incarnation }) {
+            Ok(()) => self.rung[usize::from(place.worker)] = true,
+            Err(handoff) => {
+                self.shard.count_drop(from, Direction::Egress, DropReason::HandoffFull);
+                self.pool.put(handoff.packet.buffer);
+            }
+        }
+    }
+
+    fn ring_doorbells(&mut self) {
+        for (rung, doorbell) in self.rung.iter_mut().zip(self.surroundings.doorbells.iter()) {
+            if std::mem::take(rung) {
+                doorbell.ring();
+            }
+        }
+    }
+
+    fn arrive(&mut self, packet: Packet, arrival: Arrival) {
+        self.arrivals.push(packet);
+        self.arrival_targets.push(arrival);
+    }
+
+    fn deliver_arrivals(&mut self, now: Time) {
+        if self.arrivals.is_empty() {
+            return;
+        }
+        self.shard.ingress(&self.current.snapshot, &mut self.arrivals, now);
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        let mut targets = std::mem::take(&mut self.arrival_targets);
+        let mut last: Option<EniIndex> = None;
+        for (packet, arrival) in arrivals.drain(..).zip(targets.drain(..)) {
+            if packet.verdict != Verdict::Deliver {
+                self.recycle(packet, arrival.home);
+                continue;
+            }
+            if let Some(last) = last.filter(|last| *last != arrival.to) {
+                self.send_outgoing(self.slot_of(last), last);
+            }
+            last = Some(arrival.to);
+            match self.slot_of(arrival.to) {
+                Some(slot) => self.put_outgoing(slot, packet, arrival),
+                None => {
+                    self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::PortDown);
+                    self.recycle(packet, arrival.home);
+                }
+            }
+        }
+        self.arrivals = arrivals;
+        self.arrival_targets = targets;
+        if let Some(last) = last {
+            self.send_outgoing(self.slot_of(last), last);
+        }
+    }
+
+    fn slot_of(&self, eni: EniIndex) -> Option<u32> {
+        self.current.place(eni).and_then(|place| place.slot)
+    }
+
+    fn put_outgoing(&mut self, slot: u32, packet: Packet, arrival: Arrival) {
+        let entry = self.ports.get(slot as usize).and_then(Option::as_ref);
+        if entry.is_some_and(|entry| packet.buffer.frame().len() > entry.frame_bytes_max) {
+            self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::FrameTooLong);
+            return self.recycle(packet, arrival.home);
+        }
+        self.outgoing.push(packet);
+        self.outgoing_homes.push(arrival.home);
+    }
+
+    /// Sends what is outgoing to the port of `eni` in `slot`.
+    fn send_outgoing(&mut self, slot: Option<u32>, eni: EniIndex) {
+        if self.outgoing.is_empty() {
+            return;
+        }
+        let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
+        let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
+        let (sent, reason) = match port.map(|port| port.send(&self.outgoing)) {
+            Some(Ok(Sent::All)) => (self.outgoing.len(), DropReason::PortFull),
+            Some(Ok(Sent::Full(sent))) => (sent, DropReason::PortFull),
+            Some(Ok(Sent::LinkDown(sent))) => (sent, DropReason::PortDown),
+            Some(Err(error)) => {
+                if let Some(slot) = slot {
+                    self.fail(slot, error);
+                }
+                (0, DropReason::PortDown)
+            }
+            None => (0, DropReason::PortDown),
+        };
+        for _ in sent..self.outgoing.len() {
+            self.shard.count_drop(eni, Direction::Ingress, reason);
+        }
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        let mut homes = std::mem::take(&mut self.outgoing_homes);
+        for (packet, home) in outgoing.drain(..).zip(homes.drain(..)) {
+            self.recycle(packet, home);
+        }
+        self.outgoing = outgoing;
+        self.outgoing_homes = homes;
+    }
+
+    fn recycle(&mut self, packet: Packet, home: u16) {
+        match &self.surroundings.links.inbound[usize::from(home)] {
+            None => self.pool.put(packet.buffer),
+            Some(link) => {
+                let returned = link.returns.push(packet.buffer);
+                debug_assert!(returned.is_ok(), "the ring of returns holds the whole pool of its sender");
+            }
+        }
+    }
+
+    /// Takes a failed port out of service and leaves the rest to the control thread.
+    fn fail(&mut self, slot: u32, error: io::Error) {
+        let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.take());
+        if let Some(port) = port {
+            self.surroundings.desk.report(Event { slot, port, error });
+        }
+    }
+
+    fn sweep(&mut self, now: Time) {
+        let steps = now.as_ns().saturating_sub(self.last_sweep.as_ns()) / SWEEP_INTERVAL_NS;
+        if steps == 0 {
+            return;
+        }
+        self.last_sweep = now;
+        for _ in 0..steps.min(SWEEP_STEPS_MAX) {
+            self.shard.sweep(&self.current.snapshot, now);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The whole forwarding plane with guests of the kernel. Each test makes and removes its own namespaces; without root
+//! they say so and pass.
+
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
+#[allow(dead_code, reason = "shared with other tests, which use more of it")]
+mod running;
+
+use running::{Client, Running};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use vswitch::namespace;
+use vswitch_core::desired::{Desired, Policy};
+use vswitch_core::protocol::{Applied, PortStatus, ReplyBody, RequestBody};
+
+/// Two guests of one open group in one VPC, each in a namespace of its own.
+struct Lab {
+    prefix: String,
+    running: Running,
+    client: Client,
+    generation: u64,
+}
+
+impl Lab {
+    fn new(test: &str, workers: usize) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || !std::path::Path::new("/dev/net/tun").exists() {
+            eprintln!("SKIPPED: {test} needs root and /dev/net/tun");
+            return None;
+        }
+        let running = Running::start(workers);
+        let client = running.connect();
+        Some(Self { prefix: format!("sluice-{test}-{}", std::process::id()), running, client, generation: 0 })
+    }
+
+    fn namespace(&self, number: u8) -> String {
+        format!("{}-{number}", self.prefix)
+    }
+
+    fn desired(&self, inner_access: &str) -> Desired {
+        let eni = |number: u8| {
+            format!(
+                r#""eni-{number}": {{"vswitch": "vsw-1", "mac": "02:00:00:00:00:0{number}", "groups": ["sg-1"],
+                   "addresses": ["10.9.0.{number}/32", "2001:db8::{number}/128"],
+                   "port": {{"kind": "tap", "device": "eth0", "namespace": "{}", "create_namespace": true}}}}"#,
+                self.namespace(number)
+            )
+        };
+        let json = format!(
+            r#"{{"vpcs": {{"vpc-1": {{}}}},
+                "vswitches": {{"vsw-1": {{"vpc": "vpc-1", "ipv4": "10.9.0.0/24", "ipv4_gateway": "10.9.0.253",
+                                          "ipv6": "2001:db8::/64", "ipv6_gateway": "2001:db8::fd"}}}},
+                "groups": {{"sg-1": {{"vpc": "vpc-1", "kind": "basic", "inner_access": "{inner_access}"}}}},
+                "enis": {{{}, {}}}}}"#,
+            eni(1),
+            eni(2)
+        );
+        serde_json::from_str(&json).unwrap()
+    }
+
+    fn apply(&mut self, desired: Desired) -> Applied {
+        self.generation += 1;
+        match self.client.ask(RequestBody::Replace { generation: self.generation, desired }) {
+            ReplyBody::Applied(applied) => applied,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ports(&mut self) -> Vec<PortStatus> {
+        match self.client.ask(RequestBody::Ports) {
+            ReplyBody::Ports { ports } => ports,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn wait_for_port(&mut self, number: u8, up: bool) -> PortStatus {
+        let started = Instant::now();
+        loop {
+            let port = self.ports().into_iter().find(|port| port.eni.0 == format!("eni-{number}")).unwrap();
+            if port.up == up {
+                return port;
+            }
+            assert!(started.elapsed() < Duration::from_secs(10), "{port:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Runs a command inside a guest; what it said, and whether it was content.
+    fn run(&self, number: u8, command: &str) -> (String, bool) {
+        let words = command.split(' ');
+        let output = Command::new("ip").args(["netns", "exec", &self.namespace(number)]).args(words).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (text, output.status.success())
+    }
+
+    fn ping(&self, target: &str) -> bool {
+        self.run(1, &format!("ping -c 1 -W 1 {target}")).1
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for number in [1, 2] {
+                let _ = Command::new("ip").args(["netns", "delete", &self.namespace(number)]).output();
+            }
+            return;
+        }
+        self.running.stop();
+        for number in [1, 2] {
+            assert!(namespace::identity(&self.namespace(number)).is_err(), "the switch removes what it made");
+        }
+    }
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn guests_talk_as_the_rules_say_and_a_change_counts_at_once() {
+    for workers in [1, 2] {
+        let Some(mut lab) = Lab::new(&format!("talk{workers}"), workers) else { return };
+        let open = lab.desired("accept");
+        let applied = lab.apply(open.clone());
+        assert!(applied.ports_down.is_empty(), "{applied:?}");
+        for target in ["10.9.0.2", "10.9.0.253", "2001:db8::2", "2001:db8::fd"] {
+            assert!(lab.ping(target), "{target} with {workers} workers");
+        }
+        let (text, _) = lab.run(1, "ping -q -c 200 -i 0.005 10.9.0.2");
+        println!("{workers} workers: {}", text.lines().last().unwrap_or_default());
+        assert!(text.contains(" 0% packet loss"), "{text}");
+        let mut closed = open.clone();
+        closed.groups.values_mut().for_each(|group| group.inner_access = Policy::Drop);
+        let applied = lab.apply(closed);
+        println!("{workers} workers: barrier {} µs", applied.barrier_ns / 1000);
+        assert!(!lab.ping("10.9.0.2"));
+        lab.apply(open);
+        assert!(lab.ping("10.9.0.2"));
+    }
+}
+
+#[test]
+fn a_deleted_device_comes_back() {
+    let Some(mut lab) = Lab::new("device", 2) else { return };
+    let desired = lab.desired("accept");
+    lab.apply(desired);
+    assert!(lab.ping("10.9.0.2"));
+    let before = descriptors();
+    for round in 1..=3 {
+        assert!(lab.run(2, "ip link delete eth0").1);
+        let started = Instant::now();
+        while lab.ports()[1].failures < round {
+            assert!(started.elapsed() < Duration::from_secs(5), "{:?}", lab.ports());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        lab.wait_for_port(2, true);
+        println!("back after {:?}", started.elapsed());
+        assert!(lab.ping("10.9.0.2"));
+    }
+    assert!(descriptors() <= before, "no descriptor is left behind");
+}
+
+#[test]
+fn a_deleted_namespace_comes_back() {
+    let Some(mut lab) = Lab::new("gone", 1) else { return };
+    let desired = lab.desired("accept");
+    lab.apply(desired);
+    assert!(lab.ping("10.9.0.2"));
+    assert!(Command::new("ip").args(["netns", "delete", &lab.namespace(2)]).status().unwrap().success());
+    let started = Instant::now();
+    while lab.ports()[1].failures < 1 {
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", lab.ports());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    lab.wait_for_port(2, true);
+    println!("back after {:?}", started.elapsed());
+    assert!(lab.ping("10.9.0.2"));
+}
+
+#[test]
+fn a_port_that_cannot_be_had_is_down_with_a_reason_until_it_can() {
+    let Some(mut lab) = Lab::new("later", 1) else { return };
+    let mut desired = lab.desired("accept");
+    for eni in desired.enis.values_mut() {
+        if let Some(vswitch_core::desired::Port::Tap(tap)) = &mut eni.port {
+            tap.create_namespace = false;
+        }
+    }
+    let applied = lab.apply(desired);
+    assert_eq!(applied.ports_down.len(), 2);
+    assert!(applied.ports_down[0].error.as_ref().unwrap().contains("does not exist"), "{applied:?}");
+    for number in [1, 2] {
+        namespace::ensure(&lab.namespace(number)).unwrap();
+    }
+    for number in [1, 2] {
+        lab.wait_for_port(number, true);
+    }
+    assert!(lab.ping("10.9.0.2"));
+    for number in [1, 2] {
+        namespace::remove_if_made(&lab.namespace(number)).unwrap();
+        assert!(lab.wait_for_port(number, false).error.unwrap().contains("does not exist"));
+    }
+}
+
+#[test]
+fn an_address_changes_without_the_device_going_away() {
+    let Some(mut lab) = Lab::new("address", 1) else { return };
+    let mut desired = lab.desired("accept");
+    lab.apply(desired.clone());
+    let before = lab.run(2, "cat /sys/class/net/eth0/ifindex").0;
+    desired.enis.get_mut(&"eni-2".into()).unwrap().addresses = vec!["10.9.0.77/32".parse().unwrap()];
+    lab.apply(desired);
+    assert!(lab.ping("10.9.0.77") && !lab.ping("10.9.0.2"));
+    assert_eq!(lab.run(2, "cat /sys/class/net/eth0/ifindex").0, before);
+}
+
+#[test]
+#[ignore = "measures; run by hand with --release"]
+fn throughput() {
+    for workers in [1, 2] {
+        let Some(mut lab) = Lab::new(&format!("speed{workers}"), workers) else { return };
+        let desired = lab.desired("accept");
+        lab.apply(desired);
+        let namespace = lab.namespace(2);
+        let mut server = Command::new("ip")
+            .args(["netns", "exec", &namespace, "iperf3", "-s"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        for options in ["-t 4", "-t 4 -P 8", "-t 4 -R", "-t 4 -u -b 0 -l 18"] {
+            let (text, _) = lab.run(1, &format!("iperf3 -c 10.9.0.2 {options}"));
+            let lines: Vec<_> =
+                text.lines().filter(|line| line.contains("sender") || line.contains("receiver")).collect();
+            println!("{workers} workers, {options}: {:#?}", &lines[lines.len().saturating_sub(2)..]);
+        }
+        println!("{:?}", lab.client.ask(RequestBody::Status));
+        println!("{:?}", lab.client.ask(RequestBody::Stats { eni: None }));
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+}

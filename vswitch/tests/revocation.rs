@@ -1,0 +1,95 @@
+//! The promise of a reply, with threads and under load: nothing comes out by the old rules after it.
+
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
+#[allow(dead_code, reason = "shared with other tests, which use more of it")]
+mod guests;
+#[allow(dead_code, reason = "shared with other tests, which use more of it")]
+mod running;
+
+use guests::{desired, eni, udp};
+use running::Running;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use vswitch::port::PortFactory;
+use vswitch::port::memory::{MemoryGuest, MemoryHub};
+use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
+use vswitch_core::protocol::{ReplyBody, RequestBody};
+
+/// Only the sender's egress changes, so that what its worker let pass and still waits in the ring would be let in.
+fn with_egress(policy: Policy) -> Desired {
+    let rule = |id: &str, direction, policy| Rule {
+        id: id.into(),
+        direction,
+        policy,
+        priority: 1,
+        protocol: Protocol::All,
+        ports: Ports::Any,
+        source_ports: None,
+        remote: Remote::Prefix("0.0.0.0/0".parse().unwrap()),
+        local: None,
+    };
+    let mut desired = desired(2);
+    for group in desired.groups.values_mut() {
+        group.inner_access = Policy::Drop;
+        group.rules.push(rule("sgr-in", Direction::Ingress, Policy::Accept));
+        group.rules.push(rule("sgr-out", Direction::Egress, policy));
+    }
+    desired
+}
+
+/// Ends the flood, also when an assertion fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn drain(guest: &MemoryGuest) -> usize {
+    std::iter::from_fn(|| guest.collect_with(|_| ())).count()
+}
+
+#[test]
+fn after_the_reply_nothing_comes_out_by_the_old_rules() {
+    for workers in [1, 2] {
+        let hub = MemoryHub::new(8192, true);
+        let running = Running::start_with(workers, PortFactory { memory: hub.clone(), faults: None });
+        let mut client = running.connect();
+        let (sender, receiver) = (hub.guest(&eni(1)), hub.guest(&eni(2)));
+        let is_over = AtomicBool::new(false);
+        let (mut barriers, mut passed) = (Vec::new(), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let frame = udp(1, 2, 0);
+                while !is_over.load(Ordering::Relaxed) {
+                    if !sender.inject(&frame) {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let _ending = Ending(&is_over);
+            for generation in 1..=60 {
+                let policy = if generation % 2 == 1 { Policy::Accept } else { Policy::Drop };
+                let replace = RequestBody::Replace { generation, desired: with_egress(policy) };
+                let ReplyBody::Applied(applied) = client.ask(replace) else { panic!() };
+                barriers.push(applied.barrier_ns / 1000);
+                let at_reply = drain(&receiver);
+                std::thread::sleep(Duration::from_millis(5));
+                let after = drain(&receiver);
+                match policy {
+                    Policy::Accept => passed += at_reply + after,
+                    Policy::Drop => assert_eq!(after, 0, "generation {generation} with {workers} workers"),
+                }
+            }
+        });
+        barriers.sort_unstable();
+        println!(
+            "{workers} workers, {passed} packets: barrier median {} µs, worst {} µs",
+            barriers[barriers.len() / 2],
+            barriers[barriers.len() - 1]
+        );
+        assert!(passed > 1000, "the test must have had traffic: {passed}");
+    }
+}

@@ -1,0 +1,236 @@
+//! TAP ports in namespaces of the kernel. Each test makes and removes its own; without root they say so and pass.
+
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use vswitch::namespace;
+use vswitch::netlink::Interface;
+use vswitch::port::pool::BufferPool;
+use vswitch::port::tap::{self, Tap};
+use vswitch::port::{Port, Received, Sent};
+use vswitch_core::desired::TapPort;
+use vswitch_core::packet::Packet;
+
+/// A namespace name of this test alone, which is gone when the test is.
+struct Guest(String);
+
+impl Guest {
+    fn new(test: &str) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || !std::path::Path::new("/dev/net/tun").exists() {
+            eprintln!("SKIPPED: {test} needs root and /dev/net/tun");
+            return None;
+        }
+        Some(Self(format!("sluice-{test}-{}", std::process::id())))
+    }
+
+    fn tap(&self) -> TapPort {
+        let (namespace, create_namespace) = (Some(self.0.clone()), true);
+        TapPort { device: "eth0".into(), namespace, create_namespace, configure: true, mtu_bytes: 1400 }
+    }
+
+    fn ip(&self, arguments: &[&str]) -> String {
+        let output = Command::new("ip").args(["-n", &self.0]).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = namespace::remove_if_made(&self.0);
+        let _ = Command::new("ip").args(["netns", "delete", &self.0]).output();
+    }
+}
+
+fn interface() -> Interface {
+    Interface {
+        mac: "02:00:00:00:00:05".parse().unwrap(),
+        mtu_bytes: 1400,
+        addresses: vec!["10.9.0.5/24".parse().unwrap(), "2001:db8::5/64".parse().unwrap()],
+        gateways: vec!["10.9.0.253".parse().unwrap(), "2001:db8::fd".parse().unwrap()],
+    }
+}
+
+fn receive_within(port: &mut Tap, limit: Duration) -> std::io::Result<Vec<Packet>> {
+    let (mut pool, mut burst) = (BufferPool::new(64), Vec::new());
+    let started = Instant::now();
+    while burst.is_empty() && started.elapsed() < limit {
+        if port.receive(&mut pool, &mut burst, 32)? == Received::Drained {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(burst)
+}
+
+#[test]
+fn a_device_is_made_in_its_namespace_with_all_that_its_guest_needs() {
+    let Some(guest) = Guest::new("make") else { return };
+    let mut port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
+    let addresses = guest.ip(&["addr", "show", "dev", "eth0"]);
+    for expected in ["10.9.0.5/24", "2001:db8::5/64", "02:00:00:00:00:05", "mtu 1400", "UP"] {
+        assert!(addresses.contains(expected), "{expected} in {addresses}");
+    }
+    assert!(!addresses.contains("fe80") && !addresses.contains("tentative"), "{addresses}");
+    assert!(guest.ip(&["route"]).contains("default via 10.9.0.253"));
+    assert!(guest.ip(&["-6", "route"]).contains("default via 2001:db8::fd"));
+    assert!(guest.ip(&["addr", "show", "dev", "lo"]).contains("UP"));
+    // What the guest sends comes out here: the question for the gateway's hardware address.
+    let target: SocketAddr = "10.9.0.7:9".parse().unwrap();
+    namespace::within(&guest.0, || UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", target)).unwrap();
+    let is_arp = |packet: &Packet| packet.buffer.frame()[12..14] == [8, 6];
+    let mut seen = false;
+    while !seen {
+        let burst = receive_within(&mut port, Duration::from_secs(3)).unwrap();
+        assert!(!burst.is_empty(), "no ARP came");
+        seen = burst.iter().any(is_arp);
+    }
+}
+
+#[test]
+fn a_device_is_set_anew_while_it_runs() {
+    let Some(guest) = Guest::new("anew") else { return };
+    let _port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
+    let wanted = Interface {
+        mtu_bytes: 9000,
+        addresses: vec!["10.9.0.6/24".parse().unwrap(), "2001:db8::5/64".parse().unwrap()],
+        gateways: vec!["10.9.0.254".parse().unwrap(), "2001:db8::fd".parse().unwrap()],
+        ..interface()
+    };
+    for _ in 0..2 {
+        tap::adjust(&guest.tap(), &wanted, Some(&interface())).unwrap();
+        let addresses = guest.ip(&["addr", "show", "dev", "eth0"]);
+        assert!(addresses.contains("10.9.0.6/24") && !addresses.contains("10.9.0.5/24"), "{addresses}");
+        assert!(addresses.contains("2001:db8::5/64") && addresses.contains("mtu 9000"), "{addresses}");
+        let routes = guest.ip(&["route"]);
+        assert!(routes.contains("default via 10.9.0.254") && !routes.contains("10.9.0.253"), "{routes}");
+    }
+}
+
+#[test]
+fn a_removed_device_is_an_error_that_says_so() {
+    let Some(guest) = Guest::new("removed") else { return };
+    let mut port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
+    assert_eq!(guest.ip(&["link", "delete", "eth0"]), "");
+    let error = receive_within(&mut port, Duration::from_secs(3)).unwrap_err();
+    assert!(error.to_string().contains("the device was removed"), "{error}");
+    assert!(error.to_string().contains(&guest.0), "{error}");
+    let packet = Packet::new(vswitch_core::packet::FrameBuffer::with_capacity(64));
+    assert!(port.send(&[packet]).is_err());
+    drop(port);
+    Tap::open(&guest.tap(), Some(&interface())).unwrap();
+}
+
+#[test]
+fn a_link_that_is_down_is_no_failure() {
+    let Some(guest) = Guest::new("down") else { return };
+    let mut port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
+    guest.ip(&["link", "set", "eth0", "down"]);
+    let mut buffer = vswitch_core::packet::FrameBuffer::with_capacity(64);
+    buffer.fill(&[0; 64]);
+    let burst = [Packet::new(buffer)];
+    assert_eq!(port.send(&burst).unwrap(), Sent::LinkDown(0));
+    guest.ip(&["link", "set", "eth0", "up"]);
+    assert_eq!(port.send(&burst).unwrap(), Sent::All);
+}
+
+#[test]
+fn a_namespace_that_the_switch_made_survives_it_and_can_be_removed_by_the_next() {
+    let Some(guest) = Guest::new("made") else { return };
+    drop(Tap::open(&guest.tap(), Some(&interface())).unwrap());
+    let first = namespace::identity(&guest.0).unwrap();
+    drop(Tap::open(&guest.tap(), Some(&interface())).unwrap());
+    assert_eq!(namespace::identity(&guest.0).unwrap(), first, "adopted, not made again");
+    assert!(namespace::is_made_by_switch(&guest.0));
+    namespace::remove_if_made(&guest.0).unwrap();
+    assert!(namespace::identity(&guest.0).is_err());
+}
+
+#[test]
+fn a_namespace_of_somebody_else_is_never_removed() {
+    let Some(guest) = Guest::new("foreign") else { return };
+    let without = TapPort { create_namespace: false, ..guest.tap() };
+    let error = Tap::open(&without, Some(&interface())).unwrap_err();
+    assert!(error.to_string().contains("does not exist"), "{error}");
+    assert!(Command::new("ip").args(["netns", "add", &guest.0]).status().unwrap().success());
+    drop(Tap::open(&guest.tap(), Some(&interface())).unwrap());
+    namespace::remove_if_made(&guest.0).unwrap();
+    assert!(namespace::identity(&guest.0).is_ok());
+}
+
+#[test]
+fn a_namespace_made_anew_under_a_noted_name_is_somebody_elses() {
+    let Some(guest) = Guest::new("replaced") else { return };
+    namespace::ensure(&guest.0).unwrap();
+    for command in ["delete", "add"] {
+        assert!(Command::new("ip").args(["netns", command, &guest.0]).status().unwrap().success());
+    }
+    // The kernel may give the number of a namespace out again; then nobody can tell the two apart.
+    if !namespace::is_made_by_switch(&guest.0) {
+        namespace::remove_if_made(&guest.0).unwrap();
+        assert!(namespace::identity(&guest.0).is_ok());
+    }
+}
+
+#[test]
+fn a_device_in_use_is_told_apart_from_one_that_cannot_be_made() {
+    let Some(guest) = Guest::new("busy") else { return };
+    let _port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
+    let error = Tap::open(&guest.tap(), Some(&interface())).unwrap_err();
+    assert!(error.to_string().contains("another process holds"), "{error}");
+    let wrong = TapPort { device: "lo".into(), ..guest.tap() };
+    let error = Tap::open(&wrong, None).unwrap_err();
+    assert!(error.to_string().contains("no TAP device"), "{error}");
+    let long = TapPort { device: "a-name-beyond-15b".into(), ..guest.tap() };
+    assert!(Tap::open(&long, None).unwrap_err().to_string().contains("15 bytes"));
+}
+
+#[test]
+fn a_device_that_exists_is_adopted_and_left_behind() {
+    let Some(guest) = Guest::new("adopt") else { return };
+    namespace::ensure(&guest.0).unwrap();
+    assert_eq!(guest.ip(&["tuntap", "add", "dev", "eth0", "mode", "tap"]), "");
+    let index = || guest.ip(&["-o", "link", "show", "dev", "eth0"]).split(':').next().unwrap().to_owned();
+    let before = index();
+    let mut port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
+    assert_eq!(index(), before);
+    receive_within(&mut port, Duration::from_millis(10)).unwrap();
+    drop(port);
+    assert_eq!(index(), before);
+}
+
+#[test]
+fn a_command_runs_inside() {
+    let Some(guest) = Guest::new("exec") else { return };
+    namespace::ensure(&guest.0).unwrap();
+    let error = std::thread::scope(|scope| {
+        // Fails, or else this process would be gone; on a thread of its own, which stays inside the namespace.
+        scope.spawn(|| namespace::exec(&guest.0, &["/nowhere/command".into()])).join().unwrap()
+    });
+    assert!(error.to_string().contains("/nowhere/command"), "{error}");
+    let links = namespace::within(&guest.0, || std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap();
+    assert_eq!(links.lines().count(), 3, "two lines of titles, and lo: {links}");
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_refused() {
+    for name in ["", ".", "..", "../web", "a/b"] {
+        assert!(namespace::identity(name).unwrap_err().to_string().contains("cannot be the name"), "{name}");
+        assert!(namespace::ensure(name).is_err());
+    }
+}
+
+#[test]
+fn opening_and_closing_leaves_no_descriptor_behind() {
+    let Some(guest) = Guest::new("leak") else { return };
+    let eth0 = |link: std::io::Result<std::fs::DirEntry>| {
+        let target = std::fs::read_link(link.ok()?.path()).ok()?;
+        target.to_str()?.contains(&format!("netns/{}", guest.0)).then_some(())
+    };
+    for _ in 0..3 {
+        drop(Tap::open(&guest.tap(), Some(&interface())).unwrap());
+        assert!(Tap::open(&TapPort { device: "lo".into(), ..guest.tap() }, None).is_err());
+    }
+    assert_eq!(std::fs::read_dir("/proc/self/fd").unwrap().filter_map(eth0).count(), 0);
+    assert_eq!(guest.ip(&["-o", "link"]).lines().count(), 1, "only lo is left");
+}

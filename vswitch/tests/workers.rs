@@ -1,0 +1,302 @@
+//! Workers with memory ports, turned by hand in virtual time.
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
+mod guests;
+
+use guests::{desired, eni, number_of, udp};
+use std::sync::Arc;
+use vswitch::port::PortFactory;
+use vswitch::port::memory::{MemoryGuest, MemoryHub};
+use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
+use vswitch::worker::Worker;
+use vswitch_core::desired::{Desired, Policy};
+use vswitch_core::ids::EniId;
+use vswitch_core::limits::HANDOFF_PACKETS;
+use vswitch_core::protocol::{Applied, EniStats, PacketDescription, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::time::Time;
+
+struct World {
+    switch: Switch,
+    workers: Vec<Worker>,
+    hub: MemoryHub,
+    now: Time,
+}
+
+impl World {
+    fn new(workers: usize, frames_max: usize) -> Self {
+        let hub = MemoryHub::new(frames_max, false);
+        let ports = PortFactory { memory: hub.clone(), faults: None };
+        let config = SwitchConfig { workers, flows_max_per_worker: 1024, secret: [1, 2], ports };
+        let (switch, workers) = assemble(config, Vec::new(), None);
+        Self { switch, workers, hub, now: Time::from_ns(1) }
+    }
+
+    fn guest(&self, number: u8) -> MemoryGuest {
+        self.hub.guest(&eni(number))
+    }
+
+    fn apply(&mut self, desired: Desired, generation: u64) -> Applied {
+        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
+        let applied = self.switch.apply(desired, generation, &mut pacer).unwrap();
+        self.now = pacer.now;
+        applied
+    }
+
+    fn turn(&mut self, times: usize) {
+        for _ in 0..times {
+            self.now = self.now + 1_000;
+            for worker in &mut self.workers {
+                worker.turn(self.now);
+            }
+        }
+    }
+
+    fn tick(&mut self, after_ms: u64) {
+        self.now = self.now + after_ms * 1_000_000;
+        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
+        self.switch.tick(&mut pacer);
+        self.now = pacer.now;
+    }
+
+    fn stats(&mut self, number: u8) -> EniStats {
+        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
+        self.switch.eni_stats(Some(&eni(number)), &mut pacer).remove(0)
+    }
+
+    fn ask(&mut self, body: RequestBody) -> ReplyBody {
+        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
+        self.switch.answer(Request { version: VERSION, id: 1, body }, &mut pacer).body
+    }
+
+    fn explain(&mut self, from: Option<u8>, to: Option<u8>, destination: u8) -> ReplyBody {
+        let packet = PacketDescription {
+            from: from.map(eni),
+            to: to.map(eni),
+            protocol: 17,
+            source: [10, 0, 0, from.unwrap_or(1)].into(),
+            destination: [10, 0, 0, destination].into(),
+            source_port: 4096,
+            destination_port: 8192,
+        };
+        self.ask(RequestBody::Explain { packet })
+    }
+
+    fn drops(&mut self, number: u8, reason: &str) -> u64 {
+        let stats = self.stats(number);
+        let count = |drops: &std::collections::BTreeMap<String, u64>| drops.get(reason).copied().unwrap_or(0);
+        count(&stats.egress.drops) + count(&stats.ingress.drops)
+    }
+}
+
+fn collect(guest: &MemoryGuest) -> Vec<u32> {
+    std::iter::from_fn(|| guest.collect()).map(|frame| number_of(&frame)).collect()
+}
+
+#[test]
+fn packets_keep_their_order_within_and_across_workers_and_no_buffer_is_lost() {
+    for workers in [1, 2, 3] {
+        let mut world = World::new(workers, 256);
+        world.apply(desired(4), 1);
+        let free: Vec<_> = world.workers.iter().map(Worker::free_buffers).collect();
+        for number in 0..100 {
+            for to in [2, 3] {
+                assert!(world.guest(1).inject(&udp(1, to, number)));
+            }
+        }
+        world.turn(20);
+        let expected: Vec<u32> = (0..100).collect();
+        assert_eq!(collect(&world.guest(2)), expected, "{workers} workers");
+        assert_eq!(collect(&world.guest(3)), expected, "{workers} workers");
+        assert_eq!(world.workers.iter().map(Worker::free_buffers).collect::<Vec<_>>(), free);
+    }
+}
+
+#[test]
+fn a_port_is_born_closed_and_ends_closed() {
+    let mut world = World::new(2, 256);
+    assert!(world.guest(1).inject(&udp(1, 2, 0)), "before there is a policy");
+    world.turn(3);
+    assert_eq!(world.guest(2).waiting(), 0);
+    world.apply(desired(2), 1);
+    world.turn(3);
+    assert_eq!(collect(&world.guest(2)), [0], "it waited in the port until the policy was live");
+    let mut without = desired(2);
+    without.enis.remove(&eni(1));
+    world.apply(without, 2);
+    world.guest(1).inject(&udp(1, 2, 1));
+    world.turn(3);
+    assert_eq!(world.guest(2).waiting(), 0);
+    assert!(world.switch.port_statuses().iter().all(|port| port.eni != eni(1)));
+}
+
+#[test]
+fn after_the_reply_nothing_comes_out_by_the_old_rules() {
+    let mut world = World::new(2, 4096);
+    world.apply(desired(2), 1);
+    for number in 0..500 {
+        assert!(world.guest(1).inject(&udp(1, 2, number)));
+    }
+    // Only the sender's worker turns, so that packets it let pass wait in the ring when the rules change.
+    let now = world.now;
+    assert_eq!(world.workers[0].turn(now).packets, 32);
+    let mut closed = desired(2);
+    closed.groups.values_mut().for_each(|group| group.inner_access = Policy::Drop);
+    world.apply(closed, 2);
+    let delivered = world.guest(2).waiting();
+    world.turn(50);
+    assert_eq!(world.guest(2).waiting(), delivered, "nothing more after the reply");
+    assert!(delivered < 500);
+}
+
+#[test]
+fn a_full_ring_and_a_full_port_drop_and_count() {
+    let mut world = World::new(2, 2 * HANDOFF_PACKETS);
+    world.apply(desired(2), 1);
+    let guest = world.guest(1);
+    let sent = HANDOFF_PACKETS + 64;
+    for number in 0..sent {
+        assert!(guest.inject(&udp(1, 2, number as u32)));
+    }
+    let now = world.now;
+    let owner = (0..2).find(|worker| world.workers[*worker].turn(now).packets > 0).unwrap();
+    for _ in 0..200 {
+        world.workers[owner].turn(now);
+    }
+    world.turn(10);
+    let delivered = collect(&world.guest(2)).len();
+    let full = world.drops(1, "handoff-full") as usize;
+    assert!(full > 0 && delivered + full == sent, "{delivered} + {full} of {sent}");
+
+    let mut world = World::new(1, 8);
+    world.apply(desired(2), 1);
+    for round in 0..2 {
+        (0..8).for_each(|number| assert!(world.guest(1).inject(&udp(1, 2, round * 8 + number))));
+        world.turn(2);
+    }
+    assert_eq!((world.drops(2, "port-full"), world.guest(2).waiting()), (8, 8));
+}
+
+#[test]
+fn a_port_that_fails_goes_down_and_comes_back_and_the_others_stay() {
+    let mut world = World::new(2, 256);
+    world.apply(desired(3), 1);
+    world.guest(2).cut(true);
+    world.guest(1).inject(&udp(1, 2, 0));
+    world.guest(1).inject(&udp(1, 3, 0));
+    world.turn(4);
+    world.tick(1);
+    assert_eq!(collect(&world.guest(3)), [0]);
+    let down = world.switch.ports_down();
+    assert_eq!((down.len(), down[0].failures), (1, 1));
+    assert!(down[0].error.as_ref().unwrap().contains("cut"), "{down:?}");
+    world.guest(1).inject(&udp(1, 2, 1));
+    world.turn(4);
+    assert!(world.drops(2, "port-down") >= 1);
+    world.guest(2).cut(false);
+    world.tick(200);
+    world.turn(4);
+    assert!(world.switch.ports_down().is_empty());
+    world.guest(1).inject(&udp(1, 2, 2));
+    world.turn(4);
+    assert_eq!(collect(&world.guest(2)), [2]);
+}
+
+#[test]
+fn a_flooding_port_does_not_starve_another() {
+    let mut world = World::new(1, 4096);
+    world.apply(desired(3), 1);
+    for number in 0..4096 {
+        world.guest(1).inject(&udp(1, 3, number));
+    }
+    world.guest(2).inject(&udp(2, 3, 99_999));
+    world.turn(2);
+    assert!(collect(&world.guest(3)).contains(&99_999), "served within a turn or two");
+}
+
+#[test]
+fn placement_is_stable_and_even() {
+    let mut world = World::new(2, 16);
+    world.apply(desired(4), 1);
+    let worker_of = |world: &World| -> Vec<(EniId, usize)> {
+        world.switch.port_statuses().into_iter().map(|port| (port.eni, port.worker)).collect()
+    };
+    let before = worker_of(&world);
+    assert_eq!(before.iter().filter(|(_, worker)| *worker == 0).count(), 2);
+    let mut next = desired(6);
+    next.enis.remove(&eni(2));
+    world.apply(next, 2);
+    let after = worker_of(&world);
+    for (eni, worker) in before.iter().filter(|(id, _)| *id != eni(2)) {
+        assert!(after.contains(&(eni.clone(), *worker)));
+    }
+    assert_eq!(after.len(), 5);
+}
+
+#[test]
+fn a_refused_state_changes_nothing() {
+    let mut world = World::new(1, 16);
+    world.apply(desired(2), 1);
+    let mut broken = desired(2);
+    broken.enis.values_mut().next().unwrap().groups.insert("sg-none".into());
+    let mut pacer = HandPacer { workers: &mut world.workers, now: world.now };
+    assert!(!world.switch.apply(broken, 2, &mut pacer).unwrap_err().is_empty());
+    assert_eq!(world.switch.generation(), 1);
+    world.guest(1).inject(&udp(1, 2, 5));
+    world.turn(2);
+    assert_eq!(collect(&world.guest(2)), [5]);
+}
+
+#[test]
+fn old_snapshots_are_freed() {
+    let mut world = World::new(2, 16);
+    world.apply(desired(2), 1);
+    for generation in 2..50 {
+        world.apply(desired(2), generation);
+        world.turn(1);
+    }
+    world.tick(0);
+    assert_eq!(Arc::strong_count(&world.switch.snapshot()), 3, "the switch, the publication, and the one asked for");
+}
+
+#[test]
+fn explain_goes_from_worker_to_worker_as_the_packet_would() {
+    let mut world = World::new(2, 16);
+    world.apply(desired(2), 1);
+    let ReplyBody::Explained(told) = world.explain(Some(1), None, 2) else { panic!() };
+    assert!(told.delivered && told.verdict == "deliver", "{told:?}");
+    let judges: Vec<_> = told.judgements.iter().map(|judgement| judgement.eni.as_str()).collect();
+    assert_eq!(judges, ["eni-1", "eni-2"]);
+    let ReplyBody::Explained(told) = world.explain(None, Some(2), 2) else { panic!() };
+    assert_eq!(told.judgements.len(), 1);
+    let ReplyBody::Explained(told) = world.explain(Some(1), None, 99) else { panic!() };
+    assert_eq!((told.delivered, told.verdict.as_str()), (false, "no-route"));
+    let ReplyBody::Refused { refusals } = world.explain(Some(1), Some(1), 2) else { panic!() };
+    assert_eq!((refusals[0].code.as_str(), refusals[0].object.as_str()), ("invalid", "packet/to"));
+    let ReplyBody::Refused { refusals } = world.explain(Some(9), None, 2) else { panic!() };
+    assert_eq!((refusals[0].code.as_str(), refusals[0].object.as_str()), ("unknown", "packet/from"));
+    assert_eq!(world.stats(1).egress.packets, 0, "explaining changes nothing");
+    world.guest(2).cut(true);
+    world.turn(2);
+    world.tick(1);
+    let ReplyBody::Explained(told) = world.explain(Some(1), None, 2) else { panic!() };
+    assert_eq!(told.verdict, "port-down");
+}
+
+#[test]
+fn flows_of_all_workers_are_told_up_to_a_limit() {
+    let mut world = World::new(2, 64);
+    world.apply(desired(4), 1);
+    for to in 2..=4 {
+        world.guest(1).inject(&udp(1, to, 0));
+    }
+    world.turn(4);
+    let ReplyBody::Flows { flows, truncated } = world.ask(RequestBody::Flows { eni: None, limit: 100 }) else {
+        panic!()
+    };
+    assert_eq!((flows.len(), truncated), (6, false), "three sessions at their sender and one at each receiver");
+    let only = RequestBody::Flows { eni: Some(eni(1)), limit: 2 };
+    let ReplyBody::Flows { flows, truncated } = world.ask(only) else { panic!() };
+    assert_eq!((flows.len(), truncated), (2, true));
+    let ReplyBody::Status(status) = world.ask(RequestBody::Status) else { panic!() };
+    assert_eq!((status.flows, status.enis, status.workers.len()), (6, 4, 2));
+}
