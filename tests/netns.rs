@@ -116,7 +116,8 @@ fn pings_and_http_obey_the_rules() {
 fn iperf3_runs_through_the_switch_both_ways() {
     let Some(running) = lab(2) else { return };
     running.change(&authorize("sgr-iperf", "tcp", Some("5201/5201")));
-    let mut server = running.inside_command("web", &["iperf3", "-s"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut server =
+        running.inside_command("web", &["iperf3", "-s"]).stdout(std::process::Stdio::null()).spawn().unwrap();
     for options in [&["-n", "20M"][..], &["-n", "20M", "-R"], &["-n", "4M", "-P", "4"]] {
         let command = [&["iperf3", "-c", "10.0.1.10"], options].concat();
         eventually("iperf3 succeeds", || passes(&running, "client", &command));
@@ -129,7 +130,11 @@ fn iperf3_runs_through_the_switch_both_ways() {
 fn spoofed_senders_are_dropped_and_counted() {
     let Some(running) = lab(1) else { return };
     assert!(passes(&running, "client", &["ip", "address", "add", "10.0.1.99/32", "dev", "eth0"]));
-    assert!(!passes(&running, "client", &["ping", "-q", "-c", "2", "-i", "0.1", "-W", "1", "-I", "10.0.1.99", "10.0.1.10"]));
+    assert!(!passes(
+        &running,
+        "client",
+        &["ping", "-q", "-c", "2", "-i", "0.1", "-W", "1", "-I", "10.0.1.99", "10.0.1.10"]
+    ));
     let drops = running.stats("eni-client").egress.drops;
     let spoofed = ["source-address-spoofed", "arp-spoofed"].iter().filter_map(|reason| drops.get(*reason)).sum::<u64>();
     assert!(spoofed > 0, "{drops:?}");

@@ -76,13 +76,7 @@ impl Report {
         format!(
             "{:?} {family}, {} flows, {} rules a direction: {:.1} ns a packet for both judgements when quiet \
              (median {:.1}, p99 of chunks {:.1}), {:.1} million packets/s",
-            self.work,
-            self.flows,
-            self.rules,
-            self.quiet_ns,
-            self.median_ns,
-            self.p99_ns,
-            self.millions_per_second
+            self.work, self.flows, self.rules, self.quiet_ns, self.median_ns, self.p99_ns, self.millions_per_second
         )
     }
 }
@@ -168,11 +162,7 @@ impl Rig {
     fn flow(&self, number: usize) -> Flow {
         let pair = (number % PAIRS as usize) as u16;
         let peer = ((number / PAIRS as usize / 60_000 + pair as usize) % PAIRS as usize) as u16;
-        Flow {
-            from: pair * 2 + 1,
-            to: peer * 2 + 2,
-            source_port: 1024 + (number / PAIRS as usize % 60_000) as u16,
-        }
+        Flow { from: pair * 2 + 1, to: peer * 2 + 2, source_port: 1024 + (number / PAIRS as usize % 60_000) as u16 }
     }
 
     /// Opens every flow and lets the other side answer once.

@@ -123,6 +123,12 @@ fn a_foreign_sender_is_spoofed() {
 }
 
 #[test]
+fn a_guest_does_not_serve_dhcp() {
+    assert_stopped(&client_frame(&Ip::new(CLIENT, WEB).udp(67, 68)), DropReason::DhcpServerSpoofed);
+    assert_stopped(&client_frame(&Ip::new(CLIENT_V6, WEB_V6).udp(547, 546)), DropReason::DhcpServerSpoofed);
+}
+
+#[test]
 fn a_foreign_sender_of_arp_or_neighbor_discovery_is_spoofed() {
     let world = World::new(lab());
     let mac = world.mac("client");

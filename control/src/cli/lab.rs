@@ -383,8 +383,8 @@ impl RuleKey {
 impl std::fmt::Display for RuleKey {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { priority, policy, protocol, ports, peer, .. } = self;
-        let ports = if ports == "-1/-1" { "" } else { ports };
-        write!(formatter, "{policy} {protocol} {ports} {peer} at {priority}").map(|_| ())
+        let ports = if ports == "-1/-1" { String::new() } else { format!(" {ports}") };
+        write!(formatter, "{policy} {protocol}{ports} {peer} at {priority}")
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) fn check(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<
     match headers.network {
         Network::Arp => check_arp(seat, frame),
         _ if headers.is_neighbor_discovery() => check_neighbor_discovery(seat, headers, frame),
+        // Every ENI's inbound side exempts DHCP (§3.4), which only the platform may serve.
+        _ if headers.is_udp(67, 68) || headers.is_udp(547, 546) => Err(DropReason::DhcpServerSpoofed),
         _ => check_source(seat, headers),
     }
 }
