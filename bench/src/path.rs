@@ -95,7 +95,8 @@ pub fn run(arguments: &Arguments) -> Result<Report, String> {
     if arguments.work == Work::Established {
         rig.open_all(arguments.flows)?;
     }
-    let mut histogram: Histogram<u64> = Histogram::new(3).map_err(|error| error.to_string())?;
+    let mut histogram: Histogram<u64> =
+        Histogram::new_with_bounds(1, 1_000_000_000, 3).map_err(|error| error.to_string())?;
     for _ in 0..chunks {
         rig.prepare(arguments.work);
         let started = Instant::now();

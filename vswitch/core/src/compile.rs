@@ -70,6 +70,14 @@ pub fn compile(desired: &Desired, generation: u64, previous: Option<&Snapshot>) 
             vpc: vpc_places[vpc_id],
             vswitch,
             mac: eni.mac,
+            ipv4: eni.addresses.iter().find_map(|address| match address {
+                IpNet::V4(net) if net.prefix_len() == 32 => Some(net.addr().to_bits()),
+                _ => None,
+            }),
+            ipv6: eni.addresses.iter().find_map(|address| match address {
+                IpNet::V6(net) if net.prefix_len() == 128 => Some(net.addr().to_bits()),
+                _ => None,
+            }),
             source_dest_check: eni.source_dest_check,
             timeouts: PackedTimeouts::pack(eni.timeouts).unwrap_or_default(),
             sessions_max: eni.sessions_max,

@@ -8,7 +8,7 @@ use crate::counters::EniCounters;
 use crate::desired::Direction;
 use crate::flow::sessions::{SessionSlot, Sessions};
 use crate::flow::{Flow, FlowFlags, FlowState};
-use crate::guard;
+use crate::guard::{self, owns_source};
 use crate::headers::{Fragment, Headers};
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Action, Entry, Lookup, Seat};
@@ -29,19 +29,12 @@ pub struct Shard {
     counters: Vec<EniCounters>,
     /// Whose counters a scope's sessions are counted in.
     places: HashMap<FlowScope, usize>,
-    /// Scratch of one burst.
-    lookups: Vec<Lookup>,
 }
 
 impl Shard {
     /// A shard with room for `flows_max` sessions, whose hash is seeded with `secret`.
     pub fn new(flows_max: usize, secret: [u64; 2]) -> Self {
-        Self {
-            sessions: Sessions::new(flows_max, secret),
-            counters: Vec::new(),
-            places: HashMap::new(),
-            lookups: Vec::new(),
-        }
+        Self { sessions: Sessions::new(flows_max, secret), counters: Vec::new(), places: HashMap::new() }
     }
 
     /// A burst that the guest behind `eni` sent. Sets each packet's verdict: `Forward`, `Answer` or `Drop`.
@@ -55,7 +48,7 @@ impl Shard {
         self.judge_all(&seat, burst, now.tick());
         for packet in burst.iter_mut() {
             if let Verdict::Forward(next) = packet.verdict
-                && crosses_subnets(&seat, next, &packet.headers)
+                && crosses_subnets(&seat, next, packet.route)
                 && let Some(verdict) = answer::take_hop(&seat, packet)
             {
                 packet.verdict = verdict;
@@ -85,8 +78,7 @@ impl Shard {
             return run.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         for packet in run.iter_mut() {
-            let owned = seat.network.route(packet.headers.tuple.addresses) == Route::Owner(eni);
-            if seat.eni.source_dest_check && !owned {
+            if seat.eni.source_dest_check && !owns_source(&seat, packet.headers.tuple.addresses.reverse()) {
                 packet.verdict = Verdict::Drop(DropReason::DestinationNotOwned);
             }
         }
@@ -121,26 +113,19 @@ impl Shard {
 
     /// Gives every packet that is still to be forwarded its judgement.
     fn judge_all(&mut self, seat: &Seat<'_>, burst: &mut [Packet], now: Tick) {
-        self.lookups.clear();
-        for packet in burst.iter() {
-            let lookup = match packet.verdict {
-                Verdict::Forward(_) => seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame()),
-                _ => Lookup::None,
-            };
+        // What to look for is found twice: that costs less than to carry it from one phase to the other.
+        for packet in burst.iter().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
+            let lookup = seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame());
             if let Lookup::Session(entry) | Lookup::Related(entry) | Lookup::Fragment(entry) = &lookup {
                 self.sessions.prefetch(&entry.key, entry.hash);
             }
-            self.lookups.push(lookup);
         }
         let place = self.place(seat);
-        for (position, packet) in burst.iter_mut().enumerate() {
-            if !matches!(packet.verdict, Verdict::Forward(_)) {
-                continue;
-            }
-            let lookup = self.lookups[position];
+        for packet in burst.iter_mut().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
+            let lookup = seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame());
             let (judgement, action) = seat.judge(&self.sessions, &packet.headers, (&lookup, packet.marker), now);
             packet.judgement = Some(judgement);
-            let applied = self.apply(seat, packet, (judgement, action, lookup), (place, now));
+            let applied = self.apply(seat, packet, (judgement, action, &lookup), (place, now));
             if !judgement.accepts() {
                 packet.verdict = Verdict::Drop(judgement.drop_reason());
             } else if let Err(reason) = applied {
@@ -154,7 +139,7 @@ impl Shard {
         &mut self,
         seat: &Seat<'_>,
         packet: &Packet,
-        (judgement, action, lookup): (Judgement, Action, Lookup),
+        (judgement, action, lookup): (Judgement, Action, &Lookup),
         (place, now): (usize, Tick),
     ) -> Result<(), DropReason> {
         let headers = &packet.headers;
@@ -162,7 +147,7 @@ impl Shard {
         if let Lookup::Session(entry) = lookup {
             match action {
                 Action::None => {}
-                Action::Touch(slot) => self.touch(slot, &entry, (headers, bytes), now),
+                Action::Touch(slot) => self.touch(slot, entry, (headers, bytes), now),
                 Action::Readmit(slot, admitted_by) => {
                     let flow = self.sessions.flow_mut(slot);
                     flow.revision = seat.eni.revision;
@@ -171,7 +156,7 @@ impl Shard {
                         flow.set_stage(judgement.stage);
                         flow.ground = judgement.ground;
                     }
-                    self.touch(slot, &entry, (headers, bytes), now);
+                    self.touch(slot, entry, (headers, bytes), now);
                 }
                 Action::Revoke(slot) => {
                     let flow = self.sessions.flow_mut(slot);
@@ -179,10 +164,10 @@ impl Shard {
                     flow.set_revoked(true);
                     flow.last_seen = now;
                 }
-                Action::Open => self.open(seat, (headers, bytes), (judgement, &entry), (place, now))?,
+                Action::Open => self.open(seat, (headers, bytes), (judgement, entry), (place, now))?,
                 Action::Reopen(slot) => {
                     self.forget(slot, place);
-                    self.open(seat, (headers, bytes), (judgement, &entry), (place, now))?;
+                    self.open(seat, (headers, bytes), (judgement, entry), (place, now))?;
                 }
             }
         }
@@ -302,28 +287,29 @@ fn admit(seat: &Seat<'_>, packet: &mut Packet) -> Verdict {
     if let Err(reason) = guarded {
         return Verdict::Drop(reason);
     }
-    if let Some(verdict) = answer::answer(seat, packet) {
+    packet.route = seat.network.route(packet.headers.tuple.addresses);
+    if let Some(verdict) = answer::answer(seat, packet, packet.route) {
         packet.judgement = seat.exempt(&packet.headers, packet.marker);
         return verdict;
     }
-    match next_eni(seat, &packet.headers) {
+    match next_eni(seat, packet.route) {
         Some(next) => Verdict::Forward(next),
         None => Verdict::Drop(DropReason::NoRoute),
     }
 }
 
 /// The ENI that a packet of the guest goes to. Never itself: what it sends to its own address stays inside the guest.
-pub(crate) fn next_eni(seat: &Seat<'_>, headers: &Headers) -> Option<EniIndex> {
-    match seat.network.route(headers.tuple.addresses) {
+pub(crate) fn next_eni(seat: &Seat<'_>, route: Route) -> Option<EniIndex> {
+    match route {
         Route::Owner(next) | Route::Via(next) => Some(next).filter(|next| *next != seat.index),
         Route::Nowhere | Route::Unowned | Route::Gateway => None,
     }
 }
 
 /// Whether the virtual router forwards between two of its subnets, or out by a custom route (D1).
-fn crosses_subnets(seat: &Seat<'_>, next: EniIndex, headers: &Headers) -> bool {
+fn crosses_subnets(seat: &Seat<'_>, next: EniIndex, route: Route) -> bool {
     let same_subnet = seat.snapshot.eni(next).is_some_and(|next| next.vswitch == seat.eni.vswitch);
-    !same_subnet || matches!(seat.network.route(headers.tuple.addresses), Route::Via(_))
+    !same_subnet || matches!(route, Route::Via(_))
 }
 
 /// Writes the Ethernet header of the last hop: from the router to the guest.

@@ -29,7 +29,7 @@ pub(crate) fn check(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<
 
 /// Whether the source of `addresses` belongs to the ENI.
 pub(crate) fn owns_source(seat: &Seat<'_>, addresses: Addresses) -> bool {
-    seat.network.route(addresses.reverse()) == Route::Owner(seat.index)
+    seat.eni.is_first_address(addresses) || seat.network.route(addresses.reverse()) == Route::Owner(seat.index)
 }
 
 fn check_arp(seat: &Seat<'_>, frame: &[u8]) -> Result<(), DropReason> {

@@ -1,6 +1,7 @@
 //! A packet: the bytes of a frame, and what was learnt about them riding along.
 
 use crate::headers::{self, Headers};
+use crate::route::Route;
 use crate::verdict::{DropReason, Judgement, Verdict};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -69,6 +70,8 @@ pub struct Packet {
     /// The last judgement it met; none if it ended before the first.
     pub judgement: Option<Judgement>,
     pub(crate) headers: Headers,
+    /// Where its destination is, as egress found it.
+    pub(crate) route: Route,
 }
 
 impl Packet {
@@ -80,6 +83,7 @@ impl Packet {
             verdict: Verdict::Drop(DropReason::EniGone),
             judgement: None,
             headers: Headers::default(),
+            route: Route::Nowhere,
         }
     }
 

@@ -86,9 +86,8 @@ impl Shard {
         let verdict = match (judgement.accepts(), direction) {
             (false, _) => Verdict::Drop(judgement.drop_reason()),
             (true, Direction::Ingress) => Verdict::Deliver,
-            (true, Direction::Egress) => {
-                next_eni(&seat, &headers).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward)
-            }
+            (true, Direction::Egress) => next_eni(&seat, seat.network.route(headers.tuple.addresses))
+                .map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward),
         };
         Ok((Some(report(&seat, direction, judgement)), verdict))
     }
@@ -163,10 +162,11 @@ fn settled_before_judgement(seat: &Seat<'_>, headers: &Headers) -> Option<Verdic
         return Some(Verdict::Drop(DropReason::Multicast));
     }
     let is_ping = matches!(headers.icmp_type, 8 | 128);
-    match seat.network.route(addresses) {
+    let route = seat.network.route(addresses);
+    match route {
         Route::Gateway if is_ping => Some(Verdict::Answer),
         Route::Gateway => Some(Verdict::Drop(DropReason::GatewayUnserved)),
-        _ if next_eni(seat, headers).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
+        _ if next_eni(seat, route).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
         _ => None,
     }
 }
