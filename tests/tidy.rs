@@ -16,7 +16,7 @@ const CONTROL_MAY_IMPORT_VSWITCH: [&str; 2] = ["control/src/main.rs", "control/s
 
 /// Produced by the shell, where a packet meets a port or a ring: `vswitch/src/worker.rs` and `vswitch/src/port/`, with
 /// their own tests.
-const REASONS_OF_THE_SHELL: [&str; 4] = ["PortDown", "PortFull", "FrameTooLong", "HandoffFull"];
+const REASONS_OF_THE_SHELL: [&str; 5] = ["PortDown", "PortFull", "PortRefused", "FrameTooLong", "HandoffFull"];
 
 struct Source {
     path: String,

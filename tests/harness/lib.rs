@@ -3,6 +3,7 @@
 
 pub mod frame;
 pub mod netns;
+pub mod offload;
 pub mod oracle;
 pub mod random;
 pub mod world;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::namespace;
 use vswitch::netlink::Interface;
-use vswitch::port::pool::BufferPool;
+use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::tap::{self, Tap};
 use vswitch::port::{Port, Received, Sent};
 use vswitch_core::desired::TapPort;
@@ -53,7 +53,7 @@ fn interface() -> Interface {
 }
 
 fn receive_within(port: &mut Tap, limit: Duration) -> std::io::Result<Vec<Packet>> {
-    let (mut pool, mut burst) = (BufferPool::new(64), Vec::new());
+    let (mut pool, mut burst) = (BufferPool::new(PoolSize { small: 64, large: 2 }), Vec::new());
     let started = Instant::now();
     while burst.is_empty() && started.elapsed() < limit {
         if port.receive(&mut pool, &mut burst, 32)? == Received::Drained {
