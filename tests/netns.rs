@@ -1,5 +1,7 @@
 //! Real kernels' stacks through a real Sluice: both planes as processes, guests in namespaces that the switch makes.
 
+#![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
+
 use control::command::{Command, RuleAuthorize, RuleRevoke, RuleSpec, VpcDelete};
 use harness::netns::{Running, cannot_run, eventually};
 use std::io::{Read, Write};

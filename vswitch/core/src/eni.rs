@@ -113,19 +113,18 @@ impl Shard {
 
     /// Gives every packet that is still to be forwarded its judgement.
     fn judge_all(&mut self, seat: &Seat<'_>, burst: &mut [Packet], now: Tick) {
-        // What to look for is found twice: that costs less than to carry it from one phase to the other.
-        for packet in burst.iter().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
-            let lookup = seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame());
-            if let Lookup::Session(entry) | Lookup::Related(entry) | Lookup::Fragment(entry) = &lookup {
+        for packet in burst.iter_mut().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
+            packet.lookup = seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame());
+            if let Lookup::Session(entry) | Lookup::Related(entry) | Lookup::Fragment(entry) = &packet.lookup {
                 self.sessions.prefetch(&entry.key, entry.hash);
             }
         }
         let place = self.place(seat);
         for packet in burst.iter_mut().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
-            let lookup = seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame());
-            let (judgement, action) = seat.judge(&self.sessions, &packet.headers, (&lookup, packet.marker), now);
+            let asked = (&packet.lookup, packet.marker);
+            let (judgement, action) = seat.judge(&self.sessions, &packet.headers, asked, now);
             packet.judgement = Some(judgement);
-            let applied = self.apply(seat, packet, (judgement, action, &lookup), (place, now));
+            let applied = self.apply(seat, packet, (judgement, action), (place, now));
             if !judgement.accepts() {
                 packet.verdict = Verdict::Drop(judgement.drop_reason());
             } else if let Err(reason) = applied {
@@ -139,12 +138,12 @@ impl Shard {
         &mut self,
         seat: &Seat<'_>,
         packet: &Packet,
-        (judgement, action, lookup): (Judgement, Action, &Lookup),
+        (judgement, action): (Judgement, Action),
         (place, now): (usize, Tick),
     ) -> Result<(), DropReason> {
         let headers = &packet.headers;
         let bytes = packet.buffer.frame().len();
-        if let Lookup::Session(entry) = lookup {
+        if let Lookup::Session(entry) = &packet.lookup {
             match action {
                 Action::None => {}
                 Action::Touch(slot) => self.touch(slot, entry, (headers, bytes), now),

@@ -1,6 +1,7 @@
 //! A packet: the bytes of a frame, and what was learnt about them riding along.
 
 use crate::headers::{self, Headers};
+use crate::judge::Lookup;
 use crate::route::Route;
 use crate::verdict::{DropReason, Judgement, Verdict};
 use alloc::boxed::Box;
@@ -72,6 +73,8 @@ pub struct Packet {
     pub(crate) headers: Headers,
     /// Where its destination is, as egress found it.
     pub(crate) route: Route,
+    /// What its present judge looks for among the sessions.
+    pub(crate) lookup: Lookup,
 }
 
 impl Packet {
@@ -84,6 +87,7 @@ impl Packet {
             judgement: None,
             headers: Headers::default(),
             route: Route::Nowhere,
+            lookup: Lookup::None,
         }
     }
 
