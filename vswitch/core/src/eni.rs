@@ -103,7 +103,14 @@ impl Shard {
     pub fn sweep(&mut self, snapshot: &Snapshot, now: Time) {
         let (tick, settings) = (now.tick(), snapshot.settings());
         let Self { sessions, counters, places, .. } = self;
-        let is_over = |flow: &Flow| flow.is_expired(settings, tick);
+        // What is idle for a while may belong to an ENI that is gone; what is not, does not.
+        let is_orphan = |scope: FlowScope| {
+            let owner = places.get(&scope).and_then(|&place| snapshot.eni(EniIndex(place as u32)));
+            owner.is_none_or(|eni| eni.scope != scope)
+        };
+        let is_over = |scope: FlowScope, flow: &Flow| {
+            flow.is_expired(settings, tick) || (flow.last_seen.is_older_than(ORPHAN_IDLE_S, tick) && is_orphan(scope))
+        };
         sessions.sweep(SWEEP_RECORDS_PER_TURN, is_over, |scope, state| {
             if let Some(place) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
                 place.forget(state);
@@ -266,6 +273,9 @@ impl Shard {
         self.counters.get(place).filter(|counters| counters.scope == scope)
     }
 }
+
+/// How long a session is idle before the sweep asks whether its ENI is still there, seconds.
+const ORPHAN_IDLE_S: u32 = 2;
 
 /// The parts that every record has from its ENI and its judgement.
 fn new_record(seat: &Seat<'_>, judgement: Judgement, now: Tick) -> Flow {
