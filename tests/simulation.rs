@@ -7,6 +7,8 @@
 mod changes;
 #[path = "simulation/conversation.rs"]
 mod conversation;
+#[path = "simulation/networks.rs"]
+mod networks;
 #[path = "simulation/shards.rs"]
 mod shards;
 #[path = "simulation/twin.rs"]

@@ -1,13 +1,16 @@
 //! The workers themselves, assembled with memory ports and turned by hand in random order, while guests send and the
 //! state changes between any two turns: what comes out, where, in which order, and what is counted, turn by turn.
 
-use crate::changes::{ENIS, add_eni, change_list, change_membership, change_rules, change_settings, first_world};
+use crate::changes::{change_list, change_membership, change_rules, change_settings};
 use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};
+use crate::networks::{
+    ROUTER, addresses_of, all_enis, change_eni, change_networks, mac_of, network_of, sender, with_eni, world,
+};
 use crate::twin::{Count, Frame, FrameContent, REFUSED, Twin, frame_of};
 use harness::frame::{TcpFlags, ethernet, tagged};
 use harness::oracle::{Content, Message};
 use harness::random::Random;
-use harness::world::{Build, SECRET, accept_in, prefix_of};
+use harness::world::SECRET;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -15,8 +18,8 @@ use vswitch::port::PortFactory;
 use vswitch::port::memory::MemoryHub;
 use vswitch::switch::{Pacer, Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
-use vswitch_core::desired::{Desired, Policy, Port, Timeouts, Vpc};
-use vswitch_core::ids::{EniId, MacAddress, VpcId};
+use vswitch_core::desired::{Desired, Vpc};
+use vswitch_core::ids::{EniId, MacAddress};
 use vswitch_core::limits::HANDOFF_PACKETS;
 use vswitch_core::protocol::{Delta, DirectionStats, ReplyBody, Request, RequestBody, VERSION};
 use vswitch_core::time::Time;
@@ -28,16 +31,11 @@ const FRAMES_MAX: usize = 64;
 /// More sessions than a world ever opens, so that no table is full.
 const FLOWS_MAX: usize = 8192;
 const NS_PER_SECOND: u64 = 1_000_000_000;
-/// A router for destinations outside the VPC, and two ENIs of a VPC with the addresses of `eni-a` and `eni-b`.
-const ROUTER: &str = "eni-r";
-const FAR: [&str; 2] = ["eni-x", "eni-y"];
-
 #[test]
 fn what_comes_out_of_one_or_two_workers_is_what_the_oracle_foretells() {
     let mut met: BTreeMap<String, u64> = BTreeMap::new();
     crate::for_each_seed(|seed| {
-        let (switch, floor) = Simulation::new(seed);
-        for (fate, count) in (Simulation { switch, floor }).run() {
+        for (fate, count) in Simulation::new(seed).run() {
             *met.entry(fate).or_default() += count;
         }
     });
@@ -66,75 +64,8 @@ struct Floor {
     log: VecDeque<String>,
 }
 
-fn all_enis() -> impl Iterator<Item = &'static str> {
-    ENIS.into_iter().chain([ROUTER]).chain(FAR)
-}
-
-fn network_of(id: &str) -> &'static str {
-    if FAR.contains(&id) { "vpc-2" } else { "vpc-1" }
-}
-
-/// Every address that the ENI has at some time.
-fn addresses_of(id: &str) -> Vec<IpAddr> {
-    let texts = match id {
-        ROUTER => vec!["10.0.0.50".into(), "192.168.7.1".into(), "fd00:0:0:1::50".into(), "2001:db8::1".into()],
-        _ => {
-            let number = number_of(id);
-            let subnet = number % 2;
-            let v6 = format!("fd00:0:0:{}::{:x}", subnet + 1, 16 + number);
-            vec![format!("10.0.{subnet}.{}", 10 + number), format!("10.0.{subnet}.{}", 100 + number), v6]
-        }
-    };
-    texts.into_iter().map(|text: String| text.parse().expect("an address")).collect()
-}
-
-fn number_of(id: &str) -> usize {
-    let names = if FAR.contains(&id) { FAR.as_slice() } else { &ENIS };
-    names.iter().position(|other| *other == id).expect("a known name")
-}
-
-fn mac_of(id: &str) -> MacAddress {
-    let number = all_enis().position(|other| other == id).expect("a known name") as u8 + 1;
-    MacAddress([2, 0, 0, 0, 0, number])
-}
-
-fn with_eni(desired: Desired, id: &str) -> Desired {
-    let mut desired = match id {
-        ROUTER => desired.eni(id, "vsw-1", &["10.0.0.50", "fd00:0:0:1::50"], &["sg-open"]),
-        _ if FAR.contains(&id) => {
-            let (vswitch, addresses) = (["vsw-3", "vsw-4"][number_of(id)], addresses_of(id));
-            let addresses = [addresses[0].to_string(), addresses[2].to_string()];
-            desired.eni(id, vswitch, &[&addresses[0], &addresses[1]], &["sg-far"])
-        }
-        _ => add_eni(desired, id),
-    };
-    let eni = desired.enis.get_mut(&EniId::from(id)).expect("just added");
-    eni.mac = mac_of(id);
-    eni.source_dest_check = id != ROUTER;
-    if id == ROUTER {
-        let routes = &mut network(&mut desired, "vpc-1").routes;
-        routes.insert(prefix_of("192.168.0.0/16"), id.into());
-        routes.insert(prefix_of("2001:db8::/32"), id.into());
-    }
-    desired
-}
-
-fn network<'a>(desired: &'a mut Desired, id: &str) -> &'a mut Vpc {
-    desired.vpcs.get_mut(&VpcId::from(id)).expect("a known VPC")
-}
-
-fn world() -> Desired {
-    let desired = first_world()
-        .vpc("vpc-2")
-        .vswitch("vsw-3", "vpc-2", "10.0.0.0/24", "fd00:0:0:1::/64")
-        .vswitch("vsw-4", "vpc-2", "10.0.1.0/24", "fd00:0:0:2::/64")
-        .open_group("sg-far", "vpc-2", &[])
-        .closed_group("sg-apart", "vpc-2", &[accept_in("r-1", "10.0.0.0/8")]);
-    [ROUTER].into_iter().chain(FAR).fold(desired, with_eni)
-}
-
 impl Simulation {
-    fn new(seed: u64) -> (Switch, Floor) {
+    fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let count = if random.chance(70) { 2 } else { 1 };
         let hub = MemoryHub::new(FRAMES_MAX, false);
@@ -155,7 +86,7 @@ impl Simulation {
             recent: VecDeque::new(),
             log: VecDeque::new(),
         };
-        (switch, floor)
+        Self { switch, floor }
     }
 
     /// How many frames met which fate.
@@ -511,11 +442,6 @@ impl Floor {
     }
 }
 
-/// Who in the VPC sends from this address.
-fn sender(network: &str, address: IpAddr) -> Option<&'static str> {
-    all_enis().find(|id| network_of(id) == network && addresses_of(id).contains(&address))
-}
-
 fn counted(stats: &DirectionStats) -> Count {
     let refusals = [
         DropReason::RuleDrop,
@@ -532,52 +458,4 @@ fn counted(stats: &DirectionStats) -> Count {
         count.drops.insert(REFUSED.into(), refused);
     }
     count
-}
-
-fn change_networks(random: &mut Random, desired: &mut Desired) -> String {
-    if random.chance(50) {
-        let group = desired.groups.get_mut(&"sg-far".into()).expect("a known group");
-        group.inner_access = random.pick(&[Policy::Accept, Policy::Drop]);
-        let group = random.pick(&["sg-far", "sg-apart"]);
-        if let Some(eni) = desired.enis.get_mut(&EniId::from(random.pick(&FAR))) {
-            eni.groups = [group.into()].into();
-        }
-        return format!("the other VPC: {:?}", desired.groups[&"sg-far".into()].inner_access);
-    }
-    let next = EniId::from(random.pick(&["eni-c", "eni-d", ROUTER]));
-    let exists = desired.enis.contains_key(&next);
-    let routes = &mut network(desired, "vpc-1").routes;
-    let prefix = prefix_of(random.pick(&["192.168.7.0/24", "192.168.0.0/16", "2001:db8::/64"]));
-    if routes.remove(&prefix).is_none() && exists {
-        routes.insert(prefix, next);
-    }
-    format!("routes: {routes:?}")
-}
-
-fn change_eni(random: &mut Random, desired: &mut Desired) -> String {
-    let names: Vec<&str> = all_enis().collect();
-    let id = random.pick(&names);
-    let Some(eni) = desired.enis.get_mut(&EniId::from(id)) else { return "nothing".into() };
-    match random.below(6) {
-        0 => {
-            let (tcp_established_s, udp_s) = (random.pick(&[30, 100, 910]), random.pick(&[10, 30, 100]));
-            eni.timeouts = Timeouts { tcp_established_s, tcp_closed_s: 3, udp_s };
-        }
-        1..=2 if ENIS.contains(&id) => {
-            let secondary = prefix_of(&addresses_of(id)[1].to_string());
-            if eni.addresses.contains(&secondary) {
-                eni.addresses.retain(|prefix| *prefix != secondary);
-            } else {
-                eni.addresses.push(secondary);
-            }
-        }
-        3 => eni.source_dest_check ^= true,
-        // Most are attached at most times.
-        _ => match desired.enis.values_mut().find(|eni| eni.port.is_none()) {
-            Some(eni) => eni.port = Some(Port::Memory),
-            None => desired.enis.values_mut().filter(|other| other.mac == mac_of(id)).for_each(|eni| eni.port = None),
-        },
-    }
-    let eni = &desired.enis[&EniId::from(id)];
-    format!("{id}: {eni:?}")
 }
