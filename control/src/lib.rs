@@ -3,6 +3,7 @@
 //! Decide, then do: [`model`] turns a [command](command::Command) into events or a refusal and touches nothing else;
 //! the server keeps the events, makes them true and sends their meaning to the forwarding plane.
 
+pub mod api;
 pub mod authority;
 pub mod cli;
 pub mod client;
