@@ -58,7 +58,7 @@ const OTHER_CODES: &[(&str, &[&str])] = &[
 ///
 /// # Errors
 /// The first parameter at fault, with the code that the action has for it.
-pub fn check_parameters(action: &'static ActionFact, parameters: &Parameters) -> Result<(), ApiError> {
+pub(super) fn check_parameters(action: &'static ActionFact, parameters: &Parameters) -> Result<(), ApiError> {
     for fact in action.params.iter().filter(|fact| fact.required) {
         if !parameters.has(&fact.name) {
             return Err(missing(action, &fact.name));
@@ -138,7 +138,7 @@ fn check_scalar(fact: &ParameterFact, parameters: &Parameters) -> Result<(), Api
 }
 
 /// A refusal of a parameter with the code that the action has for it.
-pub fn of_parameter(action: &'static ActionFact, name: &str, error: ApiError) -> ApiError {
+pub(super) fn of_parameter(action: &'static ActionFact, name: &str, error: ApiError) -> ApiError {
     let codes = PARAMETER_CODES.iter().find(|(parameter, _)| *parameter == name).map_or(&[][..], |(_, codes)| codes);
     let fact = codes.iter().find(|code| action.lists(code)).and_then(|code| action.error(code, error.status));
     match fact {
@@ -148,11 +148,12 @@ pub fn of_parameter(action: &'static ActionFact, name: &str, error: ApiError) ->
 }
 
 /// A parameter that has to be given.
-pub fn missing(action: &'static ActionFact, name: &str) -> ApiError {
+pub(super) fn missing(action: &'static ActionFact, name: &str) -> ApiError {
     let message =
         format!("The input parameter \"{name}\" that is mandatory for processing this request is not supplied.");
     let error = MISSING_PARAMETER.error(message).field(name);
-    let own = [format!("MissingParameter.{name}"), format!("MissingParamter.{name}"), format!("MissingParameter.{name}s")];
+    let own =
+        [format!("MissingParameter.{name}"), format!("MissingParamter.{name}"), format!("MissingParameter.{name}s")];
     if let Some(fact) = action.errors.iter().find(|fact| own.contains(&fact.code)) {
         return ApiError { code: &fact.code, status: fact.http, ..error };
     }
@@ -166,7 +167,7 @@ pub fn missing(action: &'static ActionFact, name: &str) -> ApiError {
 }
 
 /// A refusal as the action words it: its code for the matter, its status, and its message before ours.
-pub fn in_words_of(action: &'static ActionFact, mut error: ApiError) -> ApiError {
+pub(super) fn in_words_of(action: &'static ActionFact, mut error: ApiError) -> ApiError {
     if !action.lists(error.code) {
         let others = OTHER_CODES.iter().find(|(code, _)| *code == error.code).map_or(&[][..], |(_, others)| others);
         let other = others.iter().find(|code| action.lists(code)).and_then(|code| action.error(code, error.status));

@@ -45,7 +45,7 @@ pub struct Desk<'a> {
 }
 
 /// What is answered once a change is made.
-pub type AnswerOf = Box<dyn FnOnce(&Desk<'_>) -> Map<String, Value>>;
+pub(super) type AnswerOf = Box<dyn FnOnce(&Desk<'_>) -> Map<String, Value>>;
 
 /// What a call comes to.
 pub enum Plan {
@@ -56,7 +56,7 @@ pub enum Plan {
 }
 
 /// The members of a JSON object.
-pub fn members(value: Value) -> Map<String, Value> {
+pub(super) fn members(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(members) => members,
         _ => Map::new(),
@@ -296,7 +296,7 @@ impl<'a> Desk<'a> {
 }
 
 /// The zones of a region.
-pub fn zones_of(region: &str) -> Vec<String> {
+pub(super) fn zones_of(region: &str) -> Vec<String> {
     let dash = if region.starts_with("cn-") { "-" } else { "" };
     ('a'..='k').map(|letter| format!("{region}{dash}{letter}")).collect()
 }

@@ -5,15 +5,12 @@ use super::desk::{Desk, Plan};
 use super::eni_list::eni_json;
 use super::parameters::Parameters;
 use crate::command::{Command, EniCreate, EniDelete, EniModify, InstanceAttach, TimeoutsChange};
-use crate::error::{
-    ApiError, ENI_STATE, ErrorKind, INVALID_PARAMETER_CONFLICT,
-};
+use crate::error::{ApiError, ENI_STATE, ErrorKind, INVALID_PARAMETER_CONFLICT};
 use vswitch_core::ids::EniId;
 
 const PRIMARY_FIXED: ErrorKind =
     ErrorKind { code: "InvalidOperation.PrimaryEniOnlySupportModifyNameAndDesc", status: 404 };
-const TIMEOUTS: ErrorKind =
-    ErrorKind { code: "InvalidParameter.EniConnectionTrackingConfiguration", status: 400 };
+const TIMEOUTS: ErrorKind = ErrorKind { code: "InvalidParameter.EniConnectionTrackingConfiguration", status: 400 };
 
 pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let parameters = desk.parameters();
@@ -47,8 +44,7 @@ pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     };
     let mut commands = vec![Command::EniCreate(Box::new(create))];
     if secondary_count > 0 {
-        let assign =
-            crate::command::EniAssign { eni: id.clone(), ipv4_count: secondary_count, ..Default::default() };
+        let assign = crate::command::EniAssign { eni: id.clone(), ipv4_count: secondary_count, ..Default::default() };
         commands.push(Command::EniAssign(assign));
     }
     commands.extend(label);

@@ -61,10 +61,7 @@ pub(super) fn describe_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     });
     let told = asked.is_empty() || asked.eq_ignore_ascii_case("connectionTrackingConfiguration");
     answer.insert("ConnectionTrackingConfiguration".into(), if told { timeouts } else { Value::Null });
-    answer.insert(
-        "QoSConfig".into(),
-        json!({"EnableQoS": true, "QoS": {"ConcurrentConnections": eni.sessions_max}}),
-    );
+    answer.insert("QoSConfig".into(), json!({"EnableQoS": true, "QoS": {"ConcurrentConnections": eni.sessions_max}}));
     for name in ["BondInterfaceSpecification", "SlaveInterfaceSpecification", "EnhancedNetwork"] {
         answer.insert(name.into(), Value::Null);
     }

@@ -136,8 +136,7 @@ impl Gate {
         };
         let key = self.check(&claim, now_s)?;
         let claimed_hash = needed("x-acs-content-sha256")?;
-        let request =
-            V3Request { method: envelope.method, path: "/", query: envelope.query, body_hash: claimed_hash };
+        let request = V3Request { method: envelope.method, path: "/", query: envelope.query, body_hash: claimed_hash };
         let text = v3_string_to_sign(request, &authorization.signed_headers, |name| envelope.header(name));
         let same_body = claimed_hash.eq_ignore_ascii_case(&hash(envelope.body));
         if !same_body || !v3_matches(&key.secret, &text, &authorization.signature) {
@@ -149,9 +148,8 @@ impl Gate {
 
     /// The time, the key and the nonce of a claim, in this order.
     fn check(&self, claim: &Claim<'_>, now_s: u64) -> Result<&AccessKey, ApiError> {
-        let time_s = read_time(claim.time).ok_or_else(|| {
-            TIMESTAMP_FORMAT.error("Specified time stamp or date value is not well formatted.")
-        })?;
+        let time_s = read_time(claim.time)
+            .ok_or_else(|| TIMESTAMP_FORMAT.error("Specified time stamp or date value is not well formatted."))?;
         if time_s.abs_diff(now_s) > WINDOW_S {
             return Err(TIMESTAMP_EXPIRED.error("Specified time stamp or date value is expired."));
         }
@@ -252,12 +250,8 @@ mod tests {
     const NOW_S: u64 = 1_795_437_732;
 
     fn gate() -> Gate {
-        let key = AccessKey {
-            id: "testid".into(),
-            secret: "testsecret".into(),
-            account: "7".into(),
-            security_token: None,
-        };
+        let key =
+            AccessKey { id: "testid".into(), secret: "testsecret".into(), account: "7".into(), security_token: None };
         Gate::new(&ApiSettings { access_keys: vec![key], ..ApiSettings::default() })
     }
 
@@ -288,7 +282,8 @@ mod tests {
         for seconds in [0, 951_782_399, 951_782_400, NOW_S] {
             assert_eq!(read_time(&timestamp(seconds)), Some(seconds));
         }
-        for text in ["", "2026-11-23 12:00:00", "2026-11-23T12:00:00+", "2026-13-01T00:00:00Z", "1969-01-01T00:00:00Z"] {
+        for text in ["", "2026-11-23 12:00:00", "2026-11-23T12:00:00+", "2026-13-01T00:00:00Z", "1969-01-01T00:00:00Z"]
+        {
             assert_eq!(read_time(text), None, "{text}");
         }
     }

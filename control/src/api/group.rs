@@ -17,7 +17,8 @@ const INSTANCE_LAST_GROUP: ErrorKind = ErrorKind { code: "InstanceLastSecurityGr
 pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let parameters = desk.parameters();
     let Some(vpc) = parameters.text("VpcId") else {
-        let is_advanced = parameters.text("SecurityGroupType").is_some_and(|kind| kind.eq_ignore_ascii_case("enterprise"));
+        let is_advanced =
+            parameters.text("SecurityGroupType").is_some_and(|kind| kind.eq_ignore_ascii_case("enterprise"));
         let kind = if is_advanced { ADVANCED_WITHOUT_VPC } else { GROUP_WITHOUT_VPC };
         return Err(kind.error("there is no classic network here: name a VPC.").field("VpcId"));
     };
@@ -94,9 +95,9 @@ fn member_eni(desk: &Desk<'_>, (id, is_instance): (String, bool)) -> Result<Stri
     }
     let instance = desk.instance(&id)?;
     let primary = instance.primary().filter(|_| !desk.is_passing(instance.changed_s));
-    primary.map(ToString::to_string).ok_or_else(|| {
-        INSTANCE_STATUS.error(format!("{id} is still being changed: try again later")).object(id)
-    })
+    primary
+        .map(ToString::to_string)
+        .ok_or_else(|| INSTANCE_STATUS.error(format!("{id} is still being changed: try again later")).object(id))
 }
 
 pub(super) fn join(desk: &Desk<'_>) -> Result<Plan, ApiError> {

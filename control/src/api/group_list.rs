@@ -184,9 +184,11 @@ pub(super) fn describe_references(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let mut references = Vec::new();
     for id in &ids {
         let (group, _) = desk.group(id)?;
-        let naming = desk.model.rules.iter().filter(|(holder, rules)| {
-            **holder != group && rules.values().any(|rule| rule.names_group(&group))
-        });
+        let naming = desk
+            .model
+            .rules
+            .iter()
+            .filter(|(holder, rules)| **holder != group && rules.values().any(|rule| rule.names_group(&group)));
         let naming: Vec<Value> = naming
             .map(|(holder, _)| json!({"SecurityGroupId": holder, "AliUid": desk.owner_of(holder.as_str())}))
             .collect();

@@ -1,9 +1,7 @@
 //! Instances: started, stopped, changed and deleted.
 
 use super::desk::{Desk, Plan, members};
-use crate::command::{
-    Command, EniModify, InstanceDelete, InstanceModify, InstanceMove, InstanceRun,
-};
+use crate::command::{Command, EniModify, InstanceDelete, InstanceModify, InstanceMove, InstanceRun};
 use crate::error::{ApiError, ErrorKind, INSTANCE_STATUS, MULTI_GROUP_TYPE};
 use crate::model::Instance;
 use serde_json::{Value, json};

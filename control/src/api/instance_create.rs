@@ -80,9 +80,8 @@ fn nth_address(text: &str, number: u32) -> Result<String, ApiError> {
 fn primary(desk: &Desk<'_>) -> Result<EniCreate, ApiError> {
     let parameters = desk.parameters();
     let entries = parameters.objects("NetworkInterface")?;
-    let is_primary = |fields: &Parameters| {
-        fields.text("InstanceType").is_some_and(|kind| kind.eq_ignore_ascii_case("Primary"))
-    };
+    let is_primary =
+        |fields: &Parameters| fields.text("InstanceType").is_some_and(|kind| kind.eq_ignore_ascii_case("Primary"));
     let mut named = entries.iter().map(|(_, fields)| fields).filter(|fields| is_primary(fields));
     let (fields, address) = match (named.next(), named.next()) {
         (None, _) => (parameters, "PrivateIpAddress"),

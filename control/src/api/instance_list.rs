@@ -63,7 +63,8 @@ fn primary<'a>(desk: &Desk<'a>, instance: &'a Instance) -> Option<(&'a EniId, &'
 }
 
 fn instance_json(desk: &Desk<'_>, id: &str, instance: &Instance, primary: (&EniId, &Eni)) -> Value {
-    let interfaces = instance.enis.iter().filter_map(|(eni, number)| Some((desk.model.enis.get_key_value(eni)?, number)));
+    let interfaces =
+        instance.enis.iter().filter_map(|(eni, number)| Some((desk.model.enis.get_key_value(eni)?, number)));
     let mut interfaces: Vec<_> = interfaces.collect();
     interfaces.sort_by_key(|(_, number)| **number);
     let interface = |((eni_id, eni), number): &((&EniId, &Eni), &u32)| {

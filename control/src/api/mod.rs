@@ -183,11 +183,13 @@ impl Action {
             Some("2016-04-28") => Some(Vpc),
             _ => None,
         };
-        let product =
-            product.ok_or_else(|| INVALID_VERSION.error("Specified parameter Version is not valid.").field("Version"))?;
+        let product = product
+            .ok_or_else(|| INVALID_VERSION.error("Specified parameter Version is not valid.").field("Version"))?;
         let found = ACTIONS.iter().find(|action| action.product == product && Some(action.name) == name);
         found.ok_or_else(|| {
-            INVALID_ACTION_NOT_FOUND.error("Specified api is not found, please check your url and method.").field("Action")
+            INVALID_ACTION_NOT_FOUND
+                .error("Specified api is not found, please check your url and method.")
+                .field("Action")
         })
     }
 
@@ -219,16 +221,21 @@ impl Action {
     }
 }
 
-/// What a call comes to.
+/// Refuses a call for what can be seen without looking at the state.
+///
+/// # Errors
+/// A refusal in the action's words.
+pub fn check(desk: &Desk<'_>) -> Result<(), ApiError> {
+    let checked = check::check_parameters(desk.call.action.fact(), desk.parameters());
+    checked.and_then(|()| desk.check_region()).map_err(|error| refusal(desk.call, error))
+}
+
+/// What a call that was checked comes to.
 ///
 /// # Errors
 /// A refusal in the action's words.
 pub fn plan(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let fact = desk.call.action.fact();
-    let planned = check::check_parameters(fact, desk.parameters())
-        .and_then(|()| desk.check_region())
-        .and_then(|()| (desk.call.action.perform)(desk));
-    planned.map_err(|error| refusal(desk.call, error))
+    (desk.call.action.perform)(desk).map_err(|error| refusal(desk.call, error))
 }
 
 /// A refusal in the action's words.
@@ -239,8 +246,7 @@ pub fn refusal(call: &Call, error: ApiError) -> ApiError {
 /// An answer with everything that the published interface has in it.
 pub fn completed(action: &Action, answer: Map<String, Value>) -> Map<String, Value> {
     // What pages say and what is bought is there only where it means something.
-    const OWN: [&str; 7] =
-        ["RequestId", "NextToken", "TotalCount", "PageNumber", "PageSize", "OrderId", "TradePrice"];
+    const OWN: [&str; 7] = ["RequestId", "NextToken", "TotalCount", "PageNumber", "PageSize", "OrderId", "TradePrice"];
     let mut types = action.fact().response.clone();
     if let Value::Object(members) = &mut types {
         members.retain(|name, _| !OWN.contains(&name.as_str()));

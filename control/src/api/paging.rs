@@ -14,7 +14,7 @@ const PAGE_SIZE: usize = 10;
 const PAGE_SIZE_MAX: usize = 100;
 
 /// One page of entries, and what is said about it.
-pub struct Page<T> {
+pub(super) struct Page<T> {
     /// The entries.
     pub entries: Vec<T>,
     /// `NextToken`, or `PageNumber`, `PageSize` and `TotalCount`.
@@ -25,7 +25,7 @@ pub struct Page<T> {
 ///
 /// # Errors
 /// A token that is none of ours, or a page that cannot be.
-pub fn page<T>(desk: &Desk<'_>, mut entries: Vec<(String, T)>, down: bool) -> Result<Page<T>, ApiError> {
+pub(super) fn page<T>(desk: &Desk<'_>, mut entries: Vec<(String, T)>, down: bool) -> Result<Page<T>, ApiError> {
     entries.sort_by(|(one, _), (other, _)| if down { other.cmp(one) } else { one.cmp(other) });
     let fact = desk.call.action.fact();
     let takes = |name: &str| fact.params.iter().find(|parameter| parameter.name == name);

@@ -213,7 +213,7 @@ fn number(text: &str) -> Option<i64> {
 }
 
 /// A value that cannot be what it should.
-pub fn not_valid(name: &str) -> ApiError {
+pub(super) fn not_valid(name: &str) -> ApiError {
     INVALID_PARAMETER.error(format!("The specified parameter \"{name}\" is not valid.")).field(name)
 }
 

@@ -41,10 +41,8 @@ pub(super) fn modify(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         add: entries(parameters, "AddEntry")?,
         remove: entries(parameters, "RemoveEntry")?.into_iter().map(|entry| entry.ports).collect(),
     };
-    let says_nothing = modify.name.is_none()
-        && modify.description.is_none()
-        && modify.add.is_empty()
-        && modify.remove.is_empty();
+    let says_nothing =
+        modify.name.is_none() && modify.description.is_none() && modify.add.is_empty() && modify.remove.is_empty();
     if says_nothing {
         let message = "one of PortRangeListName, Description, AddEntry and RemoveEntry has to be given.";
         return Err(MISSING_PARAMETER.error(message).field("AddEntry"));
@@ -100,17 +98,14 @@ pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
 
 pub(super) fn describe_entries(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let (_, list) = named(desk)?;
-    let entry = |item: &crate::model::PortListItem| {
-        json!({"PortRange": item.ports.to_string(), "Description": item.description})
-    };
+    let entry = |item: &crate::model::PortListItem| json!({"PortRange": item.ports.to_string(), "Description": item.description});
     let entries: Vec<Value> = list.entries.iter().map(entry).collect();
     Ok(Plan::answer(json!({ "Entries": entries })))
 }
 
 pub(super) fn describe_associations(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let (id, _) = named(desk)?;
-    let entry =
-        |group: String| (group.clone(), json!({"ResourceId": group, "ResourceType": "securitygroup"}));
+    let entry = |group: String| (group.clone(), json!({"ResourceId": group, "ResourceType": "securitygroup"}));
     let page = page(desk, groups(desk, &id).into_iter().map(entry).collect(), false)?;
     let mut answer = page.about;
     answer.insert("PortRangeListAssociations".into(), json!(page.entries));

@@ -42,10 +42,8 @@ pub(super) fn modify(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         add: entries(parameters, "AddEntry")?,
         remove: entries(parameters, "RemoveEntry")?.into_iter().map(|entry| entry.cidr).collect(),
     };
-    let says_nothing = modify.name.is_none()
-        && modify.description.is_none()
-        && modify.add.is_empty()
-        && modify.remove.is_empty();
+    let says_nothing =
+        modify.name.is_none() && modify.description.is_none() && modify.add.is_empty() && modify.remove.is_empty();
     if says_nothing {
         let message = "one of PrefixListName, Description, AddEntry and RemoveEntry has to be given.";
         return Err(MISSING_PARAMETER.error(message).field("AddEntry"));
@@ -107,11 +105,8 @@ pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
 
 pub(super) fn describe_attributes(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let (id, list) = named(desk)?;
-    let entries: Vec<Value> = list
-        .entries
-        .iter()
-        .map(|(cidr, description)| json!({"Cidr": cidr, "Description": description}))
-        .collect();
+    let entries: Vec<Value> =
+        list.entries.iter().map(|(cidr, description)| json!({"Cidr": cidr, "Description": description})).collect();
     Ok(Plan::answer(json!({
         "PrefixListId": id,
         "PrefixListName": list.name,
@@ -125,8 +120,7 @@ pub(super) fn describe_attributes(desk: &Desk<'_>) -> Result<Plan, ApiError> {
 
 pub(super) fn describe_associations(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let (id, _) = named(desk)?;
-    let entry =
-        |group: String| (group.clone(), json!({"ResourceId": group, "ResourceType": "securitygroup"}));
+    let entry = |group: String| (group.clone(), json!({"ResourceId": group, "ResourceType": "securitygroup"}));
     let page = page(desk, groups(desk, &id).into_iter().map(entry).collect(), false)?;
     let mut answer = page.about;
     answer.insert("PrefixListAssociations".into(), json!({ "PrefixListAssociation": page.entries }));

@@ -5,8 +5,7 @@ use super::parameters::Parameters;
 use crate::command::{Command, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 use crate::error::{
     ApiError, ErrorKind, PORT_LIST_NOT_FOUND, PREFIX_LIST_NOT_FOUND, RULE_DEST_GROUP_NOT_FOUND, RULE_DEST_MISSING,
-    RULE_ID_NOT_FOUND, RULE_MODIFY_EMPTY, RULE_SOURCE_GROUP_NOT_FOUND, RULE_SOURCE_MISSING,
-    RULES_PERMISSIONS,
+    RULE_ID_NOT_FOUND, RULE_MODIFY_EMPTY, RULE_SOURCE_GROUP_NOT_FOUND, RULE_SOURCE_MISSING, RULES_PERMISSIONS,
 };
 use crate::model::{RuleWords, same_rule};
 use std::collections::BTreeSet;
@@ -19,13 +18,22 @@ const SOURCE_NEEDS_INTRANET: ErrorKind = ErrorKind { code: "InvalidSourceGroupId
 const DEST_NEEDS_INTRANET: ErrorKind = ErrorKind { code: "InvalidDestGroupId.Mismatch", status: 403 };
 const RULE_ID_REPEATED: ErrorKind = ErrorKind { code: "InvalidParam.SecurityGroupRuleIdRepeated", status: 400 };
 const RULE_SELECTED_NONE: ErrorKind = ErrorKind { code: "SecurityGroupRule.NotFound", status: 404 };
-const DIRECTION_MISMATCH: ErrorKind =
-    ErrorKind { code: "InvalidSourceOrDestGroupId.DirectionMissmatch", status: 400 };
+const DIRECTION_MISMATCH: ErrorKind = ErrorKind { code: "InvalidSourceOrDestGroupId.DirectionMissmatch", status: 400 };
 
 /// The fields of a rule in the flat form, but those of its object.
 const FLAT_FIELDS: [&str; 12] = [
-    "Description", "DestCidrIp", "IpProtocol", "Ipv6DestCidrIp", "Ipv6SourceCidrIp", "NicType", "Policy", "PortRange",
-    "PortRangeListId", "Priority", "SourceCidrIp", "SourcePortRange",
+    "Description",
+    "DestCidrIp",
+    "IpProtocol",
+    "Ipv6DestCidrIp",
+    "Ipv6SourceCidrIp",
+    "NicType",
+    "Policy",
+    "PortRange",
+    "PortRangeListId",
+    "Priority",
+    "SourceCidrIp",
+    "SourcePortRange",
 ];
 
 pub(super) fn authorize_ingress(desk: &Desk<'_>) -> Result<Plan, ApiError> {
@@ -54,8 +62,7 @@ pub(super) fn modify_egress(desk: &Desk<'_>) -> Result<Plan, ApiError> {
 
 fn authorize(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
     let given = permissions(desk, direction)?;
-    let rules: Vec<RuleSpec> =
-        given.iter().map(|fields| read_rule(fields, direction)).collect::<Result<_, _>>()?;
+    let rules: Vec<RuleSpec> = given.iter().map(|fields| read_rule(fields, direction)).collect::<Result<_, _>>()?;
     let (group, _) = desk.group(desk.parameters().text("SecurityGroupId").unwrap_or_default())?;
     for (fields, rule) in given.iter().zip(&rules) {
         check_objects(desk, fields, rule, direction)?;
@@ -77,8 +84,7 @@ fn revoke(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
         return Err(RULES_PERMISSIONS.error(message).field("Permissions"));
     }
     let given = if ids.is_empty() { permissions(desk, direction)? } else { Vec::new() };
-    let mut rules: Vec<RuleSpec> =
-        given.iter().map(|fields| read_rule(fields, direction)).collect::<Result<_, _>>()?;
+    let mut rules: Vec<RuleSpec> = given.iter().map(|fields| read_rule(fields, direction)).collect::<Result<_, _>>()?;
     let (group_id, group) = desk.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
     if desk.settings.revoke_absent_rule_succeeds && !group.service_managed {
         let present = desk.model.rules_of(&group_id);
@@ -267,12 +273,7 @@ fn read_change(fields: &Parameters, direction: Direction) -> Result<RuleChange, 
 }
 
 /// Refuses objects that the caller does not have, or that do not belong to the account it says.
-fn check_objects(
-    desk: &Desk<'_>,
-    fields: &Parameters,
-    spec: &RuleSpec,
-    direction: Direction,
-) -> Result<(), ApiError> {
+fn check_objects(desk: &Desk<'_>, fields: &Parameters, spec: &RuleSpec, direction: Direction) -> Result<(), ApiError> {
     let names = object_fields(direction);
     let has_cidr = spec.cidr.is_some() || spec.ipv6_cidr.is_some();
     if let Some(group) = spec.group.as_deref().filter(|_| !has_cidr) {
@@ -295,4 +296,3 @@ fn check_objects(
     }
     Ok(())
 }
-

@@ -52,8 +52,19 @@ pub struct ApiSettings {
 impl Default for ApiSettings {
     fn default() -> Self {
         let regions = [
-            "cn-hangzhou", "cn-shanghai", "cn-beijing", "cn-shenzhen", "cn-qingdao", "cn-zhangjiakou", "cn-huhehaote",
-            "cn-chengdu", "cn-hongkong", "ap-southeast-1", "eu-central-1", "us-east-1", "us-west-1",
+            "cn-hangzhou",
+            "cn-shanghai",
+            "cn-beijing",
+            "cn-shenzhen",
+            "cn-qingdao",
+            "cn-zhangjiakou",
+            "cn-huhehaote",
+            "cn-chengdu",
+            "cn-hongkong",
+            "ap-southeast-1",
+            "eu-central-1",
+            "us-east-1",
+            "us-west-1",
         ];
         Self {
             access_keys: Vec::new(),

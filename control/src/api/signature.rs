@@ -11,7 +11,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 /// What the value of a V3 `Authorization` header begins with.
-pub const V3_ALGORITHM: &str = "ACS3-HMAC-SHA256";
+pub(super) const V3_ALGORITHM: &str = "ACS3-HMAC-SHA256";
 /// Headers that a V3 signature has to cover.
 const V3_HEADERS: [&str; 6] =
     ["host", "x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"];
@@ -25,7 +25,7 @@ pub fn v1_string_to_sign(method: &str, pairs: &[(String, String)]) -> String {
 }
 
 /// Whether `signature` is that of a string with a V1 key.
-pub fn v1_matches(secret: &str, string_to_sign: &str, signature: &str) -> bool {
+pub(super) fn v1_matches(secret: &str, string_to_sign: &str, signature: &str) -> bool {
     let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(format!("{secret}&").as_bytes()) else { return false };
     mac.update(string_to_sign.as_bytes());
     STANDARD.decode(signature).is_ok_and(|bytes| mac.verify_slice(&bytes).is_ok())
@@ -40,7 +40,7 @@ pub fn v1_sign(secret: &str, string_to_sign: &str) -> String {
 
 /// The value of a V3 `Authorization` header, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authorization {
+pub(super) struct Authorization {
     /// The access key's identifier.
     pub key_id: String,
     /// The signed headers, in the order they are signed.
@@ -52,7 +52,7 @@ pub struct Authorization {
 impl Authorization {
     /// Reads `ACS3-HMAC-SHA256 Credential=…,SignedHeaders=a;b,Signature=…`. None: it is no such thing, or does not
     /// cover what it has to.
-    pub fn read(value: &str) -> Option<Self> {
+    pub(super) fn read(value: &str) -> Option<Self> {
         let rest = value.strip_prefix(V3_ALGORITHM)?.strip_prefix(' ')?;
         let (mut key_id, mut headers, mut signature) = (None, None, None);
         for part in rest.split(',') {
@@ -107,7 +107,7 @@ pub fn v3_string_to_sign<'a>(
 }
 
 /// Whether `signature` is that of a string with a V3 key.
-pub fn v3_matches(secret: &str, string_to_sign: &str, signature: &str) -> bool {
+pub(super) fn v3_matches(secret: &str, string_to_sign: &str, signature: &str) -> bool {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return false };
     mac.update(string_to_sign.as_bytes());
     unhex(signature).is_some_and(|bytes| mac.verify_slice(&bytes).is_ok())
@@ -190,13 +190,10 @@ mod tests {
             ("x-acs-signature-nonce", "3156853299f313e23d1673dc12e1703d"),
             ("x-acs-version", "2014-05-26"),
         ];
-        let query = pairs(&[
-            ("RegionId", "cn-shanghai"),
-            ("ImageId", "win2019_1809_x64_dtc_zh-cn_40G_alibase_20230811.vhd"),
-        ]);
+        let query =
+            pairs(&[("RegionId", "cn-shanghai"), ("ImageId", "win2019_1809_x64_dtc_zh-cn_40G_alibase_20230811.vhd")]);
         let request = V3Request { method: "POST", path: "/", query: &query, body_hash: &empty };
-        let header =
-            |name: &str| headers.iter().find(|(candidate, _)| *candidate == name).map(|(_, value)| *value);
+        let header = |name: &str| headers.iter().find(|(candidate, _)| *candidate == name).map(|(_, value)| *value);
         let text = v3_string_to_sign(request, &authorization.signed_headers, header);
         let expected = "ACS3-HMAC-SHA256\n7ea06492da5221eba5297e897ce16e55f964061054b7695beedaac1145b1e259";
         assert_eq!(text, expected);

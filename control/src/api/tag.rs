@@ -17,9 +17,23 @@ const TAG_COUNT: ErrorKind = ErrorKind { code: "InvalidTagCount", status: 400 };
 const ECS_TYPES: [&str; 5] = ["instance", "securitygroup", "eni", "prefixlist", "portrangelist"];
 /// Kinds that there are in the cloud and not here.
 const OTHER_TYPES: [&str; 17] = [
-    "disk", "snapshot", "image", "volume", "ddh", "ddhcluster", "keypair", "launchtemplate", "reservedinstance",
-    "snapshotpolicy", "elasticityassurance", "capacityreservation", "command", "invocation", "activation",
-    "managedinstance", "route_table",
+    "disk",
+    "snapshot",
+    "image",
+    "volume",
+    "ddh",
+    "ddhcluster",
+    "keypair",
+    "launchtemplate",
+    "reservedinstance",
+    "snapshotpolicy",
+    "elasticityassurance",
+    "capacityreservation",
+    "command",
+    "invocation",
+    "activation",
+    "managedinstance",
+    "route_table",
 ];
 
 /// The objects of the caller that can be tagged: kind and identifier.
@@ -90,9 +104,8 @@ pub(super) fn tag(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let tags = desk.tags("Tag")?;
     let ids = desk.parameters().list("ResourceId")?;
     named_objects(desk, &ids)?;
-    let change = |object: String| {
-        Command::LabelModify(LabelModify { object, tags: tags.clone(), ..LabelModify::default() })
-    };
+    let change =
+        |object: String| Command::LabelModify(LabelModify { object, tags: tags.clone(), ..LabelModify::default() });
     Ok(desk.quiet_change(ids.into_iter().map(change).collect()))
 }
 

@@ -43,7 +43,8 @@ pub(super) fn describe_tags(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let wanted = desk.parameters().objects("Tag")?;
     let mut counts: BTreeMap<(&str, &str), BTreeMap<&str, u64>> = BTreeMap::new();
     for (object_kind, id) in objects(desk) {
-        let is_asked = kind.as_deref().is_none_or(|kind| kind == object_kind) && id_asked.is_none_or(|asked| asked == id);
+        let is_asked =
+            kind.as_deref().is_none_or(|kind| kind == object_kind) && id_asked.is_none_or(|asked| asked == id);
         for (key, value) in desk.label(id).tags.iter().filter(|_| is_asked) {
             let fits = wanted.is_empty()
                 || wanted.iter().any(|(_, tag)| {

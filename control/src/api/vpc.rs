@@ -98,7 +98,8 @@ pub(super) fn delete(desk: &Desk<'_>) -> Result<Plan, ApiError> {
 
 pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let parameters = desk.parameters();
-    let ids: Vec<&str> = parameters.text("VpcId").map(|text| text.split(',').map(str::trim).collect()).unwrap_or_default();
+    let ids: Vec<&str> =
+        parameters.text("VpcId").map(|text| text.split(',').map(str::trim).collect()).unwrap_or_default();
     if ids.len() > 20 {
         return desk.refuse("VpcId", "name at most 20");
     }
@@ -129,25 +130,17 @@ pub(super) fn describe_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let mut answer = members(vpc_json(desk, &id, vpc));
     let vswitches = desk.model.vswitches.values().filter(|vswitch| vswitch.vpc == id).count();
     let resources = [("VRouter", 1), ("VSwitch", vswitches), ("RouteTable", 1)];
-    let resources: Vec<Value> = resources
-        .iter()
-        .map(|(kind, count)| json!({"ResourceType": kind, "ResourceCount": count}))
-        .collect();
+    let resources: Vec<Value> =
+        resources.iter().map(|(kind, count)| json!({"ResourceType": kind, "ResourceCount": count})).collect();
     answer.insert("CloudResources".into(), json!({ "CloudResourceSetType": resources }));
     Ok(Plan::Answer(answer))
 }
 
 fn vpc_json(desk: &Desk<'_>, id: &VpcId, vpc: &Vpc) -> Value {
-    let vswitches: Vec<String> = desk
-        .model
-        .vswitches
-        .iter()
-        .filter(|(_, vswitch)| vswitch.vpc == *id)
-        .map(|(id, _)| id.to_string())
-        .collect();
+    let vswitches: Vec<String> =
+        desk.model.vswitches.iter().filter(|(_, vswitch)| vswitch.vpc == *id).map(|(id, _)| id.to_string()).collect();
     let ipv6 = vpc.ipv6_cidr.map(|block| block.to_string());
-    let blocks: Vec<Value> =
-        ipv6.iter().map(|block| json!({"Ipv6CidrBlock": block, "Ipv6Isp": "BGP"})).collect();
+    let blocks: Vec<Value> = ipv6.iter().map(|block| json!({"Ipv6CidrBlock": block, "Ipv6Isp": "BGP"})).collect();
     json!({
         "VpcId": id,
         "VpcName": vpc.name,

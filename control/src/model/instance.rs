@@ -252,10 +252,7 @@ impl Model {
         new.attached_s.insert(eni_id.clone(), environment.now_s);
         let port = if new.running { new.port_of(id, &eni_id) } else { None };
         let attached = Eni { instance: Some(id.clone()), ..eni.clone() };
-        Ok(vec![
-            self.with_port(&eni_id, &attached, port)?,
-            Event::Instance(id.clone(), Some(Box::new(new))),
-        ])
+        Ok(vec![self.with_port(&eni_id, &attached, port)?, Event::Instance(id.clone(), Some(Box::new(new)))])
     }
 
     pub(super) fn instance_detach(

@@ -210,7 +210,9 @@ impl Model {
             .chain(self.prefix_lists.iter().map(|(id, list)| Event::PrefixList(id.clone(), Some(list.clone()))))
             .chain(self.port_lists.iter().map(|(id, list)| Event::PortList(id.clone(), Some(list.clone()))))
             .chain(self.enis.iter().map(|(id, eni)| Event::Eni(id.clone(), Some(Box::new(eni.clone())))))
-            .chain(self.instances.iter().map(|(id, object)| Event::Instance(id.clone(), Some(Box::new(object.clone())))))
+            .chain(
+                self.instances.iter().map(|(id, object)| Event::Instance(id.clone(), Some(Box::new(object.clone())))),
+            )
             .chain(self.labels.iter().map(|(id, label)| Event::Label(id.clone(), Some(label.clone()))))
             .chain(self.tokens.iter().map(|(id, token)| Event::Token(id.clone(), Some(token.clone()))))
             .collect()

@@ -17,7 +17,7 @@ pub(super) const ANY_PORTS: &str = "-1/-1";
 
 /// A rule's protocol and policy, which are judged before all else.
 #[derive(Clone, Copy, Debug)]
-pub struct RuleWords {
+pub(crate) struct RuleWords {
     protocol: Protocol,
     policy: Policy,
 }
@@ -27,7 +27,7 @@ impl RuleWords {
     ///
     /// # Errors
     /// The first that is none.
-    pub fn read(spec: &RuleSpec) -> Result<Self, ApiError> {
+    pub(crate) fn read(spec: &RuleSpec) -> Result<Self, ApiError> {
         let protocol = protocol(&spec.protocol)?;
         Ok(Self { protocol, policy: policy(given(&spec.policy).unwrap_or("accept"))? })
     }
@@ -36,7 +36,7 @@ impl RuleWords {
     ///
     /// # Errors
     /// The first thing wrong.
-    pub fn check(self, spec: &RuleSpec, direction: Direction) -> Result<(), ApiError> {
+    pub(crate) fn check(self, spec: &RuleSpec, direction: Direction) -> Result<(), ApiError> {
         priority(spec.priority.unwrap_or(1))?;
         for (cidr, side) in [(&spec.cidr, Side::remote(direction)), (&spec.local_cidr, Side::local(direction))] {
             if cidr.as_deref().is_some_and(|text| text.contains(':')) {
