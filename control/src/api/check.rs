@@ -67,12 +67,12 @@ pub(super) fn check_parameters(action: &'static ActionFact, parameters: &Paramet
     for fact in &action.params {
         check_parameter(fact, parameters).map_err(|error| of_parameter(action, &fact.name, error))?;
     }
-    if let Some(token) = parameters.text("ClientToken") {
-        if token.len() > 64 || !token.is_ascii() {
-            return Err(TOKEN_VALUE.error("The ClientToken provided is invalid.").field("ClientToken"));
+    match parameters.text("ClientToken") {
+        Some(token) if token.len() > 64 || !token.is_ascii() => {
+            Err(TOKEN_VALUE.error("The ClientToken provided is invalid.").field("ClientToken"))
         }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn check_parameter(fact: &ParameterFact, parameters: &Parameters) -> Result<(), ApiError> {

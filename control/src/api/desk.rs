@@ -52,7 +52,7 @@ pub enum Plan {
     /// An answer, and no change.
     Answer(Map<String, Value>),
     /// A change, and what is answered once it is made.
-    Change(Command, AnswerOf),
+    Change(Box<Command>, AnswerOf),
 }
 
 /// The members of a JSON object.
@@ -195,7 +195,7 @@ impl<'a> Desk<'a> {
             region: noted(self.region(), self.settings.first_region()),
             command: Box::new(command),
         };
-        Plan::Change(Command::OnBehalf(on_behalf), answer)
+        Plan::Change(Box::new(Command::OnBehalf(on_behalf)), answer)
     }
 
     /// Changes made for the caller that are answered without particulars.

@@ -49,7 +49,7 @@ pub(super) fn page<T>(desk: &Desk<'_>, mut entries: Vec<(String, T)>, down: bool
             let start = match parameters.text("NextToken") {
                 None => 0,
                 Some(token) => {
-                    let after = read_token(token, &desk.call.action.name)
+                    let after = read_token(token, desk.call.action.name)
                         .ok_or_else(|| of_parameter(fact, "NextToken", not_valid("NextToken")))?;
                     entries.partition_point(|(key, _)| if down { *key >= after } else { *key <= after })
                 }
@@ -59,7 +59,7 @@ pub(super) fn page<T>(desk: &Desk<'_>, mut entries: Vec<(String, T)>, down: bool
     };
     let end = start.saturating_add(size).min(total);
     let token = match (1..total).contains(&end) {
-        true => entries.get(end - 1).map(|(key, _)| write_token(key, &desk.call.action.name)),
+        true => entries.get(end - 1).map(|(key, _)| write_token(key, desk.call.action.name)),
         false => None,
     };
     let mut about = Map::new();

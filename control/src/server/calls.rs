@@ -63,10 +63,9 @@ impl Server {
         let desk = Desk { model: self.authority.model(), call, settings, environment: &environment };
         check(&desk)?;
         let token = token_id(call).map(|id| (id, fingerprint(call)));
-        if let Some((id, request)) = &token {
-            if let Some(token) = desk.model.tokens.get(id).filter(|token| !token.is_over(environment.now_s)) {
-                return repeated(token, request).map(Performed::Answer).map_err(|error| refusal(call, error));
-            }
+        let known = token.as_ref().and_then(|(id, request)| Some((desk.model.tokens.get(id)?, request)));
+        if let Some((token, request)) = known.filter(|(token, _)| !token.is_over(environment.now_s)) {
+            return repeated(token, request).map(Performed::Answer).map_err(|error| refusal(call, error));
         }
         let dry_run = call.action.has_dry_run() && call.parameters.boolean("DryRun")?.unwrap_or(false);
         let (command, answer_of) = match plan(&desk)? {
