@@ -1,1 +1,8 @@
-//! Worlds, oracles and namespaces for the tests.
+//! Worlds, oracles, frames and namespaces for the tests. Worlds and oracles share no code with what they test, but the
+//! words of the desired state.
+
+pub mod frame;
+pub mod netns;
+pub mod oracle;
+pub mod random;
+pub mod world;

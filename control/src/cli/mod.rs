@@ -96,6 +96,9 @@ pub enum Command {
     /// Namespaces that ENIs are in.
     #[command(subcommand)]
     Ns(namespace::Verb),
+    /// Measure how fast this machine forwards; needs nothing running.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Run conformance cases through the forwarding plane's core; needs nothing running.
     Conform(conform::Arguments),
     /// Print a completion script for a shell.
@@ -165,6 +168,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Explain(arguments) => explain::run(&session, arguments),
         Command::Ns(verb) => namespace::run(&session, verb),
         Command::Conform(arguments) => return conform::run(&session, &arguments),
+        Command::Bench(measurement) => return bench::run(&measurement, session.output.json),
         Command::Completions(arguments) => {
             completions::print(&arguments);
             Ok(())

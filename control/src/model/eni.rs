@@ -77,7 +77,7 @@ impl Model {
         match self.enis.get(&id) {
             Some(eni) => Ok((id, eni)),
             None => {
-                let message = format!("there is no network interface {id:?}: see sluice eni list");
+                let message = format!("there is no network interface {id}: see sluice eni list");
                 Err(ENI_NOT_FOUND.error(message).field("eni").object(id))
             }
         }

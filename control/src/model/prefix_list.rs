@@ -38,7 +38,7 @@ impl Model {
         match self.prefix_lists.get(&id) {
             Some(list) => Ok((id, list)),
             None => {
-                let message = format!("there is no prefix list {id:?}: see sluice prefix-list list");
+                let message = format!("there is no prefix list {id}: see sluice prefix-list list");
                 Err(PREFIX_LIST_NOT_FOUND.error(message).field("prefix_list").object(id))
             }
         }

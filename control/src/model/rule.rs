@@ -128,8 +128,8 @@ impl Model {
                 present.get(&id).filter(|rule| revoke.direction.is_none_or(|direction| direction == rule.direction));
             if rule.is_none() {
                 let message = match revoke.direction {
-                    Some(direction) => format!("{group_id} has no {direction} rule {id:?}: see sluice rule list"),
-                    None => format!("{group_id} has no rule {id:?}: see sluice rule list"),
+                    Some(direction) => format!("{group_id} has no {direction} rule {id}: see sluice rule list"),
+                    None => format!("{group_id} has no rule {id}: see sluice rule list"),
                 };
                 return Err(RULE_ID.error(message).field("ids").object(id));
             }
@@ -158,7 +158,7 @@ impl Model {
         let id = RuleId::from(modify.rule.as_str());
         let present = self.rules_of(&group_id);
         let Some(old) = present.get(&id) else {
-            let message = format!("{group_id} has no rule {id:?}: see sluice rule list");
+            let message = format!("{group_id} has no rule {id}: see sluice rule list");
             return Err(RULE_ID_NOT_FOUND.error(message).field("rule").object(id));
         };
         if modify.change == RuleChange::default() {

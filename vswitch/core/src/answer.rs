@@ -13,8 +13,9 @@ use etherparse::{Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, I
 const NETWORK: usize = ETHERNET_HEADER_BYTES;
 const HOP_LIMIT: u8 = 64;
 
-/// Settles a packet that is for the router itself, or for nobody. None if it is to be forwarded.
-pub(crate) fn answer(seat: &Seat<'_>, packet: &mut Packet) -> Option<Verdict> {
+/// Settles a packet that is for the router itself, or for nobody; `route` is where its destination is. None if it is to
+/// be forwarded.
+pub(crate) fn answer(seat: &Seat<'_>, packet: &mut Packet, route: Route) -> Option<Verdict> {
     let headers = packet.headers;
     let drop = |reason| Some(Verdict::Drop(reason));
     if headers.network == Network::Arp {
@@ -30,7 +31,7 @@ pub(crate) fn answer(seat: &Seat<'_>, packet: &mut Packet) -> Option<Verdict> {
     if to_group_mac || is_group_destination(headers.tuple.addresses) {
         return drop(DropReason::Multicast);
     }
-    if seat.network.route(headers.tuple.addresses) != Route::Gateway {
+    if route != Route::Gateway {
         return None;
     }
     let is_ping = headers.icmp_kind() == Some(IcmpKind::Request)

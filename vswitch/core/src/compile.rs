@@ -3,7 +3,7 @@
 //! A generation takes over from the one before it what did not change: the numbers of ENIs and sets, whole filters, and
 //! above all the policy revisions, so that a change makes only those sessions be judged again that it can touch.
 
-use crate::desired::{Desired, Direction, Eni, Ports, Remote, SecurityGroup};
+use crate::desired::{Desired, Direction, Eni, Ports, Remote, SecurityGroup, Settings};
 use crate::filter::{self, Filter, SetId};
 use crate::flow::PackedTimeouts;
 use crate::flow::key::SCOPES_MAX;
@@ -70,6 +70,14 @@ pub fn compile(desired: &Desired, generation: u64, previous: Option<&Snapshot>) 
             vpc: vpc_places[vpc_id],
             vswitch,
             mac: eni.mac,
+            ipv4: eni.addresses.iter().find_map(|address| match address {
+                IpNet::V4(net) if net.prefix_len() == 32 => Some(net.addr().to_bits()),
+                _ => None,
+            }),
+            ipv6: eni.addresses.iter().find_map(|address| match address {
+                IpNet::V6(net) if net.prefix_len() == 128 => Some(net.addr().to_bits()),
+                _ => None,
+            }),
             source_dest_check: eni.source_dest_check,
             timeouts: PackedTimeouts::pack(eni.timeouts).unwrap_or_default(),
             sessions_max: eni.sessions_max,
@@ -92,7 +100,8 @@ impl Snapshot {
         };
         loop {
             self.scope = (self.scope + 1) % SCOPES_MAX;
-            if !taken.contains(&self.scope) {
+            // Zero stands for no ENI at all.
+            if self.scope != 0 && !taken.contains(&self.scope) {
                 return FlowScope(self.scope);
             }
         }
@@ -108,7 +117,8 @@ fn keeps_sessions(desired: &Desired, before: &Desired, id: &EniId) -> bool {
 /// Whether everything but the filter and its sets is as before in the eyes of a judgement at this ENI.
 fn judges_alike(desired: &Desired, before: &Desired, id: &EniId) -> bool {
     let (Some(now), Some(then)) = (desired.enis.get(id), before.enis.get(id)) else { return false };
-    let judged = |settings: &crate::desired::Settings| (settings.intra_group_egress_bypass, settings.smtp_closed);
+    let judged =
+        |settings: &Settings| (settings.intra_group_egress_bypass, settings.smtp_closed, settings.cut_sessions_on_deny);
     now.addresses == then.addresses
         && judged(&desired.settings) == judged(&before.settings)
         && (!desired.settings.smtp_closed || desired.vswitches == before.vswitches)
@@ -213,13 +223,14 @@ impl SetRegistry {
     }
 }
 
-/// ENIs keep their numbers; new ones take the places of those that left, then new places.
+/// ENIs keep their numbers; new ones take places that were free in the generation before, then new places. A place is
+/// never passed on within one change: packets on their way to the ENI that left must not meet its successor.
 fn number_enis(desired: &Desired, previous: Option<&Snapshot>) -> (BTreeMap<EniId, EniIndex>, usize) {
     let mut by_id = BTreeMap::new();
-    let mut taken = BTreeSet::new();
+    let before = previous.map(|previous| &previous.by_id);
+    let taken: BTreeSet<u32> = before.iter().flat_map(|by_id| by_id.values()).map(|index| index.0).collect();
     for id in desired.enis.keys() {
-        if let Some(index) = previous.and_then(|previous| previous.eni_index(id)) {
-            taken.insert(index.0);
+        if let Some(&index) = before.and_then(|by_id| by_id.get(id)) {
             by_id.insert(id.clone(), index);
         }
     }

@@ -1,6 +1,7 @@
 //! What is counted at each ENI: by direction, and every drop by its reason.
 
 use crate::desired::Direction;
+use crate::flow::FlowState;
 use crate::ids::FlowScope;
 use crate::protocol::DirectionStats;
 use crate::verdict::{DropReason, Verdict};
@@ -21,6 +22,8 @@ pub(crate) struct EniCounters {
     pub(crate) scope: FlowScope,
     /// Sessions it holds in this shard.
     pub(crate) sessions: u32,
+    /// Fates of first fragments that it remembers.
+    pub(crate) fates: u32,
     pub(crate) egress: DirectionCounters,
     pub(crate) ingress: DirectionCounters,
 }
@@ -60,7 +63,13 @@ impl DirectionCounters {
 impl EniCounters {
     /// Nothing counted yet.
     pub(crate) const fn new(scope: FlowScope) -> Self {
-        Self { scope, sessions: 0, egress: DirectionCounters::ZERO, ingress: DirectionCounters::ZERO }
+        Self { scope, sessions: 0, fates: 0, egress: DirectionCounters::ZERO, ingress: DirectionCounters::ZERO }
+    }
+
+    /// One record less.
+    pub(crate) fn forget(&mut self, state: FlowState) {
+        let count = if state == FlowState::Fragment { &mut self.fates } else { &mut self.sessions };
+        *count = count.saturating_sub(1);
     }
 
     /// The counters of a direction.

@@ -8,11 +8,11 @@ use crate::counters::EniCounters;
 use crate::desired::Direction;
 use crate::flow::sessions::{SessionSlot, Sessions};
 use crate::flow::{Flow, FlowFlags, FlowState};
-use crate::guard;
+use crate::guard::{self, owns_source};
 use crate::headers::{Fragment, Headers};
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Action, Entry, Lookup, Seat};
-use crate::limits::{ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
+use crate::limits::{ETHERNET_HEADER_BYTES, SESSIONS_PER_FRAGMENT_FATE, SWEEP_RECORDS_PER_TURN};
 use crate::packet::Packet;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
@@ -29,19 +29,12 @@ pub struct Shard {
     counters: Vec<EniCounters>,
     /// Whose counters a scope's sessions are counted in.
     places: HashMap<FlowScope, usize>,
-    /// Scratch of one burst.
-    lookups: Vec<Lookup>,
 }
 
 impl Shard {
     /// A shard with room for `flows_max` sessions, whose hash is seeded with `secret`.
     pub fn new(flows_max: usize, secret: [u64; 2]) -> Self {
-        Self {
-            sessions: Sessions::new(flows_max, secret),
-            counters: Vec::new(),
-            places: HashMap::new(),
-            lookups: Vec::new(),
-        }
+        Self { sessions: Sessions::new(flows_max, secret), counters: Vec::new(), places: HashMap::new() }
     }
 
     /// A burst that the guest behind `eni` sent. Sets each packet's verdict: `Forward`, `Answer` or `Drop`.
@@ -55,7 +48,7 @@ impl Shard {
         self.judge_all(&seat, burst, now.tick());
         for packet in burst.iter_mut() {
             if let Verdict::Forward(next) = packet.verdict
-                && crosses_subnets(&seat, next, &packet.headers)
+                && crosses_subnets(&seat, next, packet.route)
                 && let Some(verdict) = answer::take_hop(&seat, packet)
             {
                 packet.verdict = verdict;
@@ -85,8 +78,7 @@ impl Shard {
             return run.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         for packet in run.iter_mut() {
-            let owned = seat.network.route(packet.headers.tuple.addresses) == Route::Owner(eni);
-            if seat.eni.source_dest_check && !owned {
+            if seat.eni.source_dest_check && !owns_source(&seat, packet.headers.tuple.addresses.reverse()) {
                 packet.verdict = Verdict::Drop(DropReason::DestinationNotOwned);
             }
         }
@@ -111,36 +103,35 @@ impl Shard {
     pub fn sweep(&mut self, snapshot: &Snapshot, now: Time) {
         let (tick, settings) = (now.tick(), snapshot.settings());
         let Self { sessions, counters, places, .. } = self;
-        let is_over = |flow: &Flow| flow.is_expired(settings, tick);
-        sessions.sweep(SWEEP_RECORDS_PER_TURN, is_over, |scope| {
+        // What is idle for a while may belong to an ENI that is gone; what is not, does not.
+        let is_orphan = |scope: FlowScope| {
+            let owner = places.get(&scope).and_then(|&place| snapshot.eni(EniIndex(place as u32)));
+            owner.is_none_or(|eni| eni.scope != scope)
+        };
+        let is_over = |scope: FlowScope, flow: &Flow| {
+            flow.is_expired(settings, tick) || (flow.last_seen.is_older_than(ORPHAN_IDLE_S, tick) && is_orphan(scope))
+        };
+        sessions.sweep(SWEEP_RECORDS_PER_TURN, is_over, |scope, state| {
             if let Some(place) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
-                place.sessions = place.sessions.saturating_sub(1);
+                place.forget(state);
             }
         });
     }
 
     /// Gives every packet that is still to be forwarded its judgement.
     fn judge_all(&mut self, seat: &Seat<'_>, burst: &mut [Packet], now: Tick) {
-        self.lookups.clear();
-        for packet in burst.iter() {
-            let lookup = match packet.verdict {
-                Verdict::Forward(_) => seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame()),
-                _ => Lookup::None,
-            };
-            if let Lookup::Session(entry) | Lookup::Related(entry) | Lookup::Fragment(entry) = &lookup {
+        for packet in burst.iter_mut().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
+            packet.lookup = seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame());
+            if let Lookup::Session(entry) | Lookup::Related(entry) | Lookup::Fragment(entry) = &packet.lookup {
                 self.sessions.prefetch(&entry.key, entry.hash);
             }
-            self.lookups.push(lookup);
         }
         let place = self.place(seat);
-        for (position, packet) in burst.iter_mut().enumerate() {
-            if !matches!(packet.verdict, Verdict::Forward(_)) {
-                continue;
-            }
-            let lookup = self.lookups[position];
-            let (judgement, action) = seat.judge(&self.sessions, &packet.headers, (&lookup, packet.marker), now);
+        for packet in burst.iter_mut().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
+            let asked = (&packet.lookup, packet.marker);
+            let (judgement, action) = seat.judge(&self.sessions, &packet.headers, asked, now);
             packet.judgement = Some(judgement);
-            let applied = self.apply(seat, packet, (judgement, action, lookup), (place, now));
+            let applied = self.apply(seat, packet, (judgement, action), (place, now));
             if !judgement.accepts() {
                 packet.verdict = Verdict::Drop(judgement.drop_reason());
             } else if let Err(reason) = applied {
@@ -154,15 +145,15 @@ impl Shard {
         &mut self,
         seat: &Seat<'_>,
         packet: &Packet,
-        (judgement, action, lookup): (Judgement, Action, Lookup),
+        (judgement, action): (Judgement, Action),
         (place, now): (usize, Tick),
     ) -> Result<(), DropReason> {
         let headers = &packet.headers;
         let bytes = packet.buffer.frame().len();
-        if let Lookup::Session(entry) = lookup {
+        if let Lookup::Session(entry) = &packet.lookup {
             match action {
                 Action::None => {}
-                Action::Touch(slot) => self.touch(slot, &entry, (headers, bytes), now),
+                Action::Touch(slot) => self.touch(slot, entry, (headers, bytes), now),
                 Action::Readmit(slot, admitted_by) => {
                     let flow = self.sessions.flow_mut(slot);
                     flow.revision = seat.eni.revision;
@@ -171,7 +162,7 @@ impl Shard {
                         flow.set_stage(judgement.stage);
                         flow.ground = judgement.ground;
                     }
-                    self.touch(slot, &entry, (headers, bytes), now);
+                    self.touch(slot, entry, (headers, bytes), now);
                 }
                 Action::Revoke(slot) => {
                     let flow = self.sessions.flow_mut(slot);
@@ -179,10 +170,10 @@ impl Shard {
                     flow.set_revoked(true);
                     flow.last_seen = now;
                 }
-                Action::Open => self.open(seat, (headers, bytes), (judgement, &entry), (place, now))?,
+                Action::Open => self.open(seat, (headers, bytes), (judgement, entry), (place, now))?,
                 Action::Reopen(slot) => {
                     self.forget(slot, place);
-                    self.open(seat, (headers, bytes), (judgement, &entry), (place, now))?;
+                    self.open(seat, (headers, bytes), (judgement, entry), (place, now))?;
                 }
             }
         }
@@ -225,8 +216,9 @@ impl Shard {
     }
 
     fn forget(&mut self, slot: SessionSlot, place: usize) {
+        let state = self.sessions.flow(slot).state;
         self.sessions.remove(slot);
-        self.counters[place].sessions = self.counters[place].sessions.saturating_sub(1);
+        self.counters[place].forget(state);
     }
 
     /// Keeps the judgement of a first fragment for those that follow. Without room they are judged alone.
@@ -235,14 +227,18 @@ impl Shard {
         if let Some(slot) = self.sessions.find(&entry.key, entry.hash) {
             self.forget(slot, place);
         }
-        if self.counters[place].sessions >= seat.eni.sessions_max {
+        // Strangers can send what is refused at will: it must not push out what is accepted.
+        let fates_max = (seat.eni.sessions_max / SESSIONS_PER_FRAGMENT_FATE).max(1);
+        let share = if judgement.accepts() { fates_max } else { fates_max / 2 };
+        if self.counters[place].fates >= share {
             return;
         }
         let flags = FlowFlags::new(seat.direction, false, judgement.stage);
-        let mut fate = Flow { state: FlowState::Fragment, flags, ..new_record(seat, judgement, now) };
+        let mut fate = Flow { flags, ..new_record(seat, judgement, now) };
+        fate.remember_first(&headers.tuple);
         fate.set_revoked(!judgement.accepts());
         if self.sessions.insert(entry.key, entry.hash, fate).is_ok() {
-            self.counters[place].sessions += 1;
+            self.counters[place].fates += 1;
         }
     }
 
@@ -278,6 +274,9 @@ impl Shard {
     }
 }
 
+/// How long a session is idle before the sweep asks whether its ENI is still there, seconds.
+const ORPHAN_IDLE_S: u32 = 2;
+
 /// The parts that every record has from its ENI and its judgement.
 fn new_record(seat: &Seat<'_>, judgement: Judgement, now: Tick) -> Flow {
     Flow {
@@ -297,28 +296,29 @@ fn admit(seat: &Seat<'_>, packet: &mut Packet) -> Verdict {
     if let Err(reason) = guarded {
         return Verdict::Drop(reason);
     }
-    if let Some(verdict) = answer::answer(seat, packet) {
+    packet.route = seat.network.route(packet.headers.tuple.addresses);
+    if let Some(verdict) = answer::answer(seat, packet, packet.route) {
         packet.judgement = seat.exempt(&packet.headers, packet.marker);
         return verdict;
     }
-    match next_eni(seat, &packet.headers) {
+    match next_eni(seat, packet.route) {
         Some(next) => Verdict::Forward(next),
         None => Verdict::Drop(DropReason::NoRoute),
     }
 }
 
 /// The ENI that a packet of the guest goes to. Never itself: what it sends to its own address stays inside the guest.
-pub(crate) fn next_eni(seat: &Seat<'_>, headers: &Headers) -> Option<EniIndex> {
-    match seat.network.route(headers.tuple.addresses) {
+pub(crate) fn next_eni(seat: &Seat<'_>, route: Route) -> Option<EniIndex> {
+    match route {
         Route::Owner(next) | Route::Via(next) => Some(next).filter(|next| *next != seat.index),
         Route::Nowhere | Route::Unowned | Route::Gateway => None,
     }
 }
 
 /// Whether the virtual router forwards between two of its subnets, or out by a custom route (D1).
-fn crosses_subnets(seat: &Seat<'_>, next: EniIndex, headers: &Headers) -> bool {
+fn crosses_subnets(seat: &Seat<'_>, next: EniIndex, route: Route) -> bool {
     let same_subnet = seat.snapshot.eni(next).is_some_and(|next| next.vswitch == seat.eni.vswitch);
-    !same_subnet || matches!(seat.network.route(headers.tuple.addresses), Route::Via(_))
+    !same_subnet || matches!(route, Route::Via(_))
 }
 
 /// Writes the Ethernet header of the last hop: from the router to the guest.

@@ -21,13 +21,15 @@ pub(crate) fn check(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<
     match headers.network {
         Network::Arp => check_arp(seat, frame),
         _ if headers.is_neighbor_discovery() => check_neighbor_discovery(seat, headers, frame),
+        // Every ENI's inbound side exempts DHCP (§3.4), which only the platform may serve.
+        _ if headers.is_udp(67, 68) || headers.is_udp(547, 546) => Err(DropReason::DhcpServerSpoofed),
         _ => check_source(seat, headers),
     }
 }
 
 /// Whether the source of `addresses` belongs to the ENI.
 pub(crate) fn owns_source(seat: &Seat<'_>, addresses: Addresses) -> bool {
-    seat.network.route(addresses.reverse()) == Route::Owner(seat.index)
+    seat.eni.is_first_address(addresses) || seat.network.route(addresses.reverse()) == Route::Owner(seat.index)
 }
 
 fn check_arp(seat: &Seat<'_>, frame: &[u8]) -> Result<(), DropReason> {

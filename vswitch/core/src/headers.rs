@@ -231,6 +231,15 @@ impl Headers {
         }
     }
 
+    /// Whether this is an ICMP query whose identifier has the number of a request's type: then the tuples of a request
+    /// and of a reply the same way can be equal, and only the type tells them apart.
+    pub fn may_be_its_own_reverse(&self) -> bool {
+        const REQUEST_TYPES: [u16; 5] = [8, 13, 15, 17, 128];
+        matches!(self.icmp_kind(), Some(IcmpKind::Request | IcmpKind::Reply))
+            && REQUEST_TYPES.contains(&self.tuple.source_port)
+            && REQUEST_TYPES.contains(&self.tuple.destination_port)
+    }
+
     /// Whether this is neighbour discovery as RFC 4861 §6.1 and §7.1 accept it.
     pub fn is_neighbor_discovery(&self) -> bool {
         self.tuple.protocol == protocol::ICMPV6

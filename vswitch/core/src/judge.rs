@@ -144,12 +144,15 @@ impl<'a> Seat<'a> {
                 }
             }
             Lookup::Fragment(entry) => {
-                let first = live(entry).filter(|(_, flow)| !is_over(flow) && flow.revision == self.eni.revision);
-                let judgement = match first {
-                    Some((_, flow)) if flow.is_revoked() => {
-                        Judgement { policy: Policy::Drop, stage: flow.stage(), ground: flow.ground }
+                let judgement = match live(entry).filter(|(_, fate)| !is_over(fate)) {
+                    Some((_, fate)) if fate.revision == self.eni.revision => as_the_first(fate),
+                    Some((_, fate)) => {
+                        let first = fate.first_tuple(headers.tuple.addresses);
+                        let (key, swapped) = key_of(self.eni.scope, &first);
+                        let session = Entry { key, hash: sessions.hash(&key), swapped };
+                        let session = live(&session).map(|(_, flow)| flow).filter(|flow| !is_over(flow));
+                        self.judge_fate_again(fate, &first, session.map(|flow| (flow, swapped)))
                     }
-                    Some(_) => Judgement::by(Policy::Accept, Stage::Session),
                     None => self.judge_by_rules(self.direction, &visible_to_rules(headers)),
                 };
                 (judgement, Action::None)
@@ -207,6 +210,9 @@ impl<'a> Seat<'a> {
     /// Step 2, a packet with a record of its session.
     fn judge_session(&self, slot: SessionSlot, flow: &Flow, headers: &Headers, swapped: bool) -> (Judgement, Action) {
         let accept = Judgement::by(Policy::Accept, Stage::Session);
+        if headers.may_be_its_own_reverse() && contradicts(headers, swapped == flow.is_swapped()) {
+            return (self.judge_by_rules(self.direction, &headers.tuple), Action::None);
+        }
         if headers.is_tcp_open() && (flow.state == FlowState::TcpClosed || flow.is_revoked()) {
             // The connection is over; this is another one between the same ports.
             let (judgement, action) = self.judge_new(headers, Some(slot));
@@ -236,7 +242,26 @@ impl<'a> Seat<'a> {
         if judgement.accepts() {
             (true, Some(judgement))
         } else {
-            (!self.snapshot.settings().cut_sessions_on_deny, None)
+            // What was revoked once stays so: only rules bring it back.
+            (!self.snapshot.settings().cut_sessions_on_deny && !flow.is_revoked(), None)
+        }
+    }
+
+    /// What became of a first fragment under an older revision, judged as it would be today: with its session, if that
+    /// is still there.
+    fn judge_fate_again(&self, fate: &Flow, first: &Tuple, session: Option<(&Flow, bool)>) -> Judgement {
+        if !matches!(fate.stage(), Stage::Session | Stage::IntraGroup | Stage::Rule | Stage::Default) {
+            return as_the_first(fate); // No rule had a say.
+        }
+        let stays = session.is_some_and(|(flow, swapped)| {
+            let is_known = flow.revision == self.eni.revision;
+            if is_known { !flow.is_revoked() } else { self.judge_again(flow, first, swapped).0 }
+        });
+        let refused_with_session = session.is_some() && !stays;
+        match self.judge_by_rules(self.direction, first) {
+            _ if stays => Judgement::by(Policy::Accept, Stage::Session),
+            judgement if judgement.accepts() && refused_with_session => Judgement::by(Policy::Drop, Stage::Session),
+            judgement => judgement,
         }
     }
 
@@ -287,9 +312,23 @@ impl<'a> Seat<'a> {
     }
 }
 
+/// The judgement of a fragment under the revision that judged the first.
+fn as_the_first(fate: &Flow) -> Judgement {
+    if fate.is_revoked() {
+        Judgement { policy: Policy::Drop, stage: fate.stage(), ground: fate.ground }
+    } else {
+        Judgement::by(Policy::Accept, Stage::Session)
+    }
+}
+
 /// Fragments without ports match only rules that do not look at ports (§2).
 fn visible_to_rules(headers: &Headers) -> Tuple {
     if headers.fragment == Fragment::Later { headers.tuple.without_ports() } else { headers.tuple }
+}
+
+/// Whether an ICMP message does not continue the session that its tuple names: a request against it, a reply along it.
+fn contradicts(headers: &Headers, from_opener: bool) -> bool {
+    matches!((headers.icmp_kind(), from_opener), (Some(IcmpKind::Request), false) | (Some(IcmpKind::Reply), true))
 }
 
 fn is_metadata(addresses: Addresses) -> bool {

@@ -5,6 +5,8 @@
 
 extern crate alloc;
 
+pub use ipnet;
+
 mod answer;
 pub mod compile;
 mod counters;

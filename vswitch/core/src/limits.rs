@@ -24,6 +24,9 @@ pub const ADDRESSES_PER_ENI_MAX: usize = 256;
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// Links of a flow table's collision chain.
 pub const FLOW_CHAIN_MAX: usize = 8;
+/// An ENI may remember the fate of one first fragment for every so many sessions it may hold, besides them; refused
+/// ones take up at most half of that.
+pub const SESSIONS_PER_FRAGMENT_FATE: u32 = 8;
 /// Flow records looked at for expiry in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
 /// Packets waiting on their way from one worker to another.

@@ -1,6 +1,8 @@
 //! A packet: the bytes of a frame, and what was learnt about them riding along.
 
 use crate::headers::{self, Headers};
+use crate::judge::Lookup;
+use crate::route::Route;
 use crate::verdict::{DropReason, Judgement, Verdict};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -69,6 +71,10 @@ pub struct Packet {
     /// The last judgement it met; none if it ended before the first.
     pub judgement: Option<Judgement>,
     pub(crate) headers: Headers,
+    /// Where its destination is, as egress found it.
+    pub(crate) route: Route,
+    /// What its present judge looks for among the sessions.
+    pub(crate) lookup: Lookup,
 }
 
 impl Packet {
@@ -80,6 +86,8 @@ impl Packet {
             verdict: Verdict::Drop(DropReason::EniGone),
             judgement: None,
             headers: Headers::default(),
+            route: Route::Nowhere,
+            lookup: Lookup::None,
         }
     }
 

@@ -2,11 +2,14 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::hash::Hash;
 use core::net::IpAddr;
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
 /// A value for every address of both families: the address space cut into pieces, each with what the prefixes that
-/// cover it resolve to. Immutable; a look-up is one binary search.
+/// cover it resolve to. Immutable. Most look-ups are for addresses that have an entry of their own: those are hashed,
+/// the others found by one binary search.
 #[derive(Clone, Debug)]
 pub struct PrefixMap<T> {
     v4: Pieces<u32, T>,
@@ -15,13 +18,26 @@ pub struct PrefixMap<T> {
 
 #[derive(Clone, Debug)]
 struct Pieces<A, T> {
+    /// The values of addresses that are a prefix of their own.
+    hosts: HashMap<A, T>,
     /// First address of each piece, ascending from zero.
     starts: Box<[A]>,
     values: Box<[T]>,
 }
 
-impl<A: Ord + Copy, T: Copy> Pieces<A, T> {
+impl<A: Ord + Copy + Hash, T: Copy> Pieces<A, T> {
+    fn new(starts: Box<[A]>, values: Box<[T]>, hosts: impl Iterator<Item = A>) -> Self {
+        let mut pieces = Self { hosts: HashMap::new(), starts, values };
+        pieces.hosts = hosts.map(|address| (address, pieces.search(address))).collect();
+        pieces
+    }
+
+    #[inline]
     fn find(&self, address: A) -> T {
+        self.hosts.get(&address).copied().unwrap_or_else(|| self.search(address))
+    }
+
+    fn search(&self, address: A) -> T {
         // The first piece starts at zero, so at least one start is not above the address.
         let position = self.starts.partition_point(|&start| start <= address);
         self.values[position.saturating_sub(1)]
@@ -41,18 +57,25 @@ impl<T: Copy + PartialEq> PrefixMap<T> {
                 IpNet::V6(prefix) => v6.push((prefix.network().to_bits(), prefix.broadcast().to_bits(), value)),
             }
         }
+        let hosts = |ranges: &[(u128, u128, V)]| -> Vec<u128> {
+            ranges.iter().filter(|(first, last, _)| first == last).map(|&(address, ..)| address).collect()
+        };
+        let (v4_hosts, v6_hosts) = (hosts(&v4), hosts(&v6));
         let (starts, values) = cut(v4, u32::MAX as u128, &mut resolve);
-        let v4 = Pieces { starts: starts.into_iter().map(|start| start as u32).collect(), values };
+        let starts = starts.into_iter().map(|start| start as u32).collect();
+        let v4 = Pieces::new(starts, values, v4_hosts.into_iter().map(|address| address as u32));
         let (starts, values) = cut(v6, u128::MAX, &mut resolve);
-        Self { v4, v6: Pieces { starts: starts.into(), values } }
+        Self { v4, v6: Pieces::new(starts.into(), values, v6_hosts.into_iter()) }
     }
 
     /// The value at an IPv4 address.
+    #[inline]
     pub fn find_v4(&self, address: u32) -> T {
         self.v4.find(address)
     }
 
     /// The value at an IPv6 address.
+    #[inline]
     pub fn find_v6(&self, address: u128) -> T {
         self.v6.find(address)
     }

@@ -86,9 +86,8 @@ impl Shard {
         let verdict = match (judgement.accepts(), direction) {
             (false, _) => Verdict::Drop(judgement.drop_reason()),
             (true, Direction::Ingress) => Verdict::Deliver,
-            (true, Direction::Egress) => {
-                next_eni(&seat, &headers).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward)
-            }
+            (true, Direction::Egress) => next_eni(&seat, seat.network.route(headers.tuple.addresses))
+                .map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward),
         };
         Ok((Some(report(&seat, direction, judgement)), verdict))
     }
@@ -144,7 +143,7 @@ fn describe(snapshot: &Snapshot, eni: &EniEntry, tuple: &Tuple, (flow, now): (&F
         revision: flow.revision,
         age_ms: flow.opened_at.age_ms(now),
         idle_ms: flow.last_seen.age_ms(now),
-        timeout_s: flow.state.timeout_s(flow.timeouts.unpack(), snapshot.settings()),
+        timeout_s: flow.state.timeout_s(flow.timeouts, snapshot.settings()),
         packets: flow.packets.map(u64::from),
         bytes: flow.bytes,
     }
@@ -156,14 +155,18 @@ fn settled_before_judgement(seat: &Seat<'_>, headers: &Headers) -> Option<Verdic
     if seat.eni.source_dest_check && !owns_source(seat, addresses) {
         return Some(Verdict::Drop(DropReason::SourceAddressSpoofed));
     }
+    if headers.is_udp(68, 67) || headers.is_udp(546, 547) {
+        return Some(Verdict::Drop(DropReason::DhcpUnserved));
+    }
     if is_group_destination(addresses) {
         return Some(Verdict::Drop(DropReason::Multicast));
     }
     let is_ping = matches!(headers.icmp_type, 8 | 128);
-    match seat.network.route(addresses) {
+    let route = seat.network.route(addresses);
+    match route {
         Route::Gateway if is_ping => Some(Verdict::Answer),
         Route::Gateway => Some(Verdict::Drop(DropReason::GatewayUnserved)),
-        _ if next_eni(seat, headers).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
+        _ if next_eni(seat, route).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
         _ => None,
     }
 }
@@ -179,7 +182,10 @@ fn headers_of(packet: &PacketDescription) -> Result<Headers, Refusal> {
         (Addresses::V6 { .. }, protocol::ICMPV6) => (128, 128),
         _ => (0, packet.destination_port),
     };
-    let tuple = Tuple { addresses, protocol: packet.protocol, source_port: packet.source_port, destination_port };
+    let has_ports = matches!(packet.protocol, protocol::TCP | protocol::UDP);
+    let (source_port, destination_port) =
+        if has_ports || icmp_type != 0 { (packet.source_port, destination_port) } else { (0, 0) };
+    let tuple = Tuple { addresses, protocol: packet.protocol, source_port, destination_port };
     let tcp_flags = if packet.protocol == protocol::TCP { tcp_flags::SYN } else { 0 };
     Ok(Headers { network: Network::Ip, icmp_type, tcp_flags, ..Headers::of(tuple) })
 }

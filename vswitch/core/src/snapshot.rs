@@ -42,6 +42,9 @@ pub(crate) struct EniEntry {
     /// Its subnet, as a place in [`VpcNetwork::vswitches`].
     pub(crate) vswitch: u32,
     pub(crate) mac: MacAddress,
+    /// Its first address of each family: nearly every packet has it.
+    pub(crate) ipv4: Option<u32>,
+    pub(crate) ipv6: Option<u128>,
     pub(crate) source_dest_check: bool,
     pub(crate) timeouts: PackedTimeouts,
     pub(crate) sessions_max: u32,
@@ -65,6 +68,17 @@ pub(crate) struct VpcNetwork {
 pub(crate) struct VSwitchEntry {
     pub(crate) ipv4_gateway: Option<Ipv4Addr>,
     pub(crate) ipv6_gateway: Option<Ipv6Addr>,
+}
+
+impl EniEntry {
+    /// Whether the source of `addresses` is the first address of the ENI.
+    #[inline]
+    pub(crate) fn is_first_address(&self, addresses: Addresses) -> bool {
+        match addresses {
+            Addresses::V4 { source, .. } => self.ipv4 == Some(source),
+            Addresses::V6 { source, .. } => self.ipv6 == Some(source),
+        }
+    }
 }
 
 impl VpcNetwork {

@@ -190,6 +190,21 @@ impl Check<'_> {
                 }
             }
         }
+        self.nested(&owners);
+    }
+
+    /// A prefix of one ENI that holds an address of another: the groups of both would speak for it.
+    fn nested(&mut self, owners: &BTreeMap<(&VpcId, IpNet), &EniId>) {
+        let mut around: Vec<(&VpcId, IpNet, &EniId)> = Vec::new();
+        for (&(vpc, address), &eni) in owners {
+            // Prefixes come in the order of their networks, the shorter first, so what holds this one came before.
+            around.retain(|(of, outer, _)| *of == vpc && outer.contains(&address));
+            if let Some((_, outer, owner)) = around.iter().find(|(.., owner)| *owner != eni) {
+                let message = format!("{address} lies inside {outer}, which belongs to {owner}");
+                self.refuse("conflict", format!("enis/{eni}/addresses"), message);
+            }
+            around.push((vpc, address, eni));
+        }
     }
 
     fn eni(&mut self, id: &EniId, eni: &Eni) {

@@ -63,6 +63,8 @@ drop_reasons! {
     ArpSpoofed = "arp-spoofed",
     /// The sender or link-layer option of a neighbour discovery packet is not the ENI's.
     NeighborSpoofed = "neighbor-spoofed",
+    /// A DHCP answer: guests do not serve DHCP to each other.
+    DhcpServerSpoofed = "dhcp-server-spoofed",
     /// ARP that needs no answer: announcements, replies, questions for the ENI's own address.
     ArpConsumed = "arp-consumed",
     /// Neighbour discovery that needs no answer.

@@ -41,8 +41,11 @@ pub enum Key {
     V6(KeyV6),
 }
 
-/// The most scopes that fit into a key.
-pub const SCOPES_MAX: u32 = 1 << 24;
+/// The most scopes that fit into a key, next to the mark of fragments and the protocol.
+pub const SCOPES_MAX: u32 = 1 << 23;
+
+/// Set in the keys of fragments' fates, which so meet no session's: every number is some guest's protocol.
+const FRAGMENT_MARK: u32 = 1 << 31;
 
 /// The key of `tuple` at the ENI `scope`, and whether its source is the second endpoint.
 pub fn key_of(scope: FlowScope, tuple: &Tuple) -> (Key, bool) {
@@ -65,23 +68,18 @@ pub fn key_of(scope: FlowScope, tuple: &Tuple) -> (Key, bool) {
 }
 
 /// The key under which the fate of a packet's first fragment is kept. Parts of a packet share addresses and an
-/// identification; IPv4 tells packets of different protocols apart as well (RFC 791 §3.2, RFC 8200 §4.5). No protocol
-/// has the number 255, so these keys meet no session's.
+/// identification; IPv4 tells packets of different protocols apart as well (RFC 791 §3.2, RFC 8200 §4.5).
 pub fn fragment_key(scope: FlowScope, tuple: &Tuple, fragment_id: u32) -> Key {
-    const RESERVED: u8 = 255;
-    let protocol = match tuple.addresses {
-        Addresses::V4 { .. } => tuple.protocol as u32,
-        Addresses::V6 { .. } => 0,
-    };
     // The addresses stay as they are, unordered: the two directions number their packets independently.
-    let ports = [(fragment_id >> 16 | protocol) as u16, fragment_id as u16];
-    let scope_and_protocol = scope.0 << 8 | RESERVED as u32;
+    let ports = [(fragment_id >> 16) as u16, fragment_id as u16];
+    let marked_scope = FRAGMENT_MARK | scope.0 << 8;
     match tuple.addresses {
         Addresses::V4 { source, destination } => {
+            let scope_and_protocol = marked_scope | tuple.protocol as u32;
             Key::V4(KeyV4 { addresses: [source, destination], ports, scope_and_protocol })
         }
         Addresses::V6 { source, destination } => {
-            Key::V6(KeyV6 { addresses: [source, destination], ports, scope_and_protocol })
+            Key::V6(KeyV6 { addresses: [source, destination], ports, scope_and_protocol: marked_scope })
         }
     }
 }
@@ -103,7 +101,7 @@ impl FlowKey for KeyV4 {
     }
 
     fn scope(&self) -> FlowScope {
-        FlowScope(self.scope_and_protocol >> 8)
+        scope_of(self.scope_and_protocol)
     }
 
     fn tuple(&self, swapped: bool) -> Tuple {
@@ -131,7 +129,7 @@ impl FlowKey for KeyV6 {
     }
 
     fn scope(&self) -> FlowScope {
-        FlowScope(self.scope_and_protocol >> 8)
+        scope_of(self.scope_and_protocol)
     }
 
     fn tuple(&self, swapped: bool) -> Tuple {
@@ -142,6 +140,10 @@ impl FlowKey for KeyV6 {
 
 const fn pack_rest(ports: [u16; 2], scope_and_protocol: u32) -> u64 {
     (ports[0] as u64) << 48 | (ports[1] as u64) << 32 | scope_and_protocol as u64
+}
+
+const fn scope_of(scope_and_protocol: u32) -> FlowScope {
+    FlowScope((scope_and_protocol & !FRAGMENT_MARK) >> 8)
 }
 
 const fn restore(addresses: Addresses, ports: [u16; 2], protocol: u8, swapped: bool) -> Tuple {

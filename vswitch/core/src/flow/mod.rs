@@ -6,7 +6,7 @@ pub mod table;
 pub mod tcp;
 
 use crate::desired::{Direction, Settings, Timeouts};
-use crate::headers::{Headers, IcmpKind, protocol};
+use crate::headers::{Addresses, Headers, IcmpKind, Tuple, protocol};
 use crate::time::Tick;
 use crate::verdict::Stage;
 
@@ -27,6 +27,10 @@ pub enum FlowState {
     TcpClosingOpener,
     /// TCP: the responder sent its FIN.
     TcpClosingResponder,
+    /// TCP: the opener sent its FIN before the handshake was complete.
+    TcpAbandonedOpener,
+    /// TCP: the responder did.
+    TcpAbandonedResponder,
     /// TCP: reset, or FIN from both.
     TcpClosed,
     /// UDP.
@@ -48,6 +52,7 @@ impl FlowState {
             Self::TcpAnswered => "answered",
             Self::TcpEstablished => "established",
             Self::TcpClosingOpener | Self::TcpClosingResponder => "closing",
+            Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => "abandoned",
             Self::TcpClosed => "closed",
             Self::Udp | Self::Icmp | Self::Other => "open",
             Self::Fragment => "fragments",
@@ -73,13 +78,16 @@ impl FlowState {
     }
 
     /// How long a session in this state may idle, seconds (§4.2).
-    pub const fn timeout_s(self, timeouts: Timeouts, settings: &Settings) -> u32 {
+    #[inline]
+    pub const fn timeout_s(self, timeouts: PackedTimeouts, settings: &Settings) -> u32 {
         let seconds = match self {
             Self::Free => 0,
-            Self::TcpOpening | Self::TcpAnswered => settings.tcp_half_open_timeout_s,
-            Self::TcpEstablished | Self::TcpClosingOpener | Self::TcpClosingResponder => timeouts.tcp_established_s,
-            Self::TcpClosed => timeouts.tcp_closed_s,
-            Self::Udp | Self::Other => timeouts.udp_s,
+            Self::TcpOpening | Self::TcpAnswered | Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => {
+                settings.tcp_half_open_timeout_s
+            }
+            Self::TcpEstablished | Self::TcpClosingOpener | Self::TcpClosingResponder => timeouts.tcp_established_s(),
+            Self::TcpClosed => timeouts.tcp_closed_s(),
+            Self::Udp | Self::Other => timeouts.udp_s(),
             Self::Icmp => settings.icmp_timeout_s,
             Self::Fragment => FRAGMENT_TIMEOUT_S,
         };
@@ -111,17 +119,37 @@ impl PackedTimeouts {
         Some(Self(established as u16 | timeouts.tcp_closed_s << 4 | (udp as u16) << 8))
     }
 
-    /// The seconds again.
-    pub const fn unpack(self) -> Timeouts {
+    /// Established TCP, seconds.
+    #[inline]
+    const fn tcp_established_s(self) -> u16 {
         // Only `pack` makes values other than zero, and zero means the first of each list.
-        let established = (self.0 & 0xf) as usize % Timeouts::TCP_ESTABLISHED_S.len();
-        let udp = (self.0 >> 8) as usize % Timeouts::UDP_S.len();
-        Timeouts {
-            tcp_established_s: Timeouts::TCP_ESTABLISHED_S[established],
-            tcp_closed_s: self.0 >> 4 & 0xf,
-            udp_s: Timeouts::UDP_S[udp],
-        }
+        const CHOICES: [u16; 16] = padded(Timeouts::TCP_ESTABLISHED_S);
+        CHOICES[(self.0 & 0xf) as usize]
     }
+
+    /// Closed TCP, seconds.
+    #[inline]
+    const fn tcp_closed_s(self) -> u16 {
+        self.0 >> 4 & 0xf
+    }
+
+    /// UDP, seconds.
+    #[inline]
+    const fn udp_s(self) -> u16 {
+        const CHOICES: [u16; 16] = padded(Timeouts::UDP_S);
+        CHOICES[(self.0 >> 8 & 0xf) as usize]
+    }
+}
+
+/// The choices in a list that four bits cannot leave.
+const fn padded<const N: usize>(choices: [u16; N]) -> [u16; 16] {
+    let mut list = [choices[0]; 16];
+    let mut place = 0;
+    while place < N {
+        list[place] = choices[place];
+        place += 1;
+    }
+    list
 }
 
 /// What is remembered of a session besides its key.
@@ -202,6 +230,24 @@ impl Flow {
         STAGES[(self.flags.0 >> FlowFlags::STAGE_SHIFT) as usize % STAGES.len()]
     }
 
+    /// Makes this the fate of the first fragment of a packet with `tuple`; a fate counts nothing, so the counters keep
+    /// what the fragments after it do not show.
+    pub(crate) const fn remember_first(&mut self, tuple: &Tuple) {
+        self.state = FlowState::Fragment;
+        self.packets = [tuple.source_port as u32, tuple.destination_port as u32];
+        self.bytes[0] = tuple.protocol as u64;
+    }
+
+    /// The tuple of the first fragment, whose fate this is.
+    pub(crate) const fn first_tuple(&self, addresses: Addresses) -> Tuple {
+        Tuple {
+            addresses,
+            protocol: self.bytes[0] as u8,
+            source_port: self.packets[0] as u16,
+            destination_port: self.packets[1] as u16,
+        }
+    }
+
     pub(crate) fn set_revoked(&mut self, revoked: bool) {
         self.flags.0 = self.flags.0 & !FlowFlags::REVOKED | if revoked { FlowFlags::REVOKED } else { 0 };
     }
@@ -211,8 +257,9 @@ impl Flow {
     }
 
     /// Whether it idled longer than its state allows.
+    #[inline]
     pub fn is_expired(&self, settings: &Settings, now: Tick) -> bool {
-        self.last_seen.is_older_than(self.state.timeout_s(self.timeouts.unpack(), settings), now)
+        self.last_seen.is_older_than(self.state.timeout_s(self.timeouts, settings), now)
     }
 }
 
@@ -226,7 +273,9 @@ mod tests {
             for tcp_closed_s in 3..=15 {
                 for udp_s in Timeouts::UDP_S {
                     let timeouts = Timeouts { tcp_established_s, tcp_closed_s, udp_s };
-                    assert_eq!(PackedTimeouts::pack(timeouts).unwrap().unpack(), timeouts);
+                    let packed = PackedTimeouts::pack(timeouts).unwrap();
+                    let (tcp_established_s, tcp_closed_s) = (packed.tcp_established_s(), packed.tcp_closed_s());
+                    assert_eq!(Timeouts { tcp_established_s, tcp_closed_s, udp_s: packed.udp_s() }, timeouts);
                 }
             }
         }

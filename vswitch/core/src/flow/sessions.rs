@@ -1,8 +1,8 @@
 //! All sessions of one worker: a table for each address family behind one door.
 
-use super::Flow;
 use super::key::{FlowKey, Key, KeyV4, KeyV6};
 use super::table::{Slot, Table, TableFull};
+use super::{Flow, FlowState};
 use crate::headers::Tuple;
 use crate::ids::FlowScope;
 
@@ -87,7 +87,12 @@ impl Sessions {
 
     /// Looks at the next `count` records of each table, in an endless round, and forgets the sessions that `is_over`
     /// says are over; `forgotten` hears of each.
-    pub fn sweep(&mut self, count: usize, is_over: impl Fn(&Flow) -> bool, mut forgotten: impl FnMut(FlowScope)) {
+    pub fn sweep(
+        &mut self,
+        count: usize,
+        is_over: impl Fn(FlowScope, &Flow) -> bool,
+        mut forgotten: impl FnMut(FlowScope, FlowState),
+    ) {
         sweep_table(&mut self.v4, count, &is_over, &mut forgotten);
         sweep_table(&mut self.v6, count, &is_over, &mut forgotten);
     }
@@ -118,17 +123,18 @@ impl Sessions {
 fn sweep_table<K: FlowKey>(
     table: &mut Table<K>,
     count: usize,
-    is_over: &impl Fn(&Flow) -> bool,
-    forgotten: &mut impl FnMut(FlowScope),
+    is_over: &impl Fn(FlowScope, &Flow) -> bool,
+    forgotten: &mut impl FnMut(FlowScope, FlowState),
 ) {
     if table.is_empty() {
         return;
     }
     for slot in table.sweep(count) {
         let Some(scope) = table.key(slot).map(FlowKey::scope) else { continue };
-        if is_over(table.flow(slot)) {
+        let state = table.flow(slot).state;
+        if is_over(scope, table.flow(slot)) {
             table.remove(slot);
-            forgotten(scope);
+            forgotten(scope, state);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The life of a TCP session as seen from outside (`semantics.md` §4.2).
 
 use super::FlowState::{
-    self, TcpAnswered, TcpClosed, TcpClosingOpener, TcpClosingResponder, TcpEstablished, TcpOpening,
+    self, TcpAbandonedOpener, TcpAbandonedResponder, TcpAnswered, TcpClosed, TcpClosingOpener, TcpClosingResponder,
+    TcpEstablished, TcpOpening,
 };
 use crate::headers::tcp_flags::{ACK, FIN, RST};
 
@@ -11,7 +12,7 @@ pub(super) const fn open(flags: u8) -> FlowState {
     if flags & RST != 0 {
         TcpClosed
     } else if flags & FIN != 0 {
-        TcpClosingOpener
+        TcpAbandonedOpener
     } else {
         TcpOpening
     }
@@ -25,9 +26,16 @@ pub(super) const fn next(state: FlowState, flags: u8, from_opener: bool) -> Flow
     }
     if flags & FIN != 0 {
         return match (state, from_opener) {
-            (TcpClosed, _) | (TcpClosingOpener, false) | (TcpClosingResponder, true) => TcpClosed,
-            (_, true) => TcpClosingOpener,
-            (_, false) => TcpClosingResponder,
+            (TcpClosed, _) => TcpClosed,
+            (TcpClosingOpener | TcpAbandonedOpener, false) | (TcpClosingResponder | TcpAbandonedResponder, true) => {
+                TcpClosed
+            }
+            (TcpEstablished, true) => TcpClosingOpener,
+            (TcpEstablished, false) => TcpClosingResponder,
+            // A FIN does not make a session live as long as an established one does.
+            (TcpOpening | TcpAnswered, true) => TcpAbandonedOpener,
+            (TcpOpening | TcpAnswered, false) => TcpAbandonedResponder,
+            _ => state,
         };
     }
     match (state, from_opener, flags & ACK != 0) {
@@ -76,6 +84,14 @@ mod tests {
     fn simultaneous_open_and_mid_stream_pick_up_get_established() {
         assert_eq!(run(&[(SYN, true), (SYN, false), (SYN | ACK, true)]), TcpEstablished);
         assert_eq!(run(&[(ACK, true), (ACK, false), (ACK, true)]), TcpEstablished);
+    }
+
+    #[test]
+    fn a_fin_before_the_handshake_is_complete_establishes_nothing() {
+        assert_eq!(run(&[(FIN, true)]), TcpAbandonedOpener);
+        assert_eq!(run(&[(SYN, true), (FIN, true), (ACK, false), (ACK, true)]), TcpAbandonedOpener);
+        assert_eq!(run(&[(SYN, true), (FIN | ACK, false)]), TcpAbandonedResponder);
+        assert_eq!(run(&[(SYN, true), (FIN | ACK, false), (FIN | ACK, true)]), TcpClosed);
     }
 
     #[test]

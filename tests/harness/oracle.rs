@@ -1,0 +1,351 @@
+//! A slow, obvious model of one switch's judgements: the specification read aloud, §3 by the core's reference twin and
+//! §4 over a plain map. It sees messages, never bytes; it asks the rules at every packet, never a revision.
+
+use crate::frame::{Ip, TcpFlags, protocol};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use vswitch_core::desired::{Desired, Direction, Settings, Timeouts};
+use vswitch_core::filter::reference;
+use vswitch_core::headers::{Addresses, Tuple};
+use vswitch_core::ids::EniId;
+
+/// How long the fate of a first fragment is remembered, seconds.
+const FATE_S: u64 = 30;
+
+/// A packet in words.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// What it carries.
+    pub content: Content,
+}
+
+/// What a message carries.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// TCP: source port, destination port, flags.
+    Tcp(u16, u16, u8),
+    /// UDP: source port, destination port.
+    Udp(u16, u16),
+    /// An echo request with an identifier.
+    Ping(u16),
+    /// An echo reply with an identifier.
+    Pong(u16),
+    /// Any protocol without ports.
+    Other(u8),
+    /// "Port unreachable" about another message.
+    Unreachable(Box<Message>),
+    /// The first part of a UDP packet: identification and ports.
+    FirstPart(u32, u16, u16),
+    /// Another part of a UDP packet: identification.
+    LaterPart(u32),
+}
+
+impl Message {
+    /// The message as a packet.
+    pub fn packet(&self) -> Ip {
+        let ip = Ip::between(self.source, self.destination);
+        match &self.content {
+            &Content::Tcp(source, destination, flags) => ip.tcp(source, destination, flags),
+            &Content::Udp(source, destination) => ip.udp(source, destination),
+            &Content::Ping(identifier) => ip.ping(identifier),
+            &Content::Pong(identifier) => ip.pong(identifier),
+            &Content::Other(number) => ip.raw(number, &[0; 16]),
+            Content::Unreachable(about) => ip.unreachable(&about.packet()),
+            &Content::FirstPart(id, source, destination) => ip.udp(source, destination).part(id, 0, true),
+            &Content::LaterPart(id) => ip.raw(protocol::UDP, &[0xaa; 16]).part(id, 16, false),
+        }
+    }
+
+    /// What rules see of it; ports are zero where there are none.
+    fn tuple(&self) -> Tuple {
+        let icmp = if self.source.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
+        let (number, source_port, destination_port) = match self.content {
+            Content::Tcp(source, destination, _) => (protocol::TCP, source, destination),
+            Content::Udp(source, destination) | Content::FirstPart(_, source, destination) => {
+                (protocol::UDP, source, destination)
+            }
+            Content::Other(number) => (number, 0, 0),
+            Content::LaterPart(_) => (protocol::UDP, 0, 0),
+            Content::Ping(_) | Content::Pong(_) | Content::Unreachable(_) => (icmp, 0, 0),
+        };
+        let addresses = Addresses::new(self.source, self.destination).expect("one family");
+        Tuple { addresses, protocol: number, source_port, destination_port }
+    }
+
+    /// What its session is called: an endpoint and the other, as the message has them.
+    fn ends(&self) -> (u8, End, End) {
+        let tuple = self.tuple();
+        let (near, far) = match self.content {
+            Content::Ping(identifier) => (Mark::Requester(identifier), Mark::Responder),
+            Content::Pong(identifier) => (Mark::Responder, Mark::Requester(identifier)),
+            _ => (Mark::Port(tuple.source_port), Mark::Port(tuple.destination_port)),
+        };
+        (tuple.protocol, (self.source, near), (self.destination, far))
+    }
+
+    const fn tcp_flags(&self) -> u8 {
+        match self.content {
+            Content::Tcp(_, _, flags) => flags,
+            _ => 0,
+        }
+    }
+
+    fn is_tcp_open(&self) -> bool {
+        matches!(self.content, Content::Tcp(..)) && self.tcp_flags() & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Mark {
+    Port(u16),
+    Requester(u16),
+    Responder,
+}
+
+type End = (IpAddr, Mark);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Name {
+    /// ENI, protocol, and both ends in order.
+    Session(EniId, u8, End, End),
+    /// ENI, source, destination, identification.
+    Fate(EniId, IpAddr, IpAddr, u32),
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    opener: End,
+    opened: Direction,
+    opening: Tuple,
+    last_seen_s: u64,
+    timeouts: Timeouts,
+    revoked: bool,
+    life: Life,
+}
+
+#[derive(Clone, Debug)]
+enum Life {
+    Tcp {
+        answered: bool,
+        established: bool,
+        fins: [bool; 2],
+        reset: bool,
+    },
+    Udp,
+    Icmp,
+    /// Whether the first fragment passed, the policy revision of that time, and its session.
+    Fate(bool, u32, Name),
+}
+
+impl Session {
+    fn timeout_s(&self, settings: &Settings) -> u64 {
+        let seconds = match self.life {
+            Life::Tcp { reset: true, .. } | Life::Tcp { fins: [true, true], .. } => self.timeouts.tcp_closed_s,
+            Life::Tcp { established: true, .. } => self.timeouts.tcp_established_s,
+            Life::Tcp { .. } => settings.tcp_half_open_timeout_s,
+            Life::Udp => self.timeouts.udp_s,
+            Life::Icmp => settings.icmp_timeout_s,
+            Life::Fate(..) => return FATE_S,
+        };
+        seconds as u64
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.life, Life::Tcp { reset: true, .. } | Life::Tcp { fins: [true, true], .. })
+    }
+
+    fn hear(&mut self, message: &Message, now_s: u64) {
+        let from_opener = message.ends().1 == self.opener;
+        let flags = message.tcp_flags();
+        self.last_seen_s = now_s;
+        if let Life::Tcp { answered, established, fins, reset } = &mut self.life {
+            *reset |= flags & TcpFlags::RST != 0;
+            fins[!from_opener as usize] |= flags & (TcpFlags::FIN | TcpFlags::RST) == TcpFlags::FIN;
+            if !fins.contains(&true) && !*reset {
+                *established |= *answered && from_opener && flags & TcpFlags::ACK != 0;
+                *answered |= !from_opener;
+            }
+        }
+    }
+}
+
+/// The model. It keeps what the switch must remember: sessions, and what became of first fragments.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    records: HashMap<Name, Session>,
+}
+
+/// Where and when a message is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The state that holds.
+    pub desired: &'a Desired,
+    /// The ENI that judges.
+    pub eni: &'a EniId,
+    /// The direction it judges.
+    pub direction: Direction,
+    /// The ENI's policy revision, for what is known of fragments only.
+    pub revision: u32,
+    /// The time.
+    pub now_s: u64,
+}
+
+impl Oracle {
+    /// Ends all sessions of an ENI.
+    pub fn forget(&mut self, eni: &EniId) {
+        self.records.retain(|name, _| {
+            let (Name::Session(owner, ..) | Name::Fate(owner, ..)) = name;
+            owner != eni
+        });
+    }
+
+    /// How many sessions an ENI holds.
+    pub fn sessions_of(&self, eni: &EniId) -> usize {
+        self.records.keys().filter(|name| matches!(name, Name::Session(owner, ..) if owner == eni)).count()
+    }
+
+    fn fates_of(&self, eni: &EniId) -> usize {
+        self.records.keys().filter(|name| matches!(name, Name::Fate(owner, ..) if owner == eni)).count()
+    }
+
+    /// Ends what idled too long.
+    pub fn expire(&mut self, settings: &Settings, now_s: u64) {
+        self.records.retain(|_, session| now_s - session.last_seen_s < session.timeout_s(settings));
+    }
+
+    /// Whether the message passes, and all that follows from it.
+    pub fn judge(&mut self, place: Place<'_>, message: &Message) -> bool {
+        match &message.content {
+            Content::Unreachable(about) => {
+                self.is_related(place, message, about) || rules_accept(place, place.direction, &message.tuple())
+            }
+            Content::LaterPart(id) if place.desired.settings.follow_first_fragment => {
+                let name = Name::Fate(place.eni.clone(), message.source, message.destination, *id);
+                match self.records.get(&name) {
+                    Some(Session { life: Life::Fate(passed, revision, _), .. }) if *revision == place.revision => {
+                        *passed
+                    }
+                    Some(Session { life: Life::Fate(_, _, first), .. }) => match self.records.get(first) {
+                        Some(session) => stays(place, session),
+                        None => rules_accept(place, place.direction, &self.records[&name].opening),
+                    },
+                    _ => rules_accept(place, place.direction, &message.tuple()),
+                }
+            }
+            Content::FirstPart(id, ..) => {
+                let passes = self.judge_session(place, message);
+                if place.desired.settings.follow_first_fragment && passes != Passes::NoRoom {
+                    self.remember_fate(place, message, *id, passes == Passes::Yes);
+                }
+                passes == Passes::Yes
+            }
+            Content::LaterPart(_) => rules_accept(place, place.direction, &message.tuple()),
+            _ => self.judge_session(place, message) == Passes::Yes,
+        }
+    }
+
+    fn judge_session(&mut self, place: Place<'_>, message: &Message) -> Passes {
+        let name = session_name(place.eni, message);
+        let Some(session) = self.records.get_mut(&name) else {
+            return self.judge_new(place, message, name);
+        };
+        if message.is_tcp_open() && (session.revoked || session.is_closed()) {
+            return self.judge_new(place, message, name);
+        }
+        if stays(place, session) {
+            session.revoked &= !rules_accept(place, session.opened, &session.opening);
+            session.hear(message, place.now_s);
+            Passes::Yes
+        } else {
+            session.revoked = true;
+            session.last_seen_s = place.now_s;
+            Passes::Refused
+        }
+    }
+
+    fn judge_new(&mut self, place: Place<'_>, message: &Message, name: Name) -> Passes {
+        if !rules_accept(place, place.direction, &message.tuple()) {
+            return Passes::Refused;
+        }
+        self.records.remove(&name);
+        let eni = &place.desired.enis[place.eni];
+        if self.sessions_of(place.eni) >= eni.sessions_max as usize {
+            return Passes::NoRoom;
+        }
+        let flags = message.tcp_flags();
+        let life = match message.content {
+            Content::Tcp(..) => Life::Tcp {
+                answered: false,
+                established: false,
+                fins: [flags & (TcpFlags::FIN | TcpFlags::RST) == TcpFlags::FIN, false],
+                reset: flags & TcpFlags::RST != 0,
+            },
+            Content::Ping(_) | Content::Pong(_) => Life::Icmp,
+            _ => Life::Udp,
+        };
+        let session = Session {
+            opener: message.ends().1,
+            opened: place.direction,
+            opening: message.tuple(),
+            last_seen_s: place.now_s,
+            timeouts: eni.timeouts,
+            revoked: false,
+            life,
+        };
+        self.records.insert(name, session);
+        Passes::Yes
+    }
+
+    fn remember_fate(&mut self, place: Place<'_>, message: &Message, id: u32, passed: bool) {
+        let name = Name::Fate(place.eni.clone(), message.source, message.destination, id);
+        self.records.remove(&name);
+        let eni = &place.desired.enis[place.eni];
+        let fates_max = (eni.sessions_max as usize / 8).max(1);
+        let share = if passed { fates_max } else { fates_max / 2 };
+        if self.fates_of(place.eni) < share {
+            let fate = Session {
+                opener: message.ends().1,
+                opened: place.direction,
+                opening: message.tuple(),
+                last_seen_s: place.now_s,
+                timeouts: eni.timeouts,
+                revoked: false,
+                life: Life::Fate(passed, place.revision, session_name(place.eni, message)),
+            };
+            self.records.insert(name, fate);
+        }
+    }
+
+    /// §4.3: about a packet of a live session that crossed this ENI the other way, and sent to its sender.
+    fn is_related(&self, place: Place<'_>, error: &Message, about: &Message) -> bool {
+        let Some(session) = self.records.get(&session_name(place.eni, about)) else { return false };
+        let crossed = if about.ends().1 == session.opener { session.opened } else { session.opened.reverse() };
+        error.destination == about.source && crossed == place.direction.reverse() && stays(place, session)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Passes {
+    Yes,
+    Refused,
+    NoRoom,
+}
+
+fn session_name(eni: &EniId, message: &Message) -> Name {
+    let (number, near, far) = message.ends();
+    Name::Session(eni.clone(), number, near.min(far), near.max(far))
+}
+
+/// §4.4: whether the rules of now admit the session, or it need not ask them.
+fn stays(place: Place<'_>, session: &Session) -> bool {
+    let kept = !place.desired.settings.cut_sessions_on_deny && !session.revoked;
+    kept || rules_accept(place, session.opened, &session.opening)
+}
+
+fn rules_accept(place: Place<'_>, direction: Direction, tuple: &Tuple) -> bool {
+    reference::decide(place.desired, place.eni, direction, tuple).policy == vswitch_core::desired::Policy::Accept
+}

@@ -1,0 +1,383 @@
+//! Small worlds, and a rig that sends packets through the door of one or more shards under virtual time.
+//!
+//! Every packet that the rig sends is also accounted for: exactly the counters that its fate names may move.
+
+use crate::frame::Ip;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use vswitch_core::compile::compile;
+use vswitch_core::desired::{
+    Desired, Direction, Eni, GroupKind, Policy, Port, PortRange, Ports, Protocol, Remote, Rule, SecurityGroup,
+    Timeouts, VSwitch, Vpc,
+};
+use vswitch_core::eni::Shard;
+use vswitch_core::ids::{EniId, EniIndex, GroupId, MacAddress};
+use vswitch_core::packet::{FrameBuffer, Marker, Packet};
+use vswitch_core::protocol::{DirectionStats, EniStats, FlowDescription};
+use vswitch_core::snapshot::Snapshot;
+use vswitch_core::time::Time;
+use vswitch_core::verdict::{DropReason, Verdict};
+
+/// A secret that is no secret.
+pub const SECRET: [u64; 2] = [0x5851_f42d_4c95_7f2d, 0x1405_7b7e_f767_814f];
+/// Room of the buffers that frames travel in.
+const BUFFER_BYTES: usize = 2048;
+
+/// A rule, to be refined.
+pub fn rule(id: &str, direction: Direction, policy: Policy, remote: &str) -> Rule {
+    Rule {
+        id: id.into(),
+        direction,
+        policy,
+        priority: 1,
+        protocol: Protocol::All,
+        ports: Ports::Any,
+        source_ports: None,
+        remote: remote_of(remote),
+        local: None,
+    }
+}
+
+/// `sg-…` is a group, `pl-…` a prefix list, anything else a prefix.
+fn remote_of(text: &str) -> Remote {
+    match text {
+        group if group.starts_with("sg-") => Remote::Group(group.into()),
+        list if list.starts_with("pl-") => Remote::PrefixList(list.into()),
+        prefix => Remote::Prefix(prefix.parse().unwrap_or_else(|_| panic!("{prefix} is no prefix"))),
+    }
+}
+
+/// An inbound rule that accepts.
+pub fn accept_in(id: &str, remote: &str) -> Rule {
+    rule(id, Direction::Ingress, Policy::Accept, remote)
+}
+
+/// An outbound rule that accepts.
+pub fn accept_out(id: &str, remote: &str) -> Rule {
+    rule(id, Direction::Egress, Policy::Accept, remote)
+}
+
+/// Refines a rule.
+pub trait Refine: Sized {
+    /// Of one protocol without ports.
+    fn protocol(self, number: u8) -> Self;
+    /// For TCP to one port.
+    fn tcp(self, port: u16) -> Self;
+    /// For UDP to one port.
+    fn udp(self, port: u16) -> Self;
+    /// For TCP to the ports of a list.
+    fn tcp_list(self, list: &str) -> Self;
+    /// With a priority.
+    fn priority(self, priority: u8) -> Self;
+    /// For packets of this local side.
+    fn local(self, prefix: &str) -> Self;
+}
+
+impl Refine for Rule {
+    fn protocol(self, number: u8) -> Self {
+        Rule { protocol: Protocol::Number(number), ..self }
+    }
+
+    fn tcp(self, port: u16) -> Self {
+        let ports = Ports::Range(PortRange { first: port, last: port });
+        Rule { protocol: Protocol::TCP, ports, ..self }
+    }
+
+    fn udp(self, port: u16) -> Self {
+        let ports = Ports::Range(PortRange { first: port, last: port });
+        Rule { protocol: Protocol::UDP, ports, ..self }
+    }
+
+    fn tcp_list(self, list: &str) -> Self {
+        Rule { protocol: Protocol::TCP, ports: Ports::List(list.into()), ..self }
+    }
+
+    fn priority(self, priority: u8) -> Self {
+        Rule { priority, ..self }
+    }
+
+    fn local(self, prefix: &str) -> Self {
+        Rule { local: Some(prefix.parse().unwrap_or_else(|_| panic!("{prefix} is no prefix"))), ..self }
+    }
+}
+
+/// Builds a desired state.
+pub trait Build: Sized {
+    /// A VPC without custom routes.
+    fn vpc(self, id: &str) -> Self;
+    /// A subnet: an IPv4 and an IPv6 block, whose first addresses are the router's.
+    fn vswitch(self, id: &str, vpc: &str, ipv4: &str, ipv6: &str) -> Self;
+    /// A basic group whose members do not reach each other without rules.
+    fn closed_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self;
+    /// A basic group whose members reach each other.
+    fn open_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self;
+    /// An advanced group.
+    fn advanced_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self;
+    /// An ENI on a memory port; its hardware address follows from how many there are.
+    fn eni(self, id: &str, vswitch: &str, addresses: &[&str], groups: &[&str]) -> Self;
+}
+
+impl Build for Desired {
+    fn vpc(mut self, id: &str) -> Self {
+        self.vpcs.insert(id.into(), Vpc::default());
+        self
+    }
+
+    fn vswitch(mut self, id: &str, vpc: &str, ipv4: &str, ipv6: &str) -> Self {
+        let ipv4: ipnet::Ipv4Net = ipv4.parse().expect("an IPv4 block");
+        let ipv6: ipnet::Ipv6Net = ipv6.parse().expect("an IPv6 block");
+        let vswitch = VSwitch {
+            vpc: vpc.into(),
+            ipv4: Some(ipv4),
+            ipv4_gateway: ipv4.hosts().next(),
+            ipv6: Some(ipv6),
+            ipv6_gateway: ipv6.hosts().nth(1),
+        };
+        self.vswitches.insert(id.into(), vswitch);
+        self
+    }
+
+    fn closed_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self {
+        group(self, (id, vpc), GroupKind::Basic, Policy::Drop, rules)
+    }
+
+    fn open_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self {
+        group(self, (id, vpc), GroupKind::Basic, Policy::Accept, rules)
+    }
+
+    fn advanced_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self {
+        group(self, (id, vpc), GroupKind::Advanced, Policy::Drop, rules)
+    }
+
+    fn eni(mut self, id: &str, vswitch: &str, addresses: &[&str], groups: &[&str]) -> Self {
+        let number = self.enis.len() as u8 + 1;
+        let eni = Eni {
+            vswitch: vswitch.into(),
+            mac: MacAddress([2, 0, 0, 0, 0, number]),
+            addresses: addresses.iter().map(|text| prefix_of(text)).collect(),
+            groups: groups.iter().map(|&id| GroupId::from(id)).collect::<BTreeSet<_>>(),
+            source_dest_check: true,
+            timeouts: Timeouts::default(),
+            sessions_max: Eni::default_sessions_max(),
+            port: Some(Port::Memory),
+        };
+        self.enis.insert(id.into(), eni);
+        self
+    }
+}
+
+fn group(
+    mut desired: Desired,
+    (id, vpc): (&str, &str),
+    kind: GroupKind,
+    inner_access: Policy,
+    rules: &[Rule],
+) -> Desired {
+    desired.groups.insert(id.into(), SecurityGroup { vpc: vpc.into(), kind, inner_access, rules: rules.to_vec() });
+    desired
+}
+
+/// A prefix, or a bare address.
+pub fn prefix_of(text: &str) -> ipnet::IpNet {
+    text.parse().or_else(|_| text.parse::<IpAddr>().map(Into::into)).unwrap_or_else(|_| panic!("{text} is no address"))
+}
+
+/// What became of a packet in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The guest behind this ENI got it.
+    Delivered(String),
+    /// The virtual router answered.
+    Answered,
+    /// Dropped at this ENI, in this direction, for this reason.
+    Dropped(String, Direction, DropReason),
+}
+
+/// Shards and the snapshot they read, under virtual time.
+pub struct World {
+    /// What should be. [`World::change`] edits it.
+    pub desired: Desired,
+    /// What is.
+    pub snapshot: Snapshot,
+    /// The workers' parts. ENIs are spread over them by number.
+    pub shards: Vec<Shard>,
+    /// The present.
+    pub now: Time,
+}
+
+impl World {
+    /// One shard.
+    pub fn new(desired: Desired) -> Self {
+        Self::with_shards(desired, 1, 1024)
+    }
+
+    /// Several shards, each with room for `flows_max` sessions.
+    pub fn with_shards(desired: Desired, shards: usize, flows_max: usize) -> Self {
+        let snapshot = compile(&desired, 1, None).unwrap_or_else(|refusals| panic!("refused: {refusals:#?}"));
+        let shards = (0..shards).map(|_| Shard::new(flows_max, SECRET)).collect();
+        Self { desired, snapshot, shards, now: Time::from_ns(1_000_000_000) }
+    }
+
+    /// Changes what should be, and makes it so.
+    pub fn change(&mut self, edit: impl FnOnce(&mut Desired)) {
+        edit(&mut self.desired);
+        let compiled = compile(&self.desired, self.snapshot.generation() + 1, Some(&self.snapshot));
+        self.snapshot = compiled.unwrap_or_else(|refusals| panic!("refused: {refusals:#?}"));
+    }
+
+    /// Replaces the rules of a group.
+    pub fn set_rules(&mut self, group: &str, rules: &[Rule]) {
+        self.change(|desired| {
+            desired.groups.get_mut(&GroupId::from(group)).expect("a group").rules = rules.to_vec();
+        });
+    }
+
+    /// Changes one ENI.
+    pub fn change_eni(&mut self, id: &str, edit: impl FnOnce(&mut Eni)) {
+        self.change(|desired| edit(desired.enis.get_mut(&EniId::from(id)).expect("an ENI")));
+    }
+
+    /// Lets time pass.
+    pub fn wait_s(&mut self, seconds: u64) {
+        self.now = self.now + seconds * 1_000_000_000;
+    }
+
+    /// Lets every shard look at every record once.
+    pub fn sweep_all(&mut self) {
+        for shard in &mut self.shards {
+            for _ in 0..=shard.flows_max() / 256 {
+                shard.sweep(&self.snapshot, self.now);
+            }
+        }
+    }
+
+    /// The number of an ENI.
+    pub fn index(&self, id: &str) -> EniIndex {
+        self.snapshot.eni_index(&id.into()).unwrap_or_else(|| panic!("there is no {id}"))
+    }
+
+    /// The shard that owns an ENI.
+    pub fn shard_of(&self, index: EniIndex) -> usize {
+        index.0 as usize % self.shards.len()
+    }
+
+    /// The hardware address of an ENI.
+    pub fn mac(&self, id: &str) -> MacAddress {
+        self.desired.enis[&EniId::from(id)].mac
+    }
+
+    /// The hardware address of the router that an ENI sees.
+    pub fn gateway_mac(&self, id: &str) -> MacAddress {
+        let vswitch = &self.desired.vswitches[&self.desired.enis[&EniId::from(id)].vswitch];
+        self.desired.vpcs[&vswitch.vpc].gateway_mac
+    }
+
+    /// The frame in which the guest behind `from` sends a packet.
+    pub fn frame_from(&self, from: &str, packet: &Ip) -> Vec<u8> {
+        packet.frame(self.mac(from), self.gateway_mac(from))
+    }
+
+    /// A frame out of the guest behind `from`, through egress alone.
+    pub fn egress(&mut self, from: &str, frame: &[u8]) -> Packet {
+        let index = self.index(from);
+        let shard = self.shard_of(index);
+        let mut packet = packet_of(frame);
+        self.shards[shard].egress(&self.snapshot, index, std::slice::from_mut(&mut packet), self.now);
+        packet
+    }
+
+    /// A packet that egress passed, through ingress.
+    pub fn ingress(&mut self, packet: &mut Packet) {
+        if let Verdict::Forward(index) = packet.verdict {
+            let shard = self.shard_of(index);
+            self.shards[shard].ingress(&self.snapshot, std::slice::from_mut(packet), self.now);
+        }
+    }
+
+    /// A frame that the data path itself puts at the ingress of `to`.
+    pub fn inject(&mut self, to: &str, packet: &Ip, marker: Marker) -> Packet {
+        let mut packet = packet_of(&packet.frame(self.gateway_mac(to), self.mac(to)));
+        packet.parse().expect("a well-formed frame");
+        packet.marker = marker;
+        packet.verdict = Verdict::Forward(self.index(to));
+        self.ingress(&mut packet);
+        packet
+    }
+
+    /// Sends a packet all the way; exactly the counters that its fate names must move.
+    pub fn send(&mut self, from: &str, packet: &Ip) -> Fate {
+        self.send_frame(from, &self.frame_from(from, packet)).0
+    }
+
+    /// Sends a frame all the way; exactly the counters that its fate names must move. Returns what is left of it.
+    pub fn send_frame(&mut self, from: &str, frame: &[u8]) -> (Fate, Vec<u8>) {
+        let mut expected = self.stats();
+        let mut packet = self.egress(from, frame);
+        let left = packet.buffer.frame().len();
+        let sender = expected.get_mut(from).expect("the sender counts");
+        let fate = match packet.verdict {
+            Verdict::Answer => {
+                sender.egress.answered += 1;
+                Fate::Answered
+            }
+            Verdict::Drop(reason) => {
+                count_drop(&mut sender.egress, reason);
+                Fate::Dropped(from.into(), Direction::Egress, reason)
+            }
+            Verdict::Forward(next) => {
+                count_pass(&mut sender.egress, left);
+                let to = self.snapshot.eni_id(next).expect("the next ENI is there").to_string();
+                self.ingress(&mut packet);
+                let receiver = &mut expected.get_mut(&to).expect("the receiver counts").ingress;
+                match packet.verdict {
+                    Verdict::Deliver => {
+                        count_pass(receiver, packet.buffer.frame().len());
+                        Fate::Delivered(to)
+                    }
+                    Verdict::Drop(reason) => {
+                        count_drop(receiver, reason);
+                        Fate::Dropped(to, Direction::Ingress, reason)
+                    }
+                    other => panic!("ingress leaves {other:?}"),
+                }
+            }
+            Verdict::Deliver => panic!("egress delivers nothing"),
+        };
+        let mut found = self.stats();
+        for (id, stats) in &mut found {
+            stats.flows = expected[id].flows; // Counted where sessions are the subject.
+        }
+        assert_eq!(found, expected, "after {fate:?}");
+        (fate, packet.buffer.frame().to_vec())
+    }
+
+    /// The counters of every ENI.
+    pub fn stats(&self) -> BTreeMap<String, EniStats> {
+        let of = |(index, id): (EniIndex, &EniId)| {
+            let stats = self.shards[self.shard_of(index)].stats(&self.snapshot, index)?;
+            Some((id.to_string(), stats))
+        };
+        self.snapshot.enis().filter_map(of).collect()
+    }
+
+    /// The live sessions of one ENI.
+    pub fn flows(&self, id: &str) -> Vec<FlowDescription> {
+        let index = self.index(id);
+        self.shards[self.shard_of(index)].flows(&self.snapshot, Some(index), usize::MAX, self.now)
+    }
+}
+
+fn packet_of(frame: &[u8]) -> Packet {
+    let mut packet = Packet::new(FrameBuffer::with_capacity(BUFFER_BYTES.max(frame.len())));
+    packet.buffer.fill(frame);
+    packet
+}
+
+fn count_pass(counters: &mut DirectionStats, frame_bytes: usize) {
+    counters.packets += 1;
+    counters.bytes += frame_bytes as u64;
+}
+
+fn count_drop(counters: &mut DirectionStats, reason: DropReason) {
+    *counters.drops.entry(reason.name().into()).or_default() += 1;
+}

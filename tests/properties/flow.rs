@@ -1,0 +1,193 @@
+//! Keys, tables, prefix maps: each against a collection of the standard library.
+
+use super::cases;
+use ipnet::IpNet;
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use vswitch_core::flow::key::{Key, KeyV4, fragment_key, key_of};
+use vswitch_core::flow::table::Table;
+use vswitch_core::flow::{Flow, FlowState};
+use vswitch_core::headers::{Addresses, Tuple};
+use vswitch_core::ids::FlowScope;
+use vswitch_core::prefix_map::PrefixMap;
+
+fn addresses() -> impl Strategy<Value = Addresses> {
+    prop_oneof![
+        (0u32..6, 0u32..6).prop_map(|(source, destination)| Addresses::V4 { source, destination }),
+        any::<(u32, u32)>().prop_map(|(source, destination)| Addresses::V4 { source, destination }),
+        any::<(u128, u128)>().prop_map(|(source, destination)| Addresses::V6 { source, destination }),
+    ]
+}
+
+fn tuples() -> impl Strategy<Value = Tuple> {
+    let port = || prop_oneof![0u16..3, any::<u16>()];
+    (addresses(), any::<u8>(), port(), port()).prop_map(|(addresses, protocol, source_port, destination_port)| Tuple {
+        addresses,
+        protocol,
+        source_port,
+        destination_port,
+    })
+}
+
+fn restored(key: Key, swapped: bool) -> Tuple {
+    use vswitch_core::flow::key::FlowKey;
+    match key {
+        Key::V4(key) => key.tuple(swapped),
+        Key::V6(key) => key.tuple(swapped),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(u8, u32),
+    Remove(u8),
+    Find(u8),
+    Sweep(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => any::<(u8, u32)>().prop_map(|(name, value)| Step::Insert(name % 60, value)),
+        2 => any::<u8>().prop_map(|name| Step::Remove(name % 60)),
+        1 => any::<u8>().prop_map(|name| Step::Find(name % 60)),
+        1 => (0usize..9).prop_map(Step::Sweep),
+    ];
+    proptest::collection::vec(step, 1..200)
+}
+
+fn table_key(name: u8) -> KeyV4 {
+    let addresses = Addresses::V4 { source: name as u32, destination: 1000 };
+    let tuple = Tuple { addresses, protocol: 6, source_port: 7, destination_port: 8 };
+    match key_of(FlowScope(3), &tuple).0 {
+        Key::V4(key) => key,
+        Key::V6(_) => unreachable!("an IPv4 tuple has an IPv4 key"),
+    }
+}
+
+fn prefixes() -> impl Strategy<Value = IpNet> {
+    prop_oneof![
+        (0u32..64, 24u8..=32).prop_map(|(low, length)| net(Ipv4Addr::from_bits(0x0a00_0000 | low << 2).into(), length)),
+        (any::<u32>(), 0u8..=32).prop_map(|(bits, length)| net(Ipv4Addr::from_bits(bits).into(), length)),
+        (any::<u128>(), 0u8..=128).prop_map(|(bits, length)| net(Ipv6Addr::from_bits(bits).into(), length)),
+    ]
+}
+
+fn net(address: IpAddr, length: u8) -> IpNet {
+    IpNet::new(address, length).expect("a length that fits the family").trunc()
+}
+
+proptest! {
+    #![proptest_config(cases(4000))]
+
+    #[test]
+    fn the_reverse_of_the_reverse_is_the_tuple(tuple in tuples()) {
+        prop_assert_eq!(tuple.reverse().reverse(), tuple);
+    }
+
+    #[test]
+    fn both_directions_have_one_key(tuple in tuples(), scope in 0u32..1 << 23) {
+        let (key, swapped) = key_of(FlowScope(scope), &tuple);
+        let (back, swapped_back) = key_of(FlowScope(scope), &tuple.reverse());
+        prop_assert_eq!(key, back);
+        prop_assert!(swapped != swapped_back || tuple == tuple.reverse());
+        prop_assert_eq!(restored(key, swapped), tuple);
+        prop_assert_eq!(key.hash([3, 5]), back.hash([3, 5]));
+    }
+
+    #[test]
+    fn different_tuples_and_scopes_have_different_keys(one in tuples(), other in tuples(), scopes in (0u32..9, 0u32..9)) {
+        let same = scopes.0 == scopes.1 && (one == other || one == other.reverse());
+        prop_assert_eq!(key_of(FlowScope(scopes.0), &one).0 == key_of(FlowScope(scopes.1), &other).0, same);
+    }
+
+    #[test]
+    fn no_session_shares_a_key_with_a_fragment(
+        session in tuples(), fragment in tuples(), scope in 0u32..1 << 23, id in prop_oneof![0u32..4, any::<u32>()],
+    ) {
+        let fate = fragment_key(FlowScope(scope), &fragment, id);
+        prop_assert_ne!(key_of(FlowScope(scope), &session).0, fate);
+        prop_assert_ne!(key_of(FlowScope(scope), &Tuple { protocol: 255, ..fragment.without_ports() }).0, fate);
+    }
+
+    #[test]
+    fn the_longest_prefix_wins(entries in proptest::collection::vec(prefixes(), 0..24), far in any::<u32>()) {
+        let numbered: Vec<(IpNet, usize)> = entries.iter().copied().zip(1..).collect();
+        let map = PrefixMap::build(&numbered, |covering| covering.last().copied().unwrap_or(0));
+        let borders = entries.iter().flat_map(|prefix| [before(prefix.network()), prefix.network(), prefix.broadcast(), after(prefix.broadcast())]);
+        for address in borders.chain([Ipv4Addr::from_bits(far).into()]) {
+            let covering = numbered.iter().filter(|(prefix, _)| prefix.contains(&address));
+            let longest = covering.max_by_key(|(prefix, number)| (prefix.prefix_len(), *number));
+            prop_assert_eq!(map.find(address), longest.map_or(0, |(_, number)| *number), "{}", address);
+        }
+    }
+}
+
+fn before(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().wrapping_sub(1)).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().wrapping_sub(1)).into(),
+    }
+}
+
+fn after(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().wrapping_add(1)).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().wrapping_add(1)).into(),
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(1000))]
+
+    #[test]
+    fn the_table_is_a_map_of_bounded_size(steps in steps(), homes in 1usize..24, secret in any::<[u64; 2]>()) {
+        let mut table: Table<KeyV4> = Table::new(homes, secret);
+        let mut model: HashMap<u8, u32> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Insert(name, value) => {
+                    let key = table_key(name);
+                    let hash = table.hash(&key);
+                    if let Some(slot) = table.find(&key, hash) {
+                        table.flow_mut(slot).ground = value;
+                        model.insert(name, value);
+                    } else {
+                        let mut flow = Flow::default();
+                        (flow.state, flow.ground) = (FlowState::Udp, value);
+                        match table.insert(key, hash, flow) {
+                            Ok(slot) => {
+                                prop_assert_eq!(table.flow(slot).ground, value);
+                                model.insert(name, value);
+                            }
+                            Err(_) => prop_assert!(model.len() * 2 >= homes, "refuses with {} of {homes}", model.len()),
+                        }
+                    }
+                }
+                Step::Remove(name) => {
+                    let key = table_key(name);
+                    let found = table.find(&key, table.hash(&key));
+                    prop_assert_eq!(found.is_some(), model.remove(&name).is_some());
+                    if let Some(slot) = found { table.remove(slot) }
+                }
+                Step::Find(name) => {
+                    let key = table_key(name);
+                    let found = table.find(&key, table.hash(&key)).map(|slot| table.flow(slot).ground);
+                    prop_assert_eq!(found, model.get(&name).copied());
+                }
+                Step::Sweep(count) => {
+                    for slot in table.sweep(count) {
+                        if table.key(slot).is_some() && table.flow(slot).ground.is_multiple_of(2) {
+                            let ground = table.flow(slot).ground;
+                            let name = (0..60).find(|name| table.key(slot) == Some(&table_key(*name)));
+                            prop_assert_eq!(model.remove(&name.expect("one of ours")), Some(ground));
+                            table.remove(slot);
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(table.len(), model.len());
+        }
+        prop_assert_eq!(table.iter().count(), model.len());
+    }
+}

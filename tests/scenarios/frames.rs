@@ -1,0 +1,188 @@
+//! Frames that a guest should not send.
+
+use super::*;
+use harness::frame::{TcpFlags, arp, ethernet, tagged};
+use std::net::Ipv4Addr;
+use vswitch_core::ids::MacAddress;
+
+const STRANGER: MacAddress = MacAddress([2, 9, 9, 9, 9, 9]);
+
+/// The client sends a frame that must end at its own egress.
+fn assert_stopped(frame: &[u8], reason: DropReason) {
+    let mut world = World::new(lab());
+    assert_eq!(world.send_frame("client", frame).0, stopped("client", reason));
+    assert!(world.flows("client").is_empty());
+}
+
+fn client_frame(packet: &Ip) -> Vec<u8> {
+    World::new(lab()).frame_from("client", packet)
+}
+
+/// The client's frame with some bytes behind the Ethernet header changed.
+fn damaged(packet: &Ip, changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut frame = client_frame(packet);
+    for &(offset, value) in changes {
+        frame[14 + offset] = value;
+    }
+    frame
+}
+
+fn request_v6() -> Ip {
+    Ip::new(CLIENT_V6, WEB_V6)
+}
+
+#[test]
+fn a_frame_shorter_than_its_headers_is_truncated() {
+    assert_stopped(&[], DropReason::FrameTruncated);
+    assert_stopped(&[2; 13], DropReason::FrameTruncated);
+    assert_stopped(&client_frame(&request().udp(1, 80))[..14 + 19], DropReason::FrameTruncated);
+    assert_stopped(&client_frame(&request_v6().udp(1, 80))[..14 + 39], DropReason::FrameTruncated);
+}
+
+#[test]
+fn tags_and_unknown_types_are_refused() {
+    assert_stopped(&tagged(&client_frame(&request().tcp(1, 80, TcpFlags::SYN)), 5), DropReason::VlanTagged);
+    let world = World::new(lab());
+    let (near, far) = (world.mac("client"), world.gateway_mac("client"));
+    assert_stopped(&ethernet(near, far, 0x88cc, &[0; 60]), DropReason::EtherTypeUnknown);
+    assert_stopped(&ethernet(near, far, 0x05dc, &[0; 60]), DropReason::EtherTypeUnknown);
+}
+
+#[test]
+fn wrong_versions_and_lengths_are_malformed() {
+    let packet = request().tcp(1, 80, TcpFlags::SYN);
+    for changes in [[(0, 0x65)], [(0, 0x44)], [(0, 0x4f)], [(2, 0xff)], [(3, 19)]] {
+        assert_stopped(&damaged(&packet, &changes), DropReason::Ipv4Malformed);
+    }
+    let packet = request_v6().tcp(1, 80, TcpFlags::SYN);
+    assert_stopped(&damaged(&packet, &[(0, 0x40)]), DropReason::Ipv6Malformed);
+    assert_stopped(&damaged(&packet, &[(4, 0xff)]), DropReason::Ipv6Malformed);
+    let beyond = request_v6().extension(60, &[0; 6]).tcp(1, 80, TcpFlags::SYN);
+    assert_stopped(&damaged(&beyond, &[(41, 200)]), DropReason::Ipv6Malformed);
+    let source_routed = request_v6().extension(43, &[0, 1, 0, 0, 0, 0]).tcp(1, 80, TcpFlags::SYN);
+    assert_stopped(&client_frame(&source_routed), DropReason::Ipv6Malformed);
+}
+
+#[test]
+fn a_long_chain_of_extension_headers_is_refused() {
+    let chain = |count| (0..count).fold(request_v6(), |packet, _| packet.extension(60, &[1, 4, 0, 0, 0, 0]));
+    assert_stopped(&client_frame(&chain(9).tcp(1, 80, TcpFlags::SYN)), DropReason::Ipv6ExtensionsTooMany);
+    let mut world = World::new(lab());
+    assert_eq!(world.send("client", &chain(8).tcp(1, 80, TcpFlags::SYN)), delivered("web"));
+    assert_eq!(world.send("client", &chain(8).tcp(1, 81, TcpFlags::SYN)), refused("web", DropReason::DefaultDrop));
+}
+
+#[test]
+fn ipv4_options_do_not_hide_ports() {
+    let mut world = World::new(lab());
+    let with_options = || request().options(&[7, 7, 4, 0, 0, 0, 0, 0]);
+    assert_eq!(world.send("client", &with_options().tcp(1, 80, TcpFlags::SYN)), delivered("web"));
+    assert_eq!(
+        world.send("client", &with_options().tcp(1, 22, TcpFlags::SYN)),
+        refused("web", DropReason::DefaultDrop)
+    );
+}
+
+#[test]
+fn a_transport_header_must_fit() {
+    for (number, bytes) in [(6, 19), (17, 7), (1, 7)] {
+        assert_stopped(&client_frame(&request().raw(number, &vec![0; bytes])), DropReason::TransportTruncated);
+    }
+    let tcp = request().tcp(1, 80, TcpFlags::SYN);
+    assert_stopped(&damaged(&tcp, &[(32, 0x40)]), DropReason::TransportTruncated);
+    assert_stopped(&damaged(&tcp, &[(32, 0xf0)]), DropReason::TransportTruncated);
+    assert_stopped(&damaged(&request().udp(1, 80), &[(25, 200)]), DropReason::TransportTruncated);
+    assert_stopped(&damaged(&request().udp(1, 80), &[(25, 7)]), DropReason::TransportTruncated);
+    assert_stopped(&client_frame(&request_v6().raw(58, &[128; 7])), DropReason::TransportTruncated);
+}
+
+#[test]
+fn arp_that_is_not_for_ipv4_over_ethernet_is_malformed() {
+    let world = World::new(lab());
+    let address = |text: &str| text.parse::<Ipv4Addr>().expect("an address");
+    let question = arp(true, (world.mac("client"), address(CLIENT)), (MacAddress::default(), address(WEB)));
+    for (offset, value) in [(1, 6), (2, 0x86), (4, 8), (5, 16), (7, 3), (7, 0)] {
+        let mut frame = question.clone();
+        frame[14 + offset] = value;
+        assert_stopped(&frame, DropReason::ArpMalformed);
+    }
+    assert_stopped(&question[..40], DropReason::FrameTruncated);
+}
+
+#[test]
+fn a_foreign_sender_is_spoofed() {
+    let world = World::new(lab());
+    let gateway = world.gateway_mac("client");
+    assert_stopped(&request().tcp(1, 80, TcpFlags::SYN).frame(STRANGER, gateway), DropReason::SourceMacSpoofed);
+    for source in [WEB, OUTSIDE, "0.0.0.0", "10.0.0.1", "255.255.255.255", "127.0.0.1"] {
+        assert_stopped(&client_frame(&Ip::new(source, WEB).udp(1, 80)), DropReason::SourceAddressSpoofed);
+    }
+    for source in [WEB_V6, "2001:db8::1", "::", "fe80::1", "::ffff:10.0.0.20"] {
+        assert_stopped(&client_frame(&Ip::new(source, WEB_V6).udp(1, 80)), DropReason::SourceAddressSpoofed);
+    }
+}
+
+#[test]
+fn a_guest_does_not_serve_dhcp() {
+    assert_stopped(&client_frame(&Ip::new(CLIENT, WEB).udp(67, 68)), DropReason::DhcpServerSpoofed);
+    assert_stopped(&client_frame(&Ip::new(CLIENT_V6, WEB_V6).udp(547, 546)), DropReason::DhcpServerSpoofed);
+}
+
+#[test]
+fn a_foreign_sender_of_arp_or_neighbor_discovery_is_spoofed() {
+    let world = World::new(lab());
+    let mac = world.mac("client");
+    let address = |text: &str| text.parse::<Ipv4Addr>().expect("an address");
+    let target = (MacAddress::default(), address("10.0.0.1"));
+    assert_stopped(&arp(true, (mac, address(WEB)), target), DropReason::ArpSpoofed);
+    let mut lying = arp(true, (mac, address(CLIENT)), target);
+    lying[14 + 8..14 + 14].copy_from_slice(&STRANGER.0);
+    assert_stopped(&lying, DropReason::ArpSpoofed);
+    let target = "fd00:0:0:1::1".parse().expect("an address");
+    assert_stopped(&client_frame(&Ip::new(WEB_V6, "ff02::1:ff00:1").solicit(target, mac)), DropReason::NeighborSpoofed);
+    let lying = Ip::new(CLIENT_V6, "ff02::1:ff00:1").solicit(target, STRANGER);
+    assert_stopped(&client_frame(&lying), DropReason::NeighborSpoofed);
+    let endless = Ip::new(CLIENT_V6, "ff02::1:ff00:1").hop_limit(255).icmp(
+        135,
+        0,
+        [0; 4],
+        &[[0; 16].as_slice(), &[1, 0]].concat(),
+    );
+    assert_stopped(&client_frame(&endless), DropReason::NeighborSpoofed);
+}
+
+#[test]
+fn the_sender_is_not_checked_where_the_check_is_off() {
+    let mut world = World::new(lab());
+    world.change_eni("client", |eni| eni.source_dest_check = false);
+    let frame = Ip::new(OUTSIDE, WEB).tcp(1, 80, TcpFlags::SYN).frame(STRANGER, world.gateway_mac("client"));
+    assert_eq!(world.send_frame("client", &frame).0, delivered("web"));
+}
+
+#[test]
+fn multicast_and_broadcast_end_at_the_port() {
+    let mut world = World::new(lab());
+    for destination in ["224.0.0.251", "239.1.1.1", "255.255.255.255"] {
+        assert_eq!(
+            world.send("client", &Ip::new(CLIENT, destination).udp(1, 2)),
+            stopped("client", DropReason::Multicast)
+        );
+    }
+    for source in [CLIENT_V6, "fe80::1"] {
+        assert_eq!(
+            world.send("client", &Ip::new(source, "ff02::fb").udp(1, 2)),
+            stopped("client", DropReason::Multicast)
+        );
+    }
+    let group_mac = request().tcp(1, 80, TcpFlags::SYN).frame(world.mac("client"), MacAddress([0xff; 6]));
+    assert_eq!(world.send_frame("client", &group_mac).0, stopped("client", DropReason::Multicast));
+}
+
+#[test]
+fn dhcp_of_the_guest_passes_the_guard_and_is_not_served() {
+    let mut world = World::new(lab());
+    let v4 = Ip::new("0.0.0.0", "255.255.255.255").udp(68, 67);
+    assert_eq!(world.send("client", &v4), stopped("client", DropReason::DhcpUnserved));
+    let v6 = Ip::new("fe80::1", "ff02::1:2").udp(546, 547);
+    assert_eq!(world.send("client", &v6), stopped("client", DropReason::DhcpUnserved));
+}

@@ -1,0 +1,261 @@
+//! The virtual router: its answers, byte for byte, and its routes.
+
+use super::*;
+use harness::frame::{TcpFlags, arp, assert_checksums, ethernet};
+use harness::world::prefix_of;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use vswitch_core::ids::{EniIndex, MacAddress};
+use vswitch_core::verdict::Verdict;
+
+const GATEWAY: &str = "10.0.0.1";
+const GATEWAY_V6: &str = "fd00:0:0:1::1";
+
+fn v4(text: &str) -> Ipv4Addr {
+    text.parse().expect("an IPv4 address")
+}
+
+fn v6(text: &str) -> Ipv6Addr {
+    text.parse().expect("an IPv6 address")
+}
+
+/// The client's frame is answered by exactly these bytes.
+fn assert_answer(frame: &[u8], expected: &[u8]) {
+    let mut world = World::new(lab());
+    let (fate, answer) = world.send_frame("client", frame);
+    assert_eq!(fate, Fate::Answered);
+    assert_eq!(answer, expected);
+    assert_checksums(&answer);
+}
+
+fn macs() -> (MacAddress, MacAddress) {
+    let world = World::new(lab());
+    (world.mac("client"), world.gateway_mac("client"))
+}
+
+#[test]
+fn the_router_answers_every_arp_request_with_its_own_address() {
+    let (mac, gateway) = macs();
+    for target in [GATEWAY, WEB, "10.0.0.99", FAR, OUTSIDE] {
+        let question = arp(true, (mac, v4(CLIENT)), (MacAddress::default(), v4(target)));
+        assert_answer(&question, &arp(false, (gateway, v4(target)), (mac, v4(CLIENT))));
+    }
+    let probe = arp(true, (mac, v4("0.0.0.0")), (MacAddress::default(), v4(WEB)));
+    assert_answer(&probe, &arp(false, (gateway, v4(WEB)), (mac, v4("0.0.0.0"))));
+}
+
+#[test]
+fn arp_that_asks_nothing_of_the_router_is_consumed() {
+    let mut world = World::new(lab());
+    let mac = world.mac("client");
+    let announcement = arp(true, (mac, v4(CLIENT)), (MacAddress::default(), v4(CLIENT)));
+    let probe = arp(true, (mac, v4("0.0.0.0")), (MacAddress::default(), v4(CLIENT)));
+    let answer = arp(false, (mac, v4(CLIENT)), (mac, v4(GATEWAY)));
+    for frame in [announcement, probe, answer] {
+        assert_eq!(world.send_frame("client", &frame).0, stopped("client", DropReason::ArpConsumed));
+    }
+}
+
+/// RFC 4861 §4.4 with a target link-layer option.
+fn advertisement(target: &str, to: &str, flags: u8, gateway: MacAddress) -> Ip {
+    let body = [v6(target).octets().as_slice(), &[2, 1], &gateway.0].concat();
+    Ip::new(target, to).hop_limit(255).icmp(136, 0, [flags, 0, 0, 0], &body)
+}
+
+#[test]
+fn the_router_answers_every_neighbor_solicitation_with_its_own_address() {
+    let (mac, gateway) = macs();
+    for target in [GATEWAY_V6, WEB_V6, "fd00:0:0:1::99"] {
+        let question = Ip::new(CLIENT_V6, "ff02::1:ff00:1").solicit(v6(target), mac);
+        let answer = advertisement(target, CLIENT_V6, 0xe0, gateway);
+        assert_answer(&question.frame(mac, MacAddress([0x33, 0x33, 0xff, 0, 0, 1])), &answer.frame(gateway, mac));
+    }
+    let without_option = v6(WEB_V6).octets();
+    let detection = Ip::new("::", "ff02::1:ff00:10").hop_limit(255).icmp(135, 0, [0; 4], &without_option);
+    let answer = advertisement(WEB_V6, "ff02::1", 0xa0, gateway);
+    assert_answer(&detection.frame(mac, gateway), &answer.frame(gateway, mac));
+}
+
+#[test]
+fn neighbor_discovery_that_asks_nothing_of_the_router_is_consumed() {
+    let mut world = World::new(lab());
+    let mac = world.mac("client");
+    let own = Ip::new("::", "ff02::1:ff00:20").hop_limit(255).icmp(135, 0, [0; 4], &v6(CLIENT_V6).octets());
+    let link_local = Ip::new(CLIENT_V6, "ff02::1:ff00:1").solicit(v6("fe80::1"), mac);
+    let router_solicitation = Ip::new("fe80::1", "ff02::2").hop_limit(255).icmp(133, 0, [0; 4], &[]);
+    let to_a_peer = Ip::new(CLIENT_V6, WEB_V6).hop_limit(255).icmp(136, 0, [0x20, 0, 0, 0], &v6(CLIENT_V6).octets());
+    let redirect = Ip::new("fe80::1", WEB_V6).hop_limit(255).icmp(137, 0, [0; 4], &[0; 32]);
+    for packet in [own, link_local, router_solicitation, to_a_peer, redirect] {
+        assert_eq!(world.send("client", &packet), stopped("client", DropReason::NeighborConsumed));
+    }
+}
+
+#[test]
+fn discovery_that_crossed_a_router_is_none() {
+    let mut world = World::new(lab());
+    world.set_rules("sg-web", &[]);
+    let forged = Ip::new(CLIENT_V6, WEB_V6).icmp(136, 0, [0x20, 0, 0, 0], &v6(CLIENT_V6).octets());
+    assert_eq!(world.send("client", &forged.hop_limit(254)), refused("web", DropReason::DefaultDrop));
+}
+
+#[test]
+fn the_router_answers_ping_at_each_of_its_addresses() {
+    let (mac, gateway) = macs();
+    for (from, to) in [(CLIENT, GATEWAY), (CLIENT, "10.0.1.1"), (CLIENT_V6, GATEWAY_V6), (CLIENT_V6, "fd00:0:0:2::1")] {
+        for hop_limit in [1, 64, 255] {
+            let question = Ip::new(from, to).hop_limit(hop_limit).ping(77);
+            let answer = Ip::new(to, from).hop_limit(64).pong(77);
+            assert_answer(&question.frame(mac, gateway), &answer.frame(gateway, mac));
+        }
+    }
+}
+
+#[test]
+fn the_router_serves_nothing_else() {
+    let mut world = World::new(lab());
+    let to_router = || Ip::new(CLIENT, GATEWAY);
+    let others = [
+        to_router().tcp(1, 80, TcpFlags::SYN),
+        to_router().udp(1, 53),
+        to_router().pong(1),
+        to_router().icmp(13, 0, [0; 4], &[0; 12]),
+        to_router().ping(1).part(1, 0, true),
+        Ip::new(CLIENT_V6, GATEWAY_V6).gre(),
+    ];
+    for packet in others {
+        assert_eq!(world.send("client", &packet), stopped("client", DropReason::GatewayUnserved));
+    }
+}
+
+#[test]
+fn time_to_live_falls_only_between_subnets() {
+    let mut world = World::new(lab());
+    world.set_rules("sg-client", &[accept_in("all", "0.0.0.0/0"), accept_in("all-v6", "::/0")]);
+    for (to, peer, hop_limit, left) in
+        [("far", FAR, 64, 63), ("far", FAR, 2, 1), ("client", CLIENT, 64, 64), ("client", CLIENT, 1, 1)]
+    {
+        let packet = |hop_limit| Ip::new(WEB, peer).hop_limit(hop_limit).udp(5, 6);
+        let (fate, frame) = world.send_frame("web", &world.frame_from("web", &packet(hop_limit)));
+        assert_eq!(fate, delivered(to));
+        assert_eq!(frame, packet(left).frame(world.gateway_mac(to), world.mac(to)));
+        assert_checksums(&frame);
+    }
+    let packet = |hop_limit| Ip::new(WEB_V6, FAR_V6).hop_limit(hop_limit).udp(5, 6);
+    let (fate, frame) = world.send_frame("web", &world.frame_from("web", &packet(9)));
+    assert_eq!((fate, frame), (delivered("far"), packet(8).frame(world.gateway_mac("far"), world.mac("far"))));
+}
+
+#[test]
+fn a_packet_out_of_time_is_reported_to_its_sender() {
+    let (mac, gateway) = macs();
+    for hop_limit in [0, 1] {
+        let late = Ip::new(CLIENT, FAR).hop_limit(hop_limit).udp(5, 6);
+        let report = Ip::new(GATEWAY, CLIENT).icmp(11, 0, [0; 4], &late.bytes());
+        assert_answer_but_identification(&late.frame(mac, gateway), &report.frame(gateway, mac));
+        let late = Ip::new(CLIENT_V6, FAR_V6).hop_limit(hop_limit).udp(5, 6);
+        let report = Ip::new(GATEWAY_V6, CLIENT_V6).icmp(3, 0, [0; 4], &late.bytes());
+        assert_answer(&late.frame(mac, gateway), &report.frame(gateway, mac));
+    }
+}
+
+/// Identification, flags and with them the header checksum are the router's own choice.
+fn assert_answer_but_identification(frame: &[u8], expected: &[u8]) {
+    let (fate, answer) = World::new(lab()).send_frame("client", frame);
+    assert_eq!(fate, Fate::Answered);
+    assert_checksums(&answer);
+    let visible = |frame: &[u8]| [&frame[..14 + 4], &frame[14 + 8..14 + 10], &frame[14 + 12..]].concat();
+    assert_eq!(visible(&answer), visible(expected));
+}
+
+#[test]
+fn nothing_is_reported_about_errors_and_later_fragments() {
+    let mut world = World::new(lab());
+    let error = Ip::new(CLIENT, FAR).hop_limit(1).unreachable(&Ip::new(FAR, CLIENT).udp(1, 2));
+    assert_eq!(world.send("client", &error), stopped("client", DropReason::TtlExpired));
+    let later = Ip::new(CLIENT, FAR).hop_limit(1).raw(17, &[0; 16]).part(3, 24, false);
+    assert_eq!(world.send("client", &later), stopped("client", DropReason::TtlExpired));
+}
+
+#[test]
+fn nobody_has_the_address() {
+    let mut world = World::new(lab());
+    for to in ["10.0.0.99", "10.0.0.255", OUTSIDE, "127.0.0.1", CLIENT] {
+        assert_eq!(world.send("client", &Ip::new(CLIENT, to).udp(1, 2)), stopped("client", DropReason::NoRoute));
+    }
+    assert_eq!(
+        world.send("client", &Ip::new(CLIENT_V6, "2001:db8::1").udp(1, 2)),
+        stopped("client", DropReason::NoRoute)
+    );
+}
+
+#[test]
+fn a_custom_route_leads_through_an_eni() {
+    let mut world = World::new(lab());
+    world.change(|desired| {
+        let vpc = desired.vpcs.get_mut(&"vpc-1".into()).expect("it is there");
+        vpc.routes.insert(prefix_of("0.0.0.0/0"), "far".into());
+    });
+    let out = || Ip::new(CLIENT, OUTSIDE).udp(1, 2);
+    world.set_rules("sg-client", &[accept_in("all", "0.0.0.0/0")]);
+    assert_eq!(world.send("client", &out()), refused("far", DropReason::DestinationNotOwned));
+    world.change_eni("far", |eni| eni.source_dest_check = false);
+    assert_eq!(world.send("client", &out()), delivered("far"));
+    // What comes back bears the far sender's address; the router need not have it.
+    assert_eq!(world.send("far", &Ip::new(OUTSIDE, CLIENT).udp(2, 1)), delivered("client"));
+    assert_eq!(world.send("client", &Ip::new(CLIENT, "10.0.0.99").udp(1, 2)), stopped("client", DropReason::NoRoute));
+}
+
+#[test]
+fn overlapping_vpcs_do_not_see_each_other() {
+    let mut world = World::new(lab());
+    let syn = || request().tcp(4000, 80, TcpFlags::SYN);
+    assert_eq!(world.send("shadow-client", &syn()), delivered("shadow-web"));
+    assert_eq!(world.send("client", &syn()), delivered("web"));
+    world.set_rules("sg-web", &[]);
+    assert_eq!(world.send("client", &syn()), refused("web", DropReason::DefaultDrop));
+    assert_eq!(world.send("shadow-client", &syn()), delivered("shadow-web"));
+    assert_eq!(
+        world.send("shadow-client", &Ip::new(CLIENT, FAR).udp(1, 2)),
+        stopped("shadow-client", DropReason::NoRoute)
+    );
+}
+
+#[test]
+fn an_eni_that_is_gone_passes_nothing() {
+    let mut world = World::new(lab());
+    let frame = world.frame_from("client", &request().tcp(1, 80, TcpFlags::SYN));
+    let client = world.index("client");
+    let mut on_its_way = world.egress("client", &frame);
+    assert!(matches!(on_its_way.verdict, Verdict::Forward(_)));
+    world.change(|desired| desired.enis.retain(|id, _| !matches!(id.as_str(), "web" | "client")));
+    world.ingress(&mut on_its_way);
+    assert_eq!(on_its_way.verdict, Verdict::Drop(DropReason::EniGone));
+    let mut late = vswitch_core::packet::Packet::new(vswitch_core::packet::FrameBuffer::with_capacity(2048));
+    late.buffer.fill(&frame);
+    world.shards[0].egress(&world.snapshot, client, std::slice::from_mut(&mut late), world.now);
+    assert_eq!(late.verdict, Verdict::Drop(DropReason::EniGone));
+    assert!(world.snapshot.eni_id(EniIndex(999)).is_none());
+}
+
+#[test]
+fn a_packet_on_its_way_never_meets_the_successor_of_its_receiver() {
+    let mut world = World::new(lab());
+    let frame = world.frame_from("client", &request().tcp(1, 80, TcpFlags::SYN));
+    let mut on_its_way = world.egress("client", &frame);
+    // In one change the receiver leaves, and an ENI of another VPC takes over its address, and could take its number.
+    world.change(|desired| {
+        desired.enis.remove(&"web".into());
+        desired.enis.get_mut(&"shadow-web".into()).expect("it is there").addresses = vec![prefix_of("10.0.0.77")];
+        *desired = std::mem::take(desired).eni("successor", "vsw-3", &[WEB], &["sg-shadow"]);
+    });
+    world.ingress(&mut on_its_way);
+    assert_eq!(on_its_way.verdict, Verdict::Drop(DropReason::EniGone));
+}
+
+#[test]
+fn unanswered_frames_keep_their_bytes() {
+    let mut world = World::new(lab());
+    let (mac, gateway) = macs();
+    let noise = ethernet(mac, gateway, 0x88cc, &[7; 40]);
+    let (fate, left) = world.send_frame("client", &noise);
+    assert_eq!((fate, left), (stopped("client", DropReason::EtherTypeUnknown), noise));
+}
