@@ -59,6 +59,10 @@ fn control_plane(arguments: &Arguments, given: &up::ControlArguments) -> ExitCod
     let paths = arguments.paths();
     let mut config =
         control::config::ControlConfig::new(paths.data_dir.clone(), paths.control_socket(), paths.vswitch_socket());
+    config.api = match given.endpoint.config(&file) {
+        Ok(api) => api,
+        Err(error) => return cannot(error),
+    };
     config.quotas = file.quotas.unwrap_or(config.quotas);
     match control::run(&config) {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,13 @@
 //!
 //! Where a command creates something, `id` may be given: refused if malformed or taken, made up if absent.
 
+mod instance;
+
+pub use instance::{
+    InstanceAttach, InstanceCreate, InstanceDelete, InstanceModify, InstanceMove, InstanceRun, LabelModify, OnBehalf,
+    PortKind,
+};
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use vswitch_core::desired::{Direction, Port};
@@ -86,6 +93,24 @@ pub enum Command {
     PortListDelete(PortListDelete),
     /// Changes the choices that the specification leaves open. Absent fields stay.
     SettingsModify(SettingsModify),
+    /// Makes an instance and its primary network interface.
+    InstanceCreate(Box<InstanceCreate>),
+    /// Changes what an instance is called and how it is protected.
+    InstanceModify(InstanceModify),
+    /// Starts or stops an instance, which gives its interfaces their ports or takes them.
+    InstanceRun(InstanceRun),
+    /// Removes an instance with the interfaces that go with it.
+    InstanceDelete(InstanceDelete),
+    /// Gives an instance one more interface.
+    InstanceAttach(InstanceAttach),
+    /// Takes an interface from an instance.
+    InstanceDetach(InstanceAttach),
+    /// Moves a stopped instance's primary interface to another subnet.
+    InstanceMove(InstanceMove),
+    /// Changes an object's tags, resource group or zone.
+    LabelModify(LabelModify),
+    /// A change made for one account in one region, which own what it creates.
+    OnBehalf(OnBehalf),
     /// Several changes as one: each sees the ones before it, and either all are made or none.
     Batch(Batch),
 }
@@ -216,6 +241,8 @@ vocabulary! {
         sessions_max: Option<u32>,
         /// The instance it belongs to, if any.
         instance: Option<String>,
+        /// Whether it goes with an instance that it is attached to; it does if absent.
+        delete_on_release: Option<bool>,
         /// A name for people.
         name: Option<String>,
         /// What it is for.
@@ -246,6 +273,8 @@ vocabulary! {
         timeouts: Option<TimeoutsChange>,
         /// The most sessions it may hold at once.
         sessions_max: Option<u32>,
+        /// Whether it goes with an instance that it is attached to.
+        delete_on_release: Option<bool>,
         /// A new name; empty for none.
         name: Option<String>,
         /// A new description; empty for none.
