@@ -65,7 +65,7 @@ pub(super) fn check_parameters(action: &'static ActionFact, parameters: &Paramet
         }
     }
     for fact in &action.params {
-        check_parameter(fact, parameters).map_err(|error| of_parameter(action, &fact.name, error))?;
+        check_parameter(action, fact, parameters).map_err(|error| of_parameter(action, &fact.name, error))?;
     }
     match parameters.text("ClientToken") {
         Some(token) if token.len() > 64 || !token.is_ascii() => {
@@ -75,7 +75,7 @@ pub(super) fn check_parameters(action: &'static ActionFact, parameters: &Paramet
     }
 }
 
-fn check_parameter(fact: &ParameterFact, parameters: &Parameters) -> Result<(), ApiError> {
+fn check_parameter(action: &'static ActionFact, fact: &ParameterFact, parameters: &Parameters) -> Result<(), ApiError> {
     match fact.kind.as_str() {
         "RepeatList<Object>" => {
             let entries = parameters.objects(&fact.name)?;
@@ -86,7 +86,7 @@ fn check_parameter(fact: &ParameterFact, parameters: &Parameters) -> Result<(), 
                         let message = format!("{}.{} is missing in an entry", fact.name, field.name);
                         return Err(INVALID_PARAMETER.error(message).field(&fact.name));
                     }
-                    check_scalar(field, &entry)?;
+                    check_scalar(field, &entry).map_err(|error| of_parameter(action, &field.name, error))?;
                 }
             }
             Ok(())
@@ -126,7 +126,7 @@ fn check_scalar(fact: &ParameterFact, parameters: &Parameters) -> Result<(), Api
         }
         "Double" => text.parse::<f64>().map(drop).map_err(|_| not_valid(&fact.name)),
         // What a rule says is judged with the rule, in its order.
-        _ if ["IpProtocol", "Policy"].contains(&fact.name.as_str()) => Ok(()),
+        _ if ["IpProtocol", "Policy", "ResourceType"].contains(&fact.name.as_str()) => Ok(()),
         _ => {
             let named = |value: &serde_json::Value| value.as_str().is_some_and(|name| name.eq_ignore_ascii_case(text));
             match fact.values.is_empty() || fact.values.iter().any(named) {
@@ -139,6 +139,9 @@ fn check_scalar(fact: &ParameterFact, parameters: &Parameters) -> Result<(), Api
 
 /// A refusal of a parameter with the code that the action has for it.
 pub(super) fn of_parameter(action: &'static ActionFact, name: &str, error: ApiError) -> ApiError {
+    if error.code != INVALID_PARAMETER.code {
+        return error;
+    }
     let codes = PARAMETER_CODES.iter().find(|(parameter, _)| *parameter == name).map_or(&[][..], |(_, codes)| codes);
     let fact = codes.iter().find(|code| action.lists(code)).and_then(|code| action.error(code, error.status));
     match fact {

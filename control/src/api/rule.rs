@@ -18,6 +18,7 @@ const SOURCE_NEEDS_INTRANET: ErrorKind = ErrorKind { code: "InvalidSourceGroupId
 const DEST_NEEDS_INTRANET: ErrorKind = ErrorKind { code: "InvalidDestGroupId.Mismatch", status: 403 };
 const RULE_ID_REPEATED: ErrorKind = ErrorKind { code: "InvalidParam.SecurityGroupRuleIdRepeated", status: 400 };
 const RULE_SELECTED_NONE: ErrorKind = ErrorKind { code: "SecurityGroupRule.NotFound", status: 404 };
+const PORTS_MISMATCH: ErrorKind = ErrorKind { code: "InvalidParam.ProtocolAndPortRangeMismatch", status: 400 };
 const DIRECTION_MISMATCH: ErrorKind = ErrorKind { code: "InvalidSourceOrDestGroupId.DirectionMissmatch", status: 400 };
 
 /// The fields of a rule in the flat form, but those of its object.
@@ -113,6 +114,14 @@ fn modify(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
     if found.is_none_or(|found| found.direction != direction) && !group.service_managed {
         let message = format!("{group_id} has no {direction} rule of this identifier.");
         return Err(RULE_ID_NOT_FOUND.error(message).field("SecurityGroupRuleId"));
+    }
+    let keeps_ports = change.ports.is_none() && change.port_list.is_none();
+    if let (Some(text), Some(found)) = (&change.protocol, found.filter(|_| keeps_ports)) {
+        let words = RuleWords::read(&RuleSpec { protocol: text.clone(), ..RuleSpec::default() })?;
+        if words.has_ports() != found.protocol.has_ports() {
+            let message = "the rule's ports do not go with the new protocol: give PortRange too.";
+            return Err(PORTS_MISMATCH.error(message).field("PortRange"));
+        }
     }
     let spec = RuleSpec {
         cidr: change.cidr.clone(),

@@ -32,6 +32,11 @@ impl RuleWords {
         Ok(Self { protocol, policy: policy(given(&spec.policy).unwrap_or("accept"))? })
     }
 
+    /// Whether packets of the protocol have ports.
+    pub fn has_ports(self) -> bool {
+        self.protocol.has_ports()
+    }
+
     /// Judges the rest of a rule, as the cloud takes it: IPv4 and IPv6 prefixes have fields of their own.
     ///
     /// # Errors
