@@ -33,7 +33,7 @@ impl RuleWords {
     }
 
     /// Whether packets of the protocol have ports.
-    pub fn has_ports(self) -> bool {
+    pub(crate) fn has_ports(self) -> bool {
         self.protocol.has_ports()
     }
 
