@@ -314,6 +314,7 @@ impl Plan {
                 timeouts,
                 name,
                 description,
+                ..EniModify::default()
             };
             self.push(format!("~ {object}"), Command::EniModify(modify));
         }
