@@ -40,7 +40,7 @@ pub fn v1_sign(secret: &str, string_to_sign: &str) -> String {
 
 /// The value of a V3 `Authorization` header, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Authorization {
+pub struct Authorization {
     /// The access key's identifier.
     pub key_id: String,
     /// The signed headers, in the order they are signed.
@@ -52,7 +52,7 @@ pub(super) struct Authorization {
 impl Authorization {
     /// Reads `ACS3-HMAC-SHA256 Credential=…,SignedHeaders=a;b,Signature=…`. None: it is no such thing, or does not
     /// cover what it has to.
-    pub(super) fn read(value: &str) -> Option<Self> {
+    pub fn read(value: &str) -> Option<Self> {
         let rest = value.strip_prefix(V3_ALGORITHM)?.strip_prefix(' ')?;
         let (mut key_id, mut headers, mut signature) = (None, None, None);
         for part in rest.split(',') {

@@ -7,7 +7,7 @@ use crate::error::{
     ApiError, INTERNAL_ERROR, INVALID_ACTION_NOT_FOUND, INVALID_PARAMETER, REQUEST_TOO_LARGE, SERVICE_UNAVAILABLE,
 };
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use std::collections::BTreeMap;
@@ -145,12 +145,15 @@ async fn answer(
 }
 
 async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
+    let too_large =
+        || REQUEST_TOO_LARGE.error(format!("a request's body is whole and has at most {BODY_BYTES_MAX} bytes"));
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
     let limited = Limited::new(body, BODY_BYTES_MAX);
     match tokio::time::timeout(BODY_TIME, limited.collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(_)) => {
-            Err(REQUEST_TOO_LARGE.error(format!("a request's body is whole and has at most {BODY_BYTES_MAX} bytes")))
-        }
+        Ok(Err(_)) => Err(too_large()),
         Err(_) => Err(INVALID_PARAMETER.error("the request's body did not come in time")),
     }
 }
