@@ -1,5 +1,7 @@
 //! Real kernels' stacks through a real Sluice: both planes as processes, guests in namespaces that the switch makes.
 
+#![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
+
 use control::command::{Command, RuleAuthorize, RuleRevoke, RuleSpec, VpcDelete};
 use harness::netns::{Running, cannot_run, eventually};
 use std::io::{Read, Write};
@@ -318,4 +320,40 @@ fn a_second_sluice_on_the_same_folders_is_refused() {
     assert!(text.contains(&running.data_dir().display().to_string()), "{text}");
     let refusal = running.refusal(&Command::VpcDelete(VpcDelete { vpc: "vpc-1".into() }));
     assert!(refusal.contains("vpc-1"), "the first goes on: {refusal}");
+}
+
+#[test]
+fn an_applied_lab_becomes_what_the_file_says() {
+    let Some(running) = lab(1) else { return };
+    assert!(running.apply(LAB).contains("nothing to change"));
+    let edits = [
+        ("id = \"sg-twin\"", "id = \"sg-twin\"\n    description = \"the twins\"", "~ group sg-twin"),
+        ("ip = \"10.0.2.30\"", "ip = \"10.0.2.30\"\n    secondary_ips = [\"10.0.2.31\"]", "~ eni eni-far +10.0.2.31"),
+        ("ports = \"80/80\"", "ports = \"8080/8080\"", "- rule of sg-web ingress accept tcp 80/80 sg-client at 1"),
+        ("\"icmp\", cidr", "\"icmp\", description = \"ping\", cidr", "~ rule of sg-web ingress accept icmp"),
+    ];
+    let mut lab = LAB.to_owned();
+    for (from, to, step) in edits {
+        assert!(lab.contains(from), "{from}");
+        lab = lab.replace(from, to);
+        let told = running.apply(&lab);
+        assert!(told.contains(step), "{step}: {told}");
+        assert!(running.apply(&lab).contains("nothing to change"), "{step}");
+    }
+    let path = running.data_dir().join("wrong.toml");
+    std::fs::write(&path, lab.replace("8080/8080", "8080/70000")).unwrap();
+    let refused = running.sluice(&["apply", "-f", &path.display().to_string()]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("8080/70000") && text.contains("nothing was changed"), "{text}");
+    assert!(running.apply(&lab).contains("nothing to change"));
+    let explained = running.sluice(&[
+        "explain",
+        "--from",
+        "eni-client",
+        "--destination",
+        "2001:db8:1:1::10",
+        "--protocol",
+        "icmpv6",
+    ]);
+    assert!(String::from_utf8_lossy(&explained.stdout).contains("by rule sgr-icmpv6 of sg-web"), "{explained:?}");
 }

@@ -1,5 +1,7 @@
 //! Scenarios through the door: data in, fates out, and after every packet exactly the counters that its fate names.
 
+#[path = "scenarios/delivery.rs"]
+mod delivery;
 #[path = "scenarios/fragments.rs"]
 mod fragments;
 #[path = "scenarios/frames.rs"]

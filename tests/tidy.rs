@@ -14,10 +14,6 @@ const UNSAFE_FILES: [&str; 3] = ["vswitch/src/sys.rs", "vswitch/src/port/vhost_u
 /// What of `control` may know the forwarding plane's shell: the binary starts both, and two commands need its namespaces.
 const CONTROL_MAY_IMPORT_VSWITCH: [&str; 2] = ["control/src/main.rs", "control/src/cli/"];
 
-/// Produced by the shell, where a packet meets a port or a ring: `vswitch/src/worker.rs` and `vswitch/src/port/`, with
-/// their own tests.
-const REASONS_OF_THE_SHELL: [&str; 5] = ["PortDown", "PortFull", "PortRefused", "FrameTooLong", "HandoffFull"];
-
 struct Source {
     path: String,
     text: String,
@@ -247,14 +243,10 @@ fn every_drop_reason_has_a_scenario() {
         sources().into_iter().filter(|source| source.path.starts_with("tests/scenarios")).collect();
     let missing: Vec<String> = declared
         .iter()
-        .filter(|name| !REASONS_OF_THE_SHELL.contains(name))
         .filter(|name| !scenarios.iter().any(|source| has_reason(&source.text, name)))
         .map(|name| name.to_string())
         .collect();
     assert_none("a drop reason without a scenario is unfinished", &missing);
-    for name in REASONS_OF_THE_SHELL {
-        assert!(declared.contains(&name), "{name} is a reason no more: take it off the list");
-    }
 }
 
 fn has_reason(text: &str, name: &str) -> bool {

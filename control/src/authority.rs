@@ -67,13 +67,30 @@ impl Authority {
     /// # Errors
     /// A refusal, after which nothing has changed.
     pub fn change(&mut self, command: &Command, environment: &Environment) -> Result<Kept, ApiError> {
-        let events = self.model.decide(command, environment)?;
-        let undo_events = self.model.undo(&events);
-        let objects = changed_objects(&events, &undo_events);
+        self.change_and(command, environment, |_| Vec::new())
+    }
+
+    /// Makes a change for good, and with it what follows from the state after it.
+    ///
+    /// # Errors
+    /// A refusal, after which nothing has changed.
+    pub fn change_and(
+        &mut self,
+        command: &Command,
+        environment: &Environment,
+        more: impl FnOnce(&Model) -> Vec<Event>,
+    ) -> Result<Kept, ApiError> {
+        let mut events = self.model.decide(command, environment)?;
         let mut next = self.model.clone();
         for event in &events {
             next.apply(event.clone());
         }
+        for event in more(&next) {
+            next.apply(event.clone());
+            events.push(event);
+        }
+        let undo_events = self.model.undo(&events);
+        let objects = changed_objects(&events, &undo_events);
         let desired = lower(&next);
         let is_felt = desired != *self.desired;
         if is_felt {
@@ -89,6 +106,18 @@ impl Authority {
             events: undo_events,
         };
         Ok(Kept { objects, desired: is_felt.then_some(desired), undo })
+    }
+
+    /// Whether a change could be made.
+    ///
+    /// # Errors
+    /// The refusal that it would meet.
+    pub fn could_change(&mut self, command: &Command, environment: &Environment) -> Result<(), ApiError> {
+        let mut next = self.model.clone();
+        for event in self.model.decide(command, environment)? {
+            next.apply(event);
+        }
+        self.check(&lower(&next))
     }
 
     /// Takes a change back that the forwarding plane refused. No other change was made since.
@@ -123,7 +152,8 @@ impl Authority {
 /// What happened to each object, told once: a batch may change one several times.
 fn changed_objects(events: &[Event], before: &[Event]) -> Vec<ChangedObject> {
     let mut told = BTreeSet::new();
-    let last = events.iter().zip(before).rev().filter(|(event, _)| told.insert(event.key()));
+    let is_told = |event: &Event| !matches!(event, Event::Label(..) | Event::Token(..));
+    let last = events.iter().zip(before).rev().filter(|(event, _)| is_told(event) && told.insert(event.key()));
     let mut objects: Vec<ChangedObject> = last.filter_map(|(event, before)| changed_object(event, before)).collect();
     objects.reverse();
     objects

@@ -1,6 +1,8 @@
 //! How a control plane is set up.
 
+use crate::api::ApiSettings;
 use crate::model::Quotas;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ pub struct ControlConfig {
     pub vswitch_socket: PathBuf,
     /// How much of everything there may be.
     pub quotas: Quotas,
+    /// The HTTP interface, if there is one.
+    pub api: Option<ApiConfig>,
     /// How long a change may wait for the forwarding plane before its reply says that it is pending.
     pub apply_timeout: Duration,
 }
@@ -30,7 +34,24 @@ impl ControlConfig {
             socket: socket.into(),
             vswitch_socket: vswitch_socket.into(),
             quotas: Quotas::default(),
+            api: None,
             apply_timeout: Self::APPLY_TIMEOUT,
         }
     }
+}
+
+/// Where and how the HTTP interface is offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// The address; where none was asked for, the usual one, or any free port if that is taken.
+    pub listen: Option<SocketAddr>,
+    /// Certificate chain and private key, both PEM files, to speak TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Keys, regions and the like.
+    pub settings: ApiSettings,
+}
+
+impl ApiConfig {
+    /// The usual address.
+    pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8773));
 }

@@ -45,6 +45,13 @@ impl Environment {
         format!("{prefix}-{}", String::from_utf8_lossy(&digits))
     }
 
+    /// A number for one request, as in `473469C7-AA6F-4DC5-B3DB-A3DC0DE3C83E`.
+    pub fn new_request_id(&self) -> String {
+        let (high, low) = (self.next(), self.next());
+        let digits = format!("{high:016X}{low:016X}");
+        format!("{}-{}-4{}-A{}-{}", &digits[..8], &digits[8..12], &digits[13..16], &digits[17..20], &digits[20..])
+    }
+
     /// A hardware address for one interface, locally administered.
     pub fn new_mac(&self) -> MacAddress {
         let [_, _, _, a, b, c, d, e] = self.next().to_be_bytes();

@@ -108,6 +108,22 @@ kinds! {
     FORWARDING_REFUSED = "ForwardingRefused", 409;
     FORWARDING_UNAVAILABLE = "ForwardingUnavailable", 503;
 
+    // Requests of the HTTP interface.
+    INVALID_VERSION = "InvalidVersion", 404;
+    INCOMPLETE_SIGNATURE = "IncompleteSignature", 400;
+    SIGNATURE_MISMATCH = "SignatureDoesNotMatch", 400;
+    NONCE_USED = "SignatureNonceUsed", 400;
+    ILLEGAL_TIMESTAMP = "IllegalTimestamp", 400;
+    TIMESTAMP_EXPIRED = "InvalidTimeStamp.Expired", 400;
+    TIMESTAMP_FORMAT = "InvalidTimeStamp.Format", 400;
+    KEY_NOT_FOUND = "InvalidAccessKeyId.NotFound", 404;
+    THROTTLING = "Throttling", 400;
+    REGION_NOT_FOUND = "InvalidRegionId.NotFound", 404;
+    TOKEN_MISMATCH = "IdempotentParameterMismatch", 400;
+    TOKEN_VALUE = "InvalidClientToken.ValueNotSupported", 400;
+    TOKEN_PROCESSING = "IdempotentProcessing", 403;
+    DRY_RUN = "DryRunOperation", 400;
+
     // Identifiers, names and tables that all objects share.
     INVALID_ID_MALFORMED = "InvalidResourceId.Malformed", 400;
     ID_ALREADY_EXISTS = "InvalidResourceId.AlreadyExists", 409;
@@ -217,6 +233,16 @@ kinds! {
     RULE_ENTITY_TYPE = "InvalidOperation.ModifySgRuleEntityType", 400;
     RULE_PORT_RANGE_TYPE = "InvalidOperation.ModifyPortRangeType", 400;
     RULE_MODIFY_EMPTY = "InvalidParam.InvalidModifyRuleRequest", 400;
+
+    // Instances and what is noted about objects.
+    INSTANCE_NOT_FOUND = "InvalidInstanceId.NotFound", 404;
+    INSTANCE_STATUS = "IncorrectInstanceStatus", 403;
+    INSTANCE_NAME = "InvalidInstanceName.Malformed", 400;
+    INSTANCE_HOST_NAME = "InvalidHostName.Malformed", 400;
+    INSTANCE_PROTECTED = "InvalidOperation.DeletionProtection", 403;
+    INSTANCE_ENI_LIMIT = "EniPerInstanceLimitExceeded", 403;
+    INSTANCE_PRIMARY_ENI = "InvalidOperation.DetachPrimaryEniNotAllowed", 400;
+    TAG_LIMIT = "QuotaExceed.Tags", 403;
 
     // Prefix lists.
     PREFIX_LIST_NOT_FOUND = "InvalidPrefixListId.NotFound", 404;

@@ -3,6 +3,8 @@
 //! Decide, then do: [`model`] turns a [command](command::Command) into events or a refusal and touches nothing else;
 //! the server keeps the events, makes them true and sends their meaning to the forwarding plane.
 
+pub mod api;
+pub mod api_client;
 pub mod authority;
 pub mod cli;
 pub mod client;
@@ -11,6 +13,7 @@ pub mod config;
 pub mod conform;
 pub mod environment;
 pub mod error;
+pub mod http;
 pub mod lower;
 pub mod model;
 pub mod query;
@@ -22,4 +25,4 @@ pub mod wire;
 
 pub use client::{Client, ClientError};
 pub use config::ControlConfig;
-pub use server::{RunError, run, serve};
+pub use server::{RunError, run, serve, serve_with};

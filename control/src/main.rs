@@ -11,10 +11,25 @@ fn main() -> ExitCode {
         Command::Control(control_arguments) => control_plane(&arguments, control_arguments),
         Command::Vswitch(vswitch) if vswitch.verb.is_none() => forwarding_plane(&arguments, &vswitch.plane),
         Command::Ns(namespace::Verb::Exec { eni, command }) => match namespace::of_eni(&arguments, eni) {
-            Ok(name) => cannot(vswitch::namespace::exec(&name, command)),
-            Err(error) => cannot(error),
+            Ok(name) => cannot_exec(&vswitch::namespace::exec(&name, command)),
+            Err(error) => {
+                eprintln!("sluice: {error}");
+                ExitCode::from(EXIT_NOT_RUN)
+            }
         },
         _ => cli::run(arguments),
+    }
+}
+
+/// As `env` and `nohup` do, so that the command's own exit statuses can be told from ours.
+const EXIT_NOT_RUN: u8 = 125;
+
+fn cannot_exec(error: &std::io::Error) -> ExitCode {
+    eprintln!("sluice: {error}");
+    match error.kind() {
+        std::io::ErrorKind::NotFound => ExitCode::from(127),
+        std::io::ErrorKind::PermissionDenied => ExitCode::from(126),
+        _ => ExitCode::from(EXIT_NOT_RUN),
     }
 }
 
@@ -50,6 +65,10 @@ fn control_plane(arguments: &Arguments, given: &up::ControlArguments) -> ExitCod
     let paths = arguments.paths();
     let mut config =
         control::config::ControlConfig::new(paths.data_dir.clone(), paths.control_socket(), paths.vswitch_socket());
+    config.api = match given.endpoint.config(&file) {
+        Ok(api) => api,
+        Err(error) => return cannot(error),
+    };
     config.quotas = file.quotas.unwrap_or(config.quotas);
     match control::run(&config) {
         Ok(()) => ExitCode::SUCCESS,

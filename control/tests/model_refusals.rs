@@ -507,7 +507,7 @@ fn lists_are_refused_with_their_reason() {
             400,
             "entries[1].cidr",
         ),
-        (list(json!([{"cidr": "10.0.0.1"}, {"cidr": "10.0.0.2"}])), "LimitExceed.Entry", 400, "entries"),
+        (list(json!([{"cidr": "10.0.0.1"}, {"cidr": "10.0.0.2"}])), "LimitExceed.MaxEntries", 400, "entries"),
         (
             json!({"op": "prefix-list-create", "name": "list", "family": "ipv5", "max_entries": 1}),
             "InvalidParameter.AddressFamily",

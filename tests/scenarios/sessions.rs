@@ -161,6 +161,19 @@ fn a_quota_counts_the_sessions_of_its_own_eni_alone() {
 }
 
 #[test]
+fn sessions_of_an_eni_that_is_gone_do_not_fill_the_table() {
+    let mut world = strict_world();
+    assert_eq!(world.send("client", &request().tcp(1, 80, TcpFlags::SYN)), delivered("web"));
+    assert_eq!(world.send("web", &reply().tcp(80, 1, SYN_ACK)), delivered("client"));
+    assert_eq!(world.send("client", &request().tcp(1, 80, TcpFlags::ACK)), delivered("web"));
+    world.change(|desired| drop(desired.enis.remove(&"web".into())));
+    world.wait_s(3);
+    world.sweep_all();
+    assert_eq!(world.shards[0].flow_count(), 1, "the client's own session stays");
+    assert_eq!(world.stats()["client"].flows, 1);
+}
+
+#[test]
 fn a_full_table_takes_no_new_session_and_recovers() {
     let mut world = World::with_shards(strict_world().desired, 1, 1);
     let fates: Vec<Fate> = (1..9).map(|port| world.send("client", &request().udp(port, 80))).collect();

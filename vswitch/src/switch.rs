@@ -267,8 +267,10 @@ impl Switch {
     fn publish(&mut self, generation: u64, pacer: &mut dyn Pacer) -> Result<u64, Refusal> {
         let started = pacer.now();
         self.sequence += 1;
-        let (sequence, ports) = (self.sequence, &self.ports);
-        let places = self.placement.table(|eni| ports.get(eni).map(|record| record.slot));
+        let (sequence, ports, enis) = (self.sequence, &self.ports, &self.desired.enis);
+        // A port that is to be closed ends with the state that had it, not when its worker comes to give it back.
+        let stays = |eni: &EniId| enis.get(eni).is_some_and(|eni| eni.port.is_some());
+        let places = self.placement.table(|eni| ports.get(eni).filter(|_| stays(eni)).map(|record| record.slot));
         self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), places });
         self.generation = generation;
         self.ring_all();

@@ -130,6 +130,24 @@ fn a_port_is_born_closed_and_ends_closed() {
 }
 
 #[test]
+fn a_detached_port_closes_with_the_state_that_had_it() {
+    for workers in [1, 2] {
+        let mut world = World::new(workers, 256);
+        world.apply(desired(2), 1);
+        assert!(world.guest(1).inject(&udp(1, 2, 0)) && world.guest(2).inject(&udp(2, 1, 1)));
+        let mut detached = desired(2);
+        detached.enis.get_mut(&eni(1)).unwrap().port = None;
+        world.apply(detached, 2);
+        world.turn(3);
+        assert_eq!(world.guest(2).waiting(), 0, "{workers} workers: what it sent stays where it is");
+        assert_eq!((world.guest(1).waiting(), world.drops(1, "port-down")), (0, 1), "{workers} workers");
+        world.apply(desired(2), 3);
+        world.turn(3);
+        assert_eq!(collect(&world.guest(2)), [0], "{workers} workers: until it is attached again");
+    }
+}
+
+#[test]
 fn after_the_reply_nothing_comes_out_by_the_old_rules() {
     let mut world = World::new(2, 4096);
     world.apply(desired(2), 1);

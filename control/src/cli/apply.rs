@@ -3,6 +3,7 @@
 use super::lab::{self, batch};
 use super::output::{forwarding, line};
 use super::{CliError, Session};
+use crate::client::ClientError;
 use crate::query::{Answer, Nothing, Query};
 use clap::Args;
 use serde_json::json;
@@ -41,11 +42,22 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), CliErr
         }
         return Ok(());
     }
-    let changed = client.change(&batch(steps))?;
+    let changed = client.change(&batch(steps)).map_err(|error| refused_step(error, &told))?;
     if session.output.json {
         line(&json!({ "steps": told, "applied": true, "changed": changed }).to_string());
     } else {
         line(&forwarding(&changed.forwarding));
     }
     Ok(())
+}
+
+/// Says which step was refused, and that none was made.
+fn refused_step(error: ClientError, told: &[String]) -> CliError {
+    let ClientError::Refused(refused) = &error else { return error.into() };
+    let place = refused.field.as_deref().and_then(|field| field.strip_prefix("commands["));
+    let number = place.and_then(|rest| rest.split(']').next()?.parse::<usize>().ok());
+    match number.and_then(|number| told.get(number)) {
+        Some(step) => CliError::Usage(format!("{refused}\nin the step\n{step}\nnothing was changed")),
+        None => CliError::Usage(format!("{refused}\nnothing was changed")),
+    }
 }

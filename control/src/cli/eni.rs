@@ -219,8 +219,16 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             let timeouts = modify.timeouts.change();
             let groups = Some(modify.groups).filter(|groups| !groups.is_empty());
             let Modify { eni, source_dest_check, sessions_max, name, description, .. } = modify;
-            let modify =
-                command::EniModify { eni, groups, source_dest_check, timeouts, sessions_max, name, description };
+            let modify = command::EniModify {
+                eni,
+                groups,
+                source_dest_check,
+                timeouts,
+                sessions_max,
+                delete_on_release: None,
+                name,
+                description,
+            };
             session.change(Command::EniModify(modify))
         }
         Verb::Delete { eni, force } => session.change(Command::EniDelete(command::EniDelete { eni, force })),
@@ -275,6 +283,7 @@ fn creation(create: Create) -> command::EniCreate {
         groups: create.groups,
         source_dest_check: create.no_source_dest_check.then_some(false),
         sessions_max: create.sessions_max,
+        delete_on_release: None,
         instance: None,
         name: create.name,
         description: create.description,

@@ -36,8 +36,8 @@ pub struct Arguments {
 }
 
 pub(super) fn run(session: &Session, arguments: Arguments) -> Result<(), CliError> {
-    let source = address(session, arguments.source, arguments.from.as_deref())?;
-    let destination = address(session, arguments.destination, arguments.to.as_deref())?;
+    let source = address(session, arguments.source, arguments.from.as_deref(), arguments.destination)?;
+    let destination = address(session, arguments.destination, arguments.to.as_deref(), arguments.source)?;
     let protocol = protocol_number(&arguments.protocol)?;
     let has_ports = matches!(protocol, 6 | 17);
     let packet = PacketDescription {
@@ -55,13 +55,22 @@ pub(super) fn run(session: &Session, arguments: Arguments) -> Result<(), CliErro
     Ok(())
 }
 
-/// The address given, or the primary one of an ENI.
-fn address(session: &Session, given: Option<IpAddr>, eni: Option<&str>) -> Result<IpAddr, CliError> {
+/// The address given, or the first one of an ENI that is of the other side's family.
+fn address(
+    session: &Session,
+    given: Option<IpAddr>,
+    eni: Option<&str>,
+    other: Option<IpAddr>,
+) -> Result<IpAddr, CliError> {
     if let Some(address) = given {
         return Ok(address);
     }
     let eni = eni.ok_or_else(|| CliError::Usage("give --source and --destination".into()))?;
     match session.ask(Query::EniShow(EniShow { eni: eni.to_owned() }))? {
+        Answer::Eni(eni) if other.is_some_and(|other| other.is_ipv6()) => {
+            let first = eni.ipv6_addresses.first().copied().map(IpAddr::V6);
+            first.ok_or_else(|| CliError::Usage(format!("{} has no IPv6 address", eni.id)))
+        }
         Answer::Eni(eni) => Ok(eni.primary_ip.into()),
         other => Err(CliError::Usage(format!("an unexpected answer: {other:?}"))),
     }

@@ -43,11 +43,20 @@ fn row(flow: &FlowDescription) -> [String; 10] {
         if is_icmp { flow.source.to_string() } else { endpoint(flow.source, flow.source_port) },
         if is_icmp { flow.destination.to_string() } else { endpoint(flow.destination, flow.destination_port) },
         flow.state.clone(),
-        flow.rule.as_ref().map_or_else(|| flow.stage.clone(), |rule| rule.to_string()),
+        admitted_by(flow),
         format!("{:.1} of {} s", flow.idle_ms as f64 / 1e3, flow.timeout_s),
         list(flow.packets),
         list(flow.bytes),
     ]
+}
+
+/// The rule or the step that admits a session. After a change it is not known before the session's next packet.
+fn admitted_by(flow: &FlowDescription) -> String {
+    match &flow.rule {
+        Some(rule) => rule.to_string(),
+        None if flow.stage == "rule" => "(rules changed)".into(),
+        None => flow.stage.clone(),
+    }
 }
 
 /// A protocol by its usual name.

@@ -2,9 +2,10 @@
 
 use super::CliError;
 use crate::command::{
-    Batch, Command, EniAttach, EniCreate, EniDetach, EniModify, GroupCreate, GroupModify, PortListCreate,
-    PortListEntry, PortListModify, PrefixListCreate, PrefixListEntry, PrefixListModify, RuleAuthorize, RuleRevoke,
-    RuleSpec, SettingsModify, VpcCreate, VpcRouteAdd, VswitchCreate,
+    Batch, Command, EniAssign, EniAttach, EniCreate, EniDetach, EniModify, EniUnassign, GroupCreate, GroupModify,
+    PortListCreate, PortListEntry, PortListModify, PrefixListCreate, PrefixListEntry, PrefixListModify, RuleAuthorize,
+    RuleChange, RuleModify, RuleRevoke, RuleSpec, SettingsModify, VpcCreate, VpcModify, VpcRouteAdd, VswitchCreate,
+    VswitchModify,
 };
 use crate::view::{EniView, GroupView, ListEntryView, RuleView, StateView};
 use ipnet::IpNet;
@@ -132,7 +133,17 @@ impl Plan {
             let id = needed(&vpc.id, "a vpc")?;
             match state.vpcs.iter().find(|view| view.id.as_str() == id) {
                 None => self.push(format!("+ vpc {id} {}", vpc.cidr), Command::VpcCreate(vpc.clone())),
-                Some(view) => same(&format!("vpc {id}"), "cidr", &vpc.cidr, &view.cidr.to_string())?,
+                Some(view) => {
+                    same(&format!("vpc {id}"), "cidr", &vpc.cidr, &view.cidr.to_string())?;
+                    let ipv6_cidr =
+                        other(&vpc.ipv6_cidr, &view.ipv6_cidr.map(|block| block.to_string()).unwrap_or_default());
+                    let (name, description) =
+                        (other(&vpc.name, &view.name), other(&vpc.description, &view.description));
+                    if ipv6_cidr.is_some() || name.is_some() || description.is_some() {
+                        let modify = VpcModify { vpc: id.clone(), name, description, ipv6_cidr };
+                        self.push(format!("~ vpc {id}"), Command::VpcModify(modify));
+                    }
+                }
             }
         }
         for vswitch in &lab.vswitch {
@@ -144,6 +155,14 @@ impl Plan {
                 Some(view) => {
                     same(&format!("vswitch {id}"), "cidr", &vswitch.cidr, &view.cidr.to_string())?;
                     same(&format!("vswitch {id}"), "vpc", &vswitch.vpc, view.vpc.as_str())?;
+                    let now = view.ipv6_cidr.map(|block| block.to_string()).unwrap_or_default();
+                    let ipv6_cidr = other(&vswitch.ipv6_cidr, &now);
+                    let name = other(&vswitch.name, &view.name);
+                    let description = other(&vswitch.description, &view.description);
+                    if ipv6_cidr.is_some() || name.is_some() || description.is_some() {
+                        let modify = VswitchModify { vswitch: id.clone(), name, description, ipv6_cidr };
+                        self.push(format!("~ vswitch {id}"), Command::VswitchModify(modify));
+                    }
                 }
             }
         }
@@ -159,12 +178,14 @@ impl Plan {
             };
             let wanted = list.entries.iter().map(|entry| prefix_text(&entry.cidr)).collect();
             let (add, remove) = entry_changes(&wanted, &view.entries);
-            if add.is_empty() && remove.is_empty() {
+            let (name, description) =
+                (other(&Some(list.name.clone()), &view.name), other(&list.description, &view.description));
+            if add.is_empty() && remove.is_empty() && name.is_none() && description.is_none() {
                 continue;
             }
             let told = format!("~ prefix-list {id}{}", changes_told(&add, &remove));
             let add = add.into_iter().map(|cidr| PrefixListEntry { cidr, description: None }).collect();
-            let modify = PrefixListModify { prefix_list: id, add, remove, ..PrefixListModify::default() };
+            let modify = PrefixListModify { prefix_list: id, name, description, add, remove };
             self.push(told, Command::PrefixListModify(modify));
         }
         for list in &lab.port_list {
@@ -175,12 +196,14 @@ impl Plan {
             };
             let wanted = list.entries.iter().map(|entry| entry.ports.clone()).collect();
             let (add, remove) = entry_changes(&wanted, &view.entries);
-            if add.is_empty() && remove.is_empty() {
+            let (name, description) =
+                (other(&Some(list.name.clone()), &view.name), other(&list.description, &view.description));
+            if add.is_empty() && remove.is_empty() && name.is_none() && description.is_none() {
                 continue;
             }
             let told = format!("~ port-list {id}{}", changes_told(&add, &remove));
             let add = add.into_iter().map(|ports| PortListEntry { ports, description: None }).collect();
-            let modify = PortListModify { port_list: id, add, remove, ..PortListModify::default() };
+            let modify = PortListModify { port_list: id, name, description, add, remove };
             self.push(told, Command::PortListModify(modify));
         }
         Ok(())
@@ -206,10 +229,10 @@ impl Plan {
             same(&format!("group {id}"), "vpc", &group.vpc, view.vpc.as_str())?;
             let now = if view.inner_access == Policy::Accept { "accept" } else { "drop" };
             let inner_access = group.inner_access.clone().filter(|wanted| !wanted.eq_ignore_ascii_case(now));
-            let name = group.name.clone().filter(|wanted| *wanted != view.name);
-            if inner_access.is_some() || name.is_some() {
+            let (name, description) = (other(&group.name, &view.name), other(&group.description, &view.description));
+            if inner_access.is_some() || name.is_some() || description.is_some() {
                 let told = format!("~ group {id}");
-                let modify = GroupModify { group: id.clone(), inner_access, name, description: None };
+                let modify = GroupModify { group: id.clone(), inner_access, name, description };
                 self.push(told, Command::GroupModify(modify));
             }
         }
@@ -233,6 +256,16 @@ impl Plan {
                 let ids: BTreeSet<String> = some.iter().map(|(_, rule)| rule.id.to_string()).collect();
                 let revoke = RuleRevoke { group: id.clone(), direction: Some(direction), ids, rules: Vec::new() };
                 self.push(told.join("\n"), Command::RuleRevoke(revoke));
+            }
+            for (key, spec) in &wanted {
+                let view = present.get(key);
+                if let Some(view) = view
+                    && let Some(description) = other(&spec.description, &view.description)
+                {
+                    let change = RuleChange { description: Some(description), ..RuleChange::default() };
+                    let modify = RuleModify { group: id.clone(), rule: view.id.to_string(), change };
+                    self.push(format!("~ rule of {id} {direction} {key}"), Command::RuleModify(modify));
+                }
             }
             let new: Vec<_> = wanted.iter().filter(|(key, _)| !present.contains_key(key)).collect();
             for some in new.chunks(RULES_AT_ONCE) {
@@ -259,20 +292,28 @@ impl Plan {
         if let Some(ip) = &eni.ip {
             same(&object, "ip", ip, &view.primary_ip.to_string())?;
         }
+        if let Some(mac) = &eni.mac {
+            same(&object, "mac", &mac.to_ascii_lowercase(), &view.mac.to_string())?;
+        }
+        self.addresses(eni, view);
         let groups: BTreeSet<&str> = eni.groups.iter().map(String::as_str).collect();
         let now: BTreeSet<&str> = view.groups.iter().map(|group| group.as_str()).collect();
         let groups_differ = !groups.is_empty() && groups != now;
         let check = eni.source_dest_check.filter(|wanted| *wanted != view.source_dest_check);
         let sessions_max = eni.sessions_max.filter(|wanted| *wanted != view.sessions_max);
         let timeouts = eni.timeouts.clone().filter(|wanted| timeouts_differ(wanted, view));
-        if groups_differ || check.is_some() || sessions_max.is_some() || timeouts.is_some() {
+        let (name, description) = (other(&eni.name, &view.name), other(&eni.description, &view.description));
+        let texts_differ = name.is_some() || description.is_some();
+        if groups_differ || texts_differ || check.is_some() || sessions_max.is_some() || timeouts.is_some() {
             let modify = EniModify {
+                delete_on_release: None,
                 eni: id.clone(),
                 groups: groups_differ.then(|| eni.groups.clone()),
                 source_dest_check: check,
                 sessions_max,
                 timeouts,
-                ..EniModify::default()
+                name,
+                description,
             };
             self.push(format!("~ {object}"), Command::EniModify(modify));
         }
@@ -286,6 +327,31 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// The secondary and IPv6 addresses that the file names are those the ENI has; named none, they are left alone.
+    fn addresses(&mut self, eni: &Eni, view: &EniView) {
+        let wanted =
+            |texts: &[String]| -> BTreeSet<IpAddr> { texts.iter().filter_map(|text| text.parse().ok()).collect() };
+        let secondary: BTreeSet<IpAddr> = view.secondary_ips.iter().copied().map(IpAddr::V4).collect();
+        let ipv6: BTreeSet<IpAddr> = view.ipv6_addresses.iter().copied().map(IpAddr::V6).collect();
+        let (mut add, mut remove) = (Vec::new(), Vec::new());
+        for (wanted, present) in [(wanted(&eni.secondary_ips), secondary), (wanted(&eni.ipv6_addresses), ipv6)] {
+            if !wanted.is_empty() {
+                add.extend(wanted.difference(&present).map(ToString::to_string));
+                remove.extend(present.difference(&wanted).map(ToString::to_string));
+            }
+        }
+        if !remove.is_empty() {
+            let told = format!("~ eni {}{}", eni.id, changes_told(&[], &remove));
+            let unassign = EniUnassign { eni: eni.id.clone(), addresses: remove, ..EniUnassign::default() };
+            self.push(told, Command::EniUnassign(unassign));
+        }
+        if !add.is_empty() {
+            let told = format!("~ eni {}{}", eni.id, changes_told(&add, &[]));
+            let assign = EniAssign { eni: eni.id.clone(), addresses: add, ..EniAssign::default() };
+            self.push(told, Command::EniAssign(assign));
+        }
     }
 
     fn routes(&mut self, lab: &Lab, state: &StateView) {
@@ -430,6 +496,11 @@ fn port_told(port: &Port) -> String {
         Port::Tap(TapPort { device, .. }) => format!(" as {device}"),
         Port::Memory => String::new(),
     }
+}
+
+/// What a text has to become, if the file names one and it is another.
+fn other(wanted: &Option<String>, now: &str) -> Option<String> {
+    wanted.clone().filter(|wanted| wanted != now)
 }
 
 fn find_group<'a>(state: &'a StateView, id: &str) -> Option<&'a GroupView> {

@@ -27,6 +27,7 @@ pub mod vswitch;
 use crate::client::{Client, ClientError};
 use clap::{Parser, Subcommand};
 use output::Output;
+pub(crate) use output::line as tell;
 use paths::Paths;
 use std::process::ExitCode;
 

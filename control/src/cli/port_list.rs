@@ -2,6 +2,7 @@
 
 use super::output::{fields, list};
 use super::prefix_list::entries_told;
+use super::rule::range;
 use super::{CliError, Session};
 use crate::command::{self, Command, PortListEntry};
 use crate::query::{Answer, Nothing, PortListShow, Query};
@@ -69,7 +70,7 @@ pub struct Modify {
 }
 
 pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
-    let entry = |ports: String| PortListEntry { ports, description: None };
+    let entry = |ports: String| PortListEntry { ports: range(&ports), description: None };
     match verb {
         Verb::Create(Create { id, name, description, max_entries, entries }) => {
             let entries = entries.into_iter().map(entry).collect();
@@ -78,6 +79,7 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
         }
         Verb::Modify(Modify { port_list, name, description, add, remove }) => {
             let add = add.into_iter().map(entry).collect();
+            let remove = remove.iter().map(|ports| range(ports)).collect();
             let modify = command::PortListModify { port_list, name, description, add, remove };
             session.change(Command::PortListModify(modify))
         }

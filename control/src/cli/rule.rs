@@ -213,9 +213,13 @@ fn ports(text: Option<String>) -> (Option<String>, Option<String>) {
     }
 }
 
-/// `80` means `80/80`.
-fn range(text: &str) -> String {
-    if text.contains('/') { text.to_owned() } else { format!("{text}/{text}") }
+/// `80` means `80/80`, and `80-90` means `80/90`.
+pub(super) fn range(text: &str) -> String {
+    match text.split_once('-') {
+        _ if text.contains('/') => text.to_owned(),
+        Some((first, last)) => format!("{first}/{last}"),
+        None => format!("{text}/{text}"),
+    }
 }
 
 /// Rules in the order in which they decide.

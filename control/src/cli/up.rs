@@ -3,7 +3,9 @@
 use super::CliError;
 use super::output::{self, line};
 use super::paths::Paths;
+use crate::api::ApiSettings;
 use crate::client::Client;
+use crate::config::ApiConfig;
 use crate::query::{Answer, Nothing, Query};
 use clap::{Args, ValueEnum};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -31,6 +33,58 @@ pub struct Arguments {
     config: Option<PathBuf>,
     #[command(flatten)]
     plane: VswitchArguments,
+    #[command(flatten)]
+    endpoint: EndpointArguments,
+}
+
+/// Where the HTTP interface is offered.
+#[derive(Clone, Debug, Default, Args)]
+pub struct EndpointArguments {
+    /// Where official clients of the cloud reach this machine, as in `127.0.0.1:8773`; `none` for nowhere.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// A certificate chain (PEM) to speak TLS with.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+}
+
+impl EndpointArguments {
+    /// The HTTP interface that these options and a settings file ask for.
+    ///
+    /// # Errors
+    /// An address that is none, or a certificate without its key.
+    pub fn config(&self, file: &ConfigFile) -> Result<Option<ApiConfig>, CliError> {
+        let listen = match self.listen.as_deref().or(file.listen.as_deref()) {
+            Some("none") => return Ok(None),
+            Some(text) => Some(text.parse().map_err(|_| {
+                CliError::Usage(format!("{text:?} is no address to listen on: write one like 127.0.0.1:8773, or none"))
+            })?),
+            None => None,
+        };
+        let certificate = self.tls_certificate.clone().or_else(|| file.tls_certificate.clone());
+        let tls = match (certificate, self.tls_key.clone().or_else(|| file.tls_key.clone())) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            _ => return Err(CliError::Usage("TLS needs both a certificate and its key".into())),
+        };
+        Ok(Some(ApiConfig { listen, tls, settings: file.api.clone().unwrap_or_default() }))
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let mut list: Vec<OsString> = Vec::new();
+        if let Some(listen) = &self.listen {
+            list.extend(["--listen".into(), listen.into()]);
+        }
+        for (name, path) in [("--tls-certificate", &self.tls_certificate), ("--tls-key", &self.tls_key)] {
+            if let Some(path) = path {
+                list.extend([name.into(), path.into()]);
+            }
+        }
+        list
+    }
 }
 
 /// How to run the forwarding plane.
@@ -71,9 +125,12 @@ pub enum BusyPoll {
 /// How to run the control plane.
 #[derive(Debug, Args)]
 pub struct ControlArguments {
-    /// A file with quotas.
+    /// A file with quotas and the settings of the HTTP interface.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Where the HTTP interface is offered.
+    #[command(flatten)]
+    pub endpoint: EndpointArguments,
     /// End when the process that started this one ends.
     #[arg(long, hide = true)]
     pub with_parent: bool,
@@ -95,6 +152,14 @@ pub struct ConfigFile {
     pub plain_taps: Option<bool>,
     /// How much of everything there may be.
     pub quotas: Option<crate::model::Quotas>,
+    /// Where the HTTP interface is offered; `none` for nowhere.
+    pub listen: Option<String>,
+    /// A certificate chain for it.
+    pub tls_certificate: Option<PathBuf>,
+    /// The certificate's private key.
+    pub tls_key: Option<PathBuf>,
+    /// Keys, regions and the like of the HTTP interface.
+    pub api: Option<ApiSettings>,
 }
 
 impl ConfigFile {
@@ -139,7 +204,7 @@ fn supervise(paths: &Paths, arguments: &Arguments) -> Result<(), CliError> {
     }
     let mut planes = [
         Plane::new("forwarding plane", forwarding_arguments(paths, &arguments.plane, &config)),
-        Plane::new("control plane", control_arguments(paths, arguments.config.as_deref())),
+        Plane::new("control plane", control_arguments(paths, arguments)),
     ];
     let result = watch(paths, &mut planes, &stop);
     // The control plane goes first, so that it does not miss the other.
@@ -224,9 +289,10 @@ fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, config: &Config
     list
 }
 
-fn control_arguments(paths: &Paths, config: Option<&Path>) -> Vec<OsString> {
+fn control_arguments(paths: &Paths, given: &Arguments) -> Vec<OsString> {
     let mut list: Vec<OsString> = vec!["control".into(), "--with-parent".into()];
-    if let Some(config) = config {
+    list.extend(given.endpoint.arguments());
+    if let Some(config) = given.config.as_deref() {
         list.extend(["--config".into(), config.into()]);
     }
     list.extend(folders(paths));

@@ -145,7 +145,7 @@ pub(super) struct PacketText {
     pub(super) flags: Option<String>,
     pub(super) via: Option<String>,
     pub(super) inner: Option<Box<PacketText>>,
-    #[serde(default, alias = "hopLimit", alias = "hlim")]
+    #[serde(default, alias = "hopLimit", alias = "hop_limit", alias = "hlim")]
     pub(super) ttl: Option<u8>,
     pub(super) fragment: Option<FragmentText>,
 }

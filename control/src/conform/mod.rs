@@ -3,11 +3,14 @@
 //! A case is a small world of groups and ENIs, a packet or a timed sequence, and what a conforming implementation
 //! decides. `docs/conformance.md` describes the format.
 
+mod api;
 mod format;
 mod frame;
 mod run;
+mod stand_in;
 mod world;
 
+pub use api::ApiRig;
 pub use format::{Case, CaseError, read_cases};
 pub use run::{CaseReport, Outcome, run_case};
 

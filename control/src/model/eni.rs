@@ -50,8 +50,15 @@ pub struct Eni {
     pub description: String,
     /// Where its frames come from and go to.
     pub port: Option<Port>,
+    /// Whether it goes with the instance it is attached to.
+    #[serde(default = "released")]
+    pub delete_on_release: bool,
     /// When it was made, seconds since 1970.
     pub created_s: u64,
+}
+
+fn released() -> bool {
+    true
 }
 
 impl Eni {
@@ -70,7 +77,7 @@ impl Model {
         match self.enis.get(&id) {
             Some(eni) => Ok((id, eni)),
             None => {
-                let message = format!("there is no network interface {id:?}: see sluice eni list");
+                let message = format!("there is no network interface {id}: see sluice eni list");
                 Err(ENI_NOT_FOUND.error(message).field("eni").object(id))
             }
         }
@@ -103,6 +110,7 @@ impl Model {
             name: name(create.name.as_deref(), ENI_NAME_MALFORMED)?,
             description: description(create.description.as_deref(), 2, 256, INVALID_DESCRIPTION)?,
             port: create.port.clone(),
+            delete_on_release: create.delete_on_release.unwrap_or(true),
             created_s: environment.now_s,
         };
         self.add_addresses(&id, &mut eni, &create.secondary_ips, "secondary_ips")?;
@@ -128,6 +136,7 @@ impl Model {
         if let Some(check) = modify.source_dest_check {
             new.source_dest_check = check;
         }
+        new.delete_on_release = modify.delete_on_release.unwrap_or(old.delete_on_release);
         new.timeouts = timeouts(old.timeouts, modify.timeouts.as_ref())?;
         new.sessions_max = sessions_max(modify.sessions_max)?.unwrap_or(old.sessions_max);
         if let Some(text) = &modify.name {
@@ -145,16 +154,23 @@ impl Model {
 
     pub(super) fn eni_delete(&self, delete: &EniDelete) -> Result<Vec<Event>, ApiError> {
         let (id, eni) = self.eni(&delete.eni)?;
+        self.refuse_of_instance(&id)?;
         if eni.port.is_some() && !delete.force {
             let message = format!("{id} is attached to a port: detach it first, or force the deletion");
             return Err(ENI_STATE.error(message).object(id));
         }
-        let route = self.vpcs.get(&eni.vpc).and_then(|vpc| vpc.routes.iter().find(|route| route.eni == id));
+        self.refuse_routed(&id, eni)?;
+        Ok(vec![Event::Eni(id, None)])
+    }
+
+    /// Refuses to take an interface away that a custom route leads to.
+    pub(super) fn refuse_routed(&self, id: &EniId, eni: &Eni) -> Result<(), ApiError> {
+        let route = self.vpcs.get(&eni.vpc).and_then(|vpc| vpc.routes.iter().find(|route| route.eni == *id));
         if let Some(route) = route {
             let message = format!("{} of {} is routed to {id}: remove the route first", route.destination, eni.vpc);
             return Err(DEPENDENCY_ROUTE_ENTRY.error(message).object(id));
         }
-        Ok(vec![Event::Eni(id, None)])
+        Ok(())
     }
 
     pub(super) fn eni_attach(&self, attach: &EniAttach) -> Result<Vec<Event>, ApiError> {
@@ -201,7 +217,7 @@ impl Model {
     }
 
     /// Refuses a port that cannot be or that another ENI has.
-    fn check_port(&self, id: &EniId, port: &Port) -> Result<(), ApiError> {
+    pub(super) fn check_port(&self, id: &EniId, port: &Port) -> Result<(), ApiError> {
         let Port::Tap(tap) = port else { return Ok(()) };
         check_tap(tap)?;
         let same = |other: &Port| matches!(other, Port::Tap(other) if other.device == tap.device && other.namespace == tap.namespace);

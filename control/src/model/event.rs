@@ -1,6 +1,6 @@
 //! What a decision changes: objects as they are from now on. Also their form as records of a store.
 
-use super::{Eni, Group, PortList, PrefixList, Rule, VSwitch, Vpc};
+use super::{Eni, Group, Instance, Label, PortList, PrefixList, Rule, Token, VSwitch, Vpc};
 use serde::{Serialize, de::DeserializeOwned};
 use vswitch_core::desired::Settings;
 use vswitch_core::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
@@ -24,6 +24,12 @@ pub enum Event {
     PrefixList(PrefixListId, Option<PrefixList>),
     /// A port list.
     PortList(PortListId, Option<PortList>),
+    /// An instance, by its identifier.
+    Instance(String, Option<Box<Instance>>),
+    /// What is noted about an object, by the object's identifier.
+    Label(String, Option<Label>),
+    /// What a client token was answered, by the token's fingerprint.
+    Token(String, Option<Token>),
 }
 
 /// A record that is no object of this version.
@@ -48,6 +54,9 @@ impl Event {
             Self::Eni(..) => "eni",
             Self::PrefixList(..) => "prefix-list",
             Self::PortList(..) => "port-list",
+            Self::Instance(..) => "instance",
+            Self::Label(..) => "label",
+            Self::Token(..) => "token",
         }
     }
 
@@ -62,6 +71,7 @@ impl Event {
             Self::Eni(id, _) => id.as_str(),
             Self::PrefixList(id, _) => id.as_str(),
             Self::PortList(id, _) => id.as_str(),
+            Self::Instance(id, _) | Self::Label(id, _) | Self::Token(id, _) => id,
         }
     }
 
@@ -84,6 +94,9 @@ impl Event {
             Self::Eni(_, object) => object.is_none(),
             Self::PrefixList(_, object) => object.is_none(),
             Self::PortList(_, object) => object.is_none(),
+            Self::Instance(_, object) => object.is_none(),
+            Self::Label(_, object) => object.is_none(),
+            Self::Token(_, object) => object.is_none(),
         }
     }
 
@@ -107,6 +120,9 @@ impl Event {
             Self::Eni(_, object) => object.as_ref().map(to_json),
             Self::PrefixList(_, object) => object.as_ref().map(to_json),
             Self::PortList(_, object) => object.as_ref().map(to_json),
+            Self::Instance(_, object) => object.as_ref().map(to_json),
+            Self::Label(_, object) => object.as_ref().map(to_json),
+            Self::Token(_, object) => object.as_ref().map(to_json),
         }
     }
 
@@ -125,6 +141,9 @@ impl Event {
             ("rule", Some(rule)) => Ok(Self::Rule(id.into(), rule.into(), Some(from_json(key, value)?))),
             ("eni", None) => Ok(Self::Eni(id.into(), Some(from_json(key, value)?))),
             ("prefix-list", None) => Ok(Self::PrefixList(id.into(), Some(from_json(key, value)?))),
+            ("instance", None) => Ok(Self::Instance(id.into(), Some(from_json(key, value)?))),
+            ("label", None) => Ok(Self::Label(id.into(), Some(from_json(key, value)?))),
+            ("token", None) => Ok(Self::Token(id.into(), Some(from_json(key, value)?))),
             ("port-list", None) => Ok(Self::PortList(id.into(), Some(from_json(key, value)?))),
             _ => Err(RecordError { key: key.into(), reason: "no such kind of object".into() }),
         }

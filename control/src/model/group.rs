@@ -63,7 +63,7 @@ impl Model {
         match self.groups.get(&id) {
             Some(group) => Ok((id, group)),
             None => {
-                let message = format!("there is no security group {id:?}: see sluice sg list");
+                let message = format!("there is no security group {id}: see sluice sg list");
                 Err(GROUP_NOT_FOUND.error(message).field("group").object(id))
             }
         }

@@ -10,6 +10,8 @@ mod eni_address;
 mod event;
 mod group;
 mod index;
+mod instance;
+mod label;
 mod port_list;
 mod prefix_list;
 mod quota;
@@ -17,18 +19,22 @@ mod rule;
 mod rule_text;
 mod settings;
 mod text;
+mod token;
 mod vpc;
 mod vswitch;
 
 pub use eni::Eni;
 pub use event::{Event, RecordError};
 pub use group::Group;
+pub use instance::Instance;
+pub use label::Label;
 pub use port_list::{PortList, PortListItem};
 pub use prefix_list::PrefixList;
 pub use quota::Quotas;
 pub use rule::Rule;
-pub(crate) use rule_text::protocol_text;
+pub(crate) use rule_text::{RuleWords, protocol_text, same_rule};
 pub(crate) use text::timestamp;
+pub use token::Token;
 pub use vpc::{Route, Vpc};
 pub use vswitch::VSwitch;
 
@@ -37,6 +43,7 @@ use crate::environment::Environment;
 use crate::error::{ApiError, INVALID_PARAMETER};
 use index::Index;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use vswitch_core::desired::Settings;
 use vswitch_core::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 
@@ -55,6 +62,10 @@ pub struct Model {
     pub(crate) enis: BTreeMap<EniId, Eni>,
     pub(crate) prefix_lists: BTreeMap<PrefixListId, PrefixList>,
     pub(crate) port_lists: BTreeMap<PortListId, PortList>,
+    pub(crate) instances: BTreeMap<String, Instance>,
+    pub(crate) labels: BTreeMap<String, Label>,
+    /// Shared between a model and its next, because it is large and changes rarely.
+    pub(crate) tokens: Arc<BTreeMap<String, Token>>,
     pub(crate) index: Index,
 }
 
@@ -78,6 +89,12 @@ impl Model {
     /// # Errors
     /// The first reason found, with the field and object at fault.
     pub fn decide(&self, command: &Command, environment: &Environment) -> Result<Vec<Event>, ApiError> {
+        let mut events = self.decide_objects(command, environment)?;
+        self.end_labels(&mut events);
+        Ok(events)
+    }
+
+    fn decide_objects(&self, command: &Command, environment: &Environment) -> Result<Vec<Event>, ApiError> {
         match command {
             Command::VpcCreate(create) => self.vpc_create(create, environment),
             Command::VpcModify(modify) => self.vpc_modify(modify),
@@ -109,6 +126,15 @@ impl Model {
             Command::PortListModify(modify) => self.port_list_modify(modify),
             Command::PortListDelete(delete) => self.port_list_delete(delete),
             Command::SettingsModify(modify) => self.settings_modify(modify),
+            Command::InstanceCreate(create) => self.instance_create(create, environment),
+            Command::InstanceModify(modify) => self.instance_modify(modify),
+            Command::InstanceRun(run) => self.instance_run(run, environment),
+            Command::InstanceDelete(delete) => self.instance_delete(delete),
+            Command::InstanceAttach(attach) => self.instance_attach(attach, environment),
+            Command::InstanceDetach(detach) => self.instance_detach(detach, environment),
+            Command::InstanceMove(change) => self.instance_move(change),
+            Command::LabelModify(modify) => self.label_modify(modify),
+            Command::OnBehalf(on_behalf) => self.on_behalf(on_behalf, environment),
             Command::Batch(batch) => self.batch(batch, environment),
         }
     }
@@ -164,6 +190,9 @@ impl Model {
             }
             Event::PrefixList(id, list) => set(&mut self.prefix_lists, id, list),
             Event::PortList(id, list) => set(&mut self.port_lists, id, list),
+            Event::Instance(id, instance) => set(&mut self.instances, id, instance.map(|instance| *instance)),
+            Event::Label(id, label) => set(&mut self.labels, id, label),
+            Event::Token(id, token) => set(Arc::make_mut(&mut self.tokens), id, token),
         }
     }
 
@@ -181,6 +210,11 @@ impl Model {
             .chain(self.prefix_lists.iter().map(|(id, list)| Event::PrefixList(id.clone(), Some(list.clone()))))
             .chain(self.port_lists.iter().map(|(id, list)| Event::PortList(id.clone(), Some(list.clone()))))
             .chain(self.enis.iter().map(|(id, eni)| Event::Eni(id.clone(), Some(Box::new(eni.clone())))))
+            .chain(
+                self.instances.iter().map(|(id, object)| Event::Instance(id.clone(), Some(Box::new(object.clone())))),
+            )
+            .chain(self.labels.iter().map(|(id, label)| Event::Label(id.clone(), Some(label.clone()))))
+            .chain(self.tokens.iter().map(|(id, token)| Event::Token(id.clone(), Some(token.clone()))))
             .collect()
     }
 
@@ -211,6 +245,9 @@ impl Model {
             Event::Eni(id, _) => Event::Eni(id.clone(), self.enis.get(id).cloned().map(Box::new)),
             Event::PrefixList(id, _) => Event::PrefixList(id.clone(), self.prefix_lists.get(id).cloned()),
             Event::PortList(id, _) => Event::PortList(id.clone(), self.port_lists.get(id).cloned()),
+            Event::Instance(id, _) => Event::Instance(id.clone(), self.instances.get(id).cloned().map(Box::new)),
+            Event::Label(id, _) => Event::Label(id.clone(), self.labels.get(id).cloned()),
+            Event::Token(id, _) => Event::Token(id.clone(), self.tokens.get(id).cloned()),
         }
     }
 }

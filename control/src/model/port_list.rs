@@ -47,7 +47,7 @@ impl Model {
         match self.port_lists.get(&id) {
             Some(list) => Ok((id, list)),
             None => {
-                let message = format!("there is no port list {id:?}: see sluice port-list list");
+                let message = format!("there is no port list {id}: see sluice port-list list");
                 Err(PORT_LIST_NOT_FOUND.error(message).field("port_list").object(id))
             }
         }

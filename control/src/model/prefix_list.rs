@@ -5,9 +5,8 @@ use super::{Event, Model};
 use crate::command::{PrefixListCreate, PrefixListDelete, PrefixListEntry, PrefixListModify};
 use crate::environment::Environment;
 use crate::error::{
-    ApiError, INVALID_DESCRIPTION, LIST_ENTRIES, LIST_MAX_ENTRIES, MISSING_PARAMETER, PREFIX_LIST_CIDR,
-    PREFIX_LIST_CIDR_DUPLICATED, PREFIX_LIST_FAMILY, PREFIX_LIST_IN_USE, PREFIX_LIST_NAME, PREFIX_LIST_NOT_FOUND,
-    QUOTA_PREFIX_LIST,
+    ApiError, INVALID_DESCRIPTION, LIST_MAX_ENTRIES, MISSING_PARAMETER, PREFIX_LIST_CIDR, PREFIX_LIST_CIDR_DUPLICATED,
+    PREFIX_LIST_FAMILY, PREFIX_LIST_IN_USE, PREFIX_LIST_NAME, PREFIX_LIST_NOT_FOUND, QUOTA_PREFIX_LIST,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -38,7 +37,7 @@ impl Model {
         match self.prefix_lists.get(&id) {
             Some(list) => Ok((id, list)),
             None => {
-                let message = format!("there is no prefix list {id:?}: see sluice prefix-list list");
+                let message = format!("there is no prefix list {id}: see sluice prefix-list list");
                 Err(PREFIX_LIST_NOT_FOUND.error(message).field("prefix_list").object(id))
             }
         }
@@ -125,9 +124,7 @@ impl PrefixList {
                 self.entries.len(),
                 self.max_entries
             );
-            return Err(if entries.len() > self.max_entries as usize { LIST_ENTRIES } else { LIST_MAX_ENTRIES }
-                .error(message)
-                .field(field));
+            return Err(LIST_MAX_ENTRIES.error(message).field(field));
         }
         Ok(())
     }

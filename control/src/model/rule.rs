@@ -42,6 +42,9 @@ pub struct Rule {
     pub remote_text: String,
     /// The near side, host bits masked.
     pub local: Option<IpNet>,
+    /// The near side as it was entered, if it is IPv4.
+    #[serde(default)]
+    pub local_text: String,
     /// What it is for.
     pub description: String,
     /// When it was made, seconds since 1970.
@@ -339,6 +342,7 @@ impl Model {
                     remote: Remote::Prefix(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0))),
                     remote_text: "0.0.0.0/0".into(),
                     local: None,
+                    local_text: String::new(),
                     description: "System created rule.".into(),
                     created_s: environment.now_s,
                 };
@@ -371,6 +375,7 @@ fn changed(old: &Rule, change: &RuleChange) -> Result<Rule, ApiError> {
     let side = Side::local(old.direction);
     if let Some(local) = rule_text::side(change.local_cidr.as_ref(), change.ipv6_local_cidr.as_ref(), &side)? {
         new.local = Some(local);
+        new.local_text = rule_text::entered(local, change.local_cidr.as_ref());
     }
     rule_text::check_families(&new)?;
     Ok(new)

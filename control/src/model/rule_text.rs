@@ -15,27 +15,73 @@ use vswitch_core::desired::{Direction, Policy, PortRange, Ports, Protocol, Remot
 /// How "all" is written where ports are not looked at.
 pub(super) const ANY_PORTS: &str = "-1/-1";
 
+/// A rule's protocol and policy, which are judged before all else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RuleWords {
+    protocol: Protocol,
+    policy: Policy,
+}
+
+impl RuleWords {
+    /// Reads both.
+    ///
+    /// # Errors
+    /// The first that is none.
+    pub(crate) fn read(spec: &RuleSpec) -> Result<Self, ApiError> {
+        let protocol = protocol(&spec.protocol)?;
+        Ok(Self { protocol, policy: policy(given(&spec.policy).unwrap_or("accept"))? })
+    }
+
+    /// Whether packets of the protocol have ports.
+    pub(crate) fn has_ports(self) -> bool {
+        self.protocol.has_ports()
+    }
+
+    /// Judges the rest of a rule, as the cloud takes it: IPv4 and IPv6 prefixes have fields of their own.
+    ///
+    /// # Errors
+    /// The first thing wrong.
+    pub(crate) fn check(self, spec: &RuleSpec, direction: Direction) -> Result<(), ApiError> {
+        priority(spec.priority.unwrap_or(1))?;
+        for (cidr, side) in [(&spec.cidr, Side::remote(direction)), (&spec.local_cidr, Side::local(direction))] {
+            if cidr.as_deref().is_some_and(|text| text.contains(':')) {
+                let message = format!("{:?} is IPv6, which has a field of its own", cidr.as_deref().unwrap_or(""));
+                return Err(side.cidr.error(message).field(side.cidr_field));
+            }
+        }
+        read(spec, direction, 0).map(drop)
+    }
+}
+
+/// Whether a rule is the one that a text describes, but for the description.
+pub(crate) fn same_rule(rule: &Rule, spec: &RuleSpec, direction: Direction) -> bool {
+    read(spec, direction, 0).is_ok_and(|wanted| rule.equals(&wanted))
+}
+
 /// Reads a rule. The objects it names are looked up later.
 pub(super) fn read(spec: &RuleSpec, direction: Direction, created_s: u64) -> Result<Rule, ApiError> {
-    let protocol = protocol(&spec.protocol)?;
-    let policy = policy(given(&spec.policy).unwrap_or("accept"))?;
+    let RuleWords { protocol, policy } = RuleWords::read(spec)?;
     let priority = priority(spec.priority.unwrap_or(1))?;
     let (remote, remote_text) = remote(spec, direction)?;
     let local = side(spec.local_cidr.as_ref(), spec.ipv6_local_cidr.as_ref(), &Side::local(direction))?;
-    let rule = Rule {
+    let mut rule = Rule {
         direction,
         policy,
         priority,
         protocol,
-        ports: ports(spec, protocol)?,
-        source_ports: source_ports(given(&spec.source_ports))?,
+        ports: Ports::Any,
+        source_ports: None,
         remote,
         remote_text,
         local,
-        description: description(spec.description.as_deref(), 1, 512, RULE_DESCRIPTION)?,
+        local_text: local.map(|local| entered(local, spec.local_cidr.as_ref())).unwrap_or_default(),
+        description: String::new(),
         created_s,
     };
     check_families(&rule)?;
+    rule.ports = ports(spec, protocol)?;
+    rule.source_ports = source_ports(given(&spec.source_ports))?;
+    rule.description = description(spec.description.as_deref(), 1, 512, RULE_DESCRIPTION)?;
     Ok(rule)
 }
 
@@ -228,11 +274,7 @@ pub(super) fn side(cidr: Option<&String>, ipv6: Option<&String>, side: &Side) ->
 pub(super) fn remote(spec: &RuleSpec, direction: Direction) -> Result<(Remote, String), ApiError> {
     let names = Side::remote(direction);
     if let Some(prefix) = side(spec.cidr.as_ref(), spec.ipv6_cidr.as_ref(), &names)? {
-        let text = match prefix {
-            IpNet::V4(_) => spec.cidr.clone().unwrap_or_default(),
-            IpNet::V6(prefix) => prefix.to_string(),
-        };
-        return Ok((Remote::Prefix(prefix), text));
+        return Ok((Remote::Prefix(prefix), entered(prefix, spec.cidr.as_ref())));
     }
     if let Some(group) = given(&spec.group) {
         return Ok((Remote::Group(group.into()), String::new()));
@@ -242,6 +284,14 @@ pub(super) fn remote(spec: &RuleSpec, direction: Direction) -> Result<(Remote, S
     }
     let message = "a rule needs an object: give one of cidr, ipv6_cidr, group and prefix_list";
     Err(names.missing.error(message).field("cidr"))
+}
+
+/// What is reported of a prefix: IPv4 as entered, IPv6 normalised.
+pub(super) fn entered(prefix: IpNet, text: Option<&String>) -> String {
+    match prefix {
+        IpNet::V4(_) => text.cloned().unwrap_or_default(),
+        IpNet::V6(prefix) => prefix.to_string(),
+    }
 }
 
 fn given(text: &Option<String>) -> Option<&str> {

@@ -57,7 +57,7 @@ impl Model {
         match self.vpcs.get(&id) {
             Some(vpc) => Ok((id, vpc)),
             None => {
-                Err(VPC_NOT_FOUND.error(format!("there is no VPC {id:?}: see sluice vpc list")).field("vpc").object(id))
+                Err(VPC_NOT_FOUND.error(format!("there is no VPC {id}: see sluice vpc list")).field("vpc").object(id))
             }
         }
     }

@@ -67,7 +67,7 @@ impl Model {
         match self.vswitches.get(&id) {
             Some(vswitch) => Ok((id, vswitch)),
             None => {
-                let message = format!("there is no vSwitch {id:?}: see sluice vswitch list");
+                let message = format!("there is no vSwitch {id}: see sluice vswitch list");
                 Err(VSWITCH_NOT_FOUND.error(message).field("vswitch").object(id))
             }
         }

@@ -4,9 +4,11 @@
 //! Changes are made one after another, each answered when the forwarding plane has acknowledged it; questions about
 //! the model are answered at once. The rounds are fair: one request of each client at a time.
 
+mod calls;
 mod connection;
 mod socket;
 
+use crate::api::{ApiSettings, Call};
 use crate::authority::{Authority, Kept};
 use crate::command::Command;
 use crate::config::ControlConfig;
@@ -15,6 +17,7 @@ use crate::error::{
     ApiError, ENI_NOT_FOUND, FORBIDDEN, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER,
     REQUEST_TOO_LARGE, SERVICE_UNAVAILABLE,
 };
+use crate::http::{Endpoint, HttpServer, Made, PendingCall};
 use crate::query::{Answer, Query};
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
 use crate::switch_link::{Job, Outcome, Report, SwitchLink};
@@ -23,13 +26,14 @@ use crate::wire::{Changed, Forwarding, Operation, REQUEST_BYTES_MAX, Reply, Repl
 use connection::{Connection, Input};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
+use serde_json::{Map, Value};
 use socket::{Socket, is_trusted};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::{Duration, Instant};
 use vswitch_core::protocol::{Refusal, ReplyBody as SwitchReply, RequestBody};
 
@@ -59,6 +63,9 @@ pub enum RunError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// The HTTP interface cannot be had.
+    #[error("the HTTP interface cannot start: {0}")]
+    Endpoint(String),
     /// The operating system refused something else.
     #[error("the control plane cannot {what}: {source}")]
     Io {
@@ -81,7 +88,11 @@ pub fn run(config: &ControlConfig) -> Result<(), RunError> {
         signal_hook::low_level::pipe::register(signal, end).map_err(io("watch for signals"))?;
     }
     let store = EmbeddedStore::open(DataDirectory::open(&config.data_dir)?)?;
-    serve(config, Box::new(store), stopped)
+    let endpoint = match &config.api {
+        Some(api) => Some(Endpoint::open(api, &config.data_dir)?),
+        None => None,
+    };
+    serve_with(config, Box::new(store), stopped, endpoint)
 }
 
 /// Runs a control plane on any store until something, or the end, can be read from `stop`.
@@ -89,7 +100,20 @@ pub fn run(config: &ControlConfig) -> Result<(), RunError> {
 /// # Errors
 /// Whatever keeps it from starting or going on.
 pub fn serve(config: &ControlConfig, store: Box<dyn Store>, stop: StdUnixStream) -> Result<(), RunError> {
-    Server::start(config, store, stop)?.run()
+    serve_with(config, store, stop, None)
+}
+
+/// Like [`serve`], with an HTTP interface.
+///
+/// # Errors
+/// Whatever keeps it from starting or going on.
+pub fn serve_with(
+    config: &ControlConfig,
+    store: Box<dyn Store>,
+    stop: StdUnixStream,
+    endpoint: Option<Endpoint>,
+) -> Result<(), RunError> {
+    Server::start(config, store, stop, endpoint)?.run()
 }
 
 /// A question that the link was asked for a client.
@@ -99,9 +123,17 @@ struct Asked {
 
 /// Where a reply goes.
 #[derive(Clone, Copy, Debug)]
-struct Origin {
-    token: Token,
-    request: u64,
+enum Origin {
+    /// A client of the control socket.
+    Socket { token: Token, request: u64 },
+    /// A call through HTTP, by its number.
+    Http(u64),
+}
+
+/// A change that was asked for.
+enum Work {
+    Command(Box<Command>),
+    Call(Box<Call>),
 }
 
 /// A change that waits for the forwarding plane.
@@ -109,7 +141,11 @@ struct InFlight {
     origin: Origin,
     ticket: u64,
     kept: Kept,
+    answer: Answered,
 }
+
+/// What an HTTP call is answered once its change is in force.
+type Answered = Map<String, Value>;
 
 struct Server {
     config: ControlConfig,
@@ -129,12 +165,22 @@ struct Server {
     asked: BTreeMap<u64, Asked>,
     in_flight: Option<InFlight>,
     /// Changes behind the one in flight: at most one per client.
-    waiting: VecDeque<(Origin, Box<Command>)>,
+    waiting: VecDeque<(Origin, Work)>,
     stopping: bool,
+    settings: ApiSettings,
+    calls: Receiver<PendingCall>,
+    callers: BTreeMap<u64, calls::Caller>,
+    /// Held, so that it ends with the server.
+    _http: Option<HttpServer>,
 }
 
 impl Server {
-    fn start(config: &ControlConfig, store: Box<dyn Store>, stop: StdUnixStream) -> Result<Self, RunError> {
+    fn start(
+        config: &ControlConfig,
+        store: Box<dyn Store>,
+        stop: StdUnixStream,
+        endpoint: Option<Endpoint>,
+    ) -> Result<Self, RunError> {
         let io = |what| move |source| RunError::Io { what, source };
         let authority = Authority::load(store, config.quotas.clone())?;
         let poll = Poll::new().map_err(io("wait for clients"))?;
@@ -145,7 +191,12 @@ impl Server {
         let registry = poll.registry();
         registry.register(&mut socket.listener, LISTENER, Interest::READABLE).map_err(io("wait for clients"))?;
         registry.register(&mut stop, STOP, Interest::READABLE).map_err(io("watch for its end"))?;
-        let waker = Waker::new(registry, WAKER).map_err(io("wait for the forwarding plane"))?;
+        let waker = Arc::new(Waker::new(registry, WAKER).map_err(io("wait for the forwarding plane"))?);
+        let (calls_in, calls) = sync_channel(calls::CALLS_MAX);
+        let settings = endpoint.as_ref().map(|endpoint| endpoint.settings().clone()).unwrap_or_default();
+        let wake = Arc::clone(&waker);
+        let http = endpoint.map(|endpoint| endpoint.start(calls_in, move || drop(wake.wake()))).transpose();
+        let http = http.map_err(io("start the HTTP interface"))?;
         let (sender, reports) = channel();
         let report = move |report| {
             // A server that is gone needs no report, and one that is there is woken by the next.
@@ -172,6 +223,10 @@ impl Server {
             in_flight: None,
             waiting: VecDeque::new(),
             stopping: false,
+            settings,
+            calls,
+            callers: BTreeMap::new(),
+            _http: http,
         })
     }
 
@@ -181,6 +236,7 @@ impl Server {
             let pause = if self.ready.is_empty() || self.stopping { None } else { Some(Duration::ZERO) };
             self.wait(&mut events, pause)?;
             self.take_reports();
+            self.take_calls();
             if !self.stopping {
                 self.serve_round();
             }
@@ -267,7 +323,7 @@ impl Server {
                 }
                 Ok(Input::TooLong) => {
                     let message = format!("a request has at most {REQUEST_BYTES_MAX} bytes: split it");
-                    self.refuse(Origin { token, request: 0 }, REQUEST_TOO_LARGE.error(message));
+                    self.refuse(Origin::Socket { token, request: 0 }, REQUEST_TOO_LARGE.error(message));
                 }
                 Ok(Input::Nothing) => {}
                 Ok(Input::More) => self.make_ready(token),
@@ -278,13 +334,13 @@ impl Server {
 
     fn handle(&mut self, token: Token, line: &[u8]) {
         let (request, operation) = read_request(line);
-        let origin = Origin { token, request };
+        let origin = Origin::Socket { token, request };
         match operation {
             Err(error) => self.refuse(origin, error),
             Ok(Operation::Ask(query)) => self.answer(origin, &query),
             Ok(Operation::Change(command)) => {
                 self.set_busy(token);
-                self.waiting.push_back((origin, command));
+                self.waiting.push_back((origin, Work::Command(command)));
                 self.change_next();
             }
         }
@@ -299,15 +355,28 @@ impl Server {
     /// Makes changes until one has to wait for the forwarding plane.
     fn change_next(&mut self) {
         while self.in_flight.is_none() && !self.stopping {
-            let Some((origin, command)) = self.waiting.pop_front() else { return };
-            match self.authority.change(&command, &Environment::real()) {
+            let Some((origin, work)) = self.waiting.pop_front() else { return };
+            let made = match work {
+                Work::Command(command) => {
+                    self.authority.change(&command, &Environment::real()).map(|kept| (kept, Answered::new()))
+                }
+                Work::Call(call) => match self.perform(&call) {
+                    Ok(calls::Performed::Kept(kept, answer)) => Ok((*kept, answer)),
+                    Ok(calls::Performed::Answer(answer)) => {
+                        self.answer_call(origin, Ok(Made { answer, pending: None }));
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            match made {
                 Err(error) => self.refuse(origin, error),
-                Ok(kept) => match kept.desired.clone() {
-                    None => self.changed(origin, kept, Forwarding::Unchanged),
+                Ok((kept, answer)) => match kept.desired.clone() {
+                    None => self.changed(origin, kept, answer, Forwarding::Unchanged),
                     Some(desired) => {
                         let ticket = self.ticket();
                         match self.link.send(Job::Apply { ticket, desired }) {
-                            Ok(()) => self.in_flight = Some(InFlight { origin, ticket, kept }),
+                            Ok(()) => self.in_flight = Some(InFlight { origin, ticket, kept, answer }),
                             Err(_) => {
                                 self.take_back(origin, kept, FORWARDING_UNAVAILABLE, "too many requests wait for it")
                             }
@@ -363,7 +432,9 @@ impl Server {
     fn hand_over(&mut self, origin: Origin, job: Job, ticket: u64) {
         match self.link.send(job) {
             Ok(()) => {
-                self.set_busy(origin.token);
+                if let Origin::Socket { token, .. } = origin {
+                    self.set_busy(token);
+                }
                 self.asked.insert(ticket, Asked { origin });
             }
             Err(_) => {
@@ -406,30 +477,45 @@ impl Server {
     }
 
     fn finish(&mut self, in_flight: InFlight, outcome: Outcome) {
-        let InFlight { origin, kept, .. } = in_flight;
+        let InFlight { origin, kept, answer, .. } = in_flight;
         match outcome {
-            Outcome::Applied(applied) => self.changed(origin, kept, Forwarding::Applied(applied)),
-            Outcome::Pending(reason) => self.changed(origin, kept, Forwarding::Pending { reason }),
+            Outcome::Applied(applied) => self.changed(origin, kept, answer, Forwarding::Applied(applied)),
+            Outcome::Pending(reason) => self.changed(origin, kept, answer, Forwarding::Pending { reason }),
             Outcome::Refused(refusals) => {
                 self.take_back(origin, kept, FORWARDING_REFUSED, &refusals_text(&refusals));
             }
         }
     }
 
-    fn changed(&mut self, origin: Origin, kept: Kept, forwarding: Forwarding) {
-        self.reply(origin, ReplyBody::Changed(Changed { objects: kept.objects, forwarding }));
+    fn changed(&mut self, origin: Origin, kept: Kept, answer: Answered, forwarding: Forwarding) {
+        match origin {
+            Origin::Socket { .. } => {
+                self.reply(origin, ReplyBody::Changed(Changed { objects: kept.objects, forwarding }));
+            }
+            Origin::Http(_) => {
+                let pending = match forwarding {
+                    Forwarding::Pending { reason } => Some(reason),
+                    Forwarding::Applied(_) | Forwarding::Unchanged => None,
+                };
+                self.answer_call(origin, Ok(Made { answer, pending }));
+            }
+        }
     }
 
     fn refuse(&mut self, origin: Origin, error: ApiError) {
-        self.reply(origin, ReplyBody::Refused { error: error.into() });
+        match origin {
+            Origin::Socket { .. } => self.reply(origin, ReplyBody::Refused { error: error.into() }),
+            Origin::Http(_) => self.answer_call(origin, Err(error)),
+        }
     }
 
     fn reply(&mut self, origin: Origin, body: ReplyBody) {
-        let Some(connection) = self.connections.get_mut(&origin.token) else { return };
+        let Origin::Socket { token, request } = origin else { return };
+        let Some(connection) = self.connections.get_mut(&token) else { return };
         connection.busy = false;
-        connection.reply(&Reply::new(origin.request, body).to_line());
-        self.flush(origin.token);
-        self.make_ready(origin.token);
+        connection.reply(&Reply::new(request, body).to_line());
+        self.flush(token);
+        self.make_ready(token);
     }
 
     fn flush(&mut self, token: Token) {

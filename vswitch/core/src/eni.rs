@@ -104,7 +104,14 @@ impl Shard {
     pub fn sweep(&mut self, snapshot: &Snapshot, now: Time) {
         let (tick, settings) = (now.tick(), snapshot.settings());
         let Self { sessions, counters, places, .. } = self;
-        let is_over = |flow: &Flow| flow.is_expired(settings, tick);
+        // What is idle for a while may belong to an ENI that is gone; what is not, does not.
+        let is_orphan = |scope: FlowScope| {
+            let owner = places.get(&scope).and_then(|&place| snapshot.eni(EniIndex(place as u32)));
+            owner.is_none_or(|eni| eni.scope != scope)
+        };
+        let is_over = |scope: FlowScope, flow: &Flow| {
+            flow.is_expired(settings, tick) || (flow.last_seen.is_older_than(ORPHAN_IDLE_S, tick) && is_orphan(scope))
+        };
         sessions.sweep(SWEEP_RECORDS_PER_TURN, is_over, |scope, state| {
             if let Some(place) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
                 place.forget(state);
@@ -114,19 +121,18 @@ impl Shard {
 
     /// Gives every packet that is still to be forwarded its judgement.
     fn judge_all(&mut self, seat: &Seat<'_>, burst: &mut [Packet], now: Tick) {
-        // What to look for is found twice: that costs less than to carry it from one phase to the other.
-        for packet in burst.iter().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
-            let lookup = seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame());
-            if let Lookup::Session(entry) | Lookup::Related(entry) | Lookup::Fragment(entry) = &lookup {
+        for packet in burst.iter_mut().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
+            packet.lookup = seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame());
+            if let Lookup::Session(entry) | Lookup::Related(entry) | Lookup::Fragment(entry) = &packet.lookup {
                 self.sessions.prefetch(&entry.key, entry.hash);
             }
         }
         let place = self.place(seat);
         for packet in burst.iter_mut().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
-            let lookup = seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame());
-            let (judgement, action) = seat.judge(&self.sessions, &packet.headers, (&lookup, packet.marker), now);
+            let asked = (&packet.lookup, packet.marker);
+            let (judgement, action) = seat.judge(&self.sessions, &packet.headers, asked, now);
             packet.judgement = Some(judgement);
-            let applied = self.apply(seat, packet, (judgement, action, &lookup), (place, now));
+            let applied = self.apply(seat, packet, (judgement, action), (place, now));
             if !judgement.accepts() {
                 packet.verdict = Verdict::Drop(judgement.drop_reason());
             } else if let Err(reason) = applied {
@@ -140,12 +146,12 @@ impl Shard {
         &mut self,
         seat: &Seat<'_>,
         packet: &Packet,
-        (judgement, action, lookup): (Judgement, Action, &Lookup),
+        (judgement, action): (Judgement, Action),
         (place, now): (usize, Tick),
     ) -> Result<(), DropReason> {
         let headers = &packet.headers;
         let wire = packet.wire();
-        if let Lookup::Session(entry) = lookup {
+        if let Lookup::Session(entry) = &packet.lookup {
             match action {
                 Action::None => {}
                 Action::Touch(slot) => self.touch(slot, entry, (headers, wire), now),
@@ -268,6 +274,9 @@ impl Shard {
         self.counters.get(place).filter(|counters| counters.scope == scope)
     }
 }
+
+/// How long a session is idle before the sweep asks whether its ENI is still there, seconds.
+const ORPHAN_IDLE_S: u32 = 2;
 
 /// The parts that every record has from its ENI and its judgement.
 fn new_record(seat: &Seat<'_>, judgement: Judgement, now: Tick) -> Flow {

@@ -2,6 +2,7 @@
 
 use crate::checksum;
 use crate::headers::{self, Headers};
+use crate::judge::Lookup;
 use crate::offload::{self, Offload, Wire};
 use crate::route::Route;
 use crate::verdict::{DropReason, Judgement, Verdict};
@@ -81,6 +82,8 @@ pub struct Packet {
     pub(crate) headers: Headers,
     /// Where its destination is, as egress found it.
     pub(crate) route: Route,
+    /// What its present judge looks for among the sessions.
+    pub(crate) lookup: Lookup,
 }
 
 impl Packet {
@@ -94,6 +97,7 @@ impl Packet {
             judgement: None,
             headers: Headers::default(),
             route: Route::Nowhere,
+            lookup: Lookup::None,
         }
     }
 

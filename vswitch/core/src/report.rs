@@ -143,7 +143,7 @@ fn describe(snapshot: &Snapshot, eni: &EniEntry, tuple: &Tuple, (flow, now): (&F
         revision: flow.revision,
         age_ms: flow.opened_at.age_ms(now),
         idle_ms: flow.last_seen.age_ms(now),
-        timeout_s: flow.state.timeout_s(flow.timeouts.unpack(), snapshot.settings()),
+        timeout_s: flow.state.timeout_s(flow.timeouts, snapshot.settings()),
         packets: flow.packets.map(u64::from),
         bytes: flow.bytes,
     }

@@ -26,7 +26,7 @@ impl Time {
 
     /// This instant in the resolution of flows.
     pub const fn tick(self) -> Tick {
-        Tick((self.0 as u128 * TICKS_PER_SECOND as u128 / NS_PER_SECOND as u128) as u32)
+        Tick((self.0 / (NS_PER_SECOND / TICKS_PER_SECOND)) as u32)
     }
 }
 

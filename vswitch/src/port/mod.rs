@@ -1,6 +1,6 @@
 //! Where frames enter and leave. A port moves bytes in bursts and judges nothing.
 //!
-//! The worker that owns a port calls it; [`open`] runs on the control thread, where it may take its time. A port that
+//! The worker that owns a port calls it; [`PortFactory::open`] runs on the control thread, where it may take its time. A port that
 //! fails says so with an `io::Error` and is not called again: the control thread closes it and opens another.
 
 pub mod memory;

@@ -78,15 +78,16 @@ impl FlowState {
     }
 
     /// How long a session in this state may idle, seconds (§4.2).
-    pub const fn timeout_s(self, timeouts: Timeouts, settings: &Settings) -> u32 {
+    #[inline]
+    pub const fn timeout_s(self, timeouts: PackedTimeouts, settings: &Settings) -> u32 {
         let seconds = match self {
             Self::Free => 0,
             Self::TcpOpening | Self::TcpAnswered | Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => {
                 settings.tcp_half_open_timeout_s
             }
-            Self::TcpEstablished | Self::TcpClosingOpener | Self::TcpClosingResponder => timeouts.tcp_established_s,
-            Self::TcpClosed => timeouts.tcp_closed_s,
-            Self::Udp | Self::Other => timeouts.udp_s,
+            Self::TcpEstablished | Self::TcpClosingOpener | Self::TcpClosingResponder => timeouts.tcp_established_s(),
+            Self::TcpClosed => timeouts.tcp_closed_s(),
+            Self::Udp | Self::Other => timeouts.udp_s(),
             Self::Icmp => settings.icmp_timeout_s,
             Self::Fragment => FRAGMENT_TIMEOUT_S,
         };
@@ -118,17 +119,37 @@ impl PackedTimeouts {
         Some(Self(established as u16 | timeouts.tcp_closed_s << 4 | (udp as u16) << 8))
     }
 
-    /// The seconds again.
-    pub const fn unpack(self) -> Timeouts {
+    /// Established TCP, seconds.
+    #[inline]
+    const fn tcp_established_s(self) -> u16 {
         // Only `pack` makes values other than zero, and zero means the first of each list.
-        let established = (self.0 & 0xf) as usize % Timeouts::TCP_ESTABLISHED_S.len();
-        let udp = (self.0 >> 8) as usize % Timeouts::UDP_S.len();
-        Timeouts {
-            tcp_established_s: Timeouts::TCP_ESTABLISHED_S[established],
-            tcp_closed_s: self.0 >> 4 & 0xf,
-            udp_s: Timeouts::UDP_S[udp],
-        }
+        const CHOICES: [u16; 16] = padded(Timeouts::TCP_ESTABLISHED_S);
+        CHOICES[(self.0 & 0xf) as usize]
     }
+
+    /// Closed TCP, seconds.
+    #[inline]
+    const fn tcp_closed_s(self) -> u16 {
+        self.0 >> 4 & 0xf
+    }
+
+    /// UDP, seconds.
+    #[inline]
+    const fn udp_s(self) -> u16 {
+        const CHOICES: [u16; 16] = padded(Timeouts::UDP_S);
+        CHOICES[(self.0 >> 8 & 0xf) as usize]
+    }
+}
+
+/// The choices in a list that four bits cannot leave.
+const fn padded<const N: usize>(choices: [u16; N]) -> [u16; 16] {
+    let mut list = [choices[0]; 16];
+    let mut place = 0;
+    while place < N {
+        list[place] = choices[place];
+        place += 1;
+    }
+    list
 }
 
 /// What is remembered of a session besides its key.
@@ -236,8 +257,9 @@ impl Flow {
     }
 
     /// Whether it idled longer than its state allows.
+    #[inline]
     pub fn is_expired(&self, settings: &Settings, now: Tick) -> bool {
-        self.last_seen.is_older_than(self.state.timeout_s(self.timeouts.unpack(), settings), now)
+        self.last_seen.is_older_than(self.state.timeout_s(self.timeouts, settings), now)
     }
 }
 
@@ -251,7 +273,9 @@ mod tests {
             for tcp_closed_s in 3..=15 {
                 for udp_s in Timeouts::UDP_S {
                     let timeouts = Timeouts { tcp_established_s, tcp_closed_s, udp_s };
-                    assert_eq!(PackedTimeouts::pack(timeouts).unwrap().unpack(), timeouts);
+                    let packed = PackedTimeouts::pack(timeouts).unwrap();
+                    let (tcp_established_s, tcp_closed_s) = (packed.tcp_established_s(), packed.tcp_closed_s());
+                    assert_eq!(Timeouts { tcp_established_s, tcp_closed_s, udp_s: packed.udp_s() }, timeouts);
                 }
             }
         }

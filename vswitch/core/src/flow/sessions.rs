@@ -90,7 +90,7 @@ impl Sessions {
     pub fn sweep(
         &mut self,
         count: usize,
-        is_over: impl Fn(&Flow) -> bool,
+        is_over: impl Fn(FlowScope, &Flow) -> bool,
         mut forgotten: impl FnMut(FlowScope, FlowState),
     ) {
         sweep_table(&mut self.v4, count, &is_over, &mut forgotten);
@@ -123,7 +123,7 @@ impl Sessions {
 fn sweep_table<K: FlowKey>(
     table: &mut Table<K>,
     count: usize,
-    is_over: &impl Fn(&Flow) -> bool,
+    is_over: &impl Fn(FlowScope, &Flow) -> bool,
     forgotten: &mut impl FnMut(FlowScope, FlowState),
 ) {
     if table.is_empty() {
@@ -132,7 +132,7 @@ fn sweep_table<K: FlowKey>(
     for slot in table.sweep(count) {
         let Some(scope) = table.key(slot).map(FlowKey::scope) else { continue };
         let state = table.flow(slot).state;
-        if is_over(table.flow(slot)) {
+        if is_over(scope, table.flow(slot)) {
             table.remove(slot);
             forgotten(scope, state);
         }

@@ -1,0 +1,108 @@
+//! Addresses of network interfaces: assigned and unassigned.
+
+use super::check::missing;
+use super::desk::{Desk, Plan, members};
+use super::eni::prefixes;
+use crate::command::{Command, EniAssign, EniUnassign};
+use crate::error::ApiError;
+use crate::model::Eni;
+use ipnet::IpNet;
+use serde_json::json;
+use std::net::IpAddr;
+use vswitch_core::ids::EniId;
+
+/// The names of one family's parameters.
+struct Family {
+    address: &'static str,
+    count: &'static str,
+    prefix: &'static str,
+}
+
+const IPV4: Family =
+    Family { address: "PrivateIpAddress", count: "SecondaryPrivateIpAddressCount", prefix: "Ipv4Prefix" };
+const IPV6: Family = Family { address: "Ipv6Address", count: "Ipv6AddressCount", prefix: "Ipv6Prefix" };
+
+pub(super) fn assign_ipv4(desk: &Desk<'_>) -> Result<Plan, ApiError> {
+    assign(desk, &IPV4)
+}
+
+pub(super) fn assign_ipv6(desk: &Desk<'_>) -> Result<Plan, ApiError> {
+    assign(desk, &IPV6)
+}
+
+pub(super) fn unassign_ipv4(desk: &Desk<'_>) -> Result<Plan, ApiError> {
+    unassign(desk, &IPV4)
+}
+
+pub(super) fn unassign_ipv6(desk: &Desk<'_>) -> Result<Plan, ApiError> {
+    unassign(desk, &IPV6)
+}
+
+fn assign(desk: &Desk<'_>, family: &Family) -> Result<Plan, ApiError> {
+    let parameters = desk.parameters();
+    let addresses = parameters.list(family.address)?;
+    let count = parameters.count::<u8>(family.count)?.unwrap_or(0);
+    let prefixes = prefixes(desk, parameters)?;
+    if addresses.is_empty() && count == 0 && prefixes.is_empty() {
+        return Err(missing(desk.call.action.fact(), family.address));
+    }
+    if !addresses.is_empty() && count > 0 {
+        return desk.refuse(family.count, "give addresses or their count, not both");
+    }
+    check_family(desk, family, &addresses)?;
+    let (id, eni) = desk.eni(parameters.text("NetworkInterfaceId").unwrap_or_default())?;
+    let before = eni.clone();
+    let is_ipv6 = family.address == IPV6.address;
+    let (ipv4_count, ipv6_count) = if is_ipv6 { (0, count) } else { (count, 0) };
+    let assign = EniAssign { eni: id.to_string(), addresses, prefixes, ipv4_count, ipv6_count };
+    let answer = move |desk: &Desk<'_>| {
+        let after = desk.model.enis.get(&id);
+        members(after.map(|after| assigned(&id, &before, after, is_ipv6)).unwrap_or_default())
+    };
+    Ok(desk.change(vec![Command::EniAssign(assign)], Box::new(answer)))
+}
+
+/// What an interface has now and had not.
+fn assigned(id: &EniId, before: &Eni, after: &Eni, is_ipv6: bool) -> serde_json::Value {
+    let prefixes: Vec<&IpNet> = after.prefixes.difference(&before.prefixes).collect();
+    if is_ipv6 {
+        let addresses: Vec<_> = after.ipv6.difference(&before.ipv6).collect();
+        return json!({
+            "NetworkInterfaceId": id,
+            "Ipv6Sets": {"Ipv6Address": addresses},
+            "Ipv6PrefixSets": {"Ipv6Prefix": prefixes},
+        });
+    }
+    let addresses: Vec<_> = after.secondary.difference(&before.secondary).collect();
+    json!({"AssignedPrivateIpAddressesSet": {
+        "NetworkInterfaceId": id,
+        "PrivateIpSet": {"PrivateIpAddress": addresses},
+        "Ipv4PrefixSet": {"Ipv4Prefixes": prefixes},
+    }})
+}
+
+fn unassign(desk: &Desk<'_>, family: &Family) -> Result<Plan, ApiError> {
+    let parameters = desk.parameters();
+    let addresses = parameters.list(family.address)?;
+    let prefixes = parameters.list(family.prefix)?;
+    if addresses.is_empty() && prefixes.is_empty() {
+        return Err(missing(desk.call.action.fact(), family.address));
+    }
+    check_family(desk, family, &addresses)?;
+    let (id, _) = desk.eni(parameters.text("NetworkInterfaceId").unwrap_or_default())?;
+    let unassign = EniUnassign { eni: id.to_string(), addresses, prefixes };
+    Ok(desk.quiet_change(vec![Command::EniUnassign(unassign)]))
+}
+
+fn check_family(desk: &Desk<'_>, family: &Family, addresses: &[String]) -> Result<(), ApiError> {
+    let is_ipv6 = family.address == IPV6.address;
+    let fits = |text: &String| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == is_ipv6);
+    match addresses.iter().all(fits) {
+        true => Ok(()),
+        false => {
+            let message = format!("the entries of {} are addresses of its family.", family.address);
+            let error = crate::error::IP_MALFORMED.error(message).field(family.address);
+            Err(super::check::in_words_of(desk.call.action.fact(), error))
+        }
+    }
+}

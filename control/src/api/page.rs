@@ -1,0 +1,56 @@
+//! The reference page of the HTTP interface, from the table of actions.
+
+use super::{ACTIONS, Action, ParameterFact};
+use std::fmt::Write;
+
+const HEAD: &str = "# The ECS interface
+
+Sluice speaks the HTTP dialect of a public cloud's security groups, so that its official clients work unchanged: point
+them at the address that `sluice control` prints, over http. This page is made from the program's own table of actions
+(`cargo test -p control --test api_table`, with `WRITE_DOCS=1` to renew it).
+
+A parameter with `*` is required, `.N` is a list, `.N.{…}` a list of objects. Tier `stub`: as far as a network needs it;
+parameters about disks, prices and images are accepted and without effect.
+
+";
+
+/// The reference page, in Markdown.
+pub fn reference_page() -> String {
+    let mut text = String::from(HEAD);
+    for action in ACTIONS {
+        write_action(&mut text, action);
+    }
+    text
+}
+
+fn write_action(text: &mut String, action: &Action) {
+    let fact = action.fact();
+    let parameters: Vec<String> = fact.params.iter().map(parameter).collect();
+    let errors: Vec<String> = fact.errors.iter().map(|error| format!("`{}` {}", error.code, error.http)).collect();
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "## {} ({} {})\n", action.name, action.product.name(), action.product.version());
+    let instead = fact.replaced_by.as_deref().map(|other| format!(" Deprecated: use {other}.")).unwrap_or_default();
+    let _ = writeln!(text, "Tier: {}.{instead}\n", fact.tier);
+    let _ = writeln!(text, "Parameters: {}\n", parameters.join(", "));
+    let _ = writeln!(text, "Answer: `{}`\n", fact.response);
+    if !errors.is_empty() {
+        let _ = writeln!(text, "Refusals: {}\n", errors.join(", "));
+    }
+    for note in &fact.notes {
+        let _ = writeln!(text, "- {note}");
+    }
+    if !fact.notes.is_empty() {
+        text.push('\n');
+    }
+}
+
+fn parameter(fact: &ParameterFact) -> String {
+    let star = if fact.required { "*" } else { "" };
+    let fields: Vec<&str> = fact.fields.iter().map(|field| field.name.as_str()).collect();
+    match fact.kind.as_str() {
+        "RepeatList<Object>" => format!("`{}.N.{{{}}}`{star}", fact.name, fields.join(",")),
+        "RepeatList<String>" => format!("`{}.N`{star}", fact.name),
+        "Object" => format!("`{}.{{{}}}`{star}", fact.name, fields.join(",")),
+        _ => format!("`{}`{star}", fact.name),
+    }
+}

@@ -1,0 +1,132 @@
+//! The words for instances, for what is noted about objects, and for whom a change is made.
+
+use super::{Command, EniCreate, vocabulary};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+vocabulary! {
+    /// Makes an instance.
+    InstanceCreate {
+        /// `i-…`; made up if absent.
+        id: Option<String>,
+        /// Its primary interface.
+        primary: EniCreate,
+        /// What kind of port its interfaces get while it runs.
+        port: PortKind,
+        /// Whether it runs from the start.
+        #[serde(default)]
+        running: bool,
+        /// A name for people; the identifier if absent.
+        name: Option<String>,
+        /// What it is for.
+        description: Option<String>,
+        /// Its name among hosts.
+        host_name: Option<String>,
+        /// Its type, as in `ecs.g7.large`. Without effect.
+        instance_type: Option<String>,
+        /// Its image. Without effect.
+        image: Option<String>,
+        /// Whether it can only be deleted once this is off.
+        #[serde(default)]
+        deletion_protection: bool,
+    }
+
+    /// Changes an instance. Absent fields stay.
+    InstanceModify {
+        /// The instance.
+        instance: String,
+        /// A new name.
+        name: Option<String>,
+        /// A new description; empty for none.
+        description: Option<String>,
+        /// A new name among hosts.
+        host_name: Option<String>,
+        /// Whether it can be deleted.
+        deletion_protection: Option<bool>,
+    }
+
+    /// Starts or stops an instance.
+    InstanceRun {
+        /// The instance.
+        instance: String,
+        /// Whether it runs from now on.
+        running: bool,
+        /// Whether it was off for a moment, where it ran and runs.
+        #[serde(default)]
+        again: bool,
+    }
+
+    /// Removes an instance.
+    InstanceDelete {
+        /// The instance.
+        instance: String,
+        /// Also if it runs.
+        #[serde(default)]
+        force: bool,
+    }
+
+    /// An instance and an interface.
+    InstanceAttach {
+        /// The instance.
+        instance: String,
+        /// The interface.
+        eni: String,
+    }
+
+    /// Moves an instance.
+    InstanceMove {
+        /// The instance, stopped.
+        instance: String,
+        /// The subnet it moves to.
+        vswitch: String,
+        /// Its new primary address; the lowest free one if absent.
+        primary_ip: Option<String>,
+        /// Its new groups; the present ones if empty.
+        #[serde(default)]
+        groups: Vec<String>,
+    }
+
+    /// Changes what is noted about an object. Absent fields stay.
+    LabelModify {
+        /// The object, by its identifier.
+        object: String,
+        /// Tags to set.
+        #[serde(default)]
+        tags: std::collections::BTreeMap<String, String>,
+        /// Tags to take away first.
+        #[serde(default)]
+        untag: BTreeSet<String>,
+        /// Whether all tags are taken away first.
+        #[serde(default)]
+        untag_all: bool,
+        /// Its resource group.
+        resource_group: Option<String>,
+        /// Its zone.
+        zone: Option<String>,
+    }
+}
+
+/// What kind of port the interfaces of an instance get while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortKind {
+    /// A TAP device in a network namespace named after the instance, configured and up.
+    #[default]
+    Namespace,
+    /// A TAP device of the switch's own namespace, for a virtual machine to use.
+    Device,
+    /// None; it is attached by hand.
+    None,
+}
+
+/// A change made for an account.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnBehalf {
+    /// The account; empty for the one whose objects need no note.
+    pub owner: String,
+    /// The region; empty for the one whose objects need no note.
+    pub region: String,
+    /// The change.
+    pub command: Box<Command>,
+}

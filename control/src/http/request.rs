@@ -1,0 +1,175 @@
+//! One request: read, admitted, handed over, and its answer written.
+
+use super::{Counter, Made};
+use crate::api::{Action, Call, Envelope, Format, Parameters, failure, read_pairs, success};
+use crate::environment::Environment;
+use crate::error::{
+    ApiError, INTERNAL_ERROR, INVALID_ACTION_NOT_FOUND, INVALID_PARAMETER, REQUEST_TOO_LARGE, SERVICE_UNAVAILABLE,
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Bytes of a request's body.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// How long a client may take for a request's body.
+const BODY_TIME: Duration = Duration::from_secs(20);
+/// How long the server may take. It waits for the forwarding plane far shorter than this.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// Characters of the host's name that an answer repeats.
+const HOST_CHARACTERS_MAX: usize = 255;
+
+/// Parameters about the request itself, which no action looks at.
+const COMMON: [&str; 14] = [
+    "AccessKeyId",
+    "Action",
+    "Format",
+    "OwnerAccount",
+    "OwnerId",
+    "ResourceOwnerAccount",
+    "ResourceOwnerId",
+    "SecurityToken",
+    "Signature",
+    "SignatureMethod",
+    "SignatureNonce",
+    "SignatureType",
+    "SignatureVersion",
+    "Timestamp",
+];
+
+/// How a request wants to be answered.
+struct Manner {
+    format: Format,
+    host: String,
+    request_id: String,
+}
+
+/// Answers a request.
+pub(super) async fn serve(request: Request<Incoming>, counter: &Counter) -> Response<Full<Bytes>> {
+    let mut manner = Manner {
+        format: Format::Xml,
+        host: format!("ecs.{}.aliyuncs.com", counter.region),
+        request_id: Environment::real().new_request_id(),
+    };
+    match answer(request, counter, &mut manner).await {
+        Ok((action, made)) => {
+            let pending = made.pending;
+            let text = success(manner.format, action, made.answer, &manner.request_id);
+            let mut response = respond(StatusCode::OK, &manner, text);
+            if let Some(reason) = pending {
+                response.headers_mut().insert("x-sluice-forwarding", HeaderValue::from_static("pending"));
+                if let Ok(reason) = HeaderValue::from_str(&reason) {
+                    response.headers_mut().insert("x-sluice-forwarding-reason", reason);
+                }
+            }
+            response
+        }
+        Err(error) => {
+            let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            respond(status, &manner, failure(manner.format, &error, &manner.request_id, &manner.host))
+        }
+    }
+}
+
+fn respond(status: StatusCode, manner: &Manner, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(manner.format.content_type()));
+    if let Ok(id) = HeaderValue::from_str(&manner.request_id) {
+        response.headers_mut().insert("x-acs-request-id", id);
+    }
+    response
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    counter: &Counter,
+    manner: &mut Manner,
+) -> Result<(&'static str, Made), ApiError> {
+    let (head, body) = request.into_parts();
+    let headers = read_headers(&head.headers);
+    if let Some(host) = headers.get("host").filter(|host| host.len() <= HOST_CHARACTERS_MAX) {
+        manner.host.clone_from(host);
+    }
+    if headers.get("authorization").is_some_and(|value| value.starts_with("ACS3-")) {
+        manner.format = Format::Json;
+    }
+    let query = read_pairs(head.uri.query().unwrap_or_default())?;
+    let named = |name: &str| query.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
+    if manner.format == Format::Xml {
+        manner.format = Format::named(named("Format"));
+    }
+    if !["/", ""].contains(&head.uri.path()) || ![Method::GET, Method::POST].contains(&head.method) {
+        return Err(INVALID_ACTION_NOT_FOUND.error("Specified api is not found, please check your url and method."));
+    }
+    let body = read_body(body).await?;
+    let mut pairs = query.clone();
+    let is_form = headers.get("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+    if is_form {
+        let text = std::str::from_utf8(&body).map_err(|_| INVALID_PARAMETER.error("the form is no UTF-8 text"))?;
+        pairs.extend(read_pairs(text)?);
+    }
+    let parameters = Parameters::new(pairs.iter().cloned())?;
+    let envelope = Envelope {
+        method: head.method.as_str(),
+        query: &query,
+        pairs: &pairs,
+        parameters: &parameters,
+        headers: &headers,
+        body: &body,
+    };
+    let is_v3 = envelope.is_v3();
+    if !is_v3 {
+        manner.format = Format::named(parameters.text("Format"));
+    }
+    // The newer way says in headers what the older says in parameters; an unsigned request may do either.
+    let said = |header: &str, parameter: &str| match is_v3 {
+        true => envelope.header(header).map(str::to_owned),
+        false => parameters.owned(parameter).or_else(|| envelope.header(header).map(str::to_owned)),
+    };
+    let (version, name) = (said("x-acs-version", "Version"), said("x-acs-action", "Action"));
+    let action = Action::find(version.as_deref(), name.as_deref())?;
+    let account = counter.gate.admit(&envelope, Environment::real().now_s)?;
+    let own = pairs.iter().filter(|(name, _)| !COMMON.contains(&name.as_str()) && name != "Version").cloned();
+    let call = Call { action, account, parameters: Parameters::new(own)? };
+    let Some(answer) = counter.hand_over(call) else {
+        return Err(SERVICE_UNAVAILABLE.error("The service is unavailable, please try again later."));
+    };
+    match tokio::time::timeout(ANSWER_TIME, answer).await {
+        Ok(Ok(made)) => made.map(|made| (action.name, made)),
+        _ => Err(INTERNAL_ERROR.error("The request processing has failed due to some unknown error.")),
+    }
+}
+
+async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
+    let too_large =
+        || REQUEST_TOO_LARGE.error(format!("a request's body is whole and has at most {BODY_BYTES_MAX} bytes"));
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let limited = Limited::new(body, BODY_BYTES_MAX);
+    match tokio::time::timeout(BODY_TIME, limited.collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(_)) => Err(too_large()),
+        Err(_) => Err(INVALID_PARAMETER.error("the request's body did not come in time")),
+    }
+}
+
+/// Headers by their small names; what comes twice is joined, what is no text is left out.
+fn read_headers(headers: &hyper::HeaderMap) -> BTreeMap<String, String> {
+    let mut table: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let Ok(value) = std::str::from_utf8(value.as_bytes()) else { continue };
+        table
+            .entry(name.as_str().to_owned())
+            .and_modify(|present| {
+                present.push(',');
+                present.push_str(value);
+            })
+            .or_insert_with(|| value.to_owned());
+    }
+    table
+}

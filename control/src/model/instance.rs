@@ -1,0 +1,321 @@
+//! Instances, as far as a network needs them: interfaces that get their ports while the instance runs.
+
+use super::text::{description, name};
+use super::{Eni, Event, Model};
+use crate::command::{
+    EniCreate, InstanceAttach, InstanceCreate, InstanceDelete, InstanceModify, InstanceMove, InstanceRun, PortKind,
+};
+use crate::environment::Environment;
+use crate::error::{
+    ApiError, ENI_STATE, ENI_VPC_MISMATCH, INSTANCE_ENI_LIMIT, INSTANCE_HOST_NAME, INSTANCE_NAME, INSTANCE_NOT_FOUND,
+    INSTANCE_PRIMARY_ENI, INSTANCE_PROTECTED, INSTANCE_STATUS, INVALID_DESCRIPTION,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use vswitch_core::desired::{Port, TapPort};
+use vswitch_core::ids::EniId;
+
+/// Interfaces of one instance.
+pub(crate) const ENIS_PER_INSTANCE_MAX: usize = 8;
+
+/// An instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// A name for people.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Its name among hosts.
+    pub host_name: String,
+    /// Its type. Without effect.
+    pub instance_type: String,
+    /// Its image. Without effect.
+    pub image: String,
+    /// What kind of port its interfaces get while it runs.
+    pub port: PortKind,
+    /// Its interfaces and their numbers; 0 is the primary one.
+    pub enis: BTreeMap<EniId, u32>,
+    /// Whether it runs.
+    pub running: bool,
+    /// Whether it can only be deleted once this is off.
+    pub deletion_protection: bool,
+    /// When it was made, seconds since 1970.
+    pub created_s: u64,
+    /// When it was last started, stopped or started again.
+    pub changed_s: u64,
+    /// When it was last started; 0 if never.
+    pub started_s: u64,
+    /// When its interfaces were last attached.
+    pub attached_s: BTreeMap<EniId, u64>,
+}
+
+impl Instance {
+    /// The primary interface.
+    pub(crate) fn primary(&self) -> Option<&EniId> {
+        self.enis.iter().find(|(_, number)| **number == 0).map(|(eni, _)| eni)
+    }
+
+    /// The port of one of its interfaces while it runs.
+    fn port_of(&self, id: &str, eni: &EniId) -> Option<Port> {
+        let number = self.enis.get(eni)?;
+        let tap = |device: String, namespace: Option<String>| {
+            let in_namespace = namespace.is_some();
+            Some(Port::Tap(TapPort {
+                device,
+                namespace,
+                create_namespace: in_namespace,
+                configure: in_namespace,
+                mtu_bytes: TapPort::default_mtu_bytes(),
+            }))
+        };
+        match self.port {
+            PortKind::None => None,
+            PortKind::Namespace => tap(format!("eth{number}"), Some(id.to_owned())),
+            PortKind::Device => {
+                let tail: String = eni.as_str().chars().rev().take(12).collect();
+                tap(format!("tap{}", tail.chars().rev().collect::<String>()), None)
+            }
+        }
+    }
+}
+
+impl Model {
+    pub(crate) fn instance(&self, id: &str) -> Result<&Instance, ApiError> {
+        self.instances.get(id).ok_or_else(|| {
+            INSTANCE_NOT_FOUND.error(format!("there is no instance {id:?}")).field("instance").object(id)
+        })
+    }
+
+    /// The instance that an interface belongs to, if that is an object of its own.
+    pub(crate) fn instance_of(&self, eni: &EniId) -> Option<(&String, &Instance)> {
+        let id = self.enis.get(eni)?.instance.as_ref()?;
+        self.instances.get_key_value(id).filter(|(_, instance)| instance.enis.contains_key(eni))
+    }
+
+    pub(super) fn refuse_of_instance(&self, eni: &EniId) -> Result<(), ApiError> {
+        match self.instance_of(eni) {
+            None => Ok(()),
+            Some((instance, _)) => {
+                let message = format!("{eni} belongs to {instance}: detach it first, or delete the instance");
+                Err(ENI_STATE.error(message).object(eni))
+            }
+        }
+    }
+
+    pub(super) fn instance_create(
+        &self,
+        create: &InstanceCreate,
+        environment: &Environment,
+    ) -> Result<Vec<Event>, ApiError> {
+        let id = self.choose_id(create.id.as_deref(), "i", environment, |id| self.instances.contains_key(id))?;
+        let instance_name = match create.name.as_deref().filter(|text| !text.is_empty()) {
+            Some(text) => name(Some(text), INSTANCE_NAME)?,
+            None => id.clone(),
+        };
+        let primary = EniCreate { instance: Some(id.clone()), port: None, ..create.primary.clone() };
+        let mut events = self.eni_create(&primary, environment)?;
+        let eni = events.iter().find_map(|event| match event {
+            Event::Eni(eni, Some(_)) => Some(eni.clone()),
+            _ => None,
+        });
+        let mut instance = Instance {
+            name: instance_name,
+            description: description(create.description.as_deref(), 2, 256, INVALID_DESCRIPTION)?,
+            host_name: host_name(create.host_name.as_deref().unwrap_or_default())?,
+            instance_type: create.instance_type.clone().unwrap_or_default(),
+            image: create.image.clone().unwrap_or_default(),
+            port: create.port,
+            enis: eni.iter().map(|eni| (eni.clone(), 0)).collect(),
+            running: false,
+            deletion_protection: create.deletion_protection,
+            created_s: environment.now_s,
+            changed_s: environment.now_s,
+            started_s: 0,
+            attached_s: eni.iter().map(|eni| (eni.clone(), environment.now_s)).collect(),
+        };
+        if create.running {
+            instance.running = true;
+            instance.started_s = environment.now_s;
+            for event in &mut events {
+                if let Event::Eni(eni, Some(content)) = event {
+                    content.port = instance.port_of(&id, eni);
+                }
+            }
+        }
+        events.push(Event::Instance(id, Some(Box::new(instance))));
+        Ok(events)
+    }
+
+    pub(super) fn instance_modify(&self, modify: &InstanceModify) -> Result<Vec<Event>, ApiError> {
+        let old = self.instance(&modify.instance)?;
+        let mut new = old.clone();
+        if let Some(text) = &modify.name {
+            new.name = name(Some(text), INSTANCE_NAME)?;
+        }
+        if let Some(text) = &modify.description {
+            new.description = description(Some(text), 2, 256, INVALID_DESCRIPTION)?;
+        }
+        if let Some(text) = &modify.host_name {
+            new.host_name = host_name(text)?;
+        }
+        new.deletion_protection = modify.deletion_protection.unwrap_or(old.deletion_protection);
+        if new == *old {
+            return Ok(vec![]);
+        }
+        Ok(vec![Event::Instance(modify.instance.clone(), Some(Box::new(new)))])
+    }
+
+    pub(super) fn instance_run(&self, run: &InstanceRun, environment: &Environment) -> Result<Vec<Event>, ApiError> {
+        let id = &run.instance;
+        let old = self.instance(id)?;
+        if old.running == run.running && !run.again {
+            let message = format!("{id} {} already", if old.running { "runs" } else { "is stopped" });
+            return Err(INSTANCE_STATUS.error(message).object(id));
+        }
+        if run.again && !old.running {
+            return Err(INSTANCE_STATUS.error(format!("{id} does not run: start it")).object(id));
+        }
+        let mut new = old.clone();
+        new.running = run.running;
+        new.changed_s = environment.now_s;
+        if run.running {
+            new.started_s = environment.now_s;
+        }
+        let mut events = Vec::new();
+        for (eni_id, eni) in old.enis.keys().filter_map(|eni| self.enis.get_key_value(eni)) {
+            let port = if run.running { new.port_of(id, eni_id) } else { None };
+            if eni.port != port {
+                events.push(self.with_port(eni_id, eni, port)?);
+            }
+        }
+        events.push(Event::Instance(id.clone(), Some(Box::new(new))));
+        Ok(events)
+    }
+
+    fn with_port(&self, id: &EniId, eni: &Eni, port: Option<Port>) -> Result<Event, ApiError> {
+        if let Some(port) = &port {
+            self.check_port(id, port)?;
+        }
+        Ok(Event::Eni(id.clone(), Some(Box::new(Eni { port, ..eni.clone() }))))
+    }
+
+    pub(super) fn instance_delete(&self, delete: &InstanceDelete) -> Result<Vec<Event>, ApiError> {
+        let id = &delete.instance;
+        let instance = self.instance(id)?;
+        if instance.deletion_protection {
+            let message = format!("{id} is protected from deletion: switch that off first");
+            return Err(INSTANCE_PROTECTED.error(message).object(id));
+        }
+        if instance.running && !delete.force {
+            let message = format!("{id} runs: stop it first, or force the deletion");
+            return Err(INSTANCE_STATUS.error(message).object(id));
+        }
+        let mut events = Vec::new();
+        for (eni_id, eni) in instance.enis.keys().filter_map(|eni| self.enis.get_key_value(eni)) {
+            let is_primary = instance.primary() == Some(eni_id);
+            if is_primary || eni.delete_on_release {
+                self.refuse_routed(eni_id, eni)?;
+                events.push(Event::Eni(eni_id.clone(), None));
+            } else {
+                let free = Eni { instance: None, port: None, ..eni.clone() };
+                events.push(Event::Eni(eni_id.clone(), Some(Box::new(free))));
+            }
+        }
+        events.push(Event::Instance(id.clone(), None));
+        Ok(events)
+    }
+
+    pub(super) fn instance_attach(
+        &self,
+        attach: &InstanceAttach,
+        environment: &Environment,
+    ) -> Result<Vec<Event>, ApiError> {
+        let id = &attach.instance;
+        let old = self.instance(id)?;
+        let (eni_id, eni) = self.eni(&attach.eni)?;
+        if eni.instance.is_some() || eni.port.is_some() {
+            return Err(ENI_STATE.error(format!("{eni_id} is in use: detach it first")).object(eni_id));
+        }
+        let vpc = old.primary().and_then(|primary| self.enis.get(primary)).map(|primary| &primary.vpc);
+        if vpc.is_some_and(|vpc| *vpc != eni.vpc) {
+            let message = format!("{eni_id} is in {}, {id} in another VPC", eni.vpc);
+            return Err(ENI_VPC_MISMATCH.error(message).object(eni_id));
+        }
+        let number = (0..).find(|number| !old.enis.values().any(|taken| taken == number)).unwrap_or(0);
+        if old.enis.len() >= ENIS_PER_INSTANCE_MAX {
+            let message = format!("{id} has {} interfaces, as many as may be", old.enis.len());
+            return Err(INSTANCE_ENI_LIMIT.error(message).object(id));
+        }
+        let mut new = old.clone();
+        new.enis.insert(eni_id.clone(), number);
+        new.attached_s.insert(eni_id.clone(), environment.now_s);
+        let port = if new.running { new.port_of(id, &eni_id) } else { None };
+        let attached = Eni { instance: Some(id.clone()), ..eni.clone() };
+        Ok(vec![self.with_port(&eni_id, &attached, port)?, Event::Instance(id.clone(), Some(Box::new(new)))])
+    }
+
+    pub(super) fn instance_detach(
+        &self,
+        detach: &InstanceAttach,
+        _environment: &Environment,
+    ) -> Result<Vec<Event>, ApiError> {
+        let id = &detach.instance;
+        let old = self.instance(id)?;
+        let (eni_id, eni) = self.eni(&detach.eni)?;
+        if !old.enis.contains_key(&eni_id) {
+            let message = format!("{eni_id} does not belong to {id}");
+            return Err(ENI_STATE.error(message).object(eni_id));
+        }
+        if old.primary() == Some(&eni_id) {
+            let message = format!("{eni_id} is the primary interface of {id}, which stays with it");
+            return Err(INSTANCE_PRIMARY_ENI.error(message).object(eni_id));
+        }
+        let mut new = old.clone();
+        new.enis.remove(&eni_id);
+        new.attached_s.remove(&eni_id);
+        let free = Eni { instance: None, port: None, ..eni.clone() };
+        Ok(vec![Event::Eni(eni_id, Some(Box::new(free))), Event::Instance(id.clone(), Some(Box::new(new)))])
+    }
+
+    pub(super) fn instance_move(&self, change: &InstanceMove) -> Result<Vec<Event>, ApiError> {
+        let id = &change.instance;
+        let instance = self.instance(id)?;
+        if instance.running {
+            return Err(INSTANCE_STATUS.error(format!("{id} runs: stop it first")).object(id));
+        }
+        let Some((eni_id, old)) = instance.primary().and_then(|eni| self.enis.get_key_value(eni)) else {
+            return Err(INSTANCE_STATUS.error(format!("{id} has no primary interface")).object(id));
+        };
+        let (vswitch_id, vswitch) = self.vswitch(&change.vswitch)?;
+        let stays = vswitch_id == old.vswitch && change.primary_ip.as_deref() == Some(&old.primary.to_string());
+        let mut new = old.clone();
+        new.vpc = vswitch.vpc.clone();
+        if !stays {
+            self.refuse_routed(eni_id, old)?;
+            new.primary = self.primary_address(&vswitch_id, vswitch, change.primary_ip.as_deref())?;
+        }
+        if vswitch_id != old.vswitch {
+            new.secondary.clear();
+            new.ipv6.clear();
+            new.prefixes.clear();
+        }
+        new.vswitch = vswitch_id;
+        if !change.groups.is_empty() {
+            new.groups = self.group_set(&change.groups)?;
+        }
+        self.check_groups(Some((eni_id, old)), &new)?;
+        Ok(if new == *old { vec![] } else { vec![Event::Eni(eni_id.clone(), Some(Box::new(new)))] })
+    }
+}
+
+/// A name among hosts: 2 to 64 letters, digits, `-` and `.`; empty for none.
+fn host_name(text: &str) -> Result<String, ApiError> {
+    let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    let edges = !text.starts_with(['-', '.']) && !text.ends_with(['-', '.']) && !text.contains("..");
+    if text.is_empty() || (letters && edges && (2..=64).contains(&text.len())) {
+        return Ok(text.into());
+    }
+    let message = format!("{text:?} is no host name: 2 to 64 letters, digits, - and .");
+    Err(INSTANCE_HOST_NAME.error(message).field("host_name"))
+}

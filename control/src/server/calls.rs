@@ -1,0 +1,123 @@
+//! Calls through HTTP, made on the one model in the one order of all changes.
+
+use super::{Answered, Origin, Server, Work};
+use crate::api::{Call, Desk, Plan, check, completed, hash, plan, refusal};
+use crate::authority::Kept;
+use crate::environment::Environment;
+use crate::error::{ApiError, DRY_RUN, SERVICE_UNAVAILABLE, TOKEN_MISMATCH, TOKEN_PROCESSING};
+use crate::http::{Made, PendingCall, Reply};
+use crate::model::Token;
+use serde_json::Value;
+
+/// Calls that may wait for the server.
+pub(super) const CALLS_MAX: usize = 1024;
+
+/// Someone who waits for an answer.
+pub(super) struct Caller {
+    reply: Reply,
+    call: Call,
+    /// The client token of what is being done for it.
+    token: Option<String>,
+}
+
+/// What a call came to.
+pub(super) enum Performed {
+    /// It asked, or was made before.
+    Answer(Answered),
+    /// It changed something.
+    Kept(Box<Kept>, Answered),
+}
+
+impl Server {
+    /// Takes calls over: questions are answered at once, changes wait for their turn.
+    pub(super) fn take_calls(&mut self) {
+        for _ in 0..CALLS_MAX {
+            let Ok(PendingCall { call, reply }) = self.calls.try_recv() else { break };
+            let number = self.ticket();
+            let origin = Origin::Http(number);
+            let token = token_id(&call);
+            let is_repeated = token.is_some() && self.callers.values().any(|caller| caller.token == token);
+            self.callers.insert(number, Caller { reply, call: call.clone(), token: token.filter(|_| !is_repeated) });
+            if self.stopping {
+                self.refuse(origin, SERVICE_UNAVAILABLE.error("the control plane is stopping"));
+            } else if is_repeated {
+                let message = "The previous idempotent request(s) is still processing.";
+                self.refuse(origin, TOKEN_PROCESSING.error(message));
+            } else if call.action.is_question() {
+                let made = match self.perform(&call) {
+                    Ok(Performed::Answer(answer) | Performed::Kept(_, answer)) => Ok(Made { answer, pending: None }),
+                    Err(error) => Err(error),
+                };
+                self.answer_call(origin, made);
+            } else {
+                self.waiting.push_back((origin, Work::Call(Box::new(call))));
+            }
+        }
+        self.change_next();
+    }
+
+    /// Does what a call asks.
+    pub(super) fn perform(&mut self, call: &Call) -> Result<Performed, ApiError> {
+        let environment = Environment::real();
+        let settings = &self.settings;
+        let desk = Desk { model: self.authority.model(), call, settings, environment: &environment };
+        check(&desk)?;
+        let token = token_id(call).map(|id| (id, fingerprint(call)));
+        let known = token.as_ref().and_then(|(id, request)| Some((desk.model.tokens.get(id)?, request)));
+        if let Some((token, request)) = known.filter(|(token, _)| !token.is_over(environment.now_s)) {
+            return repeated(token, request).map(Performed::Answer).map_err(|error| refusal(call, error));
+        }
+        let dry_run = call.action.has_dry_run() && call.parameters.boolean("DryRun")?.unwrap_or(false);
+        let (command, answer_of) = match plan(&desk)? {
+            Plan::Answer(_) if dry_run => return Err(refusal(call, dry_run_passed())),
+            Plan::Answer(answer) => return Ok(Performed::Answer(completed(call.action, answer))),
+            Plan::Change(command, answer_of) => (command, answer_of),
+        };
+        if dry_run {
+            let tried = self.authority.could_change(&command, &environment);
+            return Err(refusal(call, tried.err().unwrap_or_else(dry_run_passed)));
+        }
+        let mut answer = Answered::new();
+        let kept = self.authority.change_and(&command, &environment, |next| {
+            let desk = Desk { model: next, call, settings, environment: &environment };
+            answer = completed(call.action, answer_of(&desk));
+            let Some((id, request)) = token else { return Vec::new() };
+            let text = Value::Object(answer.clone()).to_string();
+            next.keep_token(id, Token { request, answer: text, created_s: environment.now_s })
+        });
+        let kept = kept.map_err(|error| refusal(call, error))?;
+        Ok(Performed::Kept(Box::new(kept), answer))
+    }
+
+    /// Answers a call. One whose sender is gone needs no answer.
+    pub(super) fn answer_call(&mut self, origin: Origin, made: Result<Made, ApiError>) {
+        let Origin::Http(number) = origin else { return };
+        let Some(Caller { reply, call, .. }) = self.callers.remove(&number) else { return };
+        reply.send(made.map_err(|error| refusal(&call, error)));
+    }
+}
+
+fn dry_run_passed() -> ApiError {
+    DRY_RUN.error("Request validation has been passed with DryRun flag set.")
+}
+
+/// Under what a client token's answer is kept: tokens are told apart by account, action and region.
+fn token_id(call: &Call) -> Option<String> {
+    let token = call.parameters.text("ClientToken")?;
+    let region = call.parameters.text("RegionId").unwrap_or_default();
+    let product = call.action.product.name();
+    Some(hash(format!("{}\n{product}\n{}\n{region}\n{token}", call.account, call.action.name).as_bytes()))
+}
+
+fn fingerprint(call: &Call) -> String {
+    let pairs: Vec<(&str, &str)> = call.parameters.pairs().filter(|(_, value)| !value.is_empty()).collect();
+    hash(format!("{pairs:?}").as_bytes())
+}
+
+fn repeated(token: &Token, request: &str) -> Result<Answered, ApiError> {
+    if token.request != request {
+        let message = "Request uses a client token in a previous request but is not Identical to that request.";
+        return Err(TOKEN_MISMATCH.error(message).field("ClientToken"));
+    }
+    Ok(serde_json::from_str(&token.answer).unwrap_or_default())
+}

@@ -1,0 +1,355 @@
+//! The HTTP interface against a real server: refusals to the letter, and what changes show.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use control::api::{AccessKey, ApiSettings, Product};
+use control::api_client::{ApiClient, HttpAnswer};
+use control::conform::ApiRig;
+use control::model::{Model, Quotas};
+use serde_json::Value;
+
+struct Lab {
+    rig: ApiRig,
+    client: ApiClient,
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self::with(ApiSettings::default())
+    }
+
+    fn with(settings: ApiSettings) -> Self {
+        let rig = ApiRig::start(&Model::new(Quotas::default()), settings, Quotas::default()).unwrap();
+        let client = rig.client().unwrap();
+        Self { rig, client }
+    }
+
+    fn as_account(&self, settings_key: &AccessKey) -> ApiClient {
+        ApiClient::connect(self.rig.address, settings_key.clone()).unwrap()
+    }
+
+    fn send(&mut self, action: &str, parameters: &str) -> HttpAnswer {
+        send(&mut self.client, action, parameters)
+    }
+
+    #[track_caller]
+    fn ok(&mut self, action: &str, parameters: &str) -> Value {
+        let answer = self.send(action, parameters);
+        assert_eq!(answer.status, 200, "{action} {parameters}: {}", answer.body);
+        answer.json()
+    }
+
+    #[track_caller]
+    fn refused(&mut self, action: &str, parameters: &str, status: u16, code: &str) {
+        let answer = self.send(action, parameters);
+        let found = (answer.status, answer.code().unwrap_or_default());
+        assert_eq!(found, (status, code.to_owned()), "{action} {parameters}: {}", answer.body);
+    }
+
+    /// A VPC, a subnet, and groups by these types.
+    fn base(&mut self, kinds: &[&str]) -> (String, String, Vec<String>) {
+        let vpc = text(&self.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "VpcId");
+        let created = self.ok("vpc:CreateVSwitch", &format!("VpcId={vpc}&CidrBlock=10.0.0.0/16&ZoneId=cn-hangzhou-b"));
+        let vswitch = text(&created, "VSwitchId");
+        let mut groups = Vec::new();
+        for kind in kinds {
+            let created = self.ok("CreateSecurityGroup", &format!("VpcId={vpc}&SecurityGroupType={kind}"));
+            groups.push(text(&created, "SecurityGroupId"));
+        }
+        (vpc, vswitch, groups)
+    }
+
+    fn rules(&mut self, group: &str) -> Vec<Value> {
+        let shown = self.ok("DescribeSecurityGroupAttribute", &format!("SecurityGroupId={group}"));
+        shown["Permissions"]["Permission"].as_array().unwrap().clone()
+    }
+}
+
+fn send(client: &mut ApiClient, action: &str, parameters: &str) -> HttpAnswer {
+    let (product, action) = match action.strip_prefix("vpc:") {
+        Some(action) => (Product::Vpc, action),
+        None => (Product::Ecs, action),
+    };
+    let mut pairs = vec![("RegionId", "cn-hangzhou")];
+    for pair in parameters.split('&').filter(|pair| !pair.is_empty()) {
+        pairs.push(pair.split_once('=').unwrap());
+    }
+    if pairs.iter().filter(|(name, _)| *name == "RegionId").count() > 1 {
+        pairs.remove(0);
+    }
+    client.call(product, action, &pairs).unwrap()
+}
+
+fn text(value: &Value, name: &str) -> String {
+    value[name].as_str().unwrap_or_else(|| panic!("{name} in {value}")).to_owned()
+}
+
+#[test]
+fn rules_are_refused_to_the_letter() {
+    let mut lab = Lab::new();
+    let (vpc, _, groups) = lab.base(&["normal", "normal", "enterprise"]);
+    let (a, b, e) = (&groups[0], &groups[1], &groups[2]);
+    let other = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "VpcId");
+    let c = text(&lab.ok("CreateSecurityGroup", &format!("VpcId={other}")), "SecurityGroupId");
+    for (fields, status, code) in [
+        ("IpProtocol=TCP&PortRange=22/22", 400, "MissingParameter.Source"),
+        ("IpProtocol=TCP&PortRange=-1/-1&SourceCidrIp=0.0.0.0/0", 400, "InvalidParam.PortRange"),
+        ("IpProtocol=TCP&SourceCidrIp=0.0.0.0/0", 400, "InvalidPortRange.Malformed"),
+        (
+            "IpProtocol=TCP&PortRange=22/22&SourceCidrIp=10.0.0.0/8&DestCidrIp=10.0.0.0/8",
+            400,
+            "InvalidParamter.Conflict",
+        ),
+        ("IpProtocol=ALL&SourceCidrIp=10.0.0.0/33", 400, "InvalidParam.SourceCidrIp"),
+        ("IpProtocol=ALL&SourceCidrIp=::/0", 400, "InvalidParam.SourceCidrIp"),
+        ("IpProtocol=ALL&Ipv6SourceCidrIp=10.0.0.0/8", 400, "InvalidParam.Ipv6SourceCidrIp"),
+        ("IpProtocol=ALL&SourcePrefixListId=pl-none", 404, "InvalidPrefixListId.NotFound"),
+        ("IpProtocol=TCP&PortRangeListId=prl-none&SourceCidrIp=10.0.0.0/8", 400, "InvalidPortRangeListId.NotFound"),
+        ("IpProtocol=ALL&SourceCidrIp=10.0.0.0/8&NicType=radio", 400, "InvalidNicType.ValueNotSupported"),
+        ("IpProtocol=ALL&SourceCidrIp=10.0.0.0/8&Priority=0", 400, "InvalidPriority.ValueNotSupported"),
+        ("IpProtocol=bad&Policy=bad&Priority=x", 400, "InvalidIpProtocol.ValueNotSupported"),
+        ("IpProtocol=ALL&Policy=bad&Priority=x", 400, "InvalidPolicy.Malformed"),
+        ("IpProtocol=ALL&Priority=x", 400, "InvalidPriority.Malformed"),
+        (&format!("IpProtocol=ALL&SourceGroupId={c}"), 400, "InvalidSourceGroupId.Mismatch"),
+        (&format!("IpProtocol=ALL&SourceGroupId={b}&SourceGroupOwnerId=7"), 404, "InvalidSourceGroupId.NotFound"),
+    ] {
+        lab.refused("AuthorizeSecurityGroup", &format!("SecurityGroupId={a}&{fields}"), status, code);
+        let listed: Vec<String> = fields.split('&').map(|field| format!("Permissions.1.{field}")).collect();
+        let listed = format!("SecurityGroupId={a}&{}", listed.join("&"));
+        lab.refused("AuthorizeSecurityGroup", &listed, status, code);
+    }
+    let advanced = format!("SecurityGroupId={e}&IpProtocol=ALL&SourceGroupId={b}");
+    lab.refused("AuthorizeSecurityGroup", &advanced, 400, "InvalidGroupParameter.OperationDenied");
+    let mixed =
+        format!("SecurityGroupId={a}&IpProtocol=ALL&Permissions.1.IpProtocol=ALL&Permissions.1.SourceCidrIp=::1");
+    lab.refused("AuthorizeSecurityGroup", &mixed, 400, "InvalidParam.Permissions");
+    let many: Vec<String> = (1..=101)
+        .map(|place| format!("Permissions.{place}.IpProtocol=ALL&Permissions.{place}.SourceCidrIp=10.0.0.{place}"))
+        .collect();
+    let many = format!("SecurityGroupId={a}&{}", many.join("&"));
+    lab.refused("AuthorizeSecurityGroup", &many, 400, "InvalidParam.Permissions");
+    assert!(lab.rules(a).is_empty());
+    let _ = vpc;
+}
+
+#[test]
+fn rules_are_made_shown_changed_and_revoked() {
+    let mut lab = Lab::new();
+    let (_, _, groups) = lab.base(&["normal", "normal"]);
+    let (a, b) = (&groups[0], &groups[1]);
+    lab.ok(
+        "AuthorizeSecurityGroup",
+        &format!(
+            "SecurityGroupId={a}&Permissions.1.IpProtocol=tcp&Permissions.1.PortRange=22/22&\
+             Permissions.1.SourceCidrIp=10.159.6.18/12&Permissions.1.Policy=DROP&Permissions.1.Priority=7&\
+             Permissions.3.IpProtocol=icmpv6&Permissions.3.Ipv6SourceCidrIp=2408:180:0000::1&\
+             Permissions.5.IpProtocol=17&Permissions.5.PortRange=53/53&Permissions.5.SourceGroupId={b}"
+        ),
+    );
+    let rules = lab.rules(a);
+    assert_eq!(rules.len(), 3);
+    let first = rules.iter().find(|rule| rule["Priority"] == "7").unwrap();
+    assert_eq!(first["SourceCidrIp"], "10.159.6.18/12");
+    assert_eq!((&first["Policy"], &first["IpProtocol"]), (&"Drop".into(), &"TCP".into()));
+    assert_eq!((&first["NicType"], &first["Direction"]), (&"intranet".into(), &"ingress".into()));
+    assert_eq!(first["DestCidrIp"], "");
+    assert!(rules.iter().any(|rule| rule["IpProtocol"] == "UDP" && rule["SourceGroupId"] == b.as_str()));
+    let references = lab.ok("DescribeSecurityGroupReferences", &format!("SecurityGroupId.1={b}"));
+    let reference = &references["SecurityGroupReferences"]["SecurityGroupReference"][0];
+    assert_eq!(reference["ReferencingSecurityGroups"]["ReferencingSecurityGroup"][0]["SecurityGroupId"], a.as_str());
+
+    let id = text(first, "SecurityGroupRuleId");
+    let modify = |fields: &str| format!("SecurityGroupId={a}&SecurityGroupRuleId={id}&{fields}");
+    let action = "ModifySecurityGroupRule";
+    lab.refused(action, &modify(&format!("SourceGroupId={b}")), 400, "InvalidOperation.ModifySgRuleEntityType");
+    lab.refused(action, &modify("NicType=internet"), 400, "InvalidOperation.ModifyNicType");
+    lab.refused(action, &modify("IpProtocol=icmp"), 400, "InvalidParam.ProtocolAndPortRangeMismatch");
+    lab.refused(action, &modify(&format!("DestGroupId={b}")), 400, "InvalidSourceOrDestGroupId.DirectionMissmatch");
+    lab.refused("ModifySecurityGroupEgressRule", &modify("Priority=8"), 404, "InvalidSecurityGroupRuleId.NotFound");
+    lab.ok(action, &modify("PortRange=80/81&Description=web"));
+    let flat = format!("SecurityGroupId={a}&IpProtocol=tcp&PortRange=80/81&SourceCidrIp=10.144.0.0/12&Priority=7");
+    lab.refused(action, &format!("{flat}&Description=x"), 404, "SecurityGroupRule.NotFound");
+    lab.ok(action, &format!("{flat}&Policy=drop&Description=renamed"));
+    assert!(lab.rules(a).iter().any(|rule| rule["Description"] == "renamed" && rule["PortRange"] == "80/81"));
+
+    let action = "RevokeSecurityGroup";
+    let twice = format!("SecurityGroupId={a}&SecurityGroupRuleId.1={id}&SecurityGroupRuleId.2={id}");
+    lab.refused(action, &twice, 400, "InvalidParam.SecurityGroupRuleIdRepeated");
+    let unknown = format!("SecurityGroupId={a}&SecurityGroupRuleId.1=sgr-none");
+    lab.refused(action, &unknown, 400, "InvalidParam.SecurityGroupRuleId");
+    lab.refused(action, &flat, 400, "InvalidSecurityGroupRule.RuleNotExist");
+    lab.ok(action, &format!("SecurityGroupId={a}&SecurityGroupRuleId.1={id}"));
+    assert_eq!(lab.rules(a).len(), 2);
+    lab.refused("DeleteSecurityGroup", &format!("SecurityGroupId={b}"), 403, "DependencyViolation");
+}
+
+#[test]
+fn groups_are_listed_in_pages_both_ways() {
+    let mut lab = Lab::new();
+    let (vpc, _, mut groups) = lab.base(&["normal"; 13]);
+    groups.sort();
+    groups.reverse();
+    let ids = |shown: &Value| -> Vec<String> {
+        let list = shown["SecurityGroups"]["SecurityGroup"].as_array().unwrap();
+        list.iter().map(|group| text(group, "SecurityGroupId")).collect()
+    };
+    let all = lab.ok("DescribeSecurityGroups", &format!("VpcId={vpc}&PageSize=50"));
+    assert_eq!(ids(&all), groups);
+    assert_eq!((&all["TotalCount"], &all["PageNumber"]), (&13.into(), &1.into()));
+    let first = lab.ok("DescribeSecurityGroups", "MaxResults=10");
+    assert!(first.get("TotalCount").is_none());
+    let second = lab.ok("DescribeSecurityGroups", &format!("NextToken={}", text(&first, "NextToken")));
+    assert_eq!([ids(&first), ids(&second)].concat(), groups);
+    assert_eq!(second["NextToken"], "");
+    let page = lab.ok("DescribeSecurityGroups", "PageNumber=2&PageSize=10");
+    assert_eq!(ids(&page), groups[10..]);
+    lab.refused("DescribeSecurityGroups", "NextToken=x", 400, "InValidParameter.NextToken");
+    lab.refused("DescribeSecurityGroups", "MaxResults=101", 400, "InvalidParameter");
+    lab.refused("DescribeSecurityGroups", "SecurityGroupIds=[", 400, "InvalidSecurityGroupId.Malformed");
+    let named = lab.ok("DescribeSecurityGroups", &format!("SecurityGroupIds=[\"{}\",\"sg-none\"]", groups[3]));
+    assert_eq!(ids(&named), [groups[3].clone()]);
+    assert_eq!(ids(&lab.ok("DescribeSecurityGroups", "SecurityGroupId=sg-none")), Vec::<String>::new());
+}
+
+#[test]
+fn tokens_and_dry_runs_do_nothing_twice() {
+    let mut lab = Lab::new();
+    let (vpc, _, _) = lab.base(&[]);
+    let once = format!("VpcId={vpc}&ClientToken=tok-1&SecurityGroupName=web");
+    let first = text(&lab.ok("CreateSecurityGroup", &once), "SecurityGroupId");
+    assert_eq!(text(&lab.ok("CreateSecurityGroup", &once), "SecurityGroupId"), first);
+    lab.refused("CreateSecurityGroup", &once.replace("web", "db"), 400, "IdempotentParameterMismatch");
+    let long = format!("VpcId={vpc}&ClientToken={}", "t".repeat(65));
+    lab.refused("CreateSecurityGroup", &long, 400, "InvalidClientToken.ValueNotSupported");
+    lab.refused("vpc:DeleteVpc", &format!("VpcId={vpc}&DryRun=true"), 400, "DependencyViolation.VSwitch");
+    lab.ok("DeleteSecurityGroup", &format!("SecurityGroupId={first}"));
+    let vswitches = lab.ok("vpc:DescribeVSwitches", &format!("VpcId={vpc}"));
+    let vswitch = text(&vswitches["VSwitches"]["VSwitch"][0], "VSwitchId");
+    lab.refused("vpc:DeleteVSwitch", &format!("VSwitchId={vswitch}&DryRun=True"), 400, "DryRunOperation");
+    lab.ok("vpc:DeleteVSwitch", &format!("VSwitchId={vswitch}"));
+    lab.ok("vpc:DeleteVpc", &format!("VpcId={vpc}"));
+    assert_eq!(lab.ok("vpc:DescribeVpcs", "")["TotalCount"], 0);
+}
+
+#[test]
+fn instances_live_with_their_interfaces() {
+    let mut lab = Lab::new();
+    let (vpc, vswitch, groups) = lab.base(&["normal", "normal", "enterprise"]);
+    let (a, b, e) = (&groups[0], &groups[1], &groups[2]);
+    let run = format!("VSwitchId={vswitch}&InstanceType=ecs.g7.large&InstanceName=web&Tag.1.Key=k&Tag.1.Value=v");
+    let both = format!("{run}&SecurityGroupId={a}&SecurityGroupIds.1={b}");
+    lab.refused("RunInstances", &both, 400, "InvalidParameter");
+    lab.refused("RunInstances", "InstanceType=ecs.g7.large", 400, "MissingParameter");
+    let outside = format!("{run}&SecurityGroupId={a}&PrivateIpAddress=192.168.0.1");
+    lab.refused("RunInstances", &outside, 400, "InvalidPrivateIpAddress");
+    lab.refused("RunInstances", &format!("{run}&Amount=101"), 403, "InvalidParam.Amount");
+    let made = lab.ok("RunInstances", &format!("{run}&SecurityGroupId={a}&Amount=2&PrivateIpAddress=10.0.0.10"));
+    let ids = made["InstanceIdSets"]["InstanceIdSet"].as_array().unwrap().clone();
+    assert_eq!(ids.len(), 2);
+    let id = ids[0].as_str().unwrap();
+    let shown = lab.ok("DescribeInstances", &format!("InstanceIds=[\"{id}\"]"));
+    let instance = shown["Instances"]["Instance"][0].clone();
+    assert_eq!((&instance["Status"], &instance["InstanceName"]), (&"Running".into(), &"web".into()));
+    assert_eq!(instance["VpcAttributes"]["PrivateIpAddress"]["IpAddress"][0], "10.0.0.10");
+    assert_eq!(instance["Tags"]["Tag"][0]["TagKey"], "k");
+    let primary = text(&instance["NetworkInterfaces"]["NetworkInterface"][0], "NetworkInterfaceId");
+
+    let groups_of = |ids: &[&String]| {
+        let pairs: Vec<String> =
+            ids.iter().enumerate().map(|(place, id)| format!("SecurityGroupIds.{}={id}", place + 1)).collect();
+        format!("InstanceId={id}&{}", pairs.join("&"))
+    };
+    let action = "ModifyInstanceAttribute";
+    lab.refused(action, &groups_of(&[a, e]), 403, "EnterpriseGroupLimited.MutliGroupType");
+    lab.refused(action, &groups_of(&[a, a]), 404, "InvalidParameter.SecurityGroupIdRepeated");
+    lab.ok(action, &groups_of(&[e]));
+    lab.ok(action, &groups_of(&[a]));
+    let replace = format!("NetworkInterfaceId={primary}&SecurityGroupId.1={b}");
+    let fixed = "InvalidOperation.PrimaryEniOnlySupportModifyNameAndDesc";
+    lab.refused("ModifyNetworkInterfaceAttribute", &replace, 404, fixed);
+    lab.ok("JoinSecurityGroup", &format!("SecurityGroupId={b}&InstanceId={id}"));
+    let again = format!("SecurityGroupId={b}&InstanceId={id}");
+    lab.refused("JoinSecurityGroup", &again, 403, "InvalidInstanceId.AlreadyExists");
+    lab.ok("LeaveSecurityGroup", &again);
+    let last = format!("SecurityGroupId={a}&InstanceId={id}");
+    lab.refused("LeaveSecurityGroup", &last, 403, "InstanceLastSecurityGroup");
+
+    let created = lab.ok("CreateNetworkInterface", &format!("VSwitchId={vswitch}&SecurityGroupId={b}"));
+    assert_eq!((&created["Status"], &created["Type"]), (&"Available".into(), &"Secondary".into()));
+    let eni = text(&created, "NetworkInterfaceId");
+    let pair = format!("NetworkInterfaceId={eni}&InstanceId={id}");
+    lab.ok("AttachNetworkInterface", &pair);
+    lab.refused("AttachNetworkInterface", &pair, 400, "InvalidOperation.InvalidEniState");
+    let named = format!("NetworkInterfaceId={eni}");
+    lab.refused("DeleteNetworkInterface", &named, 400, "InvalidOperation.InvalidEniState");
+    let assigned = lab.ok("AssignPrivateIpAddresses", &format!("{named}&SecondaryPrivateIpAddressCount=2"));
+    let set = &assigned["AssignedPrivateIpAddressesSet"]["PrivateIpSet"]["PrivateIpAddress"];
+    assert_eq!(set.as_array().unwrap().len(), 2);
+    lab.ok("DetachNetworkInterface", &pair);
+    let fixed = format!("NetworkInterfaceId={primary}&InstanceId={id}");
+    lab.refused("DetachNetworkInterface", &fixed, 400, "InvalidOperation.DetachPrimaryEniNotAllowed");
+    lab.ok("DeleteNetworkInterface", &named);
+    let named = format!("InstanceId={id}");
+    lab.refused("StartInstance", &named, 403, "IncorrectInstanceStatus");
+    lab.refused("DeleteInstance", &named, 403, "IncorrectInstanceStatus");
+    lab.ok("StopInstance", &named);
+    lab.refused("RebootInstance", &named, 403, "IncorrectInstanceStatus");
+    lab.ok("DeleteInstance", &named);
+    let other = ids[1].as_str().unwrap();
+    lab.ok("DeleteInstances", &format!("InstanceId.1={other}&Force=true"));
+    assert_eq!(lab.ok("DescribeNetworkInterfaces", "")["TotalCount"], 0);
+    lab.refused("DescribeInstanceAttribute", &named, 404, "InvalidInstanceId.NotFound");
+    let _ = vpc;
+}
+
+#[test]
+fn accounts_see_their_own_and_what_is_shared() {
+    let key = |id: &str, account: &str| AccessKey {
+        id: id.into(),
+        secret: format!("secret-{id}"),
+        account: account.into(),
+        security_token: None,
+    };
+    let keys = [key("one", "1"), key("two", "2")];
+    let mut lab = Lab::with(ApiSettings { access_keys: keys.to_vec(), ..ApiSettings::default() });
+    let (vpc, _, groups) = lab.base(&["normal"]);
+    let mut other = lab.as_account(&keys[1]);
+    let shown = send(&mut other, "DescribeSecurityGroups", "").json();
+    assert_eq!(shown["TotalCount"], 0);
+    let named = format!("SecurityGroupId={}", groups[0]);
+    let answer = send(&mut other, "DescribeSecurityGroupAttribute", &named);
+    assert_eq!(answer.code().as_deref(), Some("InvalidSecurityGroupId.NotFound"));
+    let own = send(&mut other, "CreateSecurityGroup", &format!("VpcId={vpc}"));
+    assert_eq!(own.code().as_deref(), Some("InvalidVpcId.NotFound"));
+    // A region is a place of its own too.
+    let shown = lab.ok("DescribeSecurityGroups", "RegionId=cn-beijing");
+    assert_eq!(shown["TotalCount"], 0);
+    lab.refused("DescribeSecurityGroups", "RegionId=mars", 404, "InvalidRegionId.NotFound");
+}
+
+#[test]
+fn tags_and_resource_groups_are_kept() {
+    let mut lab = Lab::new();
+    let (vpc, _, groups) = lab.base(&["normal"]);
+    let group = &groups[0];
+    let of = |more: &str| format!("ResourceType=securitygroup&ResourceId.1={group}&{more}");
+    lab.ok("TagResources", &of("Tag.1.Key=a&Tag.1.Value=1&Tag.2.Key=b&Tag.2.Value="));
+    lab.refused("TagResources", &of("Tag.1.Key=acs:x&Tag.1.Value=1"), 400, "InvalidTagKey.Malformed");
+    lab.refused("TagResources", &of("Tag.1.Key=a&Tag.1.Value=1&Tag.2.Key=a&Tag.2.Value=2"), 400, "Duplicate.TagKey");
+    lab.refused("TagResources", &of(""), 404, "MissingParameter.Tags");
+    let none = "ResourceType=securitygroup&ResourceId.1=sg-none&Tag.1.Key=a&Tag.1.Value=1";
+    lab.refused("TagResources", none, 404, "InvalidResourceId.NotFound");
+    let shown = lab.ok("ListTagResources", &of(""));
+    assert_eq!(shown["TagResources"]["TagResource"].as_array().unwrap().len(), 2);
+    assert_eq!(lab.ok("DescribeSecurityGroups", "Tag.1.Key=a&Tag.1.Value=1")["TotalCount"], 1);
+    assert_eq!(lab.ok("DescribeSecurityGroups", "Tag.1.Key=a&Tag.1.Value=2")["TotalCount"], 0);
+    lab.ok("UntagResources", &of("TagKey.1=a"));
+    let shown = lab.ok("DescribeTags", "ResourceType=securitygroup");
+    assert_eq!((&shown["TotalCount"], &shown["Tags"]["Tag"][0]["TagKey"]), (&1.into(), &"b".into()));
+    let join = format!("ResourceType=securitygroup&ResourceId={group}&ResourceGroupId=rg-1");
+    lab.ok("JoinResourceGroup", &join);
+    lab.refused("JoinResourceGroup", &join, 403, "InvalidResourceGroup.Duplicate");
+    assert_eq!(lab.ok("DescribeSecurityGroups", "ResourceGroupId=rg-1")["TotalCount"], 1);
+    lab.ok("vpc:TagResources", &format!("ResourceType=VPC&ResourceId.1={vpc}&Tag.1.Key=a&Tag.1.Value=1"));
+    assert_eq!(lab.ok("vpc:DescribeVpcs", "Tag.1.Key=a")["Vpcs"]["Vpc"][0]["Tags"]["Tag"][0]["Key"], "a");
+}

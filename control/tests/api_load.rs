@@ -1,0 +1,202 @@
+//! Many clients at once, broken clients, and whatever bytes: the HTTP interface keeps its order and its temper.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use control::api::{AccessKey, ApiSettings, FIRST_ACCOUNT, Format, Parameters, Product, read_pairs};
+use control::api_client::ApiClient;
+use control::conform::ApiRig;
+use control::model::{Model, Quotas};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const CLIENTS: usize = 50;
+const ROUNDS: usize = 8;
+
+fn rig() -> ApiRig {
+    ApiRig::start(&Model::new(Quotas::default()), ApiSettings::default(), Quotas::default()).unwrap()
+}
+
+fn call(client: &mut ApiClient, product: Product, action: &str, parameters: &[(&str, &str)]) -> Value {
+    let mut all = vec![("RegionId", "cn-hangzhou")];
+    all.extend(parameters);
+    let answer = client.call(product, action, &all).unwrap();
+    assert_eq!(answer.status, 200, "{action}: {}", answer.body);
+    answer.json()
+}
+
+#[test]
+fn fifty_clients_at_once_leave_what_a_serial_order_would() {
+    let rig = rig();
+    let mut client = rig.client().unwrap();
+    let vpc = call(&mut client, Product::Vpc, "CreateVpc", &[("CidrBlock", "10.0.0.0/8")])["VpcId"].clone();
+    let vpc = vpc.as_str().unwrap();
+    let shared = call(&mut client, Product::Ecs, "CreateSecurityGroup", &[("VpcId", vpc)])["SecurityGroupId"].clone();
+    let shared = shared.as_str().unwrap();
+    let started = Instant::now();
+    let mut times: Vec<Duration> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let mut client = rig.client().unwrap();
+                scope.spawn(move || one_client(&mut client, vpc, shared, number))
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    let elapsed = started.elapsed();
+    times.sort();
+    let p99 = times[times.len() * 99 / 100];
+    println!("{} calls in {elapsed:?}: {:.0}/s, p99 {p99:?}", times.len(), times.len() as f64 / elapsed.as_secs_f64());
+    // Each client leaves one rule in the shared group and nothing else.
+    let shown = call(&mut client, Product::Ecs, "DescribeSecurityGroupAttribute", &[("SecurityGroupId", shared)]);
+    assert_eq!(shown["Permissions"]["Permission"].as_array().unwrap().len(), CLIENTS);
+    let groups = call(&mut client, Product::Ecs, "DescribeSecurityGroups", &[("VpcId", vpc)]);
+    assert_eq!(groups["TotalCount"], 1);
+}
+
+fn one_client(client: &mut ApiClient, vpc: &str, shared: &str, number: usize) -> Vec<Duration> {
+    let mut times = Vec::new();
+    let mut timed = |client: &mut ApiClient, action: &str, parameters: &[(&str, &str)]| {
+        let started = Instant::now();
+        let answer = call(client, Product::Ecs, action, parameters);
+        times.push(started.elapsed());
+        answer
+    };
+    let created = timed(client, "CreateSecurityGroup", &[("VpcId", vpc)]);
+    let group = created["SecurityGroupId"].as_str().unwrap();
+    let cidr = format!("10.{number}.0.0/16");
+    let rule = [("IpProtocol", "tcp"), ("PortRange", "80/80"), ("SourceCidrIp", cidr.as_str())];
+    let of = |group| [[("SecurityGroupId", group)].as_slice(), &rule].concat();
+    for _ in 0..ROUNDS {
+        timed(client, "AuthorizeSecurityGroup", &of(group));
+        timed(client, "AuthorizeSecurityGroup", &of(shared));
+        timed(client, "RevokeSecurityGroup", &of(group));
+    }
+    timed(client, "DescribeSecurityGroups", &[("SecurityGroupId", group)]);
+    timed(client, "DeleteSecurityGroup", &[("SecurityGroupId", group)]);
+    times
+}
+
+#[test]
+fn slow_and_broken_clients_cost_the_others_nothing() {
+    let rig = rig();
+    let mut silent = Vec::new();
+    for text in ["", "POST", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc", "GET /?Action=Describe"] {
+        for _ in 0..50 {
+            let mut stream = TcpStream::connect(rig.address).unwrap();
+            stream.write_all(text.as_bytes()).unwrap();
+            silent.push(stream);
+        }
+    }
+    let mut client = rig.client().unwrap();
+    let started = Instant::now();
+    call(&mut client, Product::Ecs, "DescribeRegions", &[]);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn strange_requests_are_refused_with_an_answer() {
+    let rig = rig();
+    let large = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", 64 << 20);
+    let long = format!("GET /?{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(300 << 10));
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+        ("DELETE / HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+        ("GET /x HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+        ("GET /?Action=DescribeRegions&Version=2014-05-26 HTTP/1.1\r\nHost: x\r\n\r\n", "400"),
+        ("GET /?Action=DescribeRegions&Version=1 HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+        ("GET /?a=%ff HTTP/1.1\r\nHost: x\r\n\r\n", "400"),
+        (
+            "GET /?Version=2014-05-26&Action=DescribeRegions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\r\n",
+            "400",
+        ),
+        ("nonsense\r\n\r\n", "400"),
+        (&large, "413"),
+        (&long, "4"),
+    ] {
+        let mut stream = TcpStream::connect(rig.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // A server that has heard enough may close before it has heard all.
+        let _ = stream.write_all(request.as_bytes());
+        let mut answer = [0; 512];
+        let count = stream.read(&mut answer).unwrap_or(0);
+        let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
+        let begin: String = request.chars().take(60).collect();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{begin:?}: {answer}");
+    }
+}
+
+#[test]
+fn unsigned_requests_are_only_for_those_who_ask_for_them() {
+    let settings = ApiSettings { unsigned: true, ..ApiSettings::default() };
+    let rig = ApiRig::start(&Model::new(Quotas::default()), settings.clone(), Quotas::default()).unwrap();
+    let mut client = rig.client().unwrap();
+    let request = "GET /?Action=DescribeRegions&Version=2014-05-26&Format=JSON HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(client.exchange(request.as_bytes()).unwrap().status, 200);
+    let wrong = AccessKey { secret: "wrong".into(), ..rig.key.clone() };
+    let mut stranger = ApiClient::connect(rig.address, wrong).unwrap();
+    let answer = stranger.call(Product::Ecs, "DescribeRegions", &[]).unwrap();
+    assert_eq!(answer.code().as_deref(), Some("SignatureDoesNotMatch"));
+    assert_eq!(rig.key.account, FIRST_ACCOUNT);
+    let open = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    assert!(control::http::Endpoint::new(open, settings).is_err());
+}
+
+fn tree() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".*".prop_map(Value::from)
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[A-Z][A-Za-z0-9]{0,8}", inner, 0..4).prop_map(|members| json!(members)),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_parameters_or_a_refusal(text in ".*", name in "[A-Za-z.0-9]{0,12}") {
+        if let Ok(parameters) = read_pairs(&text).and_then(Parameters::new) {
+            let _ = (parameters.list(&name), parameters.objects(&name), parameters.object(&name));
+            let _ = (parameters.integer(&name), parameters.boolean(&name), parameters.json_list(&name));
+        }
+    }
+
+    #[test]
+    fn lists_come_back_in_order(entries in prop::collection::btree_map(1_u32..5000, "[a-z]{1,6}", 0..40)) {
+        let text: Vec<String> = entries.iter().rev().map(|(place, value)| format!("L.{place}={value}")).collect();
+        let parameters = Parameters::new(read_pairs(&text.join("&")).unwrap()).unwrap();
+        prop_assert_eq!(parameters.list("L").unwrap(), entries.into_values().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_written_can_be_read(tree in tree()) {
+        let json = Format::Json.write("Root", &tree);
+        prop_assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), tree.clone());
+        let xml = Format::Xml.write("Root", &tree);
+        let mut reader = quick_xml::Reader::from_str(&xml);
+        let mut depth = 0_i32;
+        loop {
+            match reader.read_event() {
+                Ok(quick_xml::events::Event::Eof) => break,
+                Ok(quick_xml::events::Event::Start(_)) => depth += 1,
+                Ok(quick_xml::events::Event::End(_)) => depth -= 1,
+                Ok(_) => {}
+                Err(error) => prop_assert!(false, "{error}: {xml}"),
+            }
+        }
+        prop_assert_eq!(depth, 0);
+    }
+
+    #[test]
+    fn any_authorization_is_judged(value in ".*", parts in "[ -~]{0,60}") {
+        let _ = control::api::Authorization::read(&value);
+        let _ = control::api::Authorization::read(&format!("ACS3-HMAC-SHA256 {parts}"));
+    }
+}

@@ -1,0 +1,186 @@
+//! What the door lets pass and the switch cannot bring to its guest: counted at the ENI where it ends, and nowhere else.
+
+use super::*;
+use harness::world::SECRET;
+use std::collections::BTreeMap;
+use vswitch::port::PortFactory;
+use vswitch::port::memory::{MemoryGuest, MemoryHub};
+use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
+use vswitch::worker::Worker;
+use vswitch_core::ids::EniId;
+use vswitch_core::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, HANDOFF_PACKETS, MTU_BYTES_MAX};
+use vswitch_core::protocol::EniStats;
+use vswitch_core::time::Time;
+
+/// A switch with memory ports, turned by hand.
+struct Lab {
+    switch: Switch,
+    workers: Vec<Worker>,
+    hub: MemoryHub,
+    now: Time,
+}
+
+impl Lab {
+    fn new(workers: usize, frames_max: usize) -> Self {
+        let hub = MemoryHub::new(frames_max, false);
+        let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
+        let config = SwitchConfig { workers, flows_max_per_worker: 64, secret: SECRET, ports };
+        let (switch, workers) = assemble(config, Vec::new(), None);
+        let mut lab = Self { switch, workers, hub, now: Time::from_ns(1_000_000_000) };
+        lab.apply(pair());
+        lab
+    }
+
+    fn apply(&mut self, desired: Desired) {
+        let generation = self.switch.generation() + 1;
+        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
+        self.switch.apply(desired, generation, &mut pacer).expect("a valid state");
+        self.now = pacer.now;
+    }
+
+    fn guest(&self, id: &str) -> MemoryGuest {
+        self.hub.guest(&id.into())
+    }
+
+    fn turn(&mut self, times: usize) {
+        for _ in 0..times {
+            self.workers.iter_mut().for_each(|worker| {
+                let _ = worker.turn(self.now);
+            });
+        }
+    }
+
+    fn stats(&mut self) -> BTreeMap<EniId, EniStats> {
+        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
+        self.switch.eni_stats(None, &mut pacer).into_iter().map(|stats| (stats.eni.clone(), stats)).collect()
+    }
+
+    /// Sends `count` frames of `frame_bytes` each from the client to the web server and says what all counters must
+    /// be then: both judgements let them pass, but `dropped` of them end at `end`.
+    fn assert_counted(&mut self, (count, frame_bytes): (u64, usize), end: End, (dropped, reason): (u64, DropReason)) {
+        let stats = self.stats();
+        let arrived = count - if matches!(end, End::BeforeIngress) { dropped } else { 0 };
+        for (id, passed) in [("eni-client", count), ("eni-web", 0)] {
+            let egress = &stats[&id.into()].egress;
+            assert_eq!((egress.packets, egress.bytes), (passed, passed * frame_bytes as u64), "{id} egress");
+        }
+        for (id, passed) in [("eni-client", 0), ("eni-web", arrived)] {
+            let ingress = &stats[&id.into()].ingress;
+            assert_eq!((ingress.packets, ingress.bytes), (passed, passed * frame_bytes as u64), "{id} ingress");
+        }
+        let (at, direction) = match end {
+            End::BeforeIngress => ("eni-client", Direction::Egress),
+            End::AtPort => ("eni-web", Direction::Ingress),
+        };
+        for (id, stats) in &stats {
+            for (seat, counters) in [(Direction::Egress, &stats.egress), (Direction::Ingress, &stats.ingress)] {
+                let is_here = dropped > 0 && (id.as_str(), seat) == (at, direction);
+                let expected = is_here.then(|| (reason.name().to_owned(), dropped));
+                assert_eq!(counters.drops, expected.into_iter().collect(), "{id} {seat}");
+                assert_eq!(counters.answered, 0);
+            }
+        }
+    }
+}
+
+enum End {
+    BeforeIngress,
+    AtPort,
+}
+
+fn pair() -> Desired {
+    Desired::default()
+        .vpc("vpc-1")
+        .vswitch("vsw-1", "vpc-1", "10.0.0.0/24", "fd00:0:0:1::/64")
+        .open_group("sg-open", "vpc-1", &[])
+        .eni("eni-client", "vsw-1", &[CLIENT], &["sg-open"])
+        .eni("eni-web", "vsw-1", &[WEB], &["sg-open"])
+}
+
+/// A UDP packet from the client to the web server, whose frame has this length.
+fn frame(frame_bytes: usize) -> Vec<u8> {
+    let desired = pair();
+    let transport_bytes = frame_bytes - ETHERNET_HEADER_BYTES - 20;
+    let mut packet = Ip::new(CLIENT, WEB).udp(1000, 2000);
+    packet.payload.resize(transport_bytes, 0);
+    packet.payload[4..6].copy_from_slice(&(transport_bytes as u16).to_be_bytes());
+    packet.frame(desired.enis[&EniId::from("eni-client")].mac, desired.vpcs[&"vpc-1".into()].gateway_mac)
+}
+
+#[test]
+fn a_port_that_is_not_there_or_has_failed_is_down() {
+    for workers in [1, 2] {
+        let mut lab = Lab::new(workers, 256);
+        let mut detached = pair();
+        detached.enis.get_mut(&EniId::from("eni-web")).expect("it is there").port = None;
+        lab.apply(detached);
+        (0..3).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
+        lab.turn(3);
+        lab.assert_counted((3, 100), End::AtPort, (3, DropReason::PortDown));
+
+        let mut lab = Lab::new(workers, 256);
+        lab.guest("eni-web").cut(true);
+        (0..5).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
+        lab.turn(3);
+        lab.assert_counted((5, 100), End::AtPort, (5, DropReason::PortDown));
+        assert_eq!(lab.guest("eni-web").waiting(), 0);
+    }
+}
+
+#[test]
+fn a_port_whose_guest_does_not_collect_is_full() {
+    for workers in [1, 2] {
+        let mut lab = Lab::new(workers, 8);
+        for _ in 0..3 {
+            (0..6).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
+            lab.turn(3);
+        }
+        lab.assert_counted((18, 100), End::AtPort, (10, DropReason::PortFull));
+        assert_eq!(lab.guest("eni-web").waiting(), 8);
+    }
+}
+
+#[test]
+fn a_frame_beyond_the_mtu_of_the_port_is_too_long() {
+    const LONGEST: usize = MTU_BYTES_MAX + ETHERNET_HEADER_BYTES;
+    for workers in [1, 2] {
+        for (frame_bytes, dropped) in [(LONGEST, 0), (LONGEST + 1, 2)] {
+            let mut lab = Lab::new(workers, 256);
+            (0..2).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(frame_bytes))));
+            lab.turn(3);
+            lab.assert_counted((2, frame_bytes), End::AtPort, (dropped, DropReason::FrameTooLong));
+            assert_eq!(lab.guest("eni-web").waiting() as u64, 2 - dropped);
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_the_port_does_not_understand_is_refused_alone() {
+    for workers in [1, 2] {
+        let mut lab = Lab::new(workers, 256);
+        (0..3).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
+        lab.turn(3);
+        assert_eq!(lab.guest("eni-web").waiting(), 3);
+        lab.guest("eni-web").refuse(100);
+        (0..2).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
+        lab.turn(3);
+        lab.assert_counted((5, 100), End::AtPort, (2, DropReason::PortRefused));
+        assert_eq!(lab.guest("eni-web").waiting(), 3);
+    }
+}
+
+#[test]
+fn a_ring_that_the_other_worker_does_not_empty_is_full() {
+    let mut lab = Lab::new(2, 2 * HANDOFF_PACKETS);
+    let sent = HANDOFF_PACKETS + 40;
+    (0..sent).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
+    // Before the first packet is sent, the worker of the sender is the one that finds something.
+    let now = lab.now;
+    let sender = (0..2).find(|worker| lab.workers[*worker].turn(now).packets > 0).expect("one has the client's port");
+    (0..sent / BURST_PACKETS + 1).for_each(|_| {
+        let _ = lab.workers[sender].turn(now);
+    });
+    lab.turn(3);
+    lab.assert_counted((sent as u64, 100), End::BeforeIngress, (40, DropReason::HandoffFull));
+    assert_eq!(lab.guest("eni-web").waiting(), HANDOFF_PACKETS);
+}

@@ -1,0 +1,395 @@
+//! What the workers should do, foretold turn by turn: the oracle's judgements, and queues, rings and ports as plain
+//! lists. It knows three things of a worker's order of work: what waits in its rings comes first, then each port gives
+//! one burst in the order in which ports were attached, and what a burst sends to the worker's own ENIs arrives before
+//! the next port is asked.
+
+use harness::frame::Ip;
+use harness::oracle::{Content, Message, Oracle, Place};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use vswitch::placement::Placement;
+use vswitch_core::compile::compile;
+use vswitch_core::desired::{Desired, Direction, Eni, VSwitch};
+use vswitch_core::ids::{EniId, MacAddress, VpcId};
+use vswitch_core::limits::{BURST_PACKETS, HANDOFF_PACKETS};
+use vswitch_core::protocol::Refusal;
+use vswitch_core::snapshot::Snapshot;
+use vswitch_core::verdict::DropReason;
+
+/// Under which name refusals by rules, sessions and quotas are counted together: which of them it was is the subject of
+/// the simulation of shards.
+pub(crate) const REFUSED: &str = "refused";
+
+/// A frame that a guest sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    /// Also in its last four bytes, so that it is known again.
+    pub(crate) serial: u32,
+    /// The hardware address it claims to come from.
+    pub(crate) mac: MacAddress,
+    pub(crate) content: FrameContent,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum FrameContent {
+    /// An IP packet.
+    Message(Message),
+    /// Something that ends at its sender whoever that is.
+    Broken(DropReason),
+}
+
+/// A frame that waits for a guest to collect it.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) serial: u32,
+    /// All its bytes; none where the virtual router wrote the answer.
+    pub(crate) bytes: Option<Vec<u8>>,
+}
+
+/// A packet in a ring.
+#[derive(Clone, Debug)]
+struct Parcel {
+    serial: u32,
+    message: Message,
+    hop_limit: u8,
+    to: EniId,
+    incarnation: u32,
+    /// The generation whose egress passed it.
+    generation: u64,
+}
+
+/// The far end of a port, there before the ENI is and after it is gone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Guest {
+    pub(crate) sent: VecDeque<Frame>,
+    pub(crate) arrived: VecDeque<Arrival>,
+    pub(crate) is_cut: bool,
+    /// The worker has met the cut.
+    is_failed: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct WorkerTwin {
+    crossed: u64,
+    /// Ports in the order in which they are asked.
+    ready: Vec<EniId>,
+    /// Ports on the desk.
+    attaching: VecDeque<EniId>,
+}
+
+/// Counters of one ENI and direction.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Count {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) answered: u64,
+    pub(crate) drops: BTreeMap<String, u64>,
+}
+
+impl Count {
+    fn pass(&mut self, frame_bytes: usize) {
+        self.packets += 1;
+        self.bytes += frame_bytes as u64;
+    }
+}
+
+/// The model of a switch.
+pub(crate) struct Twin {
+    pub(crate) desired: Desired,
+    pub(crate) generation: u64,
+    pub(crate) guests: BTreeMap<EniId, Guest>,
+    /// Egress and ingress of each ENI.
+    pub(crate) counts: BTreeMap<EniId, [Count; 2]>,
+    pub(crate) oracle: Oracle,
+    /// How many frames met which fate.
+    pub(crate) met: BTreeMap<String, u64>,
+    snapshot: Snapshot,
+    placement: Placement,
+    incarnations: BTreeMap<EniId, u32>,
+    workers: Vec<WorkerTwin>,
+    /// From one worker to another.
+    rings: Vec<Vec<VecDeque<Parcel>>>,
+    frames_max: usize,
+    now_s: u64,
+}
+
+impl Twin {
+    /// Without ENIs, generation 0; every port holds `frames_max` frames in each direction.
+    pub(crate) fn new(workers: usize, frames_max: usize) -> Self {
+        Self {
+            desired: Desired::default(),
+            generation: 0,
+            guests: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            oracle: Oracle::default(),
+            met: BTreeMap::new(),
+            snapshot: compile(&Desired::default(), 0, None).expect("nothing to refuse"),
+            placement: Placement::new(workers),
+            incarnations: BTreeMap::new(),
+            workers: vec![WorkerTwin::default(); workers],
+            rings: vec![vec![VecDeque::new(); workers]; workers],
+            frames_max,
+            now_s: 0,
+        }
+    }
+
+    pub(crate) fn guest(&mut self, eni: &EniId) -> &mut Guest {
+        self.guests.entry(eni.clone()).or_default()
+    }
+
+    /// A new state, in force for each worker from its next turn on; or why it cannot be, and nothing has changed.
+    pub(crate) fn change(&mut self, desired: Desired, generation: u64) -> Result<(), Vec<Refusal>> {
+        self.snapshot = compile(&desired, generation, Some(&self.snapshot))?;
+        self.placement.follow(&self.snapshot);
+        let before = std::mem::replace(&mut self.desired, desired);
+        self.generation = generation;
+        for (id, then) in &before.enis {
+            let now = self.desired.enis.get(id);
+            if then.port.is_some() && now.is_none_or(|now| now.port.is_none()) {
+                self.detach(id);
+            }
+        }
+        let (new, old) = (self.desired.enis.clone(), before.enis);
+        for (id, eni) in &new {
+            let then = old.get(id);
+            if then.is_none() {
+                *self.incarnations.entry(id.clone()).or_default() += 1;
+            }
+            if then.is_none_or(|then| then.port.is_some() != eni.port.is_some()) {
+                self.oracle.forget(id);
+                self.counts.insert(id.clone(), Default::default());
+            }
+            if eni.port.is_some() && then.is_none_or(|then| then.port.is_none()) {
+                self.attach(id);
+            }
+        }
+        for id in old.keys().filter(|id| !new.contains_key(*id)) {
+            self.oracle.forget(id);
+            self.counts.remove(id);
+        }
+        Ok(())
+    }
+
+    /// A port is given to its worker.
+    pub(crate) fn attach(&mut self, id: &EniId) {
+        let worker = self.home(id);
+        self.workers[worker].attaching.push_back(id.clone());
+    }
+
+    fn detach(&mut self, id: &EniId) {
+        for worker in &mut self.workers {
+            worker.ready.retain(|ready| ready != id);
+            worker.attaching.retain(|attaching| attaching != id);
+        }
+        self.guest(id).is_failed = false;
+    }
+
+    fn home(&self, id: &EniId) -> usize {
+        self.placement.home(id).expect("the ENI is there").0
+    }
+
+    /// Whether packets are on their way that older rules admitted.
+    pub(crate) fn has_old_packets(&self) -> bool {
+        self.rings.iter().flatten().flatten().any(|parcel| parcel.generation != self.generation)
+    }
+
+    /// Whether a turn would move nothing.
+    pub(crate) fn is_idle(&self) -> bool {
+        let has_frames = |id: &EniId| !self.guests[id].sent.is_empty() && !self.guests[id].is_failed;
+        self.rings.iter().flatten().all(VecDeque::is_empty)
+            && self.workers.iter().all(|worker| worker.attaching.is_empty() && !worker.ready.iter().any(has_frames))
+    }
+
+    /// A turn of one worker; how many packets it takes in.
+    pub(crate) fn turn(&mut self, worker: usize, now_s: u64) -> usize {
+        if now_s != self.now_s {
+            self.now_s = now_s;
+            self.oracle.expire(&self.desired.settings, now_s);
+        }
+        let crosses = self.workers[worker].crossed != self.generation;
+        let attached = if crosses { self.workers[worker].attaching.len() } else { 1 };
+        self.workers[worker].crossed = self.generation;
+        for _ in 0..attached {
+            let Some(id) = self.workers[worker].attaching.pop_front() else { break };
+            self.workers[worker].ready.retain(|ready| *ready != id);
+            self.workers[worker].ready.push(id.clone());
+            self.guest(&id).is_failed = false;
+        }
+        let mut packets = 0;
+        for from in 0..self.workers.len() {
+            for parcel in std::mem::take(&mut self.rings[from][worker]) {
+                packets += 1;
+                self.arrive(parcel);
+            }
+        }
+        for id in self.workers[worker].ready.clone() {
+            packets += self.serve(&id);
+        }
+        packets
+    }
+
+    /// One burst of a port.
+    fn serve(&mut self, id: &EniId) -> usize {
+        let guest = self.guest(id);
+        guest.is_failed |= guest.is_cut;
+        if guest.is_failed {
+            let worker = self.home(id);
+            self.workers[worker].ready.retain(|ready| ready != id);
+            return 0;
+        }
+        let count = guest.sent.len().min(BURST_PACKETS);
+        let burst: Vec<Frame> = guest.sent.drain(..count).collect();
+        let arrivals: Vec<Parcel> = burst.into_iter().filter_map(|frame| self.egress(id, frame)).collect();
+        arrivals.into_iter().for_each(|parcel| self.arrive(parcel));
+        count
+    }
+
+    /// A frame through its sender's egress; back if it goes to an ENI of the same worker.
+    fn egress(&mut self, id: &EniId, frame: Frame) -> Option<Parcel> {
+        let parcel = match self.admit(id, frame) {
+            Ok(parcel) => parcel?,
+            Err(reason) => {
+                self.drop(id, Direction::Egress, reason.name());
+                return None;
+            }
+        };
+        if !self.judge(id, Direction::Egress, &parcel.message) {
+            self.drop(id, Direction::Egress, REFUSED);
+            return None;
+        }
+        let frame_bytes = self.frame_to(id, &parcel).len();
+        self.count(id, Direction::Egress).pass(frame_bytes);
+        let (here, there) = (self.home(id), self.home(&parcel.to));
+        if here == there {
+            return Some(parcel);
+        }
+        if self.rings[here][there].len() == HANDOFF_PACKETS {
+            self.drop(id, Direction::Egress, DropReason::HandoffFull.name());
+        } else {
+            self.rings[here][there].push_back(parcel);
+        }
+        None
+    }
+
+    /// The steps before any rule is asked. None if the router answers.
+    fn admit(&mut self, id: &EniId, frame: Frame) -> Result<Option<Parcel>, DropReason> {
+        let eni = &self.desired.enis[id];
+        let serial = frame.serial;
+        let message = match frame.content {
+            FrameContent::Broken(reason) => return Err(reason),
+            FrameContent::Message(message) => message,
+        };
+        if eni.source_dest_check && frame.mac != eni.mac {
+            return Err(DropReason::SourceMacSpoofed);
+        }
+        if eni.source_dest_check && !owns(eni, message.source) {
+            return Err(DropReason::SourceAddressSpoofed);
+        }
+        if self.is_gateway(eni, message.destination) {
+            if !matches!(message.content, Content::Ping(_)) {
+                return Err(DropReason::GatewayUnserved);
+            }
+            self.count(id, Direction::Egress).answered += 1;
+            self.hand_over(id, Arrival { serial, bytes: None });
+            return Ok(None);
+        }
+        let to = self.next(eni, message.destination).filter(|to| to != id).ok_or(DropReason::NoRoute)?;
+        let is_near =
+            owns(&self.desired.enis[&to], message.destination) && self.desired.enis[&to].vswitch == eni.vswitch;
+        let hop_limit = if is_near { 64 } else { 63 };
+        let incarnation = self.incarnations[&to];
+        Ok(Some(Parcel { serial, message, hop_limit, to, incarnation, generation: self.generation }))
+    }
+
+    fn arrive(&mut self, parcel: Parcel) {
+        let to = &parcel.to.clone();
+        let Some(eni) = self.desired.enis.get(to).filter(|_| self.incarnations[to] == parcel.incarnation) else {
+            // Counted at an ENI that is gone, and gone with it.
+            *self.met.entry(DropReason::EniGone.name().into()).or_default() += 1;
+            return;
+        };
+        if eni.source_dest_check && !owns(eni, parcel.message.destination) {
+            return self.drop(to, Direction::Ingress, DropReason::DestinationNotOwned.name());
+        }
+        if !self.judge(to, Direction::Ingress, &parcel.message) {
+            return self.drop(to, Direction::Ingress, REFUSED);
+        }
+        let bytes = self.frame_to(to, &parcel);
+        self.count(to, Direction::Ingress).pass(bytes.len());
+        self.hand_over(to, Arrival { serial: parcel.serial, bytes: Some(bytes) });
+    }
+
+    /// A frame to the port of an ENI.
+    fn hand_over(&mut self, to: &EniId, arrival: Arrival) {
+        let (has_port, frames_max) = (self.desired.enis[to].port.is_some(), self.frames_max);
+        let is_attached = !self.workers[self.home(to)].attaching.contains(to);
+        let guest = self.guest(to);
+        guest.is_failed |= guest.is_cut && has_port && is_attached;
+        if !has_port || guest.is_failed {
+            self.drop(to, Direction::Ingress, DropReason::PortDown.name());
+        } else if guest.arrived.len() == frames_max {
+            self.drop(to, Direction::Ingress, DropReason::PortFull.name());
+        } else {
+            guest.arrived.push_back(arrival);
+            *self.met.entry("arrived".into()).or_default() += 1;
+        }
+    }
+
+    fn judge(&mut self, eni: &EniId, direction: Direction, message: &Message) -> bool {
+        let index = self.snapshot.eni_index(eni).expect("it is there");
+        let revision = self.snapshot.revision(index).expect("it is there");
+        self.oracle.judge(Place { desired: &self.desired, eni, direction, revision, now_s: self.now_s }, message)
+    }
+
+    fn frame_to(&self, to: &EniId, parcel: &Parcel) -> Vec<u8> {
+        let eni = &self.desired.enis[to];
+        let gateway = self.desired.vpcs[self.network(eni)].gateway_mac;
+        frame_of(parcel.message.packet().hop_limit(parcel.hop_limit), (gateway, eni.mac), parcel.serial)
+    }
+
+    fn count(&mut self, eni: &EniId, direction: Direction) -> &mut Count {
+        &mut self.counts.get_mut(eni).expect("it is there")[usize::from(direction == Direction::Ingress)]
+    }
+
+    fn drop(&mut self, eni: &EniId, direction: Direction, name: &str) {
+        *self.count(eni, direction).drops.entry(name.into()).or_default() += 1;
+        *self.met.entry(name.into()).or_default() += 1;
+    }
+
+    fn network(&self, eni: &Eni) -> &VpcId {
+        &self.desired.vswitches[&eni.vswitch].vpc
+    }
+
+    fn is_gateway(&self, eni: &Eni, address: IpAddr) -> bool {
+        let is_one = |vswitch: &VSwitch| {
+            vswitch.ipv4_gateway.map(IpAddr::V4) == Some(address)
+                || vswitch.ipv6_gateway.map(IpAddr::V6) == Some(address)
+        };
+        self.desired.vswitches.values().any(|vswitch| vswitch.vpc == *self.network(eni) && is_one(vswitch))
+    }
+
+    /// Where the VPC of `eni` sends what is for this address.
+    fn next(&self, eni: &Eni, destination: IpAddr) -> Option<EniId> {
+        let vpc = self.network(eni);
+        let mut enis = self.desired.enis.iter().filter(|(_, other)| self.network(other) == vpc);
+        if let Some((owner, _)) = enis.find(|(_, other)| owns(other, destination)) {
+            return Some(owner.clone());
+        }
+        let routes = self.desired.vpcs[vpc].routes.iter();
+        let custom = routes.filter(|(prefix, _)| prefix.contains(&destination));
+        custom.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, next)| next.clone())
+    }
+}
+
+/// The packet's frame, with a serial number where its data ends.
+pub(crate) fn frame_of(packet: Ip, (source, destination): (MacAddress, MacAddress), serial: u32) -> Vec<u8> {
+    let mut frame = packet.frame(source, destination);
+    let end = frame.len() - 4;
+    frame[end..].copy_from_slice(&serial.to_be_bytes());
+    frame
+}
+
+fn owns(eni: &Eni, address: IpAddr) -> bool {
+    eni.addresses.iter().any(|prefix: &IpNet| prefix.contains(&address))
+}
