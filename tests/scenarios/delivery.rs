@@ -44,9 +44,9 @@ impl Lab {
 
     fn turn(&mut self, times: usize) {
         for _ in 0..times {
-            self.workers.iter_mut().for_each(|worker| {
-                let _ = worker.turn(self.now);
-            });
+            for worker in &mut self.workers {
+                worker.turn(self.now);
+            }
         }
     }
 
@@ -162,9 +162,9 @@ fn a_ring_that_the_other_worker_does_not_empty_is_full() {
     // Before the first packet is sent, the worker of the sender is the one that finds something.
     let now = lab.now;
     let sender = (0..2).find(|worker| lab.workers[*worker].turn(now).packets > 0).expect("one has the client's port");
-    (0..sent / BURST_PACKETS + 1).for_each(|_| {
-        let _ = lab.workers[sender].turn(now);
-    });
+    for _ in 0..=sent / BURST_PACKETS {
+        lab.workers[sender].turn(now);
+    }
     lab.turn(3);
     lab.assert_counted((sent as u64, 100), End::BeforeIngress, (40, DropReason::HandoffFull));
     assert_eq!(lab.guest("eni-web").waiting(), HANDOFF_PACKETS);
