@@ -125,47 +125,41 @@ fn same_shape(value: &Value, kind: &Value, place: &str) {
     }
 }
 
+/// Calls that leave something of everything behind; `$Name` stands for an identifier that an earlier answer told.
+const EVERYTHING: &[(Product, &str, &str)] = &[
+    (Product::Vpc, "CreateVpc", "CidrBlock=10.0.0.0/16&EnableIpv6=true&VpcName=lab&Tag.1.Key=k&Tag.1.Value=v"),
+    (Product::Vpc, "CreateVSwitch", "VpcId=$VpcId&CidrBlock=10.0.1.0/24&ZoneId=cn-hangzhou-b&Ipv6CidrBlock=1"),
+    (Product::Ecs, "CreateSecurityGroup", "VpcId=$VpcId&Tag.1.Key=k&Tag.1.Value=v"),
+    (Product::Ecs, "CreatePrefixList", "AddressFamily=IPv4&MaxEntries=2&PrefixListName=list&Entry.1.Cidr=10.9.0.0/16"),
+    (Product::Ecs, "CreatePortRangeList", "MaxEntries=2&PortRangeListName=list&Entry.1.PortRange=80/81"),
+    (
+        Product::Ecs,
+        "AuthorizeSecurityGroup",
+        "SecurityGroupId=$SecurityGroupId&IpProtocol=tcp&PortRangeListId=$PortRangeListId&\
+         SourcePrefixListId=$PrefixListId&Permissions=",
+    ),
+    (
+        Product::Ecs,
+        "AuthorizeSecurityGroupEgress",
+        "SecurityGroupId=$SecurityGroupId&IpProtocol=all&DestCidrIp=10.0.0.0/8",
+    ),
+    (Product::Ecs, "CreateInstance", "InstanceType=ecs.g7.large&VSwitchId=$VSwitchId&SecurityGroupId=$SecurityGroupId"),
+    (
+        Product::Ecs,
+        "CreateNetworkInterface",
+        "VSwitchId=$VSwitchId&SecurityGroupId=$SecurityGroupId&Ipv6AddressCount=1&SecondaryPrivateIpAddressCount=1",
+    ),
+    (Product::Ecs, "AttachNetworkInterface", "NetworkInterfaceId=$NetworkInterfaceId&InstanceId=$InstanceId"),
+    (Product::Ecs, "StartInstances", "InstanceId.1=$InstanceId"),
+];
+
 /// The same, for every question, on a state with something of everything.
 #[test]
 fn full_answers_keep_the_published_shape() {
     let rig = ApiRig::start(&Model::new(Quotas::default()), ApiSettings::default(), Quotas::default()).unwrap();
     let mut client = rig.client().unwrap();
     let mut known: Vec<(String, String)> = vec![("RegionId".into(), "cn-hangzhou".into())];
-    let steps: &[(Product, &str, &str)] = &[
-        (Product::Vpc, "CreateVpc", "CidrBlock=10.0.0.0/16&EnableIpv6=true&VpcName=lab&Tag.1.Key=k&Tag.1.Value=v"),
-        (Product::Vpc, "CreateVSwitch", "VpcId=$VpcId&CidrBlock=10.0.1.0/24&ZoneId=cn-hangzhou-b&Ipv6CidrBlock=1"),
-        (Product::Ecs, "CreateSecurityGroup", "VpcId=$VpcId&Tag.1.Key=k&Tag.1.Value=v"),
-        (
-            Product::Ecs,
-            "CreatePrefixList",
-            "AddressFamily=IPv4&MaxEntries=2&PrefixListName=list&Entry.1.Cidr=10.9.0.0/16",
-        ),
-        (Product::Ecs, "CreatePortRangeList", "MaxEntries=2&PortRangeListName=list&Entry.1.PortRange=80/81"),
-        (
-            Product::Ecs,
-            "AuthorizeSecurityGroup",
-            "SecurityGroupId=$SecurityGroupId&IpProtocol=tcp&PortRangeListId=$PortRangeListId&\
-             SourcePrefixListId=$PrefixListId&Permissions=",
-        ),
-        (
-            Product::Ecs,
-            "AuthorizeSecurityGroupEgress",
-            "SecurityGroupId=$SecurityGroupId&IpProtocol=all&DestCidrIp=10.0.0.0/8",
-        ),
-        (
-            Product::Ecs,
-            "CreateInstance",
-            "InstanceType=ecs.g7.large&VSwitchId=$VSwitchId&SecurityGroupId=$SecurityGroupId",
-        ),
-        (
-            Product::Ecs,
-            "CreateNetworkInterface",
-            "VSwitchId=$VSwitchId&SecurityGroupId=$SecurityGroupId&Ipv6AddressCount=1&SecondaryPrivateIpAddressCount=1",
-        ),
-        (Product::Ecs, "AttachNetworkInterface", "NetworkInterfaceId=$NetworkInterfaceId&InstanceId=$InstanceId"),
-        (Product::Ecs, "StartInstances", "InstanceId.1=$InstanceId"),
-    ];
-    for (product, name, text) in steps {
+    for (product, name, text) in EVERYTHING {
         let mut pairs = vec![("RegionId".to_owned(), "cn-hangzhou".to_owned()), ("Format".into(), "JSON".into())];
         for pair in text.split('&') {
             let (name, value) = pair.split_once('=').unwrap();

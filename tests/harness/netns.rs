@@ -175,7 +175,16 @@ pub fn sluice_command(folder: &Path) -> Command {
 
 fn spawn(folder: &Path, workers: usize) -> Child {
     let mut command = sluice_command(folder);
-    command.args(["up", "--no-pin", "--workers", &workers.to_string(), "--sessions-per-worker", "65536"]);
+    command.args([
+        "up",
+        "--listen",
+        "none",
+        "--no-pin",
+        "--workers",
+        &workers.to_string(),
+        "--sessions-per-worker",
+        "65536",
+    ]);
     command.stdout(Stdio::null()).spawn().expect("sluice up starts")
 }
 
