@@ -8,6 +8,8 @@ mod filter;
 mod flow;
 #[path = "properties/headers.rs"]
 mod headers;
+#[path = "properties/segments.rs"]
+mod segments;
 
 use proptest::test_runner::Config;
 

@@ -6,6 +6,8 @@ mod delivery;
 mod fragments;
 #[path = "scenarios/frames.rs"]
 mod frames;
+#[path = "scenarios/offloads.rs"]
+mod offloads;
 #[path = "scenarios/revocation.rs"]
 mod revocation;
 #[path = "scenarios/router.rs"]

@@ -44,6 +44,12 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Exit
     config.workers = given.workers.unwrap_or(config.workers);
     config.flows_max_per_worker = given.sessions_per_worker.unwrap_or(config.flows_max_per_worker);
     config.pin = !given.no_pin;
+    config.ports.plain_taps = given.plain_taps;
+    config.busy_poll = match given.busy_poll {
+        Some(up::BusyPoll::Always) => vswitch::BusyPoll::Always,
+        Some(up::BusyPoll::Never) => vswitch::BusyPoll::Never,
+        Some(up::BusyPoll::Adaptive) | None => vswitch::BusyPoll::Adaptive,
+    };
     match vswitch::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cannot(format!("the forwarding plane cannot run: {error}")),

@@ -4,6 +4,7 @@
 pub mod frame;
 pub mod fuzz;
 pub mod netns;
+pub mod offload;
 pub mod oracle;
 pub mod random;
 pub mod world;

@@ -12,6 +12,7 @@ use vswitch_core::desired::{
 };
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::{EniId, EniIndex, GroupId, MacAddress};
+use vswitch_core::offload::{Offload, Wire};
 use vswitch_core::packet::{FrameBuffer, Marker, Packet};
 use vswitch_core::protocol::{DirectionStats, EniStats, FlowDescription};
 use vswitch_core::snapshot::Snapshot;
@@ -279,9 +280,15 @@ impl World {
 
     /// A frame out of the guest behind `from`, through egress alone.
     pub fn egress(&mut self, from: &str, frame: &[u8]) -> Packet {
+        self.egress_claiming(from, frame, Offload::NONE)
+    }
+
+    /// The same with something left undone, as the guest claims.
+    pub fn egress_claiming(&mut self, from: &str, frame: &[u8], offload: Offload) -> Packet {
         let index = self.index(from);
         let shard = self.shard_of(index);
         let mut packet = packet_of(frame);
+        packet.offload = offload;
         self.shards[shard].egress(&self.snapshot, index, std::slice::from_mut(&mut packet), self.now);
         packet
     }
@@ -311,9 +318,15 @@ impl World {
 
     /// Sends a frame all the way; exactly the counters that its fate names must move. Returns what is left of it.
     pub fn send_frame(&mut self, from: &str, frame: &[u8]) -> (Fate, Vec<u8>) {
+        let (fate, packet) = self.send_claiming(from, frame, Offload::NONE);
+        (fate, packet.buffer.frame().to_vec())
+    }
+
+    /// The same with something left undone, as the guest claims. Returns what is left of the packet.
+    pub fn send_claiming(&mut self, from: &str, frame: &[u8], offload: Offload) -> (Fate, Packet) {
         let mut expected = self.stats();
-        let mut packet = self.egress(from, frame);
-        let left = packet.buffer.frame().len();
+        let mut packet = self.egress_claiming(from, frame, offload);
+        let wire = packet.wire();
         let sender = expected.get_mut(from).expect("the sender counts");
         let fate = match packet.verdict {
             Verdict::Answer => {
@@ -321,21 +334,21 @@ impl World {
                 Fate::Answered
             }
             Verdict::Drop(reason) => {
-                count_drop(&mut sender.egress, reason);
+                count_drop(&mut sender.egress, reason, wire);
                 Fate::Dropped(from.into(), Direction::Egress, reason)
             }
             Verdict::Forward(next) => {
-                count_pass(&mut sender.egress, left);
+                count_pass(&mut sender.egress, wire);
                 let to = self.snapshot.eni_id(next).expect("the next ENI is there").to_string();
                 self.ingress(&mut packet);
                 let receiver = &mut expected.get_mut(&to).expect("the receiver counts").ingress;
                 match packet.verdict {
                     Verdict::Deliver => {
-                        count_pass(receiver, packet.buffer.frame().len());
+                        count_pass(receiver, packet.wire());
                         Fate::Delivered(to)
                     }
                     Verdict::Drop(reason) => {
-                        count_drop(receiver, reason);
+                        count_drop(receiver, reason, packet.wire());
                         Fate::Dropped(to, Direction::Ingress, reason)
                     }
                     other => panic!("ingress leaves {other:?}"),
@@ -348,7 +361,7 @@ impl World {
             stats.flows = expected[id].flows; // Counted where sessions are the subject.
         }
         assert_eq!(found, expected, "after {fate:?}");
-        (fate, packet.buffer.frame().to_vec())
+        (fate, packet)
     }
 
     /// The counters of every ENI.
@@ -373,11 +386,11 @@ fn packet_of(frame: &[u8]) -> Packet {
     packet
 }
 
-fn count_pass(counters: &mut DirectionStats, frame_bytes: usize) {
-    counters.packets += 1;
-    counters.bytes += frame_bytes as u64;
+fn count_pass(counters: &mut DirectionStats, wire: Wire) {
+    counters.packets += u64::from(wire.packets);
+    counters.bytes += wire.bytes;
 }
 
-fn count_drop(counters: &mut DirectionStats, reason: DropReason) {
-    *counters.drops.entry(reason.name().into()).or_default() += 1;
+fn count_drop(counters: &mut DirectionStats, reason: DropReason, wire: Wire) {
+    *counters.drops.entry(reason.name().into()).or_default() += u64::from(wire.packets);
 }

@@ -231,7 +231,7 @@ fn what_the_shell_drops_is_counted_where_it_was_bound() {
     let mut world = strict_world();
     assert_eq!(world.send("client", &request().udp(1, 2)), delivered("web"));
     let (index, mut expected) = (world.index("web"), world.stats());
-    world.shards[0].count_drop(index, Direction::Ingress, DropReason::SessionLimit);
+    world.shards[0].count_drop(index, Direction::Ingress, DropReason::SessionLimit, 1);
     expected.get_mut("web").expect("it counts").ingress.drops.insert("session-limit".into(), 1);
     assert_eq!(world.stats(), expected);
 }

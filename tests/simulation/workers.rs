@@ -72,7 +72,7 @@ impl Simulation {
         let mut random = Random::new(seed);
         let count = if random.chance(70) { 2 } else { 1 };
         let hub = MemoryHub::new(FRAMES_MAX, false);
-        let ports = PortFactory { memory: hub.clone(), faults: None };
+        let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
         let config = SwitchConfig { workers: count, flows_max_per_worker: FLOWS_MAX, secret: SECRET, ports };
         let (switch, workers) = assemble(config, Vec::new(), None);
         let floor = Floor {

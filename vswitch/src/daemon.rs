@@ -3,7 +3,7 @@
 use crate::control_socket::ControlSocket;
 use crate::port::PortFactory;
 use crate::switch::{Pacer, Switch, SwitchConfig, WorkerWiring, assemble};
-use crate::worker_thread::{Clock, DOORBELL, WorkerLoop};
+use crate::worker_thread::{BusyPoll, Clock, DOORBELL, WorkerLoop};
 use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs::File;
@@ -37,7 +37,9 @@ pub struct VswitchConfig {
     pub flows_max_per_worker: usize,
     /// Whether each worker is pinned to a core of its own.
     pub pin: bool,
-    /// How ports are made; anything but the default is for tests.
+    /// When workers with nothing to do sleep.
+    pub busy_poll: BusyPoll,
+    /// How ports are made; faults and memory ports are for tests.
     pub ports: PortFactory,
 }
 
@@ -49,6 +51,7 @@ impl VswitchConfig {
             workers: 1,
             flows_max_per_worker: 1 << 19,
             pin: true,
+            busy_poll: BusyPoll::default(),
             ports: PortFactory::default(),
         }
     }
@@ -116,6 +119,7 @@ fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io
         wirings.push(WorkerWiring { waker, registry, core: core_of(worker) });
         polls.push(poll);
     }
+    let busy_poll = config.busy_poll;
     let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
     let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports: config.ports };
     let (switch, workers) = assemble(config, wirings, Some(control));
@@ -123,7 +127,7 @@ fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io
     let mut handles = Vec::new();
     for (worker, poll) in workers.into_iter().zip(polls) {
         let (doorbells, core, stop) = (switch.doorbells(), core_of(worker.number()), Arc::clone(&stop));
-        handles.push(WorkerLoop { poll, doorbells, core, stop, clock }.spawn(worker)?);
+        handles.push(WorkerLoop { poll, doorbells, core, busy_poll, stop, clock }.spawn(worker)?);
     }
     Ok((switch, WorkerThreads { handles, stop }))
 }

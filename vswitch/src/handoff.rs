@@ -1,6 +1,7 @@
 //! Packets for an ENI of another worker: one bounded ring for each ordered pair of workers, and a ring on which the
 //! buffers come back, so that each worker's pool keeps what it was made with.
 
+use crate::port::pool::PoolSize;
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
 use vswitch_core::ids::EniIndex;
@@ -10,10 +11,11 @@ use vswitch_core::packet::{FrameBuffer, Packet};
 /// Buffers that one worker may have in rings to all others together, however many there are.
 const HANDOFF_BUFFERS_MAX: usize = 8 * HANDOFF_PACKETS;
 
-/// Buffers in the pool of each of `workers` workers: bursts in work, and packets in the rings of others.
-pub const fn pool_buffers(workers: usize) -> usize {
+/// The pool of each of `workers` workers: bursts in work, and packets in the rings of others.
+pub const fn pool_size(workers: usize) -> PoolSize {
     let in_rings = HANDOFF_PACKETS * (workers - 1);
-    4 * BURST_PACKETS + if in_rings < HANDOFF_BUFFERS_MAX { in_rings } else { HANDOFF_BUFFERS_MAX }
+    let in_rings = if in_rings < HANDOFF_BUFFERS_MAX { in_rings } else { HANDOFF_BUFFERS_MAX };
+    PoolSize::for_workers(4 * BURST_PACKETS + in_rings, workers)
 }
 
 /// A packet between two workers.
@@ -50,7 +52,7 @@ pub fn connect(workers: usize) -> Vec<Links> {
     let mut ends = vec![Links { outbound: vec![None; workers], inbound: vec![None; workers] }; workers];
     for from in 0..workers {
         for to in (0..workers).filter(|to| *to != from) {
-            let (packets, returns) = (ArrayQueue::new(HANDOFF_PACKETS), ArrayQueue::new(pool_buffers(workers)));
+            let (packets, returns) = (ArrayQueue::new(HANDOFF_PACKETS), ArrayQueue::new(pool_size(workers).total()));
             let link = Arc::new(Link { packets, returns });
             ends[from].outbound[to] = Some(Arc::clone(&link));
             ends[to].inbound[from] = Some(link);

@@ -21,3 +21,4 @@ pub mod worker_desk;
 pub mod worker_thread;
 
 pub use daemon::{VswitchConfig, run, run_until};
+pub use worker_thread::BusyPoll;

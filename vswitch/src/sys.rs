@@ -2,7 +2,7 @@
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::ioctl::{self, Setter};
+use rustix::ioctl::{self, IntegerSetter, Setter};
 use std::io;
 
 /// `TUNSETIFF` of `linux/if_tun.h`: `_IOW('T', 202, int)`. The size in the number is that of an `int`, though the
@@ -10,6 +10,11 @@ use std::io;
 const TUNSETIFF: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 202);
 const IFF_TAP: i16 = 0x0002;
 const IFF_NO_PI: i16 = 0x1000;
+const IFF_VNET_HDR: i16 = 0x4000;
+/// `TUNSETOFFLOAD` of `linux/if_tun.h`: `_IOW('T', 208, unsigned int)`. The argument is the number itself.
+const TUNSETOFFLOAD: ioctl::Opcode = ioctl::opcode::write::<u32>(b'T', 208);
+/// `TUNSETVNETHDRSZ` of `linux/if_tun.h`: `_IOW('T', 216, int)`.
+const TUNSETVNETHDRSZ: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 216);
 /// Bytes of a device name, the closing zero included (`IFNAMSIZ`).
 const DEVICE_NAME_BYTES: usize = 16;
 /// What `struct ifreq` has after the name: a union of 24 bytes on every 64-bit Linux.
@@ -25,23 +30,57 @@ struct InterfaceRequest {
 
 const _: () = assert!(size_of::<InterfaceRequest>() == DEVICE_NAME_BYTES + REQUEST_UNION_BYTES);
 
-/// Creates the TAP device in the network namespace of the calling thread, or attaches to it if it exists.
+/// What the guest of a TAP device may leave undone: flags of `linux/if_tun.h`.
+pub mod tap_offloads {
+    /// `TUN_F_CSUM`: checksums.
+    pub const CHECKSUM: u32 = 1;
+    /// `TUN_F_TSO4`, `TUN_F_TSO6` and `TUN_F_TSO_ECN`: cutting TCP.
+    pub const TCP: u32 = 2 | 4 | 8;
+    /// `TUN_F_USO4` and `TUN_F_USO6`, since Linux 6.2 and only together: cutting UDP.
+    pub const UDP: u32 = 0x20 | 0x40;
+}
+
+/// Creates the TAP device in the network namespace of the calling thread, or attaches to it if it exists. With
+/// `has_header`, a virtio header goes before each frame.
 ///
 /// # Errors
 /// `InvalidInput` for a name that is none; else what the kernel says.
-pub fn open_tap(device: &str) -> io::Result<OwnedFd> {
+pub fn open_tap(device: &str, has_header: bool) -> io::Result<OwnedFd> {
     let mut name = [0; DEVICE_NAME_BYTES];
     let room = name.get_mut(..device.len()).filter(|room| !room.is_empty() && room.len() < DEVICE_NAME_BYTES);
     room.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a device name has 1 to 15 bytes"))?
         .copy_from_slice(device.as_bytes());
     let fd = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     let padding = [0; REQUEST_UNION_BYTES - size_of::<i16>()];
-    let request = InterfaceRequest { name, flags: IFF_TAP | IFF_NO_PI, padding };
+    let flags = IFF_TAP | IFF_NO_PI | if has_header { IFF_VNET_HDR } else { 0 };
+    let request = InterfaceRequest { name, flags, padding };
     // SAFETY: `TUNSETIFF` reads one `struct ifreq` (and writes it back) through the pointer that `Setter` passes. The
     // pointer leads to `request`, which `Setter` owns for the call, has that layout (`repr(C)`, 40 bytes, asserted
     // above) and is initialised whole; `fd` is an open descriptor. Rustix has no safe form of this request.
     unsafe { ioctl::ioctl(fd.as_fd(), Setter::<TUNSETIFF, InterfaceRequest>::new(request)) }?;
     Ok(fd)
+}
+
+/// Says how many bytes the virtio header of a TAP device has.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_tap_header_bytes(device: impl AsFd, header_bytes: i32) -> io::Result<()> {
+    // SAFETY: `TUNSETVNETHDRSZ` reads one `int` through the pointer that `Setter` passes, which leads to the `i32` that
+    // `Setter` owns for the call; the descriptor is borrowed and thereby open. Rustix has no safe form of this request.
+    unsafe { ioctl::ioctl(device.as_fd(), Setter::<TUNSETVNETHDRSZ, i32>::new(header_bytes)) }?;
+    Ok(())
+}
+
+/// Says what the guest of a TAP device may leave undone, by [`tap_offloads`].
+///
+/// # Errors
+/// `EINVAL` if the kernel does not know one of them.
+pub fn set_tap_offloads(device: impl AsFd, offloads: u32) -> io::Result<()> {
+    // SAFETY: `TUNSETOFFLOAD` takes its argument as a number and follows no pointer, so any number is good; unknown
+    // bits are refused by the kernel. The descriptor is borrowed and thereby open.
+    unsafe { ioctl::ioctl(device.as_fd(), IntegerSetter::<TUNSETOFFLOAD>::new_usize(offloads as usize)) }?;
+    Ok(())
 }
 
 /// Gives the calling thread a network namespace of its own, new and empty.

@@ -4,7 +4,7 @@
 //! drives several workers by hand. All it shares with others are bounded queues and the slot of the newest snapshot.
 
 use crate::doorbell::Doorbell;
-use crate::handoff::{Handoff, Links, pool_buffers};
+use crate::handoff::{Handoff, Links, pool_size};
 use crate::port::pool::BufferPool;
 use crate::port::{Port, Received, Sent};
 use crate::publish::{Publication, Published};
@@ -15,7 +15,9 @@ use vswitch_core::desired::Direction;
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::EniIndex;
 use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::offload::{Fit, Offloads};
 use vswitch_core::packet::Packet;
+use vswitch_core::segment::Segments;
 use vswitch_core::time::Time;
 use vswitch_core::verdict::{DropReason, Verdict};
 
@@ -61,6 +63,7 @@ struct PortEntry {
     /// None while the port is down.
     port: Option<Box<dyn Port>>,
     frame_bytes_max: usize,
+    offloads: Offloads,
     has_readiness: bool,
     is_ready: bool,
     empty_receives: u8,
@@ -120,7 +123,7 @@ impl Worker {
             shard,
             ports: Vec::new(),
             ready: Vec::new(),
-            pool: BufferPool::new(pool_buffers(workers)),
+            pool: BufferPool::new(pool_size(workers)),
             last_sweep: Time::default(),
             settled: 0,
             tally: Tally::default(),
@@ -239,11 +242,11 @@ impl Worker {
         if self.ports.len() <= place {
             self.ports.resize_with(place + 1, || None);
         }
-        let has_readiness = port.readiness().is_some();
+        let (has_readiness, offloads) = (port.readiness().is_some(), port.offloads());
         self.ready.retain(|ready| *ready != slot);
         let (port, empty_receives) = (Some(port), 0);
         self.ports[place] =
-            Some(PortEntry { eni, port, frame_bytes_max, has_readiness, is_ready: false, empty_receives });
+            Some(PortEntry { eni, port, frame_bytes_max, offloads, has_readiness, is_ready: false, empty_receives });
         // Frames may have come before the worker listened.
         self.mark_ready(place);
     }
@@ -270,7 +273,7 @@ impl Worker {
                 if place.is_some_and(|place| usize::from(place.worker) == self.surroundings.number) {
                     self.arrive(packet, Arrival { to, home: home as u16 });
                 } else {
-                    self.shard.count_drop(to, Direction::Ingress, DropReason::EniGone);
+                    self.shard.count_drop(to, Direction::Ingress, DropReason::EniGone, packet.wire().packets);
                     self.recycle(packet, home as u16);
                 }
                 if self.arrivals.len() == BURST_PACKETS {
@@ -354,7 +357,7 @@ impl Worker {
     fn forward(&mut self, from: EniIndex, to: EniIndex, packet: Packet) {
         let home = self.surroundings.number as u16;
         let Some(place) = self.current.place(to) else {
-            self.shard.count_drop(from, Direction::Egress, DropReason::EniGone);
+            self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
             return self.pool.put(packet.buffer);
         };
         let Some(link) = &self.surroundings.links.outbound[usize::from(place.worker)] else {
@@ -363,7 +366,8 @@ impl Worker {
         match link.packets.push(Handoff { packet, to, incarnation: place.incarnation }) {
             Ok(()) => self.rung[usize::from(place.worker)] = true,
             Err(handoff) => {
-                self.shard.count_drop(from, Direction::Egress, DropReason::HandoffFull);
+                let packets = handoff.packet.wire().packets;
+                self.shard.count_drop(from, Direction::Egress, DropReason::HandoffFull, packets);
                 self.pool.put(handoff.packet.buffer);
             }
         }
@@ -402,7 +406,7 @@ impl Worker {
             match self.slot_of(arrival.to) {
                 Some(slot) => self.put_outgoing(slot, packet, arrival),
                 None => {
-                    self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::PortDown);
+                    self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::PortDown, packet.wire().packets);
                     self.recycle(packet, arrival.home);
                 }
             }
@@ -418,37 +422,75 @@ impl Worker {
         self.current.place(eni).and_then(|place| place.slot)
     }
 
-    fn put_outgoing(&mut self, slot: u32, packet: Packet, arrival: Arrival) {
-        let entry = self.ports.get(slot as usize).and_then(Option::as_ref);
-        if entry.is_some_and(|entry| packet.buffer.frame().len() > entry.frame_bytes_max) {
-            self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::FrameTooLong);
-            return self.recycle(packet, arrival.home);
+    /// Lines a packet up for the port of an ENI, with nothing left undone in it that the port does not take so.
+    fn put_outgoing(&mut self, slot: u32, mut packet: Packet, arrival: Arrival) {
+        if let Some(Some(entry)) = self.ports.get(slot as usize) {
+            if packet.longest_frame_bytes() > entry.frame_bytes_max {
+                let packets = packet.wire().packets;
+                self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::FrameTooLong, packets);
+                return self.recycle(packet, arrival.home);
+            }
+            match entry.offloads.fit(&packet.offload) {
+                Fit::AsItIs => {}
+                Fit::Sum => packet.complete_checksum(),
+                Fit::Cut => {
+                    self.cut_outgoing(slot, &packet, arrival.to);
+                    return self.recycle(packet, arrival.home);
+                }
+            }
         }
         self.outgoing.push(packet);
         self.outgoing_homes.push(arrival.home);
     }
 
+    /// Lines up what a long frame stands for. Sends whenever a burst is full, or the pool is empty.
+    fn cut_outgoing(&mut self, slot: u32, packet: &Packet, to: EniIndex) {
+        let home = self.surroundings.number as u16;
+        let mut segments = Segments::default();
+        while let Some(bytes) = segments.next_bytes(packet) {
+            if self.outgoing.len() >= BURST_PACKETS {
+                self.send_outgoing(Some(slot), to);
+            }
+            let mut buffer = self.pool.take(bytes);
+            if buffer.is_none() {
+                self.send_outgoing(Some(slot), to);
+                buffer = self.pool.take(bytes);
+            }
+            let Some(mut buffer) = buffer else {
+                // All buffers are in the rings of other workers: as full as a port can be.
+                let rest = segments.left(packet);
+                return self.shard.count_drop(to, Direction::Ingress, DropReason::PortFull, rest);
+            };
+            segments.write_next(packet, &mut buffer);
+            self.outgoing.push(Packet::new(buffer));
+            self.outgoing_homes.push(home);
+        }
+    }
+
     /// Sends what is outgoing to the port of `eni` in `slot`.
     fn send_outgoing(&mut self, slot: Option<u32>, eni: EniIndex) {
-        if self.outgoing.is_empty() {
-            return;
-        }
-        let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
-        let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
-        let (sent, reason) = match port.map(|port| port.send(&self.outgoing)) {
-            Some(Ok(Sent::All)) => (self.outgoing.len(), DropReason::PortFull),
-            Some(Ok(Sent::Full(sent))) => (sent, DropReason::PortFull),
-            Some(Ok(Sent::LinkDown(sent))) => (sent, DropReason::PortDown),
-            Some(Err(error)) => {
-                if let Some(slot) = slot {
-                    self.fail(slot, error);
+        let mut done = 0;
+        while done < self.outgoing.len() {
+            let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
+            let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
+            let rest = &self.outgoing[done..];
+            let (sent, dropped, reason) = match port.map(|port| port.send(rest)) {
+                Some(Ok(Sent::All)) => (rest.len(), 0, DropReason::PortFull),
+                Some(Ok(Sent::Full(sent))) => (sent, rest.len() - sent, DropReason::PortFull),
+                Some(Ok(Sent::LinkDown(sent))) => (sent, rest.len() - sent, DropReason::PortDown),
+                Some(Ok(Sent::Refused(sent))) => (sent, 1, DropReason::PortRefused),
+                Some(Err(error)) => {
+                    if let Some(slot) = slot {
+                        self.fail(slot, error);
+                    }
+                    (0, self.outgoing.len() - done, DropReason::PortDown)
                 }
-                (0, DropReason::PortDown)
+                None => (0, rest.len(), DropReason::PortDown),
+            };
+            for packet in &self.outgoing[done + sent..done + sent + dropped] {
+                self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);
             }
-            None => (0, DropReason::PortDown),
-        };
-        for _ in sent..self.outgoing.len() {
-            self.shard.count_drop(eni, Direction::Ingress, reason);
+            done += sent + dropped;
         }
         let mut outgoing = std::mem::take(&mut self.outgoing);
         let mut homes = std::mem::take(&mut self.outgoing_homes);

@@ -37,6 +37,29 @@ impl Clock {
     }
 }
 
+/// When a worker that finds nothing to do sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BusyPoll {
+    /// Never: for a core that is the worker's alone.
+    Always,
+    /// After a short spin.
+    #[default]
+    Adaptive,
+    /// At once.
+    Never,
+}
+
+impl BusyPoll {
+    /// How long a worker spins with nothing to do before it sleeps; none if it never does.
+    const fn spin(self) -> Option<Duration> {
+        match self {
+            Self::Always => None,
+            Self::Adaptive => Some(IDLE_SPIN),
+            Self::Never => Some(Duration::ZERO),
+        }
+    }
+}
+
 /// What a worker's thread needs beside the worker.
 #[derive(Debug)]
 pub struct WorkerLoop {
@@ -46,6 +69,8 @@ pub struct WorkerLoop {
     pub doorbells: Arc<[Doorbell]>,
     /// The core to be pinned to.
     pub core: Option<usize>,
+    /// When it sleeps.
+    pub busy_poll: BusyPoll,
     /// Set to end the thread; the doorbell is to be rung after that.
     pub stop: Arc<AtomicBool>,
     /// The clock.
@@ -83,7 +108,8 @@ impl WorkerLoop {
                 }
                 continue;
             }
-            if idle_since.get_or_insert_with(Instant::now).elapsed() < IDLE_SPIN {
+            let idle = idle_since.get_or_insert_with(Instant::now);
+            if self.busy_poll.spin().is_none_or(|spin| idle.elapsed() < spin) {
                 self.wait(&mut worker, &mut events, Duration::ZERO);
                 continue;
             }

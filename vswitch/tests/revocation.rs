@@ -55,7 +55,7 @@ fn drain(guest: &MemoryGuest) -> usize {
 fn after_the_reply_nothing_comes_out_by_the_old_rules() {
     for workers in [1, 2] {
         let hub = MemoryHub::new(8192, true);
-        let running = Running::start_with(workers, PortFactory { memory: hub.clone(), faults: None });
+        let running = Running::start_with(workers, PortFactory { memory: hub.clone(), ..PortFactory::default() });
         let mut client = running.connect();
         let (sender, receiver) = (hub.guest(&eni(1)), hub.guest(&eni(2)));
         let is_over = AtomicBool::new(false);

@@ -7,10 +7,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::namespace;
 use vswitch::netlink::Interface;
-use vswitch::port::pool::BufferPool;
+use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::tap::{self, Tap};
 use vswitch::port::{Port, Received, Sent};
 use vswitch_core::desired::TapPort;
+use vswitch_core::offload::{Offloads, PartialChecksum};
 use vswitch_core::packet::Packet;
 
 /// A namespace name of this test alone, which is gone when the test is.
@@ -53,7 +54,7 @@ fn interface() -> Interface {
 }
 
 fn receive_within(port: &mut Tap, limit: Duration) -> std::io::Result<Vec<Packet>> {
-    let (mut pool, mut burst) = (BufferPool::new(64), Vec::new());
+    let (mut pool, mut burst) = (BufferPool::new(PoolSize { small: 64, large: 2 }), Vec::new());
     let started = Instant::now();
     while burst.is_empty() && started.elapsed() < limit {
         if port.receive(&mut pool, &mut burst, 32)? == Received::Drained {
@@ -132,6 +133,44 @@ fn a_link_that_is_down_is_no_failure() {
     assert_eq!(port.send(&burst).unwrap(), Sent::LinkDown(0));
     guest.ip(&["link", "set", "eth0", "up"]);
     assert_eq!(port.send(&burst).unwrap(), Sent::All);
+}
+
+#[test]
+fn a_guest_leaves_checksums_undone_only_where_that_was_offered() {
+    for offered in [Offloads::ALL, Offloads::NONE] {
+        let Some(guest) = Guest::new("undone") else { return };
+        let mut port = Tap::open_with(&guest.tap(), Some(&interface()), offered).unwrap();
+        assert!(offered.contains(port.offloads()));
+        assert_eq!(port.offloads() == Offloads::NONE, offered == Offloads::NONE, "this kernel has some");
+        guest.ip(&["neigh", "replace", "10.9.0.7", "lladdr", "02:00:00:00:00:07", "dev", "eth0"]);
+        let target: SocketAddr = "10.9.0.7:9".parse().unwrap();
+        namespace::within(&guest.0, || UdpSocket::bind("0.0.0.0:0")?.send_to(&[7; 1000], target)).unwrap();
+        let is_ours = |packet: &Packet| packet.buffer.frame()[12..14] == [8, 0] && packet.buffer.frame()[23] == 17;
+        let packet = loop {
+            let burst = receive_within(&mut port, Duration::from_secs(3)).unwrap();
+            assert!(!burst.is_empty(), "the datagram did not come");
+            if let Some(packet) = burst.into_iter().find(is_ours) {
+                break packet;
+            }
+        };
+        let partial = PartialChecksum { start: 34, offset: 6 };
+        assert_eq!(packet.offload.checksum, (offered == Offloads::ALL).then_some(partial));
+        // And the kernel takes back what it gave.
+        assert_eq!(port.send(&[packet]).unwrap(), Sent::All);
+    }
+}
+
+#[test]
+fn what_the_kernel_refuses_is_not_the_ports_failure() {
+    let Some(guest) = Guest::new("refuse") else { return };
+    let mut port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
+    let packet = |bytes: usize| {
+        let mut buffer = vswitch_core::packet::FrameBuffer::with_capacity(64);
+        buffer.fill(&vec![0; bytes]);
+        Packet::new(buffer)
+    };
+    assert_eq!(port.send(&[packet(64), packet(5), packet(64)]).unwrap(), Sent::Refused(1));
+    assert_eq!(port.send(&[packet(64)]).unwrap(), Sent::All);
 }
 
 #[test]

@@ -25,7 +25,7 @@ struct World {
 impl World {
     fn new(workers: usize, frames_max: usize) -> Self {
         let hub = MemoryHub::new(frames_max, false);
-        let ports = PortFactory { memory: hub.clone(), faults: None };
+        let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
         let config = SwitchConfig { workers, flows_max_per_worker: 1024, secret: [1, 2], ports };
         let (switch, workers) = assemble(config, Vec::new(), None);
         Self { switch, workers, hub, now: Time::from_ns(1) }

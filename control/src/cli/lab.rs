@@ -313,6 +313,7 @@ impl Plan {
                 timeouts,
                 name,
                 description,
+                ..EniModify::default()
             };
             self.push(format!("~ {object}"), Command::EniModify(modify));
         }

@@ -7,7 +7,7 @@ use crate::api::ApiSettings;
 use crate::client::Client;
 use crate::config::ApiConfig;
 use crate::query::{Answer, Nothing, Query};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use serde::Deserialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -99,9 +99,27 @@ pub struct VswitchArguments {
     /// Leave it to the kernel on which cores the workers run.
     #[arg(long)]
     pub no_pin: bool,
+    /// When a worker with nothing to do sleeps: never, after a short spin, or at once [default: adaptive].
+    #[arg(long, value_name = "WHEN")]
+    pub busy_poll: Option<BusyPoll>,
+    /// Let every frame cross TAP devices whole and by itself, without offloads of the kernel.
+    #[arg(long)]
+    pub plain_taps: bool,
     /// End when the process that started this one ends.
     #[arg(long, hide = true)]
     pub with_parent: bool,
+}
+
+/// Whether workers with nothing to do go on polling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum BusyPoll {
+    /// They never sleep: for cores that are theirs alone.
+    Always,
+    /// They sleep after a short spin.
+    Adaptive,
+    /// They sleep at once.
+    Never,
 }
 
 /// How to run the control plane.
@@ -128,6 +146,10 @@ pub struct ConfigFile {
     pub sessions_per_worker: Option<usize>,
     /// Whether workers are pinned to cores.
     pub pin: Option<bool>,
+    /// When workers with nothing to do sleep.
+    pub busy_poll: Option<BusyPoll>,
+    /// Whether frames cross TAP devices without offloads of the kernel.
+    pub plain_taps: Option<bool>,
     /// How much of everything there may be.
     pub quotas: Option<crate::model::Quotas>,
     /// Where the HTTP interface is offered; `none` for nowhere.
@@ -256,6 +278,12 @@ fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, config: &Config
     number("--sessions-per-worker", given.sessions_per_worker.or(config.sessions_per_worker));
     if given.no_pin || config.pin == Some(false) {
         list.push("--no-pin".into());
+    }
+    if let Some(when) = given.busy_poll.or(config.busy_poll).and_then(|when| when.to_possible_value()) {
+        list.extend(["--busy-poll".into(), when.get_name().into()]);
+    }
+    if given.plain_taps || config.plain_taps == Some(true) {
+        list.push("--plain-taps".into());
     }
     list.extend(folders(paths));
     list

@@ -2,8 +2,10 @@
 //! over the packet that asked for it.
 
 use crate::headers::{Addresses, Fragment, Headers, IcmpKind, Network};
+use crate::ids::EniIndex;
 use crate::judge::Seat;
 use crate::limits::ETHERNET_HEADER_BYTES;
+use crate::offload::{Offload, Segmentation};
 use crate::packet::{FrameBuffer, Packet};
 use crate::route::{Route, is_group_destination};
 use crate::verdict::{DropReason, Verdict};
@@ -217,33 +219,71 @@ pub(crate) fn take_hop(seat: &Seat<'_>, packet: &mut Packet) -> Option<Verdict> 
         }
         return None;
     }
-    // RFC 1812 §4.3.2.7: no error about an error, or about a later fragment.
-    let reportable = headers.icmp_kind() != Some(IcmpKind::Error) && headers.fragment != Fragment::Later;
-    let reported = reportable.then(|| time_exceeded(seat, &headers, &mut packet.buffer)).flatten();
-    Some(match reported {
-        Some(()) => to_sender(seat, packet.buffer.frame_mut()),
-        None => Verdict::Drop(DropReason::TtlExpired),
-    })
+    let report = Report {
+        v4: Icmpv4Type::TimeExceeded(etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit),
+        v6: Icmpv6Type::TimeExceeded(etherparse::icmpv6::TimeExceededCode::HopLimitExceeded),
+    };
+    Some(report.instead_of(seat, packet).unwrap_or(Verdict::Drop(DropReason::TtlExpired)))
 }
 
-fn time_exceeded(seat: &Seat<'_>, headers: &Headers, buffer: &mut FrameBuffer) -> Option<()> {
-    const QUOTE_BYTES: usize = 128;
-    let gateway = seat.network.vswitches.get(seat.eni.vswitch as usize)?;
-    let packet = buffer.frame().get(NETWORK..headers.end as usize)?;
-    let mut quote = [0; QUOTE_BYTES];
-    let length = packet.len().min(QUOTE_BYTES);
-    quote[..length].copy_from_slice(&packet[..length]);
-    let quote = &quote[..length];
-    match headers.tuple.addresses {
-        Addresses::V4 { source, .. } => {
-            let kind = Icmpv4Type::TimeExceeded(etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit);
-            let ends = (gateway.ipv4_gateway?.octets(), Ipv4Addr::from_bits(source).octets());
-            write_icmpv4(buffer, kind, ends, quote)
+/// Turns a packet that its receiver's port cannot carry, and that must not be fragmented, into the report that says so
+/// (RFC 1191, RFC 8201). What may be fragmented goes on, and ends at the port.
+pub(crate) fn refuse_too_big(seat: &Seat<'_>, packet: &mut Packet, next: EniIndex) -> Option<Verdict> {
+    let mtu_bytes = seat.snapshot.eni(next)?.mtu_bytes;
+    let packet_bytes = match packet.offload.segmentation {
+        Segmentation::None => packet.headers.end as usize,
+        _ => packet.longest_frame_bytes(),
+    };
+    if packet_bytes <= NETWORK + usize::from(mtu_bytes) {
+        return None;
+    }
+    const DONT_FRAGMENT: u8 = 0x40;
+    let is_ipv4 = matches!(packet.headers.tuple.addresses, Addresses::V4 { .. });
+    if is_ipv4 && packet.buffer.frame().get(NETWORK + 6)? & DONT_FRAGMENT == 0 {
+        return None;
+    }
+    let needed = etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu_bytes };
+    let report = Report {
+        v4: Icmpv4Type::DestinationUnreachable(needed),
+        v6: Icmpv6Type::PacketTooBig { mtu: mtu_bytes.into() },
+    };
+    report.instead_of(seat, packet)
+}
+
+/// What the router tells the sender of a packet that it does not forward.
+struct Report {
+    v4: Icmpv4Type,
+    v6: Icmpv6Type,
+}
+
+impl Report {
+    /// Writes the report over the packet. None, and the packet stays, where there must be no report or no address to
+    /// send it from.
+    fn instead_of(self, seat: &Seat<'_>, packet: &mut Packet) -> Option<Verdict> {
+        const QUOTE_BYTES: usize = 128;
+        let headers = packet.headers;
+        // RFC 1812 §4.3.2.7: no error about an error, or about a later fragment.
+        if headers.icmp_kind() == Some(IcmpKind::Error) || headers.fragment == Fragment::Later {
+            return None;
         }
-        Addresses::V6 { source, .. } => {
-            let kind = Icmpv6Type::TimeExceeded(etherparse::icmpv6::TimeExceededCode::HopLimitExceeded);
-            let ends = (gateway.ipv6_gateway?.octets(), source.to_be_bytes());
-            write_icmpv6(buffer, kind, ends, (quote, HOP_LIMIT))
+        let gateway = seat.network.vswitches.get(seat.eni.vswitch as usize)?;
+        let quoted = packet.buffer.frame().get(NETWORK..headers.end as usize)?;
+        let mut quote = [0; QUOTE_BYTES];
+        let length = quoted.len().min(QUOTE_BYTES);
+        quote[..length].copy_from_slice(&quoted[..length]);
+        let quote = &quote[..length];
+        match headers.tuple.addresses {
+            Addresses::V4 { source, .. } => {
+                let ends = (gateway.ipv4_gateway?.octets(), Ipv4Addr::from_bits(source).octets());
+                write_icmpv4(&mut packet.buffer, self.v4, ends, quote)?;
+            }
+            Addresses::V6 { source, .. } => {
+                let ends = (gateway.ipv6_gateway?.octets(), source.to_be_bytes());
+                write_icmpv6(&mut packet.buffer, self.v6, ends, (quote, HOP_LIMIT))?;
+            }
         }
+        // The reply is whole, whatever was left undone in the packet that asked for it.
+        packet.offload = Offload::NONE;
+        Some(to_sender(seat, packet.buffer.frame_mut()))
     }
 }

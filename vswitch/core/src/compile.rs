@@ -3,11 +3,12 @@
 //! A generation takes over from the one before it what did not change: the numbers of ENIs and sets, whole filters, and
 //! above all the policy revisions, so that a change makes only those sessions be judged again that it can touch.
 
-use crate::desired::{Desired, Direction, Eni, Ports, Remote, SecurityGroup, Settings};
+use crate::desired::{Desired, Direction, Eni, Port, Ports, Remote, SecurityGroup, Settings};
 use crate::filter::{self, Filter, SetId};
 use crate::flow::PackedTimeouts;
 use crate::flow::key::SCOPES_MAX;
 use crate::ids::{EniId, EniIndex, FlowScope, GroupId, VSwitchId, VpcId};
+use crate::limits::MTU_BYTES_MAX;
 use crate::prefix_map::PrefixMap;
 use crate::protocol::Refusal;
 use crate::route::Route;
@@ -79,6 +80,7 @@ pub fn compile(desired: &Desired, generation: u64, previous: Option<&Snapshot>) 
                 _ => None,
             }),
             source_dest_check: eni.source_dest_check,
+            mtu_bytes: eni.port.as_ref().map_or(MTU_BYTES_MAX as u16, Port::mtu_bytes),
             timeouts: PackedTimeouts::pack(eni.timeouts).unwrap_or_default(),
             sessions_max: eni.sessions_max,
             filter,

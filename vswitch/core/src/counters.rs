@@ -3,6 +3,7 @@
 use crate::desired::Direction;
 use crate::flow::FlowState;
 use crate::ids::FlowScope;
+use crate::offload::Wire;
 use crate::protocol::DirectionStats;
 use crate::verdict::{DropReason, Verdict};
 
@@ -31,21 +32,21 @@ pub(crate) struct EniCounters {
 impl DirectionCounters {
     const ZERO: Self = Self { packets: 0, bytes: 0, answered: 0, drops: [0; DropReason::COUNT] };
 
-    /// Counts a packet by its verdict.
-    pub(crate) fn count(&mut self, verdict: Verdict, frame_bytes: usize) {
+    /// Counts a packet, or those that it is cut into, by its verdict.
+    pub(crate) fn count(&mut self, verdict: Verdict, wire: Wire) {
         match verdict {
-            Verdict::Drop(reason) => self.drops[reason as usize] += 1,
+            Verdict::Drop(reason) => self.drops[reason as usize] += u64::from(wire.packets),
             Verdict::Answer => self.answered += 1,
             Verdict::Forward(_) | Verdict::Deliver => {
-                self.packets += 1;
-                self.bytes += frame_bytes as u64;
+                self.packets += u64::from(wire.packets);
+                self.bytes += wire.bytes;
             }
         }
     }
 
-    /// Takes a passed packet back and counts it as dropped: the shell could not deliver it.
-    pub(crate) fn count_undelivered(&mut self, reason: DropReason) {
-        self.drops[reason as usize] += 1;
+    /// Counts what passed as dropped as well: the shell could not deliver it.
+    pub(crate) fn count_undelivered(&mut self, reason: DropReason, packets: u32) {
+        self.drops[reason as usize] += u64::from(packets);
     }
 
     /// The counters with names.

@@ -2,6 +2,7 @@
 //! turns it into a snapshot, and nothing on the packet path ever reads it.
 
 use crate::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+use crate::limits::MTU_BYTES_MAX;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -372,6 +373,16 @@ pub enum Port {
     Tap(TapPort),
     /// A queue in memory that tests and benches feed by hand.
     Memory,
+}
+
+impl Port {
+    /// The largest layer-3 packet that it carries, bytes.
+    pub const fn mtu_bytes(&self) -> u16 {
+        match self {
+            Self::Tap(tap) => tap.mtu_bytes,
+            Self::Memory => MTU_BYTES_MAX as u16,
+        }
+    }
 }
 
 /// A TAP device, made by the switch or adopted if it exists.

@@ -13,6 +13,7 @@ use crate::headers::{Fragment, Headers};
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Action, Entry, Lookup, Seat};
 use crate::limits::{ETHERNET_HEADER_BYTES, SESSIONS_PER_FRAGMENT_FATE, SWEEP_RECORDS_PER_TURN};
+use crate::offload::Wire;
 use crate::packet::Packet;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
@@ -47,10 +48,10 @@ impl Shard {
         }
         self.judge_all(&seat, burst, now.tick());
         for packet in burst.iter_mut() {
-            if let Verdict::Forward(next) = packet.verdict
-                && crosses_subnets(&seat, next, packet.route)
-                && let Some(verdict) = answer::take_hop(&seat, packet)
-            {
+            let Verdict::Forward(next) = packet.verdict else { continue };
+            let crossed =
+                if crosses_subnets(&seat, next, packet.route) { answer::take_hop(&seat, packet) } else { None };
+            if let Some(verdict) = crossed.or_else(|| answer::refuse_too_big(&seat, packet, next)) {
                 packet.verdict = verdict;
             }
         }
@@ -92,10 +93,10 @@ impl Shard {
         self.count(&seat, run);
     }
 
-    /// Counts a packet that the door let pass and the shell had to drop at `eni`.
-    pub fn count_drop(&mut self, eni: EniIndex, direction: Direction, reason: DropReason) {
+    /// Counts `packets` that the door let pass and the shell had to drop at `eni`.
+    pub fn count_drop(&mut self, eni: EniIndex, direction: Direction, reason: DropReason, packets: u32) {
         if let Some(counters) = self.counters.get_mut(eni.0 as usize) {
-            counters.direction(direction).count_undelivered(reason);
+            counters.direction(direction).count_undelivered(reason, packets);
         }
     }
 
@@ -149,11 +150,11 @@ impl Shard {
         (place, now): (usize, Tick),
     ) -> Result<(), DropReason> {
         let headers = &packet.headers;
-        let bytes = packet.buffer.frame().len();
+        let wire = packet.wire();
         if let Lookup::Session(entry) = &packet.lookup {
             match action {
                 Action::None => {}
-                Action::Touch(slot) => self.touch(slot, entry, (headers, bytes), now),
+                Action::Touch(slot) => self.touch(slot, entry, (headers, wire), now),
                 Action::Readmit(slot, admitted_by) => {
                     let flow = self.sessions.flow_mut(slot);
                     flow.revision = seat.eni.revision;
@@ -162,7 +163,7 @@ impl Shard {
                         flow.set_stage(judgement.stage);
                         flow.ground = judgement.ground;
                     }
-                    self.touch(slot, entry, (headers, bytes), now);
+                    self.touch(slot, entry, (headers, wire), now);
                 }
                 Action::Revoke(slot) => {
                     let flow = self.sessions.flow_mut(slot);
@@ -170,10 +171,10 @@ impl Shard {
                     flow.set_revoked(true);
                     flow.last_seen = now;
                 }
-                Action::Open => self.open(seat, (headers, bytes), (judgement, entry), (place, now))?,
+                Action::Open => self.open(seat, (headers, wire), (judgement, entry), (place, now))?,
                 Action::Reopen(slot) => {
                     self.forget(slot, place);
-                    self.open(seat, (headers, bytes), (judgement, entry), (place, now))?;
+                    self.open(seat, (headers, wire), (judgement, entry), (place, now))?;
                 }
             }
         }
@@ -183,20 +184,20 @@ impl Shard {
         Ok(())
     }
 
-    fn touch(&mut self, slot: SessionSlot, entry: &Entry, (headers, bytes): (&Headers, usize), now: Tick) {
+    fn touch(&mut self, slot: SessionSlot, entry: &Entry, (headers, wire): (&Headers, Wire), now: Tick) {
         let flow = self.sessions.flow_mut(slot);
         let from_opener = entry.swapped == flow.is_swapped();
         let side = !from_opener as usize;
         flow.state = flow.state.after(headers, from_opener);
         flow.last_seen = now;
-        flow.packets[side] = flow.packets[side].wrapping_add(1);
-        flow.bytes[side] += bytes as u64;
+        flow.packets[side] = flow.packets[side].wrapping_add(wire.packets);
+        flow.bytes[side] += wire.bytes;
     }
 
     fn open(
         &mut self,
         seat: &Seat<'_>,
-        (headers, bytes): (&Headers, usize),
+        (headers, wire): (&Headers, Wire),
         (judgement, entry): (Judgement, &Entry),
         (place, now): (usize, Tick),
     ) -> Result<(), DropReason> {
@@ -204,8 +205,8 @@ impl Shard {
             return Err(DropReason::SessionLimit);
         }
         let flow = Flow {
-            bytes: [bytes as u64, 0],
-            packets: [1, 0],
+            bytes: [wire.bytes, 0],
+            packets: [wire.packets, 0],
             state: FlowState::opened_by(headers),
             flags: FlowFlags::new(seat.direction, entry.swapped, judgement.stage),
             ..new_record(seat, judgement, now)
@@ -246,7 +247,7 @@ impl Shard {
         let place = self.place(seat);
         let counters = self.counters[place].direction(seat.direction);
         for packet in burst {
-            counters.count(packet.verdict, packet.buffer.frame().len());
+            counters.count(packet.verdict, packet.wire());
         }
     }
 

@@ -1,6 +1,6 @@
 //! Bytes to headers, once per packet. Every length is checked before a byte is read; nothing here panics.
 
-use crate::limits::{ETHERNET_HEADER_BYTES, IPV6_EXTENSION_HEADERS_MAX};
+use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, IPV6_EXTENSION_HEADERS_MAX};
 use crate::verdict::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -163,9 +163,9 @@ pub struct Headers {
     /// ICMP code.
     pub icmp_code: u8,
     /// Where the transport header starts in the frame.
-    pub transport_offset: u16,
+    pub transport_offset: u32,
     /// Where the packet ends in the frame; padding may follow.
-    pub end: u16,
+    pub end: u32,
 }
 
 impl Default for Headers {
@@ -277,7 +277,7 @@ const ARP_BYTES: usize = 28;
 /// The reason under which the frame is to be dropped.
 pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
     let ether_type = read_u16(frame, 12).ok_or(DropReason::FrameTruncated)?;
-    if frame.len() > u16::MAX as usize {
+    if frame.len() > FRAME_BYTES_MAX {
         return Err(DropReason::FrameTooLong);
     }
     let packet = &frame[ETHERNET_HEADER_BYTES..];
@@ -288,8 +288,8 @@ pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
         tag if ETHER_TYPES_VLAN.contains(&tag) => return Err(DropReason::VlanTagged),
         _ => return Err(DropReason::EtherTypeUnknown),
     };
-    headers.transport_offset += ETHERNET_HEADER_BYTES as u16;
-    headers.end += ETHERNET_HEADER_BYTES as u16;
+    headers.transport_offset += ETHERNET_HEADER_BYTES as u32;
+    headers.end += ETHERNET_HEADER_BYTES as u32;
     Ok(headers)
 }
 
@@ -311,7 +311,8 @@ enum Trust {
     Quote,
 }
 
-const ICMP_HEADER_BYTES: usize = 8;
+/// Bytes of an ICMP header, of either family.
+pub(crate) const ICMP_HEADER_BYTES: usize = 8;
 
 fn arp(packet: &[u8]) -> Result<Headers, DropReason> {
     let fixed = packet.get(..ARP_BYTES).ok_or(DropReason::FrameTruncated)?;
@@ -319,7 +320,7 @@ fn arp(packet: &[u8]) -> Result<Headers, DropReason> {
     if !for_ipv4_over_ethernet || !matches!(read_u16(fixed, 6), Some(1 | 2)) {
         return Err(DropReason::ArpMalformed);
     }
-    Ok(Headers { network: Network::Arp, end: ARP_BYTES as u16, ..Headers::default() })
+    Ok(Headers { network: Network::Arp, end: ARP_BYTES as u32, ..Headers::default() })
 }
 
 fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
@@ -356,8 +357,8 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
         fragment: fragment(offset_bytes, more, payload_bytes, fixed[9], trust)?,
         fragment_id: u16::from_be_bytes([fixed[4], fixed[5]]) as u32,
         hop_limit: fixed[8],
-        transport_offset: header_bytes as u16,
-        end: end as u16,
+        transport_offset: header_bytes as u32,
+        end: end as u32,
         ..Headers::default()
     };
     transport(&packet[header_bytes..end], &mut headers, trust)?;
@@ -383,8 +384,8 @@ fn ipv6(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
             destination_port: 0,
         },
         hop_limit: fixed[7],
-        transport_offset: FIXED_BYTES as u16,
-        end: end as u16,
+        transport_offset: FIXED_BYTES as u32,
+        end: end as u32,
         ..Headers::default()
     };
     extension_headers(&packet[..end], &mut headers, trust)?;
@@ -405,7 +406,7 @@ fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Resu
         // Destination options, mobility, HIP and shim6 share the form of hop-by-hop options (RFC 6564).
         if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | 60 | 135 | 139 | 140) {
             headers.tuple.protocol = next;
-            headers.transport_offset = offset as u16;
+            headers.transport_offset = offset as u32;
             return Ok(());
         }
         let header: &[u8; 8] =
@@ -432,7 +433,7 @@ fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Resu
         }
         if headers.fragment == Fragment::Later {
             headers.tuple.protocol = next;
-            headers.transport_offset = offset as u16;
+            headers.transport_offset = offset as u32;
             return Ok(());
         }
     }

@@ -2,8 +2,16 @@
 
 /// Packets a worker takes from one port in one turn.
 pub const BURST_PACKETS: usize = 32;
-/// The largest Ethernet frame a port carries: a 9,000-byte MTU and the Ethernet header, rounded up.
-pub const FRAME_BYTES_MAX: usize = 9216;
+/// Bytes of frames that end a burst early. What is in work then fits into a core's own cache, and a port of long frames
+/// holds its neighbours up no longer than one of short ones.
+pub const BURST_BYTES: usize = 256 << 10;
+/// The longest frame that the switch takes: the longest IP packet and the Ethernet header, rounded up. On a wire it is
+/// many packets, each within the MTU.
+pub const FRAME_BYTES_MAX: usize = 65_600;
+/// Packets that one TCP frame may be cut into: with fewer than 64 bytes each, headers would outweigh what they carry.
+pub const SEGMENTS_MAX_TCP: usize = 1024;
+/// Packets that one UDP frame may be cut into, as Linux bounds it (`UDP_MAX_SEGMENTS`).
+pub const SEGMENTS_MAX_UDP: usize = 128;
 /// Bytes of an Ethernet header.
 pub const ETHERNET_HEADER_BYTES: usize = 14;
 /// The largest MTU a port may have, bytes.
@@ -35,6 +43,9 @@ pub const HANDOFF_PACKETS: usize = 1024;
 pub const WORKERS_MAX: usize = 64;
 
 const _: () = assert!(MTU_BYTES_MAX + ETHERNET_HEADER_BYTES <= FRAME_BYTES_MAX);
+const _: () =
+    assert!(u16::MAX as usize + ETHERNET_HEADER_BYTES + 40 <= FRAME_BYTES_MAX, "IPv6 counts after its header");
+const _: () = assert!(FRAME_BYTES_MAX <= BURST_BYTES);
 const _: () = assert!(MTU_BYTES_MIN < MTU_BYTES_MAX);
 const _: () = assert!(BURST_PACKETS.is_power_of_two() && BURST_PACKETS <= HANDOFF_PACKETS);
 const _: () = assert!(BURST_PACKETS <= SWEEP_RECORDS_PER_TURN, "a sweep outruns the flows one turn can open");

@@ -1,7 +1,9 @@
 //! A packet: the bytes of a frame, and what was learnt about them riding along.
 
+use crate::checksum;
 use crate::headers::{self, Headers};
 use crate::judge::Lookup;
+use crate::offload::{self, Offload, Wire};
 use crate::route::Route;
 use crate::verdict::{DropReason, Judgement, Verdict};
 use alloc::boxed::Box;
@@ -18,6 +20,11 @@ impl FrameBuffer {
     /// An empty buffer with room for `capacity_bytes`.
     pub fn with_capacity(capacity_bytes: usize) -> Self {
         Self { bytes: vec![0; capacity_bytes].into_boxed_slice(), length: 0 }
+    }
+
+    /// How many bytes there is room for.
+    pub fn capacity(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The whole room, for a port to receive into; [`FrameBuffer::set_length`] then tells how much was used.
@@ -66,6 +73,8 @@ pub struct Packet {
     pub buffer: FrameBuffer,
     /// What the data path knows of its origin.
     pub marker: Marker,
+    /// What its sender left undone: as claimed until [`Packet::parse`] has settled it.
+    pub offload: Offload,
     /// Its fate so far. The door sets it; ingress expects [`Verdict::Forward`].
     pub verdict: Verdict,
     /// The last judgement it met; none if it ended before the first.
@@ -83,6 +92,7 @@ impl Packet {
         Self {
             buffer,
             marker: Marker::None,
+            offload: Offload::NONE,
             verdict: Verdict::Drop(DropReason::EniGone),
             judgement: None,
             headers: Headers::default(),
@@ -91,12 +101,43 @@ impl Packet {
         }
     }
 
-    /// Reads the headers. Egress does so itself; only a packet that enters at an ENI's ingress needs this call.
+    /// A packet of which its sender claims to have left something undone.
+    pub fn claiming(buffer: FrameBuffer, offload: Offload) -> Self {
+        Self { offload, ..Self::new(buffer) }
+    }
+
+    /// Reads the headers, and holds what the sender left undone against them. Egress does so itself; only a packet that
+    /// enters at an ENI's ingress needs this call.
     ///
     /// # Errors
     /// The reason under which the frame is to be dropped.
     pub fn parse(&mut self) -> Result<(), DropReason> {
+        // What is dropped counts as one packet, whatever it claims.
+        let claimed = core::mem::replace(&mut self.offload, Offload::NONE);
         self.headers = headers::parse(self.buffer.frame())?;
+        if claimed != Offload::NONE {
+            self.offload = offload::settle(claimed, &self.headers, self.buffer.frame_mut())?;
+        }
         Ok(())
+    }
+
+    /// What it is on a wire.
+    pub fn wire(&self) -> Wire {
+        self.offload.wire(self.buffer.frame().len())
+    }
+
+    /// The longest frame that it is on a wire, bytes.
+    pub fn longest_frame_bytes(&self) -> usize {
+        self.offload.longest_frame_bytes(self.buffer.frame().len())
+    }
+
+    /// Completes the checksum that the sender left undone. Only for a packet that is not to be cut.
+    pub fn complete_checksum(&mut self) {
+        let end = self.headers.end as usize;
+        if let Some(partial) = self.offload.checksum.take()
+            && let Some(bytes) = self.buffer.frame_mut().get_mut(usize::from(partial.start)..end)
+        {
+            checksum::complete(bytes, usize::from(partial.offset));
+        }
     }
 }

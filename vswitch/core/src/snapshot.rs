@@ -46,6 +46,8 @@ pub(crate) struct EniEntry {
     pub(crate) ipv4: Option<u32>,
     pub(crate) ipv6: Option<u128>,
     pub(crate) source_dest_check: bool,
+    /// The largest layer-3 packet that its port carries.
+    pub(crate) mtu_bytes: u16,
     pub(crate) timeouts: PackedTimeouts,
     pub(crate) sessions_max: u32,
     pub(crate) filter: Arc<Filter>,

@@ -55,6 +55,8 @@ drop_reasons! {
     TransportTruncated = "transport-truncated",
     /// A fragment cut so that it hides or overwrites a transport header (RFC 1858, RFC 3128).
     FragmentEvasive = "fragment-evasive",
+    /// A checksum to complete or a frame to cut that does not fit the packet's headers.
+    OffloadMalformed = "offload-malformed",
     /// The sender's hardware address is not the ENI's.
     SourceMacSpoofed = "source-mac-spoofed",
     /// The source address is not one of the ENI's.
@@ -99,6 +101,8 @@ drop_reasons! {
     PortDown = "port-down",
     /// The destination's port took no more frames.
     PortFull = "port-full",
+    /// The destination's port did not take this frame, though it takes others.
+    PortRefused = "port-refused",
     /// Longer than the destination's port may carry.
     FrameTooLong = "frame-too-long",
     /// The ring to the worker that owns the destination was full.

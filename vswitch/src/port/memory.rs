@@ -1,6 +1,6 @@
 //! A port in memory: tests and benches are its guest. Deterministic, bounded, and without allocation once warm.
 
-use crate::port::pool::BufferPool;
+use crate::port::pool::{BufferPool, SMALL_BYTES};
 use crate::port::{Port, Received, Sent};
 use crossbeam::queue::ArrayQueue;
 use parking_lot::Mutex;
@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use vswitch_core::ids::EniId;
-use vswitch_core::limits::FRAME_BYTES_MAX;
+use vswitch_core::limits::BURST_BYTES;
+use vswitch_core::offload::{Offload, Offloads};
 use vswitch_core::packet::{FrameBuffer, Packet};
 
 /// Frames that a memory port holds in each direction, unless told otherwise.
@@ -21,7 +22,7 @@ const FRAMES_MAX_DEFAULT: usize = 256;
 /// Frames on their way in one direction, and empty buffers on their way back.
 #[derive(Debug)]
 struct Lane {
-    frames: ArrayQueue<FrameBuffer>,
+    frames: ArrayQueue<(FrameBuffer, Offload)>,
     spare: ArrayQueue<FrameBuffer>,
 }
 
@@ -30,18 +31,19 @@ impl Lane {
         Self { frames: ArrayQueue::new(frames_max), spare: ArrayQueue::new(frames_max) }
     }
 
-    fn push(&self, frame: &[u8]) -> bool {
+    fn push(&self, frame: &[u8], offload: Offload) -> bool {
         if self.frames.is_full() {
             return false;
         }
-        let mut buffer = self.spare.pop().unwrap_or_else(|| FrameBuffer::with_capacity(FRAME_BYTES_MAX));
+        let spare = self.spare.pop().filter(|spare| spare.capacity() >= frame.len());
+        let mut buffer = spare.unwrap_or_else(|| FrameBuffer::with_capacity(frame.len().max(SMALL_BYTES)));
         buffer.fill(frame);
-        self.frames.push(buffer).is_ok()
+        self.frames.push((buffer, offload)).is_ok()
     }
 
-    fn pop<T>(&self, take: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        let buffer = self.frames.pop()?;
-        let taken = take(buffer.frame());
+    fn pop<T>(&self, take: impl FnOnce(&[u8], Offload) -> T) -> Option<T> {
+        let (buffer, offload) = self.frames.pop()?;
+        let taken = take(buffer.frame(), offload);
         // No room for the buffer means that there are spares enough.
         let _ = self.spare.push(buffer);
         Some(taken)
@@ -53,6 +55,10 @@ struct Cable {
     from_guest: Lane,
     to_guest: Lane,
     is_cut: AtomicBool,
+    /// What the guest takes undone, as bits.
+    offloads: AtomicU8,
+    /// Frames of this many bytes are refused; none if zero.
+    refused_bytes: AtomicUsize,
     bell: Option<OwnedFd>,
 }
 
@@ -67,7 +73,12 @@ pub struct MemoryGuest(Arc<Cable>);
 impl MemoryGuest {
     /// Sends a frame to the switch; false if the queue is full.
     pub fn inject(&self, frame: &[u8]) -> bool {
-        let is_taken = self.0.from_guest.push(frame);
+        self.inject_claiming(frame, Offload::NONE)
+    }
+
+    /// Sends a frame of which the guest claims to have left something undone.
+    pub fn inject_claiming(&self, frame: &[u8], offload: Offload) -> bool {
+        let is_taken = self.0.from_guest.push(frame, offload);
         if let Some(bell) = &self.0.bell {
             // The counter can only be full if nobody ever read it, and then it is readable already.
             let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
@@ -82,7 +93,22 @@ impl MemoryGuest {
 
     /// The next frame from the switch, looked at in place.
     pub fn collect_with<T>(&self, take: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        self.0.to_guest.pop(take)
+        self.0.to_guest.pop(|frame, _| take(frame))
+    }
+
+    /// The next frame from the switch, and what is left undone in it.
+    pub fn collect_with_offload(&self) -> Option<(Vec<u8>, Offload)> {
+        self.0.to_guest.pop(|frame, offload| (frame.to_vec(), offload))
+    }
+
+    /// Sets what the guest takes undone: counts for ports that are opened after it. Nothing unless told otherwise.
+    pub fn set_offloads(&self, offloads: Offloads) {
+        self.0.offloads.store(offloads.bits(), Ordering::Release);
+    }
+
+    /// Makes the port refuse frames of this many bytes, as a kernel refuses what it does not understand.
+    pub fn refuse(&self, frame_bytes: usize) {
+        self.0.refused_bytes.store(frame_bytes, Ordering::Release);
     }
 
     /// Frames that wait to be collected.
@@ -111,21 +137,43 @@ impl MemoryPort {
 impl Port for MemoryPort {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
         self.check()?;
+        let mut bytes = 0;
         for _ in 0..packets_max {
-            let Some(mut buffer) = pool.take() else { break };
-            if self.0.from_guest.pop(|frame| buffer.fill(frame)).is_none() {
-                pool.put(buffer);
-                return Ok(Received::Drained);
+            if bytes >= BURST_BYTES {
+                break;
             }
-            burst.push(Packet::new(buffer));
+            // A queue in memory could tell a frame's length first; it does as ports do that cannot.
+            let Some(mut large) = pool.take_large() else { break };
+            let received = self.0.from_guest.pop(|frame, offload| {
+                large.fill(frame);
+                offload
+            });
+            let Some(offload) = received else {
+                pool.put(large);
+                return Ok(Received::Drained);
+            };
+            bytes += large.frame().len();
+            burst.push(Packet::claiming(pool.exchange(large), offload));
         }
         Ok(Received::MaybeMore)
     }
 
     fn send(&mut self, burst: &[Packet]) -> io::Result<Sent> {
         self.check()?;
-        let taken = burst.iter().take_while(|packet| self.0.to_guest.push(packet.buffer.frame())).count();
-        Ok(if taken == burst.len() { Sent::All } else { Sent::Full(taken) })
+        let refused_bytes = self.0.refused_bytes.load(Ordering::Acquire);
+        for (number, packet) in burst.iter().enumerate() {
+            if refused_bytes > 0 && packet.buffer.frame().len() == refused_bytes {
+                return Ok(Sent::Refused(number));
+            }
+            if !self.0.to_guest.push(packet.buffer.frame(), packet.offload) {
+                return Ok(Sent::Full(number));
+            }
+        }
+        Ok(Sent::All)
+    }
+
+    fn offloads(&self) -> Offloads {
+        Offloads::from_bits(self.0.offloads.load(Ordering::Acquire))
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
@@ -168,7 +216,8 @@ impl MemoryHub {
             let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
             let bell = if self.has_bells { eventfd(0, flags).ok() } else { None };
             let (from_guest, to_guest) = (Lane::new(self.frames_max), Lane::new(self.frames_max));
-            Arc::new(Cable { from_guest, to_guest, is_cut: AtomicBool::new(false), bell })
+            let (is_cut, offloads, refused_bytes) = (AtomicBool::new(false), AtomicU8::new(0), AtomicUsize::new(0));
+            Arc::new(Cable { from_guest, to_guest, is_cut, offloads, refused_bytes, bell })
         };
         Arc::clone(self.cables.lock().entry(eni.clone()).or_insert_with(make))
     }
@@ -177,6 +226,7 @@ impl MemoryHub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port::pool::PoolSize;
 
     #[test]
     fn frames_pass_in_order_and_within_bounds() {
@@ -185,13 +235,13 @@ mod tests {
         let (guest, mut port) = (hub.guest(&eni), hub.open(&eni));
         assert!(guest.inject(b"one") && guest.inject(b"two"));
         assert!(!guest.inject(b"three"), "the queue holds two");
-        let (mut pool, mut burst) = (BufferPool::new(4), Vec::new());
+        let (mut pool, mut burst) = (BufferPool::new(PoolSize { small: 3, large: 1 }), Vec::new());
         port.receive(&mut pool, &mut burst, 1).unwrap();
         port.receive(&mut pool, &mut burst, 8).unwrap();
         let frames: Vec<_> = burst.iter().map(|packet| packet.buffer.frame()).collect();
         assert_eq!(frames, [b"one", b"two"]);
         assert_eq!(pool.free_count(), 2);
-        burst.push(Packet::new(pool.take().unwrap()));
+        burst.push(Packet::new(pool.take(60).unwrap()));
         assert_eq!(port.send(&burst).unwrap(), Sent::Full(2));
         assert_eq!(guest.collect().as_deref(), Some(&b"one"[..]));
     }

@@ -6,6 +6,7 @@
 pub mod memory;
 pub mod pool;
 pub mod tap;
+pub mod virtio;
 pub mod wrap;
 
 use crate::netlink::Interface;
@@ -16,6 +17,7 @@ use std::os::fd::BorrowedFd;
 use vswitch_core::desired;
 use vswitch_core::ids::EniId;
 use vswitch_core::limits::ETHERNET_HEADER_BYTES;
+use vswitch_core::offload::Offloads;
 use vswitch_core::packet::Packet;
 
 /// How far a burst got on its way out.
@@ -25,6 +27,8 @@ pub enum Sent {
     All,
     /// The port took this many packets and has no room for the next.
     Full(usize),
+    /// The port took this many packets and will never take the next; those behind it were not tried yet.
+    Refused(usize),
     /// The port took this many packets; the far end has its link down for now.
     LinkDown(usize),
 }
@@ -46,11 +50,16 @@ pub trait Port: Send + fmt::Debug {
     /// The port has failed for good. Packets received before the failure are in the burst.
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received>;
 
-    /// Sends a burst in order.
+    /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`].
     ///
     /// # Errors
     /// The port has failed for good.
     fn send(&mut self, burst: &[Packet]) -> io::Result<Sent>;
+
+    /// What packets for this port may leave undone. Does not change while the port is open.
+    fn offloads(&self) -> Offloads {
+        Offloads::NONE
+    }
 
     /// What becomes readable when the port has frames; a port without is asked at every turn.
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
@@ -86,8 +95,7 @@ impl PortWish {
 
     /// The longest frame that it may carry, bytes.
     pub fn frame_bytes_max(&self) -> usize {
-        let mtu_bytes = self.tap().map_or(vswitch_core::limits::MTU_BYTES_MAX, |tap| tap.mtu_bytes.into());
-        mtu_bytes + ETHERNET_HEADER_BYTES
+        usize::from(self.port.mtu_bytes()) + ETHERNET_HEADER_BYTES
     }
 
     /// The device that this port alone may hold, by its name and namespace.
@@ -106,6 +114,8 @@ impl PortWish {
 /// How ports are made, and what tests may put around them.
 #[derive(Clone, Debug, Default)]
 pub struct PortFactory {
+    /// Whether TAP devices carry every frame whole and by itself, without offloads.
+    pub plain_taps: bool,
     /// Where the far ends of memory ports are found.
     pub memory: memory::MemoryHub,
     /// Faults to inject into every port.
@@ -113,13 +123,19 @@ pub struct PortFactory {
 }
 
 impl PortFactory {
+    fn tap_offloads(&self) -> Offloads {
+        if self.plain_taps { Offloads::NONE } else { Offloads::ALL }
+    }
+
     /// Opens the port of an ENI.
     ///
     /// # Errors
     /// Why it cannot be opened now, naming device and namespace.
     pub fn open(&self, eni: &EniId, wish: &PortWish) -> io::Result<Box<dyn Port>> {
         let port: Box<dyn Port> = match &wish.port {
-            desired::Port::Tap(tap) => Box::new(tap::Tap::open(tap, wish.interface.as_ref())?),
+            desired::Port::Tap(tap) => {
+                Box::new(tap::Tap::open_with(tap, wish.interface.as_ref(), self.tap_offloads())?)
+            }
             desired::Port::Memory => Box::new(self.memory.open(eni)),
         };
         Ok(match self.faults {

@@ -4,6 +4,7 @@ use crate::port::pool::BufferPool;
 use crate::port::{Port, Received, Sent};
 use std::io;
 use std::os::fd::BorrowedFd;
+use vswitch_core::offload::Offloads;
 use vswitch_core::packet::Packet;
 
 /// How often what happens to a packet, in packets of a million.
@@ -59,11 +60,12 @@ impl Port for Faulty {
             }
             if burst.len() - start < packets_max
                 && self.happens(self.faults.doubled)
-                && let Some(mut twin) = pool.take()
+                && let Some(mut twin) = pool.take(burst[at].buffer.frame().len())
             {
                 twin.fill(burst[at].buffer.frame());
                 at += 1;
-                burst.insert(at, Packet::new(twin));
+                let offload = burst[at - 1].offload;
+                burst.insert(at, Packet::claiming(twin, offload));
             }
             at += 1;
         }
@@ -83,6 +85,7 @@ impl Port for Faulty {
                     match self.port.send(&burst[number..=number])? {
                         Sent::All => {}
                         Sent::Full(_) => return Ok(Sent::Full(at)),
+                        Sent::Refused(_) => return Ok(Sent::Refused(at)),
                         Sent::LinkDown(_) => return Ok(Sent::LinkDown(at)),
                     }
                 }
@@ -90,6 +93,10 @@ impl Port for Faulty {
             at += 1 + usize::from(is_swapped);
         }
         Ok(Sent::All)
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.port.offloads()
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
@@ -101,6 +108,7 @@ impl Port for Faulty {
 mod tests {
     use super::*;
     use crate::port::memory::MemoryHub;
+    use crate::port::pool::PoolSize;
     use vswitch_core::ids::EniId;
 
     fn run(faults: Faults) -> Vec<u8> {
@@ -111,7 +119,7 @@ mod tests {
         for number in 0..100 {
             guest.inject(&[number]);
         }
-        let (mut pool, mut burst) = (BufferPool::new(200), Vec::new());
+        let (mut pool, mut burst) = (BufferPool::new(PoolSize { small: 199, large: 1 }), Vec::new());
         port.receive(&mut pool, &mut burst, 200).unwrap();
         assert_eq!(pool.free_count() + burst.len(), 200, "no buffer is lost");
         assert_eq!(port.send(&burst).unwrap(), Sent::All);

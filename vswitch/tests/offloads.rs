@@ -1,0 +1,198 @@
+//! Long frames and checksums left undone, through workers with memory ports that take them so, and with such that do
+//! not.
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
+#[allow(dead_code, reason = "shared with other tests, which use more of it")]
+mod guests;
+
+use guests::{desired, eni};
+use vswitch::port::PortFactory;
+use vswitch::port::memory::{MemoryGuest, MemoryHub};
+use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
+use vswitch::worker::Worker;
+use vswitch_core::offload::{Offload, Offloads, PartialChecksum, Segmentation};
+use vswitch_core::protocol::EniStats;
+use vswitch_core::time::Time;
+
+struct World {
+    switch: Switch,
+    workers: Vec<Worker>,
+    hub: MemoryHub,
+    now: Time,
+    free: Vec<usize>,
+}
+
+impl World {
+    /// Guests 1 to 3; the second takes what `second_takes` undone, the others everything.
+    fn new(workers: usize, second_takes: Offloads) -> Self {
+        let hub = MemoryHub::new(256, false);
+        for number in [1, 3] {
+            hub.guest(&eni(number)).set_offloads(Offloads::ALL);
+        }
+        hub.guest(&eni(2)).set_offloads(second_takes);
+        let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
+        let config = SwitchConfig { workers, flows_max_per_worker: 1024, secret: [1, 2], ports };
+        let (switch, workers) = assemble(config, Vec::new(), None);
+        let free = workers.iter().map(Worker::free_buffers).collect();
+        let mut world = Self { switch, workers, hub, now: Time::from_ns(1), free };
+        let mut pacer = HandPacer { workers: &mut world.workers, now: world.now };
+        world.switch.apply(desired(3), 1, &mut pacer).unwrap();
+        world.now = pacer.now;
+        world
+    }
+
+    fn guest(&self, number: u8) -> MemoryGuest {
+        self.hub.guest(&eni(number))
+    }
+
+    fn turn(&mut self) {
+        for _ in 0..8 {
+            self.now = self.now + 1_000;
+            for worker in &mut self.workers {
+                worker.turn(self.now);
+            }
+        }
+        let free: Vec<_> = self.workers.iter().map(Worker::free_buffers).collect();
+        assert_eq!(free, self.free, "no buffer is lost");
+    }
+
+    fn stats(&mut self, number: u8) -> EniStats {
+        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
+        self.switch.eni_stats(Some(&eni(number)), &mut pacer).remove(0)
+    }
+}
+
+const HEADER_BYTES: usize = 14 + 20 + 8;
+
+/// Datagrams of `segment_bytes` from guest 1 as one frame; a plain datagram with its checksum undone if that is zero.
+fn datagrams(to: u8, data_bytes: usize, segment_bytes: u16) -> (Vec<u8>, Offload) {
+    let length = (8 + data_bytes) as u16;
+    let mut frame = guests::udp(1, to, 0);
+    frame.truncate(HEADER_BYTES);
+    frame[16..18].copy_from_slice(&(20 + length).to_be_bytes());
+    frame[38..40].copy_from_slice(&length.to_be_bytes());
+    let ends: u32 = 0x0a00 + 1 + 0x0a00 + u32::from(to);
+    let sum = ends + 17 + u32::from(length);
+    frame[40..42].copy_from_slice(&((sum & 0xffff) + (sum >> 16)).to_be_bytes()[2..]);
+    frame.extend((0..data_bytes).map(|at| at as u8));
+    let offload = Offload {
+        checksum: Some(PartialChecksum { start: 34, offset: 6 }),
+        segmentation: if segment_bytes == 0 { Segmentation::None } else { Segmentation::Udp },
+        segment_bytes,
+        header_bytes: if segment_bytes == 0 { 0 } else { HEADER_BYTES as u16 },
+        marks_congestion_once: false,
+    };
+    (frame, offload)
+}
+
+/// Whether the sum over pseudo-header and datagram is that of a right checksum.
+fn is_summed(frame: &[u8]) -> bool {
+    let words = |bytes: &[u8]| -> u64 {
+        bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0))).sum()
+    };
+    let mut sum = words(&frame[26..34]) + 17 + (frame.len() as u64 - 34) + words(&frame[34..]);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum == 0xffff
+}
+
+#[test]
+fn between_ports_that_share_the_feature_a_long_frame_passes_as_it_is() {
+    for workers in [1, 2] {
+        let mut world = World::new(workers, Offloads::ALL);
+        let (frame, offload) = datagrams(2, 60_000, 1400);
+        assert!(world.guest(1).inject_claiming(&frame, offload));
+        world.turn();
+        let (got, left) = world.guest(2).collect_with_offload().unwrap();
+        assert_eq!((&got[14..], left), (&frame[14..], offload));
+        assert_eq!(world.guest(2).waiting(), 0);
+        let (sent, received) = (world.stats(1).egress, world.stats(2).ingress);
+        assert_eq!((sent.packets, sent.bytes), (43, 60_000 + 43 * HEADER_BYTES as u64));
+        assert_eq!((received.packets, received.bytes), (sent.packets, sent.bytes));
+    }
+}
+
+#[test]
+fn toward_a_port_without_the_feature_the_switch_cuts_and_sums() {
+    let without = [Offloads::NONE, Offloads::CHECKSUM, Offloads::CHECKSUM.with(Offloads::TCP_V4), Offloads::UDP];
+    for (workers, takes) in without.into_iter().flat_map(|takes| [(1, takes), (2, takes)]) {
+        let mut world = World::new(workers, takes);
+        let (frame, offload) = datagrams(2, 60_000, 1400);
+        let (other, plain) = datagrams(2, 101, 0);
+        for _ in 0..3 {
+            assert!(world.guest(1).inject_claiming(&frame, offload));
+            assert!(world.guest(1).inject_claiming(&other, plain));
+        }
+        world.turn();
+        for _ in 0..3 {
+            let mut data = Vec::new();
+            for number in 0..43_u16 {
+                let (part, left) = world.guest(2).collect_with_offload().unwrap();
+                assert_eq!(left, Offload::NONE);
+                assert!(is_summed(&part) && part.len() <= HEADER_BYTES + 1400);
+                assert_eq!(part[18..20], number.to_be_bytes());
+                data.extend_from_slice(&part[HEADER_BYTES..]);
+            }
+            assert_eq!(data, frame[HEADER_BYTES..]);
+            let (got, left) = world.guest(2).collect_with_offload().unwrap();
+            let takes_sums = takes.contains(Offloads::CHECKSUM);
+            assert_eq!((is_summed(&got), left == plain), (!takes_sums, takes_sums), "{takes:?}");
+        }
+        assert_eq!(world.guest(2).waiting(), 0);
+        assert_eq!(world.stats(2).ingress.packets, 3 * 44);
+    }
+}
+
+#[test]
+fn a_full_port_drops_the_rest_of_a_long_frame_and_counts_it() {
+    let mut world = World::new(1, Offloads::NONE);
+    let (frame, offload) = datagrams(2, 60_000, 1400);
+    (0..10).for_each(|_| assert!(world.guest(1).inject_claiming(&frame, offload)));
+    world.turn();
+    let (received, taken) = (world.stats(2).ingress, world.guest(2).waiting() as u64);
+    assert_eq!((received.packets, taken), (430, 256));
+    assert_eq!(received.drops["port-full"], 430 - 256);
+}
+
+#[test]
+fn parts_that_are_too_long_for_the_port_are_dropped_and_counted() {
+    let mut world = World::new(1, Offloads::ALL);
+    let (frame, offload) = datagrams(2, 60_000, 9000 - 28 + 1);
+    assert!(world.guest(1).inject_claiming(&frame, offload));
+    let (fits, fitting) = datagrams(2, 60_000, 9000 - 28);
+    assert!(world.guest(1).inject_claiming(&fits, fitting));
+    world.turn();
+    assert_eq!(world.guest(2).collect_with_offload().unwrap().1, fitting);
+    assert_eq!((world.guest(2).waiting(), world.stats(2).ingress.drops["frame-too-long"]), (0, 7));
+}
+
+#[test]
+fn what_a_port_refuses_is_dropped_alone() {
+    let mut world = World::new(1, Offloads::ALL);
+    world.guest(2).refuse(HEADER_BYTES + 2);
+    for data_bytes in [1, 2, 3, 2, 2, 4] {
+        let (frame, offload) = datagrams(2, data_bytes, 0);
+        assert!(world.guest(1).inject_claiming(&frame, offload));
+    }
+    world.turn();
+    let lengths: Vec<_> = std::iter::from_fn(|| world.guest(2).collect()).map(|frame| frame.len()).collect();
+    assert_eq!(lengths, [1, 3, 4].map(|data_bytes| HEADER_BYTES + data_bytes));
+    assert_eq!(world.stats(2).ingress.drops["port-refused"], 3);
+}
+
+#[test]
+fn a_port_that_floods_long_frames_does_not_starve_another() {
+    let mut world = World::new(1, Offloads::ALL);
+    let (frame, offload) = datagrams(3, 60_000, 1400);
+    (0..256).for_each(|_| assert!(world.guest(1).inject_claiming(&frame, offload)));
+    assert!(world.guest(2).inject(&guests::udp(2, 3, 99)));
+    for _ in 0..2 {
+        world.now = world.now + 1_000;
+        world.workers[0].turn(world.now);
+    }
+    let lengths: Vec<_> = std::iter::from_fn(|| world.guest(3).collect()).map(|frame| frame.len()).collect();
+    assert!(lengths.contains(&guests::udp(2, 3, 99).len()), "served within two turns");
+    let bytes: usize = lengths.iter().sum();
+    assert!(bytes < 2 * (vswitch_core::limits::BURST_BYTES + frame.len()), "{bytes} bytes before it");
+}
