@@ -148,7 +148,7 @@ fn guests_talk_as_the_rules_say_and_a_change_counts_at_once() {
 
 #[test]
 fn a_stream_arrives_as_it_was_sent_with_offloads_and_without() {
-    const CHUNK: [u8; 65_536] = [0xa5; 65_536];
+    static CHUNK: [u8; 65_536] = [0xa5; 65_536];
     const CHUNKS: usize = 128;
     for (workers, plain_taps) in [(1, false), (2, false), (1, true)] {
         let ports = PortFactory { plain_taps, ..PortFactory::default() };
