@@ -306,6 +306,7 @@ impl Plan {
         let texts_differ = name.is_some() || description.is_some();
         if groups_differ || texts_differ || check.is_some() || sessions_max.is_some() || timeouts.is_some() {
             let modify = EniModify {
+                delete_on_release: None,
                 eni: id.clone(),
                 groups: groups_differ.then(|| eni.groups.clone()),
                 source_dest_check: check,
