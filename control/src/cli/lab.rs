@@ -314,7 +314,6 @@ impl Plan {
                 timeouts,
                 name,
                 description,
-                ..EniModify::default()
             };
             self.push(format!("~ {object}"), Command::EniModify(modify));
         }
