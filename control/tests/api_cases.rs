@@ -321,10 +321,53 @@ fn accounts_see_their_own_and_what_is_shared() {
     assert_eq!(answer.code().as_deref(), Some("InvalidSecurityGroupId.NotFound"));
     let own = send(&mut other, "CreateSecurityGroup", &format!("VpcId={vpc}"));
     assert_eq!(own.code().as_deref(), Some("InvalidVpcId.NotFound"));
+    // Where its owner shares it, the other account has its own groups in it, and names those of the first as such.
+    let shared_vpcs = [(vpc.clone(), vec!["2".to_owned()])].into();
+    let settings = ApiSettings { access_keys: keys.to_vec(), shared_vpcs, ..ApiSettings::default() };
+    share(settings, &keys[1]);
     // A region is a place of its own too.
     let shown = lab.ok("DescribeSecurityGroups", "RegionId=cn-beijing");
     assert_eq!(shown["TotalCount"], 0);
     lab.refused("DescribeSecurityGroups", "RegionId=mars", 404, "InvalidRegionId.NotFound");
+}
+
+/// Two accounts in one VPC, on a control plane of its own.
+fn share(settings: ApiSettings, other: &AccessKey) {
+    let mut model = Model::new(Quotas::default());
+    let environment = control::environment::Environment::fixed(0, 0);
+    let vpc = settings.shared_vpcs.keys().next().unwrap();
+    for command in [
+        serde_json::json!({"op": "vpc-create", "id": vpc, "cidr": "10.0.0.0/8"}),
+        serde_json::json!({"op": "vswitch-create", "id": "vsw-s", "vpc": vpc, "cidr": "10.0.0.0/16"}),
+        serde_json::json!({"op": "group-create", "id": "sg-first", "vpc": vpc}),
+    ] {
+        let command = serde_json::from_value(command).unwrap();
+        for event in model.decide(&command, &environment).unwrap() {
+            model.apply(event);
+        }
+    }
+    let rig = ApiRig::start(&model, settings.clone(), Quotas::default()).unwrap();
+    let mut shared = Lab { client: rig.client().unwrap(), rig };
+    let mut guest = shared.as_account(other);
+    let group = text(&send(&mut guest, "CreateSecurityGroup", &format!("VpcId={vpc}")).json(), "SecurityGroupId");
+    let rule = format!("SecurityGroupId={group}&IpProtocol=all&SourceGroupId=sg-first");
+    let answer = send(&mut guest, "AuthorizeSecurityGroup", &rule);
+    assert_eq!(answer.code().as_deref(), Some("InvalidSourceGroupId.NotFound"));
+    let answer = send(&mut guest, "AuthorizeSecurityGroup", &format!("{rule}&SourceGroupOwnerId=1"));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    shared.refused("DeleteSecurityGroup", "SecurityGroupId=sg-first", 403, "DependencyViolation");
+    // Each has a default group of its own.
+    let run = "VSwitchId=vsw-s&InstanceType=ecs.g7.large";
+    shared.ok("RunInstances", run);
+    assert_eq!(send(&mut guest, "RunInstances", run).status, 200);
+    assert_eq!(send(&mut guest, "RunInstances", run).status, 200);
+    let groups = |shown: serde_json::Value| shown["TotalCount"].as_u64().unwrap();
+    assert_eq!(groups(shared.ok("DescribeSecurityGroups", "")), 2);
+    assert_eq!(groups(send(&mut guest, "DescribeSecurityGroups", "").json()), 2);
+    assert_eq!(
+        send(&mut guest, "vpc:DeleteVpc", &format!("VpcId={vpc}")).code().as_deref(),
+        Some("InvalidVpcId.NotFound")
+    );
 }
 
 #[test]

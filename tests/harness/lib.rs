@@ -2,6 +2,7 @@
 //! words of the desired state.
 
 pub mod frame;
+pub mod fuzz;
 pub mod netns;
 pub mod offload;
 pub mod oracle;

@@ -44,9 +44,9 @@ impl Lab {
 
     fn turn(&mut self, times: usize) {
         for _ in 0..times {
-            self.workers.iter_mut().for_each(|worker| {
-                let _ = worker.turn(self.now);
-            });
+            for worker in &mut self.workers {
+                worker.turn(self.now);
+            }
         }
     }
 
@@ -177,10 +177,24 @@ fn a_ring_that_the_other_worker_does_not_empty_is_full() {
     // Before the first packet is sent, the worker of the sender is the one that finds something.
     let now = lab.now;
     let sender = (0..2).find(|worker| lab.workers[*worker].turn(now).packets > 0).expect("one has the client's port");
-    (0..sent / BURST_PACKETS + 1).for_each(|_| {
-        let _ = lab.workers[sender].turn(now);
-    });
+    for _ in 0..=sent / BURST_PACKETS {
+        lab.workers[sender].turn(now);
+    }
     lab.turn(3);
     lab.assert_counted((sent as u64, 100), End::BeforeIngress, (40, DropReason::HandoffFull));
     assert_eq!(lab.guest("eni-web").waiting(), HANDOFF_PACKETS);
+}
+
+#[test]
+fn a_frame_that_the_port_refuses_is_lost_alone() {
+    for workers in [1, 2] {
+        let mut lab = Lab::new(workers, 256);
+        lab.guest("eni-web").refuse(100);
+        (0..3).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
+        lab.turn(3);
+        lab.assert_counted((3, 100), End::AtPort, (3, DropReason::PortRefused));
+        assert!(lab.guest("eni-client").inject(&frame(101)));
+        lab.turn(3);
+        assert_eq!(lab.guest("eni-web").waiting(), 1, "the port is up");
+    }
 }

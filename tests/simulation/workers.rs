@@ -1,5 +1,8 @@
 //! The workers themselves, assembled with memory ports and turned by hand in random order, while guests send and the
 //! state changes between any two turns: what comes out, where, in which order, and what is counted, turn by turn.
+//!
+//! A turn is whole here. A change that is published in the middle of one, which is what settling the rings guards
+//! against, is the subject of `vswitch/tests/revocation.rs`, with threads.
 
 use crate::changes::{change_list, change_membership, change_rules, change_settings};
 use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};

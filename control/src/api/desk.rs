@@ -183,16 +183,22 @@ impl<'a> Desk<'a> {
         own.ok_or_else(|| not_found(PORT_LIST_NOT_FOUND, "port list", id))
     }
 
+    /// The caller's account as it is noted: the first one needs no note.
+    pub(super) fn noted_account(&self) -> String {
+        let account = &self.call.account;
+        if account == self.settings.first_account() { String::new() } else { account.clone() }
+    }
+
     /// Changes made for the caller, as one, and what is answered then.
     pub fn change(&self, mut commands: Vec<Command>, answer: AnswerOf) -> Plan {
         let command = match (commands.len(), commands.pop()) {
             (1, Some(command)) => command,
             (_, last) => Command::Batch(Batch { commands: commands.into_iter().chain(last).collect() }),
         };
-        let noted = |name: &str, first: &str| if name == first { String::new() } else { name.to_owned() };
+        let region = self.region();
         let on_behalf = OnBehalf {
-            owner: noted(&self.call.account, self.settings.first_account()),
-            region: noted(self.region(), self.settings.first_region()),
+            owner: self.noted_account(),
+            region: if region == self.settings.first_region() { String::new() } else { region.to_owned() },
             command: Box::new(command),
         };
         Plan::Change(Box::new(Command::OnBehalf(on_behalf)), answer)

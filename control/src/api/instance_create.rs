@@ -115,6 +115,7 @@ fn primary(desk: &Desk<'_>) -> Result<EniCreate, ApiError> {
         groups,
         name: if address == "PrimaryIpAddress" { fields.owned("NetworkInterfaceName") } else { None },
         delete_on_release: Some(true),
+        owner: Some(desk.noted_account()),
         ..EniCreate::default()
     })
 }

@@ -284,6 +284,7 @@ fn creation(create: Create) -> command::EniCreate {
         source_dest_check: create.no_source_dest_check.then_some(false),
         sessions_max: create.sessions_max,
         delete_on_release: None,
+        owner: None,
         instance: None,
         name: create.name,
         description: create.description,

@@ -89,7 +89,8 @@ impl Model {
         let (vswitch_id, vswitch) = self.vswitch(&create.vswitch)?;
         let (groups, events) = match create.groups.is_empty() {
             true => {
-                let (group, events) = self.default_group(&vswitch.vpc, environment)?;
+                let (group, events) =
+                    self.default_group(&vswitch.vpc, create.owner.as_deref().unwrap_or_default(), environment)?;
                 (BTreeSet::from([group]), events)
             }
             false => (self.group_set(&create.groups)?, vec![]),

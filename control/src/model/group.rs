@@ -275,13 +275,16 @@ impl Model {
         Ok(())
     }
 
-    /// The default group of a VPC, and the events that make it if there is none yet (§8).
+    /// An account's default group of a VPC, and the events that make it if there is none yet (§8).
     pub(super) fn default_group(
         &self,
         vpc: &VpcId,
+        owner: &str,
         environment: &Environment,
     ) -> Result<(GroupId, Vec<Event>), ApiError> {
-        if let Some((id, _)) = self.groups.iter().find(|(_, group)| group.is_default && group.vpc == *vpc) {
+        let is_owned = |id: &GroupId| self.label(id.as_str()).owner == owner;
+        let mut defaults = self.groups.iter().filter(|(_, group)| group.is_default && group.vpc == *vpc);
+        if let Some((id, _)) = defaults.find(|(id, _)| is_owned(id)) {
             return Ok((id.clone(), vec![]));
         }
         self.refuse_group_quota()?;
