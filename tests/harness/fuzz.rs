@@ -4,6 +4,10 @@
 use crate::frame::{Ip, arp, tagged};
 use crate::world::{Build, Fate, Refine, World, accept_in, prefix_of, rule};
 use arbitrary::{Result, Unstructured};
+use control::api::{
+    Authorization, Format, PARAMETERS_MAX, Parameters, V3Request, canonical, encode, read_pairs, success,
+    v1_string_to_sign, v3_string_to_sign,
+};
 use control::conform::{read_cases, run_case};
 use control::environment::Environment;
 use control::lower::lower;
@@ -25,8 +29,13 @@ use vswitch_core::validate::validate;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 4] =
-    [("packets", packets), ("protocol", protocol), ("commands", commands), ("conformance", conformance)];
+pub const TARGETS: [(&str, Target); 5] = [
+    ("packets", packets),
+    ("protocol", protocol),
+    ("commands", commands),
+    ("conformance", conformance),
+    ("interface", interface),
+];
 
 const ENIS: [&str; 4] = ["eni-a", "eni-b", "eni-c", "eni-far"];
 const GROUPS: [&str; 3] = ["sg-open", "sg-closed", "sg-strict"];
@@ -293,4 +302,37 @@ pub fn conformance(bytes: &[u8]) {
     for case in read_cases(text, is_toml).iter().flatten().take(STEPS_MAX) {
         drop(run_case(case));
     }
+}
+
+/// Parameters, signatures and answers of the HTTP interface: what is read says the same when it is written and read
+/// again, and every answer is well formed.
+pub fn interface(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(pairs) = read_pairs(&text) {
+        let written = canonical(pairs.iter());
+        let mut sorted = pairs.clone();
+        sorted.sort_by_key(|(name, value)| (encode(name), encode(value)));
+        assert_eq!(read_pairs(&written).expect("what was written"), sorted);
+        let _ = v1_string_to_sign("POST", &pairs);
+        if let Ok(parameters) = Parameters::new(pairs) {
+            for (name, _) in parameters.pairs() {
+                let stem = name.split('.').next().unwrap_or(name);
+                let _ = (parameters.boolean(name), parameters.integer(name), parameters.json_list(name));
+                let list = parameters.list(stem).unwrap_or_default();
+                let objects = parameters.objects(stem).unwrap_or_default();
+                assert!(list.len() + objects.len() <= PARAMETERS_MAX);
+                assert!(objects.iter().all(|(_, object)| !object.is_empty()), "an object without a field");
+                let _ = parameters.object(stem);
+            }
+        }
+    }
+    if let Some(authorization) = Authorization::read(&text) {
+        let request = V3Request { method: "GET", path: "/", query: &[], body_hash: "" };
+        let signed = v3_string_to_sign(request, &authorization.signed_headers, |_| Some(&text));
+        assert!(signed.starts_with("ACS3-HMAC-SHA256\n"));
+    }
+    let answer = [("Text".to_owned(), serde_json::Value::from(&*text))].into_iter().collect();
+    let json = success(Format::Json, "DescribeRegions", answer, "request");
+    let read: serde_json::Value = serde_json::from_str(&json).expect("an answer is JSON");
+    assert_eq!(read["Text"], *text);
 }
