@@ -184,17 +184,3 @@ fn a_ring_that_the_other_worker_does_not_empty_is_full() {
     lab.assert_counted((sent as u64, 100), End::BeforeIngress, (40, DropReason::HandoffFull));
     assert_eq!(lab.guest("eni-web").waiting(), HANDOFF_PACKETS);
 }
-
-#[test]
-fn a_frame_that_the_port_refuses_is_lost_alone() {
-    for workers in [1, 2] {
-        let mut lab = Lab::new(workers, 256);
-        lab.guest("eni-web").refuse(100);
-        (0..3).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
-        lab.turn(3);
-        lab.assert_counted((3, 100), End::AtPort, (3, DropReason::PortRefused));
-        assert!(lab.guest("eni-client").inject(&frame(101)));
-        lab.turn(3);
-        assert_eq!(lab.guest("eni-web").waiting(), 1, "the port is up");
-    }
-}
