@@ -1,6 +1,6 @@
 //! What the sender of a frame left for hardware to do: a checksum to complete, a long frame to cut into packets.
 //!
-//! A guest claims it; [`settle`] holds the claim against the headers that the switch itself read, before anything is
+//! A guest claims it; `settle` holds the claim against the headers that the switch itself read, before anything is
 //! judged. Whatever would write into a header, or give some packets cut from a frame other headers than those that
 //! were judged, is refused. What is left is written anew from the headers, so no port ever sees a number of a guest.
 
