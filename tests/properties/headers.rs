@@ -80,6 +80,13 @@ fn read_slowly(frame: &[u8]) -> Option<Reading> {
 /// Mobility, HIP and shim6 headers: RFC 6564 lets a parser walk on, and etherparse stops.
 const WALKED_BY_ONE: [u8; 3] = [135, 139, 140];
 
+/// What follows the fragment header of a later fragment is data, whatever kind it says that it is the middle of;
+/// etherparse walks on through it.
+fn is_data_read_as_headers(found: &Headers) -> bool {
+    let is_v6 = matches!(found.tuple.addresses, Addresses::V6 { .. });
+    is_v6 && found.fragment == Fragment::Later && matches!(found.tuple.protocol, 0 | 43 | 44 | 51 | 60)
+}
+
 fn assert_same(found: &Headers, expected: &Reading) {
     let &(source, destination, fragmented, protocol, ports) = expected;
     assert_eq!(Some(found.tuple.addresses), Addresses::new(source, destination));
@@ -146,7 +153,11 @@ proptest! {
         if let Some(cut) = cut {
             frame.truncate(cut.index(frame.len()));
         }
-        if let Ok(found) = headers::parse(&frame) && found.network == Network::Ip && let Some(expected) = read_slowly(&frame).filter(|reading| !WALKED_BY_ONE.contains(&reading.3)) {
+        if let Ok(found) = headers::parse(&frame)
+            && found.network == Network::Ip
+            && !is_data_read_as_headers(&found)
+            && let Some(expected) = read_slowly(&frame).filter(|reading| !WALKED_BY_ONE.contains(&reading.3))
+        {
             assert_same(&found, &expected);
         }
     }
