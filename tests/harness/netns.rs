@@ -7,17 +7,23 @@ use control::wire::{Changed, Forwarding};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use vswitch_core::protocol::{Applied, EniStats};
 
-/// Why tests in namespaces cannot run here, said loudly; nothing if they can.
+/// Why tests in namespaces cannot run here, said loudly; nothing if they can. Found out once for all tests of a process.
 pub fn cannot_run() -> Option<String> {
-    let probe = format!("sluice-probe-{}", std::process::id());
-    let made = vswitch::namespace::ensure(&probe)
-        .and_then(|()| vswitch::namespace::within(&probe, || std::fs::File::open("/dev/net/tun").map(drop)));
-    let _ = vswitch::namespace::remove_if_made(&probe);
-    made.err().map(|error| format!("NOT RUN: network namespaces and /dev/net/tun are needed (root): {error}"))
+    static REASON: OnceLock<Option<String>> = OnceLock::new();
+    let reason = REASON.get_or_init(|| {
+        let probe = format!("sluice-probe-{}", std::process::id());
+        let made = vswitch::namespace::ensure(&probe)
+            .and_then(|()| vswitch::namespace::within(&probe, || std::fs::File::open("/dev/net/tun").map(drop)));
+        let removed = vswitch::namespace::remove_if_made(&probe);
+        let error = made.and(removed).err()?;
+        Some(format!("NOT RUN: network namespaces and /dev/net/tun are needed (root): {error}"))
+    });
+    reason.clone()
 }
 
 /// One running Sluice. Ends with its value, and takes its namespaces along.
