@@ -147,6 +147,16 @@ struct Flow {
     source_port: u16,
 }
 
+impl Flow {
+    /// The flow with this number: spread over the pairs of ENIs, then over ports, then over other peers.
+    fn numbered(number: usize) -> Self {
+        const PORTS: usize = 60_000;
+        let (pair, turn) = (number % PAIRS as usize, number / PAIRS as usize);
+        let peer = (turn / PORTS + pair) % PAIRS as usize;
+        Self { from: pair as u16 * 2 + 1, to: peer as u16 * 2 + 2, source_port: 1024 + (turn % PORTS) as u16 }
+    }
+}
+
 impl Rig {
     fn new(arguments: &Arguments) -> Result<Self, String> {
         let desired = world::desired(arguments.rules, arguments.seed);
@@ -166,21 +176,11 @@ impl Rig {
         })
     }
 
-    fn flow(&self, number: usize) -> Flow {
-        let pair = (number % PAIRS as usize) as u16;
-        let peer = ((number / PAIRS as usize / 60_000 + pair as usize) % PAIRS as usize) as u16;
-        Flow { from: pair * 2 + 1, to: peer * 2 + 2, source_port: 1024 + (number / PAIRS as usize % 60_000) as u16 }
-    }
-
-    /// Opens every flow and lets the other side answer once.
+    /// Opens every flow.
     fn open_all(&mut self, flows: usize) -> Result<(), String> {
         for start in (0..flows).step_by(CHUNK_PACKETS) {
             for (position, packet) in self.packets.iter_mut().enumerate() {
-                let number = (start + position) % flows;
-                let pair = (number % PAIRS as usize) as u16;
-                let peer = ((number / PAIRS as usize / 60_000 + pair as usize) % PAIRS as usize) as u16;
-                let source_port = 1024 + (number / PAIRS as usize % 60_000) as u16;
-                write(packet, Flow { from: pair * 2 + 1, to: peer * 2 + 2, source_port }, self.is_v6);
+                write(packet, Flow::numbered((start + position) % flows), self.is_v6);
             }
             self.forward();
             self.check()?;
@@ -197,8 +197,7 @@ impl Rig {
                     self.fresh % self.flows
                 }
             };
-            let flow = self.flow(number);
-            write(&mut self.packets[position], flow, self.is_v6);
+            write(&mut self.packets[position], Flow::numbered(number), self.is_v6);
         }
         // A port hands over packets of one ENI at a time.
         self.packets.sort_by_key(|packet| packet.buffer.frame()[11]);
