@@ -11,6 +11,8 @@ mod conversation;
 mod networks;
 #[path = "simulation/shards.rs"]
 mod shards;
+#[path = "simulation/sides.rs"]
+mod sides;
 #[path = "simulation/twin.rs"]
 mod twin;
 #[path = "simulation/workers.rs"]

@@ -5,13 +5,15 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::flow::key::{Key, KeyV4, fragment_key, key_of};
+use vswitch_core::desired::Direction;
+use vswitch_core::flow::key::{FlowKey, Key, KeyV4, key_of};
 use vswitch_core::flow::table::Table;
-use vswitch_core::flow::{Flow, FlowState};
+use vswitch_core::flow::{Flow, FlowState, Origin, Side};
 use vswitch_core::headers::{Addresses, Tuple};
 use vswitch_core::ids::FlowScope;
 use vswitch_core::limits::FLOW_CHAIN_MAX;
 use vswitch_core::prefix_map::PrefixMap;
+use vswitch_core::verdict::Stage;
 
 fn addresses() -> impl Strategy<Value = Addresses> {
     prop_oneof![
@@ -29,14 +31,6 @@ fn tuples() -> impl Strategy<Value = Tuple> {
         source_port,
         destination_port,
     })
-}
-
-fn restored(key: Key, swapped: bool) -> Tuple {
-    use vswitch_core::flow::key::FlowKey;
-    match key {
-        Key::V4(key) => key.tuple(swapped),
-        Key::V6(key) => key.tuple(swapped),
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -60,10 +54,21 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn table_key(name: u8) -> KeyV4 {
     let addresses = Addresses::V4 { source: name as u32, destination: 1000 };
     let tuple = Tuple { addresses, protocol: 6, source_port: 7, destination_port: 8 };
-    match key_of(FlowScope(3), &tuple).0 {
+    match key_of(&tuple).0 {
         Key::V4(key) => key,
         Key::V6(_) => unreachable!("an IPv4 tuple has an IPv4 key"),
     }
+}
+
+const SCOPE: FlowScope = FlowScope(3);
+const TCP: u8 = 6;
+
+fn record(value: u32) -> (Flow, Origin) {
+    let (mut flow, mut origin) = (Flow::default(), Origin::default());
+    (flow.protocol, flow.state) = (TCP, FlowState::Udp);
+    flow.sides[0] = Side::new((SCOPE, 1), Direction::Egress, false, Stage::Rule);
+    origin.grounds[0] = value;
+    (flow, origin)
 }
 
 fn prefixes() -> impl Strategy<Value = IpNet> {
@@ -87,28 +92,19 @@ proptest! {
     }
 
     #[test]
-    fn both_directions_have_one_key(tuple in tuples(), scope in 0u32..1 << 23) {
-        let (key, swapped) = key_of(FlowScope(scope), &tuple);
-        let (back, swapped_back) = key_of(FlowScope(scope), &tuple.reverse());
+    fn both_directions_have_one_key(tuple in tuples(), salt in any::<u32>()) {
+        let (key, swapped) = key_of(&tuple);
+        let (back, swapped_back) = key_of(&tuple.reverse());
         prop_assert_eq!(key, back);
         prop_assert!(swapped != swapped_back || tuple == tuple.reverse());
-        prop_assert_eq!(restored(key, swapped), tuple);
-        prop_assert_eq!(key.hash([3, 5]), back.hash([3, 5]));
+        prop_assert_eq!(key.tuple(tuple.protocol, swapped), tuple);
+        prop_assert_eq!(key.hash(tuple.protocol, salt, [3, 5]), back.hash(tuple.protocol, salt, [3, 5]));
     }
 
     #[test]
-    fn different_tuples_and_scopes_have_different_keys(one in tuples(), other in tuples(), scopes in (0u32..9, 0u32..9)) {
-        let same = scopes.0 == scopes.1 && (one == other || one == other.reverse());
-        prop_assert_eq!(key_of(FlowScope(scopes.0), &one).0 == key_of(FlowScope(scopes.1), &other).0, same);
-    }
-
-    #[test]
-    fn no_session_shares_a_key_with_a_fragment(
-        session in tuples(), fragment in tuples(), scope in 0u32..1 << 23, id in prop_oneof![0u32..4, any::<u32>()],
-    ) {
-        let fate = fragment_key(FlowScope(scope), &fragment, id);
-        prop_assert_ne!(key_of(FlowScope(scope), &session).0, fate);
-        prop_assert_ne!(key_of(FlowScope(scope), &Tuple { protocol: 255, ..fragment.without_ports() }).0, fate);
+    fn different_ends_have_different_keys(one in tuples(), other in tuples()) {
+        let other = Tuple { protocol: one.protocol, ..other };
+        prop_assert_eq!(key_of(&one).0 == key_of(&other).0, one == other || one == other.reverse());
     }
 
     #[test]
@@ -143,22 +139,21 @@ proptest! {
 
     #[test]
     fn the_table_is_a_map_of_bounded_size(steps in steps(), homes in 1usize..24, secret in any::<[u64; 2]>()) {
-        let mut table: Table<KeyV4> = Table::new(homes, secret);
+        let mut table: Table<KeyV4> = Table::new(homes, &|_, _| {});
+        let hash = |key: &KeyV4| key.hash(TCP, 0, secret);
         let mut model: HashMap<u8, u32> = HashMap::new();
         for step in steps {
             match step {
                 Step::Insert(name, value) => {
                     let key = table_key(name);
-                    let hash = table.hash(&key);
-                    if let Some(slot) = table.find(&key, hash) {
-                        table.flow_mut(slot).ground = value;
+                    if let Some(slot) = table.find(&key, TCP, SCOPE, hash(&key)) {
+                        table.origin_mut(slot).grounds[0] = value;
                         model.insert(name, value);
                     } else {
-                        let mut flow = Flow::default();
-                        (flow.state, flow.ground) = (FlowState::Udp, value);
-                        match table.insert(key, hash, flow) {
+                        let (flow, origin) = record(value);
+                        match table.insert(key, hash(&key), flow, origin) {
                             Ok(slot) => {
-                                prop_assert_eq!(table.flow(slot).ground, value);
+                                prop_assert_eq!(table.origin(slot).grounds[0], value);
                                 model.insert(name, value);
                             }
                             // Either no record is left for chains, or this chain is as long as may be.
@@ -171,19 +166,21 @@ proptest! {
                 }
                 Step::Remove(name) => {
                     let key = table_key(name);
-                    let found = table.find(&key, table.hash(&key));
+                    let found = table.find(&key, TCP, SCOPE, hash(&key));
                     prop_assert_eq!(found.is_some(), model.remove(&name).is_some());
                     if let Some(slot) = found { table.remove(slot) }
                 }
                 Step::Find(name) => {
                     let key = table_key(name);
-                    let found = table.find(&key, table.hash(&key)).map(|slot| table.flow(slot).ground);
+                    prop_assert_eq!(table.find(&key, TCP, FlowScope(4), hash(&key)), None, "another's");
+                    prop_assert_eq!(table.find(&key, 17, SCOPE, hash(&key)), None, "another protocol's");
+                    let found = table.find(&key, TCP, SCOPE, hash(&key)).map(|slot| table.origin(slot).grounds[0]);
                     prop_assert_eq!(found, model.get(&name).copied());
                 }
                 Step::Sweep(count) => {
                     for slot in table.sweep(count) {
-                        if table.key(slot).is_some() && table.flow(slot).ground.is_multiple_of(2) {
-                            let ground = table.flow(slot).ground;
+                        let ground = table.origin(slot).grounds[0];
+                        if table.key(slot).is_some() && ground.is_multiple_of(2) {
                             let name = (0..60).find(|name| table.key(slot) == Some(&table_key(*name)));
                             prop_assert_eq!(model.remove(&name.expect("one of ours")), Some(ground));
                             table.remove(slot);

@@ -338,30 +338,38 @@ impl Worker {
     }
 
     fn forward_burst(&mut self, slot: u32, eni: EniIndex, now: Time) {
-        self.shard.egress(&self.current.snapshot, eni, &mut self.burst, now);
+        let number = self.surroundings.number;
+        let current = &self.current;
+        let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
+        self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
         let mut burst = std::mem::take(&mut self.burst);
-        let home = self.surroundings.number as u16;
+        let home = number as u16;
         for packet in burst.drain(..) {
             match packet.verdict {
                 Verdict::Answer => self.put_outgoing(slot, packet, Arrival { to: eni, home }),
-                Verdict::Forward(to) => self.forward(eni, to, packet),
-                Verdict::Deliver | Verdict::Drop(_) => self.pool.put(packet.buffer),
+                Verdict::Forward(to) => self.hand_off(eni, to, packet),
+                Verdict::Deliver => {
+                    let to = packet.receiver;
+                    self.arrive(packet, Arrival { to, home });
+                }
+                Verdict::Drop(_) => self.pool.put(packet.buffer),
             }
         }
         self.burst = burst;
         self.send_outgoing(Some(slot), eni);
-        self.deliver_arrivals(now);
+        self.dispatch_arrivals();
         self.ring_doorbells();
     }
 
-    fn forward(&mut self, from: EniIndex, to: EniIndex, packet: Packet) {
-        let home = self.surroundings.number as u16;
+    /// Puts a packet into the ring of the worker that has its receiver.
+    fn hand_off(&mut self, from: EniIndex, to: EniIndex, packet: Packet) {
         let Some(place) = self.current.place(to) else {
             self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
             return self.pool.put(packet.buffer);
         };
         let Some(link) = &self.surroundings.links.outbound[usize::from(place.worker)] else {
-            return self.arrive(packet, Arrival { to, home });
+            debug_assert!(false, "what is here was delivered");
+            return self.pool.put(packet.buffer);
         };
         match link.packets.push(Handoff { packet, to, incarnation: place.incarnation }) {
             Ok(()) => self.rung[usize::from(place.worker)] = true,
@@ -386,11 +394,17 @@ impl Worker {
         self.arrival_targets.push(arrival);
     }
 
+    /// Judges what came from other workers, and sends it.
     fn deliver_arrivals(&mut self, now: Time) {
+        self.shard.ingress(&self.current.snapshot, &mut self.arrivals, now);
+        self.dispatch_arrivals();
+    }
+
+    /// Sends what was judged to the ports of its receivers.
+    fn dispatch_arrivals(&mut self) {
         if self.arrivals.is_empty() {
             return;
         }
-        self.shard.ingress(&self.current.snapshot, &mut self.arrivals, now);
         let mut arrivals = std::mem::take(&mut self.arrivals);
         let mut targets = std::mem::take(&mut self.arrival_targets);
         let mut last: Option<EniIndex> = None;

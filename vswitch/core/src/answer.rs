@@ -2,7 +2,6 @@
 //! over the packet that asked for it.
 
 use crate::headers::{Addresses, Fragment, Headers, IcmpKind, Network};
-use crate::ids::EniIndex;
 use crate::judge::Seat;
 use crate::limits::ETHERNET_HEADER_BYTES;
 use crate::offload::{Offload, Segmentation};
@@ -17,7 +16,17 @@ const HOP_LIMIT: u8 = 64;
 
 /// Settles a packet that is for the router itself, or for nobody; `route` is where its destination is. None if it is to
 /// be forwarded.
+#[inline]
 pub(crate) fn answer(seat: &Seat<'_>, packet: &mut Packet, route: Route) -> Option<Verdict> {
+    let is_for_one = packet.buffer.frame().first().is_some_and(|octet| octet & 1 == 0);
+    if packet.headers.is_plain && is_for_one && matches!(route, Route::Owner(_)) {
+        return None;
+    }
+    answer_unusual(seat, packet, route)
+}
+
+#[inline(never)]
+fn answer_unusual(seat: &Seat<'_>, packet: &mut Packet, route: Route) -> Option<Verdict> {
     let headers = packet.headers;
     let drop = |reason| Some(Verdict::Drop(reason));
     if headers.network == Network::Arp {
@@ -226,17 +235,20 @@ pub(crate) fn take_hop(seat: &Seat<'_>, packet: &mut Packet) -> Option<Verdict> 
     Some(report.instead_of(seat, packet).unwrap_or(Verdict::Drop(DropReason::TtlExpired)))
 }
 
-/// Turns a packet that its receiver's port cannot carry, and that must not be fragmented, into the report that says so
-/// (RFC 1191, RFC 8201). What may be fragmented goes on, and ends at the port.
-pub(crate) fn refuse_too_big(seat: &Seat<'_>, packet: &mut Packet, next: EniIndex) -> Option<Verdict> {
-    let mtu_bytes = seat.snapshot.eni(next)?.mtu_bytes;
+/// Whether a packet is longer than a port with this MTU can carry.
+#[inline]
+pub(crate) fn is_too_big(packet: &Packet, mtu_bytes: u16) -> bool {
     let packet_bytes = match packet.offload.segmentation {
         Segmentation::None => packet.headers.end as usize,
         _ => packet.longest_frame_bytes(),
     };
-    if packet_bytes <= NETWORK + usize::from(mtu_bytes) {
-        return None;
-    }
+    packet_bytes > NETWORK + usize::from(mtu_bytes)
+}
+
+/// Turns a packet that its receiver's port cannot carry, and that must not be fragmented, into the report that says so
+/// (RFC 1191, RFC 8201). What may be fragmented goes on, and ends at the port.
+#[cold]
+pub(crate) fn refuse_too_big(seat: &Seat<'_>, packet: &mut Packet, mtu_bytes: u16) -> Option<Verdict> {
     const DONT_FRAGMENT: u8 = 0x40;
     let is_ipv4 = matches!(packet.headers.tuple.addresses, Addresses::V4 { .. });
     if is_ipv4 && packet.buffer.frame().get(NETWORK + 6)? & DONT_FRAGMENT == 0 {

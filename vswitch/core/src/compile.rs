@@ -6,7 +6,7 @@
 use crate::desired::{Desired, Direction, Eni, Port, Ports, Remote, SecurityGroup, Settings};
 use crate::filter::{self, Filter, SetId};
 use crate::flow::PackedTimeouts;
-use crate::flow::key::SCOPES_MAX;
+use crate::flow::SCOPES_MAX;
 use crate::ids::{EniId, EniIndex, FlowScope, GroupId, VSwitchId, VpcId};
 use crate::limits::MTU_BYTES_MAX;
 use crate::prefix_map::PrefixMap;
@@ -283,6 +283,7 @@ fn compile_vpc(desired: &Desired, id: &VpcId, snapshot: &Snapshot) -> VpcNetwork
         sets.flat_map(|entry| entry.members.iter().map(|prefix| (prefix.trunc(), entry.id))).collect();
     let (class_of, classes) = classify(&memberships);
     VpcNetwork {
+        salt: salt_of(id),
         gateway_mac: vpc.gateway_mac,
         vswitches: vswitches
             .iter()
@@ -292,6 +293,11 @@ fn compile_vpc(desired: &Desired, id: &VpcId, snapshot: &Snapshot) -> VpcNetwork
         class_of,
         classes,
     }
+}
+
+/// A number that differs between VPCs (FNV-1a of the name), the same in every generation.
+fn salt_of(id: &VpcId) -> u32 {
+    id.as_str().bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Numbers the different sets of sets that addresses are in.

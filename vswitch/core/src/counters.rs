@@ -1,7 +1,6 @@
 //! What is counted at each ENI: by direction, and every drop by its reason.
 
 use crate::desired::Direction;
-use crate::flow::FlowState;
 use crate::ids::FlowScope;
 use crate::offload::Wire;
 use crate::protocol::DirectionStats;
@@ -33,6 +32,7 @@ impl DirectionCounters {
     const ZERO: Self = Self { packets: 0, bytes: 0, answered: 0, drops: [0; DropReason::COUNT] };
 
     /// Counts a packet, or those that it is cut into, by its verdict.
+    #[inline]
     pub(crate) fn count(&mut self, verdict: Verdict, wire: Wire) {
         match verdict {
             Verdict::Drop(reason) => self.drops[reason as usize] += u64::from(wire.packets),
@@ -67,10 +67,14 @@ impl EniCounters {
         Self { scope, sessions: 0, fates: 0, egress: DirectionCounters::ZERO, ingress: DirectionCounters::ZERO }
     }
 
-    /// One record less.
-    pub(crate) fn forget(&mut self, state: FlowState) {
-        let count = if state == FlowState::Fragment { &mut self.fates } else { &mut self.sessions };
-        *count = count.saturating_sub(1);
+    /// One session less.
+    pub(crate) fn forget_session(&mut self) {
+        self.sessions = self.sessions.saturating_sub(1);
+    }
+
+    /// One fate less.
+    pub(crate) fn forget_fate(&mut self) {
+        self.fates = self.fates.saturating_sub(1);
     }
 
     /// The counters of a direction.

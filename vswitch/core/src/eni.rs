@@ -1,24 +1,24 @@
 //! The door: every packet of every ENI passes here, once out of its sender and once into its receiver.
 //!
-//! A burst goes through in phases, so that the memory each packet needs is on its way while the others are worked on:
-//! parse and guard all, route all, look up all, then judge and apply in order.
+//! A burst goes through in phases, so that the memory each packet needs is on its way while others are worked on: ask
+//! for all frames; parse, guard and route all, and ask for their sessions; then judge and apply in order. Where sender
+//! and receiver are of one shard, a packet passes both judgements at once.
 
 use crate::answer;
 use crate::counters::EniCounters;
 use crate::desired::Direction;
+use crate::flow::Flow;
 use crate::flow::sessions::{SessionSlot, Sessions};
-use crate::flow::{Flow, FlowFlags, FlowState};
+use crate::flow::table::MemoryAdvice;
 use crate::guard::{self, owns_source};
-use crate::headers::{Fragment, Headers};
 use crate::ids::{EniIndex, FlowScope};
-use crate::judge::{Action, Entry, Lookup, Seat};
-use crate::limits::{ETHERNET_HEADER_BYTES, SESSIONS_PER_FRAGMENT_FATE, SWEEP_RECORDS_PER_TURN};
-use crate::offload::Wire;
+use crate::judge::{Lookup, Ruling, Seat};
+use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
 use crate::packet::Packet;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
 use crate::time::{Tick, Time};
-use crate::verdict::{DropReason, Judgement, Verdict};
+use crate::verdict::{DropReason, Verdict};
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 
@@ -27,44 +27,98 @@ use hashbrown::HashMap;
 pub struct Shard {
     pub(crate) sessions: Sessions,
     /// By [`EniIndex`].
-    counters: Vec<EniCounters>,
+    pub(crate) counters: Vec<EniCounters>,
     /// Whose counters a scope's sessions are counted in.
     places: HashMap<FlowScope, usize>,
+    /// What is known of the packets of the burst in work. Empty between bursts, and only keeps its room.
+    steps: Vec<Step>,
+}
+
+/// What the first phase finds out about a packet.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    route: Route,
+    lookup: Lookup,
+}
+
+/// A place of judgement, and where its counters are.
+#[derive(Clone, Copy)]
+pub(crate) struct Desk<'a> {
+    pub(crate) seat: Seat<'a>,
+    pub(crate) place: usize,
 }
 
 impl Shard {
-    /// A shard with room for `flows_max` sessions, whose hash is seeded with `secret`.
+    /// A shard with room for `flows_max` connections, whose hash is seeded with `secret`.
     pub fn new(flows_max: usize, secret: [u64; 2]) -> Self {
-        Self { sessions: Sessions::new(flows_max, secret), counters: Vec::new(), places: HashMap::new() }
+        Self::with_memory(flows_max, secret, &|_, _| {})
     }
 
-    /// A burst that the guest behind `eni` sent. Sets each packet's verdict: `Forward`, `Answer` or `Drop`.
-    pub fn egress(&mut self, snapshot: &Snapshot, eni: EniIndex, burst: &mut [Packet], now: Time) {
-        let Some(seat) = Seat::new(snapshot, eni, Direction::Egress) else {
+    /// The same; `advice` hears where the large tables are about to be.
+    pub fn with_memory(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
+        Self {
+            sessions: Sessions::new(flows_max, secret, advice),
+            counters: Vec::new(),
+            places: HashMap::new(),
+            steps: Vec::with_capacity(BURST_PACKETS),
+        }
+    }
+
+    /// A burst that the guest behind `eni` sent, out of its ENI and, where `is_here` says that the receiver is of this
+    /// shard, into the receiver's. Sets each packet's verdict: `Deliver` to its receiver, `Forward` to the ENI of another
+    /// shard, `Answer` or `Drop`.
+    pub fn forward(
+        &mut self,
+        (snapshot, now): (&Snapshot, Time),
+        eni: EniIndex,
+        burst: &mut [Packet],
+        is_here: impl Fn(EniIndex) -> bool,
+    ) {
+        let Some(desk) = self.desk(snapshot, eni, Direction::Egress) else {
             return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
-        for packet in burst.iter_mut() {
-            packet.verdict = admit(&seat, packet);
-        }
-        self.judge_all(&seat, burst, now.tick());
-        for packet in burst.iter_mut() {
-            let Verdict::Forward(next) = packet.verdict else { continue };
-            let crossed =
-                if crosses_subnets(&seat, next, packet.route) { answer::take_hop(&seat, packet) } else { None };
-            if let Some(verdict) = crossed.or_else(|| answer::refuse_too_big(&seat, packet, next)) {
-                packet.verdict = verdict;
+        let now = now.tick();
+        for burst in burst.chunks_mut(BURST_PACKETS) {
+            let steps = self.look_up_all(&desk.seat, burst, admit);
+            let mut receiver: Option<Desk<'_>> = None;
+            for (packet, step) in burst.iter_mut().zip(&steps) {
+                let passed = match packet.verdict {
+                    Verdict::Forward(next) => {
+                        if receiver.is_none_or(|receiver| receiver.seat.index != next) {
+                            receiver = self.desk(snapshot, next, Direction::Ingress);
+                        }
+                        match &receiver {
+                            Some(receiver) => self.pass(&desk, receiver, (packet, step), (now, is_here(next))),
+                            None => Err(Verdict::Drop(DropReason::EniGone)),
+                        }
+                    }
+                    settled => Err(settled),
+                };
+                packet.verdict = match passed {
+                    Ok(verdict) => verdict,
+                    Err(verdict) => {
+                        self.counters[desk.place].egress.count(verdict, packet.wire());
+                        verdict
+                    }
+                };
             }
+            self.steps = steps;
         }
-        self.count(&seat, burst);
     }
 
-    /// A burst whose packets each carry `Verdict::Forward` to an ENI of this shard. Sets each packet's verdict:
-    /// `Deliver` or `Drop`.
+    /// The first half of [`Shard::forward`] alone: a burst that the guest behind `eni` sent, out of its ENI.
+    pub fn egress(&mut self, snapshot: &Snapshot, eni: EniIndex, burst: &mut [Packet], now: Time) {
+        self.forward((snapshot, now), eni, burst, |_| false);
+    }
+
+    /// The second half: a burst whose packets each carry `Verdict::Forward` to an ENI of this shard. Sets each packet's
+    /// verdict: `Deliver` or `Drop`.
     pub fn ingress(&mut self, snapshot: &Snapshot, burst: &mut [Packet], now: Time) {
         let mut rest = burst;
         while let Some(first) = rest.first() {
             let target = first.verdict;
-            let length = rest.iter().take_while(|packet| packet.verdict == target).count();
+            let is_same = |packet: &&Packet| packet.verdict == target;
+            let length = rest.iter().take(BURST_PACKETS).take_while(is_same).count();
             let (run, others) = rest.split_at_mut(length);
             if let Verdict::Forward(eni) = target {
                 self.ingress_of(snapshot, eni, run, now.tick());
@@ -75,22 +129,158 @@ impl Shard {
 
     /// Packets of a burst that go to one ENI.
     fn ingress_of(&mut self, snapshot: &Snapshot, eni: EniIndex, run: &mut [Packet], now: Tick) {
-        let Some(seat) = Seat::new(snapshot, eni, Direction::Ingress) else {
+        let Some(desk) = self.desk(snapshot, eni, Direction::Ingress) else {
             return run.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
-        for packet in run.iter_mut() {
-            if seat.eni.source_dest_check && !owns_source(&seat, packet.headers.tuple.addresses.reverse()) {
-                packet.verdict = Verdict::Drop(DropReason::DestinationNotOwned);
-            }
-        }
-        self.judge_all(&seat, run, now);
-        for packet in run.iter_mut() {
+        let steps = self.look_up_all(&desk.seat, run, |seat, packet| {
+            // What another shard found is not known here: ask for the owner.
+            let route = seat.network.route(packet.headers.tuple.addresses);
+            (arrive(seat, packet, route), route)
+        });
+        for (packet, step) in run.iter_mut().zip(&steps) {
             if let Verdict::Forward(_) = packet.verdict {
-                packet.verdict = Verdict::Deliver;
-                address_to(&seat, packet);
+                let ruling = self.judge(&desk, (packet, &step.lookup), now);
+                packet.verdict = match self.apply(&desk, packet, (ruling, &step.lookup), now) {
+                    _ if !ruling.0.accepts() => Verdict::Drop(ruling.0.drop_reason()),
+                    Ok(_) => Verdict::Deliver,
+                    Err(reason) => Verdict::Drop(reason),
+                };
             }
+            self.finish(&desk, packet);
         }
-        self.count(&seat, run);
+        self.steps = steps;
+    }
+
+    /// The first phases: what `admit` says of each packet, and where to look for its session.
+    #[inline]
+    fn look_up_all(
+        &mut self,
+        seat: &Seat<'_>,
+        burst: &mut [Packet],
+        admit: impl Fn(&Seat<'_>, &mut Packet) -> (Verdict, Route),
+    ) -> Vec<Step> {
+        burst.iter().for_each(|packet| packet.buffer.prefetch());
+        let mut steps = core::mem::take(&mut self.steps);
+        steps.clear();
+        for packet in burst {
+            packet.judgement = None;
+            let (verdict, route) = admit(seat, packet);
+            packet.verdict = verdict;
+            let lookup = match verdict {
+                Verdict::Forward(_) => seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame()),
+                _ => Lookup::None,
+            };
+            if let Lookup::Session(entry) | Lookup::Related(entry) = &lookup {
+                self.sessions.prefetch(entry);
+            }
+            steps.push(Step { route, lookup });
+        }
+        steps
+    }
+
+    /// One packet that egress admitted, through both judgements if its receiver is here. Counts what passes egress, and
+    /// everything of ingress.
+    ///
+    /// # Errors
+    /// The verdict with which it ends in egress; that is not counted yet.
+    #[inline]
+    fn pass(
+        &mut self,
+        sender: &Desk<'_>,
+        receiver: &Desk<'_>,
+        (packet, step): (&mut Packet, &Step),
+        (now, is_here): (Tick, bool),
+    ) -> Result<Verdict, Verdict> {
+        let next = receiver.seat.index;
+        packet.receiver = next;
+        let ruling = self.judge(sender, (packet, &step.lookup), now);
+        if !ruling.0.accepts() {
+            let _refused_anyway = self.apply(sender, packet, (ruling, &step.lookup), now);
+            return Err(Verdict::Drop(ruling.0.drop_reason()));
+        }
+        let crosses = receiver.seat.eni.vswitch != sender.seat.eni.vswitch || matches!(step.route, Route::Via(_));
+        let mtu_bytes = receiver.seat.eni.mtu_bytes;
+        let is_last_hop = crosses && packet.headers.hop_limit <= 1;
+        let is_too_big = answer::is_too_big(packet, mtu_bytes);
+        let arrival = if is_here { arrive(&receiver.seat, packet, step.route) } else { Verdict::Forward(next) };
+        let enters = is_here && !is_last_hop && !is_too_big && arrival == Verdict::Forward(next);
+        // A session that shares its record with the receiver's waits for what the receiver says.
+        let shared = if enters { self.shared_record(ruling.1, receiver.seat.eni.scope) } else { None };
+        let opened = match shared {
+            Some(_) => None,
+            None => self.apply(sender, packet, (ruling, &step.lookup), now).map_err(Verdict::Drop)?,
+        };
+        if crosses && let Some(verdict) = answer::take_hop(&sender.seat, packet) {
+            return Err(verdict);
+        }
+        if is_too_big && let Some(verdict) = answer::refuse_too_big(&sender.seat, packet, mtu_bytes) {
+            return Err(verdict);
+        }
+        self.counters[sender.place].egress.count(Verdict::Forward(next), packet.wire());
+        if !is_here {
+            return Ok(Verdict::Forward(next));
+        }
+        packet.verdict = match arrival {
+            Verdict::Forward(_) => self.enter((sender, receiver), (packet, step), (ruling, shared, opened), now),
+            other => other,
+        };
+        self.finish(receiver, packet);
+        Ok(packet.verdict)
+    }
+
+    /// The second judgement of a packet whose first is `ruling`. That was applied, and perhaps `opened` a record, unless
+    /// both ENIs have their sessions in one `shared` record.
+    #[inline]
+    fn enter(
+        &mut self,
+        (sender, receiver): (&Desk<'_>, &Desk<'_>),
+        (packet, step): (&mut Packet, &Step),
+        (ruling, shared, opened): (Ruling, Option<SessionSlot>, Option<SessionSlot>),
+        now: Tick,
+    ) -> Verdict {
+        let lookup = if packet.headers.is_plain {
+            step.lookup
+        } else {
+            receiver.seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame())
+        };
+        let its_ruling = self.judge(receiver, (packet, &lookup), now);
+        if let Some(slot) = shared {
+            if its_ruling.1.continues() == Some(slot) {
+                self.go_on(slot, &[(sender, ruling), (receiver, its_ruling)], (packet, &lookup), now);
+                self.note_fragment(sender, packet, ruling.0, now);
+                self.note_fragment(receiver, packet, its_ruling.0, now);
+                return Verdict::Deliver;
+            }
+            // From here on the two sessions see different packets. The receiver's keeps the record.
+            let applied = self.apply(sender, packet, (ruling, &step.lookup), now);
+            debug_assert!(applied.is_ok(), "a session that goes on needs no room");
+        }
+        let applied = match opened {
+            Some(slot) if its_ruling.1.opens() => self.join(slot, receiver, packet, (its_ruling, &lookup), now),
+            _ => self.apply(receiver, packet, (its_ruling, &lookup), now),
+        };
+        match applied {
+            _ if !its_ruling.0.accepts() => Verdict::Drop(its_ruling.0.drop_reason()),
+            Ok(_) => Verdict::Deliver,
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    #[inline]
+    fn judge(&self, desk: &Desk<'_>, (packet, lookup): (&mut Packet, &Lookup), now: Tick) -> Ruling {
+        let ruling = desk.seat.judge(&self.sessions, &packet.headers, (lookup, packet.marker), now);
+        packet.judgement = Some(ruling.0);
+        ruling
+    }
+
+    /// Counts a packet at the end of its ingress, and addresses it to the guest.
+    #[inline]
+    fn finish(&mut self, desk: &Desk<'_>, packet: &mut Packet) {
+        if packet.verdict == Verdict::Deliver {
+            packet.receiver = desk.seat.index;
+            address_to(&desk.seat, packet);
+        }
+        self.counters[desk.place].ingress.count(packet.verdict, packet.wire());
     }
 
     /// Counts `packets` that the door let pass and the shell had to drop at `eni`.
@@ -109,155 +299,32 @@ impl Shard {
             let owner = places.get(&scope).and_then(|&place| snapshot.eni(EniIndex(place as u32)));
             owner.is_none_or(|eni| eni.scope != scope)
         };
-        let is_over = |scope: FlowScope, flow: &Flow| {
-            flow.is_expired(settings, tick) || (flow.last_seen.is_older_than(ORPHAN_IDLE_S, tick) && is_orphan(scope))
+        let is_over = |flow: &Flow| {
+            flow.is_expired(settings, tick)
+                || (flow.last_seen.is_older_than(ORPHAN_IDLE_S, tick)
+                    && flow.sessions().all(|(_, side)| is_orphan(side.scope())))
         };
-        sessions.sweep(SWEEP_RECORDS_PER_TURN, is_over, |scope, state| {
-            if let Some(place) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
-                place.forget(state);
+        sessions.sweep(SWEEP_RECORDS_PER_TURN, is_over, |scope| {
+            if let Some(counters) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
+                counters.forget_session();
+            }
+        });
+        sessions.fragments.sweep(SWEEP_RECORDS_PER_TURN, tick, |scope| {
+            if let Some(counters) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
+                counters.forget_fate();
             }
         });
     }
 
-    /// Gives every packet that is still to be forwarded its judgement.
-    fn judge_all(&mut self, seat: &Seat<'_>, burst: &mut [Packet], now: Tick) {
-        for packet in burst.iter_mut().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
-            packet.lookup = seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame());
-            if let Lookup::Session(entry) | Lookup::Related(entry) | Lookup::Fragment(entry) = &packet.lookup {
-                self.sessions.prefetch(&entry.key, entry.hash);
-            }
-        }
-        let place = self.place(seat);
-        for packet in burst.iter_mut().filter(|packet| matches!(packet.verdict, Verdict::Forward(_))) {
-            let asked = (&packet.lookup, packet.marker);
-            let (judgement, action) = seat.judge(&self.sessions, &packet.headers, asked, now);
-            packet.judgement = Some(judgement);
-            let applied = self.apply(seat, packet, (judgement, action), (place, now));
-            if !judgement.accepts() {
-                packet.verdict = Verdict::Drop(judgement.drop_reason());
-            } else if let Err(reason) = applied {
-                packet.verdict = Verdict::Drop(reason);
-            }
-        }
-    }
-
-    /// Does to the sessions what a judgement asks for.
-    fn apply(
-        &mut self,
-        seat: &Seat<'_>,
-        packet: &Packet,
-        (judgement, action): (Judgement, Action),
-        (place, now): (usize, Tick),
-    ) -> Result<(), DropReason> {
-        let headers = &packet.headers;
-        let wire = packet.wire();
-        if let Lookup::Session(entry) = &packet.lookup {
-            match action {
-                Action::None => {}
-                Action::Touch(slot) => self.touch(slot, entry, (headers, wire), now),
-                Action::Readmit(slot, admitted_by) => {
-                    let flow = self.sessions.flow_mut(slot);
-                    flow.revision = seat.eni.revision;
-                    flow.set_revoked(false);
-                    if let Some(judgement) = admitted_by {
-                        flow.set_stage(judgement.stage);
-                        flow.ground = judgement.ground;
-                    }
-                    self.touch(slot, entry, (headers, wire), now);
-                }
-                Action::Revoke(slot) => {
-                    let flow = self.sessions.flow_mut(slot);
-                    flow.revision = seat.eni.revision;
-                    flow.set_revoked(true);
-                    flow.last_seen = now;
-                }
-                Action::Open => self.open(seat, (headers, wire), (judgement, entry), (place, now))?,
-                Action::Reopen(slot) => {
-                    self.forget(slot, place);
-                    self.open(seat, (headers, wire), (judgement, entry), (place, now))?;
-                }
-            }
-        }
-        if headers.fragment == Fragment::First && seat.snapshot.settings().follow_first_fragment {
-            self.remember_fate(seat, headers, judgement, (place, now));
-        }
-        Ok(())
-    }
-
-    fn touch(&mut self, slot: SessionSlot, entry: &Entry, (headers, wire): (&Headers, Wire), now: Tick) {
-        let flow = self.sessions.flow_mut(slot);
-        let from_opener = entry.swapped == flow.is_swapped();
-        let side = !from_opener as usize;
-        flow.state = flow.state.after(headers, from_opener);
-        flow.last_seen = now;
-        flow.packets[side] = flow.packets[side].wrapping_add(wire.packets);
-        flow.bytes[side] += wire.bytes;
-    }
-
-    fn open(
-        &mut self,
-        seat: &Seat<'_>,
-        (headers, wire): (&Headers, Wire),
-        (judgement, entry): (Judgement, &Entry),
-        (place, now): (usize, Tick),
-    ) -> Result<(), DropReason> {
-        if self.counters[place].sessions >= seat.eni.sessions_max {
-            return Err(DropReason::SessionLimit);
-        }
-        let flow = Flow {
-            bytes: [wire.bytes, 0],
-            packets: [wire.packets, 0],
-            state: FlowState::opened_by(headers),
-            flags: FlowFlags::new(seat.direction, entry.swapped, judgement.stage),
-            ..new_record(seat, judgement, now)
-        };
-        self.sessions.insert(entry.key, entry.hash, flow).map_err(|_| DropReason::FlowTableFull)?;
-        self.counters[place].sessions += 1;
-        Ok(())
-    }
-
-    fn forget(&mut self, slot: SessionSlot, place: usize) {
-        let state = self.sessions.flow(slot).state;
-        self.sessions.remove(slot);
-        self.counters[place].forget(state);
-    }
-
-    /// Keeps the judgement of a first fragment for those that follow. Without room they are judged alone.
-    fn remember_fate(&mut self, seat: &Seat<'_>, headers: &Headers, judgement: Judgement, (place, now): (usize, Tick)) {
-        let entry = seat.fragment_entry(&self.sessions, headers);
-        if let Some(slot) = self.sessions.find(&entry.key, entry.hash) {
-            self.forget(slot, place);
-        }
-        // Strangers can send what is refused at will: it must not push out what is accepted.
-        let fates_max = (seat.eni.sessions_max / SESSIONS_PER_FRAGMENT_FATE).max(1);
-        let share = if judgement.accepts() { fates_max } else { fates_max / 2 };
-        if self.counters[place].fates >= share {
-            return;
-        }
-        let flags = FlowFlags::new(seat.direction, false, judgement.stage);
-        let mut fate = Flow { flags, ..new_record(seat, judgement, now) };
-        fate.remember_first(&headers.tuple);
-        fate.set_revoked(!judgement.accepts());
-        if self.sessions.insert(entry.key, entry.hash, fate).is_ok() {
-            self.counters[place].fates += 1;
-        }
-    }
-
-    fn count(&mut self, seat: &Seat<'_>, burst: &[Packet]) {
-        let place = self.place(seat);
-        let counters = self.counters[place].direction(seat.direction);
-        for packet in burst {
-            counters.count(packet.verdict, packet.wire());
-        }
-    }
-
-    /// Where the counters of the seat's ENI are; fresh ones if the place was another's.
-    fn place(&mut self, seat: &Seat<'_>) -> usize {
+    /// The place of `direction` at an ENI, with counters; none if the snapshot does not have it.
+    #[inline]
+    fn desk<'a>(&mut self, snapshot: &'a Snapshot, eni: EniIndex, direction: Direction) -> Option<Desk<'a>> {
+        let seat = Seat::new(snapshot, eni, direction)?;
         let place = seat.index.0 as usize;
         if self.counters.get(place).is_none_or(|counters| counters.scope != seat.eni.scope) {
             self.take_place(place, seat.eni.scope);
         }
-        place
+        Some(Desk { seat, place })
     }
 
     #[cold]
@@ -278,37 +345,35 @@ impl Shard {
 /// How long a session is idle before the sweep asks whether its ENI is still there, seconds.
 const ORPHAN_IDLE_S: u32 = 2;
 
-/// The parts that every record has from its ENI and its judgement.
-fn new_record(seat: &Seat<'_>, judgement: Judgement, now: Tick) -> Flow {
-    Flow {
-        revision: seat.eni.revision,
-        last_seen: now,
-        opened_at: now,
-        ground: judgement.ground,
-        timeouts: seat.eni.timeouts,
-        ..Flow::default()
+/// The steps of egress before any judgement: what the frame says, whose it is, and where it goes.
+#[inline]
+fn admit(seat: &Seat<'_>, packet: &mut Packet) -> (Verdict, Route) {
+    let guarded = match packet.parse() {
+        Ok(()) => guard::check(seat, &packet.headers, packet.buffer.frame()),
+        Err(reason) => Err(reason),
+    };
+    if let Err(reason) = guarded {
+        return (Verdict::Drop(reason), Route::Nowhere);
     }
+    let route = seat.network.route(packet.headers.tuple.addresses);
+    if let Some(verdict) = answer::answer(seat, packet, route) {
+        packet.judgement = seat.exempt(&packet.headers, packet.marker);
+        return (verdict, route);
+    }
+    (next_eni(seat, route).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward), route)
 }
 
-/// The steps of egress before any judgement: what the frame says, whose it is, and where it goes.
-fn admit(seat: &Seat<'_>, packet: &mut Packet) -> Verdict {
-    packet.judgement = None;
-    let guarded = packet.parse().and_then(|()| guard::check(seat, &packet.headers, packet.buffer.frame()));
-    if let Err(reason) = guarded {
-        return Verdict::Drop(reason);
-    }
-    packet.route = seat.network.route(packet.headers.tuple.addresses);
-    if let Some(verdict) = answer::answer(seat, packet, packet.route) {
-        packet.judgement = seat.exempt(&packet.headers, packet.marker);
-        return verdict;
-    }
-    match next_eni(seat, packet.route) {
-        Some(next) => Verdict::Forward(next),
-        None => Verdict::Drop(DropReason::NoRoute),
-    }
+/// The step of ingress before any judgement: whether the ENI has the destination, which `route` leads to.
+#[inline]
+fn arrive(seat: &Seat<'_>, packet: &Packet, route: Route) -> Verdict {
+    let is_owner = route == Route::Owner(seat.index)
+        || !seat.eni.source_dest_check
+        || owns_source(seat, packet.headers.tuple.addresses.reverse());
+    if is_owner { Verdict::Forward(seat.index) } else { Verdict::Drop(DropReason::DestinationNotOwned) }
 }
 
 /// The ENI that a packet of the guest goes to. Never itself: what it sends to its own address stays inside the guest.
+#[inline]
 pub(crate) fn next_eni(seat: &Seat<'_>, route: Route) -> Option<EniIndex> {
     match route {
         Route::Owner(next) | Route::Via(next) => Some(next).filter(|next| *next != seat.index),
@@ -316,13 +381,8 @@ pub(crate) fn next_eni(seat: &Seat<'_>, route: Route) -> Option<EniIndex> {
     }
 }
 
-/// Whether the virtual router forwards between two of its subnets, or out by a custom route (D1).
-fn crosses_subnets(seat: &Seat<'_>, next: EniIndex, route: Route) -> bool {
-    let same_subnet = seat.snapshot.eni(next).is_some_and(|next| next.vswitch == seat.eni.vswitch);
-    !same_subnet || matches!(route, Route::Via(_))
-}
-
 /// Writes the Ethernet header of the last hop: from the router to the guest.
+#[inline]
 fn address_to(seat: &Seat<'_>, packet: &mut Packet) {
     if let Some(header) = packet.buffer.frame_mut().get_mut(..ETHERNET_HEADER_BYTES) {
         header[..6].copy_from_slice(&seat.eni.mac.0);

@@ -11,12 +11,16 @@ use crate::verdict::DropReason;
 ///
 /// # Errors
 /// The reason under which a packet of a false sender is to be dropped.
+#[inline]
 pub(crate) fn check(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<(), DropReason> {
     if !seat.eni.source_dest_check {
         return Ok(());
     }
     if mac_at(frame, 6) != Some(seat.eni.mac) {
         return Err(DropReason::SourceMacSpoofed);
+    }
+    if headers.is_plain && owns_source(seat, headers.tuple.addresses) {
+        return Ok(());
     }
     match headers.network {
         Network::Arp => check_arp(seat, frame),
@@ -28,6 +32,7 @@ pub(crate) fn check(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<
 }
 
 /// Whether the source of `addresses` belongs to the ENI.
+#[inline]
 pub(crate) fn owns_source(seat: &Seat<'_>, addresses: Addresses) -> bool {
     seat.eni.is_first_address(addresses) || seat.network.route(addresses.reverse()) == Route::Owner(seat.index)
 }

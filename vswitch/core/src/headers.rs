@@ -4,6 +4,8 @@ use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, IPV6_EXTENSION_HEADE
 use crate::verdict::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+mod plain;
+
 /// IANA protocol numbers that the switch looks into.
 pub mod protocol {
     /// ICMP for IPv4.
@@ -166,6 +168,9 @@ pub struct Headers {
     pub transport_offset: u32,
     /// Where the packet ends in the frame; padding may follow.
     pub end: u32,
+    /// A whole TCP or UDP packet that no exemption and no answer of the router concerns. Only what nearly all packets
+    /// are has this mark: without it nothing is known.
+    pub(crate) is_plain: bool,
 }
 
 impl Default for Headers {
@@ -206,6 +211,7 @@ impl Headers {
             icmp_code: 0,
             transport_offset: 0,
             end: 0,
+            is_plain: false,
         }
     }
 
@@ -265,6 +271,9 @@ impl Headers {
     }
 }
 
+/// The address of the metadata service, 100.100.100.200 (`semantics.md` §3.4).
+pub(crate) const METADATA_SERVICE: u32 = 0x6464_64c8;
+
 const ETHER_TYPE_IPV4: u16 = 0x0800;
 const ETHER_TYPE_ARP: u16 = 0x0806;
 const ETHER_TYPE_IPV6: u16 = 0x86dd;
@@ -291,6 +300,18 @@ pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
     headers.transport_offset += ETHERNET_HEADER_BYTES as u32;
     headers.end += ETHERNET_HEADER_BYTES as u32;
     Ok(headers)
+}
+
+/// Reads the headers of a frame into `headers`, which mean nothing if that fails.
+///
+/// # Errors
+/// The reason under which the frame is to be dropped.
+#[inline]
+pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Result<(), DropReason> {
+    if plain::read(frame, headers).is_none() {
+        *headers = parse(frame)?;
+    }
+    Ok(())
 }
 
 /// Reads the packet that an ICMP error quotes (RFC 792, RFC 4443 §2.4): at least its ports or identifier.

@@ -3,10 +3,10 @@
 
 use crate::compile::bypasses_intra_group;
 use crate::desired::{Direction, Policy};
-use crate::flow::key::{Key, fragment_key, key_of};
-use crate::flow::sessions::{SessionSlot, Sessions};
-use crate::flow::{Flow, FlowState, opens_session};
-use crate::headers::{Addresses, Fragment, Headers, IcmpKind, Network, Tuple, protocol, quoted};
+use crate::flow::fragments::{Fate, FragmentKey};
+use crate::flow::sessions::{Entry, Session, SessionSlot, Sessions};
+use crate::flow::{FlowState, Side, opens_session};
+use crate::headers::{Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted};
 use crate::ids::EniIndex;
 use crate::packet::Marker;
 use crate::route::{Route, is_internet_destination};
@@ -41,26 +41,36 @@ pub(crate) enum Action {
     Reopen(SessionSlot),
 }
 
-/// The record that a packet's fate may hang on.
+/// What a packet's fate may hang on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lookup {
-    /// None: rules alone decide.
+    /// Nothing: rules alone decide.
     None,
     /// Its own session.
     Session(Entry),
     /// The session of the packet that this ICMP error quotes.
     Related(Entry),
     /// The fate of the first fragment.
-    Fragment(Entry),
+    Fragment(FragmentKey),
 }
 
-/// A key ready to be looked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: Key,
-    pub(crate) hash: u64,
-    /// Whether the packet's source is the key's second endpoint.
-    pub(crate) swapped: bool,
+/// A judgement, and what it asks for.
+pub(crate) type Ruling = (Judgement, Action);
+
+impl Action {
+    /// The record of a session that goes on.
+    #[inline]
+    pub(crate) const fn continues(self) -> Option<SessionSlot> {
+        match self {
+            Self::Touch(slot) | Self::Readmit(slot, _) => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// Whether a session is to be opened.
+    pub(crate) const fn opens(self) -> bool {
+        matches!(self, Self::Open | Self::Reopen(_))
+    }
 }
 
 impl<'a> Seat<'a> {
@@ -70,17 +80,21 @@ impl<'a> Seat<'a> {
         Some(Self { snapshot, index, eni, network: snapshot.vpcs.get(eni.vpc)?, direction })
     }
 
-    /// Which record to look for. `frame` is the packet's, for what an ICMP error quotes.
+    /// What to look for. `frame` is the packet's, for what an ICMP error quotes.
+    #[inline]
     pub(crate) fn lookup(&self, sessions: &Sessions, headers: &Headers, frame: &[u8]) -> Lookup {
-        let entry = |tuple: &Tuple| {
-            let (key, swapped) = key_of(self.eni.scope, tuple);
-            Entry { key, hash: sessions.hash(&key), swapped }
-        };
+        if headers.is_plain {
+            return Lookup::Session(self.entry(sessions, &headers.tuple));
+        }
+        self.lookup_unusual(sessions, headers, frame)
+    }
+
+    fn lookup_unusual(&self, sessions: &Sessions, headers: &Headers, frame: &[u8]) -> Lookup {
         if headers.network == Network::Arp {
             Lookup::None
         } else if headers.fragment == Fragment::Later {
             if self.snapshot.settings().follow_first_fragment {
-                Lookup::Fragment(self.fragment_entry(sessions, headers))
+                Lookup::Fragment(FragmentKey::of(self.eni.scope, headers))
             } else {
                 Lookup::None
             }
@@ -88,40 +102,60 @@ impl<'a> Seat<'a> {
             // An error goes to the sender of what it quotes; any other is forged.
             let quote = quoted(frame, headers);
             let quote = quote.filter(|quote| quote.tuple.addresses.source() == headers.tuple.addresses.destination());
-            quote.map_or(Lookup::None, |quote| Lookup::Related(entry(&quote.tuple)))
+            quote.map_or(Lookup::None, |quote| Lookup::Related(self.entry(sessions, &quote.tuple)))
         } else if opens_session(headers) {
-            Lookup::Session(entry(&headers.tuple))
+            Lookup::Session(self.entry(sessions, &headers.tuple))
         } else {
             Lookup::None
         }
     }
 
-    /// Where the fate of a packet's first fragment is kept.
-    pub(crate) fn fragment_entry(&self, sessions: &Sessions, headers: &Headers) -> Entry {
-        let key = fragment_key(self.eni.scope, &headers.tuple, headers.fragment_id);
-        Entry { key, hash: sessions.hash(&key), swapped: false }
+    #[inline]
+    fn entry(&self, sessions: &Sessions, tuple: &Tuple) -> Entry {
+        sessions.entry(tuple, self.network.salt)
     }
 
     /// Steps 0 to 5.
+    #[inline]
     pub(crate) fn judge(
         &self,
         sessions: &Sessions,
         headers: &Headers,
         (lookup, marker): (&Lookup, Marker),
         now: Tick,
-    ) -> (Judgement, Action) {
-        let live = |entry: &Entry| {
-            let slot = sessions.find(&entry.key, entry.hash)?;
-            Some((slot, sessions.flow(slot)))
-        };
-        let is_over = |flow: &Flow| flow.is_expired(self.snapshot.settings(), now);
+    ) -> Ruling {
+        // What nearly all packets are: one of a live session that was admitted under the present revision.
+        if headers.is_plain
+            && marker == Marker::None
+            && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
+            && let Lookup::Session(entry) = lookup
+            && let Some(session) = sessions.find(entry, self.eni.scope)
+            && session.side.is_live_under(self.eni.scope, self.eni.revision)
+            && !session.flow.is_expired(self.snapshot.settings(), now)
+            && !(session.flow.state == FlowState::TcpClosed && headers.is_tcp_open())
+        {
+            return (Judgement::by(Policy::Accept, Stage::Session), Action::Touch(session.slot));
+        }
+        self.judge_unusual(sessions, headers, (lookup, marker), now)
+    }
+
+    /// The same, for any packet.
+    #[inline(never)]
+    fn judge_unusual(
+        &self,
+        sessions: &Sessions,
+        headers: &Headers,
+        (lookup, marker): (&Lookup, Marker),
+        now: Tick,
+    ) -> Ruling {
+        let is_over = |session: &Session<'_>| session.flow.is_expired(self.snapshot.settings(), now);
         if let Some(judgement) = self.exempt(headers, marker) {
             let needs_session =
                 matches!(judgement.stage, Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe);
             let action = match lookup {
-                Lookup::Session(entry) if needs_session => match live(entry) {
-                    Some((slot, flow)) if is_over(flow) || flow.is_revoked() => Action::Reopen(slot),
-                    Some((slot, _)) => Action::Touch(slot),
+                Lookup::Session(entry) if needs_session => match sessions.find(entry, self.eni.scope) {
+                    Some(session) if is_over(&session) || session.side.is_revoked() => Action::Reopen(session.slot),
+                    Some(session) => Action::Touch(session.slot),
                     None => Action::Open,
                 },
                 _ => Action::None,
@@ -130,28 +164,25 @@ impl<'a> Seat<'a> {
         }
         match lookup {
             Lookup::None => (self.judge_by_rules(self.direction, &visible_to_rules(headers)), Action::None),
-            Lookup::Session(entry) => match live(entry) {
-                Some((slot, flow)) if !is_over(flow) => self.judge_session(slot, flow, headers, entry.swapped),
-                over => self.judge_new(headers, over.map(|(slot, _)| slot)),
+            Lookup::Session(entry) => match sessions.find(entry, self.eni.scope) {
+                Some(session) if !is_over(&session) => self.judge_session(&session, headers, entry.swapped),
+                over => self.judge_new(headers, over.map(|session| session.slot)),
             },
             Lookup::Related(entry) => {
-                let related = live(entry).filter(|(_, flow)| !is_over(flow));
-                let admits = related.is_some_and(|(_, flow)| self.admits_related(flow, entry));
-                if admits {
+                let related = sessions.find(entry, self.eni.scope).filter(|session| !is_over(session));
+                if related.is_some_and(|session| self.admits_related(&session, entry)) {
                     (Judgement::by(Policy::Accept, Stage::Session), Action::None)
                 } else {
                     (self.judge_by_rules(self.direction, &headers.tuple), Action::None)
                 }
             }
-            Lookup::Fragment(entry) => {
-                let judgement = match live(entry).filter(|(_, fate)| !is_over(fate)) {
-                    Some((_, fate)) if fate.revision == self.eni.revision => as_the_first(fate),
-                    Some((_, fate)) => {
-                        let first = fate.first_tuple(headers.tuple.addresses);
-                        let (key, swapped) = key_of(self.eni.scope, &first);
-                        let session = Entry { key, hash: sessions.hash(&key), swapped };
-                        let session = live(&session).map(|(_, flow)| flow).filter(|flow| !is_over(flow));
-                        self.judge_fate_again(fate, &first, session.map(|flow| (flow, swapped)))
+            Lookup::Fragment(key) => {
+                let judgement = match sessions.fragments.find(key, now) {
+                    Some(fate) if fate.revision == self.eni.revision => as_the_first(fate),
+                    Some(fate) => {
+                        let entry = self.entry(sessions, &fate.first);
+                        let session = sessions.find(&entry, self.eni.scope).filter(|session| !is_over(session));
+                        self.judge_fate_again(fate, session.map(|session| (session, entry.swapped)))
                     }
                     None => self.judge_by_rules(self.direction, &visible_to_rules(headers)),
                 };
@@ -197,7 +228,6 @@ impl<'a> Seat<'a> {
     }
 
     fn is_closed_mail(&self, headers: &Headers) -> bool {
-        const SMTP: u16 = 25;
         let tuple = &headers.tuple;
         self.snapshot.settings().smtp_closed
             && headers.fragment != Fragment::Later
@@ -208,24 +238,25 @@ impl<'a> Seat<'a> {
     }
 
     /// Step 2, a packet with a record of its session.
-    fn judge_session(&self, slot: SessionSlot, flow: &Flow, headers: &Headers, swapped: bool) -> (Judgement, Action) {
+    fn judge_session(&self, session: &Session<'_>, headers: &Headers, swapped: bool) -> Ruling {
         let accept = Judgement::by(Policy::Accept, Stage::Session);
-        if headers.may_be_its_own_reverse() && contradicts(headers, swapped == flow.is_swapped()) {
+        let Session { slot, flow, side } = *session;
+        if headers.may_be_its_own_reverse() && contradicts(headers, swapped == side.is_swapped()) {
             return (self.judge_by_rules(self.direction, &headers.tuple), Action::None);
         }
-        if headers.is_tcp_open() && (flow.state == FlowState::TcpClosed || flow.is_revoked()) {
+        if headers.is_tcp_open() && (flow.state == FlowState::TcpClosed || side.is_revoked()) {
             // The connection is over; this is another one between the same ports.
             let (judgement, action) = self.judge_new(headers, Some(slot));
             return (judgement, if judgement.accepts() { action } else { Action::None });
         }
-        if flow.revision == self.eni.revision {
-            return if flow.is_revoked() {
+        if side.revision == self.eni.revision {
+            return if side.is_revoked() {
                 (self.refusal(headers), Action::Revoke(slot))
             } else {
                 (accept, Action::Touch(slot))
             };
         }
-        match self.judge_again(flow, &headers.tuple, swapped) {
+        match self.judge_again(side, &headers.tuple, swapped) {
             (true, judgement) => (accept, Action::Readmit(slot, judgement)),
             (false, _) => (self.refusal(headers), Action::Revoke(slot)),
         }
@@ -233,32 +264,32 @@ impl<'a> Seat<'a> {
 
     /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and by what, if it
     /// is by something new.
-    fn judge_again(&self, flow: &Flow, tuple: &Tuple, swapped: bool) -> (bool, Option<Judgement>) {
-        if matches!(flow.stage(), Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe) {
+    fn judge_again(&self, side: Side, tuple: &Tuple, swapped: bool) -> (bool, Option<Judgement>) {
+        if matches!(side.stage(), Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe) {
             return (true, None);
         }
-        let opening = if swapped == flow.is_swapped() { *tuple } else { tuple.reverse() };
-        let judgement = self.judge_by_rules(flow.opened(), &opening);
+        let opening = if swapped == side.is_swapped() { *tuple } else { tuple.reverse() };
+        let judgement = self.judge_by_rules(side.opened(), &opening);
         if judgement.accepts() {
             (true, Some(judgement))
         } else {
             // What was revoked once stays so: only rules bring it back.
-            (!self.snapshot.settings().cut_sessions_on_deny && !flow.is_revoked(), None)
+            (!self.snapshot.settings().cut_sessions_on_deny && !side.is_revoked(), None)
         }
     }
 
     /// What became of a first fragment under an older revision, judged as it would be today: with its session, if that
     /// is still there.
-    fn judge_fate_again(&self, fate: &Flow, first: &Tuple, session: Option<(&Flow, bool)>) -> Judgement {
-        if !matches!(fate.stage(), Stage::Session | Stage::IntraGroup | Stage::Rule | Stage::Default) {
+    fn judge_fate_again(&self, fate: &Fate, session: Option<(Session<'_>, bool)>) -> Judgement {
+        if !matches!(fate.judgement.stage, Stage::Session | Stage::IntraGroup | Stage::Rule | Stage::Default) {
             return as_the_first(fate); // No rule had a say.
         }
-        let stays = session.is_some_and(|(flow, swapped)| {
-            let is_known = flow.revision == self.eni.revision;
-            if is_known { !flow.is_revoked() } else { self.judge_again(flow, first, swapped).0 }
+        let stays = session.as_ref().is_some_and(|(session, swapped)| {
+            let is_known = session.side.revision == self.eni.revision;
+            if is_known { !session.side.is_revoked() } else { self.judge_again(session.side, &fate.first, *swapped).0 }
         });
         let refused_with_session = session.is_some() && !stays;
-        match self.judge_by_rules(self.direction, first) {
+        match self.judge_by_rules(self.direction, &fate.first) {
             _ if stays => Judgement::by(Policy::Accept, Stage::Session),
             judgement if judgement.accepts() && refused_with_session => Judgement::by(Policy::Drop, Stage::Session),
             judgement => judgement,
@@ -273,23 +304,20 @@ impl<'a> Seat<'a> {
 
     /// Whether a live session admits an error about one of its packets (§4.3): it must have crossed this ENI the other
     /// way.
-    fn admits_related(&self, flow: &Flow, entry: &Entry) -> bool {
-        let quoted_is_from_opener = entry.swapped == flow.is_swapped();
-        let quoted_direction = if quoted_is_from_opener { flow.opened() } else { flow.opened().reverse() };
+    fn admits_related(&self, session: &Session<'_>, entry: &Entry) -> bool {
+        let side = session.side;
+        let quoted_is_from_opener = entry.swapped == side.is_swapped();
+        let quoted_direction = if quoted_is_from_opener { side.opened() } else { side.opened().reverse() };
         if quoted_direction != self.direction.reverse() {
             return false;
         }
-        if flow.revision == self.eni.revision {
-            return !flow.is_revoked();
+        if side.revision == self.eni.revision {
+            return !side.is_revoked();
         }
-        let quote = match entry.key {
-            Key::V4(key) => crate::flow::key::FlowKey::tuple(&key, entry.swapped),
-            Key::V6(key) => crate::flow::key::FlowKey::tuple(&key, entry.swapped),
-        };
-        self.judge_again(flow, &quote, entry.swapped).0
+        self.judge_again(side, &entry.tuple(), entry.swapped).0
     }
 
-    fn judge_new(&self, headers: &Headers, over: Option<SessionSlot>) -> (Judgement, Action) {
+    fn judge_new(&self, headers: &Headers, over: Option<SessionSlot>) -> Ruling {
         let judgement = self.judge_by_rules(self.direction, &headers.tuple);
         let action = if judgement.accepts() { over.map_or(Action::Open, Action::Reopen) } else { Action::None };
         (judgement, action)
@@ -312,13 +340,12 @@ impl<'a> Seat<'a> {
     }
 }
 
+/// The port that mail is sent to (RFC 5321 §4.5.4.2).
+const SMTP: u16 = 25;
+
 /// The judgement of a fragment under the revision that judged the first.
-fn as_the_first(fate: &Flow) -> Judgement {
-    if fate.is_revoked() {
-        Judgement { policy: Policy::Drop, stage: fate.stage(), ground: fate.ground }
-    } else {
-        Judgement::by(Policy::Accept, Stage::Session)
-    }
+fn as_the_first(fate: &Fate) -> Judgement {
+    if fate.judgement.accepts() { Judgement::by(Policy::Accept, Stage::Session) } else { fate.judgement }
 }
 
 /// Fragments without ports match only rules that do not look at ports (§2).
@@ -332,7 +359,6 @@ fn contradicts(headers: &Headers, from_opener: bool) -> bool {
 }
 
 fn is_metadata(addresses: Addresses) -> bool {
-    const METADATA_SERVICE: u32 = 0x6464_64c8; // 100.100.100.200
     matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. })
 }
 

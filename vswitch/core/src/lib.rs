@@ -8,6 +8,7 @@ extern crate alloc;
 pub use ipnet;
 
 mod answer;
+mod apply;
 mod checksum;
 pub mod compile;
 mod counters;

@@ -35,6 +35,8 @@ pub const FLOW_CHAIN_MAX: usize = 8;
 /// An ENI may remember the fate of one first fragment for every so many sessions it may hold, besides them; refused
 /// ones take up at most half of that.
 pub const SESSIONS_PER_FRAGMENT_FATE: u32 = 8;
+/// Fates of first fragments that one worker remembers.
+pub const FRAGMENT_FATES_MAX: usize = 4096;
 /// Flow records looked at for expiry in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
 /// Packets waiting on their way from one worker to another.

@@ -2,55 +2,72 @@
 
 use crate::checksum;
 use crate::headers::{self, Headers};
-use crate::judge::Lookup;
+use crate::ids::EniIndex;
 use crate::offload::{self, Offload, Wire};
-use crate::route::Route;
 use crate::verdict::{DropReason, Judgement, Verdict};
 use alloc::boxed::Box;
 use alloc::vec;
 
-/// Room for one frame, allocated once and reused.
+/// Room for one frame, allocated once and reused. Frames begin where a cache line does.
 #[derive(Debug)]
 pub struct FrameBuffer {
     bytes: Box<[u8]>,
-    length: usize,
+    start: u32,
+    length: u32,
 }
+
+const CACHE_LINE_BYTES: usize = 64;
 
 impl FrameBuffer {
     /// An empty buffer with room for `capacity_bytes`.
     pub fn with_capacity(capacity_bytes: usize) -> Self {
-        Self { bytes: vec![0; capacity_bytes].into_boxed_slice(), length: 0 }
+        let bytes = vec![0; capacity_bytes + CACHE_LINE_BYTES - 1].into_boxed_slice();
+        // Wherever an allocation cannot be aligned, it works unaligned.
+        let start = bytes.as_ptr().align_offset(CACHE_LINE_BYTES);
+        Self { start: if start < CACHE_LINE_BYTES { start as u32 } else { 0 }, bytes, length: 0 }
     }
 
     /// How many bytes there is room for.
     pub fn capacity(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + 1 - CACHE_LINE_BYTES
     }
 
     /// The whole room, for a port to receive into; [`FrameBuffer::set_length`] then tells how much was used.
     pub fn room(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        let (start, end) = (self.start as usize, self.start as usize + self.capacity());
+        &mut self.bytes[start..end]
     }
 
     /// Declares the first `length_bytes` to be the frame; cut to the room there is.
     pub fn set_length(&mut self, length_bytes: usize) {
-        self.length = length_bytes.min(self.bytes.len());
+        self.length = length_bytes.min(self.capacity()) as u32;
     }
 
     /// Makes `frame` the content; cut to the room there is.
     pub fn fill(&mut self, frame: &[u8]) {
         self.set_length(frame.len());
-        self.bytes[..self.length].copy_from_slice(&frame[..self.length]);
+        let length = self.length as usize;
+        self.frame_mut().copy_from_slice(&frame[..length]);
     }
 
     /// The frame.
+    #[inline]
     pub fn frame(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        &self.bytes[self.start as usize..][..self.length as usize]
     }
 
     /// The frame, to be changed in place.
+    #[inline]
     pub fn frame_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.length]
+        &mut self.bytes[self.start as usize..][..self.length as usize]
+    }
+
+    /// Asks the memory for the headers of the frame that is to be read soon.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        if let Some(first) = self.bytes.get(self.start as usize) {
+            crate::prefetch::prefetch(first);
+        }
     }
 }
 
@@ -79,11 +96,9 @@ pub struct Packet {
     pub verdict: Verdict,
     /// The last judgement it met; none if it ended before the first.
     pub judgement: Option<Judgement>,
+    /// The ENI that it was forwarded to last.
+    pub receiver: EniIndex,
     pub(crate) headers: Headers,
-    /// Where its destination is, as egress found it.
-    pub(crate) route: Route,
-    /// What its present judge looks for among the sessions.
-    pub(crate) lookup: Lookup,
 }
 
 impl Packet {
@@ -95,9 +110,8 @@ impl Packet {
             offload: Offload::NONE,
             verdict: Verdict::Drop(DropReason::EniGone),
             judgement: None,
+            receiver: EniIndex(u32::MAX),
             headers: Headers::default(),
-            route: Route::Nowhere,
-            lookup: Lookup::None,
         }
     }
 
@@ -114,7 +128,7 @@ impl Packet {
     pub fn parse(&mut self) -> Result<(), DropReason> {
         // What is dropped counts as one packet, whatever it claims.
         let claimed = core::mem::replace(&mut self.offload, Offload::NONE);
-        self.headers = headers::parse(self.buffer.frame())?;
+        headers::read(self.buffer.frame(), &mut self.headers)?;
         if claimed != Offload::NONE {
             self.offload = offload::settle(claimed, &self.headers, self.buffer.frame_mut())?;
         }
@@ -122,6 +136,7 @@ impl Packet {
     }
 
     /// What it is on a wire.
+    #[inline]
     pub fn wire(&self) -> Wire {
         self.offload.wire(self.buffer.frame().len())
     }

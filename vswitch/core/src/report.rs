@@ -2,7 +2,7 @@
 
 use crate::desired::Direction;
 use crate::eni::{Shard, next_eni};
-use crate::flow::{Flow, FlowState};
+use crate::flow::{Flow, FlowState, Origin};
 use crate::guard::owns_source;
 use crate::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
 use crate::ids::{EniIndex, FlowScope, GroupId, RuleId};
@@ -18,14 +18,19 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 
 impl Shard {
-    /// Live sessions.
+    /// Live connections.
     pub fn flow_count(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Room for sessions.
+    /// Room for connections.
     pub fn flows_max(&self) -> usize {
         self.sessions.capacity()
+    }
+
+    /// Bytes of memory that the tables of connections take.
+    pub fn memory_bytes(&self) -> usize {
+        self.sessions.memory_bytes()
     }
 
     /// The counters of an ENI; none if the snapshot does not have it.
@@ -47,12 +52,11 @@ impl Shard {
         let wanted = snapshot.enis().filter(|(index, _)| eni.is_none_or(|eni| eni == *index));
         let by_scope: HashMap<FlowScope, &EniEntry> =
             wanted.filter_map(|(index, _)| snapshot.eni(index)).map(|entry| (entry.scope, entry)).collect();
-        let live = self
-            .sessions
-            .iter()
-            .filter(|(_, _, flow)| flow.state != FlowState::Fragment && !flow.is_expired(snapshot.settings(), tick));
-        let described = live
-            .filter_map(|(scope, tuple, flow)| Some(describe(snapshot, by_scope.get(&scope)?, &tuple, (flow, tick))));
+        let described = self.sessions.iter().filter(|(_, flow, ..)| !flow.is_expired(snapshot.settings(), tick));
+        let described = described.filter_map(|(tuple, flow, origin, place)| {
+            let eni = by_scope.get(&flow.sides[place].scope())?;
+            Some(describe(snapshot, eni, &tuple, (flow, origin, place), tick))
+        });
         described.take(limit).collect()
     }
 
@@ -123,29 +127,36 @@ fn ground_of(eni: &EniEntry, direction: Direction, stage: Stage, ground: u32) ->
     }
 }
 
-fn describe(snapshot: &Snapshot, eni: &EniEntry, tuple: &Tuple, (flow, now): (&Flow, Tick)) -> FlowDescription {
+fn describe(
+    snapshot: &Snapshot,
+    eni: &EniEntry,
+    tuple: &Tuple,
+    (flow, origin, place): (&Flow, &Origin, usize),
+    now: Tick,
+) -> FlowDescription {
+    let side = flow.sides[place];
     // A record of an older revision names its ground in the filter of that time; what admits it now is not known
     // before its next packet.
-    let is_current = flow.revision == eni.revision;
-    let rule = is_current.then(|| ground_of(eni, flow.opened(), flow.stage(), flow.ground).0).flatten();
+    let is_current = side.revision == eni.revision;
+    let rule = is_current.then(|| ground_of(eni, side.opened(), side.stage(), origin.grounds[place]).0).flatten();
     let is_icmp = flow.state == FlowState::Icmp;
     FlowDescription {
         eni: eni.id.clone(),
-        opened: flow.opened(),
+        opened: side.opened(),
         protocol: tuple.protocol,
         source: tuple.addresses.source(),
         destination: tuple.addresses.destination(),
         source_port: tuple.source_port,
         destination_port: if is_icmp { 0 } else { tuple.destination_port },
-        state: if flow.is_revoked() { "revoked" } else { flow.state.name() }.into(),
-        stage: flow.stage().name().into(),
+        state: if side.is_revoked() { "revoked" } else { flow.state.name() }.into(),
+        stage: side.stage().name().into(),
         rule,
-        revision: flow.revision,
-        age_ms: flow.opened_at.age_ms(now),
+        revision: side.revision,
+        age_ms: origin.opened_at.age_ms(now),
         idle_ms: flow.last_seen.age_ms(now),
         timeout_s: flow.state.timeout_s(flow.timeouts, snapshot.settings()),
         packets: flow.packets.map(u64::from),
-        bytes: flow.bytes,
+        bytes: [0, 1].map(|way| u64::from(origin.bytes_high[way]) << 32 | u64::from(flow.bytes_low[way])),
     }
 }
 

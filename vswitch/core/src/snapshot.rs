@@ -56,6 +56,8 @@ pub(crate) struct EniEntry {
 /// A VPC as packets see it.
 #[derive(Debug)]
 pub(crate) struct VpcNetwork {
+    /// Spreads the connections of networks that use the same addresses.
+    pub(crate) salt: u32,
     pub(crate) gateway_mac: MacAddress,
     pub(crate) vswitches: Vec<VSwitchEntry>,
     pub(crate) routes: PrefixMap<Route>,

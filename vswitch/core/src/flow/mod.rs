@@ -1,12 +1,14 @@
 //! Sessions: what the switch remembers of a connection at one ENI (`semantics.md` §4).
 
+pub(crate) mod fragments;
 pub mod key;
 pub mod sessions;
 pub mod table;
 pub mod tcp;
 
 use crate::desired::{Direction, Settings, Timeouts};
-use crate::headers::{Addresses, Headers, IcmpKind, Tuple, protocol};
+use crate::headers::{Headers, IcmpKind, protocol};
+use crate::ids::FlowScope;
 use crate::time::Tick;
 use crate::verdict::Stage;
 
@@ -39,8 +41,6 @@ pub enum FlowState {
     Icmp,
     /// Any other protocol.
     Other,
-    /// Not a session: the fate of the first fragment, for those that follow.
-    Fragment,
 }
 
 impl FlowState {
@@ -55,7 +55,6 @@ impl FlowState {
             Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => "abandoned",
             Self::TcpClosed => "closed",
             Self::Udp | Self::Icmp | Self::Other => "open",
-            Self::Fragment => "fragments",
         }
     }
 
@@ -89,14 +88,10 @@ impl FlowState {
             Self::TcpClosed => timeouts.tcp_closed_s(),
             Self::Udp | Self::Other => timeouts.udp_s(),
             Self::Icmp => settings.icmp_timeout_s,
-            Self::Fragment => FRAGMENT_TIMEOUT_S,
         };
         seconds as u32
     }
 }
-
-/// How long a receiver waits for the parts of a packet at most, seconds (RFC 8200 §4.5 says 60, kernels use 30).
-const FRAGMENT_TIMEOUT_S: u16 = 30;
 
 /// Whether a packet of this kind may open a session. Errors and announcements never do: nothing answers them.
 pub fn opens_session(headers: &Headers) -> bool {
@@ -152,49 +147,116 @@ const fn padded<const N: usize>(choices: [u16; N]) -> [u16; 16] {
     list
 }
 
-/// What is remembered of a session besides its key.
+/// What every packet of a connection reads and writes, besides the key: 52 bytes, which with those of an IPv4 key fill a
+/// cache line.
+///
+/// A record carries the sessions of up to two ENIs, its *sides*: those that a packet between two ENIs of one worker
+/// opened together, for as long as both have seen the same packets. The first packet that only one of them sees splits
+/// the record in two (`eni.rs`).
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Flow {
-    /// Bytes in the opening direction and in the other.
-    pub bytes: [u64; 2],
-    /// Packets in the opening direction and in the other.
-    pub packets: [u32; 2],
-    /// The ENI's policy revision it was last admitted under.
-    pub revision: u32,
-    /// When its last packet came.
-    pub last_seen: Tick,
-    /// When it was opened.
-    pub opened_at: Tick,
-    /// The next record of the table's chain plus one; zero at its end.
-    pub(crate) next: u32,
-    /// The rule or group that admitted it, as [`Judgement::ground`](crate::verdict::Judgement::ground).
-    pub ground: u32,
-    /// Idle timeouts, fixed when it was opened.
-    pub timeouts: PackedTimeouts,
+    /// IANA protocol number.
+    pub protocol: u8,
     /// Where it is in its life.
     pub state: FlowState,
-    pub(crate) flags: FlowFlags,
+    /// Idle timeouts, fixed when it was opened.
+    pub timeouts: PackedTimeouts,
+    /// The sessions.
+    pub sides: [Side; 2],
+    /// When its last packet came.
+    pub last_seen: Tick,
+    /// The next record of the table's chain plus one; zero at its end.
+    pub(crate) next: u32,
+    /// Packets in the opening direction and in the other.
+    pub(crate) packets: [u32; 2],
+    /// Bytes in the opening direction and in the other: the lower halves, see [`Origin`].
+    pub(crate) bytes_low: [u32; 2],
+    /// TCP: how far the opener and the other side may send, as the receivers last said.
+    pub(crate) edges: [u32; 2],
 }
 
-/// Direction of the opening packet, its order in the key, revocation, and the admitting stage.
+/// What few packets touch: kept apart from the records.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin {
+    /// When the connection was opened.
+    pub opened_at: Tick,
+    /// The rule or group that admitted each session, as [`Judgement::ground`](crate::verdict::Judgement::ground).
+    pub grounds: [u32; 2],
+    /// The upper halves of the byte counts.
+    pub(crate) bytes_high: [u32; 2],
+    /// Where the record's chain begins.
+    pub(crate) home: u32,
+}
+
+/// The most scopes that fit into a record, next to the flags of a session.
+pub const SCOPES_MAX: u32 = 1 << 23;
+
+/// One ENI's session of a connection. All zero: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FlowFlags(u8);
+#[repr(C)]
+pub struct Side {
+    /// The ENI's scope, and above it the flags.
+    tag: u32,
+    /// The ENI's policy revision under which the session was last admitted.
+    pub revision: u32,
+}
 
-impl FlowFlags {
-    const EGRESS: u8 = 1;
-    const SWAPPED: u8 = 2;
-    const REVOKED: u8 = 4;
-    const STAGE_SHIFT: u8 = 4;
+impl Side {
+    const EGRESS: u32 = 1 << 24;
+    const SWAPPED: u32 = 1 << 25;
+    const REVOKED: u32 = 1 << 26;
+    const STAGE_SHIFT: u32 = 28;
+    const SCOPE: u32 = (1 << 24) - 1;
 
-    pub(crate) fn new(opened: Direction, swapped: bool, stage: Stage) -> Self {
-        let egress = if opened == Direction::Egress { Self::EGRESS } else { 0 };
+    /// A session of the ENI `scope`, opened by a packet in this direction; `swapped` as the key has the packet's ends.
+    pub const fn new((scope, revision): (FlowScope, u32), opened: Direction, swapped: bool, stage: Stage) -> Self {
+        let egress = if matches!(opened, Direction::Egress) { Self::EGRESS } else { 0 };
         let swapped = if swapped { Self::SWAPPED } else { 0 };
-        Self(egress | swapped | (stage as u8) << Self::STAGE_SHIFT)
+        Self { tag: scope.0 | egress | swapped | (stage as u32) << Self::STAGE_SHIFT, revision }
+    }
+
+    /// Whose session it is; zero for nobody's.
+    pub const fn scope(self) -> FlowScope {
+        FlowScope(self.tag & Self::SCOPE)
+    }
+
+    /// The direction of the packet that opened it.
+    pub const fn opened(self) -> Direction {
+        if self.tag & Self::EGRESS != 0 { Direction::Egress } else { Direction::Ingress }
+    }
+
+    /// Whether the opener's end is the second of the key.
+    pub const fn is_swapped(self) -> bool {
+        self.tag & Self::SWAPPED != 0
+    }
+
+    /// Whether the present rules refuse it: it stays as a memory, so that neither side can bring it back (§4.4).
+    pub const fn is_revoked(self) -> bool {
+        self.tag & Self::REVOKED != 0
+    }
+
+    /// The step that admitted it.
+    pub fn stage(self) -> Stage {
+        STAGES[(self.tag >> Self::STAGE_SHIFT) as usize % STAGES.len()]
+    }
+
+    /// Whether it is the session of `scope`, admitted under `revision` and not revoked.
+    #[inline]
+    pub(crate) const fn is_live_under(self, scope: FlowScope, revision: u32) -> bool {
+        self.tag & (Self::SCOPE | Self::REVOKED) == scope.0 && self.revision == revision
+    }
+
+    pub(crate) const fn set_revoked(&mut self, revoked: bool) {
+        self.tag = self.tag & !Self::REVOKED | if revoked { Self::REVOKED } else { 0 };
+    }
+
+    pub(crate) const fn set_stage(&mut self, stage: Stage) {
+        self.tag = self.tag & ((1 << Self::STAGE_SHIFT) - 1) | (stage as u32) << Self::STAGE_SHIFT;
     }
 }
 
-const STAGES: [Stage; 12] = [
+pub(crate) const STAGES: [Stage; 12] = [
     Stage::ExemptArp,
     Stage::ExemptNd,
     Stage::ExemptDhcp,
@@ -210,53 +272,33 @@ const STAGES: [Stage; 12] = [
 ];
 
 impl Flow {
-    /// The direction of the packet that opened it.
-    pub const fn opened(&self) -> Direction {
-        if self.flags.0 & FlowFlags::EGRESS != 0 { Direction::Egress } else { Direction::Ingress }
-    }
-
-    /// Whether the opener's endpoint is the second of the key.
-    pub const fn is_swapped(&self) -> bool {
-        self.flags.0 & FlowFlags::SWAPPED != 0
-    }
-
-    /// Whether the present rules refuse it: it stays as a memory, so that neither side can bring it back (§4.4).
-    pub const fn is_revoked(&self) -> bool {
-        self.flags.0 & FlowFlags::REVOKED != 0
-    }
-
-    /// The step that admitted it.
-    pub fn stage(&self) -> Stage {
-        STAGES[(self.flags.0 >> FlowFlags::STAGE_SHIFT) as usize % STAGES.len()]
-    }
-
-    /// Makes this the fate of the first fragment of a packet with `tuple`; a fate counts nothing, so the counters keep
-    /// what the fragments after it do not show.
-    pub(crate) const fn remember_first(&mut self, tuple: &Tuple) {
-        self.state = FlowState::Fragment;
-        self.packets = [tuple.source_port as u32, tuple.destination_port as u32];
-        self.bytes[0] = tuple.protocol as u64;
-    }
-
-    /// The tuple of the first fragment, whose fate this is.
-    pub(crate) const fn first_tuple(&self, addresses: Addresses) -> Tuple {
-        Tuple {
-            addresses,
-            protocol: self.bytes[0] as u8,
-            source_port: self.packets[0] as u16,
-            destination_port: self.packets[1] as u16,
+    /// Which of the sides is the session of `scope`.
+    #[inline]
+    pub fn place_of(&self, scope: FlowScope) -> Option<usize> {
+        match scope {
+            _ if self.sides[0].scope() == scope => Some(0),
+            _ if self.sides[1].scope() == scope => Some(1),
+            _ => None,
         }
     }
 
-    pub(crate) fn set_revoked(&mut self, revoked: bool) {
-        self.flags.0 = self.flags.0 & !FlowFlags::REVOKED | if revoked { FlowFlags::REVOKED } else { 0 };
+    /// The sessions, each with its place.
+    pub fn sessions(&self) -> impl Iterator<Item = (usize, Side)> + use<> {
+        self.sides.into_iter().enumerate().filter(|(_, side)| side.scope() != FlowScope::default())
     }
 
-    pub(crate) fn set_stage(&mut self, stage: Stage) {
-        self.flags.0 = self.flags.0 & 0xf | (stage as u8) << FlowFlags::STAGE_SHIFT;
+    /// Whether the opener's end is the second of the key.
+    #[inline]
+    pub const fn is_swapped(&self) -> bool {
+        (self.sides[0].tag | self.sides[1].tag) & Side::SWAPPED != 0
     }
 
-    /// Whether it idled longer than its state allows.
+    /// Whether two sessions share it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.sides[0].scope() != FlowScope::default() && self.sides[1].scope() != FlowScope::default()
+    }
+
+    /// Whether it is over at `now`.
     #[inline]
     pub fn is_expired(&self, settings: &Settings, now: Tick) -> bool {
         self.last_seen.is_older_than(self.state.timeout_s(self.timeouts, settings), now)

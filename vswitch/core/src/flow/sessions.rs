@@ -1,8 +1,9 @@
-//! All sessions of one worker: a table for each address family behind one door.
+//! All connections of one worker: a table for each address family behind one door.
 
-use super::key::{FlowKey, Key, KeyV4, KeyV6};
-use super::table::{Slot, Table, TableFull};
-use super::{Flow, FlowState};
+use super::fragments::Fragments;
+use super::key::{FlowKey, Key, KeyV4, KeyV6, key_of};
+use super::table::{MemoryAdvice, Slot, Table, TableFull};
+use super::{Flow, Origin, Side};
 use crate::headers::Tuple;
 use crate::ids::FlowScope;
 
@@ -11,10 +12,11 @@ use crate::ids::FlowScope;
 pub struct Sessions {
     v4: Table<KeyV4>,
     v6: Table<KeyV6>,
+    pub(crate) fragments: Fragments,
     secret: [u64; 2],
 }
 
-/// The place of a session.
+/// The place of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionSlot {
     /// In the table for IPv4.
@@ -23,53 +25,112 @@ pub enum SessionSlot {
     V6(Slot),
 }
 
+/// A key ready to be looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    key: Key,
+    protocol: u8,
+    /// Whether the packet's source is the key's second end.
+    pub swapped: bool,
+    hash: u64,
+}
+
+impl Entry {
+    /// The tuple that it was made of.
+    pub fn tuple(&self) -> Tuple {
+        self.key.tuple(self.protocol, self.swapped)
+    }
+}
+
+/// The session of one ENI, as found.
+#[derive(Clone, Copy, Debug)]
+pub struct Session<'a> {
+    /// Where its record is.
+    pub slot: SessionSlot,
+    /// What both sides of the record share.
+    pub flow: &'a Flow,
+    /// What is this ENI's alone.
+    pub side: Side,
+}
+
 impl Sessions {
-    /// Room for `flows_max` sessions of IPv4, and a quarter of it for IPv6.
-    pub fn new(flows_max: usize, secret: [u64; 2]) -> Self {
-        Self { v4: Table::new(flows_max, secret), v6: Table::new(flows_max / 4, secret), secret }
+    /// Room for `flows_max` connections of IPv4, and a quarter of it for IPv6.
+    pub fn new(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
+        let (v4, v6) = (Table::new(flows_max, advice), Table::new(flows_max / 4, advice));
+        Self { v4, v6, fragments: Fragments::new(), secret }
     }
 
-    /// The hash under which the other calls expect a key.
-    pub fn hash(&self, key: &Key) -> u64 {
-        key.hash(self.secret)
+    /// What to look for to find the session of a packet with this tuple, in the network with this salt.
+    #[inline]
+    pub fn entry(&self, tuple: &Tuple, salt: u32) -> Entry {
+        let (key, swapped) = key_of(tuple);
+        Entry { key, protocol: tuple.protocol, swapped, hash: key.hash(tuple.protocol, salt, self.secret) }
     }
 
     /// Asks the memory for what `find` will read first.
-    pub fn prefetch(&self, key: &Key, hash: u64) {
-        match key {
-            Key::V4(_) => self.v4.prefetch(hash),
-            Key::V6(_) => self.v6.prefetch(hash),
+    #[inline]
+    pub fn prefetch(&self, entry: &Entry) {
+        match entry.key {
+            Key::V4(_) => self.v4.prefetch(entry.hash),
+            Key::V6(_) => self.v6.prefetch(entry.hash),
         }
     }
 
-    /// Where the session with this key is.
-    pub fn find(&self, key: &Key, hash: u64) -> Option<SessionSlot> {
-        match key {
-            Key::V4(key) => self.v4.find(key, hash).map(SessionSlot::V4),
-            Key::V6(key) => self.v6.find(key, hash).map(SessionSlot::V6),
-        }
+    /// The session of `scope`.
+    #[inline]
+    pub fn find(&self, entry: &Entry, scope: FlowScope) -> Option<Session<'_>> {
+        let (slot, flow) = match &entry.key {
+            Key::V4(key) => {
+                let slot = self.v4.find(key, entry.protocol, scope, entry.hash)?;
+                (SessionSlot::V4(slot), self.v4.flow(slot))
+            }
+            Key::V6(key) => {
+                let slot = self.v6.find(key, entry.protocol, scope, entry.hash)?;
+                (SessionSlot::V6(slot), self.v6.flow(slot))
+            }
+        };
+        Some(Session { slot, flow, side: flow.sides[flow.place_of(scope)?] })
     }
 
-    /// Makes room for a session that is not here.
+    /// Makes room for a record.
     ///
     /// # Errors
     /// [`TableFull`] where there is none.
-    pub fn insert(&mut self, key: Key, hash: u64, flow: Flow) -> Result<SessionSlot, TableFull> {
-        match key {
-            Key::V4(key) => self.v4.insert(key, hash, flow).map(SessionSlot::V4),
-            Key::V6(key) => self.v6.insert(key, hash, flow).map(SessionSlot::V6),
+    pub fn insert(&mut self, entry: &Entry, flow: Flow, origin: Origin) -> Result<SessionSlot, TableFull> {
+        match entry.key {
+            Key::V4(key) => self.v4.insert(key, entry.hash, flow, origin).map(SessionSlot::V4),
+            Key::V6(key) => self.v6.insert(key, entry.hash, flow, origin).map(SessionSlot::V6),
         }
     }
 
-    /// Forgets a session.
-    pub fn remove(&mut self, slot: SessionSlot) {
-        match slot {
-            SessionSlot::V4(slot) => self.v4.remove(slot),
-            SessionSlot::V6(slot) => self.v6.remove(slot),
+    /// Ends the session of `scope` in a record, and the record with its last session.
+    pub(crate) fn end(&mut self, slot: SessionSlot, scope: FlowScope) {
+        let flow = self.flow_mut(slot);
+        if let Some(place) = flow.place_of(scope) {
+            flow.sides[place] = Side::default();
+        }
+        if flow.sessions().next().is_none() {
+            match slot {
+                SessionSlot::V4(slot) => self.v4.remove(slot),
+                SessionSlot::V6(slot) => self.v6.remove(slot),
+            }
         }
     }
 
-    /// A session.
+    /// Gives the session of `scope` a record of its own, as it was: from here on the two sides see different packets.
+    /// Without room they go on in one record, and share what it counts.
+    #[cold]
+    pub(crate) fn split(&mut self, slot: SessionSlot, entry: &Entry, scope: FlowScope) -> SessionSlot {
+        let (mut flow, origin) = (*self.flow(slot), *self.origin(slot));
+        let Some(place) = flow.place_of(scope) else { return slot };
+        flow.sides[1 - place] = Side::default();
+        let Ok(own) = self.insert(entry, flow, origin) else { return slot };
+        self.flow_mut(slot).sides[place] = Side::default();
+        own
+    }
+
+    /// A record.
+    #[inline]
     pub fn flow(&self, slot: SessionSlot) -> &Flow {
         match slot {
             SessionSlot::V4(slot) => self.v4.flow(slot),
@@ -77,7 +138,8 @@ impl Sessions {
         }
     }
 
-    /// A session, to be changed.
+    /// A record, to be changed.
+    #[inline]
     pub fn flow_mut(&mut self, slot: SessionSlot) -> &mut Flow {
         match slot {
             SessionSlot::V4(slot) => self.v4.flow_mut(slot),
@@ -85,56 +147,75 @@ impl Sessions {
         }
     }
 
-    /// Looks at the next `count` records of each table, in an endless round, and forgets the sessions that `is_over`
-    /// says are over; `forgotten` hears of each.
-    pub fn sweep(
-        &mut self,
-        count: usize,
-        is_over: impl Fn(FlowScope, &Flow) -> bool,
-        mut forgotten: impl FnMut(FlowScope, FlowState),
-    ) {
+    /// What is kept apart of a record.
+    pub fn origin(&self, slot: SessionSlot) -> &Origin {
+        match slot {
+            SessionSlot::V4(slot) => self.v4.origin(slot),
+            SessionSlot::V6(slot) => self.v6.origin(slot),
+        }
+    }
+
+    /// What is kept apart of a record, to be changed.
+    pub fn origin_mut(&mut self, slot: SessionSlot) -> &mut Origin {
+        match slot {
+            SessionSlot::V4(slot) => self.v4.origin_mut(slot),
+            SessionSlot::V6(slot) => self.v6.origin_mut(slot),
+        }
+    }
+
+    /// Looks at the next `count` records of each table, in an endless round, and forgets those that `is_over` says are
+    /// over; `forgotten` hears whose sessions they were.
+    pub fn sweep(&mut self, count: usize, is_over: impl Fn(&Flow) -> bool, mut forgotten: impl FnMut(FlowScope)) {
         sweep_table(&mut self.v4, count, &is_over, &mut forgotten);
         sweep_table(&mut self.v6, count, &is_over, &mut forgotten);
     }
 
-    /// All sessions: the ENI, the opener's tuple, and the rest.
-    pub fn iter(&self) -> impl Iterator<Item = (FlowScope, Tuple, &Flow)> {
-        let v4 = self.v4.iter().map(|(key, flow)| (key.scope(), key.tuple(flow.is_swapped()), flow));
-        let v6 = self.v6.iter().map(|(key, flow)| (key.scope(), key.tuple(flow.is_swapped()), flow));
-        v4.chain(v6)
+    /// All sessions: the opener's tuple, the record, and which of its sides.
+    pub fn iter(&self) -> impl Iterator<Item = (Tuple, &Flow, &Origin, usize)> {
+        each_session(&self.v4).chain(each_session(&self.v6))
     }
 
-    /// How many sessions there are.
+    /// How many connections there are.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether there is no session.
+    /// Whether there is no connection.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many sessions there is room for.
+    /// How many connections there is room for.
     pub fn capacity(&self) -> usize {
         self.v4.capacity() + self.v6.capacity()
     }
+
+    /// Bytes of memory that the tables take.
+    pub fn memory_bytes(&self) -> usize {
+        self.v4.memory_bytes() + self.v6.memory_bytes()
+    }
+}
+
+fn each_session<K: FlowKey>(table: &Table<K>) -> impl Iterator<Item = (Tuple, &Flow, &Origin, usize)> {
+    table.iter().flat_map(|(key, flow, origin)| {
+        flow.sessions().map(move |(place, side)| (key.tuple(flow.protocol, side.is_swapped()), flow, origin, place))
+    })
 }
 
 fn sweep_table<K: FlowKey>(
     table: &mut Table<K>,
     count: usize,
-    is_over: &impl Fn(FlowScope, &Flow) -> bool,
-    forgotten: &mut impl FnMut(FlowScope, FlowState),
+    is_over: &impl Fn(&Flow) -> bool,
+    forgotten: &mut impl FnMut(FlowScope),
 ) {
     if table.is_empty() {
         return;
     }
     for slot in table.sweep(count) {
-        let Some(scope) = table.key(slot).map(FlowKey::scope) else { continue };
-        let state = table.flow(slot).state;
-        if is_over(scope, table.flow(slot)) {
+        let flow = *table.flow(slot);
+        if flow.sessions().next().is_some() && is_over(&flow) {
             table.remove(slot);
-            forgotten(scope, state);
+            flow.sessions().for_each(|(_, side)| forgotten(side.scope()));
         }
     }
 }

@@ -1,23 +1,27 @@
-//! One worker's sessions of one address family: a fixed array of records, each its own bucket.
+//! One worker's connections of one address family: a fixed array of records, each its own bucket.
 //!
-//! The first part of the array is *homes*: a hash names one directly. Sessions that meet at a home are chained through
-//! the second part. Records never move, so a slot stays good for as long as its session lives.
+//! The first part of the array is *homes*: a hash names one directly. Connections that meet at a home are chained
+//! through the second part. Records never move, so a slot stays good for as long as its connection lives. What few
+//! packets touch is kept apart, in a second array with the same places.
 
 use super::key::FlowKey;
-use super::{Flow, FlowState};
+use super::{Flow, FlowState, Origin};
+use crate::ids::FlowScope;
 use crate::limits::FLOW_CHAIN_MAX;
-use alloc::vec;
 use alloc::vec::Vec;
 
 /// The place of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(u32);
+pub struct Slot(pub(super) u32);
 
-/// The table has no room where the session belongs.
+/// The table has no room where the connection belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFull;
 
-/// One cache line for an IPv4 session, two for an IPv6 one.
+/// Hears where a large array is about to be, as its address and its bytes, before anything is written there.
+pub type MemoryAdvice<'a> = &'a dyn Fn(usize, usize);
+
+/// One cache line for an IPv4 connection, two for an IPv6 one.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 struct Record<K> {
@@ -29,91 +33,107 @@ struct Record<K> {
 #[derive(Debug)]
 pub struct Table<K> {
     records: Vec<Record<K>>,
+    origins: Vec<Origin>,
     homes: u32,
     /// First free record of the second part plus one, linked by `next`.
     free: u32,
     live: u32,
-    secret: [u64; 2],
     /// Where the sweep goes on.
     sweep_at: u32,
 }
 
 impl<K: FlowKey> Table<K> {
-    /// A table for `flows_max` sessions, and at least one.
-    pub fn new(flows_max: usize, secret: [u64; 2]) -> Self {
+    /// A table for `flows_max` connections, and at least one.
+    pub fn new(flows_max: usize, advice: MemoryAdvice<'_>) -> Self {
         let homes = flows_max.clamp(1, (u32::MAX / 2) as usize) as u32;
-        let overflow = homes / 3 + 1;
-        let mut records = vec![Record::<K>::default(); (homes + overflow) as usize];
+        let total = (homes + homes / 3 + 1) as usize;
+        let mut records = room_for::<Record<K>>(total, advice);
         for (position, record) in records.iter_mut().enumerate().skip(homes as usize) {
             record.flow.next = position as u32 + 2;
         }
         if let Some(last) = records.last_mut() {
             last.flow.next = 0;
         }
-        Self { records, homes, free: homes + 1, live: 0, secret, sweep_at: 0 }
+        Self { records, origins: room_for(total, advice), homes, free: homes + 1, live: 0, sweep_at: 0 }
     }
 
-    /// The hash under which `find` and `insert` expect the key.
-    pub fn hash(&self, key: &K) -> u64 {
-        key.hash(self.secret)
-    }
-
-    /// Asks the memory for the line where a key of this hash is looked for first.
+    /// Asks the memory for what will be read first where a key of this hash belongs.
+    #[inline]
     pub fn prefetch(&self, hash: u64) {
-        crate::prefetch::prefetch(&self.records[self.home(hash) as usize]);
+        let record = &self.records[self.home(hash) as usize];
+        crate::prefetch::prefetch(record);
+        if size_of::<Record<K>>() > 64 {
+            crate::prefetch::prefetch(&record.flow.edges);
+        }
     }
 
-    /// Where the session with this key is.
-    pub fn find(&self, key: &K, hash: u64) -> Option<Slot> {
+    /// The record with this key in which `scope` has a session.
+    #[inline]
+    pub fn find(&self, key: &K, protocol: u8, scope: FlowScope, hash: u64) -> Option<Slot> {
         let mut position = self.home(hash);
         loop {
             let record = &self.records[position as usize];
-            if record.flow.state != FlowState::Free && record.key == *key {
+            // A free record is nobody's.
+            if record.key == *key && record.flow.protocol == protocol && record.flow.place_of(scope).is_some() {
                 return Some(Slot(position));
             }
             position = record.flow.next.checked_sub(1)?;
         }
     }
 
-    /// Makes room for a session that is not in the table.
+    /// Makes room for a record. There may be others with the same key, of other ENIs.
     ///
     /// # Errors
     /// [`TableFull`] where no record is left, or the chain is as long as may be.
-    pub fn insert(&mut self, key: K, hash: u64, flow: Flow) -> Result<Slot, TableFull> {
+    pub fn insert(&mut self, key: K, hash: u64, flow: Flow, origin: Origin) -> Result<Slot, TableFull> {
         let home = self.home(hash);
         let position =
             if self.records[home as usize].flow.state == FlowState::Free { home } else { self.link_after(home)? };
         let record = &mut self.records[position as usize];
         record.key = key;
         record.flow = Flow { next: record.flow.next, ..flow };
+        self.origins[position as usize] = Origin { home, ..origin };
         self.live += 1;
         Ok(Slot(position))
     }
 
-    /// Forgets a session.
+    /// Forgets a connection.
     pub fn remove(&mut self, slot: Slot) {
         let record = &mut self.records[slot.0 as usize];
         if record.flow.state == FlowState::Free {
             return;
         }
         record.flow.state = FlowState::Free;
+        record.flow.sides = Default::default();
         self.live -= 1;
         if slot.0 >= self.homes {
             self.unlink(slot.0);
         }
     }
 
-    /// A session.
+    /// A connection.
+    #[inline]
     pub fn flow(&self, slot: Slot) -> &Flow {
         &self.records[slot.0 as usize].flow
     }
 
-    /// A session, to be changed.
+    /// A connection, to be changed.
+    #[inline]
     pub fn flow_mut(&mut self, slot: Slot) -> &mut Flow {
         &mut self.records[slot.0 as usize].flow
     }
 
-    /// The sessions among the next `count` records of an endless round.
+    /// What is kept apart of a connection.
+    pub fn origin(&self, slot: Slot) -> &Origin {
+        &self.origins[slot.0 as usize]
+    }
+
+    /// What is kept apart of a connection, to be changed.
+    pub fn origin_mut(&mut self, slot: Slot) -> &mut Origin {
+        &mut self.origins[slot.0 as usize]
+    }
+
+    /// The places of the next `count` records of an endless round.
     pub fn sweep(&mut self, count: usize) -> impl Iterator<Item = Slot> + use<K> {
         let start = self.sweep_at;
         let total = self.records.len() as u32;
@@ -122,33 +142,39 @@ impl<K: FlowKey> Table<K> {
         (0..count).map(move |step| Slot((start + step) % total))
     }
 
-    /// The key at a slot, if a session is there.
+    /// The key at a slot, if a connection is there.
     pub fn key(&self, slot: Slot) -> Option<&K> {
         let record = &self.records[slot.0 as usize];
         (record.flow.state != FlowState::Free).then_some(&record.key)
     }
 
-    /// All sessions.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &Flow)> {
-        let live = self.records.iter().filter(|record| record.flow.state != FlowState::Free);
-        live.map(|record| (&record.key, &record.flow))
+    /// All connections.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &Flow, &Origin)> {
+        let live = self.records.iter().zip(&self.origins).filter(|(record, _)| record.flow.state != FlowState::Free);
+        live.map(|(record, origin)| (&record.key, &record.flow, origin))
     }
 
-    /// How many sessions there are.
+    /// How many connections there are.
     pub fn len(&self) -> usize {
         self.live as usize
     }
 
-    /// Whether there is no session.
+    /// Whether there is no connection.
     pub fn is_empty(&self) -> bool {
         self.live == 0
     }
 
-    /// How many sessions there is room for.
+    /// How many connections there is room for.
     pub fn capacity(&self) -> usize {
         self.records.len()
     }
 
+    /// Bytes of memory it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.records.len() * (size_of::<Record<K>>() + size_of::<Origin>())
+    }
+
+    #[inline]
     fn home(&self, hash: u64) -> u32 {
         ((hash as u128 * self.homes as u128) >> 64) as u32
     }
@@ -170,8 +196,7 @@ impl<K: FlowKey> Table<K> {
 
     /// Takes a record of the second part out of its chain and gives it back.
     fn unlink(&mut self, position: u32) {
-        let hash = self.records[position as usize].key.hash(self.secret);
-        let mut before = self.home(hash);
+        let mut before = self.origins[position as usize].home;
         while let Some(next) = self.records[before as usize].flow.next.checked_sub(1) {
             if next == position {
                 self.records[before as usize].flow.next = self.records[position as usize].flow.next;
@@ -184,43 +209,65 @@ impl<K: FlowKey> Table<K> {
     }
 }
 
-const _: () = assert!(size_of::<Record<super::key::KeyV4>>() == 64, "an IPv4 session is one cache line");
-const _: () = assert!(size_of::<Record<super::key::KeyV6>>() == 128, "an IPv6 session is two cache lines");
+/// An array of defaults, of whose place the shell hears before it is touched.
+fn room_for<T: Clone + Default>(count: usize, advice: MemoryAdvice<'_>) -> Vec<T> {
+    let mut array = Vec::with_capacity(count);
+    let room = array.spare_capacity_mut();
+    advice(room.as_ptr().addr(), size_of_val(room));
+    array.resize(count, T::default());
+    array
+}
+
+const _: () = assert!(size_of::<Record<super::key::KeyV4>>() == 64, "an IPv4 connection is one cache line");
+const _: () = assert!(size_of::<Record<super::key::KeyV6>>() == 128, "an IPv6 connection is two cache lines");
+const _: () = assert!(core::mem::offset_of!(Record<super::key::KeyV6>, flow.packets) == 64, "the first to find it");
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::Direction;
+    use crate::flow::Side;
     use crate::flow::key::{Key, KeyV4, key_of};
     use crate::headers::{Addresses, Tuple};
-    use crate::ids::FlowScope;
+    use crate::time::Tick;
+    use crate::verdict::Stage;
 
     const SECRET: [u64; 2] = [0x1234_5678_9abc_def1, 0xfedc_ba98_7654_3211];
+    const SCOPE: FlowScope = FlowScope(1);
+    const UDP: u8 = 17;
 
     fn key(number: u32) -> KeyV4 {
         let addresses = Addresses::V4 { source: number, destination: 7 };
         let tuple = Tuple { addresses, protocol: 6, source_port: 1, destination_port: 2 };
-        match key_of(FlowScope(1), &tuple).0 {
+        match key_of(&tuple).0 {
             Key::V4(key) => key,
             Key::V6(_) => unreachable!(),
         }
     }
 
-    fn flow(ground: u32) -> Flow {
-        Flow { state: FlowState::Udp, ground, ..Flow::default() }
+    fn flow(number: u32) -> Flow {
+        let sides = [Side::new((SCOPE, 1), Direction::Egress, false, Stage::Rule), Side::default()];
+        Flow { protocol: UDP, state: FlowState::Udp, last_seen: Tick(number), sides, ..Flow::default() }
     }
+
+    fn hash(key: &KeyV4) -> u64 {
+        key.hash(UDP, 0, SECRET)
+    }
+
+    fn no_advice(_: usize, _: usize) {}
 
     #[test]
     fn behaves_like_a_map_under_churn() {
-        let mut table = Table::new(64, SECRET);
+        let mut table = Table::new(64, &no_advice);
         let mut model = alloc::collections::BTreeMap::new();
         let mut random = 1u64;
         for step in 0..20_000u32 {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let number = (random >> 33) as u32 % 100;
-            let (key, hash) = (key(number), table.hash(&key(number)));
-            match table.find(&key, hash) {
+            let (key, hash) = (key(number), hash(&key(number)));
+            match table.find(&key, UDP, SCOPE, hash) {
                 Some(slot) => {
-                    assert_eq!(model.get(&number), Some(&table.flow(slot).ground), "step {step}");
+                    assert_eq!(model.get(&number), Some(&table.flow(slot).last_seen.0), "step {step}");
                     if random & 1 == 0 {
                         table.remove(slot);
                         model.remove(&number);
@@ -228,7 +275,7 @@ mod tests {
                 }
                 None => {
                     assert!(!model.contains_key(&number), "step {step}");
-                    if table.insert(key, hash, flow(step)).is_ok() {
+                    if table.insert(key, hash, flow(step), Origin::default()).is_ok() {
                         model.insert(number, step);
                     }
                 }
@@ -240,11 +287,11 @@ mod tests {
 
     #[test]
     fn a_full_table_refuses_and_recovers() {
-        let mut table = Table::new(4, SECRET);
+        let mut table = Table::new(4, &no_advice);
         let mut slots = Vec::new();
         for number in 0..1000 {
             let key = key(number);
-            if let Ok(slot) = table.insert(key, table.hash(&key), flow(number)) {
+            if let Ok(slot) = table.insert(key, hash(&key), flow(number), Origin::default()) {
                 slots.push(slot);
             }
         }
@@ -254,12 +301,12 @@ mod tests {
         }
         assert!(table.is_empty());
         let key = key(5000);
-        assert!(table.insert(key, table.hash(&key), flow(1)).is_ok());
+        assert!(table.insert(key, hash(&key), flow(1), Origin::default()).is_ok());
     }
 
     #[test]
     fn the_sweep_visits_every_record() {
-        let mut table: Table<KeyV4> = Table::new(10, SECRET);
+        let mut table: Table<KeyV4> = Table::new(10, &no_advice);
         let mut seen = Vec::new();
         for _ in 0..table.capacity() {
             seen.extend(table.sweep(3).map(|slot| slot.0));

@@ -1,0 +1,164 @@
+//! One record for the sessions of both ENIs behaves as two: the same bursts through a shard that passes packets from
+//! ENI to ENI at once, and through one that takes them half by half and so keeps every session apart.
+
+use crate::changes::{ENIS, add_eni, change_list, change_membership, change_rules, change_settings, first_world};
+use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};
+use harness::frame::TcpFlags;
+use harness::oracle::{Content, Message};
+use harness::random::Random;
+use harness::world::World;
+use vswitch_core::desired::{Eni, Timeouts};
+use vswitch_core::ids::EniId;
+use vswitch_core::packet::{FrameBuffer, Packet};
+use vswitch_core::protocol::FlowDescription;
+use vswitch_core::verdict::Verdict;
+
+const STEPS: usize = 500;
+
+#[test]
+fn sessions_in_one_record_behave_as_two() {
+    crate::for_each_seed(|seed| Pair::new(seed).run());
+}
+
+struct Pair {
+    seed: u64,
+    random: Random,
+    /// Packets go all the way at once.
+    together: World,
+    /// First all egress, then all ingress.
+    apart: World,
+    recent: Vec<Message>,
+}
+
+impl Pair {
+    fn new(seed: u64) -> Self {
+        let world = || World::with_shards(first_world(), 1, 512);
+        Self { seed, random: Random::new(seed), together: world(), apart: world(), recent: Vec::new() }
+    }
+
+    fn run(mut self) {
+        for step in 0..STEPS {
+            match self.random.below(100) {
+                0..=9 => self.change(),
+                10..=17 => {
+                    let seconds = self.random.pick(&[1, 2, 3, 5, 10, 29, 30, 31, 300, 910]);
+                    self.together.wait_s(seconds);
+                    self.apart.wait_s(seconds);
+                }
+                _ => self.burst(step),
+            }
+            self.compare(step);
+        }
+    }
+
+    fn change(&mut self) {
+        let random = &mut self.random;
+        let mut desired = self.together.desired.clone();
+        match random.below(12) {
+            0..=3 => change_rules(random, &mut desired),
+            4..=5 => change_membership(random, &mut desired),
+            6 => change_list(random, &mut desired),
+            7 => change_settings(random, &mut desired),
+            8 => {
+                let id = random.pick(&ENIS);
+                if desired.enis.remove(&EniId::from(id)).is_none() {
+                    desired = add_eni(desired, id);
+                }
+                id.into()
+            }
+            choice => {
+                let id = EniId::from(random.pick(&ENIS));
+                let Some(eni) = desired.enis.get_mut(&id) else { return };
+                match choice {
+                    9 => eni.timeouts = Timeouts { udp_s: random.pick(&[10, 30]), ..Timeouts::default() },
+                    10 => eni.sessions_max = random.pick(&[2, 4, Eni::default_sessions_max()]),
+                    _ => eni.source_dest_check ^= true,
+                }
+                id.to_string()
+            }
+        };
+        for world in [&mut self.together, &mut self.apart] {
+            world.change(|current| *current = desired.clone());
+        }
+    }
+
+    fn burst(&mut self, step: usize) {
+        let Some(from) = Some(self.random.pick(&ENIS)).filter(|id| self.exists(id)) else { return };
+        let messages: Vec<Message> = (0..=self.random.below(6)).filter_map(|_| self.next_message(from)).collect();
+        let index = self.together.index(from);
+        let packets = |world: &World| -> Vec<Packet> {
+            messages.iter().map(|message| packet_of(&world.frame_from(from, &message.packet()))).collect()
+        };
+        let (mut together, mut apart) = (packets(&self.together), packets(&self.apart));
+        let World { shards, snapshot, now, .. } = &mut self.together;
+        shards[0].forward((snapshot, *now), index, &mut together, |_| true);
+        let World { shards, snapshot, now, .. } = &mut self.apart;
+        shards[0].egress(snapshot, index, &mut apart, *now);
+        shards[0].ingress(snapshot, &mut apart, *now);
+        for (place, (one, other)) in together.iter().zip(&apart).enumerate() {
+            let found = (one.verdict, one.buffer.frame(), one.judgement);
+            let expected = (other.verdict, other.buffer.frame(), other.judgement);
+            assert_eq!(found, expected, "packet {place} of step {step}, seed {}: {:?}", self.seed, messages[place]);
+            let passed = matches!(one.verdict, Verdict::Deliver | Verdict::Answer | Verdict::Drop(_));
+            assert!(passed, "{:?}", one.verdict);
+        }
+        self.recent.extend(messages);
+        self.recent.drain(..self.recent.len().saturating_sub(24));
+    }
+
+    /// Something that `from` says: often in a conversation that is under way.
+    fn next_message(&mut self, from: &str) -> Option<Message> {
+        let is_v6 = self.random.chance(30);
+        let source = self.address(from, is_v6)?;
+        let random = &mut self.random;
+        let mine: Vec<&Message> =
+            self.recent.iter().filter(|past| past.source == source || past.destination == source).collect();
+        if !mine.is_empty() && random.chance(75) {
+            let past = mine[random.below(mine.len())].clone();
+            let reverse = past.source != source;
+            return Some(follow_up(random, past, reverse));
+        }
+        let (near, far) = (random.pick(&SOURCE_PORTS), random.pick(&PORTS));
+        let content = match random.below(8) {
+            0..=3 => Content::Tcp(near, far, random.pick(&[TcpFlags::SYN, TcpFlags::ACK, TcpFlags::FIN])),
+            4..=5 => Content::Udp(near, far),
+            6 => Content::Ping(near),
+            _ => Content::FirstPart(random.below(3) as u32, near, far),
+        };
+        let to = random.pick(&ENIS);
+        let destination = self.address(to, is_v6)?;
+        (source != destination).then_some(Message { source, destination, content })
+    }
+
+    fn address(&self, id: &str, is_v6: bool) -> Option<std::net::IpAddr> {
+        let eni = self.together.desired.enis.get(&EniId::from(id))?;
+        eni.addresses.iter().find(|prefix| prefix.addr().is_ipv6() == is_v6).map(|prefix| prefix.addr())
+    }
+
+    fn exists(&self, id: &str) -> bool {
+        self.together.desired.enis.contains_key(&EniId::from(id))
+    }
+
+    fn compare(&mut self, step: usize) {
+        // What is over is forgotten at different times; what is left must be the same.
+        self.together.sweep_all();
+        self.apart.sweep_all();
+        assert_eq!(self.together.stats(), self.apart.stats(), "step {step}, seed {}", self.seed);
+        for id in ENIS.into_iter().filter(|id| self.exists(id)) {
+            let (found, expected) = (flows(&self.together, id), flows(&self.apart, id));
+            assert_eq!(found, expected, "{id}, step {step}, seed {}", self.seed);
+        }
+    }
+}
+
+fn flows(world: &World, id: &str) -> Vec<FlowDescription> {
+    let mut flows = world.flows(id);
+    flows.sort_by_key(|flow| format!("{flow:?}"));
+    flows
+}
+
+fn packet_of(frame: &[u8]) -> Packet {
+    let mut packet = Packet::new(FrameBuffer::with_capacity(512));
+    packet.buffer.fill(frame);
+    packet
+}

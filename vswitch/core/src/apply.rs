@@ -1,0 +1,197 @@
+//! Does to the sessions what a judgement asks for.
+
+use crate::eni::{Desk, Shard};
+use crate::flow::fragments::{Fate, FragmentKey};
+use crate::flow::sessions::{Entry, SessionSlot};
+use crate::flow::{Flow, FlowState, Origin, Side};
+use crate::headers::Fragment;
+use crate::ids::FlowScope;
+use crate::judge::{Action, Lookup, Ruling};
+use crate::limits::SESSIONS_PER_FRAGMENT_FATE;
+use crate::packet::Packet;
+use crate::time::Tick;
+use crate::verdict::{DropReason, Judgement};
+
+impl Shard {
+    /// Does what the judgement of a packet at one ENI asks for. Returns the record that was opened, if one was.
+    #[inline]
+    pub(crate) fn apply(
+        &mut self,
+        desk: &Desk<'_>,
+        packet: &Packet,
+        ((judgement, action), lookup): (Ruling, &Lookup),
+        now: Tick,
+    ) -> Result<Option<SessionSlot>, DropReason> {
+        let mut opened = None;
+        if let Lookup::Session(entry) = lookup {
+            match action {
+                Action::None => {}
+                Action::Touch(slot) | Action::Readmit(slot, _) => {
+                    let slot = self.own(slot, entry, desk.seat.eni.scope);
+                    self.go_on(slot, &[(desk, (judgement, action))], (packet, lookup), now);
+                }
+                Action::Revoke(slot) => self.revoke(slot, entry, desk, now),
+                Action::Open => opened = Some(self.open(desk, packet, (judgement, entry), now)?),
+                Action::Reopen(slot) => {
+                    self.end(slot, desk);
+                    opened = Some(self.open(desk, packet, (judgement, entry), now)?);
+                }
+            }
+        }
+        self.note_fragment(desk, packet, judgement, now);
+        Ok(opened)
+    }
+
+    /// Keeps the judgement of a first fragment, if later ones are to follow it.
+    #[inline]
+    pub(crate) fn note_fragment(&mut self, desk: &Desk<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
+        if packet.headers.fragment == Fragment::First && desk.seat.snapshot.settings().follow_first_fragment {
+            self.remember_fate(desk, packet, judgement, now);
+        }
+    }
+
+    /// The record of a session that goes on, if the session of `other` is in it as well.
+    #[inline]
+    pub(crate) fn shared_record(&self, action: Action, other: FlowScope) -> Option<SessionSlot> {
+        action.continues().filter(|slot| self.sessions.flow(*slot).place_of(other).is_some())
+    }
+
+    /// Counts a packet of a record of which each of `sessions` goes on, and restarts its timer.
+    #[inline]
+    pub(crate) fn go_on(
+        &mut self,
+        slot: SessionSlot,
+        sessions: &[(&Desk<'_>, Ruling)],
+        (packet, lookup): (&Packet, &Lookup),
+        now: Tick,
+    ) {
+        for (desk, ruling) in sessions {
+            if let Action::Readmit(_, admitted_by) = ruling.1 {
+                self.readmit(slot, desk, admitted_by);
+            }
+        }
+        let Lookup::Session(entry) = lookup else { return };
+        let wire = packet.wire();
+        let flow = self.sessions.flow_mut(slot);
+        let from_opener = entry.swapped == flow.is_swapped();
+        let way = usize::from(!from_opener);
+        flow.state = flow.state.after(&packet.headers, from_opener);
+        flow.last_seen = now;
+        flow.packets[way] = flow.packets[way].wrapping_add(wire.packets);
+        let (bytes, carries) = flow.bytes_low[way].overflowing_add(wire.bytes as u32);
+        flow.bytes_low[way] = bytes;
+        if carries {
+            self.sessions.origin_mut(slot).bytes_high[way] += 1;
+        }
+    }
+
+    #[cold]
+    fn readmit(&mut self, slot: SessionSlot, desk: &Desk<'_>, admitted_by: Option<Judgement>) {
+        let flow = self.sessions.flow_mut(slot);
+        let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
+        let side = &mut flow.sides[place];
+        side.revision = desk.seat.eni.revision;
+        side.set_revoked(false);
+        if let Some(judgement) = admitted_by {
+            side.set_stage(judgement.stage);
+            self.sessions.origin_mut(slot).grounds[place] = judgement.ground;
+        }
+    }
+
+    #[cold]
+    fn revoke(&mut self, slot: SessionSlot, entry: &Entry, desk: &Desk<'_>, now: Tick) {
+        let slot = self.own(slot, entry, desk.seat.eni.scope);
+        let flow = self.sessions.flow_mut(slot);
+        let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
+        flow.sides[place].revision = desk.seat.eni.revision;
+        flow.sides[place].set_revoked(true);
+        flow.last_seen = now;
+    }
+
+    /// A record in which the session of `scope` is alone.
+    #[inline]
+    fn own(&mut self, slot: SessionSlot, entry: &Entry, scope: FlowScope) -> SessionSlot {
+        if self.sessions.flow(slot).is_shared() { self.sessions.split(slot, entry, scope) } else { slot }
+    }
+
+    fn open(
+        &mut self,
+        desk: &Desk<'_>,
+        packet: &Packet,
+        (judgement, entry): (Judgement, &Entry),
+        now: Tick,
+    ) -> Result<SessionSlot, DropReason> {
+        if self.counters[desk.place].sessions >= desk.seat.eni.sessions_max {
+            return Err(DropReason::SessionLimit);
+        }
+        let wire = packet.wire();
+        let flow = Flow {
+            protocol: packet.headers.tuple.protocol,
+            state: FlowState::opened_by(&packet.headers),
+            timeouts: desk.seat.eni.timeouts,
+            sides: [side(desk, judgement, entry), Side::default()],
+            last_seen: now,
+            packets: [wire.packets, 0],
+            bytes_low: [wire.bytes as u32, 0],
+            ..Flow::default()
+        };
+        let origin = Origin { opened_at: now, grounds: [judgement.ground, 0], ..Origin::default() };
+        let slot = self.sessions.insert(entry, flow, origin).map_err(|_| DropReason::FlowTableFull)?;
+        self.counters[desk.place].sessions += 1;
+        Ok(slot)
+    }
+
+    /// Opens the receiver's session of a packet that opened the sender's in the record `slot`: in the same record, if
+    /// the two will end at the same time.
+    pub(crate) fn join(
+        &mut self,
+        slot: SessionSlot,
+        desk: &Desk<'_>,
+        packet: &Packet,
+        ((judgement, action), lookup): (Ruling, &Lookup),
+        now: Tick,
+    ) -> Result<Option<SessionSlot>, DropReason> {
+        let Lookup::Session(entry) = lookup else { return Ok(None) };
+        if self.sessions.flow(slot).timeouts != desk.seat.eni.timeouts || packet.headers.fragment == Fragment::First {
+            return self.apply(desk, packet, ((judgement, action), lookup), now);
+        }
+        if let Action::Reopen(over) = action {
+            self.end(over, desk);
+        }
+        if self.counters[desk.place].sessions >= desk.seat.eni.sessions_max {
+            return Err(DropReason::SessionLimit);
+        }
+        self.sessions.flow_mut(slot).sides[1] = side(desk, judgement, entry);
+        self.sessions.origin_mut(slot).grounds[1] = judgement.ground;
+        self.counters[desk.place].sessions += 1;
+        Ok(Some(slot))
+    }
+
+    fn end(&mut self, slot: SessionSlot, desk: &Desk<'_>) {
+        self.sessions.end(slot, desk.seat.eni.scope);
+        self.counters[desk.place].forget_session();
+    }
+
+    /// Without room the later ones are judged alone.
+    #[cold]
+    fn remember_fate(&mut self, desk: &Desk<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
+        let eni = desk.seat.eni;
+        let key = FragmentKey::of(eni.scope, &packet.headers);
+        let counters = &mut self.counters[desk.place];
+        if self.sessions.fragments.remove(&key) {
+            counters.forget_fate();
+        }
+        // Strangers can send what is refused at will: it must not push out what is accepted.
+        let fates_max = (eni.sessions_max / SESSIONS_PER_FRAGMENT_FATE).max(1);
+        let share = if judgement.accepts() { fates_max } else { fates_max / 2 };
+        let fate = Fate::new(judgement, eni.revision, packet.headers.tuple, now);
+        if counters.fates < share && self.sessions.fragments.insert(key, fate) {
+            counters.fates += 1;
+        }
+    }
+}
+
+const fn side(desk: &Desk<'_>, judgement: Judgement, entry: &Entry) -> Side {
+    let eni = desk.seat.eni;
+    Side::new((eni.scope, eni.revision), desk.seat.direction, entry.swapped, judgement.stage)
+}
