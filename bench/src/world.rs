@@ -6,7 +6,7 @@ use vswitch_core::desired::{
     Desired, Direction, Eni, GroupKind, Policy, Port, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
     SecurityGroup, VSwitch, Vpc,
 };
-use vswitch_core::ids::{EniId, MacAddress};
+use vswitch_core::ids::{EniId, GroupId, MacAddress};
 
 /// A small generator of numbers: the same seed gives the same world everywhere.
 #[derive(Clone, Debug)]
@@ -74,33 +74,41 @@ pub(crate) fn desired(rules: usize, seed: u64) -> Desired {
         let entries = (0..20).map(|_| IpAddr::V4(Ipv4Addr::from_bits(random.next() as u32)).into()).collect();
         desired.prefix_lists.insert(format!("pl-{list}").as_str().into(), PrefixList { entries });
     }
-    for side in ["client", "server"] {
-        let mut group = SecurityGroup {
-            vpc: "vpc-1".into(),
-            kind: GroupKind::Basic,
-            inner_access: Policy::Drop,
-            rules: Vec::with_capacity(rules * 2),
-        };
+    for side in SIDES {
         for direction in [Direction::Ingress, Direction::Egress] {
-            let noise = (2..rules.max(2)).map(|number| noise_rule(&mut random, direction, number));
-            group.rules.extend(noise.collect::<Vec<_>>());
-            group.rules.extend([false, true].map(|is_v6| admitting_rule(direction, is_v6)));
+            let noise = (ADMITTING_RULES..rules).map(|number| noise_rule(&mut random, direction, number));
+            let mut group = SecurityGroup {
+                vpc: "vpc-1".into(),
+                kind: GroupKind::Basic,
+                inner_access: Policy::Drop,
+                rules: noise.collect(),
+            };
+            for protocol in [Protocol::TCP, Protocol::UDP] {
+                group.rules.extend(["0.0.0.0/0", "::/0"].map(|all| admitting_rule(direction, protocol, all)));
+            }
+            desired.groups.insert(group_id(side, direction), group);
         }
-        desired.groups.insert(format!("sg-{side}").as_str().into(), group);
     }
     for number in 1..=PAIRS * 2 {
-        let side = if number % 2 == 0 { "sg-server" } else { "sg-client" };
+        let side = SIDES[usize::from(number % 2 == 0)];
         desired.enis.insert(eni_id(number), eni(number, side));
     }
     desired
 }
 
-fn eni(number: u16, group: &str) -> Eni {
+const SIDES: [&str; 2] = ["client", "server"];
+
+/// A side has a group for each direction: rules of both would be too many for one.
+fn group_id(side: &str, direction: Direction) -> GroupId {
+    GroupId(format!("sg-{side}-{direction}"))
+}
+
+fn eni(number: u16, side: &str) -> Eni {
     Eni {
         vswitch: "vsw-1".into(),
         mac: mac(number),
         addresses: [false, true].map(|is_v6| address(number, is_v6).into()).to_vec(),
-        groups: [group.into()].into(),
+        groups: [Direction::Ingress, Direction::Egress].map(|direction| group_id(side, direction)).into(),
         source_dest_check: true,
         timeouts: Default::default(),
         sessions_max: u32::MAX,
@@ -108,14 +116,17 @@ fn eni(number: u16, group: &str) -> Eni {
     }
 }
 
-fn admitting_rule(direction: Direction, is_v6: bool) -> Rule {
-    let everywhere = if is_v6 { "::/0" } else { "0.0.0.0/0" };
+/// How many rules of a direction admit what is sent.
+const ADMITTING_RULES: usize = 4;
+
+fn admitting_rule(direction: Direction, protocol: Protocol, everywhere: &str) -> Rule {
+    let number = if protocol == Protocol::TCP { 6 } else { 17 };
     Rule {
-        id: format!("sgr-admit-{direction}-{is_v6}").as_str().into(),
+        id: format!("sgr-{direction}-admit-{number}-{everywhere}").as_str().into(),
         direction,
         policy: Policy::Accept,
         priority: 100,
-        protocol: Protocol::UDP,
+        protocol,
         ports: Ports::Range(PortRange { first: ADMITTED_PORT, last: ADMITTED_PORT }),
         source_ports: None,
         remote: Remote::Prefix(everywhere.parse().unwrap_or_default()),
@@ -128,7 +139,7 @@ fn noise_rule(random: &mut Random, direction: Direction, number: usize) -> Rule 
     let first = 1024 + random.below(60_000) as u16;
     let last = first.saturating_add(random.below(2000) as u16);
     let remote = match random.below(10) {
-        0..4 => Remote::Group(if random.below(2) == 0 { "sg-client".into() } else { "sg-server".into() }),
+        0..4 => Remote::Group(group_id(SIDES[random.below(2) as usize], direction)),
         4..6 => Remote::PrefixList(format!("pl-{}", random.below(8)).as_str().into()),
         _ => {
             let bits = 8 + random.below(25) as u8;

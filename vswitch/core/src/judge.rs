@@ -324,7 +324,7 @@ impl<'a> Seat<'a> {
     }
 
     /// Steps 3 to 5, for a packet that crosses this ENI in `direction`.
-    fn judge_by_rules(&self, direction: Direction, tuple: &Tuple) -> Judgement {
+    pub(crate) fn judge_by_rules(&self, direction: Direction, tuple: &Tuple) -> Judgement {
         let from_peer = match direction {
             Direction::Ingress => tuple.addresses,
             Direction::Egress => tuple.addresses.reverse(),

@@ -97,6 +97,22 @@ impl Shard {
     }
 }
 
+impl Snapshot {
+    /// Judges packets at an ENI as first packets are: by its rules alone, one after another. Empty if there is no such
+    /// ENI.
+    pub fn judge_by_rules(
+        &self,
+        (eni, direction): (EniIndex, Direction),
+        tuples: &[Tuple],
+        judgements: &mut Vec<Judgement>,
+    ) {
+        judgements.clear();
+        if let Some(seat) = Seat::new(self, eni, direction) {
+            judgements.extend(tuples.iter().map(|tuple| seat.judge_by_rules(direction, tuple)));
+        }
+    }
+}
+
 /// A judgement with names, as the snapshot has them that made it.
 pub fn report_judgement(
     snapshot: &Snapshot,

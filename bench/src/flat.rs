@@ -1,0 +1,63 @@
+//! Rules as classifiers without groups and lists need them: one line for each prefix of a rule's object.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use vswitch_core::desired::{Desired, Direction, Policy, PortRange, Ports, Protocol, Remote, Rule};
+use vswitch_core::ids::EniId;
+use vswitch_core::ipnet::IpNet;
+
+/// The rules of one direction at an ENI that can match packets of one family, the strongest first. Each line is: place in
+/// the order in which rules decide, 1 to accept or 0 to drop, protocol or -1, the far side as hexadecimal digits and the
+/// length of its prefix, first and last destination port.
+pub(crate) fn rules(desired: &Desired, eni: &EniId, direction: Direction, is_v6: bool) -> String {
+    let groups = desired.enis.get(eni).into_iter().flat_map(|eni| &eni.groups);
+    let of_groups = groups.filter_map(|group| desired.groups.get(group)).flat_map(|group| &group.rules);
+    let mut ordered: Vec<&Rule> = of_groups.filter(|rule| rule.direction == direction).collect();
+    ordered.sort_by_key(|rule| (rule.priority, rule.policy == Policy::Accept));
+    let mut text = String::new();
+    for (place, rule) in ordered.into_iter().enumerate() {
+        let accepts = u8::from(rule.policy == Policy::Accept);
+        let protocol = match rule.protocol {
+            Protocol::All => -1,
+            Protocol::Number(number) => i32::from(number),
+        };
+        for prefix in prefixes(desired, &rule.remote).filter(|prefix| matches!(prefix, IpNet::V6(_)) == is_v6) {
+            for PortRange { first, last } in port_ranges(desired, &rule.ports) {
+                let (address, length) = (digits(prefix.network()), prefix.prefix_len());
+                let _ = writeln!(text, "{place} {accepts} {protocol} {address} {length} {first} {last}");
+            }
+        }
+    }
+    text
+}
+
+/// The prefixes that the object of a rule stands for at present.
+pub(crate) fn prefixes<'a>(desired: &'a Desired, remote: &'a Remote) -> Box<dyn Iterator<Item = IpNet> + 'a> {
+    match remote {
+        Remote::Prefix(prefix) => Box::new(std::iter::once(*prefix)),
+        Remote::PrefixList(list) => {
+            Box::new(desired.prefix_lists.get(list).into_iter().flat_map(|list| list.entries.iter().copied()))
+        }
+        Remote::Group(group) => {
+            let members = desired.enis.values().filter(move |eni| eni.groups.contains(group));
+            Box::new(members.flat_map(|eni| eni.addresses.iter().copied()))
+        }
+    }
+}
+
+fn port_ranges(desired: &Desired, ports: &Ports) -> Vec<PortRange> {
+    match ports {
+        Ports::Any => vec![PortRange { first: 0, last: u16::MAX }],
+        Ports::Range(range) => vec![*range],
+        Ports::List(list) => {
+            desired.port_lists.get(list).into_iter().flat_map(|list| list.entries.iter().copied()).collect()
+        }
+    }
+}
+
+fn digits(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("{:08x}", address.to_bits()),
+        IpAddr::V6(address) => format!("{:032x}", address.to_bits()),
+    }
+}

@@ -1,0 +1,131 @@
+//! Flows, and the frames that their ends send.
+
+use crate::world::{self, ADMITTED_PORT, PAIRS};
+use std::net::IpAddr;
+use vswitch_core::headers::protocol::{TCP, UDP};
+use vswitch_core::headers::tcp_flags::{ACK, SYN};
+use vswitch_core::packet::FrameBuffer;
+
+/// The shortest frame that is sent; headers of IPv6 and TCP take more.
+pub(crate) const FRAME_BYTES_MIN: usize = 64;
+
+/// One flow: the ENI that opens it, the one that answers, and the opener's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flow {
+    pub(crate) client: u16,
+    pub(crate) server: u16,
+    pub(crate) source_port: u16,
+}
+
+/// Ports that a client uses towards one server.
+const PORTS: usize = 60_000;
+
+impl Flow {
+    /// The flow with this number: spread over the clients, then over ports, then over other servers.
+    pub(crate) fn numbered(number: usize) -> Self {
+        let (pair, turn) = (number % PAIRS as usize, number / PAIRS as usize);
+        let server = (turn / PORTS + pair) % PAIRS as usize;
+        Self { client: pair as u16 * 2 + 1, server: server as u16 * 2 + 2, source_port: 1024 + (turn % PORTS) as u16 }
+    }
+
+    /// The number of the flow that the client (or server) with this place among its kind has in this turn.
+    pub(crate) fn number_of(place: usize, turn: usize, is_client: bool) -> usize {
+        let pairs = PAIRS as usize;
+        let pair = if is_client { place } else { (place + pairs - turn / PORTS % pairs) % pairs };
+        turn * pairs + pair
+    }
+}
+
+/// What a packet is in the life of its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The client's first.
+    Open,
+    /// The server's answer to it.
+    Answer,
+    /// The client's next, and everything after.
+    FromClient,
+    /// Everything after from the server.
+    FromServer,
+}
+
+impl Step {
+    pub(crate) const fn is_from_client(self) -> bool {
+        matches!(self, Self::Open | Self::FromClient)
+    }
+
+    const fn tcp_flags(self) -> u8 {
+        match self {
+            Self::Open => SYN,
+            Self::Answer => SYN | ACK,
+            Self::FromClient | Self::FromServer => ACK,
+        }
+    }
+}
+
+/// What all frames of a run have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) is_v6: bool,
+    pub(crate) is_tcp: bool,
+}
+
+/// Writes the frame of `frame_bytes`, or of as many as its headers take, that a flow sends in a step.
+pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow, Step), frame_bytes: usize) {
+    let (network_bytes, transport_bytes) = (if shape.is_v6 { 40 } else { 20 }, if shape.is_tcp { 20 } else { 8 });
+    let transport_at = 14 + network_bytes;
+    buffer.set_length(frame_bytes.max(transport_at + transport_bytes));
+    let frame = buffer.frame_mut();
+    frame[..transport_at + transport_bytes].fill(0);
+    let (from, to) = if step.is_from_client() { (flow.client, flow.server) } else { (flow.server, flow.client) };
+    frame[..6].copy_from_slice(&[0xee, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    frame[6..12].copy_from_slice(&world::mac(from).0);
+    let protocol = if shape.is_tcp { TCP } else { UDP };
+    let after_ethernet = frame.len() - 14;
+    match (world::address(from, shape.is_v6), world::address(to, shape.is_v6)) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let [high, low] = (after_ethernet as u16).to_be_bytes();
+            frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol]);
+            frame[26..30].copy_from_slice(&source.octets());
+            frame[30..34].copy_from_slice(&destination.octets());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let [high, low] = ((after_ethernet - 40) as u16).to_be_bytes();
+            frame[12..22].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, high, low, protocol, 64]);
+            frame[22..38].copy_from_slice(&source.octets());
+            frame[38..54].copy_from_slice(&destination.octets());
+        }
+        _ => unreachable!("both ends are of one family"),
+    }
+    let transport = &mut frame[transport_at..];
+    let ports = [flow.source_port, ADMITTED_PORT];
+    let [source, destination] = if step.is_from_client() { ports } else { [ports[1], ports[0]] };
+    transport[..2].copy_from_slice(&source.to_be_bytes());
+    transport[2..4].copy_from_slice(&destination.to_be_bytes());
+    if shape.is_tcp {
+        transport[12..16].copy_from_slice(&[0x50, step.tcp_flags(), 0xff, 0xff]);
+    } else {
+        let length = transport.len() as u16;
+        transport[4..6].copy_from_slice(&length.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_number_is_another_flow_and_is_found_from_both_ends() {
+        let mut seen = HashSet::new();
+        for number in (0..5_000_000).step_by(97).chain(0..100_000) {
+            let flow = Flow::numbered(number);
+            seen.insert((flow.client, flow.server, flow.source_port));
+            let turn = number / PAIRS as usize;
+            for (eni, is_client) in [(flow.client, true), (flow.server, false)] {
+                assert_eq!(Flow::number_of((usize::from(eni) - 1) / 2, turn, is_client), number);
+            }
+        }
+        assert_eq!(seen.len(), (0..5_000_000).step_by(97).chain(0..100_000).collect::<HashSet<_>>().len());
+    }
+}

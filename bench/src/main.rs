@@ -1,0 +1,19 @@
+//! `sluice bench` alone: quicker to build than the whole binary, for whoever works on the packet path.
+
+use clap::Parser;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Arguments {
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    bench: bench::Bench,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    bench::run(&arguments.bench, arguments.json)
+}

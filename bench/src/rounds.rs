@@ -1,0 +1,70 @@
+//! Time in rounds of chunks. The machine is quiet for moments only, so chunks are short, the lowest tenth of a round tells
+//! what the work costs, and programs that are compared take rounds in turn.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+/// Items timed together: long enough for the clock, short enough to tell quiet moments from others.
+pub(crate) const CHUNK_ITEMS: usize = 8192;
+
+/// What a round took: ns an item.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Round {
+    /// The lowest tenth of the chunks: what the machine does when nothing else runs on it.
+    pub(crate) quiet_ns: f64,
+    /// The median of the chunks.
+    pub(crate) median_ns: f64,
+    /// The worst hundredth of the chunks.
+    pub(crate) p99_ns: f64,
+}
+
+/// What can be done in chunks.
+pub(crate) trait Chunks {
+    /// Makes the next chunk ready; not timed.
+    fn prepare(&mut self);
+
+    /// Does the chunk; timed.
+    fn work(&mut self);
+
+    /// Whether the chunk was done as planned: if not, the time would mean nothing.
+    fn check(&self) -> Result<(), String>;
+}
+
+/// Measures `items` in one round.
+pub(crate) fn measure(chunks: &mut impl Chunks, items: usize) -> Result<Round, String> {
+    let mut histogram: Histogram<u64> =
+        Histogram::new_with_bounds(1, 1_000_000_000, 3).map_err(|error| error.to_string())?;
+    for _ in 0..items.div_ceil(CHUNK_ITEMS).max(1) {
+        chunks.prepare();
+        let started = Instant::now();
+        chunks.work();
+        let spent_ns = started.elapsed().as_nanos() as u64;
+        histogram.saturating_record(spent_ns * 100 / CHUNK_ITEMS as u64);
+        chunks.check()?;
+    }
+    let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 100.0;
+    Ok(Round { quiet_ns: at(0.1), median_ns: at(0.5), p99_ns: at(0.99) })
+}
+
+/// Says that it is ready and what it is, as a line of JSON, then measures a round for every line it is sent: so that
+/// another program can be given the rounds between.
+pub(crate) fn on_request(chunks: &mut impl Chunks, items: usize, about: &serde_json::Value) -> Result<(), String> {
+    let mut output = std::io::stdout().lock();
+    let mut say = |line: &serde_json::Value| writeln!(output, "{line}").and_then(|()| output.flush());
+    say(about).map_err(|error| error.to_string())?;
+    for line in std::io::stdin().lock().lines() {
+        line.map_err(|error| error.to_string())?;
+        let round = serde_json::to_value(measure(chunks, items)?).map_err(|error| error.to_string())?;
+        say(&round).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Memory of this process that is resident, bytes; 0 where the kernel does not tell.
+pub(crate) fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
