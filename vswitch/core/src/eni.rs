@@ -157,7 +157,7 @@ impl Shard {
                 Action::Touch(slot) => self.touch(slot, entry, (headers, wire), now),
                 Action::Readmit(slot, admitted_by) => {
                     let flow = self.sessions.flow_mut(slot);
-                    flow.revision = seat.eni.revision;
+                    flow.revision = seat.revision;
                     flow.set_revoked(false);
                     if let Some(judgement) = admitted_by {
                         flow.set_stage(judgement.stage);
@@ -167,7 +167,7 @@ impl Shard {
                 }
                 Action::Revoke(slot) => {
                     let flow = self.sessions.flow_mut(slot);
-                    flow.revision = seat.eni.revision;
+                    flow.revision = seat.revision;
                     flow.set_revoked(true);
                     flow.last_seen = now;
                 }
@@ -281,7 +281,7 @@ const ORPHAN_IDLE_S: u32 = 2;
 /// The parts that every record has from its ENI and its judgement.
 fn new_record(seat: &Seat<'_>, judgement: Judgement, now: Tick) -> Flow {
     Flow {
-        revision: seat.eni.revision,
+        revision: seat.revision,
         last_seen: now,
         opened_at: now,
         ground: judgement.ground,

@@ -3,6 +3,7 @@
 
 use crate::compile::bypasses_intra_group;
 use crate::desired::{Direction, Policy};
+use crate::filter::Filter;
 use crate::flow::key::{Key, fragment_key, key_of};
 use crate::flow::sessions::{SessionSlot, Sessions};
 use crate::flow::{Flow, FlowState, opens_session};
@@ -21,6 +22,10 @@ pub(crate) struct Seat<'a> {
     pub(crate) index: EniIndex,
     pub(crate) eni: &'a EniEntry,
     pub(crate) network: &'a VpcNetwork,
+    /// The rules of the ENI's groups.
+    pub(crate) filter: &'a Filter,
+    /// Changes with everything that a judgement at this ENI can depend on.
+    pub(crate) revision: u32,
     pub(crate) direction: Direction,
 }
 
@@ -67,7 +72,8 @@ impl<'a> Seat<'a> {
     /// The place of `direction` at an ENI; none if the snapshot does not have it.
     pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
         let eni = snapshot.eni(index)?;
-        Some(Self { snapshot, index, eni, network: snapshot.vpcs.get(eni.vpc)?, direction })
+        let (filter, revision) = (&*eni.filter, eni.revision);
+        Some(Self { snapshot, index, eni, network: snapshot.vpcs.get(eni.vpc)?, filter, revision, direction })
     }
 
     /// Which record to look for. `frame` is the packet's, for what an ICMP error quotes.
@@ -145,7 +151,7 @@ impl<'a> Seat<'a> {
             }
             Lookup::Fragment(entry) => {
                 let judgement = match live(entry).filter(|(_, fate)| !is_over(fate)) {
-                    Some((_, fate)) if fate.revision == self.eni.revision => as_the_first(fate),
+                    Some((_, fate)) if fate.revision == self.revision => as_the_first(fate),
                     Some((_, fate)) => {
                         let first = fate.first_tuple(headers.tuple.addresses);
                         let (key, swapped) = key_of(self.eni.scope, &first);
@@ -218,7 +224,7 @@ impl<'a> Seat<'a> {
             let (judgement, action) = self.judge_new(headers, Some(slot));
             return (judgement, if judgement.accepts() { action } else { Action::None });
         }
-        if flow.revision == self.eni.revision {
+        if flow.revision == self.revision {
             return if flow.is_revoked() {
                 (self.refusal(headers), Action::Revoke(slot))
             } else {
@@ -254,7 +260,7 @@ impl<'a> Seat<'a> {
             return as_the_first(fate); // No rule had a say.
         }
         let stays = session.is_some_and(|(flow, swapped)| {
-            let is_known = flow.revision == self.eni.revision;
+            let is_known = flow.revision == self.revision;
             if is_known { !flow.is_revoked() } else { self.judge_again(flow, first, swapped).0 }
         });
         let refused_with_session = session.is_some() && !stays;
@@ -279,7 +285,7 @@ impl<'a> Seat<'a> {
         if quoted_direction != self.direction.reverse() {
             return false;
         }
-        if flow.revision == self.eni.revision {
+        if flow.revision == self.revision {
             return !flow.is_revoked();
         }
         let quote = match entry.key {
@@ -301,14 +307,14 @@ impl<'a> Seat<'a> {
             Direction::Ingress => tuple.addresses,
             Direction::Egress => tuple.addresses.reverse(),
         };
-        let peer_sets = self.network.sets_of_source(from_peer);
-        if bypasses_intra_group(self.snapshot.desired(), direction)
-            && let Some(ground) = self.eni.filter.shared_open_group(peer_sets)
-            && self.network.route(from_peer.reverse()) != Route::Owner(self.index)
+        let peer = self.network.source(from_peer);
+        if bypasses_intra_group(self.snapshot.settings(), direction)
+            && let Some(ground) = self.network.shared_open_group(self.filter, peer.class)
+            && peer.route != Route::Owner(self.index)
         {
             return Judgement { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
         }
-        self.eni.filter.judge(direction, tuple, peer_sets)
+        self.network.judge(self.filter, direction, tuple, peer.class)
     }
 }
 

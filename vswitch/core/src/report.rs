@@ -2,6 +2,7 @@
 
 use crate::desired::Direction;
 use crate::eni::{Shard, next_eni};
+use crate::filter::Filter;
 use crate::flow::{Flow, FlowState};
 use crate::guard::owns_source;
 use crate::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
@@ -10,7 +11,7 @@ use crate::judge::Seat;
 use crate::packet::Marker;
 use crate::protocol::{EniStats, FlowDescription, PacketDescription, Refusal};
 use crate::route::{Route, is_group_destination};
-use crate::snapshot::{EniEntry, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::time::{Tick, Time};
 use crate::trace::JudgementReport;
 use crate::verdict::{DropReason, Judgement, Stage, Verdict};
@@ -45,14 +46,14 @@ impl Shard {
     pub fn flows(&self, snapshot: &Snapshot, eni: Option<EniIndex>, limit: usize, now: Time) -> Vec<FlowDescription> {
         let tick = now.tick();
         let wanted = snapshot.enis().filter(|(index, _)| eni.is_none_or(|eni| eni == *index));
-        let by_scope: HashMap<FlowScope, &EniEntry> =
-            wanted.filter_map(|(index, _)| snapshot.eni(index)).map(|entry| (entry.scope, entry)).collect();
+        let seats = wanted.filter_map(|(index, _)| Seat::new(snapshot, index, Direction::Egress));
+        let by_scope: HashMap<FlowScope, Seat<'_>> = seats.map(|seat| (seat.eni.scope, seat)).collect();
         let live = self
             .sessions
             .iter()
             .filter(|(_, _, flow)| flow.state != FlowState::Fragment && !flow.is_expired(snapshot.settings(), tick));
-        let described = live
-            .filter_map(|(scope, tuple, flow)| Some(describe(snapshot, by_scope.get(&scope)?, &tuple, (flow, tick))));
+        let described =
+            live.filter_map(|(scope, tuple, flow)| Some(describe(by_scope.get(&scope)?, &tuple, (flow, tick))));
         described.take(limit).collect()
     }
 
@@ -104,7 +105,7 @@ pub fn report_judgement(
 }
 
 fn report(seat: &Seat<'_>, direction: Direction, judgement: Judgement) -> JudgementReport {
-    let (rule, group) = ground_of(seat.eni, direction, judgement.stage, judgement.ground);
+    let (rule, group) = ground_of(seat.filter, direction, judgement.stage, judgement.ground);
     JudgementReport {
         eni: seat.eni.id.clone(),
         direction,
@@ -115,22 +116,22 @@ fn report(seat: &Seat<'_>, direction: Direction, judgement: Judgement) -> Judgem
     }
 }
 
-fn ground_of(eni: &EniEntry, direction: Direction, stage: Stage, ground: u32) -> (Option<RuleId>, Option<GroupId>) {
+fn ground_of(filter: &Filter, direction: Direction, stage: Stage, ground: u32) -> (Option<RuleId>, Option<GroupId>) {
     match stage {
-        Stage::Rule => eni.filter.rule(direction, ground).map(|(rule, group)| (rule.clone(), group.clone())).unzip(),
-        Stage::IntraGroup => (None, eni.filter.group(ground).cloned()),
+        Stage::Rule => filter.rule(direction, ground).map(|(rule, group)| (rule.clone(), group.clone())).unzip(),
+        Stage::IntraGroup => (None, filter.group(ground).cloned()),
         _ => (None, None),
     }
 }
 
-fn describe(snapshot: &Snapshot, eni: &EniEntry, tuple: &Tuple, (flow, now): (&Flow, Tick)) -> FlowDescription {
+fn describe(seat: &Seat<'_>, tuple: &Tuple, (flow, now): (&Flow, Tick)) -> FlowDescription {
     // A record of an older revision names its ground in the filter of that time; what admits it now is not known
     // before its next packet.
-    let is_current = flow.revision == eni.revision;
-    let rule = is_current.then(|| ground_of(eni, flow.opened(), flow.stage(), flow.ground).0).flatten();
+    let is_current = flow.revision == seat.revision;
+    let rule = is_current.then(|| ground_of(seat.filter, flow.opened(), flow.stage(), flow.ground).0).flatten();
     let is_icmp = flow.state == FlowState::Icmp;
     FlowDescription {
-        eni: eni.id.clone(),
+        eni: seat.eni.id.clone(),
         opened: flow.opened(),
         protocol: tuple.protocol,
         source: tuple.addresses.source(),
@@ -143,7 +144,7 @@ fn describe(snapshot: &Snapshot, eni: &EniEntry, tuple: &Tuple, (flow, now): (&F
         revision: flow.revision,
         age_ms: flow.opened_at.age_ms(now),
         idle_ms: flow.last_seen.age_ms(now),
-        timeout_s: flow.state.timeout_s(flow.timeouts, snapshot.settings()),
+        timeout_s: flow.state.timeout_s(flow.timeouts, seat.snapshot.settings()),
         packets: flow.packets.map(u64::from),
         bytes: flow.bytes,
     }
