@@ -226,8 +226,7 @@ impl Rig {
     fn forward(&mut self) {
         let clock = &mut self.clock;
         for (burst, sender) in self.packets.chunks_mut(BURST_PACKETS).zip(&self.senders) {
-            self.shard.egress(&self.snapshot, *sender, burst, clock.now);
-            self.shard.ingress(&self.snapshot, burst, clock.now);
+            self.shard.forward((&self.snapshot, clock.now), *sender, burst, |_| true);
             clock.now = clock.now + clock.burst_ns;
             clock.sweeps_due += clock.sweeps_per_burst;
             while clock.sweeps_due >= 1.0 {

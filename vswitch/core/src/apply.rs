@@ -90,7 +90,7 @@ impl Shard {
         let flow = self.sessions.flow_mut(slot);
         let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
         let side = &mut flow.sides[place];
-        side.revision = desk.seat.eni.revision;
+        side.revision = desk.seat.revision;
         side.set_revoked(false);
         if let Some(judgement) = admitted_by {
             side.set_stage(judgement.stage);
@@ -103,7 +103,7 @@ impl Shard {
         let slot = self.own(slot, entry, desk.seat.eni.scope);
         let flow = self.sessions.flow_mut(slot);
         let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
-        flow.sides[place].revision = desk.seat.eni.revision;
+        flow.sides[place].revision = desk.seat.revision;
         flow.sides[place].set_revoked(true);
         flow.last_seen = now;
     }
@@ -184,7 +184,7 @@ impl Shard {
         // Strangers can send what is refused at will: it must not push out what is accepted.
         let fates_max = (eni.sessions_max / SESSIONS_PER_FRAGMENT_FATE).max(1);
         let share = if judgement.accepts() { fates_max } else { fates_max / 2 };
-        let fate = Fate::new(judgement, eni.revision, packet.headers.tuple, now);
+        let fate = Fate::new(judgement, desk.seat.revision, packet.headers.tuple, now);
         if counters.fates < share && self.sessions.fragments.insert(key, fate) {
             counters.fates += 1;
         }
@@ -193,5 +193,5 @@ impl Shard {
 
 const fn side(desk: &Desk<'_>, judgement: Judgement, entry: &Entry) -> Side {
     let eni = desk.seat.eni;
-    Side::new((eni.scope, eni.revision), desk.seat.direction, entry.swapped, judgement.stage)
+    Side::new((eni.scope, desk.seat.revision), desk.seat.direction, entry.swapped, judgement.stage)
 }

@@ -12,7 +12,7 @@ use crate::limits::MTU_BYTES_MAX;
 use crate::prefix_map::PrefixMap;
 use crate::protocol::Refusal;
 use crate::route::Route;
-use crate::snapshot::{EniEntry, SetEntry, SetKey, SetRegistry, Snapshot, VSwitchEntry, VpcNetwork};
+use crate::snapshot::{Class, EniEntry, Place, SetEntry, SetKey, SetRegistry, Snapshot, VSwitchEntry, VpcNetwork};
 use crate::validate::validate;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -281,7 +281,7 @@ fn compile_vpc(desired: &Desired, id: &VpcId, snapshot: &Snapshot) -> VpcNetwork
     let sets = snapshot.sets.sets.values().filter(|entry| mentioned.contains(&entry.id));
     let memberships: Vec<(IpNet, SetId)> =
         sets.flat_map(|entry| entry.members.iter().map(|prefix| (prefix.trunc(), entry.id))).collect();
-    let (class_of, classes) = classify(&memberships);
+    let (places, classes) = locate(&routes, &memberships);
     VpcNetwork {
         salt: salt_of(id),
         gateway_mac: vpc.gateway_mac,
@@ -289,8 +289,7 @@ fn compile_vpc(desired: &Desired, id: &VpcId, snapshot: &Snapshot) -> VpcNetwork
             .iter()
             .map(|vswitch| VSwitchEntry { ipv4_gateway: vswitch.ipv4_gateway, ipv6_gateway: vswitch.ipv6_gateway })
             .collect(),
-        routes: PrefixMap::build(&routes, |covering| covering.last().copied().unwrap_or(Route::Nowhere)),
-        class_of,
+        places,
         classes,
     }
 }
@@ -300,26 +299,43 @@ fn salt_of(id: &VpcId) -> u32 {
     id.as_str().bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// Numbers the different sets of sets that addresses are in.
-fn classify(memberships: &[(IpNet, SetId)]) -> (PrefixMap<u32>, Vec<Box<[SetId]>>) {
-    let mut numbers: BTreeMap<Box<[SetId]>, u32> = BTreeMap::new();
+/// What a prefix says of the addresses in it.
+#[derive(Clone, Copy)]
+enum Told {
+    Route(Route),
+    Member(SetId),
+}
+
+/// The place of every address, and the sets of each class: the different sets of sets that addresses are in.
+fn locate(routes: &[(IpNet, Route)], memberships: &[(IpNet, SetId)]) -> (PrefixMap<Place>, Vec<Box<[SetId]>>) {
+    let mut numbers: BTreeMap<Box<[SetId]>, Class> = BTreeMap::new();
     let mut classes: Vec<Box<[SetId]>> = Vec::new();
-    let map = PrefixMap::build(memberships, |covering| {
-        let mut sets = covering.to_vec();
+    let routes = routes.iter().map(|&(prefix, route)| (prefix, Told::Route(route)));
+    let memberships = memberships.iter().map(|&(prefix, set)| (prefix, Told::Member(set)));
+    let told: Vec<(IpNet, Told)> = routes.chain(memberships).collect();
+    let places = PrefixMap::build(&told, |covering| {
+        let mut route = Route::Nowhere;
+        let mut sets = Vec::new();
+        for &told in covering {
+            match told {
+                Told::Route(longer) => route = longer,
+                Told::Member(set) => sets.push(set),
+            }
+        }
         sets.sort_unstable();
         sets.dedup();
-        let sets: Box<[SetId]> = sets.into();
-        *numbers.entry(sets).or_insert_with_key(|sets| {
+        let class = *numbers.entry(sets.into()).or_insert_with_key(|sets| {
             classes.push(sets.clone());
-            classes.len() as u32 - 1
-        })
+            Class(classes.len() as u32 - 1)
+        });
+        Place { route, class }
     });
-    (map, classes)
+    (places, classes)
 }
 
 /// Whether members of a basic group pass each other's rules in this direction (§3.2).
-pub(crate) fn bypasses_intra_group(desired: &Desired, direction: Direction) -> bool {
-    direction == Direction::Ingress || desired.settings.intra_group_egress_bypass
+pub(crate) fn bypasses_intra_group(settings: &Settings, direction: Direction) -> bool {
+    direction == Direction::Ingress || settings.intra_group_egress_bypass
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use crate::compile::bypasses_intra_group;
 use crate::desired::{Direction, Policy};
+use crate::filter::Filter;
 use crate::flow::fragments::{Fate, FragmentKey};
 use crate::flow::sessions::{Entry, Session, SessionSlot, Sessions};
 use crate::flow::{FlowState, Side, opens_session};
@@ -21,6 +22,10 @@ pub(crate) struct Seat<'a> {
     pub(crate) index: EniIndex,
     pub(crate) eni: &'a EniEntry,
     pub(crate) network: &'a VpcNetwork,
+    /// The rules of the ENI's groups.
+    pub(crate) filter: &'a Filter,
+    /// Changes with everything that a judgement at this ENI can depend on.
+    pub(crate) revision: u32,
     pub(crate) direction: Direction,
 }
 
@@ -77,7 +82,8 @@ impl<'a> Seat<'a> {
     /// The place of `direction` at an ENI; none if the snapshot does not have it.
     pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
         let eni = snapshot.eni(index)?;
-        Some(Self { snapshot, index, eni, network: snapshot.vpcs.get(eni.vpc)?, direction })
+        let (filter, revision) = (&*eni.filter, eni.revision);
+        Some(Self { snapshot, index, eni, network: snapshot.vpcs.get(eni.vpc)?, filter, revision, direction })
     }
 
     /// What to look for. `frame` is the packet's, for what an ICMP error quotes.
@@ -130,7 +136,7 @@ impl<'a> Seat<'a> {
             && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
             && let Lookup::Session(entry) = lookup
             && let Some(session) = sessions.find(entry, self.eni.scope)
-            && session.side.is_live_under(self.eni.scope, self.eni.revision)
+            && session.side.is_live_under(self.eni.scope, self.revision)
             && !session.flow.is_expired(self.snapshot.settings(), now)
             && !(session.flow.state == FlowState::TcpClosed && headers.is_tcp_open())
         {
@@ -178,7 +184,7 @@ impl<'a> Seat<'a> {
             }
             Lookup::Fragment(key) => {
                 let judgement = match sessions.fragments.find(key, now) {
-                    Some(fate) if fate.revision == self.eni.revision => as_the_first(fate),
+                    Some(fate) if fate.revision == self.revision => as_the_first(fate),
                     Some(fate) => {
                         let entry = self.entry(sessions, &fate.first);
                         let session = sessions.find(&entry, self.eni.scope).filter(|session| !is_over(session));
@@ -249,7 +255,7 @@ impl<'a> Seat<'a> {
             let (judgement, action) = self.judge_new(headers, Some(slot));
             return (judgement, if judgement.accepts() { action } else { Action::None });
         }
-        if side.revision == self.eni.revision {
+        if side.revision == self.revision {
             return if side.is_revoked() {
                 (self.refusal(headers), Action::Revoke(slot))
             } else {
@@ -285,7 +291,7 @@ impl<'a> Seat<'a> {
             return as_the_first(fate); // No rule had a say.
         }
         let stays = session.as_ref().is_some_and(|(session, swapped)| {
-            let is_known = session.side.revision == self.eni.revision;
+            let is_known = session.side.revision == self.revision;
             if is_known { !session.side.is_revoked() } else { self.judge_again(session.side, &fate.first, *swapped).0 }
         });
         let refused_with_session = session.is_some() && !stays;
@@ -311,7 +317,7 @@ impl<'a> Seat<'a> {
         if quoted_direction != self.direction.reverse() {
             return false;
         }
-        if side.revision == self.eni.revision {
+        if side.revision == self.revision {
             return !side.is_revoked();
         }
         self.judge_again(side, &entry.tuple(), entry.swapped).0
@@ -329,14 +335,14 @@ impl<'a> Seat<'a> {
             Direction::Ingress => tuple.addresses,
             Direction::Egress => tuple.addresses.reverse(),
         };
-        let peer_sets = self.network.sets_of_source(from_peer);
-        if bypasses_intra_group(self.snapshot.desired(), direction)
-            && let Some(ground) = self.eni.filter.shared_open_group(peer_sets)
-            && self.network.route(from_peer.reverse()) != Route::Owner(self.index)
+        let peer = self.network.source(from_peer);
+        if bypasses_intra_group(self.snapshot.settings(), direction)
+            && let Some(ground) = self.network.shared_open_group(self.filter, peer.class)
+            && peer.route != Route::Owner(self.index)
         {
             return Judgement { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
         }
-        self.eni.filter.judge(direction, tuple, peer_sets)
+        self.network.judge(self.filter, direction, tuple, peer.class)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::desired::Direction;
 use crate::eni::{Shard, next_eni};
+use crate::filter::Filter;
 use crate::flow::{Flow, FlowState, Origin};
 use crate::guard::owns_source;
 use crate::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
@@ -10,7 +11,7 @@ use crate::judge::Seat;
 use crate::packet::Marker;
 use crate::protocol::{EniStats, FlowDescription, PacketDescription, Refusal};
 use crate::route::{Route, is_group_destination};
-use crate::snapshot::{EniEntry, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::time::{Tick, Time};
 use crate::trace::JudgementReport;
 use crate::verdict::{DropReason, Judgement, Stage, Verdict};
@@ -50,12 +51,12 @@ impl Shard {
     pub fn flows(&self, snapshot: &Snapshot, eni: Option<EniIndex>, limit: usize, now: Time) -> Vec<FlowDescription> {
         let tick = now.tick();
         let wanted = snapshot.enis().filter(|(index, _)| eni.is_none_or(|eni| eni == *index));
-        let by_scope: HashMap<FlowScope, &EniEntry> =
-            wanted.filter_map(|(index, _)| snapshot.eni(index)).map(|entry| (entry.scope, entry)).collect();
+        let seats = wanted.filter_map(|(index, _)| Seat::new(snapshot, index, Direction::Egress));
+        let by_scope: HashMap<FlowScope, Seat<'_>> = seats.map(|seat| (seat.eni.scope, seat)).collect();
         let described = self.sessions.iter().filter(|(_, flow, ..)| !flow.is_expired(snapshot.settings(), tick));
         let described = described.filter_map(|(tuple, flow, origin, place)| {
-            let eni = by_scope.get(&flow.sides[place].scope())?;
-            Some(describe(snapshot, eni, &tuple, (flow, origin, place), tick))
+            let seat = by_scope.get(&flow.sides[place].scope())?;
+            Some(describe(seat, &tuple, (flow, origin, place), tick))
         });
         described.take(limit).collect()
     }
@@ -124,7 +125,7 @@ pub fn report_judgement(
 }
 
 fn report(seat: &Seat<'_>, direction: Direction, judgement: Judgement) -> JudgementReport {
-    let (rule, group) = ground_of(seat.eni, direction, judgement.stage, judgement.ground);
+    let (rule, group) = ground_of(seat.filter, direction, judgement.stage, judgement.ground);
     JudgementReport {
         eni: seat.eni.id.clone(),
         direction,
@@ -135,17 +136,16 @@ fn report(seat: &Seat<'_>, direction: Direction, judgement: Judgement) -> Judgem
     }
 }
 
-fn ground_of(eni: &EniEntry, direction: Direction, stage: Stage, ground: u32) -> (Option<RuleId>, Option<GroupId>) {
+fn ground_of(filter: &Filter, direction: Direction, stage: Stage, ground: u32) -> (Option<RuleId>, Option<GroupId>) {
     match stage {
-        Stage::Rule => eni.filter.rule(direction, ground).map(|(rule, group)| (rule.clone(), group.clone())).unzip(),
-        Stage::IntraGroup => (None, eni.filter.group(ground).cloned()),
+        Stage::Rule => filter.rule(direction, ground).map(|(rule, group)| (rule.clone(), group.clone())).unzip(),
+        Stage::IntraGroup => (None, filter.group(ground).cloned()),
         _ => (None, None),
     }
 }
 
 fn describe(
-    snapshot: &Snapshot,
-    eni: &EniEntry,
+    seat: &Seat<'_>,
     tuple: &Tuple,
     (flow, origin, place): (&Flow, &Origin, usize),
     now: Tick,
@@ -153,11 +153,12 @@ fn describe(
     let side = flow.sides[place];
     // A record of an older revision names its ground in the filter of that time; what admits it now is not known
     // before its next packet.
-    let is_current = side.revision == eni.revision;
-    let rule = is_current.then(|| ground_of(eni, side.opened(), side.stage(), origin.grounds[place]).0).flatten();
+    let is_current = side.revision == seat.revision;
+    let rule =
+        is_current.then(|| ground_of(seat.filter, side.opened(), side.stage(), origin.grounds[place]).0).flatten();
     let is_icmp = flow.state == FlowState::Icmp;
     FlowDescription {
-        eni: eni.id.clone(),
+        eni: seat.eni.id.clone(),
         opened: side.opened(),
         protocol: tuple.protocol,
         source: tuple.addresses.source(),
@@ -170,7 +171,7 @@ fn describe(
         revision: side.revision,
         age_ms: origin.opened_at.age_ms(now),
         idle_ms: flow.last_seen.age_ms(now),
-        timeout_s: flow.state.timeout_s(flow.timeouts, snapshot.settings()),
+        timeout_s: flow.state.timeout_s(flow.timeouts, seat.snapshot.settings()),
         packets: flow.packets.map(u64::from),
         bytes: [0, 1].map(|way| u64::from(origin.bytes_high[way]) << 32 | u64::from(flow.bytes_low[way])),
     }

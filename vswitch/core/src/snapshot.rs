@@ -1,12 +1,13 @@
 //! What a packet may read: one generation of the whole configuration, compiled and immutable.
 
-use crate::desired::{Desired, Settings};
+use crate::desired::{Desired, Direction, Settings};
 use crate::filter::{Filter, SetId};
 use crate::flow::PackedTimeouts;
-use crate::headers::Addresses;
+use crate::headers::{Addresses, Tuple};
 use crate::ids::{EniId, EniIndex, FlowScope, GroupId, MacAddress, PrefixListId};
 use crate::prefix_map::PrefixMap;
 use crate::route::Route;
+use crate::verdict::Judgement;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -53,6 +54,19 @@ pub(crate) struct EniEntry {
     pub(crate) filter: Arc<Filter>,
 }
 
+/// The sets that an address is in, as one number of its VPC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Class(pub(crate) u32);
+
+/// What a VPC knows of an address, from one look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Where packets for it go.
+    pub(crate) route: Route,
+    /// What rules can tell about it as a peer.
+    pub(crate) class: Class,
+}
+
 /// A VPC as packets see it.
 #[derive(Debug)]
 pub(crate) struct VpcNetwork {
@@ -60,9 +74,7 @@ pub(crate) struct VpcNetwork {
     pub(crate) salt: u32,
     pub(crate) gateway_mac: MacAddress,
     pub(crate) vswitches: Vec<VSwitchEntry>,
-    pub(crate) routes: PrefixMap<Route>,
-    /// The class of every address, as a place in `classes`.
-    pub(crate) class_of: PrefixMap<u32>,
+    pub(crate) places: PrefixMap<Place>,
     /// The sets that the addresses of a class are in, ascending.
     pub(crate) classes: Vec<Box<[SetId]>>,
 }
@@ -86,21 +98,40 @@ impl EniEntry {
 }
 
 impl VpcNetwork {
-    /// The sets that the source of `addresses` is in.
-    pub(crate) fn sets_of_source(&self, addresses: Addresses) -> &[SetId] {
-        let class = match addresses {
-            Addresses::V4 { source, .. } => self.class_of.find_v4(source),
-            Addresses::V6 { source, .. } => self.class_of.find_v6(source),
-        };
-        &self.classes[class as usize]
+    /// What is known of the source of `addresses`.
+    #[inline]
+    pub(crate) fn source(&self, addresses: Addresses) -> Place {
+        match addresses {
+            Addresses::V4 { source, .. } => self.places.find_v4(source),
+            Addresses::V6 { source, .. } => self.places.find_v6(source),
+        }
+    }
+
+    /// What is known of the destination of `addresses`.
+    #[inline]
+    pub(crate) fn destination(&self, addresses: Addresses) -> Place {
+        match addresses {
+            Addresses::V4 { destination, .. } => self.places.find_v4(destination),
+            Addresses::V6 { destination, .. } => self.places.find_v6(destination),
+        }
     }
 
     /// Where packets for the destination of `addresses` go.
+    #[inline]
     pub(crate) fn route(&self, addresses: Addresses) -> Route {
-        match addresses {
-            Addresses::V4 { destination, .. } => self.routes.find_v4(destination),
-            Addresses::V6 { destination, .. } => self.routes.find_v6(destination),
-        }
+        self.destination(addresses).route
+    }
+
+    /// Step 3 (§3.2): an open group of `filter` that holds a peer of this class.
+    #[inline]
+    pub(crate) fn shared_open_group(&self, filter: &Filter, peer: Class) -> Option<u32> {
+        filter.shared_open_group(&self.classes[peer.0 as usize])
+    }
+
+    /// Steps 4 and 5 (§3.1, §3.3) of `filter` for a peer of this class: the first matching rule, or the default.
+    #[inline]
+    pub(crate) fn judge(&self, filter: &Filter, direction: Direction, tuple: &Tuple, peer: Class) -> Judgement {
+        filter.judge(direction, tuple, &self.classes[peer.0 as usize])
     }
 }
 
