@@ -70,10 +70,17 @@ impl Shard {
                 self.readmit(slot, desk, admitted_by);
             }
         }
-        let Lookup::Session(entry) = lookup else { return };
+        if let Lookup::Session(entry) = lookup {
+            self.touch(slot, packet, entry.swapped, now);
+        }
+    }
+
+    /// Counts a packet in its record, and restarts the timer. `swapped` as the key has the packet's ends.
+    #[inline(always)]
+    pub(crate) fn touch(&mut self, slot: SessionSlot, packet: &Packet, swapped: bool, now: Tick) {
         let wire = packet.wire();
         let flow = self.sessions.flow_mut(slot);
-        let from_opener = entry.swapped == flow.is_swapped();
+        let from_opener = swapped == flow.is_swapped();
         let way = usize::from(!from_opener);
         flow.state = flow.state.after(&packet.headers, from_opener);
         flow.last_seen = now;

@@ -6,9 +6,9 @@
 
 use crate::answer;
 use crate::counters::EniCounters;
-use crate::desired::Direction;
+use crate::desired::{Direction, Policy};
 use crate::flow::Flow;
-use crate::flow::sessions::{SessionSlot, Sessions};
+use crate::flow::sessions::{Session, SessionSlot, Sessions};
 use crate::flow::table::MemoryAdvice;
 use crate::guard::{self, owns_source};
 use crate::ids::{EniIndex, FlowScope};
@@ -18,7 +18,7 @@ use crate::packet::Packet;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
 use crate::time::{Tick, Time};
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, Judgement, Stage, Verdict};
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 
@@ -38,7 +38,8 @@ pub struct Shard {
 #[derive(Clone, Copy, Debug)]
 struct Step {
     route: Route,
-    lookup: Lookup,
+    /// The hash of a plain packet's session.
+    hash: u64,
 }
 
 /// A place of judgement, and where its counters are.
@@ -87,8 +88,12 @@ impl Shard {
                         if receiver.is_none_or(|receiver| receiver.seat.index != next) {
                             receiver = self.desk(snapshot, next, Direction::Ingress);
                         }
+                        let is_here = is_here(next);
                         match &receiver {
-                            Some(receiver) => self.pass(&desk, receiver, (packet, step), (now, is_here(next))),
+                            Some(receiver) if is_here && self.pass_along((&desk, receiver), packet, step, now) => {
+                                continue;
+                            }
+                            Some(receiver) => self.pass(&desk, receiver, (packet, step), (now, is_here)),
                             None => Err(Verdict::Drop(DropReason::EniGone)),
                         }
                     }
@@ -139,8 +144,9 @@ impl Shard {
         });
         for (packet, step) in run.iter_mut().zip(&steps) {
             if let Verdict::Forward(_) = packet.verdict {
-                let ruling = self.judge(&desk, (packet, &step.lookup), now);
-                packet.verdict = match self.apply(&desk, packet, (ruling, &step.lookup), now) {
+                let lookup = self.lookup(&desk.seat, packet, step);
+                let ruling = self.judge(&desk, (packet, &lookup), now);
+                packet.verdict = match self.apply(&desk, packet, (ruling, &lookup), now) {
                     _ if !ruling.0.accepts() => Verdict::Drop(ruling.0.drop_reason()),
                     Ok(_) => Verdict::Deliver,
                     Err(reason) => Verdict::Drop(reason),
@@ -151,8 +157,8 @@ impl Shard {
         self.steps = steps;
     }
 
-    /// The first phases: what `admit` says of each packet, and where to look for its session.
-    #[inline]
+    /// The first phases: what `admit` says of each packet, and where its session is.
+    #[inline(always)]
     fn look_up_all(
         &mut self,
         seat: &Seat<'_>,
@@ -166,16 +172,62 @@ impl Shard {
             packet.judgement = None;
             let (verdict, route) = admit(seat, packet);
             packet.verdict = verdict;
-            let lookup = match verdict {
-                Verdict::Forward(_) => seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame()),
-                _ => Lookup::None,
-            };
-            if let Lookup::Session(entry) | Lookup::Related(entry) = &lookup {
-                self.sessions.prefetch(entry);
+            let headers = &packet.headers;
+            let mut hash = 0;
+            if headers.is_plain {
+                hash = self.sessions.entry(&headers.tuple, seat.network.salt).hash;
+                self.sessions.prefetch(&headers.tuple, hash);
             }
-            steps.push(Step { route, lookup });
+            steps.push(Step { route, hash });
         }
         steps
+    }
+
+    /// What to look for to judge a packet.
+    #[inline]
+    fn lookup(&self, seat: &Seat<'_>, packet: &Packet, step: &Step) -> Lookup {
+        if packet.headers.is_plain {
+            Lookup::Session(self.sessions.entry_with(&packet.headers.tuple, step.hash))
+        } else {
+            seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame())
+        }
+    }
+
+    /// Both judgements of what nearly all packets are: one of a session that goes on at both ENIs, in one record. False,
+    /// and nothing is done, for any other packet.
+    #[inline(always)]
+    fn pass_along(
+        &mut self,
+        (sender, receiver): (&Desk<'_>, &Desk<'_>),
+        packet: &mut Packet,
+        step: &Step,
+        now: Tick,
+    ) -> bool {
+        let headers = &packet.headers;
+        let is_usual = sender.seat.may_continue(headers, packet.marker)
+            && step.route == Route::Owner(receiver.seat.index)
+            && receiver.seat.eni.vswitch == sender.seat.eni.vswitch
+            && !answer::is_too_big(packet, receiver.seat.eni.mtu_bytes);
+        if !is_usual {
+            return false;
+        }
+        let entry = self.sessions.entry_with(&headers.tuple, step.hash);
+        let Some(Session { slot, flow, .. }) = self.sessions.find(&entry, sender.seat.eni.scope) else { return false };
+        let place = usize::from(flow.sides[0].scope() != sender.seat.eni.scope);
+        let goes_on = sender.seat.continues((flow, flow.sides[place]), headers, now)
+            && receiver.seat.continues((flow, flow.sides[1 - place]), headers, now);
+        if !goes_on {
+            return false;
+        }
+        self.touch(slot, packet, entry.swapped, now);
+        let wire = packet.wire();
+        self.counters[sender.place].egress.count(Verdict::Deliver, wire);
+        self.counters[receiver.place].ingress.count(Verdict::Deliver, wire);
+        packet.judgement = Some(Judgement::by(Policy::Accept, Stage::Session));
+        packet.receiver = receiver.seat.index;
+        packet.verdict = Verdict::Deliver;
+        address_to(&receiver.seat, packet);
+        true
     }
 
     /// One packet that egress admitted, through both judgements if its receiver is here. Counts what passes egress, and
@@ -183,7 +235,7 @@ impl Shard {
     ///
     /// # Errors
     /// The verdict with which it ends in egress; that is not counted yet.
-    #[inline]
+    #[inline(never)]
     fn pass(
         &mut self,
         sender: &Desk<'_>,
@@ -193,9 +245,10 @@ impl Shard {
     ) -> Result<Verdict, Verdict> {
         let next = receiver.seat.index;
         packet.receiver = next;
-        let ruling = self.judge(sender, (packet, &step.lookup), now);
+        let lookup = self.lookup(&sender.seat, packet, step);
+        let ruling = self.judge(sender, (packet, &lookup), now);
         if !ruling.0.accepts() {
-            let _refused_anyway = self.apply(sender, packet, (ruling, &step.lookup), now);
+            let _refused_anyway = self.apply(sender, packet, (ruling, &lookup), now);
             return Err(Verdict::Drop(ruling.0.drop_reason()));
         }
         let crosses = receiver.seat.eni.vswitch != sender.seat.eni.vswitch || matches!(step.route, Route::Via(_));
@@ -208,7 +261,7 @@ impl Shard {
         let shared = if enters { self.shared_record(ruling.1, receiver.seat.eni.scope) } else { None };
         let opened = match shared {
             Some(_) => None,
-            None => self.apply(sender, packet, (ruling, &step.lookup), now).map_err(Verdict::Drop)?,
+            None => self.apply(sender, packet, (ruling, &lookup), now).map_err(Verdict::Drop)?,
         };
         if crosses && let Some(verdict) = answer::take_hop(&sender.seat, packet) {
             return Err(verdict);
@@ -230,7 +283,6 @@ impl Shard {
 
     /// The second judgement of a packet whose first is `ruling`. That was applied, and perhaps `opened` a record, unless
     /// both ENIs have their sessions in one `shared` record.
-    #[inline]
     fn enter(
         &mut self,
         (sender, receiver): (&Desk<'_>, &Desk<'_>),
@@ -238,26 +290,23 @@ impl Shard {
         (ruling, shared, opened): (Ruling, Option<SessionSlot>, Option<SessionSlot>),
         now: Tick,
     ) -> Verdict {
-        let lookup = if packet.headers.is_plain {
-            step.lookup
-        } else {
-            receiver.seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame())
-        };
-        let its_ruling = self.judge(receiver, (packet, &lookup), now);
+        let its_lookup = self.lookup(&receiver.seat, packet, step);
+        let its_ruling = self.judge(receiver, (packet, &its_lookup), now);
         if let Some(slot) = shared {
             if its_ruling.1.continues() == Some(slot) {
-                self.go_on(slot, &[(sender, ruling), (receiver, its_ruling)], (packet, &lookup), now);
+                self.go_on(slot, &[(sender, ruling), (receiver, its_ruling)], (packet, &its_lookup), now);
                 self.note_fragment(sender, packet, ruling.0, now);
                 self.note_fragment(receiver, packet, its_ruling.0, now);
                 return Verdict::Deliver;
             }
             // From here on the two sessions see different packets. The receiver's keeps the record.
-            let applied = self.apply(sender, packet, (ruling, &step.lookup), now);
+            let lookup = self.lookup(&sender.seat, packet, step);
+            let applied = self.apply(sender, packet, (ruling, &lookup), now);
             debug_assert!(applied.is_ok(), "a session that goes on needs no room");
         }
         let applied = match opened {
-            Some(slot) if its_ruling.1.opens() => self.join(slot, receiver, packet, (its_ruling, &lookup), now),
-            _ => self.apply(receiver, packet, (its_ruling, &lookup), now),
+            Some(slot) if its_ruling.1.opens() => self.join(slot, receiver, packet, (its_ruling, &its_lookup), now),
+            _ => self.apply(receiver, packet, (its_ruling, &its_lookup), now),
         };
         match applied {
             _ if !its_ruling.0.accepts() => Verdict::Drop(its_ruling.0.drop_reason()),

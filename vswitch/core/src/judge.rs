@@ -6,7 +6,7 @@ use crate::desired::{Direction, Policy};
 use crate::filter::Filter;
 use crate::flow::fragments::{Fate, FragmentKey};
 use crate::flow::sessions::{Entry, Session, SessionSlot, Sessions};
-use crate::flow::{FlowState, Side, opens_session};
+use crate::flow::{Flow, FlowState, Side, opens_session};
 use crate::headers::{Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted};
 use crate::ids::EniIndex;
 use crate::packet::Marker;
@@ -87,15 +87,7 @@ impl<'a> Seat<'a> {
     }
 
     /// What to look for. `frame` is the packet's, for what an ICMP error quotes.
-    #[inline]
     pub(crate) fn lookup(&self, sessions: &Sessions, headers: &Headers, frame: &[u8]) -> Lookup {
-        if headers.is_plain {
-            return Lookup::Session(self.entry(sessions, &headers.tuple));
-        }
-        self.lookup_unusual(sessions, headers, frame)
-    }
-
-    fn lookup_unusual(&self, sessions: &Sessions, headers: &Headers, frame: &[u8]) -> Lookup {
         if headers.network == Network::Arp {
             Lookup::None
         } else if headers.fragment == Fragment::Later {
@@ -130,19 +122,31 @@ impl<'a> Seat<'a> {
         (lookup, marker): (&Lookup, Marker),
         now: Tick,
     ) -> Ruling {
-        // What nearly all packets are: one of a live session that was admitted under the present revision.
-        if headers.is_plain
-            && marker == Marker::None
-            && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
+        if self.may_continue(headers, marker)
             && let Lookup::Session(entry) = lookup
             && let Some(session) = sessions.find(entry, self.eni.scope)
-            && session.side.is_live_under(self.eni.scope, self.revision)
-            && !session.flow.is_expired(self.snapshot.settings(), now)
-            && !(session.flow.state == FlowState::TcpClosed && headers.is_tcp_open())
+            && self.continues((session.flow, session.side), headers, now)
         {
             return (Judgement::by(Policy::Accept, Stage::Session), Action::Touch(session.slot));
         }
         self.judge_unusual(sessions, headers, (lookup, marker), now)
+    }
+
+    /// Whether nothing but its session has a say in a packet, if it has one: what nearly all packets are.
+    #[inline(always)]
+    pub(crate) fn may_continue(&self, headers: &Headers, marker: Marker) -> bool {
+        headers.is_plain
+            && marker == Marker::None
+            && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
+    }
+
+    /// Step 2 for nearly all of them: whether a packet of a session simply goes on, as one that was admitted under the
+    /// present revision does.
+    #[inline(always)]
+    pub(crate) fn continues(&self, (flow, side): (&Flow, Side), headers: &Headers, now: Tick) -> bool {
+        side.is_live_under(self.eni.scope, self.revision)
+            && !flow.is_expired(self.snapshot.settings(), now)
+            && !(flow.state == FlowState::TcpClosed && headers.is_tcp_open())
     }
 
     /// The same, for any packet.

@@ -125,13 +125,16 @@ impl Packet {
     ///
     /// # Errors
     /// The reason under which the frame is to be dropped.
+    #[inline]
     pub fn parse(&mut self) -> Result<(), DropReason> {
+        if self.offload.is_none() {
+            self.offload = Offload::NONE;
+            return headers::read(self.buffer.frame(), &mut self.headers);
+        }
         // What is dropped counts as one packet, whatever it claims.
         let claimed = core::mem::replace(&mut self.offload, Offload::NONE);
         headers::read(self.buffer.frame(), &mut self.headers)?;
-        if claimed != Offload::NONE {
-            self.offload = offload::settle(claimed, &self.headers, self.buffer.frame_mut())?;
-        }
+        self.offload = offload::settle(claimed, &self.headers, self.buffer.frame_mut())?;
         Ok(())
     }
 

@@ -88,7 +88,7 @@ pub(crate) struct VSwitchEntry {
 
 impl EniEntry {
     /// Whether the source of `addresses` is the first address of the ENI.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_first_address(&self, addresses: Addresses) -> bool {
         match addresses {
             Addresses::V4 { source, .. } => self.ipv4 == Some(source),
@@ -99,7 +99,7 @@ impl EniEntry {
 
 impl VpcNetwork {
     /// What is known of the source of `addresses`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn source(&self, addresses: Addresses) -> Place {
         match addresses {
             Addresses::V4 { source, .. } => self.places.find_v4(source),
@@ -108,7 +108,7 @@ impl VpcNetwork {
     }
 
     /// What is known of the destination of `addresses`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn destination(&self, addresses: Addresses) -> Place {
         match addresses {
             Addresses::V4 { destination, .. } => self.places.find_v4(destination),
@@ -117,7 +117,7 @@ impl VpcNetwork {
     }
 
     /// Where packets for the destination of `addresses` go.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn route(&self, addresses: Addresses) -> Route {
         self.destination(addresses).route
     }

@@ -4,7 +4,7 @@ use super::fragments::Fragments;
 use super::key::{FlowKey, Key, KeyV4, KeyV6, key_of};
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
 use super::{Flow, Origin, Side};
-use crate::headers::Tuple;
+use crate::headers::{Addresses, Tuple};
 use crate::ids::FlowScope;
 
 /// See the module's page.
@@ -32,7 +32,7 @@ pub struct Entry {
     protocol: u8,
     /// Whether the packet's source is the key's second end.
     pub swapped: bool,
-    hash: u64,
+    pub(crate) hash: u64,
 }
 
 impl Entry {
@@ -67,12 +67,19 @@ impl Sessions {
         Entry { key, protocol: tuple.protocol, swapped, hash: key.hash(tuple.protocol, salt, self.secret) }
     }
 
+    /// The entry of `tuple`, whose hash is known.
+    #[inline]
+    pub(crate) fn entry_with(&self, tuple: &Tuple, hash: u64) -> Entry {
+        let (key, swapped) = key_of(tuple);
+        Entry { key, protocol: tuple.protocol, swapped, hash }
+    }
+
     /// Asks the memory for what `find` will read first.
     #[inline]
-    pub fn prefetch(&self, entry: &Entry) {
-        match entry.key {
-            Key::V4(_) => self.v4.prefetch(entry.hash),
-            Key::V6(_) => self.v6.prefetch(entry.hash),
+    pub fn prefetch(&self, tuple: &Tuple, hash: u64) {
+        match tuple.addresses {
+            Addresses::V4 { .. } => self.v4.prefetch(hash),
+            Addresses::V6 { .. } => self.v6.prefetch(hash),
         }
     }
 
