@@ -152,7 +152,7 @@ impl Rig {
             let text = flat::rules(&desired, &world::eni_id(1), Direction::Egress, arguments.ipv6);
             std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
         }
-        let snapshot = compile(&desired, 1, None).map_err(|refusals| format!("{refusals:?}"))?;
+        let snapshot = compile(&desired, 1).map_err(|refusals| format!("{refusals:?}"))?;
         let shape = Shape { is_v6: arguments.ipv6, is_tcp: true };
         let traffic = Traffic::new(shape, FRAME_BYTES_MIN, arguments.flows, arguments.seed);
         // Each connection is a session at either ENI. IPv6 has a quarter of the room.

@@ -11,7 +11,7 @@ use crate::headers::{Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, N
 use crate::ids::EniIndex;
 use crate::packet::Marker;
 use crate::route::{Route, is_internet_destination};
-use crate::snapshot::{EniEntry, Snapshot, VpcNetwork};
+use crate::snapshot::{EniEntry, Place, Snapshot, VpcNetwork};
 use crate::time::Tick;
 use crate::verdict::{Judgement, Stage};
 
@@ -82,8 +82,9 @@ impl<'a> Seat<'a> {
     /// The place of `direction` at an ENI; none if the snapshot does not have it.
     pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
         let eni = snapshot.eni(index)?;
-        let (filter, revision) = (&*eni.filter, eni.revision);
-        Some(Self { snapshot, index, eni, network: snapshot.vpcs.get(eni.vpc)?, filter, revision, direction })
+        let (network, entry) = snapshot.network(eni)?;
+        let revision = snapshot.revision_of(eni, entry);
+        Some(Self { snapshot, index, eni, network, filter: &entry.filter, revision, direction })
     }
 
     /// What to look for. `frame` is the packet's, for what an ICMP error quotes.
@@ -335,11 +336,11 @@ impl<'a> Seat<'a> {
 
     /// Steps 3 to 5, for a packet that crosses this ENI in `direction`.
     pub(crate) fn judge_by_rules(&self, direction: Direction, tuple: &Tuple) -> Judgement {
-        let from_peer = match direction {
-            Direction::Ingress => tuple.addresses,
-            Direction::Egress => tuple.addresses.reverse(),
-        };
-        let peer = self.network.source(from_peer);
+        self.judge_by_place(direction, tuple, self.network.source(from_peer(direction, tuple)))
+    }
+
+    /// The same, for a peer whose place is known.
+    pub(crate) fn judge_by_place(&self, direction: Direction, tuple: &Tuple, peer: Place) -> Judgement {
         if bypasses_intra_group(self.snapshot.settings(), direction)
             && let Some(ground) = self.network.shared_open_group(self.filter, peer.class)
             && peer.route != Route::Owner(self.index)
@@ -347,6 +348,14 @@ impl<'a> Seat<'a> {
             return Judgement { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
         }
         self.network.judge(self.filter, direction, tuple, peer.class)
+    }
+}
+
+/// The addresses of a packet that crosses an ENI in `direction`, turned so that they come from the peer.
+pub(crate) fn from_peer(direction: Direction, tuple: &Tuple) -> Addresses {
+    match direction {
+        Direction::Ingress => tuple.addresses,
+        Direction::Egress => tuple.addresses.reverse(),
     }
 }
 

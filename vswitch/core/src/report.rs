@@ -6,7 +6,7 @@ use crate::filter::Filter;
 use crate::flow::{Flow, FlowState, Origin};
 use crate::guard::owns_source;
 use crate::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
-use crate::ids::{EniIndex, FlowScope, GroupId, RuleId};
+use crate::ids::{EniId, EniIndex, FlowScope, GroupId, RuleId};
 use crate::judge::Seat;
 use crate::packet::Marker;
 use crate::protocol::{EniStats, FlowDescription, PacketDescription, Refusal};
@@ -40,7 +40,7 @@ impl Shard {
         let empty = crate::counters::EniCounters::new(entry.scope);
         let counters = self.counters_of(eni.0 as usize, entry.scope).unwrap_or(&empty);
         Some(EniStats {
-            eni: entry.id.clone(),
+            eni: EniId::clone(&entry.id),
             flows: counters.sessions as u64,
             egress: counters.egress.report(),
             ingress: counters.ingress.report(),
@@ -98,22 +98,6 @@ impl Shard {
     }
 }
 
-impl Snapshot {
-    /// Judges packets at an ENI as first packets are: by its rules alone, one after another. Empty if there is no such
-    /// ENI.
-    pub fn judge_by_rules(
-        &self,
-        (eni, direction): (EniIndex, Direction),
-        tuples: &[Tuple],
-        judgements: &mut Vec<Judgement>,
-    ) {
-        judgements.clear();
-        if let Some(seat) = Seat::new(self, eni, direction) {
-            judgements.extend(tuples.iter().map(|tuple| seat.judge_by_rules(direction, tuple)));
-        }
-    }
-}
-
 /// A judgement with names, as the snapshot has them that made it.
 pub fn report_judgement(
     snapshot: &Snapshot,
@@ -127,7 +111,7 @@ pub fn report_judgement(
 fn report(seat: &Seat<'_>, direction: Direction, judgement: Judgement) -> JudgementReport {
     let (rule, group) = ground_of(seat.filter, direction, judgement.stage, judgement.ground);
     JudgementReport {
-        eni: seat.eni.id.clone(),
+        eni: EniId::clone(&seat.eni.id),
         direction,
         policy: judgement.policy,
         stage: judgement.stage.name().into(),
@@ -158,7 +142,7 @@ fn describe(
         is_current.then(|| ground_of(seat.filter, side.opened(), side.stage(), origin.grounds[place]).0).flatten();
     let is_icmp = flow.state == FlowState::Icmp;
     FlowDescription {
-        eni: seat.eni.id.clone(),
+        eni: EniId::clone(&seat.eni.id),
         opened: side.opened(),
         protocol: tuple.protocol,
         source: tuple.addresses.source(),
