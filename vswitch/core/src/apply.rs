@@ -70,24 +70,9 @@ impl Shard {
                 self.readmit(slot, desk, admitted_by);
             }
         }
-        if let Lookup::Session(entry) = lookup {
-            self.touch(slot, packet, entry.swapped, now);
-        }
-    }
-
-    /// Counts a packet in its record, and restarts the timer. `swapped` as the key has the packet's ends.
-    #[inline(always)]
-    pub(crate) fn touch(&mut self, slot: SessionSlot, packet: &Packet, swapped: bool, now: Tick) {
-        let wire = packet.wire();
-        let flow = self.sessions.flow_mut(slot);
-        let from_opener = swapped == flow.is_swapped();
-        let way = usize::from(!from_opener);
-        flow.state = flow.state.after(&packet.headers, from_opener);
-        flow.last_seen = now;
-        flow.packets[way] = flow.packets[way].wrapping_add(wire.packets);
-        let (bytes, carries) = flow.bytes_low[way].overflowing_add(wire.bytes as u32);
-        flow.bytes_low[way] = bytes;
-        if carries {
+        let Lookup::Session(entry) = lookup else { return };
+        let carry = self.sessions.flow_mut(slot).count(&packet.headers, packet.wire(), entry.swapped, now);
+        if let Some(way) = carry {
             self.sessions.origin_mut(slot).bytes_high[way] += 1;
         }
     }

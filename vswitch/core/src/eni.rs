@@ -6,9 +6,10 @@
 
 use crate::answer;
 use crate::counters::EniCounters;
-use crate::desired::{Direction, Policy};
+use crate::desired::Direction;
+use crate::express::{self, Passage};
 use crate::flow::Flow;
-use crate::flow::sessions::{Session, SessionSlot, Sessions};
+use crate::flow::sessions::{SessionSlot, Sessions};
 use crate::flow::table::MemoryAdvice;
 use crate::guard::{self, owns_source};
 use crate::ids::{EniIndex, FlowScope};
@@ -18,7 +19,7 @@ use crate::packet::Packet;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
 use crate::time::{Tick, Time};
-use crate::verdict::{DropReason, Judgement, Stage, Verdict};
+use crate::verdict::{DropReason, Verdict};
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 
@@ -30,16 +31,23 @@ pub struct Shard {
     pub(crate) counters: Vec<EniCounters>,
     /// Whose counters a scope's sessions are counted in.
     places: HashMap<FlowScope, usize>,
-    /// What is known of the packets of the burst in work. Empty between bursts, and only keeps its room.
-    steps: Vec<Step>,
 }
 
 /// What the first phase finds out about a packet.
 #[derive(Clone, Copy, Debug)]
-struct Step {
-    route: Route,
-    /// The hash of a plain packet's session.
-    hash: u64,
+pub(crate) struct Step {
+    /// The hash of a plain packet's session, and whether the source is the second end of its key.
+    pub(crate) hash: u64,
+    pub(crate) swapped: bool,
+    /// Whether the short way is open to it so far (`express.rs`).
+    pub(crate) is_plain: bool,
+    pub(crate) route: Route,
+}
+
+type Steps = [Step; BURST_PACKETS];
+
+impl Step {
+    const NONE: Self = Self { hash: 0, swapped: false, is_plain: false, route: Route::Nowhere };
 }
 
 /// A place of judgement, and where its counters are.
@@ -57,12 +65,7 @@ impl Shard {
 
     /// The same; `advice` hears where the large tables are about to be.
     pub fn with_memory(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
-        Self {
-            sessions: Sessions::new(flows_max, secret, advice),
-            counters: Vec::new(),
-            places: HashMap::new(),
-            steps: Vec::with_capacity(BURST_PACKETS),
-        }
+        Self { sessions: Sessions::new(flows_max, secret, advice), counters: Vec::new(), places: HashMap::new() }
     }
 
     /// A burst that the guest behind `eni` sent, out of its ENI and, where `is_here` says that the receiver is of this
@@ -79,22 +82,27 @@ impl Shard {
             return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let now = now.tick();
+        let mut steps = [Step::NONE; BURST_PACKETS];
         for burst in burst.chunks_mut(BURST_PACKETS) {
-            let steps = self.look_up_all(&desk.seat, burst, admit);
-            let mut receiver: Option<Desk<'_>> = None;
+            self.admit_all(&desk.seat, burst, &mut steps);
+            let mut passage: Option<Passage<'_>> = None;
             for (packet, step) in burst.iter_mut().zip(&steps) {
                 let passed = match packet.verdict {
                     Verdict::Forward(next) => {
-                        if receiver.is_none_or(|receiver| receiver.seat.index != next) {
-                            receiver = self.desk(snapshot, next, Direction::Ingress);
+                        if passage.as_ref().is_none_or(|passage| !passage.leads_to(next)) {
+                            if let Some(passage) = &passage {
+                                self.end_passage(&desk, passage);
+                            }
+                            let receiver = self.desk(snapshot, next, Direction::Ingress);
+                            passage = receiver.map(|receiver| Passage::new(&desk, receiver, is_here(next)));
                         }
-                        let is_here = is_here(next);
-                        match &receiver {
-                            Some(receiver) if is_here && self.pass_along((&desk, receiver), packet, step, now) => {
+                        if let Some(passage) = &mut passage {
+                            if self.pass_along(&desk, passage, (packet, step), now) {
                                 continue;
                             }
-                            Some(receiver) => self.pass(&desk, receiver, (packet, step), (now, is_here)),
-                            None => Err(Verdict::Drop(DropReason::EniGone)),
+                            self.pass(&desk, &passage.receiver, (packet, step), (now, passage.is_here))
+                        } else {
+                            Err(Verdict::Drop(DropReason::EniGone))
                         }
                     }
                     settled => Err(settled),
@@ -107,7 +115,9 @@ impl Shard {
                     }
                 };
             }
-            self.steps = steps;
+            if let Some(passage) = &passage {
+                self.end_passage(&desk, passage);
+            }
         }
     }
 
@@ -137,11 +147,14 @@ impl Shard {
         let Some(desk) = self.desk(snapshot, eni, Direction::Ingress) else {
             return run.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
-        let steps = self.look_up_all(&desk.seat, run, |seat, packet| {
+        let mut steps = [Step::NONE; BURST_PACKETS];
+        for (packet, step) in run.iter_mut().zip(&mut steps) {
             // What another shard found is not known here: ask for the owner.
-            let route = seat.network.route(packet.headers.tuple.addresses);
-            (arrive(seat, packet, route), route)
-        });
+            let route = desk.seat.network.route(packet.headers.tuple.addresses);
+            packet.judgement = None;
+            packet.verdict = arrive(&desk.seat, packet, route);
+            *step = self.step_of(&desk.seat, packet, route);
+        }
         for (packet, step) in run.iter_mut().zip(&steps) {
             if let Verdict::Forward(_) = packet.verdict {
                 let lookup = self.lookup(&desk.seat, packet, step);
@@ -154,33 +167,38 @@ impl Shard {
             }
             self.finish(&desk, packet);
         }
-        self.steps = steps;
     }
 
-    /// The first phases: what `admit` says of each packet, and where its session is.
+    /// The first phases of a burst that leaves: parse, guard, route, and ask for the sessions.
     #[inline(always)]
-    fn look_up_all(
-        &mut self,
-        seat: &Seat<'_>,
-        burst: &mut [Packet],
-        admit: impl Fn(&Seat<'_>, &mut Packet) -> (Verdict, Route),
-    ) -> Vec<Step> {
+    fn admit_all(&self, seat: &Seat<'_>, burst: &mut [Packet], steps: &mut Steps) {
         burst.iter().for_each(|packet| packet.buffer.prefetch());
-        let mut steps = core::mem::take(&mut self.steps);
-        steps.clear();
-        for packet in burst {
-            packet.judgement = None;
-            let (verdict, route) = admit(seat, packet);
-            packet.verdict = verdict;
-            let headers = &packet.headers;
-            let mut hash = 0;
-            if headers.is_plain {
-                hash = self.sessions.entry(&headers.tuple, seat.network.salt).hash;
-                self.sessions.prefetch(&headers.tuple, hash);
+        for (packet, step) in burst.iter_mut().zip(steps) {
+            if let Some((next, route)) = express::admit(seat, packet) {
+                packet.verdict = Verdict::Forward(next);
+                let (hash, swapped) = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
+                *step = Step { hash, swapped, is_plain: true, route };
+            } else {
+                *step = self.admit_unusual(seat, packet);
             }
-            steps.push(Step { route, hash });
         }
-        steps
+    }
+
+    #[inline(never)]
+    fn admit_unusual(&self, seat: &Seat<'_>, packet: &mut Packet) -> Step {
+        packet.judgement = None;
+        let (verdict, route) = admit(seat, packet);
+        packet.verdict = verdict;
+        self.step_of(seat, packet, route)
+    }
+
+    #[inline]
+    fn step_of(&self, seat: &Seat<'_>, packet: &Packet, route: Route) -> Step {
+        if !packet.headers.is_plain {
+            return Step { route, ..Step::NONE };
+        }
+        let (hash, swapped) = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
+        Step { hash, swapped, is_plain: false, route }
     }
 
     /// What to look for to judge a packet.
@@ -191,43 +209,6 @@ impl Shard {
         } else {
             seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame())
         }
-    }
-
-    /// Both judgements of what nearly all packets are: one of a session that goes on at both ENIs, in one record. False,
-    /// and nothing is done, for any other packet.
-    #[inline(always)]
-    fn pass_along(
-        &mut self,
-        (sender, receiver): (&Desk<'_>, &Desk<'_>),
-        packet: &mut Packet,
-        step: &Step,
-        now: Tick,
-    ) -> bool {
-        let headers = &packet.headers;
-        let is_usual = sender.seat.may_continue(headers, packet.marker)
-            && step.route == Route::Owner(receiver.seat.index)
-            && receiver.seat.eni.vswitch == sender.seat.eni.vswitch
-            && !answer::is_too_big(packet, receiver.seat.eni.mtu_bytes);
-        if !is_usual {
-            return false;
-        }
-        let entry = self.sessions.entry_with(&headers.tuple, step.hash);
-        let Some(Session { slot, flow, .. }) = self.sessions.find(&entry, sender.seat.eni.scope) else { return false };
-        let place = usize::from(flow.sides[0].scope() != sender.seat.eni.scope);
-        let goes_on = sender.seat.continues((flow, flow.sides[place]), headers, now)
-            && receiver.seat.continues((flow, flow.sides[1 - place]), headers, now);
-        if !goes_on {
-            return false;
-        }
-        self.touch(slot, packet, entry.swapped, now);
-        let wire = packet.wire();
-        self.counters[sender.place].egress.count(Verdict::Deliver, wire);
-        self.counters[receiver.place].ingress.count(Verdict::Deliver, wire);
-        packet.judgement = Some(Judgement::by(Policy::Accept, Stage::Session));
-        packet.receiver = receiver.seat.index;
-        packet.verdict = Verdict::Deliver;
-        address_to(&receiver.seat, packet);
-        true
     }
 
     /// One packet that egress admitted, through both judgements if its receiver is here. Counts what passes egress, and

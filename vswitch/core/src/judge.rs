@@ -126,7 +126,8 @@ impl<'a> Seat<'a> {
         if self.may_continue(headers, marker)
             && let Lookup::Session(entry) = lookup
             && let Some(session) = sessions.find(entry, self.eni.scope)
-            && self.continues((session.flow, session.side), headers, now)
+            && self.admits(session.side)
+            && self.continues(session.flow, headers, now)
         {
             return (Judgement::by(Policy::Accept, Stage::Session), Action::Touch(session.slot));
         }
@@ -141,13 +142,17 @@ impl<'a> Seat<'a> {
             && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
     }
 
-    /// Step 2 for nearly all of them: whether a packet of a session simply goes on, as one that was admitted under the
-    /// present revision does.
+    /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`Seat::admits`] its session.
     #[inline(always)]
-    pub(crate) fn continues(&self, (flow, side): (&Flow, Side), headers: &Headers, now: Tick) -> bool {
-        side.is_live_under(self.eni.scope, self.revision)
-            && !flow.is_expired(self.snapshot.settings(), now)
+    pub(crate) fn continues(&self, flow: &Flow, headers: &Headers, now: Tick) -> bool {
+        !flow.is_expired(self.snapshot.settings(), now)
             && !(flow.state == FlowState::TcpClosed && headers.is_tcp_open())
+    }
+
+    /// Whether a session is this ENI's, and was admitted under the present revision.
+    #[inline(always)]
+    pub(crate) fn admits(&self, side: Side) -> bool {
+        side.is_live_under(self.eni.scope, self.revision)
     }
 
     /// The same, for any packet.

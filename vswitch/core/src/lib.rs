@@ -17,6 +17,7 @@ mod counters;
 mod delta;
 pub mod desired;
 pub mod eni;
+mod express;
 pub mod filter;
 pub mod flow;
 mod guard;

@@ -56,6 +56,12 @@ impl FrameBuffer {
         &self.bytes[self.start as usize..][..self.length as usize]
     }
 
+    /// How long the frame is, bytes.
+    #[inline]
+    pub fn length(&self) -> usize {
+        self.length as usize
+    }
+
     /// The frame, to be changed in place.
     #[inline]
     pub fn frame_mut(&mut self) -> &mut [u8] {
@@ -141,12 +147,12 @@ impl Packet {
     /// What it is on a wire.
     #[inline]
     pub fn wire(&self) -> Wire {
-        self.offload.wire(self.buffer.frame().len())
+        self.offload.wire(self.buffer.length())
     }
 
     /// The longest frame that it is on a wire, bytes.
     pub fn longest_frame_bytes(&self) -> usize {
-        self.offload.longest_frame_bytes(self.buffer.frame().len())
+        self.offload.longest_frame_bytes(self.buffer.length())
     }
 
     /// Completes the checksum that the sender left undone. Only for a packet that is not to be cut.

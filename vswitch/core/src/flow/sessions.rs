@@ -10,8 +10,8 @@ use crate::ids::FlowScope;
 /// See the module's page.
 #[derive(Debug)]
 pub struct Sessions {
-    v4: Table<KeyV4>,
-    v6: Table<KeyV6>,
+    pub(crate) v4: Table<KeyV4>,
+    pub(crate) v6: Table<KeyV6>,
     pub(crate) fragments: Fragments,
     secret: [u64; 2],
 }
@@ -67,20 +67,32 @@ impl Sessions {
         Entry { key, protocol: tuple.protocol, swapped, hash: key.hash(tuple.protocol, salt, self.secret) }
     }
 
+    /// The hash of a session with this tuple, in the network with this salt, and whether the source is the key's second
+    /// end. Asks the memory for what `find` will read first.
+    #[inline(always)]
+    pub(crate) fn reach_for(&self, tuple: &Tuple, salt: u32) -> (u64, bool) {
+        let ports = [tuple.source_port, tuple.destination_port];
+        match tuple.addresses {
+            Addresses::V4 { source, destination } => {
+                let (key, swapped) = KeyV4::of([source, destination], ports);
+                let hash = key.hash(tuple.protocol, salt, self.secret);
+                self.v4.prefetch(hash);
+                (hash, swapped)
+            }
+            Addresses::V6 { source, destination } => {
+                let (key, swapped) = KeyV6::of([source, destination], ports);
+                let hash = key.hash(tuple.protocol, salt, self.secret);
+                self.v6.prefetch(hash);
+                (hash, swapped)
+            }
+        }
+    }
+
     /// The entry of `tuple`, whose hash is known.
     #[inline]
     pub(crate) fn entry_with(&self, tuple: &Tuple, hash: u64) -> Entry {
         let (key, swapped) = key_of(tuple);
         Entry { key, protocol: tuple.protocol, swapped, hash }
-    }
-
-    /// Asks the memory for what `find` will read first.
-    #[inline]
-    pub fn prefetch(&self, tuple: &Tuple, hash: u64) {
-        match tuple.addresses {
-            Addresses::V4 { .. } => self.v4.prefetch(hash),
-            Addresses::V6 { .. } => self.v6.prefetch(hash),
-        }
     }
 
     /// The session of `scope`.
