@@ -113,24 +113,20 @@ impl Shard {
         (judgement, entry): (Judgement, &Entry),
         now: Tick,
     ) -> Result<SessionSlot, DropReason> {
-        if self.counters[desk.place].sessions >= desk.seat.eni.sessions_max {
+        if !self.has_room(desk) {
             return Err(DropReason::SessionLimit);
         }
-        let wire = packet.wire();
-        let flow = Flow {
-            protocol: packet.headers.tuple.protocol,
-            state: FlowState::opened_by(&packet.headers),
-            timeouts: desk.seat.eni.timeouts,
-            sides: [side(desk, judgement, entry), Side::default()],
-            last_seen: now,
-            packets: [wire.packets, 0],
-            bytes_low: [wire.bytes as u32, 0],
-            ..Flow::default()
-        };
-        let origin = Origin { opened_at: now, grounds: [judgement.ground, 0], ..Origin::default() };
+        let (mut flow, mut origin) = connection(packet, desk, now);
+        flow.sides[0] = side(desk, judgement, entry.swapped);
+        origin.grounds[0] = judgement.ground;
         let slot = self.sessions.insert(entry, flow, origin).map_err(|_| DropReason::FlowTableFull)?;
         self.counters[desk.place].sessions += 1;
         Ok(slot)
+    }
+
+    /// Whether an ENI may have one more session.
+    pub(crate) fn has_room(&self, desk: &Desk<'_>) -> bool {
+        self.counters[desk.place].sessions < desk.seat.eni.sessions_max
     }
 
     /// Opens the receiver's session of a packet that opened the sender's in the record `slot`: in the same record, if
@@ -150,10 +146,10 @@ impl Shard {
         if let Action::Reopen(over) = action {
             self.end(over, desk);
         }
-        if self.counters[desk.place].sessions >= desk.seat.eni.sessions_max {
+        if !self.has_room(desk) {
             return Err(DropReason::SessionLimit);
         }
-        self.sessions.flow_mut(slot).sides[1] = side(desk, judgement, entry);
+        self.sessions.flow_mut(slot).sides[1] = side(desk, judgement, entry.swapped);
         self.sessions.origin_mut(slot).grounds[1] = judgement.ground;
         self.counters[desk.place].sessions += 1;
         Ok(Some(slot))
@@ -183,7 +179,25 @@ impl Shard {
     }
 }
 
-const fn side(desk: &Desk<'_>, judgement: Judgement, entry: &Entry) -> Side {
-    let eni = desk.seat.eni;
-    Side::new((eni.scope, desk.seat.revision), desk.seat.direction, entry.swapped, judgement.stage)
+/// The record of a connection that this packet opens, with nobody's session yet.
+#[inline]
+pub(crate) fn connection(packet: &Packet, desk: &Desk<'_>, now: Tick) -> (Flow, Origin) {
+    let wire = packet.wire();
+    let flow = Flow {
+        protocol: packet.headers.tuple.protocol,
+        state: FlowState::opened_by(&packet.headers),
+        timeouts: desk.seat.eni.timeouts,
+        last_seen: now,
+        packets: [wire.packets, 0],
+        bytes_low: [wire.bytes as u32, 0],
+        ..Flow::default()
+    };
+    (flow, Origin { opened_at: now, ..Origin::default() })
+}
+
+/// The session of an ENI that a judgement of it opens; `swapped` as the key has the packet's ends.
+#[inline]
+pub(crate) const fn side(desk: &Desk<'_>, judgement: Judgement, swapped: bool) -> Side {
+    let seat = &desk.seat;
+    Side::new((seat.eni.scope, seat.revision), seat.direction, swapped, judgement.stage)
 }
