@@ -149,7 +149,16 @@ fn interface() -> impl Strategy<Value = Command> {
         }),
         2 => (enis(), vec(addresses(), 0..2), vec(prefixes(), 0..2), 0_u8..2, 0_u8..2)
             .prop_map(|(eni, addresses, prefixes, ipv4_count, ipv6_count)| {
-                Command::EniAssign(EniAssign { eni, addresses, prefixes, ipv4_count, ipv6_count })
+                let (ipv4_prefix_count, ipv6_prefix_count) = (ipv6_count, ipv4_count);
+                Command::EniAssign(EniAssign {
+                    eni,
+                    addresses,
+                    prefixes,
+                    ipv4_count,
+                    ipv6_count,
+                    ipv4_prefix_count,
+                    ipv6_prefix_count,
+                })
             }),
         1 => (enis(), vec(addresses(), 0..2), vec(prefixes(), 0..2))
             .prop_map(|(eni, addresses, prefixes)| Command::EniUnassign(EniUnassign { eni, addresses, prefixes })),

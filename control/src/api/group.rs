@@ -56,7 +56,7 @@ pub(super) fn modify_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         group: group.to_string(),
         name: parameters.owned("SecurityGroupName"),
         description: parameters.owned("Description"),
-        inner_access: None,
+        ..GroupModify::default()
     };
     Ok(desk.quiet_change(vec![Command::GroupModify(modify)]))
 }
