@@ -10,6 +10,7 @@ use vswitch_core::ids::EniId;
 
 const PRIMARY_FIXED: ErrorKind =
     ErrorKind { code: "InvalidOperation.PrimaryEniOnlySupportModifyNameAndDesc", status: 404 };
+const OTHER_ZONE: ErrorKind = ErrorKind { code: "InvalidOperation.AvailabilityZoneMismatch", status: 403 };
 const TIMEOUTS: ErrorKind = ErrorKind { code: "InvalidParameter.EniConnectionTrackingConfiguration", status: 400 };
 
 pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
@@ -130,6 +131,11 @@ pub(super) fn modify_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
 pub(super) fn attach(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let (instance, eni) = pair(desk)?;
     refuse_passing(desk, &instance)?;
+    let zone_of = |id: &EniId| desk.model.enis.get(id).map(|eni| desk.zone_of(&eni.vswitch));
+    let zone = desk.instance(&instance)?.primary().and_then(zone_of);
+    if zone.is_some() && zone != zone_of(&eni.as_str().into()) {
+        return Err(OTHER_ZONE.error(format!("{instance} is in another zone than {eni}.")).object(eni));
+    }
     Ok(desk.quiet_change(vec![Command::InstanceAttach(InstanceAttach { instance, eni })]))
 }
 

@@ -24,7 +24,8 @@ pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     };
     let id = desk.environment.new_id("sg");
     let label = desk.new_label(&id, None)?;
-    desk.vpc(vpc)?;
+    let (vpc_id, found) = desk.vpc(vpc)?;
+    desk.check_vpc_made(&vpc_id, found)?;
     let create = GroupCreate {
         id: Some(id.clone()),
         vpc: vpc.to_owned(),

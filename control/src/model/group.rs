@@ -6,10 +6,10 @@ use super::{Event, Model};
 use crate::command::{GroupCreate, GroupDelete, GroupJoin, GroupLeave, GroupModify};
 use crate::environment::Environment;
 use crate::error::{
-    ACL_LIMIT, ApiError, ENI_VPC_MISMATCH, ErrorKind, GROUP_DELETE_NOT_FOUND, GROUP_DEPENDENCY,
-    GROUP_DESCRIPTION_MALFORMED, GROUP_ID_REPEATED, GROUP_INNER_ACCESS, GROUP_MANAGED, GROUP_MEMBER_LIMIT,
-    GROUP_NAME_MALFORMED, GROUP_NOT_FOUND, GROUP_POLICY_MALFORMED, GROUP_TYPE, JOIN_ALREADY_MEMBER, JOIN_GROUP_LIMIT,
-    JOIN_MEMBER_LIMIT, JOIN_MULTI_GROUP_TYPE, JOINED_GROUP_LIMIT, LEAVE_LAST_GROUP, LEAVE_NOT_MEMBER,
+    ACL_LIMIT, ADVANCED_GROUP_ENI_LIMIT, ApiError, ENI_VPC_MISMATCH, ErrorKind, GROUP_DELETE_NOT_FOUND,
+    GROUP_DEPENDENCY, GROUP_DESCRIPTION_MALFORMED, GROUP_ID_REPEATED, GROUP_INNER_ACCESS, GROUP_MANAGED,
+    GROUP_MEMBER_LIMIT, GROUP_NAME_MALFORMED, GROUP_NOT_FOUND, GROUP_POLICY_MALFORMED, GROUP_TYPE, JOIN_ALREADY_MEMBER,
+    JOIN_GROUP_LIMIT, JOIN_MEMBER_LIMIT, JOIN_MULTI_GROUP_TYPE, JOINED_GROUP_LIMIT, LEAVE_LAST_GROUP, LEAVE_NOT_MEMBER,
     MISSING_PARAMETER, MULTI_GROUP_TYPE,
 };
 use serde::{Deserialize, Serialize};
@@ -257,13 +257,15 @@ impl Model {
             !old.groups.contains(id) || new.prefixes_of_all().count() > old.prefixes_of_all().count()
         });
         let others = self.index.members(id).filter(|member| Some(*member) != own);
-        let (count, most, what) = match group.kind {
-            GroupKind::Advanced => (others.count() + 1, self.quotas.advanced_group_enis_max, "interfaces"),
+        let (count, most, what, kind) = match group.kind {
+            GroupKind::Advanced => {
+                (others.count() + 1, self.quotas.advanced_group_enis_max, "interfaces", ADVANCED_GROUP_ENI_LIMIT)
+            }
             GroupKind::Basic => {
                 let addresses =
                     others.filter_map(|member| self.enis.get(member)).map(|eni| eni.prefixes_of_all().count());
                 let count = addresses.sum::<usize>() + new.prefixes_of_all().count();
-                (count, self.quotas.basic_group_addresses_max, "private addresses")
+                (count, self.quotas.basic_group_addresses_max, "private addresses", kind)
             }
         };
         if grows && count > most {
