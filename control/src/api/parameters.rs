@@ -176,7 +176,7 @@ impl Parameters {
         }
     }
 
-    /// Whether there is a value that is not empty.
+    /// Whether every value is empty.
     pub fn is_empty(&self) -> bool {
         self.values.values().all(String::is_empty)
     }
