@@ -1,5 +1,6 @@
 //! How fast is it? Generated worlds, generated packets, and the time they take in memory, without any port.
 
+pub mod api;
 pub mod classify;
 mod flat;
 mod frames;
@@ -19,6 +20,8 @@ pub enum Bench {
     Path(path::Arguments),
     /// The classifier alone: packets of no session, against rules of groups, lists and prefixes.
     Classify(classify::Arguments),
+    /// The HTTP interface: signed rule changes of many clients, beside a running switch.
+    Api(api::Arguments),
 }
 
 /// Measures and prints.
@@ -29,6 +32,9 @@ pub fn run(bench: &Bench, json: bool) -> ExitCode {
         }
         Bench::Classify(arguments) => {
             classify::run(arguments).map(|report| report.map(|report| if json { report.json() } else { report.text() }))
+        }
+        Bench::Api(arguments) => {
+            api::run(arguments).map(|report| Some(if json { report.json() } else { report.text() }))
         }
     };
     match report {
