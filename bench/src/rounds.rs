@@ -1,6 +1,8 @@
 //! Time in rounds of chunks. The machine is quiet for moments only, so chunks are short, the lowest tenth of a round tells
 //! what the work costs, and programs that are compared take rounds in turn.
 
+use crate::chart::Quantiles;
+use crate::progress::Progress;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::io::{BufRead, Write};
@@ -10,7 +12,7 @@ use std::time::Instant;
 pub(crate) const CHUNK_ITEMS: usize = 8192;
 
 /// What a round took: ns an item.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Round {
     /// The lowest tenth of the chunks: what the machine does when nothing else runs on it.
     pub(crate) quiet_ns: f64,
@@ -18,6 +20,12 @@ pub(crate) struct Round {
     pub(crate) median_ns: f64,
     /// The worst hundredth of the chunks.
     pub(crate) p99_ns: f64,
+    /// The worst thousandth of the chunks.
+    pub(crate) p999_ns: f64,
+    /// The worst chunk.
+    pub(crate) max_ns: f64,
+    #[serde(skip)]
+    pub(crate) quantiles: Quantiles,
 }
 
 /// What can be done in chunks.
@@ -33,19 +41,30 @@ pub(crate) trait Chunks {
 }
 
 /// Measures `items` in one round.
-pub(crate) fn measure(chunks: &mut impl Chunks, items: usize) -> Result<Round, String> {
+pub(crate) fn measure(chunks: &mut impl Chunks, items: usize, progress: &mut Progress) -> Result<Round, String> {
+    const HUNDREDTHS: f64 = 100.0;
     let mut histogram: Histogram<u64> =
         Histogram::new_with_bounds(1, 1_000_000_000, 3).map_err(|error| error.to_string())?;
-    for _ in 0..items.div_ceil(CHUNK_ITEMS).max(1) {
+    let rounds = items.div_ceil(CHUNK_ITEMS).max(1);
+    for number in 0..rounds {
+        progress.show(number as f64 / rounds as f64);
         chunks.prepare();
         let started = Instant::now();
         chunks.work();
-        let spent_ns = started.elapsed().as_nanos() as u64;
-        histogram.saturating_record(spent_ns * 100 / CHUNK_ITEMS as u64);
+        let spent_ns = started.elapsed().as_nanos() as f64;
+        histogram.saturating_record((spent_ns * HUNDREDTHS / CHUNK_ITEMS as f64) as u64);
         chunks.check()?;
     }
-    let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 100.0;
-    Ok(Round { quiet_ns: at(0.1), median_ns: at(0.5), p99_ns: at(0.99) })
+    progress.end();
+    let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / HUNDREDTHS;
+    Ok(Round {
+        quiet_ns: at(0.1),
+        median_ns: at(0.5),
+        p99_ns: at(0.99),
+        p999_ns: at(0.999),
+        max_ns: at(1.0),
+        quantiles: Quantiles::of(&histogram, 1.0 / HUNDREDTHS),
+    })
 }
 
 /// Says that it is ready and what it is, as a line of JSON, then measures a round for every line it is sent: so that
@@ -56,7 +75,8 @@ pub(crate) fn on_request(chunks: &mut impl Chunks, items: usize, about: &serde_j
     say(about).map_err(|error| error.to_string())?;
     for line in std::io::stdin().lock().lines() {
         line.map_err(|error| error.to_string())?;
-        let round = serde_json::to_value(measure(chunks, items)?).map_err(|error| error.to_string())?;
+        let round = measure(chunks, items, &mut Progress::silent())?;
+        let round = serde_json::to_value(round).map_err(|error| error.to_string())?;
         say(&round).map_err(|error| error.to_string())?;
     }
     Ok(())
