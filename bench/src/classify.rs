@@ -27,8 +27,8 @@ pub struct Arguments {
     #[arg(long)]
     ipv6: bool,
     /// Packets to classify, in millions.
-    #[arg(long, default_value_t = 8)]
-    millions: usize,
+    #[arg(long, default_value_t = 8.0)]
+    millions: f64,
     /// The seed of rules and packets.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -113,7 +113,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
         rig.work();
     }
     let accepted = rig.accepted;
-    let items = arguments.millions * 1_000_000;
+    let items = rounds::items(arguments.millions)?;
     if arguments.on_request {
         let about = serde_json::json!({ "accepted": accepted, "compile_ms": compile_ms });
         rounds::on_request(&mut rig, items, &about)?;
@@ -148,7 +148,6 @@ struct Rig {
 impl Chunks for Rig {
     fn prepare(&mut self) {}
 
-    #[inline(never)]
     fn work(&mut self) {
         let chunk = &self.tuples[self.next..self.next + CHUNK_ITEMS];
         for burst in chunk.chunks(BURST_PACKETS) {

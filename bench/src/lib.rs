@@ -7,6 +7,7 @@ mod frames;
 mod group_world;
 mod mix;
 pub mod path;
+mod plain;
 mod progress;
 mod rounds;
 mod traffic;

@@ -6,6 +6,7 @@ use crate::chart::{self, Line};
 use crate::flat;
 use crate::frames::Step;
 use crate::mix::{Mix, Transport};
+use crate::plain::Plain;
 use crate::progress::Progress;
 use crate::rounds::{self, CHUNK_ITEMS, Chunks, Round};
 use crate::traffic::{Burst, Kind, Traffic, checksum};
@@ -32,8 +33,11 @@ pub struct Arguments {
     #[arg(long, default_value_t = 100)]
     rules: usize,
     /// Packets to measure, in millions.
-    #[arg(long, default_value_t = 8)]
-    millions: usize,
+    #[arg(long, default_value_t = 8.0)]
+    millions: f64,
+    /// Measure a plain implementation in turn: a hash map of sessions, rules one after another.
+    #[arg(long)]
+    beside_plain: bool,
     #[command(flatten)]
     show: crate::Show,
     /// Measure a round whenever a line comes in, for comparisons in turn.
@@ -62,7 +66,10 @@ pub(crate) struct Report {
     #[serde(flatten)]
     round: Round,
     millions_per_second: f64,
-    bytes_per_flow: f64,
+    bytes_per_flow: Option<f64>,
+    /// The same work by a plain implementation, in the same run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plain: Option<Round>,
 }
 
 impl crate::Report for Report {
@@ -77,22 +84,33 @@ impl crate::Report for Report {
              ns a packet, both judgements\n\
              quiet     median    p99       p99.9     max\n\
              {quiet_ns:<9.1} {median_ns:<9.1} {p99_ns:<9.1} {p999_ns:<9.1} {max_ns:.1}\n\n\
-             {:.1} million packets/s when quiet; {:.0} bytes a flow",
+             {:.1} million packets/s when quiet{}{}",
             new_share * 100.0,
             denied_share * 100.0,
             self.rules,
             self.packets,
             self.denied,
             self.millions_per_second,
-            self.bytes_per_flow
+            self.bytes_per_flow.map(|bytes| format!("; {bytes:.0} bytes a flow")).unwrap_or_default(),
+            self.plain.as_ref().map(|plain| beside(plain, *quiet_ns)).unwrap_or_default()
         )
     }
 
     fn svg(&self) -> String {
         let title = format!("The packet path: {} flows, {} rules", self.mix.flows, self.rules);
-        let line = Line { name: "chunks of 8,192 packets", quantiles: &self.round.quantiles };
-        chart::of_quantiles(&title, "ns a packet", &[line])
+        let ours = ("chunks of 8,192 packets", &self.round);
+        let rounds = std::iter::once(ours).chain(self.plain.iter().map(|plain| ("plain implementation", plain)));
+        let lines: Vec<Line<'_>> = rounds.map(|(name, round)| Line { name, quantiles: &round.quantiles }).collect();
+        chart::of_quantiles(&title, "ns a packet", &lines)
     }
+}
+
+fn beside(plain: &Round, quiet_ns: f64) -> String {
+    format!(
+        "\na plain implementation takes {:.1} ns when quiet: {:.2} of its time",
+        plain.quiet_ns,
+        quiet_ns / plain.quiet_ns
+    )
 }
 
 /// Measures; none if the rounds were reported one by one.
@@ -103,7 +121,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
         return Err("--on-request goes with packets of existing flows alone, or first packets alone".into());
     }
     let mut rig = Rig::new(arguments)?;
-    let items = arguments.millions.max(1) * 1_000_000;
+    let items = rounds::items(arguments.millions)?;
     let bytes_per_flow = rig.warm_up()?;
     if arguments.on_request {
         let about = serde_json::json!({ "frames": rig.first_frames(mix), "bytes_per_flow": bytes_per_flow });
@@ -111,7 +129,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
         return Ok(None);
     }
     rig.denied = 0;
-    let round = rounds::measure(&mut rig, items, &mut Progress::new("measuring", arguments.show.progress))?;
+    let progress = &mut Progress::new("measuring", arguments.show.progress);
+    let (round, plain) = if arguments.beside_plain {
+        let mut plain = Plain::new(mix, arguments.rules);
+        plain.warm_up()?;
+        let (round, plain) = rounds::in_turn(&mut rig, &mut plain, items, progress)?;
+        (round, Some(plain))
+    } else {
+        (rounds::measure(&mut rig, items, progress)?, None)
+    };
     Ok(Some(Report {
         mix: Mix { flows: rig.traffic.flows(), ..mix.clone() },
         rules: arguments.rules,
@@ -120,6 +146,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
         millions_per_second: 1e3 / round.quiet_ns,
         round,
         bytes_per_flow,
+        plain,
     }))
 }
 
@@ -134,6 +161,7 @@ pub(crate) struct Rig {
     kind: Kind,
     clock: Clock,
     denied: u64,
+    is_v6: bool,
     resident_empty_bytes: u64,
 }
 
@@ -145,27 +173,32 @@ struct Clock {
     sweeps_due: f64,
 }
 
+/// Below so many, what else the process takes would count for much.
+const FLOWS_TO_TELL_MEMORY: usize = 100_000;
 /// How many times all sessions are looked at within the time after which one that opens is over.
 const SWEEPS_PER_TIMEOUT: f64 = 2.0;
 /// How long a handshake may take, as the settings have it.
 const TIMEOUT_NS: f64 = 30e9;
 
-/// How fast time goes, and how many sessions there are at once.
+/// Room in the table for each connection that is there at once.
+const ROOM: f64 = 1.2;
+
+/// How fast time goes, and how many connections there are at once, with those that are over and not found to be yet.
 fn pace(mix: &Mix, flows: usize, bursts: f64) -> (f64, f64) {
-    // Each connection is a session at either ENI.
-    let existing = flows as f64 * 2.0;
-    let changing = (mix.new_share + mix.denied_share) * 2.0 * BURST_PACKETS as f64;
+    let existing = flows as f64;
+    let changing = (mix.new_share + mix.denied_share) * BURST_PACKETS as f64;
     if mix.new_share == 1.0 {
-        // As many are opened as expire. What is over is there until it is looked at.
-        (TIMEOUT_NS / (flows as f64 / BURST_PACKETS as f64), existing * 2.0)
+        // As many are opened as expire.
+        (TIMEOUT_NS / (existing / BURST_PACKETS as f64), existing * (1.0 + 1.0 / SWEEPS_PER_TIMEOUT))
     } else if changing == 0.0 {
-        (100.0, existing * 4.0 / 3.0)
+        (100.0, existing)
     } else if mix.protocol == Transport::Tcp {
         // Nothing that exists expires meanwhile; what is opened is closed, and what is denied expires.
-        let run_ns = 600e9;
-        (run_ns / bursts, (existing + changing * bursts * TIMEOUT_NS * 1.5 / run_ns) * 4.0 / 3.0)
+        let burst_ns = (600e9 / bursts).min(10e6);
+        let lasting = (TIMEOUT_NS * 1.5 / (burst_ns * bursts)).min(1.0);
+        (burst_ns, existing + changing * bursts * lasting)
     } else {
-        (TIMEOUT_NS * 0.8 / bursts, (existing + changing * bursts) * 4.0 / 3.0)
+        (TIMEOUT_NS * 0.8 / bursts, existing + changing * bursts)
     }
 }
 
@@ -178,16 +211,15 @@ impl Rig {
             std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
         }
         let snapshot = compile(&desired, 1).map_err(|refusals| format!("{refusals:?}"))?;
-        let bursts = arguments.millions.max(1) as f64 * 1e6 / BURST_PACKETS as f64;
+        let bursts = rounds::items(arguments.millions)? as f64 / BURST_PACKETS as f64;
         Ok(Self::in_world(snapshot, mix, bursts))
     }
 
     fn in_world(snapshot: Snapshot, mix: &Mix, bursts: f64) -> Self {
         let traffic = Traffic::new(mix);
-        let (burst_ns, sessions) = pace(mix, traffic.flows(), bursts);
-        // IPv6 has a quarter of the room.
-        let room = sessions * if mix.ipv6 { 4.0 } else { 1.0 } + 1024.0;
-        let records_per_burst = sessions * 4.0 / 3.0 * SWEEPS_PER_TIMEOUT * burst_ns / TIMEOUT_NS;
+        let (burst_ns, connections) = pace(mix, traffic.flows(), bursts);
+        let room = connections * ROOM + 1024.0;
+        let records_per_burst = room * 4.0 / 3.0 * SWEEPS_PER_TIMEOUT * burst_ns / TIMEOUT_NS;
         let clock = Clock {
             now: Time::from_ns(1_000_000_000),
             burst_ns: burst_ns as u64,
@@ -198,7 +230,11 @@ impl Rig {
         let enis = (1..=PAIRS * 2).filter_map(|number| snapshot.eni_index(&world::eni_id(number))).collect();
         Self {
             snapshot,
-            shard: Shard::new(room as usize, [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344]),
+            // IPv6 has a quarter of the room.
+            shard: Shard::new(
+                room as usize * if mix.ipv6 { 4 } else { 1 },
+                [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344],
+            ),
             enis,
             packets: (0..CHUNK_ITEMS).map(|_| Packet::new(FrameBuffer::with_capacity(2048))).collect(),
             bursts: Vec::with_capacity(CHUNK_ITEMS / BURST_PACKETS),
@@ -206,17 +242,23 @@ impl Rig {
             kind: if mix.new_share == 1.0 { Kind::First } else { Kind::Mixed },
             clock,
             denied: 0,
+            is_v6: mix.ipv6,
             resident_empty_bytes,
         }
     }
 
-    /// Brings about the state that is measured in; returns the bytes that a connection takes, all sessions counted.
-    fn warm_up(&mut self) -> Result<f64, String> {
+    /// Brings about the state that is measured in; returns the bytes that a connection takes, all sessions counted, if
+    /// there are enough to tell, and no room for four times as many of the other family besides.
+    fn warm_up(&mut self) -> Result<Option<f64>, String> {
         let kind = self.kind;
         let steps: &[Kind] = match kind {
             Kind::First => &[Kind::First],
             _ => &[Step::Open, Step::Answer, Step::FromClient].map(Kind::InOrder),
         };
+        let burst_ns = self.clock.burst_ns;
+        if kind != Kind::First {
+            self.clock.burst_ns = 0;
+        }
         for step in steps {
             self.kind = *step;
             self.traffic.restart();
@@ -227,12 +269,14 @@ impl Rig {
             }
         }
         self.kind = kind;
+        self.clock.burst_ns = burst_ns;
         if kind != Kind::First {
             self.traffic.restart();
         }
         let frames_bytes = (CHUNK_ITEMS * 4096) as u64;
         let taken_bytes = rounds::resident_bytes().saturating_sub(self.resident_empty_bytes + frames_bytes);
-        Ok(taken_bytes as f64 / self.traffic.flows() as f64)
+        let flows = self.traffic.flows();
+        Ok((flows >= FLOWS_TO_TELL_MEMORY && !self.is_v6).then_some(taken_bytes as f64 / flows as f64))
     }
 
     /// The checksum of the first frames of such traffic, whatever was sent meanwhile.
@@ -255,8 +299,6 @@ impl Chunks for Rig {
         }
     }
 
-    // A function of its own, so that profiles and instruction counts can name it.
-    #[inline(never)]
     fn work(&mut self) {
         let clock = &mut self.clock;
         for (packets, (eni, _)) in self.packets.chunks_mut(BURST_PACKETS).zip(&self.bursts) {

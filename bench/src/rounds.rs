@@ -40,31 +40,82 @@ pub(crate) trait Chunks {
     fn check(&self) -> Result<(), String>;
 }
 
+/// How many items that many millions are, in whole chunks.
+pub(crate) fn items(millions: f64) -> Result<usize, String> {
+    const MILLIONS_MAX: f64 = 1e6;
+    if !(0.0..=MILLIONS_MAX).contains(&millions) {
+        return Err(format!("--millions lies between 0 and {MILLIONS_MAX}"));
+    }
+    Ok(((millions * 1e6) as usize).div_ceil(CHUNK_ITEMS).max(1) * CHUNK_ITEMS)
+}
+
 /// Measures `items` in one round.
 pub(crate) fn measure(chunks: &mut impl Chunks, items: usize, progress: &mut Progress) -> Result<Round, String> {
-    const HUNDREDTHS: f64 = 100.0;
-    let mut histogram: Histogram<u64> =
-        Histogram::new_with_bounds(1, 1_000_000_000, 3).map_err(|error| error.to_string())?;
-    let rounds = items.div_ceil(CHUNK_ITEMS).max(1);
-    for number in 0..rounds {
-        progress.show(number as f64 / rounds as f64);
-        chunks.prepare();
-        let started = Instant::now();
-        chunks.work();
-        let spent_ns = started.elapsed().as_nanos() as f64;
-        histogram.saturating_record((spent_ns * HUNDREDTHS / CHUNK_ITEMS as f64) as u64);
-        chunks.check()?;
+    let mut times = Times::new()?;
+    let count = items / CHUNK_ITEMS;
+    for number in 0..count {
+        progress.show(number as f64 / count as f64);
+        times.add(chunks)?;
     }
     progress.end();
-    let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / HUNDREDTHS;
-    Ok(Round {
-        quiet_ns: at(0.1),
-        median_ns: at(0.5),
-        p99_ns: at(0.99),
-        p999_ns: at(0.999),
-        max_ns: at(1.0),
-        quantiles: Quantiles::of(&histogram, 1.0 / HUNDREDTHS),
-    })
+    Ok(times.round())
+}
+
+/// Measures `items` of either, a few chunks of one and then a few of the other, so that both see the same machine.
+pub(crate) fn in_turn<A: Chunks, B: Chunks>(
+    one: &mut A,
+    other: &mut B,
+    items: usize,
+    progress: &mut Progress,
+) -> Result<(Round, Round), String> {
+    const CHUNKS_AT_A_TIME: usize = 8;
+    let (mut of_one, mut of_other) = (Times::new()?, Times::new()?);
+    let turns = (items / CHUNK_ITEMS).div_ceil(CHUNKS_AT_A_TIME);
+    for turn in 0..turns {
+        progress.show(turn as f64 / turns as f64);
+        (0..CHUNKS_AT_A_TIME).try_for_each(|_| of_one.add(one))?;
+        (0..CHUNKS_AT_A_TIME).try_for_each(|_| of_other.add(other))?;
+    }
+    progress.end();
+    Ok((of_one.round(), of_other.round()))
+}
+
+/// Times of chunks, in hundredths of a ns an item.
+struct Times(Histogram<u64>);
+
+const HUNDREDTHS: f64 = 100.0;
+
+impl Times {
+    fn new() -> Result<Self, String> {
+        Histogram::new_with_bounds(1, 1_000_000_000, 3).map(Self).map_err(|error| error.to_string())
+    }
+
+    fn add(&mut self, chunks: &mut impl Chunks) -> Result<(), String> {
+        chunks.prepare();
+        let started = Instant::now();
+        timed(chunks);
+        let spent_ns = started.elapsed().as_nanos() as f64;
+        self.0.saturating_record((spent_ns * HUNDREDTHS / CHUNK_ITEMS as f64) as u64);
+        chunks.check()
+    }
+
+    fn round(&self) -> Round {
+        let at = |quantile: f64| self.0.value_at_quantile(quantile) as f64 / HUNDREDTHS;
+        Round {
+            quiet_ns: at(0.1),
+            median_ns: at(0.5),
+            p99_ns: at(0.99),
+            p999_ns: at(0.999),
+            max_ns: at(1.0),
+            quantiles: Quantiles::of(&self.0, 1.0 / HUNDREDTHS),
+        }
+    }
+}
+
+/// A function of its own, by which `scripts/bench-gate` tells what is measured from what is not.
+#[inline(never)]
+fn timed(chunks: &mut impl Chunks) {
+    chunks.work();
 }
 
 /// Says that it is ready and what it is, as a line of JSON, then measures a round for every line it is sent: so that
