@@ -87,8 +87,8 @@ pub(crate) struct Shape {
     pub(crate) transport: Transport,
 }
 
-/// A port that no rule of the world admits.
-const DENIED_PORT: u16 = 444;
+/// A port that no rule of the world admits by itself.
+pub(crate) const DENIED_PORT: u16 = 444;
 
 /// Writes the frame of `frame_bytes`, or of as many as its headers take, that a flow sends in a step.
 pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow, Step), frame_bytes: usize) {

@@ -8,9 +8,12 @@ mod group_world;
 mod mix;
 pub mod path;
 mod plain;
+mod plane;
 mod progress;
 mod rounds;
 mod traffic;
+pub mod update;
+mod update_world;
 mod world;
 
 use clap::{Args, Subcommand};
@@ -25,6 +28,8 @@ pub enum Bench {
     Path(path::Arguments),
     /// The classifier alone: packets of no session, against rules of groups, lists and prefixes.
     Classify(classify::Arguments),
+    /// Changes of rules, members and lists while traffic flows over ports in memory: how long until they are in force.
+    Update(update::Arguments),
 }
 
 /// How a measurement shows itself.
@@ -52,6 +57,9 @@ pub fn run(bench: &Bench, json: bool) -> ExitCode {
     let done = match bench {
         Bench::Path(arguments) => path::run(arguments).and_then(|report| print(report, arguments.show(), json)),
         Bench::Classify(arguments) => classify::run(arguments).and_then(|report| print(report, arguments.show(), json)),
+        Bench::Update(arguments) => {
+            update::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

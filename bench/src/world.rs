@@ -101,14 +101,14 @@ pub(crate) fn desired(rules: usize, seed: u64) -> Desired {
     desired
 }
 
-const SIDES: [&str; 2] = ["client", "server"];
+pub(crate) const SIDES: [&str; 2] = ["client", "server"];
 
 /// A side has a group for each direction: rules of both would be too many for one.
-fn group_id(side: &str, direction: Direction) -> GroupId {
+pub(crate) fn group_id(side: &str, direction: Direction) -> GroupId {
     GroupId(format!("sg-{side}-{direction}"))
 }
 
-fn eni(number: u16, side: &str) -> Eni {
+pub(crate) fn eni(number: u16, side: &str) -> Eni {
     Eni {
         vswitch: "vsw-1".into(),
         mac: mac(number),
