@@ -1,10 +1,11 @@
 //! Charts as SVG: quantiles of what was measured, with the rare ones spread out.
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
 /// Values by quantile, ascending.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Quantiles(Vec<(f64, f64)>);
 
 impl Quantiles {

@@ -14,6 +14,7 @@ mod rounds;
 mod traffic;
 pub mod update;
 mod update_world;
+pub mod wire;
 mod world;
 
 use clap::{Args, Subcommand};
@@ -30,6 +31,10 @@ pub enum Bench {
     Classify(classify::Arguments),
     /// Changes of rules, members and lists while traffic flows over ports in memory: how long until they are in force.
     Update(update::Arguments),
+    /// Sends UDP packets to `sluice bench receive`, here or on another host: loss, reordering, latency.
+    Send(wire::send::Arguments),
+    /// Waits for `sluice bench send` and answers it.
+    Receive(wire::receive::Arguments),
 }
 
 /// How a measurement shows itself.
@@ -59,6 +64,12 @@ pub fn run(bench: &Bench, json: bool) -> ExitCode {
         Bench::Classify(arguments) => classify::run(arguments).and_then(|report| print(report, arguments.show(), json)),
         Bench::Update(arguments) => {
             update::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
+        }
+        Bench::Send(arguments) => {
+            wire::send::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
+        }
+        Bench::Receive(arguments) => {
+            wire::receive::run(arguments, |report| print(Some(report), arguments.show(), json))
         }
     };
     match done {

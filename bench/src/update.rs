@@ -156,8 +156,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
     std::thread::scope(|scope| {
         let generator = scope.spawn(|| traffic.flow());
         let _ending = Ending(&traffic.is_over);
-        traffic.rate_during(|| Ok(std::thread::sleep(IDLE / 10)))?;
-        idle_rate = traffic.rate_during(|| Ok(std::thread::sleep(IDLE)))?;
+        let idle_for = |time: Duration| {
+            move || {
+                std::thread::sleep(time);
+                Ok(())
+            }
+        };
+        traffic.rate_during(idle_for(IDLE / 10))?;
+        idle_rate = traffic.rate_during(idle_for(IDLE))?;
         busy_rate = traffic.rate_during(|| changes.make(&traffic, arguments))?;
         traffic.is_over.store(true, Ordering::Relaxed);
         generator.join().map_err(|_| "the generator panicked".to_string())
@@ -264,7 +270,7 @@ impl Traffic {
             let mut moved = false;
             if !is_over && under_way < WINDOW && self.steady_sender.inject(&steady) {
                 let sent = self.sent.fetch_add(1, Ordering::Relaxed);
-                if sent % WATCHED_EVERY == 0 {
+                if sent.is_multiple_of(WATCHED_EVERY) {
                     self.watched_sender.inject(&watched);
                 }
                 moved = true;
