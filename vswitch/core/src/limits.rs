@@ -36,8 +36,8 @@ pub const ROWS_BYTES_MAX: usize = 32 << 20;
 pub const ADDRESSES_PER_ENI_MAX: usize = 256;
 /// Bytes of one control message, newline included. A whole desired state has to fit.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
-/// Links of a flow table's collision chain.
-pub const FLOW_CHAIN_MAX: usize = 8;
+/// Links of a flow table's collision chain. Where there are as many connections as homes, one in 10^15 would need more.
+pub const FLOW_CHAIN_MAX: usize = 16;
 /// An ENI may remember the fate of one first fragment for every so many sessions it may hold, besides them; refused
 /// ones take up at most half of that.
 pub const SESSIONS_PER_FRAGMENT_FATE: u32 = 8;
