@@ -158,7 +158,7 @@ proptest! {
                             }
                             // Either no record is left for chains, or this chain is as long as may be.
                             Err(_) => {
-                                let least = (homes / 3 + 1).min(FLOW_CHAIN_MAX);
+                                let least = (homes / 5 * 2 + 1).min(FLOW_CHAIN_MAX);
                                 prop_assert!(model.len() >= least, "refuses with {} of {homes}", model.len());
                             }
                         }
@@ -179,11 +179,16 @@ proptest! {
                 }
                 Step::Sweep(count) => {
                     for slot in table.sweep(count) {
-                        let ground = table.origin(slot).grounds[0];
-                        if table.key(slot).is_some() && ground.is_multiple_of(2) {
-                            let name = (0..60).find(|name| table.key(slot) == Some(&table_key(*name)));
-                            prop_assert_eq!(model.remove(&name.expect("one of ours")), Some(ground));
-                            table.remove(slot);
+                        loop {
+                            let ground = table.origin(slot).grounds[0];
+                            if table.key(slot).is_some() && ground.is_multiple_of(2) {
+                                let name = (0..60).find(|name| table.key(slot) == Some(&table_key(*name)));
+                                prop_assert_eq!(model.remove(&name.expect("one of ours")), Some(ground));
+                                table.remove(slot);
+                            }
+                            if !table.refill(slot) {
+                                break;
+                            }
                         }
                     }
                 }

@@ -246,12 +246,24 @@ fn sweep_table<K: FlowKey>(
         return;
     }
     for slot in table.sweep(count) {
-        let flow = table.flow(slot);
-        if flow.state == FlowState::Free || !is_over(flow) {
-            continue;
+        // Another connection comes into the place of one that is over.
+        loop {
+            let flow = table.flow(slot);
+            if flow.state != FlowState::Free {
+                if !is_over(flow) {
+                    break;
+                }
+                let sides = flow.sides;
+                table.remove(slot);
+                sides
+                    .iter()
+                    .map(|side| side.scope())
+                    .filter(|scope| *scope != FlowScope::default())
+                    .for_each(&mut *forgotten);
+            }
+            if !table.refill(slot) {
+                break;
+            }
         }
-        let sides = flow.sides;
-        table.remove(slot);
-        sides.iter().filter(|side| side.scope() != FlowScope::default()).for_each(|side| forgotten(side.scope()));
     }
 }

@@ -1,8 +1,9 @@
 //! One worker's connections of one address family: a fixed array of records, each its own bucket.
 //!
 //! The first part of the array is *homes*: a hash names one directly. Connections that meet at a home are chained
-//! through the second part. Records never move, so a slot stays good for as long as its connection lives. What few
-//! packets touch is kept apart, in a second array with the same places.
+//! through the second part, of two fifths as many: as many as meet by chance where there are as many connections as
+//! homes, and some to spare. A record moves in the sweep alone, so a slot stays good until then. What few packets touch is
+//! kept apart, in a second array with the same places.
 
 use super::key::FlowKey;
 use super::{Flow, FlowState, Origin};
@@ -46,7 +47,7 @@ impl<K: FlowKey> Table<K> {
     /// A table for `flows_max` connections, and at least one.
     pub fn new(flows_max: usize, advice: MemoryAdvice<'_>) -> Self {
         let homes = flows_max.clamp(1, (u32::MAX / 2) as usize) as u32;
-        let total = (homes + homes / 3 + 1) as usize;
+        let total = (homes + homes / 5 * 2 + 1) as usize;
         let mut records = room_for::<Record<K>>(total, advice);
         for (position, record) in records.iter_mut().enumerate().skip(homes as usize) {
             record.flow.next = position as u32 + 2;
@@ -143,6 +144,18 @@ impl<K: FlowKey> Table<K> {
         if slot.0 >= self.homes {
             self.unlink(slot.0);
         }
+    }
+
+    /// Moves a connection from the chain of an empty home into that home, for the sweep; whether there was one.
+    pub fn refill(&mut self, slot: Slot) -> bool {
+        let home = self.records[slot.0 as usize].flow;
+        let is_empty_home = slot.0 < self.homes && home.state == FlowState::Free;
+        let (true, Some(position)) = (is_empty_home, home.next.checked_sub(1)) else { return false };
+        self.records[slot.0 as usize] = self.records[position as usize];
+        self.origins[slot.0 as usize] = self.origins[position as usize];
+        self.records[position as usize].flow = Flow { next: self.free, ..Flow::default() };
+        self.free = position + 1;
+        true
     }
 
     /// A connection.
