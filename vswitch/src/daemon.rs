@@ -3,6 +3,7 @@
 use crate::control_socket::ControlSocket;
 use crate::port::PortFactory;
 use crate::switch::{Pacer, Switch, SwitchConfig, WorkerWiring, assemble};
+use crate::worker::Worker;
 use crate::worker_thread::{BusyPoll, Clock, DOORBELL, WorkerLoop};
 use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -123,6 +124,9 @@ fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io
     let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
     let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports: config.ports };
     let (switch, workers) = assemble(config, wirings, Some(control));
+    let memory_mib = workers.iter().map(Worker::flow_memory_bytes).sum::<usize>() >> 20;
+    let room = format!("{flows_max_per_worker} connections of IPv4 and {} of IPv6", flows_max_per_worker / 4);
+    eprintln!("sluice vswitch: each of {} workers has room for {room}, {memory_mib} MiB in all", workers.len());
     let stop = Arc::new(AtomicBool::new(false));
     let mut handles = Vec::new();
     for (worker, poll) in workers.into_iter().zip(polls) {

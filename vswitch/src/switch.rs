@@ -183,7 +183,8 @@ pub fn assemble(
         let (publication, desk) = (Arc::clone(&publication), Arc::clone(&handles[number].desk));
         let doorbells = Arc::clone(&doorbells);
         let surroundings = Surroundings { number, publication, links, desk, doorbells };
-        Worker::new(surroundings, Shard::new(config.flows_max_per_worker, config.secret))
+        let advice = &crate::sys::advise_huge_pages;
+        Worker::new(surroundings, Shard::with_memory(config.flows_max_per_worker, config.secret, advice))
     };
     let workers = handoff::connect(config.workers).into_iter().enumerate().map(make).collect();
     let switch = Switch {

@@ -40,6 +40,22 @@ pub mod tap_offloads {
     pub const UDP: u32 = 0x20 | 0x40;
 }
 
+/// Asks the kernel for huge pages where an array of `bytes` at `address` is about to be written: a look-up then misses one
+/// level of the page table less. A hint; where there are none, the array has ordinary pages.
+pub fn advise_huge_pages(address: usize, bytes: usize) {
+    const HUGE_PAGE_BYTES: usize = 2 << 20;
+    let (start, end) =
+        (address.next_multiple_of(HUGE_PAGE_BYTES), (address + bytes) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES);
+    if start >= end {
+        return;
+    }
+    // SAFETY: `MADV_HUGEPAGE` changes neither what memory holds nor who may use it, only how the kernel maps it, whatever
+    // range it is given; rustix has no safe form because other advice does.
+    let _refused_is_fine = unsafe {
+        rustix::mm::madvise(std::ptr::without_provenance_mut(start), end - start, rustix::mm::Advice::LinuxHugepage)
+    };
+}
+
 /// Creates the TAP device in the network namespace of the calling thread, or attaches to it if it exists. With
 /// `has_header`, a virtio header goes before each frame.
 ///

@@ -146,6 +146,11 @@ impl Worker {
         self.tally
     }
 
+    /// Bytes of memory that its tables of connections take.
+    pub fn flow_memory_bytes(&self) -> usize {
+        self.shard.memory_bytes()
+    }
+
     /// Buffers that are not in use.
     pub fn free_buffers(&self) -> usize {
         self.pool.free_count()
