@@ -1,5 +1,5 @@
 //! Where the state outlives the process. A store keeps one record per object, so it needs no history and no replay:
-//! each accepted command is one durable transaction of the objects it changed.
+//! what is kept together is one durable transaction of the objects it changed.
 
 mod directory;
 mod embedded;
