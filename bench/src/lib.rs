@@ -12,6 +12,7 @@ mod plain;
 mod plane;
 mod progress;
 mod rounds;
+pub mod taps;
 mod traffic;
 pub mod update;
 mod update_world;
@@ -34,6 +35,8 @@ pub enum Bench {
     Api(api::Arguments),
     /// Changes of rules, members and lists while traffic flows over ports in memory: how long until they are in force.
     Update(update::Arguments),
+    /// Real ports: two namespaces, their kernels and TAP devices at both ends. Needs root.
+    Taps(taps::Arguments),
     /// Sends UDP packets to `sluice bench receive`, here or on another host: loss, reordering, latency.
     Send(wire::send::Arguments),
     /// Waits for `sluice bench send` and answers it.
@@ -68,6 +71,7 @@ pub fn run(bench: &Bench, json: bool) -> ExitCode {
         Bench::Update(arguments) => {
             update::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
         }
+        Bench::Taps(arguments) => taps::run(arguments).and_then(|report| print(Some(report), arguments.show(), json)),
         Bench::Send(arguments) => {
             wire::send::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
         }

@@ -70,6 +70,7 @@ impl crate::Report for Report {
     }
 }
 
+const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 /// A sender that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(3);
 /// How often a sender that does not hear the findings may ask for them.
@@ -89,6 +90,8 @@ pub(crate) fn run(arguments: &Arguments, mut report: impl FnMut(Report) -> Resul
 
 /// Receives one run.
 pub(crate) fn receive(socket: &UdpSocket, wait: Duration) -> Result<Report, String> {
+    // So that what waits while others have the core is not lost here. The kernel gives what it allows.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(socket, RECEIVE_BUFFER_BYTES);
     let mut buffer = vec![0; PAYLOAD_BYTES_MAX];
     let deadline = Instant::now() + wait;
     let mut run = loop {

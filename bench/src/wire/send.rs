@@ -43,12 +43,12 @@ impl Arguments {
     }
 }
 
-fn payload_bytes(text: &str) -> Result<usize, String> {
+pub(crate) fn payload_bytes(text: &str) -> Result<usize, String> {
     let bytes = text.parse().ok().filter(|bytes| (HEADER_BYTES..=PAYLOAD_BYTES_MAX).contains(bytes));
     bytes.ok_or(format!("a packet carries {HEADER_BYTES} to {PAYLOAD_BYTES_MAX} bytes"))
 }
 
-fn duration_s(text: &str) -> Result<f64, String> {
+pub(crate) fn duration_s(text: &str) -> Result<f64, String> {
     const DAY: f64 = 86_400.0;
     let seconds = text.parse().ok().filter(|seconds| (0.0..=DAY).contains(seconds));
     seconds.ok_or("a run lasts up to 86400 seconds".into())
