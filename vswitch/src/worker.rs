@@ -492,19 +492,19 @@ impl Worker {
         while done < self.outgoing.len() {
             let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
             let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
-            let rest = &self.outgoing[done..];
-            let (sent, dropped, reason) = match port.map(|port| port.send(rest)) {
-                Some(Ok(Sent::All)) => (rest.len(), 0, DropReason::PortFull),
-                Some(Ok(Sent::Full(sent))) => (sent, rest.len() - sent, DropReason::PortFull),
-                Some(Ok(Sent::LinkDown(sent))) => (sent, rest.len() - sent, DropReason::PortDown),
+            let rest = self.outgoing.len() - done;
+            let (sent, dropped, reason) = match port.map(|port| port.send(&mut self.outgoing[done..])) {
+                Some(Ok(Sent::All)) => (rest, 0, DropReason::PortFull),
+                Some(Ok(Sent::Full(sent))) => (sent, rest - sent, DropReason::PortFull),
+                Some(Ok(Sent::LinkDown(sent))) => (sent, rest - sent, DropReason::PortDown),
                 Some(Ok(Sent::Refused(sent))) => (sent, 1, DropReason::PortRefused),
                 Some(Err(error)) => {
                     if let Some(slot) = slot {
                         self.fail(slot, error);
                     }
-                    (0, self.outgoing.len() - done, DropReason::PortDown)
+                    (0, rest, DropReason::PortDown)
                 }
-                None => (0, rest.len(), DropReason::PortDown),
+                None => (0, rest, DropReason::PortDown),
             };
             for packet in &self.outgoing[done + sent..done + sent + dropped] {
                 self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);

@@ -117,7 +117,7 @@ fn a_removed_device_is_an_error_that_says_so() {
     assert!(error.to_string().contains("the device was removed"), "{error}");
     assert!(error.to_string().contains(&guest.0), "{error}");
     let packet = Packet::new(vswitch_core::packet::FrameBuffer::with_capacity(64));
-    assert!(port.send(&[packet]).is_err());
+    assert!(port.send(&mut [packet]).is_err());
     drop(port);
     Tap::open(&guest.tap(), Some(&interface())).unwrap();
 }
@@ -129,10 +129,10 @@ fn a_link_that_is_down_is_no_failure() {
     guest.ip(&["link", "set", "eth0", "down"]);
     let mut buffer = vswitch_core::packet::FrameBuffer::with_capacity(64);
     buffer.fill(&[0; 64]);
-    let burst = [Packet::new(buffer)];
-    assert_eq!(port.send(&burst).unwrap(), Sent::LinkDown(0));
+    let mut burst = [Packet::new(buffer)];
+    assert_eq!(port.send(&mut burst).unwrap(), Sent::LinkDown(0));
     guest.ip(&["link", "set", "eth0", "up"]);
-    assert_eq!(port.send(&burst).unwrap(), Sent::All);
+    assert_eq!(port.send(&mut burst).unwrap(), Sent::All);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_guest_leaves_checksums_undone_only_where_that_was_offered() {
         let partial = PartialChecksum { start: 34, offset: 6 };
         assert_eq!(packet.offload.checksum, (offered == Offloads::ALL).then_some(partial));
         // And the kernel takes back what it gave.
-        assert_eq!(port.send(&[packet]).unwrap(), Sent::All);
+        assert_eq!(port.send(&mut [packet]).unwrap(), Sent::All);
     }
 }
 
@@ -169,8 +169,8 @@ fn what_the_kernel_refuses_is_not_the_ports_failure() {
         buffer.fill(&vec![0; bytes]);
         Packet::new(buffer)
     };
-    assert_eq!(port.send(&[packet(64), packet(5), packet(64)]).unwrap(), Sent::Refused(1));
-    assert_eq!(port.send(&[packet(64)]).unwrap(), Sent::All);
+    assert_eq!(port.send(&mut [packet(64), packet(5), packet(64)]).unwrap(), Sent::Refused(1));
+    assert_eq!(port.send(&mut [packet(64)]).unwrap(), Sent::All);
 }
 
 #[test]

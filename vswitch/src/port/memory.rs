@@ -158,7 +158,7 @@ impl Port for MemoryPort {
         Ok(Received::MaybeMore)
     }
 
-    fn send(&mut self, burst: &[Packet]) -> io::Result<Sent> {
+    fn send(&mut self, burst: &mut [Packet]) -> io::Result<Sent> {
         self.check()?;
         let refused_bytes = self.0.refused_bytes.load(Ordering::Acquire);
         for (number, packet) in burst.iter().enumerate() {
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(frames, [b"one", b"two"]);
         assert_eq!(pool.free_count(), 2);
         burst.push(Packet::new(pool.take(60).unwrap()));
-        assert_eq!(port.send(&burst).unwrap(), Sent::Full(2));
+        assert_eq!(port.send(&mut burst).unwrap(), Sent::Full(2));
         assert_eq!(guest.collect().as_deref(), Some(&b"one"[..]));
     }
 
@@ -252,8 +252,8 @@ mod tests {
         let eni = EniId::from("eni-1");
         let mut port = hub.open(&eni);
         hub.guest(&eni).cut(true);
-        assert!(port.send(&[]).is_err());
+        assert!(port.send(&mut []).is_err());
         hub.guest(&eni).cut(false);
-        assert_eq!(port.send(&[]).unwrap(), Sent::All);
+        assert_eq!(port.send(&mut []).unwrap(), Sent::All);
     }
 }

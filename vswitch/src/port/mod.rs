@@ -50,11 +50,12 @@ pub trait Port: Send + fmt::Debug {
     /// The port has failed for good. Packets received before the failure are in the burst.
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received>;
 
-    /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`].
+    /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`]. Frames stay as they are;
+    /// what is in front of them may change.
     ///
     /// # Errors
     /// The port has failed for good.
-    fn send(&mut self, burst: &[Packet]) -> io::Result<Sent>;
+    fn send(&mut self, burst: &mut [Packet]) -> io::Result<Sent>;
 
     /// What packets for this port may leave undone. Does not change while the port is open.
     fn offloads(&self) -> Offloads {

@@ -11,7 +11,7 @@ use crate::port::{Port, Received, Sent};
 use crate::sys::{self, tap_offloads};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::os::fd::BorrowedFd;
 use vswitch_core::desired::TapPort;
 use vswitch_core::limits::BURST_BYTES;
@@ -127,27 +127,34 @@ fn explain(place: &str, error: io::Error) -> io::Error {
 }
 
 impl Tap {
+    fn header_bytes(&self) -> usize {
+        if self.offloads.is_some() { HEADER_BYTES } else { 0 }
+    }
+
     /// Reads one frame.
     fn read(&self, buffer: &mut FrameBuffer) -> rustix::io::Result<Offload> {
-        if self.offloads.is_none() {
-            let length = rustix::io::read(&self.device, buffer.room())?;
-            buffer.set_length(length);
-            return Ok(Offload::NONE);
+        let length = rustix::io::read(&self.device, buffer.room_with_header(self.header_bytes()))?;
+        Ok(self.take(buffer, length))
+    }
+
+    /// Declares what was read, and what its header claims.
+    fn take(&self, buffer: &mut FrameBuffer, read_bytes: usize) -> Offload {
+        buffer.set_length(read_bytes.saturating_sub(self.header_bytes()));
+        match self.offloads {
+            Some(_) => buffer.room_with_header(HEADER_BYTES).first_chunk().map_or(Offload::NONE, virtio::decode),
+            None => Offload::NONE,
         }
-        let mut header = [0; HEADER_BYTES];
-        let parts = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer.room())];
-        let length = rustix::io::readv(&self.device, parts)?;
-        buffer.set_length(length.saturating_sub(HEADER_BYTES));
-        Ok(virtio::decode(&header))
     }
 
     /// Writes one frame.
-    fn write(&self, packet: &Packet) -> rustix::io::Result<usize> {
-        if self.offloads.is_none() {
-            return rustix::io::write(&self.device, packet.buffer.frame());
+    fn write(&self, packet: &mut Packet) -> rustix::io::Result<usize> {
+        match self.offloads {
+            Some(_) => {
+                let header = virtio::encode(&packet.offload);
+                rustix::io::write(&self.device, packet.buffer.frame_with_header(&header))
+            }
+            None => rustix::io::write(&self.device, packet.buffer.frame()),
         }
-        let header = virtio::encode(&packet.offload);
-        rustix::io::writev(&self.device, &[IoSlice::new(&header), IoSlice::new(packet.buffer.frame())])
     }
 }
 
@@ -176,8 +183,8 @@ impl Port for Tap {
         Ok(Received::MaybeMore)
     }
 
-    fn send(&mut self, burst: &[Packet]) -> io::Result<Sent> {
-        for (number, packet) in burst.iter().enumerate() {
+    fn send(&mut self, burst: &mut [Packet]) -> io::Result<Sent> {
+        for (number, packet) in burst.iter_mut().enumerate() {
             match self.write(packet) {
                 Ok(_) => {}
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => return Ok(Sent::Full(number)),

@@ -72,7 +72,7 @@ impl Port for Faulty {
         result
     }
 
-    fn send(&mut self, burst: &[Packet]) -> io::Result<Sent> {
+    fn send(&mut self, burst: &mut [Packet]) -> io::Result<Sent> {
         let mut at = 0;
         while at < burst.len() {
             let is_swapped = at + 1 < burst.len() && self.happens(self.faults.swapped);
@@ -82,7 +82,7 @@ impl Port for Faulty {
                     continue;
                 }
                 for _ in 0..=u8::from(self.happens(self.faults.doubled)) {
-                    match self.port.send(&burst[number..=number])? {
+                    match self.port.send(&mut burst[number..=number])? {
                         Sent::All => {}
                         Sent::Full(_) => return Ok(Sent::Full(at)),
                         Sent::Refused(_) => return Ok(Sent::Refused(at)),
@@ -122,7 +122,7 @@ mod tests {
         let (mut pool, mut burst) = (BufferPool::new(PoolSize { small: 199, large: 1 }), Vec::new());
         port.receive(&mut pool, &mut burst, 200).unwrap();
         assert_eq!(pool.free_count() + burst.len(), 200, "no buffer is lost");
-        assert_eq!(port.send(&burst).unwrap(), Sent::All);
+        assert_eq!(port.send(&mut burst).unwrap(), Sent::All);
         std::iter::from_fn(|| guest.collect().map(|frame| frame[0])).collect()
     }
 
