@@ -13,6 +13,7 @@ pub mod port;
 pub mod publish;
 pub mod reconcile;
 mod requests;
+pub mod ring;
 mod stats;
 pub mod switch;
 pub mod sys;

@@ -6,7 +6,7 @@
 use crate::doorbell::Doorbell;
 use crate::handoff::{Handoff, Links, pool_size};
 use crate::port::pool::BufferPool;
-use crate::port::{Port, Received, Sent};
+use crate::port::{Port, Received};
 use crate::publish::{Publication, Published};
 use crate::worker_desk::{Command, Desk, Event};
 use std::io;
@@ -488,36 +488,31 @@ impl Worker {
 
     /// Sends what is outgoing to the port of `eni` in `slot`.
     fn send_outgoing(&mut self, slot: Option<u32>, eni: EniIndex) {
-        let mut done = 0;
-        while done < self.outgoing.len() {
-            let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
-            let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
-            let rest = self.outgoing.len() - done;
-            let (sent, dropped, reason) = match port.map(|port| port.send(&mut self.outgoing[done..])) {
-                Some(Ok(Sent::All)) => (rest, 0, DropReason::PortFull),
-                Some(Ok(Sent::Full(sent))) => (sent, rest - sent, DropReason::PortFull),
-                Some(Ok(Sent::LinkDown(sent))) => (sent, rest - sent, DropReason::PortDown),
-                Some(Ok(Sent::Refused(sent))) => (sent, 1, DropReason::PortRefused),
-                Some(Err(error)) => {
-                    if let Some(slot) = slot {
-                        self.fail(slot, error);
-                    }
-                    (0, rest, DropReason::PortDown)
-                }
-                None => (0, rest, DropReason::PortDown),
-            };
-            for packet in &self.outgoing[done + sent..done + sent + dropped] {
-                self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);
-            }
-            done += sent + dropped;
+        if self.outgoing.is_empty() {
+            return;
         }
+        let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
+        let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
+        let is_down = port.is_none();
+        let sent = port.map_or(Ok(()), |port| port.send(&mut self.outgoing));
         let mut outgoing = std::mem::take(&mut self.outgoing);
         let mut homes = std::mem::take(&mut self.outgoing_homes);
         for (packet, home) in outgoing.drain(..).zip(homes.drain(..)) {
+            let reason = match packet.verdict {
+                _ if is_down => Some(DropReason::PortDown),
+                Verdict::Drop(reason) => Some(reason),
+                _ => None,
+            };
+            if let Some(reason) = reason {
+                self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);
+            }
             self.recycle(packet, home);
         }
         self.outgoing = outgoing;
         self.outgoing_homes = homes;
+        if let (Some(slot), Err(error)) = (slot, sent) {
+            self.fail(slot, error);
+        }
     }
 
     fn recycle(&mut self, packet: Packet, home: u16) {

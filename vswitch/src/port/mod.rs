@@ -19,19 +19,7 @@ use vswitch_core::ids::EniId;
 use vswitch_core::limits::ETHERNET_HEADER_BYTES;
 use vswitch_core::offload::Offloads;
 use vswitch_core::packet::Packet;
-
-/// How far a burst got on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// Every packet is out.
-    All,
-    /// The port took this many packets and has no room for the next.
-    Full(usize),
-    /// The port took this many packets and will never take the next; those behind it were not tried yet.
-    Refused(usize),
-    /// The port took this many packets; the far end has its link down for now.
-    LinkDown(usize),
-}
+use vswitch_core::verdict::{DropReason, Verdict};
 
 /// What a port has left after a burst was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +38,14 @@ pub trait Port: Send + fmt::Debug {
     /// The port has failed for good. Packets received before the failure are in the burst.
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received>;
 
-    /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`]. Frames stay as they are;
-    /// what is in front of them may change.
+    /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`]. Sets the verdict of every
+    /// packet, also where it fails: [`Verdict::Deliver`] if it is out, else why it is dropped: the port is full
+    /// ([`DropReason::PortFull`]) or down, or will never take such a packet ([`DropReason::PortRefused`]). Frames stay
+    /// as they are; what is in front of them may change.
     ///
     /// # Errors
     /// The port has failed for good.
-    fn send(&mut self, burst: &mut [Packet]) -> io::Result<Sent>;
+    fn send(&mut self, burst: &mut [Packet]) -> io::Result<()>;
 
     /// What packets for this port may leave undone. Does not change while the port is open.
     fn offloads(&self) -> Offloads {
@@ -66,6 +56,11 @@ pub trait Port: Send + fmt::Debug {
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+}
+
+/// Tells of packets that none of them is out.
+fn drop_all(burst: &mut [Packet], reason: DropReason) {
+    burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(reason));
 }
 
 /// What a running port was, or a wished-for port should be, opened from.
@@ -112,11 +107,23 @@ impl PortWish {
     }
 }
 
+/// How frames cross TAP devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TapIo {
+    /// One system call for each.
+    #[default]
+    Plain,
+    /// Many in one call, through a ring of the kernel.
+    Uring,
+}
+
 /// How ports are made, and what tests may put around them.
 #[derive(Clone, Debug, Default)]
 pub struct PortFactory {
     /// Whether TAP devices carry every frame whole and by itself, without offloads.
     pub plain_taps: bool,
+    /// How frames cross TAP devices.
+    pub tap_io: TapIo,
     /// Where the far ends of memory ports are found.
     pub memory: memory::MemoryHub,
     /// Faults to inject into every port.
@@ -135,7 +142,7 @@ impl PortFactory {
     pub fn open(&self, eni: &EniId, wish: &PortWish) -> io::Result<Box<dyn Port>> {
         let port: Box<dyn Port> = match &wish.port {
             desired::Port::Tap(tap) => {
-                Box::new(tap::Tap::open_with(tap, wish.interface.as_ref(), self.tap_offloads())?)
+                Box::new(tap::Tap::open_with(tap, wish.interface.as_ref(), self.tap_offloads(), self.tap_io)?)
             }
             desired::Port::Memory => Box::new(self.memory.open(eni)),
         };

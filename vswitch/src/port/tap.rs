@@ -1,4 +1,5 @@
-//! A TAP device of the kernel: one frame per read and write, but a frame may be 64 KiB long.
+//! A TAP device of the kernel: one frame per read and write, but a frame may be 64 KiB long, and a ring may take many
+//! reads or writes at once.
 //!
 //! Where the kernel offers it, a virtio header goes before each frame, and the guest leaves checksums and cutting to
 //! whoever needs them: nobody, if the receiver takes them undone too.
@@ -7,23 +8,27 @@ use crate::namespace;
 use crate::netlink::{self, Interface};
 use crate::port::pool::BufferPool;
 use crate::port::virtio::{self, HEADER_BYTES};
-use crate::port::{Port, Received, Sent};
+use crate::port::{Port, Received, TapIo};
+use crate::ring::Ring;
 use crate::sys::{self, tap_offloads};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::BorrowedFd;
 use vswitch_core::desired::TapPort;
-use vswitch_core::limits::BURST_BYTES;
+use vswitch_core::limits::{BURST_BYTES, BURST_PACKETS};
 use vswitch_core::offload::{Offload, Offloads};
 use vswitch_core::packet::{FrameBuffer, Packet};
+use vswitch_core::verdict::{DropReason, Verdict};
 
 /// An open TAP device. It disappears when this is dropped, unless it existed before.
 #[derive(Debug)]
 pub struct Tap {
-    device: OwnedFd,
-    /// What it takes undone, and its guest leaves so; none without the header.
-    offloads: Option<Offloads>,
+    device: Device,
+    /// What it takes undone, and its guest leaves so.
+    offloads: Offloads,
+    /// What moves many frames in one call; none where each has a call of its own.
+    batches: Option<Batches>,
     /// For the text of errors.
     place: String,
 }
@@ -34,15 +39,21 @@ impl Tap {
     /// # Errors
     /// What failed, naming device and namespace.
     pub fn open(tap: &TapPort, interface: Option<&Interface>) -> io::Result<Self> {
-        Self::open_with(tap, interface, Offloads::ALL)
+        Self::open_with(tap, interface, Offloads::ALL, TapIo::Plain)
     }
 
-    /// As [`Tap::open`], with only those of `wanted` left undone that the kernel knows.
+    /// As [`Tap::open`], with only those of `wanted` left undone that the kernel knows, and frames moved by `io`.
     ///
     /// # Errors
     /// What failed, naming device and namespace.
-    pub fn open_with(tap: &TapPort, interface: Option<&Interface>, wanted: Offloads) -> io::Result<Self> {
+    pub fn open_with(tap: &TapPort, interface: Option<&Interface>, wanted: Offloads, io: TapIo) -> io::Result<Self> {
         let place = place(tap);
+        let batches = match io {
+            TapIo::Plain => None,
+            TapIo::Uring => Some(Batches::new().map_err(|error| {
+                io::Error::new(error.kind(), format!("{place}: the kernel gives no ring for it: {error}"))
+            })?),
+        };
         let work = || {
             let opened = open_device(&tap.device, wanted)?;
             if let Some(interface) = interface {
@@ -56,7 +67,7 @@ impl Tap {
             None => work(),
         };
         match opened {
-            Ok((device, offloads)) => Ok(Self { device, offloads, place }),
+            Ok((device, offloads)) => Ok(Self { device, offloads, batches, place }),
             Err(error) => Err(explain(&place, error)),
         }
     }
@@ -64,30 +75,31 @@ impl Tap {
 
 /// Opens the device with as much of `wanted` as the kernel knows: without UDP before Linux 6.2, without any if it has no
 /// header for it.
-fn open_device(name: &str, wanted: Offloads) -> io::Result<(OwnedFd, Option<Offloads>)> {
+fn open_device(name: &str, wanted: Offloads) -> io::Result<(Device, Offloads)> {
     let plain = || {
-        let device = sys::open_tap(name, false)?;
+        let descriptor = sys::open_tap(name, false)?;
         // Whoever held the device before may have let its guest leave things undone.
-        sys::set_tap_offloads(&device, 0)?;
-        Ok((device, None))
+        sys::set_tap_offloads(&descriptor, 0)?;
+        Ok((Device { descriptor, header_bytes: 0 }, Offloads::NONE))
     };
     if wanted == Offloads::NONE {
         return plain();
     }
-    let device = match sys::open_tap(name, true) {
+    let descriptor = match sys::open_tap(name, true) {
         // Also what a name of another kind of device gives; then the second try says so again.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => return plain(),
         opened => opened?,
     };
-    sys::set_tap_header_bytes(&device, HEADER_BYTES as i32)?;
+    sys::set_tap_header_bytes(&descriptor, HEADER_BYTES as i32)?;
     let tcp = Offloads::TCP_V4.with(Offloads::TCP_V6);
     for offered in [Offloads::ALL, Offloads::CHECKSUM.with(tcp), Offloads::CHECKSUM, Offloads::NONE] {
         let flags_of = |offload, flags| if offered.contains(offload) && wanted.contains(offload) { flags } else { 0 };
         let flags = flags_of(Offloads::CHECKSUM, tap_offloads::CHECKSUM)
             | flags_of(tcp, tap_offloads::TCP)
             | flags_of(Offloads::UDP, tap_offloads::UDP);
-        if sys::set_tap_offloads(&device, flags).is_ok() {
-            return Ok((device, Some(Offloads::from_bits(offered.bits() & wanted.bits()))));
+        if sys::set_tap_offloads(&descriptor, flags).is_ok() {
+            let device = Device { descriptor, header_bytes: HEADER_BYTES };
+            return Ok((device, Offloads::from_bits(offered.bits() & wanted.bits())));
         }
     }
     plain()
@@ -126,85 +138,203 @@ fn explain(place: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{place}: {text}"))
 }
 
-impl Tap {
-    fn header_bytes(&self) -> usize {
-        if self.offloads.is_some() { HEADER_BYTES } else { 0 }
-    }
+/// The open descriptor, and how frames look on it.
+#[derive(Debug)]
+struct Device {
+    descriptor: OwnedFd,
+    /// Bytes of the virtio header in front of each frame; none if zero.
+    header_bytes: usize,
+}
 
-    /// Reads one frame.
+impl Device {
     fn read(&self, buffer: &mut FrameBuffer) -> rustix::io::Result<Offload> {
-        let length = rustix::io::read(&self.device, buffer.room_with_header(self.header_bytes()))?;
-        Ok(self.take(buffer, length))
+        let read_bytes = rustix::io::read(&self.descriptor, buffer.room_with_header(self.header_bytes))?;
+        Ok(self.claim(buffer, read_bytes))
     }
 
-    /// Declares what was read, and what its header claims.
-    fn take(&self, buffer: &mut FrameBuffer, read_bytes: usize) -> Offload {
-        buffer.set_length(read_bytes.saturating_sub(self.header_bytes()));
-        match self.offloads {
-            Some(_) => buffer.room_with_header(HEADER_BYTES).first_chunk().map_or(Offload::NONE, virtio::decode),
-            None => Offload::NONE,
+    /// Declares what was read to be the frame, and tells what the header in front of it claims.
+    fn claim(&self, buffer: &mut FrameBuffer, read_bytes: usize) -> Offload {
+        buffer.set_length(read_bytes.saturating_sub(self.header_bytes));
+        if self.header_bytes == 0 {
+            return Offload::NONE;
+        }
+        buffer.room_with_header(HEADER_BYTES).first_chunk().map_or(Offload::NONE, virtio::decode)
+    }
+
+    /// The bytes to write for a packet.
+    fn piece<'a>(&self, packet: &'a mut Packet) -> &'a [u8] {
+        match self.header_bytes {
+            0 => packet.buffer.frame(),
+            _ => packet.buffer.frame_with_header(&virtio::encode(&packet.offload)),
         }
     }
 
-    /// Writes one frame.
-    fn write(&self, packet: &mut Packet) -> rustix::io::Result<usize> {
-        match self.offloads {
-            Some(_) => {
-                let header = virtio::encode(&packet.offload);
-                rustix::io::write(&self.device, packet.buffer.frame_with_header(&header))
+    /// Reads frames one by one until one cannot be had; why.
+    fn receive(&self, pool: &mut BufferPool, burst: &mut Vec<Packet>, room: Room) -> Option<Errno> {
+        let mut bytes = 0;
+        for _ in 0..room.packets {
+            let mut buffer = pool.take_large()?;
+            let offload = match self.read(&mut buffer) {
+                Ok(offload) => offload,
+                Err(error) => {
+                    pool.put(buffer);
+                    return Some(error);
+                }
+            };
+            bytes += buffer.frame().len();
+            burst.push(Packet::claiming(pool.exchange(buffer), offload));
+            if bytes >= room.bytes {
+                break;
             }
-            None => rustix::io::write(&self.device, packet.buffer.frame()),
         }
+        None
+    }
+}
+
+/// What may still be received.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    packets: usize,
+    bytes: usize,
+}
+
+/// What became of a packet that was written; an error is the port's own.
+fn fate(written: rustix::io::Result<usize>) -> rustix::io::Result<Verdict> {
+    match written {
+        Ok(_) => Ok(Verdict::Deliver),
+        Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => Ok(Verdict::Drop(DropReason::PortFull)),
+        // The device is there, and whoever uses it has set it down.
+        Err(Errno::IO) => Ok(Verdict::Drop(DropReason::PortDown)),
+        // The kernel looks into frames. What it refuses is the sender's fault, not the port's.
+        Err(Errno::INVAL) => Ok(Verdict::Drop(DropReason::PortRefused)),
+        Err(error) => Err(error),
     }
 }
 
 impl Port for Tap {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
-        let mut bytes = 0;
-        for _ in 0..packets_max {
-            let Some(mut buffer) = pool.take_large() else { break };
-            let offload = match self.read(&mut buffer) {
-                Ok(offload) => offload,
-                Err(error) => {
-                    pool.put(buffer);
-                    return match error {
-                        Errno::AGAIN => Ok(Received::Drained),
-                        Errno::INTR => Ok(Received::MaybeMore),
-                        error => Err(explain(&self.place, error.into())),
-                    };
-                }
-            };
-            bytes += buffer.frame().len();
-            burst.push(Packet::claiming(pool.exchange(buffer), offload));
-            if bytes >= BURST_BYTES {
-                break;
-            }
+        let room = Room { packets: packets_max, bytes: BURST_BYTES };
+        let ended = match &mut self.batches {
+            None => self.device.receive(pool, burst, room),
+            Some(batches) => batches.receive(&self.device, pool, burst, room),
+        };
+        match ended {
+            None | Some(Errno::INTR) => Ok(Received::MaybeMore),
+            Some(Errno::AGAIN) => Ok(Received::Drained),
+            Some(error) => Err(explain(&self.place, error.into())),
         }
-        Ok(Received::MaybeMore)
     }
 
-    fn send(&mut self, burst: &mut [Packet]) -> io::Result<Sent> {
-        for (number, packet) in burst.iter_mut().enumerate() {
-            match self.write(packet) {
-                Ok(_) => {}
-                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => return Ok(Sent::Full(number)),
-                // The device is there, and whoever uses it has set it down.
-                Err(Errno::IO) => return Ok(Sent::LinkDown(number)),
-                // The kernel looks into frames. What it refuses is the sender's fault, not the port's.
-                Err(Errno::INVAL) => return Ok(Sent::Refused(number)),
-                // What was sent stays sent: the failure is told by the next call.
-                Err(_) if number > 0 => return Ok(Sent::LinkDown(number)),
-                Err(error) => return Err(explain(&self.place, error.into())),
+    fn send(&mut self, burst: &mut [Packet]) -> io::Result<()> {
+        let mut failure = None;
+        let mut settle = |packet: &mut Packet, written| {
+            packet.verdict = fate(written).unwrap_or_else(|error| {
+                failure = Some(error);
+                Verdict::Drop(DropReason::PortDown)
+            });
+        };
+        let descriptor = self.device.descriptor.as_fd();
+        match &mut self.batches {
+            Some(batches) if burst.len() > 1 => {
+                for some in burst.chunks_mut(BURST_PACKETS) {
+                    let pieces = some.iter_mut().map(|packet| self.device.piece(packet));
+                    let written = batches.ring.write(descriptor, pieces);
+                    some.iter_mut().zip(written).for_each(|(packet, written)| settle(packet, written));
+                }
+            }
+            _ => {
+                for packet in burst {
+                    let written = rustix::io::write(descriptor, self.device.piece(packet));
+                    settle(packet, written);
+                }
             }
         }
-        Ok(Sent::All)
+        failure.map_or(Ok(()), |error| Err(explain(&self.place, error.into())))
     }
 
     fn offloads(&self) -> Offloads {
-        self.offloads.unwrap_or_default()
+        self.offloads
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.device.as_fd())
+        Some(self.device.descriptor.as_fd())
+    }
+}
+
+/// Reads many frames at once. How many are there is not known before, and a read that finds nothing is not free: so it
+/// asks for one more than came the last time, and for twice as many for as long as all that it asks for come.
+#[derive(Debug)]
+struct Batches {
+    ring: Ring,
+    /// Frames to ask for next.
+    next: usize,
+    /// What a frame had of late, bytes.
+    frame_bytes: usize,
+    /// Only keeps its room.
+    buffers: Vec<FrameBuffer>,
+}
+
+impl Batches {
+    fn new() -> io::Result<Self> {
+        Ok(Self { ring: Ring::new()?, next: 1, frame_bytes: 1, buffers: Vec::with_capacity(BURST_PACKETS) })
+    }
+
+    /// As [`Device::receive`].
+    fn receive(
+        &mut self,
+        device: &Device,
+        pool: &mut BufferPool,
+        burst: &mut Vec<Packet>,
+        mut room: Room,
+    ) -> Option<Errno> {
+        let start = burst.len();
+        let ended = loop {
+            let (before, wanted) = (burst.len(), self.wanted(room));
+            let ended = match wanted {
+                // A ring has nothing to save for a single frame, and a lone one should not wait for it.
+                0 | 1 => device.receive(pool, burst, Room { packets: wanted, ..room }),
+                _ => self.read(device, pool, burst, wanted),
+            };
+            let frames = burst.len() - before;
+            let bytes: usize = burst[before..].iter().map(|packet| packet.buffer.frame().len()).sum();
+            self.frame_bytes = bytes.checked_div(frames).unwrap_or(self.frame_bytes).max(1);
+            self.next *= 2;
+            room = Room { packets: room.packets - frames, bytes: room.bytes.saturating_sub(bytes) };
+            if ended.is_some() || frames < wanted || room.packets == 0 || room.bytes == 0 {
+                break ended;
+            }
+        };
+        self.next = burst.len() - start + 1;
+        ended
+    }
+
+    fn wanted(&self, room: Room) -> usize {
+        self.next.min(BURST_PACKETS).min(room.packets).min(room.bytes.div_ceil(self.frame_bytes))
+    }
+
+    fn read(
+        &mut self,
+        device: &Device,
+        pool: &mut BufferPool,
+        burst: &mut Vec<Packet>,
+        wanted: usize,
+    ) -> Option<Errno> {
+        self.buffers.extend((0..wanted).map_while(|_| pool.take_large()));
+        let rooms = self.buffers.iter_mut().map(|buffer| buffer.room_with_header(device.header_bytes));
+        let outcomes = self.ring.read(device.descriptor.as_fd(), rooms);
+        let mut ended = None;
+        for (mut buffer, outcome) in self.buffers.drain(..).zip(outcomes) {
+            match outcome {
+                Ok(read_bytes) => {
+                    let offload = device.claim(&mut buffer, read_bytes);
+                    burst.push(Packet::claiming(pool.exchange(buffer), offload));
+                }
+                Err(error) => {
+                    pool.put(buffer);
+                    ended = ended.or(Some(error));
+                }
+            }
+        }
+        ended
     }
 }
