@@ -8,6 +8,7 @@ pub mod doorbell;
 pub mod handoff;
 pub mod namespace;
 pub mod netlink;
+pub mod packet_socket;
 pub mod placement;
 pub mod port;
 pub mod publish;

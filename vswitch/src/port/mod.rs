@@ -4,6 +4,8 @@
 //! fails says so with an `io::Error` and is not called again: the control thread closes it and opens another.
 
 pub mod memory;
+mod pace;
+pub mod packet;
 pub mod pool;
 pub mod tap;
 pub mod virtio;
@@ -77,6 +79,7 @@ impl PortWish {
     pub fn kind(&self) -> &'static str {
         match self.port {
             desired::Port::Tap(_) => "tap",
+            desired::Port::Packet(_) => "packet",
             desired::Port::Memory => "memory",
         }
     }
@@ -85,7 +88,7 @@ impl PortWish {
     pub fn tap(&self) -> Option<&desired::TapPort> {
         match &self.port {
             desired::Port::Tap(tap) => Some(tap),
-            desired::Port::Memory => None,
+            desired::Port::Packet(_) | desired::Port::Memory => None,
         }
     }
 
@@ -96,12 +99,13 @@ impl PortWish {
 
     /// The device that this port alone may hold, by its name and namespace.
     pub fn device(&self) -> Option<(&str, Option<&str>)> {
-        self.tap().map(|tap| (tap.device.as_str(), tap.namespace.as_deref()))
+        self.port.device()
     }
 
     /// Whether `other` can be had by setting this running port anew, without opening another.
     pub fn can_become(&self, other: &Self) -> bool {
         self.device().is_some()
+            && self.kind() == other.kind()
             && self.device() == other.device()
             && self.tap().map(|tap| tap.configure) == other.tap().map(|tap| tap.configure)
     }
@@ -144,6 +148,7 @@ impl PortFactory {
             desired::Port::Tap(tap) => {
                 Box::new(tap::Tap::open_with(tap, wish.interface.as_ref(), self.tap_offloads(), self.tap_io)?)
             }
+            desired::Port::Packet(packet) => Box::new(packet::PacketPort::open(packet)?),
             desired::Port::Memory => Box::new(self.memory.open(eni)),
         };
         Ok(match self.faults {

@@ -6,6 +6,7 @@
 
 use crate::namespace;
 use crate::netlink::{self, Interface};
+use crate::port::pace::Pace;
 use crate::port::pool::BufferPool;
 use crate::port::virtio::{self, HEADER_BYTES};
 use crate::port::{Port, Received, TapIo};
@@ -27,7 +28,7 @@ pub struct Tap {
     device: Device,
     /// What it takes undone, and its guest leaves so.
     offloads: Offloads,
-    /// What moves many frames in one call; none where each has a call of its own.
+    /// None where each frame has a call of its own.
     batches: Option<Batches>,
     /// For the text of errors.
     place: String,
@@ -169,10 +170,36 @@ impl Device {
         }
     }
 
+    /// Reads frames into as many of the buffers as there are frames; why not into all. No buffer is left over.
+    fn receive_batch(
+        &self,
+        ring: &mut Ring,
+        buffers: &mut Vec<FrameBuffer>,
+        pool: &mut BufferPool,
+        burst: &mut Vec<Packet>,
+    ) -> Option<Errno> {
+        let rooms = buffers.iter_mut().map(|buffer| buffer.room_with_header(self.header_bytes));
+        let outcomes = ring.read(self.descriptor.as_fd(), rooms);
+        let mut ended = None;
+        for (mut buffer, outcome) in buffers.drain(..).zip(outcomes) {
+            match outcome {
+                Ok(read_bytes) => {
+                    let offload = self.claim(&mut buffer, read_bytes);
+                    burst.push(Packet::claiming(pool.exchange(buffer), offload));
+                }
+                Err(error) => {
+                    pool.put(buffer);
+                    ended = ended.or(Some(error));
+                }
+            }
+        }
+        ended
+    }
+
     /// Reads frames one by one until one cannot be had; why.
-    fn receive(&self, pool: &mut BufferPool, burst: &mut Vec<Packet>, room: Room) -> Option<Errno> {
+    fn receive(&self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> Option<Errno> {
         let mut bytes = 0;
-        for _ in 0..room.packets {
+        for _ in 0..packets_max {
             let mut buffer = pool.take_large()?;
             let offload = match self.read(&mut buffer) {
                 Ok(offload) => offload,
@@ -183,7 +210,7 @@ impl Device {
             };
             bytes += buffer.frame().len();
             burst.push(Packet::claiming(pool.exchange(buffer), offload));
-            if bytes >= room.bytes {
+            if bytes >= BURST_BYTES {
                 break;
             }
         }
@@ -191,11 +218,19 @@ impl Device {
     }
 }
 
-/// What may still be received.
-#[derive(Clone, Copy, Debug)]
-struct Room {
-    packets: usize,
-    bytes: usize,
+/// What moves many frames in one call.
+#[derive(Debug)]
+struct Batches {
+    ring: Ring,
+    pace: Pace,
+    /// Only keeps its room.
+    buffers: Vec<FrameBuffer>,
+}
+
+impl Batches {
+    fn new() -> io::Result<Self> {
+        Ok(Self { ring: Ring::new()?, pace: Pace::new(), buffers: Vec::with_capacity(BURST_PACKETS) })
+    }
 }
 
 /// What became of a packet that was written; an error is the port's own.
@@ -213,10 +248,17 @@ fn fate(written: rustix::io::Result<usize>) -> rustix::io::Result<Verdict> {
 
 impl Port for Tap {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
-        let room = Room { packets: packets_max, bytes: BURST_BYTES };
+        let device = &self.device;
         let ended = match &mut self.batches {
-            None => self.device.receive(pool, burst, room),
-            Some(batches) => batches.receive(&self.device, pool, burst, room),
+            None => device.receive(pool, burst, packets_max),
+            Some(Batches { ring, pace, buffers }) => pace.receive(burst, packets_max, |burst, wanted| match wanted {
+                // A ring has nothing to save for a single frame, and a lone one should not wait for it.
+                1 => device.receive(pool, burst, 1),
+                _ => {
+                    buffers.extend((0..wanted).map_while(|_| pool.take_large()));
+                    device.receive_batch(ring, buffers, pool, burst)
+                }
+            }),
         };
         match ended {
             None | Some(Errno::INTR) => Ok(Received::MaybeMore),
@@ -258,83 +300,5 @@ impl Port for Tap {
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
         Some(self.device.descriptor.as_fd())
-    }
-}
-
-/// Reads many frames at once. How many are there is not known before, and a read that finds nothing is not free: so it
-/// asks for one more than came the last time, and for twice as many for as long as all that it asks for come.
-#[derive(Debug)]
-struct Batches {
-    ring: Ring,
-    /// Frames to ask for next.
-    next: usize,
-    /// What a frame had of late, bytes.
-    frame_bytes: usize,
-    /// Only keeps its room.
-    buffers: Vec<FrameBuffer>,
-}
-
-impl Batches {
-    fn new() -> io::Result<Self> {
-        Ok(Self { ring: Ring::new()?, next: 1, frame_bytes: 1, buffers: Vec::with_capacity(BURST_PACKETS) })
-    }
-
-    /// As [`Device::receive`].
-    fn receive(
-        &mut self,
-        device: &Device,
-        pool: &mut BufferPool,
-        burst: &mut Vec<Packet>,
-        mut room: Room,
-    ) -> Option<Errno> {
-        let start = burst.len();
-        let ended = loop {
-            let (before, wanted) = (burst.len(), self.wanted(room));
-            let ended = match wanted {
-                // A ring has nothing to save for a single frame, and a lone one should not wait for it.
-                0 | 1 => device.receive(pool, burst, Room { packets: wanted, ..room }),
-                _ => self.read(device, pool, burst, wanted),
-            };
-            let frames = burst.len() - before;
-            let bytes: usize = burst[before..].iter().map(|packet| packet.buffer.frame().len()).sum();
-            self.frame_bytes = bytes.checked_div(frames).unwrap_or(self.frame_bytes).max(1);
-            self.next *= 2;
-            room = Room { packets: room.packets - frames, bytes: room.bytes.saturating_sub(bytes) };
-            if ended.is_some() || frames < wanted || room.packets == 0 || room.bytes == 0 {
-                break ended;
-            }
-        };
-        self.next = burst.len() - start + 1;
-        ended
-    }
-
-    fn wanted(&self, room: Room) -> usize {
-        self.next.min(BURST_PACKETS).min(room.packets).min(room.bytes.div_ceil(self.frame_bytes))
-    }
-
-    fn read(
-        &mut self,
-        device: &Device,
-        pool: &mut BufferPool,
-        burst: &mut Vec<Packet>,
-        wanted: usize,
-    ) -> Option<Errno> {
-        self.buffers.extend((0..wanted).map_while(|_| pool.take_large()));
-        let rooms = self.buffers.iter_mut().map(|buffer| buffer.room_with_header(device.header_bytes));
-        let outcomes = self.ring.read(device.descriptor.as_fd(), rooms);
-        let mut ended = None;
-        for (mut buffer, outcome) in self.buffers.drain(..).zip(outcomes) {
-            match outcome {
-                Ok(read_bytes) => {
-                    let offload = device.claim(&mut buffer, read_bytes);
-                    burst.push(Packet::claiming(pool.exchange(buffer), offload));
-                }
-                Err(error) => {
-                    pool.put(buffer);
-                    ended = ended.or(Some(error));
-                }
-            }
-        }
-        ended
     }
 }
