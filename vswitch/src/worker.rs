@@ -106,6 +106,15 @@ pub struct Worker {
     rung: Vec<bool>,
 }
 
+/// Where a burst came from.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    slot: u32,
+    eni: EniIndex,
+    /// The port had more than a burst to give.
+    is_flooding: bool,
+}
+
 /// Where a packet goes, and whose pool its buffer belongs to.
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
@@ -319,6 +328,7 @@ impl Worker {
             return true;
         }
         let result = port.receive(&mut self.pool, &mut self.burst, BURST_PACKETS);
+        let is_flooding = matches!(result, Ok(Received::MaybeMore));
         let count = self.burst.len();
         activity.packets += count;
         let stays = match result {
@@ -337,12 +347,13 @@ impl Worker {
             }
         };
         if count > 0 {
-            self.forward_burst(slot, eni, now);
+            self.forward_burst(Source { slot, eni, is_flooding }, now);
         }
         stays
     }
 
-    fn forward_burst(&mut self, slot: u32, eni: EniIndex, now: Time) {
+    fn forward_burst(&mut self, source: Source, now: Time) {
+        let Source { slot, eni, .. } = source;
         let number = self.surroundings.number;
         let current = &self.current;
         let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
@@ -352,7 +363,7 @@ impl Worker {
         for packet in burst.drain(..) {
             match packet.verdict {
                 Verdict::Answer => self.put_outgoing(slot, packet, Arrival { to: eni, home }),
-                Verdict::Forward(to) => self.hand_off(eni, to, packet),
+                Verdict::Forward(to) => self.hand_off(source, to, packet),
                 Verdict::Deliver => {
                     let to = packet.receiver;
                     self.arrive(packet, Arrival { to, home });
@@ -367,7 +378,8 @@ impl Worker {
     }
 
     /// Puts a packet into the ring of the worker that has its receiver.
-    fn hand_off(&mut self, from: EniIndex, to: EniIndex, packet: Packet) {
+    fn hand_off(&mut self, source: Source, to: EniIndex, packet: Packet) {
+        let from = source.eni;
         let Some(place) = self.current.place(to) else {
             self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
             return self.pool.put(packet.buffer);
@@ -376,14 +388,14 @@ impl Worker {
             debug_assert!(false, "what is here was delivered");
             return self.pool.put(packet.buffer);
         };
-        match link.packets.push(Handoff { packet, to, incarnation: place.incarnation }) {
-            Ok(()) => self.rung[usize::from(place.worker)] = true,
-            Err(handoff) => {
-                let packets = handoff.packet.wire().packets;
-                self.shard.count_drop(from, Direction::Egress, DropReason::HandoffFull, packets);
-                self.pool.put(handoff.packet.buffer);
-            }
+        // Only this worker fills the ring, so what has room now still has it at the push.
+        if !link.has_room(source.is_flooding) {
+            self.shard.count_drop(from, Direction::Egress, DropReason::HandoffFull, packet.wire().packets);
+            return self.pool.put(packet.buffer);
         }
+        let pushed = link.packets.push(Handoff { packet, to, incarnation: place.incarnation });
+        debug_assert!(pushed.is_ok(), "a ring with room takes a packet");
+        self.rung[usize::from(place.worker)] = true;
     }
 
     fn ring_doorbells(&mut self) {
