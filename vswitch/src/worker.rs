@@ -109,7 +109,6 @@ pub struct Worker {
 /// Where a burst came from.
 #[derive(Clone, Copy, Debug)]
 struct Source {
-    slot: u32,
     eni: EniIndex,
     /// The port had more than a burst to give.
     is_flooding: bool,
@@ -347,33 +346,33 @@ impl Worker {
             }
         };
         if count > 0 {
-            self.forward_burst(Source { slot, eni, is_flooding }, now);
+            self.forward_burst(Source { eni, is_flooding }, now);
         }
         stays
     }
 
     fn forward_burst(&mut self, source: Source, now: Time) {
-        let Source { slot, eni, .. } = source;
+        let eni = source.eni;
         let number = self.surroundings.number;
         let current = &self.current;
         let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
         self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
         let mut burst = std::mem::take(&mut self.burst);
         let home = number as u16;
+        let mut last = None;
         for packet in burst.drain(..) {
             match packet.verdict {
-                Verdict::Answer => self.put_outgoing(slot, packet, Arrival { to: eni, home }),
+                Verdict::Answer => self.dispatch(packet, Arrival { to: eni, home }, &mut last),
                 Verdict::Forward(to) => self.hand_off(source, to, packet),
                 Verdict::Deliver => {
                     let to = packet.receiver;
-                    self.arrive(packet, Arrival { to, home });
+                    self.dispatch(packet, Arrival { to, home }, &mut last);
                 }
                 Verdict::Drop(_) => self.pool.put(packet.buffer),
             }
         }
         self.burst = burst;
-        self.send_outgoing(Some(slot), eni);
-        self.dispatch_arrivals();
+        self.finish_dispatch(last);
         self.ring_doorbells();
     }
 
@@ -413,37 +412,39 @@ impl Worker {
 
     /// Judges what came from other workers, and sends it.
     fn deliver_arrivals(&mut self, now: Time) {
-        self.shard.ingress(&self.current.snapshot, &mut self.arrivals, now);
-        self.dispatch_arrivals();
-    }
-
-    /// Sends what was judged to the ports of its receivers.
-    fn dispatch_arrivals(&mut self) {
         if self.arrivals.is_empty() {
             return;
         }
+        self.shard.ingress(&self.current.snapshot, &mut self.arrivals, now);
         let mut arrivals = std::mem::take(&mut self.arrivals);
         let mut targets = std::mem::take(&mut self.arrival_targets);
-        let mut last: Option<EniIndex> = None;
+        let mut last = None;
         for (packet, arrival) in arrivals.drain(..).zip(targets.drain(..)) {
-            if packet.verdict != Verdict::Deliver {
-                self.recycle(packet, arrival.home);
-                continue;
-            }
-            if let Some(last) = last.filter(|last| *last != arrival.to) {
-                self.send_outgoing(self.slot_of(last), last);
-            }
-            last = Some(arrival.to);
-            match self.slot_of(arrival.to) {
-                Some(slot) => self.put_outgoing(slot, packet, arrival),
-                None => {
-                    self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::PortDown, packet.wire().packets);
-                    self.recycle(packet, arrival.home);
-                }
+            match packet.verdict {
+                Verdict::Deliver => self.dispatch(packet, arrival, &mut last),
+                _ => self.recycle(packet, arrival.home),
             }
         }
         self.arrivals = arrivals;
         self.arrival_targets = targets;
+        self.finish_dispatch(last);
+    }
+
+    /// Lines a packet up for the port of its receiver. What was lined up for another, `last`, is sent before.
+    fn dispatch(&mut self, packet: Packet, arrival: Arrival, last: &mut Option<EniIndex>) {
+        if *last != Some(arrival.to) {
+            self.finish_dispatch(last.replace(arrival.to));
+        }
+        match self.slot_of(arrival.to) {
+            Some(slot) => self.put_outgoing(slot, packet, arrival),
+            None => {
+                self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::PortDown, packet.wire().packets);
+                self.recycle(packet, arrival.home);
+            }
+        }
+    }
+
+    fn finish_dispatch(&mut self, last: Option<EniIndex>) {
         if let Some(last) = last {
             self.send_outgoing(self.slot_of(last), last);
         }
