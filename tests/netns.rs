@@ -357,3 +357,40 @@ fn an_applied_lab_becomes_what_the_file_says() {
     ]);
     assert!(String::from_utf8_lossy(&explained.stdout).contains("by rule sgr-icmpv6 of sg-web"), "{explained:?}");
 }
+
+#[test]
+fn an_eni_on_an_interface_that_exists_is_a_guest_like_others() {
+    let Some(running) = lab(1) else { return };
+    let name = running.namespace("veth");
+    vswitch::namespace::ensure(&name).unwrap();
+    for arguments in [
+        "link add port0 type veth peer name eth0 address 02:00:00:00:00:40",
+        "link set port0 up",
+        "link set eth0 up",
+        "addr add 10.0.1.40/24 dev eth0",
+    ] {
+        let output = std::process::Command::new("ip").args(["-n", &name]).args(arguments.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{arguments}: {output:?}");
+    }
+    let create = "eni create --id eni-veth --vswitch vsw-1 --ip 10.0.1.40 --mac 02:00:00:00:00:40 --group sg-web";
+    let told =
+        running.sluice(&[create, "--host-interface port0 --namespace", &name].join(" ").split(' ').collect::<Vec<_>>());
+    assert!(told.status.success(), "{told:?}");
+    let ports = running.sluice(&["port", "list"]);
+    let ports = String::from_utf8_lossy(&ports.stdout).into_owned();
+    let row = ports.lines().find(|line| line.starts_with("eni-veth")).unwrap_or_else(|| panic!("{ports}"));
+    assert!(row.contains("packet") && row.contains("port0") && row.contains("up"), "{row}");
+    let ping = |target: &str| ["ping", "-q", "-c", "1", "-W", "1", target].map(str::to_owned);
+    let passes = |guest: &str, target: &str| passes(&running, guest, &ping(target).each_ref().map(String::as_str));
+    assert!(passes("client", "10.0.1.40") && passes("veth", "10.0.1.10"), "both ways, as the rules say");
+    assert!(!passes("veth", "10.0.1.20"), "nothing lets it in there");
+    let eni = "[[eni]]\nid = \"eni-veth\"\nvswitch = \"vsw-1\"\nip = \"10.0.1.40\"\ngroups = [\"sg-web\"]\nnamespace = \"@-veth\"\n";
+    let lab = [LAB, eni, "host_interface = \"port0\"\n"].join("\n");
+    assert!(running.apply(&lab).contains("nothing to change"));
+    let path = running.data_dir().join("wrong.toml");
+    std::fs::write(&path, lab + "device = \"eth1\"\n").unwrap();
+    let refused = running.sluice(&["apply", "-f", &path.display().to_string()]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("eni-veth: host_interface"), "{refused:?}");
+    drop(running);
+    vswitch::namespace::remove_if_made(&name).unwrap();
+}

@@ -3,6 +3,7 @@
 use clap::Parser;
 use control::cli::{self, Arguments, Command, namespace, up};
 use std::process::ExitCode;
+use vswitch::port::TapIo;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -45,6 +46,17 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Exit
     config.flows_max_per_worker = given.sessions_per_worker.unwrap_or(config.flows_max_per_worker);
     config.pin = !given.no_pin;
     config.ports.plain_taps = given.plain_taps;
+    config.ports.tap_io = match given.tap_io {
+        Some(up::TapIo::Plain) => TapIo::Plain,
+        Some(up::TapIo::Uring) => match vswitch::ring::Ring::new() {
+            Ok(_) => TapIo::Uring,
+            Err(error) => {
+                return cannot(format!("--tap-io uring: the kernel gives no io_uring: {error}; use auto or plain"));
+            }
+        },
+        Some(up::TapIo::Auto) | None if vswitch::ring::pays() => TapIo::Uring,
+        Some(up::TapIo::Auto) | None => TapIo::Plain,
+    };
     config.busy_poll = match given.busy_poll {
         Some(up::BusyPoll::Always) => vswitch::BusyPoll::Always,
         Some(up::BusyPoll::Never) => vswitch::BusyPoll::Never,

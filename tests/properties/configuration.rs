@@ -5,8 +5,8 @@ use harness::random::Random;
 use proptest::prelude::*;
 use vswitch_core::compile::{Compiler, compile};
 use vswitch_core::desired::{
-    Desired, Direction, Eni, GroupKind, Policy, Port, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
-    SecurityGroup, TapPort, Timeouts, VSwitch, Vpc,
+    Desired, Direction, Eni, GroupKind, PacketPort, Policy, Port, PortList, PortRange, Ports, PrefixList, Protocol,
+    Remote, Rule, SecurityGroup, TapPort, Timeouts, VSwitch, Vpc,
 };
 use vswitch_core::ids::MacAddress;
 use vswitch_core::protocol::{self, Delta, Reply, ReplyBody, Request, RequestBody, VERSION};
@@ -72,9 +72,14 @@ fn arbitrary_state(seed: u64) -> Desired {
 }
 
 fn arbitrary_eni(random: &mut Random) -> Eni {
-    let port = match random.below(3) {
+    let port = match random.below(4) {
         0 => None,
         1 => Some(Port::Memory),
+        2 => Some(Port::Packet(PacketPort {
+            device: random.pick(&["tap0", "", "a/b"]).into(),
+            namespace: random.chance(30).then(|| "..".into()),
+            mtu_bytes: random.pick(&[0, 1500]),
+        })),
         _ => Some(Port::Tap(TapPort {
             device: random.pick(&["tap0", "", "a device with a name", "a/b"]).into(),
             namespace: random.chance(30).then(|| "..".into()),

@@ -6,6 +6,7 @@ use crate::switch::{Pacer, Switch, SwitchConfig, WorkerWiring, assemble};
 use crate::worker::Worker;
 use crate::worker_thread::{BusyPoll, Clock, DOORBELL, WorkerLoop};
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -63,6 +64,7 @@ impl VswitchConfig {
 /// # Errors
 /// Why it could not start, or why its control thread could not go on.
 pub fn run(config: VswitchConfig) -> io::Result<()> {
+    allow_many_descriptors();
     let (sender, receiver) = UnixStream::pair()?;
     for signal in [SIGTERM, SIGINT] {
         signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
@@ -108,6 +110,14 @@ impl WorkerThreads {
             let _ = handle.join();
         }
     }
+}
+
+/// Every port has a descriptor or two, and the usual limit of 1,024 is there for programs that cannot do with more.
+fn allow_many_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it there are fewer ports, and those that cannot be opened say why.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io::Result<(Switch, WorkerThreads)> {

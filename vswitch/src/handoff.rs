@@ -11,6 +11,9 @@ use vswitch_core::packet::{FrameBuffer, Packet};
 /// Buffers that one worker may have in rings to all others together, however many there are.
 const HANDOFF_BUFFERS_MAX: usize = 8 * HANDOFF_PACKETS;
 
+/// Packets up to which a ring takes those of ports that flood.
+const HANDOFF_PACKETS_FLOODING: usize = HANDOFF_PACKETS - HANDOFF_PACKETS / 4;
+
 /// The pool of each of `workers` workers: bursts in work, and packets in the rings of others.
 pub const fn pool_size(workers: usize) -> PoolSize {
     let in_rings = HANDOFF_PACKETS * (workers - 1);
@@ -36,6 +39,14 @@ pub struct Link {
     pub packets: ArrayQueue<Handoff>,
     /// Buffers of such packets on their way back. Never full: it holds as many as the sender's pool.
     pub returns: ArrayQueue<FrameBuffer>,
+}
+
+impl Link {
+    /// Whether there is room for one more packet. The last quarter of the ring is kept for ports that do not flood: those
+    /// that do pay for a full ring themselves.
+    pub fn has_room(&self, is_flooding: bool) -> bool {
+        self.packets.len() < if is_flooding { HANDOFF_PACKETS_FLOODING } else { HANDOFF_PACKETS }
+    }
 }
 
 /// One worker's ends of all links, by the number of the other worker; none for itself.

@@ -78,7 +78,7 @@ impl Switch {
 }
 
 fn port_status(eni: &EniId, record: &PortRecord) -> PortStatus {
-    let tap = record.wish.tap();
+    let device = record.wish.device();
     let error = match &record.state {
         PortState::Up => None,
         PortState::Down { error, .. } => Some(error.clone()),
@@ -86,8 +86,8 @@ fn port_status(eni: &EniId, record: &PortRecord) -> PortStatus {
     PortStatus {
         eni: eni.clone(),
         kind: record.wish.kind().into(),
-        device: tap.map(|tap| tap.device.clone()),
-        namespace: tap.and_then(|tap| tap.namespace.clone()),
+        device: device.map(|(device, _)| device.to_owned()),
+        namespace: device.and_then(|(_, namespace)| namespace.map(str::to_owned)),
         worker: record.worker,
         up: error.is_none(),
         error,

@@ -117,7 +117,7 @@ pub(crate) struct PortRecord {
 
 impl PortRecord {
     fn namespace_name(&self) -> Option<&str> {
-        self.wish.tap().and_then(|tap| tap.namespace.as_deref())
+        self.wish.device().and_then(|(_, namespace)| namespace)
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::doorbell::Doorbell;
 use crate::handoff::{Handoff, Links, pool_size};
 use crate::port::pool::BufferPool;
-use crate::port::{Port, Received, Sent};
+use crate::port::{Port, Received};
 use crate::publish::{Publication, Published};
 use crate::worker_desk::{Command, Desk, Event};
 use std::io;
@@ -104,6 +104,14 @@ pub struct Worker {
     outgoing: Vec<Packet>,
     outgoing_homes: Vec<u16>,
     rung: Vec<bool>,
+}
+
+/// Where a burst came from.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    eni: EniIndex,
+    /// The port had more than a burst to give.
+    is_flooding: bool,
 }
 
 /// Where a packet goes, and whose pool its buffer belongs to.
@@ -319,6 +327,7 @@ impl Worker {
             return true;
         }
         let result = port.receive(&mut self.pool, &mut self.burst, BURST_PACKETS);
+        let is_flooding = matches!(result, Ok(Received::MaybeMore));
         let count = self.burst.len();
         activity.packets += count;
         let stays = match result {
@@ -337,37 +346,39 @@ impl Worker {
             }
         };
         if count > 0 {
-            self.forward_burst(slot, eni, now);
+            self.forward_burst(Source { eni, is_flooding }, now);
         }
         stays
     }
 
-    fn forward_burst(&mut self, slot: u32, eni: EniIndex, now: Time) {
+    fn forward_burst(&mut self, source: Source, now: Time) {
+        let eni = source.eni;
         let number = self.surroundings.number;
         let current = &self.current;
         let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
         self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
         let mut burst = std::mem::take(&mut self.burst);
         let home = number as u16;
+        let mut last = None;
         for packet in burst.drain(..) {
             match packet.verdict {
-                Verdict::Answer => self.put_outgoing(slot, packet, Arrival { to: eni, home }),
-                Verdict::Forward(to) => self.hand_off(eni, to, packet),
+                Verdict::Answer => self.dispatch(packet, Arrival { to: eni, home }, &mut last),
+                Verdict::Forward(to) => self.hand_off(source, to, packet),
                 Verdict::Deliver => {
                     let to = packet.receiver;
-                    self.arrive(packet, Arrival { to, home });
+                    self.dispatch(packet, Arrival { to, home }, &mut last);
                 }
                 Verdict::Drop(_) => self.pool.put(packet.buffer),
             }
         }
         self.burst = burst;
-        self.send_outgoing(Some(slot), eni);
-        self.dispatch_arrivals();
+        self.finish_dispatch(last);
         self.ring_doorbells();
     }
 
     /// Puts a packet into the ring of the worker that has its receiver.
-    fn hand_off(&mut self, from: EniIndex, to: EniIndex, packet: Packet) {
+    fn hand_off(&mut self, source: Source, to: EniIndex, packet: Packet) {
+        let from = source.eni;
         let Some(place) = self.current.place(to) else {
             self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
             return self.pool.put(packet.buffer);
@@ -376,14 +387,14 @@ impl Worker {
             debug_assert!(false, "what is here was delivered");
             return self.pool.put(packet.buffer);
         };
-        match link.packets.push(Handoff { packet, to, incarnation: place.incarnation }) {
-            Ok(()) => self.rung[usize::from(place.worker)] = true,
-            Err(handoff) => {
-                let packets = handoff.packet.wire().packets;
-                self.shard.count_drop(from, Direction::Egress, DropReason::HandoffFull, packets);
-                self.pool.put(handoff.packet.buffer);
-            }
+        // Only this worker fills the ring, so what has room now still has it at the push.
+        if !link.has_room(source.is_flooding) {
+            self.shard.count_drop(from, Direction::Egress, DropReason::HandoffFull, packet.wire().packets);
+            return self.pool.put(packet.buffer);
         }
+        let pushed = link.packets.push(Handoff { packet, to, incarnation: place.incarnation });
+        debug_assert!(pushed.is_ok(), "a ring with room takes a packet");
+        self.rung[usize::from(place.worker)] = true;
     }
 
     fn ring_doorbells(&mut self) {
@@ -401,37 +412,39 @@ impl Worker {
 
     /// Judges what came from other workers, and sends it.
     fn deliver_arrivals(&mut self, now: Time) {
-        self.shard.ingress(&self.current.snapshot, &mut self.arrivals, now);
-        self.dispatch_arrivals();
-    }
-
-    /// Sends what was judged to the ports of its receivers.
-    fn dispatch_arrivals(&mut self) {
         if self.arrivals.is_empty() {
             return;
         }
+        self.shard.ingress(&self.current.snapshot, &mut self.arrivals, now);
         let mut arrivals = std::mem::take(&mut self.arrivals);
         let mut targets = std::mem::take(&mut self.arrival_targets);
-        let mut last: Option<EniIndex> = None;
+        let mut last = None;
         for (packet, arrival) in arrivals.drain(..).zip(targets.drain(..)) {
-            if packet.verdict != Verdict::Deliver {
-                self.recycle(packet, arrival.home);
-                continue;
-            }
-            if let Some(last) = last.filter(|last| *last != arrival.to) {
-                self.send_outgoing(self.slot_of(last), last);
-            }
-            last = Some(arrival.to);
-            match self.slot_of(arrival.to) {
-                Some(slot) => self.put_outgoing(slot, packet, arrival),
-                None => {
-                    self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::PortDown, packet.wire().packets);
-                    self.recycle(packet, arrival.home);
-                }
+            match packet.verdict {
+                Verdict::Deliver => self.dispatch(packet, arrival, &mut last),
+                _ => self.recycle(packet, arrival.home),
             }
         }
         self.arrivals = arrivals;
         self.arrival_targets = targets;
+        self.finish_dispatch(last);
+    }
+
+    /// Lines a packet up for the port of its receiver. What was lined up for another, `last`, is sent before.
+    fn dispatch(&mut self, packet: Packet, arrival: Arrival, last: &mut Option<EniIndex>) {
+        if *last != Some(arrival.to) {
+            self.finish_dispatch(last.replace(arrival.to));
+        }
+        match self.slot_of(arrival.to) {
+            Some(slot) => self.put_outgoing(slot, packet, arrival),
+            None => {
+                self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::PortDown, packet.wire().packets);
+                self.recycle(packet, arrival.home);
+            }
+        }
+    }
+
+    fn finish_dispatch(&mut self, last: Option<EniIndex>) {
         if let Some(last) = last {
             self.send_outgoing(self.slot_of(last), last);
         }
@@ -488,36 +501,31 @@ impl Worker {
 
     /// Sends what is outgoing to the port of `eni` in `slot`.
     fn send_outgoing(&mut self, slot: Option<u32>, eni: EniIndex) {
-        let mut done = 0;
-        while done < self.outgoing.len() {
-            let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
-            let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
-            let rest = &self.outgoing[done..];
-            let (sent, dropped, reason) = match port.map(|port| port.send(rest)) {
-                Some(Ok(Sent::All)) => (rest.len(), 0, DropReason::PortFull),
-                Some(Ok(Sent::Full(sent))) => (sent, rest.len() - sent, DropReason::PortFull),
-                Some(Ok(Sent::LinkDown(sent))) => (sent, rest.len() - sent, DropReason::PortDown),
-                Some(Ok(Sent::Refused(sent))) => (sent, 1, DropReason::PortRefused),
-                Some(Err(error)) => {
-                    if let Some(slot) = slot {
-                        self.fail(slot, error);
-                    }
-                    (0, self.outgoing.len() - done, DropReason::PortDown)
-                }
-                None => (0, rest.len(), DropReason::PortDown),
-            };
-            for packet in &self.outgoing[done + sent..done + sent + dropped] {
-                self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);
-            }
-            done += sent + dropped;
+        if self.outgoing.is_empty() {
+            return;
         }
+        let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
+        let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
+        let is_down = port.is_none();
+        let sent = port.map_or(Ok(()), |port| port.send(&mut self.outgoing));
         let mut outgoing = std::mem::take(&mut self.outgoing);
         let mut homes = std::mem::take(&mut self.outgoing_homes);
         for (packet, home) in outgoing.drain(..).zip(homes.drain(..)) {
+            let reason = match packet.verdict {
+                _ if is_down => Some(DropReason::PortDown),
+                Verdict::Drop(reason) => Some(reason),
+                _ => None,
+            };
+            if let Some(reason) = reason {
+                self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);
+            }
             self.recycle(packet, home);
         }
         self.outgoing = outgoing;
         self.outgoing_homes = homes;
+        if let (Some(slot), Err(error)) = (slot, sent) {
+            self.fail(slot, error);
+        }
     }
 
     fn recycle(&mut self, packet: Packet, home: u16) {

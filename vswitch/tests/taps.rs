@@ -9,10 +9,11 @@ use vswitch::namespace;
 use vswitch::netlink::Interface;
 use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::tap::{self, Tap};
-use vswitch::port::{Port, Received, Sent};
+use vswitch::port::{Port, Received, TapIo};
 use vswitch_core::desired::TapPort;
 use vswitch_core::offload::{Offloads, PartialChecksum};
 use vswitch_core::packet::Packet;
+use vswitch_core::verdict::{DropReason, Verdict};
 
 /// A namespace name of this test alone, which is gone when the test is.
 struct Guest(String);
@@ -62,6 +63,11 @@ fn receive_within(port: &mut Tap, limit: Duration) -> std::io::Result<Vec<Packet
         }
     }
     Ok(burst)
+}
+
+fn verdicts(port: &mut Tap, burst: &mut [Packet]) -> Vec<Verdict> {
+    port.send(burst).unwrap();
+    burst.iter().map(|packet| packet.verdict).collect()
 }
 
 #[test]
@@ -117,7 +123,7 @@ fn a_removed_device_is_an_error_that_says_so() {
     assert!(error.to_string().contains("the device was removed"), "{error}");
     assert!(error.to_string().contains(&guest.0), "{error}");
     let packet = Packet::new(vswitch_core::packet::FrameBuffer::with_capacity(64));
-    assert!(port.send(&[packet]).is_err());
+    assert!(port.send(&mut [packet]).is_err());
     drop(port);
     Tap::open(&guest.tap(), Some(&interface())).unwrap();
 }
@@ -129,17 +135,17 @@ fn a_link_that_is_down_is_no_failure() {
     guest.ip(&["link", "set", "eth0", "down"]);
     let mut buffer = vswitch_core::packet::FrameBuffer::with_capacity(64);
     buffer.fill(&[0; 64]);
-    let burst = [Packet::new(buffer)];
-    assert_eq!(port.send(&burst).unwrap(), Sent::LinkDown(0));
+    let mut burst = [Packet::new(buffer)];
+    assert_eq!(verdicts(&mut port, &mut burst), [Verdict::Drop(DropReason::PortDown)]);
     guest.ip(&["link", "set", "eth0", "up"]);
-    assert_eq!(port.send(&burst).unwrap(), Sent::All);
+    assert_eq!(verdicts(&mut port, &mut burst), [Verdict::Deliver]);
 }
 
 #[test]
 fn a_guest_leaves_checksums_undone_only_where_that_was_offered() {
     for offered in [Offloads::ALL, Offloads::NONE] {
         let Some(guest) = Guest::new("undone") else { return };
-        let mut port = Tap::open_with(&guest.tap(), Some(&interface()), offered).unwrap();
+        let mut port = Tap::open_with(&guest.tap(), Some(&interface()), offered, TapIo::Plain).unwrap();
         assert!(offered.contains(port.offloads()));
         assert_eq!(port.offloads() == Offloads::NONE, offered == Offloads::NONE, "this kernel has some");
         guest.ip(&["neigh", "replace", "10.9.0.7", "lladdr", "02:00:00:00:00:07", "dev", "eth0"]);
@@ -156,7 +162,7 @@ fn a_guest_leaves_checksums_undone_only_where_that_was_offered() {
         let partial = PartialChecksum { start: 34, offset: 6 };
         assert_eq!(packet.offload.checksum, (offered == Offloads::ALL).then_some(partial));
         // And the kernel takes back what it gave.
-        assert_eq!(port.send(&[packet]).unwrap(), Sent::All);
+        assert_eq!(verdicts(&mut port, &mut [packet]), [Verdict::Deliver]);
     }
 }
 
@@ -169,8 +175,9 @@ fn what_the_kernel_refuses_is_not_the_ports_failure() {
         buffer.fill(&vec![0; bytes]);
         Packet::new(buffer)
     };
-    assert_eq!(port.send(&[packet(64), packet(5), packet(64)]).unwrap(), Sent::Refused(1));
-    assert_eq!(port.send(&[packet(64)]).unwrap(), Sent::All);
+    let refused = Verdict::Drop(DropReason::PortRefused);
+    let expected = [Verdict::Deliver, refused, Verdict::Deliver];
+    assert_eq!(verdicts(&mut port, &mut [packet(64), packet(5), packet(64)]), expected);
 }
 
 #[test]

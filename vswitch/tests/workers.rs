@@ -231,6 +231,80 @@ fn a_flooding_port_does_not_starve_another() {
     assert!(collect(&world.guest(3)).contains(&99_999), "served within a turn or two");
 }
 
+/// 31 ports flood one receiver; one port sends a frame at a time to another.
+struct Flood {
+    world: World,
+    flooded: u8,
+    quiet: u8,
+    friend: u8,
+}
+
+impl Flood {
+    const PORTS: u8 = 34;
+
+    fn new(workers: usize) -> Self {
+        let mut world = World::new(workers, 256);
+        world.apply(desired(Self::PORTS), 1);
+        let mut flood = Self { world, flooded: 0, quiet: 1, friend: 0 };
+        // With two workers, both receivers are a ring away from the quiet port.
+        let is_away = |number: &u8| workers == 1 || flood.worker_of(*number) != flood.worker_of(1);
+        let mut away = (2..=Self::PORTS).filter(is_away);
+        (flood.flooded, flood.friend) = (away.next().unwrap(), away.next().unwrap());
+        flood
+    }
+
+    fn worker_of(&self, number: u8) -> usize {
+        self.world.switch.port_statuses().into_iter().find(|port| port.eni == eni(number)).unwrap().worker
+    }
+
+    fn inject(&self, number: u32) {
+        for flooding in (1..=Self::PORTS).filter(|port| ![self.flooded, self.quiet, self.friend].contains(port)) {
+            while self.world.guest(flooding).inject(&udp(flooding, self.flooded, 0)) {}
+        }
+        assert!(self.world.guest(self.quiet).inject(&udp(self.quiet, self.friend, number)));
+    }
+
+    fn collect(&self) -> Vec<u32> {
+        collect(&self.world.guest(self.friend))
+    }
+
+    fn turn(&mut self, worker: usize) {
+        let now = self.world.now;
+        self.world.workers[worker].turn(now);
+    }
+}
+
+#[test]
+fn a_quiet_port_among_31_that_flood_is_served_every_turn_and_loses_nothing() {
+    let mut flood = Flood::new(1);
+    for number in 0..40 {
+        flood.inject(number);
+        flood.turn(0);
+        assert_eq!(flood.collect(), [number]);
+    }
+    assert!(flood.world.drops(flood.flooded, "port-full") > 0);
+}
+
+#[test]
+fn a_full_ring_is_paid_for_by_the_ports_that_fill_it() {
+    let mut flood = Flood::new(2);
+    let (near, far) = (flood.worker_of(flood.quiet), flood.worker_of(flood.friend));
+    let mut got = Vec::new();
+    for number in 0..80 {
+        flood.inject(number);
+        flood.turn(near);
+        // The receiving worker is slow.
+        if number % 8 == 7 {
+            flood.turn(far);
+            got.extend(flood.collect());
+        }
+    }
+    let full: u64 = (1..=Flood::PORTS).map(|number| flood.world.drops(number, "handoff-full")).sum();
+    assert!(full > 0, "the ring was full");
+    assert_eq!(flood.world.drops(flood.quiet, "handoff-full"), 0);
+    assert_eq!(got, (0..80).collect::<Vec<_>>(), "all of its frames, in order");
+}
+
 #[test]
 fn placement_is_stable_and_even() {
     let mut world = World::new(2, 16);

@@ -6,7 +6,7 @@ use crate::command::{self, Command, TimeoutsChange};
 use crate::query::{Answer, EniFilter, EniShow, Query};
 use crate::view::EniView;
 use clap::{Args, Subcommand};
-use vswitch_core::desired::{Port, TapPort};
+use vswitch_core::desired::{PacketPort, Port, TapPort};
 
 /// What can be done with network interfaces.
 #[derive(Debug, Subcommand)]
@@ -44,7 +44,7 @@ pub enum Verb {
     Assign(Assign),
     /// Take addresses or delegated prefixes from an ENI.
     Unassign(Unassign),
-    /// Attach an ENI to a TAP device; it passes nothing before its rules are in force.
+    /// Attach an ENI to a TAP device or an interface; it passes nothing before its rules are in force.
     Attach {
         /// The ENI.
         eni: String,
@@ -58,7 +58,7 @@ pub enum Verb {
     },
 }
 
-/// A TAP device.
+/// A TAP device, or an interface that is there already.
 #[derive(Clone, Debug, Args)]
 pub struct Tap {
     /// The device's name; eth0 in a namespace.
@@ -67,6 +67,10 @@ pub struct Tap {
     /// The named network namespace to put it in; made if it does not exist.
     #[arg(long)]
     namespace: Option<String>,
+    /// Instead of a TAP device, an interface that exists, as a card or one end of a veth pair: the guest is what is
+    /// behind it. With --namespace, the one of that namespace.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["device", "no_configure"])]
+    host_interface: Option<String>,
     /// Leave addresses, routes and link state of the device alone, as for a virtual machine.
     #[arg(long)]
     no_configure: bool,
@@ -77,6 +81,9 @@ pub struct Tap {
 
 impl Tap {
     fn port(self) -> Option<Port> {
+        if let Some(device) = self.host_interface {
+            return Some(Port::Packet(PacketPort { device, namespace: self.namespace, mtu_bytes: self.mtu }));
+        }
         let default = self.namespace.is_some().then(|| "eth0".to_owned());
         let device = self.device.or(default)?;
         Some(Port::Tap(TapPort {
@@ -318,10 +325,10 @@ fn addresses(eni: &EniView) -> String {
 }
 
 fn port(eni: &EniView) -> String {
-    match &eni.port {
-        Some(Port::Tap(TapPort { device, namespace: Some(namespace), .. })) => format!("{device} in {namespace}"),
-        Some(Port::Tap(TapPort { device, .. })) => device.clone(),
-        Some(Port::Memory) => "memory".into(),
+    match eni.port.as_ref().map(Port::device) {
+        Some(Some((device, Some(namespace)))) => format!("{device} in {namespace}"),
+        Some(Some((device, None))) => device.into(),
+        Some(None) => "memory".into(),
         None => "-".into(),
     }
 }

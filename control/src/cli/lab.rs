@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use vswitch_core::desired::{Direction, Policy, Port, TapPort};
+use vswitch_core::desired::{Direction, PacketPort, Policy, Port, TapPort};
 
 /// A whole lab. Objects that it does not name are left alone.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -44,7 +44,7 @@ struct Group {
     egress: Vec<RuleSpec>,
 }
 
-/// An ENI; with a namespace or a device it is attached to a TAP.
+/// An ENI; with a namespace or a device it is attached to a TAP, with a host interface to that.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Eni {
@@ -65,6 +65,7 @@ struct Eni {
     description: Option<String>,
     namespace: Option<String>,
     device: Option<String>,
+    host_interface: Option<String>,
     mtu: Option<u16>,
     configure: Option<bool>,
 }
@@ -280,6 +281,11 @@ impl Plan {
     }
 
     fn eni(&mut self, eni: &Eni, state: &StateView) -> Result<(), CliError> {
+        if eni.host_interface.is_some() && (eni.device.is_some() || eni.configure.is_some()) {
+            let text =
+                format!("eni {}: host_interface names a device that is there; leave device and configure out", eni.id);
+            return Err(CliError::Usage(text));
+        }
         let id = &eni.id;
         let port = eni.port();
         let Some(view) = state.enis.iter().find(|view| view.id.as_str() == id) else {
@@ -372,13 +378,17 @@ impl Plan {
 
 impl Eni {
     fn port(&self) -> Option<Port> {
+        let mtu_bytes = self.mtu.unwrap_or(TapPort::default_mtu_bytes());
+        if let Some(device) = self.host_interface.clone() {
+            return Some(Port::Packet(PacketPort { device, namespace: self.namespace.clone(), mtu_bytes }));
+        }
         let default = self.namespace.is_some().then(|| "eth0".to_owned());
         Some(Port::Tap(TapPort {
             device: self.device.clone().or(default)?,
             namespace: self.namespace.clone(),
             create_namespace: self.namespace.is_some(),
             configure: self.configure.unwrap_or(true),
-            mtu_bytes: self.mtu.unwrap_or(TapPort::default_mtu_bytes()),
+            mtu_bytes,
         }))
     }
 
@@ -489,12 +499,10 @@ fn timeouts_differ(wanted: &crate::command::TimeoutsChange, view: &EniView) -> b
 }
 
 fn port_told(port: &Port) -> String {
-    match port {
-        Port::Tap(TapPort { device, namespace: Some(namespace), .. }) => {
-            format!(" as {device} in namespace {namespace}")
-        }
-        Port::Tap(TapPort { device, .. }) => format!(" as {device}"),
-        Port::Memory => String::new(),
+    match port.device() {
+        Some((device, Some(namespace))) => format!(" as {device} in namespace {namespace}"),
+        Some((device, None)) => format!(" as {device}"),
+        None => String::new(),
     }
 }
 

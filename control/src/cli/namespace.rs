@@ -4,7 +4,7 @@ use super::{CliError, Session};
 use crate::query::{Answer, EniFilter, EniShow, Query};
 use clap::Subcommand;
 use std::ffi::OsString;
-use vswitch_core::desired::{Port, TapPort};
+use vswitch_core::desired::Port;
 
 /// What can be done with namespaces.
 #[derive(Debug, Subcommand)]
@@ -25,12 +25,11 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     if let Verb::List = verb
         && let Answer::Enis(enis) = session.ask(Query::EniList(EniFilter::default()))?
     {
-        let placed: Vec<_> = enis.into_iter().filter(|eni| tap_of(eni.port.as_ref()).is_some()).collect();
+        let placed: Vec<_> = enis.into_iter().filter(|eni| device_of(eni.port.as_ref()).is_some()).collect();
         session.output.table(&placed, ["eni", "namespace", "device", "address"], |eni| {
-            let tap = tap_of(eni.port.as_ref());
-            let namespace = tap.and_then(|tap| tap.namespace.clone()).unwrap_or_else(|| "the host's".into());
-            let device = tap.map(|tap| tap.device.clone()).unwrap_or_default();
-            [eni.id.to_string(), namespace, device, eni.primary_ip.to_string()]
+            let (device, namespace) = device_of(eni.port.as_ref()).unwrap_or_default();
+            let namespace = namespace.unwrap_or("the host's");
+            [eni.id.to_string(), namespace.into(), device.into(), eni.primary_ip.to_string()]
         });
     }
     Ok(())
@@ -45,16 +44,13 @@ pub fn of_eni(arguments: &super::Arguments, eni: &str) -> Result<String, CliErro
     let Answer::Eni(view) = client.ask(&Query::EniShow(EniShow { eni: eni.to_owned() }))? else {
         return Err(CliError::Usage(format!("no answer about {eni}")));
     };
-    let namespace = tap_of(view.port.as_ref()).and_then(|tap| tap.namespace.clone());
+    let namespace = device_of(view.port.as_ref()).and_then(|(_, namespace)| namespace.map(str::to_owned));
     namespace.ok_or_else(|| {
         let way_out = "attach it with `sluice eni attach ENI --namespace NAME`";
         CliError::Usage(format!("{eni} is in no namespace: {way_out}"))
     })
 }
 
-fn tap_of(port: Option<&Port>) -> Option<&TapPort> {
-    match port {
-        Some(Port::Tap(tap)) => Some(tap),
-        _ => None,
-    }
+fn device_of(port: Option<&Port>) -> Option<(&str, Option<&str>)> {
+    port.and_then(Port::device)
 }

@@ -105,9 +105,25 @@ pub struct VswitchArguments {
     /// Let every frame cross TAP devices whole and by itself, without offloads of the kernel.
     #[arg(long)]
     pub plain_taps: bool,
+    /// How frames cross TAP devices: what costs least here, many in one io_uring call, or one in each call [default:
+    /// auto].
+    #[arg(long, value_name = "HOW")]
+    pub tap_io: Option<TapIo>,
     /// End when the process that started this one ends.
     #[arg(long, hide = true)]
     pub with_parent: bool,
+}
+
+/// How frames cross TAP devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TapIo {
+    /// As a short measurement at the start finds cheaper on this machine.
+    Auto,
+    /// Many in one call, by `io_uring`.
+    Uring,
+    /// One in each call.
+    Plain,
 }
 
 /// Whether workers with nothing to do go on polling.
@@ -150,6 +166,8 @@ pub struct ConfigFile {
     pub busy_poll: Option<BusyPoll>,
     /// Whether frames cross TAP devices without offloads of the kernel.
     pub plain_taps: Option<bool>,
+    /// How frames cross TAP devices.
+    pub tap_io: Option<TapIo>,
     /// How much of everything there may be.
     pub quotas: Option<crate::model::Quotas>,
     /// Where the HTTP interface is offered; `none` for nowhere.
@@ -284,6 +302,9 @@ fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, config: &Config
     }
     if given.plain_taps || config.plain_taps == Some(true) {
         list.push("--plain-taps".into());
+    }
+    if let Some(how) = given.tap_io.or(config.tap_io).and_then(|how| how.to_possible_value()) {
+        list.extend(["--tap-io".into(), how.get_name().into()]);
     }
     list.extend(folders(paths));
     list

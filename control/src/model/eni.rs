@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::{self, Port, TapPort, Timeouts};
+use vswitch_core::desired::{self, Port, Timeouts};
 use vswitch_core::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId};
 use vswitch_core::limits::{MTU_BYTES_MAX, MTU_BYTES_MIN};
 
@@ -215,38 +215,36 @@ impl Model {
 
     /// Refuses a port that cannot be or that another ENI has.
     pub(super) fn check_port(&self, id: &EniId, port: &Port) -> Result<(), ApiError> {
-        let Port::Tap(tap) = port else { return Ok(()) };
-        check_tap(tap)?;
-        let same = |other: &Port| matches!(other, Port::Tap(other) if other.device == tap.device && other.namespace == tap.namespace);
+        let Some((device, namespace)) = port.device() else { return Ok(()) };
+        check_device(port, device, namespace)?;
+        let same = |other: &Port| other.device() == Some((device, namespace));
         let holder = self.enis.iter().find(|(other, eni)| *other != id && eni.port.as_ref().is_some_and(same));
         if let Some((holder, _)) = holder {
-            let message = format!("device {} belongs to {holder}: choose another name, or detach that one", tap.device);
+            let message = format!("device {device} belongs to {holder}: choose another name, or detach that one");
             return Err(INVALID_PARAMETER_CONFLICT.error(message).field("port.device").object(holder));
         }
         Ok(())
     }
 }
 
-fn check_tap(tap: &TapPort) -> Result<(), ApiError> {
+fn check_device(port: &Port, device: &str, namespace: Option<&str>) -> Result<(), ApiError> {
     let refuse = |field: &str, message: String| Err(INVALID_PARAMETER.error(message).field(format!("port.{field}")));
     let is_name = |text: &str, most: usize| {
         let letters = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/%:".contains(&byte));
         letters && (1..=most).contains(&text.len()) && text != "." && text != ".."
     };
-    if !is_name(&tap.device, 15) {
-        return refuse(
-            "device",
-            format!("{:?} is no device name: 1 to 15 letters without / : % and spaces", tap.device),
-        );
+    if !is_name(device, 15) {
+        return refuse("device", format!("{device:?} is no device name: 1 to 15 letters without / : % and spaces"));
     }
-    if tap.namespace.as_deref().is_some_and(|name| !is_name(name, 64)) {
-        return refuse("namespace", format!("{:?} is no name of a namespace", tap.namespace.as_deref().unwrap_or("")));
+    if let Some(name) = namespace.filter(|name| !is_name(name, 64)) {
+        return refuse("namespace", format!("{name:?} is no name of a namespace"));
     }
-    if tap.create_namespace && tap.namespace.is_none() {
+    if matches!(port, Port::Tap(tap) if tap.create_namespace && tap.namespace.is_none()) {
         return refuse("create_namespace", "which namespace? give its name as namespace".into());
     }
-    if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&usize::from(tap.mtu_bytes)) {
-        return refuse("mtu_bytes", format!("{}: an MTU is {MTU_BYTES_MIN} to {MTU_BYTES_MAX} bytes", tap.mtu_bytes));
+    let mtu_bytes = port.mtu_bytes();
+    if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&usize::from(mtu_bytes)) {
+        return refuse("mtu_bytes", format!("{mtu_bytes}: an MTU is {MTU_BYTES_MIN} to {MTU_BYTES_MAX} bytes"));
     }
     Ok(())
 }

@@ -371,6 +371,8 @@ impl Default for Timeouts {
 pub enum Port {
     /// A TAP device of this machine's kernel.
     Tap(TapPort),
+    /// A network interface that the machine has already.
+    Packet(PacketPort),
     /// A queue in memory that tests and benches feed by hand.
     Memory,
 }
@@ -380,7 +382,17 @@ impl Port {
     pub const fn mtu_bytes(&self) -> u16 {
         match self {
             Self::Tap(tap) => tap.mtu_bytes,
+            Self::Packet(packet) => packet.mtu_bytes,
             Self::Memory => MTU_BYTES_MAX as u16,
+        }
+    }
+
+    /// The kernel's device that it has for itself, and the named network namespace that is in.
+    pub fn device(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Tap(tap) => Some((&tap.device, tap.namespace.as_deref())),
+            Self::Packet(packet) => Some((&packet.device, packet.namespace.as_deref())),
+            Self::Memory => None,
         }
     }
 }
@@ -402,6 +414,21 @@ pub struct TapPort {
     #[serde(default = "enabled")]
     pub configure: bool,
     /// The largest layer-3 packet, bytes.
+    #[serde(default = "TapPort::default_mtu_bytes")]
+    pub mtu_bytes: u16,
+}
+
+/// A network interface of the machine's kernel, used as it is: a card, or one end of a veth pair. Whatever is behind it
+/// is the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacketPort {
+    /// The interface's name, at most 15 bytes.
+    pub device: String,
+    /// The named network namespace it lives in; the switch's own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The largest layer-3 packet, bytes; that of the interface should be no smaller.
     #[serde(default = "TapPort::default_mtu_bytes")]
     pub mtu_bytes: u16,
 }

@@ -145,8 +145,8 @@ impl<'a> Seat<'a> {
     /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`Seat::admits`] its session.
     #[inline(always)]
     pub(crate) fn continues(&self, flow: &Flow, headers: &Headers, now: Tick) -> bool {
-        !flow.is_expired(self.snapshot.settings(), now)
-            && !(flow.state == FlowState::TcpClosed && headers.is_tcp_open())
+        let starts_anew = flow.state == FlowState::TcpClosed && headers.is_tcp_open();
+        !flow.is_expired(self.snapshot.settings(), now) && !starts_anew
     }
 
     /// Whether a session is this ENI's, and was admitted under the present revision.

@@ -8,9 +8,14 @@ use crate::verdict::{DropReason, Judgement, Verdict};
 use alloc::boxed::Box;
 use alloc::vec;
 
+/// Bytes before a frame: room for the header that a port's kernel or guest wants directly in front of it, so that both
+/// cross in one piece.
+pub const HEADROOM_BYTES: usize = 16;
+
 /// Room for one frame, allocated once and reused. Frames begin where a cache line does.
 #[derive(Debug)]
 pub struct FrameBuffer {
+    /// The headroom, then the room for the frame.
     bytes: Box<[u8]>,
     start: u32,
     length: u32,
@@ -21,20 +26,26 @@ const CACHE_LINE_BYTES: usize = 64;
 impl FrameBuffer {
     /// An empty buffer with room for `capacity_bytes`.
     pub fn with_capacity(capacity_bytes: usize) -> Self {
-        let bytes = vec![0; capacity_bytes + CACHE_LINE_BYTES - 1].into_boxed_slice();
+        let bytes = vec![0; HEADROOM_BYTES + capacity_bytes + CACHE_LINE_BYTES - 1].into_boxed_slice();
         // Wherever an allocation cannot be aligned, it works unaligned.
-        let start = bytes.as_ptr().align_offset(CACHE_LINE_BYTES);
-        Self { start: if start < CACHE_LINE_BYTES { start as u32 } else { 0 }, bytes, length: 0 }
+        let skipped = bytes[HEADROOM_BYTES..].as_ptr().align_offset(CACHE_LINE_BYTES);
+        let start = HEADROOM_BYTES + if skipped < CACHE_LINE_BYTES { skipped } else { 0 };
+        Self { start: start as u32, bytes, length: 0 }
     }
 
-    /// How many bytes there is room for.
+    /// How many bytes of a frame there is room for.
     pub fn capacity(&self) -> usize {
-        self.bytes.len() + 1 - CACHE_LINE_BYTES
+        self.bytes.len() + 1 - CACHE_LINE_BYTES - HEADROOM_BYTES
     }
 
     /// The whole room, for a port to receive into; [`FrameBuffer::set_length`] then tells how much was used.
     pub fn room(&mut self) -> &mut [u8] {
-        let (start, end) = (self.start as usize, self.start as usize + self.capacity());
+        self.room_with_header(0)
+    }
+
+    /// The whole room and, in front of it, that of a header of up to [`HEADROOM_BYTES`].
+    pub fn room_with_header(&mut self, header_bytes: usize) -> &mut [u8] {
+        let (start, end) = (self.start as usize - header_bytes, self.start as usize + self.capacity());
         &mut self.bytes[start..end]
     }
 
@@ -66,6 +77,13 @@ impl FrameBuffer {
     #[inline]
     pub fn frame_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start as usize..][..self.length as usize]
+    }
+
+    /// The frame behind a header of up to [`HEADROOM_BYTES`], in one piece.
+    pub fn frame_with_header(&mut self, header: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        self.bytes[start - header.len()..start].copy_from_slice(header);
+        &self.bytes[start - header.len()..][..header.len() + self.length as usize]
     }
 
     /// Asks the memory for the headers of the frame that is to be read soon.

@@ -1,7 +1,7 @@
 //! A port in memory: tests and benches are its guest. Deterministic, bounded, and without allocation once warm.
 
 use crate::port::pool::{BufferPool, SMALL_BYTES};
-use crate::port::{Port, Received, Sent};
+use crate::port::{Port, Received, drop_all};
 use crossbeam::queue::ArrayQueue;
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
@@ -15,6 +15,7 @@ use vswitch_core::ids::EniId;
 use vswitch_core::limits::BURST_BYTES;
 use vswitch_core::offload::{Offload, Offloads};
 use vswitch_core::packet::{FrameBuffer, Packet};
+use vswitch_core::verdict::{DropReason, Verdict};
 
 /// Frames that a memory port holds in each direction, unless told otherwise.
 const FRAMES_MAX_DEFAULT: usize = 256;
@@ -158,18 +159,20 @@ impl Port for MemoryPort {
         Ok(Received::MaybeMore)
     }
 
-    fn send(&mut self, burst: &[Packet]) -> io::Result<Sent> {
-        self.check()?;
+    fn send(&mut self, burst: &mut [Packet]) -> io::Result<()> {
+        self.check().inspect_err(|_| drop_all(burst, DropReason::PortDown))?;
         let refused_bytes = self.0.refused_bytes.load(Ordering::Acquire);
-        for (number, packet) in burst.iter().enumerate() {
-            if refused_bytes > 0 && packet.buffer.frame().len() == refused_bytes {
-                return Ok(Sent::Refused(number));
-            }
-            if !self.0.to_guest.push(packet.buffer.frame(), packet.offload) {
-                return Ok(Sent::Full(number));
-            }
+        for packet in burst {
+            let frame = packet.buffer.frame();
+            packet.verdict = if refused_bytes > 0 && frame.len() == refused_bytes {
+                Verdict::Drop(DropReason::PortRefused)
+            } else if self.0.to_guest.push(frame, packet.offload) {
+                Verdict::Deliver
+            } else {
+                Verdict::Drop(DropReason::PortFull)
+            };
         }
-        Ok(Sent::All)
+        Ok(())
     }
 
     fn offloads(&self) -> Offloads {
@@ -242,7 +245,9 @@ mod tests {
         assert_eq!(frames, [b"one", b"two"]);
         assert_eq!(pool.free_count(), 2);
         burst.push(Packet::new(pool.take(60).unwrap()));
-        assert_eq!(port.send(&burst).unwrap(), Sent::Full(2));
+        port.send(&mut burst).unwrap();
+        let verdicts: Vec<_> = burst.iter().map(|packet| packet.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Deliver, Verdict::Deliver, Verdict::Drop(DropReason::PortFull)]);
         assert_eq!(guest.collect().as_deref(), Some(&b"one"[..]));
     }
 
@@ -252,8 +257,8 @@ mod tests {
         let eni = EniId::from("eni-1");
         let mut port = hub.open(&eni);
         hub.guest(&eni).cut(true);
-        assert!(port.send(&[]).is_err());
+        assert!(port.send(&mut []).is_err());
         hub.guest(&eni).cut(false);
-        assert_eq!(port.send(&[]).unwrap(), Sent::All);
+        port.send(&mut []).unwrap();
     }
 }

@@ -4,6 +4,8 @@
 //! fails says so with an `io::Error` and is not called again: the control thread closes it and opens another.
 
 pub mod memory;
+mod pace;
+pub mod packet;
 pub mod pool;
 pub mod tap;
 pub mod virtio;
@@ -19,19 +21,7 @@ use vswitch_core::ids::EniId;
 use vswitch_core::limits::ETHERNET_HEADER_BYTES;
 use vswitch_core::offload::Offloads;
 use vswitch_core::packet::Packet;
-
-/// How far a burst got on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// Every packet is out.
-    All,
-    /// The port took this many packets and has no room for the next.
-    Full(usize),
-    /// The port took this many packets and will never take the next; those behind it were not tried yet.
-    Refused(usize),
-    /// The port took this many packets; the far end has its link down for now.
-    LinkDown(usize),
-}
+use vswitch_core::verdict::{DropReason, Verdict};
 
 /// What a port has left after a burst was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +40,14 @@ pub trait Port: Send + fmt::Debug {
     /// The port has failed for good. Packets received before the failure are in the burst.
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received>;
 
-    /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`].
+    /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`]. Sets the verdict of every
+    /// packet, also where it fails: [`Verdict::Deliver`] if it is out, else why it is dropped: the port is full
+    /// ([`DropReason::PortFull`]) or down, or will never take such a packet ([`DropReason::PortRefused`]). Frames stay
+    /// as they are; what is in front of them may change.
     ///
     /// # Errors
     /// The port has failed for good.
-    fn send(&mut self, burst: &[Packet]) -> io::Result<Sent>;
+    fn send(&mut self, burst: &mut [Packet]) -> io::Result<()>;
 
     /// What packets for this port may leave undone. Does not change while the port is open.
     fn offloads(&self) -> Offloads {
@@ -65,6 +58,11 @@ pub trait Port: Send + fmt::Debug {
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+}
+
+/// Tells of packets that none of them is out.
+fn drop_all(burst: &mut [Packet], reason: DropReason) {
+    burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(reason));
 }
 
 /// What a running port was, or a wished-for port should be, opened from.
@@ -81,6 +79,7 @@ impl PortWish {
     pub fn kind(&self) -> &'static str {
         match self.port {
             desired::Port::Tap(_) => "tap",
+            desired::Port::Packet(_) => "packet",
             desired::Port::Memory => "memory",
         }
     }
@@ -89,7 +88,7 @@ impl PortWish {
     pub fn tap(&self) -> Option<&desired::TapPort> {
         match &self.port {
             desired::Port::Tap(tap) => Some(tap),
-            desired::Port::Memory => None,
+            desired::Port::Packet(_) | desired::Port::Memory => None,
         }
     }
 
@@ -100,15 +99,26 @@ impl PortWish {
 
     /// The device that this port alone may hold, by its name and namespace.
     pub fn device(&self) -> Option<(&str, Option<&str>)> {
-        self.tap().map(|tap| (tap.device.as_str(), tap.namespace.as_deref()))
+        self.port.device()
     }
 
     /// Whether `other` can be had by setting this running port anew, without opening another.
     pub fn can_become(&self, other: &Self) -> bool {
         self.device().is_some()
+            && self.kind() == other.kind()
             && self.device() == other.device()
             && self.tap().map(|tap| tap.configure) == other.tap().map(|tap| tap.configure)
     }
+}
+
+/// How frames cross TAP devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TapIo {
+    /// One system call for each.
+    #[default]
+    Plain,
+    /// Many in one call, through a ring of the kernel.
+    Uring,
 }
 
 /// How ports are made, and what tests may put around them.
@@ -116,6 +126,8 @@ impl PortWish {
 pub struct PortFactory {
     /// Whether TAP devices carry every frame whole and by itself, without offloads.
     pub plain_taps: bool,
+    /// How frames cross TAP devices.
+    pub tap_io: TapIo,
     /// Where the far ends of memory ports are found.
     pub memory: memory::MemoryHub,
     /// Faults to inject into every port.
@@ -134,8 +146,9 @@ impl PortFactory {
     pub fn open(&self, eni: &EniId, wish: &PortWish) -> io::Result<Box<dyn Port>> {
         let port: Box<dyn Port> = match &wish.port {
             desired::Port::Tap(tap) => {
-                Box::new(tap::Tap::open_with(tap, wish.interface.as_ref(), self.tap_offloads())?)
+                Box::new(tap::Tap::open_with(tap, wish.interface.as_ref(), self.tap_offloads(), self.tap_io)?)
             }
+            desired::Port::Packet(packet) => Box::new(packet::PacketPort::open(packet)?),
             desired::Port::Memory => Box::new(self.memory.open(eni)),
         };
         Ok(match self.faults {

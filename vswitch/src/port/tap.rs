@@ -1,29 +1,35 @@
-//! A TAP device of the kernel: one frame per read and write, but a frame may be 64 KiB long.
+//! A TAP device of the kernel: one frame per read and write, but a frame may be 64 KiB long, and a ring may take many
+//! reads or writes at once.
 //!
 //! Where the kernel offers it, a virtio header goes before each frame, and the guest leaves checksums and cutting to
 //! whoever needs them: nobody, if the receiver takes them undone too.
 
 use crate::namespace;
 use crate::netlink::{self, Interface};
+use crate::port::pace::Pace;
 use crate::port::pool::BufferPool;
 use crate::port::virtio::{self, HEADER_BYTES};
-use crate::port::{Port, Received, Sent};
+use crate::port::{Port, Received, TapIo};
+use crate::ring::Ring;
 use crate::sys::{self, tap_offloads};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::os::fd::BorrowedFd;
 use vswitch_core::desired::TapPort;
-use vswitch_core::limits::BURST_BYTES;
+use vswitch_core::limits::{BURST_BYTES, BURST_PACKETS};
 use vswitch_core::offload::{Offload, Offloads};
 use vswitch_core::packet::{FrameBuffer, Packet};
+use vswitch_core::verdict::{DropReason, Verdict};
 
 /// An open TAP device. It disappears when this is dropped, unless it existed before.
 #[derive(Debug)]
 pub struct Tap {
-    device: OwnedFd,
-    /// What it takes undone, and its guest leaves so; none without the header.
-    offloads: Option<Offloads>,
+    device: Device,
+    /// What it takes undone, and its guest leaves so.
+    offloads: Offloads,
+    /// None where each frame has a call of its own.
+    batches: Option<Batches>,
     /// For the text of errors.
     place: String,
 }
@@ -34,15 +40,21 @@ impl Tap {
     /// # Errors
     /// What failed, naming device and namespace.
     pub fn open(tap: &TapPort, interface: Option<&Interface>) -> io::Result<Self> {
-        Self::open_with(tap, interface, Offloads::ALL)
+        Self::open_with(tap, interface, Offloads::ALL, TapIo::Plain)
     }
 
-    /// As [`Tap::open`], with only those of `wanted` left undone that the kernel knows.
+    /// As [`Tap::open`], with only those of `wanted` left undone that the kernel knows, and frames moved by `io`.
     ///
     /// # Errors
     /// What failed, naming device and namespace.
-    pub fn open_with(tap: &TapPort, interface: Option<&Interface>, wanted: Offloads) -> io::Result<Self> {
+    pub fn open_with(tap: &TapPort, interface: Option<&Interface>, wanted: Offloads, io: TapIo) -> io::Result<Self> {
         let place = place(tap);
+        let batches = match io {
+            TapIo::Plain => None,
+            TapIo::Uring => Some(Batches::new().map_err(|error| {
+                io::Error::new(error.kind(), format!("{place}: the kernel gives no ring for it: {error}"))
+            })?),
+        };
         let work = || {
             let opened = open_device(&tap.device, wanted)?;
             if let Some(interface) = interface {
@@ -56,7 +68,7 @@ impl Tap {
             None => work(),
         };
         match opened {
-            Ok((device, offloads)) => Ok(Self { device, offloads, place }),
+            Ok((device, offloads)) => Ok(Self { device, offloads, batches, place }),
             Err(error) => Err(explain(&place, error)),
         }
     }
@@ -64,30 +76,31 @@ impl Tap {
 
 /// Opens the device with as much of `wanted` as the kernel knows: without UDP before Linux 6.2, without any if it has no
 /// header for it.
-fn open_device(name: &str, wanted: Offloads) -> io::Result<(OwnedFd, Option<Offloads>)> {
+fn open_device(name: &str, wanted: Offloads) -> io::Result<(Device, Offloads)> {
     let plain = || {
-        let device = sys::open_tap(name, false)?;
+        let descriptor = sys::open_tap(name, false)?;
         // Whoever held the device before may have let its guest leave things undone.
-        sys::set_tap_offloads(&device, 0)?;
-        Ok((device, None))
+        sys::set_tap_offloads(&descriptor, 0)?;
+        Ok((Device { descriptor, header_bytes: 0 }, Offloads::NONE))
     };
     if wanted == Offloads::NONE {
         return plain();
     }
-    let device = match sys::open_tap(name, true) {
+    let descriptor = match sys::open_tap(name, true) {
         // Also what a name of another kind of device gives; then the second try says so again.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => return plain(),
         opened => opened?,
     };
-    sys::set_tap_header_bytes(&device, HEADER_BYTES as i32)?;
+    sys::set_tap_header_bytes(&descriptor, HEADER_BYTES as i32)?;
     let tcp = Offloads::TCP_V4.with(Offloads::TCP_V6);
     for offered in [Offloads::ALL, Offloads::CHECKSUM.with(tcp), Offloads::CHECKSUM, Offloads::NONE] {
         let flags_of = |offload, flags| if offered.contains(offload) && wanted.contains(offload) { flags } else { 0 };
         let flags = flags_of(Offloads::CHECKSUM, tap_offloads::CHECKSUM)
             | flags_of(tcp, tap_offloads::TCP)
             | flags_of(Offloads::UDP, tap_offloads::UDP);
-        if sys::set_tap_offloads(&device, flags).is_ok() {
-            return Ok((device, Some(Offloads::from_bits(offered.bits() & wanted.bits()))));
+        if sys::set_tap_offloads(&descriptor, flags).is_ok() {
+            let device = Device { descriptor, header_bytes: HEADER_BYTES };
+            return Ok((device, Offloads::from_bits(offered.bits() & wanted.bits())));
         }
     }
     plain()
@@ -126,45 +139,73 @@ fn explain(place: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{place}: {text}"))
 }
 
-impl Tap {
-    /// Reads one frame.
-    fn read(&self, buffer: &mut FrameBuffer) -> rustix::io::Result<Offload> {
-        if self.offloads.is_none() {
-            let length = rustix::io::read(&self.device, buffer.room())?;
-            buffer.set_length(length);
-            return Ok(Offload::NONE);
-        }
-        let mut header = [0; HEADER_BYTES];
-        let parts = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer.room())];
-        let length = rustix::io::readv(&self.device, parts)?;
-        buffer.set_length(length.saturating_sub(HEADER_BYTES));
-        Ok(virtio::decode(&header))
-    }
-
-    /// Writes one frame.
-    fn write(&self, packet: &Packet) -> rustix::io::Result<usize> {
-        if self.offloads.is_none() {
-            return rustix::io::write(&self.device, packet.buffer.frame());
-        }
-        let header = virtio::encode(&packet.offload);
-        rustix::io::writev(&self.device, &[IoSlice::new(&header), IoSlice::new(packet.buffer.frame())])
-    }
+/// The open descriptor, and how frames look on it.
+#[derive(Debug)]
+struct Device {
+    descriptor: OwnedFd,
+    /// Bytes of the virtio header in front of each frame; none if zero.
+    header_bytes: usize,
 }
 
-impl Port for Tap {
-    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
+impl Device {
+    fn read(&self, buffer: &mut FrameBuffer) -> rustix::io::Result<Offload> {
+        let read_bytes = rustix::io::read(&self.descriptor, buffer.room_with_header(self.header_bytes))?;
+        Ok(self.claim(buffer, read_bytes))
+    }
+
+    /// Declares what was read to be the frame, and tells what the header in front of it claims.
+    fn claim(&self, buffer: &mut FrameBuffer, read_bytes: usize) -> Offload {
+        buffer.set_length(read_bytes.saturating_sub(self.header_bytes));
+        if self.header_bytes == 0 {
+            return Offload::NONE;
+        }
+        buffer.room_with_header(HEADER_BYTES).first_chunk().map_or(Offload::NONE, virtio::decode)
+    }
+
+    /// The bytes to write for a packet.
+    fn piece<'a>(&self, packet: &'a mut Packet) -> &'a [u8] {
+        match self.header_bytes {
+            0 => packet.buffer.frame(),
+            _ => packet.buffer.frame_with_header(&virtio::encode(&packet.offload)),
+        }
+    }
+
+    /// Reads frames into as many of the buffers as there are frames; why not into all. No buffer is left over.
+    fn receive_batch(
+        &self,
+        ring: &mut Ring,
+        buffers: &mut Vec<FrameBuffer>,
+        pool: &mut BufferPool,
+        burst: &mut Vec<Packet>,
+    ) -> Option<Errno> {
+        let rooms = buffers.iter_mut().map(|buffer| buffer.room_with_header(self.header_bytes));
+        let outcomes = ring.read(self.descriptor.as_fd(), rooms);
+        let mut ended = None;
+        for (mut buffer, outcome) in buffers.drain(..).zip(outcomes) {
+            match outcome {
+                Ok(read_bytes) => {
+                    let offload = self.claim(&mut buffer, read_bytes);
+                    burst.push(Packet::claiming(pool.exchange(buffer), offload));
+                }
+                Err(error) => {
+                    pool.put(buffer);
+                    ended = ended.or(Some(error));
+                }
+            }
+        }
+        ended
+    }
+
+    /// Reads frames one by one until one cannot be had; why.
+    fn receive(&self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> Option<Errno> {
         let mut bytes = 0;
         for _ in 0..packets_max {
-            let Some(mut buffer) = pool.take_large() else { break };
+            let mut buffer = pool.take_large()?;
             let offload = match self.read(&mut buffer) {
                 Ok(offload) => offload,
                 Err(error) => {
                     pool.put(buffer);
-                    return match error {
-                        Errno::AGAIN => Ok(Received::Drained),
-                        Errno::INTR => Ok(Received::MaybeMore),
-                        error => Err(explain(&self.place, error.into())),
-                    };
+                    return Some(error);
                 }
             };
             bytes += buffer.frame().len();
@@ -173,31 +214,91 @@ impl Port for Tap {
                 break;
             }
         }
-        Ok(Received::MaybeMore)
+        None
+    }
+}
+
+/// What moves many frames in one call.
+#[derive(Debug)]
+struct Batches {
+    ring: Ring,
+    pace: Pace,
+    /// Only keeps its room.
+    buffers: Vec<FrameBuffer>,
+}
+
+impl Batches {
+    fn new() -> io::Result<Self> {
+        Ok(Self { ring: Ring::new()?, pace: Pace::new(), buffers: Vec::with_capacity(BURST_PACKETS) })
+    }
+}
+
+/// What became of a packet that was written; an error is the port's own.
+fn fate(written: rustix::io::Result<usize>) -> rustix::io::Result<Verdict> {
+    match written {
+        Ok(_) => Ok(Verdict::Deliver),
+        Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => Ok(Verdict::Drop(DropReason::PortFull)),
+        // The device is there, and whoever uses it has set it down.
+        Err(Errno::IO) => Ok(Verdict::Drop(DropReason::PortDown)),
+        // The kernel looks into frames. What it refuses is the sender's fault, not the port's.
+        Err(Errno::INVAL) => Ok(Verdict::Drop(DropReason::PortRefused)),
+        Err(error) => Err(error),
+    }
+}
+
+impl Port for Tap {
+    fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
+        let device = &self.device;
+        let ended = match &mut self.batches {
+            None => device.receive(pool, burst, packets_max),
+            Some(Batches { ring, pace, buffers }) => pace.receive(burst, packets_max, |burst, wanted| match wanted {
+                // A ring has nothing to save for a single frame, and a lone one should not wait for it.
+                1 => device.receive(pool, burst, 1),
+                _ => {
+                    buffers.extend((0..wanted).map_while(|_| pool.take_large()));
+                    device.receive_batch(ring, buffers, pool, burst)
+                }
+            }),
+        };
+        match ended {
+            None | Some(Errno::INTR) => Ok(Received::MaybeMore),
+            Some(Errno::AGAIN) => Ok(Received::Drained),
+            Some(error) => Err(explain(&self.place, error.into())),
+        }
     }
 
-    fn send(&mut self, burst: &[Packet]) -> io::Result<Sent> {
-        for (number, packet) in burst.iter().enumerate() {
-            match self.write(packet) {
-                Ok(_) => {}
-                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => return Ok(Sent::Full(number)),
-                // The device is there, and whoever uses it has set it down.
-                Err(Errno::IO) => return Ok(Sent::LinkDown(number)),
-                // The kernel looks into frames. What it refuses is the sender's fault, not the port's.
-                Err(Errno::INVAL) => return Ok(Sent::Refused(number)),
-                // What was sent stays sent: the failure is told by the next call.
-                Err(_) if number > 0 => return Ok(Sent::LinkDown(number)),
-                Err(error) => return Err(explain(&self.place, error.into())),
+    fn send(&mut self, burst: &mut [Packet]) -> io::Result<()> {
+        let mut failure = None;
+        let mut settle = |packet: &mut Packet, written| {
+            packet.verdict = fate(written).unwrap_or_else(|error| {
+                failure = Some(error);
+                Verdict::Drop(DropReason::PortDown)
+            });
+        };
+        let descriptor = self.device.descriptor.as_fd();
+        match &mut self.batches {
+            Some(batches) if burst.len() > 1 => {
+                for some in burst.chunks_mut(BURST_PACKETS) {
+                    let pieces = some.iter_mut().map(|packet| self.device.piece(packet));
+                    let written = batches.ring.write(descriptor, pieces);
+                    some.iter_mut().zip(written).for_each(|(packet, written)| settle(packet, written));
+                }
+            }
+            _ => {
+                for packet in burst {
+                    let written = rustix::io::write(descriptor, self.device.piece(packet));
+                    settle(packet, written);
+                }
             }
         }
-        Ok(Sent::All)
+        failure.map_or(Ok(()), |error| Err(explain(&self.place, error.into())))
     }
 
     fn offloads(&self) -> Offloads {
-        self.offloads.unwrap_or_default()
+        self.offloads
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.device.as_fd())
+        Some(self.device.descriptor.as_fd())
     }
 }

@@ -1,11 +1,12 @@
 //! Ports around ports: faults, seeded so that a failing run replays.
 
 use crate::port::pool::BufferPool;
-use crate::port::{Port, Received, Sent};
+use crate::port::{Port, Received, drop_all};
 use std::io;
 use std::os::fd::BorrowedFd;
 use vswitch_core::offload::Offloads;
 use vswitch_core::packet::Packet;
+use vswitch_core::verdict::{DropReason, Verdict};
 
 /// How often what happens to a packet, in packets of a million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,27 +73,29 @@ impl Port for Faulty {
         result
     }
 
-    fn send(&mut self, burst: &[Packet]) -> io::Result<Sent> {
+    fn send(&mut self, burst: &mut [Packet]) -> io::Result<()> {
         let mut at = 0;
         while at < burst.len() {
             let is_swapped = at + 1 < burst.len() && self.happens(self.faults.swapped);
             let pair = if is_swapped { [Some(at + 1), Some(at)] } else { [Some(at), None] };
             for number in pair.into_iter().flatten() {
                 if self.happens(self.faults.lost) {
+                    burst[number].verdict = Verdict::Deliver;
                     continue;
                 }
-                for _ in 0..=u8::from(self.happens(self.faults.doubled)) {
-                    match self.port.send(&burst[number..=number])? {
-                        Sent::All => {}
-                        Sent::Full(_) => return Ok(Sent::Full(at)),
-                        Sent::Refused(_) => return Ok(Sent::Refused(at)),
-                        Sent::LinkDown(_) => return Ok(Sent::LinkDown(at)),
-                    }
+                let sent = self.port.send(&mut burst[number..=number]);
+                sent.inspect_err(|_| drop_all(&mut burst[at..], DropReason::PortDown))?;
+                if self.happens(self.faults.doubled) {
+                    let verdict = burst[number].verdict;
+                    // Whether the second gets out or not, the packet is what became of the first.
+                    let doubled = self.port.send(&mut burst[number..=number]);
+                    burst[number].verdict = verdict;
+                    doubled?;
                 }
             }
             at += 1 + usize::from(is_swapped);
         }
-        Ok(Sent::All)
+        Ok(())
     }
 
     fn offloads(&self) -> Offloads {
@@ -122,7 +125,7 @@ mod tests {
         let (mut pool, mut burst) = (BufferPool::new(PoolSize { small: 199, large: 1 }), Vec::new());
         port.receive(&mut pool, &mut burst, 200).unwrap();
         assert_eq!(pool.free_count() + burst.len(), 200, "no buffer is lost");
-        assert_eq!(port.send(&burst).unwrap(), Sent::All);
+        port.send(&mut burst).unwrap();
         std::iter::from_fn(|| guest.collect().map(|frame| frame[0])).collect()
     }
 

@@ -3,8 +3,8 @@
 mod references;
 
 use crate::desired::{
-    Desired, Eni, Port, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule, SecurityGroup, TapPort,
-    Timeouts, VSwitch,
+    Desired, Eni, Port, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule, SecurityGroup, Timeouts,
+    VSwitch,
 };
 use crate::flow::PackedTimeouts;
 use crate::ids::{EniId, GroupId, PortListId, PrefixListId, VpcId};
@@ -191,10 +191,10 @@ impl<'a> Check<'a> {
                     self.refuse("conflict", format!("enis/{id}/addresses"), message);
                 }
             }
-            if let Some(Port::Tap(tap)) = &eni.port
-                && let Some(other) = devices.insert((tap.namespace.as_deref(), &tap.device), id)
+            if let Some((device, namespace)) = eni.port.as_ref().and_then(Port::device)
+                && let Some(other) = devices.insert((namespace, device), id)
             {
-                let message = format!("the device {} is the port of {other}", tap.device);
+                let message = format!("the device {device} is the port of {other}");
                 self.refuse("conflict", format!("enis/{id}/port"), message);
             }
         }
@@ -229,8 +229,9 @@ impl<'a> Check<'a> {
                 self.refuse("invalid", format!("enis/{id}/addresses"), message);
             }
         }
-        if let Some(Port::Tap(tap)) = &eni.port
-            && let Err(message) = check_tap(tap)
+        if let Some(port) = &eni.port
+            && let Some((device, namespace)) = port.device()
+            && let Err(message) = check_port(port, device, namespace)
         {
             self.refuse("invalid", format!("enis/{id}/port"), message);
         }
@@ -310,20 +311,20 @@ fn check_address(address: &IpNet, vswitch: &VSwitch) -> Result<(), String> {
     }
 }
 
-fn check_tap(tap: &TapPort) -> Result<(), String> {
+fn check_port(port: &Port, device: &str, namespace: Option<&str>) -> Result<(), String> {
     const NAME_BYTES_MAX: usize = 15;
     let is_name = |text: &str| {
         !text.is_empty()
             && !matches!(text, "." | "..")
             && !text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
     };
-    if !is_name(&tap.device) || tap.device.len() > NAME_BYTES_MAX || tap.device.contains([':', '%']) {
-        return Err(format!("{:?} is no device name of 1 to {NAME_BYTES_MAX} bytes", tap.device));
+    if !is_name(device) || device.len() > NAME_BYTES_MAX || device.contains([':', '%']) {
+        return Err(format!("{device:?} is no device name of 1 to {NAME_BYTES_MAX} bytes"));
     }
-    if let Some(namespace) = tap.namespace.as_deref().filter(|name| !is_name(name) || name.len() > 255) {
+    if let Some(namespace) = namespace.filter(|name| !is_name(name) || name.len() > 255) {
         return Err(format!("{namespace:?} is no name of a network namespace"));
     }
-    if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&(tap.mtu_bytes as usize)) {
+    if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&usize::from(port.mtu_bytes())) {
         return Err(format!("an MTU has {MTU_BYTES_MIN} to {MTU_BYTES_MAX} bytes"));
     }
     Ok(())

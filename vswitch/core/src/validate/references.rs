@@ -1,7 +1,7 @@
 //! Who refers to what, so that a change can be checked by the objects in it.
 
 use super::Check;
-use crate::desired::{Desired, Eni, Port, Ports, Remote, Rule};
+use crate::desired::{Desired, Eni, Ports, Remote, Rule};
 use crate::ids::{EniId, GroupId, PortListId, PrefixListId, VSwitchId, VpcId};
 use crate::limits::{ENIS_MAX, RULES_PER_FILTER_MAX};
 use crate::protocol::Delta;
@@ -265,6 +265,6 @@ fn count<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K, up: bool) {
 }
 
 fn device_of(eni: &Eni) -> Option<(Option<String>, String)> {
-    let Some(Port::Tap(tap)) = &eni.port else { return None };
-    Some((tap.namespace.clone(), tap.device.clone()))
+    let (device, namespace) = eni.port.as_ref()?.device()?;
+    Some((namespace.map(String::from), String::from(device)))
 }

@@ -1,0 +1,436 @@
+//! What every port promises, for each kind and each way of moving frames: the contract of [`Port`]. The far end of a port
+//! of the kernel is a raw socket on the guest's interface. Without root, kernel ports say so and pass.
+
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
+use std::io::ErrorKind;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use vswitch::namespace;
+use vswitch::port::memory::MemoryGuest;
+use vswitch::port::packet::PacketPort;
+use vswitch::port::pool::{BufferPool, PoolSize};
+use vswitch::port::{Port, PortFactory, PortWish, Received, TapIo};
+use vswitch::ring::Ring;
+use vswitch_core::desired::{self, TapPort};
+use vswitch_core::ids::EniId;
+use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::offload::{Offload, Offloads, PartialChecksum, Segmentation};
+use vswitch_core::packet::{FrameBuffer, Packet};
+use vswitch_core::verdict::{DropReason, Verdict};
+
+/// The type of our frames, for local experiments (IEEE 802 §9.2.4); what kernels say of their own accord has others.
+const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
+
+/// How long a test waits for what must come.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Memory,
+    Tap(TapIo),
+    Packet,
+}
+
+const KINDS: [Kind; 4] = [Kind::Memory, Kind::Tap(TapIo::Plain), Kind::Tap(TapIo::Uring), Kind::Packet];
+
+/// A port and its guest.
+struct Rig {
+    kind: Kind,
+    namespace: String,
+    factory: PortFactory,
+    port: Option<Box<dyn Port>>,
+    pool: BufferPool,
+    guest: Option<Guest>,
+}
+
+enum Guest {
+    Memory(MemoryGuest),
+    Interface(PacketPort, BufferPool),
+}
+
+fn eni() -> EniId {
+    EniId::from("eni-1")
+}
+
+fn pool() -> BufferPool {
+    BufferPool::new(PoolSize { small: 256, large: 64 })
+}
+
+/// Rigs of all kinds that this machine has.
+fn rigs(test: &str) -> impl Iterator<Item = Rig> {
+    KINDS.into_iter().filter_map(move |kind| Rig::new(test, kind))
+}
+
+impl Rig {
+    fn new(test: &str, kind: Kind) -> Option<Self> {
+        let is_able = rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
+        if kind != Kind::Memory && !is_able || kind == Kind::Tap(TapIo::Uring) && Ring::new().is_err() {
+            eprintln!("SKIPPED: {kind:?} needs root, /dev/net/tun and, by rings, a kernel that gives them");
+            return None;
+        }
+        let tap_io = if let Kind::Tap(io) = kind { io } else { TapIo::Plain };
+        let factory = PortFactory { tap_io, ..PortFactory::default() };
+        let namespace = format!("sluice-port-{test}-{}", std::process::id());
+        let mut rig = Self { kind, namespace, factory, port: None, pool: pool(), guest: None };
+        if kind == Kind::Memory {
+            let guest = rig.factory.memory.guest(&eni());
+            guest.set_offloads(Offloads::ALL);
+            rig.guest = Some(Guest::Memory(guest));
+            rig.open();
+            return Some(rig);
+        }
+        namespace::ensure(&rig.namespace).unwrap();
+        namespace::within(&rig.namespace, || std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")).unwrap();
+        namespace::within(&rig.namespace, || std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"))
+            .unwrap();
+        rig.open();
+        let far =
+            desired::PacketPort { device: "eth0".into(), namespace: Some(rig.namespace.clone()), mtu_bytes: 9000 };
+        rig.guest = Some(Guest::Interface(PacketPort::open(&far).unwrap(), pool()));
+        Some(rig)
+    }
+
+    /// Opens the port, with a device in the kernel that is up.
+    fn open(&mut self) {
+        let namespace = Some(self.namespace.clone());
+        let mtu_bytes = 9000;
+        let port = match self.kind {
+            Kind::Memory => desired::Port::Memory,
+            Kind::Tap(_) => {
+                let (create_namespace, configure) = (false, false);
+                let device = "eth0".into();
+                desired::Port::Tap(TapPort { device, namespace, create_namespace, configure, mtu_bytes })
+            }
+            Kind::Packet => {
+                self.ip(&["link", "add", "port0", "mtu", "9000", "type", "veth", "peer", "name", "eth0"]);
+                self.ip(&["link", "set", "port0", "up"]);
+                desired::Port::Packet(desired::PacketPort { device: "port0".into(), namespace, mtu_bytes })
+            }
+        };
+        let (wish, started) = (PortWish { port, interface: None }, Instant::now());
+        let opened = loop {
+            match self.factory.open(&eni(), &wish) {
+                // A program that another test starts holds all descriptors of this process for a moment.
+                Err(error) if error.kind() == ErrorKind::ResourceBusy && started.elapsed() < WAIT_MAX => {}
+                opened => break opened,
+            }
+        };
+        self.port = Some(opened.unwrap());
+        if self.kind != Kind::Memory {
+            self.ip(&["link", "set", "eth0", "mtu", "9000", "up"]);
+        }
+    }
+
+    fn ip(&self, arguments: &[&str]) {
+        let _ = Command::new("ip").args(["-n", &self.namespace]).args(arguments).output().unwrap();
+    }
+
+    /// The device that the port holds.
+    fn device(&self) -> &'static str {
+        if self.kind == Kind::Packet { "port0" } else { "eth0" }
+    }
+
+    fn port(&mut self) -> &mut dyn Port {
+        self.port.as_mut().unwrap().as_mut()
+    }
+
+    /// The guest sends.
+    fn give(&mut self, frames: &[Vec<u8>], offload: Offload) {
+        match self.guest.as_mut().unwrap() {
+            Guest::Memory(guest) => frames.iter().for_each(|frame| assert!(guest.inject_claiming(frame, offload))),
+            Guest::Interface(socket, _) => {
+                let mut burst: Vec<Packet> = frames.iter().map(|frame| packet(frame, offload)).collect();
+                socket.send(&mut burst).unwrap();
+                assert!(burst.iter().all(|packet| packet.verdict == Verdict::Deliver), "{:?}", self.kind);
+            }
+        }
+    }
+
+    /// The guest receives until it has `count` of our frames.
+    fn collect(&mut self, count: usize) -> Vec<(Vec<u8>, Offload)> {
+        let mut frames = Vec::new();
+        let started = Instant::now();
+        while frames.len() < count {
+            assert!(started.elapsed() < WAIT_MAX, "{:?}: {} of {count} came", self.kind, frames.len());
+            match self.guest.as_mut().unwrap() {
+                Guest::Memory(guest) => frames.extend(guest.collect_with_offload()),
+                Guest::Interface(socket, pool) => take(socket, pool, usize::MAX, &mut frames).map(drop).unwrap(),
+            }
+        }
+        frames
+    }
+
+    /// The port receives until it is drained, or has `count` of our frames.
+    fn receive(&mut self, count: usize) -> Vec<(Vec<u8>, Offload)> {
+        let mut frames = Vec::new();
+        let port = self.port.as_mut().unwrap().as_mut();
+        let started = Instant::now();
+        while frames.len() < count {
+            assert!(started.elapsed() < WAIT_MAX, "{:?}: {} of {count} came", self.kind, frames.len());
+            take(port, &mut self.pool, count - frames.len(), &mut frames).unwrap();
+        }
+        frames
+    }
+
+    /// The fates of frames that the port sends.
+    fn send(&mut self, frames: &[Vec<u8>], offload: Offload) -> Vec<Verdict> {
+        let mut burst: Vec<Packet> = frames.iter().map(|frame| packet(frame, offload)).collect();
+        self.port().send(&mut burst).unwrap();
+        assert!(
+            burst.iter().zip(frames).all(|(packet, frame)| packet.buffer.frame() == frame),
+            "they stay as they are"
+        );
+        burst.iter().map(|packet| packet.verdict).collect()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if self.kind != Kind::Memory {
+            let _ = namespace::remove_if_made(&self.namespace);
+        }
+    }
+}
+
+/// One receive; our frames of it.
+fn take(
+    port: &mut dyn Port,
+    pool: &mut BufferPool,
+    packets_max: usize,
+    frames: &mut Vec<(Vec<u8>, Offload)>,
+) -> std::io::Result<Received> {
+    let mut burst = Vec::new();
+    let received = port.receive(pool, &mut burst, packets_max.min(BURST_PACKETS))?;
+    for packet in burst {
+        let frame = packet.buffer.frame();
+        if frame.get(12..14).is_some_and(|kind| kind == ETHER_TYPE || kind == [8, 0] || kind == [0x81, 0]) {
+            frames.push((frame.to_vec(), packet.offload));
+        }
+        pool.put(packet.buffer);
+    }
+    Ok(received)
+}
+
+fn packet(frame: &[u8], offload: Offload) -> Packet {
+    let mut buffer = FrameBuffer::with_capacity(frame.len());
+    buffer.fill(frame);
+    Packet::claiming(buffer, offload)
+}
+
+/// A frame with a number in it, of a length that goes with the number.
+fn frame(number: usize) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, ETHER_TYPE[0], ETHER_TYPE[1]];
+    frame.extend((number as u32).to_be_bytes());
+    frame.resize(60 + number * 37 % 1400, number as u8);
+    frame
+}
+
+fn frames(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+    numbers.map(frame).collect()
+}
+
+fn bare(frames: Vec<(Vec<u8>, Offload)>) -> Vec<Vec<u8>> {
+    frames.into_iter().map(|(frame, _)| frame).collect()
+}
+
+#[test]
+fn frames_pass_both_ways_whole_and_in_order() {
+    for mut rig in rigs("order") {
+        let free = rig.pool.free_count();
+        let mut at = 0;
+        for count in [1, 1, 2, 7, 32, 33, 100, 0, 1, 64] {
+            let some = frames(at..at + count);
+            rig.give(&some, Offload::NONE);
+            assert_eq!(bare(rig.receive(count)), some, "{:?}", rig.kind);
+            assert_eq!(rig.send(&some, Offload::NONE), vec![Verdict::Deliver; count], "{:?}", rig.kind);
+            assert_eq!(bare(rig.collect(count)), some, "{:?}", rig.kind);
+            at += count;
+        }
+        let mut rest = Vec::new();
+        while take(rig.port.as_mut().unwrap().as_mut(), &mut rig.pool, 32, &mut rest).unwrap() != Received::Drained {}
+        assert!(rest.is_empty(), "{:?}: what it sent must not come back: {rest:?}", rig.kind);
+        assert_eq!(rig.pool.free_count(), free, "no buffer is lost");
+    }
+}
+
+#[test]
+fn a_port_takes_no_more_than_it_is_asked_for() {
+    for mut rig in rigs("asked") {
+        let some = frames(0..50);
+        rig.give(&some, Offload::NONE);
+        let mut got = Vec::new();
+        for packets_max in [1, 2, 3, 4, 5, 6, 7, 22] {
+            got.extend(bare(rig.receive(packets_max)));
+        }
+        assert_eq!(got, some, "{:?}: what is not asked for waits", rig.kind);
+    }
+}
+
+#[test]
+fn without_buffers_frames_wait() {
+    for mut rig in rigs("wait") {
+        let some = frames(0..40);
+        rig.give(&some, Offload::NONE);
+        let mut poor = BufferPool::new(PoolSize { small: 3, large: 2 });
+        let (mut got, mut held) = (Vec::new(), Vec::new());
+        while got.len() < some.len() {
+            let mut burst = Vec::new();
+            let received = rig.port().receive(&mut poor, &mut burst, BURST_PACKETS).unwrap();
+            assert!(burst.len() <= 5, "it has no more buffers");
+            if burst.is_empty() && held.is_empty() {
+                assert_eq!(received, Received::Drained);
+            }
+            let is_ours = |packet: &&Packet| packet.buffer.frame()[12..14] == ETHER_TYPE;
+            got.extend(burst.iter().filter(is_ours).map(|packet| packet.buffer.frame().to_vec()));
+            // The buffers of one burst come back after the next was tried.
+            held.into_iter().for_each(|packet: Packet| poor.put(packet.buffer));
+            held = burst;
+        }
+        assert_eq!(got, some, "{:?}", rig.kind);
+    }
+}
+
+#[test]
+fn what_is_left_undone_passes_with_the_frame() {
+    for mut rig in rigs("undone") {
+        let (long, offload) = datagrams(60_000, 1400);
+        let (short, sum_only) = datagrams(100, 0);
+        for (frame, offload) in [(long, offload), (short, sum_only)] {
+            assert!(rig.port().offloads().contains(Offloads::ALL), "{:?}", rig.kind);
+            rig.give(std::slice::from_ref(&frame), offload);
+            assert_eq!(rig.receive(1), [(frame.clone(), offload)], "{:?}", rig.kind);
+            rig.send(std::slice::from_ref(&frame), offload);
+            assert_eq!(rig.collect(1), [(frame, offload)], "{:?}", rig.kind);
+        }
+    }
+}
+
+/// Datagrams of `segment_bytes` as one frame; one with its checksum undone if that is zero.
+fn datagrams(data_bytes: usize, segment_bytes: u16) -> (Vec<u8>, Offload) {
+    let length = (8 + data_bytes) as u16;
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
+    frame.extend([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame[16..18].copy_from_slice(&(20 + length).to_be_bytes());
+    let words = frame[14..34].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    frame[24..26].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+    frame.extend([0x10, 0, 0x20, 0, 0, 0, 0, 0]);
+    frame[38..40].copy_from_slice(&length.to_be_bytes());
+    let sum = 0x0a00 + 1 + 0x0a00 + 2 + 17 + u32::from(length);
+    frame[40..42].copy_from_slice(&(((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+    frame.resize(frame.len() + data_bytes, 7);
+    let is_long = segment_bytes > 0;
+    let offload = Offload {
+        checksum: Some(PartialChecksum { start: 34, offset: 6 }),
+        segmentation: if is_long { Segmentation::Udp } else { Segmentation::None },
+        segment_bytes,
+        header_bytes: if is_long { 42 } else { 0 },
+        marks_congestion_once: false,
+    };
+    (frame, offload)
+}
+
+#[test]
+fn what_a_port_refuses_is_dropped_alone() {
+    for mut rig in rigs("refused") {
+        let mut some = frames(0..9);
+        some[4].truncate(5);
+        if let Some(Guest::Memory(guest)) = &rig.guest {
+            guest.refuse(5);
+        }
+        let mut expected = vec![Verdict::Deliver; 9];
+        expected[4] = Verdict::Drop(DropReason::PortRefused);
+        assert_eq!(rig.send(&some, Offload::NONE), expected, "{:?}", rig.kind);
+        some.remove(4);
+        assert_eq!(bare(rig.collect(8)), some, "{:?}", rig.kind);
+    }
+}
+
+#[test]
+fn a_tap_whose_guest_sets_it_down_drops_and_comes_back() {
+    for mut rig in rigs("down").filter(|rig| matches!(rig.kind, Kind::Tap(_))) {
+        let some = frames(0..40);
+        rig.ip(&["link", "set", "eth0", "down"]);
+        let mut none = Vec::new();
+        while take(rig.port.as_mut().unwrap().as_mut(), &mut rig.pool, 32, &mut none).unwrap() != Received::Drained {}
+        assert_eq!(rig.send(&some, Offload::NONE), vec![Verdict::Drop(DropReason::PortDown); 40], "{:?}", rig.kind);
+        rig.ip(&["link", "set", "eth0", "up"]);
+        assert_eq!(rig.send(&some, Offload::NONE), vec![Verdict::Deliver; 40], "{:?}", rig.kind);
+    }
+}
+
+#[test]
+fn an_interface_that_is_down_is_no_port_until_it_is_up() {
+    let Some(mut rig) = Rig::new("link", Kind::Packet) else { return };
+    rig.ip(&["link", "set", "port0", "down"]);
+    assert_eq!(rig.send(&frames(0..2), Offload::NONE), [Verdict::Drop(DropReason::PortDown); 2]);
+    let error = take(rig.port.as_mut().unwrap().as_mut(), &mut rig.pool, 32, &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("is down"), "{error}");
+    let (device, namespace) = ("port0".to_owned(), Some(rig.namespace.clone()));
+    let error = PacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
+    assert!(error.to_string().contains("is down"), "{error}");
+    rig.open();
+    assert_eq!(rig.send(&frames(0..2), Offload::NONE), [Verdict::Deliver; 2]);
+}
+
+#[test]
+fn a_removed_device_is_an_error_that_says_so_and_can_be_had_again() {
+    for mut rig in rigs("removed").filter(|rig| rig.kind != Kind::Memory) {
+        rig.ip(&["link", "delete", rig.device()]);
+        let started = Instant::now();
+        let error = loop {
+            assert!(started.elapsed() < WAIT_MAX, "{:?}", rig.kind);
+            match take(rig.port.as_mut().unwrap().as_mut(), &mut rig.pool, 32, &mut Vec::new()) {
+                Ok(_) => std::thread::sleep(Duration::from_millis(1)),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(error.contains("was removed") && error.contains(&rig.namespace), "{error}");
+        let mut burst = [packet(&frame(0), Offload::NONE), packet(&frame(1), Offload::NONE)];
+        assert!(rig.port().send(&mut burst).is_err(), "{:?}", rig.kind);
+        assert!(burst.iter().all(|packet| packet.verdict == Verdict::Drop(DropReason::PortDown)), "{:?}", rig.kind);
+        rig.port = None;
+        rig.open();
+        assert_eq!(rig.send(&frames(0..2), Offload::NONE), [Verdict::Deliver; 2], "{:?}", rig.kind);
+    }
+}
+
+#[test]
+fn a_port_closed_with_frames_waiting_leaves_nothing_behind() {
+    for mut rig in rigs("closed").filter(|rig| matches!(rig.kind, Kind::Tap(_))) {
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        rig.give(&frames(0..50), Offload::NONE);
+        rig.receive(3);
+        rig.guest = None;
+        rig.port = None;
+        let before = open();
+        const TIMES: usize = 40;
+        for _ in 0..TIMES {
+            rig.open();
+            rig.send(&frames(0..3), Offload::NONE);
+            rig.port = None;
+        }
+        // Other tests of this process open and close meanwhile, but not so many.
+        assert!(open() < before + TIMES, "{:?}", rig.kind);
+    }
+}
+
+#[test]
+fn a_tag_that_the_kernel_took_out_is_put_back() {
+    let Some(mut rig) = Rig::new("tagged", Kind::Packet) else { return };
+    let mut tagged = frame(3);
+    tagged.splice(12..12, [0x81, 0, 0x20, 7]);
+    rig.give(std::slice::from_ref(&tagged), Offload::NONE);
+    assert_eq!(bare(rig.receive(1)), [tagged]);
+}
+
+#[test]
+fn an_interface_that_is_none_is_refused_with_the_reason() {
+    let Some(rig) = Rig::new("none", Kind::Packet) else { return };
+    for (device, reason) in [("absent0", "there is no such interface"), ("lo", "no Ethernet interface")] {
+        let (device, namespace) = (device.to_owned(), Some(rig.namespace.clone()));
+        let error = PacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
+        assert!(error.to_string().contains(reason) && error.to_string().contains(&rig.namespace), "{error}");
+    }
+}
