@@ -1,26 +1,38 @@
 //! From an address that is configured by itself to its place: one hash, one probe.
 
+use crate::chunks::Chunks;
 use crate::prefix_map::Address;
 use crate::snapshot::Place;
 use alloc::sync::Arc;
 use alloc::vec;
-use alloc::vec::Vec;
 
 /// Addresses of a page, on average, beyond which there will be twice as many pages.
 const PAGE_ADDRESSES_MAX: usize = 96;
 /// Slots of an empty page.
-const PAGE_SLOTS_MIN: usize = 16;
+const SLOTS_MIN: usize = 1;
 
 /// A hash table of pages that generations share: a change copies one page. The hash is seeded, so that whoever chooses
 /// addresses cannot choose what they collide with.
 #[derive(Clone, Debug)]
 pub(crate) struct HostMap<A> {
     hash: Hash,
-    /// Each with open addressing, as many as a power of two, of slots as many as a power of two.
-    pages: Vec<Arc<[Slot<A>]>>,
-    /// Addresses in each page, at most three quarters of its slots.
-    lengths: Vec<u32>,
+    /// As many as a power of two.
+    pages: Chunks<Page<A>>,
+    page_count: usize,
     length: usize,
+}
+
+/// Open addressing in slots as many as a power of two, at most three quarters full.
+#[derive(Clone, Debug)]
+struct Page<A> {
+    slots: Arc<[Slot<A>]>,
+    length: u32,
+}
+
+impl<A: Address> Default for Page<A> {
+    fn default() -> Self {
+        Self { slots: empty_slots(SLOTS_MIN), length: 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,85 +61,82 @@ impl Hash {
 
 impl<A: Address> HostMap<A> {
     pub(crate) fn new(secret: [u64; 2]) -> Self {
-        Self { hash: Hash(secret), pages: vec![empty_page(PAGE_SLOTS_MIN)], lengths: vec![0], length: 0 }
+        let mut pages: Chunks<Page<A>> = Chunks::default();
+        pages.get_mut(0);
+        Self { hash: Hash(secret), pages, page_count: 1, length: 0 }
     }
 
     /// The place of an address that has one of its own.
     #[inline]
     pub(crate) fn find(&self, address: A) -> Option<Place> {
         let (page, slot) = self.hash.of(address);
-        let page = &*self.pages[page & (self.pages.len() - 1)];
-        page[probe(page, slot, address)].place
+        let slots = &*self.pages.get(page & (self.page_count - 1))?.slots;
+        slots[probe(slots, slot, address)].place
     }
 
     /// Asks for the line that [`HostMap::find`] will read.
     #[inline]
     pub(crate) fn prefetch(&self, address: A) {
         let (page, slot) = self.hash.of(address);
-        let page = &*self.pages[page & (self.pages.len() - 1)];
-        crate::prefetch::prefetch(&page[slot & (page.len() - 1)]);
+        if let Some(page) = self.pages.get(page & (self.page_count - 1)) {
+            crate::prefetch::prefetch(&page.slots[slot & (page.slots.len() - 1)]);
+        }
     }
 
     pub(crate) fn insert(&mut self, address: A, place: Place) {
-        if self.length >= self.pages.len() * PAGE_ADDRESSES_MAX {
+        if self.length >= self.page_count * PAGE_ADDRESSES_MAX {
             self.spread();
         }
         let hash = self.hash;
         let (number, slot) = hash.of(address);
-        let number = number & (self.pages.len() - 1);
-        let (page, length) = (&mut self.pages[number], &mut self.lengths[number]);
-        let is_new = page[probe(page, slot, address)].place.is_none();
-        if is_new && (*length as usize + 1) * 4 > page.len() * 3 {
-            let mut wider = empty_page(page.len() * 2);
-            page.iter().for_each(|slot| put(Arc::make_mut(&mut wider), hash, *slot));
-            *page = wider;
+        let page = self.pages.get_mut(number & (self.page_count - 1));
+        let is_new = page.slots[probe(&page.slots, slot, address)].place.is_none();
+        if is_new && (page.length as usize + 1) * 4 > page.slots.len() * 3 {
+            let mut wider = empty_slots(page.slots.len() * 2);
+            page.slots.iter().for_each(|slot| put(Arc::make_mut(&mut wider), hash, *slot));
+            page.slots = wider;
         }
-        put(Arc::make_mut(page), hash, Slot { address, place: Some(place) });
-        *length += u32::from(is_new);
+        put(Arc::make_mut(&mut page.slots), hash, Slot { address, place: Some(place) });
+        page.length += u32::from(is_new);
         self.length += usize::from(is_new);
     }
 
     pub(crate) fn remove(&mut self, address: A) {
         let hash = self.hash;
         let (number, slot) = hash.of(address);
-        let number = number & (self.pages.len() - 1);
-        let page = &self.pages[number];
-        let mut gap = probe(page, slot, address);
-        if page[gap].place.is_none() {
+        let page = self.pages.get_mut(number & (self.page_count - 1));
+        let mut gap = probe(&page.slots, slot, address);
+        if page.slots[gap].place.is_none() {
             return;
         }
-        let page = Arc::make_mut(&mut self.pages[number]);
-        let mask = page.len() - 1;
+        page.length -= 1;
+        self.length -= 1;
+        let slots = Arc::make_mut(&mut page.slots);
+        let mask = slots.len() - 1;
         let mut next = gap;
         loop {
-            page[gap].place = None;
+            slots[gap].place = None;
             // Whoever has probed over the gap moves into it.
             loop {
                 next = (next + 1) & mask;
-                if page[next].place.is_none() {
-                    self.lengths[number] -= 1;
-                    self.length -= 1;
+                if slots[next].place.is_none() {
                     return;
                 }
-                let home = hash.of(page[next].address).1;
+                let home = hash.of(slots[next].address).1;
                 if next.wrapping_sub(home) & mask >= next.wrapping_sub(gap) & mask {
                     break;
                 }
             }
-            page[gap] = page[next];
+            slots[gap] = slots[next];
             gap = next;
         }
     }
 
     /// Twice as many pages.
     fn spread(&mut self) {
-        let mut wider = Self {
-            hash: self.hash,
-            pages: vec![empty_page(PAGE_SLOTS_MIN); self.pages.len() * 2],
-            lengths: vec![0; self.pages.len() * 2],
-            length: 0,
-        };
-        for slot in self.pages.iter().flat_map(|page| page.iter()) {
+        let mut wider = Self { page_count: self.page_count * 2, ..Self::new(self.hash.0) };
+        wider.pages.get_mut(wider.page_count - 1);
+        for slot in self.pages.iter().flat_map(|page| page.slots.iter()) {
             if let Some(place) = slot.place {
                 wider.insert(slot.address, place);
             }
@@ -136,7 +145,7 @@ impl<A: Address> HostMap<A> {
     }
 }
 
-fn empty_page<A: Address>(slots: usize) -> Arc<[Slot<A>]> {
+fn empty_slots<A: Address>(slots: usize) -> Arc<[Slot<A>]> {
     vec![Slot::default(); slots].into()
 }
 
@@ -162,12 +171,15 @@ mod tests {
     use super::*;
     use crate::ids::EniIndex;
     use crate::route::Route;
-    use crate::snapshot::Class;
+    use crate::snapshot::{Class, SetsId};
     use alloc::collections::BTreeMap;
 
     #[test]
     fn it_is_a_map_also_while_it_grows_and_shrinks() {
-        let place = |number: u32| Place { route: Route::Owner(EniIndex(number)), class: Class(number * 3) };
+        let place = |number: u32| Place {
+            route: Route::Owner(EniIndex(number)),
+            class: Class { around: SetsId(number * 3), own: SetsId(number) },
+        };
         let (mut map, mut expected) = (HostMap::<u32>::new([1, 2]), BTreeMap::new());
         let mut state = 1u64;
         for round in 0..40_000u32 {
