@@ -27,7 +27,8 @@ impl Snapshot {
                 *addresses = from_peer(direction, tuple);
             }
             seat.network.sources(&addresses[..burst.len()], &mut places);
-            places[..burst.len()].iter().for_each(|peer| seat.filter.prefetch(direction, peer.class));
+            let peers = burst.iter().zip(&places);
+            peers.for_each(|(tuple, peer)| seat.filter.prefetch(direction, tuple, peer.class));
             judgements
                 .extend(burst.iter().zip(&places).map(|(tuple, peer)| seat.judge_by_place(direction, tuple, *peer)));
         }

@@ -160,13 +160,13 @@ impl VpcNetwork {
         // Hosts first, then the others together: whether the next address is a host cannot be foreseen.
         let (mut others, mut count) = ([0; BURST_PACKETS], 0);
         for (number, (place, addresses)) in places.iter_mut().zip(addresses).enumerate() {
-            let host = match *addresses {
-                Addresses::V4 { source, .. } => self.v4.hosts.find(source),
-                Addresses::V6 { source, .. } => self.v6.hosts.find(source),
+            let (found, is_host) = match *addresses {
+                Addresses::V4 { source, .. } => self.v4.hosts.look(source),
+                Addresses::V6 { source, .. } => self.v6.hosts.look(source),
             };
-            *place = host.unwrap_or(Place::NOWHERE);
+            *place = found;
             others[count & (BURST_PACKETS - 1)] = number;
-            count += usize::from(host.is_none());
+            count += usize::from(!is_host);
         }
         for &number in &others[..count] {
             places[number] = match addresses[number] {

@@ -6,6 +6,7 @@ use crate::desired::Direction;
 use crate::snapshot::Class;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
@@ -59,6 +60,24 @@ impl RulesOfSets {
         first
     }
 
+    /// Whether other rules name the same sets.
+    pub(super) fn names_the_same(&self, other: &Self) -> bool {
+        self.sets == other.sets
+    }
+
+    /// The rows of these sets, each given by places among those that rules name.
+    fn rows(&self, rows: &[Box<[u32]>]) -> RowMatrix {
+        let words = row_bytes(self.rules.len()) / size_of::<u64>();
+        let mut bits = vec![0; rows.len() * words];
+        for (number, places) in rows.iter().enumerate() {
+            let row = &mut bits[number * words..(number + 1) * words];
+            for &place in places {
+                self.at(place as usize).iter().for_each(|&rule| set_bit(row, rule as usize));
+            }
+        }
+        RowMatrix::new(words, bits)
+    }
+
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.sets) + size_of_val(&*self.ends) + size_of_val(&*self.rules)
     }
@@ -67,9 +86,17 @@ impl RulesOfSets {
 /// What is known of all sets that addresses were in together when this was made, as far as there was room for it.
 #[derive(Debug, Default)]
 pub(super) struct ClassRows {
-    entries: Box<[Entry]>,
+    numbers: Arc<Numbers>,
     /// Rows of ingress, and of egress.
     matrices: [RowMatrix; 2],
+}
+
+/// Which row belongs to which sets: the same for all rules that name the same sets, whatever they are.
+#[derive(Debug, Default)]
+struct Numbers {
+    entries: Box<[Entry]>,
+    /// The sets of each row of ingress and of egress, as places among those that rules name.
+    rows: [Box<[Box<[u32]>]>; 2],
     is_full: bool,
 }
 
@@ -87,7 +114,8 @@ const NO_GROUP: u32 = u32::MAX;
 impl ClassRows {
     #[inline]
     fn entries(&self, class: Class) -> Option<[&Entry; 2]> {
-        Some([self.entries.get(class.around.0 as usize)?, self.entries.get(class.own.0 as usize)?])
+        let entries = &self.numbers.entries;
+        Some([entries.get(class.around.0 as usize)?, entries.get(class.own.0 as usize)?])
     }
 
     /// The rows of the sets around an address of a class and of its own sets; none if one is not made.
@@ -117,7 +145,7 @@ impl ClassRows {
         open_group: impl Fn(&[SetId]) -> Option<u32>,
         bytes_max: usize,
     ) -> Self {
-        let mut makers = sides.map(|of_sets| RowMaker::new(of_sets, bytes_max));
+        let mut makers = sides.map(|of_sets| RowNumbers::new(of_sets, bytes_max));
         let entries_max = bytes_max / size_of::<Entry>();
         let entry = |sets: &[SetId]| Entry {
             rows: [0, 1].map(|side| makers[side].row_of(sets)),
@@ -125,42 +153,51 @@ impl ClassRows {
         };
         let entries: Box<[Entry]> = all.take(entries_max).map(entry).collect();
         let is_full = entries.len() == entries_max;
-        Self { entries, matrices: makers.map(RowMaker::finish), is_full }
+        let rows = makers.map(|maker| maker.rows.into());
+        Self::of_numbers(Arc::new(Numbers { entries, rows, is_full }), sides)
+    }
+
+    fn of_numbers(numbers: Arc<Numbers>, sides: [&RulesOfSets; 2]) -> Self {
+        let matrices = [0, 1].map(|side| sides[side].rows(&numbers.rows[side]));
+        Self { numbers, matrices }
+    }
+
+    /// The same for other rules that name the same sets.
+    pub(super) fn with_rules(&self, sides: [&RulesOfSets; 2]) -> Self {
+        Self::of_numbers(Arc::clone(&self.numbers), sides)
     }
 
     /// How many sets of sets were there when this was made; none if there was not room for more.
     pub(super) fn known(&self) -> Option<usize> {
-        (!self.is_full).then_some(self.entries.len())
+        (!self.numbers.is_full).then_some(self.numbers.entries.len())
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.entries) + self.matrices.iter().map(RowMatrix::bytes).sum::<usize>()
+        let rows = self.numbers.rows.iter().flat_map(|rows| rows.iter());
+        let sets: usize = rows.map(|sets| size_of_val(sets) + size_of_val(&**sets)).sum();
+        size_of_val(&*self.numbers.entries) + sets + self.matrices.iter().map(RowMatrix::bytes).sum::<usize>()
     }
 }
 
-/// Makes rows in one direction.
-struct RowMaker<'a> {
-    of_sets: &'a RulesOfSets,
-    /// The place of each set in `of_sets`, by its number.
+/// Numbers rows in one direction.
+struct RowNumbers {
+    /// The place of each set among those that rules name, by its number.
     places: Vec<u32>,
-    words: usize,
-    bits: Vec<u64>,
     rows_max: usize,
-    /// The rows that are made, by the places of their sets. Different sets of a filter are named by different rules, so
-    /// no two of them are equal.
-    made: HashMap<Box<[u32]>, u32>,
+    /// The sets of each row. Different sets are named by different rules, so no two rows are equal.
+    rows: Vec<Box<[u32]>>,
+    numbers: HashMap<Box<[u32]>, u32>,
     named: Vec<u32>,
 }
 
-impl<'a> RowMaker<'a> {
-    fn new(of_sets: &'a RulesOfSets, bytes_max: usize) -> Self {
+impl RowNumbers {
+    fn new(of_sets: &RulesOfSets, bytes_max: usize) -> Self {
         let mut places = vec![NOT_MADE; of_sets.sets.last().map_or(0, |last| last.0 as usize + 1)];
         for (place, set) in of_sets.sets.iter().enumerate() {
             places[set.0 as usize] = place as u32;
         }
-        let bytes = row_bytes(of_sets.rules.len());
-        let (words, rows_max) = (bytes / size_of::<u64>(), bytes_max / bytes.max(1));
-        Self { of_sets, places, words, bits: Vec::new(), rows_max, made: HashMap::new(), named: Vec::new() }
+        let rows_max = bytes_max / row_bytes(of_sets.rules.len()).max(1);
+        Self { places, rows_max, rows: Vec::new(), numbers: HashMap::new(), named: Vec::new() }
     }
 
     /// The number of the row of these sets.
@@ -168,23 +205,15 @@ impl<'a> RowMaker<'a> {
         self.named.clear();
         let places = sets.iter().filter_map(|set| self.places.get(set.0 as usize).copied());
         self.named.extend(places.filter(|place| *place != NOT_MADE));
-        if let Some(&number) = self.made.get(&*self.named) {
+        if let Some(&number) = self.numbers.get(&*self.named) {
             return number;
         }
-        let number = self.made.len();
-        if number >= self.rows_max {
+        if self.rows.len() >= self.rows_max {
             return NOT_MADE;
         }
-        let start = self.bits.len();
-        self.bits.resize(start + self.words, 0);
-        for &place in &self.named {
-            self.of_sets.at(place as usize).iter().for_each(|&rule| set_bit(&mut self.bits[start..], rule as usize));
-        }
-        self.made.insert(self.named.as_slice().into(), number as u32);
-        number as u32
-    }
-
-    fn finish(self) -> RowMatrix {
-        RowMatrix::new(self.words, self.bits)
+        let number = self.rows.len() as u32;
+        self.rows.push(self.named.as_slice().into());
+        self.numbers.insert(self.named.as_slice().into(), number);
+        number
     }
 }

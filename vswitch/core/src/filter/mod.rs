@@ -124,14 +124,20 @@ impl Filter {
         Self { rules, classes: Arc::new(classes) }
     }
 
-    /// The filter with other `rules` that name the same sets in the same order, and so have the same rows of peers; none
-    /// if they do not.
+    /// The filter with other `rules` that name the same sets, and so have rows for the same peers; none if they do not.
     pub fn with_rules(&self, rules: &Arc<Rules>) -> Option<Self> {
         let open = |group: &FilterGroup| group.open_members;
-        let is_alike = rules.ingress.of_sets == self.rules.ingress.of_sets
-            && rules.egress.of_sets == self.rules.egress.of_sets
+        let names_the_same = rules.ingress.of_sets.names_the_same(&self.rules.ingress.of_sets)
+            && rules.egress.of_sets.names_the_same(&self.rules.egress.of_sets)
             && rules.groups.iter().map(open).eq(self.rules.groups.iter().map(open));
-        is_alike.then(|| Self { rules: Arc::clone(rules), classes: Arc::clone(&self.classes) })
+        let is_alike =
+            rules.ingress.of_sets == self.rules.ingress.of_sets && rules.egress.of_sets == self.rules.egress.of_sets;
+        let classes = match (names_the_same, is_alike) {
+            (false, _) => return None,
+            (true, true) => Arc::clone(&self.classes),
+            (true, false) => Arc::new(self.classes.with_rules([&rules.ingress.of_sets, &rules.egress.of_sets])),
+        };
+        Some(Self { rules: Arc::clone(rules), classes })
     }
 
     /// The rules without their rows by class.
@@ -188,9 +194,12 @@ impl Filter {
 
     /// Asks for the memory that judging such a packet of such a peer will read first.
     #[inline]
-    pub fn prefetch(&self, direction: Direction, peer: Class) {
-        let rows = self.classes.rows(direction, peer).unwrap_or_default();
-        rows.into_iter().filter_map(|row| row.first()).for_each(crate::prefetch::prefetch);
+    pub fn prefetch(&self, direction: Direction, tuple: &Tuple, peer: Class) {
+        let [around, own] = self.classes.rows(direction, peer).unwrap_or_default();
+        let (ports, _) = self.rules.of(direction).services.rows(tuple);
+        for row in [around, own, ports] {
+            row.first().into_iter().chain(row.get(LINE_WORDS)).for_each(crate::prefetch::prefetch);
+        }
     }
 
     /// Bytes that its rows and rules take, without their names.
@@ -198,6 +207,9 @@ impl Filter {
         self.classes.bytes() + self.rules.ingress.bytes() + self.rules.egress.bytes()
     }
 }
+
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
 
 /// What happens where no rule matches (§3.3).
 pub const fn default_policy(kind: GroupKind, direction: Direction) -> Policy {
