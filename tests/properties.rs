@@ -8,6 +8,8 @@ mod filter;
 mod flow;
 #[path = "properties/headers.rs"]
 mod headers;
+#[path = "properties/many_sets.rs"]
+mod many_sets;
 #[path = "properties/segments.rs"]
 mod segments;
 

@@ -328,3 +328,46 @@ fn a_peer_in_many_sets_is_judged_by_all_of_them() {
     let packet = harness::frame::Ip::new("10.0.0.9", "10.0.0.2").udp(1, 2);
     assert_eq!(world.send("eni-2", &packet), harness::world::Fate::Delivered("eni-1".into()));
 }
+
+#[test]
+fn a_change_gives_a_new_revision_to_those_alone_whom_it_can_concern() {
+    let accept = |object: &str| harness::world::accept_in("r-1", object);
+    let mut desired = Desired::default()
+        .vpc("vpc-1")
+        .vswitch("vsw-1", "vpc-1", "10.0.0.0/16", "fd00::/64")
+        .closed_group("sg-named", "vpc-1", &[])
+        .closed_group("sg-naming", "vpc-1", &[accept("sg-named")])
+        .closed_group("sg-other", "vpc-1", &[accept("10.9.0.0/16")])
+        .eni("eni-1", "vsw-1", &["10.0.0.2"], &["sg-naming"])
+        .eni("eni-2", "vsw-1", &["10.0.0.3"], &["sg-naming"])
+        .eni("eni-3", "vsw-1", &["10.0.0.4"], &["sg-other"])
+        .eni("eni-4", "vsw-1", &["10.0.0.5"], &["sg-named"])
+        .eni("eni-5", "vsw-1", &["10.0.0.6"], &["sg-other"]);
+    let mut compiler = Compiler::new(SECRET);
+    let mut generation = 1;
+    compiler.replace(&desired, generation).expect("a valid state");
+    let mut concerned = |desired: &Desired| -> Vec<String> {
+        let old = compiler.snapshot().clone();
+        generation += 1;
+        let new = compiler.replace(desired, generation).expect("a valid state");
+        let differs = |&(index, _): &(_, &EniId)| old.revision(index) != new.revision(index);
+        new.enis().filter(differs).map(|(_, id)| id.to_string()).collect()
+    };
+    assert!(concerned(&desired).is_empty(), "nothing changed");
+    desired.enis.get_mut(&EniId::from("eni-5")).expect("it is there").groups.insert("sg-named".into());
+    assert_eq!(concerned(&desired), ["eni-1", "eni-2", "eni-5"], "one joins a group that rules name");
+    desired.enis.get_mut(&EniId::from("eni-3")).expect("it is there").addresses.push(prefix_of("10.0.0.40"));
+    assert_eq!(concerned(&desired), ["eni-3"], "another address of whom no rule names");
+    desired.enis.get_mut(&EniId::from("eni-4")).expect("it is there").addresses.push(prefix_of("10.0.0.50"));
+    assert_eq!(concerned(&desired), ["eni-1", "eni-2", "eni-4"], "another address of a member");
+    desired.enis.get_mut(&EniId::from("eni-4")).expect("it is there").sessions_max = 7;
+    assert!(concerned(&desired).is_empty(), "a limit is no rule");
+    desired.groups.get_mut(&GroupId::from("sg-other")).expect("it is there").rules.push(accept("10.8.0.0/16"));
+    desired.groups.get_mut(&GroupId::from("sg-other")).expect("it is there").rules[1].id = "r-2".into();
+    assert_eq!(concerned(&desired), ["eni-3", "eni-5"], "another rule");
+    let passed = desired.enis.get_mut(&EniId::from("eni-4")).expect("it is there").addresses.pop().expect("two");
+    desired.enis.get_mut(&EniId::from("eni-5")).expect("it is there").addresses.push(passed);
+    assert_eq!(concerned(&desired), ["eni-4", "eni-5"], "an address passes between members: the group stays the same");
+    desired.settings.cut_sessions_on_deny = false;
+    assert_eq!(concerned(&desired).len(), 5, "all are judged otherwise");
+}

@@ -1,21 +1,23 @@
-//! An array that generations share: a copy costs as much as its table of contents, a change one chunk.
+//! An array that generations share: a copy costs next to nothing, a change what two chunks cost.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// Elements of a chunk.
+/// Elements of a chunk, and chunks of a group.
 const CHUNK: usize = 64;
 
+type Group<T> = Arc<[Arc<[T]>]>;
+
 /// A growing array of values, each of which has a default until it is set. Clones share all chunks; the first change
-/// of a shared chunk copies it.
+/// of a shared chunk copies it, and the table of its group.
 #[derive(Clone, Debug)]
 pub struct Chunks<T> {
-    chunks: Vec<Arc<[T]>>,
+    groups: Vec<Group<T>>,
 }
 
 impl<T> Default for Chunks<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new() }
+        Self { groups: Vec::new() }
     }
 }
 
@@ -23,23 +25,28 @@ impl<T> Chunks<T> {
     /// The value at `index`; none if no place as high was ever changed.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&T> {
-        self.chunks.get(index / CHUNK)?.get(index % CHUNK)
+        self.groups.get(index / CHUNK / CHUNK)?.get(index / CHUNK % CHUNK)?.get(index % CHUNK)
     }
 
     /// Every value, by ascending index: those that were set, and defaults between and after them.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter())
+        self.groups.iter().flat_map(|group| group.iter().flat_map(|chunk| chunk.iter()))
     }
 }
 
 impl<T: Clone + Default> Chunks<T> {
     /// The value at `index`, to be changed.
     pub fn get_mut(&mut self, index: usize) -> &mut T {
-        let number = index / CHUNK;
-        while self.chunks.len() <= number {
-            self.chunks.push((0..CHUNK).map(|_| T::default()).collect());
+        let (group, chunk) = (index / CHUNK / CHUNK, index / CHUNK % CHUNK);
+        while self.groups.len() <= group {
+            self.groups.push(Arc::new([]));
         }
-        &mut Arc::make_mut(&mut self.chunks[number])[index % CHUNK]
+        let group = &mut self.groups[group];
+        if group.len() <= chunk {
+            let new = (group.len()..=chunk).map(|_| (0..CHUNK).map(|_| T::default()).collect());
+            *group = group.iter().cloned().chain(new).collect();
+        }
+        &mut Arc::make_mut(&mut Arc::make_mut(group)[chunk])[index % CHUNK]
     }
 }
 
@@ -57,9 +64,12 @@ mod tests {
         *new.get_mut(CHUNK) = None;
         assert_eq!(old.get(CHUNK), Some(&Some(CHUNK as u32)));
         assert_eq!(new.get(CHUNK), Some(&None));
-        let shared = old.chunks.iter().zip(&new.chunks).map(|(old, new)| Arc::ptr_eq(old, new));
+        let shared = old.groups[0].iter().zip(&*new.groups[0]).map(|(old, new)| Arc::ptr_eq(old, new));
         assert_eq!(shared.collect::<Vec<_>>(), [true, false, true]);
         assert_eq!(new.get(CHUNK * 3), None);
+        *new.get_mut(CHUNK * CHUNK) = Some(1);
+        assert_eq!((new.get(CHUNK * CHUNK), old.get(CHUNK * CHUNK)), (Some(&Some(1)), None));
+        *new.get_mut(CHUNK * CHUNK) = None;
         assert_eq!(new.iter().flatten().count(), CHUNK * 3 - 1);
     }
 }

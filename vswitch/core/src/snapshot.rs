@@ -8,6 +8,7 @@ use crate::flow::PackedTimeouts;
 use crate::headers::{Addresses, Tuple};
 use crate::host_map::HostMap;
 use crate::ids::{EniId, EniIndex, FlowScope, MacAddress};
+use crate::limits::BURST_PACKETS;
 use crate::prefix_map::{Address, Pieces};
 use crate::route::Route;
 use crate::verdict::Judgement;
@@ -51,9 +52,19 @@ pub(crate) struct EniEntry {
     pub(crate) sessions_max: u32,
 }
 
-/// The sets that an address is in, as one number of its VPC.
+/// The sets that an address is in, as two numbers of its VPC: those that prefixes around it are in, and those that it is
+/// in by itself. Kept apart, so that neither multiplies the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Class(pub u32);
+pub struct Class {
+    /// The sets of the prefixes around it.
+    pub around: SetsId,
+    /// The sets that name it alone.
+    pub own: SetsId,
+}
+
+/// A number for some sets, of one VPC. Zero is no set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SetsId(pub u32);
 
 /// What a VPC knows of an address, from one look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +77,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// That of an address that nobody speaks of.
-    pub(crate) const NOWHERE: Self = Self { route: Route::Nowhere, class: Class(0) };
+    pub(crate) const NOWHERE: Self = Self { route: Route::Nowhere, class: Class { around: SetsId(0), own: SetsId(0) } };
 }
 
 /// A VPC as packets see it.
@@ -78,8 +89,8 @@ pub(crate) struct VpcNetwork {
     pub(crate) vswitches: Chunks<VSwitchEntry>,
     pub(crate) v4: Places<u32>,
     pub(crate) v6: Places<u128>,
-    /// The sets that the addresses of a class are in, ascending.
-    pub(crate) classes: Chunks<Arc<[SetId]>>,
+    /// The sets that each number stands for, ascending.
+    pub(crate) sets: Chunks<Arc<[SetId]>>,
     /// The rules of each set of groups that an ENI has.
     pub(crate) filters: Chunks<Option<FilterEntry>>,
 }
@@ -142,6 +153,29 @@ impl VpcNetwork {
         self.source(addresses.reverse())
     }
 
+    /// [`VpcNetwork::source`] of the first packets of a burst, each told by its addresses.
+    pub(crate) fn sources(&self, addresses: &[Addresses], places: &mut [Place; BURST_PACKETS]) {
+        let addresses = &addresses[..addresses.len().min(BURST_PACKETS)];
+        addresses.iter().for_each(|addresses| self.prefetch_source(*addresses));
+        // Hosts first, then the others together: whether the next address is a host cannot be foreseen.
+        let (mut others, mut count) = ([0; BURST_PACKETS], 0);
+        for (number, (place, addresses)) in places.iter_mut().zip(addresses).enumerate() {
+            let (found, is_host) = match *addresses {
+                Addresses::V4 { source, .. } => self.v4.hosts.look(source),
+                Addresses::V6 { source, .. } => self.v6.hosts.look(source),
+            };
+            *place = found;
+            others[count & (BURST_PACKETS - 1)] = number;
+            count += usize::from(!is_host);
+        }
+        for &number in &others[..count] {
+            places[number] = match addresses[number] {
+                Addresses::V4 { source, .. } => self.v4.prefixes.find(source),
+                Addresses::V6 { source, .. } => self.v6.prefixes.find(source),
+            };
+        }
+    }
+
     /// Where packets for the destination of `addresses` go.
     #[inline(always)]
     pub(crate) fn route(&self, addresses: Addresses) -> Route {
@@ -160,17 +194,17 @@ impl VpcNetwork {
     /// Step 3 (§3.2): an open group of `filter` that holds a peer of this class.
     #[inline]
     pub(crate) fn shared_open_group(&self, filter: &Filter, peer: Class) -> Option<u32> {
-        filter.shared_open_group(peer, || self.sets_of(peer))
+        filter.shared_open_group(peer, |sets| self.sets_of(sets))
     }
 
     /// Steps 4 and 5 (§3.1, §3.3) of `filter` for a peer of this class: the first matching rule, or the default.
     #[inline]
     pub(crate) fn judge(&self, filter: &Filter, direction: Direction, tuple: &Tuple, peer: Class) -> Judgement {
-        filter.judge(direction, tuple, peer, || self.sets_of(peer))
+        filter.judge(direction, tuple, peer, |sets| self.sets_of(sets))
     }
 
-    fn sets_of(&self, class: Class) -> &[SetId] {
-        self.classes.get(class.0 as usize).map_or(&[], |sets| sets)
+    fn sets_of(&self, sets: SetsId) -> &[SetId] {
+        self.sets.get(sets.0 as usize).map_or(&[], |sets| sets)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::filter::SetId;
 use crate::host_map::HostMap;
 use crate::prefix_map::{Address, Pieces, first_of, last_of};
 use crate::route::Route;
-use crate::snapshot::{Place, Places};
+use crate::snapshot::{Class, Place, Places};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -181,7 +181,7 @@ impl<A: Address> Family<A> {
     fn locate(&mut self, host: A, classes: &mut Classes) {
         let Some(told) = self.hosts.get(&host) else { return self.places.hosts.remove(host) };
         let around = self.places.prefixes.find(host);
-        let class = if told.sets.is_empty() { around.class } else { classes.with(around.class, &told.sets) };
+        let class = Class { own: classes.of(told.sets.iter().copied()), ..around.class };
         let place = Place { route: told.route().unwrap_or(around.route), class };
         if self.places.hosts.find(host) != Some(place) {
             self.places.hosts.insert(host, place);
@@ -197,7 +197,8 @@ impl<A: Address> Family<A> {
         let inside = inside.map(|(&(first, length), told)| (first, last_of(first, length), told)).collect();
         let resolve = |covering: &[&Told]| {
             let route = covering.iter().rev().find_map(|told| told.route()).unwrap_or(Route::Nowhere);
-            Place { route, class: classes.of(covering.iter().flat_map(|told| told.sets.iter().copied())) }
+            let around = classes.of(covering.iter().flat_map(|told| told.sets.iter().copied()));
+            Place { route, class: Class { around, ..Class::default() } }
         };
         self.places.prefixes = Arc::new(self.places.prefixes.cut((first, last), around, inside, resolve));
     }

@@ -1,24 +1,24 @@
-//! Numbers for the different sets of sets that addresses of a VPC are in.
+//! Numbers for the different sets of sets that addresses of a VPC are in, by themselves and by the prefixes around them.
 
 use crate::chunks::Chunks;
 use crate::filter::SetId;
-use crate::snapshot::Class;
+use crate::snapshot::SetsId;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 
-/// New classes, besides as many as there were, after which those that are not in use any more are dropped. A number is
+/// New numbers, besides as many as there were, after which those that are not in use any more are dropped. A number is
 /// never passed on before: rows of filters know it.
 const NEW_MAX: usize = 1024;
 
-/// The classes of a VPC. Class 0 is in no set.
+/// The numbers of a VPC. Zero is no set.
 #[derive(Debug)]
 pub(super) struct Classes {
-    numbers: HashMap<Arc<[SetId]>, Class>,
+    numbers: HashMap<Arc<[SetId]>, SetsId>,
     pub(super) table: Chunks<Arc<[SetId]>>,
-    /// Classes after the last renumbering.
+    /// Numbers after the last renumbering.
     settled: usize,
-    /// The sets of the class that is looked for.
+    /// The sets that are looked for.
     wanted: Vec<SetId>,
 }
 
@@ -34,31 +34,25 @@ impl Classes {
         self.numbers.len()
     }
 
-    /// The sets of each class.
+    /// The sets of each number.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[SetId]> {
         self.table.iter().take(self.len()).map(|sets| &**sets)
     }
 
-    /// The class of addresses in these sets, which may come in any order and several times.
-    pub(super) fn of(&mut self, sets: impl Iterator<Item = SetId>) -> Class {
+    /// The number of these sets, which may come in any order and several times.
+    pub(super) fn of(&mut self, sets: impl Iterator<Item = SetId>) -> SetsId {
         self.wanted.clear();
         self.wanted.extend(sets);
         self.wanted.sort_unstable();
         self.wanted.dedup();
-        if let Some(&class) = self.numbers.get(&*self.wanted) {
-            return class;
+        if let Some(&number) = self.numbers.get(&*self.wanted) {
+            return number;
         }
-        let class = Class(self.numbers.len() as u32);
+        let number = SetsId(self.numbers.len() as u32);
         let sets: Arc<[SetId]> = self.wanted.as_slice().into();
-        *self.table.get_mut(class.0 as usize) = Arc::clone(&sets);
-        self.numbers.insert(sets, class);
-        class
-    }
-
-    /// The class of addresses that are in these sets besides those of a class.
-    pub(super) fn with(&mut self, class: Class, more: &[SetId]) -> Class {
-        let sets = self.table.get(class.0 as usize).map(Arc::clone).unwrap_or_default();
-        self.of(sets.iter().chain(more).copied())
+        *self.table.get_mut(number.0 as usize) = Arc::clone(&sets);
+        self.numbers.insert(sets, number);
+        number
     }
 
     /// Whether so many numbers were given that most of them may be out of use.

@@ -426,7 +426,7 @@ mod tests {
             let (id, group) = (GroupId::from("sg-1"), group(kind));
             let rules = filter::compile::compile(&[(&id, &group)], &BTreeMap::new(), None, |_| SetId(0));
             let filter = Filter::new(Arc::new(rules), core::iter::empty(), None);
-            assert_eq!(filter.shared_open_group(Class(0), || &[SetId(0)]).is_some(), open);
+            assert_eq!(filter.shared_open_group(Class::default(), |_| &[SetId(0)]).is_some(), open);
         }
     }
 

@@ -48,6 +48,8 @@ pub(super) struct NetworkState {
     free_filters: Vec<u32>,
     /// Filters that are new, or whose rules are others now.
     stale: BTreeSet<u32>,
+    /// Filters whose last ENI left.
+    left: BTreeSet<u32>,
     /// Where to look next for filters that miss new classes.
     renewed: u32,
 }
@@ -70,6 +72,7 @@ impl NetworkState {
             by_group: BTreeMap::new(),
             free_filters: Vec::new(),
             stale: BTreeSet::new(),
+            left: BTreeSet::new(),
             renewed: 0,
         }
     }
@@ -82,7 +85,7 @@ impl NetworkState {
             vswitches: self.vswitches.clone(),
             v4: self.addresses.v4.places.clone(),
             v6: self.addresses.v6.places.clone(),
-            classes: self.classes.table.clone(),
+            sets: self.classes.table.clone(),
             filters: self.filters.clone(),
         }
     }
@@ -164,7 +167,7 @@ impl NetworkState {
         if let Some(found) = self.uses.get_mut(&filter) {
             found.enis -= 1;
             if found.enis == 0 {
-                self.stale.insert(filter);
+                self.left.insert(filter);
             }
         }
     }
@@ -199,14 +202,15 @@ impl NetworkState {
 
     /// Brings everything into line with what was changed. Whatever judges otherwise now has the new `revision`.
     pub(super) fn settle(&mut self, facts: &Facts<'_>, revision: u32) {
-        let stale = core::mem::take(&mut self.stale);
-        let mut compiled: Vec<(u32, Rules)> = Vec::new();
-        for place in stale {
-            match self.uses.get(&place) {
-                Some(used) if used.enis > 0 => compiled.push((place, self.compile_rules(place, facts))),
-                _ => self.drop_filter(place),
+        for place in core::mem::take(&mut self.left) {
+            if self.uses.get(&place).is_some_and(|found| found.enis == 0) {
+                self.drop_filter(place);
             }
         }
+        let stale = core::mem::take(&mut self.stale).into_iter().filter(|place| self.uses.contains_key(place));
+        let stale: Vec<u32> = stale.collect();
+        let compiled: Vec<(u32, Rules)> =
+            stale.into_iter().map(|place| (place, self.compile_rules(place, facts))).collect();
         for (place, rules) in &compiled {
             let before = self.filters.get(*place as usize).and_then(Option::as_ref);
             let before = before.map(|entry| entry.filter.rules().mentions().to_vec()).unwrap_or_default();
@@ -226,8 +230,10 @@ impl NetworkState {
             }
         }
         for (place, rules) in compiled {
-            let filter = Arc::new(Filter::new(Arc::new(rules), self.classes.iter(), facts.limits));
-            *self.filters.get_mut(place as usize) = Some(FilterEntry { revision, filter });
+            let (rules, entry) = (Arc::new(rules), self.filters.get_mut(place as usize));
+            let alike = entry.as_ref().and_then(|entry| entry.filter.with_rules(&rules));
+            let make = || Filter::new(rules, self.classes.iter(), facts.limits);
+            *entry = Some(FilterEntry { revision, filter: Arc::new(alike.unwrap_or_else(make)) });
         }
         if self.classes.is_worn() {
             let addresses = &mut self.addresses;

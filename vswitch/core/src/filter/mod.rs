@@ -1,11 +1,11 @@
 //! Rules compiled for what a packet asks: one *filter* for every set of groups that some ENI has.
 //!
 //! Addresses never meet rules. The VPC's address map tells the *class* of an address: which sets (prefixes, prefix
-//! lists, groups) it is in. A filter holds a row of bits for each class, with a bit for each rule that names one of its
-//! sets. That row is narrowed by the rows of protocol and ports and of the local address; the lowest bit left is the
-//! deciding rule, since rules are numbered in the order in which they decide.
+//! lists, groups) it is in, by the prefixes around it and by itself. A filter holds a row of bits for either, with a bit
+//! for each rule that names one of the sets. The two are united, then narrowed by the rows of protocol and ports and of the
+//! local address; the lowest bit left is the deciding rule, since rules are numbered in the order in which they decide.
 //!
-//! Rows take room, so they are bounded ([`RowLimits`]). A class without a row, because there was no room or because it
+//! Rows take room, so they are bounded ([`RowLimits`]). A class without rows, because there was no room or because it
 //! is newer than the rows, is judged by going through the rules that name its sets, in order. Where the rows of ports
 //! would take too much, coarser ones take their place, and each rule that they leave is confirmed.
 
@@ -20,7 +20,7 @@ use crate::desired::{Direction, GroupKind, Policy};
 use crate::headers::{Addresses, Tuple};
 use crate::ids::{GroupId, RuleId};
 use crate::limits::{ROWS_BYTES_FREE, ROWS_BYTES_MAX, ROWS_BYTES_PER_RULE};
-use crate::snapshot::Class;
+use crate::snapshot::{Class, SetsId};
 use crate::verdict::{Judgement, Stage};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -28,7 +28,7 @@ use classes::{ClassRows, RulesOfSets};
 use core::net::IpAddr;
 use ipnet::IpNet;
 use local::Local;
-use rows::{first_common, has_bit};
+use rows::{first_common, first_confirmed, has_bit};
 use services::{PortCheck, Services};
 
 /// A set of addresses that rules speak of: a prefix, a prefix list, or the members of a group.
@@ -58,8 +58,8 @@ impl RowLimits {
 #[derive(Debug)]
 pub struct Filter {
     rules: Arc<Rules>,
-    /// Made for the classes that were known; the others are looked up by their sets.
-    classes: ClassRows,
+    /// Made for what was known of addresses then; the others are looked up by their sets.
+    classes: Arc<ClassRows>,
 }
 
 /// All rules of a set of groups. They know sets of addresses, and no address.
@@ -121,7 +121,23 @@ impl Filter {
         // Rules that name nothing ask nothing of a class.
         let bytes_max = if rules.mentions.is_empty() { 0 } else { bytes_max };
         let classes = ClassRows::make(sides.map(|side| &side.of_sets), classes, open_group, bytes_max);
-        Self { rules, classes }
+        Self { rules, classes: Arc::new(classes) }
+    }
+
+    /// The filter with other `rules` that name the same sets, and so have rows for the same peers; none if they do not.
+    pub fn with_rules(&self, rules: &Arc<Rules>) -> Option<Self> {
+        let open = |group: &FilterGroup| group.open_members;
+        let names_the_same = rules.ingress.of_sets.names_the_same(&self.rules.ingress.of_sets)
+            && rules.egress.of_sets.names_the_same(&self.rules.egress.of_sets)
+            && rules.groups.iter().map(open).eq(self.rules.groups.iter().map(open));
+        let is_alike =
+            rules.ingress.of_sets == self.rules.ingress.of_sets && rules.egress.of_sets == self.rules.egress.of_sets;
+        let classes = match (names_the_same, is_alike) {
+            (false, _) => return None,
+            (true, true) => Arc::clone(&self.classes),
+            (true, false) => Arc::new(self.classes.with_rules([&rules.ingress.of_sets, &rules.egress.of_sets])),
+        };
+        Some(Self { rules: Arc::clone(rules), classes })
     }
 
     /// The rules without their rows by class.
@@ -145,27 +161,30 @@ impl Filter {
         self.rules.groups.get(ground as usize).map(|group| &group.id)
     }
 
-    /// Step 3 (§3.2): an open group that holds a peer of this class, whose sets `sets` tells.
+    /// Step 3 (§3.2): an open group that holds a peer of this class; `sets_of` tells what sets a number stands for.
     #[inline]
-    pub fn shared_open_group<'a>(&self, peer: Class, sets: impl FnOnce() -> &'a [SetId]) -> Option<u32> {
-        self.classes.open_group(peer).unwrap_or_else(|| self.rules.open_group(sets()))
+    pub fn shared_open_group<'a>(&self, peer: Class, sets_of: impl Fn(SetsId) -> &'a [SetId]) -> Option<u32> {
+        self.classes.open_group(peer).unwrap_or_else(|| {
+            let of = |sets| self.rules.open_group(sets_of(sets));
+            of(peer.around).into_iter().chain(of(peer.own)).min()
+        })
     }
 
-    /// Steps 4 and 5 (§3.1, §3.3) for a peer of this class, whose sets `sets` tells: the first matching rule, or the
-    /// default.
+    /// Steps 4 and 5 (§3.1, §3.3) for a peer of this class: the first matching rule, or the default. `sets_of` tells what
+    /// sets a number stands for.
     #[inline]
     pub fn judge<'a>(
         &self,
         direction: Direction,
         tuple: &Tuple,
         peer: Class,
-        sets: impl FnOnce() -> &'a [SetId],
+        sets_of: impl Fn(SetsId) -> &'a [SetId],
     ) -> Judgement {
         let rules = self.rules.of(direction);
-        let found = match self.classes.row(direction, peer) {
+        let found = match self.classes.rows(direction, peer) {
             _ if rules.rules.is_empty() => None,
-            Some(row) => rules.first_in_rows(row, direction, tuple),
-            None => rules.first_of_sets(sets(), direction, tuple),
+            Some(rows) => rules.first_in_rows(rows, direction, tuple),
+            None => rules.first_of_sets([peer.around, peer.own].map(sets_of), direction, tuple),
         };
         match found {
             Some(ground) => Judgement { policy: rules.policy(ground), stage: Stage::Rule, ground },
@@ -175,9 +194,11 @@ impl Filter {
 
     /// Asks for the memory that judging such a packet of such a peer will read first.
     #[inline]
-    pub fn prefetch(&self, direction: Direction, peer: Class) {
-        if let Some(first) = self.classes.row(direction, peer).and_then(|row| row.first()) {
-            crate::prefetch::prefetch(first);
+    pub fn prefetch(&self, direction: Direction, tuple: &Tuple, peer: Class) {
+        let [around, own] = self.classes.rows(direction, peer).unwrap_or_default();
+        let (ports, _) = self.rules.of(direction).services.rows(tuple);
+        for row in [around, own, ports] {
+            row.first().into_iter().chain(row.get(LINE_WORDS)).for_each(crate::prefetch::prefetch);
         }
     }
 
@@ -186,6 +207,9 @@ impl Filter {
         self.classes.bytes() + self.rules.ingress.bytes() + self.rules.egress.bytes()
     }
 }
+
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
 
 /// What happens where no rule matches (§3.3).
 pub const fn default_policy(kind: GroupKind, direction: Direction) -> Policy {
@@ -222,27 +246,27 @@ impl RuleSet {
     }
 
     #[inline]
-    fn first_in_rows(&self, remote: &[u64], direction: Direction, tuple: &Tuple) -> Option<u32> {
+    fn first_in_rows(&self, remote: [&[u64]; 2], direction: Direction, tuple: &Tuple) -> Option<u32> {
         match (self.services.rows(tuple), &self.local, &self.checks) {
-            ((ports, None), Local::Any, None) => first_common([remote, ports], |_| true),
+            ((ports, None), Local::Any, None) => first_common(remote, ports),
             ((ports, sources), local, checks) => {
                 let local = local.row(local_address(direction, tuple)).unwrap_or(ports);
                 let is_true =
                     |rule| checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple));
-                first_common([remote, ports, sources.unwrap_or(ports), local], is_true)
+                first_confirmed(remote, [ports, sources.unwrap_or(ports), local], is_true)
             }
         }
     }
 
     #[cold]
-    fn first_of_sets(&self, sets: &[SetId], direction: Direction, tuple: &Tuple) -> Option<u32> {
+    fn first_of_sets(&self, sets: [&[SetId]; 2], direction: Direction, tuple: &Tuple) -> Option<u32> {
         let (ports, sources) = self.services.rows(tuple);
         let local = self.local.row(local_address(direction, tuple)).unwrap_or(ports);
         let is_true = |rule| {
             [ports, sources.unwrap_or(ports), local].into_iter().all(|row| has_bit(row, rule))
                 && self.checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple))
         };
-        self.of_sets.first(sets, is_true)
+        self.of_sets.first(sets.into_iter().flatten(), is_true)
     }
 
     fn bytes(&self) -> usize {

@@ -7,6 +7,8 @@ use hashbrown::HashMap;
 
 /// Words that are looked at together; a row is a multiple of them.
 const STEP: usize = 4;
+/// Steps that are looked at together.
+const BLOCK: usize = 4;
 
 /// Rows of equal width.
 #[derive(Debug, Default)]
@@ -21,6 +23,11 @@ impl RowMatrix {
     pub(super) fn row(&self, number: u32) -> &[u64] {
         let start = number as usize * self.words;
         &self.bits[start..start + self.words]
+    }
+
+    /// Rows of `words` each, one after the other.
+    pub(super) fn new(words: usize, bits: Vec<u64>) -> Self {
+        Self { words, bits: bits.into() }
     }
 
     /// Bytes of all rows.
@@ -89,31 +96,82 @@ pub(super) fn has_bit(row: &[u64], bit: u32) -> bool {
     row[bit as usize / 64] >> (bit % 64) & 1 == 1
 }
 
-/// The lowest bit that all rows have and that `is_true` confirms.
+/// The lowest bit that one of two rows has, and `other` too. Looks at 1024 rules in one go, without a branch that depends on what is found:
+/// where the deciding rule is cannot be foreseen, and a wrong guess costs as much as all of that.
 #[inline]
-pub(super) fn first_common<const N: usize>(rows: [&[u64]; N], is_true: impl Fn(u32) -> bool) -> Option<u32> {
-    let steps = rows.map(|row| row.as_chunks::<STEP>().0);
-    let count = steps.iter().map(|row| row.len()).min().unwrap_or(0);
-    let steps = steps.map(|row| &row[..count]);
-    for step in 0..count {
-        let mut common = [u64::MAX; STEP];
-        for row in &steps {
-            for (common, word) in common.iter_mut().zip(&row[step]) {
-                *common &= word;
-            }
+pub(super) fn first_common([one, two]: [&[u64]; 2], other: &[u64]) -> Option<u32> {
+    let [one, two, other] = [one, two, other].map(|row| row.as_chunks::<STEP>().0.chunks(BLOCK));
+    for (block, ((one, two), other)) in one.zip(two).zip(other).enumerate() {
+        let mut any = [0; BLOCK];
+        for (any, ((one, two), other)) in any.iter_mut().zip(one.iter().zip(two).zip(other)) {
+            *any = (0..STEP).fold(0, |any, word| any | ((one[word] | two[word]) & other[word]));
         }
-        if common.iter().fold(0, |any, word| any | word) == 0 {
-            continue;
-        }
-        for (place, mut word) in common.into_iter().enumerate() {
-            while word != 0 {
-                let bit = ((step * STEP + place) as u32) * u64::BITS + word.trailing_zeros();
-                if is_true(bit) {
-                    return Some(bit);
-                }
-                word &= word - 1;
-            }
+        let step = first_set(any);
+        if let (Some(one), Some(two), Some(other)) = (one.get(step), two.get(step), other.get(step)) {
+            let common: [u64; STEP] = core::array::from_fn(|word| (one[word] | two[word]) & other[word]);
+            let word = first_set(common);
+            let place = (block * BLOCK + step) * STEP + word;
+            return Some(place as u32 * u64::BITS + common[word & (STEP - 1)].trailing_zeros());
         }
     }
     None
+}
+
+/// The place of the first word with a bit, of four; 4 if there is none.
+#[inline]
+fn first_set(words: [u64; 4]) -> usize {
+    let [first, second, third, fourth] = words;
+    let second = first | second;
+    let third = second | third;
+    usize::from(first == 0) + usize::from(second == 0) + usize::from(third == 0) + usize::from(third | fourth == 0)
+}
+
+/// The lowest bit that one of two rows has, all `others` too, and that `is_true` confirms.
+pub(super) fn first_confirmed(
+    [one, two]: [&[u64]; 2],
+    others: [&[u64]; 3],
+    is_true: impl Fn(u32) -> bool,
+) -> Option<u32> {
+    for place in 0..one.len().min(two.len()) {
+        let mut common = others.iter().fold(one[place] | two[place], |common, row| common & row[place]);
+        while common != 0 {
+            let bit = place as u32 * u64::BITS + common.trailing_zeros();
+            if is_true(bit) {
+                return Some(bit);
+            }
+            common &= common - 1;
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_common_bit_is_found_wherever_it_is() {
+        for rules in [1, 64, 65, 256, 257, 1000, 1024, 1025, 5000] {
+            let mut rows = RowCollector::new(rules);
+            let empty = rows.empty();
+            assert_eq!(first_common([&empty, &empty], &empty), None);
+            for bit in (0..rules).step_by(17).chain([rules - 1]) {
+                let (mut one, mut other) = (rows.empty(), rows.empty());
+                for later in bit..rules {
+                    set_bit(if later % 2 == 0 { &mut one } else { &mut other }, later);
+                }
+                set_bit(&mut one, bit);
+                set_bit(&mut other, bit);
+                set_bit(&mut one, rules - 1);
+                set_bit(&mut other, rules - 1);
+                assert_eq!(first_common([&one, &empty], &other), Some(bit as u32), "{rules}");
+                assert_eq!(first_common([&empty, &one], &other), Some(bit as u32), "{rules}");
+                assert_eq!(
+                    first_confirmed([&one, &empty], [&other; 3], |found| found as usize != bit).is_some(),
+                    bit != rules - 1
+                );
+            }
+            rows.add(&empty);
+        }
+    }
 }

@@ -17,19 +17,32 @@ const EVERY_PORT: PortRange = PortRange { first: 0, last: u16::MAX };
 #[derive(Debug)]
 pub(super) struct Services {
     matrix: RowMatrix,
-    /// The row of every protocol without ports, by family and number.
-    by_protocol: Box<[u16; 512]>,
-    tcp: PortRows,
-    udp: PortRows,
+    /// The rows of TCP and of UDP by destination port, and those of all other protocols, whose number stands in the
+    /// place of the port and whose family in that of its high byte.
+    destinations: [PortPages; 3],
+    /// The rows of TCP and of UDP by source port, if some rule cares.
+    sources: [Option<PortPages>; 2],
 }
 
-/// Rows of one protocol with ports.
-#[derive(Debug)]
-struct PortRows {
-    destination: PortPages,
-    /// Present if some rule cares.
-    source: Option<PortPages>,
+/// Where the rows of a protocol are.
+const fn table_of(number: u8) -> usize {
+    match number {
+        protocol::TCP => 0,
+        protocol::UDP => 1,
+        _ => 2,
+    }
 }
+
+/// [`table_of`] every protocol.
+static TABLES: [u8; 256] = {
+    let mut tables = [0; 256];
+    let mut number = 0;
+    while number < tables.len() {
+        tables[number] = table_of(number as u8) as u8;
+        number += 1;
+    }
+    tables
+};
 
 /// The row of every port: a page for each high byte, equal pages kept once.
 #[derive(Debug)]
@@ -45,7 +58,8 @@ impl PortPages {
         self.pages[self.by_high_byte[high as usize] as usize][low as usize] as u32
     }
 
-    /// Pages of ascending `pieces`, each a first port and a row. The first is that of port 0.
+    /// Pages of ascending `pieces`, each a first port and a row; of two with the same port the later counts. The first is
+    /// that of port 0.
     fn of_pieces(pieces: &[(u16, u16)]) -> Self {
         let mut pages: Vec<[u16; 256]> = Vec::new();
         let (mut mixed, mut uniform) = (HashMap::<[u16; 256], u16>::new(), HashMap::<u16, u16>::new());
@@ -79,16 +93,13 @@ impl Services {
     /// The row of rules whose protocol and destination port match, and that of those whose source port does.
     #[inline]
     pub(super) fn rows(&self, tuple: &Tuple) -> (&[u64], Option<&[u64]>) {
-        let ports = match tuple.protocol {
-            protocol::TCP => &self.tcp,
-            protocol::UDP => &self.udp,
-            number => {
-                let family = matches!(tuple.addresses, Addresses::V6 { .. }) as usize;
-                return (self.matrix.row(self.by_protocol[family << 8 | number as usize] as u32), None);
-            }
-        };
-        let source = ports.source.as_ref().map(|pages| self.matrix.row(pages.row(tuple.source_port)));
-        (self.matrix.row(ports.destination.row(tuple.destination_port)), source)
+        // Chosen by arithmetic: which protocol comes next cannot be foreseen.
+        let table = usize::from(TABLES[tuple.protocol as usize]);
+        let family = u16::from(matches!(tuple.addresses, Addresses::V6 { .. }));
+        let keys = [tuple.destination_port, tuple.destination_port, family << 8 | u16::from(tuple.protocol)];
+        let source = self.sources.get(table).and_then(Option::as_ref);
+        let source = source.map(|pages| self.matrix.row(pages.row(tuple.source_port)));
+        (self.matrix.row(self.destinations[table].row(keys[table])), source)
     }
 
     /// Rows for rules in their deciding order. `ranges` are the destination ports of the rules that have some. If exact
@@ -110,8 +121,8 @@ impl Services {
         let mut row = rows.empty();
         (0..rules).for_each(|bit| set_bit(&mut row, bit));
         rows.add(&row);
-        let pages = || PortRows { destination: PortPages::of_pieces(&[(0, 0)]), source: None };
-        Self { matrix: rows.finish(), by_protocol: Box::new([0; 512]), tcp: pages(), udp: pages() }
+        let destinations = core::array::from_fn(|_| PortPages::of_pieces(&[(0, 0)]));
+        Self { matrix: rows.finish(), destinations, sources: [None, None] }
     }
 
     fn cut(
@@ -131,13 +142,14 @@ impl Services {
         };
         let named: BTreeSet<u8> = rules.iter().filter_map(|rule| number_of(rule.protocol)).collect();
         let unnamed = (0..=u8::MAX).find(|number| !named.contains(number)).unwrap_or(0);
-        let mut by_protocol = Box::new([row_of(unnamed, false); 512]);
-        for number in named {
-            for is_v6 in [false, true] {
-                by_protocol[(is_v6 as usize) << 8 | number as usize] = row_of(number, is_v6);
+        let mut by_protocol = vec![(0, row_of(unnamed, false))];
+        for is_v6 in [false, true] {
+            for number in &named {
+                let place = (is_v6 as u16) << 8 | u16::from(*number);
+                by_protocol.extend([(place, row_of(*number, is_v6)), (place + 1, row_of(unnamed, false))]);
             }
         }
-        let mut with_ports = |number: u8| -> Option<PortRows> {
+        let mut with_ports = |number: u8| -> Option<(PortPages, Option<PortPages>)> {
             let of_protocol = |rule: &Rule| rule.protocol == Protocol::Number(number);
             let destinations = |bit: usize| match rules[bit].protocol {
                 Protocol::All => vec![EVERY_PORT],
@@ -152,15 +164,16 @@ impl Services {
             };
             let source = if cares { Some(pieces(rules.len(), &mut rows, sources, rows_max)?) } else { None };
             let pages = |pieces: Vec<(u16, u16)>| PortPages::of_pieces(&pieces);
-            Some(PortRows { destination: pages(destination), source: source.map(pages) })
+            Some((pages(destination), source.map(pages)))
         };
         let (tcp, udp) = (with_ports(protocol::TCP)?, with_ports(protocol::UDP)?);
-        Some(Self { matrix: rows.finish(), by_protocol, tcp, udp })
+        let destinations = [tcp.0, udp.0, PortPages::of_pieces(&by_protocol)];
+        Some(Self { matrix: rows.finish(), destinations, sources: [tcp.1, udp.1] })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let pages = |rows: &PortRows| rows.destination.bytes() + rows.source.as_ref().map_or(0, PortPages::bytes);
-        self.matrix.bytes() + size_of_val(&*self.by_protocol) + pages(&self.tcp) + pages(&self.udp)
+        let pages = self.destinations.iter().chain(self.sources.iter().flatten());
+        self.matrix.bytes() + pages.map(PortPages::bytes).sum::<usize>()
     }
 }
 
