@@ -6,6 +6,8 @@ mod delivery;
 mod fragments;
 #[path = "scenarios/frames.rs"]
 mod frames;
+#[path = "scenarios/listing.rs"]
+mod listing;
 #[path = "scenarios/offloads.rs"]
 mod offloads;
 #[path = "scenarios/revocation.rs"]

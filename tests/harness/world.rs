@@ -14,7 +14,7 @@ use vswitch_core::eni::Shard;
 use vswitch_core::ids::{EniId, EniIndex, GroupId, MacAddress};
 use vswitch_core::offload::{Offload, Wire};
 use vswitch_core::packet::{FrameBuffer, Marker, Packet};
-use vswitch_core::protocol::{DirectionStats, EniStats, FlowDescription};
+use vswitch_core::protocol::{DirectionStats, EniStats, FlowDescription, FlowSelection};
 use vswitch_core::snapshot::Snapshot;
 use vswitch_core::time::Time;
 use vswitch_core::verdict::{DropReason, Verdict};
@@ -348,7 +348,8 @@ impl World {
         expect(&mut expected, from, &fate, wire);
         let mut found = self.stats();
         for (id, stats) in &mut found {
-            stats.flows = expected[id].flows; // Counted where sessions are the subject.
+            // Counted where sessions are the subject.
+            (stats.flows, stats.flows_opened) = (expected[id].flows, expected[id].flows_opened);
         }
         assert_eq!(found, expected, "after {fate:?}");
         (fate, packet)
@@ -370,8 +371,20 @@ impl World {
 
     /// The live sessions of one ENI.
     pub fn flows(&self, id: &str) -> Vec<FlowDescription> {
-        let index = self.index(id);
-        self.shards[self.shard_of(index)].flows(&self.snapshot, Some(index), usize::MAX, self.now)
+        self.flows_at(id, self.now)
+    }
+
+    /// The sessions of one ENI that would be live at another time, if nobody sent until then.
+    pub fn flows_at(&self, id: &str, time: Time) -> Vec<FlowDescription> {
+        let shard = &self.shards[self.shard_of(self.index(id))];
+        let selection = FlowSelection { eni: Some(id.into()), ..FlowSelection::default() };
+        let (mut flows, mut next) = (Vec::new(), Some(0));
+        while let Some(place) = next {
+            let page = shard.list_flows((&self.snapshot, time), &selection, (place, usize::MAX));
+            flows.extend(page.flows);
+            next = page.next;
+        }
+        flows
     }
 }
 

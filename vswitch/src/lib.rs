@@ -5,6 +5,7 @@
 pub mod control_socket;
 pub mod daemon;
 pub mod doorbell;
+mod flows;
 pub mod handoff;
 pub mod namespace;
 pub mod netlink;

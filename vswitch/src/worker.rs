@@ -231,7 +231,7 @@ impl Worker {
                 desk.answer_detached(ticket, entry.and_then(|entry| entry.port));
             }
             Command::Ask { question, ticket } => {
-                desk.answer(ticket, question.ask(&self.shard, &self.current.snapshot, self.tally, now));
+                desk.answer(ticket, question.ask(&mut self.shard, &self.current.snapshot, self.tally, now));
             }
         }
         1

@@ -11,7 +11,8 @@ use std::thread::Thread;
 use vswitch_core::desired::Direction;
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::EniIndex;
-use vswitch_core::protocol::{EniStats, FlowDescription, PacketDescription, Refusal};
+use vswitch_core::listing::FlowPage;
+use vswitch_core::protocol::{EniStats, FlowSelection, PacketDescription, Refusal};
 use vswitch_core::snapshot::Snapshot;
 use vswitch_core::time::Time;
 use vswitch_core::trace::JudgementReport;
@@ -66,12 +67,21 @@ pub enum Question {
     Load,
     /// The counters of these ENIs: few, since the packet path waits meanwhile.
     Stats(Vec<EniIndex>),
-    /// Sessions.
+    /// Some sessions.
     Flows {
-        /// The only ENI of interest.
-        eni: Option<EniIndex>,
+        /// Which.
+        selection: FlowSelection,
+        /// Where in the tables to begin.
+        place: u64,
         /// The most to report.
         limit: usize,
+    },
+    /// End some sessions.
+    Flush {
+        /// Which.
+        selection: FlowSelection,
+        /// Where in the tables to begin.
+        place: u64,
     },
     /// What would happen to this packet?
     Explain {
@@ -85,11 +95,17 @@ pub enum Question {
 }
 
 impl Question {
-    pub(crate) fn ask(self, shard: &Shard, snapshot: &Snapshot, tally: Tally, now: Time) -> Answer {
+    pub(crate) fn ask(self, shard: &mut Shard, snapshot: &Snapshot, tally: Tally, now: Time) -> Answer {
         match self {
             Self::Load => Answer::Load { flows: shard.flow_count(), flows_max: shard.flows_max(), tally },
             Self::Stats(enis) => Answer::Stats(enis.iter().filter_map(|eni| shard.stats(snapshot, *eni)).collect()),
-            Self::Flows { eni, limit } => Answer::Flows(shard.flows(snapshot, eni, limit, now)),
+            Self::Flows { selection, place, limit } => {
+                Answer::Flows(shard.list_flows((snapshot, now), &selection, (place, limit)))
+            }
+            Self::Flush { selection, place } => {
+                let (flows, next) = shard.flush_flows((snapshot, now), &selection, place);
+                Answer::Flushed { flows, next }
+            }
             Self::Explain { eni, direction, packet } => {
                 Answer::Explained(shard.explain(snapshot, (eni, direction), &packet, now))
             }
@@ -114,7 +130,14 @@ pub enum Answer {
     /// To [`Question::Stats`].
     Stats(Vec<EniStats>),
     /// To [`Question::Flows`].
-    Flows(Vec<FlowDescription>),
+    Flows(FlowPage),
+    /// To [`Question::Flush`].
+    Flushed {
+        /// How many sessions ended.
+        flows: u64,
+        /// Where to go on; none at the end of the tables.
+        next: Option<u64>,
+    },
     /// To [`Question::Explain`].
     Explained(Result<(Option<JudgementReport>, Verdict), Refusal>),
 }

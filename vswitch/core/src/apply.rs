@@ -137,7 +137,7 @@ impl Shard {
         };
         let origin = Origin { opened_at: now, grounds: [judgement.ground, 0], ..Origin::default() };
         let slot = self.sessions.insert(entry, flow, origin).map_err(|_| DropReason::FlowTableFull)?;
-        self.counters[desk.place].sessions += 1;
+        self.counters[desk.place].note_session();
         Ok(slot)
     }
 
@@ -163,7 +163,7 @@ impl Shard {
         }
         self.sessions.flow_mut(slot).sides[1] = side(desk, judgement, entry);
         self.sessions.origin_mut(slot).grounds[1] = judgement.ground;
-        self.counters[desk.place].sessions += 1;
+        self.counters[desk.place].note_session();
         Ok(Some(slot))
     }
 

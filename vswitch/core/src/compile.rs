@@ -68,6 +68,7 @@ pub fn compile(desired: &Desired, generation: u64, previous: Option<&Snapshot>) 
             id: id.clone(),
             scope,
             revision: kept_revision.map_or(revision, |(_, entry)| entry.revision),
+            since_generation: kept_revision.map_or(generation, |(_, entry)| entry.since_generation),
             vpc: vpc_places[vpc_id],
             vswitch,
             mac: eni.mac,

@@ -22,6 +22,8 @@ pub(crate) struct EniCounters {
     pub(crate) scope: FlowScope,
     /// Sessions it holds in this shard.
     pub(crate) sessions: u32,
+    /// Sessions that it opened here.
+    pub(crate) opened: u64,
     /// Fates of first fragments that it remembers.
     pub(crate) fates: u32,
     pub(crate) egress: DirectionCounters,
@@ -64,7 +66,20 @@ impl DirectionCounters {
 impl EniCounters {
     /// Nothing counted yet.
     pub(crate) const fn new(scope: FlowScope) -> Self {
-        Self { scope, sessions: 0, fates: 0, egress: DirectionCounters::ZERO, ingress: DirectionCounters::ZERO }
+        Self {
+            scope,
+            sessions: 0,
+            opened: 0,
+            fates: 0,
+            egress: DirectionCounters::ZERO,
+            ingress: DirectionCounters::ZERO,
+        }
+    }
+
+    /// One session more.
+    pub(crate) fn note_session(&mut self) {
+        self.sessions += 1;
+        self.opened += 1;
     }
 
     /// One session less.

@@ -337,6 +337,19 @@ impl Shard {
         self.places.insert(scope, place);
     }
 
+    /// Ends the session of `scope` in the record at `slot`.
+    pub(crate) fn end_session(&mut self, slot: SessionSlot, scope: FlowScope) {
+        self.sessions.end(slot, scope);
+        if let Some(counters) = self.place_of(scope).and_then(|place| self.counters.get_mut(place)) {
+            counters.forget_session();
+        }
+    }
+
+    /// The place of the ENI whose sessions a scope is about.
+    pub(crate) fn place_of(&self, scope: FlowScope) -> Option<usize> {
+        self.places.get(&scope).copied()
+    }
+
     pub(crate) fn counters_of(&self, place: usize, scope: FlowScope) -> Option<&EniCounters> {
         self.counters.get(place).filter(|counters| counters.scope == scope)
     }

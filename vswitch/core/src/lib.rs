@@ -21,6 +21,7 @@ pub mod headers;
 pub mod ids;
 mod judge;
 pub mod limits;
+pub mod listing;
 pub mod offload;
 pub mod packet;
 mod prefetch;

@@ -39,6 +39,12 @@ pub const SESSIONS_PER_FRAGMENT_FATE: u32 = 8;
 pub const FRAGMENT_FATES_MAX: usize = 4096;
 /// Flow records looked at for expiry in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
+/// Flow records looked at for one question, in a turn: the packet path waits meanwhile.
+pub const LISTED_RECORDS_PER_TURN: usize = 1024;
+/// Sessions told of in an answer to one question, for the same reason.
+pub const LISTED_FLOWS_PER_TURN: usize = 128;
+/// From how full a flow table, or an ENI's share of it, is worth a warning, percent.
+pub const TABLE_WARNING_PERCENT: u8 = 80;
 /// Packets waiting on their way from one worker to another.
 pub const HANDOFF_PACKETS: usize = 1024;
 /// Workers of one switch.

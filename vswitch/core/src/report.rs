@@ -1,21 +1,19 @@
-//! What a shard tells about itself: counters, sessions, and explanations. Reading only.
+//! What a shard tells about itself: counters and explanations. Reading only.
 
 use crate::desired::Direction;
 use crate::eni::{Shard, next_eni};
-use crate::flow::{Flow, FlowState, Origin};
 use crate::guard::owns_source;
 use crate::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
-use crate::ids::{EniIndex, FlowScope, GroupId, RuleId};
+use crate::ids::{EniIndex, GroupId, RuleId};
 use crate::judge::Seat;
 use crate::packet::Marker;
-use crate::protocol::{EniStats, FlowDescription, PacketDescription, Refusal};
+use crate::protocol::{EniStats, PacketDescription, Refusal};
 use crate::route::{Route, is_group_destination};
 use crate::snapshot::{EniEntry, Snapshot};
-use crate::time::{Tick, Time};
+use crate::time::Time;
 use crate::trace::JudgementReport;
 use crate::verdict::{DropReason, Judgement, Stage, Verdict};
 use alloc::vec::Vec;
-use hashbrown::HashMap;
 
 impl Shard {
     /// Live connections.
@@ -41,23 +39,11 @@ impl Shard {
         Some(EniStats {
             eni: entry.id.clone(),
             flows: counters.sessions as u64,
+            flows_max: u64::from(entry.sessions_max),
+            flows_opened: counters.opened,
             egress: counters.egress.report(),
             ingress: counters.ingress.report(),
         })
-    }
-
-    /// Sessions, at most `limit`; of one ENI if given.
-    pub fn flows(&self, snapshot: &Snapshot, eni: Option<EniIndex>, limit: usize, now: Time) -> Vec<FlowDescription> {
-        let tick = now.tick();
-        let wanted = snapshot.enis().filter(|(index, _)| eni.is_none_or(|eni| eni == *index));
-        let by_scope: HashMap<FlowScope, &EniEntry> =
-            wanted.filter_map(|(index, _)| snapshot.eni(index)).map(|entry| (entry.scope, entry)).collect();
-        let described = self.sessions.iter().filter(|(_, flow, ..)| !flow.is_expired(snapshot.settings(), tick));
-        let described = described.filter_map(|(tuple, flow, origin, place)| {
-            let eni = by_scope.get(&flow.sides[place].scope())?;
-            Some(describe(snapshot, eni, &tuple, (flow, origin, place), tick))
-        });
-        described.take(limit).collect()
     }
 
     /// Judges a described packet at `eni` without changing anything; the verdict names the next ENI after egress.
@@ -130,49 +116,22 @@ fn report(seat: &Seat<'_>, direction: Direction, judgement: Judgement) -> Judgem
         direction,
         policy: judgement.policy,
         stage: judgement.stage.name().into(),
-        rule,
-        group,
+        rule: rule.cloned(),
+        group: group.cloned(),
     }
 }
 
-fn ground_of(eni: &EniEntry, direction: Direction, stage: Stage, ground: u32) -> (Option<RuleId>, Option<GroupId>) {
-    match stage {
-        Stage::Rule => eni.filter.rule(direction, ground).map(|(rule, group)| (rule.clone(), group.clone())).unzip(),
-        Stage::IntraGroup => (None, eni.filter.group(ground).cloned()),
-        _ => (None, None),
-    }
-}
-
-fn describe(
-    snapshot: &Snapshot,
+/// The rule and the group that a judgement names.
+pub(crate) fn ground_of(
     eni: &EniEntry,
-    tuple: &Tuple,
-    (flow, origin, place): (&Flow, &Origin, usize),
-    now: Tick,
-) -> FlowDescription {
-    let side = flow.sides[place];
-    // A record of an older revision names its ground in the filter of that time; what admits it now is not known
-    // before its next packet.
-    let is_current = side.revision == eni.revision;
-    let rule = is_current.then(|| ground_of(eni, side.opened(), side.stage(), origin.grounds[place]).0).flatten();
-    let is_icmp = flow.state == FlowState::Icmp;
-    FlowDescription {
-        eni: eni.id.clone(),
-        opened: side.opened(),
-        protocol: tuple.protocol,
-        source: tuple.addresses.source(),
-        destination: tuple.addresses.destination(),
-        source_port: tuple.source_port,
-        destination_port: if is_icmp { 0 } else { tuple.destination_port },
-        state: if side.is_revoked() { "revoked" } else { flow.state.name() }.into(),
-        stage: side.stage().name().into(),
-        rule,
-        revision: side.revision,
-        age_ms: origin.opened_at.age_ms(now),
-        idle_ms: flow.last_seen.age_ms(now),
-        timeout_s: flow.state.timeout_s(flow.timeouts, snapshot.settings()),
-        packets: flow.packets.map(u64::from),
-        bytes: [0, 1].map(|way| u64::from(origin.bytes_high[way]) << 32 | u64::from(flow.bytes_low[way])),
+    direction: Direction,
+    stage: Stage,
+    ground: u32,
+) -> (Option<&RuleId>, Option<&GroupId>) {
+    match stage {
+        Stage::Rule => eni.filter.rule(direction, ground).unzip(),
+        Stage::IntraGroup => (None, eni.filter.group(ground)),
+        _ => (None, None),
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct EniEntry {
     pub(crate) scope: FlowScope,
     /// Changes with everything that a judgement at this ENI can depend on.
     pub(crate) revision: u32,
+    /// The generation that brought the revision.
+    pub(crate) since_generation: u64,
     /// Its VPC, as a place in [`Snapshot::vpcs`].
     pub(crate) vpc: usize,
     /// Its subnet, as a place in [`VpcNetwork::vswitches`].

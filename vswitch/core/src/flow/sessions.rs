@@ -53,6 +53,19 @@ pub struct Session<'a> {
     pub side: Side,
 }
 
+/// A session, as a walk through all of them meets it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listed<'a> {
+    /// Where its record stands in the walk.
+    pub(crate) place: usize,
+    pub(crate) slot: SessionSlot,
+    /// The tuple of the packet that opened it.
+    pub(crate) tuple: Tuple,
+    pub(crate) flow: &'a Flow,
+    /// Which of the record's sides it is.
+    pub(crate) side: usize,
+}
+
 impl Sessions {
     /// Room for `flows_max` connections of IPv4, and a quarter of it for IPv6.
     pub fn new(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
@@ -170,9 +183,28 @@ impl Sessions {
         sweep_table(&mut self.v6, count, &is_over, &mut forgotten);
     }
 
-    /// All sessions: the opener's tuple, the record, and which of its sides.
-    pub fn iter(&self) -> impl Iterator<Item = (Tuple, &Flow, &Origin, usize)> {
-        each_session(&self.v4).chain(each_session(&self.v6))
+    /// The sessions in `count` records from `place` on, in an order that does not change while they live.
+    pub(crate) fn scan(&self, place: usize, count: usize) -> impl Iterator<Item = Listed<'_>> {
+        let (behind, v4_records) = (place + count, self.v4.capacity());
+        let first_v6 = place.max(v4_records);
+        let v4 = self
+            .v4
+            .scan(place, count)
+            .map(|(slot, key, flow)| (slot.0 as usize, SessionSlot::V4(slot), Key::V4(*key), flow));
+        let v6 = self
+            .v6
+            .scan(first_v6 - v4_records, behind.saturating_sub(first_v6))
+            .map(move |(slot, key, flow)| (v4_records + slot.0 as usize, SessionSlot::V6(slot), Key::V6(*key), flow));
+        v4.chain(v6).flat_map(|(place, slot, key, flow)| {
+            let of_side = move |(side, session): (usize, Side)| Listed {
+                place,
+                slot,
+                tuple: key.tuple(flow.protocol, session.is_swapped()),
+                flow,
+                side,
+            };
+            flow.sessions().map(of_side)
+        })
     }
 
     /// How many connections there are.
@@ -194,12 +226,6 @@ impl Sessions {
     pub fn memory_bytes(&self) -> usize {
         self.v4.memory_bytes() + self.v6.memory_bytes()
     }
-}
-
-fn each_session<K: FlowKey>(table: &Table<K>) -> impl Iterator<Item = (Tuple, &Flow, &Origin, usize)> {
-    table.iter().flat_map(|(key, flow, origin)| {
-        flow.sessions().map(move |(place, side)| (key.tuple(flow.protocol, side.is_swapped()), flow, origin, place))
-    })
 }
 
 fn sweep_table<K: FlowKey>(

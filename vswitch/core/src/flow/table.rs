@@ -142,6 +142,14 @@ impl<K: FlowKey> Table<K> {
         (0..count).map(move |step| Slot((start + step) % total))
     }
 
+    /// The connections among `count` records from `place` on, which may be past the end.
+    pub fn scan(&self, place: usize, count: usize) -> impl Iterator<Item = (Slot, &K, &Flow)> {
+        let end = place.saturating_add(count).min(self.records.len());
+        let some = self.records.get(place..end).unwrap_or_default().iter().zip(place..);
+        let live = some.filter(|(record, _)| record.flow.state != FlowState::Free);
+        live.map(|(record, place)| (Slot(place as u32), &record.key, &record.flow))
+    }
+
     /// The key at a slot, if a connection is there.
     pub fn key(&self, slot: Slot) -> Option<&K> {
         let record = &self.records[slot.0 as usize];
