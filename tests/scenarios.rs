@@ -18,6 +18,8 @@ mod router;
 mod rules;
 #[path = "scenarios/sessions.rs"]
 mod sessions;
+#[path = "scenarios/tracking.rs"]
+mod tracking;
 
 use harness::frame::Ip;
 use harness::world::{Build, Fate, Refine, World, accept_in};

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use vswitch_core::compile::compile;
 use vswitch_core::desired::{
     Desired, Direction, Eni, GroupKind, Policy, Port, PortRange, Ports, Protocol, Remote, Rule, SecurityGroup,
-    Timeouts, VSwitch, Vpc,
+    Timeouts, Tracking, VSwitch, Vpc,
 };
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::{EniId, EniIndex, GroupId, MacAddress};
@@ -160,6 +160,7 @@ impl Build for Desired {
             source_dest_check: true,
             timeouts: Timeouts::default(),
             sessions_max: Eni::default_sessions_max(),
+            tracking: Tracking::default(),
             port: Some(Port::Memory),
         };
         self.enis.insert(id.into(), eni);

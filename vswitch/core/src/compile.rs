@@ -82,7 +82,7 @@ pub fn compile(desired: &Desired, generation: u64, previous: Option<&Snapshot>) 
             }),
             source_dest_check: eni.source_dest_check,
             mtu_bytes: eni.port.as_ref().map_or(MTU_BYTES_MAX as u16, Port::mtu_bytes),
-            timeouts: PackedTimeouts::pack(eni.timeouts).unwrap_or_default(),
+            timeouts: PackedTimeouts::pack(eni.timeouts, desired.settings.timeout_profile).unwrap_or_default(),
             sessions_max: eni.sessions_max,
             filter,
         };

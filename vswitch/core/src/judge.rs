@@ -319,8 +319,13 @@ impl<'a> Seat<'a> {
 
     fn judge_new(&self, headers: &Headers, over: Option<SessionSlot>) -> Ruling {
         let judgement = self.judge_by_rules(self.direction, &headers.tuple);
-        let action = if judgement.accepts() { over.map_or(Action::Open, Action::Reopen) } else { Action::None };
-        (judgement, action)
+        if !judgement.accepts() {
+            return (judgement, Action::None);
+        }
+        if headers.tuple.protocol == protocol::TCP && !headers.is_tcp_open() && !self.snapshot.settings().tcp_pick_up {
+            return (Judgement::by(Policy::Drop, Stage::OutOfState), Action::None);
+        }
+        (judgement, over.map_or(Action::Open, Action::Reopen))
     }
 
     /// Steps 3 to 5, for a packet that crosses this ENI in `direction`.

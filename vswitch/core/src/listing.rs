@@ -95,8 +95,8 @@ impl Shard {
 }
 
 /// Every state that a session is told to be in.
-pub const STATE_NAMES: [&str; 8] =
-    ["opening", "answered", "established", "closing", "abandoned", "closed", "open", REVOKED];
+pub const STATE_NAMES: [&str; 10] =
+    ["opening", "answered", "established", "closing", "abandoned", "closed", "single", "stream", "open", REVOKED];
 
 const REVOKED: &str = "revoked";
 

@@ -1,6 +1,8 @@
 //! Whether a desired state can be compiled: every refusal at once, each naming its object.
 
-use crate::desired::{Desired, Eni, Port, PortRange, Ports, Protocol, Remote, Rule, TapPort, Timeouts, VSwitch};
+use crate::desired::{
+    Desired, Eni, Port, PortRange, Ports, Protocol, Remote, Rule, TapPort, TimeoutProfile, Timeouts, VSwitch,
+};
 use crate::flow::PackedTimeouts;
 use crate::ids::{EniId, GroupId, VpcId};
 use crate::limits::{
@@ -216,7 +218,7 @@ impl Check<'_> {
             let message = format!("an ENI has 1 to {ADDRESSES_PER_ENI_MAX} addresses");
             self.refuse("limit", format!("enis/{id}/addresses"), message);
         }
-        if PackedTimeouts::pack(eni.timeouts).is_none() {
+        if PackedTimeouts::pack(eni.timeouts, TimeoutProfile::default()).is_none() {
             let (closed_min, closed_max) = Timeouts::TCP_CLOSED_S;
             let message = format!(
                 "established TCP may idle for one of {:?} s, closed TCP {closed_min} to {closed_max} s, UDP one of {:?} s",

@@ -91,6 +91,8 @@ drop_reasons! {
     DefaultDrop = "default-drop",
     /// Its session was admitted by rules that are gone, and those of today refuse it (§4.4).
     SessionRevoked = "session-revoked",
+    /// TCP from the middle of a connection without a session, and the settings do not let it open one.
+    TcpOutOfState = "tcp-out-of-state",
     /// The ENI holds as many sessions as it may (§4.5).
     SessionLimit = "session-limit",
     /// The worker's flow table has no room for another session.
@@ -148,6 +150,8 @@ pub enum Stage {
     Rule,
     /// Step 5: nothing matched.
     Default,
+    /// Rules would let it pass, but it does not fit a connection's state.
+    OutOfState,
 }
 
 impl Stage {
@@ -166,6 +170,7 @@ impl Stage {
             Self::IntraGroup => "intra-group",
             Self::Rule => "rule",
             Self::Default => "default",
+            Self::OutOfState => "out-of-state",
         }
     }
 }
@@ -204,6 +209,7 @@ impl Judgement {
             Stage::PlatformSmtp => DropReason::SmtpClosed,
             Stage::Session => DropReason::SessionRevoked,
             Stage::Rule => DropReason::RuleDrop,
+            Stage::OutOfState => DropReason::TcpOutOfState,
             _ => DropReason::DefaultDrop,
         }
     }
