@@ -186,9 +186,10 @@ pub fn observe(edges: &mut Edges, segment: &Segment, from_opener: bool) {
 #[cold]
 pub fn observe_scale(scales: &mut Scales, segment: &Segment, from_opener: bool) {
     let (near, far) = sides(from_opener);
-    scales[far] = segment.scale.map_or(NOT_OFFERED, |scale| scale.min(SCALE_MAX) + 1);
-    if scales[near] != 0 && scales.contains(&NOT_OFFERED) {
-        *scales = [NOT_OFFERED; 2];
+    match segment.scale {
+        None => *scales = [NOT_OFFERED; 2],
+        Some(scale) if scales[near] != NOT_OFFERED => scales[far] = scale.min(SCALE_MAX) + 1,
+        Some(_) => {}
     }
 }
 
