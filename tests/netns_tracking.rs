@@ -1,0 +1,197 @@
+//! What connection tracking makes of real kernels' TCP and UDP over bad links: loss, duplication, reordering and delay
+//! between the guests' stacks and the switch. Every check that can be asked for is on: nothing that a kernel sends may
+//! fall to it.
+
+#![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
+
+use harness::netns::{cannot_run, eventually};
+use harness::plane::Plane;
+use harness::random::Random;
+use harness::world::{Build, Refine, accept_in};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+use vswitch::port::PortFactory;
+use vswitch::port::wrap::Faults;
+use vswitch_core::desired::Desired;
+
+const WEB: &str = "10.0.0.10";
+const WEB_V6: &str = "fd00:0:0:1::10";
+const PORT: u16 = 9000;
+/// How long a kernel may stand still before a test calls it stalled.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A web server, a client, and a neighbour in one subnet; every check is on.
+fn lab() -> Desired {
+    let open = [accept_in("v4", "0.0.0.0/0").tcp(PORT), accept_in("v6", "::/0").tcp(PORT)];
+    let udp = [accept_in("udp", "0.0.0.0/0").udp(PORT), accept_in("udp-v6", "::/0").udp(PORT)];
+    let mut desired = Desired::default()
+        .vpc("vpc-1")
+        .vswitch("vsw-1", "vpc-1", "10.0.0.0/24", "fd00:0:0:1::/64")
+        .closed_group("sg-web", "vpc-1", &[open, udp].concat())
+        .closed_group("sg-client", "vpc-1", &[])
+        .eni("web", "vsw-1", &[WEB, WEB_V6], &["sg-web"])
+        .eni("client", "vsw-1", &["10.0.0.20", "fd00:0:0:1::20"], &["sg-client"])
+        .eni("neighbour", "vsw-1", &["10.0.0.30", "fd00:0:0:1::30"], &["sg-client"]);
+    desired.settings.tcp_pick_up = false;
+    for eni in desired.enis.values_mut() {
+        eni.tracking.tcp_window_check = true;
+    }
+    desired
+}
+
+fn start(workers: usize, faults: Faults, plain_taps: bool) -> Option<Plane> {
+    if let Some(reason) = cannot_run() {
+        eprintln!("{reason}");
+        return None;
+    }
+    let faults = (faults != Faults::default()).then_some(faults);
+    let mut plane = Plane::start(workers, 4096, PortFactory { faults, plain_taps, ..PortFactory::default() });
+    plane.run(&lab());
+    Some(plane)
+}
+
+/// Bytes that no other place of the stream has.
+fn content(length: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    (0..length.div_ceil(8)).flat_map(|_| random.next_u64().to_be_bytes()).take(length).collect()
+}
+
+fn patient(stream: &TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+}
+
+fn listener(plane: &Plane, at: IpAddr) -> TcpListener {
+    plane.within("web", || TcpListener::bind(SocketAddr::new(at, PORT)))
+}
+
+fn connect(plane: &Plane, guest: &str, to: IpAddr) -> TcpStream {
+    let stream = plane.within(guest, || TcpStream::connect_timeout(&SocketAddr::new(to, PORT), PATIENCE));
+    patient(&stream);
+    stream
+}
+
+/// The client sends all and half closes; then the server sends all. Each must get what the other sent.
+fn exchange(plane: &Plane, to: IpAddr, length: usize) {
+    let listener = listener(plane, to);
+    let (question, answer) = (content(length, 1), content(length, 2));
+    let (expected, reply) = (question.clone(), answer.clone());
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        patient(&stream);
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        assert!(got == expected, "the server got {} of {} bytes, or others", got.len(), expected.len());
+        stream.write_all(&reply).unwrap();
+    });
+    let mut stream = connect(plane, "client", to);
+    stream.write_all(&question).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    assert!(got == answer, "the client got {} of {} bytes, or others", got.len(), answer.len());
+    server.join().unwrap();
+}
+
+/// No packet fell to the checks of state and windows.
+fn assert_no_packet_was_out_of_place(plane: &mut Plane) {
+    for guest in ["web", "client", "neighbour"] {
+        let stats = plane.stats(guest);
+        for drops in [&stats.egress.drops, &stats.ingress.drops] {
+            let wrong = ["tcp-out-of-state", "tcp-out-of-window"].iter().filter_map(|name| drops.get(*name));
+            assert_eq!(wrong.sum::<u64>(), 0, "{guest}: {drops:?}");
+        }
+    }
+}
+
+fn bad_link(seed: u64) -> Faults {
+    Faults { seed, lost: 10_000, doubled: 20_000, swapped: 50_000, held: 20_000 }
+}
+
+#[test]
+fn transfers_over_a_bad_link_complete_byte_for_byte() {
+    for (workers, plain_taps) in [(1, true), (2, true), (1, false)] {
+        let Some(mut plane) = start(workers, bad_link(workers as u64), plain_taps) else { return };
+        for to in [WEB, WEB_V6] {
+            exchange(&plane, to.parse().unwrap(), 1 << 20);
+        }
+        assert_no_packet_was_out_of_place(&mut plane);
+    }
+}
+
+#[test]
+fn transfers_over_a_slow_link_complete_byte_for_byte() {
+    let Some(mut plane) = start(1, Faults::default(), false) else { return };
+    for guest in ["web", "client"] {
+        slow_down(&plane.namespace(guest));
+    }
+    exchange(&plane, WEB.parse().unwrap(), 1 << 20);
+    assert_no_packet_was_out_of_place(&mut plane);
+}
+
+/// Delay with jitter where the kernel can; else a narrow link, whose queue delays as well.
+fn slow_down(namespace: &str) {
+    let add = |rest: &[&str]| {
+        let start = ["-n", namespace, "qdisc", "add", "dev", "eth0", "root"];
+        Command::new("tc").args(start).args(rest).output().unwrap().status.success()
+    };
+    let is_slow = add(&["netem", "delay", "15ms", "5ms", "reorder", "5%", "loss", "1%", "duplicate", "1%"])
+        || add(&["tbf", "rate", "30mbit", "burst", "16kb", "latency", "20ms"]);
+    assert!(is_slow, "the kernel has neither netem nor tbf");
+}
+
+#[test]
+fn a_reader_that_pauses_stalls_nobody_for_good() {
+    let Some(mut plane) = start(1, Faults { lost: 5_000, ..Faults::default() }, true) else { return };
+    let to: IpAddr = WEB.parse().unwrap();
+    let listener = listener(&plane, to);
+    let sent = content(8 << 20, 3);
+    let expected = sent.clone();
+    let reader = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        patient(&stream);
+        let mut got = Vec::new();
+        // The window closes meanwhile, and probes find it open again.
+        thread::sleep(Duration::from_secs(2));
+        stream.read_to_end(&mut got).unwrap();
+        assert!(got == expected, "{} of {} bytes, or others", got.len(), expected.len());
+    });
+    let mut stream = connect(&plane, "client", to);
+    stream.write_all(&sent).unwrap();
+    drop(stream);
+    reader.join().unwrap();
+    assert_no_packet_was_out_of_place(&mut plane);
+}
+
+#[test]
+fn an_aborted_connection_is_closed_at_both_enis() {
+    let Some(mut plane) = start(1, Faults::default(), false) else { return };
+    let to: IpAddr = WEB.parse().unwrap();
+    let listener = listener(&plane, to);
+    let mut client = connect(&plane, "client", to);
+    let (mut server, _) = listener.accept().unwrap();
+    patient(&server);
+    client.write_all(b"half a question").unwrap();
+    let mut got = [0; 15];
+    server.read_exact(&mut got).unwrap();
+    // A socket that is closed with data unread resets the connection.
+    server.write_all(b"an answer that nobody reads").unwrap();
+    thread::sleep(Duration::from_millis(50));
+    drop(client);
+    for guest in ["client", "web"] {
+        eventually("the session is closed", || plane.flows(guest).iter().any(|flow| flow.state == "closed"));
+    }
+    assert_eq!(server.read(&mut got).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_refused_connection_is_told_at_once_and_forgotten_soon() {
+    let Some(mut plane) = start(1, Faults::default(), false) else { return };
+    let nobody = SocketAddr::new(WEB.parse().unwrap(), PORT);
+    let refused = plane.within("client", || Ok(TcpStream::connect_timeout(&nobody, PATIENCE)));
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert!(plane.flows("web").iter().all(|flow| flow.state == "closed" && flow.timeout_s == 3));
+}
