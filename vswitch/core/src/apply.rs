@@ -3,8 +3,10 @@
 use crate::eni::{Desk, Shard};
 use crate::flow::fragments::{Fate, FragmentKey};
 use crate::flow::sessions::{Entry, SessionSlot};
+use crate::flow::tcp::{self, Segment};
 use crate::flow::{Flow, FlowState, Origin, Side};
-use crate::headers::Fragment;
+use crate::headers::tcp_flags::{RST, SYN};
+use crate::headers::{Fragment, protocol};
 use crate::ids::FlowScope;
 use crate::judge::{Action, Lookup, Ruling};
 use crate::limits::SESSIONS_PER_FRAGMENT_FATE;
@@ -72,16 +74,42 @@ impl Shard {
         }
         let Lookup::Session(entry) = lookup else { return };
         let wire = packet.wire();
+        let is_tcp = packet.headers.tuple.protocol == protocol::TCP;
+        if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
+            self.note_turn(slot, entry, packet);
+        }
         let flow = self.sessions.flow_mut(slot);
         let from_opener = entry.swapped == flow.is_swapped();
         let way = usize::from(!from_opener);
-        flow.state = flow.state.after(&packet.headers, from_opener);
+        if !is_tcp {
+            flow.state = flow.state.after_datagram(from_opener);
+        } else if packet.headers.tcp_flags & RST == 0 {
+            flow.state = tcp::next(flow.state, packet.headers.tcp_flags, from_opener);
+            tcp::observe(&mut flow.edges, &Segment::of(&packet.headers), from_opener);
+        }
         flow.last_seen = now;
         flow.packets[way] = flow.packets[way].wrapping_add(wire.packets);
         let (bytes, carries) = flow.bytes_low[way].overflowing_add(wire.bytes as u32);
         flow.bytes_low[way] = bytes;
         if carries {
             self.sessions.origin_mut(slot).bytes_high[way] += 1;
+        }
+    }
+
+    /// What a SYN or a reset of a session that goes on means for it: the offer of a scale, or its end. A reset that is not
+    /// believed means nothing.
+    #[cold]
+    fn note_turn(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet) {
+        let flow = self.sessions.flow(slot);
+        let (from_opener, edges, state) = (entry.swapped == flow.is_swapped(), flow.edges, flow.state);
+        let segment = Segment { scale: packet.window_scale(), ..Segment::of(&packet.headers) };
+        let scales = &mut self.sessions.origin_mut(slot).scales;
+        if segment.flags & RST == 0 {
+            if matches!(state, FlowState::TcpOpening | FlowState::TcpAnswered) {
+                tcp::observe_scale(scales, &segment, from_opener);
+            }
+        } else if tcp::believes(edges, *scales, &segment, from_opener) {
+            self.sessions.flow_mut(slot).state = tcp::next(state, segment.flags, from_opener);
         }
     }
 
@@ -125,6 +153,14 @@ impl Shard {
             return Err(DropReason::SessionLimit);
         }
         let wire = packet.wire();
+        let (mut edges, mut scales) = ([0; 2], [0; 2]);
+        if packet.headers.tuple.protocol == protocol::TCP {
+            let segment = Segment { scale: packet.window_scale(), ..Segment::of(&packet.headers) };
+            tcp::observe(&mut edges, &segment, true);
+            if segment.flags & SYN != 0 {
+                tcp::observe_scale(&mut scales, &segment, true);
+            }
+        }
         let flow = Flow {
             protocol: packet.headers.tuple.protocol,
             state: FlowState::opened_by(&packet.headers),
@@ -133,9 +169,10 @@ impl Shard {
             last_seen: now,
             packets: [wire.packets, 0],
             bytes_low: [wire.bytes as u32, 0],
+            edges,
             ..Flow::default()
         };
-        let origin = Origin { opened_at: now, grounds: [judgement.ground, 0], ..Origin::default() };
+        let origin = Origin { opened_at: now, grounds: [judgement.ground, 0], scales, ..Origin::default() };
         let slot = self.sessions.insert(entry, flow, origin).map_err(|_| DropReason::FlowTableFull)?;
         self.counters[desk.place].note_session();
         Ok(slot)

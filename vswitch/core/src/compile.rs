@@ -81,6 +81,7 @@ pub fn compile(desired: &Desired, generation: u64, previous: Option<&Snapshot>) 
                 _ => None,
             }),
             source_dest_check: eni.source_dest_check,
+            tcp_window_check: eni.tracking.tcp_window_check,
             mtu_bytes: eni.port.as_ref().map_or(MTU_BYTES_MAX as u16, Port::mtu_bytes),
             timeouts: PackedTimeouts::pack(eni.timeouts, desired.settings.timeout_profile).unwrap_or_default(),
             sessions_max: eni.sessions_max,

@@ -160,6 +160,10 @@ pub struct Headers {
     pub hop_limit: u8,
     /// TCP flags.
     pub tcp_flags: u8,
+    /// TCP: the number of the first byte.
+    pub sequence: u32,
+    /// TCP: the next byte that the sender expects, if the flags say so.
+    pub acknowledgment: u32,
     /// ICMP type.
     pub icmp_type: u8,
     /// ICMP code.
@@ -207,6 +211,8 @@ impl Headers {
             fragment_id: 0,
             hop_limit: 64,
             tcp_flags: 0,
+            sequence: 0,
+            acknowledgment: 0,
             icmp_type: 0,
             icmp_code: 0,
             transport_offset: 0,
@@ -323,6 +329,28 @@ pub fn quoted(frame: &[u8], headers: &Headers) -> Option<Headers> {
         Addresses::V6 { .. } => ipv6(quote, Trust::Quote),
     };
     inner.ok().filter(|inner| inner.fragment != Fragment::Later)
+}
+
+/// The window scale that a SYN offers (RFC 7323 §2.2), if its options are as they should be up to there.
+#[cold]
+pub(crate) fn window_scale(frame: &[u8], headers: &Headers) -> Option<u8> {
+    const END: u8 = 0;
+    const PADDING: u8 = 1;
+    const WINDOW_SCALE: u8 = 3;
+    const FIXED_BYTES: usize = 20;
+    let segment = frame.get(headers.transport_offset as usize..headers.end as usize)?;
+    let header_bytes = (segment.get(12)? >> 4) as usize * 4;
+    let mut options = segment.get(FIXED_BYTES..header_bytes)?;
+    while let [kind, rest @ ..] = options {
+        options = match (*kind, rest) {
+            (END, _) => return None,
+            (PADDING, rest) => rest,
+            (WINDOW_SCALE, [3, scale, ..]) => return Some(*scale),
+            (_, [length, ..]) if *length >= 2 => options.get(*length as usize..)?,
+            _ => return None,
+        };
+    }
+    None
 }
 
 /// Whether the bytes are a packet, or only the beginning of one.
@@ -512,6 +540,8 @@ fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), Dr
     if headers.tuple.protocol == protocol::TCP {
         let header_bytes = (start[12] >> 4) as usize * 4;
         headers.tcp_flags = start[13];
+        headers.sequence = u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
+        headers.acknowledgment = u32::from_be_bytes([start[8], start[9], start[10], start[11]]);
         if header_bytes < header_bytes_min || header_bytes > bytes.len() {
             return Err(truncated);
         }

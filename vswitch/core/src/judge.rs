@@ -5,7 +5,7 @@ use crate::compile::bypasses_intra_group;
 use crate::desired::{Direction, Policy};
 use crate::flow::fragments::{Fate, FragmentKey};
 use crate::flow::sessions::{Entry, Session, SessionSlot, Sessions};
-use crate::flow::{FlowState, Side, opens_session};
+use crate::flow::{FlowState, Side, opens_session, tcp};
 use crate::headers::{Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted};
 use crate::ids::EniIndex;
 use crate::packet::Marker;
@@ -133,6 +133,7 @@ impl<'a> Seat<'a> {
             && session.side.is_live_under(self.eni.scope, self.eni.revision)
             && !session.flow.is_expired(self.snapshot.settings(), now)
             && !(session.flow.state == FlowState::TcpClosed && headers.is_tcp_open())
+            && !self.eni.tcp_window_check
         {
             return (Judgement::by(Policy::Accept, Stage::Session), Action::Touch(session.slot));
         }
@@ -165,7 +166,13 @@ impl<'a> Seat<'a> {
         match lookup {
             Lookup::None => (self.judge_by_rules(self.direction, &visible_to_rules(headers)), Action::None),
             Lookup::Session(entry) => match sessions.find(entry, self.eni.scope) {
-                Some(session) if !is_over(&session) => self.judge_session(&session, headers, entry.swapped),
+                Some(session) if !is_over(&session) => {
+                    let ruling = self.judge_session(&session, headers, entry.swapped);
+                    let is_outside = ruling.1.continues().is_some()
+                        && self.eni.tcp_window_check
+                        && self.is_outside(sessions, &session, headers, entry.swapped);
+                    if is_outside { (Judgement::by(Policy::Drop, Stage::OutOfWindow), Action::None) } else { ruling }
+                }
                 over => self.judge_new(headers, over.map(|session| session.slot)),
             },
             Lookup::Related(entry) => {
@@ -260,6 +267,19 @@ impl<'a> Seat<'a> {
             (true, judgement) => (accept, Action::Readmit(slot, judgement)),
             (false, _) => (self.refusal(headers), Action::Revoke(slot)),
         }
+    }
+
+    /// Whether a packet of a session lies outside of its receiver's window. A described packet has no place in one.
+    fn is_outside(&self, sessions: &Sessions, session: &Session<'_>, headers: &Headers, swapped: bool) -> bool {
+        let Session { slot, flow, side } = *session;
+        let is_segment = headers.tuple.protocol == protocol::TCP && headers.end != 0;
+        is_segment
+            && tcp::is_outside(
+                flow.edges,
+                sessions.origin(slot).scales,
+                &tcp::Segment::of(headers),
+                swapped == side.is_swapped(),
+            )
     }
 
     /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and by what, if it

@@ -93,6 +93,8 @@ drop_reasons! {
     SessionRevoked = "session-revoked",
     /// TCP from the middle of a connection without a session, and the settings do not let it open one.
     TcpOutOfState = "tcp-out-of-state",
+    /// A TCP segment outside of its receiver's window, at an ENI that has it checked.
+    TcpOutOfWindow = "tcp-out-of-window",
     /// The ENI holds as many sessions as it may (§4.5).
     SessionLimit = "session-limit",
     /// The worker's flow table has no room for another session.
@@ -152,6 +154,8 @@ pub enum Stage {
     Default,
     /// Rules would let it pass, but it does not fit a connection's state.
     OutOfState,
+    /// Part of a live session, but not where its sender would go on.
+    OutOfWindow,
 }
 
 impl Stage {
@@ -171,6 +175,7 @@ impl Stage {
             Self::Rule => "rule",
             Self::Default => "default",
             Self::OutOfState => "out-of-state",
+            Self::OutOfWindow => "out-of-window",
         }
     }
 }
@@ -210,6 +215,7 @@ impl Judgement {
             Stage::Session => DropReason::SessionRevoked,
             Stage::Rule => DropReason::RuleDrop,
             Stage::OutOfState => DropReason::TcpOutOfState,
+            Stage::OutOfWindow => DropReason::TcpOutOfWindow,
             _ => DropReason::DefaultDrop,
         }
     }

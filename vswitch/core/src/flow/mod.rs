@@ -77,19 +77,9 @@ impl FlowState {
         }
     }
 
-    /// The state after another packet of the session.
-    pub fn after(self, headers: &Headers, from_opener: bool) -> Self {
-        match headers.tuple.protocol {
-            protocol::TCP => tcp::next(self, headers.tcp_flags, from_opener),
-            protocol::UDP => self.after_datagram(from_opener),
-            _ => self,
-        }
-    }
-}
-
-impl FlowState {
-    /// UDP has no handshake: that both sides speak, and go on, tells a stream from one question (AWS counts so).
-    const fn after_datagram(self, from_opener: bool) -> Self {
+    /// The state after another packet that is not TCP. UDP has no handshake: that both sides speak, and go on, tells a
+    /// stream from one question (AWS counts so).
+    pub(crate) const fn after_datagram(self, from_opener: bool) -> Self {
         match (self, from_opener) {
             (Self::Udp, false) => Self::UdpAnswered,
             (Self::UdpAnswered, true) => Self::UdpStream,
@@ -128,8 +118,8 @@ pub struct Flow {
     pub(crate) packets: [u32; 2],
     /// Bytes in the opening direction and in the other: the lower halves, see [`Origin`].
     pub(crate) bytes_low: [u32; 2],
-    /// TCP: how far the opener and the other side may send, as the receivers last said.
-    pub(crate) edges: [u32; 2],
+    /// TCP: where the receivers' windows begin.
+    pub(crate) edges: tcp::Edges,
 }
 
 /// What few packets touch: kept apart from the records.
@@ -143,6 +133,8 @@ pub struct Origin {
     pub(crate) bytes_high: [u32; 2],
     /// Where the record's chain begins.
     pub(crate) home: u32,
+    /// TCP: how the receivers scale their windows.
+    pub(crate) scales: tcp::Scales,
 }
 
 /// The most scopes that fit into a record, next to the flags of a session.

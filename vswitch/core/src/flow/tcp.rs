@@ -8,6 +8,7 @@ use super::FlowState::{
     self, TcpAbandonedOpener, TcpAbandonedResponder, TcpAnswered, TcpClosed, TcpClosingOpener, TcpClosingResponder,
     TcpEstablished, TcpOpening,
 };
+use crate::headers::Headers;
 use crate::headers::tcp_flags::{ACK, FIN, RST, SYN};
 
 /// What a packet's flags say. The first that fits: a reset is nothing else, and a FIN ends whatever else it carries.
@@ -122,7 +123,7 @@ pub(super) const fn open(flags: u8) -> FlowState {
 /// The state after another packet. `established` once both directions were seen with the handshake complete;
 /// `closed` after RST, or FIN in both directions.
 #[inline]
-pub(super) const fn next(state: FlowState, flags: u8, from_opener: bool) -> FlowState {
+pub(crate) const fn next(state: FlowState, flags: u8, from_opener: bool) -> FlowState {
     let place = (state as usize).wrapping_sub(TcpOpening as usize);
     if place >= TABLE.len() {
         return state;
@@ -141,10 +142,17 @@ pub struct Segment {
     pub acknowledgment: u32,
     /// The flags.
     pub flags: u8,
-    /// Bytes of data.
-    pub length: u32,
     /// The window scale it offers (RFC 7323 §2.2); only a SYN can.
     pub scale: Option<u8>,
+}
+
+impl Segment {
+    /// The segment with these headers, but for a scale.
+    #[inline]
+    pub const fn of(headers: &Headers) -> Self {
+        let Headers { sequence, acknowledgment, tcp_flags: flags, .. } = *headers;
+        Self { sequence, acknowledgment, flags, scale: None }
+    }
 }
 
 /// Where a connection's windows begin, by direction: the opener's bytes, then the responder's.
@@ -209,18 +217,20 @@ pub fn believes(edges: Edges, scales: Scales, segment: &Segment, from_opener: bo
 }
 
 /// Whether a segment lies where no sender who sees the connection would put it: beyond the largest window, or before
-/// what a retransmission or a keepalive (RFC 9293 §3.8.4) repeats.
+/// what a retransmission or a keepalive (RFC 9293 §3.8.4) repeats. A SYN lies nowhere: it may be the next connection's,
+/// and what its receiver answers ends this one if so (RFC 5961 §4.2).
 pub fn is_outside(edges: Edges, scales: Scales, segment: &Segment, from_opener: bool) -> bool {
     let (near, far) = sides(from_opener);
     let is_beyond = |number: u32, side: usize| {
         let window = window_of(scales[side]);
-        // A SYN repeats the number before the first, and so does a keepalive.
+        // The byte before the first is what a keepalive and a repeated SYN begin with.
         edges[side] != 0 && number.wrapping_sub(edges[side]).wrapping_add(window + 1) > 2 * window + 1
     };
-    let last = segment.sequence.wrapping_add(segment.length);
-    is_beyond(segment.sequence, near)
-        || is_beyond(last, near)
-        || (segment.flags & ACK != 0 && is_beyond(segment.acknowledgment, far))
+    match segment.flags & (SYN | ACK) {
+        SYN => false,
+        0 => is_beyond(segment.sequence, near),
+        _ => is_beyond(segment.sequence, near) || is_beyond(segment.acknowledgment, far),
+    }
 }
 
 const fn sides(from_opener: bool) -> (usize, usize) {
@@ -314,7 +324,7 @@ mod tests {
     }
 
     const fn segment(sequence: u32, acknowledgment: u32, flags: u8) -> Segment {
-        Segment { sequence, acknowledgment, flags, length: 0, scale: None }
+        Segment { sequence, acknowledgment, flags, scale: None }
     }
 
     /// A connection whose handshake both sides saw: the opener's bytes start at `start`, the responder's at 7,000.
@@ -399,22 +409,21 @@ mod tests {
     #[test]
     fn what_a_stack_sends_is_inside() {
         let (edges, scales) = shaken(1_000, None);
-        let inside =
-            |number: u32, length| !is_outside(edges, scales, &Segment { length, ..segment(number, 7_000, ACK) }, true);
-        assert!(inside(1_000, 1_460) && inside(1_000 + 60_000, 5_535), "a full window");
-        assert!(inside(999, 0) && inside(999, 1), "a keepalive");
-        assert!(inside(1_000, 1), "a probe of a closed window");
-        assert!(inside(1_000u32.wrapping_sub(65_000), 1_460), "a late copy");
-        assert!(!inside(1_000 + 65_536, 0) && !inside(1_000 + 65_000, 1_000), "beyond every window");
-        assert!(!inside(1_000u32.wrapping_sub(65_537), 1));
+        let inside = |number: u32| !is_outside(edges, scales, &segment(number, 7_000, ACK), true);
+        assert!(inside(1_000) && inside(1_000 + 65_535), "up to the end of a full window, and a probe of a closed one");
+        assert!(inside(999), "a keepalive");
+        assert!(inside(1_000u32.wrapping_sub(65_000)), "a late copy");
+        assert!(!inside(1_000 + 65_536), "beyond every window");
+        assert!(!inside(1_000u32.wrapping_sub(65_537)));
         let forged = segment(1_000, 7_000 + 65_536, ACK);
         assert!(is_outside(edges, scales, &forged, true), "acknowledges what was never sent");
+        assert!(!is_outside(edges, scales, &segment(77, 0, SYN), true), "perhaps the next connection");
     }
 
     #[test]
     fn a_connection_found_half_way_is_not_held_to_what_nobody_saw() {
         let mut edges = [0; 2];
-        let first = Segment { length: 1_460, ..segment(5_000, 90_000, ACK) };
+        let first = segment(5_000, 90_000, ACK);
         assert!(!is_outside(edges, [0; 2], &first, true));
         observe(&mut edges, &first, true);
         assert_eq!(edges, [5_000, 90_000]);

@@ -73,16 +73,19 @@ fn transport(frame: &[u8], addresses: Addresses, place: Place, headers: &mut Hea
     let ports: &[u8; UDP_BYTES] = bytes.first_chunk()?;
     let source_port = u16::from_be_bytes([ports[0], ports[1]]);
     let destination_port = u16::from_be_bytes([ports[2], ports[3]]);
-    let tcp_flags = match place.protocol {
+    let (tcp_flags, sequence, acknowledgment) = match place.protocol {
         protocol::UDP => {
             let length_bytes = u16::from_be_bytes([ports[4], ports[5]]) as usize;
             let is_sound = (UDP_BYTES..=bytes.len()).contains(&length_bytes);
-            (is_sound && !is_dhcp(source_port) && !is_dhcp(destination_port)).then_some(0)?
+            (is_sound && !is_dhcp(source_port) && !is_dhcp(destination_port)).then_some((0, 0, 0))?
         }
         protocol::TCP => {
             let header: &[u8; TCP_BYTES] = bytes.first_chunk()?;
             let header_bytes = (header[12] >> 4) as usize * 4;
-            (TCP_BYTES..=bytes.len()).contains(&header_bytes).then_some(header[13])?
+            let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            let acknowledgment = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+            let is_sound = (TCP_BYTES..=bytes.len()).contains(&header_bytes);
+            is_sound.then_some((header[13], sequence, acknowledgment))?
         }
         _ => return None,
     };
@@ -91,6 +94,8 @@ fn transport(frame: &[u8], addresses: Addresses, place: Place, headers: &mut Hea
     headers.fragment = Fragment::Whole;
     headers.hop_limit = place.hop_limit;
     headers.tcp_flags = tcp_flags;
+    headers.sequence = sequence;
+    headers.acknowledgment = acknowledgment;
     headers.icmp_type = 0;
     headers.icmp_code = 0;
     headers.transport_offset = place.at as u32;
