@@ -1,16 +1,22 @@
 //! A slow, obvious model of one switch's judgements: the specification read aloud, §3 by the core's reference twin and
 //! §4 over a plain map. It sees messages, never bytes; it asks the rules at every packet, never a revision.
 
-use crate::frame::{Ip, TcpFlags, protocol};
+use crate::frame::{Ip, Segment, TcpFlags, protocol};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use vswitch_core::desired::{Desired, Direction, Settings, Timeouts};
+use vswitch_core::desired::{Desired, Direction, Settings, TimeoutProfile, Timeouts};
 use vswitch_core::filter::reference;
 use vswitch_core::headers::{Addresses, Tuple};
 use vswitch_core::ids::EniId;
 
 /// How long the fate of a first fragment is remembered, seconds.
 const FATE_S: u64 = 30;
+
+/// Far from where the connections of this world are.
+const BLIND_GUESS: u32 = 0x9000_0000;
+/// The largest window without a scale, and with the largest.
+const WINDOW: u32 = 65_535;
+const WINDOW_SCALED: u32 = 65_535 << 14;
 
 /// A packet in words.
 #[derive(Clone, Debug)]
@@ -26,8 +32,10 @@ pub struct Message {
 /// What a message carries.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// TCP: source port, destination port, flags.
+    /// TCP: source port, destination port, flags. Numbered as both sides of every connection here go on.
     Tcp(u16, u16, u8),
+    /// The same by somebody who guesses the numbers, wrongly.
+    Blind(u16, u16, u8),
     /// UDP: source port, destination port.
     Udp(u16, u16),
     /// An echo request with an identifier.
@@ -50,6 +58,11 @@ impl Message {
         let ip = Ip::between(self.source, self.destination);
         match &self.content {
             &Content::Tcp(source, destination, flags) => ip.tcp(source, destination, flags),
+            &Content::Blind(source, destination, flags) => {
+                let (sequence, acknowledgment) = (BLIND_GUESS, BLIND_GUESS);
+                let segment = Segment { sequence, acknowledgment, ..Segment::new((source, destination), flags) };
+                ip.segment(&Segment { length: 12, ..segment })
+            }
             &Content::Udp(source, destination) => ip.udp(source, destination),
             &Content::Ping(identifier) => ip.ping(identifier),
             &Content::Pong(identifier) => ip.pong(identifier),
@@ -64,7 +77,9 @@ impl Message {
     fn tuple(&self) -> Tuple {
         let icmp = if self.source.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
         let (number, source_port, destination_port) = match self.content {
-            Content::Tcp(source, destination, _) => (protocol::TCP, source, destination),
+            Content::Tcp(source, destination, _) | Content::Blind(source, destination, _) => {
+                (protocol::TCP, source, destination)
+            }
             Content::Udp(source, destination) | Content::FirstPart(_, source, destination) => {
                 (protocol::UDP, source, destination)
             }
@@ -89,13 +104,26 @@ impl Message {
 
     const fn tcp_flags(&self) -> u8 {
         match self.content {
-            Content::Tcp(_, _, flags) => flags,
+            Content::Tcp(_, _, flags) | Content::Blind(_, _, flags) => flags,
             _ => 0,
         }
     }
 
+    /// The number of its first byte, and the next one it expects.
+    fn numbers(&self) -> (u32, u32) {
+        let segment = Segment::new((0, 0), self.tcp_flags());
+        match self.content {
+            Content::Blind(..) => (BLIND_GUESS, BLIND_GUESS),
+            _ => (segment.sequence, segment.acknowledgment),
+        }
+    }
+
+    fn is_tcp(&self) -> bool {
+        matches!(self.content, Content::Tcp(..) | Content::Blind(..))
+    }
+
     fn is_tcp_open(&self) -> bool {
-        matches!(self.content, Content::Tcp(..)) && self.tcp_flags() & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
+        self.is_tcp() && self.tcp_flags() & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
     }
 }
 
@@ -123,6 +151,7 @@ struct Session {
     opening: Tuple,
     last_seen_s: u64,
     timeouts: Timeouts,
+    profile: TimeoutProfile,
     revoked: bool,
     life: Life,
 }
@@ -134,8 +163,14 @@ enum Life {
         established: bool,
         fins: [bool; 2],
         reset: bool,
+        /// The next byte that is expected of the opener, and of the other side.
+        expected: [Option<u32>; 2],
+        /// Whether a SYN told that windows have no scale; no SYN here offers one.
+        unscaled: bool,
     },
-    Udp,
+    /// How often the other side's turn came, and the opener's again.
+    Udp(u8),
+    Other,
     Icmp,
     /// Whether the first fragment passed, the policy revision of that time, and its session.
     Fate(bool, u32, Name),
@@ -143,15 +178,30 @@ enum Life {
 
 impl Session {
     fn timeout_s(&self, settings: &Settings) -> u64 {
+        let half_open = settings.tcp_half_open_timeout_s as u64;
+        let of_eni = self.timeouts;
+        // By profile: alibaba, aws, linux.
         let seconds = match self.life {
-            Life::Tcp { reset: true, .. } | Life::Tcp { fins: [true, true], .. } => self.timeouts.tcp_closed_s,
-            Life::Tcp { established: true, .. } => self.timeouts.tcp_established_s,
-            Life::Tcp { .. } => settings.tcp_half_open_timeout_s,
-            Life::Udp => self.timeouts.udp_s,
-            Life::Icmp => settings.icmp_timeout_s,
+            Life::Tcp { reset: true, .. } | Life::Tcp { fins: [true, true], .. } => {
+                [of_eni.tcp_closed_s as u64, 3, 120]
+            }
+            Life::Tcp { established: true, fins: [false, false], .. } => {
+                [of_eni.tcp_established_s as u64, 432_000, 432_000]
+            }
+            Life::Tcp { established: true, .. } => [of_eni.tcp_established_s as u64, 432_000, 120],
+            Life::Tcp { answered: true, fins: [false, false], .. } => [half_open, 30, 60],
+            Life::Tcp { .. } => [half_open, 30, 120],
+            Life::Udp(2) => [of_eni.udp_s as u64, 180, 120],
+            Life::Udp(_) => [of_eni.udp_s as u64, 30, 30],
+            Life::Other => [of_eni.udp_s as u64, 30, 600],
+            Life::Icmp => [settings.icmp_timeout_s as u64, 30, 30],
             Life::Fate(..) => return FATE_S,
         };
-        seconds as u64
+        match self.profile {
+            TimeoutProfile::Alibaba => seconds[0],
+            TimeoutProfile::Aws => seconds[1],
+            TimeoutProfile::Linux => seconds[2],
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -162,14 +212,66 @@ impl Session {
         let from_opener = message.ends().1 == self.opener;
         let flags = message.tcp_flags();
         self.last_seen_s = now_s;
-        if let Life::Tcp { answered, established, fins, reset } = &mut self.life {
-            *reset |= flags & TcpFlags::RST != 0;
-            fins[!from_opener as usize] |= flags & (TcpFlags::FIN | TcpFlags::RST) == TcpFlags::FIN;
-            if !fins.contains(&true) && !*reset {
-                *established |= *answered && from_opener && flags & TcpFlags::ACK != 0;
-                *answered |= !from_opener;
+        if flags & TcpFlags::RST != 0 {
+            let is_believed = self.believes(message);
+            if let Life::Tcp { reset, .. } = &mut self.life {
+                *reset |= is_believed;
             }
+            return;
         }
+        match &mut self.life {
+            Life::Tcp { answered, established, fins, reset, expected, unscaled } => {
+                let (sequence, acknowledgment) = message.numbers();
+                let (mine, other) = if from_opener { (0, 1) } else { (1, 0) };
+                let is_syn = flags & TcpFlags::SYN != 0;
+                *unscaled |= is_syn && !*established && !fins.contains(&true) && !*reset;
+                fins[mine] |= flags & TcpFlags::FIN != 0;
+                if !fins.contains(&true) && !*reset {
+                    *established |= *answered && from_opener && flags & TcpFlags::ACK != 0;
+                    *answered |= !from_opener;
+                }
+                if flags & TcpFlags::ACK != 0 {
+                    let moves = |old: u32| acknowledgment.wrapping_sub(old) <= WINDOW_SCALED;
+                    if expected[other].is_none_or(moves) {
+                        expected[other] = Some(acknowledgment);
+                    }
+                }
+                expected[mine].get_or_insert(sequence.wrapping_add(is_syn as u32));
+            }
+            Life::Udp(turns) if from_opener == (*turns == 1) && *turns < 2 => *turns += 1,
+            _ => {}
+        }
+    }
+
+    /// Whether a reset lies in the window, or answers the SYN.
+    fn believes(&self, message: &Message) -> bool {
+        let Life::Tcp { expected, unscaled, .. } = self.life else { return false };
+        let (sequence, acknowledgment) = message.numbers();
+        let (mine, other) = if message.ends().1 == self.opener { (0, 1) } else { (1, 0) };
+        let window = if unscaled { WINDOW } else { WINDOW_SCALED };
+        match (expected[mine], expected[other]) {
+            (Some(next), _) => sequence.wrapping_sub(next) <= window,
+            (None, Some(next)) => message.tcp_flags() & TcpFlags::ACK != 0 && acknowledgment == next,
+            (None, None) => true,
+        }
+    }
+
+    /// Whether a segment is nowhere near where its connection is.
+    fn is_outside(&self, message: &Message) -> bool {
+        let Life::Tcp { expected, unscaled, .. } = self.life else { return false };
+        if message.is_tcp_open() {
+            return false;
+        }
+        let (sequence, acknowledgment) = message.numbers();
+        let (mine, other) = if message.ends().1 == self.opener { (0, 1) } else { (1, 0) };
+        let window = if unscaled { WINDOW } else { WINDOW_SCALED };
+        let is_far = |number: u32, next: u32| {
+            let (ahead, behind) = (number.wrapping_sub(next), next.wrapping_sub(number));
+            ahead > window && behind > window + 1
+        };
+        let acknowledges = message.tcp_flags() & TcpFlags::ACK != 0;
+        expected[mine].is_some_and(|next| is_far(sequence, next))
+            || (acknowledges && expected[other].is_some_and(|next| is_far(acknowledgment, next)))
     }
 }
 
@@ -257,6 +359,9 @@ impl Oracle {
             return self.judge_new(place, message, name);
         }
         if stays(place, session) {
+            if place.desired.enis[place.eni].tracking.tcp_window_check && session.is_outside(message) {
+                return Passes::Refused;
+            }
             session.revoked &= !rules_accept(place, session.opened, &session.opening);
             session.hear(message, place.now_s);
             Passes::Yes
@@ -271,21 +376,32 @@ impl Oracle {
         if !rules_accept(place, place.direction, &message.tuple()) {
             return Passes::Refused;
         }
+        if message.is_tcp() && !message.is_tcp_open() && !place.desired.settings.tcp_pick_up {
+            return Passes::Refused;
+        }
         self.records.remove(&name);
         let eni = &place.desired.enis[place.eni];
         if self.sessions_of(place.eni) >= eni.sessions_max as usize {
             return Passes::NoRoom;
         }
         let flags = message.tcp_flags();
+        let is_syn = flags & TcpFlags::SYN != 0;
+        let (sequence, acknowledgment) = message.numbers();
         let life = match message.content {
-            Content::Tcp(..) => Life::Tcp {
+            Content::Tcp(..) | Content::Blind(..) => Life::Tcp {
                 answered: false,
                 established: false,
                 fins: [flags & (TcpFlags::FIN | TcpFlags::RST) == TcpFlags::FIN, false],
                 reset: flags & TcpFlags::RST != 0,
+                expected: [
+                    Some(sequence.wrapping_add(is_syn as u32)),
+                    (flags & TcpFlags::ACK != 0).then_some(acknowledgment),
+                ],
+                unscaled: is_syn,
             },
             Content::Ping(_) | Content::Pong(_) => Life::Icmp,
-            _ => Life::Udp,
+            Content::Other(_) => Life::Other,
+            _ => Life::Udp(0),
         };
         let session = Session {
             opener: message.ends().1,
@@ -293,6 +409,7 @@ impl Oracle {
             opening: message.tuple(),
             last_seen_s: place.now_s,
             timeouts: eni.timeouts,
+            profile: place.desired.settings.timeout_profile,
             revoked: false,
             life,
         };
@@ -313,6 +430,7 @@ impl Oracle {
                 opening: message.tuple(),
                 last_seen_s: place.now_s,
                 timeouts: eni.timeouts,
+                profile: TimeoutProfile::Alibaba,
                 revoked: false,
                 life: Life::Fate(passed, place.revision, session_name(place.eni, message)),
             };

@@ -72,7 +72,7 @@ impl Simulation {
     }
 
     fn wait(&mut self) {
-        let seconds = self.random.pick(&[1, 2, 3, 5, 9, 10, 15, 29, 30, 31, 60, 300, 910]);
+        let seconds = self.random.pick(&[1, 2, 3, 5, 9, 10, 15, 29, 30, 31, 60, 120, 180, 300, 600, 910, 432_000]);
         self.note(format!("{seconds} s pass"));
         self.now_s += seconds;
         self.world.wait_s(seconds);
@@ -222,7 +222,8 @@ impl Simulation {
 fn change_eni(random: &mut Random, desired: &mut Desired, oracle: &mut Oracle) -> String {
     let id = random.pick(&ENIS);
     let Some(eni) = desired.enis.get_mut(&EniId::from(id)) else { return "nothing".into() };
-    match random.below(4) {
+    match random.below(5) {
+        4 => eni.tracking.tcp_window_check ^= true,
         0 => {
             eni.timeouts = Timeouts {
                 tcp_established_s: random.pick(&[30, 100, 910]),

@@ -451,6 +451,8 @@ fn counted(stats: &DirectionStats) -> Count {
         DropReason::DefaultDrop,
         DropReason::SessionRevoked,
         DropReason::SmtpClosed,
+        DropReason::TcpOutOfState,
+        DropReason::TcpOutOfWindow,
         DropReason::SessionLimit,
         DropReason::FlowTableFull,
     ];
