@@ -11,6 +11,10 @@ use vswitch_core::ids::EniId;
 
 /// How long the fate of a first fragment is remembered, seconds.
 const FATE_S: u64 = 30;
+/// How long a part waits for the first, seconds.
+const WAIT_S: u64 = 2;
+/// Parts of one ENI that may wait.
+const WAITING_MAX: usize = 48;
 
 /// Far from where the connections of this world are.
 const BLIND_GUESS: u32 = 0x9000_0000;
@@ -275,10 +279,41 @@ impl Session {
     }
 }
 
-/// The model. It keeps what the switch must remember: sessions, and what became of first fragments.
+/// The model. It keeps what the switch must remember: sessions, and what became of packets in parts.
 #[derive(Debug, Default)]
 pub struct Oracle {
     records: HashMap<Name, Session>,
+    parts: HashMap<Name, Parts>,
+    waiting: Vec<Waiting>,
+}
+
+/// What came of a packet in two parts at its sender.
+#[derive(Clone, Debug)]
+struct Parts {
+    first: bool,
+    later: bool,
+    since_s: u64,
+}
+
+/// A later part that waits for the first.
+#[derive(Clone, Debug)]
+struct Waiting {
+    name: Name,
+    message: Message,
+    tag: u32,
+    since_s: u64,
+    is_released: bool,
+}
+
+/// What happens to a part before any rule is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gathered {
+    /// It goes on.
+    Pass,
+    /// It waits for the first.
+    Wait,
+    /// It came before, or waiting has no room.
+    Drop,
 }
 
 /// Where and when a message is judged.
@@ -303,6 +338,60 @@ impl Oracle {
             let (Name::Session(owner, ..) | Name::Fate(owner, ..)) = name;
             owner != eni
         });
+        let is_theirs = |name: &Name| matches!(name, Name::Fate(owner, ..) if owner == eni);
+        self.parts.retain(|name, _| !is_theirs(name));
+        self.waiting.retain(|waiting| !is_theirs(&waiting.name));
+    }
+
+    /// What a message may do where it leaves its sender, as a part of a packet. `tag` names it if it has to wait.
+    pub fn gather(&mut self, place: Place<'_>, message: &Message, tag: u32) -> Gathered {
+        let (Content::FirstPart(id, ..) | Content::LaterPart(id)) = message.content else { return Gathered::Pass };
+        if !place.desired.settings.follow_first_fragment {
+            return Gathered::Pass;
+        }
+        let name = Name::Fate(place.eni.clone(), message.source, message.destination, id);
+        let new = Parts { first: false, later: false, since_s: place.now_s };
+        let parts = self.parts.entry(name.clone()).or_insert_with(|| new.clone());
+        let is_first = matches!(message.content, Content::FirstPart(..));
+        if place.now_s - parts.since_s >= FATE_S {
+            *parts = new.clone();
+        } else if is_first && parts.first && parts.later {
+            // All of that packet passed: this is another one with its number.
+            *parts = new;
+            self.records.remove(&name);
+        }
+        if if is_first { parts.first } else { parts.later } {
+            return Gathered::Drop;
+        }
+        if is_first {
+            parts.first = true;
+            let waiting = self.waiting.iter_mut().filter(|waiting| waiting.name == name);
+            waiting.for_each(|waiting| waiting.is_released = true);
+            return Gathered::Pass;
+        }
+        parts.later = true;
+        let is_theirs = |waiting: &&Waiting| matches!(&waiting.name, Name::Fate(owner, ..) if owner == place.eni);
+        match () {
+            () if parts.first => Gathered::Pass,
+            () if self.waiting.iter().filter(is_theirs).count() >= WAITING_MAX => Gathered::Drop,
+            () => {
+                let (message, since_s) = (message.clone(), place.now_s);
+                self.waiting.push(Waiting { name, message, tag, since_s, is_released: false });
+                Gathered::Wait
+            }
+        }
+    }
+
+    /// The parts that waited and whose first has come: whose each is, what it is, and its tag.
+    pub fn release(&mut self) -> Vec<(EniId, Message, u32)> {
+        let (released, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|part| part.is_released);
+        self.waiting = waiting;
+        let released: Vec<Waiting> = released;
+        let whose = |part: Waiting| match part.name {
+            Name::Fate(eni, ..) => (eni, part.message, part.tag),
+            Name::Session(..) => unreachable!("sessions do not wait"),
+        };
+        released.into_iter().map(whose).collect()
     }
 
     /// How many sessions an ENI holds.
@@ -310,20 +399,27 @@ impl Oracle {
         self.records.keys().filter(|name| matches!(name, Name::Session(owner, ..) if owner == eni)).count()
     }
 
-    fn fates_of(&self, eni: &EniId) -> usize {
-        self.records.keys().filter(|name| matches!(name, Name::Fate(owner, ..) if owner == eni)).count()
-    }
-
-    /// Ends what idled too long.
-    pub fn expire(&mut self, settings: &Settings, now_s: u64) {
+    /// Ends what idled too long. Returns whose parts waited in vain, and their tags.
+    pub fn expire(&mut self, settings: &Settings, now_s: u64) -> Vec<(EniId, u32)> {
         self.records.retain(|_, session| now_s - session.last_seen_s < session.timeout_s(settings));
+        let mut orphans = Vec::new();
+        self.waiting.retain(|part| {
+            let is_over = now_s - part.since_s >= WAIT_S;
+            if let (true, Name::Fate(eni, ..)) = (is_over, &part.name) {
+                orphans.push((eni.clone(), part.tag));
+            }
+            !is_over
+        });
+        orphans
     }
 
     /// Whether the message passes, and all that follows from it.
     pub fn judge(&mut self, place: Place<'_>, message: &Message) -> bool {
         match &message.content {
             Content::Unreachable(about) => {
-                self.is_related(place, message, about) || rules_accept(place, place.direction, &message.tuple())
+                // Nobody is told about a packet that he did not send.
+                let is_forged = message.destination != about.source;
+                !is_forged && (self.is_related(place, about) || rules_accept(place, place.direction, &message.tuple()))
             }
             Content::LaterPart(id) if place.desired.settings.follow_first_fragment => {
                 let name = Name::Fate(place.eni.clone(), message.source, message.destination, *id);
@@ -419,30 +515,27 @@ impl Oracle {
 
     fn remember_fate(&mut self, place: Place<'_>, message: &Message, id: u32, passed: bool) {
         let name = Name::Fate(place.eni.clone(), message.source, message.destination, id);
-        self.records.remove(&name);
-        let eni = &place.desired.enis[place.eni];
-        let fates_max = (eni.sessions_max as usize / 8).max(1);
-        let share = if passed { fates_max } else { fates_max / 2 };
-        if self.fates_of(place.eni) < share {
-            let fate = Session {
-                opener: message.ends().1,
-                opened: place.direction,
-                opening: message.tuple(),
-                last_seen_s: place.now_s,
-                timeouts: eni.timeouts,
-                profile: TimeoutProfile::Alibaba,
-                revoked: false,
-                life: Life::Fate(passed, place.revision, session_name(place.eni, message)),
-            };
-            self.records.insert(name, fate);
+        if let Some(parts) = self.parts.get_mut(&name) {
+            parts.since_s = place.now_s;
         }
+        let fate = Session {
+            opener: message.ends().1,
+            opened: place.direction,
+            opening: message.tuple(),
+            last_seen_s: place.now_s,
+            timeouts: place.desired.enis[place.eni].timeouts,
+            profile: TimeoutProfile::Alibaba,
+            revoked: false,
+            life: Life::Fate(passed, place.revision, session_name(place.eni, message)),
+        };
+        self.records.insert(name, fate);
     }
 
-    /// §4.3: about a packet of a live session that crossed this ENI the other way, and sent to its sender.
-    fn is_related(&self, place: Place<'_>, error: &Message, about: &Message) -> bool {
+    /// §4.3: about a packet of a live session that crossed this ENI the other way.
+    fn is_related(&self, place: Place<'_>, about: &Message) -> bool {
         let Some(session) = self.records.get(&session_name(place.eni, about)) else { return false };
         let crossed = if about.ends().1 == session.opener { session.opened } else { session.opened.reverse() };
-        error.destination == about.source && crossed == place.direction.reverse() && stays(place, session)
+        crossed == place.direction.reverse() && stays(place, session)
     }
 }
 

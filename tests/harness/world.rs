@@ -191,6 +191,8 @@ pub enum Fate {
     Delivered(String),
     /// The virtual router answered.
     Answered,
+    /// It waits for the first fragment of its packet.
+    Waiting,
     /// Dropped at this ENI, in this direction, for this reason.
     Dropped(String, Direction, DropReason),
 }
@@ -325,19 +327,47 @@ impl World {
 
     /// The same with something left undone, as the guest claims. Returns what is left of the packet.
     pub fn send_claiming(&mut self, from: &str, frame: &[u8], offload: Offload) -> (Fate, Packet) {
+        let mut packet = packet_of(frame);
+        packet.offload = offload;
+        let fate = self.carry(from, &mut packet, false);
+        (fate, packet)
+    }
+
+    /// Sends the fragments on their way that waited for the first of their packet, which has come: what became of each,
+    /// and its bytes.
+    pub fn release(&mut self) -> Vec<(String, Fate, Vec<u8>)> {
+        let mut released = Vec::new();
+        for shard in 0..self.shards.len() {
+            while let Some(bytes) = self.shards[shard].released_bytes() {
+                let mut packet = packet_of(&vec![0; bytes]);
+                let eni = self.shards[shard].take_released(&mut packet.buffer).expect("it was there");
+                let from = self.snapshot.eni_id(eni).expect("the sender is there").to_string();
+                let fate = self.carry(&from, &mut packet, true);
+                released.push((from, fate, packet.buffer.frame().to_vec()));
+            }
+        }
+        released
+    }
+
+    /// A packet of a guest all the way; exactly the counters that its fate names must move.
+    fn carry(&mut self, from: &str, packet: &mut Packet, has_waited: bool) -> Fate {
         let mut expected = self.stats();
         let index = self.index(from);
         let (own, shards) = (self.shard_of(index), self.shards.len());
-        let mut packet = packet_of(frame);
-        packet.offload = offload;
         let is_here = |to: EniIndex| to.0 as usize % shards == own;
-        self.shards[own].forward((&self.snapshot, self.now), index, std::slice::from_mut(&mut packet), is_here);
-        self.ingress(&mut packet);
+        let (at, burst) = ((&self.snapshot, self.now), std::slice::from_mut(packet));
+        if has_waited {
+            self.shards[own].forward_released(at, index, burst, is_here);
+        } else {
+            self.shards[own].forward(at, index, burst, is_here);
+        }
+        self.ingress(packet);
         let wire = packet.wire();
         let receiver = self.snapshot.eni_id(packet.receiver).map(|id| id.to_string());
         let fate = match (packet.verdict, receiver) {
             (Verdict::Deliver, Some(to)) => Fate::Delivered(to),
             (Verdict::Answer, _) => Fate::Answered,
+            (Verdict::Wait, _) => Fate::Waiting,
             (Verdict::Drop(reason), Some(to))
                 if self.drops(&to, Direction::Ingress) != drops_of(&expected[&to].ingress) =>
             {
@@ -353,7 +383,7 @@ impl World {
             (stats.flows, stats.flows_opened) = (expected[id].flows, expected[id].flows_opened);
         }
         assert_eq!(found, expected, "after {fate:?}");
-        (fate, packet)
+        fate
     }
 
     fn drops(&self, id: &str, direction: Direction) -> u64 {
@@ -396,6 +426,7 @@ fn expect(counters: &mut BTreeMap<String, EniStats>, from: &str, fate: &Fate, wi
     }
     match fate {
         Fate::Answered => of(counters, from).egress.answered += 1,
+        Fate::Waiting => {}
         Fate::Dropped(_, Direction::Egress, reason) => count_drop(&mut of(counters, from).egress, *reason, wire),
         Fate::Dropped(to, Direction::Ingress, reason) => {
             count_pass(&mut of(counters, from).egress, wire);

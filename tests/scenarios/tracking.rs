@@ -221,3 +221,28 @@ fn a_peer_that_restarted_can_connect_again_though_windows_are_checked() {
     pass(&mut world, &handshake(Some(7)));
     assert_eq!(state(&world), "established");
 }
+
+#[test]
+fn an_error_with_a_quote_that_cannot_be_is_dropped_whatever_rules_say() {
+    let mut world = connected();
+    world.set_rules("sg-web", &[http().to_vec(), vec![accept_in("icmp", "0.0.0.0/0").protocol(1)]].concat());
+    let error = |quote: &[u8]| request().icmp(3, 3, [0; 4], quote);
+    let about = reply().tcp(80, 4000, TcpFlags::ACK).bytes();
+    assert_eq!(world.send("client", &error(&about)), delivered("web"));
+    for length in [0, 10, 19, 20, 27] {
+        let cut = error(&about[..length]);
+        assert_eq!(world.send("client", &cut), stopped("client", DropReason::QuoteTruncated), "{length} bytes");
+    }
+    assert_eq!(world.send("client", &error(&about[..28])), delivered("web"), "ports are enough");
+    // About a packet that the web server cannot have sent.
+    let forged = error(&request().tcp(4000, 80, TcpFlags::ACK).bytes());
+    assert_eq!(world.send("client", &forged), stopped("client", DropReason::QuoteForged));
+    for (kind, code) in [(11, 0), (12, 0)] {
+        let other = request().icmp(kind, code, [0; 4], &about[..8]);
+        assert_eq!(world.send("client", &other), stopped("client", DropReason::QuoteTruncated));
+    }
+    let v6 = |kind, quote: &[u8]| Ip::new(CLIENT_V6, WEB_V6).icmp(kind, 0, [0; 4], quote);
+    for kind in [1, 2, 3, 4] {
+        assert_eq!(world.send("client", &v6(kind, &[0x60; 20])), stopped("client", DropReason::QuoteTruncated));
+    }
+}

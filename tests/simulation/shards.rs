@@ -4,12 +4,13 @@
 use crate::changes::{ENIS, add_eni, change_list, change_membership, change_rules, change_settings, first_world};
 use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};
 use harness::frame::TcpFlags;
-use harness::oracle::{Content, Message, Oracle, Place};
+use harness::oracle::{Content, Gathered, Message, Oracle, Place};
 use harness::random::Random;
 use harness::world::{World, prefix_of};
 use std::collections::VecDeque;
 use vswitch_core::desired::{Desired, Direction, Eni, Port, Timeouts};
 use vswitch_core::ids::EniId;
+use vswitch_core::packet::{FrameBuffer, Packet};
 use vswitch_core::protocol::PacketDescription;
 use vswitch_core::verdict::{DropReason, Verdict};
 
@@ -102,18 +103,57 @@ impl Simulation {
         let frame = self.world.frame_from(from.as_str(), &message.packet());
         let mut packet = self.world.egress(from.as_str(), &frame);
         self.note(format!("{from} -> {to}: {:?}: {:?}", message.content, packet.verdict));
-        let expected = self.expect(&from, Direction::Egress, &message);
+        let after_egress = packet.verdict;
+        let gathered = self.gather(&from, &message);
+        if (gathered == Gathered::Wait) != (packet.verdict == Verdict::Wait) {
+            self.fail(&format!("egress of {from}: {:?}, the oracle says {gathered:?}: {message:?}", packet.verdict));
+        }
+        if gathered != Gathered::Wait {
+            let passes = gathered == Gathered::Pass;
+            self.check(&message, passes, (&from, &to), &mut packet);
+            let has_no_room = after_egress == Verdict::Drop(DropReason::SessionLimit);
+            if explained.is_some_and(|verdict| verdict != after_egress && !has_no_room) {
+                self.fail(&format!("explained {explained:?}, was {after_egress:?}: {message:?}"));
+            }
+        }
+        self.release();
+        self.recent.push_back(message);
+        if self.recent.len() > 24 {
+            self.recent.pop_front();
+        }
+        self.settle();
+    }
+
+    /// What waited goes on, in both worlds.
+    fn release(&mut self) {
+        for (from, message, _) in self.oracle.release() {
+            let Some(to) = self.owner(message.destination) else { continue };
+            let (shard, index) =
+                (self.world.shard_of(self.world.index(from.as_str())), self.world.index(from.as_str()));
+            let mut packet = Packet::new(FrameBuffer::with_capacity(512));
+            if self.world.shards[shard].take_released(&mut packet.buffer) != Some(index) {
+                self.fail(&format!("{message:?} of {from} should wait no longer"));
+            }
+            let (at, burst) = ((&self.world.snapshot, self.world.now), std::slice::from_mut(&mut packet));
+            self.world.shards[shard].forward_released(at, index, burst, |_| false);
+            self.note(format!("{from} -> {to}: {:?} waited: {:?}", message.content, packet.verdict));
+            self.check(&message, true, (&from, &to), &mut packet);
+        }
+        if self.world.shards.iter().any(|shard| shard.released_bytes().is_some()) {
+            self.fail("a fragment waits no longer, and should");
+        }
+    }
+
+    /// Holds what became of a packet in egress against the oracle, and takes it through ingress.
+    fn check(&mut self, message: &Message, goes_on: bool, (from, to): (&EniId, &EniId), packet: &mut Packet) {
+        let expected = goes_on && self.expect(from, Direction::Egress, message);
         if expected != matches!(packet.verdict, Verdict::Forward(_)) {
             self.fail(&format!("egress of {from}: {:?}, the oracle passes: {expected}: {message:?}", packet.verdict));
         }
-        let has_no_room = packet.verdict == Verdict::Drop(DropReason::SessionLimit);
-        if explained.is_some_and(|verdict| verdict != packet.verdict && !has_no_room) {
-            self.fail(&format!("explained {explained:?}, was {:?}: {message:?}", packet.verdict));
-        }
         if expected {
-            self.world.ingress(&mut packet);
+            self.world.ingress(packet);
             self.note(format!("  then {:?}", packet.verdict));
-            let expected = self.expect(&to, Direction::Ingress, &message);
+            let expected = self.expect(to, Direction::Ingress, message);
             if expected != (packet.verdict == Verdict::Deliver) {
                 self.fail(&format!(
                     "ingress of {to}: {:?}, the oracle passes: {expected}: {message:?}",
@@ -121,11 +161,12 @@ impl Simulation {
                 ));
             }
         }
-        self.recent.push_back(message);
-        if self.recent.len() > 24 {
-            self.recent.pop_front();
-        }
-        self.settle();
+    }
+
+    fn gather(&mut self, eni: &EniId, message: &Message) -> Gathered {
+        let revision = self.world.snapshot.revision(self.world.index(eni.as_str())).expect("it is there");
+        let (desired, now_s) = (&self.world.desired, self.now_s);
+        self.oracle.gather(Place { desired, eni, direction: Direction::Egress, revision, now_s }, message, 0)
     }
 
     fn expect(&mut self, eni: &EniId, direction: Direction, message: &Message) -> bool {

@@ -141,6 +141,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::Forward(_) => "forward",
         Verdict::Deliver => "deliver",
         Verdict::Answer => "answer",
+        Verdict::Wait => "wait",
         Verdict::Drop(reason) => reason.name(),
     }
 }

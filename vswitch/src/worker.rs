@@ -342,6 +342,22 @@ impl Worker {
         let current = &self.current;
         let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
         self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
+        self.send_burst(slot, eni);
+        while let Some(bytes) = self.shard.released_bytes() {
+            // If the pool has no buffer, the next burst finds it here again.
+            let Some(mut buffer) = self.pool.take(bytes) else { break };
+            let Some(eni) = self.shard.take_released(&mut buffer) else { return self.pool.put(buffer) };
+            self.burst.push(Packet::new(buffer));
+            let current = &self.current;
+            let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
+            self.shard.forward_released((&current.snapshot, now), eni, &mut self.burst, is_here);
+            self.send_burst(slot, eni);
+        }
+    }
+
+    /// Sends the packets of a burst of `eni` where their verdicts say.
+    fn send_burst(&mut self, slot: u32, eni: EniIndex) {
+        let number = self.surroundings.number;
         let mut burst = std::mem::take(&mut self.burst);
         let home = number as u16;
         for packet in burst.drain(..) {
@@ -352,7 +368,7 @@ impl Worker {
                     let to = packet.receiver;
                     self.arrive(packet, Arrival { to, home });
                 }
-                Verdict::Drop(_) => self.pool.put(packet.buffer),
+                Verdict::Wait | Verdict::Drop(_) => self.pool.put(packet.buffer),
             }
         }
         self.burst = burst;

@@ -1,7 +1,7 @@
 //! Does to the sessions what a judgement asks for.
 
 use crate::eni::{Desk, Shard};
-use crate::flow::fragments::{Fate, FragmentKey};
+use crate::flow::fragments::{Fate, FragmentKey, Turn};
 use crate::flow::sessions::{Entry, SessionSlot};
 use crate::flow::tcp::{self, Segment};
 use crate::flow::{Flow, FlowState, Origin, Side};
@@ -9,10 +9,9 @@ use crate::headers::tcp_flags::{RST, SYN};
 use crate::headers::{Fragment, protocol};
 use crate::ids::FlowScope;
 use crate::judge::{Action, Lookup, Ruling};
-use crate::limits::SESSIONS_PER_FRAGMENT_FATE;
 use crate::packet::Packet;
 use crate::time::Tick;
-use crate::verdict::{DropReason, Judgement};
+use crate::verdict::{DropReason, Judgement, Verdict};
 
 impl Shard {
     /// Does what the judgement of a packet at one ENI asks for. Returns the record that was opened, if one was.
@@ -209,21 +208,31 @@ impl Shard {
         self.counters[desk.place].forget_session();
     }
 
-    /// Without room the later ones are judged alone.
     #[cold]
     fn remember_fate(&mut self, desk: &Desk<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
         let eni = desk.seat.eni;
-        let key = FragmentKey::of(eni.scope, &packet.headers);
-        let counters = &mut self.counters[desk.place];
-        if self.sessions.fragments.remove(&key) {
-            counters.forget_fate();
-        }
-        // Strangers can send what is refused at will: it must not push out what is accepted.
-        let fates_max = (eni.sessions_max / SESSIONS_PER_FRAGMENT_FATE).max(1);
-        let share = if judgement.accepts() { fates_max } else { fates_max / 2 };
+        let entry = self.sessions.fragment_entry(FragmentKey::of(eni.scope, &packet.headers));
         let fate = Fate::new(judgement, eni.revision, packet.headers.tuple, now);
-        if counters.fates < share && self.sessions.fragments.insert(key, fate) {
-            counters.fates += 1;
+        self.sessions.fragments.remember(&entry, fate);
+    }
+
+    /// What a part of an IP packet may do where it leaves its sender: with `None` it goes on.
+    #[cold]
+    pub(crate) fn take_part(&mut self, desk: &Desk<'_>, packet: &Packet, now: Tick) -> Option<Verdict> {
+        let headers = &packet.headers;
+        let follows = desk.seat.snapshot.settings().follow_first_fragment;
+        if headers.fragment == Fragment::Whole || !follows || self.is_releasing {
+            return None;
+        }
+        let entry = self.sessions.fragment_entry(FragmentKey::of(desk.seat.eni.scope, headers));
+        let fragments = &mut self.sessions.fragments;
+        match fragments.take(&entry, headers.part, now) {
+            Ok(Turn::Pass) => None,
+            Ok(Turn::Wait) => match fragments.hold(entry.0, desk.seat.index, packet.buffer.frame(), now) {
+                Ok(()) => Some(Verdict::Wait),
+                Err(reason) => Some(Verdict::Drop(reason)),
+            },
+            Err(reason) => Some(Verdict::Drop(reason)),
         }
     }
 }

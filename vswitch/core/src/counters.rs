@@ -24,8 +24,6 @@ pub(crate) struct EniCounters {
     pub(crate) sessions: u32,
     /// Sessions that it opened here.
     pub(crate) opened: u64,
-    /// Fates of first fragments that it remembers.
-    pub(crate) fates: u32,
     pub(crate) egress: DirectionCounters,
     pub(crate) ingress: DirectionCounters,
 }
@@ -39,6 +37,8 @@ impl DirectionCounters {
         match verdict {
             Verdict::Drop(reason) => self.drops[reason as usize] += u64::from(wire.packets),
             Verdict::Answer => self.answered += 1,
+            // It is counted by what becomes of it.
+            Verdict::Wait => {}
             Verdict::Forward(_) | Verdict::Deliver => {
                 self.packets += u64::from(wire.packets);
                 self.bytes += wire.bytes;
@@ -66,14 +66,7 @@ impl DirectionCounters {
 impl EniCounters {
     /// Nothing counted yet.
     pub(crate) const fn new(scope: FlowScope) -> Self {
-        Self {
-            scope,
-            sessions: 0,
-            opened: 0,
-            fates: 0,
-            egress: DirectionCounters::ZERO,
-            ingress: DirectionCounters::ZERO,
-        }
+        Self { scope, sessions: 0, opened: 0, egress: DirectionCounters::ZERO, ingress: DirectionCounters::ZERO }
     }
 
     /// One session more.
@@ -85,11 +78,6 @@ impl EniCounters {
     /// One session less.
     pub(crate) fn forget_session(&mut self) {
         self.sessions = self.sessions.saturating_sub(1);
-    }
-
-    /// One fate less.
-    pub(crate) fn forget_fate(&mut self) {
-        self.fates = self.fates.saturating_sub(1);
     }
 
     /// The counters of a direction.

@@ -14,7 +14,7 @@ use crate::guard::{self, owns_source};
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Lookup, Ruling, Seat};
 use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
-use crate::packet::Packet;
+use crate::packet::{FrameBuffer, Packet};
 use crate::route::Route;
 use crate::snapshot::Snapshot;
 use crate::time::{Tick, Time};
@@ -32,6 +32,8 @@ pub struct Shard {
     places: HashMap<FlowScope, usize>,
     /// What is known of the packets of the burst in work. Empty between bursts, and only keeps its room.
     steps: Vec<Step>,
+    /// The burst in work waited for first fragments, which have come.
+    pub(crate) is_releasing: bool,
 }
 
 /// What the first phase finds out about a packet.
@@ -61,6 +63,7 @@ impl Shard {
             counters: Vec::new(),
             places: HashMap::new(),
             steps: Vec::with_capacity(BURST_PACKETS),
+            is_releasing: false,
         }
     }
 
@@ -104,6 +107,31 @@ impl Shard {
             }
             self.steps = steps;
         }
+    }
+
+    /// How long a fragment is that waited and whose first has come, if there is one: it is to be taken and sent on its way
+    /// before the next burst.
+    #[inline]
+    pub fn released_bytes(&self) -> Option<usize> {
+        self.sessions.fragments.released_bytes()
+    }
+
+    /// Moves the frame of such a fragment into `frame`: whose it is.
+    pub fn take_released(&mut self, frame: &mut FrameBuffer) -> Option<EniIndex> {
+        self.sessions.fragments.take_released(frame)
+    }
+
+    /// [`Shard::forward`] for a fragment that waited.
+    pub fn forward_released(
+        &mut self,
+        at: (&Snapshot, Time),
+        eni: EniIndex,
+        burst: &mut [Packet],
+        is_here: impl Fn(EniIndex) -> bool,
+    ) {
+        self.is_releasing = true;
+        self.forward(at, eni, burst, is_here);
+        self.is_releasing = false;
     }
 
     /// The first half of [`Shard::forward`] alone: a burst that the guest behind `eni` sent, out of its ENI.
@@ -191,6 +219,11 @@ impl Shard {
         (packet, step): (&mut Packet, &Step),
         (now, is_here): (Tick, bool),
     ) -> Result<Verdict, Verdict> {
+        if !packet.headers.is_plain
+            && let Some(verdict) = self.take_part(sender, packet, now)
+        {
+            return Err(verdict);
+        }
         let next = receiver.seat.index;
         packet.receiver = next;
         let ruling = self.judge(sender, (packet, &step.lookup), now);
@@ -309,9 +342,9 @@ impl Shard {
                 counters.forget_session();
             }
         });
-        sessions.fragments.sweep(SWEEP_RECORDS_PER_TURN, tick, |scope| {
+        sessions.fragments.sweep(tick, |scope| {
             if let Some(counters) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
-                counters.forget_fate();
+                counters.egress.count_undelivered(DropReason::FragmentOrphaned, 1);
             }
         });
     }

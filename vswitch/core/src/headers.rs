@@ -1,5 +1,6 @@
 //! Bytes to headers, once per packet. Every length is checked before a byte is read; nothing here panics.
 
+use crate::flow::cover::Part;
 use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, IPV6_EXTENSION_HEADERS_MAX};
 use crate::verdict::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -156,6 +157,8 @@ pub struct Headers {
     pub fragment: Fragment,
     /// Which IP packet the fragment is of.
     pub fragment_id: u32,
+    /// Which bytes of that packet's payload the fragment is; nothing for a whole packet.
+    pub(crate) part: Part,
     /// Time to live, or hop limit.
     pub hop_limit: u8,
     /// TCP flags.
@@ -209,6 +212,7 @@ impl Headers {
             tuple,
             fragment: Fragment::Whole,
             fragment_id: 0,
+            part: Part::NONE,
             hop_limit: 64,
             tcp_flags: 0,
             sequence: 0,
@@ -241,6 +245,16 @@ impl Headers {
             }),
             _ => None,
         }
+    }
+
+    /// Whether this is an ICMP error that has to quote a packet: unreachable, time exceeded, parameter problem (RFC 792),
+    /// packet too big (RFC 4443).
+    pub(crate) fn has_quote(&self) -> bool {
+        self.icmp_kind() == Some(IcmpKind::Error)
+            && match self.tuple.addresses {
+                Addresses::V4 { .. } => matches!(self.icmp_type, 3 | 11 | 12),
+                Addresses::V6 { .. } => matches!(self.icmp_type, 1..=4),
+            }
     }
 
     /// Whether this is an ICMP query whose identifier has the number of a request's type: then the tuples of a request
@@ -320,7 +334,8 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Result<(), DropReason
     Ok(())
 }
 
-/// Reads the packet that an ICMP error quotes (RFC 792, RFC 4443 §2.4): at least its ports or identifier.
+/// Reads the packet that an ICMP error quotes (RFC 792, RFC 4443 §2.4): at least its ports or identifier, unless it is a
+/// later fragment. None where it quotes too little.
 pub fn quoted(frame: &[u8], headers: &Headers) -> Option<Headers> {
     let start = headers.transport_offset as usize + ICMP_HEADER_BYTES;
     let quote = frame.get(start..headers.end as usize)?;
@@ -328,7 +343,7 @@ pub fn quoted(frame: &[u8], headers: &Headers) -> Option<Headers> {
         Addresses::V4 { .. } => ipv4(quote, Trust::Quote),
         Addresses::V6 { .. } => ipv6(quote, Trust::Quote),
     };
-    inner.ok().filter(|inner| inner.fragment != Fragment::Later)
+    inner.ok()
 }
 
 /// The window scale that a SYN offers (RFC 7323 §2.2), if its options are as they should be up to there.
@@ -351,6 +366,24 @@ pub(crate) fn window_scale(frame: &[u8], headers: &Headers) -> Option<u8> {
         };
     }
     None
+}
+
+/// Where a packet's bytes belong in the one that it may be a part of.
+#[derive(Clone, Copy)]
+struct PartOfPacket {
+    start: usize,
+    end: usize,
+    more: bool,
+}
+
+impl PartOfPacket {
+    /// As it is kept once it is known to fit.
+    const fn kept(self) -> Part {
+        if self.start == 0 && !self.more {
+            return Part::NONE;
+        }
+        Part { start: self.start as u16, end: self.end as u16, is_last: !self.more }
+    }
 }
 
 /// Whether the bytes are a packet, or only the beginning of one.
@@ -391,7 +424,7 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
     let flags_and_offset = u16::from_be_bytes([fixed[6], fixed[7]]);
     let offset_bytes = (flags_and_offset & 0x1fff) as usize * 8;
     let more = flags_and_offset & 0x2000 != 0;
-    let payload_bytes = total_bytes - header_bytes;
+    let part = PartOfPacket { start: offset_bytes, end: offset_bytes + total_bytes - header_bytes, more };
     let mut headers = Headers {
         network: Network::Ip,
         tuple: Tuple {
@@ -403,7 +436,8 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
             source_port: 0,
             destination_port: 0,
         },
-        fragment: fragment(offset_bytes, more, payload_bytes, fixed[9], trust)?,
+        fragment: fragment(part, fixed[9], trust)?,
+        part: part.kept(),
         fragment_id: u16::from_be_bytes([fixed[4], fixed[5]]) as u32,
         hop_limit: fixed[8],
         transport_offset: header_bytes as u32,
@@ -472,7 +506,10 @@ fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Resu
             let offset_and_more = u16::from_be_bytes([header[2], header[3]]);
             let offset_bytes = (offset_and_more & 0xfff8) as usize;
             let payload_bytes = packet.len().saturating_sub(offset + length_bytes);
-            headers.fragment = fragment(offset_bytes, offset_and_more & 1 == 1, payload_bytes, header[0], trust)?;
+            let part =
+                PartOfPacket { start: offset_bytes, end: offset_bytes + payload_bytes, more: offset_and_more & 1 == 1 };
+            headers.fragment = fragment(part, header[0], trust)?;
+            headers.part = part.kept();
             headers.fragment_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
         }
         next = header[0];
@@ -489,25 +526,25 @@ fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Resu
     Err(DropReason::Ipv6ExtensionsTooMany)
 }
 
-/// Classifies a fragment, refusing those made to slip past rules or to overflow a reassembly buffer.
-fn fragment(
-    offset_bytes: usize,
-    more: bool,
-    payload_bytes: usize,
-    protocol_number: u8,
-    trust: Trust,
-) -> Result<Fragment, DropReason> {
-    let evasive = offset_bytes + payload_bytes > u16::MAX as usize
-        // RFC 1858 §4, RFC 3128: would overwrite the flags of a TCP header.
-        || (protocol_number == protocol::TCP && (1..20).contains(&offset_bytes))
-        // RFC 791: every part but the last is a multiple of 8 bytes, and none is empty.
-        || (trust == Trust::Whole && (more && !payload_bytes.is_multiple_of(8) || offset_bytes > 0 && payload_bytes == 0));
-    match (offset_bytes, more) {
-        (0, false) => Ok(Fragment::Whole),
-        _ if evasive => Err(DropReason::FragmentEvasive),
-        (0, true) => Ok(Fragment::First),
-        _ => Ok(Fragment::Later),
+/// Classifies a part of a packet, refusing those made to slip past rules or to overflow a reassembly buffer.
+fn fragment(part: PartOfPacket, protocol_number: u8, trust: Trust) -> Result<Fragment, DropReason> {
+    let PartOfPacket { start, end, more } = part;
+    if start == 0 && !more {
+        return Ok(Fragment::Whole);
     }
+    if end > u16::MAX.into() {
+        return Err(DropReason::FragmentOversized);
+    }
+    // RFC 1858 §4, RFC 3128: would overwrite the flags of a TCP header.
+    if protocol_number == protocol::TCP && (1..20).contains(&start) {
+        return Err(DropReason::FragmentTiny);
+    }
+    // RFC 791: every part but the last is a multiple of 8 bytes, and none is empty.
+    let is_odd = more && !(end - start).is_multiple_of(8);
+    if trust == Trust::Whole && (is_odd || (start > 0 && start == end)) {
+        return Err(DropReason::FragmentMalformed);
+    }
+    Ok(if start == 0 { Fragment::First } else { Fragment::Later })
 }
 
 fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), DropReason> {
@@ -525,7 +562,7 @@ fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), Dr
     let needed = if trust == Trust::Quote { 8 } else { header_bytes_min };
     let truncated = match headers.fragment {
         Fragment::Whole => DropReason::TransportTruncated,
-        _ => DropReason::FragmentEvasive,
+        _ => DropReason::FragmentTiny,
     };
     let start = bytes.get(..needed).ok_or(truncated)?;
     if is_icmp {

@@ -3,7 +3,7 @@
 
 use crate::compile::bypasses_intra_group;
 use crate::desired::{Direction, Policy};
-use crate::flow::fragments::{Fate, FragmentKey};
+use crate::flow::fragments::{Fate, FragmentEntry, FragmentKey};
 use crate::flow::sessions::{Entry, Session, SessionSlot, Sessions};
 use crate::flow::{FlowState, Side, opens_session, tcp};
 use crate::headers::{Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted};
@@ -51,7 +51,9 @@ pub(crate) enum Lookup {
     /// The session of the packet that this ICMP error quotes.
     Related(Entry),
     /// The fate of the first fragment.
-    Fragment(FragmentKey),
+    Fragment(FragmentEntry),
+    /// Nothing: it is an ICMP error with a quote that cannot be, as this stage says.
+    Misquoted(Stage),
 }
 
 /// A judgement, and what it asks for.
@@ -94,15 +96,21 @@ impl<'a> Seat<'a> {
             Lookup::None
         } else if headers.fragment == Fragment::Later {
             if self.snapshot.settings().follow_first_fragment {
-                Lookup::Fragment(FragmentKey::of(self.eni.scope, headers))
+                Lookup::Fragment(sessions.fragment_entry(FragmentKey::of(self.eni.scope, headers)))
             } else {
                 Lookup::None
             }
         } else if headers.icmp_kind() == Some(IcmpKind::Error) {
-            // An error goes to the sender of what it quotes; any other is forged.
-            let quote = quoted(frame, headers);
-            let quote = quote.filter(|quote| quote.tuple.addresses.source() == headers.tuple.addresses.destination());
-            quote.map_or(Lookup::None, |quote| Lookup::Related(self.entry(sessions, &quote.tuple)))
+            match quoted(frame, headers) {
+                None if headers.has_quote() => Lookup::Misquoted(Stage::QuoteTruncated),
+                None => Lookup::None,
+                // An error goes to the sender of what it quotes.
+                Some(quote) if quote.tuple.addresses.source() != headers.tuple.addresses.destination() => {
+                    Lookup::Misquoted(Stage::QuoteForged)
+                }
+                Some(quote) if quote.fragment == Fragment::Later => Lookup::None,
+                Some(quote) => Lookup::Related(self.entry(sessions, &quote.tuple)),
+            }
         } else if opens_session(headers) {
             Lookup::Session(self.entry(sessions, &headers.tuple))
         } else {
@@ -164,6 +172,7 @@ impl<'a> Seat<'a> {
             return (judgement, action);
         }
         match lookup {
+            Lookup::Misquoted(stage) => (Judgement::by(Policy::Drop, *stage), Action::None),
             Lookup::None => (self.judge_by_rules(self.direction, &visible_to_rules(headers)), Action::None),
             Lookup::Session(entry) => match sessions.find(entry, self.eni.scope) {
                 Some(session) if !is_over(&session) => {

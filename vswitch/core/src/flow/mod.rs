@@ -1,5 +1,6 @@
 //! Sessions: what the switch remembers of a connection at one ENI (`semantics.md` §4).
 
+pub(crate) mod cover;
 pub(crate) mod fragments;
 pub mod key;
 pub mod sessions;

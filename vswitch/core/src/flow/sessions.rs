@@ -1,6 +1,6 @@
 //! All connections of one worker: a table for each address family behind one door.
 
-use super::fragments::Fragments;
+use super::fragments::{FragmentEntry, FragmentKey, Fragments};
 use super::key::{FlowKey, Key, KeyV4, KeyV6, key_of};
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
 use super::{Flow, Origin, Side};
@@ -78,6 +78,12 @@ impl Sessions {
     pub fn entry(&self, tuple: &Tuple, salt: u32) -> Entry {
         let (key, swapped) = key_of(tuple);
         Entry { key, protocol: tuple.protocol, swapped, hash: key.hash(tuple.protocol, salt, self.secret) }
+    }
+
+    /// What to look for to find a packet in parts.
+    pub(crate) fn fragment_entry(&self, key: FragmentKey) -> FragmentEntry {
+        let (tuple, salt) = key.as_tuple();
+        (key, key_of(&tuple).0.hash(tuple.protocol, salt, self.secret))
     }
 
     /// Asks the memory for what `find` will read first.
