@@ -93,7 +93,7 @@ pub fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
         std::fs::write(file, bytes).map_err(|error| format!("{}: {error}", file.display()))?;
     }
     let started = Instant::now();
-    let snapshot = compile(&desired, 1, None).map_err(|refusals| format!("{refusals:?}"))?;
+    let snapshot = compile(&desired, 1).map_err(|refusals| format!("{refusals:?}"))?;
     let compile_ms = started.elapsed().as_secs_f64() * 1e3;
     let eni = snapshot.eni_index(&group_world::subject()).ok_or("the judging ENI is missing")?;
     let judgements = Vec::with_capacity(BURST_PACKETS);

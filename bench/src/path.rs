@@ -152,7 +152,7 @@ impl Rig {
             let text = flat::rules(&desired, &world::eni_id(1), Direction::Egress, arguments.ipv6);
             std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
         }
-        let snapshot = compile(&desired, 1, None).map_err(|refusals| format!("{refusals:?}"))?;
+        let snapshot = compile(&desired, 1).map_err(|refusals| format!("{refusals:?}"))?;
         let shape = Shape { is_v6: arguments.ipv6, is_tcp: true };
         let traffic = Traffic::new(shape, FRAME_BYTES_MIN, arguments.flows, arguments.seed);
         // Each connection is a session at either ENI. IPv6 has a quarter of the room.
@@ -226,8 +226,7 @@ impl Rig {
     fn forward(&mut self) {
         let clock = &mut self.clock;
         for (burst, sender) in self.packets.chunks_mut(BURST_PACKETS).zip(&self.senders) {
-            self.shard.egress(&self.snapshot, *sender, burst, clock.now);
-            self.shard.ingress(&self.snapshot, burst, clock.now);
+            self.shard.forward((&self.snapshot, clock.now), *sender, burst, |_| true);
             clock.now = clock.now + clock.burst_ns;
             clock.sweeps_due += clock.sweeps_per_burst;
             while clock.sweeps_due >= 1.0 {

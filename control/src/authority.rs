@@ -10,18 +10,14 @@ use crate::store::{Store, StoreError};
 use crate::wire::{ChangeKind, ChangedObject, refusals_text};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use vswitch_core::compile::compile;
 use vswitch_core::desired::Desired;
-use vswitch_core::snapshot::Snapshot;
+use vswitch_core::validate::validate;
 
 /// Model, store, and what the forwarding plane should run.
 pub struct Authority {
     model: Model,
     desired: Arc<Desired>,
     store: Box<dyn Store>,
-    /// The last state that was compiled as a check, for the next check to build on.
-    checked: Option<Snapshot>,
-    checks: u64,
 }
 
 /// A change that was kept.
@@ -49,7 +45,7 @@ impl Authority {
     pub fn load(mut store: Box<dyn Store>, quotas: Quotas) -> Result<Self, StoreError> {
         let model = Model::load(quotas, store.load()?);
         let desired = Arc::new(lower(&model));
-        Ok(Self { model, desired, store, checked: None, checks: 0 })
+        Ok(Self { model, desired, store })
     }
 
     /// The state.
@@ -133,19 +129,11 @@ impl Authority {
     }
 
     /// Refuses what the forwarding plane would refuse.
-    fn check(&mut self, desired: &Desired) -> Result<(), ApiError> {
-        self.checks += 1;
-        match compile(desired, self.checks, self.checked.as_ref()) {
-            Ok(snapshot) => {
-                self.checked = Some(snapshot);
-                Ok(())
-            }
-            Err(refusals) => {
-                let object = refusals.first().map(|refusal| refusal.object.clone()).unwrap_or_default();
-                let message = format!("the forwarding plane could not run this: {}", refusals_text(&refusals));
-                Err(FORWARDING_REFUSED.error(message).object(object))
-            }
-        }
+    fn check(&self, desired: &Desired) -> Result<(), ApiError> {
+        let refusals = validate(desired);
+        let Some(first) = refusals.first() else { return Ok(()) };
+        let message = format!("the forwarding plane could not run this: {}", refusals_text(&refusals));
+        Err(FORWARDING_REFUSED.error(message).object(first.object.clone()))
     }
 }
 

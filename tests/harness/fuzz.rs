@@ -262,7 +262,7 @@ pub fn protocol(bytes: &[u8]) {
 }
 
 fn perform(body: RequestBody) {
-    let compiled = |desired: &Desired| drop(compile(desired, 1, None));
+    let compiled = |desired: &Desired| drop(compile(desired, 1));
     match body {
         RequestBody::Replace { desired, .. } => compiled(&desired),
         RequestBody::Apply { delta, .. } => {

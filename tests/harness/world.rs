@@ -5,7 +5,7 @@
 use crate::frame::Ip;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use vswitch_core::compile::compile;
+use vswitch_core::compile::Compiler;
 use vswitch_core::desired::{
     Desired, Direction, Eni, GroupKind, Policy, Port, PortRange, Ports, Protocol, Remote, Rule, SecurityGroup,
     Timeouts, Tracking, VSwitch, Vpc,
@@ -203,6 +203,7 @@ pub struct World {
     pub desired: Desired,
     /// What is.
     pub snapshot: Snapshot,
+    compiler: Compiler,
     /// The workers' parts. ENIs are spread over them by number.
     pub shards: Vec<Shard>,
     /// The present.
@@ -217,15 +218,16 @@ impl World {
 
     /// Several shards, each with room for `flows_max` sessions.
     pub fn with_shards(desired: Desired, shards: usize, flows_max: usize) -> Self {
-        let snapshot = compile(&desired, 1, None).unwrap_or_else(|refusals| panic!("refused: {refusals:#?}"));
+        let mut compiler = Compiler::new(SECRET);
+        let snapshot = compiler.replace(&desired, 1).unwrap_or_else(|refusals| panic!("refused: {refusals:#?}"));
         let shards = (0..shards).map(|_| Shard::new(flows_max, SECRET)).collect();
-        Self { desired, snapshot, shards, now: Time::from_ns(1_000_000_000) }
+        Self { desired, snapshot, compiler, shards, now: Time::from_ns(1_000_000_000) }
     }
 
     /// Changes what should be, and makes it so.
     pub fn change(&mut self, edit: impl FnOnce(&mut Desired)) {
         edit(&mut self.desired);
-        let compiled = compile(&self.desired, self.snapshot.generation() + 1, Some(&self.snapshot));
+        let compiled = self.compiler.replace(&self.desired, self.snapshot.generation() + 1);
         self.snapshot = compiled.unwrap_or_else(|refusals| panic!("refused: {refusals:#?}"));
     }
 

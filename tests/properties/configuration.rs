@@ -3,7 +3,7 @@
 use super::cases;
 use harness::random::Random;
 use proptest::prelude::*;
-use vswitch_core::compile::compile;
+use vswitch_core::compile::{Compiler, compile};
 use vswitch_core::desired::{
     Desired, Direction, Eni, GroupKind, Policy, Port, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
     SecurityGroup, TapPort, Timeouts, VSwitch, Vpc,
@@ -143,7 +143,7 @@ proptest! {
     #[test]
     fn any_state_compiles_or_is_refused_by_names(seed in any::<u64>()) {
         let desired = arbitrary_state(seed);
-        if let Err(refusals) = compile(&desired, 1, None) {
+        if let Err(refusals) = compile(&desired, 1) {
             prop_assert!(!refusals.is_empty());
             for refusal in refusals {
                 prop_assert!(refusal.object.contains(['/', 's']), "{refusal:?} names no object");
@@ -151,19 +151,21 @@ proptest! {
             }
         }
         let repaired = repaired(desired);
-        prop_assert!(compile(&repaired, 1, None).is_ok(), "{:?}", validate(&repaired));
+        prop_assert!(compile(&repaired, 1).is_ok(), "{:?}", validate(&repaired));
     }
 
     #[test]
     fn a_refused_change_leaves_the_old_generation_as_it_was(seed in any::<u64>(), other in any::<u64>()) {
         let good = repaired(arbitrary_state(seed));
-        let snapshot = compile(&good, 1, None).expect("a valid state");
+        let mut compiler = Compiler::new([0; 2]);
+        let snapshot = compiler.replace(&good, 1).expect("a valid state");
         let told = format!("{snapshot:?}");
         let next = arbitrary_state(other);
-        let compiled = compile(&next, 2, Some(&snapshot));
+        let compiled = compiler.replace(&next, 2);
         prop_assert_eq!(compiled.is_ok(), validate(&next).is_empty());
         prop_assert_eq!(format!("{snapshot:?}"), told);
-        prop_assert!(compile(&repaired(next), 2, Some(&snapshot)).is_ok());
+        prop_assert_eq!(compiler.desired(), if compiled.is_ok() { &next } else { &good });
+        prop_assert!(compiler.replace(&repaired(next), 2).is_ok());
     }
 
     #[test]
@@ -210,7 +212,7 @@ proptest! {
         }
         if let Some(cut) = cut { line.truncate(cut.index(line.len())) }
         if let Ok(Request { body: RequestBody::Replace { desired, .. }, .. }) = protocol::read::<Request>(&line) {
-            let _ = compile(&desired, 1, None);
+            let _ = compile(&desired, 1);
         }
         let refused = protocol::read::<Request>(&noise).expect_err("noise is no message");
         prop_assert!(!refused.code.is_empty() && !refused.message.is_empty());

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use vswitch_core::compile::compile;
+use vswitch_core::compile::{Compiler, compile};
 use vswitch_core::desired::{
     Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
 };
@@ -266,6 +266,7 @@ fn compare(desired: &Desired, snapshot: &Snapshot, probes: &[Probe]) -> Vec<(Eni
         }
         all.push((id.clone(), decisions));
     }
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
     all
 }
 
@@ -284,13 +285,14 @@ proptest! {
     ) {
         let mut desired = first_state();
         first.into_iter().for_each(|change| change.perform(&mut desired));
-        let mut snapshot = compile(&desired, 1, None).expect("a valid state");
+        let mut compiler = Compiler::new(SECRET);
+        let mut snapshot = compiler.replace(&desired, 1).expect("a valid state");
         let mut before = compare(&desired, &snapshot, &probes);
         for changes in later {
             changes.into_iter().for_each(|change| change.perform(&mut desired));
-            let next = compile(&desired, snapshot.generation() + 1, Some(&snapshot)).expect("a valid state");
+            let next = compiler.replace(&desired, snapshot.generation() + 1).expect("a valid state");
             let after = compare(&desired, &next, &probes);
-            let scratch = compile(&desired, 1, None).expect("a valid state");
+            let scratch = compile(&desired, 1).expect("a valid state");
             prop_assert_eq!(&compare(&desired, &scratch, &probes), &after);
             for (id, decisions) in &after {
                 let Some((_, old)) = before.iter().find(|(old, _)| old == id) else { continue };

@@ -283,14 +283,14 @@ fn an_address_inside_the_prefix_of_another_eni_is_refused() {
     // Whose member would it be? The prefix's group would lend its trust to the single address, or the reverse.
     let mut desired = lab();
     desired.enis.get_mut(&"client".into()).expect("it is there").addresses.push(prefix_of("10.0.0.8/29"));
-    let refusals = vswitch_core::compile::compile(&desired, 1, None).expect_err("web lies inside");
+    let refusals = vswitch_core::compile::compile(&desired, 1).expect_err("web lies inside");
     assert!(
         refusals.iter().any(|refusal| refusal.object == "enis/web/addresses" && refusal.code == "conflict"),
         "{refusals:?}"
     );
     desired.enis.get_mut(&"client".into()).expect("it is there").addresses =
         vec![prefix_of(CLIENT), prefix_of("10.0.0.16/28")];
-    assert!(vswitch_core::compile::compile(&desired, 1, None).is_ok(), "inside its own prefix");
+    assert!(vswitch_core::compile::compile(&desired, 1).is_ok(), "inside its own prefix");
 }
 
 #[test]

@@ -6,15 +6,14 @@
 use harness::frame::Ip;
 use harness::oracle::{Content, Gathered, Message, Oracle, Place};
 use ipnet::IpNet;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use vswitch::placement::Placement;
-use vswitch_core::compile::compile;
+use vswitch_core::compile::Compiler;
 use vswitch_core::desired::{Desired, Direction, Eni, VSwitch};
 use vswitch_core::ids::{EniId, MacAddress, VpcId};
 use vswitch_core::limits::{BURST_PACKETS, HANDOFF_PACKETS};
 use vswitch_core::protocol::Refusal;
-use vswitch_core::snapshot::Snapshot;
 use vswitch_core::verdict::DropReason;
 
 /// Under which name refusals by rules, sessions and quotas are counted together: which of them it was is the subject of
@@ -104,7 +103,7 @@ pub(crate) struct Twin {
     pub(crate) oracle: Oracle,
     /// How many frames met which fate.
     pub(crate) met: BTreeMap<String, u64>,
-    snapshot: Snapshot,
+    compiler: Compiler,
     placement: Placement,
     incarnations: BTreeMap<EniId, u32>,
     workers: Vec<WorkerTwin>,
@@ -126,7 +125,7 @@ impl Twin {
             counts: BTreeMap::new(),
             oracle: Oracle::default(),
             met: BTreeMap::new(),
-            snapshot: compile(&Desired::default(), 0, None).expect("nothing to refuse"),
+            compiler: Compiler::new([0; 2]),
             placement: Placement::new(workers),
             incarnations: BTreeMap::new(),
             workers: vec![WorkerTwin::default(); workers],
@@ -143,8 +142,9 @@ impl Twin {
 
     /// A new state, in force for each worker from its next turn on; or why it cannot be, and nothing has changed.
     pub(crate) fn change(&mut self, desired: Desired, generation: u64) -> Result<(), Vec<Refusal>> {
-        self.snapshot = compile(&desired, generation, Some(&self.snapshot))?;
-        self.placement.follow(&self.snapshot);
+        self.compiler.replace(&desired, generation)?;
+        let enis: BTreeSet<&EniId> = self.desired.enis.keys().chain(desired.enis.keys()).collect();
+        self.placement.follow(enis.into_iter().map(|eni| (eni, self.compiler.eni_index(eni))));
         let before = std::mem::replace(&mut self.desired, desired);
         self.generation = generation;
         for (id, then) in &before.enis {
@@ -361,8 +361,8 @@ impl Twin {
     }
 
     fn judge(&mut self, eni: &EniId, direction: Direction, message: &Message) -> bool {
-        let index = self.snapshot.eni_index(eni).expect("it is there");
-        let revision = self.snapshot.revision(index).expect("it is there");
+        let index = self.compiler.eni_index(eni).expect("it is there");
+        let revision = self.compiler.snapshot().revision(index).expect("it is there");
         self.oracle.judge(Place { desired: &self.desired, eni, direction, revision, now_s: self.now_s }, message)
     }
 

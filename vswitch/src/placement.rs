@@ -2,8 +2,8 @@
 
 use crate::publish::Place;
 use std::collections::BTreeMap;
+use vswitch_core::chunks::Chunks;
 use vswitch_core::ids::{EniId, EniIndex};
-use vswitch_core::snapshot::Snapshot;
 
 #[derive(Clone, Copy, Debug)]
 struct Home {
@@ -20,6 +20,7 @@ pub struct Placement {
     free_slots: Vec<Vec<u32>>,
     slots: Vec<u32>,
     incarnations: u32,
+    table: Chunks<Option<Place>>,
 }
 
 impl Placement {
@@ -31,25 +32,32 @@ impl Placement {
             free_slots: vec![Vec::new(); workers],
             slots: vec![0; workers],
             incarnations: 0,
+            table: Chunks::default(),
         }
     }
 
-    /// Takes in the ENIs of a snapshot: new ones go to the worker with the fewest, gone ones make room.
-    pub fn follow(&mut self, snapshot: &Snapshot) {
-        let load = &mut self.load;
-        self.homes.retain(|eni, home| {
-            let stays = snapshot.eni_index(eni) == Some(home.index);
-            load[home.worker] -= usize::from(!stays);
-            stays
-        });
-        for (index, eni) in snapshot.enis() {
-            if self.homes.contains_key(eni) {
-                continue;
+    /// Takes in what became of `enis`, each with its number if it exists: new ones go to the worker with the fewest, gone
+    /// ones make room.
+    pub fn follow<'a>(&mut self, enis: impl Iterator<Item = (&'a EniId, Option<EniIndex>)>) {
+        let mut new = Vec::new();
+        for (eni, index) in enis {
+            match (self.homes.get(eni), index) {
+                (Some(home), Some(index)) if home.index == index => {}
+                (Some(home), index) => {
+                    self.load[home.worker] -= 1;
+                    *self.table.get_mut(home.index.0 as usize) = None;
+                    self.homes.remove(eni);
+                    new.extend(index.map(|index| (eni, index)));
+                }
+                (None, index) => new.extend(index.map(|index| (eni, index))),
             }
-            let worker = (0..load.len()).min_by_key(|worker| load[*worker]).unwrap_or(0);
-            load[worker] += 1;
+        }
+        for (eni, index) in new {
+            let worker = (0..self.load.len()).min_by_key(|worker| self.load[*worker]).unwrap_or(0);
+            self.load[worker] += 1;
             self.incarnations = self.incarnations.wrapping_add(1);
             self.homes.insert(eni.clone(), Home { worker, index, incarnation: self.incarnations });
+            self.set_slot(eni, None);
         }
     }
 
@@ -76,14 +84,15 @@ impl Placement {
         self.free_slots[worker].push(slot);
     }
 
-    /// The table of places by ENI number, with the ports' slots as `slot` tells them.
-    pub fn table(&self, slot: impl Fn(&EniId) -> Option<u32>) -> Vec<Option<Place>> {
-        let length = self.homes.values().map(|home| home.index.0 as usize + 1).max().unwrap_or(0);
-        let mut places = vec![None; length];
-        for (eni, home) in &self.homes {
-            let place = Place { worker: home.worker as u16, slot: slot(eni), incarnation: home.incarnation };
-            places[home.index.0 as usize] = Some(place);
-        }
-        places
+    /// Notes the place of an ENI's port, if it has one, for the table.
+    pub fn set_slot(&mut self, eni: &EniId, slot: Option<u32>) {
+        let Some(home) = self.homes.get(eni) else { return };
+        let place = Place { worker: home.worker as u16, slot, incarnation: home.incarnation };
+        *self.table.get_mut(home.index.0 as usize) = Some(place);
+    }
+
+    /// Where each ENI lives, by its number.
+    pub fn table(&self) -> Chunks<Option<Place>> {
+        self.table.clone()
     }
 }

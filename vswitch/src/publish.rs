@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::Thread;
+use vswitch_core::chunks::Chunks;
 use vswitch_core::ids::EniIndex;
 use vswitch_core::snapshot::Snapshot;
 
@@ -33,7 +34,7 @@ pub struct Published {
     /// The policy.
     pub snapshot: Arc<Snapshot>,
     /// Where each ENI lives, by its number.
-    pub places: Vec<Option<Place>>,
+    pub places: Chunks<Option<Place>>,
 }
 
 impl Published {
@@ -145,8 +146,8 @@ mod tests {
     use vswitch_core::desired::Desired;
 
     fn published(sequence: u64) -> Published {
-        let snapshot = Arc::new(compile(&Desired::default(), sequence, None).unwrap());
-        Published { sequence, snapshot, places: Vec::new() }
+        let snapshot = Arc::new(compile(&Desired::default(), sequence).unwrap());
+        Published { sequence, snapshot, places: Chunks::default() }
     }
 
     #[test]

@@ -22,8 +22,8 @@ pub enum Step {
     Close(EniId),
 }
 
-/// The ports that a desired state asks for.
-pub fn wishes(desired: &Desired) -> BTreeMap<EniId, PortWish> {
+/// The ports that a desired state asks for, of some of its ENIs.
+pub fn wishes(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, PortWish> {
     let wish = |(id, eni): (&EniId, &Eni)| {
         let port = eni.port.clone()?;
         let interface = match &port {
@@ -32,7 +32,7 @@ pub fn wishes(desired: &Desired) -> BTreeMap<EniId, PortWish> {
         };
         Some((id.clone(), PortWish { port, interface }))
     };
-    desired.enis.iter().filter_map(wish).collect()
+    enis.iter().filter_map(|id| desired.enis.get_key_value(id)).filter_map(wish).collect()
 }
 
 fn interface(eni: &Eni, vswitch: Option<&VSwitch>, mtu_bytes: u16) -> Interface {
@@ -155,7 +155,8 @@ mod tests {
                                "addresses": ["10.0.0.5/32", "10.0.0.64/28"],
                                "port": {"kind": "tap", "device": "eth0", "namespace": "web"}}}}"#;
         let desired: Desired = serde_json::from_str(json).unwrap();
-        let wish = &wishes(&desired)[&EniId::from("eni-1")];
+        let id = EniId::from("eni-1");
+        let wish = &wishes(&desired, &[id.clone()].into())[&id];
         let interface = wish.interface.as_ref().unwrap();
         assert_eq!(interface.addresses, ["10.0.0.5/24".parse::<IpNet>().unwrap()], "a delegated prefix is not set");
         assert_eq!(interface.gateways, ["10.0.0.253".parse::<std::net::IpAddr>().unwrap()], "no IPv6, no IPv6 route");

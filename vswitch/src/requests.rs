@@ -2,10 +2,10 @@
 
 use crate::switch::{Pacer, PortState, Switch};
 use crate::worker_desk::{Answer, Question};
-use vswitch_core::desired::{Desired, Direction};
+use vswitch_core::desired::Direction;
 use vswitch_core::ids::{EniId, EniIndex};
 use vswitch_core::protocol::{
-    Delta, PacketDescription, Refusal, Reply, ReplyBody, Request, RequestBody, Status, VERSION,
+    Applied, Delta, PacketDescription, Refusal, Reply, ReplyBody, Request, RequestBody, Status, VERSION,
 };
 use vswitch_core::trace::{Explanation, JudgementReport};
 use vswitch_core::verdict::{DropReason, Verdict};
@@ -15,8 +15,12 @@ impl Switch {
     pub fn answer(&mut self, request: Request, pacer: &mut dyn Pacer) -> Reply {
         let body = match request.body {
             RequestBody::Status => Ok(ReplyBody::Status(self.status(pacer))),
-            RequestBody::Replace { generation, desired } => self.replace(desired, generation, pacer),
-            RequestBody::Apply { base, generation, delta } => self.change(base, generation, delta, pacer),
+            RequestBody::Replace { generation, desired } => {
+                self.apply(desired, generation, pacer).map(ReplyBody::Applied)
+            }
+            RequestBody::Apply { base, generation, delta } => {
+                self.change_from(base, generation, delta, pacer).map(ReplyBody::Applied)
+            }
             RequestBody::Ports => Ok(ReplyBody::Ports { ports: self.port_statuses() }),
             RequestBody::Stats { eni } => self.known(eni.as_ref(), "eni").map(|()| {
                 let enis = self.eni_stats(eni.as_ref(), pacer);
@@ -42,31 +46,25 @@ impl Switch {
             generation: self.generation(),
             process_id: std::process::id(),
             uptime_ms: pacer.now().as_ns() / 1_000_000,
-            enis: self.desired.enis.len(),
+            enis: self.compiler.desired().enis.len(),
             flows: workers.iter().map(|worker| worker.flows).sum(),
             workers,
         }
     }
 
-    fn replace(&mut self, desired: Desired, generation: u64, pacer: &mut dyn Pacer) -> Result<ReplyBody, Vec<Refusal>> {
-        self.apply(desired, generation, pacer).map(ReplyBody::Applied)
-    }
-
-    fn change(
+    fn change_from(
         &mut self,
         base: u64,
         generation: u64,
         delta: Delta,
         pacer: &mut dyn Pacer,
-    ) -> Result<ReplyBody, Vec<Refusal>> {
+    ) -> Result<Applied, Vec<Refusal>> {
         let running = self.generation();
         if base != running {
             let text = format!("generation {running} is running, not {base}; send the whole state with replace");
             return Err(vec![Refusal::new("generation-mismatch", "base", text)]);
         }
-        let mut desired = self.desired.clone();
-        delta.apply(&mut desired);
-        self.replace(desired, generation, pacer)
+        self.change(delta, generation, pacer)
     }
 
     fn known(&self, eni: Option<&EniId>, field: &str) -> Result<(), Vec<Refusal>> {

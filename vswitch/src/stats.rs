@@ -17,7 +17,8 @@ impl Switch {
     /// The ports that are configured and not up.
     pub fn ports_down(&self) -> Vec<PortStatus> {
         let is_down = |(_, record): &(&EniId, &PortRecord)| matches!(record.state, PortState::Down { .. });
-        self.ports.iter().filter(is_down).map(|(eni, record)| port_status(eni, record)).collect()
+        let records = self.down.iter().filter_map(|eni| self.ports.get_key_value(eni));
+        records.filter(is_down).map(|(eni, record)| port_status(eni, record)).collect()
     }
 
     /// Each worker's load.
@@ -37,7 +38,7 @@ impl Switch {
     /// The counters of these ENIs, in the order of their names.
     pub fn eni_stats(&mut self, only: Option<&EniId>, pacer: &mut dyn Pacer) -> Vec<EniStats> {
         let mut by_worker: Vec<Vec<EniIndex>> = vec![Vec::new(); self.workers.len()];
-        let every = self.desired.enis.keys().filter(|eni| only.is_none_or(|only| only == *eni));
+        let every = self.compiler.desired().enis.keys().filter(|eni| only.is_none_or(|only| only == *eni));
         for (worker, index) in every.filter_map(|eni| self.placement.home(eni)) {
             by_worker[worker].push(index);
         }

@@ -19,12 +19,13 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use vswitch_core::compile::compile;
+use vswitch_core::chunks::Chunks;
+use vswitch_core::compile::Compiler;
 use vswitch_core::desired::Desired;
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::{EniId, EniIndex};
 use vswitch_core::limits::WORKERS_MAX;
-use vswitch_core::protocol::{Applied, Refusal};
+use vswitch_core::protocol::{Applied, Delta, Refusal};
 use vswitch_core::snapshot::Snapshot;
 use vswitch_core::time::Time;
 
@@ -132,10 +133,12 @@ pub struct Switch {
     publication: Arc<Publication>,
     doorbells: Arc<[Doorbell]>,
     pub(crate) workers: Vec<WorkerHandle>,
-    pub(crate) desired: Desired,
+    pub(crate) compiler: Compiler,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) placement: Placement,
     pub(crate) ports: BTreeMap<EniId, PortRecord>,
+    /// The ENIs whose ports went down; those that came up since may still be in it.
+    pub(crate) down: BTreeSet<EniId>,
     generation: u64,
     sequence: u64,
     tickets: u64,
@@ -160,9 +163,9 @@ pub fn assemble(
     control: Option<Arc<mio::Waker>>,
 ) -> (Switch, Vec<Worker>) {
     assert!((1..=WORKERS_MAX).contains(&config.workers), "a switch has 1 to {WORKERS_MAX} workers");
-    let snapshot = compile(&Desired::default(), 0, None).expect("a state without objects has nothing to refuse");
-    let snapshot = Arc::new(snapshot);
-    let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), places: Vec::new() };
+    let compiler = Compiler::new(config.secret);
+    let snapshot = Arc::new(compiler.snapshot().clone());
+    let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), places: Chunks::default() };
     let publication = Arc::new(Publication::new(config.workers, first));
     let mut wirings = wirings.into_iter();
     let (mut bells, mut handles) = (Vec::new(), Vec::new());
@@ -189,9 +192,10 @@ pub fn assemble(
         doorbells,
         placement: Placement::new(config.workers),
         workers: handles,
-        desired: Desired::default(),
+        compiler,
         snapshot,
         ports: BTreeMap::new(),
+        down: BTreeSet::new(),
         generation: 0,
         sequence: 0,
         tickets: 0,
@@ -223,14 +227,21 @@ impl Switch {
     /// Every reason why the state cannot be; then nothing has changed. With the code `timeout`, a worker did not
     /// cross in time: the state is published, and the promise above is not given.
     pub fn apply(&mut self, desired: Desired, generation: u64, pacer: &mut dyn Pacer) -> Result<Applied, Vec<Refusal>> {
+        self.change(Delta::between(self.compiler.desired(), &desired), generation, pacer)
+    }
+
+    /// Makes the switch be what `delta` makes of it, as [`Switch::apply`] does. Costs what the objects in it cost.
+    ///
+    /// # Errors
+    /// As [`Switch::apply`].
+    pub fn change(&mut self, delta: Delta, generation: u64, pacer: &mut dyn Pacer) -> Result<Applied, Vec<Refusal>> {
         let started = pacer.now();
-        let snapshot = Arc::new(compile(&desired, generation, Some(&self.snapshot))?);
+        let touched = self.touched(&delta);
+        self.snapshot = Arc::new(self.compiler.apply(delta, generation)?);
         let compiled = pacer.now();
-        let wanted = wishes(&desired);
-        let running = self.ports.iter().map(|(eni, record)| (eni.clone(), record.wish.clone())).collect();
-        self.placement.follow(&snapshot);
-        self.snapshot = snapshot;
-        self.desired = desired;
+        let wanted = wishes(self.compiler.desired(), &touched);
+        let running = touched.iter().filter_map(|eni| Some((eni.clone(), self.ports.get(eni)?.wish.clone()))).collect();
+        self.placement.follow(touched.iter().map(|eni| (eni, self.compiler.eni_index(eni))));
         let mut leaving = BTreeMap::new();
         let mut departed = Departed::default();
         let mut barrier = Ok(0);
@@ -248,7 +259,10 @@ impl Switch {
                     }
                     self.open(&eni, &wanted[&eni], pacer);
                 }
-                Step::Publish => barrier = self.publish(generation, pacer),
+                Step::Publish => {
+                    self.note_slots(&touched);
+                    barrier = self.publish(generation, pacer);
+                }
                 Step::Adjust(eni) => self.adjust(&eni, &wanted[&eni], pacer),
                 Step::Close(eni) => {
                     if let Some(record) = leaving.remove(&eni).or_else(|| self.ports.remove(&eni)) {
@@ -264,13 +278,31 @@ impl Switch {
         barrier.map(applied).map_err(|refusal| vec![refusal])
     }
 
+    /// The ENIs whose ports a change may concern: the router's addresses of a subnet are told to its guests.
+    fn touched(&self, delta: &Delta) -> BTreeSet<EniId> {
+        let named = delta.enis.keys();
+        if delta.vswitches.is_empty() {
+            return named.cloned().collect();
+        }
+        let enis = self.compiler.desired().enis.iter();
+        let within = enis.filter(|(_, eni)| delta.vswitches.contains_key(&eni.vswitch));
+        named.chain(within.map(|(id, _)| id)).cloned().collect()
+    }
+
+    /// Notes for the table of places where the ports of these ENIs are.
+    fn note_slots(&mut self, enis: &BTreeSet<EniId>) {
+        for eni in enis {
+            // A port that is to be closed ends with the state that had it, not when its worker comes to give it back.
+            let stays = self.compiler.desired().enis.get(eni).is_some_and(|eni| eni.port.is_some());
+            let slot = self.ports.get(eni).filter(|_| stays).map(|record| record.slot);
+            self.placement.set_slot(eni, slot);
+        }
+    }
+
     fn publish(&mut self, generation: u64, pacer: &mut dyn Pacer) -> Result<u64, Refusal> {
         let started = pacer.now();
         self.sequence += 1;
-        let (sequence, ports, enis) = (self.sequence, &self.ports, &self.desired.enis);
-        // A port that is to be closed ends with the state that had it, not when its worker comes to give it back.
-        let stays = |eni: &EniId| enis.get(eni).is_some_and(|eni| eni.port.is_some());
-        let places = self.placement.table(|eni| ports.get(eni).filter(|_| stays(eni)).map(|record| record.slot));
+        let (sequence, places) = (self.sequence, self.placement.table());
         self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), places });
         self.generation = generation;
         self.ring_all();
@@ -306,7 +338,7 @@ impl Switch {
         }
         let is_due =
             |record: &PortRecord| matches!(&record.state, PortState::Down { retry_at, .. } if *retry_at <= now);
-        let due = self.ports.iter().filter(|(_, record)| is_due(record)).map(|(eni, _)| eni.clone());
+        let due = self.down.iter().filter(|eni| self.ports.get(*eni).is_some_and(is_due)).cloned();
         for eni in due.take(RETRIES_PER_TICK).collect::<Vec<_>>() {
             self.try_again(&eni, pacer);
         }
@@ -317,9 +349,12 @@ impl Switch {
     pub fn next_tick(&self) -> Option<Time> {
         let retry = |record: &PortRecord| match &record.state {
             PortState::Down { retry_at, .. } => Some(*retry_at),
-            PortState::Up => record.namespace.map(|_| self.namespaces_checked + NAMESPACE_CHECK_NS),
+            PortState::Up => None,
         };
-        self.ports.values().filter_map(retry).min()
+        let retries = self.down.iter().filter_map(|eni| retry(self.ports.get(eni)?));
+        let is_in_namespace = |record: &PortRecord| record.namespace.is_some() && matches!(record.state, PortState::Up);
+        let check = self.ports.values().any(is_in_namespace).then(|| self.namespaces_checked + NAMESPACE_CHECK_NS);
+        retries.chain(check).min()
     }
 
     /// Closes all ports and removes the namespaces that the switch made.
@@ -368,6 +403,7 @@ impl Switch {
         let state = PortState::Down { error: String::new(), retry_at: pacer.now(), pause_ns: RETRY_FIRST_NS };
         let record = PortRecord { wish: wish.clone(), worker, slot, index, state, failures: 0, namespace: None };
         self.ports.insert(eni.clone(), record);
+        self.down.insert(eni.clone());
         if let Err(error) = self.open_port(eni, pacer) {
             self.mark_down(eni, &error, pacer.now());
         }
@@ -388,6 +424,7 @@ impl Switch {
         if let Some(record) = self.ports.get_mut(eni) {
             record.state = PortState::Up;
             record.namespace = namespace;
+            self.down.remove(eni);
         }
         Ok(())
     }
@@ -409,6 +446,7 @@ impl Switch {
             let (error, retry_at) = (error.to_string(), now + RETRY_FIRST_NS);
             record.state = PortState::Down { error, retry_at, pause_ns: RETRY_FIRST_NS };
             record.failures += 1;
+            self.down.insert(eni.clone());
         }
     }
 

@@ -4,7 +4,7 @@ use super::format::{Body, Case, CaseError, Expect, PacketText, RuleText, Step};
 use super::{frame, world};
 use serde::Deserialize;
 use std::fmt;
-use vswitch_core::compile::compile;
+use vswitch_core::compile::Compiler;
 use vswitch_core::desired::{Desired, Direction, Policy};
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::{EniId, EniIndex, GroupId};
@@ -167,6 +167,7 @@ fn perform(rig: &mut Rig, body: &Body, step: &Step) -> Result<Vec<String>, CaseE
 /// The core of a switch with one worker, and a clock that a case turns.
 struct Rig {
     desired: Desired,
+    compiler: Compiler,
     snapshot: Snapshot,
     shard: Shard,
     now: Time,
@@ -180,15 +181,16 @@ struct Decision {
 
 impl Rig {
     fn new(desired: Desired) -> Result<Self, CaseError> {
-        let snapshot = compile(&desired, 1, None).map_err(refused)?;
+        let mut compiler = Compiler::new([0; 2]);
+        let snapshot = compiler.replace(&desired, 1).map_err(refused)?;
         let shard = Shard::new(1024, [0x5851_f42d_4c95_7f2d, 0x1405_7b7e_f767_814f]);
-        Ok(Self { desired, snapshot, shard, now: Time::default() })
+        Ok(Self { desired, compiler, snapshot, shard, now: Time::default() })
     }
 
     fn publish(&mut self) -> Result<(), CaseError> {
         world::complete(&mut self.desired);
         let generation = self.snapshot.generation() + 1;
-        self.snapshot = compile(&self.desired, generation, Some(&self.snapshot)).map_err(refused)?;
+        self.snapshot = self.compiler.replace(&self.desired, generation).map_err(refused)?;
         Ok(())
     }
 

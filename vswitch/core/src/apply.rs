@@ -72,25 +72,12 @@ impl Shard {
             }
         }
         let Lookup::Session(entry) = lookup else { return };
-        let wire = packet.wire();
         let is_tcp = packet.headers.tuple.protocol == protocol::TCP;
         if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
             self.note_turn(slot, entry, packet);
         }
-        let flow = self.sessions.flow_mut(slot);
-        let from_opener = entry.swapped == flow.is_swapped();
-        let way = usize::from(!from_opener);
-        if !is_tcp {
-            flow.state = flow.state.after_datagram(from_opener);
-        } else if packet.headers.tcp_flags & RST == 0 {
-            flow.state = tcp::next(flow.state, packet.headers.tcp_flags, from_opener);
-            tcp::observe(&mut flow.edges, &Segment::of(&packet.headers), from_opener);
-        }
-        flow.last_seen = now;
-        flow.packets[way] = flow.packets[way].wrapping_add(wire.packets);
-        let (bytes, carries) = flow.bytes_low[way].overflowing_add(wire.bytes as u32);
-        flow.bytes_low[way] = bytes;
-        if carries {
+        let carry = self.sessions.flow_mut(slot).count(&packet.headers, packet.wire(), entry.swapped, now);
+        if let Some(way) = carry {
             self.sessions.origin_mut(slot).bytes_high[way] += 1;
         }
     }
@@ -117,7 +104,7 @@ impl Shard {
         let flow = self.sessions.flow_mut(slot);
         let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
         let side = &mut flow.sides[place];
-        side.revision = desk.seat.eni.revision;
+        side.revision = desk.seat.revision;
         side.set_revoked(false);
         if let Some(judgement) = admitted_by {
             side.set_stage(judgement.stage);
@@ -130,7 +117,7 @@ impl Shard {
         let slot = self.own(slot, entry, desk.seat.eni.scope);
         let flow = self.sessions.flow_mut(slot);
         let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
-        flow.sides[place].revision = desk.seat.eni.revision;
+        flow.sides[place].revision = desk.seat.revision;
         flow.sides[place].set_revoked(true);
         flow.last_seen = now;
     }
@@ -163,7 +150,7 @@ impl Shard {
         let flow = Flow {
             protocol: packet.headers.tuple.protocol,
             state: FlowState::opened_by(&packet.headers),
-            timeouts: desk.seat.eni.timeouts,
+            timeouts: desk.seat.timeouts(),
             sides: [side(desk, judgement, entry), Side::default()],
             last_seen: now,
             packets: [wire.packets, 0],
@@ -188,7 +175,7 @@ impl Shard {
         now: Tick,
     ) -> Result<Option<SessionSlot>, DropReason> {
         let Lookup::Session(entry) = lookup else { return Ok(None) };
-        if self.sessions.flow(slot).timeouts != desk.seat.eni.timeouts || packet.headers.fragment == Fragment::First {
+        if self.sessions.flow(slot).timeouts != desk.seat.timeouts() || packet.headers.fragment == Fragment::First {
             return self.apply(desk, packet, ((judgement, action), lookup), now);
         }
         if let Action::Reopen(over) = action {
@@ -212,7 +199,7 @@ impl Shard {
     fn remember_fate(&mut self, desk: &Desk<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
         let eni = desk.seat.eni;
         let entry = self.sessions.fragment_entry(FragmentKey::of(eni.scope, &packet.headers));
-        let fate = Fate::new(judgement, eni.revision, packet.headers.tuple, now);
+        let fate = Fate::new(judgement, desk.seat.revision, packet.headers.tuple, now);
         self.sessions.fragments.remember(&entry, fate);
     }
 
@@ -239,5 +226,5 @@ impl Shard {
 
 const fn side(desk: &Desk<'_>, judgement: Judgement, entry: &Entry) -> Side {
     let eni = desk.seat.eni;
-    Side::new((eni.scope, eni.revision), desk.seat.direction, entry.swapped, judgement.stage)
+    Side::new((eni.scope, desk.seat.revision), desk.seat.direction, entry.swapped, judgement.stage)
 }

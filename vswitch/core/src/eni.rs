@@ -7,6 +7,7 @@
 use crate::answer;
 use crate::counters::EniCounters;
 use crate::desired::Direction;
+use crate::express::{self, Passage};
 use crate::flow::Flow;
 use crate::flow::sessions::{SessionSlot, Sessions};
 use crate::flow::table::MemoryAdvice;
@@ -30,17 +31,25 @@ pub struct Shard {
     pub(crate) counters: Vec<EniCounters>,
     /// Whose counters a scope's sessions are counted in.
     places: HashMap<FlowScope, usize>,
-    /// What is known of the packets of the burst in work. Empty between bursts, and only keeps its room.
-    steps: Vec<Step>,
     /// The burst in work waited for first fragments, which have come.
     pub(crate) is_releasing: bool,
 }
 
 /// What the first phase finds out about a packet.
 #[derive(Clone, Copy, Debug)]
-struct Step {
-    route: Route,
-    lookup: Lookup,
+pub(crate) struct Step {
+    /// The hash of a plain packet's session, and whether the source is the second end of its key.
+    pub(crate) hash: u64,
+    pub(crate) swapped: bool,
+    /// Whether the short way is open to it so far (`express.rs`).
+    pub(crate) is_plain: bool,
+    pub(crate) route: Route,
+}
+
+type Steps = [Step; BURST_PACKETS];
+
+impl Step {
+    const NONE: Self = Self { hash: 0, swapped: false, is_plain: false, route: Route::Nowhere };
 }
 
 /// A place of judgement, and where its counters are.
@@ -62,7 +71,6 @@ impl Shard {
             sessions: Sessions::new(flows_max, secret, advice),
             counters: Vec::new(),
             places: HashMap::new(),
-            steps: Vec::with_capacity(BURST_PACKETS),
             is_releasing: false,
         }
     }
@@ -81,18 +89,27 @@ impl Shard {
             return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let now = now.tick();
+        let mut steps = [Step::NONE; BURST_PACKETS];
         for burst in burst.chunks_mut(BURST_PACKETS) {
-            let steps = self.look_up_all(&desk.seat, burst, admit);
-            let mut receiver: Option<Desk<'_>> = None;
+            self.admit_all(&desk.seat, burst, &mut steps);
+            let mut passage: Option<Passage<'_>> = None;
             for (packet, step) in burst.iter_mut().zip(&steps) {
                 let passed = match packet.verdict {
                     Verdict::Forward(next) => {
-                        if receiver.is_none_or(|receiver| receiver.seat.index != next) {
-                            receiver = self.desk(snapshot, next, Direction::Ingress);
+                        if passage.as_ref().is_none_or(|passage| !passage.leads_to(next)) {
+                            if let Some(passage) = &passage {
+                                self.end_passage(&desk, passage);
+                            }
+                            let receiver = self.desk(snapshot, next, Direction::Ingress);
+                            passage = receiver.map(|receiver| Passage::new(&desk, receiver, is_here(next)));
                         }
-                        match &receiver {
-                            Some(receiver) => self.pass(&desk, receiver, (packet, step), (now, is_here(next))),
-                            None => Err(Verdict::Drop(DropReason::EniGone)),
+                        if let Some(passage) = &mut passage {
+                            if self.pass_along(&desk, passage, (packet, step), now) {
+                                continue;
+                            }
+                            self.pass(&desk, &passage.receiver, (packet, step), (now, passage.is_here))
+                        } else {
+                            Err(Verdict::Drop(DropReason::EniGone))
                         }
                     }
                     settled => Err(settled),
@@ -105,7 +122,9 @@ impl Shard {
                     }
                 };
             }
-            self.steps = steps;
+            if let Some(passage) = &passage {
+                self.end_passage(&desk, passage);
+            }
         }
     }
 
@@ -160,15 +179,19 @@ impl Shard {
         let Some(desk) = self.desk(snapshot, eni, Direction::Ingress) else {
             return run.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
-        let steps = self.look_up_all(&desk.seat, run, |seat, packet| {
+        let mut steps = [Step::NONE; BURST_PACKETS];
+        for (packet, step) in run.iter_mut().zip(&mut steps) {
             // What another shard found is not known here: ask for the owner.
-            let route = seat.network.route(packet.headers.tuple.addresses);
-            (arrive(seat, packet, route), route)
-        });
+            let route = desk.seat.network.route(packet.headers.tuple.addresses);
+            packet.judgement = None;
+            packet.verdict = arrive(&desk.seat, packet, route);
+            *step = self.step_of(&desk.seat, packet, route);
+        }
         for (packet, step) in run.iter_mut().zip(&steps) {
             if let Verdict::Forward(_) = packet.verdict {
-                let ruling = self.judge(&desk, (packet, &step.lookup), now);
-                packet.verdict = match self.apply(&desk, packet, (ruling, &step.lookup), now) {
+                let lookup = self.lookup(&desk.seat, packet, step);
+                let ruling = self.judge(&desk, (packet, &lookup), now);
+                packet.verdict = match self.apply(&desk, packet, (ruling, &lookup), now) {
                     _ if !ruling.0.accepts() => Verdict::Drop(ruling.0.drop_reason()),
                     Ok(_) => Verdict::Deliver,
                     Err(reason) => Verdict::Drop(reason),
@@ -176,34 +199,48 @@ impl Shard {
             }
             self.finish(&desk, packet);
         }
-        self.steps = steps;
     }
 
-    /// The first phases: what `admit` says of each packet, and where to look for its session.
-    #[inline]
-    fn look_up_all(
-        &mut self,
-        seat: &Seat<'_>,
-        burst: &mut [Packet],
-        admit: impl Fn(&Seat<'_>, &mut Packet) -> (Verdict, Route),
-    ) -> Vec<Step> {
+    /// The first phases of a burst that leaves: parse, guard, route, and ask for the sessions.
+    #[inline(always)]
+    fn admit_all(&self, seat: &Seat<'_>, burst: &mut [Packet], steps: &mut Steps) {
         burst.iter().for_each(|packet| packet.buffer.prefetch());
-        let mut steps = core::mem::take(&mut self.steps);
-        steps.clear();
-        for packet in burst {
-            packet.judgement = None;
-            let (verdict, route) = admit(seat, packet);
-            packet.verdict = verdict;
-            let lookup = match verdict {
-                Verdict::Forward(_) => seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame()),
-                _ => Lookup::None,
-            };
-            if let Lookup::Session(entry) | Lookup::Related(entry) = &lookup {
-                self.sessions.prefetch(entry);
+        for (packet, step) in burst.iter_mut().zip(steps) {
+            if let Some((next, route)) = express::admit(seat, packet) {
+                packet.verdict = Verdict::Forward(next);
+                let (hash, swapped) = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
+                *step = Step { hash, swapped, is_plain: true, route };
+            } else {
+                *step = self.admit_unusual(seat, packet);
             }
-            steps.push(Step { route, lookup });
         }
-        steps
+    }
+
+    #[inline(never)]
+    fn admit_unusual(&self, seat: &Seat<'_>, packet: &mut Packet) -> Step {
+        packet.judgement = None;
+        let (verdict, route) = admit(seat, packet);
+        packet.verdict = verdict;
+        self.step_of(seat, packet, route)
+    }
+
+    #[inline]
+    fn step_of(&self, seat: &Seat<'_>, packet: &Packet, route: Route) -> Step {
+        if !packet.headers.is_plain {
+            return Step { route, ..Step::NONE };
+        }
+        let (hash, swapped) = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
+        Step { hash, swapped, is_plain: false, route }
+    }
+
+    /// What to look for to judge a packet.
+    #[inline]
+    fn lookup(&self, seat: &Seat<'_>, packet: &Packet, step: &Step) -> Lookup {
+        if packet.headers.is_plain {
+            Lookup::Session(self.sessions.entry_with(&packet.headers.tuple, step.hash))
+        } else {
+            seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame())
+        }
     }
 
     /// One packet that egress admitted, through both judgements if its receiver is here. Counts what passes egress, and
@@ -211,7 +248,7 @@ impl Shard {
     ///
     /// # Errors
     /// The verdict with which it ends in egress; that is not counted yet.
-    #[inline]
+    #[inline(never)]
     fn pass(
         &mut self,
         sender: &Desk<'_>,
@@ -226,9 +263,10 @@ impl Shard {
         }
         let next = receiver.seat.index;
         packet.receiver = next;
-        let ruling = self.judge(sender, (packet, &step.lookup), now);
+        let lookup = self.lookup(&sender.seat, packet, step);
+        let ruling = self.judge(sender, (packet, &lookup), now);
         if !ruling.0.accepts() {
-            let _refused_anyway = self.apply(sender, packet, (ruling, &step.lookup), now);
+            let _refused_anyway = self.apply(sender, packet, (ruling, &lookup), now);
             return Err(Verdict::Drop(ruling.0.drop_reason()));
         }
         let crosses = receiver.seat.eni.vswitch != sender.seat.eni.vswitch || matches!(step.route, Route::Via(_));
@@ -241,7 +279,7 @@ impl Shard {
         let shared = if enters { self.shared_record(ruling.1, receiver.seat.eni.scope) } else { None };
         let opened = match shared {
             Some(_) => None,
-            None => self.apply(sender, packet, (ruling, &step.lookup), now).map_err(Verdict::Drop)?,
+            None => self.apply(sender, packet, (ruling, &lookup), now).map_err(Verdict::Drop)?,
         };
         if crosses && let Some(verdict) = answer::take_hop(&sender.seat, packet) {
             return Err(verdict);
@@ -263,7 +301,6 @@ impl Shard {
 
     /// The second judgement of a packet whose first is `ruling`. That was applied, and perhaps `opened` a record, unless
     /// both ENIs have their sessions in one `shared` record.
-    #[inline]
     fn enter(
         &mut self,
         (sender, receiver): (&Desk<'_>, &Desk<'_>),
@@ -271,26 +308,23 @@ impl Shard {
         (ruling, shared, opened): (Ruling, Option<SessionSlot>, Option<SessionSlot>),
         now: Tick,
     ) -> Verdict {
-        let lookup = if packet.headers.is_plain {
-            step.lookup
-        } else {
-            receiver.seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame())
-        };
-        let its_ruling = self.judge(receiver, (packet, &lookup), now);
+        let its_lookup = self.lookup(&receiver.seat, packet, step);
+        let its_ruling = self.judge(receiver, (packet, &its_lookup), now);
         if let Some(slot) = shared {
             if its_ruling.1.continues() == Some(slot) {
-                self.go_on(slot, &[(sender, ruling), (receiver, its_ruling)], (packet, &lookup), now);
+                self.go_on(slot, &[(sender, ruling), (receiver, its_ruling)], (packet, &its_lookup), now);
                 self.note_fragment(sender, packet, ruling.0, now);
                 self.note_fragment(receiver, packet, its_ruling.0, now);
                 return Verdict::Deliver;
             }
             // From here on the two sessions see different packets. The receiver's keeps the record.
-            let applied = self.apply(sender, packet, (ruling, &step.lookup), now);
+            let lookup = self.lookup(&sender.seat, packet, step);
+            let applied = self.apply(sender, packet, (ruling, &lookup), now);
             debug_assert!(applied.is_ok(), "a session that goes on needs no room");
         }
         let applied = match opened {
-            Some(slot) if its_ruling.1.opens() => self.join(slot, receiver, packet, (its_ruling, &lookup), now),
-            _ => self.apply(receiver, packet, (its_ruling, &lookup), now),
+            Some(slot) if its_ruling.1.opens() => self.join(slot, receiver, packet, (its_ruling, &its_lookup), now),
+            _ => self.apply(receiver, packet, (its_ruling, &its_lookup), now),
         };
         match applied {
             _ if !its_ruling.0.accepts() => Verdict::Drop(its_ruling.0.drop_reason()),

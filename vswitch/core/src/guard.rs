@@ -22,6 +22,11 @@ pub(crate) fn check(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<
     if headers.is_plain && owns_source(seat, headers.tuple.addresses) {
         return Ok(());
     }
+    check_unusual(seat, headers, frame)
+}
+
+#[inline(never)]
+fn check_unusual(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<(), DropReason> {
     match headers.network {
         Network::Arp => check_arp(seat, frame),
         _ if headers.is_neighbor_discovery() => check_neighbor_discovery(seat, headers, frame),
@@ -32,7 +37,7 @@ pub(crate) fn check(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<
 }
 
 /// Whether the source of `addresses` belongs to the ENI.
-#[inline]
+#[inline(always)]
 pub(crate) fn owns_source(seat: &Seat<'_>, addresses: Addresses) -> bool {
     seat.eni.is_first_address(addresses) || seat.network.route(addresses.reverse()) == Route::Owner(seat.index)
 }

@@ -5,7 +5,7 @@ use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, IPV6_EXTENSION_HEADE
 use crate::verdict::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-mod plain;
+pub(crate) mod plain;
 
 /// IANA protocol numbers that the switch looks into.
 pub mod protocol {

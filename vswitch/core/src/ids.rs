@@ -58,7 +58,7 @@ text_id! {
 
 /// An ENI's place in a snapshot. It keeps its number over all generations in which it exists, and the number is
 /// given to another ENI only together with a new [`FlowScope`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EniIndex(pub u32);
 
 /// A VPC's place in a snapshot.

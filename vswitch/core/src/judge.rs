@@ -3,14 +3,17 @@
 
 use crate::compile::bypasses_intra_group;
 use crate::desired::{Direction, Policy};
+use crate::filter::Filter;
 use crate::flow::fragments::{Fate, FragmentEntry, FragmentKey};
 use crate::flow::sessions::{Entry, Session, SessionSlot, Sessions};
-use crate::flow::{FlowState, Side, opens_session, tcp};
-use crate::headers::{Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted};
+use crate::flow::{Flow, FlowState, PackedTimeouts, Side, opens_session, tcp};
+use crate::headers::{
+    Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted, tcp_flags,
+};
 use crate::ids::EniIndex;
 use crate::packet::Marker;
 use crate::route::{Route, is_internet_destination};
-use crate::snapshot::{EniEntry, Snapshot, VpcNetwork};
+use crate::snapshot::{EniEntry, Place, Snapshot, VpcNetwork};
 use crate::time::Tick;
 use crate::verdict::{Judgement, Stage};
 
@@ -21,6 +24,10 @@ pub(crate) struct Seat<'a> {
     pub(crate) index: EniIndex,
     pub(crate) eni: &'a EniEntry,
     pub(crate) network: &'a VpcNetwork,
+    /// The rules of the ENI's groups.
+    pub(crate) filter: &'a Filter,
+    /// Changes with everything that a judgement at this ENI can depend on.
+    pub(crate) revision: u32,
     pub(crate) direction: Direction,
 }
 
@@ -79,19 +86,13 @@ impl<'a> Seat<'a> {
     /// The place of `direction` at an ENI; none if the snapshot does not have it.
     pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
         let eni = snapshot.eni(index)?;
-        Some(Self { snapshot, index, eni, network: snapshot.vpcs.get(eni.vpc)?, direction })
+        let (network, entry) = snapshot.network(eni)?;
+        let revision = snapshot.revision_of(eni, entry);
+        Some(Self { snapshot, index, eni, network, filter: &entry.filter, revision, direction })
     }
 
     /// What to look for. `frame` is the packet's, for what an ICMP error quotes.
-    #[inline]
     pub(crate) fn lookup(&self, sessions: &Sessions, headers: &Headers, frame: &[u8]) -> Lookup {
-        if headers.is_plain {
-            return Lookup::Session(self.entry(sessions, &headers.tuple));
-        }
-        self.lookup_unusual(sessions, headers, frame)
-    }
-
-    fn lookup_unusual(&self, sessions: &Sessions, headers: &Headers, frame: &[u8]) -> Lookup {
         if headers.network == Network::Arp {
             Lookup::None
         } else if headers.fragment == Fragment::Later {
@@ -118,6 +119,11 @@ impl<'a> Seat<'a> {
         }
     }
 
+    /// The idle timeouts of a session that starts here and now.
+    pub(crate) fn timeouts(&self) -> PackedTimeouts {
+        self.eni.timeouts.under(self.snapshot.settings().timeout_profile)
+    }
+
     #[inline]
     fn entry(&self, sessions: &Sessions, tuple: &Tuple) -> Entry {
         sessions.entry(tuple, self.network.salt)
@@ -132,20 +138,37 @@ impl<'a> Seat<'a> {
         (lookup, marker): (&Lookup, Marker),
         now: Tick,
     ) -> Ruling {
-        // What nearly all packets are: one of a live session that was admitted under the present revision.
-        if headers.is_plain
-            && marker == Marker::None
-            && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
+        if self.may_continue(headers, marker)
             && let Lookup::Session(entry) = lookup
             && let Some(session) = sessions.find(entry, self.eni.scope)
-            && session.side.is_live_under(self.eni.scope, self.eni.revision)
-            && !session.flow.is_expired(self.snapshot.settings(), now)
-            && !(session.flow.state == FlowState::TcpClosed && headers.is_tcp_open())
-            && !self.eni.tcp_window_check
+            && self.admits(session.side)
+            && self.continues(session.flow, now)
         {
             return (Judgement::by(Policy::Accept, Stage::Session), Action::Touch(session.slot));
         }
         self.judge_unusual(sessions, headers, (lookup, marker), now)
+    }
+
+    /// Whether nothing but its session has a say in a packet, if it has one: what nearly all packets are.
+    #[inline(always)]
+    pub(crate) fn may_continue(&self, headers: &Headers, marker: Marker) -> bool {
+        headers.is_plain
+            && marker == Marker::None
+            && headers.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == 0
+            && !self.eni.tcp_window_check
+            && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
+    }
+
+    /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`Seat::admits`] its session.
+    #[inline(always)]
+    pub(crate) fn continues(&self, flow: &Flow, now: Tick) -> bool {
+        !flow.is_expired(self.snapshot.settings(), now)
+    }
+
+    /// Whether a session is this ENI's, and was admitted under the present revision.
+    #[inline(always)]
+    pub(crate) fn admits(&self, side: Side) -> bool {
+        side.is_live_under(self.eni.scope, self.revision)
     }
 
     /// The same, for any packet.
@@ -194,7 +217,7 @@ impl<'a> Seat<'a> {
             }
             Lookup::Fragment(key) => {
                 let judgement = match sessions.fragments.find(key, now) {
-                    Some(fate) if fate.revision == self.eni.revision => as_the_first(fate),
+                    Some(fate) if fate.revision == self.revision => as_the_first(fate),
                     Some(fate) => {
                         let entry = self.entry(sessions, &fate.first);
                         let session = sessions.find(&entry, self.eni.scope).filter(|session| !is_over(session));
@@ -265,7 +288,7 @@ impl<'a> Seat<'a> {
             let (judgement, action) = self.judge_new(headers, Some(slot));
             return (judgement, if judgement.accepts() { action } else { Action::None });
         }
-        if side.revision == self.eni.revision {
+        if side.revision == self.revision {
             return if side.is_revoked() {
                 (self.refusal(headers), Action::Revoke(slot))
             } else {
@@ -314,7 +337,7 @@ impl<'a> Seat<'a> {
             return as_the_first(fate); // No rule had a say.
         }
         let stays = session.as_ref().is_some_and(|(session, swapped)| {
-            let is_known = session.side.revision == self.eni.revision;
+            let is_known = session.side.revision == self.revision;
             if is_known { !session.side.is_revoked() } else { self.judge_again(session.side, &fate.first, *swapped).0 }
         });
         let refused_with_session = session.is_some() && !stays;
@@ -340,7 +363,7 @@ impl<'a> Seat<'a> {
         if quoted_direction != self.direction.reverse() {
             return false;
         }
-        if side.revision == self.eni.revision {
+        if side.revision == self.revision {
             return !side.is_revoked();
         }
         self.judge_again(side, &entry.tuple(), entry.swapped).0
@@ -359,18 +382,26 @@ impl<'a> Seat<'a> {
 
     /// Steps 3 to 5, for a packet that crosses this ENI in `direction`.
     pub(crate) fn judge_by_rules(&self, direction: Direction, tuple: &Tuple) -> Judgement {
-        let from_peer = match direction {
-            Direction::Ingress => tuple.addresses,
-            Direction::Egress => tuple.addresses.reverse(),
-        };
-        let peer_sets = self.network.sets_of_source(from_peer);
-        if bypasses_intra_group(self.snapshot.desired(), direction)
-            && let Some(ground) = self.eni.filter.shared_open_group(peer_sets)
-            && self.network.route(from_peer.reverse()) != Route::Owner(self.index)
+        self.judge_by_place(direction, tuple, self.network.source(from_peer(direction, tuple)))
+    }
+
+    /// The same, for a peer whose place is known.
+    pub(crate) fn judge_by_place(&self, direction: Direction, tuple: &Tuple, peer: Place) -> Judgement {
+        if bypasses_intra_group(self.snapshot.settings(), direction)
+            && let Some(ground) = self.network.shared_open_group(self.filter, peer.class)
+            && peer.route != Route::Owner(self.index)
         {
             return Judgement { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
         }
-        self.eni.filter.judge(direction, tuple, peer_sets)
+        self.network.judge(self.filter, direction, tuple, peer.class)
+    }
+}
+
+/// The addresses of a packet that crosses an ENI in `direction`, turned so that they come from the peer.
+pub(crate) fn from_peer(direction: Direction, tuple: &Tuple) -> Addresses {
+    match direction {
+        Direction::Ingress => tuple.addresses,
+        Direction::Egress => tuple.addresses.reverse(),
     }
 }
 

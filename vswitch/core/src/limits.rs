@@ -26,6 +26,12 @@ pub const ENIS_MAX: usize = 65_536;
 pub const GROUPS_PER_ENI_MAX: usize = 16;
 /// Rules of one direction in one compiled filter.
 pub const RULES_PER_FILTER_MAX: usize = 131_072;
+/// Bytes of each kind of rows that every compiled filter may have in each direction, whatever its rules.
+pub const ROWS_BYTES_FREE: usize = 4 << 10;
+/// Bytes of each kind of rows that a filter may have in each direction for each of its rules.
+pub const ROWS_BYTES_PER_RULE: usize = 4 << 10;
+/// Bytes of each kind of rows that a filter may have in each direction, however many rules it has.
+pub const ROWS_BYTES_MAX: usize = 32 << 20;
 /// Addresses and delegated prefixes of one ENI.
 pub const ADDRESSES_PER_ENI_MAX: usize = 256;
 /// Bytes of one control message, newline included. A whole desired state has to fit.

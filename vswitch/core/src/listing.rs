@@ -4,11 +4,12 @@ use crate::eni::Shard;
 use crate::flow::sessions::Listed;
 use crate::flow::{FlowState, Origin, Side};
 use crate::headers::protocol;
-use crate::ids::{EniIndex, RuleId};
+use crate::ids::{EniId, EniIndex, RuleId};
+use crate::judge::Seat;
 use crate::limits::{LISTED_FLOWS_PER_TURN, LISTED_RECORDS_PER_TURN};
 use crate::protocol::{FlowDescription, FlowSelection};
 use crate::report::ground_of;
-use crate::snapshot::{EniEntry, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::time::{Tick, Time};
 use alloc::vec::Vec;
 
@@ -39,8 +40,8 @@ impl Shard {
                 return page;
             }
             last = listed.place;
-            if let Some(eni) = self.wanted((snapshot, now.tick()), selection, &listed) {
-                page.flows.push(describe(snapshot, eni, (&listed, self.sessions.origin(listed.slot)), now.tick()));
+            if let Some(seat) = self.wanted((snapshot, now.tick()), selection, &listed) {
+                page.flows.push(describe(&seat, (&listed, self.sessions.origin(listed.slot)), now.tick()));
             }
         }
         page.next = (end < self.flows_max()).then_some(end as u64);
@@ -66,31 +67,31 @@ impl Shard {
         (wanted.len() as u64, (end < self.flows_max()).then_some(end as u64))
     }
 
-    /// The ENI of a live session that is wanted.
+    /// Where a live session is judged, if it is wanted.
     fn wanted<'a>(
         &self,
         (snapshot, now): (&'a Snapshot, Tick),
         selection: &FlowSelection,
         listed: &Listed<'_>,
-    ) -> Option<&'a EniEntry> {
+    ) -> Option<Seat<'a>> {
         let Listed { tuple, flow, .. } = listed;
         let side = flow.sides[listed.side];
-        let eni = snapshot.eni(EniIndex(self.place_of(side.scope())? as u32))?;
-        if eni.scope != side.scope() || flow.is_expired(snapshot.settings(), now) {
+        let seat = Seat::new(snapshot, EniIndex(self.place_of(side.scope())? as u32), side.opened())?;
+        if seat.eni.scope != side.scope() || flow.is_expired(snapshot.settings(), now) {
             return None;
         }
         let has_ports = matches!(tuple.protocol, protocol::TCP | protocol::UDP);
         let has_port = |port| has_ports && (tuple.source_port == port || tuple.destination_port == port);
         let (source, destination) = (tuple.addresses.source(), tuple.addresses.destination());
-        let is_wanted = selection.eni.as_ref().is_none_or(|id| *id == eni.id)
+        let is_wanted = selection.eni.as_ref().is_none_or(|id| *id == *seat.eni.id)
             && selection.protocol.is_none_or(|number| number == tuple.protocol)
             && selection.port.is_none_or(has_port)
             && selection.prefix.is_none_or(|prefix| prefix.contains(&source) || prefix.contains(&destination))
             && selection.state.as_ref().is_none_or(|state| *state == state_name(flow.state, side))
             && selection.rule.as_ref().is_none_or(|rule| {
-                admitting_rule(eni, side, self.sessions.origin(listed.slot).grounds[listed.side]) == Some(rule)
+                admitting_rule(&seat, side, self.sessions.origin(listed.slot).grounds[listed.side]) == Some(rule)
             });
-        is_wanted.then_some(eni)
+        is_wanted.then_some(seat)
     }
 }
 
@@ -106,20 +107,15 @@ fn state_name(state: FlowState, side: Side) -> &'static str {
 
 /// The rule that admitted a session. A record of an older revision names its ground in the filter of that time; what
 /// admits it now is not known before its next packet.
-fn admitting_rule(eni: &EniEntry, side: Side, ground: u32) -> Option<&RuleId> {
-    (side.revision == eni.revision).then(|| ground_of(eni, side.opened(), side.stage(), ground).0).flatten()
+fn admitting_rule<'a>(seat: &Seat<'a>, side: Side, ground: u32) -> Option<&'a RuleId> {
+    (side.revision == seat.revision).then(|| ground_of(seat.filter, side.opened(), side.stage(), ground).0).flatten()
 }
 
-fn describe(
-    snapshot: &Snapshot,
-    eni: &EniEntry,
-    (listed, origin): (&Listed<'_>, &Origin),
-    now: Tick,
-) -> FlowDescription {
+fn describe(seat: &Seat<'_>, (listed, origin): (&Listed<'_>, &Origin), now: Tick) -> FlowDescription {
     let Listed { tuple, flow, .. } = listed;
     let side = flow.sides[listed.side];
     FlowDescription {
-        eni: eni.id.clone(),
+        eni: EniId::clone(&seat.eni.id),
         opened: side.opened(),
         protocol: tuple.protocol,
         source: tuple.addresses.source(),
@@ -128,12 +124,12 @@ fn describe(
         destination_port: if flow.state == FlowState::Icmp { 0 } else { tuple.destination_port },
         state: state_name(flow.state, side).into(),
         stage: side.stage().name().into(),
-        rule: admitting_rule(eni, side, origin.grounds[listed.side]).cloned(),
+        rule: admitting_rule(seat, side, origin.grounds[listed.side]).cloned(),
         revision: side.revision,
-        generation: (side.revision == eni.revision).then_some(eni.since_generation),
+        generation: seat.snapshot.generation_of(side.revision),
         age_ms: origin.opened_at.age_ms(now),
         idle_ms: flow.last_seen.age_ms(now),
-        timeout_s: flow.state.timeout_s(flow.timeouts, snapshot.settings()),
+        timeout_s: flow.state.timeout_s(flow.timeouts, seat.snapshot.settings()),
         packets: flow.packets.map(u64::from),
         bytes: [0, 1].map(|way| u64::from(origin.bytes_high[way]) << 32 | u64::from(flow.bytes_low[way])),
     }

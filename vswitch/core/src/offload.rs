@@ -137,7 +137,14 @@ impl Offload {
         marks_congestion_once: false,
     };
 
+    /// Whether nothing is left undone.
+    #[inline]
+    pub const fn is_none(&self) -> bool {
+        self.checksum.is_none() && matches!(self.segmentation, Segmentation::None)
+    }
+
     /// What a frame of `frame_bytes` is on a wire. All counters count by this.
+    #[inline]
     pub fn wire(&self, frame_bytes: usize) -> Wire {
         if self.segmentation == Segmentation::None || self.segment_bytes == 0 {
             return Wire { packets: 1, bytes: frame_bytes as u64 };

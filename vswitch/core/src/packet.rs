@@ -56,6 +56,12 @@ impl FrameBuffer {
         &self.bytes[self.start as usize..][..self.length as usize]
     }
 
+    /// How long the frame is, bytes.
+    #[inline]
+    pub fn length(&self) -> usize {
+        self.length as usize
+    }
+
     /// The frame, to be changed in place.
     #[inline]
     pub fn frame_mut(&mut self) -> &mut [u8] {
@@ -125,13 +131,16 @@ impl Packet {
     ///
     /// # Errors
     /// The reason under which the frame is to be dropped.
+    #[inline]
     pub fn parse(&mut self) -> Result<(), DropReason> {
+        if self.offload.is_none() {
+            self.offload = Offload::NONE;
+            return headers::read(self.buffer.frame(), &mut self.headers);
+        }
         // What is dropped counts as one packet, whatever it claims.
         let claimed = core::mem::replace(&mut self.offload, Offload::NONE);
         headers::read(self.buffer.frame(), &mut self.headers)?;
-        if claimed != Offload::NONE {
-            self.offload = offload::settle(claimed, &self.headers, self.buffer.frame_mut())?;
-        }
+        self.offload = offload::settle(claimed, &self.headers, self.buffer.frame_mut())?;
         Ok(())
     }
 
@@ -144,12 +153,12 @@ impl Packet {
     /// What it is on a wire.
     #[inline]
     pub fn wire(&self) -> Wire {
-        self.offload.wire(self.buffer.frame().len())
+        self.offload.wire(self.buffer.length())
     }
 
     /// The longest frame that it is on a wire, bytes.
     pub fn longest_frame_bytes(&self) -> usize {
-        self.offload.longest_frame_bytes(self.buffer.frame().len())
+        self.offload.longest_frame_bytes(self.buffer.length())
     }
 
     /// Completes the checksum that the sender left undone. Only for a packet that is not to be cut.

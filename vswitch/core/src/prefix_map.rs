@@ -2,46 +2,115 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::hash::Hash;
+use core::fmt::Debug;
 use core::net::IpAddr;
-use hashbrown::HashMap;
 use ipnet::IpNet;
 
-/// A value for every address of both families: the address space cut into pieces, each with what the prefixes that
-/// cover it resolve to. Immutable. Most look-ups are for addresses that have an entry of their own: those are hashed,
-/// the others found by one binary search.
-#[derive(Clone, Debug)]
-pub struct PrefixMap<T> {
-    v4: Pieces<u32, T>,
-    v6: Pieces<u128, T>,
+/// An address of one family.
+pub(crate) trait Address: Copy + Ord + Default + Debug {
+    /// Bits of an address.
+    const BITS: u8;
+
+    /// The address in the low bits.
+    fn bits(self) -> u128;
+
+    /// The address that the low bits are.
+    fn of_bits(bits: u128) -> Self;
 }
 
+impl Address for u32 {
+    const BITS: u8 = 32;
+
+    #[inline]
+    fn bits(self) -> u128 {
+        self as u128
+    }
+
+    fn of_bits(bits: u128) -> Self {
+        bits as Self
+    }
+}
+
+impl Address for u128 {
+    const BITS: u8 = 128;
+
+    #[inline]
+    fn bits(self) -> u128 {
+        self
+    }
+
+    fn of_bits(bits: u128) -> Self {
+        bits
+    }
+}
+
+/// The last address of the prefix of `length` bits that starts at `first`.
+pub(crate) fn last_of<A: Address>(first: A, length: u8) -> A {
+    let host_bits = (A::BITS - length) as u32;
+    A::of_bits(first.bits() | u128::MAX.checked_shl(host_bits).map_or(u128::MAX, |mask| !mask))
+}
+
+/// The first address of the prefix of `length` bits around `address`.
+pub(crate) fn first_of<A: Address>(address: A, length: u8) -> A {
+    let host_bits = (A::BITS - length) as u32;
+    A::of_bits(u128::MAX.checked_shl(host_bits).map_or(0, |mask| address.bits() & mask))
+}
+
+/// The address space of one family, cut into pieces that have a value each.
 #[derive(Clone, Debug)]
-struct Pieces<A, T> {
-    /// The values of addresses that are a prefix of their own.
-    hosts: HashMap<A, T>,
+pub(crate) struct Pieces<A, T> {
     /// First address of each piece, ascending from zero.
     starts: Box<[A]>,
     values: Box<[T]>,
 }
 
-impl<A: Ord + Copy + Hash, T: Copy> Pieces<A, T> {
-    fn new(starts: Box<[A]>, values: Box<[T]>, hosts: impl Iterator<Item = A>) -> Self {
-        let mut pieces = Self { hosts: HashMap::new(), starts, values };
-        pieces.hosts = hosts.map(|address| (address, pieces.search(address))).collect();
-        pieces
+impl<A: Address, T: Copy + PartialEq> Pieces<A, T> {
+    /// One piece.
+    pub(crate) fn all(value: T) -> Self {
+        Self { starts: [A::of_bits(0)].into(), values: [value].into() }
     }
 
+    /// The value at an address.
     #[inline]
-    fn find(&self, address: A) -> T {
-        self.hosts.get(&address).copied().unwrap_or_else(|| self.search(address))
-    }
-
-    fn search(&self, address: A) -> T {
+    pub(crate) fn find(&self, address: A) -> T {
         // The first piece starts at zero, so at least one start is not above the address.
         let position = self.starts.partition_point(|&start| start <= address);
         self.values[position.saturating_sub(1)]
     }
+
+    /// Cuts the space from `first` to `last` anew, at the borders of `prefixes`, which lie inside. `around` are the
+    /// values of the prefixes around it, from the shortest to the longest. `resolve` is asked for the value of each piece
+    /// with what covers it, from the shortest prefix to the longest.
+    pub(crate) fn cut<V: Copy>(
+        &self,
+        (first, last): (A, A),
+        around: Vec<V>,
+        prefixes: Vec<(A, A, V)>,
+        resolve: impl FnMut(&[V]) -> T,
+    ) -> Self {
+        let inside = cut((first, last), around, prefixes, resolve);
+        let before = self.starts.partition_point(|&start| start < first);
+        let after = self.starts.partition_point(|&start| start <= last);
+        let old = |range: core::ops::Range<usize>| {
+            self.starts[range.clone()].iter().copied().zip(self.values[range].iter().copied())
+        };
+        let next = last.bits().wrapping_add(1);
+        let resumes = next != 0 && next >> 1 >> (A::BITS - 1) == 0;
+        let rest = resumes.then(|| (A::of_bits(next), self.values[after.saturating_sub(1)]));
+        let mut pieces: Vec<(A, T)> = Vec::with_capacity(self.starts.len() + inside.len());
+        for (start, value) in old(0..before).chain(inside).chain(rest).chain(old(after..self.starts.len())) {
+            start_piece(&mut pieces, start, value);
+        }
+        let (starts, values): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
+        Self { starts: starts.into(), values: values.into() }
+    }
+}
+
+/// A value for every address of both families. Immutable.
+#[derive(Clone, Debug)]
+pub struct PrefixMap<T> {
+    v4: Pieces<u32, T>,
+    v6: Pieces<u128, T>,
 }
 
 impl<T: Copy + PartialEq> PrefixMap<T> {
@@ -51,21 +120,15 @@ impl<T: Copy + PartialEq> PrefixMap<T> {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for &(prefix, value) in entries {
             match prefix {
-                IpNet::V4(prefix) => {
-                    v4.push((prefix.network().to_bits() as u128, prefix.broadcast().to_bits() as u128, value));
-                }
+                IpNet::V4(prefix) => v4.push((prefix.network().to_bits(), prefix.broadcast().to_bits(), value)),
                 IpNet::V6(prefix) => v6.push((prefix.network().to_bits(), prefix.broadcast().to_bits(), value)),
             }
         }
-        let hosts = |ranges: &[(u128, u128, V)]| -> Vec<u128> {
-            ranges.iter().filter(|(first, last, _)| first == last).map(|&(address, ..)| address).collect()
-        };
-        let (v4_hosts, v6_hosts) = (hosts(&v4), hosts(&v6));
-        let (starts, values) = cut(v4, u32::MAX as u128, &mut resolve);
-        let starts = starts.into_iter().map(|start| start as u32).collect();
-        let v4 = Pieces::new(starts, values, v4_hosts.into_iter().map(|address| address as u32));
-        let (starts, values) = cut(v6, u128::MAX, &mut resolve);
-        Self { v4, v6: Pieces::new(starts.into(), values, v6_hosts.into_iter()) }
+        let nothing = resolve(&[]);
+        Self {
+            v4: Pieces::all(nothing).cut((0, u32::MAX), Vec::new(), v4, &mut resolve),
+            v6: Pieces::all(nothing).cut((0, u128::MAX), Vec::new(), v6, &mut resolve),
+        }
     }
 
     /// The value at an IPv4 address.
@@ -90,47 +153,40 @@ impl<T: Copy + PartialEq> PrefixMap<T> {
 }
 
 /// Prefixes nest or are disjoint, so those that cover the sweep's position form a stack.
-fn cut<V: Copy, T: Copy + PartialEq>(
-    mut ranges: Vec<(u128, u128, V)>,
-    last_address: u128,
-    resolve: &mut impl FnMut(&[V]) -> T,
-) -> (Vec<u128>, Box<[T]>) {
-    ranges.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+fn cut<A: Address, V: Copy, T: Copy + PartialEq>(
+    (first, last): (A, A),
+    mut covering: Vec<V>,
+    mut prefixes: Vec<(A, A, V)>,
+    mut resolve: impl FnMut(&[V]) -> T,
+) -> Vec<(A, T)> {
+    prefixes.sort_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)));
     let mut pieces = Vec::new();
-    let mut ends = Vec::new();
-    let mut covering = Vec::new();
-    start_piece(&mut pieces, 0, resolve(&covering));
-    let leave_until = |position: Option<u128>,
-                       pieces: &mut Vec<(u128, T)>,
-                       ends: &mut Vec<u128>,
-                       covering: &mut Vec<V>,
-                       resolve: &mut dyn FnMut(&[V]) -> T| {
-        while let Some(&end) = ends.last().filter(|&&end| position.is_none_or(|position| end < position)) {
+    let mut ends: Vec<A> = Vec::new();
+    start_piece(&mut pieces, first, resolve(&covering));
+    let mut prefixes = prefixes.into_iter().peekable();
+    loop {
+        let next_start = prefixes.peek().map(|next| next.0);
+        // Leave what ends before the next prefix starts.
+        while let Some(&end) = ends.last().filter(|&&end| next_start.is_none_or(|start| end < start)) {
             while ends.last() == Some(&end) {
                 ends.pop();
                 covering.pop();
             }
-            if end < last_address {
-                start_piece(pieces, end + 1, resolve(covering));
+            if end < last {
+                start_piece(&mut pieces, A::of_bits(end.bits() + 1), resolve(&covering));
             }
         }
-    };
-    let mut ranges = ranges.into_iter().peekable();
-    while let Some((start, end, value)) = ranges.next() {
-        leave_until(Some(start), &mut pieces, &mut ends, &mut covering, resolve);
+        let Some((start, end, value)) = prefixes.next() else { return pieces };
         ends.push(end);
         covering.push(value);
-        let same_prefix_follows = ranges.peek().is_some_and(|next| next.0 == start && next.1 == end);
+        let same_prefix_follows = prefixes.peek().is_some_and(|next| next.0 == start && next.1 == end);
         if !same_prefix_follows {
             start_piece(&mut pieces, start, resolve(&covering));
         }
     }
-    leave_until(None, &mut pieces, &mut ends, &mut covering, resolve);
-    let (starts, values): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
-    (starts, values.into())
 }
 
-fn start_piece<T: Copy + PartialEq>(pieces: &mut Vec<(u128, T)>, start: u128, value: T) {
+fn start_piece<A: PartialEq, T: Copy + PartialEq>(pieces: &mut Vec<(A, T)>, start: A, value: T) {
     if pieces.last().is_some_and(|last| last.0 == start) {
         pieces.pop();
     }
@@ -192,5 +248,31 @@ mod tests {
         let map = PrefixMap::build(&entries, |covering| covering.iter().sum::<u32>());
         assert_eq!(map.find(address("10.0.0.1")), 7);
         assert_eq!(map.find(address("11.0.0.1")), 4);
+    }
+
+    #[test]
+    fn a_part_cut_anew_joins_the_rest() {
+        let last = |covering: &[u32]| covering.last().copied().unwrap_or(0);
+        let block = |text: &str, value: u32| {
+            let IpNet::V4(prefix) = prefix(text) else { panic!("{text} is IPv4") };
+            (prefix.network().to_bits(), prefix.broadcast().to_bits(), value)
+        };
+        let old = [block("10.0.0.0/8", 1), block("10.1.0.0/16", 2), block("255.0.0.0/8", 3)];
+        let map = Pieces::all(0).cut((0, u32::MAX), Vec::new(), old.to_vec(), last);
+        let (first, end, _) = block("10.1.0.0/16", 0);
+        let inside = vec![block("10.1.128.0/17", 4)];
+        let changed = map.cut((first, end), vec![1], inside, last);
+        for (text, expected) in [("10.0.0.1", 1), ("10.1.0.1", 1), ("10.1.200.1", 4), ("10.2.0.0", 1), ("11.0.0.0", 0)]
+        {
+            let IpAddr::V4(address) = address(text) else { panic!("{text} is IPv4") };
+            assert_eq!(changed.find(address.to_bits()), expected, "{text}");
+        }
+        let (first, end, _) = block("255.0.0.0/8", 0);
+        let without = changed.cut((first, end), Vec::new(), Vec::new(), last);
+        assert_eq!(
+            (without.find(u32::MAX), without.starts.len(), changed.starts.len()),
+            (0, 5, 6),
+            "equal neighbours are one piece"
+        );
     }
 }

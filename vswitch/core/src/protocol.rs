@@ -4,8 +4,9 @@
 //! control plane numbers its desired states; a [`RequestBody::Apply`] names the generation it builds on, and on any
 //! mismatch the control plane sends the whole state with [`RequestBody::Replace`].
 
-use crate::desired::{Desired, Direction, Eni, PortList, PrefixList, SecurityGroup, Settings, VSwitch, Vpc};
-use crate::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+pub use crate::delta::Delta;
+use crate::desired::{Desired, Direction};
+use crate::ids::{EniId, RuleId};
 use crate::limits::MESSAGE_BYTES_MAX;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -142,84 +143,6 @@ pub struct PacketDescription {
     /// Destination port.
     #[serde(default)]
     pub destination_port: u16,
-}
-
-/// A change to a desired state: objects to set whole, and objects to take away.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Delta {
-    /// New settings.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub settings: Option<Settings>,
-    /// VPCs: set, or removed where `null`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub vpcs: BTreeMap<VpcId, Option<Vpc>>,
-    /// Subnets: set, or removed where `null`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub vswitches: BTreeMap<VSwitchId, Option<VSwitch>>,
-    /// Groups: set, or removed where `null`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub groups: BTreeMap<GroupId, Option<SecurityGroup>>,
-    /// Prefix lists: set, or removed where `null`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub prefix_lists: BTreeMap<PrefixListId, Option<PrefixList>>,
-    /// Port lists: set, or removed where `null`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub port_lists: BTreeMap<PortListId, Option<PortList>>,
-    /// ENIs: set, or removed where `null`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub enis: BTreeMap<EniId, Option<Eni>>,
-}
-
-impl Delta {
-    /// What turns `old` into `new`.
-    pub fn between(old: &Desired, new: &Desired) -> Self {
-        Self {
-            settings: (old.settings != new.settings).then(|| new.settings.clone()),
-            vpcs: map_difference(&old.vpcs, &new.vpcs),
-            vswitches: map_difference(&old.vswitches, &new.vswitches),
-            groups: map_difference(&old.groups, &new.groups),
-            prefix_lists: map_difference(&old.prefix_lists, &new.prefix_lists),
-            port_lists: map_difference(&old.port_lists, &new.port_lists),
-            enis: map_difference(&old.enis, &new.enis),
-        }
-    }
-
-    /// Whether nothing changes.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Changes `desired` as told.
-    pub fn apply(self, desired: &mut Desired) {
-        if let Some(settings) = self.settings {
-            desired.settings = settings;
-        }
-        map_apply(&mut desired.vpcs, self.vpcs);
-        map_apply(&mut desired.vswitches, self.vswitches);
-        map_apply(&mut desired.groups, self.groups);
-        map_apply(&mut desired.prefix_lists, self.prefix_lists);
-        map_apply(&mut desired.port_lists, self.port_lists);
-        map_apply(&mut desired.enis, self.enis);
-    }
-}
-
-fn map_difference<K: Ord + Clone, V: PartialEq + Clone>(
-    old: &BTreeMap<K, V>,
-    new: &BTreeMap<K, V>,
-) -> BTreeMap<K, Option<V>> {
-    let removed = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), None));
-    let set = new.iter().filter(|(key, value)| old.get(*key) != Some(*value));
-    removed.chain(set.map(|(key, value)| (key.clone(), Some(value.clone())))).collect()
-}
-
-fn map_apply<K: Ord, V>(map: &mut BTreeMap<K, V>, changes: BTreeMap<K, Option<V>>) {
-    for (key, value) in changes {
-        match value {
-            Some(value) => drop(map.insert(key, value)),
-            None => drop(map.remove(&key)),
-        }
-    }
 }
 
 /// A reply of the forwarding plane.
@@ -424,8 +347,7 @@ pub struct FlowDescription {
     pub rule: Option<RuleId>,
     /// The policy revision it was last admitted under.
     pub revision: u32,
-    /// The generation that brought this revision; absent where the ENI has a newer one by now, under which the session
-    /// has sent nothing yet.
+    /// The generation that brought this revision; absent where that was forgotten.
     pub generation: Option<u64>,
     /// Time since it was opened, ms.
     pub age_ms: u64,

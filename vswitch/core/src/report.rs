@@ -2,18 +2,18 @@
 
 use crate::desired::Direction;
 use crate::eni::{Shard, next_eni};
+use crate::filter::Filter;
 use crate::guard::owns_source;
 use crate::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
-use crate::ids::{EniIndex, GroupId, RuleId};
+use crate::ids::{EniId, EniIndex, GroupId, RuleId};
 use crate::judge::Seat;
 use crate::packet::Marker;
 use crate::protocol::{EniStats, PacketDescription, Refusal};
 use crate::route::{Route, is_group_destination};
-use crate::snapshot::{EniEntry, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::time::Time;
 use crate::trace::JudgementReport;
 use crate::verdict::{DropReason, Judgement, Stage, Verdict};
-use alloc::vec::Vec;
 
 impl Shard {
     /// Live connections.
@@ -37,7 +37,7 @@ impl Shard {
         let empty = crate::counters::EniCounters::new(entry.scope);
         let counters = self.counters_of(eni.0 as usize, entry.scope).unwrap_or(&empty);
         Some(EniStats {
-            eni: entry.id.clone(),
+            eni: EniId::clone(&entry.id),
             flows: counters.sessions as u64,
             flows_max: u64::from(entry.sessions_max),
             flows_opened: counters.opened,
@@ -83,22 +83,6 @@ impl Shard {
     }
 }
 
-impl Snapshot {
-    /// Judges packets at an ENI as first packets are: by its rules alone, one after another. Empty if there is no such
-    /// ENI.
-    pub fn judge_by_rules(
-        &self,
-        (eni, direction): (EniIndex, Direction),
-        tuples: &[Tuple],
-        judgements: &mut Vec<Judgement>,
-    ) {
-        judgements.clear();
-        if let Some(seat) = Seat::new(self, eni, direction) {
-            judgements.extend(tuples.iter().map(|tuple| seat.judge_by_rules(direction, tuple)));
-        }
-    }
-}
-
 /// A judgement with names, as the snapshot has them that made it.
 pub fn report_judgement(
     snapshot: &Snapshot,
@@ -110,9 +94,9 @@ pub fn report_judgement(
 }
 
 fn report(seat: &Seat<'_>, direction: Direction, judgement: Judgement) -> JudgementReport {
-    let (rule, group) = ground_of(seat.eni, direction, judgement.stage, judgement.ground);
+    let (rule, group) = ground_of(seat.filter, direction, judgement.stage, judgement.ground);
     JudgementReport {
-        eni: seat.eni.id.clone(),
+        eni: EniId::clone(&seat.eni.id),
         direction,
         policy: judgement.policy,
         stage: judgement.stage.name().into(),
@@ -123,14 +107,14 @@ fn report(seat: &Seat<'_>, direction: Direction, judgement: Judgement) -> Judgem
 
 /// The rule and the group that a judgement names.
 pub(crate) fn ground_of(
-    eni: &EniEntry,
+    filter: &Filter,
     direction: Direction,
     stage: Stage,
     ground: u32,
 ) -> (Option<&RuleId>, Option<&GroupId>) {
     match stage {
-        Stage::Rule => eni.filter.rule(direction, ground).unzip(),
-        Stage::IntraGroup => (None, eni.filter.group(ground)),
+        Stage::Rule => filter.rule(direction, ground).unzip(),
+        Stage::IntraGroup => (None, filter.group(ground)),
         _ => (None, None),
     }
 }

@@ -1,48 +1,47 @@
-//! What a packet may read: one generation of the whole configuration, compiled and immutable.
+//! What a packet may read: one generation of the whole configuration, compiled and immutable. Generations share what
+//! did not change between them.
 
-use crate::desired::{Desired, Settings};
+use crate::chunks::Chunks;
+use crate::desired::{Direction, Settings};
 use crate::filter::{Filter, SetId};
 use crate::flow::PackedTimeouts;
-use crate::headers::Addresses;
-use crate::ids::{EniId, EniIndex, FlowScope, GroupId, MacAddress, PrefixListId};
-use crate::prefix_map::PrefixMap;
+use crate::headers::{Addresses, Tuple};
+use crate::host_map::HostMap;
+use crate::ids::{EniId, EniIndex, FlowScope, MacAddress};
+use crate::prefix_map::{Address, Pieces};
 use crate::route::Route;
-use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use crate::verdict::Judgement;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
-use ipnet::IpNet;
 
-/// One generation. Made by [`compile`](crate::compile::compile) alone.
-#[derive(Debug)]
+/// One generation. Made by a [`Compiler`](crate::compile::Compiler) alone.
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(crate) generation: u64,
-    pub(crate) desired: Desired,
-    pub(crate) enis: Vec<Option<EniEntry>>,
-    pub(crate) by_id: BTreeMap<EniId, EniIndex>,
-    pub(crate) vpcs: Vec<VpcNetwork>,
-    pub(crate) filters: BTreeMap<Box<[GroupId]>, Arc<Filter>>,
-    pub(crate) sets: SetRegistry,
-    /// The newest policy revision given to any ENI.
-    pub(crate) revision: u32,
-    /// The newest flow scope given to any ENI.
-    pub(crate) scope: u32,
+    pub(crate) settings: Settings,
+    /// By [`EniIndex`].
+    pub(crate) enis: Chunks<Option<EniEntry>>,
+    /// By [`EniEntry::vpc`].
+    pub(crate) vpcs: Chunks<Option<Arc<VpcNetwork>>>,
+    /// No ENI has an older revision than this.
+    pub(crate) revision_min: u32,
+    /// Revisions and the generations that brought them, wherever the two did not go on by one each.
+    pub(crate) numbering: Arc<[(u32, u64)]>,
 }
 
 /// An ENI as packets see it.
 #[derive(Clone, Debug)]
 pub(crate) struct EniEntry {
-    pub(crate) id: EniId,
+    pub(crate) id: Arc<EniId>,
     pub(crate) scope: FlowScope,
-    /// Changes with everything that a judgement at this ENI can depend on.
+    /// Changes with what a judgement at this ENI alone can depend on. See [`Snapshot::revision`].
     pub(crate) revision: u32,
-    /// The generation that brought the revision.
-    pub(crate) since_generation: u64,
     /// Its VPC, as a place in [`Snapshot::vpcs`].
-    pub(crate) vpc: usize,
+    pub(crate) vpc: u32,
     /// Its subnet, as a place in [`VpcNetwork::vswitches`].
     pub(crate) vswitch: u32,
+    /// The rules of its groups, as a place in [`VpcNetwork::filters`].
+    pub(crate) filter: u32,
     pub(crate) mac: MacAddress,
     /// Its first address of each family: nearly every packet has it.
     pub(crate) ipv4: Option<u32>,
@@ -53,25 +52,60 @@ pub(crate) struct EniEntry {
     pub(crate) mtu_bytes: u16,
     pub(crate) timeouts: PackedTimeouts,
     pub(crate) sessions_max: u32,
-    pub(crate) filter: Arc<Filter>,
+}
+
+/// The sets that an address is in, as one number of its VPC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Class(pub u32);
+
+/// What a VPC knows of an address, from one look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Where packets for it go.
+    pub(crate) route: Route,
+    /// What rules can tell about it as a peer.
+    pub(crate) class: Class,
+}
+
+impl Place {
+    /// That of an address that nobody speaks of.
+    pub(crate) const NOWHERE: Self = Self { route: Route::Nowhere, class: Class(0) };
 }
 
 /// A VPC as packets see it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct VpcNetwork {
     /// Spreads the connections of networks that use the same addresses.
     pub(crate) salt: u32,
     pub(crate) gateway_mac: MacAddress,
-    pub(crate) vswitches: Vec<VSwitchEntry>,
-    pub(crate) routes: PrefixMap<Route>,
-    /// The class of every address, as a place in `classes`.
-    pub(crate) class_of: PrefixMap<u32>,
+    pub(crate) vswitches: Chunks<VSwitchEntry>,
+    pub(crate) v4: Places<u32>,
+    pub(crate) v6: Places<u128>,
     /// The sets that the addresses of a class are in, ascending.
-    pub(crate) classes: Vec<Box<[SetId]>>,
+    pub(crate) classes: Chunks<Arc<[SetId]>>,
+    /// The rules of each set of groups that an ENI has.
+    pub(crate) filters: Chunks<Option<FilterEntry>>,
+}
+
+/// The places of all addresses of one family.
+#[derive(Clone, Debug)]
+pub(crate) struct Places<A> {
+    /// Those that are configured by themselves.
+    pub(crate) hosts: HostMap<A>,
+    /// What the prefixes say of the others.
+    pub(crate) prefixes: Arc<Pieces<A, Place>>,
+}
+
+/// The rules of a set of groups.
+#[derive(Clone, Debug)]
+pub(crate) struct FilterEntry {
+    /// Changes with the rules, and with the members of every set that they name.
+    pub(crate) revision: u32,
+    pub(crate) filter: Arc<Filter>,
 }
 
 /// The virtual router's addresses in one subnet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct VSwitchEntry {
     pub(crate) ipv4_gateway: Option<Ipv4Addr>,
     pub(crate) ipv6_gateway: Option<Ipv6Addr>,
@@ -79,7 +113,7 @@ pub(crate) struct VSwitchEntry {
 
 impl EniEntry {
     /// Whether the source of `addresses` is the first address of the ENI.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_first_address(&self, addresses: Addresses) -> bool {
         match addresses {
             Addresses::V4 { source, .. } => self.ipv4 == Some(source),
@@ -88,46 +122,59 @@ impl EniEntry {
     }
 }
 
+impl<A: Address> Places<A> {
+    #[inline]
+    pub(crate) fn find(&self, address: A) -> Place {
+        self.hosts.find(address).unwrap_or_else(|| self.prefixes.find(address))
+    }
+}
+
 impl VpcNetwork {
-    /// The sets that the source of `addresses` is in.
-    pub(crate) fn sets_of_source(&self, addresses: Addresses) -> &[SetId] {
-        let class = match addresses {
-            Addresses::V4 { source, .. } => self.class_of.find_v4(source),
-            Addresses::V6 { source, .. } => self.class_of.find_v6(source),
-        };
-        &self.classes[class as usize]
+    /// What is known of the source of `addresses`.
+    #[inline(always)]
+    pub(crate) fn source(&self, addresses: Addresses) -> Place {
+        match addresses {
+            Addresses::V4 { source, .. } => self.v4.find(source),
+            Addresses::V6 { source, .. } => self.v6.find(source),
+        }
+    }
+
+    /// What is known of the destination of `addresses`.
+    #[inline(always)]
+    pub(crate) fn destination(&self, addresses: Addresses) -> Place {
+        self.source(addresses.reverse())
     }
 
     /// Where packets for the destination of `addresses` go.
+    #[inline(always)]
     pub(crate) fn route(&self, addresses: Addresses) -> Route {
+        self.destination(addresses).route
+    }
+
+    /// Asks for the memory that [`VpcNetwork::source`] will read.
+    #[inline]
+    pub(crate) fn prefetch_source(&self, addresses: Addresses) {
         match addresses {
-            Addresses::V4 { destination, .. } => self.routes.find_v4(destination),
-            Addresses::V6 { destination, .. } => self.routes.find_v6(destination),
+            Addresses::V4 { source, .. } => self.v4.hosts.prefetch(source),
+            Addresses::V6 { source, .. } => self.v6.hosts.prefetch(source),
         }
     }
-}
 
-/// What a set is, to recognise it in the next generation.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum SetKey {
-    Prefix(IpNet),
-    PrefixList(PrefixListId),
-    Group(GroupId),
-}
+    /// Step 3 (§3.2): an open group of `filter` that holds a peer of this class.
+    #[inline]
+    pub(crate) fn shared_open_group(&self, filter: &Filter, peer: Class) -> Option<u32> {
+        filter.shared_open_group(peer, || self.sets_of(peer))
+    }
 
-/// The sets in use, their numbers, and what they hold.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SetRegistry {
-    pub(crate) sets: BTreeMap<SetKey, SetEntry>,
-    pub(crate) free: Vec<SetId>,
-    pub(crate) next: u32,
-}
+    /// Steps 4 and 5 (§3.1, §3.3) of `filter` for a peer of this class: the first matching rule, or the default.
+    #[inline]
+    pub(crate) fn judge(&self, filter: &Filter, direction: Direction, tuple: &Tuple, peer: Class) -> Judgement {
+        filter.judge(direction, tuple, peer, || self.sets_of(peer))
+    }
 
-/// One set.
-#[derive(Clone, Debug)]
-pub(crate) struct SetEntry {
-    pub(crate) id: SetId,
-    pub(crate) members: Vec<IpNet>,
+    fn sets_of(&self, class: Class) -> &[SetId] {
+        self.classes.get(class.0 as usize).map_or(&[], |sets| sets)
+    }
 }
 
 impl Snapshot {
@@ -136,37 +183,54 @@ impl Snapshot {
         self.generation
     }
 
-    /// The state this was compiled from.
-    pub fn desired(&self) -> &Desired {
-        &self.desired
-    }
-
     /// Choices that the specification leaves open.
     pub fn settings(&self) -> &Settings {
-        &self.desired.settings
+        &self.settings
     }
 
-    /// The ENI's number.
+    /// The ENI's number. Goes through all of them.
     pub fn eni_index(&self, id: &EniId) -> Option<EniIndex> {
-        self.by_id.get(id).copied()
+        self.enis().find(|(_, other)| *other == id).map(|(index, _)| index)
     }
 
     /// The ENI's name, if it exists in this generation.
     pub fn eni_id(&self, index: EniIndex) -> Option<&EniId> {
-        self.eni(index).map(|eni| &eni.id)
+        self.eni(index).map(|eni| &*eni.id)
     }
 
-    /// All ENIs.
+    /// All ENIs, by their numbers.
     pub fn enis(&self) -> impl Iterator<Item = (EniIndex, &EniId)> {
-        self.by_id.iter().map(|(id, &index)| (index, id))
+        let entries = self.enis.iter().enumerate();
+        entries.filter_map(|(index, eni)| Some((EniIndex(index as u32), &*eni.as_ref()?.id)))
+    }
+
+    /// The generation that brought a policy revision, if that is still known.
+    pub(crate) fn generation_of(&self, revision: u32) -> Option<u64> {
+        let (first, generation) = self.numbering.iter().rfind(|(first, _)| *first <= revision)?;
+        Some(generation + u64::from(revision - first))
     }
 
     /// The policy revision of an ENI: it changes when anything changes that a judgement at this ENI can depend on.
     pub fn revision(&self, index: EniIndex) -> Option<u32> {
-        self.eni(index).map(|eni| eni.revision)
+        let eni = self.eni(index)?;
+        Some(self.revision_of(eni, self.network(eni)?.1))
     }
 
+    #[inline]
     pub(crate) fn eni(&self, index: EniIndex) -> Option<&EniEntry> {
         self.enis.get(index.0 as usize)?.as_ref()
+    }
+
+    /// The VPC of an ENI, and the rules of its groups.
+    #[inline]
+    pub(crate) fn network(&self, eni: &EniEntry) -> Option<(&VpcNetwork, &FilterEntry)> {
+        let network = self.vpcs.get(eni.vpc as usize)?.as_deref()?;
+        Some((network, network.filters.get(eni.filter as usize)?.as_ref()?))
+    }
+
+    /// Each part changes by becoming newer than all.
+    #[inline]
+    pub(crate) fn revision_of(&self, eni: &EniEntry, filter: &FilterEntry) -> u32 {
+        eni.revision.max(filter.revision).max(self.revision_min)
     }
 }

@@ -1,7 +1,9 @@
-//! Groups and their rules to a [`Filter`].
+//! Groups and their rules to [`Rules`].
 
-use super::rows::{LocalRows, RowCollector, Services, set_bit};
-use super::{Filter, FilterGroup, FilterRule, RuleSet, SetId};
+use super::classes::RulesOfSets;
+use super::local::Local;
+use super::services::{PortCheck, Services};
+use super::{Check, FilterGroup, FilterRule, RowLimits, RuleSet, Rules, SetId};
 use crate::desired::{Direction, GroupKind, Policy, PortList, PortRange, Ports, Remote, Rule, SecurityGroup};
 use crate::ids::{GroupId, PortListId};
 use alloc::boxed::Box;
@@ -9,13 +11,14 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Compiles the filter of an ENI with `groups`, which are all of one kind. `set_of` names the set of a rule's object;
-/// a port list that is missing matches nothing.
+/// Compiles the rules of ENIs with `groups`, which are all of one kind. `set_of` names the set of a rule's object; a port
+/// list that is missing matches nothing.
 pub fn compile(
     groups: &[(&GroupId, &SecurityGroup)],
     port_lists: &BTreeMap<PortListId, PortList>,
+    limits: Option<RowLimits>,
     mut set_of: impl FnMut(&Remote) -> SetId,
-) -> Filter {
+) -> Rules {
     let kind = groups.first().map_or(GroupKind::Basic, |(_, group)| group.kind);
     let mut mentions = BTreeSet::new();
     let mut filter_groups = Vec::with_capacity(groups.len());
@@ -26,51 +29,53 @@ pub fn compile(
         filter_groups.push(FilterGroup { id: id.clone(), open_members });
     }
     let mut direction = |direction| {
-        let mut rules: Vec<(u32, &Rule)> = Vec::new();
+        let mut rules: Vec<(u32, SetId, &Rule)> = Vec::new();
         for (place, (_, group)) in groups.iter().enumerate() {
             let of_direction = group.rules.iter().filter(|rule| rule.direction == direction);
-            rules.extend(of_direction.map(|rule| (place as u32, rule)));
+            rules.extend(of_direction.map(|rule| (place as u32, set_of(&rule.remote), rule)));
         }
-        rule_set(rules, port_lists, &mut set_of, &mut mentions)
+        mentions.extend(rules.iter().map(|(_, set, _)| *set));
+        rule_set(rules, port_lists, limits)
     };
     let (ingress, egress) = (direction(Direction::Ingress), direction(Direction::Egress));
-    Filter { groups: filter_groups.into(), kind, ingress, egress, mentions: mentions.into_iter().collect() }
+    Rules { groups: filter_groups.into(), kind, ingress, egress, mentions: mentions.into_iter().collect() }
 }
 
 fn rule_set(
-    mut rules: Vec<(u32, &Rule)>,
+    mut rules: Vec<(u32, SetId, &Rule)>,
     port_lists: &BTreeMap<PortListId, PortList>,
-    set_of: &mut impl FnMut(&Remote) -> SetId,
-    mentions: &mut BTreeSet<SetId>,
+    limits: Option<RowLimits>,
 ) -> RuleSet {
-    // §3.1: priority ascending, then drop before accept. The sort is stable, so equals stay in the order they came.
-    rules.sort_by_key(|(_, rule)| (rule.priority, rule.policy == Policy::Accept));
-    let sources: Vec<&Rule> = rules.iter().map(|&(_, rule)| rule).collect();
-    let mut rows = RowCollector::new(sources.len());
-    let mut by_set: BTreeMap<SetId, Vec<u64>> = BTreeMap::new();
-    for (bit, rule) in sources.iter().enumerate() {
-        let set = set_of(&rule.remote);
-        mentions.insert(set);
-        set_bit(by_set.entry(set).or_insert_with(|| rows.empty()), bit);
-    }
-    let remote: Box<[(SetId, u32)]> = by_set.into_iter().map(|(set, row)| (set, rows.add(&row))).collect();
-    let ranges_of = |ports: &Ports| match ports {
-        Ports::Any => Vec::new(),
-        Ports::Range(range) => vec![*range],
-        Ports::List(list) => port_lists.get(list).map_or_else(Vec::new, ranges_of_list),
-    };
+    // §3.1: priority ascending, then drop before accept. Equals may stand in any order: those of one set together make
+    // rows that share words.
+    rules.sort_by_key(|(_, set, rule)| (rule.priority, rule.policy == Policy::Accept, *set));
+    let limits = limits.unwrap_or(RowLimits::of_rules(rules.len()));
+    let sources: Vec<&Rule> = rules.iter().map(|&(_, _, rule)| rule).collect();
+    let ranges: Vec<Vec<PortRange>> = sources.iter().map(|rule| ranges_of(rule, port_lists)).collect();
+    let (services, is_exact) = Services::compile(&sources, &ranges, limits.services_bytes_max);
+    let local = Local::compile(&sources, limits.services_bytes_max);
+    let needs_checks = !is_exact || matches!(local, Local::Checked);
+    let check =
+        |(rule, ranges): (&&Rule, &Vec<PortRange>)| Check { ports: PortCheck::new(rule, ranges), local: rule.local };
+    let sets: Vec<SetId> = rules.iter().map(|(_, set, _)| *set).collect();
+    let mut accepts = vec![0; rules.len().div_ceil(u64::BITS as usize)];
+    let accepting = sources.iter().enumerate().filter(|(_, rule)| rule.policy == Policy::Accept);
+    accepting.for_each(|(bit, _)| super::rows::set_bit(&mut accepts, bit));
     RuleSet {
-        remote,
-        remote_rows: rows.finish(),
-        services: Services::compile(&sources, ranges_of),
-        local: LocalRows::compile(&sources),
-        rules: rules
-            .into_iter()
-            .map(|(group, rule)| FilterRule { id: rule.id.clone(), policy: rule.policy, group })
-            .collect(),
+        accepts: accepts.into(),
+        of_sets: RulesOfSets::new(&sets),
+        services,
+        local,
+        checks: needs_checks.then(|| sources.iter().zip(&ranges).map(check).collect::<Box<[Check]>>()),
+        rules: rules.into_iter().map(|(group, _, rule)| FilterRule { id: rule.id.clone(), group }).collect(),
     }
 }
 
-fn ranges_of_list(list: &PortList) -> Vec<PortRange> {
-    list.entries.iter().copied().collect()
+/// The destination ports of a rule that has some.
+fn ranges_of(rule: &Rule, port_lists: &BTreeMap<PortListId, PortList>) -> Vec<PortRange> {
+    match &rule.ports {
+        Ports::Any => Vec::new(),
+        Ports::Range(range) => vec![*range],
+        Ports::List(list) => port_lists.get(list).map_or_else(Vec::new, |list| list.entries.iter().copied().collect()),
+    }
 }

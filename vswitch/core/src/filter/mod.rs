@@ -1,103 +1,189 @@
 //! Rules compiled for what a packet asks: one *filter* for every set of groups that some ENI has.
 //!
-//! Addresses never meet rules. The VPC's address map tells which *sets* (prefixes, prefix lists, groups) an address is
-//! in; a filter holds, for each set its rules name, one row of bits with a bit for each rule. Rows of the peer's sets
-//! are united, then narrowed by the rows of protocol and ports and of the local address; the lowest bit left is the
+//! Addresses never meet rules. The VPC's address map tells the *class* of an address: which sets (prefixes, prefix
+//! lists, groups) it is in. A filter holds a row of bits for each class, with a bit for each rule that names one of its
+//! sets. That row is narrowed by the rows of protocol and ports and of the local address; the lowest bit left is the
 //! deciding rule, since rules are numbered in the order in which they decide.
+//!
+//! Rows take room, so they are bounded ([`RowLimits`]). A class without a row, because there was no room or because it
+//! is newer than the rows, is judged by going through the rules that name its sets, in order. Where the rows of ports
+//! would take too much, coarser ones take their place, and each rule that they leave is confirmed.
 
+mod classes;
 pub mod compile;
+mod local;
 pub mod reference;
 mod rows;
+mod services;
 
 use crate::desired::{Direction, GroupKind, Policy};
 use crate::headers::{Addresses, Tuple};
 use crate::ids::{GroupId, RuleId};
+use crate::limits::{ROWS_BYTES_FREE, ROWS_BYTES_MAX, ROWS_BYTES_PER_RULE};
+use crate::snapshot::Class;
 use crate::verdict::{Judgement, Stage};
 use alloc::boxed::Box;
-use rows::{RowMatrix, Services};
+use alloc::sync::Arc;
+use classes::{ClassRows, RulesOfSets};
+use core::net::IpAddr;
+use ipnet::IpNet;
+use local::Local;
+use rows::{first_common, has_bit};
+use services::{PortCheck, Services};
 
 /// A set of addresses that rules speak of: a prefix, a prefix list, or the members of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SetId(pub u32);
 
-/// All rules of a set of groups, compiled. Shared by every ENI that has exactly these groups.
+/// How much room the rows of a filter may take. Beyond it, fewer rows are made, and the packets that miss them are
+/// judged rule by rule.
+#[derive(Clone, Copy, Debug)]
+pub struct RowLimits {
+    /// Bytes of the rows by class of peers, for each direction.
+    pub classes_bytes_max: usize,
+    /// Bytes of the rows by protocol and port, and of those by local address, for each direction.
+    pub services_bytes_max: usize,
+}
+
+impl RowLimits {
+    /// For a filter with this many rules in a direction.
+    pub const fn of_rules(rules: usize) -> Self {
+        let wanted = ROWS_BYTES_FREE + rules * ROWS_BYTES_PER_RULE;
+        let bytes_max = if wanted < ROWS_BYTES_MAX { wanted } else { ROWS_BYTES_MAX };
+        Self { classes_bytes_max: bytes_max, services_bytes_max: bytes_max }
+    }
+}
+
+/// The rules of a set of groups, compiled for the addresses of a VPC. Shared by every ENI that has exactly these groups.
 #[derive(Debug)]
 pub struct Filter {
+    rules: Arc<Rules>,
+    /// Made for the classes that were known; the others are looked up by their sets.
+    classes: ClassRows,
+}
+
+/// All rules of a set of groups. They know sets of addresses, and no address.
+#[derive(Debug)]
+pub struct Rules {
     /// The groups, ascending.
-    pub(crate) groups: Box<[FilterGroup]>,
-    pub(crate) kind: GroupKind,
-    pub(crate) ingress: RuleSet,
-    pub(crate) egress: RuleSet,
-    /// Every set that a judgement by this filter can depend on.
-    pub(crate) mentions: Box<[SetId]>,
+    groups: Box<[FilterGroup]>,
+    kind: GroupKind,
+    ingress: RuleSet,
+    egress: RuleSet,
+    /// Every set that a judgement by these rules can depend on, ascending.
+    mentions: Box<[SetId]>,
 }
 
 /// One group of a filter.
 #[derive(Debug)]
-pub(crate) struct FilterGroup {
-    pub(crate) id: GroupId,
+struct FilterGroup {
+    id: GroupId,
     /// Its members, if they reach each other without rules (§3.2).
-    pub(crate) open_members: Option<SetId>,
+    open_members: Option<SetId>,
 }
 
 /// The rules of one direction.
 #[derive(Debug)]
-pub struct RuleSet {
+struct RuleSet {
     /// In the order in which they decide: priority, then drop before accept (§3.1).
-    pub(crate) rules: Box<[FilterRule]>,
-    /// Row of each set that a rule names as its object, ascending by set.
-    remote: Box<[(SetId, u32)]>,
-    remote_rows: RowMatrix,
+    rules: Box<[FilterRule]>,
+    /// A bit for each rule that accepts.
+    accepts: Box<[u64]>,
+    of_sets: RulesOfSets,
     services: Services,
-    local: Option<rows::LocalRows>,
+    local: Local,
+    /// What confirms each rule, if some rows hold more than they should.
+    checks: Option<Box<[Check]>>,
 }
 
 /// What is left of a rule after compilation.
 #[derive(Debug)]
-pub(crate) struct FilterRule {
-    pub(crate) id: RuleId,
-    pub(crate) policy: Policy,
-    /// Its group, as a place in [`Filter::groups`].
-    pub(crate) group: u32,
+struct FilterRule {
+    id: RuleId,
+    /// Its group, as a place in [`Rules::groups`].
+    group: u32,
 }
 
-/// Sets of a peer whose rows are united at a time; more are taken in several rounds.
-const ROWS_AT_ONCE: usize = 16;
+/// The parts of a rule that rows may not tell exactly.
+#[derive(Debug)]
+struct Check {
+    ports: PortCheck,
+    local: Option<IpNet>,
+}
 
 impl Filter {
-    /// The rules of a direction.
-    pub fn rules(&self, direction: Direction) -> &RuleSet {
-        match direction {
-            Direction::Ingress => &self.ingress,
-            Direction::Egress => &self.egress,
-        }
+    /// Makes the rows of `rules` for the classes of addresses that are known, each given by its sets.
+    pub fn new<'a>(rules: Arc<Rules>, classes: impl Iterator<Item = &'a [SetId]>, limits: Option<RowLimits>) -> Self {
+        let sides = [&rules.ingress, &rules.egress];
+        let longest = sides.iter().map(|side| side.rules.len()).max().unwrap_or(0);
+        let bytes_max = limits.unwrap_or(RowLimits::of_rules(longest)).classes_bytes_max;
+        let open_group = |sets: &[SetId]| rules.open_group(sets);
+        // Rules that name nothing ask nothing of a class.
+        let bytes_max = if rules.mentions.is_empty() { 0 } else { bytes_max };
+        let classes = ClassRows::make(sides.map(|side| &side.of_sets), classes, open_group, bytes_max);
+        Self { rules, classes }
+    }
+
+    /// The rules without their rows by class.
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
+    /// How many classes of addresses it knows: none of those that came later. None if it has no room for more.
+    pub fn classes_known(&self) -> Option<usize> {
+        self.classes.known()
     }
 
     /// The name of the rule that a judgement of this filter names as its ground, and its group.
     pub fn rule(&self, direction: Direction, ground: u32) -> Option<(&RuleId, &GroupId)> {
-        let rule = self.rules(direction).rules.get(ground as usize)?;
+        let rule = self.rules.of(direction).rules.get(ground as usize)?;
         Some((&rule.id, self.group(rule.group)?))
     }
 
     /// The group that a judgement names as its ground.
     pub fn group(&self, ground: u32) -> Option<&GroupId> {
-        self.groups.get(ground as usize).map(|group| &group.id)
+        self.rules.groups.get(ground as usize).map(|group| &group.id)
     }
 
-    /// Step 3 (§3.2): an open group that holds a peer with these sets.
-    pub fn shared_open_group(&self, peer_sets: &[SetId]) -> Option<u32> {
-        let is_shared =
-            |group: &FilterGroup| group.open_members.is_some_and(|set| peer_sets.binary_search(&set).is_ok());
-        self.groups.iter().position(is_shared).map(|place| place as u32)
+    /// Step 3 (§3.2): an open group that holds a peer of this class, whose sets `sets` tells.
+    #[inline]
+    pub fn shared_open_group<'a>(&self, peer: Class, sets: impl FnOnce() -> &'a [SetId]) -> Option<u32> {
+        self.classes.open_group(peer).unwrap_or_else(|| self.rules.open_group(sets()))
     }
 
-    /// Steps 4 and 5 (§3.1, §3.3): the first matching rule, or the default.
-    pub fn judge(&self, direction: Direction, tuple: &Tuple, peer_sets: &[SetId]) -> Judgement {
-        let rules = self.rules(direction);
-        match rules.first_match(direction, tuple, peer_sets) {
-            Some(ground) => Judgement { policy: rules.rules[ground as usize].policy, stage: Stage::Rule, ground },
-            None => Judgement::by(default_policy(self.kind, direction), Stage::Default),
+    /// Steps 4 and 5 (§3.1, §3.3) for a peer of this class, whose sets `sets` tells: the first matching rule, or the
+    /// default.
+    #[inline]
+    pub fn judge<'a>(
+        &self,
+        direction: Direction,
+        tuple: &Tuple,
+        peer: Class,
+        sets: impl FnOnce() -> &'a [SetId],
+    ) -> Judgement {
+        let rules = self.rules.of(direction);
+        let found = match self.classes.row(direction, peer) {
+            _ if rules.rules.is_empty() => None,
+            Some(row) => rules.first_in_rows(row, direction, tuple),
+            None => rules.first_of_sets(sets(), direction, tuple),
+        };
+        match found {
+            Some(ground) => Judgement { policy: rules.policy(ground), stage: Stage::Rule, ground },
+            None => Judgement::by(default_policy(self.rules.kind, direction), Stage::Default),
         }
+    }
+
+    /// Asks for the memory that judging such a packet of such a peer will read first.
+    #[inline]
+    pub fn prefetch(&self, direction: Direction, peer: Class) {
+        if let Some(first) = self.classes.row(direction, peer).and_then(|row| row.first()) {
+            crate::prefetch::prefetch(first);
+        }
+    }
+
+    /// Bytes that its rows and rules take, without their names.
+    pub fn bytes(&self) -> usize {
+        self.classes.bytes() + self.rules.ingress.bytes() + self.rules.egress.bytes()
     }
 }
 
@@ -109,40 +195,74 @@ pub const fn default_policy(kind: GroupKind, direction: Direction) -> Policy {
     }
 }
 
-impl RuleSet {
-    fn first_match(&self, direction: Direction, tuple: &Tuple, peer_sets: &[SetId]) -> Option<u32> {
-        let services = self.services.rows(tuple);
-        let local = self.local.as_ref().map(|local| local.row(local_address(direction, tuple)));
-        let mut remote = [[].as_slice(); ROWS_AT_ONCE];
-        let mut count = 0;
-        let mut first: Option<u32> = None;
-        for (position, set) in peer_sets.iter().enumerate() {
-            if let Ok(place) = self.remote.binary_search_by_key(set, |&(set, _)| set) {
-                remote[count] = self.remote_rows.row(self.remote[place].1);
-                count += 1;
-            }
-            if count == ROWS_AT_ONCE || (position + 1 == peer_sets.len() && count > 0) {
-                let found = first_common(&remote[..count], services, local);
-                first = first.into_iter().chain(found).min();
-                count = 0;
-            }
+impl Rules {
+    const fn of(&self, direction: Direction) -> &RuleSet {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
         }
-        first
+    }
+
+    /// Every set that a judgement by these rules can depend on, ascending.
+    pub fn mentions(&self) -> &[SetId] {
+        &self.mentions
+    }
+
+    fn open_group(&self, peer_sets: &[SetId]) -> Option<u32> {
+        let is_shared =
+            |group: &FilterGroup| group.open_members.is_some_and(|set| peer_sets.binary_search(&set).is_ok());
+        self.groups.iter().position(is_shared).map(|place| place as u32)
     }
 }
 
-/// The lowest bit that is set in one of the remote rows and in all others.
-fn first_common(remote: &[&[u64]], (ports, sources): (&[u64], Option<&[u64]>), local: Option<&[u64]>) -> Option<u32> {
-    for (word, &by_port) in ports.iter().enumerate() {
-        let by_remote = remote.iter().fold(0, |union, row| union | row[word]);
-        let by_source = sources.map_or(u64::MAX, |row| row[word]);
-        let by_local = local.map_or(u64::MAX, |row| row[word]);
-        let common = by_remote & by_port & by_source & by_local;
-        if common != 0 {
-            return Some(word as u32 * u64::BITS + common.trailing_zeros());
+impl RuleSet {
+    #[inline]
+    fn policy(&self, rule: u32) -> Policy {
+        if has_bit(&self.accepts, rule) { Policy::Accept } else { Policy::Drop }
+    }
+
+    #[inline]
+    fn first_in_rows(&self, remote: &[u64], direction: Direction, tuple: &Tuple) -> Option<u32> {
+        match (self.services.rows(tuple), &self.local, &self.checks) {
+            ((ports, None), Local::Any, None) => first_common([remote, ports], |_| true),
+            ((ports, sources), local, checks) => {
+                let local = local.row(local_address(direction, tuple)).unwrap_or(ports);
+                let is_true =
+                    |rule| checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple));
+                first_common([remote, ports, sources.unwrap_or(ports), local], is_true)
+            }
         }
     }
-    None
+
+    #[cold]
+    fn first_of_sets(&self, sets: &[SetId], direction: Direction, tuple: &Tuple) -> Option<u32> {
+        let (ports, sources) = self.services.rows(tuple);
+        let local = self.local.row(local_address(direction, tuple)).unwrap_or(ports);
+        let is_true = |rule| {
+            [ports, sources.unwrap_or(ports), local].into_iter().all(|row| has_bit(row, rule))
+                && self.checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple))
+        };
+        self.of_sets.first(sets, is_true)
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.rules)
+            + size_of_val(&*self.accepts)
+            + self.of_sets.bytes()
+            + self.services.bytes()
+            + self.local.bytes()
+            + self.checks.as_ref().map_or(0, |checks| size_of_val(&**checks))
+    }
+}
+
+impl Check {
+    fn confirms(&self, direction: Direction, tuple: &Tuple) -> bool {
+        let local = || match local_address(direction, tuple) {
+            Addresses::V4 { source, .. } => IpAddr::V4(source.into()),
+            Addresses::V6 { source, .. } => IpAddr::V6(source.into()),
+        };
+        self.ports.covers(tuple) && self.local.is_none_or(|prefix| prefix.trunc().contains(&local()))
+    }
 }
 
 /// The near side of a packet that crosses an ENI in `direction`.

@@ -44,14 +44,12 @@ pub fn key_of(tuple: &Tuple) -> (Key, bool) {
     let ports = [tuple.source_port, tuple.destination_port];
     match tuple.addresses {
         Addresses::V4 { source, destination } => {
-            let swapped = (source, ports[0]) > (destination, ports[1]);
-            let key = KeyV4 { addresses: [source, destination], ports };
-            (Key::V4(if swapped { key.reverse() } else { key }), swapped)
+            let (key, swapped) = KeyV4::of([source, destination], ports);
+            (Key::V4(key), swapped)
         }
         Addresses::V6 { source, destination } => {
-            let swapped = (source, ports[0]) > (destination, ports[1]);
-            let key = KeyV6 { addresses: [words(source), words(destination)], ports };
-            (Key::V6(if swapped { key.reverse() } else { key }), swapped)
+            let (key, swapped) = KeyV6::of([source, destination], ports);
+            (Key::V6(key), swapped)
         }
     }
 }
@@ -76,6 +74,23 @@ impl Key {
 }
 
 impl KeyV4 {
+    /// The key of a packet between these ends, and whether its source is the second.
+    #[inline(always)]
+    pub fn of(addresses: [u32; 2], ports: [u16; 2]) -> (Self, bool) {
+        let key = Self { addresses, ports };
+        let end = |place: usize| (addresses[place] as u64) << 16 | ports[place] as u64;
+        let swapped = end(0) > end(1);
+        (if swapped { key.reverse() } else { key }, swapped)
+    }
+
+    /// The same, where it is known whether the source is the second end.
+    #[inline(always)]
+    pub(crate) fn ordered(addresses: [u32; 2], ports: [u16; 2], swapped: bool) -> Self {
+        let key = Self { addresses, ports };
+        if swapped { key.reverse() } else { key }
+    }
+
+    #[inline(always)]
     const fn reverse(self) -> Self {
         let ([near, far], [near_port, far_port]) = (self.addresses, self.ports);
         Self { addresses: [far, near], ports: [far_port, near_port] }
@@ -83,6 +98,22 @@ impl KeyV4 {
 }
 
 impl KeyV6 {
+    /// The same, where it is known whether the source is the second end.
+    #[inline(always)]
+    pub(crate) fn ordered(addresses: [u128; 2], ports: [u16; 2], swapped: bool) -> Self {
+        let key = Self { addresses: addresses.map(words), ports };
+        if swapped { key.reverse() } else { key }
+    }
+
+    /// The key of a packet between these ends, and whether its source is the second.
+    #[inline(always)]
+    pub fn of(addresses: [u128; 2], ports: [u16; 2]) -> (Self, bool) {
+        let key = Self { addresses: addresses.map(words), ports };
+        let swapped = (addresses[0], ports[0]) > (addresses[1], ports[1]);
+        (if swapped { key.reverse() } else { key }, swapped)
+    }
+
+    #[inline(always)]
     const fn reverse(self) -> Self {
         let ([near, far], [near_port, far_port]) = (self.addresses, self.ports);
         Self { addresses: [far, near], ports: [far_port, near_port] }

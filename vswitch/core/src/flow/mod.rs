@@ -11,8 +11,9 @@ mod timeouts;
 pub use timeouts::PackedTimeouts;
 
 use crate::desired::{Direction, Settings};
-use crate::headers::{Headers, IcmpKind, protocol};
+use crate::headers::{Headers, IcmpKind, protocol, tcp_flags};
 use crate::ids::FlowScope;
+use crate::offload::Wire;
 use crate::time::Tick;
 use crate::verdict::Stage;
 
@@ -78,9 +79,26 @@ impl FlowState {
         }
     }
 
-    /// The state after another packet that is not TCP. UDP has no handshake: that both sides speak, and go on, tells a
-    /// stream from one question (AWS counts so).
-    pub(crate) const fn after_datagram(self, from_opener: bool) -> Self {
+    /// The state after another packet of the session. Whether a reset counts is asked elsewhere.
+    #[inline(always)]
+    pub fn after(self, headers: &Headers, from_opener: bool) -> Self {
+        if headers.tuple.protocol != protocol::TCP {
+            return self.after_datagram(from_opener);
+        }
+        // Nothing but a handshake goes on with a packet that carries no more than data.
+        let is_settled = self as u8 > Self::TcpAnswered as u8
+            && headers.tcp_flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST) == 0;
+        if is_settled {
+            return self;
+        }
+        tcp::next(self, headers.tcp_flags, from_opener)
+    }
+}
+
+impl FlowState {
+    /// UDP has no handshake: that both sides speak, and go on, tells a stream from one question (AWS counts so).
+    #[inline(always)]
+    const fn after_datagram(self, from_opener: bool) -> Self {
         match (self, from_opener) {
             (Self::Udp, false) => Self::UdpAnswered,
             (Self::UdpAnswered, true) => Self::UdpStream,
@@ -191,9 +209,9 @@ impl Side {
     }
 
     /// Whether it is the session of `scope`, admitted under `revision` and not revoked.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn is_live_under(self, scope: FlowScope, revision: u32) -> bool {
-        self.tag & (Self::SCOPE | Self::REVOKED) == scope.0 && self.revision == revision
+        (self.tag & (Self::SCOPE | Self::REVOKED)) ^ scope.0 | self.revision ^ revision == 0
     }
 
     pub(crate) const fn set_revoked(&mut self, revoked: bool) {
@@ -234,6 +252,24 @@ impl Flow {
     /// The sessions, each with its place.
     pub fn sessions(&self) -> impl Iterator<Item = (usize, Side)> + use<> {
         self.sides.into_iter().enumerate().filter(|(_, side)| side.scope() != FlowScope::default())
+    }
+
+    /// Counts a packet, and restarts the timer. Returns the way whose lower half of bytes is over, see [`Origin`].
+    #[inline(always)]
+    pub(crate) fn count(&mut self, headers: &Headers, wire: Wire, swapped: bool, now: Tick) -> Option<usize> {
+        let from_opener = swapped == self.is_swapped();
+        let way = usize::from(!from_opener);
+        if headers.tcp_flags & tcp_flags::RST == 0 {
+            self.state = self.state.after(headers, from_opener);
+            if headers.tuple.protocol == protocol::TCP {
+                tcp::observe(&mut self.edges, &tcp::Segment::of(headers), from_opener);
+            }
+        }
+        self.last_seen = now;
+        self.packets[way] = self.packets[way].wrapping_add(wire.packets);
+        let (bytes, carries) = self.bytes_low[way].overflowing_add(wire.bytes as u32);
+        self.bytes_low[way] = bytes;
+        carries.then_some(way)
     }
 
     /// Whether the opener's end is the second of the key.

@@ -4,14 +4,14 @@ use super::fragments::{FragmentEntry, FragmentKey, Fragments};
 use super::key::{FlowKey, Key, KeyV4, KeyV6, key_of};
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
 use super::{Flow, Origin, Side};
-use crate::headers::Tuple;
+use crate::headers::{Addresses, Tuple};
 use crate::ids::FlowScope;
 
 /// See the module's page.
 #[derive(Debug)]
 pub struct Sessions {
-    v4: Table<KeyV4>,
-    v6: Table<KeyV6>,
+    pub(crate) v4: Table<KeyV4>,
+    pub(crate) v6: Table<KeyV6>,
     pub(crate) fragments: Fragments,
     secret: [u64; 2],
 }
@@ -32,7 +32,7 @@ pub struct Entry {
     protocol: u8,
     /// Whether the packet's source is the key's second end.
     pub swapped: bool,
-    hash: u64,
+    pub(crate) hash: u64,
 }
 
 impl Entry {
@@ -86,13 +86,32 @@ impl Sessions {
         (key, key_of(&tuple).0.hash(tuple.protocol, salt, self.secret))
     }
 
-    /// Asks the memory for what `find` will read first.
-    #[inline]
-    pub fn prefetch(&self, entry: &Entry) {
-        match entry.key {
-            Key::V4(_) => self.v4.prefetch(entry.hash),
-            Key::V6(_) => self.v6.prefetch(entry.hash),
+    /// The hash of a session with this tuple, in the network with this salt, and whether the source is the key's second
+    /// end. Asks the memory for what `find` will read first.
+    #[inline(always)]
+    pub(crate) fn reach_for(&self, tuple: &Tuple, salt: u32) -> (u64, bool) {
+        let ports = [tuple.source_port, tuple.destination_port];
+        match tuple.addresses {
+            Addresses::V4 { source, destination } => {
+                let (key, swapped) = KeyV4::of([source, destination], ports);
+                let hash = key.hash(tuple.protocol, salt, self.secret);
+                self.v4.prefetch(hash);
+                (hash, swapped)
+            }
+            Addresses::V6 { source, destination } => {
+                let (key, swapped) = KeyV6::of([source, destination], ports);
+                let hash = key.hash(tuple.protocol, salt, self.secret);
+                self.v6.prefetch(hash);
+                (hash, swapped)
+            }
         }
+    }
+
+    /// The entry of `tuple`, whose hash is known.
+    #[inline]
+    pub(crate) fn entry_with(&self, tuple: &Tuple, hash: u64) -> Entry {
+        let (key, swapped) = key_of(tuple);
+        Entry { key, protocol: tuple.protocol, swapped, hash }
     }
 
     /// The session of `scope`.

@@ -113,15 +113,19 @@ impl PackedTimeouts {
     const PROFILE_SHIFT: u16 = 12;
 
     /// Packs; none if a value may not be chosen.
-    pub fn pack(timeouts: Timeouts, profile: TimeoutProfile) -> Option<Self> {
+    pub fn pack(timeouts: Timeouts) -> Option<Self> {
         let (closed_min, closed_max) = Timeouts::TCP_CLOSED_S;
         let established = Timeouts::TCP_ESTABLISHED_S.iter().position(|&s| s == timeouts.tcp_established_s)?;
         let udp = Timeouts::UDP_S.iter().position(|&s| s == timeouts.udp_s)?;
         if !(closed_min..=closed_max).contains(&timeouts.tcp_closed_s) {
             return None;
         }
-        let profile = (profile as u16) << Self::PROFILE_SHIFT;
-        Some(Self(established as u16 | timeouts.tcp_closed_s << 4 | (udp as u16) << 8 | profile))
+        Some(Self(established as u16 | timeouts.tcp_closed_s << 4 | (udp as u16) << 8))
+    }
+
+    /// The same in a profile.
+    pub const fn under(self, profile: TimeoutProfile) -> Self {
+        Self(self.0 & ((1 << Self::PROFILE_SHIFT) - 1) | (profile as u16) << Self::PROFILE_SHIFT)
     }
 
     #[inline]
@@ -177,7 +181,7 @@ mod tests {
                 for tcp_closed_s in 3..=15 {
                     for udp_s in Timeouts::UDP_S {
                         let timeouts = Timeouts { tcp_established_s, tcp_closed_s, udp_s };
-                        let packed = PackedTimeouts::pack(timeouts, profile).unwrap();
+                        let packed = PackedTimeouts::pack(timeouts).unwrap().under(profile);
                         let (tcp_established_s, tcp_closed_s) = (packed.tcp_established_s(), packed.tcp_closed_s());
                         assert_eq!(Timeouts { tcp_established_s, tcp_closed_s, udp_s: packed.udp_s() }, timeouts);
                         assert_eq!(packed.profile(), profile);
@@ -185,16 +189,15 @@ mod tests {
                 }
             }
         }
-        let pack = |timeouts| PackedTimeouts::pack(timeouts, TimeoutProfile::Alibaba);
-        assert_eq!(pack(Timeouts { udp_s: 31, ..Timeouts::default() }), None);
-        assert_eq!(pack(Timeouts { tcp_closed_s: 2, ..Timeouts::default() }), None);
+        assert_eq!(PackedTimeouts::pack(Timeouts { udp_s: 31, ..Timeouts::default() }), None);
+        assert_eq!(PackedTimeouts::pack(Timeouts { tcp_closed_s: 2, ..Timeouts::default() }), None);
     }
 
     #[test]
     fn an_eni_chooses_in_profile_alibaba_alone() {
         let chosen = Timeouts { tcp_established_s: 300, tcp_closed_s: 15, udp_s: 100 };
         let seconds = |state: FlowState, profile| {
-            state.timeout_s(PackedTimeouts::pack(chosen, profile).unwrap(), &Settings::default())
+            state.timeout_s(PackedTimeouts::pack(chosen).unwrap().under(profile), &Settings::default())
         };
         for (state, expected) in [
             (FlowState::TcpOpening, [30, 30, 120]),

@@ -13,8 +13,8 @@ const FRAME_V4_BYTES_MIN: usize = ETHERNET_HEADER_BYTES + IPV4_BYTES + UDP_BYTES
 const FRAME_V6_BYTES_MIN: usize = ETHERNET_HEADER_BYTES + IPV6_BYTES + UDP_BYTES;
 
 /// None where the frame is not plain; then nothing is said of it.
-#[inline]
-pub(super) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
+#[inline(always)]
+pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
     let start: &[u8; FRAME_V4_BYTES_MIN] = frame.first_chunk()?;
     match [start[12], start[13]] {
         [0x08, 0x00] => read_v4(frame, start, headers),
@@ -23,85 +23,105 @@ pub(super) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn read_v4(frame: &[u8], start: &[u8; FRAME_V4_BYTES_MIN], headers: &mut Headers) -> Option<()> {
     const FRAGMENT_BITS: u16 = 0x3fff;
+    const AT: usize = ETHERNET_HEADER_BYTES + IPV4_BYTES;
     let header: &[u8; IPV4_BYTES] = start[ETHERNET_HEADER_BYTES..].first_chunk()?;
-    let total_bytes = u16::from_be_bytes([header[2], header[3]]) as usize;
-    let end = ETHERNET_HEADER_BYTES + total_bytes;
+    let end = ETHERNET_HEADER_BYTES + u16::from_be_bytes([header[2], header[3]]) as usize;
     let is_fragment = u16::from_be_bytes([header[6], header[7]]) & FRAGMENT_BITS != 0;
     if header[0] != 0x45 || is_fragment || end > frame.len() || frame.len() > FRAME_BYTES_MAX {
         return None;
     }
+    let source = u32::from_be_bytes([header[12], header[13], header[14], header[15]]);
     let destination = u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
-    let addresses =
-        Addresses::V4 { source: u32::from_be_bytes([header[12], header[13], header[14], header[15]]), destination };
-    let place = Place { protocol: header[9], hop_limit: header[8], at: ETHERNET_HEADER_BYTES + IPV4_BYTES, end };
-    transport(frame, addresses, place, headers)?;
-    headers.fragment_id = u16::from_be_bytes([header[4], header[5]]) as u32;
-    (destination != METADATA_SERVICE).then_some(())
-}
-
-#[inline]
-fn read_v6(frame: &[u8], headers: &mut Headers) -> Option<()> {
-    let start: &[u8; FRAME_V6_BYTES_MIN] = frame.first_chunk()?;
-    let header: &[u8; IPV6_BYTES] = start[ETHERNET_HEADER_BYTES..].first_chunk()?;
-    let end = ETHERNET_HEADER_BYTES + IPV6_BYTES + u16::from_be_bytes([header[4], header[5]]) as usize;
-    if header[0] >> 4 != 6 || end > frame.len() || frame.len() > FRAME_BYTES_MAX {
-        return None;
-    }
-    let addresses = Addresses::V6 {
-        source: u128::from_be_bytes(*header[8..].first_chunk()?),
-        destination: u128::from_be_bytes(*header[24..].first_chunk()?),
-    };
-    let place = Place { protocol: header[6], hop_limit: header[7], at: ETHERNET_HEADER_BYTES + IPV6_BYTES, end };
-    transport(frame, addresses, place, headers)?;
-    headers.fragment_id = 0;
-    Some(())
-}
-
-struct Place {
-    protocol: u8,
-    hop_limit: u8,
-    at: usize,
-    end: usize,
-}
-
-#[inline]
-fn transport(frame: &[u8], addresses: Addresses, place: Place, headers: &mut Headers) -> Option<()> {
-    let bytes = frame.get(place.at..place.end)?;
-    let ports: &[u8; UDP_BYTES] = bytes.first_chunk()?;
-    let source_port = u16::from_be_bytes([ports[0], ports[1]]);
-    let destination_port = u16::from_be_bytes([ports[2], ports[3]]);
-    let (tcp_flags, sequence, acknowledgment) = match place.protocol {
-        protocol::UDP => {
-            let length_bytes = u16::from_be_bytes([ports[4], ports[5]]) as usize;
-            let is_sound = (UDP_BYTES..=bytes.len()).contains(&length_bytes);
-            (is_sound && !is_dhcp(source_port) && !is_dhcp(destination_port)).then_some((0, 0, 0))?
-        }
-        protocol::TCP => {
-            let header: &[u8; TCP_BYTES] = bytes.first_chunk()?;
-            let header_bytes = (header[12] >> 4) as usize * 4;
-            let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            let acknowledgment = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
-            let is_sound = (TCP_BYTES..=bytes.len()).contains(&header_bytes);
-            is_sound.then_some((header[13], sequence, acknowledgment))?
-        }
-        _ => return None,
-    };
+    let ports: &[u8; UDP_BYTES] = start[AT..].first_chunk()?;
+    let transport_bytes = end.checked_sub(AT)?;
+    let (tcp_flags, sequence, acknowledgment) =
+        transport(header[9], ports, transport_bytes, || frame[AT..].first_chunk())?;
     headers.network = Network::Ip;
-    headers.tuple = Tuple { addresses, protocol: place.protocol, source_port, destination_port };
+    headers.tuple = Tuple {
+        addresses: Addresses::V4 { source, destination },
+        protocol: header[9],
+        source_port: u16::from_be_bytes([ports[0], ports[1]]),
+        destination_port: u16::from_be_bytes([ports[2], ports[3]]),
+    };
     headers.fragment = Fragment::Whole;
-    headers.hop_limit = place.hop_limit;
+    headers.fragment_id = u16::from_be_bytes([header[4], header[5]]) as u32;
+    headers.hop_limit = header[8];
     headers.tcp_flags = tcp_flags;
     headers.sequence = sequence;
     headers.acknowledgment = acknowledgment;
     headers.icmp_type = 0;
     headers.icmp_code = 0;
-    headers.transport_offset = place.at as u32;
-    headers.end = place.end as u32;
+    headers.transport_offset = AT as u32;
+    headers.end = end as u32;
+    headers.is_plain = true;
+    (destination != METADATA_SERVICE).then_some(())
+}
+
+#[inline(always)]
+fn read_v6(frame: &[u8], headers: &mut Headers) -> Option<()> {
+    const AT: usize = ETHERNET_HEADER_BYTES + IPV6_BYTES;
+    let start: &[u8; FRAME_V6_BYTES_MIN] = frame.first_chunk()?;
+    let header: &[u8; IPV6_BYTES] = start[ETHERNET_HEADER_BYTES..].first_chunk()?;
+    let transport_bytes = u16::from_be_bytes([header[4], header[5]]) as usize;
+    let end = AT + transport_bytes;
+    if header[0] >> 4 != 6 || end > frame.len() || frame.len() > FRAME_BYTES_MAX {
+        return None;
+    }
+    let source = u128::from_be_bytes(*header[8..].first_chunk()?);
+    let destination = u128::from_be_bytes(*header[24..].first_chunk()?);
+    let ports: &[u8; UDP_BYTES] = start[AT..].first_chunk()?;
+    let (tcp_flags, sequence, acknowledgment) =
+        transport(header[6], ports, transport_bytes, || frame[AT..].first_chunk())?;
+    headers.network = Network::Ip;
+    headers.tuple = Tuple {
+        addresses: Addresses::V6 { source, destination },
+        protocol: header[6],
+        source_port: u16::from_be_bytes([ports[0], ports[1]]),
+        destination_port: u16::from_be_bytes([ports[2], ports[3]]),
+    };
+    headers.fragment = Fragment::Whole;
+    headers.fragment_id = 0;
+    headers.hop_limit = header[7];
+    headers.tcp_flags = tcp_flags;
+    headers.sequence = sequence;
+    headers.acknowledgment = acknowledgment;
+    headers.icmp_type = 0;
+    headers.icmp_code = 0;
+    headers.transport_offset = AT as u32;
+    headers.end = end as u32;
     headers.is_plain = true;
     Some(())
+}
+
+/// The TCP flags and numbers, none for UDP, of a transport header of which the first bytes are `ports`. None where it is neither, not
+/// whole, or of DHCP.
+#[inline(always)]
+fn transport<'a>(
+    number: u8,
+    ports: &[u8; UDP_BYTES],
+    transport_bytes: usize,
+    tcp: impl Fn() -> Option<&'a [u8; TCP_BYTES]>,
+) -> Option<(u8, u32, u32)> {
+    match number {
+        protocol::TCP => {
+            let header = tcp()?;
+            let header_bytes = (header[12] >> 4) as usize * 4;
+            let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            let acknowledgment = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+            let is_sound = TCP_BYTES <= header_bytes && header_bytes <= transport_bytes;
+            is_sound.then_some((header[13], sequence, acknowledgment))
+        }
+        protocol::UDP => {
+            let length_bytes = u16::from_be_bytes([ports[4], ports[5]]) as usize;
+            let is_sound = UDP_BYTES <= length_bytes && length_bytes <= transport_bytes;
+            let [source, destination] = [[ports[0], ports[1]], [ports[2], ports[3]]].map(u16::from_be_bytes);
+            (is_sound && !is_dhcp(source) && !is_dhcp(destination)).then_some((0, 0, 0))
+        }
+        _ => None,
+    }
 }
 
 /// The ports of DHCP (RFC 2131 §4.1) and DHCPv6 (RFC 8415 §7.2).

@@ -1,10 +1,13 @@
 //! Whether a desired state can be compiled: every refusal at once, each naming its object.
 
+mod references;
+
 use crate::desired::{
-    Desired, Eni, Port, PortRange, Ports, Protocol, Remote, Rule, TapPort, TimeoutProfile, Timeouts, VSwitch,
+    Desired, Eni, Port, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule, SecurityGroup, TapPort,
+    Timeouts, VSwitch,
 };
 use crate::flow::PackedTimeouts;
-use crate::ids::{EniId, GroupId, VpcId};
+use crate::ids::{EniId, GroupId, PortListId, PrefixListId, VpcId};
 use crate::limits::{
     ADDRESSES_PER_ENI_MAX, ENIS_MAX, GROUPS_PER_ENI_MAX, MTU_BYTES_MAX, MTU_BYTES_MIN, RULES_PER_FILTER_MAX,
 };
@@ -15,6 +18,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use ipnet::IpNet;
+
+pub(crate) use references::References;
 
 /// Everything that is wrong with `desired`.
 pub fn validate(desired: &Desired) -> Vec<Refusal> {
@@ -32,7 +37,7 @@ struct Check<'a> {
     refusals: Vec<Refusal>,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
     fn refuse(&mut self, code: &str, object: String, message: String) {
         self.refusals.push(Refusal::new(code, object, message));
     }
@@ -81,22 +86,26 @@ impl Check<'_> {
 
     fn groups(&mut self) {
         for (id, group) in &self.desired.groups {
-            if !self.desired.vpcs.contains_key(&group.vpc) {
-                self.refuse("unknown", format!("groups/{id}/vpc"), format!("there is no VPC {}", group.vpc));
+            self.group(id, group);
+        }
+    }
+
+    fn group(&mut self, id: &GroupId, group: &SecurityGroup) {
+        if !self.desired.vpcs.contains_key(&group.vpc) {
+            self.refuse("unknown", format!("groups/{id}/vpc"), format!("there is no VPC {}", group.vpc));
+        }
+        if group.rules.len() > RULES_PER_FILTER_MAX {
+            let message = format!("a group has at most {RULES_PER_FILTER_MAX} rules");
+            self.refuse("limit", format!("groups/{id}/rules"), message);
+        }
+        let mut names = BTreeSet::new();
+        for rule in &group.rules {
+            if !names.insert(&rule.id) {
+                let message = format!("two rules are called {}", rule.id);
+                self.refuse("conflict", format!("groups/{id}/rules"), message);
             }
-            if group.rules.len() > RULES_PER_FILTER_MAX {
-                let message = format!("a group has at most {RULES_PER_FILTER_MAX} rules");
-                self.refuse("limit", format!("groups/{id}/rules"), message);
-            }
-            let mut names = BTreeSet::new();
-            for rule in &group.rules {
-                if !names.insert(&rule.id) {
-                    let message = format!("two rules are called {}", rule.id);
-                    self.refuse("conflict", format!("groups/{id}/rules"), message);
-                }
-                if let Err(message) = self.rule(rule, &group.vpc) {
-                    self.refuse("invalid", format!("groups/{id}/rules/{}", rule.id), message);
-                }
+            if let Err(message) = self.rule(rule, &group.vpc) {
+                self.refuse("invalid", format!("groups/{id}/rules/{}", rule.id), message);
             }
         }
     }
@@ -146,16 +155,24 @@ impl Check<'_> {
 
     fn lists(&mut self) {
         for (id, list) in &self.desired.prefix_lists {
-            let families: BTreeSet<bool> = list.entries.iter().map(|entry| matches!(entry, IpNet::V6(_))).collect();
-            if families.len() > 1 {
-                self.refuse("invalid", format!("prefix_lists/{id}"), "a list holds prefixes of one family".into());
-            }
+            self.prefix_list(id, list);
         }
         for (id, list) in &self.desired.port_lists {
-            for range in &list.entries {
-                if let Err(message) = check_range(*range) {
-                    self.refuse("invalid", format!("port_lists/{id}"), message);
-                }
+            self.port_list(id, list);
+        }
+    }
+
+    fn prefix_list(&mut self, id: &PrefixListId, list: &PrefixList) {
+        let families: BTreeSet<bool> = list.entries.iter().map(|entry| matches!(entry, IpNet::V6(_))).collect();
+        if families.len() > 1 {
+            self.refuse("invalid", format!("prefix_lists/{id}"), "a list holds prefixes of one family".into());
+        }
+    }
+
+    fn port_list(&mut self, id: &PortListId, list: &PortList) {
+        for range in &list.entries {
+            if let Err(message) = check_range(*range) {
+                self.refuse("invalid", format!("port_lists/{id}"), message);
             }
         }
     }
@@ -167,29 +184,18 @@ impl Check<'_> {
         let mut owners: BTreeMap<(&VpcId, IpNet), &EniId> = BTreeMap::new();
         let mut devices: BTreeMap<(Option<&str>, &str), &EniId> = BTreeMap::new();
         for (id, eni) in &self.desired.enis {
-            let Some(vswitch) = self.desired.vswitches.get(&eni.vswitch) else {
-                self.refuse("unknown", format!("enis/{id}/vswitch"), format!("there is no subnet {}", eni.vswitch));
-                continue;
-            };
-            self.eni(id, eni);
-            self.eni_groups(id, eni, &vswitch.vpc);
+            let Some(vswitch) = self.eni(id, eni) else { continue };
             for address in &eni.addresses {
-                if let Err(message) = check_address(address, vswitch) {
-                    self.refuse("invalid", format!("enis/{id}/addresses"), message);
-                }
                 if let Some(other) = owners.insert((&vswitch.vpc, address.trunc()), id) {
                     let message = format!("{address} belongs to {other}");
                     self.refuse("conflict", format!("enis/{id}/addresses"), message);
                 }
             }
-            if let Some(Port::Tap(tap)) = &eni.port {
-                if let Err(message) = check_tap(tap) {
-                    self.refuse("invalid", format!("enis/{id}/port"), message);
-                }
-                if let Some(other) = devices.insert((tap.namespace.as_deref(), &tap.device), id) {
-                    let message = format!("the device {} is the port of {other}", tap.device);
-                    self.refuse("conflict", format!("enis/{id}/port"), message);
-                }
+            if let Some(Port::Tap(tap)) = &eni.port
+                && let Some(other) = devices.insert((tap.namespace.as_deref(), &tap.device), id)
+            {
+                let message = format!("the device {} is the port of {other}", tap.device);
+                self.refuse("conflict", format!("enis/{id}/port"), message);
             }
         }
         self.nested(&owners);
@@ -209,7 +215,29 @@ impl Check<'_> {
         }
     }
 
-    fn eni(&mut self, id: &EniId, eni: &Eni) {
+    /// What is wrong with an ENI by itself. Returns its subnet.
+    fn eni(&mut self, id: &EniId, eni: &Eni) -> Option<&'a VSwitch> {
+        let desired = self.desired;
+        let Some(vswitch) = desired.vswitches.get(&eni.vswitch) else {
+            self.refuse("unknown", format!("enis/{id}/vswitch"), format!("there is no subnet {}", eni.vswitch));
+            return None;
+        };
+        self.eni_values(id, eni);
+        self.eni_groups(id, eni, &vswitch.vpc);
+        for address in &eni.addresses {
+            if let Err(message) = check_address(address, vswitch) {
+                self.refuse("invalid", format!("enis/{id}/addresses"), message);
+            }
+        }
+        if let Some(Port::Tap(tap)) = &eni.port
+            && let Err(message) = check_tap(tap)
+        {
+            self.refuse("invalid", format!("enis/{id}/port"), message);
+        }
+        Some(vswitch)
+    }
+
+    fn eni_values(&mut self, id: &EniId, eni: &Eni) {
         if eni.mac.is_group() || eni.mac.0 == [0; 6] {
             let message = format!("{} is no hardware address of one interface", eni.mac);
             self.refuse("invalid", format!("enis/{id}/mac"), message);
@@ -218,7 +246,7 @@ impl Check<'_> {
             let message = format!("an ENI has 1 to {ADDRESSES_PER_ENI_MAX} addresses");
             self.refuse("limit", format!("enis/{id}/addresses"), message);
         }
-        if PackedTimeouts::pack(eni.timeouts, TimeoutProfile::default()).is_none() {
+        if PackedTimeouts::pack(eni.timeouts).is_none() {
             let (closed_min, closed_max) = Timeouts::TCP_CLOSED_S;
             let message = format!(
                 "established TCP may idle for one of {:?} s, closed TCP {closed_min} to {closed_max} s, UDP one of {:?} s",

@@ -1,0 +1,241 @@
+//! What prefixes say of addresses, and the places of the addresses that follow from it. A change computes anew what lies
+//! inside the prefixes that it touches.
+
+use super::classes::Classes;
+use crate::filter::SetId;
+use crate::host_map::HostMap;
+use crate::prefix_map::{Address, Pieces, first_of, last_of};
+use crate::route::Route;
+use crate::snapshot::{Place, Places};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use ipnet::IpNet;
+
+/// Prefixes changed at once, beyond which all addresses are computed anew.
+const REGIONS_MAX: usize = 8;
+
+/// One thing that a prefix says of the addresses in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fact {
+    Route(Route),
+    Member(SetId),
+}
+
+/// Everything that one prefix says. The same fact may be told several times.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Told {
+    routes: Vec<Route>,
+    /// Ascending.
+    sets: Vec<SetId>,
+}
+
+impl Told {
+    fn tell(&mut self, fact: Fact) {
+        match fact {
+            Fact::Route(route) => self.routes.push(route),
+            Fact::Member(set) => self.sets.insert(self.sets.partition_point(|other| *other < set), set),
+        }
+    }
+
+    fn untell(&mut self, fact: Fact) {
+        match fact {
+            Fact::Route(route) => {
+                if let Some(place) = self.routes.iter().position(|other| *other == route) {
+                    self.routes.swap_remove(place);
+                }
+            }
+            Fact::Member(set) => {
+                if let Ok(place) = self.sets.binary_search(&set) {
+                    self.sets.remove(place);
+                }
+            }
+        }
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.routes.is_empty() && self.sets.is_empty()
+    }
+
+    /// Of several routes for one prefix, an owner is stronger than the router, than the subnet, than a custom route.
+    fn route(&self) -> Option<Route> {
+        let strength = |route: &Route| match route {
+            Route::Nowhere => 0,
+            Route::Via(_) => 1,
+            Route::Unowned => 2,
+            Route::Gateway => 3,
+            Route::Owner(_) => 4,
+        };
+        self.routes.iter().copied().max_by_key(strength)
+    }
+
+    /// The sets that only one of the two names.
+    fn difference(&self, other: &Self) -> impl Iterator<Item = SetId> {
+        let only = |one: &Self, other: &Self| {
+            one.sets.iter().filter(|set| other.sets.binary_search(set).is_err()).copied().collect::<Vec<_>>()
+        };
+        only(self, other).into_iter().chain(only(other, self))
+    }
+}
+
+/// The addresses of one family in one VPC.
+#[derive(Debug)]
+pub(super) struct Family<A> {
+    /// What is said of single addresses.
+    hosts: BTreeMap<A, Told>,
+    /// What is said of longer prefixes, by first address and length.
+    prefixes: BTreeMap<(A, u8), Told>,
+    /// How many prefixes there are of each length.
+    lengths: BTreeMap<u8, usize>,
+    /// What was said before of the prefixes that are spoken of anew.
+    changed: BTreeMap<(A, u8), Told>,
+    pub(super) places: Places<A>,
+}
+
+impl<A: Address> Family<A> {
+    pub(super) fn new(secret: [u64; 2]) -> Self {
+        Self {
+            hosts: BTreeMap::new(),
+            prefixes: BTreeMap::new(),
+            lengths: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            places: Places { hosts: HostMap::new(secret), prefixes: Arc::new(Pieces::all(Place::NOWHERE)) },
+        }
+    }
+
+    fn told(&mut self, (first, length): (A, u8)) -> &mut Told {
+        if length == A::BITS {
+            return self.hosts.entry(first).or_default();
+        }
+        self.prefixes.entry((first, length)).or_insert_with(|| {
+            *self.lengths.entry(length).or_default() += 1;
+            Told::default()
+        })
+    }
+
+    fn say(&mut self, (address, length): (A, u8), change: impl FnOnce(&mut Told)) {
+        let key = (first_of(address, length), length);
+        let told = self.told(key);
+        let before = told.clone();
+        change(told);
+        self.changed.entry(key).or_insert(before);
+    }
+
+    fn forget_if_empty(&mut self, (first, length): (A, u8)) {
+        if length == A::BITS {
+            if self.hosts.get(&first).is_some_and(Told::is_empty) {
+                self.hosts.remove(&first);
+            }
+        } else if self.prefixes.get(&(first, length)).is_some_and(Told::is_empty) {
+            self.prefixes.remove(&(first, length));
+            if let Some(count) = self.lengths.get_mut(&length) {
+                *count -= 1;
+            }
+            self.lengths.retain(|_, count| *count > 0);
+        }
+    }
+
+    /// Computes what follows from all that was said. Sets whose members are others now go into `touched`.
+    pub(super) fn settle(&mut self, classes: &mut Classes, touched: &mut BTreeSet<SetId>) {
+        let mut hosts: Vec<A> = Vec::new();
+        let mut regions: Vec<(A, u8)> = Vec::new();
+        for (key, before) in core::mem::take(&mut self.changed) {
+            let now = self.told(key);
+            if *now != before {
+                touched.extend(now.difference(&before));
+                match key {
+                    (first, length) if length == A::BITS => hosts.push(first),
+                    // Keys come with the shorter of two nested prefixes first.
+                    (first, length) => {
+                        let is_inside = |&(outer, outer_length): &(A, u8)| first <= last_of(outer, outer_length);
+                        if !regions.last().is_some_and(is_inside) {
+                            regions.push((first, length));
+                        }
+                    }
+                }
+            }
+            self.forget_if_empty(key);
+        }
+        if regions.len() > REGIONS_MAX {
+            regions = [(A::of_bits(0), 0)].into();
+        }
+        for region in regions {
+            self.cut(region, classes);
+            let within = self.hosts.range(region.0..=last_of(region.0, region.1));
+            hosts.extend(within.map(|(host, _)| *host));
+        }
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts.into_iter().for_each(|host| self.locate(host, classes));
+    }
+
+    /// Computes everything anew, with classes that start over.
+    pub(super) fn renumber(&mut self, classes: &mut Classes) {
+        self.places.prefixes = Arc::new(Pieces::all(Place::NOWHERE));
+        self.cut((A::of_bits(0), 0), classes);
+        let hosts: Vec<A> = self.hosts.keys().copied().collect();
+        hosts.into_iter().for_each(|host| self.locate(host, classes));
+    }
+
+    /// The place of a single address: that of the prefixes around it, and what is said of itself.
+    fn locate(&mut self, host: A, classes: &mut Classes) {
+        let Some(told) = self.hosts.get(&host) else { return self.places.hosts.remove(host) };
+        let around = self.places.prefixes.find(host);
+        let class = if told.sets.is_empty() { around.class } else { classes.with(around.class, &told.sets) };
+        let place = Place { route: told.route().unwrap_or(around.route), class };
+        if self.places.hosts.find(host) != Some(place) {
+            self.places.hosts.insert(host, place);
+        }
+    }
+
+    /// Cuts the pieces inside a prefix anew.
+    fn cut(&mut self, (first, length): (A, u8), classes: &mut Classes) {
+        let last = last_of(first, length);
+        let shorter = self.lengths.keys().take_while(|other| **other < length);
+        let around = shorter.filter_map(|length| self.prefixes.get(&(first_of(first, *length), *length))).collect();
+        let inside = self.prefixes.range((first, length)..=(last, A::BITS));
+        let inside = inside.map(|(&(first, length), told)| (first, last_of(first, length), told)).collect();
+        let resolve = |covering: &[&Told]| {
+            let route = covering.iter().rev().find_map(|told| told.route()).unwrap_or(Route::Nowhere);
+            Place { route, class: classes.of(covering.iter().flat_map(|told| told.sets.iter().copied())) }
+        };
+        self.places.prefixes = Arc::new(self.places.prefixes.cut((first, last), around, inside, resolve));
+    }
+}
+
+/// The addresses of a VPC.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    pub(super) v4: Family<u32>,
+    pub(super) v6: Family<u128>,
+}
+
+impl Addresses {
+    pub(super) fn new(secret: [u64; 2]) -> Self {
+        Self { v4: Family::new(secret), v6: Family::new(secret) }
+    }
+
+    pub(super) fn tell(&mut self, prefix: &IpNet, fact: Fact) {
+        match prefix {
+            IpNet::V4(prefix) => self.v4.say((prefix.addr().to_bits(), prefix.prefix_len()), |told| told.tell(fact)),
+            IpNet::V6(prefix) => self.v6.say((prefix.addr().to_bits(), prefix.prefix_len()), |told| told.tell(fact)),
+        }
+    }
+
+    pub(super) fn untell(&mut self, prefix: &IpNet, fact: Fact) {
+        match prefix {
+            IpNet::V4(prefix) => self.v4.say((prefix.addr().to_bits(), prefix.prefix_len()), |told| told.untell(fact)),
+            IpNet::V6(prefix) => self.v6.say((prefix.addr().to_bits(), prefix.prefix_len()), |told| told.untell(fact)),
+        }
+    }
+
+    pub(super) fn settle(&mut self, classes: &mut Classes, touched: &mut BTreeSet<SetId>) {
+        self.v4.settle(classes, touched);
+        self.v6.settle(classes, touched);
+    }
+
+    pub(super) fn renumber(&mut self, classes: &mut Classes) {
+        self.v4.renumber(classes);
+        self.v6.renumber(classes);
+    }
+}

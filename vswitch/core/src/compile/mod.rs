@@ -1,0 +1,463 @@
+//! Desired state to snapshot, or every reason why not.
+//!
+//! A [`Compiler`] keeps the desired state and all that was made of it. A change makes anew what follows from the objects
+//! in it, and nothing else: the place of an address that joins a group, the rules of the groups whose rules are others.
+//! The next snapshot shares the rest with the one before. Above all it shares the policy revisions, so that a change makes
+//! only those sessions be judged again that it can touch.
+
+mod addresses;
+mod classes;
+mod network;
+mod sets;
+
+use crate::chunks::Chunks;
+use crate::desired::{Desired, Direction, Eni, Port, PrefixList, Settings};
+use crate::filter::RowLimits;
+use crate::flow::PackedTimeouts;
+use crate::flow::SCOPES_MAX;
+use crate::ids::{EniId, EniIndex, FlowScope, GroupId, VSwitchId, VpcId};
+use crate::limits::MTU_BYTES_MAX;
+use crate::protocol::{Delta, Refusal};
+use crate::snapshot::{EniEntry, Snapshot};
+use crate::validate::{References, validate};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use ipnet::IpNet;
+use network::{Facts, NetworkState};
+
+/// Compiles a state from scratch.
+///
+/// # Errors
+/// Every refusal found. Nothing is half compiled.
+pub fn compile(desired: &Desired, generation: u64) -> Result<Snapshot, Vec<Refusal>> {
+    Compiler::new([0; 2]).replace(desired, generation)
+}
+
+/// The desired state, and what was made of it.
+#[derive(Debug)]
+pub struct Compiler {
+    secret: [u64; 2],
+    limits: Option<RowLimits>,
+    desired: Desired,
+    references: References,
+    vpcs: BTreeMap<VpcId, NetworkState>,
+    by_id: BTreeMap<EniId, EniIndex>,
+    /// The names of the ENIs, by number.
+    names: Vec<Option<Arc<EniId>>>,
+    free: BTreeSet<u32>,
+    /// The newest generation.
+    snapshot: Snapshot,
+    /// The newest policy revision given to anything.
+    revision: u32,
+    /// The newest flow scope given to any ENI.
+    scope: u32,
+}
+
+impl Compiler {
+    /// Of a state without objects. `secret` keeps those who choose addresses from choosing where they are kept.
+    pub fn new(secret: [u64; 2]) -> Self {
+        let snapshot = Snapshot {
+            generation: 0,
+            settings: Settings::default(),
+            enis: Chunks::default(),
+            vpcs: Chunks::default(),
+            revision_min: 0,
+            numbering: Arc::from([]),
+        };
+        Self {
+            secret,
+            limits: None,
+            desired: Desired::default(),
+            references: References::default(),
+            vpcs: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            names: Vec::new(),
+            free: BTreeSet::new(),
+            snapshot,
+            revision: 0,
+            scope: 0,
+        }
+    }
+
+    /// With other bounds for the rows of filters than those that suit their number of rules.
+    pub fn with_limits(self, limits: RowLimits) -> Self {
+        Self { limits: Some(limits), ..self }
+    }
+
+    /// The state that the newest generation was compiled from.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// The newest generation.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The ENI's number.
+    pub fn eni_index(&self, id: &EniId) -> Option<EniIndex> {
+        self.by_id.get(id).copied()
+    }
+
+    /// Compiles `desired`, whatever was before.
+    ///
+    /// # Errors
+    /// Every refusal found. Then the state is as it was.
+    pub fn replace(&mut self, desired: &Desired, generation: u64) -> Result<Snapshot, Vec<Refusal>> {
+        self.apply(Delta::between(&self.desired, desired), generation)
+    }
+
+    /// Compiles the state that `delta` leads to.
+    ///
+    /// # Errors
+    /// Every refusal found. Then the state is as it was.
+    pub fn apply(&mut self, delta: Delta, generation: u64) -> Result<Snapshot, Vec<Refusal>> {
+        let refusals = delta.refusals(&self.desired);
+        if !refusals.is_empty() {
+            return Err(refusals);
+        }
+        let mut before = delta.apply(&mut self.desired);
+        before.forget_unchanged(&self.desired);
+        if !self.references.allow(&before, &self.desired) {
+            let refusals = validate(&self.desired);
+            if !refusals.is_empty() {
+                before.apply(&mut self.desired);
+                return Err(refusals);
+            }
+        }
+        self.references.follow(&before, &self.desired);
+        self.make(&before);
+        self.snapshot.generation = generation;
+        self.note_generation(generation);
+        Ok(self.snapshot.clone())
+    }
+
+    /// Remembers which generation brought the newest revision. Jumps are few: a restart of either plane makes one.
+    fn note_generation(&mut self, generation: u64) {
+        const JUMPS_MAX: usize = 64;
+        if self.snapshot.generation_of(self.revision) == Some(generation) {
+            return;
+        }
+        let known = self.snapshot.numbering.iter().filter(|(first, _)| *first < self.revision);
+        let mut numbering: Vec<_> = known.copied().collect();
+        numbering.push((self.revision, generation));
+        self.snapshot.numbering = numbering[numbering.len().saturating_sub(JUMPS_MAX)..].into();
+    }
+
+    /// Makes what follows from a change, which is in the desired state already; `before` leads back.
+    fn make(&mut self, before: &Delta) {
+        let desired = core::mem::take(&mut self.desired);
+        let revision = self.next_revision();
+        let judged = |settings: &Settings| {
+            (settings.intra_group_egress_bypass, settings.smtp_closed, settings.cut_sessions_on_deny)
+        };
+        let is_judged_otherwise = judged(&self.snapshot.settings) != judged(&desired.settings);
+        if is_judged_otherwise || (desired.settings.smtp_closed && !before.vswitches.is_empty()) {
+            self.snapshot.revision_min = revision;
+        }
+        if before.settings.is_some() {
+            self.snapshot.settings = desired.settings.clone();
+        }
+        let change = Change::new(before, &desired);
+        let mut dirty = BTreeSet::new();
+        self.take_away(&change, &mut dirty);
+        self.number(&change);
+        let filters = self.put_in_place(&change, &mut dirty);
+        self.change_lists_and_groups(&change, &mut dirty);
+        self.settle(&change, dirty, revision);
+        for (id, filter) in filters {
+            self.enter(&change, (id, filter), revision);
+        }
+        for index in change.gone().filter_map(|id| self.by_id.remove(id)) {
+            self.names[index.0 as usize] = None;
+            *self.snapshot.enis.get_mut(index.0 as usize) = None;
+            self.free.insert(index.0);
+        }
+        self.desired = desired;
+    }
+
+    /// What was said by objects that are gone or others now.
+    fn take_away(&mut self, change: &Change<'_>, dirty: &mut BTreeSet<VpcId>) {
+        let by_id = &self.by_id;
+        let index_of = |id: &EniId| by_id.get(id).copied().unwrap_or_default();
+        for (id, vpc) in &change.before.vpcs {
+            if let (Some(vpc), Some(state)) = (vpc, self.vpcs.get_mut(id)) {
+                state.remove_vpc(vpc, index_of);
+                dirty.insert(id.clone());
+            }
+        }
+        for (id, vswitch) in &change.before.vswitches {
+            let Some(vswitch) = vswitch else { continue };
+            if let Some(state) = self.vpcs.get_mut(&vswitch.vpc) {
+                let stays = change.desired.vswitches.get(id).is_some_and(|now| now.vpc == vswitch.vpc);
+                state.remove_vswitch(id, vswitch, stays);
+                dirty.insert(vswitch.vpc.clone());
+            }
+        }
+        for (id, before) in &change.enis {
+            let Some((eni, vpc)) = before else { continue };
+            let index = index_of(id);
+            let filter = self.snapshot.eni(index).map(|entry| entry.filter);
+            if let (Some(state), Some(filter)) = (self.vpcs.get_mut(*vpc), filter) {
+                state.remove_eni(eni, index, filter);
+                dirty.insert(VpcId::clone(vpc));
+            }
+        }
+    }
+
+    /// ENIs keep their numbers; new ones take places that were free in the generation before, then new places. A place is
+    /// never passed on within one change: packets on their way to the ENI that left must not meet its successor.
+    fn number(&mut self, change: &Change<'_>) {
+        for (id, _) in change.present() {
+            if self.by_id.contains_key(id) {
+                continue;
+            }
+            let number = self.free.pop_first().unwrap_or_else(|| {
+                self.names.push(None);
+                self.names.len() as u32 - 1
+            });
+            self.names[number as usize] = Some(Arc::new(id.clone()));
+            self.by_id.insert(id.clone(), EniIndex(number));
+        }
+    }
+
+    /// What is said by objects that are new or others now. The places of the filters of ENIs.
+    fn put_in_place<'a>(&mut self, change: &Change<'a>, dirty: &mut BTreeSet<VpcId>) -> Vec<(&'a EniId, u32)> {
+        let by_id = &self.by_id;
+        let index_of = |id: &EniId| by_id.get(id).copied().unwrap_or_default();
+        for id in change.before.vpcs.keys() {
+            let Some(vpc) = change.desired.vpcs.get(id) else { continue };
+            let taken: BTreeSet<u32> = self.vpcs.values().map(|state| state.place).collect();
+            let place = (0..).find(|place| !taken.contains(place)).unwrap_or(0);
+            let state = self.vpcs.entry(id.clone()).or_insert_with(|| NetworkState::new(id, place, self.secret));
+            state.add_vpc(vpc, index_of);
+            dirty.insert(id.clone());
+        }
+        for id in change.before.vswitches.keys() {
+            let Some(vswitch) = change.desired.vswitches.get(id) else { continue };
+            if let Some(state) = self.vpcs.get_mut(&vswitch.vpc) {
+                state.add_vswitch(id, vswitch);
+                dirty.insert(vswitch.vpc.clone());
+            }
+        }
+        let mut filters = Vec::new();
+        for (id, eni) in change.present() {
+            let vpc = change.vpc_of(eni);
+            if let Some(state) = self.vpcs.get_mut(vpc) {
+                filters.push((id, state.add_eni(eni, index_of(id))));
+                dirty.insert(vpc.clone());
+            }
+        }
+        filters
+    }
+
+    fn change_lists_and_groups(&mut self, change: &Change<'_>, dirty: &mut BTreeSet<VpcId>) {
+        let nothing = PrefixList::default();
+        for (id, list) in &change.before.prefix_lists {
+            let (then, now) = (list.as_ref().unwrap_or(&nothing), change.desired.prefix_lists.get(id));
+            for (vpc, state) in &mut self.vpcs {
+                if state.change_prefix_list(id, then, now.unwrap_or(&nothing)) {
+                    dirty.insert(vpc.clone());
+                }
+            }
+        }
+        let by_lists = change.before.port_lists.keys().flat_map(|list| self.references.groups_with_port_list(list));
+        let groups: BTreeSet<&GroupId> = change.before.changed_groups().chain(by_lists).collect();
+        for id in groups {
+            for (vpc, state) in &mut self.vpcs {
+                if state.change_group(id) {
+                    dirty.insert(vpc.clone());
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, change: &Change<'_>, dirty: BTreeSet<VpcId>, revision: u32) {
+        let names = &self.names;
+        let name_of = |index: EniIndex| names.get(index.0 as usize)?.as_deref();
+        let facts = Facts { desired: change.desired, name_of: &name_of, limits: self.limits };
+        for id in dirty {
+            let Some(state) = self.vpcs.get_mut(&id) else { continue };
+            let place = state.place as usize;
+            *self.snapshot.vpcs.get_mut(place) = if change.desired.vpcs.contains_key(&id) {
+                state.settle(&facts, revision);
+                Some(Arc::new(state.network()))
+            } else {
+                self.vpcs.remove(&id);
+                None
+            };
+        }
+    }
+
+    /// Enters an ENI that is new, or another than before.
+    fn enter(&mut self, change: &Change<'_>, (id, filter): (&EniId, u32), revision: u32) {
+        let Some((eni, index)) = change.desired.enis.get(id).zip(self.by_id.get(id).copied()) else { return };
+        let Some(vswitch) = change.desired.vswitches.get(&eni.vswitch) else { return };
+        let Some(state) = self.vpcs.get(&vswitch.vpc) else { return };
+        let (vpc, vswitch) = (state.place, state.vswitch_place(&eni.vswitch));
+        let before = change.enis.get(id).copied().flatten();
+        // The same guest interface as before: its sessions go on (§4.4: detaching ends them).
+        let same = before
+            .filter(|(before, was_in)| before.port.is_some() == eni.port.is_some() && *was_in == change.vpc_of(eni));
+        let kept = same.zip(self.snapshot.eni(index).map(|entry| (entry.scope, entry.revision, entry.filter)));
+        let scope = kept.map(|(_, (scope, ..))| scope);
+        let is_judged_alike =
+            |(before, _): &(&Eni, &VpcId), was: u32| was == filter && before.addresses == eni.addresses;
+        let kept_revision = kept.filter(|(before, (.., was))| is_judged_alike(before, *was));
+        let entry = EniEntry {
+            id: self.names[index.0 as usize].clone().unwrap_or_default(),
+            scope: scope.unwrap_or_else(|| self.next_scope()),
+            revision: kept_revision.map_or(revision, |(_, (_, revision, _))| revision),
+            vpc,
+            vswitch,
+            filter,
+            mac: eni.mac,
+            ipv4: eni.addresses.iter().find_map(|address| match address {
+                IpNet::V4(net) if net.prefix_len() == 32 => Some(net.addr().to_bits()),
+                _ => None,
+            }),
+            ipv6: eni.addresses.iter().find_map(|address| match address {
+                IpNet::V6(net) if net.prefix_len() == 128 => Some(net.addr().to_bits()),
+                _ => None,
+            }),
+            source_dest_check: eni.source_dest_check,
+            tcp_window_check: eni.tracking.tcp_window_check,
+            mtu_bytes: eni.port.as_ref().map_or(MTU_BYTES_MAX as u16, Port::mtu_bytes),
+            timeouts: PackedTimeouts::pack(eni.timeouts).unwrap_or_default(),
+            sessions_max: eni.sessions_max,
+        };
+        *self.snapshot.enis.get_mut(index.0 as usize) = Some(entry);
+    }
+
+    /// A revision newer than all. When the numbers have run out, everything is judged again.
+    fn next_revision(&mut self) -> u32 {
+        if let Some(next) = self.revision.checked_add(1) {
+            self.revision = next;
+            return next;
+        }
+        const FIRST: u32 = 1;
+        for index in self.by_id.values() {
+            if let Some(entry) = self.snapshot.enis.get_mut(index.0 as usize) {
+                entry.revision = FIRST;
+            }
+        }
+        for state in self.vpcs.values_mut() {
+            state.reset_revisions(FIRST);
+            *self.snapshot.vpcs.get_mut(state.place as usize) = Some(Arc::new(state.network()));
+        }
+        self.snapshot.revision_min = FIRST;
+        self.revision = FIRST + 1;
+        self.revision
+    }
+
+    fn next_scope(&mut self) -> FlowScope {
+        let taken: BTreeSet<u32> = if self.scope + 1 < SCOPES_MAX {
+            BTreeSet::new() // Never given before.
+        } else {
+            self.snapshot.enis.iter().flatten().map(|eni| eni.scope.0).collect()
+        };
+        loop {
+            self.scope = (self.scope + 1) % SCOPES_MAX;
+            // Zero stands for no ENI at all.
+            if self.scope != 0 && !taken.contains(&self.scope) {
+                return FlowScope(self.scope);
+            }
+        }
+    }
+}
+
+/// A change, seen from the state after it.
+struct Change<'a> {
+    /// What leads back.
+    before: &'a Delta,
+    desired: &'a Desired,
+    /// The ENIs that it touches, each as it was, and the VPC that it was in.
+    enis: BTreeMap<&'a EniId, Option<(&'a Eni, &'a VpcId)>>,
+}
+
+impl<'a> Change<'a> {
+    fn new(before: &'a Delta, desired: &'a Desired) -> Self {
+        let mut change = Self { before, desired, enis: BTreeMap::new() };
+        let moved: BTreeSet<&VSwitchId> = before
+            .vswitches
+            .iter()
+            .filter_map(|(id, then)| {
+                let (then, now) = (then.as_ref()?, desired.vswitches.get(id)?);
+                (then.vpc != now.vpc).then_some(id)
+            })
+            .collect();
+        if !moved.is_empty() {
+            let within = desired.enis.iter().filter(|(_, eni)| moved.contains(&eni.vswitch));
+            let within: Vec<_> = within.map(|(id, eni)| (id, Some((eni, change.was_in(eni))))).collect();
+            change.enis.extend(within);
+        }
+        let named: Vec<_> =
+            before.enis.iter().map(|(id, eni)| (id, eni.as_ref().map(|eni| (eni, change.was_in(eni))))).collect();
+        change.enis.extend(named);
+        change
+    }
+
+    /// The VPC that an ENI of the state before was in.
+    fn was_in(&self, eni: &'a Eni) -> &'a VpcId {
+        match self.before.vswitches.get(&eni.vswitch) {
+            Some(Some(vswitch)) => &vswitch.vpc,
+            _ => self.vpc_of(eni),
+        }
+    }
+
+    /// The VPC that an ENI is in.
+    fn vpc_of(&self, eni: &Eni) -> &'a VpcId {
+        &self.desired.vswitches[&eni.vswitch].vpc
+    }
+
+    /// The ENIs that it touches and that are there after it.
+    fn present(&self) -> impl Iterator<Item = (&'a EniId, &'a Eni)> {
+        self.enis.keys().filter_map(|id| self.desired.enis.get_key_value(*id))
+    }
+
+    /// The ENIs that are not there any more.
+    fn gone(&self) -> impl Iterator<Item = &'a EniId> {
+        self.enis.keys().copied().filter(|id| !self.desired.enis.contains_key(*id))
+    }
+}
+
+/// Whether members of a basic group pass each other's rules in this direction (§3.2).
+pub(crate) fn bypasses_intra_group(settings: &Settings, direction: Direction) -> bool {
+    direction == Direction::Ingress || settings.intra_group_egress_bypass
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::{GroupKind, Policy, SecurityGroup};
+    use crate::filter::{self, Filter, SetId};
+    use crate::snapshot::Class;
+
+    #[test]
+    fn an_accepting_inner_policy_counts_for_basic_groups_alone() {
+        let group = |kind| SecurityGroup { vpc: "vpc-1".into(), kind, inner_access: Policy::Accept, rules: Vec::new() };
+        for (kind, open) in [(GroupKind::Basic, true), (GroupKind::Advanced, false)] {
+            let (id, group) = (GroupId::from("sg-1"), group(kind));
+            let rules = filter::compile::compile(&[(&id, &group)], &BTreeMap::new(), None, |_| SetId(0));
+            let filter = Filter::new(Arc::new(rules), core::iter::empty(), None);
+            assert_eq!(filter.shared_open_group(Class(0), || &[SetId(0)]).is_some(), open);
+        }
+    }
+
+    #[test]
+    fn when_revisions_run_out_everything_is_judged_again() {
+        let json = r#"{
+            "vpcs": {"vpc-1": {}},
+            "vswitches": {"vsw-1": {"vpc": "vpc-1", "ipv4": "10.0.0.0/24"}},
+            "groups": {"sg-1": {"vpc": "vpc-1", "kind": "basic", "inner_access": "drop"}},
+            "enis": {"eni-1": {"vswitch": "vsw-1", "mac": "02:00:00:00:00:01", "groups": ["sg-1"],
+                               "addresses": ["10.0.0.5/32"]}}}"#;
+        let mut compiler = Compiler::new([0; 2]);
+        compiler.revision = u32::MAX - 1;
+        let last = compiler.replace(&serde_json::from_str(json).unwrap(), 1).unwrap();
+        assert_eq!(last.revision(EniIndex(0)), Some(u32::MAX));
+        let next = compiler.apply(Delta::default(), 2).unwrap();
+        assert_eq!(next.revision(EniIndex(0)), Some(1));
+    }
+}

@@ -1,0 +1,332 @@
+//! One VPC between two generations: what its addresses, subnets and groups say, and the network that follows.
+
+use super::addresses::{Addresses, Fact};
+use super::classes::Classes;
+use super::sets::{SetKey, Sets};
+use crate::chunks::Chunks;
+use crate::desired::{Desired, Eni, PrefixList, VSwitch, Vpc};
+use crate::filter::{self, Filter, RowLimits, Rules, SetId};
+use crate::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
+use crate::route::Route;
+use crate::snapshot::{FilterEntry, VSwitchEntry, VpcNetwork};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use ipnet::IpNet;
+
+/// Classes that a filter may not know, besides a quarter of those that it knows, before its rows are made anew.
+const UNKNOWN_CLASSES_MAX: usize = 256;
+/// Filters whose rows are made anew in one change for no other reason.
+const FILTERS_RENEWED_MAX: usize = 2;
+
+/// A filter in use.
+#[derive(Debug)]
+struct FilterUse {
+    groups: Box<[GroupId]>,
+    enis: usize,
+}
+
+/// Everything that the network of one VPC is made of.
+#[derive(Debug)]
+pub(super) struct NetworkState {
+    /// Its place in the snapshot.
+    pub(super) place: u32,
+    salt: u32,
+    gateway_mac: MacAddress,
+    addresses: Addresses,
+    classes: Classes,
+    sets: Sets,
+    members: BTreeMap<GroupId, BTreeSet<EniIndex>>,
+    vswitches: Chunks<VSwitchEntry>,
+    vswitch_places: BTreeMap<VSwitchId, u32>,
+    filters: Chunks<Option<FilterEntry>>,
+    uses: BTreeMap<u32, FilterUse>,
+    by_groups: BTreeMap<Box<[GroupId]>, u32>,
+    by_group: BTreeMap<GroupId, BTreeSet<u32>>,
+    free_filters: Vec<u32>,
+    /// Filters that are new, or whose rules are others now.
+    stale: BTreeSet<u32>,
+    /// Where to look next for filters that miss new classes.
+    renewed: u32,
+}
+
+impl NetworkState {
+    pub(super) fn new(id: &VpcId, place: u32, secret: [u64; 2]) -> Self {
+        Self {
+            place,
+            salt: salt_of(id),
+            gateway_mac: MacAddress::default(),
+            addresses: Addresses::new(secret),
+            classes: Classes::new(),
+            sets: Sets::default(),
+            members: BTreeMap::new(),
+            vswitches: Chunks::default(),
+            vswitch_places: BTreeMap::new(),
+            filters: Chunks::default(),
+            uses: BTreeMap::new(),
+            by_groups: BTreeMap::new(),
+            by_group: BTreeMap::new(),
+            free_filters: Vec::new(),
+            stale: BTreeSet::new(),
+            renewed: 0,
+        }
+    }
+
+    /// The network as packets see it. Shares everything.
+    pub(super) fn network(&self) -> VpcNetwork {
+        VpcNetwork {
+            salt: self.salt,
+            gateway_mac: self.gateway_mac,
+            vswitches: self.vswitches.clone(),
+            v4: self.addresses.v4.places.clone(),
+            v6: self.addresses.v6.places.clone(),
+            classes: self.classes.table.clone(),
+            filters: self.filters.clone(),
+        }
+    }
+
+    pub(super) fn add_vpc(&mut self, vpc: &Vpc, index_of: impl Fn(&EniId) -> EniIndex) {
+        self.gateway_mac = vpc.gateway_mac;
+        for (prefix, eni) in &vpc.routes {
+            self.addresses.tell(prefix, Fact::Route(Route::Via(index_of(eni))));
+        }
+    }
+
+    pub(super) fn remove_vpc(&mut self, vpc: &Vpc, index_of: impl Fn(&EniId) -> EniIndex) {
+        for (prefix, eni) in &vpc.routes {
+            self.addresses.untell(prefix, Fact::Route(Route::Via(index_of(eni))));
+        }
+    }
+
+    pub(super) fn add_vswitch(&mut self, id: &VSwitchId, vswitch: &VSwitch) {
+        for (prefix, route) in routes_of(vswitch) {
+            self.addresses.tell(&prefix, Fact::Route(route));
+        }
+        let place = self.vswitch_places.get(id).copied().unwrap_or_else(|| {
+            let taken: BTreeSet<u32> = self.vswitch_places.values().copied().collect();
+            (0..).find(|place| !taken.contains(place)).unwrap_or(0)
+        });
+        self.vswitch_places.insert(id.clone(), place);
+        let entry = VSwitchEntry { ipv4_gateway: vswitch.ipv4_gateway, ipv6_gateway: vswitch.ipv6_gateway };
+        *self.vswitches.get_mut(place as usize) = entry;
+    }
+
+    /// Takes a subnet out; its place too, unless it `stays` to be added anew.
+    pub(super) fn remove_vswitch(&mut self, id: &VSwitchId, vswitch: &VSwitch, stays: bool) {
+        for (prefix, route) in routes_of(vswitch) {
+            self.addresses.untell(&prefix, Fact::Route(route));
+        }
+        if !stays {
+            self.vswitch_places.remove(id);
+        }
+    }
+
+    pub(super) fn vswitch_place(&self, id: &VSwitchId) -> u32 {
+        self.vswitch_places.get(id).copied().unwrap_or_default()
+    }
+
+    /// Takes an ENI in; the place of its filter.
+    pub(super) fn add_eni(&mut self, eni: &Eni, index: EniIndex) -> u32 {
+        self.speak_of(eni, index, Addresses::tell);
+        for group in &eni.groups {
+            self.members.entry(group.clone()).or_default().insert(index);
+        }
+        let groups: Box<[GroupId]> = eni.groups.iter().cloned().collect();
+        if let Some(&place) = self.by_groups.get(&groups) {
+            if let Some(found) = self.uses.get_mut(&place) {
+                found.enis += 1;
+            }
+            return place;
+        }
+        let place = self.free_filters.pop().unwrap_or(self.uses.len() as u32);
+        for group in &groups {
+            self.by_group.entry(group.clone()).or_default().insert(place);
+        }
+        self.by_groups.insert(groups.clone(), place);
+        self.uses.insert(place, FilterUse { groups, enis: 1 });
+        self.stale.insert(place);
+        place
+    }
+
+    /// Lets an ENI go. Its filter stays until [`NetworkState::settle`], and for good if another took it up.
+    pub(super) fn remove_eni(&mut self, eni: &Eni, index: EniIndex, filter: u32) {
+        self.speak_of(eni, index, Addresses::untell);
+        for group in &eni.groups {
+            if let Some(members) = self.members.get_mut(group) {
+                members.remove(&index);
+                if members.is_empty() {
+                    self.members.remove(group);
+                }
+            }
+        }
+        if let Some(found) = self.uses.get_mut(&filter) {
+            found.enis -= 1;
+            if found.enis == 0 {
+                self.stale.insert(filter);
+            }
+        }
+    }
+
+    fn speak_of(&mut self, eni: &Eni, index: EniIndex, speak: impl Fn(&mut Addresses, &IpNet, Fact)) {
+        let sets: Vec<SetId> =
+            eni.groups.iter().filter_map(|group| self.sets.find(&SetKey::Group(group.clone()))).collect();
+        for prefix in &eni.addresses {
+            speak(&mut self.addresses, prefix, Fact::Route(Route::Owner(index)));
+            sets.iter().for_each(|set| speak(&mut self.addresses, prefix, Fact::Member(*set)));
+        }
+    }
+
+    /// The entries of a prefix list are others now. Whether that matters here.
+    pub(super) fn change_prefix_list(&mut self, id: &PrefixListId, before: &PrefixList, now: &PrefixList) -> bool {
+        let Some(set) = self.sets.find(&SetKey::PrefixList(id.clone())) else { return false };
+        for gone in before.entries.difference(&now.entries) {
+            self.addresses.untell(gone, Fact::Member(set));
+        }
+        for new in now.entries.difference(&before.entries) {
+            self.addresses.tell(new, Fact::Member(set));
+        }
+        true
+    }
+
+    /// The rules of a group are others now, or its port lists. Whether that matters here.
+    pub(super) fn change_group(&mut self, id: &GroupId) -> bool {
+        let found = self.by_group.get(id);
+        self.stale.extend(found.into_iter().flatten());
+        found.is_some()
+    }
+
+    /// Brings everything into line with what was changed. Whatever judges otherwise now has the new `revision`.
+    pub(super) fn settle(&mut self, facts: &Facts<'_>, revision: u32) {
+        let stale = core::mem::take(&mut self.stale);
+        let mut compiled: Vec<(u32, Rules)> = Vec::new();
+        for place in stale {
+            match self.uses.get(&place) {
+                Some(used) if used.enis > 0 => compiled.push((place, self.compile_rules(place, facts))),
+                _ => self.drop_filter(place),
+            }
+        }
+        for (place, rules) in &compiled {
+            let before = self.filters.get(*place as usize).and_then(Option::as_ref);
+            let before = before.map(|entry| entry.filter.rules().mentions().to_vec()).unwrap_or_default();
+            self.sets.mention(*place, &before, rules.mentions());
+        }
+        for (set, key) in self.sets.take_new() {
+            self.members_of(&key, facts).iter().for_each(|prefix| self.addresses.tell(prefix, Fact::Member(set)));
+        }
+        for (set, key) in self.sets.take_worn() {
+            self.members_of(&key, facts).iter().for_each(|prefix| self.addresses.untell(prefix, Fact::Member(set)));
+        }
+        let mut touched = BTreeSet::new();
+        self.addresses.settle(&mut self.classes, &mut touched);
+        for place in touched.into_iter().flat_map(|set| self.sets.filters_of(set)) {
+            if let Some(entry) = self.filters.get_mut(place as usize) {
+                entry.revision = revision;
+            }
+        }
+        for (place, rules) in compiled {
+            let filter = Arc::new(Filter::new(Arc::new(rules), self.classes.iter(), facts.limits));
+            *self.filters.get_mut(place as usize) = Some(FilterEntry { revision, filter });
+        }
+        if self.classes.is_worn() {
+            let addresses = &mut self.addresses;
+            self.classes.renumber(|classes| addresses.renumber(classes));
+            let all: Vec<u32> = self.uses.keys().copied().collect();
+            all.into_iter().for_each(|place| self.renew(place, facts));
+        }
+        self.renew_some(facts);
+    }
+
+    fn compile_rules(&mut self, place: u32, facts: &Facts<'_>) -> Rules {
+        let groups = self.uses.get(&place).map(|used| &*used.groups).unwrap_or_default();
+        let groups: Vec<_> = groups.iter().filter_map(|id| facts.desired.groups.get_key_value(id)).collect();
+        let sets = &mut self.sets;
+        filter::compile::compile(&groups, &facts.desired.port_lists, facts.limits, |remote| sets.intern(remote))
+    }
+
+    fn drop_filter(&mut self, place: u32) {
+        let Some(used) = self.uses.remove(&place) else { return };
+        for group in &used.groups {
+            if let Some(filters) = self.by_group.get_mut(group) {
+                filters.remove(&place);
+                if filters.is_empty() {
+                    self.by_group.remove(group);
+                }
+            }
+        }
+        self.by_groups.remove(&used.groups);
+        self.free_filters.push(place);
+        if let Some(entry) = self.filters.get_mut(place as usize).take() {
+            self.sets.mention(place, entry.filter.rules().mentions(), &[]);
+        }
+    }
+
+    /// The prefixes of a set as they are now.
+    fn members_of(&self, key: &SetKey, facts: &Facts<'_>) -> Vec<IpNet> {
+        match key {
+            SetKey::Prefix(prefix) => [*prefix].into(),
+            SetKey::PrefixList(list) => {
+                let list = facts.desired.prefix_lists.get(list);
+                list.map(|list| list.entries.iter().copied().collect()).unwrap_or_default()
+            }
+            SetKey::Group(group) => {
+                let members = self.members.get(group).into_iter().flatten();
+                let enis = members.filter_map(|index| facts.desired.enis.get((facts.name_of)(*index)?));
+                enis.flat_map(|eni| eni.addresses.iter().copied()).collect()
+            }
+        }
+    }
+
+    /// Makes the rows of a filter for the classes there are now.
+    fn renew(&mut self, place: u32, facts: &Facts<'_>) {
+        if let Some(entry) = self.filters.get_mut(place as usize) {
+            let rules = Arc::clone(entry.filter.rules());
+            entry.filter = Arc::new(Filter::new(rules, self.classes.iter(), facts.limits));
+        }
+    }
+
+    /// Makes the rows of a few filters that miss many classes.
+    fn renew_some(&mut self, facts: &Facts<'_>) {
+        let classes = self.classes.len();
+        let misses_many = |entry: &FilterEntry| {
+            entry.filter.classes_known().is_some_and(|known| classes > known + UNKNOWN_CLASSES_MAX + known / 4)
+        };
+        let behind: Vec<u32> =
+            self.uses.range(self.renewed..).map(|(place, _)| *place).take(FILTERS_RENEWED_MAX * 8).collect();
+        self.renewed = behind.last().map_or(0, |last| last + 1);
+        let found = behind
+            .into_iter()
+            .filter(|place| self.filters.get(*place as usize).and_then(Option::as_ref).is_some_and(misses_many));
+        let found: Vec<u32> = found.take(FILTERS_RENEWED_MAX).collect();
+        found.into_iter().for_each(|place| self.renew(place, facts));
+    }
+
+    /// Every revision starts over.
+    pub(super) fn reset_revisions(&mut self, revision: u32) {
+        for &place in self.uses.keys() {
+            if let Some(entry) = self.filters.get_mut(place as usize) {
+                entry.revision = revision;
+            }
+        }
+    }
+}
+
+/// What a VPC is settled with.
+pub(super) struct Facts<'a> {
+    pub(super) desired: &'a Desired,
+    pub(super) name_of: &'a dyn Fn(EniIndex) -> Option<&'a EniId>,
+    pub(super) limits: Option<RowLimits>,
+}
+
+/// A number that differs between VPCs (FNV-1a of the name), the same in every generation.
+fn salt_of(id: &VpcId) -> u32 {
+    id.as_str().bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+fn routes_of(vswitch: &VSwitch) -> impl Iterator<Item = (IpNet, Route)> {
+    let blocks = vswitch.ipv4.map(IpNet::V4).into_iter().chain(vswitch.ipv6.map(IpNet::V6));
+    let gateways = vswitch.ipv4_gateway.map(IpAddr::V4).into_iter().chain(vswitch.ipv6_gateway.map(IpAddr::V6));
+    let blocks = blocks.map(|block| (block, Route::Unowned));
+    blocks.chain(gateways.map(|gateway| (IpNet::from(gateway), Route::Gateway)))
+}

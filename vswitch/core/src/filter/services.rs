@@ -1,0 +1,251 @@
+//! Which rules cover a protocol and its ports (§2): `ALL` rules are in every row, the others in those of their protocol
+//! and family.
+
+use super::rows::{RowCollector, RowMatrix, clear_bit, row_bytes, set_bit};
+use crate::desired::{PortRange, Protocol, Rule};
+use crate::headers::{Addresses, Tuple, protocol};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+
+/// Port 0 is covered by rules that do not look at ports, and by no other (§1.3).
+const EVERY_PORT: PortRange = PortRange { first: 0, last: u16::MAX };
+
+/// Rows by protocol and ports.
+#[derive(Debug)]
+pub(super) struct Services {
+    matrix: RowMatrix,
+    /// The row of every protocol without ports, by family and number.
+    by_protocol: Box<[u16; 512]>,
+    tcp: PortRows,
+    udp: PortRows,
+}
+
+/// Rows of one protocol with ports.
+#[derive(Debug)]
+struct PortRows {
+    destination: PortPages,
+    /// Present if some rule cares.
+    source: Option<PortPages>,
+}
+
+/// The row of every port: a page for each high byte, equal pages kept once.
+#[derive(Debug)]
+struct PortPages {
+    by_high_byte: Box<[u16; 256]>,
+    pages: Box<[[u16; 256]]>,
+}
+
+impl PortPages {
+    #[inline]
+    fn row(&self, port: u16) -> u32 {
+        let [high, low] = port.to_be_bytes();
+        self.pages[self.by_high_byte[high as usize] as usize][low as usize] as u32
+    }
+
+    /// Pages of ascending `pieces`, each a first port and a row. The first is that of port 0.
+    fn of_pieces(pieces: &[(u16, u16)]) -> Self {
+        let mut pages: Vec<[u16; 256]> = Vec::new();
+        let (mut mixed, mut uniform) = (HashMap::<[u16; 256], u16>::new(), HashMap::<u16, u16>::new());
+        let mut by_high_byte = Box::new([0; 256]);
+        let mut position = 0;
+        for (high, number) in by_high_byte.iter_mut().enumerate() {
+            let mut page = [pieces[position].1; 256];
+            let is_within = |piece: &&(u16, u16)| piece.0 as usize >> 8 == high;
+            let mut is_uniform = true;
+            while let Some(&(start, row)) = pieces.get(position + 1).filter(is_within) {
+                position += 1;
+                is_uniform &= start & 0xff == 0;
+                page[(start & 0xff) as usize..].fill(row);
+            }
+            let next = pages.len() as u16;
+            *number =
+                if is_uniform { *uniform.entry(page[0]).or_insert(next) } else { *mixed.entry(page).or_insert(next) };
+            if *number == next {
+                pages.push(page);
+            }
+        }
+        Self { by_high_byte, pages: pages.into() }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.by_high_byte) + size_of_val(&*self.pages)
+    }
+}
+
+impl Services {
+    /// The row of rules whose protocol and destination port match, and that of those whose source port does.
+    #[inline]
+    pub(super) fn rows(&self, tuple: &Tuple) -> (&[u64], Option<&[u64]>) {
+        let ports = match tuple.protocol {
+            protocol::TCP => &self.tcp,
+            protocol::UDP => &self.udp,
+            number => {
+                let family = matches!(tuple.addresses, Addresses::V6 { .. }) as usize;
+                return (self.matrix.row(self.by_protocol[family << 8 | number as usize] as u32), None);
+            }
+        };
+        let source = ports.source.as_ref().map(|pages| self.matrix.row(pages.row(tuple.source_port)));
+        (self.matrix.row(ports.destination.row(tuple.destination_port)), source)
+    }
+
+    /// Rows for rules in their deciding order. `ranges` are the destination ports of the rules that have some. If exact
+    /// rows would take more than `bytes_max`, they are cut at high bytes only, have no sources, and hold more than they
+    /// should: the flag tells that each bit has to be confirmed.
+    pub(super) fn compile(rules: &[&Rule], ranges: &[Vec<PortRange>], bytes_max: usize) -> (Self, bool) {
+        let exact = |range: PortRange| range;
+        if let Some(services) = Self::cut(rules, ranges, exact, true, bytes_max) {
+            return (services, true);
+        }
+        let widened = |range: PortRange| PortRange { first: range.first & 0xff00, last: range.last | 0xff };
+        let services = Self::cut(rules, ranges, widened, false, usize::MAX);
+        (services.unwrap_or_else(|| Self::every(rules.len())), false)
+    }
+
+    /// Every rule in every row.
+    fn every(rules: usize) -> Self {
+        let mut rows = RowCollector::new(rules);
+        let mut row = rows.empty();
+        (0..rules).for_each(|bit| set_bit(&mut row, bit));
+        rows.add(&row);
+        let pages = || PortRows { destination: PortPages::of_pieces(&[(0, 0)]), source: None };
+        Self { matrix: rows.finish(), by_protocol: Box::new([0; 512]), tcp: pages(), udp: pages() }
+    }
+
+    fn cut(
+        rules: &[&Rule],
+        ranges: &[Vec<PortRange>],
+        shape: impl Fn(PortRange) -> PortRange,
+        with_sources: bool,
+        bytes_max: usize,
+    ) -> Option<Self> {
+        let rows_max = (bytes_max / row_bytes(rules.len()).max(1)).clamp(1, u16::MAX as usize);
+        let mut rows = RowCollector::new(rules.len());
+        let mut row_of = |number: u8, is_v6: bool| {
+            let mut row = rows.empty();
+            let covering = rules.iter().enumerate().filter(|(_, rule)| covers(rule.protocol, number, is_v6));
+            covering.for_each(|(bit, _)| set_bit(&mut row, bit));
+            rows.add(&row) as u16
+        };
+        let named: BTreeSet<u8> = rules.iter().filter_map(|rule| number_of(rule.protocol)).collect();
+        let unnamed = (0..=u8::MAX).find(|number| !named.contains(number)).unwrap_or(0);
+        let mut by_protocol = Box::new([row_of(unnamed, false); 512]);
+        for number in named {
+            for is_v6 in [false, true] {
+                by_protocol[(is_v6 as usize) << 8 | number as usize] = row_of(number, is_v6);
+            }
+        }
+        let mut with_ports = |number: u8| -> Option<PortRows> {
+            let of_protocol = |rule: &Rule| rule.protocol == Protocol::Number(number);
+            let destinations = |bit: usize| match rules[bit].protocol {
+                Protocol::All => vec![EVERY_PORT],
+                _ if of_protocol(rules[bit]) => ranges[bit].iter().map(|range| shape(*range)).collect(),
+                _ => Vec::new(),
+            };
+            let destination = pieces(rules.len(), &mut rows, destinations, rows_max)?;
+            let cares = with_sources && rules.iter().any(|rule| of_protocol(rule) && rule.source_ports.is_some());
+            let sources = |bit: usize| match rules[bit].source_ports {
+                Some(range) if of_protocol(rules[bit]) => vec![range],
+                _ => vec![EVERY_PORT],
+            };
+            let source = if cares { Some(pieces(rules.len(), &mut rows, sources, rows_max)?) } else { None };
+            let pages = |pieces: Vec<(u16, u16)>| PortPages::of_pieces(&pieces);
+            Some(PortRows { destination: pages(destination), source: source.map(pages) })
+        };
+        let (tcp, udp) = (with_ports(protocol::TCP)?, with_ports(protocol::UDP)?);
+        Some(Self { matrix: rows.finish(), by_protocol, tcp, udp })
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let pages = |rows: &PortRows| rows.destination.bytes() + rows.source.as_ref().map_or(0, PortPages::bytes);
+        self.matrix.bytes() + size_of_val(&*self.by_protocol) + pages(&self.tcp) + pages(&self.udp)
+    }
+}
+
+const fn number_of(protocol: Protocol) -> Option<u8> {
+    match protocol {
+        Protocol::All => None,
+        Protocol::Number(number) => Some(number),
+    }
+}
+
+/// Whether a rule's protocol covers a packet's. ICMP is IPv4 alone, ICMPv6 is IPv6 alone (§2).
+const fn covers(rule: Protocol, number: u8, is_v6: bool) -> bool {
+    match rule {
+        Protocol::All => true,
+        Protocol::Number(protocol::ICMP) => number == protocol::ICMP && !is_v6,
+        Protocol::Number(protocol::ICMPV6) => number == protocol::ICMPV6 && is_v6,
+        Protocol::Number(covered) => covered == number,
+    }
+}
+
+/// Cuts the port space at the borders of every rule's ranges, sweeping one row along; none if there are more than
+/// `rows_max` rows.
+fn pieces(
+    rules: usize,
+    rows: &mut RowCollector,
+    ranges: impl Fn(usize) -> Vec<PortRange>,
+    rows_max: usize,
+) -> Option<Vec<(u16, u16)>> {
+    let mut borders: BTreeMap<u32, Vec<(usize, bool)>> = BTreeMap::new();
+    borders.entry(0).or_default();
+    for bit in 0..rules {
+        for range in merged(ranges(bit)) {
+            borders.entry(range.first as u32).or_default().push((bit, true));
+            borders.entry(range.last as u32 + 1).or_default().push((bit, false));
+        }
+    }
+    let mut row = rows.empty();
+    let mut pieces: Vec<(u16, u16)> = Vec::new();
+    for (port, changes) in borders {
+        for (bit, begins) in changes {
+            if begins { set_bit(&mut row, bit) } else { clear_bit(&mut row, bit) }
+        }
+        let Ok(port) = u16::try_from(port) else { break };
+        let number = rows.add(&row) as u16;
+        if rows.len() > rows_max {
+            return None;
+        }
+        if pieces.last().is_none_or(|last| last.1 != number) {
+            pieces.push((port, number));
+        }
+    }
+    Some(pieces)
+}
+
+/// The same ports in ranges that neither overlap nor touch, so that a rule's bit begins and ends once for each.
+fn merged(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
+    ranges.sort_unstable();
+    let mut merged: Vec<PortRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.first as u32 <= last.last as u32 + 1 => last.last = last.last.max(range.last),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// What confirms a rule whose rows hold more than they should.
+#[derive(Debug)]
+pub(super) struct PortCheck {
+    destinations: Box<[PortRange]>,
+    source: Option<PortRange>,
+    has_ports: bool,
+}
+
+impl PortCheck {
+    pub(super) fn new(rule: &Rule, ranges: &[PortRange]) -> Self {
+        let has_ports = rule.protocol.has_ports();
+        Self { destinations: ranges.into(), source: rule.source_ports, has_ports }
+    }
+
+    /// Whether the rule's ports cover the packet's, whose protocol the rule covers.
+    pub(super) fn covers(&self, tuple: &Tuple) -> bool {
+        !self.has_ports
+            || (self.destinations.iter().any(|range| range.contains(tuple.destination_port))
+                && self.source.is_none_or(|range| range.contains(tuple.source_port)))
+    }
+}
