@@ -10,6 +10,8 @@ mod frames;
 mod listing;
 #[path = "scenarios/offloads.rs"]
 mod offloads;
+#[path = "scenarios/quotas.rs"]
+mod quotas;
 #[path = "scenarios/revocation.rs"]
 mod revocation;
 #[path = "scenarios/router.rs"]

@@ -382,7 +382,9 @@ impl World {
         let mut found = self.stats();
         for (id, stats) in &mut found {
             // Counted where sessions are the subject.
-            (stats.flows, stats.flows_opened) = (expected[id].flows, expected[id].flows_opened);
+            stats.flows = expected[id].flows;
+            stats.flows_opened = expected[id].flows_opened;
+            stats.flows_evicted = expected[id].flows_evicted;
         }
         assert_eq!(found, expected, "after {fate:?}");
         fate

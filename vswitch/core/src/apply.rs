@@ -3,13 +3,15 @@
 use crate::eni::{Desk, Shard};
 use crate::flow::fragments::{Fate, FragmentKey, Turn};
 use crate::flow::sessions::{Entry, SessionSlot};
+use crate::flow::table::TableFull;
 use crate::flow::tcp::{self, Segment};
 use crate::flow::{Flow, FlowState, Origin, Side};
 use crate::headers::tcp_flags::{RST, SYN};
 use crate::headers::{Fragment, protocol};
-use crate::ids::FlowScope;
+use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Action, Lookup, Ruling};
 use crate::packet::Packet;
+use crate::quota::Candidate;
 use crate::time::Tick;
 use crate::verdict::{DropReason, Judgement, Verdict};
 
@@ -135,9 +137,7 @@ impl Shard {
         (judgement, entry): (Judgement, &Entry),
         now: Tick,
     ) -> Result<SessionSlot, DropReason> {
-        if self.counters[desk.place].sessions >= desk.seat.eni.sessions_max {
-            return Err(DropReason::SessionLimit);
-        }
+        self.ask_quota(desk, now)?;
         let wire = packet.wire();
         let (mut edges, mut scales) = ([0; 2], [0; 2]);
         if packet.headers.tuple.protocol == protocol::TCP {
@@ -159,9 +159,66 @@ impl Shard {
             ..Flow::default()
         };
         let origin = Origin { opened_at: now, grounds: [judgement.ground, 0], scales, ..Origin::default() };
-        let slot = self.sessions.insert(entry, flow, origin).map_err(|_| DropReason::FlowTableFull)?;
+        let slot = match self.sessions.insert(entry, flow, origin) {
+            Ok(slot) => slot,
+            Err(TableFull) => {
+                self.make_room(desk, entry, now)?;
+                self.sessions.insert(entry, flow, origin).map_err(|TableFull| DropReason::FlowTableFull)?
+            }
+        };
         self.counters[desk.place].note_session();
         Ok(slot)
+    }
+
+    /// Whether an ENI may open another session, and takes it from what it may open.
+    fn ask_quota(&mut self, desk: &Desk<'_>, now: Tick) -> Result<(), DropReason> {
+        let (counters, eni) = (&mut self.counters[desk.place], desk.seat.eni);
+        if counters.sessions >= eni.sessions_max {
+            return Err(DropReason::SessionLimit);
+        }
+        match eni.new_sessions_per_s {
+            Some(per_s) if !counters.bucket.take(per_s, now) => Err(DropReason::SessionRate),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends a connection of whoever holds more than his share, so that the ENI's new session finds room.
+    #[cold]
+    fn make_room(&mut self, desk: &Desk<'_>, entry: &Entry, now: Tick) -> Result<(), DropReason> {
+        let (snapshot, asking) = (desk.seat.snapshot, desk.seat.eni.scope);
+        let asks_with = self.counters[desk.place].sessions;
+        let (places, counters) = (&self.places, &self.counters);
+        // How many sessions an ENI holds, and whether it has to give way to the one that asks.
+        let holds = |scope: FlowScope| {
+            let own = places.get(&scope).and_then(|place| Some((*place, counters.get(*place)?.sessions)));
+            let eni = own.and_then(|(place, held)| Some((snapshot.eni(EniIndex(place as u32))?, held)));
+            match eni.filter(|(eni, _)| eni.scope == scope) {
+                Some((eni, held)) => (held, held > eni.sessions_guaranteed && (held >= asks_with || scope == asking)),
+                None => (u32::MAX, true), // It is gone.
+            }
+        };
+        let worth = |flow: &Flow| {
+            let owners = flow.sides.map(Side::scope).map(|scope| (scope != FlowScope::default()).then(|| holds(scope)));
+            let candidate = Candidate {
+                state: flow.state,
+                is_expired: flow.is_expired(snapshot.settings(), now),
+                is_any_over: owners.iter().flatten().any(|(_, is_over)| *is_over),
+                are_all_over: owners.iter().flatten().all(|(_, is_over)| *is_over),
+                held: owners.iter().flatten().map(|(held, _)| *held).max().unwrap_or(0),
+                last_seen: flow.last_seen,
+            };
+            candidate.worth()
+        };
+        let slot = self.sessions.least_worthy(entry, worth).ok_or(DropReason::FlowTableFull)?;
+        let flow = *self.sessions.flow(slot);
+        let is_expired = flow.is_expired(snapshot.settings(), now);
+        for (_, side) in flow.sessions() {
+            self.end_session(slot, side.scope());
+            if let Some(place) = self.place_of(side.scope()).filter(|_| !is_expired) {
+                self.counters[place].evicted += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Opens the receiver's session of a packet that opened the sender's in the record `slot`: in the same record, if
@@ -181,9 +238,7 @@ impl Shard {
         if let Action::Reopen(over) = action {
             self.end(over, desk);
         }
-        if self.counters[desk.place].sessions >= desk.seat.eni.sessions_max {
-            return Err(DropReason::SessionLimit);
-        }
+        self.ask_quota(desk, now)?;
         self.sessions.flow_mut(slot).sides[1] = side(desk, judgement, entry);
         self.sessions.origin_mut(slot).grounds[1] = judgement.ground;
         self.counters[desk.place].note_session();

@@ -4,6 +4,7 @@ use crate::desired::Direction;
 use crate::ids::FlowScope;
 use crate::offload::Wire;
 use crate::protocol::DirectionStats;
+use crate::quota::TokenBucket;
 use crate::verdict::{DropReason, Verdict};
 
 /// Counters of one ENI and direction.
@@ -24,6 +25,10 @@ pub(crate) struct EniCounters {
     pub(crate) sessions: u32,
     /// Sessions that it opened here.
     pub(crate) opened: u64,
+    /// Sessions that gave way to others in a full table.
+    pub(crate) evicted: u64,
+    /// How many it may open now.
+    pub(crate) bucket: TokenBucket,
     pub(crate) egress: DirectionCounters,
     pub(crate) ingress: DirectionCounters,
 }
@@ -66,7 +71,15 @@ impl DirectionCounters {
 impl EniCounters {
     /// Nothing counted yet.
     pub(crate) const fn new(scope: FlowScope) -> Self {
-        Self { scope, sessions: 0, opened: 0, egress: DirectionCounters::ZERO, ingress: DirectionCounters::ZERO }
+        Self {
+            scope,
+            sessions: 0,
+            opened: 0,
+            evicted: 0,
+            bucket: TokenBucket::NEW,
+            egress: DirectionCounters::ZERO,
+            ingress: DirectionCounters::ZERO,
+        }
     }
 
     /// One session more.

@@ -30,7 +30,7 @@ pub struct Shard {
     /// By [`EniIndex`].
     pub(crate) counters: Vec<EniCounters>,
     /// Whose counters a scope's sessions are counted in.
-    places: HashMap<FlowScope, usize>,
+    pub(crate) places: HashMap<FlowScope, usize>,
     /// The burst in work waited for first fragments, which have come.
     pub(crate) is_releasing: bool,
 }

@@ -32,6 +32,7 @@ pub mod packet;
 mod prefetch;
 pub mod prefix_map;
 pub mod protocol;
+mod quota;
 pub mod report;
 pub mod route;
 pub mod segment;

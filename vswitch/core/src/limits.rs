@@ -46,6 +46,8 @@ pub const FRAGMENT_RUNS_MAX: usize = 16;
 pub const FRAGMENTS_WAITING_MAX: usize = 256;
 /// Of those, one ENI's: as many as the longest packet has over Ethernet.
 pub const FRAGMENTS_WAITING_PER_ENI_MAX: usize = 48;
+/// Flow records looked at to find one that may give way in a full table, besides those where the new one belongs.
+pub const EVICTION_CANDIDATES: usize = 32;
 /// Flow records looked at for expiry in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
 /// Flow records looked at for one question, in a turn: the packet path waits meanwhile.

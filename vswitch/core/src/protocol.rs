@@ -303,6 +303,9 @@ pub struct EniStats {
     /// Sessions that were opened since it was attached.
     #[serde(default)]
     pub flows_opened: u64,
+    /// Sessions that gave way to those of other ENIs, or newer ones of its own, in a full table.
+    #[serde(default)]
+    pub flows_evicted: u64,
     /// What its guest sent.
     pub egress: DirectionStats,
     /// What was for its guest.

@@ -41,6 +41,7 @@ impl Shard {
             flows: counters.sessions as u64,
             flows_max: u64::from(entry.sessions_max),
             flows_opened: counters.opened,
+            flows_evicted: counters.evicted,
             egress: counters.egress.report(),
             ingress: counters.ingress.report(),
         })

@@ -52,6 +52,8 @@ pub(crate) struct EniEntry {
     pub(crate) mtu_bytes: u16,
     pub(crate) timeouts: PackedTimeouts,
     pub(crate) sessions_max: u32,
+    pub(crate) sessions_guaranteed: u32,
+    pub(crate) new_sessions_per_s: Option<u32>,
 }
 
 /// The sets that an address is in, as one number of its VPC.

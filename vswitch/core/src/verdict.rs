@@ -115,6 +115,8 @@ drop_reasons! {
     TcpOutOfWindow = "tcp-out-of-window",
     /// The ENI holds as many sessions as it may (§4.5).
     SessionLimit = "session-limit",
+    /// The ENI opens more sessions in a second than it may.
+    SessionRate = "session-rate",
     /// The worker's flow table has no room for another session.
     FlowTableFull = "flow-table-full",
     /// The ENI it came from, or was for, no longer exists.

@@ -150,6 +150,7 @@ mod tests {
             flows,
             flows_max: 100,
             flows_opened: opened,
+            flows_evicted: 0,
             egress: Default::default(),
             ingress: Default::default(),
         }

@@ -326,6 +326,8 @@ impl Compiler {
             mtu_bytes: eni.port.as_ref().map_or(MTU_BYTES_MAX as u16, Port::mtu_bytes),
             timeouts: PackedTimeouts::pack(eni.timeouts).unwrap_or_default(),
             sessions_max: eni.sessions_max,
+            sessions_guaranteed: eni.tracking.sessions_guaranteed,
+            new_sessions_per_s: eni.tracking.new_sessions_per_s,
         };
         *self.snapshot.enis.get_mut(index.0 as usize) = Some(entry);
     }

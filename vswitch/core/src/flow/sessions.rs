@@ -141,6 +141,18 @@ impl Sessions {
         }
     }
 
+    /// The record of least `worth` among those of which one must go before `entry` finds room, if one of them may.
+    pub(crate) fn least_worthy<W: Ord>(
+        &mut self,
+        entry: &Entry,
+        worth: impl Fn(&Flow) -> Option<W>,
+    ) -> Option<SessionSlot> {
+        match entry.key {
+            Key::V4(_) => least_worthy(&mut self.v4, entry.hash, worth).map(SessionSlot::V4),
+            Key::V6(_) => least_worthy(&mut self.v6, entry.hash, worth).map(SessionSlot::V6),
+        }
+    }
+
     /// Ends the session of `scope` in a record, and the record with its last session.
     pub(crate) fn end(&mut self, slot: SessionSlot, scope: FlowScope) {
         let flow = self.flow_mut(slot);
@@ -251,6 +263,16 @@ impl Sessions {
     pub fn memory_bytes(&self) -> usize {
         self.v4.memory_bytes() + self.v6.memory_bytes()
     }
+}
+
+fn least_worthy<K: FlowKey, W: Ord>(
+    table: &mut Table<K>,
+    hash: u64,
+    worth: impl Fn(&Flow) -> Option<W>,
+) -> Option<Slot> {
+    let in_the_way = table.in_the_way(hash);
+    let worths = in_the_way.filter_map(|slot| worth(table.flow(slot)).map(|worth| (worth, slot)));
+    worths.min_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, slot)| slot)
 }
 
 fn sweep_table<K: FlowKey>(
