@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
+use harness::frame::{Ip, TcpFlags};
 use harness::netns::{cannot_run, eventually};
 use harness::plane::Plane;
 use harness::random::Random;
@@ -11,6 +12,7 @@ use harness::world::{Build, Refine, accept_in};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 use vswitch::port::PortFactory;
@@ -34,7 +36,8 @@ fn lab() -> Desired {
         .closed_group("sg-client", "vpc-1", &[])
         .eni("web", "vsw-1", &[WEB, WEB_V6], &["sg-web"])
         .eni("client", "vsw-1", &["10.0.0.20", "fd00:0:0:1::20"], &["sg-client"])
-        .eni("neighbour", "vsw-1", &["10.0.0.30", "fd00:0:0:1::30"], &["sg-client"]);
+        .eni("neighbour", "vsw-1", &["10.0.0.30", "fd00:0:0:1::30"], &["sg-client"])
+        .eni("attacker", "vsw-1", &["10.0.0.40"], &["sg-client"]);
     desired.settings.tcp_pick_up = false;
     for eni in desired.enis.values_mut() {
         eni.tracking.tcp_window_check = true;
@@ -225,4 +228,75 @@ fn long_datagrams_arrive_whole_whatever_the_order_of_their_parts() {
             assert!(is_whole, "datagram {number} to {to} never came whole");
         }
     }
+}
+
+/// Echoes what every client says, until all are gone and nobody new comes for a while.
+fn echo(listener: TcpListener) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            patient(&stream);
+            thread::spawn(move || {
+                let mut bytes = [0; 64];
+                while let Ok(length @ 1..) = stream.read(&mut bytes) {
+                    if &bytes[..length] == b"end" || stream.write_all(&bytes[..length]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    })
+}
+
+fn say(stream: &mut TcpStream, word: &[u8]) {
+    stream.write_all(word).unwrap();
+    let mut answer = vec![0; word.len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, word);
+}
+
+#[test]
+fn a_flood_of_syns_leaves_a_neighbour_its_connections_old_and_new() {
+    let Some(mut plane) = start(1, Faults::default(), false) else { return };
+    let mut desired = lab();
+    for eni in desired.enis.values_mut() {
+        eni.tracking.sessions_guaranteed = 256;
+    }
+    plane.run(&desired);
+    let to: IpAddr = WEB.parse().unwrap();
+    let _echo = echo(listener(&plane, to));
+    let mut old: Vec<TcpStream> = (0..20).map(|_| connect(&plane, "neighbour", to)).collect();
+    let stop = AtomicBool::new(false);
+    let namespace = plane.namespace("attacker");
+    let sent = thread::scope(|scope| {
+        let flood = scope.spawn(|| vswitch::namespace::within(&namespace, || flood(&stop)).unwrap());
+        thread::sleep(Duration::from_millis(300));
+        for round in 0..20 {
+            old.iter_mut().for_each(|stream| say(stream, format!("round {round}").as_bytes()));
+            say(&mut connect(&plane, "neighbour", to), b"a new connection");
+        }
+        stop.store(true, Ordering::Relaxed);
+        flood.join().unwrap()
+    });
+    let (attacker, neighbour) = (plane.stats("attacker"), plane.stats("neighbour"));
+    assert!(sent > 8192, "{sent} SYNs are no flood");
+    assert!(attacker.flows_evicted > 1000, "the flood found room: {attacker:?}");
+    assert_eq!(neighbour.flows_evicted, 0);
+    assert!(neighbour.egress.drops.keys().all(|reason| reason == "multicast"), "{:?}", neighbour.egress.drops);
+}
+
+/// SYNs from all ports, as fast as the kernel takes them: how many.
+fn flood(stop: &AtomicBool) -> std::io::Result<u64> {
+    use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
+    let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
+    let to = std::net::SocketAddrV4::new(WEB.parse().expect("an address"), 0);
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) && sent < 2_000_000 {
+        let port = 1 + (sent % 65_000) as u16;
+        let syn = Ip::new("10.0.0.40", WEB).tcp(port, PORT, TcpFlags::SYN);
+        // A full queue is as good as a sent packet here.
+        let _ = sendto(&raw, &syn.bytes(), SendFlags::empty(), &to);
+        sent += 1;
+    }
+    Ok(sent)
 }

@@ -285,6 +285,8 @@ pub struct Oracle {
     records: HashMap<Name, Session>,
     parts: HashMap<Name, Parts>,
     waiting: Vec<Waiting>,
+    /// How many sessions each ENI with a rate may open, as of when.
+    may_open: HashMap<EniId, (u64, u64)>,
 }
 
 /// What came of a packet in two parts at its sender.
@@ -338,6 +340,7 @@ impl Oracle {
             let (Name::Session(owner, ..) | Name::Fate(owner, ..)) = name;
             owner != eni
         });
+        self.may_open.remove(eni);
         let is_theirs = |name: &Name| matches!(name, Name::Fate(owner, ..) if owner == eni);
         self.parts.retain(|name, _| !is_theirs(name));
         self.waiting.retain(|waiting| !is_theirs(&waiting.name));
@@ -479,6 +482,14 @@ impl Oracle {
         let eni = &place.desired.enis[place.eni];
         if self.sessions_of(place.eni) >= eni.sessions_max as usize {
             return Passes::NoRoom;
+        }
+        if let Some(rate) = eni.tracking.new_sessions_per_s.map(u64::from) {
+            let (left, since_s) = self.may_open.get(place.eni).copied().unwrap_or((0, 0));
+            let left = (left + (place.now_s - since_s) * rate).min(rate);
+            self.may_open.insert(place.eni.clone(), (left.saturating_sub(1), place.now_s));
+            if left == 0 {
+                return Passes::NoRoom;
+            }
         }
         let flags = message.tcp_flags();
         let is_syn = flags & TcpFlags::SYN != 0;

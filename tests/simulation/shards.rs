@@ -111,7 +111,7 @@ impl Simulation {
         if gathered != Gathered::Wait {
             let passes = gathered == Gathered::Pass;
             self.check(&message, passes, (&from, &to), &mut packet);
-            let has_no_room = after_egress == Verdict::Drop(DropReason::SessionLimit);
+            let has_no_room = matches!(after_egress, Verdict::Drop(DropReason::SessionLimit | DropReason::SessionRate));
             if explained.is_some_and(|verdict| verdict != after_egress && !has_no_room) {
                 self.fail(&format!("explained {explained:?}, was {after_egress:?}: {message:?}"));
             }
@@ -263,7 +263,8 @@ impl Simulation {
 fn change_eni(random: &mut Random, desired: &mut Desired, oracle: &mut Oracle) -> String {
     let id = random.pick(&ENIS);
     let Some(eni) = desired.enis.get_mut(&EniId::from(id)) else { return "nothing".into() };
-    match random.below(5) {
+    match random.below(6) {
+        5 => eni.tracking.new_sessions_per_s = random.pick(&[None, Some(1), Some(3)]),
         4 => eni.tracking.tcp_window_check ^= true,
         0 => {
             eni.timeouts = Timeouts {

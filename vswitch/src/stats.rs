@@ -30,7 +30,8 @@ impl Switch {
                 return None;
             };
             let (turns_busy, turns_idle, sleeps) = (tally.turns_busy, tally.turns_idle, tally.sleeps);
-            Some(WorkerStatus { core, enis, flows, flows_max, turns_busy, turns_idle, sleeps })
+            let table_percent = self.workers[worker].desk.table_percent();
+            Some(WorkerStatus { core, enis, flows, flows_max, table_percent, turns_busy, turns_idle, sleeps })
         };
         (0..workers).filter_map(status).collect()
     }

@@ -558,5 +558,6 @@ impl Worker {
         for _ in 0..steps.min(SWEEP_STEPS_MAX) {
             self.shard.sweep(&self.current.snapshot, now);
         }
+        self.surroundings.desk.note_table(self.shard.table_percent());
     }
 }

@@ -7,10 +7,12 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Thread;
 use vswitch_core::desired::Direction;
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::EniIndex;
+use vswitch_core::limits::TABLE_WARNING_PERCENT;
 use vswitch_core::listing::FlowPage;
 use vswitch_core::protocol::{EniStats, FlowSelection, PacketDescription, Refusal};
 use vswitch_core::snapshot::Snapshot;
@@ -164,6 +166,8 @@ pub struct Desk {
     waiter: Mutex<Option<Thread>>,
     /// Wakes the control thread when it waits for its sockets.
     control: Option<Arc<mio::Waker>>,
+    /// How full the worker's table of sessions is, percent.
+    table_percent: AtomicUsize,
 }
 
 impl fmt::Debug for Desk {
@@ -181,6 +185,27 @@ impl Desk {
             events: SegQueue::new(),
             waiter: Mutex::default(),
             control,
+            table_percent: AtomicUsize::new(0),
+        }
+    }
+
+    /// How full the worker's table of sessions is, percent.
+    pub fn table_percent(&self) -> usize {
+        self.table_percent.load(Ordering::Relaxed)
+    }
+
+    /// Tells how full the worker's table is, and wakes the control thread where that is worth a warning.
+    pub(crate) fn note_table(&self, percent: usize) {
+        let before = self.table_percent.swap(percent, Ordering::Relaxed);
+        if before < TABLE_WARNING_PERCENT && percent >= TABLE_WARNING_PERCENT {
+            self.wake_control();
+        }
+    }
+
+    fn wake_control(&self) {
+        if let Some(control) = &self.control {
+            // Fails only when the wake-up is pending already.
+            let _ = control.wake();
         }
     }
 
@@ -230,9 +255,6 @@ impl Desk {
 
     pub(crate) fn report(&self, event: Event) {
         self.events.push(event);
-        if let Some(control) = &self.control {
-            // Fails only when the wake-up is pending already.
-            let _ = control.wake();
-        }
+        self.wake_control();
     }
 }

@@ -1,5 +1,6 @@
 //! Does to the sessions what a judgement asks for.
 
+use crate::desired::Direction;
 use crate::eni::{Desk, Shard};
 use crate::flow::fragments::{Fate, FragmentKey, Turn};
 use crate::flow::sessions::{Entry, SessionSlot};
@@ -198,13 +199,14 @@ impl Shard {
             }
         };
         let worth = |flow: &Flow| {
-            let owners = flow.sides.map(Side::scope).map(|scope| (scope != FlowScope::default()).then(|| holds(scope)));
+            let opener = flow.sessions().max_by_key(|(_, side)| side.opened() == Direction::Egress);
+            let (held, is_opener_over) = opener.map_or((0, false), |(_, side)| holds(side.scope()));
             let candidate = Candidate {
                 state: flow.state,
                 is_expired: flow.is_expired(snapshot.settings(), now),
-                is_any_over: owners.iter().flatten().any(|(_, is_over)| *is_over),
-                are_all_over: owners.iter().flatten().all(|(_, is_over)| *is_over),
-                held: owners.iter().flatten().map(|(held, _)| *held).max().unwrap_or(0),
+                is_opener_over,
+                are_all_over: flow.sessions().all(|(_, side)| holds(side.scope()).1),
+                held,
                 last_seen: flow.last_seen,
             };
             candidate.worth()

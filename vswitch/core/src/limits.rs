@@ -55,7 +55,7 @@ pub const LISTED_RECORDS_PER_TURN: usize = 1024;
 /// Sessions told of in an answer to one question, for the same reason.
 pub const LISTED_FLOWS_PER_TURN: usize = 128;
 /// From how full a flow table, or an ENI's share of it, is worth a warning, percent.
-pub const TABLE_WARNING_PERCENT: u8 = 80;
+pub const TABLE_WARNING_PERCENT: usize = 80;
 /// Packets waiting on their way from one worker to another.
 pub const HANDOFF_PACKETS: usize = 1024;
 /// Workers of one switch.

@@ -248,6 +248,9 @@ pub struct WorkerStatus {
     pub flows: usize,
     /// Sessions it has room for.
     pub flows_max: usize,
+    /// How full its fuller table is, percent of what it was made for.
+    #[serde(default)]
+    pub table_percent: usize,
     /// Turns that moved at least one packet.
     pub turns_busy: u64,
     /// Turns that found nothing to do.

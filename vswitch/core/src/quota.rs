@@ -34,11 +34,12 @@ impl TokenBucket {
 pub(crate) struct Candidate {
     pub(crate) state: FlowState,
     pub(crate) is_expired: bool,
-    /// Whether one of its ENIs holds more than its guaranteed share, and no less than the one that asks; or is that.
-    pub(crate) is_any_over: bool,
-    /// Whether all of them do.
+    /// Whether the ENI that opened it, as far as it is here, holds more than its guaranteed share, and no less than the one
+    /// that asks; or is that.
+    pub(crate) is_opener_over: bool,
+    /// Whether all of its ENIs do.
     pub(crate) are_all_over: bool,
-    /// The most sessions that one of its ENIs holds.
+    /// How many sessions the ENI that opened it holds.
     pub(crate) held: u32,
     pub(crate) last_seen: Tick,
 }
@@ -68,7 +69,7 @@ impl Candidate {
         };
         let may_go = match class {
             0 => true,
-            1 | 2 => self.is_any_over,
+            1 | 2 => self.is_opener_over,
             _ => self.are_all_over,
         };
         may_go.then_some((class, u32::MAX - self.held, self.last_seen))
@@ -103,7 +104,7 @@ mod tests {
         let candidate = |state| Candidate {
             state,
             is_expired: false,
-            is_any_over: true,
+            is_opener_over: true,
             are_all_over: true,
             held: 10,
             last_seen: Tick(100),
@@ -111,7 +112,7 @@ mod tests {
         let order = [
             Candidate {
                 is_expired: true,
-                is_any_over: false,
+                is_opener_over: false,
                 are_all_over: false,
                 ..candidate(FlowState::TcpEstablished)
             },
@@ -125,7 +126,7 @@ mod tests {
         let theirs = |state| Candidate { are_all_over: false, ..candidate(state) };
         assert!(theirs(FlowState::TcpEstablished).worth().is_none(), "established connections of others stay");
         assert!(theirs(FlowState::TcpAnswered).worth().is_some());
-        let nobodys = Candidate { is_any_over: false, ..theirs(FlowState::TcpOpening) };
+        let nobodys = Candidate { is_opener_over: false, ..theirs(FlowState::TcpOpening) };
         assert!(nobodys.worth().is_none());
     }
 }

@@ -26,6 +26,11 @@ impl Shard {
         self.sessions.capacity()
     }
 
+    /// How full the fuller of the tables of connections is, percent of what it was made for.
+    pub fn table_percent(&self) -> usize {
+        self.sessions.percent()
+    }
+
     /// Bytes of memory that the tables of connections take.
     pub fn memory_bytes(&self) -> usize {
         self.sessions.memory_bytes()

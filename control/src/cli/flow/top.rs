@@ -107,13 +107,12 @@ fn top_of(
             .partial_cmp(&(one.new_per_s, one.sessions))
             .unwrap_or(std::cmp::Ordering::Equal)
     });
-    let full = enis.iter().filter(|eni| percent(eni.sessions, eni.sessions_max) >= f64::from(TABLE_WARNING_PERCENT));
+    let full = enis.iter().filter(|eni| percent(eni.sessions, eni.sessions_max) >= TABLE_WARNING_PERCENT as f64);
     let full_enis =
         full.map(|eni| format!("{} holds {} of the {} sessions it may", eni.eni, eni.sessions, eni.sessions_max));
     let full_workers = workers.iter().enumerate().filter_map(|(number, worker)| {
-        let is_full = percent(worker.flows as u64, worker.flows_max as u64) >= f64::from(TABLE_WARNING_PERCENT);
-        is_full
-            .then(|| format!("worker {number} holds {} sessions and has room for {}", worker.flows, worker.flows_max))
+        let is_full = worker.table_percent >= TABLE_WARNING_PERCENT;
+        is_full.then(|| format!("the session table of worker {number} is {} % full", worker.table_percent))
     });
     Top { interval_s, warnings: full_workers.chain(full_enis).collect(), enis }
 }
@@ -166,6 +165,7 @@ mod tests {
             enis: 1,
             flows,
             flows_max: 200,
+            table_percent: flows / 2,
             turns_busy: 0,
             turns_idle: 0,
             sleeps: 0,
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(told, [("eni-a", 20.0, 10.0), ("eni-b", 5.0, 40.0), ("eni-c", 2.5, 2.5)]);
         assert_eq!(
             top.warnings,
-            ["worker 1 holds 160 sessions and has room for 200", "eni-b holds 80 of the 100 sessions it may"]
+            ["the session table of worker 1 is 80 % full", "eni-b holds 80 of the 100 sessions it may"]
         );
     }
 }

@@ -259,6 +259,11 @@ impl Sessions {
         self.v4.capacity() + self.v6.capacity()
     }
 
+    /// How full the fuller of the tables is, percent of what it was made for.
+    pub fn percent(&self) -> usize {
+        self.v4.percent().max(self.v6.percent())
+    }
+
     /// Bytes of memory that the tables take.
     pub fn memory_bytes(&self) -> usize {
         self.v4.memory_bytes() + self.v6.memory_bytes()

@@ -197,6 +197,11 @@ impl<K: FlowKey> Table<K> {
         self.records.len()
     }
 
+    /// How full it is, percent of what it was made for. Collisions leave room for few more than all of that.
+    pub fn percent(&self) -> usize {
+        100 * self.live as usize / self.homes as usize
+    }
+
     /// Bytes of memory it takes.
     pub fn memory_bytes(&self) -> usize {
         self.records.len() * (size_of::<Record<K>>() + size_of::<Origin>())
