@@ -4,7 +4,9 @@ use crate::flow::cover::Part;
 use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, IPV6_EXTENSION_HEADERS_MAX};
 use crate::verdict::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use part::PartOfPacket;
 
+mod part;
 pub(crate) mod plain;
 
 /// IANA protocol numbers that the switch looks into.
@@ -368,24 +370,6 @@ pub(crate) fn window_scale(frame: &[u8], headers: &Headers) -> Option<u8> {
     None
 }
 
-/// Where a packet's bytes belong in the one that it may be a part of.
-#[derive(Clone, Copy)]
-struct PartOfPacket {
-    start: usize,
-    end: usize,
-    more: bool,
-}
-
-impl PartOfPacket {
-    /// As it is kept once it is known to fit.
-    const fn kept(self) -> Part {
-        if self.start == 0 && !self.more {
-            return Part::NONE;
-        }
-        Part { start: self.start as u16, end: self.end as u16, is_last: !self.more }
-    }
-}
-
 /// Whether the bytes are a packet, or only the beginning of one.
 #[derive(Clone, Copy, PartialEq)]
 enum Trust {
@@ -436,7 +420,7 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
             source_port: 0,
             destination_port: 0,
         },
-        fragment: fragment(part, fixed[9], trust)?,
+        fragment: part.classify(fixed[9], trust)?,
         part: part.kept(),
         fragment_id: u16::from_be_bytes([fixed[4], fixed[5]]) as u32,
         hop_limit: fixed[8],
@@ -508,7 +492,7 @@ fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Resu
             let payload_bytes = packet.len().saturating_sub(offset + length_bytes);
             let part =
                 PartOfPacket { start: offset_bytes, end: offset_bytes + payload_bytes, more: offset_and_more & 1 == 1 };
-            headers.fragment = fragment(part, header[0], trust)?;
+            headers.fragment = part.classify(header[0], trust)?;
             headers.part = part.kept();
             headers.fragment_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
         }
@@ -524,27 +508,6 @@ fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Resu
         }
     }
     Err(DropReason::Ipv6ExtensionsTooMany)
-}
-
-/// Classifies a part of a packet, refusing those made to slip past rules or to overflow a reassembly buffer.
-fn fragment(part: PartOfPacket, protocol_number: u8, trust: Trust) -> Result<Fragment, DropReason> {
-    let PartOfPacket { start, end, more } = part;
-    if start == 0 && !more {
-        return Ok(Fragment::Whole);
-    }
-    if end > u16::MAX.into() {
-        return Err(DropReason::FragmentOversized);
-    }
-    // RFC 1858 §4, RFC 3128: would overwrite the flags of a TCP header.
-    if protocol_number == protocol::TCP && (1..20).contains(&start) {
-        return Err(DropReason::FragmentTiny);
-    }
-    // RFC 791: every part but the last is a multiple of 8 bytes, and none is empty.
-    let is_odd = more && !(end - start).is_multiple_of(8);
-    if trust == Trust::Whole && (is_odd || (start > 0 && start == end)) {
-        return Err(DropReason::FragmentMalformed);
-    }
-    Ok(if start == 0 { Fragment::First } else { Fragment::Later })
 }
 
 fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), DropReason> {

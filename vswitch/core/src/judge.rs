@@ -195,7 +195,11 @@ impl<'a> Seat<'a> {
             return (judgement, action);
         }
         match lookup {
-            Lookup::Misquoted(stage) => (Judgement::by(Policy::Drop, *stage), Action::None),
+            Lookup::Misquoted(stage) => {
+                let by_rules = self.judge_by_rules(self.direction, &headers.tuple);
+                let judgement = if by_rules.accepts() { Judgement::by(Policy::Drop, *stage) } else { by_rules };
+                (judgement, Action::None)
+            }
             Lookup::None => (self.judge_by_rules(self.direction, &visible_to_rules(headers)), Action::None),
             Lookup::Session(entry) => match sessions.find(entry, self.eni.scope) {
                 Some(session) if !is_over(&session) => {
