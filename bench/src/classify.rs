@@ -1,7 +1,9 @@
 //! The classifier alone: packets of no session at one ENI whose rules have the shape that groups give them.
 
+use crate::chart::{self, Line};
 use crate::flat;
 use crate::group_world;
+use crate::progress::Progress;
 use crate::rounds::{self, CHUNK_ITEMS, Chunks, Round};
 use clap::Args;
 use serde::Serialize;
@@ -25,11 +27,13 @@ pub struct Arguments {
     #[arg(long)]
     ipv6: bool,
     /// Packets to classify, in millions.
-    #[arg(long, default_value_t = 8)]
-    millions: usize,
+    #[arg(long, default_value_t = 8.0)]
+    millions: f64,
     /// The seed of rules and packets.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    show: crate::Show,
     /// Measure a round whenever a line comes in, for comparisons in turn.
     #[arg(long, hide = true)]
     on_request: bool,
@@ -41,9 +45,15 @@ pub struct Arguments {
     export_probes: Option<PathBuf>,
 }
 
+impl Arguments {
+    pub(crate) const fn show(&self) -> &crate::Show {
+        &self.show
+    }
+}
+
 /// What was measured: ns of one look-up.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     rules: usize,
     ipv6: bool,
     #[serde(flatten)]
@@ -54,23 +64,24 @@ pub struct Report {
     compile_ms: f64,
 }
 
-impl Report {
-    /// As JSON.
-    pub fn json(&self) -> String {
-        serde_json::to_string_pretty(self).unwrap_or_default()
-    }
-
-    /// For people.
-    pub fn text(&self) -> String {
-        let Round { quiet_ns, median_ns, p99_ns } = self.round;
+impl crate::Report for Report {
+    fn text(&self) -> String {
+        let Round { quiet_ns, median_ns, p99_ns, p999_ns, max_ns, .. } = &self.round;
         format!(
-            "{} rules {}: {quiet_ns:.1} ns a look-up when quiet (median {median_ns:.1}, p99 of chunks {p99_ns:.1}); the \
-             whole world compiled in {:.1} ms; {:.0} % of the packets accepted",
+            "{} rules, {}; the whole world compiled in {:.1} ms; {:.0} % of the packets accepted\n\n\
+             ns a look-up\n\
+             quiet     median    p99       p99.9     max\n\
+             {quiet_ns:<9.1} {median_ns:<9.1} {p99_ns:<9.1} {p999_ns:<9.1} {max_ns:.1}",
             self.rules,
             if self.ipv6 { "IPv6" } else { "IPv4" },
             self.compile_ms,
             self.accepted * 100.0
         )
+    }
+
+    fn svg(&self) -> String {
+        let line = Line { name: "chunks of 8,192 look-ups", quantiles: &self.round.quantiles };
+        chart::of_quantiles(&format!("The classifier: {} rules", self.rules), "ns a look-up", &[line])
     }
 }
 
@@ -81,7 +92,7 @@ const PROBES: usize = 128 * CHUNK_ITEMS;
 ///
 /// # Errors
 /// If the world does not compile or a file cannot be written.
-pub fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
+pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
     let desired = group_world::desired(arguments.rules, arguments.ipv6, arguments.seed);
     let tuples = group_world::probes(&desired, PROBES, arguments.ipv6, arguments.seed ^ 0xabcd);
     if let Some(file) = &arguments.export_rules {
@@ -102,13 +113,13 @@ pub fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
         rig.work();
     }
     let accepted = rig.accepted;
-    let items = arguments.millions * 1_000_000;
+    let items = rounds::items(arguments.millions)?;
     if arguments.on_request {
         let about = serde_json::json!({ "accepted": accepted, "compile_ms": compile_ms });
         rounds::on_request(&mut rig, items, &about)?;
         return Ok(None);
     }
-    let round = rounds::measure(&mut rig, items)?;
+    let round = rounds::measure(&mut rig, items, &mut Progress::new("measuring", arguments.show.progress))?;
     let accepted = accepted as f64 / PROBES as f64;
     Ok(Some(Report { rules: arguments.rules, ipv6: arguments.ipv6, round, accepted, compile_ms }))
 }
@@ -137,7 +148,6 @@ struct Rig {
 impl Chunks for Rig {
     fn prepare(&mut self) {}
 
-    #[inline(never)]
     fn work(&mut self) {
         let chunk = &self.tuples[self.next..self.next + CHUNK_ITEMS];
         for burst in chunk.chunks(BURST_PACKETS) {

@@ -10,12 +10,8 @@ use vswitch_core::ipnet::IpNet;
 /// the order in which rules decide, 1 to accept or 0 to drop, protocol or -1, the far side as hexadecimal digits and the
 /// length of its prefix, first and last destination port.
 pub(crate) fn rules(desired: &Desired, eni: &EniId, direction: Direction, is_v6: bool) -> String {
-    let groups = desired.enis.get(eni).into_iter().flat_map(|eni| &eni.groups);
-    let of_groups = groups.filter_map(|group| desired.groups.get(group)).flat_map(|group| &group.rules);
-    let mut ordered: Vec<&Rule> = of_groups.filter(|rule| rule.direction == direction).collect();
-    ordered.sort_by_key(|rule| (rule.priority, rule.policy == Policy::Accept));
     let mut text = String::new();
-    for (place, rule) in ordered.into_iter().enumerate() {
+    for (place, rule) in in_order(desired, eni, direction).into_iter().enumerate() {
         let accepts = u8::from(rule.policy == Policy::Accept);
         let protocol = match rule.protocol {
             Protocol::All => -1,
@@ -29,6 +25,15 @@ pub(crate) fn rules(desired: &Desired, eni: &EniId, direction: Direction, is_v6:
         }
     }
     text
+}
+
+/// The rules of one direction at an ENI, the strongest first.
+pub(crate) fn in_order<'a>(desired: &'a Desired, eni: &EniId, direction: Direction) -> Vec<&'a Rule> {
+    let groups = desired.enis.get(eni).into_iter().flat_map(|eni| &eni.groups);
+    let of_groups = groups.filter_map(|group| desired.groups.get(group)).flat_map(|group| &group.rules);
+    let mut ordered: Vec<&Rule> = of_groups.filter(|rule| rule.direction == direction).collect();
+    ordered.sort_by_key(|rule| (rule.priority, rule.policy == Policy::Accept));
+    ordered
 }
 
 /// The prefixes that the object of a rule stands for at present.

@@ -1,13 +1,11 @@
 //! Flows, and the frames that their ends send.
 
+use crate::mix::Transport;
 use crate::world::{self, ADMITTED_PORT, PAIRS};
 use std::net::IpAddr;
 use vswitch_core::headers::protocol::{TCP, UDP};
-use vswitch_core::headers::tcp_flags::{ACK, SYN};
+use vswitch_core::headers::tcp_flags::{ACK, FIN, SYN};
 use vswitch_core::packet::FrameBuffer;
-
-/// The shortest frame that is sent; headers of IPv6 and TCP take more.
-pub(crate) const FRAME_BYTES_MIN: usize = 64;
 
 /// One flow: the ENI that opens it, the one that answers, and the opener's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,22 +41,41 @@ pub(crate) enum Step {
     Open,
     /// The server's answer to it.
     Answer,
-    /// The client's next, and everything after.
+    /// From the client, once the flow is established.
     FromClient,
-    /// Everything after from the server.
+    /// From the server.
     FromServer,
+    /// The client's last.
+    CloseClient,
+    /// The server's last.
+    CloseServer,
+    /// From the client, to a port that nobody may reach.
+    Denied,
 }
 
 impl Step {
     pub(crate) const fn is_from_client(self) -> bool {
-        matches!(self, Self::Open | Self::FromClient)
+        matches!(self, Self::Open | Self::FromClient | Self::CloseClient | Self::Denied)
+    }
+
+    /// What comes after it in the life of a flow that is opened and ended.
+    pub(crate) const fn following(self, transport: Transport) -> Option<Self> {
+        match (transport, self) {
+            (Transport::Tcp, Self::Open) => Some(Self::Answer),
+            (Transport::Udp, Self::Open) | (Transport::Tcp, Self::FromClient) => Some(Self::FromServer),
+            (Transport::Tcp, Self::Answer) => Some(Self::FromClient),
+            (Transport::Tcp, Self::FromServer) => Some(Self::CloseClient),
+            (Transport::Tcp, Self::CloseClient) => Some(Self::CloseServer),
+            _ => None,
+        }
     }
 
     const fn tcp_flags(self) -> u8 {
         match self {
-            Self::Open => SYN,
+            Self::Open | Self::Denied => SYN,
             Self::Answer => SYN | ACK,
             Self::FromClient | Self::FromServer => ACK,
+            Self::CloseClient | Self::CloseServer => FIN | ACK,
         }
     }
 }
@@ -67,20 +84,25 @@ impl Step {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) is_v6: bool,
-    pub(crate) is_tcp: bool,
+    pub(crate) transport: Transport,
 }
+
+/// A port that no rule of the world admits by itself.
+pub(crate) const DENIED_PORT: u16 = 444;
 
 /// Writes the frame of `frame_bytes`, or of as many as its headers take, that a flow sends in a step.
 pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow, Step), frame_bytes: usize) {
-    let (network_bytes, transport_bytes) = (if shape.is_v6 { 40 } else { 20 }, if shape.is_tcp { 20 } else { 8 });
-    let transport_at = 14 + network_bytes;
+    let (protocol, transport_bytes) = match shape.transport {
+        Transport::Tcp => (TCP, 20),
+        Transport::Udp => (UDP, 8),
+    };
+    let transport_at = if shape.is_v6 { 14 + 40 } else { 14 + 20 };
     buffer.set_length(frame_bytes.max(transport_at + transport_bytes));
     let frame = buffer.frame_mut();
     frame[..transport_at + transport_bytes].fill(0);
     let (from, to) = if step.is_from_client() { (flow.client, flow.server) } else { (flow.server, flow.client) };
     frame[..6].copy_from_slice(&[0xee, 0xff, 0xff, 0xff, 0xff, 0xff]);
     frame[6..12].copy_from_slice(&world::mac(from).0);
-    let protocol = if shape.is_tcp { TCP } else { UDP };
     let after_ethernet = frame.len() - 14;
     match (world::address(from, shape.is_v6), world::address(to, shape.is_v6)) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -98,15 +120,17 @@ pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow,
         _ => unreachable!("both ends are of one family"),
     }
     let transport = &mut frame[transport_at..];
-    let ports = [flow.source_port, ADMITTED_PORT];
+    let service_port = if step == Step::Denied { DENIED_PORT } else { ADMITTED_PORT };
+    let ports = [flow.source_port, service_port];
     let [source, destination] = if step.is_from_client() { ports } else { [ports[1], ports[0]] };
     transport[..2].copy_from_slice(&source.to_be_bytes());
     transport[2..4].copy_from_slice(&destination.to_be_bytes());
-    if shape.is_tcp {
-        transport[12..16].copy_from_slice(&[0x50, step.tcp_flags(), 0xff, 0xff]);
-    } else {
-        let length = transport.len() as u16;
-        transport[4..6].copy_from_slice(&length.to_be_bytes());
+    match shape.transport {
+        Transport::Tcp => transport[12..16].copy_from_slice(&[0x50, step.tcp_flags(), 0xff, 0xff]),
+        Transport::Udp => {
+            let length = transport.len() as u16;
+            transport[4..6].copy_from_slice(&length.to_be_bytes());
+        }
     }
 }
 
@@ -118,7 +142,8 @@ mod tests {
     #[test]
     fn every_number_is_another_flow_and_is_found_from_both_ends() {
         let mut seen = HashSet::new();
-        for number in (0..5_000_000).step_by(97).chain(0..100_000) {
+        let numbers: HashSet<usize> = (0..5_000_000).step_by(97).chain(0..100_000).collect();
+        for &number in &numbers {
             let flow = Flow::numbered(number);
             seen.insert((flow.client, flow.server, flow.source_port));
             let turn = number / PAIRS as usize;
@@ -126,6 +151,14 @@ mod tests {
                 assert_eq!(Flow::number_of((usize::from(eni) - 1) / 2, turn, is_client), number);
             }
         }
-        assert_eq!(seen.len(), (0..5_000_000).step_by(97).chain(0..100_000).collect::<HashSet<_>>().len());
+        assert_eq!(seen.len(), numbers.len());
+    }
+
+    #[test]
+    fn a_life_has_as_many_packets_as_it_says() {
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let life = std::iter::successors(Some(Step::Open), |step| step.following(transport));
+            assert_eq!(life.count(), transport.packets_of_life());
+        }
     }
 }

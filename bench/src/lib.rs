@@ -1,15 +1,26 @@
-//! How fast is it? Generated worlds, generated packets, and the time they take in memory, without any port.
+//! How fast is it? Generated worlds, generated packets, and what becomes of them: in memory, without any port.
 
+pub mod api;
+mod chart;
 pub mod classify;
 mod flat;
 mod frames;
 mod group_world;
+mod mix;
 pub mod path;
+mod plain;
+mod plane;
+mod progress;
 mod rounds;
 mod traffic;
+pub mod update;
+mod update_world;
+pub mod wire;
 mod world;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What can be measured.
@@ -19,26 +30,73 @@ pub enum Bench {
     Path(path::Arguments),
     /// The classifier alone: packets of no session, against rules of groups, lists and prefixes.
     Classify(classify::Arguments),
+    /// The HTTP interface: signed rule changes of many clients, beside a running switch.
+    Api(api::Arguments),
+    /// Changes of rules, members and lists while traffic flows over ports in memory: how long until they are in force.
+    Update(update::Arguments),
+    /// Sends UDP packets to `sluice bench receive`, here or on another host: loss, reordering, latency.
+    Send(wire::send::Arguments),
+    /// Waits for `sluice bench send` and answers it.
+    Receive(wire::receive::Arguments),
+}
+
+/// How a measurement shows itself.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Show {
+    /// Draw the quantiles into this file too.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Tell how far the run is, also where standard error is no terminal.
+    #[arg(long)]
+    progress: bool,
+}
+
+/// What was measured.
+trait Report: Serialize {
+    /// For people.
+    fn text(&self) -> String;
+
+    /// As a picture.
+    fn svg(&self) -> String;
 }
 
 /// Measures and prints.
 pub fn run(bench: &Bench, json: bool) -> ExitCode {
-    let report = match bench {
-        Bench::Path(arguments) => {
-            path::run(arguments).map(|report| report.map(|report| if json { report.json() } else { report.text() }))
+    let done = match bench {
+        Bench::Path(arguments) => path::run(arguments).and_then(|report| print(report, arguments.show(), json)),
+        Bench::Classify(arguments) => classify::run(arguments).and_then(|report| print(report, arguments.show(), json)),
+        Bench::Update(arguments) => {
+            update::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
         }
-        Bench::Classify(arguments) => {
-            classify::run(arguments).map(|report| report.map(|report| if json { report.json() } else { report.text() }))
+        Bench::Send(arguments) => {
+            wire::send::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
+        }
+        Bench::Receive(arguments) => {
+            wire::receive::run(arguments, |report| print(Some(report), arguments.show(), json))
+        }
+        Bench::Api(arguments) => {
+            api::run(arguments).map(|report| println!("{}", if json { report.json() } else { report.text() }))
         }
     };
-    match report {
-        Ok(report) => {
-            report.iter().for_each(|report| println!("{report}"));
-            ExitCode::SUCCESS
-        }
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sluice: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what there is to print.
+fn print(report: Option<impl Report>, show: &Show, json: bool) -> Result<(), String> {
+    let Some(report) = report else { return Ok(()) };
+    if let Some(file) = &show.svg {
+        std::fs::write(file, report.svg()).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?);
+    } else {
+        println!("{}", report.text());
+    }
+    Ok(())
 }

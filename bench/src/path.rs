@@ -2,12 +2,16 @@
 //! one core. Preparing packets is not in the time; reading, judging, remembering, addressing, counting and ending what
 //! is over are.
 
+use crate::chart::{self, Line};
 use crate::flat;
-use crate::frames::{FRAME_BYTES_MIN, Shape, Step};
+use crate::frames::Step;
+use crate::mix::{Mix, Transport};
+use crate::plain::Plain;
+use crate::progress::Progress;
 use crate::rounds::{self, CHUNK_ITEMS, Chunks, Round};
-use crate::traffic::{Kind, Traffic, checksum};
+use crate::traffic::{Burst, Kind, Traffic, checksum};
 use crate::world::{self, PAIRS};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
 use vswitch_core::compile::compile;
@@ -20,114 +24,144 @@ use vswitch_core::snapshot::Snapshot;
 use vswitch_core::time::Time;
 use vswitch_core::verdict::Verdict;
 
-/// What to measure: `sluice bench path --flows 1000000 --rules 100`.
+/// What to measure: `sluice bench path --flows 1000000 --rules 100 --size IMIX --new-share 0.05 --zipf 1`.
 #[derive(Clone, Debug, Args)]
 pub struct Arguments {
-    /// How many flows the packets belong to.
-    #[arg(long, default_value_t = 8192)]
-    pub flows: usize,
+    #[command(flatten)]
+    mix: Mix,
     /// Rules of each ENI and direction.
     #[arg(long, default_value_t = 100)]
-    pub rules: usize,
-    /// What the packets are.
-    #[arg(long, value_enum, default_value_t = Work::Established)]
-    pub work: Work,
-    /// IPv6 instead of IPv4.
-    #[arg(long)]
-    pub ipv6: bool,
+    rules: usize,
     /// Packets to measure, in millions.
-    #[arg(long, default_value_t = 8)]
-    pub millions: usize,
-    /// The seed of the world and of the order of flows.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    #[arg(long, default_value_t = 8.0)]
+    millions: f64,
+    /// Measure a plain implementation in turn: a hash map of sessions, rules one after another.
+    #[arg(long)]
+    beside_plain: bool,
+    #[command(flatten)]
+    show: crate::Show,
     /// Measure a round whenever a line comes in, for comparisons in turn.
     #[arg(long, hide = true)]
-    pub on_request: bool,
+    on_request: bool,
     /// Write the rules of a client's egress, without groups and lists, to this file.
     #[arg(long, hide = true)]
-    pub export_rules: Option<PathBuf>,
+    export_rules: Option<PathBuf>,
 }
 
-/// Kinds of packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Work {
-    /// Packets of sessions that exist, from both ends.
-    Established,
-    /// First packets: judged by rules twice, and remembered; as many sessions end meanwhile.
-    First,
+impl Arguments {
+    pub(crate) const fn show(&self) -> &crate::Show {
+        &self.show
+    }
 }
 
 /// What was measured: ns of one packet through both judgements.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    work: Work,
-    ipv6: bool,
-    flows: usize,
+pub(crate) struct Report {
+    #[serde(flatten)]
+    mix: Mix,
     rules: usize,
     packets: u64,
+    /// Of them, refused by rules as planned. Every other was delivered; a run in which one was not is no run.
+    denied: u64,
     #[serde(flatten)]
     round: Round,
     millions_per_second: f64,
-    bytes_per_flow: f64,
+    bytes_per_flow: Option<f64>,
+    /// The same work by a plain implementation, in the same run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plain: Option<Round>,
 }
 
-impl Report {
-    /// As JSON.
-    pub fn json(&self) -> String {
-        serde_json::to_string_pretty(self).unwrap_or_default()
-    }
-
-    /// For people.
-    pub fn text(&self) -> String {
-        let family = if self.ipv6 { "IPv6" } else { "IPv4" };
-        let Round { quiet_ns, median_ns, p99_ns } = self.round;
+impl crate::Report for Report {
+    fn text(&self) -> String {
+        let Round { quiet_ns, median_ns, p99_ns, p999_ns, max_ns, .. } = &self.round;
+        let Mix { flows, size, new_share, denied_share, zipf, protocol, ipv6, .. } = &self.mix;
+        let family = if *ipv6 { "IPv6" } else { "IPv4" };
         format!(
-            "{:?} {family}, {} flows, {} rules a direction: {quiet_ns:.1} ns a packet for both judgements when quiet \
-             (median {median_ns:.1}, p99 of chunks {p99_ns:.1}), {:.1} million packets/s, {:.0} bytes a flow",
-            self.work, self.flows, self.rules, self.millions_per_second, self.bytes_per_flow
+            "{protocol:?} over {family}, {flows} flows (Zipf {zipf}), frames of {size} bytes, {:.1} % open a flow, \
+             {:.1} % are denied, {} rules a direction\n\
+             {} packets, {} of them denied as planned, none lost\n\n\
+             ns a packet, both judgements\n\
+             quiet     median    p99       p99.9     max\n\
+             {quiet_ns:<9.1} {median_ns:<9.1} {p99_ns:<9.1} {p999_ns:<9.1} {max_ns:.1}\n\n\
+             {:.1} million packets/s when quiet{}{}",
+            new_share * 100.0,
+            denied_share * 100.0,
+            self.rules,
+            self.packets,
+            self.denied,
+            self.millions_per_second,
+            self.bytes_per_flow.map(|bytes| format!("; {bytes:.0} bytes a flow")).unwrap_or_default(),
+            self.plain.as_ref().map(|plain| beside(plain, *quiet_ns)).unwrap_or_default()
         )
     }
+
+    fn svg(&self) -> String {
+        let title = format!("The packet path: {} flows, {} rules", self.mix.flows, self.rules);
+        let ours = ("chunks of 8,192 packets", &self.round);
+        let rounds = std::iter::once(ours).chain(self.plain.iter().map(|plain| ("plain implementation", plain)));
+        let lines: Vec<Line<'_>> = rounds.map(|(name, round)| Line { name, quantiles: &round.quantiles }).collect();
+        chart::of_quantiles(&title, "ns a packet", &lines)
+    }
+}
+
+fn beside(plain: &Round, quiet_ns: f64) -> String {
+    format!(
+        "\na plain implementation takes {:.1} ns when quiet: {:.2} of its time",
+        plain.quiet_ns,
+        quiet_ns / plain.quiet_ns
+    )
 }
 
 /// Measures; none if the rounds were reported one by one.
-///
-/// # Errors
-/// If the switch does not forward what it should: then the time would mean nothing.
-pub fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
+pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
+    let mix = &arguments.mix;
+    mix.check()?;
+    if arguments.on_request && (mix.denied_share > 0.0 || !matches!(mix.new_share, 0.0 | 1.0)) {
+        return Err("--on-request goes with packets of existing flows alone, or first packets alone".into());
+    }
     let mut rig = Rig::new(arguments)?;
-    let items = arguments.millions * 1_000_000;
+    let items = rounds::items(arguments.millions)?;
     let bytes_per_flow = rig.warm_up()?;
     if arguments.on_request {
-        let about = serde_json::json!({ "frames": rig.first_frames(arguments), "bytes_per_flow": bytes_per_flow });
+        let about = serde_json::json!({ "frames": rig.first_frames(mix), "bytes_per_flow": bytes_per_flow });
         rounds::on_request(&mut rig, items, &about)?;
         return Ok(None);
     }
-    let round = rounds::measure(&mut rig, items)?;
+    rig.denied = 0;
+    let progress = &mut Progress::new("measuring", arguments.show.progress);
+    let (round, plain) = if arguments.beside_plain {
+        let mut plain = Plain::new(mix, arguments.rules);
+        plain.warm_up()?;
+        let (round, plain) = rounds::in_turn(&mut rig, &mut plain, items, progress)?;
+        (round, Some(plain))
+    } else {
+        (rounds::measure(&mut rig, items, progress)?, None)
+    };
     Ok(Some(Report {
-        work: arguments.work,
-        ipv6: arguments.ipv6,
-        flows: rig.traffic.flows(),
+        mix: Mix { flows: rig.traffic.flows(), ..mix.clone() },
         rules: arguments.rules,
         packets: (items.div_ceil(CHUNK_ITEMS) * CHUNK_ITEMS) as u64,
+        denied: rig.denied,
         millions_per_second: 1e3 / round.quiet_ns,
         round,
         bytes_per_flow,
+        plain,
     }))
 }
 
-struct Rig {
+pub(crate) struct Rig {
     snapshot: Snapshot,
     shard: Shard,
     /// By number.
     enis: Vec<EniIndex>,
     packets: Vec<Packet>,
-    /// The ENI that sends each burst.
-    senders: Vec<EniIndex>,
+    bursts: Vec<(EniIndex, Burst)>,
     traffic: Traffic,
     kind: Kind,
     clock: Clock,
+    denied: u64,
+    is_v6: bool,
     resident_empty_bytes: u64,
 }
 
@@ -139,63 +173,92 @@ struct Clock {
     sweeps_due: f64,
 }
 
+/// Below so many, what else the process takes would count for much.
+const FLOWS_TO_TELL_MEMORY: usize = 100_000;
 /// How many times all sessions are looked at within the time after which one that opens is over.
 const SWEEPS_PER_TIMEOUT: f64 = 2.0;
-/// Sessions that there is room for, for each that is alive: some are over and not swept yet.
-const ROOM_FOR_FIRST: f64 = 2.0;
-const ROOM_FOR_ESTABLISHED: f64 = 4.0 / 3.0;
+/// How long a handshake may take, as the settings have it.
+const TIMEOUT_NS: f64 = 30e9;
+
+/// Room in the table for each connection that is there at once.
+const ROOM: f64 = 1.2;
+
+/// How fast time goes, and how many connections there are at once, with those that are over and not found to be yet.
+fn pace(mix: &Mix, flows: usize, bursts: f64) -> (f64, f64) {
+    let existing = flows as f64;
+    let changing = (mix.new_share + mix.denied_share) * BURST_PACKETS as f64;
+    if mix.new_share == 1.0 {
+        // As many are opened as expire.
+        (TIMEOUT_NS / (existing / BURST_PACKETS as f64), existing * (1.0 + 1.0 / SWEEPS_PER_TIMEOUT))
+    } else if changing == 0.0 {
+        (100.0, existing)
+    } else if mix.protocol == Transport::Tcp {
+        // Nothing that exists expires meanwhile; what is opened is closed, and what is denied expires.
+        let burst_ns = (600e9 / bursts).min(10e6);
+        let lasting = (TIMEOUT_NS * 1.5 / (burst_ns * bursts)).min(1.0);
+        (burst_ns, existing + changing * bursts * lasting)
+    } else {
+        (TIMEOUT_NS * 0.8 / bursts, existing + changing * bursts)
+    }
+}
 
 impl Rig {
     fn new(arguments: &Arguments) -> Result<Self, String> {
-        let desired = world::desired(arguments.rules, arguments.seed);
+        let mix = &arguments.mix;
+        let desired = world::desired(arguments.rules, mix.seed);
         if let Some(file) = &arguments.export_rules {
-            let text = flat::rules(&desired, &world::eni_id(1), Direction::Egress, arguments.ipv6);
+            let text = flat::rules(&desired, &world::eni_id(1), Direction::Egress, mix.ipv6);
             std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
         }
         let snapshot = compile(&desired, 1).map_err(|refusals| format!("{refusals:?}"))?;
-        let shape = Shape { is_v6: arguments.ipv6, is_tcp: true };
-        let traffic = Traffic::new(shape, FRAME_BYTES_MIN, arguments.flows, arguments.seed);
-        // Each connection is a session at either ENI. IPv6 has a quarter of the room.
-        let sessions = traffic.flows() as f64 * 2.0 * if arguments.ipv6 { 4.0 } else { 1.0 };
-        let (kind, room) = match arguments.work {
-            Work::Established => (Kind::Established, sessions * ROOM_FOR_ESTABLISHED),
-            Work::First => (Kind::First, sessions * ROOM_FOR_FIRST),
-        };
-        let timeout_ns = u64::from(desired.settings.tcp_half_open_timeout_s) * 1_000_000_000;
-        let bursts_per_timeout = traffic.flows() as f64 / BURST_PACKETS as f64;
+        let bursts = rounds::items(arguments.millions)? as f64 / BURST_PACKETS as f64;
+        Ok(Self::in_world(snapshot, mix, bursts))
+    }
+
+    fn in_world(snapshot: Snapshot, mix: &Mix, bursts: f64) -> Self {
+        let traffic = Traffic::new(mix);
+        let (burst_ns, connections) = pace(mix, traffic.flows(), bursts);
+        let room = connections * ROOM + 1024.0;
+        let records_per_burst = room * 4.0 / 3.0 * SWEEPS_PER_TIMEOUT * burst_ns / TIMEOUT_NS;
         let clock = Clock {
             now: Time::from_ns(1_000_000_000),
-            burst_ns: if kind == Kind::First { (timeout_ns as f64 / bursts_per_timeout) as u64 } else { 100 },
-            sweeps_per_burst: if kind == Kind::First {
-                let records = room / if arguments.ipv6 { 3.0 } else { 0.75 };
-                records / SWEEP_RECORDS_PER_TURN as f64 * SWEEPS_PER_TIMEOUT / bursts_per_timeout
-            } else {
-                0.0
-            },
+            burst_ns: burst_ns as u64,
+            sweeps_per_burst: records_per_burst / SWEEP_RECORDS_PER_TURN as f64,
             sweeps_due: 0.0,
         };
         let resident_empty_bytes = rounds::resident_bytes();
         let enis = (1..=PAIRS * 2).filter_map(|number| snapshot.eni_index(&world::eni_id(number))).collect();
-        Ok(Self {
+        Self {
             snapshot,
-            shard: Shard::new(room as usize, [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344]),
+            // IPv6 has a quarter of the room.
+            shard: Shard::new(
+                room as usize * if mix.ipv6 { 4 } else { 1 },
+                [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344],
+            ),
             enis,
             packets: (0..CHUNK_ITEMS).map(|_| Packet::new(FrameBuffer::with_capacity(2048))).collect(),
-            senders: Vec::with_capacity(CHUNK_ITEMS / BURST_PACKETS),
+            bursts: Vec::with_capacity(CHUNK_ITEMS / BURST_PACKETS),
             traffic,
-            kind,
+            kind: if mix.new_share == 1.0 { Kind::First } else { Kind::Mixed },
             clock,
+            denied: 0,
+            is_v6: mix.ipv6,
             resident_empty_bytes,
-        })
+        }
     }
 
-    /// Brings about the state that is measured in; returns the bytes that a connection takes, all sessions counted.
-    fn warm_up(&mut self) -> Result<f64, String> {
+    /// Brings about the state that is measured in; returns the bytes that a connection takes, all sessions counted, if
+    /// there are enough to tell, and no room for four times as many of the other family besides.
+    fn warm_up(&mut self) -> Result<Option<f64>, String> {
         let kind = self.kind;
         let steps: &[Kind] = match kind {
             Kind::First => &[Kind::First],
             _ => &[Step::Open, Step::Answer, Step::FromClient].map(Kind::InOrder),
         };
+        let burst_ns = self.clock.burst_ns;
+        if kind != Kind::First {
+            self.clock.burst_ns = 0;
+        }
         for step in steps {
             self.kind = *step;
             self.traffic.restart();
@@ -206,27 +269,40 @@ impl Rig {
             }
         }
         self.kind = kind;
+        self.clock.burst_ns = burst_ns;
         if kind != Kind::First {
             self.traffic.restart();
         }
-        let frames_bytes = (CHUNK_ITEMS * FRAME_BYTES_MIN.next_multiple_of(4096)) as u64;
+        let frames_bytes = (CHUNK_ITEMS * 4096) as u64;
         let taken_bytes = rounds::resident_bytes().saturating_sub(self.resident_empty_bytes + frames_bytes);
-        Ok(taken_bytes as f64 / self.traffic.flows() as f64)
+        let flows = self.traffic.flows();
+        Ok((flows >= FLOWS_TO_TELL_MEMORY && !self.is_v6).then_some(taken_bytes as f64 / flows as f64))
     }
 
-    /// The checksum of the first frames of this traffic, whatever was sent meanwhile.
-    fn first_frames(&mut self, arguments: &Arguments) -> String {
-        let mut traffic = Traffic::new(self.traffic.shape, FRAME_BYTES_MIN, arguments.flows, arguments.seed);
+    /// The checksum of the first frames of such traffic, whatever was sent meanwhile.
+    fn first_frames(&mut self, mix: &Mix) -> String {
+        let mut traffic = Traffic::new(mix);
         for burst in self.packets.chunks_mut(BURST_PACKETS) {
             traffic.write(burst, self.kind);
         }
         format!("{:016x}", checksum(self.packets.iter().map(|packet| packet.buffer.frame())))
     }
+}
 
-    fn forward(&mut self) {
+impl Chunks for Rig {
+    fn prepare(&mut self) {
+        self.bursts.clear();
+        for packets in self.packets.chunks_mut(BURST_PACKETS) {
+            let burst = self.traffic.write(packets, self.kind);
+            self.denied += u64::from(burst.denied.count_ones());
+            self.bursts.push((self.enis[usize::from(burst.eni) - 1], burst));
+        }
+    }
+
+    fn work(&mut self) {
         let clock = &mut self.clock;
-        for (burst, sender) in self.packets.chunks_mut(BURST_PACKETS).zip(&self.senders) {
-            self.shard.forward((&self.snapshot, clock.now), *sender, burst, |_| true);
+        for (packets, (eni, _)) in self.packets.chunks_mut(BURST_PACKETS).zip(&self.bursts) {
+            self.shard.forward((&self.snapshot, clock.now), *eni, packets, |_| true);
             clock.now = clock.now + clock.burst_ns;
             clock.sweeps_due += clock.sweeps_per_burst;
             while clock.sweeps_due >= 1.0 {
@@ -235,27 +311,28 @@ impl Rig {
             }
         }
     }
-}
-
-impl Chunks for Rig {
-    fn prepare(&mut self) {
-        self.senders.clear();
-        for burst in self.packets.chunks_mut(BURST_PACKETS) {
-            let sender = self.traffic.write(burst, self.kind);
-            self.senders.push(self.enis[usize::from(sender) - 1]);
-        }
-    }
-
-    // A function of its own, so that profiles and instruction counts can name it.
-    #[inline(never)]
-    fn work(&mut self) {
-        self.forward();
-    }
 
     fn check(&self) -> Result<(), String> {
-        match self.packets.iter().find(|packet| packet.verdict != Verdict::Deliver) {
-            Some(packet) => Err(format!("a packet ended in {:?}, so nothing was measured", packet.verdict)),
-            None => Ok(()),
+        for (packets, (_, burst)) in self.packets.chunks(BURST_PACKETS).zip(&self.bursts) {
+            for (position, packet) in packets.iter().enumerate() {
+                let is_to_be_denied = burst.denied >> position & 1 == 1;
+                let is_as_planned = match packet.verdict {
+                    Verdict::Deliver => !is_to_be_denied,
+                    Verdict::Drop(reason) => is_to_be_denied && reason.name() == "default-drop",
+                    _ => false,
+                };
+                if !is_as_planned {
+                    return Err(format!(
+                        "a packet ended in {:?} against the plan: nothing was measured",
+                        packet.verdict
+                    ));
+                }
+            }
         }
+        Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "path_tests.rs"]
+mod tests;

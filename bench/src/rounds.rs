@@ -1,6 +1,8 @@
 //! Time in rounds of chunks. The machine is quiet for moments only, so chunks are short, the lowest tenth of a round tells
 //! what the work costs, and programs that are compared take rounds in turn.
 
+use crate::chart::Quantiles;
+use crate::progress::Progress;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::io::{BufRead, Write};
@@ -10,7 +12,7 @@ use std::time::Instant;
 pub(crate) const CHUNK_ITEMS: usize = 8192;
 
 /// What a round took: ns an item.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Round {
     /// The lowest tenth of the chunks: what the machine does when nothing else runs on it.
     pub(crate) quiet_ns: f64,
@@ -18,6 +20,12 @@ pub(crate) struct Round {
     pub(crate) median_ns: f64,
     /// The worst hundredth of the chunks.
     pub(crate) p99_ns: f64,
+    /// The worst thousandth of the chunks.
+    pub(crate) p999_ns: f64,
+    /// The worst chunk.
+    pub(crate) max_ns: f64,
+    #[serde(skip)]
+    pub(crate) quantiles: Quantiles,
 }
 
 /// What can be done in chunks.
@@ -32,20 +40,82 @@ pub(crate) trait Chunks {
     fn check(&self) -> Result<(), String>;
 }
 
+/// How many items that many millions are, in whole chunks.
+pub(crate) fn items(millions: f64) -> Result<usize, String> {
+    const MILLIONS_MAX: f64 = 1e6;
+    if !(0.0..=MILLIONS_MAX).contains(&millions) {
+        return Err(format!("--millions lies between 0 and {MILLIONS_MAX}"));
+    }
+    Ok(((millions * 1e6) as usize).div_ceil(CHUNK_ITEMS).max(1) * CHUNK_ITEMS)
+}
+
 /// Measures `items` in one round.
-pub(crate) fn measure(chunks: &mut impl Chunks, items: usize) -> Result<Round, String> {
-    let mut histogram: Histogram<u64> =
-        Histogram::new_with_bounds(1, 1_000_000_000, 3).map_err(|error| error.to_string())?;
-    for _ in 0..items.div_ceil(CHUNK_ITEMS).max(1) {
+pub(crate) fn measure(chunks: &mut impl Chunks, items: usize, progress: &mut Progress) -> Result<Round, String> {
+    let mut times = Times::new()?;
+    let count = items / CHUNK_ITEMS;
+    for number in 0..count {
+        progress.show(number as f64 / count as f64);
+        times.add(chunks)?;
+    }
+    progress.end();
+    Ok(times.round())
+}
+
+/// Measures `items` of either, a few chunks of one and then a few of the other, so that both see the same machine.
+pub(crate) fn in_turn<A: Chunks, B: Chunks>(
+    one: &mut A,
+    other: &mut B,
+    items: usize,
+    progress: &mut Progress,
+) -> Result<(Round, Round), String> {
+    const CHUNKS_AT_A_TIME: usize = 8;
+    let (mut of_one, mut of_other) = (Times::new()?, Times::new()?);
+    let turns = (items / CHUNK_ITEMS).div_ceil(CHUNKS_AT_A_TIME);
+    for turn in 0..turns {
+        progress.show(turn as f64 / turns as f64);
+        (0..CHUNKS_AT_A_TIME).try_for_each(|_| of_one.add(one))?;
+        (0..CHUNKS_AT_A_TIME).try_for_each(|_| of_other.add(other))?;
+    }
+    progress.end();
+    Ok((of_one.round(), of_other.round()))
+}
+
+/// Times of chunks, in hundredths of a ns an item.
+struct Times(Histogram<u64>);
+
+const HUNDREDTHS: f64 = 100.0;
+
+impl Times {
+    fn new() -> Result<Self, String> {
+        Histogram::new_with_bounds(1, 1_000_000_000, 3).map(Self).map_err(|error| error.to_string())
+    }
+
+    fn add(&mut self, chunks: &mut impl Chunks) -> Result<(), String> {
         chunks.prepare();
         let started = Instant::now();
-        chunks.work();
-        let spent_ns = started.elapsed().as_nanos() as u64;
-        histogram.saturating_record(spent_ns * 100 / CHUNK_ITEMS as u64);
-        chunks.check()?;
+        timed(chunks);
+        let spent_ns = started.elapsed().as_nanos() as f64;
+        self.0.saturating_record((spent_ns * HUNDREDTHS / CHUNK_ITEMS as f64) as u64);
+        chunks.check()
     }
-    let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 100.0;
-    Ok(Round { quiet_ns: at(0.1), median_ns: at(0.5), p99_ns: at(0.99) })
+
+    fn round(&self) -> Round {
+        let at = |quantile: f64| self.0.value_at_quantile(quantile) as f64 / HUNDREDTHS;
+        Round {
+            quiet_ns: at(0.1),
+            median_ns: at(0.5),
+            p99_ns: at(0.99),
+            p999_ns: at(0.999),
+            max_ns: at(1.0),
+            quantiles: Quantiles::of(&self.0, 1.0 / HUNDREDTHS),
+        }
+    }
+}
+
+/// A function of its own, by which `scripts/bench-gate` tells what is measured from what is not.
+#[inline(never)]
+fn timed(chunks: &mut impl Chunks) {
+    chunks.work();
 }
 
 /// Says that it is ready and what it is, as a line of JSON, then measures a round for every line it is sent: so that
@@ -56,7 +126,8 @@ pub(crate) fn on_request(chunks: &mut impl Chunks, items: usize, about: &serde_j
     say(about).map_err(|error| error.to_string())?;
     for line in std::io::stdin().lock().lines() {
         line.map_err(|error| error.to_string())?;
-        let round = serde_json::to_value(measure(chunks, items)?).map_err(|error| error.to_string())?;
+        let round = measure(chunks, items, &mut Progress::silent())?;
+        let round = serde_json::to_value(round).map_err(|error| error.to_string())?;
         say(&round).map_err(|error| error.to_string())?;
     }
     Ok(())

@@ -1,44 +1,74 @@
 //! Which packets follow each other: bursts as ports hand them over, each of one ENI.
 //!
-//! `peers/dpdk-parts/frames.h` makes the same bursts by the same numbers; the frames of both are compared in every run.
+//! `peers/dpdk-parts/frames.h` makes the same bursts by the same numbers, of the mixes that peers are compared with; the
+//! frames of both are compared in every run.
 
 use crate::frames::{self, Flow, Shape, Step};
+use crate::mix::{Mix, Popularity, Size};
 use crate::world::{PAIRS, Random};
+use std::collections::VecDeque;
 use vswitch_core::limits::BURST_PACKETS;
 use vswitch_core::packet::Packet;
 
 /// Kinds of bursts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The flows one after another, each in this step.
+    /// The flows that exist one after another, each in this step: to bring them about.
     InOrder(Step),
-    /// Flows at random, each as likely as any, from clients and servers in turn.
-    Established,
-    /// First packets of flows that have been silent for long.
+    /// By the mix, from clients and servers in turn.
+    Mixed,
+    /// First packets alone, of flows that have been silent for long.
     First,
 }
 
-/// How many times as many flows take turns in being first as are alive at once.
-const FIRST_TURNS: usize = 4;
+/// How many times as many flows take turns in being opened as exist at once.
+const NEW_TURNS: usize = 4;
 
 /// A sequence of bursts: the same seed gives the same everywhere.
 pub(crate) struct Traffic {
-    pub(crate) shape: Shape,
-    pub(crate) frame_bytes: usize,
-    /// Flows of each client.
+    shape: Shape,
+    size: Size,
+    /// Flows of each client that exist from the beginning.
     turns: usize,
+    popularity: Popularity,
+    /// Of a client's packets.
+    denied_share: f64,
+    new_share: f64,
     random: Random,
     burst: usize,
+    /// Flows of each client that were opened later, or denied.
+    opened: Vec<usize>,
+    /// What is to follow, by ENI: packets of flows that are opened and ended.
+    due: Vec<VecDeque<(Flow, Step)>>,
 }
 
+/// A burst that was written: who sends it, and which of its packets are to be denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Burst {
+    pub(crate) eni: u16,
+    pub(crate) denied: u32,
+}
+
+const _: () = assert!(BURST_PACKETS <= u32::BITS as usize);
+
 impl Traffic {
-    /// Traffic of about `flows` flows: as many for each client.
-    pub(crate) fn new(shape: Shape, frame_bytes: usize, flows: usize, seed: u64) -> Self {
-        let turns = flows.div_ceil(PAIRS as usize);
-        Self { shape, frame_bytes, turns, random: Random::new(seed), burst: 0 }
+    pub(crate) fn new(mix: &Mix) -> Self {
+        let turns = mix.flows.div_ceil(PAIRS as usize);
+        Self {
+            shape: Shape { is_v6: mix.ipv6, transport: mix.protocol },
+            size: mix.size,
+            turns,
+            popularity: Popularity::zipf(turns, mix.zipf),
+            denied_share: mix.denied_share * 2.0,
+            new_share: mix.new_share * 2.0,
+            random: Random::new(mix.seed),
+            burst: 0,
+            opened: vec![0; PAIRS as usize],
+            due: vec![VecDeque::new(); usize::from(PAIRS) * 2 + 1],
+        }
     }
 
-    /// How many flows there are.
+    /// How many flows exist from the beginning: as many for each client.
     pub(crate) fn flows(&self) -> usize {
         self.turns * PAIRS as usize
     }
@@ -48,28 +78,67 @@ impl Traffic {
         self.burst = 0;
     }
 
-    /// Writes the next burst; returns the number of the ENI that sends it.
-    pub(crate) fn write(&mut self, burst: &mut [Packet], kind: Kind) -> u16 {
+    /// Writes the next burst.
+    pub(crate) fn write(&mut self, packets: &mut [Packet], kind: Kind) -> Burst {
         let pairs = PAIRS as usize;
         let number = self.burst;
         self.burst += 1;
         let (place, is_client) = match kind {
             Kind::InOrder(step) => (number % pairs, step.is_from_client()),
-            Kind::Established => (number / 2 % pairs, number.is_multiple_of(2)),
+            Kind::Mixed => (number / 2 % pairs, number.is_multiple_of(2)),
             Kind::First => (number % pairs, true),
         };
-        for (position, packet) in burst.iter_mut().enumerate() {
+        let eni = (place * 2 + if is_client { 1 } else { 2 }) as u16;
+        let mut burst = Burst { eni, denied: 0 };
+        for (position, packet) in packets.iter_mut().enumerate() {
             let in_order = number / pairs * BURST_PACKETS + position;
-            let (turn, step) = match kind {
-                Kind::InOrder(step) => (in_order % self.turns, step),
-                Kind::Established if is_client => (self.random.below(self.turns as u64) as usize, Step::FromClient),
-                Kind::Established => (self.random.below(self.turns as u64) as usize, Step::FromServer),
-                Kind::First => (in_order % (self.turns * FIRST_TURNS), Step::Open),
+            let known = |turn: usize| Flow::numbered(Flow::number_of(place, turn, is_client));
+            let (flow, step) = match kind {
+                Kind::InOrder(step) => (known(in_order % self.turns), step),
+                Kind::First => (known(in_order % (self.turns * NEW_TURNS)), Step::Open),
+                Kind::Mixed => self.draw(place, is_client),
             };
-            let flow = Flow::numbered(Flow::number_of(place, turn, is_client));
-            frames::write(&mut packet.buffer, self.shape, (flow, step), self.frame_bytes);
+            burst.denied |= u32::from(step == Step::Denied) << position;
+            let frame_bytes = self.size.draw(&mut self.random);
+            frames::write(&mut packet.buffer, self.shape, (flow, step), frame_bytes);
         }
-        (place * 2 + if is_client { 1 } else { 2 }) as u16
+        burst
+    }
+
+    /// A packet of this client or server.
+    fn draw(&mut self, place: usize, is_client: bool) -> (Flow, Step) {
+        let is_drawn = |random: &mut Random, share: f64| share > 0.0 && random.unit() < share;
+        if is_client && is_drawn(&mut self.random, self.denied_share) {
+            return (self.unused(place), Step::Denied);
+        }
+        // Of the packets that are not denied, so that the share is one of all.
+        if is_client && is_drawn(&mut self.random, self.new_share / (1.0 - self.denied_share).max(f64::EPSILON)) {
+            let flow = self.unused(place);
+            self.follow(flow, Step::Open);
+            return (flow, Step::Open);
+        }
+        let eni = place * 2 + if is_client { 1 } else { 2 };
+        if let Some((flow, step)) = self.due[eni].pop_front() {
+            self.follow(flow, step);
+            return (flow, step);
+        }
+        let turn = self.popularity.draw(&mut self.random);
+        let step = if is_client { Step::FromClient } else { Step::FromServer };
+        (Flow::numbered(Flow::number_of(place, turn, is_client)), step)
+    }
+
+    /// A flow of this client that has been silent for long.
+    fn unused(&mut self, place: usize) -> Flow {
+        let turn = self.turns + self.opened[place];
+        self.opened[place] += 1;
+        Flow::numbered(Flow::number_of(place, turn, true))
+    }
+
+    fn follow(&mut self, flow: Flow, step: Step) {
+        if let Some(following) = step.following(self.shape.transport) {
+            let eni = if following.is_from_client() { flow.client } else { flow.server };
+            self.due[usize::from(eni)].push_back((flow, following));
+        }
     }
 }
 

@@ -29,6 +29,11 @@ impl Random {
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
+
+    /// From 0 to below 1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
 }
 
 /// How many pairs of ENIs there are: the even ones talk to the odd ones.
@@ -96,14 +101,14 @@ pub(crate) fn desired(rules: usize, seed: u64) -> Desired {
     desired
 }
 
-const SIDES: [&str; 2] = ["client", "server"];
+pub(crate) const SIDES: [&str; 2] = ["client", "server"];
 
 /// A side has a group for each direction: rules of both would be too many for one.
-fn group_id(side: &str, direction: Direction) -> GroupId {
+pub(crate) fn group_id(side: &str, direction: Direction) -> GroupId {
     GroupId(format!("sg-{side}-{direction}"))
 }
 
-fn eni(number: u16, side: &str) -> Eni {
+pub(crate) fn eni(number: u16, side: &str) -> Eni {
     Eni {
         vswitch: "vsw-1".into(),
         mac: mac(number),

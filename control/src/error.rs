@@ -190,6 +190,7 @@ kinds! {
     JOIN_MEMBER_LIMIT = "SecurityGroupInstanceLimitExceeded", 403;
     JOIN_MULTI_GROUP_TYPE = "InvalidOperation.MultiGroupType", 400;
     LEAVE_LAST_GROUP = "InvalidOperation.AtLeastInOneGroup", 403;
+    ADVANCED_GROUP_ENI_LIMIT = "InvalidOperation.EniCountExceeded", 403;
     LEAVE_NOT_MEMBER = "InvalidSecurityGroupAssociation.NotFound", 400;
 
     // Rules.

@@ -1,30 +1,133 @@
 //! The model as the forwarding plane wants it: no names, no quotas, only what a packet can feel.
 
-use crate::model::{Eni, Group, Model, Rule, VSwitch, Vpc};
-use vswitch_core::desired::{self, Desired};
-use vswitch_core::ids::RuleId;
+use crate::model::{Eni, Event, Group, Model, PortList, PrefixList, Rule, VSwitch, Vpc};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use vswitch_core::desired::{self, Desired, Ports, Remote};
+use vswitch_core::ids::{GroupId, RuleId};
+use vswitch_core::protocol::Delta;
 
 /// The desired state that a model means.
 pub fn lower(model: &Model) -> Desired {
-    let groups = model.groups.iter().map(|(id, group)| (id.clone(), lower_group(group, model.rules_of(id).iter())));
     Desired {
         settings: model.settings.clone(),
-        vpcs: model.vpcs.iter().map(|(id, vpc)| (id.clone(), lower_vpc(vpc))).collect(),
-        vswitches: model.vswitches.iter().map(|(id, vswitch)| (id.clone(), lower_vswitch(vswitch))).collect(),
-        groups: groups.collect(),
-        prefix_lists: model
-            .prefix_lists
-            .iter()
-            .map(|(id, list)| (id.clone(), desired::PrefixList { entries: list.entries.keys().copied().collect() }))
-            .collect(),
-        port_lists: model
-            .port_lists
-            .iter()
-            .map(|(id, list)| {
-                (id.clone(), desired::PortList { entries: list.entries.iter().map(|item| item.ports).collect() })
-            })
-            .collect(),
-        enis: model.enis.iter().map(|(id, eni)| (id.clone(), lower_eni(eni))).collect(),
+        vpcs: lower_all(&model.vpcs, lower_vpc),
+        vswitches: lower_all(&model.vswitches, lower_vswitch),
+        groups: model.groups.iter().map(|(id, group)| (id.clone(), lower_group(model, id, group))).collect(),
+        prefix_lists: lower_all(&model.prefix_lists, lower_prefix_list),
+        port_lists: lower_all(&model.port_lists, lower_port_list),
+        enis: lower_all(&model.enis, lower_eni),
+    }
+}
+
+fn lower_all<K: Ord + Clone, M, D>(objects: &BTreeMap<K, M>, lower: fn(&M) -> D) -> BTreeMap<K, D> {
+    objects.iter().map(|(id, object)| (id.clone(), lower(object))).collect()
+}
+
+/// What leads from `desired` to what `model` means, where they differ in no other objects than those of `events`.
+pub fn touched(model: &Model, events: &[Event], desired: &Desired) -> Delta {
+    let mut delta = Delta::default();
+    for event in events {
+        match event {
+            Event::Settings(_) => {
+                delta.settings = (model.settings != desired.settings).then(|| model.settings.clone());
+            }
+            Event::Vpc(id, _) => touch(&mut delta.vpcs, id, &desired.vpcs, || model.vpcs.get(id).map(lower_vpc)),
+            Event::VSwitch(id, _) => {
+                let now = || model.vswitches.get(id).map(lower_vswitch);
+                touch(&mut delta.vswitches, id, &desired.vswitches, now);
+            }
+            Event::Group(id, _) => touch_group(&mut delta, model, id, desired),
+            Event::Rule(id, rule, _) => touch_rule(&mut delta, model, (id, rule), desired),
+            Event::PrefixList(id, _) => {
+                let now = || model.prefix_lists.get(id).map(lower_prefix_list);
+                touch(&mut delta.prefix_lists, id, &desired.prefix_lists, now);
+            }
+            Event::PortList(id, _) => {
+                let now = || model.port_lists.get(id).map(lower_port_list);
+                touch(&mut delta.port_lists, id, &desired.port_lists, now);
+            }
+            Event::Eni(id, _) => touch(&mut delta.enis, id, &desired.enis, || model.enis.get(id).map(lower_eni)),
+            Event::Instance(..) | Event::Label(..) | Event::Token(..) => {}
+        }
+    }
+    delta
+}
+
+fn touch<K: Ord + Clone, D: PartialEq>(
+    changes: &mut BTreeMap<K, Option<D>>,
+    id: &K,
+    running: &BTreeMap<K, D>,
+    now: impl FnOnce() -> Option<D>,
+) {
+    if changes.contains_key(id) {
+        return;
+    }
+    let now = now();
+    if now.as_ref() != running.get(id) {
+        changes.insert(id.clone(), now);
+    }
+}
+
+fn touch_group(delta: &mut Delta, model: &Model, id: &GroupId, desired: &Desired) {
+    delta.rules.remove(id);
+    let now = || model.groups.get(id).map(|group| lower_group(model, id, group));
+    touch(&mut delta.groups, id, &desired.groups, now);
+}
+
+/// A rule alone, unless its group comes, goes or is told whole.
+fn touch_rule(delta: &mut Delta, model: &Model, (id, rule): (&GroupId, &RuleId), desired: &Desired) {
+    let (true, Some(before)) = (model.groups.contains_key(id), desired.groups.get(id)) else {
+        return touch_group(delta, model, id, desired);
+    };
+    let now = model.rules_of(id).get(rule).map(|content| lower_rule(rule, content));
+    if !delta.groups.contains_key(id) && now.as_ref() != before.rules.iter().find(|other| other.id == *rule) {
+        delta.rules.entry(id.clone()).or_default().insert(rule.clone(), now);
+    }
+}
+
+/// The part of `desired` that tells whether it can run once `delta` has changed it, where `before` undoes that: all of
+/// it, unless only rules changed. They change far more often than anything else, and what they are judged by is what
+/// they name.
+pub fn judged_part<'a>(delta: &Delta, before: &Delta, desired: &'a Desired) -> Cow<'a, Desired> {
+    let rules_alone = |(id, group): (&GroupId, &Option<desired::SecurityGroup>)| {
+        let alike =
+            |old: &desired::SecurityGroup, new: &desired::SecurityGroup| old.vpc == new.vpc && old.kind == new.kind;
+        let old = before.groups.get(id).and_then(Option::as_ref);
+        group.as_ref().is_some_and(|new| old.is_none_or(|old| alike(old, new)))
+    };
+    let Delta { settings, vpcs, vswitches, groups, rules, prefix_lists, port_lists, enis } = delta;
+    let others = settings.is_some() || !(vpcs.is_empty() && vswitches.is_empty() && enis.is_empty());
+    if others || !(prefix_lists.is_empty() && port_lists.is_empty()) || !groups.iter().all(rules_alone) {
+        return Cow::Borrowed(desired);
+    }
+    let mut part = Desired::default();
+    for (id, group) in groups.keys().chain(rules.keys()).filter_map(|id| desired.groups.get_key_value(id)) {
+        for rule in &group.rules {
+            match &rule.remote {
+                Remote::Prefix(_) => {}
+                Remote::PrefixList(named) => copy(&mut part.prefix_lists, &desired.prefix_lists, named),
+                Remote::Group(named) if part.groups.contains_key(named) => {}
+                Remote::Group(named) => part.groups.extend(desired.groups.get(named).map(|group| {
+                    let (vpc, rules) = (group.vpc.clone(), Vec::new());
+                    (named.clone(), desired::SecurityGroup { vpc, rules, ..*group })
+                })),
+            }
+            if let Ports::List(named) = &rule.ports {
+                copy(&mut part.port_lists, &desired.port_lists, named);
+            }
+        }
+        part.groups.insert(id.clone(), group.clone());
+    }
+    // Without its routes, which name ENIs.
+    let vpcs = part.groups.values().filter(|group| desired.vpcs.contains_key(&group.vpc));
+    part.vpcs = vpcs.map(|group| (group.vpc.clone(), desired::Vpc::default())).collect();
+    Cow::Owned(part)
+}
+
+fn copy<K: Ord + Clone, D: Clone>(part: &mut BTreeMap<K, D>, all: &BTreeMap<K, D>, id: &K) {
+    if !part.contains_key(id) {
+        part.extend(all.get(id).map(|object| (id.clone(), object.clone())));
     }
 }
 
@@ -43,12 +146,12 @@ fn lower_vswitch(vswitch: &VSwitch) -> desired::VSwitch {
     }
 }
 
-fn lower_group<'a>(group: &Group, rules: impl Iterator<Item = (&'a RuleId, &'a Rule)>) -> desired::SecurityGroup {
+fn lower_group(model: &Model, id: &GroupId, group: &Group) -> desired::SecurityGroup {
     desired::SecurityGroup {
         vpc: group.vpc.clone(),
         kind: group.kind,
         inner_access: group.inner_access,
-        rules: rules.map(|(id, rule)| lower_rule(id, rule)).collect(),
+        rules: model.rules_of(id).iter().map(|(id, rule)| lower_rule(id, rule)).collect(),
     }
 }
 
@@ -66,6 +169,14 @@ fn lower_rule(id: &RuleId, rule: &Rule) -> desired::Rule {
     }
 }
 
+fn lower_prefix_list(list: &PrefixList) -> desired::PrefixList {
+    desired::PrefixList { entries: list.entries.keys().copied().collect() }
+}
+
+fn lower_port_list(list: &PortList) -> desired::PortList {
+    desired::PortList { entries: list.entries.iter().map(|item| item.ports).collect() }
+}
+
 fn lower_eni(eni: &Eni) -> desired::Eni {
     desired::Eni {
         vswitch: eni.vswitch.clone(),
@@ -77,5 +188,73 @@ fn lower_eni(eni: &Eni) -> desired::Eni {
         sessions_max: eni.sessions_max,
         tracking: eni.tracking,
         port: eni.port.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use vswitch_core::validate::validate;
+
+    fn rule(changes: &Value) -> Value {
+        let mut rule = json!({"id": "sgr-1", "direction": "ingress", "policy": "accept", "priority": 1,
+                              "protocol": {"number": 6}, "ports": {"range": {"first": 80, "last": 80}},
+                              "remote": {"prefix": "10.0.0.0/8"}});
+        rule.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        rule
+    }
+
+    #[test]
+    fn the_part_is_judged_as_the_whole_would_be() {
+        let group = |vpc: &str| json!({"vpc": vpc, "kind": "basic", "inner_access": "accept"});
+        let whole: Desired = serde_json::from_value(json!({
+            "vpcs": {"vpc-1": {"routes": {"0.0.0.0/0": "eni-1"}}, "vpc-2": {}},
+            "vswitches": {"vsw-1": {"vpc": "vpc-1", "ipv4": "10.0.0.0/16", "ipv4_gateway": "10.0.255.253"}},
+            "groups": {"sg-1": group("vpc-1"), "sg-2": group("vpc-1"), "sg-3": group("vpc-2")},
+            "prefix_lists": {"pl-4": {"entries": ["10.0.0.0/8"]}, "pl-6": {"entries": ["2001:db8::/32"]}},
+            "port_lists": {"prl-1": {"entries": [{"first": 80, "last": 81}]}},
+            "enis": {"eni-1": {"vswitch": "vsw-1", "mac": "02:00:00:00:00:01", "addresses": ["10.0.0.1/32"],
+                               "groups": ["sg-1"]}},
+        }))
+        .unwrap();
+        assert_eq!(validate(&whole), vec![]);
+        let any = json!({"ports": "any", "protocol": "all"});
+        let cases = [
+            (json!({}), true),
+            (json!({"remote": {"group": "sg-2"}}), true),
+            (json!({"remote": {"group": "sg-1"}}), true),
+            (json!({"remote": {"group": "sg-3"}}), false),
+            (json!({"remote": {"group": "sg-4"}}), false),
+            (json!({"remote": {"prefix-list": "pl-4"}, "ports": {"list": "prl-1"}}), true),
+            (json!({"remote": {"prefix-list": "pl-6"}, "local": "10.0.0.0/8"}), false),
+            (json!({"remote": {"prefix-list": "pl-7"}}), false),
+            (json!({"ports": {"list": "prl-2"}}), false),
+            (json!({"priority": 111}), false),
+            (any, true),
+        ];
+        for (changes, is_good) in cases {
+            let mut changed = group("vpc-1");
+            changed["rules"] = json!([rule(&changes)]);
+            let rules = json!({"groups": {}, "rules": {"sg-1": {"sgr-1": rule(&changes)}}});
+            let delta = if changes == json!({}) { rules } else { json!({"groups": {"sg-1": changed}}) };
+            let delta: Delta = serde_json::from_value(delta).unwrap();
+            let mut after = whole.clone();
+            let before = delta.clone().apply(&mut after);
+            let part = judged_part(&delta, &before, &after);
+            assert!(matches!(part, Cow::Owned(_)), "{changes}");
+            assert_eq!(validate(&part), validate(&after), "{changes}");
+            assert_eq!(validate(&part).is_empty(), is_good, "{changes}");
+        }
+        for other in
+            [json!({"groups": {"sg-1": null}}), json!({"groups": {"sg-2": group("vpc-2")}}), json!({"enis": {}})]
+        {
+            let mut delta: Delta = serde_json::from_value(other.clone()).unwrap();
+            delta.settings = delta.is_empty().then(|| whole.settings.clone());
+            let mut after = whole.clone();
+            let before = delta.clone().apply(&mut after);
+            let part = judged_part(&delta, &before, &after);
+            assert!(matches!(part, Cow::Borrowed(_)), "{other}");
+        }
     }
 }

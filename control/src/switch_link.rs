@@ -1,15 +1,15 @@
 //! The connection to the forwarding plane, on a thread of its own so that nobody else waits for it.
 //!
-//! Level-triggered: the link knows what should run (`target`) and what was last acknowledged to run, and closes the gap
-//! with a delta, or with the whole state wherever the other end may run something else. Generations begin above what
-//! the forwarding plane reports, so either side may restart. A lost message costs a reconnection, nothing more.
+//! Level-triggered: the link knows what should run (`target`) and what of it was not acknowledged yet (`untold`), and
+//! closes the gap with that delta, or with the whole state wherever the other end may run something else. Generations
+//! begin above what the forwarding plane reports, so either side may restart. A lost message costs a reconnection,
+//! nothing more.
 
 use crate::view::LinkView;
 use rustix::net::RecvFlags;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,8 +31,8 @@ pub enum Job {
     Apply {
         /// Repeated in the report.
         ticket: u64,
-        /// The state.
-        desired: Arc<Desired>,
+        /// What changes in the state that should run.
+        delta: Delta,
     },
     /// Ask the forwarding plane.
     Ask {
@@ -106,7 +106,7 @@ impl SwitchLink {
     pub fn start(
         socket: &Path,
         timeout: Duration,
-        desired: Arc<Desired>,
+        desired: Desired,
         report: impl Fn(Report) + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, inbox) = sync_channel(JOBS_MAX);
@@ -114,6 +114,7 @@ impl SwitchLink {
             socket: socket.into(),
             timeout,
             target: desired,
+            untold: Delta::default(),
             connection: None,
             running: None,
             generation: 0,
@@ -138,10 +139,13 @@ impl SwitchLink {
 struct FarEnd {
     socket: PathBuf,
     timeout: Duration,
-    target: Arc<Desired>,
+    /// What should run.
+    target: Desired,
+    /// What leads from what was acknowledged last, if anything was, to the target.
+    untold: Delta,
     connection: Option<Connection>,
-    /// What the forwarding plane acknowledged last on this connection.
-    running: Option<(u64, Arc<Desired>)>,
+    /// The generation that the forwarding plane acknowledged last on this connection.
+    running: Option<u64>,
     /// The highest generation either side has named.
     generation: u64,
     /// Why the target does not run.
@@ -167,11 +171,16 @@ impl FarEnd {
 
     fn perform(&mut self, job: Job) -> Report {
         match job {
-            Job::Apply { ticket, desired } => {
-                let previous = std::mem::replace(&mut self.target, desired);
+            Job::Apply { ticket, delta } => {
+                let untold = self.untold.clone();
+                if self.running.is_some() {
+                    extend(&mut self.untold, delta.clone());
+                }
+                let undo = delta.apply(&mut self.target);
                 let outcome = self.bring_about();
                 if matches!(outcome, Outcome::Refused(_)) {
-                    self.target = previous;
+                    undo.apply(&mut self.target);
+                    self.untold = untold;
                 }
                 Report::Apply { ticket, outcome }
             }
@@ -187,8 +196,7 @@ impl FarEnd {
     }
 
     fn in_sync(&self) -> bool {
-        self.connection.is_some()
-            && self.running.as_ref().is_some_and(|(_, running)| Arc::ptr_eq(running, &self.target))
+        self.connection.is_some() && self.running.is_some() && self.untold.is_empty()
     }
 
     /// Notices a connection that ended, and tries again what is due.
@@ -227,8 +235,8 @@ impl FarEnd {
 
     fn try_bring_about(&mut self, deadline: Instant) -> Result<Outcome, String> {
         self.connect(deadline)?;
-        if let Some((base, running)) = self.running.clone() {
-            let delta = Delta::between(&running, &self.target);
+        if let Some(base) = self.running {
+            let delta = self.untold.clone();
             let body = RequestBody::Apply { base, generation: self.generation + 1, delta };
             match self.submit(body, deadline)? {
                 Outcome::Refused(refusals) if refusals.iter().any(|refusal| refusal.code == "generation-mismatch") => {
@@ -238,7 +246,7 @@ impl FarEnd {
                 outcome => return Ok(outcome),
             }
         }
-        let body = RequestBody::Replace { generation: self.generation + 1, desired: Desired::clone(&self.target) };
+        let body = RequestBody::Replace { generation: self.generation + 1, desired: self.target.clone() };
         self.submit(body, deadline)
     }
 
@@ -247,10 +255,17 @@ impl FarEnd {
         match self.exchange(body, deadline)? {
             ReplyBody::Applied(applied) => {
                 self.generation = self.generation.max(applied.generation);
-                self.running = Some((applied.generation, Arc::clone(&self.target)));
+                self.running = Some(applied.generation);
+                self.untold = Delta::default();
                 Ok(Outcome::Applied(applied))
             }
-            ReplyBody::Refused { refusals } => Ok(Outcome::Refused(refusals)),
+            ReplyBody::Refused { refusals } => {
+                if refusals.iter().any(|refusal| refusal.code == "timeout") {
+                    // Either state may be in force: only the whole one makes sure.
+                    self.running = None;
+                }
+                Ok(Outcome::Refused(refusals))
+            }
             other => Err(format!("the forwarding plane gave an unexpected answer: {other:?}")),
         }
     }
@@ -310,10 +325,27 @@ impl FarEnd {
             socket: self.socket.display().to_string(),
             connected: self.connection.is_some(),
             in_sync: self.in_sync(),
-            generation: self.running.as_ref().map_or(0, |(generation, _)| *generation),
+            generation: self.running.unwrap_or(0),
             reason: if self.in_sync() { None } else { self.reason.clone() },
         }
     }
+}
+
+/// Adds a later change to an earlier one.
+fn extend(delta: &mut Delta, later: Delta) {
+    let Delta { settings, vpcs, vswitches, groups, rules, prefix_lists, port_lists, enis } = later;
+    delta.settings = settings.or(delta.settings.take());
+    delta.vpcs.extend(vpcs);
+    delta.vswitches.extend(vswitches);
+    // A group that is told whole needs none of its rules told before.
+    delta.rules.retain(|id, _| !groups.contains_key(id));
+    delta.groups.extend(groups);
+    for (id, rules) in rules {
+        delta.rules.entry(id).or_default().extend(rules);
+    }
+    delta.prefix_lists.extend(prefix_lists);
+    delta.port_lists.extend(port_lists);
+    delta.enis.extend(enis);
 }
 
 struct Connection {

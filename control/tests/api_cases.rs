@@ -396,3 +396,27 @@ fn tags_and_resource_groups_are_kept() {
     lab.ok("vpc:TagResources", &format!("ResourceType=VPC&ResourceId.1={vpc}&Tag.1.Key=a&Tag.1.Value=1"));
     assert_eq!(lab.ok("vpc:DescribeVpcs", "Tag.1.Key=a")["Vpcs"]["Vpc"][0]["Tags"]["Tag"][0]["Key"], "a");
 }
+
+#[test]
+fn places_and_states_have_to_fit() {
+    let mut lab = Lab::new();
+    let (vpc, vswitch, groups) = lab.base(&["normal"]);
+    let other = format!("VpcId={vpc}&CidrBlock=10.1.0.0/16&ZoneId=cn-hangzhou-c");
+    let other = text(&lab.ok("vpc:CreateVSwitch", &other), "VSwitchId");
+    let run = format!("VSwitchId={vswitch}&SecurityGroupId={}&InstanceType=ecs.g7.large", groups[0]);
+    let instance = lab.ok("RunInstances", &run)["InstanceIdSets"]["InstanceIdSet"][0].as_str().unwrap().to_owned();
+    let eni = format!("VSwitchId={other}&SecurityGroupId={}", groups[0]);
+    let eni = text(&lab.ok("CreateNetworkInterface", &eni), "NetworkInterfaceId");
+    let attach = format!("InstanceId={instance}&NetworkInterfaceId={eni}");
+    lab.refused("AttachNetworkInterface", &attach, 403, "InvalidOperation.AvailabilityZoneMismatch");
+    let moved = format!("InstanceId={instance}&VSwitchId={other}");
+    lab.refused("ModifyInstanceVpcAttribute", &moved, 400, "InvalidVSwitchId.Mismatch");
+    let tag = format!("ResourceType=securitygroup&ResourceId.1={}&Tag.1.Value=x", groups[0]);
+    lab.refused("TagResources", &tag, 400, "InvalidTag.Mismatch");
+    lab.refused("vpc:CreateVpc", "UserCidr=10.0.0.0/8,11.0.0.0/8,12.0.0.0/8,13.0.0.0/8", 400, "InvalidUserCidr.Quota");
+    lab.refused("vpc:CreateVpc", "UserCidr=100.64.1.0/24", 400, "InvalidUserCidr.Malformed");
+    let mut slow = Lab::with(ApiSettings { state_delay_s: 3600, ..ApiSettings::default() });
+    let vpc = text(&slow.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "VpcId");
+    slow.refused("CreateSecurityGroup", &format!("VpcId={vpc}"), 400, "IncorrectVpcStatus");
+    slow.refused("vpc:DeleteVpc", &format!("VpcId={vpc}"), 400, "IncorrectVpcStatus");
+}

@@ -170,3 +170,57 @@ fn quotas_are_kept() {
     // A quota that is met refuses more, and nothing else.
     assert_eq!(model.decide(&command(rules(3)), &environment), Ok(vec![]));
 }
+
+#[test]
+fn quotas_are_those_of_an_account_in_a_region() {
+    let environment = Environment::fixed(0, 0);
+    let mut model = Model::new(Quotas { groups_max: 2, vpcs_max: 1, ..Quotas::default() });
+    let of = |owner: &str, region: &str, command: Value| json!({"op": "on-behalf", "owner": owner, "region": region, "command": command});
+    make(&mut model, &environment, json!({"op": "vpc-create", "id": "vpc-1", "cidr": "10.0.0.0/16"}));
+    let group = json!({"op": "group-create", "vpc": "vpc-1"});
+    for (owner, region) in [("", ""), ("2", ""), ("", "cn-beijing")] {
+        make(&mut model, &environment, of(owner, region, group.clone()));
+        make(&mut model, &environment, of(owner, region, group.clone()));
+        let error = model.decide(&command(of(owner, region, group.clone())), &environment).unwrap_err();
+        assert_eq!(error.code, "QuotaExceed.SecurityGroup", "{owner:?} {region:?}");
+    }
+    // What a batch takes away makes room for what it makes; all of it counts, not each alone.
+    let batch = |commands: Vec<Value>| of("3", "", json!({"op": "batch", "commands": commands}));
+    let three = vec![group.clone(), group.clone(), group.clone()];
+    assert!(model.decide(&command(batch(three)), &environment).is_err());
+    let first = model.decide(&command(json!({"op": "vpc-create", "cidr": "10.1.0.0/16"})), &environment);
+    assert_eq!(first.unwrap_err().code, "QuotaExceeded.Vpc");
+    let instead = vec![
+        json!({"op": "group-delete", "group": "sg-000000000002"}),
+        json!({"op": "group-create", "id": "sg-new", "vpc": "vpc-1"}),
+    ];
+    let instead = json!({"op": "batch", "commands": instead});
+    assert!(model.decide(&command(instead), &environment).is_ok());
+}
+
+#[test]
+fn delegated_prefixes_are_the_lowest_free_ones() {
+    let (mut model, environment) = base();
+    let assign =
+        |count: u8| json!({"op": "eni-assign", "eni": "eni-1", "ipv4_prefix_count": count, "ipv6_prefix_count": 1});
+    make(&mut model, &environment, json!({"op": "eni-assign", "eni": "eni-2", "addresses": ["10.0.1.40"]}));
+    make(&mut model, &environment, assign(2));
+    let shown = answer(&model, json!({"op": "eni-show", "eni": "eni-1"}));
+    // The first block holds the primary addresses and the third one of another interface.
+    let expected = json!(["10.0.1.16/28", "10.0.1.48/28", "2001:db8:1:1:1::/80"]);
+    assert_eq!(shown["eni"]["prefixes"], expected, "{shown}");
+    let error = model.decide(&command(assign(20)), &environment).unwrap_err();
+    assert_eq!(error.code, "InvalidOperation.Ipv4CountExceeded", "{error}");
+}
+
+#[test]
+fn a_group_can_be_given_to_a_service_and_back() {
+    let (mut model, environment) = base();
+    let give = |managed: bool| json!({"op": "group-modify", "group": "sg-a", "service_managed": managed});
+    let rule = ingress(json!({"protocol": "tcp", "ports": "1/1", "cidr": "0.0.0.0/0"}));
+    make(&mut model, &environment, give(true));
+    let error = model.decide(&command(rule.clone()), &environment).unwrap_err();
+    assert_eq!(error.code, "InvalidOperation.ResourceManagedByCloudProduct");
+    make(&mut model, &environment, give(false));
+    assert!(model.decide(&command(rule), &environment).is_ok());
+}

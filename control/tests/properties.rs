@@ -15,7 +15,6 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use std::sync::{Arc, Mutex};
 use vswitch_core::desired::{Direction, Port, TapPort};
-use vswitch_core::protocol::Delta;
 
 /// A store that can be looked into while an authority has it.
 #[derive(Clone, Default)]
@@ -150,7 +149,16 @@ fn interface() -> impl Strategy<Value = Command> {
         }),
         2 => (enis(), vec(addresses(), 0..2), vec(prefixes(), 0..2), 0_u8..2, 0_u8..2)
             .prop_map(|(eni, addresses, prefixes, ipv4_count, ipv6_count)| {
-                Command::EniAssign(EniAssign { eni, addresses, prefixes, ipv4_count, ipv6_count })
+                let (ipv4_prefix_count, ipv6_prefix_count) = (ipv6_count, ipv4_count);
+                Command::EniAssign(EniAssign {
+                    eni,
+                    addresses,
+                    prefixes,
+                    ipv4_count,
+                    ipv6_count,
+                    ipv4_prefix_count,
+                    ipv6_prefix_count,
+                })
             }),
         1 => (enis(), vec(addresses(), 0..2), vec(prefixes(), 0..2))
             .prop_map(|(eni, addresses, prefixes)| Command::EniUnassign(EniUnassign { eni, addresses, prefixes })),
@@ -225,36 +233,38 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_kept_is_what_is_true(commands in vec(command(), 1..100), taken_back in 0_usize..4) {
+    fn what_is_kept_is_what_is_true(commands in vec(command(), 1..100), together in 1_usize..5, taken_back in 0_usize..4) {
         let store = SharedStore::default();
         let mut authority = Authority::load(Box::new(store.clone()), quotas()).unwrap();
         let environment = Environment::fixed(1, 0);
         for command in &ground() {
             authority.change(command, &environment).unwrap();
         }
-        for (place, command) in commands.iter().enumerate() {
-            let (model, desired) = (authority.model().clone(), Arc::clone(authority.desired()));
-            match authority.change(command, &environment) {
-                Err(error) => {
+        for (place, commands) in commands.chunks(together).enumerate() {
+            let (model, desired) = (authority.model().clone(), authority.desired().clone());
+            for command in commands {
+                let before = authority.model().clone();
+                if let Err(error) = authority.stage(command, &environment, |_| Vec::new()) {
                     prop_assert!(!error.message.is_empty());
-                    prop_assert!(error.code != "ForwardingRefused" && error.code != "InternalError", "{command:?}: {error:?}");
-                    prop_assert_eq!(authority.model(), &model);
+                    prop_assert_eq!(authority.model(), &before);
                 }
-                Ok(kept) if place % 4 == taken_back => {
-                    authority.undo(kept).unwrap();
-                    prop_assert_eq!(authority.model(), &model);
-                    prop_assert_eq!(authority.desired(), &desired);
-                }
-                Ok(_) => {
-                    let mut sent = Arc::unwrap_or_clone(desired);
-                    Delta::between(&sent.clone(), authority.desired()).apply(&mut sent);
-                    prop_assert_eq!(&sent, &**authority.desired());
-                }
+            }
+            let kept = authority.commit();
+            prop_assert!(kept.is_ok(), "what the model admits can run: {commands:?}: {kept:?}");
+            let kept = kept.unwrap();
+            let mut told = desired.clone();
+            kept.delta.clone().unwrap_or_default().apply(&mut told);
+            prop_assert_eq!(&told, authority.desired());
+            prop_assert_eq!(kept.delta.is_some(), &told != &desired);
+            if place % 4 == taken_back {
+                authority.undo(kept).unwrap();
+                prop_assert_eq!(authority.model(), &model);
+                prop_assert_eq!(authority.desired(), &desired);
             }
             let stored = store.clone().load().unwrap();
             prop_assert_eq!(&Model::load(quotas(), stored), authority.model());
             prop_assert_eq!(&Model::load(quotas(), authority.model().events()), authority.model());
-            prop_assert_eq!(&lower(authority.model()), &**authority.desired());
+            prop_assert_eq!(&lower(authority.model()), authority.desired());
         }
     }
 

@@ -6,7 +6,7 @@ use control::client::{Client, ClientError};
 use control::command::{Command, GroupCreate, VpcCreate, VpcModify};
 use control::query::{Answer, Nothing, Query, VpcShow};
 use control::store::MemoryStore;
-use control::wire::{ChangeKind, Forwarding, REQUEST_BYTES_MAX};
+use control::wire::{ChangeKind, Changed, Forwarding, REQUEST_BYTES_MAX};
 use control::{ControlConfig, serve};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -341,4 +341,63 @@ fn the_socket_is_private_and_goes_with_its_server() {
     world.stop();
     let error = Client::connect(&world.socket()).unwrap_err().to_string();
     assert!(error.contains("control.sock") && error.contains("sluice up"), "{error}");
+}
+
+/// Clients whose changes all wait while the forwarding plane is held up, each with the identifier of its VPC.
+fn change_together(world: &World, switch: &Switch, ids: &[&str]) -> Vec<Result<Changed, ClientError>> {
+    let held = switch.state.lock().unwrap();
+    let mut clients: Vec<Client> = ids.iter().map(|_| world.client()).collect();
+    let mut asking = world.client();
+    thread::scope(|scope| {
+        let waiting: Vec<_> = clients
+            .iter_mut()
+            .zip(ids)
+            .enumerate()
+            .map(|(place, (client, id))| {
+                let change = scope.spawn(move || client.change(&vpc(id)));
+                // The first one is on its way before any other comes.
+                if place == 0 {
+                    wait_for("the first change", || vpc_count(&mut asking) == 1);
+                }
+                change
+            })
+            .collect();
+        // Answered after every line that came before it was read.
+        thread::sleep(Duration::from_millis(200));
+        vpc_count(&mut asking);
+        drop(held);
+        waiting.into_iter().map(|client| client.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn changes_that_wait_together_are_made_together() {
+    let world = World::start(Duration::from_secs(5));
+    let switch = world.switch();
+    wait_for("the link", || in_sync(&mut world.client()));
+    let made = change_together(&world, &switch, &["vpc-1", "vpc-2", "vpc-3", "vpc-3", "vpc-4"]);
+    // One of the two that want the same identifier is refused, and hurts no other.
+    assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 4);
+    let generations = made.iter().flatten().map(|changed| match &changed.forwarding {
+        Forwarding::Applied(applied) => applied.generation,
+        other => panic!("{other:?}"),
+    });
+    let generations: Vec<u64> = generations.collect();
+    assert!(generations[1..].iter().all(|generation| *generation == generations[0] + 1), "{generations:?}");
+    assert_eq!(switch.state.lock().unwrap().delta_count, 2);
+}
+
+#[test]
+fn of_changes_refused_together_only_the_one_to_blame_is_refused() {
+    let world = World::start(Duration::from_secs(5));
+    let switch = world.switch();
+    wait_for("the link", || in_sync(&mut world.client()));
+    switch.state.lock().unwrap().refuse_vpc = Some("vpc-3".into());
+    let ids = ["vpc-1", "vpc-2", "vpc-3", "vpc-4", "vpc-5"];
+    let made = change_together(&world, &switch, &ids);
+    for (id, made) in ids.iter().zip(made) {
+        assert_eq!(made.is_ok(), *id != "vpc-3", "{id}: {made:?}");
+        assert_eq!(switch.has(id), *id != "vpc-3", "{id}");
+    }
+    assert_eq!(vpc_count(&mut world.client()), 4);
 }

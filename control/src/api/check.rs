@@ -44,6 +44,10 @@ const OTHER_CODES: &[(&str, &[&str])] = &[
         "InvalidOperation.VpcMismatch",
         &["InvalidSecurityGroupVpc.NotBelongToOneVpc", "InvalidSecurityGroup.NotInDefaultVpc"],
     ),
+    (
+        "InvalidOperation.EniCountExceeded",
+        &["InvalidOperation.NetworkInterfaceCountExceeded", "SecurityGroupInstanceLimitExceed"],
+    ),
     ("InvalidOperation.MultiGroupType", &["EnterpriseGroupLimited.MutliGroupType"]),
     ("MaxEniPrivateIpsCountExceeded", &["InvalidOperation.Ipv4CountExceeded"]),
     ("MaxEniIpv6IpsCountExceeded", &["InvalidOperation.Ipv6CountExceeded"]),
@@ -82,7 +86,9 @@ fn check_parameter(action: &'static ActionFact, fact: &ParameterFact, parameters
             check_count(fact, entries.len())?;
             for (_, entry) in entries {
                 for field in &fact.fields {
-                    if field.required && !entry.has(&field.name) && entry.given(&field.name).is_none() {
+                    let is_given = entry.has(&field.name) || entry.given(&field.name).is_some();
+                    // A tag without its key has a refusal of its own.
+                    if field.required && !is_given && fact.name != "Tag" {
                         let message = format!("{}.{} is missing in an entry", fact.name, field.name);
                         return Err(INVALID_PARAMETER.error(message).field(&fact.name));
                     }
@@ -158,6 +164,9 @@ pub(super) fn missing(action: &'static ActionFact, name: &str) -> ApiError {
     let own =
         [format!("MissingParameter.{name}"), format!("MissingParamter.{name}"), format!("MissingParameter.{name}s")];
     if let Some(fact) = action.errors.iter().find(|fact| own.contains(&fact.code)) {
+        return ApiError { code: &fact.code, status: fact.http, ..error };
+    }
+    if let Some(fact) = action.errors.iter().find(|fact| fact.code == "Invalid.Parameter" && name == "RegionId") {
         return ApiError { code: &fact.code, status: fact.http, ..error };
     }
     // Some list the code for sides of a rule only, which is another matter.

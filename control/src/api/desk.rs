@@ -16,8 +16,11 @@ use vswitch_core::ids::{EniId, GroupId, PortListId, PrefixListId, VSwitchId, Vpc
 
 const RESOURCE_GROUP_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceGroup.NotFound", status: 404 };
 const TAG_KEY: ErrorKind = ErrorKind { code: "InvalidTagKey.Malformed", status: 400 };
+const TAG_MISMATCH: ErrorKind = ErrorKind { code: "InvalidTag.Mismatch", status: 400 };
 const TAG_VALUE: ErrorKind = ErrorKind { code: "InvalidTagValue.Malformed", status: 400 };
 const TAG_DUPLICATE: ErrorKind = ErrorKind { code: "Duplicate.TagKey", status: 400 };
+const VPC_STATUS: ErrorKind = ErrorKind { code: "IncorrectVpcStatus", status: 400 };
+const VSWITCH_STATUS: ErrorKind = ErrorKind { code: "IncorrectVSwitchStatus", status: 400 };
 const SECURITY_GROUP_ID: ErrorKind = ErrorKind { code: "InvalidSecurityGroupId.Malformed", status: 400 };
 
 /// A call whose sender is known.
@@ -139,6 +142,22 @@ impl<'a> Desk<'a> {
         seen.ok_or_else(|| not_found(VSWITCH_NOT_FOUND, "vSwitch", id))
     }
 
+    /// Refuses a VPC that is still being made.
+    pub fn check_vpc_made(&self, id: &VpcId, vpc: &Vpc) -> Result<(), ApiError> {
+        match self.is_passing(vpc.created_s) {
+            true => Err(VPC_STATUS.error(format!("{id} is still being made.")).object(id)),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses a vSwitch that is still being made.
+    pub fn check_vswitch_made(&self, id: &VSwitchId, vswitch: &VSwitch) -> Result<(), ApiError> {
+        match self.is_passing(vswitch.created_s) {
+            true => Err(VSWITCH_STATUS.error(format!("{id} is still being made.")).object(id)),
+            false => Ok(()),
+        }
+    }
+
     /// One of the caller's security groups.
     pub fn group(&self, id: &str) -> Result<(GroupId, &'a Group), ApiError> {
         let letters = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
@@ -241,6 +260,9 @@ impl<'a> Desk<'a> {
             let value = tag.text("Value").unwrap_or_default().to_owned();
             let link = |text: &str| text.contains("http://") || text.contains("https://");
             let reserved = key.starts_with("aliyun") || key.starts_with("acs:");
+            if key.is_empty() && !value.is_empty() && self.call.action.fact().lists(TAG_MISMATCH.code) {
+                return Err(TAG_MISMATCH.error("The specified Tag.n.Key and Tag.n.Value are not match.").field(name));
+            }
             if key.is_empty() || key.chars().count() > 128 || reserved || link(&key) {
                 return Err(TAG_KEY.error("The specified Tag.n.Key is not valid.").field(name));
             }

@@ -4,12 +4,13 @@ use super::check::missing;
 use super::desk::{Desk, Plan};
 use super::eni_list::eni_json;
 use super::parameters::Parameters;
-use crate::command::{Command, EniCreate, EniDelete, EniModify, InstanceAttach, TimeoutsChange};
-use crate::error::{ApiError, ENI_STATE, ErrorKind, INVALID_PARAMETER_CONFLICT};
+use crate::command::{Command, EniAssign, EniCreate, EniDelete, EniModify, InstanceAttach, TimeoutsChange};
+use crate::error::{ApiError, ENI_STATE, ErrorKind, INVALID_PARAMETER, INVALID_PARAMETER_CONFLICT};
 use vswitch_core::ids::EniId;
 
 const PRIMARY_FIXED: ErrorKind =
     ErrorKind { code: "InvalidOperation.PrimaryEniOnlySupportModifyNameAndDesc", status: 404 };
+const OTHER_ZONE: ErrorKind = ErrorKind { code: "InvalidOperation.AvailabilityZoneMismatch", status: 403 };
 const TIMEOUTS: ErrorKind = ErrorKind { code: "InvalidParameter.EniConnectionTrackingConfiguration", status: 400 };
 
 pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
@@ -19,7 +20,9 @@ pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let id = desk.environment.new_id("eni");
     let label = desk.new_label(&id, None)?;
     let timeouts = timeouts(parameters)?;
-    let prefixes = prefixes(desk, parameters)?;
+    let prefixes = [parameters.list("Ipv4Prefix")?, parameters.list("Ipv6Prefix")?].concat();
+    let ipv4_prefix_count = prefix_count(parameters, "Ipv4Prefix")?;
+    let ipv6_prefix_count = prefix_count(parameters, "Ipv6Prefix")?;
     let (vswitch, _) = desk.vswitch(parameters.text("VSwitchId").unwrap_or_default())?;
     desk.check_groups(&groups)?;
     let mut secondary_ips = parameters.list("PrivateIpAddress")?;
@@ -43,9 +46,14 @@ pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         ..EniCreate::default()
     };
     let mut commands = vec![Command::EniCreate(Box::new(create))];
-    if secondary_count > 0 {
-        let assign = crate::command::EniAssign { eni: id.clone(), ipv4_count: secondary_count, ..Default::default() };
-        commands.push(Command::EniAssign(assign));
+    if [secondary_count, ipv4_prefix_count, ipv6_prefix_count] != [0; 3] {
+        commands.push(Command::EniAssign(EniAssign {
+            eni: id.clone(),
+            ipv4_count: secondary_count,
+            ipv4_prefix_count,
+            ipv6_prefix_count,
+            ..EniAssign::default()
+        }));
     }
     commands.extend(label);
     Ok(desk.change(
@@ -64,7 +72,7 @@ pub(super) fn one_form_of_groups(desk: &Desk<'_>, parameters: &Parameters) -> Re
     match (parameters.text("SecurityGroupId"), listed.is_empty()) {
         (Some(_), false) => {
             let kind = INVALID_PARAMETER_CONFLICT;
-            let kind = if desk.call.action.fact().lists(kind.code) { kind } else { crate::error::INVALID_PARAMETER };
+            let kind = if desk.call.action.fact().lists(kind.code) { kind } else { INVALID_PARAMETER };
             let message = "SecurityGroupId and SecurityGroupIds cannot be given both.";
             Err(kind.error(message).field("SecurityGroupIds"))
         }
@@ -74,16 +82,14 @@ pub(super) fn one_form_of_groups(desk: &Desk<'_>, parameters: &Parameters) -> Re
     }
 }
 
-/// Delegated prefixes by name. Counts of them are not for here: which one would be chosen is the switch's own affair.
-pub(super) fn prefixes(desk: &Desk<'_>, parameters: &Parameters) -> Result<Vec<String>, ApiError> {
-    for name in ["Ipv4PrefixCount", "Ipv6PrefixCount"] {
-        if parameters.integer(name)?.is_some_and(|count| count > 0) {
-            return desk.refuse(name, "name the prefixes instead");
-        }
+/// How many prefixes of a family are to be chosen. They are named or counted, not both.
+pub(super) fn prefix_count(parameters: &Parameters, names: &str) -> Result<u8, ApiError> {
+    let count = format!("{names}Count");
+    let wanted = parameters.count(&count)?.unwrap_or(0);
+    match wanted > 0 && parameters.has(names) {
+        true => Err(INVALID_PARAMETER.error(format!("{count} and {names} cannot be given both.")).field(count)),
+        false => Ok(wanted),
     }
-    let mut prefixes = parameters.list("Ipv4Prefix")?;
-    prefixes.extend(parameters.list("Ipv6Prefix")?);
-    Ok(prefixes)
 }
 
 fn timeouts(parameters: &Parameters) -> Result<Option<TimeoutsChange>, ApiError> {
@@ -125,6 +131,11 @@ pub(super) fn modify_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
 pub(super) fn attach(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let (instance, eni) = pair(desk)?;
     refuse_passing(desk, &instance)?;
+    let zone_of = |id: &EniId| desk.model.enis.get(id).map(|eni| desk.zone_of(&eni.vswitch));
+    let zone = desk.instance(&instance)?.primary().and_then(zone_of);
+    if zone.is_some() && zone != zone_of(&eni.as_str().into()) {
+        return Err(OTHER_ZONE.error(format!("{instance} is in another zone than {eni}.")).object(eni));
+    }
     Ok(desk.quiet_change(vec![Command::InstanceAttach(InstanceAttach { instance, eni })]))
 }
 

@@ -2,7 +2,7 @@
 
 use super::check::missing;
 use super::desk::{Desk, Plan, members};
-use super::eni::prefixes;
+use super::eni::prefix_count;
 use crate::command::{Command, EniAssign, EniUnassign};
 use crate::error::ApiError;
 use crate::model::Eni;
@@ -42,19 +42,23 @@ fn assign(desk: &Desk<'_>, family: &Family) -> Result<Plan, ApiError> {
     let parameters = desk.parameters();
     let addresses = parameters.list(family.address)?;
     let count = parameters.count::<u8>(family.count)?.unwrap_or(0);
-    let prefixes = prefixes(desk, parameters)?;
-    if addresses.is_empty() && count == 0 && prefixes.is_empty() {
+    let prefixes = parameters.list(family.prefix)?;
+    let prefix_count = prefix_count(parameters, family.prefix)?;
+    if addresses.is_empty() && prefixes.is_empty() && count == 0 && prefix_count == 0 {
         return Err(missing(desk.call.action.fact(), family.address));
     }
     if !addresses.is_empty() && count > 0 {
         return desk.refuse(family.count, "give addresses or their count, not both");
     }
-    check_family(desk, family, &addresses)?;
+    check_family(desk, family, &addresses, &prefixes)?;
     let (id, eni) = desk.eni(parameters.text("NetworkInterfaceId").unwrap_or_default())?;
     let before = eni.clone();
     let is_ipv6 = family.address == IPV6.address;
-    let (ipv4_count, ipv6_count) = if is_ipv6 { (0, count) } else { (count, 0) };
-    let assign = EniAssign { eni: id.to_string(), addresses, prefixes, ipv4_count, ipv6_count };
+    let of_family = |count| if is_ipv6 { (0, count) } else { (count, 0) };
+    let ((ipv4_count, ipv6_count), (ipv4_prefix_count, ipv6_prefix_count)) =
+        (of_family(count), of_family(prefix_count));
+    let eni = id.to_string();
+    let assign = EniAssign { eni, addresses, prefixes, ipv4_count, ipv6_count, ipv4_prefix_count, ipv6_prefix_count };
     let answer = move |desk: &Desk<'_>| {
         let after = desk.model.enis.get(&id);
         members(after.map(|after| assigned(&id, &before, after, is_ipv6)).unwrap_or_default())
@@ -88,21 +92,24 @@ fn unassign(desk: &Desk<'_>, family: &Family) -> Result<Plan, ApiError> {
     if addresses.is_empty() && prefixes.is_empty() {
         return Err(missing(desk.call.action.fact(), family.address));
     }
-    check_family(desk, family, &addresses)?;
+    check_family(desk, family, &addresses, &prefixes)?;
     let (id, _) = desk.eni(parameters.text("NetworkInterfaceId").unwrap_or_default())?;
     let unassign = EniUnassign { eni: id.to_string(), addresses, prefixes };
     Ok(desk.quiet_change(vec![Command::EniUnassign(unassign)]))
 }
 
-fn check_family(desk: &Desk<'_>, family: &Family, addresses: &[String]) -> Result<(), ApiError> {
+fn check_family(desk: &Desk<'_>, family: &Family, addresses: &[String], prefixes: &[String]) -> Result<(), ApiError> {
     let is_ipv6 = family.address == IPV6.address;
     let fits = |text: &String| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == is_ipv6);
-    match addresses.iter().all(fits) {
-        true => Ok(()),
-        false => {
-            let message = format!("the entries of {} are addresses of its family.", family.address);
-            let error = crate::error::IP_MALFORMED.error(message).field(family.address);
-            Err(super::check::in_words_of(desk.call.action.fact(), error))
-        }
+    if !addresses.iter().all(fits) {
+        let message = format!("the entries of {} are addresses of its family.", family.address);
+        let error = crate::error::IP_MALFORMED.error(message).field(family.address);
+        return Err(super::check::in_words_of(desk.call.action.fact(), error));
+    }
+    // What is no prefix at all, the model refuses.
+    let strange = |text: &String| text.parse::<IpNet>().is_ok_and(|net| net.addr().is_ipv6() != is_ipv6);
+    match prefixes.iter().any(strange) {
+        true => desk.refuse(family.prefix, "its entries are prefixes of its family."),
+        false => Ok(()),
     }
 }

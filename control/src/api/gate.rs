@@ -1,5 +1,6 @@
 //! Who sends a request: signature, time and nonce, before anything else is looked at.
 
+use super::nonces::Nonces;
 use super::parameters::Parameters;
 use super::settings::{AccessKey, ApiSettings};
 use super::signature::{
@@ -7,17 +8,16 @@ use super::signature::{
 };
 use crate::error::{
     ApiError, ILLEGAL_TIMESTAMP, INCOMPLETE_SIGNATURE, KEY_NOT_FOUND, MISSING_PARAMETER, NONCE_USED,
-    SIGNATURE_MISMATCH, THROTTLING, TIMESTAMP_EXPIRED, TIMESTAMP_FORMAT,
+    SIGNATURE_MISMATCH, TIMESTAMP_EXPIRED, TIMESTAMP_FORMAT,
 };
-use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::sync::Mutex;
 use subtle::ConstantTimeEq;
 
 /// How far a request's time may be from ours, seconds.
 const WINDOW_S: u64 = 31 * 60;
-/// Nonces remembered at most.
-const NONCES_MAX: usize = 1_000_000;
 /// Characters of a nonce.
 const NONCE_CHARACTERS_MAX: usize = 256;
 
@@ -58,13 +58,6 @@ pub struct Gate {
     nonces: Mutex<Nonces>,
 }
 
-#[derive(Debug, Default)]
-struct Nonces {
-    seen: HashSet<[u8; 16]>,
-    /// By the minute after which they can be forgotten.
-    until: BTreeMap<u64, Vec<[u8; 16]>>,
-}
-
 /// What a signature claims.
 struct Claim<'a> {
     key_id: &'a str,
@@ -74,11 +67,19 @@ struct Claim<'a> {
 }
 
 impl Gate {
-    /// A gate for these keys.
+    /// A gate for these keys that forgets used nonces with its process.
     pub fn new(settings: &ApiSettings) -> Self {
         let keys = settings.access_keys.iter().map(|key| (key.id.clone(), key.clone())).collect();
         let unsigned_account = settings.unsigned.then(|| settings.first_account().to_owned());
         Self { keys, unsigned_account, nonces: Mutex::default() }
+    }
+
+    /// A gate for these keys that keeps used nonces in a folder.
+    ///
+    /// # Errors
+    /// What the operating system says of the folder.
+    pub fn with_memory(settings: &ApiSettings, folder: &Path, now_s: u64) -> io::Result<Self> {
+        Ok(Self { nonces: Mutex::new(Nonces::open(folder, now_s)?), ..Self::new(settings) })
     }
 
     /// The account that sent a request.
@@ -111,12 +112,13 @@ impl Gate {
         if !method.eq_ignore_ascii_case("HMAC-SHA1") || version != "1.0" {
             return Err(INCOMPLETE_SIGNATURE.error("sign with HMAC-SHA1, version 1.0, or with ACS3-HMAC-SHA256"));
         }
-        let key = self.check(&claim, now_s)?;
+        let (key, until_s) = self.check(&claim, now_s)?;
         let text = v1_string_to_sign(envelope.method, envelope.pairs);
         if !v1_matches(&key.secret, &text, signature) {
             return Err(mismatch(&text));
         }
-        self.use_nonce(&claim, now_s)?;
+        // Only a request that was really signed uses up its nonce.
+        self.nonces().use_once(claim.key_id, claim.nonce, until_s, now_s)?;
         Ok(key.account.clone())
     }
 
@@ -134,7 +136,7 @@ impl Gate {
             nonce: needed("x-acs-signature-nonce")?,
             token: envelope.header("x-acs-security-token"),
         };
-        let key = self.check(&claim, now_s)?;
+        let (key, until_s) = self.check(&claim, now_s)?;
         let claimed_hash = needed("x-acs-content-sha256")?;
         let request = V3Request { method: envelope.method, path: "/", query: envelope.query, body_hash: claimed_hash };
         let text = v3_string_to_sign(request, &authorization.signed_headers, |name| envelope.header(name));
@@ -142,12 +144,13 @@ impl Gate {
         if !same_body || !v3_matches(&key.secret, &text, &authorization.signature) {
             return Err(mismatch(&text));
         }
-        self.use_nonce(&claim, now_s)?;
+        // Only a request that was really signed uses up its nonce.
+        self.nonces().use_once(claim.key_id, claim.nonce, until_s, now_s)?;
         Ok(key.account.clone())
     }
 
-    /// The time, the key and the nonce of a claim, in this order.
-    fn check(&self, claim: &Claim<'_>, now_s: u64) -> Result<&AccessKey, ApiError> {
+    /// The time, the key and the nonce of a claim, in this order. Gives the key, and how long the claim is good.
+    fn check(&self, claim: &Claim<'_>, now_s: u64) -> Result<(&AccessKey, u64), ApiError> {
         let time_s = read_time(claim.time)
             .ok_or_else(|| TIMESTAMP_FORMAT.error("Specified time stamp or date value is not well formatted."))?;
         if time_s.abs_diff(now_s) > WINDOW_S {
@@ -164,46 +167,16 @@ impl Gate {
         if claim.nonce.is_empty() || claim.nonce.len() > NONCE_CHARACTERS_MAX {
             return Err(INCOMPLETE_SIGNATURE.error("a nonce has 1 to 256 characters"));
         }
-        if self.nonces().seen.contains(&digest(claim)) {
+        let until_s = time_s + WINDOW_S;
+        if self.nonces().is_used(claim.key_id, claim.nonce, until_s) {
             return Err(NONCE_USED.error("The request signature nonce has been used."));
         }
-        Ok(key)
-    }
-
-    /// Only a request that was really signed uses up its nonce.
-    fn use_nonce(&self, claim: &Claim<'_>, now_s: u64) -> Result<(), ApiError> {
-        let mut nonces = self.nonces();
-        let minute = now_s / 60;
-        while let Some(entry) = nonces.until.first_entry().filter(|entry| *entry.key() < minute) {
-            for forgotten in entry.remove() {
-                nonces.seen.remove(&forgotten);
-            }
-        }
-        if nonces.seen.len() >= NONCES_MAX {
-            return Err(THROTTLING.error("Request was denied due to request throttling."));
-        }
-        let digest = digest(claim);
-        if !nonces.seen.insert(digest) {
-            return Err(NONCE_USED.error("The request signature nonce has been used."));
-        }
-        // The same request stays good for a window before its time and one after.
-        nonces.until.entry(minute + 2 * WINDOW_S / 60 + 1).or_default().push(digest);
-        Ok(())
+        Ok((key, until_s))
     }
 
     fn nonces(&self) -> std::sync::MutexGuard<'_, Nonces> {
         self.nonces.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-}
-
-fn digest(claim: &Claim<'_>) -> [u8; 16] {
-    let mut hasher = Sha256::new();
-    hasher.update((claim.key_id.len() as u64).to_be_bytes());
-    hasher.update(claim.key_id.as_bytes());
-    hasher.update(claim.nonce.as_bytes());
-    let mut short = [0; 16];
-    short.copy_from_slice(&hasher.finalize()[..16]);
-    short
 }
 
 fn missing(name: &str) -> ApiError {

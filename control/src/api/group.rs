@@ -24,7 +24,8 @@ pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     };
     let id = desk.environment.new_id("sg");
     let label = desk.new_label(&id, None)?;
-    desk.vpc(vpc)?;
+    let (vpc_id, found) = desk.vpc(vpc)?;
+    desk.check_vpc_made(&vpc_id, found)?;
     let create = GroupCreate {
         id: Some(id.clone()),
         vpc: vpc.to_owned(),
@@ -56,7 +57,7 @@ pub(super) fn modify_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         group: group.to_string(),
         name: parameters.owned("SecurityGroupName"),
         description: parameters.owned("Description"),
-        inner_access: None,
+        ..GroupModify::default()
     };
     Ok(desk.quiet_change(vec![Command::GroupModify(modify)]))
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 const OTHER_VPC: ErrorKind = ErrorKind { code: "InvalidSecurityGroupVpc.NotBelongToOneVpc", status: 404 };
 const MIXED_GROUPS: &str = "EnterpriseGroupLimited.MutliGroupType";
+const OTHER_ZONE: ErrorKind = ErrorKind { code: "InvalidVSwitchId.Mismatch", status: 400 };
 const VSWITCH_OF_OTHER_VPC: ErrorKind = ErrorKind { code: "InvalidVSwitch.NotBelongToVpc", status: 404 };
 
 /// What an instance shows.
@@ -141,8 +142,13 @@ pub(super) fn modify_vpc_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let parameters = desk.parameters();
     let instance = named(desk);
     let groups = parameters.list("SecurityGroupId")?;
-    desk.instance(&instance)?;
+    let present = desk.instance(&instance)?.primary().and_then(|eni| desk.model.enis.get(eni));
     let (vswitch_id, vswitch) = desk.vswitch(parameters.text("VSwitchId").unwrap_or_default())?;
+    desk.check_vswitch_made(&vswitch_id, vswitch)?;
+    let zone = desk.zone_of(&vswitch_id);
+    if present.is_some_and(|eni| desk.zone_of(&eni.vswitch) != zone) {
+        return Err(OTHER_ZONE.error(format!("{vswitch_id} is in {zone}.")).field("VSwitchId"));
+    }
     if parameters.text("VpcId").is_some_and(|vpc| vpc != vswitch.vpc.as_str()) {
         return Err(VSWITCH_OF_OTHER_VPC.error(format!("{vswitch_id} is in {}.", vswitch.vpc)).field("VpcId"));
     }

@@ -98,6 +98,7 @@ fn primary(desk: &Desk<'_>) -> Result<EniCreate, ApiError> {
     let Some(vswitch) = vswitch else { return Err(missing(desk.call.action.fact(), "VSwitchId")) };
     let groups = one_form_of_groups(desk, fields)?.unwrap_or_default();
     let (vswitch_id, vswitch) = desk.vswitch(vswitch)?;
+    desk.check_vswitch_made(&vswitch_id, vswitch)?;
     desk.check_groups(&groups)?;
     let primary_ip = fields.owned(address);
     if let Some(text) = &primary_ip {

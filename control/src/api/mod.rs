@@ -17,6 +17,7 @@ mod group_list;
 mod instance;
 mod instance_create;
 mod instance_list;
+mod nonces;
 mod page;
 mod paging;
 mod parameters;

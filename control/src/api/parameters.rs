@@ -167,12 +167,16 @@ impl Parameters {
     /// A value that is neither.
     pub fn json_list(&self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
         match self.text(name) {
+            // Some clients write their language's list, with the other quotation marks.
+            Some(text) if !text.contains('"') => {
+                serde_json::from_str(&text.replace('\'', "\"")).map(Some).map_err(|_| not_valid(name))
+            }
             Some(text) => serde_json::from_str(text).map(Some).map_err(|_| not_valid(name)),
             None => Ok(Some(self.list(name)?).filter(|list| !list.is_empty())),
         }
     }
 
-    /// Whether there is a value that is not empty.
+    /// Whether every value is empty.
     pub fn is_empty(&self) -> bool {
         self.values.values().all(String::is_empty)
     }
@@ -239,6 +243,8 @@ mod tests {
         assert_eq!(parameters.list("L").unwrap(), ["a", "c"]);
         assert_eq!(parameters.object("O").text("F"), Some("1"));
         assert_eq!(parameters.json_list("J").unwrap().unwrap(), ["a"]);
+        assert_eq!(read("J=['a', 'b']").json_list("J").unwrap().unwrap(), ["a", "b"]);
+        assert!(read("J=a,b").json_list("J").is_err());
         assert_eq!(parameters.objects("Tag").unwrap()[0].1.text("Key"), Some("k"));
     }
 

@@ -3,13 +3,16 @@
 use super::desk::{Desk, Plan, members};
 use super::paging::page;
 use crate::command::{Command, VpcCreate, VpcDelete, VpcModify};
-use crate::error::{ApiError, INVALID_PARAMETER_CONFLICT};
+use crate::error::{ApiError, ErrorKind, INVALID_PARAMETER_CONFLICT};
 use crate::model::{Vpc, timestamp};
-use ipnet::Ipv6Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use vswitch_core::ids::VpcId;
 
+const USER_BLOCK: ErrorKind = ErrorKind { code: "InvalidUserCidr.Malformed", status: 400 };
+const USER_BLOCK_QUOTA: ErrorKind = ErrorKind { code: "InvalidUserCidr.Quota", status: 400 };
+const USER_BLOCKS_MAX: usize = 3;
 /// The block of a VPC for which none is named.
 const BLOCK: &str = "172.16.0.0/12";
 
@@ -17,6 +20,7 @@ pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let parameters = desk.parameters();
     let id = desk.environment.new_id("vpc");
     let label = desk.new_label(&id, None)?;
+    check_user_blocks(parameters.text("UserCidr").unwrap_or_default())?;
     let block = match (parameters.boolean("EnableIpv6")?, parameters.owned("Ipv6CidrBlock")) {
         (_, Some(block)) => Some(block),
         (Some(true), None) => Some(new_ipv6_block(desk)),
@@ -39,6 +43,21 @@ pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         }))
     };
     Ok(desk.change(commands, Box::new(answer)))
+}
+
+/// Refuses blocks of the customer's own that cannot be. Good ones are without effect: routes say where they are.
+fn check_user_blocks(text: &str) -> Result<(), ApiError> {
+    let shared = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
+    let blocks: Vec<&str> = text.split(',').map(str::trim).filter(|block| !block.is_empty()).collect();
+    if blocks.len() > USER_BLOCKS_MAX {
+        return Err(USER_BLOCK_QUOTA.error(format!("{} are given.", blocks.len())).field("UserCidr"));
+    }
+    let fits =
+        |block: &&str| block.parse::<Ipv4Net>().is_ok_and(|net| !net.contains(&shared) && !shared.contains(&net));
+    match blocks.iter().find(|block| !fits(block)) {
+        Some(_) => Err(USER_BLOCK.error("write blocks like 10.8.0.0/16 outside of it.").field("UserCidr")),
+        None => Ok(()),
+    }
 }
 
 /// A unique local block that nobody has.
@@ -92,7 +111,8 @@ fn own<'a>(desk: &Desk<'a>) -> Result<(VpcId, &'a Vpc), ApiError> {
 }
 
 pub(super) fn delete(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (id, _) = own(desk)?;
+    let (id, vpc) = own(desk)?;
+    desk.check_vpc_made(&id, vpc)?;
     Ok(desk.quiet_change(vec![Command::VpcDelete(VpcDelete { vpc: id.to_string() })]))
 }
 

@@ -12,7 +12,6 @@ use std::net::Ipv6Addr;
 use vswitch_core::ids::VSwitchId;
 
 const ZONE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidZoneId.NotFound", status: 404 };
-const VPC_STATUS: ErrorKind = ErrorKind { code: "IncorrectVpcStatus", status: 400 };
 
 pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let parameters = desk.parameters();
@@ -27,9 +26,7 @@ pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let id = desk.environment.new_id("vsw");
     let label = desk.new_label(&id, Some(zone.to_owned()))?;
     let (vpc_id, vpc) = desk.vpc(parameters.text("VpcId").unwrap_or_default())?;
-    if desk.is_passing(vpc.created_s) {
-        return Err(VPC_STATUS.error(format!("{vpc_id} is still being made.")).object(vpc_id));
-    }
+    desk.check_vpc_made(&vpc_id, vpc)?;
     let create = VswitchCreate {
         id: Some(id.clone()),
         vpc: vpc_id.to_string(),
@@ -71,10 +68,11 @@ fn named<'a>(desk: &Desk<'a>) -> Result<(VSwitchId, &'a VSwitch), ApiError> {
 }
 
 pub(super) fn delete(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (id, _) = named(desk)?;
+    let (id, vswitch) = named(desk)?;
     if !desk.owns(id.as_str()) {
         return Err(crate::error::VSWITCH_NOT_FOUND.error(format!("{id} belongs to another account.")));
     }
+    desk.check_vswitch_made(&id, vswitch)?;
     Ok(desk.quiet_change(vec![Command::VswitchDelete(VswitchDelete { vswitch: id.to_string() })]))
 }
 

@@ -223,6 +223,12 @@ pub struct Assign {
     /// How many IPv6 addresses to choose.
     #[arg(long, default_value_t = 0)]
     ipv6_count: u8,
+    /// How many IPv4 prefixes to choose and delegate.
+    #[arg(long, default_value_t = 0)]
+    ipv4_prefix_count: u8,
+    /// How many IPv6 prefixes to choose and delegate.
+    #[arg(long, default_value_t = 0)]
+    ipv6_prefix_count: u8,
 }
 
 /// Addresses to take.
@@ -259,8 +265,18 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             session.change(Command::EniModify(modify))
         }
         Verb::Delete { eni, force } => session.change(Command::EniDelete(command::EniDelete { eni, force })),
-        Verb::Assign(Assign { eni, addresses, prefixes, ipv4_count, ipv6_count }) => {
-            let assign = command::EniAssign { eni, addresses, prefixes, ipv4_count, ipv6_count };
+        Verb::Assign(assign) => {
+            let Assign { eni, addresses, prefixes, ipv4_count, ipv6_count, ipv4_prefix_count, ipv6_prefix_count } =
+                assign;
+            let assign = command::EniAssign {
+                eni,
+                addresses,
+                prefixes,
+                ipv4_count,
+                ipv6_count,
+                ipv4_prefix_count,
+                ipv6_prefix_count,
+            };
             session.change(Command::EniAssign(assign))
         }
         Verb::Unassign(Unassign { eni, addresses, prefixes }) => {

@@ -235,7 +235,7 @@ impl Plan {
             let (name, description) = (other(&group.name, &view.name), other(&group.description, &view.description));
             if inner_access.is_some() || name.is_some() || description.is_some() {
                 let told = format!("~ group {id}");
-                let modify = GroupModify { group: id.clone(), inner_access, name, description };
+                let modify = GroupModify { group: id.clone(), inner_access, name, description, service_managed: None };
                 self.push(told, Command::GroupModify(modify));
             }
         }

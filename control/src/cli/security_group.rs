@@ -63,6 +63,9 @@ pub struct Create {
     /// accept or drop: whether members of a basic group reach each other without rules.
     #[arg(long)]
     inner_access: Option<String>,
+    /// Let it belong to a cloud service: users may look at it, and not change it.
+    #[arg(long)]
+    service_managed: bool,
     /// A name for people.
     #[arg(long)]
     name: Option<String>,
@@ -85,17 +88,20 @@ pub struct Modify {
     /// accept or drop: whether members of a basic group reach each other without rules.
     #[arg(long)]
     inner_access: Option<String>,
+    /// Whether it belongs to a cloud service: true lets users only look at it, false gives it back to them.
+    #[arg(long, value_name = "BOOL")]
+    service_managed: Option<bool>,
 }
 
 pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     match verb {
-        Verb::Create(Create { id, vpc, kind, inner_access, name, description }) => {
-            let create =
-                command::GroupCreate { id, vpc, kind, inner_access, service_managed: false, name, description };
+        Verb::Create(Create { id, vpc, kind, inner_access, service_managed, name, description }) => {
+            let create = command::GroupCreate { id, vpc, kind, inner_access, service_managed, name, description };
             session.change(Command::GroupCreate(create))
         }
-        Verb::Modify(Modify { group, name, description, inner_access }) => {
-            session.change(Command::GroupModify(command::GroupModify { group, name, description, inner_access }))
+        Verb::Modify(Modify { group, name, description, inner_access, service_managed }) => {
+            let modify = command::GroupModify { group, name, description, inner_access, service_managed };
+            session.change(Command::GroupModify(modify))
         }
         Verb::Delete { group } => session.change(Command::GroupDelete(command::GroupDelete { group })),
         Verb::Join { group, eni } => session.change(Command::GroupJoin(command::GroupJoin { group, eni })),

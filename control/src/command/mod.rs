@@ -323,6 +323,12 @@ vocabulary! {
         /// How many IPv6 addresses to choose besides.
         #[serde(default)]
         ipv6_count: u8,
+        /// How many IPv4 prefixes to choose and delegate besides.
+        #[serde(default)]
+        ipv4_prefix_count: u8,
+        /// How many IPv6 prefixes to choose and delegate besides.
+        #[serde(default)]
+        ipv6_prefix_count: u8,
     }
 
     /// Takes addresses from an ENI.
@@ -372,6 +378,10 @@ vocabulary! {
         description: Option<String>,
         /// `accept` or `drop`; basic groups only.
         inner_access: Option<String>,
+        /// Whether a cloud service owns the group, so that users may only look at it. One that is owned can be changed
+        /// in no other way.
+        #[serde(default)]
+        service_managed: Option<bool>,
     }
 
     /// Removes a group.

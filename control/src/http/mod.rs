@@ -9,6 +9,7 @@ mod tls;
 
 use crate::api::{ApiSettings, Call, Gate};
 use crate::config::ApiConfig;
+use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::server::RunError;
 use hyper::server::conn::http1;
@@ -40,6 +41,8 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 const CONNECTION_TIME: Duration = Duration::from_secs(3600);
 /// How long what was sent may wait for a client to take it.
 const UNREAD_TIME_MS: u32 = 30_000;
+/// Where used nonces are kept in the data directory.
+const NONCE_FOLDER: &str = "nonces";
 /// Threads for all connections.
 const THREADS: usize = 2;
 
@@ -75,6 +78,7 @@ pub struct Endpoint {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     settings: ApiSettings,
+    gate: Gate,
 }
 
 impl Endpoint {
@@ -100,7 +104,10 @@ impl Endpoint {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let address = endpoint.address().map_err(|error| RunError::Endpoint(error.to_string()))?;
         crate::cli::tell(&format!("ECS interface: {scheme}://{address}/"));
-        Ok(Self { tls, ..endpoint })
+        let folder = data_dir.join(NONCE_FOLDER);
+        let gate = Gate::with_memory(&endpoint.settings, &folder, Environment::real().now_s);
+        let gate = gate.map_err(|error| RunError::Endpoint(format!("cannot use {}: {error}", folder.display())))?;
+        Ok(Self { tls, gate, ..endpoint })
     }
 
     /// An interface on a listener.
@@ -116,7 +123,8 @@ impl Endpoint {
         if settings.regions.is_empty() {
             return Err(RunError::Endpoint("name at least one region".into()));
         }
-        Ok(Self { listener, tls: None, settings })
+        let gate = Gate::new(&settings);
+        Ok(Self { listener, tls: None, settings, gate })
     }
 
     /// Where it listens.
@@ -144,7 +152,7 @@ impl Endpoint {
         let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("http").enable_all().build()?;
         self.listener.set_nonblocking(true)?;
         let desk = Arc::new(Counter {
-            gate: Gate::new(&self.settings),
+            gate: self.gate,
             region: self.settings.first_region().to_owned(),
             calls,
             wake: Box::new(wake),

@@ -5,8 +5,8 @@ use super::{Event, Model};
 use crate::command::{EniAttach, EniCreate, EniDelete, EniDetach, EniModify, TimeoutsChange};
 use crate::environment::Environment;
 use crate::error::{
-    ApiError, DEPENDENCY_ROUTE_ENTRY, ENI_COUNT_EXCEEDED, ENI_NAME_MALFORMED, ENI_NOT_FOUND, ENI_STATE, ENI_TIMEOUTS,
-    INVALID_DESCRIPTION, INVALID_PARAMETER, INVALID_PARAMETER_CONFLICT,
+    ApiError, DEPENDENCY_ROUTE_ENTRY, ENI_NAME_MALFORMED, ENI_NOT_FOUND, ENI_STATE, ENI_TIMEOUTS, INVALID_DESCRIPTION,
+    INVALID_PARAMETER, INVALID_PARAMETER_CONFLICT,
 };
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
@@ -127,10 +127,6 @@ impl Model {
         }
         if events.is_empty() {
             self.check_groups(None, &eni)?;
-        }
-        if self.enis.len() >= self.quotas.enis_max {
-            let message = format!("there are {} network interfaces, as many as may be", self.enis.len());
-            return Err(ENI_COUNT_EXCEEDED.error(message));
         }
         Ok(events.into_iter().chain([Event::Eni(id, Some(Box::new(eni)))]).collect())
     }

@@ -15,18 +15,23 @@ use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_core::ids::{EniId, VSwitchId};
 
+/// The lengths of delegated prefixes.
+const IPV4_PREFIX_BITS: u8 = 28;
+const IPV6_PREFIX_BITS: u8 = 80;
+
 impl Model {
     pub(super) fn eni_assign(&self, assign: &EniAssign) -> Result<Vec<Event>, ApiError> {
         let (id, old) = self.eni(&assign.eni)?;
-        let counted = assign.ipv4_count > 0 || assign.ipv6_count > 0;
-        if assign.addresses.is_empty() && assign.prefixes.is_empty() && !counted {
-            let message = "give addresses, prefixes, ipv4_count or ipv6_count";
+        let counts = [assign.ipv4_count, assign.ipv6_count, assign.ipv4_prefix_count, assign.ipv6_prefix_count];
+        if assign.addresses.is_empty() && assign.prefixes.is_empty() && counts == [0; 4] {
+            let message = "give addresses, prefixes, or a count of them";
             return Err(MISSING_PARAMETER.error(message).field("addresses"));
         }
         let mut new = old.clone();
         self.add_addresses(&id, &mut new, &assign.addresses, "addresses")?;
         self.add_prefixes(&id, &mut new, &assign.prefixes)?;
         self.add_counted(&id, &mut new, assign.ipv4_count, assign.ipv6_count)?;
+        self.add_counted_prefixes(&id, &mut new, assign.ipv4_prefix_count, assign.ipv6_prefix_count)?;
         self.check_groups(Some((&id, old)), &new)?;
         Ok(vec![Event::Eni(id, Some(Box::new(new)))])
     }
@@ -116,8 +121,8 @@ impl Model {
         for (place, text) in texts.iter().enumerate() {
             let within = |error: ApiError| error.field(format!("prefixes[{place}]"));
             let delegated = prefix(text).filter(|prefix| prefix.trunc() == *prefix).filter(|prefix| match prefix {
-                IpNet::V4(prefix) => prefix.prefix_len() == 28,
-                IpNet::V6(prefix) => prefix.prefix_len() == 80,
+                IpNet::V4(prefix) => prefix.prefix_len() == IPV4_PREFIX_BITS,
+                IpNet::V6(prefix) => prefix.prefix_len() == IPV6_PREFIX_BITS,
             });
             let Some(delegated) = delegated else {
                 let message = format!("{text:?} is no prefix to delegate: an IPv4 /28 or IPv6 /80 without host bits");
@@ -146,6 +151,34 @@ impl Model {
             let address = self.free_ipv6(&vswitch_id, vswitch, eni).map_err(|error| error.field("ipv6_count"))?;
             eni.ipv6.insert(address);
             self.check_counts(id, eni)?;
+        }
+        Ok(())
+    }
+
+    /// Delegates the lowest free prefixes to an interface.
+    fn add_counted_prefixes(&self, id: &EniId, eni: &mut Eni, ipv4: u8, ipv6: u8) -> Result<(), ApiError> {
+        let (vswitch_id, vswitch) = self.vswitch(eni.vswitch.as_str())?;
+        let wanted = [("ipv4_prefix_count", ipv4, Some(vswitch.cidr.into()), IPV4_PREFIX_BITS)].into_iter().chain([(
+            "ipv6_prefix_count",
+            ipv6,
+            vswitch.ipv6_cidr.map(IpNet::V6),
+            IPV6_PREFIX_BITS,
+        )]);
+        for (field, count, block, bits) in wanted {
+            for _ in 0..count {
+                let Some(block) = block else { return Err(no_ipv6(&vswitch_id)) };
+                let free = block.subnets(bits).ok().and_then(|mut all| {
+                    all.find(|prefix| {
+                        let apart = |own: IpNet| !own.contains(prefix) && !prefix.contains(&own);
+                        eni.prefixes_of_all().all(apart)
+                            && ![prefix.network(), prefix.broadcast()].iter().any(|end| vswitch.is_reserved(*end))
+                            && self.index.holder(&vswitch_id, *prefix).is_none()
+                    })
+                });
+                let none = || IP_NOT_ENOUGH.error(format!("{vswitch_id} has no free /{bits} left")).object(&vswitch_id);
+                eni.prefixes.insert(free.ok_or_else(none).map_err(|error| error.field(field))?);
+                self.check_counts(id, eni)?;
+            }
         }
         Ok(())
     }
@@ -179,10 +212,7 @@ impl Model {
     ) -> Result<(), ApiError> {
         let block = match wanted {
             IpNet::V4(_) => IpNet::V4(vswitch.cidr),
-            IpNet::V6(_) => vswitch.ipv6_cidr.map(IpNet::V6).ok_or_else(|| {
-                let message = format!("{vswitch_id} has no IPv6 block: give it one first with sluice vswitch modify");
-                IPV6_NOT_TURNED_ON.error(message).object(vswitch_id)
-            })?,
+            IpNet::V6(_) => vswitch.ipv6_cidr.map(IpNet::V6).ok_or_else(|| no_ipv6(vswitch_id))?,
         };
         let show = |prefix: IpNet| match prefix.prefix_len() == prefix.max_prefix_len() {
             true => prefix.addr().to_string(),
@@ -214,10 +244,7 @@ impl Model {
     }
 
     fn free_ipv6(&self, id: &VSwitchId, vswitch: &VSwitch, own: &Eni) -> Result<Ipv6Addr, ApiError> {
-        let Some(block) = vswitch.ipv6_cidr else {
-            let message = format!("{id} has no IPv6 block: give it one first with sluice vswitch modify");
-            return Err(IPV6_NOT_TURNED_ON.error(message).object(id));
-        };
+        let Some(block) = vswitch.ipv6_cidr else { return Err(no_ipv6(id)) };
         let first = u128::from(block.network()) + 1;
         // Taken prefixes are skipped whole: a delegated /80 is larger than any walk.
         let mut next = first;
@@ -241,6 +268,11 @@ impl Model {
             IpAddr::V4(_) => None,
         }
     }
+}
+
+fn no_ipv6(id: &VSwitchId) -> ApiError {
+    let message = format!("{id} has no IPv6 block: give it one first with sluice vswitch modify");
+    IPV6_NOT_TURNED_ON.error(message).object(id)
 }
 
 fn address(text: &str) -> Result<IpAddr, ApiError> {

@@ -6,11 +6,11 @@ use super::{Event, Model};
 use crate::command::{GroupCreate, GroupDelete, GroupJoin, GroupLeave, GroupModify};
 use crate::environment::Environment;
 use crate::error::{
-    ACL_LIMIT, ApiError, ENI_VPC_MISMATCH, ErrorKind, GROUP_DELETE_NOT_FOUND, GROUP_DEPENDENCY,
-    GROUP_DESCRIPTION_MALFORMED, GROUP_ID_REPEATED, GROUP_INNER_ACCESS, GROUP_MANAGED, GROUP_MEMBER_LIMIT,
-    GROUP_NAME_MALFORMED, GROUP_NOT_FOUND, GROUP_POLICY_MALFORMED, GROUP_TYPE, JOIN_ALREADY_MEMBER, JOIN_GROUP_LIMIT,
-    JOIN_MEMBER_LIMIT, JOIN_MULTI_GROUP_TYPE, JOINED_GROUP_LIMIT, LEAVE_LAST_GROUP, LEAVE_NOT_MEMBER,
-    MISSING_PARAMETER, MULTI_GROUP_TYPE, QUOTA_GROUP,
+    ACL_LIMIT, ADVANCED_GROUP_ENI_LIMIT, ApiError, ENI_VPC_MISMATCH, ErrorKind, GROUP_DELETE_NOT_FOUND,
+    GROUP_DEPENDENCY, GROUP_DESCRIPTION_MALFORMED, GROUP_ID_REPEATED, GROUP_INNER_ACCESS, GROUP_MANAGED,
+    GROUP_MEMBER_LIMIT, GROUP_NAME_MALFORMED, GROUP_NOT_FOUND, GROUP_POLICY_MALFORMED, GROUP_TYPE, JOIN_ALREADY_MEMBER,
+    JOIN_GROUP_LIMIT, JOIN_MEMBER_LIMIT, JOIN_MULTI_GROUP_TYPE, JOINED_GROUP_LIMIT, LEAVE_LAST_GROUP, LEAVE_NOT_MEMBER,
+    MISSING_PARAMETER, MULTI_GROUP_TYPE,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -73,7 +73,10 @@ impl Model {
     pub(super) fn own_group(&self, id: &str) -> Result<(GroupId, &Group), ApiError> {
         let (id, group) = self.group(id)?;
         if group.service_managed {
-            let message = format!("{id} is managed by a cloud service: it can be looked at, not changed");
+            let message = format!(
+                "{id} is managed by a cloud service: it can be looked at, not changed (sluice sg modify \
+                 --service-managed false ends that)"
+            );
             return Err(GROUP_MANAGED.error(message).field("group").object(id));
         }
         Ok((id, group))
@@ -98,21 +101,16 @@ impl Model {
             description: description(create.description.as_deref(), 2, 256, GROUP_DESCRIPTION_MALFORMED)?,
             created_s: environment.now_s,
         };
-        self.refuse_group_quota()?;
         Ok(vec![Event::Group(id.into(), Some(group))])
     }
 
-    fn refuse_group_quota(&self) -> Result<(), ApiError> {
-        if self.groups.len() >= self.quotas.groups_max {
-            let message = format!("there are {} security groups, as many as may be", self.groups.len());
-            return Err(QUOTA_GROUP.error(message));
-        }
-        Ok(())
-    }
-
     pub(super) fn group_modify(&self, modify: &GroupModify) -> Result<Vec<Event>, ApiError> {
-        let (id, old) = self.own_group(&modify.group)?;
+        let (id, old) = match modify.service_managed {
+            Some(_) => self.group(&modify.group)?,
+            None => self.own_group(&modify.group)?,
+        };
         let mut new = old.clone();
+        new.service_managed = modify.service_managed.unwrap_or(old.service_managed);
         if let Some(text) = &modify.name {
             new.name = name(Some(text), GROUP_NAME_MALFORMED)?;
         }
@@ -259,13 +257,15 @@ impl Model {
             !old.groups.contains(id) || new.prefixes_of_all().count() > old.prefixes_of_all().count()
         });
         let others = self.index.members(id).filter(|member| Some(*member) != own);
-        let (count, most, what) = match group.kind {
-            GroupKind::Advanced => (others.count() + 1, self.quotas.advanced_group_enis_max, "interfaces"),
+        let (count, most, what, kind) = match group.kind {
+            GroupKind::Advanced => {
+                (others.count() + 1, self.quotas.advanced_group_enis_max, "interfaces", ADVANCED_GROUP_ENI_LIMIT)
+            }
             GroupKind::Basic => {
                 let addresses =
                     others.filter_map(|member| self.enis.get(member)).map(|eni| eni.prefixes_of_all().count());
                 let count = addresses.sum::<usize>() + new.prefixes_of_all().count();
-                (count, self.quotas.basic_group_addresses_max, "private addresses")
+                (count, self.quotas.basic_group_addresses_max, "private addresses", kind)
             }
         };
         if grows && count > most {
@@ -287,7 +287,6 @@ impl Model {
         if let Some((id, _)) = defaults.find(|(id, _)| is_owned(id)) {
             return Ok((id.clone(), vec![]));
         }
-        self.refuse_group_quota()?;
         let taken = |id: &str| self.groups.contains_key(&id.into());
         let id = GroupId::from(self.choose_id(None, "sg", environment, taken)?);
         let group = Group {

@@ -80,7 +80,7 @@ impl Model {
     }
 
     pub(super) fn on_behalf(&self, on_behalf: &OnBehalf, environment: &Environment) -> Result<Vec<Event>, ApiError> {
-        let mut events = self.decide(&on_behalf.command, environment)?;
+        let mut events = self.decide_unlimited(&on_behalf.command, environment)?;
         if on_behalf.owner.is_empty() && on_behalf.region.is_empty() {
             return Ok(events);
         }

@@ -89,6 +89,13 @@ impl Model {
     /// # Errors
     /// The first reason found, with the field and object at fault.
     pub fn decide(&self, command: &Command, environment: &Environment) -> Result<Vec<Event>, ApiError> {
+        let events = self.decide_unlimited(command, environment)?;
+        self.check_quotas(&events)?;
+        Ok(events)
+    }
+
+    /// Like [`Self::decide`], but for the quotas of accounts, which count where all of a command is known.
+    fn decide_unlimited(&self, command: &Command, environment: &Environment) -> Result<Vec<Event>, ApiError> {
         let mut events = self.decide_objects(command, environment)?;
         self.end_labels(&mut events);
         Ok(events)
@@ -151,7 +158,7 @@ impl Model {
             if matches!(command, Command::Batch(_)) {
                 return Err(INVALID_PARAMETER.error("batches do not nest: list the commands in one").field(within));
             }
-            let decided = next.decide(command, environment).map_err(|error| error.within(&within))?;
+            let decided = next.decide_unlimited(command, environment).map_err(|error| error.within(&within))?;
             for event in &decided {
                 next.apply(event.clone());
             }

@@ -8,7 +8,6 @@ use crate::environment::Environment;
 use crate::error::{
     ApiError, INVALID_DESCRIPTION, LIST_ENTRIES, LIST_MAX_ENTRIES, MISSING_PARAMETER, PORT_LIST_IN_USE,
     PORT_LIST_MAX_ENTRIES, PORT_LIST_NAME, PORT_LIST_NOT_FOUND, PORT_LIST_RANGE, PORT_LIST_RANGE_DUPLICATED,
-    QUOTA_PORT_LIST,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -74,10 +73,6 @@ impl Model {
             created_s: environment.now_s,
         };
         list.add(&create.entries, "entries")?;
-        if self.port_lists.len() >= self.quotas.port_lists_max {
-            let message = format!("there are {} port lists, as many as may be", self.port_lists.len());
-            return Err(QUOTA_PORT_LIST.error(message));
-        }
         Ok(vec![Event::PortList(id.into(), Some(list))])
     }
 

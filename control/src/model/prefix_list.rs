@@ -6,7 +6,7 @@ use crate::command::{PrefixListCreate, PrefixListDelete, PrefixListEntry, Prefix
 use crate::environment::Environment;
 use crate::error::{
     ApiError, INVALID_DESCRIPTION, LIST_MAX_ENTRIES, MISSING_PARAMETER, PREFIX_LIST_CIDR, PREFIX_LIST_CIDR_DUPLICATED,
-    PREFIX_LIST_FAMILY, PREFIX_LIST_IN_USE, PREFIX_LIST_NAME, PREFIX_LIST_NOT_FOUND, QUOTA_PREFIX_LIST,
+    PREFIX_LIST_FAMILY, PREFIX_LIST_IN_USE, PREFIX_LIST_NAME, PREFIX_LIST_NOT_FOUND,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -64,10 +64,6 @@ impl Model {
             created_s: environment.now_s,
         };
         list.add(&create.entries, "entries")?;
-        if self.prefix_lists.len() >= self.quotas.prefix_lists_max {
-            let message = format!("there are {} prefix lists, as many as may be", self.prefix_lists.len());
-            return Err(QUOTA_PREFIX_LIST.error(message));
-        }
         Ok(vec![Event::PrefixList(id.into(), Some(list))])
     }
 

@@ -1,6 +1,11 @@
 //! How much of everything there may be (`semantics.md` §6). The figures are configuration.
 
+use super::{Event, Label, Model};
+use crate::error::{
+    ApiError, ENI_COUNT_EXCEEDED, ErrorKind, QUOTA_GROUP, QUOTA_PORT_LIST, QUOTA_PREFIX_LIST, QUOTA_VPC,
+};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The limits of one account in one region.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +76,89 @@ impl Default for Quotas {
             secondary_ipv4_per_eni_max: 49,
             ipv6_per_eni_max: 10,
             prefixes_per_eni_max: 10,
+        }
+    }
+}
+
+/// Something that an account may have only so many of in a region.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Counted {
+    Vpc,
+    Eni,
+    Group,
+    PrefixList,
+    PortList,
+}
+
+impl Counted {
+    fn of(event: &Event) -> Option<Self> {
+        match event {
+            Event::Vpc(..) => Some(Self::Vpc),
+            Event::Eni(..) => Some(Self::Eni),
+            Event::Group(..) => Some(Self::Group),
+            Event::PrefixList(..) => Some(Self::PrefixList),
+            Event::PortList(..) => Some(Self::PortList),
+            _ => None,
+        }
+    }
+
+    fn limit(self, quotas: &Quotas) -> (usize, ErrorKind, &'static str) {
+        match self {
+            Self::Vpc => (quotas.vpcs_max, QUOTA_VPC, "VPCs"),
+            Self::Eni => (quotas.enis_max, ENI_COUNT_EXCEEDED, "network interfaces"),
+            Self::Group => (quotas.groups_max, QUOTA_GROUP, "security groups"),
+            Self::PrefixList => (quotas.prefix_lists_max, QUOTA_PREFIX_LIST, "prefix lists"),
+            Self::PortList => (quotas.port_lists_max, QUOTA_PORT_LIST, "port lists"),
+        }
+    }
+}
+
+impl Model {
+    /// Refuses new objects of which their account would have too many in their region.
+    pub(super) fn check_quotas(&self, events: &[Event]) -> Result<(), ApiError> {
+        let mut last: BTreeMap<(Counted, &str), bool> = BTreeMap::new();
+        let mut labels: BTreeMap<&str, &Label> = BTreeMap::new();
+        for event in events {
+            if let Event::Label(id, Some(label)) = event {
+                labels.insert(id, label);
+            }
+            if let Some(kind) = Counted::of(event) {
+                last.insert((kind, event.id()), !event.is_end());
+            }
+        }
+        let label = |id: &str| labels.get(id).copied().unwrap_or_else(|| self.label(id));
+        let mut new: BTreeMap<(Counted, &str, &str), usize> = BTreeMap::new();
+        for ((kind, id), _) in last.iter().filter(|((_, id), stays)| **stays && !self.has_object(id)) {
+            *new.entry((*kind, &label(id).owner, &label(id).region)).or_default() += 1;
+        }
+        for ((kind, owner, region), count) in new {
+            let (most, error, what) = kind.limit(&self.quotas);
+            let goes = |id: &str| last.get(&(kind, id)) == Some(&false);
+            // Most often there is room for all, whoever has what.
+            let all = self.ids_of(kind).count();
+            let held = match all + count > most {
+                true => self.ids_of(kind).filter(|id| !goes(id) && self.is_of(id, owner, region)).count(),
+                false => 0,
+            };
+            if held + count > most {
+                return Err(error.error(format!("there are {held} {what}, and at most {most} may be")));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_of(&self, id: &str, owner: &str, region: &str) -> bool {
+        let label = self.label(id);
+        label.owner == owner && label.region == region
+    }
+
+    fn ids_of(&self, kind: Counted) -> Box<dyn Iterator<Item = &str> + '_> {
+        match kind {
+            Counted::Vpc => Box::new(self.vpcs.keys().map(|id| id.as_str())),
+            Counted::Eni => Box::new(self.enis.keys().map(|id| id.as_str())),
+            Counted::Group => Box::new(self.groups.keys().map(|id| id.as_str())),
+            Counted::PrefixList => Box::new(self.prefix_lists.keys().map(|id| id.as_str())),
+            Counted::PortList => Box::new(self.port_lists.keys().map(|id| id.as_str())),
         }
     }
 }

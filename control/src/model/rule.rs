@@ -112,7 +112,7 @@ impl Model {
             }
             read.push(rule);
         }
-        let next: BTreeMap<_, _> = present.iter().chain(&added).map(|(id, rule)| (id.clone(), rule.clone())).collect();
+        let next: Vec<&Rule> = present.values().chain(added.values()).collect();
         self.check_limits(&group_id, &next)?;
         Ok(added.into_iter().map(|(id, rule)| Event::Rule(group_id.clone(), id, Some(rule))).collect())
     }
@@ -173,9 +173,8 @@ impl Model {
             let message = format!("the rule would equal {other}: revoke one of them instead");
             return Err(RULE_DUPLICATE.error(message).object(id));
         }
-        let mut next = present.clone();
-        next.insert(id.clone(), new.clone());
-        self.check_limits(&group_id, &next)?;
+        let others = present.iter().filter(|(other, _)| **other != id).map(|(_, rule)| rule);
+        self.check_limits(&group_id, &others.chain([&new]).collect::<Vec<_>>())?;
         Ok(vec![Event::Rule(group_id, id, Some(new))])
     }
 
@@ -275,26 +274,27 @@ impl Model {
     }
 
     /// Refuses rules of a group that exceed a quota and did not before.
-    fn check_limits(&self, group_id: &GroupId, next: &BTreeMap<RuleId, Rule>) -> Result<(), ApiError> {
+    fn check_limits(&self, group_id: &GroupId, next: &[&Rule]) -> Result<(), ApiError> {
         let quotas = &self.quotas;
         let present = self.rules_of(group_id);
-        let group_objects = |rules: &BTreeMap<RuleId, Rule>| {
-            rules.values().filter(|rule| matches!(rule.remote, Remote::Group(_))).count()
-        };
-        let count = group_objects(next);
-        if count > quotas.group_objects_per_group_max && count > group_objects(present) {
+        let is_by_group = |rule: &&Rule| matches!(rule.remote, Remote::Group(_));
+        let count = next.iter().copied().filter(is_by_group).count();
+        if count > quotas.group_objects_per_group_max && count > present.values().filter(is_by_group).count() {
             let most = quotas.group_objects_per_group_max;
             let message = format!("{group_id} would have {count} rules that name groups, at most {most} may be");
             return Err(RULE_GROUP_OBJECT_LIMIT.error(message).object(group_id));
         }
         let before = self.group_weight(group_id);
-        let weight: usize = next.values().map(|rule| self.rule_weight(rule)).sum();
+        let weight: usize = next.iter().map(|rule| self.rule_weight(rule)).sum();
         if weight > before {
             self.check_weight(group_id, weight)?;
         }
-        for rule in next.values().filter(|rule| !present.values().any(|other| other.remote == rule.remote)) {
+        for rule in next {
             let Remote::PrefixList(list) = &rule.remote else { continue };
             let names = |rules: &BTreeMap<RuleId, Rule>| rules.values().any(|rule| rule.names_prefix_list(list));
+            if names(present) {
+                continue;
+            }
             let groups = self.rules.iter().filter(|(id, rules)| *id != group_id && names(rules)).count() + 1;
             if groups > quotas.prefix_list_groups_max {
                 let message = format!("{list} is named by {} groups, as many as may be", groups - 1);

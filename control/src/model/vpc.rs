@@ -6,7 +6,7 @@ use crate::command::{VpcCreate, VpcDelete, VpcModify, VpcRouteAdd, VpcRouteRemov
 use crate::environment::Environment;
 use crate::error::{
     ApiError, CIDR_BLOCK_MALFORMED, CIDR_BLOCK_MASK, CIDR_BLOCK_OVERLAPPED, DEPENDENCY_SECURITY_GROUP,
-    DEPENDENCY_VSWITCH, ENI_VPC_MISMATCH, INVALID_PARAMETER, INVALID_PARAMETER_CONFLICT, QUOTA_ROUTE_ENTRY, QUOTA_VPC,
+    DEPENDENCY_VSWITCH, ENI_VPC_MISMATCH, INVALID_PARAMETER, INVALID_PARAMETER_CONFLICT, QUOTA_ROUTE_ENTRY,
     ROUTE_ENTRY_NOT_FOUND, VPC_DESCRIPTION_MALFORMED, VPC_NAME_MALFORMED, VPC_NOT_FOUND,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -72,9 +72,6 @@ impl Model {
             routes: Vec::new(),
             created_s: environment.now_s,
         };
-        if self.vpcs.len() >= self.quotas.vpcs_max {
-            return Err(QUOTA_VPC.error(format!("there are {} VPCs, as many as may be", self.vpcs.len())));
-        }
         Ok(vec![Event::Vpc(id.into(), Some(vpc))])
     }
 

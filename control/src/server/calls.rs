@@ -1,13 +1,15 @@
 //! Calls through HTTP, made on the one model in the one order of all changes.
 
-use super::{Answered, Origin, Server, Work};
+use super::changes::{Wish, Work};
+use super::{Answered, Origin, Server};
 use crate::api::{Call, Desk, Plan, check, completed, hash, plan, refusal};
-use crate::authority::Kept;
 use crate::environment::Environment;
 use crate::error::{ApiError, DRY_RUN, SERVICE_UNAVAILABLE, TOKEN_MISMATCH, TOKEN_PROCESSING};
 use crate::http::{Made, PendingCall, Reply};
 use crate::model::Token;
+use crate::wire::ChangedObject;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Calls that may wait for the server.
 pub(super) const CALLS_MAX: usize = 1024;
@@ -15,7 +17,7 @@ pub(super) const CALLS_MAX: usize = 1024;
 /// Someone who waits for an answer.
 pub(super) struct Caller {
     reply: Reply,
-    call: Call,
+    call: Arc<Call>,
     /// The client token of what is being done for it.
     token: Option<String>,
 }
@@ -24,8 +26,8 @@ pub(super) struct Caller {
 pub(super) enum Performed {
     /// It asked, or was made before.
     Answer(Answered),
-    /// It changed something.
-    Kept(Box<Kept>, Answered),
+    /// It is decided, and changes something once it is kept.
+    Staged(Vec<ChangedObject>, Answered),
 }
 
 impl Server {
@@ -33,11 +35,12 @@ impl Server {
     pub(super) fn take_calls(&mut self) {
         for _ in 0..CALLS_MAX {
             let Ok(PendingCall { call, reply }) = self.calls.try_recv() else { break };
-            let number = self.ticket();
+            let (number, call) = (self.ticket(), Arc::new(call));
             let origin = Origin::Http(number);
             let token = token_id(&call);
             let is_repeated = token.is_some() && self.callers.values().any(|caller| caller.token == token);
-            self.callers.insert(number, Caller { reply, call: call.clone(), token: token.filter(|_| !is_repeated) });
+            self.callers
+                .insert(number, Caller { reply, call: Arc::clone(&call), token: token.filter(|_| !is_repeated) });
             if self.stopping {
                 self.refuse(origin, SERVICE_UNAVAILABLE.error("the control plane is stopping"));
             } else if is_repeated {
@@ -45,15 +48,14 @@ impl Server {
                 self.refuse(origin, TOKEN_PROCESSING.error(message));
             } else if call.action.is_question() {
                 let made = match self.perform(&call) {
-                    Ok(Performed::Answer(answer) | Performed::Kept(_, answer)) => Ok(Made { answer, pending: None }),
+                    Ok(Performed::Answer(answer) | Performed::Staged(_, answer)) => Ok(Made { answer, pending: None }),
                     Err(error) => Err(error),
                 };
                 self.answer_call(origin, made);
             } else {
-                self.waiting.push_back((origin, Work::Call(Box::new(call))));
+                self.waiting.push_back(Wish { origin, work: Work::Call(call), alone: false });
             }
         }
-        self.change_next();
     }
 
     /// Does what a call asks.
@@ -78,15 +80,15 @@ impl Server {
             return Err(refusal(call, tried.err().unwrap_or_else(dry_run_passed)));
         }
         let mut answer = Answered::new();
-        let kept = self.authority.change_and(&command, &environment, |next| {
+        let staged = self.authority.stage(&command, &environment, |next| {
             let desk = Desk { model: next, call, settings, environment: &environment };
             answer = completed(call.action, answer_of(&desk));
             let Some((id, request)) = token else { return Vec::new() };
             let text = Value::Object(answer.clone()).to_string();
             next.keep_token(id, Token { request, answer: text, created_s: environment.now_s })
         });
-        let kept = kept.map_err(|error| refusal(call, error))?;
-        Ok(Performed::Kept(Box::new(kept), answer))
+        let objects = staged.map_err(|error| refusal(call, error))?;
+        Ok(Performed::Staged(objects, answer))
     }
 
     /// Answers a call. One whose sender is gone needs no answer.

@@ -1,28 +1,29 @@
 //! The control socket's server: one thread that owns the state and waits with `mio`. Only the link to the forwarding
 //! plane has a thread of its own, so no client ever waits for another's slowness.
 //!
-//! Changes are made one after another, each answered when the forwarding plane has acknowledged it; questions about
-//! the model are answered at once. The rounds are fair: one request of each client at a time.
+//! Changes are decided one after another; those that came while the forwarding plane was busy are kept and sent to it
+//! as one, and each is answered when it has acknowledged them. Questions about the model are answered at once. The
+//! rounds are fair: one request of each client at a time.
 
 mod calls;
+mod changes;
 mod connection;
 mod socket;
 
-use crate::api::{ApiSettings, Call};
-use crate::authority::{Authority, Kept};
-use crate::command::Command;
+use crate::api::ApiSettings;
+use crate::authority::Authority;
 use crate::config::ControlConfig;
-use crate::environment::Environment;
 use crate::error::{
-    ApiError, ENI_NOT_FOUND, FORBIDDEN, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER,
-    REQUEST_TOO_LARGE, SERVICE_UNAVAILABLE,
+    ApiError, ENI_NOT_FOUND, FORBIDDEN, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER, REQUEST_TOO_LARGE,
+    SERVICE_UNAVAILABLE,
 };
-use crate::http::{Endpoint, HttpServer, Made, PendingCall};
+use crate::http::{Endpoint, HttpServer, PendingCall};
 use crate::query::{Answer, Query};
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
-use crate::switch_link::{Job, Outcome, Report, SwitchLink};
+use crate::switch_link::{Job, Report, SwitchLink};
 use crate::view::{ObjectCounts, StatusView};
-use crate::wire::{Changed, Forwarding, Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text};
+use crate::wire::{Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text};
+use changes::{InFlight, Wish, Work};
 use connection::{Connection, Input};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -130,20 +131,6 @@ enum Origin {
     Http(u64),
 }
 
-/// A change that was asked for.
-enum Work {
-    Command(Box<Command>),
-    Call(Box<Call>),
-}
-
-/// A change that waits for the forwarding plane.
-struct InFlight {
-    origin: Origin,
-    ticket: u64,
-    kept: Kept,
-    answer: Answered,
-}
-
 /// What an HTTP call is answered once its change is in force.
 type Answered = Map<String, Value>;
 
@@ -164,8 +151,8 @@ struct Server {
     next_ticket: u64,
     asked: BTreeMap<u64, Asked>,
     in_flight: Option<InFlight>,
-    /// Changes behind the one in flight: at most one per client.
-    waiting: VecDeque<(Origin, Work)>,
+    /// Changes behind those in flight: at most one per client.
+    waiting: VecDeque<Wish>,
     stopping: bool,
     settings: ApiSettings,
     calls: Receiver<PendingCall>,
@@ -203,7 +190,7 @@ impl Server {
             let _ = sender.send(report);
             let _ = waker.wake();
         };
-        let desired = Arc::clone(authority.desired());
+        let desired = authority.desired().clone();
         let link = SwitchLink::start(&config.vswitch_socket, config.apply_timeout, desired, report)
             .map_err(io("start the link to the forwarding plane"))?;
         Ok(Self {
@@ -240,6 +227,7 @@ impl Server {
             if !self.stopping {
                 self.serve_round();
             }
+            self.change_next();
         }
         // The last reply is worth a moment.
         let farewell = Instant::now() + FAREWELL;
@@ -340,8 +328,7 @@ impl Server {
             Ok(Operation::Ask(query)) => self.answer(origin, &query),
             Ok(Operation::Change(command)) => {
                 self.set_busy(token);
-                self.waiting.push_back((origin, Work::Command(command)));
-                self.change_next();
+                self.waiting.push_back(Wish { origin, work: Work::Command(command), alone: false });
             }
         }
     }
@@ -350,53 +337,6 @@ impl Server {
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.busy = true;
         }
-    }
-
-    /// Makes changes until one has to wait for the forwarding plane.
-    fn change_next(&mut self) {
-        while self.in_flight.is_none() && !self.stopping {
-            let Some((origin, work)) = self.waiting.pop_front() else { return };
-            let made = match work {
-                Work::Command(command) => {
-                    self.authority.change(&command, &Environment::real()).map(|kept| (kept, Answered::new()))
-                }
-                Work::Call(call) => match self.perform(&call) {
-                    Ok(calls::Performed::Kept(kept, answer)) => Ok((*kept, answer)),
-                    Ok(calls::Performed::Answer(answer)) => {
-                        self.answer_call(origin, Ok(Made { answer, pending: None }));
-                        continue;
-                    }
-                    Err(error) => Err(error),
-                },
-            };
-            match made {
-                Err(error) => self.refuse(origin, error),
-                Ok((kept, answer)) => match kept.desired.clone() {
-                    None => self.changed(origin, kept, answer, Forwarding::Unchanged),
-                    Some(desired) => {
-                        let ticket = self.ticket();
-                        match self.link.send(Job::Apply { ticket, desired }) {
-                            Ok(()) => self.in_flight = Some(InFlight { origin, ticket, kept, answer }),
-                            Err(_) => {
-                                self.take_back(origin, kept, FORWARDING_UNAVAILABLE, "too many requests wait for it")
-                            }
-                        }
-                    }
-                },
-            }
-        }
-    }
-
-    fn take_back(&mut self, origin: Origin, kept: Kept, kind: crate::error::ErrorKind, reason: &str) {
-        let error = match self.authority.undo(kept) {
-            Ok(()) => kind.error(format!("nothing was changed, because of the forwarding plane: {reason}")),
-            Err(error) => {
-                let message =
-                    format!("the forwarding plane cannot run the change ({reason}), and it stays stored: {error}");
-                INTERNAL_ERROR.error(message)
-            }
-        };
-        self.refuse(origin, error);
     }
 
     fn ticket(&mut self) -> u64 {
@@ -475,33 +415,6 @@ impl Server {
                     };
                     self.reply(origin, ReplyBody::Answered { answer: Answer::Status(Box::new(status)) });
                 }
-            }
-        }
-        self.change_next();
-    }
-
-    fn finish(&mut self, in_flight: InFlight, outcome: Outcome) {
-        let InFlight { origin, kept, answer, .. } = in_flight;
-        match outcome {
-            Outcome::Applied(applied) => self.changed(origin, kept, answer, Forwarding::Applied(applied)),
-            Outcome::Pending(reason) => self.changed(origin, kept, answer, Forwarding::Pending { reason }),
-            Outcome::Refused(refusals) => {
-                self.take_back(origin, kept, FORWARDING_REFUSED, &refusals_text(&refusals));
-            }
-        }
-    }
-
-    fn changed(&mut self, origin: Origin, kept: Kept, answer: Answered, forwarding: Forwarding) {
-        match origin {
-            Origin::Socket { .. } => {
-                self.reply(origin, ReplyBody::Changed(Changed { objects: kept.objects, forwarding }));
-            }
-            Origin::Http(_) => {
-                let pending = match forwarding {
-                    Forwarding::Pending { reason } => Some(reason),
-                    Forwarding::Applied(_) | Forwarding::Unchanged => None,
-                };
-                self.answer_call(origin, Ok(Made { answer, pending }));
             }
         }
     }

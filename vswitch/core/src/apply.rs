@@ -139,27 +139,9 @@ impl Shard {
         now: Tick,
     ) -> Result<SessionSlot, DropReason> {
         self.ask_quota(desk, now)?;
-        let wire = packet.wire();
-        let (mut edges, mut scales) = ([0; 2], [0; 2]);
-        if packet.headers.tuple.protocol == protocol::TCP {
-            let segment = Segment { scale: packet.window_scale(), ..Segment::of(&packet.headers) };
-            tcp::observe(&mut edges, &segment, true);
-            if segment.flags & SYN != 0 {
-                tcp::observe_scale(&mut scales, &segment, true);
-            }
-        }
-        let flow = Flow {
-            protocol: packet.headers.tuple.protocol,
-            state: FlowState::opened_by(&packet.headers),
-            timeouts: desk.seat.timeouts(),
-            sides: [side(desk, judgement, entry), Side::default()],
-            last_seen: now,
-            packets: [wire.packets, 0],
-            bytes_low: [wire.bytes as u32, 0],
-            edges,
-            ..Flow::default()
-        };
-        let origin = Origin { opened_at: now, grounds: [judgement.ground, 0], scales, ..Origin::default() };
+        let (mut flow, mut origin) = connection(packet, desk, now);
+        flow.sides[0] = side(desk, judgement, entry.swapped);
+        origin.grounds[0] = judgement.ground;
         let slot = match self.sessions.insert(entry, flow, origin) {
             Ok(slot) => slot,
             Err(TableFull) => {
@@ -169,6 +151,12 @@ impl Shard {
         };
         self.counters[desk.place].note_session();
         Ok(slot)
+    }
+
+    /// Whether an ENI may have one more session, for all that it does not have to be asked for at its bucket.
+    pub(crate) fn has_room(&self, desk: &Desk<'_>) -> bool {
+        let eni = desk.seat.eni;
+        self.counters[desk.place].sessions < eni.sessions_max && eni.new_sessions_per_s.is_none()
     }
 
     /// Whether an ENI may open another session, and takes it from what it may open.
@@ -241,7 +229,7 @@ impl Shard {
             self.end(over, desk);
         }
         self.ask_quota(desk, now)?;
-        self.sessions.flow_mut(slot).sides[1] = side(desk, judgement, entry);
+        self.sessions.flow_mut(slot).sides[1] = side(desk, judgement, entry.swapped);
         self.sessions.origin_mut(slot).grounds[1] = judgement.ground;
         self.counters[desk.place].note_session();
         Ok(Some(slot))
@@ -281,7 +269,34 @@ impl Shard {
     }
 }
 
-const fn side(desk: &Desk<'_>, judgement: Judgement, entry: &Entry) -> Side {
-    let eni = desk.seat.eni;
-    Side::new((eni.scope, desk.seat.revision), desk.seat.direction, entry.swapped, judgement.stage)
+/// The record of a connection that this packet opens, with nobody's session yet.
+#[inline]
+pub(crate) fn connection(packet: &Packet, desk: &Desk<'_>, now: Tick) -> (Flow, Origin) {
+    let wire = packet.wire();
+    let (mut edges, mut scales) = ([0; 2], [0; 2]);
+    if packet.headers.tuple.protocol == protocol::TCP {
+        let segment = Segment { scale: packet.window_scale(), ..Segment::of(&packet.headers) };
+        tcp::observe(&mut edges, &segment, true);
+        if segment.flags & SYN != 0 {
+            tcp::observe_scale(&mut scales, &segment, true);
+        }
+    }
+    let flow = Flow {
+        protocol: packet.headers.tuple.protocol,
+        state: FlowState::opened_by(&packet.headers),
+        timeouts: desk.seat.timeouts(),
+        last_seen: now,
+        packets: [wire.packets, 0],
+        bytes_low: [wire.bytes as u32, 0],
+        edges,
+        ..Flow::default()
+    };
+    (flow, Origin { opened_at: now, scales, ..Origin::default() })
+}
+
+/// The session of an ENI that a judgement of it opens; `swapped` as the key has the packet's ends.
+#[inline]
+pub(crate) const fn side(desk: &Desk<'_>, judgement: Judgement, swapped: bool) -> Side {
+    let seat = &desk.seat;
+    Side::new((seat.eni.scope, seat.revision), seat.direction, swapped, judgement.stage)
 }

@@ -8,19 +8,20 @@ use crate::answer;
 use crate::counters::EniCounters;
 use crate::desired::Direction;
 use crate::express::{self, Passage};
-use crate::flow::Flow;
 use crate::flow::sessions::{SessionSlot, Sessions};
 use crate::flow::table::MemoryAdvice;
+use crate::flow::{Flow, Side};
 use crate::guard::{self, owns_source};
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Lookup, Ruling, Seat};
 use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
 use crate::packet::{FrameBuffer, Packet};
 use crate::route::Route;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Place, Snapshot};
 use crate::time::{Tick, Time};
 use crate::verdict::{DropReason, Verdict};
 use alloc::vec::Vec;
+use core::hash::{BuildHasherDefault, Hasher};
 use hashbrown::HashMap;
 
 /// What one worker alone owns: the sessions and counters of its ENIs.
@@ -30,7 +31,8 @@ pub struct Shard {
     /// By [`EniIndex`].
     pub(crate) counters: Vec<EniCounters>,
     /// Whose counters a scope's sessions are counted in.
-    pub(crate) places: HashMap<FlowScope, usize>,
+    pub(crate) places: HashMap<FlowScope, usize, BuildHasherDefault<ScopeHasher>>,
+    orphans: Orphans,
     /// The burst in work waited for first fragments, which have come.
     pub(crate) is_releasing: bool,
 }
@@ -43,13 +45,14 @@ pub(crate) struct Step {
     pub(crate) swapped: bool,
     /// Whether the short way is open to it so far (`express.rs`).
     pub(crate) is_plain: bool,
-    pub(crate) route: Route,
+    /// What the network knows of the destination.
+    pub(crate) place: Place,
 }
 
 type Steps = [Step; BURST_PACKETS];
 
 impl Step {
-    const NONE: Self = Self { hash: 0, swapped: false, is_plain: false, route: Route::Nowhere };
+    const NONE: Self = Self { hash: 0, swapped: false, is_plain: false, place: Place::NOWHERE };
 }
 
 /// A place of judgement, and where its counters are.
@@ -70,7 +73,8 @@ impl Shard {
         Self {
             sessions: Sessions::new(flows_max, secret, advice),
             counters: Vec::new(),
-            places: HashMap::new(),
+            places: HashMap::default(),
+            orphans: Orphans::default(),
             is_releasing: false,
         }
     }
@@ -182,10 +186,10 @@ impl Shard {
         let mut steps = [Step::NONE; BURST_PACKETS];
         for (packet, step) in run.iter_mut().zip(&mut steps) {
             // What another shard found is not known here: ask for the owner.
-            let route = desk.seat.network.route(packet.headers.tuple.addresses);
+            let place = desk.seat.network.destination(packet.headers.tuple.addresses);
             packet.judgement = None;
-            packet.verdict = arrive(&desk.seat, packet, route);
-            *step = self.step_of(&desk.seat, packet, route);
+            packet.verdict = arrive(&desk.seat, packet, place.route);
+            *step = self.step_of(&desk.seat, packet, place);
         }
         for (packet, step) in run.iter_mut().zip(&steps) {
             if let Verdict::Forward(_) = packet.verdict {
@@ -205,32 +209,36 @@ impl Shard {
     #[inline(always)]
     fn admit_all(&self, seat: &Seat<'_>, burst: &mut [Packet], steps: &mut Steps) {
         burst.iter().for_each(|packet| packet.buffer.prefetch());
-        for (packet, step) in burst.iter_mut().zip(steps) {
-            if let Some((next, route)) = express::admit(seat, packet) {
+        for (packet, step) in burst.iter_mut().zip(&mut *steps) {
+            if let Some((next, place)) = express::admit(seat, packet) {
                 packet.verdict = Verdict::Forward(next);
                 let (hash, swapped) = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
-                *step = Step { hash, swapped, is_plain: true, route };
+                *step = Step { hash, swapped, is_plain: true, place };
             } else {
                 *step = self.admit_unusual(seat, packet);
             }
+        }
+        // By now what was asked for first is here, and tells whether more has to be.
+        for (packet, step) in burst.iter().zip(&*steps).filter(|(_, step)| step.is_plain) {
+            self.sessions.reach_further(&packet.headers.tuple, step.hash, step.swapped);
         }
     }
 
     #[inline(never)]
     fn admit_unusual(&self, seat: &Seat<'_>, packet: &mut Packet) -> Step {
         packet.judgement = None;
-        let (verdict, route) = admit(seat, packet);
+        let (verdict, place) = admit(seat, packet);
         packet.verdict = verdict;
-        self.step_of(seat, packet, route)
+        self.step_of(seat, packet, place)
     }
 
     #[inline]
-    fn step_of(&self, seat: &Seat<'_>, packet: &Packet, route: Route) -> Step {
+    fn step_of(&self, seat: &Seat<'_>, packet: &Packet, place: Place) -> Step {
         if !packet.headers.is_plain {
-            return Step { route, ..Step::NONE };
+            return Step { place, ..Step::NONE };
         }
         let (hash, swapped) = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
-        Step { hash, swapped, is_plain: false, route }
+        Step { hash, swapped, is_plain: false, place }
     }
 
     /// What to look for to judge a packet.
@@ -269,11 +277,11 @@ impl Shard {
             let _refused_anyway = self.apply(sender, packet, (ruling, &lookup), now);
             return Err(Verdict::Drop(ruling.0.drop_reason()));
         }
-        let crosses = receiver.seat.eni.vswitch != sender.seat.eni.vswitch || matches!(step.route, Route::Via(_));
+        let crosses = receiver.seat.eni.vswitch != sender.seat.eni.vswitch || matches!(step.place.route, Route::Via(_));
         let mtu_bytes = receiver.seat.eni.mtu_bytes;
         let is_last_hop = crosses && packet.headers.hop_limit <= 1;
         let is_too_big = answer::is_too_big(packet, mtu_bytes);
-        let arrival = if is_here { arrive(&receiver.seat, packet, step.route) } else { Verdict::Forward(next) };
+        let arrival = if is_here { arrive(&receiver.seat, packet, step.place.route) } else { Verdict::Forward(next) };
         let enters = is_here && !is_last_hop && !is_too_big && arrival == Verdict::Forward(next);
         // A session that shares its record with the receiver's waits for what the receiver says.
         let shared = if enters { self.shared_record(ruling.1, receiver.seat.eni.scope) } else { None };
@@ -360,17 +368,13 @@ impl Shard {
     /// Ends some idle sessions: a bounded step of an endless round.
     pub fn sweep(&mut self, snapshot: &Snapshot, now: Time) {
         let (tick, settings) = (now.tick(), snapshot.settings());
-        let Self { sessions, counters, places, .. } = self;
-        // What is idle for a while may belong to an ENI that is gone; what is not, does not.
-        let is_orphan = |scope: FlowScope| {
-            let owner = places.get(&scope).and_then(|&place| snapshot.eni(EniIndex(place as u32)));
-            owner.is_none_or(|eni| eni.scope != scope)
-        };
-        let is_over = |flow: &Flow| {
-            flow.is_expired(settings, tick)
-                || (flow.last_seen.is_older_than(ORPHAN_IDLE_S, tick)
-                    && flow.sessions().all(|(_, side)| is_orphan(side.scope())))
-        };
+        self.note_orphans(snapshot, tick);
+        let Self { sessions, counters, places, orphans, .. } = self;
+        let is_orphan = |side: Side| side.scope() == FlowScope::default() || !places.contains_key(&side.scope());
+        let has_orphans = orphans.records_left > 0;
+        orphans.records_left = orphans.records_left.saturating_sub(SWEEP_RECORDS_PER_TURN);
+        let is_over =
+            |flow: &Flow| flow.is_expired(settings, tick) || (has_orphans && flow.sides.into_iter().all(is_orphan));
         sessions.sweep(SWEEP_RECORDS_PER_TURN, is_over, |scope| {
             if let Some(counters) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
                 counters.forget_session();
@@ -381,6 +385,19 @@ impl Shard {
                 counters.egress.count_undelivered(DropReason::FragmentOrphaned, 1);
             }
         });
+    }
+
+    /// Looks now and then whether an ENI with sessions is gone; if so, the next round of the sweep looks for them.
+    fn note_orphans(&mut self, snapshot: &Snapshot, now: Tick) {
+        if !self.orphans.looked_at.is_older_than(ORPHANS_INTERVAL_S, now) {
+            return;
+        }
+        self.orphans.looked_at = now;
+        let before = self.places.len();
+        self.places.retain(|scope, place| snapshot.eni(EniIndex(*place as u32)).is_some_and(|eni| eni.scope == *scope));
+        if self.places.len() < before {
+            self.orphans.records_left = self.sessions.capacity() + SWEEP_RECORDS_PER_TURN;
+        }
     }
 
     /// The place of `direction` at an ENI, with counters; none if the snapshot does not have it.
@@ -399,7 +416,9 @@ impl Shard {
         if self.counters.len() <= place {
             self.counters.resize(place + 1, EniCounters::new(FlowScope::default()));
         }
-        self.places.remove(&self.counters[place].scope);
+        if self.places.remove(&self.counters[place].scope).is_some() {
+            self.orphans.records_left = self.sessions.capacity() + SWEEP_RECORDS_PER_TURN;
+        }
         self.counters[place] = EniCounters::new(scope);
         self.places.insert(scope, place);
     }
@@ -422,25 +441,51 @@ impl Shard {
     }
 }
 
-/// How long a session is idle before the sweep asks whether its ENI is still there, seconds.
-const ORPHAN_IDLE_S: u32 = 2;
+/// Scopes are numbers that the switch itself gives out, one after the other: a product spreads them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ScopeHasher(u64);
+
+impl Hasher for ScopeHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}
+
+/// How often the sweep asks whether the ENIs of its sessions are still there, seconds.
+const ORPHANS_INTERVAL_S: u32 = 1;
+
+/// Sessions of ENIs that are gone: nothing matches them, and they need not wait until they are over.
+#[derive(Debug, Default)]
+struct Orphans {
+    looked_at: Tick,
+    /// Records among which there may be some.
+    records_left: usize,
+}
 
 /// The steps of egress before any judgement: what the frame says, whose it is, and where it goes.
 #[inline]
-fn admit(seat: &Seat<'_>, packet: &mut Packet) -> (Verdict, Route) {
+fn admit(seat: &Seat<'_>, packet: &mut Packet) -> (Verdict, Place) {
     let guarded = match packet.parse() {
         Ok(()) => guard::check(seat, &packet.headers, packet.buffer.frame()),
         Err(reason) => Err(reason),
     };
     if let Err(reason) = guarded {
-        return (Verdict::Drop(reason), Route::Nowhere);
+        return (Verdict::Drop(reason), Place::NOWHERE);
     }
-    let route = seat.network.route(packet.headers.tuple.addresses);
-    if let Some(verdict) = answer::answer(seat, packet, route) {
+    let place = seat.network.destination(packet.headers.tuple.addresses);
+    if let Some(verdict) = answer::answer(seat, packet, place.route) {
         packet.judgement = seat.exempt(&packet.headers, packet.marker);
-        return (verdict, route);
+        return (verdict, place);
     }
-    (next_eni(seat, route).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward), route)
+    (next_eni(seat, place.route).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward), place)
 }
 
 /// The step of ingress before any judgement: whether the ENI has the destination, which `route` leads to.

@@ -142,7 +142,7 @@ impl<'a> Seat<'a> {
             && let Lookup::Session(entry) = lookup
             && let Some(session) = sessions.find(entry, self.eni.scope)
             && self.admits(session.side)
-            && self.continues(session.flow, now)
+            && self.continues(session.flow, headers, now)
         {
             return (Judgement::by(Policy::Accept, Stage::Session), Action::Touch(session.slot));
         }
@@ -154,15 +154,15 @@ impl<'a> Seat<'a> {
     pub(crate) fn may_continue(&self, headers: &Headers, marker: Marker) -> bool {
         headers.is_plain
             && marker == Marker::None
-            && headers.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == 0
+            && headers.tcp_flags & tcp_flags::RST == 0
             && !self.eni.tcp_window_check
             && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
     }
 
     /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`Seat::admits`] its session.
     #[inline(always)]
-    pub(crate) fn continues(&self, flow: &Flow, now: Tick) -> bool {
-        !flow.is_expired(self.snapshot.settings(), now)
+    pub(crate) fn continues(&self, flow: &Flow, headers: &Headers, now: Tick) -> bool {
+        !flow.is_expired(self.snapshot.settings(), now) && headers.tcp_flags & tcp_flags::SYN == 0
     }
 
     /// Whether a session is this ENI's, and was admitted under the present revision.

@@ -36,8 +36,8 @@ pub const ROWS_BYTES_MAX: usize = 32 << 20;
 pub const ADDRESSES_PER_ENI_MAX: usize = 256;
 /// Bytes of one control message, newline included. A whole desired state has to fit.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
-/// Links of a flow table's collision chain.
-pub const FLOW_CHAIN_MAX: usize = 8;
+/// Links of a flow table's collision chain. Where there are as many connections as homes, one in 10^15 would need more.
+pub const FLOW_CHAIN_MAX: usize = 16;
 /// IP packets in parts that one worker keeps in mind.
 pub const FRAGMENTED_PACKETS_MAX: usize = 4096;
 /// Gaps between the parts of one packet.

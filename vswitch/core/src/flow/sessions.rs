@@ -3,7 +3,7 @@
 use super::fragments::{FragmentEntry, FragmentKey, Fragments};
 use super::key::{FlowKey, Key, KeyV4, KeyV6, key_of};
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
-use super::{Flow, Origin, Side};
+use super::{Flow, FlowState, Origin, Side};
 use crate::headers::{Addresses, Tuple};
 use crate::ids::FlowScope;
 
@@ -104,6 +104,21 @@ impl Sessions {
                 self.v6.prefetch(hash);
                 (hash, swapped)
             }
+        }
+    }
+
+    /// Asks for the second record where a hash leads, if the first is another connection's.
+    #[inline(always)]
+    pub(crate) fn reach_further(&self, tuple: &Tuple, hash: u64, swapped: bool) {
+        let ports = [tuple.source_port, tuple.destination_port];
+        match tuple.addresses {
+            Addresses::V4 { source, destination } if self.v4.outgrows_cache() => {
+                self.v4.prefetch_next(&KeyV4::ordered([source, destination], ports, swapped), hash);
+            }
+            Addresses::V6 { source, destination } if self.v6.outgrows_cache() => {
+                self.v6.prefetch_next(&KeyV6::ordered([source, destination], ports, swapped), hash);
+            }
+            _ => {}
         }
     }
 
@@ -290,10 +305,12 @@ fn sweep_table<K: FlowKey>(
         return;
     }
     for slot in table.sweep(count) {
-        let flow = *table.flow(slot);
-        if flow.sessions().next().is_some() && is_over(&flow) {
-            table.remove(slot);
-            flow.sessions().for_each(|(_, side)| forgotten(side.scope()));
+        let flow = table.flow(slot);
+        if flow.state == FlowState::Free || !is_over(flow) {
+            continue;
         }
+        let sides = flow.sides;
+        table.remove(slot);
+        sides.iter().filter(|side| side.scope() != FlowScope::default()).for_each(|side| forgotten(side.scope()));
     }
 }

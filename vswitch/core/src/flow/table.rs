@@ -69,6 +69,24 @@ impl<K: FlowKey> Table<K> {
         }
     }
 
+    /// Whether the records are more than what a core keeps close to itself.
+    #[inline(always)]
+    pub(crate) const fn outgrows_cache(&self) -> bool {
+        const CLOSE_BYTES: usize = 2 << 20;
+        self.records.capacity() * size_of::<Record<K>>() > CLOSE_BYTES
+    }
+
+    /// Asks for the second record of the chain where a key of this hash belongs, if the first has another key.
+    #[inline(always)]
+    pub(crate) fn prefetch_next(&self, key: &K, hash: u64) {
+        let record = &self.records[self.home(hash) as usize];
+        if record.key != *key
+            && let Some(next) = record.flow.next.checked_sub(1)
+        {
+            crate::prefetch::prefetch(&self.records[next as usize]);
+        }
+    }
+
     /// The record with this key in which `scope` has a session.
     #[inline]
     pub fn find(&self, key: &K, protocol: u8, scope: FlowScope, hash: u64) -> Option<Slot> {
@@ -80,6 +98,22 @@ impl<K: FlowKey> Table<K> {
                 return Some(Slot(position));
             }
             position = record.flow.next.checked_sub(1)?;
+        }
+    }
+
+    /// Whether no ENI has a session with this key.
+    #[inline]
+    pub(crate) fn is_free_of(&self, key: &K, protocol: u8, hash: u64) -> bool {
+        let mut position = self.home(hash);
+        loop {
+            let record = &self.records[position as usize];
+            if record.flow.state != FlowState::Free && record.key == *key && record.flow.protocol == protocol {
+                return false;
+            }
+            match record.flow.next.checked_sub(1) {
+                Some(next) => position = next,
+                None => return true,
+            }
         }
     }
 

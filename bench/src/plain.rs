@@ -1,0 +1,181 @@
+//! The plain way of doing the same: `etherparse` reads, a hash map remembers, rules are looked at one after another. Not
+//! a switch, and kinder to itself than one: no guard, no route, no counters of ENIs. What the path is held against where
+//! no other peer is at hand.
+
+use crate::flat;
+use crate::frames::Step;
+use crate::mix::Mix;
+use crate::rounds::{CHUNK_ITEMS, Chunks};
+use crate::traffic::{Kind, Traffic};
+use crate::world;
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol};
+use vswitch_core::ids::EniId;
+use vswitch_core::ipnet::IpNet;
+use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::packet::{FrameBuffer, Packet};
+
+/// An ENI by the address it has, then the five-tuple, the opener first.
+type Key = (IpAddr, IpAddr, IpAddr, u16, u16, u8);
+
+#[derive(Default)]
+struct Session {
+    packets: u64,
+    bytes: u64,
+}
+
+struct PlainRule {
+    policy: Policy,
+    protocol: Protocol,
+    ports: (u16, u16),
+    far_side: Vec<IpNet>,
+}
+
+pub(crate) struct Plain {
+    sessions: HashMap<Key, Session>,
+    /// The oldest first, where as many end as are opened.
+    opened: VecDeque<Key>,
+    sessions_max: usize,
+    /// By direction: in and out.
+    rules: [Vec<PlainRule>; 2],
+    packets: Vec<Packet>,
+    traffic: Traffic,
+    kind: Kind,
+    delivered: usize,
+    planned: usize,
+}
+
+impl Plain {
+    pub(crate) fn new(mix: &Mix, rules: usize) -> Self {
+        let desired = world::desired(rules, mix.seed);
+        let traffic = Traffic::new(mix);
+        let sessions_max = if mix.new_share == 1.0 { traffic.flows() * 2 } else { usize::MAX };
+        Self {
+            sessions: HashMap::new(),
+            opened: VecDeque::new(),
+            sessions_max,
+            rules: [(2, Direction::Ingress), (1, Direction::Egress)]
+                .map(|(eni, direction)| rules_of(&desired, &world::eni_id(eni), direction)),
+            packets: (0..CHUNK_ITEMS).map(|_| Packet::new(FrameBuffer::with_capacity(2048))).collect(),
+            traffic,
+            kind: if mix.new_share == 1.0 { Kind::First } else { Kind::Mixed },
+            delivered: 0,
+            planned: 0,
+        }
+    }
+
+    /// Brings about the state that is measured in.
+    pub(crate) fn warm_up(&mut self) -> Result<(), String> {
+        let kind = self.kind;
+        let first = if kind == Kind::First { kind } else { Kind::InOrder(Step::Open) };
+        self.kind = first;
+        for _ in 0..self.traffic.flows().div_ceil(CHUNK_ITEMS) {
+            self.prepare();
+            self.work();
+            self.check()?;
+        }
+        self.kind = kind;
+        Ok(())
+    }
+
+    /// Whether it is delivered; none if it is not understood.
+    fn forward(&mut self, packet: usize) -> Option<bool> {
+        let frame = self.packets[packet].buffer.frame();
+        let bytes = frame.len() as u64;
+        let (source, destination, from, to, protocol) = read(frame)?;
+        let passes_out = self.judge((source, source, destination, from, to, protocol), (1, destination, to), bytes);
+        Some(passes_out && self.judge((destination, source, destination, from, to, protocol), (0, source, to), bytes))
+    }
+
+    fn judge(&mut self, key: Key, (direction, peer, port): (usize, IpAddr, u16), bytes: u64) -> bool {
+        let (eni, source, destination, from, to, protocol) = key;
+        let reverse = (eni, destination, source, to, from, protocol);
+        let known = if self.sessions.contains_key(&key) { key } else { reverse };
+        match self.sessions.entry(known) {
+            Entry::Occupied(mut session) => {
+                session.get_mut().packets += 1;
+                session.get_mut().bytes += bytes;
+                return true;
+            }
+            Entry::Vacant(_) if !accepts(&self.rules[direction], direction, protocol, peer, port) => return false,
+            Entry::Vacant(_) => {}
+        }
+        self.sessions.insert(key, Session { packets: 1, bytes });
+        if self.sessions_max < usize::MAX {
+            self.opened.push_back(key);
+        }
+        if self.sessions.len() > self.sessions_max
+            && let Some(oldest) = self.opened.pop_front()
+        {
+            self.sessions.remove(&oldest);
+        }
+        true
+    }
+}
+
+fn read(frame: &[u8]) -> Option<(IpAddr, IpAddr, u16, u16, u8)> {
+    let sliced = SlicedPacket::from_ethernet(frame).ok()?;
+    let (source, destination) = match sliced.net? {
+        NetSlice::Ipv4(slice) => (slice.header().source_addr().into(), slice.header().destination_addr().into()),
+        NetSlice::Ipv6(slice) => (slice.header().source_addr().into(), slice.header().destination_addr().into()),
+        NetSlice::Arp(_) => return None,
+    };
+    match sliced.transport? {
+        TransportSlice::Tcp(slice) => Some((source, destination, slice.source_port(), slice.destination_port(), 6)),
+        TransportSlice::Udp(slice) => Some((source, destination, slice.source_port(), slice.destination_port(), 17)),
+        _ => None,
+    }
+}
+
+/// What the first rule that matches says; without one, what leaves passes and what enters does not.
+fn accepts(rules: &[PlainRule], direction: usize, protocol: u8, peer: IpAddr, port: u16) -> bool {
+    let is_about = |rule: &&PlainRule| {
+        (rule.protocol == Protocol::All || rule.protocol == Protocol::Number(protocol))
+            && (rule.ports.0..=rule.ports.1).contains(&port)
+            && rule.far_side.iter().any(|prefix| prefix.contains(&peer))
+    };
+    rules.iter().find(is_about).map_or(direction == 1, |rule| rule.policy == Policy::Accept)
+}
+
+fn rules_of(desired: &Desired, eni: &EniId, direction: Direction) -> Vec<PlainRule> {
+    let in_order = flat::in_order(desired, eni, direction);
+    let plain = |rule: &vswitch_core::desired::Rule| PlainRule {
+        policy: rule.policy,
+        protocol: rule.protocol,
+        ports: match &rule.ports {
+            Ports::Range(range) => (range.first, range.last),
+            _ => (0, u16::MAX),
+        },
+        far_side: flat::prefixes(desired, &rule.remote).collect(),
+    };
+    in_order.into_iter().map(plain).collect()
+}
+
+impl Chunks for Plain {
+    fn prepare(&mut self) {
+        self.planned = 0;
+        for packets in self.packets.chunks_mut(BURST_PACKETS) {
+            let burst = self.traffic.write(packets, self.kind);
+            self.planned += packets.len() - burst.denied.count_ones() as usize;
+        }
+        self.delivered = 0;
+    }
+
+    fn work(&mut self) {
+        for packet in 0..self.packets.len() {
+            self.delivered += usize::from(self.forward(packet) == Some(true));
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.delivered == self.planned {
+            Ok(())
+        } else {
+            Err(format!("the plain implementation delivered {} of {} packets", self.delivered, self.planned))
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A forwarding plane on threads of this process, and a client of its socket: what is measured is the real thing.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use vswitch::{VswitchConfig, run_until};
+use vswitch_core::desired::{Desired, Port};
+use vswitch_core::protocol::{self, Applied, Delta, Reply, ReplyBody, Request, RequestBody, VERSION};
+
+/// How long the plane may take to begin, or to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// See the module's page. Ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    directory: tempfile::TempDir,
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Plane {
+    /// Starts one; `configure` changes what it is to be.
+    pub(crate) fn start(configure: impl FnOnce(&mut VswitchConfig)) -> io::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let (stop, stopped) = UnixStream::pair()?;
+        let mut config = VswitchConfig::new(directory.path().join("vswitch.sock"));
+        configure(&mut config);
+        let thread = std::thread::Builder::new().name("plane".into()).spawn(move || run_until(config, stopped))?;
+        let mut plane = Self { directory, stop: Some(stop), thread: Some(thread) };
+        let deadline = Instant::now() + PATIENCE;
+        while UnixStream::connect(plane.path()).is_err() {
+            if plane.thread.as_ref().is_none_or(JoinHandle::is_finished) || Instant::now() > deadline {
+                plane.end()?;
+                return Err(io::Error::other("the forwarding plane does not begin to listen"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(plane)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("vswitch.sock")
+    }
+
+    pub(crate) fn connect(&self) -> io::Result<Client> {
+        let stream = UnixStream::connect(self.path())?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Client { reader: BufReader::new(stream.try_clone()?), stream, generation: 0 })
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        drop(self.stop.take());
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(io::Error::other("the forwarding plane panicked")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("sluice: the forwarding plane ended badly: {error}");
+        }
+    }
+}
+
+/// The one master of a plane.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: UnixStream,
+    reader: BufReader<UnixStream>,
+    generation: u64,
+}
+
+/// A change as it goes over the socket, made beforehand.
+pub(crate) struct Change(Vec<u8>);
+
+impl Client {
+    /// Brings a state about.
+    pub(crate) fn replace(&mut self, desired: Desired) -> Result<Applied, String> {
+        self.generation += 1;
+        let line = request(RequestBody::Replace { generation: self.generation, desired });
+        applied(self.ask(&line)?)
+    }
+
+    /// The next change, ready to be sent.
+    pub(crate) fn change(&mut self, delta: Delta) -> Change {
+        let base = self.generation;
+        self.generation += 1;
+        Change(request(RequestBody::Apply { base, generation: self.generation, delta }))
+    }
+
+    /// Sends a change and waits until it is in force.
+    pub(crate) fn apply(&mut self, change: &Change) -> Result<Applied, String> {
+        applied(self.ask(&change.0)?)
+    }
+
+    fn ask(&mut self, line: &[u8]) -> Result<ReplyBody, String> {
+        let mut answer = Vec::new();
+        self.stream
+            .write_all(line)
+            .and_then(|()| self.reader.read_until(b'\n', &mut answer))
+            .map_err(|error| format!("the forwarding plane does not answer: {error}"))?;
+        let reply: Reply = protocol::read(&answer).map_err(|refusal| refusal.message)?;
+        Ok(reply.body)
+    }
+}
+
+fn request(body: RequestBody) -> Vec<u8> {
+    protocol::write(&Request { version: VERSION, id: 1, body })
+}
+
+fn applied(body: ReplyBody) -> Result<Applied, String> {
+    match body {
+        ReplyBody::Applied(applied) => match applied.ports_down.first() {
+            None => Ok(applied),
+            Some(port) => {
+                let why = port.error.clone().unwrap_or_default();
+                Err(format!("the port of {} is down: {why}", port.eni))
+            }
+        },
+        ReplyBody::Refused { refusals } => {
+            Err(refusals.first().map(|refusal| refusal.message.clone()).unwrap_or_default())
+        }
+        _ => Err("the forwarding plane answers something else".into()),
+    }
+}
+
+/// Gives a port to these ENIs and takes it from all others.
+pub(crate) fn attach(desired: &mut Desired, port_of: impl Fn(&vswitch_core::ids::EniId) -> Option<Port>) {
+    for (id, eni) in &mut desired.enis {
+        eni.port = port_of(id);
+    }
+}

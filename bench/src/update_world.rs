@@ -1,0 +1,82 @@
+//! A world in which one flow is admitted or not, in three ways, and everybody shares the rules.
+
+use crate::world;
+use clap::ValueEnum;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use vswitch_core::desired::{
+    Desired, Direction, GroupKind, Policy, PortRange, Ports, PrefixList, Protocol, Remote, Rule, SecurityGroup,
+};
+use vswitch_core::ids::GroupId;
+
+/// The numbers of the ENIs that take part: who sends what no change is about, who receives, and whose packets are
+/// admitted and refused.
+pub(crate) const STEADY: u16 = 1;
+pub(crate) const RECEIVER: u16 = 2;
+pub(crate) const WATCHED: u16 = 3;
+
+/// What a change changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// A rule comes and goes.
+    Rule,
+    /// An ENI joins and leaves a group that a rule names.
+    Membership,
+    /// A prefix comes and goes in a list that a rule names.
+    PrefixList,
+}
+
+/// `enis` ENIs that share `rules` rules a direction, and the `members` of the group that is joined.
+pub(crate) fn desired((enis, members): (u16, u16), rules: usize, kind: Kind, admits: bool) -> Desired {
+    let mut desired = world::desired(rules, 1);
+    desired.enis.clear();
+    for number in 1..=enis {
+        desired.enis.insert(world::eni_id(number), world::eni(number, world::SIDES[1]));
+    }
+    let watched = GroupId::from("sg-watched");
+    for number in enis + 1..=enis + members {
+        let mut eni = world::eni(number, world::SIDES[1]);
+        eni.groups = BTreeSet::from([watched.clone()]);
+        desired.enis.insert(world::eni_id(number), eni);
+    }
+    let group =
+        SecurityGroup { vpc: "vpc-1".into(), kind: GroupKind::Basic, inner_access: Policy::Drop, rules: Vec::new() };
+    desired.groups.insert(watched.clone(), group);
+    let address = world::address(WATCHED, false);
+    let entries = (kind == Kind::PrefixList && admits).then(|| address.into()).into_iter().collect();
+    desired.prefix_lists.insert("pl-watched".into(), PrefixList { entries });
+    let remote = match kind {
+        Kind::Rule => Remote::Prefix(address.into()),
+        Kind::Membership => Remote::Group(watched.clone()),
+        Kind::PrefixList => Remote::PrefixList("pl-watched".into()),
+    };
+    if kind == Kind::Membership
+        && admits
+        && let Some(eni) = desired.enis.get_mut(&world::eni_id(WATCHED))
+    {
+        eni.groups.insert(watched);
+    }
+    let shared = world::group_id(world::SIDES[1], Direction::Ingress);
+    if (kind != Kind::Rule || admits)
+        && let Some(shared) = desired.groups.get_mut(&shared)
+    {
+        shared.rules.push(admitting(remote));
+    }
+    desired
+}
+
+fn admitting(remote: Remote) -> Rule {
+    let port = crate::frames::DENIED_PORT;
+    Rule {
+        id: "sgr-watched".into(),
+        direction: Direction::Ingress,
+        policy: Policy::Accept,
+        priority: 50,
+        protocol: Protocol::UDP,
+        ports: Ports::Range(PortRange { first: port, last: port }),
+        source_ports: None,
+        remote,
+        local: None,
+    }
+}

@@ -1,0 +1,208 @@
+//! The receiving end: waits for a sender, counts, echoes if asked to, and tells the sender what it found.
+
+use super::arrivals::{Arrival, Arrivals};
+use super::{Findings, Greeting, HEADER_BYTES, Header, Kind, Latency, PAYLOAD_BYTES_MAX, PORT, histogram_ns, now_ns};
+use crate::chart::{self, Line};
+use clap::Args;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+/// How to receive: `sluice bench receive`, then `sluice bench send ADDRESS` at the other end.
+#[derive(Clone, Debug, Args)]
+pub struct Arguments {
+    /// Where to listen.
+    #[arg(long, default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT))]
+    pub(crate) listen: SocketAddr,
+    /// How many runs to wait for.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
+    /// How long to wait for each, seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) wait: u64,
+    #[command(flatten)]
+    pub(crate) show: crate::Show,
+}
+
+impl Arguments {
+    pub(crate) const fn show(&self) -> &crate::Show {
+        &self.show
+    }
+}
+
+/// What arrived.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    sender: SocketAddr,
+    #[serde(flatten)]
+    pub(crate) findings: Findings,
+    /// Whether the sender said how many it had sent. If not, what was lost at the end is not known.
+    pub(crate) is_complete: bool,
+}
+
+impl crate::Report for Report {
+    fn text(&self) -> String {
+        let Findings { received, lost, duplicates, reordered, payload_bytes, seconds, one_way } = &self.findings;
+        let per_second = |amount: f64| if *seconds > 0.0 { amount / seconds } else { 0.0 };
+        let mut text = format!(
+            "from {}: {received} packets in {seconds:.2} s, {:.0} a second, {:.1} Mbit/s of payload\n\
+             lost {lost}, duplicates {duplicates}, reordered {reordered}",
+            self.sender,
+            per_second(*received as f64),
+            per_second(*payload_bytes as f64 * 8.0 / 1e6)
+        );
+        if !self.is_complete {
+            text += "\nthe sender fell silent before it said how many packets it had sent";
+        }
+        if let Some(one_way) = one_way {
+            text += &format!("\n\n{}\n{}", Latency::HEADINGS, one_way.text("one way"));
+        }
+        text
+    }
+
+    fn svg(&self) -> String {
+        let one_way = self.findings.one_way.iter();
+        let lines: Vec<Line<'_>> =
+            one_way.map(|latency| Line { name: "one way", quantiles: &latency.quantiles }).collect();
+        chart::of_quantiles(&format!("Latency from {}", self.sender), "µs", &lines)
+    }
+}
+
+/// A sender that says nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How often a sender that does not hear the findings may ask for them.
+const FINDINGS_ASKED_MAX: u32 = 10;
+
+/// Receives runs and reports each.
+pub(crate) fn run(arguments: &Arguments, mut report: impl FnMut(Report) -> Result<(), String>) -> Result<(), String> {
+    let socket =
+        UdpSocket::bind(arguments.listen).map_err(|error| format!("cannot listen at {}: {error}", arguments.listen))?;
+    eprintln!("listening at {}", socket.local_addr().map_err(|error| error.to_string())?);
+    for _ in 0..arguments.runs {
+        let found = receive(&socket, Duration::from_secs(arguments.wait))?;
+        report(found)?;
+    }
+    Ok(())
+}
+
+/// Receives one run.
+pub(crate) fn receive(socket: &UdpSocket, wait: Duration) -> Result<Report, String> {
+    let mut buffer = vec![0; PAYLOAD_BYTES_MAX];
+    let deadline = Instant::now() + wait;
+    let mut run = loop {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let Some((bytes, from)) = next(socket, &mut buffer, patience)? else {
+            return Err(format!("no sender came within {} s", wait.as_secs()));
+        };
+        if let Some((header, rest)) = Header::read(&buffer[..bytes])
+            && header.kind == Kind::Hello
+            && let Ok(greeting) = serde_json::from_slice::<Greeting>(rest)
+        {
+            break Run::new(header.run, from, &greeting)?;
+        }
+    };
+    run.welcome(socket);
+    let mut heard = Instant::now();
+    let mut asked = 0;
+    while let Some((bytes, from)) = next(socket, &mut buffer, SILENCE.saturating_sub(heard.elapsed()))? {
+        let Some((header, _)) = Header::read(&buffer[..bytes]) else { continue };
+        if from != run.sender || header.run != run.id {
+            continue;
+        }
+        heard = Instant::now();
+        match header.kind {
+            Kind::Hello => run.welcome(socket),
+            Kind::Data => run.take(socket, header, &mut buffer[..bytes]),
+            Kind::End if asked < FINDINGS_ASKED_MAX => {
+                asked += 1;
+                run.sent = Some(header.number);
+                let message = Header { kind: Kind::Findings, ..header }.with_body(&run.findings());
+                let _ = socket.send_to(&message, from);
+            }
+            // The sender has heard them.
+            Kind::Findings => break,
+            _ => {}
+        }
+    }
+    Ok(Report { sender: run.sender, findings: run.findings(), is_complete: run.sent.is_some() })
+}
+
+/// The next datagram, if one comes in time.
+pub(super) fn next(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    patience: Duration,
+) -> Result<Option<(usize, SocketAddr)>, String> {
+    if patience.is_zero() {
+        return Ok(None);
+    }
+    socket.set_read_timeout(Some(patience)).map_err(|error| error.to_string())?;
+    match socket.recv_from(buffer) {
+        Ok(received) => Ok(Some(received)),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+struct Run {
+    id: u64,
+    sender: SocketAddr,
+    ours: Greeting,
+    has_same_clock: bool,
+    arrivals: Arrivals,
+    one_way_ns: Histogram<u64>,
+    payload_bytes: u64,
+    first_and_last_ns: Option<(u64, u64)>,
+    sent: Option<u64>,
+}
+
+impl Run {
+    fn new(id: u64, sender: SocketAddr, greeting: &Greeting) -> Result<Self, String> {
+        let ours = Greeting::new(greeting.echo);
+        let (arrivals, one_way_ns) = (Arrivals::new(), histogram_ns()?);
+        let has_same_clock = ours.has_same_clock(greeting);
+        let (payload_bytes, first_and_last_ns, sent) = (0, None, None);
+        Ok(Self { id, sender, ours, has_same_clock, arrivals, one_way_ns, payload_bytes, first_and_last_ns, sent })
+    }
+
+    // What cannot be sent is as good as lost: the other end asks again, or counts it.
+    fn welcome(&self, socket: &UdpSocket) {
+        let header = Header { kind: Kind::Welcome, run: self.id, number: 0, sent_ns: 0, received: 0 };
+        let _ = socket.send_to(&header.with_body(&self.ours), self.sender);
+    }
+
+    fn take(&mut self, socket: &UdpSocket, header: Header, message: &mut [u8]) {
+        let now_ns = now_ns();
+        let arrival = self.arrivals.note(header.number);
+        if arrival == Arrival::New {
+            self.payload_bytes += message.len() as u64;
+            let (first, _) = self.first_and_last_ns.unwrap_or((now_ns, now_ns));
+            self.first_and_last_ns = Some((first, now_ns));
+            if self.has_same_clock {
+                self.one_way_ns.saturating_record(now_ns.saturating_sub(header.sent_ns));
+            }
+        }
+        if self.ours.echo
+            && let Some(head) = message.first_chunk_mut::<HEADER_BYTES>()
+        {
+            Header { kind: Kind::Echo, received: self.arrivals.received, ..header }.write(head);
+            let _ = socket.send_to(message, self.sender);
+        }
+    }
+
+    fn findings(&self) -> Findings {
+        let Arrivals { received, duplicates, reordered, .. } = self.arrivals;
+        let (first, last) = self.first_and_last_ns.unwrap_or_default();
+        Findings {
+            received,
+            lost: self.sent.map_or(0, |sent| self.arrivals.lost(sent)),
+            duplicates,
+            reordered,
+            payload_bytes: self.payload_bytes,
+            seconds: (last - first) as f64 / 1e9,
+            one_way: Latency::of(&self.one_way_ns),
+        }
+    }
+}

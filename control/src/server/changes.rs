@@ -1,0 +1,171 @@
+//! Changes: decided one after another, kept and made true together.
+//!
+//! While the forwarding plane works, changes gather. Then each is decided on the state that the ones before it leave,
+//! one commit keeps them all, one message tells the forwarding plane, and its acknowledgement answers each. Where it
+//! refuses them together, each is tried alone, so that only the one to blame is refused.
+
+use super::calls::Performed;
+use super::{Answered, Origin, Server};
+use crate::api::Call;
+use crate::authority::Kept;
+use crate::command::Command;
+use crate::environment::Environment;
+use crate::error::{ApiError, ErrorKind, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR};
+use crate::http::Made;
+use crate::switch_link::{Job, Outcome};
+use crate::wire::{Changed, ChangedObject, Forwarding, ReplyBody, refusals_text};
+use std::sync::Arc;
+
+/// Changes that are kept and sent as one.
+const CHANGES_AT_ONCE_MAX: usize = 256;
+
+/// A change that was asked for.
+pub(super) struct Wish {
+    pub(super) origin: Origin,
+    pub(super) work: Work,
+    /// Together with others it was refused, and any of them may be to blame.
+    pub(super) alone: bool,
+}
+
+pub(super) enum Work {
+    Command(Box<Command>),
+    Call(Arc<Call>),
+}
+
+/// A change that is being made, and what is told of it once it is.
+struct Making {
+    wish: Wish,
+    objects: Vec<ChangedObject>,
+    answer: Answered,
+}
+
+/// Changes that wait for the forwarding plane together.
+pub(super) struct InFlight {
+    pub(super) ticket: u64,
+    kept: Kept,
+    changes: Vec<Making>,
+}
+
+impl Server {
+    /// Makes the changes that wait, those that wait together as one, until some have to wait for the forwarding plane.
+    pub(super) fn change_next(&mut self) {
+        while self.in_flight.is_none() && !self.stopping && !self.waiting.is_empty() {
+            let changes = self.stage_waiting();
+            if changes.is_empty() {
+                continue;
+            }
+            match self.authority.commit() {
+                Err(error) if error.code == FORWARDING_REFUSED.code => self.single_out(changes, error),
+                Err(error) => self.refuse_all(changes, &error),
+                Ok(kept) => self.send(changes, kept),
+            }
+        }
+    }
+
+    /// Decides the changes that wait, in their order, each on the state that the ones before it leave.
+    fn stage_waiting(&mut self) -> Vec<Making> {
+        let mut changes: Vec<Making> = Vec::new();
+        while changes.len() < CHANGES_AT_ONCE_MAX {
+            let is_alone = |wish: &Wish| wish.alone;
+            if !changes.is_empty() && (is_alone(&changes[0].wish) || self.waiting.front().is_some_and(is_alone)) {
+                break;
+            }
+            let Some(wish) = self.waiting.pop_front() else { break };
+            let staged = match &wish.work {
+                Work::Command(command) => {
+                    let staged = self.authority.stage(command, &Environment::real(), |_| Vec::new());
+                    staged.map(|objects| (objects, Answered::new()))
+                }
+                Work::Call(call) => match self.perform(&Arc::clone(call)) {
+                    Ok(Performed::Staged(objects, answer)) => Ok((objects, answer)),
+                    Ok(Performed::Answer(answer)) => {
+                        self.answer_call(wish.origin, Ok(Made { answer, pending: None }));
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            match staged {
+                Ok((objects, answer)) => changes.push(Making { wish, objects, answer }),
+                Err(error) => self.refuse(wish.origin, error),
+            }
+        }
+        changes
+    }
+
+    fn send(&mut self, changes: Vec<Making>, kept: Kept) {
+        let Some(delta) = kept.delta.clone() else { return self.changed(changes, &Forwarding::Unchanged) };
+        let ticket = self.ticket();
+        match self.link.send(Job::Apply { ticket, delta }) {
+            Ok(()) => self.in_flight = Some(InFlight { ticket, kept, changes }),
+            Err(_) => {
+                let error = self.take_back(kept, FORWARDING_UNAVAILABLE, "too many requests wait for it");
+                self.refuse_all(changes, &error);
+            }
+        }
+    }
+
+    /// Undoes what the forwarding plane does not run, and words the refusal.
+    fn take_back(&mut self, kept: Kept, kind: ErrorKind, reason: &str) -> ApiError {
+        match self.authority.undo(kept) {
+            Ok(()) => kind.error(format!("nothing was changed, because of the forwarding plane: {reason}")),
+            Err(error) => {
+                let message =
+                    format!("the forwarding plane cannot run the change ({reason}), and it stays stored: {error}");
+                INTERNAL_ERROR.error(message)
+            }
+        }
+    }
+
+    /// Refuses a change for good; of several, each is tried again alone, so that only the one to blame is refused.
+    fn single_out(&mut self, changes: Vec<Making>, error: ApiError) {
+        if changes.len() == 1 {
+            return self.refuse_all(changes, &error);
+        }
+        for Making { wish, .. } in changes.into_iter().rev() {
+            self.waiting.push_front(Wish { alone: true, ..wish });
+        }
+    }
+
+    fn refuse_all(&mut self, changes: Vec<Making>, error: &ApiError) {
+        for Making { wish, .. } in changes {
+            self.refuse(wish.origin, error.clone());
+        }
+    }
+
+    pub(super) fn finish(&mut self, in_flight: InFlight, outcome: Outcome) {
+        let InFlight { kept, changes, .. } = in_flight;
+        match outcome {
+            Outcome::Applied(applied) => self.changed(changes, &Forwarding::Applied(applied)),
+            Outcome::Pending(reason) => self.changed(changes, &Forwarding::Pending { reason }),
+            Outcome::Refused(refusals) => {
+                let error = self.take_back(kept, FORWARDING_REFUSED, &refusals_text(&refusals));
+                // A worker that does not follow is nobody's fault, and a change that stays cannot be made again.
+                let is_blame =
+                    error.code == FORWARDING_REFUSED.code && refusals.iter().all(|one| one.code != "timeout");
+                match is_blame {
+                    true => self.single_out(changes, error),
+                    false => self.refuse_all(changes, &error),
+                }
+            }
+        }
+    }
+
+    fn changed(&mut self, changes: Vec<Making>, forwarding: &Forwarding) {
+        for Making { wish, objects, answer } in changes {
+            match wish.origin {
+                Origin::Socket { .. } => {
+                    let forwarding = forwarding.clone();
+                    self.reply(wish.origin, ReplyBody::Changed(Changed { objects, forwarding }));
+                }
+                Origin::Http(_) => {
+                    let pending = match forwarding {
+                        Forwarding::Pending { reason } => Some(reason.clone()),
+                        Forwarding::Applied(_) | Forwarding::Unchanged => None,
+                    };
+                    self.answer_call(wish.origin, Ok(Made { answer, pending }));
+                }
+            }
+        }
+    }
+}
