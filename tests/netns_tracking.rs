@@ -8,16 +8,16 @@ use harness::frame::{Ip, TcpFlags};
 use harness::netns::{cannot_run, eventually};
 use harness::plane::Plane;
 use harness::random::Random;
-use harness::world::{Build, Refine, accept_in};
+use harness::world::{Build, Refine, accept_in, prefix_of};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 use vswitch::port::PortFactory;
 use vswitch::port::wrap::Faults;
-use vswitch_core::desired::Desired;
+use vswitch_core::desired::{Desired, Eni, Policy, PrefixList, SecurityGroup};
 
 const WEB: &str = "10.0.0.10";
 const WEB_V6: &str = "fd00:0:0:1::10";
@@ -299,4 +299,103 @@ fn flood(stop: &AtomicBool) -> std::io::Result<u64> {
         sent += 1;
     }
     Ok(sent)
+}
+
+/// How many changes are made on real devices: a few, or as many as the nightly run asks for.
+fn changes_wanted() -> usize {
+    std::env::var("SLUICE_TAP_CHANGES").ok().and_then(|text| text.parse().ok()).unwrap_or(240)
+}
+
+/// The ways of taking the ground away from the client's datagrams to the web server, and one that does not.
+fn without_ground(kind: usize) -> (Desired, bool) {
+    let mut desired = with_ground(kind);
+    let group = |desired: &mut Desired, id: &str, edit: &dyn Fn(&mut SecurityGroup)| {
+        edit(desired.groups.get_mut(&id.into()).expect("a group"));
+    };
+    let web = |desired: &mut Desired, edit: &dyn Fn(&mut Eni)| edit(desired.enis.get_mut(&"web".into()).expect("web"));
+    match kind % 6 {
+        0 => group(&mut desired, "sg-list", &|group| group.rules.clear()),
+        1 => desired.enis.get_mut(&"client".into()).expect("the client").groups = ["sg-other".into()].into(),
+        2 => desired.prefix_lists.get_mut(&"pl-1".into()).expect("a list").entries.clear(),
+        3 => group(&mut desired, "sg-inner", &|group| group.inner_access = Policy::Drop),
+        4 => web(&mut desired, &|eni| eni.groups = ["sg-other".into()].into()),
+        _ => web(&mut desired, &|eni| eni.timeouts.udp_s = 100),
+    }
+    (desired, kind % 6 != 5)
+}
+
+/// The datagrams pass for one ground at a time: a rule for a list, or membership in an open group.
+fn grounds() -> Desired {
+    let mut desired = Desired::default()
+        .vpc("vpc-1")
+        .vswitch("vsw-1", "vpc-1", "10.0.0.0/24", "fd00:0:0:1::/64")
+        .closed_group("sg-list", "vpc-1", &[accept_in("list", "pl-1").udp(PORT)])
+        .open_group("sg-inner", "vpc-1", &[])
+        .closed_group("sg-other", "vpc-1", &[]);
+    desired.prefix_lists.insert("pl-1".into(), PrefixList { entries: [prefix_of("10.0.0.20/32")].into() });
+    desired.eni("web", "vsw-1", &[WEB], &["sg-list"]).eni("client", "vsw-1", &["10.0.0.20"], &["sg-other"])
+}
+
+/// The state before a change of this kind.
+fn with_ground(kind: usize) -> Desired {
+    let mut desired = grounds();
+    if matches!(kind % 6, 1 | 3) {
+        for eni in desired.enis.values_mut() {
+            eni.groups = ["sg-inner".into()].into();
+        }
+    }
+    desired
+}
+
+#[test]
+fn nothing_that_is_sent_after_the_reply_passes_by_a_revoked_ground() {
+    if let Some(reason) = cannot_run() {
+        return eprintln!("{reason}");
+    }
+    let mut plane = Plane::start(2, 4096, PortFactory::default());
+    plane.run(&grounds());
+    let to = SocketAddr::new(WEB.parse().unwrap(), PORT);
+    let server = plane.within("web", || UdpSocket::bind(to));
+    server.set_nonblocking(true).unwrap();
+    let client = plane.within("client", || UdpSocket::bind("0.0.0.0:0").and_then(|one| one.connect(to).map(|()| one)));
+    let (sent, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (mut late, mut revocations, mut passed) = (0, 0, 0u64);
+    thread::scope(|scope| {
+        let _pump = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let number = sent.fetch_add(1, Ordering::SeqCst) + 1;
+                // Not always is somebody there, and not always room.
+                let _ = client.send(&number.to_be_bytes());
+                thread::sleep(Duration::from_micros(20));
+            }
+        });
+        let newest = |wait: Duration| {
+            thread::sleep(wait);
+            let (mut bytes, mut newest) = ([0; 8], 0);
+            while server.recv(&mut bytes).is_ok() {
+                newest = u64::from_be_bytes(bytes);
+            }
+            newest
+        };
+        for change in 0..changes_wanted() / 2 {
+            plane.run(&with_ground(change));
+            let before = newest(Duration::from_millis(1));
+            passed += u64::from(before > 0 || newest(Duration::from_millis(50)) > 0);
+            let (desired, is_revoked) = without_ground(change);
+            plane.run(&desired);
+            let at_reply = sent.load(Ordering::SeqCst);
+            let after = newest(Duration::from_millis(2));
+            if is_revoked {
+                revocations += 1;
+                // The one in the hand of the pump at the reply may have been sent before it.
+                late += u64::from(after > at_reply);
+            } else {
+                assert!(newest(Duration::from_millis(50)) > 0, "a change of timeouts ends nothing");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!("{revocations} revocations, datagrams passed before {passed} of them, late: {late}");
+    assert_eq!(late, 0);
+    assert!(passed * 10 > revocations * 9, "{passed} of {revocations}: there was nothing to revoke");
 }

@@ -287,6 +287,7 @@ pub struct Oracle {
     waiting: Vec<Waiting>,
     /// How many sessions each ENI with a rate may open, as of when.
     may_open: HashMap<EniId, (u64, u64)>,
+    refused_sessions: u64,
 }
 
 /// What came of a packet in two parts at its sender.
@@ -397,6 +398,11 @@ impl Oracle {
         released.into_iter().map(whose).collect()
     }
 
+    /// How many packets it refused because the rules of the moment refuse their sessions.
+    pub fn refused_sessions(&self) -> u64 {
+        self.refused_sessions
+    }
+
     /// How many sessions an ENI holds.
     pub fn sessions_of(&self, eni: &EniId) -> usize {
         self.records.keys().filter(|name| matches!(name, Name::Session(owner, ..) if owner == eni)).count()
@@ -465,6 +471,7 @@ impl Oracle {
             session.hear(message, place.now_s);
             Passes::Yes
         } else {
+            self.refused_sessions += 1;
             session.revoked = true;
             session.last_seen_s = place.now_s;
             Passes::Refused

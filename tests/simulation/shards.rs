@@ -18,12 +18,46 @@ const STEPS: usize = 600;
 
 #[test]
 fn every_packet_meets_the_fate_that_the_oracle_gives_it() {
-    crate::for_each_seed(|seed| Simulation::new(seed).run());
+    let mut tally = Tally::default();
+    crate::until(
+        |tally: &Tally| tally.packets >= crate::wanted("SLUICE_SIMULATION_PACKETS"),
+        &mut tally,
+        |seed, tally| Simulation::new(seed, 12).run(tally),
+    );
+    println!("{tally:?}");
+}
+
+/// Half of what happens is a change, of every kind that can take a session's ground away.
+#[test]
+fn no_packet_is_forwarded_by_a_revoked_rule() {
+    let mut tally = Tally::default();
+    crate::until(
+        |tally: &Tally| tally.changes >= crate::wanted("SLUICE_SIMULATION_CHANGES"),
+        &mut tally,
+        |seed, tally| Simulation::new(seed, 50).run(tally),
+    );
+    println!("{tally:?}");
+    assert!(tally.refused_sessions > tally.changes / 1000, "changes must have ended sessions");
+    assert_eq!(tally.forwarded_by_revoked, 0);
+}
+
+/// What a simulation has seen.
+#[derive(Debug, Default)]
+struct Tally {
+    packets: u64,
+    changes: u64,
+    /// Packets of sessions that the rules of the moment refuse, as the oracle says.
+    refused_sessions: u64,
+    /// Of those, how many were forwarded. One fails the test at once.
+    forwarded_by_revoked: u64,
 }
 
 struct Simulation {
     seed: u64,
     random: Random,
+    /// How many of a hundred steps are changes.
+    changes_percent: usize,
+    tally: Tally,
     world: World,
     oracle: Oracle,
     now_s: u64,
@@ -34,10 +68,12 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, changes_percent: usize) -> Self {
         Self {
             seed,
             random: Random::new(seed),
+            changes_percent,
+            tally: Tally::default(),
             world: World::with_shards(first_world(), 2, 512),
             oracle: Oracle::default(),
             now_s: 1,
@@ -46,15 +82,19 @@ impl Simulation {
         }
     }
 
-    fn run(mut self) {
+    fn run(mut self, tally: &mut Tally) {
         for _ in 0..STEPS {
             match self.random.below(100) {
-                0..=11 => self.change(),
-                12..=19 => self.wait(),
-                20..=21 => self.replace_eni(),
+                step if step < self.changes_percent => self.change(),
+                step if step < self.changes_percent + 8 => self.wait(),
+                step if step < self.changes_percent + 10 => self.replace_eni(),
                 _ => self.exchange(),
             }
         }
+        tally.packets += self.tally.packets;
+        tally.changes += self.tally.changes;
+        tally.refused_sessions += self.oracle.refused_sessions();
+        tally.forwarded_by_revoked += self.tally.forwarded_by_revoked;
     }
 
     fn note(&mut self, text: String) {
@@ -100,6 +140,7 @@ impl Simulation {
         let Some(message) = self.next_message() else { return };
         let (Some(from), Some(to)) = (self.owner(message.source), self.owner(message.destination)) else { return };
         let explained = self.explain(&from, &message);
+        self.tally.packets += 1;
         let frame = self.world.frame_from(from.as_str(), &message.packet());
         let mut packet = self.world.egress(from.as_str(), &frame);
         self.note(format!("{from} -> {to}: {:?}: {:?}", message.content, packet.verdict));
@@ -146,14 +187,20 @@ impl Simulation {
 
     /// Holds what became of a packet in egress against the oracle, and takes it through ingress.
     fn check(&mut self, message: &Message, goes_on: bool, (from, to): (&EniId, &EniId), packet: &mut Packet) {
+        let refused_before = self.oracle.refused_sessions();
         let expected = goes_on && self.expect(from, Direction::Egress, message);
+        let is_revoked = self.oracle.refused_sessions() > refused_before;
+        self.tally.forwarded_by_revoked += u64::from(is_revoked && matches!(packet.verdict, Verdict::Forward(_)));
         if expected != matches!(packet.verdict, Verdict::Forward(_)) {
             self.fail(&format!("egress of {from}: {:?}, the oracle passes: {expected}: {message:?}", packet.verdict));
         }
         if expected {
             self.world.ingress(packet);
             self.note(format!("  then {:?}", packet.verdict));
+            let refused_before = self.oracle.refused_sessions();
             let expected = self.expect(to, Direction::Ingress, message);
+            let is_revoked = self.oracle.refused_sessions() > refused_before;
+            self.tally.forwarded_by_revoked += u64::from(is_revoked && packet.verdict == Verdict::Deliver);
             if expected != (packet.verdict == Verdict::Deliver) {
                 self.fail(&format!(
                     "ingress of {to}: {:?}, the oracle passes: {expected}: {message:?}",
@@ -245,6 +292,7 @@ impl Simulation {
     }
 
     fn change(&mut self) {
+        self.tally.changes += 1;
         let random = &mut self.random;
         let mut desired = self.world.desired.clone();
         let what = match random.below(10) {
