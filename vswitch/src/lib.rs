@@ -16,6 +16,7 @@ pub mod reconcile;
 mod requests;
 mod stats;
 pub mod switch;
+mod sync;
 pub mod sys;
 pub mod worker;
 pub mod worker_desk;
