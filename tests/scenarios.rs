@@ -6,8 +6,12 @@ mod delivery;
 mod fragments;
 #[path = "scenarios/frames.rs"]
 mod frames;
+#[path = "scenarios/listing.rs"]
+mod listing;
 #[path = "scenarios/offloads.rs"]
 mod offloads;
+#[path = "scenarios/quotas.rs"]
+mod quotas;
 #[path = "scenarios/revocation.rs"]
 mod revocation;
 #[path = "scenarios/router.rs"]
@@ -16,6 +20,8 @@ mod router;
 mod rules;
 #[path = "scenarios/sessions.rs"]
 mod sessions;
+#[path = "scenarios/tracking.rs"]
+mod tracking;
 
 use harness::frame::Ip;
 use harness::world::{Build, Fate, Refine, World, accept_in};

@@ -114,6 +114,7 @@ fn eni(number: u16, groups: BTreeSet<GroupId>) -> Eni {
         source_dest_check: true,
         timeouts: Default::default(),
         sessions_max: u32::MAX,
+        tracking: Default::default(),
         port: Some(Port::Memory),
     }
 }

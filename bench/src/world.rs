@@ -117,6 +117,7 @@ pub(crate) fn eni(number: u16, side: &str) -> Eni {
         source_dest_check: true,
         timeouts: Default::default(),
         sessions_max: u32::MAX,
+        tracking: Default::default(),
         port: Some(Port::Memory),
     }
 }

@@ -186,6 +186,7 @@ fn lower_eni(eni: &Eni) -> desired::Eni {
         source_dest_check: eni.source_dest_check,
         timeouts: eni.timeouts,
         sessions_max: eni.sessions_max,
+        tracking: eni.tracking,
         port: eni.port.clone(),
     }
 }

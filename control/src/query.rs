@@ -9,7 +9,7 @@ use crate::view::{
 };
 use serde::{Deserialize, Serialize};
 use vswitch_core::desired::{Direction, Settings};
-use vswitch_core::protocol::{EniStats, FlowDescription, PacketDescription, PortStatus};
+use vswitch_core::protocol::{EniStats, FlowCursor, FlowDescription, FlowSelection, PacketDescription, PortStatus};
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,8 +51,10 @@ pub enum Query {
     Ports(Nothing),
     /// Counters, asked of the forwarding plane. Answer: [`Answer::Stats`].
     Stats(StatsFilter),
-    /// Sessions, asked of the forwarding plane. Answer: [`Answer::Flows`].
-    Flows(FlowFilter),
+    /// A page of sessions, asked of the forwarding plane. Answer: [`Answer::Flows`].
+    Flows(FlowList),
+    /// Ends sessions, which are no part of the state. Answer: [`Answer::Flushed`].
+    FlowFlush(FlowFlush),
     /// What would happen to a packet, asked of the forwarding plane. Answer: [`Answer::Explanation`].
     Explain(Explain),
 }
@@ -133,12 +135,22 @@ vocabulary! {
         eni: Option<String>,
     }
 
-    /// Which sessions.
-    FlowFilter {
-        /// Only those of this ENI.
-        eni: Option<String>,
-        /// Most sessions to report; 1,000 if absent.
+    /// Asks for a page of sessions.
+    FlowList {
+        /// Which; all if absent.
+        selection: Option<FlowSelection>,
+        /// Where the page before ended; the first page if absent.
+        cursor: Option<FlowCursor>,
+        /// Most sessions of the page; 1,000 if absent.
         limit: Option<usize>,
+    }
+
+    /// Ends the sessions in a part of the tables.
+    FlowFlush {
+        /// Which.
+        selection: FlowSelection,
+        /// Where the part before ended; from the beginning if absent.
+        cursor: Option<FlowCursor>,
     }
 }
 
@@ -192,10 +204,19 @@ pub enum Answer {
     Stats(Vec<EniStats>),
     /// Sessions.
     Flows {
-        /// The sessions.
+        /// The sessions; there may be none, and more on the next page.
         flows: Vec<FlowDescription>,
-        /// Whether there were more than the limit.
-        truncated: bool,
+        /// Where the next page begins; absent after the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<FlowCursor>,
+    },
+    /// Sessions ended: every worker that was asked has done it.
+    Flushed {
+        /// How many.
+        flows: u64,
+        /// Where the next part begins; absent after the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<FlowCursor>,
     },
     /// A packet's fate.
     Explanation(Box<vswitch_core::trace::Explanation>),
@@ -203,7 +224,7 @@ pub enum Answer {
 
 impl Query {
     /// Every `op` that is a query.
-    pub const OPS: [&str; 20] = [
+    pub const OPS: [&str; 21] = [
         "status",
         "state-show",
         "vpc-list",
@@ -223,6 +244,7 @@ impl Query {
         "ports",
         "stats",
         "flows",
+        "flow-flush",
         "explain",
     ];
 

@@ -4,7 +4,7 @@ use crate::model::{Eni, Group, Model, PortList, PrefixList, Rule, VSwitch, Vpc, 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::{Direction, GroupKind, Policy, Port, Ports, Remote, Settings, Timeouts};
+use vswitch_core::desired::{Direction, GroupKind, Policy, Port, Ports, Remote, Settings, Timeouts, Tracking};
 use vswitch_core::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 use vswitch_core::protocol::Status;
 
@@ -105,6 +105,8 @@ views! {
         timeouts: Timeouts,
         /// The most sessions it may hold at once.
         sessions_max: u32,
+        /// What it may ask of the session tables, and what is checked besides rules.
+        tracking: Tracking,
         /// The instance it belongs to, if any.
         instance: Option<String>,
         /// Where its frames come from and go to; none while it is not attached.
@@ -346,6 +348,7 @@ impl EniView {
             source_dest_check: eni.source_dest_check,
             timeouts: eni.timeouts,
             sessions_max: eni.sessions_max,
+            tracking: eni.tracking,
             instance: eni.instance.clone(),
             port: eni.port.clone(),
             created: timestamp(eni.created_s),

@@ -36,6 +36,34 @@ pub struct Part {
     pub more: bool,
 }
 
+/// A TCP segment to build.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Source and destination port.
+    pub ports: (u16, u16),
+    /// The flags.
+    pub flags: u8,
+    /// The number of its first byte.
+    pub sequence: u32,
+    /// The next byte it expects.
+    pub acknowledgment: u32,
+    /// The window it announces.
+    pub window: u16,
+    /// The window scale it offers.
+    pub scale: Option<u8>,
+    /// Bytes of data.
+    pub length: usize,
+}
+
+impl Segment {
+    /// Without data, of a connection whose sides number from 1,000 and have acknowledged nothing yet.
+    pub const fn new(ports: (u16, u16), flags: u8) -> Self {
+        let sequence = if flags & TcpFlags::SYN == 0 { 1000 } else { 999 };
+        let acknowledgment = if flags & TcpFlags::ACK == 0 { 0 } else { 1000 };
+        Self { ports, flags, sequence, acknowledgment, window: 0xffff, scale: None, length: 0 }
+    }
+}
+
 /// An IP packet to build.
 #[derive(Clone, Debug)]
 pub struct Ip {
@@ -107,15 +135,29 @@ impl Ip {
         Self { protocol, payload: payload.to_vec(), ..self }
     }
 
-    /// Carrying TCP and 12 bytes of data, so that it is a multiple of 8 bytes.
+    /// Carrying TCP and 12 bytes of data, so that it is a multiple of 8 bytes. Both sides number from 1,000, and nothing
+    /// was acknowledged yet.
     pub fn tcp(self, source_port: u16, destination_port: u16, flags: u8) -> Self {
-        let mut bytes = vec![0; 32];
+        self.segment(&Segment { length: 12, ..Segment::new((source_port, destination_port), flags) })
+    }
+
+    /// Carrying a TCP segment.
+    pub fn segment(self, segment: &Segment) -> Self {
+        let options: &[u8] = match segment.scale {
+            Some(scale) => &[3, 3, scale, 0], // Window scale, end of options.
+            None => &[],
+        };
+        let header_bytes = 20 + options.len();
+        let mut bytes = vec![0; header_bytes + segment.length];
+        bytes[20..header_bytes].copy_from_slice(options);
         if let Some(mut packet) = MutableTcpPacket::new(&mut bytes) {
-            packet.set_source(source_port);
-            packet.set_destination(destination_port);
-            packet.set_data_offset(5);
-            packet.set_window(0xffff);
-            packet.set_flags(flags);
+            packet.set_source(segment.ports.0);
+            packet.set_destination(segment.ports.1);
+            packet.set_sequence(segment.sequence);
+            packet.set_acknowledgement(segment.acknowledgment);
+            packet.set_data_offset((header_bytes / 4) as u8);
+            packet.set_window(segment.window);
+            packet.set_flags(segment.flags);
             let sum = match (self.source, self.destination) {
                 (IpAddr::V4(source), IpAddr::V4(destination)) => {
                     tcp::ipv4_checksum(&packet.to_immutable(), &source, &destination)

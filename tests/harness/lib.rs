@@ -6,5 +6,6 @@ pub mod fuzz;
 pub mod netns;
 pub mod offload;
 pub mod oracle;
+pub mod plane;
 pub mod random;
 pub mod world;

@@ -1,16 +1,26 @@
 //! A slow, obvious model of one switch's judgements: the specification read aloud, §3 by the core's reference twin and
 //! §4 over a plain map. It sees messages, never bytes; it asks the rules at every packet, never a revision.
 
-use crate::frame::{Ip, TcpFlags, protocol};
+use crate::frame::{Ip, Segment, TcpFlags, protocol};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use vswitch_core::desired::{Desired, Direction, Settings, Timeouts};
+use vswitch_core::desired::{Desired, Direction, Settings, TimeoutProfile, Timeouts};
 use vswitch_core::filter::reference;
 use vswitch_core::headers::{Addresses, Tuple};
 use vswitch_core::ids::EniId;
 
 /// How long the fate of a first fragment is remembered, seconds.
 const FATE_S: u64 = 30;
+/// How long a part waits for the first, seconds.
+const WAIT_S: u64 = 2;
+/// Parts of one ENI that may wait.
+const WAITING_MAX: usize = 48;
+
+/// Far from where the connections of this world are.
+const BLIND_GUESS: u32 = 0x9000_0000;
+/// The largest window without a scale, and with the largest.
+const WINDOW: u32 = 65_535;
+const WINDOW_SCALED: u32 = 65_535 << 14;
 
 /// A packet in words.
 #[derive(Clone, Debug)]
@@ -26,8 +36,10 @@ pub struct Message {
 /// What a message carries.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// TCP: source port, destination port, flags.
+    /// TCP: source port, destination port, flags. Numbered as both sides of every connection here go on.
     Tcp(u16, u16, u8),
+    /// The same by somebody who guesses the numbers, wrongly.
+    Blind(u16, u16, u8),
     /// UDP: source port, destination port.
     Udp(u16, u16),
     /// An echo request with an identifier.
@@ -50,6 +62,11 @@ impl Message {
         let ip = Ip::between(self.source, self.destination);
         match &self.content {
             &Content::Tcp(source, destination, flags) => ip.tcp(source, destination, flags),
+            &Content::Blind(source, destination, flags) => {
+                let (sequence, acknowledgment) = (BLIND_GUESS, BLIND_GUESS);
+                let segment = Segment { sequence, acknowledgment, ..Segment::new((source, destination), flags) };
+                ip.segment(&Segment { length: 12, ..segment })
+            }
             &Content::Udp(source, destination) => ip.udp(source, destination),
             &Content::Ping(identifier) => ip.ping(identifier),
             &Content::Pong(identifier) => ip.pong(identifier),
@@ -64,7 +81,9 @@ impl Message {
     fn tuple(&self) -> Tuple {
         let icmp = if self.source.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
         let (number, source_port, destination_port) = match self.content {
-            Content::Tcp(source, destination, _) => (protocol::TCP, source, destination),
+            Content::Tcp(source, destination, _) | Content::Blind(source, destination, _) => {
+                (protocol::TCP, source, destination)
+            }
             Content::Udp(source, destination) | Content::FirstPart(_, source, destination) => {
                 (protocol::UDP, source, destination)
             }
@@ -89,13 +108,26 @@ impl Message {
 
     const fn tcp_flags(&self) -> u8 {
         match self.content {
-            Content::Tcp(_, _, flags) => flags,
+            Content::Tcp(_, _, flags) | Content::Blind(_, _, flags) => flags,
             _ => 0,
         }
     }
 
+    /// The number of its first byte, and the next one it expects.
+    fn numbers(&self) -> (u32, u32) {
+        let segment = Segment::new((0, 0), self.tcp_flags());
+        match self.content {
+            Content::Blind(..) => (BLIND_GUESS, BLIND_GUESS),
+            _ => (segment.sequence, segment.acknowledgment),
+        }
+    }
+
+    fn is_tcp(&self) -> bool {
+        matches!(self.content, Content::Tcp(..) | Content::Blind(..))
+    }
+
     fn is_tcp_open(&self) -> bool {
-        matches!(self.content, Content::Tcp(..)) && self.tcp_flags() & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
+        self.is_tcp() && self.tcp_flags() & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
     }
 }
 
@@ -123,6 +155,7 @@ struct Session {
     opening: Tuple,
     last_seen_s: u64,
     timeouts: Timeouts,
+    profile: TimeoutProfile,
     revoked: bool,
     life: Life,
 }
@@ -134,8 +167,14 @@ enum Life {
         established: bool,
         fins: [bool; 2],
         reset: bool,
+        /// The next byte that is expected of the opener, and of the other side.
+        expected: [Option<u32>; 2],
+        /// Whether a SYN told that windows have no scale; no SYN here offers one.
+        unscaled: bool,
     },
-    Udp,
+    /// How often the other side's turn came, and the opener's again.
+    Udp(u8),
+    Other,
     Icmp,
     /// Whether the first fragment passed, the policy revision of that time, and its session.
     Fate(bool, u32, Name),
@@ -143,15 +182,30 @@ enum Life {
 
 impl Session {
     fn timeout_s(&self, settings: &Settings) -> u64 {
+        let half_open = settings.tcp_half_open_timeout_s as u64;
+        let of_eni = self.timeouts;
+        // By profile: alibaba, aws, linux.
         let seconds = match self.life {
-            Life::Tcp { reset: true, .. } | Life::Tcp { fins: [true, true], .. } => self.timeouts.tcp_closed_s,
-            Life::Tcp { established: true, .. } => self.timeouts.tcp_established_s,
-            Life::Tcp { .. } => settings.tcp_half_open_timeout_s,
-            Life::Udp => self.timeouts.udp_s,
-            Life::Icmp => settings.icmp_timeout_s,
+            Life::Tcp { reset: true, .. } | Life::Tcp { fins: [true, true], .. } => {
+                [of_eni.tcp_closed_s as u64, 3, 120]
+            }
+            Life::Tcp { established: true, fins: [false, false], .. } => {
+                [of_eni.tcp_established_s as u64, 432_000, 432_000]
+            }
+            Life::Tcp { established: true, .. } => [of_eni.tcp_established_s as u64, 432_000, 120],
+            Life::Tcp { answered: true, fins: [false, false], .. } => [half_open, 30, 60],
+            Life::Tcp { .. } => [half_open, 30, 120],
+            Life::Udp(2) => [of_eni.udp_s as u64, 180, 120],
+            Life::Udp(_) => [of_eni.udp_s as u64, 30, 30],
+            Life::Other => [of_eni.udp_s as u64, 30, 600],
+            Life::Icmp => [settings.icmp_timeout_s as u64, 30, 30],
             Life::Fate(..) => return FATE_S,
         };
-        seconds as u64
+        match self.profile {
+            TimeoutProfile::Alibaba => seconds[0],
+            TimeoutProfile::Aws => seconds[1],
+            TimeoutProfile::Linux => seconds[2],
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -162,21 +216,107 @@ impl Session {
         let from_opener = message.ends().1 == self.opener;
         let flags = message.tcp_flags();
         self.last_seen_s = now_s;
-        if let Life::Tcp { answered, established, fins, reset } = &mut self.life {
-            *reset |= flags & TcpFlags::RST != 0;
-            fins[!from_opener as usize] |= flags & (TcpFlags::FIN | TcpFlags::RST) == TcpFlags::FIN;
-            if !fins.contains(&true) && !*reset {
-                *established |= *answered && from_opener && flags & TcpFlags::ACK != 0;
-                *answered |= !from_opener;
+        if flags & TcpFlags::RST != 0 {
+            let is_believed = self.believes(message);
+            if let Life::Tcp { reset, .. } = &mut self.life {
+                *reset |= is_believed;
             }
+            return;
         }
+        match &mut self.life {
+            Life::Tcp { answered, established, fins, reset, expected, unscaled } => {
+                let (sequence, acknowledgment) = message.numbers();
+                let (mine, other) = if from_opener { (0, 1) } else { (1, 0) };
+                let is_syn = flags & TcpFlags::SYN != 0;
+                *unscaled |= is_syn && !*established && !fins.contains(&true) && !*reset;
+                fins[mine] |= flags & TcpFlags::FIN != 0;
+                if !fins.contains(&true) && !*reset {
+                    *established |= *answered && from_opener && flags & TcpFlags::ACK != 0;
+                    *answered |= !from_opener;
+                }
+                if flags & TcpFlags::ACK != 0 {
+                    let moves = |old: u32| acknowledgment.wrapping_sub(old) <= WINDOW_SCALED;
+                    if expected[other].is_none_or(moves) {
+                        expected[other] = Some(acknowledgment);
+                    }
+                }
+                expected[mine].get_or_insert(sequence.wrapping_add(is_syn as u32));
+            }
+            Life::Udp(turns) if from_opener == (*turns == 1) && *turns < 2 => *turns += 1,
+            _ => {}
+        }
+    }
+
+    /// Whether a reset lies in the window, or answers the SYN.
+    fn believes(&self, message: &Message) -> bool {
+        let Life::Tcp { expected, unscaled, .. } = self.life else { return false };
+        let (sequence, acknowledgment) = message.numbers();
+        let (mine, other) = if message.ends().1 == self.opener { (0, 1) } else { (1, 0) };
+        let window = if unscaled { WINDOW } else { WINDOW_SCALED };
+        match (expected[mine], expected[other]) {
+            (Some(next), _) => sequence.wrapping_sub(next) <= window,
+            (None, Some(next)) => message.tcp_flags() & TcpFlags::ACK != 0 && acknowledgment == next,
+            (None, None) => true,
+        }
+    }
+
+    /// Whether a segment is nowhere near where its connection is.
+    fn is_outside(&self, message: &Message) -> bool {
+        let Life::Tcp { expected, unscaled, .. } = self.life else { return false };
+        if message.is_tcp_open() {
+            return false;
+        }
+        let (sequence, acknowledgment) = message.numbers();
+        let (mine, other) = if message.ends().1 == self.opener { (0, 1) } else { (1, 0) };
+        let window = if unscaled { WINDOW } else { WINDOW_SCALED };
+        let is_far = |number: u32, next: u32| {
+            let (ahead, behind) = (number.wrapping_sub(next), next.wrapping_sub(number));
+            ahead > window && behind > window + 1
+        };
+        let acknowledges = message.tcp_flags() & TcpFlags::ACK != 0;
+        expected[mine].is_some_and(|next| is_far(sequence, next))
+            || (acknowledges && expected[other].is_some_and(|next| is_far(acknowledgment, next)))
     }
 }
 
-/// The model. It keeps what the switch must remember: sessions, and what became of first fragments.
+/// The model. It keeps what the switch must remember: sessions, and what became of packets in parts.
 #[derive(Debug, Default)]
 pub struct Oracle {
     records: HashMap<Name, Session>,
+    parts: HashMap<Name, Parts>,
+    waiting: Vec<Waiting>,
+    /// How many sessions each ENI with a rate may open, as of when.
+    may_open: HashMap<EniId, (u64, u64)>,
+    refused_sessions: u64,
+}
+
+/// What came of a packet in two parts at its sender.
+#[derive(Clone, Debug)]
+struct Parts {
+    first: bool,
+    later: bool,
+    since_s: u64,
+}
+
+/// A later part that waits for the first.
+#[derive(Clone, Debug)]
+struct Waiting {
+    name: Name,
+    message: Message,
+    tag: u32,
+    since_s: u64,
+    is_released: bool,
+}
+
+/// What happens to a part before any rule is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gathered {
+    /// It goes on.
+    Pass,
+    /// It waits for the first.
+    Wait,
+    /// It came before, or waiting has no room.
+    Drop,
 }
 
 /// Where and when a message is judged.
@@ -201,6 +341,66 @@ impl Oracle {
             let (Name::Session(owner, ..) | Name::Fate(owner, ..)) = name;
             owner != eni
         });
+        self.may_open.remove(eni);
+        let is_theirs = |name: &Name| matches!(name, Name::Fate(owner, ..) if owner == eni);
+        self.parts.retain(|name, _| !is_theirs(name));
+        self.waiting.retain(|waiting| !is_theirs(&waiting.name));
+    }
+
+    /// What a message may do where it leaves its sender, as a part of a packet. `tag` names it if it has to wait.
+    pub fn gather(&mut self, place: Place<'_>, message: &Message, tag: u32) -> Gathered {
+        let (Content::FirstPart(id, ..) | Content::LaterPart(id)) = message.content else { return Gathered::Pass };
+        if !place.desired.settings.follow_first_fragment {
+            return Gathered::Pass;
+        }
+        let name = Name::Fate(place.eni.clone(), message.source, message.destination, id);
+        let new = Parts { first: false, later: false, since_s: place.now_s };
+        let parts = self.parts.entry(name.clone()).or_insert_with(|| new.clone());
+        let is_first = matches!(message.content, Content::FirstPart(..));
+        if place.now_s - parts.since_s >= FATE_S {
+            *parts = new.clone();
+        } else if is_first && parts.first && parts.later {
+            // All of that packet passed: this is another one with its number.
+            *parts = new;
+            self.records.remove(&name);
+        }
+        if if is_first { parts.first } else { parts.later } {
+            return Gathered::Drop;
+        }
+        if is_first {
+            parts.first = true;
+            let waiting = self.waiting.iter_mut().filter(|waiting| waiting.name == name);
+            waiting.for_each(|waiting| waiting.is_released = true);
+            return Gathered::Pass;
+        }
+        parts.later = true;
+        let is_theirs = |waiting: &&Waiting| matches!(&waiting.name, Name::Fate(owner, ..) if owner == place.eni);
+        match () {
+            () if parts.first => Gathered::Pass,
+            () if self.waiting.iter().filter(is_theirs).count() >= WAITING_MAX => Gathered::Drop,
+            () => {
+                let (message, since_s) = (message.clone(), place.now_s);
+                self.waiting.push(Waiting { name, message, tag, since_s, is_released: false });
+                Gathered::Wait
+            }
+        }
+    }
+
+    /// The parts that waited and whose first has come: whose each is, what it is, and its tag.
+    pub fn release(&mut self) -> Vec<(EniId, Message, u32)> {
+        let (released, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|part| part.is_released);
+        self.waiting = waiting;
+        let released: Vec<Waiting> = released;
+        let whose = |part: Waiting| match part.name {
+            Name::Fate(eni, ..) => (eni, part.message, part.tag),
+            Name::Session(..) => unreachable!("sessions do not wait"),
+        };
+        released.into_iter().map(whose).collect()
+    }
+
+    /// How many packets it refused because the rules of the moment refuse their sessions.
+    pub fn refused_sessions(&self) -> u64 {
+        self.refused_sessions
     }
 
     /// How many sessions an ENI holds.
@@ -208,20 +408,27 @@ impl Oracle {
         self.records.keys().filter(|name| matches!(name, Name::Session(owner, ..) if owner == eni)).count()
     }
 
-    fn fates_of(&self, eni: &EniId) -> usize {
-        self.records.keys().filter(|name| matches!(name, Name::Fate(owner, ..) if owner == eni)).count()
-    }
-
-    /// Ends what idled too long.
-    pub fn expire(&mut self, settings: &Settings, now_s: u64) {
+    /// Ends what idled too long. Returns whose parts waited in vain, and their tags.
+    pub fn expire(&mut self, settings: &Settings, now_s: u64) -> Vec<(EniId, u32)> {
         self.records.retain(|_, session| now_s - session.last_seen_s < session.timeout_s(settings));
+        let mut orphans = Vec::new();
+        self.waiting.retain(|part| {
+            let is_over = now_s - part.since_s >= WAIT_S;
+            if let (true, Name::Fate(eni, ..)) = (is_over, &part.name) {
+                orphans.push((eni.clone(), part.tag));
+            }
+            !is_over
+        });
+        orphans
     }
 
     /// Whether the message passes, and all that follows from it.
     pub fn judge(&mut self, place: Place<'_>, message: &Message) -> bool {
         match &message.content {
             Content::Unreachable(about) => {
-                self.is_related(place, message, about) || rules_accept(place, place.direction, &message.tuple())
+                // Nobody is told about a packet that he did not send.
+                let is_forged = message.destination != about.source;
+                !is_forged && (self.is_related(place, about) || rules_accept(place, place.direction, &message.tuple()))
             }
             Content::LaterPart(id) if place.desired.settings.follow_first_fragment => {
                 let name = Name::Fate(place.eni.clone(), message.source, message.destination, *id);
@@ -257,10 +464,14 @@ impl Oracle {
             return self.judge_new(place, message, name);
         }
         if stays(place, session) {
+            if place.desired.enis[place.eni].tracking.tcp_window_check && session.is_outside(message) {
+                return Passes::Refused;
+            }
             session.revoked &= !rules_accept(place, session.opened, &session.opening);
             session.hear(message, place.now_s);
             Passes::Yes
         } else {
+            self.refused_sessions += 1;
             session.revoked = true;
             session.last_seen_s = place.now_s;
             Passes::Refused
@@ -271,21 +482,40 @@ impl Oracle {
         if !rules_accept(place, place.direction, &message.tuple()) {
             return Passes::Refused;
         }
+        if message.is_tcp() && !message.is_tcp_open() && !place.desired.settings.tcp_pick_up {
+            return Passes::Refused;
+        }
         self.records.remove(&name);
         let eni = &place.desired.enis[place.eni];
         if self.sessions_of(place.eni) >= eni.sessions_max as usize {
             return Passes::NoRoom;
         }
+        if let Some(rate) = eni.tracking.new_sessions_per_s.map(u64::from) {
+            let (left, since_s) = self.may_open.get(place.eni).copied().unwrap_or((0, 0));
+            let left = (left + (place.now_s - since_s) * rate).min(rate);
+            self.may_open.insert(place.eni.clone(), (left.saturating_sub(1), place.now_s));
+            if left == 0 {
+                return Passes::NoRoom;
+            }
+        }
         let flags = message.tcp_flags();
+        let is_syn = flags & TcpFlags::SYN != 0;
+        let (sequence, acknowledgment) = message.numbers();
         let life = match message.content {
-            Content::Tcp(..) => Life::Tcp {
+            Content::Tcp(..) | Content::Blind(..) => Life::Tcp {
                 answered: false,
                 established: false,
                 fins: [flags & (TcpFlags::FIN | TcpFlags::RST) == TcpFlags::FIN, false],
                 reset: flags & TcpFlags::RST != 0,
+                expected: [
+                    Some(sequence.wrapping_add(is_syn as u32)),
+                    (flags & TcpFlags::ACK != 0).then_some(acknowledgment),
+                ],
+                unscaled: is_syn,
             },
             Content::Ping(_) | Content::Pong(_) => Life::Icmp,
-            _ => Life::Udp,
+            Content::Other(_) => Life::Other,
+            _ => Life::Udp(0),
         };
         let session = Session {
             opener: message.ends().1,
@@ -293,6 +523,7 @@ impl Oracle {
             opening: message.tuple(),
             last_seen_s: place.now_s,
             timeouts: eni.timeouts,
+            profile: place.desired.settings.timeout_profile,
             revoked: false,
             life,
         };
@@ -302,29 +533,27 @@ impl Oracle {
 
     fn remember_fate(&mut self, place: Place<'_>, message: &Message, id: u32, passed: bool) {
         let name = Name::Fate(place.eni.clone(), message.source, message.destination, id);
-        self.records.remove(&name);
-        let eni = &place.desired.enis[place.eni];
-        let fates_max = (eni.sessions_max as usize / 8).max(1);
-        let share = if passed { fates_max } else { fates_max / 2 };
-        if self.fates_of(place.eni) < share {
-            let fate = Session {
-                opener: message.ends().1,
-                opened: place.direction,
-                opening: message.tuple(),
-                last_seen_s: place.now_s,
-                timeouts: eni.timeouts,
-                revoked: false,
-                life: Life::Fate(passed, place.revision, session_name(place.eni, message)),
-            };
-            self.records.insert(name, fate);
+        if let Some(parts) = self.parts.get_mut(&name) {
+            parts.since_s = place.now_s;
         }
+        let fate = Session {
+            opener: message.ends().1,
+            opened: place.direction,
+            opening: message.tuple(),
+            last_seen_s: place.now_s,
+            timeouts: place.desired.enis[place.eni].timeouts,
+            profile: TimeoutProfile::Alibaba,
+            revoked: false,
+            life: Life::Fate(passed, place.revision, session_name(place.eni, message)),
+        };
+        self.records.insert(name, fate);
     }
 
-    /// §4.3: about a packet of a live session that crossed this ENI the other way, and sent to its sender.
-    fn is_related(&self, place: Place<'_>, error: &Message, about: &Message) -> bool {
+    /// §4.3: about a packet of a live session that crossed this ENI the other way.
+    fn is_related(&self, place: Place<'_>, about: &Message) -> bool {
         let Some(session) = self.records.get(&session_name(place.eni, about)) else { return false };
         let crossed = if about.ends().1 == session.opener { session.opened } else { session.opened.reverse() };
-        error.destination == about.source && crossed == place.direction.reverse() && stays(place, session)
+        crossed == place.direction.reverse() && stays(place, session)
     }
 }
 

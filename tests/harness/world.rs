@@ -8,13 +8,13 @@ use std::net::IpAddr;
 use vswitch_core::compile::Compiler;
 use vswitch_core::desired::{
     Desired, Direction, Eni, GroupKind, Policy, Port, PortRange, Ports, Protocol, Remote, Rule, SecurityGroup,
-    Timeouts, VSwitch, Vpc,
+    Timeouts, Tracking, VSwitch, Vpc,
 };
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::{EniId, EniIndex, GroupId, MacAddress};
 use vswitch_core::offload::{Offload, Wire};
 use vswitch_core::packet::{FrameBuffer, Marker, Packet};
-use vswitch_core::protocol::{DirectionStats, EniStats, FlowDescription};
+use vswitch_core::protocol::{DirectionStats, EniStats, FlowDescription, FlowSelection};
 use vswitch_core::snapshot::Snapshot;
 use vswitch_core::time::Time;
 use vswitch_core::verdict::{DropReason, Verdict};
@@ -160,6 +160,7 @@ impl Build for Desired {
             source_dest_check: true,
             timeouts: Timeouts::default(),
             sessions_max: Eni::default_sessions_max(),
+            tracking: Tracking::default(),
             port: Some(Port::Memory),
         };
         self.enis.insert(id.into(), eni);
@@ -190,6 +191,8 @@ pub enum Fate {
     Delivered(String),
     /// The virtual router answered.
     Answered,
+    /// It waits for the first fragment of its packet.
+    Waiting,
     /// Dropped at this ENI, in this direction, for this reason.
     Dropped(String, Direction, DropReason),
 }
@@ -326,19 +329,47 @@ impl World {
 
     /// The same with something left undone, as the guest claims. Returns what is left of the packet.
     pub fn send_claiming(&mut self, from: &str, frame: &[u8], offload: Offload) -> (Fate, Packet) {
+        let mut packet = packet_of(frame);
+        packet.offload = offload;
+        let fate = self.carry(from, &mut packet, false);
+        (fate, packet)
+    }
+
+    /// Sends the fragments on their way that waited for the first of their packet, which has come: what became of each,
+    /// and its bytes.
+    pub fn release(&mut self) -> Vec<(String, Fate, Vec<u8>)> {
+        let mut released = Vec::new();
+        for shard in 0..self.shards.len() {
+            while let Some(bytes) = self.shards[shard].released_bytes() {
+                let mut packet = packet_of(&vec![0; bytes]);
+                let eni = self.shards[shard].take_released(&mut packet.buffer).expect("it was there");
+                let from = self.snapshot.eni_id(eni).expect("the sender is there").to_string();
+                let fate = self.carry(&from, &mut packet, true);
+                released.push((from, fate, packet.buffer.frame().to_vec()));
+            }
+        }
+        released
+    }
+
+    /// A packet of a guest all the way; exactly the counters that its fate names must move.
+    fn carry(&mut self, from: &str, packet: &mut Packet, has_waited: bool) -> Fate {
         let mut expected = self.stats();
         let index = self.index(from);
         let (own, shards) = (self.shard_of(index), self.shards.len());
-        let mut packet = packet_of(frame);
-        packet.offload = offload;
         let is_here = |to: EniIndex| to.0 as usize % shards == own;
-        self.shards[own].forward((&self.snapshot, self.now), index, std::slice::from_mut(&mut packet), is_here);
-        self.ingress(&mut packet);
+        let (at, burst) = ((&self.snapshot, self.now), std::slice::from_mut(packet));
+        if has_waited {
+            self.shards[own].forward_released(at, index, burst, is_here);
+        } else {
+            self.shards[own].forward(at, index, burst, is_here);
+        }
+        self.ingress(packet);
         let wire = packet.wire();
         let receiver = self.snapshot.eni_id(packet.receiver).map(|id| id.to_string());
         let fate = match (packet.verdict, receiver) {
             (Verdict::Deliver, Some(to)) => Fate::Delivered(to),
             (Verdict::Answer, _) => Fate::Answered,
+            (Verdict::Wait, _) => Fate::Waiting,
             (Verdict::Drop(reason), Some(to))
                 if self.drops(&to, Direction::Ingress) != drops_of(&expected[&to].ingress) =>
             {
@@ -350,10 +381,13 @@ impl World {
         expect(&mut expected, from, &fate, wire);
         let mut found = self.stats();
         for (id, stats) in &mut found {
-            stats.flows = expected[id].flows; // Counted where sessions are the subject.
+            // Counted where sessions are the subject.
+            stats.flows = expected[id].flows;
+            stats.flows_opened = expected[id].flows_opened;
+            stats.flows_evicted = expected[id].flows_evicted;
         }
         assert_eq!(found, expected, "after {fate:?}");
-        (fate, packet)
+        fate
     }
 
     fn drops(&self, id: &str, direction: Direction) -> u64 {
@@ -372,8 +406,20 @@ impl World {
 
     /// The live sessions of one ENI.
     pub fn flows(&self, id: &str) -> Vec<FlowDescription> {
-        let index = self.index(id);
-        self.shards[self.shard_of(index)].flows(&self.snapshot, Some(index), usize::MAX, self.now)
+        self.flows_at(id, self.now)
+    }
+
+    /// The sessions of one ENI that would be live at another time, if nobody sent until then.
+    pub fn flows_at(&self, id: &str, time: Time) -> Vec<FlowDescription> {
+        let shard = &self.shards[self.shard_of(self.index(id))];
+        let selection = FlowSelection { eni: Some(id.into()), ..FlowSelection::default() };
+        let (mut flows, mut next) = (Vec::new(), Some(0));
+        while let Some(place) = next {
+            let page = shard.list_flows((&self.snapshot, time), &selection, (place, usize::MAX));
+            flows.extend(page.flows);
+            next = page.next;
+        }
+        flows
     }
 }
 
@@ -384,6 +430,7 @@ fn expect(counters: &mut BTreeMap<String, EniStats>, from: &str, fate: &Fate, wi
     }
     match fate {
         Fate::Answered => of(counters, from).egress.answered += 1,
+        Fate::Waiting => {}
         Fate::Dropped(_, Direction::Egress, reason) => count_drop(&mut of(counters, from).egress, *reason, wire),
         Fate::Dropped(to, Direction::Ingress, reason) => {
             count_pass(&mut of(counters, from).egress, wire);

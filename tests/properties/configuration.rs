@@ -96,6 +96,7 @@ fn arbitrary_eni(random: &mut Random) -> Eni {
         source_dest_check: random.chance(50),
         timeouts: Timeouts { udp_s: random.pick(&[30, 31]), ..Timeouts::default() },
         sessions_max: random.below(3) as u32,
+        tracking: Default::default(),
         port,
     }
 }

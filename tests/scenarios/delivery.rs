@@ -170,7 +170,7 @@ fn a_frame_that_the_port_does_not_understand_is_refused_alone() {
 }
 
 #[test]
-fn a_ring_that_the_other_worker_does_not_empty_is_full() {
+fn a_ring_that_the_other_worker_does_not_empty_is_full_for_who_fills_it() {
     let mut lab = Lab::new(2, 2 * HANDOFF_PACKETS);
     let sent = HANDOFF_PACKETS + 40;
     (0..sent).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
@@ -181,6 +181,8 @@ fn a_ring_that_the_other_worker_does_not_empty_is_full() {
         lab.workers[sender].turn(now);
     }
     lab.turn(3);
-    lab.assert_counted((sent as u64, 100), End::BeforeIngress, (40, DropReason::HandoffFull));
-    assert_eq!(lab.guest("eni-web").waiting(), HANDOFF_PACKETS);
+    // A port with more than a burst to give does not get the last quarter; the end of what it had does.
+    let passed = HANDOFF_PACKETS - HANDOFF_PACKETS / 4 + sent % BURST_PACKETS;
+    lab.assert_counted((sent as u64, 100), End::BeforeIngress, ((sent - passed) as u64, DropReason::HandoffFull));
+    assert_eq!(lab.guest("eni-web").waiting(), passed);
 }

@@ -171,7 +171,12 @@ fn nothing_is_reported_about_errors_and_later_fragments() {
     let mut world = World::new(lab());
     let error = Ip::new(CLIENT, FAR).hop_limit(1).unreachable(&Ip::new(FAR, CLIENT).udp(1, 2));
     assert_eq!(world.send("client", &error), stopped("client", DropReason::TtlExpired));
-    let later = Ip::new(CLIENT, FAR).hop_limit(1).raw(17, &[0; 16]).part(3, 24, false);
+    assert_eq!(
+        world.send("client", &Ip::new(CLIENT, FAR).udp(1, 2).part(3, 0, true)),
+        refused("far", DropReason::DefaultDrop)
+    );
+    world.set_rules("sg-client", &[accept_in("all", "0.0.0.0/0")]);
+    let later = Ip::new(CLIENT, FAR).hop_limit(1).raw(17, &[0; 16]).part(3, 16, false);
     assert_eq!(world.send("client", &later), stopped("client", DropReason::TtlExpired));
 }
 

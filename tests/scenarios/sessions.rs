@@ -56,8 +56,7 @@ fn state(world: &World) -> String {
 
 /// Whether the web server would still have a session after so many seconds of silence.
 fn survives(world: &World, seconds: u64) -> bool {
-    let later = world.now + seconds * 1_000_000_000;
-    !world.shards[0].flows(&world.snapshot, Some(world.index("web")), 1, later).is_empty()
+    !world.flows_at("web", world.now + seconds * 1_000_000_000).is_empty()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use harness::random::Random;
 use harness::world::{Build, accept_in, prefix_of};
 use vswitch_core::desired::{
-    Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
+    Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule, TimeoutProfile,
 };
 use vswitch_core::ids::EniId;
 
@@ -120,7 +120,9 @@ pub(crate) fn change_list(random: &mut Random, desired: &mut Desired) -> String 
 
 pub(crate) fn change_settings(random: &mut Random, desired: &mut Desired) -> String {
     let settings = &mut desired.settings;
-    match random.below(4) {
+    match random.below(6) {
+        4 => settings.tcp_pick_up ^= true,
+        5 => settings.timeout_profile = random.pick(&TimeoutProfile::NAMES).0,
         0 => settings.cut_sessions_on_deny ^= true,
         1 => settings.intra_group_egress_bypass ^= true,
         2 => settings.follow_first_fragment ^= true,

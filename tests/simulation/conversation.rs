@@ -23,11 +23,13 @@ pub(crate) fn follow_up(random: &mut Random, past: Message, reverse: bool) -> Me
         TcpFlags::ACK,
         TcpFlags::FIN | TcpFlags::ACK,
         TcpFlags::RST,
+        TcpFlags::RST | TcpFlags::ACK,
     ];
     let content = match content {
-        Content::Tcp(near, far, _) => {
+        Content::Tcp(near, far, _) | Content::Blind(near, far, _) => {
             let (near, far) = if reverse { (far, near) } else { (near, far) };
-            Content::Tcp(near, far, random.pick(&flags))
+            let flags = random.pick(&flags);
+            if random.chance(8) { Content::Blind(near, far, flags) } else { Content::Tcp(near, far, flags) }
         }
         Content::Udp(near, far) if reverse => Content::Udp(far, near),
         Content::Ping(identifier) if reverse => Content::Pong(identifier),

@@ -107,7 +107,8 @@ pub(crate) fn change_eni(random: &mut Random, desired: &mut Desired) -> String {
     let names: Vec<&str> = all_enis().collect();
     let id = random.pick(&names);
     let Some(eni) = desired.enis.get_mut(&EniId::from(id)) else { return "nothing".into() };
-    match random.below(6) {
+    match random.below(7) {
+        6 => eni.tracking.tcp_window_check ^= true,
         0 => {
             let (tcp_established_s, udp_s) = (random.pick(&[30, 100, 910]), random.pick(&[10, 30, 100]));
             eni.timeouts = Timeouts { tcp_established_s, tcp_closed_s: 3, udp_s };

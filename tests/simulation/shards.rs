@@ -4,12 +4,13 @@
 use crate::changes::{ENIS, add_eni, change_list, change_membership, change_rules, change_settings, first_world};
 use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};
 use harness::frame::TcpFlags;
-use harness::oracle::{Content, Message, Oracle, Place};
+use harness::oracle::{Content, Gathered, Message, Oracle, Place};
 use harness::random::Random;
 use harness::world::{World, prefix_of};
 use std::collections::VecDeque;
 use vswitch_core::desired::{Desired, Direction, Eni, Port, Timeouts};
 use vswitch_core::ids::EniId;
+use vswitch_core::packet::{FrameBuffer, Packet};
 use vswitch_core::protocol::PacketDescription;
 use vswitch_core::verdict::{DropReason, Verdict};
 
@@ -17,12 +18,46 @@ const STEPS: usize = 600;
 
 #[test]
 fn every_packet_meets_the_fate_that_the_oracle_gives_it() {
-    crate::for_each_seed(|seed| Simulation::new(seed).run());
+    let mut tally = Tally::default();
+    crate::until(
+        |tally: &Tally| tally.packets >= crate::wanted("SLUICE_SIMULATION_PACKETS"),
+        &mut tally,
+        |seed, tally| Simulation::new(seed, 12).run(tally),
+    );
+    println!("{tally:?}");
+}
+
+/// Half of what happens is a change, of every kind that can take a session's ground away.
+#[test]
+fn no_packet_is_forwarded_by_a_revoked_rule() {
+    let mut tally = Tally::default();
+    crate::until(
+        |tally: &Tally| tally.changes >= crate::wanted("SLUICE_SIMULATION_CHANGES"),
+        &mut tally,
+        |seed, tally| Simulation::new(seed, 50).run(tally),
+    );
+    println!("{tally:?}");
+    assert!(tally.refused_sessions > tally.changes / 1000, "changes must have ended sessions");
+    assert_eq!(tally.forwarded_by_revoked, 0);
+}
+
+/// What a simulation has seen.
+#[derive(Debug, Default)]
+struct Tally {
+    packets: u64,
+    changes: u64,
+    /// Packets of sessions that the rules of the moment refuse, as the oracle says.
+    refused_sessions: u64,
+    /// Of those, how many were forwarded. One fails the test at once.
+    forwarded_by_revoked: u64,
 }
 
 struct Simulation {
     seed: u64,
     random: Random,
+    /// How many of a hundred steps are changes.
+    changes_percent: usize,
+    tally: Tally,
     world: World,
     oracle: Oracle,
     now_s: u64,
@@ -33,10 +68,12 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, changes_percent: usize) -> Self {
         Self {
             seed,
             random: Random::new(seed),
+            changes_percent,
+            tally: Tally::default(),
             world: World::with_shards(first_world(), 2, 512),
             oracle: Oracle::default(),
             now_s: 1,
@@ -45,15 +82,19 @@ impl Simulation {
         }
     }
 
-    fn run(mut self) {
+    fn run(mut self, tally: &mut Tally) {
         for _ in 0..STEPS {
             match self.random.below(100) {
-                0..=11 => self.change(),
-                12..=19 => self.wait(),
-                20..=21 => self.replace_eni(),
+                step if step < self.changes_percent => self.change(),
+                step if step < self.changes_percent + 8 => self.wait(),
+                step if step < self.changes_percent + 10 => self.replace_eni(),
                 _ => self.exchange(),
             }
         }
+        tally.packets += self.tally.packets;
+        tally.changes += self.tally.changes;
+        tally.refused_sessions += self.oracle.refused_sessions();
+        tally.forwarded_by_revoked += self.tally.forwarded_by_revoked;
     }
 
     fn note(&mut self, text: String) {
@@ -72,7 +113,7 @@ impl Simulation {
     }
 
     fn wait(&mut self) {
-        let seconds = self.random.pick(&[1, 2, 3, 5, 9, 10, 15, 29, 30, 31, 60, 300, 910]);
+        let seconds = self.random.pick(&[1, 2, 3, 5, 9, 10, 15, 29, 30, 31, 60, 120, 180, 300, 600, 910, 432_000]);
         self.note(format!("{seconds} s pass"));
         self.now_s += seconds;
         self.world.wait_s(seconds);
@@ -99,21 +140,67 @@ impl Simulation {
         let Some(message) = self.next_message() else { return };
         let (Some(from), Some(to)) = (self.owner(message.source), self.owner(message.destination)) else { return };
         let explained = self.explain(&from, &message);
+        self.tally.packets += 1;
         let frame = self.world.frame_from(from.as_str(), &message.packet());
         let mut packet = self.world.egress(from.as_str(), &frame);
         self.note(format!("{from} -> {to}: {:?}: {:?}", message.content, packet.verdict));
-        let expected = self.expect(&from, Direction::Egress, &message);
+        let after_egress = packet.verdict;
+        let gathered = self.gather(&from, &message);
+        if (gathered == Gathered::Wait) != (packet.verdict == Verdict::Wait) {
+            self.fail(&format!("egress of {from}: {:?}, the oracle says {gathered:?}: {message:?}", packet.verdict));
+        }
+        if gathered != Gathered::Wait {
+            let passes = gathered == Gathered::Pass;
+            self.check(&message, passes, (&from, &to), &mut packet);
+            let has_no_room = matches!(after_egress, Verdict::Drop(DropReason::SessionLimit | DropReason::SessionRate));
+            if explained.is_some_and(|verdict| verdict != after_egress && !has_no_room) {
+                self.fail(&format!("explained {explained:?}, was {after_egress:?}: {message:?}"));
+            }
+        }
+        self.release();
+        self.recent.push_back(message);
+        if self.recent.len() > 24 {
+            self.recent.pop_front();
+        }
+        self.settle();
+    }
+
+    /// What waited goes on, in both worlds.
+    fn release(&mut self) {
+        for (from, message, _) in self.oracle.release() {
+            let Some(to) = self.owner(message.destination) else { continue };
+            let (shard, index) =
+                (self.world.shard_of(self.world.index(from.as_str())), self.world.index(from.as_str()));
+            let mut packet = Packet::new(FrameBuffer::with_capacity(512));
+            if self.world.shards[shard].take_released(&mut packet.buffer) != Some(index) {
+                self.fail(&format!("{message:?} of {from} should wait no longer"));
+            }
+            let (at, burst) = ((&self.world.snapshot, self.world.now), std::slice::from_mut(&mut packet));
+            self.world.shards[shard].forward_released(at, index, burst, |_| false);
+            self.note(format!("{from} -> {to}: {:?} waited: {:?}", message.content, packet.verdict));
+            self.check(&message, true, (&from, &to), &mut packet);
+        }
+        if self.world.shards.iter().any(|shard| shard.released_bytes().is_some()) {
+            self.fail("a fragment waits no longer, and should");
+        }
+    }
+
+    /// Holds what became of a packet in egress against the oracle, and takes it through ingress.
+    fn check(&mut self, message: &Message, goes_on: bool, (from, to): (&EniId, &EniId), packet: &mut Packet) {
+        let refused_before = self.oracle.refused_sessions();
+        let expected = goes_on && self.expect(from, Direction::Egress, message);
+        let is_revoked = self.oracle.refused_sessions() > refused_before;
+        self.tally.forwarded_by_revoked += u64::from(is_revoked && matches!(packet.verdict, Verdict::Forward(_)));
         if expected != matches!(packet.verdict, Verdict::Forward(_)) {
             self.fail(&format!("egress of {from}: {:?}, the oracle passes: {expected}: {message:?}", packet.verdict));
         }
-        let has_no_room = packet.verdict == Verdict::Drop(DropReason::SessionLimit);
-        if explained.is_some_and(|verdict| verdict != packet.verdict && !has_no_room) {
-            self.fail(&format!("explained {explained:?}, was {:?}: {message:?}", packet.verdict));
-        }
         if expected {
-            self.world.ingress(&mut packet);
+            self.world.ingress(packet);
             self.note(format!("  then {:?}", packet.verdict));
-            let expected = self.expect(&to, Direction::Ingress, &message);
+            let refused_before = self.oracle.refused_sessions();
+            let expected = self.expect(to, Direction::Ingress, message);
+            let is_revoked = self.oracle.refused_sessions() > refused_before;
+            self.tally.forwarded_by_revoked += u64::from(is_revoked && packet.verdict == Verdict::Deliver);
             if expected != (packet.verdict == Verdict::Deliver) {
                 self.fail(&format!(
                     "ingress of {to}: {:?}, the oracle passes: {expected}: {message:?}",
@@ -121,11 +208,12 @@ impl Simulation {
                 ));
             }
         }
-        self.recent.push_back(message);
-        if self.recent.len() > 24 {
-            self.recent.pop_front();
-        }
-        self.settle();
+    }
+
+    fn gather(&mut self, eni: &EniId, message: &Message) -> Gathered {
+        let revision = self.world.snapshot.revision(self.world.index(eni.as_str())).expect("it is there");
+        let (desired, now_s) = (&self.world.desired, self.now_s);
+        self.oracle.gather(Place { desired, eni, direction: Direction::Egress, revision, now_s }, message, 0)
     }
 
     fn expect(&mut self, eni: &EniId, direction: Direction, message: &Message) -> bool {
@@ -204,6 +292,7 @@ impl Simulation {
     }
 
     fn change(&mut self) {
+        self.tally.changes += 1;
         let random = &mut self.random;
         let mut desired = self.world.desired.clone();
         let what = match random.below(10) {
@@ -222,7 +311,9 @@ impl Simulation {
 fn change_eni(random: &mut Random, desired: &mut Desired, oracle: &mut Oracle) -> String {
     let id = random.pick(&ENIS);
     let Some(eni) = desired.enis.get_mut(&EniId::from(id)) else { return "nothing".into() };
-    match random.below(4) {
+    match random.below(6) {
+        5 => eni.tracking.new_sessions_per_s = random.pick(&[None, Some(1), Some(3)]),
+        4 => eni.tracking.tcp_window_check ^= true,
         0 => {
             eni.timeouts = Timeouts {
                 tcp_established_s: random.pick(&[30, 100, 910]),

@@ -6,8 +6,8 @@ use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};
 use harness::frame::TcpFlags;
 use harness::oracle::{Content, Message};
 use harness::random::Random;
-use harness::world::World;
-use vswitch_core::desired::{Eni, Timeouts};
+use harness::world::{Fate, World};
+use vswitch_core::desired::{Direction, Eni, Timeouts};
 use vswitch_core::ids::EniId;
 use vswitch_core::packet::{FrameBuffer, Packet};
 use vswitch_core::protocol::FlowDescription;
@@ -95,11 +95,13 @@ impl Pair {
         let World { shards, snapshot, now, .. } = &mut self.apart;
         shards[0].egress(snapshot, index, &mut apart, *now);
         shards[0].ingress(snapshot, &mut apart, *now);
+        let waited = self.together.release();
+        assert_eq!(waited, release_apart(&mut self.apart), "step {step}, seed {}", self.seed);
         for (place, (one, other)) in together.iter().zip(&apart).enumerate() {
             let found = (one.verdict, one.buffer.frame(), one.judgement);
             let expected = (other.verdict, other.buffer.frame(), other.judgement);
             assert_eq!(found, expected, "packet {place} of step {step}, seed {}: {:?}", self.seed, messages[place]);
-            let passed = matches!(one.verdict, Verdict::Deliver | Verdict::Answer | Verdict::Drop(_));
+            let passed = matches!(one.verdict, Verdict::Deliver | Verdict::Answer | Verdict::Wait | Verdict::Drop(_));
             assert!(passed, "{:?}", one.verdict);
         }
         self.recent.extend(messages);
@@ -123,6 +125,7 @@ impl Pair {
             0..=3 => Content::Tcp(near, far, random.pick(&[TcpFlags::SYN, TcpFlags::ACK, TcpFlags::FIN])),
             4..=5 => Content::Udp(near, far),
             6 => Content::Ping(near),
+            _ if random.chance(50) => Content::LaterPart(random.below(3) as u32),
             _ => Content::FirstPart(random.below(3) as u32, near, far),
         };
         let to = random.pick(&ENIS);
@@ -149,6 +152,30 @@ impl Pair {
             assert_eq!(found, expected, "{id}, step {step}, seed {}", self.seed);
         }
     }
+}
+
+/// What [`World::release`] does, half by half.
+fn release_apart(world: &mut World) -> Vec<(String, Fate, Vec<u8>)> {
+    let World { shards, snapshot, now, .. } = world;
+    let mut released = Vec::new();
+    while shards[0].released_bytes().is_some() {
+        let mut packet = Packet::new(FrameBuffer::with_capacity(512));
+        let eni = shards[0].take_released(&mut packet.buffer).expect("it was there");
+        let packets = std::slice::from_mut(&mut packet);
+        shards[0].forward_released((snapshot, *now), eni, packets, |_| false);
+        let passed = packets[0].verdict;
+        shards[0].ingress(snapshot, packets, *now);
+        let name = |eni| snapshot.eni_id(eni).map(ToString::to_string).unwrap_or_default();
+        let fate = match (passed, packet.verdict) {
+            (Verdict::Forward(to), Verdict::Deliver) => Fate::Delivered(name(to)),
+            (Verdict::Forward(to), Verdict::Drop(reason)) => Fate::Dropped(name(to), Direction::Ingress, reason),
+            (Verdict::Drop(reason), _) => Fate::Dropped(name(eni), Direction::Egress, reason),
+            (Verdict::Answer, _) => Fate::Answered,
+            other => panic!("{other:?}"),
+        };
+        released.push((name(eni), fate, packet.buffer.frame().to_vec()));
+    }
+    released
 }
 
 fn flows(world: &World, id: &str) -> Vec<FlowDescription> {

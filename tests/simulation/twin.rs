@@ -4,7 +4,7 @@
 //! the next port is asked.
 
 use harness::frame::Ip;
-use harness::oracle::{Content, Message, Oracle, Place};
+use harness::oracle::{Content, Gathered, Message, Oracle, Place};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -109,8 +109,12 @@ pub(crate) struct Twin {
     workers: Vec<WorkerTwin>,
     /// From one worker to another.
     rings: Vec<Vec<VecDeque<Parcel>>>,
+    /// Packets that a ring takes from the port in work.
+    ring_packets_max: usize,
     frames_max: usize,
     now_s: u64,
+    /// Fragments that wait for their first.
+    waiting: BTreeMap<u32, Frame>,
 }
 
 impl Twin {
@@ -128,8 +132,10 @@ impl Twin {
             incarnations: BTreeMap::new(),
             workers: vec![WorkerTwin::default(); workers],
             rings: vec![vec![VecDeque::new(); workers]; workers],
+            ring_packets_max: HANDOFF_PACKETS,
             frames_max,
             now_s: 0,
+            waiting: BTreeMap::new(),
         }
     }
 
@@ -205,7 +211,10 @@ impl Twin {
     pub(crate) fn turn(&mut self, worker: usize, now_s: u64) -> usize {
         if now_s != self.now_s {
             self.now_s = now_s;
-            self.oracle.expire(&self.desired.settings, now_s);
+            for (id, serial) in self.oracle.expire(&self.desired.settings, now_s) {
+                self.waiting.remove(&serial);
+                self.drop(&id, Direction::Egress, DropReason::FragmentOrphaned.name());
+            }
         }
         let crosses = self.workers[worker].crossed != self.generation;
         let attached = if crosses { self.workers[worker].attaching.len() } else { 1 };
@@ -240,20 +249,41 @@ impl Twin {
         }
         let count = guest.sent.len().min(BURST_PACKETS);
         let burst: Vec<Frame> = guest.sent.drain(..count).collect();
-        let arrivals: Vec<Parcel> = burst.into_iter().filter_map(|frame| self.egress(id, frame)).collect();
+        // The last quarter of a ring is for ports that had less than a burst.
+        let kept = if count == BURST_PACKETS { HANDOFF_PACKETS / 4 } else { 0 };
+        self.ring_packets_max = HANDOFF_PACKETS - kept;
+        let arrivals: Vec<Parcel> = burst.into_iter().filter_map(|frame| self.egress(id, frame, false)).collect();
         arrivals.into_iter().for_each(|parcel| self.arrive(parcel));
+        for (from, _, serial) in self.oracle.release() {
+            let frame = self.waiting.remove(&serial).expect("it waited");
+            if let Some(parcel) = self.egress(&from, frame, true) {
+                self.arrive(parcel);
+            }
+        }
         count
     }
 
     /// A frame through its sender's egress; back if it goes to an ENI of the same worker.
-    fn egress(&mut self, id: &EniId, frame: Frame) -> Option<Parcel> {
-        let parcel = match self.admit(id, frame) {
+    fn egress(&mut self, id: &EniId, frame: Frame, has_waited: bool) -> Option<Parcel> {
+        let parcel = match self.admit(id, frame.clone()) {
             Ok(parcel) => parcel?,
             Err(reason) => {
                 self.drop(id, Direction::Egress, reason.name());
                 return None;
             }
         };
+        if !has_waited {
+            let place =
+                Place { desired: &self.desired, eni: id, direction: Direction::Egress, revision: 0, now_s: self.now_s };
+            match self.oracle.gather(place, &parcel.message, frame.serial) {
+                Gathered::Pass => {}
+                Gathered::Wait => return self.waiting.insert(frame.serial, frame).and(None),
+                Gathered::Drop => {
+                    self.drop(id, Direction::Egress, REFUSED);
+                    return None;
+                }
+            }
+        }
         if !self.judge(id, Direction::Egress, &parcel.message) {
             self.drop(id, Direction::Egress, REFUSED);
             return None;
@@ -264,7 +294,7 @@ impl Twin {
         if here == there {
             return Some(parcel);
         }
-        if self.rings[here][there].len() == HANDOFF_PACKETS {
+        if self.rings[here][there].len() >= self.ring_packets_max {
             self.drop(id, Direction::Egress, DropReason::HandoffFull.name());
         } else {
             self.rings[here][there].push_back(parcel);

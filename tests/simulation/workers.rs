@@ -451,6 +451,11 @@ fn counted(stats: &DirectionStats) -> Count {
         DropReason::DefaultDrop,
         DropReason::SessionRevoked,
         DropReason::SmtpClosed,
+        DropReason::QuoteForged,
+        DropReason::FragmentDuplicate,
+        DropReason::FragmentsFull,
+        DropReason::TcpOutOfState,
+        DropReason::TcpOutOfWindow,
         DropReason::SessionLimit,
         DropReason::FlowTableFull,
     ];

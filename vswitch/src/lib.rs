@@ -5,6 +5,7 @@
 pub mod control_socket;
 pub mod daemon;
 pub mod doorbell;
+mod flows;
 pub mod handoff;
 pub mod namespace;
 pub mod netlink;
@@ -17,6 +18,7 @@ mod requests;
 pub mod ring;
 mod stats;
 pub mod switch;
+mod sync;
 pub mod sys;
 pub mod worker;
 pub mod worker_desk;

@@ -6,11 +6,10 @@
 //! come out of a port. Retired snapshots are kept here until the last worker let go of them, so that their memory is
 //! freed by the control thread and never on the packet path.
 
+use crate::sync::{AtomicU64, Mutex, Thread, current};
 use crossbeam::utils::CachePadded;
-use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::Thread;
+use std::sync::atomic::Ordering;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::ids::EniIndex;
 use vswitch_core::snapshot::Snapshot;
@@ -77,7 +76,7 @@ impl Publication {
     /// Makes `next` the newest. The calling thread is unparked whenever a worker makes progress toward it.
     pub fn publish(&self, next: Published) {
         let sequence = next.sequence;
-        *self.waiter.lock() = Some(std::thread::current());
+        *self.waiter.lock() = Some(current());
         let last = std::mem::replace(&mut *self.newest.lock(), Arc::new(next));
         self.retired.lock().push(last);
         self.sequence.store(sequence, Ordering::Release);

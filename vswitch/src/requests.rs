@@ -26,10 +26,12 @@ impl Switch {
                 let enis = self.eni_stats(eni.as_ref(), pacer);
                 ReplyBody::Stats { enis }
             }),
-            RequestBody::Flows { eni, limit } => self.known(eni.as_ref(), "eni").map(|()| {
-                let (flows, truncated) = self.flows(eni.as_ref(), limit, pacer);
-                ReplyBody::Flows { flows, truncated }
-            }),
+            RequestBody::Flows { selection, cursor, limit } => self
+                .known(selection.eni.as_ref(), "selection/eni")
+                .and_then(|()| self.list_flows(&selection, cursor, limit, pacer)),
+            RequestBody::FlushFlows { selection, cursor } => self
+                .known(selection.eni.as_ref(), "selection/eni")
+                .and_then(|()| self.flush_flows(&selection, cursor, pacer)),
             RequestBody::Explain { packet } => {
                 self.explain(packet, pacer).map(ReplyBody::Explained).map_err(|refusal| vec![refusal])
             }
@@ -137,6 +139,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::Forward(_) => "forward",
         Verdict::Deliver => "deliver",
         Verdict::Answer => "answer",
+        Verdict::Wait => "wait",
         Verdict::Drop(reason) => reason.name(),
     }
 }

@@ -3,12 +3,10 @@
 use crate::switch::{Pacer, PortRecord, PortState, Switch};
 use crate::worker_desk::{Answer, Question};
 use vswitch_core::ids::{EniId, EniIndex};
-use vswitch_core::protocol::{EniStats, FlowDescription, PortStatus, WorkerStatus};
+use vswitch_core::protocol::{EniStats, PortStatus, WorkerStatus};
 
 /// ENIs whose counters a worker gathers in one turn: the packet path waits meanwhile.
 const ENIS_PER_QUESTION: usize = 64;
-/// Sessions a worker reports at most, for the same reason.
-const FLOWS_REPORTED_MAX: usize = 10_000;
 
 impl Switch {
     /// The state of all ports.
@@ -32,7 +30,8 @@ impl Switch {
                 return None;
             };
             let (turns_busy, turns_idle, sleeps) = (tally.turns_busy, tally.turns_idle, tally.sleeps);
-            Some(WorkerStatus { core, enis, flows, flows_max, turns_busy, turns_idle, sleeps })
+            let table_percent = self.workers[worker].desk.table_percent();
+            Some(WorkerStatus { core, enis, flows, flows_max, table_percent, turns_busy, turns_idle, sleeps })
         };
         (0..workers).filter_map(status).collect()
     }
@@ -54,26 +53,6 @@ impl Switch {
         }
         stats.sort_by(|one, other| one.eni.cmp(&other.eni));
         stats
-    }
-
-    /// Sessions, at most `limit`, and whether there were more.
-    pub fn flows(&mut self, only: Option<&EniId>, limit: usize, pacer: &mut dyn Pacer) -> (Vec<FlowDescription>, bool) {
-        let limit = limit.min(FLOWS_REPORTED_MAX);
-        let home = only.and_then(|eni| self.placement.home(eni));
-        let mut flows = Vec::new();
-        for worker in 0..self.workers.len() {
-            // One more than asked for tells whether there are more.
-            let question = Question::Flows { eni: home.map(|(_, index)| index), limit: limit + 1 - flows.len() };
-            if flows.len() <= limit
-                && home.is_none_or(|(owner, _)| owner == worker)
-                && let Some(Answer::Flows(some)) = self.ask(worker, question, pacer)
-            {
-                flows.extend(some);
-            }
-        }
-        let is_truncated = flows.len() > limit;
-        flows.truncate(limit);
-        (flows, is_truncated)
     }
 }
 

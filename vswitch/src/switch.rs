@@ -24,7 +24,7 @@ use vswitch_core::compile::Compiler;
 use vswitch_core::desired::Desired;
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::{EniId, EniIndex};
-use vswitch_core::limits::WORKERS_MAX;
+use vswitch_core::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
 use vswitch_core::protocol::{Applied, Delta, Refusal};
 use vswitch_core::snapshot::Snapshot;
 use vswitch_core::time::Time;
@@ -122,7 +122,9 @@ impl PortRecord {
 }
 
 pub(crate) struct WorkerHandle {
-    desk: Arc<Desk>,
+    pub(crate) desk: Arc<Desk>,
+    /// Whether it was told that its table is filling up.
+    is_warned: bool,
     registry: Option<mio::Registry>,
     pub(crate) core: Option<usize>,
 }
@@ -176,7 +178,7 @@ pub fn assemble(
             None => (None, None, None),
         };
         bells.push(Doorbell::new(waker));
-        handles.push(WorkerHandle { desk, registry, core });
+        handles.push(WorkerHandle { desk, is_warned: false, registry, core });
     }
     let doorbells: Arc<[Doorbell]> = bells.into();
     let make = |(number, links): (usize, handoff::Links)| {
@@ -344,6 +346,23 @@ impl Switch {
             self.try_again(&eni, pacer);
         }
         self.publication.free_retired();
+        self.warn_of_full_tables();
+    }
+
+    /// Says once that a table fills up, and again once it had emptied meanwhile.
+    fn warn_of_full_tables(&mut self) {
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            let percent = worker.desk.table_percent();
+            if percent >= TABLE_WARNING_PERCENT && !worker.is_warned {
+                eprintln!(
+                    "sluice vswitch: warning: the session table of worker {number} is {percent} % full; \
+                     sluice flow top tells who fills it"
+                );
+                worker.is_warned = true;
+            } else if percent < TABLE_WARNING_PERCENT / 2 {
+                worker.is_warned = false;
+            }
+        }
     }
 
     /// When [`Switch::tick`] has something to do next, unless a worker wakes the control thread first.

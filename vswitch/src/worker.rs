@@ -244,7 +244,7 @@ impl Worker {
                 desk.answer_detached(ticket, entry.and_then(|entry| entry.port));
             }
             Command::Ask { question, ticket } => {
-                desk.answer(ticket, question.ask(&self.shard, &self.current.snapshot, self.tally, now));
+                desk.answer(ticket, question.ask(&mut self.shard, &self.current.snapshot, self.tally, now));
             }
         }
         1
@@ -357,18 +357,34 @@ impl Worker {
         let current = &self.current;
         let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
         self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
+        self.send_burst(source);
+        while let Some(bytes) = self.shard.released_bytes() {
+            // If the pool has no buffer, the next burst finds it here again.
+            let Some(mut buffer) = self.pool.take(bytes) else { break };
+            let Some(eni) = self.shard.take_released(&mut buffer) else { return self.pool.put(buffer) };
+            self.burst.push(Packet::new(buffer));
+            let current = &self.current;
+            let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
+            self.shard.forward_released((&current.snapshot, now), eni, &mut self.burst, is_here);
+            self.send_burst(Source { eni, ..source });
+        }
+    }
+
+    /// Sends the packets of a burst where their verdicts say.
+    fn send_burst(&mut self, source: Source) {
+        let number = self.surroundings.number;
         let mut burst = std::mem::take(&mut self.burst);
         let home = number as u16;
         let mut last = None;
         for packet in burst.drain(..) {
             match packet.verdict {
-                Verdict::Answer => self.dispatch(packet, Arrival { to: eni, home }, &mut last),
+                Verdict::Answer => self.dispatch(packet, Arrival { to: source.eni, home }, &mut last),
                 Verdict::Forward(to) => self.hand_off(source, to, packet),
                 Verdict::Deliver => {
                     let to = packet.receiver;
                     self.dispatch(packet, Arrival { to, home }, &mut last);
                 }
-                Verdict::Drop(_) => self.pool.put(packet.buffer),
+                Verdict::Wait | Verdict::Drop(_) => self.pool.put(packet.buffer),
             }
         }
         self.burst = burst;
@@ -555,5 +571,6 @@ impl Worker {
         for _ in 0..steps.min(SWEEP_STEPS_MAX) {
             self.shard.sweep(&self.current.snapshot, now);
         }
+        self.surroundings.desk.note_table(self.shard.table_percent());
     }
 }

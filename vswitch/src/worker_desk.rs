@@ -7,11 +7,14 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Thread;
 use vswitch_core::desired::Direction;
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::EniIndex;
-use vswitch_core::protocol::{EniStats, FlowDescription, PacketDescription, Refusal};
+use vswitch_core::limits::TABLE_WARNING_PERCENT;
+use vswitch_core::listing::FlowPage;
+use vswitch_core::protocol::{EniStats, FlowSelection, PacketDescription, Refusal};
 use vswitch_core::snapshot::Snapshot;
 use vswitch_core::time::Time;
 use vswitch_core::trace::JudgementReport;
@@ -66,12 +69,21 @@ pub enum Question {
     Load,
     /// The counters of these ENIs: few, since the packet path waits meanwhile.
     Stats(Vec<EniIndex>),
-    /// Sessions.
+    /// Some sessions.
     Flows {
-        /// The only ENI of interest.
-        eni: Option<EniIndex>,
+        /// Which.
+        selection: FlowSelection,
+        /// Where in the tables to begin.
+        place: u64,
         /// The most to report.
         limit: usize,
+    },
+    /// End some sessions.
+    Flush {
+        /// Which.
+        selection: FlowSelection,
+        /// Where in the tables to begin.
+        place: u64,
     },
     /// What would happen to this packet?
     Explain {
@@ -85,11 +97,17 @@ pub enum Question {
 }
 
 impl Question {
-    pub(crate) fn ask(self, shard: &Shard, snapshot: &Snapshot, tally: Tally, now: Time) -> Answer {
+    pub(crate) fn ask(self, shard: &mut Shard, snapshot: &Snapshot, tally: Tally, now: Time) -> Answer {
         match self {
             Self::Load => Answer::Load { flows: shard.flow_count(), flows_max: shard.flows_max(), tally },
             Self::Stats(enis) => Answer::Stats(enis.iter().filter_map(|eni| shard.stats(snapshot, *eni)).collect()),
-            Self::Flows { eni, limit } => Answer::Flows(shard.flows(snapshot, eni, limit, now)),
+            Self::Flows { selection, place, limit } => {
+                Answer::Flows(shard.list_flows((snapshot, now), &selection, (place, limit)))
+            }
+            Self::Flush { selection, place } => {
+                let (flows, next) = shard.flush_flows((snapshot, now), &selection, place);
+                Answer::Flushed { flows, next }
+            }
             Self::Explain { eni, direction, packet } => {
                 Answer::Explained(shard.explain(snapshot, (eni, direction), &packet, now))
             }
@@ -114,7 +132,14 @@ pub enum Answer {
     /// To [`Question::Stats`].
     Stats(Vec<EniStats>),
     /// To [`Question::Flows`].
-    Flows(Vec<FlowDescription>),
+    Flows(FlowPage),
+    /// To [`Question::Flush`].
+    Flushed {
+        /// How many sessions ended.
+        flows: u64,
+        /// Where to go on; none at the end of the tables.
+        next: Option<u64>,
+    },
     /// To [`Question::Explain`].
     Explained(Result<(Option<JudgementReport>, Verdict), Refusal>),
 }
@@ -141,6 +166,8 @@ pub struct Desk {
     waiter: Mutex<Option<Thread>>,
     /// Wakes the control thread when it waits for its sockets.
     control: Option<Arc<mio::Waker>>,
+    /// How full the worker's table of sessions is, percent.
+    table_percent: AtomicUsize,
 }
 
 impl fmt::Debug for Desk {
@@ -158,6 +185,27 @@ impl Desk {
             events: SegQueue::new(),
             waiter: Mutex::default(),
             control,
+            table_percent: AtomicUsize::new(0),
+        }
+    }
+
+    /// How full the worker's table of sessions is, percent.
+    pub fn table_percent(&self) -> usize {
+        self.table_percent.load(Ordering::Relaxed)
+    }
+
+    /// Tells how full the worker's table is, and wakes the control thread where that is worth a warning.
+    pub(crate) fn note_table(&self, percent: usize) {
+        let before = self.table_percent.swap(percent, Ordering::Relaxed);
+        if before < TABLE_WARNING_PERCENT && percent >= TABLE_WARNING_PERCENT {
+            self.wake_control();
+        }
+    }
+
+    fn wake_control(&self) {
+        if let Some(control) = &self.control {
+            // Fails only when the wake-up is pending already.
+            let _ = control.wake();
         }
     }
 
@@ -207,9 +255,6 @@ impl Desk {
 
     pub(crate) fn report(&self, event: Event) {
         self.events.push(event);
-        if let Some(control) = &self.control {
-            // Fails only when the wake-up is pending already.
-            let _ = control.wake();
-        }
+        self.wake_control();
     }
 }

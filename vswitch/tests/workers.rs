@@ -12,7 +12,9 @@ use vswitch::worker::Worker;
 use vswitch_core::desired::{Desired, Policy};
 use vswitch_core::ids::EniId;
 use vswitch_core::limits::HANDOFF_PACKETS;
-use vswitch_core::protocol::{Applied, EniStats, PacketDescription, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::protocol::{
+    Applied, EniStats, FlowDescription, FlowSelection, PacketDescription, ReplyBody, Request, RequestBody, VERSION,
+};
 use vswitch_core::time::Time;
 
 struct World {
@@ -374,21 +376,43 @@ fn explain_goes_from_worker_to_worker_as_the_packet_would() {
     assert_eq!(told.verdict, "port-down");
 }
 
+/// All pages of a listing.
+fn all_flows(world: &mut World, selection: &FlowSelection, limit: usize) -> Vec<FlowDescription> {
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let ReplyBody::Flows { flows, next } =
+            world.ask(RequestBody::Flows { selection: selection.clone(), cursor, limit })
+        else {
+            panic!()
+        };
+        assert!(flows.len() <= limit + 1, "the two sessions of one connection come together");
+        all.extend(flows);
+        cursor = Some(match next {
+            Some(next) => next,
+            None => return all,
+        });
+    }
+}
+
 #[test]
-fn flows_of_all_workers_are_told_up_to_a_limit() {
+fn flows_of_all_workers_are_told_page_by_page_and_ended() {
     let mut world = World::new(2, 64);
     world.apply(desired(4), 1);
     for to in 2..=4 {
         world.guest(1).inject(&udp(1, to, 0));
     }
     world.turn(4);
-    let ReplyBody::Flows { flows, truncated } = world.ask(RequestBody::Flows { eni: None, limit: 100 }) else {
-        panic!()
-    };
-    assert_eq!((flows.len(), truncated), (6, false), "three sessions at their sender and one at each receiver");
-    let only = RequestBody::Flows { eni: Some(eni(1)), limit: 2 };
-    let ReplyBody::Flows { flows, truncated } = world.ask(only) else { panic!() };
-    assert_eq!((flows.len(), truncated), (2, true));
+    let all = FlowSelection::default();
+    let of_one = FlowSelection { eni: Some(eni(1)), ..FlowSelection::default() };
+    let whole = all_flows(&mut world, &all, 100);
+    assert_eq!(whole.len(), 6, "three sessions at their sender and one at each receiver");
+    assert!(whole.iter().all(|flow| flow.generation == Some(1)));
+    assert_eq!(all_flows(&mut world, &all, 1), whole, "a page of one after another");
+    assert_eq!(all_flows(&mut world, &of_one, 2).len(), 3);
     let ReplyBody::Status(status) = world.ask(RequestBody::Status) else { panic!() };
-    assert_eq!((status.flows, status.enis, status.workers.len()), (6, 4, 2));
+    assert_eq!((status.enis, status.workers.len()), (4, 2));
+    let flush = RequestBody::FlushFlows { selection: of_one.clone(), cursor: None };
+    assert_eq!(world.ask(flush), ReplyBody::Flushed { flows: 3, next: None });
+    assert!(all_flows(&mut world, &of_one, 2).is_empty());
+    assert_eq!(all_flows(&mut world, &all, 2).len(), 3, "those of the receivers stay");
 }

@@ -2,7 +2,7 @@
 
 use super::output::{fields, list};
 use super::{CliError, Session};
-use crate::command::{self, Command, TimeoutsChange};
+use crate::command::{self, Command, TimeoutsChange, TrackingChange};
 use crate::query::{Answer, EniFilter, EniShow, Query};
 use crate::view::EniView;
 use clap::{Args, Subcommand};
@@ -130,6 +130,8 @@ pub struct Create {
     #[arg(long)]
     sessions_max: Option<u32>,
     #[command(flatten)]
+    tracking: Tracking,
+    #[command(flatten)]
     timeouts: Timeouts,
     /// A name for people.
     #[arg(long)]
@@ -139,6 +141,28 @@ pub struct Create {
     description: Option<String>,
     #[command(flatten)]
     tap: Tap,
+}
+
+/// What an ENI may ask of the session tables.
+#[derive(Debug, Args)]
+pub(super) struct Tracking {
+    /// Sessions that find room even in a full table.
+    #[arg(long)]
+    sessions_guaranteed: Option<u32>,
+    /// Sessions that it may open in a second; 0 for as many as it likes.
+    #[arg(long)]
+    new_sessions_per_s: Option<u32>,
+    /// Whether TCP segments outside of their window drop.
+    #[arg(long)]
+    tcp_window_check: Option<bool>,
+}
+
+impl Tracking {
+    fn change(&self) -> Option<TrackingChange> {
+        let Self { sessions_guaranteed, new_sessions_per_s, tcp_window_check } = *self;
+        let change = TrackingChange { sessions_guaranteed, new_sessions_per_s, tcp_window_check };
+        (change != TrackingChange::default()).then_some(change)
+    }
 }
 
 /// Idle timeouts, seconds.
@@ -177,6 +201,8 @@ pub struct Modify {
     /// The most sessions it may hold at once.
     #[arg(long)]
     sessions_max: Option<u32>,
+    #[command(flatten)]
+    tracking: Tracking,
     #[command(flatten)]
     timeouts: Timeouts,
     /// A new name.
@@ -229,7 +255,7 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     match verb {
         Verb::Create(create) => session.change(Command::EniCreate(Box::new(creation(*create)))),
         Verb::Modify(modify) => {
-            let timeouts = modify.timeouts.change();
+            let (timeouts, tracking) = (modify.timeouts.change(), modify.tracking.change());
             let groups = Some(modify.groups).filter(|groups| !groups.is_empty());
             let Modify { eni, source_dest_check, sessions_max, name, description, .. } = modify;
             let modify = command::EniModify {
@@ -238,6 +264,7 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
                 source_dest_check,
                 timeouts,
                 sessions_max,
+                tracking,
                 delete_on_release: None,
                 name,
                 description,
@@ -306,6 +333,7 @@ fn creation(create: Create) -> command::EniCreate {
         groups: create.groups,
         source_dest_check: create.no_source_dest_check.then_some(false),
         sessions_max: create.sessions_max,
+        tracking: create.tracking.change(),
         delete_on_release: None,
         owner: None,
         instance: None,
@@ -357,6 +385,9 @@ fn told(eni: &EniView) -> String {
             ),
         ),
         ("sessions at most", eni.sessions_max.to_string()),
+        ("sessions guaranteed", eni.tracking.sessions_guaranteed.to_string()),
+        ("new sessions", eni.tracking.new_sessions_per_s.map(|rate| format!("{rate} a second")).unwrap_or_default()),
+        ("tcp window check", if eni.tracking.tcp_window_check { "on" } else { "" }.into()),
         ("instance", eni.instance.clone().unwrap_or_default()),
         ("port", port(eni)),
         ("run in it", reach),

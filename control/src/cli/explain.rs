@@ -76,7 +76,7 @@ fn address(
     }
 }
 
-fn protocol_number(text: &str) -> Result<u8, CliError> {
+pub(super) fn protocol_number(text: &str) -> Result<u8, CliError> {
     match text.to_ascii_lowercase().as_str() {
         "tcp" => Ok(6),
         "udp" => Ok(17),

@@ -61,6 +61,7 @@ struct Eni {
     source_dest_check: Option<bool>,
     sessions_max: Option<u32>,
     timeouts: Option<crate::command::TimeoutsChange>,
+    tracking: Option<crate::command::TrackingChange>,
     name: Option<String>,
     description: Option<String>,
     namespace: Option<String>,
@@ -122,6 +123,8 @@ impl Plan {
             || differs(wanted.cut_sessions_on_deny, now.cut_sessions_on_deny)
             || differs(wanted.smtp_closed, now.smtp_closed)
             || differs(wanted.follow_first_fragment, now.follow_first_fragment)
+            || differs(wanted.tcp_pick_up, now.tcp_pick_up)
+            || wanted.timeout_profile.is_some_and(|wanted| wanted != now.timeout_profile)
             || differs_s(wanted.tcp_half_open_timeout_s, now.tcp_half_open_timeout_s)
             || differs_s(wanted.icmp_timeout_s, now.icmp_timeout_s);
         if changes {
@@ -308,15 +311,18 @@ impl Plan {
         let check = eni.source_dest_check.filter(|wanted| *wanted != view.source_dest_check);
         let sessions_max = eni.sessions_max.filter(|wanted| *wanted != view.sessions_max);
         let timeouts = eni.timeouts.clone().filter(|wanted| timeouts_differ(wanted, view));
+        let tracking = eni.tracking.clone().filter(|wanted| wanted.over(view.tracking) != view.tracking);
         let (name, description) = (other(&eni.name, &view.name), other(&eni.description, &view.description));
         let texts_differ = name.is_some() || description.is_some();
-        if groups_differ || texts_differ || check.is_some() || sessions_max.is_some() || timeouts.is_some() {
+        let sessions_differ = sessions_max.is_some() || timeouts.is_some() || tracking.is_some();
+        if groups_differ || texts_differ || check.is_some() || sessions_differ {
             let modify = EniModify {
                 delete_on_release: None,
                 eni: id.clone(),
                 groups: groups_differ.then(|| eni.groups.clone()),
                 source_dest_check: check,
                 sessions_max,
+                tracking,
                 timeouts,
                 name,
                 description,
@@ -403,6 +409,7 @@ impl Eni {
             groups: self.groups.clone(),
             source_dest_check: self.source_dest_check,
             sessions_max: self.sessions_max,
+            tracking: self.tracking.clone(),
             timeouts: self.timeouts.clone(),
             name: self.name.clone(),
             description: self.description.clone(),

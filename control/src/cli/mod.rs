@@ -85,7 +85,7 @@ pub enum Command {
     /// The ports of the forwarding plane.
     #[command(subcommand)]
     Port(port::Verb),
-    /// The sessions of the forwarding plane.
+    /// The sessions of the forwarding plane: list them, end them, see who opens most.
     #[command(subcommand)]
     Flow(flow::Verb),
     /// Counters by ENI, direction and drop reason.

@@ -4,8 +4,9 @@ use super::output::fields;
 use super::{CliError, Session};
 use crate::command::{Command, SettingsModify};
 use crate::query::{Answer, Nothing, Query};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use vswitch_core::desired::Settings;
+use vswitch_core::desired::{Settings, TimeoutProfile};
 
 /// What can be done with settings.
 #[derive(Debug, Subcommand)]
@@ -31,6 +32,12 @@ pub struct Modify {
     /// Later fragments share the fate of the first.
     #[arg(long)]
     follow_first_fragment: Option<bool>,
+    /// A TCP packet from the middle of a connection opens a session where rules let it pass.
+    #[arg(long)]
+    tcp_pick_up: Option<bool>,
+    /// Whose idle timeouts sessions have that start from now on.
+    #[arg(long, value_parser = profile_parser())]
+    timeout_profile: Option<TimeoutProfile>,
     /// How long a TCP session may idle before its handshake is complete, seconds.
     #[arg(long)]
     tcp_half_open_timeout_s: Option<u16>,
@@ -52,6 +59,8 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             cut_sessions_on_deny: modify.cut_sessions_on_deny,
             smtp_closed: modify.smtp_closed,
             follow_first_fragment: modify.follow_first_fragment,
+            tcp_pick_up: modify.tcp_pick_up,
+            timeout_profile: modify.timeout_profile,
             tcp_half_open_timeout_s: modify.tcp_half_open_timeout_s,
             icmp_timeout_s: modify.icmp_timeout_s,
         })),
@@ -64,7 +73,16 @@ fn told(settings: &Settings) -> String {
         ("cut sessions on deny", settings.cut_sessions_on_deny.to_string()),
         ("smtp closed", settings.smtp_closed.to_string()),
         ("follow first fragment", settings.follow_first_fragment.to_string()),
+        ("tcp pick-up", settings.tcp_pick_up.to_string()),
+        ("timeout profile", settings.timeout_profile.name().to_owned()),
         ("tcp half-open timeout", format!("{} s", settings.tcp_half_open_timeout_s)),
         ("icmp timeout", format!("{} s", settings.icmp_timeout_s)),
     ])
+}
+
+fn profile_parser() -> impl TypedValueParser<Value = TimeoutProfile> {
+    PossibleValuesParser::new(TimeoutProfile::NAMES.map(|(_, name)| name)).map(|chosen| {
+        let profile = TimeoutProfile::NAMES.into_iter().find(|(_, name)| *name == chosen);
+        profile.map(|(profile, _)| profile).unwrap_or_default()
+    })
 }

@@ -16,7 +16,7 @@ pub use instance::{
 pub use rule::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 
 use serde::{Deserialize, Serialize};
-use vswitch_core::desired::Port;
+use vswitch_core::desired::{Port, TimeoutProfile, Tracking};
 
 macro_rules! vocabulary {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
@@ -240,6 +240,8 @@ vocabulary! {
         timeouts: Option<TimeoutsChange>,
         /// The most sessions it may hold at once.
         sessions_max: Option<u32>,
+        /// What it may ask of the session tables, and what is checked besides rules.
+        tracking: Option<TrackingChange>,
         /// The instance it belongs to, if any.
         instance: Option<String>,
         /// Whether it goes with an instance that it is attached to; it does if absent.
@@ -264,6 +266,16 @@ vocabulary! {
         udp_s: Option<u16>,
     }
 
+    /// What an ENI may ask of the session tables. Absent fields stay, or have their defaults in a new ENI.
+    TrackingChange {
+        /// Sessions that find room even in a full table.
+        sessions_guaranteed: Option<u32>,
+        /// Sessions that it may open in a second; 0 for as many as it likes.
+        new_sessions_per_s: Option<u32>,
+        /// Whether TCP segments outside of their window drop.
+        tcp_window_check: Option<bool>,
+    }
+
     /// Changes a network interface. Absent fields stay.
     EniModify {
         /// The ENI.
@@ -276,6 +288,8 @@ vocabulary! {
         timeouts: Option<TimeoutsChange>,
         /// The most sessions it may hold at once.
         sessions_max: Option<u32>,
+        /// What it may ask of the session tables, and what is checked besides rules.
+        tracking: Option<TrackingChange>,
         /// Whether it goes with an instance that it is attached to.
         delete_on_release: Option<bool>,
         /// A new name; empty for none.
@@ -494,10 +508,29 @@ vocabulary! {
         smtp_closed: Option<bool>,
         /// Later fragments share the fate of the first.
         follow_first_fragment: Option<bool>,
+        /// A TCP packet from the middle of a connection opens a session where rules let it pass.
+        tcp_pick_up: Option<bool>,
+        /// Whose idle timeouts sessions have that start from now on: `alibaba`, `aws` or `linux`.
+        timeout_profile: Option<TimeoutProfile>,
         /// How long a TCP session may idle before its handshake is complete: 1 to 910 seconds.
         tcp_half_open_timeout_s: Option<u16>,
         /// How long an ICMP session may idle: 1 to 910 seconds.
         icmp_timeout_s: Option<u16>,
+    }
+}
+
+impl TrackingChange {
+    /// What becomes of `old`.
+    pub fn over(&self, old: Tracking) -> Tracking {
+        Tracking {
+            sessions_guaranteed: self.sessions_guaranteed.unwrap_or(old.sessions_guaranteed),
+            new_sessions_per_s: match self.new_sessions_per_s {
+                Some(0) => None,
+                Some(rate) => Some(rate),
+                None => old.new_sessions_per_s,
+            },
+            tcp_window_check: self.tcp_window_check.unwrap_or(old.tcp_window_check),
+        }
     }
 }
 

@@ -108,6 +108,7 @@ fn eni(described: &Eni, position: usize) -> Result<desired::Eni, CaseError> {
         source_dest_check: false,
         timeouts: described.timeouts.map(timeouts).unwrap_or_default(),
         sessions_max: desired::Eni::default_sessions_max(),
+        tracking: desired::Tracking::default(),
         port: Some(Port::Memory),
     })
 }

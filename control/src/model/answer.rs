@@ -12,9 +12,12 @@ impl Model {
     /// An object that is asked for by name and does not exist.
     pub fn answer(&self, query: &Query) -> Result<Option<Answer>, ApiError> {
         Ok(Some(match query {
-            Query::Status(_) | Query::Ports(_) | Query::Stats(_) | Query::Flows(_) | Query::Explain(_) => {
-                return Ok(None);
-            }
+            Query::Status(_)
+            | Query::Ports(_)
+            | Query::Stats(_)
+            | Query::Flows(_)
+            | Query::FlowFlush(_)
+            | Query::Explain(_) => return Ok(None),
             Query::StateShow(_) => Answer::State(Box::new(self.state())),
             Query::VpcList(_) => Answer::Vpcs(self.vpc_views()),
             Query::VpcShow(show) => {

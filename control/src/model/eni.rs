@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::{self, Port, Timeouts};
+use vswitch_core::desired::{self, Port, Timeouts, Tracking};
 use vswitch_core::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId};
 use vswitch_core::limits::{MTU_BYTES_MAX, MTU_BYTES_MIN};
 
@@ -42,6 +42,9 @@ pub struct Eni {
     pub timeouts: Timeouts,
     /// The most sessions it may hold at once.
     pub sessions_max: u32,
+    /// What it may ask of the session tables, and what is checked besides rules.
+    #[serde(default)]
+    pub tracking: Tracking,
     /// The instance it belongs to, if any.
     pub instance: Option<String>,
     /// A name for people.
@@ -107,6 +110,7 @@ impl Model {
             source_dest_check: create.source_dest_check.unwrap_or(true),
             timeouts: timeouts(Timeouts::default(), create.timeouts.as_ref())?,
             sessions_max: sessions_max(create.sessions_max)?.unwrap_or(desired::Eni::default_sessions_max()),
+            tracking: create.tracking.clone().unwrap_or_default().over(Tracking::default()),
             instance: create.instance.clone().filter(|instance| !instance.is_empty()),
             name: name(create.name.as_deref(), ENI_NAME_MALFORMED)?,
             description: description(create.description.as_deref(), 2, 256, INVALID_DESCRIPTION)?,
@@ -136,6 +140,7 @@ impl Model {
         new.delete_on_release = modify.delete_on_release.unwrap_or(old.delete_on_release);
         new.timeouts = timeouts(old.timeouts, modify.timeouts.as_ref())?;
         new.sessions_max = sessions_max(modify.sessions_max)?.unwrap_or(old.sessions_max);
+        new.tracking = modify.tracking.clone().unwrap_or_default().over(old.tracking);
         if let Some(text) = &modify.name {
             new.name = name(Some(text), ENI_NAME_MALFORMED)?;
         }

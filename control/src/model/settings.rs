@@ -15,6 +15,8 @@ impl Model {
         new.cut_sessions_on_deny = modify.cut_sessions_on_deny.unwrap_or(old.cut_sessions_on_deny);
         new.smtp_closed = modify.smtp_closed.unwrap_or(old.smtp_closed);
         new.follow_first_fragment = modify.follow_first_fragment.unwrap_or(old.follow_first_fragment);
+        new.tcp_pick_up = modify.tcp_pick_up.unwrap_or(old.tcp_pick_up);
+        new.timeout_profile = modify.timeout_profile.unwrap_or(old.timeout_profile);
         let half_open = timeout(modify.tcp_half_open_timeout_s, "tcp_half_open_timeout_s")?;
         new.tcp_half_open_timeout_s = half_open.unwrap_or(old.tcp_half_open_timeout_s);
         new.icmp_timeout_s = timeout(modify.icmp_timeout_s, "icmp_timeout_s")?.unwrap_or(old.icmp_timeout_s);

@@ -348,10 +348,14 @@ impl Server {
         let body = match query {
             Query::Ports(_) => RequestBody::Ports,
             Query::Stats(filter) => RequestBody::Stats { eni: filter.eni.as_deref().map(Into::into) },
-            Query::Flows(filter) => RequestBody::Flows {
-                eni: filter.eni.as_deref().map(Into::into),
-                limit: filter.limit.unwrap_or(FLOWS_DEFAULT),
+            Query::Flows(list) => RequestBody::Flows {
+                selection: list.selection.clone().unwrap_or_default(),
+                cursor: list.cursor,
+                limit: list.limit.unwrap_or(FLOWS_DEFAULT),
             },
+            Query::FlowFlush(flush) => {
+                RequestBody::FlushFlows { selection: flush.selection.clone(), cursor: flush.cursor }
+            }
             Query::Explain(explain) => RequestBody::Explain { packet: explain.packet.clone() },
             Query::Status(_) => {
                 let ticket = self.ticket();
@@ -443,7 +447,8 @@ fn answer_of(answer: Result<SwitchReply, String>) -> Result<Answer, ApiError> {
     match answer {
         Ok(SwitchReply::Ports { ports }) => Ok(Answer::Ports(ports)),
         Ok(SwitchReply::Stats { enis }) => Ok(Answer::Stats(enis)),
-        Ok(SwitchReply::Flows { flows, truncated }) => Ok(Answer::Flows { flows, truncated }),
+        Ok(SwitchReply::Flows { flows, next }) => Ok(Answer::Flows { flows, next }),
+        Ok(SwitchReply::Flushed { flows, next }) => Ok(Answer::Flushed { flows, next }),
         Ok(SwitchReply::Explained(explanation)) => Ok(Answer::Explanation(Box::new(explanation))),
         Ok(SwitchReply::Refused { refusals }) => Err(refused_question(&refusals)),
         Ok(_) => Err(INTERNAL_ERROR.error("the forwarding plane answered something else than was asked")),

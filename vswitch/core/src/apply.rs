@@ -1,16 +1,20 @@
 //! Does to the sessions what a judgement asks for.
 
+use crate::desired::Direction;
 use crate::eni::{Desk, Shard};
-use crate::flow::fragments::{Fate, FragmentKey};
+use crate::flow::fragments::{Fate, FragmentKey, Turn};
 use crate::flow::sessions::{Entry, SessionSlot};
+use crate::flow::table::TableFull;
+use crate::flow::tcp::{self, Segment};
 use crate::flow::{Flow, FlowState, Origin, Side};
-use crate::headers::Fragment;
-use crate::ids::FlowScope;
+use crate::headers::tcp_flags::{RST, SYN};
+use crate::headers::{Fragment, protocol};
+use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Action, Lookup, Ruling};
-use crate::limits::SESSIONS_PER_FRAGMENT_FATE;
 use crate::packet::Packet;
+use crate::quota::Candidate;
 use crate::time::Tick;
-use crate::verdict::{DropReason, Judgement};
+use crate::verdict::{DropReason, Judgement, Verdict};
 
 impl Shard {
     /// Does what the judgement of a packet at one ENI asks for. Returns the record that was opened, if one was.
@@ -71,9 +75,30 @@ impl Shard {
             }
         }
         let Lookup::Session(entry) = lookup else { return };
+        let is_tcp = packet.headers.tuple.protocol == protocol::TCP;
+        if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
+            self.note_turn(slot, entry, packet);
+        }
         let carry = self.sessions.flow_mut(slot).count(&packet.headers, packet.wire(), entry.swapped, now);
         if let Some(way) = carry {
             self.sessions.origin_mut(slot).bytes_high[way] += 1;
+        }
+    }
+
+    /// What a SYN or a reset of a session that goes on means for it: the offer of a scale, or its end. A reset that is not
+    /// believed means nothing.
+    #[cold]
+    fn note_turn(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet) {
+        let flow = self.sessions.flow(slot);
+        let (from_opener, edges, state) = (entry.swapped == flow.is_swapped(), flow.edges, flow.state);
+        let segment = Segment { scale: packet.window_scale(), ..Segment::of(&packet.headers) };
+        let scales = &mut self.sessions.origin_mut(slot).scales;
+        if segment.flags & RST == 0 {
+            if matches!(state, FlowState::TcpOpening | FlowState::TcpAnswered) {
+                tcp::observe_scale(scales, &segment, from_opener);
+            }
+        } else if tcp::believes(edges, *scales, &segment, from_opener) {
+            self.sessions.flow_mut(slot).state = tcp::next(state, segment.flags, from_opener);
         }
     }
 
@@ -113,20 +138,77 @@ impl Shard {
         (judgement, entry): (Judgement, &Entry),
         now: Tick,
     ) -> Result<SessionSlot, DropReason> {
-        if !self.has_room(desk) {
-            return Err(DropReason::SessionLimit);
-        }
+        self.ask_quota(desk, now)?;
         let (mut flow, mut origin) = connection(packet, desk, now);
         flow.sides[0] = side(desk, judgement, entry.swapped);
         origin.grounds[0] = judgement.ground;
-        let slot = self.sessions.insert(entry, flow, origin).map_err(|_| DropReason::FlowTableFull)?;
-        self.counters[desk.place].sessions += 1;
+        let slot = match self.sessions.insert(entry, flow, origin) {
+            Ok(slot) => slot,
+            Err(TableFull) => {
+                self.make_room(desk, entry, now)?;
+                self.sessions.insert(entry, flow, origin).map_err(|TableFull| DropReason::FlowTableFull)?
+            }
+        };
+        self.counters[desk.place].note_session();
         Ok(slot)
     }
 
-    /// Whether an ENI may have one more session.
+    /// Whether an ENI may have one more session, for all that it does not have to be asked for at its bucket.
     pub(crate) fn has_room(&self, desk: &Desk<'_>) -> bool {
-        self.counters[desk.place].sessions < desk.seat.eni.sessions_max
+        let eni = desk.seat.eni;
+        self.counters[desk.place].sessions < eni.sessions_max && eni.new_sessions_per_s.is_none()
+    }
+
+    /// Whether an ENI may open another session, and takes it from what it may open.
+    fn ask_quota(&mut self, desk: &Desk<'_>, now: Tick) -> Result<(), DropReason> {
+        let (counters, eni) = (&mut self.counters[desk.place], desk.seat.eni);
+        if counters.sessions >= eni.sessions_max {
+            return Err(DropReason::SessionLimit);
+        }
+        match eni.new_sessions_per_s {
+            Some(per_s) if !counters.bucket.take(per_s, now) => Err(DropReason::SessionRate),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends a connection of whoever holds more than his share, so that the ENI's new session finds room.
+    #[cold]
+    fn make_room(&mut self, desk: &Desk<'_>, entry: &Entry, now: Tick) -> Result<(), DropReason> {
+        let (snapshot, asking) = (desk.seat.snapshot, desk.seat.eni.scope);
+        let asks_with = self.counters[desk.place].sessions;
+        let (places, counters) = (&self.places, &self.counters);
+        // How many sessions an ENI holds, and whether it has to give way to the one that asks.
+        let holds = |scope: FlowScope| {
+            let own = places.get(&scope).and_then(|place| Some((*place, counters.get(*place)?.sessions)));
+            let eni = own.and_then(|(place, held)| Some((snapshot.eni(EniIndex(place as u32))?, held)));
+            match eni.filter(|(eni, _)| eni.scope == scope) {
+                Some((eni, held)) => (held, held > eni.sessions_guaranteed && (held >= asks_with || scope == asking)),
+                None => (u32::MAX, true), // It is gone.
+            }
+        };
+        let worth = |flow: &Flow| {
+            let opener = flow.sessions().max_by_key(|(_, side)| side.opened() == Direction::Egress);
+            let (held, is_opener_over) = opener.map_or((0, false), |(_, side)| holds(side.scope()));
+            let candidate = Candidate {
+                state: flow.state,
+                is_expired: flow.is_expired(snapshot.settings(), now),
+                is_opener_over,
+                are_all_over: flow.sessions().all(|(_, side)| holds(side.scope()).1),
+                held,
+                last_seen: flow.last_seen,
+            };
+            candidate.worth()
+        };
+        let slot = self.sessions.least_worthy(entry, worth).ok_or(DropReason::FlowTableFull)?;
+        let flow = *self.sessions.flow(slot);
+        let is_expired = flow.is_expired(snapshot.settings(), now);
+        for (_, side) in flow.sessions() {
+            self.end_session(slot, side.scope());
+            if let Some(place) = self.place_of(side.scope()).filter(|_| !is_expired) {
+                self.counters[place].evicted += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Opens the receiver's session of a packet that opened the sender's in the record `slot`: in the same record, if
@@ -140,18 +222,16 @@ impl Shard {
         now: Tick,
     ) -> Result<Option<SessionSlot>, DropReason> {
         let Lookup::Session(entry) = lookup else { return Ok(None) };
-        if self.sessions.flow(slot).timeouts != desk.seat.eni.timeouts || packet.headers.fragment == Fragment::First {
+        if self.sessions.flow(slot).timeouts != desk.seat.timeouts() || packet.headers.fragment == Fragment::First {
             return self.apply(desk, packet, ((judgement, action), lookup), now);
         }
         if let Action::Reopen(over) = action {
             self.end(over, desk);
         }
-        if !self.has_room(desk) {
-            return Err(DropReason::SessionLimit);
-        }
+        self.ask_quota(desk, now)?;
         self.sessions.flow_mut(slot).sides[1] = side(desk, judgement, entry.swapped);
         self.sessions.origin_mut(slot).grounds[1] = judgement.ground;
-        self.counters[desk.place].sessions += 1;
+        self.counters[desk.place].note_session();
         Ok(Some(slot))
     }
 
@@ -160,21 +240,31 @@ impl Shard {
         self.counters[desk.place].forget_session();
     }
 
-    /// Without room the later ones are judged alone.
     #[cold]
     fn remember_fate(&mut self, desk: &Desk<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
         let eni = desk.seat.eni;
-        let key = FragmentKey::of(eni.scope, &packet.headers);
-        let counters = &mut self.counters[desk.place];
-        if self.sessions.fragments.remove(&key) {
-            counters.forget_fate();
-        }
-        // Strangers can send what is refused at will: it must not push out what is accepted.
-        let fates_max = (eni.sessions_max / SESSIONS_PER_FRAGMENT_FATE).max(1);
-        let share = if judgement.accepts() { fates_max } else { fates_max / 2 };
+        let entry = self.sessions.fragment_entry(FragmentKey::of(eni.scope, &packet.headers));
         let fate = Fate::new(judgement, desk.seat.revision, packet.headers.tuple, now);
-        if counters.fates < share && self.sessions.fragments.insert(key, fate) {
-            counters.fates += 1;
+        self.sessions.fragments.remember(&entry, fate);
+    }
+
+    /// What a part of an IP packet may do where it leaves its sender: with `None` it goes on.
+    #[cold]
+    pub(crate) fn take_part(&mut self, desk: &Desk<'_>, packet: &Packet, now: Tick) -> Option<Verdict> {
+        let headers = &packet.headers;
+        let follows = desk.seat.snapshot.settings().follow_first_fragment;
+        if headers.fragment == Fragment::Whole || !follows || self.is_releasing {
+            return None;
+        }
+        let entry = self.sessions.fragment_entry(FragmentKey::of(desk.seat.eni.scope, headers));
+        let fragments = &mut self.sessions.fragments;
+        match fragments.take(&entry, headers.part, now) {
+            Ok(Turn::Pass) => None,
+            Ok(Turn::Wait) => match fragments.hold(entry.0, desk.seat.index, packet.buffer.frame(), now) {
+                Ok(()) => Some(Verdict::Wait),
+                Err(reason) => Some(Verdict::Drop(reason)),
+            },
+            Err(reason) => Some(Verdict::Drop(reason)),
         }
     }
 }
@@ -183,16 +273,25 @@ impl Shard {
 #[inline]
 pub(crate) fn connection(packet: &Packet, desk: &Desk<'_>, now: Tick) -> (Flow, Origin) {
     let wire = packet.wire();
+    let (mut edges, mut scales) = ([0; 2], [0; 2]);
+    if packet.headers.tuple.protocol == protocol::TCP {
+        let segment = Segment { scale: packet.window_scale(), ..Segment::of(&packet.headers) };
+        tcp::observe(&mut edges, &segment, true);
+        if segment.flags & SYN != 0 {
+            tcp::observe_scale(&mut scales, &segment, true);
+        }
+    }
     let flow = Flow {
         protocol: packet.headers.tuple.protocol,
         state: FlowState::opened_by(&packet.headers),
-        timeouts: desk.seat.eni.timeouts,
+        timeouts: desk.seat.timeouts(),
         last_seen: now,
         packets: [wire.packets, 0],
         bytes_low: [wire.bytes as u32, 0],
+        edges,
         ..Flow::default()
     };
-    (flow, Origin { opened_at: now, ..Origin::default() })
+    (flow, Origin { opened_at: now, scales, ..Origin::default() })
 }
 
 /// The session of an ENI that a judgement of it opens; `swapped` as the key has the packet's ends.

@@ -4,6 +4,7 @@ use crate::desired::Direction;
 use crate::ids::FlowScope;
 use crate::offload::Wire;
 use crate::protocol::DirectionStats;
+use crate::quota::TokenBucket;
 use crate::verdict::{DropReason, Verdict};
 
 /// Counters of one ENI and direction.
@@ -22,8 +23,12 @@ pub(crate) struct EniCounters {
     pub(crate) scope: FlowScope,
     /// Sessions it holds in this shard.
     pub(crate) sessions: u32,
-    /// Fates of first fragments that it remembers.
-    pub(crate) fates: u32,
+    /// Sessions that it opened here.
+    pub(crate) opened: u64,
+    /// Sessions that gave way to others in a full table.
+    pub(crate) evicted: u64,
+    /// How many it may open now.
+    pub(crate) bucket: TokenBucket,
     pub(crate) egress: DirectionCounters,
     pub(crate) ingress: DirectionCounters,
 }
@@ -37,6 +42,8 @@ impl DirectionCounters {
         match verdict {
             Verdict::Drop(reason) => self.drops[reason as usize] += u64::from(wire.packets),
             Verdict::Answer => self.answered += 1,
+            // It is counted by what becomes of it.
+            Verdict::Wait => {}
             Verdict::Forward(_) | Verdict::Deliver => {
                 self.packets += u64::from(wire.packets);
                 self.bytes += wire.bytes;
@@ -64,17 +71,26 @@ impl DirectionCounters {
 impl EniCounters {
     /// Nothing counted yet.
     pub(crate) const fn new(scope: FlowScope) -> Self {
-        Self { scope, sessions: 0, fates: 0, egress: DirectionCounters::ZERO, ingress: DirectionCounters::ZERO }
+        Self {
+            scope,
+            sessions: 0,
+            opened: 0,
+            evicted: 0,
+            bucket: TokenBucket::NEW,
+            egress: DirectionCounters::ZERO,
+            ingress: DirectionCounters::ZERO,
+        }
+    }
+
+    /// One session more.
+    pub(crate) fn note_session(&mut self) {
+        self.sessions += 1;
+        self.opened += 1;
     }
 
     /// One session less.
     pub(crate) fn forget_session(&mut self) {
         self.sessions = self.sessions.saturating_sub(1);
-    }
-
-    /// One fate less.
-    pub(crate) fn forget_fate(&mut self) {
-        self.fates = self.fates.saturating_sub(1);
     }
 
     /// The counters of a direction.

@@ -43,10 +43,39 @@ pub struct Settings {
     pub smtp_closed: bool,
     /// Later fragments share the fate of the first (§2). Otherwise each is judged alone, as a packet without ports.
     pub follow_first_fragment: bool,
-    /// How long a TCP session may idle before its handshake is complete, seconds (§4.2).
+    /// A TCP packet from the middle of a connection opens a session where rules let it pass (§4.1). Otherwise only a SYN
+    /// opens one, and such packets drop.
+    pub tcp_pick_up: bool,
+    /// Whose idle timeouts sessions have. A change counts for sessions that start after it.
+    pub timeout_profile: TimeoutProfile,
+    /// How long a TCP session may idle before its handshake is complete, seconds (§4.2); in profile `alibaba`.
     pub tcp_half_open_timeout_s: u16,
-    /// How long an ICMP session may idle, seconds (§4.2).
+    /// How long an ICMP session may idle, seconds (§4.2); in profile `alibaba`.
     pub icmp_timeout_s: u16,
+}
+
+/// Whose idle timeouts sessions have; `flow/timeouts.rs` has the numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeoutProfile {
+    /// Those of Alibaba Cloud ECS (§4.2), which each ENI may choose by its [`Timeouts`].
+    #[default]
+    Alibaba,
+    /// Those of AWS EC2; the ENI's own do not count.
+    Aws,
+    /// Those of Linux's connection tracking; the ENI's own do not count.
+    Linux,
+}
+
+impl TimeoutProfile {
+    /// Every profile, and what it is called.
+    pub const NAMES: [(Self, &'static str); 3] =
+        [(Self::Alibaba, "alibaba"), (Self::Aws, "aws"), (Self::Linux, "linux")];
+
+    /// What it is called.
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
 }
 
 impl Default for Settings {
@@ -56,6 +85,8 @@ impl Default for Settings {
             cut_sessions_on_deny: true,
             smtp_closed: false,
             follow_first_fragment: true,
+            tcp_pick_up: true,
+            timeout_profile: TimeoutProfile::default(),
             tcp_half_open_timeout_s: 30,
             icmp_timeout_s: 30,
         }
@@ -322,6 +353,9 @@ pub struct Eni {
     /// The most sessions it may hold at once (§4.5).
     #[serde(default = "Eni::default_sessions_max")]
     pub sessions_max: u32,
+    /// What it may ask of the session tables, and what is checked besides rules.
+    #[serde(default)]
+    pub tracking: Tracking,
     /// Where its frames come from and go to; none while it is not attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<Port>,
@@ -336,6 +370,25 @@ impl Eni {
 
 const fn enabled() -> bool {
     true
+}
+
+/// What an ENI may ask of its worker's session table, and what is checked besides rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tracking {
+    /// Up to so many sessions find room even in a full table, at the expense of ENIs that hold more than their own.
+    pub sessions_guaranteed: u32,
+    /// Sessions that it may open in a second, and at once after a pause of a second; as many as it likes if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_sessions_per_s: Option<u32>,
+    /// TCP segments outside of the window that their receiver announced drop.
+    pub tcp_window_check: bool,
+}
+
+impl Default for Tracking {
+    fn default() -> Self {
+        Self { sessions_guaranteed: 1024, new_sessions_per_s: None, tcp_window_check: false }
+    }
 }
 
 /// Idle timeouts of an ENI's sessions, seconds (§4.2). A change counts for sessions that start after it.

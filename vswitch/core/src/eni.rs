@@ -15,7 +15,7 @@ use crate::guard::{self, owns_source};
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Lookup, Ruling, Seat};
 use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
-use crate::packet::Packet;
+use crate::packet::{FrameBuffer, Packet};
 use crate::route::Route;
 use crate::snapshot::{Place, Snapshot};
 use crate::time::{Tick, Time};
@@ -31,8 +31,10 @@ pub struct Shard {
     /// By [`EniIndex`].
     pub(crate) counters: Vec<EniCounters>,
     /// Whose counters a scope's sessions are counted in.
-    places: HashMap<FlowScope, usize, BuildHasherDefault<ScopeHasher>>,
+    pub(crate) places: HashMap<FlowScope, usize, BuildHasherDefault<ScopeHasher>>,
     orphans: Orphans,
+    /// The burst in work waited for first fragments, which have come.
+    pub(crate) is_releasing: bool,
 }
 
 /// What the first phase finds out about a packet.
@@ -73,6 +75,7 @@ impl Shard {
             counters: Vec::new(),
             places: HashMap::default(),
             orphans: Orphans::default(),
+            is_releasing: false,
         }
     }
 
@@ -127,6 +130,31 @@ impl Shard {
                 self.end_passage(&desk, passage);
             }
         }
+    }
+
+    /// How long a fragment is that waited and whose first has come, if there is one: it is to be taken and sent on its way
+    /// before the next burst.
+    #[inline]
+    pub fn released_bytes(&self) -> Option<usize> {
+        self.sessions.fragments.released_bytes()
+    }
+
+    /// Moves the frame of such a fragment into `frame`: whose it is.
+    pub fn take_released(&mut self, frame: &mut FrameBuffer) -> Option<EniIndex> {
+        self.sessions.fragments.take_released(frame)
+    }
+
+    /// [`Shard::forward`] for a fragment that waited.
+    pub fn forward_released(
+        &mut self,
+        at: (&Snapshot, Time),
+        eni: EniIndex,
+        burst: &mut [Packet],
+        is_here: impl Fn(EniIndex) -> bool,
+    ) {
+        self.is_releasing = true;
+        self.forward(at, eni, burst, is_here);
+        self.is_releasing = false;
     }
 
     /// The first half of [`Shard::forward`] alone: a burst that the guest behind `eni` sent, out of its ENI.
@@ -236,6 +264,11 @@ impl Shard {
         (packet, step): (&mut Packet, &Step),
         (now, is_here): (Tick, bool),
     ) -> Result<Verdict, Verdict> {
+        if !packet.headers.is_plain
+            && let Some(verdict) = self.take_part(sender, packet, now)
+        {
+            return Err(verdict);
+        }
         let next = receiver.seat.index;
         packet.receiver = next;
         let lookup = self.lookup(&sender.seat, packet, step);
@@ -347,9 +380,9 @@ impl Shard {
                 counters.forget_session();
             }
         });
-        sessions.fragments.sweep(SWEEP_RECORDS_PER_TURN, tick, |scope| {
+        sessions.fragments.sweep(tick, |scope| {
             if let Some(counters) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
-                counters.forget_fate();
+                counters.egress.count_undelivered(DropReason::FragmentOrphaned, 1);
             }
         });
     }
@@ -390,6 +423,19 @@ impl Shard {
         self.places.insert(scope, place);
     }
 
+    /// Ends the session of `scope` in the record at `slot`.
+    pub(crate) fn end_session(&mut self, slot: SessionSlot, scope: FlowScope) {
+        self.sessions.end(slot, scope);
+        if let Some(counters) = self.place_of(scope).and_then(|place| self.counters.get_mut(place)) {
+            counters.forget_session();
+        }
+    }
+
+    /// The place of the ENI whose sessions a scope is about.
+    pub(crate) fn place_of(&self, scope: FlowScope) -> Option<usize> {
+        self.places.get(&scope).copied()
+    }
+
     pub(crate) fn counters_of(&self, place: usize, scope: FlowScope) -> Option<&EniCounters> {
         self.counters.get(place).filter(|counters| counters.scope == scope)
     }
@@ -397,7 +443,7 @@ impl Shard {
 
 /// Scopes are numbers that the switch itself gives out, one after the other: a product spreads them.
 #[derive(Clone, Copy, Debug, Default)]
-struct ScopeHasher(u64);
+pub(crate) struct ScopeHasher(u64);
 
 impl Hasher for ScopeHasher {
     fn finish(&self) -> u64 {

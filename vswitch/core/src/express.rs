@@ -93,6 +93,7 @@ impl Shard {
         let is_usual = step.is_plain
             && passage.is_within_subnet
             && sender.seat.may_continue(headers, packet.marker)
+            && !receiver.eni.tcp_window_check
             && !answer::is_too_big(packet, receiver.eni.mtu_bytes);
         if !is_usual {
             return false;
@@ -156,8 +157,8 @@ impl Shard {
         if self.sessions.insert(&self.sessions.entry_with(tuple, step.hash), flow, origin).is_err() {
             return false;
         }
-        self.counters[sender.place].sessions += 1;
-        self.counters[receiver.place].sessions += 1;
+        self.counters[sender.place].note_session();
+        self.counters[receiver.place].note_session();
         packet.judgement = Some(incoming);
         true
     }

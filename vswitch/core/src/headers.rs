@@ -1,9 +1,12 @@
 //! Bytes to headers, once per packet. Every length is checked before a byte is read; nothing here panics.
 
+use crate::flow::cover::Part;
 use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, IPV6_EXTENSION_HEADERS_MAX};
 use crate::verdict::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use part::PartOfPacket;
 
+mod part;
 pub(crate) mod plain;
 
 /// IANA protocol numbers that the switch looks into.
@@ -156,10 +159,16 @@ pub struct Headers {
     pub fragment: Fragment,
     /// Which IP packet the fragment is of.
     pub fragment_id: u32,
+    /// Which bytes of that packet's payload the fragment is; nothing for a whole packet.
+    pub(crate) part: Part,
     /// Time to live, or hop limit.
     pub hop_limit: u8,
     /// TCP flags.
     pub tcp_flags: u8,
+    /// TCP: the number of the first byte.
+    pub sequence: u32,
+    /// TCP: the next byte that the sender expects, if the flags say so.
+    pub acknowledgment: u32,
     /// ICMP type.
     pub icmp_type: u8,
     /// ICMP code.
@@ -205,8 +214,11 @@ impl Headers {
             tuple,
             fragment: Fragment::Whole,
             fragment_id: 0,
+            part: Part::NONE,
             hop_limit: 64,
             tcp_flags: 0,
+            sequence: 0,
+            acknowledgment: 0,
             icmp_type: 0,
             icmp_code: 0,
             transport_offset: 0,
@@ -235,6 +247,16 @@ impl Headers {
             }),
             _ => None,
         }
+    }
+
+    /// Whether this is an ICMP error that has to quote a packet: unreachable, time exceeded, parameter problem (RFC 792),
+    /// packet too big (RFC 4443).
+    pub(crate) fn has_quote(&self) -> bool {
+        self.icmp_kind() == Some(IcmpKind::Error)
+            && match self.tuple.addresses {
+                Addresses::V4 { .. } => matches!(self.icmp_type, 3 | 11 | 12),
+                Addresses::V6 { .. } => matches!(self.icmp_type, 1..=4),
+            }
     }
 
     /// Whether this is an ICMP query whose identifier has the number of a request's type: then the tuples of a request
@@ -314,7 +336,8 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Result<(), DropReason
     Ok(())
 }
 
-/// Reads the packet that an ICMP error quotes (RFC 792, RFC 4443 §2.4): at least its ports or identifier.
+/// Reads the packet that an ICMP error quotes (RFC 792, RFC 4443 §2.4): at least its ports or identifier, unless it is a
+/// later fragment. None where it quotes too little.
 pub fn quoted(frame: &[u8], headers: &Headers) -> Option<Headers> {
     let start = headers.transport_offset as usize + ICMP_HEADER_BYTES;
     let quote = frame.get(start..headers.end as usize)?;
@@ -322,7 +345,29 @@ pub fn quoted(frame: &[u8], headers: &Headers) -> Option<Headers> {
         Addresses::V4 { .. } => ipv4(quote, Trust::Quote),
         Addresses::V6 { .. } => ipv6(quote, Trust::Quote),
     };
-    inner.ok().filter(|inner| inner.fragment != Fragment::Later)
+    inner.ok()
+}
+
+/// The window scale that a SYN offers (RFC 7323 §2.2), if its options are as they should be up to there.
+#[cold]
+pub(crate) fn window_scale(frame: &[u8], headers: &Headers) -> Option<u8> {
+    const END: u8 = 0;
+    const PADDING: u8 = 1;
+    const WINDOW_SCALE: u8 = 3;
+    const FIXED_BYTES: usize = 20;
+    let segment = frame.get(headers.transport_offset as usize..headers.end as usize)?;
+    let header_bytes = (segment.get(12)? >> 4) as usize * 4;
+    let mut options = segment.get(FIXED_BYTES..header_bytes)?;
+    while let [kind, rest @ ..] = options {
+        options = match (*kind, rest) {
+            (END, _) => return None,
+            (PADDING, rest) => rest,
+            (WINDOW_SCALE, [3, scale, ..]) => return Some(*scale),
+            (_, [length, ..]) if *length >= 2 => options.get(*length as usize..)?,
+            _ => return None,
+        };
+    }
+    None
 }
 
 /// Whether the bytes are a packet, or only the beginning of one.
@@ -363,7 +408,7 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
     let flags_and_offset = u16::from_be_bytes([fixed[6], fixed[7]]);
     let offset_bytes = (flags_and_offset & 0x1fff) as usize * 8;
     let more = flags_and_offset & 0x2000 != 0;
-    let payload_bytes = total_bytes - header_bytes;
+    let part = PartOfPacket { start: offset_bytes, end: offset_bytes + total_bytes - header_bytes, more };
     let mut headers = Headers {
         network: Network::Ip,
         tuple: Tuple {
@@ -375,7 +420,8 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
             source_port: 0,
             destination_port: 0,
         },
-        fragment: fragment(offset_bytes, more, payload_bytes, fixed[9], trust)?,
+        fragment: part.classify(fixed[9], trust)?,
+        part: part.kept(),
         fragment_id: u16::from_be_bytes([fixed[4], fixed[5]]) as u32,
         hop_limit: fixed[8],
         transport_offset: header_bytes as u32,
@@ -444,7 +490,10 @@ fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Resu
             let offset_and_more = u16::from_be_bytes([header[2], header[3]]);
             let offset_bytes = (offset_and_more & 0xfff8) as usize;
             let payload_bytes = packet.len().saturating_sub(offset + length_bytes);
-            headers.fragment = fragment(offset_bytes, offset_and_more & 1 == 1, payload_bytes, header[0], trust)?;
+            let part =
+                PartOfPacket { start: offset_bytes, end: offset_bytes + payload_bytes, more: offset_and_more & 1 == 1 };
+            headers.fragment = part.classify(header[0], trust)?;
+            headers.part = part.kept();
             headers.fragment_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
         }
         next = header[0];
@@ -459,27 +508,6 @@ fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Resu
         }
     }
     Err(DropReason::Ipv6ExtensionsTooMany)
-}
-
-/// Classifies a fragment, refusing those made to slip past rules or to overflow a reassembly buffer.
-fn fragment(
-    offset_bytes: usize,
-    more: bool,
-    payload_bytes: usize,
-    protocol_number: u8,
-    trust: Trust,
-) -> Result<Fragment, DropReason> {
-    let evasive = offset_bytes + payload_bytes > u16::MAX as usize
-        // RFC 1858 §4, RFC 3128: would overwrite the flags of a TCP header.
-        || (protocol_number == protocol::TCP && (1..20).contains(&offset_bytes))
-        // RFC 791: every part but the last is a multiple of 8 bytes, and none is empty.
-        || (trust == Trust::Whole && (more && !payload_bytes.is_multiple_of(8) || offset_bytes > 0 && payload_bytes == 0));
-    match (offset_bytes, more) {
-        (0, false) => Ok(Fragment::Whole),
-        _ if evasive => Err(DropReason::FragmentEvasive),
-        (0, true) => Ok(Fragment::First),
-        _ => Ok(Fragment::Later),
-    }
 }
 
 fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), DropReason> {
@@ -497,7 +525,7 @@ fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), Dr
     let needed = if trust == Trust::Quote { 8 } else { header_bytes_min };
     let truncated = match headers.fragment {
         Fragment::Whole => DropReason::TransportTruncated,
-        _ => DropReason::FragmentEvasive,
+        _ => DropReason::FragmentTiny,
     };
     let start = bytes.get(..needed).ok_or(truncated)?;
     if is_icmp {
@@ -512,6 +540,8 @@ fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), Dr
     if headers.tuple.protocol == protocol::TCP {
         let header_bytes = (start[12] >> 4) as usize * 4;
         headers.tcp_flags = start[13];
+        headers.sequence = u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
+        headers.acknowledgment = u32::from_be_bytes([start[8], start[9], start[10], start[11]]);
         if header_bytes < header_bytes_min || header_bytes > bytes.len() {
             return Err(truncated);
         }

@@ -4,10 +4,12 @@
 use crate::compile::bypasses_intra_group;
 use crate::desired::{Direction, Policy};
 use crate::filter::Filter;
-use crate::flow::fragments::{Fate, FragmentKey};
+use crate::flow::fragments::{Fate, FragmentEntry, FragmentKey};
 use crate::flow::sessions::{Entry, Session, SessionSlot, Sessions};
-use crate::flow::{Flow, FlowState, Side, opens_session};
-use crate::headers::{Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted};
+use crate::flow::{Flow, FlowState, PackedTimeouts, Side, opens_session, tcp};
+use crate::headers::{
+    Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted, tcp_flags,
+};
 use crate::ids::EniIndex;
 use crate::packet::Marker;
 use crate::route::{Route, is_internet_destination};
@@ -56,7 +58,9 @@ pub(crate) enum Lookup {
     /// The session of the packet that this ICMP error quotes.
     Related(Entry),
     /// The fate of the first fragment.
-    Fragment(FragmentKey),
+    Fragment(FragmentEntry),
+    /// Nothing: it is an ICMP error with a quote that cannot be, as this stage says.
+    Misquoted(Stage),
 }
 
 /// A judgement, and what it asks for.
@@ -93,20 +97,31 @@ impl<'a> Seat<'a> {
             Lookup::None
         } else if headers.fragment == Fragment::Later {
             if self.snapshot.settings().follow_first_fragment {
-                Lookup::Fragment(FragmentKey::of(self.eni.scope, headers))
+                Lookup::Fragment(sessions.fragment_entry(FragmentKey::of(self.eni.scope, headers)))
             } else {
                 Lookup::None
             }
         } else if headers.icmp_kind() == Some(IcmpKind::Error) {
-            // An error goes to the sender of what it quotes; any other is forged.
-            let quote = quoted(frame, headers);
-            let quote = quote.filter(|quote| quote.tuple.addresses.source() == headers.tuple.addresses.destination());
-            quote.map_or(Lookup::None, |quote| Lookup::Related(self.entry(sessions, &quote.tuple)))
+            match quoted(frame, headers) {
+                None if headers.has_quote() => Lookup::Misquoted(Stage::QuoteTruncated),
+                None => Lookup::None,
+                // An error goes to the sender of what it quotes.
+                Some(quote) if quote.tuple.addresses.source() != headers.tuple.addresses.destination() => {
+                    Lookup::Misquoted(Stage::QuoteForged)
+                }
+                Some(quote) if quote.fragment == Fragment::Later => Lookup::None,
+                Some(quote) => Lookup::Related(self.entry(sessions, &quote.tuple)),
+            }
         } else if opens_session(headers) {
             Lookup::Session(self.entry(sessions, &headers.tuple))
         } else {
             Lookup::None
         }
+    }
+
+    /// The idle timeouts of a session that starts here and now.
+    pub(crate) fn timeouts(&self) -> PackedTimeouts {
+        self.eni.timeouts.under(self.snapshot.settings().timeout_profile)
     }
 
     #[inline]
@@ -139,14 +154,15 @@ impl<'a> Seat<'a> {
     pub(crate) fn may_continue(&self, headers: &Headers, marker: Marker) -> bool {
         headers.is_plain
             && marker == Marker::None
+            && headers.tcp_flags & tcp_flags::RST == 0
+            && !self.eni.tcp_window_check
             && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
     }
 
     /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`Seat::admits`] its session.
     #[inline(always)]
     pub(crate) fn continues(&self, flow: &Flow, headers: &Headers, now: Tick) -> bool {
-        let starts_anew = flow.state == FlowState::TcpClosed && headers.is_tcp_open();
-        !flow.is_expired(self.snapshot.settings(), now) && !starts_anew
+        !flow.is_expired(self.snapshot.settings(), now) && headers.tcp_flags & tcp_flags::SYN == 0
     }
 
     /// Whether a session is this ENI's, and was admitted under the present revision.
@@ -179,9 +195,20 @@ impl<'a> Seat<'a> {
             return (judgement, action);
         }
         match lookup {
+            Lookup::Misquoted(stage) => {
+                let by_rules = self.judge_by_rules(self.direction, &headers.tuple);
+                let judgement = if by_rules.accepts() { Judgement::by(Policy::Drop, *stage) } else { by_rules };
+                (judgement, Action::None)
+            }
             Lookup::None => (self.judge_by_rules(self.direction, &visible_to_rules(headers)), Action::None),
             Lookup::Session(entry) => match sessions.find(entry, self.eni.scope) {
-                Some(session) if !is_over(&session) => self.judge_session(&session, headers, entry.swapped),
+                Some(session) if !is_over(&session) => {
+                    let ruling = self.judge_session(&session, headers, entry.swapped);
+                    let is_outside = ruling.1.continues().is_some()
+                        && self.eni.tcp_window_check
+                        && self.is_outside(sessions, &session, headers, entry.swapped);
+                    if is_outside { (Judgement::by(Policy::Drop, Stage::OutOfWindow), Action::None) } else { ruling }
+                }
                 over => self.judge_new(headers, over.map(|session| session.slot)),
             },
             Lookup::Related(entry) => {
@@ -278,6 +305,19 @@ impl<'a> Seat<'a> {
         }
     }
 
+    /// Whether a packet of a session lies outside of its receiver's window. A described packet has no place in one.
+    fn is_outside(&self, sessions: &Sessions, session: &Session<'_>, headers: &Headers, swapped: bool) -> bool {
+        let Session { slot, flow, side } = *session;
+        let is_segment = headers.tuple.protocol == protocol::TCP && headers.end != 0;
+        is_segment
+            && tcp::is_outside(
+                flow.edges,
+                sessions.origin(slot).scales,
+                &tcp::Segment::of(headers),
+                swapped == side.is_swapped(),
+            )
+    }
+
     /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and by what, if it
     /// is by something new.
     fn judge_again(&self, side: Side, tuple: &Tuple, swapped: bool) -> (bool, Option<Judgement>) {
@@ -335,8 +375,13 @@ impl<'a> Seat<'a> {
 
     fn judge_new(&self, headers: &Headers, over: Option<SessionSlot>) -> Ruling {
         let judgement = self.judge_by_rules(self.direction, &headers.tuple);
-        let action = if judgement.accepts() { over.map_or(Action::Open, Action::Reopen) } else { Action::None };
-        (judgement, action)
+        if !judgement.accepts() {
+            return (judgement, Action::None);
+        }
+        if headers.tuple.protocol == protocol::TCP && !headers.is_tcp_open() && !self.snapshot.settings().tcp_pick_up {
+            return (Judgement::by(Policy::Drop, Stage::OutOfState), Action::None);
+        }
+        (judgement, over.map_or(Action::Open, Action::Reopen))
     }
 
     /// Steps 3 to 5, for a packet that crosses this ENI in `direction`.

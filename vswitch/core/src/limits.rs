@@ -38,13 +38,24 @@ pub const ADDRESSES_PER_ENI_MAX: usize = 256;
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// Links of a flow table's collision chain. Where there are as many connections as homes, one in 10^15 would need more.
 pub const FLOW_CHAIN_MAX: usize = 16;
-/// An ENI may remember the fate of one first fragment for every so many sessions it may hold, besides them; refused
-/// ones take up at most half of that.
-pub const SESSIONS_PER_FRAGMENT_FATE: u32 = 8;
-/// Fates of first fragments that one worker remembers.
-pub const FRAGMENT_FATES_MAX: usize = 4096;
+/// IP packets in parts that one worker keeps in mind.
+pub const FRAGMENTED_PACKETS_MAX: usize = 4096;
+/// Gaps between the parts of one packet.
+pub const FRAGMENT_RUNS_MAX: usize = 16;
+/// Parts that wait for the first of their packet, at one worker.
+pub const FRAGMENTS_WAITING_MAX: usize = 256;
+/// Of those, one ENI's: as many as the longest packet has over Ethernet.
+pub const FRAGMENTS_WAITING_PER_ENI_MAX: usize = 48;
+/// Flow records looked at to find one that may give way in a full table, besides those where the new one belongs.
+pub const EVICTION_CANDIDATES: usize = 32;
 /// Flow records looked at for expiry in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
+/// Flow records looked at for one question, in a turn: the packet path waits meanwhile.
+pub const LISTED_RECORDS_PER_TURN: usize = 1024;
+/// Sessions told of in an answer to one question, for the same reason.
+pub const LISTED_FLOWS_PER_TURN: usize = 128;
+/// From how full a flow table, or an ENI's share of it, is worth a warning, percent.
+pub const TABLE_WARNING_PERCENT: usize = 80;
 /// Packets waiting on their way from one worker to another.
 pub const HANDOFF_PACKETS: usize = 1024;
 /// Workers of one switch.

@@ -162,6 +162,12 @@ impl Packet {
         Ok(())
     }
 
+    /// The window scale that it offers, if it is a SYN that does.
+    pub(crate) fn window_scale(&self) -> Option<u8> {
+        let is_syn = self.headers.tcp_flags & headers::tcp_flags::SYN != 0;
+        if is_syn { headers::window_scale(self.buffer.frame(), &self.headers) } else { None }
+    }
+
     /// What it is on a wire.
     #[inline]
     pub fn wire(&self) -> Wire {

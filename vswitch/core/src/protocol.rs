@@ -12,6 +12,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The version of this protocol.
@@ -59,19 +60,65 @@ pub enum RequestBody {
         #[serde(default)]
         eni: Option<EniId>,
     },
-    /// Sessions, in no particular order.
+    /// Some sessions, in no particular order: those of one page after another are all.
     Flows {
-        /// The only ENI of interest.
+        /// Which.
         #[serde(default)]
-        eni: Option<EniId>,
+        selection: FlowSelection,
+        /// Where the page before ended; the first page if absent.
+        #[serde(default)]
+        cursor: Option<FlowCursor>,
         /// Most sessions to report.
         limit: usize,
+    },
+    /// End sessions, one part of the tables after another. What is sent on them afterwards is judged as new.
+    FlushFlows {
+        /// Which.
+        selection: FlowSelection,
+        /// Where the part before ended; from the beginning if absent.
+        #[serde(default)]
+        cursor: Option<FlowCursor>,
     },
     /// What would happen to this packet now, and why? Changes nothing.
     Explain {
         /// The packet.
         packet: PacketDescription,
     },
+}
+
+/// Which sessions: those that fit everything that is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlowSelection {
+    /// Those of this ENI.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eni: Option<EniId>,
+    /// Those with an end inside this prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<IpNet>,
+    /// Those of TCP or UDP with this port at an end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Those of this IP protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u8>,
+    /// Those in this state, as [`FlowDescription::state`] tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Those that this rule admitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleId>,
+}
+
+/// Where a walk through all sessions goes on. Sessions do not move, so one that lives from the first page to the last
+/// is met exactly once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowCursor {
+    /// The worker.
+    pub worker: usize,
+    /// The place in its tables.
+    pub place: u64,
 }
 
 /// A packet told in words, for explain.
@@ -130,10 +177,19 @@ pub enum ReplyBody {
     },
     /// To [`RequestBody::Flows`].
     Flows {
-        /// The sessions.
+        /// The sessions; there may be none, and more behind the cursor.
         flows: Vec<FlowDescription>,
-        /// Whether there were more than the limit.
-        truncated: bool,
+        /// Where the next page begins; absent after the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<FlowCursor>,
+    },
+    /// To [`RequestBody::FlushFlows`]: the sessions are over, and no worker forwards by them.
+    Flushed {
+        /// How many.
+        flows: u64,
+        /// Where the next part begins; absent after the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<FlowCursor>,
     },
     /// To [`RequestBody::Explain`].
     Explained(crate::trace::Explanation),
@@ -192,6 +248,9 @@ pub struct WorkerStatus {
     pub flows: usize,
     /// Sessions it has room for.
     pub flows_max: usize,
+    /// How full its fuller table is, percent of what it was made for.
+    #[serde(default)]
+    pub table_percent: usize,
     /// Turns that moved at least one packet.
     pub turns_busy: u64,
     /// Turns that found nothing to do.
@@ -241,6 +300,15 @@ pub struct EniStats {
     pub eni: EniId,
     /// Live sessions.
     pub flows: u64,
+    /// Sessions it may hold at once.
+    #[serde(default)]
+    pub flows_max: u64,
+    /// Sessions that were opened since it was attached.
+    #[serde(default)]
+    pub flows_opened: u64,
+    /// Sessions that gave way to those of other ENIs, or newer ones of its own, in a full table.
+    #[serde(default)]
+    pub flows_evicted: u64,
     /// What its guest sent.
     pub egress: DirectionStats,
     /// What was for its guest.
@@ -285,6 +353,8 @@ pub struct FlowDescription {
     pub rule: Option<RuleId>,
     /// The policy revision it was last admitted under.
     pub revision: u32,
+    /// The generation that brought this revision; absent where that was forgotten.
+    pub generation: Option<u64>,
     /// Time since it was opened, ms.
     pub age_ms: u64,
     /// Time since its last packet, ms.

@@ -1,22 +1,19 @@
-//! What a shard tells about itself: counters, sessions, and explanations. Reading only.
+//! What a shard tells about itself: counters and explanations. Reading only.
 
 use crate::desired::Direction;
 use crate::eni::{Shard, next_eni};
 use crate::filter::Filter;
-use crate::flow::{Flow, FlowState, Origin};
 use crate::guard::owns_source;
 use crate::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
-use crate::ids::{EniId, EniIndex, FlowScope, GroupId, RuleId};
+use crate::ids::{EniId, EniIndex, GroupId, RuleId};
 use crate::judge::Seat;
 use crate::packet::Marker;
-use crate::protocol::{EniStats, FlowDescription, PacketDescription, Refusal};
+use crate::protocol::{EniStats, PacketDescription, Refusal};
 use crate::route::{Route, is_group_destination};
 use crate::snapshot::Snapshot;
-use crate::time::{Tick, Time};
+use crate::time::Time;
 use crate::trace::JudgementReport;
 use crate::verdict::{DropReason, Judgement, Stage, Verdict};
-use alloc::vec::Vec;
-use hashbrown::HashMap;
 
 impl Shard {
     /// Live connections.
@@ -27,6 +24,11 @@ impl Shard {
     /// Room for connections.
     pub fn flows_max(&self) -> usize {
         self.sessions.capacity()
+    }
+
+    /// How full the fuller of the tables of connections is, percent of what it was made for.
+    pub fn table_percent(&self) -> usize {
+        self.sessions.percent()
     }
 
     /// Bytes of memory that the tables of connections take.
@@ -42,23 +44,12 @@ impl Shard {
         Some(EniStats {
             eni: EniId::clone(&entry.id),
             flows: counters.sessions as u64,
+            flows_max: u64::from(entry.sessions_max),
+            flows_opened: counters.opened,
+            flows_evicted: counters.evicted,
             egress: counters.egress.report(),
             ingress: counters.ingress.report(),
         })
-    }
-
-    /// Sessions, at most `limit`; of one ENI if given.
-    pub fn flows(&self, snapshot: &Snapshot, eni: Option<EniIndex>, limit: usize, now: Time) -> Vec<FlowDescription> {
-        let tick = now.tick();
-        let wanted = snapshot.enis().filter(|(index, _)| eni.is_none_or(|eni| eni == *index));
-        let seats = wanted.filter_map(|(index, _)| Seat::new(snapshot, index, Direction::Egress));
-        let by_scope: HashMap<FlowScope, Seat<'_>> = seats.map(|seat| (seat.eni.scope, seat)).collect();
-        let described = self.sessions.iter().filter(|(_, flow, ..)| !flow.is_expired(snapshot.settings(), tick));
-        let described = described.filter_map(|(tuple, flow, origin, place)| {
-            let seat = by_scope.get(&flow.sides[place].scope())?;
-            Some(describe(seat, &tuple, (flow, origin, place), tick))
-        });
-        described.take(limit).collect()
     }
 
     /// Judges a described packet at `eni` without changing anything; the verdict names the next ENI after egress.
@@ -115,49 +106,22 @@ fn report(seat: &Seat<'_>, direction: Direction, judgement: Judgement) -> Judgem
         direction,
         policy: judgement.policy,
         stage: judgement.stage.name().into(),
-        rule,
-        group,
+        rule: rule.cloned(),
+        group: group.cloned(),
     }
 }
 
-fn ground_of(filter: &Filter, direction: Direction, stage: Stage, ground: u32) -> (Option<RuleId>, Option<GroupId>) {
+/// The rule and the group that a judgement names.
+pub(crate) fn ground_of(
+    filter: &Filter,
+    direction: Direction,
+    stage: Stage,
+    ground: u32,
+) -> (Option<&RuleId>, Option<&GroupId>) {
     match stage {
-        Stage::Rule => filter.rule(direction, ground).map(|(rule, group)| (rule.clone(), group.clone())).unzip(),
-        Stage::IntraGroup => (None, filter.group(ground).cloned()),
+        Stage::Rule => filter.rule(direction, ground).unzip(),
+        Stage::IntraGroup => (None, filter.group(ground)),
         _ => (None, None),
-    }
-}
-
-fn describe(
-    seat: &Seat<'_>,
-    tuple: &Tuple,
-    (flow, origin, place): (&Flow, &Origin, usize),
-    now: Tick,
-) -> FlowDescription {
-    let side = flow.sides[place];
-    // A record of an older revision names its ground in the filter of that time; what admits it now is not known
-    // before its next packet.
-    let is_current = side.revision == seat.revision;
-    let rule =
-        is_current.then(|| ground_of(seat.filter, side.opened(), side.stage(), origin.grounds[place]).0).flatten();
-    let is_icmp = flow.state == FlowState::Icmp;
-    FlowDescription {
-        eni: EniId::clone(&seat.eni.id),
-        opened: side.opened(),
-        protocol: tuple.protocol,
-        source: tuple.addresses.source(),
-        destination: tuple.addresses.destination(),
-        source_port: tuple.source_port,
-        destination_port: if is_icmp { 0 } else { tuple.destination_port },
-        state: if side.is_revoked() { "revoked" } else { flow.state.name() }.into(),
-        stage: side.stage().name().into(),
-        rule,
-        revision: side.revision,
-        age_ms: origin.opened_at.age_ms(now),
-        idle_ms: flow.last_seen.age_ms(now),
-        timeout_s: flow.state.timeout_s(flow.timeouts, seat.snapshot.settings()),
-        packets: flow.packets.map(u64::from),
-        bytes: [0, 1].map(|way| u64::from(origin.bytes_high[way]) << 32 | u64::from(flow.bytes_low[way])),
     }
 }
 

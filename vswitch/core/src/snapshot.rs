@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub(crate) vpcs: Chunks<Option<Arc<VpcNetwork>>>,
     /// No ENI has an older revision than this.
     pub(crate) revision_min: u32,
+    /// Revisions and the generations that brought them, wherever the two did not go on by one each.
+    pub(crate) numbering: Arc<[(u32, u64)]>,
 }
 
 /// An ENI as packets see it.
@@ -46,10 +48,13 @@ pub(crate) struct EniEntry {
     pub(crate) ipv4: Option<u32>,
     pub(crate) ipv6: Option<u128>,
     pub(crate) source_dest_check: bool,
+    pub(crate) tcp_window_check: bool,
     /// The largest layer-3 packet that its port carries.
     pub(crate) mtu_bytes: u16,
     pub(crate) timeouts: PackedTimeouts,
     pub(crate) sessions_max: u32,
+    pub(crate) sessions_guaranteed: u32,
+    pub(crate) new_sessions_per_s: Option<u32>,
 }
 
 /// The sets that an address is in, as two numbers of its VPC: those that prefixes around it are in, and those that it is
@@ -233,6 +238,12 @@ impl Snapshot {
     pub fn enis(&self) -> impl Iterator<Item = (EniIndex, &EniId)> {
         let entries = self.enis.iter().enumerate();
         entries.filter_map(|(index, eni)| Some((EniIndex(index as u32), &*eni.as_ref()?.id)))
+    }
+
+    /// The generation that brought a policy revision, if that is still known.
+    pub(crate) fn generation_of(&self, revision: u32) -> Option<u64> {
+        let (first, generation) = self.numbering.iter().rfind(|(first, _)| *first <= revision)?;
+        Some(generation + u64::from(revision - first))
     }
 
     /// The policy revision of an ENI: it changes when anything changes that a judgement at this ENI can depend on.

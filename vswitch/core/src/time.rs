@@ -10,7 +10,8 @@ pub struct Time(u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(pub u32);
 
-const TICKS_PER_SECOND: u64 = 16;
+/// Ticks of a second.
+pub(crate) const TICKS_PER_SECOND: u64 = 16;
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
 impl Time {

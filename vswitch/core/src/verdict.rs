@@ -13,6 +13,8 @@ pub enum Verdict {
     Deliver,
     /// The virtual router rewrote it into its own reply: hand it back to the port it came from.
     Answer,
+    /// A fragment that waits inside for the first of its packet; the shard keeps a copy of it.
+    Wait,
     /// It ends here.
     Drop(DropReason),
 }
@@ -53,8 +55,20 @@ drop_reasons! {
     Ipv6ExtensionsTooMany = "ipv6-extensions-too-many",
     /// A transport header that does not fit into the packet.
     TransportTruncated = "transport-truncated",
-    /// A fragment cut so that it hides or overwrites a transport header (RFC 1858, RFC 3128).
-    FragmentEvasive = "fragment-evasive",
+    /// A fragment cut so that it hides or overwrites a transport header (RFC 1858, RFC 3128, RFC 7112).
+    FragmentTiny = "fragment-tiny",
+    /// A fragment that leads out of the longest packet there is.
+    FragmentOversized = "fragment-oversized",
+    /// A fragment that is empty, or ends where none but the last may end.
+    FragmentMalformed = "fragment-malformed",
+    /// A fragment that overlaps others of its packet, or one of a packet of which some did (RFC 5722).
+    FragmentOverlap = "fragment-overlap",
+    /// A fragment all of whose bytes came before.
+    FragmentDuplicate = "fragment-duplicate",
+    /// The first of its packet did not come in time.
+    FragmentOrphaned = "fragment-orphaned",
+    /// No room for another fragment that waits for its first, or for another gap between those of a packet.
+    FragmentsFull = "fragments-full",
     /// A checksum to complete or a frame to cut that does not fit the packet's headers.
     OffloadMalformed = "offload-malformed",
     /// The sender's hardware address is not the ENI's.
@@ -85,14 +99,24 @@ drop_reasons! {
     DestinationNotOwned = "destination-not-owned",
     /// TCP to port 25 of the Internet is closed (§3.4).
     SmtpClosed = "smtp-closed",
+    /// An ICMP error that quotes too little of a packet to tell which.
+    QuoteTruncated = "quote-truncated",
+    /// An ICMP error about a packet that whom it is for cannot have sent.
+    QuoteForged = "quote-forged",
     /// A drop rule matched.
     RuleDrop = "rule-drop",
     /// No rule matched, and the default is closed.
     DefaultDrop = "default-drop",
     /// Its session was admitted by rules that are gone, and those of today refuse it (§4.4).
     SessionRevoked = "session-revoked",
+    /// TCP from the middle of a connection without a session, and the settings do not let it open one.
+    TcpOutOfState = "tcp-out-of-state",
+    /// A TCP segment outside of its receiver's window, at an ENI that has it checked.
+    TcpOutOfWindow = "tcp-out-of-window",
     /// The ENI holds as many sessions as it may (§4.5).
     SessionLimit = "session-limit",
+    /// The ENI opens more sessions in a second than it may.
+    SessionRate = "session-rate",
     /// The worker's flow table has no room for another session.
     FlowTableFull = "flow-table-full",
     /// The ENI it came from, or was for, no longer exists.
@@ -148,6 +172,14 @@ pub enum Stage {
     Rule,
     /// Step 5: nothing matched.
     Default,
+    /// Rules would let it pass, but it does not fit a connection's state.
+    OutOfState,
+    /// An ICMP error with too short a quote.
+    QuoteTruncated,
+    /// An ICMP error with a false quote.
+    QuoteForged,
+    /// Part of a live session, but not where its sender would go on.
+    OutOfWindow,
 }
 
 impl Stage {
@@ -166,6 +198,10 @@ impl Stage {
             Self::IntraGroup => "intra-group",
             Self::Rule => "rule",
             Self::Default => "default",
+            Self::OutOfState => "out-of-state",
+            Self::QuoteTruncated => "quote-truncated",
+            Self::QuoteForged => "quote-forged",
+            Self::OutOfWindow => "out-of-window",
         }
     }
 }
@@ -204,6 +240,10 @@ impl Judgement {
             Stage::PlatformSmtp => DropReason::SmtpClosed,
             Stage::Session => DropReason::SessionRevoked,
             Stage::Rule => DropReason::RuleDrop,
+            Stage::OutOfState => DropReason::TcpOutOfState,
+            Stage::QuoteTruncated => DropReason::QuoteTruncated,
+            Stage::QuoteForged => DropReason::QuoteForged,
+            Stage::OutOfWindow => DropReason::TcpOutOfWindow,
             _ => DropReason::DefaultDrop,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::port::pool::BufferPool;
 use crate::port::{Port, Received, drop_all};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use vswitch_core::offload::Offloads;
@@ -19,7 +20,15 @@ pub struct Faults {
     pub doubled: u32,
     /// Packets that change places with the next of their burst.
     pub swapped: u32,
+    /// Packets from the far end that wait until a few later ones have passed, however long that takes.
+    pub held: u32,
 }
+
+/// Packets that wait at once.
+const HELD_MAX: usize = 8;
+
+/// How often a burst is followed by a packet that waited.
+const LET_GO: u32 = 500_000;
 
 const MILLION: u64 = 1_000_000;
 
@@ -29,13 +38,14 @@ pub struct Faulty {
     port: Box<dyn Port>,
     faults: Faults,
     dice: u64,
+    held: VecDeque<Packet>,
 }
 
 impl Faulty {
     /// Puts faults around a port.
     pub fn new(port: Box<dyn Port>, faults: Faults) -> Self {
         // Xorshift stands still at zero.
-        Self { port, faults, dice: faults.seed.max(1) }
+        Self { port, faults, dice: faults.seed.max(1), held: VecDeque::new() }
     }
 
     fn happens(&mut self, per_million: u32) -> bool {
@@ -56,6 +66,10 @@ impl Port for Faulty {
                 pool.put(burst.remove(at).buffer);
                 continue;
             }
+            if self.held.len() < HELD_MAX && self.happens(self.faults.held) {
+                self.held.push_back(burst.remove(at));
+                continue;
+            }
             if at > start && self.happens(self.faults.swapped) {
                 burst.swap(at - 1, at);
             }
@@ -69,6 +83,10 @@ impl Port for Faulty {
                 burst.insert(at, Packet::claiming(twin, offload));
             }
             at += 1;
+        }
+        let has_come = burst.len() > start;
+        if has_come && burst.len() - start < packets_max && self.happens(LET_GO) {
+            burst.extend(self.held.pop_front());
         }
         result
     }
@@ -135,8 +153,27 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_comes_after_what_was_sent_later() {
+        let hub = MemoryHub::default();
+        let eni = EniId::from("eni-1");
+        let guest = hub.guest(&eni);
+        let mut port = Faulty::new(Box::new(hub.open(&eni)), Faults { seed: 7, held: 200_000, ..Faults::default() });
+        let (mut pool, mut all) = (BufferPool::new(PoolSize { small: 199, large: 1 }), Vec::new());
+        for number in 0..100 {
+            guest.inject(&[number]);
+            let mut burst = Vec::new();
+            port.receive(&mut pool, &mut burst, 4).unwrap();
+            all.extend(burst.drain(..).map(|packet| packet.buffer.frame()[0]));
+        }
+        let mut sorted = all.clone();
+        sorted.sort_unstable();
+        assert_ne!(all, sorted);
+        assert!(all.len() + HELD_MAX >= 100, "none vanish");
+    }
+
+    #[test]
     fn a_seed_replays() {
-        let faults = Faults { seed: 7, lost: 100_000, doubled: 100_000, swapped: 100_000 };
+        let faults = Faults { seed: 7, lost: 100_000, doubled: 100_000, swapped: 100_000, held: 0 };
         let frames = run(faults);
         assert_eq!(frames, run(faults));
         assert_ne!(frames, run(Faults { seed: 8, ..faults }));

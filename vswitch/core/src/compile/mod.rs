@@ -63,6 +63,7 @@ impl Compiler {
             enis: Chunks::default(),
             vpcs: Chunks::default(),
             revision_min: 0,
+            numbering: Arc::from([]),
         };
         Self {
             secret,
@@ -128,7 +129,20 @@ impl Compiler {
         self.references.follow(&before, &self.desired);
         self.make(&before);
         self.snapshot.generation = generation;
+        self.note_generation(generation);
         Ok(self.snapshot.clone())
+    }
+
+    /// Remembers which generation brought the newest revision. Jumps are few: a restart of either plane makes one.
+    fn note_generation(&mut self, generation: u64) {
+        const JUMPS_MAX: usize = 64;
+        if self.snapshot.generation_of(self.revision) == Some(generation) {
+            return;
+        }
+        let known = self.snapshot.numbering.iter().filter(|(first, _)| *first < self.revision);
+        let mut numbering: Vec<_> = known.copied().collect();
+        numbering.push((self.revision, generation));
+        self.snapshot.numbering = numbering[numbering.len().saturating_sub(JUMPS_MAX)..].into();
     }
 
     /// Makes what follows from a change, which is in the desired state already; `before` leads back.
@@ -308,9 +322,12 @@ impl Compiler {
                 _ => None,
             }),
             source_dest_check: eni.source_dest_check,
+            tcp_window_check: eni.tracking.tcp_window_check,
             mtu_bytes: eni.port.as_ref().map_or(MTU_BYTES_MAX as u16, Port::mtu_bytes),
             timeouts: PackedTimeouts::pack(eni.timeouts).unwrap_or_default(),
             sessions_max: eni.sessions_max,
+            sessions_guaranteed: eni.tracking.sessions_guaranteed,
+            new_sessions_per_s: eni.tracking.new_sessions_per_s,
         };
         *self.snapshot.enis.get_mut(index.0 as usize) = Some(entry);
     }

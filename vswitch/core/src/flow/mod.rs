@@ -1,12 +1,16 @@
 //! Sessions: what the switch remembers of a connection at one ENI (`semantics.md` §4).
 
+pub(crate) mod cover;
 pub(crate) mod fragments;
 pub mod key;
 pub mod sessions;
 pub mod table;
 pub mod tcp;
+mod timeouts;
 
-use crate::desired::{Direction, Settings, Timeouts};
+pub use timeouts::PackedTimeouts;
+
+use crate::desired::{Direction, Settings};
 use crate::headers::{Headers, IcmpKind, protocol, tcp_flags};
 use crate::ids::FlowScope;
 use crate::offload::Wire;
@@ -36,8 +40,12 @@ pub enum FlowState {
     TcpAbandonedResponder,
     /// TCP: reset, or FIN from both.
     TcpClosed,
-    /// UDP.
+    /// UDP: one packet or several from the opener.
     Udp,
+    /// UDP: the other side answered.
+    UdpAnswered,
+    /// UDP: the opener sent more after an answer.
+    UdpStream,
     /// ICMP queries.
     Icmp,
     /// Any other protocol.
@@ -55,7 +63,9 @@ impl FlowState {
             Self::TcpClosingOpener | Self::TcpClosingResponder => "closing",
             Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => "abandoned",
             Self::TcpClosed => "closed",
-            Self::Udp | Self::Icmp | Self::Other => "open",
+            Self::Udp | Self::UdpAnswered => "single",
+            Self::UdpStream => "stream",
+            Self::Icmp | Self::Other => "open",
         }
     }
 
@@ -69,87 +79,37 @@ impl FlowState {
         }
     }
 
-    /// The state after another packet of the session.
+    /// The state after another packet of the session. Whether a reset counts is asked elsewhere.
     #[inline(always)]
     pub fn after(self, headers: &Headers, from_opener: bool) -> Self {
+        if headers.tuple.protocol != protocol::TCP {
+            return self.after_datagram(from_opener);
+        }
         // Nothing but a handshake goes on with a packet that carries no more than data.
         let is_settled = self as u8 > Self::TcpAnswered as u8
             && headers.tcp_flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST) == 0;
-        if headers.tuple.protocol != protocol::TCP || is_settled {
+        if is_settled {
             return self;
         }
         tcp::next(self, headers.tcp_flags, from_opener)
     }
+}
 
-    /// How long a session in this state may idle, seconds (§4.2).
-    #[inline]
-    pub const fn timeout_s(self, timeouts: PackedTimeouts, settings: &Settings) -> u32 {
-        let seconds = match self {
-            Self::Free => 0,
-            Self::TcpOpening | Self::TcpAnswered | Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => {
-                settings.tcp_half_open_timeout_s
-            }
-            Self::TcpEstablished | Self::TcpClosingOpener | Self::TcpClosingResponder => timeouts.tcp_established_s(),
-            Self::TcpClosed => timeouts.tcp_closed_s(),
-            Self::Udp | Self::Other => timeouts.udp_s(),
-            Self::Icmp => settings.icmp_timeout_s,
-        };
-        seconds as u32
+impl FlowState {
+    /// UDP has no handshake: that both sides speak, and go on, tells a stream from one question (AWS counts so).
+    #[inline(always)]
+    const fn after_datagram(self, from_opener: bool) -> Self {
+        match (self, from_opener) {
+            (Self::Udp, false) => Self::UdpAnswered,
+            (Self::UdpAnswered, true) => Self::UdpStream,
+            _ => self,
+        }
     }
 }
 
 /// Whether a packet of this kind may open a session. Errors and announcements never do: nothing answers them.
 pub fn opens_session(headers: &Headers) -> bool {
     !matches!(headers.icmp_kind(), Some(IcmpKind::Error | IcmpKind::Other))
-}
-
-/// The idle timeouts a session was opened with, in two bytes: places in the lists of what may be chosen (§4.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PackedTimeouts(u16);
-
-impl PackedTimeouts {
-    /// Packs; none if a value may not be chosen.
-    pub fn pack(timeouts: Timeouts) -> Option<Self> {
-        let (closed_min, closed_max) = Timeouts::TCP_CLOSED_S;
-        let established = Timeouts::TCP_ESTABLISHED_S.iter().position(|&s| s == timeouts.tcp_established_s)?;
-        let udp = Timeouts::UDP_S.iter().position(|&s| s == timeouts.udp_s)?;
-        if !(closed_min..=closed_max).contains(&timeouts.tcp_closed_s) {
-            return None;
-        }
-        Some(Self(established as u16 | timeouts.tcp_closed_s << 4 | (udp as u16) << 8))
-    }
-
-    /// Established TCP, seconds.
-    #[inline]
-    const fn tcp_established_s(self) -> u16 {
-        // Only `pack` makes values other than zero, and zero means the first of each list.
-        const CHOICES: [u16; 16] = padded(Timeouts::TCP_ESTABLISHED_S);
-        CHOICES[(self.0 & 0xf) as usize]
-    }
-
-    /// Closed TCP, seconds.
-    #[inline]
-    const fn tcp_closed_s(self) -> u16 {
-        self.0 >> 4 & 0xf
-    }
-
-    /// UDP, seconds.
-    #[inline]
-    const fn udp_s(self) -> u16 {
-        const CHOICES: [u16; 16] = padded(Timeouts::UDP_S);
-        CHOICES[(self.0 >> 8 & 0xf) as usize]
-    }
-}
-
-/// The choices in a list that four bits cannot leave.
-const fn padded<const N: usize>(choices: [u16; N]) -> [u16; 16] {
-    let mut list = [choices[0]; 16];
-    let mut place = 0;
-    while place < N {
-        list[place] = choices[place];
-        place += 1;
-    }
-    list
 }
 
 /// What every packet of a connection reads and writes, besides the key: 52 bytes, which with those of an IPv4 key fill a
@@ -177,8 +137,8 @@ pub struct Flow {
     pub(crate) packets: [u32; 2],
     /// Bytes in the opening direction and in the other: the lower halves, see [`Origin`].
     pub(crate) bytes_low: [u32; 2],
-    /// TCP: how far the opener and the other side may send, as the receivers last said.
-    pub(crate) edges: [u32; 2],
+    /// TCP: where the receivers' windows begin.
+    pub(crate) edges: tcp::Edges,
 }
 
 /// What few packets touch: kept apart from the records.
@@ -192,6 +152,8 @@ pub struct Origin {
     pub(crate) bytes_high: [u32; 2],
     /// Where the record's chain begins.
     pub(crate) home: u32,
+    /// TCP: how the receivers scale their windows.
+    pub(crate) scales: tcp::Scales,
 }
 
 /// The most scopes that fit into a record, next to the flags of a session.
@@ -297,7 +259,12 @@ impl Flow {
     pub(crate) fn count(&mut self, headers: &Headers, wire: Wire, swapped: bool, now: Tick) -> Option<usize> {
         let from_opener = swapped == self.is_swapped();
         let way = usize::from(!from_opener);
-        self.state = self.state.after(headers, from_opener);
+        if headers.tcp_flags & tcp_flags::RST == 0 {
+            self.state = self.state.after(headers, from_opener);
+            if headers.tuple.protocol == protocol::TCP {
+                tcp::observe(&mut self.edges, &tcp::Segment::of(headers), from_opener);
+            }
+        }
         self.last_seen = now;
         self.packets[way] = self.packets[way].wrapping_add(wire.packets);
         let (bytes, carries) = self.bytes_low[way].overflowing_add(wire.bytes as u32);
@@ -326,22 +293,6 @@ impl Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_choice_of_timeouts_survives_packing() {
-        for tcp_established_s in Timeouts::TCP_ESTABLISHED_S {
-            for tcp_closed_s in 3..=15 {
-                for udp_s in Timeouts::UDP_S {
-                    let timeouts = Timeouts { tcp_established_s, tcp_closed_s, udp_s };
-                    let packed = PackedTimeouts::pack(timeouts).unwrap();
-                    let (tcp_established_s, tcp_closed_s) = (packed.tcp_established_s(), packed.tcp_closed_s());
-                    assert_eq!(Timeouts { tcp_established_s, tcp_closed_s, udp_s: packed.udp_s() }, timeouts);
-                }
-            }
-        }
-        assert_eq!(PackedTimeouts::pack(Timeouts { udp_s: 31, ..Timeouts::default() }), None);
-        assert_eq!(PackedTimeouts::pack(Timeouts { tcp_closed_s: 2, ..Timeouts::default() }), None);
-    }
 
     #[test]
     fn stages_keep_their_numbers() {

@@ -1,6 +1,6 @@
 //! All connections of one worker: a table for each address family behind one door.
 
-use super::fragments::Fragments;
+use super::fragments::{FragmentEntry, FragmentKey, Fragments};
 use super::key::{FlowKey, Key, KeyV4, KeyV6, key_of};
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
 use super::{Flow, FlowState, Origin, Side};
@@ -53,6 +53,19 @@ pub struct Session<'a> {
     pub side: Side,
 }
 
+/// A session, as a walk through all of them meets it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listed<'a> {
+    /// Where its record stands in the walk.
+    pub(crate) place: usize,
+    pub(crate) slot: SessionSlot,
+    /// The tuple of the packet that opened it.
+    pub(crate) tuple: Tuple,
+    pub(crate) flow: &'a Flow,
+    /// Which of the record's sides it is.
+    pub(crate) side: usize,
+}
+
 impl Sessions {
     /// Room for `flows_max` connections of IPv4, and a quarter of it for IPv6.
     pub fn new(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
@@ -65,6 +78,12 @@ impl Sessions {
     pub fn entry(&self, tuple: &Tuple, salt: u32) -> Entry {
         let (key, swapped) = key_of(tuple);
         Entry { key, protocol: tuple.protocol, swapped, hash: key.hash(tuple.protocol, salt, self.secret) }
+    }
+
+    /// What to look for to find a packet in parts.
+    pub(crate) fn fragment_entry(&self, key: FragmentKey) -> FragmentEntry {
+        let (tuple, salt) = key.as_tuple();
+        (key, key_of(&tuple).0.hash(tuple.protocol, salt, self.secret))
     }
 
     /// The hash of a session with this tuple, in the network with this salt, and whether the source is the key's second
@@ -137,6 +156,18 @@ impl Sessions {
         }
     }
 
+    /// The record of least `worth` among those of which one must go before `entry` finds room, if one of them may.
+    pub(crate) fn least_worthy<W: Ord>(
+        &mut self,
+        entry: &Entry,
+        worth: impl Fn(&Flow) -> Option<W>,
+    ) -> Option<SessionSlot> {
+        match entry.key {
+            Key::V4(_) => least_worthy(&mut self.v4, entry.hash, worth).map(SessionSlot::V4),
+            Key::V6(_) => least_worthy(&mut self.v6, entry.hash, worth).map(SessionSlot::V6),
+        }
+    }
+
     /// Ends the session of `scope` in a record, and the record with its last session.
     pub(crate) fn end(&mut self, slot: SessionSlot, scope: FlowScope) {
         let flow = self.flow_mut(slot);
@@ -204,9 +235,28 @@ impl Sessions {
         sweep_table(&mut self.v6, count, &is_over, &mut forgotten);
     }
 
-    /// All sessions: the opener's tuple, the record, and which of its sides.
-    pub fn iter(&self) -> impl Iterator<Item = (Tuple, &Flow, &Origin, usize)> {
-        each_session(&self.v4).chain(each_session(&self.v6))
+    /// The sessions in `count` records from `place` on, in an order that does not change while they live.
+    pub(crate) fn scan(&self, place: usize, count: usize) -> impl Iterator<Item = Listed<'_>> {
+        let (behind, v4_records) = (place + count, self.v4.capacity());
+        let first_v6 = place.max(v4_records);
+        let v4 = self
+            .v4
+            .scan(place, count)
+            .map(|(slot, key, flow)| (slot.0 as usize, SessionSlot::V4(slot), Key::V4(*key), flow));
+        let v6 = self
+            .v6
+            .scan(first_v6 - v4_records, behind.saturating_sub(first_v6))
+            .map(move |(slot, key, flow)| (v4_records + slot.0 as usize, SessionSlot::V6(slot), Key::V6(*key), flow));
+        v4.chain(v6).flat_map(|(place, slot, key, flow)| {
+            let of_side = move |(side, session): (usize, Side)| Listed {
+                place,
+                slot,
+                tuple: key.tuple(flow.protocol, session.is_swapped()),
+                flow,
+                side,
+            };
+            flow.sessions().map(of_side)
+        })
     }
 
     /// How many connections there are.
@@ -224,16 +274,25 @@ impl Sessions {
         self.v4.capacity() + self.v6.capacity()
     }
 
+    /// How full the fuller of the tables is, percent of what it was made for.
+    pub fn percent(&self) -> usize {
+        self.v4.percent().max(self.v6.percent())
+    }
+
     /// Bytes of memory that the tables take.
     pub fn memory_bytes(&self) -> usize {
         self.v4.memory_bytes() + self.v6.memory_bytes()
     }
 }
 
-fn each_session<K: FlowKey>(table: &Table<K>) -> impl Iterator<Item = (Tuple, &Flow, &Origin, usize)> {
-    table.iter().flat_map(|(key, flow, origin)| {
-        flow.sessions().map(move |(place, side)| (key.tuple(flow.protocol, side.is_swapped()), flow, origin, place))
-    })
+fn least_worthy<K: FlowKey, W: Ord>(
+    table: &mut Table<K>,
+    hash: u64,
+    worth: impl Fn(&Flow) -> Option<W>,
+) -> Option<Slot> {
+    let in_the_way = table.in_the_way(hash);
+    let worths = in_the_way.filter_map(|slot| worth(table.flow(slot)).map(|worth| (worth, slot)));
+    worths.min_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, slot)| slot)
 }
 
 fn sweep_table<K: FlowKey>(

@@ -8,7 +8,7 @@
 use super::key::FlowKey;
 use super::{Flow, FlowState, Origin};
 use crate::ids::FlowScope;
-use crate::limits::FLOW_CHAIN_MAX;
+use crate::limits::{EVICTION_CANDIDATES, FLOW_CHAIN_MAX};
 use alloc::vec::Vec;
 
 /// The place of a record.
@@ -41,6 +41,8 @@ pub struct Table<K> {
     live: u32,
     /// Where the sweep goes on.
     sweep_at: u32,
+    /// Where the search for a connection that may give way goes on, in the second part.
+    evict_at: u32,
 }
 
 impl<K: FlowKey> Table<K> {
@@ -55,7 +57,7 @@ impl<K: FlowKey> Table<K> {
         if let Some(last) = records.last_mut() {
             last.flow.next = 0;
         }
-        Self { records, origins: room_for(total, advice), homes, free: homes + 1, live: 0, sweep_at: 0 }
+        Self { records, origins: room_for(total, advice), homes, free: homes + 1, live: 0, sweep_at: 0, evict_at: 0 }
     }
 
     /// Asks the memory for what will be read first where a key of this hash belongs.
@@ -132,6 +134,24 @@ impl<K: FlowKey> Table<K> {
         Ok(Slot(position))
     }
 
+    /// The connections of which one must go before another of this hash finds room: those in its chain, and, where it is
+    /// not the chain that is too long, the next few of an endless round.
+    pub fn in_the_way(&mut self, hash: u64) -> impl Iterator<Item = Slot> + use<K> {
+        let mut chain = [None; FLOW_CHAIN_MAX + 1];
+        let mut at = Some(self.home(hash));
+        for link in &mut chain {
+            *link = at.map(Slot);
+            at = at.and_then(|at| self.records[at as usize].flow.next.checked_sub(1));
+        }
+        let (first, second_part) = (self.homes, self.records.len() as u32 - self.homes);
+        let is_long = chain.iter().all(Option::is_some);
+        let count = if self.free == 0 && !is_long { (EVICTION_CANDIDATES as u32).min(second_part) } else { 0 };
+        let start = self.evict_at;
+        self.evict_at = (start + count) % second_part;
+        let others = (0..count).map(move |step| Slot(first + (start + step) % second_part));
+        chain.into_iter().flatten().chain(others)
+    }
+
     /// Forgets a connection.
     pub fn remove(&mut self, slot: Slot) {
         let record = &mut self.records[slot.0 as usize];
@@ -189,6 +209,14 @@ impl<K: FlowKey> Table<K> {
         (0..count).map(move |step| Slot((start + step) % total))
     }
 
+    /// The connections among `count` records from `place` on, which may be past the end.
+    pub fn scan(&self, place: usize, count: usize) -> impl Iterator<Item = (Slot, &K, &Flow)> {
+        let end = place.saturating_add(count).min(self.records.len());
+        let some = self.records.get(place..end).unwrap_or_default().iter().zip(place..);
+        let live = some.filter(|(record, _)| record.flow.state != FlowState::Free);
+        live.map(|(record, place)| (Slot(place as u32), &record.key, &record.flow))
+    }
+
     /// The key at a slot, if a connection is there.
     pub fn key(&self, slot: Slot) -> Option<&K> {
         let record = &self.records[slot.0 as usize];
@@ -214,6 +242,11 @@ impl<K: FlowKey> Table<K> {
     /// How many connections there is room for.
     pub fn capacity(&self) -> usize {
         self.records.len()
+    }
+
+    /// How full it is, percent of what it was made for. Collisions leave room for few more than all of that.
+    pub fn percent(&self) -> usize {
+        100 * self.live as usize / self.homes as usize
     }
 
     /// Bytes of memory it takes.

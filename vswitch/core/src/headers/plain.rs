@@ -37,7 +37,8 @@ fn read_v4(frame: &[u8], start: &[u8; FRAME_V4_BYTES_MIN], headers: &mut Headers
     let destination = u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
     let ports: &[u8; UDP_BYTES] = start[AT..].first_chunk()?;
     let transport_bytes = end.checked_sub(AT)?;
-    let tcp_flags = transport(header[9], ports, transport_bytes, || frame[AT..].first_chunk())?;
+    let (tcp_flags, sequence, acknowledgment) =
+        transport(header[9], ports, transport_bytes, || frame[AT..].first_chunk())?;
     headers.network = Network::Ip;
     headers.tuple = Tuple {
         addresses: Addresses::V4 { source, destination },
@@ -49,6 +50,8 @@ fn read_v4(frame: &[u8], start: &[u8; FRAME_V4_BYTES_MIN], headers: &mut Headers
     headers.fragment_id = u16::from_be_bytes([header[4], header[5]]) as u32;
     headers.hop_limit = header[8];
     headers.tcp_flags = tcp_flags;
+    headers.sequence = sequence;
+    headers.acknowledgment = acknowledgment;
     headers.icmp_type = 0;
     headers.icmp_code = 0;
     headers.transport_offset = AT as u32;
@@ -70,7 +73,8 @@ fn read_v6(frame: &[u8], headers: &mut Headers) -> Option<()> {
     let source = u128::from_be_bytes(*header[8..].first_chunk()?);
     let destination = u128::from_be_bytes(*header[24..].first_chunk()?);
     let ports: &[u8; UDP_BYTES] = start[AT..].first_chunk()?;
-    let tcp_flags = transport(header[6], ports, transport_bytes, || frame[AT..].first_chunk())?;
+    let (tcp_flags, sequence, acknowledgment) =
+        transport(header[6], ports, transport_bytes, || frame[AT..].first_chunk())?;
     headers.network = Network::Ip;
     headers.tuple = Tuple {
         addresses: Addresses::V6 { source, destination },
@@ -82,6 +86,8 @@ fn read_v6(frame: &[u8], headers: &mut Headers) -> Option<()> {
     headers.fragment_id = 0;
     headers.hop_limit = header[7];
     headers.tcp_flags = tcp_flags;
+    headers.sequence = sequence;
+    headers.acknowledgment = acknowledgment;
     headers.icmp_type = 0;
     headers.icmp_code = 0;
     headers.transport_offset = AT as u32;
@@ -90,7 +96,7 @@ fn read_v6(frame: &[u8], headers: &mut Headers) -> Option<()> {
     Some(())
 }
 
-/// The TCP flags, none for UDP, of a transport header of which the first bytes are `ports`. None where it is neither, not
+/// The TCP flags and numbers, none for UDP, of a transport header of which the first bytes are `ports`. None where it is neither, not
 /// whole, or of DHCP.
 #[inline(always)]
 fn transport<'a>(
@@ -98,18 +104,21 @@ fn transport<'a>(
     ports: &[u8; UDP_BYTES],
     transport_bytes: usize,
     tcp: impl Fn() -> Option<&'a [u8; TCP_BYTES]>,
-) -> Option<u8> {
+) -> Option<(u8, u32, u32)> {
     match number {
         protocol::TCP => {
             let header = tcp()?;
             let header_bytes = (header[12] >> 4) as usize * 4;
-            (TCP_BYTES <= header_bytes && header_bytes <= transport_bytes).then_some(header[13])
+            let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            let acknowledgment = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+            let is_sound = TCP_BYTES <= header_bytes && header_bytes <= transport_bytes;
+            is_sound.then_some((header[13], sequence, acknowledgment))
         }
         protocol::UDP => {
             let length_bytes = u16::from_be_bytes([ports[4], ports[5]]) as usize;
             let is_sound = UDP_BYTES <= length_bytes && length_bytes <= transport_bytes;
             let [source, destination] = [[ports[0], ports[1]], [ports[2], ports[3]]].map(u16::from_be_bytes);
-            (is_sound && !is_dhcp(source) && !is_dhcp(destination)).then_some(0)
+            (is_sound && !is_dhcp(source) && !is_dhcp(destination)).then_some((0, 0, 0))
         }
         _ => None,
     }

@@ -1,0 +1,110 @@
+//! Who may open sessions, and who gives way when the table is full.
+
+use super::*;
+use harness::frame::TcpFlags;
+use vswitch_core::desired::Tracking;
+
+/// A lab in which every guest reaches every other, with a table of 64 homes, so 86 records, in one shard.
+fn crowded(guaranteed: u32) -> World {
+    let mut world = World::with_shards(lab(), 1, 64);
+    world.set_rules("sg-web", &[accept_in("all", "0.0.0.0/0")]);
+    world.set_rules("sg-client", &[accept_in("all", "0.0.0.0/0")]);
+    for eni in ["web", "client", "far"] {
+        world.change_eni(eni, |eni| {
+            eni.tracking = Tracking { sessions_guaranteed: guaranteed, ..Tracking::default() };
+        });
+    }
+    world
+}
+
+fn connect(world: &mut World, from: &str, ends: (&str, &str), port: u16) {
+    for (guest, packet) in [
+        (from, Ip::new(ends.0, ends.1).tcp(port, 80, TcpFlags::SYN)),
+        ("web", Ip::new(ends.1, ends.0).tcp(80, port, TcpFlags::SYN | TcpFlags::ACK)),
+        (from, Ip::new(ends.0, ends.1).tcp(port, 80, TcpFlags::ACK)),
+    ] {
+        assert!(matches!(world.send(guest, &packet), Fate::Delivered(_)), "{from} {port}");
+    }
+}
+
+/// Embryonic connections of the client to the web server until the table refuses no more of them.
+fn flood(world: &mut World, count: u16) -> usize {
+    let syn = |port| request().tcp(port, 80, TcpFlags::SYN);
+    (0..count).filter(|number| matches!(world.send("client", &syn(1000 + number)), Fate::Delivered(_))).count()
+}
+
+#[test]
+fn a_flood_gives_way_to_the_new_connections_of_a_neighbour() {
+    let mut world = crowded(8);
+    for port in 1..=5 {
+        connect(&mut world, "far", (FAR, WEB), port);
+    }
+    let passed = flood(&mut world, 2000);
+    assert!(passed > 1000, "the flood itself gives way to itself: {passed}");
+    for port in 6..=8 {
+        connect(&mut world, "far", (FAR, WEB), port);
+    }
+    let established = |world: &World| world.flows("far").iter().filter(|flow| flow.state == "established").count();
+    assert_eq!(established(&world), 8);
+    flood(&mut world, 2000);
+    assert_eq!(established(&world), 8, "established connections of others stay");
+    assert_eq!(world.stats()["far"].flows_evicted, 0);
+    assert!(world.stats()["client"].flows_evicted > 1000);
+}
+
+#[test]
+fn what_is_closing_goes_before_what_is_embryonic_and_that_before_what_lives() {
+    let mut world = crowded(0);
+    for port in 1..=20 {
+        connect(&mut world, "client", (CLIENT, WEB), port);
+    }
+    for port in 1..=10 {
+        assert_eq!(world.send("client", &request().tcp(port, 80, TcpFlags::RST)), delivered("web"));
+        world.wait_s(0);
+    }
+    let count = |world: &World, state: &str| world.flows("web").iter().filter(|flow| flow.state == state).count();
+    assert_eq!((count(&world, "closed"), count(&world, "established")), (10, 10));
+    flood(&mut world, 400);
+    assert_eq!(count(&world, "closed"), 0, "gone first");
+    assert_eq!(count(&world, "established"), 10, "while there are embryonic ones");
+}
+
+#[test]
+fn nobody_gives_way_who_holds_no_more_than_his_share() {
+    let mut world = crowded(1000);
+    for port in 0..400 {
+        world.send("client", &request().tcp(1000 + port, 80, TcpFlags::SYN));
+    }
+    let held = world.flows("client").len();
+    let full = (0..50).find_map(|port| match world.send("far", &Ip::new(FAR, WEB).tcp(port + 1, 80, TcpFlags::SYN)) {
+        Fate::Dropped(_, _, reason) => Some(reason),
+        _ => None,
+    });
+    assert_eq!(full, Some(DropReason::FlowTableFull));
+    assert!(world.flows("client").len() >= held, "nothing gave way");
+    assert_eq!(world.stats()["client"].flows_evicted, 0);
+}
+
+#[test]
+fn an_eni_opens_no_more_sessions_in_a_second_than_it_may() {
+    let mut world = World::new(lab());
+    world.change_eni("client", |eni| eni.tracking.new_sessions_per_s = Some(10));
+    let opened = |world: &mut World, ports: std::ops::Range<u16>| {
+        let mut fates = ports.map(|port| world.send("client", &request().tcp(port, 80, TcpFlags::SYN)));
+        let count = fates.by_ref().take_while(|fate| *fate == delivered("web")).count();
+        assert!(fates.all(|fate| fate == stopped("client", DropReason::SessionRate)));
+        count
+    };
+    assert_eq!(opened(&mut world, 1..100), 10);
+    assert_eq!(world.send("client", &request().tcp(1, 80, TcpFlags::ACK)), delivered("web"), "what lives goes on");
+    world.wait_s(1);
+    assert_eq!(opened(&mut world, 100..200), 10);
+    world.wait_s(100);
+    assert_eq!(opened(&mut world, 200..300), 10, "no more than a second is saved up");
+    // The rate of a receiver counts what is opened towards it.
+    world.change_eni("client", |eni| eni.tracking.new_sessions_per_s = None);
+    world.change_eni("web", |eni| eni.tracking.new_sessions_per_s = Some(1));
+    assert_eq!(world.send("client", &request().tcp(500, 80, TcpFlags::SYN)), delivered("web"));
+    let second = world.send("client", &request().tcp(501, 80, TcpFlags::SYN));
+    assert_eq!(second, refused("web", DropReason::SessionRate));
+}
