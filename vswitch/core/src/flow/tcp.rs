@@ -1,6 +1,6 @@
 //! The life of a TCP session as seen from outside (`semantics.md` §4.2, RFC 9293 §3.3.2).
 //!
-//! [`next`] is a table: what a packet with these flags, from this side, makes of a session in this state. [`believes`]
+//! `next` is a table: what a packet with these flags, from this side, makes of a session in this state. [`believes`]
 //! says which resets count, so that nobody who cannot see the connection ends its session; [`is_outside`] is the full
 //! check of sequence numbers that an ENI may ask for.
 
@@ -162,7 +162,7 @@ impl Segment {
 pub type Edges = [u32; 2];
 
 /// The window scales by direction: the receiver's of the opener's bytes, then of the responder's, each plus one, or
-/// [`NOT_OFFERED`]. Zero means that the handshake was not seen: then the largest counts.
+/// `NOT_OFFERED`. Zero means that the handshake was not seen: then the largest counts.
 pub type Scales = [u8; 2];
 
 /// The largest scale (RFC 7323 §2.3).
