@@ -5,7 +5,7 @@ use crate::eni::{Desk, Shard};
 use crate::flow::fragments::{Fate, FragmentKey, Turn};
 use crate::flow::sessions::{Entry, SessionSlot};
 use crate::flow::table::TableFull;
-use crate::flow::tcp::{self, Segment};
+use crate::flow::tcp;
 use crate::flow::{Flow, FlowState, Origin, Side};
 use crate::headers::tcp_flags::{RST, SYN};
 use crate::headers::{Fragment, protocol};
@@ -79,7 +79,7 @@ impl Shard {
         if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
             self.note_turn(slot, entry, packet);
         }
-        let carry = self.sessions.flow_mut(slot).count(&packet.headers, packet.wire(), entry.swapped, now);
+        let carry = self.sessions.flow_mut(slot).count(packet.headers.segment(), packet.wire(), entry.swapped, now);
         if let Some(way) = carry {
             self.sessions.origin_mut(slot).bytes_high[way] += 1;
         }
@@ -91,13 +91,13 @@ impl Shard {
     fn note_turn(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet) {
         let flow = self.sessions.flow(slot);
         let (from_opener, edges, state) = (entry.swapped == flow.is_swapped(), flow.edges, flow.state);
-        let segment = Segment { scale: packet.window_scale(), ..Segment::of(&packet.headers) };
+        let (segment, scale) = (packet.headers.segment(), packet.window_scale());
         let scales = &mut self.sessions.origin_mut(slot).scales;
         if segment.flags & RST == 0 {
             if matches!(state, FlowState::TcpOpening | FlowState::TcpAnswered) {
-                tcp::observe_scale(scales, &segment, from_opener);
+                tcp::observe_scale(scales, scale, from_opener);
             }
-        } else if tcp::believes(edges, *scales, &segment, from_opener) {
+        } else if tcp::believes(edges, *scales, segment, from_opener) {
             self.sessions.flow_mut(slot).state = tcp::next(state, segment.flags, from_opener);
         }
     }
@@ -275,10 +275,9 @@ pub(crate) fn connection(packet: &Packet, desk: &Desk<'_>, now: Tick) -> (Flow, 
     let wire = packet.wire();
     let (mut edges, mut scales) = ([0; 2], [0; 2]);
     if packet.headers.tuple.protocol == protocol::TCP {
-        let segment = Segment { scale: packet.window_scale(), ..Segment::of(&packet.headers) };
-        tcp::observe(&mut edges, &segment, true);
-        if segment.flags & SYN != 0 {
-            tcp::observe_scale(&mut scales, &segment, true);
+        tcp::observe(&mut edges, packet.headers.segment(), true);
+        if packet.headers.tcp_flags & SYN != 0 {
+            tcp::observe_scale(&mut scales, packet.window_scale(), true);
         }
     }
     let flow = Flow {

@@ -7,11 +7,12 @@
 use crate::answer;
 use crate::counters::EniCounters;
 use crate::desired::Direction;
-use crate::express::{self, Passage};
-use crate::flow::sessions::{SessionSlot, Sessions};
+use crate::express::{self, Passage, Track};
+use crate::flow::sessions::{Entry, SessionSlot, Sessions};
 use crate::flow::table::MemoryAdvice;
 use crate::flow::{Flow, Side};
 use crate::guard::{self, owns_source};
+use crate::headers::Segment;
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Lookup, Ruling, Seat};
 use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
@@ -33,6 +34,8 @@ pub struct Shard {
     /// Whose counters a scope's sessions are counted in.
     pub(crate) places: HashMap<FlowScope, usize, BuildHasherDefault<ScopeHasher>>,
     orphans: Orphans,
+    /// One for each packet of a burst. They mean nothing between bursts, and only keep their room.
+    steps: Vec<Step>,
     /// The burst in work waited for first fragments, which have come.
     pub(crate) is_releasing: bool,
 }
@@ -40,19 +43,23 @@ pub struct Shard {
 /// What the first phase finds out about a packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
-    /// The hash of a plain packet's session, and whether the source is the second end of its key.
-    pub(crate) hash: u64,
-    pub(crate) swapped: bool,
-    /// Whether the short way is open to it so far (`express.rs`).
-    pub(crate) is_plain: bool,
+    /// Where the session of a plain packet is looked for.
+    pub(crate) entry: Entry,
+    /// What it says of its TCP stream, if the short way is open to it.
+    pub(crate) segment: Segment,
+    /// Whose it is, if the short way is open to it so far (`express.rs`). Its headers are not read then.
+    pub(crate) plain_to: Option<EniIndex>,
     /// What the network knows of the destination.
     pub(crate) place: Place,
 }
 
-type Steps = [Step; BURST_PACKETS];
-
 impl Step {
-    const NONE: Self = Self { hash: 0, swapped: false, is_plain: false, place: Place::NOWHERE };
+    const NONE: Self = Self {
+        entry: Entry::NONE,
+        segment: Segment { sequence: 0, acknowledgment: 0, flags: 0 },
+        plain_to: None,
+        place: Place::NOWHERE,
+    };
 }
 
 /// A place of judgement, and where its counters are.
@@ -75,6 +82,7 @@ impl Shard {
             counters: Vec::new(),
             places: HashMap::default(),
             orphans: Orphans::default(),
+            steps: alloc::vec![Step::NONE; BURST_PACKETS],
             is_releasing: false,
         }
     }
@@ -93,11 +101,14 @@ impl Shard {
             return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let now = now.tick();
-        let mut steps = [Step::NONE; BURST_PACKETS];
+        let mut steps = core::mem::take(&mut self.steps);
         for burst in burst.chunks_mut(BURST_PACKETS) {
             self.admit_all(&desk.seat, burst, &mut steps);
             let mut passage: Option<Passage<'_>> = None;
             for (packet, step) in burst.iter_mut().zip(&steps) {
+                if let Some(next) = step.plain_to {
+                    packet.verdict = Verdict::Forward(next);
+                }
                 let passed = match packet.verdict {
                     Verdict::Forward(next) => {
                         if passage.as_ref().is_none_or(|passage| !passage.leads_to(next)) {
@@ -108,7 +119,7 @@ impl Shard {
                             passage = receiver.map(|receiver| Passage::new(&desk, receiver, is_here(next)));
                         }
                         if let Some(passage) = &mut passage {
-                            if self.pass_along(&desk, passage, (packet, step), now) {
+                            if step.plain_to.is_some() && self.pass_along(&desk, passage, (packet, step), now) {
                                 continue;
                             }
                             self.pass(&desk, &passage.receiver, (packet, step), (now, passage.is_here))
@@ -130,6 +141,7 @@ impl Shard {
                 self.end_passage(&desk, passage);
             }
         }
+        self.steps = steps;
     }
 
     /// How long a fragment is that waited and whose first has come, if there is one: it is to be taken and sent on its way
@@ -207,20 +219,18 @@ impl Shard {
 
     /// The first phases of a burst that leaves: parse, guard, route, and ask for the sessions.
     #[inline(always)]
-    fn admit_all(&self, seat: &Seat<'_>, burst: &mut [Packet], steps: &mut Steps) {
+    fn admit_all(&self, seat: &Seat<'_>, burst: &mut [Packet], steps: &mut [Step]) {
         burst.iter().for_each(|packet| packet.buffer.prefetch());
+        let mut track = Track::NONE;
         for (packet, step) in burst.iter_mut().zip(&mut *steps) {
-            if let Some((next, place)) = express::admit(seat, packet) {
-                packet.verdict = Verdict::Forward(next);
-                let (hash, swapped) = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
-                *step = Step { hash, swapped, is_plain: true, place };
-            } else {
+            if express::admit(seat, &mut track, &self.sessions, (packet, step)).is_none() {
                 *step = self.admit_unusual(seat, packet);
             }
         }
         // By now what was asked for first is here, and tells whether more has to be.
-        for (packet, step) in burst.iter().zip(&*steps).filter(|(_, step)| step.is_plain) {
-            self.sessions.reach_further(&packet.headers.tuple, step.hash, step.swapped);
+        if self.sessions.outgrow_cache() {
+            let plain = burst.iter().zip(&*steps).filter(|(_, step)| step.plain_to.is_some());
+            plain.for_each(|(_, step)| self.sessions.reach_further(&step.entry));
         }
     }
 
@@ -237,15 +247,15 @@ impl Shard {
         if !packet.headers.is_plain {
             return Step { place, ..Step::NONE };
         }
-        let (hash, swapped) = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
-        Step { hash, swapped, is_plain: false, place }
+        let entry = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
+        Step { entry, place, ..Step::NONE }
     }
 
     /// What to look for to judge a packet.
     #[inline]
     fn lookup(&self, seat: &Seat<'_>, packet: &Packet, step: &Step) -> Lookup {
         if packet.headers.is_plain {
-            Lookup::Session(self.sessions.entry_with(&packet.headers.tuple, step.hash))
+            Lookup::Session(step.entry)
         } else {
             seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame())
         }

@@ -5,6 +5,7 @@ use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, IPV6_EXTENSION_HEADE
 use crate::verdict::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use part::PartOfPacket;
+pub use plain::Segment;
 
 mod part;
 pub(crate) mod plain;
@@ -225,6 +226,12 @@ impl Headers {
             end: 0,
             is_plain: false,
         }
+    }
+
+    /// What it says of a TCP stream; all zero for other protocols.
+    #[inline]
+    pub const fn segment(&self) -> Segment {
+        Segment { sequence: self.sequence, acknowledgment: self.acknowledgment, flags: self.tcp_flags }
     }
 
     /// The kind of ICMP message, if it is one. A later fragment does not tell.

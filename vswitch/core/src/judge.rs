@@ -142,7 +142,7 @@ impl<'a> Seat<'a> {
             && let Lookup::Session(entry) = lookup
             && let Some(session) = sessions.find(entry, self.eni.scope)
             && self.admits(session.side)
-            && self.continues(session.flow, headers, now)
+            && self.continues(session.flow, headers.tcp_flags, now)
         {
             return (Judgement::by(Policy::Accept, Stage::Session), Action::Touch(session.slot));
         }
@@ -161,14 +161,20 @@ impl<'a> Seat<'a> {
 
     /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`Seat::admits`] its session.
     #[inline(always)]
-    pub(crate) fn continues(&self, flow: &Flow, headers: &Headers, now: Tick) -> bool {
-        !flow.is_expired(self.snapshot.settings(), now) && headers.tcp_flags & tcp_flags::SYN == 0
+    pub(crate) fn continues(&self, flow: &Flow, flags: u8, now: Tick) -> bool {
+        !flow.is_expired(self.snapshot.settings(), now) && flags & tcp_flags::SYN == 0
+    }
+
+    /// What the sessions look like that this ENI admitted under the present revision.
+    #[inline(always)]
+    pub(crate) const fn live_side(&self) -> u64 {
+        Side::live_under(self.eni.scope, self.revision)
     }
 
     /// Whether a session is this ENI's, and was admitted under the present revision.
     #[inline(always)]
     pub(crate) fn admits(&self, side: Side) -> bool {
-        side.is_live_under(self.eni.scope, self.revision)
+        side.is(self.live_side())
     }
 
     /// The same, for any packet.
@@ -313,7 +319,7 @@ impl<'a> Seat<'a> {
             && tcp::is_outside(
                 flow.edges,
                 sessions.origin(slot).scales,
-                &tcp::Segment::of(headers),
+                headers.segment(),
                 swapped == side.is_swapped(),
             )
     }
@@ -410,7 +416,7 @@ pub(crate) fn from_peer(direction: Direction, tuple: &Tuple) -> Addresses {
 }
 
 /// The port that mail is sent to (RFC 5321 §4.5.4.2).
-const SMTP: u16 = 25;
+pub(crate) const SMTP: u16 = 25;
 
 /// The judgement of a fragment under the revision that judged the first.
 fn as_the_first(fate: &Fate) -> Judgement {

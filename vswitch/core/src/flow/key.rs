@@ -5,6 +5,14 @@ use core::fmt::Debug;
 
 /// The two ends of a connection of one address family, in an order that both directions share.
 pub trait FlowKey: Copy + Debug + Default + Eq {
+    /// An address of the family, in host order.
+    type Address: Copy + Eq;
+    /// The key of a packet between these ends, and whether its source is the second.
+    fn of(addresses: [Self::Address; 2], ports: [u16; 2]) -> (Self, bool);
+    /// Source and destination, as what knows both families wants them.
+    fn addresses(addresses: [Self::Address; 2]) -> Addresses;
+    /// The key, as what knows both families wants it.
+    fn any(self) -> Key;
     /// A hash that nobody can aim without the secret. Both directions of a connection have the same. `salt` tells the
     /// networks apart in which addresses may be the same.
     fn hash(&self, protocol: u8, salt: u32, secret: [u64; 2]) -> u64;
@@ -74,45 +82,17 @@ impl Key {
 }
 
 impl KeyV4 {
-    /// The key of a packet between these ends, and whether its source is the second.
-    #[inline(always)]
-    pub fn of(addresses: [u32; 2], ports: [u16; 2]) -> (Self, bool) {
-        let key = Self { addresses, ports };
-        let end = |place: usize| (addresses[place] as u64) << 16 | ports[place] as u64;
-        let swapped = end(0) > end(1);
-        (if swapped { key.reverse() } else { key }, swapped)
-    }
+    /// No connection's.
+    pub(crate) const NONE: Self = Self { addresses: [0; 2], ports: [0; 2] };
 
-    /// The same, where it is known whether the source is the second end.
+    /// Both addresses as one number.
     #[inline(always)]
-    pub(crate) fn ordered(addresses: [u32; 2], ports: [u16; 2], swapped: bool) -> Self {
-        let key = Self { addresses, ports };
-        if swapped { key.reverse() } else { key }
-    }
-
-    #[inline(always)]
-    const fn reverse(self) -> Self {
-        let ([near, far], [near_port, far_port]) = (self.addresses, self.ports);
-        Self { addresses: [far, near], ports: [far_port, near_port] }
+    const fn both(&self) -> u64 {
+        (self.addresses[0] as u64) << 32 | self.addresses[1] as u64
     }
 }
 
 impl KeyV6 {
-    /// The same, where it is known whether the source is the second end.
-    #[inline(always)]
-    pub(crate) fn ordered(addresses: [u128; 2], ports: [u16; 2], swapped: bool) -> Self {
-        let key = Self { addresses: addresses.map(words), ports };
-        if swapped { key.reverse() } else { key }
-    }
-
-    /// The key of a packet between these ends, and whether its source is the second.
-    #[inline(always)]
-    pub fn of(addresses: [u128; 2], ports: [u16; 2]) -> (Self, bool) {
-        let key = Self { addresses: addresses.map(words), ports };
-        let swapped = (addresses[0], ports[0]) > (addresses[1], ports[1]);
-        (if swapped { key.reverse() } else { key }, swapped)
-    }
-
     #[inline(always)]
     const fn reverse(self) -> Self {
         let ([near, far], [near_port, far_port]) = (self.addresses, self.ports);
@@ -121,10 +101,31 @@ impl KeyV6 {
 }
 
 impl FlowKey for KeyV4 {
-    #[inline]
+    type Address = u32;
+
+    #[inline(always)]
+    fn of([source, destination]: [u32; 2], ports: [u16; 2]) -> (Self, bool) {
+        let swapped = source > destination || (source == destination && ports[0] > ports[1]);
+        let [both, all] = [(source as u64) << 32 | destination as u64, (ports[0] as u64) << 16 | ports[1] as u64];
+        let (both, all) =
+            if swapped { (both.rotate_left(32), (all as u32).rotate_left(16)) } else { (both, all as u32) };
+        let addresses = [(both >> 32) as u32, both as u32];
+        (Self { addresses, ports: [(all >> 16) as u16, all as u16] }, swapped)
+    }
+
+    #[inline(always)]
+    fn addresses([source, destination]: [u32; 2]) -> Addresses {
+        Addresses::V4 { source, destination }
+    }
+
+    #[inline(always)]
+    fn any(self) -> Key {
+        Key::V4(self)
+    }
+
+    #[inline(always)]
     fn hash(&self, protocol: u8, salt: u32, secret: [u64; 2]) -> u64 {
-        let addresses = (self.addresses[0] as u64) << 32 | self.addresses[1] as u64;
-        finish(fold(addresses ^ secret[0], pack_rest(self.ports, protocol, salt) ^ secret[1]), secret)
+        finish(fold(self.both() ^ secret[0], pack_rest(self.ports, protocol, salt) ^ secret[1]), secret)
     }
 
     fn tuple(&self, protocol: u8, swapped: bool) -> Tuple {
@@ -134,7 +135,26 @@ impl FlowKey for KeyV4 {
 }
 
 impl FlowKey for KeyV6 {
-    #[inline]
+    type Address = u128;
+
+    #[inline(always)]
+    fn of(addresses: [u128; 2], ports: [u16; 2]) -> (Self, bool) {
+        let key = Self { addresses: addresses.map(words), ports };
+        let swapped = (addresses[0], ports[0]) > (addresses[1], ports[1]);
+        (if swapped { key.reverse() } else { key }, swapped)
+    }
+
+    #[inline(always)]
+    fn addresses([source, destination]: [u128; 2]) -> Addresses {
+        Addresses::V6 { source, destination }
+    }
+
+    #[inline(always)]
+    fn any(self) -> Key {
+        Key::V6(self)
+    }
+
+    #[inline(always)]
     fn hash(&self, protocol: u8, salt: u32, secret: [u64; 2]) -> u64 {
         let [low, high] = self.addresses.map(|words| {
             let half = |at: usize| words[at] as u64 | (words[at + 1] as u64) << 32;

@@ -11,7 +11,7 @@ mod timeouts;
 pub use timeouts::PackedTimeouts;
 
 use crate::desired::{Direction, Settings};
-use crate::headers::{Headers, IcmpKind, protocol, tcp_flags};
+use crate::headers::{Headers, IcmpKind, Segment, protocol, tcp_flags};
 use crate::ids::FlowScope;
 use crate::offload::Wire;
 use crate::time::Tick;
@@ -81,17 +81,22 @@ impl FlowState {
 
     /// The state after another packet of the session. Whether a reset counts is asked elsewhere.
     #[inline(always)]
-    pub fn after(self, headers: &Headers, from_opener: bool) -> Self {
-        if headers.tuple.protocol != protocol::TCP {
+    pub fn after(self, flags: u8, from_opener: bool) -> Self {
+        if !self.is_tcp() {
             return self.after_datagram(from_opener);
         }
         // Nothing but a handshake goes on with a packet that carries no more than data.
-        let is_settled = self as u8 > Self::TcpAnswered as u8
-            && headers.tcp_flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST) == 0;
+        let is_settled =
+            self as u8 > Self::TcpAnswered as u8 && flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST) == 0;
         if is_settled {
             return self;
         }
-        tcp::next(self, headers.tcp_flags, from_opener)
+        tcp::next(self, flags, from_opener)
+    }
+
+    #[inline(always)]
+    const fn is_tcp(self) -> bool {
+        self as u8 <= Self::TcpClosed as u8
     }
 }
 
@@ -208,10 +213,17 @@ impl Side {
         STAGES[(self.tag >> Self::STAGE_SHIFT) as usize % STAGES.len()]
     }
 
-    /// Whether it is the session of `scope`, admitted under `revision` and not revoked.
+    /// What [`Side::is`] compares with: the session of `scope`, admitted under `revision` and not revoked.
     #[inline(always)]
-    pub(crate) const fn is_live_under(self, scope: FlowScope, revision: u32) -> bool {
-        (self.tag & (Self::SCOPE | Self::REVOKED)) ^ scope.0 | self.revision ^ revision == 0
+    pub(crate) const fn live_under(scope: FlowScope, revision: u32) -> u64 {
+        (revision as u64) << 32 | scope.0 as u64
+    }
+
+    /// Whether it is such a session.
+    #[inline(always)]
+    pub(crate) const fn is(self, live: u64) -> bool {
+        const ASKED: u64 = (u32::MAX as u64) << 32 | (Side::SCOPE | Side::REVOKED) as u64;
+        ((self.revision as u64) << 32 | self.tag as u64) & ASKED == live
     }
 
     pub(crate) const fn set_revoked(&mut self, revoked: bool) {
@@ -256,14 +268,14 @@ impl Flow {
 
     /// Counts a packet, and restarts the timer. Returns the way whose lower half of bytes is over, see [`Origin`].
     #[inline(always)]
-    pub(crate) fn count(&mut self, headers: &Headers, wire: Wire, swapped: bool, now: Tick) -> Option<usize> {
+    pub(crate) fn count(&mut self, segment: Segment, wire: Wire, swapped: bool, now: Tick) -> Option<usize> {
         let from_opener = swapped == self.is_swapped();
         let way = usize::from(!from_opener);
-        if headers.tcp_flags & tcp_flags::RST == 0 {
-            self.state = self.state.after(headers, from_opener);
-            if headers.tuple.protocol == protocol::TCP {
-                tcp::observe(&mut self.edges, &tcp::Segment::of(headers), from_opener);
+        if segment.flags & tcp_flags::RST == 0 {
+            if self.state.is_tcp() {
+                tcp::observe(&mut self.edges, segment, from_opener);
             }
+            self.state = self.state.after(segment.flags, from_opener);
         }
         self.last_seen = now;
         self.packets[way] = self.packets[way].wrapping_add(wire.packets);
@@ -286,7 +298,10 @@ impl Flow {
     /// Whether it is over at `now`.
     #[inline]
     pub fn is_expired(&self, settings: &Settings, now: Tick) -> bool {
-        self.last_seen.is_older_than(self.state.timeout_s(self.timeouts, settings), now)
+        // No timeout is shorter, and nearly all are asked that were seen a moment ago.
+        const LEAST_S: u32 = 1;
+        self.last_seen.is_older_than(LEAST_S, now)
+            && self.last_seen.is_older_than(self.state.timeout_s(self.timeouts, settings), now)
     }
 }
 

@@ -4,7 +4,8 @@ use super::fragments::{FragmentEntry, FragmentKey, Fragments};
 use super::key::{FlowKey, Key, KeyV4, KeyV6, key_of};
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
 use super::{Flow, FlowState, Origin, Side};
-use crate::headers::{Addresses, Tuple};
+use crate::headers::Tuple;
+use crate::headers::plain::Plain;
 use crate::ids::FlowScope;
 
 /// See the module's page.
@@ -28,14 +29,17 @@ pub enum SessionSlot {
 /// A key ready to be looked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    key: Key,
-    protocol: u8,
+    pub(crate) key: Key,
+    pub(crate) protocol: u8,
     /// Whether the packet's source is the key's second end.
     pub swapped: bool,
     pub(crate) hash: u64,
 }
 
 impl Entry {
+    /// What leads to no session.
+    pub(crate) const NONE: Self = Self { key: Key::V4(KeyV4::NONE), protocol: 0, swapped: false, hash: 0 };
+
     /// The tuple that it was made of.
     pub fn tuple(&self) -> Tuple {
         self.key.tuple(self.protocol, self.swapped)
@@ -86,47 +90,39 @@ impl Sessions {
         (key, key_of(&tuple).0.hash(tuple.protocol, salt, self.secret))
     }
 
-    /// The hash of a session with this tuple, in the network with this salt, and whether the source is the key's second
-    /// end. Asks the memory for what `find` will read first.
-    #[inline(always)]
-    pub(crate) fn reach_for(&self, tuple: &Tuple, salt: u32) -> (u64, bool) {
-        let ports = [tuple.source_port, tuple.destination_port];
-        match tuple.addresses {
-            Addresses::V4 { source, destination } => {
-                let (key, swapped) = KeyV4::of([source, destination], ports);
-                let hash = key.hash(tuple.protocol, salt, self.secret);
-                self.v4.prefetch(hash);
-                (hash, swapped)
-            }
-            Addresses::V6 { source, destination } => {
-                let (key, swapped) = KeyV6::of([source, destination], ports);
-                let hash = key.hash(tuple.protocol, salt, self.secret);
-                self.v6.prefetch(hash);
-                (hash, swapped)
-            }
-        }
-    }
-
-    /// Asks for the second record where a hash leads, if the first is another connection's.
-    #[inline(always)]
-    pub(crate) fn reach_further(&self, tuple: &Tuple, hash: u64, swapped: bool) {
-        let ports = [tuple.source_port, tuple.destination_port];
-        match tuple.addresses {
-            Addresses::V4 { source, destination } if self.v4.outgrows_cache() => {
-                self.v4.prefetch_next(&KeyV4::ordered([source, destination], ports, swapped), hash);
-            }
-            Addresses::V6 { source, destination } if self.v6.outgrows_cache() => {
-                self.v6.prefetch_next(&KeyV6::ordered([source, destination], ports, swapped), hash);
-            }
-            _ => {}
-        }
-    }
-
-    /// The entry of `tuple`, whose hash is known.
+    /// [`Sessions::entry`], and asks the memory for what `find` will read first.
     #[inline]
-    pub(crate) fn entry_with(&self, tuple: &Tuple, hash: u64) -> Entry {
-        let (key, swapped) = key_of(tuple);
-        Entry { key, protocol: tuple.protocol, swapped, hash }
+    pub(crate) fn reach_for(&self, tuple: &Tuple, salt: u32) -> Entry {
+        let entry = self.entry(tuple, salt);
+        match entry.key {
+            Key::V4(_) => self.v4.prefetch(entry.hash),
+            Key::V6(_) => self.v6.prefetch(entry.hash),
+        }
+        entry
+    }
+
+    /// The same for a plain packet of one family, whose `table` this is.
+    #[inline(always)]
+    pub(crate) fn reach_for_plain<K: FlowKey>(&self, table: &Table<K>, plain: &Plain<K::Address>, salt: u32) -> Entry {
+        let (key, swapped) = K::of(plain.addresses, plain.ports);
+        let hash = key.hash(plain.protocol, salt, self.secret);
+        table.prefetch(hash);
+        Entry { key: key.any(), protocol: plain.protocol, swapped, hash }
+    }
+
+    /// Whether looking for the second record of a chain early is worth it.
+    #[inline]
+    pub(crate) const fn outgrow_cache(&self) -> bool {
+        self.v4.outgrows_cache() || self.v6.outgrows_cache()
+    }
+
+    /// Asks for the second record where an entry leads, if the first is another connection's.
+    #[inline(always)]
+    pub(crate) fn reach_further(&self, entry: &Entry) {
+        match &entry.key {
+            Key::V4(key) => self.v4.prefetch_next(key, entry.hash),
+            Key::V6(key) => self.v6.prefetch_next(key, entry.hash),
+        }
     }
 
     /// The session of `scope`.

@@ -102,19 +102,16 @@ impl<K: FlowKey> Table<K> {
         }
     }
 
-    /// Whether no ENI has a session with this key.
-    #[inline]
-    pub(crate) fn is_free_of(&self, key: &K, protocol: u8, hash: u64) -> bool {
+    /// The first record with this key, whosever its sessions are.
+    #[inline(always)]
+    pub(crate) fn find_any(&self, key: &K, protocol: u8, hash: u64) -> Option<Slot> {
         let mut position = self.home(hash);
         loop {
             let record = &self.records[position as usize];
-            if record.flow.state != FlowState::Free && record.key == *key && record.flow.protocol == protocol {
-                return false;
+            if record.key == *key && record.flow.protocol == protocol && record.flow.state != FlowState::Free {
+                return Some(Slot(position));
             }
-            match record.flow.next.checked_sub(1) {
-                Some(next) => position = next,
-                None => return true,
-            }
+            position = record.flow.next.checked_sub(1)?;
         }
     }
 

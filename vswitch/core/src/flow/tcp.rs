@@ -8,7 +8,7 @@ use super::FlowState::{
     self, TcpAbandonedOpener, TcpAbandonedResponder, TcpAnswered, TcpClosed, TcpClosingOpener, TcpClosingResponder,
     TcpEstablished, TcpOpening,
 };
-use crate::headers::Headers;
+use crate::headers::Segment;
 use crate::headers::tcp_flags::{ACK, FIN, RST, SYN};
 
 /// What a packet's flags say. The first that fits: a reset is nothing else, and a FIN ends whatever else it carries.
@@ -133,28 +133,6 @@ pub(crate) const fn next(state: FlowState, flags: u8, from_opener: bool) -> Flow
     side[FlagSet::of(flags) as usize]
 }
 
-/// What the sequence check reads of a TCP segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Segment {
-    /// The number of its first byte.
-    pub sequence: u32,
-    /// The next byte it expects of the other side; counts with ACK only.
-    pub acknowledgment: u32,
-    /// The flags.
-    pub flags: u8,
-    /// The window scale it offers (RFC 7323 §2.2); only a SYN can.
-    pub scale: Option<u8>,
-}
-
-impl Segment {
-    /// The segment with these headers, but for a scale.
-    #[inline]
-    pub const fn of(headers: &Headers) -> Self {
-        let Headers { sequence, acknowledgment, tcp_flags: flags, .. } = *headers;
-        Self { sequence, acknowledgment, flags, scale: None }
-    }
-}
-
 /// Where a connection's windows begin, by direction: the opener's bytes, then the responder's.
 ///
 /// An edge is the next byte that the receiver expects, as far as it has said so: what is older was received, and what
@@ -173,7 +151,7 @@ const NOT_OFFERED: u8 = SCALE_MAX + 2;
 
 /// Notes what a segment tells of the windows: one comparison for all but a SYN, which is cold.
 #[inline]
-pub fn observe(edges: &mut Edges, segment: &Segment, from_opener: bool) {
+pub fn observe(edges: &mut Edges, segment: Segment, from_opener: bool) {
     let (near, far) = sides(from_opener);
     if segment.flags & ACK != 0 {
         let ahead = segment.acknowledgment.wrapping_sub(edges[far]);
@@ -192,9 +170,9 @@ pub fn observe(edges: &mut Edges, segment: &Segment, from_opener: bool) {
 /// Notes the scale that a SYN offers for the windows it will announce, which are those of the other side's bytes. A
 /// scale counts only if both sides offer one (RFC 7323 §2.2).
 #[cold]
-pub fn observe_scale(scales: &mut Scales, segment: &Segment, from_opener: bool) {
+pub fn observe_scale(scales: &mut Scales, offered: Option<u8>, from_opener: bool) {
     let (near, far) = sides(from_opener);
-    match segment.scale {
+    match offered {
         None => *scales = [NOT_OFFERED; 2],
         Some(scale) if scales[near] != NOT_OFFERED => scales[far] = scale.min(SCALE_MAX) + 1,
         Some(_) => {}
@@ -204,7 +182,7 @@ pub fn observe_scale(scales: &mut Scales, segment: &Segment, from_opener: bool) 
 /// Whether a reset counts: whether its number lies where the receiver may take it (RFC 5961 §3.2 asks for more, and
 /// gets it from the receiver), or, before anything of its sender was seen, whether it answers the SYN (RFC 9293
 /// §3.10.7.3).
-pub fn believes(edges: Edges, scales: Scales, segment: &Segment, from_opener: bool) -> bool {
+pub fn believes(edges: Edges, scales: Scales, segment: Segment, from_opener: bool) -> bool {
     let (near, far) = sides(from_opener);
     if edges[near] != 0 {
         return segment.sequence.wrapping_sub(edges[near]) <= window_of(scales[near]);
@@ -219,7 +197,7 @@ pub fn believes(edges: Edges, scales: Scales, segment: &Segment, from_opener: bo
 /// Whether a segment lies where no sender who sees the connection would put it: beyond the largest window, or before
 /// what a retransmission or a keepalive (RFC 9293 §3.8.4) repeats. A SYN lies nowhere: it may be the next connection's,
 /// and what its receiver answers ends this one if so (RFC 5961 §4.2).
-pub fn is_outside(edges: Edges, scales: Scales, segment: &Segment, from_opener: bool) -> bool {
+pub fn is_outside(edges: Edges, scales: Scales, segment: Segment, from_opener: bool) -> bool {
     let (near, far) = sides(from_opener);
     let is_beyond = |number: u32, side: usize| {
         let window = window_of(scales[side]);
@@ -324,7 +302,7 @@ mod tests {
     }
 
     const fn segment(sequence: u32, acknowledgment: u32, flags: u8) -> Segment {
-        Segment { sequence, acknowledgment, flags, scale: None }
+        Segment { sequence, acknowledgment, flags }
     }
 
     /// A connection whose handshake both sides saw: the opener's bytes start at `start`, the responder's at 7,000.
@@ -332,15 +310,15 @@ mod tests {
         let (mut edges, mut scales) = ([0; 2], [0; 2]);
         let begin = start.wrapping_sub(1);
         let packets = [
-            (Segment { scale, ..segment(begin, 0, SYN) }, true),
-            (Segment { scale, ..segment(6_999, start, SYN | ACK) }, false),
+            (segment(begin, 0, SYN), true),
+            (segment(6_999, start, SYN | ACK), false),
             (segment(start, 7_000, ACK), true),
         ];
         for (packet, from_opener) in packets {
             if packet.flags & SYN != 0 {
-                observe_scale(&mut scales, &packet, from_opener);
+                observe_scale(&mut scales, scale, from_opener);
             }
-            observe(&mut edges, &packet, from_opener);
+            observe(&mut edges, packet, from_opener);
         }
         (edges, scales)
     }
@@ -363,7 +341,7 @@ mod tests {
             let mut scales = [0; 2];
             // Retransmissions change nothing.
             for (scale, from_opener) in [(opener, true), (opener, true), (responder, false), (responder, false)] {
-                observe_scale(&mut scales, &Segment { scale, ..Segment::default() }, from_opener);
+                observe_scale(&mut scales, scale, from_opener);
             }
             assert_eq!(scales, expected, "{opener:?} {responder:?}");
         }
@@ -373,63 +351,63 @@ mod tests {
     fn only_resets_inside_the_window_are_believed() {
         for start in [1_000, u32::MAX - 5_000, 0x7fff_f000] {
             let (edges, scales) = shaken(start, None);
-            let reset = |number: u32| believes(edges, scales, &segment(number, 0, RST), true);
+            let reset = |number: u32| believes(edges, scales, segment(number, 0, RST), true);
             assert!(reset(start) && reset(start.wrapping_add(65_535)));
             assert!(!reset(start.wrapping_sub(1)) && !reset(start.wrapping_add(65_536)), "blind");
             assert!(!reset(start.wrapping_add(0x8000_0000)));
         }
         let (edges, scales) = shaken(1_000, Some(3));
-        assert!(believes(edges, scales, &segment(7_000 + (65_535 << 3), 0, RST), false));
-        assert!(!believes(edges, scales, &segment(7_001 + (65_535 << 3), 0, RST), false));
+        assert!(believes(edges, scales, segment(7_000 + (65_535 << 3), 0, RST), false));
+        assert!(!believes(edges, scales, segment(7_001 + (65_535 << 3), 0, RST), false));
     }
 
     #[test]
     fn a_refused_syn_is_believed_and_a_guess_is_not() {
         let mut edges = [0; 2];
-        observe(&mut edges, &segment(999, 0, SYN), true);
+        observe(&mut edges, segment(999, 0, SYN), true);
         let answer =
-            |number, acknowledgment, flags| believes(edges, [0; 2], &segment(number, acknowledgment, flags), false);
+            |number, acknowledgment, flags| believes(edges, [0; 2], segment(number, acknowledgment, flags), false);
         assert!(answer(0, 1_000, RST | ACK));
         assert!(!answer(0, 1_001, RST | ACK) && !answer(0, 999, RST | ACK));
         assert!(!answer(1_000, 0, RST), "a reset without ACK answers no SYN");
-        assert!(believes(edges, [0; 2], &segment(1_000, 0, RST), true), "the opener gives up");
+        assert!(believes(edges, [0; 2], segment(1_000, 0, RST), true), "the opener gives up");
     }
 
     #[test]
     fn edges_move_with_acknowledgements_and_never_back() {
         let (mut edges, _) = shaken(u32::MAX - 100, Some(7));
         let start = u32::MAX - 100;
-        observe(&mut edges, &segment(7_000, start.wrapping_add(5_000), ACK), false);
+        observe(&mut edges, segment(7_000, start.wrapping_add(5_000), ACK), false);
         assert_eq!(edges[0], start.wrapping_add(5_000), "across the end of the numbers");
-        observe(&mut edges, &segment(7_000, start.wrapping_add(2_000), ACK), false);
-        observe(&mut edges, &segment(7_000, start.wrapping_add(0x9000_0000), ACK), false);
+        observe(&mut edges, segment(7_000, start.wrapping_add(2_000), ACK), false);
+        observe(&mut edges, segment(7_000, start.wrapping_add(0x9000_0000), ACK), false);
         assert_eq!(edges[0], start.wrapping_add(5_000), "old and impossible ones are not believed");
     }
 
     #[test]
     fn what_a_stack_sends_is_inside() {
         let (edges, scales) = shaken(1_000, None);
-        let inside = |number: u32| !is_outside(edges, scales, &segment(number, 7_000, ACK), true);
+        let inside = |number: u32| !is_outside(edges, scales, segment(number, 7_000, ACK), true);
         assert!(inside(1_000) && inside(1_000 + 65_535), "up to the end of a full window, and a probe of a closed one");
         assert!(inside(999), "a keepalive");
         assert!(inside(1_000u32.wrapping_sub(65_000)), "a late copy");
         assert!(!inside(1_000 + 65_536), "beyond every window");
         assert!(!inside(1_000u32.wrapping_sub(65_537)));
         let forged = segment(1_000, 7_000 + 65_536, ACK);
-        assert!(is_outside(edges, scales, &forged, true), "acknowledges what was never sent");
-        assert!(!is_outside(edges, scales, &segment(77, 0, SYN), true), "perhaps the next connection");
+        assert!(is_outside(edges, scales, forged, true), "acknowledges what was never sent");
+        assert!(!is_outside(edges, scales, segment(77, 0, SYN), true), "perhaps the next connection");
     }
 
     #[test]
     fn a_connection_found_half_way_is_not_held_to_what_nobody_saw() {
         let mut edges = [0; 2];
         let first = segment(5_000, 90_000, ACK);
-        assert!(!is_outside(edges, [0; 2], &first, true));
-        observe(&mut edges, &first, true);
+        assert!(!is_outside(edges, [0; 2], first, true));
+        observe(&mut edges, first, true);
         assert_eq!(edges, [5_000, 90_000]);
         let answer = segment(90_000, 5_000 + 900_000, ACK);
-        assert!(!is_outside(edges, [0; 2], &answer, false), "the window may be large");
-        observe(&mut edges, &answer, false);
+        assert!(!is_outside(edges, [0; 2], answer, false), "the window may be large");
+        observe(&mut edges, answer, false);
         assert_eq!(edges[0], 905_000);
     }
 }

@@ -1,102 +1,154 @@
 //! What nearly all frames are: TCP or UDP, whole, without IP options or extension headers. Read in one go; for any other
 //! frame, and any that is not as it should be, [`parse`](super::parse) says what it is.
 
-use super::{Addresses, Fragment, Headers, METADATA_SERVICE, Network, Tuple, protocol};
+use super::{Addresses, Fragment, Headers, METADATA_SERVICE, Network, Part, Tuple, protocol};
 use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX};
 
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
 const UDP_BYTES: usize = 8;
 const TCP_BYTES: usize = 20;
-/// The shortest frame with headers of each family.
-const FRAME_V4_BYTES_MIN: usize = ETHERNET_HEADER_BYTES + IPV4_BYTES + UDP_BYTES;
-const FRAME_V6_BYTES_MIN: usize = ETHERNET_HEADER_BYTES + IPV6_BYTES + UDP_BYTES;
+const TRANSPORT_V4: usize = ETHERNET_HEADER_BYTES + IPV4_BYTES;
+const TRANSPORT_V6: usize = ETHERNET_HEADER_BYTES + IPV6_BYTES;
 
-/// None where the frame is not plain; then nothing is said of it.
+/// What a plain frame says, with addresses of one family.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plain<A> {
+    /// Source and destination.
+    pub(crate) addresses: [A; 2],
+    pub(crate) ports: [u16; 2],
+    pub(crate) protocol: u8,
+    /// All zero for UDP.
+    pub(crate) segment: Segment,
+    /// Where the packet ends in the frame.
+    end: u32,
+}
+
+/// What a TCP header says of the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// The number of its first byte.
+    pub sequence: u32,
+    /// The next byte it expects of the other side; counts with ACK only.
+    pub acknowledgment: u32,
+    /// The flags.
+    pub flags: u8,
+}
+
+/// The address family of a frame, as its Ethernet header says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+/// None if it is of neither.
 #[inline(always)]
-pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
-    let start: &[u8; FRAME_V4_BYTES_MIN] = frame.first_chunk()?;
-    match [start[12], start[13]] {
-        [0x08, 0x00] => read_v4(frame, start, headers),
-        [0x86, 0xdd] => read_v6(frame, headers),
+pub(crate) fn family(frame: &[u8]) -> Option<Family> {
+    match u16::from_le_bytes(*frame.get(12..14)?.first_chunk()?).to_be() {
+        0x0800 => Some(Family::V4),
+        0x86dd => Some(Family::V6),
         _ => None,
     }
 }
 
+/// None where the frame is not plain.
 #[inline(always)]
-fn read_v4(frame: &[u8], start: &[u8; FRAME_V4_BYTES_MIN], headers: &mut Headers) -> Option<()> {
+pub(crate) fn read_v4(frame: &[u8]) -> Option<Plain<u32>> {
     const FRAGMENT_BITS: u16 = 0x3fff;
-    const AT: usize = ETHERNET_HEADER_BYTES + IPV4_BYTES;
+    let start: &[u8; TRANSPORT_V4 + UDP_BYTES] = frame.first_chunk()?;
     let header: &[u8; IPV4_BYTES] = start[ETHERNET_HEADER_BYTES..].first_chunk()?;
-    let end = ETHERNET_HEADER_BYTES + u16::from_be_bytes([header[2], header[3]]) as usize;
+    let packet_bytes = u16::from_be_bytes([header[2], header[3]]) as usize;
     let is_fragment = u16::from_be_bytes([header[6], header[7]]) & FRAGMENT_BITS != 0;
+    let end = ETHERNET_HEADER_BYTES + packet_bytes;
     if header[0] != 0x45 || is_fragment || end > frame.len() || frame.len() > FRAME_BYTES_MAX {
         return None;
     }
     let source = u32::from_be_bytes([header[12], header[13], header[14], header[15]]);
     let destination = u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
-    let ports: &[u8; UDP_BYTES] = start[AT..].first_chunk()?;
-    let transport_bytes = end.checked_sub(AT)?;
-    let (tcp_flags, sequence, acknowledgment) =
-        transport(header[9], ports, transport_bytes, || frame[AT..].first_chunk())?;
-    headers.network = Network::Ip;
-    headers.tuple = Tuple {
-        addresses: Addresses::V4 { source, destination },
+    if destination == METADATA_SERVICE {
+        return None;
+    }
+    let ports: &[u8; UDP_BYTES] = start[TRANSPORT_V4..].first_chunk()?;
+    let tcp = || frame[TRANSPORT_V4..].first_chunk();
+    let segment = transport(header[9], ports, packet_bytes.checked_sub(IPV4_BYTES)?, tcp)?;
+    Some(Plain {
+        addresses: [source, destination],
+        ports: [u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]])],
         protocol: header[9],
-        source_port: u16::from_be_bytes([ports[0], ports[1]]),
-        destination_port: u16::from_be_bytes([ports[2], ports[3]]),
-    };
-    headers.fragment = Fragment::Whole;
-    headers.fragment_id = u16::from_be_bytes([header[4], header[5]]) as u32;
-    headers.hop_limit = header[8];
-    headers.tcp_flags = tcp_flags;
-    headers.sequence = sequence;
-    headers.acknowledgment = acknowledgment;
-    headers.icmp_type = 0;
-    headers.icmp_code = 0;
-    headers.transport_offset = AT as u32;
-    headers.end = end as u32;
-    headers.is_plain = true;
-    (destination != METADATA_SERVICE).then_some(())
+        segment,
+        end: end as u32,
+    })
 }
 
+/// None where the frame is not plain.
 #[inline(always)]
-fn read_v6(frame: &[u8], headers: &mut Headers) -> Option<()> {
-    const AT: usize = ETHERNET_HEADER_BYTES + IPV6_BYTES;
-    let start: &[u8; FRAME_V6_BYTES_MIN] = frame.first_chunk()?;
+pub(crate) fn read_v6(frame: &[u8]) -> Option<Plain<u128>> {
+    let start: &[u8; TRANSPORT_V6 + UDP_BYTES] = frame.first_chunk()?;
     let header: &[u8; IPV6_BYTES] = start[ETHERNET_HEADER_BYTES..].first_chunk()?;
     let transport_bytes = u16::from_be_bytes([header[4], header[5]]) as usize;
-    let end = AT + transport_bytes;
+    let end = TRANSPORT_V6 + transport_bytes;
     if header[0] >> 4 != 6 || end > frame.len() || frame.len() > FRAME_BYTES_MAX {
         return None;
     }
     let source = u128::from_be_bytes(*header[8..].first_chunk()?);
     let destination = u128::from_be_bytes(*header[24..].first_chunk()?);
-    let ports: &[u8; UDP_BYTES] = start[AT..].first_chunk()?;
-    let (tcp_flags, sequence, acknowledgment) =
-        transport(header[6], ports, transport_bytes, || frame[AT..].first_chunk())?;
-    headers.network = Network::Ip;
-    headers.tuple = Tuple {
-        addresses: Addresses::V6 { source, destination },
+    let ports: &[u8; UDP_BYTES] = start[TRANSPORT_V6..].first_chunk()?;
+    let segment = transport(header[6], ports, transport_bytes, || frame[TRANSPORT_V6..].first_chunk())?;
+    Some(Plain {
+        addresses: [source, destination],
+        ports: [u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]])],
         protocol: header[6],
-        source_port: u16::from_be_bytes([ports[0], ports[1]]),
-        destination_port: u16::from_be_bytes([ports[2], ports[3]]),
-    };
-    headers.fragment = Fragment::Whole;
-    headers.fragment_id = 0;
-    headers.hop_limit = header[7];
-    headers.tcp_flags = tcp_flags;
-    headers.sequence = sequence;
-    headers.acknowledgment = acknowledgment;
-    headers.icmp_type = 0;
-    headers.icmp_code = 0;
-    headers.transport_offset = AT as u32;
-    headers.end = end as u32;
-    headers.is_plain = true;
+        segment,
+        end: end as u32,
+    })
+}
+
+/// The same as headers. None where the frame is not plain; then nothing is said of it.
+#[inline]
+pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
+    match family(frame)? {
+        Family::V4 => {
+            let plain = read_v4(frame)?;
+            let [source, destination] = plain.addresses;
+            *headers = headers_of(&plain, Addresses::V4 { source, destination });
+            headers.fragment_id = u16::from_be_bytes([frame[18], frame[19]]) as u32;
+            headers.hop_limit = frame[22];
+            headers.transport_offset = TRANSPORT_V4 as u32;
+        }
+        Family::V6 => {
+            let plain = read_v6(frame)?;
+            let [source, destination] = plain.addresses;
+            *headers = headers_of(&plain, Addresses::V6 { source, destination });
+            headers.hop_limit = frame[21];
+            headers.transport_offset = TRANSPORT_V6 as u32;
+        }
+    }
     Some(())
 }
 
-/// The TCP flags and numbers, none for UDP, of a transport header of which the first bytes are `ports`. None where it is neither, not
+#[inline(always)]
+const fn headers_of<A>(plain: &Plain<A>, addresses: Addresses) -> Headers {
+    let [source_port, destination_port] = plain.ports;
+    Headers {
+        network: Network::Ip,
+        tuple: Tuple { addresses, protocol: plain.protocol, source_port, destination_port },
+        fragment: Fragment::Whole,
+        fragment_id: 0,
+        part: Part::NONE,
+        hop_limit: 0,
+        tcp_flags: plain.segment.flags,
+        sequence: plain.segment.sequence,
+        acknowledgment: plain.segment.acknowledgment,
+        icmp_type: 0,
+        icmp_code: 0,
+        transport_offset: 0,
+        end: plain.end,
+        is_plain: true,
+    }
+}
+
+/// What a transport header says of which the first bytes are `ports`. None where it is neither of TCP nor of UDP, not
 /// whole, or of DHCP.
 #[inline(always)]
 fn transport<'a>(
@@ -104,7 +156,7 @@ fn transport<'a>(
     ports: &[u8; UDP_BYTES],
     transport_bytes: usize,
     tcp: impl Fn() -> Option<&'a [u8; TCP_BYTES]>,
-) -> Option<(u8, u32, u32)> {
+) -> Option<Segment> {
     match number {
         protocol::TCP => {
             let header = tcp()?;
@@ -112,13 +164,13 @@ fn transport<'a>(
             let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
             let acknowledgment = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
             let is_sound = TCP_BYTES <= header_bytes && header_bytes <= transport_bytes;
-            is_sound.then_some((header[13], sequence, acknowledgment))
+            is_sound.then_some(Segment { sequence, acknowledgment, flags: header[13] })
         }
         protocol::UDP => {
             let length_bytes = u16::from_be_bytes([ports[4], ports[5]]) as usize;
             let is_sound = UDP_BYTES <= length_bytes && length_bytes <= transport_bytes;
             let [source, destination] = [[ports[0], ports[1]], [ports[2], ports[3]]].map(u16::from_be_bytes);
-            (is_sound && !is_dhcp(source) && !is_dhcp(destination)).then_some((0, 0, 0))
+            (is_sound && !is_dhcp(source) && !is_dhcp(destination)).then_some(Segment::default())
         }
         _ => None,
     }
