@@ -184,11 +184,13 @@ impl Port for MemoryPort {
     }
 }
 
+/// By ENI and lane.
+type Cables = BTreeMap<(EniId, usize), Arc<Cable>>;
+
 /// Where the guests' ends of memory ports are found, by ENI. Clones are the same hub.
 #[derive(Clone, Debug)]
 pub struct MemoryHub {
-    /// By ENI and lane.
-    cables: Arc<Mutex<BTreeMap<(EniId, usize), Arc<Cable>>>>,
+    cables: Arc<Mutex<Cables>>,
     frames_max: usize,
     has_bells: bool,
 }
