@@ -32,8 +32,14 @@ impl Worker {
         for home in 0..self.surroundings.links.inbound.len() {
             let link = self.surroundings.links.inbound[home].as_ref().filter(|link| !link.unjudged.is_empty());
             let Some(link) = link.map(Arc::clone) else { continue };
+            // Counted first: whoever sent these knew of no snapshot that is not seen here then. One that has crossed already
+            // may send for an ENI that is new in it; such packets wait for this worker to cross too.
+            let count = link.unjudged.len();
+            if self.surroundings.publication.is_newer_than(self.current.sequence) {
+                return;
+            }
             let mut last: Option<Source> = None;
-            for _ in 0..link.unjudged.len() {
+            for _ in 0..count {
                 if !self.pool.has_all_sizes() {
                     // What was gathered gives buffers back, or sends them where they come back from.
                     self.judge_gathered(last.take(), now);
