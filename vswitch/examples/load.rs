@@ -160,17 +160,19 @@ fn ping(time: Duration) -> io::Result<()> {
     let socket = UdpSocket::bind(("0.0.0.0", 0))?;
     socket.connect((FAR, ECHO_PORT))?;
     socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-    let (started, mut times, mut datagram) = (Instant::now(), Vec::new(), [0; 18]);
+    let (started, mut times, mut lost, mut datagram) = (Instant::now(), Vec::new(), 0, [0; 18]);
     while started.elapsed() < time {
         std::thread::sleep(PAUSE);
         let sent = Instant::now();
         socket.send(&datagram)?;
         if socket.recv(&mut datagram).is_ok() {
             times.push(sent.elapsed().as_nanos() as f64 / 1000.0);
+        } else {
+            lost += 1;
         }
     }
     times.sort_by(f64::total_cmp);
     let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
-    println!("rtt_p50_us={:.1} rtt_p99_us={:.1}", at(0.5), at(0.99));
+    println!("rtt_p50_us={:.1} rtt_p99_us={:.1} answered={} lost={lost}", at(0.5), at(0.99), times.len());
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The forwarding plane as a process: composition, the only clock, and the loop of the control thread.
 
 use crate::control_socket::ControlSocket;
-use crate::port::PortFactory;
+use crate::port::{PortFactory, steering};
 use crate::switch::{Pacer, Switch, SwitchConfig, WorkerWiring, assemble};
 use crate::worker::Worker;
 use crate::worker_thread::{BusyPoll, Clock, DOORBELL, WorkerLoop};
@@ -79,6 +79,16 @@ pub fn run(config: VswitchConfig) -> io::Result<()> {
 pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     if !(1..=WORKERS_MAX).contains(&config.workers) {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("a switch has 1 to {WORKERS_MAX} workers")));
+    }
+    if config.ports.lanes > config.workers {
+        let text = format!("{} lanes need as many workers, and there are {}", config.ports.lanes, config.workers);
+        return Err(io::Error::new(ErrorKind::InvalidInput, text));
+    }
+    if config.ports.lanes > 1 {
+        steering::load().map_err(|error| {
+            let text = format!("lanes need a program in the kernel that keeps flows in order: {error}; use one lane");
+            io::Error::new(error.kind(), text)
+        })?;
     }
     let clock = Clock::start();
     let poll = Poll::new()?;

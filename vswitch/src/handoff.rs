@@ -14,6 +14,9 @@ const HANDOFF_BUFFERS_MAX: usize = 8 * HANDOFF_PACKETS;
 /// Packets up to which a ring takes those of ports that flood.
 const HANDOFF_PACKETS_FLOODING: usize = HANDOFF_PACKETS - HANDOFF_PACKETS / 4;
 
+/// Packets that wait to be judged in the ring from one worker to another.
+const UNJUDGED_PACKETS: usize = 4 * BURST_PACKETS;
+
 /// The pool of each of `workers` workers: bursts in work, and packets in the rings of others.
 pub const fn pool_size(workers: usize) -> PoolSize {
     let in_rings = HANDOFF_PACKETS * (workers - 1);
@@ -32,11 +35,27 @@ pub struct Handoff {
     pub incarnation: u32,
 }
 
+/// A packet that came in by a lane of another worker than its ENI's.
+#[derive(Debug)]
+pub struct Unjudged {
+    /// The packet.
+    pub packet: Packet,
+    /// The ENI it is from.
+    pub from: EniIndex,
+    /// Which of the ENIs that ever had this number is meant.
+    pub incarnation: u32,
+    /// The lane had more than a burst to give.
+    pub is_flooding: bool,
+}
+
 /// The way from one worker to one other.
 #[derive(Debug)]
 pub struct Link {
     /// Packets, in order.
     pub packets: ArrayQueue<Handoff>,
+    /// Packets that only their ENI's worker can judge, in order. A ring of its own, because such a packet waits until the
+    /// receiver has a buffer to give for it: those that would bring buffers back must not wait behind it.
+    pub unjudged: ArrayQueue<Unjudged>,
     /// Buffers of such packets on their way back. Never full: it holds as many as the sender's pool.
     pub returns: ArrayQueue<FrameBuffer>,
 }
@@ -58,13 +77,21 @@ pub struct Links {
     pub inbound: Vec<Option<Arc<Link>>>,
 }
 
+impl Links {
+    /// How many packets of a burst there is room for on the way to be judged by `owner`.
+    pub fn unjudged_room(&self, owner: u16) -> usize {
+        let link = self.outbound.get(usize::from(owner)).and_then(Option::as_ref);
+        link.map_or(0, |link| (UNJUDGED_PACKETS - link.unjudged.len()).min(BURST_PACKETS))
+    }
+}
+
 /// Connects `workers` workers with each other; the ends of each, by its number.
 pub fn connect(workers: usize) -> Vec<Links> {
     let mut ends = vec![Links { outbound: vec![None; workers], inbound: vec![None; workers] }; workers];
     for from in 0..workers {
         for to in (0..workers).filter(|to| *to != from) {
             let (packets, returns) = (ArrayQueue::new(HANDOFF_PACKETS), ArrayQueue::new(pool_size(workers).total()));
-            let link = Arc::new(Link { packets, returns });
+            let link = Arc::new(Link { packets, unjudged: ArrayQueue::new(UNJUDGED_PACKETS), returns });
             ends[from].outbound[to] = Some(Arc::clone(&link));
             ends[to].inbound[from] = Some(link);
         }

@@ -66,6 +66,11 @@ impl Placement {
         self.homes.get(eni).map(|home| (home.worker, home.index))
     }
 
+    /// Which of the ENIs that ever had its number the ENI is.
+    pub fn incarnation(&self, eni: &EniId) -> Option<u32> {
+        self.homes.get(eni).map(|home| home.incarnation)
+    }
+
     /// How many ENIs the worker owns.
     pub fn load(&self, worker: usize) -> usize {
         self.load[worker]

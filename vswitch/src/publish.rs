@@ -25,6 +25,13 @@ pub struct Place {
     pub incarnation: u32,
 }
 
+impl Place {
+    /// Whether the ENI of this incarnation has a port, so that its lanes are open.
+    pub fn is_laned_for(self, incarnation: u32) -> bool {
+        self.slot.is_some() && self.incarnation == incarnation
+    }
+}
+
 /// One generation as workers see it.
 #[derive(Debug)]
 pub struct Published {

@@ -3,21 +3,19 @@
 //! It runs on the control thread. It knows the workers only by their desks and bells, so that it drives worker threads
 //! and workers turned by hand alike; how it waits for them is the [`Pacer`]'s affair.
 
+mod ports;
+
 use crate::doorbell::Doorbell;
 use crate::handoff;
 use crate::namespace;
 use crate::placement::Placement;
-use crate::port::{Port, PortFactory, PortWish, tap};
+use crate::port::{Port, PortFactory, PortWish};
 use crate::publish::{Publication, Published};
 use crate::reconcile::{Step, plan, wishes};
 use crate::worker::{Surroundings, Worker};
 use crate::worker_desk::{Answer, Command, Desk, Question};
-use mio::unix::SourceFd;
-use mio::{Interest, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::Compiler;
@@ -109,6 +107,8 @@ pub(crate) struct PortRecord {
     pub(crate) wish: PortWish,
     pub(crate) worker: usize,
     pub(crate) slot: u32,
+    /// Lanes beside the first: workers and the places there.
+    lanes: Vec<(usize, u32)>,
     pub(crate) index: EniIndex,
     pub(crate) state: PortState,
     pub(crate) failures: u64,
@@ -415,146 +415,6 @@ impl Switch {
 
     fn ring_all(&self) {
         self.doorbells.iter().for_each(Doorbell::ring);
-    }
-
-    fn open(&mut self, eni: &EniId, wish: &PortWish, pacer: &mut dyn Pacer) {
-        let Some((worker, index)) = self.placement.home(eni) else { return };
-        let slot = self.placement.take_slot(worker);
-        let state = PortState::Down { error: String::new(), retry_at: pacer.now(), pause_ns: RETRY_FIRST_NS };
-        let record = PortRecord { wish: wish.clone(), worker, slot, index, state, failures: 0, namespace: None };
-        self.ports.insert(eni.clone(), record);
-        self.down.insert(eni.clone());
-        if let Err(error) = self.open_port(eni, pacer) {
-            self.mark_down(eni, &error, pacer.now());
-        }
-    }
-
-    fn open_port(&mut self, eni: &EniId, pacer: &mut dyn Pacer) -> io::Result<()> {
-        let Some(record) = self.ports.get(eni) else { return Ok(()) };
-        let port = self.factory.open(eni, &record.wish)?;
-        let namespace = record.namespace_name().map(namespace::identity).transpose()?;
-        let (worker, slot, index) = (record.worker, record.slot, record.index);
-        if let (Some(registry), Some(descriptor)) = (&self.workers[worker].registry, port.readiness()) {
-            let token = Token(slot as usize);
-            registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
-        }
-        let frame_bytes_max = record.wish.frame_bytes_max();
-        let attach = Command::Attach { slot, eni: index, port, frame_bytes_max };
-        self.command(worker, attach, pacer).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
-        if let Some(record) = self.ports.get_mut(eni) {
-            record.state = PortState::Up;
-            record.namespace = namespace;
-            self.down.remove(eni);
-        }
-        Ok(())
-    }
-
-    fn try_again(&mut self, eni: &EniId, pacer: &mut dyn Pacer) {
-        let Err(error) = self.open_port(eni, pacer) else { return };
-        let now = pacer.now();
-        if let Some(PortRecord { state: PortState::Down { error: text, retry_at, pause_ns }, .. }) =
-            self.ports.get_mut(eni)
-        {
-            *text = error.to_string();
-            *pause_ns = (*pause_ns * 2).min(RETRY_MAX_NS);
-            *retry_at = now + *pause_ns;
-        }
-    }
-
-    fn mark_down(&mut self, eni: &EniId, error: &io::Error, now: Time) {
-        if let Some(record) = self.ports.get_mut(eni) {
-            let (error, retry_at) = (error.to_string(), now + RETRY_FIRST_NS);
-            record.state = PortState::Down { error, retry_at, pause_ns: RETRY_FIRST_NS };
-            record.failures += 1;
-            self.down.insert(eni.clone());
-        }
-    }
-
-    fn adjust(&mut self, eni: &EniId, wish: &PortWish, pacer: &mut dyn Pacer) {
-        let Some(record) = self.ports.get_mut(eni) else { return };
-        let previous = std::mem::replace(&mut record.wish, wish.clone());
-        if let PortState::Down { retry_at, .. } = &mut record.state {
-            // What kept it down may be what has changed.
-            *retry_at = pacer.now();
-            return;
-        }
-        let (worker, slot, frame_bytes_max) = (record.worker, record.slot, wish.frame_bytes_max());
-        let adjusted = match (wish.tap(), &wish.interface) {
-            (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref()),
-            _ => Ok(()),
-        };
-        match adjusted {
-            Ok(()) => drop(self.command(worker, Command::Adjust { slot, frame_bytes_max }, pacer)),
-            Err(error) => self.take_down(eni, &error, pacer),
-        }
-    }
-
-    /// Closes a port that is to be opened again.
-    fn take_down(&mut self, eni: &EniId, error: &io::Error, pacer: &mut dyn Pacer) {
-        let Some(record) = self.ports.get(eni) else { return };
-        let (worker, slot) = (record.worker, record.slot);
-        drop(self.detach(worker, slot, pacer));
-        self.take_events(pacer.now());
-        // Unless the worker reported a failure of its own meanwhile.
-        if self.ports.get(eni).is_some_and(|record| matches!(record.state, PortState::Up)) {
-            self.mark_down(eni, error, pacer.now());
-        }
-    }
-
-    /// Takes a port from its worker for good.
-    fn close(&mut self, record: PortRecord, departed: &mut Departed, pacer: &mut dyn Pacer) {
-        departed.ports.extend(self.detach(record.worker, record.slot, pacer));
-        // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
-        self.take_events(pacer.now());
-        self.placement.put_slot(record.worker, record.slot);
-        let tap = record.wish.tap().filter(|tap| tap.create_namespace);
-        departed.namespaces.extend(tap.and_then(|tap| tap.namespace.clone()));
-    }
-
-    fn detach(&mut self, worker: usize, slot: u32, pacer: &mut dyn Pacer) -> Option<Box<dyn Port>> {
-        let ticket = self.next_ticket();
-        self.command(worker, Command::Detach { slot, ticket }, pacer)?;
-        match wait_for(pacer, || self.workers[worker].desk.take_answer(ticket)) {
-            Some(Answer::Detached(port)) => port,
-            _ => None,
-        }
-    }
-
-    fn take_events(&mut self, now: Time) {
-        for worker in 0..self.workers.len() {
-            while let Some(event) = self.workers[worker].desk.take_event() {
-                drop(event.port);
-                let owner = |record: &PortRecord| record.worker == worker && record.slot == event.slot;
-                let eni = self.ports.iter().find(|(_, record)| owner(record)).map(|(eni, _)| eni.clone());
-                if let Some(eni) = eni {
-                    self.mark_down(&eni, &event.error, now);
-                }
-            }
-        }
-    }
-
-    fn check_namespaces(&mut self, pacer: &mut dyn Pacer) {
-        let gone = |(eni, record): (&EniId, &PortRecord)| {
-            let (name, was) = (record.namespace_name()?, record.namespace?);
-            let error = match namespace::identity(name) {
-                Ok(is) if is == was => return None,
-                Ok(_) => io::Error::other(format!("network namespace {name} was replaced by another of the same name")),
-                Err(error) => error,
-            };
-            matches!(record.state, PortState::Up).then(|| (eni.clone(), error))
-        };
-        for (eni, error) in self.ports.iter().filter_map(gone).collect::<Vec<_>>() {
-            self.take_down(&eni, &error, pacer);
-        }
-    }
-
-    fn remove_namespaces(&self, names: BTreeSet<String>) {
-        let in_use: BTreeSet<&str> = self.ports.values().filter_map(PortRecord::namespace_name).collect();
-        for name in names.iter().filter(|name| !in_use.contains(name.as_str())) {
-            if let Err(error) = namespace::remove_if_made(name) {
-                eprintln!("sluice vswitch: {error}");
-            }
-        }
     }
 }
 

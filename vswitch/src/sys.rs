@@ -10,11 +10,14 @@ use std::io;
 const TUNSETIFF: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 202);
 const IFF_TAP: i16 = 0x0002;
 const IFF_NO_PI: i16 = 0x1000;
+const IFF_MULTI_QUEUE: i16 = 0x0100;
 const IFF_VNET_HDR: i16 = 0x4000;
 /// `TUNSETOFFLOAD` of `linux/if_tun.h`: `_IOW('T', 208, unsigned int)`. The argument is the number itself.
 const TUNSETOFFLOAD: ioctl::Opcode = ioctl::opcode::write::<u32>(b'T', 208);
 /// `TUNSETVNETHDRSZ` of `linux/if_tun.h`: `_IOW('T', 216, int)`.
 const TUNSETVNETHDRSZ: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 216);
+/// `TUNSETSTEERINGEBPF` of `linux/if_tun.h`: `_IOR('T', 224, int)`. The kernel reads the `int`, whatever the name says.
+const TUNSETSTEERINGEBPF: ioctl::Opcode = ioctl::opcode::read::<i32>(b'T', 224);
 /// Bytes of a device name, the closing zero included (`IFNAMSIZ`).
 const DEVICE_NAME_BYTES: usize = 16;
 /// What `struct ifreq` has after the name: a union of 24 bytes on every 64-bit Linux.
@@ -56,19 +59,29 @@ pub fn advise_huge_pages(address: usize, bytes: usize) {
     };
 }
 
-/// Creates the TAP device in the network namespace of the calling thread, or attaches to it if it exists. With
-/// `has_header`, a virtio header goes before each frame.
+/// Of what kind a TAP device is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapMode {
+    /// Whether a virtio header goes before each frame.
+    pub has_header: bool,
+    /// Whether it may have several queues; each time it is opened there is one more.
+    pub has_queues: bool,
+}
+
+/// Creates the TAP device in the network namespace of the calling thread, or attaches to it if it exists.
 ///
 /// # Errors
 /// `InvalidInput` for a name that is none; else what the kernel says.
-pub fn open_tap(device: &str, has_header: bool) -> io::Result<OwnedFd> {
+pub fn open_tap(device: &str, mode: TapMode) -> io::Result<OwnedFd> {
     let mut name = [0; DEVICE_NAME_BYTES];
     let room = name.get_mut(..device.len()).filter(|room| !room.is_empty() && room.len() < DEVICE_NAME_BYTES);
     room.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a device name has 1 to 15 bytes"))?
         .copy_from_slice(device.as_bytes());
     let fd = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     let padding = [0; REQUEST_UNION_BYTES - size_of::<i16>()];
-    let flags = IFF_TAP | IFF_NO_PI | if has_header { IFF_VNET_HDR } else { 0 };
+    let flags_if = |is_wanted, flags| if is_wanted { flags } else { 0 };
+    let flags =
+        IFF_TAP | IFF_NO_PI | flags_if(mode.has_header, IFF_VNET_HDR) | flags_if(mode.has_queues, IFF_MULTI_QUEUE);
     let request = InterfaceRequest { name, flags, padding };
     // SAFETY: `TUNSETIFF` reads one `struct ifreq` (and writes it back) through the pointer that `Setter` passes. The
     // pointer leads to `request`, which `Setter` owns for the call, has that layout (`repr(C)`, 40 bytes, asserted
@@ -96,6 +109,65 @@ pub fn set_tap_offloads(device: impl AsFd, offloads: u32) -> io::Result<()> {
     // SAFETY: `TUNSETOFFLOAD` takes its argument as a number and follows no pointer, so any number is good; unknown
     // bits are refused by the kernel. The descriptor is borrowed and thereby open.
     unsafe { ioctl::ioctl(device.as_fd(), IntegerSetter::<TUNSETOFFLOAD>::new_usize(offloads as usize)) }?;
+    Ok(())
+}
+
+/// An instruction of eBPF (RFC 9669 §3.1): opcode, registers (source in the upper half), offset of jumps, constant.
+#[repr(C)]
+pub struct Instruction(pub u8, pub u8, pub i16, pub i32);
+
+/// What the command `BPF_PROG_LOAD` reads of `union bpf_attr`.
+#[repr(C)]
+struct ProgramLoad {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log: [u32; 2],
+    log_buffer: u64,
+    kernel_version: u32,
+    flags: u32,
+}
+
+/// Gives a program to the kernel that looks at frames and returns a number (`BPF_PROG_TYPE_SOCKET_FILTER`).
+///
+/// # Errors
+/// `EPERM` without the capability for it; `EINVAL` or `EACCES` for a program that the kernel does not trust.
+pub fn load_frame_program(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    const BPF_PROG_LOAD: i32 = 5;
+    const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
+    let load = ProgramLoad {
+        program_type: BPF_PROG_TYPE_SOCKET_FILTER,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr().expose_provenance() as u64,
+        license: c"".as_ptr().expose_provenance() as u64,
+        log: [0, 0],
+        log_buffer: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads `size_of::<ProgramLoad>()` bytes at the pointer, which leads to `load`, initialised whole
+    // and laid out as the kernel's (`repr(C)`, no padding); through it `instruction_count` instructions and a string that
+    // ends with zero, all borrowed for the call. It writes nothing, and checks the program itself.
+    let descriptor = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<ProgramLoad>()) };
+    match i32::try_from(descriptor) {
+        // SAFETY: the call has just given this descriptor to us, and nobody else knows it.
+        Ok(descriptor @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Lets a program say in which queue of a TAP device a frame waits: its number modulo that of queues.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_tap_steering(device: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let program = program.as_fd().as_raw_fd();
+    // SAFETY: `TUNSETSTEERINGEBPF` reads one `int` through the pointer that `Setter` passes, which leads to the `i32` that
+    // `Setter` owns for the call; both descriptors are borrowed and thereby open. Rustix has no safe form of this request.
+    unsafe { ioctl::ioctl(device.as_fd(), Setter::<TUNSETSTEERINGEBPF, i32>::new(program)) }?;
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 //! A worker has no clock and no thread. Whoever turns it says what time it is: a thread of the daemon, or a test that
 //! drives several workers by hand. All it shares with others are bounded queues and the slot of the newest snapshot.
 
+mod lane;
+
 use crate::doorbell::Doorbell;
 use crate::handoff::{Handoff, Links, pool_size};
 use crate::port::pool::BufferPool;
@@ -60,6 +62,7 @@ pub struct Tally {
 #[derive(Debug)]
 struct PortEntry {
     eni: EniIndex,
+    incarnation: u32,
     /// None while the port is down.
     port: Option<Box<dyn Port>>,
     frame_bytes_max: usize,
@@ -172,6 +175,7 @@ impl Worker {
         activity.commands += self.obey(now);
         self.reclaim_buffers();
         activity.packets += self.take_handoffs(now);
+        self.take_unjudged(now, &mut activity);
         self.poll_ports(now, &mut activity);
         self.sweep(now);
         if settle != self.settled {
@@ -203,7 +207,13 @@ impl Worker {
         publication.is_newer_than(self.current.sequence)
             || publication.settle_requested() != self.settled
             || self.surroundings.desk.has_commands()
-            || self.surroundings.links.inbound.iter().flatten().any(|link| !link.packets.is_empty())
+            || self
+                .surroundings
+                .links
+                .inbound
+                .iter()
+                .flatten()
+                .any(|link| !link.packets.is_empty() || !link.unjudged.is_empty())
     }
 
     /// Counts that its thread goes to sleep.
@@ -232,7 +242,9 @@ impl Worker {
         let desk = Arc::clone(&self.surroundings.desk);
         let Some(command) = desk.next_command() else { return 0 };
         match command {
-            Command::Attach { slot, eni, port, frame_bytes_max } => self.attach(slot, eni, port, frame_bytes_max),
+            Command::Attach { slot, eni, incarnation, port, frame_bytes_max } => {
+                self.attach(slot, (eni, incarnation), port, frame_bytes_max);
+            }
             Command::Adjust { slot, frame_bytes_max } => {
                 if let Some(Some(entry)) = self.ports.get_mut(slot as usize) {
                     entry.frame_bytes_max = frame_bytes_max;
@@ -250,7 +262,7 @@ impl Worker {
         1
     }
 
-    fn attach(&mut self, slot: u32, eni: EniIndex, port: Box<dyn Port>, frame_bytes_max: usize) {
+    fn attach(&mut self, slot: u32, (eni, incarnation): (EniIndex, u32), port: Box<dyn Port>, frame_bytes_max: usize) {
         let place = slot as usize;
         if self.ports.len() <= place {
             self.ports.resize_with(place + 1, || None);
@@ -258,8 +270,10 @@ impl Worker {
         let (has_readiness, offloads) = (port.readiness().is_some(), port.offloads());
         self.ready.retain(|ready| *ready != slot);
         let (port, empty_receives) = (Some(port), 0);
-        self.ports[place] =
-            Some(PortEntry { eni, port, frame_bytes_max, offloads, has_readiness, is_ready: false, empty_receives });
+        let is_ready = false;
+        let entry =
+            PortEntry { eni, incarnation, port, frame_bytes_max, offloads, has_readiness, is_ready, empty_receives };
+        self.ports[place] = Some(entry);
         // Frames may have come before the worker listened.
         self.mark_ready(place);
     }
@@ -320,13 +334,18 @@ impl Worker {
         let Some(port) = entry.port.as_mut() else { return false };
         // Born closed: until the snapshot that names this port for its ENI is live here, its frames stay where they
         // are. The same check closes it when its ENI is gone and the port is not yet detached.
-        let place = self.current.place(eni);
-        let is_live = place
-            .is_some_and(|place| place.slot == Some(slot) && usize::from(place.worker) == self.surroundings.number);
+        let Some(place) = self.current.place(eni) else { return true };
+        let is_here = usize::from(place.worker) == self.surroundings.number;
+        let is_live = if is_here { place.slot == Some(slot) } else { place.is_laned_for(entry.incarnation) };
         if !is_live {
             return true;
         }
-        let result = port.receive(&mut self.pool, &mut self.burst, BURST_PACKETS);
+        let packets_max = if is_here { BURST_PACKETS } else { self.surroundings.links.unjudged_room(place.worker) };
+        if packets_max == 0 {
+            activity.is_starved = true;
+            return true;
+        }
+        let result = port.receive(&mut self.pool, &mut self.burst, packets_max);
         let is_flooding = matches!(result, Ok(Received::MaybeMore));
         let count = self.burst.len();
         activity.packets += count;
@@ -345,8 +364,11 @@ impl Worker {
                 false
             }
         };
-        if count > 0 {
-            self.forward_burst(Source { eni, is_flooding }, now);
+        let source = Source { eni, is_flooding };
+        match count {
+            0 => {}
+            _ if is_here => self.forward_burst(source, now),
+            _ => self.pass_to_owner(source, place),
         }
         stays
     }

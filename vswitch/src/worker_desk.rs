@@ -34,7 +34,9 @@ pub enum Command {
         slot: u32,
         /// The ENI behind it.
         eni: EniIndex,
-        /// The open port.
+        /// Which of the ENIs that ever had this number is meant.
+        incarnation: u32,
+        /// The open port, or a lane of it if another worker has the ENI.
         port: Box<dyn Port>,
         /// The longest frame that may be sent to it, bytes.
         frame_bytes_max: usize,

@@ -12,7 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::namespace;
-use vswitch::port::{PortFactory, TapIo};
+use vswitch::port::{PortFactory, TapIo, steering};
 use vswitch::ring::Ring;
 use vswitch_core::desired::{Desired, PacketPort, Policy, Port};
 use vswitch_core::protocol::{Applied, PortStatus, ReplyBody, RequestBody};
@@ -149,19 +149,26 @@ fn guests_talk_as_the_rules_say_and_a_change_counts_at_once() {
 
 #[test]
 fn a_stream_arrives_as_it_was_sent_with_offloads_and_without() {
-    for (workers, plain_taps, tap_io) in [
-        (1, false, TapIo::Plain),
-        (2, false, TapIo::Plain),
-        (1, true, TapIo::Plain),
-        (1, false, TapIo::Uring),
-        (2, true, TapIo::Uring),
+    for (workers, lanes, plain_taps, tap_io) in [
+        (1, 1, false, TapIo::Plain),
+        (2, 1, false, TapIo::Plain),
+        (2, 2, false, TapIo::Plain),
+        (1, 1, true, TapIo::Plain),
+        (1, 1, false, TapIo::Uring),
+        (2, 1, true, TapIo::Uring),
+        (3, 3, true, TapIo::Uring),
     ] {
         if tap_io == TapIo::Uring && Ring::new().is_err() {
             eprintln!("SKIPPED: this kernel gives no rings");
             continue;
         }
-        let ports = PortFactory { plain_taps, tap_io, ..PortFactory::default() };
-        let Some(mut lab) = Lab::with_ports(&format!("tcp{workers}{plain_taps}{tap_io:?}"), workers, ports) else {
+        if lanes > 1 && steering::load().is_err() {
+            eprintln!("SKIPPED: lanes need the capability for BPF");
+            continue;
+        }
+        let ports = PortFactory { plain_taps, tap_io, lanes, ..PortFactory::default() };
+        let Some(mut lab) = Lab::with_ports(&format!("tcp{workers}{lanes}{plain_taps}{tap_io:?}"), workers, ports)
+        else {
             return;
         };
         lab.apply(lab.desired("accept"));

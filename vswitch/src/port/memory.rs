@@ -184,10 +184,13 @@ impl Port for MemoryPort {
     }
 }
 
+/// By ENI and lane.
+type Cables = BTreeMap<(EniId, usize), Arc<Cable>>;
+
 /// Where the guests' ends of memory ports are found, by ENI. Clones are the same hub.
 #[derive(Clone, Debug)]
 pub struct MemoryHub {
-    cables: Arc<Mutex<BTreeMap<EniId, Arc<Cable>>>>,
+    cables: Arc<Mutex<Cables>>,
     frames_max: usize,
     has_bells: bool,
 }
@@ -207,14 +210,19 @@ impl MemoryHub {
 
     /// The guest's end of the ENI's port, whether the port is open or not.
     pub fn guest(&self, eni: &EniId) -> MemoryGuest {
-        MemoryGuest(self.cable(eni))
+        self.guest_lane(eni, 0)
     }
 
-    pub(crate) fn open(&self, eni: &EniId) -> MemoryPort {
-        MemoryPort(self.cable(eni))
+    /// The guest's end of one lane of the ENI's port.
+    pub fn guest_lane(&self, eni: &EniId, lane: usize) -> MemoryGuest {
+        MemoryGuest(self.cable(eni, lane))
     }
 
-    fn cable(&self, eni: &EniId) -> Arc<Cable> {
+    pub(crate) fn open(&self, eni: &EniId, lane: usize) -> MemoryPort {
+        MemoryPort(self.cable(eni, lane))
+    }
+
+    fn cable(&self, eni: &EniId, lane: usize) -> Arc<Cable> {
         let make = || {
             let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
             let bell = if self.has_bells { eventfd(0, flags).ok() } else { None };
@@ -222,7 +230,7 @@ impl MemoryHub {
             let (is_cut, offloads, refused_bytes) = (AtomicBool::new(false), AtomicU8::new(0), AtomicUsize::new(0));
             Arc::new(Cable { from_guest, to_guest, is_cut, offloads, refused_bytes, bell })
         };
-        Arc::clone(self.cables.lock().entry(eni.clone()).or_insert_with(make))
+        Arc::clone(self.cables.lock().entry((eni.clone(), lane)).or_insert_with(make))
     }
 }
 
@@ -235,7 +243,7 @@ mod tests {
     fn frames_pass_in_order_and_within_bounds() {
         let hub = MemoryHub::new(2, true);
         let eni = EniId::from("eni-1");
-        let (guest, mut port) = (hub.guest(&eni), hub.open(&eni));
+        let (guest, mut port) = (hub.guest(&eni), hub.open(&eni, 0));
         assert!(guest.inject(b"one") && guest.inject(b"two"));
         assert!(!guest.inject(b"three"), "the queue holds two");
         let (mut pool, mut burst) = (BufferPool::new(PoolSize { small: 3, large: 1 }), Vec::new());
@@ -255,7 +263,7 @@ mod tests {
     fn a_cut_port_fails_until_it_is_mended() {
         let hub = MemoryHub::default();
         let eni = EniId::from("eni-1");
-        let mut port = hub.open(&eni);
+        let mut port = hub.open(&eni, 0);
         hub.guest(&eni).cut(true);
         assert!(port.send(&mut []).is_err());
         hub.guest(&eni).cut(false);

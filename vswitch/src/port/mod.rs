@@ -7,6 +7,7 @@ pub mod memory;
 mod pace;
 pub mod packet;
 pub mod pool;
+pub mod steering;
 pub mod tap;
 pub mod virtio;
 pub mod wrap;
@@ -92,6 +93,11 @@ impl PortWish {
         }
     }
 
+    /// Whether a port of this kind may have several lanes.
+    pub fn has_lanes(&self) -> bool {
+        !matches!(self.port, desired::Port::Packet(_))
+    }
+
     /// The longest frame that it may carry, bytes.
     pub fn frame_bytes_max(&self) -> usize {
         usize::from(self.port.mtu_bytes()) + ETHERNET_HEADER_BYTES
@@ -128,6 +134,8 @@ pub struct PortFactory {
     pub plain_taps: bool,
     /// How frames cross TAP devices.
     pub tap_io: TapIo,
+    /// Queues of each TAP device and memory port, read by one worker each; one if zero.
+    pub lanes: usize,
     /// Where the far ends of memory ports are found.
     pub memory: memory::MemoryHub,
     /// Faults to inject into every port.
@@ -144,16 +152,28 @@ impl PortFactory {
     /// # Errors
     /// Why it cannot be opened now, naming device and namespace.
     pub fn open(&self, eni: &EniId, wish: &PortWish) -> io::Result<Box<dyn Port>> {
-        let port: Box<dyn Port> = match &wish.port {
+        let first = self.open_lanes(eni, wish, 1)?.into_iter().next();
+        first.ok_or_else(|| io::Error::other("a port has one lane at least"))
+    }
+
+    /// Opens the port of an ENI with up to `lanes` lanes: each receives a part of its frames, all those of a flow the
+    /// same one. What is sent on any of them arrives. At least one, where there is no error.
+    ///
+    /// # Errors
+    /// As [`PortFactory::open`].
+    pub fn open_lanes(&self, eni: &EniId, wish: &PortWish, lanes: usize) -> io::Result<Vec<Box<dyn Port>>> {
+        let ports: Vec<Box<dyn Port>> = match &wish.port {
             desired::Port::Tap(tap) => {
-                Box::new(tap::Tap::open_with(tap, wish.interface.as_ref(), self.tap_offloads(), self.tap_io)?)
+                let how = (self.tap_offloads(), self.tap_io);
+                let queues = tap::Tap::open_lanes(tap, wish.interface.as_ref(), how, lanes)?;
+                queues.into_iter().map(|tap| Box::new(tap) as _).collect()
             }
-            desired::Port::Packet(packet) => Box::new(packet::PacketPort::open(packet)?),
-            desired::Port::Memory => Box::new(self.memory.open(eni)),
+            desired::Port::Packet(packet) => vec![Box::new(packet::PacketPort::open(packet)?)],
+            desired::Port::Memory => (0..lanes).map(|lane| Box::new(self.memory.open(eni, lane)) as _).collect(),
         };
         Ok(match self.faults {
-            Some(faults) => Box::new(wrap::Faulty::new(port, faults)),
-            None => port,
+            Some(faults) => ports.into_iter().map(|port| Box::new(wrap::Faulty::new(port, faults)) as _).collect(),
+            None => ports,
         })
     }
 }

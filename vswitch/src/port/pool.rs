@@ -68,6 +68,16 @@ impl BufferPool {
         self.large.pop()
     }
 
+    /// A buffer of the size of another, unless all such are in use.
+    pub fn take_like(&mut self, other: &FrameBuffer) -> Option<FrameBuffer> {
+        if other.capacity() >= FRAME_BYTES_MAX { self.large.pop() } else { self.small.pop() }
+    }
+
+    /// Whether there is a buffer of each size.
+    pub fn has_all_sizes(&self) -> bool {
+        !self.small.is_empty() && !self.large.is_empty()
+    }
+
     /// A small buffer with what a large one holds, which goes back; the same buffer if that is too much for a small one,
     /// or all those are in use.
     pub fn exchange(&mut self, large: FrameBuffer) -> FrameBuffer {

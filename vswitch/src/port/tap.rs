@@ -9,9 +9,9 @@ use crate::netlink::{self, Interface};
 use crate::port::pace::Pace;
 use crate::port::pool::BufferPool;
 use crate::port::virtio::{self, HEADER_BYTES};
-use crate::port::{Port, Received, TapIo};
+use crate::port::{Port, Received, TapIo, steering};
 use crate::ring::Ring;
-use crate::sys::{self, tap_offloads};
+use crate::sys::{self, TapMode, tap_offloads};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::io;
@@ -48,15 +48,24 @@ impl Tap {
     /// # Errors
     /// What failed, naming device and namespace.
     pub fn open_with(tap: &TapPort, interface: Option<&Interface>, wanted: Offloads, io: TapIo) -> io::Result<Self> {
+        let opened = Self::open_lanes(tap, interface, (wanted, io), 1)?.into_iter().next();
+        opened.ok_or_else(|| io::Error::other("a device has one queue at least"))
+    }
+
+    /// As [`Tap::open_with`], with `lanes` queues, each with its share of the flows; one where a device of the name
+    /// exists that cannot have more.
+    ///
+    /// # Errors
+    /// What failed, naming device and namespace.
+    pub fn open_lanes(
+        tap: &TapPort,
+        interface: Option<&Interface>,
+        (wanted, io): (Offloads, TapIo),
+        lanes: usize,
+    ) -> io::Result<Vec<Self>> {
         let place = place(tap);
-        let batches = match io {
-            TapIo::Plain => None,
-            TapIo::Uring => Some(Batches::new().map_err(|error| {
-                io::Error::new(error.kind(), format!("{place}: the kernel gives no ring for it: {error}"))
-            })?),
-        };
         let work = || {
-            let opened = open_device(&tap.device, wanted)?;
+            let opened = open_queues(&tap.device, wanted, lanes)?;
             if let Some(interface) = interface {
                 netlink::configure(&tap.device, interface, None)?;
             }
@@ -67,18 +76,42 @@ impl Tap {
             Some(name) => namespace::within(name, work),
             None => work(),
         };
-        match opened {
-            Ok((device, offloads)) => Ok(Self { device, offloads, batches, place }),
-            Err(error) => Err(explain(&place, error)),
-        }
+        let finish = |(device, offloads)| {
+            let batches = match io {
+                TapIo::Plain => None,
+                TapIo::Uring => Some(Batches::new().map_err(|error| {
+                    io::Error::new(error.kind(), format!("{place}: the kernel gives no ring for it: {error}"))
+                })?),
+            };
+            Ok(Self { device, offloads, batches, place: place.clone() })
+        };
+        opened.map_err(|error| explain(&place, error))?.into_iter().map(finish).collect()
     }
+}
+
+/// Opens the device as often as it is to have queues. The program that fills them is there before the second is.
+fn open_queues(name: &str, wanted: Offloads, lanes: usize) -> io::Result<Vec<(Device, Offloads)>> {
+    if lanes <= 1 {
+        return Ok(vec![open_device(name, wanted, false)?]);
+    }
+    let program = steering::load()?;
+    let first = match open_device(name, wanted, true) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => return open_queues(name, wanted, 1),
+        opened => opened?,
+    };
+    sys::set_tap_steering(&first.0.descriptor, &program)?;
+    let mut queues = vec![first];
+    for _ in 1..lanes {
+        queues.push(open_device(name, wanted, true)?);
+    }
+    Ok(queues)
 }
 
 /// Opens the device with as much of `wanted` as the kernel knows: without UDP before Linux 6.2, without any if it has no
 /// header for it.
-fn open_device(name: &str, wanted: Offloads) -> io::Result<(Device, Offloads)> {
+fn open_device(name: &str, wanted: Offloads, has_queues: bool) -> io::Result<(Device, Offloads)> {
     let plain = || {
-        let descriptor = sys::open_tap(name, false)?;
+        let descriptor = sys::open_tap(name, TapMode { has_header: false, has_queues })?;
         // Whoever held the device before may have let its guest leave things undone.
         sys::set_tap_offloads(&descriptor, 0)?;
         Ok((Device { descriptor, header_bytes: 0 }, Offloads::NONE))
@@ -86,7 +119,7 @@ fn open_device(name: &str, wanted: Offloads) -> io::Result<(Device, Offloads)> {
     if wanted == Offloads::NONE {
         return plain();
     }
-    let descriptor = match sys::open_tap(name, true) {
+    let descriptor = match sys::open_tap(name, TapMode { has_header: true, has_queues }) {
         // Also what a name of another kind of device gives; then the second try says so again.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => return plain(),
         opened => opened?,

@@ -136,7 +136,7 @@ mod tests {
         let hub = MemoryHub::default();
         let eni = EniId::from("eni-1");
         let guest = hub.guest(&eni);
-        let mut port = Faulty::new(Box::new(hub.open(&eni)), faults);
+        let mut port = Faulty::new(Box::new(hub.open(&eni, 0)), faults);
         for number in 0..100 {
             guest.inject(&[number]);
         }
@@ -157,7 +157,7 @@ mod tests {
         let hub = MemoryHub::default();
         let eni = EniId::from("eni-1");
         let guest = hub.guest(&eni);
-        let mut port = Faulty::new(Box::new(hub.open(&eni)), Faults { seed: 7, held: 200_000, ..Faults::default() });
+        let mut port = Faulty::new(Box::new(hub.open(&eni, 0)), Faults { seed: 7, held: 200_000, ..Faults::default() });
         let (mut pool, mut all) = (BufferPool::new(PoolSize { small: 199, large: 1 }), Vec::new());
         for number in 0..100 {
             guest.inject(&[number]);

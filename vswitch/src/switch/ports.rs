@@ -1,0 +1,188 @@
+//! Opening, closing and repairing ports: what the control thread does with them and the workers that have them.
+
+use super::{Departed, Pacer, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for};
+use crate::namespace;
+use crate::port::{Port, PortWish, tap};
+use crate::worker_desk::{Answer, Command};
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::AsRawFd;
+use vswitch_core::ids::EniId;
+use vswitch_core::time::Time;
+
+impl PortRecord {
+    /// Workers and the places there that its lanes are at, the owner's first.
+    fn places(&self) -> Vec<(usize, u32)> {
+        std::iter::once((self.worker, self.slot)).chain(self.lanes.iter().copied()).collect()
+    }
+
+    fn has_place(&self, worker: usize, slot: u32) -> bool {
+        (self.worker, self.slot) == (worker, slot) || self.lanes.contains(&(worker, slot))
+    }
+
+    fn is_up(&self) -> bool {
+        matches!(self.state, PortState::Up)
+    }
+}
+
+impl Switch {
+    pub(super) fn open(&mut self, eni: &EniId, wish: &PortWish, pacer: &mut dyn Pacer) {
+        let Some((worker, index)) = self.placement.home(eni) else { return };
+        let slot = self.placement.take_slot(worker);
+        let state = PortState::Down { error: String::new(), retry_at: pacer.now(), pause_ns: RETRY_FIRST_NS };
+        let lanes = self.place_lanes(worker, wish);
+        let record = PortRecord { wish: wish.clone(), worker, slot, lanes, index, state, failures: 0, namespace: None };
+        self.ports.insert(eni.clone(), record);
+        self.down.insert(eni.clone());
+        if let Err(error) = self.open_port(eni, pacer) {
+            self.mark_down(eni, &error, pacer.now());
+        }
+    }
+
+    /// Places for the lanes of a port beside the first: one worker each, those after the owner.
+    fn place_lanes(&mut self, owner: usize, wish: &PortWish) -> Vec<(usize, u32)> {
+        let workers = self.workers.len();
+        let count = if wish.has_lanes() { self.factory.lanes.clamp(1, workers) } else { 1 };
+        let other = (1..count).map(|distance| (owner + distance) % workers);
+        other.map(|worker| (worker, self.placement.take_slot(worker))).collect()
+    }
+
+    fn open_port(&mut self, eni: &EniId, pacer: &mut dyn Pacer) -> io::Result<()> {
+        let Some(record) = self.ports.get(eni) else { return Ok(()) };
+        let places = record.places();
+        let lanes = self.factory.open_lanes(eni, &record.wish, places.len())?;
+        let namespace = record.namespace_name().map(namespace::identity).transpose()?;
+        let (index, frame_bytes_max) = (record.index, record.wish.frame_bytes_max());
+        let incarnation = self.placement.incarnation(eni).unwrap_or_default();
+        for ((worker, slot), port) in places.into_iter().zip(lanes) {
+            if let (Some(registry), Some(descriptor)) = (&self.workers[worker].registry, port.readiness()) {
+                let token = Token(slot as usize);
+                registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
+            }
+            let attach = Command::Attach { slot, eni: index, incarnation, port, frame_bytes_max };
+            self.command(worker, attach, pacer).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
+        }
+        if let Some(record) = self.ports.get_mut(eni) {
+            record.state = PortState::Up;
+            record.namespace = namespace;
+            self.down.remove(eni);
+        }
+        Ok(())
+    }
+
+    pub(super) fn try_again(&mut self, eni: &EniId, pacer: &mut dyn Pacer) {
+        // The queues of a device are opened together: none of those before may be left.
+        let places = self.ports.get(eni).filter(|record| !record.lanes.is_empty()).map(PortRecord::places);
+        places.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, pacer)));
+        self.take_events(pacer.now());
+        let Err(error) = self.open_port(eni, pacer) else { return };
+        let now = pacer.now();
+        if let Some(PortRecord { state: PortState::Down { error: text, retry_at, pause_ns }, .. }) =
+            self.ports.get_mut(eni)
+        {
+            *text = error.to_string();
+            *pause_ns = (*pause_ns * 2).min(RETRY_MAX_NS);
+            *retry_at = now + *pause_ns;
+        }
+    }
+
+    fn mark_down(&mut self, eni: &EniId, error: &io::Error, now: Time) {
+        if let Some(record) = self.ports.get_mut(eni) {
+            let (error, retry_at) = (error.to_string(), now + RETRY_FIRST_NS);
+            record.state = PortState::Down { error, retry_at, pause_ns: RETRY_FIRST_NS };
+            record.failures += 1;
+            self.down.insert(eni.clone());
+        }
+    }
+
+    pub(super) fn adjust(&mut self, eni: &EniId, wish: &PortWish, pacer: &mut dyn Pacer) {
+        let Some(record) = self.ports.get_mut(eni) else { return };
+        let previous = std::mem::replace(&mut record.wish, wish.clone());
+        if let PortState::Down { retry_at, .. } = &mut record.state {
+            // What kept it down may be what has changed.
+            *retry_at = pacer.now();
+            return;
+        }
+        let (worker, slot, frame_bytes_max) = (record.worker, record.slot, wish.frame_bytes_max());
+        let adjusted = match (wish.tap(), &wish.interface) {
+            (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref()),
+            _ => Ok(()),
+        };
+        match adjusted {
+            Ok(()) => drop(self.command(worker, Command::Adjust { slot, frame_bytes_max }, pacer)),
+            Err(error) => self.take_down(eni, &error, pacer),
+        }
+    }
+
+    /// Closes a port that is to be opened again.
+    fn take_down(&mut self, eni: &EniId, error: &io::Error, pacer: &mut dyn Pacer) {
+        let Some(record) = self.ports.get(eni) else { return };
+        record.places().into_iter().for_each(|(worker, slot)| drop(self.detach(worker, slot, pacer)));
+        self.take_events(pacer.now());
+        // Unless the worker reported a failure of its own meanwhile.
+        if self.ports.get(eni).is_some_and(PortRecord::is_up) {
+            self.mark_down(eni, error, pacer.now());
+        }
+    }
+
+    /// Takes a port from its worker for good.
+    pub(super) fn close(&mut self, record: PortRecord, departed: &mut Departed, pacer: &mut dyn Pacer) {
+        for (worker, slot) in record.places() {
+            departed.ports.extend(self.detach(worker, slot, pacer));
+        }
+        // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
+        self.take_events(pacer.now());
+        record.places().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
+        let tap = record.wish.tap().filter(|tap| tap.create_namespace);
+        departed.namespaces.extend(tap.and_then(|tap| tap.namespace.clone()));
+    }
+
+    fn detach(&mut self, worker: usize, slot: u32, pacer: &mut dyn Pacer) -> Option<Box<dyn Port>> {
+        let ticket = self.next_ticket();
+        self.command(worker, Command::Detach { slot, ticket }, pacer)?;
+        match wait_for(pacer, || self.workers[worker].desk.take_answer(ticket)) {
+            Some(Answer::Detached(port)) => port,
+            _ => None,
+        }
+    }
+
+    pub(super) fn take_events(&mut self, now: Time) {
+        for worker in 0..self.workers.len() {
+            while let Some(event) = self.workers[worker].desk.take_event() {
+                drop(event.port);
+                let owner = |record: &PortRecord| record.has_place(worker, event.slot);
+                let eni = self.ports.iter().find(|(_, record)| owner(record));
+                // A device that goes fails in all its lanes, which is one failure.
+                if let Some(eni) = eni.filter(|(_, record)| record.is_up()).map(|(eni, _)| eni.clone()) {
+                    self.mark_down(&eni, &event.error, now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_namespaces(&mut self, pacer: &mut dyn Pacer) {
+        let gone = |(eni, record): (&EniId, &PortRecord)| {
+            let (name, was) = (record.namespace_name()?, record.namespace?);
+            let error = match namespace::identity(name) {
+                Ok(is) if is == was => return None,
+                Ok(_) => io::Error::other(format!("network namespace {name} was replaced by another of the same name")),
+                Err(error) => error,
+            };
+            matches!(record.state, PortState::Up).then(|| (eni.clone(), error))
+        };
+        for (eni, error) in self.ports.iter().filter_map(gone).collect::<Vec<_>>() {
+            self.take_down(&eni, &error, pacer);
+        }
+    }
+
+    pub(super) fn remove_namespaces(&self, names: BTreeSet<String>) {
+        let in_use: BTreeSet<&str> = self.ports.values().filter_map(PortRecord::namespace_name).collect();
+        for name in names.iter().filter(|name| !in_use.contains(name.as_str())) {
+            if let Err(error) = namespace::remove_if_made(name) {
+                eprintln!("sluice vswitch: {error}");
+            }
+        }
+    }
+}
