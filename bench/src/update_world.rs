@@ -63,6 +63,10 @@ pub(crate) fn desired((enis, members): (u16, u16), rules: usize, kind: Kind, adm
     {
         shared.rules.push(admitting(remote));
     }
+    // As the control plane keeps them: then one rule that changes is told alone.
+    for group in desired.groups.values_mut() {
+        group.rules.sort_by(|one, other| one.id.cmp(&other.id));
+    }
     desired
 }
 

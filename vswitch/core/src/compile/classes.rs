@@ -45,6 +45,9 @@ impl Classes {
         self.wanted.extend(sets);
         self.wanted.sort_unstable();
         self.wanted.dedup();
+        if self.wanted.is_empty() && !self.numbers.is_empty() {
+            return SetsId::default();
+        }
         if let Some(&number) = self.numbers.get(&*self.wanted) {
             return number;
         }

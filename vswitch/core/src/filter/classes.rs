@@ -187,6 +187,8 @@ struct RowNumbers {
     /// The sets of each row. Different sets are named by different rules, so no two rows are equal.
     rows: Vec<Box<[u32]>>,
     numbers: HashMap<Box<[u32]>, u32>,
+    /// The row without a set, which most classes have: known without a look.
+    empty: Option<u32>,
     named: Vec<u32>,
 }
 
@@ -197,7 +199,7 @@ impl RowNumbers {
             places[set.0 as usize] = place as u32;
         }
         let rows_max = bytes_max / row_bytes(of_sets.rules.len()).max(1);
-        Self { places, rows_max, rows: Vec::new(), numbers: HashMap::new(), named: Vec::new() }
+        Self { places, rows_max, rows: Vec::new(), numbers: HashMap::new(), empty: None, named: Vec::new() }
     }
 
     /// The number of the row of these sets.
@@ -205,7 +207,8 @@ impl RowNumbers {
         self.named.clear();
         let places = sets.iter().filter_map(|set| self.places.get(set.0 as usize).copied());
         self.named.extend(places.filter(|place| *place != NOT_MADE));
-        if let Some(&number) = self.numbers.get(&*self.named) {
+        let known = if self.named.is_empty() { self.empty } else { self.numbers.get(&*self.named).copied() };
+        if let Some(number) = known {
             return number;
         }
         if self.rows.len() >= self.rows_max {
@@ -213,7 +216,11 @@ impl RowNumbers {
         }
         let number = self.rows.len() as u32;
         self.rows.push(self.named.as_slice().into());
-        self.numbers.insert(self.named.as_slice().into(), number);
+        if self.named.is_empty() {
+            self.empty = Some(number);
+        } else {
+            self.numbers.insert(self.named.as_slice().into(), number);
+        }
         number
     }
 }

@@ -3,7 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use hashbrown::HashMap;
+use core::hash::BuildHasher;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Words that are looked at together; a row is a multiple of them.
 const STEP: usize = 4;
@@ -49,12 +50,14 @@ const fn words_of(rules: usize) -> usize {
 pub(super) struct RowCollector {
     words: usize,
     bits: Vec<u64>,
-    numbers: HashMap<Box<[u64]>, u32>,
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
 }
 
 impl RowCollector {
     pub(super) fn new(rules: usize) -> Self {
-        Self { words: words_of(rules), bits: Vec::new(), numbers: HashMap::new() }
+        let (numbers, hasher) = (HashTable::new(), DefaultHashBuilder::default());
+        Self { words: words_of(rules), bits: Vec::new(), numbers, hasher }
     }
 
     /// A row without a bit.
@@ -64,12 +67,15 @@ impl RowCollector {
 
     /// The number of a row with these bits.
     pub(super) fn add(&mut self, row: &[u64]) -> u32 {
-        if let Some(&number) = self.numbers.get(row) {
+        let Self { words, bits, numbers, hasher } = self;
+        let hash = hasher.hash_one(row);
+        let at = |number: u32| &bits[number as usize * *words..][..*words];
+        if let Some(&number) = numbers.find(hash, |&number| at(number) == row) {
             return number;
         }
-        let number = self.numbers.len() as u32;
-        self.bits.extend_from_slice(row);
-        self.numbers.insert(row.into(), number);
+        let number = numbers.len() as u32;
+        numbers.insert_unique(hash, number, |&number| hasher.hash_one(at(number)));
+        bits.extend_from_slice(row);
         number
     }
 

@@ -4,14 +4,15 @@
 use super::rows::{RowCollector, RowMatrix, clear_bit, row_bytes, set_bit};
 use crate::desired::{PortRange, Protocol, Rule};
 use crate::headers::{Addresses, Tuple, protocol};
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 
 /// Port 0 is covered by rules that do not look at ports, and by no other (§1.3).
-const EVERY_PORT: PortRange = PortRange { first: 0, last: u16::MAX };
+const EVERY_PORT: &[PortRange] = &[PortRange { first: 0, last: u16::MAX }];
 
 /// Rows by protocol and ports.
 #[derive(Debug)]
@@ -152,15 +153,15 @@ impl Services {
         let mut with_ports = |number: u8| -> Option<(PortPages, Option<PortPages>)> {
             let of_protocol = |rule: &Rule| rule.protocol == Protocol::Number(number);
             let destinations = |bit: usize| match rules[bit].protocol {
-                Protocol::All => vec![EVERY_PORT],
+                Protocol::All => Cow::Borrowed(EVERY_PORT),
                 _ if of_protocol(rules[bit]) => ranges[bit].iter().map(|range| shape(*range)).collect(),
-                _ => Vec::new(),
+                _ => Cow::default(),
             };
             let destination = pieces(rules.len(), &mut rows, destinations, rows_max)?;
             let cares = with_sources && rules.iter().any(|rule| of_protocol(rule) && rule.source_ports.is_some());
             let sources = |bit: usize| match rules[bit].source_ports {
-                Some(range) if of_protocol(rules[bit]) => vec![range],
-                _ => vec![EVERY_PORT],
+                Some(range) if of_protocol(rules[bit]) => Cow::Owned(vec![range]),
+                _ => Cow::Borrowed(EVERY_PORT),
             };
             let source = if cares { Some(pieces(rules.len(), &mut rows, sources, rows_max)?) } else { None };
             let pages = |pieces: Vec<(u16, u16)>| PortPages::of_pieces(&pieces);
@@ -196,27 +197,32 @@ const fn covers(rule: Protocol, number: u8, is_v6: bool) -> bool {
 
 /// Cuts the port space at the borders of every rule's ranges, sweeping one row along; none if there are more than
 /// `rows_max` rows.
-fn pieces(
+fn pieces<'r>(
     rules: usize,
     rows: &mut RowCollector,
-    ranges: impl Fn(usize) -> Vec<PortRange>,
+    ranges: impl Fn(usize) -> Cow<'r, [PortRange]>,
     rows_max: usize,
 ) -> Option<Vec<(u16, u16)>> {
-    let mut borders: BTreeMap<u32, Vec<(usize, bool)>> = BTreeMap::new();
-    borders.entry(0).or_default();
+    // The first port, whose rule begins or ends.
+    let mut borders: Vec<(u32, usize, bool)> = Vec::with_capacity(rules * 2);
     for bit in 0..rules {
-        for range in merged(ranges(bit)) {
-            borders.entry(range.first as u32).or_default().push((bit, true));
-            borders.entry(range.last as u32 + 1).or_default().push((bit, false));
+        for range in &*merged(ranges(bit)) {
+            borders.push((range.first as u32, bit, true));
+            borders.push((range.last as u32 + 1, bit, false));
         }
     }
+    borders.sort_unstable();
     let mut row = rows.empty();
     let mut pieces: Vec<(u16, u16)> = Vec::new();
-    for (port, changes) in borders {
-        for (bit, begins) in changes {
+    let starts_later = borders.first().is_none_or(|(port, ..)| *port > 0);
+    if starts_later {
+        pieces.push((0, rows.add(&row) as u16));
+    }
+    for of_port in borders.chunk_by(|one, other| one.0 == other.0) {
+        for &(_, bit, begins) in of_port {
             if begins { set_bit(&mut row, bit) } else { clear_bit(&mut row, bit) }
         }
-        let Ok(port) = u16::try_from(port) else { break };
+        let Ok(port) = u16::try_from(of_port[0].0) else { break };
         let number = rows.add(&row) as u16;
         if rows.len() > rows_max {
             return None;
@@ -229,7 +235,11 @@ fn pieces(
 }
 
 /// The same ports in ranges that neither overlap nor touch, so that a rule's bit begins and ends once for each.
-fn merged(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
+fn merged(ranges: Cow<'_, [PortRange]>) -> Cow<'_, [PortRange]> {
+    if ranges.len() < 2 {
+        return ranges;
+    }
+    let mut ranges = ranges.into_owned();
     ranges.sort_unstable();
     let mut merged: Vec<PortRange> = Vec::with_capacity(ranges.len());
     for range in ranges {
@@ -238,7 +248,7 @@ fn merged(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
             _ => merged.push(range),
         }
     }
-    merged
+    merged.into()
 }
 
 /// What confirms a rule whose rows hold more than they should.
