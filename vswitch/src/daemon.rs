@@ -136,7 +136,7 @@ fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io
     let (mut polls, mut wirings) = (Vec::new(), Vec::new());
     for worker in 0..config.workers {
         let poll = Poll::new()?;
-        let (waker, registry) = (Waker::new(poll.registry(), DOORBELL)?, poll.registry().try_clone()?);
+        let (waker, registry) = (crate::doorbell::Waker::new(poll.registry(), DOORBELL)?, poll.registry().try_clone()?);
         wirings.push(WorkerWiring { waker, registry, core: core_of(worker) });
         polls.push(poll);
     }

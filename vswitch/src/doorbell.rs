@@ -8,18 +8,20 @@
 //! edge-triggered, a worker sleeps only after every port said that it is drained, and any frame later than that makes
 //! a new edge, which epoll keeps until somebody waits.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+pub use crate::sync::Waker;
+use crate::sync::{AtomicBool, fence};
+use std::sync::atomic::Ordering;
 
 /// The bell of one worker.
 #[derive(Debug, Default)]
 pub struct Doorbell {
     is_asleep: AtomicBool,
-    waker: Option<mio::Waker>,
+    waker: Option<Waker>,
 }
 
 impl Doorbell {
     /// A bell that rings through `waker`; without one it belongs to a worker that is turned by hand.
-    pub fn new(waker: Option<mio::Waker>) -> Self {
+    pub fn new(waker: Option<Waker>) -> Self {
         Self { is_asleep: AtomicBool::new(false), waker }
     }
 
@@ -27,7 +29,7 @@ impl Doorbell {
     pub fn ring(&self) {
         fence(Ordering::SeqCst);
         if self.is_asleep.load(Ordering::Relaxed)
-            && self.is_asleep.swap(false, Ordering::Relaxed)
+            && self.is_asleep.compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed).is_ok()
             && let Some(waker) = &self.waker
         {
             // Writing to an event counter fails only when it is full, and then the wake-up is already pending.

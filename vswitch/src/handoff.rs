@@ -2,7 +2,7 @@
 //! buffers come back, so that each worker's pool keeps what it was made with.
 
 use crate::port::pool::PoolSize;
-use crossbeam::queue::ArrayQueue;
+use crate::sync::ArrayQueue;
 use std::sync::Arc;
 use vswitch_core::ids::EniIndex;
 use vswitch_core::limits::{BURST_PACKETS, HANDOFF_PACKETS};

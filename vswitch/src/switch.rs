@@ -89,7 +89,7 @@ pub struct SwitchConfig {
 #[derive(Debug)]
 pub struct WorkerWiring {
     /// Wakes it.
-    pub waker: mio::Waker,
+    pub waker: crate::doorbell::Waker,
     /// Where its ports' descriptors are registered.
     pub registry: mio::Registry,
     /// The core it is pinned to.

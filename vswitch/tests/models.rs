@@ -1,15 +1,20 @@
 //! Models of what the control thread and workers share, run through every order in which they can meet:
-//! `RUSTFLAGS="--cfg loom" cargo test --release -p vswitch --test models`.
+//! `scripts/nightly models`. The rings, the bell and the publication are the product's; a worker is reduced to the order
+//! in which `Worker::turn` and `WorkerLoop::sleep` touch them.
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
-use loom::sync::Mutex;
+use loom::sync::Notify;
 use loom::thread;
 use std::sync::{Arc, LazyLock};
+use vswitch::doorbell::{Doorbell, Waker};
+use vswitch::handoff::{self, Handoff, Link, Links};
 use vswitch::publish::{Publication, Published};
 use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::compile;
 use vswitch_core::desired::Desired;
+use vswitch_core::ids::EniIndex;
+use vswitch_core::packet::{FrameBuffer, Packet};
 use vswitch_core::snapshot::Snapshot;
 
 static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| Arc::new(compile(&Desired::default(), 1).unwrap()));
@@ -18,33 +23,118 @@ fn published(sequence: u64) -> Published {
     Published { sequence, snapshot: Arc::clone(&SNAPSHOT), places: Chunks::default() }
 }
 
-/// A worker as far as publication is concerned, in the order of `Worker::turn`.
+/// A packet that egress let pass by the snapshot of this sequence.
+fn judged_by(sequence: u64) -> Handoff {
+    let packet = Packet::new(FrameBuffer::with_capacity(0));
+    Handoff { packet, to: EniIndex(0), incarnation: sequence as u32 }
+}
+
+/// What workers and the control thread share.
+#[derive(Clone)]
+struct Shared {
+    publication: Arc<Publication>,
+    bells: Arc<[Doorbell]>,
+}
+
+/// A worker as far as others meet it.
 struct Worker {
     number: usize,
-    publication: Arc<Publication>,
+    shared: Shared,
+    links: Links,
+    bedside: Arc<Notify>,
     current: Arc<Published>,
     settled: u64,
 }
 
-impl Worker {
-    fn new(number: usize, publication: &Arc<Publication>) -> Self {
-        Self { number, publication: Arc::clone(publication), current: publication.newest(), settled: 0 }
-    }
+/// Two workers, and what they share.
+fn two_workers() -> (Shared, [Worker; 2]) {
+    let bedsides = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+    let bells = bedsides.each_ref().map(|bedside| Doorbell::new(Some(Waker::of(Arc::clone(bedside)))));
+    let shared = Shared { publication: Arc::new(Publication::new(2, published(0))), bells: Arc::new(bells) };
+    let worker = |((number, links), bedside)| {
+        let current = shared.publication.newest();
+        Worker { number, shared: shared.clone(), links, bedside, current, settled: 0 }
+    };
+    let workers: Vec<_> = handoff::connect(2).into_iter().enumerate().zip(bedsides).map(worker).collect();
+    (shared, workers.try_into().ok().unwrap())
+}
 
-    /// One turn, with `empty_rings` and `poll_ports` between what is read and what is told.
-    fn turn(&mut self, empty_rings: impl FnOnce(), poll_ports: impl FnOnce(u64)) {
-        if self.publication.is_newer_than(self.current.sequence) {
-            self.current = self.publication.newest();
-            self.publication.cross(self.number, self.current.sequence);
+impl Worker {
+    /// In the order of `Worker::turn`. What is taken from the ring is given back; how much that was.
+    fn turn(&mut self, poll_ports: impl FnOnce(&Self)) -> usize {
+        let publication = Arc::clone(&self.shared.publication);
+        if publication.is_newer_than(self.current.sequence) {
+            self.current = publication.newest();
+            publication.cross(self.number, self.current.sequence);
         }
-        let settle = self.publication.settle_requested();
-        empty_rings();
-        poll_ports(self.current.sequence);
+        let settle = publication.settle_requested();
+        let link = self.inbound();
+        let mut taken = 0;
+        for _ in 0..link.packets.len() {
+            let Some(handoff) = link.packets.pop() else { break };
+            link.returns.push(handoff.packet.buffer).unwrap();
+            taken += 1;
+        }
+        poll_ports(self);
         if settle != self.settled {
             self.settled = settle;
-            self.publication.settled(self.number, settle);
+            publication.settled(self.number, settle);
+        }
+        taken
+    }
+
+    /// In the order of `WorkerLoop::sleep`.
+    fn sleep(&self) {
+        let publication = &self.shared.publication;
+        self.shared.bells[self.number].declare_asleep();
+        let has_input = publication.is_newer_than(self.current.sequence)
+            || publication.settle_requested() != self.settled
+            || !self.inbound().packets.is_empty();
+        if !has_input {
+            self.bedside.wait();
+        }
+        self.shared.bells[self.number].declare_awake();
+    }
+
+    fn inbound(&self) -> Arc<Link> {
+        Arc::clone(self.links.inbound[1 - self.number].as_ref().unwrap())
+    }
+
+    /// Hands a packet to the other worker.
+    fn hand_off(&self) {
+        let link = self.links.outbound[1 - self.number].as_ref().unwrap();
+        link.packets.push(judged_by(self.current.sequence)).unwrap();
+        self.shared.bells[1 - self.number].ring();
+    }
+}
+
+impl Shared {
+    /// In the order of the control thread.
+    fn publish(&self) {
+        self.publication.publish(published(1));
+        self.ring_all();
+        while self.publication.first_not_crossed(1).is_some() {
+            thread::park();
         }
     }
+
+    fn settle(&self) {
+        self.publication.request_settle(1);
+        self.ring_all();
+        while self.publication.first_not_settled(1).is_some() {
+            thread::park();
+        }
+    }
+
+    fn ring_all(&self) {
+        self.bells.iter().for_each(Doorbell::ring);
+    }
+}
+
+/// Runs these threads, of which the control thread is one: `loom` confuses who is unparked with who waits for an end.
+fn together(threads: Vec<Box<dyn FnOnce() + Send>>) {
+    let running: Vec<_> = threads.into_iter().map(thread::spawn).collect();
+    running.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 /// One worker judges packets and hands them to another. Once a change is settled, none that the old snapshot let pass is
@@ -52,46 +142,54 @@ impl Worker {
 #[test]
 fn nothing_by_the_old_snapshot_is_on_its_way_once_a_change_is_settled() {
     loom::model(|| {
-        let publication = Arc::new(Publication::new(2, published(0)));
-        let ring: Arc<Mutex<Vec<u64>>> = Arc::new(Mutex::new(Vec::new()));
-        let sender = {
-            let (mut worker, ring) = (Worker::new(0, &publication), Arc::clone(&ring));
-            thread::spawn(move || {
-                let mut left = 2;
-                while worker.settled == 0 {
-                    worker.turn(
-                        || (),
-                        |sequence| {
-                            if left > 0 {
-                                left -= 1;
-                                ring.lock().unwrap().push(sequence);
-                            }
-                        },
-                    );
-                    thread::yield_now();
-                }
-            })
+        let (shared, [mut sender, mut receiver]) = two_workers();
+        let link = receiver.inbound();
+        let send = move || {
+            sender.turn(Worker::hand_off);
+            while sender.settled == 0 {
+                sender.sleep();
+                sender.turn(|_| ());
+            }
         };
-        let receiver = {
-            let (mut worker, ring) = (Worker::new(1, &publication), Arc::clone(&ring));
-            thread::spawn(move || {
-                while worker.settled == 0 {
-                    worker.turn(|| ring.lock().unwrap().clear(), |_| ());
-                    thread::yield_now();
+        let receive = move || {
+            while receiver.settled == 0 {
+                receiver.turn(|_| ());
+                if receiver.settled == 0 {
+                    receiver.sleep();
                 }
-            })
+            }
         };
-        publication.publish(published(1));
-        while publication.first_not_crossed(1).is_some() {
-            thread::yield_now();
-        }
-        publication.request_settle(1);
-        while publication.first_not_settled(1).is_some() {
-            thread::yield_now();
-        }
-        assert!(ring.lock().unwrap().iter().all(|sequence| *sequence == 1), "judged by the old snapshot");
-        assert_eq!(publication.free_retired(), 0, "the old snapshot is held");
-        sender.join().unwrap();
-        receiver.join().unwrap();
+        let change = move || {
+            shared.publish();
+            shared.settle();
+            while let Some(handoff) = link.packets.pop() {
+                assert_eq!(handoff.incarnation, 1, "judged by the old snapshot");
+            }
+            assert_eq!(shared.publication.free_retired(), 0, "the old snapshot is held");
+        };
+        together(vec![Box::new(send), Box::new(receive), Box::new(change)]);
+    });
+}
+
+/// Whatever others put in place for a worker, it takes, though it goes to sleep: a packet in its ring, a newer snapshot.
+#[test]
+fn no_wake_up_is_lost() {
+    loom::model(|| {
+        let (shared, [sender, mut sleeper]) = two_workers();
+        let sleep = move || {
+            let mut taken = 0;
+            loop {
+                taken += sleeper.turn(|_| ());
+                if taken == 1 && sleeper.current.sequence == 1 {
+                    break;
+                }
+                sleeper.sleep();
+            }
+        };
+        let change = move || {
+            shared.publication.publish(published(1));
+            shared.ring_all();
+        };
+        together(vec![Box::new(sleep), Box::new(move || sender.hand_off()), Box::new(change)]);
     });
 }
