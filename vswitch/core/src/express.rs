@@ -268,7 +268,7 @@ fn go_on<K: FlowKey>(
     }
     let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
     if let Some(way) = flow.count(step.segment, wire, swapped, now) {
-        table.origin_mut(slot).bytes_high[way] += 1;
+        table.origin_mut(slot).bytes_high[way].carry();
     }
     WentOn::Yes
 }

@@ -275,9 +275,9 @@ impl Sessions {
         self.v4.percent().max(self.v6.percent())
     }
 
-    /// Bytes of memory that the tables take.
-    pub fn memory_bytes(&self) -> usize {
-        self.v4.memory_bytes() + self.v6.memory_bytes()
+    /// Bytes of memory that the tables for IPv4 and IPv6 take.
+    pub fn memory_bytes(&self) -> [usize; 2] {
+        [self.v4.memory_bytes(), self.v6.memory_bytes()]
     }
 }
 

@@ -203,7 +203,8 @@ impl<K: FlowKey> Table<K> {
         let total = self.records.len() as u32;
         let count = (count as u32).min(total);
         self.sweep_at = (start + count) % total;
-        (0..count).map(move |step| Slot((start + step) % total))
+        let before_end = count.min(total - start);
+        (start..start + before_end).chain(0..count - before_end).map(Slot)
     }
 
     /// The connections among `count` records from `place` on, which may be past the end.
