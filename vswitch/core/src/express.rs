@@ -256,7 +256,7 @@ fn go_on<K: FlowKey>(
     now: Tick,
 ) -> WentOn {
     let Entry { protocol, hash, swapped, .. } = step.entry;
-    let Some(slot) = table.find_any(key, protocol, hash) else {
+    let Some(slot) = table.find_any(key, protocol, (hash, step.guess)) else {
         return if opens(protocol, step.segment) { WentOn::IsNew } else { WentOn::No };
     };
     let flow = table.flow_mut(slot);
