@@ -21,6 +21,7 @@ const TAG_VALUE: ErrorKind = ErrorKind { code: "InvalidTagValue.Malformed", stat
 const TAG_DUPLICATE: ErrorKind = ErrorKind { code: "Duplicate.TagKey", status: 400 };
 const VPC_STATUS: ErrorKind = ErrorKind { code: "IncorrectVpcStatus", status: 400 };
 const VSWITCH_STATUS: ErrorKind = ErrorKind { code: "IncorrectVSwitchStatus", status: 400 };
+pub(super) const ZONE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidZoneId.NotFound", status: 404 };
 const SECURITY_GROUP_ID: ErrorKind = ErrorKind { code: "InvalidSecurityGroupId.Malformed", status: 400 };
 
 /// A call whose sender is known.
