@@ -48,6 +48,7 @@ const OTHER_CODES: &[(&str, &[&str])] = &[
         "InvalidOperation.EniCountExceeded",
         &["InvalidOperation.NetworkInterfaceCountExceeded", "SecurityGroupInstanceLimitExceed"],
     ),
+    ("InvalidSecurityGroup.IsSame", &["InvalidParamter.Conflict"]),
     ("InvalidOperation.MultiGroupType", &["EnterpriseGroupLimited.MutliGroupType"]),
     ("MaxEniPrivateIpsCountExceeded", &["InvalidOperation.Ipv4CountExceeded"]),
     ("MaxEniIpv6IpsCountExceeded", &["InvalidOperation.Ipv6CountExceeded"]),

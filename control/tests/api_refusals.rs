@@ -1,0 +1,171 @@
+//! Refusals of the HTTP interface that take a state of their own: full groups, quotas, states, families.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod lab;
+
+use control::api::{ApiSettings, Product};
+use control::conform::ApiRig;
+use control::environment::Environment;
+use control::model::{Model, Quotas};
+use lab::{Lab, text};
+use serde_json::json;
+
+fn instance(lab: &mut Lab, vswitch: &str, group: &str) -> String {
+    let run = format!("VSwitchId={vswitch}&SecurityGroupId={group}&InstanceType=ecs.g7.large");
+    lab.ok("RunInstances", &run)["InstanceIdSets"]["InstanceIdSet"][0].as_str().unwrap().to_owned()
+}
+
+fn eni(lab: &mut Lab, vswitch: &str, group: &str) -> String {
+    let create = format!("VSwitchId={vswitch}&SecurityGroupId={group}");
+    text(&lab.ok("CreateNetworkInterface", &create), "NetworkInterfaceId")
+}
+
+#[test]
+fn full_groups_take_no_more() {
+    for (kind, join_code, replace_code, replace_status, modify_eni_code, create_code) in [
+        (
+            "enterprise",
+            "InvalidOperation.NetworkInterfaceCountExceeded",
+            "InvalidOperation.EniCountExceeded",
+            400,
+            "InvalidOperation.EniCountExceeded",
+            "SecurityGroupInstanceLimitExceed",
+        ),
+        (
+            "normal",
+            "SecurityGroupInstanceLimitExceeded",
+            "SecurityGroupInstanceLimitExceed",
+            403,
+            "SecurityGroupInstanceLimitExceed",
+            "SecurityGroupInstanceLimitExceed",
+        ),
+    ] {
+        let quotas = Quotas {
+            advanced_group_enis_max: 1,
+            basic_group_addresses_max: 1,
+            groups_per_eni_max: 2,
+            ..Quotas::default()
+        };
+        let mut lab = Lab::with_quotas(ApiSettings::default(), quotas);
+        let (_, vswitch, groups) = lab.base(&[kind; 5]);
+        let full = &groups[0];
+        instance(&mut lab, &vswitch, full);
+        let other = instance(&mut lab, &vswitch, &groups[1]);
+        let eni = eni(&mut lab, &vswitch, &groups[2]);
+        let join = format!("SecurityGroupId={full}&InstanceId={other}");
+        lab.refused("JoinSecurityGroup", &join, 403, join_code);
+        let replace = format!("InstanceId={other}&SecurityGroupIds.1={full}");
+        lab.refused("ModifyInstanceAttribute", &replace, replace_status, replace_code);
+        let replace = format!("NetworkInterfaceId={eni}&SecurityGroupId.1={full}");
+        lab.refused("ModifyNetworkInterfaceAttribute", &replace, 403, modify_eni_code);
+        let create = format!("VSwitchId={vswitch}&SecurityGroupId={full}");
+        lab.refused("CreateNetworkInterface", &create, 403, create_code);
+        let run = format!("{create}&InstanceType=ecs.g7.large");
+        lab.refused("RunInstances", &run, 403, "SecurityGroupInstanceLimitExceed");
+        // The number of an interface's groups.
+        lab.ok("JoinSecurityGroup", &format!("SecurityGroupId={}&InstanceId={other}", groups[3]));
+        let third = format!("SecurityGroupId={}&InstanceId={other}", groups[4]);
+        lab.refused("JoinSecurityGroup", &third, 403, "InstanceSecurityGroupLimitExceeded");
+        let all = format!(
+            "InstanceId={other}&SecurityGroupIds.1={}&SecurityGroupIds.2={}&SecurityGroupIds.3={}",
+            groups[1], groups[3], groups[4]
+        );
+        lab.refused("ModifyInstanceAttribute", &all, 400, "JoinedGroupLimitExceed");
+    }
+}
+
+#[test]
+fn rules_and_their_objects_have_to_fit() {
+    let mut lab = Lab::new();
+    let (_, _, groups) = lab.base(&["normal", "normal"]);
+    let a = &groups[0];
+    let itself = format!("SecurityGroupId={a}&Permissions.1.IpProtocol=ALL");
+    let egress = format!("{itself}&Permissions.1.DestGroupId={a}");
+    lab.refused("AuthorizeSecurityGroupEgress", &egress, 403, "InvalidSecurityGroup.IsSame");
+    let ingress = format!("{itself}&Permissions.1.SourceGroupId={a}");
+    lab.refused("AuthorizeSecurityGroup", &ingress, 403, "InvalidParamter.Conflict");
+    for (family, prefix, near, protocol, protocol_code) in [
+        ("IPv6", "::/0", "DestCidrIp=10.0.0.0/8", "ICMP", "InvalidParam.Ipv4ProtocolConflictWithIpv6Address"),
+        ("IPv4", "0.0.0.0/0", "Ipv6DestCidrIp=::1", "ICMPv6", "InvalidParam.Ipv6ProtocolConflictWithIpv4Address"),
+    ] {
+        let create = format!("PrefixListName=list&AddressFamily={family}&MaxEntries=2&Entry.1.Cidr={prefix}");
+        let list = text(&lab.ok("CreatePrefixList", &create), "PrefixListId");
+        let rule = format!("SecurityGroupId={a}&SourcePrefixListId={list}&IpProtocol=");
+        let near = format!("{rule}ALL&{near}");
+        lab.refused("AuthorizeSecurityGroup", &near, 400, "InvalidParam.PrefixListAddressFamilyMismatch");
+        lab.refused("AuthorizeSecurityGroup", &format!("{rule}{protocol}"), 400, protocol_code);
+    }
+}
+
+#[test]
+fn interfaces_hold_so_many_prefixes_of_a_family() {
+    let quotas = Quotas { prefixes_per_eni_max: 2, ..Quotas::default() };
+    let mut lab = Lab::with_quotas(ApiSettings::default(), quotas);
+    let vpc = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8&EnableIpv6=true"), "VpcId");
+    let create = format!("VpcId={vpc}&CidrBlock=10.0.0.0/16&ZoneId=cn-hangzhou-b&Ipv6CidrBlock=1");
+    let vswitch = text(&lab.ok("vpc:CreateVSwitch", &create), "VSwitchId");
+    let group = text(&lab.ok("CreateSecurityGroup", &format!("VpcId={vpc}")), "SecurityGroupId");
+    let eni = format!("NetworkInterfaceId={}", eni(&mut lab, &vswitch, &group));
+    lab.ok("AssignPrivateIpAddresses", &format!("{eni}&Ipv4PrefixCount=2"));
+    lab.ok("AssignIpv6Addresses", &format!("{eni}&Ipv6PrefixCount=2"));
+    let code = "InvalidOperation.Ipv4CountExceeded";
+    lab.refused("AssignPrivateIpAddresses", &format!("{eni}&Ipv4PrefixCount=1"), 403, code);
+    let code = "InvalidOperation.Ipv6CountExceeded";
+    lab.refused("AssignIpv6Addresses", &format!("{eni}&Ipv6PrefixCount=1"), 403, code);
+    lab.refused("AssignIpv6Addresses", &format!("{eni}&Ipv6AddressCount=11"), 403, "MaxEniIpv6IpsCountExceeded");
+}
+
+#[test]
+fn each_action_has_its_code_for_a_missing_region() {
+    let mut lab = Lab::new();
+    for (action, parameters, status, code) in [
+        ("DescribeSecurityGroups", "", 400, "MissingParameter.RegionId"),
+        ("DescribeSecurityGroupAttribute", "SecurityGroupId=sg-1", 400, "MissingParameter.RegionId"),
+        ("DeleteSecurityGroup", "SecurityGroupId=sg-1", 400, "MissingParameter.RegionId"),
+        ("ModifySecurityGroupPolicy", "SecurityGroupId=sg-1&InnerAccessPolicy=Drop", 400, "MissingParamter.RegionId"),
+        ("JoinSecurityGroup", "SecurityGroupId=sg-1&NetworkInterfaceId=eni-1", 400, "MissingParameter.RegionId"),
+        ("LeaveSecurityGroup", "SecurityGroupId=sg-1&NetworkInterfaceId=eni-1", 400, "MissingParameter.RegionId"),
+        ("JoinSecurityGroup", "SecurityGroupId=sg-1&InstanceId=i-1", 404, "InvalidSecurityGroupId.NotFound"),
+        ("ListTagResources", "ResourceType=securitygroup", 404, "MissingParameter.RegionId"),
+        ("DescribeAccountAttributes", "", 403, "Invalid.Parameter"),
+        ("CreateSecurityGroup", "", 400, "MissingParameter"),
+        ("DescribeNetworkInterfaces", "", 400, "MissingParameter"),
+    ] {
+        let pairs: Vec<(&str, &str)> = parameters.split('&').filter_map(|pair| pair.split_once('=')).collect();
+        let answer = lab.client.call(Product::Ecs, action, &pairs).unwrap();
+        let found = (answer.status, answer.code().unwrap_or_default());
+        assert_eq!(found, (status, code.to_owned()), "{action}: {}", answer.body);
+    }
+    lab.refused("DescribeSecurityGroups", "RegionId=mars", 404, "InvalidRegionId.NotFound");
+}
+
+#[test]
+fn what_is_still_being_made_is_not_used() {
+    let settings = ApiSettings { state_delay_s: 3600, ..ApiSettings::default() };
+    let mut model = Model::new(Quotas::default());
+    let old = Environment::fixed(0, 0);
+    for (environment, command) in [
+        (&old, json!({"op": "vpc-create", "id": "vpc-1", "cidr": "10.0.0.0/8"})),
+        (&old, json!({"op": "vswitch-create", "id": "vsw-old", "vpc": "vpc-1", "cidr": "10.0.0.0/16"})),
+        (
+            &old,
+            json!({"op": "instance-create", "id": "i-1", "port": "none", "running": false, "primary": {"vswitch": "vsw-old"}}),
+        ),
+        (&Environment::real(), json!({"op": "vswitch-create", "id": "vsw-new", "vpc": "vpc-1", "cidr": "10.1.0.0/16"})),
+    ] {
+        let command = serde_json::from_value(command).unwrap();
+        for event in model.decide(&command, environment).unwrap() {
+            model.apply(event);
+        }
+    }
+    let rig = ApiRig::start(&model, settings, Quotas::default()).unwrap();
+    let mut lab = Lab { client: rig.client().unwrap(), rig };
+    let made = lab.ok("vpc:DescribeVSwitchAttributes", "VSwitchId=vsw-new");
+    assert_eq!(made["Status"], "Pending");
+    let code = "IncorrectVSwitchStatus";
+    lab.refused("RunInstances", "VSwitchId=vsw-new&InstanceType=ecs.g7.large", 400, code);
+    lab.refused("CreateInstance", "VSwitchId=vsw-new&InstanceType=ecs.g7.large", 400, code);
+    lab.refused("ModifyInstanceVpcAttribute", "VSwitchId=vsw-new&InstanceId=i-1", 400, code);
+    lab.refused("vpc:DeleteVSwitch", "VSwitchId=vsw-new", 400, code);
+}
