@@ -4,6 +4,7 @@
 
 mod lab;
 
+use control::api::ApiSettings;
 use lab::{Lab, text};
 use serde_json::Value;
 
@@ -53,4 +54,34 @@ fn instances_are_found_by_what_they_are() {
     lab.refused("DescribeInstanceStatus", "ZoneId=mars", 404, "InvalidZoneId.NotFound");
     assert_eq!(count(&lab.ok("DescribeInstanceStatus", "ZoneId=cn-hangzhou-b")), 1);
     assert_eq!(count(&lab.ok("DescribeInstanceStatus", "ZoneId=cn-hangzhou-c")), 0);
+}
+
+#[test]
+fn pages_are_asked_for_by_token_or_number() {
+    let mut lab = Lab::new();
+    lab.base(&["normal"; 3]);
+    let both = lab.ok("DescribeSecurityGroups", "PageNumber=1&PageSize=1&MaxResults=2");
+    assert!(both.get("TotalCount").is_none());
+    assert_eq!(both["SecurityGroups"]["SecurityGroup"].as_array().unwrap().len(), 2);
+    for asked in ["MaxResults=0", "MaxResults=-1", "PageNumber=0", "PageSize=0", "PageSize=51", "PageSize=x"] {
+        lab.refused("DescribeSecurityGroups", asked, 400, "InvalidParameter");
+    }
+    let mut lab = Lab::with(ApiSettings { page_numbers: false, ..ApiSettings::default() });
+    for asked in ["PageNumber=1", "PageSize=10", "PageNumber=1&MaxResults=10"] {
+        lab.refused("DescribeSecurityGroups", asked, 400, "NotSupported.PageNumberAndPageSize");
+    }
+    lab.ok("DescribeSecurityGroups", "MaxResults=10");
+}
+
+#[test]
+fn regions_and_zones_know_their_words() {
+    let mut lab = Lab::new();
+    lab.refused("DescribeRegions", "ResourceType=mars", 404, "InvalidResourceType.NotFound");
+    lab.refused("DescribeRegions", "AcceptLanguage=tlh", 404, "InvalidAcceptLanguage.NotFound");
+    lab.refused("DescribeZones", "InstanceChargeType=free", 404, "InvalidInstanceChargeType.NotFound");
+    lab.refused("DescribeZones", "SpotStrategy=luck", 400, "InvalidSpotStrategy");
+    lab.refused("DescribeNetworkInterfaces", "RegionId=!", 400, "InvalidRegionId.MalFormed");
+    lab.refused("DescribeNetworkInterfaces", "RegionId=mars", 404, "InvalidRegionId.NotFound");
+    let zones = lab.ok("DescribeZones", "InstanceChargeType=postpaid&SpotStrategy=NoSpot&AcceptLanguage=en-US");
+    assert_eq!(zones["Zones"]["Zone"][0]["ZoneId"], "cn-hangzhou-a");
 }

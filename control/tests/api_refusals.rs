@@ -169,3 +169,41 @@ fn what_is_still_being_made_is_not_used() {
     lab.refused("ModifyInstanceVpcAttribute", "VSwitchId=vsw-new&InstanceId=i-1", 400, code);
     lab.refused("vpc:DeleteVSwitch", "VSwitchId=vsw-new", 400, code);
 }
+
+#[test]
+fn lists_and_names_keep_to_their_limits() {
+    let quotas = Quotas { prefix_list_entries_max: 300, port_list_entries_max: 3, ..Quotas::default() };
+    let mut lab = Lab::with_quotas(ApiSettings::default(), quotas);
+    let prefix_list = |more: &str| format!("AddressFamily=IPv4&PrefixListName=list&{more}");
+    for (more, code) in [
+        ("MaxEntries=0", "InvalidParameter"),
+        ("MaxEntries=x", "InvalidParameter"),
+        ("MaxEntries=301", "LimitExceed.MaxEntries"),
+        ("MaxEntries=1&Entry.1.Cidr=10.0.0.0/8&Entry.2.Cidr=11.0.0.0/8", "LimitExceed.MaxEntries"),
+        ("MaxEntries=2&Entry.1.Description=office", "MissingParameter"),
+        ("MaxEntries=2&Entry.1.Cidr=10.0.0.0/33", "InvalidParameter.CidrMalformed"),
+        ("MaxEntries=2&Entry.1.Cidr=10.0.0.0/8&Entry.2.Cidr=10.0.0.0/8", "InvalidParameter.CidrDuplicated"),
+    ] {
+        lab.refused("CreatePrefixList", &prefix_list(more), 400, code);
+    }
+    for name in ["com.aliyun.list", "com.alibabacloud", "http://a", "1a", "a"] {
+        let create = format!("AddressFamily=IPv4&MaxEntries=1&PrefixListName={name}");
+        lab.refused("CreatePrefixList", &create, 400, "InvalidParameter.PrefixListName");
+    }
+    lab.ok("CreatePrefixList", &prefix_list("MaxEntries=300"));
+    let code = "InvalidOperation.MaxEntriesCountExceed";
+    lab.refused("CreatePortRangeList", "PortRangeListName=list&MaxEntries=4", 400, code);
+    for name in ["x", "1 net", &"n".repeat(128)] {
+        lab.ok("vpc:CreateVpc", &format!("CidrBlock=10.0.0.0/8&VpcName={name}"));
+    }
+    for name in ["http://x", "https://x", &"n".repeat(129)] {
+        let create = format!("CidrBlock=10.0.0.0/8&VpcName={name}");
+        lab.refused("vpc:CreateVpc", &create, 400, "InvalidVpcName.Malformed");
+    }
+    let vpc = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "VpcId");
+    let tags: Vec<String> = (1..=21).map(|place| format!("Tag.{place}.Key=k{place}")).collect();
+    let create = format!("VpcId={vpc}&{}", tags.join("&"));
+    lab.refused("CreateSecurityGroup", &create, 403, "QuotaExceed.Tags");
+    let run = "InstanceType=ecs.g7.large&VSwitchId=vsw-none&Amount=2&MinAmount=3";
+    lab.refused("RunInstances", run, 400, "InvalidMinAmount.Malformed");
+}

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use vswitch_core::ids::{EniId, GroupId, PortListId, PrefixListId, VSwitchId, VpcId};
 
+const REGION_MALFORMED: ErrorKind = ErrorKind { code: "InvalidRegionId.MalFormed", status: 400 };
 const RESOURCE_GROUP_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceGroup.NotFound", status: 404 };
 const TAG_KEY: ErrorKind = ErrorKind { code: "InvalidTagKey.Malformed", status: 400 };
 const TAG_MISMATCH: ErrorKind = ErrorKind { code: "InvalidTag.Mismatch", status: 400 };
@@ -89,7 +90,10 @@ impl<'a> Desk<'a> {
     pub fn check_region(&self) -> Result<(), ApiError> {
         match self.call.parameters.text("RegionId") {
             Some(region) if !self.settings.regions.iter().any(|known| known == region) => {
-                Err(REGION_NOT_FOUND.error("The specified RegionId does not exist.").field("RegionId"))
+                let letters = region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+                let is_malformed = !letters && self.call.action.fact().lists(REGION_MALFORMED.code);
+                let kind = if is_malformed { REGION_MALFORMED } else { REGION_NOT_FOUND };
+                Err(kind.error("The specified RegionId does not exist.").field("RegionId"))
             }
             _ => Ok(()),
         }
@@ -316,6 +320,14 @@ impl<'a> Desk<'a> {
     /// Whether something that changed then still shows a passing state.
     pub fn is_passing(&self, changed_s: u64) -> bool {
         self.environment.now_s < changed_s.saturating_add(self.settings.state_delay_s)
+    }
+
+    /// The place among some words of the one that a parameter has, in any letter case.
+    pub fn word(&self, name: &str, words: &[&str], kind: ErrorKind) -> Result<Option<usize>, ApiError> {
+        let Some(text) = self.parameters().text(name) else { return Ok(None) };
+        let place = words.iter().position(|word| word.eq_ignore_ascii_case(text));
+        let words = words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(", ");
+        place.map(Some).ok_or_else(|| kind.error(format!("write one of {words}.")).field(name))
     }
 
     /// Refuses a parameter that makes no sense.

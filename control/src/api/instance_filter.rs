@@ -120,18 +120,12 @@ fn read_words(desk: &Desk<'_>) -> Result<bool, ApiError> {
     let parameters = desk.parameters();
     let mut is_vain = ABSENT.iter().any(|name| parameters.has(name));
     for (name, words, kind) in WORDS {
-        let Some(text) = parameters.text(name) else { continue };
-        let Some(place) = words.iter().position(|word| word.eq_ignore_ascii_case(text)) else {
-            return Err(kind.error(format!("write one of {}.", words.join(" "))).field(name));
-        };
-        is_vain |= place > 0;
+        is_vain |= desk.word(name, words, kind)?.is_some_and(|place| place > 0);
     }
     for name in ALWAYS {
         is_vain |= parameters.boolean(name)? == Some(false);
     }
-    if parameters.text("LockReason").is_some_and(|reason| !LOCK_REASONS.contains(&reason)) {
-        return Err(LOCK_REASON.error(format!("write one of {}.", LOCK_REASONS.join(" "))).field("LockReason"));
-    }
+    desk.word("LockReason", &LOCK_REASONS, LOCK_REASON)?;
     match parameters.has("HpcClusterId") {
         true => Err(HPC_CLUSTER.error("there are no such clusters here.").field("HpcClusterId")),
         false => Ok(is_vain),

@@ -56,8 +56,18 @@ pub(super) fn name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiErr
     Err(kind.error(message).field("name"))
 }
 
+/// The name of a VPC or vSwitch: 1 to 128 characters that are no web address; empty for none.
+pub(super) fn network_name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiError> {
+    plain_text("name", text, (1, 128), kind)
+}
+
 /// A description of `least` to `most` characters that is no web address; empty for none.
 pub(super) fn description(text: Option<&str>, least: usize, most: usize, kind: ErrorKind) -> Result<String, ApiError> {
+    plain_text("description", text, (least, most), kind)
+}
+
+fn plain_text(noun: &str, text: Option<&str>, limits: (usize, usize), kind: ErrorKind) -> Result<String, ApiError> {
+    let (least, most) = limits;
     let text = text.unwrap_or_default();
     let length = text.chars().count();
     let address = text.starts_with("http://") || text.starts_with("https://");
@@ -66,8 +76,8 @@ pub(super) fn description(text: Option<&str>, least: usize, most: usize, kind: E
         return Ok(text.into());
     }
     let message =
-        format!("a description has {least} to {most} printable characters and does not begin with http:// or https://");
-    Err(kind.error(message).field("description"))
+        format!("a {noun} has {least} to {most} printable characters and does not begin with http:// or https://");
+    Err(kind.error(message).field(noun))
 }
 
 /// A block without host bits; a bare address is one of its own.
