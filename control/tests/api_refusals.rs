@@ -85,6 +85,12 @@ fn rules_and_their_objects_have_to_fit() {
     lab.refused("AuthorizeSecurityGroupEgress", &egress, 403, "InvalidSecurityGroup.IsSame");
     let ingress = format!("{itself}&Permissions.1.SourceGroupId={a}");
     lab.refused("AuthorizeSecurityGroup", &ingress, 403, "InvalidParamter.Conflict");
+    for source in ["010.0.0.1/8", "10.0.0.1/08", "10.0.0/8", "10.0.0.1/33", "::/0"] {
+        let rule = format!("{itself}&Permissions.1.SourceCidrIp={source}");
+        lab.refused("AuthorizeSecurityGroup", &rule, 400, "InvalidParam.SourceCidrIp");
+    }
+    let nothing = format!("SecurityGroupId={a}");
+    lab.refused("ModifySecurityGroupRule", &nothing, 400, "InvalidParam.InvalidModifyRuleRequest");
     for (family, prefix, near, protocol, protocol_code) in [
         ("IPv6", "::/0", "DestCidrIp=10.0.0.0/8", "ICMP", "InvalidParam.Ipv4ProtocolConflictWithIpv6Address"),
         ("IPv4", "0.0.0.0/0", "Ipv6DestCidrIp=::1", "ICMPv6", "InvalidParam.Ipv6ProtocolConflictWithIpv4Address"),
@@ -206,4 +212,62 @@ fn lists_and_names_keep_to_their_limits() {
     lab.refused("CreateSecurityGroup", &create, 403, "QuotaExceed.Tags");
     let run = "InstanceType=ecs.g7.large&VSwitchId=vsw-none&Amount=2&MinAmount=3";
     lab.refused("RunInstances", run, 400, "InvalidMinAmount.Malformed");
+}
+
+#[test]
+fn managed_groups_are_looked_at_only() {
+    let mut lab = Lab::new();
+    let (vpc, vswitch, groups) = lab.base(&["normal"]);
+    let created = lab.ok("CreateSecurityGroup", &format!("VpcId={vpc}&ServiceManaged=true"));
+    let managed = text(&created, "SecurityGroupId");
+    let instance = instance(&mut lab, &vswitch, &groups[0]);
+    let eni = eni(&mut lab, &vswitch, &groups[0]);
+    let group = format!("SecurityGroupId={managed}");
+    let rule = format!("{group}&IpProtocol=ALL&SourceCidrIp=10.0.0.0/8");
+    let resource = format!("ResourceType=securitygroup&ResourceId.1={managed}");
+    let old_resource = format!("ResourceType=securitygroup&ResourceId={managed}");
+    for (action, parameters) in [
+        ("AuthorizeSecurityGroup", rule.clone()),
+        ("RevokeSecurityGroup", rule.clone()),
+        ("ModifySecurityGroupRule", format!("{rule}&Description=x")),
+        ("ModifySecurityGroupRule", format!("{group}&SecurityGroupRuleId=sgr-1&Priority=2")),
+        ("ModifySecurityGroupPolicy", format!("{group}&InnerAccessPolicy=Drop")),
+        ("ModifySecurityGroupAttribute", format!("{group}&SecurityGroupName=web")),
+        ("DeleteSecurityGroup", group.clone()),
+        ("JoinSecurityGroup", format!("{group}&InstanceId={instance}")),
+        ("LeaveSecurityGroup", format!("{group}&NetworkInterfaceId={eni}")),
+        ("ModifyInstanceAttribute", format!("InstanceId={instance}&SecurityGroupIds.1={managed}")),
+        ("ModifyNetworkInterfaceAttribute", format!("NetworkInterfaceId={eni}&SecurityGroupId.1={managed}")),
+        ("CreateNetworkInterface", format!("VSwitchId={vswitch}&{group}")),
+        ("RunInstances", format!("VSwitchId={vswitch}&{group}&InstanceType=ecs.g7.large")),
+        ("TagResources", format!("{resource}&Tag.1.Key=a&Tag.1.Value=b")),
+        ("UntagResources", format!("{resource}&All=true")),
+        ("AddTags", format!("{old_resource}&Tag.1.Key=a&Tag.1.Value=b")),
+        ("JoinResourceGroup", format!("{old_resource}&ResourceGroupId=rg-1")),
+    ] {
+        lab.refused(action, &parameters, 403, "InvalidOperation.ResourceManagedByCloudProduct");
+    }
+    lab.ok("DescribeSecurityGroupAttribute", &group);
+    lab.ok("DescribeSecurityGroupReferences", &format!("SecurityGroupId.1={managed}"));
+    assert_eq!(lab.ok("DescribeSecurityGroups", "ServiceManaged=true")["TotalCount"], 1);
+}
+
+#[test]
+fn several_instances_start_together_or_one_by_one() {
+    let mut lab = Lab::new();
+    let (_, vswitch, groups) = lab.base(&["normal"]);
+    let (one, two) = (instance(&mut lab, &vswitch, &groups[0]), instance(&mut lab, &vswitch, &groups[0]));
+    lab.ok("StopInstance", &format!("InstanceId={one}"));
+    let both = format!("InstanceId.1={one}&InstanceId.2={two}&InstanceId.3=i-none");
+    lab.refused("StartInstances", &both, 403, "IncorrectInstanceStatus");
+    lab.refused("StartInstances", &format!("{both}&BatchOptimization=Luck"), 400, "InvalidParameter");
+    let answer = lab.ok("StartInstances", &format!("{both}&BatchOptimization=SuccessFirst"));
+    let responses = answer["InstanceResponses"]["InstanceResponse"].as_array().unwrap();
+    let told = |place: usize| {
+        let response: &serde_json::Value = &responses[place];
+        ["Code", "PreviousStatus", "CurrentStatus"].map(|name| response[name].as_str().unwrap().to_owned())
+    };
+    assert_eq!(told(0), ["200", "Stopped", "Running"]);
+    assert_eq!(told(1), ["IncorrectInstanceStatus", "Running", "Running"]);
+    assert_eq!(told(2), ["InvalidInstanceId.NotFound", "", ""]);
 }
