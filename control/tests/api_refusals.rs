@@ -90,6 +90,11 @@ fn rules_and_their_objects_have_to_fit() {
         lab.refused("AuthorizeSecurityGroup", &rule, 400, "InvalidParam.SourceCidrIp");
     }
     let nothing = format!("SecurityGroupId={a}");
+    lab.refused("JoinSecurityGroup", &format!("{nothing}&InstanceId=i!"), 400, "InvalidInstanceId.Malformed");
+    lab.refused("JoinSecurityGroup", &format!("{nothing}&InstanceId=i-none"), 404, "InvalidInstanceId.NotFound");
+    lab.refused("JoinSecurityGroup", "SecurityGroupId=sg!&InstanceId=i-none", 404, "InvalidSecurityGroupId.NotFound");
+    lab.refused("DescribeSecurityGroupAttribute", "SecurityGroupId=sg!", 400, "InvalidSecurityGroupId.Malformed");
+    lab.refused("DeleteSecurityGroup", "SecurityGroupId=sg!", 404, "InvalidSecurityGroup.NotFound");
     lab.refused("ModifySecurityGroupRule", &nothing, 400, "InvalidParam.InvalidModifyRuleRequest");
     for (family, prefix, near, protocol, protocol_code) in [
         ("IPv6", "::/0", "DestCidrIp=10.0.0.0/8", "ICMP", "InvalidParam.Ipv4ProtocolConflictWithIpv6Address"),

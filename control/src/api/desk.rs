@@ -23,6 +23,7 @@ const TAG_DUPLICATE: ErrorKind = ErrorKind { code: "Duplicate.TagKey", status: 4
 const VPC_STATUS: ErrorKind = ErrorKind { code: "IncorrectVpcStatus", status: 400 };
 const VSWITCH_STATUS: ErrorKind = ErrorKind { code: "IncorrectVSwitchStatus", status: 400 };
 pub(super) const ZONE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidZoneId.NotFound", status: 404 };
+const INSTANCE_ID: ErrorKind = ErrorKind { code: "InvalidInstanceId.Malformed", status: 400 };
 const SECURITY_GROUP_ID: ErrorKind = ErrorKind { code: "InvalidSecurityGroupId.Malformed", status: 400 };
 
 /// A call whose sender is known.
@@ -165,14 +166,19 @@ impl<'a> Desk<'a> {
 
     /// One of the caller's security groups.
     pub fn group(&self, id: &str) -> Result<(GroupId, &'a Group), ApiError> {
-        let letters = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        if !letters || id.len() > 100 {
-            let message = "it has at most 100 letters, digits, - and _";
-            return Err(SECURITY_GROUP_ID.error(message).field("SecurityGroupId"));
-        }
+        self.check_form(id, SECURITY_GROUP_ID, "SecurityGroupId")?;
         let found = self.model.groups.get_key_value(&GroupId::from(id)).filter(|(id, _)| self.owns(id.as_str()));
         let found = found.map(|(id, group)| (id.clone(), group));
         found.ok_or_else(|| not_found(GROUP_NOT_FOUND, "security group", id))
+    }
+
+    /// Refuses what can be no identifier, where the action has a code for that.
+    fn check_form(&self, id: &str, kind: ErrorKind, name: &str) -> Result<(), ApiError> {
+        let letters = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        match (letters && id.len() <= 100) || !self.call.action.fact().lists(kind.code) {
+            true => Ok(()),
+            false => Err(kind.error("it has at most 100 letters, digits, - and _").field(name)),
+        }
     }
 
     /// Refuses identifiers of groups that are not the caller's.
@@ -189,6 +195,7 @@ impl<'a> Desk<'a> {
 
     /// One of the caller's instances.
     pub fn instance(&self, id: &str) -> Result<&'a Instance, ApiError> {
+        self.check_form(id, INSTANCE_ID, "InstanceId")?;
         let found = self.model.instances.get(id).filter(|_| self.owns(id));
         found.ok_or_else(|| not_found(INSTANCE_NOT_FOUND, "instance", id))
     }
