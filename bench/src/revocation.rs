@@ -174,7 +174,9 @@ fn measure((enis, kind): (u16, Kind), arguments: &Arguments) -> Result<Measured,
     client.replace(after)?;
     let guest = |number| hub.guest(&world::eni_id(number));
     let traffic = Traffic::new(guest, revocation_world::receivers(enis), PACE);
-    traffic.is_refused.store(kind.revokes(), Ordering::SeqCst);
+    if !kind.revokes() {
+        traffic.admitted_from_now_on();
+    }
     let mut revocations = Revocations::new(&traffic, (enis, kind))?;
     let started = Instant::now();
     traffic.flow_during(|| (0..arguments.revocations()).try_for_each(|_| revocations.make(&mut client, &deltas)))?;
@@ -217,8 +219,7 @@ impl<'a> Revocations<'a> {
     fn make(&mut self, client: &mut Client, [giving, taking]: &[Delta; 2]) -> Result<(), String> {
         let traffic = self.traffic;
         let giving = client.change(giving.clone());
-        traffic.take_waiting();
-        traffic.is_refused.store(false, Ordering::SeqCst);
+        traffic.admitted_from_now_on();
         client.apply(&giving)?;
         self.await_passing()?;
         let taking = client.change(taking.clone());

@@ -192,7 +192,7 @@ impl<'a> Changes<'a> {
             let admits = number % 2 == 0;
             let change = self.client.change(self.deltas[usize::from(admits)].clone());
             if admits {
-                traffic.is_refused.store(false, Ordering::SeqCst);
+                traffic.admitted_from_now_on();
             }
             let asked = Instant::now();
             let applied = self.client.apply(&change)?;

@@ -33,8 +33,9 @@ pub(crate) struct Traffic {
     watched_receivers: Vec<(u16, MemoryGuest)>,
     started: Instant,
     is_over: AtomicBool,
-    /// Every frame of a watched flow that leaves the switch from now on is one too many.
-    pub(crate) is_refused: AtomicBool,
+    /// Counts how often the watched flows were refused and admitted: while it is odd they are refused, and every frame
+    /// of theirs that leaves the switch is one too many.
+    period: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) steady: AtomicU64,
     /// Frames of the watched flows that the switch was given.
@@ -50,7 +51,7 @@ pub(crate) struct Traffic {
 const RECEIVERS_A_ROUND: usize = 64;
 
 impl Traffic {
-    /// Between the ends that `guest` finds by number; watched flows lead to each of `watched_to`.
+    /// Between the ends that `guest` finds by number; watched flows lead to each of `watched_to`, and are refused at first.
     pub(crate) fn new(
         guest: impl Fn(u16) -> MemoryGuest,
         watched_to: impl IntoIterator<Item = u16>,
@@ -65,7 +66,7 @@ impl Traffic {
             watched_receivers: watched_to.into_iter().map(|number| (number, guest(number))).collect(),
             started: Instant::now(),
             is_over: AtomicBool::new(false),
-            is_refused: AtomicBool::new(true),
+            period: AtomicU64::new(1),
             sent: count(),
             steady: count(),
             watched_sent: count(),
@@ -118,21 +119,22 @@ impl Traffic {
 
     /// Takes a frame that came out here, if there is one.
     fn take(&self, receiver: &MemoryGuest) -> bool {
-        // Read before the frame is taken: what was refused by then must not be there.
-        let is_refused = self.is_refused.load(Ordering::SeqCst);
+        let before = self.period.load(Ordering::SeqCst);
         let Some(sender) = receiver.collect_with(|frame| frame[29]) else { return false };
         if u16::from(sender) == STEADY {
             self.steady.fetch_add(1, Ordering::Relaxed);
         } else {
             self.last_watched_ns.fetch_max(self.now_ns(), Ordering::SeqCst);
             self.watched.fetch_add(1, Ordering::Relaxed);
-            self.misjudged.fetch_add(u64::from(is_refused), Ordering::Relaxed);
+            // A period that ended while this thread stood still may have ended before the frame came out.
+            let is_misjudged = before % 2 == 1 && self.period.load(Ordering::SeqCst) == before;
+            self.misjudged.fetch_add(u64::from(is_misjudged), Ordering::Relaxed);
         }
         true
     }
 
     /// Takes what waits to be taken now.
-    pub(crate) fn take_waiting(&self) {
+    fn take_waiting(&self) {
         for (_, receiver) in &self.watched_receivers {
             for _ in 0..receiver.waiting() {
                 self.take(receiver);
@@ -143,7 +145,15 @@ impl Traffic {
     /// The reply has come. What waits to be taken came out before it.
     pub(crate) fn refused_from_now_on(&self) {
         self.take_waiting();
-        self.is_refused.store(true, Ordering::SeqCst);
+        self.period.fetch_or(1, Ordering::SeqCst);
+    }
+
+    /// The request is about to go out.
+    pub(crate) fn admitted_from_now_on(&self) {
+        // What came out until now was refused.
+        self.take_waiting();
+        let period = self.period.load(Ordering::SeqCst);
+        self.period.store(period.next_multiple_of(2), Ordering::SeqCst);
     }
 
     /// Since the beginning.
