@@ -66,7 +66,7 @@ pub(crate) struct Report {
     #[serde(flatten)]
     round: Round,
     millions_per_second: f64,
-    bytes_per_flow: Option<f64>,
+    bytes_per_flow: f64,
     /// The same work by a plain implementation, in the same run.
     #[serde(skip_serializing_if = "Option::is_none")]
     plain: Option<Round>,
@@ -84,14 +84,14 @@ impl crate::Report for Report {
              ns a packet, both judgements\n\
              quiet     median    p99       p99.9     max\n\
              {quiet_ns:<9.1} {median_ns:<9.1} {p99_ns:<9.1} {p999_ns:<9.1} {max_ns:.1}\n\n\
-             {:.1} million packets/s when quiet{}{}",
+             {:.1} million packets/s when quiet; {:.0} bytes a connection of IPv4{}",
             new_share * 100.0,
             denied_share * 100.0,
             self.rules,
             self.packets,
             self.denied,
             self.millions_per_second,
-            self.bytes_per_flow.map(|bytes| format!("; {bytes:.0} bytes a flow")).unwrap_or_default(),
+            self.bytes_per_flow,
             self.plain.as_ref().map(|plain| beside(plain, *quiet_ns)).unwrap_or_default()
         )
     }
@@ -122,7 +122,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
     }
     let mut rig = Rig::new(arguments)?;
     let items = rounds::items(arguments.millions)?;
-    let bytes_per_flow = rig.warm_up()?;
+    rig.warm_up()?;
+    let bytes_per_flow = rig.bytes_per_flow();
     if arguments.on_request {
         let about = serde_json::json!({ "frames": rig.first_frames(mix), "bytes_per_flow": bytes_per_flow });
         rounds::on_request(&mut rig, items, &about)?;
@@ -161,8 +162,8 @@ pub(crate) struct Rig {
     kind: Kind,
     clock: Clock,
     denied: u64,
-    is_v6: bool,
-    resident_empty_bytes: u64,
+    /// Connections of IPv4 that the tables are made for.
+    room: usize,
 }
 
 /// Virtual time, and how much of the sessions is looked at for expiry in it.
@@ -173,8 +174,6 @@ struct Clock {
     sweeps_due: f64,
 }
 
-/// Below so many, what else the process takes would count for much.
-const FLOWS_TO_TELL_MEMORY: usize = 100_000;
 /// How many times all sessions are looked at within the time after which one that opens is over.
 const SWEEPS_PER_TIMEOUT: f64 = 2.0;
 /// How long a handshake may take, as the settings have it.
@@ -226,7 +225,6 @@ impl Rig {
             sweeps_per_burst: records_per_burst / SWEEP_RECORDS_PER_TURN as f64,
             sweeps_due: 0.0,
         };
-        let resident_empty_bytes = rounds::resident_bytes();
         let enis = (1..=PAIRS * 2).filter_map(|number| snapshot.eni_index(&world::eni_id(number))).collect();
         Self {
             snapshot,
@@ -242,14 +240,12 @@ impl Rig {
             kind: if mix.new_share == 1.0 { Kind::First } else { Kind::Mixed },
             clock,
             denied: 0,
-            is_v6: mix.ipv6,
-            resident_empty_bytes,
+            room: room as usize * if mix.ipv6 { 4 } else { 1 },
         }
     }
 
-    /// Brings about the state that is measured in; returns the bytes that a connection takes, all sessions counted, if
-    /// there are enough to tell, and no room for four times as many of the other family besides.
-    fn warm_up(&mut self) -> Result<Option<f64>, String> {
+    /// Brings about the state that is measured in.
+    fn warm_up(&mut self) -> Result<(), String> {
         let kind = self.kind;
         let steps: &[Kind] = match kind {
             Kind::First => &[Kind::First],
@@ -273,10 +269,12 @@ impl Rig {
         if kind != Kind::First {
             self.traffic.restart();
         }
-        let frames_bytes = (CHUNK_ITEMS * 4096) as u64;
-        let taken_bytes = rounds::resident_bytes().saturating_sub(self.resident_empty_bytes + frames_bytes);
-        let flows = self.traffic.flows();
-        Ok((flows >= FLOWS_TO_TELL_MEMORY && !self.is_v6).then_some(taken_bytes as f64 / flows as f64))
+        Ok(())
+    }
+
+    /// Memory of one of the connections of IPv4 that the tables are made for, with the sessions of both its ENIs.
+    fn bytes_per_flow(&self) -> f64 {
+        self.shard.memory_bytes()[0] as f64 / self.room as f64
     }
 
     /// The checksum of the first frames of such traffic, whatever was sent meanwhile.

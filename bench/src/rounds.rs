@@ -132,10 +132,3 @@ pub(crate) fn on_request(chunks: &mut impl Chunks, items: usize, about: &serde_j
     }
     Ok(())
 }
-
-/// Memory of this process that is resident, bytes; 0 where the kernel does not tell.
-pub(crate) fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
-}

@@ -159,7 +159,7 @@ impl Worker {
 
     /// Bytes of memory that its tables of connections take.
     pub fn flow_memory_bytes(&self) -> usize {
-        self.shard.memory_bytes()
+        self.shard.memory_bytes().iter().sum()
     }
 
     /// Buffers that are not in use.

@@ -81,7 +81,7 @@ impl Shard {
         }
         let carry = self.sessions.flow_mut(slot).count(packet.headers.segment(), packet.wire(), entry.swapped, now);
         if let Some(way) = carry {
-            self.sessions.origin_mut(slot).bytes_high[way] += 1;
+            self.sessions.origin_mut(slot).bytes_high[way].carry();
         }
     }
 

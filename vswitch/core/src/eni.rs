@@ -9,7 +9,7 @@ use crate::counters::EniCounters;
 use crate::desired::Direction;
 use crate::express::{self, Passage, Track};
 use crate::flow::sessions::{Entry, SessionSlot, Sessions};
-use crate::flow::table::MemoryAdvice;
+use crate::flow::table::{MemoryAdvice, Slot};
 use crate::flow::{Flow, Side};
 use crate::guard::{self, owns_source};
 use crate::headers::Segment;
@@ -45,6 +45,8 @@ pub struct Shard {
 pub(crate) struct Step {
     /// Where the session of a plain packet is looked for.
     pub(crate) entry: Entry,
+    /// Where that session probably is.
+    pub(crate) guess: Slot,
     /// What it says of its TCP stream, if the short way is open to it.
     pub(crate) segment: Segment,
     /// Whose it is, if the short way is open to it so far (`express.rs`). Its headers are not read then.
@@ -56,6 +58,7 @@ pub(crate) struct Step {
 impl Step {
     const NONE: Self = Self {
         entry: Entry::NONE,
+        guess: Slot::FIRST,
         segment: Segment { sequence: 0, acknowledgment: 0, flags: 0 },
         plain_to: None,
         place: Place::NOWHERE,
@@ -227,10 +230,9 @@ impl Shard {
                 *step = self.admit_unusual(seat, packet);
             }
         }
-        // By now what was asked for first is here, and tells whether more has to be.
-        if self.sessions.outgrow_cache() {
-            let plain = burst.iter().zip(&*steps).filter(|(_, step)| step.plain_to.is_some());
-            plain.for_each(|(_, step)| self.sessions.reach_further(&step.entry));
+        // By now what was asked for first is here, and tells where to look.
+        for step in &mut steps[..burst.len()] {
+            step.guess = self.sessions.guess(&step.entry);
         }
     }
 

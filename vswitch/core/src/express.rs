@@ -256,7 +256,7 @@ fn go_on<K: FlowKey>(
     now: Tick,
 ) -> WentOn {
     let Entry { protocol, hash, swapped, .. } = step.entry;
-    let Some(slot) = table.find_any(key, protocol, hash) else {
+    let Some(slot) = table.find_any(key, protocol, (hash, step.guess)) else {
         return if opens(protocol, step.segment) { WentOn::IsNew } else { WentOn::No };
     };
     let flow = table.flow_mut(slot);
@@ -268,7 +268,7 @@ fn go_on<K: FlowKey>(
     }
     let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
     if let Some(way) = flow.count(step.segment, wire, swapped, now) {
-        table.origin_mut(slot).bytes_high[way] += 1;
+        table.origin_mut(slot).bytes_high[way].carry();
     }
     WentOn::Yes
 }

@@ -131,6 +131,6 @@ fn describe(seat: &Seat<'_>, (listed, origin): (&Listed<'_>, &Origin), now: Tick
         idle_ms: flow.last_seen.age_ms(now),
         timeout_s: flow.state.timeout_s(flow.timeouts, seat.snapshot.settings()),
         packets: flow.packets.map(u64::from),
-        bytes: [0, 1].map(|way| u64::from(origin.bytes_high[way]) << 32 | u64::from(flow.bytes_low[way])),
+        bytes: [0, 1].map(|way| origin.bytes_high[way].with(flow.bytes_low[way])),
     }
 }

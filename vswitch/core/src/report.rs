@@ -31,8 +31,8 @@ impl Shard {
         self.sessions.percent()
     }
 
-    /// Bytes of memory that the tables of connections take.
-    pub fn memory_bytes(&self) -> usize {
+    /// Bytes of memory that its tables of connections of IPv4 and IPv6 take.
+    pub fn memory_bytes(&self) -> [usize; 2] {
         self.sessions.memory_bytes()
     }
 

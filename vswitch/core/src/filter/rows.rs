@@ -102,11 +102,15 @@ pub(super) fn has_bit(row: &[u64], bit: u32) -> bool {
     row[bit as usize / 64] >> (bit % 64) & 1 == 1
 }
 
-/// The lowest bit that one of two rows has, and `other` too. Looks at 1024 rules in one go, without a branch that depends on what is found:
-/// where the deciding rule is cannot be foreseen, and a wrong guess costs as much as all of that.
+/// The lowest bit that one of two rows has, and `other` too. Looks at 1024 rules in one go, without a branch that depends
+/// on what is found: where the deciding rule is cannot be foreseen, and a wrong guess costs as much as all of that.
 #[inline]
 pub(super) fn first_common([one, two]: [&[u64]; 2], other: &[u64]) -> Option<u32> {
-    let [one, two, other] = [one, two, other].map(|row| row.as_chunks::<STEP>().0.chunks(BLOCK));
+    let [one, two, other] = [one, two, other].map(|row| row.as_chunks::<STEP>().0);
+    if let ([one], [two], [other]) = (one, two, other) {
+        return first_in_step(one, two, other);
+    }
+    let [one, two, other] = [one, two, other].map(|row| row.chunks(BLOCK));
     for (block, ((one, two), other)) in one.zip(two).zip(other).enumerate() {
         let mut any = [0; BLOCK];
         for (any, ((one, two), other)) in any.iter_mut().zip(one.iter().zip(two).zip(other)) {
@@ -114,13 +118,19 @@ pub(super) fn first_common([one, two]: [&[u64]; 2], other: &[u64]) -> Option<u32
         }
         let step = first_set(any);
         if let (Some(one), Some(two), Some(other)) = (one.get(step), two.get(step), other.get(step)) {
-            let common: [u64; STEP] = core::array::from_fn(|word| (one[word] | two[word]) & other[word]);
-            let word = first_set(common);
-            let place = (block * BLOCK + step) * STEP + word;
-            return Some(place as u32 * u64::BITS + common[word & (STEP - 1)].trailing_zeros());
+            let before = ((block * BLOCK + step) * STEP) as u32 * u64::BITS;
+            return first_in_step(one, two, other).map(|bit| before + bit);
         }
     }
     None
+}
+
+#[inline(always)]
+fn first_in_step(one: &[u64; STEP], two: &[u64; STEP], other: &[u64; STEP]) -> Option<u32> {
+    let common: [u64; STEP] = core::array::from_fn(|word| (one[word] | two[word]) & other[word]);
+    let word = first_set(common);
+    let bit = common[word & (STEP - 1)].trailing_zeros();
+    (word < STEP).then_some(word as u32 * u64::BITS + bit)
 }
 
 /// The place of the first word with a bit, of four; 4 if there is none.

@@ -153,13 +153,34 @@ pub struct Origin {
     pub opened_at: Tick,
     /// The rule or group that admitted each session, as [`Judgement::ground`](crate::verdict::Judgement::ground).
     pub grounds: [u32; 2],
-    /// The upper halves of the byte counts.
-    pub(crate) bytes_high: [u32; 2],
-    /// Where the record's chain begins.
-    pub(crate) home: u32,
+    /// The upper parts of the byte counts.
+    pub(crate) bytes_high: [BytesHigh; 2],
     /// TCP: how the receivers scale their windows.
     pub(crate) scales: tcp::Scales,
+    /// Where the record's chain begins.
+    pub(crate) home: u32,
 }
+
+/// Bits 32 to 55 of a count.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BytesHigh([u8; 3]);
+
+impl BytesHigh {
+    /// One more, where the lower half is over.
+    #[cold]
+    pub(crate) fn carry(&mut self) {
+        let [low, middle, high] = self.0;
+        [self.0[0], self.0[1], self.0[2], _] = u32::from_le_bytes([low, middle, high, 0]).wrapping_add(1).to_le_bytes();
+    }
+
+    /// The count whose lower half this is.
+    pub(crate) const fn with(self, low: u32) -> u64 {
+        let [first, second, third] = self.0;
+        (u32::from_le_bytes([first, second, third, 0]) as u64) << 32 | low as u64
+    }
+}
+
+const _: () = assert!(size_of::<Origin>() == 24);
 
 /// The most scopes that fit into a record, next to the flags of a session.
 pub const SCOPES_MAX: u32 = 1 << 23;

@@ -110,18 +110,12 @@ impl Sessions {
         Entry { key: key.any(), protocol: plain.protocol, swapped, hash }
     }
 
-    /// Whether looking for the second record of a chain early is worth it.
-    #[inline]
-    pub(crate) const fn outgrow_cache(&self) -> bool {
-        self.v4.outgrows_cache() || self.v6.outgrows_cache()
-    }
-
-    /// Asks for the second record where an entry leads, if the first is another connection's.
+    /// Where the record of an entry probably is.
     #[inline(always)]
-    pub(crate) fn reach_further(&self, entry: &Entry) {
+    pub(crate) fn guess(&self, entry: &Entry) -> Slot {
         match &entry.key {
-            Key::V4(key) => self.v4.prefetch_next(key, entry.hash),
-            Key::V6(key) => self.v6.prefetch_next(key, entry.hash),
+            Key::V4(key) => self.v4.guess(key, entry.hash),
+            Key::V6(key) => self.v6.guess(key, entry.hash),
         }
     }
 
@@ -275,9 +269,9 @@ impl Sessions {
         self.v4.percent().max(self.v6.percent())
     }
 
-    /// Bytes of memory that the tables take.
-    pub fn memory_bytes(&self) -> usize {
-        self.v4.memory_bytes() + self.v6.memory_bytes()
+    /// Bytes of memory that the tables for IPv4 and IPv6 take.
+    pub fn memory_bytes(&self) -> [usize; 2] {
+        [self.v4.memory_bytes(), self.v6.memory_bytes()]
     }
 }
 

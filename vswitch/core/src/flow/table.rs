@@ -15,6 +15,11 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(pub(super) u32);
 
+impl Slot {
+    /// The first there is.
+    pub(crate) const FIRST: Self = Self(0);
+}
+
 /// The table has no room where the connection belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFull;
@@ -70,22 +75,25 @@ impl<K: FlowKey> Table<K> {
         }
     }
 
-    /// Whether the records are more than what a core keeps close to itself.
+    /// Where a key of this hash probably is: where it belongs, or, if another key is there, next in the chain. Chosen by
+    /// arithmetic, for which of them it is cannot be foreseen. Asks the memory for it.
     #[inline(always)]
-    pub(crate) const fn outgrows_cache(&self) -> bool {
-        const CLOSE_BYTES: usize = 2 << 20;
-        self.records.capacity() * size_of::<Record<K>>() > CLOSE_BYTES
+    pub(crate) fn guess(&self, key: &K, hash: u64) -> Slot {
+        let home = self.home(hash);
+        let record = &self.records[home as usize];
+        let (is_here, next) = (record.key == *key, record.flow.next);
+        let guess = if is_here | (next == 0) { home } else { next.wrapping_sub(1) };
+        if let Some(record) = self.records.get(guess as usize) {
+            crate::prefetch::prefetch(record);
+        }
+        Slot(guess)
     }
 
-    /// Asks for the second record of the chain where a key of this hash belongs, if the first has another key.
+    /// Whether a record has this key.
     #[inline(always)]
-    pub(crate) fn prefetch_next(&self, key: &K, hash: u64) {
-        let record = &self.records[self.home(hash) as usize];
-        if record.key != *key
-            && let Some(next) = record.flow.next.checked_sub(1)
-        {
-            crate::prefetch::prefetch(&self.records[next as usize]);
-        }
+    fn is_at(&self, position: u32, key: &K, protocol: u8) -> bool {
+        let record = &self.records[position as usize];
+        record.key == *key && record.flow.protocol == protocol && record.flow.state != FlowState::Free
     }
 
     /// The record with this key in which `scope` has a session.
@@ -102,16 +110,20 @@ impl<K: FlowKey> Table<K> {
         }
     }
 
-    /// The first record with this key, whosever its sessions are.
+    /// A record with this key, whosever its sessions are; `guess` is looked at first.
     #[inline(always)]
-    pub(crate) fn find_any(&self, key: &K, protocol: u8, hash: u64) -> Option<Slot> {
+    pub(crate) fn find_any(&self, key: &K, protocol: u8, (hash, guess): (u64, Slot)) -> Option<Slot> {
+        if self.is_at(guess.0, key, protocol) { Some(guess) } else { self.walk(key, protocol, hash) }
+    }
+
+    #[inline(never)]
+    fn walk(&self, key: &K, protocol: u8, hash: u64) -> Option<Slot> {
         let mut position = self.home(hash);
         loop {
-            let record = &self.records[position as usize];
-            if record.key == *key && record.flow.protocol == protocol && record.flow.state != FlowState::Free {
+            if self.is_at(position, key, protocol) {
                 return Some(Slot(position));
             }
-            position = record.flow.next.checked_sub(1)?;
+            position = self.records[position as usize].flow.next.checked_sub(1)?;
         }
     }
 
@@ -203,7 +215,8 @@ impl<K: FlowKey> Table<K> {
         let total = self.records.len() as u32;
         let count = (count as u32).min(total);
         self.sweep_at = (start + count) % total;
-        (0..count).map(move |step| Slot((start + step) % total))
+        let before_end = count.min(total - start);
+        (start..start + before_end).chain(0..count - before_end).map(Slot)
     }
 
     /// The connections among `count` records from `place` on, which may be past the end.
