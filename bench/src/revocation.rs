@@ -142,9 +142,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
     let cells = arguments.enis.iter().flat_map(|&enis| arguments.kinds().iter().map(move |&kind| (enis, kind)));
     let cells: Vec<_> = cells.collect();
     let mut worlds = Vec::new();
+    let hub = MemoryHub::new(PORT_FRAMES, true);
+    let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
+    let plane = Plane::start(|config| (config.workers, config.ports) = (arguments.workers.into(), ports))
+        .map_err(|error| error.to_string())?;
+    let mut client = plane.connect().map_err(|error| error.to_string())?;
     for (number, &cell) in cells.iter().enumerate() {
         progress.show(number as f64 / cells.len() as f64);
-        worlds.push(measure(cell, arguments)?);
+        worlds.push(measure(cell, arguments, (&hub, &mut client))?);
     }
     progress.end();
     let report =
@@ -158,13 +163,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
     }
 }
 
-/// Measures in a world of its own.
-fn measure((enis, kind): (u16, Kind), arguments: &Arguments) -> Result<Measured, String> {
-    let hub = MemoryHub::new(PORT_FRAMES, true);
-    let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
-    let plane = Plane::start(|config| (config.workers, config.ports) = (arguments.workers.into(), ports))
-        .map_err(|error| error.to_string())?;
-    let mut client = plane.connect().map_err(|error| error.to_string())?;
+/// Measures in one world, after which another may follow.
+fn measure(
+    (enis, kind): (u16, Kind),
+    arguments: &Arguments,
+    (hub, client): (&MemoryHub, &mut Client),
+) -> Result<Measured, String> {
     let [before, after] = [false, true].map(|is_changed| {
         let mut desired = revocation_world::desired(enis, arguments.rules, kind, is_changed);
         plane::attach(&mut desired, |_| Some(Port::Memory));
@@ -174,12 +178,12 @@ fn measure((enis, kind): (u16, Kind), arguments: &Arguments) -> Result<Measured,
     client.replace(after)?;
     let guest = |number| hub.guest(&world::eni_id(number));
     let traffic = Traffic::new(guest, revocation_world::receivers(enis), PACE);
-    if !kind.revokes() {
-        traffic.admitted_from_now_on();
+    if kind.revokes() {
+        traffic.refused_from_now_on();
     }
     let mut revocations = Revocations::new(&traffic, (enis, kind))?;
     let started = Instant::now();
-    traffic.flow_during(|| (0..arguments.revocations()).try_for_each(|_| revocations.make(&mut client, &deltas)))?;
+    traffic.flow_during(|| (0..arguments.revocations()).try_for_each(|_| revocations.make(client, &deltas)))?;
     let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let came_out = count(&traffic.steady) + count(&traffic.watched);
     Ok(Measured {

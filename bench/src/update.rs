@@ -131,6 +131,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
     let deltas = [Delta::between(&admitting, &refusing), Delta::between(&refusing, &admitting)];
     client.replace(refusing)?;
     let traffic = Traffic::new(|number| hub.guest(&world::eni_id(number)), [RECEIVER], PACE);
+    traffic.refused_from_now_on();
     let mut changes = Changes::new(&mut client, deltas, arguments)?;
     let (mut idle_rate, mut busy_rate) = (0.0, 0.0);
     let idle_for = |time: Duration| {

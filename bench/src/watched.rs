@@ -51,7 +51,7 @@ pub(crate) struct Traffic {
 const RECEIVERS_A_ROUND: usize = 64;
 
 impl Traffic {
-    /// Between the ends that `guest` finds by number; watched flows lead to each of `watched_to`, and are refused at first.
+    /// Between the ends that `guest` finds by number; watched flows lead to each of `watched_to`.
     pub(crate) fn new(
         guest: impl Fn(u16) -> MemoryGuest,
         watched_to: impl IntoIterator<Item = u16>,
@@ -66,7 +66,7 @@ impl Traffic {
             watched_receivers: watched_to.into_iter().map(|number| (number, guest(number))).collect(),
             started: Instant::now(),
             is_over: AtomicBool::new(false),
-            period: AtomicU64::new(1),
+            period: count(),
             sent: count(),
             steady: count(),
             watched_sent: count(),
@@ -93,7 +93,7 @@ impl Traffic {
         let mut silent_since = Instant::now();
         loop {
             let is_over = self.is_over.load(Ordering::Relaxed);
-            let under_way = self.sent.load(Ordering::Relaxed) - self.steady.load(Ordering::Relaxed);
+            let under_way = self.sent.load(Ordering::Relaxed).saturating_sub(self.steady.load(Ordering::Relaxed));
             let mut moved = false;
             if !is_over && under_way < self.pace.window && self.steady_sender.inject(&steady) {
                 let sent = self.sent.fetch_add(1, Ordering::Relaxed);
