@@ -26,12 +26,12 @@ impl Switch {
         let workers = self.workers.len();
         let status = |worker: usize| {
             let (core, enis) = (self.workers[worker].core, self.placement.load(worker));
-            let Some(Answer::Load { flows, flows_max, tally }) = self.ask(worker, Question::Load, pacer) else {
+            let Some(Answer::Load { flows, flows_max, tally, phases }) = self.ask(worker, Question::Load, pacer) else {
                 return None;
             };
             let (turns_busy, turns_idle, sleeps) = (tally.turns_busy, tally.turns_idle, tally.sleeps);
             let table_percent = self.workers[worker].desk.table_percent();
-            Some(WorkerStatus { core, enis, flows, flows_max, table_percent, turns_busy, turns_idle, sleeps })
+            Some(WorkerStatus { core, enis, flows, flows_max, table_percent, turns_busy, turns_idle, sleeps, phases })
         };
         (0..workers).filter_map(status).collect()
     }

@@ -1,9 +1,12 @@
 //! One worker: the ports and the shard of its ENIs, and one turn over them.
 //!
-//! A worker has no clock and no thread. Whoever turns it says what time it is: a thread of the daemon, or a test that
+//! A worker has no thread, and no clock but a stopwatch. Whoever turns it says what time it is: a thread of the daemon, or a test that
 //! drives several workers by hand. All it shares with others are bounded queues and the slot of the newest snapshot.
 
 mod lane;
+mod tally;
+
+pub use tally::{Activity, Tally};
 
 use crate::doorbell::Doorbell;
 use crate::handoff::{Handoff, Links, pool_size};
@@ -19,6 +22,7 @@ use vswitch_core::ids::EniIndex;
 use vswitch_core::limits::BURST_PACKETS;
 use vswitch_core::offload::{Fit, Offloads};
 use vswitch_core::packet::Packet;
+use vswitch_core::phases::{self, Phase, Stopwatch};
 use vswitch_core::segment::Segments;
 use vswitch_core::time::Time;
 use vswitch_core::verdict::{DropReason, Verdict};
@@ -29,35 +33,6 @@ const EMPTY_RECEIVES_MAX: u8 = 4;
 const SWEEP_INTERVAL_NS: u64 = 1_000_000;
 /// Steps of the sweep that one turn makes up for after a sleep.
 const SWEEP_STEPS_MAX: u64 = 64;
-
-/// What a turn did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Activity {
-    /// Packets taken from ports and from other workers.
-    pub packets: usize,
-    /// Commands done, and snapshots crossed to.
-    pub commands: usize,
-    /// A port has more, but the pool has no buffer: they are on their way back from other workers.
-    pub is_starved: bool,
-}
-
-impl Activity {
-    /// Whether there was nothing to do, and nothing is known to come.
-    pub const fn is_idle(self) -> bool {
-        self.packets == 0 && self.commands == 0 && !self.is_starved
-    }
-}
-
-/// How often what happened to a worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Turns that moved at least one packet.
-    pub turns_busy: u64,
-    /// Turns that found nothing to do.
-    pub turns_idle: u64,
-    /// Times it went to sleep.
-    pub sleeps: u64,
-}
 
 #[derive(Debug)]
 struct PortEntry {
@@ -150,6 +125,11 @@ impl Worker {
     /// Its number.
     pub fn number(&self) -> usize {
         self.surroundings.number
+    }
+
+    /// Times some of its bursts by this clock.
+    pub fn time_with(&mut self, clock: phases::Clock) {
+        self.shard.stopwatch = Stopwatch::new(clock);
     }
 
     /// Its counts of turns and sleeps.
@@ -345,7 +325,9 @@ impl Worker {
             activity.is_starved = true;
             return true;
         }
+        self.shard.stopwatch.start();
         let result = port.receive(&mut self.pool, &mut self.burst, packets_max);
+        self.shard.stopwatch.lap(Phase::Receive);
         let is_flooding = matches!(result, Ok(Received::MaybeMore));
         let count = self.burst.len();
         activity.packets += count;
@@ -370,6 +352,8 @@ impl Worker {
             _ if is_here => self.forward_burst(source, now),
             _ => self.pass_to_owner(source, place),
         }
+        self.shard.stopwatch.lap(Phase::Send);
+        self.shard.stopwatch.finish(count);
         stays
     }
 

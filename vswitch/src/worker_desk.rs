@@ -14,6 +14,7 @@ use vswitch_core::eni::Shard;
 use vswitch_core::ids::EniIndex;
 use vswitch_core::limits::TABLE_WARNING_PERCENT;
 use vswitch_core::listing::FlowPage;
+use vswitch_core::phases::PhaseTimes;
 use vswitch_core::protocol::{EniStats, FlowSelection, PacketDescription, Refusal};
 use vswitch_core::snapshot::Snapshot;
 use vswitch_core::time::Time;
@@ -101,7 +102,12 @@ pub enum Question {
 impl Question {
     pub(crate) fn ask(self, shard: &mut Shard, snapshot: &Snapshot, tally: Tally, now: Time) -> Answer {
         match self {
-            Self::Load => Answer::Load { flows: shard.flow_count(), flows_max: shard.flows_max(), tally },
+            Self::Load => Answer::Load {
+                flows: shard.flow_count(),
+                flows_max: shard.flows_max(),
+                tally,
+                phases: shard.stopwatch.times(),
+            },
             Self::Stats(enis) => Answer::Stats(enis.iter().filter_map(|eni| shard.stats(snapshot, *eni)).collect()),
             Self::Flows { selection, place, limit } => {
                 Answer::Flows(shard.list_flows((snapshot, now), &selection, (place, limit)))
@@ -130,6 +136,8 @@ pub enum Answer {
         flows_max: usize,
         /// Its turns.
         tally: Tally,
+        /// Where its time goes.
+        phases: PhaseTimes,
     },
     /// To [`Question::Stats`].
     Stats(Vec<EniStats>),

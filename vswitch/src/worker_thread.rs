@@ -5,6 +5,7 @@ use crate::worker::Worker;
 use mio::{Events, Poll, Token};
 use std::io;
 use std::sync::Arc;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,6 +27,12 @@ pub(crate) const DOORBELL: Token = Token(usize::MAX);
 pub struct Clock(Instant);
 
 impl Clock {
+    /// Now for a stopwatch, ns since the process first asked.
+    pub fn stopwatch_ns() -> u64 {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed().as_nanos() as u64
+    }
+
     /// A clock that starts now.
     pub fn start() -> Self {
         Self(Instant::now())
@@ -96,6 +103,7 @@ impl WorkerLoop {
         if let Some(id) = self.core {
             core_affinity::set_for_current(core_affinity::CoreId { id });
         }
+        worker.time_with(Clock::stopwatch_ns);
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut idle_since: Option<Instant> = None;
         let mut turns: u32 = 0;

@@ -2,8 +2,9 @@
 
 use super::output::{columns, line};
 use super::{CliError, Session};
-use crate::query::{Answer, Query, StatsFilter};
+use crate::query::{Answer, Nothing, Query, StatsFilter};
 use clap::Args;
+use vswitch_core::phases::PhaseTimes;
 use vswitch_core::protocol::{DirectionStats, EniStats};
 
 /// Which counters.
@@ -11,9 +12,15 @@ use vswitch_core::protocol::{DirectionStats, EniStats};
 pub struct Arguments {
     /// Only those of this ENI.
     eni: Option<String>,
+    /// Where the workers' time goes instead: ns a packet in each phase, of one burst in 64.
+    #[arg(long, conflicts_with = "eni")]
+    workers: bool,
 }
 
 pub(super) fn run(session: &Session, arguments: Arguments) -> Result<(), CliError> {
+    if arguments.workers {
+        return tell_workers(session);
+    }
     if let Answer::Stats(stats) = session.ask(Query::Stats(StatsFilter { eni: arguments.eni }))? {
         if session.output.json {
             session.output.show(&stats, |_| String::new());
@@ -21,6 +28,23 @@ pub(super) fn run(session: &Session, arguments: Arguments) -> Result<(), CliErro
             line(&told(&stats));
         }
     }
+    Ok(())
+}
+
+fn tell_workers(session: &Session) -> Result<(), CliError> {
+    let Answer::Status(status) = session.ask(Query::Status(Nothing {}))? else { return Ok(()) };
+    let Some(forwarding) = status.forwarding else {
+        return Err(CliError::Usage(format!("the forwarding plane does not answer at {}", status.link.socket)));
+    };
+    let phases: Vec<PhaseTimes> = forwarding.workers.iter().map(|worker| worker.phases).collect();
+    session.output.show(&phases, |phases| {
+        let rows = phases.iter().enumerate().map(|(number, times)| {
+            let one =
+                |place: usize| times.per_packet().map_or_else(|| "-".into(), |all| format!("{:.0}", all[place].1));
+            [number.to_string(), one(0), one(1), one(2), one(3), times.packets.to_string()]
+        });
+        columns(["worker", "receive ns", "admit ns", "judge ns", "send ns", "packets timed"], rows)
+    });
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Lookup, Ruling, Seat};
 use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
 use crate::packet::{FrameBuffer, Packet};
+use crate::phases::{Phase, Stopwatch};
 use crate::route::Route;
 use crate::snapshot::{Place, Snapshot};
 use crate::time::{Tick, Time};
@@ -34,6 +35,8 @@ pub struct Shard {
     /// Whose counters a scope's sessions are counted in.
     pub(crate) places: HashMap<FlowScope, usize, BuildHasherDefault<ScopeHasher>>,
     orphans: Orphans,
+    /// Times some bursts. Whoever owns the shard starts it before a burst is received, and ends it after it was sent.
+    pub stopwatch: Stopwatch,
     /// One for each packet of a burst. They mean nothing between bursts, and only keep their room.
     steps: Vec<Step>,
     /// The burst in work waited for first fragments, which have come.
@@ -85,6 +88,7 @@ impl Shard {
             counters: Vec::new(),
             places: HashMap::default(),
             orphans: Orphans::default(),
+            stopwatch: Stopwatch::default(),
             steps: alloc::vec![Step::NONE; BURST_PACKETS],
             is_releasing: false,
         }
@@ -107,6 +111,7 @@ impl Shard {
         let mut steps = core::mem::take(&mut self.steps);
         for burst in burst.chunks_mut(BURST_PACKETS) {
             self.admit_all(&desk.seat, burst, &mut steps);
+            self.stopwatch.lap(Phase::Admit);
             let mut passage: Option<Passage<'_>> = None;
             for (packet, step) in burst.iter_mut().zip(&steps) {
                 if let Some(next) = step.plain_to {
@@ -143,6 +148,7 @@ impl Shard {
             if let Some(passage) = &passage {
                 self.end_passage(&desk, passage);
             }
+            self.stopwatch.lap(Phase::Judge);
         }
         self.steps = steps;
     }

@@ -29,6 +29,7 @@ pub mod limits;
 pub mod listing;
 pub mod offload;
 pub mod packet;
+pub mod phases;
 mod prefetch;
 pub mod prefix_map;
 pub mod protocol;

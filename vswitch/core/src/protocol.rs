@@ -8,6 +8,7 @@ pub use crate::delta::Delta;
 use crate::desired::{Desired, Direction};
 use crate::ids::{EniId, RuleId};
 use crate::limits::MESSAGE_BYTES_MAX;
+use crate::phases::PhaseTimes;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -257,6 +258,9 @@ pub struct WorkerStatus {
     pub turns_idle: u64,
     /// Times it went to sleep.
     pub sleeps: u64,
+    /// Where its time goes, of the bursts that were timed.
+    #[serde(default)]
+    pub phases: PhaseTimes,
 }
 
 /// A finished change.

@@ -169,6 +169,7 @@ mod tests {
             turns_busy: 0,
             turns_idle: 0,
             sleeps: 0,
+            phases: Default::default(),
         };
         let top = top_of(&before, after.into_iter(), &[worker(100), worker(160)], 2.0);
         let told: Vec<(&str, f64, f64)> =
