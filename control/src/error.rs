@@ -160,7 +160,8 @@ kinds! {
     ENI_TIMEOUTS = "InvalidParameter.EniConnectionTrackingConfiguration", 400;
     ENI_IPV4_COUNT_EXCEEDED = "MaxEniPrivateIpsCountExceeded", 403;
     ENI_IPV6_COUNT_EXCEEDED = "MaxEniIpv6IpsCountExceeded", 403;
-    ENI_PREFIX_COUNT_EXCEEDED = "InvalidOperation.Ipv4CountExceeded", 403;
+    ENI_IPV4_PREFIX_COUNT_EXCEEDED = "InvalidOperation.Ipv4CountExceeded", 403;
+    ENI_IPV6_PREFIX_COUNT_EXCEEDED = "InvalidOperation.Ipv6CountExceeded", 403;
     IP_NOT_ENOUGH = "InvalidVSwitchId.IpNotEnough", 403;
     IP_OUTSIDE_VSWITCH = "InvalidVSwitchId.IpInvalid", 403;
     IP_MALFORMED = "InvalidIp.Address", 403;
@@ -213,7 +214,8 @@ kinds! {
     RULE_SOURCE_FAMILIES = "InvalidParam.SourceIp", 400;
     RULE_DEST_FAMILIES = "InvalidParam.DestIp", 400;
     RULE_SAME_SIDES = "InvalidParamter.Conflict", 400;
-    RULE_SELF = "InvalidParamter.Conflict", 403;
+    RULE_SELF_SOURCE = "InvalidParamter.Conflict", 403;
+    RULE_SELF_DEST = "InvalidSecurityGroup.IsSame", 403;
     RULE_ICMP_WITH_IPV6 = "InvalidParam.Ipv4ProtocolConflictWithIpv6Address", 400;
     RULE_ICMPV6_WITH_IPV4 = "InvalidParam.Ipv6ProtocolConflictWithIpv4Address", 400;
     RULE_SOURCE_GROUP_NOT_FOUND = "InvalidSourceGroupId.NotFound", 404;

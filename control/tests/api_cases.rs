@@ -2,87 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use control::api::{AccessKey, ApiSettings, Product};
-use control::api_client::{ApiClient, HttpAnswer};
+mod lab;
+
+use control::api::{AccessKey, ApiSettings};
 use control::conform::ApiRig;
 use control::model::{Model, Quotas};
+use lab::{Lab, send, text};
 use serde_json::Value;
-
-struct Lab {
-    rig: ApiRig,
-    client: ApiClient,
-}
-
-impl Lab {
-    fn new() -> Self {
-        Self::with(ApiSettings::default())
-    }
-
-    fn with(settings: ApiSettings) -> Self {
-        let rig = ApiRig::start(&Model::new(Quotas::default()), settings, Quotas::default()).unwrap();
-        let client = rig.client().unwrap();
-        Self { rig, client }
-    }
-
-    fn as_account(&self, settings_key: &AccessKey) -> ApiClient {
-        ApiClient::connect(self.rig.address, settings_key.clone()).unwrap()
-    }
-
-    fn send(&mut self, action: &str, parameters: &str) -> HttpAnswer {
-        send(&mut self.client, action, parameters)
-    }
-
-    #[track_caller]
-    fn ok(&mut self, action: &str, parameters: &str) -> Value {
-        let answer = self.send(action, parameters);
-        assert_eq!(answer.status, 200, "{action} {parameters}: {}", answer.body);
-        answer.json()
-    }
-
-    #[track_caller]
-    fn refused(&mut self, action: &str, parameters: &str, status: u16, code: &str) {
-        let answer = self.send(action, parameters);
-        let found = (answer.status, answer.code().unwrap_or_default());
-        assert_eq!(found, (status, code.to_owned()), "{action} {parameters}: {}", answer.body);
-    }
-
-    /// A VPC, a subnet, and groups by these types.
-    fn base(&mut self, kinds: &[&str]) -> (String, String, Vec<String>) {
-        let vpc = text(&self.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "VpcId");
-        let created = self.ok("vpc:CreateVSwitch", &format!("VpcId={vpc}&CidrBlock=10.0.0.0/16&ZoneId=cn-hangzhou-b"));
-        let vswitch = text(&created, "VSwitchId");
-        let mut groups = Vec::new();
-        for kind in kinds {
-            let created = self.ok("CreateSecurityGroup", &format!("VpcId={vpc}&SecurityGroupType={kind}"));
-            groups.push(text(&created, "SecurityGroupId"));
-        }
-        (vpc, vswitch, groups)
-    }
-
-    fn rules(&mut self, group: &str) -> Vec<Value> {
-        let shown = self.ok("DescribeSecurityGroupAttribute", &format!("SecurityGroupId={group}"));
-        shown["Permissions"]["Permission"].as_array().unwrap().clone()
-    }
-}
-
-fn send(client: &mut ApiClient, action: &str, parameters: &str) -> HttpAnswer {
-    let (product, action) = match action.strip_prefix("vpc:") {
-        Some(action) => (Product::Vpc, action),
-        None => (Product::Ecs, action),
-    };
-    let mut pairs = vec![("RegionId", "cn-hangzhou")];
-    for pair in parameters.split('&').filter(|pair| !pair.is_empty()) {
-        pairs.push(pair.split_once('=').unwrap());
-    }
-    if pairs.iter().filter(|(name, _)| *name == "RegionId").count() > 1 {
-        pairs.remove(0);
-    }
-    client.call(product, action, &pairs).unwrap()
-}
-
-fn text(value: &Value, name: &str) -> String {
-    value[name].as_str().unwrap_or_else(|| panic!("{name} in {value}")).to_owned()
-}
 
 #[test]
 fn rules_are_refused_to_the_letter() {

@@ -26,7 +26,12 @@ fn networks_are_refused_with_their_reason() {
             "id",
         ),
         (json!({"op": "vpc-create", "id": "VPC", "cidr": "10.0.0.0/16"}), "InvalidResourceId.Malformed", 400, "id"),
-        (json!({"op": "vpc-create", "name": "1", "cidr": "10.0.0.0/16"}), "InvalidVpcName.Malformed", 400, "name"),
+        (
+            json!({"op": "vpc-create", "name": "http://x", "cidr": "10.0.0.0/16"}),
+            "InvalidVpcName.Malformed",
+            400,
+            "name",
+        ),
         (
             json!({"op": "vpc-create", "ipv6_cidr": "fe80::/56", "cidr": "10.0.0.0/16"}),
             "InvalidParameter",

@@ -16,7 +16,6 @@ const PARAMETER_CODES: &[(&str, &[&str])] = &[
     ("Direction", &["InvalidParamter"]),
     ("Entry", &["LimitExceed.Entry"]),
     ("InnerAccessPolicy", &["InvalidPolicy.Malformed"]),
-    ("MaxEntries", &["InvalidOperation.MaxEntriesCountExceed", "LimitExceed.MaxEntries"]),
     ("MinAmount", &["InvalidMinAmount.Malformed"]),
     ("NextToken", &["InValidParameter.NextToken"]),
     ("NicType", &["InvalidNicType.ValueNotSupported"]),
@@ -29,7 +28,7 @@ const PARAMETER_CODES: &[(&str, &[&str])] = &[
     ("SecurityGroupRuleId", &["InvalidParam.SecurityGroupRuleId"]),
     ("SecurityGroupType", &["InvalidParams.GroupType", "InvalidParameter.SecurityGroupType"]),
     ("Status", &["InvalidStatus.NotFound"]),
-    ("Tag", &["NumberExceed.Tags", "InvalidTagCount"]),
+    ("Tag", &["NumberExceed.Tags", "InvalidTagCount", "QuotaExceed.Tags"]),
     ("TagKey", &["NumberExceed.Tags", "InvalidTagCount"]),
 ];
 
@@ -48,6 +47,7 @@ const OTHER_CODES: &[(&str, &[&str])] = &[
         "InvalidOperation.EniCountExceeded",
         &["InvalidOperation.NetworkInterfaceCountExceeded", "SecurityGroupInstanceLimitExceed"],
     ),
+    ("InvalidSecurityGroup.IsSame", &["InvalidParamter.Conflict"]),
     ("InvalidOperation.MultiGroupType", &["EnterpriseGroupLimited.MutliGroupType"]),
     ("MaxEniPrivateIpsCountExceeded", &["InvalidOperation.Ipv4CountExceeded"]),
     ("MaxEniIpv6IpsCountExceeded", &["InvalidOperation.Ipv6CountExceeded"]),
@@ -89,8 +89,7 @@ fn check_parameter(action: &'static ActionFact, fact: &ParameterFact, parameters
                     let is_given = entry.has(&field.name) || entry.given(&field.name).is_some();
                     // A tag without its key has a refusal of its own.
                     if field.required && !is_given && fact.name != "Tag" {
-                        let message = format!("{}.{} is missing in an entry", fact.name, field.name);
-                        return Err(INVALID_PARAMETER.error(message).field(&fact.name));
+                        return Err(missing(action, &format!("{}.N.{}", fact.name, field.name)));
                     }
                     check_scalar(field, &entry).map_err(|error| of_parameter(action, &field.name, error))?;
                 }
@@ -123,7 +122,8 @@ fn check_scalar(fact: &ParameterFact, parameters: &Parameters) -> Result<(), Api
         "Integer" | "Long" => {
             let value = parameters.integer(&fact.name)?.unwrap_or(0);
             let low = fact.min.is_some_and(|least| value < least);
-            let high = fact.max.is_some_and(|most| value > most);
+            // How much room a list may have is a quota, which the model has.
+            let high = fact.max.is_some_and(|most| value > most) && fact.name != "MaxEntries";
             let listed = fact.values.is_empty() || fact.values.iter().any(|other| other.as_i64() == Some(value));
             match (low || high) && !fact.clamp || !listed {
                 true => Err(not_valid(&fact.name)),

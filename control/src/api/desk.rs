@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use vswitch_core::ids::{EniId, GroupId, PortListId, PrefixListId, VSwitchId, VpcId};
 
+const REGION_MALFORMED: ErrorKind = ErrorKind { code: "InvalidRegionId.MalFormed", status: 400 };
 const RESOURCE_GROUP_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceGroup.NotFound", status: 404 };
 const TAG_KEY: ErrorKind = ErrorKind { code: "InvalidTagKey.Malformed", status: 400 };
 const TAG_MISMATCH: ErrorKind = ErrorKind { code: "InvalidTag.Mismatch", status: 400 };
@@ -21,6 +22,8 @@ const TAG_VALUE: ErrorKind = ErrorKind { code: "InvalidTagValue.Malformed", stat
 const TAG_DUPLICATE: ErrorKind = ErrorKind { code: "Duplicate.TagKey", status: 400 };
 const VPC_STATUS: ErrorKind = ErrorKind { code: "IncorrectVpcStatus", status: 400 };
 const VSWITCH_STATUS: ErrorKind = ErrorKind { code: "IncorrectVSwitchStatus", status: 400 };
+pub(super) const ZONE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidZoneId.NotFound", status: 404 };
+const INSTANCE_ID: ErrorKind = ErrorKind { code: "InvalidInstanceId.Malformed", status: 400 };
 const SECURITY_GROUP_ID: ErrorKind = ErrorKind { code: "InvalidSecurityGroupId.Malformed", status: 400 };
 
 /// A call whose sender is known.
@@ -88,7 +91,10 @@ impl<'a> Desk<'a> {
     pub fn check_region(&self) -> Result<(), ApiError> {
         match self.call.parameters.text("RegionId") {
             Some(region) if !self.settings.regions.iter().any(|known| known == region) => {
-                Err(REGION_NOT_FOUND.error("The specified RegionId does not exist.").field("RegionId"))
+                let letters = region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+                let is_malformed = !letters && self.call.action.fact().lists(REGION_MALFORMED.code);
+                let kind = if is_malformed { REGION_MALFORMED } else { REGION_NOT_FOUND };
+                Err(kind.error("The specified RegionId does not exist.").field("RegionId"))
             }
             _ => Ok(()),
         }
@@ -160,14 +166,19 @@ impl<'a> Desk<'a> {
 
     /// One of the caller's security groups.
     pub fn group(&self, id: &str) -> Result<(GroupId, &'a Group), ApiError> {
-        let letters = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        if !letters || id.len() > 100 {
-            let message = "it has at most 100 letters, digits, - and _";
-            return Err(SECURITY_GROUP_ID.error(message).field("SecurityGroupId"));
-        }
+        self.check_form(id, SECURITY_GROUP_ID, "SecurityGroupId")?;
         let found = self.model.groups.get_key_value(&GroupId::from(id)).filter(|(id, _)| self.owns(id.as_str()));
         let found = found.map(|(id, group)| (id.clone(), group));
         found.ok_or_else(|| not_found(GROUP_NOT_FOUND, "security group", id))
+    }
+
+    /// Refuses what can be no identifier, where the action has a code for that.
+    fn check_form(&self, id: &str, kind: ErrorKind, name: &str) -> Result<(), ApiError> {
+        let letters = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        match (letters && id.len() <= 100) || !self.call.action.fact().lists(kind.code) {
+            true => Ok(()),
+            false => Err(kind.error("it has at most 100 letters, digits, - and _").field(name)),
+        }
     }
 
     /// Refuses identifiers of groups that are not the caller's.
@@ -184,6 +195,7 @@ impl<'a> Desk<'a> {
 
     /// One of the caller's instances.
     pub fn instance(&self, id: &str) -> Result<&'a Instance, ApiError> {
+        self.check_form(id, INSTANCE_ID, "InstanceId")?;
         let found = self.model.instances.get(id).filter(|_| self.owns(id));
         found.ok_or_else(|| not_found(INSTANCE_NOT_FOUND, "instance", id))
     }
@@ -315,6 +327,14 @@ impl<'a> Desk<'a> {
     /// Whether something that changed then still shows a passing state.
     pub fn is_passing(&self, changed_s: u64) -> bool {
         self.environment.now_s < changed_s.saturating_add(self.settings.state_delay_s)
+    }
+
+    /// The place among some words of the one that a parameter has, in any letter case.
+    pub fn word(&self, name: &str, words: &[&str], kind: ErrorKind) -> Result<Option<usize>, ApiError> {
+        let Some(text) = self.parameters().text(name) else { return Ok(None) };
+        let place = words.iter().position(|word| word.eq_ignore_ascii_case(text));
+        let words = words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(", ");
+        place.map(Some).ok_or_else(|| kind.error(format!("write one of {words}.")).field(name))
     }
 
     /// Refuses a parameter that makes no sense.

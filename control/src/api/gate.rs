@@ -192,7 +192,7 @@ fn mismatch(string_to_sign: &str) -> ApiError {
 }
 
 /// Seconds since 1970 of `2026-11-23T12:00:00Z`.
-fn read_time(text: &str) -> Option<u64> {
+pub(super) fn read_time(text: &str) -> Option<u64> {
     let bytes = text.as_bytes();
     let shape = b"dddd-dd-ddTdd:dd:ddZ";
     let fits = bytes.len() == shape.len()

@@ -9,6 +9,7 @@ use vswitch_core::desired::{Direction, GroupKind, Policy, Ports, Remote};
 use vswitch_core::ids::{GroupId, RuleId};
 
 const GROUPS_ASKED: ErrorKind = ErrorKind { code: "Abs.GroupNos.Malformed", status: 400 };
+const PAGE_NUMBERS: ErrorKind = ErrorKind { code: "NotSupported.PageNumberAndPageSize", status: 400 };
 
 pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let parameters = desk.parameters();
@@ -16,6 +17,10 @@ pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let ids = parameters.json_list("SecurityGroupIds").map_err(malformed)?;
     if ids.as_ref().is_some_and(|ids| ids.len() > 100) {
         return Err(malformed(super::parameters::not_valid("SecurityGroupIds")));
+    }
+    let by_number = ["PageNumber", "PageSize"].iter().find(|name| parameters.text(name).is_some());
+    if let Some(name) = by_number.filter(|_| !desk.settings.page_numbers) {
+        return Err(PAGE_NUMBERS.error("the setting page_numbers is off.").field(*name));
     }
     let managed = parameters.boolean("ServiceManaged")?;
     let counted = parameters.boolean("IsQueryEcsCount")?.unwrap_or(false);

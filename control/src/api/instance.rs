@@ -1,8 +1,9 @@
 //! Instances: started, stopped, changed and deleted.
 
 use super::desk::{Desk, Plan, members};
+use super::refusal;
 use crate::command::{Command, EniModify, InstanceDelete, InstanceModify, InstanceMove, InstanceRun};
-use crate::error::{ApiError, ErrorKind, INSTANCE_STATUS, MULTI_GROUP_TYPE};
+use crate::error::{ApiError, ErrorKind, INSTANCE_STATUS, INVALID_PARAMETER, MULTI_GROUP_TYPE};
 use crate::model::Instance;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -60,25 +61,37 @@ pub(super) fn stop_all(desk: &Desk<'_>) -> Result<Plan, ApiError> {
 }
 
 fn run(desk: &Desk<'_>, ids: Vec<String>, running: bool, again: bool) -> Result<Plan, ApiError> {
-    let mut before = Vec::new();
-    for id in &ids {
-        refuse_passing(desk, id)?;
-        before.push(status(desk, desk.instance(id)?));
-    }
     let change = |id: &String| Command::InstanceRun(InstanceRun { instance: id.clone(), running, again });
-    let commands = ids.iter().map(change).collect();
+    let can = |id: &String| {
+        refuse_passing(desk, id)?;
+        desk.model.decide(&change(id), desk.environment).map(drop)
+    };
+    let one_by_one = desk.word("BatchOptimization", &["AllTogether", "SuccessFirst"], INVALID_PARAMETER)? == Some(1);
+    let (mut commands, mut before) = (Vec::new(), Vec::new());
+    for id in ids {
+        let refusal = match can(&id) {
+            Err(error) if one_by_one => Some(refusal(desk.call, error)),
+            decided => decided.map(|()| None)?,
+        };
+        if refusal.is_none() {
+            commands.push(change(&id));
+        }
+        let previous = desk.instance(&id).map_or("", |instance| status(desk, instance));
+        before.push((id, previous, refusal));
+    }
     if !desk.call.action.name.ends_with('s') {
         return Ok(desk.quiet_change(commands));
     }
     let answer = move |desk: &Desk<'_>| {
-        let response = |(id, previous): (&String, &&str)| {
-            let current = desk.model.instance(id).map_or("", |instance| status(desk, instance));
+        let response = |(id, previous, refusal): &(String, &str, Option<ApiError>)| {
+            let current = desk.instance(id).map_or("", |instance| status(desk, instance));
+            let (code, message) = refusal.as_ref().map_or(("200", "success"), |error| (error.code, &error.message));
             json!({
-                "InstanceId": id, "PreviousStatus": previous, "CurrentStatus": current, "Code": "200",
-                "Message": "success",
+                "InstanceId": id, "PreviousStatus": previous, "CurrentStatus": current, "Code": code,
+                "Message": message,
             })
         };
-        let responses: Vec<Value> = ids.iter().zip(&before).map(response).collect();
+        let responses: Vec<Value> = before.iter().map(response).collect();
         members(json!({"InstanceResponses": {"InstanceResponse": responses}}))
     };
     Ok(desk.change(commands, Box::new(answer)))

@@ -14,6 +14,7 @@ const INTERFACES: ErrorKind = ErrorKind { code: "InvalidParam.NetworkInterface",
 const ADDRESS_OUTSIDE: ErrorKind = ErrorKind { code: "InvalidPrivateIpAddress", status: 400 };
 const ADDRESS_MALFORMED: ErrorKind = ErrorKind { code: "InvalidPrivateIpAddress.Malformed", status: 400 };
 const AMOUNT: ErrorKind = ErrorKind { code: "InvalidParam.Amount", status: 403 };
+const MIN_AMOUNT: ErrorKind = ErrorKind { code: "InvalidMinAmount.Malformed", status: 400 };
 /// Instances of one call.
 const INSTANCES_MAX: u32 = 100;
 
@@ -21,6 +22,9 @@ pub(super) fn run(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let amount = desk.parameters().count::<u32>("Amount")?.unwrap_or(1);
     if !(1..=INSTANCES_MAX).contains(&amount) {
         return Err(AMOUNT.error(format!("one call makes 1 to {INSTANCES_MAX} instances.")).field("Amount"));
+    }
+    if desk.parameters().count::<u32>("MinAmount")?.is_some_and(|least| !(1..=amount).contains(&least)) {
+        return Err(MIN_AMOUNT.error(format!("it is 1 to Amount, {amount}.")).field("MinAmount"));
     }
     let (ids, commands) = instances(desk, amount, true)?;
     let answer = move |_: &Desk<'_>| members(json!({"InstanceIdSets": {"InstanceIdSet": ids}}));

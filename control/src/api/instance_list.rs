@@ -1,8 +1,9 @@
 //! Questions about instances.
 
-use super::desk::{Desk, Plan, members};
+use super::desk::{Desk, Plan, ZONE_NOT_FOUND, members, zones_of};
 use super::eni_list::addresses_json;
 use super::instance::status;
+use super::instance_filter::InstanceFilter;
 use super::paging::page;
 use crate::error::ApiError;
 use crate::model::{Eni, Instance, timestamp};
@@ -10,35 +11,11 @@ use serde_json::{Value, json};
 use vswitch_core::ids::EniId;
 
 pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
-    let ids = parameters.json_list("InstanceIds")?;
-    let private = parameters.json_list("PrivateIpAddresses")?;
-    for (name, list) in [("InstanceIds", &ids), ("PrivateIpAddresses", &private)] {
-        if list.as_ref().is_some_and(|list| list.len() > 100) {
-            return desk.refuse(name, "name at most 100");
-        }
-    }
-    let is_asked = |name: &str, value: &str| parameters.text(name).is_none_or(|wanted| wanted == value);
-    let classic = parameters.text("InstanceNetworkType").is_some_and(|kind| kind.eq_ignore_ascii_case("classic"));
+    let filter = InstanceFilter::read(desk)?;
     let mut entries = Vec::new();
-    for (id, instance) in desk.model.instances.iter().filter(|(id, _)| desk.owns(id) && !classic) {
+    for (id, instance) in desk.model.instances.iter().filter(|(id, _)| desk.owns(id)) {
         let Some((eni_id, eni)) = primary(desk, instance) else { continue };
-        let address = eni.primary.to_string();
-        let group_wanted = parameters.text("SecurityGroupId");
-        let name_wanted = parameters.text("InstanceName");
-        let wanted = ids.as_ref().is_none_or(|ids| ids.contains(id))
-            && private.as_ref().is_none_or(|list| list.contains(&address))
-            && is_asked("VpcId", eni.vpc.as_str())
-            && is_asked("VSwitchId", eni.vswitch.as_str())
-            && is_asked("ZoneId", &desk.zone_of(&eni.vswitch))
-            && is_asked("InstanceType", &instance.instance_type)
-            && is_asked("ImageId", &instance.image)
-            && parameters.text("Status").is_none_or(|wanted| wanted.eq_ignore_ascii_case(status(desk, instance)))
-            && name_wanted.is_none_or(|wanted| name_fits(wanted, &instance.name))
-            && group_wanted.is_none_or(|group| eni.groups.iter().any(|own| own.as_str() == group))
-            && desk.has_resource_group(id)
-            && desk.has_tags(id)?;
-        if wanted {
+        if filter.fits(desk, id, instance, eni)? {
             entries.push((id.clone(), instance_json(desk, id, instance, (eni_id, eni))));
         }
     }
@@ -46,16 +23,6 @@ pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let mut answer = page.about;
     answer.insert("Instances".into(), json!({ "Instance": page.entries }));
     Ok(Plan::Answer(answer))
-}
-
-/// A name, or the beginning or the end of one with `*` for the rest.
-fn name_fits(wanted: &str, name: &str) -> bool {
-    match (wanted.strip_prefix('*'), wanted.strip_suffix('*')) {
-        (Some(_), Some(_)) => name.contains(wanted.trim_matches('*')),
-        (Some(end), None) => name.ends_with(end),
-        (None, Some(start)) => name.starts_with(start),
-        (None, None) => name == wanted,
-    }
 }
 
 fn primary<'a>(desk: &Desk<'a>, instance: &'a Instance) -> Option<(&'a EniId, &'a Eni)> {
@@ -88,7 +55,7 @@ fn instance_json(desk: &Desk<'_>, id: &str, instance: &Instance, primary: (&EniI
         "DeviceAvailable": true,
         "IoOptimized": true,
         "DeletionProtection": instance.deletion_protection,
-        "InstanceTypeFamily": instance.instance_type.rsplit_once('.').map_or("", |(family, _)| family),
+        "InstanceTypeFamily": instance.family(),
         "NetworkInterfaces": {"NetworkInterface": interfaces},
         "ResourceGroupId": desk.label(id).resource_group,
         "StartTime": timestamp(started_s),
@@ -125,6 +92,9 @@ pub(super) fn describe_status(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let parameters = desk.parameters();
     let ids = parameters.list("InstanceId")?;
     let zone = parameters.text("ZoneId");
+    if zone.is_some_and(|zone| !zones_of(desk.region()).iter().any(|known| known == zone)) {
+        return Err(ZONE_NOT_FOUND.error("see DescribeZones.").field("ZoneId"));
+    }
     let shown = desk.model.instances.iter().filter(|(id, instance)| {
         let placed = || primary(desk, instance).map(|(_, eni)| desk.zone_of(&eni.vswitch));
         desk.owns(id)

@@ -16,6 +16,7 @@ mod group;
 mod group_list;
 mod instance;
 mod instance_create;
+mod instance_filter;
 mod instance_list;
 mod nonces;
 mod page;

@@ -43,7 +43,10 @@ pub(super) fn page<T>(desk: &Desk<'_>, mut entries: Vec<(String, T)>, down: bool
         false => {
             let limits = takes("MaxResults");
             let default = limits.and_then(|fact| fact.default.as_ref()).and_then(Value::as_u64).unwrap_or(10);
-            let size = parameters.count::<u64>("MaxResults")?.unwrap_or(default).max(1);
+            let size = parameters.count::<u64>("MaxResults")?.unwrap_or(default);
+            if size == 0 && !limits.is_some_and(|fact| fact.clamp) {
+                return Err(not_valid("MaxResults"));
+            }
             let least = limits.and_then(|fact| fact.min).map_or(1, |least| least as u64);
             let most = limits.and_then(|fact| fact.max).map_or(100, |most| most as u64);
             let start = match parameters.text("NextToken") {

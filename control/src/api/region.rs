@@ -6,21 +6,17 @@ use serde_json::{Value, json};
 
 const LANGUAGE: ErrorKind = ErrorKind { code: "InvalidAcceptLanguage.NotFound", status: 404 };
 
-fn check_language(desk: &Desk<'_>) -> Result<(), ApiError> {
-    let known = ["zh-CN", "en-US", "ja"];
-    let language = desk.parameters().text("AcceptLanguage").unwrap_or("zh-CN");
-    match known.iter().any(|known| known.eq_ignore_ascii_case(language)) || !lists_language(desk) {
-        true => Ok(()),
-        false => Err(LANGUAGE.error("write zh-CN, en-US or ja.").field("AcceptLanguage")),
-    }
-}
+const CHARGE_TYPE: ErrorKind = ErrorKind { code: "InvalidInstanceChargeType.NotFound", status: 404 };
+const SPOT_STRATEGY: ErrorKind = ErrorKind { code: "InvalidSpotStrategy", status: 400 };
+const RESOURCE_TYPE: ErrorKind = ErrorKind { code: "InvalidResourceType.NotFound", status: 404 };
 
-fn lists_language(desk: &Desk<'_>) -> bool {
-    desk.call.action.fact().lists(LANGUAGE.code)
+fn check_language(desk: &Desk<'_>) -> Result<(), ApiError> {
+    desk.word("AcceptLanguage", &["zh-CN", "en-US", "ja"], LANGUAGE).map(drop)
 }
 
 pub(super) fn describe_regions(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     check_language(desk)?;
+    desk.word("ResourceType", &["instance", "disk", "reservedinstance", "scu"], RESOURCE_TYPE)?;
     Ok(Plan::answer(json!({"Regions": {"Region": regions(desk, "ecs", true)}})))
 }
 
@@ -45,6 +41,8 @@ fn regions(desk: &Desk<'_>, product: &str, with_status: bool) -> Vec<Value> {
 
 pub(super) fn describe_zones(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     check_language(desk)?;
+    desk.word("InstanceChargeType", &["PostPaid", "PrePaid"], CHARGE_TYPE)?;
+    desk.word("SpotStrategy", &["NoSpot", "SpotWithPriceLimit", "SpotAsPriceGo"], SPOT_STRATEGY)?;
     let zone = |id: String| {
         json!({
             "ZoneId": id,

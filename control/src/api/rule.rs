@@ -140,6 +140,9 @@ fn modify(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
 /// The old form: the fields select a rule, and only its description changes.
 fn describe_rule(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
     let parameters = desk.parameters();
+    if !is_flat(parameters, direction) {
+        return Err(RULE_MODIFY_EMPTY.error("no rule is named.").field("SecurityGroupRuleId"));
+    }
     let spec = read_rule(parameters, direction)?;
     let (group, content) = desk.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
     check_objects(desk, parameters, &spec, direction)?;

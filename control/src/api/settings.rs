@@ -45,6 +45,8 @@ pub struct ApiSettings {
     pub state_delay_s: u64,
     /// What kind of port the interfaces of an instance get.
     pub instance_port: PortKind,
+    /// Whether security groups are listed by `PageNumber` and `PageSize` too, which the cloud is giving up.
+    pub page_numbers: bool,
     /// Whether revoking a rule that does not exist, by its fields, is success.
     pub revoke_absent_rule_succeeds: bool,
 }
@@ -74,6 +76,7 @@ impl Default for ApiSettings {
             shared_vpcs: BTreeMap::new(),
             state_delay_s: 0,
             instance_port: PortKind::Namespace,
+            page_numbers: true,
             revoke_absent_rule_succeeds: false,
         }
     }

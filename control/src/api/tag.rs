@@ -4,7 +4,7 @@ use super::Product;
 use super::check::missing;
 use super::desk::{Desk, Plan};
 use crate::command::{Command, LabelModify};
-use crate::error::{ApiError, ErrorKind};
+use crate::error::{ApiError, ErrorKind, GROUP_MANAGED};
 use std::collections::BTreeSet;
 use vswitch_core::ids::VSwitchId;
 
@@ -73,13 +73,16 @@ pub(super) fn kind(desk: &Desk<'_>) -> Result<Option<String>, ApiError> {
     Ok(Some(kind))
 }
 
-/// The identifiers of a call, each of an object of that kind.
+/// The identifiers of a call, each of an object of that kind that its user may change.
 fn named_objects(desk: &Desk<'_>, ids: &[String]) -> Result<(), ApiError> {
     let kind = kind(desk)?;
     for id in ids {
         if !is_of_kind(desk, kind.as_deref().unwrap_or_default(), id) {
             let shown: String = id.chars().take(100).collect();
             return Err(RESOURCE_NOT_FOUND.error(format!("{shown:?} is none.")).field("ResourceId"));
+        }
+        if desk.model.groups.get(&id.as_str().into()).is_some_and(|group| group.service_managed) {
+            return Err(GROUP_MANAGED.error(format!("{id} is managed by a cloud service.")).object(id));
         }
     }
     Ok(())

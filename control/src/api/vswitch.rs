@@ -1,17 +1,15 @@
 //! Subnets of private networks.
 
-use super::desk::{Desk, Plan, members, zones_of};
+use super::desk::{Desk, Plan, ZONE_NOT_FOUND, members, zones_of};
 use super::paging::page;
 use super::vpc::sibling;
 use crate::command::{Command, VswitchCreate, VswitchDelete, VswitchModify};
-use crate::error::{ApiError, ErrorKind, IPV6_NOT_TURNED_ON};
+use crate::error::{ApiError, IPV6_NOT_TURNED_ON};
 use crate::model::{VSwitch, Vpc, timestamp};
 use ipnet::Ipv6Net;
 use serde_json::{Value, json};
 use std::net::Ipv6Addr;
 use vswitch_core::ids::VSwitchId;
-
-const ZONE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidZoneId.NotFound", status: 404 };
 
 pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let parameters = desk.parameters();

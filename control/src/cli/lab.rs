@@ -36,6 +36,7 @@ struct Group {
     vpc: String,
     kind: Option<String>,
     inner_access: Option<String>,
+    service_managed: Option<bool>,
     name: Option<String>,
     description: Option<String>,
     #[serde(default)]
@@ -102,6 +103,7 @@ pub(super) fn plan(lab: &Lab, state: &StateView) -> Result<Vec<Step>, CliError> 
         plan.eni(eni, state)?;
     }
     plan.routes(lab, state);
+    plan.managed(lab, state);
     Ok(plan.steps)
 }
 
@@ -241,6 +243,27 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Groups of a cloud service take no changes, so that they are opened before all other steps and closed after them.
+    fn managed(&mut self, lab: &Lab, state: &StateView) {
+        let step = |id: &str, managed: bool| {
+            let modify = GroupModify { group: id.to_owned(), service_managed: Some(managed), ..GroupModify::default() };
+            let told =
+                format!("~ group {id} {}", if managed { "managed by a cloud service" } else { "open to changes" });
+            Step { told, command: Command::GroupModify(modify) }
+        };
+        let changes = !self.steps.is_empty();
+        for group in &lab.group {
+            let now = find_group(state, &group.id).is_some_and(|view| view.service_managed);
+            let wanted = group.service_managed.unwrap_or(now);
+            if now && (changes || !wanted) {
+                self.steps.insert(0, step(&group.id, false));
+            }
+            if wanted && (changes || !now) {
+                self.steps.push(step(&group.id, true));
+            }
+        }
     }
 
     fn rules(&mut self, group: &Group, state: &StateView) -> Result<(), CliError> {
@@ -533,4 +556,37 @@ fn same(object: &str, field: &str, wanted: &str, now: &str) -> Result<(), CliErr
     }
     let way_out = "that cannot be changed: delete the object first, or give this one another id";
     Err(CliError::Usage(format!("{object}: its {field} is {now}, the file wants {wanted}; {way_out}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Environment;
+    use crate::model::{Model, Quotas};
+    use crate::query::{Answer, Nothing, Query};
+
+    #[test]
+    fn groups_of_a_cloud_service_are_changed_by_their_file_alone() {
+        let mut model = Model::new(Quotas::default());
+        let mut apply = |managed: &str, ports: &str| {
+            let text = format!(
+                "[[vpc]]\nid = 'vpc-1'\ncidr = '10.0.0.0/8'\n[[vswitch]]\nid = 'vsw-1'\nvpc = 'vpc-1'\ncidr = '10.0.0.0/16'\n\
+                 [[group]]\nid = 'sg-1'\nvpc = 'vpc-1'\n{managed}\n[[group.ingress]]\nprotocol = 'tcp'\nports = '{ports}'\n\
+                 cidr = '10.0.0.0/8'\n[[eni]]\nid = 'eni-1'\nvswitch = 'vsw-1'\ngroups = ['sg-1']\n"
+            );
+            let Ok(Some(Answer::State(state))) = model.answer(&Query::StateShow(Nothing {})) else {
+                panic!("no state")
+            };
+            let steps = plan(&read(&text).unwrap(), &state).unwrap();
+            let count = steps.len();
+            for event in model.decide(&batch(steps), &Environment::fixed(0, 0)).unwrap() {
+                model.apply(event);
+            }
+            (count, model.groups[&"sg-1".into()].service_managed)
+        };
+        assert_eq!(apply("service_managed = true", "22/22"), (6, true));
+        assert_eq!(apply("service_managed = true", "22/22"), (0, true));
+        assert_eq!(apply("", "80/80"), (4, true));
+        assert_eq!(apply("service_managed = false", "80/80"), (1, false));
+    }
 }

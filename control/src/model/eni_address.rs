@@ -7,9 +7,9 @@ use super::vswitch::VSwitch;
 use super::{Event, Model};
 use crate::command::{EniAssign, EniUnassign};
 use crate::error::{
-    ApiError, ENI_IPV4_COUNT_EXCEEDED, ENI_IPV6_COUNT_EXCEEDED, ENI_PREFIX_COUNT_EXCEEDED, INVALID_PARAMETER,
-    IP_ASSIGNED, IP_MALFORMED, IP_NOT_ENOUGH, IP_OUTSIDE_VSWITCH, IP_REPEATED, IP_UNASSIGNED, IPV6_NOT_TURNED_ON,
-    MISSING_PARAMETER,
+    ApiError, ENI_IPV4_COUNT_EXCEEDED, ENI_IPV4_PREFIX_COUNT_EXCEEDED, ENI_IPV6_COUNT_EXCEEDED,
+    ENI_IPV6_PREFIX_COUNT_EXCEEDED, INVALID_PARAMETER, IP_ASSIGNED, IP_MALFORMED, IP_NOT_ENOUGH, IP_OUTSIDE_VSWITCH,
+    IP_REPEATED, IP_UNASSIGNED, IPV6_NOT_TURNED_ON, MISSING_PARAMETER,
 };
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -185,6 +185,7 @@ impl Model {
 
     fn check_counts(&self, id: &EniId, eni: &Eni) -> Result<(), ApiError> {
         let quotas = &self.quotas;
+        let ipv4_prefixes = eni.prefixes.iter().filter(|prefix| prefix.addr().is_ipv4()).count();
         for (count, most, kind, what) in [
             (
                 eni.secondary.len(),
@@ -193,7 +194,13 @@ impl Model {
                 "secondary IPv4 addresses",
             ),
             (eni.ipv6.len(), quotas.ipv6_per_eni_max, ENI_IPV6_COUNT_EXCEEDED, "IPv6 addresses"),
-            (eni.prefixes.len(), quotas.prefixes_per_eni_max, ENI_PREFIX_COUNT_EXCEEDED, "delegated prefixes"),
+            (ipv4_prefixes, quotas.prefixes_per_eni_max, ENI_IPV4_PREFIX_COUNT_EXCEEDED, "delegated IPv4 prefixes"),
+            (
+                eni.prefixes.len() - ipv4_prefixes,
+                quotas.prefixes_per_eni_max,
+                ENI_IPV6_PREFIX_COUNT_EXCEEDED,
+                "delegated IPv6 prefixes",
+            ),
         ] {
             if count > most {
                 return Err(kind.error(format!("{id} would have {count} {what}, at most {most} may be")).object(id));

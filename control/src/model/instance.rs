@@ -56,6 +56,11 @@ impl Instance {
         self.enis.iter().find(|(_, number)| **number == 0).map(|(eni, _)| eni)
     }
 
+    /// The family of its type: `ecs.g7` of `ecs.g7.large`.
+    pub(crate) fn family(&self) -> &str {
+        self.instance_type.rsplit_once('.').map_or("", |(family, _)| family)
+    }
+
     /// The port of one of its interfaces while it runs.
     fn port_of(&self, id: &str, eni: &EniId) -> Option<Port> {
         let number = self.enis.get(eni)?;

@@ -143,6 +143,10 @@ fn list_name(text: &str) -> Result<String, ApiError> {
     if text.is_empty() {
         return Err(MISSING_PARAMETER.error("a prefix list needs a name").field("name"));
     }
+    if let Some(taken) = ["com.aliyun", "com.alibabacloud"].iter().find(|taken| text.starts_with(*taken)) {
+        let message = format!("names that begin with {taken} are the cloud's own");
+        return Err(PREFIX_LIST_NAME.error(message).field("name"));
+    }
     name(Some(text), PREFIX_LIST_NAME)
 }
 

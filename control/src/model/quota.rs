@@ -49,7 +49,7 @@ pub struct Quotas {
     pub secondary_ipv4_per_eni_max: usize,
     /// IPv6 addresses of one ENI.
     pub ipv6_per_eni_max: usize,
-    /// Delegated prefixes of one ENI.
+    /// Delegated prefixes of one ENI, of either family.
     pub prefixes_per_eni_max: usize,
 }
 

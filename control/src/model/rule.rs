@@ -10,8 +10,8 @@ use crate::error::{
     ApiError, MISSING_PARAMETER, RULE_ADVANCED_HOLDER, RULE_ADVANCED_OBJECT, RULE_DESCRIPTION,
     RULE_DEST_GROUP_MISMATCH, RULE_DEST_GROUP_NOT_FOUND, RULE_DUPLICATE, RULE_ENTITY_TYPE, RULE_GROUP_OBJECT_LIMIT,
     RULE_ICMP_WITH_IPV6, RULE_ICMPV6_WITH_IPV4, RULE_ID, RULE_ID_NOT_FOUND, RULE_LIMIT, RULE_LIST_FAMILY,
-    RULE_LIST_RESOURCE_LIMIT, RULE_MODIFY_EMPTY, RULE_NOT_EXIST, RULE_PORT_RANGE_TYPE, RULE_SELF,
-    RULE_SOURCE_GROUP_MISMATCH, RULE_SOURCE_GROUP_NOT_FOUND, RULES_DUPLICATE, RULES_PERMISSIONS,
+    RULE_LIST_RESOURCE_LIMIT, RULE_MODIFY_EMPTY, RULE_NOT_EXIST, RULE_PORT_RANGE_TYPE, RULE_SELF_DEST,
+    RULE_SELF_SOURCE, RULE_SOURCE_GROUP_MISMATCH, RULE_SOURCE_GROUP_NOT_FOUND, RULES_DUPLICATE, RULES_PERMISSIONS,
 };
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
@@ -209,9 +209,9 @@ impl Model {
     ) -> Result<(), ApiError> {
         let refuse =
             |kind: crate::error::ErrorKind, message: String| Err(kind.error(message).field("group").object(named));
-        let (not_found, mismatch) = match direction {
-            Direction::Ingress => (RULE_SOURCE_GROUP_NOT_FOUND, RULE_SOURCE_GROUP_MISMATCH),
-            Direction::Egress => (RULE_DEST_GROUP_NOT_FOUND, RULE_DEST_GROUP_MISMATCH),
+        let (itself, not_found, mismatch) = match direction {
+            Direction::Ingress => (RULE_SELF_SOURCE, RULE_SOURCE_GROUP_NOT_FOUND, RULE_SOURCE_GROUP_MISMATCH),
+            Direction::Egress => (RULE_SELF_DEST, RULE_DEST_GROUP_NOT_FOUND, RULE_DEST_GROUP_MISMATCH),
         };
         if holder.kind == GroupKind::Advanced {
             let message = format!("{holder_id} is an advanced group, whose rules name no groups: use a prefix list");
@@ -220,7 +220,7 @@ impl Model {
         if named == holder_id {
             let message =
                 format!("{holder_id} names itself: members of a basic group reach each other by inner access");
-            return refuse(RULE_SELF, message);
+            return refuse(itself, message);
         }
         let Some(group) = self.groups.get(named) else {
             return refuse(not_found, format!("there is no security group {named:?}: see sluice sg list"));

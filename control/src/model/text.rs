@@ -56,8 +56,18 @@ pub(super) fn name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiErr
     Err(kind.error(message).field("name"))
 }
 
+/// The name of a VPC or vSwitch: 1 to 128 characters that are no web address; empty for none.
+pub(super) fn network_name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiError> {
+    plain_text("name", text, (1, 128), kind)
+}
+
 /// A description of `least` to `most` characters that is no web address; empty for none.
 pub(super) fn description(text: Option<&str>, least: usize, most: usize, kind: ErrorKind) -> Result<String, ApiError> {
+    plain_text("description", text, (least, most), kind)
+}
+
+fn plain_text(noun: &str, text: Option<&str>, limits: (usize, usize), kind: ErrorKind) -> Result<String, ApiError> {
+    let (least, most) = limits;
     let text = text.unwrap_or_default();
     let length = text.chars().count();
     let address = text.starts_with("http://") || text.starts_with("https://");
@@ -66,8 +76,8 @@ pub(super) fn description(text: Option<&str>, least: usize, most: usize, kind: E
         return Ok(text.into());
     }
     let message =
-        format!("a description has {least} to {most} printable characters and does not begin with http:// or https://");
-    Err(kind.error(message).field("description"))
+        format!("a {noun} has {least} to {most} printable characters and does not begin with http:// or https://");
+    Err(kind.error(message).field(noun))
 }
 
 /// A block without host bits; a bare address is one of its own.
@@ -82,14 +92,11 @@ pub(super) fn block(text: &str, field: &str, kind: ErrorKind) -> Result<IpNet, A
     Ok(block)
 }
 
-/// An address or a prefix, host bits and all.
+/// An address or a prefix, host bits and all. Numbers with leading zeros are none: elsewhere they are octal.
 pub(super) fn prefix(text: &str) -> Option<IpNet> {
-    let strict_length =
-        |net: &str| net.rsplit('/').next().is_some_and(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
-    match text.contains('/') {
-        true => text.parse().ok().filter(|_| strict_length(text)),
-        false => text.parse::<IpAddr>().ok().map(IpNet::from),
-    }
+    let Some((address, length)) = text.split_once('/') else { return text.parse::<IpAddr>().ok().map(IpNet::from) };
+    let plain = length.bytes().all(|byte| byte.is_ascii_digit()) && (length == "0" || !length.starts_with('0'));
+    IpNet::new(address.parse().ok()?, length.parse().ok().filter(|_| plain)?).ok()
 }
 
 /// A time as the cloud writes it, `2026-11-23T12:00:00Z`.
@@ -122,6 +129,28 @@ mod tests {
             (1_795_437_732, "2026-11-23T12:42:12Z"),
         ] {
             assert_eq!(timestamp(seconds), text);
+        }
+    }
+
+    #[test]
+    fn prefixes_are_read_strictly() {
+        for good in ["10.0.0.7", "10.1.2.3/8", "0.0.0.0/0", "::/0", "2001:DB8::1/32", "::ffff:1.2.3.4"] {
+            assert!(prefix(good).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            "/",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "010.0.0.1/8",
+            "10.0.0.1/08",
+            "10.0.0/8",
+            "10.0.0.1/+8",
+            "::/129",
+            "::1%1",
+            " ::",
+        ] {
+            assert_eq!(prefix(bad), None, "{bad}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Private networks and their custom routes.
 
-use super::text::{block, description, name, prefix};
+use super::text::{block, description, network_name, prefix};
 use super::{Event, Model};
 use crate::command::{VpcCreate, VpcDelete, VpcModify, VpcRouteAdd, VpcRouteRemove};
 use crate::environment::Environment;
@@ -67,8 +67,8 @@ impl Model {
         let vpc = Vpc {
             cidr: vpc_block(&create.cidr)?,
             ipv6_cidr: create.ipv6_cidr.as_deref().map(vpc_ipv6_block).transpose()?,
-            name: name(create.name.as_deref(), VPC_NAME_MALFORMED)?,
-            description: description(create.description.as_deref(), 2, 256, VPC_DESCRIPTION_MALFORMED)?,
+            name: network_name(create.name.as_deref(), VPC_NAME_MALFORMED)?,
+            description: description(create.description.as_deref(), 1, 256, VPC_DESCRIPTION_MALFORMED)?,
             routes: Vec::new(),
             created_s: environment.now_s,
         };
@@ -79,10 +79,10 @@ impl Model {
         let (id, old) = self.vpc(&modify.vpc)?;
         let mut new = old.clone();
         if let Some(text) = &modify.name {
-            new.name = name(Some(text), VPC_NAME_MALFORMED)?;
+            new.name = network_name(Some(text), VPC_NAME_MALFORMED)?;
         }
         if let Some(text) = &modify.description {
-            new.description = description(Some(text), 2, 256, VPC_DESCRIPTION_MALFORMED)?;
+            new.description = description(Some(text), 1, 256, VPC_DESCRIPTION_MALFORMED)?;
         }
         if let Some(text) = &modify.ipv6_cidr {
             new.ipv6_cidr = Some(first_block(old.ipv6_cidr, vpc_ipv6_block(text)?, &modify.vpc)?);

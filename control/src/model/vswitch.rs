@@ -1,7 +1,7 @@
 //! Subnets. The first and the last three addresses of a block are the cloud's; the third last is the gateway, as .253
 //! in a /24. In an IPv6 block they are likewise the first and the last three, and `…:ffff:fffd` is the gateway.
 
-use super::text::{block, description, name};
+use super::text::{block, description, network_name};
 use super::vpc::{Vpc, first_block};
 use super::{Event, Model};
 use crate::command::{VswitchCreate, VswitchDelete, VswitchModify};
@@ -84,8 +84,8 @@ impl Model {
         let vswitch = VSwitch {
             cidr: self.subnet(&create.cidr, &vpc_id, vpc)?,
             ipv6_cidr: create.ipv6_cidr.as_deref().map(|text| self.ipv6_subnet(text, &vpc_id, vpc)).transpose()?,
-            name: name(create.name.as_deref(), VSWITCH_NAME_MALFORMED)?,
-            description: description(create.description.as_deref(), 2, 256, VSWITCH_DESCRIPTION_MALFORMED)?,
+            name: network_name(create.name.as_deref(), VSWITCH_NAME_MALFORMED)?,
+            description: description(create.description.as_deref(), 1, 256, VSWITCH_DESCRIPTION_MALFORMED)?,
             vpc: vpc_id,
             created_s: environment.now_s,
         };
@@ -101,10 +101,10 @@ impl Model {
         let (id, old) = self.vswitch(&modify.vswitch)?;
         let mut new = old.clone();
         if let Some(text) = &modify.name {
-            new.name = name(Some(text), VSWITCH_NAME_MALFORMED)?;
+            new.name = network_name(Some(text), VSWITCH_NAME_MALFORMED)?;
         }
         if let Some(text) = &modify.description {
-            new.description = description(Some(text), 2, 256, VSWITCH_DESCRIPTION_MALFORMED)?;
+            new.description = description(Some(text), 1, 256, VSWITCH_DESCRIPTION_MALFORMED)?;
         }
         if let Some(text) = modify.ipv6_cidr.as_ref().filter(|text| text.parse().ok() != old.ipv6_cidr) {
             let (vpc_id, vpc) = self.vpc(old.vpc.as_str())?;

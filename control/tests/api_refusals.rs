@@ -1,0 +1,278 @@
+//! Refusals of the HTTP interface that take a state of their own: full groups, quotas, states, families.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod lab;
+
+use control::api::{ApiSettings, Product};
+use control::conform::ApiRig;
+use control::environment::Environment;
+use control::model::{Model, Quotas};
+use lab::{Lab, text};
+use serde_json::json;
+
+fn instance(lab: &mut Lab, vswitch: &str, group: &str) -> String {
+    let run = format!("VSwitchId={vswitch}&SecurityGroupId={group}&InstanceType=ecs.g7.large");
+    lab.ok("RunInstances", &run)["InstanceIdSets"]["InstanceIdSet"][0].as_str().unwrap().to_owned()
+}
+
+fn eni(lab: &mut Lab, vswitch: &str, group: &str) -> String {
+    let create = format!("VSwitchId={vswitch}&SecurityGroupId={group}");
+    text(&lab.ok("CreateNetworkInterface", &create), "NetworkInterfaceId")
+}
+
+#[test]
+fn full_groups_take_no_more() {
+    for (kind, join_code, replace_code, replace_status, modify_eni_code, create_code) in [
+        (
+            "enterprise",
+            "InvalidOperation.NetworkInterfaceCountExceeded",
+            "InvalidOperation.EniCountExceeded",
+            400,
+            "InvalidOperation.EniCountExceeded",
+            "SecurityGroupInstanceLimitExceed",
+        ),
+        (
+            "normal",
+            "SecurityGroupInstanceLimitExceeded",
+            "SecurityGroupInstanceLimitExceed",
+            403,
+            "SecurityGroupInstanceLimitExceed",
+            "SecurityGroupInstanceLimitExceed",
+        ),
+    ] {
+        let quotas = Quotas {
+            advanced_group_enis_max: 1,
+            basic_group_addresses_max: 1,
+            groups_per_eni_max: 2,
+            ..Quotas::default()
+        };
+        let mut lab = Lab::with_quotas(ApiSettings::default(), quotas);
+        let (_, vswitch, groups) = lab.base(&[kind; 5]);
+        let full = &groups[0];
+        instance(&mut lab, &vswitch, full);
+        let other = instance(&mut lab, &vswitch, &groups[1]);
+        let eni = eni(&mut lab, &vswitch, &groups[2]);
+        let join = format!("SecurityGroupId={full}&InstanceId={other}");
+        lab.refused("JoinSecurityGroup", &join, 403, join_code);
+        let replace = format!("InstanceId={other}&SecurityGroupIds.1={full}");
+        lab.refused("ModifyInstanceAttribute", &replace, replace_status, replace_code);
+        let replace = format!("NetworkInterfaceId={eni}&SecurityGroupId.1={full}");
+        lab.refused("ModifyNetworkInterfaceAttribute", &replace, 403, modify_eni_code);
+        let create = format!("VSwitchId={vswitch}&SecurityGroupId={full}");
+        lab.refused("CreateNetworkInterface", &create, 403, create_code);
+        let run = format!("{create}&InstanceType=ecs.g7.large");
+        lab.refused("RunInstances", &run, 403, "SecurityGroupInstanceLimitExceed");
+        // The number of an interface's groups.
+        lab.ok("JoinSecurityGroup", &format!("SecurityGroupId={}&InstanceId={other}", groups[3]));
+        let third = format!("SecurityGroupId={}&InstanceId={other}", groups[4]);
+        lab.refused("JoinSecurityGroup", &third, 403, "InstanceSecurityGroupLimitExceeded");
+        let all = format!(
+            "InstanceId={other}&SecurityGroupIds.1={}&SecurityGroupIds.2={}&SecurityGroupIds.3={}",
+            groups[1], groups[3], groups[4]
+        );
+        lab.refused("ModifyInstanceAttribute", &all, 400, "JoinedGroupLimitExceed");
+    }
+}
+
+#[test]
+fn rules_and_their_objects_have_to_fit() {
+    let mut lab = Lab::new();
+    let (_, _, groups) = lab.base(&["normal", "normal"]);
+    let a = &groups[0];
+    let itself = format!("SecurityGroupId={a}&Permissions.1.IpProtocol=ALL");
+    let egress = format!("{itself}&Permissions.1.DestGroupId={a}");
+    lab.refused("AuthorizeSecurityGroupEgress", &egress, 403, "InvalidSecurityGroup.IsSame");
+    let ingress = format!("{itself}&Permissions.1.SourceGroupId={a}");
+    lab.refused("AuthorizeSecurityGroup", &ingress, 403, "InvalidParamter.Conflict");
+    for source in ["010.0.0.1/8", "10.0.0.1/08", "10.0.0/8", "10.0.0.1/33", "::/0"] {
+        let rule = format!("{itself}&Permissions.1.SourceCidrIp={source}");
+        lab.refused("AuthorizeSecurityGroup", &rule, 400, "InvalidParam.SourceCidrIp");
+    }
+    let nothing = format!("SecurityGroupId={a}");
+    lab.refused("JoinSecurityGroup", &format!("{nothing}&InstanceId=i!"), 400, "InvalidInstanceId.Malformed");
+    lab.refused("JoinSecurityGroup", &format!("{nothing}&InstanceId=i-none"), 404, "InvalidInstanceId.NotFound");
+    lab.refused("JoinSecurityGroup", "SecurityGroupId=sg!&InstanceId=i-none", 404, "InvalidSecurityGroupId.NotFound");
+    lab.refused("DescribeSecurityGroupAttribute", "SecurityGroupId=sg!", 400, "InvalidSecurityGroupId.Malformed");
+    lab.refused("DeleteSecurityGroup", "SecurityGroupId=sg!", 404, "InvalidSecurityGroup.NotFound");
+    lab.refused("ModifySecurityGroupRule", &nothing, 400, "InvalidParam.InvalidModifyRuleRequest");
+    for (family, prefix, near, protocol, protocol_code) in [
+        ("IPv6", "::/0", "DestCidrIp=10.0.0.0/8", "ICMP", "InvalidParam.Ipv4ProtocolConflictWithIpv6Address"),
+        ("IPv4", "0.0.0.0/0", "Ipv6DestCidrIp=::1", "ICMPv6", "InvalidParam.Ipv6ProtocolConflictWithIpv4Address"),
+    ] {
+        let create = format!("PrefixListName=list&AddressFamily={family}&MaxEntries=2&Entry.1.Cidr={prefix}");
+        let list = text(&lab.ok("CreatePrefixList", &create), "PrefixListId");
+        let rule = format!("SecurityGroupId={a}&SourcePrefixListId={list}&IpProtocol=");
+        let near = format!("{rule}ALL&{near}");
+        lab.refused("AuthorizeSecurityGroup", &near, 400, "InvalidParam.PrefixListAddressFamilyMismatch");
+        lab.refused("AuthorizeSecurityGroup", &format!("{rule}{protocol}"), 400, protocol_code);
+    }
+}
+
+#[test]
+fn interfaces_hold_so_many_prefixes_of_a_family() {
+    let quotas = Quotas { prefixes_per_eni_max: 2, ..Quotas::default() };
+    let mut lab = Lab::with_quotas(ApiSettings::default(), quotas);
+    let vpc = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8&EnableIpv6=true"), "VpcId");
+    let create = format!("VpcId={vpc}&CidrBlock=10.0.0.0/16&ZoneId=cn-hangzhou-b&Ipv6CidrBlock=1");
+    let vswitch = text(&lab.ok("vpc:CreateVSwitch", &create), "VSwitchId");
+    let group = text(&lab.ok("CreateSecurityGroup", &format!("VpcId={vpc}")), "SecurityGroupId");
+    let eni = format!("NetworkInterfaceId={}", eni(&mut lab, &vswitch, &group));
+    lab.ok("AssignPrivateIpAddresses", &format!("{eni}&Ipv4PrefixCount=2"));
+    lab.ok("AssignIpv6Addresses", &format!("{eni}&Ipv6PrefixCount=2"));
+    let code = "InvalidOperation.Ipv4CountExceeded";
+    lab.refused("AssignPrivateIpAddresses", &format!("{eni}&Ipv4PrefixCount=1"), 403, code);
+    let code = "InvalidOperation.Ipv6CountExceeded";
+    lab.refused("AssignIpv6Addresses", &format!("{eni}&Ipv6PrefixCount=1"), 403, code);
+    lab.refused("AssignIpv6Addresses", &format!("{eni}&Ipv6AddressCount=11"), 403, "MaxEniIpv6IpsCountExceeded");
+}
+
+#[test]
+fn each_action_has_its_code_for_a_missing_region() {
+    let mut lab = Lab::new();
+    for (action, parameters, status, code) in [
+        ("DescribeSecurityGroups", "", 400, "MissingParameter.RegionId"),
+        ("DescribeSecurityGroupAttribute", "SecurityGroupId=sg-1", 400, "MissingParameter.RegionId"),
+        ("DeleteSecurityGroup", "SecurityGroupId=sg-1", 400, "MissingParameter.RegionId"),
+        ("ModifySecurityGroupPolicy", "SecurityGroupId=sg-1&InnerAccessPolicy=Drop", 400, "MissingParamter.RegionId"),
+        ("JoinSecurityGroup", "SecurityGroupId=sg-1&NetworkInterfaceId=eni-1", 400, "MissingParameter.RegionId"),
+        ("LeaveSecurityGroup", "SecurityGroupId=sg-1&NetworkInterfaceId=eni-1", 400, "MissingParameter.RegionId"),
+        ("JoinSecurityGroup", "SecurityGroupId=sg-1&InstanceId=i-1", 404, "InvalidSecurityGroupId.NotFound"),
+        ("ListTagResources", "ResourceType=securitygroup", 404, "MissingParameter.RegionId"),
+        ("DescribeAccountAttributes", "", 403, "Invalid.Parameter"),
+        ("CreateSecurityGroup", "", 400, "MissingParameter"),
+        ("DescribeNetworkInterfaces", "", 400, "MissingParameter"),
+    ] {
+        let pairs: Vec<(&str, &str)> = parameters.split('&').filter_map(|pair| pair.split_once('=')).collect();
+        let answer = lab.client.call(Product::Ecs, action, &pairs).unwrap();
+        let found = (answer.status, answer.code().unwrap_or_default());
+        assert_eq!(found, (status, code.to_owned()), "{action}: {}", answer.body);
+    }
+    lab.refused("DescribeSecurityGroups", "RegionId=mars", 404, "InvalidRegionId.NotFound");
+}
+
+#[test]
+fn what_is_still_being_made_is_not_used() {
+    let settings = ApiSettings { state_delay_s: 3600, ..ApiSettings::default() };
+    let mut model = Model::new(Quotas::default());
+    let old = Environment::fixed(0, 0);
+    for (environment, command) in [
+        (&old, json!({"op": "vpc-create", "id": "vpc-1", "cidr": "10.0.0.0/8"})),
+        (&old, json!({"op": "vswitch-create", "id": "vsw-old", "vpc": "vpc-1", "cidr": "10.0.0.0/16"})),
+        (
+            &old,
+            json!({"op": "instance-create", "id": "i-1", "port": "none", "running": false, "primary": {"vswitch": "vsw-old"}}),
+        ),
+        (&Environment::real(), json!({"op": "vswitch-create", "id": "vsw-new", "vpc": "vpc-1", "cidr": "10.1.0.0/16"})),
+    ] {
+        let command = serde_json::from_value(command).unwrap();
+        for event in model.decide(&command, environment).unwrap() {
+            model.apply(event);
+        }
+    }
+    let rig = ApiRig::start(&model, settings, Quotas::default()).unwrap();
+    let mut lab = Lab { client: rig.client().unwrap(), rig };
+    let made = lab.ok("vpc:DescribeVSwitchAttributes", "VSwitchId=vsw-new");
+    assert_eq!(made["Status"], "Pending");
+    let code = "IncorrectVSwitchStatus";
+    lab.refused("RunInstances", "VSwitchId=vsw-new&InstanceType=ecs.g7.large", 400, code);
+    lab.refused("CreateInstance", "VSwitchId=vsw-new&InstanceType=ecs.g7.large", 400, code);
+    lab.refused("ModifyInstanceVpcAttribute", "VSwitchId=vsw-new&InstanceId=i-1", 400, code);
+    lab.refused("vpc:DeleteVSwitch", "VSwitchId=vsw-new", 400, code);
+}
+
+#[test]
+fn lists_and_names_keep_to_their_limits() {
+    let quotas = Quotas { prefix_list_entries_max: 300, port_list_entries_max: 3, ..Quotas::default() };
+    let mut lab = Lab::with_quotas(ApiSettings::default(), quotas);
+    let prefix_list = |more: &str| format!("AddressFamily=IPv4&PrefixListName=list&{more}");
+    for (more, code) in [
+        ("MaxEntries=0", "InvalidParameter"),
+        ("MaxEntries=x", "InvalidParameter"),
+        ("MaxEntries=301", "LimitExceed.MaxEntries"),
+        ("MaxEntries=1&Entry.1.Cidr=10.0.0.0/8&Entry.2.Cidr=11.0.0.0/8", "LimitExceed.MaxEntries"),
+        ("MaxEntries=2&Entry.1.Description=office", "MissingParameter"),
+        ("MaxEntries=2&Entry.1.Cidr=10.0.0.0/33", "InvalidParameter.CidrMalformed"),
+        ("MaxEntries=2&Entry.1.Cidr=10.0.0.0/8&Entry.2.Cidr=10.0.0.0/8", "InvalidParameter.CidrDuplicated"),
+    ] {
+        lab.refused("CreatePrefixList", &prefix_list(more), 400, code);
+    }
+    for name in ["com.aliyun.list", "com.alibabacloud", "http://a", "1a", "a"] {
+        let create = format!("AddressFamily=IPv4&MaxEntries=1&PrefixListName={name}");
+        lab.refused("CreatePrefixList", &create, 400, "InvalidParameter.PrefixListName");
+    }
+    lab.ok("CreatePrefixList", &prefix_list("MaxEntries=300"));
+    let code = "InvalidOperation.MaxEntriesCountExceed";
+    lab.refused("CreatePortRangeList", "PortRangeListName=list&MaxEntries=4", 400, code);
+    for name in ["x", "1 net", &"n".repeat(128)] {
+        lab.ok("vpc:CreateVpc", &format!("CidrBlock=10.0.0.0/8&VpcName={name}"));
+    }
+    for name in ["http://x", "https://x", &"n".repeat(129)] {
+        let create = format!("CidrBlock=10.0.0.0/8&VpcName={name}");
+        lab.refused("vpc:CreateVpc", &create, 400, "InvalidVpcName.Malformed");
+    }
+    let vpc = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "VpcId");
+    let tags: Vec<String> = (1..=21).map(|place| format!("Tag.{place}.Key=k{place}")).collect();
+    let create = format!("VpcId={vpc}&{}", tags.join("&"));
+    lab.refused("CreateSecurityGroup", &create, 403, "QuotaExceed.Tags");
+    let run = "InstanceType=ecs.g7.large&VSwitchId=vsw-none&Amount=2&MinAmount=3";
+    lab.refused("RunInstances", run, 400, "InvalidMinAmount.Malformed");
+}
+
+#[test]
+fn managed_groups_are_looked_at_only() {
+    let mut lab = Lab::new();
+    let (vpc, vswitch, groups) = lab.base(&["normal"]);
+    let created = lab.ok("CreateSecurityGroup", &format!("VpcId={vpc}&ServiceManaged=true"));
+    let managed = text(&created, "SecurityGroupId");
+    let instance = instance(&mut lab, &vswitch, &groups[0]);
+    let eni = eni(&mut lab, &vswitch, &groups[0]);
+    let group = format!("SecurityGroupId={managed}");
+    let rule = format!("{group}&IpProtocol=ALL&SourceCidrIp=10.0.0.0/8");
+    let resource = format!("ResourceType=securitygroup&ResourceId.1={managed}");
+    let old_resource = format!("ResourceType=securitygroup&ResourceId={managed}");
+    for (action, parameters) in [
+        ("AuthorizeSecurityGroup", rule.clone()),
+        ("RevokeSecurityGroup", rule.clone()),
+        ("ModifySecurityGroupRule", format!("{rule}&Description=x")),
+        ("ModifySecurityGroupRule", format!("{group}&SecurityGroupRuleId=sgr-1&Priority=2")),
+        ("ModifySecurityGroupPolicy", format!("{group}&InnerAccessPolicy=Drop")),
+        ("ModifySecurityGroupAttribute", format!("{group}&SecurityGroupName=web")),
+        ("DeleteSecurityGroup", group.clone()),
+        ("JoinSecurityGroup", format!("{group}&InstanceId={instance}")),
+        ("LeaveSecurityGroup", format!("{group}&NetworkInterfaceId={eni}")),
+        ("ModifyInstanceAttribute", format!("InstanceId={instance}&SecurityGroupIds.1={managed}")),
+        ("ModifyNetworkInterfaceAttribute", format!("NetworkInterfaceId={eni}&SecurityGroupId.1={managed}")),
+        ("CreateNetworkInterface", format!("VSwitchId={vswitch}&{group}")),
+        ("RunInstances", format!("VSwitchId={vswitch}&{group}&InstanceType=ecs.g7.large")),
+        ("TagResources", format!("{resource}&Tag.1.Key=a&Tag.1.Value=b")),
+        ("UntagResources", format!("{resource}&All=true")),
+        ("AddTags", format!("{old_resource}&Tag.1.Key=a&Tag.1.Value=b")),
+        ("JoinResourceGroup", format!("{old_resource}&ResourceGroupId=rg-1")),
+    ] {
+        lab.refused(action, &parameters, 403, "InvalidOperation.ResourceManagedByCloudProduct");
+    }
+    lab.ok("DescribeSecurityGroupAttribute", &group);
+    lab.ok("DescribeSecurityGroupReferences", &format!("SecurityGroupId.1={managed}"));
+    assert_eq!(lab.ok("DescribeSecurityGroups", "ServiceManaged=true")["TotalCount"], 1);
+}
+
+#[test]
+fn several_instances_start_together_or_one_by_one() {
+    let mut lab = Lab::new();
+    let (_, vswitch, groups) = lab.base(&["normal"]);
+    let (one, two) = (instance(&mut lab, &vswitch, &groups[0]), instance(&mut lab, &vswitch, &groups[0]));
+    lab.ok("StopInstance", &format!("InstanceId={one}"));
+    let both = format!("InstanceId.1={one}&InstanceId.2={two}&InstanceId.3=i-none");
+    lab.refused("StartInstances", &both, 403, "IncorrectInstanceStatus");
+    lab.refused("StartInstances", &format!("{both}&BatchOptimization=Luck"), 400, "InvalidParameter");
+    let answer = lab.ok("StartInstances", &format!("{both}&BatchOptimization=SuccessFirst"));
+    let responses = answer["InstanceResponses"]["InstanceResponse"].as_array().unwrap();
+    let told = |place: usize| {
+        let response: &serde_json::Value = &responses[place];
+        ["Code", "PreviousStatus", "CurrentStatus"].map(|name| response[name].as_str().unwrap().to_owned())
+    };
+    assert_eq!(told(0), ["200", "Stopped", "Running"]);
+    assert_eq!(told(1), ["IncorrectInstanceStatus", "Running", "Running"]);
+    assert_eq!(told(2), ["InvalidInstanceId.NotFound", "", ""]);
+}
