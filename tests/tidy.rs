@@ -255,6 +255,14 @@ fn every_drop_reason_has_a_scenario() {
     assert_none("a drop reason without a scenario is unfinished", &missing);
 }
 
+#[test]
+fn every_drop_reason_is_told_to_operators() {
+    let page = read("docs/semantics.md".into()).expect("it is tracked").text;
+    let names = DropReason::ALL.iter().map(|reason| reason.name());
+    let missing: Vec<String> = names.filter(|name| !page.contains(&format!("| `{name}` |"))).map(Into::into).collect();
+    assert_none("a drop reason is explained in docs/semantics.md", &missing);
+}
+
 fn has_reason(text: &str, name: &str) -> bool {
     let wanted = format!("DropReason::{name}");
     text.match_indices(&wanted)

@@ -1,4 +1,4 @@
-//! Charts as SVG: quantiles of what was measured, with the rare ones spread out.
+//! Quantiles of what was measured, and charts of them as SVG, with the rare ones spread out.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,22 @@ impl Quantiles {
         // No finer than the values there are.
         let halvings = (histogram.len().max(1) as f64).log2();
         Self((0..=(halvings * 4.0) as u32).map(point).collect())
+    }
+}
+
+/// Some percentiles, µs.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Percentiles {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+impl Percentiles {
+    /// Of a histogram of nanoseconds.
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        Self { p50: at(0.5), p99: at(0.99), max: at(1.0) }
     }
 }
 

@@ -11,11 +11,14 @@ pub mod path;
 mod plain;
 mod plane;
 mod progress;
+pub mod revocation;
+mod revocation_world;
 mod rounds;
 pub mod taps;
 mod traffic;
 pub mod update;
 mod update_world;
+mod watched;
 pub mod wire;
 mod world;
 
@@ -35,6 +38,8 @@ pub enum Bench {
     Api(api::Arguments),
     /// Changes of rules, members and lists while traffic flows over ports in memory: how long until they are in force.
     Update(update::Arguments),
+    /// Revocation under load: until the reply, and until the last packet that had its ground taken away.
+    Revoke(revocation::Arguments),
     /// Real ports: two namespaces, their kernels and TAP devices at both ends. Needs root.
     Taps(taps::Arguments),
     /// Sends UDP packets to `sluice bench receive`, here or on another host: loss, reordering, latency.
@@ -70,6 +75,9 @@ pub fn run(bench: &Bench, json: bool) -> ExitCode {
         Bench::Classify(arguments) => classify::run(arguments).and_then(|report| print(report, arguments.show(), json)),
         Bench::Update(arguments) => {
             update::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
+        }
+        Bench::Revoke(arguments) => {
+            revocation::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
         }
         Bench::Taps(arguments) => taps::run(arguments).and_then(|report| print(Some(report), arguments.show(), json)),
         Bench::Send(arguments) => {

@@ -1,23 +1,21 @@
 //! What a change costs while traffic flows: from the request on the forwarding plane's socket to the reply that says that
 //! every worker judges by it; and what the traffic notices.
 
-use crate::chart::{self, Line, Quantiles};
-use crate::frames::{self, Flow, Shape, Step};
-use crate::mix::Transport;
+use crate::chart::{self, Line, Percentiles, Quantiles};
 use crate::plane::{self, Client, Plane};
 use crate::progress::Progress;
-use crate::update_world::{self, Kind, RECEIVER, STEADY, WATCHED};
+use crate::update_world::{self, Kind};
+use crate::watched::{Pace, RECEIVER, STEADY, Traffic, WATCHED};
 use crate::world;
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use vswitch::port::PortFactory;
-use vswitch::port::memory::{MemoryGuest, MemoryHub};
+use vswitch::port::memory::MemoryHub;
 use vswitch_core::desired::Port;
 use vswitch_core::limits::HANDOFF_PACKETS;
-use vswitch_core::packet::FrameBuffer;
 use vswitch_core::protocol::Delta;
 
 /// What to measure: `sluice bench update --enis 1000 --rules 1000 --rate 1000`.
@@ -80,21 +78,6 @@ pub(crate) struct Report {
     quantiles: Quantiles,
 }
 
-/// Some percentiles, µs.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Percentiles {
-    p50: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl Percentiles {
-    fn of(histogram: &Histogram<u64>) -> Self {
-        let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e3;
-        Self { p50: at(0.5), p99: at(0.99), max: at(1.0) }
-    }
-}
-
 impl crate::Report for Report {
     fn text(&self) -> String {
         let Arguments { enis, rules, kind, changes, workers, .. } = &self.arguments;
@@ -127,11 +110,8 @@ impl crate::Report for Report {
 
 /// Frames that a port holds.
 const PORT_FRAMES: usize = 4096;
-/// Frames of the steady flow on their way at once: so few that no queue of the switch is ever full.
-const WINDOW: u64 = 512;
-const _: () = assert!(WINDOW as usize * 2 <= HANDOFF_PACKETS && HANDOFF_PACKETS <= PORT_FRAMES);
-/// One frame in so many is of the watched flow.
-const WATCHED_EVERY: u64 = 16;
+const PACE: Pace = Pace { window: 512, steady_per_watched: 16 };
+const _: () = assert!(PACE.window as usize * 2 <= HANDOFF_PACKETS && HANDOFF_PACKETS <= PORT_FRAMES);
 const IDLE: Duration = Duration::from_millis(1500);
 
 /// Measures.
@@ -150,23 +130,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
     }
     let deltas = [Delta::between(&admitting, &refusing), Delta::between(&refusing, &admitting)];
     client.replace(refusing)?;
-    let traffic = Traffic::new(with_port.map(|id| hub.guest(&id)));
+    let traffic = Traffic::new(|number| hub.guest(&world::eni_id(number)), [RECEIVER], PACE);
+    traffic.refused_from_now_on();
     let mut changes = Changes::new(&mut client, deltas, arguments)?;
     let (mut idle_rate, mut busy_rate) = (0.0, 0.0);
-    std::thread::scope(|scope| {
-        let generator = scope.spawn(|| traffic.flow());
-        let _ending = Ending(&traffic.is_over);
-        let idle_for = |time: Duration| {
-            move || {
-                std::thread::sleep(time);
-                Ok(())
-            }
-        };
+    let idle_for = |time: Duration| {
+        move || {
+            std::thread::sleep(time);
+            Ok(())
+        }
+    };
+    traffic.flow_during(|| {
         traffic.rate_during(idle_for(IDLE / 10))?;
         idle_rate = traffic.rate_during(idle_for(IDLE))?;
         busy_rate = traffic.rate_during(|| changes.make(&traffic, arguments))?;
-        traffic.is_over.store(true, Ordering::Relaxed);
-        generator.join().map_err(|_| "the generator panicked".to_string())
+        Ok(())
     })?;
     let sent = traffic.sent.load(Ordering::Relaxed);
     Ok(Report {
@@ -215,7 +193,7 @@ impl<'a> Changes<'a> {
             let admits = number % 2 == 0;
             let change = self.client.change(self.deltas[usize::from(admits)].clone());
             if admits {
-                traffic.is_refused.store(false, Ordering::SeqCst);
+                traffic.admitted_from_now_on();
             }
             let asked = Instant::now();
             let applied = self.client.apply(&change)?;
@@ -229,101 +207,6 @@ impl<'a> Changes<'a> {
         self.spent = started.elapsed();
         self.progress.end();
         Ok(())
-    }
-}
-
-/// A steady flow that no change is about, and one that is admitted and refused in turn.
-struct Traffic {
-    steady_sender: MemoryGuest,
-    receiver: MemoryGuest,
-    watched_sender: MemoryGuest,
-    is_over: AtomicBool,
-    /// Every frame of the watched flow that leaves the switch from now on is one too many.
-    is_refused: AtomicBool,
-    sent: AtomicU64,
-    steady: AtomicU64,
-    watched: AtomicU64,
-    misjudged: AtomicU64,
-}
-
-impl Traffic {
-    fn new([steady_sender, receiver, watched_sender]: [MemoryGuest; 3]) -> Self {
-        let count = AtomicU64::default;
-        let (is_over, is_refused) = (AtomicBool::new(false), AtomicBool::new(true));
-        let (sent, steady, watched, misjudged) = (count(), count(), count(), count());
-        Self { steady_sender, receiver, watched_sender, is_over, is_refused, sent, steady, watched, misjudged }
-    }
-
-    /// Sends as much as comes out, and takes it, until it is over and everything is out.
-    fn flow(&self) {
-        let shape = Shape { is_v6: false, transport: Transport::Udp };
-        let frame = |client, step| {
-            let mut buffer = FrameBuffer::with_capacity(64);
-            frames::write(&mut buffer, shape, (Flow { client, server: RECEIVER, source_port: 5000 }, step), 64);
-            buffer.frame().to_vec()
-        };
-        let (steady, watched) = (frame(STEADY, Step::Open), frame(WATCHED, Step::Denied));
-        let mut silent_since = Instant::now();
-        loop {
-            let is_over = self.is_over.load(Ordering::Relaxed);
-            let under_way = self.sent.load(Ordering::Relaxed) - self.steady.load(Ordering::Relaxed);
-            let mut moved = false;
-            if !is_over && under_way < WINDOW && self.steady_sender.inject(&steady) {
-                let sent = self.sent.fetch_add(1, Ordering::Relaxed);
-                if sent.is_multiple_of(WATCHED_EVERY) {
-                    self.watched_sender.inject(&watched);
-                }
-                moved = true;
-            }
-            for _ in 0..2 {
-                moved |= self.take();
-            }
-            if moved {
-                silent_since = Instant::now();
-            } else if is_over && (under_way == 0 || silent_since.elapsed() > Duration::from_millis(200)) {
-                return;
-            } else {
-                std::thread::yield_now();
-            }
-        }
-    }
-
-    /// Takes a frame that came out, if there is one.
-    fn take(&self) -> bool {
-        // Read before the frame is taken: what was refused by then must not be there.
-        let is_refused = self.is_refused.load(Ordering::SeqCst);
-        let Some(sender) = self.receiver.collect_with(|frame| frame[29]) else { return false };
-        if u16::from(sender) == STEADY {
-            self.steady.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.watched.fetch_add(1, Ordering::Relaxed);
-            self.misjudged.fetch_add(u64::from(is_refused), Ordering::Relaxed);
-        }
-        true
-    }
-
-    /// The reply has come. What waits to be taken came out before it.
-    fn refused_from_now_on(&self) {
-        for _ in 0..self.receiver.waiting() {
-            self.take();
-        }
-        self.is_refused.store(true, Ordering::SeqCst);
-    }
-
-    /// Frames of the steady flow that arrive a second while something is done.
-    fn rate_during(&self, act: impl FnOnce() -> Result<(), String>) -> Result<f64, String> {
-        let (started, before) = (Instant::now(), self.steady.load(Ordering::Relaxed));
-        act()?;
-        Ok((self.steady.load(Ordering::Relaxed) - before) as f64 / started.elapsed().as_secs_f64())
-    }
-}
-
-/// Ends the flow, also when something fails.
-struct Ending<'a>(&'a AtomicBool);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

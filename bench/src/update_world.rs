@@ -1,5 +1,6 @@
 //! A world in which one flow is admitted or not, in three ways, and everybody shares the rules.
 
+use crate::watched::WATCHED;
 use crate::world;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -8,12 +9,6 @@ use vswitch_core::desired::{
     Desired, Direction, GroupKind, Policy, PortRange, Ports, PrefixList, Protocol, Remote, Rule, SecurityGroup,
 };
 use vswitch_core::ids::GroupId;
-
-/// The numbers of the ENIs that take part: who sends what no change is about, who receives, and whose packets are
-/// admitted and refused.
-pub(crate) const STEADY: u16 = 1;
-pub(crate) const RECEIVER: u16 = 2;
-pub(crate) const WATCHED: u16 = 3;
 
 /// What a change changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -70,7 +65,8 @@ pub(crate) fn desired((enis, members): (u16, u16), rules: usize, kind: Kind, adm
     desired
 }
 
-fn admitting(remote: Remote) -> Rule {
+/// Admits the watched packets of these.
+pub(crate) fn admitting(remote: Remote) -> Rule {
     let port = crate::frames::DENIED_PORT;
     Rule {
         id: "sgr-watched".into(),

@@ -345,7 +345,7 @@ impl Floor {
     fn cut_or_mend(&mut self) {
         let (cut, whole): (Vec<&str>, Vec<&str>) =
             all_enis().partition(|id| self.twin.guests[&EniId::from(*id)].is_cut);
-        let is_cut = cut.is_empty() || self.random.chance(30);
+        let is_cut = cut.is_empty() || (!whole.is_empty() && self.random.chance(30));
         let id = EniId::from(self.random.pick(if is_cut { &whole } else { &cut }));
         self.twin.guest(&id).is_cut = is_cut;
         self.hub.guest(&id).cut(is_cut);

@@ -50,8 +50,8 @@ pub const FRAGMENTS_WAITING_PER_ENI_MAX: usize = 48;
 pub const EVICTION_CANDIDATES: usize = 32;
 /// Flow records looked at for expiry in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
-/// Flow records looked at for one question, in a turn: the packet path waits meanwhile.
-pub const LISTED_RECORDS_PER_TURN: usize = 1024;
+/// Homes of flow records looked at for one question, in a turn: the packet path waits meanwhile.
+pub const LISTED_PLACES_PER_TURN: usize = 1024;
 /// Sessions told of in an answer to one question, for the same reason.
 pub const LISTED_FLOWS_PER_TURN: usize = 128;
 /// From how full a flow table, or an ENI's share of it, is worth a warning, percent.

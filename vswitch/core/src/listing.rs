@@ -6,7 +6,7 @@ use crate::flow::{FlowState, Origin, Side};
 use crate::headers::protocol;
 use crate::ids::{EniId, EniIndex, RuleId};
 use crate::judge::Seat;
-use crate::limits::{LISTED_FLOWS_PER_TURN, LISTED_RECORDS_PER_TURN};
+use crate::limits::{LISTED_FLOWS_PER_TURN, LISTED_PLACES_PER_TURN};
 use crate::protocol::{FlowDescription, FlowSelection};
 use crate::report::ground_of;
 use crate::snapshot::Snapshot;
@@ -23,7 +23,8 @@ pub struct FlowPage {
 }
 
 impl Shard {
-    /// Sessions from `place` on, within one turn's share of work; at most `limit`, or the two of the last record.
+    /// Sessions from `place` on, within one turn's share of work; at most `limit`, and the rest of the
+    /// last place's.
     pub fn list_flows(
         &self,
         (snapshot, now): (&Snapshot, Time),
@@ -31,10 +32,10 @@ impl Shard {
         (place, limit): (u64, usize),
     ) -> FlowPage {
         let limit = limit.min(LISTED_FLOWS_PER_TURN);
-        let (place, end) = (place as usize, (place as usize).saturating_add(LISTED_RECORDS_PER_TURN));
+        let (place, end) = (place as usize, (place as usize).saturating_add(LISTED_PLACES_PER_TURN));
         let mut page = FlowPage::default();
         let mut last = place;
-        for listed in self.sessions.scan(place, LISTED_RECORDS_PER_TURN) {
+        for listed in self.sessions.scan(place, LISTED_PLACES_PER_TURN) {
             if page.flows.len() >= limit && listed.place != last {
                 page.next = Some(listed.place as u64);
                 return page;
@@ -44,7 +45,7 @@ impl Shard {
                 page.flows.push(describe(&seat, (&listed, self.sessions.origin(listed.slot)), now.tick()));
             }
         }
-        page.next = (end < self.flows_max()).then_some(end as u64);
+        page.next = (end < self.sessions.places()).then_some(end as u64);
         page
     }
 
@@ -55,8 +56,8 @@ impl Shard {
         selection: &FlowSelection,
         place: u64,
     ) -> (u64, Option<u64>) {
-        let (place, end) = (place as usize, (place as usize).saturating_add(LISTED_RECORDS_PER_TURN));
-        let all = self.sessions.scan(place, LISTED_RECORDS_PER_TURN);
+        let (place, end) = (place as usize, (place as usize).saturating_add(LISTED_PLACES_PER_TURN));
+        let all = self.sessions.scan(place, LISTED_PLACES_PER_TURN);
         let wanted: Vec<_> = all
             .filter(|listed| self.wanted((snapshot, now.tick()), selection, listed).is_some())
             .map(|listed| (listed.slot, listed.flow.sides[listed.side].scope()))
@@ -64,7 +65,7 @@ impl Shard {
         for (slot, scope) in &wanted {
             self.end_session(*slot, *scope);
         }
-        (wanted.len() as u64, (end < self.flows_max()).then_some(end as u64))
+        (wanted.len() as u64, (end < self.sessions.places()).then_some(end as u64))
     }
 
     /// Where a live session is judged, if it is wanted.

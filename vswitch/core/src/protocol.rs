@@ -111,7 +111,7 @@ pub struct FlowSelection {
     pub rule: Option<RuleId>,
 }
 
-/// Where a walk through all sessions goes on. Sessions do not move, so one that lives from the first page to the last
+/// Where a walk through all sessions goes on. A session keeps its place, so one that lives from the first page to the last
 /// is met exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

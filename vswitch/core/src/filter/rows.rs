@@ -167,7 +167,9 @@ mod tests {
 
     #[test]
     fn the_first_common_bit_is_found_wherever_it_is() {
-        for rules in [1, 64, 65, 256, 257, 1000, 1024, 1025, 5000] {
+        let rules_tried: &[usize] =
+            if cfg!(miri) { &[1, 65, 300] } else { &[1, 64, 65, 256, 257, 1000, 1024, 1025, 5000] };
+        for &rules in rules_tried {
             let mut rows = RowCollector::new(rules);
             let empty = rows.empty();
             assert_eq!(first_common([&empty, &empty], &empty), None);

@@ -60,7 +60,7 @@ pub struct Session<'a> {
 /// A session, as a walk through all of them meets it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listed<'a> {
-    /// Where its record stands in the walk.
+    /// Where it stands in the walk, together with the few that have the same home.
     pub(crate) place: usize,
     pub(crate) slot: SessionSlot,
     /// The tuple of the packet that opened it.
@@ -225,18 +225,18 @@ impl Sessions {
         sweep_table(&mut self.v6, count, &is_over, &mut forgotten);
     }
 
-    /// The sessions in `count` records from `place` on, in an order that does not change while they live.
+    /// The sessions of `count` places from `place` on, in an order of places that does not change while they live.
     pub(crate) fn scan(&self, place: usize, count: usize) -> impl Iterator<Item = Listed<'_>> {
-        let (behind, v4_records) = (place + count, self.v4.capacity());
-        let first_v6 = place.max(v4_records);
+        let (behind, v4_homes) = (place + count, self.v4.homes());
+        let first_v6 = place.max(v4_homes);
         let v4 = self
             .v4
             .scan(place, count)
-            .map(|(slot, key, flow)| (slot.0 as usize, SessionSlot::V4(slot), Key::V4(*key), flow));
+            .map(|(home, slot, key, flow)| (home, SessionSlot::V4(slot), Key::V4(*key), flow));
         let v6 = self
             .v6
-            .scan(first_v6 - v4_records, behind.saturating_sub(first_v6))
-            .map(move |(slot, key, flow)| (v4_records + slot.0 as usize, SessionSlot::V6(slot), Key::V6(*key), flow));
+            .scan(first_v6 - v4_homes, behind.saturating_sub(first_v6))
+            .map(move |(home, slot, key, flow)| (v4_homes + home, SessionSlot::V6(slot), Key::V6(*key), flow));
         v4.chain(v6).flat_map(|(place, slot, key, flow)| {
             let of_side = move |(side, session): (usize, Side)| Listed {
                 place,
@@ -247,6 +247,11 @@ impl Sessions {
             };
             flow.sessions().map(of_side)
         })
+    }
+
+    /// How many places a walk through all sessions has.
+    pub(crate) fn places(&self) -> usize {
+        self.v4.homes() + self.v6.homes()
     }
 
     /// How many connections there are.

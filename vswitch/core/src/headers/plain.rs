@@ -215,7 +215,8 @@ mod tests {
             (random >> 33) as usize % bound
         };
         let mut plain = 0;
-        for step in 0..200_000 {
+        let steps = if cfg!(miri) { 1000 } else { 200_000 };
+        for step in 0..steps {
             let mut frame = frame(step % 2 == 0, if step % 4 < 2 { protocol::TCP } else { protocol::UDP });
             for _ in 0..next(4) {
                 let place = 12 + next(frame.len() - 12);
@@ -228,6 +229,6 @@ mod tests {
                 assert_eq!(parse(&frame).map(|whole| Headers { is_plain: true, ..whole }), Ok(found), "{frame:?}");
             }
         }
-        assert!(plain > 50_000, "only {plain} frames were plain");
+        assert!(plain > steps / 4, "only {plain} frames were plain");
     }
 }

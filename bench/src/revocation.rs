@@ -1,0 +1,297 @@
+//! How long a packet still passes after its ground was taken away: from the request on the forwarding plane's socket to
+//! the reply, and to the last packet that came out, under load. After the reply none may.
+//!
+//! One ENI sends to every one of the receivers whose rules change, and each of these sessions is alive when the request
+//! goes out. Another flow, which no change is about, keeps the workers busy.
+
+use crate::chart::{self, Line, Percentiles, Quantiles};
+use crate::plane::{self, Client, Plane};
+use crate::progress::Progress;
+use crate::revocation_world::{self, Kind};
+use crate::watched::{Pace, Traffic};
+use crate::world;
+use clap::{Args, ValueEnum};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use vswitch::port::PortFactory;
+use vswitch::port::memory::MemoryHub;
+use vswitch_core::desired::Port;
+use vswitch_core::protocol::Delta;
+
+/// What to measure: `sluice bench revoke --enis 1,100,1000 --rules 100`.
+#[derive(Clone, Debug, Args, Serialize)]
+pub struct Arguments {
+    /// ENIs whose rules change, all in one change; several numbers for one world after another.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1000], value_parser = clap::value_parser!(u16).range(1..=4000))]
+    enis: Vec<u16>,
+    /// Rules of each ENI and direction.
+    #[arg(long, default_value_t = 100)]
+    rules: usize,
+    /// What changes; everything that can, if absent.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    kind: Vec<Kind>,
+    /// How many changes of each kind.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    revocations: u32,
+    /// Three changes of each kind, some seconds in all.
+    #[arg(long, conflicts_with = "revocations")]
+    quick: bool,
+    /// Workers that forward.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    workers: u8,
+    #[command(flatten)]
+    #[serde(skip)]
+    show: crate::Show,
+}
+
+impl Arguments {
+    pub(crate) const fn show(&self) -> &crate::Show {
+        &self.show
+    }
+
+    const fn revocations(&self) -> u32 {
+        if self.quick { 3 } else { self.revocations }
+    }
+
+    fn kinds(&self) -> &[Kind] {
+        if self.kind.is_empty() { Kind::value_variants() } else { &self.kind }
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    rules: usize,
+    workers: u8,
+    revocations: u32,
+    worlds: Vec<Measured>,
+}
+
+/// Changes of one kind, of so many ENIs.
+#[derive(Clone, Debug, Serialize)]
+struct Measured {
+    enis: u16,
+    kind: Kind,
+    /// From the request to the reply.
+    reply_us: Percentiles,
+    /// From the request until the last packet that the change refuses was taken by its receiver; absent where the change
+    /// refuses none.
+    last_packet_us: Option<Percentiles>,
+    /// Of the time to the reply: until the new rules are compiled, and until every worker has crossed.
+    compile_us: Percentiles,
+    barrier_us: Percentiles,
+    /// Packets of all flows that came out in a second.
+    packets_per_second: f64,
+    /// Packets that no change was about, and that did not arrive.
+    lost: u64,
+    /// Packets that came out after the reply that refused them: an error, if there is one.
+    forwarded_after_reply: u64,
+    #[serde(skip)]
+    quantiles: Quantiles,
+}
+
+impl crate::Report for Report {
+    fn text(&self) -> String {
+        let Self { rules, workers, revocations, .. } = self;
+        let mut text = format!(
+            "{revocations} changes of each kind, {rules} rules a direction, workers: {workers}; median and longest, µs\n\n\
+             ENIs  change          request to reply   last packet out    compiling     packets/s  lost  after the reply\n"
+        );
+        for world in &self.worlds {
+            let both = |times: &Percentiles| format!("{:.0} {:.0}", times.p50, times.max);
+            let _ = writeln!(
+                text,
+                "{:<5} {:<15} {:<18} {:<18} {:<13} {:<10.0} {:<5} {}",
+                world.enis,
+                world.kind.name(),
+                both(&world.reply_us),
+                world.last_packet_us.as_ref().map_or("none refused".into(), both),
+                both(&world.compile_us),
+                world.packets_per_second,
+                world.lost,
+                world.forwarded_after_reply
+            );
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+
+    fn svg(&self) -> String {
+        let enis = self.worlds.last().map_or(0, |world| world.enis);
+        let title = format!("From request to reply: {enis} ENIs with {} rules", self.rules);
+        let worlds: Vec<_> = self.worlds.iter().filter(|world| world.enis == enis).collect();
+        let names: Vec<_> = worlds.iter().map(|world| world.kind.name()).collect();
+        let lines = worlds.iter().zip(&names).map(|(world, name)| Line { name, quantiles: &world.quantiles });
+        chart::of_quantiles(&title, "µs", &lines.collect::<Vec<_>>())
+    }
+}
+
+/// Frames that a port holds: there may be a thousand ports.
+const PORT_FRAMES: usize = 256;
+const PACE: Pace = Pace { window: 128, steady_per_watched: 1 };
+const _: () = assert!(PACE.window as usize * 2 <= PORT_FRAMES);
+/// How long packets may take that must come before a measurement goes on.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Measures.
+pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
+    let mut progress = Progress::new("revoking", arguments.show.progress);
+    let cells = arguments.enis.iter().flat_map(|&enis| arguments.kinds().iter().map(move |&kind| (enis, kind)));
+    let cells: Vec<_> = cells.collect();
+    let mut worlds = Vec::new();
+    let hub = MemoryHub::new(PORT_FRAMES, true);
+    let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
+    let plane = Plane::start(|config| (config.workers, config.ports) = (arguments.workers.into(), ports))
+        .map_err(|error| error.to_string())?;
+    let mut client = plane.connect().map_err(|error| error.to_string())?;
+    for (number, &cell) in cells.iter().enumerate() {
+        progress.show(number as f64 / cells.len() as f64);
+        worlds.push(measure(cell, arguments, (&hub, &mut client))?);
+    }
+    progress.end();
+    let report =
+        Report { rules: arguments.rules, workers: arguments.workers, revocations: arguments.revocations(), worlds };
+    match report.worlds.iter().find(|world| world.forwarded_after_reply > 0) {
+        None => Ok(report),
+        Some(Measured { enis, kind, forwarded_after_reply, .. }) => Err(format!(
+            "{forwarded_after_reply} packets came out after the reply that refused them ({}, {enis} ENIs)",
+            kind.name()
+        )),
+    }
+}
+
+/// Measures in one world, after which another may follow.
+fn measure(
+    (enis, kind): (u16, Kind),
+    arguments: &Arguments,
+    (hub, client): (&MemoryHub, &mut Client),
+) -> Result<Measured, String> {
+    let [before, after] = [false, true].map(|is_changed| {
+        let mut desired = revocation_world::desired(enis, arguments.rules, kind, is_changed);
+        plane::attach(&mut desired, |_| Some(Port::Memory));
+        desired
+    });
+    let deltas = [Delta::between(&after, &before), Delta::between(&before, &after)];
+    client.replace(after)?;
+    let guest = |number| hub.guest(&world::eni_id(number));
+    let traffic = Traffic::new(guest, revocation_world::receivers(enis), PACE);
+    if kind.revokes() {
+        traffic.refused_from_now_on();
+    }
+    let mut revocations = Revocations::new(&traffic, (enis, kind))?;
+    let started = Instant::now();
+    traffic.flow_during(|| (0..arguments.revocations()).try_for_each(|_| revocations.make(client, &deltas)))?;
+    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let came_out = count(&traffic.steady) + count(&traffic.watched);
+    Ok(Measured {
+        enis,
+        kind,
+        reply_us: Percentiles::of(&revocations.reply_ns),
+        last_packet_us: kind.revokes().then(|| Percentiles::of(&revocations.last_packet_ns)),
+        compile_us: Percentiles::of(&revocations.compile_ns),
+        barrier_us: Percentiles::of(&revocations.barrier_ns),
+        packets_per_second: came_out as f64 / started.elapsed().as_secs_f64(),
+        lost: count(&traffic.sent) - count(&traffic.steady),
+        forwarded_after_reply: count(&traffic.misjudged),
+        quantiles: Quantiles::of(&revocations.reply_ns, 1e-3),
+    })
+}
+
+/// Changes to and fro, of which those that take the ground away are measured.
+struct Revocations<'a> {
+    traffic: &'a Traffic,
+    enis: u16,
+    kind: Kind,
+    reply_ns: Histogram<u64>,
+    last_packet_ns: Histogram<u64>,
+    compile_ns: Histogram<u64>,
+    barrier_ns: Histogram<u64>,
+}
+
+impl<'a> Revocations<'a> {
+    fn new(traffic: &'a Traffic, (enis, kind): (u16, Kind)) -> Result<Self, String> {
+        let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| error.to_string());
+        let [reply_ns, last_packet_ns, compile_ns, barrier_ns] =
+            [histogram()?, histogram()?, histogram()?, histogram()?];
+        Ok(Self { traffic, enis, kind, reply_ns, last_packet_ns, compile_ns, barrier_ns })
+    }
+
+    /// Gives the ground, has a packet pass to every receiver, takes the ground away, and has a packet fail to.
+    fn make(&mut self, client: &mut Client, [giving, taking]: &[Delta; 2]) -> Result<(), String> {
+        let traffic = self.traffic;
+        let giving = client.change(giving.clone());
+        traffic.admitted_from_now_on();
+        client.apply(&giving)?;
+        self.await_passing()?;
+        let taking = client.change(taking.clone());
+        let asked_ns = traffic.now_ns();
+        let applied = client.apply(&taking)?;
+        let replied_ns = traffic.now_ns();
+        self.reply_ns.saturating_record(replied_ns - asked_ns);
+        self.compile_ns.saturating_record(applied.compile_ns);
+        self.barrier_ns.saturating_record(applied.barrier_ns);
+        if self.kind.revokes() {
+            traffic.refused_from_now_on();
+            // What waited to be taken at the reply had come out by then.
+            let last_ns = traffic.last_watched_ns().min(replied_ns);
+            self.last_packet_ns.saturating_record(last_ns.saturating_sub(asked_ns));
+            self.await_tries()
+        } else {
+            self.await_passing()
+        }
+    }
+
+    /// Waits until the switch has judged a packet to every receiver that was sent after this began.
+    fn await_tries(&self) -> Result<(), String> {
+        let sent = || self.traffic.watched_sent.load(Ordering::Relaxed);
+        let wanted = sent() + PORT_FRAMES as u64 + u64::from(self.enis);
+        let deadline = Instant::now() + PATIENCE;
+        while sent() < wanted {
+            if Instant::now() > deadline {
+                return Err("the switch takes no packets any more".into());
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        Ok(())
+    }
+
+    /// Waits until a packet has come out at every receiver.
+    fn await_passing(&self) -> Result<(), String> {
+        let before = self.traffic.watched.load(Ordering::Relaxed);
+        self.await_tries()?;
+        let passed = self.traffic.watched.load(Ordering::Relaxed) - before;
+        if passed < u64::from(self.enis) {
+            return Err(format!(
+                "only {passed} packets came out to {} receivers before the change ({})",
+                self.enis,
+                self.kind.name()
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_comes_out_after_the_reply_whatever_ground_is_taken_away() {
+        for (enis, workers) in [(1, 1), (5, 2)] {
+            let show = crate::Show::default();
+            let (enis, kind) = (vec![enis], Vec::new());
+            let arguments = Arguments { enis, rules: 10, kind, revocations: 3, quick: false, workers, show };
+            let report = run(&arguments).expect("every change is accepted, and revokes");
+            assert_eq!(report.worlds.len(), 6);
+            for world in report.worlds {
+                assert_eq!((world.lost, world.forwarded_after_reply), (0, 0), "{:?}", world.kind);
+                assert!(world.reply_us.p50 > 0.0);
+                let last_packet = world.last_packet_us.map(|times| times.max <= world.reply_us.max);
+                assert_eq!(last_packet, world.kind.revokes().then_some(true), "{:?}", world.kind);
+            }
+        }
+    }
+}

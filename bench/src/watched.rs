@@ -1,0 +1,196 @@
+//! Traffic while rules change: a steady flow that no change is about, and flows that are watched, for they are admitted
+//! and refused in turn.
+
+use crate::frames::{self, Flow, Shape, Step};
+use crate::mix::Transport;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use vswitch::port::memory::MemoryGuest;
+use vswitch_core::packet::FrameBuffer;
+
+/// The numbers of the ENIs that take part: who sends what no change is about, who receives it, and whose packets are
+/// admitted and refused.
+pub(crate) const STEADY: u16 = 1;
+pub(crate) const RECEIVER: u16 = 2;
+pub(crate) const WATCHED: u16 = 3;
+
+/// How much is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Frames of the steady flow on their way at once: so few that no queue of the switch is ever full.
+    pub(crate) window: u64,
+    /// So many frames of the steady flow for one of the watched flows.
+    pub(crate) steady_per_watched: u64,
+}
+
+/// See the module's page.
+pub(crate) struct Traffic {
+    pace: Pace,
+    steady_sender: MemoryGuest,
+    receiver: MemoryGuest,
+    watched_sender: MemoryGuest,
+    /// Where the watched flows lead, one to each.
+    watched_receivers: Vec<(u16, MemoryGuest)>,
+    started: Instant,
+    is_over: AtomicBool,
+    /// Counts how often the watched flows were refused and admitted: while it is odd they are refused, and every frame
+    /// of theirs that leaves the switch is one too many.
+    period: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) steady: AtomicU64,
+    /// Frames of the watched flows that the switch was given.
+    pub(crate) watched_sent: AtomicU64,
+    /// Those that came out.
+    pub(crate) watched: AtomicU64,
+    /// When the last of them was taken, since the beginning.
+    last_watched_ns: AtomicU64,
+    pub(crate) misjudged: AtomicU64,
+}
+
+/// Receivers of watched flows that are looked at in one round.
+const RECEIVERS_A_ROUND: usize = 64;
+
+impl Traffic {
+    /// Between the ends that `guest` finds by number; watched flows lead to each of `watched_to`.
+    pub(crate) fn new(
+        guest: impl Fn(u16) -> MemoryGuest,
+        watched_to: impl IntoIterator<Item = u16>,
+        pace: Pace,
+    ) -> Self {
+        let count = AtomicU64::default;
+        Self {
+            pace,
+            steady_sender: guest(STEADY),
+            receiver: guest(RECEIVER),
+            watched_sender: guest(WATCHED),
+            watched_receivers: watched_to.into_iter().map(|number| (number, guest(number))).collect(),
+            started: Instant::now(),
+            is_over: AtomicBool::new(false),
+            period: count(),
+            sent: count(),
+            steady: count(),
+            watched_sent: count(),
+            watched: count(),
+            last_watched_ns: count(),
+            misjudged: count(),
+        }
+    }
+
+    /// Sends as much as comes out, and takes it, until it is over and everything is out.
+    fn flow(&self) {
+        let shape = Shape { is_v6: false, transport: Transport::Udp };
+        let frame = |client, server, step| {
+            let mut buffer = FrameBuffer::with_capacity(64);
+            frames::write(&mut buffer, shape, (Flow { client, server, source_port: 5000 }, step), 64);
+            buffer.frame().to_vec()
+        };
+        let steady = frame(STEADY, RECEIVER, Step::Open);
+        let watched: Vec<_> =
+            self.watched_receivers.iter().map(|&(server, _)| frame(WATCHED, server, Step::Denied)).collect();
+        let mut next_watched = watched.iter().cycle();
+        let mut next_receiver = self.watched_receivers.iter().map(|(_, receiver)| receiver).cycle();
+        let receivers_a_round = watched.len().min(RECEIVERS_A_ROUND);
+        let mut silent_since = Instant::now();
+        loop {
+            let is_over = self.is_over.load(Ordering::Relaxed);
+            let under_way = self.sent.load(Ordering::Relaxed).saturating_sub(self.steady.load(Ordering::Relaxed));
+            let mut moved = false;
+            if !is_over && under_way < self.pace.window && self.steady_sender.inject(&steady) {
+                let sent = self.sent.fetch_add(1, Ordering::Relaxed);
+                if sent.is_multiple_of(self.pace.steady_per_watched)
+                    && let Some(frame) = next_watched.next()
+                {
+                    self.watched_sent.fetch_add(self.watched_sender.inject(frame).into(), Ordering::Relaxed);
+                }
+                moved = true;
+            }
+            for receiver in [&self.receiver; 2].into_iter().chain(next_receiver.by_ref().take(receivers_a_round)) {
+                moved |= self.take(receiver);
+            }
+            if moved {
+                silent_since = Instant::now();
+            } else if is_over && (under_way == 0 || silent_since.elapsed() > Duration::from_millis(200)) {
+                return;
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Takes a frame that came out here, if there is one.
+    fn take(&self, receiver: &MemoryGuest) -> bool {
+        let before = self.period.load(Ordering::SeqCst);
+        let Some(sender) = receiver.collect_with(|frame| frame[29]) else { return false };
+        if u16::from(sender) == STEADY {
+            self.steady.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.last_watched_ns.fetch_max(self.now_ns(), Ordering::SeqCst);
+            self.watched.fetch_add(1, Ordering::Relaxed);
+            // A period that ended while this thread stood still may have ended before the frame came out.
+            let is_misjudged = before % 2 == 1 && self.period.load(Ordering::SeqCst) == before;
+            self.misjudged.fetch_add(u64::from(is_misjudged), Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Takes what waits to be taken now.
+    fn take_waiting(&self) {
+        for (_, receiver) in &self.watched_receivers {
+            for _ in 0..receiver.waiting() {
+                self.take(receiver);
+            }
+        }
+    }
+
+    /// The reply has come. What waits to be taken came out before it.
+    pub(crate) fn refused_from_now_on(&self) {
+        self.take_waiting();
+        self.period.fetch_or(1, Ordering::SeqCst);
+    }
+
+    /// The request is about to go out.
+    pub(crate) fn admitted_from_now_on(&self) {
+        // What came out until now was refused.
+        self.take_waiting();
+        let period = self.period.load(Ordering::SeqCst);
+        self.period.store(period.next_multiple_of(2), Ordering::SeqCst);
+    }
+
+    /// Since the beginning.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    /// When the last frame of a watched flow was taken, since the beginning; 0 if none ever was.
+    pub(crate) fn last_watched_ns(&self) -> u64 {
+        self.last_watched_ns.load(Ordering::SeqCst)
+    }
+
+    /// Frames of the steady flow that arrive a second while something is done.
+    pub(crate) fn rate_during(&self, act: impl FnOnce() -> Result<(), String>) -> Result<f64, String> {
+        let (started, before) = (Instant::now(), self.steady.load(Ordering::Relaxed));
+        act()?;
+        Ok((self.steady.load(Ordering::Relaxed) - before) as f64 / started.elapsed().as_secs_f64())
+    }
+
+    /// While traffic flows, does something; then lets everything come out.
+    pub(crate) fn flow_during(&self, act: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        std::thread::scope(|scope| {
+            let generator = scope.spawn(|| self.flow());
+            let ending = Ending(&self.is_over);
+            let done = act();
+            drop(ending);
+            generator.join().map_err(|_| "the generator panicked".to_string())?;
+            done
+        })
+    }
+}
+
+/// Ends the flow, also when something fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
