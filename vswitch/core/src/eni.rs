@@ -12,7 +12,7 @@ use crate::flow::sessions::{Entry, SessionSlot, Sessions};
 use crate::flow::table::{MemoryAdvice, Slot};
 use crate::flow::{Flow, Side};
 use crate::guard::{self, owns_source};
-use crate::headers::Segment;
+use crate::headers::{Segment, tcp_flags};
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Lookup, Ruling, Seat};
 use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
@@ -239,6 +239,9 @@ impl Shard {
         // By now what was asked for first is here, and tells where to look.
         for step in &mut steps[..burst.len()] {
             step.guess = self.sessions.guess(&step.entry);
+            if step.segment.flags & tcp_flags::SYN != 0 {
+                self.sessions.prefetch_origin(&step.entry);
+            }
         }
     }
 

@@ -110,6 +110,15 @@ impl Sessions {
         Entry { key: key.any(), protocol: plain.protocol, swapped, hash }
     }
 
+    /// Asks for what opening a connection will write besides its record.
+    #[inline]
+    pub(crate) fn prefetch_origin(&self, entry: &Entry) {
+        match &entry.key {
+            Key::V4(_) => self.v4.prefetch_origin(entry.hash),
+            Key::V6(_) => self.v6.prefetch_origin(entry.hash),
+        }
+    }
+
     /// Where the record of an entry probably is.
     #[inline(always)]
     pub(crate) fn guess(&self, entry: &Entry) -> Slot {

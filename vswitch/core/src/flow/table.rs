@@ -90,6 +90,12 @@ impl<K: FlowKey> Table<K> {
         Slot(guess)
     }
 
+    /// Asks for what opening a connection with this hash will write besides its record.
+    #[inline]
+    pub(crate) fn prefetch_origin(&self, hash: u64) {
+        crate::prefetch::prefetch(&self.origins[self.home(hash) as usize]);
+    }
+
     /// Whether a record has this key.
     #[inline(always)]
     fn is_at(&self, position: u32, key: &K, protocol: u8) -> bool {
@@ -286,6 +292,11 @@ impl<K: FlowKey> Table<K> {
             let Some(next) = self.records[last as usize].flow.next.checked_sub(1) else {
                 let position = self.free.checked_sub(1).ok_or(TableFull)?;
                 self.free = self.records[position as usize].flow.next;
+                if let Some(next_free) = self.free.checked_sub(1) {
+                    // The next connection that finds its home taken comes soon.
+                    crate::prefetch::prefetch(&self.records[next_free as usize]);
+                    crate::prefetch::prefetch(&self.origins[next_free as usize]);
+                }
                 self.records[position as usize].flow.next = 0;
                 self.records[last as usize].flow.next = position + 1;
                 return Ok(position);
