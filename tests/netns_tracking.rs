@@ -9,9 +9,9 @@ use harness::netns::{cannot_run, eventually};
 use harness::plane::Plane;
 use harness::random::Random;
 use harness::world::{Build, Refine, accept_in, prefix_of};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -167,6 +167,80 @@ fn a_reader_that_pauses_stalls_nobody_for_good() {
     drop(stream);
     reader.join().unwrap();
     assert_no_packet_was_out_of_place(&mut plane);
+}
+
+/// What a guest's kernel sends and receives by TCP, one line for each segment.
+struct Capture {
+    tcpdump: Child,
+    lines: thread::JoinHandle<String>,
+}
+
+impl Capture {
+    fn start(namespace: &str) -> Self {
+        let arguments = ["netns", "exec", namespace, "tcpdump", "-n", "-l", "-i", "eth0", "tcp"];
+        let pipes = (Stdio::piped(), Stdio::piped());
+        let mut tcpdump = Command::new("ip").args(arguments).stdout(pipes.0).stderr(pipes.1).spawn().unwrap();
+        let mut told = BufReader::new(tcpdump.stderr.take().unwrap()).lines();
+        assert!(told.any(|line| line.unwrap().contains("listening")), "tcpdump does not listen");
+        let mut output = tcpdump.stdout.take().unwrap();
+        let lines = thread::spawn(move || {
+            let mut lines = String::new();
+            output.read_to_string(&mut lines).unwrap();
+            lines
+        });
+        Self { tcpdump, lines }
+    }
+
+    fn finish(mut self) -> String {
+        // The kernel hands captured frames over in a while.
+        thread::sleep(Duration::from_millis(1500));
+        self.tcpdump.kill().unwrap();
+        self.tcpdump.wait().unwrap();
+        self.lines.join().unwrap()
+    }
+}
+
+/// Where the first line is that has all of these words.
+fn line_with(capture: &str, words: &[&str]) -> Option<usize> {
+    capture.lines().position(|line| words.iter().all(|word| line.contains(word)))
+}
+
+#[test]
+fn what_kernels_see_of_a_half_closed_connection_is_data_after_the_first_fin() {
+    let Some(plane) = start(1, Faults::default(), false) else { return };
+    let capture = Capture::start(&plane.namespace("client"));
+    exchange(&plane, WEB.parse().unwrap(), 1000);
+    let capture = capture.finish();
+    let fin = line_with(&capture, &["10.0.0.20.", "> 10.0.0.10.9000", "Flags [F"]);
+    let fin = fin.or_else(|| line_with(&capture, &["> 10.0.0.10.9000", "Flags [FP"]));
+    let answer = line_with(&capture, &["10.0.0.10.9000 > 10.0.0.20.", "length 1000"]);
+    assert!(fin.is_some() && fin < answer, "FIN at {fin:?}, the answer at {answer:?}:\n{capture}");
+    assert_eq!(line_with(&capture, &["Flags [R"]), None, "{capture}");
+}
+
+#[test]
+fn what_kernels_see_of_a_closed_window_are_probes_and_more_data() {
+    let Some(plane) = start(1, Faults::default(), false) else { return };
+    let to: IpAddr = WEB.parse().unwrap();
+    let listener = listener(&plane, to);
+    let mut client = connect(&plane, "client", to);
+    let (mut server, _) = listener.accept().unwrap();
+    patient(&server);
+    let capture = Capture::start(&plane.namespace("client"));
+    let sent = content(8 << 20, 4);
+    let expected = sent.len();
+    let sender = thread::spawn(move || client.write_all(&sent).unwrap());
+    thread::sleep(Duration::from_secs(1));
+    let mut got = Vec::new();
+    server.read_to_end(&mut got).unwrap();
+    sender.join().unwrap();
+    assert_eq!(got.len(), expected);
+    let capture = capture.finish();
+    let closed = line_with(&capture, &["10.0.0.10.9000 > 10.0.0.20.", "win 0,"]).expect("the window closes");
+    let after: String = capture.lines().skip(closed).map(|line| line.to_owned() + "\n").collect();
+    assert!(line_with(&after, &["> 10.0.0.10.9000", "length 0"]).is_some(), "no probe");
+    assert!(line_with(&after, &["10.0.0.20.", "> 10.0.0.10.9000", "Flags [P"]).is_some(), "no more data");
+    assert_eq!(line_with(&capture, &["Flags [R"]), None);
 }
 
 #[test]
