@@ -57,8 +57,9 @@ pub struct Stopwatch {
     bursts: u32,
     /// The end of the last phase, while a burst is timed.
     last_ns: Option<u64>,
-    burst: PhaseTimes,
+    /// What was found so far, and the same with the burst that is timed.
     times: PhaseTimes,
+    timing: PhaseTimes,
 }
 
 impl Stopwatch {
@@ -73,7 +74,7 @@ impl Stopwatch {
         self.bursts = self.bursts.wrapping_add(1);
         if self.bursts.is_multiple_of(BURSTS_PER_SAMPLE) {
             self.last_ns = self.clock.map(|clock| clock());
-            self.burst = PhaseTimes::default();
+            self.timing = self.times;
         }
     }
 
@@ -83,10 +84,10 @@ impl Stopwatch {
         if let (Some(last_ns), Some(clock)) = (self.last_ns, self.clock) {
             let now_ns = clock();
             let phase_ns = match phase {
-                Phase::Receive => &mut self.burst.receive_ns,
-                Phase::Admit => &mut self.burst.admit_ns,
-                Phase::Judge => &mut self.burst.judge_ns,
-                Phase::Send => &mut self.burst.send_ns,
+                Phase::Receive => &mut self.timing.receive_ns,
+                Phase::Admit => &mut self.timing.admit_ns,
+                Phase::Judge => &mut self.timing.judge_ns,
+                Phase::Send => &mut self.timing.send_ns,
             };
             *phase_ns += now_ns.saturating_sub(last_ns);
             self.last_ns = Some(now_ns);
@@ -103,11 +104,8 @@ impl Stopwatch {
             self.bursts = self.bursts.wrapping_sub(1);
             return;
         }
-        self.times.packets += packets as u64;
-        self.times.receive_ns += self.burst.receive_ns;
-        self.times.admit_ns += self.burst.admit_ns;
-        self.times.judge_ns += self.burst.judge_ns;
-        self.times.send_ns += self.burst.send_ns;
+        self.timing.packets += packets as u64;
+        self.times = self.timing;
     }
 
     /// What was found so far.

@@ -36,6 +36,13 @@ struct Record<K> {
     flow: Flow,
 }
 
+impl<K: FlowKey> Record<K> {
+    #[inline(always)]
+    fn is_of(&self, key: &K, protocol: u8) -> bool {
+        self.key == *key && self.flow.protocol == protocol
+    }
+}
+
 /// See the module's page.
 #[derive(Debug)]
 pub struct Table<K> {
@@ -96,41 +103,29 @@ impl<K: FlowKey> Table<K> {
         crate::prefetch::prefetch(&self.origins[self.home(hash) as usize]);
     }
 
-    /// Whether a record has this key.
-    #[inline(always)]
-    fn is_at(&self, position: u32, key: &K, protocol: u8) -> bool {
-        let record = &self.records[position as usize];
-        record.key == *key && record.flow.protocol == protocol && record.flow.state != FlowState::Free
-    }
-
     /// The record with this key in which `scope` has a session.
     #[inline]
     pub fn find(&self, key: &K, protocol: u8, scope: FlowScope, hash: u64) -> Option<Slot> {
-        let mut position = self.home(hash);
-        loop {
-            let record = &self.records[position as usize];
-            // A free record is nobody's.
-            if record.key == *key && record.flow.protocol == protocol && record.flow.place_of(scope).is_some() {
-                return Some(Slot(position));
-            }
-            position = record.flow.next.checked_sub(1)?;
-        }
+        // A free record is nobody's.
+        self.first_in_chain(hash, |record| record.is_of(key, protocol) && record.flow.place_of(scope).is_some())
     }
 
     /// A record with this key, whosever its sessions are; `guess` is looked at first.
     #[inline(always)]
     pub(crate) fn find_any(&self, key: &K, protocol: u8, (hash, guess): (u64, Slot)) -> Option<Slot> {
-        if self.is_at(guess.0, key, protocol) { Some(guess) } else { self.walk(key, protocol, hash) }
+        let is_live = |record: &Record<K>| record.is_of(key, protocol) && record.flow.state != FlowState::Free;
+        if is_live(&self.records[guess.0 as usize]) { Some(guess) } else { self.first_in_chain(hash, is_live) }
     }
 
-    #[inline(never)]
-    fn walk(&self, key: &K, protocol: u8, hash: u64) -> Option<Slot> {
+    #[inline]
+    fn first_in_chain(&self, hash: u64, is_it: impl Fn(&Record<K>) -> bool) -> Option<Slot> {
         let mut position = self.home(hash);
         loop {
-            if self.is_at(position, key, protocol) {
+            let record = &self.records[position as usize];
+            if is_it(record) {
                 return Some(Slot(position));
             }
-            position = self.records[position as usize].flow.next.checked_sub(1)?;
+            position = record.flow.next.checked_sub(1)?;
         }
     }
 
