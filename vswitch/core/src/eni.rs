@@ -7,7 +7,7 @@
 use crate::answer;
 use crate::counters::EniCounters;
 use crate::desired::Direction;
-use crate::express::{self, Passage, Track};
+use crate::express::{self, Passages};
 use crate::flow::sessions::{Entry, SessionSlot, Sessions};
 use crate::flow::table::{MemoryAdvice, Slot};
 use crate::flow::{Flow, Side};
@@ -52,8 +52,8 @@ pub(crate) struct Step {
     pub(crate) guess: Slot,
     /// What it says of its TCP stream, if the short way is open to it.
     pub(crate) segment: Segment,
-    /// Whose it is, if the short way is open to it so far (`express.rs`). Its headers are not read then.
-    pub(crate) plain_to: Option<EniIndex>,
+    /// Which passage it takes, if the short way is open to it so far (`express.rs`). Its headers are not read then.
+    pub(crate) passage: u8,
     /// What the network knows of the destination.
     pub(crate) place: Place,
 }
@@ -63,7 +63,7 @@ impl Step {
         entry: Entry::NONE,
         guess: Slot::FIRST,
         segment: Segment { sequence: 0, acknowledgment: 0, flags: 0 },
-        plain_to: None,
+        passage: u8::MAX,
         place: Place::NOWHERE,
     };
 }
@@ -73,6 +73,13 @@ impl Step {
 pub(crate) struct Desk<'a> {
     pub(crate) seat: Seat<'a>,
     pub(crate) place: usize,
+}
+
+impl<'a> Desk<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, eni: EniIndex, direction: Direction) -> Option<Self> {
+        let seat = Seat::new(snapshot, eni, direction)?;
+        Some(Self { seat, place: seat.index.0 as usize })
+    }
 }
 
 impl Shard {
@@ -104,50 +111,38 @@ impl Shard {
         burst: &mut [Packet],
         is_here: impl Fn(EniIndex) -> bool,
     ) {
+        burst.iter().take(BURST_PACKETS).for_each(|packet| packet.buffer.prefetch());
         let Some(desk) = self.desk(snapshot, eni, Direction::Egress) else {
             return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let now = now.tick();
         let mut steps = core::mem::take(&mut self.steps);
         for burst in burst.chunks_mut(BURST_PACKETS) {
-            self.admit_all(&desk.seat, burst, &mut steps);
+            let mut passages = Passages::none();
+            self.admit_all(&desk.seat, burst, (&mut steps, &mut passages), &is_here);
+            passages.iter().for_each(|passage| self.hold_place(&passage.receiver));
             self.stopwatch.lap(Phase::Admit);
-            let mut passage: Option<Passage<'_>> = None;
-            for (packet, step) in burst.iter_mut().zip(&steps) {
-                if let Some(next) = step.plain_to {
-                    packet.verdict = Verdict::Forward(next);
+            let (mut rest, mut other) = (burst, None);
+            for run in steps[..rest.len()].chunk_by_mut(|one, next| one.passage == next.passage) {
+                let (packets, behind) = rest.split_at_mut(run.len());
+                rest = behind;
+                let mut passage = passages.of(&run[0]);
+                for (packet, step) in packets.iter_mut().zip(run) {
+                    if let Some(passage) = &mut passage {
+                        if self.pass_along(&desk, passage, (packet, step), now) {
+                            continue;
+                        }
+                        step.place = passage.place;
+                        packet.verdict = Verdict::Forward(passage.receiver.seat.index);
+                    }
+                    if let Verdict::Forward(next) = packet.verdict {
+                        self.pass_to(next, (&desk, &mut other), (packet, step), (now, &is_here));
+                    } else {
+                        self.counters[desk.place].egress.count(packet.verdict, packet.wire());
+                    }
                 }
-                let passed = match packet.verdict {
-                    Verdict::Forward(next) => {
-                        if passage.as_ref().is_none_or(|passage| !passage.leads_to(next)) {
-                            if let Some(passage) = &passage {
-                                self.end_passage(&desk, passage);
-                            }
-                            let receiver = self.desk(snapshot, next, Direction::Ingress);
-                            passage = receiver.map(|receiver| Passage::new(&desk, receiver, is_here(next)));
-                        }
-                        if let Some(passage) = &mut passage {
-                            if step.plain_to.is_some() && self.pass_along(&desk, passage, (packet, step), now) {
-                                continue;
-                            }
-                            self.pass(&desk, &passage.receiver, (packet, step), (now, passage.is_here))
-                        } else {
-                            Err(Verdict::Drop(DropReason::EniGone))
-                        }
-                    }
-                    settled => Err(settled),
-                };
-                packet.verdict = match passed {
-                    Ok(verdict) => verdict,
-                    Err(verdict) => {
-                        self.counters[desk.place].egress.count(verdict, packet.wire());
-                        verdict
-                    }
-                };
             }
-            if let Some(passage) = &passage {
-                self.end_passage(&desk, passage);
-            }
+            passages.iter().for_each(|passage| self.end_passage(&desk, passage));
             self.stopwatch.lap(Phase::Judge);
         }
         self.steps = steps;
@@ -228,11 +223,15 @@ impl Shard {
 
     /// The first phases of a burst that leaves: parse, guard, route, and ask for the sessions.
     #[inline(always)]
-    fn admit_all(&self, seat: &Seat<'_>, burst: &mut [Packet], steps: &mut [Step]) {
-        burst.iter().for_each(|packet| packet.buffer.prefetch());
-        let mut track = Track::NONE;
+    fn admit_all<'a>(
+        &self,
+        seat: &Seat<'a>,
+        burst: &mut [Packet],
+        (steps, passages): (&mut [Step], &mut Passages<'a>),
+        is_here: &impl Fn(EniIndex) -> bool,
+    ) {
         for (packet, step) in burst.iter_mut().zip(&mut *steps) {
-            if express::admit(seat, &mut track, &self.sessions, (packet, step)).is_none() {
+            if express::admit(seat, passages, (&self.sessions, is_here), (packet, step)).is_none() {
                 *step = self.admit_unusual(seat, packet);
             }
         }
@@ -270,6 +269,28 @@ impl Shard {
         } else {
             seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame())
         }
+    }
+
+    /// The long way of a packet that egress admitted, to the ENI `next`. `other` is where the last such packet went.
+    #[inline(never)]
+    fn pass_to<'a>(
+        &mut self,
+        next: EniIndex,
+        (sender, other): (&Desk<'a>, &mut Option<Desk<'a>>),
+        (packet, step): (&mut Packet, &Step),
+        (now, is_here): (Tick, &impl Fn(EniIndex) -> bool),
+    ) {
+        if other.as_ref().is_none_or(|other| other.seat.index != next) {
+            *other = self.desk(sender.seat.snapshot, next, Direction::Ingress);
+        }
+        let passed = match other {
+            Some(receiver) => self.pass(sender, receiver, (packet, step), (now, is_here(next))),
+            None => Err(Verdict::Drop(DropReason::EniGone)),
+        };
+        packet.verdict = passed.unwrap_or_else(|verdict| {
+            self.counters[sender.place].egress.count(verdict, packet.wire());
+            verdict
+        });
     }
 
     /// One packet that egress admitted, through both judgements if its receiver is here. Counts what passes egress, and
@@ -424,12 +445,17 @@ impl Shard {
     /// The place of `direction` at an ENI, with counters; none if the snapshot does not have it.
     #[inline]
     fn desk<'a>(&mut self, snapshot: &'a Snapshot, eni: EniIndex, direction: Direction) -> Option<Desk<'a>> {
-        let seat = Seat::new(snapshot, eni, direction)?;
-        let place = seat.index.0 as usize;
-        if self.counters.get(place).is_none_or(|counters| counters.scope != seat.eni.scope) {
-            self.take_place(place, seat.eni.scope);
+        let desk = Desk::new(snapshot, eni, direction)?;
+        self.hold_place(&desk);
+        Some(desk)
+    }
+
+    /// Sees to it that the counters at a desk's place are its ENI's.
+    #[inline]
+    fn hold_place(&mut self, desk: &Desk<'_>) {
+        if self.counters.get(desk.place).is_none_or(|counters| counters.scope != desk.seat.eni.scope) {
+            self.take_place(desk.place, desk.seat.eni.scope);
         }
-        Some(Desk { seat, place })
     }
 
     #[cold]

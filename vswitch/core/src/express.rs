@@ -8,14 +8,14 @@
 use crate::apply::{connection, side};
 use crate::desired::{Direction, Policy};
 use crate::eni::{Desk, Shard, Step};
-use crate::flow::key::{FlowKey, Key};
+use crate::flow::key::{FlowKey, Key, KeyV4, KeyV6};
 use crate::flow::sessions::{Entry, Sessions};
 use crate::flow::table::Table;
 use crate::headers::plain::{self, Family, Plain};
 use crate::headers::{Addresses, Segment, protocol, tcp_flags};
 use crate::ids::EniIndex;
 use crate::judge::{SMTP, Seat};
-use crate::limits::ETHERNET_HEADER_BYTES;
+use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES};
 use crate::offload::Wire;
 use crate::packet::{Marker, Packet};
 use crate::route::Route;
@@ -23,122 +23,172 @@ use crate::snapshot::Place;
 use crate::time::Tick;
 use crate::verdict::{Judgement, Stage, Verdict};
 
-/// From one ENI to another, for some packets of a burst.
+/// From one ENI to another between two addresses, for some packets of a burst.
 pub(crate) struct Passage<'a> {
+    /// The addresses of the Ethernet header as the sender writes it.
+    ethernet: [u8; 12],
+    addresses: Addresses,
+    /// What the network knows of the destination.
+    pub(crate) place: Place,
+    /// What the network knows of the source, once it was asked.
+    source: Option<Place>,
     pub(crate) receiver: Desk<'a>,
-    pub(crate) is_here: bool,
     /// The longest frame that may go along; none where the receiver is not here, or more than the Ethernet header of a
     /// packet changes.
     frame_bytes_max: usize,
     /// What their sessions look like, the sender's first.
     live: [u64; 2],
     /// The addresses of the Ethernet header of the last hop.
-    addresses: [u8; 12],
-    /// What the network knows of the sender's first addresses, of IPv4 and IPv6, once it was asked.
-    sources: [Option<Place>; 2],
+    ethernet_then: [u8; 12],
     /// What went this way and is not in the counters yet.
     passed: Wire,
 }
 
 impl<'a> Passage<'a> {
-    #[inline(never)]
-    pub(crate) fn new(sender: &Desk<'_>, receiver: Desk<'a>, is_here: bool) -> Self {
-        let mut addresses = [0; 12];
-        addresses[..6].copy_from_slice(&receiver.seat.eni.mac.0);
-        addresses[6..].copy_from_slice(&receiver.seat.network.gateway_mac.0);
-        let enis = [sender.seat.eni, receiver.seat.eni];
-        let is_within_subnet = is_here && enis[0].vswitch == enis[1].vswitch;
-        let is_short = is_within_subnet && !enis[0].tcp_window_check && !enis[1].tcp_window_check;
-        Self {
-            is_here,
-            frame_bytes_max: if is_short { ETHERNET_HEADER_BYTES + usize::from(enis[1].mtu_bytes) } else { 0 },
-            live: [sender.seat.live_side(), receiver.seat.live_side()],
-            addresses,
-            passed: Wire { packets: 0, bytes: 0 },
-            sources: [None; 2],
-            receiver,
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) const fn leads_to(&self, eni: EniIndex) -> bool {
-        self.receiver.seat.index.0 == eni.0
-    }
-}
-
-/// Between which addresses the last packet went, and where that leads: what follows it is neither guarded nor routed
-/// anew.
-pub(crate) struct Track {
-    ethernet: [u8; 12],
-    addresses: Addresses,
-    next: EniIndex,
-    place: Place,
-}
-
-impl Track {
-    /// That of no packet: nobody sends to a group's hardware address on the short way.
-    pub(crate) const NONE: Self = Self {
-        ethernet: [0xff; 12],
-        addresses: Addresses::V4 { source: 0, destination: 0 },
-        next: EniIndex(u32::MAX),
-        place: Place::NOWHERE,
-    };
-
     /// None where a packet with these addresses has to go the long way.
     #[inline(never)]
-    fn survey(seat: &Seat<'_>, ethernet: [u8; 12], addresses: Addresses) -> Option<Self> {
+    fn survey(
+        sender: &Seat<'a>,
+        (ethernet, addresses): ([u8; 12], Addresses),
+        is_here: &impl Fn(EniIndex) -> bool,
+    ) -> Option<Self> {
         let is_to_group = ethernet[0] & 1 == 1;
-        if is_to_group || ethernet[6..] != seat.eni.mac.0 || !seat.eni.is_first_address(addresses) {
+        if is_to_group || ethernet[6..] != sender.eni.mac.0 || !sender.eni.is_first_address(addresses) {
             return None;
         }
-        let place = seat.network.destination(addresses);
-        match place.route {
-            Route::Owner(next) if next != seat.index => Some(Self { ethernet, addresses, next, place }),
-            _ => None,
+        let place = sender.network.destination(addresses);
+        let Route::Owner(next) = place.route else { return None };
+        if next == sender.index {
+            return None;
         }
+        let receiver = Desk::new(sender.snapshot, next, Direction::Ingress)?;
+        let mut ethernet_then = [0; 12];
+        ethernet_then[..6].copy_from_slice(&receiver.seat.eni.mac.0);
+        ethernet_then[6..].copy_from_slice(&receiver.seat.network.gateway_mac.0);
+        let enis = [sender.eni, receiver.seat.eni];
+        let is_within_subnet = is_here(next) && enis[0].vswitch == enis[1].vswitch;
+        let is_short = is_within_subnet && !enis[0].tcp_window_check && !enis[1].tcp_window_check;
+        Some(Self {
+            ethernet,
+            addresses,
+            place,
+            source: None,
+            frame_bytes_max: if is_short { ETHERNET_HEADER_BYTES + usize::from(enis[1].mtu_bytes) } else { 0 },
+            live: [sender.live_side(), receiver.seat.live_side()],
+            ethernet_then,
+            passed: Wire { packets: 0, bytes: 0 },
+            receiver,
+        })
+    }
+
+    fn is_of(&self, ethernet: [u8; 12], addresses: Addresses) -> bool {
+        self.ethernet == ethernet && self.addresses == addresses
+    }
+}
+
+/// The passages of a burst: what follows a packet between the same addresses is neither guarded nor routed anew.
+pub(crate) struct Passages<'a> {
+    found: [Option<Passage<'a>>; BURST_PACKETS],
+    count: usize,
+    /// Which of them the last packet went, and its addresses.
+    last: usize,
+    ethernet: [u8; 12],
+    addresses: Addresses,
+}
+
+impl<'a> Passages<'a> {
+    /// Nobody sends to a group's hardware address on the short way.
+    #[inline(always)]
+    pub(crate) fn none() -> Self {
+        let addresses = Addresses::V4 { source: 0, destination: 0 };
+        Self { found: core::array::from_fn(|_| None), count: 0, last: 0, ethernet: [0xff; 12], addresses }
+    }
+
+    /// That of a plain packet.
+    #[inline(always)]
+    pub(crate) fn of(&mut self, step: &Step) -> Option<&mut Passage<'a>> {
+        self.found.get_mut(usize::from(step.passage))?.as_mut()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Passage<'a>> {
+        self.found[..self.count].iter().flatten()
+    }
+
+    /// The number of the passage between these addresses; none where it is the long way.
+    #[inline(always)]
+    fn between(
+        &mut self,
+        sender: &Seat<'a>,
+        (ethernet, addresses): (&[u8; 12], Addresses),
+        is_here: &impl Fn(EniIndex) -> bool,
+    ) -> Option<u8> {
+        if *ethernet != self.ethernet || addresses != self.addresses {
+            self.last = self.other_between(sender, (*ethernet, addresses), is_here)?;
+            (self.ethernet, self.addresses) = (*ethernet, addresses);
+        }
+        Some(self.last as u8)
+    }
+
+    #[inline(never)]
+    fn other_between(
+        &mut self,
+        sender: &Seat<'a>,
+        (ethernet, addresses): ([u8; 12], Addresses),
+        is_here: &impl Fn(EniIndex) -> bool,
+    ) -> Option<usize> {
+        if let Some(number) = self.iter().position(|found| found.is_of(ethernet, addresses)) {
+            return Some(number);
+        }
+        // There are no more of them than packets in a burst.
+        let room = self.found.get_mut(self.count)?;
+        *room = Some(Passage::survey(sender, (ethernet, addresses), is_here)?);
+        self.count += 1;
+        Some(self.count - 1)
     }
 }
 
 /// The first phase of a plain packet: what its frame says, whose it is, and where it goes. None, and nothing is done,
 /// where it has to go the long way.
 #[inline(always)]
-pub(crate) fn admit(
-    seat: &Seat<'_>,
-    track: &mut Track,
-    sessions: &Sessions,
+pub(crate) fn admit<'a>(
+    seat: &Seat<'a>,
+    passages: &mut Passages<'a>,
+    (sessions, is_here): (&Sessions, &impl Fn(EniIndex) -> bool),
     (packet, step): (&Packet, &mut Step),
 ) -> Option<()> {
     if !packet.offload.is_none() || packet.marker != Marker::None {
         return None;
     }
     let frame = packet.buffer.frame();
-    match plain::family(frame)? {
-        Family::V4 => admit_plain(seat, track, (sessions, &sessions.v4), (frame, plain::read_v4(frame)?), step),
-        Family::V6 => admit_plain(seat, track, (sessions, &sessions.v6), (frame, plain::read_v6(frame)?), step),
-    }
+    let ethernet: &[u8; 12] = frame.first_chunk()?;
+    step.passage = match plain::family(frame)? {
+        Family::V4 => {
+            let plain = plain::read_v4(frame)?;
+            reach(seat.network.salt, (sessions, &sessions.v4), &plain, step)?;
+            passages.between(seat, (ethernet, KeyV4::addresses(plain.addresses)), is_here)?
+        }
+        Family::V6 => {
+            let plain = plain::read_v6(frame)?;
+            reach(seat.network.salt, (sessions, &sessions.v6), &plain, step)?;
+            passages.between(seat, (ethernet, KeyV6::addresses(plain.addresses)), is_here)?
+        }
+    };
+    Some(())
 }
 
 #[inline(always)]
-fn admit_plain<K: FlowKey>(
-    seat: &Seat<'_>,
-    track: &mut Track,
+fn reach<K: FlowKey>(
+    salt: u32,
     (sessions, table): (&Sessions, &Table<K>),
-    (frame, plain): (&[u8], Plain<K::Address>),
+    plain: &Plain<K::Address>,
     step: &mut Step,
 ) -> Option<()> {
     // Whether a reset counts is not said here, nor whether the platform lets mail pass.
     if plain.segment.flags & tcp_flags::RST != 0 || plain.ports[1] == SMTP {
         return None;
     }
-    let ethernet: &[u8; 12] = frame.first_chunk()?;
-    let addresses = K::addresses(plain.addresses);
-    if *ethernet != track.ethernet || addresses != track.addresses {
-        *track = Track::survey(seat, *ethernet, addresses)?;
-    }
-    step.entry = sessions.reach_for_plain(table, &plain, seat.network.salt);
+    step.entry = sessions.reach_for_plain(table, plain, salt);
     step.segment = plain.segment;
-    step.plain_to = Some(track.next);
-    step.place = track.place;
     Some(())
 }
 
@@ -183,7 +233,7 @@ impl Shard {
         packet.receiver = passage.receiver.seat.index;
         packet.verdict = Verdict::Deliver;
         if let Some(header) = packet.buffer.frame_mut().first_chunk_mut::<12>() {
-            *header = passage.addresses;
+            *header = passage.ethernet_then;
         }
         true
     }
@@ -214,13 +264,11 @@ impl Shard {
         if !has_room || sender.seat.eni.timeouts != receiver.seat.eni.timeouts {
             return false;
         }
-        let outgoing = sender.seat.judge_by_place(Direction::Egress, tuple, step.place);
+        let outgoing = sender.seat.judge_by_place(Direction::Egress, tuple, passage.place);
         if !outgoing.accepts() {
             return false;
         }
-        // What is usual comes from the sender's first address.
-        let source = &mut passage.sources[usize::from(matches!(tuple.addresses, Addresses::V6 { .. }))];
-        let source = *source.get_or_insert_with(|| receiver.seat.network.source(tuple.addresses));
+        let source = *passage.source.get_or_insert_with(|| receiver.seat.network.source(tuple.addresses));
         let incoming = receiver.seat.judge_by_place(Direction::Ingress, tuple, source);
         if !incoming.accepts() {
             return false;

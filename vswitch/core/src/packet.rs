@@ -107,8 +107,9 @@ pub enum Marker {
     Probe,
 }
 
-/// One packet on its way through the switch.
+/// One packet on its way through the switch. All but its headers is one cache line: the short way touches no more.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Packet {
     /// The frame.
     pub buffer: FrameBuffer,
