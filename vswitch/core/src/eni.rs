@@ -236,10 +236,20 @@ impl Shard {
             }
         }
         // By now what was asked for first is here, and tells where to look.
-        for step in &mut steps[..burst.len()] {
-            step.guess = self.sessions.guess(&step.entry);
+        let (mut chained, mut count) = ([0; BURST_PACKETS], 0);
+        for (number, step) in steps[..burst.len()].iter_mut().enumerate() {
+            let (guess, is_chained) = self.sessions.guess(&step.entry);
+            step.guess = guess;
+            chained[count % BURST_PACKETS] = number as u8;
+            count += usize::from(is_chained);
             if step.segment.flags & tcp_flags::SYN != 0 {
                 self.sessions.prefetch_origin(&step.entry);
+            }
+        }
+        if self.sessions.are_far() {
+            for &number in &chained[..count] {
+                let step = &mut steps[usize::from(number)];
+                step.guess = self.sessions.guess_on(&step.entry, step.guess);
             }
         }
     }

@@ -119,12 +119,27 @@ impl Sessions {
         }
     }
 
-    /// Where the record of an entry probably is.
+    /// Where the record of an entry probably is, and whether it may be further on.
     #[inline(always)]
-    pub(crate) fn guess(&self, entry: &Entry) -> Slot {
+    pub(crate) fn guess(&self, entry: &Entry) -> (Slot, bool) {
         match &entry.key {
             Key::V4(key) => self.v4.guess(key, entry.hash),
             Key::V6(key) => self.v6.guess(key, entry.hash),
+        }
+    }
+
+    /// Whether it pays to look for a better guess.
+    #[inline]
+    pub(crate) fn are_far(&self) -> bool {
+        self.v4.is_far() || self.v6.is_far()
+    }
+
+    /// A better guess than `guess`.
+    #[inline]
+    pub(crate) fn guess_on(&self, entry: &Entry, guess: Slot) -> Slot {
+        match &entry.key {
+            Key::V4(key) => self.v4.guess_on(key, guess),
+            Key::V6(key) => self.v6.guess_on(key, guess),
         }
     }
 

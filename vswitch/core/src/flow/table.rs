@@ -43,6 +43,9 @@ impl<K: FlowKey> Record<K> {
     }
 }
 
+/// About what a core has for itself.
+const CACHE_BYTES: usize = 2 << 20;
+
 /// See the module's page.
 #[derive(Debug)]
 pub struct Table<K> {
@@ -83,18 +86,37 @@ impl<K: FlowKey> Table<K> {
         }
     }
 
-    /// Where a key of this hash probably is: where it belongs, or, if another key is there, next in the chain. Chosen by
-    /// arithmetic, for which of them it is cannot be foreseen. Asks the memory for it.
+    /// Where a key of this hash probably is: where it belongs, or, if another key is there, next in the chain; and whether
+    /// it may be further on. Chosen by arithmetic, for which of them it is cannot be foreseen. Asks the memory for it.
     #[inline(always)]
-    pub(crate) fn guess(&self, key: &K, hash: u64) -> Slot {
+    pub(crate) fn guess(&self, key: &K, hash: u64) -> (Slot, bool) {
         let home = self.home(hash);
         let record = &self.records[home as usize];
         let (is_here, next) = (record.key == *key, record.flow.next);
-        let guess = if is_here | (next == 0) { home } else { next.wrapping_sub(1) };
+        let is_settled = is_here | (next == 0);
+        let guess = if is_settled { home } else { next.wrapping_sub(1) };
+        if let Some(record) = self.records.get(guess as usize) {
+            crate::prefetch::prefetch(record);
+        }
+        (Slot(guess), !is_settled)
+    }
+
+    /// A better guess than `guess`: the next in the chain, if another key is there. Asks the memory for it.
+    #[inline]
+    pub(crate) fn guess_on(&self, key: &K, guess: Slot) -> Slot {
+        let record = &self.records[guess.0 as usize];
+        let (is_here, next) = (record.key == *key, record.flow.next);
+        let guess = if is_here | (next == 0) { guess.0 } else { next.wrapping_sub(1) };
         if let Some(record) = self.records.get(guess as usize) {
             crate::prefetch::prefetch(record);
         }
         Slot(guess)
+    }
+
+    /// Whether its records are more than a core's own cache holds, so that walking a chain costs as much as a packet.
+    #[inline]
+    pub(crate) fn is_far(&self) -> bool {
+        size_of_val(&*self.records) > CACHE_BYTES
     }
 
     /// Asks for what opening a connection with this hash will write besides its record.
