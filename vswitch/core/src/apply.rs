@@ -6,11 +6,12 @@ use crate::flow::fragments::{Fate, FragmentKey, Turn};
 use crate::flow::sessions::{Entry, SessionSlot};
 use crate::flow::table::TableFull;
 use crate::flow::tcp;
-use crate::flow::{Flow, FlowState, Origin, Side};
+use crate::flow::{Flow, FlowState, Origin, PackedTimeouts, Side};
 use crate::headers::tcp_flags::{RST, SYN};
-use crate::headers::{Fragment, protocol};
+use crate::headers::{Fragment, Segment, protocol};
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Action, Lookup, Ruling};
+use crate::offload::Wire;
 use crate::packet::Packet;
 use crate::quota::Candidate;
 use crate::time::Tick;
@@ -139,7 +140,7 @@ impl Shard {
         now: Tick,
     ) -> Result<SessionSlot, DropReason> {
         self.ask_quota(desk, now)?;
-        let (mut flow, mut origin) = connection(packet, desk, now);
+        let (mut flow, mut origin) = Opening::by(packet).record(desk.seat.timeouts(), now);
         flow.sides[0] = side(desk, judgement, entry.swapped);
         origin.grounds[0] = judgement.ground;
         let slot = match self.sessions.insert(entry, flow, origin) {
@@ -269,28 +270,50 @@ impl Shard {
     }
 }
 
-/// The record of a connection that this packet opens, with nobody's session yet.
-#[inline]
-pub(crate) fn connection(packet: &Packet, desk: &Desk<'_>, now: Tick) -> (Flow, Origin) {
-    let wire = packet.wire();
-    let (mut edges, mut scales) = ([0; 2], [0; 2]);
-    if packet.headers.tuple.protocol == protocol::TCP {
-        tcp::observe(&mut edges, packet.headers.segment(), true);
-        if packet.headers.tcp_flags & SYN != 0 {
-            tcp::observe_scale(&mut scales, packet.window_scale(), true);
+/// What a packet says of the connection that it opens.
+pub(crate) struct Opening {
+    pub(crate) protocol: u8,
+    pub(crate) state: FlowState,
+    pub(crate) segment: Segment,
+    /// The window scale that it offers.
+    pub(crate) scale: Option<u8>,
+    pub(crate) wire: Wire,
+}
+
+impl Opening {
+    fn by(packet: &Packet) -> Self {
+        Self {
+            protocol: packet.headers.tuple.protocol,
+            state: FlowState::opened_by(&packet.headers),
+            segment: packet.headers.segment(),
+            scale: packet.window_scale(),
+            wire: packet.wire(),
         }
     }
-    let flow = Flow {
-        protocol: packet.headers.tuple.protocol,
-        state: FlowState::opened_by(&packet.headers),
-        timeouts: desk.seat.timeouts(),
-        last_seen: now,
-        packets: [wire.packets, 0],
-        bytes_low: [wire.bytes as u32, 0],
-        edges,
-        ..Flow::default()
-    };
-    (flow, Origin { opened_at: now, scales, ..Origin::default() })
+
+    /// The record of the connection, with nobody's session yet.
+    #[inline]
+    pub(crate) fn record(&self, timeouts: PackedTimeouts, now: Tick) -> (Flow, Origin) {
+        let Self { protocol, state, segment, scale, wire } = *self;
+        let (mut edges, mut scales) = ([0; 2], [0; 2]);
+        if protocol == protocol::TCP {
+            tcp::observe(&mut edges, segment, true);
+            if segment.flags & SYN != 0 {
+                tcp::observe_scale(&mut scales, scale, true);
+            }
+        }
+        let flow = Flow {
+            protocol,
+            state,
+            timeouts,
+            last_seen: now,
+            packets: [wire.packets, 0],
+            bytes_low: [wire.bytes as u32, 0],
+            edges,
+            ..Flow::default()
+        };
+        (flow, Origin { opened_at: now, scales, ..Origin::default() })
+    }
 }
 
 /// The session of an ENI that a judgement of it opens; `swapped` as the key has the packet's ends.

@@ -133,7 +133,8 @@ impl Shard {
                             continue;
                         }
                         step.place = passage.place;
-                        packet.verdict = Verdict::Forward(passage.receiver.seat.index);
+                        let next = Verdict::Forward(passage.receiver.seat.index);
+                        packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
                     }
                     if let Verdict::Forward(next) = packet.verdict {
                         self.pass_to(next, (&desk, &mut other), (packet, step), (now, &is_here));

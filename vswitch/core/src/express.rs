@@ -5,14 +5,15 @@
 //! way does. What is the same for all packets from one ENI to another is found out once, and so is what is the same for
 //! packets that follow each other between the same addresses.
 
-use crate::apply::{connection, side};
+use crate::apply::{Opening, side};
 use crate::desired::{Direction, Policy};
 use crate::eni::{Desk, Shard, Step};
 use crate::flow::key::{FlowKey, Key, KeyV4, KeyV6};
 use crate::flow::sessions::{Entry, Sessions};
 use crate::flow::table::Table;
+use crate::flow::{FlowState, tcp};
 use crate::headers::plain::{self, Family, Plain};
-use crate::headers::{Addresses, Segment, protocol, tcp_flags};
+use crate::headers::{Addresses, Segment, protocol, tcp_flags, window_scale};
 use crate::ids::EniIndex;
 use crate::judge::{SMTP, Seat};
 use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES};
@@ -204,8 +205,8 @@ pub(crate) enum WentOn {
 }
 
 impl Shard {
-    /// Both judgements of a plain packet, and all that follows from them. False, and nothing is done but that its headers
-    /// are read, where it has to go the long way.
+    /// Both judgements of a plain packet, and all that follows from them. False, and nothing is done, where it has to go the
+    /// long way.
     #[inline(always)]
     pub(crate) fn pass_along(
         &mut self,
@@ -223,9 +224,15 @@ impl Shard {
                 Key::V6(key) => go_on(&mut self.sessions.v6, (key, step), &sender.seat, passage.live, frame_bytes, now),
             }
         };
-        if went_on == WentOn::Yes {
-            packet.judgement = Some(Judgement::by(Policy::Accept, Stage::Session));
-        } else if !self.start_along(sender, passage, (packet, step), went_on, now) {
+        let is_along = match went_on {
+            WentOn::Yes => {
+                packet.judgement = Some(Judgement::by(Policy::Accept, Stage::Session));
+                true
+            }
+            WentOn::IsNew => self.open_both(sender, passage, (packet, step), now),
+            WentOn::No => false,
+        };
+        if !is_along {
             return false;
         }
         passage.passed.packets += 1;
@@ -238,20 +245,9 @@ impl Shard {
         true
     }
 
-    #[inline(never)]
-    fn start_along(
-        &mut self,
-        sender: &Desk<'_>,
-        passage: &mut Passage<'_>,
-        (packet, step): (&mut Packet, &Step),
-        went_on: WentOn,
-        now: Tick,
-    ) -> bool {
-        packet.parse().is_ok() && went_on == WentOn::IsNew && self.open_both(sender, passage, (packet, step), now)
-    }
-
     /// Opens both sessions of a new connection in one record, if both ENIs admit it and have room. False, and nothing is
     /// done, otherwise.
+    #[inline(never)]
     fn open_both(
         &mut self,
         sender: &Desk<'_>,
@@ -259,7 +255,7 @@ impl Shard {
         (packet, step): (&mut Packet, &Step),
         now: Tick,
     ) -> bool {
-        let (tuple, receiver) = (&packet.headers.tuple, &passage.receiver);
+        let (tuple, receiver) = (&step.entry.tuple(), &passage.receiver);
         let has_room = self.has_room(sender) && self.has_room(receiver);
         if !has_room || sender.seat.eni.timeouts != receiver.seat.eni.timeouts {
             return false;
@@ -273,7 +269,7 @@ impl Shard {
         if !incoming.accepts() {
             return false;
         }
-        let (mut flow, mut origin) = connection(packet, sender, now);
+        let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(sender.seat.timeouts(), now);
         flow.sides = [side(sender, outgoing, step.entry.swapped), side(receiver, incoming, step.entry.swapped)];
         origin.grounds = [outgoing.ground, incoming.ground];
         if self.sessions.insert(&step.entry, flow, origin).is_err() {
@@ -319,6 +315,17 @@ fn go_on<K: FlowKey>(
         table.origin_mut(slot).bytes_high[way].carry();
     }
     WentOn::Yes
+}
+
+/// What a plain packet of those that open connections says of its own.
+#[inline]
+fn opening(frame: &[u8], step: &Step) -> Opening {
+    let (protocol, segment) = (step.entry.protocol, step.segment);
+    let (state, scale) = match protocol {
+        protocol::TCP => (tcp::open(segment.flags), plain::transport_of(frame).and_then(window_scale)),
+        _ => (FlowState::Udp, None),
+    };
+    Opening { protocol, state, segment, scale, wire: Wire { packets: 1, bytes: frame.len() as u64 } }
 }
 
 /// Whether a plain packet is of those that open connections: UDP, and a SYN alone.

@@ -355,14 +355,13 @@ pub fn quoted(frame: &[u8], headers: &Headers) -> Option<Headers> {
     inner.ok()
 }
 
-/// The window scale that a SYN offers (RFC 7323 §2.2), if its options are as they should be up to there.
-#[cold]
-pub(crate) fn window_scale(frame: &[u8], headers: &Headers) -> Option<u8> {
+/// The window scale that a SYN offers (RFC 7323 §2.2), if its options are as they should be up to there. `segment` begins
+/// with its TCP header.
+pub(crate) fn window_scale(segment: &[u8]) -> Option<u8> {
     const END: u8 = 0;
     const PADDING: u8 = 1;
     const WINDOW_SCALE: u8 = 3;
     const FIXED_BYTES: usize = 20;
-    let segment = frame.get(headers.transport_offset as usize..headers.end as usize)?;
     let header_bytes = (segment.get(12)? >> 4) as usize * 4;
     let mut options = segment.get(FIXED_BYTES..header_bytes)?;
     while let [kind, rest @ ..] = options {

@@ -165,8 +165,10 @@ impl Packet {
 
     /// The window scale that it offers, if it is a SYN that does.
     pub(crate) fn window_scale(&self) -> Option<u8> {
-        let is_syn = self.headers.tcp_flags & headers::tcp_flags::SYN != 0;
-        if is_syn { headers::window_scale(self.buffer.frame(), &self.headers) } else { None }
+        let Headers { transport_offset, end, tcp_flags, .. } = self.headers;
+        let is_syn = tcp_flags & headers::tcp_flags::SYN != 0;
+        let segment = self.buffer.frame().get(transport_offset as usize..end as usize)?;
+        if is_syn { headers::window_scale(segment) } else { None }
     }
 
     /// What it is on a wire.

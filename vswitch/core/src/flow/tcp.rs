@@ -112,7 +112,7 @@ const _: () = {
 
 /// The state after the packet that opens a session. A packet from the middle of a connection opens one like a SYN does
 /// (§4.1: no flags are checked), unless the settings say otherwise.
-pub(super) const fn open(flags: u8) -> FlowState {
+pub(crate) const fn open(flags: u8) -> FlowState {
     match FlagSet::of(flags) {
         FlagSet::Reset => TcpClosed,
         FlagSet::Finish => TcpAbandonedOpener,
@@ -169,7 +169,6 @@ pub fn observe(edges: &mut Edges, segment: Segment, from_opener: bool) {
 
 /// Notes the scale that a SYN offers for the windows it will announce, which are those of the other side's bytes. A
 /// scale counts only if both sides offer one (RFC 7323 §2.2).
-#[cold]
 pub fn observe_scale(scales: &mut Scales, offered: Option<u8>, from_opener: bool) {
     let (near, far) = sides(from_opener);
     match offered {

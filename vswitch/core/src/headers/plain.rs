@@ -104,6 +104,15 @@ pub(crate) fn read_v6(frame: &[u8]) -> Option<Plain<u128>> {
     })
 }
 
+/// What begins with the transport header of a plain frame.
+#[inline]
+pub(crate) fn transport_of(frame: &[u8]) -> Option<&[u8]> {
+    match family(frame)? {
+        Family::V4 => frame.get(TRANSPORT_V4..),
+        Family::V6 => frame.get(TRANSPORT_V6..),
+    }
+}
+
 /// The same as headers. None where the frame is not plain; then nothing is said of it.
 #[inline]
 pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
