@@ -5,14 +5,15 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::Direction;
+use vswitch_core::desired::{Direction, Settings};
 use vswitch_core::flow::key::{FlowKey, Key, KeyV4, key_of};
 use vswitch_core::flow::table::Table;
-use vswitch_core::flow::{Flow, FlowState, Origin, Side};
+use vswitch_core::flow::{Expiry, Flow, FlowState, Origin, Side};
 use vswitch_core::headers::{Addresses, Tuple};
 use vswitch_core::ids::FlowScope;
 use vswitch_core::limits::FLOW_CHAIN_MAX;
 use vswitch_core::prefix_map::PrefixMap;
+use vswitch_core::time::Tick;
 use vswitch_core::verdict::Stage;
 
 fn addresses() -> impl Strategy<Value = Addresses> {
@@ -62,11 +63,15 @@ fn table_key(name: u8) -> KeyV4 {
 
 const SCOPE: FlowScope = FlowScope(3);
 const TCP: u8 = 6;
+/// Long before [`LATE`], and not.
+const EARLY: Tick = Tick(1);
+const LATE: Tick = Tick(100_000);
 
 fn record(value: u32) -> (Flow, Origin) {
     let (mut flow, mut origin) = (Flow::default(), Origin::default());
     (flow.protocol, flow.state) = (TCP, FlowState::Udp);
     flow.sides[0] = Side::new((SCOPE, 1), Direction::Egress, false, Stage::Rule);
+    flow.last_seen = if value.is_multiple_of(2) { EARLY } else { LATE };
     origin.grounds[0] = value;
     (flow, origin)
 }
@@ -178,19 +183,12 @@ proptest! {
                     prop_assert_eq!(found, model.get(&name).copied());
                 }
                 Step::Sweep(count) => {
-                    for slot in table.sweep(count) {
-                        loop {
-                            let ground = table.origin(slot).grounds[0];
-                            if table.key(slot).is_some() && ground.is_multiple_of(2) {
-                                let name = (0..60).find(|name| table.key(slot) == Some(&table_key(*name)));
-                                prop_assert_eq!(model.remove(&name.expect("one of ours")), Some(ground));
-                                table.remove(slot);
-                            }
-                            if !table.refill(slot) {
-                                break;
-                            }
-                        }
-                    }
+                    let (settings, mut gone) = (Settings::default(), Vec::new());
+                    table.sweep(count, &mut Expiry::at(LATE, &settings), &mut |flow| gone.push(flow.last_seen));
+                    prop_assert!(gone.iter().all(|seen| *seen == EARLY));
+                    let before = model.len();
+                    model.retain(|name, _| table.find(&table_key(*name), TCP, SCOPE, hash(&table_key(*name))).is_some());
+                    prop_assert_eq!(before - model.len(), gone.len());
                 }
             }
             prop_assert_eq!(table.len(), model.len());

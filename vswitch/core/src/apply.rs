@@ -180,7 +180,7 @@ impl Shard {
         let (places, counters) = (&self.places, &self.counters);
         // How many sessions an ENI holds, and whether it has to give way to the one that asks.
         let holds = |scope: FlowScope| {
-            let own = places.get(&scope).and_then(|place| Some((*place, counters.get(*place)?.sessions)));
+            let own = places.of(scope, counters).and_then(|place| Some((place, counters.get(place)?.sessions)));
             let eni = own.and_then(|(place, held)| Some((snapshot.eni(EniIndex(place as u32))?, held)));
             match eni.filter(|(eni, _)| eni.scope == scope) {
                 Some((eni, held)) => (held, held > eni.sessions_guaranteed && (held >= asks_with || scope == asking)),

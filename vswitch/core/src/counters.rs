@@ -6,6 +6,9 @@ use crate::offload::Wire;
 use crate::protocol::DirectionStats;
 use crate::quota::TokenBucket;
 use crate::verdict::{DropReason, Verdict};
+use core::cell::Cell;
+use core::hash::{BuildHasherDefault, Hasher};
+use hashbrown::HashMap;
 
 /// Counters of one ENI and direction.
 #[derive(Clone, Copy, Debug)]
@@ -99,5 +102,72 @@ impl EniCounters {
             Direction::Egress => &mut self.egress,
             Direction::Ingress => &mut self.ingress,
         }
+    }
+}
+
+/// Where the counters of each ENI are, by the scope of its sessions.
+#[derive(Debug)]
+pub(crate) struct CounterPlaces {
+    by_scope: HashMap<FlowScope, usize, BuildHasherDefault<ScopeHasher>>,
+    /// Places that were found lately, each where its scope belongs among so many.
+    hints: [Cell<usize>; 64],
+}
+
+impl CounterPlaces {
+    pub(crate) fn new() -> Self {
+        Self { by_scope: HashMap::default(), hints: [const { Cell::new(usize::MAX) }; 64] }
+    }
+
+    /// The place among `counters` of those of an ENI.
+    #[inline]
+    pub(crate) fn of(&self, scope: FlowScope, counters: &[EniCounters]) -> Option<usize> {
+        let hint = &self.hints[scope.0 as usize % self.hints.len()];
+        if counters.get(hint.get()).is_none_or(|counters| counters.scope != scope) {
+            hint.set(*self.by_scope.get(&scope)?);
+        }
+        Some(hint.get())
+    }
+
+    pub(crate) fn contains(&self, scope: FlowScope) -> bool {
+        self.by_scope.contains_key(&scope)
+    }
+
+    pub(crate) fn insert(&mut self, scope: FlowScope, place: usize) {
+        self.by_scope.insert(scope, place);
+    }
+
+    /// Whether it was there.
+    pub(crate) fn remove(&mut self, scope: FlowScope) -> bool {
+        self.hints[scope.0 as usize % self.hints.len()].set(usize::MAX);
+        self.by_scope.remove(&scope).is_some()
+    }
+
+    /// Forgets those for which `stays` does not hold. Whether there were any.
+    pub(crate) fn retain(&mut self, mut stays: impl FnMut(FlowScope, usize) -> bool) -> bool {
+        let before = self.by_scope.len();
+        self.by_scope.retain(|scope, place| stays(*scope, *place));
+        let are_fewer = self.by_scope.len() < before;
+        if are_fewer {
+            self.hints.iter().for_each(|hint| hint.set(usize::MAX));
+        }
+        are_fewer
+    }
+}
+
+/// Scopes are numbers that the switch itself gives out, one after the other: a product spreads them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ScopeHasher(u64);
+
+impl Hasher for ScopeHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
     }
 }

@@ -5,12 +5,12 @@
 //! and receiver are of one shard, a packet passes both judgements at once.
 
 use crate::answer;
-use crate::counters::EniCounters;
+use crate::counters::{CounterPlaces, EniCounters};
 use crate::desired::Direction;
 use crate::express::{self, Passages};
 use crate::flow::sessions::{Entry, SessionSlot, Sessions};
 use crate::flow::table::{MemoryAdvice, Slot};
-use crate::flow::{Flow, Side};
+use crate::flow::{Expiry, Side};
 use crate::guard::{self, owns_source};
 use crate::headers::{Segment, tcp_flags};
 use crate::ids::{EniIndex, FlowScope};
@@ -23,8 +23,6 @@ use crate::snapshot::{Place, Snapshot};
 use crate::time::{Tick, Time};
 use crate::verdict::{DropReason, Verdict};
 use alloc::vec::Vec;
-use core::hash::{BuildHasherDefault, Hasher};
-use hashbrown::HashMap;
 
 /// What one worker alone owns: the sessions and counters of its ENIs.
 #[derive(Debug)]
@@ -33,7 +31,7 @@ pub struct Shard {
     /// By [`EniIndex`].
     pub(crate) counters: Vec<EniCounters>,
     /// Whose counters a scope's sessions are counted in.
-    pub(crate) places: HashMap<FlowScope, usize, BuildHasherDefault<ScopeHasher>>,
+    pub(crate) places: CounterPlaces,
     orphans: Orphans,
     /// Times some bursts. Whoever owns the shard starts it before a burst is received, and ends it after it was sent.
     pub stopwatch: Stopwatch,
@@ -93,7 +91,7 @@ impl Shard {
         Self {
             sessions: Sessions::new(flows_max, secret, advice),
             counters: Vec::new(),
-            places: HashMap::default(),
+            places: CounterPlaces::new(),
             orphans: Orphans::default(),
             stopwatch: Stopwatch::default(),
             steps: alloc::vec![Step::NONE; BURST_PACKETS],
@@ -423,19 +421,18 @@ impl Shard {
         let (tick, settings) = (now.tick(), snapshot.settings());
         self.note_orphans(snapshot, tick);
         let Self { sessions, counters, places, orphans, .. } = self;
-        let is_orphan = |side: Side| side.scope() == FlowScope::default() || !places.contains_key(&side.scope());
-        let has_orphans = orphans.records_left > 0;
+        let is_orphan = |side: Side| side.scope() == FlowScope::default() || !places.contains(side.scope());
+        let is_orphan: Option<&dyn Fn(Side) -> bool> = if orphans.records_left > 0 { Some(&is_orphan) } else { None };
         orphans.records_left = orphans.records_left.saturating_sub(SWEEP_RECORDS_PER_TURN);
-        let is_over =
-            |flow: &Flow| flow.is_expired(settings, tick) || (has_orphans && flow.sides.into_iter().all(is_orphan));
-        sessions.sweep(SWEEP_RECORDS_PER_TURN, is_over, |scope| {
-            if let Some(counters) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
-                counters.forget_session();
+        let mut expiry = Expiry::at(tick, settings).with_orphans(is_orphan);
+        sessions.sweep(SWEEP_RECORDS_PER_TURN, &mut expiry, |scope| {
+            if let Some(place) = places.of(scope, counters) {
+                counters[place].forget_session();
             }
         });
         sessions.fragments.sweep(tick, |scope| {
-            if let Some(counters) = places.get(&scope).and_then(|&place| counters.get_mut(place)) {
-                counters.egress.count_undelivered(DropReason::FragmentOrphaned, 1);
+            if let Some(place) = places.of(scope, counters) {
+                counters[place].egress.count_undelivered(DropReason::FragmentOrphaned, 1);
             }
         });
     }
@@ -446,9 +443,8 @@ impl Shard {
             return;
         }
         self.orphans.looked_at = now;
-        let before = self.places.len();
-        self.places.retain(|scope, place| snapshot.eni(EniIndex(*place as u32)).is_some_and(|eni| eni.scope == *scope));
-        if self.places.len() < before {
+        let is_there = |scope, place| snapshot.eni(EniIndex(place as u32)).is_some_and(|eni| eni.scope == scope);
+        if self.places.retain(is_there) {
             self.orphans.records_left = self.sessions.capacity() + SWEEP_RECORDS_PER_TURN;
         }
     }
@@ -474,7 +470,7 @@ impl Shard {
         if self.counters.len() <= place {
             self.counters.resize(place + 1, EniCounters::new(FlowScope::default()));
         }
-        if self.places.remove(&self.counters[place].scope).is_some() {
+        if self.places.remove(self.counters[place].scope) {
             self.orphans.records_left = self.sessions.capacity() + SWEEP_RECORDS_PER_TURN;
         }
         self.counters[place] = EniCounters::new(scope);
@@ -491,29 +487,11 @@ impl Shard {
 
     /// The place of the ENI whose sessions a scope is about.
     pub(crate) fn place_of(&self, scope: FlowScope) -> Option<usize> {
-        self.places.get(&scope).copied()
+        self.places.of(scope, &self.counters)
     }
 
     pub(crate) fn counters_of(&self, place: usize, scope: FlowScope) -> Option<&EniCounters> {
         self.counters.get(place).filter(|counters| counters.scope == scope)
-    }
-}
-
-/// Scopes are numbers that the switch itself gives out, one after the other: a product spreads them.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ScopeHasher(u64);
-
-impl Hasher for ScopeHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
     }
 }
 

@@ -8,7 +8,7 @@ pub mod table;
 pub mod tcp;
 mod timeouts;
 
-pub use timeouts::PackedTimeouts;
+pub use timeouts::{Expiry, PackedTimeouts};
 
 use crate::desired::{Direction, Settings};
 use crate::headers::{Headers, IcmpKind, Segment, protocol, tcp_flags};
@@ -52,7 +52,28 @@ pub enum FlowState {
     Other,
 }
 
+/// No timeout is shorter, seconds.
+const LEAST_S: u32 = 1;
+
 impl FlowState {
+    /// All of them.
+    const ALL: [Self; 14] = [
+        Self::Free,
+        Self::TcpOpening,
+        Self::TcpAnswered,
+        Self::TcpEstablished,
+        Self::TcpClosingOpener,
+        Self::TcpClosingResponder,
+        Self::TcpAbandonedOpener,
+        Self::TcpAbandonedResponder,
+        Self::TcpClosed,
+        Self::Udp,
+        Self::UdpAnswered,
+        Self::UdpStream,
+        Self::Icmp,
+        Self::Other,
+    ];
+
     /// The name under which it is reported.
     pub const fn name(self) -> &'static str {
         match self {
@@ -319,8 +340,7 @@ impl Flow {
     /// Whether it is over at `now`.
     #[inline]
     pub fn is_expired(&self, settings: &Settings, now: Tick) -> bool {
-        // No timeout is shorter, and nearly all are asked that were seen a moment ago.
-        const LEAST_S: u32 = 1;
+        // Nearly all are asked that were seen a moment ago.
         self.last_seen.is_older_than(LEAST_S, now)
             && self.last_seen.is_older_than(self.state.timeout_s(self.timeouts, settings), now)
     }

@@ -3,7 +3,7 @@
 use super::fragments::{FragmentEntry, FragmentKey, Fragments};
 use super::key::{FlowKey, Key, KeyV4, KeyV6, key_of};
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
-use super::{Flow, FlowState, Origin, Side};
+use super::{Expiry, Flow, Origin, Side};
 use crate::headers::Tuple;
 use crate::headers::plain::Plain;
 use crate::ids::FlowScope;
@@ -242,11 +242,16 @@ impl Sessions {
         }
     }
 
-    /// Looks at the next `count` records of each table, in an endless round, and forgets those that `is_over` says are
-    /// over; `forgotten` hears whose sessions they were.
-    pub fn sweep(&mut self, count: usize, is_over: impl Fn(&Flow) -> bool, mut forgotten: impl FnMut(FlowScope)) {
-        sweep_table(&mut self.v4, count, &is_over, &mut forgotten);
-        sweep_table(&mut self.v6, count, &is_over, &mut forgotten);
+    /// Looks at the next `count` records of each table, in an endless round, and forgets those that are over; `forgotten`
+    /// hears whose sessions they were.
+    pub(crate) fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, mut forgotten: impl FnMut(FlowScope)) {
+        let mut forget = |flow: &Flow| flow.sessions().for_each(|(_, side)| forgotten(side.scope()));
+        if !self.v4.is_empty() {
+            self.v4.sweep(count, expiry, &mut forget);
+        }
+        if !self.v6.is_empty() {
+            self.v6.sweep(count, expiry, &mut forget);
+        }
     }
 
     /// The sessions of `count` places from `place` on, in an order of places that does not change while they live.
@@ -312,36 +317,4 @@ fn least_worthy<K: FlowKey, W: Ord>(
     let in_the_way = table.in_the_way(hash);
     let worths = in_the_way.filter_map(|slot| worth(table.flow(slot)).map(|worth| (worth, slot)));
     worths.min_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, slot)| slot)
-}
-
-fn sweep_table<K: FlowKey>(
-    table: &mut Table<K>,
-    count: usize,
-    is_over: &impl Fn(&Flow) -> bool,
-    forgotten: &mut impl FnMut(FlowScope),
-) {
-    if table.is_empty() {
-        return;
-    }
-    for slot in table.sweep(count) {
-        // Another connection comes into the place of one that is over.
-        loop {
-            let flow = table.flow(slot);
-            if flow.state != FlowState::Free {
-                if !is_over(flow) {
-                    break;
-                }
-                let sides = flow.sides;
-                table.remove(slot);
-                sides
-                    .iter()
-                    .map(|side| side.scope())
-                    .filter(|scope| *scope != FlowScope::default())
-                    .for_each(&mut *forgotten);
-            }
-            if !table.refill(slot) {
-                break;
-            }
-        }
-    }
 }

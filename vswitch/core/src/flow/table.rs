@@ -6,7 +6,7 @@
 //! kept apart, in a second array with the same places.
 
 use super::key::FlowKey;
-use super::{Flow, FlowState, Origin};
+use super::{Expiry, Flow, FlowState, Origin};
 use crate::ids::FlowScope;
 use crate::limits::{EVICTION_CANDIDATES, FLOW_CHAIN_MAX};
 use alloc::vec::Vec;
@@ -233,14 +233,42 @@ impl<K: FlowKey> Table<K> {
         &mut self.origins[slot.0 as usize]
     }
 
-    /// The places of the next `count` records of an endless round.
-    pub fn sweep(&mut self, count: usize) -> impl Iterator<Item = Slot> + use<K> {
-        let start = self.sweep_at;
-        let total = self.records.len() as u32;
-        let count = (count as u32).min(total);
-        self.sweep_at = (start + count) % total;
-        let before_end = count.min(total - start);
-        (start..start + before_end).chain(0..count - before_end).map(Slot)
+    /// Looks at the next `count` records of an endless round, and forgets those that are over; `forgotten` hears of each.
+    pub fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Flow)) {
+        let total = self.records.len();
+        let (first, count) = (self.sweep_at as usize, count.min(total));
+        let end = total.min(first + count);
+        for places in [first..end, 0..first + count - end] {
+            for place in places {
+                let flow = &self.records[place].flow;
+                let is_idle = match flow.state {
+                    FlowState::Free => flow.next != 0 && place < self.homes as usize,
+                    _ => expiry.is_over(flow),
+                };
+                if is_idle {
+                    self.clear(Slot(place as u32), expiry, forgotten);
+                }
+            }
+        }
+        self.sweep_at = ((first + count) % total) as u32;
+    }
+
+    /// Forgets the connection at a slot, if it is over, and those that come into its place.
+    #[inline(never)]
+    fn clear(&mut self, slot: Slot, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Flow)) {
+        loop {
+            let flow = self.flow(slot);
+            if flow.state != FlowState::Free {
+                if !expiry.is_over(flow) {
+                    return;
+                }
+                forgotten(flow);
+                self.remove(slot);
+            }
+            if !self.refill(slot) {
+                return;
+            }
+        }
     }
 
     /// How many homes there are.
@@ -354,7 +382,7 @@ const _: () = assert!(core::mem::offset_of!(Record<super::key::KeyV6>, flow.pack
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::Direction;
+    use crate::desired::{Direction, Settings};
     use crate::flow::Side;
     use crate::flow::key::{Key, KeyV4, key_of};
     use crate::headers::{Addresses, Tuple};
@@ -454,12 +482,20 @@ mod tests {
     }
 
     #[test]
-    fn the_sweep_visits_every_record() {
+    fn the_sweep_comes_to_every_record() {
         let mut table: Table<KeyV4> = Table::new(10, &no_advice);
-        let mut seen = Vec::new();
-        for _ in 0..table.capacity() {
-            seen.extend(table.sweep(3).map(|slot| slot.0));
+        for number in 0..1000 {
+            let _full = table.insert(key(number), hash(&key(number)), flow(number), Origin::default());
         }
+        assert_eq!(table.len(), table.capacity());
+        let (settings, mut seen) = (Settings::default(), Vec::new());
+        for _ in 0..table.capacity() {
+            let before = seen.len();
+            let mut expiry = Expiry::at(Tick(100_000), &settings);
+            table.sweep(3, &mut expiry, &mut |flow| seen.push(flow.last_seen.0));
+            assert!(seen.len() >= before + 3 || table.is_empty());
+        }
+        assert!(table.is_empty());
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), table.capacity());

@@ -1,7 +1,8 @@
 //! How long sessions may idle, by state and profile (`semantics.md` §4.2).
 
-use super::FlowState;
+use super::{Flow, FlowState, LEAST_S, Side};
 use crate::desired::{Settings, TimeoutProfile, Timeouts};
+use crate::time::{TICKS_PER_SECOND, Tick};
 
 /// A profile that neither ENIs nor settings refine. Seconds.
 struct Profile {
@@ -104,6 +105,56 @@ impl FlowState {
     }
 }
 
+/// Tells which connections are over at one moment. Nearly all of them have the same timeouts, so theirs are worked out
+/// once.
+pub struct Expiry<'a> {
+    settings: &'a Settings,
+    now: Tick,
+    /// Some timeouts, and for how many ticks a session that has them may idle, by its state.
+    usual: Option<(PackedTimeouts, [u32; 16])>,
+    /// Whose sessions are over whatever their timeouts say, if there may be any.
+    is_orphan: Option<&'a dyn Fn(Side) -> bool>,
+}
+
+impl<'a> Expiry<'a> {
+    /// By timeouts alone.
+    pub const fn at(now: Tick, settings: &'a Settings) -> Self {
+        Self { settings, now, usual: None, is_orphan: None }
+    }
+
+    /// Also where `is_orphan` holds for all sides of a record.
+    pub(crate) const fn with_orphans(self, is_orphan: Option<&'a dyn Fn(Side) -> bool>) -> Self {
+        Self { is_orphan, ..self }
+    }
+
+    /// [`Flow::is_expired`], or nobody's.
+    #[inline(always)]
+    pub(crate) fn is_over(&mut self, flow: &Flow) -> bool {
+        let is_expired = match &self.usual {
+            Some((timeouts, ticks)) if flow.timeouts == *timeouts => {
+                flow.last_seen.age_ticks(self.now) >= ticks[flow.state as usize % 16]
+            }
+            _ => self.is_expired(flow),
+        };
+        is_expired || self.is_orphan.is_some_and(|is_orphan| flow.sides.into_iter().all(is_orphan))
+    }
+
+    #[inline(never)]
+    fn is_expired(&mut self, flow: &Flow) -> bool {
+        self.usual.get_or_insert_with(|| (flow.timeouts, ticks_of(flow.timeouts, self.settings)));
+        flow.is_expired(self.settings, self.now)
+    }
+}
+
+fn ticks_of(timeouts: PackedTimeouts, settings: &Settings) -> [u32; 16] {
+    let mut ticks = [0; 16];
+    for state in FlowState::ALL {
+        let seconds = state.timeout_s(timeouts, settings).max(LEAST_S);
+        ticks[state as usize] = seconds.saturating_mul(TICKS_PER_SECOND as u32);
+    }
+    ticks
+}
+
 /// The idle timeouts a session was opened with, in two bytes: the profile, and places in the lists of what may be chosen
 /// (§4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -191,6 +242,25 @@ mod tests {
         }
         assert_eq!(PackedTimeouts::pack(Timeouts { udp_s: 31, ..Timeouts::default() }), None);
         assert_eq!(PackedTimeouts::pack(Timeouts { tcp_closed_s: 2, ..Timeouts::default() }), None);
+    }
+
+    #[test]
+    fn sessions_are_over_when_their_timeouts_say_so() {
+        let settings = Settings::default();
+        let choice = |udp_s| PackedTimeouts::pack(Timeouts { udp_s, ..Timeouts::default() });
+        let [one, other] = Timeouts::UDP_S.map(|udp_s| choice(udp_s).unwrap())[..2] else { unreachable!() };
+        for seconds in 0..1000 {
+            let now = Tick(20_000 + seconds * 16 + 7);
+            let mut expiry = Expiry::at(now, &settings);
+            for state in FlowState::ALL {
+                for timeouts in [one, other, one.under(TimeoutProfile::Aws)] {
+                    let flow = Flow { state, timeouts, last_seen: Tick(20_007), ..Flow::default() };
+                    let is_over = seconds >= state.timeout_s(timeouts, &settings).max(1);
+                    assert_eq!(expiry.is_over(&flow), is_over, "{state:?}, {seconds} s");
+                    assert_eq!(flow.is_expired(&settings, now), is_over);
+                }
+            }
+        }
     }
 
     #[test]
