@@ -11,6 +11,7 @@ use crate::ids::FlowScope;
 use crate::limits::{EVICTION_CANDIDATES, FLOW_CHAIN_MAX};
 use alloc::vec::Vec;
 use core::iter::successors;
+use core::ops::Range;
 
 /// The place of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,9 @@ impl<K: FlowKey> Record<K> {
 
 /// About what a core has for itself.
 const CACHE_BYTES: usize = 2 << 20;
+
+/// Records that the sweep looks at together.
+const SWEEP_STRIDE: usize = 64;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -235,22 +239,39 @@ impl<K: FlowKey> Table<K> {
 
     /// Looks at the next `count` records of an endless round, and forgets those that are over; `forgotten` hears of each.
     pub fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Flow)) {
-        let total = self.records.len();
-        let (first, count) = (self.sweep_at as usize, count.min(total));
-        let end = total.min(first + count);
-        for places in [first..end, 0..first + count - end] {
-            for place in places {
-                let flow = &self.records[place].flow;
-                let is_idle = match flow.state {
-                    FlowState::Free => flow.next != 0 && place < self.homes as usize,
-                    _ => expiry.is_over(flow),
-                };
-                if is_idle {
-                    self.clear(Slot(place as u32), expiry, forgotten);
-                }
-            }
+        let mut left = count.min(self.records.len());
+        while left > 0 {
+            let start = self.sweep_at as usize;
+            let end = self.records.len().min(start + left.min(SWEEP_STRIDE));
+            let (due, count) = self.due(start..end, expiry);
+            due[..count].iter().for_each(|place| self.prefetch_next(*place));
+            due[..count].iter().for_each(|place| self.clear(Slot(*place), expiry, forgotten));
+            left -= end - start;
+            self.sweep_at = if end == self.records.len() { 0 } else { end as u32 };
         }
-        self.sweep_at = ((first + count) % total) as u32;
+    }
+
+    /// Which of these places have to be cleared, and how many they are. Found by arithmetic, for neither which records are
+    /// free nor which are over can be foreseen.
+    #[inline]
+    fn due(&self, places: Range<usize>, expiry: &mut Expiry<'_>) -> ([u32; SWEEP_STRIDE], usize) {
+        let (mut due, mut count) = ([0; SWEEP_STRIDE], 0);
+        let (start, homes) = (places.start, self.homes as usize);
+        for (number, Record { flow, .. }) in self.records[places].iter().enumerate() {
+            let is_hole = (flow.state == FlowState::Free) & (flow.next != 0) & (start + number < homes);
+            due[count % SWEEP_STRIDE] = (start + number) as u32;
+            count += usize::from(is_hole | expiry.is_over(flow));
+        }
+        (due, count)
+    }
+
+    /// Asks for what may come into a place that is cleared.
+    #[inline]
+    fn prefetch_next(&self, place: u32) {
+        let next = self.records[place as usize].flow.next;
+        let next = if next == 0 { place } else { next - 1 };
+        crate::prefetch::prefetch(&self.records[next as usize]);
+        crate::prefetch::prefetch(&self.origins[next as usize]);
     }
 
     /// Forgets the connection at a slot, if it is over, and those that come into its place.

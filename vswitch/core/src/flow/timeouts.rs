@@ -110,8 +110,9 @@ impl FlowState {
 pub struct Expiry<'a> {
     settings: &'a Settings,
     now: Tick,
-    /// Some timeouts, and for how many ticks a session that has them may idle, by its state.
-    usual: Option<(PackedTimeouts, [u32; 16])>,
+    /// Some timeouts, and for how many ticks a session that has them may idle, by its state: for ever in a free record.
+    usual: PackedTimeouts,
+    ticks: [u32; 16],
     /// Whose sessions are over whatever their timeouts say, if there may be any.
     is_orphan: Option<&'a dyn Fn(Side) -> bool>,
 }
@@ -119,7 +120,7 @@ pub struct Expiry<'a> {
 impl<'a> Expiry<'a> {
     /// By timeouts alone.
     pub const fn at(now: Tick, settings: &'a Settings) -> Self {
-        Self { settings, now, usual: None, is_orphan: None }
+        Self { settings, now, usual: PackedTimeouts::NONE, ticks: [u32::MAX; 16], is_orphan: None }
     }
 
     /// Also where `is_orphan` holds for all sides of a record.
@@ -127,28 +128,29 @@ impl<'a> Expiry<'a> {
         Self { is_orphan, ..self }
     }
 
-    /// [`Flow::is_expired`], or nobody's.
+    /// Whether a connection is there and [`Flow::is_expired`], or nobody's.
     #[inline(always)]
     pub(crate) fn is_over(&mut self, flow: &Flow) -> bool {
-        let is_expired = match &self.usual {
-            Some((timeouts, ticks)) if flow.timeouts == *timeouts => {
-                flow.last_seen.age_ticks(self.now) >= ticks[flow.state as usize % 16]
-            }
-            _ => self.is_expired(flow),
-        };
-        is_expired || self.is_orphan.is_some_and(|is_orphan| flow.sides.into_iter().all(is_orphan))
+        let is_there = flow.state != FlowState::Free;
+        if (is_there & (flow.timeouts != self.usual)) | self.is_orphan.is_some() {
+            return is_there && self.is_over_unusual(flow);
+        }
+        flow.last_seen.age_ticks(self.now) >= self.ticks[flow.state as usize % 16]
     }
 
     #[inline(never)]
-    fn is_expired(&mut self, flow: &Flow) -> bool {
-        self.usual.get_or_insert_with(|| (flow.timeouts, ticks_of(flow.timeouts, self.settings)));
+    fn is_over_unusual(&mut self, flow: &Flow) -> bool {
+        if self.usual == PackedTimeouts::NONE {
+            (self.usual, self.ticks) = (flow.timeouts, ticks_of(flow.timeouts, self.settings));
+        }
         flow.is_expired(self.settings, self.now)
+            || self.is_orphan.is_some_and(|is_orphan| flow.sides.into_iter().all(is_orphan))
     }
 }
 
 fn ticks_of(timeouts: PackedTimeouts, settings: &Settings) -> [u32; 16] {
-    let mut ticks = [0; 16];
-    for state in FlowState::ALL {
+    let mut ticks = [u32::MAX; 16];
+    for state in FlowState::ALL.into_iter().filter(|state| *state != FlowState::Free) {
         let seconds = state.timeout_s(timeouts, settings).max(LEAST_S);
         ticks[state as usize] = seconds.saturating_mul(TICKS_PER_SECOND as u32);
     }
@@ -162,6 +164,8 @@ pub struct PackedTimeouts(u16);
 
 impl PackedTimeouts {
     const PROFILE_SHIFT: u16 = 12;
+    /// Those of no session.
+    const NONE: Self = Self(u16::MAX);
 
     /// Packs; none if a value may not be chosen.
     pub fn pack(timeouts: Timeouts) -> Option<Self> {
@@ -256,8 +260,9 @@ mod tests {
                 for timeouts in [one, other, one.under(TimeoutProfile::Aws)] {
                     let flow = Flow { state, timeouts, last_seen: Tick(20_007), ..Flow::default() };
                     let is_over = seconds >= state.timeout_s(timeouts, &settings).max(1);
-                    assert_eq!(expiry.is_over(&flow), is_over, "{state:?}, {seconds} s");
                     assert_eq!(flow.is_expired(&settings, now), is_over);
+                    let is_there = state != FlowState::Free;
+                    assert_eq!(expiry.is_over(&flow), is_there && is_over, "{state:?}, {seconds} s");
                 }
             }
         }
