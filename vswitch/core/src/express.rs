@@ -224,20 +224,21 @@ impl Shard {
                 Key::V6(key) => go_on(&mut self.sessions.v6, (key, step), &sender.seat, passage.live, frame_bytes, now),
             }
         };
-        let is_along = match went_on {
-            WentOn::Yes => {
-                packet.judgement = Some(Judgement::by(Policy::Accept, Stage::Session));
-                true
-            }
-            WentOn::IsNew => self.open_both(sender, passage, (packet, step), now),
-            WentOn::No => false,
-        };
-        if !is_along {
-            return false;
+        packet.receiver = passage.receiver.seat.index;
+        match went_on {
+            WentOn::Yes => packet.judgement = Some(Judgement::by(Policy::Accept, Stage::Session)),
+            WentOn::IsNew => match self.start(sender, passage, (packet, step), now) {
+                Some(Verdict::Deliver) => {}
+                Some(refusal) => {
+                    packet.verdict = refusal;
+                    return true;
+                }
+                None => return false,
+            },
+            WentOn::No => return false,
         }
         passage.passed.packets += 1;
         passage.passed.bytes += frame_bytes as u64;
-        packet.receiver = passage.receiver.seat.index;
         packet.verdict = Verdict::Deliver;
         if let Some(header) = packet.buffer.frame_mut().first_chunk_mut::<12>() {
             *header = passage.ethernet_then;
@@ -245,40 +246,49 @@ impl Shard {
         true
     }
 
-    /// Opens both sessions of a new connection in one record, if both ENIs admit it and have room. False, and nothing is
-    /// done, otherwise.
+    /// The packet that starts a connection: opens the sessions of those who admit it, in one record. A refusal is counted.
+    /// None, and nothing is done, where it has to go the long way.
     #[inline(never)]
-    fn open_both(
+    fn start(
         &mut self,
         sender: &Desk<'_>,
         passage: &mut Passage<'_>,
         (packet, step): (&mut Packet, &Step),
         now: Tick,
-    ) -> bool {
+    ) -> Option<Verdict> {
         let (tuple, receiver) = (&step.entry.tuple(), &passage.receiver);
         let has_room = self.has_room(sender) && self.has_room(receiver);
         if !has_room || sender.seat.eni.timeouts != receiver.seat.eni.timeouts {
-            return false;
+            return None;
         }
+        let wire = Wire { packets: 1, bytes: packet.buffer.length() as u64 };
         let outgoing = sender.seat.judge_by_place(Direction::Egress, tuple, passage.place);
         if !outgoing.accepts() {
-            return false;
+            packet.judgement = Some(outgoing);
+            let refusal = Verdict::Drop(outgoing.drop_reason());
+            self.counters[sender.place].egress.count(refusal, wire);
+            return Some(refusal);
         }
         let source = *passage.source.get_or_insert_with(|| receiver.seat.network.source(tuple.addresses));
         let incoming = receiver.seat.judge_by_place(Direction::Ingress, tuple, source);
-        if !incoming.accepts() {
-            return false;
-        }
         let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(sender.seat.timeouts(), now);
-        flow.sides = [side(sender, outgoing, step.entry.swapped), side(receiver, incoming, step.entry.swapped)];
-        origin.grounds = [outgoing.ground, incoming.ground];
-        if self.sessions.insert(&step.entry, flow, origin).is_err() {
-            return false;
+        flow.sides[0] = side(sender, outgoing, step.entry.swapped);
+        origin.grounds[0] = outgoing.ground;
+        if incoming.accepts() {
+            flow.sides[1] = side(receiver, incoming, step.entry.swapped);
+            origin.grounds[1] = incoming.ground;
         }
-        self.counters[sender.place].note_session();
-        self.counters[receiver.place].note_session();
+        self.sessions.insert(&step.entry, flow, origin).ok()?;
         packet.judgement = Some(incoming);
-        true
+        self.counters[sender.place].note_session();
+        if incoming.accepts() {
+            self.counters[receiver.place].note_session();
+            return Some(Verdict::Deliver);
+        }
+        let refusal = Verdict::Drop(incoming.drop_reason());
+        self.counters[sender.place].egress.count(Verdict::Forward(receiver.seat.index), wire);
+        self.counters[receiver.place].ingress.count(refusal, wire);
+        Some(refusal)
     }
 
     /// Counts what went along at both its ends.
