@@ -292,7 +292,7 @@ impl Opening {
     }
 
     /// The record of the connection, with nobody's session yet.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn record(&self, timeouts: PackedTimeouts, now: Tick) -> (Flow, Origin) {
         let Self { protocol, state, segment, scale, wire } = *self;
         let (mut edges, mut scales) = ([0; 2], [0; 2]);
@@ -317,7 +317,7 @@ impl Opening {
 }
 
 /// The session of an ENI that a judgement of it opens; `swapped` as the key has the packet's ends.
-#[inline]
+#[inline(always)]
 pub(crate) const fn side(desk: &Desk<'_>, judgement: Judgement, swapped: bool) -> Side {
     let seat = &desk.seat;
     Side::new((seat.eni.scope, seat.revision), seat.direction, swapped, judgement.stage)

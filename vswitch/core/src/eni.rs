@@ -120,25 +120,23 @@ impl Shard {
             self.admit_all(&desk.seat, burst, (&mut steps, &mut passages), &is_here);
             passages.iter().for_each(|passage| self.hold_place(&passage.receiver));
             self.stopwatch.lap(Phase::Admit);
-            let (mut rest, mut other) = (burst, None);
-            for run in steps[..rest.len()].chunk_by_mut(|one, next| one.passage == next.passage) {
-                let (packets, behind) = rest.split_at_mut(run.len());
-                rest = behind;
-                let mut passage = passages.of(&run[0]);
-                for (packet, step) in packets.iter_mut().zip(run) {
-                    if let Some(passage) = &mut passage {
-                        if self.pass_along(&desk, passage, (packet, step), now) {
-                            continue;
-                        }
-                        step.place = passage.place;
-                        let next = Verdict::Forward(passage.receiver.seat.index);
-                        packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
+            let (mut passage, mut number, mut other) = (None, u8::MAX, None);
+            for (packet, step) in burst.iter_mut().zip(&mut steps) {
+                if step.passage != number {
+                    (passage, number) = (passages.of(step), step.passage);
+                }
+                if let Some(passage) = &mut passage {
+                    if self.pass_along(&desk, passage, (packet, step), now) {
+                        continue;
                     }
-                    if let Verdict::Forward(next) = packet.verdict {
-                        self.pass_to(next, (&desk, &mut other), (packet, step), (now, &is_here));
-                    } else {
-                        self.counters[desk.place].egress.count(packet.verdict, packet.wire());
-                    }
+                    step.place = passage.place;
+                    let next = Verdict::Forward(passage.receiver.seat.index);
+                    packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
+                }
+                if let Verdict::Forward(next) = packet.verdict {
+                    self.pass_to(next, (&desk, &mut other), (packet, step), (now, &is_here));
+                } else {
+                    self.counters[desk.place].egress.count(packet.verdict, packet.wire());
                 }
             }
             passages.iter().for_each(|passage| self.end_passage(&desk, passage));
@@ -237,7 +235,7 @@ impl Shard {
         // By now what was asked for first is here, and tells where to look.
         let (mut chained, mut count) = ([0; BURST_PACKETS], 0);
         for (number, step) in steps[..burst.len()].iter_mut().enumerate() {
-            let (guess, is_chained) = self.sessions.guess(&step.entry);
+            let (guess, is_chained) = self.sessions.guess_on(&step.entry, step.guess);
             step.guess = guess;
             chained[count % BURST_PACKETS] = number as u8;
             count += usize::from(is_chained);
@@ -248,7 +246,7 @@ impl Shard {
         if self.sessions.are_far() {
             for &number in &chained[..count] {
                 let step = &mut steps[usize::from(number)];
-                step.guess = self.sessions.guess_on(&step.entry, step.guess);
+                (step.guess, _) = self.sessions.guess_on(&step.entry, step.guess);
             }
         }
     }
@@ -266,8 +264,8 @@ impl Shard {
         if !packet.headers.is_plain {
             return Step { place, ..Step::NONE };
         }
-        let entry = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
-        Step { entry, place, ..Step::NONE }
+        let (entry, guess) = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
+        Step { entry, guess, place, ..Step::NONE }
     }
 
     /// What to look for to judge a packet.

@@ -13,7 +13,7 @@ use crate::flow::sessions::{Entry, Sessions};
 use crate::flow::table::Table;
 use crate::flow::{FlowState, tcp};
 use crate::headers::plain::{self, Family, Plain};
-use crate::headers::{Addresses, Segment, protocol, tcp_flags, window_scale};
+use crate::headers::{Addresses, METADATA_SERVICE, Segment, protocol, tcp_flags, window_scale};
 use crate::ids::EniIndex;
 use crate::judge::{SMTP, Seat};
 use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES};
@@ -54,7 +54,9 @@ impl<'a> Passage<'a> {
         is_here: &impl Fn(EniIndex) -> bool,
     ) -> Option<Self> {
         let is_to_group = ethernet[0] & 1 == 1;
-        if is_to_group || ethernet[6..] != sender.eni.mac.0 || !sender.eni.is_first_address(addresses) {
+        let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
+        if is_to_group || is_to_metadata || ethernet[6..] != sender.eni.mac.0 || !sender.eni.is_first_address(addresses)
+        {
             return None;
         }
         let place = sender.network.destination(addresses);
@@ -188,7 +190,7 @@ fn reach<K: FlowKey>(
     if plain.segment.flags & tcp_flags::RST != 0 || plain.ports[1] == SMTP {
         return None;
     }
-    step.entry = sessions.reach_for_plain(table, plain, salt);
+    (step.entry, step.guess) = sessions.reach_for_plain(table, plain, salt);
     step.segment = plain.segment;
     Some(())
 }
@@ -328,7 +330,7 @@ fn go_on<K: FlowKey>(
 }
 
 /// What a plain packet of those that open connections says of its own.
-#[inline]
+#[inline(always)]
 fn opening(frame: &[u8], step: &Step) -> Opening {
     let (protocol, segment) = (step.entry.protocol, step.segment);
     let (state, scale) = match protocol {

@@ -92,22 +92,26 @@ impl Sessions {
 
     /// [`Sessions::entry`], and asks the memory for what `find` will read first.
     #[inline]
-    pub(crate) fn reach_for(&self, tuple: &Tuple, salt: u32) -> Entry {
+    pub(crate) fn reach_for(&self, tuple: &Tuple, salt: u32) -> (Entry, Slot) {
         let entry = self.entry(tuple, salt);
-        match entry.key {
+        let home = match entry.key {
             Key::V4(_) => self.v4.prefetch(entry.hash),
             Key::V6(_) => self.v6.prefetch(entry.hash),
-        }
-        entry
+        };
+        (entry, home)
     }
 
     /// The same for a plain packet of one family, whose `table` this is.
     #[inline(always)]
-    pub(crate) fn reach_for_plain<K: FlowKey>(&self, table: &Table<K>, plain: &Plain<K::Address>, salt: u32) -> Entry {
+    pub(crate) fn reach_for_plain<K: FlowKey>(
+        &self,
+        table: &Table<K>,
+        plain: &Plain<K::Address>,
+        salt: u32,
+    ) -> (Entry, Slot) {
         let (key, swapped) = K::of(plain.addresses, plain.ports);
         let hash = key.hash(plain.protocol, salt, self.secret);
-        table.prefetch(hash);
-        Entry { key: key.any(), protocol: plain.protocol, swapped, hash }
+        (Entry { key: key.any(), protocol: plain.protocol, swapped, hash }, table.prefetch(hash))
     }
 
     /// Asks for what opening a connection will write besides its record.
@@ -119,28 +123,19 @@ impl Sessions {
         }
     }
 
-    /// Where the record of an entry probably is, and whether it may be further on.
+    /// A better guess than `guess` where the record of an entry is, and whether it may be further on.
     #[inline(always)]
-    pub(crate) fn guess(&self, entry: &Entry) -> (Slot, bool) {
-        match &entry.key {
-            Key::V4(key) => self.v4.guess(key, entry.hash),
-            Key::V6(key) => self.v6.guess(key, entry.hash),
-        }
-    }
-
-    /// Whether it pays to look for a better guess.
-    #[inline]
-    pub(crate) fn are_far(&self) -> bool {
-        self.v4.is_far() || self.v6.is_far()
-    }
-
-    /// A better guess than `guess`.
-    #[inline]
-    pub(crate) fn guess_on(&self, entry: &Entry, guess: Slot) -> Slot {
+    pub(crate) fn guess_on(&self, entry: &Entry, guess: Slot) -> (Slot, bool) {
         match &entry.key {
             Key::V4(key) => self.v4.guess_on(key, guess),
             Key::V6(key) => self.v6.guess_on(key, guess),
         }
+    }
+
+    /// Whether it pays to look for a better guess a second time.
+    #[inline]
+    pub(crate) fn are_far(&self) -> bool {
+        self.v4.is_far() || self.v6.is_far()
     }
 
     /// The session of `scope`.
@@ -163,6 +158,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`TableFull`] where there is none.
+    #[inline]
     pub fn insert(&mut self, entry: &Entry, flow: Flow, origin: Origin) -> Result<SessionSlot, TableFull> {
         match entry.key {
             Key::V4(key) => self.v4.insert(key, entry.hash, flow, origin).map(SessionSlot::V4),

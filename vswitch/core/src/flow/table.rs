@@ -80,41 +80,30 @@ impl<K: FlowKey> Table<K> {
         Self { records, origins: room_for(total, advice), homes, free: homes + 1, live: 0, sweep_at: 0, evict_at: 0 }
     }
 
-    /// Asks the memory for what will be read first where a key of this hash belongs.
+    /// Where a key of this hash belongs. Asks the memory for what will be read first there.
     #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        let record = &self.records[self.home(hash) as usize];
+    pub fn prefetch(&self, hash: u64) -> Slot {
+        let home = self.home(hash);
+        let record = &self.records[home as usize];
         crate::prefetch::prefetch(record);
         if size_of::<Record<K>>() > 64 {
             crate::prefetch::prefetch(&record.flow.edges);
         }
+        Slot(home)
     }
 
-    /// Where a key of this hash probably is: where it belongs, or, if another key is there, next in the chain; and whether
-    /// it may be further on. Chosen by arithmetic, for which of them it is cannot be foreseen. Asks the memory for it.
+    /// Where a key is that is at `guess` or further on in its chain: there, or, if another key is there, probably next; and
+    /// whether it may be further on. Chosen by arithmetic, for which of them it is cannot be foreseen. Asks the memory for it.
     #[inline(always)]
-    pub(crate) fn guess(&self, key: &K, hash: u64) -> (Slot, bool) {
-        let home = self.home(hash);
-        let record = &self.records[home as usize];
+    pub(crate) fn guess_on(&self, key: &K, guess: Slot) -> (Slot, bool) {
+        let record = &self.records[guess.0 as usize];
         let (is_here, next) = (record.key == *key, record.flow.next);
         let is_settled = is_here | (next == 0);
-        let guess = if is_settled { home } else { next.wrapping_sub(1) };
+        let guess = if is_settled { guess.0 } else { next.wrapping_sub(1) };
         if let Some(record) = self.records.get(guess as usize) {
             crate::prefetch::prefetch(record);
         }
         (Slot(guess), !is_settled)
-    }
-
-    /// A better guess than `guess`: the next in the chain, if another key is there. Asks the memory for it.
-    #[inline]
-    pub(crate) fn guess_on(&self, key: &K, guess: Slot) -> Slot {
-        let record = &self.records[guess.0 as usize];
-        let (is_here, next) = (record.key == *key, record.flow.next);
-        let guess = if is_here | (next == 0) { guess.0 } else { next.wrapping_sub(1) };
-        if let Some(record) = self.records.get(guess as usize) {
-            crate::prefetch::prefetch(record);
-        }
-        Slot(guess)
     }
 
     /// Whether its records are more than a core's own cache holds, so that walking a chain costs as much as a packet.
@@ -159,6 +148,7 @@ impl<K: FlowKey> Table<K> {
     ///
     /// # Errors
     /// [`TableFull`] where no record is left, or the chain is as long as may be.
+    #[inline]
     pub fn insert(&mut self, key: K, hash: u64, flow: Flow, origin: Origin) -> Result<Slot, TableFull> {
         let home = self.home(hash);
         let position =

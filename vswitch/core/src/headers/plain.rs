@@ -52,7 +52,7 @@ pub(crate) fn family(frame: &[u8]) -> Option<Family> {
     }
 }
 
-/// None where the frame is not plain.
+/// None where the frame is not plain. It may be to the metadata service.
 #[inline(always)]
 pub(crate) fn read_v4(frame: &[u8]) -> Option<Plain<u32>> {
     const FRAGMENT_BITS: u16 = 0x3fff;
@@ -66,9 +66,6 @@ pub(crate) fn read_v4(frame: &[u8]) -> Option<Plain<u32>> {
     }
     let source = u32::from_be_bytes([header[12], header[13], header[14], header[15]]);
     let destination = u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
-    if destination == METADATA_SERVICE {
-        return None;
-    }
     let ports: &[u8; UDP_BYTES] = start[TRANSPORT_V4..].first_chunk()?;
     let tcp = || frame[TRANSPORT_V4..].first_chunk();
     let segment = transport(header[9], ports, packet_bytes.checked_sub(IPV4_BYTES)?, tcp)?;
@@ -120,6 +117,9 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
         Family::V4 => {
             let plain = read_v4(frame)?;
             let [source, destination] = plain.addresses;
+            if destination == METADATA_SERVICE {
+                return None;
+            }
             *headers = headers_of(&plain, Addresses::V4 { source, destination });
             headers.fragment_id = u16::from_be_bytes([frame[18], frame[19]]) as u32;
             headers.hop_limit = frame[22];
