@@ -61,7 +61,7 @@ impl Step {
         entry: Entry::NONE,
         guess: Slot::FIRST,
         segment: Segment { sequence: 0, acknowledgment: 0, flags: 0 },
-        passage: u8::MAX,
+        passage: Passages::NONE,
         place: Place::NOWHERE,
     };
 }
@@ -120,12 +120,9 @@ impl Shard {
             self.admit_all(&desk.seat, burst, (&mut steps, &mut passages), &is_here);
             passages.iter().for_each(|passage| self.hold_place(&passage.receiver));
             self.stopwatch.lap(Phase::Admit);
-            let (mut passage, mut number, mut other) = (None, u8::MAX, None);
+            let mut other = None;
             for (packet, step) in burst.iter_mut().zip(&mut steps) {
-                if step.passage != number {
-                    (passage, number) = (passages.of(step), step.passage);
-                }
-                if let Some(passage) = &mut passage {
+                if let Some(passage) = passages.of(step) {
                     if self.pass_along(&desk, passage, (packet, step), now) {
                         continue;
                     }

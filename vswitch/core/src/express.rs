@@ -84,8 +84,9 @@ impl<'a> Passage<'a> {
         })
     }
 
-    fn is_of(&self, ethernet: [u8; 12], addresses: Addresses) -> bool {
-        self.ethernet == ethernet && self.addresses == addresses
+    #[inline(always)]
+    fn is_of(&self, ethernet: &[u8; 12], addresses: Addresses) -> bool {
+        self.ethernet == *ethernet && self.addresses == addresses
     }
 }
 
@@ -93,18 +94,21 @@ impl<'a> Passage<'a> {
 pub(crate) struct Passages<'a> {
     found: [Option<Passage<'a>>; BURST_PACKETS],
     count: usize,
-    /// Which of them the last packet went, and its addresses.
-    last: usize,
-    ethernet: [u8; 12],
-    addresses: Addresses,
+    /// Which of them lies between addresses that are spread to such a place. No branch depends on which of its peers a
+    /// sender talks to: it changes from packet to packet.
+    numbers: [u8; SPREAD],
 }
 
+/// Places that addresses are spread to: twice as many as packets in a burst.
+const SPREAD: usize = 2 * BURST_PACKETS;
+
 impl<'a> Passages<'a> {
-    /// Nobody sends to a group's hardware address on the short way.
+    /// The number of no passage.
+    pub(crate) const NONE: u8 = u8::MAX;
+
     #[inline(always)]
     pub(crate) fn none() -> Self {
-        let addresses = Addresses::V4 { source: 0, destination: 0 };
-        Self { found: core::array::from_fn(|_| None), count: 0, last: 0, ethernet: [0xff; 12], addresses }
+        Self { found: core::array::from_fn(|_| None), count: 0, numbers: [Self::NONE; SPREAD] }
     }
 
     /// That of a plain packet.
@@ -125,29 +129,42 @@ impl<'a> Passages<'a> {
         (ethernet, addresses): (&[u8; 12], Addresses),
         is_here: &impl Fn(EniIndex) -> bool,
     ) -> Option<u8> {
-        if *ethernet != self.ethernet || addresses != self.addresses {
-            self.last = self.other_between(sender, (*ethernet, addresses), is_here)?;
-            (self.ethernet, self.addresses) = (*ethernet, addresses);
+        let place = spread(addresses);
+        let number = self.numbers[place];
+        let found = self.found.get(usize::from(number)).and_then(Option::as_ref);
+        if found.is_some_and(|found| found.is_of(ethernet, addresses)) {
+            return Some(number);
         }
-        Some(self.last as u8)
+        let number = self.other_between(sender, (ethernet, addresses), is_here)?;
+        self.numbers[place] = number;
+        Some(number)
     }
 
     #[inline(never)]
     fn other_between(
         &mut self,
         sender: &Seat<'a>,
-        (ethernet, addresses): ([u8; 12], Addresses),
+        (ethernet, addresses): (&[u8; 12], Addresses),
         is_here: &impl Fn(EniIndex) -> bool,
-    ) -> Option<usize> {
+    ) -> Option<u8> {
         if let Some(number) = self.iter().position(|found| found.is_of(ethernet, addresses)) {
-            return Some(number);
+            return Some(number as u8);
         }
         // There are no more of them than packets in a burst.
         let room = self.found.get_mut(self.count)?;
-        *room = Some(Passage::survey(sender, (ethernet, addresses), is_here)?);
+        *room = Some(Passage::survey(sender, (*ethernet, addresses), is_here)?);
         self.count += 1;
-        Some(self.count - 1)
+        Some((self.count - 1) as u8)
     }
+}
+
+#[inline(always)]
+const fn spread(addresses: Addresses) -> usize {
+    let mixed = match addresses {
+        Addresses::V4 { source, destination } => source.rotate_left(16) ^ destination,
+        Addresses::V6 { source, destination } => (source as u32).rotate_left(16) ^ destination as u32,
+    };
+    (mixed.wrapping_mul(0x9e37_79b9) >> 16) as usize % SPREAD
 }
 
 /// The first phase of a plain packet: what its frame says, whose it is, and where it goes. None, and nothing is done,
