@@ -7,7 +7,7 @@
 use crate::answer;
 use crate::counters::{CounterPlaces, EniCounters};
 use crate::desired::Direction;
-use crate::express::{self, Passages};
+use crate::express::{self, Passage, Passages};
 use crate::flow::sessions::{Entry, SessionSlot, Sessions};
 use crate::flow::table::{MemoryAdvice, Slot};
 use crate::flow::{Expiry, Side};
@@ -22,6 +22,7 @@ use crate::route::Route;
 use crate::snapshot::{Place, Snapshot};
 use crate::time::{Tick, Time};
 use crate::verdict::{DropReason, Verdict};
+use crate::ways::Ways;
 use alloc::vec::Vec;
 
 /// What one worker alone owns: the sessions and counters of its ENIs.
@@ -37,6 +38,7 @@ pub struct Shard {
     pub stopwatch: Stopwatch,
     /// One for each packet of a burst. They mean nothing between bursts, and only keep their room.
     steps: Vec<Step>,
+    ways: Ways,
     /// The burst in work waited for first fragments, which have come.
     pub(crate) is_releasing: bool,
 }
@@ -95,6 +97,7 @@ impl Shard {
             orphans: Orphans::default(),
             stopwatch: Stopwatch::default(),
             steps: alloc::vec![Step::NONE; BURST_PACKETS],
+            ways: Ways::default(),
             is_releasing: false,
         }
     }
@@ -114,11 +117,14 @@ impl Shard {
             return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let now = now.tick();
-        let mut steps = core::mem::take(&mut self.steps);
+        let (mut steps, mut ways) = (core::mem::take(&mut self.steps), core::mem::take(&mut self.ways));
+        ways.follow(snapshot);
         for burst in burst.chunks_mut(BURST_PACKETS) {
             let mut passages = Passages::none();
-            self.admit_all(&desk.seat, burst, (&mut steps, &mut passages), &is_here);
-            passages.iter().for_each(|passage| self.hold_place(&passage.receiver));
+            self.admit_all(&desk.seat, burst, (&mut steps, &mut passages), (&mut ways, &is_here));
+            for Passage { way, .. } in passages.iter() {
+                self.hold_place(way.receiver, way.receiver_scope);
+            }
             self.stopwatch.lap(Phase::Admit);
             let mut other = None;
             for (packet, step) in burst.iter_mut().zip(&mut steps) {
@@ -126,8 +132,8 @@ impl Shard {
                     if self.pass_along(&desk, passage, (packet, step), now) {
                         continue;
                     }
-                    step.place = passage.place;
-                    let next = Verdict::Forward(passage.receiver.seat.index);
+                    step.place = passage.way.place;
+                    let next = Verdict::Forward(passage.way.receiver);
                     packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
                 }
                 if let Verdict::Forward(next) = packet.verdict {
@@ -139,7 +145,7 @@ impl Shard {
             passages.iter().for_each(|passage| self.end_passage(&desk, passage));
             self.stopwatch.lap(Phase::Judge);
         }
-        self.steps = steps;
+        (self.steps, self.ways) = (steps, ways);
     }
 
     /// How long a fragment is that waited and whose first has come, if there is one: it is to be taken and sent on its way
@@ -217,15 +223,15 @@ impl Shard {
 
     /// The first phases of a burst that leaves: parse, guard, route, and ask for the sessions.
     #[inline(always)]
-    fn admit_all<'a>(
+    fn admit_all(
         &self,
-        seat: &Seat<'a>,
+        seat: &Seat<'_>,
         burst: &mut [Packet],
-        (steps, passages): (&mut [Step], &mut Passages<'a>),
-        is_here: &impl Fn(EniIndex) -> bool,
+        (steps, passages): (&mut [Step], &mut Passages<'_>),
+        (ways, is_here): (&mut Ways, &impl Fn(EniIndex) -> bool),
     ) {
         for (packet, step) in burst.iter_mut().zip(&mut *steps) {
-            if express::admit(seat, passages, (&self.sessions, is_here), (packet, step)).is_none() {
+            if express::admit((seat, &self.sessions), passages, (ways, is_here), (packet, step)).is_none() {
                 *step = self.admit_unusual(seat, packet);
             }
         }
@@ -448,15 +454,16 @@ impl Shard {
     #[inline]
     fn desk<'a>(&mut self, snapshot: &'a Snapshot, eni: EniIndex, direction: Direction) -> Option<Desk<'a>> {
         let desk = Desk::new(snapshot, eni, direction)?;
-        self.hold_place(&desk);
+        self.hold_place(eni, desk.seat.eni.scope);
         Some(desk)
     }
 
-    /// Sees to it that the counters at a desk's place are its ENI's.
+    /// Sees to it that the counters at an ENI's place are its own.
     #[inline]
-    fn hold_place(&mut self, desk: &Desk<'_>) {
-        if self.counters.get(desk.place).is_none_or(|counters| counters.scope != desk.seat.eni.scope) {
-            self.take_place(desk.place, desk.seat.eni.scope);
+    fn hold_place(&mut self, eni: EniIndex, scope: FlowScope) {
+        let place = eni.0 as usize;
+        if self.counters.get(place).is_none_or(|counters| counters.scope != scope) {
+            self.take_place(place, scope);
         }
     }
 

@@ -13,81 +13,27 @@ use crate::flow::sessions::{Entry, Sessions};
 use crate::flow::table::Table;
 use crate::flow::{FlowState, tcp};
 use crate::headers::plain::{self, Family, Plain};
-use crate::headers::{Addresses, METADATA_SERVICE, Segment, protocol, tcp_flags, window_scale};
+use crate::headers::{Addresses, Segment, protocol, tcp_flags, window_scale};
 use crate::ids::EniIndex;
 use crate::judge::{SMTP, Seat};
-use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES};
+use crate::limits::BURST_PACKETS;
 use crate::offload::Wire;
 use crate::packet::{Marker, Packet};
-use crate::route::Route;
 use crate::snapshot::Place;
 use crate::time::Tick;
 use crate::verdict::{Judgement, Stage, Verdict};
+use crate::ways::{Way, Ways, spread};
 
-/// From one ENI to another between two addresses, for some packets of a burst.
+/// The way of some packets of a burst, from one ENI to another between two addresses.
 pub(crate) struct Passage<'a> {
-    /// The addresses of the Ethernet header as the sender writes it.
-    ethernet: [u8; 12],
-    addresses: Addresses,
-    /// What the network knows of the destination.
-    pub(crate) place: Place,
-    /// What the network knows of the source, once it was asked.
-    source: Option<Place>,
-    pub(crate) receiver: Desk<'a>,
+    pub(crate) way: Way,
     /// The longest frame that may go along; none where the receiver is not here, or more than the Ethernet header of a
     /// packet changes.
     frame_bytes_max: usize,
-    /// What their sessions look like, the sender's first.
-    live: [u64; 2],
-    /// The addresses of the Ethernet header of the last hop.
-    ethernet_then: [u8; 12],
+    /// The receiver, and what the network knows of the source, once a connection was opened.
+    opened: Option<(Desk<'a>, Place)>,
     /// What went this way and is not in the counters yet.
     passed: Wire,
-}
-
-impl<'a> Passage<'a> {
-    /// None where a packet with these addresses has to go the long way.
-    #[inline(never)]
-    fn survey(
-        sender: &Seat<'a>,
-        (ethernet, addresses): ([u8; 12], Addresses),
-        is_here: &impl Fn(EniIndex) -> bool,
-    ) -> Option<Self> {
-        let is_to_group = ethernet[0] & 1 == 1;
-        let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
-        if is_to_group || is_to_metadata || ethernet[6..] != sender.eni.mac.0 || !sender.eni.is_first_address(addresses)
-        {
-            return None;
-        }
-        let place = sender.network.destination(addresses);
-        let Route::Owner(next) = place.route else { return None };
-        if next == sender.index {
-            return None;
-        }
-        let receiver = Desk::new(sender.snapshot, next, Direction::Ingress)?;
-        let mut ethernet_then = [0; 12];
-        ethernet_then[..6].copy_from_slice(&receiver.seat.eni.mac.0);
-        ethernet_then[6..].copy_from_slice(&receiver.seat.network.gateway_mac.0);
-        let enis = [sender.eni, receiver.seat.eni];
-        let is_within_subnet = is_here(next) && enis[0].vswitch == enis[1].vswitch;
-        let is_short = is_within_subnet && !enis[0].tcp_window_check && !enis[1].tcp_window_check;
-        Some(Self {
-            ethernet,
-            addresses,
-            place,
-            source: None,
-            frame_bytes_max: if is_short { ETHERNET_HEADER_BYTES + usize::from(enis[1].mtu_bytes) } else { 0 },
-            live: [sender.live_side(), receiver.seat.live_side()],
-            ethernet_then,
-            passed: Wire { packets: 0, bytes: 0 },
-            receiver,
-        })
-    }
-
-    #[inline(always)]
-    fn is_of(&self, ethernet: &[u8; 12], addresses: Addresses) -> bool {
-        self.ethernet == *ethernet && self.addresses == addresses
-    }
 }
 
 /// The passages of a burst: what follows a packet between the same addresses is neither guarded nor routed anew.
@@ -125,17 +71,17 @@ impl<'a> Passages<'a> {
     #[inline(always)]
     fn between(
         &mut self,
-        sender: &Seat<'a>,
+        sender: &Seat<'_>,
         (ethernet, addresses): (&[u8; 12], Addresses),
-        is_here: &impl Fn(EniIndex) -> bool,
+        (ways, is_here): (&mut Ways, &impl Fn(EniIndex) -> bool),
     ) -> Option<u8> {
-        let place = spread(addresses);
+        let place = spread(addresses) as usize % SPREAD;
         let number = self.numbers[place];
         let found = self.found.get(usize::from(number)).and_then(Option::as_ref);
-        if found.is_some_and(|found| found.is_of(ethernet, addresses)) {
+        if found.is_some_and(|found| found.way.is_between(ethernet, addresses)) {
             return Some(number);
         }
-        let number = self.other_between(sender, (ethernet, addresses), is_here)?;
+        let number = self.other_between(sender, (ethernet, addresses), (ways, is_here))?;
         self.numbers[place] = number;
         Some(number)
     }
@@ -143,37 +89,30 @@ impl<'a> Passages<'a> {
     #[inline(never)]
     fn other_between(
         &mut self,
-        sender: &Seat<'a>,
+        sender: &Seat<'_>,
         (ethernet, addresses): (&[u8; 12], Addresses),
-        is_here: &impl Fn(EniIndex) -> bool,
+        (ways, is_here): (&mut Ways, &impl Fn(EniIndex) -> bool),
     ) -> Option<u8> {
-        if let Some(number) = self.iter().position(|found| found.is_of(ethernet, addresses)) {
+        if let Some(number) = self.iter().position(|found| found.way.is_between(ethernet, addresses)) {
             return Some(number as u8);
         }
         // There are no more of them than packets in a burst.
         let room = self.found.get_mut(self.count)?;
-        *room = Some(Passage::survey(sender, (*ethernet, addresses), is_here)?);
+        let way = ways.between(sender, ethernet, addresses)?;
+        let frame_bytes_max = if is_here(way.receiver) { way.frame_bytes_max } else { 0 };
+        *room = Some(Passage { way, frame_bytes_max, opened: None, passed: Wire { packets: 0, bytes: 0 } });
         self.count += 1;
         Some((self.count - 1) as u8)
     }
 }
 
-#[inline(always)]
-const fn spread(addresses: Addresses) -> usize {
-    let mixed = match addresses {
-        Addresses::V4 { source, destination } => source.rotate_left(16) ^ destination,
-        Addresses::V6 { source, destination } => (source as u32).rotate_left(16) ^ destination as u32,
-    };
-    (mixed.wrapping_mul(0x9e37_79b9) >> 16) as usize % SPREAD
-}
-
 /// The first phase of a plain packet: what its frame says, whose it is, and where it goes. None, and nothing is done,
 /// where it has to go the long way.
 #[inline(always)]
-pub(crate) fn admit<'a>(
-    seat: &Seat<'a>,
-    passages: &mut Passages<'a>,
-    (sessions, is_here): (&Sessions, &impl Fn(EniIndex) -> bool),
+pub(crate) fn admit(
+    (seat, sessions): (&Seat<'_>, &Sessions),
+    passages: &mut Passages<'_>,
+    ways: (&mut Ways, &impl Fn(EniIndex) -> bool),
     (packet, step): (&Packet, &mut Step),
 ) -> Option<()> {
     if !packet.offload.is_none() || packet.marker != Marker::None {
@@ -185,12 +124,12 @@ pub(crate) fn admit<'a>(
         Family::V4 => {
             let plain = plain::read_v4(frame)?;
             reach(seat.network.salt, (sessions, &sessions.v4), &plain, step)?;
-            passages.between(seat, (ethernet, KeyV4::addresses(plain.addresses)), is_here)?
+            passages.between(seat, (ethernet, KeyV4::addresses(plain.addresses)), ways)?
         }
         Family::V6 => {
             let plain = plain::read_v6(frame)?;
             reach(seat.network.salt, (sessions, &sessions.v6), &plain, step)?;
-            passages.between(seat, (ethernet, KeyV6::addresses(plain.addresses)), is_here)?
+            passages.between(seat, (ethernet, KeyV6::addresses(plain.addresses)), ways)?
         }
     };
     Some(())
@@ -227,10 +166,10 @@ impl Shard {
     /// Both judgements of a plain packet, and all that follows from them. False, and nothing is done, where it has to go the
     /// long way.
     #[inline(always)]
-    pub(crate) fn pass_along(
+    pub(crate) fn pass_along<'a>(
         &mut self,
-        sender: &Desk<'_>,
-        passage: &mut Passage<'_>,
+        sender: &Desk<'a>,
+        passage: &mut Passage<'a>,
         (packet, step): (&mut Packet, &Step),
         now: Tick,
     ) -> bool {
@@ -239,11 +178,15 @@ impl Shard {
             WentOn::No
         } else {
             match &step.entry.key {
-                Key::V4(key) => go_on(&mut self.sessions.v4, (key, step), &sender.seat, passage.live, frame_bytes, now),
-                Key::V6(key) => go_on(&mut self.sessions.v6, (key, step), &sender.seat, passage.live, frame_bytes, now),
+                Key::V4(key) => {
+                    go_on(&mut self.sessions.v4, (key, step), &sender.seat, passage.way.live, frame_bytes, now)
+                }
+                Key::V6(key) => {
+                    go_on(&mut self.sessions.v6, (key, step), &sender.seat, passage.way.live, frame_bytes, now)
+                }
             }
         };
-        packet.receiver = passage.receiver.seat.index;
+        packet.receiver = passage.way.receiver;
         match went_on {
             WentOn::Yes => packet.judgement = Some(Judgement::by(Policy::Accept, Stage::Session)),
             WentOn::IsNew => match self.start(sender, passage, (packet, step), now) {
@@ -260,7 +203,7 @@ impl Shard {
         passage.passed.bytes += frame_bytes as u64;
         packet.verdict = Verdict::Deliver;
         if let Some(header) = packet.buffer.frame_mut().first_chunk_mut::<12>() {
-            *header = passage.ethernet_then;
+            *header = passage.way.ethernet_then;
         }
         true
     }
@@ -268,28 +211,32 @@ impl Shard {
     /// The packet that starts a connection: opens the sessions of those who admit it, in one record. A refusal is counted.
     /// None, and nothing is done, where it has to go the long way.
     #[inline(never)]
-    fn start(
+    fn start<'a>(
         &mut self,
-        sender: &Desk<'_>,
-        passage: &mut Passage<'_>,
+        sender: &Desk<'a>,
+        passage: &mut Passage<'a>,
         (packet, step): (&mut Packet, &Step),
         now: Tick,
     ) -> Option<Verdict> {
-        let (tuple, receiver) = (&step.entry.tuple(), &passage.receiver);
+        let tuple = &step.entry.tuple();
+        if passage.opened.is_none() {
+            let receiver = Desk::new(sender.seat.snapshot, passage.way.receiver, Direction::Ingress)?;
+            passage.opened = Some((receiver, receiver.seat.network.source(tuple.addresses)));
+        }
+        let (receiver, source) = passage.opened.as_ref()?;
         let has_room = self.has_room(sender) && self.has_room(receiver);
         if !has_room || sender.seat.eni.timeouts != receiver.seat.eni.timeouts {
             return None;
         }
         let wire = Wire { packets: 1, bytes: packet.buffer.length() as u64 };
-        let outgoing = sender.seat.judge_by_place(Direction::Egress, tuple, passage.place);
+        let outgoing = sender.seat.judge_by_place(Direction::Egress, tuple, passage.way.place);
         if !outgoing.accepts() {
             packet.judgement = Some(outgoing);
             let refusal = Verdict::Drop(outgoing.drop_reason());
             self.counters[sender.place].egress.count(refusal, wire);
             return Some(refusal);
         }
-        let source = *passage.source.get_or_insert_with(|| receiver.seat.network.source(tuple.addresses));
-        let incoming = receiver.seat.judge_by_place(Direction::Ingress, tuple, source);
+        let incoming = receiver.seat.judge_by_place(Direction::Ingress, tuple, *source);
         let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(sender.seat.timeouts(), now);
         flow.sides[0] = side(sender, outgoing, step.entry.swapped);
         origin.grounds[0] = outgoing.ground;
@@ -313,8 +260,11 @@ impl Shard {
     /// Counts what went along at both its ends.
     #[inline]
     pub(crate) fn end_passage(&mut self, sender: &Desk<'_>, passage: &Passage<'_>) {
-        self.counters[sender.place].egress.count(Verdict::Deliver, passage.passed);
-        self.counters[passage.receiver.place].ingress.count(Verdict::Deliver, passage.passed);
+        if passage.passed.packets > 0 {
+            let receiver = passage.way.receiver.0 as usize;
+            self.counters[sender.place].egress.count(Verdict::Deliver, passage.passed);
+            self.counters[receiver].ingress.count(Verdict::Deliver, passage.passed);
+        }
     }
 }
 

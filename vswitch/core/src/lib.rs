@@ -42,3 +42,4 @@ pub mod time;
 pub mod trace;
 pub mod validate;
 pub mod verdict;
+mod ways;

@@ -58,6 +58,8 @@ pub const LISTED_FLOWS_PER_TURN: usize = 128;
 pub const TABLE_WARNING_PERCENT: usize = 80;
 /// Packets waiting on their way from one worker to another.
 pub const HANDOFF_PACKETS: usize = 1024;
+/// Pairs of addresses that a worker keeps in mind.
+pub const WAYS: usize = 512;
 /// Workers of one switch.
 pub const WORKERS_MAX: usize = 64;
 

@@ -19,6 +19,8 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(crate) generation: u64,
+    /// Another for every snapshot that says something else, as long as somebody keeps it.
+    pub(crate) identity: Arc<()>,
     pub(crate) settings: Settings,
     /// By [`EniIndex`].
     pub(crate) enis: Chunks<Option<EniEntry>>,

@@ -59,6 +59,7 @@ impl Compiler {
     pub fn new(secret: [u64; 2]) -> Self {
         let snapshot = Snapshot {
             generation: 0,
+            identity: Arc::new(()),
             settings: Settings::default(),
             enis: Chunks::default(),
             vpcs: Chunks::default(),
@@ -129,6 +130,7 @@ impl Compiler {
         self.references.follow(&before, &self.desired);
         self.make(&before);
         self.snapshot.generation = generation;
+        self.snapshot.identity = Arc::new(());
         self.note_generation(generation);
         Ok(self.snapshot.clone())
     }
