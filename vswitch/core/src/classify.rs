@@ -2,12 +2,15 @@
 //! questions in its own phases.
 
 use crate::desired::Direction;
+use crate::filter::Sheet;
 use crate::headers::{Addresses, Tuple};
+use crate::host_map::{Line, Look};
 use crate::ids::{EniIndex, RuleId};
 use crate::judge::{Seat, from_peer};
 use crate::limits::BURST_PACKETS;
-use crate::snapshot::{Place, Snapshot};
-use crate::verdict::Judgement;
+use crate::prefix_map::Address;
+use crate::snapshot::{Place, Places, Snapshot, VpcNetwork};
+use crate::verdict::{Judgement, Stage};
 use alloc::vec::Vec;
 
 impl Snapshot {
@@ -20,17 +23,11 @@ impl Snapshot {
     ) {
         judgements.clear();
         let Some(seat) = Seat::new(self, eni, direction) else { return };
-        let mut addresses = [Addresses::V4 { source: 0, destination: 0 }; BURST_PACKETS];
-        let mut places = [Place::NOWHERE; BURST_PACKETS];
         for burst in tuples.chunks(BURST_PACKETS) {
-            for (addresses, tuple) in addresses.iter_mut().zip(burst) {
-                *addresses = from_peer(direction, tuple);
+            match seat.sheet() {
+                Some(sheet) => judge_burst(&seat, &sheet, burst, judgements),
+                None => judgements.extend(burst.iter().map(|tuple| seat.judge_by_rules(direction, tuple))),
             }
-            seat.network.sources(&addresses[..burst.len()], &mut places);
-            let peers = burst.iter().zip(&places);
-            peers.for_each(|(tuple, peer)| seat.filter.prefetch(direction, tuple, peer.class));
-            judgements
-                .extend(burst.iter().zip(&places).map(|(tuple, peer)| seat.judge_by_place(direction, tuple, *peer)));
         }
     }
 
@@ -43,5 +40,80 @@ impl Snapshot {
     /// with the same groups share them.
     pub fn filter_bytes(&self, eni: EniIndex) -> Option<usize> {
         Some(self.network(self.eni(eni)?)?.1.filter.bytes())
+    }
+}
+
+/// [`Seat::judge_by_rules`] of the packets of a burst, step by step for all of them: each step asks for the memory that the
+/// next one reads, and none has a branch that depends on what the packet before it was.
+fn judge_burst(seat: &Seat<'_>, sheet: &Sheet<'_>, burst: &[Tuple], judgements: &mut Vec<Judgement>) {
+    let count = burst.len().min(BURST_PACKETS);
+    let (mut services, mut peers) = ([0; BURST_PACKETS], [[0; 2]; BURST_PACKETS]);
+    let mut places = [Place::NOWHERE; BURST_PACKETS];
+    for (service, tuple) in services.iter_mut().zip(burst) {
+        *service = sheet.service(tuple);
+    }
+    seat.network.peers(seat.direction, burst, &mut places);
+    for (peer, place) in peers[..count].iter_mut().zip(&places) {
+        *peer = sheet.peer(place.class);
+    }
+    let mut judged = [Judgement::by(crate::desired::Policy::Drop, Stage::Default); BURST_PACKETS];
+    for (number, judgement) in judged[..count].iter_mut().enumerate() {
+        let by_rows = sheet.judge(services[number], peers[number]);
+        *judgement = by_rows.unwrap_or_else(|| seat.judge_by_place(seat.direction, &burst[number], places[number]));
+    }
+    judgements.extend_from_slice(&judged[..count]);
+}
+
+impl VpcNetwork {
+    /// What is known of the far sides of packets that cross an ENI in `direction`: of the first of a burst.
+    fn peers(&self, direction: Direction, tuples: &[Tuple], places: &mut [Place; BURST_PACKETS]) {
+        let tuples = &tuples[..tuples.len().min(BURST_PACKETS)];
+        let mut lines = Lines { v4: [None; BURST_PACKETS], v6: [None; BURST_PACKETS] };
+        for (number, tuple) in tuples.iter().enumerate() {
+            match from_peer(direction, tuple) {
+                Addresses::V4 { source, .. } => self.v4.reach(source, &mut lines.v4[number]),
+                Addresses::V6 { source, .. } => self.v6.reach(source, &mut lines.v6[number]),
+            }
+        }
+        // Hosts first, then the others together: whether the next address is a host cannot be foreseen.
+        let (mut others, mut count) = ([0; BURST_PACKETS], 0);
+        for (number, tuple) in tuples.iter().enumerate() {
+            let (place, is_host) = match from_peer(direction, tuple) {
+                Addresses::V4 { source, .. } => self.v4.host(source, lines.v4[number]),
+                Addresses::V6 { source, .. } => self.v6.host(source, lines.v6[number]),
+            };
+            places[number] = place;
+            others[count % BURST_PACKETS] = number;
+            count += usize::from(!is_host);
+        }
+        for &number in &others[..count] {
+            places[number] = match from_peer(direction, &tuples[number]) {
+                Addresses::V4 { source, .. } => self.v4.prefixes.find(source),
+                Addresses::V6 { source, .. } => self.v6.prefixes.find(source),
+            };
+        }
+    }
+}
+
+/// Where hosts will be looked for.
+struct Lines<'a> {
+    v4: [Option<&'a Line<u32>>; BURST_PACKETS],
+    v6: [Option<&'a Line<u128>>; BURST_PACKETS],
+}
+
+impl<A: Address> Places<A> {
+    #[inline(always)]
+    fn reach<'a>(&'a self, address: A, line: &mut Option<&'a Line<A>>) {
+        *line = self.hosts.line(address);
+        line.iter().for_each(|line| crate::prefetch::prefetch(*line));
+    }
+
+    /// Some place, and whether it is that of the address as a host.
+    #[inline(always)]
+    fn host(&self, address: A, line: Option<&Line<A>>) -> (Place, bool) {
+        match line.map(|line| line.look(address)) {
+            Some(Look { place, is_there, is_last: true }) => (place, is_there),
+            _ => self.hosts.find(address).map_or((Place::NOWHERE, false), |place| (place, true)),
+        }
     }
 }

@@ -204,7 +204,7 @@ impl Shard {
             // What another shard found is not known here: ask for the owner.
             let place = desk.seat.network.destination(packet.headers.tuple.addresses);
             packet.judgement = None;
-            packet.verdict = arrive(&desk.seat, packet, place.route);
+            packet.verdict = arrive(&desk.seat, packet, place.route());
             *step = self.step_of(&desk.seat, packet, place);
         }
         for (packet, step) in run.iter_mut().zip(&steps) {
@@ -329,11 +329,12 @@ impl Shard {
             let _refused_anyway = self.apply(sender, packet, (ruling, &lookup), now);
             return Err(Verdict::Drop(ruling.0.drop_reason()));
         }
-        let crosses = receiver.seat.eni.vswitch != sender.seat.eni.vswitch || matches!(step.place.route, Route::Via(_));
+        let crosses =
+            receiver.seat.eni.vswitch != sender.seat.eni.vswitch || matches!(step.place.route(), Route::Via(_));
         let mtu_bytes = receiver.seat.eni.mtu_bytes;
         let is_last_hop = crosses && packet.headers.hop_limit <= 1;
         let is_too_big = answer::is_too_big(packet, mtu_bytes);
-        let arrival = if is_here { arrive(&receiver.seat, packet, step.place.route) } else { Verdict::Forward(next) };
+        let arrival = if is_here { arrive(&receiver.seat, packet, step.place.route()) } else { Verdict::Forward(next) };
         let enters = is_here && !is_last_hop && !is_too_big && arrival == Verdict::Forward(next);
         // A session that shares its record with the receiver's waits for what the receiver says.
         let shared = if enters { self.shared_record(ruling.1, receiver.seat.eni.scope) } else { None };
@@ -519,11 +520,11 @@ fn admit(seat: &Seat<'_>, packet: &mut Packet) -> (Verdict, Place) {
         return (Verdict::Drop(reason), Place::NOWHERE);
     }
     let place = seat.network.destination(packet.headers.tuple.addresses);
-    if let Some(verdict) = answer::answer(seat, packet, place.route) {
+    if let Some(verdict) = answer::answer(seat, packet, place.route()) {
         packet.judgement = seat.exempt(&packet.headers, packet.marker);
         return (verdict, place);
     }
-    (next_eni(seat, place.route).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward), place)
+    (next_eni(seat, place.route()).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward), place)
 }
 
 /// The step of ingress before any judgement: whether the ENI has the destination, which `route` leads to.

@@ -1,17 +1,15 @@
 //! From an address that is configured by itself to its place: one hash, one line.
 
 use crate::chunks::Chunks;
-use crate::ids::EniIndex;
 use crate::prefix_map::Address;
-use crate::route::Route;
-use crate::snapshot::{Class, Place, SetsId};
+use crate::snapshot::Place;
 use alloc::sync::Arc;
 use alloc::vec;
 
 /// Addresses of a page, on average, beyond which there will be twice as many pages.
 const PAGE_ADDRESSES_MAX: usize = 96;
 /// Addresses that are compared together.
-const LINE: usize = 4;
+pub(crate) const LINE: usize = 4;
 
 /// A hash table of pages that generations share: a change copies one page. The hash is seeded, so that whoever chooses
 /// addresses cannot choose what they collide with.
@@ -35,71 +33,45 @@ struct Page<A> {
 /// room; lines before that one are full.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Line<A> {
+pub(crate) struct Line<A> {
     addresses: [A; LINE],
-    places: [PackedPlace; LINE],
+    places: [Place; LINE],
 }
-
-/// A [`Place`] in little room, or none.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct PackedPlace {
-    /// The kind of the route in the highest three bits, and the ENI.
-    route: u32,
-    class: Class,
-}
-
-impl PackedPlace {
-    const EMPTY: Self = Self { route: u32::MAX, class: Class { around: SetsId(0), own: SetsId(0) } };
-    const KIND_SHIFT: u32 = 29;
-
-    const fn pack(place: Place) -> Self {
-        let (kind, number) = match place.route {
-            Route::Nowhere => (0, 0),
-            Route::Unowned => (1, 0),
-            Route::Gateway => (2, 0),
-            Route::Owner(eni) => (3, eni.0),
-            Route::Via(eni) => (4, eni.0),
-        };
-        Self { route: kind << Self::KIND_SHIFT | number, class: place.class }
-    }
-
-    #[inline]
-    const fn unpack(self) -> Place {
-        let eni = EniIndex(self.route & ((1 << Self::KIND_SHIFT) - 1));
-        let route = match self.route >> Self::KIND_SHIFT {
-            0 => Route::Nowhere,
-            1 => Route::Unowned,
-            2 => Route::Gateway,
-            3 => Route::Owner(eni),
-            _ => Route::Via(eni),
-        };
-        Place { route, class: self.class }
-    }
-
-    #[inline]
-    const fn is_empty(self) -> bool {
-        self.route == u32::MAX
-    }
-}
-
-const _: () = assert!(crate::limits::ENIS_MAX < 1 << PackedPlace::KIND_SHIFT);
 
 impl<A: Address> Line<A> {
     fn empty() -> Self {
-        Self { addresses: [A::default(); LINE], places: [PackedPlace::EMPTY; LINE] }
+        Self { addresses: [A::default(); LINE], places: [Place::NONE; LINE] }
     }
 
-    /// A bit for each place whose address this is.
-    #[inline]
-    fn matching(&self, address: A) -> u32 {
-        let bit = |slot: usize| u32::from(self.addresses[slot] == address) & u32::from(!self.places[slot].is_empty());
-        (0..LINE).fold(0, |bits, slot| bits | bit(slot) << slot)
+    /// The slot of an address.
+    fn slot_of(&self, address: A) -> Option<usize> {
+        (0..LINE).find(|&slot| self.addresses[slot] == address && !self.places[slot].is_none())
     }
 
-    #[inline]
+    /// What the line says of an address. Without a branch: what is found cannot be foreseen.
+    #[inline(always)]
+    pub(crate) fn look(&self, address: A) -> Look {
+        // Slots are filled from the front, and those that are free have the address zero.
+        let slot = A::find_in(&self.addresses, address);
+        let place = self.places[slot % LINE];
+        let is_there = slot < LINE && !place.is_none();
+        Look { place, is_there, is_last: is_there | self.has_room() }
+    }
+
+    #[inline(always)]
     fn has_room(&self) -> bool {
-        self.places[LINE - 1].is_empty()
+        self.places[LINE - 1].is_none()
     }
+}
+
+/// What a line says of an address.
+pub(crate) struct Look {
+    /// Some place.
+    pub(crate) place: Place,
+    /// Whether that is the one of the address.
+    pub(crate) is_there: bool,
+    /// Whether no other line has anything to say.
+    pub(crate) is_last: bool,
 }
 
 impl<A: Address> Default for Page<A> {
@@ -136,36 +108,25 @@ impl<A: Address> HostMap<A> {
     /// The place of an address that has one of its own.
     #[inline]
     pub(crate) fn find(&self, address: A) -> Option<Place> {
-        let (place, is_there) = self.look(address);
-        is_there.then_some(place)
-    }
-
-    /// The same without a branch that depends on what is found, but where a line is full: some place, and whether it is
-    /// that of the address.
-    #[inline]
-    pub(crate) fn look(&self, address: A) -> (Place, bool) {
         let (page, line) = self.hash.of(address);
-        let Some(page) = self.pages.get(page & (self.page_count - 1)) else { return (Place::NOWHERE, false) };
+        let page = self.pages.get(page & (self.page_count - 1))?;
         let mask = page.lines.len() - 1;
         let mut number = line & mask;
         loop {
-            let line = &page.lines[number];
-            let matching = line.matching(address);
-            if matching != 0 || line.has_room() {
-                let slot = matching.trailing_zeros() as usize & (LINE - 1);
-                return (line.places[slot].unpack(), matching != 0);
+            let Look { place, is_there, is_last } = page.lines[number].look(address);
+            if is_last {
+                return is_there.then_some(place);
             }
             number = (number + 1) & mask;
         }
     }
 
-    /// Asks for the line that [`HostMap::find`] will read.
-    #[inline]
-    pub(crate) fn prefetch(&self, address: A) {
+    /// The first line that may know the address.
+    #[inline(always)]
+    pub(crate) fn line(&self, address: A) -> Option<&Line<A>> {
         let (page, line) = self.hash.of(address);
-        if let Some(page) = self.pages.get(page & (self.page_count - 1)) {
-            crate::prefetch::prefetch(&page.lines[line & (page.lines.len() - 1)]);
-        }
+        let lines = &self.pages.get(page & (self.page_count - 1))?.lines;
+        lines.get(line & (lines.len() - 1))
     }
 
     pub(crate) fn insert(&mut self, address: A, place: Place) {
@@ -184,7 +145,7 @@ impl<A: Address> HostMap<A> {
             }
             page.lines = wider;
         }
-        put(Arc::make_mut(&mut page.lines), start, (address, PackedPlace::pack(place)));
+        put(Arc::make_mut(&mut page.lines), start, (address, place));
         page.length += usize::from(is_new);
         self.length += usize::from(is_new);
     }
@@ -199,7 +160,7 @@ impl<A: Address> HostMap<A> {
         let lines = Arc::make_mut(&mut page.lines);
         let mask = lines.len() - 1;
         let mut number = start & mask;
-        while lines[number].matching(address) == 0 {
+        while lines[number].slot_of(address).is_none() {
             number = (number + 1) & mask;
         }
         take(&mut lines[number], address);
@@ -227,7 +188,7 @@ impl<A: Address> HostMap<A> {
         let mut wider = Self { page_count: self.page_count * 2, ..Self::new(self.hash.0) };
         wider.pages.get_mut(wider.page_count - 1);
         for (address, place) in self.pages.iter().flat_map(|page| entries(&page.lines)) {
-            wider.insert(address, place.unpack());
+            wider.insert(address, place);
         }
         *self = wider;
     }
@@ -237,21 +198,19 @@ fn empty_lines<A: Address>(lines: usize) -> Arc<[Line<A>]> {
     vec![Line::empty(); lines].into()
 }
 
-fn entries<A: Address>(lines: &[Line<A>]) -> impl Iterator<Item = (A, PackedPlace)> {
+fn entries<A: Address>(lines: &[Line<A>]) -> impl Iterator<Item = (A, Place)> {
     let all = lines.iter().flat_map(|line| line.addresses.into_iter().zip(line.places));
-    all.filter(|(_, place)| !place.is_empty())
+    all.filter(|(_, place)| !place.is_none())
 }
 
 /// Puts an address into the line where it is, or into the first with room. Lines are filled from the front.
-fn put<A: Address>(lines: &mut [Line<A>], start: usize, (address, place): (A, PackedPlace)) {
+fn put<A: Address>(lines: &mut [Line<A>], start: usize, (address, place): (A, Place)) {
     let mask = lines.len() - 1;
     let mut number = start & mask;
     loop {
         let line = &mut lines[number];
-        let matching = line.matching(address);
-        let free = line.places.iter().position(|place| place.is_empty());
-        let slot = if matching != 0 { Some(matching.trailing_zeros() as usize) } else { free };
-        if let Some(slot) = slot {
+        let free = || line.places.iter().position(|place| place.is_none());
+        if let Some(slot) = line.slot_of(address).or_else(free) {
             (line.addresses[slot], line.places[slot]) = (address, place);
             return;
         }
@@ -261,30 +220,32 @@ fn put<A: Address>(lines: &mut [Line<A>], start: usize, (address, place): (A, Pa
 
 /// Takes an address out of its line; the last one of the line takes its slot.
 fn take<A: Address>(line: &mut Line<A>, address: A) {
-    let slot = line.matching(address).trailing_zeros() as usize;
-    let filled = line.places.iter().filter(|place| !place.is_empty()).count();
-    if let Some(last) = filled.checked_sub(1).filter(|_| slot < LINE) {
+    let Some(slot) = line.slot_of(address) else { return };
+    if let Some(last) = line.places.iter().rposition(|place| !place.is_none()) {
         (line.addresses[slot], line.places[slot]) = (line.addresses[last], line.places[last]);
-        line.places[last] = PackedPlace::EMPTY;
+        (line.addresses[last], line.places[last]) = (A::default(), Place::NONE);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::EniIndex;
+    use crate::route::Route;
+    use crate::snapshot::{Class, SetsId};
     use alloc::collections::BTreeMap;
 
     #[test]
     fn it_is_a_map_also_while_it_grows_and_shrinks() {
-        let place = |number: u32| Place {
-            route: [
+        let place = |number: u32| {
+            let routes = [
                 Route::Owner(EniIndex(number)),
                 Route::Via(EniIndex(1)),
                 Route::Nowhere,
                 Route::Unowned,
                 Route::Gateway,
-            ][number as usize % 5],
-            class: Class { around: SetsId(number * 3), own: SetsId(number) },
+            ];
+            Place::new(routes[number as usize % 5], Class { around: SetsId(number * 3), own: SetsId(number) })
         };
         let (mut map, mut expected) = (HostMap::<u32>::new([1, 2]), BTreeMap::new());
         let mut state = 1u64;

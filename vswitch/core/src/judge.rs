@@ -3,7 +3,7 @@
 
 use crate::compile::bypasses_intra_group;
 use crate::desired::{Direction, Policy};
-use crate::filter::Filter;
+use crate::filter::{Filter, Sheet};
 use crate::flow::fragments::{Fate, FragmentEntry, FragmentKey};
 use crate::flow::sessions::{Entry, Session, SessionSlot, Sessions};
 use crate::flow::{Flow, FlowState, PackedTimeouts, Side, opens_session, tcp};
@@ -395,11 +395,17 @@ impl<'a> Seat<'a> {
         self.judge_by_place(direction, tuple, self.network.source(from_peer(direction, tuple)))
     }
 
+    /// The rows that judge one packet after another here; none where they do not tell all.
+    pub(crate) fn sheet(&self) -> Option<Sheet<'a>> {
+        let bypasses = bypasses_intra_group(self.snapshot.settings(), self.direction) && self.filter.has_open_groups();
+        if bypasses { None } else { self.filter.sheet(self.direction) }
+    }
+
     /// The same, for a peer whose place is known.
     pub(crate) fn judge_by_place(&self, direction: Direction, tuple: &Tuple, peer: Place) -> Judgement {
         if bypasses_intra_group(self.snapshot.settings(), direction)
             && let Some(ground) = self.network.shared_open_group(self.filter, peer.class)
-            && peer.route != Route::Owner(self.index)
+            && peer.route() != Route::Owner(self.index)
         {
             return Judgement { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
         }

@@ -37,6 +37,7 @@ mod quota;
 pub mod report;
 pub mod route;
 pub mod segment;
+mod simd;
 pub mod snapshot;
 pub mod time;
 pub mod trace;

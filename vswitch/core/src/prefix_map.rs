@@ -16,6 +16,9 @@ pub(crate) trait Address: Copy + Ord + Default + Debug {
 
     /// The address that the low bits are.
     fn of_bits(bits: u128) -> Self;
+
+    /// Where the address is among four, the first place of several; more than that if it is not there.
+    fn find_in(addresses: &[Self; 4], address: Self) -> usize;
 }
 
 impl Address for u32 {
@@ -29,6 +32,11 @@ impl Address for u32 {
     fn of_bits(bits: u128) -> Self {
         bits as Self
     }
+
+    #[inline(always)]
+    fn find_in(addresses: &[Self; 4], address: Self) -> usize {
+        crate::simd::equal_to(addresses, address).trailing_zeros() as usize
+    }
 }
 
 impl Address for u128 {
@@ -41,6 +49,12 @@ impl Address for u128 {
 
     fn of_bits(bits: u128) -> Self {
         bits
+    }
+
+    #[inline(always)]
+    fn find_in(addresses: &[Self; 4], address: Self) -> usize {
+        let bits = (0..4).fold(0, |bits, place| bits | u32::from(addresses[place] == address) << place);
+        bits.trailing_zeros() as usize
     }
 }
 

@@ -26,6 +26,46 @@ impl Route {
     }
 }
 
+/// A [`Route`] in one word: its kind in the highest three bits, and the ENI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PackedRoute(u32);
+
+const _: () = assert!(crate::limits::ENIS_MAX < 1 << PackedRoute::KIND_SHIFT);
+
+impl PackedRoute {
+    /// No route at all, not even the one to nowhere.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+    const KIND_SHIFT: u32 = 29;
+
+    pub(crate) const fn pack(route: Route) -> Self {
+        let (kind, number) = match route {
+            Route::Nowhere => (0, 0),
+            Route::Unowned => (1, 0),
+            Route::Gateway => (2, 0),
+            Route::Owner(eni) => (3, eni.0),
+            Route::Via(eni) => (4, eni.0),
+        };
+        Self(kind << Self::KIND_SHIFT | number)
+    }
+
+    #[inline]
+    pub(crate) const fn unpack(self) -> Route {
+        let eni = EniIndex(self.0 & ((1 << Self::KIND_SHIFT) - 1));
+        match self.0 >> Self::KIND_SHIFT {
+            0 => Route::Nowhere,
+            1 => Route::Unowned,
+            2 => Route::Gateway,
+            3 => Route::Owner(eni),
+            _ => Route::Via(eni),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == Self::NONE.0
+    }
+}
+
 /// Whether the destination is a group address: broadcast or multicast.
 pub fn is_group_destination(addresses: Addresses) -> bool {
     match addresses {

@@ -8,9 +8,8 @@ use crate::flow::PackedTimeouts;
 use crate::headers::{Addresses, Tuple};
 use crate::host_map::HostMap;
 use crate::ids::{EniId, EniIndex, FlowScope, MacAddress};
-use crate::limits::BURST_PACKETS;
 use crate::prefix_map::{Address, Pieces};
-use crate::route::Route;
+use crate::route::{PackedRoute, Route};
 use crate::verdict::Judgement;
 use alloc::sync::Arc;
 use core::net::{Ipv4Addr, Ipv6Addr};
@@ -76,15 +75,31 @@ pub struct SetsId(pub u32);
 /// What a VPC knows of an address, from one look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Where packets for it go.
-    pub(crate) route: Route,
+    route: PackedRoute,
     /// What rules can tell about it as a peer.
     pub(crate) class: Class,
 }
 
 impl Place {
     /// That of an address that nobody speaks of.
-    pub(crate) const NOWHERE: Self = Self { route: Route::Nowhere, class: Class { around: SetsId(0), own: SetsId(0) } };
+    pub(crate) const NOWHERE: Self = Self::new(Route::Nowhere, Class { around: SetsId(0), own: SetsId(0) });
+    /// No place, not even [`Place::NOWHERE`].
+    pub(crate) const NONE: Self = Self { route: PackedRoute::NONE, ..Self::NOWHERE };
+
+    pub(crate) const fn new(route: Route, class: Class) -> Self {
+        Self { route: PackedRoute::pack(route), class }
+    }
+
+    /// Where packets for it go.
+    #[inline(always)]
+    pub(crate) const fn route(self) -> Route {
+        self.route.unpack()
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_none(self) -> bool {
+        self.route.is_none()
+    }
 }
 
 /// A VPC as packets see it.
@@ -160,42 +175,10 @@ impl VpcNetwork {
         self.source(addresses.reverse())
     }
 
-    /// [`VpcNetwork::source`] of the first packets of a burst, each told by its addresses.
-    pub(crate) fn sources(&self, addresses: &[Addresses], places: &mut [Place; BURST_PACKETS]) {
-        let addresses = &addresses[..addresses.len().min(BURST_PACKETS)];
-        addresses.iter().for_each(|addresses| self.prefetch_source(*addresses));
-        // Hosts first, then the others together: whether the next address is a host cannot be foreseen.
-        let (mut others, mut count) = ([0; BURST_PACKETS], 0);
-        for (number, (place, addresses)) in places.iter_mut().zip(addresses).enumerate() {
-            let (found, is_host) = match *addresses {
-                Addresses::V4 { source, .. } => self.v4.hosts.look(source),
-                Addresses::V6 { source, .. } => self.v6.hosts.look(source),
-            };
-            *place = found;
-            others[count & (BURST_PACKETS - 1)] = number;
-            count += usize::from(!is_host);
-        }
-        for &number in &others[..count] {
-            places[number] = match addresses[number] {
-                Addresses::V4 { source, .. } => self.v4.prefixes.find(source),
-                Addresses::V6 { source, .. } => self.v6.prefixes.find(source),
-            };
-        }
-    }
-
     /// Where packets for the destination of `addresses` go.
     #[inline(always)]
     pub(crate) fn route(&self, addresses: Addresses) -> Route {
-        self.destination(addresses).route
-    }
-
-    /// Asks for the memory that [`VpcNetwork::source`] will read.
-    #[inline]
-    pub(crate) fn prefetch_source(&self, addresses: Addresses) {
-        match addresses {
-            Addresses::V4 { source, .. } => self.v4.hosts.prefetch(source),
-            Addresses::V6 { source, .. } => self.v6.hosts.prefetch(source),
-        }
+        self.destination(addresses).route()
     }
 
     /// Step 3 (§3.2): an open group of `filter` that holds a peer of this class.

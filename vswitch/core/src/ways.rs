@@ -42,7 +42,7 @@ impl Way {
             return None;
         }
         let place = sender.network.destination(addresses);
-        let Route::Owner(receiver) = place.route else { return None };
+        let Route::Owner(receiver) = place.route() else { return None };
         if receiver == sender.index {
             return None;
         }

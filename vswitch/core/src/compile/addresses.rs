@@ -182,7 +182,7 @@ impl<A: Address> Family<A> {
         let Some(told) = self.hosts.get(&host) else { return self.places.hosts.remove(host) };
         let around = self.places.prefixes.find(host);
         let class = Class { own: classes.of(told.sets.iter().copied()), ..around.class };
-        let place = Place { route: told.route().unwrap_or(around.route), class };
+        let place = Place::new(told.route().unwrap_or(around.route()), class);
         if self.places.hosts.find(host) != Some(place) {
             self.places.hosts.insert(host, place);
         }
@@ -198,7 +198,7 @@ impl<A: Address> Family<A> {
         let resolve = |covering: &[&Told]| {
             let route = covering.iter().rev().find_map(|told| told.route()).unwrap_or(Route::Nowhere);
             let around = classes.of(covering.iter().flat_map(|told| told.sets.iter().copied()));
-            Place { route, class: Class { around, ..Class::default() } }
+            Place::new(route, Class { around, ..Class::default() })
         };
         self.places.prefixes = Arc::new(self.places.prefixes.cut((first, last), around, inside, resolve));
     }

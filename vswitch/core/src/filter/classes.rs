@@ -3,7 +3,8 @@
 use super::SetId;
 use super::rows::{RowMatrix, row_bytes, set_bit};
 use crate::desired::Direction;
-use crate::snapshot::Class;
+use crate::simd::Step;
+use crate::snapshot::{Class, SetsId};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -94,67 +95,68 @@ pub(super) struct ClassRows {
 /// Which row belongs to which sets: the same for all rules that name the same sets, whatever they are.
 #[derive(Debug, Default)]
 struct Numbers {
-    entries: Box<[Entry]>,
+    /// The row of each class, or [`NOT_MADE`]: of ingress, and of egress.
+    of_classes: [Box<[u32]>; 2],
+    /// The first open group among the sets of each class, as a place among the groups of the filter, or [`NO_GROUP`].
+    /// Empty if no group is open.
+    open_groups: Box<[u32]>,
     /// The sets of each row of ingress and of egress, as places among those that rules name.
     rows: [Box<[Box<[u32]>]>; 2],
     is_full: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// Numbers of the rows of ingress and egress.
-    rows: [u32; 2],
-    /// The first open group among the sets, as a place among the groups of the filter, or none.
-    open_group: u32,
-}
-
 /// Stands for no group; greater than any.
 const NO_GROUP: u32 = u32::MAX;
+/// Bytes that a class takes beside its rows.
+const CLASS_BYTES: usize = 3 * size_of::<u32>();
 
 impl ClassRows {
-    #[inline]
-    fn entries(&self, class: Class) -> Option<[&Entry; 2]> {
-        let entries = &self.numbers.entries;
-        Some([entries.get(class.around.0 as usize)?, entries.get(class.own.0 as usize)?])
+    /// The numbers of the rows of the sets around an address of a class and of its own sets, known or not.
+    #[inline(always)]
+    pub(super) fn numbers(&self, direction: Direction, class: Class) -> [u32; 2] {
+        let numbers = &self.numbers.of_classes[direction as usize];
+        [class.around, class.own].map(|sets| numbers.get(sets.0 as usize).copied().unwrap_or(NOT_MADE))
     }
 
-    /// The rows of the sets around an address of a class and of its own sets; none if one is not made.
-    #[inline]
-    pub(super) fn rows(&self, direction: Direction, class: Class) -> Option<[&[u64]; 2]> {
-        let side = direction as usize;
-        let [around, own] = self.entries(class)?.map(|entry| entry.rows[side]);
-        if around == NOT_MADE || own == NOT_MADE {
-            return None;
-        }
-        Some([around, own].map(|number| self.matrices[side].row(number)))
+    /// The rows with these numbers; none if one is not made.
+    #[inline(always)]
+    pub(super) fn rows(&self, direction: Direction, [around, own]: [u32; 2]) -> Option<[&[Step]; 2]> {
+        // No matrix has as many rows as NOT_MADE would need.
+        let matrix = &self.matrices[direction as usize];
+        Some([matrix.find(around)?, matrix.find(own)?])
     }
 
     /// The open group that holds addresses of a class, if one does; none if that is not known.
     #[inline]
     pub(super) fn open_group(&self, class: Class) -> Option<Option<u32>> {
-        let [around, own] = self.entries(class)?.map(|entry| entry.open_group);
-        let first = around.min(own);
+        let group = |sets: SetsId| self.numbers.open_groups.get(sets.0 as usize).copied();
+        let first = group(class.around)?.min(group(class.own)?);
         Some(if first == NO_GROUP { None } else { Some(first) })
     }
 
     /// Rows for `all`, each given by its sets: of ingress and egress, in at most `bytes_max` each. `open_group` tells the
-    /// first open group among some sets.
+    /// first open group among some sets, if any group is open.
     pub(super) fn make<'a>(
         sides: [&RulesOfSets; 2],
         all: impl Iterator<Item = &'a [SetId]>,
-        open_group: impl Fn(&[SetId]) -> Option<u32>,
+        open_group: Option<impl Fn(&[SetId]) -> Option<u32>>,
         bytes_max: usize,
     ) -> Self {
         let mut makers = sides.map(|of_sets| RowNumbers::new(of_sets, bytes_max));
-        let entries_max = bytes_max / size_of::<Entry>();
-        let entry = |sets: &[SetId]| Entry {
-            rows: [0, 1].map(|side| makers[side].row_of(sets)),
-            open_group: open_group(sets).unwrap_or(NO_GROUP),
-        };
-        let entries: Box<[Entry]> = all.take(entries_max).map(entry).collect();
-        let is_full = entries.len() == entries_max;
-        let rows = makers.map(|maker| maker.rows.into());
-        Self::of_numbers(Arc::new(Numbers { entries, rows, is_full }), sides)
+        let classes_max = bytes_max / CLASS_BYTES;
+        let (mut of_classes, mut open_groups) = ([Vec::new(), Vec::new()], Vec::new());
+        for sets in all.take(classes_max) {
+            for (maker, of_classes) in makers.iter_mut().zip(&mut of_classes) {
+                of_classes.push(maker.row_of(sets));
+            }
+            if let Some(open_group) = &open_group {
+                open_groups.push(open_group(sets).unwrap_or(NO_GROUP));
+            }
+        }
+        let is_full = of_classes[0].len() == classes_max;
+        let (of_classes, rows) = (of_classes.map(Into::into), makers.map(|maker| maker.rows.into()));
+        let numbers = Numbers { of_classes, open_groups: open_groups.into(), rows, is_full };
+        Self::of_numbers(Arc::new(numbers), sides)
     }
 
     fn of_numbers(numbers: Arc<Numbers>, sides: [&RulesOfSets; 2]) -> Self {
@@ -169,13 +171,15 @@ impl ClassRows {
 
     /// How many sets of sets were there when this was made; none if there was not room for more.
     pub(super) fn known(&self) -> Option<usize> {
-        (!self.numbers.is_full).then_some(self.numbers.entries.len())
+        (!self.numbers.is_full).then_some(self.numbers.of_classes[0].len())
     }
 
     pub(super) fn bytes(&self) -> usize {
         let rows = self.numbers.rows.iter().flat_map(|rows| rows.iter());
         let sets: usize = rows.map(|sets| size_of_val(sets) + size_of_val(&**sets)).sum();
-        size_of_val(&*self.numbers.entries) + sets + self.matrices.iter().map(RowMatrix::bytes).sum::<usize>()
+        self.numbers.of_classes[0].len() * CLASS_BYTES
+            + sets
+            + self.matrices.iter().map(RowMatrix::bytes).sum::<usize>()
     }
 }
 

@@ -38,7 +38,15 @@ pub fn compile(
         rule_set(rules, port_lists, limits)
     };
     let (ingress, egress) = (direction(Direction::Ingress), direction(Direction::Egress));
-    Rules { groups: filter_groups.into(), kind, ingress, egress, mentions: mentions.into_iter().collect() }
+    let has_open_groups = filter_groups.iter().any(|group| group.open_members.is_some());
+    Rules {
+        groups: filter_groups.into(),
+        has_open_groups,
+        kind,
+        ingress,
+        egress,
+        mentions: mentions.into_iter().collect(),
+    }
 }
 
 fn rule_set(

@@ -20,6 +20,7 @@ use crate::desired::{Direction, GroupKind, Policy};
 use crate::headers::{Addresses, Tuple};
 use crate::ids::{GroupId, RuleId};
 use crate::limits::{ROWS_BYTES_FREE, ROWS_BYTES_MAX, ROWS_BYTES_PER_RULE};
+use crate::simd::Step;
 use crate::snapshot::{Class, SetsId};
 use crate::verdict::{Judgement, Stage};
 use alloc::boxed::Box;
@@ -67,6 +68,8 @@ pub struct Filter {
 pub struct Rules {
     /// The groups, ascending.
     groups: Box<[FilterGroup]>,
+    /// Whether members of one of them reach each other without rules.
+    has_open_groups: bool,
     kind: GroupKind,
     ingress: RuleSet,
     egress: RuleSet,
@@ -117,7 +120,7 @@ impl Filter {
         let sides = [&rules.ingress, &rules.egress];
         let longest = sides.iter().map(|side| side.rules.len()).max().unwrap_or(0);
         let bytes_max = limits.unwrap_or(RowLimits::of_rules(longest)).classes_bytes_max;
-        let open_group = |sets: &[SetId]| rules.open_group(sets);
+        let open_group = rules.has_open_groups.then_some(|sets: &[SetId]| rules.open_group(sets));
         // Rules that name nothing ask nothing of a class.
         let bytes_max = if rules.mentions.is_empty() { 0 } else { bytes_max };
         let classes = ClassRows::make(sides.map(|side| &side.of_sets), classes, open_group, bytes_max);
@@ -145,6 +148,11 @@ impl Filter {
         &self.rules
     }
 
+    /// Whether members of one of its groups reach each other without rules (§3.2).
+    pub(crate) fn has_open_groups(&self) -> bool {
+        self.rules.has_open_groups
+    }
+
     /// How many classes of addresses it knows: none of those that came later. None if it has no room for more.
     pub fn classes_known(&self) -> Option<usize> {
         self.classes.known()
@@ -164,6 +172,9 @@ impl Filter {
     /// Step 3 (§3.2): an open group that holds a peer of this class; `sets_of` tells what sets a number stands for.
     #[inline]
     pub fn shared_open_group<'a>(&self, peer: Class, sets_of: impl Fn(SetsId) -> &'a [SetId]) -> Option<u32> {
+        if !self.rules.has_open_groups {
+            return None;
+        }
         self.classes.open_group(peer).unwrap_or_else(|| {
             let of = |sets| self.rules.open_group(sets_of(sets));
             of(peer.around).into_iter().chain(of(peer.own)).min()
@@ -181,25 +192,21 @@ impl Filter {
         sets_of: impl Fn(SetsId) -> &'a [SetId],
     ) -> Judgement {
         let rules = self.rules.of(direction);
-        let found = match self.classes.rows(direction, peer) {
+        let found = match self.classes.rows(direction, self.classes.numbers(direction, peer)) {
             _ if rules.rules.is_empty() => None,
             Some(rows) => rules.first_in_rows(rows, direction, tuple),
             None => rules.first_of_sets([peer.around, peer.own].map(sets_of), direction, tuple),
         };
-        match found {
-            Some(ground) => Judgement { policy: rules.policy(ground), stage: Stage::Rule, ground },
-            None => Judgement::by(default_policy(self.rules.kind, direction), Stage::Default),
-        }
+        rules.judgement(found, self.rules.default_of(direction))
     }
 
-    /// Asks for the memory that judging such a packet of such a peer will read first.
-    #[inline]
-    pub fn prefetch(&self, direction: Direction, tuple: &Tuple, peer: Class) {
-        let [around, own] = self.classes.rows(direction, peer).unwrap_or_default();
-        let (ports, _) = self.rules.of(direction).services.rows(tuple);
-        for row in [around, own, ports] {
-            row.first().into_iter().chain(row.get(LINE_WORDS)).for_each(crate::prefetch::prefetch);
-        }
+    /// The rows of one direction for packet after packet; none where they do not tell all.
+    pub(crate) fn sheet(&self, direction: Direction) -> Option<Sheet<'_>> {
+        let rules = self.rules.of(direction);
+        let is_plain =
+            matches!(rules.local, Local::Any) && rules.services.is_by_destination() && rules.checks.is_none();
+        let default = self.rules.default_of(direction);
+        is_plain.then_some(Sheet { classes: &self.classes, rules, direction, default })
     }
 
     /// Bytes that its rows and rules take, without their names.
@@ -208,8 +215,48 @@ impl Filter {
     }
 }
 
-/// Words of a cache line.
-const LINE_WORDS: usize = 8;
+/// The rows of a filter in one direction, for packets that are judged step by step together: what one step asks the
+/// memory for, the next finds there. See [`Filter::judge`] for what is decided.
+#[derive(Clone, Copy)]
+pub(crate) struct Sheet<'a> {
+    classes: &'a ClassRows,
+    rules: &'a RuleSet,
+    direction: Direction,
+    default: Judgement,
+}
+
+impl Sheet<'_> {
+    /// The number of the row by protocol and ports.
+    #[inline(always)]
+    pub(crate) fn service(&self, tuple: &Tuple) -> u32 {
+        let number = self.rules.services.number(tuple);
+        prefetch_row(self.rules.services.row(number));
+        number
+    }
+
+    /// The numbers of the rows of a peer.
+    #[inline(always)]
+    pub(crate) fn peer(&self, class: Class) -> [u32; 2] {
+        let numbers = self.classes.numbers(self.direction, class);
+        self.classes.rows(self.direction, numbers).into_iter().flatten().for_each(prefetch_row);
+        numbers
+    }
+
+    /// The judgement of a packet by its rows; none if one is not made.
+    #[inline(always)]
+    pub(crate) fn judge(&self, service: u32, peer: [u32; 2]) -> Option<Judgement> {
+        let rows = self.classes.rows(self.direction, peer)?;
+        let found = first_common(rows, self.rules.services.row(service));
+        Some(self.rules.judgement(found, self.default))
+    }
+}
+
+/// Asks for the part of a row that is looked at first.
+#[inline(always)]
+fn prefetch_row(row: &[Step]) {
+    const LINE_STEPS: usize = 2;
+    row.first().into_iter().chain(row.get(LINE_STEPS)).for_each(crate::prefetch::prefetch);
+}
 
 /// What happens where no rule matches (§3.3).
 pub const fn default_policy(kind: GroupKind, direction: Direction) -> Policy {
@@ -227,6 +274,10 @@ impl Rules {
         }
     }
 
+    const fn default_of(&self, direction: Direction) -> Judgement {
+        Judgement::by(default_policy(self.kind, direction), Stage::Default)
+    }
+
     /// Every set that a judgement by these rules can depend on, ascending.
     pub fn mentions(&self) -> &[SetId] {
         &self.mentions
@@ -240,16 +291,20 @@ impl Rules {
 }
 
 impl RuleSet {
-    #[inline]
-    fn policy(&self, rule: u32) -> Policy {
-        if has_bit(&self.accepts, rule) { Policy::Accept } else { Policy::Drop }
+    /// The judgement of the rule that was found, or the default.
+    #[inline(always)]
+    fn judgement(&self, found: Option<u32>, default: Judgement) -> Judgement {
+        let Some(ground) = found else { return default };
+        let policy = if has_bit(&self.accepts, ground) { Policy::Accept } else { Policy::Drop };
+        Judgement { policy, stage: Stage::Rule, ground }
     }
 
     #[inline]
-    fn first_in_rows(&self, remote: [&[u64]; 2], direction: Direction, tuple: &Tuple) -> Option<u32> {
-        match (self.services.rows(tuple), &self.local, &self.checks) {
-            ((ports, None), Local::Any, None) => first_common(remote, ports),
-            ((ports, sources), local, checks) => {
+    fn first_in_rows(&self, remote: [&[Step]; 2], direction: Direction, tuple: &Tuple) -> Option<u32> {
+        let ports = self.services.row(self.services.number(tuple));
+        match (self.services.sources(tuple), &self.local, &self.checks) {
+            (None, Local::Any, None) => first_common(remote, ports),
+            (sources, local, checks) => {
                 let local = local.row(local_address(direction, tuple)).unwrap_or(ports);
                 let is_true =
                     |rule| checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple));
@@ -260,10 +315,11 @@ impl RuleSet {
 
     #[cold]
     fn first_of_sets(&self, sets: [&[SetId]; 2], direction: Direction, tuple: &Tuple) -> Option<u32> {
-        let (ports, sources) = self.services.rows(tuple);
+        let ports = self.services.row(self.services.number(tuple));
+        let sources = self.services.sources(tuple).unwrap_or(ports);
         let local = self.local.row(local_address(direction, tuple)).unwrap_or(ports);
         let is_true = |rule| {
-            [ports, sources.unwrap_or(ports), local].into_iter().all(|row| has_bit(row, rule))
+            [ports, sources, local].into_iter().all(|row| has_bit(row.as_flattened(), rule))
                 && self.checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple))
         };
         self.of_sets.first(sets.into_iter().flatten(), is_true)

@@ -1,5 +1,6 @@
 //! Rows of bits, one bit a rule.
 
+use crate::simd::{Step, common_halves};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -7,28 +8,36 @@ use core::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Words that are looked at together; a row is a multiple of them.
-const STEP: usize = 4;
+const STEP: usize = size_of::<Step>() / size_of::<u64>();
 /// Steps that are looked at together.
 const BLOCK: usize = 4;
 
 /// Rows of equal width.
 #[derive(Debug, Default)]
 pub(super) struct RowMatrix {
-    words: usize,
-    bits: Box<[u64]>,
+    /// Steps of a row.
+    steps: usize,
+    bits: Box<[Step]>,
 }
 
 impl RowMatrix {
     /// The row with this number.
-    #[inline]
-    pub(super) fn row(&self, number: u32) -> &[u64] {
-        let start = number as usize * self.words;
-        &self.bits[start..start + self.words]
+    #[inline(always)]
+    pub(super) fn row(&self, number: u32) -> &[Step] {
+        let start = number as usize * self.steps;
+        &self.bits[start..start + self.steps]
+    }
+
+    /// The same; none if there is no such row.
+    #[inline(always)]
+    pub(super) fn find(&self, number: u32) -> Option<&[Step]> {
+        let start = number as usize * self.steps;
+        self.bits.get(start..start + self.steps)
     }
 
     /// Rows of `words` each, one after the other.
     pub(super) fn new(words: usize, bits: Vec<u64>) -> Self {
-        Self { words, bits: bits.into() }
+        Self { steps: words / STEP, bits: bits.as_chunks().0.into() }
     }
 
     /// Bytes of all rows.
@@ -85,7 +94,7 @@ impl RowCollector {
     }
 
     pub(super) fn finish(self) -> RowMatrix {
-        RowMatrix { words: self.words, bits: self.bits.into() }
+        RowMatrix::new(self.words, self.bits)
     }
 }
 
@@ -97,57 +106,49 @@ pub(super) fn clear_bit(row: &mut [u64], bit: usize) {
     row[bit / 64] &= !(1 << (bit % 64));
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn has_bit(row: &[u64], bit: u32) -> bool {
     row[bit as usize / 64] >> (bit % 64) & 1 == 1
 }
 
 /// The lowest bit that one of two rows has, and `other` too. Looks at 1024 rules in one go, without a branch that depends
 /// on what is found: where the deciding rule is cannot be foreseen, and a wrong guess costs as much as all of that.
-#[inline]
-pub(super) fn first_common([one, two]: [&[u64]; 2], other: &[u64]) -> Option<u32> {
-    let [one, two, other] = [one, two, other].map(|row| row.as_chunks::<STEP>().0);
+#[inline(always)]
+pub(super) fn first_common([one, two]: [&[Step]; 2], other: &[Step]) -> Option<u32> {
     if let ([one], [two], [other]) = (one, two, other) {
-        return first_in_step(one, two, other);
+        return first_within([one, two].map(core::array::from_ref), core::array::from_ref(other));
     }
-    let [one, two, other] = [one, two, other].map(|row| row.chunks(BLOCK));
-    for (block, ((one, two), other)) in one.zip(two).zip(other).enumerate() {
-        let mut any = [0; BLOCK];
-        for (any, ((one, two), other)) in any.iter_mut().zip(one.iter().zip(two).zip(other)) {
-            *any = (0..STEP).fold(0, |any, word| any | ((one[word] | two[word]) & other[word]));
+    let [(ones, one), (twos, two), (others, other)] = [one, two, other].map(|row| row.as_chunks::<BLOCK>());
+    for (block, ((one, two), other)) in ones.iter().zip(twos).zip(others).enumerate() {
+        if let Some(bit) = first_within([one, two], other) {
+            return Some((block * size_of::<[Step; BLOCK]>() * 8) as u32 + bit);
         }
-        let step = first_set(any);
-        if let (Some(one), Some(two), Some(other)) = (one.get(step), two.get(step), other.get(step)) {
-            let before = ((block * BLOCK + step) * STEP) as u32 * u64::BITS;
-            return first_in_step(one, two, other).map(|bit| before + bit);
+    }
+    for (step, ((one, two), other)) in one.iter().zip(two).zip(other).enumerate() {
+        if let Some(bit) = first_within([one, two].map(core::array::from_ref), core::array::from_ref(other)) {
+            return Some(((ones.len() * BLOCK + step) * size_of::<Step>() * 8) as u32 + bit);
         }
     }
     None
 }
 
 #[inline(always)]
-fn first_in_step(one: &[u64; STEP], two: &[u64; STEP], other: &[u64; STEP]) -> Option<u32> {
-    let common: [u64; STEP] = core::array::from_fn(|word| (one[word] | two[word]) & other[word]);
-    let word = first_set(common);
-    let bit = common[word & (STEP - 1)].trailing_zeros();
-    (word < STEP).then_some(word as u32 * u64::BITS + bit)
-}
-
-/// The place of the first word with a bit, of four; 4 if there is none.
-#[inline]
-fn first_set(words: [u64; 4]) -> usize {
-    let [first, second, third, fourth] = words;
-    let second = first | second;
-    let third = second | third;
-    usize::from(first == 0) + usize::from(second == 0) + usize::from(third == 0) + usize::from(third | fourth == 0)
+fn first_within<const STEPS: usize>(remote @ [one, two]: [&[Step; STEPS]; 2], other: &[Step; STEPS]) -> Option<u32> {
+    let halves = common_halves(remote, other);
+    // The low half of the word is empty if the high one is the first that is not.
+    let word = halves.trailing_zeros() as usize / 2;
+    let at = |row: &[Step; STEPS]| row.as_flattened().get(word).copied();
+    let common = (at(one)? | at(two)?) & at(other)?;
+    Some(word as u32 * u64::BITS + common.trailing_zeros())
 }
 
 /// The lowest bit that one of two rows has, all `others` too, and that `is_true` confirms.
 pub(super) fn first_confirmed(
-    [one, two]: [&[u64]; 2],
-    others: [&[u64]; 3],
+    [one, two]: [&[Step]; 2],
+    others: [&[Step]; 3],
     is_true: impl Fn(u32) -> bool,
 ) -> Option<u32> {
+    let ([one, two], others) = ([one, two].map(<[Step]>::as_flattened), others.map(<[Step]>::as_flattened));
     for place in 0..one.len().min(two.len()) {
         let mut common = others.iter().fold(one[place] | two[place], |common, row| common & row[place]);
         while common != 0 {
@@ -165,6 +166,10 @@ pub(super) fn first_confirmed(
 mod tests {
     use super::*;
 
+    fn steps(row: &[u64]) -> &[Step] {
+        row.as_chunks().0
+    }
+
     #[test]
     fn the_first_common_bit_is_found_wherever_it_is() {
         let rules_tried: &[usize] =
@@ -172,7 +177,7 @@ mod tests {
         for &rules in rules_tried {
             let mut rows = RowCollector::new(rules);
             let empty = rows.empty();
-            assert_eq!(first_common([&empty, &empty], &empty), None);
+            assert_eq!(first_common([steps(&empty); 2], steps(&empty)), None);
             for bit in (0..rules).step_by(17).chain([rules - 1]) {
                 let (mut one, mut other) = (rows.empty(), rows.empty());
                 for later in bit..rules {
@@ -182,10 +187,20 @@ mod tests {
                 set_bit(&mut other, bit);
                 set_bit(&mut one, rules - 1);
                 set_bit(&mut other, rules - 1);
-                assert_eq!(first_common([&one, &empty], &other), Some(bit as u32), "{rules}");
-                assert_eq!(first_common([&empty, &one], &other), Some(bit as u32), "{rules}");
                 assert_eq!(
-                    first_confirmed([&one, &empty], [&other; 3], |found| found as usize != bit).is_some(),
+                    first_common([&one, &empty].map(|row| steps(row)), steps(&other)),
+                    Some(bit as u32),
+                    "{rules}"
+                );
+                assert_eq!(
+                    first_common([&empty, &one].map(|row| steps(row)), steps(&other)),
+                    Some(bit as u32),
+                    "{rules}"
+                );
+                assert_eq!(
+                    first_confirmed([&one, &empty].map(|row| steps(row)), [steps(&other); 3], |found| found as usize
+                        != bit)
+                    .is_some(),
                     bit != rules - 1
                 );
             }

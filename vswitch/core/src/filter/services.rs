@@ -4,6 +4,7 @@
 use super::rows::{RowCollector, RowMatrix, clear_bit, row_bytes, set_bit};
 use crate::desired::{PortRange, Protocol, Rule};
 use crate::headers::{Addresses, Tuple, protocol};
+use crate::simd::Step;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -18,19 +19,56 @@ const EVERY_PORT: &[PortRange] = &[PortRange { first: 0, last: u16::MAX }];
 #[derive(Debug)]
 pub(super) struct Services {
     matrix: RowMatrix,
-    /// The rows of TCP and of UDP by destination port, and those of all other protocols, whose number stands in the
-    /// place of the port and whose family in that of its high byte.
-    destinations: [PortPages; 3],
+    destinations: Destinations,
     /// The rows of TCP and of UDP by source port, if some rule cares.
     sources: [Option<PortPages>; 2],
 }
+
+/// The rows of TCP and of UDP by destination port, and those of all other protocols, whose number stands in the place of
+/// the port and whose family in that of its high byte.
+#[derive(Debug)]
+struct Destinations {
+    /// The page of each high byte, by [`table_of`] the protocol.
+    pages_of: Box<[[u16; 256]; 4]>,
+    pages: Box<[[u16; 256]]>,
+}
+
+impl Destinations {
+    fn new(tables: [&PortPages; 3]) -> Self {
+        let (mut pages_of, mut pages) = (Box::new([[0; 256]; 4]), Vec::new());
+        for (table, pages_of) in tables.into_iter().zip(pages_of.iter_mut()) {
+            let before = pages.len() as u16;
+            *pages_of = table.by_high_byte.map(|page| page + before);
+            pages.extend_from_slice(&table.pages);
+        }
+        Self { pages_of, pages: pages.into() }
+    }
+
+    #[inline(always)]
+    fn row(&self, tuple: &Tuple) -> u32 {
+        // Chosen by arithmetic: which protocol comes next cannot be foreseen.
+        let table = usize::from(TABLES[tuple.protocol as usize]);
+        let family = u16::from(matches!(tuple.addresses, Addresses::V6 { .. }));
+        let other = family << 8 | u16::from(tuple.protocol);
+        let [high, low] = if table == OTHERS { other } else { tuple.destination_port }.to_be_bytes();
+        let page = self.pages_of[table % self.pages_of.len()][high as usize];
+        u32::from(self.pages[page as usize][low as usize])
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.pages_of) + size_of_val(&*self.pages)
+    }
+}
+
+/// The table of all protocols without ports.
+const OTHERS: usize = 2;
 
 /// Where the rows of a protocol are.
 const fn table_of(number: u8) -> usize {
     match number {
         protocol::TCP => 0,
         protocol::UDP => 1,
-        _ => 2,
+        _ => OTHERS,
     }
 }
 
@@ -91,16 +129,28 @@ impl PortPages {
 }
 
 impl Services {
-    /// The row of rules whose protocol and destination port match, and that of those whose source port does.
+    /// The number of the row of rules whose protocol and destination port match.
+    #[inline(always)]
+    pub(super) fn number(&self, tuple: &Tuple) -> u32 {
+        self.destinations.row(tuple)
+    }
+
+    /// The row with this number.
+    #[inline(always)]
+    pub(super) fn row(&self, number: u32) -> &[Step] {
+        self.matrix.row(number)
+    }
+
+    /// The row of rules whose source port matches, if some rule of the protocol cares.
     #[inline]
-    pub(super) fn rows(&self, tuple: &Tuple) -> (&[u64], Option<&[u64]>) {
-        // Chosen by arithmetic: which protocol comes next cannot be foreseen.
-        let table = usize::from(TABLES[tuple.protocol as usize]);
-        let family = u16::from(matches!(tuple.addresses, Addresses::V6 { .. }));
-        let keys = [tuple.destination_port, tuple.destination_port, family << 8 | u16::from(tuple.protocol)];
-        let source = self.sources.get(table).and_then(Option::as_ref);
-        let source = source.map(|pages| self.matrix.row(pages.row(tuple.source_port)));
-        (self.matrix.row(self.destinations[table].row(keys[table])), source)
+    pub(super) fn sources(&self, tuple: &Tuple) -> Option<&[Step]> {
+        let pages = self.sources.get(table_of(tuple.protocol))?.as_ref()?;
+        Some(self.matrix.row(pages.row(tuple.source_port)))
+    }
+
+    /// Whether no rule cares for source ports.
+    pub(super) fn is_by_destination(&self) -> bool {
+        self.sources.iter().all(Option::is_none)
     }
 
     /// Rows for rules in their deciding order. `ranges` are the destination ports of the rules that have some. If exact
@@ -122,7 +172,7 @@ impl Services {
         let mut row = rows.empty();
         (0..rules).for_each(|bit| set_bit(&mut row, bit));
         rows.add(&row);
-        let destinations = core::array::from_fn(|_| PortPages::of_pieces(&[(0, 0)]));
+        let destinations = Destinations::new([&PortPages::of_pieces(&[(0, 0)]); 3]);
         Self { matrix: rows.finish(), destinations, sources: [None, None] }
     }
 
@@ -168,13 +218,13 @@ impl Services {
             Some((pages(destination), source.map(pages)))
         };
         let (tcp, udp) = (with_ports(protocol::TCP)?, with_ports(protocol::UDP)?);
-        let destinations = [tcp.0, udp.0, PortPages::of_pieces(&by_protocol)];
+        let destinations = Destinations::new([&tcp.0, &udp.0, &PortPages::of_pieces(&by_protocol)]);
         Some(Self { matrix: rows.finish(), destinations, sources: [tcp.1, udp.1] })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let pages = self.destinations.iter().chain(self.sources.iter().flatten());
-        self.matrix.bytes() + pages.map(PortPages::bytes).sum::<usize>()
+        let sources = self.sources.iter().flatten();
+        self.matrix.bytes() + self.destinations.bytes() + sources.map(PortPages::bytes).sum::<usize>()
     }
 }
 
