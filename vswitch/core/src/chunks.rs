@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 /// Elements of a chunk, and chunks of a group.
 const CHUNK: usize = 64;
 
-type Group<T> = Arc<[Arc<[T]>]>;
+type Group<T> = Arc<[Arc<[T; CHUNK]>]>;
 
 /// A growing array of values, each of which has a default until it is set. Clones share all chunks; the first change
 /// of a shared chunk copies it, and the table of its group.
@@ -25,7 +25,7 @@ impl<T> Chunks<T> {
     /// The value at `index`; none if no place as high was ever changed.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&T> {
-        self.groups.get(index / CHUNK / CHUNK)?.get(index / CHUNK % CHUNK)?.get(index % CHUNK)
+        Some(&self.groups.get(index / CHUNK / CHUNK)?.get(index / CHUNK % CHUNK)?[index % CHUNK])
     }
 
     /// Every value, by ascending index: those that were set, and defaults between and after them.
@@ -43,7 +43,7 @@ impl<T: Clone + Default> Chunks<T> {
         }
         let group = &mut self.groups[group];
         if group.len() <= chunk {
-            let new = (group.len()..=chunk).map(|_| (0..CHUNK).map(|_| T::default()).collect());
+            let new = (group.len()..=chunk).map(|_| Arc::new(core::array::from_fn(|_| T::default())));
             *group = group.iter().cloned().chain(new).collect();
         }
         &mut Arc::make_mut(&mut Arc::make_mut(group)[chunk])[index % CHUNK]

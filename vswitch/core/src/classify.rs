@@ -2,7 +2,7 @@
 //! questions in its own phases.
 
 use crate::desired::Direction;
-use crate::filter::Sheet;
+use crate::filter::{Pieces, Sheet};
 use crate::headers::{Addresses, Tuple};
 use crate::host_map::{Line, Look};
 use crate::ids::{EniIndex, RuleId};
@@ -10,7 +10,7 @@ use crate::judge::{Seat, from_peer};
 use crate::limits::BURST_PACKETS;
 use crate::prefix_map::Address;
 use crate::snapshot::{Place, Places, Snapshot, VpcNetwork};
-use crate::verdict::{Judgement, Stage};
+use crate::verdict::Judgement;
 use alloc::vec::Vec;
 
 impl Snapshot {
@@ -25,7 +25,8 @@ impl Snapshot {
         let Some(seat) = Seat::new(self, eni, direction) else { return };
         for burst in tuples.chunks(BURST_PACKETS) {
             match seat.sheet() {
-                Some(sheet) => judge_burst(&seat, &sheet, burst, judgements),
+                Some(Sheet::Narrow(rows)) => judge_burst(&seat, rows, burst, judgements),
+                Some(Sheet::Wide(rows)) => judge_burst(&seat, rows, burst, judgements),
                 None => judgements.extend(burst.iter().map(|tuple| seat.judge_by_rules(direction, tuple))),
             }
         }
@@ -45,23 +46,24 @@ impl Snapshot {
 
 /// [`Seat::judge_by_rules`] of the packets of a burst, step by step for all of them: each step asks for the memory that the
 /// next one reads, and none has a branch that depends on what the packet before it was.
-fn judge_burst(seat: &Seat<'_>, sheet: &Sheet<'_>, burst: &[Tuple], judgements: &mut Vec<Judgement>) {
-    let count = burst.len().min(BURST_PACKETS);
+fn judge_burst<const WORDS: usize>(
+    seat: &Seat<'_>,
+    rows: Pieces<'_, WORDS>,
+    burst: &[Tuple],
+    judgements: &mut Vec<Judgement>,
+) {
     let (mut services, mut peers) = ([0; BURST_PACKETS], [[0; 2]; BURST_PACKETS]);
     let mut places = [Place::NOWHERE; BURST_PACKETS];
     for (service, tuple) in services.iter_mut().zip(burst) {
-        *service = sheet.service(tuple);
+        *service = rows.service(tuple);
     }
     seat.network.peers(seat.direction, burst, &mut places);
-    for (peer, place) in peers[..count].iter_mut().zip(&places) {
-        *peer = sheet.peer(place.class);
+    for (peer, place) in peers[..burst.len()].iter_mut().zip(&places) {
+        *peer = rows.peer(place.class);
     }
-    let mut judged = [Judgement::by(crate::desired::Policy::Drop, Stage::Default); BURST_PACKETS];
-    for (number, judgement) in judged[..count].iter_mut().enumerate() {
-        let by_rows = sheet.judge(services[number], peers[number]);
-        *judgement = by_rows.unwrap_or_else(|| seat.judge_by_place(seat.direction, &burst[number], places[number]));
-    }
-    judgements.extend_from_slice(&judged[..count]);
+    judgements.extend(burst.iter().zip(&services).zip(&peers).zip(&places).map(|(((tuple, service), peer), place)| {
+        rows.judge(*service, *peer).unwrap_or_else(|| seat.judge_by_place(seat.direction, tuple, *place))
+    }));
 }
 
 impl VpcNetwork {

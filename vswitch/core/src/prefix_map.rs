@@ -1,5 +1,6 @@
 //! From an address to what the prefixes around it say.
 
+use crate::simd;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt::Debug;
@@ -19,6 +20,9 @@ pub(crate) trait Address: Copy + Ord + Default + Debug {
 
     /// Where the address is among four, the first place of several; more than that if it is not there.
     fn find_in(addresses: &[Self; 4], address: Self) -> usize;
+
+    /// How many of ascending addresses are at most `bound`.
+    fn count_up_to(addresses: &[Self; NODE], bound: Self) -> usize;
 }
 
 impl Address for u32 {
@@ -35,7 +39,12 @@ impl Address for u32 {
 
     #[inline(always)]
     fn find_in(addresses: &[Self; 4], address: Self) -> usize {
-        crate::simd::equal_to(addresses, address).trailing_zeros() as usize
+        simd::equal_to(addresses, address).trailing_zeros() as usize
+    }
+
+    #[inline(always)]
+    fn count_up_to(addresses: &[Self; NODE], bound: Self) -> usize {
+        simd::count_up_to(addresses, bound)
     }
 }
 
@@ -56,6 +65,11 @@ impl Address for u128 {
         let bits = (0..4).fold(0, |bits, place| bits | u32::from(addresses[place] == address) << place);
         bits.trailing_zeros() as usize
     }
+
+    #[inline(always)]
+    fn count_up_to(addresses: &[Self; NODE], bound: Self) -> usize {
+        addresses.partition_point(|address| *address <= bound)
+    }
 }
 
 /// The last address of the prefix of `length` bits that starts at `first`.
@@ -73,23 +87,52 @@ pub(crate) fn first_of<A: Address>(address: A, length: u8) -> A {
 /// The address space of one family, cut into pieces that have a value each.
 #[derive(Clone, Debug)]
 pub(crate) struct Pieces<A, T> {
-    /// First address of each piece, ascending from zero.
-    starts: Box<[A]>,
+    /// First address of each piece, ascending from zero, in nodes of a tree without pointers: from the root to the leaves,
+    /// each level has the first address of every node of the level below. The last node of a level is filled up with the
+    /// highest address.
+    levels: Box<[Box<[[A; NODE]]>]>,
     values: Box<[T]>,
 }
+
+/// Addresses of a node.
+const NODE: usize = 16;
 
 impl<A: Address, T: Copy + PartialEq> Pieces<A, T> {
     /// One piece.
     pub(crate) fn all(value: T) -> Self {
-        Self { starts: [A::of_bits(0)].into(), values: [value].into() }
+        Self::new([(A::of_bits(0), value)].into())
+    }
+
+    fn new(pieces: Vec<(A, T)>) -> Self {
+        let (mut starts, values): (Vec<A>, Vec<T>) = pieces.into_iter().unzip();
+        let mut levels = Vec::new();
+        loop {
+            starts.resize(starts.len().next_multiple_of(NODE), last_of(A::of_bits(0), 0));
+            let nodes: Box<[[A; NODE]]> = starts.as_chunks().0.into();
+            starts = nodes.iter().map(|node| node[0]).collect();
+            levels.push(nodes);
+            if starts.len() == 1 {
+                levels.reverse();
+                return Self { levels: levels.into(), values: values.into() };
+            }
+        }
     }
 
     /// The value at an address.
     #[inline]
     pub(crate) fn find(&self, address: A) -> T {
-        // The first piece starts at zero, so at least one start is not above the address.
-        let position = self.starts.partition_point(|&start| start <= address);
-        self.values[position.saturating_sub(1)]
+        let mut place = 0;
+        for nodes in &self.levels {
+            // The first piece starts at zero, so at least one start is not above the address; the highest address counts
+            // what a node is filled up with.
+            place = place.min(nodes.len() - 1);
+            place = place * NODE + A::count_up_to(&nodes[place], address) - 1;
+        }
+        self.values[place.min(self.values.len() - 1)]
+    }
+
+    fn starts(&self) -> &[A] {
+        self.levels.last().map_or(&[], |nodes| &nodes.as_flattened()[..self.values.len()])
     }
 
     /// Cuts the space from `first` to `last` anew, at the borders of `prefixes`, which lie inside. `around` are the
@@ -103,20 +146,20 @@ impl<A: Address, T: Copy + PartialEq> Pieces<A, T> {
         resolve: impl FnMut(&[V]) -> T,
     ) -> Self {
         let inside = cut((first, last), around, prefixes, resolve);
-        let before = self.starts.partition_point(|&start| start < first);
-        let after = self.starts.partition_point(|&start| start <= last);
+        let starts = self.starts();
+        let before = starts.partition_point(|&start| start < first);
+        let after = starts.partition_point(|&start| start <= last);
         let old = |range: core::ops::Range<usize>| {
-            self.starts[range.clone()].iter().copied().zip(self.values[range].iter().copied())
+            starts[range.clone()].iter().copied().zip(self.values[range].iter().copied())
         };
         let next = last.bits().wrapping_add(1);
         let resumes = next != 0 && next >> 1 >> (A::BITS - 1) == 0;
         let rest = resumes.then(|| (A::of_bits(next), self.values[after.saturating_sub(1)]));
-        let mut pieces: Vec<(A, T)> = Vec::with_capacity(self.starts.len() + inside.len());
-        for (start, value) in old(0..before).chain(inside).chain(rest).chain(old(after..self.starts.len())) {
+        let mut pieces: Vec<(A, T)> = Vec::with_capacity(starts.len() + inside.len());
+        for (start, value) in old(0..before).chain(inside).chain(rest).chain(old(after..starts.len())) {
             start_piece(&mut pieces, start, value);
         }
-        let (starts, values): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
-        Self { starts: starts.into(), values: values.into() }
+        Self::new(pieces)
     }
 }
 
@@ -284,7 +327,7 @@ mod tests {
         let (first, end, _) = block("255.0.0.0/8", 0);
         let without = changed.cut((first, end), Vec::new(), Vec::new(), last);
         assert_eq!(
-            (without.find(u32::MAX), without.starts.len(), changed.starts.len()),
+            (without.find(u32::MAX), without.values.len(), changed.values.len()),
             (0, 5, 6),
             "equal neighbours are one piece"
         );

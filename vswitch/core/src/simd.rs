@@ -1,40 +1,43 @@
 //! Several numbers looked at together: by the instructions that every x86-64 processor has, and in plain words elsewhere.
 
-/// Words that are looked at together.
-pub(crate) type Step = [u64; 4];
-
 /// A bit for each of the numbers that is the wanted one.
 #[inline(always)]
 pub(crate) fn equal_to(numbers: &[u32; 4], wanted: u32) -> u32 {
     arch::equal_to(numbers, wanted)
 }
 
-/// A bit for each half of a word, the low one first, in which one of two has a bit that `other` has too. Of at most four
-/// steps.
+/// How many of sixteen ascending numbers are at most `bound`.
 #[inline(always)]
-pub(crate) fn common_halves<const STEPS: usize>([one, two]: [&[Step; STEPS]; 2], other: &[Step; STEPS]) -> u32 {
-    const { assert!(STEPS <= 4, "a step has eight halves") };
-    (0..STEPS).fold(0, |bits, step| bits | arch::common_halves([&one[step], &two[step]], &other[step]) << (step * 8))
+pub(crate) fn count_up_to(numbers: &[u32; 16], bound: u32) -> usize {
+    (arch::above(numbers, bound) | 1 << 16).trailing_zeros() as usize
+}
+
+/// A bit for each half of a word, the low one first, in which one of two has a bit that `other` has too. Of at most 16
+/// words, a multiple of four.
+#[inline(always)]
+pub(crate) fn common_halves<const WORDS: usize>(remote: [&[u64; WORDS]; 2], other: &[u64; WORDS]) -> u32 {
+    const { assert!(WORDS <= 16 && WORDS.is_multiple_of(4)) };
+    (0..WORDS).step_by(8).fold(0, |bits, start| bits | arch::common_halves(remote, other, start) << (start * 2))
 }
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod arch {
-    use super::Step;
     use core::arch::x86_64::{
-        __m128i, _mm_and_si128, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_movemask_epi8, _mm_movemask_ps, _mm_or_si128,
-        _mm_packs_epi16, _mm_packs_epi32, _mm_set_epi32, _mm_set_epi64x, _mm_set1_epi32, _mm_setzero_si128,
+        __m128i, _mm_and_si128, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_cmpgt_epi32, _mm_movemask_epi8, _mm_movemask_ps,
+        _mm_or_si128, _mm_packs_epi16, _mm_packs_epi32, _mm_set_epi32, _mm_set_epi64x, _mm_set1_epi32,
+        _mm_setzero_si128, _mm_xor_si128,
     };
 
     #[inline(always)]
-    fn four(numbers: &[u32], start: usize) -> __m128i {
-        let [first, second, third, fourth] = [0, 1, 2, 3].map(|place| numbers[start + place].cast_signed());
+    fn four<const COUNT: usize>(numbers: &[u32; COUNT], start: usize) -> __m128i {
+        let at = |place: usize| numbers[start + place].cast_signed();
         // SAFETY: needs SSE2, which every x86-64 processor has, and nothing else.
-        unsafe { _mm_set_epi32(fourth, third, second, first) }
+        unsafe { _mm_set_epi32(at(3), at(2), at(1), at(0)) }
     }
 
     #[inline(always)]
-    fn two(words: &Step, start: usize) -> __m128i {
+    fn two<const WORDS: usize>(words: &[u64; WORDS], start: usize) -> __m128i {
         // SAFETY: needs SSE2, which every x86-64 processor has, and nothing else.
         unsafe { _mm_set_epi64x(words[start + 1].cast_signed(), words[start].cast_signed()) }
     }
@@ -48,30 +51,62 @@ mod arch {
         }
     }
 
+    /// A bit for each number that is above `bound`.
     #[inline(always)]
-    pub(super) fn common_halves(remote: [&Step; 2], other: &Step) -> u32 {
+    pub(super) fn above(numbers: &[u32; 16], bound: u32) -> u32 {
         // SAFETY: these need SSE2, which every x86-64 processor has, and nothing else.
         unsafe {
-            let [low, high] = [0, 2].map(|start| {
+            // Numbers are compared with their signs: flipped, they are ordered as those without.
+            let flip = |four: __m128i| _mm_xor_si128(four, _mm_set1_epi32(i32::MIN));
+            let bound = flip(_mm_set1_epi32(bound.cast_signed()));
+            let above = |start: usize| _mm_cmpgt_epi32(flip(four(numbers, start)), bound);
+            let (low, high) = (_mm_packs_epi32(above(0), above(4)), _mm_packs_epi32(above(8), above(12)));
+            let all = _mm_packs_epi16(low, high);
+            _mm_movemask_epi8(all).cast_unsigned()
+        }
+    }
+
+    /// Of eight words from `start`, or of the four that there are.
+    #[inline(always)]
+    pub(super) fn common_halves<const WORDS: usize>(
+        remote: [&[u64; WORDS]; 2],
+        other: &[u64; WORDS],
+        start: usize,
+    ) -> u32 {
+        // SAFETY: these need SSE2, which every x86-64 processor has, and nothing else.
+        unsafe {
+            let missing = |start: usize| {
+                if start >= WORDS {
+                    return _mm_cmpeq_epi32(_mm_setzero_si128(), _mm_setzero_si128());
+                }
                 let remote = _mm_or_si128(two(remote[0], start), two(remote[1], start));
                 _mm_cmpeq_epi32(_mm_and_si128(remote, two(other, start)), _mm_setzero_si128())
-            });
-            let missing = _mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128());
-            !_mm_movemask_epi8(missing).cast_unsigned() & 0xff
+            };
+            let low = _mm_packs_epi32(missing(start), missing(start + 2));
+            let high = _mm_packs_epi32(missing(start + 4), missing(start + 6));
+            !_mm_movemask_epi8(_mm_packs_epi16(low, high)).cast_unsigned() & 0xffff
         }
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 mod arch {
-    use super::Step;
 
     pub(super) fn equal_to(numbers: &[u32; 4], wanted: u32) -> u32 {
         (0..4).fold(0, |bits, place| bits | u32::from(numbers[place] == wanted) << place)
     }
 
-    pub(super) fn common_halves([one, two]: [&Step; 2], other: &Step) -> u32 {
-        let half = |place: usize| (((one[place / 2] | two[place / 2]) & other[place / 2]) >> (place % 2 * 32)) as u32;
-        (0..8).fold(0, |bits, place| bits | u32::from(half(place) != 0) << place)
+    pub(super) fn above(numbers: &[u32; 16], bound: u32) -> u32 {
+        (0..16).fold(0, |bits, place| bits | u32::from(numbers[place] > bound) << place)
+    }
+
+    pub(super) fn common_halves<const WORDS: usize>(
+        [one, two]: [&[u64; WORDS]; 2],
+        other: &[u64; WORDS],
+        start: usize,
+    ) -> u32 {
+        let common = |word: usize| (one[word] | two[word]) & other[word];
+        let half = |place: usize| (common(start + place / 2) >> (place % 2 * 32)) as u32;
+        (0..16.min(WORDS * 2)).fold(0, |bits, place| bits | u32::from(half(place) != 0) << place)
     }
 }

@@ -1,9 +1,8 @@
 //! Which rules name a peer: a row for all sets that it is in, and what stands in for a row that is not made.
 
 use super::SetId;
-use super::rows::{RowMatrix, row_bytes, set_bit};
+use super::rows::{RowMatrix, row_bytes, set_bit, words_of};
 use crate::desired::Direction;
-use crate::simd::Step;
 use crate::snapshot::{Class, SetsId};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -13,7 +12,7 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 
 /// Stands for a row that is not made.
-const NOT_MADE: u32 = u32::MAX;
+pub(super) const NOT_MADE: u32 = u32::MAX;
 
 /// The rules that name each set, in their deciding order.
 #[derive(Debug, Default, PartialEq)]
@@ -68,15 +67,12 @@ impl RulesOfSets {
 
     /// The rows of these sets, each given by places among those that rules name.
     fn rows(&self, rows: &[Box<[u32]>]) -> RowMatrix {
-        let words = row_bytes(self.rules.len()) / size_of::<u64>();
-        let mut bits = vec![0; rows.len() * words];
-        for (number, places) in rows.iter().enumerate() {
-            let row = &mut bits[number * words..(number + 1) * words];
-            for &place in places {
-                self.at(place as usize).iter().for_each(|&rule| set_bit(row, rule as usize));
+        let words = words_of(self.rules.len());
+        RowMatrix::new(words, rows.len(), |bits| {
+            for (row, places) in bits.chunks_exact_mut(words.max(1)).zip(rows) {
+                places.iter().flat_map(|&place| self.at(place as usize)).for_each(|&rule| set_bit(row, rule as usize));
             }
-        }
-        RowMatrix::new(words, bits)
+        })
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -111,19 +107,18 @@ const NO_GROUP: u32 = u32::MAX;
 const CLASS_BYTES: usize = 3 * size_of::<u32>();
 
 impl ClassRows {
-    /// The numbers of the rows of the sets around an address of a class and of its own sets, known or not.
-    #[inline(always)]
-    pub(super) fn numbers(&self, direction: Direction, class: Class) -> [u32; 2] {
-        let numbers = &self.numbers.of_classes[direction as usize];
-        [class.around, class.own].map(|sets| numbers.get(sets.0 as usize).copied().unwrap_or(NOT_MADE))
+    /// The row of each class in one direction, or a number that no row has; and the rows.
+    pub(super) fn side(&self, direction: Direction) -> (&[u32], &RowMatrix) {
+        (&self.numbers.of_classes[direction as usize], &self.matrices[direction as usize])
     }
 
-    /// The rows with these numbers; none if one is not made.
-    #[inline(always)]
-    pub(super) fn rows(&self, direction: Direction, [around, own]: [u32; 2]) -> Option<[&[Step]; 2]> {
+    /// The rows of the sets around an address of a class and of its own sets; none if one is not made.
+    #[inline]
+    pub(super) fn rows(&self, direction: Direction, class: Class) -> Option<[&[u64]; 2]> {
+        let (of_classes, matrix) = self.side(direction);
         // No matrix has as many rows as NOT_MADE would need.
-        let matrix = &self.matrices[direction as usize];
-        Some([matrix.find(around)?, matrix.find(own)?])
+        let row = |sets: SetsId| matrix.find(*of_classes.get(sets.0 as usize)?);
+        Some([row(class.around)?, row(class.own)?])
     }
 
     /// The open group that holds addresses of a class, if one does; none if that is not known.

@@ -4,7 +4,6 @@ use super::rows::{RowCollector, RowMatrix, row_bytes, set_bit};
 use crate::desired::Rule;
 use crate::headers::Addresses;
 use crate::prefix_map::PrefixMap;
-use crate::simd::Step;
 use alloc::vec::Vec;
 use ipnet::IpNet;
 
@@ -57,7 +56,7 @@ impl Local {
 
     /// The row of rules whose local side holds the source of `addresses`; none if rows do not tell.
     #[inline]
-    pub(super) fn row(&self, addresses: Addresses) -> Option<&[Step]> {
+    pub(super) fn row(&self, addresses: Addresses) -> Option<&[u64]> {
         let Self::Rows(LocalRows { matrix, map }) = self else { return None };
         Some(matrix.row(match addresses {
             Addresses::V4 { source, .. } => map.find_v4(source),

@@ -15,12 +15,12 @@ mod local;
 pub mod reference;
 mod rows;
 mod services;
+mod sheet;
 
 use crate::desired::{Direction, GroupKind, Policy};
 use crate::headers::{Addresses, Tuple};
 use crate::ids::{GroupId, RuleId};
 use crate::limits::{ROWS_BYTES_FREE, ROWS_BYTES_MAX, ROWS_BYTES_PER_RULE};
-use crate::simd::Step;
 use crate::snapshot::{Class, SetsId};
 use crate::verdict::{Judgement, Stage};
 use alloc::boxed::Box;
@@ -31,6 +31,7 @@ use ipnet::IpNet;
 use local::Local;
 use rows::{first_common, first_confirmed, has_bit};
 use services::{PortCheck, Services};
+pub(crate) use sheet::{Pieces, Sheet};
 
 /// A set of addresses that rules speak of: a prefix, a prefix list, or the members of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -192,7 +193,7 @@ impl Filter {
         sets_of: impl Fn(SetsId) -> &'a [SetId],
     ) -> Judgement {
         let rules = self.rules.of(direction);
-        let found = match self.classes.rows(direction, self.classes.numbers(direction, peer)) {
+        let found = match self.classes.rows(direction, peer) {
             _ if rules.rules.is_empty() => None,
             Some(rows) => rules.first_in_rows(rows, direction, tuple),
             None => rules.first_of_sets([peer.around, peer.own].map(sets_of), direction, tuple),
@@ -206,56 +207,18 @@ impl Filter {
         let is_plain =
             matches!(rules.local, Local::Any) && rules.services.is_by_destination() && rules.checks.is_none();
         let default = self.rules.default_of(direction);
-        is_plain.then_some(Sheet { classes: &self.classes, rules, direction, default })
+        let of_width = rules.rules.len() <= rows::NARROW * u64::BITS as usize;
+        match of_width {
+            _ if !is_plain => None,
+            true => Some(Sheet::Narrow(Pieces::new(rules, self.classes.side(direction), default))),
+            false => Some(Sheet::Wide(Pieces::new(rules, self.classes.side(direction), default))),
+        }
     }
 
     /// Bytes that its rows and rules take, without their names.
     pub fn bytes(&self) -> usize {
         self.classes.bytes() + self.rules.ingress.bytes() + self.rules.egress.bytes()
     }
-}
-
-/// The rows of a filter in one direction, for packets that are judged step by step together: what one step asks the
-/// memory for, the next finds there. See [`Filter::judge`] for what is decided.
-#[derive(Clone, Copy)]
-pub(crate) struct Sheet<'a> {
-    classes: &'a ClassRows,
-    rules: &'a RuleSet,
-    direction: Direction,
-    default: Judgement,
-}
-
-impl Sheet<'_> {
-    /// The number of the row by protocol and ports.
-    #[inline(always)]
-    pub(crate) fn service(&self, tuple: &Tuple) -> u32 {
-        let number = self.rules.services.number(tuple);
-        prefetch_row(self.rules.services.row(number));
-        number
-    }
-
-    /// The numbers of the rows of a peer.
-    #[inline(always)]
-    pub(crate) fn peer(&self, class: Class) -> [u32; 2] {
-        let numbers = self.classes.numbers(self.direction, class);
-        self.classes.rows(self.direction, numbers).into_iter().flatten().for_each(prefetch_row);
-        numbers
-    }
-
-    /// The judgement of a packet by its rows; none if one is not made.
-    #[inline(always)]
-    pub(crate) fn judge(&self, service: u32, peer: [u32; 2]) -> Option<Judgement> {
-        let rows = self.classes.rows(self.direction, peer)?;
-        let found = first_common(rows, self.rules.services.row(service));
-        Some(self.rules.judgement(found, self.default))
-    }
-}
-
-/// Asks for the part of a row that is looked at first.
-#[inline(always)]
-fn prefetch_row(row: &[Step]) {
-    const LINE_STEPS: usize = 2;
-    row.first().into_iter().chain(row.get(LINE_STEPS)).for_each(crate::prefetch::prefetch);
 }
 
 /// What happens where no rule matches (§3.3).
@@ -300,8 +263,8 @@ impl RuleSet {
     }
 
     #[inline]
-    fn first_in_rows(&self, remote: [&[Step]; 2], direction: Direction, tuple: &Tuple) -> Option<u32> {
-        let ports = self.services.row(self.services.number(tuple));
+    fn first_in_rows(&self, remote: [&[u64]; 2], direction: Direction, tuple: &Tuple) -> Option<u32> {
+        let ports = self.services.row(tuple);
         match (self.services.sources(tuple), &self.local, &self.checks) {
             (None, Local::Any, None) => first_common(remote, ports),
             (sources, local, checks) => {
@@ -315,11 +278,11 @@ impl RuleSet {
 
     #[cold]
     fn first_of_sets(&self, sets: [&[SetId]; 2], direction: Direction, tuple: &Tuple) -> Option<u32> {
-        let ports = self.services.row(self.services.number(tuple));
+        let ports = self.services.row(tuple);
         let sources = self.services.sources(tuple).unwrap_or(ports);
         let local = self.local.row(local_address(direction, tuple)).unwrap_or(ports);
         let is_true = |rule| {
-            [ports, sources, local].into_iter().all(|row| has_bit(row.as_flattened(), rule))
+            [ports, sources, local].into_iter().all(|row| has_bit(row, rule))
                 && self.checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple))
         };
         self.of_sets.first(sets.into_iter().flatten(), is_true)

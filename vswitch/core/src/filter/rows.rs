@@ -1,43 +1,57 @@
 //! Rows of bits, one bit a rule.
 
-use crate::simd::{Step, common_halves};
+use crate::simd::common_halves;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-/// Words that are looked at together; a row is a multiple of them.
-const STEP: usize = size_of::<Step>() / size_of::<u64>();
-/// Steps that are looked at together.
-const BLOCK: usize = 4;
+/// Words that are looked at together in rows of few rules.
+pub(super) const NARROW: usize = 4;
+/// Words that are looked at together in all other rows, which have a multiple of them.
+pub(super) const WIDE: usize = 16;
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
 
 /// Rows of equal width.
 #[derive(Debug, Default)]
 pub(super) struct RowMatrix {
-    /// Steps of a row.
-    steps: usize,
-    bits: Box<[Step]>,
+    /// Words of a row.
+    words: usize,
+    bits: Box<[u64]>,
+    /// Where the rows begin: at a cache line.
+    first: usize,
 }
 
 impl RowMatrix {
     /// The row with this number.
-    #[inline(always)]
-    pub(super) fn row(&self, number: u32) -> &[Step] {
-        let start = number as usize * self.steps;
-        &self.bits[start..start + self.steps]
+    #[inline]
+    pub(super) fn row(&self, number: u32) -> &[u64] {
+        let start = self.first + number as usize * self.words;
+        &self.bits[start..start + self.words]
     }
 
     /// The same; none if there is no such row.
-    #[inline(always)]
-    pub(super) fn find(&self, number: u32) -> Option<&[Step]> {
-        let start = number as usize * self.steps;
-        self.bits.get(start..start + self.steps)
+    #[inline]
+    pub(super) fn find(&self, number: u32) -> Option<&[u64]> {
+        let start = self.first + number as usize * self.words;
+        self.bits.get(start..start + self.words)
     }
 
-    /// Rows of `words` each, one after the other.
-    pub(super) fn new(words: usize, bits: Vec<u64>) -> Self {
-        Self { steps: words / STEP, bits: bits.as_chunks().0.into() }
+    /// All rows, cut into pieces of `WORDS` words, of which every row has as many as are returned beside.
+    pub(super) fn pieces<const WORDS: usize>(&self) -> (&[[u64; WORDS]], usize) {
+        let pieces = self.bits.get(self.first..).unwrap_or_default().as_chunks().0;
+        (pieces, self.words / WORDS)
+    }
+
+    /// Rows of `words` each, one after the other, filled by `fill`.
+    pub(super) fn new(words: usize, rows: usize, fill: impl FnOnce(&mut [u64])) -> Self {
+        let mut bits = vec![0; rows * words + LINE_WORDS - 1].into_boxed_slice();
+        let first = bits.as_ptr().addr() / size_of::<u64>() % LINE_WORDS;
+        let first = (LINE_WORDS - first) % LINE_WORDS;
+        fill(&mut bits[first..first + rows * words]);
+        Self { words, bits, first }
     }
 
     /// Bytes of all rows.
@@ -51,8 +65,13 @@ pub(super) const fn row_bytes(rules: usize) -> usize {
     words_of(rules) * size_of::<u64>()
 }
 
-const fn words_of(rules: usize) -> usize {
-    rules.div_ceil(u64::BITS as usize * STEP) * STEP
+/// Words of one row for this many rules.
+pub(super) const fn words_of(rules: usize) -> usize {
+    match rules.div_ceil(u64::BITS as usize) {
+        0 => 0,
+        1..=NARROW => NARROW,
+        words => words.next_multiple_of(WIDE),
+    }
 }
 
 /// Collects rows, and numbers the different ones.
@@ -94,7 +113,7 @@ impl RowCollector {
     }
 
     pub(super) fn finish(self) -> RowMatrix {
-        RowMatrix::new(self.words, self.bits)
+        RowMatrix::new(self.words, self.len(), |bits| bits.copy_from_slice(&self.bits))
     }
 }
 
@@ -111,44 +130,42 @@ pub(super) fn has_bit(row: &[u64], bit: u32) -> bool {
     row[bit as usize / 64] >> (bit % 64) & 1 == 1
 }
 
-/// The lowest bit that one of two rows has, and `other` too. Looks at 1024 rules in one go, without a branch that depends
-/// on what is found: where the deciding rule is cannot be foreseen, and a wrong guess costs as much as all of that.
-#[inline(always)]
-pub(super) fn first_common([one, two]: [&[Step]; 2], other: &[Step]) -> Option<u32> {
-    if let ([one], [two], [other]) = (one, two, other) {
-        return first_within([one, two].map(core::array::from_ref), core::array::from_ref(other));
+/// The lowest bit that one of two rows has, and `other` too.
+#[inline]
+pub(super) fn first_common([one, two]: [&[u64]; 2], other: &[u64]) -> Option<u32> {
+    if other.len() == NARROW {
+        return first_in_pieces::<NARROW>([one, two], other);
     }
-    let [(ones, one), (twos, two), (others, other)] = [one, two, other].map(|row| row.as_chunks::<BLOCK>());
-    for (block, ((one, two), other)) in ones.iter().zip(twos).zip(others).enumerate() {
-        if let Some(bit) = first_within([one, two], other) {
-            return Some((block * size_of::<[Step; BLOCK]>() * 8) as u32 + bit);
-        }
-    }
-    for (step, ((one, two), other)) in one.iter().zip(two).zip(other).enumerate() {
-        if let Some(bit) = first_within([one, two].map(core::array::from_ref), core::array::from_ref(other)) {
-            return Some(((ones.len() * BLOCK + step) * size_of::<Step>() * 8) as u32 + bit);
-        }
-    }
-    None
+    first_in_pieces::<WIDE>([one, two], other)
 }
 
+fn first_in_pieces<const WORDS: usize>([one, two]: [&[u64]; 2], other: &[u64]) -> Option<u32> {
+    let [one, two, other] = [one, two, other].map(|row| row.as_chunks::<WORDS>().0);
+    let mut pieces = one.iter().zip(two).zip(other).enumerate();
+    pieces.find_map(|(piece, ((one, two), other))| first_in_piece([one, two], other, piece))
+}
+
+/// The lowest bit in one piece of rows. Without a branch that depends on what is found: where the deciding rule is cannot
+/// be foreseen, and a wrong guess costs as much as looking at 1,024 rules.
 #[inline(always)]
-fn first_within<const STEPS: usize>(remote @ [one, two]: [&[Step; STEPS]; 2], other: &[Step; STEPS]) -> Option<u32> {
+pub(super) fn first_in_piece<const WORDS: usize>(
+    remote @ [one, two]: [&[u64; WORDS]; 2],
+    other: &[u64; WORDS],
+    piece: usize,
+) -> Option<u32> {
     let halves = common_halves(remote, other);
     // The low half of the word is empty if the high one is the first that is not.
     let word = halves.trailing_zeros() as usize / 2;
-    let at = |row: &[Step; STEPS]| row.as_flattened().get(word).copied();
-    let common = (at(one)? | at(two)?) & at(other)?;
-    Some(word as u32 * u64::BITS + common.trailing_zeros())
+    let common = (one.get(word)? | two[word]) & other[word];
+    Some((piece * WORDS + word) as u32 * u64::BITS + common.trailing_zeros())
 }
 
 /// The lowest bit that one of two rows has, all `others` too, and that `is_true` confirms.
 pub(super) fn first_confirmed(
-    [one, two]: [&[Step]; 2],
-    others: [&[Step]; 3],
+    [one, two]: [&[u64]; 2],
+    others: [&[u64]; 3],
     is_true: impl Fn(u32) -> bool,
 ) -> Option<u32> {
-    let ([one, two], others) = ([one, two].map(<[Step]>::as_flattened), others.map(<[Step]>::as_flattened));
     for place in 0..one.len().min(two.len()) {
         let mut common = others.iter().fold(one[place] | two[place], |common, row| common & row[place]);
         while common != 0 {
@@ -166,10 +183,6 @@ pub(super) fn first_confirmed(
 mod tests {
     use super::*;
 
-    fn steps(row: &[u64]) -> &[Step] {
-        row.as_chunks().0
-    }
-
     #[test]
     fn the_first_common_bit_is_found_wherever_it_is() {
         let rules_tried: &[usize] =
@@ -177,7 +190,7 @@ mod tests {
         for &rules in rules_tried {
             let mut rows = RowCollector::new(rules);
             let empty = rows.empty();
-            assert_eq!(first_common([steps(&empty); 2], steps(&empty)), None);
+            assert_eq!(first_common([&empty, &empty], &empty), None);
             for bit in (0..rules).step_by(17).chain([rules - 1]) {
                 let (mut one, mut other) = (rows.empty(), rows.empty());
                 for later in bit..rules {
@@ -187,20 +200,10 @@ mod tests {
                 set_bit(&mut other, bit);
                 set_bit(&mut one, rules - 1);
                 set_bit(&mut other, rules - 1);
+                assert_eq!(first_common([&one, &empty], &other), Some(bit as u32), "{rules}");
+                assert_eq!(first_common([&empty, &one], &other), Some(bit as u32), "{rules}");
                 assert_eq!(
-                    first_common([&one, &empty].map(|row| steps(row)), steps(&other)),
-                    Some(bit as u32),
-                    "{rules}"
-                );
-                assert_eq!(
-                    first_common([&empty, &one].map(|row| steps(row)), steps(&other)),
-                    Some(bit as u32),
-                    "{rules}"
-                );
-                assert_eq!(
-                    first_confirmed([&one, &empty].map(|row| steps(row)), [steps(&other); 3], |found| found as usize
-                        != bit)
-                    .is_some(),
+                    first_confirmed([&one, &empty], [&other; 3], |found| found as usize != bit).is_some(),
                     bit != rules - 1
                 );
             }

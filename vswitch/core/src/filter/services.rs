@@ -4,7 +4,6 @@
 use super::rows::{RowCollector, RowMatrix, clear_bit, row_bytes, set_bit};
 use crate::desired::{PortRange, Protocol, Rule};
 use crate::headers::{Addresses, Tuple, protocol};
-use crate::simd::Step;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -27,7 +26,7 @@ pub(super) struct Services {
 /// The rows of TCP and of UDP by destination port, and those of all other protocols, whose number stands in the place of
 /// the port and whose family in that of its high byte.
 #[derive(Debug)]
-struct Destinations {
+pub(super) struct Destinations {
     /// The page of each high byte, by [`table_of`] the protocol.
     pages_of: Box<[[u16; 256]; 4]>,
     pages: Box<[[u16; 256]]>,
@@ -44,8 +43,9 @@ impl Destinations {
         Self { pages_of, pages: pages.into() }
     }
 
+    /// The number of the row of a packet's protocol and destination port.
     #[inline(always)]
-    fn row(&self, tuple: &Tuple) -> u32 {
+    pub(super) fn row(&self, tuple: &Tuple) -> u32 {
         // Chosen by arithmetic: which protocol comes next cannot be foreseen.
         let table = usize::from(TABLES[tuple.protocol as usize]);
         let family = u16::from(matches!(tuple.addresses, Addresses::V6 { .. }));
@@ -129,21 +129,20 @@ impl PortPages {
 }
 
 impl Services {
-    /// The number of the row of rules whose protocol and destination port match.
-    #[inline(always)]
-    pub(super) fn number(&self, tuple: &Tuple) -> u32 {
-        self.destinations.row(tuple)
+    /// The row of rules whose protocol and destination port match.
+    #[inline]
+    pub(super) fn row(&self, tuple: &Tuple) -> &[u64] {
+        self.matrix.row(self.destinations.row(tuple))
     }
 
-    /// The row with this number.
-    #[inline(always)]
-    pub(super) fn row(&self, number: u32) -> &[Step] {
-        self.matrix.row(number)
+    /// The same by their numbers; and the rows.
+    pub(super) fn side(&self) -> (&Destinations, &RowMatrix) {
+        (&self.destinations, &self.matrix)
     }
 
     /// The row of rules whose source port matches, if some rule of the protocol cares.
     #[inline]
-    pub(super) fn sources(&self, tuple: &Tuple) -> Option<&[Step]> {
+    pub(super) fn sources(&self, tuple: &Tuple) -> Option<&[u64]> {
         let pages = self.sources.get(table_of(tuple.protocol))?.as_ref()?;
         Some(self.matrix.row(pages.row(tuple.source_port)))
     }
