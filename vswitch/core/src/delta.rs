@@ -130,11 +130,6 @@ impl Delta {
         map_forget(&mut self.port_lists, &desired.port_lists);
         map_forget(&mut self.enis, &desired.enis);
     }
-
-    /// The groups that it speaks of.
-    pub(crate) fn changed_groups(&self) -> impl Iterator<Item = &GroupId> {
-        self.groups.keys().chain(self.rules.keys())
-    }
 }
 
 fn map_difference<K: Ord + Clone, V: PartialEq + Clone>(

@@ -13,6 +13,7 @@ mod sets;
 use crate::chunks::Chunks;
 use crate::desired::{Desired, Direction, Eni, Port, PrefixList, Settings};
 use crate::filter::RowLimits;
+use crate::filter::compile::Directions;
 use crate::flow::PackedTimeouts;
 use crate::flow::SCOPES_MAX;
 use crate::ids::{EniId, EniIndex, FlowScope, GroupId, VSwitchId, VpcId};
@@ -265,10 +266,11 @@ impl Compiler {
             }
         }
         let by_lists = change.before.port_lists.keys().flat_map(|list| self.references.groups_with_port_list(list));
-        let groups: BTreeSet<&GroupId> = change.before.changed_groups().chain(by_lists).collect();
-        for id in groups {
+        let whole = change.before.groups.keys().chain(by_lists).map(|id| (id, Directions::BOTH));
+        let by_rules = change.before.rules.keys().map(|id| (id, change.directions_of_rules(id)));
+        for (id, changed) in whole.chain(by_rules) {
             for (vpc, state) in &mut self.vpcs {
-                if state.change_group(id) {
+                if state.change_group(id, changed) {
                     dirty.insert(vpc.clone());
                 }
             }
@@ -415,6 +417,14 @@ impl<'a> Change<'a> {
         &self.desired.vswitches[&eni.vswitch].vpc
     }
 
+    /// The directions of the single rules that it touches in a group, as they were and as they are.
+    fn directions_of_rules(&self, id: &GroupId) -> Directions {
+        let Some(rules) = self.before.rules.get(id) else { return Directions::default() };
+        let now = self.desired.groups.get(id).into_iter().flat_map(|group| &group.rules);
+        let now = now.filter(|rule| rules.contains_key(&rule.id));
+        now.chain(rules.values().flatten()).fold(Directions::default(), |all, rule| all.with(rule.direction))
+    }
+
     /// The ENIs that it touches and that are there after it.
     fn present(&self) -> impl Iterator<Item = (&'a EniId, &'a Eni)> {
         self.enis.keys().filter_map(|id| self.desired.enis.get_key_value(*id))
@@ -435,6 +445,7 @@ pub(crate) fn bypasses_intra_group(settings: &Settings, direction: Direction) ->
 mod tests {
     use super::*;
     use crate::desired::{GroupKind, Policy, SecurityGroup};
+    use crate::filter::compile::Sources;
     use crate::filter::{self, Filter, SetId};
     use crate::snapshot::Class;
 
@@ -443,7 +454,9 @@ mod tests {
         let group = |kind| SecurityGroup { vpc: "vpc-1".into(), kind, inner_access: Policy::Accept, rules: Vec::new() };
         for (kind, open) in [(GroupKind::Basic, true), (GroupKind::Advanced, false)] {
             let (id, group) = (GroupId::from("sg-1"), group(kind));
-            let rules = filter::compile::compile(&[(&id, &group)], &BTreeMap::new(), None, |_| SetId(0));
+            let port_lists = BTreeMap::new();
+            let sources = Sources { port_lists: &port_lists, limits: None, before: None, changed: Directions::BOTH };
+            let rules = filter::compile::compile(&[(&id, &group)], sources, |_| SetId(0));
             let filter = Filter::new(Arc::new(rules), core::iter::empty(), None);
             assert_eq!(filter.shared_open_group(Class::default(), |_| &[SetId(0)]).is_some(), open);
         }

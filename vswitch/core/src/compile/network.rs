@@ -5,6 +5,7 @@ use super::classes::Classes;
 use super::sets::{SetKey, Sets};
 use crate::chunks::Chunks;
 use crate::desired::{Desired, Eni, PrefixList, VSwitch, Vpc};
+use crate::filter::compile::{Directions, Sources};
 use crate::filter::{self, Filter, RowLimits, Rules, SetId};
 use crate::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
 use crate::route::Route;
@@ -46,8 +47,8 @@ pub(super) struct NetworkState {
     by_groups: BTreeMap<Box<[GroupId]>, u32>,
     by_group: BTreeMap<GroupId, BTreeSet<u32>>,
     free_filters: Vec<u32>,
-    /// Filters that are new, or whose rules are others now.
-    stale: BTreeSet<u32>,
+    /// Filters that are new, or whose rules are others now, and in which directions.
+    stale: BTreeMap<u32, Directions>,
     /// Filters whose last ENI left.
     left: BTreeSet<u32>,
     /// Where to look next for filters that miss new classes.
@@ -71,7 +72,7 @@ impl NetworkState {
             by_groups: BTreeMap::new(),
             by_group: BTreeMap::new(),
             free_filters: Vec::new(),
-            stale: BTreeSet::new(),
+            stale: BTreeMap::new(),
             left: BTreeSet::new(),
             renewed: 0,
         }
@@ -149,7 +150,7 @@ impl NetworkState {
         }
         self.by_groups.insert(groups.clone(), place);
         self.uses.insert(place, FilterUse { groups, enis: 1 });
-        self.stale.insert(place);
+        self.stale.insert(place, Directions::BOTH);
         place
     }
 
@@ -193,10 +194,13 @@ impl NetworkState {
         true
     }
 
-    /// The rules of a group are others now, or its port lists. Whether that matters here.
-    pub(super) fn change_group(&mut self, id: &GroupId) -> bool {
+    /// The rules of a group are others now in these directions, or their port lists. Whether that matters here.
+    pub(super) fn change_group(&mut self, id: &GroupId, changed: Directions) -> bool {
         let found = self.by_group.get(id);
-        self.stale.extend(found.into_iter().flatten());
+        for place in found.into_iter().flatten() {
+            let stale = self.stale.entry(*place).or_default();
+            *stale = stale.union(changed);
+        }
         found.is_some()
     }
 
@@ -207,10 +211,10 @@ impl NetworkState {
                 self.drop_filter(place);
             }
         }
-        let stale = core::mem::take(&mut self.stale).into_iter().filter(|place| self.uses.contains_key(place));
-        let stale: Vec<u32> = stale.collect();
+        let mut stale = core::mem::take(&mut self.stale);
+        stale.retain(|place, _| self.uses.contains_key(place));
         let compiled: Vec<(u32, Rules)> =
-            stale.into_iter().map(|place| (place, self.compile_rules(place, facts))).collect();
+            stale.into_iter().map(|(place, changed)| (place, self.compile_rules(place, changed, facts))).collect();
         for (place, rules) in &compiled {
             let before = self.filters.get(*place as usize).and_then(Option::as_ref);
             let before = before.map(|entry| entry.filter.rules().mentions().to_vec()).unwrap_or_default();
@@ -244,11 +248,14 @@ impl NetworkState {
         self.renew_some(facts);
     }
 
-    fn compile_rules(&mut self, place: u32, facts: &Facts<'_>) -> Rules {
+    fn compile_rules(&mut self, place: u32, changed: Directions, facts: &Facts<'_>) -> Rules {
         let groups = self.uses.get(&place).map(|used| &*used.groups).unwrap_or_default();
         let groups: Vec<_> = groups.iter().filter_map(|id| facts.desired.groups.get_key_value(id)).collect();
+        let before = self.filters.get(place as usize).and_then(Option::as_ref);
+        let before = before.map(|entry| &**entry.filter.rules());
+        let sources = Sources { port_lists: &facts.desired.port_lists, limits: facts.limits, before, changed };
         let sets = &mut self.sets;
-        filter::compile::compile(&groups, &facts.desired.port_lists, facts.limits, |remote| sets.intern(remote))
+        filter::compile::compile(&groups, sources, |remote| sets.intern(remote))
     }
 
     fn drop_filter(&mut self, place: u32) {

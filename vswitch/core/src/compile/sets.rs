@@ -69,19 +69,19 @@ impl Sets {
         new.into_iter().filter_map(|id| Some((id, self.sets[id.0 as usize].as_ref()?.key.clone()))).collect()
     }
 
-    /// A filter mentions other sets than before.
+    /// A filter mentions other sets than before, both told in ascending order.
     pub(super) fn mention(&mut self, filter: u32, before: &[SetId], now: &[SetId]) {
-        for id in now {
+        for id in only_in_first(now, before) {
             if let Some(Some(set)) = self.sets.get_mut(id.0 as usize) {
                 set.filters.insert(filter);
-                self.unmentioned.remove(id);
+                self.unmentioned.remove(&id);
             }
         }
-        for id in before.iter().filter(|id| now.binary_search(id).is_err()) {
+        for id in only_in_first(before, now) {
             if let Some(Some(set)) = self.sets.get_mut(id.0 as usize) {
                 set.filters.remove(&filter);
                 if set.filters.is_empty() {
-                    self.unmentioned.insert(*id);
+                    self.unmentioned.insert(id);
                 }
             }
         }
@@ -105,4 +105,13 @@ impl Sets {
         }
         taken
     }
+}
+
+/// What one ascending list has and another has not.
+fn only_in_first(one: &[SetId], other: &[SetId]) -> impl Iterator<Item = SetId> {
+    let mut other = other.iter().peekable();
+    one.iter().copied().filter(move |id| {
+        while other.next_if(|next| *next < id).is_some() {}
+        other.peek() != Some(&id)
+    })
 }

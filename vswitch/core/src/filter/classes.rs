@@ -60,6 +60,11 @@ impl RulesOfSets {
         first
     }
 
+    /// Every set that a rule names, ascending.
+    pub(super) fn sets(&self) -> &[SetId] {
+        &self.sets
+    }
+
     /// Whether other rules name the same sets.
     pub(super) fn names_the_same(&self, other: &Self) -> bool {
         self.sets == other.sets
@@ -85,7 +90,7 @@ impl RulesOfSets {
 pub(super) struct ClassRows {
     numbers: Arc<Numbers>,
     /// Rows of ingress, and of egress.
-    matrices: [RowMatrix; 2],
+    matrices: [Arc<RowMatrix>; 2],
 }
 
 /// Which row belongs to which sets: the same for all rules that name the same sets, whatever they are.
@@ -151,17 +156,17 @@ impl ClassRows {
         let is_full = of_classes[0].len() == classes_max;
         let (of_classes, rows) = (of_classes.map(Into::into), makers.map(|maker| maker.rows.into()));
         let numbers = Numbers { of_classes, open_groups: open_groups.into(), rows, is_full };
-        Self::of_numbers(Arc::new(numbers), sides)
+        let matrices = [0, 1].map(|side| Arc::new(sides[side].rows(&numbers.rows[side])));
+        Self { numbers: Arc::new(numbers), matrices }
     }
 
-    fn of_numbers(numbers: Arc<Numbers>, sides: [&RulesOfSets; 2]) -> Self {
-        let matrices = [0, 1].map(|side| sides[side].rows(&numbers.rows[side]));
-        Self { numbers, matrices }
-    }
-
-    /// The same for other rules that name the same sets.
-    pub(super) fn with_rules(&self, sides: [&RulesOfSets; 2]) -> Self {
-        Self::of_numbers(Arc::clone(&self.numbers), sides)
+    /// The same for other rules that name the same sets, in those directions where there are some.
+    pub(super) fn with_rules(&self, sides: [Option<&RulesOfSets>; 2]) -> Self {
+        let matrix = |side: usize| match sides[side] {
+            Some(of_sets) => Arc::new(of_sets.rows(&self.numbers.rows[side])),
+            None => Arc::clone(&self.matrices[side]),
+        };
+        Self { numbers: Arc::clone(&self.numbers), matrices: [matrix(0), matrix(1)] }
     }
 
     /// How many sets of sets were there when this was made; none if there was not room for more.
@@ -174,7 +179,7 @@ impl ClassRows {
         let sets: usize = rows.map(|sets| size_of_val(sets) + size_of_val(&**sets)).sum();
         self.numbers.of_classes[0].len() * CLASS_BYTES
             + sets
-            + self.matrices.iter().map(RowMatrix::bytes).sum::<usize>()
+            + self.matrices.iter().map(|matrix| matrix.bytes()).sum::<usize>()
     }
 }
 

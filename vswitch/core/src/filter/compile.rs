@@ -7,20 +7,58 @@ use super::{Check, FilterGroup, FilterRule, RowLimits, RuleSet, Rules, SetId};
 use crate::desired::{Direction, GroupKind, Policy, PortList, PortRange, Ports, Remote, Rule, SecurityGroup};
 use crate::ids::{GroupId, PortListId};
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Compiles the rules of ENIs with `groups`, which are all of one kind. `set_of` names the set of a rule's object; a port
-/// list that is missing matches nothing.
+/// What there is to compile with.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// A port list that is missing matches nothing.
+    pub port_lists: &'a BTreeMap<PortListId, PortList>,
+    /// Bounds for rows that are other than those that suit their number of rules.
+    pub limits: Option<RowLimits>,
+    /// The rules of the same groups before a change.
+    pub before: Option<&'a Rules>,
+    /// The directions that the change was about.
+    pub changed: Directions,
+}
+
+/// Some directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directions([bool; 2]);
+
+impl Directions {
+    /// Both of them.
+    pub const BOTH: Self = Self([true; 2]);
+
+    /// These and one more.
+    #[must_use]
+    pub const fn with(mut self, direction: Direction) -> Self {
+        self.0[direction as usize] = true;
+        self
+    }
+
+    /// These and others.
+    #[must_use]
+    pub const fn union(self, Self([ingress, egress]): Self) -> Self {
+        Self([self.0[0] | ingress, self.0[1] | egress])
+    }
+
+    const fn contains(self, direction: Direction) -> bool {
+        self.0[direction as usize]
+    }
+}
+
+/// Compiles the rules of ENIs with `groups`, which are all of one kind. `set_of` names the set of a rule's object.
 pub fn compile(
     groups: &[(&GroupId, &SecurityGroup)],
-    port_lists: &BTreeMap<PortListId, PortList>,
-    limits: Option<RowLimits>,
+    sources: Sources<'_>,
     mut set_of: impl FnMut(&Remote) -> SetId,
 ) -> Rules {
     let kind = groups.first().map_or(GroupKind::Basic, |(_, group)| group.kind);
-    let mut mentions = BTreeSet::new();
+    let mut mentions = Vec::new();
     let mut filter_groups = Vec::with_capacity(groups.len());
     for &(id, group) in groups {
         let is_open = group.kind == GroupKind::Basic && group.inner_access == Policy::Accept;
@@ -29,24 +67,23 @@ pub fn compile(
         filter_groups.push(FilterGroup { id: id.clone(), open_members });
     }
     let mut direction = |direction| {
-        let mut rules: Vec<(u32, SetId, &Rule)> = Vec::new();
-        for (place, (_, group)) in groups.iter().enumerate() {
-            let of_direction = group.rules.iter().filter(|rule| rule.direction == direction);
-            rules.extend(of_direction.map(|rule| (place as u32, set_of(&rule.remote), rule)));
-        }
-        mentions.extend(rules.iter().map(|(_, set, _)| *set));
-        rule_set(rules, port_lists, limits)
+        let kept = sources.before.filter(|_| !sources.changed.contains(direction)).map(|before| before.of(direction));
+        let rules = kept.cloned().unwrap_or_else(|| {
+            let mut rules: Vec<(u32, SetId, &Rule)> = Vec::new();
+            for (place, (_, group)) in groups.iter().enumerate() {
+                let of_direction = group.rules.iter().filter(|rule| rule.direction == direction);
+                rules.extend(of_direction.map(|rule| (place as u32, set_of(&rule.remote), rule)));
+            }
+            Arc::new(rule_set(rules, sources.port_lists, sources.limits))
+        });
+        mentions.extend(rules.of_sets.sets());
+        rules
     };
     let (ingress, egress) = (direction(Direction::Ingress), direction(Direction::Egress));
+    mentions.sort_unstable();
+    mentions.dedup();
     let has_open_groups = filter_groups.iter().any(|group| group.open_members.is_some());
-    Rules {
-        groups: filter_groups.into(),
-        has_open_groups,
-        kind,
-        ingress,
-        egress,
-        mentions: mentions.into_iter().collect(),
-    }
+    Rules { groups: filter_groups.into(), has_open_groups, kind, ingress, egress, mentions: mentions.into() }
 }
 
 fn rule_set(
@@ -56,7 +93,9 @@ fn rule_set(
 ) -> RuleSet {
     // §3.1: priority ascending, then drop before accept. Equals may stand in any order: those of one set together make
     // rows that share words.
-    rules.sort_by_key(|(_, set, rule)| (rule.priority, rule.policy == Policy::Accept, *set));
+    rules.sort_by_key(|(_, set, rule)| {
+        u64::from(rule.priority) << 33 | u64::from(rule.policy == Policy::Accept) << 32 | u64::from(set.0)
+    });
     let limits = limits.unwrap_or(RowLimits::of_rules(rules.len()));
     let sources: Vec<&Rule> = rules.iter().map(|&(_, _, rule)| rule).collect();
     let ranges: Vec<Vec<PortRange>> = sources.iter().map(|rule| ranges_of(rule, port_lists)).collect();

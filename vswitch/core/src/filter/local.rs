@@ -37,7 +37,7 @@ impl Local {
         if restricted.len() * 2 * row_bytes(rules.len()) > bytes_max {
             return Self::Checked;
         }
-        let mut rows = RowCollector::new(rules.len());
+        let mut rows = RowCollector::new(rules.len(), restricted.len() * 2);
         let mut everywhere = rows.empty();
         for (bit, rule) in rules.iter().enumerate() {
             if rule.local.is_none() {

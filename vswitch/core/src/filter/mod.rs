@@ -72,8 +72,9 @@ pub struct Rules {
     /// Whether members of one of them reach each other without rules.
     has_open_groups: bool,
     kind: GroupKind,
-    ingress: RuleSet,
-    egress: RuleSet,
+    /// Shared with rules before and after, where a change was not about a direction.
+    ingress: Arc<RuleSet>,
+    egress: Arc<RuleSet>,
     /// Every set that a judgement by these rules can depend on, ascending.
     mentions: Box<[SetId]>,
 }
@@ -118,7 +119,7 @@ struct Check {
 impl Filter {
     /// Makes the rows of `rules` for the classes of addresses that are known, each given by its sets.
     pub fn new<'a>(rules: Arc<Rules>, classes: impl Iterator<Item = &'a [SetId]>, limits: Option<RowLimits>) -> Self {
-        let sides = [&rules.ingress, &rules.egress];
+        let sides = [&*rules.ingress, &*rules.egress];
         let longest = sides.iter().map(|side| side.rules.len()).max().unwrap_or(0);
         let bytes_max = limits.unwrap_or(RowLimits::of_rules(longest)).classes_bytes_max;
         let open_group = rules.has_open_groups.then_some(|sets: &[SetId]| rules.open_group(sets));
@@ -131,15 +132,19 @@ impl Filter {
     /// The filter with other `rules` that name the same sets, and so have rows for the same peers; none if they do not.
     pub fn with_rules(&self, rules: &Arc<Rules>) -> Option<Self> {
         let open = |group: &FilterGroup| group.open_members;
-        let names_the_same = rules.ingress.of_sets.names_the_same(&self.rules.ingress.of_sets)
-            && rules.egress.of_sets.names_the_same(&self.rules.egress.of_sets)
-            && rules.groups.iter().map(open).eq(self.rules.groups.iter().map(open));
+        let sides = [(&rules.ingress, &self.rules.ingress), (&rules.egress, &self.rules.egress)];
+        let names_the_same = |(now, then): &(&Arc<RuleSet>, &Arc<RuleSet>)| {
+            Arc::ptr_eq(now, then) || now.of_sets.names_the_same(&then.of_sets)
+        };
+        if !sides.iter().all(names_the_same) || !rules.groups.iter().map(open).eq(self.rules.groups.iter().map(open)) {
+            return None;
+        }
         let is_alike =
-            rules.ingress.of_sets == self.rules.ingress.of_sets && rules.egress.of_sets == self.rules.egress.of_sets;
-        let classes = match (names_the_same, is_alike) {
-            (false, _) => return None,
-            (true, true) => Arc::clone(&self.classes),
-            (true, false) => Arc::new(self.classes.with_rules([&rules.ingress.of_sets, &rules.egress.of_sets])),
+            |(now, then): (&Arc<RuleSet>, &Arc<RuleSet>)| Arc::ptr_eq(now, then) || now.of_sets == then.of_sets;
+        let changed = sides.map(|side| (!is_alike(side)).then_some(&side.0.of_sets));
+        let classes = match changed {
+            [None, None] => Arc::clone(&self.classes),
+            changed => Arc::new(self.classes.with_rules(changed)),
         };
         Some(Self { rules: Arc::clone(rules), classes })
     }
@@ -230,7 +235,7 @@ pub const fn default_policy(kind: GroupKind, direction: Direction) -> Policy {
 }
 
 impl Rules {
-    const fn of(&self, direction: Direction) -> &RuleSet {
+    fn of(&self, direction: Direction) -> &Arc<RuleSet> {
         match direction {
             Direction::Ingress => &self.ingress,
             Direction::Egress => &self.egress,

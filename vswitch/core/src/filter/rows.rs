@@ -48,16 +48,31 @@ impl RowMatrix {
     /// Rows of `words` each, one after the other, filled by `fill`.
     pub(super) fn new(words: usize, rows: usize, fill: impl FnOnce(&mut [u64])) -> Self {
         let mut bits = vec![0; rows * words + LINE_WORDS - 1].into_boxed_slice();
-        let first = bits.as_ptr().addr() / size_of::<u64>() % LINE_WORDS;
-        let first = (LINE_WORDS - first) % LINE_WORDS;
+        let first = line_start(&bits);
         fill(&mut bits[first..first + rows * words]);
         Self { words, bits, first }
+    }
+
+    /// Rows of `words` each, one after the other.
+    fn of_bits(words: usize, rows: &[u64]) -> Self {
+        let mut bits = Vec::with_capacity(rows.len() + LINE_WORDS - 1);
+        let first = line_start(bits.spare_capacity_mut());
+        bits.resize(first, 0);
+        bits.extend_from_slice(rows);
+        bits.resize(rows.len() + LINE_WORDS - 1, 0);
+        Self { words, bits: bits.into(), first }
     }
 
     /// Bytes of all rows.
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.bits)
     }
+}
+
+/// The first word that is the first of a cache line.
+fn line_start<T>(words: &[T]) -> usize {
+    let after = words.as_ptr().addr() / size_of::<u64>() % LINE_WORDS;
+    (LINE_WORDS - after) % LINE_WORDS
 }
 
 /// Bytes of one row for this many rules.
@@ -78,14 +93,17 @@ pub(super) const fn words_of(rules: usize) -> usize {
 pub(super) struct RowCollector {
     words: usize,
     bits: Vec<u64>,
-    numbers: HashTable<u32>,
+    /// Each with the hash of its row, so that the table grows without a look at the rows.
+    numbers: HashTable<(u64, u32)>,
     hasher: DefaultHashBuilder,
 }
 
 impl RowCollector {
-    pub(super) fn new(rules: usize) -> Self {
-        let (numbers, hasher) = (HashTable::new(), DefaultHashBuilder::default());
-        Self { words: words_of(rules), bits: Vec::new(), numbers, hasher }
+    /// Of about `rows` rows.
+    pub(super) fn new(rules: usize, rows: usize) -> Self {
+        let words = words_of(rules);
+        let (bits, numbers) = (Vec::with_capacity(words * rows), HashTable::with_capacity(rows));
+        Self { words, bits, numbers, hasher: DefaultHashBuilder::default() }
     }
 
     /// A row without a bit.
@@ -98,11 +116,11 @@ impl RowCollector {
         let Self { words, bits, numbers, hasher } = self;
         let hash = hasher.hash_one(row);
         let at = |number: u32| &bits[number as usize * *words..][..*words];
-        if let Some(&number) = numbers.find(hash, |&number| at(number) == row) {
+        if let Some(&(_, number)) = numbers.find(hash, |&(other, number)| other == hash && at(number) == row) {
             return number;
         }
         let number = numbers.len() as u32;
-        numbers.insert_unique(hash, number, |&number| hasher.hash_one(at(number)));
+        numbers.insert_unique(hash, (hash, number), |&(hash, _)| hash);
         bits.extend_from_slice(row);
         number
     }
@@ -113,7 +131,7 @@ impl RowCollector {
     }
 
     pub(super) fn finish(self) -> RowMatrix {
-        RowMatrix::new(self.words, self.len(), |bits| bits.copy_from_slice(&self.bits))
+        RowMatrix::of_bits(self.words, &self.bits)
     }
 }
 
@@ -188,7 +206,7 @@ mod tests {
         let rules_tried: &[usize] =
             if cfg!(miri) { &[1, 65, 300] } else { &[1, 64, 65, 256, 257, 1000, 1024, 1025, 5000] };
         for &rules in rules_tried {
-            let mut rows = RowCollector::new(rules);
+            let mut rows = RowCollector::new(rules, 1);
             let empty = rows.empty();
             assert_eq!(first_common([&empty, &empty], &empty), None);
             for bit in (0..rules).step_by(17).chain([rules - 1]) {

@@ -34,7 +34,8 @@ pub(super) struct Destinations {
 
 impl Destinations {
     fn new(tables: [&PortPages; 3]) -> Self {
-        let (mut pages_of, mut pages) = (Box::new([[0; 256]; 4]), Vec::new());
+        let pages = tables.iter().map(|table| table.pages.len()).sum();
+        let (mut pages_of, mut pages) = (Box::new([[0; 256]; 4]), Vec::with_capacity(pages));
         for (table, pages_of) in tables.into_iter().zip(pages_of.iter_mut()) {
             let before = pages.len() as u16;
             *pages_of = table.by_high_byte.map(|page| page + before);
@@ -83,7 +84,7 @@ static TABLES: [u8; 256] = {
     tables
 };
 
-/// The row of every port: a page for each high byte, equal pages kept once.
+/// The row of every port: a page for each high byte; those of one row are kept once.
 #[derive(Debug)]
 struct PortPages {
     by_high_byte: Box<[u16; 256]>,
@@ -100,25 +101,26 @@ impl PortPages {
     /// Pages of ascending `pieces`, each a first port and a row; of two with the same port the later counts. The first is
     /// that of port 0.
     fn of_pieces(pieces: &[(u16, u16)]) -> Self {
-        let mut pages: Vec<[u16; 256]> = Vec::new();
-        let (mut mixed, mut uniform) = (HashMap::<[u16; 256], u16>::new(), HashMap::<u16, u16>::new());
+        let mut pages: Vec<[u16; 256]> = Vec::with_capacity(pieces.len().min(256));
+        let mut uniform = HashMap::<u16, u16>::new();
         let mut by_high_byte = Box::new([0; 256]);
         let mut position = 0;
         for (high, number) in by_high_byte.iter_mut().enumerate() {
-            let mut page = [pieces[position].1; 256];
-            let is_within = |piece: &&(u16, u16)| piece.0 as usize >> 8 == high;
-            let mut is_uniform = true;
-            while let Some(&(start, row)) = pieces.get(position + 1).filter(is_within) {
-                position += 1;
-                is_uniform &= start & 0xff == 0;
+            let inside = pieces[position + 1..].iter().take_while(|piece| piece.0 as usize >> 8 == high).count();
+            let inside = &pieces[position..][..=inside];
+            position += inside.len() - 1;
+            let at_start = inside.iter().rposition(|piece| piece.0 as usize <= high << 8).unwrap_or(0);
+            let (first, inside) = (inside[at_start].1, &inside[at_start + 1..]);
+            let next = pages.len() as u16;
+            *number = if inside.is_empty() { *uniform.entry(first).or_insert(next) } else { next };
+            if *number != next {
+                continue;
+            }
+            let mut page = [first; 256];
+            for &(start, row) in inside {
                 page[(start & 0xff) as usize..].fill(row);
             }
-            let next = pages.len() as u16;
-            *number =
-                if is_uniform { *uniform.entry(page[0]).or_insert(next) } else { *mixed.entry(page).or_insert(next) };
-            if *number == next {
-                pages.push(page);
-            }
+            pages.push(page);
         }
         Self { by_high_byte, pages: pages.into() }
     }
@@ -167,7 +169,7 @@ impl Services {
 
     /// Every rule in every row.
     fn every(rules: usize) -> Self {
-        let mut rows = RowCollector::new(rules);
+        let mut rows = RowCollector::new(rules, 1);
         let mut row = rows.empty();
         (0..rules).for_each(|bit| set_bit(&mut row, bit));
         rows.add(&row);
@@ -183,7 +185,8 @@ impl Services {
         bytes_max: usize,
     ) -> Option<Self> {
         let rows_max = (bytes_max / row_bytes(rules.len()).max(1)).clamp(1, u16::MAX as usize);
-        let mut rows = RowCollector::new(rules.len());
+        // Most rules have one range of ports, whose ends begin a row each.
+        let mut rows = RowCollector::new(rules.len(), rows_max.min(rules.len() * 2));
         let mut row_of = |number: u8, is_v6: bool| {
             let mut row = rows.empty();
             let covering = rules.iter().enumerate().filter(|(_, rule)| covers(rule.protocol, number, is_v6));
@@ -252,26 +255,29 @@ fn pieces<'r>(
     ranges: impl Fn(usize) -> Cow<'r, [PortRange]>,
     rows_max: usize,
 ) -> Option<Vec<(u16, u16)>> {
-    // The first port, whose rule begins or ends.
-    let mut borders: Vec<(u32, usize, bool)> = Vec::with_capacity(rules * 2);
+    // The first port, whose rule begins or ends: as one number each, which are sorted soonest.
+    let border = |port: u32, bit: usize, begins: bool| u64::from(port) << 32 | (bit as u64) << 1 | u64::from(begins);
+    let mut borders: Vec<u64> = Vec::with_capacity(rules * 2);
     for bit in 0..rules {
         for range in &*merged(ranges(bit)) {
-            borders.push((range.first as u32, bit, true));
-            borders.push((range.last as u32 + 1, bit, false));
+            borders.push(border(range.first.into(), bit, true));
+            borders.push(border(u32::from(range.last) + 1, bit, false));
         }
     }
     borders.sort_unstable();
+    let port = |border: u64| (border >> 32) as u32;
     let mut row = rows.empty();
     let mut pieces: Vec<(u16, u16)> = Vec::new();
-    let starts_later = borders.first().is_none_or(|(port, ..)| *port > 0);
+    let starts_later = borders.first().is_none_or(|first| port(*first) > 0);
     if starts_later {
         pieces.push((0, rows.add(&row) as u16));
     }
-    for of_port in borders.chunk_by(|one, other| one.0 == other.0) {
-        for &(_, bit, begins) in of_port {
-            if begins { set_bit(&mut row, bit) } else { clear_bit(&mut row, bit) }
+    for of_port in borders.chunk_by(|one, other| port(*one) == port(*other)) {
+        for border in of_port {
+            let bit = (*border as u32 >> 1) as usize;
+            if border & 1 == 1 { set_bit(&mut row, bit) } else { clear_bit(&mut row, bit) }
         }
-        let Ok(port) = u16::try_from(of_port[0].0) else { break };
+        let Ok(port) = u16::try_from(port(of_port[0])) else { break };
         let number = rows.add(&row) as u16;
         if rows.len() > rows_max {
             return None;
