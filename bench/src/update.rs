@@ -14,7 +14,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use vswitch::port::PortFactory;
 use vswitch::port::memory::MemoryHub;
-use vswitch_core::desired::Port;
+use vswitch_core::compile::Compiler;
+use vswitch_core::desired::{Desired, Port};
 use vswitch_core::limits::HANDOFF_PACKETS;
 use vswitch_core::protocol::Delta;
 
@@ -64,6 +65,8 @@ pub(crate) struct Report {
     /// Of it: until the new rules are compiled, and until every worker has crossed.
     compile_us: Percentiles,
     barrier_us: Percentiles,
+    /// What deciding on the same changes took in a forwarding plane that has nothing else to do.
+    alone_us: Percentiles,
     /// Packets that no change was about, before and during the changes.
     idle_packets_per_second: f64,
     packets_per_second: f64,
@@ -86,13 +89,14 @@ impl crate::Report for Report {
         };
         format!(
             "{changes} changes ({kind:?}), {:.0} a second, {enis} ENIs sharing {rules} rules a direction, workers: {workers}\n\n\
-             µs                           median     p99        max\n{}{}{}\n\
+             µs                           median     p99        max\n{}{}{}{}\n\
              packets/s: {:.0} idle, {:.0} meanwhile ({:.2})\n\
              lost {}, forwarded against a reply {}",
             self.changes_per_second,
             line("request to reply", &self.latency_us),
             line("  of it compiling", &self.compile_us),
             line("  of it crossing", &self.barrier_us),
+            line("compiling without traffic", &self.alone_us),
             self.idle_packets_per_second,
             self.packets_per_second,
             self.throughput_of_idle,
@@ -129,6 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
         plane::attach(desired, |id| with_port.contains(id).then_some(Port::Memory));
     }
     let deltas = [Delta::between(&admitting, &refusing), Delta::between(&refusing, &admitting)];
+    let alone_ns = alone(&refusing, &deltas, arguments.changes)?;
     client.replace(refusing)?;
     let traffic = Traffic::new(|number| hub.guest(&world::eni_id(number)), [RECEIVER], PACE);
     traffic.refused_from_now_on();
@@ -153,6 +158,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
         latency_us: Percentiles::of(&changes.latency_ns),
         compile_us: Percentiles::of(&changes.compile_ns),
         barrier_us: Percentiles::of(&changes.barrier_ns),
+        alone_us: Percentiles::of(&alone_ns),
         idle_packets_per_second: idle_rate,
         packets_per_second: busy_rate,
         throughput_of_idle: busy_rate / idle_rate,
@@ -161,6 +167,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
         watched_delivered: traffic.watched.load(Ordering::Relaxed),
         quantiles: Quantiles::of(&changes.latency_ns, 1e-3),
     })
+}
+
+/// How long a compiler takes over each change, with a core to itself.
+fn alone(first: &Desired, deltas: &[Delta; 2], changes: u32) -> Result<Histogram<u64>, String> {
+    let mut compiler = Compiler::new([0; 2]);
+    let mut made = compiler.replace(first, 1).map_err(|refusals| format!("{refusals:?}"))?;
+    let mut spent_ns = Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| error.to_string())?;
+    for number in 0..changes {
+        let delta = deltas[usize::from(number % 2 == 0)].clone();
+        let started = Instant::now();
+        let next = compiler.apply(delta, u64::from(number) + 2).map_err(|refusals| format!("{refusals:?}"))?;
+        spent_ns.saturating_record(started.elapsed().as_nanos() as u64);
+        // Whoever publishes lets go of the one before once everybody crossed.
+        drop(std::mem::replace(&mut made, next));
+    }
+    Ok(spent_ns)
 }
 
 /// Changes to and fro.
@@ -216,7 +238,7 @@ mod tests {
 
     #[test]
     fn changes_lose_nothing_and_are_in_force_when_acknowledged() {
-        for (kind, workers) in [(Kind::Rule, 1), (Kind::Membership, 2), (Kind::PrefixList, 2)] {
+        for (kind, workers) in [(Kind::Rule, 1), (Kind::Membership, 2), (Kind::Combination, 1), (Kind::PrefixList, 2)] {
             let show = crate::Show::default();
             let arguments = Arguments { enis: 4, rules: 10, kind, members: 3, rate: 0, changes: 40, workers, show };
             let report = run(&arguments).expect("every change is accepted");

@@ -16,8 +16,11 @@ use vswitch_core::ids::GroupId;
 pub(crate) enum Kind {
     /// A rule comes and goes.
     Rule,
-    /// An ENI joins and leaves a group that a rule names.
+    /// An ENI goes from a group into another that a rule names, and back. Others have the same groups before and after.
     Membership,
+    /// An ENI joins such a group and leaves it, besides groups that nobody else has together with it: so that rules are
+    /// compiled for it alone.
+    Combination,
     /// A prefix comes and goes in a list that a rule names.
     PrefixList,
 }
@@ -43,12 +46,13 @@ pub(crate) fn desired((enis, members): (u16, u16), rules: usize, kind: Kind, adm
     desired.prefix_lists.insert("pl-watched".into(), PrefixList { entries });
     let remote = match kind {
         Kind::Rule => Remote::Prefix(address.into()),
-        Kind::Membership => Remote::Group(watched.clone()),
+        Kind::Membership | Kind::Combination => Remote::Group(watched.clone()),
         Kind::PrefixList => Remote::PrefixList("pl-watched".into()),
     };
-    if kind == Kind::Membership
-        && admits
-        && let Some(eni) = desired.enis.get_mut(&world::eni_id(WATCHED))
+    if kind == Kind::Membership {
+        join_as_others(&mut desired, (enis, members), admits);
+    } else if let Some(eni) =
+        desired.enis.get_mut(&world::eni_id(WATCHED)).filter(|_| kind == Kind::Combination && admits)
     {
         eni.groups.insert(watched);
     }
@@ -63,6 +67,20 @@ pub(crate) fn desired((enis, members): (u16, u16), rules: usize, kind: Kind, adm
         group.rules.sort_by(|one, other| one.id.cmp(&other.id));
     }
     desired
+}
+
+/// Whose packets are watched is in one of two groups; the members, if there are any, are in one of them already, and one
+/// more ENI in either keeps both in use.
+fn join_as_others(desired: &mut Desired, (enis, members): (u16, u16), admits: bool) {
+    let [waiting, watched] = ["sg-waiting", "sg-watched"].map(GroupId::from);
+    let group = desired.groups.get(&watched).cloned();
+    desired.groups.extend(group.map(|group| (waiting.clone(), group)));
+    let joins = if admits { &watched } else { &waiting };
+    for (number, group) in [(WATCHED, joins), (enis + members + 1, &watched), (enis + members + 2, &waiting)] {
+        let mut eni = world::eni(number, world::SIDES[1]);
+        eni.groups = BTreeSet::from([group.clone()]);
+        desired.enis.insert(world::eni_id(number), eni);
+    }
 }
 
 /// Admits the watched packets of these.
