@@ -107,7 +107,7 @@ impl<A: Address> Places<A> {
     #[inline(always)]
     fn reach<'a>(&'a self, address: A, line: &mut Option<&'a Line<A>>) {
         *line = self.hosts.line(address);
-        line.iter().for_each(|line| crate::prefetch::prefetch(*line));
+        line.iter().for_each(|line| line.prefetch());
     }
 
     /// Some place, and whether it is that of the address as a host.

@@ -43,6 +43,15 @@ impl<A: Address> Line<A> {
         Self { addresses: [A::default(); LINE], places: [Place::NONE; LINE] }
     }
 
+    /// Asks for its memory: a cache line, or two where addresses are long.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        crate::prefetch::prefetch(self);
+        if size_of::<Self>() > align_of::<Self>() {
+            crate::prefetch::prefetch(&self.places);
+        }
+    }
+
     /// The slot of an address.
     fn slot_of(&self, address: A) -> Option<usize> {
         (0..LINE).find(|&slot| self.addresses[slot] == address && !self.places[slot].is_none())

@@ -1,4 +1,4 @@
-//! Telling the memory what will be needed soon: the one place of the core that has to be unsafe.
+//! Telling the memory what will be needed soon.
 
 /// Asks for the cache line at `value`. A hint: it changes nothing but time.
 #[allow(unsafe_code)]
