@@ -455,7 +455,7 @@ mod tests {
         for (kind, open) in [(GroupKind::Basic, true), (GroupKind::Advanced, false)] {
             let (id, group) = (GroupId::from("sg-1"), group(kind));
             let port_lists = BTreeMap::new();
-            let sources = Sources { port_lists: &port_lists, limits: None, before: None, changed: Directions::BOTH };
+            let sources = Sources { port_lists: &port_lists, limits: None, holding: &[] };
             let rules = filter::compile::compile(&[(&id, &group)], sources, |_| SetId(0));
             let filter = Filter::new(Arc::new(rules), core::iter::empty(), None);
             assert_eq!(filter.shared_open_group(Class::default(), |_| &[SetId(0)]).is_some(), open);

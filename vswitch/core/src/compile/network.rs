@@ -22,6 +22,9 @@ const UNKNOWN_CLASSES_MAX: usize = 256;
 /// Filters whose rows are made anew in one change for no other reason.
 const FILTERS_RENEWED_MAX: usize = 2;
 
+/// Filters of a group that are looked at for rules to share.
+const FILTERS_RELATED_MAX: usize = 4;
+
 /// A filter in use.
 #[derive(Debug)]
 struct FilterUse {
@@ -213,8 +216,11 @@ impl NetworkState {
         }
         let mut stale = core::mem::take(&mut self.stale);
         stale.retain(|place, _| self.uses.contains_key(place));
-        let compiled: Vec<(u32, Rules)> =
-            stale.into_iter().map(|(place, changed)| (place, self.compile_rules(place, changed, facts))).collect();
+        let mut compiled: BTreeMap<u32, Arc<Rules>> = BTreeMap::new();
+        for place in stale.keys() {
+            let rules = self.compile_rules(*place, (&stale, &compiled), facts);
+            compiled.insert(*place, Arc::new(rules));
+        }
         for (place, rules) in &compiled {
             let before = self.filters.get(*place as usize).and_then(Option::as_ref);
             let before = before.map(|entry| entry.filter.rules().mentions().to_vec()).unwrap_or_default();
@@ -234,10 +240,10 @@ impl NetworkState {
             }
         }
         for (place, rules) in compiled {
-            let (rules, entry) = (Arc::new(rules), self.filters.get_mut(place as usize));
-            let alike = entry.as_ref().and_then(|entry| entry.filter.with_rules(&rules));
-            let make = || Filter::new(rules, self.classes.iter(), facts.limits);
-            *entry = Some(FilterEntry { revision, filter: Arc::new(alike.unwrap_or_else(make)) });
+            let alike = |place: u32| self.filters.get(place as usize)?.as_ref()?.filter.with_rules(&rules);
+            let alike = self.related(place).find_map(alike);
+            let filter = alike.unwrap_or_else(|| Filter::new(rules, self.classes.iter(), facts.limits));
+            *self.filters.get_mut(place as usize) = Some(FilterEntry { revision, filter: Arc::new(filter) });
         }
         if self.classes.is_worn() {
             let addresses = &mut self.addresses;
@@ -248,14 +254,31 @@ impl NetworkState {
         self.renew_some(facts);
     }
 
-    fn compile_rules(&mut self, place: u32, changed: Directions, facts: &Facts<'_>) -> Rules {
+    /// The rules of a filter as they are now; those of filters that are not `stale`, or `compiled` already, hold.
+    fn compile_rules(
+        &mut self,
+        place: u32,
+        (stale, compiled): (&BTreeMap<u32, Directions>, &BTreeMap<u32, Arc<Rules>>),
+        facts: &Facts<'_>,
+    ) -> Rules {
+        let then = |place: u32| Some(Arc::clone(self.filters.get(place as usize)?.as_ref()?.filter.rules()));
+        let holding = |place: u32| match compiled.get(&place) {
+            Some(rules) => Some((Arc::clone(rules), Directions::BOTH)),
+            None => Some((then(place)?, stale.get(&place).copied().unwrap_or_default().others())),
+        };
+        let holding: Vec<(Arc<Rules>, Directions)> = self.related(place).filter_map(holding).collect();
         let groups = self.uses.get(&place).map(|used| &*used.groups).unwrap_or_default();
         let groups: Vec<_> = groups.iter().filter_map(|id| facts.desired.groups.get_key_value(id)).collect();
-        let before = self.filters.get(place as usize).and_then(Option::as_ref);
-        let before = before.map(|entry| &**entry.filter.rules());
-        let sources = Sources { port_lists: &facts.desired.port_lists, limits: facts.limits, before, changed };
+        let sources = Sources { port_lists: &facts.desired.port_lists, limits: facts.limits, holding: &holding };
         let sets = &mut self.sets;
         filter::compile::compile(&groups, sources, |remote| sets.intern(remote))
+    }
+
+    /// Filters that may share rules with one: itself, and a few for each of its groups.
+    fn related(&self, place: u32) -> impl Iterator<Item = u32> {
+        let groups = self.uses.get(&place).map(|used| &*used.groups).unwrap_or_default();
+        let places = groups.iter().filter_map(|group| self.by_group.get(group));
+        core::iter::once(place).chain(places.flat_map(|places| places.iter().take(FILTERS_RELATED_MAX).copied()))
     }
 
     fn drop_filter(&mut self, place: u32) {

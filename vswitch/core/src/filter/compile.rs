@@ -19,10 +19,9 @@ pub struct Sources<'a> {
     pub port_lists: &'a BTreeMap<PortListId, PortList>,
     /// Bounds for rows that are other than those that suit their number of rules.
     pub limits: Option<RowLimits>,
-    /// The rules of the same groups before a change.
-    pub before: Option<&'a Rules>,
-    /// The directions that the change was about.
-    pub changed: Directions,
+    /// What was compiled before, and in which directions it still holds: there it is shared, where it is of the groups that
+    /// are asked for.
+    pub holding: &'a [(Arc<Rules>, Directions)],
 }
 
 /// Some directions.
@@ -46,6 +45,12 @@ impl Directions {
         Self([self.0[0] | ingress, self.0[1] | egress])
     }
 
+    /// The directions that are not among these.
+    #[must_use]
+    pub const fn others(self) -> Self {
+        Self([!self.0[0], !self.0[1]])
+    }
+
     const fn contains(self, direction: Direction) -> bool {
         self.0[direction as usize]
     }
@@ -67,14 +72,20 @@ pub fn compile(
         filter_groups.push(FilterGroup { id: id.clone(), open_members });
     }
     let mut direction = |direction| {
-        let kept = sources.before.filter(|_| !sources.changed.contains(direction)).map(|before| before.of(direction));
-        let rules = kept.cloned().unwrap_or_else(|| {
+        let has_rules =
+            |(_, group): &&(&GroupId, &SecurityGroup)| group.rules.iter().any(|rule| rule.direction == direction);
+        let groups: Vec<_> = groups.iter().filter(has_rules).copied().collect();
+        let is_of_groups = |rules: &RuleSet| rules.groups.iter().eq(groups.iter().map(|(id, _)| *id));
+        let holding = sources.holding.iter().filter(|(_, directions)| directions.contains(direction));
+        let mut holding = holding.map(|(rules, _)| rules.of(direction));
+        let rules = holding.find(|rules| is_of_groups(rules)).cloned().unwrap_or_else(|| {
             let mut rules: Vec<(u32, SetId, &Rule)> = Vec::new();
             for (place, (_, group)) in groups.iter().enumerate() {
                 let of_direction = group.rules.iter().filter(|rule| rule.direction == direction);
                 rules.extend(of_direction.map(|rule| (place as u32, set_of(&rule.remote), rule)));
             }
-            Arc::new(rule_set(rules, sources.port_lists, sources.limits))
+            let groups = groups.iter().map(|(id, _)| GroupId::clone(id)).collect();
+            Arc::new(rule_set(groups, rules, (sources.port_lists, sources.limits)))
         });
         mentions.extend(rules.of_sets.sets());
         rules
@@ -87,9 +98,9 @@ pub fn compile(
 }
 
 fn rule_set(
+    groups: Box<[GroupId]>,
     mut rules: Vec<(u32, SetId, &Rule)>,
-    port_lists: &BTreeMap<PortListId, PortList>,
-    limits: Option<RowLimits>,
+    (port_lists, limits): (&BTreeMap<PortListId, PortList>, Option<RowLimits>),
 ) -> RuleSet {
     // §3.1: priority ascending, then drop before accept. Equals may stand in any order: those of one set together make
     // rows that share words.
@@ -109,6 +120,7 @@ fn rule_set(
     let accepting = sources.iter().enumerate().filter(|(_, rule)| rule.policy == Policy::Accept);
     accepting.for_each(|(bit, _)| super::rows::set_bit(&mut accepts, bit));
     RuleSet {
+        groups,
         accepts: accepts.into(),
         of_sets: RulesOfSets::new(&sets),
         services,

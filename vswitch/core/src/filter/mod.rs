@@ -90,6 +90,9 @@ struct FilterGroup {
 /// The rules of one direction.
 #[derive(Debug)]
 struct RuleSet {
+    /// The groups that have rules in the direction, ascending. ENIs that have these, and others without such rules, share
+    /// the rules.
+    groups: Box<[GroupId]>,
     /// In the order in which they decide: priority, then drop before accept (§3.1).
     rules: Box<[FilterRule]>,
     /// A bit for each rule that accepts.
@@ -105,7 +108,7 @@ struct RuleSet {
 #[derive(Debug)]
 struct FilterRule {
     id: RuleId,
-    /// Its group, as a place in [`Rules::groups`].
+    /// Its group, as a place in [`RuleSet::groups`].
     group: u32,
 }
 
@@ -136,7 +139,9 @@ impl Filter {
         let names_the_same = |(now, then): &(&Arc<RuleSet>, &Arc<RuleSet>)| {
             Arc::ptr_eq(now, then) || now.of_sets.names_the_same(&then.of_sets)
         };
-        if !sides.iter().all(names_the_same) || !rules.groups.iter().map(open).eq(self.rules.groups.iter().map(open)) {
+        let has_open_groups = rules.has_open_groups || self.rules.has_open_groups;
+        let opens_the_same = || rules.groups.iter().map(open).eq(self.rules.groups.iter().map(open));
+        if !sides.iter().all(names_the_same) || (has_open_groups && !opens_the_same()) {
             return None;
         }
         let is_alike =
@@ -166,8 +171,9 @@ impl Filter {
 
     /// The name of the rule that a judgement of this filter names as its ground, and its group.
     pub fn rule(&self, direction: Direction, ground: u32) -> Option<(&RuleId, &GroupId)> {
-        let rule = self.rules.of(direction).rules.get(ground as usize)?;
-        Some((&rule.id, self.group(rule.group)?))
+        let rules = self.rules.of(direction);
+        let rule = rules.rules.get(ground as usize)?;
+        Some((&rule.id, rules.groups.get(rule.group as usize)?))
     }
 
     /// The group that a judgement names as its ground.
