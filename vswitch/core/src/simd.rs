@@ -6,6 +6,12 @@ pub(crate) fn equal_to(numbers: &[u32; 4], wanted: u32) -> u32 {
     arch::equal_to(numbers, wanted)
 }
 
+/// The same for numbers of 128 bits.
+#[inline(always)]
+pub(crate) fn equal_to_wide(numbers: &[u128; 4], wanted: u128) -> u32 {
+    arch::equal_to_wide(numbers, wanted)
+}
+
 /// How many of sixteen ascending numbers are at most `bound`.
 #[inline(always)]
 pub(crate) fn count_up_to(numbers: &[u32; 16], bound: u32) -> usize {
@@ -48,6 +54,21 @@ mod arch {
         unsafe {
             let equal = _mm_cmpeq_epi32(four(numbers, 0), _mm_set1_epi32(wanted.cast_signed()));
             _mm_movemask_ps(_mm_castsi128_ps(equal)).cast_unsigned()
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn equal_to_wide(numbers: &[u128; 4], wanted: u128) -> u32 {
+        // SAFETY: these need SSE2, which every x86-64 processor has, and nothing else.
+        unsafe {
+            let wide = |number: u128| _mm_set_epi64x((number >> 64) as i64, number as i64);
+            let equal = |place: usize| _mm_cmpeq_epi32(wide(numbers[place]), wide(wanted));
+            let (low, high) = (_mm_packs_epi32(equal(0), equal(1)), _mm_packs_epi32(equal(2), equal(3)));
+            // A bit for each quarter of each number.
+            let quarters = _mm_movemask_epi8(_mm_packs_epi16(low, high)).cast_unsigned();
+            let halves = quarters & quarters >> 1;
+            let all = halves & halves >> 2;
+            all & 1 | (all >> 4 & 1) << 1 | (all >> 8 & 1) << 2 | (all >> 12 & 1) << 3
         }
     }
 
@@ -96,6 +117,10 @@ mod arch {
         (0..4).fold(0, |bits, place| bits | u32::from(numbers[place] == wanted) << place)
     }
 
+    pub(super) fn equal_to_wide(numbers: &[u128; 4], wanted: u128) -> u32 {
+        (0..4).fold(0, |bits, place| bits | u32::from(numbers[place] == wanted) << place)
+    }
+
     pub(super) fn above(numbers: &[u32; 16], bound: u32) -> u32 {
         (0..16).fold(0, |bits, place| bits | u32::from(numbers[place] > bound) << place)
     }
@@ -108,5 +133,26 @@ mod arch {
         let common = |word: usize| (one[word] | two[word]) & other[word];
         let half = |place: usize| (common(start + place / 2) >> (place % 2 * 32)) as u32;
         (0..16.min(WORDS * 2)).fold(0, |bits, place| bits | u32::from(half(place) != 0) << place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_compared_as_wholes() {
+        let wide = [1 << 100, 7, u128::MAX, 7 << 96 | 7];
+        for (place, number) in wide.iter().enumerate() {
+            assert_eq!(equal_to_wide(&wide, *number), 1 << place);
+            assert_eq!(equal_to_wide(&wide, number ^ 1 << 64), 0);
+            assert_eq!(equal_to_wide(&wide, number ^ 1), 0);
+        }
+        assert_eq!(equal_to(&[3, u32::MAX, 3, 0], 3), 0b101);
+        let numbers: [u32; 16] = core::array::from_fn(|place| place as u32 * 0x1111_1111);
+        for (place, number) in numbers.iter().enumerate() {
+            assert_eq!(count_up_to(&numbers, *number), place + 1);
+            assert_eq!(count_up_to(&numbers, number.saturating_add(1)), (place + 1).min(16));
+        }
     }
 }
