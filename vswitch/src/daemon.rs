@@ -1,10 +1,11 @@
 //! The forwarding plane as a process: composition, the only clock, and the loop of the control thread.
 
 use crate::control_socket::ControlSocket;
+use crate::polling::BusyPoll;
 use crate::port::{PortFactory, steering};
 use crate::switch::{Pacer, Switch, SwitchConfig, WorkerWiring, assemble};
 use crate::worker::Worker;
-use crate::worker_thread::{BusyPoll, Clock, DOORBELL, WorkerLoop};
+use crate::worker_thread::{Clock, DOORBELL, WorkerLoop};
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};

@@ -11,6 +11,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod packet_socket;
 pub mod placement;
+mod polling;
 pub mod port;
 pub mod publish;
 pub mod reconcile;
@@ -25,4 +26,4 @@ pub mod worker_desk;
 pub mod worker_thread;
 
 pub use daemon::{VswitchConfig, run, run_until};
-pub use worker_thread::BusyPoll;
+pub use polling::BusyPoll;

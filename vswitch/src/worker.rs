@@ -4,6 +4,7 @@
 //! drives several workers by hand. All it shares with others are bounded queues and the slot of the newest snapshot.
 
 mod lane;
+mod readiness;
 mod tally;
 
 pub use tally::{Activity, Tally};
@@ -27,8 +28,6 @@ use vswitch_core::segment::Segments;
 use vswitch_core::time::Time;
 use vswitch_core::verdict::{DropReason, Verdict};
 
-/// Empty receives after which a port is left alone until its descriptor becomes readable.
-const EMPTY_RECEIVES_MAX: u8 = 4;
 /// Time between two steps of the sweep, ns.
 const SWEEP_INTERVAL_NS: u64 = 1_000_000;
 /// Steps of the sweep that one turn makes up for after a sleep.
@@ -44,7 +43,7 @@ struct PortEntry {
     offloads: Offloads,
     has_readiness: bool,
     is_ready: bool,
-    empty_receives: u8,
+    empty_receives: u16,
 }
 
 /// Everything a worker shares with others.
@@ -168,17 +167,6 @@ impl Worker {
             _ => self.tally.turns_busy += 1,
         }
         activity
-    }
-
-    /// The descriptor of the port in this slot became readable.
-    pub fn mark_ready(&mut self, slot: usize) {
-        if let Some(Some(entry)) = self.ports.get_mut(slot) {
-            entry.empty_receives = 0;
-            if !entry.is_ready {
-                entry.is_ready = true;
-                self.ready.push(slot as u32);
-            }
-        }
     }
 
     /// Whether another thread has put something in place that a turn would take up.
@@ -339,7 +327,8 @@ impl Worker {
             }
             Ok(Received::Drained) => {
                 entry.empty_receives = if count == 0 { entry.empty_receives.saturating_add(1) } else { 0 };
-                !entry.has_readiness || entry.empty_receives < EMPTY_RECEIVES_MAX
+                !entry.has_readiness
+                    || usize::from(entry.empty_receives) < readiness::empty_receives_max(self.ready.len())
             }
             Err(error) => {
                 self.fail(slot, error);
@@ -545,8 +534,11 @@ impl Worker {
         }
         self.outgoing = outgoing;
         self.outgoing_homes = homes;
-        if let (Some(slot), Err(error)) = (slot, sent) {
-            self.fail(slot, error);
+        match (slot, sent) {
+            (Some(slot), Err(error)) => self.fail(slot, error),
+            // Who is sent something is likely to answer soon.
+            (Some(slot), Ok(())) => self.mark_ready(slot as usize),
+            (None, _) => {}
         }
     }
 

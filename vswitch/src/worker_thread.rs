@@ -1,6 +1,7 @@
 //! The thread that turns a worker: spins while there is work, sleeps soon after there is none.
 
 use crate::doorbell::Doorbell;
+use crate::polling::{BusyPoll, Spin};
 use crate::worker::Worker;
 use mio::{Events, Poll, Token};
 use std::io;
@@ -11,11 +12,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vswitch_core::time::Time;
 
-/// How long a worker spins with nothing to do before it sleeps. Short: the guests' kernels need the cores too.
-const IDLE_SPIN: Duration = Duration::from_micros(20);
 /// The longest sleep: idle sessions are swept at least so often.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// Busy turns between two looks at the descriptors of ports that were drained.
+/// Turns between two looks at the descriptors of ports that were drained.
 const TURNS_PER_POLL: u32 = 8;
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 1024;
@@ -41,29 +40,6 @@ impl Clock {
     /// Time since the start.
     pub fn now(self) -> Time {
         Time::from_ns(self.0.elapsed().as_nanos() as u64)
-    }
-}
-
-/// When a worker that finds nothing to do sleeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BusyPoll {
-    /// Never: for a core that is the worker's alone.
-    Always,
-    /// After a short spin.
-    #[default]
-    Adaptive,
-    /// At once.
-    Never,
-}
-
-impl BusyPoll {
-    /// How long a worker spins with nothing to do before it sleeps; none if it never does.
-    const fn spin(self) -> Option<Duration> {
-        match self {
-            Self::Always => None,
-            Self::Adaptive => Some(IDLE_SPIN),
-            Self::Never => Some(Duration::ZERO),
-        }
     }
 }
 
@@ -105,24 +81,22 @@ impl WorkerLoop {
         }
         worker.time_with(Clock::stopwatch_ns);
         let mut events = Events::with_capacity(EVENTS_MAX);
-        let mut idle_since: Option<Instant> = None;
+        let mut spin = Spin::new(self.busy_poll);
         let mut turns: u32 = 0;
         while !self.stop.load(Ordering::Acquire) {
             turns = turns.wrapping_add(1);
-            if !worker.turn(self.clock.now()).is_idle() {
-                idle_since = None;
-                if turns.is_multiple_of(TURNS_PER_POLL) {
-                    self.wait(&mut worker, &mut events, Duration::ZERO);
-                }
+            let now = self.clock.now();
+            if !worker.turn(now).is_idle() {
+                spin.was_busy();
+            } else if spin.is_over(now) {
+                worker.rest();
+                self.sleep(&mut worker, &mut events);
+                spin.slept(now, self.clock.now());
                 continue;
             }
-            let idle = idle_since.get_or_insert_with(Instant::now);
-            if self.busy_poll.spin().is_none_or(|spin| idle.elapsed() < spin) {
+            if turns.is_multiple_of(TURNS_PER_POLL) {
                 self.wait(&mut worker, &mut events, Duration::ZERO);
-                continue;
             }
-            self.sleep(&mut worker, &mut events);
-            idle_since = None;
         }
     }
 

@@ -1,0 +1,100 @@
+//! When a worker that finds nothing to do sleeps. Decided by times that others tell; nothing here waits.
+//!
+//! Waking a thread costs a guest's kernel microseconds, so it pays to spin through a gap that is shorter than that, and not
+//! through a longer one. How long a gap is going to be nobody knows; how long the last ones were is known.
+
+use vswitch_core::time::Time;
+
+/// How long a worker spins with nothing to do, if its last sleep was long, ns. Short: the guests' kernels need the cores too.
+const SPIN_MIN_NS: u64 = 20_000;
+/// The longest spin, ns. A sleep that ends sooner was not worth it, and the next spin is twice as long.
+const SPIN_MAX_NS: u64 = 50_000;
+
+/// When a worker that finds nothing to do sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BusyPoll {
+    /// Never: for a core that is the worker's alone.
+    Always,
+    /// After a short spin.
+    #[default]
+    Adaptive,
+    /// At once.
+    Never,
+}
+
+/// How long one worker has been spinning, and how long it is going to.
+#[derive(Debug)]
+pub(crate) struct Spin {
+    busy_poll: BusyPoll,
+    /// When the first of the turns began that found nothing to do; none if the last one did something.
+    idle_since: Option<Time>,
+    length_ns: u64,
+}
+
+impl Spin {
+    pub(crate) const fn new(busy_poll: BusyPoll) -> Self {
+        Self { busy_poll, idle_since: None, length_ns: SPIN_MIN_NS }
+    }
+
+    /// A turn that began now did something.
+    pub(crate) fn was_busy(&mut self) {
+        self.idle_since = None;
+    }
+
+    /// A turn that began now found nothing to do; whether to sleep.
+    pub(crate) fn is_over(&mut self, now: Time) -> bool {
+        let idle_since = self.idle_since.get_or_insert(now);
+        match self.busy_poll {
+            BusyPoll::Always => false,
+            BusyPoll::Adaptive => now.as_ns().saturating_sub(idle_since.as_ns()) >= self.length_ns,
+            BusyPoll::Never => true,
+        }
+    }
+
+    /// It slept, from the turn that began at `from` until now.
+    pub(crate) fn slept(&mut self, from: Time, now: Time) {
+        self.idle_since = None;
+        let is_short = now.as_ns().saturating_sub(from.as_ns()) < SPIN_MAX_NS;
+        self.length_ns = if is_short { (self.length_ns * 2).min(SPIN_MAX_NS) } else { SPIN_MIN_NS };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(ns: u64) -> Time {
+        Time::from_ns(ns)
+    }
+
+    /// How long it spins from `start` on, looked at each microsecond.
+    fn spins(spin: &mut Spin, start: u64) -> u64 {
+        (0..=1_000).map(|turn| turn * 1_000).find(|after| spin.is_over(at(start + after))).unwrap_or(u64::MAX)
+    }
+
+    #[test]
+    fn short_sleeps_make_longer_spins_and_a_long_one_ends_that() {
+        let mut spin = Spin::new(BusyPoll::Adaptive);
+        assert_eq!(spins(&mut spin, 0), SPIN_MIN_NS);
+        spin.slept(at(0), at(10_000));
+        assert_eq!(spins(&mut spin, 1_000_000), 2 * SPIN_MIN_NS);
+        spin.slept(at(0), at(10_000));
+        assert_eq!(spins(&mut spin, 2_000_000), SPIN_MAX_NS);
+        spin.slept(at(0), at(SPIN_MAX_NS));
+        assert_eq!(spins(&mut spin, 3_000_000), SPIN_MIN_NS);
+    }
+
+    #[test]
+    fn what_is_busy_starts_anew() {
+        let mut spin = Spin::new(BusyPoll::Adaptive);
+        assert!(!spin.is_over(at(0)) && !spin.is_over(at(SPIN_MIN_NS - 1)));
+        spin.was_busy();
+        assert!(!spin.is_over(at(SPIN_MIN_NS)) && spin.is_over(at(2 * SPIN_MIN_NS)));
+    }
+
+    #[test]
+    fn the_other_ways_are_never_and_at_once() {
+        assert_eq!(spins(&mut Spin::new(BusyPoll::Always), 0), u64::MAX);
+        assert_eq!(spins(&mut Spin::new(BusyPoll::Never), 0), 0);
+    }
+}
