@@ -1,5 +1,7 @@
 //! Laws that hold for every input: each module draws at random and compares with something slow and obvious.
 
+#[path = "properties/coalesce.rs"]
+mod coalesce;
 #[path = "properties/configuration.rs"]
 mod configuration;
 #[path = "properties/filter.rs"]

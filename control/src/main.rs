@@ -46,6 +46,7 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Exit
     config.flows_max_per_worker = given.sessions_per_worker.unwrap_or(config.flows_max_per_worker);
     config.pin = !given.no_pin;
     config.ports.plain_taps = given.plain_taps;
+    config.ports.coalesces = !given.no_coalescing;
     config.ports.tap_io = match given.tap_io {
         Some(up::TapIo::Plain) => TapIo::Plain,
         Some(up::TapIo::Uring) => match vswitch::ring::Ring::new() {

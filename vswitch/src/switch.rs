@@ -184,7 +184,8 @@ pub fn assemble(
     let make = |(number, links): (usize, handoff::Links)| {
         let (publication, desk) = (Arc::clone(&publication), Arc::clone(&handles[number].desk));
         let doorbells = Arc::clone(&doorbells);
-        let surroundings = Surroundings { number, publication, links, desk, doorbells };
+        let coalesces = config.ports.coalesces;
+        let surroundings = Surroundings { number, publication, links, desk, doorbells, coalesces };
         let advice = &crate::sys::advise_huge_pages;
         Worker::new(surroundings, Shard::with_memory(config.flows_max_per_worker, config.secret, advice))
     };

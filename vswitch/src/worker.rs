@@ -3,6 +3,7 @@
 //! A worker has no thread, and no clock but a stopwatch. Whoever turns it says what time it is: a thread of the daemon, or a test that
 //! drives several workers by hand. All it shares with others are bounded queues and the slot of the newest snapshot.
 
+mod gather;
 mod lane;
 mod readiness;
 mod tally;
@@ -59,6 +60,8 @@ pub struct Surroundings {
     pub desk: Arc<Desk>,
     /// The bells of all workers.
     pub doorbells: Arc<[Doorbell]>,
+    /// Whether TCP segments are put together for ports that take long frames.
+    pub coalesces: bool,
 }
 
 /// One worker.
@@ -474,6 +477,11 @@ impl Worker {
                 return self.recycle(packet, arrival.home);
             }
             match entry.offloads.fit(&packet.offload) {
+                Fit::AsItIs if self.surroundings.coalesces && gather::is_for(&packet, entry.offloads) => {
+                    if self.gather(&packet) {
+                        return self.recycle(packet, arrival.home);
+                    }
+                }
                 Fit::AsItIs => {}
                 Fit::Sum => packet.complete_checksum(),
                 Fit::Cut => {

@@ -30,7 +30,7 @@ impl World {
             hub.guest(&eni(number)).set_offloads(Offloads::ALL);
         }
         hub.guest(&eni(2)).set_offloads(second_takes);
-        let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
+        let ports = PortFactory { memory: hub.clone(), coalesces: true, ..PortFactory::default() };
         let config = SwitchConfig { workers, flows_max_per_worker: 1024, secret: [1, 2], ports };
         let (switch, workers) = assemble(config, Vec::new(), None);
         let free = workers.iter().map(Worker::free_buffers).collect();
@@ -195,4 +195,54 @@ fn a_port_that_floods_long_frames_does_not_starve_another() {
     assert!(lengths.contains(&guests::udp(2, 3, 99).len()), "served within two turns");
     let bytes: usize = lengths.iter().sum();
     assert!(bytes < 2 * (vswitch_core::limits::BURST_BYTES + frame.len()), "{bytes} bytes before it");
+}
+
+/// Segments of a connection of guest 1, each summed.
+fn segments(to: u8, count: u16) -> Vec<Vec<u8>> {
+    let folded = |sum: u32| ((sum & 0xffff) + (sum >> 16)) as u16;
+    let words = |bytes: &[u8]| bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum::<u32>();
+    let segment = |number: u16| {
+        let mut frame = guests::udp(1, to, 0);
+        frame.truncate(34);
+        frame[16..18].copy_from_slice(&(20 + 20 + SEGMENT_BYTES as u16).to_be_bytes());
+        frame[18..20].copy_from_slice(&number.to_be_bytes());
+        (frame[23], frame[24], frame[25]) = (6, 0, 0);
+        let sum = !folded(words(&frame[14..34]));
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        let sequence = u32::from(number) * SEGMENT_BYTES as u32;
+        frame.extend([0x10, 0, 0x20, 0]);
+        frame.extend(sequence.to_be_bytes());
+        frame.extend([0, 0, 0, 1, 0x50, 0x10, 0x20, 0, 0, 0, 0, 0]);
+        frame.extend((0..SEGMENT_BYTES).map(|at| at as u8));
+        let pseudo = words(&frame[26..34]) + 6 + (frame.len() - 34) as u32;
+        let sum = !folded(u32::from(folded(words(&frame[34..]))) + pseudo);
+        frame[50..52].copy_from_slice(&sum.to_be_bytes());
+        frame
+    };
+    (0..count).map(segment).collect()
+}
+
+const SEGMENT_BYTES: usize = 1000;
+
+#[test]
+fn segments_that_come_together_leave_as_one_frame_where_the_port_takes_it() {
+    for (workers, takes, frames) in
+        [(1, Offloads::ALL, 1), (2, Offloads::ALL, 1), (1, Offloads::NONE, 20), (2, Offloads::CHECKSUM, 20)]
+    {
+        let mut world = World::new(workers, takes);
+        for segment in segments(2, 20) {
+            assert!(world.guest(1).inject(&segment));
+        }
+        world.turn();
+        let got: Vec<_> = std::iter::from_fn(|| world.guest(2).collect_with_offload()).collect();
+        assert_eq!(got.len(), frames, "{workers} workers, {takes:?}");
+        let data: Vec<u8> = got.iter().flat_map(|(frame, _)| frame[54..].to_vec()).collect();
+        let sent: Vec<u8> = segments(2, 20).iter().flat_map(|frame| frame[54..].to_vec()).collect();
+        assert_eq!(data, sent);
+        let offload = got[0].1;
+        assert_eq!(offload.segmentation, if frames == 1 { Segmentation::TcpV4 } else { Segmentation::None });
+        assert_eq!(usize::from(offload.segment_bytes), if frames == 1 { SEGMENT_BYTES } else { 0 });
+        let received = world.stats(2).ingress;
+        assert_eq!((received.packets, received.bytes), (20, 20 * (54 + SEGMENT_BYTES as u64)), "as on a wire");
+    }
 }

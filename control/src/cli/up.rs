@@ -109,6 +109,9 @@ pub struct VswitchArguments {
     /// auto].
     #[arg(long, value_name = "HOW")]
     pub tap_io: Option<TapIo>,
+    /// Hand every TCP segment on by itself, as it came, also to a port that takes many at once.
+    #[arg(long)]
+    pub no_coalescing: bool,
     /// Queues of each TAP device, each received by a worker of its own; no more than there are workers [default: 1].
     #[arg(long, value_name = "N")]
     pub lanes: Option<usize>,
@@ -171,6 +174,8 @@ pub struct ConfigFile {
     pub plain_taps: Option<bool>,
     /// How frames cross TAP devices.
     pub tap_io: Option<TapIo>,
+    /// Whether TCP segments are put together for ports that take many at once.
+    pub coalescing: Option<bool>,
     /// Queues of each TAP device.
     pub lanes: Option<usize>,
     /// How much of everything there may be.
@@ -308,6 +313,9 @@ fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, config: &Config
     }
     if given.plain_taps || config.plain_taps == Some(true) {
         list.push("--plain-taps".into());
+    }
+    if given.no_coalescing || config.coalescing == Some(false) {
+        list.push("--no-coalescing".into());
     }
     if let Some(how) = given.tap_io.or(config.tap_io).and_then(|how| how.to_possible_value()) {
         list.extend(["--tap-io".into(), how.get_name().into()]);

@@ -12,6 +12,7 @@ mod apply;
 mod checksum;
 pub mod chunks;
 mod classify;
+pub mod coalesce;
 pub mod compile;
 mod counters;
 mod delta;

@@ -134,6 +134,8 @@ pub struct PortFactory {
     pub plain_taps: bool,
     /// How frames cross TAP devices.
     pub tap_io: TapIo,
+    /// Whether TCP segments that come one by one are put together for ports that take long frames.
+    pub coalesces: bool,
     /// Queues of each TAP device and memory port, read by one worker each; one if zero.
     pub lanes: usize,
     /// Where the far ends of memory ports are found.

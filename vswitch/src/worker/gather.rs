@@ -1,0 +1,46 @@
+//! Segments of a burst that go to a port which takes long frames are put together: one crossing instead of many.
+
+use super::Worker;
+use vswitch_core::coalesce::{self, Relation};
+use vswitch_core::offload::{Offloads, Segmentation};
+use vswitch_core::packet::Packet;
+
+/// Packets lined up last among which that of the same flow is looked for.
+const LOOKED_AT_MAX: usize = 8;
+
+/// Whether a packet may go to a port of these offloads as a part of another.
+pub(super) fn is_for(packet: &Packet, offloads: Offloads) -> bool {
+    const TCP: Offloads = Offloads::CHECKSUM.with(Offloads::TCP_V4).with(Offloads::TCP_V6);
+    packet.offload.segmentation == Segmentation::None && offloads.contains(TCP)
+}
+
+impl Worker {
+    /// Appends a packet to the last one of its flow that is lined up, if it may be; otherwise it is to be lined up itself.
+    pub(super) fn gather(&mut self, packet: &Packet) -> bool {
+        let first = self.outgoing.len().saturating_sub(LOOKED_AT_MAX);
+        for place in (first..self.outgoing.len()).rev() {
+            match coalesce::relation(&self.outgoing[place], packet) {
+                Relation::Other => {}
+                Relation::Behind => return false,
+                Relation::Next(bytes) => {
+                    let has_room = self.outgoing[place].buffer.capacity() >= bytes || self.enlarge(place);
+                    if has_room {
+                        coalesce::append(&mut self.outgoing[place], packet);
+                    }
+                    return has_room;
+                }
+            }
+        }
+        false
+    }
+
+    /// Gives a packet that is lined up a large buffer, unless all such are in use.
+    fn enlarge(&mut self, place: usize) -> bool {
+        let Some(mut large) = self.pool.take_large() else { return false };
+        large.fill(self.outgoing[place].buffer.frame());
+        let small = std::mem::replace(&mut self.outgoing[place].buffer, large);
+        let home = std::mem::replace(&mut self.outgoing_homes[place], self.surroundings.number as u16);
+        self.recycle(Packet::new(small), home);
+        true
+    }
+}
