@@ -3,7 +3,7 @@
 use clap::Parser;
 use control::cli::{self, Arguments, Command, namespace, up};
 use std::process::ExitCode;
-use vswitch::port::TapIo;
+use vswitch::port::{InterfaceIo, TapIo};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -47,6 +47,10 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Exit
     config.pin = !given.no_pin;
     config.ports.plain_taps = given.plain_taps;
     config.ports.coalesces = !given.no_coalescing;
+    config.ports.interface_io = match given.interface_io {
+        Some(up::InterfaceIo::Xdp) => InterfaceIo::Xdp,
+        Some(up::InterfaceIo::Packet) | None => InterfaceIo::Packet,
+    };
     config.ports.tap_io = match given.tap_io {
         Some(up::TapIo::Plain) => TapIo::Plain,
         Some(up::TapIo::Uring) => match vswitch::ring::Ring::new() {

@@ -42,10 +42,7 @@ impl PacketSocket {
     /// # Errors
     /// What the kernel says, as `NETDOWN` for an interface that is down; `InvalidInput` for one that is no Ethernet.
     pub fn open(device: &str) -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // Without a protocol it receives nothing before it is bound, and then from its own interface alone.
-        let socket = Self(socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?);
-        let index = netdevice::name_to_index(&socket.0, device)? as i32;
+        let (socket, index) = Self::open_deaf(device)?;
         for option in [
             libc::PACKET_VNET_HDR,
             libc::PACKET_AUXDATA,
@@ -57,9 +54,6 @@ impl PacketSocket {
         }
         socket.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &QUEUE_BYTES)?;
         socket.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &QUEUE_BYTES)?;
-        let (mr_type, mr_alen, mr_address) = (libc::PACKET_MR_PROMISC as u16, 0, [0; 8]);
-        let everyone = libc::packet_mreq { mr_ifindex: index, mr_type, mr_alen, mr_address };
-        socket.set(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &everyone)?;
         socket.bind(index)?;
         if socket.address()?.sll_hatype != libc::ARPHRD_ETHER {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no Ethernet interface"));
@@ -67,6 +61,21 @@ impl PacketSocket {
         // An interface that is down can be bound to, and the socket then bears this error.
         rustix::net::sockopt::socket_error(&socket.0)??;
         Ok(socket)
+    }
+
+    /// Opens a socket that receives nothing, for it has no protocol and is not bound yet. For as long as it is open, the
+    /// interface receives what is for others too.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open_deaf(device: &str) -> io::Result<(Self, i32)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = Self(socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?);
+        let index = netdevice::name_to_index(&socket.0, device)? as i32;
+        let (mr_type, mr_alen, mr_address) = (libc::PACKET_MR_PROMISC as u16, 0, [0; 8]);
+        let everyone = libc::packet_mreq { mr_ifindex: index, mr_type, mr_alen, mr_address };
+        socket.set(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &everyone)?;
+        Ok((socket, index))
     }
 
     /// Receives a frame into each of the rooms, in order, for as long as there are frames. Looks at no more than

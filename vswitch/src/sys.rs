@@ -134,11 +134,20 @@ struct ProgramLoad {
 /// # Errors
 /// `EPERM` without the capability for it; `EINVAL` or `EACCES` for a program that the kernel does not trust.
 pub fn load_frame_program(instructions: &[Instruction]) -> io::Result<OwnedFd> {
-    use std::os::fd::FromRawFd as _;
-    const BPF_PROG_LOAD: i32 = 5;
-    const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
+    load_program(1, instructions)
+}
+
+/// Gives a program to the kernel that says what becomes of a frame that an interface receives (`BPF_PROG_TYPE_XDP`).
+///
+/// # Errors
+/// As [`load_frame_program`].
+pub fn load_xdp_program(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    load_program(6, instructions)
+}
+
+fn load_program(program_type: u32, instructions: &[Instruction]) -> io::Result<OwnedFd> {
     let load = ProgramLoad {
-        program_type: BPF_PROG_TYPE_SOCKET_FILTER,
+        program_type,
         instruction_count: instructions.len() as u32,
         instructions: instructions.as_ptr().expose_provenance() as u64,
         license: c"".as_ptr().expose_provenance() as u64,
@@ -147,14 +156,154 @@ pub fn load_frame_program(instructions: &[Instruction]) -> io::Result<OwnedFd> {
         kernel_version: 0,
         flags: 0,
     };
-    // SAFETY: the kernel reads `size_of::<ProgramLoad>()` bytes at the pointer, which leads to `load`, initialised whole
-    // and laid out as the kernel's (`repr(C)`, no padding); through it `instruction_count` instructions and a string that
-    // ends with zero, all borrowed for the call. It writes nothing, and checks the program itself.
-    let descriptor = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<ProgramLoad>()) };
-    match i32::try_from(descriptor) {
-        // SAFETY: the call has just given this descriptor to us, and nobody else knows it.
-        Ok(descriptor @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
-        _ => Err(io::Error::last_os_error()),
+    // SAFETY: the pointers lead to `instruction_count` instructions and to a string that ends with zero, borrowed for the call.
+    // The kernel checks the program itself.
+    unsafe { bpf_descriptor(&load) }
+}
+
+/// What `bpf` is asked to do, and the attributes that it reads then: parts of `union bpf_attr`.
+trait BpfCommand {
+    const NUMBER: i32;
+}
+
+/// Makes a map.
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_bytes: u32,
+    value_bytes: u32,
+    entries: u32,
+    flags: u32,
+}
+
+/// Puts an entry into a map.
+#[repr(C)]
+struct MapUpdate {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Has a program run where it belongs, for as long as the descriptor that this gives is open.
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+impl BpfCommand for MapCreate {
+    const NUMBER: i32 = 0;
+}
+
+impl BpfCommand for MapUpdate {
+    const NUMBER: i32 = 2;
+}
+
+impl BpfCommand for ProgramLoad {
+    const NUMBER: i32 = 5;
+}
+
+impl BpfCommand for LinkCreate {
+    const NUMBER: i32 = 28;
+}
+
+/// Calls `bpf`.
+///
+/// # Safety
+/// The pointers in the command must lead to what the kernel reads there, until this returns. It writes nothing.
+unsafe fn bpf<C: BpfCommand>(command: &C) -> io::Result<i32> {
+    // SAFETY: the kernel reads `size_of::<C>()` bytes at the pointer, which leads to a command that is initialised whole and
+    // laid out as the kernel's part of that command (`repr(C)`, no padding of its own); the rest is the caller's promise.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, C::NUMBER, &raw const *command, size_of::<C>()) };
+    i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
+}
+
+/// As [`bpf`], for commands that give a descriptor.
+///
+/// # Safety
+/// As there.
+unsafe fn bpf_descriptor<C: BpfCommand>(command: &C) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    // SAFETY: the caller's promise. The call gives this descriptor to us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(bpf(command)?) })
+}
+
+/// Makes a map from queues to XDP sockets (`BPF_MAP_TYPE_XSKMAP`), for one queue.
+///
+/// # Errors
+/// `EPERM` without the capability for it.
+pub fn create_socket_map() -> io::Result<OwnedFd> {
+    let create = MapCreate { map_type: 17, key_bytes: 4, value_bytes: 4, entries: 1, flags: 0 };
+    // SAFETY: there are no pointers in it.
+    unsafe { bpf_descriptor(&create) }
+}
+
+/// Puts the socket of the first queue into such a map.
+///
+/// # Errors
+/// What the kernel says.
+pub fn put_socket(map: impl AsFd, socket: impl AsFd) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let (key, value) = (0_u32, socket.as_fd().as_raw_fd());
+    let update = MapUpdate {
+        map: map.as_fd().as_raw_fd() as u32,
+        padding: 0,
+        key: (&raw const key).expose_provenance() as u64,
+        value: (&raw const value).expose_provenance() as u64,
+        flags: 0,
+    };
+    // SAFETY: the pointers lead to a key and a value of four bytes each, as the map has them, which outlive the call.
+    unsafe { bpf(&update) }.map(drop)
+}
+
+/// Has a program look at all frames that an interface receives, in its driver, for as long as the result is open.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the driver has no XDP, `EBUSY` where another program does this already.
+pub fn attach_xdp(program: impl AsFd, interface: u32) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd as _;
+    const BPF_XDP: u32 = 37;
+    const XDP_FLAGS_DRV_MODE: u32 = 4;
+    let program = program.as_fd().as_raw_fd() as u32;
+    let link = LinkCreate { program, target: interface, attach_type: BPF_XDP, flags: XDP_FLAGS_DRV_MODE };
+    // SAFETY: there are no pointers in it.
+    unsafe { bpf_descriptor(&link) }
+}
+
+/// Queues over which an interface spreads what it receives; one if its driver knows of none.
+///
+/// # Errors
+/// What the kernel says, as `ENODEV` if there is no such interface.
+pub fn receive_queues(socket: impl AsFd, device: &str) -> io::Result<u32> {
+    use std::os::fd::AsRawFd as _;
+    const ETHTOOL_GCHANNELS: u32 = 0x3c;
+    /// The command, four maxima, then how many queues receive, send, do other things, and do both.
+    type Channels = [u32; 9];
+    #[repr(C)]
+    struct Request {
+        name: [u8; DEVICE_NAME_BYTES],
+        channels: *mut Channels,
+        padding: [u8; REQUEST_UNION_BYTES - size_of::<*mut Channels>()],
+    }
+    let mut channels: Channels = [0; 9];
+    channels[0] = ETHTOOL_GCHANNELS;
+    let padding = [0; REQUEST_UNION_BYTES - size_of::<*mut Channels>()];
+    let mut request = Request { name: [0; DEVICE_NAME_BYTES], channels: &raw mut channels, padding };
+    let room = request.name.get_mut(..device.len()).filter(|room| room.len() < DEVICE_NAME_BYTES);
+    room.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.copy_from_slice(device.as_bytes());
+    // SAFETY: `SIOCETHTOOL` reads a `struct ifreq` through the pointer, which leads to `request`, laid out so and as long; with
+    // this command it reads and writes the 36 bytes at the pointer in it, which leads to `channels`, as long and not touched
+    // meanwhile. The socket is borrowed and thereby open.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    let error = io::Error::last_os_error();
+    match (result, error.raw_os_error()) {
+        (0, _) => Ok((channels[5] + channels[8]).max(1)),
+        (_, Some(libc::EOPNOTSUPP)) => Ok(1),
+        _ => Err(error),
     }
 }
 

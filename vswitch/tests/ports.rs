@@ -10,7 +10,8 @@ use vswitch::namespace;
 use vswitch::port::memory::MemoryGuest;
 use vswitch::port::packet::PacketPort;
 use vswitch::port::pool::{BufferPool, PoolSize};
-use vswitch::port::{Port, PortFactory, PortWish, Received, TapIo};
+use vswitch::port::xdp::XdpPort;
+use vswitch::port::{InterfaceIo, Port, PortFactory, PortWish, Received, TapIo};
 use vswitch::ring::Ring;
 use vswitch_core::desired::{self, TapPort};
 use vswitch_core::ids::EniId;
@@ -30,9 +31,10 @@ enum Kind {
     Memory,
     Tap(TapIo),
     Packet,
+    Xdp,
 }
 
-const KINDS: [Kind; 4] = [Kind::Memory, Kind::Tap(TapIo::Plain), Kind::Tap(TapIo::Uring), Kind::Packet];
+const KINDS: [Kind; 5] = [Kind::Memory, Kind::Tap(TapIo::Plain), Kind::Tap(TapIo::Uring), Kind::Packet, Kind::Xdp];
 
 /// A port and its guest.
 struct Rig {
@@ -70,7 +72,8 @@ impl Rig {
             return None;
         }
         let tap_io = if let Kind::Tap(io) = kind { io } else { TapIo::Plain };
-        let factory = PortFactory { tap_io, ..PortFactory::default() };
+        let interface_io = if kind == Kind::Xdp { InterfaceIo::Xdp } else { InterfaceIo::Packet };
+        let factory = PortFactory { tap_io, interface_io, ..PortFactory::default() };
         let namespace = format!("sluice-port-{test}-{}", std::process::id());
         let mut rig = Self { kind, namespace, factory, port: None, pool: pool(), guest: None };
         if kind == Kind::Memory {
@@ -94,7 +97,8 @@ impl Rig {
     /// Opens the port, with a device in the kernel that is up.
     fn open(&mut self) {
         let namespace = Some(self.namespace.clone());
-        let mtu_bytes = 9000;
+        let mtu_bytes = self.mtu_bytes();
+        let mtu = mtu_bytes.to_string();
         let port = match self.kind {
             Kind::Memory => desired::Port::Memory,
             Kind::Tap(_) => {
@@ -102,8 +106,8 @@ impl Rig {
                 let device = "eth0".into();
                 desired::Port::Tap(TapPort { device, namespace, create_namespace, configure, mtu_bytes })
             }
-            Kind::Packet => {
-                self.ip(&["link", "add", "port0", "mtu", "9000", "type", "veth", "peer", "name", "eth0"]);
+            Kind::Packet | Kind::Xdp => {
+                self.ip(&["link", "add", "port0", "mtu", &mtu, "type", "veth", "peer", "name", "eth0"]);
                 self.ip(&["link", "set", "port0", "up"]);
                 desired::Port::Packet(desired::PacketPort { device: "port0".into(), namespace, mtu_bytes })
             }
@@ -118,8 +122,13 @@ impl Rig {
         };
         self.port = Some(opened.unwrap());
         if self.kind != Kind::Memory {
-            self.ip(&["link", "set", "eth0", "mtu", "9000", "up"]);
+            self.ip(&["link", "set", "eth0", "mtu", &mtu, "up"]);
         }
+    }
+
+    /// A veth end takes programs in its driver for frames within a page only.
+    fn mtu_bytes(&self) -> u16 {
+        if self.kind == Kind::Xdp { 1500 } else { 9000 }
     }
 
     fn ip(&self, arguments: &[&str]) {
@@ -128,7 +137,7 @@ impl Rig {
 
     /// The device that the port holds.
     fn device(&self) -> &'static str {
-        if self.kind == Kind::Packet { "port0" } else { "eth0" }
+        if matches!(self.kind, Kind::Packet | Kind::Xdp) { "port0" } else { "eth0" }
     }
 
     fn port(&mut self) -> &mut dyn Port {
@@ -293,7 +302,7 @@ fn without_buffers_frames_wait() {
 
 #[test]
 fn what_is_left_undone_passes_with_the_frame() {
-    for mut rig in rigs("undone") {
+    for mut rig in rigs("undone").filter(|rig| rig.kind != Kind::Xdp) {
         let (long, offload) = datagrams(60_000, 1400);
         let (short, sum_only) = datagrams(100, 0);
         for (frame, offload) in [(long, offload), (short, sum_only)] {
@@ -433,4 +442,81 @@ fn an_interface_that_is_none_is_refused_with_the_reason() {
         let error = PacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
         assert!(error.to_string().contains(reason) && error.to_string().contains(&rig.namespace), "{error}");
     }
+}
+
+fn interface(rig: &Rig) -> desired::PacketPort {
+    desired::PacketPort { device: "port0".into(), namespace: Some(rig.namespace.clone()), mtu_bytes: 1500 }
+}
+
+#[test]
+fn an_xdp_port_tells_checksums_that_are_undone_and_takes_none() {
+    let Some(mut rig) = Rig::new("xdp-sum", Kind::Xdp) else { return };
+    assert_eq!(rig.port().offloads(), Offloads::NONE);
+    let link = Command::new("ip").args(["-n", &rig.namespace, "-d", "link", "show", "port0"]).output().unwrap();
+    let link = String::from_utf8(link.stdout).unwrap();
+    assert!(link.contains("promiscuity 1") && link.contains("xdp"), "{link}");
+    let (frame, offload) = datagrams(100, 0);
+    rig.give(std::slice::from_ref(&frame), offload);
+    assert_eq!(rig.receive(1), [(frame.clone(), offload)]);
+    rig.give(std::slice::from_ref(&frame), Offload::NONE);
+    assert_eq!(rig.receive(1), [(frame, offload)], "nobody says so, but it is to be seen");
+    let (mut summed, _) = datagrams(100, 0);
+    summed[40] ^= 0x55;
+    rig.give(std::slice::from_ref(&summed), Offload::NONE);
+    assert_eq!(rig.receive(1), [(summed, Offload::NONE)]);
+}
+
+#[test]
+fn an_xdp_port_whose_interface_is_set_down_drops_and_comes_back() {
+    let Some(mut rig) = Rig::new("xdp-down", Kind::Xdp) else { return };
+    rig.ip(&["link", "set", "port0", "down"]);
+    // The first to find out; what is in line then waits there.
+    rig.send(&frames(0..2), Offload::NONE);
+    assert_eq!(rig.send(&frames(2..9), Offload::NONE), [Verdict::Drop(DropReason::PortDown); 7]);
+    let mut none = Vec::new();
+    for _ in 0..20 {
+        assert_eq!(take(rig.port.as_mut().unwrap().as_mut(), &mut rig.pool, 32, &mut none).unwrap(), Received::Drained);
+    }
+    rig.ip(&["link", "set", "port0", "up"]);
+    assert_eq!(rig.send(&frames(9..20), Offload::NONE), [Verdict::Deliver; 11]);
+    assert_eq!(bare(rig.collect(13)), [frames(0..2), frames(9..20)].concat());
+}
+
+#[test]
+fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
+    let Some(mut rig) = Rig::new("xdp-not", Kind::Xdp) else { return };
+    let error = XdpPort::open(&interface(&rig)).unwrap_err().to_string();
+    assert!(error.contains("has the interface already") && error.contains(&rig.namespace), "{error}");
+    rig.port = None;
+    let remake = |rig: &Rig, options: &[&str]| {
+        rig.ip(&["link", "delete", "port0"]);
+        rig.ip(&[&["link", "add", "port0"], options, &["type", "veth", "peer", "name", "eth0"], options].concat());
+        rig.ip(&["link", "set", "eth0", "up"]);
+        rig.ip(&["link", "set", "port0", "up"]);
+    };
+    remake(&rig, &["numrxqueues", "2", "numtxqueues", "2"]);
+    let error = XdpPort::open(&interface(&rig)).unwrap_err().to_string();
+    assert!(error.contains("over 2 queues"), "{error}");
+    remake(&rig, &["mtu", "9000"]);
+    let error = XdpPort::open(&interface(&rig)).unwrap_err().to_string();
+    assert!(error.contains("lower the MTU"), "{error}");
+    let wish = PortWish { port: desired::Port::Packet(interface(&rig)), interface: None };
+    let port = rig.factory.open(&eni(), &wish).unwrap();
+    assert!(port.offloads().contains(Offloads::CHECKSUM), "{port:?}");
+}
+
+#[test]
+fn after_an_xdp_port_the_kernel_has_the_frames_again() {
+    let Some(mut rig) = Rig::new("xdp-end", Kind::Xdp) else { return };
+    let mut kernel = PacketPort::open(&interface(&rig)).unwrap();
+    let (mut pool, mut seen) = (pool(), Vec::new());
+    rig.give(&frames(0..3), Offload::NONE);
+    assert_eq!(bare(rig.receive(3)), frames(0..3));
+    rig.port = None;
+    rig.give(&frames(3..5), Offload::NONE);
+    let started = Instant::now();
+    while seen.len() < 2 && started.elapsed() < WAIT_MAX {
+        take(&mut kernel, &mut pool, 32, &mut seen).unwrap();
+    }
+    assert_eq!(bare(seen), frames(3..5), "and had none before");
 }

@@ -109,6 +109,10 @@ pub struct VswitchArguments {
     /// auto].
     #[arg(long, value_name = "HOW")]
     pub tap_io: Option<TapIo>,
+    /// How frames cross interfaces that exist: by raw sockets, with offloads, or by XDP sockets where interface and kernel have
+    /// them [default: packet].
+    #[arg(long, value_name = "HOW")]
+    pub interface_io: Option<InterfaceIo>,
     /// Hand every TCP segment on by itself, as it came, also to a port that takes many at once.
     #[arg(long)]
     pub no_coalescing: bool,
@@ -130,6 +134,16 @@ pub enum TapIo {
     Uring,
     /// One in each call.
     Plain,
+}
+
+/// How frames cross interfaces that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum InterfaceIo {
+    /// By raw sockets: long frames and undone checksums pass as they are.
+    Packet,
+    /// By XDP sockets, each frame by itself; by a raw one where that cannot be.
+    Xdp,
 }
 
 /// Whether workers with nothing to do go on polling.
@@ -174,6 +188,8 @@ pub struct ConfigFile {
     pub plain_taps: Option<bool>,
     /// How frames cross TAP devices.
     pub tap_io: Option<TapIo>,
+    /// How frames cross interfaces that exist.
+    pub interface_io: Option<InterfaceIo>,
     /// Whether TCP segments are put together for ports that take many at once.
     pub coalescing: Option<bool>,
     /// Queues of each TAP device.
@@ -313,6 +329,9 @@ fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, config: &Config
     }
     if given.plain_taps || config.plain_taps == Some(true) {
         list.push("--plain-taps".into());
+    }
+    if let Some(how) = given.interface_io.or(config.interface_io).and_then(|how| how.to_possible_value()) {
+        list.extend(["--interface-io".into(), how.get_name().into()]);
     }
     if given.no_coalescing || config.coalescing == Some(false) {
         list.push("--no-coalescing".into());

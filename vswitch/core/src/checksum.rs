@@ -1,5 +1,7 @@
 //! The checksum of the Internet protocols (RFC 1071).
 
+use crate::headers::Addresses;
+
 /// Adds the 16-bit words of `bytes` to a sum that is not folded yet. An odd last byte is padded with zero.
 pub(crate) fn add(sum: u64, bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
@@ -31,6 +33,14 @@ pub(crate) fn complete(bytes: &mut [u8], place: usize) {
 /// A checksum in the form that UDP does not read as "none".
 pub(crate) const fn never_zero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
+}
+
+/// The addresses' part of the sum over the pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1).
+pub(crate) fn of_addresses(addresses: Addresses) -> u64 {
+    match addresses {
+        Addresses::V4 { source, destination } => u64::from(source) + u64::from(destination),
+        Addresses::V6 { source, destination } => add(add(0, &source.to_be_bytes()), &destination.to_be_bytes()),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! were judged, is refused. What is left is written anew from the headers, so no port ever sees a number of a guest.
 
 use crate::checksum;
-use crate::headers::{Addresses, Fragment, Headers, ICMP_HEADER_BYTES, Network, protocol, tcp_flags};
+use crate::headers::{self, Addresses, Fragment, Headers, ICMP_HEADER_BYTES, Network, protocol, tcp_flags};
 use crate::limits::{SEGMENTS_MAX_TCP, SEGMENTS_MAX_UDP};
 use crate::verdict::DropReason;
 
@@ -136,6 +136,24 @@ impl Offload {
         header_bytes: 0,
         marks_congestion_once: false,
     };
+
+    /// What a frame shows that was left undone, where its way here did not tell: a checksum of TCP or UDP that is the sum of the
+    /// pseudo-header alone. One that is so by chance is right, and stays the same when it is completed.
+    pub fn undone_in(frame: &[u8]) -> Self {
+        let mut headers = Headers::default();
+        let is_whole = headers::read(frame, &mut headers).is_ok()
+            && headers.network == Network::Ip
+            && headers.fragment == Fragment::Whole;
+        let transport = if is_whole { Transport::of(&headers, frame) } else { None };
+        let Some(Transport { start, checksum_offset, .. }) = transport else { return Self::NONE };
+        let length = (headers.end as usize).saturating_sub(start) as u64;
+        let sum = checksum::of_addresses(headers.tuple.addresses) + u64::from(headers.tuple.protocol) + length;
+        let field = frame.get(start + checksum_offset..).and_then(|rest| rest.first_chunk());
+        if field.is_none_or(|field| u16::from_be_bytes(*field) != !checksum::finish(sum)) {
+            return Self::NONE;
+        }
+        Self { checksum: Some(PartialChecksum { start: start as u16, offset: checksum_offset as u16 }), ..Self::NONE }
+    }
 
     /// Whether nothing is left undone.
     #[inline]

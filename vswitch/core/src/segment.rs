@@ -94,18 +94,8 @@ impl Segments {
             6
         };
         transport[checksum_at..checksum_at + 2].fill(0);
-        let pseudo = pseudo_header_sum(tuple.addresses) + u64::from(tuple.protocol) + u64::from(length);
+        let pseudo = checksum::of_addresses(tuple.addresses) + u64::from(tuple.protocol) + u64::from(length);
         let sum = checksum::never_zero(checksum::finish(checksum::add(pseudo, transport)));
         transport[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_be_bytes());
-    }
-}
-
-/// The addresses' part of the sum over the pseudo-header (RFC 9293 §3.1, RFC 8200 §8.1).
-fn pseudo_header_sum(addresses: Addresses) -> u64 {
-    match addresses {
-        Addresses::V4 { source, destination } => u64::from(source) + u64::from(destination),
-        Addresses::V6 { source, destination } => {
-            checksum::add(checksum::add(0, &source.to_be_bytes()), &destination.to_be_bytes())
-        }
     }
 }

@@ -11,6 +11,8 @@ pub mod steering;
 pub mod tap;
 pub mod virtio;
 pub mod wrap;
+pub mod xdp;
+pub mod xdp_socket;
 
 use crate::netlink::Interface;
 use pool::BufferPool;
@@ -127,6 +129,16 @@ pub enum TapIo {
     Uring,
 }
 
+/// How frames cross interfaces that exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InterfaceIo {
+    /// By a raw socket, with offloads.
+    #[default]
+    Packet,
+    /// By an XDP socket where interface and kernel have it, else by a raw one.
+    Xdp,
+}
+
 /// How ports are made, and what tests may put around them.
 #[derive(Clone, Debug, Default)]
 pub struct PortFactory {
@@ -134,6 +146,8 @@ pub struct PortFactory {
     pub plain_taps: bool,
     /// How frames cross TAP devices.
     pub tap_io: TapIo,
+    /// How frames cross interfaces that exist.
+    pub interface_io: InterfaceIo,
     /// Whether TCP segments that come one by one are put together for ports that take long frames.
     pub coalesces: bool,
     /// Queues of each TAP device and memory port, read by one worker each; one if zero.
@@ -170,12 +184,23 @@ impl PortFactory {
                 let queues = tap::Tap::open_lanes(tap, wish.interface.as_ref(), how, lanes)?;
                 queues.into_iter().map(|tap| Box::new(tap) as _).collect()
             }
-            desired::Port::Packet(packet) => vec![Box::new(packet::PacketPort::open(packet)?)],
+            desired::Port::Packet(packet) => vec![self.open_interface(packet)?],
             desired::Port::Memory => (0..lanes).map(|lane| Box::new(self.memory.open(eni, lane)) as _).collect(),
         };
         Ok(match self.faults {
             Some(faults) => ports.into_iter().map(|port| Box::new(wrap::Faulty::new(port, faults)) as _).collect(),
             None => ports,
         })
+    }
+
+    fn open_interface(&self, interface: &desired::PacketPort) -> io::Result<Box<dyn Port>> {
+        if self.interface_io == InterfaceIo::Xdp {
+            match xdp::XdpPort::open(interface) {
+                Ok(port) => return Ok(Box::new(port)),
+                // If there is more amiss than that, the raw socket says so.
+                Err(error) => eprintln!("sluice vswitch: no XDP socket, so a raw one: {error}"),
+            }
+        }
+        Ok(Box::new(packet::PacketPort::open(interface)?))
     }
 }

@@ -42,10 +42,7 @@ impl PacketPort {
     /// # Errors
     /// What failed, naming interface and namespace.
     pub fn open(port: &desired::PacketPort) -> io::Result<Self> {
-        let place = match &port.namespace {
-            Some(name) => format!("network interface {} in network namespace {name}", port.device),
-            None => format!("network interface {}", port.device),
-        };
+        let place = place(port);
         let work = || PacketSocket::open(&port.device);
         let opened = match &port.namespace {
             Some(name) => namespace::within(name, work),
@@ -66,7 +63,14 @@ fn offloads() -> Offloads {
     if cuts_udp { Offloads::ALL } else { others }
 }
 
-fn explain(place: &str, error: io::Error) -> io::Error {
+pub(super) fn place(port: &desired::PacketPort) -> String {
+    match &port.namespace {
+        Some(name) => format!("network interface {} in network namespace {name}", port.device),
+        None => format!("network interface {}", port.device),
+    }
+}
+
+pub(super) fn explain(place: &str, error: io::Error) -> io::Error {
     let text = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NODEV) => "there is no such interface".to_owned(),
         Some(Errno::NETDOWN | Errno::NXIO) => "the interface is down, or was removed".to_owned(),
