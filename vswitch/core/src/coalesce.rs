@@ -29,28 +29,29 @@ struct Segment<'a> {
 impl<'a> Segment<'a> {
     fn of(frame: &'a [u8]) -> Option<Self> {
         let network = frame.get(NETWORK..)?;
-        let (is_v4, header_bytes, protocol, packet_bytes) = match (frame[12], frame[13]) {
+        let (is_whole_tcp, is_v4, header_bytes, packet_bytes) = match (frame[12], frame[13]) {
             (0x08, 0x00) => {
                 let header: &[u8; V4_HEADER_BYTES] = network.first_chunk()?;
                 // Of the fragment's flags and place, only "do not fragment" may be there.
-                let is_whole = header[0] == 0x45 && header[6] & 0xbf == 0 && header[7] == 0;
+                let is_whole_tcp =
+                    header[9] == protocol::TCP && header[0] == 0x45 && header[6] & 0xbf == 0 && header[7] == 0;
                 let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-                (true, V4_HEADER_BYTES, is_whole.then_some(header[9])?, length)
+                (is_whole_tcp, true, V4_HEADER_BYTES, length)
             }
             (0x86, 0xdd) => {
                 let header: &[u8; V6_HEADER_BYTES] = network.first_chunk()?;
                 let length = V6_HEADER_BYTES + usize::from(u16::from_be_bytes([header[4], header[5]]));
-                (false, V6_HEADER_BYTES, (header[0] >> 4 == 6).then_some(header[6])?, length)
+                (header[6] == protocol::TCP && header[0] >> 4 == 6, false, V6_HEADER_BYTES, length)
             }
             _ => return None,
         };
+        if !is_whole_tcp {
+            return None;
+        }
         let transport = NETWORK + header_bytes;
         let data = transport + usize::from(*frame.get(transport + 12)? >> 4) * 4;
-        let is_one = protocol == protocol::TCP
-            && packet_bytes == network.len()
-            && data >= transport + TCP_HEADER_BYTES
-            && data < frame.len();
-        is_one.then_some(Self { frame, is_v4, transport, data })
+        let has_data = data >= transport + TCP_HEADER_BYTES && data < frame.len();
+        (has_data && packet_bytes == network.len()).then_some(Self { frame, is_v4, transport, data })
     }
 
     fn flags(&self) -> u8 {
@@ -109,10 +110,9 @@ pub enum Relation {
 
 /// What `next` is to `head`, which stands for one segment, or for those that were appended to it before.
 pub fn relation(head: &Packet, next: &Packet) -> Relation {
-    let (Some(first), Some(segment)) = (Segment::of(head.buffer.frame()), Segment::of(next.buffer.frame())) else {
-        // It may still be of the same flow, as a segment without data is.
-        return Relation::Behind;
-    };
+    // What is none may still be of the same flow, as a segment without data is.
+    let Some(segment) = Segment::of(next.buffer.frame()) else { return Relation::Behind };
+    let Some(first) = Segment::of(head.buffer.frame()) else { return Relation::Behind };
     if !first.is_same_flow(&segment) {
         return Relation::Other;
     }
