@@ -526,6 +526,7 @@ impl Worker {
         let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
         let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
         let is_down = port.is_none();
+        let is_short = self.outgoing.len() <= readiness::ANSWERED_AT_ONCE_MAX;
         let sent = port.map_or(Ok(()), |port| port.send(&mut self.outgoing));
         let mut outgoing = std::mem::take(&mut self.outgoing);
         let mut homes = std::mem::take(&mut self.outgoing_homes);
@@ -544,9 +545,8 @@ impl Worker {
         self.outgoing_homes = homes;
         match (slot, sent) {
             (Some(slot), Err(error)) => self.fail(slot, error),
-            // Who is sent something is likely to answer soon.
-            (Some(slot), Ok(())) => self.mark_ready(slot as usize),
-            (None, _) => {}
+            (Some(slot), Ok(())) if is_short => self.mark_ready(slot as usize),
+            _ => {}
         }
     }
 

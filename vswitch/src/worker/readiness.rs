@@ -10,6 +10,9 @@ const EMPTY_RECEIVES_MIN: usize = 4;
 /// Empty receives of all ports together before they are left alone: about as many as a spin has time for.
 const EMPTY_RECEIVES_ALL: usize = 256;
 
+/// Packets in a burst whose receiver is likely to answer before it gets more: it is asked without waiting for its descriptor.
+pub(super) const ANSWERED_AT_ONCE_MAX: usize = 8;
+
 /// Empty receives after which one of so many ports is left alone.
 pub(super) fn empty_receives_max(ports: usize) -> usize {
     (EMPTY_RECEIVES_ALL / ports.max(1)).max(EMPTY_RECEIVES_MIN)
