@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
+#[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod running;
 
 use running::Running;
@@ -160,4 +161,21 @@ fn sessions_that_would_be_over_at_once_are_refused() {
     let delta = Delta { settings: Some(settings), ..Delta::default() };
     let (object, _) = refusal(RequestBody::Apply { base: 0, generation: 1, delta });
     assert_eq!(object, "settings/tcp_half_open_timeout_s");
+}
+
+#[test]
+fn workers_come_and_go_as_they_are_asked_to() {
+    let running = Running::start(1);
+    let mut client = running.connect();
+    for workers in [3, 1, 2] {
+        let reply =
+            client.raw(format!("{{\"version\":1,\"id\":7,\"op\":\"regroup\",\"workers\":{workers}}}\n").as_bytes());
+        let ReplyBody::Regrouped(regrouped) = reply.body else { panic!("{reply:?}") };
+        assert_eq!((regrouped.workers, regrouped.lanes), (workers, 1));
+        let ReplyBody::Status(status) = client.ask(RequestBody::Status) else { panic!() };
+        assert_eq!((status.workers.len(), status.lanes, status.lanes_max), (workers, 1, 1));
+    }
+    let (code, message) = client.refused(b"{\"version\":1,\"id\":7,\"op\":\"regroup\",\"workers\":65}\n");
+    assert_eq!(code, "invalid");
+    assert!(message.contains("1 to 64"), "{message}");
 }
