@@ -287,6 +287,31 @@ fn sessions_that_no_change_forbids_lose_nothing() {
 }
 
 #[test]
+fn workers_are_set_and_shown_while_guests_talk() {
+    let Some(running) = lab(1) else { return };
+    let mut ping = running.inside_command("client", &["ping", "-q", "-i", "0.005", "-c", "300", "10.0.1.10"]);
+    let ping = thread::spawn(move || ping.output().unwrap());
+    for workers in [2, 1, 3, 2, 1] {
+        let output = running.sluice(&["--json", "workers", "set", &workers.to_string()]);
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&told["workers"], &told["lanes"]), (&workers.into(), &1.into()), "{told}");
+        let output = running.sluice(&["workers", "show"]);
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(shown.starts_with("WORKER") && shown.contains("lanes: 1 of at most 1"), "{shown}");
+        assert_eq!(shown.lines().count(), workers + 3, "{shown}");
+    }
+    let output = running.sluice(&["workers", "set", "2"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.starts_with("workers: 2, lanes: 1, ENIs moved: 2, sessions moved: "), "{told}");
+    let refused = running.sluice(&["workers", "set", "2", "--lanes", "2"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("--lanes-max 2"), "{text}");
+    let output = ping.join().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(" 0% packet loss"), "{text}");
+}
+
+#[test]
 fn either_plane_comes_back_and_an_acknowledged_change_survives() {
     let Some(mut running) = lab(1) else { return };
     let ping = ["ping", "-q", "-c", "1", "-W", "1", "10.0.1.10"];

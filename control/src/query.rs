@@ -9,7 +9,9 @@ use crate::view::{
 };
 use serde::{Deserialize, Serialize};
 use vswitch_core::desired::{Direction, Settings};
-use vswitch_core::protocol::{EniStats, FlowCursor, FlowDescription, FlowSelection, PacketDescription, PortStatus};
+use vswitch_core::protocol::{
+    EniStats, FlowCursor, FlowDescription, FlowSelection, PacketDescription, PortStatus, Regrouped,
+};
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +57,8 @@ pub enum Query {
     Flows(FlowList),
     /// Ends sessions, which are no part of the state. Answer: [`Answer::Flushed`].
     FlowFlush(FlowFlush),
+    /// Has another number of workers forward, which are no part of the state. Answer: [`Answer::Regrouped`].
+    WorkersSet(WorkersSet),
     /// What would happen to a packet, asked of the forwarding plane. Answer: [`Answer::Explanation`].
     Explain(Explain),
 }
@@ -152,6 +156,14 @@ vocabulary! {
         /// Where the part before ended; from the beginning if absent.
         cursor: Option<FlowCursor>,
     }
+
+    /// How many workers there are to be.
+    WorkersSet {
+        /// Workers.
+        workers: usize,
+        /// Workers that receive for each port; as many as now if absent.
+        lanes: Option<usize>,
+    }
 }
 
 /// Asks what would happen to a packet.
@@ -218,13 +230,15 @@ pub enum Answer {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next: Option<FlowCursor>,
     },
+    /// Another number of workers forwards.
+    Regrouped(Regrouped),
     /// A packet's fate.
     Explanation(Box<vswitch_core::trace::Explanation>),
 }
 
 impl Query {
     /// Every `op` that is a query.
-    pub const OPS: [&str; 21] = [
+    pub const OPS: [&str; 22] = [
         "status",
         "state-show",
         "vpc-list",
@@ -245,6 +259,7 @@ impl Query {
         "stats",
         "flows",
         "flow-flush",
+        "workers-set",
         "explain",
     ];
 

@@ -164,7 +164,7 @@ impl SwitchState {
 
     fn status(&self) -> Status {
         let (generation, process_id) = (self.generation, std::process::id());
-        Status { generation, process_id, uptime_ms: 0, enis: 0, flows: 0, workers: vec![] }
+        Status { generation, process_id, uptime_ms: 0, enis: 0, flows: 0, lanes: 1, lanes_max: 1, workers: vec![] }
     }
 }
 

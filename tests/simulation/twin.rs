@@ -209,6 +209,16 @@ impl Twin {
 
     /// A turn of one worker; how many packets it takes in.
     pub(crate) fn turn(&mut self, worker: usize, now_s: u64) -> usize {
+        let crosses = self.workers[worker].crossed != self.generation;
+        let mut packets = self.take_in(worker, now_s, if crosses { usize::MAX } else { 1 });
+        for id in self.workers[worker].ready.clone() {
+            packets += self.serve(&id);
+        }
+        packets
+    }
+
+    /// What others have for a worker: some of the ports on its desk, and all that its rings hold. How many packets.
+    fn take_in(&mut self, worker: usize, now_s: u64, ports_max: usize) -> usize {
         if now_s != self.now_s {
             self.now_s = now_s;
             for (id, serial) in self.oracle.expire(&self.desired.settings, now_s) {
@@ -216,10 +226,8 @@ impl Twin {
                 self.drop(&id, Direction::Egress, DropReason::FragmentOrphaned.name());
             }
         }
-        let crosses = self.workers[worker].crossed != self.generation;
-        let attached = if crosses { self.workers[worker].attaching.len() } else { 1 };
         self.workers[worker].crossed = self.generation;
-        for _ in 0..attached {
+        for _ in 0..ports_max {
             let Some(id) = self.workers[worker].attaching.pop_front() else { break };
             self.workers[worker].ready.retain(|ready| *ready != id);
             self.workers[worker].ready.push(id.clone());
@@ -232,10 +240,31 @@ impl Twin {
                 self.arrive(parcel);
             }
         }
-        for id in self.workers[worker].ready.clone() {
-            packets += self.serve(&id);
-        }
         packets
+    }
+
+    /// Makes `workers` workers of those there are: what is on its way arrives first, then ENIs move.
+    pub(crate) fn regroup(&mut self, workers: usize, now_s: u64) {
+        for worker in 0..self.workers.len() {
+            self.take_in(worker, now_s, usize::MAX);
+        }
+        let mut moves = self.placement.moves_to(workers);
+        moves.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let most = workers.max(self.workers.len());
+        self.placement.resize(most);
+        self.workers.resize(most, WorkerTwin::default());
+        for (id, step) in moves {
+            self.placement.rehome(&id, step.to);
+            let before = self.workers[step.from].ready.len();
+            self.workers[step.from].ready.retain(|ready| *ready != id);
+            if self.workers[step.from].ready.len() < before {
+                self.workers[step.to].ready.push(id);
+            }
+        }
+        self.placement.resize(workers);
+        self.workers.truncate(workers);
+        self.workers.iter_mut().for_each(|worker| worker.crossed = self.generation);
+        self.rings = vec![vec![VecDeque::new(); workers]; workers];
     }
 
     /// One burst of a port.

@@ -16,10 +16,12 @@ use harness::random::Random;
 use harness::world::SECRET;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::net::IpAddr;
+use vswitch::handoff::pool_size;
 use vswitch::port::PortFactory;
 use vswitch::port::memory::MemoryHub;
-use vswitch::switch::{Pacer, Switch, SwitchConfig, assemble};
+use vswitch::switch::{Pacer, Switch, SwitchConfig, WorkerWiring, assemble};
 use vswitch::worker::Worker;
 use vswitch_core::desired::{Desired, Vpc};
 use vswitch_core::ids::{EniId, MacAddress};
@@ -106,7 +108,8 @@ impl Simulation {
             match self.floor.random.below(100) {
                 0..=9 => self.change(),
                 10..=12 => self.replace_eni(),
-                13..=16 => self.wait(),
+                13..=14 => self.wait(),
+                15..=16 => self.regroup(),
                 17..=18 => self.floor.cut_or_mend(),
                 19..=20 => self.settle(),
                 21 => self.floor.flood(),
@@ -212,6 +215,18 @@ impl Simulation {
         self.apply(desired);
     }
 
+    /// One worker more or fewer, or as many as before: ENIs move with all that is known of them.
+    fn regroup(&mut self) {
+        let workers = 1 + self.floor.random.below(3);
+        self.floor.note(format!("{workers} workers from here on"));
+        self.floor.twin.regroup(workers, self.floor.now.as_ns() / NS_PER_SECOND);
+        let reply = self.request(RequestBody::Regroup { workers, lanes: None });
+        if !matches!(&reply, ReplyBody::Regrouped(regrouped) if regrouped.workers == workers) {
+            self.floor.fail(&format!("{workers} workers: {reply:?}"));
+        }
+        self.floor.free_buffers = pool_size(workers).total();
+    }
+
     /// The whole state, or what is different from the present one.
     fn request_of(&mut self, desired: &Desired, generation: u64) -> RequestBody {
         if self.floor.random.chance(50) {
@@ -269,6 +284,18 @@ impl Pacer for Floor {
             self.send();
         }
         self.turn_any();
+    }
+
+    fn reserve(&mut self, _workers: usize) -> io::Result<Vec<WorkerWiring>> {
+        Ok(Vec::new())
+    }
+
+    fn gather(&mut self) -> Option<Vec<Worker>> {
+        Some(std::mem::take(&mut self.workers))
+    }
+
+    fn release(&mut self, workers: Vec<Worker>) {
+        self.workers = workers;
     }
 }
 

@@ -1,11 +1,12 @@
 //! The forwarding plane as a process: composition, the only clock, and the loop of the control thread.
 
 use crate::control_socket::ControlSocket;
+use crate::crew::Crew;
 use crate::polling::BusyPoll;
 use crate::port::{PortFactory, steering};
-use crate::switch::{Pacer, Switch, SwitchConfig, WorkerWiring, assemble};
+use crate::switch::{Pacer, Switch, SwitchConfig, assemble};
 use crate::worker::Worker;
-use crate::worker_thread::{Clock, DOORBELL, WorkerLoop};
+use crate::worker_thread::Clock;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -14,20 +15,15 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use vswitch_core::limits::WORKERS_MAX;
 use vswitch_core::protocol::{self, Refusal, Reply, ReplyBody, Request, VERSION};
-use vswitch_core::time::Time;
 
 const LISTENER: Token = Token(0);
 const STOP: Token = Token(1);
 const WORKERS: Token = Token(2);
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 256;
-/// A worker that makes progress ends the pause of the control thread at once; this is for one that was lost.
-const PAUSE_MAX: Duration = Duration::from_millis(5);
 
 /// How the forwarding plane is to run.
 #[derive(Clone, Debug)]
@@ -81,11 +77,16 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     if !(1..=WORKERS_MAX).contains(&config.workers) {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("a switch has 1 to {WORKERS_MAX} workers")));
     }
-    if config.ports.lanes > config.workers {
-        let text = format!("{} lanes need as many workers, and there are {}", config.ports.lanes, config.workers);
+    let ports = &config.ports;
+    if ports.lanes > config.workers {
+        let text = format!("{} lanes need as many workers, and there are {}", ports.lanes, config.workers);
         return Err(io::Error::new(ErrorKind::InvalidInput, text));
     }
-    if config.ports.lanes > 1 {
+    if ports.queues() > WORKERS_MAX {
+        let text = format!("{} lanes need as many workers, and there may be {WORKERS_MAX}", ports.queues());
+        return Err(io::Error::new(ErrorKind::InvalidInput, text));
+    }
+    if ports.queues() > 1 {
         steering::load().map_err(|error| {
             let text = format!("lanes need a program in the kernel that keeps flows in order: {error}; use one lane");
             io::Error::new(error.kind(), text)
@@ -98,29 +99,12 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     let mut stop = mio::net::UnixStream::from_std(stop);
     poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
     let control = Arc::new(Waker::new(poll.registry(), WORKERS)?);
-    let (switch, threads) = start_workers(config, control, clock)?;
-    let mut control_loop = ControlLoop { poll, socket, switch, clock };
+    let (switch, crew) = start_workers(config, control, clock)?;
+    let mut control_loop = ControlLoop { poll, socket, switch, crew };
     let result = control_loop.run();
-    control_loop.switch.close_all(&mut ThreadPacer(clock));
-    let ControlLoop { switch, .. } = control_loop;
-    threads.join(&switch);
+    control_loop.switch.close_all(&mut control_loop.crew);
+    control_loop.crew.end();
     result
-}
-
-struct WorkerThreads {
-    handles: Vec<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
-}
-
-impl WorkerThreads {
-    fn join(self, switch: &Switch) {
-        self.stop.store(true, Ordering::Release);
-        switch.doorbells().iter().for_each(crate::doorbell::Doorbell::ring);
-        for handle in self.handles {
-            // A worker that panics takes the process with it, so there is nothing to learn here.
-            let _ = handle.join();
-        }
-    }
 }
 
 /// Every port has a descriptor or two, and the usual limit of 1,024 is there for programs that cannot do with more.
@@ -131,30 +115,17 @@ fn allow_many_descriptors() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io::Result<(Switch, WorkerThreads)> {
-    let cores = if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
-    let core_of = |worker: usize| (!cores.is_empty()).then(|| cores[worker % cores.len()].id);
-    let (mut polls, mut wirings) = (Vec::new(), Vec::new());
-    for worker in 0..config.workers {
-        let poll = Poll::new()?;
-        let (waker, registry) = (crate::doorbell::Waker::new(poll.registry(), DOORBELL)?, poll.registry().try_clone()?);
-        wirings.push(WorkerWiring { waker, registry, core: core_of(worker) });
-        polls.push(poll);
-    }
-    let busy_poll = config.busy_poll;
+fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io::Result<(Switch, Crew)> {
+    let mut crew = Crew::new(&config, clock);
+    let wirings = crew.reserve(config.workers)?;
     let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
     let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports: config.ports };
     let (switch, workers) = assemble(config, wirings, Some(control));
     let memory_mib = workers.iter().map(Worker::flow_memory_bytes).sum::<usize>() >> 20;
     let room = format!("{flows_max_per_worker} connections of IPv4 and {} of IPv6", flows_max_per_worker / 4);
     eprintln!("sluice vswitch: each of {} workers has room for {room}, {memory_mib} MiB in all", workers.len());
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut handles = Vec::new();
-    for (worker, poll) in workers.into_iter().zip(polls) {
-        let (doorbells, core, stop) = (switch.doorbells(), core_of(worker.number()), Arc::clone(&stop));
-        handles.push(WorkerLoop { poll, doorbells, core, busy_poll, stop, clock }.spawn(worker)?);
-    }
-    Ok((switch, WorkerThreads { handles, stop }))
+    crew.release(workers);
+    Ok((switch, crew))
 }
 
 /// From the random source of the system, so that no stranger can aim at one chain of a flow table.
@@ -165,24 +136,11 @@ fn secret() -> io::Result<[u64; 2]> {
     Ok([both as u64, (both >> 64) as u64])
 }
 
-/// Waits for worker threads.
-struct ThreadPacer(Clock);
-
-impl Pacer for ThreadPacer {
-    fn now(&self) -> Time {
-        self.0.now()
-    }
-
-    fn pause(&mut self) {
-        std::thread::park_timeout(PAUSE_MAX);
-    }
-}
-
 struct ControlLoop {
     poll: Poll,
     socket: ControlSocket,
     switch: Switch,
-    clock: Clock,
+    crew: Crew,
 }
 
 impl ControlLoop {
@@ -203,16 +161,15 @@ impl ControlLoop {
                     connection => self.socket.mark_ready(connection),
                 }
             }
-            let mut pacer = ThreadPacer(self.clock);
-            let switch = &mut self.switch;
-            has_more = self.socket.serve(&mut |line| answer(switch, line, &mut pacer));
-            self.switch.tick(&mut ThreadPacer(self.clock));
+            let (switch, crew) = (&mut self.switch, &mut self.crew);
+            has_more = self.socket.serve(&mut |line| answer(switch, line, crew));
+            self.switch.tick(&mut self.crew);
         }
     }
 
     fn until_next_tick(&self) -> Option<Duration> {
         let next = self.switch.next_tick()?;
-        Some(Duration::from_nanos(next.as_ns().saturating_sub(self.clock.now().as_ns())))
+        Some(Duration::from_nanos(next.as_ns().saturating_sub(self.crew.now().as_ns())))
     }
 }
 

@@ -24,6 +24,16 @@ pub const fn pool_size(workers: usize) -> PoolSize {
     PoolSize::for_workers(4 * BURST_PACKETS + in_rings, workers)
 }
 
+/// Buffers that all pools lack together where `before` workers become `after`.
+pub const fn buffers_to_add(before: usize, after: usize) -> PoolSize {
+    let (old, new) = (pool_size(if before == 0 { 1 } else { before }), pool_size(after));
+    let (stay, come) = (if before < after { before } else { after }, after.saturating_sub(before));
+    PoolSize {
+        small: stay * new.small.saturating_sub(old.small) + come * new.small,
+        large: stay * new.large.saturating_sub(old.large) + come * new.large,
+    }
+}
+
 /// A packet between two workers.
 #[derive(Debug)]
 pub struct Handoff {

@@ -3,6 +3,7 @@
 //! `daemon` composes; `worker` is the packet path; `switch` is the cold half that reconciles, publishes and answers.
 
 pub mod control_socket;
+mod crew;
 pub mod daemon;
 pub mod doorbell;
 mod flows;

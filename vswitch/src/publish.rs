@@ -68,14 +68,14 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// A slot for `workers` workers that holds `first`, whose sequence is 0.
-    pub fn new(workers: usize, first: Published) -> Self {
+    /// A slot for up to `workers_max` workers that holds `first`, whose sequence is 0.
+    pub fn new(workers_max: usize, first: Published) -> Self {
         Self {
             sequence: CachePadded::default(),
             settle: CachePadded::default(),
             newest: Mutex::new(Arc::new(first)),
             retired: Mutex::default(),
-            progress: (0..workers).map(|_| CachePadded::default()).collect(),
+            progress: (0..workers_max).map(|_| CachePadded::default()).collect(),
             waiter: Mutex::default(),
         }
     }
@@ -121,14 +121,14 @@ impl Publication {
         self.unpark_waiter();
     }
 
-    /// The first worker that has not crossed to `sequence`.
-    pub fn first_not_crossed(&self, sequence: u64) -> Option<usize> {
-        self.progress.iter().position(|progress| progress.crossed.load(Ordering::Acquire) < sequence)
+    /// The first of `workers` workers that has not crossed to `sequence`.
+    pub fn first_not_crossed(&self, workers: usize, sequence: u64) -> Option<usize> {
+        self.progress.iter().take(workers).position(|progress| progress.crossed.load(Ordering::Acquire) < sequence)
     }
 
-    /// The first worker that has not settled `sequence`.
-    pub fn first_not_settled(&self, sequence: u64) -> Option<usize> {
-        self.progress.iter().position(|progress| progress.settled.load(Ordering::Acquire) < sequence)
+    /// The first of `workers` workers that has not settled `sequence`.
+    pub fn first_not_settled(&self, workers: usize, sequence: u64) -> Option<usize> {
+        self.progress.iter().take(workers).position(|progress| progress.settled.load(Ordering::Acquire) < sequence)
     }
 
     /// Frees the snapshots that no worker holds any more; how many are still held.
@@ -163,11 +163,11 @@ mod tests {
         slot.publish(published(1));
         assert!(slot.is_newer_than(held.sequence));
         slot.cross(0, 1);
-        assert_eq!(slot.first_not_crossed(1), Some(1));
+        assert_eq!(slot.first_not_crossed(2, 1), Some(1));
         assert_eq!(slot.free_retired(), 1, "worker 1 still holds it");
         drop(held);
         slot.cross(1, 1);
-        assert_eq!((slot.first_not_crossed(1), slot.first_not_settled(1)), (None, Some(0)));
+        assert_eq!((slot.first_not_crossed(2, 1), slot.first_not_settled(2, 1)), (None, Some(0)));
         assert_eq!(slot.free_retired(), 0);
     }
 }

@@ -32,6 +32,7 @@ impl Switch {
             RequestBody::FlushFlows { selection, cursor } => self
                 .known(selection.eni.as_ref(), "selection/eni")
                 .and_then(|()| self.flush_flows(&selection, cursor, pacer)),
+            RequestBody::Regroup { workers, lanes } => self.regroup(workers, lanes, pacer).map(ReplyBody::Regrouped),
             RequestBody::Explain { packet } => {
                 self.explain(packet, pacer).map(ReplyBody::Explained).map_err(|refusal| vec![refusal])
             }
@@ -48,6 +49,8 @@ impl Switch {
             uptime_ms: pacer.now().as_ns() / 1_000_000,
             enis: self.compiler.desired().enis.len(),
             flows: workers.iter().map(|worker| worker.flows).sum(),
+            lanes: self.lanes(),
+            lanes_max: self.lanes_max(),
             workers,
         }
     }

@@ -4,23 +4,25 @@
 //! and workers turned by hand alike; how it waits for them is the [`Pacer`]'s affair.
 
 mod ports;
+mod regroup;
 
 use crate::doorbell::Doorbell;
 use crate::handoff;
 use crate::namespace;
 use crate::placement::Placement;
+use crate::port::pool::BufferPool;
 use crate::port::{Port, PortFactory, PortWish};
 use crate::publish::{Publication, Published};
 use crate::reconcile::{Step, plan, wishes};
-use crate::worker::{Surroundings, Worker};
+use crate::worker::Worker;
 use crate::worker_desk::{Answer, Command, Desk, Question};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::Compiler;
 use vswitch_core::desired::Desired;
-use vswitch_core::eni::Shard;
 use vswitch_core::ids::{EniId, EniIndex};
 use vswitch_core::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
 use vswitch_core::protocol::{Applied, Delta, Refusal};
@@ -42,19 +44,30 @@ const NAMESPACE_CHECK_NS: u64 = 1_000_000_000;
 /// Threads that close ports when many are closed at once.
 const CLOSING_THREADS: usize = 16;
 
-/// How to wait for workers.
+/// Whoever turns the workers, and how to wait for them.
 pub trait Pacer {
     /// The time.
     fn now(&self) -> Time;
     /// Lets workers go on for a while. Returns early when one of them made progress.
     fn pause(&mut self);
+    /// Gets everything ready for there being `workers` workers, which [`Pacer::release`] may then be given. Returns what
+    /// those have that are not there yet, or nothing where workers are turned by hand.
+    ///
+    /// # Errors
+    /// Why there cannot be as many. Nothing has changed.
+    fn reserve(&mut self, workers: usize) -> io::Result<Vec<WorkerWiring>>;
+    /// Takes all workers, each between two turns, until they are released; none, and nothing has changed, if one of them
+    /// does not come.
+    fn gather(&mut self) -> Option<Vec<Worker>>;
+    /// Lets workers turn, as many as were gathered or reserved.
+    fn release(&mut self, workers: Vec<Worker>);
 }
 
 /// Turns workers by hand while the switch waits for them: for tests and simulation, on one thread, in virtual time.
 #[derive(Debug)]
 pub struct HandPacer<'a> {
     /// The workers.
-    pub workers: &'a mut [Worker],
+    pub workers: &'a mut Vec<Worker>,
     /// The virtual time. Each pause takes a microsecond.
     pub now: Time,
 }
@@ -69,6 +82,18 @@ impl Pacer for HandPacer<'_> {
         for worker in &mut *self.workers {
             worker.turn(self.now);
         }
+    }
+
+    fn reserve(&mut self, _workers: usize) -> io::Result<Vec<WorkerWiring>> {
+        Ok(Vec::new())
+    }
+
+    fn gather(&mut self) -> Option<Vec<Worker>> {
+        Some(std::mem::take(self.workers))
+    }
+
+    fn release(&mut self, workers: Vec<Worker>) {
+        *self.workers = workers;
     }
 }
 
@@ -89,7 +114,7 @@ pub struct SwitchConfig {
 #[derive(Debug)]
 pub struct WorkerWiring {
     /// Wakes it.
-    pub waker: crate::doorbell::Waker,
+    pub doorbell: Arc<Doorbell>,
     /// Where its ports' descriptors are registered.
     pub registry: mio::Registry,
     /// The core it is pinned to.
@@ -123,6 +148,7 @@ impl PortRecord {
 
 pub(crate) struct WorkerHandle {
     pub(crate) desk: Arc<Desk>,
+    doorbell: Arc<Doorbell>,
     /// Whether it was told that its table is filling up.
     is_warned: bool,
     registry: Option<mio::Registry>,
@@ -133,7 +159,12 @@ pub(crate) struct WorkerHandle {
 pub struct Switch {
     factory: PortFactory,
     publication: Arc<Publication>,
-    doorbells: Arc<[Doorbell]>,
+    /// What further workers are made with.
+    flows_max_per_worker: usize,
+    secret: [u64; 2],
+    /// Memory that the tables of each worker take, bytes.
+    worker_bytes: u64,
+    control: Option<Arc<mio::Waker>>,
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) compiler: Compiler,
     pub(crate) snapshot: Arc<Snapshot>,
@@ -168,34 +199,16 @@ pub fn assemble(
     let compiler = Compiler::new(config.secret);
     let snapshot = Arc::new(compiler.snapshot().clone());
     let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), places: Chunks::default() };
-    let publication = Arc::new(Publication::new(config.workers, first));
-    let mut wirings = wirings.into_iter();
-    let (mut bells, mut handles) = (Vec::new(), Vec::new());
-    for _ in 0..config.workers {
-        let desk = Arc::new(Desk::new(control.clone()));
-        let (waker, registry, core) = match wirings.next() {
-            Some(wiring) => (Some(wiring.waker), Some(wiring.registry), wiring.core),
-            None => (None, None, None),
-        };
-        bells.push(Doorbell::new(waker));
-        handles.push(WorkerHandle { desk, is_warned: false, registry, core });
-    }
-    let doorbells: Arc<[Doorbell]> = bells.into();
-    let make = |(number, links): (usize, handoff::Links)| {
-        let (publication, desk) = (Arc::clone(&publication), Arc::clone(&handles[number].desk));
-        let doorbells = Arc::clone(&doorbells);
-        let coalesces = config.ports.coalesces;
-        let surroundings = Surroundings { number, publication, links, desk, doorbells, coalesces };
-        let advice = &crate::sys::advise_huge_pages;
-        Worker::new(surroundings, Shard::with_memory(config.flows_max_per_worker, config.secret, advice))
-    };
-    let workers = handoff::connect(config.workers).into_iter().enumerate().map(make).collect();
-    let switch = Switch {
-        factory: config.ports,
-        publication,
-        doorbells,
+    let lanes_max = config.ports.queues();
+    let mut switch = Switch {
+        factory: PortFactory { lanes_max, ..config.ports },
+        publication: Arc::new(Publication::new(WORKERS_MAX, first)),
+        flows_max_per_worker: config.flows_max_per_worker,
+        secret: config.secret,
+        worker_bytes: 0,
+        control,
         placement: Placement::new(config.workers),
-        workers: handles,
+        workers: Vec::new(),
         compiler,
         snapshot,
         ports: BTreeMap::new(),
@@ -205,6 +218,11 @@ pub fn assemble(
         tickets: 0,
         namespaces_checked: Time::default(),
     };
+    let (handles, mut workers): (Vec<_>, Vec<_>) = switch.hire(config.workers, wirings).into_iter().unzip();
+    switch.workers = handles;
+    switch.worker_bytes = workers.first().map_or(0, Worker::flow_memory_bytes) as u64;
+    let links = handoff::connect(workers.len());
+    switch.introduce(&mut workers, links, &mut BufferPool::default());
     (switch, workers)
 }
 
@@ -217,11 +235,6 @@ impl Switch {
     /// The policy that all workers run.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot)
-    }
-
-    /// The bells of all workers, by their numbers.
-    pub fn doorbells(&self) -> Arc<[Doorbell]> {
-        Arc::clone(&self.doorbells)
     }
 
     /// Makes the switch be what `desired` says. When it returns, every worker judges by it and nothing that older
@@ -310,18 +323,18 @@ impl Switch {
         self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), places });
         self.generation = generation;
         self.ring_all();
-        let publication = Arc::clone(&self.publication);
-        let crossed = || publication.first_not_crossed(sequence).is_none().then_some(());
+        let (publication, workers) = (Arc::clone(&self.publication), self.workers.len());
+        let crossed = || publication.first_not_crossed(workers, sequence).is_none().then_some(());
         let is_crossed = wait_for(pacer, crossed).is_some();
-        if is_crossed && self.workers.len() > 1 {
+        if is_crossed && workers > 1 {
             publication.request_settle(sequence);
             self.ring_all();
-            let settled = || publication.first_not_settled(sequence).is_none().then_some(());
+            let settled = || publication.first_not_settled(workers, sequence).is_none().then_some(());
             wait_for(pacer, settled);
         }
         publication.free_retired();
-        let late = publication.first_not_crossed(sequence);
-        let late = late.or_else(|| publication.first_not_settled(sequence).filter(|_| self.workers.len() > 1));
+        let late = publication.first_not_crossed(workers, sequence);
+        let late = late.or_else(|| publication.first_not_settled(workers, sequence).filter(|_| workers > 1));
         match late {
             None => Ok(pacer.now().as_ns() - started.as_ns()),
             Some(worker) => {
@@ -410,12 +423,12 @@ impl Switch {
             }
             _ => Some(()),
         });
-        self.doorbells[worker].ring();
+        self.workers[worker].doorbell.ring();
         given
     }
 
     fn ring_all(&self) {
-        self.doorbells.iter().for_each(Doorbell::ring);
+        self.workers.iter().for_each(|worker| worker.doorbell.ring());
     }
 }
 

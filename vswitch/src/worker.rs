@@ -6,12 +6,14 @@
 mod gather;
 mod lane;
 mod readiness;
+mod regroup;
+mod sending;
 mod tally;
 
 pub use tally::{Activity, Tally};
 
 use crate::doorbell::Doorbell;
-use crate::handoff::{Handoff, Links, pool_size};
+use crate::handoff::{Handoff, Links};
 use crate::port::pool::BufferPool;
 use crate::port::{Port, Received};
 use crate::publish::{Publication, Published};
@@ -22,10 +24,9 @@ use vswitch_core::desired::Direction;
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::EniIndex;
 use vswitch_core::limits::BURST_PACKETS;
-use vswitch_core::offload::{Fit, Offloads};
+use vswitch_core::offload::Offloads;
 use vswitch_core::packet::Packet;
-use vswitch_core::phases::{self, Phase, Stopwatch};
-use vswitch_core::segment::Segments;
+use vswitch_core::phases::{self, Phase};
 use vswitch_core::time::Time;
 use vswitch_core::verdict::{DropReason, Verdict};
 
@@ -34,10 +35,13 @@ const SWEEP_INTERVAL_NS: u64 = 1_000_000;
 /// Steps of the sweep that one turn makes up for after a sleep.
 const SWEEP_STEPS_MAX: u64 = 64;
 
+/// A port, or a lane of it, at its worker.
 #[derive(Debug)]
-struct PortEntry {
+pub(crate) struct PortEntry {
     eni: EniIndex,
     incarnation: u32,
+    /// Which of the port's lanes it is. The first is at the ENI's owner, and is what is sent on.
+    lane: usize,
     /// None while the port is down.
     port: Option<Box<dyn Port>>,
     frame_bytes_max: usize,
@@ -47,21 +51,29 @@ struct PortEntry {
     empty_receives: u16,
 }
 
+impl PortEntry {
+    fn new((eni, incarnation): (EniIndex, u32), lane: usize, port: Box<dyn Port>, frame_bytes_max: usize) -> Self {
+        let (has_readiness, offloads) = (port.readiness().is_some(), port.offloads());
+        let (port, is_ready, empty_receives) = (Some(port), false, 0);
+        Self { eni, incarnation, lane, port, frame_bytes_max, offloads, has_readiness, is_ready, empty_receives }
+    }
+}
+
+/// The bells of all workers, by their numbers.
+pub type Doorbells = Arc<[Arc<Doorbell>]>;
+
 /// Everything a worker shares with others.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+struct Surroundings {
     /// Its number.
-    pub number: usize,
+    number: usize,
     /// The newest snapshot.
-    pub publication: Arc<Publication>,
+    publication: Arc<Publication>,
     /// Its ends of the links to other workers.
-    pub links: Links,
+    links: Links,
     /// Its commands and answers.
-    pub desk: Arc<Desk>,
-    /// The bells of all workers.
-    pub doorbells: Arc<[Doorbell]>,
-    /// Whether TCP segments are put together for ports that take long frames.
-    pub coalesces: bool,
+    desk: Arc<Desk>,
+    doorbells: Doorbells,
 }
 
 /// One worker.
@@ -76,6 +88,8 @@ pub struct Worker {
     pool: BufferPool,
     last_sweep: Time,
     settled: u64,
+    /// Whether TCP segments are put together for ports that take long frames.
+    pub(crate) coalesces: bool,
     tally: Tally,
     /// The burst in work. This and the following are empty between steps and only keep their room.
     burst: Vec<Packet>,
@@ -102,25 +116,26 @@ struct Arrival {
 }
 
 impl Worker {
-    /// A worker without ports.
-    pub fn new(surroundings: Surroundings, shard: Shard) -> Self {
-        let workers = surroundings.links.outbound.len();
+    /// A worker without ports, buffers, and others that it knows.
+    pub(crate) fn new(number: usize, publication: Arc<Publication>, desk: Arc<Desk>, shard: Shard) -> Self {
+        let links = Links { outbound: Vec::new(), inbound: Vec::new() };
         Self {
-            current: surroundings.publication.newest(),
-            surroundings,
+            current: publication.newest(),
+            surroundings: Surroundings { number, publication, links, desk, doorbells: Arc::new([]) },
             shard,
             ports: Vec::new(),
             ready: Vec::new(),
-            pool: BufferPool::new(pool_size(workers)),
+            pool: BufferPool::default(),
             last_sweep: Time::default(),
             settled: 0,
+            coalesces: false,
             tally: Tally::default(),
             burst: Vec::with_capacity(BURST_PACKETS),
             arrivals: Vec::with_capacity(BURST_PACKETS),
             arrival_targets: Vec::with_capacity(BURST_PACKETS),
             outgoing: Vec::with_capacity(BURST_PACKETS),
             outgoing_homes: Vec::with_capacity(BURST_PACKETS),
-            rung: vec![false; workers],
+            rung: Vec::new(),
         }
     }
 
@@ -131,7 +146,7 @@ impl Worker {
 
     /// Times some of its bursts by this clock.
     pub fn time_with(&mut self, clock: phases::Clock) {
-        self.shard.stopwatch = Stopwatch::new(clock);
+        self.shard.stopwatch.set_clock(clock);
     }
 
     /// Its counts of turns and sleeps.
@@ -160,16 +175,21 @@ impl Worker {
         self.take_unjudged(now, &mut activity);
         self.poll_ports(now, &mut activity);
         self.sweep(now);
-        if settle != self.settled {
-            self.settled = settle;
-            activity.commands += 1;
-            self.surroundings.publication.settled(self.surroundings.number, settle);
-        }
+        activity.commands += self.settle(settle);
         match activity.packets {
             0 => self.tally.turns_idle += 1,
             _ => self.tally.turns_busy += 1,
         }
         activity
+    }
+
+    fn settle(&mut self, requested: u64) -> usize {
+        if requested == self.settled {
+            return 0;
+        }
+        self.settled = requested;
+        self.surroundings.publication.settled(self.surroundings.number, requested);
+        1
     }
 
     /// Whether another thread has put something in place that a turn would take up.
@@ -178,13 +198,12 @@ impl Worker {
         publication.is_newer_than(self.current.sequence)
             || publication.settle_requested() != self.settled
             || self.surroundings.desk.has_commands()
-            || self
-                .surroundings
-                .links
-                .inbound
-                .iter()
-                .flatten()
-                .any(|link| !link.packets.is_empty() || !link.unjudged.is_empty())
+            || self.has_packets_from_others()
+    }
+
+    pub(crate) fn has_packets_from_others(&self) -> bool {
+        let mut links = self.surroundings.links.inbound.iter().flatten();
+        links.any(|link| !link.packets.is_empty() || !link.unjudged.is_empty())
     }
 
     /// Counts that its thread goes to sleep.
@@ -213,8 +232,9 @@ impl Worker {
         let desk = Arc::clone(&self.surroundings.desk);
         let Some(command) = desk.next_command() else { return 0 };
         match command {
-            Command::Attach { slot, eni, incarnation, port, frame_bytes_max } => {
-                self.attach(slot, (eni, incarnation), port, frame_bytes_max);
+            Command::Attach { slot, eni, incarnation, lane, port, frame_bytes_max } => {
+                let entry = PortEntry::new((eni, incarnation), lane, port, frame_bytes_max);
+                self.attach(slot, entry);
             }
             Command::Adjust { slot, frame_bytes_max } => {
                 if let Some(Some(entry)) = self.ports.get_mut(slot as usize) {
@@ -222,9 +242,7 @@ impl Worker {
                 }
             }
             Command::Detach { slot, ticket } => {
-                self.ready.retain(|ready| *ready != slot);
-                let entry = self.ports.get_mut(slot as usize).and_then(Option::take);
-                desk.answer_detached(ticket, entry.and_then(|entry| entry.port));
+                desk.answer_detached(ticket, self.detach(slot).and_then(|entry| entry.port));
             }
             Command::Ask { question, ticket } => {
                 desk.answer(ticket, question.ask(&mut self.shard, &self.current.snapshot, self.tally, now));
@@ -233,20 +251,22 @@ impl Worker {
         1
     }
 
-    fn attach(&mut self, slot: u32, (eni, incarnation): (EniIndex, u32), port: Box<dyn Port>, frame_bytes_max: usize) {
+    /// Owns a port from now on.
+    pub(crate) fn attach(&mut self, slot: u32, entry: PortEntry) {
         let place = slot as usize;
         if self.ports.len() <= place {
             self.ports.resize_with(place + 1, || None);
         }
-        let (has_readiness, offloads) = (port.readiness().is_some(), port.offloads());
         self.ready.retain(|ready| *ready != slot);
-        let (port, empty_receives) = (Some(port), 0);
-        let is_ready = false;
-        let entry =
-            PortEntry { eni, incarnation, port, frame_bytes_max, offloads, has_readiness, is_ready, empty_receives };
-        self.ports[place] = Some(entry);
+        self.ports[place] = Some(PortEntry { is_ready: false, ..entry });
         // Frames may have come before the worker listened.
         self.mark_ready(place);
+    }
+
+    /// Lets go of a port.
+    pub(crate) fn detach(&mut self, slot: u32) -> Option<PortEntry> {
+        self.ready.retain(|ready| *ready != slot);
+        self.ports.get_mut(slot as usize).and_then(Option::take)
     }
 
     fn reclaim_buffers(&mut self) {
@@ -307,7 +327,10 @@ impl Worker {
         // are. The same check closes it when its ENI is gone and the port is not yet detached.
         let Some(place) = self.current.place(eni) else { return true };
         let is_here = usize::from(place.worker) == self.surroundings.number;
-        let is_live = if is_here { place.slot == Some(slot) } else { place.is_laned_for(entry.incarnation) };
+        let is_live = match entry.lane {
+            0 => is_here && place.slot == Some(slot),
+            _ => place.is_laned_for(entry.incarnation),
+        };
         if !is_live {
             return true;
         }
@@ -442,122 +465,6 @@ impl Worker {
         self.arrivals = arrivals;
         self.arrival_targets = targets;
         self.finish_dispatch(last);
-    }
-
-    /// Lines a packet up for the port of its receiver. What was lined up for another, `last`, is sent before.
-    fn dispatch(&mut self, packet: Packet, arrival: Arrival, last: &mut Option<EniIndex>) {
-        if *last != Some(arrival.to) {
-            self.finish_dispatch(last.replace(arrival.to));
-        }
-        match self.slot_of(arrival.to) {
-            Some(slot) => self.put_outgoing(slot, packet, arrival),
-            None => {
-                self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::PortDown, packet.wire().packets);
-                self.recycle(packet, arrival.home);
-            }
-        }
-    }
-
-    fn finish_dispatch(&mut self, last: Option<EniIndex>) {
-        if let Some(last) = last {
-            self.send_outgoing(self.slot_of(last), last);
-        }
-    }
-
-    fn slot_of(&self, eni: EniIndex) -> Option<u32> {
-        self.current.place(eni).and_then(|place| place.slot)
-    }
-
-    /// Lines a packet up for the port of an ENI, with nothing left undone in it that the port does not take so.
-    fn put_outgoing(&mut self, slot: u32, mut packet: Packet, arrival: Arrival) {
-        if let Some(Some(entry)) = self.ports.get(slot as usize) {
-            if packet.longest_frame_bytes() > entry.frame_bytes_max {
-                let packets = packet.wire().packets;
-                self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::FrameTooLong, packets);
-                return self.recycle(packet, arrival.home);
-            }
-            match entry.offloads.fit(&packet.offload) {
-                Fit::AsItIs if self.surroundings.coalesces && gather::is_for(&packet, entry.offloads) => {
-                    if self.gather(&packet) {
-                        return self.recycle(packet, arrival.home);
-                    }
-                }
-                Fit::AsItIs => {}
-                Fit::Sum => packet.complete_checksum(),
-                Fit::Cut => {
-                    self.cut_outgoing(slot, &packet, arrival.to);
-                    return self.recycle(packet, arrival.home);
-                }
-            }
-        }
-        self.outgoing.push(packet);
-        self.outgoing_homes.push(arrival.home);
-    }
-
-    /// Lines up what a long frame stands for. Sends whenever a burst is full, or the pool is empty.
-    fn cut_outgoing(&mut self, slot: u32, packet: &Packet, to: EniIndex) {
-        let home = self.surroundings.number as u16;
-        let mut segments = Segments::default();
-        while let Some(bytes) = segments.next_bytes(packet) {
-            if self.outgoing.len() >= BURST_PACKETS {
-                self.send_outgoing(Some(slot), to);
-            }
-            let mut buffer = self.pool.take(bytes);
-            if buffer.is_none() {
-                self.send_outgoing(Some(slot), to);
-                buffer = self.pool.take(bytes);
-            }
-            let Some(mut buffer) = buffer else {
-                // All buffers are in the rings of other workers: as full as a port can be.
-                let rest = segments.left(packet);
-                return self.shard.count_drop(to, Direction::Ingress, DropReason::PortFull, rest);
-            };
-            segments.write_next(packet, &mut buffer);
-            self.outgoing.push(Packet::new(buffer));
-            self.outgoing_homes.push(home);
-        }
-    }
-
-    /// Sends what is outgoing to the port of `eni` in `slot`.
-    fn send_outgoing(&mut self, slot: Option<u32>, eni: EniIndex) {
-        if self.outgoing.is_empty() {
-            return;
-        }
-        let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
-        let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
-        let is_down = port.is_none();
-        let is_short = self.outgoing.len() <= readiness::ANSWERED_AT_ONCE_MAX;
-        let sent = port.map_or(Ok(()), |port| port.send(&mut self.outgoing));
-        let mut outgoing = std::mem::take(&mut self.outgoing);
-        let mut homes = std::mem::take(&mut self.outgoing_homes);
-        for (packet, home) in outgoing.drain(..).zip(homes.drain(..)) {
-            let reason = match packet.verdict {
-                _ if is_down => Some(DropReason::PortDown),
-                Verdict::Drop(reason) => Some(reason),
-                _ => None,
-            };
-            if let Some(reason) = reason {
-                self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);
-            }
-            self.recycle(packet, home);
-        }
-        self.outgoing = outgoing;
-        self.outgoing_homes = homes;
-        match (slot, sent) {
-            (Some(slot), Err(error)) => self.fail(slot, error),
-            (Some(slot), Ok(())) if is_short => self.mark_ready(slot as usize),
-            _ => {}
-        }
-    }
-
-    fn recycle(&mut self, packet: Packet, home: u16) {
-        match &self.surroundings.links.inbound[usize::from(home)] {
-            None => self.pool.put(packet.buffer),
-            Some(link) => {
-                let returned = link.returns.push(packet.buffer);
-                debug_assert!(returned.is_ok(), "the ring of returns holds the whole pool of its sender");
-            }
-        }
     }
 
     /// Takes a failed port out of service and leaves the rest to the control thread.

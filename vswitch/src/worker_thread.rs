@@ -7,7 +7,8 @@ use mio::{Events, Poll, Token};
 use std::io;
 use std::sync::Arc;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vswitch_core::time::Time;
@@ -48,66 +49,142 @@ impl Clock {
 pub struct WorkerLoop {
     /// Where its ports and its doorbell are registered.
     pub poll: Poll,
-    /// The bells of all workers.
-    pub doorbells: Arc<[Doorbell]>,
+    /// Its bell.
+    pub doorbell: Arc<Doorbell>,
     /// The core to be pinned to.
     pub core: Option<usize>,
     /// When it sleeps.
     pub busy_poll: BusyPoll,
-    /// Set to end the thread; the doorbell is to be rung after that.
-    pub stop: Arc<AtomicBool>,
     /// The clock.
     pub clock: Clock,
 }
 
-impl WorkerLoop {
-    /// Starts the thread.
+/// What a thread does with its worker.
+mod state {
+    /// It turns it.
+    pub(super) const TURNING: u8 = 0;
+    /// It is to give it back after this turn. Who asked may think better of it.
+    pub(super) const ASKED: u8 = 1;
+    /// It gives it back.
+    pub(super) const RESTING: u8 = 2;
+}
+
+/// A thread that turns the worker it is given, until it is asked for it.
+#[derive(Debug)]
+pub struct WorkerThread {
+    state: Arc<AtomicU8>,
+    doorbell: Arc<Doorbell>,
+    to: Sender<Worker>,
+    from: Receiver<Worker>,
+    handle: JoinHandle<()>,
+}
+
+impl WorkerThread {
+    /// Starts a thread that has no worker yet.
     ///
     /// # Errors
     /// The kernel has no thread to give.
-    pub fn spawn(self, worker: Worker) -> io::Result<JoinHandle<()>> {
-        let name = format!("worker-{}", worker.number());
-        std::thread::Builder::new().name(name).spawn(move || {
+    pub fn spawn(number: usize, mut turning: WorkerLoop) -> io::Result<Self> {
+        let (state, doorbell) = (Arc::new(AtomicU8::new(state::RESTING)), Arc::clone(&turning.doorbell));
+        let its_state = Arc::clone(&state);
+        let ((to, inbox), (outbox, from)) = (channel::<Worker>(), channel());
+        let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             // A switch that lost a worker would look alive and drop the traffic of some: better to be restarted whole.
             let abort = AbortOnPanic;
-            self.run(worker);
+            turning.pin();
+            while let Ok(mut worker) = inbox.recv() {
+                turning.run_until_asked(&mut worker, &its_state);
+                if outbox.send(worker).is_err() {
+                    break;
+                }
+            }
             std::mem::forget(abort);
-        })
+        })?;
+        Ok(Self { state, doorbell, to, from, handle })
     }
 
-    fn run(mut self, mut worker: Worker) {
+    /// Has it turn a worker.
+    pub fn give(&self, worker: Worker) {
+        self.state.store(state::TURNING, Ordering::Release);
+        // A thread that is gone has taken the process with it.
+        let _ = self.to.send(worker);
+    }
+
+    /// Whether it turns a worker.
+    pub fn has_worker(&self) -> bool {
+        self.state.load(Ordering::Acquire) != state::RESTING
+    }
+
+    /// Asks for the worker.
+    pub fn ask(&self) {
+        self.state.store(state::ASKED, Ordering::Release);
+        self.doorbell.ring();
+    }
+
+    /// The worker that was asked for; none, and it goes on turning, if it does not come in time.
+    pub fn take(&self, patience: Duration) -> Option<Worker> {
+        if let Ok(worker) = self.from.recv_timeout(patience) {
+            return Some(worker);
+        }
+        let goes_on =
+            self.state.compare_exchange(state::ASKED, state::TURNING, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if goes_on { None } else { self.from.recv().ok() }
+    }
+
+    /// Ends the thread, and lets go of its worker.
+    pub fn end(self) {
+        if self.has_worker() {
+            self.ask();
+        }
+        drop(self.to);
+        // A worker that panics takes the process with it, so there is nothing to learn here.
+        let _ = self.handle.join();
+    }
+}
+
+impl WorkerLoop {
+    fn pin(&self) {
         if let Some(id) = self.core {
             core_affinity::set_for_current(core_affinity::CoreId { id });
         }
-        worker.time_with(Clock::stopwatch_ns);
+    }
+
+    fn run_until_asked(&mut self, worker: &mut Worker, asked: &AtomicU8) {
+        while asked.load(Ordering::Acquire) != state::RESTING {
+            self.run(worker, asked);
+            // Unless whoever asked has thought better of it.
+            let _ = asked.compare_exchange(state::ASKED, state::RESTING, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    fn run(&mut self, worker: &mut Worker, asked: &AtomicU8) {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut spin = Spin::new(self.busy_poll);
         let mut turns: u32 = 0;
-        while !self.stop.load(Ordering::Acquire) {
+        while asked.load(Ordering::Acquire) == state::TURNING {
             turns = turns.wrapping_add(1);
             let now = self.clock.now();
             if !worker.turn(now).is_idle() {
                 spin.was_busy();
             } else if spin.is_over(now) {
                 worker.rest();
-                self.sleep(&mut worker, &mut events);
+                self.sleep(worker, asked, &mut events);
                 spin.slept(now, self.clock.now());
                 continue;
             }
             if turns.is_multiple_of(TURNS_PER_POLL) {
-                self.wait(&mut worker, &mut events, Duration::ZERO);
+                self.wait(worker, &mut events, Duration::ZERO);
             }
         }
     }
 
-    fn sleep(&mut self, worker: &mut Worker, events: &mut Events) {
-        let number = worker.number();
-        self.doorbells[number].declare_asleep();
-        if !worker.has_input() && !self.stop.load(Ordering::Acquire) {
+    fn sleep(&mut self, worker: &mut Worker, asked: &AtomicU8, events: &mut Events) {
+        self.doorbell.declare_asleep();
+        if !worker.has_input() && asked.load(Ordering::Acquire) == state::TURNING {
             worker.note_sleep();
             self.wait(worker, events, SLEEP_MAX);
         }
-        self.doorbells[number].declare_awake();
+        self.doorbell.declare_awake();
     }
 
     fn wait(&mut self, worker: &mut Worker, events: &mut Events, timeout: Duration) {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
+#[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod running;
 
 use running::Running;
@@ -10,7 +11,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use vswitch::{VswitchConfig, run_until};
-use vswitch_core::desired::Desired;
+use vswitch_core::desired::{Desired, Settings};
 use vswitch_core::limits::MESSAGE_BYTES_MAX;
 use vswitch_core::protocol::{self, Delta, PacketDescription, ReplyBody, Request, RequestBody, VERSION};
 
@@ -141,4 +142,40 @@ fn a_second_switch_does_not_take_the_socket_and_a_dead_one_leaves_no_block() {
     let (stop, stopped) = UnixStream::pair().unwrap();
     drop(stop);
     run_until(VswitchConfig::new(running.path()), stopped).unwrap();
+}
+
+#[test]
+fn sessions_that_would_be_over_at_once_are_refused() {
+    let running = Running::start(1);
+    let mut client = running.connect();
+    let mut refusal = |body: RequestBody| match client.ask(body) {
+        ReplyBody::Refused { refusals } => (refusals[0].object.clone(), refusals[0].message.clone()),
+        other => panic!("{other:?}"),
+    };
+    let mut desired = Desired::default();
+    desired.settings.icmp_timeout_s = 0;
+    let (object, message) = refusal(RequestBody::Replace { generation: 1, desired });
+    assert_eq!(object, "settings/icmp_timeout_s");
+    assert!(message.contains("1 s at least"), "{message}");
+    let settings = Settings { tcp_half_open_timeout_s: 0, ..Settings::default() };
+    let delta = Delta { settings: Some(settings), ..Delta::default() };
+    let (object, _) = refusal(RequestBody::Apply { base: 0, generation: 1, delta });
+    assert_eq!(object, "settings/tcp_half_open_timeout_s");
+}
+
+#[test]
+fn workers_come_and_go_as_they_are_asked_to() {
+    let running = Running::start(1);
+    let mut client = running.connect();
+    for workers in [3, 1, 2] {
+        let reply =
+            client.raw(format!("{{\"version\":1,\"id\":7,\"op\":\"regroup\",\"workers\":{workers}}}\n").as_bytes());
+        let ReplyBody::Regrouped(regrouped) = reply.body else { panic!("{reply:?}") };
+        assert_eq!((regrouped.workers, regrouped.lanes), (workers, 1));
+        let ReplyBody::Status(status) = client.ask(RequestBody::Status) else { panic!() };
+        assert_eq!((status.workers.len(), status.lanes, status.lanes_max), (workers, 1, 1));
+    }
+    let (code, message) = client.refused(b"{\"version\":1,\"id\":7,\"op\":\"regroup\",\"workers\":65}\n");
+    assert_eq!(code, "invalid");
+    assert!(message.contains("1 to 64"), "{message}");
 }

@@ -2,102 +2,47 @@
 //! which need root and say so without.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
+#[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod guests;
 
-use guests::{desired, eni, number_of, udp};
+use guests::world::{World, collect};
+use guests::{desired, eni, udp};
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::namespace;
 use vswitch::netlink::Interface;
-use vswitch::port::memory::{MemoryGuest, MemoryHub};
 use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::tap::Tap;
 use vswitch::port::{Port, PortFactory, TapIo};
-use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
-use vswitch::worker::Worker;
-use vswitch_core::desired::{Desired, TapPort};
+use vswitch_core::desired::TapPort;
 use vswitch_core::offload::Offloads;
-use vswitch_core::protocol::EniStats;
-use vswitch_core::time::Time;
 
-struct World {
-    switch: Switch,
-    workers: Vec<Worker>,
-    hub: MemoryHub,
-    now: Time,
-}
-
-impl World {
-    fn new(workers: usize, lanes: usize) -> Self {
-        let hub = MemoryHub::new(4096, false);
-        let ports = PortFactory { memory: hub.clone(), lanes, ..PortFactory::default() };
-        let config = SwitchConfig { workers, flows_max_per_worker: 1024, secret: [1, 2], ports };
-        let (switch, workers) = assemble(config, Vec::new(), None);
-        Self { switch, workers, hub, now: Time::from_ns(1) }
-    }
-
-    fn guest(&self, number: u8, lane: usize) -> MemoryGuest {
-        self.hub.guest_lane(&eni(number), lane)
-    }
-
-    fn with_switch<T>(&mut self, work: impl FnOnce(&mut Switch, &mut HandPacer<'_>) -> T) -> T {
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        let result = work(&mut self.switch, &mut pacer);
-        self.now = pacer.now;
-        result
-    }
-
-    fn apply(&mut self, desired: Desired, generation: u64) {
-        self.with_switch(|switch, pacer| switch.apply(desired, generation, pacer).unwrap());
-    }
-
-    fn turn(&mut self, times: usize) {
-        for _ in 0..times {
-            self.now = self.now + 1_000;
-            for worker in &mut self.workers {
-                worker.turn(self.now);
-            }
-        }
-    }
-
-    fn turn_one(&mut self, worker: usize, times: usize) {
-        for _ in 0..times {
-            self.now = self.now + 1_000;
-            self.workers[worker].turn(self.now);
-        }
-    }
-
-    fn free_buffers(&self) -> Vec<usize> {
-        self.workers.iter().map(Worker::free_buffers).collect()
-    }
-
-    fn stats(&mut self, number: u8) -> EniStats {
-        self.with_switch(|switch, pacer| switch.eni_stats(Some(&eni(number)), pacer).remove(0))
-    }
-}
-
-fn collect(guest: &MemoryGuest) -> Vec<u32> {
-    std::iter::from_fn(|| guest.collect()).map(|frame| number_of(&frame)).collect()
+fn laned(workers: usize, lanes: usize) -> World {
+    World::with_ports(workers, 4096, PortFactory { lanes, ..PortFactory::default() })
 }
 
 #[test]
 fn every_lane_keeps_the_order_of_its_flows_and_no_buffer_is_lost() {
     for (workers, lanes) in [(1, 4), (2, 2), (3, 2), (4, 4)] {
-        let mut world = World::new(workers, lanes);
+        let mut world = laned(workers, lanes);
         world.apply(desired(4), 1);
         let free = world.free_buffers();
         let lanes = lanes.min(workers);
         // A flow to each of three guests; each has a lane of its own, as far as there are any.
         for number in 0..500 {
             for to in [2, 3, 4] {
-                assert!(world.guest(1, usize::from(to) % lanes).inject(&udp(1, to, number)));
+                assert!(world.guest_lane(1, usize::from(to) % lanes).inject(&udp(1, to, number)));
             }
         }
         world.turn(100);
         for to in [2, 3, 4] {
-            assert_eq!(collect(&world.guest(to, 0)), (0..500).collect::<Vec<_>>(), "{workers} workers, {lanes} lanes");
+            assert_eq!(
+                collect(&world.guest_lane(to, 0)),
+                (0..500).collect::<Vec<_>>(),
+                "{workers} workers, {lanes} lanes"
+            );
         }
         assert_eq!(world.free_buffers(), free, "each pool has what it had");
         assert_eq!(world.stats(1).egress.packets, 1500, "the owner counts for all lanes");
@@ -106,16 +51,16 @@ fn every_lane_keeps_the_order_of_its_flows_and_no_buffer_is_lost() {
 
 #[test]
 fn sessions_are_the_owners_whichever_lane_a_packet_comes_by() {
-    let mut world = World::new(2, 2);
+    let mut world = laned(2, 2);
     world.apply(desired(2), 1);
-    assert!(world.guest(1, 0).inject(&udp(1, 2, 0)) && world.guest(1, 1).inject(&udp(1, 2, 1)));
+    assert!(world.guest_lane(1, 0).inject(&udp(1, 2, 0)) && world.guest_lane(1, 1).inject(&udp(1, 2, 1)));
     world.turn(5);
-    assert_eq!(collect(&world.guest(2, 0)).len(), 2);
+    assert_eq!(collect(&world.guest_lane(2, 0)).len(), 2);
     let flows: usize =
         world.with_switch(|switch, pacer| switch.worker_statuses(pacer).iter().map(|worker| worker.flows).sum());
-    let mut one_lane = World::new(2, 1);
+    let mut one_lane = laned(2, 1);
     one_lane.apply(desired(2), 1);
-    assert!(one_lane.guest(1, 0).inject(&udp(1, 2, 0)));
+    assert!(one_lane.guest_lane(1, 0).inject(&udp(1, 2, 0)));
     one_lane.turn(5);
     let expected: usize =
         one_lane.with_switch(|switch, pacer| switch.worker_statuses(pacer).iter().map(|worker| worker.flows).sum());
@@ -124,73 +69,73 @@ fn sessions_are_the_owners_whichever_lane_a_packet_comes_by() {
 
 #[test]
 fn while_the_owner_is_slow_frames_wait_and_none_is_lost() {
-    let mut world = World::new(2, 2);
+    let mut world = laned(2, 2);
     world.apply(desired(2), 1);
     let free = world.free_buffers();
     for number in 0..3000 {
-        assert!(world.guest(1, 1).inject(&udp(1, 2, number)));
+        assert!(world.guest_lane(1, 1).inject(&udp(1, 2, number)));
     }
     let (owner, other) = if world.switch.port_statuses()[0].worker == 0 { (0, 1) } else { (1, 0) };
     world.turn_one(other, 200);
     assert!(world.workers[other].turn(world.now).is_starved, "it knows that there is more");
     world.turn_one(owner, 1);
     world.turn(400);
-    assert_eq!(collect(&world.guest(2, 0)), (0..3000).collect::<Vec<_>>());
+    assert_eq!(collect(&world.guest_lane(2, 0)), (0..3000).collect::<Vec<_>>());
     assert_eq!(world.free_buffers(), free);
     assert!(world.stats(1).egress.drops.is_empty());
 }
 
 #[test]
 fn neighbours_that_come_and_go_cost_a_flow_nothing() {
-    let mut world = World::new(3, 3);
+    let mut world = laned(3, 3);
     world.apply(desired(2), 1);
     for round in 0..40_u32 {
         for number in 0..50 {
-            assert!(world.guest(1, 1).inject(&udp(1, 2, round * 50 + number)));
+            assert!(world.guest_lane(1, 1).inject(&udp(1, 2, round * 50 + number)));
         }
         // The lanes of the others open and close beside, while what was injected is on its way.
         world.apply(desired(2 + (round % 3) as u8 * 3), u64::from(round) + 2);
     }
     world.turn(100);
-    assert_eq!(collect(&world.guest(2, 0)), (0..2000).collect::<Vec<_>>());
+    assert_eq!(collect(&world.guest_lane(2, 0)), (0..2000).collect::<Vec<_>>());
 }
 
 #[test]
 fn lanes_are_born_closed_and_end_with_their_eni() {
-    let mut world = World::new(2, 2);
-    assert!(world.guest(1, 1).inject(&udp(1, 2, 0)));
+    let mut world = laned(2, 2);
+    assert!(world.guest_lane(1, 1).inject(&udp(1, 2, 0)));
     world.turn(3);
     world.apply(desired(2), 1);
     world.turn(3);
-    assert_eq!(collect(&world.guest(2, 0)), [0], "it waited in its lane until the policy was live");
+    assert_eq!(collect(&world.guest_lane(2, 0)), [0], "it waited in its lane until the policy was live");
     let mut without = desired(2);
     without.enis.remove(&eni(1));
     world.apply(without, 2);
-    assert!(world.guest(1, 1).inject(&udp(1, 2, 1)));
+    assert!(world.guest_lane(1, 1).inject(&udp(1, 2, 1)));
     world.turn(3);
-    assert_eq!(world.guest(2, 0).waiting(), 0);
+    assert_eq!(world.guest_lane(2, 0).waiting(), 0);
 }
 
 #[test]
 fn a_lane_that_fails_takes_the_port_down_once_and_all_lanes_come_back() {
-    let mut world = World::new(2, 2);
+    let mut world = laned(2, 2);
     world.apply(desired(2), 1);
     for lane in [0, 1] {
-        world.guest(1, lane).cut(true);
+        world.guest_lane(1, lane).cut(true);
     }
     world.turn(3);
     world.with_switch(|switch, pacer| switch.tick(pacer));
     let status = world.switch.port_statuses().remove(0);
     assert!(!status.up && status.failures == 1, "{status:?}");
     for lane in [0, 1] {
-        world.guest(1, lane).cut(false);
+        world.guest_lane(1, lane).cut(false);
     }
     world.now = world.now + 1_000_000_000;
     world.with_switch(|switch, pacer| switch.tick(pacer));
     assert!(world.switch.port_statuses()[0].up);
-    assert!(world.guest(1, 0).inject(&udp(1, 2, 0)) && world.guest(1, 1).inject(&udp(1, 2, 1)));
+    assert!(world.guest_lane(1, 0).inject(&udp(1, 2, 0)) && world.guest_lane(1, 1).inject(&udp(1, 2, 1)));
     world.turn(5);
-    assert_eq!(collect(&world.guest(2, 0)).len(), 2);
+    assert_eq!(collect(&world.guest_lane(2, 0)).len(), 2);
 }
 
 /// A namespace that is gone when the test is.

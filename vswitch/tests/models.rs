@@ -113,7 +113,7 @@ impl Shared {
     fn publish(&self) {
         self.publication.publish(published(1));
         self.ring_all();
-        while self.publication.first_not_crossed(1).is_some() {
+        while self.publication.first_not_crossed(2, 1).is_some() {
             thread::park();
         }
     }
@@ -121,7 +121,7 @@ impl Shared {
     fn settle(&self) {
         self.publication.request_settle(1);
         self.ring_all();
-        while self.publication.first_not_settled(1).is_some() {
+        while self.publication.first_not_settled(2, 1).is_some() {
             thread::park();
         }
     }

@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod running;
 
-use running::{Client, Running};
+use running::lab::Lab;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
@@ -14,111 +14,8 @@ use std::time::{Duration, Instant};
 use vswitch::namespace;
 use vswitch::port::{PortFactory, TapIo, steering};
 use vswitch::ring::Ring;
-use vswitch_core::desired::{Desired, PacketPort, Policy, Port};
-use vswitch_core::protocol::{Applied, PortStatus, ReplyBody, RequestBody};
-
-/// Two guests of one open group in one VPC, each in a namespace of its own.
-struct Lab {
-    prefix: String,
-    running: Running,
-    client: Client,
-    generation: u64,
-}
-
-impl Lab {
-    fn new(test: &str, workers: usize) -> Option<Self> {
-        Self::with_ports(test, workers, PortFactory::default())
-    }
-
-    fn with_ports(test: &str, workers: usize, ports: PortFactory) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() || !std::path::Path::new("/dev/net/tun").exists() {
-            eprintln!("SKIPPED: {test} needs root and /dev/net/tun");
-            return None;
-        }
-        let running = Running::start_with(workers, ports);
-        let client = running.connect();
-        Some(Self { prefix: format!("sluice-{test}-{}", std::process::id()), running, client, generation: 0 })
-    }
-
-    fn namespace(&self, number: u8) -> String {
-        format!("{}-{number}", self.prefix)
-    }
-
-    fn desired(&self, inner_access: &str) -> Desired {
-        let eni = |number: u8| {
-            format!(
-                r#""eni-{number}": {{"vswitch": "vsw-1", "mac": "02:00:00:00:00:0{number}", "groups": ["sg-1"],
-                   "addresses": ["10.9.0.{number}/32", "2001:db8::{number}/128"],
-                   "port": {{"kind": "tap", "device": "eth0", "namespace": "{}", "create_namespace": true}}}}"#,
-                self.namespace(number)
-            )
-        };
-        let json = format!(
-            r#"{{"vpcs": {{"vpc-1": {{}}}},
-                "vswitches": {{"vsw-1": {{"vpc": "vpc-1", "ipv4": "10.9.0.0/24", "ipv4_gateway": "10.9.0.253",
-                                          "ipv6": "2001:db8::/64", "ipv6_gateway": "2001:db8::fd"}}}},
-                "groups": {{"sg-1": {{"vpc": "vpc-1", "kind": "basic", "inner_access": "{inner_access}"}}}},
-                "enis": {{{}, {}}}}}"#,
-            eni(1),
-            eni(2)
-        );
-        serde_json::from_str(&json).unwrap()
-    }
-
-    fn apply(&mut self, desired: Desired) -> Applied {
-        self.generation += 1;
-        match self.client.ask(RequestBody::Replace { generation: self.generation, desired }) {
-            ReplyBody::Applied(applied) => applied,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn ports(&mut self) -> Vec<PortStatus> {
-        match self.client.ask(RequestBody::Ports) {
-            ReplyBody::Ports { ports } => ports,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn wait_for_port(&mut self, number: u8, up: bool) -> PortStatus {
-        let started = Instant::now();
-        loop {
-            let port = self.ports().into_iter().find(|port| port.eni.0 == format!("eni-{number}")).unwrap();
-            if port.up == up {
-                return port;
-            }
-            assert!(started.elapsed() < Duration::from_secs(10), "{port:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// Runs a command inside a guest; what it said, and whether it was content.
-    fn run(&self, number: u8, command: &str) -> (String, bool) {
-        let words = command.split(' ');
-        let output = Command::new("ip").args(["netns", "exec", &self.namespace(number)]).args(words).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (text, output.status.success())
-    }
-
-    fn ping(&self, target: &str) -> bool {
-        self.run(1, &format!("ping -c 1 -W 1 {target}")).1
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for number in [1, 2] {
-                let _ = Command::new("ip").args(["netns", "delete", &self.namespace(number)]).output();
-            }
-            return;
-        }
-        self.running.stop();
-        for number in [1, 2] {
-            assert!(namespace::identity(&self.namespace(number)).is_err(), "the switch removes what it made");
-        }
-    }
-}
+use vswitch_core::desired::{PacketPort, Policy, Port};
+use vswitch_core::protocol::{ReplyBody, RequestBody};
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()

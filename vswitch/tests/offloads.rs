@@ -5,60 +5,42 @@
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod guests;
 
-use guests::{desired, eni};
+use guests::desired;
 use vswitch::port::PortFactory;
-use vswitch::port::memory::{MemoryGuest, MemoryHub};
-use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
-use vswitch::worker::Worker;
+use vswitch::port::memory::MemoryGuest;
 use vswitch_core::offload::{Offload, Offloads, PartialChecksum, Segmentation};
 use vswitch_core::protocol::EniStats;
-use vswitch_core::time::Time;
 
 struct World {
-    switch: Switch,
-    workers: Vec<Worker>,
-    hub: MemoryHub,
-    now: Time,
+    world: guests::world::World,
     free: Vec<usize>,
 }
 
 impl World {
     /// Guests 1 to 3; the second takes what `second_takes` undone, the others everything.
     fn new(workers: usize, second_takes: Offloads) -> Self {
-        let hub = MemoryHub::new(256, false);
+        let ports = PortFactory { coalesces: true, ..PortFactory::default() };
+        let mut world = guests::world::World::with_ports(workers, 256, ports);
         for number in [1, 3] {
-            hub.guest(&eni(number)).set_offloads(Offloads::ALL);
+            world.guest(number).set_offloads(Offloads::ALL);
         }
-        hub.guest(&eni(2)).set_offloads(second_takes);
-        let ports = PortFactory { memory: hub.clone(), coalesces: true, ..PortFactory::default() };
-        let config = SwitchConfig { workers, flows_max_per_worker: 1024, secret: [1, 2], ports };
-        let (switch, workers) = assemble(config, Vec::new(), None);
-        let free = workers.iter().map(Worker::free_buffers).collect();
-        let mut world = Self { switch, workers, hub, now: Time::from_ns(1), free };
-        let mut pacer = HandPacer { workers: &mut world.workers, now: world.now };
-        world.switch.apply(desired(3), 1, &mut pacer).unwrap();
-        world.now = pacer.now;
-        world
+        world.guest(2).set_offloads(second_takes);
+        let free = world.free_buffers();
+        world.apply(desired(3), 1);
+        Self { world, free }
     }
 
     fn guest(&self, number: u8) -> MemoryGuest {
-        self.hub.guest(&eni(number))
+        self.world.guest(number)
     }
 
     fn turn(&mut self) {
-        for _ in 0..8 {
-            self.now = self.now + 1_000;
-            for worker in &mut self.workers {
-                worker.turn(self.now);
-            }
-        }
-        let free: Vec<_> = self.workers.iter().map(Worker::free_buffers).collect();
-        assert_eq!(free, self.free, "no buffer is lost");
+        self.world.turn(8);
+        assert_eq!(self.world.free_buffers(), self.free, "no buffer is lost");
     }
 
     fn stats(&mut self, number: u8) -> EniStats {
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        self.switch.eni_stats(Some(&eni(number)), &mut pacer).remove(0)
+        self.world.stats(number)
     }
 }
 
@@ -188,8 +170,7 @@ fn a_port_that_floods_long_frames_does_not_starve_another() {
     (0..256).for_each(|_| assert!(world.guest(1).inject_claiming(&frame, offload)));
     assert!(world.guest(2).inject(&guests::udp(2, 3, 99)));
     for _ in 0..2 {
-        world.now = world.now + 1_000;
-        world.workers[0].turn(world.now);
+        world.world.turn_one(0, 1);
     }
     let lengths: Vec<_> = std::iter::from_fn(|| world.guest(3).collect()).map(|frame| frame.len()).collect();
     assert!(lengths.contains(&guests::udp(2, 3, 99).len()), "served within two turns");

@@ -51,45 +51,60 @@ fn drain(guest: &MemoryGuest) -> usize {
     std::iter::from_fn(|| guest.collect_with(|_| ())).count()
 }
 
-#[test]
-fn after_the_reply_nothing_comes_out_by_the_old_rules() {
-    for workers in [1, 2] {
-        let hub = MemoryHub::new(8192, true);
-        let running = Running::start_with(workers, PortFactory { memory: hub.clone(), ..PortFactory::default() });
-        let mut client = running.connect();
-        let (sender, receiver) = (hub.guest(&eni(1)), hub.guest(&eni(2)));
-        let is_over = AtomicBool::new(false);
-        let (mut barriers, mut passed) = (Vec::new(), 0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let frame = udp(1, 2, 0);
-                while !is_over.load(Ordering::Relaxed) {
-                    if !sender.inject(&frame) {
-                        std::thread::yield_now();
-                    }
-                }
-            });
-            let _ending = Ending(&is_over);
-            for generation in 1..=60 {
-                let policy = if generation % 2 == 1 { Policy::Accept } else { Policy::Drop };
-                let replace = RequestBody::Replace { generation, desired: with_egress(policy) };
-                let ReplyBody::Applied(applied) = client.ask(replace) else { panic!() };
-                barriers.push(applied.barrier_ns / 1000);
-                let at_reply = drain(&receiver);
-                std::thread::sleep(Duration::from_millis(5));
-                let after = drain(&receiver);
-                match policy {
-                    Policy::Accept => passed += at_reply + after,
-                    Policy::Drop => assert_eq!(after, 0, "generation {generation} with {workers} workers"),
+/// Opens and closes the sender's egress under load; `workers` tells how many there are in each generation.
+fn nothing_comes_out_by_the_old_rules(workers: impl Fn(u64) -> usize) {
+    let hub = MemoryHub::new(8192, true);
+    let running = Running::start_with(workers(1), PortFactory { memory: hub.clone(), ..PortFactory::default() });
+    let mut client = running.connect();
+    let (sender, receiver) = (hub.guest(&eni(1)), hub.guest(&eni(2)));
+    let is_over = AtomicBool::new(false);
+    let (mut barriers, mut passed) = (Vec::new(), 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let frame = udp(1, 2, 0);
+            while !is_over.load(Ordering::Relaxed) {
+                if !sender.inject(&frame) {
+                    std::thread::yield_now();
                 }
             }
         });
-        barriers.sort_unstable();
-        println!(
-            "{workers} workers, {passed} packets: barrier median {} µs, worst {} µs",
-            barriers[barriers.len() / 2],
-            barriers[barriers.len() - 1]
-        );
-        assert!(passed > 1000, "the test must have had traffic: {passed}");
+        let _ending = Ending(&is_over);
+        for generation in 1..=60 {
+            let policy = if generation % 2 == 1 { Policy::Accept } else { Policy::Drop };
+            let replace = RequestBody::Replace { generation, desired: with_egress(policy) };
+            let ReplyBody::Applied(applied) = client.ask(replace) else { panic!() };
+            barriers.push(applied.barrier_ns / 1000);
+            let at_reply = drain(&receiver);
+            let next = workers(generation + 1);
+            if next != workers(generation) {
+                let regroup = RequestBody::Regroup { workers: next, lanes: None };
+                let ReplyBody::Regrouped(_) = client.ask(regroup) else { panic!() };
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            let after = drain(&receiver);
+            match policy {
+                Policy::Accept => passed += at_reply + after,
+                Policy::Drop => assert_eq!(after, 0, "generation {generation}, {next} workers"),
+            }
+        }
+    });
+    barriers.sort_unstable();
+    println!(
+        "{passed} packets: barrier median {} µs, worst {} µs",
+        barriers[barriers.len() / 2],
+        barriers[barriers.len() - 1]
+    );
+    assert!(passed > 1000, "the test must have had traffic: {passed}");
+}
+
+#[test]
+fn after_the_reply_nothing_comes_out_by_the_old_rules() {
+    for workers in [1, 2] {
+        nothing_comes_out_by_the_old_rules(|_| workers);
     }
+}
+
+#[test]
+fn after_the_reply_nothing_comes_out_while_workers_come_and_go() {
+    nothing_comes_out_by_the_old_rules(|generation| [1, 2, 2, 3, 1][generation as usize % 5]);
 }

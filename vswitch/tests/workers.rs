@@ -1,97 +1,29 @@
 //! Workers with memory ports, turned by hand in virtual time.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
+#[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod guests;
 
-use guests::{desired, eni, number_of, udp};
+use guests::world::{World, collect};
+use guests::{desired, eni, udp};
 use std::sync::Arc;
-use vswitch::port::PortFactory;
-use vswitch::port::memory::{MemoryGuest, MemoryHub};
-use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
-use vswitch_core::desired::{Desired, Policy};
+use vswitch_core::desired::Policy;
 use vswitch_core::ids::EniId;
 use vswitch_core::limits::HANDOFF_PACKETS;
-use vswitch_core::protocol::{
-    Applied, EniStats, FlowDescription, FlowSelection, PacketDescription, ReplyBody, Request, RequestBody, VERSION,
-};
-use vswitch_core::time::Time;
+use vswitch_core::protocol::{FlowDescription, FlowSelection, PacketDescription, ReplyBody, RequestBody};
 
-struct World {
-    switch: Switch,
-    workers: Vec<Worker>,
-    hub: MemoryHub,
-    now: Time,
-}
-
-impl World {
-    fn new(workers: usize, frames_max: usize) -> Self {
-        let hub = MemoryHub::new(frames_max, false);
-        let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
-        let config = SwitchConfig { workers, flows_max_per_worker: 1024, secret: [1, 2], ports };
-        let (switch, workers) = assemble(config, Vec::new(), None);
-        Self { switch, workers, hub, now: Time::from_ns(1) }
-    }
-
-    fn guest(&self, number: u8) -> MemoryGuest {
-        self.hub.guest(&eni(number))
-    }
-
-    fn apply(&mut self, desired: Desired, generation: u64) -> Applied {
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        let applied = self.switch.apply(desired, generation, &mut pacer).unwrap();
-        self.now = pacer.now;
-        applied
-    }
-
-    fn turn(&mut self, times: usize) {
-        for _ in 0..times {
-            self.now = self.now + 1_000;
-            for worker in &mut self.workers {
-                worker.turn(self.now);
-            }
-        }
-    }
-
-    fn tick(&mut self, after_ms: u64) {
-        self.now = self.now + after_ms * 1_000_000;
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        self.switch.tick(&mut pacer);
-        self.now = pacer.now;
-    }
-
-    fn stats(&mut self, number: u8) -> EniStats {
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        self.switch.eni_stats(Some(&eni(number)), &mut pacer).remove(0)
-    }
-
-    fn ask(&mut self, body: RequestBody) -> ReplyBody {
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        self.switch.answer(Request { version: VERSION, id: 1, body }, &mut pacer).body
-    }
-
-    fn explain(&mut self, from: Option<u8>, to: Option<u8>, destination: u8) -> ReplyBody {
-        let packet = PacketDescription {
-            from: from.map(eni),
-            to: to.map(eni),
-            protocol: 17,
-            source: [10, 0, 0, from.unwrap_or(1)].into(),
-            destination: [10, 0, 0, destination].into(),
-            source_port: 4096,
-            destination_port: 8192,
-        };
-        self.ask(RequestBody::Explain { packet })
-    }
-
-    fn drops(&mut self, number: u8, reason: &str) -> u64 {
-        let stats = self.stats(number);
-        let count = |drops: &std::collections::BTreeMap<String, u64>| drops.get(reason).copied().unwrap_or(0);
-        count(&stats.egress.drops) + count(&stats.ingress.drops)
-    }
-}
-
-fn collect(guest: &MemoryGuest) -> Vec<u32> {
-    std::iter::from_fn(|| guest.collect()).map(|frame| number_of(&frame)).collect()
+fn explain(world: &mut World, from: Option<u8>, to: Option<u8>, destination: u8) -> ReplyBody {
+    let packet = PacketDescription {
+        from: from.map(eni),
+        to: to.map(eni),
+        protocol: 17,
+        source: [10, 0, 0, from.unwrap_or(1)].into(),
+        destination: [10, 0, 0, destination].into(),
+        source_port: 4096,
+        destination_port: 8192,
+    };
+    world.ask(RequestBody::Explain { packet })
 }
 
 #[test]
@@ -256,7 +188,7 @@ impl Flood {
     }
 
     fn worker_of(&self, number: u8) -> usize {
-        self.world.switch.port_statuses().into_iter().find(|port| port.eni == eni(number)).unwrap().worker
+        self.world.worker_of(number)
     }
 
     fn inject(&self, number: u32) {
@@ -332,8 +264,8 @@ fn a_refused_state_changes_nothing() {
     world.apply(desired(2), 1);
     let mut broken = desired(2);
     broken.enis.values_mut().next().unwrap().groups.insert("sg-none".into());
-    let mut pacer = HandPacer { workers: &mut world.workers, now: world.now };
-    assert!(!world.switch.apply(broken, 2, &mut pacer).unwrap_err().is_empty());
+    let refused = world.with_switch(|switch, pacer| switch.apply(broken, 2, pacer).unwrap_err());
+    assert!(!refused.is_empty());
     assert_eq!(world.switch.generation(), 1);
     world.guest(1).inject(&udp(1, 2, 5));
     world.turn(2);
@@ -356,23 +288,23 @@ fn old_snapshots_are_freed() {
 fn explain_goes_from_worker_to_worker_as_the_packet_would() {
     let mut world = World::new(2, 16);
     world.apply(desired(2), 1);
-    let ReplyBody::Explained(told) = world.explain(Some(1), None, 2) else { panic!() };
+    let ReplyBody::Explained(told) = explain(&mut world, Some(1), None, 2) else { panic!() };
     assert!(told.delivered && told.verdict == "deliver", "{told:?}");
     let judges: Vec<_> = told.judgements.iter().map(|judgement| judgement.eni.as_str()).collect();
     assert_eq!(judges, ["eni-1", "eni-2"]);
-    let ReplyBody::Explained(told) = world.explain(None, Some(2), 2) else { panic!() };
+    let ReplyBody::Explained(told) = explain(&mut world, None, Some(2), 2) else { panic!() };
     assert_eq!(told.judgements.len(), 1);
-    let ReplyBody::Explained(told) = world.explain(Some(1), None, 99) else { panic!() };
+    let ReplyBody::Explained(told) = explain(&mut world, Some(1), None, 99) else { panic!() };
     assert_eq!((told.delivered, told.verdict.as_str()), (false, "no-route"));
-    let ReplyBody::Refused { refusals } = world.explain(Some(1), Some(1), 2) else { panic!() };
+    let ReplyBody::Refused { refusals } = explain(&mut world, Some(1), Some(1), 2) else { panic!() };
     assert_eq!((refusals[0].code.as_str(), refusals[0].object.as_str()), ("invalid", "packet/to"));
-    let ReplyBody::Refused { refusals } = world.explain(Some(9), None, 2) else { panic!() };
+    let ReplyBody::Refused { refusals } = explain(&mut world, Some(9), None, 2) else { panic!() };
     assert_eq!((refusals[0].code.as_str(), refusals[0].object.as_str()), ("unknown", "packet/from"));
     assert_eq!(world.stats(1).egress.packets, 0, "explaining changes nothing");
     world.guest(2).cut(true);
     world.turn(2);
     world.tick(1);
-    let ReplyBody::Explained(told) = world.explain(Some(1), None, 2) else { panic!() };
+    let ReplyBody::Explained(told) = explain(&mut world, Some(1), None, 2) else { panic!() };
     assert_eq!(told.verdict, "port-down");
 }
 

@@ -23,6 +23,7 @@ mod status;
 pub mod up;
 mod vpc;
 pub mod vswitch;
+mod workers;
 
 use crate::client::{Client, ClientError};
 use clap::{Parser, Subcommand};
@@ -88,6 +89,9 @@ pub enum Command {
     /// The sessions of the forwarding plane: list them, end them, see who opens most.
     #[command(subcommand)]
     Flow(flow::Verb),
+    /// The workers of the forwarding plane: what they hold, and how many there are.
+    #[command(subcommand)]
+    Workers(workers::Verb),
     /// Counters by ENI, direction and drop reason.
     Stats(stats::Arguments),
     /// Why a packet would pass, or not: the judgement of the very rules that forward.
@@ -164,6 +168,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Settings(verb) => settings::run(&session, verb),
         Command::Port(verb) => port::run(&session, verb),
         Command::Flow(verb) => flow::run(&session, verb),
+        Command::Workers(verb) => workers::run(&session, verb),
         Command::Stats(arguments) => stats::run(&session, arguments),
         Command::Explain(arguments) => explain::run(&session, arguments),
         Command::Ns(verb) => namespace::run(&session, verb),

@@ -1,7 +1,7 @@
 //! `sluice status`.
 
-use super::output::{columns, fields};
-use super::{CliError, Session};
+use super::output::fields;
+use super::{CliError, Session, workers};
 use crate::query::{Answer, Nothing, Query};
 use crate::view::StatusView;
 
@@ -50,18 +50,5 @@ fn told(status: &StatusView) -> String {
             forwarding.flows
         ),
     )]);
-    let headings = ["worker", "core", "enis", "sessions", "room", "turns busy", "turns idle", "sleeps"];
-    let workers = forwarding.workers.iter().enumerate().map(|(number, worker)| {
-        [
-            number.to_string(),
-            worker.core.map_or_else(|| "-".into(), |core| core.to_string()),
-            worker.enis.to_string(),
-            worker.flows.to_string(),
-            worker.flows_max.to_string(),
-            worker.turns_busy.to_string(),
-            worker.turns_idle.to_string(),
-            worker.sleeps.to_string(),
-        ]
-    });
-    format!("{head}\n{plane}\n\n{}", columns(headings, workers))
+    format!("{head}\n{plane}\n\n{}", workers::table(&forwarding.workers))
 }

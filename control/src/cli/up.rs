@@ -116,9 +116,13 @@ pub struct VswitchArguments {
     /// Hand every TCP segment on by itself, as it came, also to a port that takes many at once.
     #[arg(long)]
     pub no_coalescing: bool,
-    /// Queues of each TAP device, each received by a worker of its own; no more than there are workers [default: 1].
+    /// Workers that receive for each TAP device; no more than there are workers [default: 1].
     #[arg(long, value_name = "N")]
     pub lanes: Option<usize>,
+    /// Queues that each TAP device gets, so that `sluice workers set` can have as many lanes later [default: as many as
+    /// lanes].
+    #[arg(long, value_name = "N")]
+    pub lanes_max: Option<usize>,
     /// End when the process that started this one ends.
     #[arg(long, hide = true)]
     pub with_parent: bool,
@@ -192,8 +196,10 @@ pub struct ConfigFile {
     pub interface_io: Option<InterfaceIo>,
     /// Whether TCP segments are put together for ports that take many at once.
     pub coalescing: Option<bool>,
-    /// Queues of each TAP device.
+    /// Workers that receive for each TAP device.
     pub lanes: Option<usize>,
+    /// Queues that each TAP device gets.
+    pub lanes_max: Option<usize>,
     /// How much of everything there may be.
     pub quotas: Option<crate::model::Quotas>,
     /// Where the HTTP interface is offered; `none` for nowhere.
@@ -321,6 +327,7 @@ fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, config: &Config
     number("--workers", given.workers.or(config.workers));
     number("--sessions-per-worker", given.sessions_per_worker.or(config.sessions_per_worker));
     number("--lanes", given.lanes.or(config.lanes));
+    number("--lanes-max", given.lanes_max.or(config.lanes_max));
     if given.no_pin || config.pin == Some(false) {
         list.push("--no-pin".into());
     }

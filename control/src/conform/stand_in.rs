@@ -37,6 +37,8 @@ fn acknowledge(stream: UnixStream) -> io::Result<()> {
                 uptime_ms: 0,
                 enis: 0,
                 flows: 0,
+                lanes: 1,
+                lanes_max: 1,
                 workers: vec![],
             }),
         };

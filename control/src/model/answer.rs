@@ -17,6 +17,7 @@ impl Model {
             | Query::Stats(_)
             | Query::Flows(_)
             | Query::FlowFlush(_)
+            | Query::WorkersSet(_)
             | Query::Explain(_) => return Ok(None),
             Query::StateShow(_) => Answer::State(Box::new(self.state())),
             Query::VpcList(_) => Answer::Vpcs(self.vpc_views()),

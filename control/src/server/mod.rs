@@ -356,6 +356,7 @@ impl Server {
             Query::FlowFlush(flush) => {
                 RequestBody::FlushFlows { selection: flush.selection.clone(), cursor: flush.cursor }
             }
+            Query::WorkersSet(set) => RequestBody::Regroup { workers: set.workers, lanes: set.lanes },
             Query::Explain(explain) => RequestBody::Explain { packet: explain.packet.clone() },
             Query::Status(_) => {
                 let ticket = self.ticket();
@@ -449,6 +450,7 @@ fn answer_of(answer: Result<SwitchReply, String>) -> Result<Answer, ApiError> {
         Ok(SwitchReply::Stats { enis }) => Ok(Answer::Stats(enis)),
         Ok(SwitchReply::Flows { flows, next }) => Ok(Answer::Flows { flows, next }),
         Ok(SwitchReply::Flushed { flows, next }) => Ok(Answer::Flushed { flows, next }),
+        Ok(SwitchReply::Regrouped(regrouped)) => Ok(Answer::Regrouped(regrouped)),
         Ok(SwitchReply::Explained(explanation)) => Ok(Answer::Explanation(Box::new(explanation))),
         Ok(SwitchReply::Refused { refusals }) => Err(refused_question(&refusals)),
         Ok(_) => Err(INTERNAL_ERROR.error("the forwarding plane answered something else than was asked")),

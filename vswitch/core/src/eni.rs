@@ -468,6 +468,15 @@ impl Shard {
         }
     }
 
+    /// The counters of an ENI, which begin where there are none.
+    pub(crate) fn counters_at(&mut self, eni: EniIndex, scope: FlowScope) -> &mut EniCounters {
+        let place = eni.0 as usize;
+        if self.counters.get(place).is_none_or(|counters| counters.scope != scope) {
+            self.take_place(place, scope);
+        }
+        &mut self.counters[place]
+    }
+
     #[cold]
     fn take_place(&mut self, place: usize, scope: FlowScope) {
         if self.counters.len() <= place {

@@ -8,12 +8,13 @@
 use crate::apply::{Opening, side};
 use crate::desired::{Direction, Policy};
 use crate::eni::{Desk, Shard, Step};
+use crate::filter::Sheet;
 use crate::flow::key::{FlowKey, Key, KeyV4, KeyV6};
 use crate::flow::sessions::{Entry, Sessions};
 use crate::flow::table::Table;
 use crate::flow::{FlowState, tcp};
 use crate::headers::plain::{self, Family, Plain};
-use crate::headers::{Addresses, Segment, protocol, tcp_flags, window_scale};
+use crate::headers::{Addresses, Segment, Tuple, protocol, tcp_flags, window_scale};
 use crate::ids::EniIndex;
 use crate::judge::{SMTP, Seat};
 use crate::limits::BURST_PACKETS;
@@ -30,10 +31,59 @@ pub(crate) struct Passage<'a> {
     /// The longest frame that may go along; none where the receiver is not here, or more than the Ethernet header of a
     /// packet changes.
     frame_bytes_max: usize,
-    /// The receiver, and what the network knows of the source, once a connection was opened.
-    opened: Option<(Desk<'a>, Place)>,
+    /// What judges the connections that are opened this way, once there was one.
+    hearing: Option<Hearing<'a>>,
     /// What went this way and is not in the counters yet.
     passed: Wire,
+}
+
+/// Both ENIs' rules for packets between two addresses.
+struct Hearing<'a> {
+    receiver: Desk<'a>,
+    egress: Bench<'a>,
+    ingress: Bench<'a>,
+}
+
+/// The rules of an ENI for packets of one peer: what they say of it is the same for all.
+struct Bench<'a> {
+    seat: Seat<'a>,
+    peer: Place,
+    sheet: Option<Sheet<'a>>,
+    /// Where the rows of the peer begin.
+    rows: [usize; 2],
+}
+
+impl<'a> Hearing<'a> {
+    #[inline(never)]
+    fn new(sender: &Seat<'a>, way: &Way, addresses: Addresses) -> Option<Self> {
+        let receiver = Desk::new(sender.snapshot, way.receiver, Direction::Ingress)?;
+        let source = receiver.seat.network.source(addresses);
+        let [egress, ingress] =
+            [(*sender, way.place), (receiver.seat, source)].map(|(seat, peer)| Bench::new(seat, peer));
+        Some(Self { receiver, egress, ingress })
+    }
+}
+
+impl<'a> Bench<'a> {
+    fn new(seat: Seat<'a>, peer: Place) -> Self {
+        let sheet = seat.sheet();
+        let rows = match &sheet {
+            Some(Sheet::Narrow(sheet)) => sheet.peer(peer.class),
+            Some(Sheet::Wide(sheet)) => sheet.peer(peer.class),
+            None => [0; 2],
+        };
+        Self { seat, peer, sheet, rows }
+    }
+
+    #[inline(always)]
+    fn judge(&self, tuple: &Tuple) -> Judgement {
+        let found = match &self.sheet {
+            Some(Sheet::Narrow(sheet)) => sheet.judge(sheet.service(tuple), self.rows),
+            Some(Sheet::Wide(sheet)) => sheet.judge(sheet.service(tuple), self.rows),
+            None => None,
+        };
+        found.unwrap_or_else(|| self.seat.judge_by_place(self.seat.direction, tuple, self.peer))
+    }
 }
 
 /// The passages of a burst: what follows a packet between the same addresses is neither guarded nor routed anew.
@@ -100,7 +150,7 @@ impl<'a> Passages<'a> {
         let room = self.found.get_mut(self.count)?;
         let way = ways.between(sender, ethernet, addresses)?;
         let frame_bytes_max = if is_here(way.receiver) { way.frame_bytes_max } else { 0 };
-        *room = Some(Passage { way, frame_bytes_max, opened: None, passed: Wire { packets: 0, bytes: 0 } });
+        *room = Some(Passage { way, frame_bytes_max, hearing: None, passed: Wire { packets: 0, bytes: 0 } });
         self.count += 1;
         Some((self.count - 1) as u8)
     }
@@ -219,24 +269,23 @@ impl Shard {
         now: Tick,
     ) -> Option<Verdict> {
         let tuple = &step.entry.tuple();
-        if passage.opened.is_none() {
-            let receiver = Desk::new(sender.seat.snapshot, passage.way.receiver, Direction::Ingress)?;
-            passage.opened = Some((receiver, receiver.seat.network.source(tuple.addresses)));
+        if passage.hearing.is_none() {
+            passage.hearing = Some(Hearing::new(&sender.seat, &passage.way, tuple.addresses)?);
         }
-        let (receiver, source) = passage.opened.as_ref()?;
+        let Hearing { receiver, egress, ingress } = passage.hearing.as_ref()?;
         let has_room = self.has_room(sender) && self.has_room(receiver);
         if !has_room || sender.seat.eni.timeouts != receiver.seat.eni.timeouts {
             return None;
         }
         let wire = Wire { packets: 1, bytes: packet.buffer.length() as u64 };
-        let outgoing = sender.seat.judge_by_place(Direction::Egress, tuple, passage.way.place);
+        let outgoing = egress.judge(tuple);
         if !outgoing.accepts() {
             packet.judgement = Some(outgoing);
             let refusal = Verdict::Drop(outgoing.drop_reason());
             self.counters[sender.place].egress.count(refusal, wire);
             return Some(refusal);
         }
-        let incoming = receiver.seat.judge_by_place(Direction::Ingress, tuple, *source);
+        let incoming = ingress.judge(tuple);
         let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(sender.seat.timeouts(), now);
         flow.sides[0] = side(sender, outgoing, step.entry.swapped);
         origin.grounds[0] = outgoing.ground;

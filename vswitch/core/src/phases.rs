@@ -68,6 +68,11 @@ impl Stopwatch {
         Self { clock: Some(clock), ..Self::default() }
     }
 
+    /// Goes by this clock from now on, and keeps what was found so far.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = Some(clock);
+    }
+
     /// A burst begins.
     #[inline]
     pub fn start(&mut self) {

@@ -80,6 +80,14 @@ pub enum RequestBody {
         #[serde(default)]
         cursor: Option<FlowCursor>,
     },
+    /// Have another number of workers, and of lanes, while traffic flows.
+    Regroup {
+        /// How many workers are to forward.
+        workers: usize,
+        /// How many of them receive for each port; as many as now if absent.
+        #[serde(default)]
+        lanes: Option<usize>,
+    },
     /// What would happen to this packet now, and why? Changes nothing.
     Explain {
         /// The packet.
@@ -112,7 +120,7 @@ pub struct FlowSelection {
 }
 
 /// Where a walk through all sessions goes on. A session keeps its place, so one that lives from the first page to the last
-/// is met exactly once.
+/// is met exactly once, unless it moves to another worker meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlowCursor {
@@ -192,6 +200,8 @@ pub enum ReplyBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next: Option<FlowCursor>,
     },
+    /// To [`RequestBody::Regroup`].
+    Regrouped(Regrouped),
     /// To [`RequestBody::Explain`].
     Explained(crate::trace::Explanation),
     /// The request was refused, and nothing changed.
@@ -206,7 +216,7 @@ pub enum ReplyBody {
 pub struct Refusal {
     /// What kind of refusal, for programs: `malformed`, `version`, `too-large`, `generation-mismatch`, `unknown`,
     /// `invalid`, `conflict`, `limit`, `forbidden` (to a peer that may not control the switch), `timeout` (a worker did
-    /// not follow: the only refusal after which the new state may be in force).
+    /// not follow: the only refusal after which a new state may be in force).
     pub code: String,
     /// The object at fault, as in `enis/eni-1/mac`; empty where it is the message itself.
     pub object: String,
@@ -234,6 +244,12 @@ pub struct Status {
     pub enis: usize,
     /// Live sessions over all workers.
     pub flows: usize,
+    /// Workers that receive for each port.
+    #[serde(default)]
+    pub lanes: usize,
+    /// As many as they can be while the switch runs.
+    #[serde(default)]
+    pub lanes_max: usize,
     /// Each worker's load.
     pub workers: Vec<WorkerStatus>,
 }
@@ -272,6 +288,23 @@ pub struct Applied {
     pub compile_ns: u64,
     /// From publishing the snapshot until the last worker had crossed to it, ns.
     pub barrier_ns: u64,
+    /// Ports that are configured and not up.
+    pub ports_down: Vec<PortStatus>,
+}
+
+/// Another number of workers or lanes than before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Regrouped {
+    /// Workers that forward.
+    pub workers: usize,
+    /// Workers that receive for each port.
+    pub lanes: usize,
+    /// ENIs that another worker has than before.
+    pub enis_moved: usize,
+    /// Sessions that went along.
+    pub sessions_moved: usize,
+    /// How long no worker turned, ns. Frames waited in their devices meanwhile.
+    pub pause_ns: u64,
     /// Ports that are configured and not up.
     pub ports_down: Vec<PortStatus>,
 }

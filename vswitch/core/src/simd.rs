@@ -23,7 +23,12 @@ pub(crate) fn count_up_to(numbers: &[u32; 16], bound: u32) -> usize {
 #[inline(always)]
 pub(crate) fn common_halves<const WORDS: usize>(remote: [&[u64; WORDS]; 2], other: &[u64; WORDS]) -> u32 {
     const { assert!(WORDS <= 16 && WORDS.is_multiple_of(4)) };
-    (0..WORDS).step_by(8).fold(0, |bits, start| bits | arch::common_halves(remote, other, start) << (start * 2))
+    let (mut bits, mut start) = (0, 0);
+    while start < WORDS {
+        bits |= arch::common_halves(remote, other, start) << (start * 2);
+        start += 8;
+    }
+    bits
 }
 
 #[cfg(target_arch = "x86_64")]

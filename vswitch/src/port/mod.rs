@@ -150,8 +150,10 @@ pub struct PortFactory {
     pub interface_io: InterfaceIo,
     /// Whether TCP segments that come one by one are put together for ports that take long frames.
     pub coalesces: bool,
-    /// Queues of each TAP device and memory port, read by one worker each; one if zero.
+    /// Workers that receive for each TAP device and memory port; one if zero.
     pub lanes: usize,
+    /// Queues that each of them is opened with, so that it can have as many lanes later; as many as lanes if fewer.
+    pub lanes_max: usize,
     /// Where the far ends of memory ports are found.
     pub memory: memory::MemoryHub,
     /// Faults to inject into every port.
@@ -159,6 +161,11 @@ pub struct PortFactory {
 }
 
 impl PortFactory {
+    /// Queues that a port is opened with, if its kind has several.
+    pub fn queues(&self) -> usize {
+        self.lanes.max(self.lanes_max).max(1)
+    }
+
     fn tap_offloads(&self) -> Offloads {
         if self.plain_taps { Offloads::NONE } else { Offloads::ALL }
     }

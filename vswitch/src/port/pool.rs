@@ -17,7 +17,7 @@ const LARGE_BUFFERS_ALONE: usize = 2 * BURST_PACKETS;
 const LARGE_BUFFERS_IN_COMPANY: usize = 8 * BURST_PACKETS;
 
 /// How many buffers a pool has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolSize {
     /// Small ones.
     pub small: usize,
@@ -39,7 +39,7 @@ impl PoolSize {
 
 /// A bounded stock of buffers. The one put back last is taken first, so that few stay warm in the cache and memory
 /// that was never needed is never touched.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct BufferPool {
     small: Vec<FrameBuffer>,
     large: Vec<FrameBuffer>,
@@ -51,6 +51,22 @@ impl BufferPool {
     pub fn new(size: PoolSize) -> Self {
         let some = |count, bytes| (0..count).map(|_| FrameBuffer::with_capacity(bytes)).collect();
         Self { small: some(size.small, SMALL_BYTES), large: some(size.large, FRAME_BYTES_MAX), size }
+    }
+
+    /// Makes a pool that has all its buffers one of another size. What it lacks it takes from `spare`, as far as that goes;
+    /// what it has too much goes there.
+    pub fn resize(&mut self, size: PoolSize, spare: &mut Self) {
+        let stocks = [
+            (&mut self.small, &mut spare.small, size.small, SMALL_BYTES),
+            (&mut self.large, &mut spare.large, size.large, FRAME_BYTES_MAX),
+        ];
+        for (stock, spare, wanted, bytes) in stocks {
+            spare.extend(stock.drain(wanted.min(stock.len())..));
+            let lacking = (wanted - stock.len()).min(spare.len());
+            stock.extend(spare.drain(spare.len() - lacking..));
+            stock.resize_with(wanted, || FrameBuffer::with_capacity(bytes));
+        }
+        self.size = size;
     }
 
     /// A buffer with room for `bytes`, unless all such are in use.
@@ -111,6 +127,15 @@ impl BufferPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pools_of_other_sizes_pass_on_what_they_have() {
+        let (mut pool, mut spare) = (BufferPool::new(PoolSize { small: 4, large: 2 }), BufferPool::default());
+        pool.resize(PoolSize { small: 1, large: 1 }, &mut spare);
+        assert_eq!((pool.free_count(), spare.free_count()), (2, 4));
+        pool.resize(PoolSize { small: 3, large: 4 }, &mut spare);
+        assert_eq!((pool.free_count(), spare.free_count()), (7, 1), "two large ones are new");
+    }
 
     #[test]
     fn a_pool_gives_no_more_than_it_has_and_keeps_no_more_than_it_may() {

@@ -14,7 +14,7 @@ use vswitch_core::time::Time;
 
 impl PortRecord {
     /// Workers and the places there that its lanes are at, the owner's first.
-    fn places(&self) -> Vec<(usize, u32)> {
+    pub(super) fn places(&self) -> Vec<(usize, u32)> {
         std::iter::once((self.worker, self.slot)).chain(self.lanes.iter().copied()).collect()
     }
 
@@ -22,7 +22,7 @@ impl PortRecord {
         (self.worker, self.slot) == (worker, slot) || self.lanes.contains(&(worker, slot))
     }
 
-    fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         matches!(self.state, PortState::Up)
     }
 }
@@ -32,7 +32,9 @@ impl Switch {
         let Some((worker, index)) = self.placement.home(eni) else { return };
         let slot = self.placement.take_slot(worker);
         let state = PortState::Down { error: String::new(), retry_at: pacer.now(), pause_ns: RETRY_FIRST_NS };
-        let lanes = self.place_lanes(worker, wish);
+        let count = if wish.has_lanes() { self.factory.queues() } else { 1 };
+        let workers = self.lane_workers(worker, count);
+        let lanes = workers.skip(1).map(|worker| (worker, self.placement.take_slot(worker))).collect();
         let record = PortRecord { wish: wish.clone(), worker, slot, lanes, index, state, failures: 0, namespace: None };
         self.ports.insert(eni.clone(), record);
         self.down.insert(eni.clone());
@@ -41,12 +43,11 @@ impl Switch {
         }
     }
 
-    /// Places for the lanes of a port beside the first: one worker each, those after the owner.
-    fn place_lanes(&mut self, owner: usize, wish: &PortWish) -> Vec<(usize, u32)> {
+    /// Which worker receives by each of `count` queues of a port: as many as there are lanes, from its owner on.
+    pub(super) fn lane_workers(&self, owner: usize, count: usize) -> impl Iterator<Item = usize> + use<> {
         let workers = self.workers.len();
-        let count = if wish.has_lanes() { self.factory.lanes.clamp(1, workers) } else { 1 };
-        let other = (1..count).map(|distance| (owner + distance) % workers);
-        other.map(|worker| (worker, self.placement.take_slot(worker))).collect()
+        let lanes = self.factory.lanes.clamp(1, workers);
+        (0..count).map(move |queue| (owner + queue % lanes) % workers)
     }
 
     fn open_port(&mut self, eni: &EniId, pacer: &mut dyn Pacer) -> io::Result<()> {
@@ -56,12 +57,12 @@ impl Switch {
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
         let (index, frame_bytes_max) = (record.index, record.wish.frame_bytes_max());
         let incarnation = self.placement.incarnation(eni).unwrap_or_default();
-        for ((worker, slot), port) in places.into_iter().zip(lanes) {
+        for (lane, ((worker, slot), port)) in places.into_iter().zip(lanes).enumerate() {
             if let (Some(registry), Some(descriptor)) = (&self.workers[worker].registry, port.readiness()) {
                 let token = Token(slot as usize);
                 registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
             }
-            let attach = Command::Attach { slot, eni: index, incarnation, port, frame_bytes_max };
+            let attach = Command::Attach { slot, eni: index, incarnation, lane, port, frame_bytes_max };
             self.command(worker, attach, pacer).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
         }
         if let Some(record) = self.ports.get_mut(eni) {
@@ -88,7 +89,7 @@ impl Switch {
         }
     }
 
-    fn mark_down(&mut self, eni: &EniId, error: &io::Error, now: Time) {
+    pub(super) fn mark_down(&mut self, eni: &EniId, error: &io::Error, now: Time) {
         if let Some(record) = self.ports.get_mut(eni) {
             let (error, retry_at) = (error.to_string(), now + RETRY_FIRST_NS);
             record.state = PortState::Down { error, retry_at, pause_ns: RETRY_FIRST_NS };

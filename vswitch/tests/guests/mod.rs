@@ -1,5 +1,7 @@
 //! Guests with memory ports, and the packets they send.
 
+pub(crate) mod world;
+
 use vswitch_core::desired::Desired;
 use vswitch_core::ids::EniId;
 

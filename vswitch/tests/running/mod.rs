@@ -1,5 +1,7 @@
 //! A switch that runs in this process, and a client of its control socket.
 
+pub(crate) mod lab;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;

@@ -11,8 +11,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 
-/// Stands for a row that is not made.
+/// Stands for a row that is not made: where it would be lies beyond every matrix.
 pub(super) const NOT_MADE: u32 = u32::MAX;
+const _: () = assert!(usize::BITS >= 64, "the place of a row that is not made can be told");
 
 /// The rules that name each set, in their deciding order.
 #[derive(Debug, Default, PartialEq)]

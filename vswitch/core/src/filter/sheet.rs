@@ -83,5 +83,9 @@ impl<'a, const WORDS: usize> Pieces<'a, WORDS> {
 #[inline(always)]
 fn prefetch_piece<const WORDS: usize>(piece: &[u64; WORDS]) {
     const LINE_WORDS: usize = 8;
-    piece.iter().step_by(LINE_WORDS).for_each(crate::prefetch::prefetch);
+    let mut word = 0;
+    while word < WORDS {
+        crate::prefetch::prefetch(&piece[word]);
+        word += LINE_WORDS;
+    }
 }

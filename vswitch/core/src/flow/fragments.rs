@@ -220,6 +220,40 @@ impl Fragments {
         }
     }
 
+    /// Moves what is known of the packets of some ENIs to `other`; `refused` hears whose parts found no room to wait there.
+    pub(crate) fn move_to(
+        &mut self,
+        other: &mut Self,
+        leaves: impl Fn(FlowScope) -> bool,
+        now: Tick,
+        mut refused: impl FnMut(FlowScope),
+    ) {
+        if self.count == 0 {
+            return;
+        }
+        for place in 0..self.slots.len() {
+            // The secret of the hash is the same, and so is the set.
+            let Some(slot) = self.slots[place].take_if(|slot| leaves(slot.key.scope)) else { continue };
+            other.count += 1;
+            let set = &mut other.slots[place / WAYS * WAYS..][..WAYS];
+            set[place_to_give(set, &slot.key, now)] = Some(Slot { order: other.count, ..slot });
+        }
+        for place in 0..self.waiting.len() {
+            let Some(part) = self.waiting[place].take_if(|part| leaves(part.key.scope)) else { continue };
+            let released = usize::from(part.is_released);
+            self.waiting_count -= 1;
+            self.released_count -= released;
+            let Some(free) = other.waiting.iter().position(Option::is_none) else {
+                refused(part.key.scope);
+                continue;
+            };
+            core::mem::swap(&mut self.frames[place], &mut other.frames[free]);
+            other.waiting[free] = Some(part);
+            other.waiting_count += 1;
+            other.released_count += released;
+        }
+    }
+
     fn set(&self, hash: u64) -> &[Option<Slot>] {
         let start = self.first_way(hash);
         &self.slots[start..start + WAYS]

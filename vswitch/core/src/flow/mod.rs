@@ -182,8 +182,16 @@ pub struct Origin {
     pub(crate) home: u32,
 }
 
+impl Origin {
+    /// As [`Flow::has_seen_the_same`].
+    pub(crate) fn has_seen_the_same(&self, other: &Self) -> bool {
+        let seen = |origin: &Self| (origin.opened_at, origin.bytes_high, origin.scales);
+        seen(self) == seen(other)
+    }
+}
+
 /// Bits 32 to 55 of a count.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BytesHigh([u8; 3]);
 
 impl BytesHigh {
@@ -330,6 +338,19 @@ impl Flow {
     #[inline]
     pub const fn is_swapped(&self) -> bool {
         (self.sides[0].tag | self.sides[1].tag) & Side::SWAPPED != 0
+    }
+
+    /// Whether two records, each of one session, are those of the two ends of a connection, neither of which is revoked.
+    pub(crate) fn is_other_end_of(&self, other: &Self) -> bool {
+        let only = |flow: &Self| flow.sessions().next().map(|(_, side)| side).filter(|side| !side.is_revoked());
+        let (Some(one), Some(two)) = (only(self), only(other)) else { return false };
+        !self.is_shared() && one.opened() != two.opened() && one.is_swapped() == two.is_swapped()
+    }
+
+    /// Whether the packets of another record of the connection were those of this one.
+    pub(crate) fn has_seen_the_same(&self, other: &Self) -> bool {
+        let seen = |flow: &Self| (flow.state, flow.timeouts, flow.last_seen, flow.packets, flow.bytes_low, flow.edges);
+        seen(self) == seen(other)
     }
 
     /// Whether two sessions share it.

@@ -4,6 +4,7 @@ use super::fragments::{FragmentEntry, FragmentKey, Fragments};
 use super::key::{FlowKey, Key, KeyV4, KeyV6, key_of};
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
 use super::{Expiry, Flow, Origin, Side};
+use crate::desired::Direction;
 use crate::headers::Tuple;
 use crate::headers::plain::Plain;
 use crate::ids::FlowScope;
@@ -164,6 +165,32 @@ impl Sessions {
             Key::V4(key) => self.v4.insert(key, entry.hash, flow, origin).map(SessionSlot::V4),
             Key::V6(key) => self.v6.insert(key, entry.hash, flow, origin).map(SessionSlot::V6),
         }
+    }
+
+    /// Takes in the only session of a record of another shard. It joins the record of the other end of its connection if that is
+    /// here and has seen the same packets.
+    ///
+    /// # Errors
+    /// [`TableFull`] where there is no room.
+    pub(crate) fn adopt(&mut self, entry: &Entry, flow: Flow, origin: Origin) -> Result<SessionSlot, TableFull> {
+        let is_other_end = |other: &Flow, its: &Origin| {
+            other.has_seen_the_same(&flow) && its.has_seen_the_same(&origin) && other.is_other_end_of(&flow)
+        };
+        let found = match &entry.key {
+            Key::V4(key) => self.v4.find_by(key, (entry.protocol, entry.hash), is_other_end).map(SessionSlot::V4),
+            Key::V6(key) => self.v6.find_by(key, (entry.protocol, entry.hash), is_other_end).map(SessionSlot::V6),
+        };
+        let Some(slot) = found else { return self.insert(entry, flow, origin) };
+        let both = [(*self.flow(slot), *self.origin(slot)), (flow, origin)];
+        for (flow, origin) in &both {
+            for (place, side) in flow.sessions() {
+                // The opener's session comes first.
+                let shared = usize::from(side.opened() == Direction::Ingress);
+                self.flow_mut(slot).sides[shared] = side;
+                self.origin_mut(slot).grounds[shared] = origin.grounds[place];
+            }
+        }
+        Ok(slot)
     }
 
     /// The record of least `worth` among those of which one must go before `entry` finds room, if one of them may.

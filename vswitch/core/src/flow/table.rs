@@ -132,6 +132,23 @@ impl<K: FlowKey> Table<K> {
         if is_live(&self.records[guess.0 as usize]) { Some(guess) } else { self.first_in_chain(hash, is_live) }
     }
 
+    /// A record with this key that `is_it`.
+    pub(crate) fn find_by(
+        &self,
+        key: &K,
+        (protocol, hash): (u8, u64),
+        is_it: impl Fn(&Flow, &Origin) -> bool,
+    ) -> Option<Slot> {
+        let following = |place: &u32| self.records[*place as usize].flow.next.checked_sub(1);
+        let mut chain = successors(Some(self.home(hash)), following);
+        let is_wanted = |place: &u32| {
+            let record = &self.records[*place as usize];
+            let is_live = record.is_of(key, protocol) && record.flow.state != FlowState::Free;
+            is_live && is_it(&record.flow, &self.origins[*place as usize])
+        };
+        chain.find(is_wanted).map(Slot)
+    }
+
     #[inline]
     fn first_in_chain(&self, hash: u64, is_it: impl Fn(&Record<K>) -> bool) -> Option<Slot> {
         let mut position = self.home(hash);

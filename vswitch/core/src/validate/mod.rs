@@ -3,8 +3,8 @@
 mod references;
 
 use crate::desired::{
-    Desired, Eni, Port, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule, SecurityGroup, Timeouts,
-    VSwitch,
+    Desired, Eni, Port, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule, SecurityGroup, Settings,
+    Timeouts, VSwitch,
 };
 use crate::flow::PackedTimeouts;
 use crate::ids::{EniId, GroupId, PortListId, PrefixListId, VpcId};
@@ -24,6 +24,7 @@ pub(crate) use references::References;
 /// Everything that is wrong with `desired`.
 pub fn validate(desired: &Desired) -> Vec<Refusal> {
     let mut check = Check { desired, refusals: Vec::new() };
+    check.settings();
     check.vpcs();
     check.vswitches();
     check.groups();
@@ -40,6 +41,17 @@ struct Check<'a> {
 impl<'a> Check<'a> {
     fn refuse(&mut self, code: &str, object: String, message: String) {
         self.refusals.push(Refusal::new(code, object, message));
+    }
+
+    fn settings(&mut self) {
+        let Settings { tcp_half_open_timeout_s, icmp_timeout_s, .. } = self.desired.settings;
+        for (name, timeout_s) in
+            [("tcp_half_open_timeout_s", tcp_half_open_timeout_s), ("icmp_timeout_s", icmp_timeout_s)]
+        {
+            if timeout_s == 0 {
+                self.refuse("invalid", format!("settings/{name}"), "a session idles for 1 s at least".into());
+            }
+        }
     }
 
     fn vpcs(&mut self) {

@@ -79,6 +79,7 @@ impl References {
     pub(crate) fn allow(&self, before: &Delta, desired: &Desired) -> bool {
         let is_small = before.vpcs.is_empty() && before.vswitches.is_empty() && before.enis.len() <= ENIS_CHECKED_MAX;
         let mut check = Check { desired, refusals: Vec::new() };
+        check.settings();
         is_small
             && self.allow_groups(before, &mut check)
             && self.allow_lists(before, &mut check)
