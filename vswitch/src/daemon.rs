@@ -16,6 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use vswitch_core::flow::table::LAYOUT_VERSION;
 use vswitch_core::limits::WORKERS_MAX;
 use vswitch_core::protocol::{self, Refusal, Reply, ReplyBody, Request, VERSION};
 
@@ -123,7 +124,10 @@ fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io
     let (switch, workers) = assemble(config, wirings, Some(control));
     let memory_mib = workers.iter().map(Worker::flow_memory_bytes).sum::<usize>() >> 20;
     let room = format!("{flows_max_per_worker} connections of IPv4 and {} of IPv6", flows_max_per_worker / 4);
-    eprintln!("sluice vswitch: each of {} workers has room for {room}, {memory_mib} MiB in all", workers.len());
+    eprintln!(
+        "sluice vswitch: each of {} workers has room for {room}, {memory_mib} MiB in all, layout {LAYOUT_VERSION}",
+        workers.len()
+    );
     crew.release(workers);
     Ok((switch, crew))
 }

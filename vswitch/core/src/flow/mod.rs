@@ -169,6 +169,7 @@ pub struct Flow {
 
 /// What few packets touch: kept apart from the records.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct Origin {
     /// When the connection was opened.
     pub opened_at: Tick,

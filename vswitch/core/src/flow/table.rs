@@ -5,12 +5,13 @@
 //! homes, and some to spare. A record moves in the sweep alone, so a slot stays good until then. What few packets touch is
 //! kept apart, in a second array with the same places.
 
-use super::key::FlowKey;
+use super::key::{FlowKey, KeyV4, KeyV6};
 use super::{Expiry, Flow, FlowState, Origin};
 use crate::ids::FlowScope;
 use crate::limits::{EVICTION_CANDIDATES, FLOW_CHAIN_MAX};
 use alloc::vec::Vec;
 use core::iter::successors;
+use core::mem::offset_of;
 use core::ops::Range;
 
 /// The place of a record.
@@ -403,19 +404,47 @@ fn room_for<T: Clone + Default>(count: usize, advice: MemoryAdvice<'_>) -> Vec<T
     array
 }
 
-const _: () = assert!(size_of::<Record<super::key::KeyV4>>() == 64, "an IPv4 connection is one cache line");
-const _: () = assert!(size_of::<Record<super::key::KeyV6>>() == 128, "an IPv6 connection is two cache lines");
-const _: () = assert!(core::mem::offset_of!(Record<super::key::KeyV6>, flow.packets) == 64, "the first to find it");
+const _: () = assert!(size_of::<Record<KeyV4>>() == 64, "an IPv4 connection is one cache line");
+const _: () = assert!(size_of::<Record<KeyV6>>() == 128, "an IPv6 connection is two cache lines");
+const _: () = assert!(offset_of!(Record<KeyV6>, flow.packets) == 64, "the first to find it");
+
+/// How connections lie in memory: places, not addresses, lead from one to the next. Whatever keeps or hands on a table beyond
+/// the process that made it has to compare this.
+pub const LAYOUT_VERSION: u32 = 1;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::desired::{Direction, Settings};
     use crate::flow::Side;
-    use crate::flow::key::{Key, KeyV4, key_of};
+    use crate::flow::key::{Key, key_of};
     use crate::headers::{Addresses, Tuple};
     use crate::time::Tick;
     use crate::verdict::Stage;
+
+    #[test]
+    fn a_layout_has_a_version_of_its_own() {
+        let layout = [
+            offset_of!(Record<KeyV4>, flow),
+            offset_of!(Record<KeyV6>, flow),
+            offset_of!(Flow, protocol),
+            offset_of!(Flow, state),
+            offset_of!(Flow, timeouts),
+            offset_of!(Flow, sides),
+            offset_of!(Flow, last_seen),
+            offset_of!(Flow, next),
+            offset_of!(Flow, packets),
+            offset_of!(Flow, bytes_low),
+            offset_of!(Flow, edges),
+            offset_of!(Origin, opened_at),
+            offset_of!(Origin, grounds),
+            offset_of!(Origin, bytes_high),
+            offset_of!(Origin, scales),
+            offset_of!(Origin, home),
+        ];
+        let versions = [(1, [12, 36, 0, 1, 2, 4, 20, 24, 28, 36, 44, 0, 4, 12, 18, 20])];
+        assert_eq!(versions.last(), Some(&(LAYOUT_VERSION, layout)), "a new layout needs a new version");
+    }
 
     const SECRET: [u64; 2] = [0x1234_5678_9abc_def1, 0xfedc_ba98_7654_3211];
     const SCOPE: FlowScope = FlowScope(1);
