@@ -174,10 +174,14 @@ struct Clock {
     sweeps_due: f64,
 }
 
-/// How many times all sessions are looked at within the time after which one that opens is over.
-const SWEEPS_PER_TIMEOUT: f64 = 2.0;
+/// How many times all sessions are looked at within the time after which one that opens is over. Most of those that are over
+/// have given their place to another by then.
+const SWEEPS_PER_TIMEOUT: f64 = 0.5;
 /// How long a handshake may take, as the settings have it.
 const TIMEOUT_NS: f64 = 30e9;
+
+/// How many connections there are for each that is not over, where all of them are opened and none closed.
+const WITH_OVER: f64 = 1.5;
 
 /// Room in the table for each connection that is there at once.
 const ROOM: f64 = 1.2;
@@ -188,7 +192,7 @@ fn pace(mix: &Mix, flows: usize, bursts: f64) -> (f64, f64) {
     let changing = (mix.new_share + mix.denied_share) * BURST_PACKETS as f64;
     if mix.new_share == 1.0 {
         // As many are opened as expire.
-        (TIMEOUT_NS / (existing / BURST_PACKETS as f64), existing * (1.0 + 1.0 / SWEEPS_PER_TIMEOUT))
+        (TIMEOUT_NS / (existing / BURST_PACKETS as f64), existing * WITH_OVER)
     } else if changing == 0.0 {
         (100.0, existing)
     } else if mix.protocol == Transport::Tcp {

@@ -143,7 +143,12 @@ proptest! {
     #![proptest_config(cases(1000))]
 
     #[test]
-    fn the_table_is_a_map_of_bounded_size(steps in steps(), homes in 1usize..24, secret in any::<[u64; 2]>()) {
+    fn the_table_is_a_map_of_bounded_size(
+        steps in steps(),
+        homes in 1usize..24,
+        secret in any::<[u64; 2]>(),
+        gives_way in any::<bool>(),
+    ) {
         let mut table: Table<KeyV4> = Table::new(homes, &|_, _| {});
         let hash = |key: &KeyV4| key.hash(TCP, 0, secret);
         let mut model: HashMap<u8, u32> = HashMap::new();
@@ -155,10 +160,15 @@ proptest! {
                         table.origin_mut(slot).grounds[0] = value;
                         model.insert(name, value);
                     } else {
-                        let (flow, origin) = record(value);
-                        match table.insert(key, hash(&key), flow, origin) {
-                            Ok(slot) => {
+                        let settings = Settings::default();
+                        let is_over = |flow: &Flow| gives_way && flow.is_expired(&settings, LATE);
+                        match table.insert((key, hash(&key)), record(value), is_over) {
+                            Ok((slot, ended)) => {
                                 prop_assert_eq!(table.origin(slot).grounds[0], value);
+                                let before = model.len();
+                                model.retain(|name, _| table.find(&table_key(*name), TCP, SCOPE, hash(&table_key(*name))).is_some());
+                                prop_assert_eq!(before - model.len(), usize::from(ended != [Side::default(); 2]));
+                                prop_assert!(gives_way || before == model.len());
                                 model.insert(name, value);
                             }
                             // Either no record is left for chains, or this chain is as long as may be.

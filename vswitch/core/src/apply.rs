@@ -1,6 +1,6 @@
 //! Does to the sessions what a judgement asks for.
 
-use crate::desired::Direction;
+use crate::desired::{Direction, Settings};
 use crate::eni::{Desk, Shard};
 use crate::flow::fragments::{Fate, FragmentKey, Turn};
 use crate::flow::sessions::{Entry, SessionSlot};
@@ -143,15 +143,42 @@ impl Shard {
         let (mut flow, mut origin) = Opening::by(packet).record(desk.seat.timeouts(), now);
         flow.sides[0] = side(desk, judgement, entry.swapped);
         origin.grounds[0] = judgement.ground;
-        let slot = match self.sessions.insert(entry, flow, origin) {
+        let settings = desk.seat.snapshot.settings();
+        let slot = match self.insert(entry, (flow, origin), (settings, now)) {
             Ok(slot) => slot,
             Err(TableFull) => {
                 self.make_room(desk, entry, now)?;
-                self.sessions.insert(entry, flow, origin).map_err(|TableFull| DropReason::FlowTableFull)?
+                let placed = self.insert(entry, (flow, origin), (settings, now));
+                placed.map_err(|TableFull| DropReason::FlowTableFull)?
             }
         };
         self.counters[desk.place].note_session();
         Ok(slot)
+    }
+
+    /// Makes room for a record, first where a connection is over.
+    #[inline(always)]
+    pub(crate) fn insert(
+        &mut self,
+        entry: &Entry,
+        record: (Flow, Origin),
+        (settings, now): (&Settings, Tick),
+    ) -> Result<SessionSlot, TableFull> {
+        let (slot, ended) = self.sessions.insert(entry, record, |flow| flow.is_expired(settings, now))?;
+        for side in ended {
+            self.forget(side);
+        }
+        Ok(slot)
+    }
+
+    /// Counts a session less, if it is one, whose record is given away.
+    #[inline]
+    fn forget(&mut self, side: Side) {
+        if side != Side::default()
+            && let Some(place) = self.places.of(side.scope(), &self.counters)
+        {
+            self.counters[place].forget_session();
+        }
     }
 
     /// Whether an ENI may have one more session, for all that it does not have to be asked for at its bucket.

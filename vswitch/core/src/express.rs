@@ -293,7 +293,7 @@ impl Shard {
             flow.sides[1] = side(receiver, incoming, step.entry.swapped);
             origin.grounds[1] = incoming.ground;
         }
-        self.sessions.insert(&step.entry, flow, origin).ok()?;
+        self.insert(&step.entry, (flow, origin), (sender.seat.snapshot.settings(), now)).ok()?;
         packet.judgement = Some(incoming);
         self.counters[sender.place].note_session();
         if incoming.accepts() {

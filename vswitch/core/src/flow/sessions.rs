@@ -155,16 +155,30 @@ impl Sessions {
         Some(Session { slot, flow, side: flow.sides[flow.place_of(scope)?] })
     }
 
-    /// Makes room for a record.
+    /// Makes room for a record: perhaps that of a connection that `is_over`, whose sessions are returned with it.
     ///
     /// # Errors
     /// [`TableFull`] where there is none.
-    #[inline]
-    pub fn insert(&mut self, entry: &Entry, flow: Flow, origin: Origin) -> Result<SessionSlot, TableFull> {
+    #[inline(always)]
+    pub fn insert(
+        &mut self,
+        entry: &Entry,
+        record: (Flow, Origin),
+        is_over: impl Fn(&Flow) -> bool,
+    ) -> Result<(SessionSlot, [Side; 2]), TableFull> {
         match entry.key {
-            Key::V4(key) => self.v4.insert(key, entry.hash, flow, origin).map(SessionSlot::V4),
-            Key::V6(key) => self.v6.insert(key, entry.hash, flow, origin).map(SessionSlot::V6),
+            Key::V4(key) => {
+                self.v4.insert((key, entry.hash), record, is_over).map(|(slot, ended)| (SessionSlot::V4(slot), ended))
+            }
+            Key::V6(key) => {
+                self.v6.insert((key, entry.hash), record, is_over).map(|(slot, ended)| (SessionSlot::V6(slot), ended))
+            }
         }
+    }
+
+    /// The same, where no other connection is to end for it.
+    fn insert_beside(&mut self, entry: &Entry, record: (Flow, Origin)) -> Result<SessionSlot, TableFull> {
+        self.insert(entry, record, |_| false).map(|(slot, _)| slot)
     }
 
     /// Takes in the only session of a record of another shard. It joins the record of the other end of its connection if that is
@@ -180,7 +194,7 @@ impl Sessions {
             Key::V4(key) => self.v4.find_by(key, (entry.protocol, entry.hash), is_other_end).map(SessionSlot::V4),
             Key::V6(key) => self.v6.find_by(key, (entry.protocol, entry.hash), is_other_end).map(SessionSlot::V6),
         };
-        let Some(slot) = found else { return self.insert(entry, flow, origin) };
+        let Some(slot) = found else { return self.insert_beside(entry, (flow, origin)) };
         let both = [(*self.flow(slot), *self.origin(slot)), (flow, origin)];
         for (flow, origin) in &both {
             for (place, side) in flow.sessions() {
@@ -226,7 +240,7 @@ impl Sessions {
         let (mut flow, origin) = (*self.flow(slot), *self.origin(slot));
         let Some(place) = flow.place_of(scope) else { return slot };
         flow.sides[1 - place] = Side::default();
-        let Ok(own) = self.insert(entry, flow, origin) else { return slot };
+        let Ok(own) = self.insert_beside(entry, (flow, origin)) else { return slot };
         self.flow_mut(slot).sides[place] = Side::default();
         own
     }

@@ -6,7 +6,7 @@
 //! kept apart, in a second array with the same places.
 
 use super::key::{FlowKey, KeyV4, KeyV6};
-use super::{Expiry, Flow, FlowState, Origin};
+use super::{Expiry, Flow, FlowState, Origin, Side};
 use crate::ids::FlowScope;
 use crate::limits::{EVICTION_CANDIDATES, FLOW_CHAIN_MAX};
 use alloc::vec::Vec;
@@ -162,21 +162,41 @@ impl<K: FlowKey> Table<K> {
         }
     }
 
-    /// Makes room for a record. There may be others with the same key, of other ENIs.
+    /// Makes room for a record: a free one, or that of a connection that `is_over`, whose sessions are returned with it. There
+    /// may be others with the same key, of other ENIs.
     ///
     /// # Errors
     /// [`TableFull`] where no record is left, or the chain is as long as may be.
-    #[inline]
-    pub fn insert(&mut self, key: K, hash: u64, flow: Flow, origin: Origin) -> Result<Slot, TableFull> {
+    #[inline(always)]
+    pub fn insert(
+        &mut self,
+        (key, hash): (K, u64),
+        (flow, origin): (Flow, Origin),
+        is_over: impl Fn(&Flow) -> bool,
+    ) -> Result<(Slot, [Side; 2]), TableFull> {
         let home = self.home(hash);
-        let position =
-            if self.records[home as usize].flow.state == FlowState::Free { home } else { self.link_after(home)? };
+        let position = self.place_for(home, is_over)?;
         let record = &mut self.records[position as usize];
-        record.key = key;
-        record.flow = Flow { next: record.flow.next, ..flow };
+        let (next, ended) = (record.flow.next, record.flow.sides);
+        self.live += u32::from(record.flow.state == FlowState::Free);
+        *record = Record { key, flow: Flow { next, ..flow } };
         self.origins[position as usize] = Origin { home, ..origin };
-        self.live += 1;
-        Ok(Slot(position))
+        Ok((Slot(position), ended))
+    }
+
+    /// Where the next connection of a home finds room.
+    #[inline]
+    fn place_for(&mut self, home: u32, is_over: impl Fn(&Flow) -> bool) -> Result<u32, TableFull> {
+        let mut position = home;
+        for _ in 0..FLOW_CHAIN_MAX {
+            let flow = &self.records[position as usize].flow;
+            if flow.state == FlowState::Free || is_over(flow) {
+                return Ok(position);
+            }
+            let Some(next) = flow.next.checked_sub(1) else { return self.append(position) };
+            position = next;
+        }
+        if is_over(&self.records[position as usize].flow) { Ok(position) } else { Err(TableFull) }
     }
 
     /// The connections of which one must go before another of this hash finds room: those in its chain, and, where it is
@@ -264,11 +284,9 @@ impl<K: FlowKey> Table<K> {
     #[inline]
     fn due(&self, places: Range<usize>, expiry: &mut Expiry<'_>) -> ([u32; SWEEP_STRIDE], usize) {
         let (mut due, mut count) = ([0; SWEEP_STRIDE], 0);
-        let (start, homes) = (places.start, self.homes as usize);
-        for (number, Record { flow, .. }) in self.records[places].iter().enumerate() {
-            let is_hole = (flow.state == FlowState::Free) & (flow.next != 0) & (start + number < homes);
-            due[count % SWEEP_STRIDE] = (start + number) as u32;
-            count += usize::from(is_hole | expiry.is_over(flow));
+        for (place, Record { flow, .. }) in (places.start as u32..).zip(&self.records[places]) {
+            due[count % SWEEP_STRIDE] = place;
+            count += usize::from(expiry.is_over(flow));
         }
         (due, count)
     }
@@ -360,24 +378,18 @@ impl<K: FlowKey> Table<K> {
         ((hash as u128 * self.homes as u128) >> 64) as u32
     }
 
-    fn link_after(&mut self, home: u32) -> Result<u32, TableFull> {
-        let mut last = home;
-        for _ in 0..FLOW_CHAIN_MAX {
-            let Some(next) = self.records[last as usize].flow.next.checked_sub(1) else {
-                let position = self.free.checked_sub(1).ok_or(TableFull)?;
-                self.free = self.records[position as usize].flow.next;
-                if let Some(next_free) = self.free.checked_sub(1) {
-                    // The next connection that finds its home taken comes soon.
-                    crate::prefetch::prefetch(&self.records[next_free as usize]);
-                    crate::prefetch::prefetch(&self.origins[next_free as usize]);
-                }
-                self.records[position as usize].flow.next = 0;
-                self.records[last as usize].flow.next = position + 1;
-                return Ok(position);
-            };
-            last = next;
+    /// A free record of the second part, at the end of the chain whose last is at `position`.
+    fn append(&mut self, position: u32) -> Result<u32, TableFull> {
+        let free = self.free.checked_sub(1).ok_or(TableFull)?;
+        self.free = self.records[free as usize].flow.next;
+        if let Some(next_free) = self.free.checked_sub(1) {
+            // The next connection that finds its home taken comes soon.
+            crate::prefetch::prefetch(&self.records[next_free as usize]);
+            crate::prefetch::prefetch(&self.origins[next_free as usize]);
         }
-        Err(TableFull)
+        self.records[free as usize].flow.next = 0;
+        self.records[position as usize].flow.next = free + 1;
+        Ok(free)
     }
 
     /// Takes a record of the second part out of its chain and gives it back.
@@ -416,7 +428,6 @@ pub const LAYOUT_VERSION: u32 = 1;
 mod tests {
     use super::*;
     use crate::desired::{Direction, Settings};
-    use crate::flow::Side;
     use crate::flow::key::{Key, key_of};
     use crate::headers::{Addresses, Tuple};
     use crate::time::Tick;
@@ -468,6 +479,12 @@ mod tests {
         key.hash(UDP, 0, SECRET)
     }
 
+    fn insert(table: &mut Table<KeyV4>, key: KeyV4, flow: Flow) -> Result<Slot, TableFull> {
+        let (slot, ended) = table.insert((key, hash(&key)), (flow, Origin::default()), |_| false)?;
+        assert_eq!(ended, [Side::default(); 2]);
+        Ok(slot)
+    }
+
     fn no_advice(_: usize, _: usize) {}
 
     #[test]
@@ -489,7 +506,7 @@ mod tests {
                 }
                 None => {
                     assert!(!model.contains_key(&number), "step {step}");
-                    if table.insert(key, hash, flow(step), Origin::default()).is_ok() {
+                    if insert(&mut table, key, flow(step)).is_ok() {
                         model.insert(number, step);
                     }
                 }
@@ -505,7 +522,7 @@ mod tests {
         let mut slots = Vec::new();
         for number in 0..1000 {
             let key = key(number);
-            if let Ok(slot) = table.insert(key, hash(&key), flow(number), Origin::default()) {
+            if let Ok(slot) = insert(&mut table, key, flow(number)) {
                 slots.push(slot);
             }
         }
@@ -515,16 +532,31 @@ mod tests {
         }
         assert!(table.is_empty());
         let key = key(5000);
-        assert!(table.insert(key, hash(&key), flow(1), Origin::default()).is_ok());
+        assert!(insert(&mut table, key, flow(1)).is_ok());
+    }
+
+    #[test]
+    fn what_is_over_gives_its_record_to_the_next_of_its_home() {
+        let mut table = Table::new(1, &no_advice);
+        let old = (0..4).filter(|&number| insert(&mut table, key(number), flow(number)).is_ok()).count();
+        assert_eq!((old, table.len()), (2, 2), "a home, and one chained to it");
+        for (number, is_over) in [(10, 1), (11, 0)] {
+            let key = key(number);
+            let placed =
+                table.insert((key, hash(&key)), (flow(number), Origin::default()), |flow| flow.last_seen.0 == is_over);
+            let (slot, ended) = placed.expect("one of them is over");
+            assert_eq!(ended, flow(is_over).sides);
+            assert_eq!(table.find(&key, UDP, SCOPE, hash(&key)), Some(slot));
+            assert_eq!(table.find(&self::key(is_over), UDP, SCOPE, hash(&self::key(is_over))), None);
+        }
+        assert_eq!(table.len(), 2);
+        assert_eq!(insert(&mut table, key(12), flow(12)), Err(TableFull));
     }
 
     #[test]
     fn a_walk_meets_every_connection_once_though_the_sweep_moves_them() {
         let mut table = Table::new(64, &no_advice);
-        let all = (0..80).filter(|&number| {
-            let (key, flow) = (key(number), flow(number));
-            table.insert(key, hash(&key), flow, Origin::default()).is_ok()
-        });
+        let all = (0..80).filter(|&number| insert(&mut table, key(number), flow(number)).is_ok());
         let all: Vec<u32> = all.collect();
         let (mut met, mut moved) = (Vec::new(), 0);
         for home in (0..table.homes()).step_by(4) {
@@ -542,7 +574,7 @@ mod tests {
     fn the_sweep_comes_to_every_record() {
         let mut table: Table<KeyV4> = Table::new(10, &no_advice);
         for number in 0..1000 {
-            let _full = table.insert(key(number), hash(&key(number)), flow(number), Origin::default());
+            let _full = insert(&mut table, key(number), flow(number));
         }
         assert_eq!(table.len(), table.capacity());
         let (settings, mut seen) = (Settings::default(), Vec::new());
