@@ -80,8 +80,9 @@ impl Shard {
         if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
             self.note_turn(slot, entry, packet);
         }
-        let carry = self.sessions.flow_mut(slot).count(packet.headers.segment(), packet.wire(), entry.swapped, now);
-        if let Some(way) = carry {
+        let flow = self.sessions.flow_mut(slot);
+        let way = usize::from(entry.swapped != flow.is_swapped());
+        if flow.count(packet.headers.segment(), packet.wire(), way, now) {
             self.sessions.origin_mut(slot).bytes_high[way].carry();
         }
     }

@@ -12,7 +12,7 @@ use crate::flow::sessions::{Entry, SessionSlot, Sessions};
 use crate::flow::table::{MemoryAdvice, Slot};
 use crate::flow::{Expiry, Side};
 use crate::guard::{self, owns_source};
-use crate::headers::{Segment, tcp_flags};
+use crate::headers::Segment;
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Lookup, Ruling, Seat};
 use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
@@ -235,22 +235,21 @@ impl Shard {
                 *step = self.admit_unusual(seat, packet);
             }
         }
+        let steps = &mut steps[..burst.len()];
         // By now what was asked for first is here, and tells where to look.
+        if !self.sessions.are_far() {
+            return steps.iter_mut().for_each(|step| (step.guess, _) = self.sessions.guess_on(&step.entry, step.guess));
+        }
         let (mut chained, mut count) = ([0; BURST_PACKETS], 0);
-        for (number, step) in steps[..burst.len()].iter_mut().enumerate() {
+        for (number, step) in steps.iter_mut().enumerate() {
             let (guess, is_chained) = self.sessions.guess_on(&step.entry, step.guess);
             step.guess = guess;
             chained[count % BURST_PACKETS] = number as u8;
             count += usize::from(is_chained);
-            if step.segment.flags & tcp_flags::SYN != 0 {
-                self.sessions.prefetch_origin(&step.entry);
-            }
         }
-        if self.sessions.are_far() {
-            for &number in &chained[..count] {
-                let step = &mut steps[usize::from(number)];
-                (step.guess, _) = self.sessions.guess_on(&step.entry, step.guess);
-            }
+        for &number in &chained[..count] {
+            let step = &mut steps[usize::from(number)];
+            (step.guess, _) = self.sessions.guess_on(&step.entry, step.guess);
         }
     }
 

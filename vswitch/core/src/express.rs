@@ -9,7 +9,7 @@ use crate::apply::{Opening, side};
 use crate::desired::{Direction, Policy};
 use crate::eni::{Desk, Shard, Step};
 use crate::filter::Sheet;
-use crate::flow::key::{FlowKey, Key, KeyV4, KeyV6};
+use crate::flow::key::{FlowKey, Key};
 use crate::flow::sessions::{Entry, Sessions};
 use crate::flow::table::Table;
 use crate::flow::{FlowState, tcp};
@@ -23,11 +23,15 @@ use crate::packet::{Marker, Packet};
 use crate::snapshot::Place;
 use crate::time::Tick;
 use crate::verdict::{Judgement, Stage, Verdict};
-use crate::ways::{Way, Ways, spread};
+use crate::ways::{Ethernet, Lead, Way, Ways, spread};
 
 /// The way of some packets of a burst, from one ENI to another between two addresses.
 pub(crate) struct Passage<'a> {
     pub(crate) way: Way,
+    /// The key of its packets, but for the ports; what it gives to their hash; and whether their source is the second end.
+    ends: Key,
+    seed: u64,
+    swapped: bool,
     /// The longest frame that may go along; none where the receiver is not here, or more than the Ethernet header of a
     /// packet changes.
     frame_bytes_max: usize,
@@ -86,6 +90,14 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// What a passage tells of its packets.
+struct Known<K> {
+    number: u8,
+    ends: K,
+    seed: u64,
+    swapped: bool,
+}
+
 /// The passages of a burst: what follows a packet between the same addresses is neither guarded nor routed anew.
 pub(crate) struct Passages<'a> {
     found: [Option<Passage<'a>>; BURST_PACKETS],
@@ -117,42 +129,39 @@ impl<'a> Passages<'a> {
         self.found[..self.count].iter().flatten()
     }
 
-    /// The number of the passage between these addresses; none where it is the long way.
+    /// What is known of packets that begin so, if their passage is where such are spread to.
     #[inline(always)]
-    fn between(
-        &mut self,
-        sender: &Seat<'_>,
-        (ethernet, addresses): (&[u8; 12], Addresses),
-        (ways, is_here): (&mut Ways, &impl Fn(EniIndex) -> bool),
-    ) -> Option<u8> {
-        let place = spread(addresses) as usize % SPREAD;
-        let number = self.numbers[place];
-        let found = self.found.get(usize::from(number)).and_then(Option::as_ref);
-        if found.is_some_and(|found| found.way.is_between(ethernet, addresses)) {
-            return Some(number);
-        }
-        let number = self.other_between(sender, (ethernet, addresses), (ways, is_here))?;
-        self.numbers[place] = number;
-        Some(number)
+    fn known<K: FlowKey, const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> Option<Known<K>> {
+        let number = self.numbers[spread::<SPREAD>(ends)];
+        let Passage { way, ends: key, seed, swapped, .. } = self.found.get(usize::from(number))?.as_ref()?;
+        let is_it = way.lead.is_of(ethernet, ends);
+        if is_it { Some(Known { number, ends: K::of_any(key)?, seed: *seed, swapped: *swapped }) } else { None }
     }
 
+    /// Finds the passage of packets that begin so; none where it is the long way.
     #[inline(never)]
-    fn other_between(
+    fn find(
         &mut self,
-        sender: &Seat<'_>,
-        (ethernet, addresses): (&[u8; 12], Addresses),
+        (sender, sessions): (&Seat<'_>, &Sessions),
+        (lead, addresses): (&Lead, Addresses),
         (ways, is_here): (&mut Ways, &impl Fn(EniIndex) -> bool),
-    ) -> Option<u8> {
-        if let Some(number) = self.iter().position(|found| found.way.is_between(ethernet, addresses)) {
-            return Some(number as u8);
-        }
-        // There are no more of them than packets in a burst.
-        let room = self.found.get_mut(self.count)?;
-        let way = ways.between(sender, ethernet, addresses)?;
-        let frame_bytes_max = if is_here(way.receiver) { way.frame_bytes_max } else { 0 };
-        *room = Some(Passage { way, frame_bytes_max, hearing: None, passed: Wire { packets: 0, bytes: 0 } });
-        self.count += 1;
-        Some((self.count - 1) as u8)
+    ) -> Option<()> {
+        let known = self.iter().position(|found| found.way.lead == *lead);
+        let number = if let Some(number) = known {
+            number
+        } else {
+            // There are no more of them than packets in a burst.
+            let room = self.found.get_mut(self.count)?;
+            let way = ways.between(sender, lead, addresses)?;
+            let frame_bytes_max = if is_here(way.receiver) { way.frame_bytes_max } else { 0 };
+            let (ends, seed, swapped) = sessions.ends_of(addresses, sender.network.salt);
+            let passed = Wire { packets: 0, bytes: 0 };
+            *room = Some(Passage { way, ends, seed, swapped, frame_bytes_max, hearing: None, passed });
+            self.count += 1;
+            self.count - 1
+        };
+        self.numbers[spread::<SPREAD>(&lead.ends)] = number as u8;
+        Some(())
     }
 }
 
@@ -160,7 +169,7 @@ impl<'a> Passages<'a> {
 /// where it has to go the long way.
 #[inline(always)]
 pub(crate) fn admit(
-    (seat, sessions): (&Seat<'_>, &Sessions),
+    at: (&Seat<'_>, &Sessions),
     passages: &mut Passages<'_>,
     ways: (&mut Ways, &impl Fn(EniIndex) -> bool),
     (packet, step): (&Packet, &mut Step),
@@ -169,35 +178,44 @@ pub(crate) fn admit(
         return None;
     }
     let frame = packet.buffer.frame();
-    let ethernet: &[u8; 12] = frame.first_chunk()?;
-    step.passage = match plain::family(frame)? {
+    match plain::family(frame)? {
         Family::V4 => {
             let plain = plain::read_v4(frame)?;
-            reach(seat.network.salt, (sessions, &sessions.v4), &plain, step)?;
-            passages.between(seat, (ethernet, KeyV4::addresses(plain.addresses)), ways)?
+            reach((at, &at.1.v4), (&plain, Ethernet::of(frame)?, &plain::ends_v4(frame)?), (passages, ways), step)
         }
         Family::V6 => {
             let plain = plain::read_v6(frame)?;
-            reach(seat.network.salt, (sessions, &sessions.v6), &plain, step)?;
-            passages.between(seat, (ethernet, KeyV6::addresses(plain.addresses)), ways)?
+            reach((at, &at.1.v6), (&plain, Ethernet::of(frame)?, &plain::ends_v6(frame)?), (passages, ways), step)
         }
-    };
-    Some(())
+    }
 }
 
 #[inline(always)]
-fn reach<K: FlowKey>(
-    salt: u32,
-    (sessions, table): (&Sessions, &Table<K>),
-    plain: &Plain<K::Address>,
+fn reach<K: FlowKey, const N: usize>(
+    (at, table): ((&Seat<'_>, &Sessions), &Table<K>),
+    (plain, ethernet, ends): (&Plain<K::Address>, Ethernet, &[u64; N]),
+    (passages, ways): (&mut Passages<'_>, (&mut Ways, &impl Fn(EniIndex) -> bool)),
     step: &mut Step,
 ) -> Option<()> {
     // Whether a reset counts is not said here, nor whether the platform lets mail pass.
-    if plain.segment.flags & tcp_flags::RST != 0 || plain.ports[1] == SMTP {
+    if plain.segment.flags & tcp_flags::RST != 0 || plain.ports as u16 == SMTP {
         return None;
     }
-    (step.entry, step.guess) = sessions.reach_for_plain(table, plain, salt);
+    let known = match passages.known(ethernet, ends) {
+        Some(known) => known,
+        None => {
+            let mut lead = Lead { ethernet, ends: [0; 4] };
+            lead.ends[..N].copy_from_slice(ends);
+            passages.find(at, (&lead, K::addresses(plain.addresses)), ways)?;
+            passages.known(ethernet, ends)?
+        }
+    };
+    step.passage = known.number;
     step.segment = plain.segment;
+    (step.entry, step.guess) = at.1.reach_for_plain(table, (known.ends, known.seed, known.swapped), plain);
+    if plain.segment.flags & tcp_flags::SYN != 0 {
+        table.prefetch_origin(step.guess);
+    }
     Some(())
 }
 
@@ -332,14 +350,14 @@ fn go_on<K: FlowKey>(
         return if opens(protocol, step.segment) { WentOn::IsNew } else { WentOn::No };
     };
     let flow = table.flow_mut(slot);
-    // The opener's session comes first.
-    let way = usize::from(swapped != flow.is_swapped());
+    // The opener's session comes first, if there are two.
+    let way = usize::from(swapped != flow.sides[0].is_swapped());
     let admits_both = flow.sides[way].is(live[0]) && flow.sides[1 - way].is(live[1]);
     if !admits_both || !sender.continues(flow, step.segment.flags, now) {
         return WentOn::No;
     }
     let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
-    if let Some(way) = flow.count(step.segment, wire, swapped, now) {
+    if flow.count(step.segment, wire, way, now) {
         table.origin_mut(slot).bytes_high[way].carry();
     }
     WentOn::Yes

@@ -7,6 +7,7 @@ use crate::offload::{self, Offload, Wire};
 use crate::verdict::{DropReason, Judgement, Verdict};
 use alloc::boxed::Box;
 use alloc::vec;
+use core::ops::Range;
 
 /// Bytes before a frame: room for the header that a port's kernel or guest wants directly in front of it, so that both
 /// cross in one piece.
@@ -64,7 +65,12 @@ impl FrameBuffer {
     /// The frame.
     #[inline]
     pub fn frame(&self) -> &[u8] {
-        &self.bytes[self.start as usize..][..self.length as usize]
+        &self.bytes[self.place()]
+    }
+
+    #[inline(always)]
+    fn place(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.length as usize
     }
 
     /// How long the frame is, bytes.
@@ -76,7 +82,8 @@ impl FrameBuffer {
     /// The frame, to be changed in place.
     #[inline]
     pub fn frame_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start as usize..][..self.length as usize]
+        let place = self.place();
+        &mut self.bytes[place]
     }
 
     /// The frame behind a header of up to [`HEADROOM_BYTES`], in one piece.
@@ -89,9 +96,7 @@ impl FrameBuffer {
     /// Asks the memory for the headers of the frame that is to be read soon.
     #[inline]
     pub(crate) fn prefetch(&self) {
-        if let Some(first) = self.bytes.get(self.start as usize) {
-            crate::prefetch::prefetch(first);
-        }
+        crate::prefetch::prefetch_at(self.bytes.as_ptr().wrapping_add(self.start as usize));
     }
 }
 

@@ -100,8 +100,8 @@ impl<'a> Relocation<'a> {
                 let mut flow = *listed.flow;
                 flow.sides[1 - listed.side] = Side::default();
                 // All shards have one secret.
-                let (entry, _) = shards[step.to].sessions.reach_for(&listed.tuple, *salt);
-                shards[step.to].sessions.prefetch_origin(&entry);
+                let (entry, home) = shards[step.to].sessions.reach_for(&listed.tuple, *salt);
+                shards[step.to].sessions.prefetch_origin(&entry, home);
                 some.push((*step, scope, listed.slot, entry, flow, *sessions.origin(listed.slot)));
             }
             for (step, scope, slot, entry, flow, origin) in some.drain(..) {

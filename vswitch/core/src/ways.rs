@@ -12,13 +12,49 @@ use crate::snapshot::{Place, Snapshot};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+/// What the headers of packets between two addresses have in common, as it stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lead {
+    pub(crate) ethernet: Ethernet,
+    /// Source and destination. One number of IPv4, and four of IPv6.
+    pub(crate) ends: [u64; 4],
+}
+
+/// An Ethernet header: its first eight bytes, and its last eight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ethernet([u64; 2]);
+
+impl Ethernet {
+    /// That of a frame.
+    #[inline(always)]
+    pub(crate) fn of(frame: &[u8]) -> Option<Self> {
+        let header: &[u8; ETHERNET_HEADER_BYTES] = frame.first_chunk()?;
+        Some(Self([u64::from_ne_bytes(*header.first_chunk()?), u64::from_ne_bytes(*header.last_chunk()?)]))
+    }
+
+    /// The MAC addresses of destination and source.
+    fn addresses(self) -> [[u8; 6]; 2] {
+        let [first, last] = self.0.map(u64::to_ne_bytes);
+        let [mut destination, mut source] = [[0; 6]; 2];
+        destination.copy_from_slice(&first[..6]);
+        source.copy_from_slice(&last[..6]);
+        [destination, source]
+    }
+}
+
+impl Lead {
+    /// Whether a packet begins so. That its family is the same, the Ethernet header says.
+    #[inline(always)]
+    pub(crate) fn is_of<const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> bool {
+        self.ethernet == ethernet && self.ends.first_chunk() == Some(ends)
+    }
+}
+
 /// From one ENI to another between two addresses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
     sender: EniIndex,
-    /// The addresses of the Ethernet header as the sender writes it.
-    ethernet: [u8; 12],
-    addresses: Addresses,
+    pub(crate) lead: Lead,
     /// What the network knows of the destination.
     pub(crate) place: Place,
     pub(crate) receiver: EniIndex,
@@ -34,11 +70,11 @@ pub(crate) struct Way {
 
 impl Way {
     /// None where a packet with these addresses has to go the long way.
-    fn survey(sender: &Seat<'_>, ethernet: [u8; 12], addresses: Addresses) -> Option<Self> {
-        let is_to_group = ethernet[0] & 1 == 1;
+    fn survey(sender: &Seat<'_>, lead: &Lead, addresses: Addresses) -> Option<Self> {
+        let [to, from] = lead.ethernet.addresses();
+        let is_to_group = to[0] & 1 == 1;
         let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
-        if is_to_group || is_to_metadata || ethernet[6..] != sender.eni.mac.0 || !sender.eni.is_first_address(addresses)
-        {
+        if is_to_group || is_to_metadata || from != sender.eni.mac.0 || !sender.eni.is_first_address(addresses) {
             return None;
         }
         let place = sender.network.destination(addresses);
@@ -54,8 +90,7 @@ impl Way {
         let is_short = is_within_subnet && !sender.eni.tcp_window_check && !seat.eni.tcp_window_check;
         Some(Self {
             sender: sender.index,
-            ethernet,
-            addresses,
+            lead: *lead,
             place,
             receiver,
             receiver_scope: seat.eni.scope,
@@ -63,12 +98,6 @@ impl Way {
             live: [sender.live_side(), seat.live_side()],
             ethernet_then,
         })
-    }
-
-    /// Whether it is that of its sender's packets with these addresses.
-    #[inline(always)]
-    pub(crate) fn is_between(&self, ethernet: &[u8; 12], addresses: Addresses) -> bool {
-        self.ethernet == *ethernet && self.addresses == addresses
     }
 }
 
@@ -101,26 +130,24 @@ impl Ways {
     }
 
     /// The way of a packet with these addresses; none where it is the long one.
-    pub(crate) fn between(&mut self, sender: &Seat<'_>, ethernet: &[u8; 12], addresses: Addresses) -> Option<Way> {
-        let place = spread(addresses) as usize % WAYS;
+    pub(crate) fn between(&mut self, sender: &Seat<'_>, lead: &Lead, addresses: Addresses) -> Option<Way> {
+        let place = spread::<WAYS>(&lead.ends);
         if let Some((epoch, way)) = &self.found[place]
             && (*epoch, way.sender) == (self.epoch, sender.index)
-            && way.is_between(ethernet, addresses)
+            && way.lead == *lead
         {
             return Some(*way);
         }
-        let way = Way::survey(sender, *ethernet, addresses)?;
+        let way = Way::survey(sender, lead, addresses)?;
         self.found[place] = Some((self.epoch, way));
         Some(way)
     }
 }
 
-/// A number in which both addresses have a part.
+/// One of `PLACES` places, a power of two, for both ends of packets.
 #[inline(always)]
-pub(crate) const fn spread(addresses: Addresses) -> u32 {
-    let mixed = match addresses {
-        Addresses::V4 { source, destination } => source.rotate_left(16) ^ destination,
-        Addresses::V6 { source, destination } => (source as u32).rotate_left(16) ^ destination as u32,
-    };
-    mixed.wrapping_mul(0x9e37_79b9) >> 16
+pub(crate) fn spread<const PLACES: usize>(ends: &[u64]) -> usize {
+    const { assert!(PLACES.is_power_of_two()) };
+    let mixed = ends.iter().enumerate().fold(0, |mixed, (number, end)| mixed ^ end.rotate_left(number as u32 / 2 * 32));
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES.ilog2())) as usize
 }

@@ -7,17 +7,35 @@ use core::fmt::Debug;
 pub trait FlowKey: Copy + Debug + Default + Eq {
     /// An address of the family, in host order.
     type Address: Copy + Eq;
-    /// The key of a packet between these ends, and whether its source is the second.
-    fn of(addresses: [Self::Address; 2], ports: [u16; 2]) -> (Self, bool);
+    /// The key of packets between two addresses, without ports, and whether the source is the second end. Where both
+    /// addresses are the same, that is for the ports to say.
+    fn between(addresses: [Self::Address; 2]) -> (Self, bool);
+    /// The same addresses with these ports, those of the first end in the upper half.
+    fn with_ports(self, ports: u32) -> Self;
+    /// Both ports, the first end's in the upper half.
+    fn ports(&self) -> u32;
     /// Source and destination, as what knows both families wants them.
     fn addresses(addresses: [Self::Address; 2]) -> Addresses;
     /// The key, as what knows both families wants it.
     fn any(self) -> Key;
-    /// A hash that nobody can aim without the secret. Both directions of a connection have the same. `salt` tells the
-    /// networks apart in which addresses may be the same.
-    fn hash(&self, protocol: u8, salt: u32, secret: [u64; 2]) -> u64;
+    /// The key, if it is of this family.
+    fn of_any(key: &Key) -> Option<Self>;
+    /// What the addresses give to a hash. `salt` tells the networks apart in which addresses may be the same.
+    fn seed(&self, salt: u32, secret: [u64; 2]) -> u64;
     /// The five-tuple as it was before ordering; `swapped` as [`key_of`] returned it.
     fn tuple(&self, protocol: u8, swapped: bool) -> Tuple;
+
+    /// A hash that nobody can aim without the secret. Both directions of a connection have the same.
+    #[inline(always)]
+    fn hash(&self, protocol: u8, salt: u32, secret: [u64; 2]) -> u64 {
+        hash_of(self.seed(salt, secret), self.ports(), protocol, secret)
+    }
+}
+
+/// The hash of a key whose addresses have this seed.
+#[inline(always)]
+pub(crate) const fn hash_of(seed: u64, ports: u32, protocol: u8, secret: [u64; 2]) -> u64 {
+    fold(seed ^ ((ports as u64) << 8 | protocol as u64), secret[1])
 }
 
 /// The ends of an IPv4 connection: 12 bytes.
@@ -25,7 +43,7 @@ pub trait FlowKey: Copy + Debug + Default + Eq {
 #[repr(C)]
 pub struct KeyV4 {
     addresses: [u32; 2],
-    ports: [u16; 2],
+    ports: u32,
 }
 
 /// The ends of an IPv6 connection: 36 bytes.
@@ -34,7 +52,7 @@ pub struct KeyV4 {
 pub struct KeyV6 {
     /// Each address as four words of 32 bits, the lowest first, so that nothing asks for wider alignment.
     addresses: [[u32; 4]; 2],
-    ports: [u16; 2],
+    ports: u32,
 }
 
 /// A key of either family.
@@ -49,17 +67,24 @@ pub enum Key {
 /// The key of `tuple`, and whether its source is the second end.
 #[inline]
 pub fn key_of(tuple: &Tuple) -> (Key, bool) {
-    let ports = [tuple.source_port, tuple.destination_port];
+    let ports = (tuple.source_port as u32) << 16 | tuple.destination_port as u32;
     match tuple.addresses {
-        Addresses::V4 { source, destination } => {
-            let (key, swapped) = KeyV4::of([source, destination], ports);
-            (Key::V4(key), swapped)
-        }
-        Addresses::V6 { source, destination } => {
-            let (key, swapped) = KeyV6::of([source, destination], ports);
-            (Key::V6(key), swapped)
-        }
+        Addresses::V4 { source, destination } => key_between::<KeyV4>([source, destination], ports),
+        Addresses::V6 { source, destination } => key_between::<KeyV6>([source, destination], ports),
     }
+}
+
+#[inline(always)]
+fn key_between<K: FlowKey>(addresses: [K::Address; 2], ports: u32) -> (Key, bool) {
+    let (key, is_second) = K::between(addresses);
+    let swapped = is_second || (addresses[0] == addresses[1] && ports > ports.rotate_left(16));
+    (key.with_ports(turned(ports, swapped)).any(), swapped)
+}
+
+/// Ports in the order of the ends.
+#[inline(always)]
+pub(crate) const fn turned(ports: u32, swapped: bool) -> u32 {
+    ports.rotate_left(if swapped { 16 } else { 0 })
 }
 
 impl Key {
@@ -83,34 +108,26 @@ impl Key {
 
 impl KeyV4 {
     /// No connection's.
-    pub(crate) const NONE: Self = Self { addresses: [0; 2], ports: [0; 2] };
-
-    /// Both addresses as one number.
-    #[inline(always)]
-    const fn both(&self) -> u64 {
-        (self.addresses[0] as u64) << 32 | self.addresses[1] as u64
-    }
-}
-
-impl KeyV6 {
-    #[inline(always)]
-    const fn reverse(self) -> Self {
-        let ([near, far], [near_port, far_port]) = (self.addresses, self.ports);
-        Self { addresses: [far, near], ports: [far_port, near_port] }
-    }
+    pub(crate) const NONE: Self = Self { addresses: [0; 2], ports: 0 };
 }
 
 impl FlowKey for KeyV4 {
     type Address = u32;
 
     #[inline(always)]
-    fn of([source, destination]: [u32; 2], ports: [u16; 2]) -> (Self, bool) {
-        let swapped = source > destination || (source == destination && ports[0] > ports[1]);
-        let [both, all] = [(source as u64) << 32 | destination as u64, (ports[0] as u64) << 16 | ports[1] as u64];
-        let (both, all) =
-            if swapped { (both.rotate_left(32), (all as u32).rotate_left(16)) } else { (both, all as u32) };
-        let addresses = [(both >> 32) as u32, both as u32];
-        (Self { addresses, ports: [(all >> 16) as u16, all as u16] }, swapped)
+    fn between([source, destination]: [u32; 2]) -> (Self, bool) {
+        let swapped = source > destination;
+        (Self { addresses: if swapped { [destination, source] } else { [source, destination] }, ports: 0 }, swapped)
+    }
+
+    #[inline(always)]
+    fn with_ports(self, ports: u32) -> Self {
+        Self { ports, ..self }
+    }
+
+    #[inline(always)]
+    fn ports(&self) -> u32 {
+        self.ports
     }
 
     #[inline(always)]
@@ -124,8 +141,14 @@ impl FlowKey for KeyV4 {
     }
 
     #[inline(always)]
-    fn hash(&self, protocol: u8, salt: u32, secret: [u64; 2]) -> u64 {
-        finish(fold(self.both() ^ secret[0], pack_rest(self.ports, protocol, salt) ^ secret[1]), secret)
+    fn of_any(key: &Key) -> Option<Self> {
+        if let Key::V4(key) = key { Some(*key) } else { None }
+    }
+
+    #[inline(always)]
+    fn seed(&self, salt: u32, secret: [u64; 2]) -> u64 {
+        let both = (self.addresses[0] as u64) << 32 | self.addresses[1] as u64;
+        fold(both ^ secret[0], salt as u64 ^ secret[1])
     }
 
     fn tuple(&self, protocol: u8, swapped: bool) -> Tuple {
@@ -138,10 +161,20 @@ impl FlowKey for KeyV6 {
     type Address = u128;
 
     #[inline(always)]
-    fn of(addresses: [u128; 2], ports: [u16; 2]) -> (Self, bool) {
-        let key = Self { addresses: addresses.map(words), ports };
-        let swapped = (addresses[0], ports[0]) > (addresses[1], ports[1]);
-        (if swapped { key.reverse() } else { key }, swapped)
+    fn between([source, destination]: [u128; 2]) -> (Self, bool) {
+        let swapped = source > destination;
+        let ends = if swapped { [destination, source] } else { [source, destination] };
+        (Self { addresses: ends.map(words), ports: 0 }, swapped)
+    }
+
+    #[inline(always)]
+    fn with_ports(self, ports: u32) -> Self {
+        Self { ports, ..self }
+    }
+
+    #[inline(always)]
+    fn ports(&self) -> u32 {
+        self.ports
     }
 
     #[inline(always)]
@@ -155,16 +188,17 @@ impl FlowKey for KeyV6 {
     }
 
     #[inline(always)]
-    fn hash(&self, protocol: u8, salt: u32, secret: [u64; 2]) -> u64 {
-        let [low, high] = self.addresses.map(|words| {
+    fn of_any(key: &Key) -> Option<Self> {
+        if let Key::V6(key) = key { Some(*key) } else { None }
+    }
+
+    #[inline(always)]
+    fn seed(&self, salt: u32, secret: [u64; 2]) -> u64 {
+        let [first, second] = self.addresses.map(|words| {
             let half = |at: usize| words[at] as u64 | (words[at + 1] as u64) << 32;
             fold(half(0) ^ secret[0], half(2) ^ secret[1])
         });
-        let rest = pack_rest(self.ports, protocol, salt);
-        finish(
-            fold(low ^ secret[0], high.rotate_left(32) ^ secret[1]) ^ fold(rest ^ secret[1], low ^ secret[0]),
-            secret,
-        )
+        fold(first ^ secret[0], second.rotate_left(32) ^ salt as u64 ^ secret[1])
     }
 
     fn tuple(&self, protocol: u8, swapped: bool) -> Tuple {
@@ -181,13 +215,8 @@ const fn from_words(words: [u32; 4]) -> u128 {
     words[0] as u128 | (words[1] as u128) << 32 | (words[2] as u128) << 64 | (words[3] as u128) << 96
 }
 
-/// Ports, protocol, and as much of the salt as fits beside them.
-const fn pack_rest(ports: [u16; 2], protocol: u8, salt: u32) -> u64 {
-    (ports[0] as u64) << 48 | (ports[1] as u64) << 32 | (salt << 8) as u64 | protocol as u64
-}
-
-const fn restore(addresses: Addresses, ports: [u16; 2], protocol: u8, swapped: bool) -> Tuple {
-    let tuple = Tuple { addresses, protocol, source_port: ports[0], destination_port: ports[1] };
+const fn restore(addresses: Addresses, ports: u32, protocol: u8, swapped: bool) -> Tuple {
+    let tuple = Tuple { addresses, protocol, source_port: (ports >> 16) as u16, destination_port: ports as u16 };
     if swapped { tuple.reverse() } else { tuple }
 }
 
@@ -196,9 +225,4 @@ const fn restore(addresses: Addresses, ports: [u16; 2], protocol: u8, swapped: b
 const fn fold(a: u64, b: u64) -> u64 {
     let product = a as u128 * b as u128;
     product as u64 ^ (product >> 64) as u64
-}
-
-#[inline]
-const fn finish(hash: u64, secret: [u64; 2]) -> u64 {
-    fold(hash ^ secret[0], 0x9e37_79b9_7f4a_7c15 ^ secret[1].rotate_left(17))
 }

@@ -14,7 +14,7 @@ use crate::desired::{Direction, Settings};
 use crate::headers::{Headers, IcmpKind, Segment, protocol, tcp_flags};
 use crate::ids::FlowScope;
 use crate::offload::Wire;
-use crate::time::Tick;
+use crate::time::{TICKS_PER_SECOND, Tick};
 use crate::verdict::Stage;
 
 /// Where a session is in its life. Zero means that the record is free.
@@ -228,8 +228,9 @@ pub struct Side {
 impl Side {
     const EGRESS: u32 = 1 << 24;
     const SWAPPED: u32 = 1 << 25;
-    const REVOKED: u32 = 1 << 26;
-    const STAGE_SHIFT: u32 = 28;
+    const STAGE_SHIFT: u32 = 27;
+    const STAGE: u32 = 0xf << Self::STAGE_SHIFT;
+    const REVOKED: u32 = 1 << 31;
     const SCOPE: u32 = (1 << 24) - 1;
 
     /// A session of the ENI `scope`, opened by a packet in this direction; `swapped` as the key has the packet's ends.
@@ -261,7 +262,7 @@ impl Side {
 
     /// The step that admitted it.
     pub fn stage(self) -> Stage {
-        STAGES[(self.tag >> Self::STAGE_SHIFT) as usize % STAGES.len()]
+        STAGES[((self.tag & Self::STAGE) >> Self::STAGE_SHIFT) as usize % STAGES.len()]
     }
 
     /// What [`Side::is`] compares with: the session of `scope`, admitted under `revision` and not revoked.
@@ -274,7 +275,7 @@ impl Side {
     #[inline(always)]
     pub(crate) const fn is(self, live: u64) -> bool {
         const ASKED: u64 = (u32::MAX as u64) << 32 | (Side::SCOPE | Side::REVOKED) as u64;
-        ((self.revision as u64) << 32 | self.tag as u64) & ASKED == live
+        (((self.revision as u64) << 32 | self.tag as u64) ^ live) & ASKED == 0
     }
 
     pub(crate) const fn set_revoked(&mut self, revoked: bool) {
@@ -282,7 +283,7 @@ impl Side {
     }
 
     pub(crate) const fn set_stage(&mut self, stage: Stage) {
-        self.tag = self.tag & ((1 << Self::STAGE_SHIFT) - 1) | (stage as u32) << Self::STAGE_SHIFT;
+        self.tag = self.tag & !Self::STAGE | (stage as u32) << Self::STAGE_SHIFT;
     }
 }
 
@@ -317,11 +318,11 @@ impl Flow {
         self.sides.into_iter().enumerate().filter(|(_, side)| side.scope() != FlowScope::default())
     }
 
-    /// Counts a packet, and restarts the timer. Returns the way whose lower half of bytes is over, see [`Origin`].
+    /// Counts a packet that goes this `way`, zero for the opener's, and restarts the timer. Whether the lower half of that
+    /// way's bytes is over, see [`Origin`].
     #[inline(always)]
-    pub(crate) fn count(&mut self, segment: Segment, wire: Wire, swapped: bool, now: Tick) -> Option<usize> {
-        let from_opener = swapped == self.is_swapped();
-        let way = usize::from(!from_opener);
+    pub(crate) fn count(&mut self, segment: Segment, wire: Wire, way: usize, now: Tick) -> bool {
+        let (way, from_opener) = (way % 2, way == 0);
         if segment.flags & tcp_flags::RST == 0 {
             if self.state.is_tcp() {
                 tcp::observe(&mut self.edges, segment, from_opener);
@@ -332,7 +333,7 @@ impl Flow {
         self.packets[way] = self.packets[way].wrapping_add(wire.packets);
         let (bytes, carries) = self.bytes_low[way].overflowing_add(wire.bytes as u32);
         self.bytes_low[way] = bytes;
-        carries.then_some(way)
+        carries
     }
 
     /// Whether the opener's end is the second of the key.
@@ -362,8 +363,9 @@ impl Flow {
     /// Whether it is over at `now`.
     #[inline]
     pub fn is_expired(&self, settings: &Settings, now: Tick) -> bool {
-        // Nearly all are asked that were seen a moment ago.
-        self.last_seen.is_older_than(LEAST_S, now)
+        // Nearly all are asked that were seen a moment ago. One seen ahead of `now` is not told here.
+        const LEAST_TICKS: u32 = LEAST_S * TICKS_PER_SECOND as u32;
+        now.0.wrapping_sub(self.last_seen.0) >= LEAST_TICKS
             && self.last_seen.is_older_than(self.state.timeout_s(self.timeouts, settings), now)
     }
 }

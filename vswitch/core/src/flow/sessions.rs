@@ -1,13 +1,16 @@
 //! All connections of one worker: a table for each address family behind one door.
 
 use super::fragments::{FragmentEntry, FragmentKey, Fragments};
-use super::key::{FlowKey, Key, KeyV4, KeyV6, key_of};
+use super::key::{FlowKey, Key, KeyV4, KeyV6, hash_of, key_of, turned};
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
 use super::{Expiry, Flow, Origin, Side};
 use crate::desired::Direction;
-use crate::headers::Tuple;
 use crate::headers::plain::Plain;
+use crate::headers::{Addresses, Tuple};
 use crate::ids::FlowScope;
+
+/// The golden ratio's digits: what multiplies in a hash has bits of all kinds, whatever the secret.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl Sessions {
     /// Room for `flows_max` connections of IPv4, and a quarter of it for IPv6.
     pub fn new(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
         let (v4, v6) = (Table::new(flows_max, advice), Table::new(flows_max / 4, advice));
-        Self { v4, v6, fragments: Fragments::new(), secret }
+        Self { v4, v6, fragments: Fragments::new(), secret: [secret[0], secret[1] ^ GOLDEN] }
     }
 
     /// What to look for to find the session of a packet with this tuple, in the network with this salt.
@@ -102,25 +105,39 @@ impl Sessions {
         (entry, home)
     }
 
-    /// The same for a plain packet of one family, whose `table` this is.
+    /// The same for a plain packet of one family, whose `table` this is: between `ends`, whose seed is known.
     #[inline(always)]
     pub(crate) fn reach_for_plain<K: FlowKey>(
         &self,
         table: &Table<K>,
+        (ends, seed, swapped): (K, u64, bool),
         plain: &Plain<K::Address>,
-        salt: u32,
     ) -> (Entry, Slot) {
-        let (key, swapped) = K::of(plain.addresses, plain.ports);
-        let hash = key.hash(plain.protocol, salt, self.secret);
-        (Entry { key: key.any(), protocol: plain.protocol, swapped, hash }, table.prefetch(hash))
+        let ports = turned(plain.ports, swapped);
+        let hash = hash_of(seed, ports, plain.protocol, self.secret);
+        (Entry { key: ends.with_ports(ports).any(), protocol: plain.protocol, swapped, hash }, table.prefetch(hash))
+    }
+
+    /// The key of packets between two addresses, but for the ports; what these addresses give to its hash in the network
+    /// with this salt; and whether the source is the second end.
+    pub(crate) fn ends_of(&self, addresses: Addresses, salt: u32) -> (Key, u64, bool) {
+        match addresses {
+            Addresses::V4 { source, destination } => {
+                let (key, swapped) = KeyV4::between([source, destination]);
+                (Key::V4(key), key.seed(salt, self.secret), swapped)
+            }
+            Addresses::V6 { source, destination } => {
+                let (key, swapped) = KeyV6::between([source, destination]);
+                (Key::V6(key), key.seed(salt, self.secret), swapped)
+            }
+        }
     }
 
     /// Asks for what opening a connection will write besides its record.
-    #[inline]
-    pub(crate) fn prefetch_origin(&self, entry: &Entry) {
+    pub(crate) fn prefetch_origin(&self, entry: &Entry, home: Slot) {
         match &entry.key {
-            Key::V4(_) => self.v4.prefetch_origin(entry.hash),
-            Key::V6(_) => self.v6.prefetch_origin(entry.hash),
+            Key::V4(_) => self.v4.prefetch_origin(home),
+            Key::V6(_) => self.v6.prefetch_origin(home),
         }
     }
 

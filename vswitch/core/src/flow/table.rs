@@ -113,10 +113,12 @@ impl<K: FlowKey> Table<K> {
         size_of_val(&*self.records) > CACHE_BYTES
     }
 
-    /// Asks for what opening a connection with this hash will write besides its record.
+    /// Asks for what opening a connection at this home will write besides its record.
     #[inline]
-    pub(crate) fn prefetch_origin(&self, hash: u64) {
-        crate::prefetch::prefetch(&self.origins[self.home(hash) as usize]);
+    pub(crate) fn prefetch_origin(&self, home: Slot) {
+        if let Some(origin) = self.origins.get(home.0 as usize) {
+            crate::prefetch::prefetch(origin);
+        }
     }
 
     /// The record with this key in which `scope` has a session.
@@ -422,7 +424,7 @@ const _: () = assert!(offset_of!(Record<KeyV6>, flow.packets) == 64, "the first 
 
 /// How connections lie in memory: places, not addresses, lead from one to the next. Whatever keeps or hands on a table beyond
 /// the process that made it has to compare this.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -453,7 +455,7 @@ mod tests {
             offset_of!(Origin, scales),
             offset_of!(Origin, home),
         ];
-        let versions = [(1, [12, 36, 0, 1, 2, 4, 20, 24, 28, 36, 44, 0, 4, 12, 18, 20])];
+        let versions = [(2, [12, 36, 0, 1, 2, 4, 20, 24, 28, 36, 44, 0, 4, 12, 18, 20])];
         assert_eq!(versions.last(), Some(&(LAYOUT_VERSION, layout)), "a new layout needs a new version");
     }
 

@@ -16,7 +16,8 @@ const TRANSPORT_V6: usize = ETHERNET_HEADER_BYTES + IPV6_BYTES;
 pub(crate) struct Plain<A> {
     /// Source and destination.
     pub(crate) addresses: [A; 2],
-    pub(crate) ports: [u16; 2],
+    /// Source and destination, in the upper and the lower half.
+    pub(crate) ports: u32,
     pub(crate) protocol: u8,
     /// All zero for UDP.
     pub(crate) segment: Segment,
@@ -52,7 +53,21 @@ pub(crate) fn family(frame: &[u8]) -> Option<Family> {
     }
 }
 
-/// None where the frame is not plain. It may be to the metadata service.
+/// Source and destination of an IPv4 frame, as they stand there.
+#[inline(always)]
+pub(crate) fn ends_v4(frame: &[u8]) -> Option<[u64; 1]> {
+    let ends = frame.get(ETHERNET_HEADER_BYTES + 12..)?.first_chunk()?;
+    Some([u64::from_ne_bytes(*ends)])
+}
+
+/// Source and destination of an IPv6 frame, as they stand there.
+#[inline(always)]
+pub(crate) fn ends_v6(frame: &[u8]) -> Option<[u64; 4]> {
+    let (ends, _) = frame.get(ETHERNET_HEADER_BYTES + 8..)?.first_chunk::<32>()?.as_chunks();
+    Some([ends[0], ends[1], ends[2], ends[3]].map(u64::from_ne_bytes))
+}
+
+/// None where the frame is not plain. It may be to the metadata service, and longer than any that is forwarded.
 #[inline(always)]
 pub(crate) fn read_v4(frame: &[u8]) -> Option<Plain<u32>> {
     const FRAGMENT_BITS: u16 = 0x3fff;
@@ -61,40 +76,40 @@ pub(crate) fn read_v4(frame: &[u8]) -> Option<Plain<u32>> {
     let packet_bytes = u16::from_be_bytes([header[2], header[3]]) as usize;
     let is_fragment = u16::from_be_bytes([header[6], header[7]]) & FRAGMENT_BITS != 0;
     let end = ETHERNET_HEADER_BYTES + packet_bytes;
-    if header[0] != 0x45 || is_fragment || end > frame.len() || frame.len() > FRAME_BYTES_MAX {
+    if header[0] != 0x45 || is_fragment || end > frame.len() {
         return None;
     }
     let source = u32::from_be_bytes([header[12], header[13], header[14], header[15]]);
     let destination = u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
     let ports: &[u8; UDP_BYTES] = start[TRANSPORT_V4..].first_chunk()?;
     let tcp = || frame[TRANSPORT_V4..].first_chunk();
-    let segment = transport(header[9], ports, packet_bytes.checked_sub(IPV4_BYTES)?, tcp)?;
+    let segment = transport(header[9], ports, (IPV4_BYTES, packet_bytes), tcp)?;
     Some(Plain {
         addresses: [source, destination],
-        ports: [u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]])],
+        ports: u32::from_be_bytes([ports[0], ports[1], ports[2], ports[3]]),
         protocol: header[9],
         segment,
         end: end as u32,
     })
 }
 
-/// None where the frame is not plain.
+/// None where the frame is not plain. It may be longer than any that is forwarded.
 #[inline(always)]
 pub(crate) fn read_v6(frame: &[u8]) -> Option<Plain<u128>> {
     let start: &[u8; TRANSPORT_V6 + UDP_BYTES] = frame.first_chunk()?;
     let header: &[u8; IPV6_BYTES] = start[ETHERNET_HEADER_BYTES..].first_chunk()?;
     let transport_bytes = u16::from_be_bytes([header[4], header[5]]) as usize;
     let end = TRANSPORT_V6 + transport_bytes;
-    if header[0] >> 4 != 6 || end > frame.len() || frame.len() > FRAME_BYTES_MAX {
+    if header[0] >> 4 != 6 || end > frame.len() {
         return None;
     }
     let source = u128::from_be_bytes(*header[8..].first_chunk()?);
     let destination = u128::from_be_bytes(*header[24..].first_chunk()?);
     let ports: &[u8; UDP_BYTES] = start[TRANSPORT_V6..].first_chunk()?;
-    let segment = transport(header[6], ports, transport_bytes, || frame[TRANSPORT_V6..].first_chunk())?;
+    let segment = transport(header[6], ports, (0, transport_bytes), || frame[TRANSPORT_V6..].first_chunk())?;
     Some(Plain {
         addresses: [source, destination],
-        ports: [u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]])],
+        ports: u32::from_be_bytes([ports[0], ports[1], ports[2], ports[3]]),
         protocol: header[6],
         segment,
         end: end as u32,
@@ -113,6 +128,9 @@ pub(crate) fn transport_of(frame: &[u8]) -> Option<&[u8]> {
 /// The same as headers. None where the frame is not plain; then nothing is said of it.
 #[inline]
 pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
+    if frame.len() > FRAME_BYTES_MAX {
+        return None;
+    }
     match family(frame)? {
         Family::V4 => {
             let plain = read_v4(frame)?;
@@ -138,7 +156,7 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
 
 #[inline(always)]
 const fn headers_of<A>(plain: &Plain<A>, addresses: Addresses) -> Headers {
-    let [source_port, destination_port] = plain.ports;
+    let (source_port, destination_port) = ((plain.ports >> 16) as u16, plain.ports as u16);
     Headers {
         network: Network::Ip,
         tuple: Tuple { addresses, protocol: plain.protocol, source_port, destination_port },
@@ -157,13 +175,13 @@ const fn headers_of<A>(plain: &Plain<A>, addresses: Addresses) -> Headers {
     }
 }
 
-/// What a transport header says of which the first bytes are `ports`. None where it is neither of TCP nor of UDP, not
-/// whole, or of DHCP.
+/// What a transport header says of which the first bytes are `ports`, `before` which so many of `total` bytes stand. None where
+/// it is neither of TCP nor of UDP, not whole, or of DHCP.
 #[inline(always)]
 fn transport<'a>(
     number: u8,
     ports: &[u8; UDP_BYTES],
-    transport_bytes: usize,
+    (before, total): (usize, usize),
     tcp: impl Fn() -> Option<&'a [u8; TCP_BYTES]>,
 ) -> Option<Segment> {
     match number {
@@ -172,12 +190,12 @@ fn transport<'a>(
             let header_bytes = (header[12] >> 4) as usize * 4;
             let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
             let acknowledgment = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
-            let is_sound = TCP_BYTES <= header_bytes && header_bytes <= transport_bytes;
+            let is_sound = TCP_BYTES <= header_bytes && before + header_bytes <= total;
             is_sound.then_some(Segment { sequence, acknowledgment, flags: header[13] })
         }
         protocol::UDP => {
             let length_bytes = u16::from_be_bytes([ports[4], ports[5]]) as usize;
-            let is_sound = UDP_BYTES <= length_bytes && length_bytes <= transport_bytes;
+            let is_sound = UDP_BYTES <= length_bytes && before + length_bytes <= total;
             let [source, destination] = [[ports[0], ports[1]], [ports[2], ports[3]]].map(u16::from_be_bytes);
             (is_sound && !is_dhcp(source) && !is_dhcp(destination)).then_some(Segment::default())
         }
