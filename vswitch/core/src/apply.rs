@@ -182,18 +182,18 @@ impl Shard {
         }
     }
 
-    /// Whether an ENI may have one more session, for all that it does not have to be asked for at its bucket.
+    /// Whether an ENI may have one more session.
+    #[inline(always)]
     pub(crate) fn has_room(&self, desk: &Desk<'_>) -> bool {
-        let eni = desk.seat.eni;
-        self.counters[desk.place].sessions < eni.sessions_max && eni.new_sessions_per_s.is_none()
+        self.counters[desk.place].sessions < desk.seat.eni.sessions_max
     }
 
     /// Whether an ENI may open another session, and takes it from what it may open.
     fn ask_quota(&mut self, desk: &Desk<'_>, now: Tick) -> Result<(), DropReason> {
-        let (counters, eni) = (&mut self.counters[desk.place], desk.seat.eni);
-        if counters.sessions >= eni.sessions_max {
+        if !self.has_room(desk) {
             return Err(DropReason::SessionLimit);
         }
+        let (counters, eni) = (&mut self.counters[desk.place], desk.seat.eni);
         match eni.new_sessions_per_s {
             Some(per_s) if !counters.bucket.take(per_s, now) => Err(DropReason::SessionRate),
             _ => Ok(()),

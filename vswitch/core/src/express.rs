@@ -12,9 +12,10 @@ use crate::filter::Sheet;
 use crate::flow::key::{FlowKey, Key};
 use crate::flow::sessions::{Entry, Sessions};
 use crate::flow::table::Table;
-use crate::flow::{FlowState, tcp};
+use crate::flow::{FlowState, PackedTimeouts, tcp};
 use crate::headers::plain::{self, Family, Plain};
-use crate::headers::{Addresses, Segment, Tuple, protocol, tcp_flags, window_scale};
+use crate::headers::tcp_options::window_scale;
+use crate::headers::{Addresses, Segment, Tuple, protocol, tcp_flags};
 use crate::ids::EniIndex;
 use crate::judge::{SMTP, Seat};
 use crate::limits::BURST_PACKETS;
@@ -44,6 +45,8 @@ pub(crate) struct Passage<'a> {
 /// Both ENIs' rules for packets between two addresses.
 struct Hearing<'a> {
     receiver: Desk<'a>,
+    /// The timeouts of both.
+    timeouts: PackedTimeouts,
     egress: Bench<'a>,
     ingress: Bench<'a>,
 }
@@ -58,13 +61,18 @@ struct Bench<'a> {
 }
 
 impl<'a> Hearing<'a> {
+    /// None where the long way has to be asked: whether there may be another session at all, or whether both end at once.
     #[inline(never)]
     fn new(sender: &Seat<'a>, way: &Way, addresses: Addresses) -> Option<Self> {
         let receiver = Desk::new(sender.snapshot, way.receiver, Direction::Ingress)?;
+        let (timeouts, both) = (sender.timeouts(), [sender.eni, receiver.seat.eni]);
+        if both.iter().any(|eni| eni.new_sessions_per_s.is_some()) || receiver.seat.timeouts() != timeouts {
+            return None;
+        }
         let source = receiver.seat.network.source(addresses);
         let [egress, ingress] =
             [(*sender, way.place), (receiver.seat, source)].map(|(seat, peer)| Bench::new(seat, peer));
-        Some(Self { receiver, egress, ingress })
+        Some(Self { receiver, timeouts, egress, ingress })
     }
 }
 
@@ -290,9 +298,8 @@ impl Shard {
         if passage.hearing.is_none() {
             passage.hearing = Some(Hearing::new(&sender.seat, &passage.way, tuple.addresses)?);
         }
-        let Hearing { receiver, egress, ingress } = passage.hearing.as_ref()?;
-        let has_room = self.has_room(sender) && self.has_room(receiver);
-        if !has_room || sender.seat.eni.timeouts != receiver.seat.eni.timeouts {
+        let Hearing { receiver, timeouts, egress, ingress } = passage.hearing.as_ref()?;
+        if !self.has_room(sender) || !self.has_room(receiver) {
             return None;
         }
         let wire = Wire { packets: 1, bytes: packet.buffer.length() as u64 };
@@ -304,7 +311,7 @@ impl Shard {
             return Some(refusal);
         }
         let incoming = ingress.judge(tuple);
-        let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(sender.seat.timeouts(), now);
+        let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(*timeouts, now);
         flow.sides[0] = side(sender, outgoing, step.entry.swapped);
         origin.grounds[0] = outgoing.ground;
         if incoming.accepts() {

@@ -9,6 +9,7 @@ pub use plain::Segment;
 
 mod part;
 pub(crate) mod plain;
+pub(crate) mod tcp_options;
 
 /// IANA protocol numbers that the switch looks into.
 pub mod protocol {
@@ -353,27 +354,6 @@ pub fn quoted(frame: &[u8], headers: &Headers) -> Option<Headers> {
         Addresses::V6 { .. } => ipv6(quote, Trust::Quote),
     };
     inner.ok()
-}
-
-/// The window scale that a SYN offers (RFC 7323 §2.2), if its options are as they should be up to there. `segment` begins
-/// with its TCP header.
-pub(crate) fn window_scale(segment: &[u8]) -> Option<u8> {
-    const END: u8 = 0;
-    const PADDING: u8 = 1;
-    const WINDOW_SCALE: u8 = 3;
-    const FIXED_BYTES: usize = 20;
-    let header_bytes = (segment.get(12)? >> 4) as usize * 4;
-    let mut options = segment.get(FIXED_BYTES..header_bytes)?;
-    while let [kind, rest @ ..] = options {
-        options = match (*kind, rest) {
-            (END, _) => return None,
-            (PADDING, rest) => rest,
-            (WINDOW_SCALE, [3, scale, ..]) => return Some(*scale),
-            (_, [length, ..]) if *length >= 2 => options.get(*length as usize..)?,
-            _ => return None,
-        };
-    }
-    None
 }
 
 /// Whether the bytes are a packet, or only the beginning of one.

@@ -173,7 +173,7 @@ impl Packet {
         let Headers { transport_offset, end, tcp_flags, .. } = self.headers;
         let is_syn = tcp_flags & headers::tcp_flags::SYN != 0;
         let segment = self.buffer.frame().get(transport_offset as usize..end as usize)?;
-        if is_syn { headers::window_scale(segment) } else { None }
+        if is_syn { headers::tcp_options::window_scale(segment) } else { None }
     }
 
     /// What it is on a wire.

@@ -1,0 +1,28 @@
+//! What a TCP header says behind its fixed part.
+
+/// The window scale that a SYN offers (RFC 7323 §2.2), if its options are as they should be up to there. `segment` begins
+/// with its TCP header.
+#[inline(always)]
+pub(crate) fn window_scale(segment: &[u8]) -> Option<u8> {
+    const FIXED_BYTES: usize = 20;
+    let header_bytes = (segment.get(12)? >> 4) as usize * 4;
+    let options = segment.get(FIXED_BYTES..header_bytes)?;
+    if options.is_empty() { None } else { window_scale_in(options) }
+}
+
+#[inline(never)]
+fn window_scale_in(mut options: &[u8]) -> Option<u8> {
+    const END: u8 = 0;
+    const PADDING: u8 = 1;
+    const WINDOW_SCALE: u8 = 3;
+    while let [kind, rest @ ..] = options {
+        options = match (*kind, rest) {
+            (END, _) => return None,
+            (PADDING, rest) => rest,
+            (WINDOW_SCALE, [3, scale, ..]) => return Some(*scale),
+            (_, [length, ..]) if *length >= 2 => options.get(*length as usize..)?,
+            _ => return None,
+        };
+    }
+    None
+}
