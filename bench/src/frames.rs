@@ -85,6 +85,8 @@ impl Step {
 pub(crate) struct Shape {
     pub(crate) is_v6: bool,
     pub(crate) transport: Transport,
+    /// How many ports of each server flows go to, one after the other.
+    pub(crate) services: u16,
 }
 
 /// A port that no rule of the world admits by itself.
@@ -120,7 +122,8 @@ pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow,
         _ => unreachable!("both ends are of one family"),
     }
     let transport = &mut frame[transport_at..];
-    let service_port = if step == Step::Denied { DENIED_PORT } else { ADMITTED_PORT };
+    let service = ADMITTED_PORT - flow.source_port % shape.services;
+    let service_port = if step == Step::Denied { DENIED_PORT } else { service };
     let ports = [flow.source_port, service_port];
     let [source, destination] = if step.is_from_client() { ports } else { [ports[1], ports[0]] };
     transport[..2].copy_from_slice(&source.to_be_bytes());

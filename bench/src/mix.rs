@@ -1,6 +1,6 @@
 //! What packets are to be like: shares, sizes, popularity, protocol. As options, and drawn at random.
 
-use crate::world::Random;
+use crate::world::{Random, SERVICES_MAX};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt;
@@ -25,6 +25,10 @@ pub(crate) struct Mix {
     /// How unequally popular flows are: 0 means equally, 1 as words are in a text.
     #[arg(long, default_value_t = 0.0, value_name = "EXPONENT")]
     pub(crate) zipf: f64,
+    /// Ports of each server that flows go to, one after the other. What the rules say of a pair of addresses is remembered for a
+    /// few of them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(SERVICES_MAX)))]
+    pub(crate) services: u16,
     /// What the flows are.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub(crate) protocol: Transport,

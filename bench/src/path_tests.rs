@@ -9,6 +9,7 @@ fn mix() -> Mix {
         new_share: 0.0,
         denied_share: 0.0,
         zipf: 0.0,
+        services: 1,
         protocol: Transport::Tcp,
         ipv6: false,
         seed: 7,
@@ -50,7 +51,10 @@ fn every_packet_of_every_mix_ends_as_planned() {
         [(tcp, 0.1, 0.15, 0.0), (tcp, 0.05, 0.0, 1.0), (udp, 0.3, 0.1, 0.0), (udp, 0.0, 0.5, 1.0), (tcp, 1.0, 0.0, 0.0)]
     {
         for ipv6 in [false, true] {
-            chunks_of(&Mix { protocol, new_share, denied_share, zipf, ipv6, size: Size::Imix, ..mix() }, 6);
+            chunks_of(
+                &Mix { protocol, new_share, denied_share, zipf, ipv6, services: 7, size: Size::Imix, ..mix() },
+                6,
+            );
         }
     }
 }

@@ -55,7 +55,7 @@ impl Traffic {
     pub(crate) fn new(mix: &Mix) -> Self {
         let turns = mix.flows.div_ceil(PAIRS as usize);
         Self {
-            shape: Shape { is_v6: mix.ipv6, transport: mix.protocol },
+            shape: Shape { is_v6: mix.ipv6, transport: mix.protocol, services: mix.services },
             size: mix.size,
             turns,
             popularity: Popularity::zipf(turns, mix.zipf),

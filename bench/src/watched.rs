@@ -78,7 +78,7 @@ impl Traffic {
 
     /// Sends as much as comes out, and takes it, until it is over and everything is out.
     fn flow(&self) {
-        let shape = Shape { is_v6: false, transport: Transport::Udp };
+        let shape = Shape { is_v6: false, transport: Transport::Udp, services: 1 };
         let frame = |client, server, step| {
             let mut buffer = FrameBuffer::with_capacity(64);
             frames::write(&mut buffer, shape, (Flow { client, server, source_port: 5000 }, step), 64);

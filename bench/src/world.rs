@@ -38,8 +38,10 @@ impl Random {
 
 /// How many pairs of ENIs there are: the even ones talk to the odd ones.
 pub(crate) const PAIRS: u16 = 32;
-/// The port that the rules of every world admit.
+/// The port that the rules of every world admit, and the last of those that they admit.
 pub(crate) const ADMITTED_PORT: u16 = 443;
+/// How many ports they admit.
+pub(crate) const SERVICES_MAX: u16 = 256;
 
 pub(crate) fn eni_id(number: u16) -> EniId {
     EniId(format!("eni-{number:05}"))
@@ -133,7 +135,7 @@ fn admitting_rule(direction: Direction, protocol: Protocol, everywhere: &str) ->
         policy: Policy::Accept,
         priority: 100,
         protocol,
-        ports: Ports::Range(PortRange { first: ADMITTED_PORT, last: ADMITTED_PORT }),
+        ports: Ports::Range(PortRange { first: ADMITTED_PORT + 1 - SERVICES_MAX, last: ADMITTED_PORT }),
         source_ports: None,
         remote: Remote::Prefix(everywhere.parse().unwrap_or_default()),
         local: None,

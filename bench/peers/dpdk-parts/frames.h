@@ -57,6 +57,9 @@ static unsigned frame_bytes(bool is_v6)
     return is_v6 ? 14 + 40 + 20 : 64;
 }
 
+/* How many ports of each server flows go to, one after the other. */
+static unsigned services = 1;
+
 static void write_frame(uint8_t *frame, bool is_v6, uint64_t number, enum step step)
 {
     static const uint8_t flags[] = { [OPEN] = 0x02, [ANSWER] = 0x12, [FROM_CLIENT] = 0x10, [FROM_SERVER] = 0x10 };
@@ -80,8 +83,9 @@ static void write_frame(uint8_t *frame, bool is_v6, uint64_t number, enum step s
         put_address(frame + 30, false, to);
         transport = frame + 34;
     }
-    put16(transport, from_client ? port : ADMITTED_PORT);
-    put16(transport + 2, from_client ? ADMITTED_PORT : port);
+    unsigned service = ADMITTED_PORT - port % services;
+    put16(transport, from_client ? port : service);
+    put16(transport + 2, from_client ? service : port);
     memcpy(transport + 12, (const uint8_t[]){ 0x50, flags[step], 0xff, 0xff }, 4);
 }
 

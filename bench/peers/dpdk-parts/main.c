@@ -1,7 +1,7 @@
 /* DPDK's own parts doing the work of Sluice's bench: see path.h. Says on its first line what it is, as JSON, then measures a
  * round for every line it is sent:
  *
- *   dpdk-parts path established|first FLOWS v4|v6 RULES-FILE MILLIONS SEED
+ *   dpdk-parts path established|first FLOWS v4|v6 RULES-FILE MILLIONS SEED SERVICES
  *   dpdk-parts classify v4|v6 RULES-FILE PROBES-FILE MILLIONS */
 #define _GNU_SOURCE
 #include "path.h"
@@ -199,7 +199,7 @@ static void run_classify(char **arguments)
 
 int main(int count, char **arguments)
 {
-    if (count == 8 && !strcmp(arguments[1], "path"))
+    if (count == 9 && !strcmp(arguments[1], "path") && (services = strtoul(arguments[8], NULL, 10)) > 0)
         run_path(arguments + 2);
     else if (count == 6 && !strcmp(arguments[1], "classify"))
         run_classify(arguments + 2);
