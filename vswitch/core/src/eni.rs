@@ -142,7 +142,10 @@ impl Shard {
                     self.counters[desk.place].egress.count(packet.verdict, packet.wire());
                 }
             }
-            passages.iter().for_each(|passage| self.end_passage(&desk, passage));
+            for passage in passages.iter() {
+                self.end_passage(&desk, passage);
+                passage.learnt().into_iter().for_each(|way| ways.keep(way));
+            }
             self.stopwatch.lap(Phase::Judge);
         }
         (self.steps, self.ways) = (steps, ways);

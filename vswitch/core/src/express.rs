@@ -5,14 +5,14 @@
 //! way does. What is the same for all packets from one ENI to another is found out once, and so is what is the same for
 //! packets that follow each other between the same addresses.
 
-use crate::apply::{Opening, side};
+use crate::apply::Opening;
 use crate::desired::{Direction, Policy};
 use crate::eni::{Desk, Shard, Step};
 use crate::filter::Sheet;
 use crate::flow::key::{FlowKey, Key};
 use crate::flow::sessions::{Entry, Sessions};
 use crate::flow::table::Table;
-use crate::flow::{FlowState, PackedTimeouts, tcp};
+use crate::flow::{FlowState, Side, tcp};
 use crate::headers::plain::{self, Family, Plain};
 use crate::headers::tcp_options::window_scale;
 use crate::headers::{Addresses, Segment, Tuple, protocol, tcp_flags};
@@ -24,7 +24,7 @@ use crate::packet::{Marker, Packet};
 use crate::snapshot::Place;
 use crate::time::Tick;
 use crate::verdict::{Judgement, Stage, Verdict};
-use crate::ways::{Ethernet, Lead, Way, Ways, spread};
+use crate::ways::{Ethernet, Lead, Service, Way, Ways, spread};
 
 /// The way of some packets of a burst, from one ENI to another between two addresses.
 pub(crate) struct Passage<'a> {
@@ -38,15 +38,14 @@ pub(crate) struct Passage<'a> {
     frame_bytes_max: usize,
     /// What judges the connections that are opened this way, once there was one.
     hearing: Option<Hearing<'a>>,
+    /// Whether the way has learnt of a service.
+    has_learnt: bool,
     /// What went this way and is not in the counters yet.
     passed: Wire,
 }
 
 /// Both ENIs' rules for packets between two addresses.
 struct Hearing<'a> {
-    receiver: Desk<'a>,
-    /// The timeouts of both.
-    timeouts: PackedTimeouts,
     egress: Bench<'a>,
     ingress: Bench<'a>,
 }
@@ -61,18 +60,22 @@ struct Bench<'a> {
 }
 
 impl<'a> Hearing<'a> {
-    /// None where the long way has to be asked: whether there may be another session at all, or whether both end at once.
-    #[inline(never)]
     fn new(sender: &Seat<'a>, way: &Way, addresses: Addresses) -> Option<Self> {
-        let receiver = Desk::new(sender.snapshot, way.receiver, Direction::Ingress)?;
-        let (timeouts, both) = (sender.timeouts(), [sender.eni, receiver.seat.eni]);
-        if both.iter().any(|eni| eni.new_sessions_per_s.is_some()) || receiver.seat.timeouts() != timeouts {
-            return None;
+        let receiver = Seat::new(sender.snapshot, way.receiver, Direction::Ingress)?;
+        let source = receiver.network.source(addresses);
+        let [egress, ingress] = [(*sender, way.place), (receiver, source)].map(|(seat, peer)| Bench::new(seat, peer));
+        Some(Self { egress, ingress })
+    }
+
+    /// What both say, the sender's first; and whether they say so of all packets of this protocol and destination port. Whoever
+    /// is refused by the first never comes before the second.
+    fn judge(&self, tuple: &Tuple) -> ([Judgement; 2], bool) {
+        let (outgoing, is_for_all) = self.egress.judge(tuple);
+        if !outgoing.accepts() {
+            return ([outgoing; 2], is_for_all);
         }
-        let source = receiver.seat.network.source(addresses);
-        let [egress, ingress] =
-            [(*sender, way.place), (receiver.seat, source)].map(|(seat, peer)| Bench::new(seat, peer));
-        Some(Self { receiver, timeouts, egress, ingress })
+        let (incoming, is_for_all_too) = self.ingress.judge(tuple);
+        ([outgoing, incoming], is_for_all && is_for_all_too)
     }
 }
 
@@ -88,13 +91,37 @@ impl<'a> Bench<'a> {
     }
 
     #[inline(always)]
-    fn judge(&self, tuple: &Tuple) -> Judgement {
+    fn judge(&self, tuple: &Tuple) -> (Judgement, bool) {
         let found = match &self.sheet {
             Some(Sheet::Narrow(sheet)) => sheet.judge(sheet.service(tuple), self.rows),
             Some(Sheet::Wide(sheet)) => sheet.judge(sheet.service(tuple), self.rows),
             None => None,
         };
-        found.unwrap_or_else(|| self.seat.judge_by_place(self.seat.direction, tuple, self.peer))
+        match found {
+            Some(judgement) => (judgement, true),
+            None => (self.seat.judge_by_place(self.seat.direction, tuple, self.peer), false),
+        }
+    }
+}
+
+impl<'a> Passage<'a> {
+    /// The way, if it has learnt of a service in this burst.
+    pub(crate) fn learnt(&self) -> Option<&Way> {
+        self.has_learnt.then_some(&self.way)
+    }
+
+    /// What the rules of both ends say of a service.
+    #[inline(never)]
+    fn hear(&mut self, sender: &Seat<'a>, service: Service, tuple: &Tuple) -> Option<[Judgement; 2]> {
+        if self.hearing.is_none() {
+            self.hearing = Some(Hearing::new(sender, &self.way, tuple.addresses)?);
+        }
+        let (judgements, is_for_all) = self.hearing.as_ref()?.judge(tuple);
+        if is_for_all {
+            self.way.hear(service, judgements);
+            self.has_learnt = true;
+        }
+        Some(judgements)
     }
 }
 
@@ -164,7 +191,8 @@ impl<'a> Passages<'a> {
             let frame_bytes_max = if is_here(way.receiver) { way.frame_bytes_max } else { 0 };
             let (ends, seed, swapped) = sessions.ends_of(addresses, sender.network.salt);
             let passed = Wire { packets: 0, bytes: 0 };
-            *room = Some(Passage { way, ends, seed, swapped, frame_bytes_max, hearing: None, passed });
+            *room =
+                Some(Passage { way, ends, seed, swapped, frame_bytes_max, hearing: None, has_learnt: false, passed });
             self.count += 1;
             self.count - 1
         };
@@ -294,40 +322,41 @@ impl Shard {
         (packet, step): (&mut Packet, &Step),
         now: Tick,
     ) -> Option<Verdict> {
-        let tuple = &step.entry.tuple();
-        if passage.hearing.is_none() {
-            passage.hearing = Some(Hearing::new(&sender.seat, &passage.way, tuple.addresses)?);
-        }
-        let Hearing { receiver, timeouts, egress, ingress } = passage.hearing.as_ref()?;
-        if !self.has_room(sender) || !self.has_room(receiver) {
+        let service = Service::new(step.entry.protocol, step.entry.destination_port());
+        let [outgoing, incoming] = match passage.way.heard(service) {
+            Some(judgements) => judgements,
+            None => passage.hear(&sender.seat, service, &step.entry.tuple())?,
+        };
+        let (timeouts, receiver) = (passage.way.timeouts?, passage.way.receiver.0 as usize);
+        if !self.has_room(sender) || self.counters[receiver].sessions >= passage.way.receiver_sessions_max {
             return None;
         }
         let wire = Wire { packets: 1, bytes: packet.buffer.length() as u64 };
-        let outgoing = egress.judge(tuple);
         if !outgoing.accepts() {
             packet.judgement = Some(outgoing);
             let refusal = Verdict::Drop(outgoing.drop_reason());
             self.counters[sender.place].egress.count(refusal, wire);
             return Some(refusal);
         }
-        let incoming = ingress.judge(tuple);
-        let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(*timeouts, now);
-        flow.sides[0] = side(sender, outgoing, step.entry.swapped);
-        origin.grounds[0] = outgoing.ground;
-        if incoming.accepts() {
-            flow.sides[1] = side(receiver, incoming, step.entry.swapped);
-            origin.grounds[1] = incoming.ground;
+        let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(timeouts, now);
+        let both = [(outgoing, Direction::Egress), (incoming, Direction::Ingress)];
+        for (number, (judgement, opened)) in
+            both.into_iter().enumerate().filter(|(_, (judgement, _))| judgement.accepts())
+        {
+            let live = passage.way.live[number];
+            flow.sides[number] = Side::of_live(live, opened, step.entry.swapped, judgement.stage);
+            origin.grounds[number] = judgement.ground;
         }
         self.insert(&step.entry, (flow, origin), (sender.seat.snapshot.settings(), now)).ok()?;
         packet.judgement = Some(incoming);
         self.counters[sender.place].note_session();
         if incoming.accepts() {
-            self.counters[receiver.place].note_session();
+            self.counters[receiver].note_session();
             return Some(Verdict::Deliver);
         }
         let refusal = Verdict::Drop(incoming.drop_reason());
-        self.counters[sender.place].egress.count(Verdict::Forward(receiver.seat.index), wire);
-        self.counters[receiver.place].ingress.count(refusal, wire);
+        self.counters[sender.place].egress.count(Verdict::Forward(passage.way.receiver), wire);
+        self.counters[receiver].ingress.count(refusal, wire);
         Some(refusal)
     }
 

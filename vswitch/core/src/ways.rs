@@ -1,14 +1,16 @@
 //! What is the same for all packets from one address to another: found out once, and kept from burst to burst until the
 //! configuration changes.
 
-use crate::desired::Direction;
+use crate::desired::{Direction, Policy};
 use crate::eni::Desk;
+use crate::flow::PackedTimeouts;
 use crate::headers::{Addresses, METADATA_SERVICE};
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::Seat;
 use crate::limits::{ETHERNET_HEADER_BYTES, WAYS};
 use crate::route::Route;
 use crate::snapshot::{Place, Snapshot};
+use crate::verdict::{Judgement, Stage};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -66,7 +68,30 @@ pub(crate) struct Way {
     pub(crate) live: [u64; 2],
     /// The addresses of the Ethernet header of the last hop.
     pub(crate) ethernet_then: [u8; 12],
+    /// The timeouts of the connections that are opened along it; none where they differ from end to end, or where an end counts
+    /// its new sessions by the second.
+    pub(crate) timeouts: Option<PackedTimeouts>,
+    /// How many sessions the receiver may have.
+    pub(crate) receiver_sessions_max: u32,
+    /// What the rules of both ends said of services lately.
+    heard: [(Service, [Judgement; 2]); HEARD],
 }
+
+/// A protocol and a destination port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Service(u32);
+
+impl Service {
+    const NONE: Self = Self(u32::MAX);
+
+    #[inline(always)]
+    pub(crate) const fn new(protocol: u8, destination_port: u16) -> Self {
+        Self((protocol as u32) << 16 | destination_port as u32)
+    }
+}
+
+/// Services that a way remembers.
+const HEARD: usize = 4;
 
 impl Way {
     /// None where a packet with these addresses has to go the long way.
@@ -87,6 +112,8 @@ impl Way {
         ethernet_then[..6].copy_from_slice(&seat.eni.mac.0);
         ethernet_then[6..].copy_from_slice(&seat.network.gateway_mac.0);
         let is_within_subnet = sender.eni.vswitch == seat.eni.vswitch;
+        let [timeouts, its_timeouts] = [sender.timeouts(), seat.timeouts()];
+        let counts_new = sender.eni.new_sessions_per_s.is_some() || seat.eni.new_sessions_per_s.is_some();
         let is_short = is_within_subnet && !sender.eni.tcp_window_check && !seat.eni.tcp_window_check;
         Some(Self {
             sender: sender.index,
@@ -97,7 +124,22 @@ impl Way {
             frame_bytes_max: if is_short { ETHERNET_HEADER_BYTES + usize::from(seat.eni.mtu_bytes) } else { 0 },
             live: [sender.live_side(), seat.live_side()],
             ethernet_then,
+            timeouts: if timeouts == its_timeouts && !counts_new { Some(timeouts) } else { None },
+            receiver_sessions_max: seat.eni.sessions_max,
+            heard: [(Service::NONE, [Judgement::by(Policy::Drop, Stage::Default); 2]); HEARD],
         })
+    }
+
+    /// What the rules of the sender and of the receiver say of a service, if they were asked lately.
+    #[inline(always)]
+    pub(crate) fn heard(&self, service: Service) -> Option<[Judgement; 2]> {
+        let (its, judgements) = &self.heard[service.0 as usize % HEARD];
+        if *its == service { Some(*judgements) } else { None }
+    }
+
+    /// Remembers it.
+    pub(crate) fn hear(&mut self, service: Service, judgements: [Judgement; 2]) {
+        self.heard[service.0 as usize % HEARD] = (service, judgements);
     }
 }
 
@@ -139,8 +181,13 @@ impl Ways {
             return Some(*way);
         }
         let way = Way::survey(sender, lead, addresses)?;
-        self.found[place] = Some((self.epoch, way));
+        self.keep(&way);
         Some(way)
+    }
+
+    /// Keeps a way, with what was learnt on it.
+    pub(crate) fn keep(&mut self, way: &Way) {
+        self.found[spread::<WAYS>(&way.lead.ends)] = Some((self.epoch, *way));
     }
 }
 

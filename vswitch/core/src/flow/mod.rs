@@ -240,6 +240,12 @@ impl Side {
         Self { tag: scope.0 | egress | swapped | (stage as u32) << Self::STAGE_SHIFT, revision }
     }
 
+    /// The session that [`Side::is`] what `live` says.
+    #[inline(always)]
+    pub(crate) const fn of_live(live: u64, opened: Direction, swapped: bool, stage: Stage) -> Self {
+        Self::new((FlowScope(live as u32), (live >> 32) as u32), opened, swapped, stage)
+    }
+
     /// Whose session it is; zero for nobody's.
     pub const fn scope(self) -> FlowScope {
         FlowScope(self.tag & Self::SCOPE)

@@ -44,6 +44,16 @@ impl Entry {
     /// What leads to no session.
     pub(crate) const NONE: Self = Self { key: Key::V4(KeyV4::NONE), protocol: 0, swapped: false, hash: 0 };
 
+    /// The destination port of the packet that it was made of.
+    #[inline(always)]
+    pub(crate) fn destination_port(&self) -> u16 {
+        let ports = match &self.key {
+            Key::V4(key) => key.ports(),
+            Key::V6(key) => key.ports(),
+        };
+        turned(ports, self.swapped) as u16
+    }
+
     /// The tuple that it was made of.
     pub fn tuple(&self) -> Tuple {
         self.key.tuple(self.protocol, self.swapped)
