@@ -309,3 +309,33 @@ fn explain_tells_of_dhcp_what_forwarding_does() {
         world.shards[0].explain(&world.snapshot, (world.index("client"), Direction::Egress), &packet, world.now);
     assert_eq!(explained.expect("a good description").1, Verdict::Drop(DropReason::DhcpUnserved));
 }
+
+#[test]
+fn what_is_remembered_of_a_service_goes_with_the_rules() {
+    let mut world = World::new(lab());
+    let syn = |source, destination| request().tcp(source, destination, TcpFlags::SYN);
+    for turn in 0..3 {
+        let open: &[Rule] = if turn == 1 { &[] } else { &[accept_in("http", "0.0.0.0/0").tcp(80)] };
+        world.set_rules("sg-web", open);
+        for source in 5000..5003 {
+            let source = source + 10 * turn;
+            let fate = if turn == 1 { refused("web", DropReason::DefaultDrop) } else { delivered("web") };
+            assert_eq!(world.send("client", &syn(source, 80)), fate, "turn {turn}");
+            // One that is remembered in the same place, and another protocol.
+            assert_eq!(world.send("client", &syn(source, 84)), refused("web", DropReason::DefaultDrop));
+            assert_eq!(world.send("client", &request().udp(source, 80)), refused("web", DropReason::DefaultDrop));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_remembered_of_a_service_where_source_ports_count() {
+    let mut world = World::new(lab());
+    let from = PortRange { first: 6000, last: 6001 };
+    world.set_rules("sg-web", &[Rule { source_ports: Some(from), ..accept_in("http", "0.0.0.0/0").tcp(80) }]);
+    for source in [6000, 6002, 6001, 5999] {
+        let is_admitted = (from.first..=from.last).contains(&source);
+        let fate = if is_admitted { delivered("web") } else { refused("web", DropReason::DefaultDrop) };
+        assert_eq!(world.send("client", &request().tcp(source, 80, TcpFlags::SYN)), fate, "from {source}");
+    }
+}
