@@ -97,7 +97,7 @@ impl Delta {
         let mut rules = BTreeMap::new();
         for (id, changes) in self.rules {
             let Some(group) = desired.groups.get_mut(&id) else { continue };
-            let back = rules_apply(&mut group.rules, changes);
+            let back = rules_apply(group, changes);
             if !groups.contains_key(&id) {
                 rules.insert(id, back);
             }
@@ -121,9 +121,8 @@ impl Delta {
         map_forget(&mut self.vswitches, &desired.vswitches);
         map_forget(&mut self.groups, &desired.groups);
         self.rules.retain(|id, rules| {
-            let now = desired.groups.get(id).map_or(&[][..], |group| &group.rules);
-            let find = |name: &RuleId| now.iter().find(|rule| rule.id == *name);
-            rules.retain(|name, rule| rule.as_ref() != find(name));
+            let group = desired.groups.get(id);
+            rules.retain(|name, rule| rule.as_ref() != group.and_then(|group| group.rule(name)));
             !rules.is_empty()
         });
         map_forget(&mut self.prefix_lists, &desired.prefix_lists);
@@ -173,10 +172,11 @@ fn rules_difference(old: &[Rule], new: &[Rule]) -> BTreeMap<RuleId, Option<Rule>
     removed.chain(set.map(|rule| (rule.id.clone(), Some(rule.clone())))).collect()
 }
 
-fn rules_apply(rules: &mut Vec<Rule>, changes: BTreeMap<RuleId, Option<Rule>>) -> BTreeMap<RuleId, Option<Rule>> {
+fn rules_apply(group: &mut SecurityGroup, changes: BTreeMap<RuleId, Option<Rule>>) -> BTreeMap<RuleId, Option<Rule>> {
     let mut back = BTreeMap::new();
     for (id, rule) in changes {
-        let place = rules.iter().position(|other| other.id == id);
+        let place = group.place_of_rule(&id);
+        let rules = &mut group.rules;
         let before = match (place, rule) {
             (Some(place), Some(rule)) => Some(core::mem::replace(&mut rules[place], rule)),
             (Some(place), None) => Some(rules.remove(place)),

@@ -174,6 +174,19 @@ pub struct SecurityGroup {
     pub rules: Vec<Rule>,
 }
 
+impl SecurityGroup {
+    /// The rule with a name.
+    pub fn rule(&self, id: &RuleId) -> Option<&Rule> {
+        self.place_of_rule(id).map(|place| &self.rules[place])
+    }
+
+    /// Where it is. Soon found where rules are in the order of their names, as the control plane keeps them.
+    pub(crate) fn place_of_rule(&self, id: &RuleId) -> Option<usize> {
+        let found = self.rules.binary_search_by(|rule| rule.id.cmp(id)).ok();
+        found.or_else(|| self.rules.iter().position(|rule| rule.id == *id))
+    }
+}
+
 /// Which way a packet crosses an ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -102,7 +102,7 @@ impl References {
         }
         for (id, rules) in &before.rules {
             let Some(group) = check.desired.groups.get(id) else { return false };
-            let now = group.rules.iter().filter(|rule| rules.contains_key(&rule.id));
+            let now = rules.keys().filter_map(|name| group.rule(name));
             let is_good = now.map(|rule| check.rule(rule, &group.vpc)).all(|result| result.is_ok());
             if !is_good || group.rules.len() > RULES_PER_FILTER_MAX {
                 return false;
@@ -204,8 +204,9 @@ impl References {
         }
         for (id, rules) in &before.rules {
             rules.values().flatten().for_each(|rule| self.name(id, rule, false));
-            let now = desired.groups.get(id).into_iter().flat_map(|group| &group.rules);
-            now.filter(|rule| rules.contains_key(&rule.id)).for_each(|rule| self.name(id, rule, true));
+            let group = desired.groups.get(id);
+            let now = rules.keys().filter_map(|name| group?.rule(name));
+            now.for_each(|rule| self.name(id, rule, true));
         }
     }
 
