@@ -4,6 +4,7 @@ use super::cases;
 use harness::random::Random;
 use harness::world::{Build, SECRET};
 use proptest::prelude::*;
+use proptest::sample::select;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_core::compile::Compiler;
@@ -236,6 +237,63 @@ proptest! {
             }
             scratch.replace(compilers[0].desired(), 1).expect("a valid state");
             compare(random, &scratch, "from scratch");
+        }
+    }
+}
+
+/// A few rules come, go and become others, mostly ones that did so before, anywhere in the order.
+fn few_rules(random: &mut Random, desired: &Desired) -> Delta {
+    let group = &desired.groups[&"sg-subject".into()];
+    let changes = (0..1 + random.below(3)).map(|_| {
+        let found = (!group.rules.is_empty()).then(|| &group.rules[random.below(group.rules.len().max(1))]);
+        let number = 90_000 + random.below(40);
+        let new = rule(random, number);
+        // All with the same priority as many others, first of all, last of all, or between.
+        let priority = random.pick(&[1, 1, 50, 50, 100, 100, new.priority]);
+        let new = Rule { priority, ..new };
+        match (found, random.below(4)) {
+            (Some(found), 0) => (found.id.clone(), None),
+            (Some(found), 1) => (found.id.clone(), Some(Rule { id: found.id.clone(), ..new })),
+            (Some(found), 2) => (found.id.clone(), Some(Rule { priority, ..found.clone() })),
+            _ => (new.id.clone(), Some(new)),
+        }
+    });
+    Delta { rules: [("sg-subject".into(), changes.collect())].into(), ..Delta::default() }
+}
+
+proptest! {
+    #![proptest_config(cases(4))]
+
+    /// Sizes around those at which rows become longer. Some snapshots are kept, as workers do that are late.
+    #[test]
+    fn rules_that_change_one_by_one_decide_as_the_twin(seed in any::<u64>(), size in select(vec![1, 30, 63, 64, 250, 256, 257, 1020])) {
+        let random = &mut Random::new(seed);
+        let mut desired = state(random, size);
+        let group = desired.groups.get_mut(&"sg-subject".into()).expect("it is there");
+        for rule in group.rules.iter_mut().filter(|rule| rule.local.is_some() || rule.source_ports.is_some()) {
+            // Else nearly every change would be compiled anew.
+            if seed % 2 == 0 { (rule.local, rule.source_ports) = (None, None) }
+        }
+        let mut compilers = LIMITS.map(|limits| match limits {
+            Some(limits) => Compiler::new(SECRET).with_limits(limits),
+            None => Compiler::new(SECRET),
+        });
+        compilers.iter_mut().for_each(|compiler| drop(compiler.replace(&desired, 1).expect("a valid state")));
+        let mut kept = Vec::new();
+        for generation in 2..25 {
+            let delta = few_rules(random, compilers[0].desired());
+            for (compiler, limits) in compilers.iter_mut().zip(LIMITS) {
+                if let Ok(snapshot) = compiler.apply(delta.clone(), generation) {
+                    if random.chance(20) {
+                        kept.push(snapshot);
+                    }
+                    compare(random, compiler, &format!("{limits:?} after {delta:?}"));
+                }
+            }
+            kept.truncate(3);
+            if random.chance(20) {
+                kept.clear();
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ impl<T> Chunks<T> {
     }
 
     /// Every value, by ascending index: those that were set, and defaults between and after them.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub fn iter(&self) -> impl Iterator<Item = &T> + Clone {
         self.groups.iter().flat_map(|group| group.iter().flat_map(|chunk| chunk.iter()))
     }
 }

@@ -35,7 +35,7 @@ impl Classes {
     }
 
     /// The sets of each number.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[SetId]> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[SetId]> + Clone {
         self.table.iter().take(self.len()).map(|sets| &**sets)
     }
 

@@ -25,7 +25,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use ipnet::IpNet;
-use network::{Facts, NetworkState};
+use network::{Facts, NetworkState, Stale};
 
 /// Compiles a state from scratch.
 ///
@@ -266,8 +266,12 @@ impl Compiler {
             }
         }
         let by_lists = change.before.port_lists.keys().flat_map(|list| self.references.groups_with_port_list(list));
-        let whole = change.before.groups.keys().chain(by_lists).map(|id| (id, Directions::BOTH));
-        let by_rules = change.before.rules.keys().map(|id| (id, change.directions_of_rules(id)));
+        let whole = Stale { whole: Directions::BOTH, ..Stale::default() };
+        let whole = change.before.groups.keys().chain(by_lists).map(|id| (id, whole));
+        let by_rules = change.before.rules.keys().map(|id| {
+            let stale = Stale { by_rules: change.directions_of_rules(id), ..Stale::default() };
+            (id, stale)
+        });
         for (id, changed) in whole.chain(by_rules) {
             for (vpc, state) in &mut self.vpcs {
                 if state.change_group(id, changed) {
@@ -280,7 +284,7 @@ impl Compiler {
     fn settle(&mut self, change: &Change<'_>, dirty: BTreeSet<VpcId>, revision: u32) {
         let names = &self.names;
         let name_of = |index: EniIndex| names.get(index.0 as usize)?.as_deref();
-        let facts = Facts { desired: change.desired, name_of: &name_of, limits: self.limits };
+        let facts = Facts { before: change.before, desired: change.desired, name_of: &name_of, limits: self.limits };
         for id in dirty {
             let Some(state) = self.vpcs.get_mut(&id) else { continue };
             let place = state.place as usize;
@@ -420,8 +424,8 @@ impl<'a> Change<'a> {
     /// The directions of the single rules that it touches in a group, as they were and as they are.
     fn directions_of_rules(&self, id: &GroupId) -> Directions {
         let Some(rules) = self.before.rules.get(id) else { return Directions::default() };
-        let now = self.desired.groups.get(id).into_iter().flat_map(|group| &group.rules);
-        let now = now.filter(|rule| rules.contains_key(&rule.id));
+        let group = self.desired.groups.get(id);
+        let now = rules.keys().filter_map(|name| group?.rule(name));
         now.chain(rules.values().flatten()).fold(Directions::default(), |all, rule| all.with(rule.direction))
     }
 
@@ -456,7 +460,7 @@ mod tests {
             let (id, group) = (GroupId::from("sg-1"), group(kind));
             let port_lists = BTreeMap::new();
             let sources = Sources { port_lists: &port_lists, limits: None, holding: &[] };
-            let rules = filter::compile::compile(&[(&id, &group)], sources, |_| SetId(0));
+            let rules = filter::compile::compile(&[(&id, &group)], sources, None, |_| SetId(0));
             let filter = Filter::new(Arc::new(rules), core::iter::empty(), None);
             assert_eq!(filter.shared_open_group(Class::default(), |_| &[SetId(0)]).is_some(), open);
         }

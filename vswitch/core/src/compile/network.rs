@@ -4,10 +4,11 @@ use super::addresses::{Addresses, Fact};
 use super::classes::Classes;
 use super::sets::{SetKey, Sets};
 use crate::chunks::Chunks;
-use crate::desired::{Desired, Eni, PrefixList, VSwitch, Vpc};
-use crate::filter::compile::{Directions, Sources};
-use crate::filter::{self, Filter, RowLimits, Rules, SetId};
+use crate::desired::{Desired, Eni, PrefixList, Rule, VSwitch, Vpc};
+use crate::filter::compile::{Directions, Edit, Edits, Sources};
+use crate::filter::{self, ClassRows, Filter, RowLimits, RuleSet, Rules, SetId, Spares};
 use crate::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
+use crate::protocol::Delta;
 use crate::route::Route;
 use crate::snapshot::{FilterEntry, VSwitchEntry, VpcNetwork};
 use alloc::boxed::Box;
@@ -24,6 +25,18 @@ const FILTERS_RENEWED_MAX: usize = 2;
 
 /// Filters of a group that are looked at for rules to share.
 const FILTERS_RELATED_MAX: usize = 4;
+
+/// Single rules of the groups of a filter that are others, beyond which its rules are compiled anew.
+const EDITS_MAX: usize = 64;
+
+/// In which directions the rules of a filter do not hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stale {
+    /// Where single rules are others, as the change says that is being made.
+    pub(super) by_rules: Directions,
+    /// Where anything may be another.
+    pub(super) whole: Directions,
+}
 
 /// A filter in use.
 #[derive(Debug)]
@@ -50,8 +63,11 @@ pub(super) struct NetworkState {
     by_groups: BTreeMap<Box<[GroupId]>, u32>,
     by_group: BTreeMap<GroupId, BTreeSet<u32>>,
     free_filters: Vec<u32>,
-    /// Filters that are new, or whose rules are others now, and in which directions.
-    stale: BTreeMap<u32, Directions>,
+    /// Filters that are new, or whose rules are others now.
+    stale: BTreeMap<u32, Stale>,
+    /// What the last changes of single rules replaced.
+    spare_rules: Spares<RuleSet, Vec<Edit>>,
+    spare_rows: Spares<ClassRows>,
     /// Filters whose last ENI left.
     left: BTreeSet<u32>,
     /// Where to look next for filters that miss new classes.
@@ -76,6 +92,8 @@ impl NetworkState {
             by_group: BTreeMap::new(),
             free_filters: Vec::new(),
             stale: BTreeMap::new(),
+            spare_rules: Spares::default(),
+            spare_rows: Spares::default(),
             left: BTreeSet::new(),
             renewed: 0,
         }
@@ -153,7 +171,7 @@ impl NetworkState {
         }
         self.by_groups.insert(groups.clone(), place);
         self.uses.insert(place, FilterUse { groups, enis: 1 });
-        self.stale.insert(place, Directions::BOTH);
+        self.stale.insert(place, Stale { whole: Directions::BOTH, ..Stale::default() });
         place
     }
 
@@ -197,12 +215,13 @@ impl NetworkState {
         true
     }
 
-    /// The rules of a group are others now in these directions, or their port lists. Whether that matters here.
-    pub(super) fn change_group(&mut self, id: &GroupId, changed: Directions) -> bool {
+    /// The rules of a group are others now, or their port lists. Whether that matters here.
+    pub(super) fn change_group(&mut self, id: &GroupId, changed: Stale) -> bool {
         let found = self.by_group.get(id);
         for place in found.into_iter().flatten() {
             let stale = self.stale.entry(*place).or_default();
-            *stale = stale.union(changed);
+            stale.by_rules = stale.by_rules.union(changed.by_rules);
+            stale.whole = stale.whole.union(changed.whole);
         }
         found.is_some()
     }
@@ -242,7 +261,11 @@ impl NetworkState {
         for (place, rules) in compiled {
             let alike = |place: u32| self.filters.get(place as usize)?.as_ref()?.filter.with_rules(&rules);
             let alike = self.related(place).find_map(alike);
-            let filter = alike.unwrap_or_else(|| Filter::new(rules, self.classes.iter(), facts.limits));
+            let before = self.filters.get(place as usize).and_then(Option::as_ref);
+            let spares = &mut self.spare_rows;
+            let follow = || before?.filter.following(&rules, self.classes.iter(), spares);
+            let filter = alike.or_else(follow);
+            let filter = filter.unwrap_or_else(|| Filter::new(rules, self.classes.iter(), facts.limits));
             *self.filters.get_mut(place as usize) = Some(FilterEntry { revision, filter: Arc::new(filter) });
         }
         if self.classes.is_worn() {
@@ -258,20 +281,27 @@ impl NetworkState {
     fn compile_rules(
         &mut self,
         place: u32,
-        (stale, compiled): (&BTreeMap<u32, Directions>, &BTreeMap<u32, Arc<Rules>>),
+        (stale, compiled): (&BTreeMap<u32, Stale>, &BTreeMap<u32, Arc<Rules>>),
         facts: &Facts<'_>,
     ) -> Rules {
         let then = |place: u32| Some(Arc::clone(self.filters.get(place as usize)?.as_ref()?.filter.rules()));
+        let stale = |place: u32| stale.get(&place).copied().unwrap_or_default();
         let holding = |place: u32| match compiled.get(&place) {
             Some(rules) => Some((Arc::clone(rules), Directions::BOTH)),
-            None => Some((then(place)?, stale.get(&place).copied().unwrap_or_default().others())),
+            None => Some((then(place)?, stale(place).by_rules.union(stale(place).whole).others())),
         };
         let holding: Vec<(Arc<Rules>, Directions)> = self.related(place).filter_map(holding).collect();
         let groups = self.uses.get(&place).map(|used| &*used.groups).unwrap_or_default();
+        let (gone, new) = (facts.rules_before(groups), facts.rules_now(groups));
+        let is_small = gone.len().max(new.len()) <= EDITS_MAX;
+        let edits = then(place).filter(|_| is_small).map(|then| {
+            let (directions, spares) = (stale(place).whole.others(), &mut self.spare_rules);
+            Edits { then, directions, gone, new, spares }
+        });
         let groups: Vec<_> = groups.iter().filter_map(|id| facts.desired.groups.get_key_value(id)).collect();
         let sources = Sources { port_lists: &facts.desired.port_lists, limits: facts.limits, holding: &holding };
         let sets = &mut self.sets;
-        filter::compile::compile(&groups, sources, |remote| sets.intern(remote))
+        filter::compile::compile(&groups, sources, edits, |remote| sets.intern(remote))
     }
 
     /// Filters that may share rules with one: itself, and a few for each of its groups.
@@ -350,9 +380,27 @@ impl NetworkState {
 
 /// What a VPC is settled with.
 pub(super) struct Facts<'a> {
+    /// What leads back to the state before.
+    pub(super) before: &'a Delta,
     pub(super) desired: &'a Desired,
     pub(super) name_of: &'a dyn Fn(EniIndex) -> Option<&'a EniId>,
     pub(super) limits: Option<RowLimits>,
+}
+
+impl<'a> Facts<'a> {
+    /// The single rules of groups that are gone or others now, as they were.
+    fn rules_before(&self, groups: &[GroupId]) -> Vec<(&'a GroupId, &'a Rule)> {
+        let changed = groups.iter().filter_map(|id| self.before.rules.get_key_value(id));
+        changed.flat_map(|(id, rules)| rules.values().flatten().map(move |rule| (id, rule))).collect()
+    }
+
+    /// The single rules of groups that are new or others now.
+    fn rules_now(&self, groups: &[GroupId]) -> Vec<(&'a GroupId, &'a Rule)> {
+        let changed =
+            groups.iter().filter_map(|id| Some((self.desired.groups.get(id)?, self.before.rules.get_key_value(id)?)));
+        let now = changed.flat_map(|(group, (id, rules))| rules.keys().map(move |name| (id, group.rule(name))));
+        now.filter_map(|(id, rule)| Some((id, rule?))).collect()
+    }
 }
 
 /// A number that differs between VPCs (FNV-1a of the name), the same in every generation.

@@ -1,8 +1,11 @@
 //! Groups and their rules to [`Rules`].
 
-use super::classes::RulesOfSets;
 use super::local::Local;
-use super::services::{PortCheck, Services};
+use super::of_sets::RulesOfSets;
+use super::order::{Order, Rank};
+use super::rows::{put_bit, words_of};
+use super::services::{Numbered, PortCheck, Services};
+use super::spares::Spares;
 use super::{Check, FilterGroup, FilterRule, RowLimits, RuleSet, Rules, SetId};
 use crate::desired::{Direction, GroupKind, Policy, PortList, PortRange, Ports, Remote, Rule, SecurityGroup};
 use crate::ids::{GroupId, PortListId};
@@ -22,6 +25,32 @@ pub struct Sources<'a> {
     /// What was compiled before, and in which directions it still holds: there it is shared, where it is of the groups that
     /// are asked for.
     pub holding: &'a [(Arc<Rules>, Directions)],
+}
+
+/// What a few rules of a set of groups were and are.
+pub(crate) struct Edits<'a> {
+    /// The rules before.
+    pub(crate) then: Arc<Rules>,
+    /// Where nothing else changed.
+    pub(crate) directions: Directions,
+    /// The rules that are gone or others now, as they were, each with its group.
+    pub(crate) gone: Vec<(&'a GroupId, &'a Rule)>,
+    /// Those that are new or others now.
+    pub(crate) new: Vec<(&'a GroupId, &'a Rule)>,
+    /// What the last changes replaced.
+    pub(crate) spares: &'a mut Spares<RuleSet, Vec<Edit>>,
+}
+
+/// A rule that comes or goes.
+#[derive(Debug)]
+pub(crate) struct Edit {
+    rule: Rule,
+    set: SetId,
+    /// As a place in [`RuleSet::groups`].
+    group: u32,
+    /// Destination ports.
+    ranges: Vec<PortRange>,
+    is_there: bool,
 }
 
 /// Some directions.
@@ -51,15 +80,18 @@ impl Directions {
         Self([!self.0[0], !self.0[1]])
     }
 
-    const fn contains(self, direction: Direction) -> bool {
+    /// Whether a direction is among them.
+    pub const fn contains(self, direction: Direction) -> bool {
         self.0[direction as usize]
     }
 }
 
 /// Compiles the rules of ENIs with `groups`, which are all of one kind. `set_of` names the set of a rule's object.
-pub fn compile(
+/// `edits` are all that changed since then, in the directions in which nothing is holding.
+pub(crate) fn compile(
     groups: &[(&GroupId, &SecurityGroup)],
     sources: Sources<'_>,
+    mut edits: Option<Edits<'_>>,
     mut set_of: impl FnMut(&Remote) -> SetId,
 ) -> Rules {
     let kind = groups.first().map_or(GroupKind::Basic, |(_, group)| group.kind);
@@ -78,7 +110,13 @@ pub fn compile(
         let is_of_groups = |rules: &RuleSet| rules.groups.iter().eq(groups.iter().map(|(id, _)| *id));
         let holding = sources.holding.iter().filter(|(_, directions)| directions.contains(direction));
         let mut holding = holding.map(|(rules, _)| rules.of(direction));
-        let rules = holding.find(|rules| is_of_groups(rules)).cloned().unwrap_or_else(|| {
+        let holding = holding.find(|rules| is_of_groups(rules)).cloned();
+        let mut edited = || {
+            let edits = edits.as_mut().filter(|edits| edits.directions.contains(direction))?;
+            is_of_groups(edits.then.of(direction)).then_some(())?;
+            edits.rule_set(direction, sources.port_lists, &mut set_of)
+        };
+        let rules = holding.or_else(&mut edited).unwrap_or_else(|| {
             let mut rules: Vec<(u32, SetId, &Rule)> = Vec::new();
             for (place, (_, group)) in groups.iter().enumerate() {
                 let of_direction = group.rules.iter().filter(|rule| rule.direction == direction);
@@ -102,31 +140,99 @@ fn rule_set(
     mut rules: Vec<(u32, SetId, &Rule)>,
     (port_lists, limits): (&BTreeMap<PortListId, PortList>, Option<RowLimits>),
 ) -> RuleSet {
-    // §3.1: priority ascending, then drop before accept. Equals may stand in any order: those of one set together make
-    // rows that share words.
-    rules.sort_by_key(|(_, set, rule)| {
-        u64::from(rule.priority) << 33 | u64::from(rule.policy == Policy::Accept) << 32 | u64::from(set.0)
-    });
-    let limits = limits.unwrap_or(RowLimits::of_rules(rules.len()));
-    let sources: Vec<&Rule> = rules.iter().map(|&(_, _, rule)| rule).collect();
-    let ranges: Vec<Vec<PortRange>> = sources.iter().map(|rule| ranges_of(rule, port_lists)).collect();
-    let (services, is_exact) = Services::compile(&sources, &ranges, limits.services_bytes_max);
-    let local = Local::compile(&sources, limits.services_bytes_max);
-    let needs_checks = !is_exact || matches!(local, Local::Checked);
-    let check =
-        |(rule, ranges): (&&Rule, &Vec<PortRange>)| Check { ports: PortCheck::new(rule, ranges), local: rule.local };
-    let sets: Vec<SetId> = rules.iter().map(|(_, set, _)| *set).collect();
-    let mut accepts = vec![0; rules.len().div_ceil(u64::BITS as usize)];
-    let accepting = sources.iter().enumerate().filter(|(_, rule)| rule.policy == Policy::Accept);
-    accepting.for_each(|(bit, _)| super::rows::set_bit(&mut accepts, bit));
-    RuleSet {
+    // Equals may stand in any order: those of one set together make rows that share words.
+    rules.sort_by_key(|(_, set, rule)| (Rank::of(rule), *set));
+    let bytes_max = limits.unwrap_or(RowLimits::of_rules(rules.len())).services_bytes_max;
+    let ranks: Vec<Rank> = rules.iter().map(|(.., rule)| Rank::of(rule)).collect();
+    let (order, bits) = Order::spread(&ranks);
+    let words = order.words();
+    let ranges: Vec<Vec<PortRange>> = rules.iter().map(|(.., rule)| ranges_of(rule, port_lists)).collect();
+    let with_ranges = bits.iter().zip(&rules).zip(&ranges);
+    let numbered: Vec<Numbered<'_>> =
+        with_ranges.map(|((&bit, &(.., rule)), ranges)| Numbered { bit, rule, ranges }).collect();
+    let services = Services::compile(&numbered, words, bytes_max);
+    let local = Local::compile(&numbered, words, bytes_max);
+    let needs_checks = !services.is_exact || matches!(local, Local::Checked);
+    let room = words * u64::BITS as usize;
+    let of_sets = RulesOfSets::new(rules.iter().map(|(_, set, _)| *set).zip(bits.iter().copied()), words);
+    let mut set = RuleSet {
         groups,
-        accepts: accepts.into(),
-        of_sets: RulesOfSets::new(&sets),
+        accepts: vec![0; words],
+        of_sets: Arc::new(of_sets),
         services,
         local,
-        checks: needs_checks.then(|| sources.iter().zip(&ranges).map(check).collect::<Box<[Check]>>()),
-        rules: rules.into_iter().map(|(group, _, rule)| FilterRule { id: rule.id.clone(), group }).collect(),
+        checks: needs_checks.then(|| vec![Check::default(); room]),
+        rules: vec![None; room],
+        order,
+    };
+    for (rule, (group, ..)) in numbered.iter().zip(&rules) {
+        set.enter(*rule, *group);
+    }
+    set
+}
+
+impl Edits<'_> {
+    /// The rules of a direction with these edits; none if they have to be compiled.
+    fn rule_set(
+        &mut self,
+        direction: Direction,
+        port_lists: &BTreeMap<PortListId, PortList>,
+        mut set_of: impl FnMut(&Remote) -> SetId,
+    ) -> Option<Arc<RuleSet>> {
+        let then = self.then.of(direction);
+        let mut edit = |group: &GroupId, rule: &Rule, is_there: bool| {
+            let group = then.groups.binary_search(group).ok()? as u32;
+            let (set, ranges) = (set_of(&rule.remote), ranges_of(rule, port_lists));
+            Some(Edit { rule: rule.clone(), set, group, ranges, is_there })
+        };
+        let of_direction = |(_, rule): &&(&GroupId, &Rule)| rule.direction == direction;
+        let gone = self.gone.iter().filter(of_direction).map(|(group, rule)| (*group, *rule, false));
+        let new = self.new.iter().filter(of_direction).map(|(group, rule)| (*group, *rule, true));
+        let edits: Option<Vec<Edit>> =
+            gone.chain(new).map(|(group, rule, is_there)| edit(group, rule, is_there)).collect();
+        let make = |rules: &mut RuleSet, edits: &Vec<Edit>| edits.iter().all(|edit| rules.edit(edit));
+        self.spares.change(then, make, edits?, then.bytes()).filter(|rules| rules.is_well_filled())
+    }
+}
+
+impl RuleSet {
+    /// Whether that could be done. If not, it is of no use any more.
+    fn edit(&mut self, edit: &Edit) -> bool {
+        let Edit { rule, set, group, ranges, is_there } = edit;
+        if !is_there {
+            let is_it = |bit: &u32| {
+                let found = self.rules[*bit as usize].as_ref();
+                found.is_some_and(|found| found.id == rule.id && found.group == *group)
+            };
+            let Some(bit) = self.of_sets.of(*set).iter().copied().find(is_it) else { return false };
+            self.services.remove(Numbered { bit, rule, ranges });
+            self.local.put(bit, rule, false);
+            self.order.free(bit);
+            put_bit(&mut self.accepts, bit, false);
+            self.rules[bit as usize] = None;
+            Arc::make_mut(&mut self.of_sets).remove(*set, bit);
+            return true;
+        }
+        let Some(bit) = self.order.take(Rank::of(rule)) else { return false };
+        let rule = Numbered { bit, rule, ranges };
+        self.enter(rule, *group);
+        Arc::make_mut(&mut self.of_sets).insert(*set, bit);
+        self.local.put(bit, rule.rule, true) && self.services.insert(rule)
+    }
+
+    /// Notes all of a rule but where it matches.
+    fn enter(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>, group: u32) {
+        put_bit(&mut self.accepts, bit, rule.policy == Policy::Accept);
+        self.rules[bit as usize] = Some(FilterRule { id: rule.id.clone(), group });
+        if let Some(checks) = &mut self.checks {
+            checks[bit as usize] = Check { ports: PortCheck::new(rule, ranges), local: rule.local };
+        }
+    }
+
+    /// Whether rows are not much longer than its rules need.
+    fn is_well_filled(&self) -> bool {
+        let rules = self.of_sets.len();
+        words_of(rules + rules / 16) >= self.order.words()
     }
 }
 

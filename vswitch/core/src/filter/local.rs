@@ -1,6 +1,7 @@
 //! Which rules cover the local side of a packet, for filters with quintuple rules.
 
-use super::rows::{RowCollector, RowMatrix, row_bytes, set_bit};
+use super::rows::{RowCollector, RowMatrix, put_bit, row_bytes};
+use super::services::Numbered;
 use crate::desired::Rule;
 use crate::headers::Addresses;
 use crate::prefix_map::PrefixMap;
@@ -8,14 +9,14 @@ use alloc::vec::Vec;
 use ipnet::IpNet;
 
 /// Rows by local address.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LocalRows {
     matrix: RowMatrix,
     map: PrefixMap<u32>,
 }
 
 /// What the rules of a direction say of the local side.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Local {
     /// Nothing.
     Any,
@@ -26,10 +27,10 @@ pub(super) enum Local {
 }
 
 impl Local {
-    /// Rows for rules in their deciding order, in about `bytes_max`.
-    pub(super) fn compile(rules: &[&Rule], bytes_max: usize) -> Self {
-        let restricted: Vec<(IpNet, usize)> =
-            rules.iter().enumerate().filter_map(|(bit, rule)| Some((rule.local?, bit))).collect();
+    /// Rows of `words` for rules, in about `bytes_max`.
+    pub(super) fn compile(rules: &[Numbered<'_>], words: usize, bytes_max: usize) -> Self {
+        let restricted: Vec<(IpNet, u32)> =
+            rules.iter().filter_map(|rule| Some((rule.rule.local?, rule.bit))).collect();
         if restricted.is_empty() {
             return Self::Any;
         }
@@ -37,21 +38,31 @@ impl Local {
         if restricted.len() * 2 * row_bytes(rules.len()) > bytes_max {
             return Self::Checked;
         }
-        let mut rows = RowCollector::new(rules.len(), restricted.len() * 2);
+        let mut rows = RowCollector::new(words, restricted.len() * 2);
         let mut everywhere = rows.empty();
-        for (bit, rule) in rules.iter().enumerate() {
-            if rule.local.is_none() {
-                set_bit(&mut everywhere, bit);
-            }
+        for rule in rules.iter().filter(|rule| rule.rule.local.is_none()) {
+            put_bit(&mut everywhere, rule.bit, true);
         }
         let map = PrefixMap::build(&restricted, |covering| {
             let mut row = everywhere.clone();
             for &bit in covering {
-                set_bit(&mut row, bit);
+                put_bit(&mut row, bit, true);
             }
             rows.add(&row)
         });
         Self::Rows(LocalRows { matrix: rows.finish(), map })
+    }
+
+    /// Gives a rule its bit, or takes it; whether rows tell what it says of the local side.
+    pub(super) fn put(&mut self, bit: u32, rule: &Rule, is_there: bool) -> bool {
+        match self {
+            Self::Any => rule.local.is_none(),
+            Self::Checked => true,
+            Self::Rows(rows) => {
+                rows.matrix.put_in_all(bit, is_there);
+                rule.local.is_none() || !is_there
+            }
+        }
     }
 
     /// The row of rules whose local side holds the source of `addresses`; none if rows do not tell.

@@ -8,14 +8,21 @@
 //! Rows take room, so they are bounded ([`RowLimits`]). A class without rows, because there was no room or because it
 //! is newer than the rows, is judged by going through the rules that name its sets, in order. Where the rows of ports
 //! would take too much, coarser ones take their place, and each rule that they leave is confirmed.
+//!
+//! A change of a few rules touches the rows that have their bits: some bits are free for rules to come (`order`), and
+//! what a change replaced is what the next one is made in (`spares`).
 
 mod classes;
 pub mod compile;
 mod local;
+mod of_sets;
+mod order;
+mod ports;
 pub mod reference;
 mod rows;
 mod services;
 mod sheet;
+mod spares;
 
 use crate::desired::{Direction, GroupKind, Policy};
 use crate::headers::{Addresses, Tuple};
@@ -25,13 +32,17 @@ use crate::snapshot::{Class, SetsId};
 use crate::verdict::{Judgement, Stage};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use classes::{ClassRows, RulesOfSets};
+use alloc::vec::Vec;
+pub(crate) use classes::ClassRows;
 use core::net::IpAddr;
 use ipnet::IpNet;
 use local::Local;
+use of_sets::RulesOfSets;
+use order::Order;
 use rows::{first_common, first_confirmed, has_bit};
 use services::{PortCheck, Services};
 pub(crate) use sheet::{Pieces, Sheet};
+pub(crate) use spares::Spares;
 
 /// A set of addresses that rules speak of: a prefix, a prefix list, or the members of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,24 +99,25 @@ struct FilterGroup {
 }
 
 /// The rules of one direction.
-#[derive(Debug)]
-struct RuleSet {
+#[derive(Clone, Debug)]
+pub(crate) struct RuleSet {
     /// The groups that have rules in the direction, ascending. ENIs that have these, and others without such rules, share
     /// the rules.
     groups: Box<[GroupId]>,
-    /// In the order in which they decide: priority, then drop before accept (§3.1).
-    rules: Box<[FilterRule]>,
+    /// By their bits: in the order in which they decide (§3.1), with free bits between them.
+    rules: Vec<Option<FilterRule>>,
+    order: Order,
     /// A bit for each rule that accepts.
-    accepts: Box<[u64]>,
-    of_sets: RulesOfSets,
+    accepts: Vec<u64>,
+    of_sets: Arc<RulesOfSets>,
     services: Services,
     local: Local,
     /// What confirms each rule, if some rows hold more than they should.
-    checks: Option<Box<[Check]>>,
+    checks: Option<Vec<Check>>,
 }
 
 /// What is left of a rule after compilation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct FilterRule {
     id: RuleId,
     /// Its group, as a place in [`RuleSet::groups`].
@@ -113,7 +125,7 @@ struct FilterRule {
 }
 
 /// The parts of a rule that rows may not tell exactly.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 struct Check {
     ports: PortCheck,
     local: Option<IpNet>,
@@ -122,35 +134,34 @@ struct Check {
 impl Filter {
     /// Makes the rows of `rules` for the classes of addresses that are known, each given by its sets.
     pub fn new<'a>(rules: Arc<Rules>, classes: impl Iterator<Item = &'a [SetId]>, limits: Option<RowLimits>) -> Self {
-        let sides = [&*rules.ingress, &*rules.egress];
-        let longest = sides.iter().map(|side| side.rules.len()).max().unwrap_or(0);
+        let sides = rules.of_sets();
+        let longest = sides.iter().map(|side| side.len()).max().unwrap_or(0);
         let bytes_max = limits.unwrap_or(RowLimits::of_rules(longest)).classes_bytes_max;
-        let open_group = rules.has_open_groups.then_some(|sets: &[SetId]| rules.open_group(sets));
         // Rules that name nothing ask nothing of a class.
         let bytes_max = if rules.mentions.is_empty() { 0 } else { bytes_max };
-        let classes = ClassRows::make(sides.map(|side| &side.of_sets), classes, open_group, bytes_max);
+        let classes = ClassRows::make(sides, classes, rules.asks_for_open_group(), bytes_max);
         Self { rules, classes: Arc::new(classes) }
     }
 
-    /// The filter with other `rules` that name the same sets, and so have rows for the same peers; none if they do not.
-    pub fn with_rules(&self, rules: &Arc<Rules>) -> Option<Self> {
-        let open = |group: &FilterGroup| group.open_members;
-        let sides = [(&rules.ingress, &self.rules.ingress), (&rules.egress, &self.rules.egress)];
-        let names_the_same = |(now, then): &(&Arc<RuleSet>, &Arc<RuleSet>)| {
-            Arc::ptr_eq(now, then) || now.of_sets.names_the_same(&then.of_sets)
-        };
-        let has_open_groups = rules.has_open_groups || self.rules.has_open_groups;
-        let opens_the_same = || rules.groups.iter().map(open).eq(self.rules.groups.iter().map(open));
-        if !sides.iter().all(names_the_same) || (has_open_groups && !opens_the_same()) {
+    /// The filter with other `rules` whose rows for peers are the same; none if they are not.
+    pub(crate) fn with_rules(&self, rules: &Arc<Rules>) -> Option<Self> {
+        let is_same = rules.opens_the_same(&self.rules) && self.classes.tell(rules.of_sets());
+        is_same.then(|| Self { rules: Arc::clone(rules), classes: Arc::clone(&self.classes) })
+    }
+
+    /// The filter with other `rules`, of which most are the same: only the rows change that a changed rule has a bit in.
+    /// None if that cannot be.
+    pub(crate) fn following<'a>(
+        &self,
+        rules: &Arc<Rules>,
+        classes: impl Iterator<Item = &'a [SetId]> + Clone,
+        spares: &mut Spares<ClassRows>,
+    ) -> Option<Self> {
+        if !rules.opens_the_same(&self.rules) {
             return None;
         }
-        let is_alike =
-            |(now, then): (&Arc<RuleSet>, &Arc<RuleSet>)| Arc::ptr_eq(now, then) || now.of_sets == then.of_sets;
-        let changed = sides.map(|side| (!is_alike(side)).then_some(&side.0.of_sets));
-        let classes = match changed {
-            [None, None] => Arc::clone(&self.classes),
-            changed => Arc::new(self.classes.with_rules(changed)),
-        };
+        let follow = |rows: &mut ClassRows| rows.follow(rules.of_sets(), classes.clone(), rules.asks_for_open_group());
+        let classes = spares.change(&self.classes, |rows, ()| follow(rows), (), self.classes.bytes())?;
         Some(Self { rules: Arc::clone(rules), classes })
     }
 
@@ -172,7 +183,7 @@ impl Filter {
     /// The name of the rule that a judgement of this filter names as its ground, and its group.
     pub fn rule(&self, direction: Direction, ground: u32) -> Option<(&RuleId, &GroupId)> {
         let rules = self.rules.of(direction);
-        let rule = rules.rules.get(ground as usize)?;
+        let rule = rules.rules.get(ground as usize)?.as_ref()?;
         Some((&rule.id, rules.groups.get(rule.group as usize)?))
     }
 
@@ -218,7 +229,7 @@ impl Filter {
         let is_plain =
             matches!(rules.local, Local::Any) && rules.services.is_by_destination() && rules.checks.is_none();
         let default = self.rules.default_of(direction);
-        let of_width = rules.rules.len() <= rows::NARROW * u64::BITS as usize;
+        let of_width = rules.order.words() <= rows::NARROW;
         match of_width {
             _ if !is_plain => None,
             true => Some(Sheet::Narrow(Pieces::new(rules, self.classes.side(direction), default))),
@@ -255,6 +266,21 @@ impl Rules {
     /// Every set that a judgement by these rules can depend on, ascending.
     pub fn mentions(&self) -> &[SetId] {
         &self.mentions
+    }
+
+    fn of_sets(&self) -> [&Arc<RulesOfSets>; 2] {
+        [&self.ingress.of_sets, &self.egress.of_sets]
+    }
+
+    /// Whether the same groups are open as in others, at the same places.
+    fn opens_the_same(&self, other: &Self) -> bool {
+        let open = |group: &FilterGroup| group.open_members;
+        self.has_open_groups == other.has_open_groups
+            && (!self.has_open_groups || self.groups.iter().map(open).eq(other.groups.iter().map(open)))
+    }
+
+    fn asks_for_open_group(&self) -> Option<impl Fn(&[SetId]) -> Option<u32>> {
+        self.has_open_groups.then_some(|sets: &[SetId]| self.open_group(sets))
     }
 
     fn open_group(&self, peer_sets: &[SetId]) -> Option<u32> {
@@ -302,6 +328,7 @@ impl RuleSet {
     fn bytes(&self) -> usize {
         size_of_val(&*self.rules)
             + size_of_val(&*self.accepts)
+            + self.order.bytes()
             + self.of_sets.bytes()
             + self.services.bytes()
             + self.local.bytes()

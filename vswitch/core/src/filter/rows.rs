@@ -1,10 +1,10 @@
 //! Rows of bits, one bit a rule.
 
 use crate::simd::common_halves;
-use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
+use core::ops::Range;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Words that are looked at together in rows of few rules.
@@ -19,24 +19,35 @@ const LINE_WORDS: usize = 8;
 pub(super) struct RowMatrix {
     /// Words of a row.
     words: usize,
-    bits: Box<[u64]>,
+    rows: usize,
+    bits: Vec<u64>,
     /// Where the rows begin: at a cache line.
     first: usize,
+}
+
+impl Clone for RowMatrix {
+    fn clone(&self) -> Self {
+        self.with_room_for(self.rows / 16 + 4)
+    }
 }
 
 impl RowMatrix {
     /// The row with this number.
     #[inline]
     pub(super) fn row(&self, number: u32) -> &[u64] {
-        let start = self.first + number as usize * self.words;
-        &self.bits[start..start + self.words]
+        &self.bits[self.place(number)..][..self.words]
     }
 
     /// The same; none if there is no such row.
     #[inline]
     pub(super) fn find(&self, number: u32) -> Option<&[u64]> {
-        let start = self.first + number as usize * self.words;
+        let start = self.place(number);
         self.bits.get(start..start + self.words)
+    }
+
+    #[inline]
+    const fn place(&self, number: u32) -> usize {
+        self.first + number as usize * self.words
     }
 
     /// All rows, cut into pieces of `WORDS` words, of which every row has as many as are returned beside.
@@ -45,27 +56,58 @@ impl RowMatrix {
         (pieces, self.words / WORDS)
     }
 
-    /// Rows of `words` each, one after the other, filled by `fill`.
-    pub(super) fn new(words: usize, rows: usize, fill: impl FnOnce(&mut [u64])) -> Self {
-        let mut bits = vec![0; rows * words + LINE_WORDS - 1].into_boxed_slice();
-        let first = line_start(&bits);
-        fill(&mut bits[first..first + rows * words]);
-        Self { words, bits, first }
-    }
-
-    /// Rows of `words` each, one after the other.
-    fn of_bits(words: usize, rows: &[u64]) -> Self {
-        let mut bits = Vec::with_capacity(rows.len() + LINE_WORDS - 1);
+    /// A copy, with room for so many more rows.
+    fn with_room_for(&self, more: usize) -> Self {
+        let rows = &self.bits[self.first..];
+        let mut bits = Vec::with_capacity(rows.len() + more * self.words + LINE_WORDS - 1);
         let first = line_start(bits.spare_capacity_mut());
         bits.resize(first, 0);
         bits.extend_from_slice(rows);
-        bits.resize(rows.len() + LINE_WORDS - 1, 0);
-        Self { words, bits: bits.into(), first }
+        Self { bits, first, ..*self }
+    }
+
+    /// Without a row, for rows of this many words.
+    pub(super) const fn empty(words: usize) -> Self {
+        Self { words, rows: 0, bits: Vec::new(), first: 0 }
+    }
+
+    /// How many rows there are.
+    pub(super) const fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Adds a row without a bit. Its number.
+    pub(super) fn push(&mut self) -> u32 {
+        if self.bits.capacity() < self.bits.len() + self.words {
+            *self = self.with_room_for(self.rows / 4 + 4);
+        }
+        self.bits.resize(self.bits.len() + self.words, 0);
+        self.rows += 1;
+        self.rows as u32 - 1
+    }
+
+    /// Adds a row with the bits of another. Its number.
+    pub(super) fn push_copy(&mut self, of: u32) -> u32 {
+        let number = self.push();
+        let (start, end) = (self.place(of), self.place(number));
+        self.bits.copy_within(start..start + self.words, end);
+        number
+    }
+
+    /// Sets the bit of a row, or clears it.
+    pub(super) fn put(&mut self, number: u32, bit: u32, is_set: bool) {
+        let start = self.place(number);
+        put_bit(&mut self.bits[start..], bit, is_set);
+    }
+
+    /// The same in every row.
+    pub(super) fn put_in_all(&mut self, bit: u32, is_set: bool) {
+        (0..self.rows as u32).for_each(|number| self.put(number, bit, is_set));
     }
 
     /// Bytes of all rows.
-    pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.bits)
+    pub(super) const fn bytes(&self) -> usize {
+        self.bits.capacity() * size_of::<u64>()
     }
 }
 
@@ -100,8 +142,7 @@ pub(super) struct RowCollector {
 
 impl RowCollector {
     /// Of about `rows` rows.
-    pub(super) fn new(rules: usize, rows: usize) -> Self {
-        let words = words_of(rules);
+    pub(super) fn new(words: usize, rows: usize) -> Self {
         let (bits, numbers) = (Vec::with_capacity(words * rows), HashTable::with_capacity(rows));
         Self { words, bits, numbers, hasher: DefaultHashBuilder::default() }
     }
@@ -131,16 +172,26 @@ impl RowCollector {
     }
 
     pub(super) fn finish(self) -> RowMatrix {
-        RowMatrix::of_bits(self.words, &self.bits)
+        RowMatrix { words: self.words, rows: self.numbers.len(), bits: self.bits, first: 0 }.clone()
     }
 }
 
-pub(super) fn set_bit(row: &mut [u64], bit: usize) {
-    row[bit / 64] |= 1 << (bit % 64);
+pub(super) fn put_bit(row: &mut [u64], bit: u32, is_set: bool) {
+    let (word, bit) = (&mut row[bit as usize / 64], 1 << (bit % 64));
+    *word = if is_set { *word | bit } else { *word & !bit };
 }
 
-pub(super) fn clear_bit(row: &mut [u64], bit: usize) {
-    row[bit / 64] &= !(1 << (bit % 64));
+/// The first bit of a range that is clear.
+pub(super) fn first_clear(row: &[u64], bits: Range<usize>) -> Option<usize> {
+    let mut start = bits.start;
+    while start < bits.end {
+        let clear = !row[start / 64] >> (start % 64);
+        if clear != 0 {
+            return Some(start + clear.trailing_zeros() as usize).filter(|bit| *bit < bits.end);
+        }
+        start = (start / 64 + 1) * 64;
+    }
+    None
 }
 
 #[inline(always)]
@@ -206,18 +257,18 @@ mod tests {
         let rules_tried: &[usize] =
             if cfg!(miri) { &[1, 65, 300] } else { &[1, 64, 65, 256, 257, 1000, 1024, 1025, 5000] };
         for &rules in rules_tried {
-            let mut rows = RowCollector::new(rules, 1);
+            let mut rows = RowCollector::new(words_of(rules), 1);
             let empty = rows.empty();
             assert_eq!(first_common([&empty, &empty], &empty), None);
             for bit in (0..rules).step_by(17).chain([rules - 1]) {
                 let (mut one, mut other) = (rows.empty(), rows.empty());
                 for later in bit..rules {
-                    set_bit(if later % 2 == 0 { &mut one } else { &mut other }, later);
+                    put_bit(if later % 2 == 0 { &mut one } else { &mut other }, later as u32, true);
                 }
-                set_bit(&mut one, bit);
-                set_bit(&mut other, bit);
-                set_bit(&mut one, rules - 1);
-                set_bit(&mut other, rules - 1);
+                put_bit(&mut one, bit as u32, true);
+                put_bit(&mut other, bit as u32, true);
+                put_bit(&mut one, (rules - 1) as u32, true);
+                put_bit(&mut other, (rules - 1) as u32, true);
                 assert_eq!(first_common([&one, &empty], &other), Some(bit as u32), "{rules}");
                 assert_eq!(first_common([&empty, &one], &other), Some(bit as u32), "{rules}");
                 assert_eq!(

@@ -3,8 +3,9 @@
 
 use super::RuleSet;
 use super::classes::NOT_MADE;
+use super::ports::PortTables;
 use super::rows::{NARROW, RowMatrix, WIDE, first_in_piece};
-use super::services::Destinations;
+
 use crate::headers::Tuple;
 use crate::snapshot::{Class, SetsId};
 use crate::verdict::Judgement;
@@ -21,7 +22,7 @@ pub(crate) enum Sheet<'a> {
 pub(crate) struct Pieces<'a, const WORDS: usize> {
     of_classes: &'a [u32],
     peers: &'a [[u64; WORDS]],
-    destinations: &'a Destinations,
+    ports: &'a PortTables,
     services: &'a [[u64; WORDS]],
     /// Pieces of a row.
     pieces: usize,
@@ -31,15 +32,15 @@ pub(crate) struct Pieces<'a, const WORDS: usize> {
 
 impl<'a, const WORDS: usize> Pieces<'a, WORDS> {
     pub(super) fn new(rules: &'a RuleSet, (of_classes, peers): (&'a [u32], &'a RowMatrix), default: Judgement) -> Self {
-        let (destinations, services) = rules.services.side();
+        let (ports, services) = rules.services.side();
         let ((peers, _), (services, pieces)) = (peers.pieces(), services.pieces());
-        Self { of_classes, peers, destinations, services, pieces, rules, default }
+        Self { of_classes, peers, ports, services, pieces, rules, default }
     }
 
     /// Where the row of a packet's protocol and ports begins.
     #[inline(always)]
     pub(crate) fn service(&self, tuple: &Tuple) -> usize {
-        let start = self.destinations.row(tuple) as usize * self.pieces;
+        let start = self.ports.row(tuple) as usize * self.pieces;
         self.services.get(start).into_iter().for_each(prefetch_piece);
         start
     }
