@@ -78,22 +78,47 @@ impl VpcNetwork {
             }
         }
         // Hosts first, then the others together: whether the next address is a host cannot be foreseen.
-        let (mut others, mut count) = ([0; BURST_PACKETS], 0);
+        let (mut v4, mut v6) = (Others::default(), Others::default());
         for (number, tuple) in tuples.iter().enumerate() {
-            let (place, is_host) = match from_peer(direction, tuple) {
-                Addresses::V4 { source, .. } => self.v4.host(source, lines.v4[number]),
-                Addresses::V6 { source, .. } => self.v6.host(source, lines.v6[number]),
-            };
-            places[number] = place;
-            others[count % BURST_PACKETS] = number;
-            count += usize::from(!is_host);
-        }
-        for &number in &others[..count] {
-            places[number] = match from_peer(direction, &tuples[number]) {
-                Addresses::V4 { source, .. } => self.v4.prefixes.find(source),
-                Addresses::V6 { source, .. } => self.v6.prefixes.find(source),
+            places[number] = match from_peer(direction, tuple) {
+                Addresses::V4 { source, .. } => v4.host(&self.v4, (number, source), lines.v4[number]),
+                Addresses::V6 { source, .. } => v6.host(&self.v6, (number, source), lines.v6[number]),
             };
         }
+        v4.find(&self.v4, places);
+        v6.find(&self.v6, places);
+    }
+}
+
+/// Addresses of a burst that are no hosts.
+struct Others<A> {
+    addresses: [A; BURST_PACKETS],
+    numbers: [u8; BURST_PACKETS],
+    count: usize,
+}
+
+impl<A: Address> Default for Others<A> {
+    fn default() -> Self {
+        Self { addresses: [A::default(); BURST_PACKETS], numbers: [0; BURST_PACKETS], count: 0 }
+    }
+}
+
+impl<A: Address> Others<A> {
+    /// The place of a host; if it is none, it is noted, and the place says nothing.
+    #[inline(always)]
+    fn host(&mut self, all: &Places<A>, (number, address): (usize, A), line: Option<&Line<A>>) -> Place {
+        let (place, is_host) = all.host(address, line);
+        (self.addresses[self.count % BURST_PACKETS], self.numbers[self.count % BURST_PACKETS]) =
+            (address, number as u8);
+        self.count += usize::from(!is_host);
+        place
+    }
+
+    /// The places of those that were noted.
+    #[inline(always)]
+    fn find(&self, all: &Places<A>, places: &mut [Place; BURST_PACKETS]) {
+        let found = |number: usize, place| places[usize::from(self.numbers[number]) % BURST_PACKETS] = place;
+        all.prefixes.find_all(&self.addresses[..self.count.min(BURST_PACKETS)], found);
     }
 }
 

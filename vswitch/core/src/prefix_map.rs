@@ -1,5 +1,6 @@
 //! From an address to what the prefixes around it say.
 
+use crate::limits::BURST_PACKETS;
 use crate::simd;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -67,8 +68,10 @@ impl Address for u128 {
 
     #[inline(always)]
     fn count_up_to(addresses: &[Self; NODE], bound: Self) -> usize {
-        // All of them: one after the other would wait for each other.
-        addresses.iter().map(|address| usize::from(*address <= bound)).sum()
+        // The last of each quarter but one, then those of a quarter: seven long numbers instead of sixteen.
+        let up_to = |place: usize| usize::from(addresses[place % NODE] <= bound);
+        let quarter = (up_to(3) + up_to(7) + up_to(11)) * 4;
+        quarter + up_to(quarter) + up_to(quarter + 1) + up_to(quarter + 2) + up_to(quarter + 3)
     }
 }
 
@@ -121,14 +124,31 @@ impl<A: Address, T: Copy + PartialEq> Pieces<A, T> {
     /// The value at an address.
     #[inline]
     pub(crate) fn find(&self, address: A) -> T {
-        let mut place = 0;
-        for nodes in &self.levels {
-            // The first piece starts at zero, so at least one start is not above the address; the highest address counts
-            // what a node is filled up with.
-            place = place.min(nodes.len() - 1);
-            place = place * NODE + A::count_up_to(&nodes[place], address) - 1;
-        }
+        let place = self.levels.iter().fold(0, |place, nodes| Self::below(nodes, place, address));
         self.values[place.min(self.values.len() - 1)]
+    }
+
+    /// The values at some addresses of a burst, level by level for all of them: no look waits for the one before it.
+    #[inline(always)]
+    pub(crate) fn find_all(&self, addresses: &[A], mut found: impl FnMut(usize, T)) {
+        let mut places = [0; BURST_PACKETS];
+        for nodes in &self.levels {
+            for (place, address) in places.iter_mut().zip(addresses) {
+                *place = Self::below(nodes, *place, *address);
+            }
+        }
+        for (number, place) in places.iter().take(addresses.len()).enumerate() {
+            found(number, self.values[(*place).min(self.values.len() - 1)]);
+        }
+    }
+
+    /// From a place in one level to the place below it.
+    #[inline(always)]
+    fn below(nodes: &[[A; NODE]], place: usize, address: A) -> usize {
+        // The first piece starts at zero, so at least one start is not above the address; the highest address counts
+        // what a node is filled up with.
+        let node = place.min(nodes.len() - 1);
+        node * NODE + A::count_up_to(&nodes[node], address) - 1
     }
 
     fn starts(&self) -> &[A] {
