@@ -69,11 +69,10 @@ mod arch {
             let wide = |number: u128| _mm_set_epi64x((number >> 64) as i64, number as i64);
             let equal = |place: usize| _mm_cmpeq_epi32(wide(numbers[place]), wide(wanted));
             let (low, high) = (_mm_packs_epi32(equal(0), equal(1)), _mm_packs_epi32(equal(2), equal(3)));
-            // A bit for each quarter of each number.
-            let quarters = _mm_movemask_epi8(_mm_packs_epi16(low, high)).cast_unsigned();
-            let halves = quarters & quarters >> 1;
-            let all = halves & halves >> 2;
-            all & 1 | (all >> 4 & 1) << 1 | (all >> 8 & 1) << 2 | (all >> 12 & 1) << 3
+            // Four bytes for each number, all of whose bits are set where its quarters are equal.
+            let quarters = _mm_packs_epi16(low, high);
+            let all = _mm_cmpeq_epi32(quarters, _mm_cmpeq_epi32(quarters, quarters));
+            _mm_movemask_ps(_mm_castsi128_ps(all)).cast_unsigned()
         }
     }
 
