@@ -2,6 +2,7 @@
 
 use super::cases;
 use harness::random::Random;
+use harness::world::{Build, accept_in};
 use proptest::prelude::*;
 use vswitch_core::compile::{Compiler, compile};
 use vswitch_core::desired::{
@@ -230,5 +231,29 @@ fn deep_nesting_is_refused_without_a_panic() {
         let line = open.repeat(100_000);
         let refusal = protocol::read::<Request>(line.as_bytes()).expect_err("no message");
         assert_eq!(refusal.code, "malformed");
+    }
+}
+
+#[test]
+fn a_list_becomes_of_any_family_that_the_rules_with_it_allow() {
+    let mut rule = accept_in("r-1", "10.0.0.0/8");
+    rule.remote = Remote::PrefixList("pl-1".into());
+    let mut desired = Desired::default().vpc("vpc-1");
+    desired.prefix_lists.insert("pl-1".into(), PrefixList::default());
+    let desired = desired.closed_group("sg-1", "vpc-1", &[rule.clone()]);
+    for (protocol, allows_v6) in [(Protocol::All, true), (Protocol::ICMP, false)] {
+        let mut compiler = Compiler::new([0; 2]);
+        let mut desired = desired.clone();
+        desired.groups.values_mut().for_each(|group| group.rules[0].protocol = protocol);
+        compiler.replace(&desired, 1).expect("a valid state");
+        for (entry, is_allowed) in
+            [(Some("10.0.0.0/8"), true), (Some("fd00::/8"), allows_v6), (None, true), (Some("fd00::/8"), allows_v6)]
+        {
+            let entries = entry.map(|entry| entry.parse().expect("a prefix")).into_iter().collect();
+            let prefix_lists = [("pl-1".into(), Some(PrefixList { entries }))].into();
+            let changed = compiler.apply(Delta { prefix_lists, ..Delta::default() }, 2);
+            assert_eq!(changed.is_ok(), is_allowed, "{protocol:?} {entry:?}");
+            assert!(validate(compiler.desired()).is_empty());
+        }
     }
 }

@@ -117,8 +117,13 @@ impl References {
             let family = |list: Option<&crate::desired::PrefixList>| {
                 list.and_then(|list| list.entries.first()).map(|entry| matches!(entry, IpNet::V6(_)))
             };
-            let keeps_family = now.is_some() && family(now) == family(then.as_ref());
-            if !keeps_family && self.is_named(&Named::PrefixList(id.clone())) {
+            // A list without entries is of any family.
+            let fits = match now {
+                Some(_) if family(now).is_none() || family(now) == family(then.as_ref()) => true,
+                Some(_) => self.rules_with(id, check.desired).all(|(rule, vpc)| check.rule(rule, vpc).is_ok()),
+                None => !self.is_named(&Named::PrefixList(id.clone())),
+            };
+            if !fits {
                 return false;
             }
             now.into_iter().for_each(|list| check.prefix_list(id, list));
@@ -166,6 +171,18 @@ impl References {
 
     fn is_named(&self, named: &Named) -> bool {
         self.naming.contains_key(named)
+    }
+
+    /// The rules that name a prefix list, each with the VPC of its group: of groups that named it before.
+    fn rules_with<'a>(
+        &'a self,
+        id: &'a PrefixListId,
+        desired: &'a Desired,
+    ) -> impl Iterator<Item = (&'a Rule, &'a VpcId)> {
+        let groups = self.naming.get(&Named::PrefixList(id.clone())).into_iter().flat_map(BTreeMap::keys);
+        let groups = groups.filter_map(|group| desired.groups.get(group));
+        let rules = groups.flat_map(|group| group.rules.iter().map(|rule| (rule, &group.vpc)));
+        rules.filter(move |(rule, _)| matches!(&rule.remote, Remote::PrefixList(list) if list == id))
     }
 
     /// The groups with rules that name a port list.
