@@ -15,6 +15,7 @@ pub mod placement;
 mod polling;
 pub mod port;
 pub mod publish;
+pub mod recall;
 pub mod reconcile;
 mod requests;
 pub mod ring;

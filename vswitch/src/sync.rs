@@ -6,7 +6,7 @@ mod real {
     pub(crate) use crossbeam::queue::ArrayQueue;
     pub use mio::Waker;
     pub(crate) use parking_lot::Mutex;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, fence};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, fence};
     pub(crate) use std::thread::{Thread, current};
 }
 #[cfg(not(loom))]

@@ -2,12 +2,12 @@
 
 use crate::doorbell::Doorbell;
 use crate::polling::{BusyPoll, Spin};
+use crate::recall::Recall;
 use crate::worker::Worker;
 use mio::{Events, Poll, Token};
 use std::io;
 use std::sync::Arc;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -59,20 +59,10 @@ pub struct WorkerLoop {
     pub clock: Clock,
 }
 
-/// What a thread does with its worker.
-mod state {
-    /// It turns it.
-    pub(super) const TURNING: u8 = 0;
-    /// It is to give it back after this turn. Who asked may think better of it.
-    pub(super) const ASKED: u8 = 1;
-    /// It gives it back.
-    pub(super) const RESTING: u8 = 2;
-}
-
 /// A thread that turns the worker it is given, until it is asked for it.
 #[derive(Debug)]
 pub struct WorkerThread {
-    state: Arc<AtomicU8>,
+    recall: Arc<Recall>,
     doorbell: Arc<Doorbell>,
     to: Sender<Worker>,
     from: Receiver<Worker>,
@@ -85,40 +75,39 @@ impl WorkerThread {
     /// # Errors
     /// The kernel has no thread to give.
     pub fn spawn(number: usize, mut turning: WorkerLoop) -> io::Result<Self> {
-        let (state, doorbell) = (Arc::new(AtomicU8::new(state::RESTING)), Arc::clone(&turning.doorbell));
-        let its_state = Arc::clone(&state);
+        let (recall, doorbell) = (Arc::<Recall>::default(), Arc::clone(&turning.doorbell));
+        let its_recall = Arc::clone(&recall);
         let ((to, inbox), (outbox, from)) = (channel::<Worker>(), channel());
         let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             // A switch that lost a worker would look alive and drop the traffic of some: better to be restarted whole.
             let abort = AbortOnPanic;
             turning.pin();
             while let Ok(mut worker) = inbox.recv() {
-                turning.run_until_asked(&mut worker, &its_state);
+                turning.run_until_asked(&mut worker, &its_recall);
                 if outbox.send(worker).is_err() {
                     break;
                 }
             }
             std::mem::forget(abort);
         })?;
-        Ok(Self { state, doorbell, to, from, handle })
+        Ok(Self { recall, doorbell, to, from, handle })
     }
 
     /// Has it turn a worker.
     pub fn give(&self, worker: Worker) {
-        self.state.store(state::TURNING, Ordering::Release);
+        self.recall.give();
         // A thread that is gone has taken the process with it.
         let _ = self.to.send(worker);
     }
 
     /// Whether it turns a worker.
     pub fn has_worker(&self) -> bool {
-        self.state.load(Ordering::Acquire) != state::RESTING
+        self.recall.has_worker()
     }
 
     /// Asks for the worker.
     pub fn ask(&self) {
-        self.state.store(state::ASKED, Ordering::Release);
-        self.doorbell.ring();
+        self.recall.ask(&self.doorbell);
     }
 
     /// The worker that was asked for; none, and it goes on turning, if it does not come in time.
@@ -126,9 +115,7 @@ impl WorkerThread {
         if let Ok(worker) = self.from.recv_timeout(patience) {
             return Some(worker);
         }
-        let goes_on =
-            self.state.compare_exchange(state::ASKED, state::TURNING, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if goes_on { None } else { self.from.recv().ok() }
+        if self.recall.think_better() { None } else { self.from.recv().ok() }
     }
 
     /// Ends the thread, and lets go of its worker.
@@ -149,26 +136,27 @@ impl WorkerLoop {
         }
     }
 
-    fn run_until_asked(&mut self, worker: &mut Worker, asked: &AtomicU8) {
-        while asked.load(Ordering::Acquire) != state::RESTING {
-            self.run(worker, asked);
-            // Unless whoever asked has thought better of it.
-            let _ = asked.compare_exchange(state::ASKED, state::RESTING, Ordering::AcqRel, Ordering::Acquire);
+    fn run_until_asked(&mut self, worker: &mut Worker, recall: &Recall) {
+        loop {
+            self.run(worker, recall);
+            if recall.gives_back() {
+                return;
+            }
         }
     }
 
-    fn run(&mut self, worker: &mut Worker, asked: &AtomicU8) {
+    fn run(&mut self, worker: &mut Worker, recall: &Recall) {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut spin = Spin::new(self.busy_poll);
         let mut turns: u32 = 0;
-        while asked.load(Ordering::Acquire) == state::TURNING {
+        while recall.is_turning() {
             turns = turns.wrapping_add(1);
             let now = self.clock.now();
             if !worker.turn(now).is_idle() {
                 spin.was_busy();
             } else if spin.is_over(now) {
                 worker.rest();
-                self.sleep(worker, asked, &mut events);
+                self.sleep(worker, recall, &mut events);
                 spin.slept(now, self.clock.now());
                 continue;
             }
@@ -178,9 +166,9 @@ impl WorkerLoop {
         }
     }
 
-    fn sleep(&mut self, worker: &mut Worker, asked: &AtomicU8, events: &mut Events) {
+    fn sleep(&mut self, worker: &mut Worker, recall: &Recall, events: &mut Events) {
         self.doorbell.declare_asleep();
-        if !worker.has_input() && asked.load(Ordering::Acquire) == state::TURNING {
+        if !worker.has_input() && recall.is_turning() {
             worker.note_sleep();
             self.wait(worker, events, SLEEP_MAX);
         }

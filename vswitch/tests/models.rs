@@ -4,12 +4,13 @@
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
-use loom::sync::Notify;
+use loom::sync::{Mutex, Notify};
 use loom::thread;
 use std::sync::{Arc, LazyLock};
 use vswitch::doorbell::{Doorbell, Waker};
 use vswitch::handoff::{self, Handoff, Link, Links};
 use vswitch::publish::{Publication, Published};
+use vswitch::recall::Recall;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::compile;
 use vswitch_core::desired::Desired;
@@ -191,5 +192,48 @@ fn no_wake_up_is_lost() {
             shared.ring_all();
         };
         together(vec![Box::new(sleep), Box::new(move || sender.hand_off()), Box::new(change)]);
+    });
+}
+
+/// A thread is asked for its worker, and the one who asked may think better of it at any moment and ask again: each time
+/// the worker comes, or it goes on turning, and whoever waits for it in the end gets it though it sleeps.
+#[test]
+fn a_worker_that_is_asked_for_comes_or_goes_on_turning() {
+    loom::model(|| {
+        let bedside = Arc::new(Notify::new());
+        let bell = Arc::new(Doorbell::new(Some(Waker::of(Arc::clone(&bedside)))));
+        let (recall, desk) = (Arc::new(Recall::default()), Arc::new((Mutex::new(false), Notify::new())));
+        recall.give();
+        let (its_bell, its_recall, its_desk) = (Arc::clone(&bell), Arc::clone(&recall), Arc::clone(&desk));
+        // In the order of `WorkerLoop::run_until_asked`.
+        let turn = move || {
+            loop {
+                while its_recall.is_turning() {
+                    its_bell.declare_asleep();
+                    if its_recall.is_turning() {
+                        bedside.wait();
+                    }
+                    its_bell.declare_awake();
+                }
+                if its_recall.gives_back() {
+                    break;
+                }
+            }
+            assert!(!std::mem::replace(&mut *its_desk.0.lock().unwrap(), true), "it comes once");
+            its_desk.1.notify();
+        };
+        let ask = move || {
+            recall.ask(&bell);
+            let has_come = *desk.0.lock().unwrap();
+            if !has_come && recall.think_better() {
+                assert!(!*desk.0.lock().unwrap(), "it goes on turning");
+                recall.ask(&bell);
+            }
+            while !*desk.0.lock().unwrap() {
+                desk.1.wait();
+            }
+            assert!(!recall.has_worker());
+        };
+        together(vec![Box::new(turn), Box::new(ask)]);
     });
 }

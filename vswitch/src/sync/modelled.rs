@@ -1,7 +1,7 @@
 //! Stand-ins on `loom`'s types, with the manners of what the product uses, and no stronger.
 
 use loom::sync::atomic::AtomicUsize;
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, fence};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, fence};
 use loom::sync::{MutexGuard, Notify};
 pub(crate) use loom::thread::{Thread, current};
 use std::collections::VecDeque;
