@@ -166,20 +166,10 @@ impl Shard {
         (settings, now): (&Settings, Tick),
     ) -> Result<SessionSlot, TableFull> {
         let (slot, ended) = self.sessions.insert(entry, record, |flow| flow.is_expired(settings, now))?;
-        for side in ended {
-            self.forget(side);
+        for side in ended.into_iter().filter(|side| *side != Side::default()) {
+            self.forget_session(side.scope());
         }
         Ok(slot)
-    }
-
-    /// Counts a session less, if it is one, whose record is given away.
-    #[inline]
-    fn forget(&mut self, side: Side) {
-        if side != Side::default()
-            && let Some(place) = self.places.of(side.scope(), &self.counters)
-        {
-            self.counters[place].forget_session();
-        }
     }
 
     /// Whether an ENI may have one more session.

@@ -494,8 +494,14 @@ impl Shard {
     /// Ends the session of `scope` in the record at `slot`.
     pub(crate) fn end_session(&mut self, slot: SessionSlot, scope: FlowScope) {
         self.sessions.end(slot, scope);
-        if let Some(counters) = self.place_of(scope).and_then(|place| self.counters.get_mut(place)) {
-            counters.forget_session();
+        self.forget_session(scope);
+    }
+
+    /// Counts a session less, whose record is given away.
+    #[inline]
+    pub(crate) fn forget_session(&mut self, scope: FlowScope) {
+        if let Some(place) = self.place_of(scope) {
+            self.counters[place].forget_session();
         }
     }
 

@@ -132,14 +132,8 @@ impl Sessions {
     /// with this salt; and whether the source is the second end.
     pub(crate) fn ends_of(&self, addresses: Addresses, salt: u32) -> (Key, u64, bool) {
         match addresses {
-            Addresses::V4 { source, destination } => {
-                let (key, swapped) = KeyV4::between([source, destination]);
-                (Key::V4(key), key.seed(salt, self.secret), swapped)
-            }
-            Addresses::V6 { source, destination } => {
-                let (key, swapped) = KeyV6::between([source, destination]);
-                (Key::V6(key), key.seed(salt, self.secret), swapped)
-            }
+            Addresses::V4 { source, destination } => ends_between::<KeyV4>([source, destination], salt, self.secret),
+            Addresses::V6 { source, destination } => ends_between::<KeyV6>([source, destination], salt, self.secret),
         }
     }
 
@@ -371,6 +365,11 @@ impl Sessions {
     pub fn memory_bytes(&self) -> [usize; 2] {
         [self.v4.memory_bytes(), self.v6.memory_bytes()]
     }
+}
+
+fn ends_between<K: FlowKey>(addresses: [K::Address; 2], salt: u32, secret: [u64; 2]) -> (Key, u64, bool) {
+    let (key, swapped) = K::between(addresses);
+    (key.any(), key.seed(salt, secret), swapped)
 }
 
 fn least_worthy<K: FlowKey, W: Ord>(
