@@ -281,8 +281,8 @@ impl<K: FlowKey> Table<K> {
         }
     }
 
-    /// Which of these places have to be cleared, and how many they are. Found by arithmetic, for neither which records are
-    /// free nor which are over can be foreseen.
+    /// Which of these places have to be cleared, and how many they are. Found by arithmetic, for which
+    /// records are over cannot be foreseen.
     #[inline]
     fn due(&self, places: Range<usize>, expiry: &mut Expiry<'_>) -> ([u32; SWEEP_STRIDE], usize) {
         let (mut due, mut count) = ([0; SWEEP_STRIDE], 0);
@@ -307,13 +307,12 @@ impl<K: FlowKey> Table<K> {
     fn clear(&mut self, slot: Slot, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Flow)) {
         loop {
             let flow = self.flow(slot);
-            if flow.state != FlowState::Free {
-                if !expiry.is_over(flow) {
-                    return;
-                }
-                forgotten(flow);
-                self.remove(slot);
+            // What is free is not over: an earlier one of these places took its connection.
+            if !expiry.is_over(flow) {
+                return;
             }
+            forgotten(flow);
+            self.remove(slot);
             if !self.refill(slot) {
                 return;
             }
