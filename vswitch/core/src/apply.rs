@@ -166,8 +166,10 @@ impl Shard {
         (settings, now): (&Settings, Tick),
     ) -> Result<SessionSlot, TableFull> {
         let (slot, ended) = self.sessions.insert(entry, record, |flow| flow.is_expired(settings, now))?;
-        for side in ended.into_iter().filter(|side| *side != Side::default()) {
-            self.forget_session(side.scope());
+        for side in ended {
+            if side != Side::default() {
+                self.forget_session(side.scope());
+            }
         }
         Ok(slot)
     }
