@@ -11,6 +11,8 @@ use vswitch_core::ids::EniId;
 
 /// How long the fate of a first fragment is remembered, seconds.
 const FATE_S: u64 = 30;
+/// The first port that is not a service's.
+const EPHEMERAL: u16 = 32_768;
 /// How long a part waits for the first, seconds.
 const WAIT_S: u64 = 2;
 /// Parts of one ENI that may wait.
@@ -126,6 +128,29 @@ impl Message {
         matches!(self.content, Content::Tcp(..) | Content::Blind(..))
     }
 
+    /// Who opened the connection of a message without a session; nobody knows where none.
+    fn opener(&self, place: Place<'_>) -> Option<Opener> {
+        let Tuple { source_port, destination_port, .. } = self.tuple();
+        let is_service = |port| (1..EPHEMERAL).contains(&port);
+        let (from_service, to_service) = (is_service(source_port), is_service(destination_port));
+        let flags = self.tcp_flags();
+        let (is_syn, is_ack) = (flags & TcpFlags::SYN != 0, flags & TcpFlags::ACK != 0);
+        match self.content {
+            _ if !place.desired.settings.pick_up_by_ports => Some(Opener::Sender),
+            Content::Tcp(..) | Content::Blind(..) if is_syn => (!is_ack).then_some(Opener::Sender),
+            Content::Tcp(..) | Content::Blind(..) => match (from_service, to_service) {
+                (false, true) => Some(Opener::Sender),
+                (true, false) if is_ack => Some(Opener::Receiver),
+                _ => None,
+            },
+            Content::Udp(..) | Content::FirstPart(..) if place.direction == Direction::Egress => {
+                (!from_service || destination_port < EPHEMERAL).then_some(Opener::Sender)
+            }
+            Content::Pong(_) => None,
+            _ => Some(Opener::Sender),
+        }
+    }
+
     fn is_tcp_open(&self) -> bool {
         self.is_tcp() && self.tcp_flags() & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
     }
@@ -140,6 +165,12 @@ enum Mark {
 
 type End = (IpAddr, Mark);
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opener {
+    Sender,
+    Receiver,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Name {
     /// ENI, protocol, and both ends in order.
@@ -153,6 +184,8 @@ struct Session {
     opener: End,
     opened: Direction,
     opening: Tuple,
+    /// Who opened it is not known: the rules of both directions have to admit it.
+    needs_both: bool,
     last_seen_s: u64,
     timeouts: Timeouts,
     profile: TimeoutProfile,
@@ -403,9 +436,10 @@ impl Oracle {
         self.refused_sessions
     }
 
-    /// How many sessions an ENI holds.
+    /// How many sessions an ENI holds: what is only remembered is none.
     pub fn sessions_of(&self, eni: &EniId) -> usize {
-        self.records.keys().filter(|name| matches!(name, Name::Session(owner, ..) if owner == eni)).count()
+        let is_theirs = |name: &Name| matches!(name, Name::Session(owner, ..) if owner == eni);
+        self.records.iter().filter(|(name, session)| is_theirs(name) && !session.revoked).count()
     }
 
     /// Ends what idled too long. Returns whose parts waited in vain, and their tags.
@@ -438,7 +472,7 @@ impl Oracle {
                     }
                     Some(Session { life: Life::Fate(_, _, first), .. }) => match self.records.get(first) {
                         Some(session) => stays(place, session),
-                        None => rules_accept(place, place.direction, &self.records[&name].opening),
+                        None => are_admitted(place, &self.records[&name]),
                     },
                     _ => rules_accept(place, place.direction, &message.tuple()),
                 }
@@ -467,21 +501,33 @@ impl Oracle {
             if place.desired.enis[place.eni].tracking.tcp_window_check && session.is_outside(message) {
                 return Passes::Refused;
             }
-            session.revoked &= !rules_accept(place, session.opened, &session.opening);
+            session.revoked &= !are_admitted(place, session);
             session.hear(message, place.now_s);
             Passes::Yes
         } else {
             self.refused_sessions += 1;
             session.revoked = true;
-            session.last_seen_s = place.now_s;
+            // The memory lives on where nothing else would stop the packet.
+            if rules_accept(place, place.direction, &message.tuple()) && message.opener(place) == Some(Opener::Sender) {
+                session.last_seen_s = place.now_s;
+            }
             Passes::Refused
         }
     }
 
     fn judge_new(&mut self, place: Place<'_>, message: &Message, name: Name) -> Passes {
-        if !rules_accept(place, place.direction, &message.tuple()) {
+        let opener = message.opener(place);
+        let own = || rules_accept(place, place.direction, &message.tuple());
+        let other = || rules_accept(place, place.direction.reverse(), &message.tuple().reverse());
+        let is_admitted = match opener {
+            Some(Opener::Sender) => own(),
+            Some(Opener::Receiver) => other(),
+            None => own() && other(),
+        };
+        if !is_admitted {
             return Passes::Refused;
         }
+        let is_answer = opener == Some(Opener::Receiver);
         if message.is_tcp() && !message.is_tcp_open() && !place.desired.settings.tcp_pick_up {
             return Passes::Refused;
         }
@@ -502,25 +548,29 @@ impl Oracle {
         let is_syn = flags & TcpFlags::SYN != 0;
         let (sequence, acknowledgment) = message.numbers();
         let life = match message.content {
-            Content::Tcp(..) | Content::Blind(..) => Life::Tcp {
-                answered: false,
-                established: false,
-                fins: [flags & (TcpFlags::FIN | TcpFlags::RST) == TcpFlags::FIN, false],
-                reset: flags & TcpFlags::RST != 0,
-                expected: [
+            Content::Tcp(..) | Content::Blind(..) => {
+                let mut fins = [flags & (TcpFlags::FIN | TcpFlags::RST) == TcpFlags::FIN, false];
+                let mut expected = [
                     Some(sequence.wrapping_add(is_syn as u32)),
                     (flags & TcpFlags::ACK != 0).then_some(acknowledgment),
-                ],
-                unscaled: is_syn,
-            },
+                ];
+                if is_answer {
+                    fins.reverse();
+                    expected.reverse();
+                }
+                let (reset, answered) = (flags & TcpFlags::RST != 0, is_answer && !fins[1]);
+                Life::Tcp { answered, established: false, fins, reset, expected, unscaled: is_syn }
+            }
             Content::Ping(_) | Content::Pong(_) => Life::Icmp,
             Content::Other(_) => Life::Other,
             _ => Life::Udp(0),
         };
+        let (_, sender, receiver) = message.ends();
         let session = Session {
-            opener: message.ends().1,
-            opened: place.direction,
-            opening: message.tuple(),
+            opener: if is_answer { receiver } else { sender },
+            opened: if is_answer { place.direction.reverse() } else { place.direction },
+            opening: if is_answer { message.tuple().reverse() } else { message.tuple() },
+            needs_both: opener.is_none(),
             last_seen_s: place.now_s,
             timeouts: eni.timeouts,
             profile: place.desired.settings.timeout_profile,
@@ -540,6 +590,7 @@ impl Oracle {
             opener: message.ends().1,
             opened: place.direction,
             opening: message.tuple(),
+            needs_both: message.opener(place).is_none(),
             last_seen_s: place.now_s,
             timeouts: place.desired.enis[place.eni].timeouts,
             profile: TimeoutProfile::Alibaba,
@@ -572,7 +623,13 @@ fn session_name(eni: &EniId, message: &Message) -> Name {
 /// §4.4: whether the rules of now admit the session, or it need not ask them.
 fn stays(place: Place<'_>, session: &Session) -> bool {
     let kept = !place.desired.settings.cut_sessions_on_deny && !session.revoked;
-    kept || rules_accept(place, session.opened, &session.opening)
+    kept || are_admitted(place, session)
+}
+
+/// Whether the rules of now admit what is known of the packet that opened the session.
+fn are_admitted(place: Place<'_>, session: &Session) -> bool {
+    let other = || rules_accept(place, session.opened.reverse(), &session.opening.reverse());
+    rules_accept(place, session.opened, &session.opening) && (!session.needs_both || other())
 }
 
 fn rules_accept(place: Place<'_>, direction: Direction, tuple: &Tuple) -> bool {

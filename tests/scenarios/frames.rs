@@ -155,8 +155,56 @@ fn a_foreign_sender_of_arp_or_neighbor_discovery_is_spoofed() {
 fn the_sender_is_not_checked_where_the_check_is_off() {
     let mut world = World::new(lab());
     world.change_eni("client", |eni| eni.source_dest_check = false);
-    let frame = Ip::new(OUTSIDE, WEB).tcp(1, 80, TcpFlags::SYN).frame(STRANGER, world.gateway_mac("client"));
-    assert_eq!(world.send_frame("client", &frame).0, delivered("web"));
+    let packet = Ip::new(OUTSIDE, WEB).tcp(1, 80, TcpFlags::SYN);
+    assert_eq!(world.send("client", &packet), delivered("web"));
+}
+
+/// It frees a router from the check of addresses, and from nothing else.
+#[test]
+fn all_but_the_source_address_is_checked_of_everybody() {
+    let mut world = World::new(lab());
+    world.change_eni("client", |eni| eni.source_dest_check = false);
+    world.set_rules("sg-web", &[accept_in("all", "0.0.0.0/0"), accept_in("all-v6", "::/0")]);
+    let (mac, gateway) = (world.mac("client"), world.gateway_mac("client"));
+    let target = "fd00:0:0:1::1".parse().expect("an address");
+    let frames = [
+        (Ip::new(OUTSIDE, WEB).tcp(1, 80, TcpFlags::SYN).frame(STRANGER, gateway), DropReason::SourceMacSpoofed),
+        (Ip::new(OUTSIDE, WEB).udp(67, 68).frame(mac, gateway), DropReason::DhcpServerSpoofed),
+        (Ip::new(CLIENT, WEB).udp(67, 68).part(9, 0, true).frame(mac, gateway), DropReason::DhcpServerSpoofed),
+        (Ip::new(CLIENT_V6, WEB_V6).udp(547, 546).frame(mac, gateway), DropReason::DhcpServerSpoofed),
+        (
+            arp(true, (STRANGER, CLIENT.parse().expect("v4")), (MacAddress::default(), WEB.parse().expect("v4"))),
+            DropReason::SourceMacSpoofed,
+        ),
+        (
+            Ip::new(CLIENT_V6, "ff02::1:ff00:1").solicit(target, STRANGER).frame(mac, gateway),
+            DropReason::NeighborSpoofed,
+        ),
+    ];
+    for (frame, reason) in frames {
+        assert_eq!(world.send_frame("client", &frame).0, stopped("client", reason));
+    }
+}
+
+#[test]
+fn a_frame_for_another_station_is_not_routed() {
+    for is_checked in [true, false] {
+        let mut world = World::new(lab());
+        world.change_eni("client", |eni| eni.source_dest_check = is_checked);
+        let (mac, web) = (world.mac("client"), world.mac("web"));
+        for to in [web, STRANGER, mac, MacAddress::default()] {
+            for packet in
+                [request().tcp(40000, 80, TcpFlags::SYN), Ip::new(CLIENT_V6, WEB_V6).tcp(40000, 80, TcpFlags::SYN)]
+            {
+                let fate = world.send_frame("client", &packet.frame(mac, to)).0;
+                assert_eq!(fate, stopped("client", DropReason::DestinationMacForeign));
+            }
+        }
+        assert_eq!(world.send("client", &request().tcp(40000, 80, TcpFlags::SYN)), delivered("web"));
+        // Its session is no way around.
+        let more = request().tcp(40000, 80, TcpFlags::ACK).frame(mac, web);
+        assert_eq!(world.send_frame("client", &more).0, stopped("client", DropReason::DestinationMacForeign));
+    }
 }
 
 #[test]

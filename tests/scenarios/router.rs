@@ -49,7 +49,7 @@ fn arp_that_asks_nothing_of_the_router_is_consumed() {
     let mac = world.mac("client");
     let announcement = arp(true, (mac, v4(CLIENT)), (MacAddress::default(), v4(CLIENT)));
     let probe = arp(true, (mac, v4("0.0.0.0")), (MacAddress::default(), v4(CLIENT)));
-    let answer = arp(false, (mac, v4(CLIENT)), (mac, v4(GATEWAY)));
+    let answer = arp(false, (mac, v4(CLIENT)), (world.gateway_mac("client"), v4(GATEWAY)));
     for frame in [announcement, probe, answer] {
         assert_eq!(world.send_frame("client", &frame).0, stopped("client", DropReason::ArpConsumed));
     }

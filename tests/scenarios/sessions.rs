@@ -21,13 +21,13 @@ fn closed(at: &str) -> Fate {
 #[test]
 fn replies_pass_without_rules_and_requests_do_not() {
     let mut world = strict_world();
-    assert_eq!(world.send("web", &reply().tcp(80, 4000, SYN_ACK)), closed("web"), "no flag opens the way");
-    assert_eq!(world.send("client", &request().tcp(4000, 80, TcpFlags::SYN)), delivered("web"));
-    assert_eq!(world.send("web", &reply().tcp(80, 4000, SYN_ACK)), delivered("client"));
-    for (near, far) in [(80, 4001), (81, 4000), (4000, 80)] {
+    assert_eq!(world.send("web", &reply().tcp(80, 40000, SYN_ACK)), closed("web"), "no flag opens the way");
+    assert_eq!(world.send("client", &request().tcp(40000, 80, TcpFlags::SYN)), delivered("web"));
+    assert_eq!(world.send("web", &reply().tcp(80, 40000, SYN_ACK)), delivered("client"));
+    for (near, far) in [(80, 40001), (81, 40000), (40000, 80)] {
         assert_eq!(world.send("web", &reply().tcp(near, far, SYN_ACK)), closed("web"));
     }
-    assert_eq!(world.send("web", &reply().udp(80, 4000)), closed("web"));
+    assert_eq!(world.send("web", &reply().udp(80, 40000)), closed("web"));
     assert_eq!(world.send("client", &request().gre()), delivered("web"));
     assert_eq!(world.send("web", &reply().gre()), delivered("client"));
     assert_eq!(world.send("web", &reply().raw(50, &[0; 8])), closed("web"));
@@ -116,7 +116,7 @@ fn a_tcp_session_lives_as_its_state_says() {
 #[test]
 fn a_lone_fin_is_not_remembered_longer_than_a_lone_syn() {
     let mut world = strict_world();
-    assert_eq!(world.send("client", &request().tcp(5, 6, TcpFlags::FIN)), delivered("web"));
+    assert_eq!(world.send("client", &request().tcp(40005, 6, TcpFlags::FIN)), delivered("web"));
     assert!(survives(&world, 29) && !survives(&world, 30));
 }
 

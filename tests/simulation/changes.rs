@@ -120,7 +120,8 @@ pub(crate) fn change_list(random: &mut Random, desired: &mut Desired) -> String 
 
 pub(crate) fn change_settings(random: &mut Random, desired: &mut Desired) -> String {
     let settings = &mut desired.settings;
-    match random.below(6) {
+    match random.below(8) {
+        6..=7 => settings.pick_up_by_ports ^= true,
         4 => settings.tcp_pick_up ^= true,
         5 => settings.timeout_profile = random.pick(&TimeoutProfile::NAMES).0,
         0 => settings.cut_sessions_on_deny ^= true,

@@ -339,7 +339,7 @@ impl Twin {
             FrameContent::Broken(reason) => return Err(reason),
             FrameContent::Message(message) => message,
         };
-        if eni.source_dest_check && frame.mac != eni.mac {
+        if frame.mac != eni.mac {
             return Err(DropReason::SourceMacSpoofed);
         }
         if eni.source_dest_check && !owns(eni, message.source) {

@@ -475,6 +475,7 @@ impl Floor {
 fn counted(stats: &DirectionStats) -> Count {
     let refusals = [
         DropReason::RuleDrop,
+        DropReason::AnswerUnsolicited,
         DropReason::DefaultDrop,
         DropReason::SessionRevoked,
         DropReason::SmtpClosed,

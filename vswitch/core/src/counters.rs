@@ -24,7 +24,7 @@ pub(crate) struct DirectionCounters {
 pub(crate) struct EniCounters {
     /// Which ENI these are about; the place may pass to another.
     pub(crate) scope: FlowScope,
-    /// Sessions it holds in this shard.
+    /// Live sessions it holds in this shard.
     pub(crate) sessions: u32,
     /// Sessions that it opened here.
     pub(crate) opened: u64,
@@ -32,6 +32,8 @@ pub(crate) struct EniCounters {
     pub(crate) evicted: u64,
     /// How many it may open now.
     pub(crate) bucket: TokenBucket,
+    /// How many ICMP errors about its sessions may reach it now.
+    pub(crate) related_errors: TokenBucket,
     pub(crate) egress: DirectionCounters,
     pub(crate) ingress: DirectionCounters,
 }
@@ -80,6 +82,7 @@ impl EniCounters {
             opened: 0,
             evicted: 0,
             bucket: TokenBucket::NEW,
+            related_errors: TokenBucket::NEW,
             egress: DirectionCounters::ZERO,
             ingress: DirectionCounters::ZERO,
         }

@@ -386,7 +386,9 @@ impl Shard {
             debug_assert!(applied.is_ok(), "a session that goes on needs no room");
         }
         let applied = match opened {
-            Some(slot) if its_ruling.1.opens() => self.join(slot, receiver, packet, (its_ruling, &its_lookup), now),
+            Some(slot) if its_ruling.1.admission().is_some() => {
+                self.join(slot, receiver, packet, (its_ruling, &its_lookup), now)
+            }
             _ => self.apply(receiver, packet, (its_ruling, &its_lookup), now),
         };
         match applied {
@@ -493,8 +495,11 @@ impl Shard {
 
     /// Ends the session of `scope` in the record at `slot`.
     pub(crate) fn end_session(&mut self, slot: SessionSlot, scope: FlowScope) {
+        let was_live = self.sessions.flow(slot).sides.iter().any(|side| side.scope() == scope && side.is_live());
         self.sessions.end(slot, scope);
-        self.forget_session(scope);
+        if was_live {
+            self.forget_session(scope);
+        }
     }
 
     /// Counts a session less, whose record is given away.

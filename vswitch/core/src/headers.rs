@@ -1,7 +1,10 @@
 //! Bytes to headers, once per packet. Every length is checked before a byte is read; nothing here panics.
 
 use crate::flow::cover::Part;
-use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, IPV6_EXTENSION_HEADERS_MAX};
+use crate::limits::{
+    ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, ICMP_ERROR_BYTES_MAX_V4, ICMP_ERROR_BYTES_MAX_V6,
+    IPV6_EXTENSION_HEADERS_MAX,
+};
 use crate::verdict::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use part::PartOfPacket;
@@ -267,6 +270,24 @@ impl Headers {
             }
     }
 
+    /// Whether this is the report that a packet is too big for the path: ICMP type 3 code 4, ICMPv6 type 2 (§3.4).
+    pub(crate) fn is_path_mtu_report(&self) -> bool {
+        self.icmp_kind() == Some(IcmpKind::Error)
+            && match self.tuple.addresses {
+                Addresses::V4 { .. } => self.icmp_type == 3 && self.icmp_code == 4,
+                Addresses::V6 { .. } => self.icmp_type == 2,
+            }
+    }
+
+    /// Whether this is no longer than an ICMP error may be, and whole. A described packet has no length.
+    pub(crate) fn has_error_length(&self) -> bool {
+        let most = match self.tuple.addresses {
+            Addresses::V4 { .. } => ICMP_ERROR_BYTES_MAX_V4,
+            Addresses::V6 { .. } => ICMP_ERROR_BYTES_MAX_V6,
+        };
+        self.fragment == Fragment::Whole && self.end as usize <= ETHERNET_HEADER_BYTES + most
+    }
+
     /// Whether this is an ICMP query whose identifier has the number of a request's type: then the tuples of a request
     /// and of a reply the same way can be equal, and only the type tells them apart.
     pub fn may_be_its_own_reverse(&self) -> bool {
@@ -291,6 +312,11 @@ impl Headers {
             && self.fragment != Fragment::Later
             && self.tuple.source_port == source_port
             && self.tuple.destination_port == destination_port
+    }
+
+    /// Whether this is what a DHCP server sends (RFC 2131 §4.1, RFC 8415 §7.2).
+    pub fn is_dhcp_answer(&self) -> bool {
+        self.is_udp(67, 68) || self.is_udp(547, 546)
     }
 
     /// Whether this opens a TCP connection: SYN without ACK.
@@ -455,6 +481,7 @@ fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Resu
     const AUTHENTICATION: u8 = 51;
     let mut next = headers.tuple.protocol;
     let mut offset = headers.transport_offset as usize;
+    let (first, mut has_fragment_header) = (offset, false);
     for _ in 0..=IPV6_EXTENSION_HEADERS_MAX {
         // Destination options, mobility, HIP and shim6 share the form of hop-by-hop options (RFC 6564).
         if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | 60 | 135 | 139 | 140) {
@@ -469,10 +496,16 @@ fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Resu
             AUTHENTICATION => (header[1] as usize + 2) * 4,
             _ => (header[1] as usize + 1) * 8,
         };
-        if next == ROUTING && header[2] == 0 && header[3] != 0 {
-            return Err(DropReason::Ipv6Malformed); // RFC 5095: type 0 must not be followed.
+        // RFC 8200 §4.1: hop-by-hop options come first or not at all. RFC 5095: routing type 0 must not be followed.
+        let is_misplaced = next == HOP_BY_HOP && offset != first;
+        let is_source_route = next == ROUTING && header[2] == 0 && header[3] != 0;
+        // A packet is cut once (RFC 8200 §4.5): another fragment header would overwrite what the first one says.
+        let is_cut_twice = next == FRAGMENT && has_fragment_header;
+        if is_misplaced || is_source_route || is_cut_twice {
+            return Err(DropReason::Ipv6Malformed);
         }
         if next == FRAGMENT {
+            has_fragment_header = true;
             let offset_and_more = u16::from_be_bytes([header[2], header[3]]);
             let offset_bytes = (offset_and_more & 0xfff8) as usize;
             let payload_bytes = packet.len().saturating_sub(offset + length_bytes);

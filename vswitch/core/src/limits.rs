@@ -18,6 +18,15 @@ pub const ETHERNET_HEADER_BYTES: usize = 14;
 pub const MTU_BYTES_MAX: usize = 9000;
 /// The smallest MTU a port may have, bytes: IPv4's own minimum (RFC 791 §3.1).
 pub const MTU_BYTES_MIN: usize = 576;
+/// The first port that clients take for a connection where nobody chooses one (the kernel's `ip_local_port_range`): what
+/// is below is the port of a service.
+pub const EPHEMERAL_PORT_MIN: u16 = 32_768;
+/// The longest ICMP error that a session admits, bytes of the IPv4 packet (RFC 1812 §4.3.2.3).
+pub const ICMP_ERROR_BYTES_MAX_V4: usize = 576;
+/// The same of IPv6: no error is longer than the smallest MTU (RFC 4443 §2.4).
+pub const ICMP_ERROR_BYTES_MAX_V6: usize = 1280;
+/// ICMP errors about its sessions that reach one ENI in a second.
+pub const ICMP_ERRORS_PER_S: u32 = 1000;
 /// Extension headers the parser walks before it gives up on an IPv6 packet.
 pub const IPV6_EXTENSION_HEADERS_MAX: usize = 8;
 /// ENIs one switch may hold.

@@ -33,6 +33,8 @@ impl TokenBucket {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
     pub(crate) state: FlowState,
+    /// Whether it is only the memory of what rules refused.
+    pub(crate) is_dead: bool,
     pub(crate) is_expired: bool,
     /// Whether the ENI that opened it, as far as it is here, holds more than its guaranteed share, and no less than the one
     /// that asks; or is that.
@@ -48,28 +50,29 @@ pub(crate) struct Candidate {
 pub(crate) type Worth = (u8, u32, Tick);
 
 impl Candidate {
-    /// How much a connection is worth beside others; none if it must stay. What is over goes first; then, of those who
-    /// hold more than their share, what is closing, what nobody has answered yet, and what idled longest. The
-    /// established connections of everybody else stay.
+    /// How much a connection is worth beside others; none if it must stay. What is over goes first, and what is only
+    /// remembered; then, of those who hold more than their share, what is closing, what nobody has answered yet, and what
+    /// idled longest. The established connections of everybody else stay.
     pub(crate) fn worth(&self) -> Option<Worth> {
         let class = match self.state {
             _ if self.is_expired => 0,
             FlowState::Free => return None,
+            _ if self.is_dead => 1,
             FlowState::TcpClosed
             | FlowState::TcpClosingOpener
             | FlowState::TcpClosingResponder
             | FlowState::TcpAbandonedOpener
-            | FlowState::TcpAbandonedResponder => 1,
-            FlowState::TcpOpening | FlowState::TcpAnswered | FlowState::Udp => 2,
+            | FlowState::TcpAbandonedResponder => 2,
+            FlowState::TcpOpening | FlowState::TcpAnswered | FlowState::Udp => 3,
             FlowState::TcpEstablished
             | FlowState::UdpAnswered
             | FlowState::UdpStream
             | FlowState::Icmp
-            | FlowState::Other => 3,
+            | FlowState::Other => 4,
         };
         let may_go = match class {
-            0 => true,
-            1 | 2 => self.is_opener_over,
+            0 | 1 => true,
+            2 | 3 => self.is_opener_over,
             _ => self.are_all_over,
         };
         may_go.then_some((class, u32::MAX - self.held, self.last_seen))
@@ -103,6 +106,7 @@ mod tests {
     fn the_worth_of_connections_keeps_the_order_that_is_promised() {
         let candidate = |state| Candidate {
             state,
+            is_dead: false,
             is_expired: false,
             is_opener_over: true,
             are_all_over: true,
@@ -112,6 +116,12 @@ mod tests {
         let order = [
             Candidate {
                 is_expired: true,
+                is_opener_over: false,
+                are_all_over: false,
+                ..candidate(FlowState::TcpEstablished)
+            },
+            Candidate {
+                is_dead: true,
                 is_opener_over: false,
                 are_all_over: false,
                 ..candidate(FlowState::TcpEstablished)

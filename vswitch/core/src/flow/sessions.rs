@@ -44,14 +44,15 @@ impl Entry {
     /// What leads to no session.
     pub(crate) const NONE: Self = Self { key: Key::V4(KeyV4::NONE), protocol: 0, swapped: false, hash: 0 };
 
-    /// The destination port of the packet that it was made of.
+    /// The source and destination ports of the packet that it was made of.
     #[inline(always)]
-    pub(crate) fn destination_port(&self) -> u16 {
+    pub(crate) fn ports(&self) -> [u16; 2] {
         let ports = match &self.key {
             Key::V4(key) => key.ports(),
             Key::V6(key) => key.ports(),
         };
-        turned(ports, self.swapped) as u16
+        let ports = turned(ports, self.swapped);
+        [(ports >> 16) as u16, ports as u16]
     }
 
     /// The tuple that it was made of.
@@ -301,9 +302,11 @@ impl Sessions {
     }
 
     /// Looks at the next `count` records of each table, in an endless round, and forgets those that are over; `forgotten`
-    /// hears whose sessions they were.
+    /// hears whose live sessions they were.
     pub(crate) fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, mut forgotten: impl FnMut(FlowScope)) {
-        let mut forget = |flow: &Flow| flow.sessions().for_each(|(_, side)| forgotten(side.scope()));
+        let mut forget = |flow: &Flow| {
+            flow.sides.iter().filter(|side| side.is_live()).for_each(|side| forgotten(side.scope()));
+        };
         if !self.v4.is_empty() {
             self.v4.sweep(count, expiry, &mut forget);
         }
