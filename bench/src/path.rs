@@ -309,7 +309,7 @@ impl Chunks for Rig {
             clock.sweeps_due += clock.sweeps_per_burst;
             while clock.sweeps_due >= 1.0 {
                 clock.sweeps_due -= 1.0;
-                self.shard.sweep(&self.snapshot, clock.now);
+                self.shard.sweep(&self.snapshot, clock.now, SWEEP_RECORDS_PER_TURN);
             }
         }
     }

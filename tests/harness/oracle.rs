@@ -191,6 +191,8 @@ struct Session {
     profile: TimeoutProfile,
     revoked: bool,
     life: Life,
+    /// What is looked at first where an ENI holds as many as it may: the smaller.
+    order: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -239,6 +241,23 @@ impl Session {
             TimeoutProfile::Aws => seconds[1],
             TimeoutProfile::Linux => seconds[2],
         }
+    }
+
+    /// Whether it may give way to another of its ENI, and whether it is closing.
+    fn gives_way(&self) -> Option<bool> {
+        match self.life {
+            _ if self.revoked => None,
+            Life::Tcp { reset, fins, .. } if reset || fins.contains(&true) => Some(true),
+            Life::Tcp { established: false, .. } | Life::Udp(0..=1) | Life::Icmp => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The address at the other end.
+    fn peer(&self, name: &Name) -> IpAddr {
+        let Name::Session(_, _, one, other) = name else { unreachable!("fates have no peers") };
+        let not_opener = if *one == self.opener { other } else { one };
+        if self.opened == Direction::Ingress { self.opener.0 } else { not_opener.0 }
     }
 
     fn is_closed(&self) -> bool {
@@ -321,6 +340,7 @@ pub struct Oracle {
     /// How many sessions each ENI with a rate may open, as of when.
     may_open: HashMap<EniId, (u64, u64)>,
     refused_sessions: u64,
+    order: u64,
 }
 
 /// What came of a packet in two parts at its sender.
@@ -533,9 +553,10 @@ impl Oracle {
         }
         self.records.remove(&name);
         let eni = &place.desired.enis[place.eni];
-        if self.sessions_of(place.eni) >= eni.sessions_max as usize {
+        if !self.has_room(place.eni, eni.sessions_max as usize) {
             return Passes::NoRoom;
         }
+        self.order += 1;
         if let Some(rate) = eni.tracking.new_sessions_per_s.map(u64::from) {
             let (left, since_s) = self.may_open.get(place.eni).copied().unwrap_or((0, 0));
             let left = (left + (place.now_s - since_s) * rate).min(rate);
@@ -571,6 +592,7 @@ impl Oracle {
             opened: if is_answer { place.direction.reverse() } else { place.direction },
             opening: if is_answer { message.tuple().reverse() } else { message.tuple() },
             needs_both: opener.is_none(),
+            order: self.order,
             last_seen_s: place.now_s,
             timeouts: eni.timeouts,
             profile: place.desired.settings.timeout_profile,
@@ -579,6 +601,43 @@ impl Oracle {
         };
         self.records.insert(name, session);
         Passes::Yes
+    }
+
+    /// Whether an ENI may have one more session, where some that are closing or unanswered may give way to it: of the peer
+    /// that has most of them, the oldest.
+    fn has_room(&mut self, eni: &EniId, sessions_max: usize) -> bool {
+        let wanted = (self.sessions_of(eni) + 1).saturating_sub(sessions_max);
+        if wanted == 0 {
+            return true;
+        }
+        let mut all: Vec<(u64, Name)> = Vec::new();
+        for (name, session) in &self.records {
+            if matches!(name, Name::Session(owner, ..) if owner == eni) {
+                all.push((session.order, name.clone()));
+            }
+        }
+        all.sort_by_key(|(order, _)| *order);
+        let mut candidates = Vec::new();
+        for (_, name) in all {
+            match self.records[&name].gives_way() {
+                Some(is_closing) => candidates.push((is_closing, name)),
+                // It becomes the newest.
+                None => {
+                    self.order += 1;
+                    self.records.get_mut(&name).expect("it is there").order = self.order;
+                }
+            }
+        }
+        for _ in 0..wanted {
+            let peer = |name: &Name| self.records[name].peer(name);
+            let count = |of: IpAddr| candidates.iter().filter(|(closes, name)| !closes && peer(name) == of).count();
+            let most = candidates.iter().filter(|(closes, _)| !closes).map(|(_, name)| count(peer(name))).max();
+            let closing = candidates.iter().position(|(closes, _)| *closes);
+            let of_most = || candidates.iter().position(|(closes, name)| !closes && Some(count(peer(name))) == most);
+            let Some(victim) = closing.or_else(of_most) else { break };
+            self.records.remove(&candidates.remove(victim).1);
+        }
+        self.sessions_of(eni) < sessions_max
     }
 
     fn remember_fate(&mut self, place: Place<'_>, message: &Message, id: u32, passed: bool) {
@@ -591,6 +650,7 @@ impl Oracle {
             opened: place.direction,
             opening: message.tuple(),
             needs_both: message.opener(place).is_none(),
+            order: 0,
             last_seen_s: place.now_s,
             timeouts: place.desired.enis[place.eni].timeouts,
             profile: TimeoutProfile::Alibaba,

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use vswitch_core::desired::Direction;
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::EniIndex;
-use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::limits::{BURST_PACKETS, SWEEP_RECORDS_PER_TURN, SWEEP_ROUND_NS};
 use vswitch_core::offload::Offloads;
 use vswitch_core::packet::Packet;
 use vswitch_core::phases::{self, Phase};
@@ -32,8 +32,8 @@ use vswitch_core::verdict::{DropReason, Verdict};
 
 /// Time between two steps of the sweep, ns.
 const SWEEP_INTERVAL_NS: u64 = 1_000_000;
-/// Steps of the sweep that one turn makes up for after a sleep.
-const SWEEP_STEPS_MAX: u64 = 64;
+/// Records that the sweep goes on by in one turn at most, also after a sleep: packets wait meanwhile.
+const SWEEP_RECORDS_MAX: usize = 64 * SWEEP_RECORDS_PER_TURN;
 
 /// A port, or a lane of it, at its worker.
 #[derive(Debug)]
@@ -87,6 +87,8 @@ pub struct Worker {
     ready: Vec<u32>,
     pool: BufferPool,
     last_sweep: Time,
+    /// Records that the sweep should have come to by now.
+    sweep_due: usize,
     settled: u64,
     /// Whether TCP segments are put together for ports that take long frames.
     pub(crate) coalesces: bool,
@@ -127,6 +129,7 @@ impl Worker {
             ready: Vec::new(),
             pool: BufferPool::default(),
             last_sweep: Time::default(),
+            sweep_due: 0,
             settled: 0,
             coalesces: false,
             tally: Tally::default(),
@@ -174,7 +177,7 @@ impl Worker {
         activity.packets += self.take_handoffs(now);
         self.take_unjudged(now, &mut activity);
         self.poll_ports(now, &mut activity);
-        self.sweep(now);
+        activity.sweep_due = self.sweep(now);
         activity.commands += self.settle(settle);
         match activity.packets {
             0 => self.tally.turns_idle += 1,
@@ -475,15 +478,23 @@ impl Worker {
         }
     }
 
-    fn sweep(&mut self, now: Time) {
-        let steps = now.as_ns().saturating_sub(self.last_sweep.as_ns()) / SWEEP_INTERVAL_NS;
-        if steps == 0 {
-            return;
+    /// Ends what idled too long, so that the whole table is looked at each second. How many records are still due.
+    fn sweep(&mut self, now: Time) -> usize {
+        let elapsed_ns = now.as_ns().saturating_sub(self.last_sweep.as_ns());
+        if elapsed_ns >= SWEEP_INTERVAL_NS {
+            self.last_sweep = now;
+            let records = self.shard.flows_max();
+            let due = records as u64 * elapsed_ns.min(SWEEP_ROUND_NS) / SWEEP_ROUND_NS;
+            let due = if self.shard.flow_count() == 0 { 0 } else { self.sweep_due + due as usize };
+            // Parts of packets are looked after as well.
+            self.sweep_due = due.clamp(1, records);
+            self.surroundings.desk.note_table(self.shard.table_percent());
         }
-        self.last_sweep = now;
-        for _ in 0..steps.min(SWEEP_STEPS_MAX) {
-            self.shard.sweep(&self.current.snapshot, now);
+        if self.sweep_due > 0 {
+            let records = self.sweep_due.min(SWEEP_RECORDS_MAX);
+            self.shard.sweep(&self.current.snapshot, now, records);
+            self.sweep_due -= records;
         }
-        self.surroundings.desk.note_table(self.shard.table_percent());
+        self.sweep_due
     }
 }

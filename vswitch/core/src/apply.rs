@@ -180,7 +180,7 @@ impl Shard {
                 placed.map_err(|TableFull| DropReason::FlowTableFull)?
             }
         };
-        self.counters[desk.place].note_session();
+        self.note_session(desk.place, entry);
         Ok(slot)
     }
 
@@ -209,7 +209,7 @@ impl Shard {
 
     /// Whether an ENI may open another session, and takes it from what it may open.
     fn ask_quota(&mut self, desk: &Desk<'_>, now: Tick) -> Result<(), DropReason> {
-        if !self.has_room(desk) {
+        if !self.has_room(desk) && !self.reclaim(desk, now) {
             return Err(DropReason::SessionLimit);
         }
         let (counters, eni) = (&mut self.counters[desk.place], desk.seat.eni);
@@ -288,7 +288,7 @@ impl Shard {
         flow.sides = if place == 0 { [its, flow.sides[0]] } else { [flow.sides[0], its] };
         let grounds = &mut self.sessions.origin_mut(slot).grounds;
         *grounds = if place == 0 { [ground, grounds[0]] } else { [grounds[0], ground] };
-        self.counters[desk.place].note_session();
+        self.note_session(desk.place, entry);
         Ok(Some(slot))
     }
 

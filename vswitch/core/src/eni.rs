@@ -8,6 +8,7 @@ use crate::answer;
 use crate::counters::{CounterPlaces, EniCounters};
 use crate::desired::Direction;
 use crate::express::{self, Passage, Passages};
+use crate::flow::recent::RecentSessions;
 use crate::flow::sessions::{Entry, SessionSlot, Sessions};
 use crate::flow::table::{MemoryAdvice, Slot};
 use crate::flow::{Expiry, Side};
@@ -31,6 +32,8 @@ pub struct Shard {
     pub(crate) sessions: Sessions,
     /// By [`EniIndex`].
     pub(crate) counters: Vec<EniCounters>,
+    /// At the same places.
+    pub(crate) recent: Vec<RecentSessions>,
     /// Whose counters a scope's sessions are counted in.
     pub(crate) places: CounterPlaces,
     orphans: Orphans,
@@ -93,6 +96,7 @@ impl Shard {
         Self {
             sessions: Sessions::new(flows_max, secret, advice),
             counters: Vec::new(),
+            recent: Vec::new(),
             places: CounterPlaces::new(),
             orphans: Orphans::default(),
             stopwatch: Stopwatch::default(),
@@ -422,16 +426,16 @@ impl Shard {
         }
     }
 
-    /// Ends some idle sessions: a bounded step of an endless round.
-    pub fn sweep(&mut self, snapshot: &Snapshot, now: Time) {
+    /// Ends what idled too long among the next `records` of each table, in an endless round.
+    pub fn sweep(&mut self, snapshot: &Snapshot, now: Time, records: usize) {
         let (tick, settings) = (now.tick(), snapshot.settings());
         self.note_orphans(snapshot, tick);
         let Self { sessions, counters, places, orphans, .. } = self;
         let is_orphan = |side: Side| side.scope() == FlowScope::default() || !places.contains(side.scope());
         let is_orphan: Option<&dyn Fn(Side) -> bool> = if orphans.records_left > 0 { Some(&is_orphan) } else { None };
-        orphans.records_left = orphans.records_left.saturating_sub(SWEEP_RECORDS_PER_TURN);
+        orphans.records_left = orphans.records_left.saturating_sub(records);
         let mut expiry = Expiry::at(tick, settings).with_orphans(is_orphan);
-        sessions.sweep(SWEEP_RECORDS_PER_TURN, &mut expiry, |scope| {
+        sessions.sweep(records, &mut expiry, |scope| {
             if let Some(place) = places.of(scope, counters) {
                 counters[place].forget_session();
             }
@@ -485,11 +489,13 @@ impl Shard {
     fn take_place(&mut self, place: usize, scope: FlowScope) {
         if self.counters.len() <= place {
             self.counters.resize(place + 1, EniCounters::new(FlowScope::default()));
+            self.recent.resize(place + 1, RecentSessions::default());
         }
         if self.places.remove(self.counters[place].scope) {
             self.orphans.records_left = self.sessions.capacity() + SWEEP_RECORDS_PER_TURN;
         }
         self.counters[place] = EniCounters::new(scope);
+        self.recent[place] = RecentSessions::default();
         self.places.insert(scope, place);
     }
 
@@ -500,6 +506,20 @@ impl Shard {
         if was_live {
             self.forget_session(scope);
         }
+    }
+
+    /// Counts a session more, and keeps in mind where it is.
+    #[inline(always)]
+    pub(crate) fn note_session(&mut self, place: usize, entry: &Entry) {
+        let session = self.sessions.recent(entry);
+        let counters = &mut self.counters[place];
+        counters.note_session();
+        let recent = &mut self.recent[place];
+        if recent.is_full() {
+            let (scope, sessions) = (counters.scope, &self.sessions);
+            recent.make_room(|session| sessions.find_recent(session, scope).is_some());
+        }
+        recent.push(session);
     }
 
     /// Counts a session less, whose record is given away.

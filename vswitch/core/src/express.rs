@@ -350,9 +350,9 @@ impl Shard {
         }
         self.insert(&step.entry, (flow, origin), (sender.seat.snapshot.settings(), now)).ok()?;
         packet.judgement = Some(incoming);
-        self.counters[sender.place].note_session();
+        self.note_session(sender.place, &step.entry);
         if incoming.accepts() {
-            self.counters[receiver].note_session();
+            self.note_session(receiver, &step.entry);
             return Some(Verdict::Deliver);
         }
         let refusal = Verdict::Drop(incoming.drop_reason());

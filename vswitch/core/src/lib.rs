@@ -35,6 +35,7 @@ mod prefetch;
 pub mod prefix_map;
 pub mod protocol;
 mod quota;
+mod reclaim;
 pub mod relocate;
 pub mod report;
 pub mod route;

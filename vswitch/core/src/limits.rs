@@ -57,8 +57,16 @@ pub const FRAGMENTS_WAITING_MAX: usize = 256;
 pub const FRAGMENTS_WAITING_PER_ENI_MAX: usize = 48;
 /// Flow records looked at to find one that may give way in a full table, besides those where the new one belongs.
 pub const EVICTION_CANDIDATES: usize = 32;
-/// Flow records looked at for expiry in one turn.
+/// Sessions that an ENI opened last that are kept in mind, for the one that gives way to another of its own.
+pub const RECENT_SESSIONS_MAX: usize = 4096;
+/// Of those, how many are looked at for it.
+pub const RECLAIM_WINDOW: usize = 64;
+/// Of those, how many give way at once where an ENI may hold many, so that not every new one has to look.
+pub const RECLAIM_BATCH: usize = 32;
+/// Flow records that the sweep goes on by in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
+/// Within how long the sweep comes to every record, ns.
+pub const SWEEP_ROUND_NS: u64 = 1_000_000_000;
 /// Homes of flow records looked at for one question, in a turn: the packet path waits meanwhile.
 pub const LISTED_PLACES_PER_TURN: usize = 1024;
 /// Sessions told of in an answer to one question, for the same reason.
@@ -76,6 +84,7 @@ const _: () = assert!(MTU_BYTES_MAX + ETHERNET_HEADER_BYTES <= FRAME_BYTES_MAX);
 const _: () =
     assert!(u16::MAX as usize + ETHERNET_HEADER_BYTES + 40 <= FRAME_BYTES_MAX, "IPv6 counts after its header");
 const _: () = assert!(FRAME_BYTES_MAX <= BURST_BYTES);
+const _: () = assert!(RECLAIM_BATCH <= RECLAIM_WINDOW && RECLAIM_WINDOW <= RECENT_SESSIONS_MAX);
 const _: () = assert!(MTU_BYTES_MIN < MTU_BYTES_MAX);
 const _: () = assert!(BURST_PACKETS.is_power_of_two() && BURST_PACKETS <= HANDOFF_PACKETS);
 const _: () = assert!(BURST_PACKETS <= SWEEP_RECORDS_PER_TURN, "a sweep outruns the flows one turn can open");

@@ -4,6 +4,7 @@ pub(crate) mod cover;
 pub(crate) mod fragments;
 pub mod key;
 pub(crate) mod opener;
+pub(crate) mod recent;
 pub mod sessions;
 pub mod table;
 pub mod tcp;

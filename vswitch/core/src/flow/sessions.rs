@@ -2,6 +2,7 @@
 
 use super::fragments::{FragmentEntry, FragmentKey, Fragments};
 use super::key::{FlowKey, Key, KeyV4, KeyV6, hash_of, key_of, turned};
+use super::recent::RecentSession;
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
 use super::{Expiry, Flow, Origin, Side};
 use crate::desired::Direction;
@@ -265,6 +266,34 @@ impl Sessions {
         let Ok(own) = self.insert_beside(entry, (flow, origin)) else { return slot };
         self.flow_mut(slot).sides[place] = Side::default();
         own
+    }
+
+    /// What an ENI keeps in mind of a session that it opens.
+    #[inline(always)]
+    pub(crate) fn recent(&self, entry: &Entry) -> RecentSession {
+        match &entry.key {
+            Key::V4(key) => RecentSession::new(self.v4.trace_of(key, entry.hash), false),
+            Key::V6(key) => RecentSession::new(self.v6.trace_of(key, entry.hash), true),
+        }
+    }
+
+    /// The session of `scope` that was kept in mind, if it lives.
+    pub(crate) fn find_recent(&self, session: RecentSession, scope: FlowScope) -> Option<SessionSlot> {
+        if session.is_ipv6() {
+            self.v6.find_trace(session.trace(), scope).map(SessionSlot::V6)
+        } else {
+            self.v4.find_trace(session.trace(), scope).map(SessionSlot::V4)
+        }
+    }
+
+    /// The addresses of the packet that opened a session, as its side is turned.
+    pub(crate) fn addresses(&self, slot: SessionSlot, swapped: bool) -> Addresses {
+        let addresses = |key: Key| key.tuple(0, swapped).addresses;
+        let none = Addresses::V4 { source: 0, destination: 0 };
+        match slot {
+            SessionSlot::V4(slot) => self.v4.key(slot).map_or(none, |key| addresses(Key::V4(*key))),
+            SessionSlot::V6(slot) => self.v6.key(slot).map_or(none, |key| addresses(Key::V6(*key))),
+        }
     }
 
     /// A record.

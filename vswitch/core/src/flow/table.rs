@@ -23,6 +23,13 @@ impl Slot {
     pub(crate) const FIRST: Self = Self(0);
 }
 
+/// Where a connection is looked for as long as it lives: a record moves, its home and its ports stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    pub(crate) home: u32,
+    pub(crate) ports: u32,
+}
+
 /// The table has no room where the connection belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFull;
@@ -51,6 +58,9 @@ const CACHE_BYTES: usize = 2 << 20;
 /// Records that the sweep looks at together.
 const SWEEP_STRIDE: usize = 64;
 
+/// Records whose connections are counted together, so that the sweep passes over those where there are none.
+const SEGMENT_RECORDS: usize = 1024;
+
 /// See the module's page.
 #[derive(Debug)]
 pub struct Table<K> {
@@ -60,6 +70,8 @@ pub struct Table<K> {
     /// First free record of the second part plus one, linked by `next`.
     free: u32,
     live: u32,
+    /// How many connections there are in each segment of the records.
+    live_in_segments: Vec<u16>,
     /// Where the sweep goes on.
     sweep_at: u32,
     /// Where the search for a connection that may give way goes on, in the second part.
@@ -78,7 +90,16 @@ impl<K: FlowKey> Table<K> {
         if let Some(last) = records.last_mut() {
             last.flow.next = 0;
         }
-        Self { records, origins: room_for(total, advice), homes, free: homes + 1, live: 0, sweep_at: 0, evict_at: 0 }
+        Self {
+            records,
+            origins: room_for(total, advice),
+            homes,
+            free: homes + 1,
+            live: 0,
+            live_in_segments: alloc::vec![0; total.div_ceil(SEGMENT_RECORDS)],
+            sweep_at: 0,
+            evict_at: 0,
+        }
     }
 
     /// Where a key of this hash belongs. Asks the memory for what will be read first there.
@@ -135,6 +156,24 @@ impl<K: FlowKey> Table<K> {
         if is_live(&self.records[guess.0 as usize]) { Some(guess) } else { self.first_in_chain(hash, is_live) }
     }
 
+    /// Where a connection is looked for later, whatever became of it meanwhile: its home, and its ports.
+    #[inline(always)]
+    pub(crate) fn trace_of(&self, key: &K, hash: u64) -> Trace {
+        Trace { home: self.home(hash), ports: key.ports() }
+    }
+
+    /// The connection of which a trace was taken, if `scope` has a session in it.
+    pub(crate) fn find_trace(&self, trace: Trace, scope: FlowScope) -> Option<Slot> {
+        let mut position = trace.home;
+        loop {
+            let record = self.records.get(position as usize)?;
+            if record.key.ports() == trace.ports && record.flow.place_of(scope).is_some() {
+                return Some(Slot(position));
+            }
+            position = record.flow.next.checked_sub(1)?;
+        }
+    }
+
     /// A record with this key that `is_it`.
     pub(crate) fn find_by(
         &self,
@@ -180,7 +219,9 @@ impl<K: FlowKey> Table<K> {
         let position = self.place_for(home, is_over)?;
         let record = &mut self.records[position as usize];
         let (next, ended) = (record.flow.next, record.flow.sides);
-        self.live += u32::from(record.flow.state == FlowState::Free);
+        let is_new = record.flow.state == FlowState::Free;
+        self.live += u32::from(is_new);
+        self.live_in_segments[position as usize / SEGMENT_RECORDS] += u16::from(is_new);
         *record = Record { key, flow: Flow { next, ..flow } };
         self.origins[position as usize] = Origin { home, ..origin };
         Ok((Slot(position), ended))
@@ -228,6 +269,7 @@ impl<K: FlowKey> Table<K> {
         record.flow.state = FlowState::Free;
         record.flow.sides = Default::default();
         self.live -= 1;
+        self.live_in_segments[slot.0 as usize / SEGMENT_RECORDS] -= 1;
         if slot.0 >= self.homes {
             self.unlink(slot.0);
         }
@@ -242,6 +284,8 @@ impl<K: FlowKey> Table<K> {
         self.origins[slot.0 as usize] = self.origins[position as usize];
         self.records[position as usize].flow = Flow { next: self.free, ..Flow::default() };
         self.free = position + 1;
+        self.live_in_segments[slot.0 as usize / SEGMENT_RECORDS] += 1;
+        self.live_in_segments[position as usize / SEGMENT_RECORDS] -= 1;
         true
     }
 
@@ -267,15 +311,21 @@ impl<K: FlowKey> Table<K> {
         &mut self.origins[slot.0 as usize]
     }
 
-    /// Looks at the next `count` records of an endless round, and forgets those that are over; `forgotten` hears of each.
+    /// Goes on by `count` records in an endless round, and forgets the connections that are over; `forgotten` hears of each.
+    /// Where there are no connections it passes over many records at once.
     pub fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Flow)) {
         let mut left = count.min(self.records.len());
         while left > 0 {
             let start = self.sweep_at as usize;
-            let end = self.records.len().min(start + left.min(SWEEP_STRIDE));
-            let (due, count) = self.due(start..end, expiry);
-            due[..count].iter().for_each(|place| self.prefetch_next(*place));
-            due[..count].iter().for_each(|place| self.clear(Slot(*place), expiry, forgotten));
+            let segment = start / SEGMENT_RECORDS;
+            let is_empty = self.live_in_segments[segment] == 0;
+            let stride = if is_empty { (segment + 1) * SEGMENT_RECORDS - start } else { SWEEP_STRIDE };
+            let end = self.records.len().min(start + left.min(stride));
+            if !is_empty {
+                let (due, count) = self.due(start..end, expiry);
+                due[..count].iter().for_each(|place| self.prefetch_next(*place));
+                due[..count].iter().for_each(|place| self.clear(Slot(*place), expiry, forgotten));
+            }
             left -= end - start;
             self.sweep_at = if end == self.records.len() { 0 } else { end as u32 };
         }
@@ -418,6 +468,7 @@ fn room_for<T: Clone + Default>(count: usize, advice: MemoryAdvice<'_>) -> Vec<T
 }
 
 const _: () = assert!(size_of::<Record<KeyV4>>() == 64, "an IPv4 connection is one cache line");
+const _: () = assert!(SEGMENT_RECORDS.is_multiple_of(SWEEP_STRIDE) && SEGMENT_RECORDS <= u16::MAX as usize);
 const _: () = assert!(size_of::<Record<KeyV6>>() == 128, "an IPv6 connection is two cache lines");
 const _: () = assert!(offset_of!(Record<KeyV6>, flow.packets) == 64, "the first to find it");
 
