@@ -180,7 +180,7 @@ impl Shard {
                 placed.map_err(|TableFull| DropReason::FlowTableFull)?
             }
         };
-        self.note_session(desk.place, entry);
+        self.note_session(desk.place, desk.seat.eni.sessions_max, entry);
         Ok(slot)
     }
 
@@ -288,7 +288,7 @@ impl Shard {
         flow.sides = if place == 0 { [its, flow.sides[0]] } else { [flow.sides[0], its] };
         let grounds = &mut self.sessions.origin_mut(slot).grounds;
         *grounds = if place == 0 { [ground, grounds[0]] } else { [grounds[0], ground] };
-        self.note_session(desk.place, entry);
+        self.note_session(desk.place, desk.seat.eni.sessions_max, entry);
         Ok(Some(slot))
     }
 

@@ -16,7 +16,7 @@ use crate::guard::{self, owns_source};
 use crate::headers::Segment;
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Lookup, Ruling, Seat};
-use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
+use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, RECENT_SESSIONS_MAX, SWEEP_RECORDS_PER_TURN};
 use crate::packet::{FrameBuffer, Packet};
 use crate::phases::{Phase, Stopwatch};
 use crate::route::Route;
@@ -508,18 +508,26 @@ impl Shard {
         }
     }
 
-    /// Counts a session more, and keeps in mind where it is.
+    /// Counts a session more of an ENI that may hold `sessions_max`.
     #[inline(always)]
-    pub(crate) fn note_session(&mut self, place: usize, entry: &Entry) {
-        let session = self.sessions.recent(entry);
+    pub(crate) fn note_session(&mut self, place: usize, sessions_max: u32, entry: &Entry) {
         let counters = &mut self.counters[place];
         counters.note_session();
+        // Far from its limit an ENI of many sessions need not know where they are.
+        if counters.sessions > sessions_max / 2 || sessions_max as usize <= RECENT_SESSIONS_MAX {
+            self.keep_in_mind(place, entry);
+        }
+    }
+
+    /// Keeps in mind where an ENI's newest session is, as one that may give way to another.
+    #[inline(never)]
+    fn keep_in_mind(&mut self, place: usize, entry: &Entry) {
+        let (scope, sessions) = (self.counters[place].scope, &self.sessions);
         let recent = &mut self.recent[place];
         if recent.is_full() {
-            let (scope, sessions) = (counters.scope, &self.sessions);
             recent.make_room(|session| sessions.find_recent(session, scope).is_some());
         }
-        recent.push(session);
+        recent.push(sessions.recent(entry));
     }
 
     /// Counts a session less, whose record is given away.

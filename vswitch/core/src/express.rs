@@ -350,9 +350,9 @@ impl Shard {
         }
         self.insert(&step.entry, (flow, origin), (sender.seat.snapshot.settings(), now)).ok()?;
         packet.judgement = Some(incoming);
-        self.note_session(sender.place, &step.entry);
+        self.note_session(sender.place, sender.seat.eni.sessions_max, &step.entry);
         if incoming.accepts() {
-            self.note_session(receiver, &step.entry);
+            self.note_session(receiver, passage.way.receiver_sessions_max, &step.entry);
             return Some(Verdict::Deliver);
         }
         let refusal = Verdict::Drop(incoming.drop_reason());
