@@ -32,6 +32,9 @@ use vswitch_core::verdict::{DropReason, Verdict};
 
 /// Time between two steps of the sweep, ns.
 const SWEEP_INTERVAL_NS: u64 = 1_000_000;
+/// What a refused packet costs, counted in packets that pass: where several ports have more to give than the worker can
+/// take, each has its share of the worker's time, whatever becomes of its packets.
+const REFUSED_COST: usize = 5;
 /// Records that the sweep goes on by in one turn at most, also after a sleep: packets wait meanwhile.
 const SWEEP_RECORDS_MAX: usize = 64 * SWEEP_RECORDS_PER_TURN;
 
@@ -49,13 +52,30 @@ pub(crate) struct PortEntry {
     has_readiness: bool,
     is_ready: bool,
     empty_receives: u16,
+    /// Packets that other ports are served before this one is again.
+    debt: usize,
 }
 
 impl PortEntry {
     fn new((eni, incarnation): (EniIndex, u32), lane: usize, port: Box<dyn Port>, frame_bytes_max: usize) -> Self {
         let (has_readiness, offloads) = (port.readiness().is_some(), port.offloads());
-        let (port, is_ready, empty_receives) = (Some(port), false, 0);
-        Self { eni, incarnation, lane, port, frame_bytes_max, offloads, has_readiness, is_ready, empty_receives }
+        let (port, is_ready, empty_receives, debt) = (Some(port), false, 0, 0);
+        Self { eni, incarnation, lane, port, frame_bytes_max, offloads, has_readiness, is_ready, empty_receives, debt }
+    }
+
+    /// Whether it is its turn although it owes others some, if there are `others` who have frames.
+    fn is_due(&mut self, others: bool) -> bool {
+        if self.debt < BURST_PACKETS || !others {
+            return true;
+        }
+        self.debt -= BURST_PACKETS;
+        false
+    }
+
+    /// Notes that so many packets of a burst were refused. Only who had more to give owes anything for it.
+    fn note_refused(&mut self, refused: usize, is_flooding: bool) {
+        let debt = self.debt % BURST_PACKETS + refused * (REFUSED_COST - 1);
+        self.debt = if is_flooding { debt } else { 0 };
     }
 }
 
@@ -85,6 +105,9 @@ pub struct Worker {
     ports: Vec<Option<PortEntry>>,
     /// Slots of the ports that may have frames.
     ready: Vec<u32>,
+    /// Slots of the ports that had frames in the last turn, and in this one.
+    served: Vec<u32>,
+    served_now: Vec<u32>,
     pool: BufferPool,
     last_sweep: Time,
     /// Records that the sweep should have come to by now.
@@ -127,6 +150,8 @@ impl Worker {
             shard,
             ports: Vec::new(),
             ready: Vec::new(),
+            served: Vec::new(),
+            served_now: Vec::new(),
             pool: BufferPool::default(),
             last_sweep: Time::default(),
             sweep_due: 0,
@@ -319,13 +344,17 @@ impl Worker {
             // Keeps the order of the others, so that each is served once before any is served twice.
             self.ready.remove(at);
         }
+        std::mem::swap(&mut self.served, &mut self.served_now);
+        self.served_now.clear();
     }
 
     /// Takes one burst from a port; whether it should be asked again without waiting for its descriptor.
     fn poll_port(&mut self, slot: u32, now: Time, activity: &mut Activity) -> bool {
         let Some(Some(entry)) = self.ports.get_mut(slot as usize) else { return false };
         let eni = entry.eni;
-        let Some(port) = entry.port.as_mut() else { return false };
+        if entry.port.is_none() {
+            return false;
+        }
         // Born closed: until the snapshot that names this port for its ENI is live here, its frames stay where they
         // are. The same check closes it when its ENI is gone and the port is not yet detached.
         let Some(place) = self.current.place(eni) else { return true };
@@ -342,6 +371,13 @@ impl Worker {
             activity.is_starved = true;
             return true;
         }
+        let others = self.served.iter().any(|other| *other != slot);
+        if !entry.is_due(others) {
+            // What it has waits, and nobody sleeps over it.
+            activity.is_starved = true;
+            return true;
+        }
+        let Some(port) = entry.port.as_mut() else { return false };
         self.shard.stopwatch.start();
         let result = port.receive(&mut self.pool, &mut self.burst, packets_max);
         self.shard.stopwatch.lap(Phase::Receive);
@@ -365,41 +401,55 @@ impl Worker {
             }
         };
         let source = Source { eni, is_flooding };
-        match count {
-            0 => {}
+        let refused = match count {
+            0 => 0,
             _ if is_here => self.forward_burst(source, now),
-            _ => self.pass_to_owner(source, place),
+            _ => {
+                self.pass_to_owner(source, place);
+                0
+            }
+        };
+        if count > 0 {
+            self.served_now.push(slot);
+        }
+        if let Some(Some(entry)) = self.ports.get_mut(slot as usize) {
+            entry.note_refused(refused, is_flooding);
         }
         self.shard.stopwatch.lap(Phase::Send);
         self.shard.stopwatch.finish(count);
         stays
     }
 
-    fn forward_burst(&mut self, source: Source, now: Time) {
+    /// Judges a burst and sends it on its way. How many of its packets were refused.
+    fn forward_burst(&mut self, source: Source, now: Time) -> usize {
         let eni = source.eni;
         let number = self.surroundings.number;
         let current = &self.current;
         let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
         self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
-        self.send_burst(source);
+        let refused = self.send_burst(source);
         while let Some(bytes) = self.shard.released_bytes() {
             // If the pool has no buffer, the next burst finds it here again.
             let Some(mut buffer) = self.pool.take(bytes) else { break };
-            let Some(eni) = self.shard.take_released(&mut buffer) else { return self.pool.put(buffer) };
+            let Some(eni) = self.shard.take_released(&mut buffer) else {
+                self.pool.put(buffer);
+                break;
+            };
             self.burst.push(Packet::new(buffer));
             let current = &self.current;
             let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
             self.shard.forward_released((&current.snapshot, now), eni, &mut self.burst, is_here);
             self.send_burst(Source { eni, ..source });
         }
+        refused
     }
 
-    /// Sends the packets of a burst where their verdicts say.
-    fn send_burst(&mut self, source: Source) {
+    /// Sends the packets of a burst where their verdicts say. How many of them go nowhere.
+    fn send_burst(&mut self, source: Source) -> usize {
         let number = self.surroundings.number;
         let mut burst = std::mem::take(&mut self.burst);
         let home = number as u16;
-        let mut last = None;
+        let (mut last, mut refused) = (None, 0);
         for packet in burst.drain(..) {
             match packet.verdict {
                 Verdict::Answer => self.dispatch(packet, Arrival { to: source.eni, home }, &mut last),
@@ -408,12 +458,17 @@ impl Worker {
                     let to = packet.receiver;
                     self.dispatch(packet, Arrival { to, home }, &mut last);
                 }
-                Verdict::Wait | Verdict::Drop(_) => self.pool.put(packet.buffer),
+                Verdict::Drop(_) => {
+                    refused += 1;
+                    self.pool.put(packet.buffer);
+                }
+                Verdict::Wait => self.pool.put(packet.buffer),
             }
         }
         self.burst = burst;
         self.finish_dispatch(last);
         self.ring_doorbells();
+        refused
     }
 
     /// Puts a packet into the ring of the worker that has its receiver.

@@ -128,6 +128,31 @@ fn a_full_ring_and_a_full_port_drop_and_count() {
     assert_eq!((world.drops(2, "port-full"), world.guest(2).waiting()), (8, 8));
 }
 
+/// A refused packet costs its worker as much as several that pass: who sends nothing else is served the less often for it
+/// while others have frames, and not a turn less while nobody has.
+#[test]
+fn who_sends_what_is_refused_takes_no_more_time_than_others() {
+    const TURNS: usize = 100;
+    for others in [true, false] {
+        let mut world = World::new(1, 2 * TURNS * 32);
+        world.apply(desired(3), 1);
+        for number in 0..2 * TURNS as u32 * 32 {
+            assert!(world.guest(3).inject(&udp(3, 99, number)));
+            assert!(!others || world.guest(1).inject(&udp(1, 2, number)));
+        }
+        world.turn(TURNS);
+        let refused = world.drops(3, "no-route") as usize;
+        if others {
+            assert!(world.guest(2).waiting() >= TURNS * 32, "a burst in each turn");
+            assert!((TURNS * 32 / 6..=TURNS * 32 / 4).contains(&refused), "{refused}");
+            world.turn(TURNS * 6);
+            assert_eq!(world.drops(3, "no-route") as usize, 2 * TURNS * 32, "all of it is looked at in the end");
+        } else {
+            assert!(refused >= TURNS * 32, "{refused}");
+        }
+    }
+}
+
 #[test]
 fn a_port_that_fails_goes_down_and_comes_back_and_the_others_stay() {
     let mut world = World::new(2, 256);
