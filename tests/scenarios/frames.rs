@@ -234,3 +234,39 @@ fn dhcp_of_the_guest_passes_the_guard_and_is_not_served() {
     let v6 = Ip::new("fe80::1", "ff02::1:2").udp(546, 547);
     assert_eq!(world.send("client", &v6), stopped("client", DropReason::DhcpUnserved));
 }
+
+/// An authentication header signs a packet, and hides nothing of it from rules, in either family.
+#[test]
+fn an_authentication_header_is_looked_through() {
+    let header = |next: u8, length: u8| [next, length, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1];
+    let signed = |port: u16| {
+        let segment = request().tcp(40000, port, TcpFlags::SYN);
+        request().raw(51, &[header(6, 1).as_slice(), &segment.payload].concat())
+    };
+    let mut world = World::new(lab());
+    assert_eq!(world.send("client", &signed(80)), delivered("web"));
+    assert_eq!(world.send("client", &signed(81)), refused("web", DropReason::DefaultDrop));
+    assert_eq!(world.flows("web")[0].destination_port, 80);
+    for broken in [header(6, 60).to_vec(), header(51, 1).to_vec(), vec![6], header(6, 1)[..11].to_vec()] {
+        assert_stopped(&client_frame(&request().raw(51, &broken)), DropReason::Ipv4Malformed);
+    }
+    assert_stopped(&client_frame(&request().raw(51, &header(6, 1))), DropReason::TransportTruncated);
+}
+
+#[test]
+fn a_packet_is_cut_once_and_its_hop_by_hop_options_come_first() {
+    let (hop_by_hop, fragment, destination) = (0, 44, 60);
+    let packet = |extensions: &[u8]| {
+        let ip = Ip::new(CLIENT_V6, WEB_V6).udp(1, 2);
+        extensions.iter().fold(ip, |ip, number| ip.extension(*number, &[0; 6]))
+    };
+    for extensions in [[fragment, fragment].as_slice(), &[fragment, destination, fragment], &[destination, hop_by_hop]]
+    {
+        assert_stopped(&client_frame(&packet(extensions)), DropReason::Ipv6Malformed);
+    }
+    for extensions in [[hop_by_hop, fragment].as_slice(), &[fragment, destination], &[hop_by_hop, destination]] {
+        let mut world = World::new(lab());
+        let fate = world.send("client", &packet(extensions));
+        assert_eq!(fate, refused("web", DropReason::DefaultDrop), "{extensions:?}");
+    }
+}

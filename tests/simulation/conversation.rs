@@ -1,7 +1,7 @@
 //! Conversations: messages that go on from earlier ones.
 
 use harness::frame::TcpFlags;
-use harness::oracle::{Content, Message};
+use harness::message::{Content, Message};
 use harness::random::Random;
 
 pub(crate) const PORTS: [u16; 5] = [0, 53, 80, 443, 50_000];

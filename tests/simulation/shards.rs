@@ -4,7 +4,8 @@
 use crate::changes::{ENIS, add_eni, change_list, change_membership, change_rules, change_settings, first_world};
 use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};
 use harness::frame::TcpFlags;
-use harness::oracle::{Content, Gathered, Message, Oracle, Place};
+use harness::message::{Content, Message};
+use harness::oracle::{Gathered, Oracle, Place};
 use harness::random::Random;
 use harness::world::{World, prefix_of};
 use std::collections::VecDeque;

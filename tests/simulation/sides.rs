@@ -4,7 +4,7 @@
 use crate::changes::{ENIS, add_eni, change_list, change_membership, change_rules, change_settings, first_world};
 use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};
 use harness::frame::TcpFlags;
-use harness::oracle::{Content, Message};
+use harness::message::{Content, Message};
 use harness::random::Random;
 use harness::world::{Fate, World};
 use vswitch_core::desired::{Direction, Timeouts};

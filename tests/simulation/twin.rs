@@ -4,7 +4,8 @@
 //! the next port is asked.
 
 use harness::frame::Ip;
-use harness::oracle::{Content, Gathered, Message, Oracle, Place};
+use harness::message::{Content, Message};
+use harness::oracle::{Gathered, Oracle, Place};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;

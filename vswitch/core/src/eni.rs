@@ -11,7 +11,6 @@ use crate::express::{self, Passage, Passages};
 use crate::flow::recent::RecentSessions;
 use crate::flow::sessions::{Entry, SessionSlot, Sessions};
 use crate::flow::table::{MemoryAdvice, Slot};
-use crate::flow::{Expiry, Side};
 use crate::guard::{self, owns_source};
 use crate::headers::Segment;
 use crate::ids::{EniIndex, FlowScope};
@@ -21,6 +20,7 @@ use crate::packet::{FrameBuffer, Packet};
 use crate::phases::{Phase, Stopwatch};
 use crate::route::Route;
 use crate::snapshot::{Place, Snapshot};
+use crate::sweep::Orphans;
 use crate::time::{Tick, Time};
 use crate::verdict::{DropReason, Verdict};
 use crate::ways::Ways;
@@ -36,7 +36,7 @@ pub struct Shard {
     pub(crate) recent: Vec<RecentSessions>,
     /// Whose counters a scope's sessions are counted in.
     pub(crate) places: CounterPlaces,
-    orphans: Orphans,
+    pub(crate) orphans: Orphans,
     /// Times some bursts. Whoever owns the shard starts it before a burst is received, and ends it after it was sent.
     pub stopwatch: Stopwatch,
     /// One for each packet of a burst. They mean nothing between bursts, and only keep their room.
@@ -426,39 +426,6 @@ impl Shard {
         }
     }
 
-    /// Ends what idled too long among the next `records` of each table, in an endless round.
-    pub fn sweep(&mut self, snapshot: &Snapshot, now: Time, records: usize) {
-        let (tick, settings) = (now.tick(), snapshot.settings());
-        self.note_orphans(snapshot, tick);
-        let Self { sessions, counters, places, orphans, .. } = self;
-        let is_orphan = |side: Side| side.scope() == FlowScope::default() || !places.contains(side.scope());
-        let is_orphan: Option<&dyn Fn(Side) -> bool> = if orphans.records_left > 0 { Some(&is_orphan) } else { None };
-        orphans.records_left = orphans.records_left.saturating_sub(records);
-        let mut expiry = Expiry::at(tick, settings).with_orphans(is_orphan);
-        sessions.sweep(records, &mut expiry, |scope| {
-            if let Some(place) = places.of(scope, counters) {
-                counters[place].forget_session();
-            }
-        });
-        sessions.fragments.sweep(tick, |scope| {
-            if let Some(place) = places.of(scope, counters) {
-                counters[place].egress.count_undelivered(DropReason::FragmentOrphaned, 1);
-            }
-        });
-    }
-
-    /// Looks now and then whether an ENI with sessions is gone; if so, the next round of the sweep looks for them.
-    fn note_orphans(&mut self, snapshot: &Snapshot, now: Tick) {
-        if !self.orphans.looked_at.is_older_than(ORPHANS_INTERVAL_S, now) {
-            return;
-        }
-        self.orphans.looked_at = now;
-        let is_there = |scope, place| snapshot.eni(EniIndex(place as u32)).is_some_and(|eni| eni.scope == scope);
-        if self.places.retain(is_there) {
-            self.orphans.records_left = self.sessions.capacity() + SWEEP_RECORDS_PER_TURN;
-        }
-    }
-
     /// The place of `direction` at an ENI, with counters; none if the snapshot does not have it.
     #[inline]
     fn desk<'a>(&mut self, snapshot: &'a Snapshot, eni: EniIndex, direction: Direction) -> Option<Desk<'a>> {
@@ -546,17 +513,6 @@ impl Shard {
     pub(crate) fn counters_of(&self, place: usize, scope: FlowScope) -> Option<&EniCounters> {
         self.counters.get(place).filter(|counters| counters.scope == scope)
     }
-}
-
-/// How often the sweep asks whether the ENIs of its sessions are still there, seconds.
-const ORPHANS_INTERVAL_S: u32 = 1;
-
-/// Sessions of ENIs that are gone: nothing matches them, and they need not wait until they are over.
-#[derive(Debug, Default)]
-struct Orphans {
-    looked_at: Tick,
-    /// Records among which there may be some.
-    records_left: usize,
 }
 
 /// The steps of egress before any judgement: what the frame says, whose it is, and where it goes.

@@ -1,15 +1,14 @@
 //! Bytes to headers, once per packet. Every length is checked before a byte is read; nothing here panics.
 
 use crate::flow::cover::Part;
-use crate::limits::{
-    ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, ICMP_ERROR_BYTES_MAX_V4, ICMP_ERROR_BYTES_MAX_V6,
-    IPV6_EXTENSION_HEADERS_MAX,
-};
+use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, ICMP_ERROR_BYTES_MAX_V4, ICMP_ERROR_BYTES_MAX_V6};
 use crate::verdict::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use extension::{authentication_header, extension_headers};
 use part::PartOfPacket;
 pub use plain::Segment;
 
+mod extension;
 mod part;
 pub(crate) mod plain;
 pub(crate) mod tcp_options;
@@ -440,7 +439,8 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
         end: end as u32,
         ..Headers::default()
     };
-    transport(&packet[header_bytes..end], &mut headers, trust)?;
+    authentication_header(&packet[..end], &mut headers)?;
+    transport(&packet[headers.transport_offset as usize..end], &mut headers, trust)?;
     Ok(headers)
 }
 
@@ -470,63 +470,6 @@ fn ipv6(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
     extension_headers(&packet[..end], &mut headers, trust)?;
     transport(&packet[headers.transport_offset as usize..end], &mut headers, trust)?;
     Ok(headers)
-}
-
-/// Walks from the fixed header to the transport header (RFC 8200 §4), leaving protocol and offset there. Stops at a
-/// later fragment: what follows is not a header.
-fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), DropReason> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    let mut next = headers.tuple.protocol;
-    let mut offset = headers.transport_offset as usize;
-    let (first, mut has_fragment_header) = (offset, false);
-    for _ in 0..=IPV6_EXTENSION_HEADERS_MAX {
-        // Destination options, mobility, HIP and shim6 share the form of hop-by-hop options (RFC 6564).
-        if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | 60 | 135 | 139 | 140) {
-            headers.tuple.protocol = next;
-            headers.transport_offset = offset as u32;
-            return Ok(());
-        }
-        let header: &[u8; 8] =
-            packet.get(offset..).and_then(|rest| rest.first_chunk()).ok_or(DropReason::Ipv6Malformed)?;
-        let length_bytes = match next {
-            FRAGMENT => 8,
-            AUTHENTICATION => (header[1] as usize + 2) * 4,
-            _ => (header[1] as usize + 1) * 8,
-        };
-        // RFC 8200 §4.1: hop-by-hop options come first or not at all. RFC 5095: routing type 0 must not be followed.
-        let is_misplaced = next == HOP_BY_HOP && offset != first;
-        let is_source_route = next == ROUTING && header[2] == 0 && header[3] != 0;
-        // A packet is cut once (RFC 8200 §4.5): another fragment header would overwrite what the first one says.
-        let is_cut_twice = next == FRAGMENT && has_fragment_header;
-        if is_misplaced || is_source_route || is_cut_twice {
-            return Err(DropReason::Ipv6Malformed);
-        }
-        if next == FRAGMENT {
-            has_fragment_header = true;
-            let offset_and_more = u16::from_be_bytes([header[2], header[3]]);
-            let offset_bytes = (offset_and_more & 0xfff8) as usize;
-            let payload_bytes = packet.len().saturating_sub(offset + length_bytes);
-            let part =
-                PartOfPacket { start: offset_bytes, end: offset_bytes + payload_bytes, more: offset_and_more & 1 == 1 };
-            headers.fragment = part.classify(header[0], trust)?;
-            headers.part = part.kept();
-            headers.fragment_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-        }
-        next = header[0];
-        offset += length_bytes;
-        if offset > packet.len() {
-            return Err(DropReason::Ipv6Malformed);
-        }
-        if headers.fragment == Fragment::Later {
-            headers.tuple.protocol = next;
-            headers.transport_offset = offset as u32;
-            return Ok(());
-        }
-    }
-    Err(DropReason::Ipv6ExtensionsTooMany)
 }
 
 fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), DropReason> {

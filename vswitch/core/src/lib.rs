@@ -42,6 +42,7 @@ pub mod route;
 pub mod segment;
 mod simd;
 pub mod snapshot;
+mod sweep;
 pub mod time;
 pub mod trace;
 pub mod validate;

@@ -5,14 +5,15 @@
 //! homes, and some to spare. A record moves in the sweep alone, so a slot stays good until then. What few packets touch is
 //! kept apart, in a second array with the same places.
 
+mod sweep;
+
 use super::key::{FlowKey, KeyV4, KeyV6};
-use super::{Expiry, Flow, FlowState, Origin, Side};
+use super::{Flow, FlowState, Origin, Side};
 use crate::ids::FlowScope;
 use crate::limits::{EVICTION_CANDIDATES, FLOW_CHAIN_MAX};
 use alloc::vec::Vec;
 use core::iter::successors;
 use core::mem::offset_of;
-use core::ops::Range;
 
 /// The place of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +55,6 @@ impl<K: FlowKey> Record<K> {
 
 /// About what a core has for itself.
 const CACHE_BYTES: usize = 2 << 20;
-
-/// Records that the sweep looks at together.
-const SWEEP_STRIDE: usize = 64;
 
 /// Records whose connections are counted together, so that the sweep passes over those where there are none.
 const SEGMENT_RECORDS: usize = 1024;
@@ -311,64 +309,6 @@ impl<K: FlowKey> Table<K> {
         &mut self.origins[slot.0 as usize]
     }
 
-    /// Goes on by `count` records in an endless round, and forgets the connections that are over; `forgotten` hears of each.
-    /// Where there are no connections it passes over many records at once.
-    pub fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Flow)) {
-        let mut left = count.min(self.records.len());
-        while left > 0 {
-            let start = self.sweep_at as usize;
-            let segment = start / SEGMENT_RECORDS;
-            let is_empty = self.live_in_segments[segment] == 0;
-            let stride = if is_empty { (segment + 1) * SEGMENT_RECORDS - start } else { SWEEP_STRIDE };
-            let end = self.records.len().min(start + left.min(stride));
-            if !is_empty {
-                let (due, count) = self.due(start..end, expiry);
-                due[..count].iter().for_each(|place| self.prefetch_next(*place));
-                due[..count].iter().for_each(|place| self.clear(Slot(*place), expiry, forgotten));
-            }
-            left -= end - start;
-            self.sweep_at = if end == self.records.len() { 0 } else { end as u32 };
-        }
-    }
-
-    /// Which of these places have to be cleared, and how many they are. Found by arithmetic, for which
-    /// records are over cannot be foreseen.
-    #[inline]
-    fn due(&self, places: Range<usize>, expiry: &mut Expiry<'_>) -> ([u32; SWEEP_STRIDE], usize) {
-        let (mut due, mut count) = ([0; SWEEP_STRIDE], 0);
-        for (place, Record { flow, .. }) in (places.start as u32..).zip(&self.records[places]) {
-            due[count % SWEEP_STRIDE] = place;
-            count += usize::from(expiry.is_over(flow));
-        }
-        (due, count)
-    }
-
-    /// Asks for what may come into a place that is cleared.
-    #[inline]
-    fn prefetch_next(&self, place: u32) {
-        let next = self.records[place as usize].flow.next;
-        let next = if next == 0 { place } else { next - 1 };
-        crate::prefetch::prefetch(&self.records[next as usize]);
-        crate::prefetch::prefetch(&self.origins[next as usize]);
-    }
-
-    /// Forgets the connection at a slot, if it is over, and those that come into its place.
-    #[inline(never)]
-    fn clear(&mut self, slot: Slot, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Flow)) {
-        loop {
-            let flow = self.flow(slot);
-            // What is free is not over: an earlier one of these places took its connection.
-            if !expiry.is_over(flow) {
-                return;
-            }
-            forgotten(flow);
-            self.remove(slot);
-            if !self.refill(slot) {
-                return;
-            }
-        }
-    }
-
     /// How many homes there are.
     pub fn homes(&self) -> usize {
         self.homes as usize
@@ -468,7 +408,7 @@ fn room_for<T: Clone + Default>(count: usize, advice: MemoryAdvice<'_>) -> Vec<T
 }
 
 const _: () = assert!(size_of::<Record<KeyV4>>() == 64, "an IPv4 connection is one cache line");
-const _: () = assert!(SEGMENT_RECORDS.is_multiple_of(SWEEP_STRIDE) && SEGMENT_RECORDS <= u16::MAX as usize);
+const _: () = assert!(SEGMENT_RECORDS <= u16::MAX as usize);
 const _: () = assert!(size_of::<Record<KeyV6>>() == 128, "an IPv6 connection is two cache lines");
 const _: () = assert!(offset_of!(Record<KeyV6>, flow.packets) == 64, "the first to find it");
 
@@ -480,6 +420,7 @@ pub const LAYOUT_VERSION: u32 = 2;
 mod tests {
     use super::*;
     use crate::desired::{Direction, Settings};
+    use crate::flow::Expiry;
     use crate::flow::key::{Key, key_of};
     use crate::headers::{Addresses, Tuple};
     use crate::time::Tick;
