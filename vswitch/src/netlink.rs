@@ -2,7 +2,8 @@
 
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage};
@@ -15,6 +16,9 @@ use rustix::net::{SocketType, netdevice};
 use std::io;
 use std::net::IpAddr;
 use vswitch_core::ids::MacAddress;
+
+/// Messages in one datagram begin at multiples of so many bytes (`NLMSG_ALIGNTO`).
+const NETLINK_ALIGNMENT: usize = 4;
 
 /// What the guest's kernel should know of its device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,15 +40,14 @@ pub struct Interface {
 /// What the kernel refused, naming the step.
 pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>) -> io::Result<()> {
     quieten(device);
-    let probe = rustix::net::socket(rustix::net::AddressFamily::UNIX, SocketType::DGRAM, None)?;
-    let index = netdevice::name_to_index(&probe, device).map_err(|error| step(device, "look up", error.into()))?;
+    let index = interface_index(device).map_err(|error| step(device, "look up", error))?;
     let mut netlink = Netlink::open()?;
     netlink.set_link(index, wanted).map_err(|error| step(device, "set hardware address and MTU", error))?;
     if wanted.addresses.iter().any(|address| matches!(address, IpNet::V6(_))) {
         netlink.stop_link_local(index).map_err(|error| step(device, "set IPv6 address generation", error))?;
     }
     netlink.set_up(index).map_err(|error| step(device, "bring up", error))?;
-    let loopback = netdevice::name_to_index(&probe, "lo").map_err(|error| step("lo", "look up", error.into()))?;
+    let loopback = interface_index("lo").map_err(|error| step("lo", "look up", error))?;
     netlink.set_up(loopback).map_err(|error| step("lo", "bring up", error))?;
     if let Some(previous) = previous {
         for gateway in previous.gateways.iter().filter(|gateway| !wanted.gateways.contains(gateway)) {
@@ -90,13 +93,23 @@ fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-struct Netlink {
+/// The number of an interface in the network namespace of the calling thread.
+///
+/// # Errors
+/// `NODEV` if there is none of the name.
+pub(crate) fn interface_index(device: &str) -> io::Result<u32> {
+    let probe = rustix::net::socket(rustix::net::AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    Ok(netdevice::name_to_index(&probe, device)?)
+}
+
+/// A socket to the kernel's routing configuration, in the network namespace of the thread that opened it.
+pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
 }
 
 impl Netlink {
-    fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -145,24 +158,66 @@ impl Netlink {
         self.request(RouteNetlinkMessage::DelRoute(default_route(index, gateway)), 0)
     }
 
-    fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    /// Asks for a change and waits until it is made.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        self.receive().map(drop)
+    }
+
+    /// Asks for one thing.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn get(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
+        self.receive()
+    }
+
+    /// Asks for everything there is of a kind.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
+        self.receive()
+    }
+
+    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        header.flags = flags;
         header.sequence_number = self.sequence;
         let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
+        Ok(())
+    }
+
+    /// What the kernel says to the last request, until it is done.
+    fn receive(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut told = Vec::new();
         loop {
             let (bytes, _) = self.socket.recv_from_full()?;
-            let reply = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes).map_err(io::Error::other)?;
-            match reply.payload {
-                NetlinkPayload::Error(error) if reply.header.sequence_number == self.sequence => {
-                    return if error.code.is_none() { Ok(()) } else { Err(error.to_io()) };
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let reply = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                let length = (reply.header.length as usize).next_multiple_of(NETLINK_ALIGNMENT);
+                rest = rest.get(length.max(1)..).unwrap_or_default();
+                if reply.header.sequence_number != self.sequence {
+                    continue;
                 }
-                _ => {}
+                match reply.payload {
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(told),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::Done(_) => return Ok(told),
+                    NetlinkPayload::InnerMessage(message) => told.push(message),
+                    _ => {}
+                }
             }
         }
     }

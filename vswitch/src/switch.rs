@@ -22,7 +22,7 @@ use std::io;
 use std::sync::Arc;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::Desired;
+use vswitch_core::desired::{Desired, PacketPort};
 use vswitch_core::ids::{EniId, EniIndex};
 use vswitch_core::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
 use vswitch_core::protocol::{Applied, Delta, Refusal};
@@ -40,6 +40,8 @@ const RETRIES_PER_TICK: usize = 16;
 /// Time between two looks at whether the namespaces of the ports are still there, ns. The kernel keeps a namespace
 /// alive for as long as a TAP of it is open, so the device alone does not tell.
 const NAMESPACE_CHECK_NS: u64 = 1_000_000_000;
+/// Interfaces looked at each time whether they are still kept from the kernel, in turn.
+const ISOLATION_CHECKS_MAX: usize = 16;
 
 /// Threads that close ports when many are closed at once.
 const CLOSING_THREADS: usize = 16;
@@ -176,6 +178,8 @@ pub struct Switch {
     sequence: u64,
     tickets: u64,
     namespaces_checked: Time,
+    /// The ENI whose interface was looked at last.
+    isolation_checked: Option<EniId>,
 }
 
 impl fmt::Debug for Switch {
@@ -217,6 +221,7 @@ pub fn assemble(
         sequence: 0,
         tickets: 0,
         namespaces_checked: Time::default(),
+        isolation_checked: None,
     };
     let (handles, mut workers): (Vec<_>, Vec<_>) = switch.hire(config.workers, wirings).into_iter().unzip();
     switch.workers = handles;
@@ -288,8 +293,7 @@ impl Switch {
                 }
             }
         }
-        departed.close();
-        self.remove_namespaces(departed.namespaces);
+        self.finish_departure(departed);
         let compile_ns = compiled.as_ns() - started.as_ns();
         let applied = |barrier_ns| Applied { generation, compile_ns, barrier_ns, ports_down: self.ports_down() };
         barrier.map(applied).map_err(|refusal| vec![refusal])
@@ -352,6 +356,7 @@ impl Switch {
         if now.as_ns() - self.namespaces_checked.as_ns() >= NAMESPACE_CHECK_NS {
             self.namespaces_checked = now;
             self.check_namespaces(pacer);
+            self.check_isolation(pacer);
         }
         let is_due =
             |record: &PortRecord| matches!(&record.state, PortState::Down { retry_at, .. } if *retry_at <= now);
@@ -386,8 +391,11 @@ impl Switch {
             PortState::Up => None,
         };
         let retries = self.down.iter().filter_map(|eni| retry(self.ports.get(eni)?));
-        let is_in_namespace = |record: &PortRecord| record.namespace.is_some() && matches!(record.state, PortState::Up);
-        let check = self.ports.values().any(is_in_namespace).then(|| self.namespaces_checked + NAMESPACE_CHECK_NS);
+        let is_checked = |record: &PortRecord| {
+            let may_change = record.namespace.is_some() || record.wish.interface_that_exists().is_some();
+            may_change && matches!(record.state, PortState::Up)
+        };
+        let check = self.ports.values().any(is_checked).then(|| self.namespaces_checked + NAMESPACE_CHECK_NS);
         retries.chain(check).min()
     }
 
@@ -397,8 +405,7 @@ impl Switch {
         for (_, record) in std::mem::take(&mut self.ports) {
             self.close(record, &mut departed, pacer);
         }
-        departed.close();
-        self.remove_namespaces(departed.namespaces);
+        self.finish_departure(departed);
     }
 
     /// Asks a worker and waits for its answer.
@@ -432,11 +439,13 @@ impl Switch {
     }
 }
 
-/// Ports that no worker has any more, and the namespaces that may have to go with them.
+/// Ports that no worker has any more, and what may have to go with them: namespaces, and what keeps interfaces from the
+/// kernel.
 #[derive(Debug, Default)]
 struct Departed {
     ports: Vec<Box<dyn Port>>,
     namespaces: BTreeSet<String>,
+    interfaces: Vec<PacketPort>,
 }
 
 impl Departed {

@@ -95,9 +95,17 @@ impl PortWish {
         }
     }
 
+    /// The interface, if it is one that exists already.
+    pub fn interface_that_exists(&self) -> Option<&desired::PacketPort> {
+        match &self.port {
+            desired::Port::Packet(packet) => Some(packet),
+            desired::Port::Tap(_) | desired::Port::Memory => None,
+        }
+    }
+
     /// Whether a port of this kind may have several lanes.
     pub fn has_lanes(&self) -> bool {
-        !matches!(self.port, desired::Port::Packet(_))
+        self.interface_that_exists().is_none()
     }
 
     /// The longest frame that it may carry, bytes.
@@ -201,6 +209,8 @@ impl PortFactory {
     }
 
     fn open_interface(&self, interface: &desired::PacketPort) -> io::Result<Box<dyn Port>> {
+        // First, so that its guest reaches no kernel while the port is down either.
+        packet::isolate(interface)?;
         if self.interface_io == InterfaceIo::Xdp {
             match xdp::XdpPort::open(interface) {
                 Ok(port) => return Ok(Box::new(port)),

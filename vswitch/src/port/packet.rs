@@ -1,7 +1,8 @@
 //! A network interface that the machine has already: a card as an uplink, or this end of a veth pair. The switch takes
-//! what the interface receives and sends through it; it sets nothing on it but promiscuous mode. When the interface goes
-//! down, so does the port, until it is up again.
+//! what the interface receives and sends through it; it sets nothing on it but promiscuous mode and the filters that keep
+//! the kernel's own stack away (`isolation.rs`). When the interface goes down, so does the port, until it is up again.
 
+use crate::isolation;
 use crate::namespace;
 use crate::packet_socket::{Arrival, PacketSocket};
 use crate::port::pace::Pace;
@@ -44,10 +45,7 @@ impl PacketPort {
     pub fn open(port: &desired::PacketPort) -> io::Result<Self> {
         let place = place(port);
         let work = || PacketSocket::open(&port.device);
-        let opened = match &port.namespace {
-            Some(name) => namespace::within(name, work),
-            None => work(),
-        };
+        let opened = namespace::within_any(port.namespace.as_deref(), work);
         let socket = opened.map_err(|error| explain(&place, error))?;
         let (buffers, arrivals) = (Vec::with_capacity(BURST_PACKETS), Vec::with_capacity(BURST_PACKETS));
         Ok(Self { socket, offloads: offloads(), pace: Pace::new(), buffers, arrivals, place })
@@ -67,6 +65,35 @@ pub(super) fn place(port: &desired::PacketPort) -> String {
     match &port.namespace {
         Some(name) => format!("network interface {} in network namespace {name}", port.device),
         None => format!("network interface {}", port.device),
+    }
+}
+
+/// Drops whatever the kernel would take from the interface, or send through it by itself.
+///
+/// # Errors
+/// Why that cannot be, naming interface and namespace: then it must not be a port.
+pub(super) fn isolate(port: &desired::PacketPort) -> io::Result<()> {
+    let isolated = namespace::within_any(port.namespace.as_deref(), || isolation::isolate(&port.device));
+    isolated.map_err(|error| explain(&place(port), error))
+}
+
+/// Sees to it that the interface of a running port stays away from the kernel; whether that was so no more.
+///
+/// # Errors
+/// As when it is opened.
+pub fn keep_isolated(port: &desired::PacketPort) -> io::Result<bool> {
+    let kept = namespace::within_any(port.namespace.as_deref(), || isolation::keep(&port.device));
+    kept.map_err(|error| explain(&place(port), error))
+}
+
+/// Gives the interface back to the kernel, once it is no port any more.
+///
+/// # Errors
+/// What failed, naming interface and namespace. An interface or a namespace that is gone is none.
+pub fn release(port: &desired::PacketPort) -> io::Result<()> {
+    match namespace::within_any(port.namespace.as_deref(), || isolation::release(&port.device)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        released => released.map_err(|error| explain(&place(port), error)),
     }
 }
 

@@ -40,10 +40,7 @@ impl XdpPort {
     pub fn open(port: &desired::PacketPort) -> io::Result<Self> {
         let place = place(port);
         let work = || open_patiently(&port.device);
-        let opened = match &port.namespace {
-            Some(name) => namespace::within(name, work),
-            None => work(),
-        };
+        let opened = namespace::within_any(port.namespace.as_deref(), work);
         let socket = opened.map_err(|error| {
             let reason = match error.raw_os_error().map(Errno::from_raw_os_error) {
                 Some(Errno::BUSY) => "another XDP program or socket has the interface already",
