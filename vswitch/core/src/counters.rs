@@ -2,6 +2,7 @@
 
 use crate::desired::Direction;
 use crate::ids::FlowScope;
+use crate::limits::ANSWERS_PER_S;
 use crate::offload::Wire;
 use crate::protocol::DirectionStats;
 use crate::quota::TokenBucket;
@@ -32,6 +33,8 @@ pub(crate) struct EniCounters {
     pub(crate) evicted: u64,
     /// How many it may open now.
     pub(crate) bucket: TokenBucket,
+    /// How often the virtual router may answer it now.
+    pub(crate) answers: TokenBucket,
     pub(crate) egress: DirectionCounters,
     pub(crate) ingress: DirectionCounters,
 }
@@ -80,6 +83,7 @@ impl EniCounters {
             opened: 0,
             evicted: 0,
             bucket: TokenBucket::NEW,
+            answers: TokenBucket::full(ANSWERS_PER_S),
             egress: DirectionCounters::ZERO,
             ingress: DirectionCounters::ZERO,
         }
