@@ -22,8 +22,8 @@ use std::io;
 use std::sync::Arc;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{Desired, PacketPort};
-use vswitch_core::ids::{EniId, EniIndex};
+use vswitch_core::desired::{Desired, Eni, PacketPort};
+use vswitch_core::ids::{EniId, EniIndex, VpcId};
 use vswitch_core::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
 use vswitch_core::protocol::{Applied, Delta, Refusal};
 use vswitch_core::snapshot::Snapshot;
@@ -301,12 +301,20 @@ impl Switch {
 
     /// The ENIs whose ports a change may concern: the router's addresses of a subnet are told to its guests.
     fn touched(&self, delta: &Delta) -> BTreeSet<EniId> {
-        let named = delta.enis.keys();
-        if delta.vswitches.is_empty() {
+        let (named, desired) = (delta.enis.keys(), self.compiler.desired());
+        let router_changes = |vpc: &VpcId| {
+            let now = delta.vpcs.get(vpc).and_then(Option::as_ref);
+            now.zip(desired.vpcs.get(vpc)).is_some_and(|(now, before)| now.gateway_mac != before.gateway_mac)
+        };
+        let routers: BTreeSet<_> = delta.vpcs.keys().filter(|vpc| router_changes(vpc)).collect();
+        if delta.vswitches.is_empty() && routers.is_empty() {
             return named.cloned().collect();
         }
-        let enis = self.compiler.desired().enis.iter();
-        let within = enis.filter(|(_, eni)| delta.vswitches.contains_key(&eni.vswitch));
+        let is_concerned = |eni: &Eni| {
+            let vswitch = || desired.vswitches.get(&eni.vswitch);
+            delta.vswitches.contains_key(&eni.vswitch) || vswitch().is_some_and(|it| routers.contains(&it.vpc))
+        };
+        let within = desired.enis.iter().filter(|(_, eni)| is_concerned(eni));
         named.chain(within.map(|(id, _)| id)).cloned().collect()
     }
 
