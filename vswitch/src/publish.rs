@@ -2,8 +2,8 @@
 //!
 //! Written by the control thread, read by the workers: one shared load each turn while nothing changes. Two steps make
 //! a change complete. *Crossed*: every worker judges by the new snapshot. *Settled*: every packet that was judged by
-//! an older one and waited in a ring between workers is out of it. After that nothing the old rules admitted can still
-//! come out of a port. Retired snapshots are kept here until the last worker let go of them, so that their memory is
+//! an older one and waited inside, in a ring between workers or in one that a port shares with the kernel, is out of it.
+//! After that nothing the old rules admitted can still come out of a port. Retired snapshots are kept here until the last worker let go of them, so that their memory is
 //! freed by the control thread and never on the packet path.
 
 use crate::sync::{AtomicU64, Mutex, Thread, current};

@@ -337,16 +337,17 @@ impl Switch {
         self.ring_all();
         let (publication, workers) = (Arc::clone(&self.publication), self.workers.len());
         let crossed = || publication.first_not_crossed(workers, sequence).is_none().then_some(());
-        let is_crossed = wait_for(pacer, crossed).is_some();
-        if is_crossed && workers > 1 {
+        if wait_for(pacer, crossed).is_some() {
             publication.request_settle(sequence);
             self.ring_all();
             let settled = || publication.first_not_settled(workers, sequence).is_none().then_some(());
             wait_for(pacer, settled);
+            // Ports that could not get out what they held are closed here, and what they held ends with them.
+            self.take_events(pacer.now());
         }
         publication.free_retired();
         let late = publication.first_not_crossed(workers, sequence);
-        let late = late.or_else(|| publication.first_not_settled(workers, sequence).filter(|_| workers > 1));
+        let late = late.or_else(|| publication.first_not_settled(workers, sequence));
         match late {
             None => Ok(pacer.now().as_ns() - started.as_ns()),
             Some(worker) => {

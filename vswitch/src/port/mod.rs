@@ -35,6 +35,22 @@ pub enum Received {
     MaybeMore,
 }
 
+/// How many packets a port said were out, since it was opened, and how many of these its kernel has taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Packets with the verdict [`Verdict::Deliver`].
+    pub given: u64,
+    /// Those of them that can be kept from the guest no more: they are in the kernel's hands.
+    pub taken: u64,
+}
+
+impl Sent {
+    /// Packets that are still inside the port.
+    pub const fn held(self) -> u64 {
+        self.given - self.taken
+    }
+}
+
 /// A source and sink of frames, owned by one worker.
 pub trait Port: Send + fmt::Debug {
     /// Receives up to `packets_max` packets into buffers of the pool and appends them to the burst, in order.
@@ -44,13 +60,26 @@ pub trait Port: Send + fmt::Debug {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received>;
 
     /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`]. Sets the verdict of every
-    /// packet, also where it fails: [`Verdict::Deliver`] if it is out, else why it is dropped: the port is full
+    /// packet, also where it fails: [`Verdict::Deliver`] if it is out, or will be as [`Port::sent`] tells, else why it is dropped: the port is full
     /// ([`DropReason::PortFull`]) or down, or will never take such a packet ([`DropReason::PortRefused`]). Frames stay
     /// as they are; what is in front of them may change.
     ///
     /// # Errors
     /// The port has failed for good.
     fn send(&mut self, burst: &mut [Packet]) -> io::Result<()>;
+
+    /// How much of what it sent is really out. A port whose [`Port::send`] returns with nothing inside need not count.
+    fn sent(&self) -> Sent {
+        Sent::default()
+    }
+
+    /// Tries once more to get out what is still inside.
+    ///
+    /// # Errors
+    /// The port has failed for good.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// What packets for this port may leave undone. Does not change while the port is open.
     fn offloads(&self) -> Offloads {
