@@ -109,22 +109,16 @@ pub fn release(device: &str) -> io::Result<()> {
         Err(error) if is_one_of(&error, &[Errno::NODEV]) => return Ok(()),
         opened => opened?,
     };
-    let mut others = 0;
+    let (mut ours, mut others) = (0, 0);
     for hook in Hook::BOTH {
-        let filters = match interface.filters(hook) {
-            // There is nothing that could hold filters.
-            Err(error) if is_one_of(&error, &[Errno::INVAL, Errno::NOENT]) => return Ok(()),
-            filters => filters?,
-        };
-        for filter in filters {
-            if filter.is_ours() {
-                interface.delete_filter(hook)?;
-            } else {
-                others += 1;
-            }
+        let filters = interface.filters(hook)?;
+        others += filters.iter().filter(|filter| !filter.is_ours()).count();
+        if filters.iter().any(Filter::is_ours) {
+            interface.delete_filter(hook)?;
+            ours += 1;
         }
     }
-    if others == 0 { interface.delete_clsact() } else { Ok(()) }
+    if ours > 0 && others == 0 { interface.delete_clsact() } else { Ok(()) }
 }
 
 /// What the kernel tells of a filter.
@@ -186,8 +180,8 @@ impl<'a> Isolated<'a> {
     }
 
     fn add_filters(&mut self) -> io::Result<()> {
-        let mut clsact = self.message(TcHandle { major: u16::MAX, minor: 0 }, TcHandle::CLSACT);
-        clsact.attributes.push(TcAttribute::Kind(CLSACT.into()));
+        self.refuse_programs()?;
+        let clsact = self.clsact();
         let added = self.netlink.request(RouteNetlinkMessage::NewQueueDiscipline(clsact), NLM_F_CREATE);
         added.map_err(|error| {
             let device = self.device;
@@ -201,7 +195,7 @@ impl<'a> Isolated<'a> {
             self.explain("get a clsact queueing discipline", error)
         })?;
         for hook in Hook::BOTH {
-            self.refuse_others(hook)?;
+            self.refuse_filters(hook)?;
             let mut filter = self.filter(hook);
             filter.attributes.push(TcAttribute::Options(program().into()));
             let added = self.netlink.request(RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_CREATE);
@@ -212,8 +206,9 @@ impl<'a> Isolated<'a> {
 
     /// Whether our filters are there, and first.
     fn check(&mut self) -> io::Result<()> {
+        self.refuse_programs()?;
         for hook in Hook::BOTH {
-            self.refuse_others(hook)?;
+            self.refuse_filters(hook)?;
             let filters = self.filters(hook)?;
             if !filters.iter().any(|filter| filter.is_ours() && filter.drops) {
                 let text = format!("{} has lost the filter that keeps its frames from the kernel", self.device);
@@ -223,8 +218,8 @@ impl<'a> Isolated<'a> {
         Ok(())
     }
 
-    /// What others have put before our filter could let a frame pass.
-    fn refuse_others(&mut self, hook: Hook) -> io::Result<()> {
+    /// A filter that others have put before ours could let a frame pass.
+    fn refuse_filters(&mut self, hook: Hook) -> io::Result<()> {
         let (device, name) = (self.device, hook.name());
         let filters = self.filters(hook)?;
         if let Some(other) =
@@ -237,7 +232,16 @@ impl<'a> Isolated<'a> {
             );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
-        if sys::bpf_programs_at(self.index, hook.attach_type())? > 0 {
+        Ok(())
+    }
+
+    /// So could a program that is asked before all filters.
+    fn refuse_programs(&self) -> io::Result<()> {
+        for hook in Hook::BOTH {
+            if sys::bpf_programs_at(self.index, hook.attach_type())? == 0 {
+                continue;
+            }
+            let (device, name) = (self.device, hook.name());
             let text = format!(
                 "{device} has a BPF program (tcx {name}) that comes before all filters, so its frames cannot be kept from \
                  the kernel; detach it: bpftool net show dev {device} tells which it is"
@@ -264,8 +268,15 @@ impl<'a> Isolated<'a> {
     }
 
     fn delete_clsact(&mut self) -> io::Result<()> {
-        let clsact = self.message(TcHandle { major: u16::MAX, minor: 0 }, TcHandle::CLSACT);
+        let clsact = self.clsact();
         self.netlink.request(RouteNetlinkMessage::DelQueueDiscipline(clsact), 0)
+    }
+
+    /// What names the discipline that holds our filters, and no other that could be in its place.
+    fn clsact(&self) -> TcMessage {
+        let mut clsact = self.message(TcHandle { major: u16::MAX, minor: 0 }, TcHandle::CLSACT);
+        clsact.attributes.push(TcAttribute::Kind(CLSACT.into()));
+        clsact
     }
 
     fn message(&self, handle: TcHandle, parent: TcHandle) -> TcMessage {

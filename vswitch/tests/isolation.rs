@@ -422,6 +422,12 @@ fn a_port_that_cannot_be_isolated_stays_down_and_says_why() {
         let port = plane.wait_for_port(false);
         let error = port.error.unwrap_or_default();
         assert!(error.contains(told) && error.contains("port0") && error.contains(&place.host), "{error}");
+        // Whatever the switch could not use it leaves alone.
+        let others = queueing(&place);
+        plane.apply(without_enis(&place.desired()));
+        assert!(!others.is_empty() && queueing(&place) == others, "{others}, then {}", queueing(&place));
+        plane.apply(place.desired());
+        plane.wait_for_port(false);
         place.in_host(after);
         plane.wait_for_port(true);
         plane.running.stop();
@@ -466,6 +472,9 @@ fn filters_of_others_stay_and_filters_that_are_taken_away_come_back() {
     plane.apply(without_enis(&place.desired()));
     assert!(!is_isolated() && queueing(&place).contains("clsact"), "the other's filter is still there");
     packet::release(&place.interface()).unwrap();
+    place.in_host("tc qdisc delete dev port0 clsact");
+    packet::release(&place.interface()).unwrap();
+    packet::release(&desired::PacketPort { device: "absent0".into(), ..place.interface() }).unwrap();
     plane.running.stop();
 }
 
