@@ -383,8 +383,9 @@ fn an_applied_lab_becomes_what_the_file_says() {
     assert!(String::from_utf8_lossy(&explained.stdout).contains("by rule sgr-icmpv6 of sg-web"), "{explained:?}");
 }
 
-/// The guest sends to the namespace that hosts its port without a pause, past a forwarding plane that is killed and started
-/// again: nothing arrives. What that is worth shows when the ENI is gone, and the interface the kernel's again.
+/// The guest sends to the namespace that hosts its port without a pause, past a forwarding plane that is killed and
+/// started again: nothing arrives. What that is worth shows when the ENI is gone, and the interface the kernel's
+/// again.
 #[test]
 fn a_killed_forwarding_plane_leaves_guests_shut_out_of_the_kernel_that_hosts_them() {
     let Some(mut running) = lab(1) else { return };

@@ -44,8 +44,8 @@ fn the_router_answers_arp_for_all_that_is_there_with_its_own_address() {
     assert_answer(&probe, &arp(false, (gateway, v4(WEB)), (mac, v4("0.0.0.0"))));
 }
 
-/// Otherwise a guest that asks for all addresses of its subnet would fill the table of neighbours of the kernel it runs on,
-/// which all guests there share.
+/// Otherwise a guest that asks for all addresses of its subnet would fill the table of neighbours of the kernel it
+/// runs on, which all guests there share.
 #[test]
 fn the_router_does_not_answer_for_addresses_that_nobody_has() {
     let mut world = World::new(lab());

@@ -1,15 +1,15 @@
 //! Keeps the kernel's own stack away from an interface that a port has.
 //!
-//! A raw socket copies what the interface receives, and the kernel goes on with the original: without more, a guest would
-//! reach the namespace that hosts its port, past every rule. An XDP socket lets through what it does not redirect. And
-//! what the kernel sends through the interface by itself reaches the guest past the switch. So a filter drops all frames
-//! in both directions: on the way in behind the sockets, which see a frame before any filter, and before VLAN devices,
-//! bridges and protocols; on the way out everything that is queued, which the switch's own frames are not
-//! (`PACKET_QDISC_BYPASS`, and XDP sockets always).
+//! A raw socket copies what the interface receives, and the kernel goes on with the original: without more, a guest
+//! would reach the namespace that hosts its port, past every rule. An XDP socket lets through what it does not
+//! redirect. And what the kernel sends through the interface by itself reaches the guest past the switch. So a filter
+//! drops all frames in both directions: on the way in behind the sockets, which see a frame before any filter, and
+//! before VLAN devices, bridges and protocols; on the way out everything that is queued, which the switch's own
+//! frames are not (`PACKET_QDISC_BYPASS`, and XDP sockets always).
 //!
-//! The filters are the kernel's (`clsact`, and a classic BPF program of one instruction). They outlive a process that is
-//! killed, so that its guests stay where they are; the next process finds them as its own, by their handle. Everything
-//! here works in the network namespace of the calling thread.
+//! The filters are the kernel's (`clsact`, and a classic BPF program of one instruction). They outlive a process that
+//! is killed, so that its guests stay where they are; the next process finds them as its own, by their handle.
+//! Everything here works in the network namespace of the calling thread.
 
 use crate::netlink::{Netlink, interface_index};
 use crate::sys;
@@ -187,8 +187,8 @@ impl<'a> Isolated<'a> {
             let device = self.device;
             if is_one_of(&error, &[Errno::INVAL, Errno::EXIST]) {
                 let text = format!(
-                    "{device} has an ingress queueing discipline of somebody else, so its frames cannot be kept from the \
-                     kernel; remove it with: tc qdisc delete dev {device} ingress"
+                    "{device} has an ingress queueing discipline of somebody else, so its frames cannot be kept from \
+                     the kernel; remove it with: tc qdisc delete dev {device} ingress"
                 );
                 return io::Error::new(error.kind(), text);
             }
@@ -226,8 +226,9 @@ impl<'a> Isolated<'a> {
             filters.iter().find(|filter| filter.chain == 0 && filter.priority <= PRIORITY && !filter.is_ours())
         {
             let text = format!(
-                "{device} has a filter of somebody else that comes before all others, so its frames cannot be kept from the \
-                 kernel; give it another priority, or remove it with: tc filter delete dev {device} {name} pref {}",
+                "{device} has a filter of somebody else that comes before all others, so its frames cannot be kept \
+                 from the kernel; give it another priority, or remove it with: tc filter delete dev {device} {name} \
+                 pref {}",
                 other.priority
             );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
@@ -243,8 +244,8 @@ impl<'a> Isolated<'a> {
             }
             let (device, name) = (self.device, hook.name());
             let text = format!(
-                "{device} has a BPF program (tcx {name}) that comes before all filters, so its frames cannot be kept from \
-                 the kernel; detach it: bpftool net show dev {device} tells which it is"
+                "{device} has a BPF program (tcx {name}) that comes before all filters, so its frames cannot be kept \
+                 from the kernel; detach it: bpftool net show dev {device} tells which it is"
             );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }

@@ -1,8 +1,8 @@
 //! Configures a device through netlink, in the network namespace of the calling thread.
 //!
-//! All namespaces of a machine share one table of neighbours, and a guest that asks for every address of its subnet would fill
-//! it for all. So a guest that the switch configures has one neighbour of each family, the gateway, whose hardware address is
-//! known and never asked for; its subnet lies behind the gateway like the rest of the world.
+//! All namespaces of a machine share one table of neighbours, and a guest that asks for every address of its subnet
+//! would fill it for all. So a guest that the switch configures has one neighbour of each family, the gateway, whose
+//! hardware address is known and never asked for; its subnet lies behind the gateway like the rest of the world.
 
 use ipnet::IpNet;
 use netlink_packet_core::{
@@ -28,8 +28,8 @@ use vswitch_core::ids::MacAddress;
 const ADDRESS_METRIC: u16 = 9;
 /// The metric of routes through a gateway, to which the number of the device is added.
 const METRIC_THROUGH_GATEWAY: u32 = 1 << 10;
-/// That of the routes that come with addresses. They are not taken while the others are there: a guest that sets its device
-/// down and up has lost the others, and can still ask for its neighbours.
+/// That of the routes that come with addresses. They are not taken while the others are there: a guest that sets its
+/// device down and up has lost the others, and can still ask for its neighbours.
 const METRIC_WITHOUT_GATEWAY: u32 = 1 << 20;
 
 /// Messages in one datagram begin at multiples of so many bytes (`NLMSG_ALIGNTO`).

@@ -334,12 +334,18 @@ impl Switch {
         let (sequence, places) = (self.sequence, self.placement.table());
         self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), places });
         self.generation = generation;
-        self.ring_all();
         let (publication, workers) = (Arc::clone(&self.publication), self.workers.len());
+        if workers == 1 {
+            // It waits for no other, and settles in the turn in which it crosses.
+            publication.request_settle(sequence);
+        }
+        self.ring_all();
         let crossed = || publication.first_not_crossed(workers, sequence).is_none().then_some(());
         if wait_for(pacer, crossed).is_some() {
-            publication.request_settle(sequence);
-            self.ring_all();
+            if workers > 1 {
+                publication.request_settle(sequence);
+                self.ring_all();
+            }
             let settled = || publication.first_not_settled(workers, sequence).is_none().then_some(());
             wait_for(pacer, settled);
             // Ports that could not get out what they held are closed here, and what they held ends with them.

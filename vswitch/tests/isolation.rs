@@ -1,6 +1,6 @@
-//! An interface that a port has is the switch's alone: no frame of its guest reaches the stack of the namespace that hosts
-//! it, and none that this stack sends reaches the guest. Each test makes and removes its own namespaces; without root they
-//! say so and pass.
+//! An interface that a port has is the switch's alone: no frame of its guest reaches the stack of the namespace that
+//! hosts it, and none that this stack sends reaches the guest. Each test makes and removes its own namespaces;
+//! without root they say so and pass.
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
@@ -203,7 +203,8 @@ fn run(name: &str, command: &str) {
     assert!(output.status.success(), "{command}: {output:?}");
 }
 
-/// What frames of some types meet behind the filters of the hosting namespace: sockets of protocols, as the stack's own are.
+/// What frames of some types meet behind the filters of the hosting namespace: sockets of protocols, as the stack's
+/// own are.
 struct Witness {
     place: String,
     sockets: Vec<OwnedFd>,
@@ -478,8 +479,8 @@ fn filters_of_others_stay_and_filters_that_are_taken_away_come_back() {
     plane.running.stop();
 }
 
-/// A TAP device that is in a bridge when the switch takes it stays there, and stays when the switch lets it go: whatever
-/// the bridge connects is behind the port, the hosting stack included.
+/// A TAP device that is in a bridge when the switch takes it stays there, and stays when the switch lets it go:
+/// whatever the bridge connects is behind the port, the hosting stack included.
 #[test]
 fn a_tap_in_a_bridge_has_all_that_the_bridge_connects_behind_it() {
     let Some(place) = Place::new("isolate-tap-bridge") else { return };

@@ -145,8 +145,8 @@ fn stats_of(lab: &mut Lab, number: u8) -> (u64, u64) {
     }
 }
 
-/// Frames stand in the ring of an XDP socket, because the interface is down, when the rule that let them pass goes. They must not
-/// leave with the next that does.
+/// Frames stand in the ring of an XDP socket, because the interface is down, when the rule that let them pass goes.
+/// They must not leave with the next that does.
 #[test]
 fn what_stands_in_the_ring_of_an_xdp_socket_does_not_outlive_its_rules() {
     for workers in [1, 2] {

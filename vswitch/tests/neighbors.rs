@@ -1,6 +1,6 @@
-//! The table of neighbours is the kernel's, one for all namespaces of a machine and bounded (`gc_thresh3`): one guest must not
-//! be able to fill it for the others. No test here depends on how the machine bounds it, or fills it. Without root they
-//! say so and pass.
+//! The table of neighbours is the kernel's, one for all namespaces of a machine and bounded (`gc_thresh3`): one guest
+//! must not be able to fill it for the others. No test here depends on how the machine bounds it, or fills it.
+//! Without root they say so and pass.
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
@@ -152,8 +152,8 @@ fn among_a_thousand_guests_one_that_scans_takes_no_neighbour_from_a_new_one() {
     plane.running.stop();
 }
 
-/// A guest that configures itself believes that its subnet is on its link, and asks for each address. It is told of those that
-/// there are; what it asks for in vain its kernel gives up and may forget at once.
+/// A guest that configures itself believes that its subnet is on its link, and asks for each address. It is told of
+/// those that there are; what it asks for in vain its kernel gives up and may forget at once.
 #[test]
 fn a_guest_that_configures_itself_learns_no_addresses_that_nobody_has() {
     let Some(mut plane) = Plane::start("own") else { return };

@@ -102,8 +102,8 @@ fn after_the_reply_nothing_comes_out_by_the_old_rules() {
     assert!(delivered < 500);
 }
 
-/// A port whose kernel takes nothing of what it was given: what was judged by rules that are gone must not come out later, and
-/// no port that has nothing in line is touched.
+/// A port whose kernel takes nothing of what it was given: what was judged by rules that are gone must not come out
+/// later, and no port that has nothing in line is touched.
 #[test]
 fn what_a_port_cannot_get_out_before_the_reply_is_dropped_with_the_port() {
     for workers in [1, 2] {

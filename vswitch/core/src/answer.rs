@@ -1,8 +1,8 @@
 //! The replies that the virtual router makes itself: ARP, neighbour discovery, ping, time exceeded. A reply is written
 //! over the packet that asked for it.
 //!
-//! Guests remember whom the router answers for, and the kernels that they run on have room for so many. So it answers for
-//! addresses that there are, and each ENI so many times a second.
+//! Guests remember whom the router answers for, and the kernels that they run on have room for so many. So it answers
+//! for addresses that there are, and each ENI so many times a second.
 
 use crate::counters::EniCounters;
 use crate::headers::{Addresses, Fragment, Headers, IcmpKind, Network};

@@ -50,8 +50,8 @@ pub const FRAGMENTS_WAITING_PER_ENI_MAX: usize = 48;
 pub const EVICTION_CANDIDATES: usize = 32;
 /// Flow records looked at for expiry in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
-/// Answers and reports that the virtual router gives one ENI in a second, and at once after a pause of a second. A guest that
-/// talks to all peers that its kernel has room to remember needs a tenth.
+/// Answers and reports that the virtual router gives one ENI in a second, and at once after a pause of a second. A
+/// guest that talks to all peers that its kernel has room to remember needs a tenth.
 pub const ANSWERS_PER_S: u32 = 1000;
 /// Homes of flow records looked at for one question, in a turn: the packet path waits meanwhile.
 pub const LISTED_PLACES_PER_TURN: usize = 1024;

@@ -59,10 +59,10 @@ pub trait Port: Send + fmt::Debug {
     /// The port has failed for good. Packets received before the failure are in the burst.
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received>;
 
-    /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`]. Sets the verdict of every
-    /// packet, also where it fails: [`Verdict::Deliver`] if it is out, or will be as [`Port::sent`] tells, else why it is dropped: the port is full
-    /// ([`DropReason::PortFull`]) or down, or will never take such a packet ([`DropReason::PortRefused`]). Frames stay
-    /// as they are; what is in front of them may change.
+    /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`]. Sets the verdict of
+    /// every packet, also where it fails: [`Verdict::Deliver`] if it is out, or will be as [`Port::sent`] tells, else
+    /// why it is dropped: the port is full ([`DropReason::PortFull`]) or down, or will never take such a packet
+    /// ([`DropReason::PortRefused`]). Frames stay as they are; what is in front of them may change.
     ///
     /// # Errors
     /// The port has failed for good.

@@ -1,6 +1,7 @@
-//! A network interface that the machine has already: a card as an uplink, or this end of a veth pair. The switch takes
-//! what the interface receives and sends through it; it sets nothing on it but promiscuous mode and the filters that keep
-//! the kernel's own stack away (`isolation.rs`). When the interface goes down, so does the port, until it is up again.
+//! A network interface that the machine has already: a card as an uplink, or this end of a veth pair. The switch
+//! takes what the interface receives and sends through it; it sets nothing on it but promiscuous mode and the filters
+//! that keep the kernel's own stack away (`isolation.rs`). When the interface goes down, so does the port, until it
+//! is up again.
 
 use crate::isolation;
 use crate::namespace;

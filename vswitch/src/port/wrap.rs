@@ -22,8 +22,8 @@ pub struct Faults {
     pub swapped: u32,
     /// Packets from the far end that wait until a few later ones have passed, however long that takes.
     pub held: u32,
-    /// Packets that are said to be out and stay inside, with all that come after them, until they are flushed; and how often
-    /// a flush gets none of them out.
+    /// Packets that are said to be out and stay inside, with all that come after them, until they are flushed; and
+    /// how often a flush gets none of them out.
     pub unsent: u32,
 }
 

@@ -144,8 +144,8 @@ impl XdpSocket {
         true
     }
 
-    /// How many frames were put in line, and how many of these the kernel has taken from it. Nothing takes an entry back: the
-    /// kernel may have read it already.
+    /// How many frames were put in line, and how many of these the kernel has taken from it. Nothing takes an entry
+    /// back: the kernel may have read it already.
     pub fn sent(&self) -> Sent {
         Sent { given: self.given, taken: self.given.saturating_sub(self.to_send.waiting().into()) }
     }

@@ -1,9 +1,9 @@
-//! When a worker has settled a change: nothing that older rules let pass is inside any more, neither in its rings, which the
-//! turn has emptied before, nor in a port that said of it that it is out.
+//! When a worker has settled a change: nothing that older rules let pass is inside any more, neither in its rings,
+//! which the turn has emptied before, nor in a port that said of it that it is out.
 //!
-//! A port may have rings of its own that it shares with the kernel, and the kernel takes what is in them when it likes. So
-//! what was in them at the request has to be out before the worker says that it has settled. What the kernel does not take in
-//! time ends with the port: it goes to the control thread, which closes it before it replies.
+//! A port may have rings of its own that it shares with the kernel, and the kernel takes what is in them when it
+//! likes. So what was in them at the request has to be out before the worker says that it has settled. What the
+//! kernel does not take in time ends with the port: it goes to the control thread, which closes it before it replies.
 
 use super::Worker;
 use std::io;
@@ -31,9 +31,10 @@ impl Settling {
 }
 
 impl Worker {
-    /// Settles what is requested, once it can. Called when the rings are empty of what was in them at the request.
+    /// Settles what is requested, once it can: not before it has crossed to that. Called when the rings are empty of
+    /// what was in them at the request.
     pub(super) fn settle(&mut self, requested: u64, now: Time) -> usize {
-        if requested == self.settled {
+        if requested == self.settled || requested > self.current.sequence {
             return 0;
         }
         debug_assert!(
