@@ -180,6 +180,8 @@ pub struct Switch {
     namespaces_checked: Time,
     /// The ENI whose interface was looked at last.
     isolation_checked: Option<EniId>,
+    /// Whether it was looked for what an earlier process has left: with the first state that is applied.
+    has_released_leftovers: bool,
 }
 
 impl fmt::Debug for Switch {
@@ -222,6 +224,7 @@ pub fn assemble(
         tickets: 0,
         namespaces_checked: Time::default(),
         isolation_checked: None,
+        has_released_leftovers: false,
     };
     let (handles, mut workers): (Vec<_>, Vec<_>) = switch.hire(config.workers, wirings).into_iter().unzip();
     switch.workers = handles;
@@ -294,6 +297,7 @@ impl Switch {
             }
         }
         self.finish_departure(departed);
+        self.release_leftovers();
         let compile_ns = compiled.as_ns() - started.as_ns();
         let applied = |barrier_ns| Applied { generation, compile_ns, barrier_ns, ports_down: self.ports_down() };
         barrier.map(applied).map_err(|refusal| vec![refusal])

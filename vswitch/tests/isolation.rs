@@ -15,7 +15,8 @@ use std::num::NonZeroU32;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::namespace;
-use vswitch::port::packet::{self, PacketPort};
+use vswitch::port::isolated;
+use vswitch::port::packet::PacketPort;
 use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::{InterfaceIo, Port, PortFactory, PortWish};
 use vswitch_core::desired::{self, Desired};
@@ -241,7 +242,11 @@ struct Plane {
 
 impl Plane {
     fn start(interface_io: InterfaceIo) -> Self {
-        let running = Running::start_with(1, PortFactory { interface_io, ..PortFactory::default() });
+        Self::with(PortFactory { interface_io, ..PortFactory::default() })
+    }
+
+    fn with(ports: PortFactory) -> Self {
+        let running = Running::start_with(1, ports);
         let client = running.connect();
         Self { running, client, generation: 0 }
     }
@@ -395,6 +400,31 @@ fn a_killed_process_leaves_the_kernel_shut_out_and_the_next_one_takes_over() {
     }
 }
 
+/// Whether its ENI is still there when the next process starts or not: in the end the interface is the kernel's again.
+#[test]
+fn what_a_killed_process_left_is_given_back_when_its_eni_is_gone() {
+    let Some(place) = Place::new("isolate-left") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let notes = folder.path().join("interfaces");
+    let ports = PortFactory { notes: Some(notes.clone()), ..PortFactory::default() };
+    drop(ports.open(&EniId::from("eni-1"), &place.wish()).unwrap());
+    assert!(queueing(&place).contains("clsact"));
+    assert_eq!(std::fs::read_dir(&notes).unwrap().count(), 1);
+    for is_there_first in [true, false] {
+        drop(ports.open(&EniId::from("eni-1"), &place.wish()).unwrap());
+        let mut plane = Plane::with(ports.clone());
+        if is_there_first {
+            plane.apply(place.desired());
+            plane.wait_for_port(true);
+            assert!(queueing(&place).contains("clsact"), "it is a port");
+        }
+        plane.apply(without_enis(&place.desired()));
+        assert_eq!(queueing(&place), "");
+        assert_eq!(std::fs::read_dir(&notes).unwrap().count(), 0);
+        plane.running.stop();
+    }
+}
+
 /// What queueing disciplines with filters `port0` has.
 fn queueing(place: &Place) -> String {
     let output = Command::new("tc").args(["-n", &place.host, "qdisc", "show", "dev", "port0"]).output().unwrap();
@@ -472,10 +502,10 @@ fn filters_of_others_stay_and_filters_that_are_taken_away_come_back() {
     filter(&place, "egress pref 7");
     plane.apply(without_enis(&place.desired()));
     assert!(!is_isolated() && queueing(&place).contains("clsact"), "the other's filter is still there");
-    packet::release(&place.interface()).unwrap();
+    isolated::release(&place.interface(), None).unwrap();
     place.in_host("tc qdisc delete dev port0 clsact");
-    packet::release(&place.interface()).unwrap();
-    packet::release(&desired::PacketPort { device: "absent0".into(), ..place.interface() }).unwrap();
+    isolated::release(&place.interface(), None).unwrap();
+    isolated::release(&desired::PacketPort { device: "absent0".into(), ..place.interface() }, None).unwrap();
     plane.running.stop();
 }
 

@@ -3,6 +3,7 @@
 //! The worker that owns a port calls it; [`PortFactory::open`] runs on the control thread, where it may take its time. A port that
 //! fails says so with an `io::Error` and is not called again: the control thread closes it and opens another.
 
+pub mod isolated;
 pub mod memory;
 mod pace;
 pub mod packet;
@@ -19,6 +20,7 @@ use pool::BufferPool;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use vswitch_core::desired;
 use vswitch_core::ids::EniId;
 use vswitch_core::limits::ETHERNET_HEADER_BYTES;
@@ -193,6 +195,8 @@ pub struct PortFactory {
     pub lanes_max: usize,
     /// Where the far ends of memory ports are found.
     pub memory: memory::MemoryHub,
+    /// The folder in which interfaces that are kept from the kernel are noted, for the next process; nowhere if absent.
+    pub notes: Option<PathBuf>,
     /// Faults to inject into every port.
     pub faults: Option<wrap::Faults>,
 }
@@ -239,7 +243,7 @@ impl PortFactory {
 
     fn open_interface(&self, interface: &desired::PacketPort) -> io::Result<Box<dyn Port>> {
         // First, so that its guest reaches no kernel while the port is down either.
-        packet::isolate(interface)?;
+        isolated::isolate(interface, self.notes.as_deref())?;
         if self.interface_io == InterfaceIo::Xdp {
             match xdp::XdpPort::open(interface) {
                 Ok(port) => return Ok(Box::new(port)),

@@ -3,7 +3,6 @@
 //! that keep the kernel's own stack away (`isolation.rs`). When the interface goes down, so does the port, until it
 //! is up again.
 
-use crate::isolation;
 use crate::namespace;
 use crate::packet_socket::{Arrival, PacketSocket};
 use crate::port::pace::Pace;
@@ -66,35 +65,6 @@ pub(super) fn place(port: &desired::PacketPort) -> String {
     match &port.namespace {
         Some(name) => format!("network interface {} in network namespace {name}", port.device),
         None => format!("network interface {}", port.device),
-    }
-}
-
-/// Drops whatever the kernel would take from the interface, or send through it by itself.
-///
-/// # Errors
-/// Why that cannot be, naming interface and namespace: then it must not be a port.
-pub(super) fn isolate(port: &desired::PacketPort) -> io::Result<()> {
-    let isolated = namespace::within_any(port.namespace.as_deref(), || isolation::isolate(&port.device));
-    isolated.map_err(|error| explain(&place(port), error))
-}
-
-/// Sees to it that the interface of a running port stays away from the kernel; whether that was so no more.
-///
-/// # Errors
-/// As when it is opened.
-pub fn keep_isolated(port: &desired::PacketPort) -> io::Result<bool> {
-    let kept = namespace::within_any(port.namespace.as_deref(), || isolation::keep(&port.device));
-    kept.map_err(|error| explain(&place(port), error))
-}
-
-/// Gives the interface back to the kernel, once it is no port any more.
-///
-/// # Errors
-/// What failed, naming interface and namespace. An interface or a namespace that is gone is none.
-pub fn release(port: &desired::PacketPort) -> io::Result<()> {
-    match namespace::within_any(port.namespace.as_deref(), || isolation::release(&port.device)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        released => released.map_err(|error| explain(&place(port), error)),
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     Departed, ISOLATION_CHECKS_MAX, Pacer, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for,
 };
 use crate::namespace;
-use crate::port::{Port, PortWish, packet, tap};
+use crate::port::{Port, PortWish, isolated, tap};
 use crate::worker_desk::{Answer, Command};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -192,7 +192,7 @@ impl Switch {
         let some = after.into_iter().chain(before).take(ISOLATION_CHECKS_MAX);
         let some: Vec<_> = some.map(|(eni, interface)| (eni.clone(), interface.clone())).collect();
         for (eni, interface) in some {
-            match packet::keep_isolated(&interface) {
+            match isolated::keep(&interface) {
                 Ok(false) => {}
                 Ok(true) => eprintln!(
                     "sluice vswitch: the filters that keep the frames of {} from the kernel were gone, and are back",
@@ -208,10 +208,22 @@ impl Switch {
     pub(super) fn finish_departure(&self, mut departed: Departed) {
         departed.close();
         self.remove_namespaces(departed.namespaces);
+        self.release_interfaces(&departed.interfaces);
+    }
+
+    /// Gives back to the kernel what an earlier process kept from it, and what is no port now.
+    pub(super) fn release_leftovers(&mut self) {
+        if let Some(notes) = self.factory.notes.as_deref().filter(|_| !self.has_released_leftovers) {
+            self.release_interfaces(&isolated::noted(notes));
+        }
+        self.has_released_leftovers = true;
+    }
+
+    fn release_interfaces(&self, interfaces: &[PacketPort]) {
         let in_use: BTreeSet<_> = self.ports.values().filter_map(|record| record.wish.device()).collect();
         let is_in_use = |port: &PacketPort| in_use.contains(&(port.device.as_str(), port.namespace.as_deref()));
-        for interface in departed.interfaces.iter().filter(|interface| !is_in_use(interface)) {
-            if let Err(error) = packet::release(interface) {
+        for interface in interfaces.iter().filter(|interface| !is_in_use(interface)) {
+            if let Err(error) = isolated::release(interface, self.factory.notes.as_deref()) {
                 eprintln!("sluice vswitch: {error}");
             }
         }
