@@ -239,7 +239,8 @@ impl<'a> Isolated<'a> {
     /// So could a program that is asked before all filters.
     fn refuse_programs(&self) -> io::Result<()> {
         for hook in Hook::BOTH {
-            if sys::bpf_programs_at(self.index, hook.attach_type())? == 0 {
+            let count = sys::bpf_programs_at(self.index, hook.attach_type());
+            if count.map_err(|error| self.explain("ask for BPF programs that come before", error))? == 0 {
                 continue;
             }
             let (device, name) = (self.device, hook.name());
