@@ -254,6 +254,7 @@ impl Worker {
             self.ports.resize_with(place + 1, || None);
         }
         self.ready.retain(|ready| *ready != slot);
+        self.settling.forget(slot);
         self.ports[place] = Some(PortEntry { is_ready: false, ..entry });
         // Frames may have come before the worker listened.
         self.mark_ready(place);
