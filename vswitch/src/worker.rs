@@ -8,8 +8,10 @@ mod lane;
 mod readiness;
 mod regroup;
 mod sending;
+mod settling;
 mod tally;
 
+use settling::Settling;
 pub use tally::{Activity, Tally};
 
 use crate::doorbell::Doorbell;
@@ -113,6 +115,7 @@ pub struct Worker {
     /// Records that the sweep should have come to by now.
     sweep_due: usize,
     settled: u64,
+    settling: Settling,
     /// Whether TCP segments are put together for ports that take long frames.
     pub(crate) coalesces: bool,
     tally: Tally,
@@ -156,6 +159,7 @@ impl Worker {
             last_sweep: Time::default(),
             sweep_due: 0,
             settled: 0,
+            settling: Settling::default(),
             coalesces: false,
             tally: Tally::default(),
             burst: Vec::with_capacity(BURST_PACKETS),
@@ -203,21 +207,12 @@ impl Worker {
         self.take_unjudged(now, &mut activity);
         self.poll_ports(now, &mut activity);
         activity.sweep_due = self.sweep(now);
-        activity.commands += self.settle(settle);
+        activity.commands += self.settle(settle, now);
         match activity.packets {
             0 => self.tally.turns_idle += 1,
             _ => self.tally.turns_busy += 1,
         }
         activity
-    }
-
-    fn settle(&mut self, requested: u64) -> usize {
-        if requested == self.settled {
-            return 0;
-        }
-        self.settled = requested;
-        self.surroundings.publication.settled(self.surroundings.number, requested);
-        1
     }
 
     /// Whether another thread has put something in place that a turn would take up.
@@ -270,6 +265,7 @@ impl Worker {
                 }
             }
             Command::Detach { slot, ticket } => {
+                self.count_held(slot);
                 desk.answer_detached(ticket, self.detach(slot).and_then(|entry| entry.port));
             }
             Command::Ask { question, ticket } => {
@@ -286,6 +282,7 @@ impl Worker {
             self.ports.resize_with(place + 1, || None);
         }
         self.ready.retain(|ready| *ready != slot);
+        self.settling.forget(slot);
         self.ports[place] = Some(PortEntry { is_ready: false, ..entry });
         // Frames may have come before the worker listened.
         self.mark_ready(place);
@@ -294,6 +291,7 @@ impl Worker {
     /// Lets go of a port.
     pub(crate) fn detach(&mut self, slot: u32) -> Option<PortEntry> {
         self.ready.retain(|ready| *ready != slot);
+        self.settling.forget(slot);
         self.ports.get_mut(slot as usize).and_then(Option::take)
     }
 
@@ -527,6 +525,7 @@ impl Worker {
 
     /// Takes a failed port out of service and leaves the rest to the control thread.
     fn fail(&mut self, slot: u32, error: io::Error) {
+        self.count_held(slot);
         let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.take());
         if let Some(port) = port {
             self.surroundings.desk.report(Event { slot, port, error });

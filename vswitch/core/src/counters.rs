@@ -2,6 +2,7 @@
 
 use crate::desired::Direction;
 use crate::ids::FlowScope;
+use crate::limits::{ANSWERS_PER_S, ICMP_ERRORS_PER_S};
 use crate::offload::Wire;
 use crate::protocol::DirectionStats;
 use crate::quota::TokenBucket;
@@ -34,6 +35,8 @@ pub(crate) struct EniCounters {
     pub(crate) bucket: TokenBucket,
     /// How many ICMP errors about its sessions may reach it now.
     pub(crate) related_errors: TokenBucket,
+    /// How often the virtual router may answer it now.
+    pub(crate) answers: TokenBucket,
     pub(crate) egress: DirectionCounters,
     pub(crate) ingress: DirectionCounters,
 }
@@ -82,7 +85,8 @@ impl EniCounters {
             opened: 0,
             evicted: 0,
             bucket: TokenBucket::NEW,
-            related_errors: TokenBucket::NEW,
+            related_errors: TokenBucket::full(ICMP_ERRORS_PER_S),
+            answers: TokenBucket::full(ANSWERS_PER_S),
             egress: DirectionCounters::ZERO,
             ingress: DirectionCounters::ZERO,
         }

@@ -143,6 +143,7 @@ impl Shard {
                 if let Verdict::Forward(next) = packet.verdict {
                     self.pass_to(next, (&desk, &mut other), (packet, step), (now, &is_here));
                 } else {
+                    packet.verdict = answer::bound(&mut self.counters[desk.place], packet.verdict, now);
                     self.counters[desk.place].egress.count(packet.verdict, packet.wire());
                 }
             }
@@ -304,6 +305,7 @@ impl Shard {
             None => Err(Verdict::Drop(DropReason::EniGone)),
         };
         packet.verdict = passed.unwrap_or_else(|verdict| {
+            let verdict = answer::bound(&mut self.counters[sender.place], verdict, now);
             self.counters[sender.place].egress.count(verdict, packet.wire());
             verdict
         });

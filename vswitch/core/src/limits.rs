@@ -67,6 +67,9 @@ pub const RECLAIM_BATCH: usize = 32;
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
 /// Within how long the sweep comes to every record, ns.
 pub const SWEEP_ROUND_NS: u64 = 1_000_000_000;
+/// Answers and reports that the virtual router gives one ENI in a second, and at once after a pause of a second. A
+/// guest that talks to all peers that its kernel has room to remember needs a tenth.
+pub const ANSWERS_PER_S: u32 = 1000;
 /// Homes of flow records looked at for one question, in a turn: the packet path waits meanwhile.
 pub const LISTED_PLACES_PER_TURN: usize = 1024;
 /// Sessions told of in an answer to one question, for the same reason.

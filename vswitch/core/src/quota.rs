@@ -1,22 +1,27 @@
 //! Who may open a session, and who gives way when a table is full: fairness between ENIs, decided here and done in
-//! `apply.rs`.
+//! `apply.rs`. Also how often the virtual router answers (`answer.rs`).
 
 use crate::flow::FlowState;
 use crate::time::{TICKS_PER_SECOND, Tick};
 
-/// How many sessions an ENI may open: a second's worth at once, refilled as time passes.
+/// How often an ENI may do something, as to open a session: a second's worth at once, refilled as time passes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenBucket {
-    /// Sessions that may be opened now, in parts of a session as small as a tick refills.
+    /// How often it may now, in parts as small as a tick refills.
     level: u64,
     filled: Tick,
 }
 
 impl TokenBucket {
-    /// That of an ENI that has opened nothing yet.
+    /// That of an ENI that has done nothing yet.
     pub(crate) const NEW: Self = Self { level: 0, filled: Tick(0) };
 
-    /// Takes what one session costs at `now`, at a rate of `per_s`; whether that was there.
+    /// One with a second's worth of `per_s` in it, whenever that is.
+    pub(crate) const fn full(per_s: u32) -> Self {
+        Self { level: per_s as u64 * TICKS_PER_SECOND, filled: Tick(0) }
+    }
+
+    /// Takes what once costs at `now`, at a rate of `per_s`; whether that was there.
     pub(crate) fn take(&mut self, per_s: u32, now: Tick) -> bool {
         let refill = u64::from(self.filled.age_ticks(now)) * u64::from(per_s);
         self.level = (self.level + refill).min(u64::from(per_s) * TICKS_PER_SECOND);

@@ -97,6 +97,8 @@ drop_reasons! {
     TtlExpired = "ttl-expired",
     /// For the virtual router itself, but nothing that it answers.
     GatewayUnserved = "gateway-unserved",
+    /// The virtual router would answer or report, and has done so as often as it does for one ENI in a second.
+    AnswerRate = "answer-rate",
     /// The destination is not an address of the ENI that it reached.
     DestinationNotOwned = "destination-not-owned",
     /// TCP to port 25 of the Internet is closed (§3.4).
