@@ -88,8 +88,14 @@ impl Shard {
     /// way. How many were over. What is established becomes the newest, so that others are looked at next time.
     fn look_through(&mut self, desk: &Desk<'_>, window: &mut Window, now: Tick) -> usize {
         let (scope, mut freed) = (desk.seat.eni.scope, 0);
-        for _ in 0..self.recent[desk.place].len().min(RECLAIM_WINDOW) {
-            let Some(session) = self.recent[desk.place].pop() else { break };
+        let mut oldest = [RecentSession::NONE; RECLAIM_WINDOW];
+        let mut count = 0;
+        while let Some(session) = self.recent[desk.place].pop_if(count < RECLAIM_WINDOW) {
+            self.sessions.prefetch_recent(session);
+            oldest[count] = session;
+            count += 1;
+        }
+        for &session in &oldest[..count] {
             let Some(slot) = self.sessions.find_recent(session, scope) else { continue };
             let flow = *self.sessions.flow(slot);
             let Some(side) = flow.sides.into_iter().find(|side| side.scope() == scope) else { continue };

@@ -59,6 +59,11 @@ impl RecentSessions {
         }
     }
 
+    /// Takes the oldest out, if that is wanted.
+    pub(crate) fn pop_if(&mut self, is_wanted: bool) -> Option<RecentSession> {
+        if is_wanted { self.pop() } else { None }
+    }
+
     /// Takes the oldest out.
     pub(crate) fn pop(&mut self) -> Option<RecentSession> {
         let oldest = *self.ring.get(self.first).filter(|_| self.count > 0)?;
@@ -74,10 +79,6 @@ impl RecentSessions {
             *place = session;
             self.count += 1;
         }
-    }
-
-    pub(crate) const fn len(&self) -> usize {
-        self.count
     }
 
     /// Makes room for another where there is none: forgets those that are gone; takes twice the memory where few are; and
@@ -121,7 +122,7 @@ mod tests {
         for number in 0..10_000 {
             push(&mut recent, number, |_| true);
         }
-        assert_eq!(recent.len(), RECENT_SESSIONS_MAX);
+        assert_eq!(recent.count, RECENT_SESSIONS_MAX);
         let first = 10_000 - RECENT_SESSIONS_MAX as u32;
         let taken: Vec<_> = (0..3).filter_map(|_| recent.pop()).collect();
         assert_eq!(taken, [session(first), session(first + 1), session(first + 2)]);

@@ -277,6 +277,15 @@ impl Sessions {
         }
     }
 
+    /// Asks for what looking for it will read first.
+    pub(crate) fn prefetch_recent(&self, session: RecentSession) {
+        if session.is_ipv6() {
+            self.v6.prefetch_trace(session.trace());
+        } else {
+            self.v4.prefetch_trace(session.trace());
+        }
+    }
+
     /// The session of `scope` that was kept in mind, if it lives.
     pub(crate) fn find_recent(&self, session: RecentSession, scope: FlowScope) -> Option<SessionSlot> {
         if session.is_ipv6() {

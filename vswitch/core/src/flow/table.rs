@@ -160,6 +160,13 @@ impl<K: FlowKey> Table<K> {
         Trace { home: self.home(hash), ports: key.ports() }
     }
 
+    /// Asks for what [`Table::find_trace`] will read first.
+    pub(crate) fn prefetch_trace(&self, trace: Trace) {
+        if let Some(record) = self.records.get(trace.home as usize) {
+            crate::prefetch::prefetch(record);
+        }
+    }
+
     /// The connection of which a trace was taken, if `scope` has a session in it.
     pub(crate) fn find_trace(&self, trace: Trace, scope: FlowScope) -> Option<Slot> {
         let mut position = trace.home;
