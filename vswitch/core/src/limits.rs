@@ -62,7 +62,7 @@ pub const RECENT_SESSIONS_MAX: usize = 4096;
 /// Of those, how many are looked at for it.
 pub const RECLAIM_WINDOW: usize = 64;
 /// Of those, how many give way at once where an ENI may hold many, so that not every new one has to look.
-pub const RECLAIM_BATCH: usize = 32;
+pub const RECLAIM_BATCH: usize = 48;
 /// Flow records that the sweep goes on by in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
 /// Within how long the sweep comes to every record, ns.

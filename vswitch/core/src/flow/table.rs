@@ -224,9 +224,10 @@ impl<K: FlowKey> Table<K> {
         let position = self.place_for(home, is_over)?;
         let record = &mut self.records[position as usize];
         let (next, ended) = (record.flow.next, record.flow.sides);
-        let is_new = record.flow.state == FlowState::Free;
-        self.live += u32::from(is_new);
-        self.live_in_segments[position as usize / SEGMENT_RECORDS] += u16::from(is_new);
+        if record.flow.state == FlowState::Free {
+            self.live += 1;
+            self.live_in_segments[position as usize / SEGMENT_RECORDS] += 1;
+        }
         *record = Record { key, flow: Flow { next, ..flow } };
         self.origins[position as usize] = Origin { home, ..origin };
         Ok((Slot(position), ended))
