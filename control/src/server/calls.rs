@@ -65,8 +65,8 @@ impl Server {
         let desk = Desk { model: self.authority.model(), call, settings, environment: &environment };
         check(&desk)?;
         let token = token_id(call).map(|id| (id, fingerprint(call)));
-        let known = token.as_ref().and_then(|(id, request)| Some((desk.model.tokens.get(id)?, request)));
-        if let Some((token, request)) = known.filter(|(token, _)| !token.is_over(environment.now_s)) {
+        let known = token.as_ref().and_then(|(id, request)| Some((desk.token(id)?, request)));
+        if let Some((token, request)) = known {
             return repeated(token, request).map(Performed::Answer).map_err(|error| refusal(call, error));
         }
         let dry_run = call.action.has_dry_run() && call.parameters.boolean("DryRun")?.unwrap_or(false);
@@ -95,7 +95,10 @@ impl Server {
     pub(super) fn answer_call(&mut self, origin: Origin, made: Result<Made, ApiError>) {
         let Origin::Http(number) = origin else { return };
         let Some(Caller { reply, call, .. }) = self.callers.remove(&number) else { return };
-        reply.send(made.map_err(|error| refusal(&call, error)));
+        let environment = Environment::real();
+        let (model, settings) = (self.authority.model(), &self.settings);
+        let desk = Desk { model, call: &call, settings, environment: &environment };
+        reply.send(made.map_err(|error| desk.redacted(refusal(&call, error))));
     }
 }
 
