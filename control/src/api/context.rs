@@ -108,17 +108,17 @@ impl Plan {
 
 impl<'a> Context<'a> {
     /// What the call says.
-    pub fn parameters(&self) -> &'a Parameters {
+    pub(super) fn parameters(&self) -> &'a Parameters {
         &self.call.parameters
     }
 
     /// The region that the call names, or the first one.
-    pub fn region(&self) -> &'a str {
+    pub(super) fn region(&self) -> &'a str {
         self.call.parameters.text("RegionId").unwrap_or(self.settings.first_region())
     }
 
     /// Refuses a region that there is not.
-    pub fn check_region(&self) -> Result<(), ApiError> {
+    pub(super) fn check_region(&self) -> Result<(), ApiError> {
         match self.call.parameters.text("RegionId") {
             Some(region) if !self.settings.regions.iter().any(|known| known == region) => {
                 let letters = region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -131,7 +131,7 @@ impl<'a> Context<'a> {
     }
 
     /// Refuses a VPC that is still being made.
-    pub fn check_vpc_made(&self, id: &VpcId, vpc: &Vpc) -> Result<(), ApiError> {
+    pub(super) fn check_vpc_made(&self, id: &VpcId, vpc: &Vpc) -> Result<(), ApiError> {
         match self.is_passing(vpc.created_s) {
             true => Err(VPC_STATUS.error(format!("{id} is still being made.")).object(id)),
             false => Ok(()),
@@ -139,7 +139,7 @@ impl<'a> Context<'a> {
     }
 
     /// Refuses a vSwitch that is still being made.
-    pub fn check_vswitch_made(&self, id: &VSwitchId, vswitch: &VSwitch) -> Result<(), ApiError> {
+    pub(super) fn check_vswitch_made(&self, id: &VSwitchId, vswitch: &VSwitch) -> Result<(), ApiError> {
         match self.is_passing(vswitch.created_s) {
             true => Err(VSWITCH_STATUS.error(format!("{id} is still being made.")).object(id)),
             false => Ok(()),
@@ -147,7 +147,7 @@ impl<'a> Context<'a> {
     }
 
     /// Refuses identifiers of groups that are not the caller's.
-    pub fn check_groups(&self, ids: &[String]) -> Result<(), ApiError> {
+    pub(super) fn check_groups(&self, ids: &[String]) -> Result<(), ApiError> {
         ids.iter().try_for_each(|id| self.scope.group(id).map(drop))
     }
 
@@ -158,7 +158,7 @@ impl<'a> Context<'a> {
     }
 
     /// Changes made for the caller, as one, and what is answered then.
-    pub fn change(&self, mut commands: Vec<Command>, answer: AnswerInContext) -> Plan {
+    pub(super) fn change(&self, mut commands: Vec<Command>, answer: AnswerInContext) -> Plan {
         let command = match (commands.len(), commands.pop()) {
             (1, Some(command)) => command,
             (_, last) => Command::Batch(Batch { commands: commands.into_iter().chain(last).collect() }),
@@ -173,12 +173,12 @@ impl<'a> Context<'a> {
     }
 
     /// Changes made for the caller that are answered without particulars.
-    pub fn quiet_change(&self, commands: Vec<Command>) -> Plan {
+    pub(super) fn quiet_change(&self, commands: Vec<Command>) -> Plan {
         self.change(commands, Box::new(|_| Map::new()))
     }
 
     /// The command that notes tags and resource group of a new object, if the call names any.
-    pub fn new_label(&self, object: &str, zone: Option<String>) -> Result<Vec<Command>, ApiError> {
+    pub(super) fn new_label(&self, object: &str, zone: Option<String>) -> Result<Vec<Command>, ApiError> {
         let tags = self.tags("Tag")?;
         let resource_group = self.resource_group()?;
         if tags.is_empty() && resource_group.is_none() && zone.is_none() {
@@ -189,7 +189,7 @@ impl<'a> Context<'a> {
     }
 
     /// The resource group that the call names.
-    pub fn resource_group(&self) -> Result<Option<String>, ApiError> {
+    pub(super) fn resource_group(&self) -> Result<Option<String>, ApiError> {
         let Some(id) = self.parameters().owned("ResourceGroupId") else { return Ok(None) };
         let groups = &self.settings.resource_groups;
         let exists = if groups.is_empty() { id.starts_with("rg-") && id.len() <= 64 } else { groups.contains_key(&id) };
@@ -202,7 +202,7 @@ impl<'a> Context<'a> {
     }
 
     /// The tags that the call gives, checked.
-    pub fn tags(&self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
+    pub(super) fn tags(&self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
         let mut tags = BTreeMap::new();
         for (_, tag) in self.parameters().objects(name)? {
             let key = tag.text("Key").unwrap_or_default().to_owned();
@@ -226,7 +226,7 @@ impl<'a> Context<'a> {
     }
 
     /// Whether an object has the tags that the call asks for: a tag without a value asks for the key alone.
-    pub fn has_tags(&self, id: &str) -> Result<bool, ApiError> {
+    pub(super) fn has_tags(&self, id: &str) -> Result<bool, ApiError> {
         let tags = &self.scope.label(id).tags;
         let wanted = self.parameters().objects("Tag")?;
         Ok(wanted.iter().all(|(_, tag)| match (tag.text("Key"), tag.text("Value")) {
@@ -237,24 +237,24 @@ impl<'a> Context<'a> {
     }
 
     /// Whether an object is in the resource group that the call asks for.
-    pub fn has_resource_group(&self, id: &str) -> bool {
+    pub(super) fn has_resource_group(&self, id: &str) -> bool {
         let wanted = self.parameters().text("ResourceGroupId");
         wanted.is_none_or(|wanted| self.scope.label(id).resource_group == wanted)
     }
 
     /// An object's tags, as ECS writes them.
-    pub fn tags_of(&self, id: &str) -> Value {
+    pub(super) fn tags_of(&self, id: &str) -> Value {
         let tags = self.scope.label(id).tags.iter();
         tags.map(|(key, value)| json!({"TagKey": key, "TagValue": value})).collect()
     }
 
     /// An object's tags, as VPC writes them.
-    pub fn vpc_tags_of(&self, id: &str) -> Value {
+    pub(super) fn vpc_tags_of(&self, id: &str) -> Value {
         self.scope.label(id).tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect()
     }
 
     /// The zone of a vSwitch.
-    pub fn zone_of(&self, vswitch: &VSwitchId) -> String {
+    pub(super) fn zone_of(&self, vswitch: &VSwitchId) -> String {
         match self.scope.zone_noted(vswitch) {
             "" => zones_of(self.scope.region_of(vswitch.as_str())).swap_remove(0),
             zone => zone.to_owned(),
@@ -262,12 +262,12 @@ impl<'a> Context<'a> {
     }
 
     /// Whether something that changed then still shows a passing state.
-    pub fn is_passing(&self, changed_s: u64) -> bool {
+    pub(super) fn is_passing(&self, changed_s: u64) -> bool {
         self.environment.now_s < changed_s.saturating_add(self.settings.state_delay_s)
     }
 
     /// The place among some words of the one that a parameter has, in any letter case.
-    pub fn word(&self, name: &str, words: &[&str], kind: ErrorKind) -> Result<Option<usize>, ApiError> {
+    pub(super) fn word(&self, name: &str, words: &[&str], kind: ErrorKind) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.parameters().text(name) else { return Ok(None) };
         let place = words.iter().position(|word| word.eq_ignore_ascii_case(text));
         let words = words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(", ");
@@ -275,7 +275,7 @@ impl<'a> Context<'a> {
     }
 
     /// Refuses a parameter that makes no sense.
-    pub fn refuse<T>(&self, name: &str, reason: &str) -> Result<T, ApiError> {
+    pub(super) fn refuse<T>(&self, name: &str, reason: &str) -> Result<T, ApiError> {
         Err(INVALID_PARAMETER.error(format!("{name}: {reason}")).field(name))
     }
 }

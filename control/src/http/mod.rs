@@ -55,21 +55,21 @@ pub struct PendingCall {
 }
 
 /// Where an answer goes.
-pub struct Reply(oneshot::Sender<Result<Made, ApiError>>);
+pub struct Reply(oneshot::Sender<Made>);
 
 impl Reply {
-    pub(crate) fn send(self, made: Result<Made, ApiError>) {
+    pub(crate) fn send(self, made: Made) {
         // A client that is gone needs no answer.
         let _ = self.0.send(made);
     }
 }
 
-/// A call that was made.
+/// A call that was made, or refused.
 #[derive(Debug)]
 pub struct Made {
-    /// The answer.
-    pub answer: Map<String, Value>,
-    /// Why the forwarding plane does not run it yet, if it does not.
+    /// The answer, or the refusal.
+    pub answer: Result<Map<String, Value>, ApiError>,
+    /// Why the forwarding plane does not run yet what the answer rests on, if it does not.
     pub pending: Option<String>,
 }
 
@@ -201,7 +201,7 @@ pub(crate) struct Counter {
 
 impl Counter {
     /// Hands a call to the server; none if it has too many.
-    fn hand_over(&self, call: Call) -> Option<oneshot::Receiver<Result<Made, ApiError>>> {
+    fn hand_over(&self, call: Call) -> Option<oneshot::Receiver<Made>> {
         let (reply, answer) = oneshot::channel();
         match self.calls.try_send(PendingCall { call, reply: Reply(reply) }) {
             Ok(()) => {

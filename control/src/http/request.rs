@@ -54,24 +54,26 @@ pub(super) async fn serve(request: Request<Incoming>, counter: &Counter) -> Resp
         host: format!("ecs.{}.aliyuncs.com", counter.region),
         request_id: Environment::real().new_request_id(),
     };
-    match answer(request, counter, &mut manner).await {
-        Ok((action, made)) => {
-            let pending = made.pending;
-            let text = success(manner.format, action, made.answer, &manner.request_id);
-            let mut response = respond(StatusCode::OK, &manner, text);
-            if let Some(reason) = pending {
-                response.headers_mut().insert("x-sluice-forwarding", HeaderValue::from_static("pending"));
-                if let Ok(reason) = HeaderValue::from_str(&reason) {
-                    response.headers_mut().insert("x-sluice-forwarding-reason", reason);
-                }
-            }
-            response
+    let (answer, pending) = match answer(request, counter, &mut manner).await {
+        Ok((action, Made { answer, pending })) => (answer.map(|answer| (action, answer)), pending),
+        Err(error) => (Err(error), None),
+    };
+    let mut response = match answer {
+        Ok((action, answer)) => {
+            respond(StatusCode::OK, &manner, success(manner.format, action, answer, &manner.request_id))
         }
         Err(error) => {
             let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             respond(status, &manner, failure(manner.format, &error, &manner.request_id, &manner.host))
         }
+    };
+    if let Some(reason) = pending {
+        response.headers_mut().insert("x-sluice-forwarding", HeaderValue::from_static("pending"));
+        if let Ok(reason) = HeaderValue::from_str(&reason) {
+            response.headers_mut().insert("x-sluice-forwarding-reason", reason);
+        }
     }
+    response
 }
 
 fn respond(status: StatusCode, manner: &Manner, text: String) -> Response<Full<Bytes>> {
@@ -139,7 +141,7 @@ async fn answer(
         return Err(SERVICE_UNAVAILABLE.error("The service is unavailable, please try again later."));
     };
     match tokio::time::timeout(ANSWER_TIME, answer).await {
-        Ok(Ok(made)) => made.map(|made| (action.name, made)),
+        Ok(Ok(made)) => Ok((action.name, made)),
         _ => Err(INTERNAL_ERROR.error("The request processing has failed due to some unknown error.")),
     }
 }

@@ -47,11 +47,10 @@ impl Server {
                 let message = "The previous idempotent request(s) is still processing.";
                 self.refuse(origin, TOKEN_PROCESSING.error(message));
             } else if call.action.is_question() {
-                let made = match self.perform(&call) {
-                    Ok(Performed::Answer(answer) | Performed::Staged(_, answer)) => Ok(Made { answer, pending: None }),
-                    Err(error) => Err(error),
-                };
-                self.answer_call(origin, made);
+                let answer = self.perform(&call).map(|performed| match performed {
+                    Performed::Answer(answer) | Performed::Staged(_, answer) => answer,
+                });
+                self.answer_call(origin, answer, self.pending());
             } else {
                 self.waiting.push_back(Wish { origin, work: Work::Call(call), alone: false });
             }
@@ -92,13 +91,20 @@ impl Server {
     }
 
     /// Answers a call. One whose sender is gone needs no answer.
-    pub(super) fn answer_call(&mut self, origin: Origin, made: Result<Made, ApiError>) {
+    pub(super) fn answer_call(&mut self, origin: Origin, answer: Result<Answered, ApiError>, pending: Option<String>) {
         let Origin::Http(number) = origin else { return };
         let Some(Caller { reply, call, .. }) = self.callers.remove(&number) else { return };
         let environment = Environment::real();
         let (model, settings) = (self.authority.model(), &self.settings);
         let desk = Desk { model, call: &call, settings, environment: &environment };
-        reply.send(made.map_err(|error| desk.redacted(refusal(&call, error))));
+        let answer = answer.map_err(|error| desk.redacted(refusal(&call, error)));
+        reply.send(Made { answer, pending });
+    }
+
+    /// Why what is stored is not known to be in force, if it is not.
+    pub(super) fn pending(&self) -> Option<String> {
+        let at_work = self.in_flight.as_ref().filter(|in_flight| in_flight.is_felt());
+        at_work.map(|_| "the forwarding plane is at work on it".to_owned()).or_else(|| self.link.pending())
     }
 }
 

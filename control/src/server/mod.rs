@@ -14,8 +14,8 @@ use crate::api::ApiSettings;
 use crate::authority::Authority;
 use crate::config::ControlConfig;
 use crate::error::{
-    ApiError, ENI_NOT_FOUND, FORBIDDEN, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER, REQUEST_TOO_LARGE,
-    SERVICE_UNAVAILABLE,
+    ApiError, DRY_RUN, ENI_NOT_FOUND, FORBIDDEN, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER,
+    REQUEST_TOO_LARGE, SERVICE_UNAVAILABLE,
 };
 use crate::http::{Endpoint, HttpServer, PendingCall};
 use crate::query::{Answer, Query};
@@ -423,7 +423,11 @@ impl Server {
     fn refuse(&mut self, origin: Origin, error: ApiError) {
         match origin {
             Origin::Socket { .. } => self.reply(origin, ReplyBody::Refused { error: error.into() }),
-            Origin::Http(_) => self.answer_call(origin, Err(error)),
+            Origin::Http(_) => {
+                // A trial rests on nothing.
+                let pending = self.pending().filter(|_| error.code != DRY_RUN.code);
+                self.answer_call(origin, Err(error), pending);
+            }
         }
     }
 
