@@ -3,13 +3,28 @@
 use super::output::fields;
 use super::{CliError, Session, workers};
 use crate::query::{Answer, Nothing, Query};
-use crate::view::StatusView;
+use crate::view::{ClientsView, StatusView};
 
 pub(super) fn show(session: &Session) -> Result<(), CliError> {
     if let Answer::Status(status) = session.ask(Query::Status(Nothing {}))? {
         session.output.show(&*status, told);
     }
     Ok(())
+}
+
+fn clients(status: &StatusView) -> String {
+    let told = |clients: &ClientsView| {
+        format!(
+            "{} of {} connections, {} of {} MiB unfinished, {} refused",
+            clients.connections,
+            clients.connections_max,
+            clients.unfinished_bytes.div_ceil(1 << 20),
+            clients.unfinished_bytes_max >> 20,
+            clients.refused
+        )
+    };
+    let http = status.http_clients.as_ref().map(told).unwrap_or_default();
+    fields(&[("socket clients", told(&status.socket_clients)), ("HTTP clients", http)])
 }
 
 fn told(status: &StatusView) -> String {
@@ -37,6 +52,7 @@ fn told(status: &StatusView) -> String {
         ),
         ("rules", link),
     ]);
+    let head = format!("{head}\n{}", clients(status));
     let Some(forwarding) = &status.forwarding else {
         return format!("{head}\nforwarding plane  does not answer at {}", status.link.socket);
     };

@@ -1,12 +1,13 @@
 //! One request: read, admitted, handed over, and its answer written.
 
+use super::admission::Ticket;
 use super::{Counter, Made};
 use crate::api::{Action, Call, Envelope, Format, Parameters, failure, read_pairs, success};
 use crate::environment::Environment;
 use crate::error::{
     ApiError, INTERNAL_ERROR, INVALID_ACTION_NOT_FOUND, INVALID_PARAMETER, REQUEST_TOO_LARGE, SERVICE_UNAVAILABLE,
 };
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -48,13 +49,13 @@ struct Manner {
 }
 
 /// Answers a request.
-pub(super) async fn serve(request: Request<Incoming>, counter: &Counter) -> Response<Full<Bytes>> {
+pub(super) async fn serve(request: Request<Incoming>, counter: &Counter, ticket: &Ticket) -> Response<Full<Bytes>> {
     let mut manner = Manner {
         format: Format::Xml,
         host: format!("ecs.{}.aliyuncs.com", counter.region),
         request_id: Environment::real().new_request_id(),
     };
-    let (answer, pending) = match answer(request, counter, &mut manner).await {
+    let (answer, pending) = match answer(request, (counter, ticket), &mut manner).await {
         Ok((action, Made { answer, pending })) => (answer.map(|answer| (action, answer)), pending),
         Err(error) => (Err(error), None),
     };
@@ -88,7 +89,7 @@ fn respond(status: StatusCode, manner: &Manner, text: String) -> Response<Full<B
 
 async fn answer(
     request: Request<Incoming>,
-    counter: &Counter,
+    (counter, ticket): (&Counter, &Ticket),
     manner: &mut Manner,
 ) -> Result<(&'static str, Made), ApiError> {
     let (head, body) = request.into_parts();
@@ -108,6 +109,9 @@ async fn answer(
         return Err(INVALID_ACTION_NOT_FOUND.error("Specified api is not found, please check your url and method."));
     }
     let body = read_body(body).await?;
+    if !ticket.begin() {
+        return Err(SERVICE_UNAVAILABLE.error("The service is unavailable, please try again later."));
+    }
     let mut pairs = query.clone();
     let is_form = headers.get("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
     if is_form {
@@ -135,6 +139,9 @@ async fn answer(
     let (version, name) = (said("x-acs-version", "Version"), said("x-acs-action", "Action"));
     let action = Action::find(version.as_deref(), name.as_deref())?;
     let account = counter.gate.admit(&envelope, Environment::real().now_s)?;
+    if envelope.is_signed() {
+        ticket.authenticate(&account);
+    }
     let own = pairs.iter().filter(|(name, _)| !COMMON.contains(&name.as_str()) && name != "Version").cloned();
     let call = Call { action, account, parameters: Parameters::new(own)? };
     let Some(answer) = counter.hand_over(call) else {
@@ -146,16 +153,26 @@ async fn answer(
     }
 }
 
-async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
+/// A request's body, in one piece: pieces of a few bytes each would take many times their length.
+async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
     let too_large =
         || REQUEST_TOO_LARGE.error(format!("a request's body is whole and has at most {BODY_BYTES_MAX} bytes"));
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
-    let limited = Limited::new(body, BODY_BYTES_MAX);
-    match tokio::time::timeout(BODY_TIME, limited.collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(_)) => Err(too_large()),
+    let read = async {
+        let mut whole = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(bytes) = frame.map_err(|_| too_large())?.into_data() else { continue };
+            if whole.len() + bytes.len() > BODY_BYTES_MAX {
+                return Err(too_large());
+            }
+            whole.extend_from_slice(&bytes);
+        }
+        Ok(whole)
+    };
+    match tokio::time::timeout(BODY_TIME, read).await {
+        Ok(read) => read,
         Err(_) => Err(INVALID_PARAMETER.error("the request's body did not come in time")),
     }
 }
