@@ -98,12 +98,13 @@ impl Server {
         self.connections.values().filter_map(Connection::line_deadline).min()
     }
 
-    /// Ends clients that took too long for a line.
+    /// Ends clients that took too long for a line, and of which nothing is left to read.
     pub(super) fn end_slow_clients(&mut self) {
         let now = Instant::now();
         let slow = |connection: &Connection| connection.line_deadline().is_some_and(|deadline| deadline <= now);
-        let late: Vec<Token> =
-            self.connections.iter().filter(|(_, connection)| slow(connection)).map(|(token, _)| *token).collect();
+        let late =
+            self.connections.iter().filter(|(token, connection)| slow(connection) && !self.ready.contains(token));
+        let late: Vec<Token> = late.map(|(token, _)| *token).collect();
         for token in late {
             self.refusals.count();
             let message = format!("a request has to come whole within {} s", LINE_TIME.as_secs());

@@ -226,11 +226,11 @@ impl Server {
             let until_late = || self.next_line_deadline().map(|late| late.saturating_duration_since(Instant::now()));
             let pause = if self.ready.is_empty() || self.stopping { until_late() } else { Some(Duration::ZERO) };
             self.wait(&mut events, pause)?;
-            self.end_slow_clients();
             self.take_reports();
             self.take_calls();
             if !self.stopping {
                 self.serve_round();
+                self.end_slow_clients();
             }
             self.change_next();
         }
