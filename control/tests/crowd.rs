@@ -212,6 +212,32 @@ fn unfinished_heads_of_many_users_take_no_more_than_there_is() {
     unfinished("GET /?a=", 250 << 10, &[NOBODY, 60_001, 60_002, 60_003, 60_004, 60_005, 60_006, 60_007]);
 }
 
+/// Requests that are whole and long, and refused: their connections end, and with them their buffers.
+#[test]
+fn long_requests_of_nobody_leave_nothing_behind() {
+    let _alone = ALONE.lock();
+    if !is_root() {
+        return;
+    }
+    let rig = rig();
+    let before_bytes = resident_bytes();
+    let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "a".repeat(250 << 10));
+    let mut held: Vec<TcpStream> = Vec::new();
+    for user in [NOBODY, 60_001, 60_002, 60_003] {
+        held.extend(as_user(user, || crowd(rig.address, PEER_CONNECTIONS_MAX)));
+    }
+    let mut ended = 0;
+    for stream in &mut held {
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        ended += usize::from(answer.starts_with(b"HTTP/1.1 404"));
+    }
+    assert_eq!(ended, 4 * PEER_CONNECTIONS_MAX);
+    let grown = resident_bytes().saturating_sub(before_bytes);
+    assert!(grown < 64 << 20, "{} MiB more than before", grown >> 20);
+}
+
 /// A connection that was signed once has a share of its own, however full that of its user is.
 #[test]
 fn a_signed_connection_gives_way_to_none() {

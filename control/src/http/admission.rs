@@ -23,7 +23,9 @@ const TRUSTED_CONNECTIONS_MAX: usize = 512;
 pub const UNFINISHED_BYTES_MAX: usize = 64 << 20;
 /// Bytes that every connection may hold, whatever the others do.
 const CONNECTION_BYTES: usize = 16 << 10;
-/// Bytes beyond those, of all connections.
+/// Bytes of a request after which a connection without a signed one is closed.
+const BUFFERED_BYTES: usize = 32 << 10;
+/// Bytes beyond [`CONNECTION_BYTES`], of all connections.
 const SHARED_BYTES_MAX: usize = 48 << 20;
 /// Shared bytes that only root, this process's user and connections with a signed request may hold.
 const SHARED_BYTES_RESERVED: usize = 16 << 20;
@@ -295,15 +297,17 @@ impl Ticket {
         }
     }
 
-    /// The answer is known, and the request need not be held any longer.
-    pub(super) fn finish(&self) {
+    /// The answer is known, and the request need not be held any longer. Whether the connection has to end with it: the
+    /// buffers of a long request stay with their connection, which nobody has signed for.
+    pub(super) fn finish(&self) -> bool {
         let mut places = self.admission.places();
-        if let Some(place) = places.places.get_mut(&self.number) {
-            place.phase = Phase::Answered;
-            // What follows the request was read with its end.
-            let kept = place.last_bytes.min(place.bytes);
-            places.hold(self.number, kept);
-        }
+        let Some(place) = places.places.get_mut(&self.number) else { return true };
+        let ends = place.bytes > BUFFERED_BYTES && matches!(place.holder, Holder::Peer(_));
+        place.phase = Phase::Answered;
+        // What follows the request was read with its end.
+        let kept = place.last_bytes.min(place.bytes);
+        places.hold(self.number, kept);
+        ends
     }
 
     /// Whether the other end still waits for an answer to what it sends or may send.
@@ -409,14 +413,14 @@ mod tests {
         assert!(signed.read(CONNECTION_BYTES) && !signed.read(1 << 20));
         assert!(signed.begin());
         signed.authenticate("7");
-        signed.finish();
+        assert!(!signed.finish(), "one that was signed goes on");
         assert!(signed.read(1 << 20));
         let (root, bytes) = fill(Peer::User(0));
         assert!(bytes > 8 << 20, "{bytes}");
         assert!(admission.status().unfinished_bytes <= UNFINISHED_BYTES_MAX);
         drop(root);
         assert!(!first.read(64 << 10));
-        first.finish();
+        assert!(first.finish(), "one that was not ends with a long request");
         assert!(first.read(64 << 10), "what is done is held no longer");
         drop((first, others, signed));
         let places = admission.places();

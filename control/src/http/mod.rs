@@ -17,6 +17,7 @@ use crate::error::ApiError;
 use crate::server::RunError;
 use crate::view::ClientsView;
 use admission::{Admission, Ticket};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -302,8 +303,10 @@ where
     let service = service_fn(move |request| {
         let (counter, ticket) = (Arc::clone(&counter), Arc::clone(&own));
         async move {
-            let response = request::serve(request, &counter, &ticket).await;
-            ticket.finish();
+            let mut response = request::serve(request, &counter, &ticket).await;
+            if ticket.finish() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, std::convert::Infallible>(response)
         }
     });

@@ -6,7 +6,8 @@ use crate::environment::Environment;
 use crate::error::{ApiError, FORBIDDEN, INVALID_PARAMETER, TAG_LIMIT};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use vswitch_core::ids::VpcId;
+use vswitch_core::desired::{Ports, Remote};
+use vswitch_core::ids::{GroupId, VpcId};
 
 /// Tags of one object.
 const TAGS_MAX: usize = 20;
@@ -150,11 +151,35 @@ impl Model {
                 Event::Rule(group, ..) => group.as_str(),
                 _ => event.id(),
             };
-            if self.has_object(object) && self.label(object).owner != holder.owner {
-                return Err(FORBIDDEN.error(format!("{object} belongs to another account")).object(object));
-            }
+            self.refuse_other(holder, object)?;
+            self.references(event).into_iter().try_for_each(|object| self.refuse_other(holder, object))?;
         }
         Ok(())
+    }
+
+    fn refuse_other(&self, holder: Holder<'_>, object: &str) -> Result<(), ApiError> {
+        match self.has_object(object) && self.label(object).owner != holder.owner {
+            true => Err(FORBIDDEN.error(format!("{object} belongs to another account")).object(object)),
+            false => Ok(()),
+        }
+    }
+
+    /// What an object names from now on and only its own account's objects may name. A rule may name a group of another
+    /// account in the same VPC, and an interface may be in a VPC that is shared with its account.
+    fn references<'a>(&self, event: &'a Event) -> Vec<&'a str> {
+        match event {
+            Event::Eni(id, Some(eni)) => {
+                let is_new = |group: &&GroupId| self.enis.get(id).is_none_or(|old| !old.groups.contains(*group));
+                eni.groups.iter().filter(is_new).map(|group| group.as_str()).collect()
+            }
+            Event::Rule(_, _, Some(rule)) => {
+                let prefix_list = if let Remote::PrefixList(list) = &rule.remote { Some(list.as_str()) } else { None };
+                let port_list = if let Ports::List(list) = &rule.ports { Some(list.as_str()) } else { None };
+                prefix_list.into_iter().chain(port_list).collect()
+            }
+            Event::Instance(_, Some(instance)) => instance.enis.keys().map(|eni| eni.as_str()).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Gives what is in a VPC that VPC's region. Stores of old noted another one where a call named none.
