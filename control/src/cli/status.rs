@@ -12,19 +12,15 @@ pub(super) fn show(session: &Session) -> Result<(), CliError> {
     Ok(())
 }
 
-fn clients(status: &StatusView) -> String {
-    let told = |clients: &ClientsView| {
-        format!(
-            "{} of {} connections, {} of {} MiB unfinished, {} refused",
-            clients.connections,
-            clients.connections_max,
-            clients.unfinished_bytes.div_ceil(1 << 20),
-            clients.unfinished_bytes_max >> 20,
-            clients.refused
-        )
-    };
-    let http = status.http_clients.as_ref().map(told).unwrap_or_default();
-    fields(&[("socket clients", told(&status.socket_clients)), ("HTTP clients", http)])
+fn clients(clients: &ClientsView) -> String {
+    format!(
+        "{} of {} connections, {} of {} bytes unfinished, {} refused",
+        clients.connections,
+        clients.connections_max,
+        clients.unfinished_bytes,
+        clients.unfinished_bytes_max,
+        clients.refused
+    )
 }
 
 fn told(status: &StatusView) -> String {
@@ -51,8 +47,9 @@ fn told(status: &StatusView) -> String {
             ),
         ),
         ("rules", link),
+        ("socket clients", clients(&status.socket_clients)),
+        ("HTTP clients", status.http_clients.as_ref().map(clients).unwrap_or_default()),
     ]);
-    let head = format!("{head}\n{}", clients(status));
     let Some(forwarding) = &status.forwarding else {
         return format!("{head}\nforwarding plane  does not answer at {}", status.link.socket);
     };
