@@ -121,7 +121,7 @@ fn furnish(model: &mut Model, set: &str, account: &str, region: &str) {
     }
     commands.push(json!({"op": "instance-attach", "instance": id("instance"), "eni": id("attached")}));
     for noun in ["vpc", "vswitch", "group", "eni", "instance", "prefix_list", "port_list"] {
-        commands.push(json!({"op": "label-modify", "object": id(noun), "tags": {"k": set}, "resource_group": "rg-0"}));
+        commands.push(json!({"op": "label-modify", "object": id(noun), "tags": {"k": set}, "resource_group": format!("rg-{set}")}));
     }
     let noted = |text: &str, first: &str| if text == first { String::new() } else { text.to_owned() };
     let command = json!({"op": "on-behalf", "owner": noted(account, FIRST), "region": noted(region, REGIONS[0]),

@@ -1,8 +1,7 @@
 //! The walls between accounts and between regions: the one place through which a call comes to the state.
 //!
-//! Nothing else of this interface holds the model. Whatever a call names, lists or is told of is looked up here, for its
-//! account and its region, and for what it wants of it. What the caller may not see does not exist for it, in the same
-//! words as what there is not.
+//! No action holds the model. Whatever a call names, lists or is told of is looked up here, for its account and its
+//! region, and for what it wants of it. What the caller may not see is answered in the words of what there is not.
 
 use super::Action;
 use super::settings::ApiSettings;
