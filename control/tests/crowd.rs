@@ -175,8 +175,9 @@ fn unfinished(start: &str, bytes: usize, users: &[u32]) {
     assert!(http.unfinished_bytes <= UNFINISHED_BYTES_MAX, "{http:?}");
     assert!(http.refused > 0, "{http:?}");
     let grown = resident_bytes().saturating_sub(before_bytes);
-    // Twice the bytes: what hyper reads into, and what its pieces are put together in.
-    assert!(grown < 2 * UNFINISHED_BYTES_MAX + (64 << 20), "{} MiB more than before", grown >> 20);
+    println!("{} MiB more than before, {http:?}", grown >> 20);
+    // This process holds the requests of the crowd too.
+    assert!(grown < UNFINISHED_BYTES_MAX + (64 << 20), "{} MiB more than before", grown >> 20);
     assert_eq!(ask(&mut rig.client().unwrap()), 200, "root");
     // Also one that is not small.
     let filler = "x".repeat(200 << 10);
@@ -209,7 +210,7 @@ fn unfinished_bodies_of_many_users_take_no_more_than_there_is() {
 
 #[test]
 fn unfinished_heads_of_many_users_take_no_more_than_there_is() {
-    unfinished("GET /?a=", 250 << 10, &[NOBODY, 60_001, 60_002, 60_003, 60_004, 60_005, 60_006, 60_007]);
+    unfinished("GET /?a=", 90 << 10, &[NOBODY, 60_001, 60_002, 60_003, 60_004, 60_005, 60_006, 60_007]);
 }
 
 /// Requests that are whole and long, and refused: their connections end, and with them their buffers.
@@ -221,7 +222,7 @@ fn long_requests_of_nobody_leave_nothing_behind() {
     }
     let rig = rig();
     let before_bytes = resident_bytes();
-    let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "a".repeat(250 << 10));
+    let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "a".repeat(80 << 10));
     let mut held: Vec<TcpStream> = Vec::new();
     for user in [NOBODY, 60_001, 60_002, 60_003] {
         held.extend(as_user(user, || crowd(rig.address, PEER_CONNECTIONS_MAX)));

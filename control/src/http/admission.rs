@@ -4,6 +4,7 @@
 //! that holds most who gives way. Root, the user this process runs as, and connections that have made a signed
 //! request have more, and a reserve that nobody else can use up.
 
+use super::HEAD_BYTES_MAX;
 use super::peer::Peer;
 use crate::refusal_log::RefusalLog;
 use crate::view::ClientsView;
@@ -95,11 +96,19 @@ struct Place {
 
 impl Place {
     fn shared_bytes(&self) -> usize {
-        self.bytes.saturating_sub(CONNECTION_BYTES)
+        shared(self.bytes)
     }
 
     fn can_give_way(&self) -> bool {
         matches!(self.holder, Holder::Peer(_)) && self.phase != Phase::Serving && !self.gives_way
+    }
+}
+
+/// What so many bytes of a request take of the shared ones. A long one has them read into a buffer of its own.
+fn shared(bytes: usize) -> usize {
+    match bytes.checked_sub(CONNECTION_BYTES) {
+        None | Some(0) => 0,
+        Some(beyond) => beyond + HEAD_BYTES_MAX,
     }
 }
 
@@ -223,7 +232,7 @@ impl Places {
     fn hold(&mut self, number: u64, bytes: usize) -> bool {
         let Some(place) = self.places.get_mut(&number) else { return false };
         let before = place.shared_bytes();
-        let after = bytes.saturating_sub(CONNECTION_BYTES);
+        let after = shared(bytes);
         let share = self.shares.entry(place.holder.clone()).or_default();
         let (own_max, all_max) = place.holder.bytes_max();
         let (own, all) = (share.shared_bytes - before + after, self.shared_bytes - before + after);
@@ -404,7 +413,7 @@ mod tests {
         };
         let (first, bytes) = fill(elsewhere(1));
         assert!(bytes <= PEER_BYTES_MAX + CONNECTION_BYTES);
-        assert!(bytes + (64 << 10) > PEER_BYTES_MAX);
+        assert!(bytes + (64 << 10) + HEAD_BYTES_MAX > PEER_BYTES_MAX);
         let others: Vec<(Ticket, usize)> = (2..20).map(|number| fill(elsewhere(number))).collect();
         let all: usize = others.iter().map(|(_, bytes)| bytes).sum::<usize>() + bytes;
         assert!(all <= SHARED_BYTES_MAX - SHARED_BYTES_RESERVED + 19 * CONNECTION_BYTES, "{all}");

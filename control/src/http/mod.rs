@@ -41,8 +41,8 @@ use tokio_rustls::TlsAcceptor;
 
 pub use admission::{CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, UNFINISHED_BYTES_MAX};
 
-/// Bytes of a request's line and headers.
-const HEAD_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a request's line and headers, and of the buffer that a connection reads into. A line has at most 64 KiB.
+const HEAD_BYTES_MAX: usize = 96 << 10;
 /// Headers of a request.
 const HEADERS_MAX: usize = 100;
 /// How long a client may take for a request's head, or for the next request.

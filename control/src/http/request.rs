@@ -16,6 +16,9 @@ use std::time::Duration;
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the pieces in which a body is kept until it is whole. All are of one size, so that one that ends makes room
+/// for another, and none is much longer than what it holds.
+const BODY_PIECE_BYTES: usize = 16 << 10;
 /// How long a client may take for a request's body.
 const BODY_TIME: Duration = Duration::from_secs(20);
 /// How long the server may take. It waits for the forwarding plane far shorter than this.
@@ -153,7 +156,7 @@ async fn answer(
     }
 }
 
-/// A request's body, in one piece: pieces of a few bytes each would take many times their length.
+/// A request's body. It is copied out of what it comes in: pieces of a few bytes each would take many times their length.
 async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
     let too_large =
         || REQUEST_TOO_LARGE.error(format!("a request's body is whole and has at most {BODY_BYTES_MAX} bytes"));
@@ -161,15 +164,25 @@ async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
         return Err(too_large());
     }
     let read = async {
-        let mut whole = Vec::new();
+        let (mut pieces, mut length): (Vec<Vec<u8>>, usize) = (Vec::new(), 0);
         while let Some(frame) = body.frame().await {
             let Ok(bytes) = frame.map_err(|_| too_large())?.into_data() else { continue };
-            if whole.len() + bytes.len() > BODY_BYTES_MAX {
+            length += bytes.len();
+            if length > BODY_BYTES_MAX {
                 return Err(too_large());
             }
-            whole.extend_from_slice(&bytes);
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                if pieces.last().is_none_or(|piece| piece.len() == BODY_PIECE_BYTES) {
+                    pieces.push(Vec::with_capacity(BODY_PIECE_BYTES));
+                }
+                let Some(piece) = pieces.last_mut() else { break };
+                let (fits, more) = rest.split_at(rest.len().min(BODY_PIECE_BYTES - piece.len()));
+                piece.extend_from_slice(fits);
+                rest = more;
+            }
         }
-        Ok(whole)
+        Ok(pieces.concat())
     };
     match tokio::time::timeout(BODY_TIME, read).await {
         Ok(read) => read,
