@@ -97,7 +97,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    // Requests as such. The names of the last three are ours: the cloud has no such thing.
+    // Requests as such. The names of the last four are ours: the cloud has no such thing.
     MISSING_PARAMETER = "MissingParameter", 400;
     INVALID_PARAMETER = "InvalidParameter", 400;
     FORBIDDEN = "Forbidden.Unauthorized", 403;
@@ -105,6 +105,7 @@ kinds! {
     INTERNAL_ERROR = "InternalError", 500;
     SERVICE_UNAVAILABLE = "ServiceUnavailable", 503;
     REQUEST_TOO_LARGE = "RequestTooLarge", 413;
+    REQUEST_TIMEOUT = "RequestTimeout", 408;
     FORWARDING_REFUSED = "ForwardingRefused", 409;
     FORWARDING_UNAVAILABLE = "ForwardingUnavailable", 503;
 

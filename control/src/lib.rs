@@ -17,6 +17,7 @@ pub mod http;
 pub mod lower;
 pub mod model;
 pub mod query;
+mod refusal_log;
 pub mod server;
 pub mod store;
 pub mod switch_link;

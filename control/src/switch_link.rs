@@ -6,11 +6,12 @@
 //! nothing more.
 
 use crate::view::LinkView;
-use rustix::net::RecvFlags;
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use vswitch_core::desired::Desired;
@@ -27,11 +28,11 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::fro
 /// Something for the link to do.
 #[derive(Debug)]
 pub enum Job {
-    /// Make this run.
+    /// Make this run, and with it all that was not acknowledged before.
     Apply {
         /// Repeated in the report.
         ticket: u64,
-        /// What changes in the state that should run.
+        /// What changes in the state that should run; empty to bring about only what was not acknowledged.
         delta: Delta,
     },
     /// Ask the forwarding plane.
@@ -81,6 +82,8 @@ pub enum Report {
 pub enum Outcome {
     /// Every worker runs it.
     Applied(Applied),
+    /// It was empty, and every worker runs all that was told before.
+    InForce,
     /// The forwarding plane refused it. The link has returned to the state before it.
     Refused(Vec<Refusal>),
     /// It does not run yet. The link goes on trying.
@@ -96,7 +99,11 @@ pub struct LinkBusy;
 #[derive(Debug)]
 pub struct SwitchLink {
     jobs: SyncSender<Job>,
+    pending: Pending,
 }
+
+/// Why the state that should run is not known to run, if it is not. Written by the link's thread.
+type Pending = Arc<Mutex<Option<String>>>;
 
 impl SwitchLink {
     /// Starts the link. It connects by itself and makes `desired` run. It ends when the value is dropped.
@@ -110,7 +117,10 @@ impl SwitchLink {
         report: impl Fn(Report) + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, inbox) = sync_channel(JOBS_MAX);
+        let reason = "no attempt to connect was made yet".to_owned();
+        let pending = Arc::new(Mutex::new(Some(reason.clone())));
         let far_end = FarEnd {
+            pending: Arc::clone(&pending),
             socket: socket.into(),
             timeout,
             target: desired,
@@ -118,12 +128,17 @@ impl SwitchLink {
             connection: None,
             running: None,
             generation: 0,
-            reason: Some("no attempt to connect was made yet".into()),
+            reason: Some(reason),
             retry_at: Instant::now(),
             back_off: BACK_OFF.0,
         };
         thread::Builder::new().name("switch-link".into()).spawn(move || far_end.run(&inbox, report))?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, pending })
+    }
+
+    /// Why what was handed over and reported is not known to run, if it is not.
+    pub fn pending(&self) -> Option<String> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hands a job over.
@@ -137,6 +152,7 @@ impl SwitchLink {
 
 /// The thread's side.
 struct FarEnd {
+    pending: Pending,
     socket: PathBuf,
     timeout: Duration,
     /// What should run.
@@ -162,8 +178,15 @@ impl FarEnd {
                 false => self.retry_at.saturating_duration_since(Instant::now()).min(WATCH_PERIOD),
             };
             match inbox.recv_timeout(pause) {
-                Ok(job) => report(self.perform(job)),
-                Err(RecvTimeoutError::Timeout) => self.watch(),
+                Ok(job) => {
+                    let done = self.perform(job);
+                    self.publish();
+                    report(done);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.watch();
+                    self.publish();
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -171,6 +194,9 @@ impl FarEnd {
 
     fn perform(&mut self, job: Job) -> Report {
         match job {
+            Job::Apply { ticket, delta } if delta.is_empty() && self.still_in_sync() => {
+                Report::Apply { ticket, outcome: Outcome::InForce }
+            }
             Job::Apply { ticket, delta } => {
                 let untold = self.untold.clone();
                 if self.running.is_some() {
@@ -199,13 +225,24 @@ impl FarEnd {
         self.connection.is_some() && self.running.is_some() && self.untold.is_empty()
     }
 
-    /// Notices a connection that ended, and tries again what is due.
-    fn watch(&mut self) {
+    /// Notices a connection that ended: whoever acknowledged the state on it may be gone.
+    fn still_in_sync(&mut self) -> bool {
         if self.connection.as_ref().is_some_and(Connection::has_ended) {
             self.disconnect("the forwarding plane closed the connection".into());
             (self.retry_at, self.back_off) = (Instant::now(), BACK_OFF.0);
         }
-        if !self.in_sync() && Instant::now() >= self.retry_at {
+        self.in_sync()
+    }
+
+    fn publish(&self) {
+        let reason = || self.reason.clone().unwrap_or_else(|| "the forwarding plane has not acknowledged it".into());
+        let pending = if self.in_sync() { None } else { Some(reason()) };
+        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = pending;
+    }
+
+    /// Notices a connection that ended, and tries again what is due.
+    fn watch(&mut self) {
+        if !self.still_in_sync() && Instant::now() >= self.retry_at {
             // The outcome stays in `reason`.
             self.bring_about();
         }
@@ -221,7 +258,7 @@ impl FarEnd {
             }
         };
         match &outcome {
-            Outcome::Applied(_) => {
+            Outcome::Applied(_) | Outcome::InForce => {
                 self.reason = None;
                 self.back_off = BACK_OFF.0;
             }
@@ -283,7 +320,7 @@ impl FarEnd {
         if self.connection.is_some() {
             return Ok(());
         }
-        let stream = UnixStream::connect(&self.socket)
+        let stream = connect_at_once(&self.socket)
             .map_err(|error| format!("the forwarding plane at {} cannot be reached: {error}", self.socket.display()))?;
         self.connection = Some(Connection { stream: BufReader::new(stream), last_id: 0 });
         self.running = None;
@@ -329,6 +366,16 @@ impl FarEnd {
             reason: if self.in_sync() { None } else { self.reason.clone() },
         }
     }
+}
+
+/// Connects, or fails at once where the other end's queue is full: one that is stopped takes nobody out of it.
+fn connect_at_once(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// Adds a later change to an earlier one.

@@ -257,6 +257,24 @@ views! {
         link: LinkView,
         /// What the forwarding plane says of itself; nothing while it cannot be asked.
         forwarding: Option<Status>,
+        /// Clients of the control socket.
+        socket_clients: ClientsView,
+        /// Clients of the HTTP interface, if there is one.
+        http_clients: Option<ClientsView>,
+    }
+
+    /// Clients, what they have not finished, and the bounds.
+    ClientsView {
+        /// Connections.
+        connections: usize,
+        /// Connections there may be.
+        connections_max: usize,
+        /// Bytes of requests that are not whole, or not answered.
+        unfinished_bytes: usize,
+        /// Bytes of such requests there may be.
+        unfinished_bytes_max: usize,
+        /// Connections and requests that were refused for want of room.
+        refused: u64,
     }
 
     /// The connection to the forwarding plane.

@@ -94,9 +94,10 @@ pub enum ChangeKind {
 pub enum Forwarding {
     /// Every worker runs it: from now on no packet is judged by the old rules.
     Applied(Applied),
-    /// It concerns no packet, such as a name.
+    /// It concerns no packet, such as a name, or changes nothing; and all that was changed before is in force.
     Unchanged,
-    /// It is stored, and not in force yet; it will be as soon as the forwarding plane is back.
+    /// It, or what was changed before it, is stored and not in force yet; it will be as soon as the forwarding plane is
+    /// back.
     Pending {
         /// Why.
         reason: String,

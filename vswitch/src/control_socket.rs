@@ -3,16 +3,28 @@
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::net::sockopt::socket_peercred;
+use rustix::process::Uid;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use vswitch_core::limits::MESSAGE_BYTES_MAX;
 use vswitch_core::protocol::{self, Refusal, Reply, ReplyBody, VERSION};
 
 /// Connections at once. There is one control plane and a few people with the command line.
 const CONNECTIONS_MAX: usize = 64;
+/// Connections besides those that root may make, where the switch runs as another user.
+const CONNECTIONS_RESERVED: usize = 16;
+/// Bytes of an unfinished message that every connection may hold, whatever the others do.
+const OWN_BYTES: usize = READ_BYTES;
+/// Bytes of unfinished messages of all connections, beyond those and but for one connection's.
+const SHARED_BYTES_MAX: usize = 64 << 20;
+/// How long a client may take for a message, from its first byte to its end.
+const MESSAGE_TIME: Duration = Duration::from_secs(20);
+/// How often refusals for want of room are told at most.
+const TOLD_PERIOD: Duration = Duration::from_secs(10);
 /// Bytes read at once; the buffer of a line grows by what has arrived, never ahead of it.
 const READ_BYTES: usize = 64 << 10;
 
@@ -27,12 +39,42 @@ pub struct ControlSocket {
     connections: BTreeMap<Token, Connection>,
     next_token: usize,
     line_bytes_max: usize,
+    /// The one connection whose message may be as long as any, while it comes: the whole state is told in one.
+    large: Option<Token>,
+    refusals: Refusals,
+}
+
+/// Refusals for want of room: each counted, and told together.
+#[derive(Debug, Default)]
+struct Refusals {
+    total: u64,
+    /// When they were told last, and how many there were then.
+    told: Option<(Instant, u64)>,
+}
+
+impl Refusals {
+    fn count(&mut self, now: Instant) {
+        self.total += 1;
+        let before = match self.told {
+            Some((at, _)) if now.duration_since(at) < TOLD_PERIOD => return,
+            told => told.map_or(0, |(_, before)| before),
+        };
+        self.told = Some((now, self.total));
+        eprintln!(
+            "sluice vswitch: no room for {} more, {} in all: the control socket takes {CONNECTIONS_MAX} connections, \
+             and {SHARED_BYTES_MAX} bytes of unfinished messages besides one",
+            self.total - before,
+            self.total
+        );
+    }
 }
 
 #[derive(Debug)]
 struct Connection {
     stream: UnixStream,
     received: Vec<u8>,
+    /// When the message that is being received began.
+    began: Option<Instant>,
     /// How far `received` has been searched for the end of a line.
     searched: usize,
     /// The line in work is too long, was refused, and is thrown away as it comes.
@@ -66,8 +108,15 @@ impl ControlSocket {
         let mut listener = UnixListener::bind(path).map_err(explain)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(explain)?;
         registry.register(&mut listener, token, Interest::READABLE)?;
-        let (path, connections) = (path.to_owned(), BTreeMap::new());
-        Ok(Self { listener, path, connections, next_token: FIRST_CONNECTION, line_bytes_max: MESSAGE_BYTES_MAX })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            connections: BTreeMap::new(),
+            next_token: FIRST_CONNECTION,
+            line_bytes_max: MESSAGE_BYTES_MAX,
+            large: None,
+            refusals: Refusals::default(),
+        })
     }
 
     /// Takes in all who knock.
@@ -84,8 +133,10 @@ impl ControlSocket {
             Ok(peer) if peer.uid != own && !peer.uid.is_root() => {
                 Some(Refusal::new("forbidden", "", "only the user that runs the switch, and root, may control it"))
             }
-            Ok(_) if self.connections.len() >= CONNECTIONS_MAX => {
-                Some(Refusal::new("limit", "", format!("{CONNECTIONS_MAX} connections are open; close one")))
+            Ok(peer) if self.connections.len() >= connections_max(peer.uid, own) => {
+                self.refusals.count(Instant::now());
+                let text = format!("{} connections are open; close one", self.connections.len());
+                Some(Refusal::new("limit", "", text))
             }
             Ok(_) => None,
             Err(error) => Some(Refusal::new("forbidden", "", format!("cannot tell who you are: {error}"))),
@@ -112,13 +163,39 @@ impl ControlSocket {
     /// Serves at most one line of each connection, with `answer` making a reply line of a request line. Whether some
     /// connection has more to do at once.
     pub fn serve(&mut self, answer: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> bool {
-        let line_bytes_max = self.line_bytes_max;
+        let now = Instant::now();
         let mut has_more = false;
-        for connection in self.connections.values_mut() {
-            has_more |= connection.serve(line_bytes_max, answer);
+        let tokens: Vec<Token> = self.connections.keys().copied().collect();
+        for token in tokens {
+            let room = self.room_of(token);
+            let Some(connection) = self.connections.get_mut(&token) else { continue };
+            has_more |= connection.serve(answer);
+            if connection.bound(self.line_bytes_max, room) || connection.end_if_late(now) {
+                self.refusals.count(now);
+            }
         }
         self.connections.retain(|_, connection| !connection.is_finished);
         has_more
+    }
+
+    /// Bytes that a connection's message may have. One that needs more than what is shared is the large one, if there
+    /// is none yet.
+    fn room_of(&mut self, token: Token) -> usize {
+        let is_small = |connection: &Connection| connection.shared_bytes() == 0;
+        self.large = self.large.filter(|large| self.connections.get(large).is_some_and(|one| !is_small(one)));
+        let others = self.connections.iter().filter(|(other, _)| **other != token && Some(**other) != self.large);
+        let held: usize = others.map(|(_, connection)| connection.shared_bytes()).sum();
+        let left = SHARED_BYTES_MAX.saturating_sub(held);
+        let own = self.connections.get(&token).map_or(0, Connection::shared_bytes);
+        if self.large.is_none() && own + READ_BYTES > left {
+            self.large = Some(token);
+        }
+        if self.large == Some(token) { self.line_bytes_max } else { OWN_BYTES + left }
+    }
+
+    /// When the first message that is not whole has to be, if there is one.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.connections.values().filter_map(Connection::deadline).min()
     }
 }
 
@@ -127,6 +204,10 @@ impl Drop for ControlSocket {
         // Whoever removed it before did what is wanted here.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+fn connections_max(peer: Uid, own: Uid) -> usize {
+    if peer == own { CONNECTIONS_MAX } else { CONNECTIONS_MAX + CONNECTIONS_RESERVED }
 }
 
 fn refuse(refusal: Refusal) -> Vec<u8> {
@@ -138,6 +219,7 @@ impl Connection {
         Self {
             stream,
             received: Vec::new(),
+            began: None,
             searched: 0,
             is_discarding: false,
             unsent: Vec::new(),
@@ -149,7 +231,7 @@ impl Connection {
 
     /// Sends what is unsent; then, and only then, reads and answers one line. Whoever does not read its replies is not
     /// read from, and keeps nobody else waiting.
-    fn serve(&mut self, line_bytes_max: usize, answer: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> bool {
+    fn serve(&mut self, answer: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> bool {
         self.send();
         if self.is_finished || !self.unsent.is_empty() {
             return false;
@@ -162,7 +244,6 @@ impl Connection {
             return false;
         }
         self.receive();
-        self.bound(line_bytes_max);
         !self.is_finished && (self.is_readable || self.has_line())
     }
 
@@ -189,6 +270,32 @@ impl Connection {
         }
     }
 
+    /// Bytes held of a message, beyond those that every connection may hold.
+    fn shared_bytes(&self) -> usize {
+        self.received.len().saturating_sub(OWN_BYTES)
+    }
+
+    /// When the message that is being received has to be whole, if one is. Who does not read its replies is not read
+    /// from, and is not late.
+    fn deadline(&self) -> Option<Instant> {
+        self.began.filter(|_| self.unsent.is_empty()).map(|began| began + MESSAGE_TIME)
+    }
+
+    /// Ends the connection if its message takes too long and nothing of it is left to read.
+    fn end_if_late(&mut self, now: Instant) -> bool {
+        let is_half = (!self.received.is_empty() || self.is_discarding) && !self.has_line() && self.unsent.is_empty();
+        self.began = if is_half { self.began.or(Some(now)) } else { None };
+        let is_late = !self.is_readable && self.deadline().is_some_and(|deadline| deadline <= now);
+        if is_late {
+            let text = format!("a message has to come whole within {} s", MESSAGE_TIME.as_secs());
+            self.unsent = refuse(Refusal::new("timeout", "", text));
+            self.sent = 0;
+            self.send();
+            self.is_finished = true;
+        }
+        is_late
+    }
+
     fn has_line(&self) -> bool {
         self.received[self.searched..].contains(&b'\n')
     }
@@ -206,21 +313,30 @@ impl Connection {
         None
     }
 
-    /// Refuses a line as soon as it is too long, and forgets what there is of it.
-    fn bound(&mut self, line_bytes_max: usize) {
-        let end = self.received[self.searched..].iter().position(|byte| *byte == b'\n');
-        if end.is_some() || (self.received.len() < line_bytes_max && !self.is_discarding) {
-            return;
+    /// Refuses a line as soon as it is too long, or longer than there is room for, and forgets what there is of it.
+    /// Whether it refused one for want of room.
+    fn bound(&mut self, line_bytes_max: usize, room: usize) -> bool {
+        let most = line_bytes_max.min(room);
+        let is_within = self.received.len() < most && !self.is_discarding;
+        // A reply that is being sent goes first; nothing is read meanwhile.
+        if is_within || !self.unsent.is_empty() || self.has_line() {
+            return false;
         }
-        if !self.is_discarding {
+        let refuses = !self.is_discarding;
+        if refuses {
             self.is_discarding = true;
-            let text = format!("a message has at most {line_bytes_max} bytes");
-            self.unsent = refuse(Refusal::new("too-large", "", text));
+            let refusal = match self.received.len() < line_bytes_max {
+                true => Refusal::new("limit", "", "other clients leave too much unfinished; try again later"),
+                false => Refusal::new("too-large", "", format!("a message has at most {line_bytes_max} bytes")),
+            };
+            self.unsent = refuse(refusal);
             self.sent = 0;
             self.send();
         }
+        let had_no_room = refuses && self.received.len() < line_bytes_max;
         self.received = Vec::new();
         self.searched = 0;
+        had_no_room
     }
 
     fn send(&mut self) {

@@ -15,7 +15,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vswitch_core::flow::table::LAYOUT_VERSION;
 use vswitch_core::limits::WORKERS_MAX;
 use vswitch_core::protocol::{self, Refusal, Reply, ReplyBody, Request, VERSION};
@@ -177,8 +177,10 @@ impl ControlLoop {
     }
 
     fn until_next_tick(&self) -> Option<Duration> {
-        let next = self.switch.next_tick()?;
-        Some(Duration::from_nanos(next.as_ns().saturating_sub(self.crew.now().as_ns())))
+        let tick = self.switch.next_tick();
+        let tick = tick.map(|next| Duration::from_nanos(next.as_ns().saturating_sub(self.crew.now().as_ns())));
+        let late = self.socket.next_deadline().map(|late| late.saturating_duration_since(Instant::now()));
+        [tick, late].into_iter().flatten().min()
     }
 }
 

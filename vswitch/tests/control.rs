@@ -115,6 +115,48 @@ fn connections_are_bounded() {
     assert!(matches!(clients[0].ask(RequestBody::Ports), ReplyBody::Ports { .. }), "the others are served on");
 }
 
+/// Many messages that do not end: some of them find no room and are told so, and others are answered meanwhile.
+#[test]
+fn unfinished_messages_are_bounded_together() {
+    let running = Running::start(1);
+    let piece = vec![b' '; 4 << 20];
+    let mut clients: Vec<_> = (0..40).map(|_| running.connect()).collect();
+    for client in &mut clients {
+        client.stream.write_all(&piece).unwrap();
+    }
+    assert!(matches!(running.connect().ask(RequestBody::Status), ReplyBody::Status(_)));
+    // 64 MiB in all, and one that may be longer.
+    let mut refused = 0;
+    for client in &mut clients {
+        client.stream.set_nonblocking(true).unwrap();
+        let mut start = [0; 1];
+        if rustix::net::recv(&client.stream, &mut start, rustix::net::RecvFlags::PEEK).is_ok() {
+            client.stream.set_nonblocking(false).unwrap();
+            assert_eq!(code(client.read().body), "limit");
+            // What is left of the line is skipped, and the connection is good for more.
+            client.stream.write_all(b"\n").unwrap();
+            assert!(matches!(client.ask(RequestBody::Status), ReplyBody::Status(_)));
+            refused += 1;
+        }
+    }
+    assert!((20..40).contains(&refused), "{refused}");
+    drop(clients);
+    // Then there is room again, for any message.
+    let mut client = running.connect();
+    client.stream.write_all(&piece).unwrap();
+    assert!(matches!(client.ask(RequestBody::Status), ReplyBody::Status(_)));
+}
+
+#[test]
+fn a_message_that_does_not_end_ends_its_connection() {
+    let running = Running::start(1);
+    let (mut slow, mut idle) = (running.connect(), running.connect());
+    slow.stream.write_all(b"{").unwrap();
+    slow.stream.set_read_timeout(Some(std::time::Duration::from_secs(120))).unwrap();
+    assert_eq!(code(slow.read().body), "timeout");
+    assert!(matches!(idle.ask(RequestBody::Status), ReplyBody::Status(_)), "one that sends nothing may wait");
+}
+
 #[test]
 #[ignore = "sends 256 MiB; run by hand"]
 fn an_oversized_line_is_refused_once_and_skipped() {

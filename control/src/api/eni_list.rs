@@ -1,27 +1,28 @@
 //! Questions about network interfaces.
 
-use super::desk::{Desk, Plan, members};
+use super::context::{Context, Plan, members};
 use super::paging::page;
+use super::scope::Access;
 use crate::error::ApiError;
 use crate::model::{Eni, timestamp};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use vswitch_core::ids::EniId;
 
-pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
+pub(super) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
     if let Some(vswitch) = parameters.text("VSwitchId") {
-        desk.vswitch(vswitch)?;
+        context.scope.vswitch(vswitch, Access::Use)?;
     }
     if let Some(group) = parameters.text("SecurityGroupId") {
-        desk.group(group)?;
+        context.scope.group(group)?;
     }
     let ids = parameters.list("NetworkInterfaceId")?;
     let private = parameters.list("PrivateIpAddress")?;
     let ipv6 = parameters.list("Ipv6Address")?;
     let is_asked = |name: &str, value: &str| parameters.text(name).is_none_or(|wanted| wanted == value);
     let mut entries = Vec::new();
-    for (id, eni) in desk.model.enis.iter().filter(|(id, _)| desk.owns(id.as_str())) {
+    for (id, eni) in context.scope.enis() {
         let group_wanted = parameters.text("SecurityGroupId");
         let own_ipv4 = std::iter::once(eni.primary).chain(eni.secondary.iter().copied());
         let own_ipv4: Vec<String> = own_ipv4.map(|address| address.to_string()).collect();
@@ -34,26 +35,26 @@ pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
             && is_asked("InstanceId", eni.instance.as_deref().unwrap_or_default())
             && is_asked("PrimaryIpAddress", &eni.primary.to_string())
             && is_asked("NetworkInterfaceName", &eni.name)
-            && is_asked("Type", kind(desk, id))
-            && is_asked("Status", status(desk, id, eni))
+            && is_asked("Type", kind(context, id))
+            && is_asked("Status", status(context, id, eni))
             && group_wanted.is_none_or(|group| eni.groups.iter().any(|own| own.as_str() == group))
             && !parameters.boolean("ServiceManaged")?.unwrap_or(false)
-            && desk.has_resource_group(id.as_str())
-            && desk.has_tags(id.as_str())?;
+            && context.has_resource_group(id.as_str())
+            && context.has_tags(id.as_str())?;
         if wanted {
-            entries.push((id.to_string(), eni_json(desk, id, eni)));
+            entries.push((id.to_string(), eni_json(context, id, eni)));
         }
     }
-    let page = page(desk, entries, true)?;
+    let page = page(context, entries, true)?;
     let mut answer = page.about;
     answer.insert("NetworkInterfaceSets".into(), json!({ "NetworkInterfaceSet": page.entries }));
     Ok(Plan::Answer(answer))
 }
 
-pub(super) fn describe_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (id, eni) = desk.eni(desk.parameters().text("NetworkInterfaceId").unwrap_or_default())?;
-    let mut answer = members(eni_json(desk, &id, eni));
-    let asked = desk.parameters().text("Attribute").unwrap_or_default();
+pub(super) fn describe_attribute(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (id, eni) = context.scope.eni(context.parameters().text("NetworkInterfaceId").unwrap_or_default())?;
+    let mut answer = members(eni_json(context, &id, eni));
+    let asked = context.parameters().text("Attribute").unwrap_or_default();
     let timeouts = json!({
         "TcpEstablishedTimeout": eni.timeouts.tcp_established_s,
         "TcpClosedAndTimeWaitTimeout": eni.timeouts.tcp_closed_s,
@@ -68,17 +69,17 @@ pub(super) fn describe_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     Ok(Plan::Answer(answer))
 }
 
-fn kind(desk: &Desk<'_>, id: &EniId) -> &'static str {
-    match desk.model.instance_of(id) {
+fn kind(context: &Context<'_>, id: &EniId) -> &'static str {
+    match context.scope.instance_of(id) {
         Some((_, instance)) if instance.primary() == Some(id) => "Primary",
         _ => "Secondary",
     }
 }
 
-fn status(desk: &Desk<'_>, id: &EniId, eni: &Eni) -> &'static str {
-    match desk.model.instance_of(id) {
+fn status(context: &Context<'_>, id: &EniId, eni: &Eni) -> &'static str {
+    match context.scope.instance_of(id) {
         Some((_, instance)) => match instance.attached_s.get(id) {
-            Some(attached_s) if desk.is_passing(*attached_s) => "Attaching",
+            Some(attached_s) if context.is_passing(*attached_s) => "Attaching",
             _ => "InUse",
         },
         None if eni.instance.is_some() || eni.port.is_some() => "InUse",
@@ -87,8 +88,8 @@ fn status(desk: &Desk<'_>, id: &EniId, eni: &Eni) -> &'static str {
 }
 
 /// An interface as all actions show it.
-pub(super) fn eni_json(desk: &Desk<'_>, id: &EniId, eni: &Eni) -> Value {
-    let device = desk.model.instance_of(id).and_then(|(_, instance)| instance.enis.get(id)).copied().unwrap_or(0);
+pub(super) fn eni_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> Value {
+    let device = context.scope.instance_of(id).and_then(|(_, instance)| instance.enis.get(id)).copied().unwrap_or(0);
     let instance = eni.instance.clone().unwrap_or_default();
     let mut value = members(addresses_json(eni));
     value.extend(members(json!({
@@ -101,21 +102,21 @@ pub(super) fn eni_json(desk: &Desk<'_>, id: &EniId, eni: &Eni) -> Value {
         "Attachment": {"DeviceIndex": device, "InstanceId": instance, "NetworkCardIndex": 0},
         "MacAddress": eni.mac,
         "NetworkInterfaceTrafficMode": "Standard",
-        "OwnerId": desk.owner_of(id.as_str()),
+        "OwnerId": context.scope.owner_of(id.as_str()),
         "PrivateIpAddress": eni.primary,
         "QueueNumber": 1,
-        "ResourceGroupId": desk.label(id.as_str()).resource_group,
+        "ResourceGroupId": context.scope.label(id.as_str()).resource_group,
         "SecurityGroupIds": {"SecurityGroupId": eni.groups},
         "SourceDestCheck": eni.source_dest_check,
-        "Status": status(desk, id, eni),
-        "Tags": {"Tag": desk.tags_of(id.as_str())},
-        "Type": kind(desk, id),
+        "Status": status(context, id, eni),
+        "Tags": {"Tag": context.tags_of(id.as_str())},
+        "Type": kind(context, id),
         "VSwitchId": eni.vswitch,
         "VpcId": eni.vpc,
-        "ZoneId": desk.zone_of(&eni.vswitch),
+        "ZoneId": context.zone_of(&eni.vswitch),
     })));
     // An action shows of this what the published interface has in it.
-    let known = desk.call.action.fact().response.as_object();
+    let known = context.call.action.fact().response.as_object();
     let listed = known.and_then(|known| known.get("NetworkInterfaceSets")).is_some();
     if let Some(known) = known.filter(|_| !listed) {
         value.retain(|name, _| known.contains_key(name));

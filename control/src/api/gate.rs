@@ -44,6 +44,11 @@ impl<'a> Envelope<'a> {
         self.headers.get(name).map(String::as_str)
     }
 
+    /// Whether it is signed, in either way.
+    pub fn is_signed(&self) -> bool {
+        self.is_v3() || self.parameters.given("Signature").is_some()
+    }
+
     /// Whether it is signed the newer way.
     pub fn is_v3(&self) -> bool {
         self.header("authorization").is_some_and(|value| value.starts_with(V3_ALGORITHM))

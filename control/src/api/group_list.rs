@@ -1,6 +1,6 @@
 //! Questions about security groups.
 
-use super::desk::{Desk, Plan, members};
+use super::context::{Context, Plan, members};
 use super::paging::page;
 use crate::error::{ApiError, ErrorKind};
 use crate::model::{Group, Rule, protocol_text, timestamp};
@@ -11,15 +11,15 @@ use vswitch_core::ids::{GroupId, RuleId};
 const GROUPS_ASKED: ErrorKind = ErrorKind { code: "Abs.GroupNos.Malformed", status: 400 };
 const PAGE_NUMBERS: ErrorKind = ErrorKind { code: "NotSupported.PageNumberAndPageSize", status: 400 };
 
-pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
-    let malformed = |error| super::check::of_parameter(desk.call.action.fact(), "SecurityGroupIds", error);
+pub(super) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let malformed = |error| super::check::of_parameter(context.call.action.fact(), "SecurityGroupIds", error);
     let ids = parameters.json_list("SecurityGroupIds").map_err(malformed)?;
     if ids.as_ref().is_some_and(|ids| ids.len() > 100) {
         return Err(malformed(super::parameters::not_valid("SecurityGroupIds")));
     }
     let by_number = ["PageNumber", "PageSize"].iter().find(|name| parameters.text(name).is_some());
-    if let Some(name) = by_number.filter(|_| !desk.settings.page_numbers) {
+    if let Some(name) = by_number.filter(|_| !context.settings.page_numbers) {
         return Err(PAGE_NUMBERS.error("the setting page_numbers is off.").field(*name));
     }
     let managed = parameters.boolean("ServiceManaged")?;
@@ -27,7 +27,7 @@ pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     let classic = parameters.text("NetworkType").is_some_and(|kind| kind.eq_ignore_ascii_case("classic"));
     let fuzzy = parameters.boolean("FuzzyQuery")?.unwrap_or(false);
     let mut entries = Vec::new();
-    for (id, group) in desk.model.groups.iter().filter(|(id, _)| desk.owns(id.as_str()) && !classic) {
+    for (id, group) in context.scope.groups().filter(|_| !classic) {
         let named = |wanted: &str| group.name == wanted || fuzzy && group.name.contains(wanted.trim_matches('*'));
         let wanted = ids.as_ref().is_none_or(|ids| ids.iter().any(|wanted| wanted == id.as_str()))
             && parameters.text("SecurityGroupId").is_none_or(|wanted| wanted == id.as_str())
@@ -35,15 +35,15 @@ pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
             && parameters.text("SecurityGroupType").is_none_or(|kind| kind.eq_ignore_ascii_case(kind_text(group.kind)))
             && parameters.text("SecurityGroupName").is_none_or(named)
             && managed.is_none_or(|managed| managed == group.service_managed)
-            && desk.has_resource_group(id.as_str())
-            && desk.has_tags(id.as_str())?;
+            && context.has_resource_group(id.as_str())
+            && context.has_tags(id.as_str())?;
         if wanted {
-            entries.push((id.to_string(), group_json(desk, id, group, counted)));
+            entries.push((id.to_string(), group_json(context, id, group, counted)));
         }
     }
-    let page = page(desk, entries, true)?;
+    let page = page(context, entries, true)?;
     let mut answer = page.about;
-    answer.insert("RegionId".into(), desk.region().into());
+    answer.insert("RegionId".into(), context.region().into());
     answer.insert("SecurityGroups".into(), json!({ "SecurityGroup": page.entries }));
     Ok(Plan::Answer(answer))
 }
@@ -55,17 +55,17 @@ fn kind_text(kind: GroupKind) -> &'static str {
     }
 }
 
-fn group_json(desk: &Desk<'_>, id: &GroupId, group: &Group, counted: bool) -> Value {
-    let rules = desk.model.rules_of(id);
-    let quotas = &desk.model.quotas;
+fn group_json(context: &Context<'_>, id: &GroupId, group: &Group, counted: bool) -> Value {
+    let rules = context.scope.rules_of(id);
+    let quotas = context.scope.quotas();
     let (most, held) = match group.kind {
-        GroupKind::Advanced => (quotas.advanced_group_enis_max, desk.model.index.members(id).len()),
+        GroupKind::Advanced => (quotas.advanced_group_enis_max, context.scope.members(id).len()),
         GroupKind::Basic => {
-            let members = desk.model.index.members(id).filter_map(|eni| desk.model.enis.get(eni));
-            (quotas.basic_group_addresses_max, members.map(|eni| eni.prefixes_of_all().count()).sum())
+            let addresses = context.scope.members(id).map(|eni| context.scope.address_count(eni));
+            (quotas.basic_group_addresses_max, addresses.sum())
         }
     };
-    let instances = desk.model.index.members(id).filter_map(|eni| desk.model.instance_of(eni));
+    let instances = context.scope.members(id).filter_map(|eni| context.scope.instance_of(eni));
     let instances: std::collections::BTreeSet<&String> = instances.map(|(id, _)| id).collect();
     json!({
         "SecurityGroupId": id,
@@ -75,18 +75,18 @@ fn group_json(desk: &Desk<'_>, id: &GroupId, group: &Group, counted: bool) -> Va
         "SecurityGroupType": kind_text(group.kind),
         "CreationTime": timestamp(group.created_s),
         "ServiceManaged": group.service_managed,
-        "ResourceGroupId": desk.label(id.as_str()).resource_group,
+        "ResourceGroupId": context.scope.label(id.as_str()).resource_group,
         "RuleCount": rules.len(),
         "GroupToGroupRuleCount": rules.values().filter(|rule| matches!(rule.remote, Remote::Group(_))).count(),
         "EcsCount": if counted { instances.len() } else { 0 },
         "AvailableInstanceAmount": if counted { most.saturating_sub(held) } else { 0 },
-        "Tags": { "Tag": desk.tags_of(id.as_str()) },
+        "Tags": { "Tag": context.tags_of(id.as_str()) },
     })
 }
 
-pub(super) fn describe_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
-    let (id, group) = desk.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
+pub(super) fn describe_attribute(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let (id, group) = context.scope.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
     let direction = parameters.text("Direction").map(str::to_ascii_lowercase);
     let wanted = |rule: &Rule| match direction.as_deref() {
         Some("ingress") => rule.direction == Direction::Ingress,
@@ -95,17 +95,17 @@ pub(super) fn describe_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     };
     // All rules of a group in a VPC are about its private network.
     let internet = parameters.text("NicType").is_some_and(|kind| kind.eq_ignore_ascii_case("internet"));
-    let rules = desk.model.rules_of(&id).iter().filter(|(_, rule)| !internet && wanted(rule));
+    let rules = context.scope.rules_of(&id).iter().filter(|(_, rule)| !internet && wanted(rule));
     let entries = rules.map(|(rule_id, rule)| {
         let weakness = u8::from(rule.policy == Policy::Accept);
         let direction = u8::from(rule.direction == Direction::Egress);
         let key = format!("{direction}{:03}{weakness}{rule_id}", rule.priority);
-        (key, rule_json(desk, rule_id, rule))
+        (key, rule_json(context, rule_id, rule))
     });
-    let page = page(desk, entries.collect(), false)?;
+    let page = page(context, entries.collect(), false)?;
     let mut answer = page.about;
     answer.extend(members(json!({
-        "RegionId": desk.region_of(id.as_str()),
+        "RegionId": context.scope.region_of(id.as_str()),
         "SecurityGroupId": id,
         "SecurityGroupName": group.name,
         "Description": group.description,
@@ -123,7 +123,7 @@ fn policy_text(policy: Policy) -> &'static str {
     }
 }
 
-fn rule_json(desk: &Desk<'_>, id: &RuleId, rule: &Rule) -> Value {
+fn rule_json(context: &Context<'_>, id: &RuleId, rule: &Rule) -> Value {
     let (object, near) = match rule.direction {
         Direction::Ingress => ("Source", "Dest"),
         Direction::Egress => ("Dest", "Source"),
@@ -144,9 +144,9 @@ fn rule_json(desk: &Desk<'_>, id: &RuleId, rule: &Rule) -> Value {
             let name = cidr_name(object, matches!(prefix, ipnet::IpNet::V6(_)));
             value.insert(name, rule.remote_text.clone().into());
         }
-        Remote::Group(group) => group_object(desk, &mut value, object, group),
+        Remote::Group(group) => group_object(context, &mut value, object, group),
         Remote::PrefixList(list) => {
-            let name = desk.model.prefix_lists.get(list).map(|list| list.name.clone()).unwrap_or_default();
+            let name = context.scope.prefix_list(list.as_str()).map(|(_, list)| list.name.clone()).unwrap_or_default();
             value.insert(format!("{object}PrefixListId"), json!(list));
             value.insert(format!("{object}PrefixListName"), name.into());
         }
@@ -160,7 +160,7 @@ fn rule_json(desk: &Desk<'_>, id: &RuleId, rule: &Rule) -> Value {
         Ports::Any => drop(value.insert("PortRange".into(), "-1/-1".into())),
         Ports::Range(range) => drop(value.insert("PortRange".into(), range.to_string().into())),
         Ports::List(list) => {
-            let name = desk.model.port_lists.get(list).map(|list| list.name.clone()).unwrap_or_default();
+            let name = context.scope.port_list(list.as_str()).map(|(_, list)| list.name.clone()).unwrap_or_default();
             value.insert("PortRangeListId".into(), json!(list));
             value.insert("PortRangeListName".into(), name.into());
         }
@@ -172,30 +172,27 @@ fn cidr_name(side: &str, is_ipv6: bool) -> String {
     if is_ipv6 { format!("Ipv6{side}CidrIp") } else { format!("{side}CidrIp") }
 }
 
-fn group_object(desk: &Desk<'_>, value: &mut Map<String, Value>, side: &str, group: &GroupId) {
-    let owner = desk.owner_of(group.as_str());
-    let is_own = owner == desk.call.account;
-    let name = desk.model.groups.get(group).filter(|_| is_own).map(|group| group.name.clone()).unwrap_or_default();
+fn group_object(context: &Context<'_>, value: &mut Map<String, Value>, side: &str, group: &GroupId) {
+    let owner = context.scope.owner_of(group.as_str());
+    let is_own = owner == context.call.account;
+    let name = context.scope.group(group.as_str()).map(|(_, group)| group.name.clone()).unwrap_or_default();
     value.insert(format!("{side}GroupId"), json!(group));
     value.insert(format!("{side}GroupName"), name.into());
     value.insert(format!("{side}GroupOwnerAccount"), if is_own { "" } else { owner }.into());
 }
 
-pub(super) fn describe_references(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let ids = desk.parameters().list("SecurityGroupId")?;
+pub(super) fn describe_references(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let ids = context.parameters().list("SecurityGroupId")?;
     if ids.is_empty() || ids.len() > 10 {
         return Err(GROUPS_ASKED.error("name 1 to 10 groups.").field("SecurityGroupId"));
     }
     let mut references = Vec::new();
     for id in &ids {
-        let (group, _) = desk.group(id)?;
-        let naming = desk
-            .model
-            .rules
-            .iter()
-            .filter(|(holder, rules)| **holder != group && rules.values().any(|rule| rule.names_group(&group)));
-        let naming: Vec<Value> = naming
-            .map(|(holder, _)| json!({"SecurityGroupId": holder, "AliUid": desk.owner_of(holder.as_str())}))
+        let (group, _) = context.scope.group(id)?;
+        let naming: Vec<Value> = context
+            .scope
+            .holders_naming(&group)
+            .map(|holder| json!({"SecurityGroupId": holder, "AliUid": context.scope.owner_of(holder.as_str())}))
             .collect();
         if !naming.is_empty() {
             references.push(json!({

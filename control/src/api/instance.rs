@@ -1,7 +1,8 @@
 //! Instances: started, stopped, changed and deleted.
 
-use super::desk::{Desk, Plan, members};
+use super::context::{Context, Plan, members};
 use super::refusal;
+use super::scope::Access;
 use crate::command::{Command, EniModify, InstanceDelete, InstanceModify, InstanceMove, InstanceRun};
 use crate::error::{ApiError, ErrorKind, INSTANCE_STATUS, INVALID_PARAMETER, MULTI_GROUP_TYPE};
 use crate::model::Instance;
@@ -14,9 +15,9 @@ const OTHER_ZONE: ErrorKind = ErrorKind { code: "InvalidVSwitchId.Mismatch", sta
 const VSWITCH_OF_OTHER_VPC: ErrorKind = ErrorKind { code: "InvalidVSwitch.NotBelongToVpc", status: 404 };
 
 /// What an instance shows.
-pub(super) fn status(desk: &Desk<'_>, instance: &Instance) -> &'static str {
+pub(super) fn status(context: &Context<'_>, instance: &Instance) -> &'static str {
     let is_new = instance.changed_s == instance.created_s;
-    match (instance.running, desk.is_passing(instance.changed_s)) {
+    match (instance.running, context.is_passing(instance.changed_s)) {
         (true, true) if is_new => "Pending",
         (true, true) => "Starting",
         (true, false) => "Running",
@@ -27,64 +28,64 @@ pub(super) fn status(desk: &Desk<'_>, instance: &Instance) -> &'static str {
 }
 
 /// Refuses an instance in a passing state.
-pub(super) fn refuse_passing(desk: &Desk<'_>, id: &str) -> Result<(), ApiError> {
-    let instance = desk.instance(id)?;
-    if desk.is_passing(instance.changed_s) {
-        let message = format!("{id} is {}.", status(desk, instance));
+pub(super) fn refuse_passing(context: &Context<'_>, id: &str) -> Result<(), ApiError> {
+    let instance = context.scope.instance(id)?;
+    if context.is_passing(instance.changed_s) {
+        let message = format!("{id} is {}.", status(context, instance));
         return Err(INSTANCE_STATUS.error(message).object(id));
     }
     Ok(())
 }
 
-fn named(desk: &Desk<'_>) -> String {
-    desk.parameters().owned("InstanceId").unwrap_or_default()
+fn named(context: &Context<'_>) -> String {
+    context.parameters().owned("InstanceId").unwrap_or_default()
 }
 
-pub(super) fn start(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    run(desk, vec![named(desk)], true, false)
+pub(super) fn start(context: &Context<'_>) -> Result<Plan, ApiError> {
+    run(context, vec![named(context)], true, false)
 }
 
-pub(super) fn stop(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    run(desk, vec![named(desk)], false, false)
+pub(super) fn stop(context: &Context<'_>) -> Result<Plan, ApiError> {
+    run(context, vec![named(context)], false, false)
 }
 
-pub(super) fn reboot(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    run(desk, vec![named(desk)], true, true)
+pub(super) fn reboot(context: &Context<'_>) -> Result<Plan, ApiError> {
+    run(context, vec![named(context)], true, true)
 }
 
-pub(super) fn start_all(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    run(desk, desk.parameters().list("InstanceId")?, true, false)
+pub(super) fn start_all(context: &Context<'_>) -> Result<Plan, ApiError> {
+    run(context, context.parameters().list("InstanceId")?, true, false)
 }
 
-pub(super) fn stop_all(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    run(desk, desk.parameters().list("InstanceId")?, false, false)
+pub(super) fn stop_all(context: &Context<'_>) -> Result<Plan, ApiError> {
+    run(context, context.parameters().list("InstanceId")?, false, false)
 }
 
-fn run(desk: &Desk<'_>, ids: Vec<String>, running: bool, again: bool) -> Result<Plan, ApiError> {
+fn run(context: &Context<'_>, ids: Vec<String>, running: bool, again: bool) -> Result<Plan, ApiError> {
     let change = |id: &String| Command::InstanceRun(InstanceRun { instance: id.clone(), running, again });
     let can = |id: &String| {
-        refuse_passing(desk, id)?;
-        desk.model.decide(&change(id), desk.environment).map(drop)
+        refuse_passing(context, id)?;
+        context.scope.could_change(&change(id), context.environment)
     };
-    let one_by_one = desk.word("BatchOptimization", &["AllTogether", "SuccessFirst"], INVALID_PARAMETER)? == Some(1);
+    let one_by_one = context.word("BatchOptimization", &["AllTogether", "SuccessFirst"], INVALID_PARAMETER)? == Some(1);
     let (mut commands, mut before) = (Vec::new(), Vec::new());
     for id in ids {
         let refusal = match can(&id) {
-            Err(error) if one_by_one => Some(refusal(desk.call, error)),
+            Err(error) if one_by_one => Some(refusal(context.call, error)),
             decided => decided.map(|()| None)?,
         };
         if refusal.is_none() {
             commands.push(change(&id));
         }
-        let previous = desk.instance(&id).map_or("", |instance| status(desk, instance));
+        let previous = context.scope.instance(&id).map_or("", |instance| status(context, instance));
         before.push((id, previous, refusal));
     }
-    if !desk.call.action.name.ends_with('s') {
-        return Ok(desk.quiet_change(commands));
+    if !context.call.action.name.ends_with('s') {
+        return Ok(context.quiet_change(commands));
     }
-    let answer = move |desk: &Desk<'_>| {
+    let answer = move |context: &Context<'_>| {
         let response = |(id, previous, refusal): &(String, &str, Option<ApiError>)| {
-            let current = desk.instance(id).map_or("", |instance| status(desk, instance));
+            let current = context.scope.instance(id).map_or("", |instance| status(context, instance));
             let (code, message) = refusal.as_ref().map_or(("200", "success"), |error| (error.code, &error.message));
             json!({
                 "InstanceId": id, "PreviousStatus": previous, "CurrentStatus": current, "Code": code,
@@ -94,34 +95,34 @@ fn run(desk: &Desk<'_>, ids: Vec<String>, running: bool, again: bool) -> Result<
         let responses: Vec<Value> = before.iter().map(response).collect();
         members(json!({"InstanceResponses": {"InstanceResponse": responses}}))
     };
-    Ok(desk.change(commands, Box::new(answer)))
+    Ok(context.change(commands, Box::new(answer)))
 }
 
-pub(super) fn delete(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    end(desk, vec![named(desk)])
+pub(super) fn delete(context: &Context<'_>) -> Result<Plan, ApiError> {
+    end(context, vec![named(context)])
 }
 
-pub(super) fn delete_all(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    end(desk, desk.parameters().list("InstanceId")?)
+pub(super) fn delete_all(context: &Context<'_>) -> Result<Plan, ApiError> {
+    end(context, context.parameters().list("InstanceId")?)
 }
 
-fn end(desk: &Desk<'_>, ids: Vec<String>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
+fn end(context: &Context<'_>, ids: Vec<String>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
     let force = parameters.boolean("Force")?.unwrap_or(false) || parameters.boolean("ForceStop")?.unwrap_or(false);
     for id in &ids {
-        desk.instance(id)?;
+        context.scope.instance(id)?;
     }
     let change = |instance| Command::InstanceDelete(InstanceDelete { instance, force });
-    Ok(desk.quiet_change(ids.into_iter().map(change).collect()))
+    Ok(context.quiet_change(ids.into_iter().map(change).collect()))
 }
 
-pub(super) fn modify_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
-    let id = named(desk);
+pub(super) fn modify_attribute(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let id = named(context);
     let groups = parameters.list("SecurityGroupIds")?;
-    let instance = desk.instance(&id)?;
-    desk.check_groups(&groups)?;
-    let primary = instance.primary().and_then(|eni| desk.model.enis.get_key_value(eni));
+    let instance = context.scope.instance(&id)?;
+    context.check_groups(&groups)?;
+    let primary = context.scope.primary_of(instance);
     let mut commands = vec![Command::InstanceModify(InstanceModify {
         instance: id,
         name: parameters.owned("InstanceName"),
@@ -130,16 +131,16 @@ pub(super) fn modify_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         deletion_protection: parameters.boolean("DeletionProtection")?,
     })];
     if let Some((eni_id, eni)) = primary.filter(|_| !groups.is_empty()) {
-        check_set(desk, &groups, &eni.vpc)?;
+        check_set(context, &groups, &eni.vpc)?;
         let modify = EniModify { eni: eni_id.to_string(), groups: Some(groups), ..EniModify::default() };
         commands.push(Command::EniModify(modify));
     }
-    Ok(desk.quiet_change(commands))
+    Ok(context.quiet_change(commands))
 }
 
 /// Refuses a set of groups in the words that are used where it replaces all of an instance's.
-fn check_set(desk: &Desk<'_>, groups: &[String], vpc: &vswitch_core::ids::VpcId) -> Result<(), ApiError> {
-    let found: Vec<_> = groups.iter().filter_map(|id| desk.model.groups.get(&id.as_str().into())).collect();
+fn check_set(context: &Context<'_>, groups: &[String], vpc: &vswitch_core::ids::VpcId) -> Result<(), ApiError> {
+    let found: Vec<_> = groups.iter().filter_map(|id| Some(context.scope.group(id).ok()?.1)).collect();
     if found.iter().any(|group| group.vpc != *vpc) {
         return Err(OTHER_VPC.error(format!("all have to be in {vpc}.")).field("SecurityGroupIds"));
     }
@@ -151,27 +152,27 @@ fn check_set(desk: &Desk<'_>, groups: &[String], vpc: &vswitch_core::ids::VpcId)
     Ok(())
 }
 
-pub(super) fn modify_vpc_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
-    let instance = named(desk);
+pub(super) fn modify_vpc_attribute(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let instance = named(context);
     let groups = parameters.list("SecurityGroupId")?;
-    let present = desk.instance(&instance)?.primary().and_then(|eni| desk.model.enis.get(eni));
-    let (vswitch_id, vswitch) = desk.vswitch(parameters.text("VSwitchId").unwrap_or_default())?;
-    desk.check_vswitch_made(&vswitch_id, vswitch)?;
-    let zone = desk.zone_of(&vswitch_id);
-    if present.is_some_and(|eni| desk.zone_of(&eni.vswitch) != zone) {
+    let present = context.scope.primary_of(context.scope.instance(&instance)?);
+    let (vswitch_id, vswitch) = context.scope.vswitch(parameters.text("VSwitchId").unwrap_or_default(), Access::Use)?;
+    context.check_vswitch_made(&vswitch_id, vswitch)?;
+    let zone = context.zone_of(&vswitch_id);
+    if present.is_some_and(|(_, eni)| context.zone_of(&eni.vswitch) != zone) {
         return Err(OTHER_ZONE.error(format!("{vswitch_id} is in {zone}.")).field("VSwitchId"));
     }
     if parameters.text("VpcId").is_some_and(|vpc| vpc != vswitch.vpc.as_str()) {
         return Err(VSWITCH_OF_OTHER_VPC.error(format!("{vswitch_id} is in {}.", vswitch.vpc)).field("VpcId"));
     }
-    desk.check_groups(&groups)?;
-    check_set(desk, &groups, &vswitch.vpc)?;
+    context.check_groups(&groups)?;
+    check_set(context, &groups, &vswitch.vpc)?;
     let change = InstanceMove {
         instance,
         vswitch: vswitch_id.to_string(),
         primary_ip: parameters.owned("PrivateIpAddress"),
         groups,
     };
-    Ok(desk.quiet_change(vec![Command::InstanceMove(change)]))
+    Ok(context.quiet_change(vec![Command::InstanceMove(change)]))
 }

@@ -1,9 +1,10 @@
 //! Instances made: one stopped, or several running.
 
 use super::check::missing;
-use super::desk::{Desk, Plan, members};
+use super::context::{Context, Plan, members};
 use super::eni::one_form_of_groups;
 use super::parameters::Parameters;
+use super::scope::Access;
 use crate::command::{Command, EniAssign, EniCreate, InstanceAttach, InstanceCreate};
 use crate::error::{ApiError, ErrorKind};
 use serde_json::json;
@@ -18,37 +19,37 @@ const MIN_AMOUNT: ErrorKind = ErrorKind { code: "InvalidMinAmount.Malformed", st
 /// Instances of one call.
 const INSTANCES_MAX: u32 = 100;
 
-pub(super) fn run(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let amount = desk.parameters().count::<u32>("Amount")?.unwrap_or(1);
+pub(super) fn run(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let amount = context.parameters().count::<u32>("Amount")?.unwrap_or(1);
     if !(1..=INSTANCES_MAX).contains(&amount) {
         return Err(AMOUNT.error(format!("one call makes 1 to {INSTANCES_MAX} instances.")).field("Amount"));
     }
-    if desk.parameters().count::<u32>("MinAmount")?.is_some_and(|least| !(1..=amount).contains(&least)) {
+    if context.parameters().count::<u32>("MinAmount")?.is_some_and(|least| !(1..=amount).contains(&least)) {
         return Err(MIN_AMOUNT.error(format!("it is 1 to Amount, {amount}.")).field("MinAmount"));
     }
-    let (ids, commands) = instances(desk, amount, true)?;
-    let answer = move |_: &Desk<'_>| members(json!({"InstanceIdSets": {"InstanceIdSet": ids}}));
-    Ok(desk.change(commands, Box::new(answer)))
+    let (ids, commands) = instances(context, amount, true)?;
+    let answer = move |_: &Context<'_>| members(json!({"InstanceIdSets": {"InstanceIdSet": ids}}));
+    Ok(context.change(commands, Box::new(answer)))
 }
 
-pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (ids, commands) = instances(desk, 1, false)?;
-    let answer = move |_: &Desk<'_>| members(json!({"InstanceId": ids.first()}));
-    Ok(desk.change(commands, Box::new(answer)))
+pub(super) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (ids, commands) = instances(context, 1, false)?;
+    let answer = move |_: &Context<'_>| members(json!({"InstanceId": ids.first()}));
+    Ok(context.change(commands, Box::new(answer)))
 }
 
-fn instances(desk: &Desk<'_>, amount: u32, running: bool) -> Result<(Vec<String>, Vec<Command>), ApiError> {
-    let parameters = desk.parameters();
+fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<String>, Vec<Command>), ApiError> {
+    let parameters = context.parameters();
     let kind = parameters.text("InstanceType");
     if kind.is_some_and(|kind| !kind.starts_with("ecs.")) {
         return Err(INSTANCE_TYPE.error("types begin with ecs.").field("InstanceType"));
     }
-    let primary = primary(desk)?;
-    let secondary = secondary(desk, &primary)?;
+    let primary = primary(context)?;
+    let secondary = secondary(context, &primary)?;
     let unique = amount > 1 && parameters.boolean("UniqueSuffix")?.unwrap_or(false);
     let (mut ids, mut commands) = (Vec::new(), Vec::new());
     for number in 0..amount {
-        let id = desk.environment.new_id("i");
+        let id = context.environment.new_id("i");
         let suffixed = |name: String| if unique { format!("{name}{:03}", number + 1) } else { name };
         let primary_ip = match &primary.primary_ip {
             Some(text) => Some(nth_address(text, number)?),
@@ -56,8 +57,8 @@ fn instances(desk: &Desk<'_>, amount: u32, running: bool) -> Result<(Vec<String>
         };
         let create = InstanceCreate {
             id: Some(id.clone()),
-            primary: EniCreate { primary_ip, id: Some(desk.environment.new_id("eni")), ..primary.clone() },
-            port: desk.settings.instance_port,
+            primary: EniCreate { primary_ip, id: Some(context.environment.new_id("eni")), ..primary.clone() },
+            port: context.settings.instance_port,
             running,
             name: parameters.owned("InstanceName").map(suffixed),
             description: parameters.owned("Description"),
@@ -67,8 +68,8 @@ fn instances(desk: &Desk<'_>, amount: u32, running: bool) -> Result<(Vec<String>
             deletion_protection: parameters.boolean("DeletionProtection")?.unwrap_or(false),
         };
         commands.push(Command::InstanceCreate(Box::new(create)));
-        commands.extend(desk.new_label(&id, None)?);
-        commands.extend(attachments(desk, &id, &secondary));
+        commands.extend(context.new_label(&id, None)?);
+        commands.extend(attachments(context, &id, &secondary));
         ids.push(id);
     }
     Ok((ids, commands))
@@ -81,8 +82,8 @@ fn nth_address(text: &str, number: u32) -> Result<String, ApiError> {
 }
 
 /// The primary interface, by the parameters of the call or by the entry of `NetworkInterface` that is called primary.
-fn primary(desk: &Desk<'_>) -> Result<EniCreate, ApiError> {
-    let parameters = desk.parameters();
+fn primary(context: &Context<'_>) -> Result<EniCreate, ApiError> {
+    let parameters = context.parameters();
     let entries = parameters.objects("NetworkInterface")?;
     let is_primary =
         |fields: &Parameters| fields.text("InstanceType").is_some_and(|kind| kind.eq_ignore_ascii_case("Primary"));
@@ -99,11 +100,11 @@ fn primary(desk: &Desk<'_>) -> Result<EniCreate, ApiError> {
         return Err(INTERFACES.error(message).field("SecurityGroupId"));
     }
     let vswitch = fields.text("VSwitchId").or(parameters.text("VSwitchId"));
-    let Some(vswitch) = vswitch else { return Err(missing(desk.call.action.fact(), "VSwitchId")) };
-    let groups = one_form_of_groups(desk, fields)?.unwrap_or_default();
-    let (vswitch_id, vswitch) = desk.vswitch(vswitch)?;
-    desk.check_vswitch_made(&vswitch_id, vswitch)?;
-    desk.check_groups(&groups)?;
+    let Some(vswitch) = vswitch else { return Err(missing(context.call.action.fact(), "VSwitchId")) };
+    let groups = one_form_of_groups(context, fields)?.unwrap_or_default();
+    let (vswitch_id, vswitch) = context.scope.vswitch(vswitch, Access::Use)?;
+    context.check_vswitch_made(&vswitch_id, vswitch)?;
+    context.check_groups(&groups)?;
     let primary_ip = fields.owned(address);
     if let Some(text) = &primary_ip {
         let ip: Ipv4Addr =
@@ -120,7 +121,6 @@ fn primary(desk: &Desk<'_>) -> Result<EniCreate, ApiError> {
         groups,
         name: if address == "PrimaryIpAddress" { fields.owned("NetworkInterfaceName") } else { None },
         delete_on_release: Some(true),
-        owner: Some(desk.noted_account()),
         ..EniCreate::default()
     })
 }
@@ -131,21 +131,21 @@ enum Secondary {
     Present(String),
 }
 
-fn secondary(desk: &Desk<'_>, primary: &EniCreate) -> Result<Vec<Secondary>, ApiError> {
+fn secondary(context: &Context<'_>, primary: &EniCreate) -> Result<Vec<Secondary>, ApiError> {
     let mut list = Vec::new();
-    for (_, fields) in desk.parameters().objects("NetworkInterface")? {
+    for (_, fields) in context.parameters().objects("NetworkInterface")? {
         if fields.text("InstanceType").is_some_and(|kind| kind.eq_ignore_ascii_case("Primary")) {
             continue;
         }
         if let Some(id) = fields.text("NetworkInterfaceId") {
-            let (eni, _) = desk.eni(id)?;
+            let (eni, _) = context.scope.eni(id)?;
             list.push(Secondary::Present(eni.to_string()));
             continue;
         }
         let vswitch = fields.owned("VSwitchId").unwrap_or_else(|| primary.vswitch.clone());
-        let (vswitch, _) = desk.vswitch(&vswitch)?;
-        let groups = one_form_of_groups(desk, &fields)?.unwrap_or_else(|| primary.groups.clone());
-        desk.check_groups(&groups)?;
+        let (vswitch, _) = context.scope.vswitch(&vswitch, Access::Use)?;
+        let groups = one_form_of_groups(context, &fields)?.unwrap_or_else(|| primary.groups.clone());
+        context.check_groups(&groups)?;
         let create = EniCreate {
             vswitch: vswitch.to_string(),
             primary_ip: fields.owned("PrimaryIpAddress"),
@@ -164,13 +164,13 @@ fn secondary(desk: &Desk<'_>, primary: &EniCreate) -> Result<Vec<Secondary>, Api
     Ok(list)
 }
 
-fn attachments(desk: &Desk<'_>, instance: &str, secondary: &[Secondary]) -> Vec<Command> {
+fn attachments(context: &Context<'_>, instance: &str, secondary: &[Secondary]) -> Vec<Command> {
     let mut commands = Vec::new();
     for wanted in secondary {
         let eni = match wanted {
             Secondary::Present(eni) => eni.clone(),
             Secondary::New(create, more) => {
-                let id = desk.environment.new_id("eni");
+                let id = context.environment.new_id("eni");
                 let create = EniCreate { id: Some(id.clone()), ..EniCreate::clone(create) };
                 commands.push(Command::EniCreate(Box::new(create)));
                 if *more > 0 {

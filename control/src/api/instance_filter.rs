@@ -1,6 +1,6 @@
 //! Which instances a question is about.
 
-use super::desk::Desk;
+use super::context::Context;
 use super::gate::read_time;
 use super::instance::status;
 use super::parameters::not_valid;
@@ -48,17 +48,17 @@ impl InstanceFilter {
     ///
     /// # Errors
     /// A value that is none of its parameter.
-    pub(super) fn read(desk: &Desk<'_>) -> Result<Self, ApiError> {
-        let parameters = desk.parameters();
+    pub(super) fn read(context: &Context<'_>) -> Result<Self, ApiError> {
+        let parameters = context.parameters();
         let ids = parameters.json_list("InstanceIds")?;
         let private = parameters.json_list("PrivateIpAddresses")?;
         for (name, list) in [("InstanceIds", &ids), ("PrivateIpAddresses", &private)] {
             if list.as_ref().is_some_and(|list| list.len() > 100) {
-                return desk.refuse(name, "name at most 100");
+                return context.refuse(name, "name at most 100");
             }
         }
-        let (created_s, expires) = read_times(desk)?;
-        let is_vain = expires | read_words(desk)?;
+        let (created_s, expires) = read_times(context)?;
+        let is_vain = expires | read_words(context)?;
         Ok(Self { ids, private, ipv6: parameters.list("Ipv6Address")?, created_s, is_vain })
     }
 
@@ -66,8 +66,14 @@ impl InstanceFilter {
     ///
     /// # Errors
     /// Tags that are no list.
-    pub(super) fn fits(&self, desk: &Desk<'_>, id: &str, instance: &Instance, eni: &Eni) -> Result<bool, ApiError> {
-        let parameters = desk.parameters();
+    pub(super) fn fits(
+        &self,
+        context: &Context<'_>,
+        id: &str,
+        instance: &Instance,
+        eni: &Eni,
+    ) -> Result<bool, ApiError> {
+        let parameters = context.parameters();
         let is_asked = |name: &str, value: &str| parameters.text(name).is_none_or(|wanted| wanted == value);
         let address = eni.primary.to_string();
         let has_ipv6 = || eni.ipv6.iter().any(|address| self.ipv6.contains(&address.to_string()));
@@ -78,24 +84,24 @@ impl InstanceFilter {
             && self.created_s.contains(&instance.created_s)
             && is_asked("VpcId", eni.vpc.as_str())
             && is_asked("VSwitchId", eni.vswitch.as_str())
-            && is_asked("ZoneId", &desk.zone_of(&eni.vswitch))
+            && is_asked("ZoneId", &context.zone_of(&eni.vswitch))
             && is_asked("InstanceType", &instance.instance_type)
             && is_asked("InstanceTypeFamily", instance.family())
             && is_asked("ImageId", &instance.image)
-            && parameters.text("Status").is_none_or(|wanted| wanted.eq_ignore_ascii_case(status(desk, instance)))
+            && parameters.text("Status").is_none_or(|wanted| wanted.eq_ignore_ascii_case(status(context, instance)))
             && parameters.text("InstanceName").is_none_or(|wanted| name_fits(wanted, &instance.name))
             && parameters
                 .text("SecurityGroupId")
                 .is_none_or(|group| eni.groups.iter().any(|own| own.as_str() == group))
-            && desk.has_resource_group(id)
-            && desk.has_tags(id)?)
+            && context.has_resource_group(id)
+            && context.has_tags(id)?)
     }
 }
 
 /// The time of making that `Filter` asks for, and whether it asks for an end, which no instance here has.
-fn read_times(desk: &Desk<'_>) -> Result<(RangeInclusive<u64>, bool), ApiError> {
+fn read_times(context: &Context<'_>) -> Result<(RangeInclusive<u64>, bool), ApiError> {
     let (mut first_s, mut last_s, mut expires) = (0, u64::MAX, false);
-    for (_, filter) in desk.parameters().objects("Filter")? {
+    for (_, filter) in context.parameters().objects("Filter")? {
         let time_s = || filter.text("Value").and_then(read_minute).ok_or_else(|| not_valid("Filter"));
         match filter.text("Key").unwrap_or_default() {
             "CreationStartTime" => first_s = time_s()?,
@@ -116,16 +122,16 @@ fn read_minute(text: &str) -> Option<u64> {
 }
 
 /// Whether the call asks for what no instance here has.
-fn read_words(desk: &Desk<'_>) -> Result<bool, ApiError> {
-    let parameters = desk.parameters();
+fn read_words(context: &Context<'_>) -> Result<bool, ApiError> {
+    let parameters = context.parameters();
     let mut is_vain = ABSENT.iter().any(|name| parameters.has(name));
     for (name, words, kind) in WORDS {
-        is_vain |= desk.word(name, words, kind)?.is_some_and(|place| place > 0);
+        is_vain |= context.word(name, words, kind)?.is_some_and(|place| place > 0);
     }
     for name in ALWAYS {
         is_vain |= parameters.boolean(name)? == Some(false);
     }
-    desk.word("LockReason", &LOCK_REASONS, LOCK_REASON)?;
+    context.word("LockReason", &LOCK_REASONS, LOCK_REASON)?;
     match parameters.has("HpcClusterId") {
         true => Err(HPC_CLUSTER.error("there are no such clusters here.").field("HpcClusterId")),
         false => Ok(is_vain),

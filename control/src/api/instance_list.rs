@@ -1,6 +1,6 @@
 //! Questions about instances.
 
-use super::desk::{Desk, Plan, ZONE_NOT_FOUND, members, zones_of};
+use super::context::{Context, Plan, ZONE_NOT_FOUND, members, zones_of};
 use super::eni_list::addresses_json;
 use super::instance::status;
 use super::instance_filter::InstanceFilter;
@@ -10,31 +10,27 @@ use crate::model::{Eni, Instance, timestamp};
 use serde_json::{Value, json};
 use vswitch_core::ids::EniId;
 
-pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let filter = InstanceFilter::read(desk)?;
+pub(super) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let filter = InstanceFilter::read(context)?;
     let mut entries = Vec::new();
-    for (id, instance) in desk.model.instances.iter().filter(|(id, _)| desk.owns(id)) {
-        let Some((eni_id, eni)) = primary(desk, instance) else { continue };
-        if filter.fits(desk, id, instance, eni)? {
-            entries.push((id.clone(), instance_json(desk, id, instance, (eni_id, eni))));
+    for (id, instance) in context.scope.instances() {
+        let Some((eni_id, eni)) = context.scope.primary_of(instance) else { continue };
+        if filter.fits(context, id, instance, eni)? {
+            entries.push((id.clone(), instance_json(context, id, instance, (eni_id, eni))));
         }
     }
-    let page = page(desk, entries, true)?;
+    let page = page(context, entries, true)?;
     let mut answer = page.about;
     answer.insert("Instances".into(), json!({ "Instance": page.entries }));
     Ok(Plan::Answer(answer))
 }
 
-fn primary<'a>(desk: &Desk<'a>, instance: &'a Instance) -> Option<(&'a EniId, &'a Eni)> {
-    instance.primary().and_then(|eni| desk.model.enis.get_key_value(eni))
-}
-
-fn instance_json(desk: &Desk<'_>, id: &str, instance: &Instance, primary: (&EniId, &Eni)) -> Value {
+fn instance_json(context: &Context<'_>, id: &str, instance: &Instance, primary: (&EniId, &Eni)) -> Value {
     let interfaces =
-        instance.enis.iter().filter_map(|(eni, number)| Some((desk.model.enis.get_key_value(eni)?, number)));
+        instance.enis.iter().filter_map(|(eni, number)| Some((context.scope.eni(eni.as_str()).ok()?, number)));
     let mut interfaces: Vec<_> = interfaces.collect();
     interfaces.sort_by_key(|(_, number)| **number);
-    let interface = |((eni_id, eni), number): &((&EniId, &Eni), &u32)| {
+    let interface = |((eni_id, eni), number): &((EniId, &Eni), &u32)| {
         let mut value = members(addresses_json(eni));
         value.extend(members(json!({
             "NetworkInterfaceId": eni_id,
@@ -47,7 +43,7 @@ fn instance_json(desk: &Desk<'_>, id: &str, instance: &Instance, primary: (&EniI
     let interfaces: Vec<Value> = interfaces.iter().map(interface).collect();
     let (cpu, memory) = (1, 1024);
     let started_s = if instance.started_s == 0 { instance.created_s } else { instance.started_s };
-    let mut value = shared_json(desk, id, instance, primary.1);
+    let mut value = shared_json(context, id, instance, primary.1);
     value.extend(members(json!({
         "Cpu": cpu,
         "Memory": memory,
@@ -57,15 +53,15 @@ fn instance_json(desk: &Desk<'_>, id: &str, instance: &Instance, primary: (&EniI
         "DeletionProtection": instance.deletion_protection,
         "InstanceTypeFamily": instance.family(),
         "NetworkInterfaces": {"NetworkInterface": interfaces},
-        "ResourceGroupId": desk.label(id).resource_group,
+        "ResourceGroupId": context.scope.label(id).resource_group,
         "StartTime": timestamp(started_s),
-        "Tags": {"Tag": desk.tags_of(id)},
+        "Tags": {"Tag": context.tags_of(id)},
     })));
     Value::Object(value)
 }
 
 /// What both actions show.
-fn shared_json(desk: &Desk<'_>, id: &str, instance: &Instance, eni: &Eni) -> serde_json::Map<String, Value> {
+fn shared_json(context: &Context<'_>, id: &str, instance: &Instance, eni: &Eni) -> serde_json::Map<String, Value> {
     members(json!({
         "InstanceId": id,
         "InstanceName": instance.name,
@@ -76,9 +72,9 @@ fn shared_json(desk: &Desk<'_>, id: &str, instance: &Instance, eni: &Eni) -> ser
         "InstanceNetworkType": "vpc",
         "InstanceChargeType": "PostPaid",
         "CreationTime": timestamp(instance.created_s),
-        "RegionId": desk.region_of(id),
-        "ZoneId": desk.zone_of(&eni.vswitch),
-        "Status": status(desk, instance),
+        "RegionId": context.scope.region_of(id),
+        "ZoneId": context.zone_of(&eni.vswitch),
+        "Status": status(context, instance),
         "SecurityGroupIds": {"SecurityGroupId": eni.groups},
         "VpcAttributes": {
             "VpcId": eni.vpc,
@@ -88,33 +84,31 @@ fn shared_json(desk: &Desk<'_>, id: &str, instance: &Instance, eni: &Eni) -> ser
     }))
 }
 
-pub(super) fn describe_status(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
+pub(super) fn describe_status(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
     let ids = parameters.list("InstanceId")?;
     let zone = parameters.text("ZoneId");
-    if zone.is_some_and(|zone| !zones_of(desk.region()).iter().any(|known| known == zone)) {
+    if zone.is_some_and(|zone| !zones_of(context.region()).iter().any(|known| known == zone)) {
         return Err(ZONE_NOT_FOUND.error("see DescribeZones.").field("ZoneId"));
     }
-    let shown = desk.model.instances.iter().filter(|(id, instance)| {
-        let placed = || primary(desk, instance).map(|(_, eni)| desk.zone_of(&eni.vswitch));
-        desk.owns(id)
-            && (ids.is_empty() || ids.contains(id))
-            && zone.is_none_or(|zone| placed().as_deref() == Some(zone))
+    let shown = context.scope.instances().filter(|(id, instance)| {
+        let placed = || context.scope.primary_of(instance).map(|(_, eni)| context.zone_of(&eni.vswitch));
+        (ids.is_empty() || ids.contains(id)) && zone.is_none_or(|zone| placed().as_deref() == Some(zone))
     });
     let entry = |(id, instance): (&String, &Instance)| {
-        (id.clone(), json!({"InstanceId": id, "Status": status(desk, instance)}))
+        (id.clone(), json!({"InstanceId": id, "Status": status(context, instance)}))
     };
-    let page = page(desk, shown.map(entry).collect(), true)?;
+    let page = page(context, shown.map(entry).collect(), true)?;
     let mut answer = page.about;
     answer.insert("InstanceStatuses".into(), json!({ "InstanceStatus": page.entries }));
     Ok(Plan::Answer(answer))
 }
 
-pub(super) fn describe_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let id = desk.parameters().text("InstanceId").unwrap_or_default();
-    let instance = desk.instance(id)?;
-    let Some((_, eni)) = primary(desk, instance) else { return Ok(Plan::answer(json!({}))) };
-    let mut answer = shared_json(desk, id, instance, eni);
+pub(super) fn describe_attribute(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let id = context.parameters().text("InstanceId").unwrap_or_default();
+    let instance = context.scope.instance(id)?;
+    let Some((_, eni)) = context.scope.primary_of(instance) else { return Ok(Plan::answer(json!({}))) };
+    let mut answer = shared_json(context, id, instance, eni);
     answer.extend(members(json!({"Cpu": 1, "Memory": 1024, "IoOptimized": "optimized"})));
     Ok(Plan::Answer(answer))
 }

@@ -6,7 +6,7 @@
 
 mod answer;
 mod check;
-mod desk;
+mod context;
 mod eni;
 mod eni_address;
 mod eni_list;
@@ -26,6 +26,7 @@ mod port_list;
 mod prefix_list;
 mod region;
 mod rule;
+mod scope;
 mod settings;
 mod signature;
 mod tag;
@@ -34,7 +35,7 @@ mod vpc;
 mod vswitch;
 
 pub use answer::{Format, complete, failure, success};
-pub use desk::{Call, Desk, Plan};
+pub use context::{Call, Desk, Plan};
 pub use facts::{ActionFact, ErrorFact, Facts, ParameterFact, facts};
 pub use gate::{Envelope, Gate};
 pub use page::reference_page;
@@ -80,7 +81,7 @@ pub struct Action {
     pub product: Product,
     /// Its name.
     pub name: &'static str,
-    perform: fn(&Desk<'_>) -> Result<Plan, ApiError>,
+    perform: fn(&context::Context<'_>) -> Result<Plan, ApiError>,
 }
 
 use Product::{Ecs, Vpc};
@@ -228,8 +229,8 @@ impl Action {
 /// # Errors
 /// A refusal in the action's words.
 pub fn check(desk: &Desk<'_>) -> Result<(), ApiError> {
-    let checked = check::check_parameters(desk.call.action.fact(), desk.parameters());
-    checked.and_then(|()| desk.check_region()).map_err(|error| refusal(desk.call, error))
+    let checked = check::check_parameters(desk.call.action.fact(), &desk.call.parameters);
+    checked.and_then(|()| desk.context().check_region()).map_err(|error| refusal(desk.call, error))
 }
 
 /// What a call that was checked comes to.
@@ -237,7 +238,7 @@ pub fn check(desk: &Desk<'_>) -> Result<(), ApiError> {
 /// # Errors
 /// A refusal in the action's words.
 pub fn plan(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    (desk.call.action.perform)(desk).map_err(|error| refusal(desk.call, error))
+    (desk.call.action.perform)(&desk.context()).map_err(|error| refusal(desk.call, error))
 }
 
 /// A refusal in the action's words.
@@ -255,5 +256,5 @@ pub fn completed(action: &Action, answer: Map<String, Value>) -> Map<String, Val
     }
     let mut answer = Value::Object(answer);
     complete(&mut answer, &types);
-    desk::members(answer)
+    context::members(answer)
 }

@@ -12,6 +12,10 @@ them at the address that `sluice control` prints, over http. This page is made f
 A parameter with `*` is required, `.N` is a list, `.N.{…}` a list of objects. Tier `stub`: as far as a network needs it;
 parameters about disks, prices and images are accepted and without effect.
 
+An answer with the header `x-sluice-forwarding: pending` rests on something that is stored and not in force yet; the
+header `x-sluice-forwarding-reason` says why. A change waits up to 5 s for the forwarding plane before it says so, and
+so does one that changes nothing or repeats a client token. A question is answered at once, from what is stored.
+
 ";
 
 /// The reference page, in Markdown.

@@ -1,7 +1,7 @@
 //! Lists in pages, the old way by number and the new way by token.
 
 use super::check::of_parameter;
-use super::desk::Desk;
+use super::context::Context;
 use super::parameters::not_valid;
 use crate::error::ApiError;
 use base64::Engine;
@@ -25,11 +25,11 @@ pub(super) struct Page<T> {
 ///
 /// # Errors
 /// A token that is none of ours, or a page that cannot be.
-pub(super) fn page<T>(desk: &Desk<'_>, mut entries: Vec<(String, T)>, down: bool) -> Result<Page<T>, ApiError> {
+pub(super) fn page<T>(context: &Context<'_>, mut entries: Vec<(String, T)>, down: bool) -> Result<Page<T>, ApiError> {
     entries.sort_by(|(one, _), (other, _)| if down { other.cmp(one) } else { one.cmp(other) });
-    let fact = desk.call.action.fact();
+    let fact = context.call.action.fact();
     let takes = |name: &str| fact.params.iter().find(|parameter| parameter.name == name);
-    let parameters = desk.parameters();
+    let parameters = context.parameters();
     let by_token = parameters.text("MaxResults").is_some() || parameters.text("NextToken").is_some();
     let old = takes("PageNumber").is_some() && !by_token;
     let total = entries.len();
@@ -52,7 +52,7 @@ pub(super) fn page<T>(desk: &Desk<'_>, mut entries: Vec<(String, T)>, down: bool
             let start = match parameters.text("NextToken") {
                 None => 0,
                 Some(token) => {
-                    let after = read_token(token, desk.call.action.name)
+                    let after = read_token(token, context.call.action.name)
                         .ok_or_else(|| of_parameter(fact, "NextToken", not_valid("NextToken")))?;
                     entries.partition_point(|(key, _)| if down { *key >= after } else { *key <= after })
                 }
@@ -62,7 +62,7 @@ pub(super) fn page<T>(desk: &Desk<'_>, mut entries: Vec<(String, T)>, down: bool
     };
     let end = start.saturating_add(size).min(total);
     let token = match (1..total).contains(&end) {
-        true => entries.get(end - 1).map(|(key, _)| write_token(key, desk.call.action.name)),
+        true => entries.get(end - 1).map(|(key, _)| write_token(key, context.call.action.name)),
         false => None,
     };
     let mut about = Map::new();

@@ -1,6 +1,6 @@
 //! Port lists. Their answers hold plain lists, without an object around them.
 
-use super::desk::{Desk, Plan, members};
+use super::context::{Context, Plan, members};
 use super::paging::page;
 use super::parameters::Parameters;
 use crate::command::{Command, PortListCreate, PortListDelete, PortListEntry, PortListModify};
@@ -9,10 +9,10 @@ use crate::model::{PortList, timestamp};
 use serde_json::{Value, json};
 use vswitch_core::ids::PortListId;
 
-pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
-    let id = desk.environment.new_id("prl");
-    let label = desk.new_label(&id, None)?;
+pub(super) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let id = context.environment.new_id("prl");
+    let label = context.new_label(&id, None)?;
     let create = PortListCreate {
         id: Some(id.clone()),
         name: parameters.owned("PortRangeListName").unwrap_or_default(),
@@ -21,7 +21,7 @@ pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         entries: entries(parameters, "Entry")?,
     };
     let commands = [Command::PortListCreate(create)].into_iter().chain(label).collect();
-    Ok(desk.change(commands, Box::new(move |_| members(json!({"PortRangeListId": id})))))
+    Ok(context.change(commands, Box::new(move |_| members(json!({"PortRangeListId": id})))))
 }
 
 fn entries(parameters: &Parameters, name: &str) -> Result<Vec<PortListEntry>, ApiError> {
@@ -32,8 +32,8 @@ fn entries(parameters: &Parameters, name: &str) -> Result<Vec<PortListEntry>, Ap
     Ok(parameters.objects(name)?.into_iter().map(entry).collect())
 }
 
-pub(super) fn modify(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
+pub(super) fn modify(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
     let modify = PortListModify {
         port_list: parameters.owned("PortRangeListId").unwrap_or_default(),
         name: parameters.owned("PortRangeListName"),
@@ -47,66 +47,65 @@ pub(super) fn modify(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         let message = "one of PortRangeListName, Description, AddEntry and RemoveEntry has to be given.";
         return Err(MISSING_PARAMETER.error(message).field("AddEntry"));
     }
-    desk.port_list(&modify.port_list)?;
-    Ok(desk.quiet_change(vec![Command::PortListModify(modify)]))
+    context.scope.port_list(&modify.port_list)?;
+    Ok(context.quiet_change(vec![Command::PortListModify(modify)]))
 }
 
-pub(super) fn delete(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (id, _) = named(desk)?;
+pub(super) fn delete(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (id, _) = named(context)?;
     let delete = PortListDelete { port_list: id.to_string() };
-    Ok(desk.quiet_change(vec![Command::PortListDelete(delete)]))
+    Ok(context.quiet_change(vec![Command::PortListDelete(delete)]))
 }
 
-fn named<'a>(desk: &Desk<'a>) -> Result<(PortListId, &'a PortList), ApiError> {
-    desk.port_list(desk.parameters().text("PortRangeListId").unwrap_or_default())
+fn named<'a>(context: &Context<'a>) -> Result<(PortListId, &'a PortList), ApiError> {
+    context.scope.port_list(context.parameters().text("PortRangeListId").unwrap_or_default())
 }
 
-/// The groups of a list's rules.
-fn groups(desk: &Desk<'_>, id: &PortListId) -> Vec<String> {
-    let naming = desk.model.rules.iter().filter(|(_, rules)| rules.values().any(|rule| rule.names_port_list(id)));
-    naming.map(|(group, _)| group.to_string()).collect()
+/// The caller's groups whose rules name a list.
+fn groups(context: &Context<'_>, id: &PortListId) -> Vec<String> {
+    context.scope.groups_with(|rule| rule.names_port_list(id)).map(ToString::to_string).collect()
 }
 
-pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
+pub(super) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
     let ids = parameters.list("PortRangeListId")?;
     let mut entries = Vec::new();
-    for (id, list) in desk.model.port_lists.iter().filter(|(id, _)| desk.owns(id.as_str())) {
+    for (id, list) in context.scope.port_lists() {
         let wanted = (ids.is_empty() || ids.iter().any(|wanted| wanted == id.as_str()))
             && parameters.text("PortRangeListName").is_none_or(|name| name == list.name)
-            && desk.has_resource_group(id.as_str())
-            && desk.has_tags(id.as_str())?;
+            && context.has_resource_group(id.as_str())
+            && context.has_tags(id.as_str())?;
         if wanted {
             let value = json!({
                 "PortRangeListId": id,
                 "PortRangeListName": list.name,
                 "Description": list.description,
                 "MaxEntries": list.max_entries,
-                "AssociationCount": groups(desk, id).len(),
+                "AssociationCount": groups(context, id).len(),
                 "CreationTime": timestamp(list.created_s),
-                "ResourceGroupId": desk.label(id.as_str()).resource_group,
-                "Tags": desk.tags_of(id.as_str()),
+                "ResourceGroupId": context.scope.label(id.as_str()).resource_group,
+                "Tags": context.tags_of(id.as_str()),
             });
             entries.push((id.to_string(), value));
         }
     }
-    let page = page(desk, entries, true)?;
+    let page = page(context, entries, true)?;
     let mut answer = page.about;
     answer.insert("PortRangeLists".into(), json!(page.entries));
     Ok(Plan::Answer(answer))
 }
 
-pub(super) fn describe_entries(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (_, list) = named(desk)?;
+pub(super) fn describe_entries(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (_, list) = named(context)?;
     let entry = |item: &crate::model::PortListItem| json!({"PortRange": item.ports.to_string(), "Description": item.description});
     let entries: Vec<Value> = list.entries.iter().map(entry).collect();
     Ok(Plan::answer(json!({ "Entries": entries })))
 }
 
-pub(super) fn describe_associations(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (id, _) = named(desk)?;
+pub(super) fn describe_associations(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (id, _) = named(context)?;
     let entry = |group: String| (group.clone(), json!({"ResourceId": group, "ResourceType": "securitygroup"}));
-    let page = page(desk, groups(desk, &id).into_iter().map(entry).collect(), false)?;
+    let page = page(context, groups(context, &id).into_iter().map(entry).collect(), false)?;
     let mut answer = page.about;
     answer.insert("PortRangeListAssociations".into(), json!(page.entries));
     Ok(Plan::Answer(answer))

@@ -1,6 +1,6 @@
 //! Prefix lists.
 
-use super::desk::{Desk, Plan, members};
+use super::context::{Context, Plan, members};
 use super::paging::page;
 use super::parameters::Parameters;
 use crate::command::{Command, PrefixListCreate, PrefixListDelete, PrefixListEntry, PrefixListModify};
@@ -9,10 +9,10 @@ use crate::model::{PrefixList, timestamp};
 use serde_json::{Value, json};
 use vswitch_core::ids::PrefixListId;
 
-pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
-    let id = desk.environment.new_id("pl");
-    let label = desk.new_label(&id, None)?;
+pub(super) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let id = context.environment.new_id("pl");
+    let label = context.new_label(&id, None)?;
     let create = PrefixListCreate {
         id: Some(id.clone()),
         name: parameters.owned("PrefixListName").unwrap_or_default(),
@@ -22,7 +22,7 @@ pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         entries: entries(parameters, "Entry")?,
     };
     let commands = [Command::PrefixListCreate(create)].into_iter().chain(label).collect();
-    Ok(desk.change(commands, Box::new(move |_| members(json!({"PrefixListId": id})))))
+    Ok(context.change(commands, Box::new(move |_| members(json!({"PrefixListId": id})))))
 }
 
 fn entries(parameters: &Parameters, name: &str) -> Result<Vec<PrefixListEntry>, ApiError> {
@@ -33,8 +33,8 @@ fn entries(parameters: &Parameters, name: &str) -> Result<Vec<PrefixListEntry>, 
     Ok(parameters.objects(name)?.into_iter().map(entry).collect())
 }
 
-pub(super) fn modify(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
+pub(super) fn modify(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
     let modify = PrefixListModify {
         prefix_list: parameters.owned("PrefixListId").unwrap_or_default(),
         name: parameters.owned("PrefixListName"),
@@ -48,40 +48,39 @@ pub(super) fn modify(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         let message = "one of PrefixListName, Description, AddEntry and RemoveEntry has to be given.";
         return Err(MISSING_PARAMETER.error(message).field("AddEntry"));
     }
-    desk.prefix_list(&modify.prefix_list)?;
-    Ok(desk.quiet_change(vec![Command::PrefixListModify(modify)]))
+    context.scope.prefix_list(&modify.prefix_list)?;
+    Ok(context.quiet_change(vec![Command::PrefixListModify(modify)]))
 }
 
-pub(super) fn delete(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (id, _) = named(desk)?;
+pub(super) fn delete(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (id, _) = named(context)?;
     let delete = PrefixListDelete { prefix_list: id.to_string() };
-    Ok(desk.quiet_change(vec![Command::PrefixListDelete(delete)]))
+    Ok(context.quiet_change(vec![Command::PrefixListDelete(delete)]))
 }
 
-fn named<'a>(desk: &Desk<'a>) -> Result<(PrefixListId, &'a PrefixList), ApiError> {
-    desk.prefix_list(desk.parameters().text("PrefixListId").unwrap_or_default())
+fn named<'a>(context: &Context<'a>) -> Result<(PrefixListId, &'a PrefixList), ApiError> {
+    context.scope.prefix_list(context.parameters().text("PrefixListId").unwrap_or_default())
 }
 
-/// The groups of a list's rules.
-fn groups(desk: &Desk<'_>, id: &PrefixListId) -> Vec<String> {
-    let naming = desk.model.rules.iter().filter(|(_, rules)| rules.values().any(|rule| rule.names_prefix_list(id)));
-    naming.map(|(group, _)| group.to_string()).collect()
+/// The caller's groups whose rules name a list.
+fn groups(context: &Context<'_>, id: &PrefixListId) -> Vec<String> {
+    context.scope.groups_with(|rule| rule.names_prefix_list(id)).map(ToString::to_string).collect()
 }
 
 fn family(list: &PrefixList) -> &'static str {
     if list.is_ipv6 { "IPv6" } else { "IPv4" }
 }
 
-pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
+pub(super) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
     let ids = parameters.list("PrefixListId")?;
     let mut entries = Vec::new();
-    for (id, list) in desk.model.prefix_lists.iter().filter(|(id, _)| desk.owns(id.as_str())) {
+    for (id, list) in context.scope.prefix_lists() {
         let wanted = (ids.is_empty() || ids.iter().any(|wanted| wanted == id.as_str()))
             && parameters.text("PrefixListName").is_none_or(|name| name == list.name)
             && parameters.text("AddressFamily").is_none_or(|wanted| wanted.eq_ignore_ascii_case(family(list)))
-            && desk.has_resource_group(id.as_str())
-            && desk.has_tags(id.as_str())?;
+            && context.has_resource_group(id.as_str())
+            && context.has_tags(id.as_str())?;
         if wanted {
             let value = json!({
                 "PrefixListId": id,
@@ -89,22 +88,22 @@ pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
                 "Description": list.description,
                 "AddressFamily": family(list),
                 "MaxEntries": list.max_entries,
-                "AssociationCount": groups(desk, id).len(),
+                "AssociationCount": groups(context, id).len(),
                 "CreationTime": timestamp(list.created_s),
-                "ResourceGroupId": desk.label(id.as_str()).resource_group,
-                "Tags": {"Tag": desk.tags_of(id.as_str())},
+                "ResourceGroupId": context.scope.label(id.as_str()).resource_group,
+                "Tags": {"Tag": context.tags_of(id.as_str())},
             });
             entries.push((id.to_string(), value));
         }
     }
-    let page = page(desk, entries, true)?;
+    let page = page(context, entries, true)?;
     let mut answer = page.about;
     answer.insert("PrefixLists".into(), json!({ "PrefixList": page.entries }));
     Ok(Plan::Answer(answer))
 }
 
-pub(super) fn describe_attributes(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (id, list) = named(desk)?;
+pub(super) fn describe_attributes(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (id, list) = named(context)?;
     let entries: Vec<Value> =
         list.entries.iter().map(|(cidr, description)| json!({"Cidr": cidr, "Description": description})).collect();
     Ok(Plan::answer(json!({
@@ -118,10 +117,10 @@ pub(super) fn describe_attributes(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     })))
 }
 
-pub(super) fn describe_associations(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (id, _) = named(desk)?;
+pub(super) fn describe_associations(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (id, _) = named(context)?;
     let entry = |group: String| (group.clone(), json!({"ResourceId": group, "ResourceType": "securitygroup"}));
-    let page = page(desk, groups(desk, &id).into_iter().map(entry).collect(), false)?;
+    let page = page(context, groups(context, &id).into_iter().map(entry).collect(), false)?;
     let mut answer = page.about;
     answer.insert("PrefixListAssociations".into(), json!({ "PrefixListAssociation": page.entries }));
     Ok(Plan::Answer(answer))

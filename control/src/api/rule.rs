@@ -1,13 +1,13 @@
 //! Rules of security groups: as lists of permissions, or as one in the old flat form.
 
-use super::desk::{Desk, Plan};
+use super::context::{Context, Plan};
 use super::parameters::Parameters;
 use crate::command::{Command, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 use crate::error::{
     ApiError, ErrorKind, PORT_LIST_NOT_FOUND, PREFIX_LIST_NOT_FOUND, RULE_DEST_GROUP_NOT_FOUND, RULE_DEST_MISSING,
     RULE_ID_NOT_FOUND, RULE_MODIFY_EMPTY, RULE_SOURCE_GROUP_NOT_FOUND, RULE_SOURCE_MISSING, RULES_PERMISSIONS,
 };
-use crate::model::{RuleWords, same_rule};
+use crate::model::{Group, RuleWords, same_rule};
 use std::collections::BTreeSet;
 use vswitch_core::desired::Direction;
 
@@ -37,43 +37,43 @@ const FLAT_FIELDS: [&str; 12] = [
     "SourcePortRange",
 ];
 
-pub(super) fn authorize_ingress(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    authorize(desk, Direction::Ingress)
+pub(super) fn authorize_ingress(context: &Context<'_>) -> Result<Plan, ApiError> {
+    authorize(context, Direction::Ingress)
 }
 
-pub(super) fn authorize_egress(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    authorize(desk, Direction::Egress)
+pub(super) fn authorize_egress(context: &Context<'_>) -> Result<Plan, ApiError> {
+    authorize(context, Direction::Egress)
 }
 
-pub(super) fn revoke_ingress(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    revoke(desk, Direction::Ingress)
+pub(super) fn revoke_ingress(context: &Context<'_>) -> Result<Plan, ApiError> {
+    revoke(context, Direction::Ingress)
 }
 
-pub(super) fn revoke_egress(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    revoke(desk, Direction::Egress)
+pub(super) fn revoke_egress(context: &Context<'_>) -> Result<Plan, ApiError> {
+    revoke(context, Direction::Egress)
 }
 
-pub(super) fn modify_ingress(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    modify(desk, Direction::Ingress)
+pub(super) fn modify_ingress(context: &Context<'_>) -> Result<Plan, ApiError> {
+    modify(context, Direction::Ingress)
 }
 
-pub(super) fn modify_egress(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    modify(desk, Direction::Egress)
+pub(super) fn modify_egress(context: &Context<'_>) -> Result<Plan, ApiError> {
+    modify(context, Direction::Egress)
 }
 
-fn authorize(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
-    let given = permissions(desk, direction)?;
+fn authorize(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError> {
+    let given = permissions(context, direction)?;
     let rules: Vec<RuleSpec> = given.iter().map(|fields| read_rule(fields, direction)).collect::<Result<_, _>>()?;
-    let (group, _) = desk.group(desk.parameters().text("SecurityGroupId").unwrap_or_default())?;
-    for (fields, rule) in given.iter().zip(&rules) {
-        check_objects(desk, fields, rule, direction)?;
+    let (group, holder) = context.scope.group(context.parameters().text("SecurityGroupId").unwrap_or_default())?;
+    for given in given.iter().zip(&rules) {
+        check_objects(context, holder, given, direction)?;
     }
     let authorize = RuleAuthorize { group: group.to_string(), direction, rules };
-    Ok(desk.quiet_change(vec![Command::RuleAuthorize(authorize)]))
+    Ok(context.quiet_change(vec![Command::RuleAuthorize(authorize)]))
 }
 
-fn revoke(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
+fn revoke(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
     let listed = parameters.list("SecurityGroupRuleId")?;
     let ids: BTreeSet<String> = listed.iter().cloned().collect();
     if ids.len() < listed.len() {
@@ -84,22 +84,22 @@ fn revoke(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
         let message = "name rules by SecurityGroupRuleId or by Permissions, not both.";
         return Err(RULES_PERMISSIONS.error(message).field("Permissions"));
     }
-    let given = if ids.is_empty() { permissions(desk, direction)? } else { Vec::new() };
+    let given = if ids.is_empty() { permissions(context, direction)? } else { Vec::new() };
     let mut rules: Vec<RuleSpec> = given.iter().map(|fields| read_rule(fields, direction)).collect::<Result<_, _>>()?;
-    let (group_id, group) = desk.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
-    if desk.settings.revoke_absent_rule_succeeds && !group.service_managed {
-        let present = desk.model.rules_of(&group_id);
+    let (group_id, group) = context.scope.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
+    if context.settings.revoke_absent_rule_succeeds && !group.service_managed {
+        let present = context.scope.rules_of(&group_id);
         rules.retain(|spec| present.values().any(|rule| same_rule(rule, spec, direction)));
         if rules.is_empty() && ids.is_empty() {
-            return Ok(desk.quiet_change(Vec::new()));
+            return Ok(context.quiet_change(Vec::new()));
         }
     }
     let revoke = RuleRevoke { group: group_id.to_string(), direction: Some(direction), ids, rules };
-    Ok(desk.quiet_change(vec![Command::RuleRevoke(revoke)]))
+    Ok(context.quiet_change(vec![Command::RuleRevoke(revoke)]))
 }
 
-fn modify(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
+fn modify(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
     let strangers: [&str; 2] = match direction {
         Direction::Ingress => ["DestGroupId", "DestPrefixListId"],
         Direction::Egress => ["SourceGroupId", "SourcePrefixListId"],
@@ -107,10 +107,10 @@ fn modify(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
     if let Some(name) = strangers.iter().find(|name| parameters.text(name).is_some()) {
         return Err(DIRECTION_MISMATCH.error(format!("{name} is of the other direction.")).field(*name));
     }
-    let Some(rule) = parameters.text("SecurityGroupRuleId") else { return describe_rule(desk, direction) };
+    let Some(rule) = parameters.text("SecurityGroupRuleId") else { return describe_rule(context, direction) };
     let change = read_change(parameters, direction)?;
-    let (group_id, group) = desk.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
-    let found = desk.model.rules_of(&group_id).get(&rule.into());
+    let (group_id, group) = context.scope.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
+    let found = context.scope.rules_of(&group_id).get(&rule.into());
     if found.is_none_or(|found| found.direction != direction) && !group.service_managed {
         let message = format!("{group_id} has no {direction} rule of this identifier.");
         return Err(RULE_ID_NOT_FOUND.error(message).field("SecurityGroupRuleId"));
@@ -132,37 +132,37 @@ fn modify(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
         port_list: change.port_list.clone(),
         ..RuleSpec::default()
     };
-    check_objects(desk, parameters, &spec, direction)?;
+    check_objects(context, group, (parameters, &spec), direction)?;
     let modify = RuleModify { group: group_id.to_string(), rule: rule.to_owned(), change };
-    Ok(desk.quiet_change(vec![Command::RuleModify(modify)]))
+    Ok(context.quiet_change(vec![Command::RuleModify(modify)]))
 }
 
 /// The old form: the fields select a rule, and only its description changes.
-fn describe_rule(desk: &Desk<'_>, direction: Direction) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
+fn describe_rule(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
     if !is_flat(parameters, direction) {
         return Err(RULE_MODIFY_EMPTY.error("no rule is named.").field("SecurityGroupRuleId"));
     }
     let spec = read_rule(parameters, direction)?;
-    let (group, content) = desk.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
-    check_objects(desk, parameters, &spec, direction)?;
+    let (group, content) = context.scope.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
+    check_objects(context, content, (parameters, &spec), direction)?;
     let Some(description) = spec.description.clone() else {
         let message = "without SecurityGroupRuleId only the description can change: give one.";
         return Err(RULE_MODIFY_EMPTY.error(message).field("Description"));
     };
-    let rules = desk.model.rules_of(&group);
+    let rules = context.scope.rules_of(&group);
     let found = rules.iter().find(|(_, rule)| same_rule(rule, &spec, direction));
     let Some((rule, _)) = found else {
         if content.service_managed {
             // The refusal that counts is that of the group.
             let authorize = RuleAuthorize { group: group.to_string(), direction, rules: vec![spec] };
-            return Ok(desk.quiet_change(vec![Command::RuleAuthorize(authorize)]));
+            return Ok(context.quiet_change(vec![Command::RuleAuthorize(authorize)]));
         }
         return Err(RULE_SELECTED_NONE.error(format!("{group} has no such {direction} rule.")));
     };
     let change = RuleChange { description: Some(description), ..RuleChange::default() };
     let modify = RuleModify { group: group.to_string(), rule: rule.to_string(), change };
-    Ok(desk.quiet_change(vec![Command::RuleModify(modify)]))
+    Ok(context.quiet_change(vec![Command::RuleModify(modify)]))
 }
 
 fn object_fields(direction: Direction) -> [&'static str; 4] {
@@ -177,8 +177,8 @@ fn is_flat(parameters: &Parameters, direction: Direction) -> bool {
 }
 
 /// The fields of each rule that the call gives, in either form.
-fn permissions(desk: &Desk<'_>, direction: Direction) -> Result<Vec<Parameters>, ApiError> {
-    let parameters = desk.parameters();
+fn permissions(context: &Context<'_>, direction: Direction) -> Result<Vec<Parameters>, ApiError> {
+    let parameters = context.parameters();
     let listed: Vec<Parameters> = parameters.objects("Permissions")?.into_iter().map(|(_, fields)| fields).collect();
     let listed: Vec<Parameters> = listed.into_iter().filter(|fields| !fields.is_empty()).collect();
     match (listed.is_empty(), is_flat(parameters, direction)) {
@@ -285,13 +285,17 @@ fn read_change(fields: &Parameters, direction: Direction) -> Result<RuleChange, 
 }
 
 /// Refuses objects that the caller does not have, or that do not belong to the account it says.
-fn check_objects(desk: &Desk<'_>, fields: &Parameters, spec: &RuleSpec, direction: Direction) -> Result<(), ApiError> {
+fn check_objects(
+    context: &Context<'_>,
+    holder: &Group,
+    (fields, spec): (&Parameters, &RuleSpec),
+    direction: Direction,
+) -> Result<(), ApiError> {
     let names = object_fields(direction);
     let has_cidr = spec.cidr.is_some() || spec.ipv6_cidr.is_some();
     if let Some(group) = spec.group.as_deref().filter(|_| !has_cidr) {
-        let account = fields.text(names[1]).or_else(|| fields.text(names[2])).unwrap_or(&desk.call.account);
-        let exists = desk.model.groups.contains_key(&group.into()) && desk.owner_of(group) == account;
-        if !exists {
+        let account = fields.text(names[1]).or_else(|| fields.text(names[2])).unwrap_or(&context.call.account);
+        if !context.scope.is_peer(group, account, holder) {
             let kind = match direction {
                 Direction::Ingress => RULE_SOURCE_GROUP_NOT_FOUND,
                 Direction::Egress => RULE_DEST_GROUP_NOT_FOUND,
@@ -301,10 +305,13 @@ fn check_objects(desk: &Desk<'_>, fields: &Parameters, spec: &RuleSpec, directio
         }
     }
     if let Some(list) = spec.prefix_list.as_deref().filter(|_| !has_cidr && spec.group.is_none()) {
-        desk.prefix_list(list).map_err(|error| PREFIX_LIST_NOT_FOUND.error(error.message).field(names[3]))?;
+        context.scope.prefix_list(list).map_err(|error| PREFIX_LIST_NOT_FOUND.error(error.message).field(names[3]))?;
     }
     if let Some(list) = spec.port_list.as_deref().filter(|_| spec.ports.is_none()) {
-        desk.port_list(list).map_err(|error| PORT_LIST_NOT_FOUND.error(error.message).field("PortRangeListId"))?;
+        context
+            .scope
+            .port_list(list)
+            .map_err(|error| PORT_LIST_NOT_FOUND.error(error.message).field("PortRangeListId"))?;
     }
     Ok(())
 }

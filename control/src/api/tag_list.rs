@@ -1,24 +1,24 @@
 //! Questions about tags.
 
-use super::desk::{Desk, Plan};
+use super::context::{Context, Plan};
 use super::paging::page;
 use super::tag::{kind, objects};
 use crate::error::ApiError;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-pub(super) fn list(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let kind = kind(desk)?;
-    let parameters = desk.parameters();
+pub(super) fn list(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let kind = kind(context)?;
+    let parameters = context.parameters();
     let ids = parameters.list("ResourceId")?;
     let filters = parameters.objects("TagFilter")?;
     let mut entries = Vec::new();
-    for (object_kind, id) in objects(desk) {
+    for (object_kind, id) in objects(context) {
         let named = ids.is_empty() || ids.iter().any(|wanted| wanted == id);
-        if Some(object_kind) != kind.as_deref() || !named || !desk.has_tags(id)? {
+        if Some(object_kind) != kind.as_deref() || !named || !context.has_tags(id)? {
             continue;
         }
-        let tags = &desk.label(id).tags;
+        let tags = &context.scope.label(id).tags;
         let mut passes = true;
         for (_, filter) in &filters {
             let values = filter.list("TagValues")?;
@@ -30,22 +30,22 @@ pub(super) fn list(desk: &Desk<'_>) -> Result<Plan, ApiError> {
             entries.push((format!("{id} {key}"), entry));
         }
     }
-    let page = page(desk, entries, false)?;
+    let page = page(context, entries, false)?;
     let mut answer = page.about;
     answer.insert("TagResources".into(), json!({ "TagResource": page.entries }));
     Ok(Plan::Answer(answer))
 }
 
-pub(super) fn describe_tags(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let kind = kind(desk)?;
-    let parameters = desk.parameters();
+pub(super) fn describe_tags(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let kind = kind(context)?;
+    let parameters = context.parameters();
     let id_asked = parameters.text("ResourceId");
-    let wanted = desk.parameters().objects("Tag")?;
+    let wanted = context.parameters().objects("Tag")?;
     let mut counts: BTreeMap<(&str, &str), BTreeMap<&str, u64>> = BTreeMap::new();
-    for (object_kind, id) in objects(desk) {
+    for (object_kind, id) in objects(context) {
         let is_asked =
             kind.as_deref().is_none_or(|kind| kind == object_kind) && id_asked.is_none_or(|asked| asked == id);
-        for (key, value) in desk.label(id).tags.iter().filter(|_| is_asked) {
+        for (key, value) in context.scope.label(id).tags.iter().filter(|_| is_asked) {
             let fits = wanted.is_empty()
                 || wanted.iter().any(|(_, tag)| {
                     tag.text("Key").is_none_or(|wanted| wanted == key)
@@ -71,23 +71,23 @@ pub(super) fn describe_tags(desk: &Desk<'_>) -> Result<Plan, ApiError> {
             .collect();
         (format!("{key} {value}"), json!({"TagKey": key, "TagValue": value, "ResourceTypeCount": counted}))
     };
-    let page = page(desk, counts.into_iter().map(entry).collect(), false)?;
+    let page = page(context, counts.into_iter().map(entry).collect(), false)?;
     let mut answer = page.about;
     answer.insert("Tags".into(), json!({ "Tag": page.entries }));
     Ok(Plan::Answer(answer))
 }
 
-pub(super) fn describe_resources(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let kind = kind(desk)?;
+pub(super) fn describe_resources(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let kind = kind(context)?;
     let mut entries = Vec::new();
-    for (object_kind, id) in objects(desk) {
+    for (object_kind, id) in objects(context) {
         let is_asked = kind.as_deref().is_none_or(|kind| kind == object_kind);
-        if is_asked && !desk.label(id).tags.is_empty() && desk.has_tags(id)? {
-            let entry = json!({"ResourceId": id, "ResourceType": object_kind, "RegionId": desk.region_of(id)});
+        if is_asked && !context.scope.label(id).tags.is_empty() && context.has_tags(id)? {
+            let entry = json!({"ResourceId": id, "ResourceType": object_kind, "RegionId": context.scope.region_of(id)});
             entries.push((id.to_owned(), entry));
         }
     }
-    let page = page(desk, entries, false)?;
+    let page = page(context, entries, false)?;
     let mut answer = page.about;
     answer.insert("Resources".into(), json!({ "Resource": page.entries }));
     Ok(Plan::Answer(answer))

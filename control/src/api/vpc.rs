@@ -1,7 +1,8 @@
 //! Private networks.
 
-use super::desk::{Desk, Plan, members};
+use super::context::{Context, Plan, members};
 use super::paging::page;
+use super::scope::Access;
 use crate::command::{Command, VpcCreate, VpcDelete, VpcModify};
 use crate::error::{ApiError, ErrorKind, INVALID_PARAMETER_CONFLICT};
 use crate::model::{Vpc, timestamp};
@@ -16,14 +17,14 @@ const USER_BLOCKS_MAX: usize = 3;
 /// The block of a VPC for which none is named.
 const BLOCK: &str = "172.16.0.0/12";
 
-pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
-    let id = desk.environment.new_id("vpc");
-    let label = desk.new_label(&id, None)?;
+pub(super) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let id = context.environment.new_id("vpc");
+    let label = context.new_label(&id, None)?;
     check_user_blocks(parameters.text("UserCidr").unwrap_or_default())?;
     let block = match (parameters.boolean("EnableIpv6")?, parameters.owned("Ipv6CidrBlock")) {
         (_, Some(block)) => Some(block),
-        (Some(true), None) => Some(new_ipv6_block(desk)),
+        (Some(true), None) => Some(new_ipv6_block(context)),
         _ => None,
     };
     let create = VpcCreate {
@@ -34,15 +35,15 @@ pub(super) fn create(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         description: parameters.owned("Description"),
     };
     let commands = [Command::VpcCreate(create)].into_iter().chain(label).collect();
-    let answer = move |desk: &Desk<'_>| {
+    let answer = move |context: &Context<'_>| {
         members(json!({
             "VpcId": id,
             "VRouterId": sibling("vrt", &id),
             "RouteTableId": sibling("vtb", &id),
-            "ResourceGroupId": desk.label(&id).resource_group,
+            "ResourceGroupId": context.scope.label(&id).resource_group,
         }))
     };
-    Ok(desk.change(commands, Box::new(answer)))
+    Ok(context.change(commands, Box::new(answer)))
 }
 
 /// Refuses blocks of the customer's own that cannot be. Good ones are without effect: routes say where they are.
@@ -61,13 +62,12 @@ fn check_user_blocks(text: &str) -> Result<(), ApiError> {
 }
 
 /// A unique local block that nobody has.
-fn new_ipv6_block(desk: &Desk<'_>) -> String {
-    let taken = |block: &Ipv6Net| desk.model.vpcs.values().filter_map(|vpc| vpc.ipv6_cidr).any(|other| other == *block);
+fn new_ipv6_block(context: &Context<'_>) -> String {
     loop {
-        let [a, b, c, d, e, f] = desk.environment.new_mac().0;
+        let [a, b, c, d, e, f] = context.environment.new_mac().0;
         let address = Ipv6Addr::from([0xfd, a, b, c, d, e, f, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         let block = Ipv6Net::new(address, 56).map(|block| block.trunc()).unwrap_or_default();
-        if !taken(&block) {
+        if !context.scope.is_ipv6_block_taken(&block) {
             return block.to_string();
         }
     }
@@ -78,9 +78,9 @@ pub(super) fn sibling(prefix: &str, vpc: &str) -> String {
     format!("{prefix}-{}", vpc.split_once('-').map_or(vpc, |(_, rest)| rest))
 }
 
-pub(super) fn modify(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
-    let (id, vpc) = own(desk)?;
+pub(super) fn modify(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let (id, vpc) = named(context, Access::Own)?;
     let wanted = parameters.text("CidrBlock").filter(|block| *block != vpc.cidr.to_string());
     if wanted.is_some() {
         let message = "the block of a VPC is fixed.";
@@ -88,7 +88,7 @@ pub(super) fn modify(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     }
     let block = match (parameters.boolean("EnableIPv6")?, parameters.owned("Ipv6CidrBlock")) {
         (_, Some(block)) => Some(block),
-        (Some(true), None) if vpc.ipv6_cidr.is_none() => Some(new_ipv6_block(desk)),
+        (Some(true), None) if vpc.ipv6_cidr.is_none() => Some(new_ipv6_block(context)),
         _ => None,
     };
     let modify = VpcModify {
@@ -97,58 +97,52 @@ pub(super) fn modify(desk: &Desk<'_>) -> Result<Plan, ApiError> {
         description: parameters.owned("Description"),
         ipv6_cidr: block,
     };
-    Ok(desk.quiet_change(vec![Command::VpcModify(modify)]))
+    Ok(context.quiet_change(vec![Command::VpcModify(modify)]))
 }
 
-/// A VPC of the caller's own: one that is shared with it, it may use and not change.
-fn own<'a>(desk: &Desk<'a>) -> Result<(VpcId, &'a Vpc), ApiError> {
-    let id = desk.parameters().text("VpcId").unwrap_or_default();
-    let (id, vpc) = desk.vpc(id)?;
-    match desk.owns(id.as_str()) {
-        true => Ok((id, vpc)),
-        false => Err(crate::error::VPC_NOT_FOUND.error(format!("{id} belongs to another account."))),
-    }
+fn named<'a>(context: &Context<'a>, access: Access) -> Result<(VpcId, &'a Vpc), ApiError> {
+    context.scope.vpc(context.parameters().text("VpcId").unwrap_or_default(), access)
 }
 
-pub(super) fn delete(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (id, vpc) = own(desk)?;
-    desk.check_vpc_made(&id, vpc)?;
-    Ok(desk.quiet_change(vec![Command::VpcDelete(VpcDelete { vpc: id.to_string() })]))
+pub(super) fn delete(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (id, vpc) = named(context, Access::Own)?;
+    context.check_vpc_made(&id, vpc)?;
+    Ok(context.quiet_change(vec![Command::VpcDelete(VpcDelete { vpc: id.to_string() })]))
 }
 
-pub(super) fn describe(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let parameters = desk.parameters();
+pub(super) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
     let ids: Vec<&str> =
         parameters.text("VpcId").map(|text| text.split(',').map(str::trim).collect()).unwrap_or_default();
     if ids.len() > 20 {
-        return desk.refuse("VpcId", "name at most 20");
+        return context.refuse("VpcId", "name at most 20");
     }
     let default = parameters.boolean("IsDefault")?.unwrap_or(false);
     let with_ipv6 = parameters.boolean("EnableIpv6")?;
     let mut entries = Vec::new();
-    for (id, vpc) in desk.model.vpcs.iter().filter(|(id, _)| desk.sees_vpc(id) && !default) {
+    for (id, vpc) in context.scope.vpcs().filter(|_| !default) {
         let wanted = (ids.is_empty() || ids.contains(&id.as_str()))
             && parameters.text("VpcName").is_none_or(|name| name == vpc.name)
-            && parameters.text("VpcOwnerId").is_none_or(|owner| owner == desk.owner_of(id.as_str()))
+            && parameters.text("VpcOwnerId").is_none_or(|owner| owner == context.scope.owner_of(id.as_str()))
             && with_ipv6.is_none_or(|wanted| wanted == vpc.ipv6_cidr.is_some())
-            && desk.has_resource_group(id.as_str())
-            && desk.has_tags(id.as_str())?;
+            && context.has_resource_group(id.as_str())
+            && context.has_tags(id.as_str())?;
         if wanted {
-            let mut value = vpc_json(desk, id, vpc);
+            let mut value = vpc_json(context, id, vpc);
             value["RouterTableIds"] = json!({"RouterTableIds": [sibling("vtb", id.as_str())]});
             entries.push((id.to_string(), value));
         }
     }
-    let page = page(desk, entries, true)?;
+    let page = page(context, entries, true)?;
     let mut answer = page.about;
     answer.insert("Vpcs".into(), json!({ "Vpc": page.entries }));
     Ok(Plan::Answer(answer))
 }
 
-pub(super) fn describe_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    let (id, vpc) = desk.vpc(desk.parameters().text("VpcId").unwrap_or_default())?;
-    let mut answer = members(vpc_json(desk, &id, vpc));
-    let vswitches = desk.model.vswitches.values().filter(|vswitch| vswitch.vpc == id).count();
+pub(super) fn describe_attribute(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (id, vpc) = named(context, Access::Use)?;
+    let mut answer = members(vpc_json(context, &id, vpc));
+    let vswitches = context.scope.vswitches().filter(|(_, vswitch)| vswitch.vpc == id).count();
     let resources = [("VRouter", 1), ("VSwitch", vswitches), ("RouteTable", 1)];
     let resources: Vec<Value> =
         resources.iter().map(|(kind, count)| json!({"ResourceType": kind, "ResourceCount": count})).collect();
@@ -156,9 +150,9 @@ pub(super) fn describe_attribute(desk: &Desk<'_>) -> Result<Plan, ApiError> {
     Ok(Plan::Answer(answer))
 }
 
-fn vpc_json(desk: &Desk<'_>, id: &VpcId, vpc: &Vpc) -> Value {
+fn vpc_json(context: &Context<'_>, id: &VpcId, vpc: &Vpc) -> Value {
     let vswitches: Vec<String> =
-        desk.model.vswitches.iter().filter(|(_, vswitch)| vswitch.vpc == *id).map(|(id, _)| id.to_string()).collect();
+        context.scope.vswitches().filter(|(_, vswitch)| vswitch.vpc == *id).map(|(id, _)| id.to_string()).collect();
     let ipv6 = vpc.ipv6_cidr.map(|block| block.to_string());
     let blocks: Vec<Value> = ipv6.iter().map(|block| json!({"Ipv6CidrBlock": block, "Ipv6Isp": "BGP"})).collect();
     json!({
@@ -170,12 +164,12 @@ fn vpc_json(desk: &Desk<'_>, id: &VpcId, vpc: &Vpc) -> Value {
         "Ipv6CidrBlocks": {"Ipv6CidrBlock": blocks},
         "EnabledIpv6": vpc.ipv6_cidr.is_some(),
         "CreationTime": timestamp(vpc.created_s),
-        "RegionId": desk.region_of(id.as_str()),
-        "OwnerId": desk.owner_of(id.as_str()).parse::<u64>().unwrap_or(0),
-        "Status": if desk.is_passing(vpc.created_s) { "Pending" } else { "Available" },
+        "RegionId": context.scope.region_of(id.as_str()),
+        "OwnerId": context.scope.owner_of(id.as_str()).parse::<u64>().unwrap_or(0),
+        "Status": if context.is_passing(vpc.created_s) { "Pending" } else { "Available" },
         "VRouterId": sibling("vrt", id.as_str()),
         "VSwitchIds": {"VSwitchId": vswitches},
-        "ResourceGroupId": desk.label(id.as_str()).resource_group,
-        "Tags": {"Tag": desk.vpc_tags_of(id.as_str())},
+        "ResourceGroupId": context.scope.label(id.as_str()).resource_group,
+        "Tags": {"Tag": context.vpc_tags_of(id.as_str())},
     })
 }

@@ -36,17 +36,21 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), CliErr
         let nothing = "nothing to change".to_owned();
         line(&if told.is_empty() { nothing } else { told.join("\n") });
     }
-    if arguments.dry_run || steps.is_empty() {
+    if arguments.dry_run {
         if session.output.json {
             line(&json!({ "steps": told, "applied": false }).to_string());
         }
         return Ok(());
     }
+    // Sent also without a step: what the file says may be stored and not in force yet.
     let changed = client.change(&batch(steps)).map_err(|error| refused_step(error, &told))?;
     if session.output.json {
-        line(&json!({ "steps": told, "applied": true, "changed": changed }).to_string());
-    } else {
-        line(&forwarding(&changed.forwarding));
+        line(&json!({ "steps": told, "applied": !told.is_empty(), "changed": changed }).to_string());
+        return Ok(());
+    }
+    let forwarding = forwarding(&changed.forwarding);
+    if !forwarding.is_empty() {
+        line(&forwarding);
     }
     Ok(())
 }

@@ -335,7 +335,6 @@ fn creation(create: Create) -> command::EniCreate {
         sessions_max: create.sessions_max,
         tracking: create.tracking.change(),
         delete_on_release: None,
-        owner: None,
         instance: None,
         name: create.name,
         description: create.description,

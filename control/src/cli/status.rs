@@ -3,13 +3,24 @@
 use super::output::fields;
 use super::{CliError, Session, workers};
 use crate::query::{Answer, Nothing, Query};
-use crate::view::StatusView;
+use crate::view::{ClientsView, StatusView};
 
 pub(super) fn show(session: &Session) -> Result<(), CliError> {
     if let Answer::Status(status) = session.ask(Query::Status(Nothing {}))? {
         session.output.show(&*status, told);
     }
     Ok(())
+}
+
+fn clients(clients: &ClientsView) -> String {
+    format!(
+        "{} of {} connections, {} of {} bytes unfinished, {} refused",
+        clients.connections,
+        clients.connections_max,
+        clients.unfinished_bytes,
+        clients.unfinished_bytes_max,
+        clients.refused
+    )
 }
 
 fn told(status: &StatusView) -> String {
@@ -36,6 +47,8 @@ fn told(status: &StatusView) -> String {
             ),
         ),
         ("rules", link),
+        ("socket clients", clients(&status.socket_clients)),
+        ("HTTP clients", status.http_clients.as_ref().map(clients).unwrap_or_default()),
     ]);
     let Some(forwarding) = &status.forwarding else {
         return format!("{head}\nforwarding plane  does not answer at {}", status.link.socket);

@@ -246,8 +246,6 @@ vocabulary! {
         instance: Option<String>,
         /// Whether it goes with an instance that it is attached to; it does if absent.
         delete_on_release: Option<bool>,
-        /// The account whose default group is meant where no group is named; the first one if absent.
-        owner: Option<String>,
         /// A name for people.
         name: Option<String>,
         /// What it is for.

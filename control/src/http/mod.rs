@@ -1,9 +1,12 @@
 //! The HTTP interface: bytes to calls and answers to bytes, on threads of its own.
 //!
 //! A call goes to the server's one thread through a bounded queue. What a client sends and how slowly it reads is
-//! bounded in size, number and time, so that it costs the others nothing.
+//! bounded in size, number and time, for each peer and in all, so that it costs the others nothing.
 
+mod admission;
 mod keys;
+mod metered;
+mod peer;
 mod request;
 mod tls;
 
@@ -12,25 +15,34 @@ use crate::config::ApiConfig;
 use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::server::RunError;
+use crate::view::ClientsView;
+use admission::{Admission, Ticket};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use metered::Metered;
+use peer::Peer;
 use serde_json::{Map, Value};
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
+use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_rustls::TlsAcceptor;
 
-/// Connections at once. More wait in the system's queue.
-pub const CONNECTIONS_MAX: usize = 1024;
-/// Bytes of a request's line and headers.
-const HEAD_BYTES_MAX: usize = 256 << 10;
+pub use admission::{CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, UNFINISHED_BYTES_MAX};
+
+/// Bytes of a request's line and headers, and of the buffer that a connection reads into. A line has at most 64 KiB.
+const HEAD_BYTES_MAX: usize = 96 << 10;
 /// Headers of a request.
 const HEADERS_MAX: usize = 100;
 /// How long a client may take for a request's head, or for the next request.
@@ -41,6 +53,14 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 const CONNECTION_TIME: Duration = Duration::from_secs(3600);
 /// How long what was sent may wait for a client to take it.
 const UNREAD_TIME_MS: u32 = 30_000;
+/// How long a client that was refused is listened to, so that it reads the refusal before the connection ends.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+/// Refused clients that are listened to at once.
+const LINGERING_MAX: usize = 64;
+/// What a client is answered for which there is no room.
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json;charset=utf-8\r\n\
+    Content-Length: 110\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
+    {\"Code\":\"ServiceUnavailable\",\"Message\":\"Too many connections or unfinished requests: please try again later.\"}";
 /// Where used nonces are kept in the data directory.
 const NONCE_FOLDER: &str = "nonces";
 /// Threads for all connections.
@@ -55,21 +75,21 @@ pub struct PendingCall {
 }
 
 /// Where an answer goes.
-pub struct Reply(oneshot::Sender<Result<Made, ApiError>>);
+pub struct Reply(oneshot::Sender<Made>);
 
 impl Reply {
-    pub(crate) fn send(self, made: Result<Made, ApiError>) {
+    pub(crate) fn send(self, made: Made) {
         // A client that is gone needs no answer.
         let _ = self.0.send(made);
     }
 }
 
-/// A call that was made.
+/// A call that was made, or refused.
 #[derive(Debug)]
 pub struct Made {
-    /// The answer.
-    pub answer: Map<String, Value>,
-    /// Why the forwarding plane does not run it yet, if it does not.
+    /// The answer, or the refusal.
+    pub answer: Result<Map<String, Value>, ApiError>,
+    /// Why the forwarding plane does not run yet what the answer rests on, if it does not.
     pub pending: Option<String>,
 }
 
@@ -161,8 +181,9 @@ impl Endpoint {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(self.listener)?
         };
-        runtime.spawn(accept(listener, self.tls, desk));
-        Ok(HttpServer { runtime: Some(runtime) })
+        let admission = Arc::new(Admission::default());
+        runtime.spawn(accept(listener, self.tls, desk, Arc::clone(&admission)));
+        Ok(HttpServer { runtime: Some(runtime), admission })
     }
 }
 
@@ -180,6 +201,14 @@ fn usual_listener() -> Result<TcpListener, RunError> {
 /// A served interface. It ends with the value.
 pub struct HttpServer {
     runtime: Option<Runtime>,
+    admission: Arc<Admission>,
+}
+
+impl HttpServer {
+    /// How it stands with connections.
+    pub fn status(&self) -> ClientsView {
+        self.admission.status()
+    }
 }
 
 impl Drop for HttpServer {
@@ -201,7 +230,7 @@ pub(crate) struct Counter {
 
 impl Counter {
     /// Hands a call to the server; none if it has too many.
-    fn hand_over(&self, call: Call) -> Option<oneshot::Receiver<Result<Made, ApiError>>> {
+    fn hand_over(&self, call: Call) -> Option<oneshot::Receiver<Made>> {
         let (reply, answer) = oneshot::channel();
         match self.calls.try_send(PendingCall { call, reply: Reply(reply) }) {
             Ok(()) => {
@@ -213,12 +242,16 @@ impl Counter {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, tls: Option<TlsAcceptor>, counter: Arc<Counter>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn accept(
+    listener: tokio::net::TcpListener,
+    tls: Option<TlsAcceptor>,
+    counter: Arc<Counter>,
+    admission: Arc<Admission>,
+) {
+    let lingering = Arc::new(Semaphore::new(LINGERING_MAX));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(_) => {
                 // No descriptor left, or a client that gave up: others may end meanwhile.
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -228,32 +261,108 @@ async fn accept(listener: tokio::net::TcpListener, tls: Option<TlsAcceptor>, cou
         let _ = stream.set_nodelay(true);
         // Without it a client that reads nothing would keep its place for the whole of a connection's time.
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_TIME_MS);
-        let (tls, counter) = (tls.clone(), Arc::clone(&counter));
-        tokio::spawn(async move {
-            match tls {
-                None => converse(stream, counter).await,
-                Some(tls) => {
-                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
-                        converse(stream, counter).await;
-                    }
+        let Ok(own) = stream.local_addr() else { continue };
+        match admission.admit(Peer::at(peer, own)) {
+            Some(ticket) => drop(tokio::spawn(attend(stream, tls.clone(), Arc::clone(&counter), Arc::new(ticket)))),
+            // A client that speaks TLS reads no such answer; a closed connection tells it as much.
+            None if tls.is_some() => {}
+            None => {
+                if let Ok(permit) = Arc::clone(&lingering).try_acquire_owned() {
+                    tokio::spawn(async move {
+                        refuse(stream).await;
+                        drop(permit);
+                    });
+                } else {
+                    let _ = stream.try_write(NO_ROOM);
                 }
             }
-            drop(place);
-        });
+        }
     }
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, counter: Arc<Counter>) {
+/// Serves a connection until it ends, or has to give way to another.
+async fn attend(stream: TcpStream, tls: Option<TlsAcceptor>, counter: Arc<Counter>, ticket: Arc<Ticket>) {
+    match tls {
+        None => converse(stream, counter, ticket).await,
+        Some(tls) => {
+            let handshake = tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream));
+            match before(handshake, ticket.gives_way()).await {
+                Some(Ok(Ok(stream))) => converse(stream, counter, ticket).await,
+                Some(_) => {}
+                None => ticket.count_refusal(),
+            }
+        }
+    }
+}
+
+async fn converse<S>(stream: S, counter: Arc<Counter>, ticket: Arc<Ticket>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let own = Arc::clone(&ticket);
     let service = service_fn(move |request| {
-        let counter = Arc::clone(&counter);
-        async move { Ok::<_, std::convert::Infallible>(request::serve(request, &counter).await) }
+        let (counter, ticket) = (Arc::clone(&counter), Arc::clone(&own));
+        async move {
+            let mut response = request::serve(request, &counter, &ticket).await;
+            if ticket.finish() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Metered { stream, ticket: Arc::clone(&ticket), has_room: true }), service);
     // A connection that breaks has nobody to be told.
-    let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
+    let served = tokio::time::timeout(CONNECTION_TIME, &mut connection);
+    let gives_way = before(served, ticket.gives_way()).await.is_none();
+    let is_waiting = ticket.is_reading();
+    let Metered { stream, has_room, .. } = connection.into_parts().io.into_inner();
+    if gives_way {
+        ticket.count_refusal();
+    }
+    if is_waiting && (gives_way || !has_room) {
+        refuse(stream).await;
+    }
+}
+
+/// What some work comes to, if that is before an end.
+async fn before<T>(work: impl Future<Output = T>, end: impl Future<Output = ()>) -> Option<T> {
+    let (mut work, mut end) = (pin!(work), pin!(end));
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => end.as_mut().poll(context).map(|()| None),
+    })
+    .await
+}
+
+/// Tells a client that there is no room. What it still sends is thrown away for a moment: a connection that ends with
+/// something unread takes the answer along.
+async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let told = async {
+        stream.write_all(NO_ROOM).await?;
+        stream.shutdown().await?;
+        let mut unread = [0; 4096];
+        while stream.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Who does not read it, is gone.
+    let _ = tokio::time::timeout(LINGER_TIME, told).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(NO_ROOM).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        assert_eq!(length.parse::<usize>().unwrap(), body.len());
+        assert!(serde_json::from_str::<Value>(body).unwrap()["Code"] == "ServiceUnavailable");
+    }
 }

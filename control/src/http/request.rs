@@ -1,12 +1,13 @@
 //! One request: read, admitted, handed over, and its answer written.
 
+use super::admission::Ticket;
 use super::{Counter, Made};
 use crate::api::{Action, Call, Envelope, Format, Parameters, failure, read_pairs, success};
 use crate::environment::Environment;
 use crate::error::{
     ApiError, INTERNAL_ERROR, INVALID_ACTION_NOT_FOUND, INVALID_PARAMETER, REQUEST_TOO_LARGE, SERVICE_UNAVAILABLE,
 };
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -15,6 +16,9 @@ use std::time::Duration;
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the pieces in which a body is kept until it is whole. All are of one size, so that one that ends makes room
+/// for another, and none is much longer than what it holds.
+const BODY_PIECE_BYTES: usize = 16 << 10;
 /// How long a client may take for a request's body.
 const BODY_TIME: Duration = Duration::from_secs(20);
 /// How long the server may take. It waits for the forwarding plane far shorter than this.
@@ -48,30 +52,32 @@ struct Manner {
 }
 
 /// Answers a request.
-pub(super) async fn serve(request: Request<Incoming>, counter: &Counter) -> Response<Full<Bytes>> {
+pub(super) async fn serve(request: Request<Incoming>, counter: &Counter, ticket: &Ticket) -> Response<Full<Bytes>> {
     let mut manner = Manner {
         format: Format::Xml,
         host: format!("ecs.{}.aliyuncs.com", counter.region),
         request_id: Environment::real().new_request_id(),
     };
-    match answer(request, counter, &mut manner).await {
-        Ok((action, made)) => {
-            let pending = made.pending;
-            let text = success(manner.format, action, made.answer, &manner.request_id);
-            let mut response = respond(StatusCode::OK, &manner, text);
-            if let Some(reason) = pending {
-                response.headers_mut().insert("x-sluice-forwarding", HeaderValue::from_static("pending"));
-                if let Ok(reason) = HeaderValue::from_str(&reason) {
-                    response.headers_mut().insert("x-sluice-forwarding-reason", reason);
-                }
-            }
-            response
+    let (answer, pending) = match answer(request, (counter, ticket), &mut manner).await {
+        Ok((action, Made { answer, pending })) => (answer.map(|answer| (action, answer)), pending),
+        Err(error) => (Err(error), None),
+    };
+    let mut response = match answer {
+        Ok((action, answer)) => {
+            respond(StatusCode::OK, &manner, success(manner.format, action, answer, &manner.request_id))
         }
         Err(error) => {
             let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             respond(status, &manner, failure(manner.format, &error, &manner.request_id, &manner.host))
         }
+    };
+    if let Some(reason) = pending {
+        response.headers_mut().insert("x-sluice-forwarding", HeaderValue::from_static("pending"));
+        if let Ok(reason) = HeaderValue::from_str(&reason) {
+            response.headers_mut().insert("x-sluice-forwarding-reason", reason);
+        }
     }
+    response
 }
 
 fn respond(status: StatusCode, manner: &Manner, text: String) -> Response<Full<Bytes>> {
@@ -86,7 +92,7 @@ fn respond(status: StatusCode, manner: &Manner, text: String) -> Response<Full<B
 
 async fn answer(
     request: Request<Incoming>,
-    counter: &Counter,
+    (counter, ticket): (&Counter, &Ticket),
     manner: &mut Manner,
 ) -> Result<(&'static str, Made), ApiError> {
     let (head, body) = request.into_parts();
@@ -106,6 +112,9 @@ async fn answer(
         return Err(INVALID_ACTION_NOT_FOUND.error("Specified api is not found, please check your url and method."));
     }
     let body = read_body(body).await?;
+    if !ticket.begin() {
+        return Err(SERVICE_UNAVAILABLE.error("The service is unavailable, please try again later."));
+    }
     let mut pairs = query.clone();
     let is_form = headers.get("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
     if is_form {
@@ -133,27 +142,50 @@ async fn answer(
     let (version, name) = (said("x-acs-version", "Version"), said("x-acs-action", "Action"));
     let action = Action::find(version.as_deref(), name.as_deref())?;
     let account = counter.gate.admit(&envelope, Environment::real().now_s)?;
+    if envelope.is_signed() {
+        ticket.authenticate(&account);
+    }
     let own = pairs.iter().filter(|(name, _)| !COMMON.contains(&name.as_str()) && name != "Version").cloned();
     let call = Call { action, account, parameters: Parameters::new(own)? };
     let Some(answer) = counter.hand_over(call) else {
         return Err(SERVICE_UNAVAILABLE.error("The service is unavailable, please try again later."));
     };
     match tokio::time::timeout(ANSWER_TIME, answer).await {
-        Ok(Ok(made)) => made.map(|made| (action.name, made)),
+        Ok(Ok(made)) => Ok((action.name, made)),
         _ => Err(INTERNAL_ERROR.error("The request processing has failed due to some unknown error.")),
     }
 }
 
-async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
+/// A request's body. It is copied out of what it comes in: pieces of a few bytes each would take many times their length.
+async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
     let too_large =
         || REQUEST_TOO_LARGE.error(format!("a request's body is whole and has at most {BODY_BYTES_MAX} bytes"));
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
-    let limited = Limited::new(body, BODY_BYTES_MAX);
-    match tokio::time::timeout(BODY_TIME, limited.collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(_)) => Err(too_large()),
+    let read = async {
+        let (mut pieces, mut length): (Vec<Vec<u8>>, usize) = (Vec::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let Ok(bytes) = frame.map_err(|_| too_large())?.into_data() else { continue };
+            length += bytes.len();
+            if length > BODY_BYTES_MAX {
+                return Err(too_large());
+            }
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                if pieces.last().is_none_or(|piece| piece.len() == BODY_PIECE_BYTES) {
+                    pieces.push(Vec::with_capacity(BODY_PIECE_BYTES));
+                }
+                let Some(piece) = pieces.last_mut() else { break };
+                let (fits, more) = rest.split_at(rest.len().min(BODY_PIECE_BYTES - piece.len()));
+                piece.extend_from_slice(fits);
+                rest = more;
+            }
+        }
+        Ok(pieces.concat())
+    };
+    match tokio::time::timeout(BODY_TIME, read).await {
+        Ok(read) => read,
         Err(_) => Err(INVALID_PARAMETER.error("the request's body did not come in time")),
     }
 }

@@ -1,5 +1,6 @@
 //! Network interfaces (`semantics.md` §1.2, §4.2).
 
+use super::label::Holder;
 use super::text::{description, name};
 use super::{Event, Model};
 use crate::command::{EniAttach, EniCreate, EniDelete, EniDetach, EniModify, TimeoutsChange};
@@ -86,14 +87,18 @@ impl Model {
         }
     }
 
-    pub(super) fn eni_create(&self, create: &EniCreate, environment: &Environment) -> Result<Vec<Event>, ApiError> {
+    pub(super) fn eni_create(
+        &self,
+        create: &EniCreate,
+        holder: Holder<'_>,
+        environment: &Environment,
+    ) -> Result<Vec<Event>, ApiError> {
         let id = self.choose_id(create.id.as_deref(), "eni", environment, |id| self.enis.contains_key(&id.into()))?;
         let id = EniId::from(id);
         let (vswitch_id, vswitch) = self.vswitch(&create.vswitch)?;
         let (groups, events) = match create.groups.is_empty() {
             true => {
-                let (group, events) =
-                    self.default_group(&vswitch.vpc, create.owner.as_deref().unwrap_or_default(), environment)?;
+                let (group, events) = self.default_group(&vswitch.vpc, holder.owner, environment)?;
                 (BTreeSet::from([group]), events)
             }
             false => (self.group_set(&create.groups)?, vec![]),

@@ -83,6 +83,11 @@ impl Event {
         }
     }
 
+    /// Whether it is about something that an account owns by itself: no rule, which is its group's, and no note.
+    pub(crate) fn is_object(&self) -> bool {
+        !matches!(self, Self::Settings(_) | Self::Rule(..) | Self::Label(..) | Self::Token(..))
+    }
+
     /// Whether the object is gone.
     pub fn is_end(&self) -> bool {
         match self {

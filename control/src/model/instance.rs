@@ -1,5 +1,6 @@
 //! Instances, as far as a network needs them: interfaces that get their ports while the instance runs.
 
+use super::label::Holder;
 use super::text::{description, name};
 use super::{Eni, Event, Model};
 use crate::command::{
@@ -8,7 +9,7 @@ use crate::command::{
 use crate::environment::Environment;
 use crate::error::{
     ApiError, ENI_STATE, ENI_VPC_MISMATCH, INSTANCE_ENI_LIMIT, INSTANCE_HOST_NAME, INSTANCE_NAME, INSTANCE_NOT_FOUND,
-    INSTANCE_PRIMARY_ENI, INSTANCE_PROTECTED, INSTANCE_STATUS, INVALID_DESCRIPTION,
+    INSTANCE_PRIMARY_ENI, INSTANCE_PROTECTED, INSTANCE_STATUS, INVALID_DESCRIPTION, VSWITCH_NOT_FOUND,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -111,6 +112,7 @@ impl Model {
     pub(super) fn instance_create(
         &self,
         create: &InstanceCreate,
+        holder: Holder<'_>,
         environment: &Environment,
     ) -> Result<Vec<Event>, ApiError> {
         let id = self.choose_id(create.id.as_deref(), "i", environment, |id| self.instances.contains_key(id))?;
@@ -119,7 +121,7 @@ impl Model {
             None => id.clone(),
         };
         let primary = EniCreate { instance: Some(id.clone()), port: None, ..create.primary.clone() };
-        let mut events = self.eni_create(&primary, environment)?;
+        let mut events = self.eni_create(&primary, holder, environment)?;
         let eni = events.iter().find_map(|event| match event {
             Event::Eni(eni, Some(_)) => Some(eni.clone()),
             _ => None,
@@ -293,6 +295,10 @@ impl Model {
             return Err(INSTANCE_STATUS.error(format!("{id} has no primary interface")).object(id));
         };
         let (vswitch_id, vswitch) = self.vswitch(&change.vswitch)?;
+        if self.label(vswitch.vpc.as_str()).region != self.label(id).region {
+            let message = format!("{vswitch_id} is in another region than {id}: choose one of its own region");
+            return Err(VSWITCH_NOT_FOUND.error(message).field("vswitch").object(vswitch_id));
+        }
         let stays = vswitch_id == old.vswitch && change.primary_ip.as_deref() == Some(&old.primary.to_string());
         let mut new = old.clone();
         new.vpc = vswitch.vpc.clone();

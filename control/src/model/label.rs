@@ -3,9 +3,11 @@
 use super::{Event, Model};
 use crate::command::{LabelModify, OnBehalf};
 use crate::environment::Environment;
-use crate::error::{ApiError, INVALID_PARAMETER, TAG_LIMIT};
+use crate::error::{ApiError, FORBIDDEN, INVALID_PARAMETER, TAG_LIMIT};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use vswitch_core::desired::{Ports, Remote};
+use vswitch_core::ids::{GroupId, VpcId};
 
 /// Tags of one object.
 const TAGS_MAX: usize = 20;
@@ -26,16 +28,29 @@ pub struct Label {
     pub tags: BTreeMap<String, String>,
 }
 
+impl Label {
+    /// Nothing noted.
+    pub const NOTHING: Self = Self {
+        owner: String::new(),
+        region: String::new(),
+        zone: String::new(),
+        resource_group: String::new(),
+        tags: BTreeMap::new(),
+    };
+}
+
+/// For whom a change is made: account and region of what it makes, each empty for the first one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Holder<'a> {
+    pub(super) owner: &'a str,
+    /// Empty also where none is named: then what is in a VPC has that VPC's region.
+    pub(super) region: &'a str,
+}
+
 impl Model {
     /// What is noted about an object.
     pub(crate) fn label(&self, id: &str) -> &Label {
-        static NOTHING: Label = Label {
-            owner: String::new(),
-            region: String::new(),
-            zone: String::new(),
-            resource_group: String::new(),
-            tags: BTreeMap::new(),
-        };
+        static NOTHING: Label = Label::NOTHING;
         self.labels.get(id).unwrap_or(&NOTHING)
     }
 
@@ -80,38 +95,114 @@ impl Model {
     }
 
     pub(super) fn on_behalf(&self, on_behalf: &OnBehalf, environment: &Environment) -> Result<Vec<Event>, ApiError> {
-        let mut events = self.decide_unlimited(&on_behalf.command, environment)?;
-        if on_behalf.owner.is_empty() && on_behalf.region.is_empty() {
-            return Ok(events);
-        }
-        let is_object = |event: &&Event| !matches!(event, Event::Settings(_) | Event::Rule(..) | Event::Token(..));
-        let created: BTreeSet<String> = events
-            .iter()
-            .filter(is_object)
-            .filter(|event| !event.is_end() && !self.has_object(event.id()))
-            .map(|event| event.id().to_owned())
-            .collect();
-        for id in created {
-            // The last label of a batch that made the object may hold its tags.
-            let decided = events.iter().rev().find_map(|event| match event {
-                Event::Label(object, Some(label)) if *object == id => Some(label.clone()),
+        let holder = Holder { owner: &on_behalf.owner, region: &on_behalf.region };
+        self.decide_for(Some(holder), &on_behalf.command, environment)
+    }
+
+    /// Notes owner and region of each object that a command makes. They stand from its first moment, so that the next
+    /// command of a batch finds them.
+    pub(super) fn label_new(&self, holder: Holder<'_>, events: &mut Vec<Event>) {
+        let mut labels = Vec::new();
+        for event in events.iter().filter(|event| event.is_object() && !event.is_end() && !self.has_object(event.id()))
+        {
+            let region = match holder.region {
+                "" => self.region_of_new(event, events),
+                named => named,
+            };
+            let noted = events.iter().rev().find_map(|other| match other {
+                Event::Label(object, Some(label)) if object == event.id() => Some(label.clone()),
                 _ => None,
             });
-            let label = Label {
-                owner: on_behalf.owner.clone(),
-                region: on_behalf.region.clone(),
-                ..decided.unwrap_or_default()
-            };
-            events.push(Event::Label(id, Some(label)));
+            let label = Label { owner: holder.owner.into(), region: region.into(), ..noted.unwrap_or_default() };
+            if label != Label::default() {
+                labels.push(Event::Label(event.id().to_owned(), Some(label)));
+            }
         }
-        Ok(events)
+        events.extend(labels);
+    }
+
+    /// The region of a new object: that of the VPC it is in, if it is in one.
+    fn region_of_new(&self, event: &Event, events: &[Event]) -> &str {
+        let vpc = match event {
+            Event::VSwitch(_, Some(vswitch)) => Some(&vswitch.vpc),
+            Event::Group(_, Some(group)) => Some(&group.vpc),
+            Event::Eni(_, Some(eni)) => Some(&eni.vpc),
+            Event::Instance(_, Some(instance)) => instance.primary().and_then(|primary| {
+                let made = events.iter().find_map(|event| match event {
+                    Event::Eni(id, Some(eni)) if id == primary => Some(&eni.vpc),
+                    _ => None,
+                });
+                made.or_else(|| self.enis.get(primary).map(|eni| &eni.vpc))
+            }),
+            _ => None,
+        };
+        vpc.map_or("", |vpc| self.label(vpc.as_str()).region.as_str())
+    }
+
+    /// Refuses a change made for one account that reaches what belongs to another. What looks objects up for an
+    /// account refuses first and in its own words; this holds whatever it forgets.
+    pub(super) fn refuse_others(&self, holder: Holder<'_>, events: &[Event]) -> Result<(), ApiError> {
+        for event in events {
+            let object = match event {
+                Event::Settings(_) => {
+                    return Err(FORBIDDEN.error("the settings are the operator's, and no account's").field("command"));
+                }
+                Event::Token(..) => continue,
+                Event::Rule(group, ..) => group.as_str(),
+                _ => event.id(),
+            };
+            self.refuse_other(holder, object)?;
+            self.references(event).into_iter().try_for_each(|object| self.refuse_other(holder, object))?;
+        }
+        Ok(())
+    }
+
+    fn refuse_other(&self, holder: Holder<'_>, object: &str) -> Result<(), ApiError> {
+        match self.has_object(object) && self.label(object).owner != holder.owner {
+            true => Err(FORBIDDEN.error(format!("{object} belongs to another account")).object(object)),
+            false => Ok(()),
+        }
+    }
+
+    /// What an object names from now on and only its own account's objects may name. A rule may name a group of another
+    /// account in the same VPC, and an interface may be in a VPC that is shared with its account.
+    fn references<'a>(&self, event: &'a Event) -> Vec<&'a str> {
+        match event {
+            Event::Eni(id, Some(eni)) => {
+                let is_new = |group: &&GroupId| self.enis.get(id).is_none_or(|old| !old.groups.contains(*group));
+                eni.groups.iter().filter(is_new).map(|group| group.as_str()).collect()
+            }
+            Event::Rule(_, _, Some(rule)) => {
+                let prefix_list = if let Remote::PrefixList(list) = &rule.remote { Some(list.as_str()) } else { None };
+                let port_list = if let Ports::List(list) = &rule.ports { Some(list.as_str()) } else { None };
+                prefix_list.into_iter().chain(port_list).collect()
+            }
+            Event::Instance(_, Some(instance)) => instance.enis.keys().map(|eni| eni.as_str()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Gives what is in a VPC that VPC's region. Stores of old noted another one where a call named none.
+    pub(super) fn settle_regions(&mut self) {
+        let instances = self.instances.iter().filter_map(|(id, instance)| {
+            let primary = self.enis.get(instance.primary()?)?;
+            Some((id.as_str(), &primary.vpc))
+        });
+        let inside = self.vswitches.iter().map(|(id, vswitch)| (id.as_str(), &vswitch.vpc));
+        let inside = inside.chain(self.groups.iter().map(|(id, group)| (id.as_str(), &group.vpc)));
+        let inside = inside.chain(self.enis.iter().map(|(id, eni)| (id.as_str(), &eni.vpc))).chain(instances);
+        let region_of = |vpc: &VpcId| self.label(vpc.as_str()).region.clone();
+        let moved = inside.filter(|(id, vpc)| self.label(id).region != self.label(vpc.as_str()).region);
+        let moved: Vec<(String, String)> = moved.map(|(id, vpc)| (id.to_owned(), region_of(vpc))).collect();
+        for (id, region) in moved {
+            self.labels.entry(id).or_default().region = region;
+        }
     }
 
     /// Ends what is noted about objects that end.
     pub(super) fn end_labels(&self, events: &mut Vec<Event>) {
-        let is_object = |event: &&Event| !matches!(event, Event::Label(..) | Event::Rule(..) | Event::Token(..));
         let ended: BTreeSet<&str> =
-            events.iter().filter(is_object).filter(|event| event.is_end()).map(Event::id).collect();
+            events.iter().filter(|event| event.is_object() && event.is_end()).map(Event::id).collect();
         let told = |id: &str| events.iter().any(|event| matches!(event, Event::Label(other, None) if other == id));
         let labelled = ended.into_iter().filter(|id| self.labels.contains_key(*id) && !told(id));
         let ends: Vec<Event> = labelled.map(|id| Event::Label(id.to_owned(), None)).collect();

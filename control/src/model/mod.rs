@@ -27,6 +27,7 @@ pub use eni::Eni;
 pub use event::{Event, RecordError};
 pub use group::Group;
 pub use instance::Instance;
+use label::Holder;
 pub use label::Label;
 pub use port_list::{PortList, PortListItem};
 pub use prefix_list::PrefixList;
@@ -81,6 +82,7 @@ impl Model {
         for event in events {
             model.apply(event);
         }
+        model.settle_regions();
         model
     }
 
@@ -89,19 +91,43 @@ impl Model {
     /// # Errors
     /// The first reason found, with the field and object at fault.
     pub fn decide(&self, command: &Command, environment: &Environment) -> Result<Vec<Event>, ApiError> {
-        let events = self.decide_unlimited(command, environment)?;
+        // The quotas of accounts count where all of a command is known.
+        let events = self.decide_for(None, command, environment)?;
         self.check_quotas(&events)?;
         Ok(events)
     }
 
-    /// Like [`Self::decide`], but for the quotas of accounts, which count where all of a command is known.
-    fn decide_unlimited(&self, command: &Command, environment: &Environment) -> Result<Vec<Event>, ApiError> {
-        let mut events = self.decide_objects(command, environment)?;
+    /// What a command changes, made for an account or by the operator, who may change everything. No quota counts.
+    fn decide_for(
+        &self,
+        holder: Option<Holder<'_>>,
+        command: &Command,
+        environment: &Environment,
+    ) -> Result<Vec<Event>, ApiError> {
+        match command {
+            Command::Batch(batch) => return self.batch(holder, batch, environment),
+            Command::OnBehalf(_) if holder.is_some() => {
+                let message = "a change is made for one account: it cannot hold one that is made for another";
+                return Err(INVALID_PARAMETER.error(message).field("command"));
+            }
+            Command::OnBehalf(on_behalf) => return self.on_behalf(on_behalf, environment),
+            _ => {}
+        }
+        let mut events = self.decide_objects(holder.unwrap_or_default(), command, environment)?;
+        if let Some(holder) = holder {
+            self.refuse_others(holder, &events)?;
+        }
+        self.label_new(holder.unwrap_or_default(), &mut events);
         self.end_labels(&mut events);
         Ok(events)
     }
 
-    fn decide_objects(&self, command: &Command, environment: &Environment) -> Result<Vec<Event>, ApiError> {
+    fn decide_objects(
+        &self,
+        holder: Holder<'_>,
+        command: &Command,
+        environment: &Environment,
+    ) -> Result<Vec<Event>, ApiError> {
         match command {
             Command::VpcCreate(create) => self.vpc_create(create, environment),
             Command::VpcModify(modify) => self.vpc_modify(modify),
@@ -111,7 +137,7 @@ impl Model {
             Command::VswitchCreate(create) => self.vswitch_create(create, environment),
             Command::VswitchModify(modify) => self.vswitch_modify(modify),
             Command::VswitchDelete(delete) => self.vswitch_delete(delete),
-            Command::EniCreate(create) => self.eni_create(create, environment),
+            Command::EniCreate(create) => self.eni_create(create, holder, environment),
             Command::EniModify(modify) => self.eni_modify(modify),
             Command::EniDelete(delete) => self.eni_delete(delete),
             Command::EniAssign(assign) => self.eni_assign(assign),
@@ -133,7 +159,7 @@ impl Model {
             Command::PortListModify(modify) => self.port_list_modify(modify),
             Command::PortListDelete(delete) => self.port_list_delete(delete),
             Command::SettingsModify(modify) => self.settings_modify(modify),
-            Command::InstanceCreate(create) => self.instance_create(create, environment),
+            Command::InstanceCreate(create) => self.instance_create(create, holder, environment),
             Command::InstanceModify(modify) => self.instance_modify(modify),
             Command::InstanceRun(run) => self.instance_run(run, environment),
             Command::InstanceDelete(delete) => self.instance_delete(delete),
@@ -141,12 +167,16 @@ impl Model {
             Command::InstanceDetach(detach) => self.instance_detach(detach, environment),
             Command::InstanceMove(change) => self.instance_move(change),
             Command::LabelModify(modify) => self.label_modify(modify),
-            Command::OnBehalf(on_behalf) => self.on_behalf(on_behalf, environment),
-            Command::Batch(batch) => self.batch(batch, environment),
+            Command::OnBehalf(_) | Command::Batch(_) => self.decide_for(Some(holder), command, environment),
         }
     }
 
-    fn batch(&self, batch: &Batch, environment: &Environment) -> Result<Vec<Event>, ApiError> {
+    fn batch(
+        &self,
+        holder: Option<Holder<'_>>,
+        batch: &Batch,
+        environment: &Environment,
+    ) -> Result<Vec<Event>, ApiError> {
         if batch.commands.len() > BATCH_COMMANDS_MAX {
             let message = format!("a batch holds at most {BATCH_COMMANDS_MAX} commands: split it");
             return Err(INVALID_PARAMETER.error(message).field("commands"));
@@ -158,7 +188,7 @@ impl Model {
             if matches!(command, Command::Batch(_)) {
                 return Err(INVALID_PARAMETER.error("batches do not nest: list the commands in one").field(within));
             }
-            let decided = next.decide_unlimited(command, environment).map_err(|error| error.within(&within))?;
+            let decided = next.decide_for(holder, command, environment).map_err(|error| error.within(&within))?;
             for event in &decided {
                 next.apply(event.clone());
             }

@@ -47,11 +47,10 @@ impl Server {
                 let message = "The previous idempotent request(s) is still processing.";
                 self.refuse(origin, TOKEN_PROCESSING.error(message));
             } else if call.action.is_question() {
-                let made = match self.perform(&call) {
-                    Ok(Performed::Answer(answer) | Performed::Staged(_, answer)) => Ok(Made { answer, pending: None }),
-                    Err(error) => Err(error),
-                };
-                self.answer_call(origin, made);
+                let answer = self.perform(&call).map(|performed| match performed {
+                    Performed::Answer(answer) | Performed::Staged(_, answer) => answer,
+                });
+                self.answer_call(origin, answer, self.pending());
             } else {
                 self.waiting.push_back(Wish { origin, work: Work::Call(call), alone: false });
             }
@@ -65,8 +64,8 @@ impl Server {
         let desk = Desk { model: self.authority.model(), call, settings, environment: &environment };
         check(&desk)?;
         let token = token_id(call).map(|id| (id, fingerprint(call)));
-        let known = token.as_ref().and_then(|(id, request)| Some((desk.model.tokens.get(id)?, request)));
-        if let Some((token, request)) = known.filter(|(token, _)| !token.is_over(environment.now_s)) {
+        let known = token.as_ref().and_then(|(id, request)| Some((desk.token(id)?, request)));
+        if let Some((token, request)) = known {
             return repeated(token, request).map(Performed::Answer).map_err(|error| refusal(call, error));
         }
         let dry_run = call.action.has_dry_run() && call.parameters.boolean("DryRun")?.unwrap_or(false);
@@ -92,10 +91,20 @@ impl Server {
     }
 
     /// Answers a call. One whose sender is gone needs no answer.
-    pub(super) fn answer_call(&mut self, origin: Origin, made: Result<Made, ApiError>) {
+    pub(super) fn answer_call(&mut self, origin: Origin, answer: Result<Answered, ApiError>, pending: Option<String>) {
         let Origin::Http(number) = origin else { return };
         let Some(Caller { reply, call, .. }) = self.callers.remove(&number) else { return };
-        reply.send(made.map_err(|error| refusal(&call, error)));
+        let environment = Environment::real();
+        let (model, settings) = (self.authority.model(), &self.settings);
+        let desk = Desk { model, call: &call, settings, environment: &environment };
+        let answer = answer.map_err(|error| desk.redacted(refusal(&call, error)));
+        reply.send(Made { answer, pending });
+    }
+
+    /// Why what is stored is not known to be in force, if it is not.
+    pub(super) fn pending(&self) -> Option<String> {
+        let at_work = self.in_flight.as_ref().filter(|in_flight| in_flight.is_felt());
+        at_work.map(|_| "the forwarding plane is at work on it".to_owned()).or_else(|| self.link.pending())
     }
 }
 

@@ -11,7 +11,6 @@ use crate::authority::Kept;
 use crate::command::Command;
 use crate::environment::Environment;
 use crate::error::{ApiError, ErrorKind, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR};
-use crate::http::Made;
 use crate::switch_link::{Job, Outcome};
 use crate::wire::{Changed, ChangedObject, Forwarding, ReplyBody, refusals_text};
 use std::sync::Arc;
@@ -46,6 +45,13 @@ pub(super) struct InFlight {
     changes: Vec<Making>,
 }
 
+impl InFlight {
+    /// Whether packets will feel it.
+    pub(super) fn is_felt(&self) -> bool {
+        self.kept.delta.is_some()
+    }
+}
+
 impl Server {
     /// Makes the changes that wait, those that wait together as one, until some have to wait for the forwarding plane.
     pub(super) fn change_next(&mut self) {
@@ -78,10 +84,8 @@ impl Server {
                 }
                 Work::Call(call) => match self.perform(&Arc::clone(call)) {
                     Ok(Performed::Staged(objects, answer)) => Ok((objects, answer)),
-                    Ok(Performed::Answer(answer)) => {
-                        self.answer_call(wish.origin, Ok(Made { answer, pending: None }));
-                        continue;
-                    }
+                    // What it repeats may wait for the forwarding plane yet.
+                    Ok(Performed::Answer(answer)) => Ok((Vec::new(), answer)),
                     Err(error) => Err(error),
                 },
             };
@@ -93,11 +97,15 @@ impl Server {
         changes
     }
 
+    /// Tells the link. Also of changes that no packet feels, or that change nothing: their replies rest on the state
+    /// before them, of which something may not be in force yet.
     fn send(&mut self, changes: Vec<Making>, kept: Kept) {
-        let Some(delta) = kept.delta.clone() else { return self.changed(changes, &Forwarding::Unchanged) };
         let ticket = self.ticket();
-        match self.link.send(Job::Apply { ticket, delta }) {
+        match self.link.send(Job::Apply { ticket, delta: kept.delta.clone().unwrap_or_default() }) {
             Ok(()) => self.in_flight = Some(InFlight { ticket, kept, changes }),
+            Err(_) if kept.delta.is_none() => {
+                self.changed(changes, &Forwarding::Pending { reason: "too many requests wait for it".into() });
+            }
             Err(_) => {
                 let error = self.take_back(kept, FORWARDING_UNAVAILABLE, "too many requests wait for it");
                 self.refuse_all(changes, &error);
@@ -137,7 +145,13 @@ impl Server {
         let InFlight { kept, changes, .. } = in_flight;
         match outcome {
             Outcome::Applied(applied) => self.changed(changes, &Forwarding::Applied(applied)),
+            Outcome::InForce => self.changed(changes, &Forwarding::Unchanged),
             Outcome::Pending(reason) => self.changed(changes, &Forwarding::Pending { reason }),
+            // Nothing of these is refused, but what they rest on.
+            Outcome::Refused(refusals) if kept.delta.is_none() => {
+                let reason = format!("the forwarding plane refused: {}", refusals_text(&refusals));
+                self.changed(changes, &Forwarding::Pending { reason });
+            }
             Outcome::Refused(refusals) => {
                 let error = self.take_back(kept, FORWARDING_REFUSED, &refusals_text(&refusals));
                 // A worker that does not follow is nobody's fault, and a change that stays cannot be made again.
@@ -163,7 +177,7 @@ impl Server {
                         Forwarding::Pending { reason } => Some(reason.clone()),
                         Forwarding::Applied(_) | Forwarding::Unchanged => None,
                     };
-                    self.answer_call(wish.origin, Ok(Made { answer, pending }));
+                    self.answer_call(wish.origin, Ok(answer), pending);
                 }
             }
         }

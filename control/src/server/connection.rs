@@ -2,10 +2,17 @@
 
 use crate::wire::REQUEST_BYTES_MAX;
 use mio::net::UnixStream;
+use rustix::process::Uid;
 use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
 /// Bytes read from a client at once.
 const READ_BYTES: usize = 64 << 10;
+
+/// Bytes of a request that every client may hold, whatever the others do.
+pub(super) const OWN_BYTES: usize = READ_BYTES;
+/// How long a client may take for a request, from its first byte to its end.
+pub(super) const LINE_TIME: Duration = Duration::from_secs(20);
 
 /// Reads of one client before it is others' turn.
 const READS_PER_TURN: usize = 16;
@@ -17,6 +24,8 @@ pub(super) enum Input {
     Line(Vec<u8>),
     /// A line too long to be kept; what is left of it is skipped.
     TooLong,
+    /// A line for which there is no room now; what is left of it is skipped.
+    NoRoom,
     /// Nothing more at present.
     Nothing,
     /// Nothing whole yet, and more to read: it is others' turn.
@@ -28,7 +37,13 @@ pub(super) enum Input {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) stream: UnixStream,
+    /// The user at the other end.
+    pub(super) user: Uid,
     input: Vec<u8>,
+    /// When the line that is being read began.
+    line_began: Option<Instant>,
+    /// Bytes of the request that is being worked on.
+    in_work: usize,
     /// How much of the input is known to hold no end of a line.
     scanned: usize,
     skipping: bool,
@@ -40,10 +55,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream) -> Self {
+    pub(super) fn new(stream: UnixStream, user: Uid) -> Self {
         Self {
             stream,
+            user,
             input: Vec::new(),
+            line_began: None,
+            in_work: 0,
             scanned: 0,
             skipping: false,
             ended: false,
@@ -53,10 +71,37 @@ impl Connection {
         }
     }
 
-    /// The next line, reading only as much as that takes.
-    pub(super) fn next(&mut self) -> io::Result<Input> {
+    /// Bytes held of requests that are not whole or not answered, beyond those that every client may hold.
+    pub(super) fn shared_bytes(&self) -> usize {
+        self.unfinished_bytes().saturating_sub(OWN_BYTES)
+    }
+
+    /// Bytes held of requests that are not whole or not answered.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        self.input.len() + self.in_work
+    }
+
+    /// When the line that is being read has to be whole, if one is.
+    pub(super) fn line_deadline(&self) -> Option<Instant> {
+        self.line_began.filter(|_| !self.busy).map(|began| began + LINE_TIME)
+    }
+
+    /// The next line, reading only as much as that takes, and of a line no more than there is room for.
+    pub(super) fn next(&mut self, room: usize) -> io::Result<Input> {
+        let next = self.read_line(room);
+        let is_half = !self.input.is_empty() || self.skipping;
+        self.line_began = if is_half { self.line_began.or_else(|| Some(Instant::now())) } else { None };
+        if let Ok(Input::Line(line)) = &next {
+            self.in_work = line.len();
+            // What follows it is a line of its own.
+            self.line_began = None;
+        }
+        next
+    }
+
+    fn read_line(&mut self, room: usize) -> io::Result<Input> {
         for _ in 0..READS_PER_TURN {
-            if let Some(input) = self.buffered() {
+            if let Some(input) = self.buffered(room) {
                 return Ok(input);
             }
             if self.ended {
@@ -74,10 +119,10 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        Ok(self.buffered().unwrap_or(Input::More))
+        Ok(self.buffered(room).unwrap_or(Input::More))
     }
 
-    fn buffered(&mut self) -> Option<Input> {
+    fn buffered(&mut self, room: usize) -> Option<Input> {
         loop {
             let end = self.input[self.scanned..].iter().position(|byte| *byte == b'\n');
             match (end.map(|end| self.scanned + end), self.skipping) {
@@ -86,13 +131,15 @@ impl Connection {
                     (self.scanned, self.skipping) = (0, false);
                 }
                 (Some(end), false) => {
-                    let mut line: Vec<u8> = self.input.drain(..=end).collect();
+                    // The line takes its memory along: a connection that waits holds none.
+                    let rest = self.input.split_off(end + 1);
+                    let mut line = std::mem::replace(&mut self.input, rest);
                     line.pop();
                     self.scanned = 0;
                     return Some(if line.len() >= REQUEST_BYTES_MAX { Input::TooLong } else { Input::Line(line) });
                 }
                 (None, true) => {
-                    self.input.clear();
+                    self.input = Vec::new();
                     self.scanned = 0;
                     return None;
                 }
@@ -100,6 +147,11 @@ impl Connection {
                     self.input = Vec::new();
                     (self.scanned, self.skipping) = (0, true);
                     return Some(Input::TooLong);
+                }
+                (None, false) if self.input.len() >= room => {
+                    self.input = Vec::new();
+                    (self.scanned, self.skipping) = (0, true);
+                    return Some(Input::NoRoom);
                 }
                 (None, false) => {
                     self.scanned = self.input.len();
@@ -111,6 +163,7 @@ impl Connection {
 
     /// Queues a reply.
     pub(super) fn reply(&mut self, line: &[u8]) {
+        self.in_work = 0;
         self.output.extend_from_slice(line);
     }
 

@@ -7,6 +7,7 @@
 
 mod calls;
 mod changes;
+mod clients;
 mod connection;
 mod socket;
 
@@ -14,11 +15,11 @@ use crate::api::ApiSettings;
 use crate::authority::Authority;
 use crate::config::ControlConfig;
 use crate::error::{
-    ApiError, ENI_NOT_FOUND, FORBIDDEN, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER, REQUEST_TOO_LARGE,
-    SERVICE_UNAVAILABLE,
+    ApiError, DRY_RUN, ENI_NOT_FOUND, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER, REQUEST_TOO_LARGE,
 };
 use crate::http::{Endpoint, HttpServer, PendingCall};
 use crate::query::{Answer, Query};
+use crate::refusal_log::RefusalLog;
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
 use crate::switch_link::{Job, Report, SwitchLink};
 use crate::view::{ObjectCounts, StatusView};
@@ -28,7 +29,7 @@ use connection::{Connection, Input};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use serde_json::{Map, Value};
-use socket::{Socket, is_trusted};
+use socket::Socket;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -157,8 +158,9 @@ struct Server {
     settings: ApiSettings,
     calls: Receiver<PendingCall>,
     callers: BTreeMap<u64, calls::Caller>,
-    /// Held, so that it ends with the server.
-    _http: Option<HttpServer>,
+    refusals: RefusalLog,
+    /// Ends with the server.
+    http: Option<HttpServer>,
 }
 
 impl Server {
@@ -213,19 +215,22 @@ impl Server {
             settings,
             calls,
             callers: BTreeMap::new(),
-            _http: http,
+            refusals: RefusalLog::new(clients::bounds()),
+            http,
         })
     }
 
     fn run(mut self) -> Result<(), RunError> {
         let mut events = Events::with_capacity(1024);
         while !(self.stopping && self.in_flight.is_none()) {
-            let pause = if self.ready.is_empty() || self.stopping { None } else { Some(Duration::ZERO) };
+            let until_late = || self.next_line_deadline().map(|late| late.saturating_duration_since(Instant::now()));
+            let pause = if self.ready.is_empty() || self.stopping { until_late() } else { Some(Duration::ZERO) };
             self.wait(&mut events, pause)?;
             self.take_reports();
             self.take_calls();
             if !self.stopping {
                 self.serve_round();
+                self.end_slow_clients();
             }
             self.change_next();
         }
@@ -256,42 +261,6 @@ impl Server {
         Ok(())
     }
 
-    fn accept(&mut self) {
-        loop {
-            let mut stream = match self.socket.listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // A client that gave up, or no descriptor left: the next event tries again.
-                Err(_) => return,
-            };
-            let refusal = match () {
-                () if self.stopping => Some(SERVICE_UNAVAILABLE.error("the control plane is stopping")),
-                () if !is_trusted(&stream) => {
-                    Some(FORBIDDEN.error("this socket is for root and the user who started Sluice"))
-                }
-                () if self.connections.len() >= CONNECTIONS_MAX => {
-                    let message =
-                        format!("{CONNECTIONS_MAX} clients are connected, as many as may be: try again later");
-                    Some(SERVICE_UNAVAILABLE.error(message))
-                }
-                () => None,
-            };
-            if let Some(refusal) = refusal {
-                let line = Reply::refused(0, refusal).to_line();
-                // Told as far as the socket takes it; the connection ends either way.
-                let _ = io::Write::write(&mut stream, &line);
-                continue;
-            }
-            let token = Token(self.next_token);
-            self.next_token += 1;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            if self.poll.registry().register(&mut stream, token, interest).is_ok() {
-                self.connections.insert(token, Connection::new(stream));
-                self.make_ready(token);
-            }
-        }
-    }
-
     fn make_ready(&mut self, token: Token) {
         let listening =
             self.connections.get(&token).is_some_and(|connection| !connection.busy && !connection.is_writing());
@@ -303,8 +272,9 @@ impl Server {
     /// One request of every client that is ready.
     fn serve_round(&mut self) {
         for token in std::mem::take(&mut self.ready) {
+            let room = self.room_of(token);
             let Some(connection) = self.connections.get_mut(&token) else { continue };
-            match connection.next() {
+            match connection.next(room) {
                 Ok(Input::Line(line)) => {
                     self.handle(token, &line);
                     self.make_ready(token);
@@ -313,6 +283,7 @@ impl Server {
                     let message = format!("a request has at most {REQUEST_BYTES_MAX} bytes: split it");
                     self.refuse(Origin::Socket { token, request: 0 }, REQUEST_TOO_LARGE.error(message));
                 }
+                Ok(Input::NoRoom) => self.refuse_line(token),
                 Ok(Input::Nothing) => {}
                 Ok(Input::More) => self.make_ready(token),
                 Ok(Input::End) | Err(_) => drop(self.connections.remove(&token)),
@@ -413,6 +384,8 @@ impl Server {
                         objects: ObjectCounts::new(self.authority.model()),
                         link,
                         forwarding,
+                        socket_clients: self.clients(),
+                        http_clients: self.http.as_ref().map(HttpServer::status),
                     };
                     self.reply(origin, ReplyBody::Answered { answer: Answer::Status(Box::new(status)) });
                 }
@@ -423,7 +396,11 @@ impl Server {
     fn refuse(&mut self, origin: Origin, error: ApiError) {
         match origin {
             Origin::Socket { .. } => self.reply(origin, ReplyBody::Refused { error: error.into() }),
-            Origin::Http(_) => self.answer_call(origin, Err(error)),
+            Origin::Http(_) => {
+                // A trial rests on nothing.
+                let pending = self.pending().filter(|_| error.code != DRY_RUN.code);
+                self.answer_call(origin, Err(error), pending);
+            }
         }
     }
 

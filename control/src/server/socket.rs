@@ -1,6 +1,7 @@
 //! The control socket as a file, and who may use it.
 
 use mio::net::{UnixListener, UnixStream};
+use rustix::process::Uid;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -44,8 +45,8 @@ impl Drop for Socket {
     }
 }
 
-/// Whether the other end is root or the user this process runs as.
-pub(super) fn is_trusted(stream: &UnixStream) -> bool {
-    rustix::net::sockopt::socket_peercred(stream)
-        .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+/// The user at the other end, if that is root or the user this process runs as.
+pub(super) fn trusted_user(stream: &UnixStream) -> Option<Uid> {
+    let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
+    (peer.uid.is_root() || peer.uid == rustix::process::geteuid()).then_some(peer.uid)
 }

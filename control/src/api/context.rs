@@ -1,18 +1,16 @@
-//! Where one call is worked on: what it asks, what there is, and what of it the caller may see.
+//! One call as its action sees it: what it asks, and what there is, as far as the caller may see it.
 
 use super::Action;
 use super::parameters::Parameters;
+use super::scope::Scope;
 use super::settings::ApiSettings;
 use crate::command::{Batch, Command, LabelModify, OnBehalf};
 use crate::environment::Environment;
-use crate::error::{
-    ApiError, ENI_NOT_FOUND, ErrorKind, GROUP_NOT_FOUND, INSTANCE_NOT_FOUND, INVALID_PARAMETER, PORT_LIST_NOT_FOUND,
-    PREFIX_LIST_NOT_FOUND, REGION_NOT_FOUND, VPC_NOT_FOUND, VSWITCH_NOT_FOUND,
-};
-use crate::model::{Eni, Group, Instance, Label, Model, PortList, PrefixList, VSwitch, Vpc};
+use crate::error::{ApiError, ErrorKind, INVALID_PARAMETER, REGION_NOT_FOUND};
+use crate::model::{Model, Token, VSwitch, Vpc};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use vswitch_core::ids::{EniId, GroupId, PortListId, PrefixListId, VSwitchId, VpcId};
+use vswitch_core::ids::{VSwitchId, VpcId};
 
 const REGION_MALFORMED: ErrorKind = ErrorKind { code: "InvalidRegionId.MalFormed", status: 400 };
 const RESOURCE_GROUP_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceGroup.NotFound", status: 404 };
@@ -23,8 +21,6 @@ const TAG_DUPLICATE: ErrorKind = ErrorKind { code: "Duplicate.TagKey", status: 4
 const VPC_STATUS: ErrorKind = ErrorKind { code: "IncorrectVpcStatus", status: 400 };
 const VSWITCH_STATUS: ErrorKind = ErrorKind { code: "IncorrectVSwitchStatus", status: 400 };
 pub(super) const ZONE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidZoneId.NotFound", status: 404 };
-const INSTANCE_ID: ErrorKind = ErrorKind { code: "InvalidInstanceId.Malformed", status: 400 };
-const SECURITY_GROUP_ID: ErrorKind = ErrorKind { code: "InvalidSecurityGroupId.Malformed", status: 400 };
 
 /// A call whose sender is known.
 #[derive(Clone, Debug)]
@@ -37,7 +33,8 @@ pub struct Call {
     pub parameters: Parameters,
 }
 
-/// A call and everything that it is judged by.
+/// A call and everything that it is judged by. An action gets it as a context, which has no other way to the state
+/// than the scope.
 #[derive(Clone, Copy)]
 pub struct Desk<'a> {
     /// The state.
@@ -50,8 +47,41 @@ pub struct Desk<'a> {
     pub environment: &'a Environment,
 }
 
+impl<'a> Desk<'a> {
+    pub(super) fn context(&self) -> Context<'a> {
+        let Self { model, call, settings, environment } = *self;
+        Context { scope: Scope::new(model, settings, call), call, settings, environment }
+    }
+
+    /// What a client token of the caller's was answered, if it still counts.
+    pub fn token(&self, id: &str) -> Option<&'a Token> {
+        self.model.tokens.get(id).filter(|token| !token.is_over(self.environment.now_s))
+    }
+
+    /// A refusal that names nothing the caller may not see.
+    pub fn redacted(&self, error: ApiError) -> ApiError {
+        let named = |id: &str| self.call.parameters.pairs().any(|(_, value)| value.contains(id));
+        ApiError { message: self.context().scope.redacted(&error.message, named), ..error }
+    }
+}
+
+/// A call as its action sees it.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    /// The state, as far as the caller may see it. There is no other way to it.
+    pub(super) scope: Scope<'a>,
+    /// The call.
+    pub(super) call: &'a Call,
+    /// The settings.
+    pub(super) settings: &'a ApiSettings,
+    /// Time and new identifiers.
+    pub(super) environment: &'a Environment,
+}
+
 /// What is answered once a change is made.
 pub(super) type AnswerOf = Box<dyn FnOnce(&Desk<'_>) -> Map<String, Value>>;
+/// The same, as an action writes it.
+pub(super) type AnswerInContext = Box<dyn FnOnce(&Context<'_>) -> Map<String, Value>>;
 
 /// What a call comes to.
 pub enum Plan {
@@ -76,19 +106,19 @@ impl Plan {
     }
 }
 
-impl<'a> Desk<'a> {
+impl<'a> Context<'a> {
     /// What the call says.
-    pub fn parameters(&self) -> &'a Parameters {
+    pub(super) fn parameters(&self) -> &'a Parameters {
         &self.call.parameters
     }
 
     /// The region that the call names, or the first one.
-    pub fn region(&self) -> &'a str {
+    pub(super) fn region(&self) -> &'a str {
         self.call.parameters.text("RegionId").unwrap_or(self.settings.first_region())
     }
 
     /// Refuses a region that there is not.
-    pub fn check_region(&self) -> Result<(), ApiError> {
+    pub(super) fn check_region(&self) -> Result<(), ApiError> {
         match self.call.parameters.text("RegionId") {
             Some(region) if !self.settings.regions.iter().any(|known| known == region) => {
                 let letters = region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -100,56 +130,8 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// The account that an object belongs to.
-    pub fn owner_of(&self, id: &str) -> &'a str {
-        match self.model.label(id).owner.as_str() {
-            "" => self.settings.first_account(),
-            owner => owner,
-        }
-    }
-
-    /// The region that an object is in.
-    pub fn region_of(&self, id: &str) -> &'a str {
-        match self.model.label(id).region.as_str() {
-            "" => self.settings.first_region(),
-            region => region,
-        }
-    }
-
-    /// What is noted about an object.
-    pub fn label(&self, id: &str) -> &'a Label {
-        self.model.label(id)
-    }
-
-    /// Whether an object is the caller's, and in the region the call names if it names one.
-    pub fn owns(&self, id: &str) -> bool {
-        let named = self.call.parameters.text("RegionId");
-        self.owner_of(id) == self.call.account && named.is_none_or(|region| region == self.region_of(id))
-    }
-
-    /// Whether the caller may use a VPC: it owns it, or the VPC is shared with it.
-    pub fn sees_vpc(&self, vpc: &VpcId) -> bool {
-        let shared = self.settings.shared_vpcs.get(vpc.as_str());
-        self.owns(vpc.as_str()) || shared.is_some_and(|accounts| accounts.contains(&self.call.account))
-    }
-
-    /// A VPC that the caller may use.
-    pub fn vpc(&self, id: &str) -> Result<(VpcId, &'a Vpc), ApiError> {
-        let found = self.model.vpcs.get_key_value(&VpcId::from(id)).filter(|(id, _)| self.sees_vpc(id));
-        let found = found.map(|(id, vpc)| (id.clone(), vpc));
-        found.ok_or_else(|| not_found(VPC_NOT_FOUND, "VPC", id))
-    }
-
-    /// A vSwitch that the caller may use.
-    pub fn vswitch(&self, id: &str) -> Result<(VSwitchId, &'a VSwitch), ApiError> {
-        let found = self.model.vswitches.get_key_value(&VSwitchId::from(id));
-        let seen = found.filter(|(id, vswitch)| self.owns(id.as_str()) || self.sees_vpc(&vswitch.vpc));
-        let seen = seen.map(|(id, vswitch)| (id.clone(), vswitch));
-        seen.ok_or_else(|| not_found(VSWITCH_NOT_FOUND, "vSwitch", id))
-    }
-
     /// Refuses a VPC that is still being made.
-    pub fn check_vpc_made(&self, id: &VpcId, vpc: &Vpc) -> Result<(), ApiError> {
+    pub(super) fn check_vpc_made(&self, id: &VpcId, vpc: &Vpc) -> Result<(), ApiError> {
         match self.is_passing(vpc.created_s) {
             true => Err(VPC_STATUS.error(format!("{id} is still being made.")).object(id)),
             false => Ok(()),
@@ -157,91 +139,46 @@ impl<'a> Desk<'a> {
     }
 
     /// Refuses a vSwitch that is still being made.
-    pub fn check_vswitch_made(&self, id: &VSwitchId, vswitch: &VSwitch) -> Result<(), ApiError> {
+    pub(super) fn check_vswitch_made(&self, id: &VSwitchId, vswitch: &VSwitch) -> Result<(), ApiError> {
         match self.is_passing(vswitch.created_s) {
             true => Err(VSWITCH_STATUS.error(format!("{id} is still being made.")).object(id)),
             false => Ok(()),
         }
     }
 
-    /// One of the caller's security groups.
-    pub fn group(&self, id: &str) -> Result<(GroupId, &'a Group), ApiError> {
-        self.check_form(id, SECURITY_GROUP_ID, "SecurityGroupId")?;
-        let found = self.model.groups.get_key_value(&GroupId::from(id)).filter(|(id, _)| self.owns(id.as_str()));
-        let found = found.map(|(id, group)| (id.clone(), group));
-        found.ok_or_else(|| not_found(GROUP_NOT_FOUND, "security group", id))
-    }
-
-    /// Refuses what can be no identifier, where the action has a code for that.
-    fn check_form(&self, id: &str, kind: ErrorKind, name: &str) -> Result<(), ApiError> {
-        let letters = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        match (letters && id.len() <= 100) || !self.call.action.fact().lists(kind.code) {
-            true => Ok(()),
-            false => Err(kind.error("it has at most 100 letters, digits, - and _").field(name)),
-        }
-    }
-
     /// Refuses identifiers of groups that are not the caller's.
-    pub fn check_groups(&self, ids: &[String]) -> Result<(), ApiError> {
-        ids.iter().try_for_each(|id| self.group(id).map(drop))
-    }
-
-    /// One of the caller's network interfaces.
-    pub fn eni(&self, id: &str) -> Result<(EniId, &'a Eni), ApiError> {
-        let found = self.model.enis.get_key_value(&EniId::from(id)).filter(|(id, _)| self.owns(id.as_str()));
-        let found = found.map(|(id, eni)| (id.clone(), eni));
-        found.ok_or_else(|| not_found(ENI_NOT_FOUND, "network interface", id))
-    }
-
-    /// One of the caller's instances.
-    pub fn instance(&self, id: &str) -> Result<&'a Instance, ApiError> {
-        self.check_form(id, INSTANCE_ID, "InstanceId")?;
-        let found = self.model.instances.get(id).filter(|_| self.owns(id));
-        found.ok_or_else(|| not_found(INSTANCE_NOT_FOUND, "instance", id))
-    }
-
-    /// One of the caller's prefix lists.
-    pub fn prefix_list(&self, id: &str) -> Result<(PrefixListId, &'a PrefixList), ApiError> {
-        let found = self.model.prefix_lists.get_key_value(&PrefixListId::from(id));
-        let own = found.filter(|(id, _)| self.owns(id.as_str())).map(|(id, list)| (id.clone(), list));
-        own.ok_or_else(|| not_found(PREFIX_LIST_NOT_FOUND, "prefix list", id))
-    }
-
-    /// One of the caller's port lists.
-    pub fn port_list(&self, id: &str) -> Result<(PortListId, &'a PortList), ApiError> {
-        let found = self.model.port_lists.get_key_value(&PortListId::from(id));
-        let own = found.filter(|(id, _)| self.owns(id.as_str())).map(|(id, list)| (id.clone(), list));
-        own.ok_or_else(|| not_found(PORT_LIST_NOT_FOUND, "port list", id))
+    pub(super) fn check_groups(&self, ids: &[String]) -> Result<(), ApiError> {
+        ids.iter().try_for_each(|id| self.scope.group(id).map(drop))
     }
 
     /// The caller's account as it is noted: the first one needs no note.
-    pub(super) fn noted_account(&self) -> String {
+    fn noted_account(&self) -> String {
         let account = &self.call.account;
         if account == self.settings.first_account() { String::new() } else { account.clone() }
     }
 
     /// Changes made for the caller, as one, and what is answered then.
-    pub fn change(&self, mut commands: Vec<Command>, answer: AnswerOf) -> Plan {
+    pub(super) fn change(&self, mut commands: Vec<Command>, answer: AnswerInContext) -> Plan {
         let command = match (commands.len(), commands.pop()) {
             (1, Some(command)) => command,
             (_, last) => Command::Batch(Batch { commands: commands.into_iter().chain(last).collect() }),
         };
-        let region = self.region();
+        let named = self.parameters().text("RegionId").filter(|region| *region != self.settings.first_region());
         let on_behalf = OnBehalf {
             owner: self.noted_account(),
-            region: if region == self.settings.first_region() { String::new() } else { region.to_owned() },
+            region: named.unwrap_or_default().to_owned(),
             command: Box::new(command),
         };
-        Plan::Change(Box::new(Command::OnBehalf(on_behalf)), answer)
+        Plan::Change(Box::new(Command::OnBehalf(on_behalf)), Box::new(move |desk| answer(&desk.context())))
     }
 
     /// Changes made for the caller that are answered without particulars.
-    pub fn quiet_change(&self, commands: Vec<Command>) -> Plan {
+    pub(super) fn quiet_change(&self, commands: Vec<Command>) -> Plan {
         self.change(commands, Box::new(|_| Map::new()))
     }
 
     /// The command that notes tags and resource group of a new object, if the call names any.
-    pub fn new_label(&self, object: &str, zone: Option<String>) -> Result<Vec<Command>, ApiError> {
+    pub(super) fn new_label(&self, object: &str, zone: Option<String>) -> Result<Vec<Command>, ApiError> {
         let tags = self.tags("Tag")?;
         let resource_group = self.resource_group()?;
         if tags.is_empty() && resource_group.is_none() && zone.is_none() {
@@ -252,7 +189,7 @@ impl<'a> Desk<'a> {
     }
 
     /// The resource group that the call names.
-    pub fn resource_group(&self) -> Result<Option<String>, ApiError> {
+    pub(super) fn resource_group(&self) -> Result<Option<String>, ApiError> {
         let Some(id) = self.parameters().owned("ResourceGroupId") else { return Ok(None) };
         let groups = &self.settings.resource_groups;
         let exists = if groups.is_empty() { id.starts_with("rg-") && id.len() <= 64 } else { groups.contains_key(&id) };
@@ -265,7 +202,7 @@ impl<'a> Desk<'a> {
     }
 
     /// The tags that the call gives, checked.
-    pub fn tags(&self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
+    pub(super) fn tags(&self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
         let mut tags = BTreeMap::new();
         for (_, tag) in self.parameters().objects(name)? {
             let key = tag.text("Key").unwrap_or_default().to_owned();
@@ -289,8 +226,8 @@ impl<'a> Desk<'a> {
     }
 
     /// Whether an object has the tags that the call asks for: a tag without a value asks for the key alone.
-    pub fn has_tags(&self, id: &str) -> Result<bool, ApiError> {
-        let tags = &self.label(id).tags;
+    pub(super) fn has_tags(&self, id: &str) -> Result<bool, ApiError> {
+        let tags = &self.scope.label(id).tags;
         let wanted = self.parameters().objects("Tag")?;
         Ok(wanted.iter().all(|(_, tag)| match (tag.text("Key"), tag.text("Value")) {
             (Some(key), Some(value)) => tags.get(key).is_some_and(|present| present == value),
@@ -300,37 +237,37 @@ impl<'a> Desk<'a> {
     }
 
     /// Whether an object is in the resource group that the call asks for.
-    pub fn has_resource_group(&self, id: &str) -> bool {
+    pub(super) fn has_resource_group(&self, id: &str) -> bool {
         let wanted = self.parameters().text("ResourceGroupId");
-        wanted.is_none_or(|wanted| self.label(id).resource_group == wanted)
+        wanted.is_none_or(|wanted| self.scope.label(id).resource_group == wanted)
     }
 
     /// An object's tags, as ECS writes them.
-    pub fn tags_of(&self, id: &str) -> Value {
-        let tags = self.label(id).tags.iter();
+    pub(super) fn tags_of(&self, id: &str) -> Value {
+        let tags = self.scope.label(id).tags.iter();
         tags.map(|(key, value)| json!({"TagKey": key, "TagValue": value})).collect()
     }
 
     /// An object's tags, as VPC writes them.
-    pub fn vpc_tags_of(&self, id: &str) -> Value {
-        self.label(id).tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect()
+    pub(super) fn vpc_tags_of(&self, id: &str) -> Value {
+        self.scope.label(id).tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect()
     }
 
     /// The zone of a vSwitch.
-    pub fn zone_of(&self, vswitch: &VSwitchId) -> String {
-        match self.label(vswitch.as_str()).zone.as_str() {
-            "" => zones_of(self.region_of(vswitch.as_str())).swap_remove(0),
+    pub(super) fn zone_of(&self, vswitch: &VSwitchId) -> String {
+        match self.scope.zone_noted(vswitch) {
+            "" => zones_of(self.scope.region_of(vswitch.as_str())).swap_remove(0),
             zone => zone.to_owned(),
         }
     }
 
     /// Whether something that changed then still shows a passing state.
-    pub fn is_passing(&self, changed_s: u64) -> bool {
+    pub(super) fn is_passing(&self, changed_s: u64) -> bool {
         self.environment.now_s < changed_s.saturating_add(self.settings.state_delay_s)
     }
 
     /// The place among some words of the one that a parameter has, in any letter case.
-    pub fn word(&self, name: &str, words: &[&str], kind: ErrorKind) -> Result<Option<usize>, ApiError> {
+    pub(super) fn word(&self, name: &str, words: &[&str], kind: ErrorKind) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.parameters().text(name) else { return Ok(None) };
         let place = words.iter().position(|word| word.eq_ignore_ascii_case(text));
         let words = words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(", ");
@@ -338,7 +275,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Refuses a parameter that makes no sense.
-    pub fn refuse<T>(&self, name: &str, reason: &str) -> Result<T, ApiError> {
+    pub(super) fn refuse<T>(&self, name: &str, reason: &str) -> Result<T, ApiError> {
         Err(INVALID_PARAMETER.error(format!("{name}: {reason}")).field(name))
     }
 }
@@ -347,9 +284,4 @@ impl<'a> Desk<'a> {
 pub(super) fn zones_of(region: &str) -> Vec<String> {
     let dash = if region.starts_with("cn-") { "-" } else { "" };
     ('a'..='k').map(|letter| format!("{region}{dash}{letter}")).collect()
-}
-
-fn not_found(kind: ErrorKind, noun: &str, id: &str) -> ApiError {
-    let shown: String = id.chars().take(100).collect();
-    kind.error(format!("there is no {noun} {shown:?}"))
 }

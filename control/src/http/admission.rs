@@ -1,0 +1,438 @@
+//! How many connections there may be and how much of unfinished requests is held, for each peer and in all.
+//!
+//! Nothing is known of who connects before its first request was read, so every peer has its share, and it is the one
+//! that holds most who gives way. Root, the user this process runs as, and connections that have made a signed
+//! request have more, and a reserve that nobody else can use up.
+
+use super::HEAD_BYTES_MAX;
+use super::peer::Peer;
+use crate::refusal_log::RefusalLog;
+use crate::view::ClientsView;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Connections at once.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// Connections that only root and this process's user may make, or that have made a signed request.
+const CONNECTIONS_RESERVED: usize = 256;
+/// Connections of one peer that have made no signed request.
+pub const PEER_CONNECTIONS_MAX: usize = 128;
+/// The same of root and of this process's user, and connections that one account has made signed requests on.
+const TRUSTED_CONNECTIONS_MAX: usize = 512;
+/// Bytes of unfinished requests at once, of all connections.
+pub const UNFINISHED_BYTES_MAX: usize = 64 << 20;
+/// Bytes that every connection may hold, whatever the others do.
+const CONNECTION_BYTES: usize = 16 << 10;
+/// Bytes of a request after which a connection without a signed one is closed.
+const BUFFERED_BYTES: usize = 32 << 10;
+/// Bytes beyond [`CONNECTION_BYTES`], of all connections.
+const SHARED_BYTES_MAX: usize = 48 << 20;
+/// Shared bytes that only root, this process's user and connections with a signed request may hold.
+const SHARED_BYTES_RESERVED: usize = 16 << 20;
+/// Shared bytes of one peer.
+const PEER_BYTES_MAX: usize = 8 << 20;
+/// The same of root, of this process's user, and of one account.
+const TRUSTED_BYTES_MAX: usize = 24 << 20;
+
+const _: () = assert!(CONNECTIONS_MAX * CONNECTION_BYTES + SHARED_BYTES_MAX <= UNFINISHED_BYTES_MAX);
+const _: () = assert!(PEER_BYTES_MAX <= SHARED_BYTES_MAX - SHARED_BYTES_RESERVED);
+const _: () = assert!(PEER_CONNECTIONS_MAX < CONNECTIONS_MAX - CONNECTIONS_RESERVED);
+
+/// Whose share something is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    /// Of connections without a signed request.
+    Peer(Peer),
+    /// Of connections with one.
+    Account(String),
+}
+
+impl Holder {
+    fn is_trusted(&self) -> bool {
+        match self {
+            Self::Peer(peer) => peer.is_privileged(),
+            Self::Account(_) => true,
+        }
+    }
+
+    fn connections_max(&self) -> usize {
+        if self.is_trusted() { TRUSTED_CONNECTIONS_MAX } else { PEER_CONNECTIONS_MAX }
+    }
+
+    /// Its own bound of shared bytes, and that of all.
+    fn bytes_max(&self) -> (usize, usize) {
+        match self.is_trusted() {
+            true => (TRUSTED_BYTES_MAX, SHARED_BYTES_MAX),
+            false => (PEER_BYTES_MAX, SHARED_BYTES_MAX - SHARED_BYTES_RESERVED),
+        }
+    }
+}
+
+/// What a connection does at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It sends a request, or nothing yet.
+    Reading,
+    /// Its request is whole and being worked on.
+    Serving,
+    /// It was sent an answer, and has sent nothing since.
+    Answered,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Place {
+    holder: Holder,
+    phase: Phase,
+    /// Bytes read of requests that are not done.
+    bytes: usize,
+    /// Bytes of the last read, which may begin another request than the one it ends.
+    last_bytes: usize,
+    /// It gives way to another one, and is told by this.
+    gives_way: bool,
+    told: Arc<Notify>,
+}
+
+impl Place {
+    fn shared_bytes(&self) -> usize {
+        shared(self.bytes)
+    }
+
+    fn can_give_way(&self) -> bool {
+        matches!(self.holder, Holder::Peer(_)) && self.phase != Phase::Serving && !self.gives_way
+    }
+}
+
+/// What so many bytes of a request take of the shared ones. A long one has them read into a buffer of its own.
+fn shared(bytes: usize) -> usize {
+    match bytes.checked_sub(CONNECTION_BYTES) {
+        None | Some(0) => 0,
+        Some(beyond) => beyond + HEAD_BYTES_MAX,
+    }
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    connections: usize,
+    shared_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    /// By number, so the oldest first.
+    places: BTreeMap<u64, Place>,
+    shares: BTreeMap<Holder, Share>,
+    last: u64,
+    /// Those that give way and are not gone yet.
+    leaving: usize,
+    shared_bytes: usize,
+}
+
+/// All connections.
+#[derive(Debug)]
+pub(super) struct Admission {
+    places: Mutex<Places>,
+    refusals: RefusalLog,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        let what = format!(
+            "HTTP takes {CONNECTIONS_MAX} connections, {PEER_CONNECTIONS_MAX} of one user or address, and \
+             {UNFINISHED_BYTES_MAX} bytes of unfinished requests"
+        );
+        Self { places: Mutex::default(), refusals: RefusalLog::new(what) }
+    }
+}
+
+impl Admission {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection of a peer; none if neither it nor another can give way.
+    pub(super) fn admit(self: &Arc<Self>, peer: Peer) -> Option<Ticket> {
+        let mut places = self.places();
+        let admitted = places.make_room(&Holder::Peer(peer)).then(|| places.enter(Holder::Peer(peer)));
+        drop(places);
+        match admitted {
+            Some((number, told)) => Some(Ticket { admission: Arc::clone(self), number, told }),
+            None => {
+                self.refusals.count();
+                None
+            }
+        }
+    }
+
+    /// How it stands.
+    pub(super) fn status(&self) -> ClientsView {
+        let places = self.places();
+        ClientsView {
+            connections: places.places.len(),
+            connections_max: CONNECTIONS_MAX,
+            unfinished_bytes: places.places.values().map(|place| place.bytes).sum(),
+            unfinished_bytes_max: UNFINISHED_BYTES_MAX,
+            refused: self.refusals.total(),
+        }
+    }
+}
+
+impl Places {
+    /// Whether there is room for one more of a holder, after another one was asked to give way if need be.
+    fn make_room(&mut self, holder: &Holder) -> bool {
+        let own = self.shares.get(holder).map_or(0, |share| share.connections);
+        if own >= holder.connections_max() {
+            return self.displace(holder);
+        }
+        let most = if holder.is_trusted() { CONNECTIONS_MAX } else { CONNECTIONS_MAX - CONNECTIONS_RESERVED };
+        if self.places.len() - self.leaving < most {
+            return true;
+        }
+        // Who holds most gives way, as long as that is more than the one who comes would have.
+        let unsigned = self.shares.iter().filter(|(other, _)| matches!(other, Holder::Peer(_)));
+        let largest = unsigned.max_by_key(|(_, share)| share.connections);
+        let largest = largest.filter(|(_, share)| share.connections > own + 1).map(|(other, _)| other.clone());
+        largest.is_some_and(|largest| self.displace(&largest))
+    }
+
+    /// Asks the oldest connection of a holder that can to give way.
+    fn displace(&mut self, holder: &Holder) -> bool {
+        let Some(place) = self.places.values_mut().find(|place| place.holder == *holder && place.can_give_way()) else {
+            return false;
+        };
+        place.gives_way = true;
+        place.told.notify_one();
+        self.leaving += 1;
+        let holder = place.holder.clone();
+        self.leave_share(&holder);
+        true
+    }
+
+    fn enter(&mut self, holder: Holder) -> (u64, Arc<Notify>) {
+        self.last += 1;
+        let told = Arc::new(Notify::new());
+        self.shares.entry(holder.clone()).or_default().connections += 1;
+        let (phase, gives_way) = (Phase::Reading, false);
+        let place = Place { holder, phase, bytes: 0, last_bytes: 0, gives_way, told: Arc::clone(&told) };
+        self.places.insert(self.last, place);
+        (self.last, told)
+    }
+
+    fn leave_share(&mut self, holder: &Holder) {
+        if let Some(share) = self.shares.get_mut(holder) {
+            share.connections -= 1;
+            if share.connections == 0 && share.shared_bytes == 0 {
+                self.shares.remove(holder);
+            }
+        }
+    }
+
+    /// Sets how many bytes a connection holds, if there is room for that.
+    fn hold(&mut self, number: u64, bytes: usize) -> bool {
+        let Some(place) = self.places.get_mut(&number) else { return false };
+        let before = place.shared_bytes();
+        let after = shared(bytes);
+        let share = self.shares.entry(place.holder.clone()).or_default();
+        let (own_max, all_max) = place.holder.bytes_max();
+        let (own, all) = (share.shared_bytes - before + after, self.shared_bytes - before + after);
+        if after > before && (own > own_max || all > all_max) {
+            return false;
+        }
+        place.bytes = bytes;
+        share.shared_bytes = own;
+        self.shared_bytes = all;
+        true
+    }
+}
+
+/// A connection's place. It is free again when the value goes.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    admission: Arc<Admission>,
+    number: u64,
+    told: Arc<Notify>,
+}
+
+impl Ticket {
+    /// Ends when the connection has to give way.
+    pub(super) async fn gives_way(&self) {
+        self.told.notified().await;
+    }
+
+    /// Bytes were read. Whether there is room for them.
+    pub(super) fn read(&self, count: usize) -> bool {
+        let mut places = self.admission.places();
+        let Some(place) = places.places.get_mut(&self.number) else { return false };
+        if place.phase == Phase::Answered {
+            place.phase = Phase::Reading;
+        }
+        place.last_bytes = count;
+        let bytes = place.bytes + count;
+        let has_room = places.hold(self.number, bytes);
+        drop(places);
+        if !has_room {
+            self.admission.refusals.count();
+        }
+        has_room
+    }
+
+    /// The request is whole. Whether it may still be worked on: from now on it gives way to none.
+    pub(super) fn begin(&self) -> bool {
+        let mut places = self.admission.places();
+        let place = places.places.get_mut(&self.number).filter(|place| !place.gives_way);
+        place.map(|place| place.phase = Phase::Serving).is_some()
+    }
+
+    /// The request was signed by an account, which has shares of its own.
+    pub(super) fn authenticate(&self, account: &str) {
+        let mut places = self.admission.places();
+        let account = Holder::Account(account.to_owned());
+        let held = places.shares.get(&account).map_or(0, |share| share.connections);
+        let Some(place) = places.places.get(&self.number) else { return };
+        if place.holder == account || place.gives_way || held >= account.connections_max() {
+            return;
+        }
+        let (before, shared) = (place.holder.clone(), place.shared_bytes());
+        if let Some(share) = places.shares.get_mut(&before) {
+            share.shared_bytes -= shared;
+        }
+        places.leave_share(&before);
+        let share = places.shares.entry(account.clone()).or_default();
+        share.connections += 1;
+        share.shared_bytes += shared;
+        if let Some(place) = places.places.get_mut(&self.number) {
+            place.holder = account;
+        }
+    }
+
+    /// The answer is known, and the request need not be held any longer. Whether the connection has to end with it: the
+    /// buffers of a long request stay with their connection, which nobody has signed for.
+    pub(super) fn finish(&self) -> bool {
+        let mut places = self.admission.places();
+        let Some(place) = places.places.get_mut(&self.number) else { return true };
+        let ends = place.bytes > BUFFERED_BYTES && matches!(place.holder, Holder::Peer(_));
+        place.phase = Phase::Answered;
+        // What follows the request was read with its end.
+        let kept = place.last_bytes.min(place.bytes);
+        places.hold(self.number, kept);
+        ends
+    }
+
+    /// Whether the other end still waits for an answer to what it sends or may send.
+    pub(super) fn is_reading(&self) -> bool {
+        self.admission.places().places.get(&self.number).is_some_and(|place| place.phase == Phase::Reading)
+    }
+
+    /// Counts that the connection was refused.
+    pub(super) fn count_refusal(&self) {
+        self.admission.refusals.count();
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut places = self.admission.places();
+        places.hold(self.number, 0);
+        if let Some(place) = places.places.remove(&self.number) {
+            match place.gives_way {
+                true => places.leaving -= 1,
+                false => places.leave_share(&place.holder),
+            }
+            let is_empty = |share: &Share| share.connections == 0 && share.shared_bytes == 0;
+            if places.shares.get(&place.holder).is_some_and(is_empty) {
+                places.shares.remove(&place.holder);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    fn elsewhere(number: u32) -> Peer {
+        Peer::Address(IpAddr::V4(Ipv4Addr::from(0xc633_6400 + number)))
+    }
+
+    fn leaving(admission: &Admission) -> usize {
+        admission.places().leaving
+    }
+
+    #[test]
+    fn the_oldest_of_a_peer_that_has_its_share_gives_way() {
+        let admission = Arc::new(Admission::default());
+        let mut tickets: Vec<Ticket> =
+            (0..PEER_CONNECTIONS_MAX).map(|_| admission.admit(elsewhere(1)).unwrap()).collect();
+        assert_eq!(leaving(&admission), 0);
+        let newest = admission.admit(elsewhere(1)).unwrap();
+        assert_eq!(leaving(&admission), 1);
+        assert!(!tickets[0].begin() && tickets[1].begin());
+        // Where all are at work, nobody can.
+        tickets.iter().skip(1).for_each(|ticket| assert!(ticket.begin()));
+        assert!(newest.begin());
+        assert!(admission.admit(elsewhere(1)).is_none());
+        assert!(admission.admit(elsewhere(2)).is_some());
+        assert_eq!(admission.status().refused, 1);
+        tickets.clear();
+        drop(newest);
+        assert_eq!(admission.status().connections, 0);
+        assert!(admission.places().shares.is_empty());
+    }
+
+    #[test]
+    fn many_peers_leave_room_for_root_for_the_signed_and_for_one_more_peer() {
+        let admission = Arc::new(Admission::default());
+        let rest = CONNECTIONS_MAX - CONNECTIONS_RESERVED;
+        let full: Vec<Ticket> =
+            (0..rest).map(|number| admission.admit(elsewhere(number as u32 % 8)).unwrap()).collect();
+        assert_eq!(leaving(&admission), 0);
+        let another = admission.admit(elsewhere(100)).unwrap();
+        assert_eq!(leaving(&admission), 1, "who holds most gives way");
+        another.authenticate("7");
+        let root: Vec<Ticket> = (0..50).map(|_| admission.admit(Peer::User(0)).unwrap()).collect();
+        assert_eq!(leaving(&admission), 1);
+        for ticket in full.iter().chain(&root) {
+            ticket.begin();
+        }
+        assert!(admission.admit(elsewhere(200)).is_none());
+        assert!(admission.admit(Peer::User(0)).is_some());
+    }
+
+    #[test]
+    fn bytes_are_bounded_for_a_peer_and_in_all_and_the_signed_have_a_reserve() {
+        let admission = Arc::new(Admission::default());
+        let fill = |peer: Peer| {
+            let ticket = admission.admit(peer).unwrap();
+            let mut bytes = 0;
+            while ticket.read(64 << 10) {
+                bytes += 64 << 10;
+            }
+            (ticket, bytes)
+        };
+        let (first, bytes) = fill(elsewhere(1));
+        assert!(bytes <= PEER_BYTES_MAX + CONNECTION_BYTES);
+        assert!(bytes + (64 << 10) + HEAD_BYTES_MAX > PEER_BYTES_MAX);
+        let others: Vec<(Ticket, usize)> = (2..20).map(|number| fill(elsewhere(number))).collect();
+        let all: usize = others.iter().map(|(_, bytes)| bytes).sum::<usize>() + bytes;
+        assert!(all <= SHARED_BYTES_MAX - SHARED_BYTES_RESERVED + 19 * CONNECTION_BYTES, "{all}");
+        // A small request always finds room, and who was signed may use the reserve.
+        let signed = admission.admit(elsewhere(1)).unwrap();
+        assert!(signed.read(CONNECTION_BYTES) && !signed.read(1 << 20));
+        assert!(signed.begin());
+        signed.authenticate("7");
+        assert!(!signed.finish(), "one that was signed goes on");
+        assert!(signed.read(1 << 20));
+        let (root, bytes) = fill(Peer::User(0));
+        assert!(bytes > 8 << 20, "{bytes}");
+        assert!(admission.status().unfinished_bytes <= UNFINISHED_BYTES_MAX);
+        drop(root);
+        assert!(!first.read(64 << 10));
+        assert!(first.finish(), "one that was not ends with a long request");
+        assert!(first.read(64 << 10), "what is done is held no longer");
+        drop((first, others, signed));
+        let places = admission.places();
+        assert_eq!((places.shared_bytes, places.places.len(), places.shares.len()), (0, 0, 0));
+    }
+}

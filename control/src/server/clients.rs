@@ -1,0 +1,131 @@
+//! Clients of the control socket: how many there may be, and how much of requests they may leave unfinished.
+
+use super::connection::{Connection, LINE_TIME, OWN_BYTES};
+use super::socket::trusted_user;
+use super::{CONNECTIONS_MAX, Origin, Server};
+use crate::error::{ApiError, FORBIDDEN, REQUEST_TIMEOUT, SERVICE_UNAVAILABLE};
+use crate::view::ClientsView;
+use crate::wire::{REQUEST_BYTES_MAX, Reply};
+use mio::net::UnixStream;
+use mio::{Interest, Token};
+use rustix::process::Uid;
+use std::io;
+use std::time::Instant;
+
+/// Connections that only root may make.
+const CONNECTIONS_RESERVED: usize = 64;
+/// Bytes of requests that are not whole or not answered, of all clients, beyond [`OWN_BYTES`] of each.
+const SHARED_BYTES_MAX: usize = 48 << 20;
+/// Such bytes that only root may hold.
+const SHARED_BYTES_RESERVED: usize = REQUEST_BYTES_MAX;
+/// All bytes of unfinished requests there may be.
+const UNFINISHED_BYTES_MAX: usize = SHARED_BYTES_MAX + CONNECTIONS_MAX * OWN_BYTES;
+
+const _: () = assert!(SHARED_BYTES_MAX >= SHARED_BYTES_RESERVED + REQUEST_BYTES_MAX);
+const _: () = assert!(UNFINISHED_BYTES_MAX <= 64 << 20);
+
+/// The bounds in words, for the log.
+pub(super) fn bounds() -> String {
+    format!(
+        "the control socket takes {CONNECTIONS_MAX} clients and {UNFINISHED_BYTES_MAX} bytes of unfinished requests, \
+         each whole within {} s",
+        LINE_TIME.as_secs()
+    )
+}
+
+impl Server {
+    pub(super) fn accept(&mut self) {
+        loop {
+            let stream = match self.socket.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // A client that gave up, or no descriptor left: the next event tries again.
+                Err(_) => return,
+            };
+            match self.admission(&stream) {
+                Ok(user) => self.admit(stream, user),
+                Err(refusal) => turn_away(stream, refusal),
+            }
+        }
+    }
+
+    /// The user who may connect, or why nobody may.
+    fn admission(&self, stream: &UnixStream) -> Result<Uid, ApiError> {
+        if self.stopping {
+            return Err(SERVICE_UNAVAILABLE.error("the control plane is stopping"));
+        }
+        let Some(user) = trusted_user(stream) else {
+            return Err(FORBIDDEN.error("this socket is for root and the user who started Sluice"));
+        };
+        let reserved = if user.is_root() { 0 } else { CONNECTIONS_RESERVED };
+        if self.connections.len() >= CONNECTIONS_MAX - reserved {
+            self.refusals.count();
+            let message =
+                format!("{} clients are connected, as many as may be: try again later", self.connections.len());
+            return Err(SERVICE_UNAVAILABLE.error(message));
+        }
+        Ok(user)
+    }
+
+    fn admit(&mut self, mut stream: UnixStream, user: Uid) {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut stream, token, interest).is_ok() {
+            self.connections.insert(token, Connection::new(stream, user));
+            self.make_ready(token);
+        }
+    }
+
+    /// Bytes that a client's line may have.
+    pub(super) fn room_of(&self, token: Token) -> usize {
+        let others = self.connections.iter().filter(|(other, _)| **other != token);
+        let held: usize = others.map(|(_, connection)| connection.shared_bytes()).sum();
+        let is_root = self.connections.get(&token).is_some_and(|connection| connection.user.is_root());
+        let most = if is_root { SHARED_BYTES_MAX } else { SHARED_BYTES_MAX - SHARED_BYTES_RESERVED };
+        OWN_BYTES + most.saturating_sub(held)
+    }
+
+    /// Tells a client that there is no room for its line.
+    pub(super) fn refuse_line(&mut self, token: Token) {
+        self.refusals.count();
+        let message = "other clients leave too much unfinished: try again later, or send less at once";
+        self.refuse(Origin::Socket { token, request: 0 }, SERVICE_UNAVAILABLE.error(message));
+    }
+
+    /// When the first line that is not whole has to be, if there is one.
+    pub(super) fn next_line_deadline(&self) -> Option<Instant> {
+        self.connections.values().filter_map(Connection::line_deadline).min()
+    }
+
+    /// Ends clients that took too long for a line, and of which nothing is left to read.
+    pub(super) fn end_slow_clients(&mut self) {
+        let now = Instant::now();
+        let slow = |connection: &Connection| connection.line_deadline().is_some_and(|deadline| deadline <= now);
+        let late =
+            self.connections.iter().filter(|(token, connection)| slow(connection) && !self.ready.contains(token));
+        let late: Vec<Token> = late.map(|(token, _)| *token).collect();
+        for token in late {
+            self.refusals.count();
+            let message = format!("a request has to come whole within {} s", LINE_TIME.as_secs());
+            self.refuse(Origin::Socket { token, request: 0 }, REQUEST_TIMEOUT.error(message));
+            self.connections.remove(&token);
+        }
+    }
+
+    /// How it stands.
+    pub(super) fn clients(&self) -> ClientsView {
+        ClientsView {
+            connections: self.connections.len(),
+            connections_max: CONNECTIONS_MAX,
+            unfinished_bytes: self.connections.values().map(Connection::unfinished_bytes).sum(),
+            unfinished_bytes_max: UNFINISHED_BYTES_MAX,
+            refused: self.refusals.total(),
+        }
+    }
+}
+
+/// Tells a client why it may not connect. Told as far as the socket takes it; the connection ends either way.
+fn turn_away(mut stream: UnixStream, refusal: ApiError) {
+    let _ = io::Write::write(&mut stream, &Reply::refused(0, refusal).to_line());
+}

@@ -1,0 +1,249 @@
+//! A call of every action, or several where one does not name everything that the action may name. `$noun` stands for
+//! an object; each place where one stands is tried with what belongs to somebody else.
+
+/// By action. A new action fails the walk until it has its calls here.
+pub(crate) const CALLS: &[(&str, &[&str])] = &[
+    ("CreateSecurityGroup", &["VpcId=$vpc"]),
+    (
+        "DescribeSecurityGroups",
+        &["", "SecurityGroupId=$group", "SecurityGroupIds=[\"$group\"]", "VpcId=$vpc", "Tag.1.Key=k", "MaxResults=1"],
+    ),
+    ("DescribeSecurityGroupAttribute", &["SecurityGroupId=$group"]),
+    ("DescribeSecurityGroupReferences", &["SecurityGroupId.1=$other"]),
+    (
+        "AuthorizeSecurityGroup",
+        &[
+            "SecurityGroupId=$group&IpProtocol=tcp&PortRangeListId=$port_list&SourcePrefixListId=$prefix_list&Priority=2",
+            "SecurityGroupId=$group&IpProtocol=all&SourceGroupId=$other",
+            "SecurityGroupId=$group&IpProtocol=all&SourceGroupId=$other&SourceGroupOwnerId=$account",
+            "SecurityGroupId=$group&Permissions.1.IpProtocol=all&Permissions.1.SourceGroupId=$other&\
+             Permissions.1.SourceGroupOwnerAccount=$account",
+            "SecurityGroupId=$group&Permissions.1.IpProtocol=tcp&Permissions.1.PortRangeListId=$port_list&\
+             Permissions.1.SourcePrefixListId=$prefix_list&Permissions.1.Priority=2",
+        ],
+    ),
+    (
+        "AuthorizeSecurityGroupEgress",
+        &[
+            "SecurityGroupId=$group&IpProtocol=tcp&PortRangeListId=$port_list&DestPrefixListId=$prefix_list",
+            "SecurityGroupId=$group&IpProtocol=tcp&PortRange=1/1&DestGroupId=$other&DestGroupOwnerId=$account",
+            "SecurityGroupId=$group&Permissions.1.IpProtocol=tcp&Permissions.1.PortRangeListId=$port_list&\
+             Permissions.1.DestPrefixListId=$prefix_list",
+            "SecurityGroupId=$group&Permissions.1.IpProtocol=tcp&Permissions.1.PortRange=1/1&\
+             Permissions.1.DestGroupId=$other&Permissions.1.DestGroupOwnerAccount=$account",
+        ],
+    ),
+    (
+        "RevokeSecurityGroup",
+        &[
+            "SecurityGroupId=$group&SecurityGroupRuleId.1=$ingress",
+            "SecurityGroupId=$group&IpProtocol=tcp&PortRangeListId=$port_list&SourcePrefixListId=$prefix_list",
+            "SecurityGroupId=$group&Permissions.1.IpProtocol=tcp&Permissions.1.PortRangeListId=$port_list&\
+             Permissions.1.SourcePrefixListId=$prefix_list",
+            "SecurityGroupId=$group&IpProtocol=all&SourceGroupId=$third&SourceGroupOwnerId=$account",
+            "SecurityGroupId=$group&Permissions.1.IpProtocol=all&Permissions.1.SourceGroupId=$third&\
+             Permissions.1.SourceGroupOwnerId=$account",
+        ],
+    ),
+    (
+        "RevokeSecurityGroupEgress",
+        &[
+            "SecurityGroupId=$group&SecurityGroupRuleId.1=$egress",
+            "SecurityGroupId=$group&IpProtocol=all&DestGroupId=$other&DestGroupOwnerId=$account",
+            "SecurityGroupId=$group&Permissions.1.IpProtocol=all&Permissions.1.DestGroupId=$other&\
+             Permissions.1.DestGroupOwnerId=$account",
+            "SecurityGroupId=$group&IpProtocol=tcp&PortRangeListId=$port_list&DestPrefixListId=$prefix_list&Priority=9",
+            "SecurityGroupId=$group&Permissions.1.IpProtocol=tcp&Permissions.1.PortRangeListId=$port_list&\
+             Permissions.1.DestPrefixListId=$prefix_list&Permissions.1.Priority=9",
+        ],
+    ),
+    (
+        "ModifySecurityGroupRule",
+        &[
+            "SecurityGroupId=$group&SecurityGroupRuleId=$ingress&PortRangeListId=$port_list&\
+             SourcePrefixListId=$prefix_list&Priority=3",
+            "SecurityGroupId=$group&SecurityGroupRuleId=$named&SourceGroupId=$other&SourceGroupOwnerId=$account",
+            "SecurityGroupId=$group&IpProtocol=all&SourceGroupId=$third&Description=changed",
+        ],
+    ),
+    (
+        "ModifySecurityGroupEgressRule",
+        &[
+            "SecurityGroupId=$group&SecurityGroupRuleId=$outward&PortRangeListId=$port_list&\
+             DestPrefixListId=$prefix_list&Priority=3",
+            "SecurityGroupId=$group&SecurityGroupRuleId=$egress&DestGroupId=$third&DestGroupOwnerId=$account",
+            "SecurityGroupId=$group&IpProtocol=all&DestGroupId=$other&Description=changed",
+        ],
+    ),
+    ("ModifySecurityGroupPolicy", &["SecurityGroupId=$group&InnerAccessPolicy=Drop"]),
+    ("ModifySecurityGroupAttribute", &["SecurityGroupId=$group&SecurityGroupName=renamed"]),
+    ("DeleteSecurityGroup", &["SecurityGroupId=$free"]),
+    (
+        "JoinSecurityGroup",
+        &["SecurityGroupId=$other&InstanceId=$instance", "SecurityGroupId=$other&NetworkInterfaceId=$eni"],
+    ),
+    (
+        "LeaveSecurityGroup",
+        &["SecurityGroupId=$third&InstanceId=$instance", "SecurityGroupId=$third&NetworkInterfaceId=$eni"],
+    ),
+    ("ModifyInstanceAttribute", &["InstanceId=$instance&InstanceName=renamed&SecurityGroupIds.1=$other"]),
+    (
+        "ModifyNetworkInterfaceAttribute",
+        &["NetworkInterfaceId=$eni&NetworkInterfaceName=renamed&SecurityGroupId.1=$other"],
+    ),
+    ("CreatePrefixList", &["AddressFamily=IPv4&MaxEntries=2&PrefixListName=new"]),
+    ("ModifyPrefixList", &["PrefixListId=$prefix_list&PrefixListName=renamed"]),
+    ("DeletePrefixList", &["PrefixListId=$free_prefix_list"]),
+    ("DescribePrefixLists", &["", "PrefixListId.1=$prefix_list", "Tag.1.Key=k"]),
+    ("DescribePrefixListAttributes", &["PrefixListId=$prefix_list"]),
+    ("DescribePrefixListAssociations", &["PrefixListId=$prefix_list"]),
+    ("CreatePortRangeList", &["MaxEntries=2&PortRangeListName=new"]),
+    ("ModifyPortRangeList", &["PortRangeListId=$port_list&PortRangeListName=renamed"]),
+    ("DeletePortRangeList", &["PortRangeListId=$free_port_list"]),
+    ("DescribePortRangeLists", &["", "PortRangeListId.1=$port_list", "Tag.1.Key=k"]),
+    ("DescribePortRangeListEntries", &["PortRangeListId=$port_list"]),
+    ("DescribePortRangeListAssociations", &["PortRangeListId=$port_list"]),
+    (
+        "TagResources",
+        &[
+            "ResourceType=securitygroup&ResourceId.1=$group&Tag.1.Key=x&Tag.1.Value=y",
+            "ResourceType=eni&ResourceId.1=$eni&Tag.1.Key=x&Tag.1.Value=y",
+            "ResourceType=instance&ResourceId.1=$instance&Tag.1.Key=x&Tag.1.Value=y",
+            "ResourceType=prefixlist&ResourceId.1=$prefix_list&Tag.1.Key=x&Tag.1.Value=y",
+            "ResourceType=portrangelist&ResourceId.1=$port_list&Tag.1.Key=x&Tag.1.Value=y",
+        ],
+    ),
+    (
+        "UntagResources",
+        &["ResourceType=securitygroup&ResourceId.1=$group&TagKey.1=k", "ResourceType=eni&ResourceId.1=$eni&All=true"],
+    ),
+    (
+        "ListTagResources",
+        &["ResourceType=instance", "ResourceType=eni&ResourceId.1=$eni", "ResourceType=securitygroup&Tag.1.Key=k"],
+    ),
+    ("AddTags", &["ResourceType=securitygroup&ResourceId=$group&Tag.1.Key=x&Tag.1.Value=y"]),
+    ("RemoveTags", &["ResourceType=eni&ResourceId=$eni&Tag.1.Key=k", "ResourceType=instance&ResourceId=$instance"]),
+    ("DescribeTags", &["", "ResourceType=eni&ResourceId=$eni"]),
+    ("DescribeResourceByTags", &["Tag.1.Key=k", "ResourceType=instance&Tag.1.Key=k"]),
+    ("JoinResourceGroup", &["ResourceType=securitygroup&ResourceId=$group&ResourceGroupId=rg-1"]),
+    (
+        "CreateNetworkInterface",
+        &["VSwitchId=$vswitch&SecurityGroupId=$group", "VSwitchId=$vswitch&SecurityGroupIds.1=$group"],
+    ),
+    ("AttachNetworkInterface", &["InstanceId=$instance&NetworkInterfaceId=$eni"]),
+    ("DetachNetworkInterface", &["InstanceId=$instance&NetworkInterfaceId=$attached"]),
+    ("DeleteNetworkInterface", &["NetworkInterfaceId=$eni"]),
+    (
+        "DescribeNetworkInterfaces",
+        &[
+            "",
+            "NetworkInterfaceId.1=$eni",
+            "VSwitchId=$vswitch",
+            "VpcId=$vpc",
+            "SecurityGroupId=$group",
+            "InstanceId=$instance",
+            "Tag.1.Key=k",
+        ],
+    ),
+    ("DescribeNetworkInterfaceAttribute", &["NetworkInterfaceId=$eni"]),
+    ("AssignPrivateIpAddresses", &["NetworkInterfaceId=$eni&SecondaryPrivateIpAddressCount=1"]),
+    ("UnassignPrivateIpAddresses", &["NetworkInterfaceId=$eni&PrivateIpAddress.1=$secondary"]),
+    ("AssignIpv6Addresses", &["NetworkInterfaceId=$eni&Ipv6AddressCount=1"]),
+    ("UnassignIpv6Addresses", &["NetworkInterfaceId=$eni&Ipv6Address.1=$ipv6"]),
+    (
+        "RunInstances",
+        &[
+            "VSwitchId=$vswitch&SecurityGroupId=$group&Amount=2&NetworkInterface.1.VSwitchId=$vswitch&\
+             NetworkInterface.1.SecurityGroupId=$other",
+            "VSwitchId=$vswitch&SecurityGroupIds.1=$group&NetworkInterface.1.NetworkInterfaceId=$eni",
+            "NetworkInterface.1.InstanceType=Primary&NetworkInterface.1.VSwitchId=$vswitch&\
+             NetworkInterface.1.SecurityGroupIds.1=$group",
+            "VSwitchId=$vswitch&DryRun=true",
+        ],
+    ),
+    (
+        "CreateInstance",
+        &[
+            "InstanceType=ecs.g7.large&VSwitchId=$vswitch&SecurityGroupId=$group",
+            "InstanceType=ecs.g7.large&VSwitchId=$vswitch&SecurityGroupIds.1=$group",
+        ],
+    ),
+    ("StartInstance", &["InstanceId=$stopped"]),
+    ("StartInstances", &["InstanceId.1=$stopped", "InstanceId.1=$stopped&BatchOptimization=SuccessFirst"]),
+    ("StopInstance", &["InstanceId=$instance", "InstanceId=$instance&DryRun=true"]),
+    ("StopInstances", &["InstanceId.1=$instance", "InstanceId.1=$instance&BatchOptimization=SuccessFirst"]),
+    ("RebootInstance", &["InstanceId=$instance"]),
+    ("DeleteInstance", &["InstanceId=$stopped"]),
+    ("DeleteInstances", &["InstanceId.1=$instance&Force=true", "InstanceId.1=$stopped&DryRun=true"]),
+    (
+        "DescribeInstances",
+        &[
+            "",
+            "InstanceIds=[\"$instance\"]",
+            "VpcId=$vpc",
+            "VSwitchId=$vswitch",
+            "SecurityGroupId=$group",
+            "Tag.1.Key=k",
+        ],
+    ),
+    ("DescribeInstanceStatus", &["", "InstanceId.1=$instance"]),
+    ("DescribeInstanceAttribute", &["InstanceId=$instance"]),
+    ("ModifyInstanceVpcAttribute", &["InstanceId=$stopped&VSwitchId=$vswitch&VpcId=$vpc&SecurityGroupId.1=$other"]),
+    ("DescribeRegions", &[""]),
+    ("DescribeZones", &[""]),
+    ("DescribeAccountAttributes", &[""]),
+    ("vpc:CreateVpc", &["CidrBlock=10.0.0.0/8"]),
+    ("vpc:DescribeVpcs", &["", "VpcId=$vpc", "VpcOwnerId=$account", "Tag.1.Key=k"]),
+    ("vpc:DescribeVpcAttribute", &["VpcId=$vpc"]),
+    ("vpc:ModifyVpcAttribute", &["VpcId=$vpc&VpcName=renamed", "VpcId=$vpc&EnableIPv6=true"]),
+    ("vpc:DeleteVpc", &["VpcId=$free_vpc", "VpcId=$free_vpc&DryRun=true"]),
+    ("vpc:CreateVSwitch", &["VpcId=$vpc&CidrBlock=10.9.0.0/16&ZoneId=$zone"]),
+    (
+        "vpc:DescribeVSwitches",
+        &["", "VSwitchId=$vswitch", "VpcId=$vpc", "VSwitchOwnerId=$account", "RouteTableId=$table", "Tag.1.Key=k"],
+    ),
+    ("vpc:DescribeVSwitchAttributes", &["VSwitchId=$vswitch"]),
+    (
+        "vpc:ModifyVSwitchAttribute",
+        &["VSwitchId=$vswitch&VSwitchName=renamed", "VSwitchId=$plain_vswitch&Ipv6CidrBlock=7"],
+    ),
+    ("vpc:DeleteVSwitch", &["VSwitchId=$plain_vswitch", "VSwitchId=$plain_vswitch&DryRun=true"]),
+    ("vpc:DescribeRegions", &[""]),
+    ("vpc:DescribeZones", &[""]),
+    (
+        "vpc:TagResources",
+        &[
+            "ResourceType=vpc&ResourceId.1=$vpc&Tag.1.Key=x&Tag.1.Value=y",
+            "ResourceType=vswitch&ResourceId.1=$vswitch&Tag.1.Key=x&Tag.1.Value=y",
+        ],
+    ),
+    ("vpc:UnTagResources", &["ResourceType=vpc&ResourceId.1=$vpc&TagKey.1=k"]),
+    ("vpc:ListTagResources", &["ResourceType=vpc", "ResourceType=vswitch&ResourceId.1=$vswitch"]),
+];
+
+/// Parameters that name an object of another kind than there are here, or no object.
+pub(crate) const NO_OBJECTS: &[&str] = &[
+    "AutoSnapshotPolicyId",
+    "ClusterId",
+    "DedicatedHostClusterId",
+    "DedicatedHostId",
+    "DeploymentSetId",
+    "DhcpOptionsSetId",
+    "HpcClusterId",
+    "Id",
+    "ImageId",
+    "Ipv4IpamPoolId",
+    "Ipv6IpamPoolId",
+    "KMSKeyId",
+    "LaunchTemplateId",
+    "ManagedHostId",
+    "NodeControllerId",
+    "RegionId",
+    "ResourceGroupId",
+    "SnapshotId",
+    "StorageClusterId",
+    "StorageSetId",
+    "TrunkNetworkInstanceId",
+    "VlanId",
+    "ZoneId",
+];
