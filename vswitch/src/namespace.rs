@@ -2,7 +2,7 @@
 //!
 //! A thread is moved into a namespace, never the process: [`within`] starts one for each piece of work. What the
 //! switch made it notes down under `/run/sluice/namespaces`, so that a later process of the switch may remove it, and
-//! never removes one that somebody else made.
+//! never removes one that somebody else made. The end of a switch removes none: guests live in them.
 
 use crate::sys;
 use rustix::fs::{Mode, OFlags};
@@ -29,7 +29,7 @@ pub struct Identity {
 
 impl Identity {
     fn text(self) -> String {
-        format!("{}:{}\n", self.device, self.inode)
+        format!("{}:{}", self.device, self.inode)
     }
 }
 
@@ -83,15 +83,58 @@ pub fn ensure(name: &str) -> io::Result<()> {
         let _ = fs::remove_file(&target);
         return Err(explain(name, error));
     }
-    let identity = identity(name)?;
+    write_note(name, &identity(name)?.text())
+}
+
+/// Notes that the switch whose control socket is `owner` uses the namespace, if a switch made it: so that a later process of
+/// that switch finds it by [`made_for`].
+///
+/// # Errors
+/// What the kernel says, with the name.
+pub fn claim(name: &str, owner: &Path) -> io::Result<()> {
+    let Some(identity) = noted(name).filter(|_| is_made_by_switch(name)).map(|(identity, _)| identity) else {
+        return Ok(());
+    };
+    let text = format!("{identity}\n{}\n", owner_text(owner));
+    match fs::read_to_string(note(name)) {
+        Ok(noted) if noted == text => Ok(()),
+        _ => write_note(name, &text),
+    }
+}
+
+/// The names of the namespaces that were made for the switch whose control socket is `owner`.
+pub fn made_for(owner: &Path) -> Vec<String> {
+    let owner = owner_text(owner);
+    let entries = fs::read_dir(MADE_DIRECTORY).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| noted(name).is_some_and(|(_, noted)| noted == owner)).collect()
+}
+
+/// The same text wherever a process stands, and by whatever links it names the folder.
+fn owner_text(socket: &Path) -> String {
+    let folder = socket.parent().and_then(|folder| fs::canonicalize(folder).ok());
+    let path = folder.zip(socket.file_name()).map(|(folder, name)| folder.join(name));
+    path.unwrap_or_else(|| socket.to_owned()).to_string_lossy().replace('\n', " ")
+}
+
+/// What is noted of a namespace: its identity, and for whom it was made, as far as that is known.
+fn noted(name: &str) -> Option<(String, String)> {
+    let text = fs::read_to_string(note(name)).ok()?;
+    let mut lines = text.lines();
+    Some((lines.next()?.to_owned(), lines.next().unwrap_or_default().to_owned()))
+}
+
+/// A note is there whole or not at all: one that is cut short would have a namespace stay for ever.
+fn write_note(name: &str, text: &str) -> io::Result<()> {
     fs::create_dir_all(MADE_DIRECTORY)?;
-    fs::write(note(name), identity.text())
+    let beside = Path::new(MADE_DIRECTORY).join(".new");
+    fs::write(&beside, text)?;
+    fs::rename(&beside, note(name)).map_err(|error| explain(name, error))
 }
 
 /// Whether the switch, this process or an earlier one, made the namespace that the name means now.
 pub fn is_made_by_switch(name: &str) -> bool {
-    let noted = fs::read_to_string(note(name));
-    matches!((identity(name), noted), (Ok(identity), Ok(noted)) if noted == identity.text())
+    matches!((identity(name), noted(name)), (Ok(identity), Some((noted, _))) if noted == identity.text())
 }
 
 /// Removes the namespace if the switch made it; leaves it alone otherwise.

@@ -176,6 +176,8 @@ pub struct Switch {
     sequence: u64,
     tickets: u64,
     namespaces_checked: Time,
+    /// Whether what an earlier process of this switch left was looked through.
+    has_looked_for_left: bool,
 }
 
 impl fmt::Debug for Switch {
@@ -217,6 +219,7 @@ pub fn assemble(
         sequence: 0,
         tickets: 0,
         namespaces_checked: Time::default(),
+        has_looked_for_left: false,
     };
     let (handles, mut workers): (Vec<_>, Vec<_>) = switch.hire(config.workers, wirings).into_iter().unzip();
     switch.workers = handles;
@@ -244,7 +247,9 @@ impl Switch {
     /// Every reason why the state cannot be; then nothing has changed. With the code `timeout`, a worker did not
     /// cross in time: the state is published, and the promise above is not given.
     pub fn apply(&mut self, desired: Desired, generation: u64, pacer: &mut dyn Pacer) -> Result<Applied, Vec<Refusal>> {
-        self.change(Delta::between(self.compiler.desired(), &desired), generation, pacer)
+        let applied = self.change(Delta::between(self.compiler.desired(), &desired), generation, pacer)?;
+        self.remove_left_namespaces();
+        Ok(applied)
     }
 
     /// Makes the switch be what `delta` makes of it, as [`Switch::apply`] does. Costs what the objects in it cost.
@@ -368,8 +373,8 @@ impl Switch {
         for (number, worker) in self.workers.iter_mut().enumerate() {
             let percent = worker.desk.table_percent();
             if percent >= TABLE_WARNING_PERCENT && !worker.is_warned {
-                eprintln!(
-                    "sluice vswitch: warning: the session table of worker {number} is {percent} % full; \
+                log::warn!(
+                    "warning: the session table of worker {number} is {percent} % full; \
                      sluice flow top tells who fills it"
                 );
                 worker.is_warned = true;
@@ -391,14 +396,13 @@ impl Switch {
         retries.chain(check).min()
     }
 
-    /// Closes all ports and removes the namespaces that the switch made.
+    /// Closes all ports. The namespaces that the switch made stay, with whoever is inside: the next switch finds them.
     pub fn close_all(&mut self, pacer: &mut dyn Pacer) {
         let mut departed = Departed::default();
         for (_, record) in std::mem::take(&mut self.ports) {
             self.close(record, &mut departed, pacer);
         }
         departed.close();
-        self.remove_namespaces(departed.namespaces);
     }
 
     /// Asks a worker and waits for its answer.
@@ -446,7 +450,8 @@ impl Departed {
         std::thread::scope(|scope| {
             while !self.ports.is_empty() {
                 let some = self.ports.split_off(self.ports.len().saturating_sub(length));
-                scope.spawn(move || drop(some));
+                // Without a thread they are dropped here, one after another.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(some));
             }
         });
     }

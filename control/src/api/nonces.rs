@@ -108,7 +108,12 @@ impl Minute {
                 none.insert(file)
             }
         };
-        file.write_all(&digest.to_le_bytes())
+        let written = file.write_all(&digest.to_le_bytes());
+        if written.is_err() {
+            // A part of it may be there: the next one is kept behind a whole number of digests again.
+            self.file = None;
+        }
+        written
     }
 }
 

@@ -58,6 +58,11 @@ pub struct PendingCall {
 pub struct Reply(oneshot::Sender<Result<Made, ApiError>>);
 
 impl Reply {
+    /// Whether somebody still waits for it.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
+    }
+
     pub(crate) fn send(self, made: Result<Made, ApiError>) {
         // A client that is gone needs no answer.
         let _ = self.0.send(made);
@@ -103,7 +108,7 @@ impl Endpoint {
         let endpoint = Self::new(listener, settings)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let address = endpoint.address().map_err(|error| RunError::Endpoint(error.to_string()))?;
-        crate::cli::tell(&format!("ECS interface: {scheme}://{address}/"));
+        crate::logging::announce(&format!("ECS interface: {scheme}://{address}/"));
         let folder = data_dir.join(NONCE_FOLDER);
         let gate = Gate::with_memory(&endpoint.settings, &folder, Environment::real().now_s);
         let gate = gate.map_err(|error| RunError::Endpoint(format!("cannot use {}: {error}", folder.display())))?;

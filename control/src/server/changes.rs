@@ -12,9 +12,10 @@ use crate::command::Command;
 use crate::environment::Environment;
 use crate::error::{ApiError, ErrorKind, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR};
 use crate::http::Made;
-use crate::switch_link::{Job, Outcome};
+use crate::switch_link::{Change, Outcome};
 use crate::wire::{Changed, ChangedObject, Forwarding, ReplyBody, refusals_text};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Changes that are kept and sent as one.
 const CHANGES_AT_ONCE_MAX: usize = 256;
@@ -23,6 +24,7 @@ const CHANGES_AT_ONCE_MAX: usize = 256;
 pub(super) struct Wish {
     pub(super) origin: Origin,
     pub(super) work: Work,
+    pub(super) asked: Instant,
     /// Together with others it was refused, and any of them may be to blame.
     pub(super) alone: bool,
 }
@@ -96,7 +98,8 @@ impl Server {
     fn send(&mut self, changes: Vec<Making>, kept: Kept) {
         let Some(delta) = kept.delta.clone() else { return self.changed(changes, &Forwarding::Unchanged) };
         let ticket = self.ticket();
-        match self.link.send(Job::Apply { ticket, delta }) {
+        let asked = changes.iter().map(|change| change.wish.asked).min().unwrap_or_else(Instant::now);
+        match self.link.change(Change { ticket, delta, asked }) {
             Ok(()) => self.in_flight = Some(InFlight { ticket, kept, changes }),
             Err(_) => {
                 let error = self.take_back(kept, FORWARDING_UNAVAILABLE, "too many requests wait for it");

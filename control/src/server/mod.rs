@@ -20,7 +20,7 @@ use crate::error::{
 use crate::http::{Endpoint, HttpServer, PendingCall};
 use crate::query::{Answer, Query};
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
-use crate::switch_link::{Job, Report, SwitchLink};
+use crate::switch_link::{Question, Report, SwitchLink};
 use crate::view::{ObjectCounts, StatusView};
 use crate::wire::{Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text};
 use changes::{InFlight, Wish, Work};
@@ -42,6 +42,8 @@ use vswitch_core::protocol::{Refusal, ReplyBody as SwitchReply, RequestBody};
 pub const CONNECTIONS_MAX: usize = 256;
 /// Sessions a question about flows is answered with where it names no limit.
 const FLOWS_DEFAULT: usize = 1000;
+/// The pause before clients are taken in again where the system had no descriptor for them.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a stopping server waits for clients to take their last replies.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -146,6 +148,8 @@ struct Server {
     reports: Receiver<Report>,
     connections: BTreeMap<Token, Connection>,
     next_token: usize,
+    /// When to take in clients that could not be taken in when they came.
+    accept_at: Option<Instant>,
     /// Clients that may have a request to read.
     ready: VecDeque<Token>,
     next_ticket: u64,
@@ -204,6 +208,7 @@ impl Server {
             reports,
             connections: BTreeMap::new(),
             next_token: FIRST_CONNECTION,
+            accept_at: None,
             ready: VecDeque::new(),
             next_ticket: 0,
             asked: BTreeMap::new(),
@@ -219,11 +224,14 @@ impl Server {
 
     fn run(mut self) -> Result<(), RunError> {
         let mut events = Events::with_capacity(1024);
+        let mut has_calls = false;
         while !(self.stopping && self.in_flight.is_none()) {
-            let pause = if self.ready.is_empty() || self.stopping { None } else { Some(Duration::ZERO) };
+            let has_more = has_calls || (!self.ready.is_empty() && !self.stopping);
+            let pause = if has_more { Some(Duration::ZERO) } else { self.until_next_accept() };
             self.wait(&mut events, pause)?;
+            self.accept_again();
             self.take_reports();
-            self.take_calls();
+            has_calls = self.take_calls();
             if !self.stopping {
                 self.serve_round();
             }
@@ -256,13 +264,32 @@ impl Server {
         Ok(())
     }
 
+    /// How long the next try to take in clients may wait, if one is due.
+    fn until_next_accept(&self) -> Option<Duration> {
+        self.accept_at.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn accept_again(&mut self) {
+        if self.accept_at.is_some_and(|at| Instant::now() >= at) {
+            self.accept();
+        }
+    }
+
     fn accept(&mut self) {
+        self.accept_at = None;
         loop {
             let mut stream = match self.socket.listener.accept() {
                 Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // A client that gave up, or no descriptor left: the next event tries again.
-                Err(_) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // A client that gave up: the next one may be there already.
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+                    continue;
+                }
+                // No descriptor or memory left. Whoever waits makes no further event, so time has to.
+                Err(_) => {
+                    self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
+                    return;
+                }
             };
             let refusal = match () {
                 () if self.stopping => Some(SERVICE_UNAVAILABLE.error("the control plane is stopping")),
@@ -328,7 +355,12 @@ impl Server {
             Ok(Operation::Ask(query)) => self.answer(origin, &query),
             Ok(Operation::Change(command)) => {
                 self.set_busy(token);
-                self.waiting.push_back(Wish { origin, work: Work::Command(command), alone: false });
+                self.waiting.push_back(Wish {
+                    origin,
+                    work: Work::Command(command),
+                    asked: Instant::now(),
+                    alone: false,
+                });
             }
         }
     }
@@ -358,10 +390,7 @@ impl Server {
             }
             Query::WorkersSet(set) => RequestBody::Regroup { workers: set.workers, lanes: set.lanes },
             Query::Explain(explain) => RequestBody::Explain { packet: explain.packet.clone() },
-            Query::Status(_) => {
-                let ticket = self.ticket();
-                return self.hand_over(origin, Job::Status { ticket }, ticket);
-            }
+            Query::Status(_) => return self.hand_over(origin, None),
             query => {
                 return match self.authority.model().answer(query) {
                     Ok(Some(answer)) => self.reply(origin, ReplyBody::Answered { answer }),
@@ -370,12 +399,12 @@ impl Server {
                 };
             }
         };
-        let ticket = self.ticket();
-        self.hand_over(origin, Job::Ask { ticket, body }, ticket);
+        self.hand_over(origin, Some(body));
     }
 
-    fn hand_over(&mut self, origin: Origin, job: Job, ticket: u64) {
-        match self.link.send(job) {
+    fn hand_over(&mut self, origin: Origin, body: Option<RequestBody>) {
+        let ticket = self.ticket();
+        match self.link.ask(Question { ticket, body, asked: Instant::now() }) {
             Ok(()) => {
                 if let Origin::Socket { token, .. } = origin {
                     self.set_busy(token);

@@ -41,7 +41,9 @@ impl EmbeddedStore {
     /// [`StoreError::Damaged`] or [`StoreError::Format`] for anything but a whole state of this format.
     pub fn open(directory: DataDirectory) -> Result<Self, StoreError> {
         let path = directory.file(STATE_FILE);
-        let mark = directory.read(FORMAT_FILE)?;
+        // An empty one is what a crash left of a first start, by a version that did not write it whole or not at all; what
+        // the state itself says counts as well.
+        let mark = directory.read(FORMAT_FILE)?.filter(|mark| !mark.trim().is_empty() || !path.exists());
         if let Some(mark) = &mark {
             match mark.trim().parse::<u64>() {
                 Ok(FORMAT) => {}

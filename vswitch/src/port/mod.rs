@@ -19,6 +19,7 @@ use pool::BufferPool;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use vswitch_core::desired;
 use vswitch_core::ids::EniId;
 use vswitch_core::limits::ETHERNET_HEADER_BYTES;
@@ -154,6 +155,8 @@ pub struct PortFactory {
     pub lanes: usize,
     /// Queues that each of them is opened with, so that it can have as many lanes later; as many as lanes if fewer.
     pub lanes_max: usize,
+    /// The control socket of the switch, by which later processes know what was made for it.
+    pub owner: Option<PathBuf>,
     /// Where the far ends of memory ports are found.
     pub memory: memory::MemoryHub,
     /// Faults to inject into every port.
@@ -205,7 +208,7 @@ impl PortFactory {
             match xdp::XdpPort::open(interface) {
                 Ok(port) => return Ok(Box::new(port)),
                 // If there is more amiss than that, the raw socket says so.
-                Err(error) => eprintln!("sluice vswitch: no XDP socket, so a raw one: {error}"),
+                Err(error) => log::warn!("no XDP socket, so a raw one: {error}"),
             }
         }
         Ok(Box::new(packet::PacketPort::open(interface)?))

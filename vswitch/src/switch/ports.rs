@@ -22,6 +22,11 @@ impl PortRecord {
         (self.worker, self.slot) == (worker, slot) || self.lanes.contains(&(worker, slot))
     }
 
+    /// The namespace that is made for it if there is none of the name.
+    fn made_namespace(&self) -> Option<&str> {
+        self.wish.tap().filter(|tap| tap.create_namespace)?.namespace.as_deref()
+    }
+
     pub(super) fn is_up(&self) -> bool {
         matches!(self.state, PortState::Up)
     }
@@ -55,6 +60,11 @@ impl Switch {
         let places = record.places();
         let lanes = self.factory.open_lanes(eni, &record.wish, places.len())?;
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
+        if let (Some(name), Some(owner)) = (record.made_namespace(), &self.factory.owner)
+            && let Err(error) = namespace::claim(name, owner)
+        {
+            log::warn!("{error}: it stays when its ENI is deleted while no forwarding plane runs");
+        }
         let (index, frame_bytes_max) = (record.index, record.wish.frame_bytes_max());
         let incarnation = self.placement.incarnation(eni).unwrap_or_default();
         for (lane, ((worker, slot), port)) in places.into_iter().zip(lanes).enumerate() {
@@ -136,8 +146,7 @@ impl Switch {
         // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
         self.take_events(pacer.now());
         record.places().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
-        let tap = record.wish.tap().filter(|tap| tap.create_namespace);
-        departed.namespaces.extend(tap.and_then(|tap| tap.namespace.clone()));
+        departed.namespaces.extend(record.made_namespace().map(str::to_owned));
     }
 
     fn detach(&mut self, worker: usize, slot: u32, pacer: &mut dyn Pacer) -> Option<Box<dyn Port>> {
@@ -178,11 +187,21 @@ impl Switch {
         }
     }
 
+    /// Removes the namespaces of ENIs that were deleted while no forwarding plane ran.
+    pub(super) fn remove_left_namespaces(&mut self) {
+        if std::mem::replace(&mut self.has_looked_for_left, true) {
+            return;
+        }
+        if let Some(owner) = &self.factory.owner {
+            self.remove_namespaces(namespace::made_for(owner).into_iter().collect());
+        }
+    }
+
     pub(super) fn remove_namespaces(&self, names: BTreeSet<String>) {
         let in_use: BTreeSet<&str> = self.ports.values().filter_map(PortRecord::namespace_name).collect();
         for name in names.iter().filter(|name| !in_use.contains(name.as_str())) {
             if let Err(error) = namespace::remove_if_made(name) {
-                eprintln!("sluice vswitch: {error}");
+                log::warn!("{error}");
             }
         }
     }

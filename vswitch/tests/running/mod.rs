@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use vswitch::port::PortFactory;
-use vswitch::{VswitchConfig, run_until};
+use vswitch::{VswitchConfig, namespace, run_until};
 use vswitch_core::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
 
-/// A switch on a thread of this process.
+/// A switch on a thread of this process. What it made for its guests goes with the value.
 pub(crate) struct Running {
     directory: tempfile::TempDir,
     stop: Option<UnixStream>,
@@ -51,6 +51,16 @@ impl Running {
     pub(crate) fn stop(&mut self) {
         drop(self.stop.take());
         self.thread.take().unwrap().join().unwrap().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+        for name in namespace::made_for(&self.path()) {
+            let _ = namespace::remove_if_made(&name);
+        }
     }
 }
 
