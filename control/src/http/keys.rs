@@ -39,3 +39,20 @@ pub(super) fn kept_key(data_dir: &Path) -> Result<AccessKey, String> {
     ));
     Ok(key)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_also_where_an_earlier_start_had_no_room_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE), "").unwrap();
+        let made = kept_key(folder.path()).unwrap();
+        assert!(!made.secret.is_empty());
+        assert_eq!(kept_key(folder.path()).unwrap().secret, made.secret);
+        fs::write(folder.path().join(FILE), "id = 7").unwrap();
+        assert!(kept_key(folder.path()).unwrap_err().contains(FILE), "what somebody wrote is never replaced");
+    }
+}
