@@ -7,7 +7,7 @@ use control::command::{Command as Change, GroupCreate, VpcCreate};
 use control::query::{Answer, Nothing, Query};
 use control::view::StatusView;
 use harness::netns::{eventually, program};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -141,6 +141,26 @@ fn a_full_disk_refuses_changes_until_it_has_room() {
     }
     small.crash_control();
     assert_eq!(small.groups(), kept);
+}
+
+#[test]
+fn a_file_that_may_grow_no_more_refuses_changes_until_it_may() {
+    let Some(small) = Small::start() else { return };
+    let vpc = VpcCreate { id: Some("vpc-1".into()), cidr: "10.0.0.0/16".into(), ..VpcCreate::default() };
+    small.client().unwrap().change(&Change::VpcCreate(vpc)).unwrap();
+    let process = small.status().unwrap().process_id;
+    let limit = |current| {
+        let pid = Pid::from_raw(process as i32);
+        prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
+    };
+    limit(Some(4096));
+    let refused = small.create("sg-1").unwrap_err().to_string();
+    assert!(refused.contains("File too large"), "{refused}");
+    assert!(small.create("sg-2").is_err() && small.groups().is_empty());
+    limit(None);
+    small.create("sg-3").unwrap();
+    assert_eq!(small.groups().len(), 1);
+    assert_eq!(small.status().unwrap().process_id, process);
 }
 
 /// Starts a control plane twice: on a disk with so much room, and once there is more. How each ended, and how much the disk

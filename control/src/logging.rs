@@ -9,14 +9,17 @@ use rustix::fs::{FileType, Mode, OFlags};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Bytes of a line, its end included. A pipe takes as many whole or not at all (`PIPE_BUF`).
 const LINE_BYTES_MAX: usize = 4096;
 
 /// Has everything that this process logs begin with `name` and go to standard error. The first call counts.
 pub fn install(name: &'static str) {
+    // A file that may grow no more, be it that of a log, is an error of the write and not the end of the process. Where there
+    // is no handler to be had, it is as it was.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
     static LOGGER: OnceLock<Logger> = OnceLock::new();
     let logger = LOGGER.get_or_init(|| Logger { name, output: Output::new(&io::stderr()) });
     if log::set_logger(logger).is_ok() {

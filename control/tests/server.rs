@@ -401,3 +401,60 @@ fn of_changes_refused_together_only_the_one_to_blame_is_refused() {
     }
     assert_eq!(vpc_count(&mut world.client()), 4);
 }
+
+#[test]
+fn questions_to_a_silent_forwarding_plane_hold_neither_changes_nor_each_other_up() {
+    const QUESTIONS: usize = 100;
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let world = World::start(TIMEOUT);
+    let switch = world.switch();
+    wait_for("the link", || in_sync(&mut world.client()));
+    switch.state.lock().unwrap().silent = true;
+    let clients: Vec<Client> = (0..QUESTIONS).map(|_| world.client()).collect();
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let asked: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| scope.spawn(move || client.ask(&Query::Ports(Nothing {})).unwrap_err()))
+            .collect();
+        for number in 0..10 {
+            let changed = world.client().change(&vpc(&format!("vpc-{number}"))).unwrap();
+            assert!(matches!(changed.forwarding, Forwarding::Pending { .. }), "{changed:?}");
+        }
+        for error in asked.into_iter().map(|asked| asked.join().unwrap()) {
+            assert!(matches!(&error, ClientError::Refused(error) if error.status == 503), "{error}");
+        }
+    });
+    // One after another they would take the timeout each.
+    assert!(started.elapsed() < TIMEOUT * (QUESTIONS as u32) / 3, "{:?}", started.elapsed());
+    switch.state.lock().unwrap().silent = false;
+    wait_for("the changes to arrive", || switch.has("vpc-9"));
+}
+
+#[test]
+fn steady_questions_do_not_keep_the_state_from_a_forwarding_plane_that_started_again() {
+    let world = World::start(Duration::from_secs(5));
+    world.client().change(&vpc("vpc-1")).unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = world.client();
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = client.ask(&Query::Ports(Nothing {}));
+                }
+            });
+        }
+        for _ in 0..3 {
+            let switch = world.switch();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !switch.has("vpc-1") && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(5));
+            }
+            let has = switch.has("vpc-1");
+            is_over.fetch_or(!has, std::sync::atomic::Ordering::Relaxed);
+            assert!(has, "the state does not arrive");
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

@@ -27,6 +27,7 @@ use changes::{InFlight, Wish, Work};
 use connection::{Connection, Input};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Map, Value};
 use socket::{Socket, is_trusted};
 use std::collections::{BTreeMap, VecDeque};
@@ -90,12 +91,22 @@ pub fn run(config: &ControlConfig) -> Result<(), RunError> {
         let end = stop.try_clone().map_err(io("watch for signals"))?;
         signal_hook::low_level::pipe::register(signal, end).map_err(io("watch for signals"))?;
     }
+    allow_many_descriptors();
     let store = EmbeddedStore::open(DataDirectory::open(&config.data_dir)?)?;
     let endpoint = match &config.api {
         Some(api) => Some(Endpoint::open(api, &config.data_dir)?),
         None => None,
     };
     serve_with(config, Box::new(store), stopped, endpoint)
+}
+
+/// Clients of HTTP and of the control socket together may be more than the usual limit of 1,024, which is there for programs
+/// that cannot do with more.
+fn allow_many_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it some clients wait for others to end.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Runs a control plane on any store until something, or the end, can be read from `stop`.
