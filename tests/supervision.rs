@@ -55,6 +55,15 @@ fn identities(running: &Running) -> [Identity; 2] {
     ["a", "b"].map(|guest| namespace::identity(&running.namespace(guest)).expect("the guest's namespace is there"))
 }
 
+/// The device of a guest with its addresses, and the routes there, as the kernel tells them.
+fn device(running: &Running) -> [String; 2] {
+    let ip = |arguments: &[&str]| {
+        let output = running.inside("a", &[&["ip", "-o"], arguments].concat()).stdout;
+        String::from_utf8_lossy(&output).replace("linkdown ", "")
+    };
+    [ip(&["-4", "address", "show", "dev", "eth0"]), ip(&["route"])]
+}
+
 /// A program that a guest runs. It ends with the value.
 struct Program(Child);
 
@@ -72,9 +81,11 @@ impl Drop for Program {
 }
 
 #[test]
-fn no_end_of_a_process_takes_a_namespace_from_a_guest() {
+fn no_end_of_a_process_takes_from_a_guest_what_it_has() {
     let Some(mut running) = lab(&["--listen", "none"]) else { return };
-    let was = identities(&running);
+    assert!(running.inside("a", &["ip", "address", "add", "10.77.0.1/24", "dev", "eth0"]).status.success());
+    let (was, device_was) = (identities(&running), device(&running));
+    assert!(device_was[0].contains("10.0.1.10") && device_was[1].contains("default via"), "{device_was:?}");
     let mut program = Program::start(&running);
     for (process, signal) in [
         ("vswitch", Signal::KILL),
@@ -88,6 +99,8 @@ fn no_end_of_a_process_takes_a_namespace_from_a_guest() {
         let what = format!("after {signal:?} of {process}");
         let before = running.process(process);
         running.signal(process, signal);
+        eventually("it is gone", || !is_alive(before));
+        assert_eq!((identities(&running), device(&running)), (was, device_was.clone()), "{what}");
         match process {
             "up" => running.start_again(),
             plane => {
@@ -98,11 +111,11 @@ fn no_end_of_a_process_takes_a_namespace_from_a_guest() {
                 running.wait_until_ready();
             }
         }
-        assert_eq!(identities(&running), was, "{what}");
+        assert_eq!((identities(&running), device(&running)), (was, device_was.clone()), "{what}");
         assert_guests_talk(&running, &what);
     }
     running.restart_violently();
-    assert_eq!(identities(&running), was);
+    assert_eq!((identities(&running), device(&running)), (was, device_was));
     assert_guests_talk(&running, "after everything was killed");
     assert!(program.0.try_wait().unwrap().is_none(), "the guest's program runs on");
 }

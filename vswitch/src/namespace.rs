@@ -14,8 +14,10 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const DIRECTORY: &str = "/run/netns";
+const NOTES_DIRECTORY: &str = "/run/sluice";
 const MADE_DIRECTORY: &str = "/run/sluice/namespaces";
 /// `NSFS_MAGIC` of `linux/magic.h`: what a file says that a namespace is mounted on.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
@@ -59,6 +61,23 @@ pub fn within<T: Send>(name: &str, work: impl FnOnce() -> io::Result<T> + Send) 
     })
 }
 
+/// Runs `work` inside the namespace if one is named, else here.
+///
+/// # Errors
+/// As [`within`].
+pub fn within_any<T: Send>(name: Option<&str>, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    match name {
+        Some(name) => within(name, work),
+        None => work(),
+    }
+}
+
+/// The identity of the namespace that the calling thread is in, as text.
+pub(crate) fn current() -> io::Result<String> {
+    let status = rustix::fs::stat("/proc/thread-self/ns/net")?;
+    Ok(Identity { device: status.st_dev, inode: status.st_ino }.text())
+}
+
 /// Makes the named namespace unless it exists, and notes that the switch made it.
 ///
 /// # Errors
@@ -83,7 +102,7 @@ pub fn ensure(name: &str) -> io::Result<()> {
         let _ = fs::remove_file(&target);
         return Err(explain(name, error));
     }
-    write_note(name, &identity(name)?.text())
+    write_note(&note(name), &identity(name)?.text()).map_err(|error| explain(name, error))
 }
 
 /// Notes that the switch whose control socket is `owner` uses the namespace, if a switch made it: so that a later process of
@@ -98,7 +117,7 @@ pub fn claim(name: &str, owner: &Path) -> io::Result<()> {
     let text = format!("{identity}\n{}\n", owner_text(owner));
     match fs::read_to_string(note(name)) {
         Ok(noted) if noted == text => Ok(()),
-        _ => write_note(name, &text),
+        _ => write_note(&note(name), &text).map_err(|error| explain(name, error)),
     }
 }
 
@@ -111,7 +130,7 @@ pub fn made_for(owner: &Path) -> Vec<String> {
 }
 
 /// The same text wherever a process stands, and by whatever links it names the folder.
-fn owner_text(socket: &Path) -> String {
+pub(crate) fn owner_text(socket: &Path) -> String {
     let folder = socket.parent().and_then(|folder| fs::canonicalize(folder).ok());
     let path = folder.zip(socket.file_name()).map(|(folder, name)| folder.join(name));
     path.unwrap_or_else(|| socket.to_owned()).to_string_lossy().replace('\n', " ")
@@ -124,12 +143,15 @@ fn noted(name: &str) -> Option<(String, String)> {
     Some((lines.next()?.to_owned(), lines.next().unwrap_or_default().to_owned()))
 }
 
-/// A note is there whole or not at all: one that is cut short would have a namespace stay for ever.
-fn write_note(name: &str, text: &str) -> io::Result<()> {
-    fs::create_dir_all(MADE_DIRECTORY)?;
-    let beside = Path::new(MADE_DIRECTORY).join(".new");
-    fs::write(&beside, text)?;
-    fs::rename(&beside, note(name)).map_err(|error| explain(name, error))
+/// Writes down what a later process has to know: a note is there whole or not at all, since one that is cut short would have
+/// what it tells of stay for ever.
+pub(crate) fn write_note(path: &Path, text: &str) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let beside = Path::new(NOTES_DIRECTORY).join(format!(".new-{}-{number}", std::process::id()));
+    let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+    written.inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
 /// Whether the switch, this process or an earlier one, made the namespace that the name means now.

@@ -68,6 +68,31 @@ pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>)
     Ok(())
 }
 
+/// The number of a device, if there is one of the name.
+///
+/// # Errors
+/// What the kernel says.
+pub fn index(device: &str) -> io::Result<Option<u32>> {
+    let probe = rustix::net::socket(rustix::net::AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    match netdevice::name_to_index(&probe, device) {
+        Ok(index) => Ok(Some(index)),
+        Err(rustix::io::Errno::NODEV) => Ok(None),
+        Err(error) => Err(step(device, "look up", error.into())),
+    }
+}
+
+/// Removes a device, if there is one of the name.
+///
+/// # Errors
+/// What the kernel says.
+pub fn delete(device: &str) -> io::Result<()> {
+    let Some(index) = index(device)? else { return Ok(()) };
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    let deleted = Netlink::open()?.request(RouteNetlinkMessage::DelLink(link), 0);
+    forgive(deleted, io::ErrorKind::NotFound, rustix::io::Errno::NODEV).map_err(|error| step(device, "remove", error))
+}
+
 /// Best effort: a switch in a container may see `/proc/sys` read-only, and then the guest is only a little noisier.
 fn quieten(device: &str) {
     for (key, value) in [("accept_ra", "0"), ("autoconf", "0"), ("dad_transmits", "0"), ("router_solicitations", "0")] {

@@ -11,7 +11,7 @@ use crate::handoff;
 use crate::namespace;
 use crate::placement::Placement;
 use crate::port::pool::BufferPool;
-use crate::port::{Port, PortFactory, PortWish};
+use crate::port::{Port, PortFactory, PortWish, persistent};
 use crate::publish::{Publication, Published};
 use crate::reconcile::{Step, plan, wishes};
 use crate::worker::Worker;
@@ -22,7 +22,7 @@ use std::io;
 use std::sync::Arc;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::Desired;
+use vswitch_core::desired::{Desired, TapPort};
 use vswitch_core::ids::{EniId, EniIndex};
 use vswitch_core::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
 use vswitch_core::protocol::{Applied, Delta, Refusal};
@@ -248,7 +248,7 @@ impl Switch {
     /// cross in time: the state is published, and the promise above is not given.
     pub fn apply(&mut self, desired: Desired, generation: u64, pacer: &mut dyn Pacer) -> Result<Applied, Vec<Refusal>> {
         let applied = self.change(Delta::between(self.compiler.desired(), &desired), generation, pacer)?;
-        self.remove_left_namespaces();
+        self.remove_what_is_left();
         Ok(applied)
     }
 
@@ -396,13 +396,13 @@ impl Switch {
         retries.chain(check).min()
     }
 
-    /// Closes all ports. The namespaces that the switch made stay, with whoever is inside: the next switch finds them.
+    /// Closes all ports. Namespaces and devices that the switch made stay, with whoever uses them: the next switch finds them.
     pub fn close_all(&mut self, pacer: &mut dyn Pacer) {
         let mut departed = Departed::default();
         for (_, record) in std::mem::take(&mut self.ports) {
             self.close(record, &mut departed, pacer);
         }
-        departed.close();
+        departed.drop_ports();
     }
 
     /// Asks a worker and waits for its answer.
@@ -440,12 +440,24 @@ impl Switch {
 #[derive(Debug, Default)]
 struct Departed {
     ports: Vec<Box<dyn Port>>,
+    /// What the switch may have to remove once they are closed.
+    devices: Vec<TapPort>,
     namespaces: BTreeSet<String>,
 }
 
 impl Departed {
     /// The kernel takes tens of milliseconds to let go of a device, most of which it waits: so wait for many at once.
     fn close(&mut self) {
+        self.ports.iter_mut().for_each(|port| port.retire());
+        self.drop_ports();
+        for tap in self.devices.drain(..) {
+            if let Err(error) = persistent::remove(&tap) {
+                log::warn!("{error}");
+            }
+        }
+    }
+
+    fn drop_ports(&mut self) {
         let length = self.ports.len().div_ceil(CLOSING_THREADS).max(1);
         std::thread::scope(|scope| {
             while !self.ports.is_empty() {

@@ -7,14 +7,24 @@ use serde::Serialize;
 /// What was done.
 #[derive(Serialize)]
 struct Down {
+    /// The TAP devices that are gone.
+    devices: Vec<String>,
     /// The namespaces that are gone.
     namespaces: Vec<String>,
 }
 
 pub(super) fn run(session: &Session) -> Result<(), CliError> {
     supervisor::end_running(&session.paths)?;
-    let mut down = Down { namespaces: Vec::new() };
-    for name in vswitch::namespace::made_for(&session.paths.vswitch_socket()) {
+    let mut down = Down { devices: Vec::new(), namespaces: Vec::new() };
+    let socket = session.paths.vswitch_socket();
+    for tap in vswitch::port::persistent::made_for(&socket) {
+        vswitch::port::persistent::remove(&tap).map_err(|error| CliError::Usage(error.to_string()))?;
+        down.devices.push(match tap.namespace {
+            Some(namespace) => format!("{} in {namespace}", tap.device),
+            None => tap.device,
+        });
+    }
+    for name in vswitch::namespace::made_for(&socket) {
         vswitch::namespace::remove_if_made(&name).map_err(|error| CliError::Usage(error.to_string()))?;
         down.namespaces.push(name);
     }
@@ -23,6 +33,7 @@ pub(super) fn run(session: &Session) -> Result<(), CliError> {
 }
 
 fn text(down: &Down) -> String {
-    let removed = down.namespaces.iter().map(|name| format!("\nnetwork namespace {name} removed"));
-    format!("sluice is down{}", removed.collect::<String>())
+    let devices = down.devices.iter().map(|name| format!("\nTAP device {name} removed"));
+    let namespaces = down.namespaces.iter().map(|name| format!("\nnetwork namespace {name} removed"));
+    format!("sluice is down{}", devices.chain(namespaces).collect::<String>())
 }

@@ -6,6 +6,7 @@
 pub mod memory;
 mod pace;
 pub mod packet;
+pub mod persistent;
 pub mod pool;
 pub mod steering;
 pub mod tap;
@@ -57,6 +58,9 @@ pub trait Port: Send + fmt::Debug {
     fn offloads(&self) -> Offloads {
         Offloads::NONE
     }
+
+    /// It will not be opened again: a device that was made for it goes with it.
+    fn retire(&mut self) {}
 
     /// What becomes readable when the port has frames; a port without is asked at every turn.
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
@@ -191,7 +195,10 @@ impl PortFactory {
         let ports: Vec<Box<dyn Port>> = match &wish.port {
             desired::Port::Tap(tap) => {
                 let how = (self.tap_offloads(), self.tap_io);
-                let queues = tap::Tap::open_lanes(tap, wish.interface.as_ref(), how, lanes)?;
+                let queues = match &self.owner {
+                    Some(owner) => persistent::open(tap, wish.interface.as_ref(), how, lanes, owner)?,
+                    None => tap::Tap::open_lanes(tap, wish.interface.as_ref(), how, lanes)?,
+                };
                 queues.into_iter().map(|tap| Box::new(tap) as _).collect()
             }
             desired::Port::Packet(packet) => vec![self.open_interface(packet)?],

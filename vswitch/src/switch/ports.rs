@@ -2,7 +2,7 @@
 
 use super::{Departed, Pacer, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for};
 use crate::namespace;
-use crate::port::{Port, PortWish, tap};
+use crate::port::{Port, PortWish, persistent, tap};
 use crate::worker_desk::{Answer, Command};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -118,7 +118,8 @@ impl Switch {
         }
         let (worker, slot, frame_bytes_max) = (record.worker, record.slot, wish.frame_bytes_max());
         let adjusted = match (wish.tap(), &wish.interface) {
-            (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref()),
+            (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref())
+                .inspect(|()| persistent::note_interface(tap, interface)),
             _ => Ok(()),
         };
         match adjusted {
@@ -146,6 +147,7 @@ impl Switch {
         // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
         self.take_events(pacer.now());
         record.places().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
+        departed.devices.extend(record.wish.tap().cloned());
         departed.namespaces.extend(record.made_namespace().map(str::to_owned));
     }
 
@@ -187,12 +189,20 @@ impl Switch {
         }
     }
 
-    /// Removes the namespaces of ENIs that were deleted while no forwarding plane ran.
-    pub(super) fn remove_left_namespaces(&mut self) {
+    /// Removes devices and namespaces of ENIs that were deleted while no forwarding plane ran.
+    pub(super) fn remove_what_is_left(&mut self) {
         if std::mem::replace(&mut self.has_looked_for_left, true) {
             return;
         }
         if let Some(owner) = &self.factory.owner {
+            let in_use: BTreeSet<_> = self.ports.values().filter_map(|record| record.wish.device()).collect();
+            for tap in persistent::made_for(owner) {
+                if !in_use.contains(&(tap.device.as_str(), tap.namespace.as_deref()))
+                    && let Err(error) = persistent::remove(&tap)
+                {
+                    log::warn!("{error}");
+                }
+            }
             self.remove_namespaces(namespace::made_for(owner).into_iter().collect());
         }
     }
