@@ -248,6 +248,15 @@ fn a_control_plane_that_cannot_start_leaves_forwarding_alone() {
     });
     assert_forwarding_does_not_mind(&mut running, "is damaged", || std::fs::write(&state, &whole).unwrap());
 
+    // A disk that is not mounted looks like a first start, and would end all that runs.
+    let data = running.data_dir();
+    let elsewhere = data.with_extension("away");
+    crash_control(&running, || std::fs::rename(&data, &elsewhere).unwrap());
+    assert_forwarding_does_not_mind(&mut running, "the file is gone", || {
+        std::fs::remove_dir_all(&data).unwrap();
+        std::fs::rename(&elsewhere, &data).unwrap();
+    });
+
     // A folder that is read-only for everybody: another file system over it.
     let data = running.data_dir();
     let mount = |options: &[&str]| assert!(Command::new("mount").args(options).arg(&data).status().unwrap().success());

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+use control::api::ApiSettings;
 use control::client::{Client, ClientError};
 use control::command::{Command, GroupCreate, VpcCreate, VpcModify};
+use control::http::Endpoint;
 use control::query::{Answer, Nothing, Query, VpcShow};
 use control::store::MemoryStore;
 use control::wire::{ChangeKind, Changed, Forwarding, REQUEST_BYTES_MAX};
-use control::{ControlConfig, serve};
+use control::{ControlConfig, serve, serve_with};
 use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -457,4 +460,40 @@ fn steady_questions_do_not_keep_the_state_from_a_forwarding_plane_that_started_a
         }
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+/// Calls through HTTP whose callers do not wait for the answer.
+#[test]
+fn changes_whose_callers_are_gone_are_not_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut config = ControlConfig::new(path("data"), path("control.sock"), path("vswitch.sock"));
+    config.apply_timeout = Duration::from_secs(3);
+    let settings = ApiSettings { unsigned: true, ..ApiSettings::default() };
+    let endpoint = Endpoint::new(TcpListener::bind("127.0.0.1:0").unwrap(), settings).unwrap();
+    let address = endpoint.address().unwrap();
+    let (stop, stopped) = UnixStream::pair().unwrap();
+    let store = Box::new(MemoryStore::default());
+    let control = thread::spawn(move || serve_with(&config, store, stopped, Some(endpoint)).unwrap());
+    wait_for("the control socket", || UnixStream::connect(path("control.sock")).is_ok());
+    let client = || Client::connect(&path("control.sock")).unwrap();
+    let switch = Switch::start(path("vswitch.sock"));
+    wait_for("the link", || in_sync(&mut client()));
+    switch.state.lock().unwrap().silent = true;
+    let first = thread::spawn({
+        let mut client = client();
+        move || client.change(&vpc("vpc-1")).unwrap()
+    });
+    wait_for("the first change", || vpc_count(&mut client()) == 1);
+    for _ in 0..50 {
+        let body = "Action=CreateVpc&Version=2016-04-28&RegionId=cn-hangzhou&CidrBlock=10.0.0.0/16";
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    }
+    first.join().unwrap();
+    client().change(&vpc("vpc-2")).unwrap();
+    assert_eq!(vpc_count(&mut client()), 2, "nobody waits for the others");
+    drop(stop);
+    control.join().unwrap();
 }

@@ -159,6 +159,9 @@ pub struct ControlArguments {
     /// Where the HTTP interface is offered.
     #[command(flatten)]
     pub endpoint: EndpointArguments,
+    /// There was a state before: without one, do not begin anew.
+    #[arg(long, hide = true)]
+    pub has_state: bool,
     /// How it was started.
     #[command(flatten)]
     pub parent: ParentArguments,

@@ -92,7 +92,11 @@ pub fn run(config: &ControlConfig) -> Result<(), RunError> {
         signal_hook::low_level::pipe::register(signal, end).map_err(io("watch for signals"))?;
     }
     allow_many_descriptors();
-    let store = EmbeddedStore::open(DataDirectory::open(&config.data_dir)?)?;
+    let directory = DataDirectory::open(&config.data_dir)?;
+    let store = match config.has_state {
+        true => EmbeddedStore::open_existing(directory)?,
+        false => EmbeddedStore::open(directory)?,
+    };
     let endpoint = match &config.api {
         Some(api) => Some(Endpoint::open(api, &config.data_dir)?),
         None => None,

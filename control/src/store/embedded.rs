@@ -73,6 +73,19 @@ impl EmbeddedStore {
         Self::open_on(directory, Box::new(open_file))
     }
 
+    /// As [`EmbeddedStore::open`], for a directory that had a state before: one without is damaged.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_existing(directory: DataDirectory) -> Result<Self, StoreError> {
+        let path = directory.file(STATE_FILE);
+        if !path.exists() {
+            let reason = "the file is gone, though the forwarding plane runs by it: is its disk mounted?";
+            return Err(StoreError::damaged(path, reason));
+        }
+        Self::open(directory)
+    }
+
     /// As [`EmbeddedStore::open`], on a disk of the caller's.
     ///
     /// # Errors

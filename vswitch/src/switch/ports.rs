@@ -189,9 +189,10 @@ impl Switch {
         }
     }
 
-    /// Removes devices and namespaces of ENIs that were deleted while no forwarding plane ran.
+    /// Removes devices and namespaces of ENIs that were deleted while no forwarding plane ran. Not where the first state has
+    /// no ENI at all: that is rather a state that was lost than one from which all were deleted, and guests may be inside.
     pub(super) fn remove_what_is_left(&mut self) {
-        if std::mem::replace(&mut self.has_looked_for_left, true) {
+        if std::mem::replace(&mut self.has_looked_for_left, true) || self.compiler.desired().enis.is_empty() {
             return;
         }
         if let Some(owner) = &self.factory.owner {

@@ -22,6 +22,7 @@ use super::up::{Arguments, ConfigFile, control_arguments, forwarding_arguments};
 use crate::client::Client;
 use crate::logging;
 use crate::query::{Answer, Nothing, Query};
+use crate::switch_link::ask_status;
 use plane::{Plane, Step};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use state::PlaneState;
@@ -37,6 +38,8 @@ pub const EXIT_CANNOT_START: u8 = 2;
 
 /// How often the planes are looked at.
 const STEP: Duration = Duration::from_millis(20);
+/// How long a forwarding plane has to answer that an earlier supervisor left.
+const FORWARDING_TIME: Duration = Duration::from_secs(2);
 /// How often it is said that the planes are not ready yet.
 const NOT_READY_PERIOD: Duration = Duration::from_secs(30);
 
@@ -69,7 +72,11 @@ fn supervise(paths: &Paths, arguments: &Arguments) -> Result<bool, CliError> {
     let is_kept = forwarding.take_over(&paths.vswitch_socket(), process_of(|state| state.forwarding), true);
     control.take_over(&paths.control_socket(), process_of(|state| state.control), false);
     let mut supervisor =
-        Supervisor { paths: paths.clone(), planes: [forwarding, control], is_settled: is_kept, told: None };
+        Supervisor { paths: paths.clone(), planes: [forwarding, control], is_settled: false, told: None };
+    if is_kept {
+        let status = ask_status(&paths.vswitch_socket(), FORWARDING_TIME);
+        supervisor.settle(status.is_ok_and(|status| status.generation > 0));
+    }
     let result = supervisor.watch(&stop);
     supervisor.end();
     result.map(|()| supervisor.planes.iter().all(|plane| !plane.is_failing()))
@@ -95,7 +102,8 @@ impl Supervisor {
             self.tell_state();
             readiness = readiness.or_else(|| ask_until_ready(self.paths.control_socket()));
             if !is_told && readiness.as_ref().is_some_and(|ready| ready.load(Ordering::Acquire)) {
-                (is_told, self.is_settled) = (true, true);
+                is_told = true;
+                self.settle(true);
                 logging::announce(&format!("sluice is up: control socket {}", self.paths.control_socket().display()));
             }
             if !is_told && Instant::now() >= not_ready_at {
@@ -108,6 +116,16 @@ impl Supervisor {
             thread::sleep(STEP);
         }
         Ok(())
+    }
+
+    /// From now on nothing but a signal ends this process. A control plane that is started again, where it `has_state`, must
+    /// find one: with an empty one, as of a disk that is not mounted, it would have the forwarding plane end all that runs.
+    fn settle(&mut self, has_state: bool) {
+        let [_, control] = &mut self.planes;
+        if has_state {
+            control.add_argument("--has-state");
+        }
+        self.is_settled = true;
     }
 
     /// Starts what does not run and is due.

@@ -52,6 +52,11 @@ impl Plane {
         Self { verb, arguments, failure, process, started: now, not_before: now, pause, failures: 0, reason }
     }
 
+    /// Starts it with one more argument from now on.
+    pub(super) fn add_argument(&mut self, argument: &str) {
+        self.arguments.push(argument.into());
+    }
+
     pub(super) fn name(&self) -> &'static str {
         if self.verb == "vswitch" { "forwarding plane" } else { "control plane" }
     }
