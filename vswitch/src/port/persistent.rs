@@ -125,7 +125,7 @@ pub fn made_for(owner: &Path) -> Vec<TapPort> {
 fn identity(tap: &TapPort) -> io::Result<Option<String>> {
     namespace::within_any(tap.namespace.as_deref(), || {
         let index = netlink::index(&tap.device)?;
-        Ok(index.map(|index| namespace::current().map(|namespace| format!("{namespace} {index}"))).transpose()?)
+        index.map(|index| namespace::current().map(|namespace| format!("{namespace} {index}"))).transpose()
     })
 }
 
