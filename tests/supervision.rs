@@ -7,6 +7,7 @@ use rustix::process::{Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use vswitch::namespace::{self, Identity};
@@ -324,6 +325,50 @@ fn readers_that_are_gone_or_do_not_read_end_nothing() {
         }
         assert!(up.try_wait().unwrap().is_none());
         end(&mut up, folder.path());
+    }
+}
+
+#[test]
+fn what_is_kept_is_private_and_nothing_secret_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    // Files are private whatever the umask, and the folder of the sockets is open for whoever may connect.
+    for umask in ["0", "077"] {
+        let folder = folder.path().join(umask);
+        std::fs::create_dir(&folder).unwrap();
+        let told = folder.join("told");
+        let script = "umask $0; exec \"$@\" > told 2>&1";
+        let mut command = Command::new("sh");
+        command.current_dir(&folder).args(["-c", script, umask]).arg(program());
+        command.env("SLUICE_RUN_DIR", folder.join("run")).env("SLUICE_DATA_DIR", folder.join("data"));
+        command.args(["up", "--listen", "127.0.0.1:0", "--no-pin", "--sessions-per-worker", "4096"]);
+        let mut up = command.spawn().unwrap();
+        wait_for_status(&folder);
+        let mut files = 0;
+        for entry in ["run", "data"].iter().flat_map(|part| std::fs::read_dir(folder.join(part)).unwrap()) {
+            let entry = entry.unwrap();
+            let (metadata, name) = (entry.metadata().unwrap(), entry.file_name());
+            let mode = metadata.permissions().mode() & 0o777;
+            let is_open = name == "up.lock" && mode & 0o022 == 0;
+            assert!(is_open || mode & 0o077 == 0, "umask {umask}: {name:?} has mode {mode:o}");
+            files += usize::from(metadata.is_file());
+        }
+        assert!(files >= 6, "{files}");
+        assert_eq!(std::fs::metadata(folder.join("run")).unwrap().permissions().mode() & 0o777, 0o755);
+        let key = std::fs::read_to_string(folder.join("data/access-key.toml")).unwrap();
+        let secret = key.lines().find_map(|line| line.strip_prefix("secret = ")).unwrap().trim_matches('"').to_owned();
+        let told = std::fs::read_to_string(told).unwrap();
+        assert!(told.contains("access-key.toml") && !told.contains(&secret), "{told}");
+        end(&mut up, &folder);
+    }
+    // What others may change is refused, with the way out.
+    for part in ["run", "data"] {
+        let folder = folder.path().join(format!("open-{part}"));
+        std::fs::create_dir_all(folder.join(part)).unwrap();
+        std::fs::set_permissions(folder.join(part), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let up = sluice_command(&folder).args(["up", "--listen", "none", "--no-pin"]).output().unwrap();
+        let told = String::from_utf8_lossy(&up.stderr).into_owned();
+        assert_eq!(up.status.code(), Some(2), "{told}");
+        assert!(told.contains("others may write to it") && told.contains("chmod go-w"), "{told}");
     }
 }
 

@@ -17,6 +17,7 @@ pub mod http;
 pub mod logging;
 pub mod lower;
 pub mod model;
+pub mod private_dir;
 pub mod query;
 pub mod server;
 pub mod small_file;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use control::cli::{self, Arguments, Command, namespace, supervisor, up};
-use control::{logging, small_file};
+use control::{logging, private_dir, small_file};
 use std::process::ExitCode;
 use vswitch::port::{InterfaceIo, TapIo};
 
@@ -48,7 +48,9 @@ fn plane(
     run: impl FnOnce() -> Result<(), String>,
 ) -> ExitCode {
     parent.follow();
-    let Err(error) = run() else { return ExitCode::SUCCESS };
+    let run_dir = &arguments.paths().run_dir;
+    let is_private = private_dir::ensure(run_dir, 0o755).map_err(|error| format!("{}: {error}", run_dir.display()));
+    let Err(error) = is_private.and_then(|()| run()) else { return ExitCode::SUCCESS };
     log::error!("{error}");
     if parent.supervised {
         // Where there is no room for it, the supervisor knows the exit status.

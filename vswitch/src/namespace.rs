@@ -10,7 +10,8 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::LinkNameSpaceType;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -146,11 +147,13 @@ fn noted(name: &str) -> Option<(String, String)> {
 /// Writes down what a later process has to know: a note is there whole or not at all, since one that is cut short would have
 /// what it tells of stay for ever.
 pub(crate) fn write_note(path: &Path, text: &str) -> io::Result<()> {
-    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    // Whoever could write a note could have the switch remove what is not its own, whatever the umask says.
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path.parent().unwrap_or(path))?;
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
     let beside = Path::new(NOTES_DIRECTORY).join(format!(".new-{}-{number}", std::process::id()));
-    let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&beside, path));
     written.inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
@@ -209,7 +212,7 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Re
 
 /// Makes `/run/netns` as `ip netns add` does: shared, so that namespaces appear in the mount namespaces of others.
 fn make_directory() -> io::Result<()> {
-    fs::create_dir_all(DIRECTORY)?;
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)?;
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     match rustix::mount::mount_change(DIRECTORY, shared) {
         // Not a mount point yet.

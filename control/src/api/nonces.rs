@@ -9,11 +9,13 @@
 //! clock that was set back, cannot be told from a repetition, and is refused.
 
 use crate::error::{ApiError, INTERNAL_ERROR, NONCE_USED, THROTTLING, TIMESTAMP_EXPIRED};
+use crate::private_dir;
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Nonces remembered at most: those of half an hour at more than 4,000 requests a second.
@@ -71,7 +73,7 @@ impl Nonces {
     /// What the operating system says.
     pub(super) fn open(folder: &Path, now_s: u64) -> io::Result<Self> {
         let mut nonces = Self { folder: Some(folder.to_owned()), ..Self::default() };
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        private_dir::ensure(folder, 0o700)?;
         let mut over = Vec::new();
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
@@ -163,7 +165,7 @@ impl Nonces {
         // A name costs no room, and takes effect whole. Without it, only a clock that is set back while no process runs is
         // not noticed.
         if fs::rename(file(before), file(minute)).is_err() {
-            let _ = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file(minute));
+            let _ = open_private(&file(minute));
         }
     }
 }
@@ -173,7 +175,7 @@ impl Minute {
         let file = match &mut self.file {
             Some(file) => file,
             none => {
-                let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+                let mut file = open_private(path)?;
                 // Behind what a crash cut short, digests would be read askew.
                 let length = file.metadata()?.len();
                 file.set_len(length - length % DIGEST_BYTES as u64)?;
@@ -188,6 +190,18 @@ impl Minute {
         }
         written
     }
+}
+
+fn open_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(path)?;
+    // Whatever the umask.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 fn digest(key_id: &str, nonce: &str) -> u64 {

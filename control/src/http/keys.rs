@@ -31,12 +31,8 @@ pub(super) fn kept_key(data_dir: &Path) -> Result<AccessKey, String> {
     };
     let text = toml::to_string(&key).map_err(|error| fault(&error))?;
     small_file::write(&path, text.as_bytes()).map_err(|error| fault(&error))?;
-    crate::logging::announce(&format!(
-        "access key made, and kept in {}: id {} secret {}",
-        path.display(),
-        key.id,
-        key.secret
-    ));
+    // What is announced may end in a log. The secret is in the file, which this user alone can read.
+    crate::logging::announce(&format!("access key {} made; its secret is in {}", key.id, path.display()));
     Ok(key)
 }
 

@@ -1,12 +1,13 @@
 //! The data directory: one process at a time, and a mark that says what was kept here.
 
 use super::StoreError;
+use crate::private_dir;
 use crate::small_file;
 use crate::unix_socket::{PATIENCE_DEAD, PATIENCE_RUNNING, is_running};
-use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,8 +27,7 @@ impl DataDirectory {
     /// # Errors
     /// [`StoreError::InUse`] where another process has it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|error| StoreError::io("make", path, error))?;
+        private_dir::ensure(path, 0o700).map_err(|error| StoreError::io("use", path, error))?;
         let lock_path = path.join(LOCK_FILE);
         let mut lock = OpenOptions::new()
             .read(true)
@@ -35,6 +35,7 @@ impl DataDirectory {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
             .open(&lock_path)
             .map_err(|error| StoreError::io("open", &lock_path, error))?;
         let asked = Instant::now();

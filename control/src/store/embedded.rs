@@ -8,7 +8,7 @@
 //! it is written over and opened anew, and what the failed commit may have left is taken back. Where that fails too, the next
 //! change tries it again first.
 
-use super::state_file::{OpenFile, StateFile, open_file, rewrite};
+use super::state_file::{OpenFile, StateFile, create_file, open_file, rewrite};
 use super::{DataDirectory, Store, StoreError};
 use crate::model::Event;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
@@ -197,11 +197,15 @@ impl Store for EmbeddedStore {
 /// Makes a whole, empty state under another name first, so that a crash leaves either none or a whole one.
 fn begin(directory: &DataDirectory, path: &Path) -> Result<(), StoreError> {
     let new = directory.file(NEW_FILE);
-    if new.exists() {
-        std::fs::remove_file(&new).map_err(|error| StoreError::io("remove", &new, error))?;
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(StoreError::io("remove", &new, error));
+        }
+        _ => {}
     }
+    let file = create_file(&new).map_err(|error| StoreError::io("make", &new, error))?;
     let made = || -> Result<(), redb::Error> {
-        let database = Database::create(&new)?;
+        let database = Builder::new().create_with_backend(StateFile(file))?;
         let mut transaction = database.begin_write()?;
         transaction.set_two_phase_commit(true);
         {

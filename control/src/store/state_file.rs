@@ -2,19 +2,32 @@
 
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
-use std::fs::OpenOptions;
+use rustix::fs::OFlags;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::ops::Bound;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Opens the file at a path. Tests put a disk with faults in between.
 pub type OpenFile = Box<dyn Fn(&Path) -> io::Result<Box<dyn StorageBackend>> + Send>;
 
-/// A file of the operating system.
+/// A file of the operating system, for this user alone.
 pub(super) fn open_file(path: &Path) -> io::Result<Box<dyn StorageBackend>> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    let backend = FileBackend::new(file).map_err(io::Error::other)?;
-    Ok(Box::new(backend))
+    backend(OpenOptions::new().read(true).write(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)?)
+}
+
+/// A new file of the operating system, for this user alone.
+pub(super) fn create_file(path: &Path) -> io::Result<Box<dyn StorageBackend>> {
+    backend(OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?)
+}
+
+fn backend(file: File) -> io::Result<Box<dyn StorageBackend>> {
+    const PRIVATE: u32 = 0o600;
+    if file.metadata()?.permissions().mode() & 0o777 != PRIVATE {
+        file.set_permissions(Permissions::from_mode(PRIVATE))?;
+    }
+    Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
 }
 
 /// Writes a file over with what it holds, and syncs it. After a failed sync the system takes pages for written that are not, and

@@ -1,11 +1,11 @@
 //! The folder of the sockets belongs to one `sluice up` at a time.
 
 use crate::cli::CliError;
+use crate::private_dir;
 use crate::unix_socket::{PATIENCE_DEAD, PATIENCE_RUNNING, is_running};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Takes the folder for this process, making it if it does not exist.
 pub(super) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
     let fault = |error: std::io::Error| CliError::Usage(format!("{}: {error}", run_dir.display()));
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir).map_err(fault)?;
+    private_dir::ensure(run_dir, 0o755).map_err(fault)?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut file = File::from(rustix::fs::open(path, flags, Mode::from(0o644)).map_err(|error| fault(error.into()))?);
     let asked = Instant::now();
