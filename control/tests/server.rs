@@ -487,7 +487,7 @@ fn changes_whose_callers_are_gone_are_not_made() {
     wait_for("the first change", || vpc_count(&mut client()) == 1);
     for _ in 0..50 {
         let body = "Action=CreateVpc&Version=2016-04-28&RegionId=cn-hangzhou&CidrBlock=10.0.0.0/16";
-        let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+        let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n";
         let mut stream = TcpStream::connect(address).unwrap();
         write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     }

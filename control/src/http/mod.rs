@@ -6,6 +6,7 @@
 mod keys;
 mod request;
 mod tls;
+mod unsigned;
 
 use crate::api::{ApiSettings, Call, Gate};
 use crate::config::ApiConfig;
@@ -159,6 +160,7 @@ impl Endpoint {
         let desk = Arc::new(Counter {
             gate: self.gate,
             region: self.settings.first_region().to_owned(),
+            has_tls: self.tls.is_some(),
             calls,
             wake: Box::new(wake),
         });
@@ -200,6 +202,7 @@ impl Drop for HttpServer {
 pub(crate) struct Counter {
     gate: Gate,
     region: String,
+    has_tls: bool,
     calls: SyncSender<PendingCall>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
