@@ -170,6 +170,9 @@ fn planes_outlive_their_supervisor_and_the_next_one_takes_them_over() {
     let taken_over = running.process("vswitch");
     running.signal("up", Signal::KILL);
     running.start_again();
+    let control = running.process("control");
+    running.crash("control");
+    eventually("another control plane runs", || !is_alive(control) && running.sluice(&["status"]).status.success());
     running.crash("vswitch");
     eventually("another one runs", || {
         running.status().forwarding.is_some_and(|status| status.process_id != taken_over.as_raw_nonzero().get() as u32)

@@ -497,3 +497,31 @@ fn changes_whose_callers_are_gone_are_not_made() {
     drop(stop);
     control.join().unwrap();
 }
+
+#[test]
+fn steady_changes_do_not_keep_the_link_from_a_forwarding_plane_that_answers_again() {
+    let world = World::start(Duration::from_millis(300));
+    let switch = world.switch();
+    wait_for("the link", || in_sync(&mut world.client()));
+    switch.state.lock().unwrap().silent = true;
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = world.client();
+            for name in (0..).map(|number| format!("name-{number}")) {
+                client.change(&vpc(&name.replace("name", "vpc"))).unwrap();
+                if is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        wait_for("changes that are pending", || vpc_count(&mut world.client()) > 3);
+        switch.state.lock().unwrap().silent = false;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !switch.has("vpc-3") && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(switch.has("vpc-3"), "the state does not arrive");
+    });
+}

@@ -92,6 +92,11 @@ impl ChangeThread {
             // Whoever is told of a change finds it in the link's state.
             set(&self.view, self.view_now());
             done.into_iter().for_each(&report);
+            if self.is_silent {
+                // Changes that follow each other closely leave no pause in which to look whether it answers again.
+                self.watch();
+                set(&self.view, self.view_now());
+            }
         }
     }
 

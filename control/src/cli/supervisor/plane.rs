@@ -52,9 +52,11 @@ impl Plane {
         Self { verb, arguments, failure, process, started: now, not_before: now, pause, failures: 0, reason }
     }
 
-    /// Starts it with one more argument from now on.
+    /// Starts it with this argument from now on, once.
     pub(super) fn add_argument(&mut self, argument: &str) {
-        self.arguments.push(argument.into());
+        if !self.arguments.iter().any(|given| given == argument) {
+            self.arguments.push(argument.into());
+        }
     }
 
     pub(super) fn name(&self) -> &'static str {
