@@ -195,6 +195,26 @@ fn unsafe_code_stays_where_it_is_proven() {
     assert_none("DESIGN D11 names the files of unsafe code", &found);
 }
 
+/// What a process that runs for long may not do: print, which panics where a reader is gone or a disk is full, and start a
+/// thread in the way that panics where there is none.
+#[test]
+fn what_the_system_may_refuse_ends_no_process() {
+    const PANICS: [&str; 6] = ["print!(", "println!(", "eprint!(", "eprintln!(", "thread::spawn(", "scope.spawn("];
+    let is_long_running = |path: &str| {
+        let is_command = path.starts_with("control/src/cli/") && !path.starts_with("control/src/cli/supervisor/");
+        let is_plane = path.starts_with("control/src/") || path.starts_with("vswitch/src/");
+        is_plane && !is_command && !path.starts_with("control/src/conform/")
+    };
+    let planes: Vec<Source> = sources()
+        .into_iter()
+        .filter(|source| is_long_running(&source.path))
+        .map(|source| Source { text: source.text.split("#[cfg(test)]").next().unwrap_or_default().into(), ..source })
+        .collect();
+    assert!(planes.len() > 50, "the planes are somewhere else by now");
+    let found = lines_where(&planes, |_, line| PANICS.iter().any(|panics| code(line).contains(panics)));
+    assert_none("log by `log`, announce by `logging.rs`, and start threads by a `Builder`", &found);
+}
+
 #[test]
 fn packages_know_only_those_below_them() {
     let paths = tracked();

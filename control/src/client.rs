@@ -3,6 +3,7 @@
 use crate::command::Command;
 use crate::error::ReportedError;
 use crate::query::{Answer, Query};
+use crate::unix_socket;
 use crate::wire::{Changed, Reply, ReplyBody, VERSION};
 use serde::Serialize;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -76,7 +77,7 @@ impl Client {
     /// Where nothing listens or this user may not connect.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let path = path.to_owned();
-        let stream = match UnixStream::connect(&path) {
+        let stream = match unix_socket::connect(&path, REPLY_TIMEOUT) {
             Ok(stream) => stream,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(ClientError::Forbidden { path });

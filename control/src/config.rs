@@ -19,6 +19,8 @@ pub struct ControlConfig {
     pub quotas: Quotas,
     /// The HTTP interface, if there is one.
     pub api: Option<ApiConfig>,
+    /// Whether there was a state here already: its absence is damage then, and not a first start.
+    pub has_state: bool,
     /// How long a change may wait for the forwarding plane before its reply says that it is pending.
     pub apply_timeout: Duration,
 }
@@ -35,6 +37,7 @@ impl ControlConfig {
             vswitch_socket: vswitch_socket.into(),
             quotas: Quotas::default(),
             api: None,
+            has_state: false,
             apply_timeout: Self::APPLY_TIMEOUT,
         }
     }

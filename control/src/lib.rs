@@ -14,13 +14,17 @@ pub mod conform;
 pub mod environment;
 pub mod error;
 pub mod http;
+pub mod logging;
 pub mod lower;
 pub mod model;
+pub mod private_dir;
 pub mod query;
 mod refusal_log;
 pub mod server;
+pub mod small_file;
 pub mod store;
 pub mod switch_link;
+pub mod unix_socket;
 pub mod view;
 pub mod wire;
 

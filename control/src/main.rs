@@ -1,20 +1,26 @@
 //! The `sluice` command. The one place that knows both planes: it starts the one or the other.
 
 use clap::Parser;
-use control::cli::{self, Arguments, Command, namespace, up};
+use control::cli::{self, Arguments, Command, namespace, supervisor, up};
+use control::{logging, private_dir, small_file};
 use std::process::ExitCode;
 use vswitch::port::{InterfaceIo, TapIo};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let is_forwarding_plane = matches!(&arguments.command, Command::Vswitch(vswitch) if vswitch.verb.is_none());
+    logging::install(if is_forwarding_plane { "sluice vswitch" } else { "sluice" });
     match &arguments.command {
-        Command::Up(up_arguments) => up::run(arguments.paths(), up_arguments),
-        Command::Control(control_arguments) => control_plane(&arguments, control_arguments),
-        Command::Vswitch(vswitch) if vswitch.verb.is_none() => forwarding_plane(&arguments, &vswitch.plane),
+        Command::Up(up_arguments) => supervisor::run(arguments.paths(), up_arguments),
+        Command::Control(given) => plane(&arguments, "control", &given.parent, || control_plane(&arguments, given)),
+        Command::Vswitch(vswitch) if vswitch.verb.is_none() => {
+            let given = &vswitch.plane;
+            plane(&arguments, "vswitch", &given.parent, || forwarding_plane(&arguments, given))
+        }
         Command::Ns(namespace::Verb::Exec { eni, command }) => match namespace::of_eni(&arguments, eni) {
             Ok(name) => cannot_exec(&vswitch::namespace::exec(&name, command)),
             Err(error) => {
-                eprintln!("sluice: {error}");
+                log::error!("{error}");
                 ExitCode::from(EXIT_NOT_RUN)
             }
         },
@@ -26,7 +32,7 @@ fn main() -> ExitCode {
 const EXIT_NOT_RUN: u8 = 125;
 
 fn cannot_exec(error: &std::io::Error) -> ExitCode {
-    eprintln!("sluice: {error}");
+    log::error!("{error}");
     match error.kind() {
         std::io::ErrorKind::NotFound => ExitCode::from(127),
         std::io::ErrorKind::PermissionDenied => ExitCode::from(126),
@@ -34,13 +40,26 @@ fn cannot_exec(error: &std::io::Error) -> ExitCode {
     }
 }
 
-fn cannot(error: impl std::fmt::Display) -> ExitCode {
-    eprintln!("sluice: {error}");
-    ExitCode::from(up::EXIT_CANNOT_START)
+/// Runs a plane. Why it could not is told, and left for the supervisor, if there is one.
+fn plane(
+    arguments: &Arguments,
+    verb: &str,
+    parent: &up::ParentArguments,
+    run: impl FnOnce() -> Result<(), String>,
+) -> ExitCode {
+    parent.follow();
+    let run_dir = &arguments.paths().run_dir;
+    let is_private = private_dir::ensure(run_dir, 0o755).map_err(|error| format!("{}: {error}", run_dir.display()));
+    let Err(error) = is_private.and_then(|()| run()) else { return ExitCode::SUCCESS };
+    log::error!("{error}");
+    if parent.supervised {
+        // Where there is no room for it, the supervisor knows the exit status.
+        let _ = small_file::write(&arguments.paths().failure(verb), error.as_bytes());
+    }
+    ExitCode::from(supervisor::EXIT_CANNOT_START)
 }
 
-fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> ExitCode {
-    up::follow_parent(given.with_parent);
+fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Result<(), String> {
     let mut config = vswitch::VswitchConfig::new(arguments.paths().vswitch_socket());
     config.workers = given.workers.unwrap_or(config.workers);
     config.flows_max_per_worker = given.sessions_per_worker.unwrap_or(config.flows_max_per_worker);
@@ -56,7 +75,7 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Exit
         Some(up::TapIo::Uring) => match vswitch::ring::Ring::new() {
             Ok(_) => TapIo::Uring,
             Err(error) => {
-                return cannot(format!("--tap-io uring: the kernel gives no io_uring: {error}; use auto or plain"));
+                return Err(format!("--tap-io uring: the kernel gives no io_uring: {error}; use auto or plain"));
             }
         },
         Some(up::TapIo::Auto) | None if vswitch::ring::pays() => TapIo::Uring,
@@ -69,28 +88,16 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Exit
         Some(up::BusyPoll::Never) => vswitch::BusyPoll::Never,
         Some(up::BusyPoll::Adaptive) | None => vswitch::BusyPoll::Adaptive,
     };
-    match vswitch::run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cannot(format!("the forwarding plane cannot run: {error}")),
-    }
+    vswitch::run(config).map_err(|error| format!("the forwarding plane cannot run: {error}"))
 }
 
-fn control_plane(arguments: &Arguments, given: &up::ControlArguments) -> ExitCode {
-    up::follow_parent(given.with_parent);
-    let file = match up::ConfigFile::read(given.config.as_deref()) {
-        Ok(file) => file,
-        Err(error) => return cannot(error),
-    };
+fn control_plane(arguments: &Arguments, given: &up::ControlArguments) -> Result<(), String> {
+    let file = up::ConfigFile::read(given.config.as_deref()).map_err(|error| error.to_string())?;
     let paths = arguments.paths();
     let mut config =
         control::config::ControlConfig::new(paths.data_dir.clone(), paths.control_socket(), paths.vswitch_socket());
-    config.api = match given.endpoint.config(&file) {
-        Ok(api) => api,
-        Err(error) => return cannot(error),
-    };
+    config.api = given.endpoint.config(&file).map_err(|error| error.to_string())?;
+    config.has_state = given.has_state;
     config.quotas = file.quotas.unwrap_or(config.quotas);
-    match control::run(&config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cannot(format!("the control plane cannot run: {error}")),
-    }
+    control::run(&config).map_err(|error| format!("the control plane cannot run: {error}"))
 }

@@ -31,7 +31,7 @@ impl RefusalLog {
     pub(crate) fn count(&self) {
         let total = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(new) = self.untold(total, Instant::now()) {
-            eprintln!("sluice control: no room for {new} more, {total} in all: {}", self.what);
+            log::warn!("no room for {new} more, {total} in all: {}", self.what);
         }
     }
 

@@ -136,6 +136,18 @@ fn unsigned_requests_are_only_for_those_who_ask_for_them() {
     let mut client = rig.client().unwrap();
     let request = "GET /?Action=DescribeRegions&Version=2014-05-26&Format=JSON HTTP/1.1\r\nHost: x\r\n\r\n";
     assert_eq!(client.exchange(request.as_bytes()).unwrap().status, 200);
+    // As a page that somebody looks at would send it.
+    let describe = "Action=DescribeRegions&Version=2014-05-26";
+    let create = "Action=CreateVpc&Version=2016-04-28&RegionId=cn-hangzhou&CidrBlock=10.0.0.0/16";
+    for (request, status) in [
+        (format!("GET /?{describe} HTTP/1.1\r\nHost: rebound.example:{}\r\n\r\n", rig.address.port()), 403),
+        (format!("GET /?{describe} HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\n\r\n"), 403),
+        (format!("GET /?{create} HTTP/1.1\r\nHost: localhost\r\n\r\n"), 403),
+        (format!("POST /?{create} HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\nContent-Length: 0\r\n\r\n"), 403),
+        (format!("POST /?{create} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"), 200),
+    ] {
+        assert_eq!(client.exchange(request.as_bytes()).unwrap().status, status, "{request}");
+    }
     let wrong = AccessKey { secret: "wrong".into(), ..rig.key.clone() };
     let mut stranger = ApiClient::connect(rig.address, wrong).unwrap();
     let answer = stranger.call(Product::Ecs, "DescribeRegions", &[]).unwrap();

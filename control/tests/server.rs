@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+use control::api::ApiSettings;
 use control::client::{Client, ClientError};
 use control::command::{Command, GroupCreate, VpcCreate, VpcModify};
+use control::http::Endpoint;
 use control::query::{Answer, Nothing, Query, VpcShow};
 use control::store::MemoryStore;
 use control::wire::{ChangeKind, Changed, Forwarding, REQUEST_BYTES_MAX};
-use control::{ControlConfig, serve};
+use control::{ControlConfig, serve, serve_with};
 use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -400,4 +403,125 @@ fn of_changes_refused_together_only_the_one_to_blame_is_refused() {
         assert_eq!(switch.has(id), *id != "vpc-3", "{id}");
     }
     assert_eq!(vpc_count(&mut world.client()), 4);
+}
+
+#[test]
+fn questions_to_a_silent_forwarding_plane_hold_neither_changes_nor_each_other_up() {
+    const QUESTIONS: usize = 100;
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let world = World::start(TIMEOUT);
+    let switch = world.switch();
+    wait_for("the link", || in_sync(&mut world.client()));
+    switch.state.lock().unwrap().silent = true;
+    let clients: Vec<Client> = (0..QUESTIONS).map(|_| world.client()).collect();
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let asked: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| scope.spawn(move || client.ask(&Query::Ports(Nothing {})).unwrap_err()))
+            .collect();
+        for number in 0..10 {
+            let changed = world.client().change(&vpc(&format!("vpc-{number}"))).unwrap();
+            assert!(matches!(changed.forwarding, Forwarding::Pending { .. }), "{changed:?}");
+        }
+        for error in asked.into_iter().map(|asked| asked.join().unwrap()) {
+            assert!(matches!(&error, ClientError::Refused(error) if error.status == 503), "{error}");
+        }
+    });
+    // One after another they would take the timeout each.
+    assert!(started.elapsed() < TIMEOUT * (QUESTIONS as u32) / 3, "{:?}", started.elapsed());
+    switch.state.lock().unwrap().silent = false;
+    wait_for("the changes to arrive", || switch.has("vpc-9"));
+}
+
+#[test]
+fn steady_questions_do_not_keep_the_state_from_a_forwarding_plane_that_started_again() {
+    let world = World::start(Duration::from_secs(5));
+    world.client().change(&vpc("vpc-1")).unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = world.client();
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = client.ask(&Query::Ports(Nothing {}));
+                }
+            });
+        }
+        for _ in 0..3 {
+            let switch = world.switch();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !switch.has("vpc-1") && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(5));
+            }
+            let has = switch.has("vpc-1");
+            is_over.fetch_or(!has, std::sync::atomic::Ordering::Relaxed);
+            assert!(has, "the state does not arrive");
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+/// Calls through HTTP whose callers do not wait for the answer.
+#[test]
+fn changes_whose_callers_are_gone_are_not_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut config = ControlConfig::new(path("data"), path("control.sock"), path("vswitch.sock"));
+    config.apply_timeout = Duration::from_secs(3);
+    let settings = ApiSettings { unsigned: true, ..ApiSettings::default() };
+    let endpoint = Endpoint::new(TcpListener::bind("127.0.0.1:0").unwrap(), settings).unwrap();
+    let address = endpoint.address().unwrap();
+    let (stop, stopped) = UnixStream::pair().unwrap();
+    let store = Box::new(MemoryStore::default());
+    let control = thread::spawn(move || serve_with(&config, store, stopped, Some(endpoint)).unwrap());
+    wait_for("the control socket", || UnixStream::connect(path("control.sock")).is_ok());
+    let client = || Client::connect(&path("control.sock")).unwrap();
+    let switch = Switch::start(path("vswitch.sock"));
+    wait_for("the link", || in_sync(&mut client()));
+    switch.state.lock().unwrap().silent = true;
+    let first = thread::spawn({
+        let mut client = client();
+        move || client.change(&vpc("vpc-1")).unwrap()
+    });
+    wait_for("the first change", || vpc_count(&mut client()) == 1);
+    for _ in 0..50 {
+        let body = "Action=CreateVpc&Version=2016-04-28&RegionId=cn-hangzhou&CidrBlock=10.0.0.0/16";
+        let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    }
+    first.join().unwrap();
+    client().change(&vpc("vpc-2")).unwrap();
+    assert_eq!(vpc_count(&mut client()), 2, "nobody waits for the others");
+    drop(stop);
+    control.join().unwrap();
+}
+
+#[test]
+fn steady_changes_do_not_keep_the_link_from_a_forwarding_plane_that_answers_again() {
+    let world = World::start(Duration::from_millis(300));
+    let switch = world.switch();
+    wait_for("the link", || in_sync(&mut world.client()));
+    switch.state.lock().unwrap().silent = true;
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = world.client();
+            for name in (0..).map(|number| format!("name-{number}")) {
+                client.change(&vpc(&name.replace("name", "vpc"))).unwrap();
+                if is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        wait_for("changes that are pending", || vpc_count(&mut world.client()) > 3);
+        switch.state.lock().unwrap().silent = false;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !switch.has("vpc-3") && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(switch.has("vpc-3"), "the state does not arrive");
+    });
 }

@@ -168,3 +168,19 @@ fn a_state_that_vanished_or_is_of_another_format_is_refused() {
     let error = open(directory.path()).unwrap_err();
     assert!(matches!(error, StoreError::Format { .. }) && error.to_string().contains("format 2"), "{error}");
 }
+
+#[test]
+fn a_first_start_that_was_cut_short_hinders_no_later_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let format = directory.path().join("format");
+    filled(directory.path(), 3);
+    fs::write(&format, "").unwrap();
+    fs::write(directory.path().join(".format.new"), "hal").unwrap();
+    assert_eq!(load(directory.path()).unwrap(), model(0..3));
+    assert_eq!(fs::read_to_string(&format).unwrap(), "1\n");
+    assert!(!directory.path().join(".format.new").exists());
+    // It is written once there is a state: without one, that is gone.
+    fs::write(&format, "").unwrap();
+    fs::remove_file(directory.path().join("state.redb")).unwrap();
+    assert!(matches!(open(directory.path()), Err(StoreError::Damaged { .. })));
+}

@@ -3,7 +3,9 @@
 use control::client::{Client, ClientError};
 use control::command::Command as Change;
 use control::query::{Answer, Nothing, Query, StatsFilter};
+use control::view::StatusView;
 use control::wire::{Changed, Forwarding};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -30,7 +32,8 @@ pub fn cannot_run() -> Option<String> {
 pub struct Running {
     folder: tempfile::TempDir,
     process: Child,
-    workers: usize,
+    /// What it is started with.
+    arguments: Vec<String>,
     prefix: String,
 }
 
@@ -39,11 +42,17 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 impl Running {
     /// Starts both planes and waits until they are ready.
     pub fn start(workers: usize) -> Self {
+        Self::start_as(&["--listen", "none", "--workers", &workers.to_string()])
+    }
+
+    /// Starts both planes with these arguments of `sluice up`, and waits until they are ready.
+    pub fn start_as(arguments: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("sluice-test-").tempdir().expect("a temporary folder");
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("slt{}-{number}", std::process::id());
-        let process = spawn(folder.path(), workers);
-        let mut running = Self { folder, process, workers, prefix };
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let process = spawn(folder.path(), &arguments);
+        let mut running = Self { folder, process, arguments, prefix };
         running.wait_until_ready();
         running
     }
@@ -107,22 +116,54 @@ impl Running {
         vswitch::namespace::within(&self.namespace(guest), work).expect("work inside a namespace")
     }
 
+    /// What both planes say of themselves.
+    pub fn status(&self) -> StatusView {
+        match self.client().ask(&Query::Status(Nothing {})) {
+            Ok(Answer::Status(status)) => *status,
+            other => panic!("no status: {other:?}"),
+        }
+    }
+
+    /// The process of the supervisor (`up`) or of a plane (`vswitch`, `control`).
+    pub fn process(&self, verb: &str) -> Pid {
+        let status = |status: StatusView| match verb {
+            "control" => status.process_id,
+            _ => status.forwarding.expect("the forwarding plane answers").process_id,
+        };
+        let id = if verb == "up" { self.process.id() } else { status(self.status()) };
+        Pid::from_raw(i32::try_from(id).expect("a process number")).expect("a process number")
+    }
+
+    /// Sends a signal to one of the processes.
+    pub fn signal(&self, verb: &str, signal: Signal) {
+        kill_process(self.process(verb), signal).expect("the process can be signalled");
+    }
+
     /// Kills one of the planes as a crash would.
     pub fn crash(&mut self, plane: &str) {
-        let parent = self.process.id().to_string();
-        let status = Command::new("pkill").args(["-KILL", "-P", &parent, "-f", &format!("sluice {plane}")]).status();
-        assert!(status.expect("pkill runs").success(), "there is no process of the {plane} plane");
+        self.signal(plane, Signal::KILL);
     }
 
     /// Ends all processes at once, without a chance to clean up, and starts again on the same state.
     pub fn restart_violently(&mut self) {
-        let parent = self.process.id().to_string();
-        let _ = Command::new("pkill").args(["-KILL", "-P", &parent]).status();
+        let planes = ["control", "vswitch"].map(|plane| self.process(plane));
         let _ = self.process.kill();
-        let _ = self.process.wait();
-        std::thread::sleep(Duration::from_millis(200));
-        self.process = spawn(self.folder.path(), self.workers);
+        for plane in planes {
+            kill_process(plane, Signal::KILL).expect("the plane can be killed");
+        }
+        self.start_again();
+    }
+
+    /// Starts `sluice up` again once it has ended, or is about to, and waits until the planes are ready.
+    pub fn start_again(&mut self) {
+        self.process.wait().expect("it ends");
+        self.process = spawn(self.folder.path(), &self.arguments);
         self.wait_until_ready();
+    }
+
+    /// Has the next start be with other arguments.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
     }
 
     /// Waits until the forwarding plane runs the control plane's state.
@@ -132,9 +173,20 @@ impl Running {
             if let Ok(Some(status)) = self.process.try_wait() {
                 panic!("sluice up ended: {status}");
             }
+            // What answers may be planes that the next supervisor is about to take over.
+            let told = std::fs::read(self.folder.path().join("run/supervisor.json")).unwrap_or_default();
+            let told: serde_json::Value = serde_json::from_slice(&told).unwrap_or_default();
+            if told["process_id"].as_u64() != Some(self.process.id().into()) {
+                return false;
+            }
             let asked = Client::connect(&socket).and_then(|mut client| client.ask(&Query::Status(Nothing {})));
             matches!(asked, Ok(Answer::Status(status)) if status.link.in_sync && status.forwarding.is_some())
         });
+    }
+
+    /// Its folder: sockets in `run`, state in `data`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Where its state is.
@@ -160,6 +212,8 @@ impl Drop for Running {
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
+        // Also planes that a supervisor left, and what was made for guests.
+        let _ = self.sluice(&["down"]);
     }
 }
 
@@ -179,18 +233,9 @@ pub fn sluice_command(folder: &Path) -> Command {
     command
 }
 
-fn spawn(folder: &Path, workers: usize) -> Child {
+fn spawn(folder: &Path, arguments: &[String]) -> Child {
     let mut command = sluice_command(folder);
-    command.args([
-        "up",
-        "--listen",
-        "none",
-        "--no-pin",
-        "--workers",
-        &workers.to_string(),
-        "--sessions-per-worker",
-        "65536",
-    ]);
+    command.args(["up", "--no-pin", "--sessions-per-worker", "65536"]).args(arguments);
     command.stdout(Stdio::null()).spawn().expect("sluice up starts")
 }
 

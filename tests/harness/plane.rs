@@ -109,10 +109,12 @@ impl Plane {
 
 impl Drop for Plane {
     fn drop(&mut self) {
-        // The plane closes its ports as it ends, and its namespaces go with them.
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+        for name in namespace::made_for(&self.folder.path().join("vswitch.sock")) {
+            let _ = namespace::remove_if_made(&name);
         }
     }
 }

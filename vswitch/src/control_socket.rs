@@ -28,6 +28,11 @@ const TOLD_PERIOD: Duration = Duration::from_secs(10);
 /// Bytes read at once; the buffer of a line grows by what has arrived, never ahead of it.
 const READ_BYTES: usize = 64 << 10;
 
+/// How long a start waits for the socket of a process that runs: it may be about to end.
+const PATIENCE_RUNNING: Duration = Duration::from_secs(2);
+/// How long it waits for that of a process that is dead.
+const PATIENCE_DEAD: Duration = Duration::from_secs(20);
+
 /// Where the connections' tokens start; those below belong to the daemon.
 const FIRST_CONNECTION: usize = 1 << 16;
 
@@ -60,8 +65,8 @@ impl Refusals {
             told => told.map_or(0, |(_, before)| before),
         };
         self.told = Some((now, self.total));
-        eprintln!(
-            "sluice vswitch: no room for {} more, {} in all: the control socket takes {CONNECTIONS_MAX} connections, \
+        log::warn!(
+            "no room for {} more, {} in all: the control socket takes {CONNECTIONS_MAX} connections, \
              and {SHARED_BYTES_MAX} bytes of unfinished messages besides one",
             self.total - before,
             self.total
@@ -97,7 +102,7 @@ impl ControlSocket {
             Ok(metadata) if !metadata.file_type().is_socket() => {
                 return Err(explain(io::Error::new(ErrorKind::AlreadyExists, "exists and is no socket")));
             }
-            Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            Ok(_) if is_in_use(path) => {
                 return Err(explain(io::Error::new(ErrorKind::AddrInUse, "a switch already listens here")));
             }
             Ok(_) => fs::remove_file(path).map_err(explain)?,
@@ -119,11 +124,17 @@ impl ControlSocket {
         })
     }
 
-    /// Takes in all who knock.
-    pub fn accept(&mut self, registry: &Registry) {
-        // Errors of accept concern the one who knocked, or say that nobody does.
-        while let Ok((stream, _)) = self.listener.accept() {
-            self.admit(stream, registry);
+    /// Takes in all who knock. Whether that has to be tried again after a pause: the system had no descriptor or memory for
+    /// one, who knocks only once.
+    pub fn accept(&mut self, registry: &Registry) -> bool {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.admit(stream, registry),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                // It concerns the one who knocked.
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(_) => return true,
+            }
         }
     }
 
@@ -208,6 +219,22 @@ impl Drop for ControlSocket {
 
 fn connections_max(peer: Uid, own: Uid) -> usize {
     if peer == own { CONNECTIONS_MAX } else { CONNECTIONS_MAX + CONNECTIONS_RESERVED }
+}
+
+/// Waits until nobody listens at the socket any more, for as long as it takes a process to be gone that was killed. Whether
+/// somebody still does.
+fn is_in_use(path: &Path) -> bool {
+    let asked = Instant::now();
+    while let Ok(stream) = std::os::unix::net::UnixStream::connect(path) {
+        // The kernel takes the memory of a process, its command line with it, before it closes the files.
+        let listener = socket_peercred(&stream).map(|peer| fs::read(format!("/proc/{}/cmdline", peer.pid)));
+        let is_alive = matches!(listener, Ok(Ok(line)) if !line.is_empty());
+        if asked.elapsed() > if is_alive { PATIENCE_RUNNING } else { PATIENCE_DEAD } {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
 }
 
 fn refuse(refusal: Refusal) -> Vec<u8> {

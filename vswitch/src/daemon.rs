@@ -3,7 +3,7 @@
 use crate::control_socket::ControlSocket;
 use crate::crew::Crew;
 use crate::polling::BusyPoll;
-use crate::port::{PortFactory, steering};
+use crate::port::{PortFactory, isolated, steering};
 use crate::switch::{Pacer, Switch, SwitchConfig, assemble};
 use crate::worker::Worker;
 use crate::worker_thread::Clock;
@@ -23,10 +23,10 @@ use vswitch_core::protocol::{self, Refusal, Reply, ReplyBody, Request, VERSION};
 const LISTENER: Token = Token(0);
 const STOP: Token = Token(1);
 const WORKERS: Token = Token(2);
+/// The pause before those are taken in for whom the system had no descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 256;
-/// The folder in which interfaces that are ports are noted.
-const NOTES: &str = "interfaces";
 
 /// How the forwarding plane is to run.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ pub fn run(config: VswitchConfig) -> io::Result<()> {
 ///
 /// # Errors
 /// Why it could not start, or why its control thread could not go on.
-pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
+pub fn run_until(mut config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     if !(1..=WORKERS_MAX).contains(&config.workers) {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("a switch has 1 to {WORKERS_MAX} workers")));
     }
@@ -95,6 +95,7 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
             io::Error::new(error.kind(), text)
         })?;
     }
+    config.ports.owner = Some(config.socket.clone());
     let clock = Clock::start();
     let poll = Poll::new()?;
     let socket = ControlSocket::bind(&config.socket, poll.registry(), LISTENER)?;
@@ -103,7 +104,7 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
     let control = Arc::new(Waker::new(poll.registry(), WORKERS)?);
     let (switch, crew) = start_workers(config, control, clock)?;
-    let mut control_loop = ControlLoop { poll, socket, switch, crew };
+    let mut control_loop = ControlLoop { poll, socket, switch, crew, accept_at: None };
     let result = control_loop.run();
     control_loop.switch.close_all(&mut control_loop.crew);
     control_loop.crew.end();
@@ -123,14 +124,13 @@ fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io
     let wirings = crew.reserve(config.workers)?;
     let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
     let mut ports = config.ports;
-    // Beside the socket, so that whoever runs here next finds them and nobody else does.
-    ports.notes = ports.notes.or_else(|| Some(config.socket.parent()?.join(NOTES)));
+    ports.notes = ports.notes.or_else(|| Some(isolated::notes_of(&config.socket)));
     let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports };
     let (switch, workers) = assemble(config, wirings, Some(control));
     let memory_mib = workers.iter().map(Worker::flow_memory_bytes).sum::<usize>() >> 20;
     let room = format!("{flows_max_per_worker} connections of IPv4 and {} of IPv6", flows_max_per_worker / 4);
-    eprintln!(
-        "sluice vswitch: each of {} workers has room for {room}, {memory_mib} MiB in all, layout {LAYOUT_VERSION}",
+    log::info!(
+        "each of {} workers has room for {room}, {memory_mib} MiB in all, layout {LAYOUT_VERSION}",
         workers.len()
     );
     crew.release(workers);
@@ -150,6 +150,8 @@ struct ControlLoop {
     socket: ControlSocket,
     switch: Switch,
     crew: Crew,
+    /// When to take in who knocks.
+    accept_at: Option<Instant>,
 }
 
 impl ControlLoop {
@@ -157,7 +159,8 @@ impl ControlLoop {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut has_more = false;
         loop {
-            let timeout = if has_more { Some(Duration::ZERO) } else { self.until_next_tick() };
+            let waits = [self.until_next_tick(), self.until_next_accept()].into_iter().flatten().min();
+            let timeout = if has_more { Some(Duration::ZERO) } else { waits };
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => {}
@@ -165,15 +168,23 @@ impl ControlLoop {
             for event in &events {
                 match event.token() {
                     STOP => return Ok(()),
-                    LISTENER => self.socket.accept(self.poll.registry()),
+                    LISTENER => self.accept_at = Some(Instant::now()),
                     WORKERS => {}
                     connection => self.socket.mark_ready(connection),
                 }
+            }
+            if self.accept_at.is_some_and(|at| Instant::now() >= at) {
+                let again = self.socket.accept(self.poll.registry());
+                self.accept_at = again.then(|| Instant::now() + ACCEPT_PAUSE);
             }
             let (switch, crew) = (&mut self.switch, &mut self.crew);
             has_more = self.socket.serve(&mut |line| answer(switch, line, crew));
             self.switch.tick(&mut self.crew);
         }
+    }
+
+    fn until_next_accept(&self) -> Option<Duration> {
+        self.accept_at.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     fn until_next_tick(&self) -> Option<Duration> {

@@ -2,7 +2,7 @@
 //!
 //! A thread is moved into a namespace, never the process: [`within`] starts one for each piece of work. What the
 //! switch made it notes down under `/run/sluice/namespaces`, so that a later process of the switch may remove it, and
-//! never removes one that somebody else made.
+//! never removes one that somebody else made. The end of a switch removes none: guests live in them.
 
 use crate::sys;
 use rustix::fs::{Mode, OFlags};
@@ -10,12 +10,15 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::LinkNameSpaceType;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const DIRECTORY: &str = "/run/netns";
+const NOTES_DIRECTORY: &str = "/run/sluice";
 const MADE_DIRECTORY: &str = "/run/sluice/namespaces";
 /// `NSFS_MAGIC` of `linux/magic.h`: what a file says that a namespace is mounted on.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
@@ -29,7 +32,7 @@ pub struct Identity {
 
 impl Identity {
     fn text(self) -> String {
-        format!("{}:{}\n", self.device, self.inode)
+        format!("{}:{}", self.device, self.inode)
     }
 }
 
@@ -70,6 +73,12 @@ pub fn within_any<T: Send>(name: Option<&str>, work: impl FnOnce() -> io::Result
     }
 }
 
+/// The identity of the namespace that the calling thread is in, as text.
+pub(crate) fn current() -> io::Result<String> {
+    let status = rustix::fs::stat("/proc/thread-self/ns/net")?;
+    Ok(Identity { device: status.st_dev, inode: status.st_ino }.text())
+}
+
 /// Makes the named namespace unless it exists, and notes that the switch made it.
 ///
 /// # Errors
@@ -94,15 +103,63 @@ pub fn ensure(name: &str) -> io::Result<()> {
         let _ = fs::remove_file(&target);
         return Err(explain(name, error));
     }
-    let identity = identity(name)?;
-    fs::create_dir_all(MADE_DIRECTORY)?;
-    fs::write(note(name), identity.text())
+    write_note(&note(name), &identity(name)?.text()).map_err(|error| explain(name, error))
+}
+
+/// Notes that the switch whose control socket is `owner` uses the namespace, if a switch made it: so that a later process of
+/// that switch finds it by [`made_for`].
+///
+/// # Errors
+/// What the kernel says, with the name.
+pub fn claim(name: &str, owner: &Path) -> io::Result<()> {
+    let Some(identity) = noted(name).filter(|_| is_made_by_switch(name)).map(|(identity, _)| identity) else {
+        return Ok(());
+    };
+    let text = format!("{identity}\n{}\n", owner_text(owner));
+    match fs::read_to_string(note(name)) {
+        Ok(noted) if noted == text => Ok(()),
+        _ => write_note(&note(name), &text).map_err(|error| explain(name, error)),
+    }
+}
+
+/// The names of the namespaces that were made for the switch whose control socket is `owner`.
+pub fn made_for(owner: &Path) -> Vec<String> {
+    let owner = owner_text(owner);
+    let entries = fs::read_dir(MADE_DIRECTORY).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| noted(name).is_some_and(|(_, noted)| noted == owner)).collect()
+}
+
+/// The same text wherever a process stands, and by whatever links it names the folder.
+pub(crate) fn owner_text(socket: &Path) -> String {
+    let folder = socket.parent().and_then(|folder| fs::canonicalize(folder).ok());
+    let path = folder.zip(socket.file_name()).map(|(folder, name)| folder.join(name));
+    path.unwrap_or_else(|| socket.to_owned()).to_string_lossy().replace('\n', " ")
+}
+
+/// What is noted of a namespace: its identity, and for whom it was made, as far as that is known.
+fn noted(name: &str) -> Option<(String, String)> {
+    let text = fs::read_to_string(note(name)).ok()?;
+    let mut lines = text.lines();
+    Some((lines.next()?.to_owned(), lines.next().unwrap_or_default().to_owned()))
+}
+
+/// Writes down what a later process has to know: a note is there whole or not at all, since one that is cut short would have
+/// what it tells of stay for ever.
+pub(crate) fn write_note(path: &Path, text: &str) -> io::Result<()> {
+    // Whoever could write a note could have the switch remove what is not its own, whatever the umask says.
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path.parent().unwrap_or(path))?;
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let beside = Path::new(NOTES_DIRECTORY).join(format!(".new-{}-{number}", std::process::id()));
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&beside, path));
+    written.inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
 /// Whether the switch, this process or an earlier one, made the namespace that the name means now.
 pub fn is_made_by_switch(name: &str) -> bool {
-    let noted = fs::read_to_string(note(name));
-    matches!((identity(name), noted), (Ok(identity), Ok(noted)) if noted == identity.text())
+    matches!((identity(name), noted(name)), (Ok(identity), Some((noted, _))) if noted == identity.text())
 }
 
 /// Removes the namespace if the switch made it; leaves it alone otherwise.
@@ -155,7 +212,7 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Re
 
 /// Makes `/run/netns` as `ip netns add` does: shared, so that namespaces appear in the mount namespaces of others.
 fn make_directory() -> io::Result<()> {
-    fs::create_dir_all(DIRECTORY)?;
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)?;
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     match rustix::mount::mount_change(DIRECTORY, shared) {
         // Not a mount point yet.

@@ -109,6 +109,30 @@ pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>)
     Ok(())
 }
 
+/// The number of a device, if there is one of the name.
+///
+/// # Errors
+/// What the kernel says.
+pub fn index(device: &str) -> io::Result<Option<u32>> {
+    match interface_index(device) {
+        Ok(index) => Ok(Some(index)),
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
+        Err(error) => Err(step(device, "look up", error)),
+    }
+}
+
+/// Removes a device, if there is one of the name.
+///
+/// # Errors
+/// What the kernel says.
+pub fn delete(device: &str) -> io::Result<()> {
+    let Some(index) = index(device)? else { return Ok(()) };
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    let deleted = Netlink::open()?.request(RouteNetlinkMessage::DelLink(link), 0);
+    forgive(deleted, io::ErrorKind::NotFound, Errno::NODEV).map_err(|error| step(device, "remove", error))
+}
+
 /// Best effort: a switch in a container may see `/proc/sys` read-only, and then the guest is only a little noisier.
 fn quieten(device: &str) {
     for (key, value) in [("accept_ra", "0"), ("autoconf", "0"), ("dad_transmits", "0"), ("router_solicitations", "0")] {

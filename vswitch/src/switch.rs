@@ -11,7 +11,7 @@ use crate::handoff;
 use crate::namespace;
 use crate::placement::Placement;
 use crate::port::pool::BufferPool;
-use crate::port::{Port, PortFactory, PortWish};
+use crate::port::{Port, PortFactory, PortWish, persistent};
 use crate::publish::{Publication, Published};
 use crate::reconcile::{Step, plan, wishes};
 use crate::worker::Worker;
@@ -22,7 +22,7 @@ use std::io;
 use std::sync::Arc;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{Desired, Eni, PacketPort};
+use vswitch_core::desired::{Desired, Eni, PacketPort, TapPort};
 use vswitch_core::ids::{EniId, EniIndex, VpcId};
 use vswitch_core::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
 use vswitch_core::protocol::{Applied, Delta, Refusal};
@@ -180,8 +180,8 @@ pub struct Switch {
     namespaces_checked: Time,
     /// The ENI whose interface was looked at last.
     isolation_checked: Option<EniId>,
-    /// Whether it was looked for what an earlier process has left: with the first state that is applied.
-    has_released_leftovers: bool,
+    /// Whether what an earlier process of this switch left was looked through.
+    has_looked_for_left: bool,
 }
 
 impl fmt::Debug for Switch {
@@ -224,7 +224,7 @@ pub fn assemble(
         tickets: 0,
         namespaces_checked: Time::default(),
         isolation_checked: None,
-        has_released_leftovers: false,
+        has_looked_for_left: false,
     };
     let (handles, mut workers): (Vec<_>, Vec<_>) = switch.hire(config.workers, wirings).into_iter().unzip();
     switch.workers = handles;
@@ -252,7 +252,9 @@ impl Switch {
     /// Every reason why the state cannot be; then nothing has changed. With the code `timeout`, a worker did not
     /// cross in time: the state is published, and the promise above is not given.
     pub fn apply(&mut self, desired: Desired, generation: u64, pacer: &mut dyn Pacer) -> Result<Applied, Vec<Refusal>> {
-        self.change(Delta::between(self.compiler.desired(), &desired), generation, pacer)
+        let applied = self.change(Delta::between(self.compiler.desired(), &desired), generation, pacer)?;
+        self.remove_what_is_left();
+        Ok(applied)
     }
 
     /// Makes the switch be what `delta` makes of it, as [`Switch::apply`] does. Costs what the objects in it cost.
@@ -297,7 +299,6 @@ impl Switch {
             }
         }
         self.finish_departure(departed);
-        self.release_leftovers();
         let compile_ns = compiled.as_ns() - started.as_ns();
         let applied = |barrier_ns| Applied { generation, compile_ns, barrier_ns, ports_down: self.ports_down() };
         barrier.map(applied).map_err(|refusal| vec![refusal])
@@ -392,8 +393,8 @@ impl Switch {
         for (number, worker) in self.workers.iter_mut().enumerate() {
             let percent = worker.desk.table_percent();
             if percent >= TABLE_WARNING_PERCENT && !worker.is_warned {
-                eprintln!(
-                    "sluice vswitch: warning: the session table of worker {number} is {percent} % full; \
+                log::warn!(
+                    "warning: the session table of worker {number} is {percent} % full; \
                      sluice flow top tells who fills it"
                 );
                 worker.is_warned = true;
@@ -418,13 +419,14 @@ impl Switch {
         retries.chain(check).min()
     }
 
-    /// Closes all ports and removes the namespaces that the switch made.
+    /// Closes all ports. Namespaces and devices that the switch made stay, with whoever uses them, and interfaces that exist
+    /// stay shut to the kernel that hosts them, so that no guest gets around the switch: the next switch finds them.
     pub fn close_all(&mut self, pacer: &mut dyn Pacer) {
         let mut departed = Departed::default();
         for (_, record) in std::mem::take(&mut self.ports) {
             self.close(record, &mut departed, pacer);
         }
-        self.finish_departure(departed);
+        departed.drop_ports();
     }
 
     /// Asks a worker and waits for its answer.
@@ -463,6 +465,8 @@ impl Switch {
 #[derive(Debug, Default)]
 struct Departed {
     ports: Vec<Box<dyn Port>>,
+    /// What the switch may have to remove once they are closed.
+    devices: Vec<TapPort>,
     namespaces: BTreeSet<String>,
     interfaces: Vec<PacketPort>,
 }
@@ -470,11 +474,22 @@ struct Departed {
 impl Departed {
     /// The kernel takes tens of milliseconds to let go of a device, most of which it waits: so wait for many at once.
     fn close(&mut self) {
+        self.ports.iter_mut().for_each(|port| port.retire());
+        self.drop_ports();
+        for tap in self.devices.drain(..) {
+            if let Err(error) = persistent::remove(&tap) {
+                log::warn!("{error}");
+            }
+        }
+    }
+
+    fn drop_ports(&mut self) {
         let length = self.ports.len().div_ceil(CLOSING_THREADS).max(1);
         std::thread::scope(|scope| {
             while !self.ports.is_empty() {
                 let some = self.ports.split_off(self.ports.len().saturating_sub(length));
-                scope.spawn(move || drop(some));
+                // Without a thread they are dropped here, one after another.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(some));
             }
         });
     }

@@ -12,6 +12,8 @@ const IFF_TAP: i16 = 0x0002;
 const IFF_NO_PI: i16 = 0x1000;
 const IFF_MULTI_QUEUE: i16 = 0x0100;
 const IFF_VNET_HDR: i16 = 0x4000;
+/// `TUNSETPERSIST` of `linux/if_tun.h`: `_IOW('T', 203, int)`. The argument is the number itself.
+const TUNSETPERSIST: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 203);
 /// `TUNSETOFFLOAD` of `linux/if_tun.h`: `_IOW('T', 208, unsigned int)`. The argument is the number itself.
 const TUNSETOFFLOAD: ioctl::Opcode = ioctl::opcode::write::<u32>(b'T', 208);
 /// `TUNSETVNETHDRSZ` of `linux/if_tun.h`: `_IOW('T', 216, int)`.
@@ -109,6 +111,17 @@ pub fn set_tap_offloads(device: impl AsFd, offloads: u32) -> io::Result<()> {
     // SAFETY: `TUNSETOFFLOAD` takes its argument as a number and follows no pointer, so any number is good; unknown
     // bits are refused by the kernel. The descriptor is borrowed and thereby open.
     unsafe { ioctl::ioctl(device.as_fd(), IntegerSetter::<TUNSETOFFLOAD>::new_usize(offloads as usize)) }?;
+    Ok(())
+}
+
+/// Says whether a TAP device stays when nobody holds it any more.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_tap_persistence(device: impl AsFd, stays: bool) -> io::Result<()> {
+    // SAFETY: `TUNSETPERSIST` takes its argument as a number and follows no pointer, so any number is good. The descriptor is
+    // borrowed and thereby open.
+    unsafe { ioctl::ioctl(device.as_fd(), IntegerSetter::<TUNSETPERSIST>::new_usize(stays.into())) }?;
     Ok(())
 }
 

@@ -4,9 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
+#[path = "isolation/frames.rs"]
+mod frames;
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod running;
 
+use frames::{ETHER_TYPES, frames, ipv4, packet_of};
 use running::{Client, Running};
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with};
@@ -21,15 +24,10 @@ use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::{InterfaceIo, Port, PortFactory, PortWish};
 use vswitch_core::desired::{self, Desired};
 use vswitch_core::ids::EniId;
-use vswitch_core::packet::{FrameBuffer, Packet};
+use vswitch_core::packet::Packet;
 use vswitch_core::protocol::{PortStatus, ReplyBody, RequestBody};
 use vswitch_core::verdict::Verdict;
 
-/// The hosting end's hardware address, and the guest's.
-const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
-const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-/// Types of frames that protocols of the kernel take; the last is for local experiments (IEEE 802 §9.2.4).
-const ETHER_TYPES: [u16; 4] = [0x0800, 0x0806, 0x86dd, 0x88b5];
 /// How long what must not come is waited for.
 const QUIET: Duration = Duration::from_millis(300);
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -156,49 +154,6 @@ impl Drop for Place {
     }
 }
 
-/// Frames of every kind to every kind of address: plain, tagged once and twice.
-fn frames() -> Vec<Vec<u8>> {
-    let targets = [HOST_MAC, [0xff; 6], [1, 0, 0x5e, 1, 1, 1], [0x33, 0x33, 0, 0, 0, 1], [1, 0x80, 0xc2, 0, 0, 0]];
-    let tags: [&[u8]; 4] = [&[], &[0x81, 0, 0, 5], &[0x81, 0, 0, 0], &[0x88, 0xa8, 0, 6, 0x81, 0, 0, 5]];
-    let mut all = Vec::new();
-    for (target, tag, ether_type) in targets.iter().flat_map(|target| {
-        tags.iter().flat_map(move |tag| ETHER_TYPES.iter().map(move |ether_type| (target, tag, ether_type)))
-    }) {
-        let mut frame = [target.as_slice(), &GUEST_MAC, tag, &ether_type.to_be_bytes()].concat();
-        match ether_type {
-            0x0800 => frame.extend(ipv4([10, 9, 9, 1])),
-            0x0806 => {
-                frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
-                frame.extend([GUEST_MAC.as_slice(), &[10, 9, 9, 2], &[0; 6], &[10, 9, 9, 1]].concat());
-            }
-            0x86dd => {
-                frame.extend([0x60, 0, 0, 0, 0, 0, 59, 64]);
-                frame.extend("fe80::2".parse::<std::net::Ipv6Addr>().unwrap().octets());
-                frame.extend("fe80::fe".parse::<std::net::Ipv6Addr>().unwrap().octets());
-            }
-            _ => {}
-        }
-        frame.resize(64, 0);
-        all.push(frame);
-    }
-    all
-}
-
-/// A header of IPv4 with its checksum, from the guest, and nothing behind it.
-fn ipv4(to: [u8; 4]) -> Vec<u8> {
-    let mut header = vec![0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0, 0, 10, 9, 9, 2];
-    header.extend(to);
-    let sum: u32 = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-    header[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
-    header
-}
-
-fn packet_of(frame: &[u8]) -> Packet {
-    let mut buffer = FrameBuffer::with_capacity(frame.len());
-    buffer.fill(frame);
-    Packet::new(buffer)
-}
-
 fn run(name: &str, command: &str) {
     let output = Command::new("ip").args(["netns", "exec", name]).args(command.split(' ')).output().unwrap();
     assert!(output.status.success(), "{command}: {output:?}");
@@ -283,6 +238,14 @@ impl Plane {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The same with another ENI instead, which has no interface.
+fn with_other_eni(desired: &Desired) -> Desired {
+    let mut desired = desired.clone();
+    let eni = desired.enis.remove(&EniId::from("eni-1")).unwrap();
+    desired.enis.insert("eni-2".into(), desired::Eni { port: None, ..eni });
+    desired
 }
 
 fn without_enis(desired: &Desired) -> Desired {
@@ -418,10 +381,40 @@ fn what_a_killed_process_left_is_given_back_when_its_eni_is_gone() {
             plane.wait_for_port(true);
             assert!(queueing(&place).contains("clsact"), "it is a port");
         }
-        plane.apply(without_enis(&place.desired()));
+        plane.apply(with_other_eni(&place.desired()));
         assert_eq!(queueing(&place), "");
         assert_eq!(std::fs::read_dir(&notes).unwrap().count(), 0);
         plane.running.stop();
+    }
+}
+
+/// Its ENI is still there, as far as anybody knows: no guest gets around a switch that does not run, or that has lost its
+/// state.
+#[test]
+fn a_stop_and_a_state_without_enis_leave_the_kernel_shut_out() {
+    for interface_io in [InterfaceIo::Packet, InterfaceIo::Xdp] {
+        let Some(place) = Place::new("isolate-stop") else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let notes = folder.path().join("interfaces");
+        let ports = PortFactory { notes: Some(notes.clone()), interface_io, ..PortFactory::default() };
+        let states = [place.desired(), without_enis(&place.desired()), place.desired()];
+        for (number, state) in states.into_iter().enumerate() {
+            let mut plane = Plane::with(ports.clone());
+            let has_port = !state.enis.is_empty();
+            plane.apply(state);
+            if has_port {
+                plane.wait_for_port(true);
+            }
+            plane.running.stop();
+            let witness = Witness::new(&place.host);
+            place.guest_sends_everything();
+            std::thread::sleep(QUIET);
+            assert_eq!(witness.seen(), (0, 0), "{interface_io:?}, after process {number}");
+            assert_eq!(isolated::noted(&notes), [place.interface()], "{interface_io:?}, after process {number}");
+        }
+        isolated::release(&place.interface(), Some(&notes)).unwrap();
+        assert_eq!(queueing(&place), "");
+        assert_eq!(isolated::noted(&notes), []);
     }
 }
 
@@ -461,6 +454,7 @@ fn a_port_that_cannot_be_isolated_stays_down_and_says_why() {
         plane.wait_for_port(false);
         place.in_host(after);
         plane.wait_for_port(true);
+        plane.apply(without_enis(&place.desired()));
         plane.running.stop();
     }
     let loopback = desired::PacketPort { device: "lo".into(), ..place.interface() };

@@ -87,6 +87,12 @@ impl Gate {
         Ok(Self { nonces: Mutex::new(Nonces::open(folder, now_s)?), ..Self::new(settings) })
     }
 
+    /// Whether a request is admitted without a signature, if at all.
+    pub fn is_unsigned(&self, envelope: &Envelope<'_>) -> bool {
+        let is_signed = envelope.header("authorization").is_some() || envelope.parameters.given("Signature").is_some();
+        self.unsigned_account.is_some() && !is_signed
+    }
+
     /// The account that sent a request.
     ///
     /// # Errors

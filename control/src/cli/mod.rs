@@ -5,6 +5,7 @@
 mod apply;
 mod completions;
 mod conform;
+mod down;
 mod eni;
 mod explain;
 mod flow;
@@ -20,6 +21,7 @@ mod security_group;
 mod settings;
 mod stats;
 mod status;
+pub mod supervisor;
 pub mod up;
 mod vpc;
 pub mod vswitch;
@@ -28,7 +30,6 @@ mod workers;
 use crate::client::{Client, ClientError};
 use clap::{Parser, Subcommand};
 use output::Output;
-pub(crate) use output::line as tell;
 use paths::Paths;
 use std::process::ExitCode;
 
@@ -54,6 +55,9 @@ pub struct Arguments {
 pub enum Command {
     /// Run Sluice on this machine: both planes, supervised.
     Up(up::Arguments),
+    /// End Sluice on this machine, remove the network namespaces and TAP devices that it made, and give interfaces that exist
+    /// back to the kernel. A mere end does none of that.
+    Down,
     /// Run the control plane alone.
     Control(up::ControlArguments),
     /// Both planes at a glance.
@@ -156,7 +160,12 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let session = Session { paths: arguments.paths, output: Output { json: arguments.json } };
     let done = match arguments.command {
         Command::Up(_) | Command::Control(_) => Ok(()),
-        Command::Status => status::show(&session),
+        Command::Down => down::run(&session),
+        Command::Status => match status::show(&session) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         Command::Apply(arguments) => apply::run(&session, &arguments),
         Command::Vpc(verb) => vpc::run(&session, verb),
         Command::Vswitch(arguments) => arguments.verb.map_or(Ok(()), |verb| vswitch::run(&session, verb)),

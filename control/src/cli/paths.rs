@@ -24,4 +24,19 @@ impl Paths {
     pub fn vswitch_socket(&self) -> PathBuf {
         self.run_dir.join("vswitch.sock")
     }
+
+    /// Held by `sluice up` for as long as it runs.
+    pub(super) fn supervisor_lock(&self) -> PathBuf {
+        self.run_dir.join("up.lock")
+    }
+
+    /// What `sluice up` tells of the planes.
+    pub(super) fn supervisor_state(&self) -> PathBuf {
+        self.run_dir.join("supervisor.json")
+    }
+
+    /// Why the plane that is started by `verb` could not start.
+    pub fn failure(&self, verb: &str) -> PathBuf {
+        self.run_dir.join(format!("{verb}.failure"))
+    }
 }

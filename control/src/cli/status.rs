@@ -1,15 +1,82 @@
 //! `sluice status`.
 
 use super::output::fields;
+use super::supervisor::{Holder, SupervisorState, holder};
 use super::{CliError, Session, workers};
+use crate::client::ClientError;
 use crate::query::{Answer, Nothing, Query};
+use crate::switch_link::ask_status;
 use crate::view::{ClientsView, StatusView};
+use serde::Serialize;
+use std::time::Duration;
+use vswitch_core::protocol::Status;
 
-pub(super) fn show(session: &Session) -> Result<(), CliError> {
-    if let Answer::Status(status) = session.ask(Query::Status(Nothing {}))? {
-        session.output.show(&*status, told);
+/// How long the forwarding plane has to answer where there is no control plane to ask it.
+const FORWARDING_TIME: Duration = Duration::from_secs(5);
+
+/// What can be told without a control plane.
+#[derive(Serialize)]
+struct WithoutControl {
+    /// Why the control plane does not answer.
+    control_error: String,
+    /// What `sluice up` knows of the planes; nothing where none runs.
+    supervisor: Option<SupervisorState>,
+    /// What the forwarding plane says of itself; nothing if it does not answer either.
+    forwarding: Option<Status>,
+}
+
+/// Shows both planes. Whether both run, and by the same rules.
+pub(super) fn show(session: &Session) -> Result<bool, CliError> {
+    let error = match session.ask(Query::Status(Nothing {})) {
+        Ok(Answer::Status(status)) => {
+            session.output.show(&*status, told);
+            return Ok(status.link.in_sync && status.forwarding.is_some());
+        }
+        Ok(_) => return Ok(true),
+        Err(CliError::Client(error @ (ClientError::Unreachable { .. } | ClientError::Broken { .. }))) => error,
+        Err(error) => return Err(error),
+    };
+    let is_supervised = matches!(holder(&session.paths.supervisor_lock()), Holder::Up(_));
+    let supervisor = SupervisorState::read(&session.paths.supervisor_state()).filter(|_| is_supervised);
+    let forwarding = ask_status(&session.paths.vswitch_socket(), FORWARDING_TIME).ok();
+    if supervisor.is_none() && forwarding.is_none() {
+        return Err(error.into());
     }
-    Ok(())
+    let without = WithoutControl { control_error: error.to_string(), supervisor, forwarding };
+    session.output.show(&without, told_without_control);
+    Ok(false)
+}
+
+fn told_without_control(without: &WithoutControl) -> String {
+    let WithoutControl { control_error, supervisor, forwarding } = without;
+    let (supervisor_text, control) = match supervisor {
+        None => ("does NOT run: start it with `sluice up`".into(), format!("does NOT run: {control_error}")),
+        Some(state) => {
+            let control = match (state.control.process_id, &state.control.reason) {
+                (Some(process), _) => format!("process {process}, does NOT answer: {control_error}"),
+                (None, Some(reason)) => format!("does NOT run, tried {} times: {reason}", state.control.failures),
+                (None, None) => "does NOT run yet".into(),
+            };
+            (format!("process {}", state.process_id), control)
+        }
+    };
+    let reason = supervisor.as_ref().and_then(|state| state.forwarding.reason.as_ref());
+    let forwarding = match (forwarding, reason) {
+        (Some(forwarding), _) => format!("{}; keeps generation {}", forwarding_text(forwarding), forwarding.generation),
+        (None, Some(reason)) => format!("does NOT answer: {reason}"),
+        (None, None) => "does NOT answer".into(),
+    };
+    fields(&[("supervisor", supervisor_text), ("control plane", control), ("forwarding plane", forwarding)])
+}
+
+fn forwarding_text(forwarding: &Status) -> String {
+    format!(
+        "process {}, up {} s, {} ENIs, {} sessions",
+        forwarding.process_id,
+        forwarding.uptime_ms / 1000,
+        forwarding.enis,
+        forwarding.flows
+    )
 }
 
 fn clients(clients: &ClientsView) -> String {
@@ -53,15 +120,6 @@ fn told(status: &StatusView) -> String {
     let Some(forwarding) = &status.forwarding else {
         return format!("{head}\nforwarding plane  does not answer at {}", status.link.socket);
     };
-    let plane = fields(&[(
-        "forwarding plane",
-        format!(
-            "process {}, up {} s, {} ENIs, {} sessions",
-            forwarding.process_id,
-            forwarding.uptime_ms / 1000,
-            forwarding.enis,
-            forwarding.flows
-        ),
-    )]);
+    let plane = fields(&[("forwarding plane", forwarding_text(forwarding))]);
     format!("{head}\n{plane}\n\n{}", workers::table(&forwarding.workers))
 }

@@ -1,26 +1,14 @@
-//! `sluice up`: both planes as processes of the same program, supervised. Either is restarted without the other.
+//! How to run Sluice: options of `sluice up` and of each plane, and the settings file.
 
 use super::CliError;
-use super::output::{self, line};
 use super::paths::Paths;
 use crate::api::ApiSettings;
-use crate::client::Client;
 use crate::config::ApiConfig;
-use crate::query::{Answer, Nothing, Query};
 use clap::{Args, ValueEnum};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use serde::Deserialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 /// The exit status of a plane that will not start however often it is tried.
 pub const EXIT_CANNOT_START: u8 = 2;
@@ -30,9 +18,9 @@ pub const EXIT_CANNOT_START: u8 = 2;
 pub struct Arguments {
     /// A file with these settings and quotas; options given here win.
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     #[command(flatten)]
-    plane: VswitchArguments,
+    pub(super) plane: VswitchArguments,
     #[command(flatten)]
     endpoint: EndpointArguments,
 }
@@ -123,9 +111,9 @@ pub struct VswitchArguments {
     /// lanes].
     #[arg(long, value_name = "N")]
     pub lanes_max: Option<usize>,
-    /// End when the process that started this one ends.
-    #[arg(long, hide = true)]
-    pub with_parent: bool,
+    /// How it was started.
+    #[command(flatten)]
+    pub parent: ParentArguments,
 }
 
 /// How frames cross TAP devices.
@@ -171,9 +159,23 @@ pub struct ControlArguments {
     /// Where the HTTP interface is offered.
     #[command(flatten)]
     pub endpoint: EndpointArguments,
+    /// There was a state before: without one, do not begin anew.
+    #[arg(long, hide = true)]
+    pub has_state: bool,
+    /// How it was started.
+    #[command(flatten)]
+    pub parent: ParentArguments,
+}
+
+/// Who started a plane, and how it lives with that process.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ParentArguments {
     /// End when the process that started this one ends.
     #[arg(long, hide = true)]
     pub with_parent: bool,
+    /// Started by `sluice up`: leave word in the folder of the sockets why it cannot start, and outlive the supervisor.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
 }
 
 /// The settings file. Absent settings have their defaults.
@@ -225,100 +227,29 @@ impl ConfigFile {
     }
 }
 
-/// Asks the kernel to end this process with its parent.
-pub fn follow_parent(with_parent: bool) {
-    if with_parent {
-        // Without it the supervisor still ends its children itself; this covers its own violent end.
-        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
-    }
-}
-
-/// Runs both planes until SIGTERM or SIGINT.
-pub fn run(paths: &Paths, arguments: &Arguments) -> ExitCode {
-    match supervise(paths, arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("sluice: {error}");
-            ExitCode::from(EXIT_CANNOT_START)
+impl ParentArguments {
+    /// Has the kernel end this process with its parent, where that is asked for.
+    pub fn follow(&self) {
+        if self.with_parent {
+            // A parent that ends in order ends this one itself; this covers its violent end.
+            let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
         }
     }
 }
 
-fn supervise(paths: &Paths, arguments: &Arguments) -> Result<(), CliError> {
-    let config = ConfigFile::read(arguments.config.as_deref())?;
-    let _lock = lock(&paths.run_dir)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))
-            .map_err(|error| CliError::Usage(format!("cannot wait for signals: {error}")))?;
-    }
-    let mut planes = [
-        Plane::new("forwarding plane", forwarding_arguments(paths, &arguments.plane, &config)),
-        Plane::new("control plane", control_arguments(paths, arguments)),
-    ];
-    let result = watch(paths, &mut planes, &stop);
-    // The control plane goes first, so that it does not miss the other.
-    for plane in planes.iter_mut().rev() {
-        plane.end();
-    }
-    result
+/// What every plane is started with under a supervisor.
+pub(super) fn plane_arguments(paths: &Paths, verb: &str) -> Vec<OsString> {
+    let (run_dir, data_dir) = (absolute(&paths.run_dir), absolute(&paths.data_dir));
+    vec![verb.into(), "--supervised".into(), "--run-dir".into(), run_dir, "--data-dir".into(), data_dir]
 }
 
-fn watch(paths: &Paths, planes: &mut [Plane], stop: &AtomicBool) -> Result<(), CliError> {
-    const STEP: Duration = Duration::from_millis(20);
-    const READY_WITHIN: Duration = Duration::from_secs(30);
-    let started = Instant::now();
-    let mut told_ready = false;
-    while !stop.load(Ordering::Relaxed) {
-        for plane in planes.iter_mut() {
-            plane.keep_running()?;
-        }
-        if !told_ready && is_ready(paths) {
-            told_ready = true;
-            line(&format!("sluice is up: control socket {}", paths.control_socket().display()));
-        }
-        if !told_ready && started.elapsed() > READY_WITHIN {
-            return Err(CliError::Usage("the planes did not become ready within 30 s".into()));
-        }
-        thread::sleep(STEP);
-    }
-    Ok(())
+/// The same place wherever a process stands. The next supervisor knows its planes by it.
+fn absolute(path: &Path) -> OsString {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).into()
 }
 
-/// Whether the control plane answers and the forwarding plane runs its state.
-fn is_ready(paths: &Paths) -> bool {
-    let socket = paths.control_socket();
-    let asked = socket.exists().then(|| Client::connect(&socket).ok()?.ask(&Query::Status(Nothing {})).ok());
-    matches!(asked.flatten(), Some(Answer::Status(status)) if status.link.in_sync)
-}
-
-/// Holds the folder of the sockets for this process.
-fn lock(run_dir: &Path) -> Result<File, CliError> {
-    let fault = |error: std::io::Error| CliError::Usage(format!("{}: {error}", run_dir.display()));
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir).map_err(fault)?;
-    let path = run_dir.join("up.lock");
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::open(&path, flags, Mode::from(0o644)).map_err(|error| fault(error.into()))?);
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut owner = String::new();
-        let _ = file.read_to_string(&mut owner);
-        return Err(CliError::Usage(format!(
-            "Sluice runs already on {} (process {}): stop it, or choose other folders with --run-dir and --data-dir",
-            run_dir.display(),
-            owner.trim()
-        )));
-    }
-    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
-    written.map_err(fault)?;
-    Ok(file)
-}
-
-fn folders(paths: &Paths) -> [OsString; 4] {
-    ["--run-dir".into(), paths.run_dir.clone().into(), "--data-dir".into(), paths.data_dir.clone().into()]
-}
-
-fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, config: &ConfigFile) -> Vec<OsString> {
-    let mut list: Vec<OsString> = vec!["vswitch".into(), "--with-parent".into()];
+pub(super) fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, config: &ConfigFile) -> Vec<OsString> {
+    let mut list = plane_arguments(paths, "vswitch");
     let mut number = |name: &str, value: Option<usize>| {
         if let Some(value) = value {
             list.extend([name.into(), value.to_string().into()]);
@@ -346,83 +277,14 @@ fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, config: &Config
     if let Some(how) = given.tap_io.or(config.tap_io).and_then(|how| how.to_possible_value()) {
         list.extend(["--tap-io".into(), how.get_name().into()]);
     }
-    list.extend(folders(paths));
     list
 }
 
-fn control_arguments(paths: &Paths, given: &Arguments) -> Vec<OsString> {
-    let mut list: Vec<OsString> = vec!["control".into(), "--with-parent".into()];
+pub(super) fn control_arguments(paths: &Paths, given: &Arguments) -> Vec<OsString> {
+    let mut list = plane_arguments(paths, "control");
     list.extend(given.endpoint.arguments());
     if let Some(config) = given.config.as_deref() {
-        list.extend(["--config".into(), config.into()]);
+        list.extend(["--config".into(), absolute(config)]);
     }
-    list.extend(folders(paths));
     list
-}
-
-/// One process, kept running.
-struct Plane {
-    name: &'static str,
-    arguments: Vec<OsString>,
-    child: Option<Child>,
-    /// Not started again before then.
-    not_before: Instant,
-    pause: Duration,
-}
-
-impl Plane {
-    const PAUSE_MIN: Duration = Duration::from_millis(50);
-    const PAUSE_MAX: Duration = Duration::from_secs(5);
-    /// A process that ran this long did start.
-    const STEADY: Duration = Duration::from_secs(10);
-
-    fn new(name: &'static str, arguments: Vec<OsString>) -> Self {
-        Self { name, arguments, child: None, not_before: Instant::now(), pause: Self::PAUSE_MIN }
-    }
-
-    fn keep_running(&mut self) -> Result<(), CliError> {
-        if let Some(child) = &mut self.child {
-            let Ok(Some(status)) = child.try_wait() else { return Ok(()) };
-            self.child = None;
-            if status.code() == Some(i32::from(EXIT_CANNOT_START)) {
-                return Err(CliError::Usage(format!("the {} cannot start, see above", self.name)));
-            }
-            if self.not_before.elapsed() > Self::STEADY {
-                self.pause = Self::PAUSE_MIN;
-            }
-            let pause = output::duration(self.pause.as_nanos() as u64);
-            eprintln!("sluice: the {} ended ({status}): starting it again in {pause}", self.name);
-            self.not_before = Instant::now() + self.pause;
-            self.pause = (self.pause * 2).min(Self::PAUSE_MAX);
-        }
-        if Instant::now() < self.not_before {
-            return Ok(());
-        }
-        let program = std::env::current_exe();
-        let child = program.and_then(|program| Command::new(program).args(&self.arguments).spawn());
-        match child {
-            Ok(child) => self.child = Some(child),
-            Err(error) => return Err(CliError::Usage(format!("the {} cannot be started: {error}", self.name))),
-        }
-        Ok(())
-    }
-
-    /// Asks the process to end, and ends it if it does not.
-    fn end(&mut self) {
-        const GRACE: Duration = Duration::from_secs(10);
-        let Some(mut child) = self.child.take() else { return };
-        if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let asked = Instant::now();
-        while asked.elapsed() < GRACE {
-            if !matches!(child.try_wait(), Ok(None)) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        eprintln!("sluice: the {} does not end: killing it", self.name);
-        let _ = child.kill();
-        let _ = child.wait();
-    }
 }

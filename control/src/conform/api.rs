@@ -65,7 +65,7 @@ impl ApiRig {
         let (stop, stopped) = UnixStream::pair().map_err(|error| fault(&error))?;
         let control = thread::spawn(move || {
             if let Err(error) = serve_with(&config, Box::new(store), stopped, Some(endpoint)) {
-                eprintln!("sluice: the control plane of a case ended: {error}");
+                log::error!("the control plane of a case ended: {error}");
             }
         });
         Ok(Self { address, key, folder, control: Some((stop, control)) })

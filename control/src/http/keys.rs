@@ -2,9 +2,9 @@
 
 use crate::api::{AccessKey, FIRST_ACCOUNT};
 use crate::environment::Environment;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use crate::small_file;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 /// The file in the data directory.
@@ -15,7 +15,9 @@ pub(super) fn kept_key(data_dir: &Path) -> Result<AccessKey, String> {
     let path = data_dir.join(FILE);
     let fault = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     match fs::read_to_string(&path) {
-        Ok(text) => return toml::from_str(&text).map_err(|error| fault(&error)),
+        // An empty file is what is left where an older version had no room for the key: nobody was told it.
+        Ok(text) if !text.trim().is_empty() => return toml::from_str(&text).map_err(|error| fault(&error)),
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(fault(&error)),
     }
@@ -28,9 +30,25 @@ pub(super) fn kept_key(data_dir: &Path) -> Result<AccessKey, String> {
         security_token: None,
     };
     let text = toml::to_string(&key).map_err(|error| fault(&error))?;
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(|error| fault(&error))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| fault(&error))?;
-    crate::cli::tell(&format!("access key made, and kept in {}: id {} secret {}", path.display(), key.id, key.secret));
+    small_file::write(&path, text.as_bytes()).map_err(|error| fault(&error))?;
+    // What is announced may end in a log. The secret is in the file, which this user alone can read.
+    crate::logging::announce(&format!("access key {} made; its secret is in {}", key.id, path.display()));
     Ok(key)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_also_where_an_earlier_start_had_no_room_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE), "").unwrap();
+        let made = kept_key(folder.path()).unwrap();
+        assert!(!made.secret.is_empty());
+        assert_eq!(kept_key(folder.path()).unwrap().secret, made.secret);
+        fs::write(folder.path().join(FILE), "id = 7").unwrap();
+        assert!(kept_key(folder.path()).unwrap_err().contains(FILE), "what somebody wrote is never replaced");
+    }
 }

@@ -9,6 +9,7 @@ mod metered;
 mod peer;
 mod request;
 mod tls;
+mod unsigned;
 
 use crate::api::{ApiSettings, Call, Gate};
 use crate::config::ApiConfig;
@@ -78,6 +79,11 @@ pub struct PendingCall {
 pub struct Reply(oneshot::Sender<Made>);
 
 impl Reply {
+    /// Whether somebody still waits for it.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
+    }
+
     pub(crate) fn send(self, made: Made) {
         // A client that is gone needs no answer.
         let _ = self.0.send(made);
@@ -123,7 +129,7 @@ impl Endpoint {
         let endpoint = Self::new(listener, settings)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let address = endpoint.address().map_err(|error| RunError::Endpoint(error.to_string()))?;
-        crate::cli::tell(&format!("ECS interface: {scheme}://{address}/"));
+        crate::logging::announce(&format!("ECS interface: {scheme}://{address}/"));
         let folder = data_dir.join(NONCE_FOLDER);
         let gate = Gate::with_memory(&endpoint.settings, &folder, Environment::real().now_s);
         let gate = gate.map_err(|error| RunError::Endpoint(format!("cannot use {}: {error}", folder.display())))?;
@@ -174,6 +180,7 @@ impl Endpoint {
         let desk = Arc::new(Counter {
             gate: self.gate,
             region: self.settings.first_region().to_owned(),
+            has_tls: self.tls.is_some(),
             calls,
             wake: Box::new(wake),
         });
@@ -224,6 +231,7 @@ impl Drop for HttpServer {
 pub(crate) struct Counter {
     gate: Gate,
     region: String,
+    has_tls: bool,
     calls: SyncSender<PendingCall>,
     wake: Box<dyn Fn() + Send + Sync>,
 }

@@ -1,7 +1,7 @@
 //! One request: read, admitted, handed over, and its answer written.
 
 use super::admission::Ticket;
-use super::{Counter, Made};
+use super::{Counter, Made, unsigned};
 use crate::api::{Action, Call, Envelope, Format, Parameters, failure, read_pairs, success};
 use crate::environment::Environment;
 use crate::error::{
@@ -141,6 +141,9 @@ async fn answer(
     };
     let (version, name) = (said("x-acs-version", "Version"), said("x-acs-action", "Action"));
     let action = Action::find(version.as_deref(), name.as_deref())?;
+    if counter.gate.is_unsigned(&envelope) {
+        unsigned::check(&envelope, action.is_question(), counter.has_tls)?;
+    }
     let account = counter.gate.admit(&envelope, Environment::real().now_s)?;
     if envelope.is_signed() {
         ticket.authenticate(&account);

@@ -10,8 +10,9 @@ use crate::model::Token;
 use crate::wire::ChangedObject;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Instant;
 
-/// Calls that may wait for the server.
+/// Calls that the server works on or has waiting, and as many may wait for it. Whoever comes then is turned away.
 pub(super) const CALLS_MAX: usize = 1024;
 
 /// Someone who waits for an answer.
@@ -31,10 +32,14 @@ pub(super) enum Performed {
 }
 
 impl Server {
-    /// Takes calls over: questions are answered at once, changes wait for their turn.
-    pub(super) fn take_calls(&mut self) {
+    /// Takes calls over: questions are answered at once, changes wait for their turn. Whether there may be more to take.
+    pub(super) fn take_calls(&mut self) -> bool {
+        self.forget_callers();
         for _ in 0..CALLS_MAX {
-            let Ok(PendingCall { call, reply }) = self.calls.try_recv() else { break };
+            if self.callers.len() >= CALLS_MAX {
+                return false;
+            }
+            let Ok(PendingCall { call, reply }) = self.calls.try_recv() else { return false };
             let (number, call) = (self.ticket(), Arc::new(call));
             let origin = Origin::Http(number);
             let token = token_id(&call);
@@ -52,9 +57,22 @@ impl Server {
                 });
                 self.answer_call(origin, answer, self.pending());
             } else {
-                self.waiting.push_back(Wish { origin, work: Work::Call(call), alone: false });
+                self.waiting.push_back(Wish { origin, work: Work::Call(call), asked: Instant::now(), alone: false });
             }
         }
+        true
+    }
+
+    /// Drops the changes that wait for their turn and whose callers are gone: nobody would learn that they were made.
+    fn forget_callers(&mut self) {
+        let callers = &mut self.callers;
+        self.waiting.retain(|wish| match wish.origin {
+            Origin::Http(number) if callers.get(&number).is_none_or(|caller| !caller.reply.is_awaited()) => {
+                callers.remove(&number);
+                false
+            }
+            _ => true,
+        });
     }
 
     /// Does what a call asks.

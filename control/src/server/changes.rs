@@ -11,9 +11,10 @@ use crate::authority::Kept;
 use crate::command::Command;
 use crate::environment::Environment;
 use crate::error::{ApiError, ErrorKind, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR};
-use crate::switch_link::{Job, Outcome};
+use crate::switch_link::{Change, Outcome};
 use crate::wire::{Changed, ChangedObject, Forwarding, ReplyBody, refusals_text};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Changes that are kept and sent as one.
 const CHANGES_AT_ONCE_MAX: usize = 256;
@@ -22,6 +23,7 @@ const CHANGES_AT_ONCE_MAX: usize = 256;
 pub(super) struct Wish {
     pub(super) origin: Origin,
     pub(super) work: Work,
+    pub(super) asked: Instant,
     /// Together with others it was refused, and any of them may be to blame.
     pub(super) alone: bool,
 }
@@ -101,7 +103,8 @@ impl Server {
     /// before them, of which something may not be in force yet.
     fn send(&mut self, changes: Vec<Making>, kept: Kept) {
         let ticket = self.ticket();
-        match self.link.send(Job::Apply { ticket, delta: kept.delta.clone().unwrap_or_default() }) {
+        let asked = changes.iter().map(|change| change.wish.asked).min().unwrap_or_else(Instant::now);
+        match self.link.change(Change { ticket, delta: kept.delta.clone().unwrap_or_default(), asked }) {
             Ok(()) => self.in_flight = Some(InFlight { ticket, kept, changes }),
             Err(_) if kept.delta.is_none() => {
                 self.changed(changes, &Forwarding::Pending { reason: "too many requests wait for it".into() });

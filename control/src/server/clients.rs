@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, LINE_TIME, OWN_BYTES};
 use super::socket::trusted_user;
-use super::{CONNECTIONS_MAX, Origin, Server};
+use super::{ACCEPT_PAUSE, CONNECTIONS_MAX, Origin, Server};
 use crate::error::{ApiError, FORBIDDEN, REQUEST_TIMEOUT, SERVICE_UNAVAILABLE};
 use crate::view::ClientsView;
 use crate::wire::{REQUEST_BYTES_MAX, Reply};
@@ -34,13 +34,28 @@ pub(super) fn bounds() -> String {
 }
 
 impl Server {
+    /// Takes in those who could not be taken in when they came, once that is due.
+    pub(super) fn accept_again(&mut self) {
+        if self.accept_at.is_some_and(|at| Instant::now() >= at) {
+            self.accept();
+        }
+    }
+
     pub(super) fn accept(&mut self) {
+        self.accept_at = None;
         loop {
             let stream = match self.socket.listener.accept() {
                 Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // A client that gave up, or no descriptor left: the next event tries again.
-                Err(_) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // A client that gave up: the next one may be there already.
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+                    continue;
+                }
+                // No descriptor or memory left. Whoever waits makes no further event, so time has to.
+                Err(_) => {
+                    self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
+                    return;
+                }
             };
             match self.admission(&stream) {
                 Ok(user) => self.admit(stream, user),

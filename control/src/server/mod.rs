@@ -21,13 +21,14 @@ use crate::http::{Endpoint, HttpServer, PendingCall};
 use crate::query::{Answer, Query};
 use crate::refusal_log::RefusalLog;
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
-use crate::switch_link::{Job, Report, SwitchLink};
+use crate::switch_link::{Question, Report, SwitchLink};
 use crate::view::{ObjectCounts, StatusView};
 use crate::wire::{Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text};
 use changes::{InFlight, Wish, Work};
 use connection::{Connection, Input};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Map, Value};
 use socket::Socket;
 use std::collections::{BTreeMap, VecDeque};
@@ -43,6 +44,8 @@ use vswitch_core::protocol::{Refusal, ReplyBody as SwitchReply, RequestBody};
 pub const CONNECTIONS_MAX: usize = 256;
 /// Sessions a question about flows is answered with where it names no limit.
 const FLOWS_DEFAULT: usize = 1000;
+/// The pause before clients are taken in again where the system had no descriptor for them.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a stopping server waits for clients to take their last replies.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -89,12 +92,26 @@ pub fn run(config: &ControlConfig) -> Result<(), RunError> {
         let end = stop.try_clone().map_err(io("watch for signals"))?;
         signal_hook::low_level::pipe::register(signal, end).map_err(io("watch for signals"))?;
     }
-    let store = EmbeddedStore::open(DataDirectory::open(&config.data_dir)?)?;
+    allow_many_descriptors();
+    let directory = DataDirectory::open(&config.data_dir)?;
+    let store = match config.has_state {
+        true => EmbeddedStore::open_existing(directory)?,
+        false => EmbeddedStore::open(directory)?,
+    };
     let endpoint = match &config.api {
         Some(api) => Some(Endpoint::open(api, &config.data_dir)?),
         None => None,
     };
     serve_with(config, Box::new(store), stopped, endpoint)
+}
+
+/// Clients of HTTP and of the control socket together may be more than the usual limit of 1,024, which is there for programs
+/// that cannot do with more.
+fn allow_many_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it some clients wait for others to end.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Runs a control plane on any store until something, or the end, can be read from `stop`.
@@ -147,6 +164,8 @@ struct Server {
     reports: Receiver<Report>,
     connections: BTreeMap<Token, Connection>,
     next_token: usize,
+    /// When to take in clients that could not be taken in when they came.
+    accept_at: Option<Instant>,
     /// Clients that may have a request to read.
     ready: VecDeque<Token>,
     next_ticket: u64,
@@ -206,6 +225,7 @@ impl Server {
             reports,
             connections: BTreeMap::new(),
             next_token: FIRST_CONNECTION,
+            accept_at: None,
             ready: VecDeque::new(),
             next_ticket: 0,
             asked: BTreeMap::new(),
@@ -222,12 +242,14 @@ impl Server {
 
     fn run(mut self) -> Result<(), RunError> {
         let mut events = Events::with_capacity(1024);
+        let mut has_calls = false;
         while !(self.stopping && self.in_flight.is_none()) {
-            let until_late = || self.next_line_deadline().map(|late| late.saturating_duration_since(Instant::now()));
-            let pause = if self.ready.is_empty() || self.stopping { until_late() } else { Some(Duration::ZERO) };
+            let has_more = has_calls || (!self.ready.is_empty() && !self.stopping);
+            let pause = if has_more { Some(Duration::ZERO) } else { self.until_due() };
             self.wait(&mut events, pause)?;
+            self.accept_again();
             self.take_reports();
-            self.take_calls();
+            has_calls = self.take_calls();
             if !self.stopping {
                 self.serve_round();
                 self.end_slow_clients();
@@ -259,6 +281,13 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// How long what is due next may wait: the next try to take in clients, the end of one that is too slow.
+    fn until_due(&self) -> Option<Duration> {
+        let late = self.next_line_deadline().filter(|_| !self.stopping);
+        let due = [late, self.accept_at].into_iter().flatten().min();
+        due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
     fn make_ready(&mut self, token: Token) {
@@ -299,7 +328,12 @@ impl Server {
             Ok(Operation::Ask(query)) => self.answer(origin, &query),
             Ok(Operation::Change(command)) => {
                 self.set_busy(token);
-                self.waiting.push_back(Wish { origin, work: Work::Command(command), alone: false });
+                self.waiting.push_back(Wish {
+                    origin,
+                    work: Work::Command(command),
+                    asked: Instant::now(),
+                    alone: false,
+                });
             }
         }
     }
@@ -329,10 +363,7 @@ impl Server {
             }
             Query::WorkersSet(set) => RequestBody::Regroup { workers: set.workers, lanes: set.lanes },
             Query::Explain(explain) => RequestBody::Explain { packet: explain.packet.clone() },
-            Query::Status(_) => {
-                let ticket = self.ticket();
-                return self.hand_over(origin, Job::Status { ticket }, ticket);
-            }
+            Query::Status(_) => return self.hand_over(origin, None),
             query => {
                 return match self.authority.model().answer(query) {
                     Ok(Some(answer)) => self.reply(origin, ReplyBody::Answered { answer }),
@@ -341,12 +372,12 @@ impl Server {
                 };
             }
         };
-        let ticket = self.ticket();
-        self.hand_over(origin, Job::Ask { ticket, body }, ticket);
+        self.hand_over(origin, Some(body));
     }
 
-    fn hand_over(&mut self, origin: Origin, job: Job, ticket: u64) {
-        match self.link.send(job) {
+    fn hand_over(&mut self, origin: Origin, body: Option<RequestBody>) {
+        let ticket = self.ticket();
+        match self.link.ask(Question { ticket, body, asked: Instant::now() }) {
             Ok(()) => {
                 if let Origin::Socket { token, .. } = origin {
                     self.set_busy(token);

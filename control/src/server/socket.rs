@@ -1,5 +1,6 @@
 //! The control socket as a file, and who may use it.
 
+use crate::unix_socket;
 use mio::net::{UnixListener, UnixStream};
 use rustix::process::Uid;
 use std::fs;
@@ -24,7 +25,7 @@ impl Socket {
             Ok(metadata) if !metadata.file_type().is_socket() => {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
             }
-            Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            Ok(_) if unix_socket::is_in_use(path) => {
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
             }
             Ok(_) => fs::remove_file(path)?,

@@ -1,11 +1,16 @@
 //! The data directory: one process at a time, and a mark that says what was kept here.
 
 use super::StoreError;
-use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use crate::private_dir;
+use crate::small_file;
+use crate::unix_socket::{PATIENCE_DEAD, PATIENCE_RUNNING, is_running};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 const LOCK_FILE: &str = "lock";
 
@@ -22,8 +27,7 @@ impl DataDirectory {
     /// # Errors
     /// [`StoreError::InUse`] where another process has it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|error| StoreError::io("make", path, error))?;
+        private_dir::ensure(path, 0o700).map_err(|error| StoreError::io("use", path, error))?;
         let lock_path = path.join(LOCK_FILE);
         let mut lock = OpenOptions::new()
             .read(true)
@@ -31,17 +35,25 @@ impl DataDirectory {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
             .open(&lock_path)
             .map_err(|error| StoreError::io("open", &lock_path, error))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StoreError::InUse { path: path.into(), holder: holder(&mut lock) });
+        let asked = Instant::now();
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(StoreError::io("lock", &lock_path, error)),
             }
-            Err(error) => return Err(StoreError::io("lock", &lock_path, error)),
+            let holder = holder(&mut lock);
+            let is_alive = holder.parse().is_ok_and(is_running);
+            if asked.elapsed() > if is_alive { PATIENCE_RUNNING } else { PATIENCE_DEAD } {
+                return Err(StoreError::InUse { path: path.into(), holder });
+            }
+            thread::sleep(Duration::from_millis(20));
         }
-        let told = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        told.map_err(|error| StoreError::io("write", &lock_path, error))?;
+        // Who it is, is a courtesy to others: the lock counts also where a full disk has no room for it.
+        let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
         Ok(Self { path: path.into(), _lock: lock })
     }
 
@@ -66,23 +78,16 @@ impl DataDirectory {
         }
     }
 
-    /// Writes a small file durably.
+    /// Writes a small file durably, whole or not at all.
     pub(super) fn write(&self, name: &str, content: &str) -> Result<(), StoreError> {
         let path = self.file(name);
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let written = file.and_then(|mut file| {
-            file.write_all(content.as_bytes())?;
-            file.sync_all()
-        });
-        written.map_err(|error| StoreError::io("write", path, error))?;
-        self.sync()
+        small_file::write(&path, content.as_bytes()).map_err(|error| StoreError::io("write", path, error))
     }
 }
 
 fn holder(lock: &mut File) -> String {
     let mut text = String::new();
-    match lock.take(32).read_to_string(&mut text) {
+    match lock.rewind().and_then(|()| lock.take(32).read_to_string(&mut text)) {
         Ok(_) if !text.trim().is_empty() => text.trim().into(),
         _ => "unknown".into(),
     }

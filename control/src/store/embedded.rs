@@ -3,10 +3,17 @@
 //! The file's pages have checksums that redb looks at only after a crash, so every record carries one of its own, and a
 //! seal over all of them tells records that went missing. Transactions commit in two phases: after a crash redb then
 //! never falls back behind the last commit it acknowledged.
+//!
+//! A commit that fails, for want of room or because the disk says so, leaves the file as the last one that was acknowledged:
+//! it is written over and opened anew, and what the failed commit may have left is taken back. Where that fails too, the next
+//! change tries it again first.
 
+use super::state_file::{OpenFile, StateFile, create_file, open_file, rewrite};
 use super::{DataDirectory, Store, StoreError};
 use crate::model::Event;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -26,12 +33,35 @@ const META_COUNT: &str = "count";
 const META_SEAL: &str = "seal";
 
 /// Records in a file.
-#[derive(Debug)]
 pub struct EmbeddedStore {
+    /// None after a failure that could not be mended yet.
     database: Option<Database>,
+    open_file: OpenFile,
     path: PathBuf,
+    /// Of the records that were acknowledged.
+    sums: Sums,
+    /// What the records were that a failed commit may have changed.
+    before: Before,
+    /// What was read at the start, until it is asked for.
+    loaded: Option<Vec<Event>>,
     /// Held, so that no other process opens the same file.
     _directory: DataDirectory,
+}
+
+/// What tells of missing records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    count: u64,
+    seal: u64,
+}
+
+/// Records by their keys, as they are in the file; none if there was none.
+type Before = BTreeMap<String, Option<Vec<u8>>>;
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("EmbeddedStore").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl EmbeddedStore {
@@ -40,8 +70,31 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::Damaged`] or [`StoreError::Format`] for anything but a whole state of this format.
     pub fn open(directory: DataDirectory) -> Result<Self, StoreError> {
+        Self::open_on(directory, Box::new(open_file))
+    }
+
+    /// As [`EmbeddedStore::open`], for a directory that had a state before: one without is damaged.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_existing(directory: DataDirectory) -> Result<Self, StoreError> {
         let path = directory.file(STATE_FILE);
-        let mark = directory.read(FORMAT_FILE)?;
+        if !path.exists() {
+            let reason = "the file is gone, though the forwarding plane runs by it: is its disk mounted?";
+            return Err(StoreError::damaged(path, reason));
+        }
+        Self::open(directory)
+    }
+
+    /// As [`EmbeddedStore::open`], on a disk of the caller's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_on(directory: DataDirectory, open_file: OpenFile) -> Result<Self, StoreError> {
+        let path = directory.file(STATE_FILE);
+        // An empty one is what a crash left of a first start, by a version that did not write it whole or not at all; what
+        // the state itself says counts as well.
+        let mark = directory.read(FORMAT_FILE)?.filter(|mark| !mark.trim().is_empty() || !path.exists());
         if let Some(mark) = &mark {
             match mark.trim().parse::<u64>() {
                 Ok(FORMAT) => {}
@@ -54,19 +107,47 @@ impl EmbeddedStore {
             (false, None) => begin(&directory, &path)?,
             (false, Some(_)) => return Err(StoreError::damaged(path, "the file is gone")),
         }
-        let database = guard(&path, || open_database(&path))?;
+        let database = guard(&path, || open_database(&path, &open_file))?;
         if mark.is_none() {
             directory.write(FORMAT_FILE, &format!("{FORMAT}\n"))?;
         }
-        Ok(Self { database: Some(database), path, _directory: directory })
+        let (events, sums) = guard(&path, || read_all(&database, &path))?;
+        let (database, loaded, before) = (Some(database), Some(events), Before::new());
+        Ok(Self { database, open_file, path, sums, before, loaded, _directory: directory })
     }
 
-    fn database(&self) -> Result<&Database, StoreError> {
-        self.database.as_ref().ok_or_else(|| StoreError::Append {
-            path: self.path.clone(),
-            reason: "an earlier failure closed the file: restart the control plane".into(),
-        })
+    fn failed(&self, reason: impl ToString) -> StoreError {
+        StoreError::Append { path: self.path.clone(), reason: reason.to_string() }
     }
+
+    /// Makes the file what was acknowledged last, and opens it, unless it is open.
+    fn mend(&mut self) -> Result<(), StoreError> {
+        if self.database.is_some() {
+            return Ok(());
+        }
+        let written_over = (self.open_file)(&self.path).and_then(|file| {
+            let rewritten = rewrite(&*file);
+            file.close()?;
+            rewritten
+        });
+        written_over.map_err(|error| self.failed(format!("an earlier failure is not over: {error}")))?;
+        let database = guard(&self.path, || open_database(&self.path, &self.open_file))?;
+        let (_, found) = guard(&self.path, || read_all(&database, &self.path))?;
+        if found != self.sums {
+            let restored = catch_unwind(AssertUnwindSafe(|| restore(&database, &self.before, self.sums)));
+            if let Some(error) = restored.map_or_else(|_| Some("the file is damaged".into()), told) {
+                close(database);
+                return Err(self.failed(error));
+            }
+        }
+        self.before.clear();
+        self.database = Some(database);
+        Ok(())
+    }
+}
+
+fn told(result: Result<(), redb::Error>) -> Option<String> {
+    result.err().map(|error| error.to_string())
 }
 
 impl Drop for EmbeddedStore {
@@ -79,37 +160,52 @@ impl Drop for EmbeddedStore {
 
 impl Store for EmbeddedStore {
     fn load(&mut self) -> Result<Vec<Event>, StoreError> {
-        let database = self.database()?;
-        guard(&self.path, || read_all(database, &self.path))
+        if let Some(events) = self.loaded.take() {
+            return Ok(events);
+        }
+        self.mend()?;
+        let database = self.database.as_ref().ok_or_else(|| self.failed("the file is not open"))?;
+        let (events, sums) = guard(&self.path, || read_all(database, &self.path))?;
+        self.sums = sums;
+        Ok(events)
     }
 
     fn append(&mut self, events: &[Event]) -> Result<(), StoreError> {
-        let database = self.database()?;
-        let failed = |reason: String| StoreError::Append { path: self.path.clone(), reason };
-        let written = catch_unwind(AssertUnwindSafe(|| write(database, events)));
-        match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => {
-                // What a panic leaves of the database is nobody's promise: no further change goes into it.
-                let error = failed("the file is damaged".into());
-                if let Some(database) = self.database.take() {
-                    close(database);
-                }
-                Err(error)
+        self.loaded = None;
+        self.mend()?;
+        let database = self.database.take().ok_or_else(|| self.failed("the file is not open"))?;
+        let mut before = Before::new();
+        let written = catch_unwind(AssertUnwindSafe(|| write(&database, events, self.sums, &mut before)));
+        let reason = match written {
+            Ok(Ok(sums)) => {
+                self.sums = sums;
+                self.database = Some(database);
+                return Ok(());
             }
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the file is damaged".into(),
+        };
+        // What a failure leaves of the database is nobody's promise: no further change goes into it.
+        close(database);
+        self.before = before;
+        // At once, so that a crash does not bring back what is refused here. What keeps it from that is told next time.
+        let _ = self.mend();
+        Err(self.failed(reason))
     }
 }
 
 /// Makes a whole, empty state under another name first, so that a crash leaves either none or a whole one.
 fn begin(directory: &DataDirectory, path: &Path) -> Result<(), StoreError> {
     let new = directory.file(NEW_FILE);
-    if new.exists() {
-        std::fs::remove_file(&new).map_err(|error| StoreError::io("remove", &new, error))?;
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(StoreError::io("remove", &new, error));
+        }
+        _ => {}
     }
+    let file = create_file(&new).map_err(|error| StoreError::io("make", &new, error))?;
     let made = || -> Result<(), redb::Error> {
-        let database = Database::create(&new)?;
+        let database = Builder::new().create_with_backend(StateFile(file))?;
         let mut transaction = database.begin_write()?;
         transaction.set_two_phase_commit(true);
         {
@@ -126,7 +222,7 @@ fn begin(directory: &DataDirectory, path: &Path) -> Result<(), StoreError> {
     directory.sync()
 }
 
-fn open_database(path: &Path) -> Result<Database, StoreError> {
+fn open_database(path: &Path, open_file: &OpenFile) -> Result<Database, StoreError> {
     // An empty file would be taken for a new one.
     let length = std::fs::metadata(path).map_err(|error| StoreError::io("read", path, error))?.len();
     if length == 0 {
@@ -138,7 +234,8 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         }
         error => StoreError::damaged(path, error),
     };
-    let mut database = Database::open(path).map_err(failed)?;
+    let file = open_file(path).map_err(|error| StoreError::io("open", path, error))?;
+    let mut database = Builder::new().create_with_backend(StateFile(file)).map_err(failed)?;
     // Looks at every page and mends redb's own bookkeeping; whether the records are whole, their seal says.
     match catch_unwind(AssertUnwindSafe(|| database.check_integrity())) {
         Ok(Ok(_)) => Ok(database),
@@ -159,7 +256,7 @@ fn close(database: Database) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
 }
 
-fn read_all(database: &Database, path: &Path) -> Result<Vec<Event>, StoreError> {
+fn read_all(database: &Database, path: &Path) -> Result<(Vec<Event>, Sums), StoreError> {
     let damaged = |reason: String| StoreError::damaged(path, reason);
     let transaction = database.begin_read().map_err(|error| damaged(error.to_string()))?;
     let meta = match transaction.open_table(META) {
@@ -192,17 +289,16 @@ fn read_all(database: &Database, path: &Path) -> Result<Vec<Event>, StoreError> 
     if (count, seal) != (number(META_COUNT)?, number(META_SEAL)?) {
         return Err(damaged(format!("it has {count} records, and not those that were written last")));
     }
-    Ok(events)
+    Ok((events, Sums { count, seal }))
 }
 
-fn write(database: &Database, events: &[Event]) -> Result<(), redb::Error> {
+/// Keeps events. What the records were is left in `before`, as far as it came.
+fn write(database: &Database, events: &[Event], sums: Sums, before: &mut Before) -> Result<Sums, redb::Error> {
+    let Sums { mut count, mut seal } = sums;
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
     {
         let mut objects = transaction.open_table(OBJECTS)?;
-        let mut meta = transaction.open_table(META)?;
-        let mut count = meta.get(META_COUNT)?.map_or(0, |value| value.value());
-        let mut seal = meta.get(META_SEAL)?.map_or(0, |value| value.value());
         for event in events {
             let key = event.key();
             let old = match event.value() {
@@ -215,16 +311,42 @@ fn write(database: &Database, events: &[Event]) -> Result<(), redb::Error> {
                 }
                 None => objects.remove(key.as_str())?,
             };
-            if let Some(old) = old {
-                let content = old.value().get(CHECKSUM_BYTES..).unwrap_or_default();
+            let old = old.map(|old| old.value().to_vec());
+            if let Some(old) = &old {
                 count -= 1;
-                seal = seal.wrapping_sub(checksum(&key, content));
+                seal = seal.wrapping_sub(checksum(&key, old.get(CHECKSUM_BYTES..).unwrap_or_default()));
+            }
+            before.entry(key).or_insert(old);
+        }
+    }
+    let sums = Sums { count, seal };
+    write_sums(&transaction, sums)?;
+    transaction.commit()?;
+    Ok(sums)
+}
+
+/// Takes back what a failed commit may have left.
+fn restore(database: &Database, before: &Before, sums: Sums) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    {
+        let mut objects = transaction.open_table(OBJECTS)?;
+        for (key, record) in before {
+            match record {
+                Some(record) => drop(objects.insert(key.as_str(), record.as_slice())?),
+                None => drop(objects.remove(key.as_str())?),
             }
         }
-        meta.insert(META_COUNT, count)?;
-        meta.insert(META_SEAL, seal)?;
     }
+    write_sums(&transaction, sums)?;
     Ok(transaction.commit()?)
+}
+
+fn write_sums(transaction: &WriteTransaction, sums: Sums) -> Result<(), redb::Error> {
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(META_COUNT, sums.count)?;
+    meta.insert(META_SEAL, sums.seal)?;
+    Ok(())
 }
 
 /// Runs what reads a file that may be damaged: redb meets some damage with a panic.

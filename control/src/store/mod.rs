@@ -4,10 +4,12 @@
 mod directory;
 mod embedded;
 mod memory;
+mod state_file;
 
 pub use directory::DataDirectory;
 pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
+pub use state_file::OpenFile;
 
 use crate::model::{Event, RecordError};
 use std::io;
@@ -24,7 +26,7 @@ pub trait Store: Send {
     /// Keeps what changed, all or nothing. On return it survives a crash.
     ///
     /// # Errors
-    /// Where nothing was kept.
+    /// Where nothing was kept. What follows is tried again: an error that is over is forgotten.
     fn append(&mut self, events: &[Event]) -> Result<(), StoreError>;
 }
 

@@ -1,7 +1,8 @@
 //! The interfaces of ports, kept from the kernel that hosts them (`isolation.rs`), each in its namespace.
 //!
-//! A process that is killed leaves them so. Those that are still ports the next process takes over; for the others, whose
-//! ENIs went meanwhile, each is noted down as a file in a folder beside the control socket.
+//! A process that ends, in order or not, leaves them so: no guest gets around a switch that does not run. Those that are
+//! still ports the next process takes over; for the others, whose ENIs went meanwhile, each is noted down as a file in a
+//! folder beside the control socket.
 
 use super::packet::{explain, place};
 use crate::{isolation, namespace};
@@ -11,8 +12,16 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use vswitch_core::desired::{PacketPort, TapPort};
 
+/// The folder of notes, beside the control socket.
+const FOLDER: &str = "interfaces";
 /// What parts a device's name, which cannot have it, from its namespace's in the name of a note.
 const SEPARATOR: char = ':';
+
+/// Where the switch with the control socket `owner` notes the interfaces that it keeps from the kernel: beside the socket, so
+/// that whoever runs there next finds them and nobody else does.
+pub fn notes_of(owner: &Path) -> PathBuf {
+    owner.with_file_name(FOLDER)
+}
 
 /// Drops whatever the kernel would take from the interface, or send through it by itself.
 ///
@@ -55,7 +64,7 @@ pub fn release(port: &PacketPort, notes: Option<&Path>) -> io::Result<()> {
 }
 
 /// The interfaces that are noted: this process's, and those that an earlier one left.
-pub(crate) fn noted(notes: &Path) -> Vec<PacketPort> {
+pub fn noted(notes: &Path) -> Vec<PacketPort> {
     let Ok(entries) = fs::read_dir(notes) else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let port = |name: String| {

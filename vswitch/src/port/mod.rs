@@ -7,6 +7,7 @@ pub mod isolated;
 pub mod memory;
 mod pace;
 pub mod packet;
+pub mod persistent;
 pub mod pool;
 pub mod steering;
 pub mod tap;
@@ -87,6 +88,9 @@ pub trait Port: Send + fmt::Debug {
     fn offloads(&self) -> Offloads {
         Offloads::NONE
     }
+
+    /// It will not be opened again: a device that was made for it goes with it.
+    fn retire(&mut self) {}
 
     /// What becomes readable when the port has frames; a port without is asked at every turn.
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
@@ -193,6 +197,8 @@ pub struct PortFactory {
     pub lanes: usize,
     /// Queues that each of them is opened with, so that it can have as many lanes later; as many as lanes if fewer.
     pub lanes_max: usize,
+    /// The control socket of the switch, by which later processes know what was made for it.
+    pub owner: Option<PathBuf>,
     /// Where the far ends of memory ports are found.
     pub memory: memory::MemoryHub,
     /// The folder in which interfaces that are kept from the kernel are noted, for the next process; nowhere if absent.
@@ -229,7 +235,10 @@ impl PortFactory {
         let ports: Vec<Box<dyn Port>> = match &wish.port {
             desired::Port::Tap(tap) => {
                 let how = (self.tap_offloads(), self.tap_io);
-                let queues = tap::Tap::open_lanes(tap, wish.interface.as_ref(), how, lanes)?;
+                let queues = match &self.owner {
+                    Some(owner) => persistent::open(tap, wish.interface.as_ref(), how, lanes, owner)?,
+                    None => tap::Tap::open_lanes(tap, wish.interface.as_ref(), how, lanes)?,
+                };
                 queues.into_iter().map(|tap| Box::new(tap) as _).collect()
             }
             desired::Port::Packet(packet) => vec![self.open_interface(packet)?],
@@ -248,7 +257,7 @@ impl PortFactory {
             match xdp::XdpPort::open(interface) {
                 Ok(port) => return Ok(Box::new(port)),
                 // If there is more amiss than that, the raw socket says so.
-                Err(error) => eprintln!("sluice vswitch: no XDP socket, so a raw one: {error}"),
+                Err(error) => log::warn!("no XDP socket, so a raw one: {error}"),
             }
         }
         Ok(Box::new(packet::PacketPort::open(interface)?))

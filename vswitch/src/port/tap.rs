@@ -32,6 +32,8 @@ pub struct Tap {
     batches: Option<Batches>,
     /// For the text of errors.
     place: String,
+    /// Whether the device stays when nobody holds it any more, because this process said so.
+    is_kept: bool,
 }
 
 impl Tap {
@@ -82,9 +84,21 @@ impl Tap {
                     io::Error::new(error.kind(), format!("{place}: the kernel gives no ring for it: {error}"))
                 })?),
             };
-            Ok(Self { device, offloads, batches, place: place.clone() })
+            Ok(Self { device, offloads, batches, place: place.clone(), is_kept: false })
         };
         opened.map_err(|error| explain(&place, error))?.into_iter().map(finish).collect()
+    }
+}
+
+impl Tap {
+    /// Says whether the device stays when nobody holds it any more.
+    ///
+    /// # Errors
+    /// What the kernel says, naming device and namespace.
+    pub(crate) fn persist(&mut self, stays: bool) -> io::Result<()> {
+        sys::set_tap_persistence(&self.device.descriptor, stays).map_err(|error| explain(&self.place, error))?;
+        self.is_kept = stays;
+        Ok(())
     }
 }
 
@@ -329,5 +343,12 @@ impl Port for Tap {
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
         Some(self.device.descriptor.as_fd())
+    }
+
+    fn retire(&mut self) {
+        if self.is_kept {
+            // Where it cannot be said, the device is removed once it is let go.
+            let _ = self.persist(false);
+        }
     }
 }

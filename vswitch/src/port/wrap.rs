@@ -172,6 +172,10 @@ impl Port for Faulty {
         self.port.offloads()
     }
 
+    fn retire(&mut self) {
+        self.port.retire();
+    }
+
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
         self.port.readiness()
     }

@@ -4,7 +4,7 @@ use super::{
     Departed, ISOLATION_CHECKS_MAX, Pacer, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for,
 };
 use crate::namespace;
-use crate::port::{Port, PortWish, isolated, tap};
+use crate::port::{Port, PortWish, isolated, persistent, tap};
 use crate::worker_desk::{Answer, Command};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -23,6 +23,11 @@ impl PortRecord {
 
     fn has_place(&self, worker: usize, slot: u32) -> bool {
         (self.worker, self.slot) == (worker, slot) || self.lanes.contains(&(worker, slot))
+    }
+
+    /// The namespace that is made for it if there is none of the name.
+    fn made_namespace(&self) -> Option<&str> {
+        self.wish.tap().filter(|tap| tap.create_namespace)?.namespace.as_deref()
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -58,6 +63,11 @@ impl Switch {
         let places = record.places();
         let lanes = self.factory.open_lanes(eni, &record.wish, places.len())?;
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
+        if let (Some(name), Some(owner)) = (record.made_namespace(), &self.factory.owner)
+            && let Err(error) = namespace::claim(name, owner)
+        {
+            log::warn!("{error}: it stays when its ENI is deleted while no forwarding plane runs");
+        }
         let (index, frame_bytes_max) = (record.index, record.wish.frame_bytes_max());
         let incarnation = self.placement.incarnation(eni).unwrap_or_default();
         for (lane, ((worker, slot), port)) in places.into_iter().zip(lanes).enumerate() {
@@ -94,7 +104,7 @@ impl Switch {
 
     pub(super) fn mark_down(&mut self, eni: &EniId, error: &io::Error, now: Time) {
         if let Some(record) = self.ports.get_mut(eni) {
-            eprintln!("sluice vswitch: the port of {eni} is down: {error}");
+            log::warn!("the port of {eni} is down: {error}");
             let (error, retry_at) = (error.to_string(), now + RETRY_FIRST_NS);
             record.state = PortState::Down { error, retry_at, pause_ns: RETRY_FIRST_NS };
             record.failures += 1;
@@ -112,7 +122,8 @@ impl Switch {
         }
         let (worker, slot, frame_bytes_max) = (record.worker, record.slot, wish.frame_bytes_max());
         let adjusted = match (wish.tap(), &wish.interface) {
-            (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref()),
+            (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref())
+                .inspect(|()| persistent::note_interface(tap, interface)),
             _ => Ok(()),
         };
         match adjusted {
@@ -140,8 +151,8 @@ impl Switch {
         // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
         self.take_events(pacer.now());
         record.places().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
-        let tap = record.wish.tap().filter(|tap| tap.create_namespace);
-        departed.namespaces.extend(tap.and_then(|tap| tap.namespace.clone()));
+        departed.devices.extend(record.wish.tap().cloned());
+        departed.namespaces.extend(record.made_namespace().map(str::to_owned));
         departed.interfaces.extend(record.wish.interface_that_exists().cloned());
     }
 
@@ -194,8 +205,8 @@ impl Switch {
         for (eni, interface) in some {
             match isolated::keep(&interface) {
                 Ok(false) => {}
-                Ok(true) => eprintln!(
-                    "sluice vswitch: the filters that keep the frames of {} from the kernel were gone, and are back",
+                Ok(true) => log::warn!(
+                    "the filters that keep the frames of {} from the kernel were gone, and are back",
                     interface.device
                 ),
                 Err(error) => self.take_down(&eni, &error, pacer),
@@ -211,20 +222,39 @@ impl Switch {
         self.release_interfaces(&departed.interfaces);
     }
 
-    /// Gives back to the kernel what an earlier process kept from it, and what is no port now.
-    pub(super) fn release_leftovers(&mut self) {
-        if let Some(notes) = self.factory.notes.as_deref().filter(|_| !self.has_released_leftovers) {
+    /// Ends what an earlier process left of ENIs that were deleted while no forwarding plane ran: devices, namespaces, the
+    /// isolation of interfaces. Not where the first state has no ENI at all: that is rather a state that was lost than one
+    /// from which all were deleted, and guests may be there.
+    pub(super) fn remove_what_is_left(&mut self) {
+        if std::mem::replace(&mut self.has_looked_for_left, true) || self.compiler.desired().enis.is_empty() {
+            return;
+        }
+        if let Some(owner) = &self.factory.owner {
+            let in_use = self.devices_in_use();
+            for tap in persistent::made_for(owner) {
+                if !in_use.contains(&(tap.device.as_str(), tap.namespace.as_deref()))
+                    && let Err(error) = persistent::remove(&tap)
+                {
+                    log::warn!("{error}");
+                }
+            }
+            self.remove_namespaces(namespace::made_for(owner).into_iter().collect());
+        }
+        if let Some(notes) = &self.factory.notes {
             self.release_interfaces(&isolated::noted(notes));
         }
-        self.has_released_leftovers = true;
+    }
+
+    fn devices_in_use(&self) -> BTreeSet<(&str, Option<&str>)> {
+        self.ports.values().filter_map(|record| record.wish.device()).collect()
     }
 
     fn release_interfaces(&self, interfaces: &[PacketPort]) {
-        let in_use: BTreeSet<_> = self.ports.values().filter_map(|record| record.wish.device()).collect();
+        let in_use = self.devices_in_use();
         let is_in_use = |port: &PacketPort| in_use.contains(&(port.device.as_str(), port.namespace.as_deref()));
         for interface in interfaces.iter().filter(|interface| !is_in_use(interface)) {
             if let Err(error) = isolated::release(interface, self.factory.notes.as_deref()) {
-                eprintln!("sluice vswitch: {error}");
+                log::warn!("{error}");
             }
         }
     }
@@ -233,7 +263,7 @@ impl Switch {
         let in_use: BTreeSet<&str> = self.ports.values().filter_map(PortRecord::namespace_name).collect();
         for name in names.iter().filter(|name| !in_use.contains(name.as_str())) {
             if let Err(error) = namespace::remove_if_made(name) {
-                eprintln!("sluice vswitch: {error}");
+                log::warn!("{error}");
             }
         }
     }

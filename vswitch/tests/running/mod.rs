@@ -7,11 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use vswitch::port::PortFactory;
-use vswitch::{VswitchConfig, run_until};
+use vswitch::port::{PortFactory, persistent};
+use vswitch::{VswitchConfig, namespace, run_until};
 use vswitch_core::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
 
-/// A switch on a thread of this process.
+/// A switch on a thread of this process. What it made for its guests goes with the value.
 pub(crate) struct Running {
     directory: tempfile::TempDir,
     stop: Option<UnixStream>,
@@ -48,7 +48,7 @@ impl Running {
         Client { reader: BufReader::new(stream.try_clone().unwrap()), stream }
     }
 
-    /// Ends it, as when a test fails; with it go its ports, and the namespaces that it made.
+    /// Ends it, as when a test fails; what it made for its guests stays.
     fn end(&mut self) -> Option<std::thread::Result<std::io::Result<()>>> {
         drop(self.stop.take());
         self.thread.take().map(JoinHandle::join)
@@ -62,6 +62,12 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.end();
+        for tap in persistent::made_for(&self.path()) {
+            let _ = persistent::remove(&tap);
+        }
+        for name in namespace::made_for(&self.path()) {
+            let _ = namespace::remove_if_made(&name);
+        }
     }
 }
 

@@ -1,0 +1,159 @@
+//! One plane, kept running.
+
+use super::EXIT_CANNOT_START;
+use super::process::{Ended, Process, Program};
+use super::state::PlaneState;
+use crate::cli::output;
+use crate::cli::paths::Paths;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Bytes of a reason that a plane leaves.
+const REASON_BYTES_MAX: u64 = 2048;
+
+/// What came of looking after a plane.
+pub(super) enum Step {
+    /// It runs, or is tried again later.
+    Kept,
+    /// It says that it cannot start. It is tried again nevertheless, if anybody looks after it.
+    CannotStart(String),
+}
+
+/// One process, kept running.
+pub(super) struct Plane {
+    verb: &'static str,
+    arguments: Vec<OsString>,
+    /// Where the process says why it cannot start.
+    failure: PathBuf,
+    process: Option<Process>,
+    started: Instant,
+    /// Not started again before then.
+    not_before: Instant,
+    pause: Duration,
+    failures: u32,
+    reason: Option<String>,
+}
+
+impl Plane {
+    const PAUSE_MIN: Duration = Duration::from_millis(50);
+    const PAUSE_MAX: Duration = Duration::from_secs(5);
+    /// A process that ran this long did start.
+    const STEADY: Duration = Duration::from_secs(10);
+    /// How long a process has to end once it is asked to.
+    const GRACE: Duration = Duration::from_secs(10);
+
+    pub(super) fn new(paths: &Paths, verb: &'static str, arguments: Vec<OsString>) -> Self {
+        let now = Instant::now();
+        let (pause, failure) = (Self::PAUSE_MIN, paths.failure(verb));
+        let (process, reason) = (None, None);
+        Self { verb, arguments, failure, process, started: now, not_before: now, pause, failures: 0, reason }
+    }
+
+    /// Starts it with this argument from now on, once.
+    pub(super) fn add_argument(&mut self, argument: &str) {
+        if !self.arguments.iter().any(|given| given == argument) {
+            self.arguments.push(argument.into());
+        }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        if self.verb == "vswitch" { "forwarding plane" } else { "control plane" }
+    }
+
+    /// Looks for a process of this plane that an earlier supervisor left. It is kept if it `may_stay` and is what would be
+    /// started now; else it is ended, so that none runs twice. Whether it is kept.
+    pub(super) fn take_over(&mut self, socket: &Path, known: Option<u32>, may_stay: bool) -> bool {
+        let Some(left) = Process::left(socket, known, &self.arguments) else { return false };
+        let process = left.id();
+        if may_stay && left.is_started_as(&self.arguments) {
+            log::info!("the {} of an earlier `sluice up` still runs (process {process}): it stays", self.name());
+            self.process = Some(left);
+            return true;
+        }
+        log::info!("the {} of an earlier `sluice up` still runs (process {process}): starting it anew", self.name());
+        self.process = Some(left);
+        self.end();
+        false
+    }
+
+    /// Starts the process if it does not run and is due.
+    pub(super) fn keep_running(&mut self) -> Step {
+        let mut step = Step::Kept;
+        if let Some(process) = &mut self.process {
+            let Some(ended) = process.ended() else {
+                if self.failures > 0 && self.started.elapsed() > Self::STEADY {
+                    (self.failures, self.reason, self.pause) = (0, None, Self::PAUSE_MIN);
+                }
+                return step;
+            };
+            self.process = None;
+            let reason = self.left_reason().unwrap_or_else(|| ended.to_string());
+            if ended == Ended::Exited(i32::from(EXIT_CANNOT_START)) {
+                step = Step::CannotStart(reason.clone());
+            }
+            if self.started.elapsed() > Self::STEADY {
+                self.pause = Self::PAUSE_MIN;
+            }
+            self.postpone(&format!("ended ({ended})"), reason);
+        }
+        if Instant::now() >= self.not_before {
+            self.start();
+        }
+        step
+    }
+
+    fn start(&mut self) {
+        // What an earlier process left is not why this one ends.
+        let _ = fs::remove_file(&self.failure);
+        self.started = Instant::now();
+        match Program::own().and_then(|program| program.start(&self.arguments)) {
+            Ok(process) => self.process = Some(process),
+            // Whatever the system refuses now, it may give later.
+            Err(error) => self.postpone(&format!("cannot be started ({error})"), format!("cannot be started: {error}")),
+        }
+    }
+
+    fn postpone(&mut self, what: &str, reason: String) {
+        let pause = output::duration(self.pause.as_nanos() as u64);
+        log::error!("the {} {what}: starting it again in {pause}", self.name());
+        self.not_before = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(Self::PAUSE_MAX);
+        self.failures += 1;
+        self.reason = Some(reason);
+    }
+
+    fn left_reason(&self) -> Option<String> {
+        let mut bytes = Vec::new();
+        File::open(&self.failure).ok()?.take(REASON_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        (!words.is_empty()).then(|| words.join(" "))
+    }
+
+    /// Whether it does not run although it should.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures > 0 && self.process.is_none()
+    }
+
+    pub(super) fn state(&self) -> PlaneState {
+        let process_id = self.process.as_ref().map(Process::id);
+        PlaneState { process_id, failures: self.failures, reason: self.reason.clone() }
+    }
+
+    /// Asks the process to end, and ends it if it does not.
+    pub(super) fn end(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        process.ask_to_end();
+        let asked = Instant::now();
+        while process.ended().is_none() {
+            if asked.elapsed() > Self::GRACE {
+                log::error!("the {} does not end: killing it", self.name());
+                return process.kill();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

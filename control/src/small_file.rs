@@ -1,0 +1,60 @@
+//! Small files that are there whole or not at all, whatever happens while they are written.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// Makes `content` that of the file, durably, with mode 0600: written beside it, synced, and renamed. Where it fails, the file
+/// is as it was.
+///
+/// # Errors
+/// What the operating system says.
+pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no name of a file"));
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let beside = folder.join(format!(".{name}.new"));
+    let written = write_whole(&beside, content).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // What it takes may be the room that is missing.
+        let _ = fs::remove_file(&beside);
+    }
+    written.and_then(|()| File::open(folder)?.sync_all())
+}
+
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_whole_leaves_what_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write(&path, b"first").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        // A folder where the new content would be written: it cannot be.
+        fs::create_dir(folder.path().join(".key.new")).unwrap();
+        assert!(write(&path, b"second").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        fs::remove_dir(folder.path().join(".key.new")).unwrap();
+        // What a crash left half written is written over, and a link is not followed.
+        std::os::unix::fs::symlink("/dev/full", folder.path().join(".key.new")).unwrap();
+        write(&path, b"third").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"third");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+}

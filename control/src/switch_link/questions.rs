@@ -1,0 +1,54 @@
+//! Questions to the forwarding plane, one after another, each within its time.
+
+use super::connection::{Connection, Failure};
+use super::{Question, Report, SharedView, get};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+use vswitch_core::protocol::{ReplyBody, RequestBody};
+
+/// The thread's side.
+pub(super) struct QuestionThread {
+    socket: PathBuf,
+    timeout: Duration,
+    view: SharedView,
+    connection: Option<Connection>,
+}
+
+impl QuestionThread {
+    pub(super) fn new(socket: &Path, timeout: Duration, view: SharedView) -> Self {
+        Self { socket: socket.into(), timeout, view, connection: None }
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<Question>, report: impl Fn(Report)) {
+        while let Ok(Question { ticket, body, asked }) = inbox.recv() {
+            let deadline = asked + self.timeout;
+            report(match body {
+                Some(body) => Report::Ask { ticket, answer: self.ask(body, deadline).map_err(|failure| failure.text) },
+                None => {
+                    let forwarding = match self.ask(RequestBody::Status, deadline) {
+                        Ok(ReplyBody::Status(status)) => Some(status),
+                        _ => None,
+                    };
+                    Report::Status { ticket, link: get(&self.view), forwarding }
+                }
+            });
+        }
+    }
+
+    fn ask(&mut self, body: RequestBody, deadline: Instant) -> Result<ReplyBody, Failure> {
+        if Instant::now() >= deadline {
+            // It waited behind others that were not answered. Whoever asked it must not wait any longer.
+            return Err(Failure::silence(self.timeout));
+        }
+        // A connection from before a restart of the other end is known to be one only once it is used.
+        let kept = self.connection.take().filter(|connection| !connection.has_ended());
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => Connection::open(&self.socket, self.timeout, deadline)?,
+        };
+        let answer = connection.ask(body, deadline)?;
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+}
