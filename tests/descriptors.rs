@@ -11,6 +11,9 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+/// How long a process that has nothing else to do has for letting go of connections.
+const LET_GO: Duration = Duration::from_millis(100);
+
 /// Both planes, each as its own process without a supervisor. They end with the value.
 struct Planes {
     folder: tempfile::TempDir,
@@ -67,6 +70,8 @@ fn assert_served_later<S: Read + Write>(child: &Child, connect: impl Fn() -> S, 
     let pid = Pid::from_child(child);
     let mut room = [0; 4096];
     for _ in 0..20 {
+        // Time for the process to let go of whoever was connected before. Where that is too short, it is tried again.
+        std::thread::sleep(LET_GO);
         use_up(pid);
         let mut stream = connect();
         stream.write_all(question.as_bytes()).unwrap();
