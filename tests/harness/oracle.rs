@@ -56,6 +56,8 @@ enum Life {
         expected: [Option<u32>; 2],
         /// Whether a SYN told that windows have no scale; no SYN here offers one.
         unscaled: bool,
+        /// What acknowledges a SYN that came in the middle, and which side it came from.
+        syn: Option<(usize, u32)>,
     },
     /// How often the other side's turn came, and the opener's again.
     Udp(u8),
@@ -117,6 +119,7 @@ impl Session {
     fn hear(&mut self, message: &Message, now_s: u64) {
         let from_opener = message.ends().1 == self.opener;
         let flags = message.tcp_flags();
+        let is_far = self.is_far(message);
         self.last_seen_s = now_s;
         if flags & TcpFlags::RST != 0 {
             let is_believed = self.believes(message);
@@ -126,11 +129,32 @@ impl Session {
             return;
         }
         match &mut self.life {
-            Life::Tcp { answered, established, fins, reset, expected, unscaled } => {
+            Life::Tcp { answered, established, fins, reset, expected, unscaled, syn } => {
                 let (sequence, acknowledgment) = message.numbers();
                 let (mine, other) = if from_opener { (0, 1) } else { (1, 0) };
                 let is_syn = flags & TcpFlags::SYN != 0;
-                *unscaled |= is_syn && !*established && !fins.contains(&true) && !*reset;
+                let (is_answer, next) = (flags & TcpFlags::ACK != 0, sequence.wrapping_add(1));
+                let is_shaking_hands = !*established && !fins.contains(&true) && !*reset;
+                *unscaled |= is_syn && is_shaking_hands;
+                match (is_syn, is_shaking_hands) {
+                    (true, true) if is_answer => {
+                        (expected[mine], expected[other]) = (Some(next), Some(acknowledgment));
+                    }
+                    (true, true) => {
+                        if expected[mine].is_some_and(|before| before != next) {
+                            expected[other] = None;
+                            *answered &= !from_opener;
+                        }
+                        expected[mine] = Some(next);
+                    }
+                    (true, false) if is_answer && is_far && *syn == Some((other, acknowledgment)) => {
+                        (expected[mine], expected[other]) = (Some(next), Some(acknowledgment));
+                        (*answered, *established, *unscaled, *fins, *syn) = (true, false, true, [false; 2], None);
+                    }
+                    (true, false) if is_answer => {}
+                    (true, false) if !*reset && *fins != [true; 2] => *syn = Some((mine, next)),
+                    _ => {}
+                }
                 fins[mine] |= flags & TcpFlags::FIN != 0;
                 if !fins.contains(&true) && !*reset {
                     *established |= *answered && from_opener && flags & TcpFlags::ACK != 0;
@@ -155,15 +179,35 @@ impl Session {
         let (sequence, acknowledgment) = message.numbers();
         let (mine, other) = if message.ends().1 == self.opener { (0, 1) } else { (1, 0) };
         let window = if unscaled { WINDOW } else { WINDOW_SCALED };
-        match (expected[mine], expected[other]) {
-            (Some(next), _) => sequence.wrapping_sub(next) <= window,
-            (None, Some(next)) => message.tcp_flags() & TcpFlags::ACK != 0 && acknowledgment == next,
-            (None, None) => true,
+        let answers = message.tcp_flags() & TcpFlags::ACK != 0 && Some(acknowledgment) == expected[other];
+        match expected[mine] {
+            Some(next) => {
+                let is_inside = sequence.wrapping_sub(next) <= window;
+                is_inside || (self.is_shaking_hands() && answers) || self.answers_syn(message)
+            }
+            None => expected[other].is_none() || answers,
         }
     }
 
-    /// Whether a segment is nowhere near where its connection is.
+    fn is_shaking_hands(&self) -> bool {
+        matches!(self.life, Life::Tcp { established: false, reset: false, fins: [false, false], .. })
+    }
+
+    /// Whether a message answers a SYN that came in the middle, with one of its own or with a reset.
+    fn answers_syn(&self, message: &Message) -> bool {
+        let Life::Tcp { syn, .. } = self.life else { return false };
+        let other = if message.ends().1 == self.opener { 1 } else { 0 };
+        let flags = message.tcp_flags();
+        let is_answer = flags & TcpFlags::ACK != 0 && flags & (TcpFlags::SYN | TcpFlags::RST) != 0;
+        is_answer && syn == Some((other, message.numbers().1))
+    }
+
+    /// Whether a segment is nowhere near where its connection is, nor where the next one begins.
     fn is_outside(&self, message: &Message) -> bool {
+        !self.is_shaking_hands() && self.is_far(message) && !self.answers_syn(message)
+    }
+
+    fn is_far(&self, message: &Message) -> bool {
         let Life::Tcp { expected, unscaled, .. } = self.life else { return false };
         if message.is_tcp_open() {
             return false;
@@ -430,7 +474,7 @@ impl Oracle {
                     expected.reverse();
                 }
                 let (reset, answered) = (flags & TcpFlags::RST != 0, is_answer && !fins[1]);
-                Life::Tcp { answered, established: false, fins, reset, expected, unscaled: is_syn }
+                Life::Tcp { answered, established: false, fins, reset, expected, unscaled: is_syn, syn: None }
             }
             Content::Ping(_) | Content::Pong(_) => Life::Icmp,
             Content::Other(_) => Life::Other,

@@ -5,13 +5,14 @@ use crate::eni::{Desk, Shard};
 use crate::flow::fragments::{Fate, FragmentKey, Turn};
 use crate::flow::opener::Opener;
 use crate::flow::sessions::{Entry, SessionSlot};
+use crate::flow::syns::Syn;
 use crate::flow::table::TableFull;
 use crate::flow::tcp;
 use crate::flow::{Flow, FlowState, Origin, PackedTimeouts, Side};
-use crate::headers::tcp_flags::{RST, SYN};
+use crate::headers::tcp_flags::{ACK, RST, SYN};
 use crate::headers::{Fragment, Segment, protocol};
 use crate::ids::{EniIndex, FlowScope};
-use crate::judge::{Action, Admission, Lookup, Ruling};
+use crate::judge::{Action, Admission, Lookup, Ruling, answered_syn};
 use crate::limits::ICMP_ERRORS_PER_S;
 use crate::offload::Wire;
 use crate::packet::Packet;
@@ -92,21 +93,58 @@ impl Shard {
         }
     }
 
-    /// What a SYN or a reset of a session that goes on means for it: the offer of a scale, or its end. A reset that is not
-    /// believed means nothing.
+    /// What a SYN or a reset of a session that goes on means for it: what both ends will agree on, or its end. A reset that its
+    /// receiver does not take means nothing.
     #[cold]
     fn note_turn(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet) {
         let flow = self.sessions.flow(slot);
-        let (from_opener, edges, state) = (entry.swapped == flow.is_swapped(), flow.edges, flow.state);
-        let (segment, scale) = (packet.headers.segment(), packet.window_scale());
-        let scales = &mut self.sessions.origin_mut(slot).scales;
+        let from_opener = entry.swapped == flow.is_swapped();
+        let segment = packet.headers.segment();
         if segment.flags & RST == 0 {
-            if matches!(state, FlowState::TcpOpening | FlowState::TcpAnswered) {
-                tcp::observe_scale(scales, scale, from_opener);
-            }
-        } else if tcp::believes(edges, *scales, segment, from_opener) {
+            return self.note_syn(slot, (segment, packet.window_scale()), from_opener);
+        }
+        let (edges, state, scopes) = (flow.edges, flow.state, flow.sides.map(Side::scope));
+        let known = (edges, self.sessions.origin(slot).scales, state);
+        let answers = |scope: &FlowScope| answered_syn(&self.sessions, (slot, *scope), segment, from_opener).is_some();
+        if tcp::believes(known, segment, from_opener) || scopes.iter().any(answers) {
             self.sessions.flow_mut(slot).state = tcp::next(state, segment.flags, from_opener);
         }
+    }
+
+    /// Takes up what a SYN says: at once while a handshake is under way; else once its receiver answers it, for that may be in
+    /// the connection before.
+    fn note_syn(&mut self, slot: SessionSlot, (segment, scale): (Segment, Option<u8>), from_opener: bool) {
+        let (flow, origin) = (*self.sessions.flow(slot), *self.sessions.origin(slot));
+        let (mut edges, mut scales, mut state) = (flow.edges, origin.scales, flow.state);
+        let is_answer = segment.flags & ACK != 0;
+        let keys = flow.sides.map(|side| self.sessions.syn_key(slot, side.scope()));
+        if state.is_shaking_hands() {
+            if is_answer {
+                tcp::learn_answer(&mut edges, segment, from_opener);
+            } else if tcp::learn_syn(&mut edges, &mut scales, segment, from_opener) && from_opener {
+                state = FlowState::TcpOpening;
+            }
+            tcp::observe_scale(&mut scales, scale, from_opener);
+        } else if is_answer {
+            let answered = flow
+                .sides
+                .iter()
+                .find_map(|side| answered_syn(&self.sessions, (slot, side.scope()), segment, from_opener));
+            let Some(syn) = answered.filter(|_| tcp::is_outside(edges, scales, segment, from_opener)) else { return };
+            keys.iter().for_each(|key| self.sessions.syns.forget(key));
+            (state, scales) = (FlowState::TcpAnswered, [0; 2]);
+            tcp::learn_answer(&mut edges, segment, from_opener);
+            tcp::observe_scale(&mut scales, syn.scale, !from_opener);
+            tcp::observe_scale(&mut scales, scale, from_opener);
+        } else if state != FlowState::TcpClosed {
+            let syn = Syn { from_opener, acknowledgment: segment.sequence.wrapping_add(1), scale };
+            for key in keys.into_iter().filter(|(_, scope)| *scope != FlowScope::default()) {
+                self.sessions.syns.note(key, syn);
+            }
+        }
+        let flow = self.sessions.flow_mut(slot);
+        (flow.edges, flow.state) = (edges, state);
+        self.sessions.origin_mut(slot).scales = scales;
     }
 
     #[cold]

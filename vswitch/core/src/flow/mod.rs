@@ -6,6 +6,7 @@ pub mod key;
 pub(crate) mod opener;
 pub(crate) mod recent;
 pub mod sessions;
+pub(crate) mod syns;
 pub mod table;
 pub mod tcp;
 mod timeouts;
@@ -116,6 +117,11 @@ impl FlowState {
             return self;
         }
         tcp::next(self, flags, from_opener)
+    }
+
+    /// Whether a TCP handshake is under way: what both ends agree on in it is not known yet.
+    pub(crate) const fn is_shaking_hands(self) -> bool {
+        matches!(self, Self::TcpOpening | Self::TcpAnswered)
     }
 
     #[inline(always)]
