@@ -12,6 +12,8 @@ use vswitch_core::ids::EniId;
 
 /// How long the fate of a first fragment is remembered, seconds.
 const FATE_S: u64 = 30;
+/// How long a SYN in the middle of a session is remembered, seconds.
+const SYN_S: u64 = 70;
 /// How long a part waits for the first, seconds.
 const WAIT_S: u64 = 2;
 /// Parts of one ENI that may wait.
@@ -56,8 +58,8 @@ enum Life {
         expected: [Option<u32>; 2],
         /// Whether a SYN told that windows have no scale; no SYN here offers one.
         unscaled: bool,
-        /// What acknowledges a SYN that came in the middle, and which side it came from.
-        syn: Option<(usize, u32)>,
+        /// A SYN that came in the middle: which side it came from, what acknowledges it, and when.
+        syn: Option<(usize, u32, u64)>,
     },
     /// How often the other side's turn came, and the opener's again.
     Udp(u8),
@@ -119,10 +121,11 @@ impl Session {
     fn hear(&mut self, message: &Message, now_s: u64) {
         let from_opener = message.ends().1 == self.opener;
         let flags = message.tcp_flags();
-        let is_far = self.is_far(message);
+        let (is_far, has_syn, answers_syn) =
+            (self.is_far(message), self.has_syn(now_s), self.answers_syn(message, now_s));
         self.last_seen_s = now_s;
         if flags & TcpFlags::RST != 0 {
-            let is_believed = self.believes(message);
+            let is_believed = self.believes(message, now_s);
             if let Life::Tcp { reset, .. } = &mut self.life {
                 *reset |= is_believed;
             }
@@ -147,12 +150,19 @@ impl Session {
                         }
                         expected[mine] = Some(next);
                     }
-                    (true, false) if is_answer && is_far && *syn == Some((other, acknowledgment)) => {
+                    (true, false) if is_answer && is_far && answers_syn => {
                         (expected[mine], expected[other]) = (Some(next), Some(acknowledgment));
                         (*answered, *established, *unscaled, *fins, *syn) = (true, false, true, [false; 2], None);
                     }
                     (true, false) if is_answer => {}
-                    (true, false) if !*reset && *fins != [true; 2] => *syn = Some((mine, next)),
+                    (true, false) if !*reset && *fins != [true; 2] => *syn = Some((mine, next, now_s)),
+                    (false, _) if is_answer && has_syn && syn.is_some_and(|(side, ..)| side == mine) => {
+                        *syn = None;
+                        if is_far && !*reset && *fins != [true; 2] {
+                            (expected[mine], expected[other]) = (Some(sequence), Some(acknowledgment));
+                            (*answered, *established, *unscaled, *fins) = (true, false, false, [false; 2]);
+                        }
+                    }
                     _ => {}
                 }
                 fins[mine] |= flags & TcpFlags::FIN != 0;
@@ -174,7 +184,7 @@ impl Session {
     }
 
     /// Whether a reset lies in the window, or answers the SYN.
-    fn believes(&self, message: &Message) -> bool {
+    fn believes(&self, message: &Message, now_s: u64) -> bool {
         let Life::Tcp { expected, unscaled, .. } = self.life else { return false };
         let (sequence, acknowledgment) = message.numbers();
         let (mine, other) = if message.ends().1 == self.opener { (0, 1) } else { (1, 0) };
@@ -183,9 +193,9 @@ impl Session {
         match expected[mine] {
             Some(next) => {
                 let is_inside = sequence.wrapping_sub(next) <= window;
-                is_inside || (self.is_shaking_hands() && answers) || self.answers_syn(message)
+                is_inside || (self.is_shaking_hands() && answers) || self.answers_syn(message, now_s)
             }
-            None => expected[other].is_none() || answers,
+            None => expected[other].is_none() || answers || self.answers_syn(message, now_s),
         }
     }
 
@@ -193,18 +203,21 @@ impl Session {
         matches!(self.life, Life::Tcp { established: false, reset: false, fins: [false, false], .. })
     }
 
+    fn has_syn(&self, now_s: u64) -> bool {
+        matches!(self.life, Life::Tcp { syn: Some((_, _, seen_s)), .. } if now_s - seen_s < SYN_S)
+    }
+
     /// Whether a message answers a SYN that came in the middle, with one of its own or with a reset.
-    fn answers_syn(&self, message: &Message) -> bool {
-        let Life::Tcp { syn, .. } = self.life else { return false };
+    fn answers_syn(&self, message: &Message, now_s: u64) -> bool {
+        let Life::Tcp { syn: Some((side, expected, _)), .. } = self.life else { return false };
         let other = if message.ends().1 == self.opener { 1 } else { 0 };
-        let flags = message.tcp_flags();
-        let is_answer = flags & TcpFlags::ACK != 0 && flags & (TcpFlags::SYN | TcpFlags::RST) != 0;
-        is_answer && syn == Some((other, message.numbers().1))
+        let is_answer = message.tcp_flags() & TcpFlags::ACK != 0 && self.has_syn(now_s);
+        is_answer && (side, expected) == (other, message.numbers().1)
     }
 
     /// Whether a segment is nowhere near where its connection is, nor where the next one begins.
-    fn is_outside(&self, message: &Message) -> bool {
-        !self.is_shaking_hands() && self.is_far(message) && !self.answers_syn(message)
+    fn is_outside(&self, message: &Message, now_s: u64) -> bool {
+        !self.is_shaking_hands() && self.is_far(message) && !self.has_syn(now_s)
     }
 
     fn is_far(&self, message: &Message) -> bool {
@@ -412,7 +425,7 @@ impl Oracle {
             return self.judge_new(place, message, name);
         }
         if stays(place, session) {
-            if place.desired.enis[place.eni].tracking.tcp_window_check && session.is_outside(message) {
+            if place.desired.enis[place.eni].tracking.tcp_window_check && session.is_outside(message, place.now_s) {
                 return Passes::Refused;
             }
             session.revoked &= !are_admitted(place, session);

@@ -7,12 +7,11 @@ use crate::filter::{Filter, Sheet};
 use crate::flow::fragments::{Fate, FragmentEntry, FragmentKey};
 use crate::flow::opener::Opener;
 use crate::flow::sessions::{Entry, Session, SessionSlot, Sessions};
-use crate::flow::syns::Syn;
 use crate::flow::{Flow, FlowState, PackedTimeouts, Side, opens_session, tcp};
 use crate::headers::{
-    Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Segment, Tuple, protocol, quoted, tcp_flags,
+    Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted, tcp_flags,
 };
-use crate::ids::{EniIndex, FlowScope};
+use crate::ids::EniIndex;
 use crate::packet::Marker;
 use crate::route::{Route, is_internet_destination};
 use crate::snapshot::{EniEntry, Place, Snapshot, VpcNetwork};
@@ -235,7 +234,7 @@ impl<'a> Seat<'a> {
                     let ruling = self.judge_session(&session, headers, entry.swapped);
                     let is_outside = ruling.1.continues().is_some()
                         && self.eni.tcp_window_check
-                        && self.is_outside(sessions, &session, headers, entry.swapped);
+                        && self.is_outside(sessions, &session, (headers, entry.swapped), now);
                     if is_outside { (Judgement::by(Policy::Drop, Stage::OutOfWindow), Action::None) } else { ruling }
                 }
                 over => self.judge_new(headers, over.map(|session| session.slot)),
@@ -336,14 +335,20 @@ impl<'a> Seat<'a> {
 
     /// Whether a packet of a session lies outside of its receiver's window. A described packet has no place in one, and
     /// there is none before a handshake is complete: what its receiver makes of a segment then is nobody else's guess.
-    fn is_outside(&self, sessions: &Sessions, session: &Session<'_>, headers: &Headers, swapped: bool) -> bool {
+    fn is_outside(
+        &self,
+        sessions: &Sessions,
+        session: &Session<'_>,
+        (headers, swapped): (&Headers, bool),
+        now: Tick,
+    ) -> bool {
         let Session { slot, flow, side } = *session;
         let is_segment = headers.tuple.protocol == protocol::TCP && headers.end != 0;
         let (segment, from_opener) = (headers.segment(), swapped == side.is_swapped());
         is_segment
             && !flow.state.is_shaking_hands()
             && tcp::is_outside(flow.edges, sessions.origin(slot).scales, segment, from_opener)
-            && answered_syn(sessions, (slot, self.eni.scope), segment, from_opener).is_none()
+            && sessions.syns.of(&sessions.syn_key(slot, self.eni.scope), now).is_none()
     }
 
     /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and by what, if it
@@ -467,21 +472,6 @@ pub(crate) fn from_peer(direction: Direction, tuple: &Tuple) -> Addresses {
 
 /// The port that mail is sent to (RFC 5321 §4.5.4.2).
 pub(crate) const SMTP: u16 = 25;
-
-/// The SYN in the middle of a session that a segment answers: with a SYN of its own, or with a reset (RFC 9293 §3.10.7.3).
-pub(crate) fn answered_syn(
-    sessions: &Sessions,
-    (slot, scope): (SessionSlot, FlowScope),
-    segment: Segment,
-    from_opener: bool,
-) -> Option<Syn> {
-    const ANSWERS: u8 = tcp_flags::SYN | tcp_flags::RST;
-    if segment.flags & tcp_flags::ACK == 0 || segment.flags & ANSWERS == 0 {
-        return None;
-    }
-    let syn = sessions.syns.of(&sessions.syn_key(slot, scope))?;
-    (syn.from_opener != from_opener && syn.acknowledgment == segment.acknowledgment).then_some(syn)
-}
 
 /// The judgement of a fragment under the revision that judged the first.
 fn as_the_first(fate: &Fate) -> Judgement {

@@ -109,7 +109,7 @@ impl<'a> Relocation<'a> {
                 let adopted = shards[step.to].sessions.adopt(&entry, flow, origin);
                 let new = adopted.map_err(|_| NoRoom { eni: step.eni, to: step.to })?;
                 let syn = shards[from].sessions.syn_key(slot, scope);
-                if let Some(found) = shards[from].sessions.syns.of(&syn) {
+                if let Some(found) = shards[from].sessions.syns.of(&syn, self.now) {
                     shards[step.to].sessions.syns.note(syn, found);
                 }
                 self.copied.push(Copied { scope, old: (from, slot), new: (step.to, new) });

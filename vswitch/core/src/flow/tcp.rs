@@ -198,6 +198,13 @@ pub fn learn_answer(edges: &mut Edges, segment: Segment, from_opener: bool) {
     edges[far] = known(segment.acknowledgment);
 }
 
+/// Takes up the numbers of a segment of an end that is past its handshake.
+pub fn learn_agreement(edges: &mut Edges, segment: Segment, from_opener: bool) {
+    let (near, far) = sides(from_opener);
+    edges[near] = known(segment.sequence);
+    edges[far] = known(segment.acknowledgment);
+}
+
 /// Whether a reset counts: whether its number lies where the receiver may take it (RFC 5961 §3.2 asks for more, and
 /// gets it from the receiver), or whether it answers the SYN where that is what its receiver waits for (RFC 9293
 /// §3.10.7.3).
