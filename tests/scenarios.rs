@@ -6,6 +6,8 @@ mod delivery;
 mod fragments;
 #[path = "scenarios/frames.rs"]
 mod frames;
+#[path = "scenarios/handshakes.rs"]
+mod handshakes;
 #[path = "scenarios/listing.rs"]
 mod listing;
 #[path = "scenarios/offloads.rs"]

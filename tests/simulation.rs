@@ -8,6 +8,8 @@
 mod changes;
 #[path = "simulation/conversation.rs"]
 mod conversation;
+#[path = "simulation/endpoints.rs"]
+mod endpoints;
 #[path = "simulation/networks.rs"]
 mod networks;
 #[path = "simulation/shards.rs"]

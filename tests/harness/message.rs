@@ -52,7 +52,7 @@ impl Message {
         match &self.content {
             &Content::Tcp(source, destination, flags) => ip.tcp(source, destination, flags),
             &Content::Blind(source, destination, flags) => {
-                let (sequence, acknowledgment) = (BLIND_GUESS, BLIND_GUESS);
+                let (sequence, acknowledgment) = self.numbers();
                 let segment = Segment { sequence, acknowledgment, ..Segment::new((source, destination), flags) };
                 ip.segment(&Segment { length: 12, ..segment })
             }
@@ -106,6 +106,8 @@ impl Message {
     pub(crate) fn numbers(&self) -> (u32, u32) {
         let segment = Segment::new((0, 0), self.tcp_flags());
         match self.content {
+            // Such a SYN and its answer fit each other.
+            Content::Blind(..) if self.tcp_flags() & TcpFlags::SYN != 0 => (BLIND_GUESS - 1, BLIND_GUESS),
             Content::Blind(..) => (BLIND_GUESS, BLIND_GUESS),
             _ => (segment.sequence, segment.acknowledgment),
         }

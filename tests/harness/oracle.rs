@@ -2,183 +2,28 @@
 //! §4 over a plain map. It sees messages, never bytes; it asks the rules at every packet, never a revision.
 
 use crate::frame::TcpFlags;
+use crate::life::{Life, Session};
 use crate::message::{Content, End, Message, Opener};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use vswitch_core::desired::{Desired, Direction, Settings, TimeoutProfile, Timeouts};
+use vswitch_core::desired::{Desired, Direction, Settings, TimeoutProfile};
 use vswitch_core::filter::reference;
 use vswitch_core::headers::Tuple;
 use vswitch_core::ids::EniId;
 
 /// How long the fate of a first fragment is remembered, seconds.
-const FATE_S: u64 = 30;
+pub(crate) const FATE_S: u64 = 30;
 /// How long a part waits for the first, seconds.
 const WAIT_S: u64 = 2;
 /// Parts of one ENI that may wait.
 const WAITING_MAX: usize = 48;
 
-/// The largest window without a scale, and with the largest.
-const WINDOW: u32 = 65_535;
-const WINDOW_SCALED: u32 = 65_535 << 14;
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Name {
+pub(crate) enum Name {
     /// ENI, protocol, and both ends in order.
     Session(EniId, u8, End, End),
     /// ENI, source, destination, identification.
     Fate(EniId, IpAddr, IpAddr, u32),
-}
-
-#[derive(Clone, Debug)]
-struct Session {
-    opener: End,
-    opened: Direction,
-    opening: Tuple,
-    /// Who opened it is not known: the rules of both directions have to admit it.
-    needs_both: bool,
-    last_seen_s: u64,
-    timeouts: Timeouts,
-    profile: TimeoutProfile,
-    revoked: bool,
-    life: Life,
-    /// What is looked at first where an ENI holds as many as it may: the smaller.
-    order: u64,
-}
-
-#[derive(Clone, Debug)]
-enum Life {
-    Tcp {
-        answered: bool,
-        established: bool,
-        fins: [bool; 2],
-        reset: bool,
-        /// The next byte that is expected of the opener, and of the other side.
-        expected: [Option<u32>; 2],
-        /// Whether a SYN told that windows have no scale; no SYN here offers one.
-        unscaled: bool,
-    },
-    /// How often the other side's turn came, and the opener's again.
-    Udp(u8),
-    Other,
-    Icmp,
-    /// Whether the first fragment passed, the policy revision of that time, and its session.
-    Fate(bool, u32, Name),
-}
-
-impl Session {
-    fn timeout_s(&self, settings: &Settings) -> u64 {
-        let half_open = settings.tcp_half_open_timeout_s as u64;
-        let of_eni = self.timeouts;
-        // By profile: alibaba, aws, linux.
-        let seconds = match self.life {
-            Life::Tcp { reset: true, .. } | Life::Tcp { fins: [true, true], .. } => {
-                [of_eni.tcp_closed_s as u64, 3, 120]
-            }
-            Life::Tcp { established: true, fins: [false, false], .. } => {
-                [of_eni.tcp_established_s as u64, 432_000, 432_000]
-            }
-            Life::Tcp { established: true, .. } => [of_eni.tcp_established_s as u64, 432_000, 120],
-            Life::Tcp { answered: true, fins: [false, false], .. } => [half_open, 30, 60],
-            Life::Tcp { .. } => [half_open, 30, 120],
-            Life::Udp(2) => [of_eni.udp_s as u64, 180, 120],
-            Life::Udp(_) => [of_eni.udp_s as u64, 30, 30],
-            Life::Other => [of_eni.udp_s as u64, 30, 600],
-            Life::Icmp => [settings.icmp_timeout_s as u64, 30, 30],
-            Life::Fate(..) => return FATE_S,
-        };
-        match self.profile {
-            TimeoutProfile::Alibaba => seconds[0],
-            TimeoutProfile::Aws => seconds[1],
-            TimeoutProfile::Linux => seconds[2],
-        }
-    }
-
-    /// Whether it may give way to another of its ENI, and whether it is closing.
-    fn gives_way(&self) -> Option<bool> {
-        match self.life {
-            _ if self.revoked => None,
-            Life::Tcp { reset, fins, .. } if reset || fins.contains(&true) => Some(true),
-            Life::Tcp { established: false, .. } | Life::Udp(0..=1) | Life::Icmp => Some(false),
-            _ => None,
-        }
-    }
-
-    /// The address at the other end.
-    fn peer(&self, name: &Name) -> IpAddr {
-        let Name::Session(_, _, one, other) = name else { unreachable!("fates have no peers") };
-        let not_opener = if *one == self.opener { other } else { one };
-        if self.opened == Direction::Ingress { self.opener.0 } else { not_opener.0 }
-    }
-
-    fn is_closed(&self) -> bool {
-        matches!(self.life, Life::Tcp { reset: true, .. } | Life::Tcp { fins: [true, true], .. })
-    }
-
-    fn hear(&mut self, message: &Message, now_s: u64) {
-        let from_opener = message.ends().1 == self.opener;
-        let flags = message.tcp_flags();
-        self.last_seen_s = now_s;
-        if flags & TcpFlags::RST != 0 {
-            let is_believed = self.believes(message);
-            if let Life::Tcp { reset, .. } = &mut self.life {
-                *reset |= is_believed;
-            }
-            return;
-        }
-        match &mut self.life {
-            Life::Tcp { answered, established, fins, reset, expected, unscaled } => {
-                let (sequence, acknowledgment) = message.numbers();
-                let (mine, other) = if from_opener { (0, 1) } else { (1, 0) };
-                let is_syn = flags & TcpFlags::SYN != 0;
-                *unscaled |= is_syn && !*established && !fins.contains(&true) && !*reset;
-                fins[mine] |= flags & TcpFlags::FIN != 0;
-                if !fins.contains(&true) && !*reset {
-                    *established |= *answered && from_opener && flags & TcpFlags::ACK != 0;
-                    *answered |= !from_opener;
-                }
-                if flags & TcpFlags::ACK != 0 {
-                    let moves = |old: u32| acknowledgment.wrapping_sub(old) <= WINDOW_SCALED;
-                    if expected[other].is_none_or(moves) {
-                        expected[other] = Some(acknowledgment);
-                    }
-                }
-                expected[mine].get_or_insert(sequence.wrapping_add(is_syn as u32));
-            }
-            Life::Udp(turns) if from_opener == (*turns == 1) && *turns < 2 => *turns += 1,
-            _ => {}
-        }
-    }
-
-    /// Whether a reset lies in the window, or answers the SYN.
-    fn believes(&self, message: &Message) -> bool {
-        let Life::Tcp { expected, unscaled, .. } = self.life else { return false };
-        let (sequence, acknowledgment) = message.numbers();
-        let (mine, other) = if message.ends().1 == self.opener { (0, 1) } else { (1, 0) };
-        let window = if unscaled { WINDOW } else { WINDOW_SCALED };
-        match (expected[mine], expected[other]) {
-            (Some(next), _) => sequence.wrapping_sub(next) <= window,
-            (None, Some(next)) => message.tcp_flags() & TcpFlags::ACK != 0 && acknowledgment == next,
-            (None, None) => true,
-        }
-    }
-
-    /// Whether a segment is nowhere near where its connection is.
-    fn is_outside(&self, message: &Message) -> bool {
-        let Life::Tcp { expected, unscaled, .. } = self.life else { return false };
-        if message.is_tcp_open() {
-            return false;
-        }
-        let (sequence, acknowledgment) = message.numbers();
-        let (mine, other) = if message.ends().1 == self.opener { (0, 1) } else { (1, 0) };
-        let window = if unscaled { WINDOW } else { WINDOW_SCALED };
-        let is_far = |number: u32, next: u32| {
-            let (ahead, behind) = (number.wrapping_sub(next), next.wrapping_sub(number));
-            ahead > window && behind > window + 1
-        };
-        let acknowledges = message.tcp_flags() & TcpFlags::ACK != 0;
-        expected[mine].is_some_and(|next| is_far(sequence, next))
-            || (acknowledges && expected[other].is_some_and(|next| is_far(acknowledgment, next)))
-    }
 }
 
 /// The model. It keeps what the switch must remember: sessions, and what became of packets in parts.
@@ -368,7 +213,7 @@ impl Oracle {
             return self.judge_new(place, message, name);
         }
         if stays(place, session) {
-            if place.desired.enis[place.eni].tracking.tcp_window_check && session.is_outside(message) {
+            if place.desired.enis[place.eni].tracking.tcp_window_check && session.is_outside(message, place.now_s) {
                 return Passes::Refused;
             }
             session.revoked &= !are_admitted(place, session);
@@ -430,7 +275,7 @@ impl Oracle {
                     expected.reverse();
                 }
                 let (reset, answered) = (flags & TcpFlags::RST != 0, is_answer && !fins[1]);
-                Life::Tcp { answered, established: false, fins, reset, expected, unscaled: is_syn }
+                Life::Tcp { answered, established: false, fins, reset, expected, unscaled: is_syn, syn: None }
             }
             Content::Ping(_) | Content::Pong(_) => Life::Icmp,
             Content::Other(_) => Life::Other,

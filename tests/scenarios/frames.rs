@@ -270,3 +270,22 @@ fn a_packet_is_cut_once_and_its_hop_by_hop_options_come_first() {
         assert_eq!(fate, refused("web", DropReason::DefaultDrop), "{extensions:?}");
     }
 }
+
+#[test]
+fn a_packet_that_names_its_own_way_is_dropped_unless_settings_let_it() {
+    let route = |kind: u8| [kind, 7, 4, 10, 0, 1, 30, 1];
+    let option = |bytes: &[u8]| request().tcp(40000, 80, TcpFlags::SYN).options(bytes);
+    for options in [route(131).as_slice(), &route(137), &[[1, 148, 4, 0, 0].as_slice(), &route(131)].concat()] {
+        assert_stopped(&client_frame(&option(options)), DropReason::Ipv4SourceRoute);
+        let mut world = World::new(lab());
+        world.change_eni("client", |eni| eni.source_dest_check = false);
+        assert_eq!(world.send("client", &option(options)), stopped("client", DropReason::Ipv4SourceRoute));
+        world.change(|desired| desired.settings.drop_source_routed = false);
+        assert_eq!(world.send("client", &option(options)), delivered("web"));
+    }
+    // A recorded route, and what looks like one behind the end of the options.
+    for options in [route(7).as_slice(), &[[0].as_slice(), &route(131)].concat(), &[148, 1], &[148, 200]] {
+        let mut world = World::new(lab());
+        assert_eq!(world.send("client", &option(options)), delivered("web"), "{options:?}");
+    }
+}

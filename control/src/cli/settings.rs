@@ -38,6 +38,9 @@ pub struct Modify {
     /// A packet without a session is judged by who opened its connection, as far as flags, type and ports tell.
     #[arg(long)]
     pick_up_by_ports: Option<bool>,
+    /// IPv4 packets with a source route option drop.
+    #[arg(long)]
+    drop_source_routed: Option<bool>,
     /// Which path-MTU reports pass whatever the rules say: those about a session of their receiver, or all.
     #[arg(long, value_parser = pmtud_parser())]
     pmtud_exempt: Option<PmtudExempt>,
@@ -67,6 +70,7 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             follow_first_fragment: modify.follow_first_fragment,
             tcp_pick_up: modify.tcp_pick_up,
             pick_up_by_ports: modify.pick_up_by_ports,
+            drop_source_routed: modify.drop_source_routed,
             pmtud_exempt: modify.pmtud_exempt,
             timeout_profile: modify.timeout_profile,
             tcp_half_open_timeout_s: modify.tcp_half_open_timeout_s,
@@ -83,6 +87,7 @@ fn told(settings: &Settings) -> String {
         ("follow first fragment", settings.follow_first_fragment.to_string()),
         ("tcp pick-up", settings.tcp_pick_up.to_string()),
         ("pick-up by ports", settings.pick_up_by_ports.to_string()),
+        ("drop source-routed", settings.drop_source_routed.to_string()),
         ("pmtud exempt", settings.pmtud_exempt.name().to_owned()),
         ("timeout profile", settings.timeout_profile.name().to_owned()),
         ("tcp half-open timeout", format!("{} s", settings.tcp_half_open_timeout_s)),

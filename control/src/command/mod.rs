@@ -510,6 +510,8 @@ vocabulary! {
         tcp_pick_up: Option<bool>,
         /// A packet without a session is judged by who opened its connection, as far as flags, type and ports tell.
         pick_up_by_ports: Option<bool>,
+        /// IPv4 packets with a source route option drop.
+        drop_source_routed: Option<bool>,
         /// Which path-MTU reports pass whatever the rules say: `session`, those about a session of their receiver, or
         /// `always`.
         pmtud_exempt: Option<PmtudExempt>,

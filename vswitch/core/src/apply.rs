@@ -4,11 +4,12 @@ use crate::desired::{Direction, Settings};
 use crate::eni::{Desk, Shard};
 use crate::flow::fragments::{Fate, FragmentKey, Turn};
 use crate::flow::opener::Opener;
-use crate::flow::sessions::{Entry, SessionSlot};
+use crate::flow::sessions::{Entry, SessionSlot, Sessions};
+use crate::flow::syns::Syn;
 use crate::flow::table::TableFull;
 use crate::flow::tcp;
 use crate::flow::{Flow, FlowState, Origin, PackedTimeouts, Side};
-use crate::headers::tcp_flags::{RST, SYN};
+use crate::headers::tcp_flags::{ACK, RST, SYN};
 use crate::headers::{Fragment, Segment, protocol};
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Action, Admission, Lookup, Ruling};
@@ -83,7 +84,10 @@ impl Shard {
         let Lookup::Session(entry) = lookup else { return };
         let is_tcp = packet.headers.tuple.protocol == protocol::TCP;
         if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
-            self.note_turn(slot, entry, packet);
+            self.note_turn(slot, entry, packet, now);
+        } else if is_tcp && self.sessions.flow(slot).sides.iter().any(|side| side.has_syn()) {
+            let from_opener = entry.swapped == self.sessions.flow(slot).is_swapped();
+            self.settle_syn(slot, packet.headers.segment(), from_opener, now);
         }
         let flow = self.sessions.flow_mut(slot);
         let way = usize::from(entry.swapped != flow.is_swapped());
@@ -92,21 +96,97 @@ impl Shard {
         }
     }
 
-    /// What a SYN or a reset of a session that goes on means for it: the offer of a scale, or its end. A reset that is not
-    /// believed means nothing.
+    /// What a SYN or a reset of a session that goes on means for it: what both ends will agree on, or its end. A reset that its
+    /// receiver does not take means nothing.
     #[cold]
-    fn note_turn(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet) {
+    fn note_turn(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet, now: Tick) {
         let flow = self.sessions.flow(slot);
-        let (from_opener, edges, state) = (entry.swapped == flow.is_swapped(), flow.edges, flow.state);
-        let (segment, scale) = (packet.headers.segment(), packet.window_scale());
-        let scales = &mut self.sessions.origin_mut(slot).scales;
+        let from_opener = entry.swapped == flow.is_swapped();
+        let segment = packet.headers.segment();
         if segment.flags & RST == 0 {
-            if matches!(state, FlowState::TcpOpening | FlowState::TcpAnswered) {
-                tcp::observe_scale(scales, scale, from_opener);
-            }
-        } else if tcp::believes(edges, *scales, segment, from_opener) {
+            return self.note_syn(slot, (segment, packet.window_scale()), from_opener, now);
+        }
+        let (edges, state) = (flow.edges, flow.state);
+        let known = (edges, self.sessions.origin(slot).scales, state);
+        if tcp::believes(known, segment, from_opener) || self.answered_syn(slot, segment, from_opener, now).is_some() {
             self.sessions.flow_mut(slot).state = tcp::next(state, segment.flags, from_opener);
         }
+    }
+
+    /// Takes up what a SYN says: at once while a handshake is under way; else once its receiver answers it, for that may be in
+    /// the connection before.
+    fn note_syn(&mut self, slot: SessionSlot, (segment, scale): (Segment, Option<u8>), from_opener: bool, now: Tick) {
+        let (flow, origin) = (*self.sessions.flow(slot), *self.sessions.origin(slot));
+        let (mut edges, mut scales, mut state) = (flow.edges, origin.scales, flow.state);
+        let is_answer = segment.flags & ACK != 0;
+        if state.is_shaking_hands() {
+            if is_answer {
+                tcp::learn_answer(&mut edges, segment, from_opener);
+            } else if tcp::learn_syn(&mut edges, &mut scales, segment, from_opener) && from_opener {
+                state = FlowState::TcpOpening;
+            }
+            tcp::observe_scale(&mut scales, scale, from_opener);
+        } else if is_answer {
+            let answered = self.answered_syn(slot, segment, from_opener, now);
+            let Some(syn) = answered.filter(|_| tcp::is_outside(edges, scales, segment, from_opener)) else { return };
+            self.forget_syn(slot);
+            (state, scales) = (FlowState::TcpAnswered, [0; 2]);
+            tcp::learn_answer(&mut edges, segment, from_opener);
+            tcp::observe_scale(&mut scales, syn.scale, !from_opener);
+            tcp::observe_scale(&mut scales, scale, from_opener);
+        } else if state != FlowState::TcpClosed {
+            let syn = Syn { from_opener, acknowledgment: segment.sequence.wrapping_add(1), scale, seen: now };
+            for (place, side) in flow.sessions() {
+                self.sessions.syns.note(self.sessions.syn_key(slot, side.scope()), syn);
+                self.sessions.flow_mut(slot).sides[place].set_syn(true);
+            }
+        }
+        let flow = self.sessions.flow_mut(slot);
+        (flow.edges, flow.state) = (edges, state);
+        self.sessions.origin_mut(slot).scales = scales;
+    }
+
+    /// The SYN in the middle of a session that a segment answers: with a SYN of its own, or with a reset (RFC 9293 §3.10.7.3).
+    fn answered_syn(&self, slot: SessionSlot, segment: Segment, from_opener: bool, now: Tick) -> Option<Syn> {
+        let syn = self.syn_of(slot, now).filter(|_| segment.flags & ACK != 0)?;
+        (syn.from_opener != from_opener && syn.acknowledgment == segment.acknowledgment).then_some(syn)
+    }
+
+    fn syn_of(&self, slot: SessionSlot, now: Tick) -> Option<Syn> {
+        let Sessions { syns, .. } = &self.sessions;
+        let mut sessions = self.sessions.flow(slot).sessions();
+        sessions.find_map(|(_, side)| syns.of(&self.sessions.syn_key(slot, side.scope()), now))
+    }
+
+    fn forget_syn(&mut self, slot: SessionSlot) {
+        for (place, side) in self.sessions.flow(slot).sessions() {
+            let key = self.sessions.syn_key(slot, side.scope());
+            self.sessions.syns.forget(&key);
+            self.sessions.flow_mut(slot).sides[place].set_syn(false);
+        }
+    }
+
+    /// What a segment means for a SYN that its sender sent before in the middle of the session: that it is still in the old
+    /// connection, or that it has agreed on another, whose numbers are then those of the session.
+    #[cold]
+    fn settle_syn(&mut self, slot: SessionSlot, segment: Segment, from_opener: bool, now: Tick) {
+        let syn = self.syn_of(slot, now);
+        if syn.is_some_and(|syn| syn.from_opener != from_opener || segment.flags & ACK == 0) {
+            return;
+        }
+        self.forget_syn(slot);
+        if syn.is_none() {
+            return; // It is over.
+        }
+        let scales = &mut self.sessions.origin_mut(slot).scales;
+        let before = core::mem::take(scales);
+        let flow = self.sessions.flow_mut(slot);
+        if flow.state == FlowState::TcpClosed || !tcp::is_outside(flow.edges, before, segment, from_opener) {
+            self.sessions.origin_mut(slot).scales = before;
+            return;
+        }
+        flow.state = FlowState::TcpAnswered;
+        tcp::learn_agreement(&mut flow.edges, segment, from_opener);
     }
 
     #[cold]

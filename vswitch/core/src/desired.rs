@@ -49,6 +49,8 @@ pub struct Settings {
     /// A packet without a session is judged by who opened its connection, as far as flags, type and ports tell
     /// (`flow/opener.rs`). Otherwise whoever sends it counts as the opener, as the cloud documents it (§4.1).
     pub pick_up_by_ports: bool,
+    /// IPv4 packets with a source route option drop: they would be judged by other addresses than they go to.
+    pub drop_source_routed: bool,
     /// Which path-MTU reports pass whatever the rules say (§3.4).
     pub pmtud_exempt: PmtudExempt,
     /// Whose idle timeouts sessions have. A change counts for sessions that start after it.
@@ -113,6 +115,7 @@ impl Default for Settings {
             follow_first_fragment: true,
             tcp_pick_up: true,
             pick_up_by_ports: true,
+            drop_source_routed: true,
             pmtud_exempt: PmtudExempt::default(),
             timeout_profile: TimeoutProfile::default(),
             tcp_half_open_timeout_s: 30,

@@ -32,6 +32,9 @@ fn check_unusual(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<(),
         Network::Arp => check_arp(seat, frame),
         _ if headers.is_neighbor_discovery() => check_neighbor_discovery(seat, headers, frame),
         // Every ENI's inbound side exempts DHCP (§3.4), which only the platform may serve.
+        _ if headers.has_source_route && seat.snapshot.settings().drop_source_routed => {
+            Err(DropReason::Ipv4SourceRoute)
+        }
         _ if headers.is_dhcp_answer() => Err(DropReason::DhcpServerSpoofed),
         _ if !seat.eni.source_dest_check => Ok(()),
         _ => check_source(seat, headers),

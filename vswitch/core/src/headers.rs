@@ -4,7 +4,7 @@ use crate::flow::cover::Part;
 use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, ICMP_ERROR_BYTES_MAX_V4, ICMP_ERROR_BYTES_MAX_V6};
 use crate::verdict::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use extension::{authentication_header, extension_headers};
+use extension::{authentication_header, extension_headers, has_source_route};
 use part::PartOfPacket;
 pub use plain::Segment;
 
@@ -177,6 +177,8 @@ pub struct Headers {
     pub icmp_type: u8,
     /// ICMP code.
     pub icmp_code: u8,
+    /// Whether it has an IPv4 source route option, loose or strict.
+    pub(crate) has_source_route: bool,
     /// Where the transport header starts in the frame.
     pub transport_offset: u32,
     /// Where the packet ends in the frame; padding may follow.
@@ -225,6 +227,7 @@ impl Headers {
             acknowledgment: 0,
             icmp_type: 0,
             icmp_code: 0,
+            has_source_route: false,
             transport_offset: 0,
             end: 0,
             is_plain: false,
@@ -435,6 +438,7 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
         part: part.kept(),
         fragment_id: u16::from_be_bytes([fixed[4], fixed[5]]) as u32,
         hop_limit: fixed[8],
+        has_source_route: has_source_route(packet.get(FIXED_BYTES..header_bytes).unwrap_or_default()),
         transport_offset: header_bytes as u32,
         end: end as u32,
         ..Headers::default()

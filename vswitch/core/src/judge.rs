@@ -234,7 +234,7 @@ impl<'a> Seat<'a> {
                     let ruling = self.judge_session(&session, headers, entry.swapped);
                     let is_outside = ruling.1.continues().is_some()
                         && self.eni.tcp_window_check
-                        && self.is_outside(sessions, &session, headers, entry.swapped);
+                        && self.is_outside(sessions, &session, (headers, entry.swapped), now);
                     if is_outside { (Judgement::by(Policy::Drop, Stage::OutOfWindow), Action::None) } else { ruling }
                 }
                 over => self.judge_new(headers, over.map(|session| session.slot)),
@@ -333,17 +333,22 @@ impl<'a> Seat<'a> {
         }
     }
 
-    /// Whether a packet of a session lies outside of its receiver's window. A described packet has no place in one.
-    fn is_outside(&self, sessions: &Sessions, session: &Session<'_>, headers: &Headers, swapped: bool) -> bool {
+    /// Whether a packet of a session lies outside of its receiver's window. A described packet has no place in one, and
+    /// there is none before a handshake is complete: what its receiver makes of a segment then is nobody else's guess.
+    fn is_outside(
+        &self,
+        sessions: &Sessions,
+        session: &Session<'_>,
+        (headers, swapped): (&Headers, bool),
+        now: Tick,
+    ) -> bool {
         let Session { slot, flow, side } = *session;
         let is_segment = headers.tuple.protocol == protocol::TCP && headers.end != 0;
+        let (segment, from_opener) = (headers.segment(), swapped == side.is_swapped());
         is_segment
-            && tcp::is_outside(
-                flow.edges,
-                sessions.origin(slot).scales,
-                headers.segment(),
-                swapped == side.is_swapped(),
-            )
+            && !flow.state.is_shaking_hands()
+            && tcp::is_outside(flow.edges, sessions.origin(slot).scales, segment, from_opener)
+            && sessions.syns.of(&sessions.syn_key(slot, self.eni.scope), now).is_none()
     }
 
     /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and by what, if it

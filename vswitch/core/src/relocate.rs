@@ -108,6 +108,10 @@ impl<'a> Relocation<'a> {
             for (step, scope, slot, entry, flow, origin) in some.drain(..) {
                 let adopted = shards[step.to].sessions.adopt(&entry, flow, origin);
                 let new = adopted.map_err(|_| NoRoom { eni: step.eni, to: step.to })?;
+                let syn = shards[from].sessions.syn_key(slot, scope);
+                if let Some(found) = shards[from].sessions.syns.of(&syn, self.now) {
+                    shards[step.to].sessions.syns.note(syn, found);
+                }
                 self.copied.push(Copied { scope, old: (from, slot), new: (step.to, new) });
             }
         }

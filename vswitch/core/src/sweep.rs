@@ -34,6 +34,7 @@ impl Shard {
                 counters[place].forget_session();
             }
         });
+        sessions.syns.sweep(tick);
         sessions.fragments.sweep(tick, |scope| {
             if let Some(place) = places.of(scope, counters) {
                 counters[place].egress.count_undelivered(DropReason::FragmentOrphaned, 1);

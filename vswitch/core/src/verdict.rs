@@ -49,6 +49,8 @@ drop_reasons! {
     ArpMalformed = "arp-malformed",
     /// An IPv4 header with a wrong version, header length or total length.
     Ipv4Malformed = "ipv4-malformed",
+    /// An IPv4 packet that names the routers on its way itself (RFC 791 §3.1), and the settings do not let it.
+    Ipv4SourceRoute = "ipv4-source-route",
     /// An IPv6 header with a wrong version or payload length, or a chain of extension headers that leads out of it.
     Ipv6Malformed = "ipv6-malformed",
     /// More IPv6 extension headers than the switch walks.

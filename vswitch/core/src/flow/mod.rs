@@ -6,6 +6,7 @@ pub mod key;
 pub(crate) mod opener;
 pub(crate) mod recent;
 pub mod sessions;
+pub(crate) mod syns;
 pub mod table;
 pub mod tcp;
 mod timeouts;
@@ -116,6 +117,11 @@ impl FlowState {
             return self;
         }
         tcp::next(self, flags, from_opener)
+    }
+
+    /// Whether a TCP handshake is under way: what both ends agree on in it is not known yet.
+    pub(crate) const fn is_shaking_hands(self) -> bool {
+        matches!(self, Self::TcpOpening | Self::TcpAnswered)
     }
 
     #[inline(always)]
@@ -235,7 +241,8 @@ impl Side {
     const STAGE_SHIFT: u32 = 27;
     const STAGE: u32 = 0xf << Self::STAGE_SHIFT;
     const REVOKED: u32 = 1 << 31;
-    const SCOPE: u32 = (1 << 24) - 1;
+    const SYN: u32 = 1 << 23;
+    const SCOPE: u32 = SCOPES_MAX - 1;
 
     /// A session of the ENI `scope`, opened by a packet in this direction; `swapped` as the key has the packet's ends.
     pub const fn new((scope, revision): (FlowScope, u32), opened: Direction, swapped: bool, stage: Stage) -> Self {
@@ -290,6 +297,15 @@ impl Side {
         STAGES[((self.tag & Self::STAGE) >> Self::STAGE_SHIFT) as usize % STAGES.len()]
     }
 
+    /// Whether a SYN came in the middle of it that nobody has answered yet ([`syns`]). Such a session never goes the short way.
+    pub(crate) const fn has_syn(self) -> bool {
+        self.tag & Self::SYN != 0
+    }
+
+    pub(crate) const fn set_syn(&mut self, has_syn: bool) {
+        self.tag = self.tag & !Self::SYN | if has_syn { Self::SYN } else { 0 };
+    }
+
     /// What [`Side::is`] compares with: the session of `scope`, admitted under `revision` and not revoked.
     #[inline(always)]
     pub(crate) const fn live_under(scope: FlowScope, revision: u32) -> u64 {
@@ -299,7 +315,7 @@ impl Side {
     /// Whether it is such a session.
     #[inline(always)]
     pub(crate) const fn is(self, live: u64) -> bool {
-        const ASKED: u64 = (u32::MAX as u64) << 32 | (Side::SCOPE | Side::REVOKED) as u64;
+        const ASKED: u64 = (u32::MAX as u64) << 32 | (Side::SCOPE | Side::SYN | Side::REVOKED) as u64;
         (((self.revision as u64) << 32 | self.tag as u64) ^ live) & ASKED == 0
     }
 

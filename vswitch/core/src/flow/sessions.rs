@@ -3,6 +3,7 @@
 use super::fragments::{FragmentEntry, FragmentKey, Fragments};
 use super::key::{FlowKey, Key, KeyV4, KeyV6, hash_of, key_of, turned};
 use super::recent::RecentSession;
+use super::syns::{SynKey, Syns};
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
 use super::{Expiry, Flow, Origin, Side};
 use crate::desired::Direction;
@@ -19,6 +20,7 @@ pub struct Sessions {
     pub(crate) v4: Table<KeyV4>,
     pub(crate) v6: Table<KeyV6>,
     pub(crate) fragments: Fragments,
+    pub(crate) syns: Syns,
     secret: [u64; 2],
 }
 
@@ -90,7 +92,7 @@ impl Sessions {
     /// Room for `flows_max` connections of IPv4, and a quarter of it for IPv6.
     pub fn new(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
         let (v4, v6) = (Table::new(flows_max, advice), Table::new(flows_max / 4, advice));
-        Self { v4, v6, fragments: Fragments::new(), secret: [secret[0], secret[1] ^ GOLDEN] }
+        Self { v4, v6, fragments: Fragments::new(), syns: Syns::new(), secret: [secret[0], secret[1] ^ GOLDEN] }
     }
 
     /// What to look for to find the session of a packet with this tuple, in the network with this salt.
@@ -293,6 +295,15 @@ impl Sessions {
         } else {
             self.v4.find_trace(session.trace(), scope).map(SessionSlot::V4)
         }
+    }
+
+    /// Under which key a SYN in the middle of the session of `scope` is remembered.
+    pub(crate) fn syn_key(&self, slot: SessionSlot, scope: FlowScope) -> SynKey {
+        let trace = match slot {
+            SessionSlot::V4(slot) => self.v4.trace_at(slot),
+            SessionSlot::V6(slot) => self.v6.trace_at(slot),
+        };
+        (trace, scope)
     }
 
     /// The addresses of the packet that opened a session, as its side is turned.

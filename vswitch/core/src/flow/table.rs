@@ -160,6 +160,11 @@ impl<K: FlowKey> Table<K> {
         Trace { home: self.home(hash), ports: key.ports() }
     }
 
+    /// The trace of the connection at a slot.
+    pub(crate) fn trace_at(&self, slot: Slot) -> Trace {
+        Trace { home: self.origins[slot.0 as usize].home, ports: self.records[slot.0 as usize].key.ports() }
+    }
+
     /// Asks for what [`Table::find_trace`] will read first.
     pub(crate) fn prefetch_trace(&self, trace: Trace) {
         if let Some(record) = self.records.get(trace.home as usize) {

@@ -178,19 +178,44 @@ pub fn observe_scale(scales: &mut Scales, offered: Option<u8>, from_opener: bool
     }
 }
 
-/// Whether a reset counts: whether its number lies where the receiver may take it (RFC 5961 §3.2 asks for more, and
-/// gets it from the receiver), or, before anything of its sender was seen, whether it answers the SYN (RFC 9293
-/// §3.10.7.3).
-pub fn believes(edges: Edges, scales: Scales, segment: Segment, from_opener: bool) -> bool {
+/// Takes up what a SYN says while a handshake is under way: whether it is one of another attempt than was seen so far, of
+/// which everything else is forgotten.
+pub fn learn_syn(edges: &mut Edges, scales: &mut Scales, segment: Segment, from_opener: bool) -> bool {
     let (near, far) = sides(from_opener);
+    let number = known(segment.sequence.wrapping_add(1));
+    let is_another = edges[near] != 0 && edges[near] != number;
+    if is_another {
+        (edges[far], *scales) = (0, [0; 2]);
+    }
+    edges[near] = number;
+    is_another
+}
+
+/// Takes up what both ends agree on, as far as seen, where a SYN is answered by another SYN: the numbers of both.
+pub fn learn_answer(edges: &mut Edges, segment: Segment, from_opener: bool) {
+    let (near, far) = sides(from_opener);
+    edges[near] = known(segment.sequence.wrapping_add(1));
+    edges[far] = known(segment.acknowledgment);
+}
+
+/// Takes up the numbers of a segment of an end that is past its handshake.
+pub fn learn_agreement(edges: &mut Edges, segment: Segment, from_opener: bool) {
+    let (near, far) = sides(from_opener);
+    edges[near] = known(segment.sequence);
+    edges[far] = known(segment.acknowledgment);
+}
+
+/// Whether a reset counts: whether its number lies where the receiver may take it (RFC 5961 §3.2 asks for more, and
+/// gets it from the receiver), or whether it answers the SYN where that is what its receiver waits for (RFC 9293
+/// §3.10.7.3).
+pub fn believes((edges, scales, state): (Edges, Scales, FlowState), segment: Segment, from_opener: bool) -> bool {
+    let (near, far) = sides(from_opener);
+    let answers_syn = segment.flags & ACK != 0 && segment.acknowledgment == edges[far];
     if edges[near] != 0 {
-        return segment.sequence.wrapping_sub(edges[near]) <= window_of(scales[near]);
+        let is_inside = segment.sequence.wrapping_sub(edges[near]) <= window_of(scales[near]);
+        return is_inside || (state.is_shaking_hands() && answers_syn);
     }
-    match (segment.flags & ACK != 0, edges[far]) {
-        (_, 0) => true,
-        (true, edge) => segment.acknowledgment == edge,
-        (false, _) => false,
-    }
+    edges[far] == 0 || answers_syn
 }
 
 /// Whether a segment lies where no sender who sees the connection would put it: beyond the largest window, or before
@@ -350,26 +375,27 @@ mod tests {
     fn only_resets_inside_the_window_are_believed() {
         for start in [1_000, u32::MAX - 5_000, 0x7fff_f000] {
             let (edges, scales) = shaken(start, None);
-            let reset = |number: u32| believes(edges, scales, segment(number, 0, RST), true);
+            let reset = |number: u32| believes((edges, scales, TcpEstablished), segment(number, 0, RST), true);
             assert!(reset(start) && reset(start.wrapping_add(65_535)));
             assert!(!reset(start.wrapping_sub(1)) && !reset(start.wrapping_add(65_536)), "blind");
             assert!(!reset(start.wrapping_add(0x8000_0000)));
         }
         let (edges, scales) = shaken(1_000, Some(3));
-        assert!(believes(edges, scales, segment(7_000 + (65_535 << 3), 0, RST), false));
-        assert!(!believes(edges, scales, segment(7_001 + (65_535 << 3), 0, RST), false));
+        let reset = |number: u32| believes((edges, scales, TcpEstablished), segment(number, 0, RST), false);
+        assert!(reset(7_000 + (65_535 << 3)) && !reset(7_001 + (65_535 << 3)));
     }
 
     #[test]
     fn a_refused_syn_is_believed_and_a_guess_is_not() {
         let mut edges = [0; 2];
         observe(&mut edges, segment(999, 0, SYN), true);
-        let answer =
-            |number, acknowledgment, flags| believes(edges, [0; 2], segment(number, acknowledgment, flags), false);
+        let answer = |number, acknowledgment, flags| {
+            believes((edges, [0; 2], TcpOpening), segment(number, acknowledgment, flags), false)
+        };
         assert!(answer(0, 1_000, RST | ACK));
         assert!(!answer(0, 1_001, RST | ACK) && !answer(0, 999, RST | ACK));
         assert!(!answer(1_000, 0, RST), "a reset without ACK answers no SYN");
-        assert!(believes(edges, [0; 2], segment(1_000, 0, RST), true), "the opener gives up");
+        assert!(believes((edges, [0; 2], TcpOpening), segment(1_000, 0, RST), true), "the opener gives up");
     }
 
     #[test]

@@ -8,6 +8,25 @@ use crate::verdict::DropReason;
 /// The authentication header (RFC 4302), of either family.
 const AUTHENTICATION: u8 = 51;
 
+/// Whether there is a loose or strict source route among IPv4 options (RFC 791 §3.1). What is no list of options ends it.
+pub(super) fn has_source_route(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    loop {
+        options = match *options {
+            [LOOSE | STRICT, ..] => return true,
+            [NO_OPERATION, ref rest @ ..] => rest,
+            [kind, length, ..] if kind != END && length >= 2 => match options.get(usize::from(length)..) {
+                Some(rest) => rest,
+                None => return false,
+            },
+            _ => return false,
+        }
+    }
+}
+
 /// Looks through an authentication header behind an IPv4 header: what it signs is a packet like others.
 pub(super) fn authentication_header(packet: &[u8], headers: &mut Headers) -> Result<(), DropReason> {
     if headers.tuple.protocol != AUTHENTICATION || headers.fragment == Fragment::Later {

@@ -169,6 +169,7 @@ const fn headers_of<A>(plain: &Plain<A>, addresses: Addresses) -> Headers {
         acknowledgment: plain.segment.acknowledgment,
         icmp_type: 0,
         icmp_code: 0,
+        has_source_route: false,
         transport_offset: 0,
         end: plain.end,
         is_plain: true,
