@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{eventually, sluice_command};
+use harness::netns::{eventually, is_well, sluice_command};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -33,9 +33,7 @@ impl Planes {
         let vswitch = start(&["vswitch", "--no-pin", "--sessions-per-worker", "4096"]);
         let control = start(&["control", "--listen", &address.to_string()]);
         let planes = Self { address, children: vec![vswitch, control], folder };
-        eventually("both planes run", || {
-            sluice_command(planes.folder.path()).arg("status").output().unwrap().status.success()
-        });
+        eventually("both planes run", || is_well(planes.folder.path()));
         planes
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{Running, cannot_run, eventually, program, sluice_command};
+use harness::netns::{Running, cannot_run, eventually, is_well, program, sluice_command, status_of};
 use rustix::process::{Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -105,10 +105,7 @@ fn no_end_of_a_process_takes_from_a_guest_what_it_has() {
         match process {
             "up" => running.start_again(),
             plane => {
-                eventually("another process", || {
-                    let status = running.sluice(&["status", "--json"]);
-                    status.status.success() && running.process(plane) != before
-                });
+                eventually("another process", || is_well(running.folder()) && running.process(plane) != before);
                 running.wait_until_ready();
             }
         }
@@ -217,11 +214,9 @@ fn planes_outlive_their_supervisor_and_the_next_one_takes_them_over() {
     running.start_again();
     let control = running.process("control");
     running.crash("control");
-    eventually("another control plane runs", || !is_alive(control) && running.sluice(&["status"]).status.success());
+    eventually("another control plane runs", || !is_alive(control) && is_well(running.folder()));
     running.crash("vswitch");
-    eventually("another one runs", || {
-        running.status().forwarding.is_some_and(|status| status.process_id != taken_over.as_raw_nonzero().get() as u32)
-    });
+    eventually("another one runs", || is_well(running.folder()) && running.process("vswitch") != taken_over);
     assert_guests_talk(&running, "after a crash of one that was taken over");
 }
 
@@ -438,20 +433,15 @@ fn up_of(program: &Path, folder: &Path, output: Stdio, errors: Stdio) -> Child {
     command.stdout(output).stderr(errors).spawn().unwrap()
 }
 
-fn status(folder: &Path) -> Option<serde_json::Value> {
-    let output = sluice_command(folder).args(["status", "--json"]).output().unwrap();
-    output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
-}
-
 fn wait_for_status(folder: &Path) {
-    eventually("both planes run", || status(folder).is_some());
+    eventually("both planes run", || is_well(folder));
 }
 
 /// Kills a plane, and waits until it is gone.
 fn crash(folder: &Path, plane: &str) {
-    let status = status(folder).unwrap();
-    let id = if plane == "control" { &status["process_id"] } else { &status["forwarding"]["process_id"] };
-    let id = rustix::process::Pid::from_raw(id.as_i64().unwrap() as i32).unwrap();
+    let status = status_of(folder).unwrap();
+    let id = if plane == "control" { status.process_id } else { status.forwarding.unwrap().process_id };
+    let id = rustix::process::Pid::from_raw(id as i32).unwrap();
     kill_process(id, Signal::KILL).unwrap();
     eventually("the plane is gone", || !is_alive(id));
 }

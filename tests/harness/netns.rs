@@ -217,6 +217,20 @@ impl Drop for Running {
     }
 }
 
+/// Whether both planes that run on a folder answer, and the rules are in force.
+pub fn is_well(folder: &Path) -> bool {
+    status_of(folder).is_some()
+}
+
+/// What both planes that run on a folder say of themselves, if both answer and the rules are in force.
+pub fn status_of(folder: &Path) -> Option<StatusView> {
+    let mut client = Client::connect(&folder.join("run/control.sock")).ok()?;
+    match client.ask(&Query::Status(Nothing {})).ok()? {
+        Answer::Status(status) if status.link.in_sync && status.forwarding.is_some() => Some(*status),
+        _ => None,
+    }
+}
+
 /// The `sluice` program of this build.
 pub fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
