@@ -3,6 +3,7 @@
 use super::supervisor;
 use super::{CliError, Session};
 use serde::Serialize;
+use vswitch::port::persistent;
 
 /// What was done.
 #[derive(Serialize)]
@@ -15,19 +16,15 @@ struct Down {
 
 pub(super) fn run(session: &Session) -> Result<(), CliError> {
     supervisor::end_running(&session.paths)?;
-    let mut down = Down { devices: Vec::new(), namespaces: Vec::new() };
-    let socket = session.paths.vswitch_socket();
-    for tap in vswitch::port::persistent::made_for(&socket) {
-        vswitch::port::persistent::remove(&tap).map_err(|error| CliError::Usage(error.to_string()))?;
-        down.devices.push(match tap.namespace {
+    let mut devices = Vec::new();
+    let removed = persistent::remove_all(&session.paths.vswitch_socket(), |tap| {
+        devices.push(match &tap.namespace {
             Some(namespace) => format!("{} in {namespace}", tap.device),
-            None => tap.device,
+            None => tap.device.clone(),
         });
-    }
-    for name in vswitch::namespace::made_for(&socket) {
-        vswitch::namespace::remove_if_made(&name).map_err(|error| CliError::Usage(error.to_string()))?;
-        down.namespaces.push(name);
-    }
+    });
+    let namespaces = removed.map_err(|error| CliError::Usage(error.to_string()))?;
+    let down = Down { devices, namespaces };
     session.output.show(&down, text);
     Ok(())
 }

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use vswitch::port::PortFactory;
-use vswitch::{VswitchConfig, namespace, run_until};
+use vswitch::port::{PortFactory, persistent};
+use vswitch::{VswitchConfig, run_until};
 use vswitch_core::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
 
 /// A switch on a thread of this process. What it made for its guests goes with the value.
@@ -58,9 +58,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         drop(self.stop.take());
         let _ = self.thread.take().map(JoinHandle::join);
-        for name in namespace::made_for(&self.path()) {
-            let _ = namespace::remove_if_made(&name);
-        }
+        let _ = persistent::remove_all(&self.path(), |_| {});
     }
 }
 
