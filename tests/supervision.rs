@@ -5,7 +5,7 @@
 use harness::netns::{Running, cannot_run, eventually, is_well, program, sluice_command, status_of};
 use rustix::process::{Signal, kill_process};
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -268,9 +268,9 @@ fn assert_forwarding_does_not_mind(running: &mut Running, reason: &str, mend: im
 
 #[test]
 fn a_control_plane_that_cannot_start_leaves_forwarding_alone() {
-    let probe = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = probe.local_addr().unwrap();
-    drop(probe);
+    // Not one that the kernel gives to whoever asks for any.
+    let port = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
     let folder = tempfile::tempdir().unwrap();
     let settings = folder.path().join("settings.toml");
     std::fs::write(&settings, "").unwrap();

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use vswitch::port::PortFactory;
+use vswitch::port::{PortFactory, persistent};
 use vswitch::{VswitchConfig, namespace, run_until};
 use vswitch_core::desired::{Desired, Port, TapPort};
 use vswitch_core::ids::EniId;
@@ -113,8 +113,6 @@ impl Drop for Plane {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        for name in namespace::made_for(&self.folder.path().join("vswitch.sock")) {
-            let _ = namespace::remove_if_made(&name);
-        }
+        let _ = persistent::remove_all(&self.folder.path().join("vswitch.sock"), |_| {});
     }
 }

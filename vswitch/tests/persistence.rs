@@ -84,9 +84,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for tap in persistent::made_for(&self.folder.path().join("vswitch.sock")) {
-            let _ = persistent::remove(&tap);
-        }
+        let _ = persistent::remove_all(&self.folder.path().join("vswitch.sock"), |_| {});
         let _ = Command::new("ip").args(["netns", "delete", &self.guest]).output();
     }
 }

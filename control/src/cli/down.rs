@@ -4,6 +4,7 @@ use super::supervisor;
 use super::{CliError, Session};
 use serde::Serialize;
 use vswitch::port::{isolated, persistent};
+use vswitch_core::desired::TapPort;
 
 /// What was done.
 #[derive(Serialize)]
@@ -18,30 +19,26 @@ struct Down {
 
 pub(super) fn run(session: &Session) -> Result<(), CliError> {
     supervisor::end_running(&session.paths)?;
-    let mut down = Down { devices: Vec::new(), namespaces: Vec::new(), interfaces: Vec::new() };
     let socket = session.paths.vswitch_socket();
+    let fault = |error: std::io::Error| CliError::Usage(error.to_string());
+    let (mut devices, mut interfaces) = (Vec::new(), Vec::new());
     // Before the namespaces, with which those in them go.
     let notes = isolated::notes_of(&socket);
     for port in isolated::noted(&notes) {
-        isolated::release(&port, Some(&notes)).map_err(|error| CliError::Usage(error.to_string()))?;
-        down.interfaces.push(place(port.device, port.namespace));
+        isolated::release(&port, Some(&notes)).map_err(fault)?;
+        interfaces.push(place(&port.device, port.namespace.as_deref()));
     }
-    for tap in persistent::made_for(&socket) {
-        persistent::remove(&tap).map_err(|error| CliError::Usage(error.to_string()))?;
-        down.devices.push(place(tap.device, tap.namespace));
-    }
-    for name in vswitch::namespace::made_for(&socket) {
-        vswitch::namespace::remove_if_made(&name).map_err(|error| CliError::Usage(error.to_string()))?;
-        down.namespaces.push(name);
-    }
+    let is_gone = |tap: &TapPort| devices.push(place(&tap.device, tap.namespace.as_deref()));
+    let namespaces = persistent::remove_all(&socket, is_gone).map_err(fault)?;
+    let down = Down { devices, namespaces, interfaces };
     session.output.show(&down, text);
     Ok(())
 }
 
-fn place(device: String, namespace: Option<String>) -> String {
+fn place(device: &str, namespace: Option<&str>) -> String {
     match namespace {
         Some(namespace) => format!("{device} in {namespace}"),
-        None => device,
+        None => device.to_owned(),
     }
 }
 

@@ -121,6 +121,20 @@ pub fn made_for(owner: &Path) -> Vec<TapPort> {
     devices.filter(|tap| Note::read(tap).is_some_and(|note| note.owner == owner)).collect()
 }
 
+/// Removes the devices and namespaces that were made for the switch with the control socket `owner`. Tells of each that is gone.
+///
+/// # Errors
+/// What the kernel says, with the device or the namespace.
+pub fn remove_all(owner: &Path, mut is_gone: impl FnMut(&TapPort)) -> io::Result<Vec<String>> {
+    for tap in made_for(owner) {
+        remove(&tap)?;
+        is_gone(&tap);
+    }
+    let names = namespace::made_for(owner);
+    names.iter().try_for_each(|name| namespace::remove_if_made(name))?;
+    Ok(names)
+}
+
 /// The device that the name means now, if there is one.
 fn identity(tap: &TapPort) -> io::Result<Option<String>> {
     namespace::within_any(tap.namespace.as_deref(), || {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use vswitch::port::{PortFactory, persistent};
-use vswitch::{VswitchConfig, namespace, run_until};
+use vswitch::{VswitchConfig, run_until};
 use vswitch_core::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
 
 /// A switch on a thread of this process. What it made for its guests goes with the value.
@@ -62,12 +62,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.end();
-        for tap in persistent::made_for(&self.path()) {
-            let _ = persistent::remove(&tap);
-        }
-        for name in namespace::made_for(&self.path()) {
-            let _ = namespace::remove_if_made(&name);
-        }
+        let _ = persistent::remove_all(&self.path(), |_| {});
     }
 }
 
