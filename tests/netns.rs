@@ -383,6 +383,64 @@ fn an_applied_lab_becomes_what_the_file_says() {
     assert!(String::from_utf8_lossy(&explained.stdout).contains("by rule sgr-icmpv6 of sg-web"), "{explained:?}");
 }
 
+/// The guest sends to the namespace that hosts its port without a pause, past a forwarding plane that is killed and
+/// started again: nothing arrives. What that is worth shows when the ENI is gone, and the interface the kernel's
+/// again.
+#[test]
+fn a_killed_forwarding_plane_leaves_guests_shut_out_of_the_kernel_that_hosts_them() {
+    let Some(mut running) = lab(1) else { return };
+    let (hosting, guest) = (running.namespace("hosting"), running.namespace("behind"));
+    for name in [&hosting, &guest] {
+        vswitch::namespace::ensure(name).unwrap();
+    }
+    let ip = |name: &str, arguments: &str| {
+        let output = std::process::Command::new("ip").args(["-n", name]).args(arguments.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{arguments}: {output:?}");
+    };
+    ip(&hosting, &format!("link add port0 address 02:00:00:00:00:fe type veth peer name eth0 netns {guest}"));
+    for (name, device, address) in [(&hosting, "port0", "10.9.9.1/24"), (&guest, "eth0", "10.9.9.2/24")] {
+        ip(name, &format!("addr add {address} dev {device}"));
+        ip(name, &format!("link set {device} up"));
+    }
+    ip(&guest, "neigh add 10.9.9.1 lladdr 02:00:00:00:00:fe dev eth0");
+    let create =
+        "eni create --id eni-behind --vswitch vsw-1 --ip 10.0.1.40 --group sg-web --host-interface port0 --namespace";
+    let told = running.sluice(&[create, &hosting].join(" ").split(' ').collect::<Vec<_>>());
+    assert!(told.status.success(), "{told:?}");
+    let listener = running.within("hosting", || UdpSocket::bind("10.9.9.1:7"));
+    listener.set_nonblocking(true).unwrap();
+    let sender = running.within("behind", || UdpSocket::bind("10.9.9.2:0"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let sending = thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                let _ = sender.send_to(b"x", "10.9.9.1:7");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    let has_come = || listener.recv(&mut [0; 8]).is_ok();
+    thread::sleep(Duration::from_millis(100));
+    assert!(!has_come(), "while the port is up");
+    running.crash("vswitch");
+    running.wait_until_ready();
+    eventually("the port is up again", || {
+        let ports = running.sluice(&["port", "list"]);
+        let ports = String::from_utf8_lossy(&ports.stdout).into_owned();
+        ports.lines().any(|line| line.starts_with("eni-behind") && line.contains("up"))
+    });
+    assert!(!has_come(), "after the forwarding plane was killed");
+    assert!(running.sluice(&["eni", "delete", "eni-behind", "--force"]).status.success());
+    eventually("the interface is the kernel's again", has_come);
+    stop.store(true, Ordering::Relaxed);
+    sending.join().unwrap();
+    drop(running);
+    for name in [&hosting, &guest] {
+        vswitch::namespace::remove_if_made(name).unwrap();
+    }
+}
+
 #[test]
 fn an_eni_on_an_interface_that_exists_is_a_guest_like_others() {
     let Some(running) = lab(1) else { return };

@@ -111,7 +111,7 @@ fn assert_no_packet_was_out_of_place(plane: &mut Plane) {
 }
 
 fn bad_link(seed: u64) -> Faults {
-    Faults { seed, lost: 10_000, doubled: 20_000, swapped: 50_000, held: 20_000 }
+    Faults { seed, lost: 10_000, doubled: 20_000, swapped: 50_000, held: 20_000, ..Faults::default() }
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod frames;
 mod listing;
 #[path = "scenarios/offloads.rs"]
 mod offloads;
+#[path = "scenarios/pick_up.rs"]
+mod pick_up;
 #[path = "scenarios/quotas.rs"]
 mod quotas;
 #[path = "scenarios/revocation.rs"]
@@ -87,8 +89,8 @@ fn reply() -> Ip {
 fn connected() -> World {
     use harness::frame::TcpFlags;
     let mut world = World::new(lab());
-    assert_eq!(world.send("client", &request().tcp(4000, 80, TcpFlags::SYN)), delivered("web"));
-    assert_eq!(world.send("web", &reply().tcp(80, 4000, TcpFlags::SYN | TcpFlags::ACK)), delivered("client"));
-    assert_eq!(world.send("client", &request().tcp(4000, 80, TcpFlags::ACK)), delivered("web"));
+    assert_eq!(world.send("client", &request().tcp(40000, 80, TcpFlags::SYN)), delivered("web"));
+    assert_eq!(world.send("web", &reply().tcp(80, 40000, TcpFlags::SYN | TcpFlags::ACK)), delivered("client"));
+    assert_eq!(world.send("client", &request().tcp(40000, 80, TcpFlags::ACK)), delivered("web"));
     world
 }

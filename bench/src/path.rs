@@ -35,6 +35,10 @@ pub struct Arguments {
     /// Packets to measure, in millions.
     #[arg(long, default_value_t = 8.0)]
     millions: f64,
+    /// Sessions that each ENI may hold: with fewer than it has flows, and first packets alone, each takes the place of
+    /// another, as in a flood of SYNs.
+    #[arg(long)]
+    sessions_max: Option<u32>,
     /// Measure a plain implementation in turn: a hash map of sessions, rules one after another.
     #[arg(long)]
     beside_plain: bool,
@@ -208,7 +212,10 @@ fn pace(mix: &Mix, flows: usize, bursts: f64) -> (f64, f64) {
 impl Rig {
     fn new(arguments: &Arguments) -> Result<Self, String> {
         let mix = &arguments.mix;
-        let desired = world::desired(arguments.rules, mix.seed);
+        let mut desired = world::desired(arguments.rules, mix.seed);
+        if let Some(sessions_max) = arguments.sessions_max {
+            desired.enis.values_mut().for_each(|eni| eni.sessions_max = sessions_max);
+        }
         if let Some(file) = &arguments.export_rules {
             let text = flat::rules(&desired, &world::eni_id(1), Direction::Egress, mix.ipv6);
             std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -309,7 +316,7 @@ impl Chunks for Rig {
             clock.sweeps_due += clock.sweeps_per_burst;
             while clock.sweeps_due >= 1.0 {
                 clock.sweeps_due -= 1.0;
-                self.shard.sweep(&self.snapshot, clock.now);
+                self.shard.sweep(&self.snapshot, clock.now, SWEEP_RECORDS_PER_TURN);
             }
         }
     }

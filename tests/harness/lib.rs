@@ -3,6 +3,7 @@
 
 pub mod frame;
 pub mod fuzz;
+pub mod message;
 pub mod netns;
 pub mod offload;
 pub mod oracle;

@@ -1,12 +1,13 @@
 //! A slow, obvious model of one switch's judgements: the specification read aloud, §3 by the core's reference twin and
 //! §4 over a plain map. It sees messages, never bytes; it asks the rules at every packet, never a revision.
 
-use crate::frame::{Ip, Segment, TcpFlags, protocol};
+use crate::frame::TcpFlags;
+use crate::message::{Content, End, Message, Opener};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use vswitch_core::desired::{Desired, Direction, Settings, TimeoutProfile, Timeouts};
 use vswitch_core::filter::reference;
-use vswitch_core::headers::{Addresses, Tuple};
+use vswitch_core::headers::Tuple;
 use vswitch_core::ids::EniId;
 
 /// How long the fate of a first fragment is remembered, seconds.
@@ -16,129 +17,9 @@ const WAIT_S: u64 = 2;
 /// Parts of one ENI that may wait.
 const WAITING_MAX: usize = 48;
 
-/// Far from where the connections of this world are.
-const BLIND_GUESS: u32 = 0x9000_0000;
 /// The largest window without a scale, and with the largest.
 const WINDOW: u32 = 65_535;
 const WINDOW_SCALED: u32 = 65_535 << 14;
-
-/// A packet in words.
-#[derive(Clone, Debug)]
-pub struct Message {
-    /// Source address.
-    pub source: IpAddr,
-    /// Destination address.
-    pub destination: IpAddr,
-    /// What it carries.
-    pub content: Content,
-}
-
-/// What a message carries.
-#[derive(Clone, Debug)]
-pub enum Content {
-    /// TCP: source port, destination port, flags. Numbered as both sides of every connection here go on.
-    Tcp(u16, u16, u8),
-    /// The same by somebody who guesses the numbers, wrongly.
-    Blind(u16, u16, u8),
-    /// UDP: source port, destination port.
-    Udp(u16, u16),
-    /// An echo request with an identifier.
-    Ping(u16),
-    /// An echo reply with an identifier.
-    Pong(u16),
-    /// Any protocol without ports.
-    Other(u8),
-    /// "Port unreachable" about another message.
-    Unreachable(Box<Message>),
-    /// The first part of a UDP packet: identification and ports.
-    FirstPart(u32, u16, u16),
-    /// Another part of a UDP packet: identification.
-    LaterPart(u32),
-}
-
-impl Message {
-    /// The message as a packet.
-    pub fn packet(&self) -> Ip {
-        let ip = Ip::between(self.source, self.destination);
-        match &self.content {
-            &Content::Tcp(source, destination, flags) => ip.tcp(source, destination, flags),
-            &Content::Blind(source, destination, flags) => {
-                let (sequence, acknowledgment) = (BLIND_GUESS, BLIND_GUESS);
-                let segment = Segment { sequence, acknowledgment, ..Segment::new((source, destination), flags) };
-                ip.segment(&Segment { length: 12, ..segment })
-            }
-            &Content::Udp(source, destination) => ip.udp(source, destination),
-            &Content::Ping(identifier) => ip.ping(identifier),
-            &Content::Pong(identifier) => ip.pong(identifier),
-            &Content::Other(number) => ip.raw(number, &[0; 16]),
-            Content::Unreachable(about) => ip.unreachable(&about.packet()),
-            &Content::FirstPart(id, source, destination) => ip.udp(source, destination).part(id, 0, true),
-            &Content::LaterPart(id) => ip.raw(protocol::UDP, &[0xaa; 16]).part(id, 16, false),
-        }
-    }
-
-    /// What rules see of it; ports are zero where there are none.
-    fn tuple(&self) -> Tuple {
-        let icmp = if self.source.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
-        let (number, source_port, destination_port) = match self.content {
-            Content::Tcp(source, destination, _) | Content::Blind(source, destination, _) => {
-                (protocol::TCP, source, destination)
-            }
-            Content::Udp(source, destination) | Content::FirstPart(_, source, destination) => {
-                (protocol::UDP, source, destination)
-            }
-            Content::Other(number) => (number, 0, 0),
-            Content::LaterPart(_) => (protocol::UDP, 0, 0),
-            Content::Ping(_) | Content::Pong(_) | Content::Unreachable(_) => (icmp, 0, 0),
-        };
-        let addresses = Addresses::new(self.source, self.destination).expect("one family");
-        Tuple { addresses, protocol: number, source_port, destination_port }
-    }
-
-    /// What its session is called: an endpoint and the other, as the message has them.
-    fn ends(&self) -> (u8, End, End) {
-        let tuple = self.tuple();
-        let (near, far) = match self.content {
-            Content::Ping(identifier) => (Mark::Requester(identifier), Mark::Responder),
-            Content::Pong(identifier) => (Mark::Responder, Mark::Requester(identifier)),
-            _ => (Mark::Port(tuple.source_port), Mark::Port(tuple.destination_port)),
-        };
-        (tuple.protocol, (self.source, near), (self.destination, far))
-    }
-
-    const fn tcp_flags(&self) -> u8 {
-        match self.content {
-            Content::Tcp(_, _, flags) | Content::Blind(_, _, flags) => flags,
-            _ => 0,
-        }
-    }
-
-    /// The number of its first byte, and the next one it expects.
-    fn numbers(&self) -> (u32, u32) {
-        let segment = Segment::new((0, 0), self.tcp_flags());
-        match self.content {
-            Content::Blind(..) => (BLIND_GUESS, BLIND_GUESS),
-            _ => (segment.sequence, segment.acknowledgment),
-        }
-    }
-
-    fn is_tcp(&self) -> bool {
-        matches!(self.content, Content::Tcp(..) | Content::Blind(..))
-    }
-
-    fn is_tcp_open(&self) -> bool {
-        self.is_tcp() && self.tcp_flags() & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Mark {
-    Port(u16),
-    Requester(u16),
-    Responder,
-}
-
-type End = (IpAddr, Mark);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Name {
@@ -153,11 +34,15 @@ struct Session {
     opener: End,
     opened: Direction,
     opening: Tuple,
+    /// Who opened it is not known: the rules of both directions have to admit it.
+    needs_both: bool,
     last_seen_s: u64,
     timeouts: Timeouts,
     profile: TimeoutProfile,
     revoked: bool,
     life: Life,
+    /// What is looked at first where an ENI holds as many as it may: the smaller.
+    order: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -206,6 +91,23 @@ impl Session {
             TimeoutProfile::Aws => seconds[1],
             TimeoutProfile::Linux => seconds[2],
         }
+    }
+
+    /// Whether it may give way to another of its ENI, and whether it is closing.
+    fn gives_way(&self) -> Option<bool> {
+        match self.life {
+            _ if self.revoked => None,
+            Life::Tcp { reset, fins, .. } if reset || fins.contains(&true) => Some(true),
+            Life::Tcp { established: false, .. } | Life::Udp(0..=1) | Life::Icmp => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The address at the other end.
+    fn peer(&self, name: &Name) -> IpAddr {
+        let Name::Session(_, _, one, other) = name else { unreachable!("fates have no peers") };
+        let not_opener = if *one == self.opener { other } else { one };
+        if self.opened == Direction::Ingress { self.opener.0 } else { not_opener.0 }
     }
 
     fn is_closed(&self) -> bool {
@@ -288,6 +190,7 @@ pub struct Oracle {
     /// How many sessions each ENI with a rate may open, as of when.
     may_open: HashMap<EniId, (u64, u64)>,
     refused_sessions: u64,
+    order: u64,
 }
 
 /// What came of a packet in two parts at its sender.
@@ -403,9 +306,10 @@ impl Oracle {
         self.refused_sessions
     }
 
-    /// How many sessions an ENI holds.
+    /// How many sessions an ENI holds: what is only remembered is none.
     pub fn sessions_of(&self, eni: &EniId) -> usize {
-        self.records.keys().filter(|name| matches!(name, Name::Session(owner, ..) if owner == eni)).count()
+        let is_theirs = |name: &Name| matches!(name, Name::Session(owner, ..) if owner == eni);
+        self.records.iter().filter(|(name, session)| is_theirs(name) && !session.revoked).count()
     }
 
     /// Ends what idled too long. Returns whose parts waited in vain, and their tags.
@@ -438,7 +342,7 @@ impl Oracle {
                     }
                     Some(Session { life: Life::Fate(_, _, first), .. }) => match self.records.get(first) {
                         Some(session) => stays(place, session),
-                        None => rules_accept(place, place.direction, &self.records[&name].opening),
+                        None => are_admitted(place, &self.records[&name]),
                     },
                     _ => rules_accept(place, place.direction, &message.tuple()),
                 }
@@ -467,29 +371,42 @@ impl Oracle {
             if place.desired.enis[place.eni].tracking.tcp_window_check && session.is_outside(message) {
                 return Passes::Refused;
             }
-            session.revoked &= !rules_accept(place, session.opened, &session.opening);
+            session.revoked &= !are_admitted(place, session);
             session.hear(message, place.now_s);
             Passes::Yes
         } else {
             self.refused_sessions += 1;
             session.revoked = true;
-            session.last_seen_s = place.now_s;
+            // The memory lives on where nothing else would stop the packet.
+            if rules_accept(place, place.direction, &message.tuple()) && message.opener(place) == Some(Opener::Sender) {
+                session.last_seen_s = place.now_s;
+            }
             Passes::Refused
         }
     }
 
     fn judge_new(&mut self, place: Place<'_>, message: &Message, name: Name) -> Passes {
-        if !rules_accept(place, place.direction, &message.tuple()) {
+        let opener = message.opener(place);
+        let own = || rules_accept(place, place.direction, &message.tuple());
+        let other = || rules_accept(place, place.direction.reverse(), &message.tuple().reverse());
+        let is_admitted = match opener {
+            Some(Opener::Sender) => own(),
+            Some(Opener::Receiver) => other(),
+            None => own() && other(),
+        };
+        if !is_admitted {
             return Passes::Refused;
         }
+        let is_answer = opener == Some(Opener::Receiver);
         if message.is_tcp() && !message.is_tcp_open() && !place.desired.settings.tcp_pick_up {
             return Passes::Refused;
         }
         self.records.remove(&name);
         let eni = &place.desired.enis[place.eni];
-        if self.sessions_of(place.eni) >= eni.sessions_max as usize {
+        if !self.has_room(place.eni, eni.sessions_max as usize) {
             return Passes::NoRoom;
         }
+        self.order += 1;
         if let Some(rate) = eni.tracking.new_sessions_per_s.map(u64::from) {
             let (left, since_s) = self.may_open.get(place.eni).copied().unwrap_or((0, 0));
             let left = (left + (place.now_s - since_s) * rate).min(rate);
@@ -502,25 +419,30 @@ impl Oracle {
         let is_syn = flags & TcpFlags::SYN != 0;
         let (sequence, acknowledgment) = message.numbers();
         let life = match message.content {
-            Content::Tcp(..) | Content::Blind(..) => Life::Tcp {
-                answered: false,
-                established: false,
-                fins: [flags & (TcpFlags::FIN | TcpFlags::RST) == TcpFlags::FIN, false],
-                reset: flags & TcpFlags::RST != 0,
-                expected: [
+            Content::Tcp(..) | Content::Blind(..) => {
+                let mut fins = [flags & (TcpFlags::FIN | TcpFlags::RST) == TcpFlags::FIN, false];
+                let mut expected = [
                     Some(sequence.wrapping_add(is_syn as u32)),
                     (flags & TcpFlags::ACK != 0).then_some(acknowledgment),
-                ],
-                unscaled: is_syn,
-            },
+                ];
+                if is_answer {
+                    fins.reverse();
+                    expected.reverse();
+                }
+                let (reset, answered) = (flags & TcpFlags::RST != 0, is_answer && !fins[1]);
+                Life::Tcp { answered, established: false, fins, reset, expected, unscaled: is_syn }
+            }
             Content::Ping(_) | Content::Pong(_) => Life::Icmp,
             Content::Other(_) => Life::Other,
             _ => Life::Udp(0),
         };
+        let (_, sender, receiver) = message.ends();
         let session = Session {
-            opener: message.ends().1,
-            opened: place.direction,
-            opening: message.tuple(),
+            opener: if is_answer { receiver } else { sender },
+            opened: if is_answer { place.direction.reverse() } else { place.direction },
+            opening: if is_answer { message.tuple().reverse() } else { message.tuple() },
+            needs_both: opener.is_none(),
+            order: self.order,
             last_seen_s: place.now_s,
             timeouts: eni.timeouts,
             profile: place.desired.settings.timeout_profile,
@@ -529,6 +451,43 @@ impl Oracle {
         };
         self.records.insert(name, session);
         Passes::Yes
+    }
+
+    /// Whether an ENI may have one more session, where some that are closing or unanswered may give way to it: of the peer
+    /// that has most of them, the oldest.
+    fn has_room(&mut self, eni: &EniId, sessions_max: usize) -> bool {
+        let wanted = (self.sessions_of(eni) + 1).saturating_sub(sessions_max);
+        if wanted == 0 {
+            return true;
+        }
+        let mut all: Vec<(u64, Name)> = Vec::new();
+        for (name, session) in &self.records {
+            if matches!(name, Name::Session(owner, ..) if owner == eni) {
+                all.push((session.order, name.clone()));
+            }
+        }
+        all.sort_by_key(|(order, _)| *order);
+        let mut candidates = Vec::new();
+        for (_, name) in all {
+            match self.records[&name].gives_way() {
+                Some(is_closing) => candidates.push((is_closing, name)),
+                // It becomes the newest.
+                None => {
+                    self.order += 1;
+                    self.records.get_mut(&name).expect("it is there").order = self.order;
+                }
+            }
+        }
+        for _ in 0..wanted {
+            let peer = |name: &Name| self.records[name].peer(name);
+            let count = |of: IpAddr| candidates.iter().filter(|(closes, name)| !closes && peer(name) == of).count();
+            let most = candidates.iter().filter(|(closes, _)| !closes).map(|(_, name)| count(peer(name))).max();
+            let closing = candidates.iter().position(|(closes, _)| *closes);
+            let of_most = || candidates.iter().position(|(closes, name)| !closes && Some(count(peer(name))) == most);
+            let Some(victim) = closing.or_else(of_most) else { break };
+            self.records.remove(&candidates.remove(victim).1);
+        }
+        self.sessions_of(eni) < sessions_max
     }
 
     fn remember_fate(&mut self, place: Place<'_>, message: &Message, id: u32, passed: bool) {
@@ -540,6 +499,8 @@ impl Oracle {
             opener: message.ends().1,
             opened: place.direction,
             opening: message.tuple(),
+            needs_both: message.opener(place).is_none(),
+            order: 0,
             last_seen_s: place.now_s,
             timeouts: place.desired.enis[place.eni].timeouts,
             profile: TimeoutProfile::Alibaba,
@@ -572,7 +533,13 @@ fn session_name(eni: &EniId, message: &Message) -> Name {
 /// §4.4: whether the rules of now admit the session, or it need not ask them.
 fn stays(place: Place<'_>, session: &Session) -> bool {
     let kept = !place.desired.settings.cut_sessions_on_deny && !session.revoked;
-    kept || rules_accept(place, session.opened, &session.opening)
+    kept || are_admitted(place, session)
+}
+
+/// Whether the rules of now admit what is known of the packet that opened the session.
+fn are_admitted(place: Place<'_>, session: &Session) -> bool {
+    let other = || rules_accept(place, session.opened.reverse(), &session.opening.reverse());
+    rules_accept(place, session.opened, &session.opening) && (!session.needs_both || other())
 }
 
 fn rules_accept(place: Place<'_>, direction: Direction, tuple: &Tuple) -> bool {

@@ -251,9 +251,7 @@ impl World {
     /// Lets every shard look at every record once.
     pub fn sweep_all(&mut self) {
         for shard in &mut self.shards {
-            for _ in 0..=shard.flows_max() / 256 {
-                shard.sweep(&self.snapshot, self.now);
-            }
+            shard.sweep(&self.snapshot, self.now, shard.flows_max());
         }
     }
 

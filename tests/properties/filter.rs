@@ -131,6 +131,8 @@ fn first_state() -> Desired {
         .advanced_group("sg-y", "vpc-1", &[])
         .closed_group("sg-outside", "vpc-1", &[])
         .eni("eni-outside", "vsw-1", &["10.0.255.254"], &["sg-outside"]);
+    // Any ports are probed: what they tell of who opened a connection is no rule's doing.
+    desired.settings.pick_up_by_ports = false;
     // A subnet without blocks: whatever no ENI has is outside.
     let vswitch = desired.vswitches.values_mut().next().expect("one subnet");
     (vswitch.ipv4, vswitch.ipv4_gateway, vswitch.ipv6, vswitch.ipv6_gateway) = (None, None, None, None);

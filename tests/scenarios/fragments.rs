@@ -5,7 +5,7 @@ use harness::frame::TcpFlags;
 use vswitch_core::desired::Policy;
 
 fn first(id: u32) -> Ip {
-    request().tcp(4000, 80, TcpFlags::SYN).part(id, 0, true)
+    request().tcp(40000, 80, TcpFlags::SYN).part(id, 0, true)
 }
 
 fn later(id: u32) -> Ip {
@@ -41,7 +41,7 @@ fn a_fragment_that_comes_early_waits_for_the_first() {
             let early = if early.part.unwrap().id == 2 { first(2).part(2, 32, true) } else { early.clone() };
             assert_eq!(world.send("client", &early), Fate::Waiting);
         }
-        let begin = request().tcp(4000, ports, TcpFlags::SYN).part(1, 0, true);
+        let begin = request().tcp(40000, ports, TcpFlags::SYN).part(1, 0, true);
         assert_eq!(world.send("client", &begin), fate);
         let found = world.release();
         assert_eq!(found.iter().map(|(_, fate, _)| fate.clone()).collect::<Vec<_>>(), [fate.clone(), fate.clone()]);
@@ -81,7 +81,7 @@ fn later_fragments_of_a_refused_packet_are_refused_whatever_rules_say_of_them() 
 fn fragments_of_ipv6_follow_behind_extension_headers() {
     let mut world = World::new(lab());
     let part = |id, offset, more| {
-        Ip::new(CLIENT_V6, WEB_V6).extension(60, &[0; 6]).tcp(4000, 80, TcpFlags::SYN).part(id, offset, more)
+        Ip::new(CLIENT_V6, WEB_V6).extension(60, &[0; 6]).tcp(40000, 80, TcpFlags::SYN).part(id, offset, more)
     };
     assert_eq!(world.send("client", &part(7, 0, true)), delivered("web"));
     let rest = Ip::new(CLIENT_V6, WEB_V6).raw(6, &[0xaa; 16]);
@@ -89,7 +89,7 @@ fn fragments_of_ipv6_follow_behind_extension_headers() {
     assert_eq!(world.send("client", &rest.part(8, 32, false)), Fate::Waiting);
     // An atomic fragment (RFC 6946) is a whole packet.
     assert_eq!(world.send("client", &part(9, 0, false)), delivered("web"));
-    let atomic = Ip::new(CLIENT_V6, WEB_V6).tcp(4000, 22, TcpFlags::SYN).part(9, 0, false);
+    let atomic = Ip::new(CLIENT_V6, WEB_V6).tcp(40000, 22, TcpFlags::SYN).part(9, 0, false);
     assert_eq!(world.send("client", &atomic), refused("web", DropReason::DefaultDrop));
 }
 
@@ -106,7 +106,7 @@ fn each_fragment_is_judged_alone_where_they_do_not_follow() {
 #[test]
 fn fragments_cut_to_evade_are_dropped_and_told_apart() {
     let mut world = World::new(lab());
-    let whole = || request().tcp(4000, 80, TcpFlags::SYN);
+    let whole = || request().tcp(40000, 80, TcpFlags::SYN);
     let v6 = || Ip::new(CLIENT_V6, WEB_V6);
     let (tiny, oversized, malformed) =
         (DropReason::FragmentTiny, DropReason::FragmentOversized, DropReason::FragmentMalformed);
@@ -138,8 +138,8 @@ fn no_way_of_cutting_a_packet_gets_it_past_a_rule_for_ports() {
     let tiny = stopped("client", DropReason::FragmentTiny);
     for is_v6 in [false, true] {
         let base = || if is_v6 { Ip::new(CLIENT_V6, WEB_V6) } else { request() };
-        let open = |id| base().tcp(4000, 80, TcpFlags::SYN).part(id, 0, true);
-        let hidden = |id| base().tcp(4000, 22, TcpFlags::SYN).part(id, 0, true);
+        let open = |id| base().tcp(40000, 80, TcpFlags::SYN).part(id, 0, true);
+        let hidden = |id| base().tcp(40000, 22, TcpFlags::SYN).part(id, 0, true);
         let rest = |id, offset, more| base().raw(6, &[0xaa; 32]).part(id, offset, more);
         let mut world = World::new(lab());
         let mut try_all = |what: &str, parts: &[(Ip, Fate)]| {
@@ -219,7 +219,7 @@ fn waiting_fragments_are_bounded_at_each_eni() {
 #[test]
 fn a_flood_of_parts_leaves_a_neighbour_his_packets() {
     let mut world = World::new(lab());
-    let theirs = |offset, more| Ip::new(FAR, WEB).tcp(4000, 80, TcpFlags::SYN).part(7, offset, more);
+    let theirs = |offset, more| Ip::new(FAR, WEB).tcp(40000, 80, TcpFlags::SYN).part(7, offset, more);
     assert_eq!(world.send("far", &theirs(0, true)), delivered("web"));
     for id in 0..20_000 {
         assert_eq!(world.send("client", &first(id)), delivered("web"));
@@ -232,7 +232,7 @@ fn a_flood_of_parts_leaves_a_neighbour_his_packets() {
 fn a_fragment_does_not_open_the_way_for_another_protocol() {
     // Protocol 255 is reserved, and no less a guest's to send.
     let mut world = World::new(lab());
-    let first = Ip::new(CLIENT_V6, WEB_V6).tcp(4000, 80, TcpFlags::SYN).part(0, 0, true);
+    let first = Ip::new(CLIENT_V6, WEB_V6).tcp(40000, 80, TcpFlags::SYN).part(0, 0, true);
     assert_eq!(world.send("client", &first), delivered("web"));
     assert_eq!(
         world.send("client", &Ip::new(CLIENT_V6, WEB_V6).raw(255, &[0; 8])),
@@ -258,7 +258,7 @@ fn refused_fragments_do_not_use_up_the_sessions_of_their_victim() {
     let mut world = World::new(lab());
     world.change_eni("web", |eni| eni.sessions_max = 16);
     for id in 0..200 {
-        let refused_first = request().tcp(4000, 22, TcpFlags::SYN).part(id, 0, true);
+        let refused_first = request().tcp(40000, 22, TcpFlags::SYN).part(id, 0, true);
         assert_eq!(world.send("client", &refused_first), refused("web", DropReason::DefaultDrop));
     }
     assert_eq!(world.send("far", &Ip::new(FAR, WEB).tcp(1, 80, TcpFlags::SYN)), delivered("web"));

@@ -155,8 +155,56 @@ fn a_foreign_sender_of_arp_or_neighbor_discovery_is_spoofed() {
 fn the_sender_is_not_checked_where_the_check_is_off() {
     let mut world = World::new(lab());
     world.change_eni("client", |eni| eni.source_dest_check = false);
-    let frame = Ip::new(OUTSIDE, WEB).tcp(1, 80, TcpFlags::SYN).frame(STRANGER, world.gateway_mac("client"));
-    assert_eq!(world.send_frame("client", &frame).0, delivered("web"));
+    let packet = Ip::new(OUTSIDE, WEB).tcp(1, 80, TcpFlags::SYN);
+    assert_eq!(world.send("client", &packet), delivered("web"));
+}
+
+/// It frees a router from the check of addresses, and from nothing else.
+#[test]
+fn all_but_the_source_address_is_checked_of_everybody() {
+    let mut world = World::new(lab());
+    world.change_eni("client", |eni| eni.source_dest_check = false);
+    world.set_rules("sg-web", &[accept_in("all", "0.0.0.0/0"), accept_in("all-v6", "::/0")]);
+    let (mac, gateway) = (world.mac("client"), world.gateway_mac("client"));
+    let target = "fd00:0:0:1::1".parse().expect("an address");
+    let frames = [
+        (Ip::new(OUTSIDE, WEB).tcp(1, 80, TcpFlags::SYN).frame(STRANGER, gateway), DropReason::SourceMacSpoofed),
+        (Ip::new(OUTSIDE, WEB).udp(67, 68).frame(mac, gateway), DropReason::DhcpServerSpoofed),
+        (Ip::new(CLIENT, WEB).udp(67, 68).part(9, 0, true).frame(mac, gateway), DropReason::DhcpServerSpoofed),
+        (Ip::new(CLIENT_V6, WEB_V6).udp(547, 546).frame(mac, gateway), DropReason::DhcpServerSpoofed),
+        (
+            arp(true, (STRANGER, CLIENT.parse().expect("v4")), (MacAddress::default(), WEB.parse().expect("v4"))),
+            DropReason::SourceMacSpoofed,
+        ),
+        (
+            Ip::new(CLIENT_V6, "ff02::1:ff00:1").solicit(target, STRANGER).frame(mac, gateway),
+            DropReason::NeighborSpoofed,
+        ),
+    ];
+    for (frame, reason) in frames {
+        assert_eq!(world.send_frame("client", &frame).0, stopped("client", reason));
+    }
+}
+
+#[test]
+fn a_frame_for_another_station_is_not_routed() {
+    for is_checked in [true, false] {
+        let mut world = World::new(lab());
+        world.change_eni("client", |eni| eni.source_dest_check = is_checked);
+        let (mac, web) = (world.mac("client"), world.mac("web"));
+        for to in [web, STRANGER, mac, MacAddress::default()] {
+            for packet in
+                [request().tcp(40000, 80, TcpFlags::SYN), Ip::new(CLIENT_V6, WEB_V6).tcp(40000, 80, TcpFlags::SYN)]
+            {
+                let fate = world.send_frame("client", &packet.frame(mac, to)).0;
+                assert_eq!(fate, stopped("client", DropReason::DestinationMacForeign));
+            }
+        }
+        assert_eq!(world.send("client", &request().tcp(40000, 80, TcpFlags::SYN)), delivered("web"));
+        // Its session is no way around.
+        let more = request().tcp(40000, 80, TcpFlags::ACK).frame(mac, web);
+        assert_eq!(world.send_frame("client", &more).0, stopped("client", DropReason::DestinationMacForeign));
+    }
 }
 
 #[test]
@@ -185,4 +233,40 @@ fn dhcp_of_the_guest_passes_the_guard_and_is_not_served() {
     assert_eq!(world.send("client", &v4), stopped("client", DropReason::DhcpUnserved));
     let v6 = Ip::new("fe80::1", "ff02::1:2").udp(546, 547);
     assert_eq!(world.send("client", &v6), stopped("client", DropReason::DhcpUnserved));
+}
+
+/// An authentication header signs a packet, and hides nothing of it from rules, in either family.
+#[test]
+fn an_authentication_header_is_looked_through() {
+    let header = |next: u8, length: u8| [next, length, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1];
+    let signed = |port: u16| {
+        let segment = request().tcp(40000, port, TcpFlags::SYN);
+        request().raw(51, &[header(6, 1).as_slice(), &segment.payload].concat())
+    };
+    let mut world = World::new(lab());
+    assert_eq!(world.send("client", &signed(80)), delivered("web"));
+    assert_eq!(world.send("client", &signed(81)), refused("web", DropReason::DefaultDrop));
+    assert_eq!(world.flows("web")[0].destination_port, 80);
+    for broken in [header(6, 60).to_vec(), header(51, 1).to_vec(), vec![6], header(6, 1)[..11].to_vec()] {
+        assert_stopped(&client_frame(&request().raw(51, &broken)), DropReason::Ipv4Malformed);
+    }
+    assert_stopped(&client_frame(&request().raw(51, &header(6, 1))), DropReason::TransportTruncated);
+}
+
+#[test]
+fn a_packet_is_cut_once_and_its_hop_by_hop_options_come_first() {
+    let (hop_by_hop, fragment, destination) = (0, 44, 60);
+    let packet = |extensions: &[u8]| {
+        let ip = Ip::new(CLIENT_V6, WEB_V6).udp(1, 2);
+        extensions.iter().fold(ip, |ip, number| ip.extension(*number, &[0; 6]))
+    };
+    for extensions in [[fragment, fragment].as_slice(), &[fragment, destination, fragment], &[destination, hop_by_hop]]
+    {
+        assert_stopped(&client_frame(&packet(extensions)), DropReason::Ipv6Malformed);
+    }
+    for extensions in [[hop_by_hop, fragment].as_slice(), &[fragment, destination], &[hop_by_hop, destination]] {
+        let mut world = World::new(lab());
+        let fate = world.send("client", &packet(extensions));
+        assert_eq!(fate, refused("web", DropReason::DefaultDrop), "{extensions:?}");
+    }
 }

@@ -59,7 +59,7 @@ fn a_session_names_the_generation_that_admitted_it() {
     let generation = |world: &World| world.flows("web").iter().find(|flow| flow.protocol == 6).unwrap().generation;
     let admitted = world.snapshot.generation() - 1; // The last change was one of the clients' group.
     assert_eq!(generation(&world), Some(1), "it has sent nothing since the rules changed");
-    assert_eq!(world.send("client", &request().tcp(4000, 80, TcpFlags::ACK)), delivered("web"));
+    assert_eq!(world.send("client", &request().tcp(40000, 80, TcpFlags::ACK)), delivered("web"));
     assert_eq!(generation(&world), Some(admitted));
     world.change(|desired| desired.settings.icmp_timeout_s = 29);
     assert_eq!(generation(&world), Some(admitted), "a change that touches no judgement");
@@ -76,7 +76,7 @@ fn a_flushed_session_is_over_and_its_next_packet_judged_as_new() {
     assert_eq!(world.stats()["web"].flows, 2);
     assert_eq!(world.stats()["client"].flows, 2, "the client's own session of that connection is another");
     world.set_rules("sg-web", &[]);
-    let packet = request().tcp(4000, 80, TcpFlags::ACK);
+    let packet = request().tcp(40000, 80, TcpFlags::ACK);
     assert_eq!(world.send("client", &packet), refused("web", DropReason::DefaultDrop), "nothing is left to revoke");
     assert!(sources(&world, FlowSelection { state: Some("revoked".into()), ..FlowSelection::default() }).is_empty());
 }

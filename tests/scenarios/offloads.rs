@@ -8,7 +8,7 @@ use vswitch_core::offload::{Offload, PartialChecksum, Segmentation};
 const MSS: u16 = 1448;
 
 fn long_request(data_bytes: usize) -> Ip {
-    request().tcp(4000, 80, TcpFlags::ACK).undone(&vec![7; data_bytes])
+    request().tcp(40000, 80, TcpFlags::ACK).undone(&vec![7; data_bytes])
 }
 
 /// The port of an ENI becomes one of this MTU.
@@ -31,7 +31,7 @@ fn a_long_frame_is_judged_once_and_counts_as_what_it_is_cut_into() {
     // Two packets of the handshake came in before; 20,000 bytes are 14 packets, with 54 bytes of headers each.
     assert_eq!((stats.packets, stats.bytes), (2 + 14, 2 * 66 + 20_000 + 14 * 54));
     assert_eq!(world.flows("web")[0].packets, [16, 1]);
-    let refused_packet = request().tcp(4000, 81, TcpFlags::ACK).undone(&[7; 5000]);
+    let refused_packet = request().tcp(40000, 81, TcpFlags::ACK).undone(&[7; 5000]);
     let fate = send(&mut world, &refused_packet, refused_packet.offload(MSS));
     assert_eq!(fate, refused("web", DropReason::DefaultDrop));
     assert_eq!(world.stats()["web"].ingress.drops["default-drop"], 4, "each of the packets is dropped");
@@ -40,7 +40,7 @@ fn a_long_frame_is_judged_once_and_counts_as_what_it_is_cut_into() {
 #[test]
 fn what_is_claimed_truthfully_goes_on_as_it_is_with_the_switchs_own_numbers() {
     let mut world = connected();
-    for packet in [long_request(20_000), Ip::new(CLIENT_V6, WEB_V6).tcp(4000, 80, TcpFlags::SYN)] {
+    for packet in [long_request(20_000), Ip::new(CLIENT_V6, WEB_V6).tcp(40000, 80, TcpFlags::SYN)] {
         let size = if packet.source.is_ipv4() { MSS } else { 0 };
         let claimed = packet.offload(size);
         // Kernels leave the length of the headers open.
@@ -90,14 +90,14 @@ fn claims_that_contradict_the_headers_are_malformed() {
 #[test]
 fn frames_that_cannot_be_cut_must_not_claim_to() {
     let malformed = stopped("client", DropReason::OffloadMalformed);
-    let opening = request().tcp(4000, 80, TcpFlags::SYN).undone(&[7; 5000]);
+    let opening = request().tcp(40000, 80, TcpFlags::SYN).undone(&[7; 5000]);
     let ping = request().ping(5);
-    let part = request().tcp(4000, 80, TcpFlags::ACK).part(77, 0, true);
-    let datagrams = request().udp(4000, 80).undone(&[7; 20_000]);
+    let part = request().tcp(40000, 80, TcpFlags::ACK).part(77, 0, true);
+    let datagrams = request().udp(40000, 80).undone(&[7; 20_000]);
     let cases = [
         (&opening, opening.offload(MSS)),
         (&ping, Offload { segmentation: Segmentation::Udp, segment_bytes: 8, ..request().udp(1, 2).offload(8) }),
-        (&part, request().tcp(4000, 80, TcpFlags::ACK).offload(0)),
+        (&part, request().tcp(40000, 80, TcpFlags::ACK).offload(0)),
         // More datagrams than a kernel makes of one.
         (&datagrams, datagrams.offload(100)),
     ];
@@ -180,20 +180,20 @@ fn what_is_too_big_for_the_receiver_is_reported_where_it_must_not_be_fragmented(
     assert_eq!((&report[34..36], &report[40..42]), (&[3, 4][..], &1400_u16.to_be_bytes()[..]));
     assert_eq!(report[42..70], frame[14..42]);
     // The same without anything left undone, and over IPv6, where nothing is ever fragmented on the way.
-    let whole = Ip::new(CLIENT_V6, WEB_V6).tcp(4000, 80, TcpFlags::SYN).undone(&[7; 1401 - 40 - 32]);
+    let whole = Ip::new(CLIENT_V6, WEB_V6).tcp(40000, 80, TcpFlags::SYN).undone(&[7; 1401 - 40 - 32]);
     let frame = world.frame_from("client", &whole);
     let (fate, report) = world.send_claiming("client", &frame, Offload::NONE);
     assert_eq!(fate, Fate::Answered);
     let report = report.buffer.frame();
     assert_eq!((&report[54..56], &report[58..62]), (&[2, 0][..], &1400_u32.to_be_bytes()[..]));
-    let fits = Ip::new(CLIENT_V6, WEB_V6).tcp(4001, 80, TcpFlags::SYN).undone(&[7; 1400 - 40 - 32]);
+    let fits = Ip::new(CLIENT_V6, WEB_V6).tcp(40001, 80, TcpFlags::SYN).undone(&[7; 1400 - 40 - 32]);
     assert_eq!(world.send("client", &fits), delivered("web"));
 }
 
 #[test]
 fn a_report_about_a_long_frame_is_whole() {
     let mut world = connected();
-    let packet = Ip::new(CLIENT, FAR).hop_limit(1).tcp(4000, 80, TcpFlags::ACK).undone(&[7; 9000]);
+    let packet = Ip::new(CLIENT, FAR).hop_limit(1).tcp(40000, 80, TcpFlags::ACK).undone(&[7; 9000]);
     world.set_rules("sg-client", &[accept_in("all", "0.0.0.0/0").tcp(80)]);
     let frame = world.frame_from("client", &packet);
     let (fate, report) = world.send_claiming("client", &frame, packet.offload(MSS));

@@ -108,3 +108,85 @@ fn an_eni_opens_no_more_sessions_in_a_second_than_it_may() {
     let second = world.send("client", &request().tcp(501, 80, TcpFlags::SYN));
     assert_eq!(second, refused("web", DropReason::SessionRate));
 }
+
+/// The web server may hold a hundred sessions, and everybody may connect.
+fn public(shards: usize) -> World {
+    let mut world = World::with_shards(lab(), shards, 4096);
+    world.set_rules("sg-web", &[accept_in("all", "0.0.0.0/0")]);
+    world.change_eni("web", |eni| eni.sessions_max = 100);
+    world
+}
+
+const SYN_ACK: u8 = TcpFlags::SYN | TcpFlags::ACK;
+
+/// A flood of one peer, which the server's kernel answers: every client that completes its handshake meanwhile gets in, and
+/// whoever is in stays.
+#[test]
+fn a_flood_of_one_peer_takes_its_own_places() {
+    for shards in [1, 2] {
+        let mut world = public(shards);
+        for port in 1..=10 {
+            connect(&mut world, "far", (FAR, WEB), 40_000 + port);
+        }
+        for round in 0..40 {
+            for number in 0..50 {
+                let port = 1_000 + round * 50 + number;
+                assert_eq!(world.send("client", &request().tcp(port, 80, TcpFlags::SYN)), delivered("web"));
+                assert_eq!(world.send("web", &reply().tcp(80, port, SYN_ACK)), delivered("client"));
+            }
+            connect(&mut world, "far", (FAR, WEB), 50_000 + round);
+        }
+        let flows = world.flows("web");
+        let established = flows.iter().filter(|flow| flow.state == "established").count();
+        assert_eq!((established, flows.len()), (50, 100));
+        assert!(world.stats()["web"].flows_evicted >= 1900);
+        assert_eq!(world.stats()["web"].ingress.drops.get("session-limit"), None);
+    }
+}
+
+/// Questions and answers of one peer, or its pings, take no places of others either.
+#[test]
+fn what_one_answer_settles_gives_way() {
+    let mut world = public(1);
+    for port in 0..300 {
+        assert_eq!(world.send("client", &request().udp(40_000 + port, 53)), delivered("web"));
+        assert_eq!(world.send("web", &reply().udp(53, 40_000 + port)), delivered("client"));
+    }
+    for identifier in 0..300 {
+        assert_eq!(world.send("client", &request().ping(identifier)), delivered("web"));
+    }
+    connect(&mut world, "far", (FAR, WEB), 40_000);
+    assert!((98..=100).contains(&world.stats()["web"].flows), "{}", world.stats()["web"].flows);
+}
+
+#[test]
+fn established_sessions_give_way_to_nobody() {
+    let mut world = public(1);
+    for port in 0..100 {
+        connect(&mut world, "far", (FAR, WEB), 40_000 + port);
+    }
+    for port in 0..200 {
+        let refusal = refused("web", DropReason::SessionLimit);
+        assert_eq!(world.send("client", &request().tcp(40_000 + port, 80, TcpFlags::SYN)), refusal);
+    }
+    assert_eq!((world.stats()["web"].flows, world.stats()["web"].flows_evicted), (100, 0));
+    // One closes, and gives its place away before it is over.
+    assert_eq!(world.send("far", &Ip::new(FAR, WEB).tcp(40_050, 80, TcpFlags::RST)), delivered("web"));
+    assert_eq!(world.send("client", &request().tcp(41_000, 80, TcpFlags::SYN)), delivered("web"));
+}
+
+/// Flow 101 long after the first hundred ended: nothing has swept the table.
+#[test]
+fn what_is_over_does_not_count() {
+    let mut world = public(1);
+    for port in 0..100 {
+        connect(&mut world, "far", (FAR, WEB), 40_000 + port);
+    }
+    assert_eq!(world.send("client", &request().udp(40_000, 53)), refused("web", DropReason::SessionLimit));
+    world.wait_s(911);
+    for port in 0..100 {
+        connect(&mut world, "client", (CLIENT, WEB), 40_000 + port);
+    }
+    assert_eq!(world.stats()["web"].flows, 100);
+    assert_eq!(world.stats()["web"].flows_evicted, 0, "they ended by themselves");
+}

@@ -5,6 +5,7 @@ use harness::frame::{TcpFlags, arp, assert_checksums, ethernet};
 use harness::world::prefix_of;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use vswitch_core::ids::{EniIndex, MacAddress};
+use vswitch_core::limits::ANSWERS_PER_S;
 use vswitch_core::verdict::Verdict;
 
 const GATEWAY: &str = "10.0.0.1";
@@ -33,14 +34,71 @@ fn macs() -> (MacAddress, MacAddress) {
 }
 
 #[test]
-fn the_router_answers_every_arp_request_with_its_own_address() {
+fn the_router_answers_arp_for_all_that_is_there_with_its_own_address() {
     let (mac, gateway) = macs();
-    for target in [GATEWAY, WEB, "10.0.0.99", FAR, OUTSIDE] {
+    for target in [GATEWAY, "10.0.1.1", WEB, FAR] {
         let question = arp(true, (mac, v4(CLIENT)), (MacAddress::default(), v4(target)));
         assert_answer(&question, &arp(false, (gateway, v4(target)), (mac, v4(CLIENT))));
     }
     let probe = arp(true, (mac, v4("0.0.0.0")), (MacAddress::default(), v4(WEB)));
     assert_answer(&probe, &arp(false, (gateway, v4(WEB)), (mac, v4("0.0.0.0"))));
+}
+
+/// Otherwise a guest that asks for all addresses of its subnet would fill the table of neighbours of the kernel it
+/// runs on, which all guests there share.
+#[test]
+fn the_router_does_not_answer_for_addresses_that_nobody_has() {
+    let mut world = World::new(lab());
+    world.change(|desired| {
+        let vpc = desired.vpcs.get_mut(&"vpc-1".into()).expect("it is there");
+        vpc.routes.insert(prefix_of("192.0.2.0/24"), "far".into());
+    });
+    let mac = world.mac("client");
+    for target in ["10.0.0.99", "10.0.0.255", OUTSIDE, "203.0.113.1", "255.255.255.255"] {
+        for sender in [CLIENT, "0.0.0.0"] {
+            let question = arp(true, (mac, v4(sender)), (MacAddress::default(), v4(target)));
+            assert_eq!(world.send_frame("client", &question).0, stopped("client", DropReason::NoRoute), "{target}");
+        }
+    }
+    for target in ["fd00:0:0:1::99", "2001:db8::1"] {
+        let question = Ip::new(CLIENT_V6, "ff02::1:ff00:99").solicit(v6(target), mac);
+        assert_eq!(world.send("client", &question), stopped("client", DropReason::NoRoute), "{target}");
+        let detection = Ip::new("::", "ff02::1:ff00:99").hop_limit(255).icmp(135, 0, [0; 4], &v6(target).octets());
+        assert_eq!(world.send("client", &detection), stopped("client", DropReason::NoRoute), "{target}");
+    }
+    // Once somebody has it, it is answered for, and not after.
+    let question = arp(true, (mac, v4(CLIENT)), (MacAddress::default(), v4("10.0.0.99")));
+    world.change_eni("web", |eni| eni.addresses.push(prefix_of("10.0.0.99")));
+    assert_eq!(world.send_frame("client", &question).0, Fate::Answered);
+    world.change_eni("web", |eni| eni.addresses.retain(|address| *address != prefix_of("10.0.0.99")));
+    assert_eq!(world.send_frame("client", &question).0, stopped("client", DropReason::NoRoute));
+}
+
+/// Whatever makes the router speak is bounded, for each ENI by itself.
+#[test]
+fn the_router_answers_an_eni_so_many_times_a_second() {
+    let mut world = World::new(lab());
+    let (mac, gateway) = macs();
+    world.set_rules("sg-client", &[accept_in("all", "0.0.0.0/0"), accept_in("all-v6", "::/0")]);
+    let question = arp(true, (mac, v4(CLIENT)), (MacAddress::default(), v4(WEB)));
+    let solicitation = Ip::new(CLIENT_V6, "ff02::1:ff00:1").solicit(v6(WEB_V6), mac).frame(mac, gateway);
+    let ping = Ip::new(CLIENT, GATEWAY).ping(77).frame(mac, gateway);
+    let late = Ip::new(CLIENT, FAR).hop_limit(1).udp(5, 6).frame(mac, gateway);
+    let kinds = [question, solicitation, ping, late];
+    for number in 0..ANSWERS_PER_S as usize {
+        assert_eq!(world.send_frame("client", &kinds[number % kinds.len()]).0, Fate::Answered, "{number}");
+    }
+    for frame in &kinds {
+        assert_eq!(world.send_frame("client", frame).0, stopped("client", DropReason::AnswerRate));
+    }
+    let its_question = arp(true, (world.mac("web"), v4(WEB)), (MacAddress::default(), v4(CLIENT)));
+    assert_eq!(world.send_frame("web", &its_question).0, Fate::Answered, "others have their own");
+    let through = Ip::new(CLIENT, FAR).udp(5, 6);
+    assert_eq!(world.send("client", &through), delivered("far"), "what is forwarded is not bounded");
+    world.wait_s(1);
+    for frame in &kinds {
+        assert_eq!(world.send_frame("client", frame).0, Fate::Answered);
+    }
 }
 
 #[test]
@@ -49,7 +107,7 @@ fn arp_that_asks_nothing_of_the_router_is_consumed() {
     let mac = world.mac("client");
     let announcement = arp(true, (mac, v4(CLIENT)), (MacAddress::default(), v4(CLIENT)));
     let probe = arp(true, (mac, v4("0.0.0.0")), (MacAddress::default(), v4(CLIENT)));
-    let answer = arp(false, (mac, v4(CLIENT)), (mac, v4(GATEWAY)));
+    let answer = arp(false, (mac, v4(CLIENT)), (world.gateway_mac("client"), v4(GATEWAY)));
     for frame in [announcement, probe, answer] {
         assert_eq!(world.send_frame("client", &frame).0, stopped("client", DropReason::ArpConsumed));
     }
@@ -62,9 +120,9 @@ fn advertisement(target: &str, to: &str, flags: u8, gateway: MacAddress) -> Ip {
 }
 
 #[test]
-fn the_router_answers_every_neighbor_solicitation_with_its_own_address() {
+fn the_router_answers_solicitations_for_all_that_is_there_with_its_own_address() {
     let (mac, gateway) = macs();
-    for target in [GATEWAY_V6, WEB_V6, "fd00:0:0:1::99"] {
+    for target in [GATEWAY_V6, WEB_V6, FAR_V6] {
         let question = Ip::new(CLIENT_V6, "ff02::1:ff00:1").solicit(v6(target), mac);
         let answer = advertisement(target, CLIENT_V6, 0xe0, gateway);
         assert_answer(&question.frame(mac, MacAddress([0x33, 0x33, 0xff, 0, 0, 1])), &answer.frame(gateway, mac));

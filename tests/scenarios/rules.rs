@@ -3,12 +3,12 @@
 use super::*;
 use harness::frame::TcpFlags;
 use harness::world::{accept_out, prefix_of, rule};
-use vswitch_core::desired::{Policy, PortList, PortRange, PrefixList};
+use vswitch_core::desired::{PmtudExempt, Policy, PortList, PortRange, PrefixList};
 use vswitch_core::packet::Marker;
 use vswitch_core::verdict::{Stage, Verdict};
 
 fn syn(port: u16) -> Ip {
-    request().tcp(4000, port, TcpFlags::SYN)
+    request().tcp(40000, port, TcpFlags::SYN)
 }
 
 fn drop_in(id: &str, remote: &str) -> Rule {
@@ -60,7 +60,7 @@ fn advanced_groups_are_closed_both_ways() {
     assert_eq!(world.send("client", &syn(80)), stopped("client", DropReason::DefaultDrop));
     world.set_rules("sg-strict", &[accept_out("http", "10.0.0.10/32").tcp(80)]);
     assert_eq!(world.send("client", &syn(80)), delivered("web"));
-    assert_eq!(world.send("web", &reply().tcp(80, 4000, TcpFlags::SYN | TcpFlags::ACK)), delivered("client"));
+    assert_eq!(world.send("web", &reply().tcp(80, 40000, TcpFlags::SYN | TcpFlags::ACK)), delivered("client"));
     world.change_eni("web", |eni| eni.groups = ["sg-strict".into()].into());
     assert_eq!(world.send("client", &syn(80)), refused("web", DropReason::DefaultDrop), "members are isolated");
 }
@@ -152,7 +152,7 @@ fn a_quintuple_rule_is_about_one_local_address() {
 #[test]
 fn ipv6_is_judged_by_ipv6_rules() {
     let mut world = World::new(lab());
-    let syn = |port| Ip::new(CLIENT_V6, WEB_V6).extension(60, &[1, 4, 0, 0, 0, 0]).tcp(4000, port, TcpFlags::SYN);
+    let syn = |port| Ip::new(CLIENT_V6, WEB_V6).extension(60, &[1, 4, 0, 0, 0, 0]).tcp(40000, port, TcpFlags::SYN);
     assert_eq!(world.send("client", &syn(80)), delivered("web"));
     assert_eq!(world.send("client", &syn(22)), refused("web", DropReason::DefaultDrop));
     world.set_rules("sg-web", &[accept_in("http", "0.0.0.0/0").tcp(80), accept_in("ping", "::/0").protocol(58)]);
@@ -191,8 +191,8 @@ fn the_metadata_service_is_reachable_and_may_answer() {
             accept_out("out", "10.0.0.0/8").local("100.100.100.200/32"),
         ];
     });
-    let question = Ip::new(CLIENT, METADATA).tcp(5000, 80, TcpFlags::SYN);
-    let answer = || Ip::new(METADATA, CLIENT).tcp(80, 5000, TcpFlags::SYN | TcpFlags::ACK);
+    let question = Ip::new(CLIENT, METADATA).tcp(50000, 80, TcpFlags::SYN);
+    let answer = || Ip::new(METADATA, CLIENT).tcp(80, 50000, TcpFlags::SYN | TcpFlags::ACK);
     assert_eq!(world.send("far", &answer()), refused("client", DropReason::DefaultDrop), "unasked");
     assert_eq!(world.send("client", &question), delivered("far"));
     assert_eq!(world.send("far", &answer()), delivered("client"));
@@ -201,8 +201,9 @@ fn the_metadata_service_is_reachable_and_may_answer() {
 }
 
 #[test]
-fn path_mtu_reports_need_no_session() {
+fn path_mtu_reports_need_no_session_where_all_are_exempt() {
     let mut world = closed_world();
+    world.change(|desired| desired.settings.pmtud_exempt = PmtudExempt::Always);
     let about = reply().udp(1, 2);
     let too_big = Ip::new("192.0.2.7", WEB).icmp(3, 4, [0, 0, 5, 0], &about.bytes());
     let packet = world.inject("web", &too_big, Marker::None);
@@ -219,6 +220,72 @@ fn path_mtu_reports_need_no_session() {
     assert_eq!(world.send("web", &out), stopped("web", DropReason::DefaultDrop));
 }
 
+/// What the web server gets of a router's report about what it sent.
+fn reported(world: &mut World, report: &Ip) -> (Verdict, Option<Stage>) {
+    let packet = world.inject("web", report, Marker::None);
+    (packet.verdict, stage_of(&packet))
+}
+
+#[test]
+fn a_path_mtu_report_is_about_a_session_of_its_receiver() {
+    let mut world = World::new(lab());
+    let closed = (Verdict::Drop(DropReason::DefaultDrop), Some(Stage::Default));
+    let passes = (Verdict::Deliver, Some(Stage::Session));
+    let sent = [reply().udp(1000, 2000), Ip::new(WEB_V6, CLIENT_V6).udp(1000, 2000)];
+    let report = |about: &Ip| match about.source.is_ipv4() {
+        true => Ip::new("192.0.2.7", WEB).icmp(3, 4, [0, 0, 5, 0], &about.bytes()),
+        false => Ip::new("2001:db8::7", WEB_V6).icmp(2, 0, [0, 0, 5, 0], &about.bytes()),
+    };
+    for about in &sent {
+        assert_eq!(reported(&mut world, &report(about)), closed, "never sent");
+        assert_eq!(world.send("web", about), refused("client", DropReason::DefaultDrop));
+        assert_eq!(reported(&mut world, &report(about)), passes);
+    }
+    assert_eq!(reported(&mut world, &report(&reply().udp(1000, 2001))), closed, "another connection");
+    // It never crossed this way.
+    assert_eq!(reported(&mut world, &report(&Ip::new(CLIENT, WEB).udp(2000, 1000))), {
+        (Verdict::Drop(DropReason::DefaultDrop), Some(Stage::Default))
+    });
+    world.wait_s(31);
+    assert_eq!(reported(&mut world, &report(&sent[0])), closed, "the session is over");
+}
+
+#[test]
+fn errors_about_a_session_are_bounded_in_length_and_number() {
+    let mut world = World::new(lab());
+    let about = reply().udp(1000, 2000);
+    assert_eq!(world.send("web", &about), refused("client", DropReason::DefaultDrop));
+    let error = |kind: (u8, u8), padding: usize| {
+        let quote = [about.bytes(), vec![7; padding]].concat();
+        Ip::new("192.0.2.7", WEB).icmp(kind.0, kind.1, [0, 0, 5, 0], &quote)
+    };
+    let fits = 576 - 28 - about.bytes().len();
+    for kind in [(3, 4), (3, 3), (11, 0), (12, 0)] {
+        assert_eq!(reported(&mut world, &error(kind, fits)).0, Verdict::Deliver, "{kind:?}");
+        let longer = reported(&mut world, &error(kind, fits + 1));
+        assert_eq!(longer.0, Verdict::Drop(DropReason::DefaultDrop), "{kind:?}");
+        let in_parts = reported(&mut world, &error(kind, 100).part(7, 0, true));
+        assert_eq!(in_parts.0, Verdict::Drop(DropReason::DefaultDrop), "{kind:?}");
+    }
+    // Redirects and source quench are no errors that a session admits (§4.3).
+    for kind in [(5, 0), (5, 1), (4, 0)] {
+        assert_eq!(reported(&mut world, &error(kind, 0)).0, Verdict::Drop(DropReason::DefaultDrop), "{kind:?}");
+    }
+    world.wait_s(1);
+    let fates: Vec<Verdict> = (0..1010).map(|_| reported(&mut world, &error((3, 4), 0)).0).collect();
+    assert!(fates[..1000].iter().all(|fate| *fate == Verdict::Deliver));
+    assert!(fates[1000..].iter().all(|fate| *fate == Verdict::Drop(DropReason::IcmpErrorRate)));
+    world.wait_s(1);
+    assert_eq!(reported(&mut world, &error((3, 4), 0)).0, Verdict::Deliver);
+    let unknown = Ip::new("2001:db8::7", WEB_V6);
+    let sent = Ip::new(WEB_V6, CLIENT_V6).udp(1000, 2000);
+    assert_eq!(world.send("web", &sent), refused("client", DropReason::DefaultDrop));
+    for (kind, passes) in [(1, true), (2, true), (3, true), (4, true), (5, false), (100, false), (127, false)] {
+        let fate = reported(&mut world, &unknown.clone().icmp(kind, 0, [0; 4], &sent.bytes())).0;
+        assert_eq!(fate == Verdict::Deliver, passes, "{kind}");
+    }
+}
+
 #[test]
 fn what_the_data_path_marks_is_exempt_and_its_replies_pass() {
     for (marker, stage) in [(Marker::LoadBalancer, Stage::ExemptSlb), (Marker::Probe, Stage::ExemptProbe)] {
@@ -227,7 +294,7 @@ fn what_the_data_path_marks_is_exempt_and_its_replies_pass() {
         assert_eq!(packet.verdict, Verdict::Drop(DropReason::DefaultDrop));
         let packet = world.inject("web", &syn(80), marker);
         assert_eq!((packet.verdict, stage_of(&packet)), (Verdict::Deliver, Some(stage)));
-        let answer = world.frame_from("web", &reply().tcp(80, 4000, TcpFlags::SYN | TcpFlags::ACK));
+        let answer = world.frame_from("web", &reply().tcp(80, 40000, TcpFlags::SYN | TcpFlags::ACK));
         assert!(matches!(world.egress("web", &answer).verdict, Verdict::Forward(_)));
         world.set_rules("sg-strict", &[accept_in("other", "10.9.9.9/32")]);
         assert!(matches!(world.egress("web", &answer).verdict, Verdict::Forward(_)), "no rule admitted it");
@@ -268,14 +335,14 @@ fn mail_to_the_internet_is_closed_on_request() {
         desired.enis.get_mut(&"far".into()).expect("it is there").source_dest_check = false;
     });
     world.set_rules("sg-client", &[accept_in("all", "0.0.0.0/0")]);
-    let mail = |to: &str| Ip::new(CLIENT, to).tcp(4000, 25, TcpFlags::SYN);
+    let mail = |to: &str| Ip::new(CLIENT, to).tcp(40000, 25, TcpFlags::SYN);
     assert_eq!(world.send("client", &mail("203.0.113.5")), delivered("far"));
     world.change(|desired| desired.settings.smtp_closed = true);
     assert_eq!(world.send("client", &mail("203.0.113.5")), stopped("client", DropReason::SmtpClosed));
     assert_eq!(world.send("client", &mail("203.0.113.5").part(1, 0, true)), stopped("client", DropReason::SmtpClosed));
     assert_eq!(world.send("client", &mail(FAR)), delivered("far"));
     assert_eq!(world.send("client", &mail("192.168.7.7")), delivered("far"));
-    assert_eq!(world.send("client", &Ip::new(CLIENT, "203.0.113.5").udp(4000, 25)), delivered("far"));
+    assert_eq!(world.send("client", &Ip::new(CLIENT, "203.0.113.5").udp(40000, 25)), delivered("far"));
 }
 
 #[test]

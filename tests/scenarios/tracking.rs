@@ -19,9 +19,9 @@ fn each_profile_has_its_own_timeouts_for_sessions_that_start_under_it() {
         assert!(survives(&world, 909) && !survives(&world, 910), "what lives keeps what it started with");
         world.wait_s(910);
         for (packet, from) in [
-            (request().tcp(4000, 80, TcpFlags::SYN), "client"),
-            (reply().tcp(80, 4000, TcpFlags::SYN | TcpFlags::ACK), "web"),
-            (request().tcp(4000, 80, TcpFlags::ACK), "client"),
+            (request().tcp(40000, 80, TcpFlags::SYN), "client"),
+            (reply().tcp(80, 40000, TcpFlags::SYN | TcpFlags::ACK), "web"),
+            (request().tcp(40000, 80, TcpFlags::ACK), "client"),
         ] {
             assert!(matches!(world.send(from, &packet), Fate::Delivered(_)));
         }
@@ -43,18 +43,17 @@ fn only_a_syn_opens_a_session_where_connections_are_not_picked_up() {
     let mut world = World::new(lab());
     world.change(|desired| desired.settings.tcp_pick_up = false);
     let out = stopped("client", DropReason::TcpOutOfState);
-    for flags in [TcpFlags::ACK, TcpFlags::SYN | TcpFlags::ACK, TcpFlags::FIN | TcpFlags::ACK, TcpFlags::RST, 0] {
-        assert_eq!(world.send("client", &request().tcp(4000, 80, flags)), out, "{flags}");
+    for flags in [TcpFlags::ACK, TcpFlags::FIN | TcpFlags::ACK, TcpFlags::RST, 0] {
+        assert_eq!(world.send("client", &request().tcp(40000, 80, flags)), out, "{flags}");
     }
-    let refused_anyway = Ip::new(WEB, CLIENT).tcp(80, 4000, TcpFlags::ACK);
-    assert_eq!(world.send("web", &refused_anyway), stopped("web", DropReason::TcpOutOfState));
-    assert_eq!(world.send("client", &request().tcp(4000, 80, TcpFlags::SYN)), delivered("web"));
-    assert_eq!(world.send("web", &reply().tcp(80, 4000, TcpFlags::SYN | TcpFlags::ACK)), delivered("client"));
-    assert_eq!(world.send("client", &request().tcp(4000, 80, TcpFlags::ACK)), delivered("web"));
+    assert_eq!(world.send("web", &reply().tcp(80, 40000, TcpFlags::ACK)), stopped("web", DropReason::TcpOutOfState));
+    assert_eq!(world.send("client", &request().tcp(40000, 80, TcpFlags::SYN)), delivered("web"));
+    assert_eq!(world.send("web", &reply().tcp(80, 40000, TcpFlags::SYN | TcpFlags::ACK)), delivered("client"));
+    assert_eq!(world.send("client", &request().tcp(40000, 80, TcpFlags::ACK)), delivered("web"));
     world.wait_s(910);
-    assert_eq!(world.send("client", &request().tcp(4000, 80, TcpFlags::ACK)), out, "too late");
+    assert_eq!(world.send("client", &request().tcp(40000, 80, TcpFlags::ACK)), out, "too late");
     let closed = refused("web", DropReason::DefaultDrop);
-    assert_eq!(world.send("client", &request().tcp(4000, 22, TcpFlags::SYN)), closed, "rules come first");
+    assert_eq!(world.send("client", &request().tcp(40000, 22, TcpFlags::SYN)), closed, "rules come first");
 }
 
 /// Sends segments from the client (`true`) or the web server, each of which must pass.
@@ -66,14 +65,14 @@ fn pass(world: &mut World, segments: &[(bool, Segment)]) {
 }
 
 fn send(world: &mut World, from_client: bool, segment: &Segment) -> Fate {
-    let segment = if from_client { Segment { ports: (4000, 80), ..segment.clone() } } else { segment.clone() };
+    let segment = if from_client { Segment { ports: (40000, 80), ..segment.clone() } } else { segment.clone() };
     let (guest, packet) = if from_client { ("client", request()) } else { ("web", reply()) };
     world.send(guest, &packet.segment(&segment))
 }
 
 /// A segment of the web server's port to the client's; [`send`] turns it for the client.
 fn segment(flags: u8, sequence: u32, acknowledgment: u32) -> Segment {
-    Segment { sequence, acknowledgment, ..Segment::new((80, 4000), flags) }
+    Segment { sequence, acknowledgment, ..Segment::new((80, 40000), flags) }
 }
 
 fn handshake(scale: Option<u8>) -> [(bool, Segment); 3] {
@@ -227,7 +226,7 @@ fn an_error_with_a_quote_that_cannot_be_is_dropped_whatever_rules_say() {
     let mut world = connected();
     world.set_rules("sg-web", &[http().to_vec(), vec![accept_in("icmp", "0.0.0.0/0").protocol(1)]].concat());
     let error = |quote: &[u8]| request().icmp(3, 3, [0; 4], quote);
-    let about = reply().tcp(80, 4000, TcpFlags::ACK).bytes();
+    let about = reply().tcp(80, 40000, TcpFlags::ACK).bytes();
     assert_eq!(world.send("client", &error(&about)), delivered("web"));
     for length in [0, 10, 19, 20, 27] {
         let cut = error(&about[..length]);
@@ -235,7 +234,7 @@ fn an_error_with_a_quote_that_cannot_be_is_dropped_whatever_rules_say() {
     }
     assert_eq!(world.send("client", &error(&about[..28])), delivered("web"), "ports are enough");
     // About a packet that the web server cannot have sent.
-    let forged = error(&request().tcp(4000, 80, TcpFlags::ACK).bytes());
+    let forged = error(&request().tcp(40000, 80, TcpFlags::ACK).bytes());
     assert_eq!(world.send("client", &forged), stopped("client", DropReason::QuoteForged));
     for (kind, code) in [(11, 0), (12, 0)] {
         let other = request().icmp(kind, code, [0; 4], &about[..8]);

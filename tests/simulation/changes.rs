@@ -37,7 +37,10 @@ pub(crate) fn add_eni(desired: Desired, id: &str) -> Desired {
         (format!("10.0.{subnet}.{}", 10 + number), format!("fd00:0:0:{}::{:x}", subnet + 1, 16 + number));
     let group = if number < 4 { BASIC[number % 3] } else { ADVANCED[number % 2] };
     let mut desired = desired.eni(id, &format!("vsw-{}", subnet + 1), &[&ipv4, &ipv6], &[group]);
-    desired.enis.get_mut(&EniId::from(id)).expect("just added").mac.0[5] = number as u8 + 1;
+    let eni = desired.enis.get_mut(&EniId::from(id)).expect("just added");
+    eni.mac.0[5] = number as u8 + 1;
+    // More than there ever are, and few enough that each is kept in mind.
+    eni.sessions_max = 4000;
     desired
 }
 
@@ -120,7 +123,8 @@ pub(crate) fn change_list(random: &mut Random, desired: &mut Desired) -> String 
 
 pub(crate) fn change_settings(random: &mut Random, desired: &mut Desired) -> String {
     let settings = &mut desired.settings;
-    match random.below(6) {
+    match random.below(8) {
+        6..=7 => settings.pick_up_by_ports ^= true,
         4 => settings.tcp_pick_up ^= true,
         5 => settings.timeout_profile = random.pick(&TimeoutProfile::NAMES).0,
         0 => settings.cut_sessions_on_deny ^= true,

@@ -1,11 +1,11 @@
 //! Conversations: messages that go on from earlier ones.
 
 use harness::frame::TcpFlags;
-use harness::oracle::{Content, Message};
+use harness::message::{Content, Message};
 use harness::random::Random;
 
-pub(crate) const PORTS: [u16; 4] = [0, 53, 80, 443];
-pub(crate) const SOURCE_PORTS: [u16; 3] = [53, 1000, 2000];
+pub(crate) const PORTS: [u16; 5] = [0, 53, 80, 443, 50_000];
+pub(crate) const SOURCE_PORTS: [u16; 4] = [53, 1000, 40_000, 41_000];
 
 /// Another message of the same conversation, or an error about it.
 pub(crate) fn follow_up(random: &mut Random, past: Message, reverse: bool) -> Message {

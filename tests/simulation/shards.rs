@@ -4,11 +4,12 @@
 use crate::changes::{ENIS, add_eni, change_list, change_membership, change_rules, change_settings, first_world};
 use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};
 use harness::frame::TcpFlags;
-use harness::oracle::{Content, Gathered, Message, Oracle, Place};
+use harness::message::{Content, Message};
+use harness::oracle::{Gathered, Oracle, Place};
 use harness::random::Random;
 use harness::world::{World, prefix_of};
 use std::collections::VecDeque;
-use vswitch_core::desired::{Desired, Direction, Eni, Port, Timeouts};
+use vswitch_core::desired::{Desired, Direction, Port, Timeouts};
 use vswitch_core::ids::EniId;
 use vswitch_core::packet::{FrameBuffer, Packet};
 use vswitch_core::protocol::PacketDescription;
@@ -321,7 +322,7 @@ fn change_eni(random: &mut Random, desired: &mut Desired, oracle: &mut Oracle) -
                 udp_s: random.pick(&[10, 30, 100]),
             }
         }
-        1 => eni.sessions_max = random.pick(&[2, 4, Eni::default_sessions_max()]),
+        1 => eni.sessions_max = random.pick(&[2, 4, 4000]),
         2 => {
             let number = eni.mac.0[5] - 1;
             let secondary = prefix_of(&format!("10.0.{}.{}", number % 2, 100 + number));

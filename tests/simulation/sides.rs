@@ -4,10 +4,10 @@
 use crate::changes::{ENIS, add_eni, change_list, change_membership, change_rules, change_settings, first_world};
 use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};
 use harness::frame::TcpFlags;
-use harness::oracle::{Content, Message};
+use harness::message::{Content, Message};
 use harness::random::Random;
 use harness::world::{Fate, World};
-use vswitch_core::desired::{Direction, Eni, Timeouts};
+use vswitch_core::desired::{Direction, Timeouts};
 use vswitch_core::ids::EniId;
 use vswitch_core::packet::{FrameBuffer, Packet};
 use vswitch_core::protocol::FlowDescription;
@@ -71,7 +71,7 @@ impl Pair {
                 let Some(eni) = desired.enis.get_mut(&id) else { return };
                 match choice {
                     9 => eni.timeouts = Timeouts { udp_s: random.pick(&[10, 30]), ..Timeouts::default() },
-                    10 => eni.sessions_max = random.pick(&[2, 4, Eni::default_sessions_max()]),
+                    10 => eni.sessions_max = random.pick(&[2, 4, 4000]),
                     _ => eni.source_dest_check ^= true,
                 }
                 id.to_string()

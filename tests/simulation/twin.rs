@@ -4,7 +4,8 @@
 //! the next port is asked.
 
 use harness::frame::Ip;
-use harness::oracle::{Content, Gathered, Message, Oracle, Place};
+use harness::message::{Content, Message};
+use harness::oracle::{Gathered, Oracle, Place};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -66,7 +67,12 @@ pub(crate) struct Guest {
     pub(crate) is_cut: bool,
     /// The worker has met the cut.
     is_failed: bool,
+    /// Packets that others are served first.
+    debt: usize,
 }
+
+/// What a refused packet costs, counted in packets that pass.
+const REFUSED_COST: usize = 5;
 
 #[derive(Clone, Debug, Default)]
 struct WorkerTwin {
@@ -75,6 +81,8 @@ struct WorkerTwin {
     ready: Vec<EniId>,
     /// Ports on the desk.
     attaching: VecDeque<EniId>,
+    /// Whoever had frames in the last turn.
+    served: Vec<EniId>,
 }
 
 /// Counters of one ENI and direction.
@@ -109,6 +117,8 @@ pub(crate) struct Twin {
     workers: Vec<WorkerTwin>,
     /// From one worker to another.
     rings: Vec<Vec<VecDeque<Parcel>>>,
+    /// Packets of the burst in work that were refused.
+    refused: usize,
     /// Packets that a ring takes from the port in work.
     ring_packets_max: usize,
     frames_max: usize,
@@ -132,6 +142,7 @@ impl Twin {
             incarnations: BTreeMap::new(),
             workers: vec![WorkerTwin::default(); workers],
             rings: vec![vec![VecDeque::new(); workers]; workers],
+            refused: 0,
             ring_packets_max: HANDOFF_PACKETS,
             frames_max,
             now_s: 0,
@@ -211,8 +222,20 @@ impl Twin {
     pub(crate) fn turn(&mut self, worker: usize, now_s: u64) -> usize {
         let crosses = self.workers[worker].crossed != self.generation;
         let mut packets = self.take_in(worker, now_s, if crosses { usize::MAX } else { 1 });
+        let before = std::mem::take(&mut self.workers[worker].served);
         for id in self.workers[worker].ready.clone() {
-            packets += self.serve(&id);
+            let guest = self.guest(&id);
+            if guest.debt >= BURST_PACKETS && before.iter().any(|other| *other != id) {
+                guest.debt -= BURST_PACKETS;
+                continue;
+            }
+            let count = self.serve(&id);
+            let debt = self.guest(&id).debt % BURST_PACKETS + self.refused * (REFUSED_COST - 1);
+            self.guest(&id).debt = if count == BURST_PACKETS { debt } else { 0 };
+            if count > 0 {
+                self.workers[worker].served.push(id);
+            }
+            packets += count;
         }
         packets
     }
@@ -231,7 +254,8 @@ impl Twin {
             let Some(id) = self.workers[worker].attaching.pop_front() else { break };
             self.workers[worker].ready.retain(|ready| *ready != id);
             self.workers[worker].ready.push(id.clone());
-            self.guest(&id).is_failed = false;
+            let guest = self.guest(&id);
+            (guest.is_failed, guest.debt) = (false, 0);
         }
         let mut packets = 0;
         for from in 0..self.workers.len() {
@@ -281,15 +305,24 @@ impl Twin {
         // The last quarter of a ring is for ports that had less than a burst.
         let kept = if count == BURST_PACKETS { HANDOFF_PACKETS / 4 } else { 0 };
         self.ring_packets_max = HANDOFF_PACKETS - kept;
+        self.refused = 0;
         let arrivals: Vec<Parcel> = burst.into_iter().filter_map(|frame| self.egress(id, frame, false)).collect();
         arrivals.into_iter().for_each(|parcel| self.arrive(parcel));
+        let refused = self.refused;
         for (from, _, serial) in self.oracle.release() {
             let frame = self.waiting.remove(&serial).expect("it waited");
             if let Some(parcel) = self.egress(&from, frame, true) {
                 self.arrive(parcel);
             }
         }
+        self.refused = refused;
         count
+    }
+
+    /// Counts a packet that was judged, or not even that, and goes nowhere.
+    fn refuse(&mut self, eni: &EniId, direction: Direction, name: &str) {
+        self.refused += 1;
+        self.drop(eni, direction, name);
     }
 
     /// A frame through its sender's egress; back if it goes to an ENI of the same worker.
@@ -297,7 +330,7 @@ impl Twin {
         let parcel = match self.admit(id, frame.clone()) {
             Ok(parcel) => parcel?,
             Err(reason) => {
-                self.drop(id, Direction::Egress, reason.name());
+                self.refuse(id, Direction::Egress, reason.name());
                 return None;
             }
         };
@@ -308,13 +341,13 @@ impl Twin {
                 Gathered::Pass => {}
                 Gathered::Wait => return self.waiting.insert(frame.serial, frame).and(None),
                 Gathered::Drop => {
-                    self.drop(id, Direction::Egress, REFUSED);
+                    self.refuse(id, Direction::Egress, REFUSED);
                     return None;
                 }
             }
         }
         if !self.judge(id, Direction::Egress, &parcel.message) {
-            self.drop(id, Direction::Egress, REFUSED);
+            self.refuse(id, Direction::Egress, REFUSED);
             return None;
         }
         let frame_bytes = self.frame_to(id, &parcel).len();
@@ -339,7 +372,7 @@ impl Twin {
             FrameContent::Broken(reason) => return Err(reason),
             FrameContent::Message(message) => message,
         };
-        if eni.source_dest_check && frame.mac != eni.mac {
+        if frame.mac != eni.mac {
             return Err(DropReason::SourceMacSpoofed);
         }
         if eni.source_dest_check && !owns(eni, message.source) {
@@ -369,10 +402,10 @@ impl Twin {
             return;
         };
         if eni.source_dest_check && !owns(eni, parcel.message.destination) {
-            return self.drop(to, Direction::Ingress, DropReason::DestinationNotOwned.name());
+            return self.refuse(to, Direction::Ingress, DropReason::DestinationNotOwned.name());
         }
         if !self.judge(to, Direction::Ingress, &parcel.message) {
-            return self.drop(to, Direction::Ingress, REFUSED);
+            return self.refuse(to, Direction::Ingress, REFUSED);
         }
         let bytes = self.frame_to(to, &parcel);
         self.count(to, Direction::Ingress).pass(bytes.len());

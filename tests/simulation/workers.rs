@@ -11,7 +11,7 @@ use crate::networks::{
 };
 use crate::twin::{Count, Frame, FrameContent, REFUSED, Twin, frame_of};
 use harness::frame::{TcpFlags, ethernet, tagged};
-use harness::oracle::{Content, Message};
+use harness::message::{Content, Message};
 use harness::random::Random;
 use harness::world::SECRET;
 use ipnet::IpNet;
@@ -475,6 +475,7 @@ impl Floor {
 fn counted(stats: &DirectionStats) -> Count {
     let refusals = [
         DropReason::RuleDrop,
+        DropReason::AnswerUnsolicited,
         DropReason::DefaultDrop,
         DropReason::SessionRevoked,
         DropReason::SmtpClosed,

@@ -25,6 +25,8 @@ const STOP: Token = Token(1);
 const WORKERS: Token = Token(2);
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 256;
+/// The folder in which interfaces that are ports are noted.
+const NOTES: &str = "interfaces";
 
 /// How the forwarding plane is to run.
 #[derive(Clone, Debug)]
@@ -120,7 +122,10 @@ fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io
     let mut crew = Crew::new(&config, clock);
     let wirings = crew.reserve(config.workers)?;
     let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
-    let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports: config.ports };
+    let mut ports = config.ports;
+    // Beside the socket, so that whoever runs here next finds them and nobody else does.
+    ports.notes = ports.notes.or_else(|| Some(config.socket.parent()?.join(NOTES)));
+    let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports };
     let (switch, workers) = assemble(config, wirings, Some(control));
     let memory_mib = workers.iter().map(Worker::flow_memory_bytes).sum::<usize>() >> 20;
     let room = format!("{flows_max_per_worker} connections of IPv4 and {} of IPv6", flows_max_per_worker / 4);

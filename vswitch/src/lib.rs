@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod doorbell;
 mod flows;
 pub mod handoff;
+pub mod isolation;
 pub mod namespace;
 pub mod netlink;
 pub mod packet_socket;

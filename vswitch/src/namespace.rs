@@ -59,6 +59,17 @@ pub fn within<T: Send>(name: &str, work: impl FnOnce() -> io::Result<T> + Send) 
     })
 }
 
+/// Runs `work` inside the namespace if one is named, else here.
+///
+/// # Errors
+/// As [`within`].
+pub fn within_any<T: Send>(name: Option<&str>, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    match name {
+        Some(name) => within(name, work),
+        None => work(),
+    }
+}
+
 /// Makes the named namespace unless it exists, and notes that the switch made it.
 ///
 /// # Errors

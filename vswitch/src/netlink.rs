@@ -1,20 +1,39 @@
 //! Configures a device through netlink, in the network namespace of the calling thread.
+//!
+//! All namespaces of a machine share one table of neighbours, and a guest that asks for every address of its subnet
+//! would fill it for all. So a guest that the switch configures has one neighbour of each family, the gateway, whose
+//! hardware address is known and never asked for; its subnet lies behind the gateway like the rest of the world.
 
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::io::Errno;
 use rustix::net::{SocketType, netdevice};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use vswitch_core::ids::MacAddress;
+
+/// `IFA_RT_PRIORITY` of `linux/if_addr.h`: the metric of the route that comes with an address.
+const ADDRESS_METRIC: u16 = 9;
+/// The metric of routes through a gateway, to which the number of the device is added.
+const METRIC_THROUGH_GATEWAY: u32 = 1 << 10;
+/// That of the routes that come with addresses. They are not taken while the others are there: a guest that sets its
+/// device down and up has lost the others, and can still ask for its neighbours.
+const METRIC_WITHOUT_GATEWAY: u32 = 1 << 20;
+
+/// Messages in one datagram begin at multiples of so many bytes (`NLMSG_ALIGNTO`).
+const NETLINK_ALIGNMENT: usize = 4;
 
 /// What the guest's kernel should know of its device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +44,22 @@ pub struct Interface {
     pub mtu_bytes: u16,
     /// Its addresses, each with the length of the subnet's prefix.
     pub addresses: Vec<IpNet>,
-    /// Where its default routes lead: at most one gateway of each family.
+    /// Where its default routes lead: at most one gateway of each family, each in the subnet of one of the addresses.
     pub gateways: Vec<IpAddr>,
+    /// The hardware address of all gateways.
+    pub gateway_mac: MacAddress,
+}
+
+impl Interface {
+    /// The gateway of the subnet that an address is in.
+    fn gateway_of(&self, address: &IpNet) -> Option<IpAddr> {
+        self.gateways.iter().copied().find(|gateway| address.contains(gateway))
+    }
+
+    /// The subnets that have a gateway, with it.
+    fn subnets(&self) -> BTreeSet<(IpNet, IpAddr)> {
+        self.addresses.iter().filter_map(|address| Some((address.trunc(), self.gateway_of(address)?))).collect()
+    }
 }
 
 /// Sets `wanted` on the device, brings it and the loopback device up, and takes away what `previous` had set and
@@ -36,33 +69,41 @@ pub struct Interface {
 /// What the kernel refused, naming the step.
 pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>) -> io::Result<()> {
     quieten(device);
-    let probe = rustix::net::socket(rustix::net::AddressFamily::UNIX, SocketType::DGRAM, None)?;
-    let index = netdevice::name_to_index(&probe, device).map_err(|error| step(device, "look up", error.into()))?;
+    let index = interface_index(device).map_err(|error| step(device, "look up", error))?;
     let mut netlink = Netlink::open()?;
     netlink.set_link(index, wanted).map_err(|error| step(device, "set hardware address and MTU", error))?;
     if wanted.addresses.iter().any(|address| matches!(address, IpNet::V6(_))) {
         netlink.stop_link_local(index).map_err(|error| step(device, "set IPv6 address generation", error))?;
     }
     netlink.set_up(index).map_err(|error| step(device, "bring up", error))?;
-    let loopback = netdevice::name_to_index(&probe, "lo").map_err(|error| step("lo", "look up", error.into()))?;
+    let loopback = interface_index("lo").map_err(|error| step("lo", "look up", error))?;
     netlink.set_up(loopback).map_err(|error| step("lo", "bring up", error))?;
     if let Some(previous) = previous {
         for gateway in previous.gateways.iter().filter(|gateway| !wanted.gateways.contains(gateway)) {
-            forgive(netlink.delete_default_route(index, *gateway), io::ErrorKind::NotFound, rustix::io::Errno::SRCH)
+            forgive(netlink.delete_route(default_route(index, *gateway)), io::ErrorKind::NotFound, Errno::SRCH)
                 .map_err(|error| step(device, "remove default route", error))?;
         }
+        netlink.remove_subnets(index, previous, wanted).map_err(|error| step(device, "remove subnet", error))?;
         for address in previous.addresses.iter().filter(|address| !wanted.addresses.contains(address)) {
-            let gone = rustix::io::Errno::ADDRNOTAVAIL;
-            forgive(netlink.delete_address(index, *address), io::ErrorKind::NotFound, gone)
+            forgive(netlink.delete_address(index, *address), io::ErrorKind::NotFound, Errno::ADDRNOTAVAIL)
                 .map_err(|error| step(device, "remove address", error))?;
         }
     }
     for address in &wanted.addresses {
-        netlink.set_address(index, *address).map_err(|error| step(device, &format!("add {address}"), error))?;
+        let is_behind_gateway = wanted.gateway_of(address).is_some();
+        netlink
+            .set_address(index, *address, is_behind_gateway)
+            .map_err(|error| step(device, &format!("add {address}"), error))?;
+    }
+    for (subnet, gateway) in wanted.subnets() {
+        netlink
+            .add_subnet(index, (subnet, gateway), wanted.gateway_mac)
+            .map_err(|error| step(device, &format!("lead {subnet} through {gateway}"), error))?;
     }
     for gateway in &wanted.gateways {
-        let exists = rustix::io::Errno::EXIST;
-        forgive(netlink.add_default_route(index, *gateway), io::ErrorKind::AlreadyExists, exists)
+        // Where two ENIs share a namespace, the first keeps the default route.
+        netlink
+            .add_route(default_route(index, *gateway))
             .map_err(|error| step(device, &format!("add default route via {gateway}"), error))?;
     }
     Ok(())
@@ -75,7 +116,7 @@ fn quieten(device: &str) {
     }
 }
 
-fn forgive(result: io::Result<()>, kind: io::ErrorKind, errno: rustix::io::Errno) -> io::Result<()> {
+fn forgive(result: io::Result<()>, kind: io::ErrorKind, errno: Errno) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == kind || error.raw_os_error() == Some(errno.raw_os_error()) => Ok(()),
         result => result,
@@ -90,13 +131,23 @@ fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-struct Netlink {
+/// The number of an interface in the network namespace of the calling thread.
+///
+/// # Errors
+/// `NODEV` if there is none of the name.
+pub(crate) fn interface_index(device: &str) -> io::Result<u32> {
+    let probe = rustix::net::socket(rustix::net::AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    Ok(netdevice::name_to_index(&probe, device)?)
+}
+
+/// A socket to the kernel's routing configuration, in the network namespace of the thread that opened it.
+pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
 }
 
 impl Netlink {
-    fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -128,41 +179,112 @@ impl Netlink {
         self.request(RouteNetlinkMessage::SetLink(link), 0)
     }
 
-    fn set_address(&mut self, index: u32, address: IpNet) -> io::Result<()> {
-        self.request(RouteNetlinkMessage::NewAddress(address_message(index, address)), NLM_F_CREATE | NLM_F_REPLACE)
+    fn set_address(&mut self, index: u32, address: IpNet, is_behind_gateway: bool) -> io::Result<()> {
+        let mut message = address_message(index, address);
+        if is_behind_gateway {
+            message.attributes.push(AddressAttribute::Other(DefaultNla::new(
+                ADDRESS_METRIC,
+                (METRIC_WITHOUT_GATEWAY + index).to_ne_bytes().to_vec(),
+            )));
+        }
+        self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     fn delete_address(&mut self, index: u32, address: IpNet) -> io::Result<()> {
         self.request(RouteNetlinkMessage::DelAddress(address_message(index, address)), 0)
     }
 
-    /// Where two ENIs share a namespace, the first keeps the default route.
-    fn add_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
-        self.request(RouteNetlinkMessage::NewRoute(default_route(index, gateway)), NLM_F_CREATE | NLM_F_EXCL)
+    /// Leads a subnet through its gateway, which is on the link and needs no question for its hardware address.
+    fn add_subnet(&mut self, index: u32, (subnet, gateway): (IpNet, IpAddr), mac: MacAddress) -> io::Result<()> {
+        let neighbor = neighbor(index, gateway, mac);
+        self.request(RouteNetlinkMessage::NewNeighbour(neighbor), NLM_F_CREATE | NLM_F_REPLACE)?;
+        self.add_route(link_route(index, gateway))?;
+        self.add_route(subnet_route(index, subnet, gateway))
     }
 
-    fn delete_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
-        self.request(RouteNetlinkMessage::DelRoute(default_route(index, gateway)), 0)
+    /// Takes away what led to subnets of `previous` that `wanted` is not in.
+    fn remove_subnets(&mut self, index: u32, previous: &Interface, wanted: &Interface) -> io::Result<()> {
+        let (before, now) = (previous.subnets(), wanted.subnets());
+        for &(subnet, gateway) in before.difference(&now) {
+            for route in [subnet_route(index, subnet, gateway), link_route(index, gateway)] {
+                forgive(self.delete_route(route), io::ErrorKind::NotFound, Errno::SRCH)?;
+            }
+            let neighbor = RouteNetlinkMessage::DelNeighbour(neighbor(index, gateway, previous.gateway_mac));
+            forgive(self.request(neighbor, 0), io::ErrorKind::NotFound, Errno::NOENT)?;
+        }
+        Ok(())
     }
 
-    fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    /// Adds a route unless there is one to the same destination, as good.
+    fn add_route(&mut self, route: RouteMessage) -> io::Result<()> {
+        let added = self.request(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL);
+        forgive(added, io::ErrorKind::AlreadyExists, Errno::EXIST)
+    }
+
+    fn delete_route(&mut self, route: RouteMessage) -> io::Result<()> {
+        self.request(RouteNetlinkMessage::DelRoute(route), 0)
+    }
+
+    /// Asks for a change and waits until it is made.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        self.receive().map(drop)
+    }
+
+    /// Asks for one thing.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn get(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
+        self.receive()
+    }
+
+    /// Asks for everything there is of a kind.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
+        self.receive()
+    }
+
+    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        header.flags = flags;
         header.sequence_number = self.sequence;
         let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
+        Ok(())
+    }
+
+    /// What the kernel says to the last request, until it is done.
+    fn receive(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut told = Vec::new();
         loop {
             let (bytes, _) = self.socket.recv_from_full()?;
-            let reply = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes).map_err(io::Error::other)?;
-            match reply.payload {
-                NetlinkPayload::Error(error) if reply.header.sequence_number == self.sequence => {
-                    return if error.code.is_none() { Ok(()) } else { Err(error.to_io()) };
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let reply = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                let length = (reply.header.length as usize).next_multiple_of(NETLINK_ALIGNMENT);
+                rest = rest.get(length.max(1)..).unwrap_or_default();
+                if reply.header.sequence_number != self.sequence {
+                    continue;
                 }
-                _ => {}
+                match reply.payload {
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(told),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::Done(_) => return Ok(told),
+                    NetlinkPayload::InnerMessage(message) => told.push(message),
+                    _ => {}
+                }
             }
         }
     }
@@ -182,14 +304,52 @@ fn address_message(index: u32, address: IpNet) -> AddressMessage {
     message
 }
 
-fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
+fn route(index: u32, gateway: IpAddr) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(gateway);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(gateway)));
     message.attributes.push(RouteAttribute::Oif(index));
+    message
+}
+
+fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
+    let mut message = route(index, gateway);
+    message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(gateway)));
+    message
+}
+
+/// To a gateway, which is on the link. The metric tells apart those of several devices in one namespace.
+fn link_route(index: u32, gateway: IpAddr) -> RouteMessage {
+    let mut message = route(index, gateway);
+    message.header.scope = RouteScope::Link;
+    message.header.destination_prefix_length = if gateway.is_ipv4() { 32 } else { 128 };
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(gateway)));
+    message.attributes.push(RouteAttribute::Priority(METRIC_THROUGH_GATEWAY + index));
+    message
+}
+
+fn subnet_route(index: u32, subnet: IpNet, gateway: IpAddr) -> RouteMessage {
+    let mut message = default_route(index, gateway);
+    message.header.destination_prefix_length = subnet.prefix_len();
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(subnet.network())));
+    message.attributes.push(RouteAttribute::Priority(METRIC_THROUGH_GATEWAY + index));
+    message
+}
+
+/// A neighbour whose hardware address is known for good. The kernel neither counts such entries nor removes them.
+fn neighbor(index: u32, address: IpAddr, mac: MacAddress) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(address);
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    let destination = match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    };
+    message.attributes.push(NeighbourAttribute::Destination(destination));
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
     message
 }

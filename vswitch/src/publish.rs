@@ -1,10 +1,11 @@
 //! The newest snapshot, and the barrier that tells when the last worker has left the one before.
 //!
-//! Written by the control thread, read by the workers: one shared load each turn while nothing changes. Two steps make
-//! a change complete. *Crossed*: every worker judges by the new snapshot. *Settled*: every packet that was judged by
-//! an older one and waited in a ring between workers is out of it. After that nothing the old rules admitted can still
-//! come out of a port. Retired snapshots are kept here until the last worker let go of them, so that their memory is
-//! freed by the control thread and never on the packet path.
+//! Written by the control thread, read by the workers: one shared load each turn while nothing changes. Two steps
+//! make a change complete. *Crossed*: every worker judges by the new snapshot. *Settled*: every packet that was
+//! judged by an older one and waited inside, in a ring between workers or in one that a port shares with the kernel,
+//! is out of it. After that nothing the old rules admitted can still come out of a port. Retired snapshots are kept
+//! here until the last worker let go of them, so that their memory is freed by the control thread and never on the
+//! packet path.
 
 use crate::sync::{AtomicU64, Mutex, Thread, current};
 use crossbeam::utils::CachePadded;
@@ -105,7 +106,7 @@ impl Publication {
         self.unpark_waiter();
     }
 
-    /// Asks the workers to settle `sequence`, which all have crossed.
+    /// Asks the workers to settle `sequence`, which all have crossed; or the only one there is, once it has.
     pub fn request_settle(&self, sequence: u64) {
         self.settle.store(sequence, Ordering::Release);
     }

@@ -4,7 +4,7 @@ use crate::netlink::Interface;
 use crate::port::PortWish;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
-use vswitch_core::desired::{Desired, Eni, Port, VSwitch};
+use vswitch_core::desired::{Desired, Eni, Port, Vpc};
 use vswitch_core::ids::EniId;
 
 /// One step from the running ports to the desired ones, in the order in which steps are to be done.
@@ -27,7 +27,7 @@ pub fn wishes(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, Port
     let wish = |(id, eni): (&EniId, &Eni)| {
         let port = eni.port.clone()?;
         let interface = match &port {
-            Port::Tap(tap) if tap.configure => Some(interface(eni, desired.vswitches.get(&eni.vswitch), tap.mtu_bytes)),
+            Port::Tap(tap) if tap.configure => Some(interface(eni, desired, tap.mtu_bytes)),
             _ => None,
         };
         Some((id.clone(), PortWish { port, interface }))
@@ -35,7 +35,8 @@ pub fn wishes(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, Port
     enis.iter().filter_map(|id| desired.enis.get_key_value(id)).filter_map(wish).collect()
 }
 
-fn interface(eni: &Eni, vswitch: Option<&VSwitch>, mtu_bytes: u16) -> Interface {
+fn interface(eni: &Eni, desired: &Desired, mtu_bytes: u16) -> Interface {
+    let vswitch = desired.vswitches.get(&eni.vswitch);
     let blocks: Vec<IpNet> = vswitch
         .map(|vswitch| vswitch.ipv4.map(IpNet::V4).into_iter().chain(vswitch.ipv6.map(IpNet::V6)).collect())
         .unwrap_or_default();
@@ -53,7 +54,9 @@ fn interface(eni: &Eni, vswitch: Option<&VSwitch>, mtu_bytes: u16) -> Interface 
     });
     let reachable = |gateway: &std::net::IpAddr| addresses.iter().any(|address| address.contains(gateway));
     let gateways = gateways.filter(reachable).collect();
-    Interface { mac: eni.mac, mtu_bytes, addresses, gateways }
+    let vpc = vswitch.and_then(|vswitch| desired.vpcs.get(&vswitch.vpc));
+    let gateway_mac = vpc.map_or_else(Vpc::default_gateway_mac, |vpc| vpc.gateway_mac);
+    Interface { mac: eni.mac, mtu_bytes, addresses, gateways, gateway_mac }
 }
 
 /// The steps from `running` to `wanted`: open what is new, publish, close what is gone. Only where a device is to
@@ -160,6 +163,7 @@ mod tests {
         let interface = wish.interface.as_ref().unwrap();
         assert_eq!(interface.addresses, ["10.0.0.5/24".parse::<IpNet>().unwrap()], "a delegated prefix is not set");
         assert_eq!(interface.gateways, ["10.0.0.253".parse::<std::net::IpAddr>().unwrap()], "no IPv6, no IPv6 route");
+        assert_eq!(interface.gateway_mac, Vpc::default_gateway_mac());
         assert_eq!(wish.frame_bytes_max(), 1514);
     }
 }

@@ -22,8 +22,8 @@ use std::io;
 use std::sync::Arc;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::Desired;
-use vswitch_core::ids::{EniId, EniIndex};
+use vswitch_core::desired::{Desired, Eni, PacketPort};
+use vswitch_core::ids::{EniId, EniIndex, VpcId};
 use vswitch_core::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
 use vswitch_core::protocol::{Applied, Delta, Refusal};
 use vswitch_core::snapshot::Snapshot;
@@ -40,6 +40,8 @@ const RETRIES_PER_TICK: usize = 16;
 /// Time between two looks at whether the namespaces of the ports are still there, ns. The kernel keeps a namespace
 /// alive for as long as a TAP of it is open, so the device alone does not tell.
 const NAMESPACE_CHECK_NS: u64 = 1_000_000_000;
+/// Interfaces looked at each time whether they are still kept from the kernel, in turn.
+const ISOLATION_CHECKS_MAX: usize = 16;
 
 /// Threads that close ports when many are closed at once.
 const CLOSING_THREADS: usize = 16;
@@ -176,6 +178,10 @@ pub struct Switch {
     sequence: u64,
     tickets: u64,
     namespaces_checked: Time,
+    /// The ENI whose interface was looked at last.
+    isolation_checked: Option<EniId>,
+    /// Whether it was looked for what an earlier process has left: with the first state that is applied.
+    has_released_leftovers: bool,
 }
 
 impl fmt::Debug for Switch {
@@ -217,6 +223,8 @@ pub fn assemble(
         sequence: 0,
         tickets: 0,
         namespaces_checked: Time::default(),
+        isolation_checked: None,
+        has_released_leftovers: false,
     };
     let (handles, mut workers): (Vec<_>, Vec<_>) = switch.hire(config.workers, wirings).into_iter().unzip();
     switch.workers = handles;
@@ -288,8 +296,8 @@ impl Switch {
                 }
             }
         }
-        departed.close();
-        self.remove_namespaces(departed.namespaces);
+        self.finish_departure(departed);
+        self.release_leftovers();
         let compile_ns = compiled.as_ns() - started.as_ns();
         let applied = |barrier_ns| Applied { generation, compile_ns, barrier_ns, ports_down: self.ports_down() };
         barrier.map(applied).map_err(|refusal| vec![refusal])
@@ -297,12 +305,20 @@ impl Switch {
 
     /// The ENIs whose ports a change may concern: the router's addresses of a subnet are told to its guests.
     fn touched(&self, delta: &Delta) -> BTreeSet<EniId> {
-        let named = delta.enis.keys();
-        if delta.vswitches.is_empty() {
+        let (named, desired) = (delta.enis.keys(), self.compiler.desired());
+        let router_changes = |vpc: &VpcId| {
+            let now = delta.vpcs.get(vpc).and_then(Option::as_ref);
+            now.zip(desired.vpcs.get(vpc)).is_some_and(|(now, before)| now.gateway_mac != before.gateway_mac)
+        };
+        let routers: BTreeSet<_> = delta.vpcs.keys().filter(|vpc| router_changes(vpc)).collect();
+        if delta.vswitches.is_empty() && routers.is_empty() {
             return named.cloned().collect();
         }
-        let enis = self.compiler.desired().enis.iter();
-        let within = enis.filter(|(_, eni)| delta.vswitches.contains_key(&eni.vswitch));
+        let is_concerned = |eni: &Eni| {
+            let vswitch = || desired.vswitches.get(&eni.vswitch);
+            delta.vswitches.contains_key(&eni.vswitch) || vswitch().is_some_and(|it| routers.contains(&it.vpc))
+        };
+        let within = desired.enis.iter().filter(|(_, eni)| is_concerned(eni));
         named.chain(within.map(|(id, _)| id)).cloned().collect()
     }
 
@@ -322,19 +338,26 @@ impl Switch {
         let (sequence, places) = (self.sequence, self.placement.table());
         self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), places });
         self.generation = generation;
-        self.ring_all();
         let (publication, workers) = (Arc::clone(&self.publication), self.workers.len());
-        let crossed = || publication.first_not_crossed(workers, sequence).is_none().then_some(());
-        let is_crossed = wait_for(pacer, crossed).is_some();
-        if is_crossed && workers > 1 {
+        if workers == 1 {
+            // It waits for no other, and settles in the turn in which it crosses.
             publication.request_settle(sequence);
-            self.ring_all();
+        }
+        self.ring_all();
+        let crossed = || publication.first_not_crossed(workers, sequence).is_none().then_some(());
+        if wait_for(pacer, crossed).is_some() {
+            if workers > 1 {
+                publication.request_settle(sequence);
+                self.ring_all();
+            }
             let settled = || publication.first_not_settled(workers, sequence).is_none().then_some(());
             wait_for(pacer, settled);
+            // Ports that could not get out what they held are closed here, and what they held ends with them.
+            self.take_events(pacer.now());
         }
         publication.free_retired();
         let late = publication.first_not_crossed(workers, sequence);
-        let late = late.or_else(|| publication.first_not_settled(workers, sequence).filter(|_| workers > 1));
+        let late = late.or_else(|| publication.first_not_settled(workers, sequence));
         match late {
             None => Ok(pacer.now().as_ns() - started.as_ns()),
             Some(worker) => {
@@ -352,6 +375,7 @@ impl Switch {
         if now.as_ns() - self.namespaces_checked.as_ns() >= NAMESPACE_CHECK_NS {
             self.namespaces_checked = now;
             self.check_namespaces(pacer);
+            self.check_isolation(pacer);
         }
         let is_due =
             |record: &PortRecord| matches!(&record.state, PortState::Down { retry_at, .. } if *retry_at <= now);
@@ -386,8 +410,11 @@ impl Switch {
             PortState::Up => None,
         };
         let retries = self.down.iter().filter_map(|eni| retry(self.ports.get(eni)?));
-        let is_in_namespace = |record: &PortRecord| record.namespace.is_some() && matches!(record.state, PortState::Up);
-        let check = self.ports.values().any(is_in_namespace).then(|| self.namespaces_checked + NAMESPACE_CHECK_NS);
+        let is_checked = |record: &PortRecord| {
+            let may_change = record.namespace.is_some() || record.wish.interface_that_exists().is_some();
+            may_change && matches!(record.state, PortState::Up)
+        };
+        let check = self.ports.values().any(is_checked).then(|| self.namespaces_checked + NAMESPACE_CHECK_NS);
         retries.chain(check).min()
     }
 
@@ -397,8 +424,7 @@ impl Switch {
         for (_, record) in std::mem::take(&mut self.ports) {
             self.close(record, &mut departed, pacer);
         }
-        departed.close();
-        self.remove_namespaces(departed.namespaces);
+        self.finish_departure(departed);
     }
 
     /// Asks a worker and waits for its answer.
@@ -432,11 +458,13 @@ impl Switch {
     }
 }
 
-/// Ports that no worker has any more, and the namespaces that may have to go with them.
+/// Ports that no worker has any more, and what may have to go with them: namespaces, and what keeps interfaces from the
+/// kernel.
 #[derive(Debug, Default)]
 struct Departed {
     ports: Vec<Box<dyn Port>>,
     namespaces: BTreeSet<String>,
+    interfaces: Vec<PacketPort>,
 }
 
 impl Departed {

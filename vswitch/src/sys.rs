@@ -274,6 +274,38 @@ pub fn attach_xdp(program: impl AsFd, interface: u32) -> io::Result<OwnedFd> {
     unsafe { bpf_descriptor(&link) }
 }
 
+/// How many BPF programs are attached to an interface at a place, by its number in `enum bpf_attach_type`; none where
+/// the kernel does not know the place.
+///
+/// # Errors
+/// What the kernel says, as `EPERM` without the capability for it.
+pub fn bpf_programs_at(interface: u32, attach_type: u32) -> io::Result<u32> {
+    const BPF_PROG_QUERY: i32 = 16;
+    /// What the command reads and writes of `union bpf_attr`: 64 bytes, no padding that is not named.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Query {
+        interface: u32,
+        attach_type: u32,
+        flags: [u32; 2],
+        program_ids: u64,
+        count: u32,
+        padding: u32,
+        others: [u64; 4],
+    }
+    let mut query = Query { interface, attach_type, ..Query::default() };
+    // SAFETY: the kernel reads and writes within the `size_of::<Query>()` bytes at the pointer, which leads to
+    // `query`, laid out as the kernel's part of this command, initialised whole and exclusively borrowed. There is no
+    // list of programs to write to: the pointer to it is null, and it has no entries.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Query>()) };
+    let error = io::Error::last_os_error();
+    match (result, error.raw_os_error()) {
+        (0, _) => Ok(query.count),
+        (_, Some(libc::EINVAL | libc::ENOSYS)) => Ok(0),
+        _ => Err(error),
+    }
+}
+
 /// Queues over which an interface spreads what it receives; one if its driver knows of none.
 ///
 /// # Errors

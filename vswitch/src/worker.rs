@@ -8,8 +8,10 @@ mod lane;
 mod readiness;
 mod regroup;
 mod sending;
+mod settling;
 mod tally;
 
+use settling::Settling;
 pub use tally::{Activity, Tally};
 
 use crate::doorbell::Doorbell;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use vswitch_core::desired::Direction;
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::EniIndex;
-use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::limits::{BURST_PACKETS, SWEEP_RECORDS_PER_TURN, SWEEP_ROUND_NS};
 use vswitch_core::offload::Offloads;
 use vswitch_core::packet::Packet;
 use vswitch_core::phases::{self, Phase};
@@ -32,8 +34,11 @@ use vswitch_core::verdict::{DropReason, Verdict};
 
 /// Time between two steps of the sweep, ns.
 const SWEEP_INTERVAL_NS: u64 = 1_000_000;
-/// Steps of the sweep that one turn makes up for after a sleep.
-const SWEEP_STEPS_MAX: u64 = 64;
+/// What a refused packet costs, counted in packets that pass: where several ports have more to give than the worker can
+/// take, each has its share of the worker's time, whatever becomes of its packets.
+const REFUSED_COST: usize = 5;
+/// Records that the sweep goes on by in one turn at most, also after a sleep: packets wait meanwhile.
+const SWEEP_RECORDS_MAX: usize = 64 * SWEEP_RECORDS_PER_TURN;
 
 /// A port, or a lane of it, at its worker.
 #[derive(Debug)]
@@ -49,13 +54,30 @@ pub(crate) struct PortEntry {
     has_readiness: bool,
     is_ready: bool,
     empty_receives: u16,
+    /// Packets that other ports are served before this one is again.
+    debt: usize,
 }
 
 impl PortEntry {
     fn new((eni, incarnation): (EniIndex, u32), lane: usize, port: Box<dyn Port>, frame_bytes_max: usize) -> Self {
         let (has_readiness, offloads) = (port.readiness().is_some(), port.offloads());
-        let (port, is_ready, empty_receives) = (Some(port), false, 0);
-        Self { eni, incarnation, lane, port, frame_bytes_max, offloads, has_readiness, is_ready, empty_receives }
+        let (port, is_ready, empty_receives, debt) = (Some(port), false, 0, 0);
+        Self { eni, incarnation, lane, port, frame_bytes_max, offloads, has_readiness, is_ready, empty_receives, debt }
+    }
+
+    /// Whether it is its turn although it owes others some, if there are `others` who have frames.
+    fn is_due(&mut self, others: bool) -> bool {
+        if self.debt < BURST_PACKETS || !others {
+            return true;
+        }
+        self.debt -= BURST_PACKETS;
+        false
+    }
+
+    /// Notes that so many packets of a burst were refused. Only who had more to give owes anything for it.
+    fn note_refused(&mut self, refused: usize, is_flooding: bool) {
+        let debt = self.debt % BURST_PACKETS + refused * (REFUSED_COST - 1);
+        self.debt = if is_flooding { debt } else { 0 };
     }
 }
 
@@ -85,9 +107,15 @@ pub struct Worker {
     ports: Vec<Option<PortEntry>>,
     /// Slots of the ports that may have frames.
     ready: Vec<u32>,
+    /// Slots of the ports that had frames in the last turn, and in this one.
+    served: Vec<u32>,
+    served_now: Vec<u32>,
     pool: BufferPool,
     last_sweep: Time,
+    /// Records that the sweep should have come to by now.
+    sweep_due: usize,
     settled: u64,
+    settling: Settling,
     /// Whether TCP segments are put together for ports that take long frames.
     pub(crate) coalesces: bool,
     tally: Tally,
@@ -125,9 +153,13 @@ impl Worker {
             shard,
             ports: Vec::new(),
             ready: Vec::new(),
+            served: Vec::new(),
+            served_now: Vec::new(),
             pool: BufferPool::default(),
             last_sweep: Time::default(),
+            sweep_due: 0,
             settled: 0,
+            settling: Settling::default(),
             coalesces: false,
             tally: Tally::default(),
             burst: Vec::with_capacity(BURST_PACKETS),
@@ -174,22 +206,13 @@ impl Worker {
         activity.packets += self.take_handoffs(now);
         self.take_unjudged(now, &mut activity);
         self.poll_ports(now, &mut activity);
-        self.sweep(now);
-        activity.commands += self.settle(settle);
+        activity.sweep_due = self.sweep(now);
+        activity.commands += self.settle(settle, now);
         match activity.packets {
             0 => self.tally.turns_idle += 1,
             _ => self.tally.turns_busy += 1,
         }
         activity
-    }
-
-    fn settle(&mut self, requested: u64) -> usize {
-        if requested == self.settled {
-            return 0;
-        }
-        self.settled = requested;
-        self.surroundings.publication.settled(self.surroundings.number, requested);
-        1
     }
 
     /// Whether another thread has put something in place that a turn would take up.
@@ -242,6 +265,7 @@ impl Worker {
                 }
             }
             Command::Detach { slot, ticket } => {
+                self.count_held(slot);
                 desk.answer_detached(ticket, self.detach(slot).and_then(|entry| entry.port));
             }
             Command::Ask { question, ticket } => {
@@ -258,6 +282,7 @@ impl Worker {
             self.ports.resize_with(place + 1, || None);
         }
         self.ready.retain(|ready| *ready != slot);
+        self.settling.forget(slot);
         self.ports[place] = Some(PortEntry { is_ready: false, ..entry });
         // Frames may have come before the worker listened.
         self.mark_ready(place);
@@ -266,6 +291,7 @@ impl Worker {
     /// Lets go of a port.
     pub(crate) fn detach(&mut self, slot: u32) -> Option<PortEntry> {
         self.ready.retain(|ready| *ready != slot);
+        self.settling.forget(slot);
         self.ports.get_mut(slot as usize).and_then(Option::take)
     }
 
@@ -316,13 +342,17 @@ impl Worker {
             // Keeps the order of the others, so that each is served once before any is served twice.
             self.ready.remove(at);
         }
+        std::mem::swap(&mut self.served, &mut self.served_now);
+        self.served_now.clear();
     }
 
     /// Takes one burst from a port; whether it should be asked again without waiting for its descriptor.
     fn poll_port(&mut self, slot: u32, now: Time, activity: &mut Activity) -> bool {
         let Some(Some(entry)) = self.ports.get_mut(slot as usize) else { return false };
         let eni = entry.eni;
-        let Some(port) = entry.port.as_mut() else { return false };
+        if entry.port.is_none() {
+            return false;
+        }
         // Born closed: until the snapshot that names this port for its ENI is live here, its frames stay where they
         // are. The same check closes it when its ENI is gone and the port is not yet detached.
         let Some(place) = self.current.place(eni) else { return true };
@@ -339,6 +369,13 @@ impl Worker {
             activity.is_starved = true;
             return true;
         }
+        let others = self.served.iter().any(|other| *other != slot);
+        if !entry.is_due(others) {
+            // What it has waits, and nobody sleeps over it.
+            activity.is_starved = true;
+            return true;
+        }
+        let Some(port) = entry.port.as_mut() else { return false };
         self.shard.stopwatch.start();
         let result = port.receive(&mut self.pool, &mut self.burst, packets_max);
         self.shard.stopwatch.lap(Phase::Receive);
@@ -362,41 +399,55 @@ impl Worker {
             }
         };
         let source = Source { eni, is_flooding };
-        match count {
-            0 => {}
+        let refused = match count {
+            0 => 0,
             _ if is_here => self.forward_burst(source, now),
-            _ => self.pass_to_owner(source, place),
+            _ => {
+                self.pass_to_owner(source, place);
+                0
+            }
+        };
+        if count > 0 {
+            self.served_now.push(slot);
+        }
+        if let Some(Some(entry)) = self.ports.get_mut(slot as usize) {
+            entry.note_refused(refused, is_flooding);
         }
         self.shard.stopwatch.lap(Phase::Send);
         self.shard.stopwatch.finish(count);
         stays
     }
 
-    fn forward_burst(&mut self, source: Source, now: Time) {
+    /// Judges a burst and sends it on its way. How many of its packets were refused.
+    fn forward_burst(&mut self, source: Source, now: Time) -> usize {
         let eni = source.eni;
         let number = self.surroundings.number;
         let current = &self.current;
         let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
         self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
-        self.send_burst(source);
+        let refused = self.send_burst(source);
         while let Some(bytes) = self.shard.released_bytes() {
             // If the pool has no buffer, the next burst finds it here again.
             let Some(mut buffer) = self.pool.take(bytes) else { break };
-            let Some(eni) = self.shard.take_released(&mut buffer) else { return self.pool.put(buffer) };
+            let Some(eni) = self.shard.take_released(&mut buffer) else {
+                self.pool.put(buffer);
+                break;
+            };
             self.burst.push(Packet::new(buffer));
             let current = &self.current;
             let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
             self.shard.forward_released((&current.snapshot, now), eni, &mut self.burst, is_here);
             self.send_burst(Source { eni, ..source });
         }
+        refused
     }
 
-    /// Sends the packets of a burst where their verdicts say.
-    fn send_burst(&mut self, source: Source) {
+    /// Sends the packets of a burst where their verdicts say. How many of them go nowhere.
+    fn send_burst(&mut self, source: Source) -> usize {
         let number = self.surroundings.number;
         let mut burst = std::mem::take(&mut self.burst);
         let home = number as u16;
-        let mut last = None;
+        let (mut last, mut refused) = (None, 0);
         for packet in burst.drain(..) {
             match packet.verdict {
                 Verdict::Answer => self.dispatch(packet, Arrival { to: source.eni, home }, &mut last),
@@ -405,12 +456,17 @@ impl Worker {
                     let to = packet.receiver;
                     self.dispatch(packet, Arrival { to, home }, &mut last);
                 }
-                Verdict::Wait | Verdict::Drop(_) => self.pool.put(packet.buffer),
+                Verdict::Drop(_) => {
+                    refused += 1;
+                    self.pool.put(packet.buffer);
+                }
+                Verdict::Wait => self.pool.put(packet.buffer),
             }
         }
         self.burst = burst;
         self.finish_dispatch(last);
         self.ring_doorbells();
+        refused
     }
 
     /// Puts a packet into the ring of the worker that has its receiver.
@@ -469,21 +525,30 @@ impl Worker {
 
     /// Takes a failed port out of service and leaves the rest to the control thread.
     fn fail(&mut self, slot: u32, error: io::Error) {
+        self.count_held(slot);
         let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.take());
         if let Some(port) = port {
             self.surroundings.desk.report(Event { slot, port, error });
         }
     }
 
-    fn sweep(&mut self, now: Time) {
-        let steps = now.as_ns().saturating_sub(self.last_sweep.as_ns()) / SWEEP_INTERVAL_NS;
-        if steps == 0 {
-            return;
+    /// Ends what idled too long, so that the whole table is looked at each second. How many records are still due.
+    fn sweep(&mut self, now: Time) -> usize {
+        let elapsed_ns = now.as_ns().saturating_sub(self.last_sweep.as_ns());
+        if elapsed_ns >= SWEEP_INTERVAL_NS {
+            self.last_sweep = now;
+            let records = self.shard.flows_max();
+            let due = records as u64 * elapsed_ns.min(SWEEP_ROUND_NS) / SWEEP_ROUND_NS;
+            let due = if self.shard.flow_count() == 0 { 0 } else { self.sweep_due + due as usize };
+            // Parts of packets are looked after as well.
+            self.sweep_due = due.clamp(1, records);
+            self.surroundings.desk.note_table(self.shard.table_percent());
         }
-        self.last_sweep = now;
-        for _ in 0..steps.min(SWEEP_STEPS_MAX) {
-            self.shard.sweep(&self.current.snapshot, now);
+        if self.sweep_due > 0 {
+            let records = self.sweep_due.min(SWEEP_RECORDS_MAX);
+            self.shard.sweep(&self.current.snapshot, now, records);
+            self.sweep_due -= records;
         }
-        self.surroundings.desk.note_table(self.shard.table_percent());
+        self.sweep_due
     }
 }

@@ -172,6 +172,79 @@ fn nothing_by_the_old_snapshot_is_on_its_way_once_a_change_is_settled() {
     });
 }
 
+/// A port's ring that the kernel empties when it likes: by which snapshot the packets in it were judged.
+#[derive(Default)]
+struct PortRing {
+    inside: Mutex<Vec<u64>>,
+    is_closed: Mutex<bool>,
+}
+
+impl PortRing {
+    /// The kernel takes what is there; nothing of a port that is closed.
+    fn take(&self) -> Vec<u64> {
+        let is_closed = self.is_closed.lock().unwrap();
+        if *is_closed { Vec::new() } else { std::mem::take(&mut *self.inside.lock().unwrap()) }
+    }
+}
+
+/// The only worker's port has a packet by the old snapshot in its ring, and the kernel takes it at any moment or not
+/// in time. Once a change is settled and the control thread has closed the ports that were given to it, none can come
+/// out any more.
+#[test]
+fn what_a_port_holds_is_out_or_ends_with_it_once_a_change_is_settled() {
+    loom::model(|| {
+        let (shared, [mut worker, _other]) = two_workers();
+        let ring = Arc::new(PortRing::default());
+        let (failed, is_replied) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(false)));
+        let (its_ring, its_failed, publication) =
+            (Arc::clone(&ring), Arc::clone(&failed), Arc::clone(&shared.publication));
+        // In the order of `Worker::turn` and `Worker::settle`; a single try before the port is given back.
+        let turn = move || {
+            its_ring.inside.lock().unwrap().push(worker.current.sequence);
+            while worker.settled == 0 {
+                if publication.is_newer_than(worker.current.sequence) {
+                    worker.current = publication.newest();
+                    publication.cross(0, worker.current.sequence);
+                }
+                let settle = publication.settle_requested();
+                if settle != worker.settled && settle <= worker.current.sequence {
+                    let is_held = !its_ring.inside.lock().unwrap().is_empty();
+                    if is_held {
+                        *its_failed.lock().unwrap() = Some(Arc::clone(&its_ring));
+                    }
+                    worker.settled = settle;
+                    publication.settled(0, settle);
+                } else {
+                    worker.sleep();
+                }
+            }
+        };
+        let (kernels_ring, kernels_view) = (Arc::clone(&ring), Arc::clone(&is_replied));
+        let kernel = move || {
+            let is_replied = kernels_view.lock().unwrap();
+            let taken = kernels_ring.take();
+            assert!(!*is_replied || taken.iter().all(|sequence| *sequence == 1), "by the old snapshot");
+        };
+        let change = move || {
+            shared.publication.publish(published(1));
+            shared.publication.request_settle(1);
+            shared.bells[0].ring();
+            while shared.publication.first_not_crossed(1, 1).is_some() {
+                thread::park();
+            }
+            while shared.publication.first_not_settled(1, 1).is_some() {
+                thread::park();
+            }
+            let port: Option<Arc<PortRing>> = failed.lock().unwrap().take();
+            if let Some(port) = port {
+                *port.is_closed.lock().unwrap() = true;
+            }
+            *is_replied.lock().unwrap() = true;
+        };
+        together(vec![Box::new(turn), Box::new(kernel), Box::new(change)]);
+    });
+}
+
 /// Whatever others put in place for a worker, it takes, though it goes to sleep: a packet in its ring, a newer snapshot.
 #[test]
 fn no_wake_up_is_lost() {

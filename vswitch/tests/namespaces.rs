@@ -8,11 +8,11 @@ mod running;
 
 use running::lab::Lab;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::namespace;
-use vswitch::port::{PortFactory, TapIo, steering};
+use vswitch::port::{InterfaceIo, PortFactory, TapIo, steering};
 use vswitch::ring::Ring;
 use vswitch_core::desired::{PacketPort, Policy, Port};
 use vswitch_core::protocol::{ReplyBody, RequestBody};
@@ -142,6 +142,53 @@ fn stats_of(lab: &mut Lab, number: u8) -> (u64, u64) {
     match lab.client.ask(RequestBody::Stats { eni: Some(format!("eni-{number}").as_str().into()) }) {
         ReplyBody::Stats { enis } => (enis[0].ingress.packets, enis[0].ingress.bytes),
         other => panic!("{other:?}"),
+    }
+}
+
+/// Frames stand in the ring of an XDP socket, because the interface is down, when the rule that let them pass goes.
+/// They must not leave with the next that does.
+#[test]
+fn what_stands_in_the_ring_of_an_xdp_socket_does_not_outlive_its_rules() {
+    for workers in [1, 2] {
+        let ports = PortFactory { interface_io: InterfaceIo::Xdp, ..PortFactory::default() };
+        let Some(mut lab) = Lab::with_ports(&format!("xdp-ring{workers}"), workers, ports) else { return };
+        let name = lab.namespace(2);
+        namespace::ensure(&name).unwrap();
+        for command in [
+            "ip link add port0 type veth peer name eth0 address 02:00:00:00:00:02",
+            "ip addr add 10.9.0.2/24 dev eth0",
+            "ip link set eth0 up",
+            "ip link set port0 up",
+        ] {
+            assert!(lab.run(2, command).1, "{command}");
+        }
+        let mut open = lab.desired("accept");
+        let device = PacketPort { device: "port0".into(), namespace: Some(name.clone()), mtu_bytes: 1500 };
+        open.enis.get_mut(&"eni-2".into()).unwrap().port = Some(Port::Packet(device));
+        assert!(lab.apply(open.clone()).ports_down.is_empty());
+        assert!(lab.ping("10.9.0.2"));
+        let receiver = namespace::within(&name, || UdpSocket::bind("10.9.0.2:9")).unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let sender = namespace::within(&lab.namespace(1), || UdpSocket::bind("10.9.0.1:0")).unwrap();
+        assert!(lab.run(2, "ip link set port0 down").1);
+        let before = stats_of(&mut lab, 2).0;
+        for _ in 0..5 {
+            sender.send_to(b"old", "10.9.0.2:9").unwrap();
+        }
+        let started = Instant::now();
+        while stats_of(&mut lab, 2).0 < before + 5 {
+            assert!(started.elapsed() < Duration::from_secs(5), "the switch lets them pass");
+        }
+        let mut closed = open.clone();
+        closed.groups.values_mut().for_each(|group| group.inner_access = Policy::Drop);
+        lab.apply(closed);
+        assert!(lab.run(2, "ip link set port0 up").1);
+        lab.wait_for_port(2, true);
+        // What the port sends next would have taken them along.
+        assert!(lab.run(2, "ping -c 1 -W 5 10.9.0.253").1);
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(receiver.recv(&mut [0; 8]).is_err(), "{workers} workers: nothing by the old rules after the reply");
+        namespace::remove_if_made(&name).unwrap();
     }
 }
 

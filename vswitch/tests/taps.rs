@@ -52,6 +52,7 @@ fn interface() -> Interface {
         mtu_bytes: 1400,
         addresses: vec!["10.9.0.5/24".parse().unwrap(), "2001:db8::5/64".parse().unwrap()],
         gateways: vec!["10.9.0.253".parse().unwrap(), "2001:db8::fd".parse().unwrap()],
+        gateway_mac: "02:00:00:00:00:fd".parse().unwrap(),
     }
 }
 
@@ -83,16 +84,40 @@ fn a_device_is_made_in_its_namespace_with_all_that_its_guest_needs() {
     assert!(guest.ip(&["route"]).contains("default via 10.9.0.253"));
     assert!(guest.ip(&["-6", "route"]).contains("default via 2001:db8::fd"));
     assert!(guest.ip(&["addr", "show", "dev", "lo"]).contains("UP"));
-    // What the guest sends comes out here: the question for the gateway's hardware address.
-    let target: SocketAddr = "10.9.0.7:9".parse().unwrap();
-    namespace::within(&guest.0, || UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", target)).unwrap();
-    let is_arp = |packet: &Packet| packet.buffer.frame()[12..14] == [8, 6];
-    let mut seen = false;
-    while !seen {
-        let burst = receive_within(&mut port, Duration::from_secs(3)).unwrap();
-        assert!(!burst.is_empty(), "no ARP came");
-        seen = burst.iter().any(is_arp);
+    // What the guest sends comes out here, through the gateway, for whose hardware address nobody asks.
+    let gateway = [2, 0, 0, 0, 0, 0xfd];
+    for target in ["10.9.0.7:9", "10.9.0.253:9", "192.0.2.1:9", "[2001:db8::7]:9", "[2001:db8::fd]:9"] {
+        let target: SocketAddr = target.parse().unwrap();
+        let (source, kind) = if target.is_ipv4() { ("0.0.0.0:0", [8, 0]) } else { ("[::]:0", [0x86, 0xdd]) };
+        namespace::within(&guest.0, || UdpSocket::bind(source)?.send_to(b"x", target)).unwrap();
+        let is_it = |packet: &Packet| {
+            let frame = packet.buffer.frame();
+            frame[..6] == gateway && frame[12..14] == kind && frame.ends_with(b"x")
+        };
+        let mut seen = false;
+        while !seen {
+            let burst = receive_within(&mut port, Duration::from_secs(3)).unwrap();
+            assert!(!burst.is_empty(), "nothing came for {target}");
+            assert!(burst.iter().all(|packet| packet.buffer.frame()[12..14] != [8, 6]), "no question");
+            seen = burst.iter().any(is_it);
+        }
     }
+    let neighbors = guest.ip(&["neigh", "show", "nud", "all", "dev", "eth0"]);
+    let learnt: Vec<&str> =
+        neighbors.lines().filter(|line| !line.contains("PERMANENT") && !line.contains("NOARP")).collect();
+    assert!(learnt.is_empty(), "{neighbors}");
+}
+
+/// Setting its device down takes a guest's routes; up again it has those of its addresses, and asks for neighbours.
+#[test]
+fn a_guest_that_sets_its_device_down_and_up_still_has_its_subnet() {
+    let Some(guest) = Guest::new("bounce") else { return };
+    let _port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
+    assert!(guest.ip(&["route", "get", "10.9.0.7"]).contains("via 10.9.0.253"));
+    guest.ip(&["link", "set", "eth0", "down"]);
+    guest.ip(&["link", "set", "eth0", "up"]);
+    let route = guest.ip(&["route", "get", "10.9.0.7"]);
+    assert!(route.contains("10.9.0.7 dev eth0"), "{route}");
 }
 
 #[test]
@@ -103,6 +128,7 @@ fn a_device_is_set_anew_while_it_runs() {
         mtu_bytes: 9000,
         addresses: vec!["10.9.0.6/24".parse().unwrap(), "2001:db8::5/64".parse().unwrap()],
         gateways: vec!["10.9.0.254".parse().unwrap(), "2001:db8::fd".parse().unwrap()],
+        gateway_mac: "02:00:00:00:00:fe".parse().unwrap(),
         ..interface()
     };
     for _ in 0..2 {
@@ -112,6 +138,12 @@ fn a_device_is_set_anew_while_it_runs() {
         assert!(addresses.contains("2001:db8::5/64") && addresses.contains("mtu 9000"), "{addresses}");
         let routes = guest.ip(&["route"]);
         assert!(routes.contains("default via 10.9.0.254") && !routes.contains("10.9.0.253"), "{routes}");
+        let neighbors = guest.ip(&["neigh", "show", "nud", "permanent", "dev", "eth0"]);
+        assert!(
+            neighbors.contains("10.9.0.254 lladdr 02:00:00:00:00:fe") && !neighbors.contains("10.9.0.253"),
+            "{neighbors}"
+        );
+        assert!(neighbors.contains("2001:db8::fd lladdr 02:00:00:00:00:fe"), "{neighbors}");
     }
 }
 

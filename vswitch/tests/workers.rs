@@ -7,6 +7,8 @@ mod guests;
 use guests::world::{World, collect};
 use guests::{desired, eni, udp};
 use std::sync::Arc;
+use vswitch::port::PortFactory;
+use vswitch::port::wrap::Faults;
 use vswitch::worker::Worker;
 use vswitch_core::desired::Policy;
 use vswitch_core::ids::EniId;
@@ -100,6 +102,35 @@ fn after_the_reply_nothing_comes_out_by_the_old_rules() {
     assert!(delivered < 500);
 }
 
+/// A port whose kernel takes nothing of what it was given: what was judged by rules that are gone must not come out
+/// later, and no port that has nothing in line is touched.
+#[test]
+fn what_a_port_cannot_get_out_before_the_reply_is_dropped_with_the_port() {
+    for workers in [1, 2] {
+        let faults = Faults { seed: 3, unsent: 1_000_000, ..Faults::default() };
+        let mut world = World::with_ports(workers, 256, PortFactory { faults: Some(faults), ..PortFactory::default() });
+        world.apply(desired(2), 1);
+        for number in 0..5 {
+            world.guest(1).inject(&udp(1, 2, number));
+        }
+        world.turn(5);
+        assert_eq!(world.guest(2).waiting(), 0, "they are said to be out, and are not");
+        assert_eq!((world.stats(2).ingress.packets, world.drops(2, "port-down")), (5, 0));
+        let mut closed = desired(2);
+        closed.groups.values_mut().for_each(|group| group.inner_access = Policy::Drop);
+        let applied = world.apply(closed, 2);
+        let down: Vec<&EniId> = applied.ports_down.iter().map(|port| &port.eni).collect();
+        assert_eq!(down, [&eni(2)], "{workers} workers");
+        assert_eq!(world.drops(2, "port-down"), 5, "{workers} workers");
+        let status = world.switch.port_statuses().into_iter().find(|port| port.eni == eni(2)).unwrap();
+        assert!(status.error.is_some_and(|error| error.contains("judged by rules which are no more")));
+        world.tick(1000);
+        world.turn(5);
+        assert!(world.switch.port_statuses().iter().all(|port| port.up), "it is tried again as any other");
+        assert_eq!(world.guest(2).waiting(), 0, "{workers} workers");
+    }
+}
+
 #[test]
 fn a_full_ring_and_a_full_port_drop_and_count() {
     let mut world = World::new(2, 2 * HANDOFF_PACKETS);
@@ -126,6 +157,31 @@ fn a_full_ring_and_a_full_port_drop_and_count() {
         world.turn(2);
     }
     assert_eq!((world.drops(2, "port-full"), world.guest(2).waiting()), (8, 8));
+}
+
+/// A refused packet costs its worker as much as several that pass: who sends nothing else is served the less often for it
+/// while others have frames, and not a turn less while nobody has.
+#[test]
+fn who_sends_what_is_refused_takes_no_more_time_than_others() {
+    const TURNS: usize = 100;
+    for others in [true, false] {
+        let mut world = World::new(1, 2 * TURNS * 32);
+        world.apply(desired(3), 1);
+        for number in 0..2 * TURNS as u32 * 32 {
+            assert!(world.guest(3).inject(&udp(3, 99, number)));
+            assert!(!others || world.guest(1).inject(&udp(1, 2, number)));
+        }
+        world.turn(TURNS);
+        let refused = world.drops(3, "no-route") as usize;
+        if others {
+            assert!(world.guest(2).waiting() >= TURNS * 32, "a burst in each turn");
+            assert!((TURNS * 32 / 6..=TURNS * 32 / 4).contains(&refused), "{refused}");
+            world.turn(TURNS * 6);
+            assert_eq!(world.drops(3, "no-route") as usize, 2 * TURNS * 32, "all of it is looked at in the end");
+        } else {
+            assert!(refused >= TURNS * 32, "{refused}");
+        }
+    }
 }
 
 #[test]

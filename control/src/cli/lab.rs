@@ -126,6 +126,8 @@ impl Plan {
             || differs(wanted.smtp_closed, now.smtp_closed)
             || differs(wanted.follow_first_fragment, now.follow_first_fragment)
             || differs(wanted.tcp_pick_up, now.tcp_pick_up)
+            || differs(wanted.pick_up_by_ports, now.pick_up_by_ports)
+            || wanted.pmtud_exempt.is_some_and(|wanted| wanted != now.pmtud_exempt)
             || wanted.timeout_profile.is_some_and(|wanted| wanted != now.timeout_profile)
             || differs_s(wanted.tcp_half_open_timeout_s, now.tcp_half_open_timeout_s)
             || differs_s(wanted.icmp_timeout_s, now.icmp_timeout_s);

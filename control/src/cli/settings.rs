@@ -6,7 +6,7 @@ use crate::command::{Command, SettingsModify};
 use crate::query::{Answer, Nothing, Query};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use vswitch_core::desired::{Settings, TimeoutProfile};
+use vswitch_core::desired::{PmtudExempt, Settings, TimeoutProfile};
 
 /// What can be done with settings.
 #[derive(Debug, Subcommand)]
@@ -35,6 +35,12 @@ pub struct Modify {
     /// A TCP packet from the middle of a connection opens a session where rules let it pass.
     #[arg(long)]
     tcp_pick_up: Option<bool>,
+    /// A packet without a session is judged by who opened its connection, as far as flags, type and ports tell.
+    #[arg(long)]
+    pick_up_by_ports: Option<bool>,
+    /// Which path-MTU reports pass whatever the rules say: those about a session of their receiver, or all.
+    #[arg(long, value_parser = pmtud_parser())]
+    pmtud_exempt: Option<PmtudExempt>,
     /// Whose idle timeouts sessions have that start from now on.
     #[arg(long, value_parser = profile_parser())]
     timeout_profile: Option<TimeoutProfile>,
@@ -60,6 +66,8 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             smtp_closed: modify.smtp_closed,
             follow_first_fragment: modify.follow_first_fragment,
             tcp_pick_up: modify.tcp_pick_up,
+            pick_up_by_ports: modify.pick_up_by_ports,
+            pmtud_exempt: modify.pmtud_exempt,
             timeout_profile: modify.timeout_profile,
             tcp_half_open_timeout_s: modify.tcp_half_open_timeout_s,
             icmp_timeout_s: modify.icmp_timeout_s,
@@ -74,10 +82,19 @@ fn told(settings: &Settings) -> String {
         ("smtp closed", settings.smtp_closed.to_string()),
         ("follow first fragment", settings.follow_first_fragment.to_string()),
         ("tcp pick-up", settings.tcp_pick_up.to_string()),
+        ("pick-up by ports", settings.pick_up_by_ports.to_string()),
+        ("pmtud exempt", settings.pmtud_exempt.name().to_owned()),
         ("timeout profile", settings.timeout_profile.name().to_owned()),
         ("tcp half-open timeout", format!("{} s", settings.tcp_half_open_timeout_s)),
         ("icmp timeout", format!("{} s", settings.icmp_timeout_s)),
     ])
+}
+
+fn pmtud_parser() -> impl TypedValueParser<Value = PmtudExempt> {
+    PossibleValuesParser::new(PmtudExempt::NAMES.map(|(_, name)| name)).map(|chosen| {
+        let choice = PmtudExempt::NAMES.into_iter().find(|(_, name)| *name == chosen);
+        choice.map(|(choice, _)| choice).unwrap_or_default()
+    })
 }
 
 fn profile_parser() -> impl TypedValueParser<Value = TimeoutProfile> {

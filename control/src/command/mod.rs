@@ -16,7 +16,7 @@ pub use instance::{
 pub use rule::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 
 use serde::{Deserialize, Serialize};
-use vswitch_core::desired::{Port, TimeoutProfile, Tracking};
+use vswitch_core::desired::{PmtudExempt, Port, TimeoutProfile, Tracking};
 
 macro_rules! vocabulary {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
@@ -508,6 +508,11 @@ vocabulary! {
         follow_first_fragment: Option<bool>,
         /// A TCP packet from the middle of a connection opens a session where rules let it pass.
         tcp_pick_up: Option<bool>,
+        /// A packet without a session is judged by who opened its connection, as far as flags, type and ports tell.
+        pick_up_by_ports: Option<bool>,
+        /// Which path-MTU reports pass whatever the rules say: `session`, those about a session of their receiver, or
+        /// `always`.
+        pmtud_exempt: Option<PmtudExempt>,
         /// Whose idle timeouts sessions have that start from now on: `alibaba`, `aws` or `linux`.
         timeout_profile: Option<TimeoutProfile>,
         /// How long a TCP session may idle before its handshake is complete: 1 to 910 seconds.

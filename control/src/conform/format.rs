@@ -3,7 +3,6 @@
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use vswitch_core::desired::Settings;
 
 /// Why cases could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +60,9 @@ pub(super) struct Body {
     pub(super) prefix_lists: BTreeMap<String, Vec<String>>,
     #[serde(default, rename = "portLists")]
     pub(super) port_lists: BTreeMap<String, Vec<String>>,
+    /// Settings that differ from those of the cloud.
     #[serde(default)]
-    pub(super) settings: Option<Settings>,
+    pub(super) settings: Option<serde_json::Map<String, Value>>,
     pub(super) at: Option<String>,
     pub(super) dir: Option<String>,
     pub(super) initiator: Option<String>,

@@ -5,8 +5,8 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use vswitch_core::desired::{
-    self, Desired, Direction, GroupKind, Policy, Port, PortRange, Ports, Protocol, Remote, Rule, SecurityGroup,
-    Settings, Timeouts, VSwitch, Vpc,
+    self, Desired, Direction, GroupKind, PmtudExempt, Policy, Port, PortRange, Ports, Protocol, Remote, Rule,
+    SecurityGroup, Settings, Timeouts, VSwitch, Vpc,
 };
 use vswitch_core::ids::{EniId, GroupId, MacAddress, VpcId};
 
@@ -17,7 +17,7 @@ const VSWITCH: &str = "vsw-1";
 
 /// The desired state that a case describes. Packets to addresses of no ENI leave by a router ENI.
 pub(super) fn build(body: &Body) -> Result<Desired, CaseError> {
-    let settings = body.settings.clone().unwrap_or(Settings { smtp_closed: true, ..Settings::default() });
+    let settings = settings(body)?;
     let outside = EniId::from(OUTSIDE);
     let default_routes = ["0.0.0.0/0", "::/0"].into_iter().filter_map(|prefix| prefix.parse().ok());
     let vpc = Vpc { routes: default_routes.map(|prefix| (prefix, outside.clone())).collect(), ..Vpc::default() };
@@ -46,6 +46,24 @@ pub(super) fn build(body: &Body) -> Result<Desired, CaseError> {
     desired.enis.insert(outside, eni(&router, 0xfffe)?);
     complete(&mut desired);
     Ok(desired)
+}
+
+/// The settings under which the switch decides as the cloud is documented to, but for those that the case gives. Where it
+/// gives some, mail is closed only if it says so.
+fn settings(body: &Body) -> Result<Settings, CaseError> {
+    let cloud = Settings {
+        smtp_closed: body.settings.is_none(),
+        pick_up_by_ports: false,
+        pmtud_exempt: PmtudExempt::Always,
+        ..Settings::default()
+    };
+    let Some(given) = &body.settings else { return Ok(cloud) };
+    let fault = |error: serde_json::Error| CaseError(format!("settings: {error}"));
+    let mut all = serde_json::to_value(cloud).map_err(fault)?;
+    for (name, value) in given {
+        all[name.as_str()] = value.clone();
+    }
+    serde_json::from_value(all).map_err(fault)
 }
 
 /// Adds, empty, what rules and ENIs name and the case does not describe.

@@ -16,6 +16,8 @@ impl Model {
         new.smtp_closed = modify.smtp_closed.unwrap_or(old.smtp_closed);
         new.follow_first_fragment = modify.follow_first_fragment.unwrap_or(old.follow_first_fragment);
         new.tcp_pick_up = modify.tcp_pick_up.unwrap_or(old.tcp_pick_up);
+        new.pick_up_by_ports = modify.pick_up_by_ports.unwrap_or(old.pick_up_by_ports);
+        new.pmtud_exempt = modify.pmtud_exempt.unwrap_or(old.pmtud_exempt);
         new.timeout_profile = modify.timeout_profile.unwrap_or(old.timeout_profile);
         let half_open = timeout(modify.tcp_half_open_timeout_s, "tcp_half_open_timeout_s")?;
         new.tcp_half_open_timeout_s = half_open.unwrap_or(old.tcp_half_open_timeout_s);

@@ -1,12 +1,17 @@
 //! The replies that the virtual router makes itself: ARP, neighbour discovery, ping, time exceeded. A reply is written
 //! over the packet that asked for it.
+//!
+//! Guests remember whom the router answers for, and the kernels that they run on have room for so many. So it answers
+//! for addresses that there are, and each ENI so many times a second.
 
+use crate::counters::EniCounters;
 use crate::headers::{Addresses, Fragment, Headers, IcmpKind, Network};
 use crate::judge::Seat;
-use crate::limits::ETHERNET_HEADER_BYTES;
+use crate::limits::{ANSWERS_PER_S, ETHERNET_HEADER_BYTES};
 use crate::offload::{Offload, Segmentation};
 use crate::packet::{FrameBuffer, Packet};
 use crate::route::{Route, is_group_destination};
+use crate::time::Tick;
 use crate::verdict::{DropReason, Verdict};
 use core::net::{Ipv4Addr, Ipv6Addr};
 use etherparse::{Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header};
@@ -57,6 +62,15 @@ fn answer_unusual(seat: &Seat<'_>, packet: &mut Packet, route: Route) -> Option<
     })
 }
 
+/// The verdict that stands in egress: an answer to an ENI that had as many as it gets is dropped.
+#[inline]
+pub(crate) fn bound(counters: &mut EniCounters, verdict: Verdict, now: Tick) -> Verdict {
+    if verdict == Verdict::Answer && !counters.answers.take(ANSWERS_PER_S, now) {
+        return Verdict::Drop(DropReason::AnswerRate);
+    }
+    verdict
+}
+
 /// Turns the Ethernet header of a written reply around.
 fn to_sender(seat: &Seat<'_>, frame: &mut [u8]) -> Verdict {
     frame[..6].copy_from_slice(&seat.eni.mac.0);
@@ -64,7 +78,16 @@ fn to_sender(seat: &Seat<'_>, frame: &mut [u8]) -> Verdict {
     Verdict::Answer
 }
 
-/// RFC 826: the router has every address but the guest's own.
+/// Whether the router answers for an address whose packets go by `route`: its own, and those of the VPC's other ENIs.
+fn is_answered_for(seat: &Seat<'_>, route: Route) -> bool {
+    match route {
+        Route::Gateway => true,
+        Route::Owner(owner) => owner != seat.index,
+        Route::Nowhere | Route::Unowned | Route::Via(_) => false,
+    }
+}
+
+/// RFC 826: the router has its own addresses, and those of the VPC but the guest's.
 fn arp(seat: &Seat<'_>, buffer: &mut FrameBuffer) -> Verdict {
     let frame = buffer.frame_mut();
     let Some(fields) = frame.get_mut(NETWORK + 6..NETWORK + 28) else {
@@ -74,9 +97,12 @@ fn arp(seat: &Seat<'_>, buffer: &mut FrameBuffer) -> Verdict {
     let sender: [u8; 4] = [fields[8], fields[9], fields[10], fields[11]];
     let target: [u8; 4] = [fields[18], fields[19], fields[20], fields[21]];
     let asked = Addresses::V4 { source: 0, destination: u32::from_be_bytes(target) };
-    let asks_for_itself = target == sender || seat.network.route(asked) == Route::Owner(seat.index);
-    if !is_request || asks_for_itself {
+    let route = seat.network.route(asked);
+    if !is_request || target == sender || route == Route::Owner(seat.index) {
         return Verdict::Drop(DropReason::ArpConsumed);
+    }
+    if !is_answered_for(seat, route) {
+        return Verdict::Drop(DropReason::NoRoute);
     }
     let sender_mac: [u8; 6] = [fields[2], fields[3], fields[4], fields[5], fields[6], fields[7]];
     fields[1] = 2;
@@ -87,7 +113,7 @@ fn arp(seat: &Seat<'_>, buffer: &mut FrameBuffer) -> Verdict {
     to_sender(seat, frame)
 }
 
-/// RFC 4861 §7.2.4: the router has every address but the guest's own and those of its link.
+/// RFC 4861 §7.2.4: the router has its own addresses, and those of the VPC but the guest's.
 fn neighbor(seat: &Seat<'_>, headers: &Headers, buffer: &mut FrameBuffer) -> Verdict {
     const SOLICITATION: u8 = 135;
     const TARGET_BYTES: usize = 16;
@@ -100,8 +126,12 @@ fn neighbor(seat: &Seat<'_>, headers: &Headers, buffer: &mut FrameBuffer) -> Ver
     let Some(&target) = target.filter(|_| headers.icmp_type == SOLICITATION) else { return consumed };
     let asked = Addresses::V6 { source, destination: u128::from_be_bytes(target) };
     let is_link_local = target[0] == 0xfe && target[1] & 0xc0 == 0x80;
-    if seat.network.route(asked) == Route::Owner(seat.index) || is_link_local || is_group_destination(asked) {
+    let route = seat.network.route(asked);
+    if route == Route::Owner(seat.index) || is_link_local || is_group_destination(asked) {
         return consumed;
+    }
+    if !is_answered_for(seat, route) {
+        return Verdict::Drop(DropReason::NoRoute);
     }
     // RFC 4861 §7.2.4: an answer to an unspecified source goes to all nodes, unsolicited.
     let (destination, solicited) = if source == 0 {

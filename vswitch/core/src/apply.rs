@@ -3,6 +3,7 @@
 use crate::desired::{Direction, Settings};
 use crate::eni::{Desk, Shard};
 use crate::flow::fragments::{Fate, FragmentKey, Turn};
+use crate::flow::opener::Opener;
 use crate::flow::sessions::{Entry, SessionSlot};
 use crate::flow::table::TableFull;
 use crate::flow::tcp;
@@ -10,7 +11,8 @@ use crate::flow::{Flow, FlowState, Origin, PackedTimeouts, Side};
 use crate::headers::tcp_flags::{RST, SYN};
 use crate::headers::{Fragment, Segment, protocol};
 use crate::ids::{EniIndex, FlowScope};
-use crate::judge::{Action, Lookup, Ruling};
+use crate::judge::{Action, Admission, Lookup, Ruling};
+use crate::limits::ICMP_ERRORS_PER_S;
 use crate::offload::Wire;
 use crate::packet::Packet;
 use crate::quota::Candidate;
@@ -28,18 +30,21 @@ impl Shard {
         now: Tick,
     ) -> Result<Option<SessionSlot>, DropReason> {
         let mut opened = None;
+        if action == Action::Relate {
+            self.take_related_error(desk, now)?;
+        }
         if let Lookup::Session(entry) = lookup {
             match action {
-                Action::None => {}
+                Action::None | Action::Relate => {}
                 Action::Touch(slot) | Action::Readmit(slot, _) => {
                     let slot = self.own(slot, entry, desk.seat.eni.scope);
                     self.go_on(slot, &[(desk, (judgement, action))], (packet, lookup), now);
                 }
-                Action::Revoke(slot) => self.revoke(slot, entry, desk, now),
-                Action::Open => opened = Some(self.open(desk, packet, (judgement, entry), now)?),
-                Action::Reopen(slot) => {
+                Action::Revoke(slot, is_needed) => self.revoke(slot, entry, desk, is_needed.then_some(now)),
+                Action::Open(admission) => opened = Some(self.open(desk, packet, (admission, entry), now)?),
+                Action::Reopen(slot, admission) => {
                     self.end(slot, desk);
-                    opened = Some(self.open(desk, packet, (judgement, entry), now)?);
+                    opened = Some(self.open(desk, packet, (admission, entry), now)?);
                 }
             }
         }
@@ -110,21 +115,42 @@ impl Shard {
         let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
         let side = &mut flow.sides[place];
         side.revision = desk.seat.revision;
-        side.set_revoked(false);
+        if side.is_revoked() {
+            side.set_revoked(false);
+            self.counters[desk.place].sessions += 1;
+        }
+        let side = &mut self.sessions.flow_mut(slot).sides[place];
         if let Some(judgement) = admitted_by {
             side.set_stage(judgement.stage);
             self.sessions.origin_mut(slot).grounds[place] = judgement.ground;
         }
     }
 
+    /// Remembers that a session is refused. From now on it takes nothing of what its ENI may hold, and gives way before
+    /// any that lives. Its timer is restarted only if the time is given.
     #[cold]
-    fn revoke(&mut self, slot: SessionSlot, entry: &Entry, desk: &Desk<'_>, now: Tick) {
+    fn revoke(&mut self, slot: SessionSlot, entry: &Entry, desk: &Desk<'_>, now: Option<Tick>) {
         let slot = self.own(slot, entry, desk.seat.eni.scope);
         let flow = self.sessions.flow_mut(slot);
         let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
-        flow.sides[place].revision = desk.seat.revision;
-        flow.sides[place].set_revoked(true);
-        flow.last_seen = now;
+        let side = &mut flow.sides[place];
+        side.revision = desk.seat.revision;
+        let was_live = !side.is_revoked();
+        side.set_revoked(true);
+        flow.last_seen = now.unwrap_or(flow.last_seen);
+        if was_live {
+            self.counters[desk.place].forget_session();
+        }
+    }
+
+    /// Counts an ICMP error against what the ENI may get of them in a second.
+    #[cold]
+    fn take_related_error(&mut self, desk: &Desk<'_>, now: Tick) -> Result<(), DropReason> {
+        if desk.seat.direction == Direction::Egress {
+            return Ok(());
+        }
+        let has_room = self.counters[desk.place].related_errors.take(ICMP_ERRORS_PER_S, now);
+        if has_room { Ok(()) } else { Err(DropReason::IcmpErrorRate) }
     }
 
     /// A record in which the session of `scope` is alone.
@@ -137,13 +163,14 @@ impl Shard {
         &mut self,
         desk: &Desk<'_>,
         packet: &Packet,
-        (judgement, entry): (Judgement, &Entry),
+        (admission, entry): (Admission, &Entry),
         now: Tick,
     ) -> Result<SessionSlot, DropReason> {
         self.ask_quota(desk, now)?;
-        let (mut flow, mut origin) = Opening::by(packet).record(desk.seat.timeouts(), now);
-        flow.sides[0] = side(desk, judgement, entry.swapped);
-        origin.grounds[0] = judgement.ground;
+        let from_opener = admission.opener != Opener::Receiver;
+        let (mut flow, mut origin) = Opening::by(packet, from_opener).record(desk.seat.timeouts(), now);
+        flow.sides[0] = side(desk, admission, entry.swapped);
+        origin.grounds[0] = admission.by.ground;
         let settings = desk.seat.snapshot.settings();
         let slot = match self.insert(entry, (flow, origin), (settings, now)) {
             Ok(slot) => slot,
@@ -153,7 +180,7 @@ impl Shard {
                 placed.map_err(|TableFull| DropReason::FlowTableFull)?
             }
         };
-        self.counters[desk.place].note_session();
+        self.note_session(desk.place, desk.seat.eni.sessions_max, entry);
         Ok(slot)
     }
 
@@ -167,7 +194,7 @@ impl Shard {
     ) -> Result<SessionSlot, TableFull> {
         let (slot, ended) = self.sessions.insert(entry, record, |flow| flow.is_expired(settings, now))?;
         for side in ended {
-            if side != Side::default() {
+            if side.is_live() {
                 self.forget_session(side.scope());
             }
         }
@@ -182,7 +209,7 @@ impl Shard {
 
     /// Whether an ENI may open another session, and takes it from what it may open.
     fn ask_quota(&mut self, desk: &Desk<'_>, now: Tick) -> Result<(), DropReason> {
-        if !self.has_room(desk) {
+        if !self.has_room(desk) && !self.reclaim(desk, now) {
             return Err(DropReason::SessionLimit);
         }
         let (counters, eni) = (&mut self.counters[desk.place], desk.seat.eni);
@@ -212,6 +239,7 @@ impl Shard {
             let (held, is_opener_over) = opener.map_or((0, false), |(_, side)| holds(side.scope()));
             let candidate = Candidate {
                 state: flow.state,
+                is_dead: flow.is_dead(),
                 is_expired: flow.is_expired(snapshot.settings(), now),
                 is_opener_over,
                 are_all_over: flow.sessions().all(|(_, side)| holds(side.scope()).1),
@@ -225,7 +253,7 @@ impl Shard {
         let is_expired = flow.is_expired(snapshot.settings(), now);
         for (_, side) in flow.sessions() {
             self.end_session(slot, side.scope());
-            if let Some(place) = self.place_of(side.scope()).filter(|_| !is_expired) {
+            if let Some(place) = self.place_of(side.scope()).filter(|_| side.is_live() && !is_expired) {
                 self.counters[place].evicted += 1;
             }
         }
@@ -242,30 +270,38 @@ impl Shard {
         ((judgement, action), lookup): (Ruling, &Lookup),
         now: Tick,
     ) -> Result<Option<SessionSlot>, DropReason> {
-        let Lookup::Session(entry) = lookup else { return Ok(None) };
-        if self.sessions.flow(slot).timeouts != desk.seat.timeouts() || packet.headers.fragment == Fragment::First {
+        let (Lookup::Session(entry), Some(admission)) = (lookup, action.admission()) else { return Ok(None) };
+        let its = side(desk, admission, entry.swapped);
+        let flow = self.sessions.flow(slot);
+        // Two ENIs may differ in whom they take for the opener.
+        let is_alike = flow.timeouts == desk.seat.timeouts() && flow.is_swapped() == its.is_swapped();
+        if !is_alike || packet.headers.fragment == Fragment::First {
             return self.apply(desk, packet, ((judgement, action), lookup), now);
         }
-        if let Action::Reopen(over) = action {
+        if let Action::Reopen(over, _) = action {
             self.end(over, desk);
         }
         self.ask_quota(desk, now)?;
-        self.sessions.flow_mut(slot).sides[1] = side(desk, judgement, entry.swapped);
-        self.sessions.origin_mut(slot).grounds[1] = judgement.ground;
-        self.counters[desk.place].note_session();
+        let (flow, ground) = (self.sessions.flow_mut(slot), admission.by.ground);
+        // The opener's session comes first.
+        let place = usize::from(its.opened() == Direction::Ingress);
+        flow.sides = if place == 0 { [its, flow.sides[0]] } else { [flow.sides[0], its] };
+        let grounds = &mut self.sessions.origin_mut(slot).grounds;
+        *grounds = if place == 0 { [ground, grounds[0]] } else { [grounds[0], ground] };
+        self.note_session(desk.place, desk.seat.eni.sessions_max, entry);
         Ok(Some(slot))
     }
 
     fn end(&mut self, slot: SessionSlot, desk: &Desk<'_>) {
-        self.sessions.end(slot, desk.seat.eni.scope);
-        self.counters[desk.place].forget_session();
+        self.end_session(slot, desk.seat.eni.scope);
     }
 
     #[cold]
     fn remember_fate(&mut self, desk: &Desk<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
         let eni = desk.seat.eni;
         let entry = self.sessions.fragment_entry(FragmentKey::of(eni.scope, &packet.headers));
-        let fate = Fate::new(judgement, desk.seat.revision, packet.headers.tuple, now);
+        let opener = Opener::of(&packet.headers, desk.seat.direction, desk.seat.snapshot.settings());
+        let fate = Fate::new(judgement, desk.seat.revision, (packet.headers.tuple, opener), now);
         self.sessions.fragments.remember(&entry, fate);
     }
 
@@ -293,6 +329,8 @@ impl Shard {
 /// What a packet says of the connection that it opens.
 pub(crate) struct Opening {
     pub(crate) protocol: u8,
+    /// Otherwise it is an answer.
+    pub(crate) from_opener: bool,
     pub(crate) state: FlowState,
     pub(crate) segment: Segment,
     /// The window scale that it offers.
@@ -301,10 +339,11 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    fn by(packet: &Packet) -> Self {
+    fn by(packet: &Packet, from_opener: bool) -> Self {
         Self {
             protocol: packet.headers.tuple.protocol,
-            state: FlowState::opened_by(&packet.headers),
+            from_opener,
+            state: FlowState::opened_by(&packet.headers, from_opener),
             segment: packet.headers.segment(),
             scale: packet.window_scale(),
             wire: packet.wire(),
@@ -314,31 +353,26 @@ impl Opening {
     /// The record of the connection, with nobody's session yet.
     #[inline(always)]
     pub(crate) fn record(&self, timeouts: PackedTimeouts, now: Tick) -> (Flow, Origin) {
-        let Self { protocol, state, segment, scale, wire } = *self;
+        let Self { protocol, from_opener, state, segment, scale, wire } = *self;
         let (mut edges, mut scales) = ([0; 2], [0; 2]);
         if protocol == protocol::TCP {
-            tcp::observe(&mut edges, segment, true);
+            tcp::observe(&mut edges, segment, from_opener);
             if segment.flags & SYN != 0 {
-                tcp::observe_scale(&mut scales, scale, true);
+                tcp::observe_scale(&mut scales, scale, from_opener);
             }
         }
-        let flow = Flow {
-            protocol,
-            state,
-            timeouts,
-            last_seen: now,
-            packets: [wire.packets, 0],
-            bytes_low: [wire.bytes as u32, 0],
-            edges,
-            ..Flow::default()
-        };
+        let [mut packets, mut bytes_low] = [[0; 2]; 2];
+        let way = usize::from(!from_opener);
+        (packets[way], bytes_low[way]) = (wire.packets, wire.bytes as u32);
+        let flow = Flow { protocol, state, timeouts, last_seen: now, packets, bytes_low, edges, ..Flow::default() };
         (flow, Origin { opened_at: now, scales, ..Origin::default() })
     }
 }
 
-/// The session of an ENI that a judgement of it opens; `swapped` as the key has the packet's ends.
-#[inline(always)]
-pub(crate) const fn side(desk: &Desk<'_>, judgement: Judgement, swapped: bool) -> Side {
-    let seat = &desk.seat;
-    Side::new((seat.eni.scope, seat.revision), seat.direction, swapped, judgement.stage)
+/// The session of an ENI that a packet opens; `swapped` as the key has the packet's ends.
+const fn side(desk: &Desk<'_>, Admission { by, opener }: Admission, swapped: bool) -> Side {
+    let (seat, is_answer) = (&desk.seat, matches!(opener, Opener::Receiver));
+    let opened = if is_answer { seat.direction.reverse() } else { seat.direction };
+    let side = Side::new((seat.eni.scope, seat.revision), opened, swapped != is_answer, by.stage);
+    if matches!(opener, Opener::Unknown) { side.of_unknown_opener() } else { side }
 }

@@ -2,6 +2,7 @@
 
 use crate::desired::Direction;
 use crate::ids::FlowScope;
+use crate::limits::{ANSWERS_PER_S, ICMP_ERRORS_PER_S};
 use crate::offload::Wire;
 use crate::protocol::DirectionStats;
 use crate::quota::TokenBucket;
@@ -24,7 +25,7 @@ pub(crate) struct DirectionCounters {
 pub(crate) struct EniCounters {
     /// Which ENI these are about; the place may pass to another.
     pub(crate) scope: FlowScope,
-    /// Sessions it holds in this shard.
+    /// Live sessions it holds in this shard.
     pub(crate) sessions: u32,
     /// Sessions that it opened here.
     pub(crate) opened: u64,
@@ -32,6 +33,10 @@ pub(crate) struct EniCounters {
     pub(crate) evicted: u64,
     /// How many it may open now.
     pub(crate) bucket: TokenBucket,
+    /// How many ICMP errors about its sessions may reach it now.
+    pub(crate) related_errors: TokenBucket,
+    /// How often the virtual router may answer it now.
+    pub(crate) answers: TokenBucket,
     pub(crate) egress: DirectionCounters,
     pub(crate) ingress: DirectionCounters,
 }
@@ -80,6 +85,8 @@ impl EniCounters {
             opened: 0,
             evicted: 0,
             bucket: TokenBucket::NEW,
+            related_errors: TokenBucket::full(ICMP_ERRORS_PER_S),
+            answers: TokenBucket::full(ANSWERS_PER_S),
             egress: DirectionCounters::ZERO,
             ingress: DirectionCounters::ZERO,
         }

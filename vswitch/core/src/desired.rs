@@ -46,12 +46,38 @@ pub struct Settings {
     /// A TCP packet from the middle of a connection opens a session where rules let it pass (§4.1). Otherwise only a SYN
     /// opens one, and such packets drop.
     pub tcp_pick_up: bool,
+    /// A packet without a session is judged by who opened its connection, as far as flags, type and ports tell
+    /// (`flow/opener.rs`). Otherwise whoever sends it counts as the opener, as the cloud documents it (§4.1).
+    pub pick_up_by_ports: bool,
+    /// Which path-MTU reports pass whatever the rules say (§3.4).
+    pub pmtud_exempt: PmtudExempt,
     /// Whose idle timeouts sessions have. A change counts for sessions that start after it.
     pub timeout_profile: TimeoutProfile,
     /// How long a TCP session may idle before its handshake is complete, seconds (§4.2); in profile `alibaba`.
     pub tcp_half_open_timeout_s: u16,
     /// How long an ICMP session may idle, seconds (§4.2); in profile `alibaba`.
     pub icmp_timeout_s: u16,
+}
+
+/// Which path-MTU reports pass whatever the rules say: ICMP type 3 code 4, ICMPv6 type 2 (§3.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PmtudExempt {
+    /// Those that quote a packet of a live session of their receiver, as other ICMP errors.
+    #[default]
+    Session,
+    /// All, as the cloud documents it.
+    Always,
+}
+
+impl PmtudExempt {
+    /// Every choice, and what it is called.
+    pub const NAMES: [(Self, &'static str); 2] = [(Self::Session, "session"), (Self::Always, "always")];
+
+    /// What it is called.
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
 }
 
 /// Whose idle timeouts sessions have; `flow/timeouts.rs` has the numbers.
@@ -86,6 +112,8 @@ impl Default for Settings {
             smtp_closed: false,
             follow_first_fragment: true,
             tcp_pick_up: true,
+            pick_up_by_ports: true,
+            pmtud_exempt: PmtudExempt::default(),
             timeout_profile: TimeoutProfile::default(),
             tcp_half_open_timeout_s: 30,
             icmp_timeout_s: 30,

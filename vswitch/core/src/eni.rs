@@ -8,18 +8,19 @@ use crate::answer;
 use crate::counters::{CounterPlaces, EniCounters};
 use crate::desired::Direction;
 use crate::express::{self, Passage, Passages};
+use crate::flow::recent::RecentSessions;
 use crate::flow::sessions::{Entry, SessionSlot, Sessions};
 use crate::flow::table::{MemoryAdvice, Slot};
-use crate::flow::{Expiry, Side};
 use crate::guard::{self, owns_source};
 use crate::headers::Segment;
 use crate::ids::{EniIndex, FlowScope};
 use crate::judge::{Lookup, Ruling, Seat};
-use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, SWEEP_RECORDS_PER_TURN};
+use crate::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, RECENT_SESSIONS_MAX, SWEEP_RECORDS_PER_TURN};
 use crate::packet::{FrameBuffer, Packet};
 use crate::phases::{Phase, Stopwatch};
 use crate::route::Route;
 use crate::snapshot::{Place, Snapshot};
+use crate::sweep::Orphans;
 use crate::time::{Tick, Time};
 use crate::verdict::{DropReason, Verdict};
 use crate::ways::Ways;
@@ -31,9 +32,11 @@ pub struct Shard {
     pub(crate) sessions: Sessions,
     /// By [`EniIndex`].
     pub(crate) counters: Vec<EniCounters>,
+    /// At the same places.
+    pub(crate) recent: Vec<RecentSessions>,
     /// Whose counters a scope's sessions are counted in.
     pub(crate) places: CounterPlaces,
-    orphans: Orphans,
+    pub(crate) orphans: Orphans,
     /// Times some bursts. Whoever owns the shard starts it before a burst is received, and ends it after it was sent.
     pub stopwatch: Stopwatch,
     /// One for each packet of a burst. They mean nothing between bursts, and only keep their room.
@@ -93,6 +96,7 @@ impl Shard {
         Self {
             sessions: Sessions::new(flows_max, secret, advice),
             counters: Vec::new(),
+            recent: Vec::new(),
             places: CounterPlaces::new(),
             orphans: Orphans::default(),
             stopwatch: Stopwatch::default(),
@@ -139,6 +143,7 @@ impl Shard {
                 if let Verdict::Forward(next) = packet.verdict {
                     self.pass_to(next, (&desk, &mut other), (packet, step), (now, &is_here));
                 } else {
+                    packet.verdict = answer::bound(&mut self.counters[desk.place], packet.verdict, now);
                     self.counters[desk.place].egress.count(packet.verdict, packet.wire());
                 }
             }
@@ -300,6 +305,7 @@ impl Shard {
             None => Err(Verdict::Drop(DropReason::EniGone)),
         };
         packet.verdict = passed.unwrap_or_else(|verdict| {
+            let verdict = answer::bound(&mut self.counters[sender.place], verdict, now);
             self.counters[sender.place].egress.count(verdict, packet.wire());
             verdict
         });
@@ -386,7 +392,9 @@ impl Shard {
             debug_assert!(applied.is_ok(), "a session that goes on needs no room");
         }
         let applied = match opened {
-            Some(slot) if its_ruling.1.opens() => self.join(slot, receiver, packet, (its_ruling, &its_lookup), now),
+            Some(slot) if its_ruling.1.admission().is_some() => {
+                self.join(slot, receiver, packet, (its_ruling, &its_lookup), now)
+            }
             _ => self.apply(receiver, packet, (its_ruling, &its_lookup), now),
         };
         match applied {
@@ -420,39 +428,6 @@ impl Shard {
         }
     }
 
-    /// Ends some idle sessions: a bounded step of an endless round.
-    pub fn sweep(&mut self, snapshot: &Snapshot, now: Time) {
-        let (tick, settings) = (now.tick(), snapshot.settings());
-        self.note_orphans(snapshot, tick);
-        let Self { sessions, counters, places, orphans, .. } = self;
-        let is_orphan = |side: Side| side.scope() == FlowScope::default() || !places.contains(side.scope());
-        let is_orphan: Option<&dyn Fn(Side) -> bool> = if orphans.records_left > 0 { Some(&is_orphan) } else { None };
-        orphans.records_left = orphans.records_left.saturating_sub(SWEEP_RECORDS_PER_TURN);
-        let mut expiry = Expiry::at(tick, settings).with_orphans(is_orphan);
-        sessions.sweep(SWEEP_RECORDS_PER_TURN, &mut expiry, |scope| {
-            if let Some(place) = places.of(scope, counters) {
-                counters[place].forget_session();
-            }
-        });
-        sessions.fragments.sweep(tick, |scope| {
-            if let Some(place) = places.of(scope, counters) {
-                counters[place].egress.count_undelivered(DropReason::FragmentOrphaned, 1);
-            }
-        });
-    }
-
-    /// Looks now and then whether an ENI with sessions is gone; if so, the next round of the sweep looks for them.
-    fn note_orphans(&mut self, snapshot: &Snapshot, now: Tick) {
-        if !self.orphans.looked_at.is_older_than(ORPHANS_INTERVAL_S, now) {
-            return;
-        }
-        self.orphans.looked_at = now;
-        let is_there = |scope, place| snapshot.eni(EniIndex(place as u32)).is_some_and(|eni| eni.scope == scope);
-        if self.places.retain(is_there) {
-            self.orphans.records_left = self.sessions.capacity() + SWEEP_RECORDS_PER_TURN;
-        }
-    }
-
     /// The place of `direction` at an ENI, with counters; none if the snapshot does not have it.
     #[inline]
     fn desk<'a>(&mut self, snapshot: &'a Snapshot, eni: EniIndex, direction: Direction) -> Option<Desk<'a>> {
@@ -483,18 +458,45 @@ impl Shard {
     fn take_place(&mut self, place: usize, scope: FlowScope) {
         if self.counters.len() <= place {
             self.counters.resize(place + 1, EniCounters::new(FlowScope::default()));
+            self.recent.resize(place + 1, RecentSessions::default());
         }
         if self.places.remove(self.counters[place].scope) {
             self.orphans.records_left = self.sessions.capacity() + SWEEP_RECORDS_PER_TURN;
         }
         self.counters[place] = EniCounters::new(scope);
+        self.recent[place] = RecentSessions::default();
         self.places.insert(scope, place);
     }
 
     /// Ends the session of `scope` in the record at `slot`.
     pub(crate) fn end_session(&mut self, slot: SessionSlot, scope: FlowScope) {
+        let was_live = self.sessions.flow(slot).sides.iter().any(|side| side.scope() == scope && side.is_live());
         self.sessions.end(slot, scope);
-        self.forget_session(scope);
+        if was_live {
+            self.forget_session(scope);
+        }
+    }
+
+    /// Counts a session more of an ENI that may hold `sessions_max`.
+    #[inline(always)]
+    pub(crate) fn note_session(&mut self, place: usize, sessions_max: u32, entry: &Entry) {
+        let counters = &mut self.counters[place];
+        counters.note_session();
+        // Far from its limit an ENI of many sessions need not know where they are.
+        if counters.sessions > sessions_max / 2 || sessions_max as usize <= RECENT_SESSIONS_MAX {
+            self.keep_in_mind(place, entry);
+        }
+    }
+
+    /// Keeps in mind where an ENI's newest session is, as one that may give way to another.
+    #[inline(never)]
+    fn keep_in_mind(&mut self, place: usize, entry: &Entry) {
+        let (scope, sessions) = (self.counters[place].scope, &self.sessions);
+        let recent = &mut self.recent[place];
+        if recent.is_full() {
+            recent.make_room(|session| sessions.find_recent(session, scope).is_some());
+        }
+        recent.push(sessions.recent(entry));
     }
 
     /// Counts a session less, whose record is given away.
@@ -513,17 +515,6 @@ impl Shard {
     pub(crate) fn counters_of(&self, place: usize, scope: FlowScope) -> Option<&EniCounters> {
         self.counters.get(place).filter(|counters| counters.scope == scope)
     }
-}
-
-/// How often the sweep asks whether the ENIs of its sessions are still there, seconds.
-const ORPHANS_INTERVAL_S: u32 = 1;
-
-/// Sessions of ENIs that are gone: nothing matches them, and they need not wait until they are over.
-#[derive(Debug, Default)]
-struct Orphans {
-    looked_at: Tick,
-    /// Records among which there may be some.
-    records_left: usize,
 }
 
 /// The steps of egress before any judgement: what the frame says, whose it is, and where it goes.

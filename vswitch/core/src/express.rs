@@ -10,12 +10,13 @@ use crate::desired::{Direction, Policy};
 use crate::eni::{Desk, Shard, Step};
 use crate::filter::Sheet;
 use crate::flow::key::{FlowKey, Key};
+use crate::flow::opener::is_like_answer;
 use crate::flow::sessions::{Entry, Sessions};
 use crate::flow::table::Table;
 use crate::flow::{FlowState, Side, tcp};
 use crate::headers::plain::{self, Family, Plain};
 use crate::headers::tcp_options::window_scale;
-use crate::headers::{Addresses, Segment, Tuple, protocol, tcp_flags};
+use crate::headers::{Addresses, Tuple, protocol, tcp_flags};
 use crate::ids::EniIndex;
 use crate::judge::{SMTP, Seat};
 use crate::limits::BURST_PACKETS;
@@ -322,7 +323,7 @@ impl Shard {
         (packet, step): (&mut Packet, &Step),
         now: Tick,
     ) -> Option<Verdict> {
-        let service = Service::new(step.entry.protocol, step.entry.destination_port());
+        let service = Service::new(step.entry.protocol, step.entry.ports()[1]);
         let [outgoing, incoming] = match passage.way.heard(service) {
             Some(judgements) => judgements,
             None => passage.hear(&sender.seat, service, &step.entry.tuple())?,
@@ -349,9 +350,9 @@ impl Shard {
         }
         self.insert(&step.entry, (flow, origin), (sender.seat.snapshot.settings(), now)).ok()?;
         packet.judgement = Some(incoming);
-        self.counters[sender.place].note_session();
+        self.note_session(sender.place, sender.seat.eni.sessions_max, &step.entry);
         if incoming.accepts() {
-            self.counters[receiver].note_session();
+            self.note_session(receiver, passage.way.receiver_sessions_max, &step.entry);
             return Some(Verdict::Deliver);
         }
         let refusal = Verdict::Drop(incoming.drop_reason());
@@ -383,7 +384,7 @@ fn go_on<K: FlowKey>(
 ) -> WentOn {
     let Entry { protocol, hash, swapped, .. } = step.entry;
     let Some(slot) = table.find_any(key, protocol, (hash, step.guess)) else {
-        return if opens(protocol, step.segment) { WentOn::IsNew } else { WentOn::No };
+        return if opens(step) { WentOn::IsNew } else { WentOn::No };
     };
     let flow = table.flow_mut(slot);
     // The opener's session comes first, if there are two.
@@ -407,12 +408,17 @@ fn opening(frame: &[u8], step: &Step) -> Opening {
         protocol::TCP => (tcp::open(segment.flags), plain::transport_of(frame).and_then(window_scale)),
         _ => (FlowState::Udp, None),
     };
-    Opening { protocol, state, segment, scale, wire: Wire { packets: 1, bytes: frame.len() as u64 } }
+    Opening { protocol, from_opener: true, state, segment, scale, wire: Wire { packets: 1, bytes: frame.len() as u64 } }
 }
 
-/// Whether a plain packet is of those that open connections: UDP, and a SYN alone.
+/// Whether a plain packet is of those whose sender opens connections, whatever the settings (`flow/opener.rs`): a SYN alone,
+/// and a datagram that does not look like an answer.
 #[inline]
-const fn opens(number: u8, segment: Segment) -> bool {
+fn opens(step: &Step) -> bool {
     const OTHERS: u8 = tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN;
-    number == protocol::UDP || segment.flags & (tcp_flags::SYN | OTHERS) == tcp_flags::SYN
+    if step.entry.protocol == protocol::UDP {
+        let [source, destination] = step.entry.ports();
+        return !is_like_answer(source, destination);
+    }
+    step.segment.flags & (tcp_flags::SYN | OTHERS) == tcp_flags::SYN
 }

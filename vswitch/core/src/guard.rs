@@ -7,19 +7,20 @@ use crate::limits::ETHERNET_HEADER_BYTES;
 use crate::route::{Route, is_group_destination};
 use crate::verdict::DropReason;
 
-/// Checks a packet that the guest sent.
+/// Checks a packet that the guest sent. Where the ENI's source check is off, it may pass on what is not its own; all
+/// else holds for everybody (§3.4).
 ///
 /// # Errors
 /// The reason under which a packet of a false sender is to be dropped.
 #[inline]
 pub(crate) fn check(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<(), DropReason> {
-    if !seat.eni.source_dest_check {
-        return Ok(());
-    }
     if mac_at(frame, 6) != Some(seat.eni.mac) {
         return Err(DropReason::SourceMacSpoofed);
     }
-    if headers.is_plain && owns_source(seat, headers.tuple.addresses) {
+    if !is_for_router(seat, frame) {
+        return Err(DropReason::DestinationMacForeign);
+    }
+    if headers.is_plain && (!seat.eni.source_dest_check || owns_source(seat, headers.tuple.addresses)) {
         return Ok(());
     }
     check_unusual(seat, headers, frame)
@@ -31,7 +32,8 @@ fn check_unusual(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<(),
         Network::Arp => check_arp(seat, frame),
         _ if headers.is_neighbor_discovery() => check_neighbor_discovery(seat, headers, frame),
         // Every ENI's inbound side exempts DHCP (§3.4), which only the platform may serve.
-        _ if headers.is_udp(67, 68) || headers.is_udp(547, 546) => Err(DropReason::DhcpServerSpoofed),
+        _ if headers.is_dhcp_answer() => Err(DropReason::DhcpServerSpoofed),
+        _ if !seat.eni.source_dest_check => Ok(()),
         _ => check_source(seat, headers),
     }
 }
@@ -40,6 +42,12 @@ fn check_unusual(seat: &Seat<'_>, headers: &Headers, frame: &[u8]) -> Result<(),
 #[inline(always)]
 pub(crate) fn owns_source(seat: &Seat<'_>, addresses: Addresses) -> bool {
     seat.eni.is_first_address(addresses) || seat.network.route(addresses.reverse()) == Route::Owner(seat.index)
+}
+
+/// Whether a frame is for the router, or for a group: no other station is on the guest's link.
+#[inline]
+fn is_for_router(seat: &Seat<'_>, frame: &[u8]) -> bool {
+    mac_at(frame, 0).is_some_and(|mac| mac == seat.network.gateway_mac || mac.0[0] & 1 == 1)
 }
 
 fn check_arp(seat: &Seat<'_>, frame: &[u8]) -> Result<(), DropReason> {

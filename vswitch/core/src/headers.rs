@@ -1,12 +1,14 @@
 //! Bytes to headers, once per packet. Every length is checked before a byte is read; nothing here panics.
 
 use crate::flow::cover::Part;
-use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, IPV6_EXTENSION_HEADERS_MAX};
+use crate::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, ICMP_ERROR_BYTES_MAX_V4, ICMP_ERROR_BYTES_MAX_V6};
 use crate::verdict::DropReason;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use extension::{authentication_header, extension_headers};
 use part::PartOfPacket;
 pub use plain::Segment;
 
+mod extension;
 mod part;
 pub(crate) mod plain;
 pub(crate) mod tcp_options;
@@ -267,6 +269,24 @@ impl Headers {
             }
     }
 
+    /// Whether this is the report that a packet is too big for the path: ICMP type 3 code 4, ICMPv6 type 2 (§3.4).
+    pub(crate) fn is_path_mtu_report(&self) -> bool {
+        self.icmp_kind() == Some(IcmpKind::Error)
+            && match self.tuple.addresses {
+                Addresses::V4 { .. } => self.icmp_type == 3 && self.icmp_code == 4,
+                Addresses::V6 { .. } => self.icmp_type == 2,
+            }
+    }
+
+    /// Whether this is no longer than an ICMP error may be, and whole. A described packet has no length.
+    pub(crate) fn has_error_length(&self) -> bool {
+        let most = match self.tuple.addresses {
+            Addresses::V4 { .. } => ICMP_ERROR_BYTES_MAX_V4,
+            Addresses::V6 { .. } => ICMP_ERROR_BYTES_MAX_V6,
+        };
+        self.fragment == Fragment::Whole && self.end as usize <= ETHERNET_HEADER_BYTES + most
+    }
+
     /// Whether this is an ICMP query whose identifier has the number of a request's type: then the tuples of a request
     /// and of a reply the same way can be equal, and only the type tells them apart.
     pub fn may_be_its_own_reverse(&self) -> bool {
@@ -291,6 +311,11 @@ impl Headers {
             && self.fragment != Fragment::Later
             && self.tuple.source_port == source_port
             && self.tuple.destination_port == destination_port
+    }
+
+    /// Whether this is what a DHCP server sends (RFC 2131 §4.1, RFC 8415 §7.2).
+    pub fn is_dhcp_answer(&self) -> bool {
+        self.is_udp(67, 68) || self.is_udp(547, 546)
     }
 
     /// Whether this opens a TCP connection: SYN without ACK.
@@ -414,7 +439,8 @@ fn ipv4(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
         end: end as u32,
         ..Headers::default()
     };
-    transport(&packet[header_bytes..end], &mut headers, trust)?;
+    authentication_header(&packet[..end], &mut headers)?;
+    transport(&packet[headers.transport_offset as usize..end], &mut headers, trust)?;
     Ok(headers)
 }
 
@@ -444,56 +470,6 @@ fn ipv6(packet: &[u8], trust: Trust) -> Result<Headers, DropReason> {
     extension_headers(&packet[..end], &mut headers, trust)?;
     transport(&packet[headers.transport_offset as usize..end], &mut headers, trust)?;
     Ok(headers)
-}
-
-/// Walks from the fixed header to the transport header (RFC 8200 §4), leaving protocol and offset there. Stops at a
-/// later fragment: what follows is not a header.
-fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), DropReason> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    let mut next = headers.tuple.protocol;
-    let mut offset = headers.transport_offset as usize;
-    for _ in 0..=IPV6_EXTENSION_HEADERS_MAX {
-        // Destination options, mobility, HIP and shim6 share the form of hop-by-hop options (RFC 6564).
-        if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | 60 | 135 | 139 | 140) {
-            headers.tuple.protocol = next;
-            headers.transport_offset = offset as u32;
-            return Ok(());
-        }
-        let header: &[u8; 8] =
-            packet.get(offset..).and_then(|rest| rest.first_chunk()).ok_or(DropReason::Ipv6Malformed)?;
-        let length_bytes = match next {
-            FRAGMENT => 8,
-            AUTHENTICATION => (header[1] as usize + 2) * 4,
-            _ => (header[1] as usize + 1) * 8,
-        };
-        if next == ROUTING && header[2] == 0 && header[3] != 0 {
-            return Err(DropReason::Ipv6Malformed); // RFC 5095: type 0 must not be followed.
-        }
-        if next == FRAGMENT {
-            let offset_and_more = u16::from_be_bytes([header[2], header[3]]);
-            let offset_bytes = (offset_and_more & 0xfff8) as usize;
-            let payload_bytes = packet.len().saturating_sub(offset + length_bytes);
-            let part =
-                PartOfPacket { start: offset_bytes, end: offset_bytes + payload_bytes, more: offset_and_more & 1 == 1 };
-            headers.fragment = part.classify(header[0], trust)?;
-            headers.part = part.kept();
-            headers.fragment_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-        }
-        next = header[0];
-        offset += length_bytes;
-        if offset > packet.len() {
-            return Err(DropReason::Ipv6Malformed);
-        }
-        if headers.fragment == Fragment::Later {
-            headers.tuple.protocol = next;
-            headers.transport_offset = offset as u32;
-            return Ok(());
-        }
-    }
-    Err(DropReason::Ipv6ExtensionsTooMany)
 }
 
 fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), DropReason> {

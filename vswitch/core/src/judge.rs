@@ -2,9 +2,10 @@
 //! the sessions and the time. Forwarding and explain both ask it, so they cannot disagree.
 
 use crate::compile::bypasses_intra_group;
-use crate::desired::{Direction, Policy};
+use crate::desired::{Direction, PmtudExempt, Policy};
 use crate::filter::{Filter, Sheet};
 use crate::flow::fragments::{Fate, FragmentEntry, FragmentKey};
+use crate::flow::opener::Opener;
 use crate::flow::sessions::{Entry, Session, SessionSlot, Sessions};
 use crate::flow::{Flow, FlowState, PackedTimeouts, Side, opens_session, tcp};
 use crate::headers::{
@@ -40,12 +41,29 @@ pub(crate) enum Action {
     Touch(SessionSlot),
     /// The same, and the session was admitted anew under the present revision; by this judgement if it says so itself.
     Readmit(SessionSlot, Option<Judgement>),
-    /// The present rules refuse the session: remember that, and restart its timer.
-    Revoke(SessionSlot),
+    /// The present rules refuse the session: remember that. Restart its timer if nothing but the memory refuses the packet.
+    Revoke(SessionSlot, bool),
     /// Open a session.
-    Open,
+    Open(Admission),
     /// Open a session in the place of one that is over.
-    Reopen(SessionSlot),
+    Reopen(SessionSlot, Admission),
+    /// An ICMP error that passes with the session it is about: count it against the ENI's share.
+    Relate,
+}
+
+/// What admits a session that is to be opened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Admission {
+    /// The judgement of its opener's packets.
+    pub(crate) by: Judgement,
+    pub(crate) opener: Opener,
+}
+
+impl Admission {
+    /// That of a packet whose sender opens the session.
+    pub(crate) const fn of_sender(by: Judgement) -> Self {
+        Self { by, opener: Opener::Sender }
+    }
 }
 
 /// What a packet's fate may hang on.
@@ -76,9 +94,12 @@ impl Action {
         }
     }
 
-    /// Whether a session is to be opened.
-    pub(crate) const fn opens(self) -> bool {
-        matches!(self, Self::Open | Self::Reopen(_))
+    /// What admits the session that is to be opened, if one is.
+    pub(crate) const fn admission(self) -> Option<Admission> {
+        match self {
+            Self::Open(admission) | Self::Reopen(_, admission) => Some(admission),
+            _ => None,
+        }
     }
 }
 
@@ -101,15 +122,14 @@ impl<'a> Seat<'a> {
             } else {
                 Lookup::None
             }
-        } else if headers.icmp_kind() == Some(IcmpKind::Error) {
+        } else if headers.has_quote() {
             match quoted(frame, headers) {
-                None if headers.has_quote() => Lookup::Misquoted(Stage::QuoteTruncated),
-                None => Lookup::None,
+                None => Lookup::Misquoted(Stage::QuoteTruncated),
                 // An error goes to the sender of what it quotes.
                 Some(quote) if quote.tuple.addresses.source() != headers.tuple.addresses.destination() => {
                     Lookup::Misquoted(Stage::QuoteForged)
                 }
-                Some(quote) if quote.fragment == Fragment::Later => Lookup::None,
+                Some(quote) if quote.fragment == Fragment::Later || !headers.has_error_length() => Lookup::None,
                 Some(quote) => Lookup::Related(self.entry(sessions, &quote.tuple)),
             }
         } else if opens_session(headers) {
@@ -192,9 +212,11 @@ impl<'a> Seat<'a> {
                 matches!(judgement.stage, Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe);
             let action = match lookup {
                 Lookup::Session(entry) if needs_session => match sessions.find(entry, self.eni.scope) {
-                    Some(session) if is_over(&session) || session.side.is_revoked() => Action::Reopen(session.slot),
+                    Some(session) if is_over(&session) || session.side.is_revoked() => {
+                        Action::Reopen(session.slot, Admission::of_sender(judgement))
+                    }
                     Some(session) => Action::Touch(session.slot),
-                    None => Action::Open,
+                    None => Action::Open(Admission::of_sender(judgement)),
                 },
                 _ => Action::None,
             };
@@ -220,7 +242,7 @@ impl<'a> Seat<'a> {
             Lookup::Related(entry) => {
                 let related = sessions.find(entry, self.eni.scope).filter(|session| !is_over(session));
                 if related.is_some_and(|session| self.admits_related(&session, entry)) {
-                    (Judgement::by(Policy::Accept, Stage::Session), Action::None)
+                    (Judgement::by(Policy::Accept, Stage::Session), Action::Relate)
                 } else {
                     (self.judge_by_rules(self.direction, &headers.tuple), Action::None)
                 }
@@ -256,7 +278,11 @@ impl<'a> Seat<'a> {
             Direction::Egress if is_metadata(headers.tuple.addresses) => accept(Stage::ExemptMetadata),
             Direction::Egress if self.is_closed_mail(headers) => Some(Judgement::by(Policy::Drop, Stage::PlatformSmtp)),
             Direction::Egress => None,
-            Direction::Ingress if is_path_mtu_report(headers) => accept(Stage::ExemptPmtud),
+            Direction::Ingress
+                if self.snapshot.settings().pmtud_exempt == PmtudExempt::Always && headers.is_path_mtu_report() =>
+            {
+                accept(Stage::ExemptPmtud)
+            }
             Direction::Ingress => match marker {
                 Marker::LoadBalancer => accept(Stage::ExemptSlb),
                 Marker::Probe => accept(Stage::ExemptProbe),
@@ -299,15 +325,11 @@ impl<'a> Seat<'a> {
             return (judgement, if judgement.accepts() { action } else { Action::None });
         }
         if side.revision == self.revision {
-            return if side.is_revoked() {
-                (self.refusal(headers), Action::Revoke(slot))
-            } else {
-                (accept, Action::Touch(slot))
-            };
+            return if side.is_revoked() { self.refuse_session(slot, headers) } else { (accept, Action::Touch(slot)) };
         }
         match self.judge_again(side, &headers.tuple, swapped) {
             (true, judgement) => (accept, Action::Readmit(slot, judgement)),
-            (false, _) => (self.refusal(headers), Action::Revoke(slot)),
+            (false, _) => self.refuse_session(slot, headers),
         }
     }
 
@@ -332,7 +354,8 @@ impl<'a> Seat<'a> {
         }
         let opening = if swapped == side.is_swapped() { *tuple } else { tuple.reverse() };
         let judgement = self.judge_by_rules(side.opened(), &opening);
-        if judgement.accepts() {
+        let admits_other = || self.judge_by_rules(side.opened().reverse(), &opening.reverse()).accepts();
+        if judgement.accepts() && (!side.needs_both() || admits_other()) {
             (true, Some(judgement))
         } else {
             // What was revoked once stays so: only rules bring it back.
@@ -343,7 +366,8 @@ impl<'a> Seat<'a> {
     /// What became of a first fragment under an older revision, judged as it would be today: with its session, if that
     /// is still there.
     fn judge_fate_again(&self, fate: &Fate, session: Option<(Session<'_>, bool)>) -> Judgement {
-        if !matches!(fate.judgement.stage, Stage::Session | Stage::IntraGroup | Stage::Rule | Stage::Default) {
+        let by_rules = [Stage::Session, Stage::IntraGroup, Stage::Rule, Stage::Default, Stage::AnswerUnsolicited];
+        if !by_rules.contains(&fate.judgement.stage) {
             return as_the_first(fate); // No rule had a say.
         }
         let stays = session.as_ref().is_some_and(|(session, swapped)| {
@@ -351,17 +375,22 @@ impl<'a> Seat<'a> {
             if is_known { !session.side.is_revoked() } else { self.judge_again(session.side, &fate.first, *swapped).0 }
         });
         let refused_with_session = session.is_some() && !stays;
-        match self.judge_by_rules(self.direction, &fate.first) {
+        match self.judge_opening(fate.opener, &fate.first).0 {
             _ if stays => Judgement::by(Policy::Accept, Stage::Session),
             judgement if judgement.accepts() && refused_with_session => Judgement::by(Policy::Drop, Stage::Session),
             judgement => judgement,
         }
     }
 
-    /// The refusal of a packet whose session is revoked: its own rules' refusal if they refuse it, else the session's.
-    fn refusal(&self, headers: &Headers) -> Judgement {
+    /// The refusal of a packet whose session is revoked: its own rules' refusal if they refuse it, else the session's. The
+    /// memory of the session lives on while it is needed: without it the packet would pass as the first of another.
+    fn refuse_session(&self, slot: SessionSlot, headers: &Headers) -> Ruling {
         let judgement = self.judge_by_rules(self.direction, &visible_to_rules(headers));
-        if judgement.accepts() { Judgement::by(Policy::Drop, Stage::Session) } else { judgement }
+        if !judgement.accepts() {
+            return (judgement, Action::Revoke(slot, false));
+        }
+        let opener = Opener::of(headers, self.direction, self.snapshot.settings());
+        (Judgement::by(Policy::Drop, Stage::Session), Action::Revoke(slot, opener == Opener::Sender))
     }
 
     /// Whether a live session admits an error about one of its packets (§4.3): it must have crossed this ENI the other
@@ -380,14 +409,29 @@ impl<'a> Seat<'a> {
     }
 
     fn judge_new(&self, headers: &Headers, over: Option<SessionSlot>) -> Ruling {
-        let judgement = self.judge_by_rules(self.direction, &headers.tuple);
+        let opener = Opener::of(headers, self.direction, self.snapshot.settings());
+        let (judgement, by) = self.judge_opening(opener, &headers.tuple);
         if !judgement.accepts() {
             return (judgement, Action::None);
         }
         if headers.tuple.protocol == protocol::TCP && !headers.is_tcp_open() && !self.snapshot.settings().tcp_pick_up {
             return (Judgement::by(Policy::Drop, Stage::OutOfState), Action::None);
         }
-        (judgement, over.map_or(Action::Open, Action::Reopen))
+        let admission = Admission { by, opener };
+        (judgement, over.map_or(Action::Open(admission), |over| Action::Reopen(over, admission)))
+    }
+
+    /// Steps 3 to 5 for a packet without a session: what becomes of it, and what admits the session that it opens.
+    fn judge_opening(&self, opener: Opener, tuple: &Tuple) -> (Judgement, Judgement) {
+        let unsolicited = Judgement::by(Policy::Drop, Stage::AnswerUnsolicited);
+        let other_direction = || self.judge_by_rules(self.direction.reverse(), &tuple.reverse());
+        if opener == Opener::Receiver {
+            let by = other_direction();
+            return if by.accepts() { (Judgement::by(Policy::Accept, Stage::Session), by) } else { (unsolicited, by) };
+        }
+        let own = self.judge_by_rules(self.direction, tuple);
+        let is_admitted = !own.accepts() || opener == Opener::Sender || other_direction().accepts();
+        (if is_admitted { own } else { unsolicited }, own)
     }
 
     /// Steps 3 to 5, for a packet that crosses this ENI in `direction`.
@@ -441,12 +485,4 @@ fn contradicts(headers: &Headers, from_opener: bool) -> bool {
 
 fn is_metadata(addresses: Addresses) -> bool {
     matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. })
-}
-
-fn is_path_mtu_report(headers: &Headers) -> bool {
-    headers.icmp_kind() == Some(IcmpKind::Error)
-        && match headers.tuple.addresses {
-            Addresses::V4 { .. } => headers.icmp_type == 3 && headers.icmp_code == 4,
-            Addresses::V6 { .. } => headers.icmp_type == 2,
-        }
 }

@@ -18,6 +18,15 @@ pub const ETHERNET_HEADER_BYTES: usize = 14;
 pub const MTU_BYTES_MAX: usize = 9000;
 /// The smallest MTU a port may have, bytes: IPv4's own minimum (RFC 791 §3.1).
 pub const MTU_BYTES_MIN: usize = 576;
+/// The first port that clients take for a connection where nobody chooses one (the kernel's `ip_local_port_range`): what
+/// is below is the port of a service.
+pub const EPHEMERAL_PORT_MIN: u16 = 32_768;
+/// The longest ICMP error that a session admits, bytes of the IPv4 packet (RFC 1812 §4.3.2.3).
+pub const ICMP_ERROR_BYTES_MAX_V4: usize = 576;
+/// The same of IPv6: no error is longer than the smallest MTU (RFC 4443 §2.4).
+pub const ICMP_ERROR_BYTES_MAX_V6: usize = 1280;
+/// ICMP errors about its sessions that reach one ENI in a second.
+pub const ICMP_ERRORS_PER_S: u32 = 1000;
 /// Extension headers the parser walks before it gives up on an IPv6 packet.
 pub const IPV6_EXTENSION_HEADERS_MAX: usize = 8;
 /// ENIs one switch may hold.
@@ -48,8 +57,19 @@ pub const FRAGMENTS_WAITING_MAX: usize = 256;
 pub const FRAGMENTS_WAITING_PER_ENI_MAX: usize = 48;
 /// Flow records looked at to find one that may give way in a full table, besides those where the new one belongs.
 pub const EVICTION_CANDIDATES: usize = 32;
-/// Flow records looked at for expiry in one turn.
+/// Sessions that an ENI opened last that are kept in mind, for the one that gives way to another of its own.
+pub const RECENT_SESSIONS_MAX: usize = 4096;
+/// Of those, how many are looked at for it.
+pub const RECLAIM_WINDOW: usize = 64;
+/// Of those, how many give way at once where an ENI may hold many, so that not every new one has to look.
+pub const RECLAIM_BATCH: usize = 48;
+/// Flow records that the sweep goes on by in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
+/// Within how long the sweep comes to every record, ns.
+pub const SWEEP_ROUND_NS: u64 = 1_000_000_000;
+/// Answers and reports that the virtual router gives one ENI in a second, and at once after a pause of a second. A
+/// guest that talks to all peers that its kernel has room to remember needs a tenth.
+pub const ANSWERS_PER_S: u32 = 1000;
 /// Homes of flow records looked at for one question, in a turn: the packet path waits meanwhile.
 pub const LISTED_PLACES_PER_TURN: usize = 1024;
 /// Sessions told of in an answer to one question, for the same reason.
@@ -67,6 +87,7 @@ const _: () = assert!(MTU_BYTES_MAX + ETHERNET_HEADER_BYTES <= FRAME_BYTES_MAX);
 const _: () =
     assert!(u16::MAX as usize + ETHERNET_HEADER_BYTES + 40 <= FRAME_BYTES_MAX, "IPv6 counts after its header");
 const _: () = assert!(FRAME_BYTES_MAX <= BURST_BYTES);
+const _: () = assert!(RECLAIM_BATCH <= RECLAIM_WINDOW && RECLAIM_WINDOW <= RECENT_SESSIONS_MAX);
 const _: () = assert!(MTU_BYTES_MIN < MTU_BYTES_MAX);
 const _: () = assert!(BURST_PACKETS.is_power_of_two() && BURST_PACKETS <= HANDOFF_PACKETS);
 const _: () = assert!(BURST_PACKETS <= SWEEP_RECORDS_PER_TURN, "a sweep outruns the flows one turn can open");

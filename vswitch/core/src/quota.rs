@@ -1,22 +1,27 @@
 //! Who may open a session, and who gives way when a table is full: fairness between ENIs, decided here and done in
-//! `apply.rs`.
+//! `apply.rs`. Also how often the virtual router answers (`answer.rs`).
 
 use crate::flow::FlowState;
 use crate::time::{TICKS_PER_SECOND, Tick};
 
-/// How many sessions an ENI may open: a second's worth at once, refilled as time passes.
+/// How often an ENI may do something, as to open a session: a second's worth at once, refilled as time passes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenBucket {
-    /// Sessions that may be opened now, in parts of a session as small as a tick refills.
+    /// How often it may now, in parts as small as a tick refills.
     level: u64,
     filled: Tick,
 }
 
 impl TokenBucket {
-    /// That of an ENI that has opened nothing yet.
+    /// That of an ENI that has done nothing yet.
     pub(crate) const NEW: Self = Self { level: 0, filled: Tick(0) };
 
-    /// Takes what one session costs at `now`, at a rate of `per_s`; whether that was there.
+    /// One with a second's worth of `per_s` in it, whenever that is.
+    pub(crate) const fn full(per_s: u32) -> Self {
+        Self { level: per_s as u64 * TICKS_PER_SECOND, filled: Tick(0) }
+    }
+
+    /// Takes what once costs at `now`, at a rate of `per_s`; whether that was there.
     pub(crate) fn take(&mut self, per_s: u32, now: Tick) -> bool {
         let refill = u64::from(self.filled.age_ticks(now)) * u64::from(per_s);
         self.level = (self.level + refill).min(u64::from(per_s) * TICKS_PER_SECOND);
@@ -33,6 +38,8 @@ impl TokenBucket {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
     pub(crate) state: FlowState,
+    /// Whether it is only the memory of what rules refused.
+    pub(crate) is_dead: bool,
     pub(crate) is_expired: bool,
     /// Whether the ENI that opened it, as far as it is here, holds more than its guaranteed share, and no less than the one
     /// that asks; or is that.
@@ -48,28 +55,29 @@ pub(crate) struct Candidate {
 pub(crate) type Worth = (u8, u32, Tick);
 
 impl Candidate {
-    /// How much a connection is worth beside others; none if it must stay. What is over goes first; then, of those who
-    /// hold more than their share, what is closing, what nobody has answered yet, and what idled longest. The
-    /// established connections of everybody else stay.
+    /// How much a connection is worth beside others; none if it must stay. What is over goes first, and what is only
+    /// remembered; then, of those who hold more than their share, what is closing, what nobody has answered yet, and what
+    /// idled longest. The established connections of everybody else stay.
     pub(crate) fn worth(&self) -> Option<Worth> {
         let class = match self.state {
             _ if self.is_expired => 0,
             FlowState::Free => return None,
+            _ if self.is_dead => 1,
             FlowState::TcpClosed
             | FlowState::TcpClosingOpener
             | FlowState::TcpClosingResponder
             | FlowState::TcpAbandonedOpener
-            | FlowState::TcpAbandonedResponder => 1,
-            FlowState::TcpOpening | FlowState::TcpAnswered | FlowState::Udp => 2,
+            | FlowState::TcpAbandonedResponder => 2,
+            FlowState::TcpOpening | FlowState::TcpAnswered | FlowState::Udp => 3,
             FlowState::TcpEstablished
             | FlowState::UdpAnswered
             | FlowState::UdpStream
             | FlowState::Icmp
-            | FlowState::Other => 3,
+            | FlowState::Other => 4,
         };
         let may_go = match class {
-            0 => true,
-            1 | 2 => self.is_opener_over,
+            0 | 1 => true,
+            2 | 3 => self.is_opener_over,
             _ => self.are_all_over,
         };
         may_go.then_some((class, u32::MAX - self.held, self.last_seen))
@@ -103,6 +111,7 @@ mod tests {
     fn the_worth_of_connections_keeps_the_order_that_is_promised() {
         let candidate = |state| Candidate {
             state,
+            is_dead: false,
             is_expired: false,
             is_opener_over: true,
             are_all_over: true,
@@ -112,6 +121,12 @@ mod tests {
         let order = [
             Candidate {
                 is_expired: true,
+                is_opener_over: false,
+                are_all_over: false,
+                ..candidate(FlowState::TcpEstablished)
+            },
+            Candidate {
+                is_dead: true,
                 is_opener_over: false,
                 are_all_over: false,
                 ..candidate(FlowState::TcpEstablished)

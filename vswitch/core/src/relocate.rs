@@ -7,6 +7,7 @@
 
 use crate::counters::EniCounters;
 use crate::eni::Shard;
+use crate::flow::recent::RecentSessions;
 use crate::flow::sessions::{Entry, SessionSlot};
 use crate::flow::{Flow, Origin, Side};
 use crate::ids::{EniIndex, FlowScope};
@@ -128,8 +129,9 @@ impl<'a> Relocation<'a> {
             shards[*shard].sessions.end(*slot, *scope);
         }
         for (scope, (step, _)) in &self.moves {
-            let counters = shards[step.from].give_counters(step.eni, *scope);
+            let (counters, recent) = shards[step.from].give_counters(step.eni, *scope);
             *shards[step.to].counters_at(step.eni, *scope) = counters;
+            shards[step.to].recent[step.eni.0 as usize] = recent;
         }
         let mut ways: Vec<(usize, usize)> = self.moves.values().map(|(step, _)| (step.from, step.to)).collect();
         ways.sort_unstable();
@@ -150,9 +152,10 @@ impl<'a> Relocation<'a> {
 }
 
 impl Shard {
-    /// The counters of an ENI, which count anew here.
-    fn give_counters(&mut self, eni: EniIndex, scope: FlowScope) -> EniCounters {
-        core::mem::replace(self.counters_at(eni, scope), EniCounters::new(scope))
+    /// The counters of an ENI, which count anew here, and where its sessions are: in all shards at the same homes.
+    fn give_counters(&mut self, eni: EniIndex, scope: FlowScope) -> (EniCounters, RecentSessions) {
+        let counters = core::mem::replace(self.counters_at(eni, scope), EniCounters::new(scope));
+        (counters, core::mem::take(&mut self.recent[eni.0 as usize]))
     }
 }
 

@@ -128,6 +128,9 @@ pub(crate) fn ground_of(
 /// What egress does with a packet before any judgement, seen by its headers alone.
 fn settled_before_judgement(seat: &Seat<'_>, headers: &Headers) -> Option<Verdict> {
     let addresses = headers.tuple.addresses;
+    if headers.is_dhcp_answer() {
+        return Some(Verdict::Drop(DropReason::DhcpServerSpoofed));
+    }
     if seat.eni.source_dest_check && !owns_source(seat, addresses) {
         return Some(Verdict::Drop(DropReason::SourceAddressSpoofed));
     }

@@ -73,6 +73,8 @@ drop_reasons! {
     OffloadMalformed = "offload-malformed",
     /// The sender's hardware address is not the ENI's.
     SourceMacSpoofed = "source-mac-spoofed",
+    /// For the hardware address of somebody else: the virtual router is the only neighbour that a guest has.
+    DestinationMacForeign = "destination-mac-foreign",
     /// The source address is not one of the ENI's.
     SourceAddressSpoofed = "source-address-spoofed",
     /// The sender fields of an ARP packet are not the ENI's.
@@ -95,6 +97,8 @@ drop_reasons! {
     TtlExpired = "ttl-expired",
     /// For the virtual router itself, but nothing that it answers.
     GatewayUnserved = "gateway-unserved",
+    /// The virtual router would answer or report, and has done so as often as it does for one ENI in a second.
+    AnswerRate = "answer-rate",
     /// The destination is not an address of the ENI that it reached.
     DestinationNotOwned = "destination-not-owned",
     /// TCP to port 25 of the Internet is closed (§3.4).
@@ -109,6 +113,11 @@ drop_reasons! {
     DefaultDrop = "default-drop",
     /// Its session was admitted by rules that are gone, and those of today refuse it (§4.4).
     SessionRevoked = "session-revoked",
+    /// An answer without a session, by its flags, type or ports: rules do not let the connection be opened that it would
+    /// belong to.
+    AnswerUnsolicited = "answer-unsolicited",
+    /// An ICMP error about a session of an ENI that had its share of them in this second.
+    IcmpErrorRate = "icmp-error-rate",
     /// TCP from the middle of a connection without a session, and the settings do not let it open one.
     TcpOutOfState = "tcp-out-of-state",
     /// A TCP segment outside of its receiver's window, at an ENI that has it checked.
@@ -172,6 +181,8 @@ pub enum Stage {
     Rule,
     /// Step 5: nothing matched.
     Default,
+    /// Rules would let it pass, but it looks like an answer, and they do not let its connection be opened.
+    AnswerUnsolicited,
     /// Rules would let it pass, but it does not fit a connection's state.
     OutOfState,
     /// An ICMP error with too short a quote.
@@ -198,6 +209,7 @@ impl Stage {
             Self::IntraGroup => "intra-group",
             Self::Rule => "rule",
             Self::Default => "default",
+            Self::AnswerUnsolicited => "answer-unsolicited",
             Self::OutOfState => "out-of-state",
             Self::QuoteTruncated => "quote-truncated",
             Self::QuoteForged => "quote-forged",
@@ -240,6 +252,7 @@ impl Judgement {
             Stage::PlatformSmtp => DropReason::SmtpClosed,
             Stage::Session => DropReason::SessionRevoked,
             Stage::Rule => DropReason::RuleDrop,
+            Stage::AnswerUnsolicited => DropReason::AnswerUnsolicited,
             Stage::OutOfState => DropReason::TcpOutOfState,
             Stage::QuoteTruncated => DropReason::QuoteTruncated,
             Stage::QuoteForged => DropReason::QuoteForged,

@@ -97,9 +97,9 @@ impl Way {
     /// None where a packet with these addresses has to go the long way.
     fn survey(sender: &Seat<'_>, lead: &Lead, addresses: Addresses) -> Option<Self> {
         let [to, from] = lead.ethernet.addresses();
-        let is_to_group = to[0] & 1 == 1;
+        let is_to_router = to == sender.network.gateway_mac.0 && to[0] & 1 == 0;
         let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
-        if is_to_group || is_to_metadata || from != sender.eni.mac.0 || !sender.eni.is_first_address(addresses) {
+        if !is_to_router || is_to_metadata || from != sender.eni.mac.0 || !sender.eni.is_first_address(addresses) {
             return None;
         }
         let place = sender.network.destination(addresses);

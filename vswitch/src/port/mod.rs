@@ -3,6 +3,7 @@
 //! The worker that owns a port calls it; [`PortFactory::open`] runs on the control thread, where it may take its time. A port that
 //! fails says so with an `io::Error` and is not called again: the control thread closes it and opens another.
 
+pub mod isolated;
 pub mod memory;
 mod pace;
 pub mod packet;
@@ -19,6 +20,7 @@ use pool::BufferPool;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use vswitch_core::desired;
 use vswitch_core::ids::EniId;
 use vswitch_core::limits::ETHERNET_HEADER_BYTES;
@@ -35,6 +37,22 @@ pub enum Received {
     MaybeMore,
 }
 
+/// How many packets a port said were out, since it was opened, and how many of these its kernel has taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Packets with the verdict [`Verdict::Deliver`].
+    pub given: u64,
+    /// Those of them that can be kept from the guest no more: they are in the kernel's hands.
+    pub taken: u64,
+}
+
+impl Sent {
+    /// Packets that are still inside the port.
+    pub const fn held(self) -> u64 {
+        self.given - self.taken
+    }
+}
+
 /// A source and sink of frames, owned by one worker.
 pub trait Port: Send + fmt::Debug {
     /// Receives up to `packets_max` packets into buffers of the pool and appends them to the burst, in order.
@@ -43,14 +61,27 @@ pub trait Port: Send + fmt::Debug {
     /// The port has failed for good. Packets received before the failure are in the burst.
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received>;
 
-    /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`]. Sets the verdict of every
-    /// packet, also where it fails: [`Verdict::Deliver`] if it is out, else why it is dropped: the port is full
-    /// ([`DropReason::PortFull`]) or down, or will never take such a packet ([`DropReason::PortRefused`]). Frames stay
-    /// as they are; what is in front of them may change.
+    /// Sends a burst in order. What is left undone in its packets is among [`Port::offloads`]. Sets the verdict of
+    /// every packet, also where it fails: [`Verdict::Deliver`] if it is out, or will be as [`Port::sent`] tells, else
+    /// why it is dropped: the port is full ([`DropReason::PortFull`]) or down, or will never take such a packet
+    /// ([`DropReason::PortRefused`]). Frames stay as they are; what is in front of them may change.
     ///
     /// # Errors
     /// The port has failed for good.
     fn send(&mut self, burst: &mut [Packet]) -> io::Result<()>;
+
+    /// How much of what it sent is really out. A port whose [`Port::send`] returns with nothing inside need not count.
+    fn sent(&self) -> Sent {
+        Sent::default()
+    }
+
+    /// Tries once more to get out what is still inside.
+    ///
+    /// # Errors
+    /// The port has failed for good.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// What packets for this port may leave undone. Does not change while the port is open.
     fn offloads(&self) -> Offloads {
@@ -95,9 +126,17 @@ impl PortWish {
         }
     }
 
+    /// The interface, if it is one that exists already.
+    pub fn interface_that_exists(&self) -> Option<&desired::PacketPort> {
+        match &self.port {
+            desired::Port::Packet(packet) => Some(packet),
+            desired::Port::Tap(_) | desired::Port::Memory => None,
+        }
+    }
+
     /// Whether a port of this kind may have several lanes.
     pub fn has_lanes(&self) -> bool {
-        !matches!(self.port, desired::Port::Packet(_))
+        self.interface_that_exists().is_none()
     }
 
     /// The longest frame that it may carry, bytes.
@@ -156,6 +195,8 @@ pub struct PortFactory {
     pub lanes_max: usize,
     /// Where the far ends of memory ports are found.
     pub memory: memory::MemoryHub,
+    /// The folder in which interfaces that are kept from the kernel are noted, for the next process; nowhere if absent.
+    pub notes: Option<PathBuf>,
     /// Faults to inject into every port.
     pub faults: Option<wrap::Faults>,
 }
@@ -201,6 +242,8 @@ impl PortFactory {
     }
 
     fn open_interface(&self, interface: &desired::PacketPort) -> io::Result<Box<dyn Port>> {
+        // First, so that its guest reaches no kernel while the port is down either.
+        isolated::isolate(interface, self.notes.as_deref())?;
         if self.interface_io == InterfaceIo::Xdp {
             match xdp::XdpPort::open(interface) {
                 Ok(port) => return Ok(Box::new(port)),

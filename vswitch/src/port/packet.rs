@@ -1,6 +1,7 @@
-//! A network interface that the machine has already: a card as an uplink, or this end of a veth pair. The switch takes
-//! what the interface receives and sends through it; it sets nothing on it but promiscuous mode. When the interface goes
-//! down, so does the port, until it is up again.
+//! A network interface that the machine has already: a card as an uplink, or this end of a veth pair. The switch
+//! takes what the interface receives and sends through it; it sets nothing on it but promiscuous mode and the filters
+//! that keep the kernel's own stack away (`isolation.rs`). When the interface goes down, so does the port, until it
+//! is up again.
 
 use crate::namespace;
 use crate::packet_socket::{Arrival, PacketSocket};
@@ -44,10 +45,7 @@ impl PacketPort {
     pub fn open(port: &desired::PacketPort) -> io::Result<Self> {
         let place = place(port);
         let work = || PacketSocket::open(&port.device);
-        let opened = match &port.namespace {
-            Some(name) => namespace::within(name, work),
-            None => work(),
-        };
+        let opened = namespace::within_any(port.namespace.as_deref(), work);
         let socket = opened.map_err(|error| explain(&place, error))?;
         let (buffers, arrivals) = (Vec::with_capacity(BURST_PACKETS), Vec::with_capacity(BURST_PACKETS));
         Ok(Self { socket, offloads: offloads(), pace: Pace::new(), buffers, arrivals, place })

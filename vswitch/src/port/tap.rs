@@ -73,8 +73,7 @@ impl Tap {
         };
         let opened = match &tap.namespace {
             Some(name) if tap.create_namespace => namespace::ensure(name).and_then(|()| namespace::within(name, work)),
-            Some(name) => namespace::within(name, work),
-            None => work(),
+            name => namespace::within_any(name.as_deref(), work),
         };
         let finish = |(device, offloads)| {
             let batches = match io {
@@ -145,10 +144,7 @@ fn open_device(name: &str, wanted: Offloads, has_queues: bool) -> io::Result<(De
 /// What failed, naming device and namespace.
 pub fn adjust(tap: &TapPort, wanted: &Interface, previous: Option<&Interface>) -> io::Result<()> {
     let work = || netlink::configure(&tap.device, wanted, previous);
-    let adjusted = match &tap.namespace {
-        Some(name) => namespace::within(name, work),
-        None => work(),
-    };
+    let adjusted = namespace::within_any(tap.namespace.as_deref(), work);
     adjusted.map_err(|error| explain(&place(tap), error))
 }
 

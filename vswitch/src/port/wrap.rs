@@ -1,12 +1,12 @@
 //! Ports around ports: faults, seeded so that a failing run replays.
 
 use crate::port::pool::BufferPool;
-use crate::port::{Port, Received, drop_all};
+use crate::port::{Port, Received, Sent, drop_all};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use vswitch_core::offload::Offloads;
-use vswitch_core::packet::Packet;
+use vswitch_core::packet::{FrameBuffer, Packet};
 use vswitch_core::verdict::{DropReason, Verdict};
 
 /// How often what happens to a packet, in packets of a million.
@@ -22,10 +22,16 @@ pub struct Faults {
     pub swapped: u32,
     /// Packets from the far end that wait until a few later ones have passed, however long that takes.
     pub held: u32,
+    /// Packets that are said to be out and stay inside, with all that come after them, until they are flushed; and
+    /// how often a flush gets none of them out.
+    pub unsent: u32,
 }
 
 /// Packets that wait at once.
 const HELD_MAX: usize = 8;
+
+/// Packets that are inside at once.
+const UNSENT_MAX: usize = 1024;
 
 /// How often a burst is followed by a packet that waited.
 const LET_GO: u32 = 500_000;
@@ -39,13 +45,38 @@ pub struct Faulty {
     faults: Faults,
     dice: u64,
     held: VecDeque<Packet>,
+    /// Said to be out.
+    unsent: VecDeque<Packet>,
+    sent: Sent,
 }
 
 impl Faulty {
     /// Puts faults around a port.
     pub fn new(port: Box<dyn Port>, faults: Faults) -> Self {
         // Xorshift stands still at zero.
-        Self { port, faults, dice: faults.seed.max(1), held: VecDeque::new() }
+        Self {
+            port,
+            faults,
+            dice: faults.seed.max(1),
+            held: VecDeque::new(),
+            unsent: VecDeque::new(),
+            sent: Sent::default(),
+        }
+    }
+
+    /// Whether a packet that is to be sent stays inside, for its sender as if it were out, or finds no room there.
+    fn keep_inside(&mut self, packet: &mut Packet) -> bool {
+        let is_kept = self.faults.unsent > 0 && (!self.unsent.is_empty() || self.happens(self.faults.unsent));
+        if is_kept && self.unsent.len() < UNSENT_MAX {
+            let mut twin = FrameBuffer::with_capacity(packet.buffer.frame().len());
+            twin.fill(packet.buffer.frame());
+            self.unsent.push_back(Packet::claiming(twin, packet.offload));
+            self.sent.given += 1;
+            packet.verdict = Verdict::Deliver;
+        } else if is_kept {
+            packet.verdict = Verdict::Drop(DropReason::PortFull);
+        }
+        is_kept
     }
 
     fn happens(&mut self, per_million: u32) -> bool {
@@ -92,6 +123,7 @@ impl Port for Faulty {
     }
 
     fn send(&mut self, burst: &mut [Packet]) -> io::Result<()> {
+        self.flush().inspect_err(|_| drop_all(burst, DropReason::PortDown))?;
         let mut at = 0;
         while at < burst.len() {
             let is_swapped = at + 1 < burst.len() && self.happens(self.faults.swapped);
@@ -99,6 +131,9 @@ impl Port for Faulty {
             for number in pair.into_iter().flatten() {
                 if self.happens(self.faults.lost) {
                     burst[number].verdict = Verdict::Deliver;
+                    continue;
+                }
+                if self.keep_inside(&mut burst[number]) {
                     continue;
                 }
                 let sent = self.port.send(&mut burst[number..=number]);
@@ -112,6 +147,23 @@ impl Port for Faulty {
                 }
             }
             at += 1 + usize::from(is_swapped);
+        }
+        Ok(())
+    }
+
+    fn sent(&self) -> Sent {
+        let inside = self.port.sent();
+        Sent { given: self.sent.given + inside.given, taken: self.sent.taken + inside.taken }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.port.flush()?;
+        if self.faults.unsent > 0 && self.happens(self.faults.unsent) {
+            return Ok(());
+        }
+        while let Some(packet) = self.unsent.pop_front() {
+            self.sent.taken += 1;
+            self.port.send(&mut [packet])?;
         }
         Ok(())
     }
@@ -173,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_seed_replays() {
-        let faults = Faults { seed: 7, lost: 100_000, doubled: 100_000, swapped: 100_000, held: 0 };
+        let faults = Faults { seed: 7, lost: 100_000, doubled: 100_000, swapped: 100_000, ..Faults::default() };
         let frames = run(faults);
         assert_eq!(frames, run(faults));
         assert_ne!(frames, run(Faults { seed: 8, ..faults }));

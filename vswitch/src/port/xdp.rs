@@ -6,7 +6,7 @@ use crate::namespace;
 use crate::port::packet::{explain, place};
 use crate::port::pool::BufferPool;
 use crate::port::xdp_socket::{FRAME_BYTES_MAX, XdpSocket};
-use crate::port::{Port, Received, drop_all};
+use crate::port::{Port, Received, Sent, drop_all};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use std::io;
@@ -40,10 +40,7 @@ impl XdpPort {
     pub fn open(port: &desired::PacketPort) -> io::Result<Self> {
         let place = place(port);
         let work = || open_patiently(&port.device);
-        let opened = match &port.namespace {
-            Some(name) => namespace::within(name, work),
-            None => work(),
-        };
+        let opened = namespace::within_any(port.namespace.as_deref(), work);
         let socket = opened.map_err(|error| {
             let reason = match error.raw_os_error().map(Errno::from_raw_os_error) {
                 Some(Errno::BUSY) => "another XDP program or socket has the interface already",
@@ -82,6 +79,10 @@ fn open_patiently(device: &str) -> io::Result<XdpSocket> {
 
 impl Port for XdpPort {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
+        if !self.is_down && self.sent().held() > 0 {
+            // Perhaps the kernel takes now what it did not when it was sent.
+            self.flush()?;
+        }
         let (mut count, mut received) = (0, Received::Drained);
         self.socket.receive(|frame| {
             let buffer = if count < packets_max { pool.take(frame.len()) } else { None };
@@ -121,13 +122,20 @@ impl Port for XdpPort {
                 Verdict::Drop(DropReason::PortFull)
             };
         }
+        self.flush().inspect_err(|_| drop_all(burst, DropReason::PortDown))
+    }
+
+    fn sent(&self) -> Sent {
+        self.socket.sent()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         match self.socket.flush() {
             Ok(()) => Ok(()),
-            // What is in line waits there until it is up.
+            // What is in line waits there until it is up, or until rules change.
             Err(Errno::NETDOWN) => self.look(),
             Err(error) => Err(explain(&self.place, error.into())),
         }
-        .inspect_err(|_| drop_all(burst, DropReason::PortDown))
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {

@@ -5,6 +5,7 @@
 //! the kernel's or ours, and the rings say whose.
 
 use crate::packet_socket::PacketSocket;
+use crate::port::Sent;
 use crate::sys::{Instruction, attach_xdp, create_socket_map, load_xdp_program, put_socket, receive_queues};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -39,6 +40,8 @@ pub struct XdpSocket {
     to_send: Ring<XdpDesc>,
     /// Chunks for what is to be sent that are ours.
     free: Vec<u64>,
+    /// Frames that were put in line.
+    given: u64,
     /// What lasts until this is dropped: that frames are redirected here, and that the interface takes those for others.
     _redirection: (OwnedFd, PacketSocket),
 }
@@ -87,7 +90,17 @@ impl XdpSocket {
         let map = create_socket_map()?;
         put_socket(&map, &descriptor)?;
         let redirection = attach_xdp(&load_xdp_program(&program(&map))?, index)?;
-        Ok(Self { descriptor, memory, fill, completion, received, to_send, free, _redirection: (redirection, opener) })
+        Ok(Self {
+            descriptor,
+            memory,
+            fill,
+            completion,
+            received,
+            to_send,
+            free,
+            given: 0,
+            _redirection: (redirection, opener),
+        })
     }
 
     /// Hands received frames to `take`, in order, for as long as there are some and it takes them.
@@ -127,7 +140,14 @@ impl XdpSocket {
         self.memory.write(chunk as usize, frame);
         // As many entries as chunks: there is room.
         self.to_send.push(XdpDesc { addr: chunk, len: frame.len() as u32, options: XdpDescOptions::empty() });
+        self.given += 1;
         true
+    }
+
+    /// How many frames were put in line, and how many of these the kernel has taken from it. Nothing takes an entry
+    /// back: the kernel may have read it already.
+    pub fn sent(&self) -> Sent {
+        Sent { given: self.given, taken: self.given.saturating_sub(self.to_send.waiting().into()) }
     }
 
     /// Has the kernel send what is in line. What it leaves there it sends with the next.

@@ -1,14 +1,17 @@
 //! Opening, closing and repairing ports: what the control thread does with them and the workers that have them.
 
-use super::{Departed, Pacer, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for};
+use super::{
+    Departed, ISOLATION_CHECKS_MAX, Pacer, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for,
+};
 use crate::namespace;
-use crate::port::{Port, PortWish, tap};
+use crate::port::{Port, PortWish, isolated, tap};
 use crate::worker_desk::{Answer, Command};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsRawFd;
+use vswitch_core::desired::PacketPort;
 use vswitch_core::ids::EniId;
 use vswitch_core::time::Time;
 
@@ -91,6 +94,7 @@ impl Switch {
 
     pub(super) fn mark_down(&mut self, eni: &EniId, error: &io::Error, now: Time) {
         if let Some(record) = self.ports.get_mut(eni) {
+            eprintln!("sluice vswitch: the port of {eni} is down: {error}");
             let (error, retry_at) = (error.to_string(), now + RETRY_FIRST_NS);
             record.state = PortState::Down { error, retry_at, pause_ns: RETRY_FIRST_NS };
             record.failures += 1;
@@ -138,6 +142,7 @@ impl Switch {
         record.places().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
         let tap = record.wish.tap().filter(|tap| tap.create_namespace);
         departed.namespaces.extend(tap.and_then(|tap| tap.namespace.clone()));
+        departed.interfaces.extend(record.wish.interface_that_exists().cloned());
     }
 
     fn detach(&mut self, worker: usize, slot: u32, pacer: &mut dyn Pacer) -> Option<Box<dyn Port>> {
@@ -178,7 +183,53 @@ impl Switch {
         }
     }
 
-    pub(super) fn remove_namespaces(&self, names: BTreeSet<String>) {
+    /// Looks at some interfaces in turn whether the kernel has got at them again, as when somebody deletes the filters.
+    pub(super) fn check_isolation(&mut self, pacer: &mut dyn Pacer) {
+        let up = self.ports.iter().filter(|(_, record)| record.is_up());
+        let interfaces = up.filter_map(|(eni, record)| Some((eni, record.wish.interface_that_exists()?)));
+        let (before, after): (Vec<_>, Vec<_>) =
+            interfaces.partition(|(eni, _)| self.isolation_checked.as_ref().is_some_and(|last| *eni <= last));
+        let some = after.into_iter().chain(before).take(ISOLATION_CHECKS_MAX);
+        let some: Vec<_> = some.map(|(eni, interface)| (eni.clone(), interface.clone())).collect();
+        for (eni, interface) in some {
+            match isolated::keep(&interface) {
+                Ok(false) => {}
+                Ok(true) => eprintln!(
+                    "sluice vswitch: the filters that keep the frames of {} from the kernel were gone, and are back",
+                    interface.device
+                ),
+                Err(error) => self.take_down(&eni, &error, pacer),
+            }
+            self.isolation_checked = Some(eni);
+        }
+    }
+
+    /// Ends what ports that are gone have left: devices, namespaces of the switch, the isolation of interfaces.
+    pub(super) fn finish_departure(&self, mut departed: Departed) {
+        departed.close();
+        self.remove_namespaces(departed.namespaces);
+        self.release_interfaces(&departed.interfaces);
+    }
+
+    /// Gives back to the kernel what an earlier process kept from it, and what is no port now.
+    pub(super) fn release_leftovers(&mut self) {
+        if let Some(notes) = self.factory.notes.as_deref().filter(|_| !self.has_released_leftovers) {
+            self.release_interfaces(&isolated::noted(notes));
+        }
+        self.has_released_leftovers = true;
+    }
+
+    fn release_interfaces(&self, interfaces: &[PacketPort]) {
+        let in_use: BTreeSet<_> = self.ports.values().filter_map(|record| record.wish.device()).collect();
+        let is_in_use = |port: &PacketPort| in_use.contains(&(port.device.as_str(), port.namespace.as_deref()));
+        for interface in interfaces.iter().filter(|interface| !is_in_use(interface)) {
+            if let Err(error) = isolated::release(interface, self.factory.notes.as_deref()) {
+                eprintln!("sluice vswitch: {error}");
+            }
+        }
+    }
+
+    fn remove_namespaces(&self, names: BTreeSet<String>) {
         let in_use: BTreeSet<&str> = self.ports.values().filter_map(PortRecord::namespace_name).collect();
         for name in names.iter().filter(|name| !in_use.contains(name.as_str())) {
             if let Err(error) = namespace::remove_if_made(name) {

@@ -34,7 +34,7 @@ impl Worker {
         while self.obey(now) > 0 {}
         self.reclaim_buffers();
         self.take_handoffs(now);
-        self.settle(settle);
+        self.settle(settle, now);
     }
 
     /// Judges what other workers received for its ENIs.

@@ -94,7 +94,10 @@ impl Worker {
         let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
         let is_down = port.is_none();
         let is_short = self.outgoing.len() <= readiness::ANSWERED_AT_ONCE_MAX;
-        let sent = port.map_or(Ok(()), |port| port.send(&mut self.outgoing));
+        let (sent, is_held) = match port {
+            Some(port) => (port.send(&mut self.outgoing), port.sent().held() > 0),
+            None => (Ok(()), false),
+        };
         let mut outgoing = std::mem::take(&mut self.outgoing);
         let mut homes = std::mem::take(&mut self.outgoing_homes);
         for (packet, home) in outgoing.drain(..).zip(homes.drain(..)) {
@@ -112,7 +115,7 @@ impl Worker {
         self.outgoing_homes = homes;
         match (slot, sent) {
             (Some(slot), Err(error)) => self.fail(slot, error),
-            (Some(slot), Ok(())) if is_short => self.mark_ready(slot as usize),
+            (Some(slot), Ok(())) if is_short || is_held => self.mark_ready(slot as usize),
             _ => {}
         }
     }

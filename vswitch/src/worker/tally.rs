@@ -9,12 +9,14 @@ pub struct Activity {
     pub commands: usize,
     /// A port has more, but the pool has no buffer: they are on their way back from other workers.
     pub is_starved: bool,
+    /// Flow records that the sweep should have come to by now.
+    pub sweep_due: usize,
 }
 
 impl Activity {
     /// Whether there was nothing to do, and nothing is known to come.
     pub const fn is_idle(self) -> bool {
-        self.packets == 0 && self.commands == 0 && !self.is_starved
+        self.packets == 0 && self.commands == 0 && !self.is_starved && self.sweep_due == 0
     }
 }
 

@@ -131,8 +131,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // A switch that runs makes a namespace that is gone anew.
-            drop(self.running.stop.take());
-            let _ = self.running.thread.take().map(std::thread::JoinHandle::join);
+            let _ = self.running.end();
             for number in [1, 2] {
                 let _ = Command::new("ip").args(["netns", "delete", &self.namespace(number)]).output();
             }

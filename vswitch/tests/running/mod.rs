@@ -48,9 +48,20 @@ impl Running {
         Client { reader: BufReader::new(stream.try_clone().unwrap()), stream }
     }
 
-    pub(crate) fn stop(&mut self) {
+    /// Ends it, as when a test fails; with it go its ports, and the namespaces that it made.
+    fn end(&mut self) -> Option<std::thread::Result<std::io::Result<()>>> {
         drop(self.stop.take());
-        self.thread.take().unwrap().join().unwrap().unwrap();
+        self.thread.take().map(JoinHandle::join)
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.end().unwrap().unwrap().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.end();
     }
 }
 

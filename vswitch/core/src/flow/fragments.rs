@@ -2,6 +2,7 @@
 //! it. Everything is bounded and made once; where there is no room, whoever holds most gives way.
 
 use super::cover::{Cover, Part};
+use super::opener::Opener;
 use crate::headers::{Addresses, Headers, Tuple};
 use crate::ids::{EniIndex, FlowScope};
 use crate::limits::{
@@ -66,13 +67,14 @@ pub(crate) struct Fate {
     pub(crate) judgement: Judgement,
     /// What it was, for those that judge it again: later parts do not show it.
     pub(crate) first: Tuple,
+    pub(crate) opener: Opener,
     seen: Tick,
 }
 
 impl Fate {
     /// The fate of the packet with the tuple `first`, judged at `seen`.
-    pub(crate) const fn new(judgement: Judgement, revision: u32, first: Tuple, seen: Tick) -> Self {
-        Self { revision, judgement, first, seen }
+    pub(crate) const fn new(judgement: Judgement, revision: u32, (first, opener): (Tuple, Opener), seen: Tick) -> Self {
+        Self { revision, judgement, first, opener, seen }
     }
 }
 
@@ -161,7 +163,9 @@ impl Fragments {
             return Ok(Turn::Wait);
         }
         if part.start == 0 && self.waiting_count > 0 {
-            let is_theirs = |part: &&mut Waiting| part.key == entry.0 && !part.since.is_older_than(WAIT_S, now);
+            let is_theirs = |part: &&mut Waiting| {
+                !part.is_released && part.key == entry.0 && !part.since.is_older_than(WAIT_S, now)
+            };
             for waiting in self.waiting.iter_mut().flatten().filter(is_theirs) {
                 waiting.is_released = true;
                 self.released_count += 1;
@@ -329,7 +333,7 @@ mod tests {
 
     fn fate(policy: Policy) -> Fate {
         let tuple = Tuple { addresses: entry(1, 1).0.addresses, protocol: 17, source_port: 1, destination_port: 2 };
-        Fate::new(Judgement::by(policy, Stage::Rule), 1, tuple, NOW)
+        Fate::new(Judgement::by(policy, Stage::Rule), 1, (tuple, Opener::Sender), NOW)
     }
 
     #[test]
@@ -373,6 +377,20 @@ mod tests {
         assert_eq!(forgotten, 0);
         fragments.sweep(Tick(NOW.0 + 32), |_| forgotten += 1);
         assert_eq!((forgotten, fragments.waiting_count), (1, 0));
+    }
+
+    #[test]
+    fn a_part_is_released_once() {
+        let mut fragments = Fragments::new();
+        let (one, first) = (entry(7, 1), Part { start: 0, end: 16, is_last: false });
+        assert_eq!(fragments.take(&one, Part { start: 16, end: 32, is_last: true }, NOW), Ok(Turn::Wait));
+        fragments.hold(one.0, EniIndex(3), &[0], NOW).unwrap();
+        // The first, and that of another packet with its number, before the part that waited is taken.
+        for _ in 0..2 {
+            assert_eq!(fragments.take(&one, first, NOW), Ok(Turn::Pass));
+        }
+        assert!(fragments.take_released(&mut FrameBuffer::with_capacity(10)).is_some());
+        assert_eq!((fragments.released_count, fragments.released_bytes()), (0, None));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 pub(crate) mod cover;
 pub(crate) mod fragments;
 pub mod key;
+pub(crate) mod opener;
+pub(crate) mod recent;
 pub mod sessions;
 pub mod table;
 pub mod tcp;
@@ -90,10 +92,11 @@ impl FlowState {
         }
     }
 
-    /// The state of a session that this packet opens.
-    pub fn opened_by(headers: &Headers) -> Self {
+    /// The state of a session whose first packet is this one: of its opener, or an answer.
+    pub fn opened_by(headers: &Headers, from_opener: bool) -> Self {
         match headers.tuple.protocol {
-            protocol::TCP => tcp::open(headers.tcp_flags),
+            protocol::TCP if from_opener => tcp::open(headers.tcp_flags),
+            protocol::TCP => tcp::next(Self::TcpOpening, headers.tcp_flags, false),
             protocol::UDP => Self::Udp,
             _ if headers.icmp_kind().is_some() => Self::Icmp,
             _ => Self::Other,
@@ -228,6 +231,7 @@ pub struct Side {
 impl Side {
     const EGRESS: u32 = 1 << 24;
     const SWAPPED: u32 = 1 << 25;
+    const BOTH: u32 = 1 << 26;
     const STAGE_SHIFT: u32 = 27;
     const STAGE: u32 = 0xf << Self::STAGE_SHIFT;
     const REVOKED: u32 = 1 << 31;
@@ -259,6 +263,21 @@ impl Side {
     /// Whether the opener's end is the second of the key.
     pub const fn is_swapped(self) -> bool {
         self.tag & Self::SWAPPED != 0
+    }
+
+    /// The same session, which the rules of both directions have to admit: who opened it is not known.
+    pub(crate) const fn of_unknown_opener(self) -> Self {
+        Self { tag: self.tag | Self::BOTH, ..self }
+    }
+
+    /// Whether the rules of both directions have to admit it.
+    pub(crate) const fn needs_both(self) -> bool {
+        self.tag & Self::BOTH != 0
+    }
+
+    /// Whether it is a session that counts: there is one, and the present rules do not refuse it.
+    pub(crate) const fn is_live(self) -> bool {
+        self.tag & Self::SCOPE != 0 && !self.is_revoked()
     }
 
     /// Whether the present rules refuse it: it stays as a memory, so that neither side can bring it back (§4.4).
@@ -359,6 +378,11 @@ impl Flow {
     pub(crate) fn has_seen_the_same(&self, other: &Self) -> bool {
         let seen = |flow: &Self| (flow.state, flow.timeouts, flow.last_seen, flow.packets, flow.bytes_low, flow.edges);
         seen(self) == seen(other)
+    }
+
+    /// Whether it is only the memory of sessions that rules refused.
+    pub(crate) fn is_dead(&self) -> bool {
+        !self.sides[0].is_live() && !self.sides[1].is_live()
     }
 
     /// Whether two sessions share it.

@@ -2,6 +2,7 @@
 
 use super::fragments::{FragmentEntry, FragmentKey, Fragments};
 use super::key::{FlowKey, Key, KeyV4, KeyV6, hash_of, key_of, turned};
+use super::recent::RecentSession;
 use super::table::{MemoryAdvice, Slot, Table, TableFull};
 use super::{Expiry, Flow, Origin, Side};
 use crate::desired::Direction;
@@ -44,14 +45,15 @@ impl Entry {
     /// What leads to no session.
     pub(crate) const NONE: Self = Self { key: Key::V4(KeyV4::NONE), protocol: 0, swapped: false, hash: 0 };
 
-    /// The destination port of the packet that it was made of.
+    /// The source and destination ports of the packet that it was made of.
     #[inline(always)]
-    pub(crate) fn destination_port(&self) -> u16 {
+    pub(crate) fn ports(&self) -> [u16; 2] {
         let ports = match &self.key {
             Key::V4(key) => key.ports(),
             Key::V6(key) => key.ports(),
         };
-        turned(ports, self.swapped) as u16
+        let ports = turned(ports, self.swapped);
+        [(ports >> 16) as u16, ports as u16]
     }
 
     /// The tuple that it was made of.
@@ -266,6 +268,43 @@ impl Sessions {
         own
     }
 
+    /// What an ENI keeps in mind of a session that it opens.
+    #[inline(always)]
+    pub(crate) fn recent(&self, entry: &Entry) -> RecentSession {
+        match &entry.key {
+            Key::V4(key) => RecentSession::new(self.v4.trace_of(key, entry.hash), false),
+            Key::V6(key) => RecentSession::new(self.v6.trace_of(key, entry.hash), true),
+        }
+    }
+
+    /// Asks for what looking for it will read first.
+    pub(crate) fn prefetch_recent(&self, session: RecentSession) {
+        if session.is_ipv6() {
+            self.v6.prefetch_trace(session.trace());
+        } else {
+            self.v4.prefetch_trace(session.trace());
+        }
+    }
+
+    /// The session of `scope` that was kept in mind, if it lives.
+    pub(crate) fn find_recent(&self, session: RecentSession, scope: FlowScope) -> Option<SessionSlot> {
+        if session.is_ipv6() {
+            self.v6.find_trace(session.trace(), scope).map(SessionSlot::V6)
+        } else {
+            self.v4.find_trace(session.trace(), scope).map(SessionSlot::V4)
+        }
+    }
+
+    /// The addresses of the packet that opened a session, as its side is turned.
+    pub(crate) fn addresses(&self, slot: SessionSlot, swapped: bool) -> Addresses {
+        let addresses = |key: Key| key.tuple(0, swapped).addresses;
+        let none = Addresses::V4 { source: 0, destination: 0 };
+        match slot {
+            SessionSlot::V4(slot) => self.v4.key(slot).map_or(none, |key| addresses(Key::V4(*key))),
+            SessionSlot::V6(slot) => self.v6.key(slot).map_or(none, |key| addresses(Key::V6(*key))),
+        }
+    }
+
     /// A record.
     #[inline]
     pub fn flow(&self, slot: SessionSlot) -> &Flow {
@@ -301,9 +340,11 @@ impl Sessions {
     }
 
     /// Looks at the next `count` records of each table, in an endless round, and forgets those that are over; `forgotten`
-    /// hears whose sessions they were.
+    /// hears whose live sessions they were.
     pub(crate) fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, mut forgotten: impl FnMut(FlowScope)) {
-        let mut forget = |flow: &Flow| flow.sessions().for_each(|(_, side)| forgotten(side.scope()));
+        let mut forget = |flow: &Flow| {
+            flow.sides.iter().filter(|side| side.is_live()).for_each(|side| forgotten(side.scope()));
+        };
         if !self.v4.is_empty() {
             self.v4.sweep(count, expiry, &mut forget);
         }

@@ -5,14 +5,15 @@
 //! homes, and some to spare. A record moves in the sweep alone, so a slot stays good until then. What few packets touch is
 //! kept apart, in a second array with the same places.
 
+mod sweep;
+
 use super::key::{FlowKey, KeyV4, KeyV6};
-use super::{Expiry, Flow, FlowState, Origin, Side};
+use super::{Flow, FlowState, Origin, Side};
 use crate::ids::FlowScope;
 use crate::limits::{EVICTION_CANDIDATES, FLOW_CHAIN_MAX};
 use alloc::vec::Vec;
 use core::iter::successors;
 use core::mem::offset_of;
-use core::ops::Range;
 
 /// The place of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,13 @@ pub struct Slot(pub(super) u32);
 impl Slot {
     /// The first there is.
     pub(crate) const FIRST: Self = Self(0);
+}
+
+/// Where a connection is looked for as long as it lives: a record moves, its home and its ports stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    pub(crate) home: u32,
+    pub(crate) ports: u32,
 }
 
 /// The table has no room where the connection belongs.
@@ -48,8 +56,8 @@ impl<K: FlowKey> Record<K> {
 /// About what a core has for itself.
 const CACHE_BYTES: usize = 2 << 20;
 
-/// Records that the sweep looks at together.
-const SWEEP_STRIDE: usize = 64;
+/// Records whose connections are counted together, so that the sweep passes over those where there are none.
+const SEGMENT_RECORDS: usize = 1024;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -60,6 +68,8 @@ pub struct Table<K> {
     /// First free record of the second part plus one, linked by `next`.
     free: u32,
     live: u32,
+    /// How many connections there are in each segment of the records.
+    live_in_segments: Vec<u16>,
     /// Where the sweep goes on.
     sweep_at: u32,
     /// Where the search for a connection that may give way goes on, in the second part.
@@ -78,7 +88,16 @@ impl<K: FlowKey> Table<K> {
         if let Some(last) = records.last_mut() {
             last.flow.next = 0;
         }
-        Self { records, origins: room_for(total, advice), homes, free: homes + 1, live: 0, sweep_at: 0, evict_at: 0 }
+        Self {
+            records,
+            origins: room_for(total, advice),
+            homes,
+            free: homes + 1,
+            live: 0,
+            live_in_segments: alloc::vec![0; total.div_ceil(SEGMENT_RECORDS)],
+            sweep_at: 0,
+            evict_at: 0,
+        }
     }
 
     /// Where a key of this hash belongs. Asks the memory for what will be read first there.
@@ -135,6 +154,31 @@ impl<K: FlowKey> Table<K> {
         if is_live(&self.records[guess.0 as usize]) { Some(guess) } else { self.first_in_chain(hash, is_live) }
     }
 
+    /// Where a connection is looked for later, whatever became of it meanwhile: its home, and its ports.
+    #[inline(always)]
+    pub(crate) fn trace_of(&self, key: &K, hash: u64) -> Trace {
+        Trace { home: self.home(hash), ports: key.ports() }
+    }
+
+    /// Asks for what [`Table::find_trace`] will read first.
+    pub(crate) fn prefetch_trace(&self, trace: Trace) {
+        if let Some(record) = self.records.get(trace.home as usize) {
+            crate::prefetch::prefetch(record);
+        }
+    }
+
+    /// The connection of which a trace was taken, if `scope` has a session in it.
+    pub(crate) fn find_trace(&self, trace: Trace, scope: FlowScope) -> Option<Slot> {
+        let mut position = trace.home;
+        loop {
+            let record = self.records.get(position as usize)?;
+            if record.key.ports() == trace.ports && record.flow.place_of(scope).is_some() {
+                return Some(Slot(position));
+            }
+            position = record.flow.next.checked_sub(1)?;
+        }
+    }
+
     /// A record with this key that `is_it`.
     pub(crate) fn find_by(
         &self,
@@ -180,7 +224,10 @@ impl<K: FlowKey> Table<K> {
         let position = self.place_for(home, is_over)?;
         let record = &mut self.records[position as usize];
         let (next, ended) = (record.flow.next, record.flow.sides);
-        self.live += u32::from(record.flow.state == FlowState::Free);
+        if record.flow.state == FlowState::Free {
+            self.live += 1;
+            self.live_in_segments[position as usize / SEGMENT_RECORDS] += 1;
+        }
         *record = Record { key, flow: Flow { next, ..flow } };
         self.origins[position as usize] = Origin { home, ..origin };
         Ok((Slot(position), ended))
@@ -228,6 +275,7 @@ impl<K: FlowKey> Table<K> {
         record.flow.state = FlowState::Free;
         record.flow.sides = Default::default();
         self.live -= 1;
+        self.live_in_segments[slot.0 as usize / SEGMENT_RECORDS] -= 1;
         if slot.0 >= self.homes {
             self.unlink(slot.0);
         }
@@ -242,6 +290,8 @@ impl<K: FlowKey> Table<K> {
         self.origins[slot.0 as usize] = self.origins[position as usize];
         self.records[position as usize].flow = Flow { next: self.free, ..Flow::default() };
         self.free = position + 1;
+        self.live_in_segments[slot.0 as usize / SEGMENT_RECORDS] += 1;
+        self.live_in_segments[position as usize / SEGMENT_RECORDS] -= 1;
         true
     }
 
@@ -265,58 +315,6 @@ impl<K: FlowKey> Table<K> {
     /// What is kept apart of a connection, to be changed.
     pub fn origin_mut(&mut self, slot: Slot) -> &mut Origin {
         &mut self.origins[slot.0 as usize]
-    }
-
-    /// Looks at the next `count` records of an endless round, and forgets those that are over; `forgotten` hears of each.
-    pub fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Flow)) {
-        let mut left = count.min(self.records.len());
-        while left > 0 {
-            let start = self.sweep_at as usize;
-            let end = self.records.len().min(start + left.min(SWEEP_STRIDE));
-            let (due, count) = self.due(start..end, expiry);
-            due[..count].iter().for_each(|place| self.prefetch_next(*place));
-            due[..count].iter().for_each(|place| self.clear(Slot(*place), expiry, forgotten));
-            left -= end - start;
-            self.sweep_at = if end == self.records.len() { 0 } else { end as u32 };
-        }
-    }
-
-    /// Which of these places have to be cleared, and how many they are. Found by arithmetic, for which
-    /// records are over cannot be foreseen.
-    #[inline]
-    fn due(&self, places: Range<usize>, expiry: &mut Expiry<'_>) -> ([u32; SWEEP_STRIDE], usize) {
-        let (mut due, mut count) = ([0; SWEEP_STRIDE], 0);
-        for (place, Record { flow, .. }) in (places.start as u32..).zip(&self.records[places]) {
-            due[count % SWEEP_STRIDE] = place;
-            count += usize::from(expiry.is_over(flow));
-        }
-        (due, count)
-    }
-
-    /// Asks for what may come into a place that is cleared.
-    #[inline]
-    fn prefetch_next(&self, place: u32) {
-        let next = self.records[place as usize].flow.next;
-        let next = if next == 0 { place } else { next - 1 };
-        crate::prefetch::prefetch(&self.records[next as usize]);
-        crate::prefetch::prefetch(&self.origins[next as usize]);
-    }
-
-    /// Forgets the connection at a slot, if it is over, and those that come into its place.
-    #[inline(never)]
-    fn clear(&mut self, slot: Slot, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Flow)) {
-        loop {
-            let flow = self.flow(slot);
-            // What is free is not over: an earlier one of these places took its connection.
-            if !expiry.is_over(flow) {
-                return;
-            }
-            forgotten(flow);
-            self.remove(slot);
-            if !self.refill(slot) {
-                return;
-            }
-        }
     }
 
     /// How many homes there are.
@@ -418,6 +416,7 @@ fn room_for<T: Clone + Default>(count: usize, advice: MemoryAdvice<'_>) -> Vec<T
 }
 
 const _: () = assert!(size_of::<Record<KeyV4>>() == 64, "an IPv4 connection is one cache line");
+const _: () = assert!(SEGMENT_RECORDS <= u16::MAX as usize);
 const _: () = assert!(size_of::<Record<KeyV6>>() == 128, "an IPv6 connection is two cache lines");
 const _: () = assert!(offset_of!(Record<KeyV6>, flow.packets) == 64, "the first to find it");
 
@@ -429,6 +428,7 @@ pub const LAYOUT_VERSION: u32 = 2;
 mod tests {
     use super::*;
     use crate::desired::{Direction, Settings};
+    use crate::flow::Expiry;
     use crate::flow::key::{Key, key_of};
     use crate::headers::{Addresses, Tuple};
     use crate::time::Tick;
