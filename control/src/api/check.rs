@@ -131,16 +131,18 @@ fn check_scalar(fact: &ParameterFact, parameters: &Parameters) -> Result<(), Api
             }
         }
         "Double" => text.parse::<f64>().map(drop).map_err(|_| not_valid(&fact.name)),
-        // What a rule says is judged with the rule, in its order.
-        _ if ["IpProtocol", "Policy", "ResourceType"].contains(&fact.name.as_str()) => Ok(()),
-        _ => {
-            let named = |value: &serde_json::Value| value.as_str().is_some_and(|name| name.eq_ignore_ascii_case(text));
-            match fact.values.is_empty() || fact.values.iter().any(named) {
-                true => Ok(()),
-                false => Err(not_valid(&fact.name)),
-            }
-        }
+        // What a rule says is judged with the rule, in its order. Where rules are listed, no NicType means anything.
+        _ if ["IpProtocol", "NicType", "Policy", "ResourceType"].contains(&fact.name.as_str()) => Ok(()),
+        _ => match fact.values.is_empty() || published_value(fact, text).is_some() {
+            true => Ok(()),
+            false => Err(not_valid(&fact.name)),
+        },
     }
+}
+
+/// The value of an enumeration, as the published interface writes it, that a text means in other letters.
+pub(super) fn published_value<'a>(fact: &'a ParameterFact, text: &str) -> Option<&'a str> {
+    fact.values.iter().filter_map(serde_json::Value::as_str).find(|name| name.eq_ignore_ascii_case(text))
 }
 
 /// A refusal of a parameter with the code that the action has for it.
