@@ -257,8 +257,11 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("DestPrefixListId", &["$pl4", "$pl6", "$empty6", "pl-none"]),
 ];
 
-/// Some fields of a rule: always a protocol, nearly always sides.
-fn fields() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
+/// Fields of a rule, with their values.
+type Fields = Vec<(&'static str, &'static str)>;
+
+/// Some fields of a rule: nearly always a protocol, often sides.
+fn fields() -> impl Strategy<Value = Fields> {
     let field = |(name, values): &(&'static str, &'static [&'static str])| {
         let name = *name;
         let share = match name {
@@ -309,7 +312,7 @@ fn whatever_a_call_says_of_rules_its_refusal_is_one_of_the_actions_own() {
     let lab = RefCell::new(lab);
     let call = (select(RULE_ACTIONS.to_vec()), vec(fields(), 1..3), any::<prop::sample::Index>(), any::<bool>());
     let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
-    let law = |calls: Vec<(&str, Vec<Vec<(&str, &str)>>, prop::sample::Index, bool)>| {
+    let law = |calls: Vec<(&str, Vec<Fields>, prop::sample::Index, bool)>| {
         for (action, rules, place, is_advanced) in calls {
             let mut lab = lab.borrow_mut();
             let group = if is_advanced { &groups[2] } else { &groups[0] };

@@ -42,7 +42,7 @@ impl World {
             }
             vpcs.push(vpc);
         }
-        lab.ok("StopInstance", &format!("InstanceId={}", instances[1]));
+        lab.ok("StopInstance", &format!("InstanceId={}", instances[0]));
         let primaries = lab.ok("DescribeNetworkInterfaces", "Type=Primary");
         let primaries = primaries["NetworkInterfaceSets"]["NetworkInterfaceSet"].as_array().unwrap().clone();
         enis.extend(primaries.iter().map(|eni| text(eni, "NetworkInterfaceId")));
@@ -93,10 +93,13 @@ impl World {
             "UdpTimeout" => &["10", "100", "45"],
             "AddressFamily" => &["IPv4", "IPv6"],
             "ZoneId" => &["cn-hangzhou-b", "cn-hangzhou-c"],
-            "InstanceType" => &["ecs.g7.large"],
+            "InstanceType" if fact.values.is_empty() => &["ecs.g7.large"],
             "PrefixListName" | "PortRangeListName" => &["list", "com.aliyun"],
             "MaxEntries" => &["1", "2", "0"],
-            name if name.ends_with("Count") || name == "Amount" => &["0", "1", "2", "49"],
+            "Amount" => &["1", "2"],
+            "SecondaryPrivateIpAddressCount" | "Ipv6AddressCount" | "Ipv4PrefixCount" | "Ipv6PrefixCount" => {
+                &["1", "2", "49"]
+            }
             _ if fact.kind == "Boolean" => &["true", "false"],
             _ => &[],
         };
@@ -106,34 +109,47 @@ impl World {
     /// A call of an action: what has to be given, and a share of the rest.
     fn call(&self, action: &Action, choices: &mut impl Iterator<Item = usize>) -> String {
         let mut said = Vec::new();
-        let mut choose = |said: &mut Vec<String>, fact: &ParameterFact, name: &str, share: usize| {
+        let choose = |said: &mut Vec<String>,
+                      choices: &mut dyn Iterator<Item = usize>,
+                      fact: &ParameterFact,
+                      name: &str,
+                      share: usize| {
             let values = self.values(fact);
-            let (taken, place) = (choices.next().unwrap_or(0), choices.next().unwrap_or(0));
+            let mut choice = || choices.next().unwrap_or(99);
+            // The first values are good, and go together: they come more often.
+            let count = values.len().max(1);
+            let (taken, place) = (choice(), (choice() % count).min(choice() % count));
             let is_left_out = !fact.required && taken % 100 >= share || values.is_empty();
             if !is_left_out && fact.name != "RegionId" {
-                said.push(format!("{name}={}", values[place % values.len()]));
+                said.push(format!("{name}={}", values[place]));
             }
         };
         for fact in &action.fact().params {
-            // Dry runs and deletions by force would make most walks short.
-            if ["DryRun", "Force", "ForceStop", "ForceDelete"].contains(&fact.name.as_str()) {
+            // Dry runs change nothing, deletions by force end most walks early, and the old form of rules excludes the new.
+            if fact.deprecated || ["DryRun", "Force", "ForceStop", "ForceDelete"].contains(&fact.name.as_str()) {
                 continue;
             }
-            let share = if fact.name == "Permissions" || fact.name.ends_with("Entry") { 90 } else { 30 };
+            let share = match fact.name.as_str() {
+                "Permissions" | "Entry" | "AddEntry" | "InstanceType" => 95,
+                name if name.ends_with("Id") => 50,
+                _ => 10,
+            };
             match fact.kind.as_str() {
                 "RepeatList<Object>" => {
-                    for field in &fact.fields {
-                        let share = if field.name == "IpProtocol" { 95 } else { share.min(45) };
-                        choose(&mut said, field, &format!("{}.1.{}", fact.name, field.name), share);
+                    let is_left_out = !fact.required && choices.next().unwrap_or(99) % 100 >= share;
+                    for field in fact.fields.iter().filter(|field| !is_left_out && field.name != "InstanceType") {
+                        let share =
+                            if ["IpProtocol", "Cidr"].contains(&field.name.as_str()) { share } else { share.min(40) };
+                        choose(&mut said, choices, field, &format!("{}.1.{}", fact.name, field.name), share);
                     }
                 }
                 "Object" => {
                     for field in &fact.fields {
-                        choose(&mut said, field, &format!("{}.{}", fact.name, field.name), share);
+                        choose(&mut said, choices, field, &format!("{}.{}", fact.name, field.name), share);
                     }
                 }
-                "RepeatList<String>" => choose(&mut said, fact, &format!("{}.1", fact.name), share.max(50)),
-                _ => choose(&mut said, fact, &fact.name, share),
+                "RepeatList<String>" => choose(&mut said, choices, fact, &format!("{}.1", fact.name), share.max(40)),
+                _ => choose(&mut said, choices, fact, &fact.name, share),
             }
         }
         said.join("&")
@@ -142,24 +158,29 @@ impl World {
 
 #[test]
 fn the_forwarding_plane_has_nothing_left_to_refuse() {
-    let changes: Vec<&Action> = ACTIONS.iter().filter(|action| !action.is_question()).collect();
-    let call = (any::<Index>(), proptest::collection::vec(0_usize..10_000, 80));
+    let mut actions: Vec<&Action> = ACTIONS.iter().filter(|action| !action.is_question()).collect();
+    // Walks in which little is left are short of breath.
+    let made = actions.iter().filter(|action| !action.name.starts_with("Delete")).copied().collect::<Vec<_>>();
+    actions.extend(made.iter().cycle().take(made.len() * 3));
+    let call = (any::<Index>(), proptest::collection::vec(0_usize..10_000, 300));
     let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
     let law = |calls: Vec<(Index, Vec<usize>)>| {
         let mut world = World::new();
         for (place, choices) in calls {
-            let action = *place.get(&changes);
+            let action = *place.get(&actions);
             let said = world.call(action, &mut choices.into_iter());
             let prefix = if action.product == Product::Vpc { "vpc:" } else { "" };
             let answer = world.lab.send(&format!("{prefix}{}", action.name), &said);
             let Some(code) = answer.code() else { continue };
-            let is_own = action.fact().lists(&code) || facts().common_errors.iter().any(|error| error.code == code);
-            if !is_own {
-                eprintln!("UNDOCUMENTED {} {code} {said}", action.name);
-            }
+            // What stops several instances publishes fewer codes than what stops one.
+            let single = ACTIONS.iter().find(|other| action.name.strip_suffix('s') == Some(other.name));
+            let lists = |action: &Action| action.fact().lists(&code);
+            let is_own = lists(action) || single.is_some_and(lists);
+            let is_common = || facts().common_errors.iter().any(|error| error.code == code);
+            prop_assert!(is_own || is_common(), "{} {said}: {}", action.name, answer.body);
             prop_assert!(code != "ForwardingRefused" && answer.status < 500, "{} {said}: {}", action.name, answer.body);
         }
         Ok(())
     };
-    TestRunner::new(config).run(&proptest::collection::vec(call, 1..60), law).unwrap();
+    TestRunner::new(config).run(&proptest::collection::vec(call, 1..100), law).unwrap();
 }

@@ -1,6 +1,6 @@
 //! Parameters against the published interface, and refusals in its words.
 
-use super::facts::{ActionFact, ParameterFact};
+use super::facts::{ActionFact, ParameterFact, facts};
 use super::parameters::{Parameters, not_valid};
 use crate::error::{ApiError, INVALID_PARAMETER, MISSING_PARAMETER, TOKEN_VALUE};
 
@@ -50,12 +50,17 @@ const OTHER_CODES: &[(&str, &[&str])] = &[
     ("InvalidSecurityGroup.IsSame", &["InvalidParamter.Conflict"]),
     ("InvalidOperation.MultiGroupType", &["EnterpriseGroupLimited.MutliGroupType"]),
     ("MaxEniPrivateIpsCountExceeded", &["InvalidOperation.Ipv4CountExceeded"]),
-    ("MaxEniIpv6IpsCountExceeded", &["InvalidOperation.Ipv6CountExceeded"]),
+    ("MaxEniIpv6IpsCountExceeded", &["InvalidOperation.Ipv6CountExceeded", "MaxEniPrivateIpsCountExceeded"]),
     ("InvalidInstanceId.NotFound", &["InvalidEcsId.NotFound"]),
     ("IncorrectInstanceStatus", &["InvalidOperation.InvalidEcsState"]),
     ("QuotaExceed.Tags", &["OperationDenied.QuotaExceed"]),
     ("OperationDenied", &["InvalidParam.ProtocolAndPortRangeMismatch"]),
     ("InvalidResourceId.AlreadyExists", &["InvalidParameter"]),
+    ("InvalidParameter.Conflict", &["InvalidParameter"]),
+    ("InvalidCidrBlock.Overlapped", &["InvalidParameter"]),
+    ("InvalidDescription.Malformed", &["InvalidParameter"]),
+    ("InvalidOperation.Ipv4CountExceeded", &["MaxEniPrivateIpsCountExceeded"]),
+    ("InvalidOperation.Ipv6CountExceeded", &["MaxEniIpv6IpsCountExceeded", "MaxEniPrivateIpsCountExceeded"]),
 ];
 
 /// Refuses parameters that are missing or that are not of their kind.
@@ -184,7 +189,8 @@ pub(super) fn missing(action: &'static ActionFact, name: &str) -> ApiError {
 pub(super) fn in_words_of(action: &'static ActionFact, mut error: ApiError) -> ApiError {
     if !action.lists(error.code) {
         let others = OTHER_CODES.iter().find(|(code, _)| *code == error.code).map_or(&[][..], |(_, others)| others);
-        let other = others.iter().find(|code| action.lists(code)).and_then(|code| action.error(code, error.status));
+        let has = |code: &&&str| action.lists(code) || facts().common_errors.iter().any(|fact| fact.code == **code);
+        let other = others.iter().find(has).and_then(|code| action.error(code, error.status));
         if let Some(fact) = other {
             error.code = &fact.code;
             error.status = fact.http;
