@@ -136,11 +136,16 @@ impl World {
             };
             match fact.kind.as_str() {
                 "RepeatList<Object>" => {
-                    let is_left_out = !fact.required && choices.next().unwrap_or(99) % 100 >= share;
-                    for field in fact.fields.iter().filter(|field| !is_left_out && field.name != "InstanceType") {
-                        let share =
-                            if ["IpProtocol", "Cidr"].contains(&field.name.as_str()) { share } else { share.min(40) };
-                        choose(&mut said, choices, field, &format!("{}.1.{}", fact.name, field.name), share);
+                    let fields = || fact.fields.iter().filter(|field| field.name != "InstanceType");
+                    for (place, share) in [(1, share), (2, share / 4)] {
+                        if !fact.required && choices.next().unwrap_or(99) % 100 >= share {
+                            continue;
+                        }
+                        for field in fields() {
+                            let is_needed = ["IpProtocol", "Cidr", "PortRange"].contains(&field.name.as_str());
+                            let share = if is_needed { 95 } else { 30 };
+                            choose(&mut said, choices, field, &format!("{}.{place}.{}", fact.name, field.name), share);
+                        }
                     }
                 }
                 "Object" => {
@@ -148,7 +153,10 @@ impl World {
                         choose(&mut said, choices, field, &format!("{}.{}", fact.name, field.name), share);
                     }
                 }
-                "RepeatList<String>" => choose(&mut said, choices, fact, &format!("{}.1", fact.name), share.max(40)),
+                "RepeatList<String>" => {
+                    choose(&mut said, choices, fact, &format!("{}.1", fact.name), share.max(40));
+                    choose(&mut said, choices, fact, &format!("{}.2", fact.name), 15);
+                }
                 _ => choose(&mut said, choices, fact, &fact.name, share),
             }
         }
