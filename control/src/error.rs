@@ -245,6 +245,7 @@ kinds! {
     INSTANCE_HOST_NAME = "InvalidHostName.Malformed", 400;
     INSTANCE_PROTECTED = "InvalidOperation.DeletionProtection", 403;
     INSTANCE_ENI_LIMIT = "EniPerInstanceLimitExceeded", 403;
+    INSTANCE_MOVE_DENIED = "OperationDenied", 403;
     INSTANCE_PRIMARY_ENI = "InvalidOperation.DetachPrimaryEniNotAllowed", 400;
     TAG_LIMIT = "QuotaExceed.Tags", 403;
 

@@ -30,7 +30,7 @@ fn every_action_answers_as_it_did() {
         let action = Action::find(Some(version), Some(name)).unwrap();
         let query = filled(&format!("RegionId=cn-hangzhou&{query}"), &known);
         let parameters = Parameters::new(read_pairs(&query).unwrap()).unwrap();
-        let call = Call { action, account: FIRST_ACCOUNT.into(), parameters };
+        let call = Call::new(action, FIRST_ACCOUNT.into(), parameters);
         let desk = Desk { model: &model, call: &call, settings: &settings, environment: &environment };
         let planned = check(&desk).and_then(|()| plan(&desk)).unwrap_or_else(|error| panic!("{line}: {error:?}"));
         let answer = match planned {

@@ -90,6 +90,8 @@ fn rule() -> impl Strategy<Value = RuleSpec> {
         option::weighted(0.1, lists()),
         option::weighted(0.3, select(vec![1_i64, 2, 100, 101])),
         option::weighted(0.3, text(&["accept", "DROP", "no"])),
+        option::weighted(0.2, text(&["1024/65535", "-1/-1", "9/1", ""])),
+        option::weighted(0.3, rule_ids()),
     );
     let sides = (
         option::weighted(0.7, prefixes()),
@@ -98,10 +100,34 @@ fn rule() -> impl Strategy<Value = RuleSpec> {
         option::weighted(0.3, lists()),
         option::weighted(0.1, prefixes()),
     );
-    (what, sides).prop_map(|((protocol, ports, port_list, priority, policy), sides)| {
+    (what, sides).prop_map(|((protocol, ports, port_list, priority, policy, source_ports, id), sides)| {
         let (cidr, ipv6_cidr, group, prefix_list, local_cidr) = sides;
         let objects = RuleSpec { cidr, ipv6_cidr, group, prefix_list, local_cidr, ..RuleSpec::default() };
-        RuleSpec { protocol, ports, port_list, priority, policy, ..objects }
+        RuleSpec { id, protocol, ports, port_list, priority, policy, source_ports, ..objects }
+    })
+}
+
+fn rule_ids() -> impl Strategy<Value = String> + Clone {
+    text(&["sgr-1", "sgr-2", "sgr-3"])
+}
+
+/// A change of a rule: some fields of another one.
+fn rule_change() -> impl Strategy<Value = RuleChange> {
+    (rule(), vec(any::<bool>(), 9)).prop_map(|(rule, takes)| {
+        let of = |place: usize, field: Option<String>| field.filter(|_| takes[place]);
+        RuleChange {
+            policy: of(0, rule.policy),
+            priority: rule.priority.filter(|_| takes[1]),
+            protocol: of(2, Some(rule.protocol)),
+            ports: of(3, rule.ports),
+            port_list: of(4, rule.port_list),
+            source_ports: of(5, rule.source_ports),
+            cidr: of(6, rule.cidr),
+            group: of(6, rule.group),
+            prefix_list: of(7, rule.prefix_list),
+            local_cidr: of(8, rule.local_cidr),
+            ..RuleChange::default()
+        }
     })
 }
 
@@ -183,6 +209,8 @@ fn policy() -> impl Strategy<Value = Command> {
         2 => (groups(), direction, vec(rule(), 1..2)).prop_map(|(group, direction, rules)| {
             Command::RuleRevoke(RuleRevoke { group, direction: Some(direction), ids: [].into(), rules })
         }),
+        3 => (groups(), rule_ids(), rule_change())
+            .prop_map(|(group, rule, change)| Command::RuleModify(RuleModify { group, rule, change })),
         1 => (lists(), text(&["ipv4", "ipv6"]), prefixes()).prop_map(|(id, family, cidr)| {
             let entries = vec![PrefixListEntry { cidr, description: None }];
             let (name, description) = ("list".into(), None);

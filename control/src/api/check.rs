@@ -1,6 +1,6 @@
 //! Parameters against the published interface, and refusals in its words.
 
-use super::facts::{ActionFact, ParameterFact};
+use super::facts::{ActionFact, ParameterFact, facts};
 use super::parameters::{Parameters, not_valid};
 use crate::error::{ApiError, INVALID_PARAMETER, MISSING_PARAMETER, TOKEN_VALUE};
 
@@ -48,14 +48,20 @@ const OTHER_CODES: &[(&str, &[&str])] = &[
         &["InvalidOperation.NetworkInterfaceCountExceeded", "SecurityGroupInstanceLimitExceed"],
     ),
     ("InvalidSecurityGroup.IsSame", &["InvalidParamter.Conflict"]),
-    ("InvalidOperation.MultiGroupType", &["EnterpriseGroupLimited.MutliGroupType"]),
+    ("InvalidOperation.MultiGroupType", &["EnterpriseGroupLimited.MutliGroupType", "InvalidParameter"]),
+    ("InvalidParameter.SecurityGroupIdRepeated", &["InvalidParameter"]),
     ("MaxEniPrivateIpsCountExceeded", &["InvalidOperation.Ipv4CountExceeded"]),
-    ("MaxEniIpv6IpsCountExceeded", &["InvalidOperation.Ipv6CountExceeded"]),
+    ("MaxEniIpv6IpsCountExceeded", &["InvalidOperation.Ipv6CountExceeded", "MaxEniPrivateIpsCountExceeded"]),
     ("InvalidInstanceId.NotFound", &["InvalidEcsId.NotFound"]),
     ("IncorrectInstanceStatus", &["InvalidOperation.InvalidEcsState"]),
     ("QuotaExceed.Tags", &["OperationDenied.QuotaExceed"]),
     ("OperationDenied", &["InvalidParam.ProtocolAndPortRangeMismatch"]),
     ("InvalidResourceId.AlreadyExists", &["InvalidParameter"]),
+    ("InvalidParameter.Conflict", &["InvalidParameter"]),
+    ("InvalidCidrBlock.Overlapped", &["InvalidParameter"]),
+    ("InvalidDescription.Malformed", &["InvalidParameter"]),
+    ("InvalidOperation.Ipv4CountExceeded", &["MaxEniPrivateIpsCountExceeded"]),
+    ("InvalidOperation.Ipv6CountExceeded", &["MaxEniIpv6IpsCountExceeded", "MaxEniPrivateIpsCountExceeded"]),
 ];
 
 /// Refuses parameters that are missing or that are not of their kind.
@@ -131,16 +137,18 @@ fn check_scalar(fact: &ParameterFact, parameters: &Parameters) -> Result<(), Api
             }
         }
         "Double" => text.parse::<f64>().map(drop).map_err(|_| not_valid(&fact.name)),
-        // What a rule says is judged with the rule, in its order.
-        _ if ["IpProtocol", "Policy", "ResourceType"].contains(&fact.name.as_str()) => Ok(()),
-        _ => {
-            let named = |value: &serde_json::Value| value.as_str().is_some_and(|name| name.eq_ignore_ascii_case(text));
-            match fact.values.is_empty() || fact.values.iter().any(named) {
-                true => Ok(()),
-                false => Err(not_valid(&fact.name)),
-            }
-        }
+        // What a rule says is judged with the rule, in its order. Where rules are listed, no NicType means anything.
+        _ if ["IpProtocol", "NicType", "Policy", "ResourceType"].contains(&fact.name.as_str()) => Ok(()),
+        _ => match fact.values.is_empty() || published_value(fact, text).is_some() {
+            true => Ok(()),
+            false => Err(not_valid(&fact.name)),
+        },
     }
+}
+
+/// The value of an enumeration, as the published interface writes it, that a text means in other letters.
+pub(super) fn published_value<'a>(fact: &'a ParameterFact, text: &str) -> Option<&'a str> {
+    fact.values.iter().filter_map(serde_json::Value::as_str).find(|name| name.eq_ignore_ascii_case(text))
 }
 
 /// A refusal of a parameter with the code that the action has for it.
@@ -182,7 +190,8 @@ pub(super) fn missing(action: &'static ActionFact, name: &str) -> ApiError {
 pub(super) fn in_words_of(action: &'static ActionFact, mut error: ApiError) -> ApiError {
     if !action.lists(error.code) {
         let others = OTHER_CODES.iter().find(|(code, _)| *code == error.code).map_or(&[][..], |(_, others)| others);
-        let other = others.iter().find(|code| action.lists(code)).and_then(|code| action.error(code, error.status));
+        let has = |code: &&&str| action.lists(code) || facts().common_errors.iter().any(|fact| fact.code == **code);
+        let other = others.iter().find(has).and_then(|code| action.error(code, error.status));
         if let Some(fact) = other {
             error.code = &fact.code;
             error.status = fact.http;

@@ -1,6 +1,7 @@
 //! One call as its action sees it: what it asks, and what there is, as far as the caller may see it.
 
 use super::Action;
+use super::check::published_value;
 use super::parameters::Parameters;
 use super::scope::Scope;
 use super::settings::ApiSettings;
@@ -31,6 +32,19 @@ pub struct Call {
     pub account: String,
     /// What it says.
     pub parameters: Parameters,
+}
+
+impl Call {
+    /// A call, its enumerated values in the letters of the published interface: `primary` means `Primary`.
+    pub fn new(action: &'static Action, account: String, mut parameters: Parameters) -> Self {
+        for fact in &action.fact().params {
+            let meant = parameters.text(&fact.name).and_then(|text| published_value(fact, text));
+            if let Some(value) = meant {
+                parameters.replace(&fact.name, value);
+            }
+        }
+        Self { action, account, parameters }
+    }
 }
 
 /// A call and everything that it is judged by. An action gets it as a context, which has no other way to the state

@@ -15,6 +15,7 @@ const GROUP_WITHOUT_VPC: ErrorKind = ErrorKind { code: "InvalidVpcId.NotFound", 
 const ADVANCED_WITHOUT_VPC: ErrorKind = ErrorKind { code: "InvalidParams.VpcIdGroupType", status: 400 };
 const TWO_MEMBERS: ErrorKind = ErrorKind { code: "InvalidParam.EniIdAndInstanceId.Conflict", status: 403 };
 const INSTANCE_VPC: ErrorKind = ErrorKind { code: "InvalidInstanceId.Mismatch", status: 400 };
+const NOT_SECONDARY: ErrorKind = ErrorKind { code: "InvalidOperation.InvalidEniType", status: 403 };
 const INSTANCE_LAST_GROUP: ErrorKind = ErrorKind { code: "InstanceLastSecurityGroup", status: 403 };
 
 pub(super) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
@@ -104,11 +105,24 @@ fn member_eni<'a>(context: &Context<'a>, (id, is_instance): (String, bool)) -> R
         .ok_or_else(|| INSTANCE_STATUS.error(format!("{id} is still being changed: try again later")).object(id))
 }
 
+/// Refuses a primary interface, whose groups are those of its instance.
+fn refuse_primary(context: &Context<'_>, id: &EniId) -> Result<(), ApiError> {
+    match context.scope.instance_of(id) {
+        Some((instance, found)) if found.primary() == Some(id) => Err(NOT_SECONDARY
+            .error(format!("{id} is the primary interface of {instance}: name the instance."))
+            .object(id)),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn join(context: &Context<'_>) -> Result<Plan, ApiError> {
     let member = member(context)?;
     let (group_id, group) = context.scope.group(context.parameters().text("SecurityGroupId").unwrap_or_default())?;
     let is_instance = member.1;
     let (eni, member) = member_eni(context, member)?;
+    if !is_instance && !group.service_managed {
+        refuse_primary(context, &eni)?;
+    }
     if member.vpc != group.vpc && !group.service_managed {
         let kind = if is_instance { INSTANCE_VPC } else { ENI_VPC_MISMATCH };
         return Err(kind.error(format!("{group_id} is in {}, {eni} is not.", group.vpc)).object(eni));
@@ -121,6 +135,9 @@ pub(super) fn leave(context: &Context<'_>) -> Result<Plan, ApiError> {
     let (group_id, group) = context.scope.group(context.parameters().text("SecurityGroupId").unwrap_or_default())?;
     let is_instance = member.1;
     let (eni, member) = member_eni(context, member)?;
+    if !is_instance && !group.service_managed {
+        refuse_primary(context, &eni)?;
+    }
     let is_last = member.groups.len() == 1 && member.groups.contains(&group_id);
     if is_last && !group.service_managed {
         let kind = if is_instance { INSTANCE_LAST_GROUP } else { LEAVE_LAST_GROUP };

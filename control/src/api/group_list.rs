@@ -93,9 +93,8 @@ pub(super) fn describe_attribute(context: &Context<'_>) -> Result<Plan, ApiError
         Some("egress") => rule.direction == Direction::Egress,
         _ => true,
     };
-    // All rules of a group in a VPC are about its private network.
-    let internet = parameters.text("NicType").is_some_and(|kind| kind.eq_ignore_ascii_case("internet"));
-    let rules = context.scope.rules_of(&id).iter().filter(|(_, rule)| !internet && wanted(rule));
+    // All rules of a group in a VPC are about its private network, whatever NicType asks for.
+    let rules = context.scope.rules_of(&id).iter().filter(|(_, rule)| wanted(rule));
     let entries = rules.map(|(rule_id, rule)| {
         let weakness = u8::from(rule.policy == Policy::Accept);
         let direction = u8::from(rule.direction == Direction::Egress);

@@ -1,5 +1,6 @@
 //! Instances: started, stopped, changed and deleted.
 
+use super::check::missing;
 use super::context::{Context, Plan, members};
 use super::refusal;
 use super::scope::Access;
@@ -156,6 +157,7 @@ pub(super) fn modify_vpc_attribute(context: &Context<'_>) -> Result<Plan, ApiErr
     let parameters = context.parameters();
     let instance = named(context);
     let groups = parameters.list("SecurityGroupId")?;
+    refuse_passing(context, &instance)?;
     let present = context.scope.primary_of(context.scope.instance(&instance)?);
     let (vswitch_id, vswitch) = context.scope.vswitch(parameters.text("VSwitchId").unwrap_or_default(), Access::Use)?;
     context.check_vswitch_made(&vswitch_id, vswitch)?;
@@ -163,8 +165,13 @@ pub(super) fn modify_vpc_attribute(context: &Context<'_>) -> Result<Plan, ApiErr
     if present.is_some_and(|(_, eni)| context.zone_of(&eni.vswitch) != zone) {
         return Err(OTHER_ZONE.error(format!("{vswitch_id} is in {zone}.")).field("VSwitchId"));
     }
-    if parameters.text("VpcId").is_some_and(|vpc| vpc != vswitch.vpc.as_str()) {
+    // Without a VPC it is the one that the instance is in.
+    let target = parameters.text("VpcId").or(present.map(|(_, eni)| eni.vpc.as_str()));
+    if target.is_some_and(|vpc| vpc != vswitch.vpc.as_str()) {
         return Err(VSWITCH_OF_OTHER_VPC.error(format!("{vswitch_id} is in {}.", vswitch.vpc)).field("VpcId"));
+    }
+    if groups.is_empty() && present.is_some_and(|(_, eni)| eni.vpc != vswitch.vpc) {
+        return Err(missing(context.call.action.fact(), "SecurityGroupId"));
     }
     context.check_groups(&groups)?;
     check_set(context, &groups, &vswitch.vpc)?;

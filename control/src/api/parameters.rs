@@ -89,6 +89,13 @@ impl Parameters {
         self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Puts another value in the place of one.
+    pub(super) fn replace(&mut self, name: &str, value: &str) {
+        if let Some(present) = self.values.get_mut(name) {
+            value.clone_into(present);
+        }
+    }
+
     /// A value, empty or not.
     pub fn given(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)

@@ -7,7 +7,7 @@ use crate::error::{
     ApiError, ErrorKind, PORT_LIST_NOT_FOUND, PREFIX_LIST_NOT_FOUND, RULE_DEST_GROUP_NOT_FOUND, RULE_DEST_MISSING,
     RULE_ID_NOT_FOUND, RULE_MODIFY_EMPTY, RULE_SOURCE_GROUP_NOT_FOUND, RULE_SOURCE_MISSING, RULES_PERMISSIONS,
 };
-use crate::model::{Group, RuleWords, same_rule};
+use crate::model::{Group, RuleWords, refuse_repeated_rules, same_rule};
 use std::collections::BTreeSet;
 use vswitch_core::desired::Direction;
 
@@ -87,6 +87,9 @@ fn revoke(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError>
     let given = if ids.is_empty() { permissions(context, direction)? } else { Vec::new() };
     let mut rules: Vec<RuleSpec> = given.iter().map(|fields| read_rule(fields, direction)).collect::<Result<_, _>>()?;
     let (group_id, group) = context.scope.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
+    if !group.service_managed {
+        refuse_repeated_rules(&rules, direction)?;
+    }
     if context.settings.revoke_absent_rule_succeeds && !group.service_managed {
         let present = context.scope.rules_of(&group_id);
         rules.retain(|spec| present.values().any(|rule| same_rule(rule, spec, direction)));
@@ -264,8 +267,10 @@ fn check_nic_type(fields: &Parameters, spec: &RuleSpec, direction: Direction) ->
 
 fn read_change(fields: &Parameters, direction: Direction) -> Result<RuleChange, ApiError> {
     let (object, near) = sides(fields, direction);
-    if fields.text("NicType").is_some_and(|kind| kind.eq_ignore_ascii_case("internet")) {
-        return Err(NIC_TYPE_MODIFIED.error("it is intranet.").field("NicType"));
+    match fields.text("NicType").map(str::to_ascii_lowercase).as_deref() {
+        None | Some("intranet") => {}
+        Some("internet") => return Err(NIC_TYPE_MODIFIED.error("it is intranet.").field("NicType")),
+        Some(_) => return Err(NIC_TYPE.error("write intranet.").field("NicType")),
     }
     Ok(RuleChange {
         policy: fields.owned("Policy"),

@@ -2,8 +2,8 @@
 
 use super::format::{Case, CaseError};
 use super::stand_in::stand_in;
-use crate::api::{AccessKey, ApiSettings, Product};
-use crate::api_client::ApiClient;
+use crate::api::{ACTIONS, AccessKey, ApiSettings, Product};
+use crate::api_client::{ApiClient, HttpAnswer};
 use crate::command::{Command, PortKind};
 use crate::config::ControlConfig;
 use crate::environment::Environment;
@@ -96,6 +96,7 @@ impl Drop for ApiRig {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ApiCase {
     action: String,
     #[serde(default)]
@@ -103,28 +104,95 @@ struct ApiCase {
     #[serde(default)]
     state: State,
     #[serde(default)]
-    after: BTreeMap<String, Value>,
+    after: After,
     expect: ApiExpect,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ApiExpect {
     http: u16,
-    code: Option<String>,
+    code: Option<OneOf>,
+}
+
+/// A code, or several any of which will do.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOf {
+    Code(String),
+    Codes(Vec<String>),
+}
+
+impl ApiExpect {
+    fn codes(&self) -> &[String] {
+        match &self.code {
+            None => &[],
+            Some(OneOf::Code(code)) => std::slice::from_ref(code),
+            Some(OneOf::Codes(codes)) => codes,
+        }
+    }
+}
+
+/// One call.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Call {
+    action: String,
+    #[serde(default)]
+    params: BTreeMap<String, Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct State {
     vpcs: Vec<String>,
     groups: Vec<GroupState>,
     enis: Vec<EniState>,
     prefix_lists: BTreeMap<String, ListState>,
     port_lists: BTreeMap<String, ListState>,
-    existing_rules: Vec<BTreeMap<String, Value>>,
+    existing_rules: Vec<ExistingRule>,
+    /// Calls made before the one that counts; each has to succeed.
+    prior_calls: Vec<Call>,
+}
+
+/// What exists after the call.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct After {
+    /// Rules of the group that the call names.
+    rule_count: Option<usize>,
+}
+
+/// A rule that exists before the call, with the names of the API.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "PascalCase")]
+struct ExistingRule {
+    #[serde(rename = "id", alias = "SecurityGroupRuleId")]
+    id: Option<String>,
+    #[serde(rename = "group")]
+    group: String,
+    direction: Option<String>,
+    policy: Option<String>,
+    priority: Option<Value>,
+    ip_protocol: String,
+    port_range: Option<String>,
+    port_range_list_id: Option<String>,
+    source_port_range: Option<String>,
+    source_cidr_ip: Option<String>,
+    ipv6_source_cidr_ip: Option<String>,
+    source_group_id: Option<String>,
+    source_prefix_list_id: Option<String>,
+    dest_cidr_ip: Option<String>,
+    ipv6_dest_cidr_ip: Option<String>,
+    dest_group_id: Option<String>,
+    dest_prefix_list_id: Option<String>,
+    #[serde(rename = "NicType")]
+    _nic_type: Option<String>,
+    description: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct GroupState {
     id: String,
     #[serde(rename = "type")]
@@ -136,17 +204,27 @@ struct GroupState {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct EniState {
     id: String,
     vpc: String,
     groups: Vec<String>,
     #[serde(default)]
     ips: Vec<String>,
-    kind: Option<String>,
+    #[serde(default)]
+    kind: EniKind,
     instance: Option<String>,
 }
 
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+enum EniKind {
+    Primary,
+    #[default]
+    Secondary,
+}
+
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ListState {
     family: Option<String>,
     max: u32,
@@ -156,35 +234,56 @@ struct ListState {
 
 /// How a case differs from what it expects.
 pub(super) fn differences(case: &Case) -> Result<Vec<String>, CaseError> {
-    let body = ApiCase::deserialize(&case.body).map_err(|error| CaseError(format!("not a case: {error}")))?;
-    let rig = ApiRig::start(&body.state.model()?, ApiSettings::default(), Quotas::default())?;
+    let ApiCase { action, params, state, after, expect } = case.read()?;
+    let rig = ApiRig::start(&state.model()?, ApiSettings::default(), Quotas::default())?;
     let mut client = rig.client()?;
-    let is_vpc = crate::api::ACTIONS.iter().all(|action| action.name != body.action || action.product == Product::Vpc);
-    let product = if is_vpc { Product::Vpc } else { Product::Ecs };
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let pairs = body.params.iter().map(|(name, value)| (name.clone(), text(value)));
-    let pairs = pairs.chain([("Format".to_owned(), "JSON".to_owned())]).collect();
-    let io = |error: std::io::Error| CaseError(error.to_string());
-    let answer = client.send(product, &body.action, pairs).map_err(io)?;
-    let mut differences = Vec::new();
-    if answer.status != body.expect.http || answer.code() != body.expect.code {
-        let expected = body.expect.code.as_deref().unwrap_or("success");
-        differences
-            .push(format!("expected {} {expected}, answered {} {}", body.expect.http, answer.status, answer.body));
-    }
-    for (what, expected) in &body.after {
-        if what != "ruleCount" {
-            return Err(CaseError(format!("after: unknown {what}")));
+    for (position, call) in state.prior_calls.iter().enumerate() {
+        let answer = call.send(&mut client)?;
+        if answer.status != 200 {
+            let place = format!("state.priorCalls[{position}] {}", call.action);
+            return Err(CaseError(format!("{place} answered {} {}", answer.status, answer.body)));
         }
-        let group = body.params.get("SecurityGroupId").map(text).unwrap_or_default();
+    }
+    let call = Call { action, params };
+    let answer = call.send(&mut client)?;
+    let mut differences = Vec::new();
+    let codes = expect.codes();
+    let is_expected = match answer.code() {
+        None => codes.is_empty(),
+        Some(code) => codes.contains(&code),
+    };
+    if answer.status != expect.http || !is_expected {
+        let expected = if codes.is_empty() { "success".into() } else { codes.join(" or ") };
+        differences.push(format!("expected {} {expected}, answered {} {}", expect.http, answer.status, answer.body));
+    }
+    if let Some(expected) = after.rule_count {
+        let group = call.params.get("SecurityGroupId").map(text).unwrap_or_default();
         let parameters = [("RegionId", "cn-hangzhou"), ("SecurityGroupId", group.as_str())];
-        let answer = client.call(Product::Ecs, "DescribeSecurityGroupAttribute", &parameters).map_err(io)?;
+        let answer = client.call(Product::Ecs, "DescribeSecurityGroupAttribute", &parameters).map_err(io_error)?;
         let count = answer.json()["Permissions"]["Permission"].as_array().map_or(0, Vec::len);
-        if expected.as_u64() != Some(count as u64) {
+        if expected != count {
             differences.push(format!("expected {expected} rules after it, there are {count}"));
         }
     }
     Ok(differences)
+}
+
+impl Call {
+    fn send(&self, client: &mut ApiClient) -> Result<HttpAnswer, CaseError> {
+        let is_vpc = ACTIONS.iter().all(|action| action.name != self.action || action.product == Product::Vpc);
+        let product = if is_vpc { Product::Vpc } else { Product::Ecs };
+        let pairs = self.params.iter().map(|(name, value)| (name.clone(), text(value)));
+        let pairs = pairs.chain([("Format".to_owned(), "JSON".to_owned())]).collect();
+        client.send(product, &self.action, pairs).map_err(io_error)
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn io_error(error: std::io::Error) -> CaseError {
+    CaseError(error.to_string())
 }
 
 impl State {
@@ -222,7 +321,7 @@ impl State {
             make(eni.command())?;
         }
         for rule in &self.existing_rules {
-            make(rule_command(rule))?;
+            make(rule.command())?;
         }
         let managed: BTreeSet<&str> =
             self.groups.iter().filter(|group| group.managed).map(|group| group.id.as_str()).collect();
@@ -238,7 +337,7 @@ impl EniState {
         let vswitch = format!("vsw-{}", self.vpc.trim_start_matches("vpc-"));
         let eni = json!({"id": self.id, "vswitch": vswitch, "groups": self.groups, "primary_ip": self.ips.first(),
                          "secondary_ips": self.ips.iter().skip(1).collect::<Vec<_>>()});
-        if self.kind.as_deref() != Some("Primary") {
+        if self.kind == EniKind::Secondary {
             let mut eni = eni;
             eni["op"] = json!("eni-create");
             return eni;
@@ -248,26 +347,35 @@ impl EniState {
     }
 }
 
-fn rule_command(rule: &BTreeMap<String, Value>) -> Value {
-    let text = |name: &str| rule.get(name).and_then(Value::as_str).map(str::to_owned);
-    let priority = rule.get("Priority").map(|value| value.as_i64().or_else(|| value.as_str()?.parse().ok()));
-    let direction = text("Direction").unwrap_or_else(|| "ingress".into());
-    let (object, near) = if direction == "egress" { ("Dest", "Source") } else { ("Source", "Dest") };
-    let spec = json!({
-        "id": text("id").or_else(|| text("SecurityGroupRuleId")),
-        "policy": text("Policy"),
-        "priority": priority.flatten(),
-        "protocol": text("IpProtocol").unwrap_or_default(),
-        "ports": text("PortRange"),
-        "port_list": text("PortRangeListId"),
-        "source_ports": text("SourcePortRange"),
-        "cidr": text(&format!("{object}CidrIp")),
-        "ipv6_cidr": text(&format!("Ipv6{object}CidrIp")),
-        "group": text(&format!("{object}GroupId")),
-        "prefix_list": text(&format!("{object}PrefixListId")),
-        "local_cidr": text(&format!("{near}CidrIp")),
-        "ipv6_local_cidr": text(&format!("Ipv6{near}CidrIp")),
-        "description": text("Description"),
-    });
-    json!({"op": "rule-authorize", "group": text("group").unwrap_or_default(), "direction": direction, "rules": [spec]})
+impl ExistingRule {
+    fn command(&self) -> Value {
+        let number = |value: &Value| value.as_str().and_then(|text| text.parse::<i64>().ok());
+        let priority = self.priority.as_ref().map(|value| number(value).map_or_else(|| value.clone(), Value::from));
+        let mut spec = json!({
+            "id": self.id,
+            "policy": self.policy,
+            "priority": priority,
+            "protocol": self.ip_protocol,
+            "ports": self.port_range,
+            "port_list": self.port_range_list_id,
+            "source_ports": self.source_port_range,
+            "description": self.description,
+        });
+        let source = (&self.source_cidr_ip, &self.ipv6_source_cidr_ip);
+        let destination = (&self.dest_cidr_ip, &self.ipv6_dest_cidr_ip);
+        let is_egress = self.direction.as_deref() == Some("egress");
+        let (object, near) = if is_egress { (destination, source) } else { (source, destination) };
+        let (group, list) = match is_egress {
+            false => (&self.source_group_id, &self.source_prefix_list_id),
+            true => (&self.dest_group_id, &self.dest_prefix_list_id),
+        };
+        spec["cidr"] = json!(object.0);
+        spec["ipv6_cidr"] = json!(object.1);
+        spec["group"] = json!(group);
+        spec["prefix_list"] = json!(list);
+        spec["local_cidr"] = json!(near.0);
+        spec["ipv6_local_cidr"] = json!(near.1);
+        let direction = self.direction.as_deref().unwrap_or("ingress");
+        json!({"op": "rule-authorize", "group": self.group, "direction": direction, "rules": [spec]})
+    }
 }

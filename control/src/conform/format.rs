@@ -1,8 +1,12 @@
 //! The file format of the cases: plain data.
 
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// Fields for people, which may stand in any object of a case.
+const FOR_PEOPLE: [&str; 5] = ["alternative", "notes", "source", "title", "uncertain"];
 
 /// Why cases could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +22,43 @@ pub struct Case {
     pub kind: String,
     /// What it is about.
     pub title: String,
-    /// All of it.
-    pub(super) body: Value,
+    /// The rest of it, without the fields for people.
+    body: Value,
+}
+
+impl Case {
+    /// The case as its kind has it.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, CaseError> {
+        read("case", &self.body)
+    }
+}
+
+/// A part of a case. Fields that it does not know make it wrong: the case would be about another world.
+pub(super) fn read<T: DeserializeOwned>(noun: &str, value: &Value) -> Result<T, CaseError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let place = if path == "." { String::new() } else { format!("{path}: ") };
+        CaseError(format!("not a {noun}: {place}{}", error.inner()))
+    })
+}
+
+/// What is not for people. The keys of `params` and `settings`, and the names of lists, are kept as they are.
+fn without_words_for_people(value: Value, is_table_of_lists: bool) -> Value {
+    match value {
+        Value::Array(list) => list.into_iter().map(|value| without_words_for_people(value, false)).collect(),
+        Value::Object(object) => object
+            .into_iter()
+            .filter(|(name, _)| is_table_of_lists || !FOR_PEOPLE.contains(&name.as_str()))
+            .map(|(name, value)| match name.as_str() {
+                "params" | "settings" if !is_table_of_lists => (name, value),
+                _ => {
+                    let lists = !is_table_of_lists && ["prefixLists", "portLists"].contains(&name.as_str());
+                    (name, without_words_for_people(value, lists))
+                }
+            })
+            .collect(),
+        other => other,
+    }
 }
 
 /// Reads the cases of a file: an object with a list `vectors`, or a list.
@@ -41,17 +80,21 @@ pub fn read_cases(text: &str, is_toml: bool) -> Result<Vec<Case>, CaseError> {
         _ => return Err(CaseError("neither a list of cases nor an object with a list called vectors".into())),
     };
     let text = |body: &Value, field: &str| body[field].as_str().unwrap_or_default().to_owned();
-    let case = |(position, body): (usize, Value)| Case {
-        id: Some(text(&body, "id")).filter(|id| !id.is_empty()).unwrap_or_else(|| format!("case {}", position + 1)),
-        kind: text(&body, "kind"),
-        title: text(&body, "title"),
-        body,
+    let case = |(position, mut body): (usize, Value)| {
+        let id = Some(text(&body, "id")).filter(|id| !id.is_empty());
+        let (kind, title) = (text(&body, "kind"), text(&body, "title"));
+        if let Value::Object(fields) = &mut body {
+            fields.retain(|name, _| !["id", "kind"].contains(&name.as_str()));
+        }
+        let body = without_words_for_people(body, false);
+        Case { id: id.unwrap_or_else(|| format!("case {}", position + 1)), kind, title, body }
     };
     Ok(list.into_iter().enumerate().map(case).collect())
 }
 
 /// The world of a case, and the fields of all kinds.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Body {
     #[serde(default)]
     pub(super) groups: Vec<Group>,
@@ -75,6 +118,7 @@ pub(super) struct Body {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Group {
     pub(super) id: String,
     #[serde(default, rename = "type")]
@@ -86,6 +130,7 @@ pub(super) struct Group {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Eni {
     pub(super) id: String,
     pub(super) groups: Vec<String>,
@@ -96,7 +141,7 @@ pub(super) struct Eni {
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
 pub(super) struct TimeoutsText {
     pub(super) tcp_established_timeout: Option<u16>,
     pub(super) tcp_closed_and_time_wait_timeout: Option<u16>,
@@ -105,7 +150,7 @@ pub(super) struct TimeoutsText {
 
 /// A rule with the names of the API.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
 pub(super) struct RuleText {
     #[serde(rename = "id")]
     pub(super) id: String,
@@ -124,12 +169,20 @@ pub(super) struct RuleText {
     pub(super) dest_group_id: Option<String>,
     pub(super) source_prefix_list_id: Option<String>,
     pub(super) dest_prefix_list_id: Option<String>,
+    /// Not compared: groups are in a VPC.
+    #[serde(rename = "NicType")]
+    _nic_type: Option<String>,
+    #[serde(rename = "Description")]
+    _description: Option<String>,
 }
 
 /// A packet in words.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct PacketText {
     pub(super) proto: Value,
+    /// `arp`, `ipv4` or `ipv6`, as `proto` and `src` say already.
+    pub(super) ethertype: Option<String>,
     pub(super) src: String,
     pub(super) dst: String,
     #[serde(default)]
@@ -152,6 +205,7 @@ pub(super) struct PacketText {
 
 /// Which part of an IP packet a packet is.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct FragmentText {
     pub(super) id: u32,
     /// Bytes before this part; a multiple of 8.
@@ -161,6 +215,7 @@ pub(super) struct FragmentText {
 
 /// One step of a sequence.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Step {
     /// Seconds since the start.
     pub(super) t: f64,
@@ -184,6 +239,7 @@ pub(super) struct Step {
 
 /// What a conforming implementation decides.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Expect {
     pub(super) verdict: Option<String>,
     pub(super) stage: Option<String>,
@@ -194,13 +250,27 @@ pub(super) struct Expect {
     pub(super) denied_at: Option<String>,
     #[serde(default)]
     pub(super) checks: Vec<Check>,
+    /// Says of a sequence that its steps hold what is expected.
+    #[serde(rename = "perStep")]
+    _per_step: Option<IgnoredAny>,
 }
 
 /// One judgement of a flow.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Check {
     pub(super) at: String,
     pub(super) dir: String,
-    #[serde(flatten)]
-    pub(super) expect: Expect,
+    verdict: Option<String>,
+    stage: Option<String>,
+    rule: Option<String>,
+    via: Option<String>,
+}
+
+impl Check {
+    /// What is expected of the judgement.
+    pub(super) fn expect(&self) -> Expect {
+        let Self { at: _, dir: _, verdict, stage, rule, via } = self.clone();
+        Expect { verdict, stage, rule, via, ..Expect::default() }
+    }
 }

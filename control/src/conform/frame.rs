@@ -11,6 +11,7 @@ pub(super) fn frame(packet: &PacketText, source: MacAddress, destination: MacAdd
     let mut frame = Vec::with_capacity(128);
     frame.extend_from_slice(&destination.0);
     frame.extend_from_slice(&source.0);
+    check_ethertype(packet)?;
     if packet.proto == "arp" {
         frame.extend_from_slice(&[0x08, 0x06]);
         frame.extend(arp(packet, source)?);
@@ -20,6 +21,20 @@ pub(super) fn frame(packet: &PacketText, source: MacAddress, destination: MacAdd
     frame.extend_from_slice(if is_v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
     frame.extend(ip_packet(packet)?);
     Ok(frame)
+}
+
+fn check_ethertype(packet: &PacketText) -> Result<(), CaseError> {
+    let carried = match (packet.proto == "arp", ends(packet)?) {
+        (true, _) => "arp",
+        (false, (IpAddr::V4(_), _)) => "ipv4",
+        (false, (IpAddr::V6(_), _)) => "ipv6",
+    };
+    match &packet.ethertype {
+        Some(named) if !named.eq_ignore_ascii_case(carried) => {
+            Err(CaseError(format!("packet: its ethertype is {carried}, not {named}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn address(text: &str) -> Result<IpAddr, CaseError> {

@@ -1,8 +1,8 @@
 //! Runs one case through the core's door and compares.
 
-use super::format::{Body, Case, CaseError, Expect, PacketText, RuleText, Step};
+use super::format::{self, Body, Case, CaseError, Expect, PacketText, RuleText, Step};
 use super::{frame, world};
-use serde::Deserialize;
+use serde_json::Value;
 use std::fmt;
 use vswitch_core::compile::Compiler;
 use vswitch_core::desired::{Desired, Direction, Policy};
@@ -54,7 +54,7 @@ fn differences(case: &Case) -> Result<Vec<String>, CaseError> {
     if case.kind == "api" {
         return super::api::differences(case);
     }
-    let body = Body::deserialize(&case.body).map_err(|error| CaseError(format!("not a case: {error}")))?;
+    let body: Body = case.read()?;
     let mut rig = Rig::new(world::build(&body)?)?;
     match case.kind.as_str() {
         "packet" => {
@@ -109,7 +109,7 @@ fn flow(rig: &mut Rig, body: &Body) -> Result<Vec<String>, CaseError> {
         differences.push(format!("judged at {places:?}, not at {expected:?}"));
     }
     for (check, (place, decision)) in body.expect.checks.iter().zip(&decisions) {
-        differences.extend(decision.compare(&format!("{place}: "), &check.expect));
+        differences.extend(decision.compare(&format!("{place}: "), &check.expect()));
     }
     Ok(differences)
 }
@@ -126,14 +126,17 @@ fn perform(rig: &mut Rig, body: &Body, step: &Step) -> Result<Vec<String>, CaseE
             return Ok(step.expect.as_ref().map_or_else(Vec::new, |expect| decision.compare("", expect)));
         }
         "authorize" => {
-            let text = RuleText::deserialize(present(&step.rule, "rule")?)
-                .map_err(|error| CaseError(format!("not a rule: {error}")))?;
+            let text: RuleText = format::read("rule", present(&step.rule, "rule")?)?;
             let rule = world::rule(&text)?;
             rig.group_mut(&group()?)?.rules.push(rule);
         }
         "revoke" => {
-            let rule = present(&step.rule, "rule")?;
-            let id = rule.as_str().or_else(|| rule["id"].as_str()).unwrap_or_default();
+            let id = match present(&step.rule, "rule")? {
+                Value::Object(fields) if fields.len() == 1 && fields.contains_key("id") => fields["id"].clone(),
+                Value::Object(fields) => format::read::<RuleText>("rule", &fields.clone().into())?.id.into(),
+                other => other.clone(),
+            };
+            let id = id.as_str().ok_or_else(|| CaseError(format!("{id} is no id of a rule")))?;
             let rules = &mut rig.group_mut(&group()?)?.rules;
             let before = rules.len();
             rules.retain(|rule| rule.id.as_str() != id);

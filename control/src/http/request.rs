@@ -149,7 +149,7 @@ async fn answer(
         ticket.authenticate(&account);
     }
     let own = pairs.iter().filter(|(name, _)| !COMMON.contains(&name.as_str()) && name != "Version").cloned();
-    let call = Call { action, account, parameters: Parameters::new(own)? };
+    let call = Call::new(action, account, Parameters::new(own)?);
     let Some(answer) = counter.hand_over(call) else {
         return Err(SERVICE_UNAVAILABLE.error("The service is unavailable, please try again later."));
     };

@@ -2,19 +2,20 @@
 
 use super::label::Holder;
 use super::text::{description, name};
-use super::{Eni, Event, Model};
+use super::{Eni, Event, Model, VSwitch};
 use crate::command::{
     EniCreate, InstanceAttach, InstanceCreate, InstanceDelete, InstanceModify, InstanceMove, InstanceRun, PortKind,
 };
 use crate::environment::Environment;
 use crate::error::{
-    ApiError, ENI_STATE, ENI_VPC_MISMATCH, INSTANCE_ENI_LIMIT, INSTANCE_HOST_NAME, INSTANCE_NAME, INSTANCE_NOT_FOUND,
-    INSTANCE_PRIMARY_ENI, INSTANCE_PROTECTED, INSTANCE_STATUS, INVALID_DESCRIPTION, VSWITCH_NOT_FOUND,
+    ApiError, ENI_STATE, ENI_VPC_MISMATCH, INSTANCE_ENI_LIMIT, INSTANCE_HOST_NAME, INSTANCE_MOVE_DENIED, INSTANCE_NAME,
+    INSTANCE_NOT_FOUND, INSTANCE_PRIMARY_ENI, INSTANCE_PROTECTED, INSTANCE_STATUS, INVALID_DESCRIPTION,
+    VSWITCH_NOT_FOUND,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use vswitch_core::desired::{Port, TapPort};
-use vswitch_core::ids::EniId;
+use vswitch_core::ids::{EniId, VSwitchId};
 
 /// Interfaces of one instance.
 pub(crate) const ENIS_PER_INSTANCE_MAX: usize = 8;
@@ -299,17 +300,13 @@ impl Model {
             let message = format!("{vswitch_id} is in another region than {id}: choose one of its own region");
             return Err(VSWITCH_NOT_FOUND.error(message).field("vswitch").object(vswitch_id));
         }
+        refuse_lossy_move(id, instance, (eni_id, old), (&vswitch_id, vswitch))?;
         let stays = vswitch_id == old.vswitch && change.primary_ip.as_deref() == Some(&old.primary.to_string());
         let mut new = old.clone();
         new.vpc = vswitch.vpc.clone();
         if !stays {
             self.refuse_routed(eni_id, old)?;
             new.primary = self.primary_address(&vswitch_id, vswitch, change.primary_ip.as_deref())?;
-        }
-        if vswitch_id != old.vswitch {
-            new.secondary.clear();
-            new.ipv6.clear();
-            new.prefixes.clear();
         }
         new.vswitch = vswitch_id;
         if !change.groups.is_empty() {
@@ -318,6 +315,26 @@ impl Model {
         self.check_groups(Some((eni_id, old)), &new)?;
         Ok(if new == *old { vec![] } else { vec![Event::Eni(eni_id.clone(), Some(Box::new(new)))] })
     }
+}
+
+/// Refuses a move that would leave interfaces behind in another VPC, or take addresses away that nobody gave up.
+fn refuse_lossy_move(
+    id: &str,
+    instance: &Instance,
+    (eni_id, eni): (&EniId, &Eni),
+    (vswitch_id, vswitch): (&VSwitchId, &VSwitch),
+) -> Result<(), ApiError> {
+    if vswitch.vpc != eni.vpc && instance.enis.len() > 1 {
+        let message = format!("{id} has secondary interfaces in {}: detach them first", eni.vpc);
+        return Err(INSTANCE_MOVE_DENIED.error(message).object(id));
+    }
+    if *vswitch_id != eni.vswitch && eni.prefixes_of_all().nth(1).is_some() {
+        let message = format!(
+            "{eni_id} has more addresses than its primary one, which do not fit {vswitch_id}: unassign them first"
+        );
+        return Err(INSTANCE_MOVE_DENIED.error(message).object(eni_id));
+    }
+    Ok(())
 }
 
 /// A name among hosts: 2 to 64 letters, digits, `-` and `.`; empty for none.

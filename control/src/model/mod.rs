@@ -33,6 +33,7 @@ pub use port_list::{PortList, PortListItem};
 pub use prefix_list::PrefixList;
 pub use quota::Quotas;
 pub use rule::Rule;
+pub(crate) use rule::refuse_repeated_rules;
 pub(crate) use rule_text::{RuleWords, protocol_text, same_rule};
 pub(crate) use text::timestamp;
 pub use token::Token;

@@ -1,7 +1,7 @@
 //! Port lists (`semantics.md` §1.7).
 
 use super::rule_text::port_range;
-use super::text::{description, name};
+use super::text::{description, name, refuse_reserved_name};
 use super::{Event, Model};
 use crate::command::{PortListCreate, PortListDelete, PortListEntry, PortListModify};
 use crate::environment::Environment;
@@ -72,7 +72,7 @@ impl Model {
             entries: Vec::new(),
             created_s: environment.now_s,
         };
-        list.add(&create.entries, "entries")?;
+        list.add(&create.entries, "entries", BTreeSet::new())?;
         Ok(vec![Event::PortList(id.into(), Some(list))])
     }
 
@@ -87,16 +87,21 @@ impl Model {
         }
         self.refuse_many_entries(modify.remove.len(), "remove")?;
         self.refuse_many_entries(modify.add.len(), "add")?;
+        let mut gone = BTreeSet::new();
         for (place, text) in modify.remove.iter().enumerate() {
             let field = format!("remove[{place}]");
             let removed = range(text).map_err(|error| error.field(&field))?;
+            if !gone.insert(removed) {
+                let message = format!("{removed} is named twice");
+                return Err(PORT_LIST_RANGE_DUPLICATED.error(message).field(field).object(id));
+            }
             let Some(found) = new.entries.iter().position(|item| item.ports == removed) else {
-                let message = format!("{removed} is no entry of {id}, or is named twice");
+                let message = format!("{removed} is no entry of {id}");
                 return Err(PORT_LIST_RANGE.error(message).field(field).object(id));
             };
             new.entries.remove(found);
         }
-        new.add(&modify.add, "add")?;
+        new.add(&modify.add, "add", gone)?;
         Ok(if new == *old { vec![] } else { vec![Event::PortList(id, Some(new))] })
     }
 
@@ -122,8 +127,8 @@ impl Model {
 }
 
 impl PortList {
-    fn add(&mut self, entries: &[PortListEntry], field: &str) -> Result<(), ApiError> {
-        let mut named = BTreeSet::new();
+    /// Adds entries, or describes those that are there anew. `named` are those that the request names already.
+    fn add(&mut self, entries: &[PortListEntry], field: &str, mut named: BTreeSet<PortRange>) -> Result<(), ApiError> {
         for (place, wanted) in entries.iter().enumerate() {
             let within = format!("{field}[{place}]");
             let ports = range(&wanted.ports).map_err(|error| error.within(&within))?;
@@ -157,5 +162,6 @@ fn list_name(text: &str) -> Result<String, ApiError> {
     if text.is_empty() {
         return Err(MISSING_PARAMETER.error("a port list needs a name").field("name"));
     }
+    refuse_reserved_name(text, PORT_LIST_NAME)?;
     name(Some(text), PORT_LIST_NAME)
 }

@@ -1,6 +1,6 @@
 //! Prefix lists (`semantics.md` §1.6).
 
-use super::text::{description, name, prefix};
+use super::text::{description, name, prefix, refuse_reserved_name};
 use super::{Event, Model};
 use crate::command::{PrefixListCreate, PrefixListDelete, PrefixListEntry, PrefixListModify};
 use crate::environment::Environment;
@@ -63,7 +63,7 @@ impl Model {
             entries: BTreeMap::new(),
             created_s: environment.now_s,
         };
-        list.add(&create.entries, "entries")?;
+        list.add(&create.entries, "entries", BTreeSet::new())?;
         Ok(vec![Event::PrefixList(id.into(), Some(list))])
     }
 
@@ -76,14 +76,19 @@ impl Model {
         if let Some(text) = &modify.description {
             new.description = description(Some(text), 2, 256, INVALID_DESCRIPTION)?;
         }
+        let mut gone = BTreeSet::new();
         for (place, text) in modify.remove.iter().enumerate() {
             let removed = entry(text, old.is_ipv6).map_err(|error| error.field(format!("remove[{place}]")))?;
+            if !gone.insert(removed) {
+                let message = format!("{removed} is named twice");
+                return Err(PREFIX_LIST_CIDR_DUPLICATED.error(message).field(format!("remove[{place}]")).object(id));
+            }
             if new.entries.remove(&removed).is_none() {
-                let message = format!("{removed} is no entry of {id}, or is named twice");
+                let message = format!("{removed} is no entry of {id}");
                 return Err(PREFIX_LIST_CIDR.error(message).field(format!("remove[{place}]")).object(id));
             }
         }
-        new.add(&modify.add, "add")?;
+        new.add(&modify.add, "add", gone)?;
         Ok(if new == *old { vec![] } else { vec![Event::PrefixList(id, Some(new))] })
     }
 
@@ -101,8 +106,8 @@ impl Model {
 }
 
 impl PrefixList {
-    fn add(&mut self, entries: &[PrefixListEntry], field: &str) -> Result<(), ApiError> {
-        let mut named = BTreeSet::new();
+    /// Adds entries, or describes those that are there anew. `named` are those that the request names already.
+    fn add(&mut self, entries: &[PrefixListEntry], field: &str, mut named: BTreeSet<IpNet>) -> Result<(), ApiError> {
         for (place, wanted) in entries.iter().enumerate() {
             let within = format!("{field}[{place}]");
             let added = entry(&wanted.cidr, self.is_ipv6).map_err(|error| error.within(&within))?;
@@ -143,10 +148,7 @@ fn list_name(text: &str) -> Result<String, ApiError> {
     if text.is_empty() {
         return Err(MISSING_PARAMETER.error("a prefix list needs a name").field("name"));
     }
-    if let Some(taken) = ["com.aliyun", "com.alibabacloud"].iter().find(|taken| text.starts_with(*taken)) {
-        let message = format!("names that begin with {taken} are the cloud's own");
-        return Err(PREFIX_LIST_NAME.error(message).field("name"));
-    }
+    refuse_reserved_name(text, PREFIX_LIST_NAME)?;
     name(Some(text), PREFIX_LIST_NAME)
 }
 

@@ -2,7 +2,7 @@
 
 use super::group::Group;
 use super::rule_text::{self, Side};
-use super::text::description;
+use super::text::rule_description;
 use super::{Event, Model};
 use crate::command::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 use crate::environment::Environment;
@@ -11,7 +11,8 @@ use crate::error::{
     RULE_DEST_GROUP_MISMATCH, RULE_DEST_GROUP_NOT_FOUND, RULE_DUPLICATE, RULE_ENTITY_TYPE, RULE_GROUP_OBJECT_LIMIT,
     RULE_ICMP_WITH_IPV6, RULE_ICMPV6_WITH_IPV4, RULE_ID, RULE_ID_NOT_FOUND, RULE_LIMIT, RULE_LIST_FAMILY,
     RULE_LIST_RESOURCE_LIMIT, RULE_MODIFY_EMPTY, RULE_NOT_EXIST, RULE_PORT_RANGE_TYPE, RULE_SELF_DEST,
-    RULE_SELF_SOURCE, RULE_SOURCE_GROUP_MISMATCH, RULE_SOURCE_GROUP_NOT_FOUND, RULES_DUPLICATE, RULES_PERMISSIONS,
+    RULE_SELF_SOURCE, RULE_SOURCE_GROUP_MISMATCH, RULE_SOURCE_GROUP_NOT_FOUND, RULE_SOURCE_PORTS, RULES_DUPLICATE,
+    RULES_PERMISSIONS,
 };
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
@@ -98,10 +99,7 @@ impl Model {
             let rule = rule_text::read(spec, authorize.direction, environment.now_s)
                 .and_then(|rule| self.check_objects(&rule, &group_id, group).map(|()| rule))
                 .map_err(|error| error.within(&within))?;
-            if read.iter().any(|other| other.equals(&rule)) {
-                let message = "this rule is in the request twice, or equals another one in all that counts";
-                return Err(RULES_DUPLICATE.error(message).field(within));
-            }
+            refuse_repeated(&read, &rule, &within)?;
             if !present.values().any(|other| other.equals(&rule)) {
                 let taken = |id: &str| {
                     let id = RuleId::from(id);
@@ -122,6 +120,7 @@ impl Model {
         self.refuse_count(revoke.ids.len() + revoke.rules.len(), "rules")?;
         let present = self.rules_of(&group_id);
         let mut ended = BTreeSet::new();
+        let mut read = Vec::new();
         for id in &revoke.ids {
             let id = RuleId::from(id.as_str());
             let rule =
@@ -142,6 +141,7 @@ impl Model {
                 return Err(MISSING_PARAMETER.error(message).field("direction"));
             };
             let wanted = rule_text::read(spec, direction, 0).map_err(|error| error.within(&within))?;
+            refuse_repeated(&read, &wanted, &within)?;
             let found = present.iter().find(|(_, rule)| rule.equals(&wanted));
             let Some((id, _)) = found else {
                 let message =
@@ -149,6 +149,7 @@ impl Model {
                 return Err(RULE_NOT_EXIST.error(message).field(within).object(&group_id));
             };
             ended.insert(id.clone());
+            read.push(wanted);
         }
         Ok(ended.into_iter().map(|id| Event::Rule(group_id.clone(), id, None)).collect())
     }
@@ -352,6 +353,26 @@ impl Model {
     }
 }
 
+/// Refuses a rule that equals another one of the same request.
+fn refuse_repeated(others: &[Rule], rule: &Rule, field: &str) -> Result<(), ApiError> {
+    if others.iter().any(|other| other.equals(rule)) {
+        let message = "this rule is in the request twice, or equals another one in all that counts";
+        return Err(RULES_DUPLICATE.error(message).field(field));
+    }
+    Ok(())
+}
+
+/// Refuses rules of which one equals another.
+pub(crate) fn refuse_repeated_rules(specs: &[RuleSpec], direction: Direction) -> Result<(), ApiError> {
+    let mut read = Vec::new();
+    for (place, spec) in specs.iter().enumerate() {
+        let rule = rule_text::read(spec, direction, 0)?;
+        refuse_repeated(&read, &rule, &format!("rules[{place}]"))?;
+        read.push(rule);
+    }
+    Ok(())
+}
+
 /// The rule as it would be after a change.
 fn changed(old: &Rule, change: &RuleChange) -> Result<Rule, ApiError> {
     let mut new = old.clone();
@@ -365,10 +386,14 @@ fn changed(old: &Rule, change: &RuleChange) -> Result<Rule, ApiError> {
         new.protocol = rule_text::protocol(text)?;
     }
     if let Some(text) = &change.source_ports {
-        new.source_ports = rule_text::source_ports(Some(text))?;
+        new.source_ports = rule_text::source_ports(Some(text), new.protocol)?;
+    }
+    if new.source_ports.is_some() && !new.protocol.has_ports() {
+        let message = "the rule has source ports, which the new protocol has not: change them to -1/-1 too";
+        return Err(RULE_SOURCE_PORTS.error(message).field("source_ports"));
     }
     if let Some(text) = &change.description {
-        new.description = description(Some(text), 1, 512, RULE_DESCRIPTION)?;
+        new.description = rule_description(Some(text), RULE_DESCRIPTION)?;
     }
     new.ports = changed_ports(old, change, new.protocol)?;
     change_remote(&mut new, old, change)?;

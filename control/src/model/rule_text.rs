@@ -1,7 +1,7 @@
 //! Rules as their authors write them, read: words to values, with every exclusion that needs no other object.
 
 use super::rule::Rule;
-use super::text::{description, prefix};
+use super::text::{prefix, rule_description};
 use crate::command::RuleSpec;
 use crate::error::{
     ApiError, ErrorKind, RULE_DESCRIPTION, RULE_DEST_CIDR, RULE_DEST_FAMILIES, RULE_DEST_MISSING, RULE_ICMP_WITH_IPV6,
@@ -80,8 +80,8 @@ pub(super) fn read(spec: &RuleSpec, direction: Direction, created_s: u64) -> Res
     };
     check_families(&rule)?;
     rule.ports = ports(spec, protocol)?;
-    rule.source_ports = source_ports(given(&spec.source_ports))?;
-    rule.description = description(spec.description.as_deref(), 1, 512, RULE_DESCRIPTION)?;
+    rule.source_ports = source_ports(given(&spec.source_ports), protocol)?;
+    rule.description = rule_description(spec.description.as_deref(), RULE_DESCRIPTION)?;
     Ok(rule)
 }
 
@@ -171,9 +171,14 @@ pub(super) fn port_range(text: &str) -> Option<PortRange> {
     (1 <= range.first && range.first <= range.last).then_some(range)
 }
 
-pub(super) fn source_ports(text: Option<&str>) -> Result<Option<PortRange>, ApiError> {
+/// The source ports of a rule: all where they are absent, empty or `-1/-1`.
+pub(super) fn source_ports(text: Option<&str>, protocol: Protocol) -> Result<Option<PortRange>, ApiError> {
     match text {
-        None | Some(ANY_PORTS) => Ok(None),
+        None | Some("" | ANY_PORTS) => Ok(None),
+        Some(text) if !protocol.has_ports() => {
+            let message = format!("{} has no ports: leave {text:?} out or write {ANY_PORTS}", protocol_text(protocol));
+            Err(RULE_SOURCE_PORTS.error(message).field("source_ports"))
+        }
         Some(text) => port_range(text).map(Some).ok_or_else(|| {
             let message = format!("{text:?} is no range of source ports: write first/last or {ANY_PORTS}");
             RULE_SOURCE_PORTS.error(message).field("source_ports")

@@ -56,6 +56,14 @@ pub(super) fn name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiErr
     Err(kind.error(message).field("name"))
 }
 
+/// Refuses the name of a list that only the cloud gives.
+pub(super) fn refuse_reserved_name(text: &str, kind: ErrorKind) -> Result<(), ApiError> {
+    match ["com.aliyun", "com.alibabacloud"].iter().find(|taken| text.starts_with(*taken)) {
+        Some(taken) => Err(kind.error(format!("names that begin with {taken} are the cloud's own")).field("name")),
+        None => Ok(()),
+    }
+}
+
 /// The name of a VPC or vSwitch: 1 to 128 characters that are no web address; empty for none.
 pub(super) fn network_name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiError> {
     plain_text("name", text, (1, 128), kind)
@@ -64,6 +72,15 @@ pub(super) fn network_name(text: Option<&str>, kind: ErrorKind) -> Result<String
 /// A description of `least` to `most` characters that is no web address; empty for none.
 pub(super) fn description(text: Option<&str>, least: usize, most: usize, kind: ErrorKind) -> Result<String, ApiError> {
     plain_text("description", text, (least, most), kind)
+}
+
+/// The description of a rule: 1 to 512 characters, web addresses among them; empty for none.
+pub(super) fn rule_description(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiError> {
+    let text = text.unwrap_or_default();
+    if text.chars().count() <= 512 && !text.chars().any(char::is_control) {
+        return Ok(text.into());
+    }
+    Err(kind.error("the description of a rule has 1 to 512 printable characters").field("description"))
 }
 
 fn plain_text(noun: &str, text: Option<&str>, limits: (usize, usize), kind: ErrorKind) -> Result<String, ApiError> {
