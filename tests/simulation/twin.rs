@@ -71,6 +71,8 @@ pub(crate) struct Guest {
     debt: usize,
 }
 
+/// Answers of the router that an ENI gets in a second.
+const ANSWERS_PER_S: u64 = 1000;
 /// What a refused packet costs, counted in packets that pass.
 const REFUSED_COST: usize = 5;
 
@@ -117,6 +119,8 @@ pub(crate) struct Twin {
     workers: Vec<WorkerTwin>,
     /// From one worker to another.
     rings: Vec<Vec<VecDeque<Parcel>>>,
+    /// How many answers of the router each ENI may still get, as of when.
+    answers: BTreeMap<EniId, (u64, u64)>,
     /// Packets of the burst in work that were refused.
     refused: usize,
     /// Packets that a ring takes from the port in work.
@@ -142,6 +146,7 @@ impl Twin {
             incarnations: BTreeMap::new(),
             workers: vec![WorkerTwin::default(); workers],
             rings: vec![vec![VecDeque::new(); workers]; workers],
+            answers: BTreeMap::new(),
             refused: 0,
             ring_packets_max: HANDOFF_PACKETS,
             frames_max,
@@ -176,6 +181,7 @@ impl Twin {
             if then.is_none_or(|then| then.port.is_some() != eni.port.is_some()) {
                 self.oracle.forget(id);
                 self.counts.insert(id.clone(), Default::default());
+                self.answers.remove(id);
             }
             if eni.port.is_some() && then.is_none_or(|then| then.port.is_none()) {
                 self.attach(id);
@@ -184,6 +190,7 @@ impl Twin {
         for id in old.keys().filter(|id| !new.contains_key(*id)) {
             self.oracle.forget(id);
             self.counts.remove(id);
+            self.answers.remove(id);
         }
         Ok(())
     }
@@ -381,6 +388,13 @@ impl Twin {
         if self.is_gateway(eni, message.destination) {
             if !matches!(message.content, Content::Ping(_)) {
                 return Err(DropReason::GatewayUnserved);
+            }
+            let (now_s, (left, since_s)) =
+                (self.now_s, self.answers.get(id).copied().unwrap_or((ANSWERS_PER_S, self.now_s)));
+            let left = (left + (now_s - since_s) * ANSWERS_PER_S).min(ANSWERS_PER_S);
+            self.answers.insert(id.clone(), (left.saturating_sub(1), now_s));
+            if left == 0 {
+                return Err(DropReason::AnswerRate);
             }
             self.count(id, Direction::Egress).answered += 1;
             self.hand_over(id, Arrival { serial, bytes: None });

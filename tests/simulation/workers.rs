@@ -476,6 +476,7 @@ fn counted(stats: &DirectionStats) -> Count {
     let refusals = [
         DropReason::RuleDrop,
         DropReason::AnswerUnsolicited,
+        DropReason::IcmpErrorRate,
         DropReason::DefaultDrop,
         DropReason::SessionRevoked,
         DropReason::SmtpClosed,
