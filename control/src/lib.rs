@@ -18,6 +18,7 @@ pub mod logging;
 pub mod lower;
 pub mod model;
 pub mod private_dir;
+pub mod privileges;
 pub mod query;
 pub mod server;
 pub mod small_file;

@@ -18,6 +18,7 @@ use crate::error::{
     SERVICE_UNAVAILABLE,
 };
 use crate::http::{Endpoint, HttpServer, PendingCall};
+use crate::privileges::{self, Role};
 use crate::query::{Answer, Query};
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
 use crate::switch_link::{Question, Report, SwitchLink};
@@ -80,7 +81,8 @@ pub enum RunError {
     },
 }
 
-/// Runs a control plane until SIGTERM or SIGINT.
+/// Runs a control plane as this process until SIGTERM or SIGINT. Before the first client is taken in, the process gives up for
+/// ever what it needed only to start ([`privileges::seal`]).
 ///
 /// # Errors
 /// Whatever keeps it from starting or going on.
@@ -101,6 +103,8 @@ pub fn run(config: &ControlConfig) -> Result<(), RunError> {
         Some(api) => Some(Endpoint::open(api, &config.data_dir)?),
         None => None,
     };
+    // No other thread runs yet, and nobody was taken in.
+    privileges::seal(Role::Control);
     serve_with(config, Box::new(store), stopped, endpoint)
 }
 
