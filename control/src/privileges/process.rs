@@ -32,7 +32,10 @@ impl Privileges {
     /// # Errors
     /// `NotFound` if there is no such process; else what the operating system says.
     pub fn of(process_id: u32) -> io::Result<Self> {
-        Ok(Self::read(&fs::read_to_string(format!("/proc/{process_id}/status"))?))
+        let status = fs::read_to_string(format!("/proc/{process_id}/status"))?;
+        // One that ended stays in the table until its parent asks for it.
+        let has_ended = status.lines().any(|line| line.starts_with("State:\tZ") || line.starts_with("State:\tX"));
+        if has_ended { Err(io::ErrorKind::NotFound.into()) } else { Ok(Self::read(&status)) }
     }
 
     fn read(status: &str) -> Self {
