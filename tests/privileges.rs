@@ -6,7 +6,7 @@
 use control::privileges::{Role, install_filter};
 use harness::netns::{Running, cannot_run, eventually, is_well, program};
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{FsOpenFlags, MountFlags, fsopen, mount};
+use rustix::mount::{FsOpenFlags, MountFlags, UnmountFlags, fsopen, mount, mount_bind, unmount};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
@@ -16,9 +16,9 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
-const FORWARDING: [&str; 5] = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_ADMIN", "CAP_BPF"];
-const SUPERVISOR: [&str; 7] =
-    ["CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_ADMIN", "CAP_BPF"];
+const FORWARDING: [&str; 4] = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_ADMIN"];
+const SUPERVISOR: [&str; 6] =
+    ["CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_ADMIN"];
 
 /// The processes, with their effective, permitted and bounding sets.
 const HELD: [(&str, [&[&str]; 3]); 3] = [
@@ -145,7 +145,10 @@ fn call(name: &str) {
             let process = pidfd_open(own(), PidfdFlags::empty()).unwrap();
             tried(pidfd_getfd(process, 0, PidfdGetfdFlags::empty()));
         }
-        "mount" => tried(mount(nowhere, nowhere, "tmpfs", MountFlags::empty(), None)),
+        "mount bind" => tried(mount_bind(nowhere, nowhere)),
+        "mount new" => tried(mount(nowhere, nowhere, "tmpfs", MountFlags::empty(), None)),
+        "umount" => tried(unmount(nowhere, UnmountFlags::DETACH)),
+        "umount force" => tried(unmount(nowhere, UnmountFlags::FORCE)),
         "setns network" => tried(move_into_link_name_space(network().as_fd(), Some(LinkNameSpaceType::Network))),
         "setns other" => {
             tried(move_into_thread_name_spaces(network().as_fd(), ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME))
@@ -188,13 +191,15 @@ fn filtered_process() {
 
 #[test]
 fn a_forbidden_call_ends_the_process() {
-    const EVERYWHERE: [&str; 5] = ["chroot", "pivot_root", "fsopen", "pidfd_getfd", "socket vsock"];
-    const FORWARDING_ONLY: [&str; 5] = ["mount", "setns network", "bpf", "io_uring_setup", "socket packet"];
+    const EVERYWHERE: [&str; 8] =
+        ["chroot", "pivot_root", "fsopen", "pidfd_getfd", "socket vsock", "mount new", "umount force", "setns other"];
+    const FORWARDING_ONLY: [&str; 6] =
+        ["mount bind", "umount", "setns network", "bpf", "io_uring_setup", "socket packet"];
     const ALLOWED: [&str; 4] = ["socket inet", "open", "thread", "unlisted"];
     for role in ROLES {
         let is_control = role == Role::Control;
         let own = FORWARDING_ONLY.map(|name| (name, is_control));
-        let programs = [("execve", role != Role::Supervisor), ("setns other", role != Role::Supervisor)];
+        let programs = [("execve", role != Role::Supervisor)];
         let cases = EVERYWHERE.map(|name| (name, true)).into_iter().chain(own).chain(programs);
         for (name, is_killed) in cases.chain(ALLOWED.map(|name| (name, false))) {
             let mut command = Command::new(std::env::current_exe().unwrap());

@@ -5,7 +5,8 @@
 //! list of what nobody but an intruder would call in this process: it ends the process at once.
 
 use super::Role;
-use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, AF_XDP, CLONE_NEWNET, c_long};
+use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, AF_XDP};
+use libc::{CLONE_NEWNET, MNT_DETACH, MS_BIND, MS_REC, MS_SHARED, c_long};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
@@ -203,6 +204,16 @@ const FORWARDING: &[c_long] = &[
     libc::SYS_io_uring_register,
 ];
 
+/// An argument of each of these by its place, and what it may be: network namespaces and no others, mounts that show what is
+/// there at another place and no new ones, and of `bpf` to make and fill a map, and to load and attach a program.
+const FORWARDING_ARGUMENTS: &[(c_long, u8, &[i32])] = &[
+    (libc::SYS_unshare, 0, &[CLONE_NEWNET]),
+    (libc::SYS_setns, 1, &[CLONE_NEWNET]),
+    (libc::SYS_mount, 3, &[MS_BIND as i32, (MS_BIND | MS_REC) as i32, (MS_SHARED | MS_REC) as i32]),
+    (libc::SYS_umount2, 1, &[MNT_DETACH]),
+    (libc::SYS_bpf, 0, &[0, 2, 5, 28]),
+];
+
 /// What it takes to run another program. `vfork` and `fork` are of some architectures only.
 const PROGRAMS: &[c_long] = &[libc::SYS_execve, libc::SYS_wait4, libc::SYS_waitid];
 #[cfg(target_arch = "x86_64")]
@@ -331,9 +342,10 @@ fn forbidden(role: Role) -> Result<Rules, seccompiler::Error> {
     let families = if role == Role::Control { FAMILIES } else { FAMILIES_FORWARDING };
     rules.insert(libc::SYS_socket, vec![none_of(0, families)?]);
     rules.insert(libc::SYS_socketpair, vec![none_of(0, &[AF_UNIX])?]);
-    if role == Role::Forwarding {
-        rules.insert(libc::SYS_unshare, vec![none_of(0, &[CLONE_NEWNET])?]);
-        rules.insert(libc::SYS_setns, vec![none_of(1, &[CLONE_NEWNET])?]);
+    if role != Role::Control {
+        for (call, argument, values) in FORWARDING_ARGUMENTS {
+            rules.insert(*call, vec![none_of(*argument, values)?]);
+        }
     }
     let namespaces = [
         libc::CLONE_NEWNS,

@@ -23,11 +23,11 @@ pub enum Role {
     Control,
 }
 
-/// To make devices, namespaces and raw sockets, to give programs to the kernel, and to share memory with it.
+/// To make devices, namespaces and raw sockets, and to share memory with the kernel. `SYS_ADMIN`, which namespaces take, holds
+/// what programs in the kernel take (`BPF`).
 const FORWARDING: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::NET_RAW)
     .union(CapabilitySet::SYS_ADMIN)
-    .union(CapabilitySet::BPF)
     .union(CapabilitySet::IPC_LOCK);
 
 impl Role {
