@@ -159,7 +159,7 @@ fn call(name: &str) {
         "socket vsock" => tried(socket(AddressFamily::VSOCK, SocketType::STREAM, None)),
         "socket inet" => tried(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap()),
         "open" => tried(std::fs::File::open("/dev/null").unwrap()),
-        "thread" => tried(std::thread::spawn(|| ()).join().unwrap()),
+        "thread" => tried(std::thread::spawn(|| 1).join().unwrap()),
         "unlisted" => {
             let refused = rustix::fs::memfd_create("unlisted", rustix::fs::MemfdFlags::empty());
             assert_eq!(refused.unwrap_err(), rustix::io::Errno::NOSYS);
