@@ -128,6 +128,39 @@ fn planes_get_no_environment_and_no_files_of_whoever_starts_sluice() {
     assert!(up.wait().unwrap().success());
 }
 
+#[test]
+fn namespaces_are_for_everybody_to_look_at_whatever_the_umask() {
+    if let Some(reason) = cannot_run() {
+        return eprintln!("\n*** {reason}\n");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // A machine that has just booted: nobody made the folders yet.
+    const SCRIPT: &str = r#"
+        set -e
+        umask 077
+        mount -t tmpfs none /run
+        "$0" up --listen none --no-pin --sessions-per-worker 4096 > /dev/null &
+        up=$!
+        trap 'kill $up 2> /dev/null || true' EXIT
+        until "$0" status > /dev/null 2>&1; do kill -0 $up; sleep 0.1; done
+        "$0" vpc create --id vpc-1 --cidr 10.0.0.0/16
+        "$0" vswitch create --id vsw-1 --vpc vpc-1 --cidr 10.0.1.0/24
+        "$0" sg create --id sg-1 --vpc vpc-1
+        "$0" eni create --id eni-1 --vswitch vsw-1 --ip 10.0.1.10 --group sg-1 --namespace guest
+        stat -c 'mode %a %n' /run/netns /run/sluice /run/sluice/namespaces /run/sluice/devices
+        "$0" down
+    "#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", SCRIPT]).arg(program()).env("SLUICE_DATA_DIR", folder.path().join("data"));
+    let output = command.env_remove("SLUICE_RUN_DIR").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}{errors}");
+    let modes: Vec<&str> = told.lines().filter(|line| line.starts_with("mode ")).collect();
+    assert_eq!(modes.len(), 4, "{told}{errors}");
+    assert!(modes.iter().all(|line| line.starts_with("mode 755 ")), "{told}");
+}
+
 /// What came of a call is nothing to the filter.
 fn tried<T>(_result: T) {}
 
