@@ -204,14 +204,15 @@ const FORWARDING: &[c_long] = &[
     libc::SYS_io_uring_register,
 ];
 
-/// An argument of each of these by its place, and what it may be: network namespaces and no others, mounts that show what is
-/// there at another place and no new ones, and of `bpf` to make and fill a map, and to load and attach a program.
+/// An argument of each of these by its place, and what it may be: network namespaces and no others; mounts that show what is
+/// there at another place and no new ones; of `bpf` to make and fill a map, to load and attach a program, and to ask which
+/// ones an interface has.
 const FORWARDING_ARGUMENTS: &[(c_long, u8, &[i32])] = &[
     (libc::SYS_unshare, 0, &[CLONE_NEWNET]),
     (libc::SYS_setns, 1, &[CLONE_NEWNET]),
     (libc::SYS_mount, 3, &[MS_BIND as i32, (MS_BIND | MS_REC) as i32, (MS_SHARED | MS_REC) as i32]),
     (libc::SYS_umount2, 1, &[MNT_DETACH]),
-    (libc::SYS_bpf, 0, &[0, 2, 5, 28]),
+    (libc::SYS_bpf, 0, &[0, 2, 5, 16, 28]),
 ];
 
 /// What it takes to run another program. `vfork` and `fork` are of some architectures only.
