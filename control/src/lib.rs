@@ -18,6 +18,7 @@ pub mod logging;
 pub mod lower;
 pub mod model;
 pub mod private_dir;
+pub mod privileges;
 pub mod query;
 mod refusal_log;
 pub mod server;

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use control::cli::{self, Arguments, Command, namespace, supervisor, up};
+use control::privileges::{self, Role};
 use control::{logging, private_dir, small_file};
 use std::process::ExitCode;
 use vswitch::port::{InterfaceIo, TapIo};
@@ -12,10 +13,10 @@ fn main() -> ExitCode {
     logging::install(if is_forwarding_plane { "sluice vswitch" } else { "sluice" });
     match &arguments.command {
         Command::Up(up_arguments) => supervisor::run(arguments.paths(), up_arguments),
-        Command::Control(given) => plane(&arguments, "control", &given.parent, || control_plane(&arguments, given)),
+        Command::Control(given) => plane(&arguments, Role::Control, &given.parent, || control_plane(&arguments, given)),
         Command::Vswitch(vswitch) if vswitch.verb.is_none() => {
             let given = &vswitch.plane;
-            plane(&arguments, "vswitch", &given.parent, || forwarding_plane(&arguments, given))
+            plane(&arguments, Role::Forwarding, &given.parent, || forwarding_plane(&arguments, given))
         }
         Command::Ns(namespace::Verb::Exec { eni, command }) => match namespace::of_eni(&arguments, eni) {
             Ok(name) => cannot_exec(&vswitch::namespace::exec(&name, command)),
@@ -43,10 +44,11 @@ fn cannot_exec(error: &std::io::Error) -> ExitCode {
 /// Runs a plane. Why it could not is told, and left for the supervisor, if there is one.
 fn plane(
     arguments: &Arguments,
-    verb: &str,
+    role: Role,
     parent: &up::ParentArguments,
     run: impl FnOnce() -> Result<(), String>,
 ) -> ExitCode {
+    privileges::restrict(role);
     parent.follow();
     let run_dir = &arguments.paths().run_dir;
     let is_private = private_dir::ensure(run_dir, 0o755).map_err(|error| format!("{}: {error}", run_dir.display()));
@@ -54,12 +56,14 @@ fn plane(
     log::error!("{error}");
     if parent.supervised {
         // Where there is no room for it, the supervisor knows the exit status.
-        let _ = small_file::write(&arguments.paths().failure(verb), error.as_bytes());
+        let _ = small_file::write(&arguments.paths().failure(role.verb()), error.as_bytes());
     }
     ExitCode::from(supervisor::EXIT_CANNOT_START)
 }
 
 fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Result<(), String> {
+    // Every port that will be made takes what the start takes, so nothing is left to wait for.
+    privileges::seal(Role::Forwarding);
     let mut config = vswitch::VswitchConfig::new(arguments.paths().vswitch_socket());
     config.workers = given.workers.unwrap_or(config.workers);
     config.flows_max_per_worker = given.sessions_per_worker.unwrap_or(config.flows_max_per_worker);

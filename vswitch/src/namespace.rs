@@ -11,7 +11,7 @@ use rustix::thread::LinkNameSpaceType;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -147,8 +147,8 @@ fn noted(name: &str) -> Option<(String, String)> {
 /// Writes down what a later process has to know: a note is there whole or not at all, since one that is cut short would have
 /// what it tells of stay for ever.
 pub(crate) fn write_note(path: &Path, text: &str) -> io::Result<()> {
-    // Whoever could write a note could have the switch remove what is not its own, whatever the umask says.
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(path.parent().unwrap_or(path))?;
+    // Whoever could write a note could have the switch remove what is not its own.
+    make_public(path.parent().unwrap_or(path))?;
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
     let beside = Path::new(NOTES_DIRECTORY).join(format!(".new-{}-{number}", std::process::id()));
@@ -212,7 +212,7 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Re
 
 /// Makes `/run/netns` as `ip netns add` does: shared, so that namespaces appear in the mount namespaces of others.
 fn make_directory() -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)?;
+    make_public(Path::new(DIRECTORY))?;
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     match rustix::mount::mount_change(DIRECTORY, shared) {
         // Not a mount point yet.
@@ -221,6 +221,19 @@ fn make_directory() -> io::Result<()> {
             Ok(rustix::mount::mount_change(DIRECTORY, shared)?)
         }
         result => Ok(result?),
+    }
+}
+
+/// Makes a directory, and those that it is in, which everybody may look into and nobody else may change, whatever the umask. One
+/// that is there stays as it is.
+fn make_public(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    directory.parent().map_or(Ok(()), make_public)?;
+    match fs::DirBuilder::new().mode(0o755).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o755))),
     }
 }
 

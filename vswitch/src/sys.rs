@@ -365,6 +365,17 @@ pub fn set_tap_steering(device: impl AsFd, program: impl AsFd) -> io::Result<()>
     Ok(())
 }
 
+/// Has all descriptors of this process from this number on be closed in programs that it starts.
+///
+/// # Errors
+/// `ENOSYS` or `EINVAL` on a kernel before Linux 5.11.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: with `CLOSE_RANGE_CLOEXEC` the call closes nothing: it sets a flag of descriptors that counts at an `exec`, after
+    // which nothing of this program is left that could rely on them. It takes numbers, no pointers.
+    let result = unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Gives the calling thread a network namespace of its own, new and empty.
 ///
 /// # Errors

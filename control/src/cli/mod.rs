@@ -16,6 +16,7 @@ pub mod paths;
 mod port;
 mod port_list;
 mod prefix_list;
+mod privileges;
 mod rule;
 mod security_group;
 mod settings;
@@ -60,8 +61,8 @@ pub enum Command {
     Down,
     /// Run the control plane alone.
     Control(up::ControlArguments),
-    /// Both planes at a glance.
-    Status,
+    /// Both planes at a glance, or what each process may do.
+    Status(status::Arguments),
     /// Make the state what a file says, and show what changes.
     Apply(apply::Arguments),
     /// VPCs: private networks that may have the same addresses.
@@ -161,7 +162,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let done = match arguments.command {
         Command::Up(_) | Command::Control(_) => Ok(()),
         Command::Down => down::run(&session),
-        Command::Status => match status::show(&session) {
+        Command::Status(arguments) => match status::run(&session, &arguments) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,
             Err(error) => Err(error),

@@ -2,17 +2,26 @@
 
 use super::output::fields;
 use super::supervisor::{Holder, SupervisorState, holder};
-use super::{CliError, Session, workers};
+use super::{CliError, Session, privileges, workers};
 use crate::client::ClientError;
 use crate::query::{Answer, Nothing, Query};
 use crate::switch_link::ask_status;
 use crate::view::{ClientsView, StatusView};
+use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
 use vswitch_core::protocol::Status;
 
 /// How long the forwarding plane has to answer where there is no control plane to ask it.
 const FORWARDING_TIME: Duration = Duration::from_secs(5);
+
+/// What to show.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// What each process may do: its user, capabilities, and whether its system calls are filtered.
+    #[arg(long)]
+    privileges: bool,
+}
 
 /// What can be told without a control plane.
 #[derive(Serialize)]
@@ -25,8 +34,13 @@ struct WithoutControl {
     forwarding: Option<Status>,
 }
 
+/// Shows what is asked for. Whether all of it is there.
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<bool, CliError> {
+    if arguments.privileges { privileges::show(session) } else { show(session) }
+}
+
 /// Shows both planes. Whether the control plane runs.
-pub(super) fn show(session: &Session) -> Result<bool, CliError> {
+fn show(session: &Session) -> Result<bool, CliError> {
     let error = match session.ask(Query::Status(Nothing {})) {
         Ok(Answer::Status(status)) => {
             session.output.show(&*status, told);

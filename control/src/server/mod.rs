@@ -18,6 +18,7 @@ use crate::error::{
     ApiError, DRY_RUN, ENI_NOT_FOUND, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER, REQUEST_TOO_LARGE,
 };
 use crate::http::{Endpoint, HttpServer, PendingCall};
+use crate::privileges::{self, Role};
 use crate::query::{Answer, Query};
 use crate::refusal_log::RefusalLog;
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
@@ -81,7 +82,8 @@ pub enum RunError {
     },
 }
 
-/// Runs a control plane until SIGTERM or SIGINT.
+/// Runs a control plane as this process until SIGTERM or SIGINT. Before the first client is taken in, the process gives up for
+/// ever what it needed only to start ([`privileges::seal`]).
 ///
 /// # Errors
 /// Whatever keeps it from starting or going on.
@@ -102,6 +104,8 @@ pub fn run(config: &ControlConfig) -> Result<(), RunError> {
         Some(api) => Some(Endpoint::open(api, &config.data_dir)?),
         None => None,
     };
+    // No other thread runs yet, and nobody was taken in.
+    privileges::seal(Role::Control);
     serve_with(config, Box::new(store), stopped, endpoint)
 }
 

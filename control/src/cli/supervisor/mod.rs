@@ -21,6 +21,7 @@ use super::paths::Paths;
 use super::up::{Arguments, ConfigFile, control_arguments, forwarding_arguments};
 use crate::client::Client;
 use crate::logging;
+use crate::privileges::{self, Role};
 use crate::query::{Answer, Nothing, Query};
 use crate::switch_link::ask_status;
 use plane::{Plane, Step};
@@ -57,6 +58,11 @@ pub fn run(paths: &Paths, arguments: &Arguments) -> ExitCode {
 
 /// Whether both planes ran when this was told to end.
 fn supervise(paths: &Paths, arguments: &Arguments) -> Result<bool, CliError> {
+    // What whoever started this has open is no business of the planes.
+    if let Err(error) = vswitch::sys::close_on_exec_from(3) {
+        log::warn!("the planes inherit the open files of this process: {error}");
+    }
+    privileges::restrict(Role::Supervisor);
     let config = ConfigFile::read(arguments.config.as_deref())?;
     let _lock = lock::take(&paths.run_dir, &paths.supervisor_lock())?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -71,6 +77,8 @@ fn supervise(paths: &Paths, arguments: &Arguments) -> Result<bool, CliError> {
     let mut control = Plane::new(paths, "control", control_arguments(paths, arguments));
     let is_kept = forwarding.take_over(&paths.vswitch_socket(), process_of(|state| state.forwarding), true);
     control.take_over(&paths.control_socket(), process_of(|state| state.control), false);
+    // To look into processes that an earlier supervisor left took capabilities that count; to start others takes none.
+    privileges::seal(Role::Supervisor);
     let mut supervisor =
         Supervisor { paths: paths.clone(), planes: [forwarding, control], is_settled: false, told: None };
     if is_kept {

@@ -17,6 +17,8 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 const OWN_PROGRAM: &str = "/proc/self/exe";
+/// What a plane gets of the environment: where a panic came from, if that is asked for. All else is among its arguments.
+const ENVIRONMENT: [&str; 1] = ["RUST_BACKTRACE"];
 
 /// The program that this process runs: the very file, also where another one or none is at its path by now, so that both
 /// planes are of one version until all is started anew.
@@ -35,7 +37,10 @@ impl Program {
     }
 
     pub(super) fn start(&self, arguments: &[OsString]) -> io::Result<Process> {
-        Command::new(&self.path).arg0(&self.name).args(arguments).spawn().map(Process::Child)
+        let environment = ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let mut command = Command::new(&self.path);
+        command.arg0(&self.name).args(arguments).env_clear().envs(environment);
+        command.spawn().map(Process::Child)
     }
 }
 
