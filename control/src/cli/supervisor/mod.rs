@@ -2,7 +2,7 @@
 //!
 //! Once both planes ran, nothing but a signal ends this process: a plane that cannot start is tried again, less and less
 //! often, and the other goes on meanwhile. Before that, a plane that says that it cannot start ends the whole at once, so that
-//! whoever starts Sluice is told. [`Supervisor::look_after`] is the one place that decides this.
+//! whoever starts Sluice is told. `Supervisor::look_after` is the one place that decides this.
 //!
 //! The planes outlive a supervisor that ends without order. The next one keeps the forwarding plane if it runs as it should.
 
