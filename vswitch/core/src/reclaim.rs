@@ -95,7 +95,11 @@ impl Shard {
             oldest[count] = session;
             count += 1;
         }
-        for &session in &oldest[..count] {
+        for (place, &session) in oldest[..count].iter().enumerate() {
+            // A connection that began anew between the same ports is where it began last.
+            if oldest[place + 1..count].contains(&session) {
+                continue;
+            }
             let Some(slot) = self.sessions.find_recent(session, scope) else { continue };
             let flow = *self.sessions.flow(slot);
             let Some(side) = flow.sides.into_iter().find(|side| side.scope() == scope) else { continue };

@@ -2,7 +2,7 @@
 //! ENI. Bounded, and made as large as there are sessions to remember; what became of a session is asked of its record.
 
 use crate::flow::table::Trace;
-use crate::limits::RECENT_SESSIONS_MAX;
+use crate::limits::{RECENT_SESSIONS_MAX, RECLAIM_WINDOW};
 use alloc::vec::Vec;
 
 /// Where a session is found while it lives.
@@ -92,6 +92,14 @@ impl RecentSessions {
         }
         self.ring.rotate_left(self.first);
         self.ring.truncate(self.count);
+        if self.count <= RECLAIM_WINDOW {
+            // Of those that began anew between the same ports the last counts.
+            for place in (0..self.count).rev() {
+                if self.ring[place + 1..].contains(&self.ring[place]) {
+                    self.ring.remove(place);
+                }
+            }
+        }
         self.ring.retain(|session| is_there(*session));
         (self.first, self.count) = (0, self.ring.len());
         let wanted = if self.count > length / 2 { length * 2 } else { length };
