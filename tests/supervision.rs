@@ -329,7 +329,8 @@ fn the_same_errors_refuse_a_fresh_start_at_once() {
 fn a_program_that_was_replaced_starts_its_planes_nevertheless() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("sluice");
-    std::fs::copy(program(), &copy).unwrap();
+    // By a process of its own: what another test starts meanwhile would inherit the copy, open for writing, and it could not run.
+    assert!(Command::new("cp").arg(program()).arg(&copy).status().unwrap().success());
     let mut up = up_of(&copy, folder.path(), Stdio::null(), Stdio::null());
     wait_for_status(folder.path());
     for replaced in [true, false] {
