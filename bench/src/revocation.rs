@@ -258,17 +258,22 @@ impl<'a> Revocations<'a> {
         Ok(())
     }
 
-    /// Waits until a packet has come out at every receiver.
+    /// Waits until a packet has come out at every receiver. Whoever takes them may be later than the switch.
     fn await_passing(&self) -> Result<(), String> {
-        let before = self.traffic.watched.load(Ordering::Relaxed);
+        let passed = || self.traffic.watched.load(Ordering::Relaxed);
+        let before = passed();
         self.await_tries()?;
-        let passed = self.traffic.watched.load(Ordering::Relaxed) - before;
-        if passed < u64::from(self.enis) {
-            return Err(format!(
-                "only {passed} packets came out to {} receivers before the change ({})",
-                self.enis,
-                self.kind.name()
-            ));
+        let deadline = Instant::now() + PATIENCE;
+        while passed() - before < u64::from(self.enis) {
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "only {} packets came out to {} receivers before the change ({})",
+                    passed() - before,
+                    self.enis,
+                    self.kind.name()
+                ));
+            }
+            std::thread::sleep(Duration::from_micros(50));
         }
         Ok(())
     }
