@@ -220,8 +220,14 @@ fn planes_outlive_their_supervisor_and_the_next_one_takes_them_over() {
     assert_guests_talk(&running, "after a crash of one that was taken over");
 }
 
+/// Whether a thread of the process still runs. Its first thread may be a zombie while another one, which shares its
+/// sockets and files, is yet to end.
 fn is_alive(process: rustix::process::Pid) -> bool {
-    std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return false };
+    let runs = |thread: std::fs::DirEntry| {
+        std::fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| !stat.contains(") Z"))
+    };
+    threads.flatten().any(runs)
 }
 
 /// How many processes of a plane run on the folders of this Sluice.
