@@ -3,11 +3,11 @@
 //! Both planes are started as a user starts them, as processes of this program, with folders of their own and all on
 //! one core; the clients have the other cores. Every call is signed (ACS3-HMAC-SHA256) and waits for its answer.
 
-mod client;
 mod planes;
 
 use clap::Args;
-use client::{Client, Key};
+use control::api::{AccessKey, FIRST_ACCOUNT, Product};
+use control::api_client::{ApiClient, HttpAnswer};
 use hdrhistogram::Histogram;
 use planes::Planes;
 use serde::Serialize;
@@ -100,7 +100,12 @@ impl Report {
 /// Planes that do not start, and any call that is not answered with success: then the time would mean nothing.
 pub fn run(arguments: &Arguments) -> Result<Report, String> {
     let groups = arguments.groups.max(1);
-    let key = Key { id: "bench".into(), secret: "bench-secret".into() };
+    let key = AccessKey {
+        id: "bench".into(),
+        secret: "bench-secret".into(),
+        account: FIRST_ACCOUNT.into(),
+        security_token: None,
+    };
     let planes = Planes::start(arguments.folder.as_deref(), &key, usize::from(arguments.core))?;
     let address = planes.address();
     let ids = build(arguments, groups, address, &key)?;
@@ -108,7 +113,7 @@ pub fn run(arguments: &Arguments) -> Result<Report, String> {
     let (before, started) = (planes.processor_times()?, Instant::now());
     let share = arguments.calls.div_ceil(arguments.clients.max(1) as u64).div_ceil(2);
     let histogram = at_once(arguments.clients.max(1), |number| {
-        let mut client = Client::connect(address, &key)?;
+        let mut client = connect(address, &key)?;
         change_rules(&mut client, &ids[number % ids.len()], number, share, &progress)
     })?;
     let (elapsed, after) = (started.elapsed(), planes.processor_times()?);
@@ -141,38 +146,71 @@ pub fn run(arguments: &Arguments) -> Result<Report, String> {
 }
 
 /// Makes a VPC with groups, their rules and ENIs, through the interface; gives the groups' identifiers.
-fn build(arguments: &Arguments, groups: usize, address: SocketAddr, key: &Key) -> Result<Vec<String>, String> {
-    let mut client = Client::connect(address, key)?;
-    let vpc = client.id("VpcId", true, "CreateVpc", &[("CidrBlock", "10.0.0.0/8")])?;
+fn build(arguments: &Arguments, groups: usize, address: SocketAddr, key: &AccessKey) -> Result<Vec<String>, String> {
+    let mut client = connect(address, key)?;
+    let vpc = id_of(&mut client, "VpcId", Product::Vpc, "CreateVpc", &[("CidrBlock", "10.0.0.0/8")])?;
     let zone = ("ZoneId", "cn-hangzhou-a");
     let within = [("CidrBlock", "10.0.0.0/16"), ("VpcId", vpc.as_str()), zone];
-    let vswitch = client.id("VSwitchId", true, "CreateVSwitch", &within)?;
+    let vswitch = id_of(&mut client, "VSwitchId", Product::Vpc, "CreateVSwitch", &within)?;
     let mut ids = Vec::new();
     for group in 0..groups {
-        let id = client.id("SecurityGroupId", false, "CreateSecurityGroup", &[("VpcId", &vpc)])?;
+        let id = id_of(&mut client, "SecurityGroupId", Product::Ecs, "CreateSecurityGroup", &[("VpcId", &vpc)])?;
         for place in 0..arguments.rules {
             let cidr = format!("172.16.{}.{}/32", group % 256, place % 256);
             let ports = format!("{0}/{0}", 1000 + place);
-            client.call(false, "AuthorizeSecurityGroup", &rule(&id, &cidr, &ports))?;
+            call(&mut client, Product::Ecs, "AuthorizeSecurityGroup", &rule(&id, &cidr, &ports))?;
         }
         ids.push(id);
     }
     let progress = Progress::new("ENIs", arguments.enis as u64);
     let next = AtomicU64::new(0);
     at_once(16, |_| {
-        let mut client = Client::connect(address, key)?;
+        let mut client = connect(address, key)?;
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed) as usize;
             if number >= arguments.enis {
                 return Ok(());
             }
             let group = ids[number % ids.len()].as_str();
-            client.call(false, "CreateNetworkInterface", &[("VSwitchId", &vswitch), ("SecurityGroupId", group)])?;
+            call(
+                &mut client,
+                Product::Ecs,
+                "CreateNetworkInterface",
+                &[("VSwitchId", &vswitch), ("SecurityGroupId", group)],
+            )?;
             progress.step();
         }
     })?;
     progress.end();
     Ok(ids)
+}
+
+fn connect(address: SocketAddr, key: &AccessKey) -> Result<ApiClient, String> {
+    ApiClient::connect(address, key.clone()).map_err(|error| format!("{address} cannot be reached: {error}"))
+}
+
+/// Makes a call; its answer, if it succeeds.
+fn call(
+    client: &mut ApiClient,
+    product: Product,
+    action: &str,
+    parameters: &[(&str, &str)],
+) -> Result<HttpAnswer, String> {
+    let parameters = [parameters, &[("RegionId", "cn-hangzhou")]].concat();
+    let answer = client.call(product, action, &parameters).map_err(|error| format!("{action}: {error}"))?;
+    if answer.status == 200 { Ok(answer) } else { Err(format!("{action}: {} {}", answer.status, answer.body)) }
+}
+
+/// Makes a call that answers with the identifier of something new in `field`.
+fn id_of(
+    client: &mut ApiClient,
+    field: &str,
+    product: Product,
+    action: &str,
+    parameters: &[(&str, &str)],
+) -> Result<String, String> {
+    let answer = call(client, product, action, parameters)?.json();
+    answer[field].as_str().map(str::to_owned).ok_or_else(|| format!("{action} answered without {field}: {answer}"))
 }
 
 fn rule<'a>(group: &'a str, cidr: &'a str, ports: &'a str) -> [(&'a str, &'a str); 4] {
@@ -186,7 +224,7 @@ fn rule<'a>(group: &'a str, cidr: &'a str, ports: &'a str) -> [(&'a str, &'a str
 
 /// One client's calls, and how long each took, µs.
 fn change_rules(
-    client: &mut Client,
+    client: &mut ApiClient,
     group: &str,
     number: usize,
     rounds: u64,
@@ -197,7 +235,7 @@ fn change_rules(
         let cidr = format!("192.{}.{}.{}/32", number % 256, round / 256 % 256, round % 256);
         for action in ["AuthorizeSecurityGroup", "RevokeSecurityGroup"] {
             let started = Instant::now();
-            client.call(false, action, &rule(group, &cidr, "80/80"))?;
+            call(client, Product::Ecs, action, &rule(group, &cidr, "80/80"))?;
             histogram.saturating_record(started.elapsed().as_micros() as u64);
             progress.step();
         }

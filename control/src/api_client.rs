@@ -1,6 +1,6 @@
 //! A small client of the HTTP interface, for conformance cases, tests and benches: one connection, one call at a time.
 
-use crate::api::{AccessKey, Product, encode, v1_sign, v1_string_to_sign};
+use crate::api::{AccessKey, Product, V3_ALGORITHM, V3Request, encode, hash, v3_sign, v3_string_to_sign};
 use crate::environment::Environment;
 use crate::model::timestamp;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -71,28 +71,35 @@ impl ApiClient {
     ///
     /// # Errors
     /// What the operating system says, or an answer that is none.
-    pub fn send(&mut self, product: Product, action: &str, mut pairs: Vec<(String, String)>) -> io::Result<HttpAnswer> {
-        let now = timestamp(Environment::real().now_s);
-        let common = [
-            ("Action", action),
-            ("Version", product.version()),
-            ("AccessKeyId", &self.key.id),
-            ("SignatureMethod", "HMAC-SHA1"),
-            ("SignatureVersion", "1.0"),
-            ("SignatureNonce", &self.environment.new_id("nonce")),
-            ("Timestamp", &now),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        pairs.extend(common);
-        let signature = v1_sign(&self.key.secret, &v1_string_to_sign("POST", &pairs));
-        pairs.push(("Signature".into(), signature));
+    pub fn send(&mut self, product: Product, action: &str, pairs: Vec<(String, String)>) -> io::Result<HttpAnswer> {
         let form: Vec<String> =
             pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
         let form = form.join("&");
+        let body_hash = hash(form.as_bytes());
+        let address = self.address.to_string();
+        let now = timestamp(Environment::real().now_s);
+        let nonce = self.environment.new_id("nonce");
+        let signed = [
+            ("host", address.as_str()),
+            ("x-acs-action", action),
+            ("x-acs-content-sha256", &body_hash),
+            ("x-acs-date", &now),
+            ("x-acs-signature-nonce", &nonce),
+            ("x-acs-version", product.version()),
+        ];
+        let names = signed.map(|(name, _)| name.to_owned());
+        let request = V3Request { method: "POST", path: "/", query: &[], body_hash: &body_hash };
+        let header = |name: &str| signed.iter().find(|(signed, _)| *signed == name).map(|(_, value)| *value);
+        let signature = v3_sign(&self.key.secret, &v3_string_to_sign(request, &names, header));
+        let mut head = String::from("POST / HTTP/1.1\r\n");
+        for (name, value) in signed {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
         let request = format!(
-            "POST / HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\
-             \r\n{form}",
-            self.address,
+            "{head}authorization: {V3_ALGORITHM} Credential={},SignedHeaders={},Signature={signature}\r\n\
+             content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{form}",
+            self.key.id,
+            names.join(";"),
             form.len()
         );
         self.exchange(request.as_bytes())

@@ -6,7 +6,6 @@
 pub mod api;
 pub mod api_client;
 pub mod authority;
-pub mod cli;
 pub mod client;
 pub mod command;
 pub mod config;

@@ -1,6 +1,6 @@
 //! Both planes as processes of this program, on one core, in a folder that goes with them.
 
-use super::client::Key;
+use control::api::AccessKey;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -20,7 +20,7 @@ pub(super) struct Planes {
 
 impl Planes {
     /// Starts them. One access key may sign, and quotas are wide.
-    pub(super) fn start(parent: Option<&Path>, key: &Key, core: usize) -> Result<Self, String> {
+    pub(super) fn start(parent: Option<&Path>, key: &AccessKey, core: usize) -> Result<Self, String> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
         let folder = parent.join(format!("sluice-bench-{}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;

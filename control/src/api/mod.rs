@@ -41,7 +41,9 @@ pub use gate::{Envelope, Gate};
 pub use page::reference_page;
 pub use parameters::{PARAMETERS_MAX, Parameters, canonical, encode, read_pairs};
 pub use settings::{AccessKey, ApiSettings, FIRST_ACCOUNT};
-pub use signature::{Authorization, V3Request, hash, hex, v1_sign, v1_string_to_sign, v3_sign, v3_string_to_sign};
+pub use signature::{
+    Authorization, V3_ALGORITHM, V3Request, hash, hex, v1_sign, v1_string_to_sign, v3_sign, v3_string_to_sign,
+};
 
 use crate::error::{ApiError, INVALID_ACTION_NOT_FOUND, INVALID_VERSION};
 use serde_json::{Map, Value};

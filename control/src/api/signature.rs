@@ -11,7 +11,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 /// What the value of a V3 `Authorization` header begins with.
-pub(super) const V3_ALGORITHM: &str = "ACS3-HMAC-SHA256";
+pub const V3_ALGORITHM: &str = "ACS3-HMAC-SHA256";
 /// Headers that a V3 signature has to cover.
 const V3_HEADERS: [&str; 6] =
     ["host", "x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"];

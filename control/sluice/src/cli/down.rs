@@ -1,0 +1,50 @@
+//! `sluice down`: ends Sluice, removes what it made on this machine for its guests, and gives back what it took.
+
+use super::{CliError, Session};
+use crate::supervisor;
+use serde::Serialize;
+use vswitch::port::{isolated, persistent};
+use vswitch_core::desired::TapPort;
+
+/// What was done.
+#[derive(Serialize)]
+struct Down {
+    /// The TAP devices that are gone.
+    devices: Vec<String>,
+    /// The namespaces that are gone.
+    namespaces: Vec<String>,
+    /// The interfaces that the kernel that hosts them has again.
+    interfaces: Vec<String>,
+}
+
+pub(super) fn run(session: &Session) -> Result<(), CliError> {
+    supervisor::end_running(&session.paths)?;
+    let socket = session.paths.vswitch_socket();
+    let fault = |error: std::io::Error| CliError::Usage(error.to_string());
+    let (mut devices, mut interfaces) = (Vec::new(), Vec::new());
+    // Before the namespaces, with which those in them go.
+    let notes = isolated::notes_of(&socket);
+    for port in isolated::noted(&notes) {
+        isolated::release(&port, Some(&notes)).map_err(fault)?;
+        interfaces.push(place(&port.device, port.namespace.as_deref()));
+    }
+    let is_gone = |tap: &TapPort| devices.push(place(&tap.device, tap.namespace.as_deref()));
+    let namespaces = persistent::remove_all(&socket, is_gone).map_err(fault)?;
+    let down = Down { devices, namespaces, interfaces };
+    session.output.show(&down, text);
+    Ok(())
+}
+
+fn place(device: &str, namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => format!("{device} in {namespace}"),
+        None => device.to_owned(),
+    }
+}
+
+fn text(down: &Down) -> String {
+    let devices = down.devices.iter().map(|name| format!("\nTAP device {name} removed"));
+    let namespaces = down.namespaces.iter().map(|name| format!("\nnetwork namespace {name} removed"));
+    let interfaces = down.interfaces.iter().map(|name| format!("\ninterface {name} given back to the kernel"));
+    format!("sluice is down{}", devices.chain(namespaces).chain(interfaces).collect::<String>())
+}

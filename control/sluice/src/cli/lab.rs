@@ -1,0 +1,597 @@
+//! A lab file: the objects of a lab, and what has to change for them to be so. Pure: the state is an argument.
+
+use super::CliError;
+use control::command::{
+    Batch, Command, EniAssign, EniAttach, EniCreate, EniDetach, EniModify, EniUnassign, GroupCreate, GroupModify,
+    PortListCreate, PortListEntry, PortListModify, PrefixListCreate, PrefixListEntry, PrefixListModify, RuleAuthorize,
+    RuleChange, RuleModify, RuleRevoke, RuleSpec, SettingsModify, VpcCreate, VpcModify, VpcRouteAdd, VswitchCreate,
+    VswitchModify,
+};
+use control::view::{EniView, GroupView, ListEntryView, RuleView, StateView};
+use ipnet::IpNet;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use vswitch_core::desired::{Direction, PacketPort, Policy, Port, TapPort};
+
+/// A whole lab. Objects that it does not name are left alone.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Lab {
+    settings: Option<SettingsModify>,
+    vpc: Vec<VpcCreate>,
+    vswitch: Vec<VswitchCreate>,
+    prefix_list: Vec<PrefixListCreate>,
+    port_list: Vec<PortListCreate>,
+    group: Vec<Group>,
+    eni: Vec<Eni>,
+    route: Vec<VpcRouteAdd>,
+}
+
+/// A group with its rules: it has these and no others.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    id: String,
+    vpc: String,
+    kind: Option<String>,
+    inner_access: Option<String>,
+    service_managed: Option<bool>,
+    name: Option<String>,
+    description: Option<String>,
+    #[serde(default)]
+    ingress: Vec<RuleSpec>,
+    #[serde(default)]
+    egress: Vec<RuleSpec>,
+}
+
+/// An ENI; with a namespace or a device it is attached to a TAP, with a host interface to that.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Eni {
+    id: String,
+    vswitch: String,
+    ip: Option<String>,
+    #[serde(default)]
+    secondary_ips: Vec<String>,
+    #[serde(default)]
+    ipv6_addresses: Vec<String>,
+    mac: Option<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+    source_dest_check: Option<bool>,
+    sessions_max: Option<u32>,
+    timeouts: Option<control::command::TimeoutsChange>,
+    tracking: Option<control::command::TrackingChange>,
+    name: Option<String>,
+    description: Option<String>,
+    namespace: Option<String>,
+    device: Option<String>,
+    host_interface: Option<String>,
+    mtu: Option<u16>,
+    configure: Option<bool>,
+}
+
+/// One thing to do, and how it is told.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) told: String,
+    command: Command,
+}
+
+/// All steps as one change.
+pub(super) fn batch(steps: Vec<Step>) -> Command {
+    Command::Batch(Batch { commands: steps.into_iter().map(|step| step.command).collect() })
+}
+
+/// Reads a lab file.
+pub(super) fn read(text: &str) -> Result<Lab, CliError> {
+    toml::from_str(text).map_err(|error| CliError::Usage(error.to_string()))
+}
+
+/// What has to change, in an order in which it can.
+pub(super) fn plan(lab: &Lab, state: &StateView) -> Result<Vec<Step>, CliError> {
+    let mut plan = Plan { steps: Vec::new() };
+    plan.settings(lab, state);
+    plan.networks(lab, state)?;
+    plan.lists(lab, state)?;
+    plan.groups(lab, state)?;
+    for group in &lab.group {
+        plan.rules(group, state)?;
+    }
+    for eni in &lab.eni {
+        plan.eni(eni, state)?;
+    }
+    plan.routes(lab, state);
+    plan.managed(lab, state);
+    Ok(plan.steps)
+}
+
+struct Plan {
+    steps: Vec<Step>,
+}
+
+impl Plan {
+    fn push(&mut self, told: String, command: Command) {
+        self.steps.push(Step { told, command });
+    }
+
+    fn settings(&mut self, lab: &Lab, state: &StateView) {
+        let Some(wanted) = &lab.settings else { return };
+        let now = &state.settings;
+        let differs = |wanted: Option<bool>, now: bool| wanted.is_some_and(|wanted| wanted != now);
+        let differs_s = |wanted: Option<u16>, now: u16| wanted.is_some_and(|wanted| wanted != now);
+        let changes = differs(wanted.intra_group_egress_bypass, now.intra_group_egress_bypass)
+            || differs(wanted.cut_sessions_on_deny, now.cut_sessions_on_deny)
+            || differs(wanted.smtp_closed, now.smtp_closed)
+            || differs(wanted.follow_first_fragment, now.follow_first_fragment)
+            || differs(wanted.tcp_pick_up, now.tcp_pick_up)
+            || differs(wanted.pick_up_by_ports, now.pick_up_by_ports)
+            || differs(wanted.drop_source_routed, now.drop_source_routed)
+            || wanted.pmtud_exempt.is_some_and(|wanted| wanted != now.pmtud_exempt)
+            || wanted.timeout_profile.is_some_and(|wanted| wanted != now.timeout_profile)
+            || differs_s(wanted.tcp_half_open_timeout_s, now.tcp_half_open_timeout_s)
+            || differs_s(wanted.icmp_timeout_s, now.icmp_timeout_s);
+        if changes {
+            self.push("~ settings".into(), Command::SettingsModify(wanted.clone()));
+        }
+    }
+
+    fn networks(&mut self, lab: &Lab, state: &StateView) -> Result<(), CliError> {
+        for vpc in &lab.vpc {
+            let id = needed(&vpc.id, "a vpc")?;
+            match state.vpcs.iter().find(|view| view.id.as_str() == id) {
+                None => self.push(format!("+ vpc {id} {}", vpc.cidr), Command::VpcCreate(vpc.clone())),
+                Some(view) => {
+                    same(&format!("vpc {id}"), "cidr", &vpc.cidr, &view.cidr.to_string())?;
+                    let ipv6_cidr =
+                        other(&vpc.ipv6_cidr, &view.ipv6_cidr.map(|block| block.to_string()).unwrap_or_default());
+                    let (name, description) =
+                        (other(&vpc.name, &view.name), other(&vpc.description, &view.description));
+                    if ipv6_cidr.is_some() || name.is_some() || description.is_some() {
+                        let modify = VpcModify { vpc: id.clone(), name, description, ipv6_cidr };
+                        self.push(format!("~ vpc {id}"), Command::VpcModify(modify));
+                    }
+                }
+            }
+        }
+        for vswitch in &lab.vswitch {
+            let id = needed(&vswitch.id, "a vswitch")?;
+            match state.vswitches.iter().find(|view| view.id.as_str() == id) {
+                None => {
+                    self.push(format!("+ vswitch {id} {}", vswitch.cidr), Command::VswitchCreate(vswitch.clone()));
+                }
+                Some(view) => {
+                    same(&format!("vswitch {id}"), "cidr", &vswitch.cidr, &view.cidr.to_string())?;
+                    same(&format!("vswitch {id}"), "vpc", &vswitch.vpc, view.vpc.as_str())?;
+                    let now = view.ipv6_cidr.map(|block| block.to_string()).unwrap_or_default();
+                    let ipv6_cidr = other(&vswitch.ipv6_cidr, &now);
+                    let name = other(&vswitch.name, &view.name);
+                    let description = other(&vswitch.description, &view.description);
+                    if ipv6_cidr.is_some() || name.is_some() || description.is_some() {
+                        let modify = VswitchModify { vswitch: id.clone(), name, description, ipv6_cidr };
+                        self.push(format!("~ vswitch {id}"), Command::VswitchModify(modify));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lists(&mut self, lab: &Lab, state: &StateView) -> Result<(), CliError> {
+        for list in &lab.prefix_list {
+            let id = needed(&list.id, "a prefix_list")?;
+            let Some(view) = state.prefix_lists.iter().find(|view| view.id.as_str() == id) else {
+                self.push(format!("+ prefix-list {id}"), Command::PrefixListCreate(list.clone()));
+                continue;
+            };
+            let wanted = list.entries.iter().map(|entry| prefix_text(&entry.cidr)).collect();
+            let (add, remove) = entry_changes(&wanted, &view.entries);
+            let (name, description) =
+                (other(&Some(list.name.clone()), &view.name), other(&list.description, &view.description));
+            if add.is_empty() && remove.is_empty() && name.is_none() && description.is_none() {
+                continue;
+            }
+            let told = format!("~ prefix-list {id}{}", changes_told(&add, &remove));
+            let add = add.into_iter().map(|cidr| PrefixListEntry { cidr, description: None }).collect();
+            let modify = PrefixListModify { prefix_list: id, name, description, add, remove };
+            self.push(told, Command::PrefixListModify(modify));
+        }
+        for list in &lab.port_list {
+            let id = needed(&list.id, "a port_list")?;
+            let Some(view) = state.port_lists.iter().find(|view| view.id.as_str() == id) else {
+                self.push(format!("+ port-list {id}"), Command::PortListCreate(list.clone()));
+                continue;
+            };
+            let wanted = list.entries.iter().map(|entry| entry.ports.clone()).collect();
+            let (add, remove) = entry_changes(&wanted, &view.entries);
+            let (name, description) =
+                (other(&Some(list.name.clone()), &view.name), other(&list.description, &view.description));
+            if add.is_empty() && remove.is_empty() && name.is_none() && description.is_none() {
+                continue;
+            }
+            let told = format!("~ port-list {id}{}", changes_told(&add, &remove));
+            let add = add.into_iter().map(|ports| PortListEntry { ports, description: None }).collect();
+            let modify = PortListModify { port_list: id, name, description, add, remove };
+            self.push(told, Command::PortListModify(modify));
+        }
+        Ok(())
+    }
+
+    /// Groups come before any rule, since rules may name them.
+    fn groups(&mut self, lab: &Lab, state: &StateView) -> Result<(), CliError> {
+        for group in &lab.group {
+            let id = &group.id;
+            let Some(view) = find_group(state, id) else {
+                let create = GroupCreate {
+                    id: Some(id.clone()),
+                    vpc: group.vpc.clone(),
+                    kind: group.kind.clone(),
+                    inner_access: group.inner_access.clone(),
+                    name: group.name.clone(),
+                    description: group.description.clone(),
+                    ..GroupCreate::default()
+                };
+                self.push(format!("+ group {id}"), Command::GroupCreate(create));
+                continue;
+            };
+            same(&format!("group {id}"), "vpc", &group.vpc, view.vpc.as_str())?;
+            let now = if view.inner_access == Policy::Accept { "accept" } else { "drop" };
+            let inner_access = group.inner_access.clone().filter(|wanted| !wanted.eq_ignore_ascii_case(now));
+            let (name, description) = (other(&group.name, &view.name), other(&group.description, &view.description));
+            if inner_access.is_some() || name.is_some() || description.is_some() {
+                let told = format!("~ group {id}");
+                let modify = GroupModify { group: id.clone(), inner_access, name, description, service_managed: None };
+                self.push(told, Command::GroupModify(modify));
+            }
+        }
+        Ok(())
+    }
+
+    /// Groups of a cloud service take no changes, so that they are opened before all other steps and closed after them.
+    fn managed(&mut self, lab: &Lab, state: &StateView) {
+        let step = |id: &str, managed: bool| {
+            let modify = GroupModify { group: id.to_owned(), service_managed: Some(managed), ..GroupModify::default() };
+            let told =
+                format!("~ group {id} {}", if managed { "managed by a cloud service" } else { "open to changes" });
+            Step { told, command: Command::GroupModify(modify) }
+        };
+        let changes = !self.steps.is_empty();
+        for group in &lab.group {
+            let now = find_group(state, &group.id).is_some_and(|view| view.service_managed);
+            let wanted = group.service_managed.unwrap_or(now);
+            if now && (changes || !wanted) {
+                self.steps.insert(0, step(&group.id, false));
+            }
+            if wanted && (changes || !now) {
+                self.steps.push(step(&group.id, true));
+            }
+        }
+    }
+
+    fn rules(&mut self, group: &Group, state: &StateView) -> Result<(), CliError> {
+        const RULES_AT_ONCE: usize = 100;
+        let id = &group.id;
+        let present = find_group(state, id).and_then(|view| view.rules.as_deref()).unwrap_or_default();
+        for (direction, wanted) in [(Direction::Ingress, &group.ingress), (Direction::Egress, &group.egress)] {
+            let of_direction = present.iter().filter(|rule| rule.direction == direction);
+            let present: BTreeMap<RuleKey, &RuleView> =
+                of_direction.map(|rule| (RuleKey::of_view(rule), rule)).collect();
+            let wanted: BTreeMap<RuleKey, &RuleSpec> =
+                wanted.iter().map(|spec| (RuleKey::of_spec(spec), spec)).collect();
+            let gone: Vec<_> = present.iter().filter(|(key, _)| !wanted.contains_key(key)).collect();
+            for some in gone.chunks(RULES_AT_ONCE) {
+                let told: Vec<String> =
+                    some.iter().map(|(key, _)| format!("- rule of {id} {direction} {key}")).collect();
+                let ids: BTreeSet<String> = some.iter().map(|(_, rule)| rule.id.to_string()).collect();
+                let revoke = RuleRevoke { group: id.clone(), direction: Some(direction), ids, rules: Vec::new() };
+                self.push(told.join("\n"), Command::RuleRevoke(revoke));
+            }
+            for (key, spec) in &wanted {
+                let view = present.get(key);
+                if let Some(view) = view
+                    && let Some(description) = other(&spec.description, &view.description)
+                {
+                    let change = RuleChange { description: Some(description), ..RuleChange::default() };
+                    let modify = RuleModify { group: id.clone(), rule: view.id.to_string(), change };
+                    self.push(format!("~ rule of {id} {direction} {key}"), Command::RuleModify(modify));
+                }
+            }
+            let new: Vec<_> = wanted.iter().filter(|(key, _)| !present.contains_key(key)).collect();
+            for some in new.chunks(RULES_AT_ONCE) {
+                let told: Vec<String> =
+                    some.iter().map(|(key, _)| format!("+ rule of {id} {direction} {key}")).collect();
+                let rules = some.iter().map(|(_, spec)| RuleSpec::clone(spec)).collect();
+                let authorize = RuleAuthorize { group: id.clone(), direction, rules };
+                self.push(told.join("\n"), Command::RuleAuthorize(authorize));
+            }
+        }
+        Ok(())
+    }
+
+    fn eni(&mut self, eni: &Eni, state: &StateView) -> Result<(), CliError> {
+        if eni.host_interface.is_some() && (eni.device.is_some() || eni.configure.is_some()) {
+            let text =
+                format!("eni {}: host_interface names a device that is there; leave device and configure out", eni.id);
+            return Err(CliError::Usage(text));
+        }
+        let id = &eni.id;
+        let port = eni.port();
+        let Some(view) = state.enis.iter().find(|view| view.id.as_str() == id) else {
+            let place = port.as_ref().map(port_told).unwrap_or_default();
+            self.push(format!("+ eni {id}{place}"), Command::EniCreate(Box::new(eni.create(port))));
+            return Ok(());
+        };
+        let object = format!("eni {id}");
+        same(&object, "vswitch", &eni.vswitch, view.vswitch.as_str())?;
+        if let Some(ip) = &eni.ip {
+            same(&object, "ip", ip, &view.primary_ip.to_string())?;
+        }
+        if let Some(mac) = &eni.mac {
+            same(&object, "mac", &mac.to_ascii_lowercase(), &view.mac.to_string())?;
+        }
+        self.addresses(eni, view);
+        let groups: BTreeSet<&str> = eni.groups.iter().map(String::as_str).collect();
+        let now: BTreeSet<&str> = view.groups.iter().map(|group| group.as_str()).collect();
+        let groups_differ = !groups.is_empty() && groups != now;
+        let check = eni.source_dest_check.filter(|wanted| *wanted != view.source_dest_check);
+        let sessions_max = eni.sessions_max.filter(|wanted| *wanted != view.sessions_max);
+        let timeouts = eni.timeouts.clone().filter(|wanted| timeouts_differ(wanted, view));
+        let tracking = eni.tracking.clone().filter(|wanted| wanted.over(view.tracking) != view.tracking);
+        let (name, description) = (other(&eni.name, &view.name), other(&eni.description, &view.description));
+        let texts_differ = name.is_some() || description.is_some();
+        let sessions_differ = sessions_max.is_some() || timeouts.is_some() || tracking.is_some();
+        if groups_differ || texts_differ || check.is_some() || sessions_differ {
+            let modify = EniModify {
+                delete_on_release: None,
+                eni: id.clone(),
+                groups: groups_differ.then(|| eni.groups.clone()),
+                source_dest_check: check,
+                sessions_max,
+                tracking,
+                timeouts,
+                name,
+                description,
+            };
+            self.push(format!("~ {object}"), Command::EniModify(modify));
+        }
+        if port != view.port {
+            if view.port.is_some() {
+                self.push(format!("- port of {id}"), Command::EniDetach(EniDetach { eni: id.clone() }));
+            }
+            if let Some(port) = port {
+                let told = format!("+ port of {id}{}", port_told(&port));
+                self.push(told, Command::EniAttach(EniAttach { eni: id.clone(), port }));
+            }
+        }
+        Ok(())
+    }
+
+    /// The secondary and IPv6 addresses that the file names are those the ENI has; named none, they are left alone.
+    fn addresses(&mut self, eni: &Eni, view: &EniView) {
+        let wanted =
+            |texts: &[String]| -> BTreeSet<IpAddr> { texts.iter().filter_map(|text| text.parse().ok()).collect() };
+        let secondary: BTreeSet<IpAddr> = view.secondary_ips.iter().copied().map(IpAddr::V4).collect();
+        let ipv6: BTreeSet<IpAddr> = view.ipv6_addresses.iter().copied().map(IpAddr::V6).collect();
+        let (mut add, mut remove) = (Vec::new(), Vec::new());
+        for (wanted, present) in [(wanted(&eni.secondary_ips), secondary), (wanted(&eni.ipv6_addresses), ipv6)] {
+            if !wanted.is_empty() {
+                add.extend(wanted.difference(&present).map(ToString::to_string));
+                remove.extend(present.difference(&wanted).map(ToString::to_string));
+            }
+        }
+        if !remove.is_empty() {
+            let told = format!("~ eni {}{}", eni.id, changes_told(&[], &remove));
+            let unassign = EniUnassign { eni: eni.id.clone(), addresses: remove, ..EniUnassign::default() };
+            self.push(told, Command::EniUnassign(unassign));
+        }
+        if !add.is_empty() {
+            let told = format!("~ eni {}{}", eni.id, changes_told(&add, &[]));
+            let assign = EniAssign { eni: eni.id.clone(), addresses: add, ..EniAssign::default() };
+            self.push(told, Command::EniAssign(assign));
+        }
+    }
+
+    fn routes(&mut self, lab: &Lab, state: &StateView) {
+        for route in &lab.route {
+            let vpc = state.vpcs.iter().find(|view| view.id.as_str() == route.vpc);
+            let exists = vpc.is_some_and(|vpc| {
+                vpc.routes.iter().any(|view| {
+                    view.destination.to_string() == prefix_text(&route.destination) && view.eni.as_str() == route.eni
+                })
+            });
+            if !exists {
+                let told = format!("+ route of {}: {} via {}", route.vpc, route.destination, route.eni);
+                self.push(told, Command::VpcRouteAdd(route.clone()));
+            }
+        }
+    }
+}
+
+impl Eni {
+    fn port(&self) -> Option<Port> {
+        let mtu_bytes = self.mtu.unwrap_or(TapPort::default_mtu_bytes());
+        if let Some(device) = self.host_interface.clone() {
+            return Some(Port::Packet(PacketPort { device, namespace: self.namespace.clone(), mtu_bytes }));
+        }
+        let default = self.namespace.is_some().then(|| "eth0".to_owned());
+        Some(Port::Tap(TapPort {
+            device: self.device.clone().or(default)?,
+            namespace: self.namespace.clone(),
+            create_namespace: self.namespace.is_some(),
+            configure: self.configure.unwrap_or(true),
+            mtu_bytes,
+        }))
+    }
+
+    fn create(&self, port: Option<Port>) -> EniCreate {
+        EniCreate {
+            id: Some(self.id.clone()),
+            vswitch: self.vswitch.clone(),
+            primary_ip: self.ip.clone(),
+            secondary_ips: self.secondary_ips.clone(),
+            ipv6_addresses: self.ipv6_addresses.clone(),
+            mac: self.mac.clone(),
+            groups: self.groups.clone(),
+            source_dest_check: self.source_dest_check,
+            sessions_max: self.sessions_max,
+            tracking: self.tracking.clone(),
+            timeouts: self.timeouts.clone(),
+            name: self.name.clone(),
+            description: self.description.clone(),
+            port,
+            ..EniCreate::default()
+        }
+    }
+}
+
+/// What makes two rules of a group and direction the same, normalised (`semantics.md` §1.5).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct RuleKey {
+    priority: i64,
+    policy: String,
+    protocol: String,
+    ports: String,
+    peer: String,
+    source_ports: String,
+    local: String,
+}
+
+impl RuleKey {
+    fn of_spec(spec: &RuleSpec) -> Self {
+        let cidr = spec.cidr.as_ref().or(spec.ipv6_cidr.as_ref()).map(|text| prefix_text(text));
+        let local = spec.local_cidr.as_ref().or(spec.ipv6_local_cidr.as_ref());
+        let ports = spec.ports.clone().or_else(|| spec.port_list.clone()).unwrap_or_else(|| "-1/-1".into());
+        Self {
+            priority: spec.priority.unwrap_or(1),
+            policy: spec.policy.as_deref().unwrap_or("accept").to_ascii_lowercase(),
+            protocol: protocol_text(&spec.protocol),
+            ports,
+            peer: cidr.or_else(|| spec.group.clone()).or_else(|| spec.prefix_list.clone()).unwrap_or_default(),
+            source_ports: spec.source_ports.clone().filter(|ports| ports != "-1/-1").unwrap_or_default(),
+            local: local.map(|text| prefix_text(text)).unwrap_or_default(),
+        }
+    }
+
+    fn of_view(view: &RuleView) -> Self {
+        let group = view.remote_group.as_ref().map(ToString::to_string);
+        let list = view.prefix_list.as_ref().map(ToString::to_string);
+        let port_list = view.port_list.as_ref().map(ToString::to_string);
+        Self {
+            priority: view.priority.into(),
+            policy: if view.policy == Policy::Accept { "accept" } else { "drop" }.into(),
+            protocol: protocol_text(&view.protocol),
+            ports: port_list.unwrap_or_else(|| view.ports.clone()),
+            peer: view.cidr.as_deref().map(prefix_text).or(group).or(list).unwrap_or_default(),
+            source_ports: view.source_ports.clone().unwrap_or_default(),
+            local: view.local_cidr.map(|local| local.trunc().to_string()).unwrap_or_default(),
+        }
+    }
+}
+
+impl std::fmt::Display for RuleKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { priority, policy, protocol, ports, peer, .. } = self;
+        let ports = if ports == "-1/-1" { String::new() } else { format!(" {ports}") };
+        write!(formatter, "{policy} {protocol}{ports} {peer} at {priority}")
+    }
+}
+
+fn protocol_text(text: &str) -> String {
+    match text.to_ascii_lowercase().as_str() {
+        "6" => "tcp".into(),
+        "17" => "udp".into(),
+        "1" => "icmp".into(),
+        "58" => "icmpv6".into(),
+        "47" => "gre".into(),
+        name => name.into(),
+    }
+}
+
+/// A prefix without host bits, an address as its prefix; other text as it is.
+fn prefix_text(text: &str) -> String {
+    let prefix = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    prefix.map_or_else(|| text.to_owned(), |prefix| prefix.trunc().to_string())
+}
+
+fn entry_changes(wanted: &BTreeSet<String>, present: &[ListEntryView]) -> (Vec<String>, Vec<String>) {
+    let present: BTreeSet<String> = present.iter().map(|entry| entry.value.clone()).collect();
+    (wanted.difference(&present).cloned().collect(), present.difference(wanted).cloned().collect())
+}
+
+fn changes_told(add: &[String], remove: &[String]) -> String {
+    let added = add.iter().map(|entry| format!(" +{entry}"));
+    added.chain(remove.iter().map(|entry| format!(" -{entry}"))).collect()
+}
+
+fn timeouts_differ(wanted: &control::command::TimeoutsChange, view: &EniView) -> bool {
+    let differs = |wanted: Option<u16>, now: u16| wanted.is_some_and(|wanted| wanted != now);
+    differs(wanted.tcp_established_s, view.timeouts.tcp_established_s)
+        || differs(wanted.tcp_closed_s, view.timeouts.tcp_closed_s)
+        || differs(wanted.udp_s, view.timeouts.udp_s)
+}
+
+fn port_told(port: &Port) -> String {
+    match port.device() {
+        Some((device, Some(namespace))) => format!(" as {device} in namespace {namespace}"),
+        Some((device, None)) => format!(" as {device}"),
+        None => String::new(),
+    }
+}
+
+/// What a text has to become, if the file names one and it is another.
+fn other(wanted: &Option<String>, now: &str) -> Option<String> {
+    wanted.clone().filter(|wanted| wanted != now)
+}
+
+fn find_group<'a>(state: &'a StateView, id: &str) -> Option<&'a GroupView> {
+    state.groups.iter().find(|view| view.id.as_str() == id)
+}
+
+fn needed(id: &Option<String>, what: &str) -> Result<String, CliError> {
+    id.clone().ok_or_else(|| CliError::Usage(format!("{what} of a lab file needs an id, to be found again")))
+}
+
+/// Refuses to change what cannot be changed.
+fn same(object: &str, field: &str, wanted: &str, now: &str) -> Result<(), CliError> {
+    if wanted == now {
+        return Ok(());
+    }
+    let way_out = "that cannot be changed: delete the object first, or give this one another id";
+    Err(CliError::Usage(format!("{object}: its {field} is {now}, the file wants {wanted}; {way_out}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control::environment::Environment;
+    use control::model::{Model, Quotas};
+    use control::query::{Answer, Nothing, Query};
+
+    #[test]
+    fn groups_of_a_cloud_service_are_changed_by_their_file_alone() {
+        let mut model = Model::new(Quotas::default());
+        let mut apply = |managed: &str, ports: &str| {
+            let text = format!(
+                "[[vpc]]\nid = 'vpc-1'\ncidr = '10.0.0.0/8'\n[[vswitch]]\nid = 'vsw-1'\nvpc = 'vpc-1'\ncidr = '10.0.0.0/16'\n\
+                 [[group]]\nid = 'sg-1'\nvpc = 'vpc-1'\n{managed}\n[[group.ingress]]\nprotocol = 'tcp'\nports = '{ports}'\n\
+                 cidr = '10.0.0.0/8'\n[[eni]]\nid = 'eni-1'\nvswitch = 'vsw-1'\ngroups = ['sg-1']\n"
+            );
+            let state = |model: &Model| match model.answer(&Query::StateShow(Nothing {})) {
+                Ok(Some(Answer::State(state))) => state,
+                other => panic!("{other:?}"),
+            };
+            let state_before = state(&model);
+            let steps = plan(&read(&text).unwrap(), &state_before).unwrap();
+            let count = steps.len();
+            for event in model.decide(&batch(steps), &Environment::fixed(0, 0)).unwrap() {
+                model.apply(event);
+            }
+            (count, state(&model).groups[0].service_managed)
+        };
+        assert_eq!(apply("service_managed = true", "22/22"), (6, true));
+        assert_eq!(apply("service_managed = true", "22/22"), (0, true));
+        assert_eq!(apply("", "80/80"), (4, true));
+        assert_eq!(apply("service_managed = false", "80/80"), (1, false));
+    }
+}

@@ -1,0 +1,37 @@
+//! `sluice port`.
+
+use super::output::list;
+use super::{CliError, Session};
+use clap::Subcommand;
+use control::query::{Answer, Nothing, Query};
+
+/// What can be done with ports.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// All ports, and why those that are down are.
+    List,
+}
+
+pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+    let Verb::List = verb;
+    if let Answer::Ports(ports) = session.ask(Query::Ports(Nothing {}))? {
+        let headings = ["eni", "kind", "device", "namespace", "worker", "state", "failures"];
+        session.output.table(&ports, headings, |port| {
+            let state = match (&port.error, port.up) {
+                (_, true) => "up".into(),
+                (Some(error), false) => format!("down: {error}"),
+                (None, false) => "down".into(),
+            };
+            [
+                port.eni.to_string(),
+                port.kind.clone(),
+                list(port.device.as_ref()),
+                list(port.namespace.as_ref()),
+                port.worker.to_string(),
+                state,
+                port.failures.to_string(),
+            ]
+        });
+    }
+    Ok(())
+}

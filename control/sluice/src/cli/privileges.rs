@@ -1,0 +1,78 @@
+//! `sluice status --privileges`: what each process of Sluice may do.
+
+use super::{CliError, Session};
+use crate::supervisor::{Holder, SupervisorState, holder};
+use control::privileges::Privileges;
+use control::query::{Answer, Nothing, Query};
+use control::switch_link::ask_status;
+use serde::Serialize;
+use std::time::Duration;
+
+/// How long the forwarding plane has to say which process it is.
+const FORWARDING_TIME: Duration = Duration::from_secs(5);
+
+/// A process, and what it may do.
+#[derive(Serialize)]
+struct Process {
+    /// `supervisor`, `forwarding plane` or `control plane`.
+    name: &'static str,
+    /// Its number; nothing where it does not run.
+    process_id: Option<u32>,
+    /// What it may do; nothing where it does not run.
+    privileges: Option<Privileges>,
+}
+
+/// Shows the three processes. Whether all of them run.
+pub(super) fn show(session: &Session) -> Result<bool, CliError> {
+    let names = ["supervisor", "forwarding plane", "control plane"];
+    let processes = names.into_iter().zip(process_ids(session)).map(|(name, process_id)| {
+        let privileges = process_id.and_then(|process_id| Privileges::of(process_id).ok());
+        Process { name, process_id: process_id.filter(|_| privileges.is_some()), privileges }
+    });
+    let processes: Vec<Process> = processes.collect();
+    session.output.table(
+        &processes,
+        ["PROCESS", "PID", "USER", "EFFECTIVE", "PERMITTED", "BOUNDING", "NO NEW PRIVS", "SECCOMP"],
+        row,
+    );
+    Ok(processes.iter().all(|process| process.privileges.is_some()))
+}
+
+/// The supervisor, the forwarding plane and the control plane, as the supervisor knows them, or as they answer without one.
+fn process_ids(session: &Session) -> [Option<u32>; 3] {
+    if matches!(holder(&session.paths.supervisor_lock()), Holder::Up(_))
+        && let Some(state) = SupervisorState::read(&session.paths.supervisor_state())
+    {
+        return [Some(state.process_id), state.forwarding.process_id, state.control.process_id];
+    }
+    let forwarding = ask_status(&session.paths.vswitch_socket(), FORWARDING_TIME).ok().map(|status| status.process_id);
+    let control = match session.ask(Query::Status(Nothing {})) {
+        Ok(Answer::Status(status)) => Some(status.process_id),
+        _ => None,
+    };
+    [None, forwarding, control]
+}
+
+fn row(process: &Process) -> [String; 8] {
+    let Process { name, process_id, privileges } = process;
+    let (Some(process_id), Some(privileges)) = (process_id, privileges) else {
+        return [name, "", "does NOT run", "", "", "", "", ""].map(str::to_owned);
+    };
+    [
+        (*name).to_owned(),
+        process_id.to_string(),
+        privileges.user.clone(),
+        names(&privileges.effective),
+        names(&privileges.permitted),
+        names(&privileges.bounding),
+        if privileges.no_new_privs { "yes" } else { "NO" }.to_owned(),
+        privileges.seccomp.clone(),
+    ]
+}
+
+/// As `net_admin,net_raw`; `none` where there is none.
+fn names(capabilities: &[String]) -> String {
+    let short: Vec<String> =
+        capabilities.iter().map(|name| name.trim_start_matches("CAP_").to_ascii_lowercase()).collect();
+    if short.is_empty() { "none".to_owned() } else { short.join(",") }
+}

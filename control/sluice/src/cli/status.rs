@@ -1,0 +1,139 @@
+//! `sluice status`.
+
+use super::output::fields;
+use super::{CliError, Session, privileges, workers};
+use crate::supervisor::{Holder, SupervisorState, holder};
+use clap::Args;
+use control::client::ClientError;
+use control::query::{Answer, Nothing, Query};
+use control::switch_link::ask_status;
+use control::view::{ClientsView, StatusView};
+use serde::Serialize;
+use std::time::Duration;
+use vswitch_core::protocol::Status;
+
+/// How long the forwarding plane has to answer where there is no control plane to ask it.
+const FORWARDING_TIME: Duration = Duration::from_secs(5);
+
+/// What to show.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What each process may do: its user, capabilities, and whether its system calls are filtered.
+    #[arg(long)]
+    privileges: bool,
+}
+
+/// What can be told without a control plane.
+#[derive(Serialize)]
+struct WithoutControl {
+    /// Why the control plane does not answer.
+    control_error: String,
+    /// What `sluice up` knows of the planes; nothing where none runs.
+    supervisor: Option<SupervisorState>,
+    /// What the forwarding plane says of itself; nothing if it does not answer either.
+    forwarding: Option<Status>,
+}
+
+/// Shows what is asked for. Whether all of it is there.
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<bool, CliError> {
+    if arguments.privileges { privileges::show(session) } else { show(session) }
+}
+
+/// Shows both planes. Whether the control plane runs.
+fn show(session: &Session) -> Result<bool, CliError> {
+    let error = match session.ask(Query::Status(Nothing {})) {
+        Ok(Answer::Status(status)) => {
+            session.output.show(&*status, told);
+            return Ok(true);
+        }
+        Ok(_) => return Ok(true),
+        Err(CliError::Client(error @ (ClientError::Unreachable { .. } | ClientError::Broken { .. }))) => error,
+        Err(error) => return Err(error),
+    };
+    let is_supervised = matches!(holder(&session.paths.supervisor_lock()), Holder::Up(_));
+    let supervisor = SupervisorState::read(&session.paths.supervisor_state()).filter(|_| is_supervised);
+    let forwarding = ask_status(&session.paths.vswitch_socket(), FORWARDING_TIME).ok();
+    if supervisor.is_none() && forwarding.is_none() {
+        return Err(error.into());
+    }
+    let without = WithoutControl { control_error: error.to_string(), supervisor, forwarding };
+    session.output.show(&without, told_without_control);
+    Ok(false)
+}
+
+fn told_without_control(without: &WithoutControl) -> String {
+    let WithoutControl { control_error, supervisor, forwarding } = without;
+    let (supervisor_text, control) = match supervisor {
+        None => ("does NOT run: start it with `sluice up`".into(), format!("does NOT run: {control_error}")),
+        Some(state) => {
+            let control = match (state.control.process_id, &state.control.reason) {
+                (Some(process), _) => format!("process {process}, does NOT answer: {control_error}"),
+                (None, Some(reason)) => format!("does NOT run, tried {} times: {reason}", state.control.failures),
+                (None, None) => "does NOT run yet".into(),
+            };
+            (format!("process {}", state.process_id), control)
+        }
+    };
+    let reason = supervisor.as_ref().and_then(|state| state.forwarding.reason.as_ref());
+    let forwarding = match (forwarding, reason) {
+        (Some(forwarding), _) => format!("{}; keeps generation {}", forwarding_text(forwarding), forwarding.generation),
+        (None, Some(reason)) => format!("does NOT answer: {reason}"),
+        (None, None) => "does NOT answer".into(),
+    };
+    fields(&[("supervisor", supervisor_text), ("control plane", control), ("forwarding plane", forwarding)])
+}
+
+fn forwarding_text(forwarding: &Status) -> String {
+    format!(
+        "process {}, up {} s, {} ENIs, {} sessions",
+        forwarding.process_id,
+        forwarding.uptime_ms / 1000,
+        forwarding.enis,
+        forwarding.flows
+    )
+}
+
+fn clients(clients: &ClientsView) -> String {
+    format!(
+        "{} of {} connections, {} of {} bytes unfinished, {} refused",
+        clients.connections,
+        clients.connections_max,
+        clients.unfinished_bytes,
+        clients.unfinished_bytes_max,
+        clients.refused
+    )
+}
+
+fn told(status: &StatusView) -> String {
+    let objects = &status.objects;
+    let link = match (&status.link.reason, status.link.connected, status.link.in_sync) {
+        (_, true, true) => format!("in force, generation {}", status.link.generation),
+        (Some(reason), ..) => format!("NOT in force: {reason}"),
+        (None, ..) => "NOT in force yet".into(),
+    };
+    let head = fields(&[
+        ("control plane", format!("process {}, up {} s", status.process_id, status.uptime_ms / 1000)),
+        ("state", status.data_dir.clone()),
+        (
+            "objects",
+            format!(
+                "{} VPCs, {} vSwitches, {} groups, {} rules, {} prefix lists, {} port lists, {} ENIs",
+                objects.vpcs,
+                objects.vswitches,
+                objects.groups,
+                objects.rules,
+                objects.prefix_lists,
+                objects.port_lists,
+                objects.enis
+            ),
+        ),
+        ("rules", link),
+        ("socket clients", clients(&status.socket_clients)),
+        ("HTTP clients", status.http_clients.as_ref().map(clients).unwrap_or_default()),
+    ]);
+    let Some(forwarding) = &status.forwarding else {
+        return format!("{head}\nforwarding plane  does not answer at {}", status.link.socket);
+    };
+    let plane = fields(&[("forwarding plane", forwarding_text(forwarding))]);
+    format!("{head}\n{plane}\n\n{}", workers::table(&forwarding.workers))
+}

@@ -1,0 +1,133 @@
+//! `sluice vpc`.
+
+use super::output::{fields, list};
+use super::{CliError, Session};
+use clap::{Args, Subcommand};
+use control::command::{self, Command};
+use control::query::{Answer, Nothing, Query, VpcShow};
+use control::view::VpcView;
+
+/// What can be done with VPCs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Make a VPC: `sluice vpc create --cidr 10.0.0.0/16 --name lab`.
+    Create(Create),
+    /// All VPCs.
+    List,
+    /// One VPC.
+    Show {
+        /// The VPC.
+        vpc: String,
+    },
+    /// Change a VPC's name, description or IPv6 block.
+    Modify(Modify),
+    /// Remove a VPC that nothing is in.
+    Delete {
+        /// The VPC.
+        vpc: String,
+    },
+    /// Send a destination outside the VPC's subnets to one of its ENIs.
+    AddRoute {
+        /// The VPC.
+        vpc: String,
+        /// As in 0.0.0.0/0.
+        destination: String,
+        /// The ENI that routes it on; its source and destination check should be off.
+        eni: String,
+    },
+    /// Take a custom route away.
+    RemoveRoute {
+        /// The VPC.
+        vpc: String,
+        /// The route's destination.
+        destination: String,
+    },
+}
+
+/// A new VPC.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Its identifier, vpc-…; made up if absent.
+    #[arg(long)]
+    id: Option<String>,
+    /// Its IPv4 block.
+    #[arg(long)]
+    cidr: String,
+    /// Its IPv6 block.
+    #[arg(long)]
+    ipv6_cidr: Option<String>,
+    /// A name for people.
+    #[arg(long)]
+    name: Option<String>,
+    /// What it is for.
+    #[arg(long)]
+    description: Option<String>,
+}
+
+/// Changes to a VPC.
+#[derive(Debug, Args)]
+pub(crate) struct Modify {
+    /// The VPC.
+    vpc: String,
+    /// A new name.
+    #[arg(long)]
+    name: Option<String>,
+    /// A new description.
+    #[arg(long)]
+    description: Option<String>,
+    /// An IPv6 block for a VPC without one.
+    #[arg(long)]
+    ipv6_cidr: Option<String>,
+}
+
+pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+    match verb {
+        Verb::Create(Create { id, cidr, ipv6_cidr, name, description }) => {
+            session.change(Command::VpcCreate(command::VpcCreate { id, cidr, ipv6_cidr, name, description }))
+        }
+        Verb::Modify(Modify { vpc, name, description, ipv6_cidr }) => {
+            session.change(Command::VpcModify(command::VpcModify { vpc, name, description, ipv6_cidr }))
+        }
+        Verb::Delete { vpc } => session.change(Command::VpcDelete(command::VpcDelete { vpc })),
+        Verb::AddRoute { vpc, destination, eni } => {
+            session.change(Command::VpcRouteAdd(command::VpcRouteAdd { vpc, destination, eni }))
+        }
+        Verb::RemoveRoute { vpc, destination } => {
+            session.change(Command::VpcRouteRemove(command::VpcRouteRemove { vpc, destination }))
+        }
+        Verb::List => {
+            if let Answer::Vpcs(vpcs) = session.ask(Query::VpcList(Nothing {}))? {
+                let headings = ["vpc", "name", "cidr", "ipv6", "vswitches", "groups", "enis"];
+                session.output.table(&vpcs, headings, |vpc| {
+                    let ipv6 = list(vpc.ipv6_cidr);
+                    let counts = [vpc.vswitches.len(), vpc.groups, vpc.enis].map(|count| count.to_string());
+                    let [vswitches, groups, enis] = counts;
+                    [vpc.id.to_string(), vpc.name.clone(), vpc.cidr.to_string(), ipv6, vswitches, groups, enis]
+                });
+            }
+            Ok(())
+        }
+        Verb::Show { vpc } => {
+            if let Answer::Vpc(vpc) = session.ask(Query::VpcShow(VpcShow { vpc }))? {
+                session.output.show(&vpc, told);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn told(vpc: &VpcView) -> String {
+    let routes = vpc.routes.iter().map(|route| format!("{} via {}", route.destination, route.eni));
+    fields(&[
+        ("vpc", vpc.id.to_string()),
+        ("name", vpc.name.clone()),
+        ("description", vpc.description.clone()),
+        ("cidr", vpc.cidr.to_string()),
+        ("ipv6 cidr", list(vpc.ipv6_cidr)),
+        ("routes", list(routes)),
+        ("vswitches", list(&vpc.vswitches)),
+        ("groups", vpc.groups.to_string()),
+        ("enis", vpc.enis.to_string()),
+        ("created", vpc.created.clone()),
+    ])
+}

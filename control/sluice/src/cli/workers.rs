@@ -1,0 +1,90 @@
+//! `sluice workers`: the threads that forward, and how many there are.
+
+use super::output::{columns, duration};
+use super::{CliError, Session};
+use clap::{Args, Subcommand};
+use control::query::{Answer, Nothing, Query, WorkersSet};
+use vswitch_core::protocol::{Regrouped, Status, WorkerStatus};
+
+/// What can be done with workers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// All workers with what they hold, and how many of them receive for each port.
+    Show,
+    /// Have another number of them while traffic flows: `sluice workers set 2`.
+    ///
+    /// ENIs move with their sessions, no more than must so that none has two more than another; the same number again evens
+    /// them out. What was taken from a port arrives, and flows keep their order; frames wait in their devices for as long
+    /// as the answer tells. Counts until the forwarding plane starts again: `workers` and `lanes` in the file
+    /// that `sluice up --config` reads are for always.
+    Set(Set),
+}
+
+/// How many.
+#[derive(Debug, Args)]
+pub(crate) struct Set {
+    /// Workers, each a thread with tables of its own.
+    workers: usize,
+    /// Workers that receive for each TAP device; as many as now if absent. No more than there are workers, nor than
+    /// the --lanes-max that the switch was started with.
+    #[arg(long, value_name = "N")]
+    lanes: Option<usize>,
+}
+
+pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+    match verb {
+        Verb::Show => {
+            let Answer::Status(status) = session.ask(Query::Status(Nothing {}))? else { return Ok(()) };
+            let Some(forwarding) = status.forwarding else {
+                return Err(CliError::Usage(format!("the forwarding plane does not answer at {}", status.link.socket)));
+            };
+            // What is of the workers alone, and not of the plane's state.
+            let shown = serde_json::json!({
+                "lanes": forwarding.lanes, "lanes_max": forwarding.lanes_max, "workers": forwarding.workers
+            });
+            session.output.show(&shown, |_| told(&forwarding));
+        }
+        Verb::Set(Set { workers, lanes }) => {
+            if let Answer::Regrouped(regrouped) = session.ask(Query::WorkersSet(WorkersSet { workers, lanes }))? {
+                session.output.show(&regrouped, regrouping);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn told(status: &Status) -> String {
+    let lanes = format!("lanes: {} of at most {}", status.lanes, status.lanes_max);
+    format!("{}\n\n{lanes}", table(&status.workers))
+}
+
+/// A row for each worker.
+pub(super) fn table(workers: &[WorkerStatus]) -> String {
+    let headings = ["worker", "core", "enis", "sessions", "room", "turns busy", "turns idle", "sleeps"];
+    let row = |(number, worker): (usize, &WorkerStatus)| {
+        [
+            number.to_string(),
+            worker.core.map_or_else(|| "-".into(), |core| core.to_string()),
+            worker.enis.to_string(),
+            worker.flows.to_string(),
+            worker.flows_max.to_string(),
+            worker.turns_busy.to_string(),
+            worker.turns_idle.to_string(),
+            worker.sleeps.to_string(),
+        ]
+    };
+    columns(headings, workers.iter().enumerate().map(row))
+}
+
+fn regrouping(regrouped: &Regrouped) -> String {
+    let Regrouped { workers, lanes, enis_moved, sessions_moved, pause_ns, ports_down } = regrouped;
+    let mut text = format!(
+        "workers: {workers}, lanes: {lanes}, ENIs moved: {enis_moved}, sessions moved: {sessions_moved}, paused: {}",
+        duration(*pause_ns)
+    );
+    for port in ports_down {
+        let reason = port.error.as_deref().unwrap_or("not up yet");
+        text.push_str(&format!("\nport of {} is down: {reason}", port.eni));
+    }
+    text
+}

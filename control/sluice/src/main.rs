@@ -1,0 +1,110 @@
+//! The `sluice` command. The one place that knows both planes: it starts the one or the other.
+
+mod cli;
+mod supervisor;
+
+use clap::Parser;
+use cli::{Arguments, Command, namespace, up};
+use control::privileges::{self, Role};
+use control::{logging, private_dir, small_file};
+use std::process::ExitCode;
+use vswitch::port::{InterfaceIo, TapIo};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let is_forwarding_plane = matches!(&arguments.command, Command::Vswitch(vswitch) if vswitch.verb.is_none());
+    logging::install(if is_forwarding_plane { "sluice vswitch" } else { "sluice" });
+    match &arguments.command {
+        Command::Up(up_arguments) => supervisor::run(arguments.paths(), up_arguments),
+        Command::Control(given) => plane(&arguments, Role::Control, &given.parent, || control_plane(&arguments, given)),
+        Command::Vswitch(vswitch) if vswitch.verb.is_none() => {
+            let given = &vswitch.plane;
+            plane(&arguments, Role::Forwarding, &given.parent, || forwarding_plane(&arguments, given))
+        }
+        Command::Ns(namespace::Verb::Exec { eni, command }) => match namespace::of_eni(&arguments, eni) {
+            Ok(name) => cannot_exec(&vswitch::namespace::exec(&name, command)),
+            Err(error) => {
+                log::error!("{error}");
+                ExitCode::from(EXIT_NOT_RUN)
+            }
+        },
+        _ => cli::run(arguments),
+    }
+}
+
+/// As `env` and `nohup` do, so that the command's own exit statuses can be told from ours.
+const EXIT_NOT_RUN: u8 = 125;
+
+fn cannot_exec(error: &std::io::Error) -> ExitCode {
+    log::error!("{error}");
+    match error.kind() {
+        std::io::ErrorKind::NotFound => ExitCode::from(127),
+        std::io::ErrorKind::PermissionDenied => ExitCode::from(126),
+        _ => ExitCode::from(EXIT_NOT_RUN),
+    }
+}
+
+/// Runs a plane. Why it could not is told, and left for the supervisor, if there is one.
+fn plane(
+    arguments: &Arguments,
+    role: Role,
+    parent: &up::ParentArguments,
+    run: impl FnOnce() -> Result<(), String>,
+) -> ExitCode {
+    privileges::restrict(role);
+    parent.follow();
+    let run_dir = &arguments.paths().run_dir;
+    let is_private = private_dir::ensure(run_dir, 0o755).map_err(|error| format!("{}: {error}", run_dir.display()));
+    let Err(error) = is_private.and_then(|()| run()) else { return ExitCode::SUCCESS };
+    log::error!("{error}");
+    if parent.supervised {
+        // Where there is no room for it, the supervisor knows the exit status.
+        let _ = small_file::write(&arguments.paths().failure(role.verb()), error.as_bytes());
+    }
+    ExitCode::from(supervisor::EXIT_CANNOT_START)
+}
+
+fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Result<(), String> {
+    // Every port that will be made takes what the start takes, so nothing is left to wait for.
+    privileges::seal(Role::Forwarding);
+    let mut config = vswitch::VswitchConfig::new(arguments.paths().vswitch_socket());
+    config.workers = given.workers.unwrap_or(config.workers);
+    config.flows_max_per_worker = given.sessions_per_worker.unwrap_or(config.flows_max_per_worker);
+    config.pin = !given.no_pin;
+    config.ports.plain_taps = given.plain_taps;
+    config.ports.coalesces = !given.no_coalescing;
+    config.ports.interface_io = match given.interface_io {
+        Some(up::InterfaceIo::Xdp) => InterfaceIo::Xdp,
+        Some(up::InterfaceIo::Packet) | None => InterfaceIo::Packet,
+    };
+    config.ports.tap_io = match given.tap_io {
+        Some(up::TapIo::Plain) => TapIo::Plain,
+        Some(up::TapIo::Uring) => match vswitch::ring::Ring::new() {
+            Ok(_) => TapIo::Uring,
+            Err(error) => {
+                return Err(format!("--tap-io uring: the kernel gives no io_uring: {error}; use auto or plain"));
+            }
+        },
+        Some(up::TapIo::Auto) | None if vswitch::ring::pays() => TapIo::Uring,
+        Some(up::TapIo::Auto) | None => TapIo::Plain,
+    };
+    config.ports.lanes = given.lanes.unwrap_or(1);
+    config.ports.lanes_max = given.lanes_max.unwrap_or(1);
+    config.busy_poll = match given.busy_poll {
+        Some(up::BusyPoll::Always) => vswitch::BusyPoll::Always,
+        Some(up::BusyPoll::Never) => vswitch::BusyPoll::Never,
+        Some(up::BusyPoll::Adaptive) | None => vswitch::BusyPoll::Adaptive,
+    };
+    vswitch::run(config).map_err(|error| format!("the forwarding plane cannot run: {error}"))
+}
+
+fn control_plane(arguments: &Arguments, given: &up::ControlArguments) -> Result<(), String> {
+    let file = up::ConfigFile::read(given.config.as_deref()).map_err(|error| error.to_string())?;
+    let paths = arguments.paths();
+    let mut config =
+        control::config::ControlConfig::new(paths.data_dir.clone(), paths.control_socket(), paths.vswitch_socket());
+    config.api = given.endpoint.config(&file).map_err(|error| error.to_string())?;
+    config.has_state = given.has_state;
+    config.quotas = file.quotas.unwrap_or(config.quotas);
+    control::run(&config).map_err(|error| format!("the control plane cannot run: {error}"))
+}

@@ -1,0 +1,54 @@
+//! Ending a supervisor that runs elsewhere, and planes that one left.
+
+use super::lock::{self, Holder, holder};
+use super::plane::Plane;
+use super::state::SupervisorState;
+use crate::cli::CliError;
+use crate::cli::paths::Paths;
+use crate::cli::up::plane_arguments;
+use control::unix_socket;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a supervisor has to end, its planes included.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long is waited for a socket to tell whether somebody listens.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+
+/// Ends the Sluice that runs on these folders, if one does, and returns once it has.
+pub(crate) fn end_running(paths: &Paths) -> Result<(), CliError> {
+    if !paths.run_dir.exists() {
+        return Ok(());
+    }
+    let asked = Instant::now();
+    while let Holder::Up(process) = holder(&paths.supervisor_lock()) {
+        let is_late = asked.elapsed() > PATIENCE;
+        let pid = process.and_then(|process| Pid::from_raw(i32::try_from(process).ok()?)).filter(|_| !is_late);
+        let Some(pid) = pid else {
+            let process = process.map_or_else(|| "unknown".into(), |process| process.to_string());
+            return Err(CliError::Usage(format!("`sluice up` (process {process}) does not end: end it by hand")));
+        };
+        // The lock is held at this moment, so the number is still that of its holder, or that one is about to be gone.
+        if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {
+            let _ = pidfd_send_signal(handle, Signal::TERM);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    // Nobody starts anew meanwhile.
+    let _lock = lock::take(&paths.run_dir, &paths.supervisor_lock())?;
+    let state = SupervisorState::read(&paths.supervisor_state());
+    let processes = state.map(|state| [state.control.process_id, state.forwarding.process_id]).unwrap_or_default();
+    let planes = [("control", paths.control_socket()), ("vswitch", paths.vswitch_socket())];
+    for ((verb, socket), process) in planes.into_iter().zip(processes) {
+        Plane::new(paths, verb, plane_arguments(paths, verb)).take_over(&socket, process, false);
+        if unix_socket::connect(&socket, CONNECT_TIME).is_ok() {
+            return Err(CliError::Usage(format!(
+                "a process that `sluice up` did not start listens at {}: end it first",
+                socket.display()
+            )));
+        }
+    }
+    SupervisorState::remove(&paths.supervisor_state());
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! The folder of the sockets belongs to one `sluice up` at a time.
+
+use crate::cli::CliError;
+use control::private_dir;
+use control::unix_socket::{PATIENCE_DEAD, PATIENCE_RUNNING, is_running};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Takes the folder for this process, making it if it does not exist.
+pub(super) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
+    let fault = |error: std::io::Error| CliError::Usage(format!("{}: {error}", run_dir.display()));
+    private_dir::ensure(run_dir, 0o755).map_err(fault)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut file = File::from(rustix::fs::open(path, flags, Mode::from(0o644)).map_err(|error| fault(error.into()))?);
+    let asked = Instant::now();
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let owner = owner(&mut file);
+        let patience = if owner.is_some_and(is_running) { PATIENCE_RUNNING } else { PATIENCE_DEAD };
+        if asked.elapsed() > patience {
+            return Err(CliError::Usage(format!(
+                "Sluice runs already on {} (process {}): stop it, or choose other folders with --run-dir and --data-dir",
+                run_dir.display(),
+                owner.map_or_else(|| "unknown".into(), |owner| owner.to_string())
+            )));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    // Who it is, is a courtesy to others: the lock counts also where a full disk has no room for it.
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+/// Who holds the folder of the sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// Nobody.
+    None,
+    /// A `sluice up`; its process, as far as it is known.
+    Up(Option<u32>),
+}
+
+/// Who holds the folder at present.
+pub(crate) fn holder(path: &Path) -> Holder {
+    let Ok(mut file) = File::open(path) else { return Holder::None };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Holder::None,
+        Err(_) => Holder::Up(owner(&mut file)),
+    }
+}
+
+fn owner(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}

@@ -1,0 +1,190 @@
+//! `sluice up`: both planes as processes of the same program, supervised. Either is restarted without the other.
+//!
+//! Once both planes ran, nothing but a signal ends this process: a plane that cannot start is tried again, less and less
+//! often, and the other goes on meanwhile. Before that, a plane that says that it cannot start ends the whole at once, so that
+//! whoever starts Sluice is told. `Supervisor::look_after` is the one place that decides this.
+//!
+//! The planes outlive a supervisor that ends without order. The next one keeps the forwarding plane if it runs as it should.
+
+mod end;
+mod lock;
+mod plane;
+mod process;
+mod state;
+
+pub(super) use end::end_running;
+pub(super) use lock::{Holder, holder};
+pub(super) use state::SupervisorState;
+
+use crate::cli::CliError;
+use crate::cli::paths::Paths;
+use crate::cli::up::{Arguments, ConfigFile, control_arguments, forwarding_arguments};
+use control::client::Client;
+use control::logging;
+use control::privileges::{self, Role};
+use control::query::{Answer, Nothing, Query};
+use control::switch_link::ask_status;
+use plane::{Plane, Step};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use state::PlaneState;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The exit status of a plane that will not start however often it is tried.
+pub(crate) const EXIT_CANNOT_START: u8 = 2;
+
+/// How often the planes are looked at.
+const STEP: Duration = Duration::from_millis(20);
+/// How long a forwarding plane has to answer that an earlier supervisor left.
+const FORWARDING_TIME: Duration = Duration::from_secs(2);
+/// How often it is said that the planes are not ready yet.
+const NOT_READY_PERIOD: Duration = Duration::from_secs(30);
+
+/// Runs both planes until SIGTERM or SIGINT.
+pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> ExitCode {
+    match supervise(paths, arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::from(EXIT_CANNOT_START)
+        }
+    }
+}
+
+/// Whether both planes ran when this was told to end.
+fn supervise(paths: &Paths, arguments: &Arguments) -> Result<bool, CliError> {
+    // What whoever started this has open is no business of the planes.
+    if let Err(error) = vswitch::sys::close_on_exec_from(3) {
+        log::warn!("the planes inherit the open files of this process: {error}");
+    }
+    privileges::restrict(Role::Supervisor);
+    let config = ConfigFile::read(arguments.config.as_deref())?;
+    let _lock = lock::take(&paths.run_dir, &paths.supervisor_lock())?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|error| CliError::Usage(format!("cannot wait for signals: {error}")))?;
+    }
+    let before = SupervisorState::read(&paths.supervisor_state());
+    let process_of =
+        |plane: fn(SupervisorState) -> PlaneState| before.clone().and_then(|state| plane(state).process_id);
+    let mut forwarding = Plane::new(paths, "vswitch", forwarding_arguments(paths, &arguments.plane, &config));
+    let mut control = Plane::new(paths, "control", control_arguments(paths, arguments));
+    let is_kept = forwarding.take_over(&paths.vswitch_socket(), process_of(|state| state.forwarding), true);
+    control.take_over(&paths.control_socket(), process_of(|state| state.control), false);
+    // To look into processes that an earlier supervisor left took capabilities that count; to start others takes none.
+    privileges::seal(Role::Supervisor);
+    let mut supervisor =
+        Supervisor { paths: paths.clone(), planes: [forwarding, control], is_settled: false, told: None };
+    if is_kept {
+        let status = ask_status(&paths.vswitch_socket(), FORWARDING_TIME);
+        supervisor.settle(status.is_ok_and(|status| status.generation > 0));
+    }
+    let result = supervisor.watch(&stop);
+    supervisor.end();
+    result.map(|()| supervisor.planes.iter().all(|plane| !plane.is_failing()))
+}
+
+struct Supervisor {
+    paths: Paths,
+    /// The forwarding plane and the control plane.
+    planes: [Plane; 2],
+    /// Both ran, or guests may already depend on the one that does.
+    is_settled: bool,
+    told: Option<SupervisorState>,
+}
+
+impl Supervisor {
+    fn watch(&mut self, stop: &AtomicBool) -> Result<(), CliError> {
+        let started = Instant::now();
+        let mut not_ready_at = started + NOT_READY_PERIOD;
+        let mut readiness = None;
+        let mut is_told = false;
+        while !stop.load(Ordering::Relaxed) {
+            self.look_after()?;
+            self.tell_state();
+            readiness = readiness.or_else(|| ask_until_ready(self.paths.control_socket()));
+            if !is_told && readiness.as_ref().is_some_and(|ready| ready.load(Ordering::Acquire)) {
+                is_told = true;
+                self.settle(true);
+                logging::announce(&format!("sluice is up: control socket {}", self.paths.control_socket().display()));
+            }
+            if !is_told && Instant::now() >= not_ready_at {
+                not_ready_at += NOT_READY_PERIOD;
+                log::warn!(
+                    "the rules are not in force yet after {} s; `sluice status` says why",
+                    started.elapsed().as_secs()
+                );
+            }
+            thread::sleep(STEP);
+        }
+        Ok(())
+    }
+
+    /// From now on nothing but a signal ends this process. A control plane that is started again, where it `has_state`, must
+    /// find one: with an empty one, as of a disk that is not mounted, it would have the forwarding plane end all that runs.
+    fn settle(&mut self, has_state: bool) {
+        let [_, control] = &mut self.planes;
+        if has_state {
+            control.add_argument("--has-state");
+        }
+        self.is_settled = true;
+    }
+
+    /// Starts what does not run and is due.
+    fn look_after(&mut self) -> Result<(), CliError> {
+        for plane in &mut self.planes {
+            if let Step::CannotStart(reason) = plane.keep_running()
+                && !self.is_settled
+            {
+                return Err(CliError::Usage(format!("the {} cannot start: {reason}", plane.name())));
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_state(&mut self) {
+        let [forwarding, control] = &self.planes;
+        let state = SupervisorState {
+            process_id: std::process::id(),
+            forwarding: forwarding.state(),
+            control: control.state(),
+        };
+        if self.told.as_ref() != Some(&state) {
+            state.write(&self.paths.supervisor_state());
+            self.told = Some(state);
+        }
+    }
+
+    fn end(&mut self) {
+        // The control plane goes first, so that it does not miss the other.
+        for plane in self.planes.iter_mut().rev() {
+            plane.end();
+        }
+        SupervisorState::remove(&self.paths.supervisor_state());
+    }
+}
+
+/// Becomes true once the control plane answers and the forwarding plane runs its state. A thread asks, so that a plane that
+/// does not answer keeps nobody from looking after it. None where there is no thread to be had at present.
+fn ask_until_ready(socket: PathBuf) -> Option<Arc<AtomicBool>> {
+    let is_ready = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_ready);
+    let ask = move || {
+        while !asks_well(&socket) {
+            thread::sleep(STEP);
+        }
+        told.store(true, Ordering::Release);
+    };
+    thread::Builder::new().name("readiness".into()).spawn(ask).ok().map(|_| is_ready)
+}
+
+fn asks_well(socket: &Path) -> bool {
+    let asked = socket.exists().then(|| Client::connect(socket).ok()?.ask(&Query::Status(Nothing {})).ok());
+    matches!(asked.flatten(), Some(Answer::Status(status)) if status.link.in_sync)
+}
