@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use control::client::{Client, ClientError};
 use control::command::{Command as Change, GroupCreate, VpcCreate};
-use control::query::{Answer, Nothing, Query};
-use control::view::StatusView;
+use control::socket::client::{Client, ClientError};
+use control::socket::query::{Answer, Nothing, Query};
+use control::socket::view::StatusView;
 use harness::netns::{eventually, program};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use control::privileges::{Role, install_filter};
+use control::os::privileges::{Role, install_filter};
 use harness::netns::{Running, cannot_run, eventually, is_well, program};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsOpenFlags, MountFlags, UnmountFlags, fsopen, mount, mount_bind, unmount};

@@ -6,8 +6,8 @@
 mod planes;
 
 use clap::Args;
-use control::api::{AccessKey, FIRST_ACCOUNT, Product};
-use control::api_client::{ApiClient, HttpAnswer};
+use control::ecs::client::{ApiClient, HttpAnswer};
+use control::ecs::{AccessKey, FIRST_ACCOUNT, Product};
 use hdrhistogram::Histogram;
 use planes::Planes;
 use serde::Serialize;

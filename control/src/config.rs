@@ -1,6 +1,6 @@
 //! How a control plane is set up.
 
-use crate::api::ApiSettings;
+use crate::ecs::ApiSettings;
 use crate::model::Quotas;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;

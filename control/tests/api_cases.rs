@@ -4,8 +4,8 @@
 
 mod lab;
 
-use control::api::{AccessKey, ApiSettings};
 use control::conform::ApiRig;
+use control::ecs::{AccessKey, ApiSettings};
 use control::model::{Model, Quotas};
 use lab::{Lab, send, text};
 use serde_json::Value;

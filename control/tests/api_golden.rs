@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use control::api::{ACTIONS, Action, ApiSettings, Call, Desk, FIRST_ACCOUNT, Format, Parameters, Plan};
-use control::api::{check, completed, plan, read_pairs, success};
+use control::ecs::{ACTIONS, ApiSettings, Call, Desk, FIRST_ACCOUNT, Format, Parameters, Plan, find_action};
+use control::ecs::{check, completed, plan, read_pairs, success};
 use control::environment::Environment;
 use control::model::{Model, Quotas};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ fn every_action_answers_as_it_did() {
             Some(name) => ("2016-04-28", name),
             None => ("2014-05-26", name),
         };
-        let action = Action::find(Some(version), Some(name)).unwrap();
+        let action = find_action(Some(version), Some(name)).unwrap();
         let query = filled(&format!("RegionId=cn-hangzhou&{query}"), &known);
         let parameters = Parameters::new(read_pairs(&query).unwrap()).unwrap();
         let call = Call::new(action, FIRST_ACCOUNT.into(), parameters);

@@ -4,7 +4,7 @@
 
 mod lab;
 
-use control::api::ApiSettings;
+use control::ecs::ApiSettings;
 use lab::{Lab, text};
 use serde_json::Value;
 

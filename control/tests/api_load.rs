@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use control::api::{AccessKey, ApiSettings, FIRST_ACCOUNT, Format, Parameters, Product, read_pairs};
-use control::api_client::ApiClient;
 use control::conform::ApiRig;
+use control::ecs::client::ApiClient;
+use control::ecs::{AccessKey, ApiSettings, FIRST_ACCOUNT, Format, Parameters, Product, read_pairs};
 use control::model::{Model, Quotas};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -208,7 +208,7 @@ proptest! {
 
     #[test]
     fn any_authorization_is_judged(value in ".*", parts in "[ -~]{0,60}") {
-        let _ = control::api::Authorization::read(&value);
-        let _ = control::api::Authorization::read(&format!("ACS3-HMAC-SHA256 {parts}"));
+        let _ = control::ecs::Authorization::read(&value);
+        let _ = control::ecs::Authorization::read(&format!("ACS3-HMAC-SHA256 {parts}"));
     }
 }

@@ -4,8 +4,8 @@
 
 mod lab;
 
-use control::api::{ApiSettings, Product};
 use control::conform::ApiRig;
+use control::ecs::{ApiSettings, Product};
 use control::environment::Environment;
 use control::model::{Model, Quotas};
 use lab::{Lab, text};

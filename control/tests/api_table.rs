@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use control::api::{ACTIONS, ApiSettings, Product, facts, reference_page};
 use control::conform::ApiRig;
+use control::ecs::{ACTIONS, ApiSettings, Product, facts, reference_page};
 use control::model::{Model, Quotas};
 use serde_json::Value;
 use std::collections::BTreeSet;

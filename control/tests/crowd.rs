@@ -3,14 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use control::api::{AccessKey, ApiSettings, Product};
-use control::api_client::ApiClient;
-use control::client::Client;
 use control::conform::ApiRig;
+use control::ecs::client::ApiClient;
+use control::ecs::{AccessKey, ApiSettings, Product};
 use control::http::{CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, UNFINISHED_BYTES_MAX};
 use control::model::{Model, Quotas};
-use control::query::{Answer, Nothing, Query};
-use control::view::StatusView;
+use control::socket::client::Client;
+use control::socket::query::{Answer, Nothing, Query};
+use control::socket::view::StatusView;
 use rustix::process::{Resource, Uid, getrlimit, setrlimit};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -5,7 +5,7 @@
 
 mod lab;
 
-use control::api::{ACTIONS, Product, facts};
+use control::ecs::{ACTIONS, Product, facts};
 use lab::{Lab, text};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -75,7 +75,7 @@ fn an_entry_that_is_twice_in_a_request_is_refused() {
     assert_eq!(lab.rules(group).len(), 1);
     lab.ok("RevokeSecurityGroup", &one);
 
-    let settings = control::api::ApiSettings { revoke_absent_rule_succeeds: true, ..Default::default() };
+    let settings = control::ecs::ApiSettings { revoke_absent_rule_succeeds: true, ..Default::default() };
     let mut lenient = Lab::with(settings);
     let (_, _, groups) = lenient.base(&["normal"]);
     let one = format!("SecurityGroupId={}{}", groups[0], rule(1, "10.0.0.0/8", ""));

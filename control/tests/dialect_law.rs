@@ -4,7 +4,7 @@
 
 mod lab;
 
-use control::api::{ACTIONS, Action, ParameterFact, Product, facts};
+use control::ecs::{ACTIONS, Action, ParameterFact, Product, facts};
 use lab::{Lab, text};
 use proptest::prelude::*;
 use proptest::sample::Index;

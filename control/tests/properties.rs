@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use control::authority::Authority;
 use control::command::*;
 use control::environment::Environment;
-use control::lower::lower;
 use control::model::{Event, Model, Quotas};
+use control::state::desired_state::lower;
+use control::state::transaction::Authority;
 use control::store::{MemoryStore, Store, StoreError};
 use proptest::collection::vec;
 use proptest::option;
@@ -299,9 +299,9 @@ proptest! {
 
     #[test]
     fn no_line_makes_the_reader_panic(line in vec(any::<u8>(), 0..200), op in text(&["vpc-create", "eni-list", "x"])) {
-        let _ = control::wire::read_request(&line);
+        let _ = control::socket::protocol::read_request(&line);
         let filling = String::from_utf8_lossy(&line).into_owned();
         let request = serde_json::json!({"version": 1, "request": 1, "op": op, "cidr": filling, "vpc": 1});
-        let _ = control::wire::read_request(request.to_string().as_bytes());
+        let _ = control::socket::protocol::read_request(request.to_string().as_bytes());
     }
 }

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use control::client::Client;
 use control::command::{Command, VpcCreate};
-use control::query::{Answer, Nothing, Query};
+use control::socket::client::Client;
+use control::socket::query::{Answer, Nothing, Query};
 use control::{ControlConfig, run};
 use std::path::Path;
 use std::process::{Child, Stdio};

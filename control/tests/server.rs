@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use control::api::ApiSettings;
-use control::client::{Client, ClientError};
 use control::command::{Command, GroupCreate, VpcCreate, VpcModify};
+use control::ecs::ApiSettings;
 use control::http::Endpoint;
-use control::query::{Answer, Nothing, Query, VpcShow};
+use control::socket::client::{Client, ClientError};
+use control::socket::protocol::{ChangeKind, Changed, Forwarding, REQUEST_BYTES_MAX};
+use control::socket::query::{Answer, Nothing, Query, VpcShow};
 use control::store::MemoryStore;
-use control::wire::{ChangeKind, Changed, Forwarding, REQUEST_BYTES_MAX};
 use control::{ControlConfig, serve, serve_with};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

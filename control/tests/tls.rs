@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use control::api::ApiSettings;
 use control::config::ApiConfig;
+use control::ecs::ApiSettings;
 use control::http::Endpoint;
 use control::store::MemoryStore;
 use control::{ControlConfig, serve_with};

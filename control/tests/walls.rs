@@ -11,14 +11,14 @@ mod calls;
 mod lab;
 
 use calls::{CALLS, NO_OBJECTS};
-use control::api::{ACTIONS, AccessKey, Action, ApiSettings, ParameterFact, Product};
-use control::api_client::{ApiClient, HttpAnswer};
-use control::client::Client;
 use control::command::Command;
 use control::conform::ApiRig;
+use control::ecs::client::{ApiClient, HttpAnswer};
+use control::ecs::{ACTIONS, AccessKey, Action, ApiSettings, ParameterFact, Product};
 use control::environment::Environment;
 use control::model::{Event, Label, Model, Quotas};
-use control::query::{Nothing, Query};
+use control::socket::client::Client;
+use control::socket::query::{Nothing, Query};
 use lab::send;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

@@ -4,15 +4,15 @@
 use crate::frame::{Ip, arp, tagged};
 use crate::world::{Build, Fate, Refine, World, accept_in, prefix_of, rule};
 use arbitrary::{Result, Unstructured};
-use control::api::{
+use control::conform::{read_cases, run_case};
+use control::ecs::{
     Authorization, Format, PARAMETERS_MAX, Parameters, V3Request, canonical, encode, read_pairs, success,
     v1_string_to_sign, v3_string_to_sign,
 };
-use control::conform::{read_cases, run_case};
 use control::environment::Environment;
-use control::lower::lower;
 use control::model::{Model, Quotas};
-use control::wire::{Operation, read_request};
+use control::socket::protocol::{Operation, read_request};
+use control::state::desired_state::lower;
 use ipnet::IpNet;
 use pnet_packet::ethernet::EthernetPacket;
 use pnet_packet::ipv4::Ipv4Packet;

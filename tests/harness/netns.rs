@@ -1,10 +1,10 @@
 //! A real Sluice in real namespaces: both planes as processes, guests as namespaces that the switch makes.
 
-use control::client::{Client, ClientError};
 use control::command::Command as Change;
-use control::query::{Answer, Nothing, Query, StatsFilter};
-use control::view::StatusView;
-use control::wire::{Changed, Forwarding};
+use control::socket::client::{Client, ClientError};
+use control::socket::protocol::{Changed, Forwarding};
+use control::socket::query::{Answer, Nothing, Query, StatsFilter};
+use control::socket::view::StatusView;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Both planes as processes of this program, on one core, in a folder that goes with them.
 
-use control::api::AccessKey;
+use control::ecs::AccessKey;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 use std::io::{BufRead, BufReader};

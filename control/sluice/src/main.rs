@@ -5,8 +5,9 @@ mod supervisor;
 
 use clap::Parser;
 use cli::{Arguments, Command, namespace, up};
-use control::privileges::{self, Role};
-use control::{logging, private_dir, small_file};
+use control::logging;
+use control::os::privileges::{self, Role};
+use control::os::{private_dir, small_file};
 use std::process::ExitCode;
 use vswitch::port::{InterfaceIo, TapIo};
 

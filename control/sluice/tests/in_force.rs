@@ -3,14 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use control::api::{AccessKey, ApiSettings, Product};
-use control::api_client::{ApiClient, HttpAnswer};
-use control::client::Client;
 use control::command::{Batch, Command, VpcCreate, VpcModify};
+use control::ecs::client::{ApiClient, HttpAnswer};
+use control::ecs::{AccessKey, ApiSettings, Product};
 use control::http::Endpoint;
-use control::query::{Answer, Nothing, Query};
+use control::socket::client::Client;
+use control::socket::protocol::Forwarding;
+use control::socket::query::{Answer, Nothing, Query};
 use control::store::MemoryStore;
-use control::wire::Forwarding;
 use control::{ControlConfig, serve_with};
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::{SocketAddr, TcpListener};

@@ -1,11 +1,11 @@
 //! Cases of the HTTP interface: a state, one call through HTTP, and what a conforming server answers.
 
+use super::fake_switch::stand_in;
 use super::format::{Case, CaseError};
-use super::stand_in::stand_in;
-use crate::api::{ACTIONS, AccessKey, ApiSettings, Product};
-use crate::api_client::{ApiClient, HttpAnswer};
 use crate::command::{Command, PortKind};
 use crate::config::ControlConfig;
+use crate::ecs::client::{ApiClient, HttpAnswer};
+use crate::ecs::{ACTIONS, AccessKey, ApiSettings, Product};
 use crate::environment::Environment;
 use crate::http::Endpoint;
 use crate::model::{Model, Quotas};
@@ -54,7 +54,7 @@ impl ApiRig {
             settings.access_keys.push(AccessKey {
                 id: "testid".into(),
                 secret: "testsecret".into(),
-                account: crate::api::FIRST_ACCOUNT.into(),
+                account: crate::ecs::FIRST_ACCOUNT.into(),
                 security_token: None,
             });
         }

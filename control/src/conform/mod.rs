@@ -4,10 +4,10 @@
 //! decides. `docs/conformance.md` describes the format.
 
 mod api;
+mod fake_switch;
 mod format;
 mod frame;
 mod run;
-mod stand_in;
 mod world;
 
 pub use api::ApiRig;

@@ -7,7 +7,7 @@
 use super::HEAD_BYTES_MAX;
 use super::peer::Peer;
 use crate::refusal_log::RefusalLog;
-use crate::view::ClientsView;
+use crate::socket::view::ClientsView;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;

@@ -1,8 +1,8 @@
 //! The access key that is made where none is configured.
 
-use crate::api::{AccessKey, FIRST_ACCOUNT};
+use crate::ecs::{AccessKey, FIRST_ACCOUNT};
 use crate::environment::Environment;
-use crate::small_file;
+use crate::os::small_file;
 use std::fs;
 use std::io;
 use std::path::Path;

@@ -11,12 +11,12 @@ mod request;
 mod tls;
 mod unsigned;
 
-use crate::api::{ApiSettings, Call, Gate};
 use crate::config::ApiConfig;
+use crate::ecs::{ApiSettings, Call, Gate};
 use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::server::RunError;
-use crate::view::ClientsView;
+use crate::socket::view::ClientsView;
 use admission::{Admission, Ticket};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;

@@ -2,7 +2,7 @@
 
 use super::admission::Ticket;
 use super::{Counter, Made, unsigned};
-use crate::api::{Action, Call, Envelope, Format, Parameters, failure, read_pairs, success};
+use crate::ecs::{Call, Envelope, Format, Parameters, failure, find_action, read_pairs, success};
 use crate::environment::Environment;
 use crate::error::{
     ApiError, INTERNAL_ERROR, INVALID_ACTION_NOT_FOUND, INVALID_PARAMETER, REQUEST_TOO_LARGE, SERVICE_UNAVAILABLE,
@@ -140,7 +140,7 @@ async fn answer(
         false => parameters.owned(parameter).or_else(|| envelope.header(header).map(str::to_owned)),
     };
     let (version, name) = (said("x-acs-version", "Version"), said("x-acs-action", "Action"));
-    let action = Action::find(version.as_deref(), name.as_deref())?;
+    let action = find_action(version.as_deref(), name.as_deref())?;
     if counter.gate.is_unsigned(&envelope) {
         unsigned::check(&envelope, action.is_question(), counter.has_tls)?;
     }

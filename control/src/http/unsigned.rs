@@ -4,7 +4,7 @@
 //! at. A page's requests tell themselves: by a host of the page's own (a name that leads to the loopback address), by an
 //! origin, or by being no more than a link.
 
-use crate::api::Envelope;
+use crate::ecs::Envelope;
 use crate::error::{ApiError, FORBIDDEN};
 use std::net::IpAddr;
 
@@ -49,7 +49,7 @@ fn is_local(host: &str) -> bool {
 #[allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 mod tests {
     use super::*;
-    use crate::api::Parameters;
+    use crate::ecs::Parameters;
     use std::collections::BTreeMap;
 
     fn passes(method: &str, is_question: bool, headers: &[(&str, &str)]) -> bool {

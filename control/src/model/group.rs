@@ -1,7 +1,7 @@
 //! Security groups and who is in them (`semantics.md` §1.1, §5, §7–§9).
 
 use super::eni::Eni;
-use super::text::{description, name};
+use super::parse::{description, name};
 use super::{Event, Model};
 use crate::command::{GroupCreate, GroupDelete, GroupJoin, GroupLeave, GroupModify};
 use crate::environment::Environment;
@@ -58,7 +58,7 @@ const JOINING: MembershipErrors = MembershipErrors {
 };
 
 impl Model {
-    pub(super) fn group(&self, id: &str) -> Result<(GroupId, &Group), ApiError> {
+    pub(crate) fn group(&self, id: &str) -> Result<(GroupId, &Group), ApiError> {
         let id = GroupId::from(id);
         match self.groups.get(&id) {
             Some(group) => Ok((id, group)),

@@ -1,7 +1,7 @@
 //! Instances, as far as a network needs them: interfaces that get their ports while the instance runs.
 
-use super::label::Holder;
-use super::text::{description, name};
+use super::metadata::Holder;
+use super::parse::{description, name};
 use super::{Eni, Event, Model, VSwitch};
 use crate::command::{
     EniCreate, InstanceAttach, InstanceCreate, InstanceDelete, InstanceModify, InstanceMove, InstanceRun, PortKind,

@@ -4,39 +4,36 @@
 //! fail. An [`Event`] is one object as it is from now on, or its end, so that a store needs no history and a replayed
 //! event does no harm. A model is one account in one region: several accounts are several models.
 
-mod answer;
+mod client_token;
 mod eni;
-mod eni_address;
 mod event;
 mod group;
 mod index;
 mod instance;
-mod label;
+mod metadata;
+mod parse;
 mod port_list;
 mod prefix_list;
 mod quota;
 mod rule;
-mod rule_text;
 mod settings;
-mod text;
-mod token;
 mod vpc;
 mod vswitch;
 
+pub use client_token::Token;
 pub use eni::Eni;
 pub use event::{Event, RecordError};
 pub use group::Group;
 pub use instance::Instance;
-use label::Holder;
-pub use label::Label;
+use metadata::Holder;
+pub use metadata::Label;
+pub(crate) use parse::timestamp;
 pub use port_list::{PortList, PortListItem};
 pub use prefix_list::PrefixList;
 pub use quota::Quotas;
 pub use rule::Rule;
 pub(crate) use rule::refuse_repeated_rules;
-pub(crate) use rule_text::{RuleWords, protocol_text, same_rule};
-pub(crate) use text::timestamp;
-pub use token::Token;
+pub(crate) use rule::{RuleWords, protocol_text, same_rule};
 pub use vpc::{Route, Vpc};
 pub use vswitch::VSwitch;
 

@@ -1,7 +1,7 @@
 //! Port lists (`semantics.md` §1.7).
 
-use super::rule_text::port_range;
-use super::text::{description, name, refuse_reserved_name};
+use super::parse::{description, name, refuse_reserved_name};
+use super::rule::port_range;
 use super::{Event, Model};
 use crate::command::{PortListCreate, PortListDelete, PortListEntry, PortListModify};
 use crate::environment::Environment;
@@ -41,7 +41,7 @@ pub struct PortListItem {
 }
 
 impl Model {
-    pub(super) fn port_list(&self, id: &str) -> Result<(PortListId, &PortList), ApiError> {
+    pub(crate) fn port_list(&self, id: &str) -> Result<(PortListId, &PortList), ApiError> {
         let id = PortListId::from(id);
         match self.port_lists.get(&id) {
             Some(list) => Ok((id, list)),

@@ -1,6 +1,6 @@
 //! Prefix lists (`semantics.md` §1.6).
 
-use super::text::{description, name, prefix, refuse_reserved_name};
+use super::parse::{description, name, prefix, refuse_reserved_name};
 use super::{Event, Model};
 use crate::command::{PrefixListCreate, PrefixListDelete, PrefixListEntry, PrefixListModify};
 use crate::environment::Environment;
@@ -32,7 +32,7 @@ pub struct PrefixList {
 }
 
 impl Model {
-    pub(super) fn prefix_list(&self, id: &str) -> Result<(PrefixListId, &PrefixList), ApiError> {
+    pub(crate) fn prefix_list(&self, id: &str) -> Result<(PrefixListId, &PrefixList), ApiError> {
         let id = PrefixListId::from(id);
         match self.prefix_lists.get(&id) {
             Some(list) => Ok((id, list)),

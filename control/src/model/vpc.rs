@@ -1,6 +1,6 @@
 //! Private networks and their custom routes.
 
-use super::text::{block, description, network_name, prefix};
+use super::parse::{block, description, network_name, prefix};
 use super::{Event, Model};
 use crate::command::{VpcCreate, VpcDelete, VpcModify, VpcRouteAdd, VpcRouteRemove};
 use crate::environment::Environment;
@@ -52,7 +52,7 @@ pub struct Route {
 }
 
 impl Model {
-    pub(super) fn vpc(&self, id: &str) -> Result<(VpcId, &Vpc), ApiError> {
+    pub(crate) fn vpc(&self, id: &str) -> Result<(VpcId, &Vpc), ApiError> {
         let id = VpcId::from(id);
         match self.vpcs.get(&id) {
             Some(vpc) => Ok((id, vpc)),

@@ -1,7 +1,7 @@
 //! Subnets. The first and the last three addresses of a block are the cloud's; the third last is the gateway, as .253
 //! in a /24. In an IPv6 block they are likewise the first and the last three, and `…:ffff:fffd` is the gateway.
 
-use super::text::{block, description, network_name};
+use super::parse::{block, description, network_name};
 use super::vpc::{Vpc, first_block};
 use super::{Event, Model};
 use crate::command::{VswitchCreate, VswitchDelete, VswitchModify};
@@ -62,7 +62,7 @@ impl VSwitch {
 }
 
 impl Model {
-    pub(super) fn vswitch(&self, id: &str) -> Result<(VSwitchId, &VSwitch), ApiError> {
+    pub(crate) fn vswitch(&self, id: &str) -> Result<(VSwitchId, &VSwitch), ApiError> {
         let id = VSwitchId::from(id);
         match self.vswitches.get(&id) {
             Some(vswitch) => Ok((id, vswitch)),

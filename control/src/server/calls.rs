@@ -2,12 +2,12 @@
 
 use super::changes::{Wish, Work};
 use super::{Answered, Origin, Server};
-use crate::api::{Call, Desk, Plan, check, completed, hash, plan, refusal};
+use crate::ecs::{Call, Desk, Plan, check, completed, hash, plan, refusal};
 use crate::environment::Environment;
 use crate::error::{ApiError, DRY_RUN, SERVICE_UNAVAILABLE, TOKEN_MISMATCH, TOKEN_PROCESSING};
 use crate::http::{Made, PendingCall, Reply};
 use crate::model::Token;
-use crate::wire::ChangedObject;
+use crate::socket::protocol::ChangedObject;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Instant;

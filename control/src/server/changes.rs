@@ -6,13 +6,13 @@
 
 use super::calls::Performed;
 use super::{Answered, Origin, Server};
-use crate::api::Call;
-use crate::authority::Kept;
 use crate::command::Command;
+use crate::ecs::Call;
 use crate::environment::Environment;
 use crate::error::{ApiError, ErrorKind, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR};
-use crate::switch_link::{Change, Outcome};
-use crate::wire::{Changed, ChangedObject, Forwarding, ReplyBody, refusals_text};
+use crate::socket::protocol::{Changed, ChangedObject, Forwarding, ReplyBody, refusals_text};
+use crate::state::switch_link::{Change, Outcome};
+use crate::state::transaction::Kept;
 use std::sync::Arc;
 use std::time::Instant;
 

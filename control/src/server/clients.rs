@@ -1,11 +1,11 @@
 //! Clients of the control socket: how many there may be, and how much of requests they may leave unfinished.
 
-use super::connection::{Connection, LINE_TIME, OWN_BYTES};
-use super::socket::trusted_user;
 use super::{ACCEPT_PAUSE, CONNECTIONS_MAX, Origin, Server};
 use crate::error::{ApiError, FORBIDDEN, REQUEST_TIMEOUT, SERVICE_UNAVAILABLE};
-use crate::view::ClientsView;
-use crate::wire::{REQUEST_BYTES_MAX, Reply};
+use crate::socket::connection::{Connection, LINE_TIME, OWN_BYTES};
+use crate::socket::listener::trusted_user;
+use crate::socket::protocol::{REQUEST_BYTES_MAX, Reply};
+use crate::socket::view::ClientsView;
 use mio::net::UnixStream;
 use mio::{Interest, Token};
 use rustix::process::Uid;

@@ -8,30 +8,28 @@
 mod calls;
 mod changes;
 mod clients;
-mod connection;
-mod socket;
 
-use crate::api::ApiSettings;
-use crate::authority::Authority;
 use crate::config::ControlConfig;
+use crate::ecs::ApiSettings;
 use crate::error::{
     ApiError, DRY_RUN, ENI_NOT_FOUND, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER, REQUEST_TOO_LARGE,
 };
 use crate::http::{Endpoint, HttpServer, PendingCall};
-use crate::privileges::{self, Role};
-use crate::query::{Answer, Query};
+use crate::os::privileges::{self, Role};
 use crate::refusal_log::RefusalLog;
+use crate::socket::connection::{Connection, Input};
+use crate::socket::listener::Socket;
+use crate::socket::protocol::{Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text};
+use crate::socket::query::{Answer, Query};
+use crate::socket::view::{ObjectCounts, StatusView};
+use crate::state::switch_link::{Question, Report, SwitchLink};
+use crate::state::transaction::Authority;
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
-use crate::switch_link::{Question, Report, SwitchLink};
-use crate::view::{ObjectCounts, StatusView};
-use crate::wire::{Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text};
 use changes::{InFlight, Wish, Work};
-use connection::{Connection, Input};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Map, Value};
-use socket::Socket;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;

@@ -1,9 +1,9 @@
 //! The data directory: one process at a time, and a mark that says what was kept here.
 
 use super::StoreError;
-use crate::private_dir;
-use crate::small_file;
-use crate::unix_socket::{PATIENCE_DEAD, PATIENCE_RUNNING, is_running};
+use crate::os::private_dir;
+use crate::os::small_file;
+use crate::os::unix_socket::{PATIENCE_DEAD, PATIENCE_RUNNING, is_running};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};

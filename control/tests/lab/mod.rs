@@ -2,9 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use control::api::{AccessKey, ApiSettings, Product};
-use control::api_client::{ApiClient, HttpAnswer};
 use control::conform::ApiRig;
+use control::ecs::client::{ApiClient, HttpAnswer};
+use control::ecs::{AccessKey, ApiSettings, Product};
 use control::model::{Model, Quotas};
 use serde_json::Value;
 

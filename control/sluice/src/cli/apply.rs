@@ -4,8 +4,8 @@ use super::lab::{self, batch};
 use super::output::{forwarding, line};
 use super::{CliError, Session};
 use clap::Args;
-use control::client::ClientError;
-use control::query::{Answer, Nothing, Query};
+use control::socket::client::ClientError;
+use control::socket::query::{Answer, Nothing, Query};
 use serde_json::json;
 use std::path::PathBuf;
 

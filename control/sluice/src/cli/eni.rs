@@ -4,8 +4,8 @@ use super::output::{fields, list};
 use super::{CliError, Session};
 use clap::{Args, Subcommand};
 use control::command::{self, Command, TimeoutsChange, TrackingChange};
-use control::query::{Answer, EniFilter, EniShow, Query};
-use control::view::EniView;
+use control::socket::query::{Answer, EniFilter, EniShow, Query};
+use control::socket::view::EniView;
 use vswitch_core::desired::{PacketPort, Port, TapPort};
 
 /// What can be done with network interfaces.

@@ -2,7 +2,7 @@
 
 use super::{CliError, Session};
 use clap::Args;
-use control::query::{Answer, EniShow, Explain, Query};
+use control::socket::query::{Answer, EniShow, Explain, Query};
 use std::net::IpAddr;
 use vswitch_core::desired::Policy;
 use vswitch_core::ids::EniId;

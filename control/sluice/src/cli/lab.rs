@@ -7,7 +7,7 @@ use control::command::{
     RuleChange, RuleModify, RuleRevoke, RuleSpec, SettingsModify, VpcCreate, VpcModify, VpcRouteAdd, VswitchCreate,
     VswitchModify,
 };
-use control::view::{EniView, GroupView, ListEntryView, RuleView, StateView};
+use control::socket::view::{EniView, GroupView, ListEntryView, RuleView, StateView};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -566,7 +566,7 @@ mod tests {
     use super::*;
     use control::environment::Environment;
     use control::model::{Model, Quotas};
-    use control::query::{Answer, Nothing, Query};
+    use control::socket::query::{Answer, Nothing, Query};
 
     #[test]
     fn groups_of_a_cloud_service_are_changed_by_their_file_alone() {

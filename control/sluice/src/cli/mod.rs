@@ -28,7 +28,7 @@ pub(crate) mod vswitch;
 mod workers;
 
 use clap::{Parser, Subcommand};
-use control::client::{Client, ClientError};
+use control::socket::client::{Client, ClientError};
 use output::Output;
 use paths::Paths;
 use std::process::ExitCode;
@@ -150,7 +150,7 @@ impl Session {
     }
 
     /// Asks a question.
-    pub(crate) fn ask(&self, query: control::query::Query) -> Result<control::query::Answer, CliError> {
+    pub(crate) fn ask(&self, query: control::socket::query::Query) -> Result<control::socket::query::Answer, CliError> {
         Ok(self.connect()?.ask(&query)?)
     }
 }

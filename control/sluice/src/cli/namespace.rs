@@ -2,7 +2,7 @@
 
 use super::{CliError, Session};
 use clap::Subcommand;
-use control::query::{Answer, EniFilter, EniShow, Query};
+use control::socket::query::{Answer, EniFilter, EniShow, Query};
 use std::ffi::OsString;
 use vswitch_core::desired::Port;
 
@@ -40,7 +40,7 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
 /// # Errors
 /// Where there is none.
 pub(crate) fn of_eni(arguments: &super::Arguments, eni: &str) -> Result<String, CliError> {
-    let mut client = control::client::Client::connect(&arguments.paths().control_socket())?;
+    let mut client = control::socket::client::Client::connect(&arguments.paths().control_socket())?;
     let Answer::Eni(view) = client.ask(&Query::EniShow(EniShow { eni: eni.to_owned() }))? else {
         return Err(CliError::Usage(format!("no answer about {eni}")));
     };

@@ -2,8 +2,8 @@
 
 use super::CliError;
 use comfy_table::{Table, presets};
-use control::client::ClientError;
-use control::wire::{ChangeKind, Changed, Forwarding};
+use control::socket::client::ClientError;
+use control::socket::protocol::{ChangeKind, Changed, Forwarding};
 use serde::Serialize;
 use std::io::Write;
 

@@ -3,7 +3,7 @@
 use super::output::list;
 use super::{CliError, Session};
 use clap::Subcommand;
-use control::query::{Answer, Nothing, Query};
+use control::socket::query::{Answer, Nothing, Query};
 
 /// What can be done with ports.
 #[derive(Debug, Subcommand)]

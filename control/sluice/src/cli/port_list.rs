@@ -6,8 +6,8 @@ use super::rule::range;
 use super::{CliError, Session};
 use clap::{Args, Subcommand};
 use control::command::{self, Command, PortListEntry};
-use control::query::{Answer, Nothing, PortListShow, Query};
-use control::view::PortListView;
+use control::socket::query::{Answer, Nothing, PortListShow, Query};
+use control::socket::view::PortListView;
 
 /// What can be done with port lists.
 #[derive(Debug, Subcommand)]

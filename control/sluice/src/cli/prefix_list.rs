@@ -4,8 +4,8 @@ use super::output::{columns, fields, list};
 use super::{CliError, Session};
 use clap::{Args, Subcommand};
 use control::command::{self, Command, PrefixListEntry};
-use control::query::{Answer, Nothing, PrefixListShow, Query};
-use control::view::{ListEntryView, PrefixListView};
+use control::socket::query::{Answer, Nothing, PrefixListShow, Query};
+use control::socket::view::{ListEntryView, PrefixListView};
 
 /// What can be done with prefix lists.
 #[derive(Debug, Subcommand)]

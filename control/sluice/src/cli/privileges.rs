@@ -2,9 +2,9 @@
 
 use super::{CliError, Session};
 use crate::supervisor::{Holder, SupervisorState, holder};
-use control::privileges::Privileges;
-use control::query::{Answer, Nothing, Query};
-use control::switch_link::ask_status;
+use control::os::privileges::Privileges;
+use control::socket::query::{Answer, Nothing, Query};
+use control::state::switch_link::ask_status;
 use serde::Serialize;
 use std::time::Duration;
 

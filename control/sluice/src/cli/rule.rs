@@ -4,8 +4,8 @@ use super::output::{columns, list};
 use super::{CliError, Session};
 use clap::{Args, Subcommand, ValueEnum};
 use control::command::{Command, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
-use control::query::{Answer, Query, RuleFilter};
-use control::view::RuleView;
+use control::socket::query::{Answer, Query, RuleFilter};
+use control::socket::view::RuleView;
 use vswitch_core::desired::{Direction, Policy};
 
 /// What can be done with rules.

@@ -5,8 +5,8 @@ use super::rule::rule_table;
 use super::{CliError, Session};
 use clap::{Args, Subcommand};
 use control::command::{self, Command};
-use control::query::{Answer, GroupFilter, GroupShow, Query};
-use control::view::GroupView;
+use control::socket::query::{Answer, GroupFilter, GroupShow, Query};
+use control::socket::view::GroupView;
 use vswitch_core::desired::{GroupKind, Policy};
 
 /// What can be done with security groups.

@@ -5,7 +5,7 @@ use super::{CliError, Session};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use control::command::{Command, SettingsModify};
-use control::query::{Answer, Nothing, Query};
+use control::socket::query::{Answer, Nothing, Query};
 use vswitch_core::desired::{PmtudExempt, Settings, TimeoutProfile};
 
 /// What can be done with settings.

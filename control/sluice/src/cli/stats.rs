@@ -3,7 +3,7 @@
 use super::output::{columns, line};
 use super::{CliError, Session};
 use clap::Args;
-use control::query::{Answer, Nothing, Query, StatsFilter};
+use control::socket::query::{Answer, Nothing, Query, StatsFilter};
 use vswitch_core::phases::PhaseTimes;
 use vswitch_core::protocol::{DirectionStats, EniStats};
 

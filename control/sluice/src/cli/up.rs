@@ -3,8 +3,8 @@
 use super::CliError;
 use super::paths::Paths;
 use clap::{Args, ValueEnum};
-use control::api::ApiSettings;
 use control::config::ApiConfig;
+use control::ecs::ApiSettings;
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs;

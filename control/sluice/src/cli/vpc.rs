@@ -4,8 +4,8 @@ use super::output::{fields, list};
 use super::{CliError, Session};
 use clap::{Args, Subcommand};
 use control::command::{self, Command};
-use control::query::{Answer, Nothing, Query, VpcShow};
-use control::view::VpcView;
+use control::socket::query::{Answer, Nothing, Query, VpcShow};
+use control::socket::view::VpcView;
 
 /// What can be done with VPCs.
 #[derive(Debug, Subcommand)]

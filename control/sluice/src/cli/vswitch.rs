@@ -4,8 +4,8 @@ use super::output::{fields, list};
 use super::{CliError, Session, up};
 use clap::{Args, Subcommand};
 use control::command::{self, Command};
-use control::query::{Answer, Query, VswitchFilter, VswitchShow};
-use control::view::VSwitchView;
+use control::socket::query::{Answer, Query, VswitchFilter, VswitchShow};
+use control::socket::view::VSwitchView;
 
 /// A verb, or the forwarding plane's own settings.
 #[derive(Debug, Args)]

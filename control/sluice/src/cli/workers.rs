@@ -3,7 +3,7 @@
 use super::output::{columns, duration};
 use super::{CliError, Session};
 use clap::{Args, Subcommand};
-use control::query::{Answer, Nothing, Query, WorkersSet};
+use control::socket::query::{Answer, Nothing, Query, WorkersSet};
 use vswitch_core::protocol::{Regrouped, Status, WorkerStatus};
 
 /// What can be done with workers.

@@ -6,7 +6,7 @@ use super::state::SupervisorState;
 use crate::cli::CliError;
 use crate::cli::paths::Paths;
 use crate::cli::up::plane_arguments;
-use control::unix_socket;
+use control::os::unix_socket;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::thread;
 use std::time::{Duration, Instant};

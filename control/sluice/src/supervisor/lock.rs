@@ -1,8 +1,8 @@
 //! The folder of the sockets belongs to one `sluice up` at a time.
 
 use crate::cli::CliError;
-use control::private_dir;
-use control::unix_socket::{PATIENCE_DEAD, PATIENCE_RUNNING, is_running};
+use control::os::private_dir;
+use control::os::unix_socket::{PATIENCE_DEAD, PATIENCE_RUNNING, is_running};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use std::fs::File;
 use std::io::{Read, Seek, Write};

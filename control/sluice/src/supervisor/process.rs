@@ -1,6 +1,6 @@
 //! A plane's process: one that was started here, or one that an earlier supervisor left.
 
-use control::unix_socket;
+use control::os::unix_socket;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};

@@ -1,6 +1,6 @@
 //! What the supervisor knows of the planes, in a small file: for `sluice status`, and for the next supervisor.
 
-use control::small_file;
+use control::os::small_file;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::Read;

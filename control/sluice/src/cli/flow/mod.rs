@@ -6,7 +6,7 @@ use super::output::{columns, fields, line, list};
 use super::{CliError, Session};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
-use control::query::{Answer, FlowFlush, FlowList, Query};
+use control::socket::query::{Answer, FlowFlush, FlowList, Query};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use vswitch_core::listing::STATE_NAMES;

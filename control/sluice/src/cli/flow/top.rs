@@ -3,7 +3,7 @@
 use super::super::output::columns;
 use super::super::{CliError, Session};
 use clap::Args;
-use control::query::{Answer, Nothing, Query, StatsFilter};
+use control::socket::query::{Answer, Nothing, Query, StatsFilter};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,0 +1,186 @@
+//! Instances made: one stopped, or several running.
+
+use crate::command::{Command, EniAssign, EniCreate, InstanceAttach, InstanceCreate};
+use crate::ecs::actions::eni::one_form_of_groups;
+use crate::ecs::dialect::call::{Context, Plan, members};
+use crate::ecs::dialect::parameters::Parameters;
+use crate::ecs::dialect::scope::Access;
+use crate::ecs::dialect::validate::missing;
+use crate::error::{ApiError, ErrorKind};
+use serde_json::json;
+use std::net::Ipv4Addr;
+
+const INSTANCE_TYPE: ErrorKind = ErrorKind { code: "InvalidInstanceType.ValueNotSupported", status: 400 };
+const INTERFACES: ErrorKind = ErrorKind { code: "InvalidParam.NetworkInterface", status: 400 };
+const ADDRESS_OUTSIDE: ErrorKind = ErrorKind { code: "InvalidPrivateIpAddress", status: 400 };
+const ADDRESS_MALFORMED: ErrorKind = ErrorKind { code: "InvalidPrivateIpAddress.Malformed", status: 400 };
+const AMOUNT: ErrorKind = ErrorKind { code: "InvalidParam.Amount", status: 403 };
+const MIN_AMOUNT: ErrorKind = ErrorKind { code: "InvalidMinAmount.Malformed", status: 400 };
+/// Instances of one call.
+const INSTANCES_MAX: u32 = 100;
+
+pub(in crate::ecs) fn run(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let amount = context.parameters().count::<u32>("Amount")?.unwrap_or(1);
+    if !(1..=INSTANCES_MAX).contains(&amount) {
+        return Err(AMOUNT.error(format!("one call makes 1 to {INSTANCES_MAX} instances.")).field("Amount"));
+    }
+    if context.parameters().count::<u32>("MinAmount")?.is_some_and(|least| !(1..=amount).contains(&least)) {
+        return Err(MIN_AMOUNT.error(format!("it is 1 to Amount, {amount}.")).field("MinAmount"));
+    }
+    let (ids, commands) = instances(context, amount, true)?;
+    let answer = move |_: &Context<'_>| members(json!({"InstanceIdSets": {"InstanceIdSet": ids}}));
+    Ok(context.change(commands, Box::new(answer)))
+}
+
+pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (ids, commands) = instances(context, 1, false)?;
+    let answer = move |_: &Context<'_>| members(json!({"InstanceId": ids.first()}));
+    Ok(context.change(commands, Box::new(answer)))
+}
+
+fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<String>, Vec<Command>), ApiError> {
+    let parameters = context.parameters();
+    let kind = parameters.text("InstanceType");
+    if kind.is_some_and(|kind| !kind.starts_with("ecs.")) {
+        return Err(INSTANCE_TYPE.error("types begin with ecs.").field("InstanceType"));
+    }
+    let primary = primary(context)?;
+    let secondary = secondary(context, &primary)?;
+    let unique = amount > 1 && parameters.boolean("UniqueSuffix")?.unwrap_or(false);
+    let (mut ids, mut commands) = (Vec::new(), Vec::new());
+    for number in 0..amount {
+        let id = context.environment.new_id("i");
+        let suffixed = |name: String| if unique { format!("{name}{:03}", number + 1) } else { name };
+        let primary_ip = match &primary.primary_ip {
+            Some(text) => Some(nth_address(text, number)?),
+            None => None,
+        };
+        let create = InstanceCreate {
+            id: Some(id.clone()),
+            primary: EniCreate { primary_ip, id: Some(context.environment.new_id("eni")), ..primary.clone() },
+            port: context.settings.instance_port,
+            running,
+            name: parameters.owned("InstanceName").map(suffixed),
+            description: parameters.owned("Description"),
+            host_name: parameters.owned("HostName").map(suffixed),
+            instance_type: parameters.owned("InstanceType"),
+            image: parameters.owned("ImageId"),
+            deletion_protection: parameters.boolean("DeletionProtection")?.unwrap_or(false),
+        };
+        commands.push(Command::InstanceCreate(Box::new(create)));
+        commands.extend(context.new_label(&id, None)?);
+        commands.extend(attachments(context, &id, &secondary));
+        ids.push(id);
+    }
+    Ok((ids, commands))
+}
+
+fn nth_address(text: &str, number: u32) -> Result<String, ApiError> {
+    let address: Ipv4Addr =
+        text.parse().map_err(|_| ADDRESS_MALFORMED.error("write one like 10.0.0.7.").field("PrivateIpAddress"))?;
+    Ok(Ipv4Addr::from(u32::from(address).saturating_add(number)).to_string())
+}
+
+/// The primary interface, by the parameters of the call or by the entry of `NetworkInterface` that is called primary.
+fn primary(context: &Context<'_>) -> Result<EniCreate, ApiError> {
+    let parameters = context.parameters();
+    let entries = parameters.objects("NetworkInterface")?;
+    let is_primary =
+        |fields: &Parameters| fields.text("InstanceType").is_some_and(|kind| kind.eq_ignore_ascii_case("Primary"));
+    let mut named = entries.iter().map(|(_, fields)| fields).filter(|fields| is_primary(fields));
+    let (fields, address) = match (named.next(), named.next()) {
+        (None, _) => (parameters, "PrivateIpAddress"),
+        (Some(fields), None) => (fields, "PrimaryIpAddress"),
+        (Some(_), Some(_)) => {
+            return Err(INTERFACES.error("there is one primary interface.").field("NetworkInterface"));
+        }
+    };
+    if address == "PrimaryIpAddress" && (parameters.has("SecurityGroupIds") || parameters.has("SecurityGroupId")) {
+        let message = "with a primary NetworkInterface, its groups are named there.";
+        return Err(INTERFACES.error(message).field("SecurityGroupId"));
+    }
+    let vswitch = fields.text("VSwitchId").or(parameters.text("VSwitchId"));
+    let Some(vswitch) = vswitch else { return Err(missing(context.call.action.fact(), "VSwitchId")) };
+    let groups = one_form_of_groups(context, fields)?.unwrap_or_default();
+    let (vswitch_id, vswitch) = context.scope.vswitch(vswitch, Access::Use)?;
+    context.check_vswitch_made(&vswitch_id, vswitch)?;
+    context.check_groups(&groups)?;
+    let primary_ip = fields.owned(address);
+    if let Some(text) = &primary_ip {
+        let ip: Ipv4Addr =
+            text.parse().map_err(|_| ADDRESS_MALFORMED.error("write one like 10.0.0.7.").field(address))?;
+        if !vswitch.cidr.contains(&ip) {
+            return Err(ADDRESS_OUTSIDE.error(format!("{vswitch_id} is {}.", vswitch.cidr)).field(address));
+        }
+    }
+    Ok(EniCreate {
+        vswitch: vswitch_id.to_string(),
+        primary_ip,
+        ipv6_addresses: fields.list("Ipv6Address")?,
+        ipv6_count: fields.count("Ipv6AddressCount")?.unwrap_or(0),
+        groups,
+        name: if address == "PrimaryIpAddress" { fields.owned("NetworkInterfaceName") } else { None },
+        delete_on_release: Some(true),
+        ..EniCreate::default()
+    })
+}
+
+/// An interface that an instance gets besides its primary one.
+enum Secondary {
+    New(Box<EniCreate>, u8),
+    Present(String),
+}
+
+fn secondary(context: &Context<'_>, primary: &EniCreate) -> Result<Vec<Secondary>, ApiError> {
+    let mut list = Vec::new();
+    for (_, fields) in context.parameters().objects("NetworkInterface")? {
+        if fields.text("InstanceType").is_some_and(|kind| kind.eq_ignore_ascii_case("Primary")) {
+            continue;
+        }
+        if let Some(id) = fields.text("NetworkInterfaceId") {
+            let (eni, _) = context.scope.eni(id)?;
+            list.push(Secondary::Present(eni.to_string()));
+            continue;
+        }
+        let vswitch = fields.owned("VSwitchId").unwrap_or_else(|| primary.vswitch.clone());
+        let (vswitch, _) = context.scope.vswitch(&vswitch, Access::Use)?;
+        let groups = one_form_of_groups(context, &fields)?.unwrap_or_else(|| primary.groups.clone());
+        context.check_groups(&groups)?;
+        let create = EniCreate {
+            vswitch: vswitch.to_string(),
+            primary_ip: fields.owned("PrimaryIpAddress"),
+            ipv6_addresses: fields.list("Ipv6Address")?,
+            ipv6_count: fields.count("Ipv6AddressCount")?.unwrap_or(0),
+            groups,
+            source_dest_check: fields.boolean("SourceDestCheck")?,
+            delete_on_release: fields.boolean("DeleteOnRelease")?,
+            name: fields.owned("NetworkInterfaceName"),
+            description: fields.owned("Description"),
+            ..EniCreate::default()
+        };
+        let more = fields.count("SecondaryPrivateIpAddressCount")?.unwrap_or(0);
+        list.push(Secondary::New(Box::new(create), more));
+    }
+    Ok(list)
+}
+
+fn attachments(context: &Context<'_>, instance: &str, secondary: &[Secondary]) -> Vec<Command> {
+    let mut commands = Vec::new();
+    for wanted in secondary {
+        let eni = match wanted {
+            Secondary::Present(eni) => eni.clone(),
+            Secondary::New(create, more) => {
+                let id = context.environment.new_id("eni");
+                let create = EniCreate { id: Some(id.clone()), ..EniCreate::clone(create) };
+                commands.push(Command::EniCreate(Box::new(create)));
+                if *more > 0 {
+                    let assign = EniAssign { eni: id.clone(), ipv4_count: *more, ..EniAssign::default() };
+                    commands.push(Command::EniAssign(assign));
+                }
+                id
+            }
+        };
+        commands.push(Command::InstanceAttach(InstanceAttach { instance: instance.to_owned(), eni }));
+    }
+    commands
+}

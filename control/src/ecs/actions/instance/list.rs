@@ -1,0 +1,114 @@
+//! Questions about instances.
+
+use super::filter::InstanceFilter;
+use super::status;
+use crate::ecs::actions::eni::list::addresses_json;
+use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND, members, zones_of};
+use crate::ecs::dialect::paging::page;
+use crate::error::ApiError;
+use crate::model::{Eni, Instance, timestamp};
+use serde_json::{Value, json};
+use vswitch_core::ids::EniId;
+
+pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let filter = InstanceFilter::read(context)?;
+    let mut entries = Vec::new();
+    for (id, instance) in context.scope.instances() {
+        let Some((eni_id, eni)) = context.scope.primary_of(instance) else { continue };
+        if filter.fits(context, id, instance, eni)? {
+            entries.push((id.clone(), instance_json(context, id, instance, (eni_id, eni))));
+        }
+    }
+    let page = page(context, entries, true)?;
+    let mut answer = page.about;
+    answer.insert("Instances".into(), json!({ "Instance": page.entries }));
+    Ok(Plan::Answer(answer))
+}
+
+fn instance_json(context: &Context<'_>, id: &str, instance: &Instance, primary: (&EniId, &Eni)) -> Value {
+    let interfaces =
+        instance.enis.iter().filter_map(|(eni, number)| Some((context.scope.eni(eni.as_str()).ok()?, number)));
+    let mut interfaces: Vec<_> = interfaces.collect();
+    interfaces.sort_by_key(|(_, number)| **number);
+    let interface = |((eni_id, eni), number): &((EniId, &Eni), &u32)| {
+        let mut value = members(addresses_json(eni));
+        value.extend(members(json!({
+            "NetworkInterfaceId": eni_id,
+            "PrimaryIpAddress": eni.primary,
+            "MacAddress": eni.mac,
+            "Type": if **number == 0 { "Primary" } else { "Secondary" },
+        })));
+        Value::Object(value)
+    };
+    let interfaces: Vec<Value> = interfaces.iter().map(interface).collect();
+    let (cpu, memory) = (1, 1024);
+    let started_s = if instance.started_s == 0 { instance.created_s } else { instance.started_s };
+    let mut value = shared_json(context, id, instance, primary.1);
+    value.extend(members(json!({
+        "Cpu": cpu,
+        "Memory": memory,
+        "OSType": "linux",
+        "DeviceAvailable": true,
+        "IoOptimized": true,
+        "DeletionProtection": instance.deletion_protection,
+        "InstanceTypeFamily": instance.family(),
+        "NetworkInterfaces": {"NetworkInterface": interfaces},
+        "ResourceGroupId": context.scope.label(id).resource_group,
+        "StartTime": timestamp(started_s),
+        "Tags": {"Tag": context.tags_of(id)},
+    })));
+    Value::Object(value)
+}
+
+/// What both actions show.
+fn shared_json(context: &Context<'_>, id: &str, instance: &Instance, eni: &Eni) -> serde_json::Map<String, Value> {
+    members(json!({
+        "InstanceId": id,
+        "InstanceName": instance.name,
+        "Description": instance.description,
+        "HostName": instance.host_name,
+        "ImageId": instance.image,
+        "InstanceType": instance.instance_type,
+        "InstanceNetworkType": "vpc",
+        "InstanceChargeType": "PostPaid",
+        "CreationTime": timestamp(instance.created_s),
+        "RegionId": context.scope.region_of(id),
+        "ZoneId": context.zone_of(&eni.vswitch),
+        "Status": status(context, instance),
+        "SecurityGroupIds": {"SecurityGroupId": eni.groups},
+        "VpcAttributes": {
+            "VpcId": eni.vpc,
+            "VSwitchId": eni.vswitch,
+            "PrivateIpAddress": {"IpAddress": [eni.primary]},
+        },
+    }))
+}
+
+pub(in crate::ecs) fn describe_status(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let ids = parameters.list("InstanceId")?;
+    let zone = parameters.text("ZoneId");
+    if zone.is_some_and(|zone| !zones_of(context.region()).iter().any(|known| known == zone)) {
+        return Err(ZONE_NOT_FOUND.error("see DescribeZones.").field("ZoneId"));
+    }
+    let shown = context.scope.instances().filter(|(id, instance)| {
+        let placed = || context.scope.primary_of(instance).map(|(_, eni)| context.zone_of(&eni.vswitch));
+        (ids.is_empty() || ids.contains(id)) && zone.is_none_or(|zone| placed().as_deref() == Some(zone))
+    });
+    let entry = |(id, instance): (&String, &Instance)| {
+        (id.clone(), json!({"InstanceId": id, "Status": status(context, instance)}))
+    };
+    let page = page(context, shown.map(entry).collect(), true)?;
+    let mut answer = page.about;
+    answer.insert("InstanceStatuses".into(), json!({ "InstanceStatus": page.entries }));
+    Ok(Plan::Answer(answer))
+}
+
+pub(in crate::ecs) fn describe_attribute(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let id = context.parameters().text("InstanceId").unwrap_or_default();
+    let instance = context.scope.instance(id)?;
+    let Some((_, eni)) = context.scope.primary_of(instance) else { return Ok(Plan::answer(json!({}))) };
+    let mut answer = shared_json(context, id, instance, eni);
+    answer.extend(members(json!({"Cpu": 1, "Memory": 1024, "IoOptimized": "optimized"})));
+    Ok(Plan::Answer(answer))
+}

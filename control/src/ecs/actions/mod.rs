@@ -1,0 +1,123 @@
+//! The table of actions: one row each, and a function that turns a call into a plan.
+
+mod eni;
+mod group;
+mod instance;
+mod port_list;
+mod prefix_list;
+mod region;
+mod rule;
+mod tag;
+mod vpc;
+mod vswitch;
+
+use super::dialect::{Action, Product};
+use crate::error::{ApiError, INVALID_ACTION_NOT_FOUND, INVALID_VERSION};
+use Product::{Ecs, Vpc};
+
+macro_rules! actions {
+    ($($product:ident $name:literal $perform:path;)*) => {
+        /// Every action there is.
+        pub static ACTIONS: &[Action] =
+            &[$(Action { product: $product, name: $name, perform: $perform },)*];
+    };
+}
+
+actions! {
+    Ecs "CreateSecurityGroup" group::create;
+    Ecs "DescribeSecurityGroups" group::list::describe;
+    Ecs "DescribeSecurityGroupAttribute" group::list::describe_attribute;
+    Ecs "DescribeSecurityGroupReferences" group::list::describe_references;
+    Ecs "AuthorizeSecurityGroup" rule::authorize_ingress;
+    Ecs "AuthorizeSecurityGroupEgress" rule::authorize_egress;
+    Ecs "RevokeSecurityGroup" rule::revoke_ingress;
+    Ecs "RevokeSecurityGroupEgress" rule::revoke_egress;
+    Ecs "ModifySecurityGroupRule" rule::modify_ingress;
+    Ecs "ModifySecurityGroupEgressRule" rule::modify_egress;
+    Ecs "ModifySecurityGroupPolicy" group::modify_policy;
+    Ecs "ModifySecurityGroupAttribute" group::modify_attribute;
+    Ecs "DeleteSecurityGroup" group::delete;
+    Ecs "JoinSecurityGroup" group::join;
+    Ecs "LeaveSecurityGroup" group::leave;
+    Ecs "ModifyInstanceAttribute" instance::modify_attribute;
+    Ecs "ModifyNetworkInterfaceAttribute" eni::modify_attribute;
+    Ecs "CreatePrefixList" prefix_list::create;
+    Ecs "ModifyPrefixList" prefix_list::modify;
+    Ecs "DeletePrefixList" prefix_list::delete;
+    Ecs "DescribePrefixLists" prefix_list::describe;
+    Ecs "DescribePrefixListAttributes" prefix_list::describe_attributes;
+    Ecs "DescribePrefixListAssociations" prefix_list::describe_associations;
+    Ecs "CreatePortRangeList" port_list::create;
+    Ecs "ModifyPortRangeList" port_list::modify;
+    Ecs "DeletePortRangeList" port_list::delete;
+    Ecs "DescribePortRangeLists" port_list::describe;
+    Ecs "DescribePortRangeListEntries" port_list::describe_entries;
+    Ecs "DescribePortRangeListAssociations" port_list::describe_associations;
+    Ecs "TagResources" tag::tag;
+    Ecs "UntagResources" tag::untag;
+    Ecs "ListTagResources" tag::list::list;
+    Ecs "AddTags" tag::add;
+    Ecs "RemoveTags" tag::remove;
+    Ecs "DescribeTags" tag::list::describe_tags;
+    Ecs "DescribeResourceByTags" tag::list::describe_resources;
+    Ecs "JoinResourceGroup" tag::join_resource_group;
+    Ecs "CreateNetworkInterface" eni::create;
+    Ecs "AttachNetworkInterface" eni::attach;
+    Ecs "DetachNetworkInterface" eni::detach;
+    Ecs "DeleteNetworkInterface" eni::delete;
+    Ecs "DescribeNetworkInterfaces" eni::list::describe;
+    Ecs "DescribeNetworkInterfaceAttribute" eni::list::describe_attribute;
+    Ecs "AssignPrivateIpAddresses" eni::address::assign_ipv4;
+    Ecs "UnassignPrivateIpAddresses" eni::address::unassign_ipv4;
+    Ecs "AssignIpv6Addresses" eni::address::assign_ipv6;
+    Ecs "UnassignIpv6Addresses" eni::address::unassign_ipv6;
+    Ecs "RunInstances" instance::create::run;
+    Ecs "CreateInstance" instance::create::create;
+    Ecs "StartInstance" instance::start;
+    Ecs "StartInstances" instance::start_all;
+    Ecs "StopInstance" instance::stop;
+    Ecs "StopInstances" instance::stop_all;
+    Ecs "RebootInstance" instance::reboot;
+    Ecs "DeleteInstance" instance::delete;
+    Ecs "DeleteInstances" instance::delete_all;
+    Ecs "DescribeInstances" instance::list::describe;
+    Ecs "DescribeInstanceStatus" instance::list::describe_status;
+    Ecs "DescribeInstanceAttribute" instance::list::describe_attribute;
+    Ecs "ModifyInstanceVpcAttribute" instance::modify_vpc_attribute;
+    Ecs "DescribeRegions" region::describe_regions;
+    Ecs "DescribeZones" region::describe_zones;
+    Ecs "DescribeAccountAttributes" region::describe_account_attributes;
+    Vpc "CreateVpc" vpc::create;
+    Vpc "DescribeVpcs" vpc::describe;
+    Vpc "DescribeVpcAttribute" vpc::describe_attribute;
+    Vpc "ModifyVpcAttribute" vpc::modify;
+    Vpc "DeleteVpc" vpc::delete;
+    Vpc "CreateVSwitch" vswitch::create;
+    Vpc "DescribeVSwitches" vswitch::describe;
+    Vpc "DescribeVSwitchAttributes" vswitch::describe_attributes;
+    Vpc "ModifyVSwitchAttribute" vswitch::modify;
+    Vpc "DeleteVSwitch" vswitch::delete;
+    Vpc "DescribeRegions" region::describe_vpc_regions;
+    Vpc "DescribeZones" region::describe_vpc_zones;
+    Vpc "TagResources" tag::tag;
+    Vpc "UnTagResources" tag::untag;
+    Vpc "ListTagResources" tag::list::list;
+}
+
+/// The action of a version and a name.
+///
+/// # Errors
+/// Where there is no such version or no such action.
+pub fn find_action(version: Option<&str>, name: Option<&str>) -> Result<&'static Action, ApiError> {
+    let product = match version {
+        Some("2014-05-26") => Some(Ecs),
+        Some("2016-04-28") => Some(Vpc),
+        _ => None,
+    };
+    let product =
+        product.ok_or_else(|| INVALID_VERSION.error("Specified parameter Version is not valid.").field("Version"))?;
+    let found = ACTIONS.iter().find(|action| action.product == product && Some(action.name) == name);
+    found.ok_or_else(|| {
+        INVALID_ACTION_NOT_FOUND.error("Specified api is not found, please check your url and method.").field("Action")
+    })
+}

@@ -1,0 +1,170 @@
+//! Tags and resource groups of objects.
+
+pub(in crate::ecs) mod list;
+
+use crate::command::{Command, LabelModify};
+use crate::ecs::dialect::Product;
+use crate::ecs::dialect::call::{Context, Plan};
+use crate::ecs::dialect::scope::Access;
+use crate::ecs::dialect::validate::missing;
+use crate::error::{ApiError, ErrorKind, GROUP_MANAGED};
+use std::collections::BTreeSet;
+
+const RESOURCE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceId.NotFound", status: 404 };
+const TYPE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceType.NotFound", status: 404 };
+const SAME_RESOURCE_GROUP: ErrorKind = ErrorKind { code: "InvalidResourceGroup.Duplicate", status: 403 };
+const TAG_COUNT: ErrorKind = ErrorKind { code: "InvalidTagCount", status: 400 };
+
+/// Kinds of ECS objects that can be tagged and that there are here, by the names of the interface.
+const ECS_TYPES: [&str; 5] = ["instance", "securitygroup", "eni", "prefixlist", "portrangelist"];
+/// Kinds that there are in the cloud and not here.
+const OTHER_TYPES: [&str; 17] = [
+    "disk",
+    "snapshot",
+    "image",
+    "volume",
+    "ddh",
+    "ddhcluster",
+    "keypair",
+    "launchtemplate",
+    "reservedinstance",
+    "snapshotpolicy",
+    "elasticityassurance",
+    "capacityreservation",
+    "command",
+    "invocation",
+    "activation",
+    "managedinstance",
+    "route_table",
+];
+
+/// The objects of the caller that can be tagged: kind and identifier.
+pub(in crate::ecs) fn objects<'a>(context: &Context<'a>) -> Vec<(&'static str, &'a str)> {
+    let scope = context.scope;
+    match context.call.action.product {
+        Product::Ecs => scope
+            .instances()
+            .map(|(id, _)| (ECS_TYPES[0], id.as_str()))
+            .chain(scope.groups().map(|(id, _)| (ECS_TYPES[1], id.as_str())))
+            .chain(scope.enis().map(|(id, _)| (ECS_TYPES[2], id.as_str())))
+            .chain(scope.prefix_lists().map(|(id, _)| (ECS_TYPES[3], id.as_str())))
+            .chain(scope.port_lists().map(|(id, _)| (ECS_TYPES[4], id.as_str())))
+            .collect(),
+        // What only is shared with the caller is not the caller's to tag.
+        Product::Vpc => scope
+            .vpcs()
+            .filter(|(id, _)| scope.vpc(id.as_str(), Access::Own).is_ok())
+            .map(|(id, _)| ("vpc", id.as_str()))
+            .chain(
+                scope
+                    .vswitches()
+                    .filter(|(id, _)| scope.vswitch(id.as_str(), Access::Own).is_ok())
+                    .map(|(id, _)| ("vswitch", id.as_str())),
+            )
+            .collect(),
+    }
+}
+
+/// The kind that the call names, small.
+pub(in crate::ecs) fn kind(context: &Context<'_>) -> Result<Option<String>, ApiError> {
+    let Some(text) = context.parameters().text("ResourceType") else { return Ok(None) };
+    let kind = text.to_ascii_lowercase();
+    let here: &[&str] = match context.call.action.product {
+        Product::Ecs => &ECS_TYPES,
+        Product::Vpc => &["vpc", "vswitch"],
+    };
+    if !here.contains(&kind.as_str()) && !OTHER_TYPES.contains(&kind.as_str()) {
+        return Err(TYPE_NOT_FOUND.error("there is no such kind of object.").field("ResourceType"));
+    }
+    Ok(Some(kind))
+}
+
+/// The identifiers of a call, each of an object of that kind that its user may change.
+fn named_objects(context: &Context<'_>, ids: &[String]) -> Result<(), ApiError> {
+    let kind = kind(context)?;
+    for id in ids {
+        if !is_of_kind(context, kind.as_deref().unwrap_or_default(), id) {
+            let shown: String = id.chars().take(100).collect();
+            return Err(RESOURCE_NOT_FOUND.error(format!("{shown:?} is none.")).field("ResourceId"));
+        }
+        if context.scope.group(id).is_ok_and(|(_, group)| group.service_managed) {
+            return Err(GROUP_MANAGED.error(format!("{id} is managed by a cloud service.")).object(id));
+        }
+    }
+    Ok(())
+}
+
+fn is_of_kind(context: &Context<'_>, kind: &str, id: &str) -> bool {
+    let scope = context.scope;
+    match kind {
+        "instance" => scope.instance(id).is_ok(),
+        "securitygroup" => scope.group(id).is_ok(),
+        "eni" => scope.eni(id).is_ok(),
+        "prefixlist" => scope.prefix_list(id).is_ok(),
+        "portrangelist" => scope.port_list(id).is_ok(),
+        "vpc" => scope.vpc(id, Access::Own).is_ok(),
+        "vswitch" => scope.vswitch(id, Access::Own).is_ok(),
+        _ => false,
+    }
+}
+
+pub(in crate::ecs) fn tag(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let tags = context.tags("Tag")?;
+    let ids = context.parameters().list("ResourceId")?;
+    named_objects(context, &ids)?;
+    let change =
+        |object: String| Command::LabelModify(LabelModify { object, tags: tags.clone(), ..LabelModify::default() });
+    Ok(context.quiet_change(ids.into_iter().map(change).collect()))
+}
+
+pub(in crate::ecs) fn untag(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let untag: BTreeSet<String> = parameters.list("TagKey")?.into_iter().collect();
+    let untag_all = parameters.boolean("All")?.unwrap_or(false) && untag.is_empty();
+    let ids = parameters.list("ResourceId")?;
+    named_objects(context, &ids)?;
+    let change = |object: String| {
+        Command::LabelModify(LabelModify { object, untag: untag.clone(), untag_all, ..LabelModify::default() })
+    };
+    Ok(context.quiet_change(ids.into_iter().map(change).collect()))
+}
+
+pub(in crate::ecs) fn add(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let tags = context.tags("Tag")?;
+    if tags.is_empty() || tags.len() > 20 {
+        return Err(TAG_COUNT.error("give 1 to 20 tags.").field("Tag"));
+    }
+    let object = context.parameters().owned("ResourceId").unwrap_or_default();
+    named_objects(context, std::slice::from_ref(&object))?;
+    let modify = LabelModify { object, tags, ..LabelModify::default() };
+    Ok(context.quiet_change(vec![Command::LabelModify(modify)]))
+}
+
+pub(in crate::ecs) fn remove(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let tags = context.tags("Tag")?;
+    let object = context.parameters().owned("ResourceId").unwrap_or_default();
+    named_objects(context, std::slice::from_ref(&object))?;
+    let present = &context.scope.label(&object).tags;
+    // A tag with a value goes only with that value.
+    let goes = |(key, value): &(&String, &String)| value.is_empty() || present.get(*key) == Some(*value);
+    let untag = tags.iter().filter(goes).map(|(key, _)| key.clone()).collect();
+    let modify = LabelModify { object, untag, untag_all: tags.is_empty(), ..LabelModify::default() };
+    Ok(context.quiet_change(vec![Command::LabelModify(modify)]))
+}
+
+pub(in crate::ecs) fn join_resource_group(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    for name in ["ResourceGroupId", "ResourceId", "ResourceType"] {
+        if parameters.text(name).is_none() {
+            return Err(missing(context.call.action.fact(), name));
+        }
+    }
+    let resource_group = context.resource_group()?;
+    let object = parameters.owned("ResourceId").unwrap_or_default();
+    named_objects(context, std::slice::from_ref(&object))?;
+    if Some(&context.scope.label(&object).resource_group) == resource_group.as_ref() {
+        return Err(SAME_RESOURCE_GROUP.error("it is this one.").object(object));
+    }
+    let modify = LabelModify { object, resource_group, ..LabelModify::default() };
+    Ok(context.quiet_change(vec![Command::LabelModify(modify)]))
+}

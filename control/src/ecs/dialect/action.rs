@@ -1,0 +1,68 @@
+//! What an action is, and the two products that share the interface.
+
+use super::call::{Context, Plan};
+use super::schema::{ActionFact, facts};
+use crate::error::ApiError;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// One of the two products that share the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// Instances, interfaces and security groups.
+    Ecs,
+    /// Private networks.
+    Vpc,
+}
+
+impl Product {
+    /// Its version, by which requests name it.
+    pub fn version(self) -> &'static str {
+        match self {
+            Self::Ecs => "2014-05-26",
+            Self::Vpc => "2016-04-28",
+        }
+    }
+
+    /// Its name in the published interface.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ecs => "ECS",
+            Self::Vpc => "VPC",
+        }
+    }
+}
+
+/// One action.
+#[derive(Debug)]
+pub struct Action {
+    /// Its product.
+    pub product: Product,
+    /// Its name.
+    pub name: &'static str,
+    /// Says what a call comes to.
+    pub(in crate::ecs) perform: fn(&Context<'_>) -> Result<Plan, ApiError>,
+}
+
+impl Action {
+    /// What the published interface says of it.
+    ///
+    /// # Panics
+    /// If the table has a row that the published interface has not, which a test rules out.
+    pub fn fact(&self) -> &'static ActionFact {
+        static FACTS: LazyLock<HashMap<(&str, &str), &ActionFact>> = LazyLock::new(|| {
+            facts().actions.iter().map(|fact| ((fact.product.as_str(), fact.action.as_str()), fact)).collect()
+        });
+        FACTS.get(&(self.product.name(), self.name)).expect("every row is an action of the published interface")
+    }
+
+    /// Whether it only asks.
+    pub fn is_question(&self) -> bool {
+        self.name.starts_with("Describe") || self.name.starts_with("List")
+    }
+
+    /// Whether it can be tried without doing it.
+    pub fn has_dry_run(&self) -> bool {
+        self.fact().params.iter().any(|fact| fact.name == "DryRun")
+    }
+}

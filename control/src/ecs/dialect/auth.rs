@@ -1,0 +1,303 @@
+//! Who sends a request: signature, time and nonce, before anything else is looked at.
+
+use super::nonces::Nonces;
+use super::parameters::Parameters;
+use super::settings::{AccessKey, ApiSettings};
+use super::signature::{
+    Authorization, V3_ALGORITHM, V3Request, hash, v1_matches, v1_string_to_sign, v3_matches, v3_string_to_sign,
+};
+use crate::error::{
+    ApiError, ILLEGAL_TIMESTAMP, INCOMPLETE_SIGNATURE, KEY_NOT_FOUND, MISSING_PARAMETER, NONCE_USED,
+    SIGNATURE_MISMATCH, TIMESTAMP_EXPIRED, TIMESTAMP_FORMAT,
+};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Mutex;
+use subtle::ConstantTimeEq;
+
+/// How far a request's time may be from ours, seconds.
+const WINDOW_S: u64 = 31 * 60;
+/// Characters of a nonce.
+const NONCE_CHARACTERS_MAX: usize = 256;
+
+/// A request as it is judged here: nothing of it is trusted.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// The HTTP method.
+    pub method: &'a str,
+    /// The parameters of the query.
+    pub query: &'a [(String, String)],
+    /// The parameters of query and form.
+    pub pairs: &'a [(String, String)],
+    /// The same, as a table.
+    pub parameters: &'a Parameters,
+    /// The headers, by their small names.
+    pub headers: &'a BTreeMap<String, String>,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    /// The value of a header by its small name.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// Whether it is signed, in either way.
+    pub fn is_signed(&self) -> bool {
+        self.is_v3() || self.parameters.given("Signature").is_some()
+    }
+
+    /// Whether it is signed the newer way.
+    pub fn is_v3(&self) -> bool {
+        self.header("authorization").is_some_and(|value| value.starts_with(V3_ALGORITHM))
+    }
+}
+
+/// Keeps the keys and the nonces they were used with.
+#[derive(Debug)]
+pub struct Gate {
+    keys: BTreeMap<String, AccessKey>,
+    unsigned_account: Option<String>,
+    nonces: Mutex<Nonces>,
+}
+
+/// What a signature claims.
+struct Claim<'a> {
+    key_id: &'a str,
+    time: &'a str,
+    nonce: &'a str,
+    token: Option<&'a str>,
+}
+
+impl Gate {
+    /// A gate for these keys that forgets used nonces with its process.
+    pub fn new(settings: &ApiSettings) -> Self {
+        let keys = settings.access_keys.iter().map(|key| (key.id.clone(), key.clone())).collect();
+        let unsigned_account = settings.unsigned.then(|| settings.first_account().to_owned());
+        Self { keys, unsigned_account, nonces: Mutex::default() }
+    }
+
+    /// A gate for these keys that keeps used nonces in a folder.
+    ///
+    /// # Errors
+    /// What the operating system says of the folder.
+    pub fn with_memory(settings: &ApiSettings, folder: &Path, now_s: u64) -> io::Result<Self> {
+        Ok(Self { nonces: Mutex::new(Nonces::open(folder, now_s)?), ..Self::new(settings) })
+    }
+
+    /// Whether a request is admitted without a signature, if at all.
+    pub fn is_unsigned(&self, envelope: &Envelope<'_>) -> bool {
+        let is_signed = envelope.header("authorization").is_some() || envelope.parameters.given("Signature").is_some();
+        self.unsigned_account.is_some() && !is_signed
+    }
+
+    /// The account that sent a request.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the signature.
+    pub fn admit(&self, envelope: &Envelope<'_>, now_s: u64) -> Result<String, ApiError> {
+        match envelope.header("authorization") {
+            Some(value) if value.starts_with(V3_ALGORITHM) => self.admit_v3(envelope, value, now_s),
+            Some(_) => Err(INCOMPLETE_SIGNATURE.error("the Authorization header is no ACS3-HMAC-SHA256 signature")),
+            None => match &self.unsigned_account {
+                Some(account) if envelope.parameters.given("Signature").is_none() => Ok(account.clone()),
+                _ => self.admit_v1(envelope, now_s),
+            },
+        }
+    }
+
+    fn admit_v1(&self, envelope: &Envelope<'_>, now_s: u64) -> Result<String, ApiError> {
+        let parameters = envelope.parameters;
+        let needed = |name: &str| parameters.text(name).ok_or_else(|| missing(name));
+        let claim = Claim {
+            time: parameters.text("Timestamp").ok_or_else(|| ILLEGAL_TIMESTAMP.error("Timestamp is not supplied."))?,
+            key_id: needed("AccessKeyId")?,
+            nonce: needed("SignatureNonce")?,
+            token: parameters.text("SecurityToken"),
+        };
+        let signature = needed("Signature")?;
+        let method = parameters.text("SignatureMethod").unwrap_or("HMAC-SHA1");
+        let version = parameters.text("SignatureVersion").unwrap_or("1.0");
+        if !method.eq_ignore_ascii_case("HMAC-SHA1") || version != "1.0" {
+            return Err(INCOMPLETE_SIGNATURE.error("sign with HMAC-SHA1, version 1.0, or with ACS3-HMAC-SHA256"));
+        }
+        let (key, until_s) = self.check(&claim, now_s)?;
+        let text = v1_string_to_sign(envelope.method, envelope.pairs);
+        if !v1_matches(&key.secret, &text, signature) {
+            return Err(mismatch(&text));
+        }
+        // Only a request that was really signed uses up its nonce.
+        self.nonces().use_once(claim.key_id, claim.nonce, until_s, now_s)?;
+        Ok(key.account.clone())
+    }
+
+    fn admit_v3(&self, envelope: &Envelope<'_>, value: &str, now_s: u64) -> Result<String, ApiError> {
+        let authorization = Authorization::read(value).ok_or_else(|| {
+            INCOMPLETE_SIGNATURE.error(
+                "the Authorization header needs Credential, SignedHeaders and Signature, and has to cover host and \
+                 the x-acs headers action, version, date, signature-nonce and content-sha256",
+            )
+        })?;
+        let needed = |name: &str| envelope.header(name).ok_or_else(|| missing(name));
+        let claim = Claim {
+            key_id: &authorization.key_id,
+            time: needed("x-acs-date")?,
+            nonce: needed("x-acs-signature-nonce")?,
+            token: envelope.header("x-acs-security-token"),
+        };
+        let (key, until_s) = self.check(&claim, now_s)?;
+        let claimed_hash = needed("x-acs-content-sha256")?;
+        let request = V3Request { method: envelope.method, path: "/", query: envelope.query, body_hash: claimed_hash };
+        let text = v3_string_to_sign(request, &authorization.signed_headers, |name| envelope.header(name));
+        let same_body = claimed_hash.eq_ignore_ascii_case(&hash(envelope.body));
+        if !same_body || !v3_matches(&key.secret, &text, &authorization.signature) {
+            return Err(mismatch(&text));
+        }
+        // Only a request that was really signed uses up its nonce.
+        self.nonces().use_once(claim.key_id, claim.nonce, until_s, now_s)?;
+        Ok(key.account.clone())
+    }
+
+    /// The time, the key and the nonce of a claim, in this order. Gives the key, and how long the claim is good.
+    fn check(&self, claim: &Claim<'_>, now_s: u64) -> Result<(&AccessKey, u64), ApiError> {
+        let time_s = read_time(claim.time)
+            .ok_or_else(|| TIMESTAMP_FORMAT.error("Specified time stamp or date value is not well formatted."))?;
+        if time_s.abs_diff(now_s) > WINDOW_S {
+            return Err(TIMESTAMP_EXPIRED.error("Specified time stamp or date value is expired."));
+        }
+        let unknown = || KEY_NOT_FOUND.error("Specified access key is not found.");
+        let key = self.keys.get(claim.key_id).ok_or_else(unknown)?;
+        if let Some(token) = &key.security_token {
+            let given = claim.token.unwrap_or_default();
+            if !bool::from(token.as_bytes().ct_eq(given.as_bytes())) {
+                return Err(unknown());
+            }
+        }
+        if claim.nonce.is_empty() || claim.nonce.len() > NONCE_CHARACTERS_MAX {
+            return Err(INCOMPLETE_SIGNATURE.error("a nonce has 1 to 256 characters"));
+        }
+        let until_s = time_s + WINDOW_S;
+        if self.nonces().is_used(claim.key_id, claim.nonce, until_s) {
+            return Err(NONCE_USED.error("The request signature nonce has been used."));
+        }
+        Ok((key, until_s))
+    }
+
+    fn nonces(&self) -> std::sync::MutexGuard<'_, Nonces> {
+        self.nonces.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn missing(name: &str) -> ApiError {
+    let message =
+        format!("The input parameter \"{name}\" that is mandatory for processing this request is not supplied.");
+    MISSING_PARAMETER.error(message).field(name)
+}
+
+fn mismatch(string_to_sign: &str) -> ApiError {
+    let message =
+        format!("Specified signature is not matched with our calculation. server string to sign is:{string_to_sign}");
+    SIGNATURE_MISMATCH.error(message)
+}
+
+/// Seconds since 1970 of `2026-11-23T12:00:00Z`.
+pub(in crate::ecs) fn read_time(text: &str) -> Option<u64> {
+    let bytes = text.as_bytes();
+    let shape = b"dddd-dd-ddTdd:dd:ddZ";
+    let fits = bytes.len() == shape.len()
+        && bytes.iter().zip(shape).all(|(byte, form)| if *form == b'd' { byte.is_ascii_digit() } else { byte == form });
+    let part = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    if !fits {
+        return None;
+    }
+    let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
+    let (hour, minute, second) = (part(11, 13)?, part(14, 16)?, part(17, 19)?);
+    let in_range = year >= 1970 && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !in_range || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    // Years that begin in March: leap days come last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    Some((days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ecs::dialect::parameters::read_pairs;
+    use crate::ecs::dialect::signature::{v1_sign, v1_string_to_sign};
+    use crate::model::timestamp;
+
+    const NOW_S: u64 = 1_795_437_732;
+
+    fn gate() -> Gate {
+        let key =
+            AccessKey { id: "testid".into(), secret: "testsecret".into(), account: "7".into(), security_token: None };
+        Gate::new(&ApiSettings { access_keys: vec![key], ..ApiSettings::default() })
+    }
+
+    fn signed(changes: &str, signed_with: &str) -> Vec<(String, String)> {
+        let base = format!(
+            "Action=DescribeRegions&AccessKeyId=testid&SignatureMethod=HMAC-SHA1&SignatureVersion=1.0&SignatureNonce=n1&\
+             SignatureType=&Timestamp={}",
+            timestamp(NOW_S)
+        );
+        let mut table: BTreeMap<String, String> = read_pairs(&base).unwrap().into_iter().collect();
+        table.extend(read_pairs(changes).unwrap());
+        let mut pairs: Vec<(String, String)> = table.into_iter().collect();
+        let signature = v1_sign(signed_with, &v1_string_to_sign("POST", &pairs));
+        pairs.push(("Signature".into(), signature));
+        pairs
+    }
+
+    fn admit(gate: &Gate, pairs: &[(String, String)], now_s: u64) -> Result<String, &'static str> {
+        let parameters = Parameters::new(pairs.to_vec()).unwrap();
+        let headers = BTreeMap::new();
+        let envelope =
+            Envelope { method: "POST", query: pairs, pairs, parameters: &parameters, headers: &headers, body: b"" };
+        gate.admit(&envelope, now_s).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn times_are_read() {
+        for seconds in [0, 951_782_399, 951_782_400, NOW_S] {
+            assert_eq!(read_time(&timestamp(seconds)), Some(seconds));
+        }
+        for text in ["", "2026-11-23 12:00:00", "2026-11-23T12:00:00+", "2026-13-01T00:00:00Z", "1969-01-01T00:00:00Z"]
+        {
+            assert_eq!(read_time(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_good_once() {
+        let gate = gate();
+        let request = signed("", "testsecret");
+        assert_eq!(admit(&gate, &request, NOW_S), Ok("7".into()));
+        assert_eq!(admit(&gate, &request, NOW_S), Err("SignatureNonceUsed"));
+        assert_eq!(admit(&gate, &request, NOW_S + WINDOW_S), Err("SignatureNonceUsed"));
+        assert_eq!(admit(&gate, &request, NOW_S + WINDOW_S + 1), Err("InvalidTimeStamp.Expired"));
+        assert_eq!(admit(&gate, &signed("SignatureNonce=n2", "testsecret"), NOW_S - WINDOW_S), Ok("7".into()));
+    }
+
+    #[test]
+    fn refusals_come_in_order() {
+        let gate = gate();
+        for (changes, code) in [
+            ("Timestamp=now&AccessKeyId=x", "InvalidTimeStamp.Format"),
+            ("Timestamp=2016-02-23T12:46:24Z&AccessKeyId=x", "InvalidTimeStamp.Expired"),
+            ("AccessKeyId=x", "InvalidAccessKeyId.NotFound"),
+            ("SignatureMethod=HMAC-SHA256", "IncompleteSignature"),
+            ("Timestamp=", "IllegalTimestamp"),
+            ("SignatureNonce=", "MissingParameter"),
+        ] {
+            assert_eq!(admit(&gate, &signed(changes, "testsecret"), NOW_S), Err(code), "{changes}");
+        }
+        // A signature that does not match uses up no nonce.
+        assert_eq!(admit(&gate, &signed("", "other"), NOW_S), Err("SignatureDoesNotMatch"));
+        assert_eq!(admit(&gate, &signed("", "testsecret"), NOW_S), Ok("7".into()));
+    }
+}

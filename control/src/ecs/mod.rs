@@ -1,0 +1,47 @@
+//! The HTTP interface's actions: one row each, from a call to a plan.
+//!
+//! A call goes through the row's parameters as the published interface has them ([`facts`]), then its own function,
+//! which reads the rest, looks up what the caller may see and says what to change and to answer. Nothing here changes
+//! anything: the server does, once it has a [`Plan`].
+
+mod actions;
+pub mod client;
+mod dialect;
+mod reference_page;
+
+pub use actions::{ACTIONS, find_action};
+pub use dialect::*;
+pub use reference_page::reference_page;
+
+use crate::error::ApiError;
+use serde_json::{Map, Value};
+
+/// Refuses a call for what can be seen without looking at the state.
+///
+/// # Errors
+/// A refusal in the action's words.
+pub fn check(desk: &Desk<'_>) -> Result<(), ApiError> {
+    let checked = dialect::validate::check_parameters(desk.call.action.fact(), &desk.call.parameters);
+    checked.and_then(|()| desk.context().check_region()).map_err(|error| refusal(desk.call, error))
+}
+
+/// What a call that was checked comes to.
+///
+/// # Errors
+/// A refusal in the action's words.
+pub fn plan(desk: &Desk<'_>) -> Result<Plan, ApiError> {
+    (desk.call.action.perform)(&desk.context()).map_err(|error| refusal(desk.call, error))
+}
+
+/// An answer with everything that the published interface has in it.
+pub fn completed(action: &Action, answer: Map<String, Value>) -> Map<String, Value> {
+    // What pages say and what is bought is there only where it means something.
+    const OWN: [&str; 7] = ["RequestId", "NextToken", "TotalCount", "PageNumber", "PageSize", "OrderId", "TradePrice"];
+    let mut types = action.fact().response.clone();
+    if let Value::Object(members) = &mut types {
+        members.retain(|name, _| !OWN.contains(&name.as_str()));
+    }
+    let mut answer = Value::Object(answer);
+    complete(&mut answer, &types);
+    dialect::call::members(answer)
+}

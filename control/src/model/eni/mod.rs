@@ -1,0 +1,297 @@
+//! Network interfaces (`semantics.md` §1.2, §4.2).
+
+mod address;
+
+use super::metadata::Holder;
+use super::parse::{description, name};
+use super::{Event, Model};
+use crate::command::{EniAttach, EniCreate, EniDelete, EniDetach, EniModify, TimeoutsChange};
+use crate::environment::Environment;
+use crate::error::{
+    ApiError, DEPENDENCY_ROUTE_ENTRY, ENI_NAME_MALFORMED, ENI_NOT_FOUND, ENI_STATE, ENI_TIMEOUTS, INVALID_DESCRIPTION,
+    INVALID_PARAMETER, INVALID_PARAMETER_CONFLICT,
+};
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use vswitch_core::desired::{self, Port, Timeouts, Tracking};
+use vswitch_core::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId};
+use vswitch_core::limits::{MTU_BYTES_MAX, MTU_BYTES_MIN};
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Eni {
+    /// The VPC of its subnet.
+    pub vpc: VpcId,
+    /// Its subnet.
+    pub vswitch: VSwitchId,
+    /// Its hardware address.
+    pub mac: MacAddress,
+    /// Its primary IPv4 address.
+    pub primary: Ipv4Addr,
+    /// Its secondary IPv4 addresses.
+    pub secondary: BTreeSet<Ipv4Addr>,
+    /// Its IPv6 addresses.
+    pub ipv6: BTreeSet<Ipv6Addr>,
+    /// Prefixes delegated to it.
+    pub prefixes: BTreeSet<IpNet>,
+    /// The groups it is a member of.
+    pub groups: BTreeSet<GroupId>,
+    /// Whether addresses are checked.
+    pub source_dest_check: bool,
+    /// How long its sessions may idle.
+    pub timeouts: Timeouts,
+    /// The most sessions it may hold at once.
+    pub sessions_max: u32,
+    /// What it may ask of the session tables, and what is checked besides rules.
+    #[serde(default)]
+    pub tracking: Tracking,
+    /// The instance it belongs to, if any.
+    pub instance: Option<String>,
+    /// A name for people.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Where its frames come from and go to.
+    pub port: Option<Port>,
+    /// Whether it goes with the instance it is attached to.
+    #[serde(default = "released")]
+    pub delete_on_release: bool,
+    /// When it was made, seconds since 1970.
+    pub created_s: u64,
+}
+
+fn released() -> bool {
+    true
+}
+
+impl Eni {
+    /// All its addresses, the primary one first, and its delegated prefixes.
+    pub fn prefixes_of_all(&self) -> impl Iterator<Item = IpNet> {
+        let primary = IpNet::V4(Ipv4Net::from(self.primary));
+        let secondary = self.secondary.iter().map(|address| IpNet::V4((*address).into()));
+        let ipv6 = self.ipv6.iter().map(|address| IpNet::V6((*address).into()));
+        std::iter::once(primary).chain(secondary).chain(ipv6).chain(self.prefixes.iter().copied())
+    }
+}
+
+impl Model {
+    pub(crate) fn eni(&self, id: &str) -> Result<(EniId, &Eni), ApiError> {
+        let id = EniId::from(id);
+        match self.enis.get(&id) {
+            Some(eni) => Ok((id, eni)),
+            None => {
+                let message = format!("there is no network interface {id}: see sluice eni list");
+                Err(ENI_NOT_FOUND.error(message).field("eni").object(id))
+            }
+        }
+    }
+
+    pub(super) fn eni_create(
+        &self,
+        create: &EniCreate,
+        holder: Holder<'_>,
+        environment: &Environment,
+    ) -> Result<Vec<Event>, ApiError> {
+        let id = self.choose_id(create.id.as_deref(), "eni", environment, |id| self.enis.contains_key(&id.into()))?;
+        let id = EniId::from(id);
+        let (vswitch_id, vswitch) = self.vswitch(&create.vswitch)?;
+        let (groups, events) = match create.groups.is_empty() {
+            true => {
+                let (group, events) = self.default_group(&vswitch.vpc, holder.owner, environment)?;
+                (BTreeSet::from([group]), events)
+            }
+            false => (self.group_set(&create.groups)?, vec![]),
+        };
+        let mut eni = Eni {
+            vpc: vswitch.vpc.clone(),
+            primary: self.primary_address(&vswitch_id, vswitch, create.primary_ip.as_deref())?,
+            vswitch: vswitch_id,
+            mac: self.choose_mac(create.mac.as_deref(), &vswitch.vpc, environment)?,
+            secondary: BTreeSet::new(),
+            ipv6: BTreeSet::new(),
+            prefixes: BTreeSet::new(),
+            groups,
+            source_dest_check: create.source_dest_check.unwrap_or(true),
+            timeouts: timeouts(Timeouts::default(), create.timeouts.as_ref())?,
+            sessions_max: sessions_max(create.sessions_max)?.unwrap_or(desired::Eni::default_sessions_max()),
+            tracking: create.tracking.clone().unwrap_or_default().over(Tracking::default()),
+            instance: create.instance.clone().filter(|instance| !instance.is_empty()),
+            name: name(create.name.as_deref(), ENI_NAME_MALFORMED)?,
+            description: description(create.description.as_deref(), 2, 256, INVALID_DESCRIPTION)?,
+            port: create.port.clone(),
+            delete_on_release: create.delete_on_release.unwrap_or(true),
+            created_s: environment.now_s,
+        };
+        self.add_addresses(&id, &mut eni, &create.secondary_ips, "secondary_ips")?;
+        self.add_addresses(&id, &mut eni, &create.ipv6_addresses, "ipv6_addresses")?;
+        self.add_prefixes(&id, &mut eni, &create.prefixes)?;
+        self.add_counted(&id, &mut eni, 0, create.ipv6_count)?;
+        if let Some(port) = &create.port {
+            self.check_port(&id, port)?;
+        }
+        if events.is_empty() {
+            self.check_groups(None, &eni)?;
+        }
+        Ok(events.into_iter().chain([Event::Eni(id, Some(Box::new(eni)))]).collect())
+    }
+
+    pub(super) fn eni_modify(&self, modify: &EniModify) -> Result<Vec<Event>, ApiError> {
+        let (id, old) = self.eni(&modify.eni)?;
+        let mut new = old.clone();
+        if let Some(check) = modify.source_dest_check {
+            new.source_dest_check = check;
+        }
+        new.delete_on_release = modify.delete_on_release.unwrap_or(old.delete_on_release);
+        new.timeouts = timeouts(old.timeouts, modify.timeouts.as_ref())?;
+        new.sessions_max = sessions_max(modify.sessions_max)?.unwrap_or(old.sessions_max);
+        new.tracking = modify.tracking.clone().unwrap_or_default().over(old.tracking);
+        if let Some(text) = &modify.name {
+            new.name = name(Some(text), ENI_NAME_MALFORMED)?;
+        }
+        if let Some(text) = &modify.description {
+            new.description = description(Some(text), 2, 256, INVALID_DESCRIPTION)?;
+        }
+        if let Some(groups) = &modify.groups {
+            new.groups = self.group_set(groups)?;
+            self.check_groups(Some((&id, old)), &new)?;
+        }
+        Ok(if new == *old { vec![] } else { vec![Event::Eni(id, Some(Box::new(new)))] })
+    }
+
+    pub(super) fn eni_delete(&self, delete: &EniDelete) -> Result<Vec<Event>, ApiError> {
+        let (id, eni) = self.eni(&delete.eni)?;
+        self.refuse_of_instance(&id)?;
+        if eni.port.is_some() && !delete.force {
+            let message = format!("{id} is attached to a port: detach it first, or force the deletion");
+            return Err(ENI_STATE.error(message).object(id));
+        }
+        self.refuse_routed(&id, eni)?;
+        Ok(vec![Event::Eni(id, None)])
+    }
+
+    /// Refuses to take an interface away that a custom route leads to.
+    pub(super) fn refuse_routed(&self, id: &EniId, eni: &Eni) -> Result<(), ApiError> {
+        let route = self.vpcs.get(&eni.vpc).and_then(|vpc| vpc.routes.iter().find(|route| route.eni == *id));
+        if let Some(route) = route {
+            let message = format!("{} of {} is routed to {id}: remove the route first", route.destination, eni.vpc);
+            return Err(DEPENDENCY_ROUTE_ENTRY.error(message).object(id));
+        }
+        Ok(())
+    }
+
+    pub(super) fn eni_attach(&self, attach: &EniAttach) -> Result<Vec<Event>, ApiError> {
+        let (id, old) = self.eni(&attach.eni)?;
+        if old.port.as_ref() == Some(&attach.port) {
+            return Ok(vec![]);
+        }
+        if old.port.is_some() {
+            return Err(ENI_STATE.error(format!("{id} is attached to another port: detach it first")).object(id));
+        }
+        self.check_port(&id, &attach.port)?;
+        let new = Eni { port: Some(attach.port.clone()), ..old.clone() };
+        Ok(vec![Event::Eni(id, Some(Box::new(new)))])
+    }
+
+    pub(super) fn eni_detach(&self, detach: &EniDetach) -> Result<Vec<Event>, ApiError> {
+        let (id, old) = self.eni(&detach.eni)?;
+        if old.port.is_none() {
+            return Ok(vec![]);
+        }
+        let new = Eni { port: None, ..old.clone() };
+        Ok(vec![Event::Eni(id, Some(Box::new(new)))])
+    }
+
+    fn choose_mac(&self, wanted: Option<&str>, vpc: &VpcId, environment: &Environment) -> Result<MacAddress, ApiError> {
+        let gateway = desired::Vpc::default_gateway_mac();
+        let Some(text) = wanted else {
+            loop {
+                let mac = environment.new_mac();
+                if mac != gateway && !self.index.has_mac(vpc, mac) {
+                    return Ok(mac);
+                }
+            }
+        };
+        let refuse = |message: String| INVALID_PARAMETER.error(message).field("mac");
+        let mac: MacAddress = text.parse().map_err(|error| refuse(format!("{text:?} is {error}")))?;
+        if mac.is_group() || mac == MacAddress::default() || mac == gateway {
+            return Err(refuse(format!("{mac} cannot be an interface's: choose one like 02:00:00:00:00:01")));
+        }
+        if self.index.has_mac(vpc, mac) {
+            return Err(refuse(format!("{mac} belongs to another interface of {vpc}: choose another one")));
+        }
+        Ok(mac)
+    }
+
+    /// Refuses a port that cannot be or that another ENI has.
+    pub(super) fn check_port(&self, id: &EniId, port: &Port) -> Result<(), ApiError> {
+        let Some((device, namespace)) = port.device() else { return Ok(()) };
+        check_device(port, device, namespace)?;
+        let same = |other: &Port| other.device() == Some((device, namespace));
+        let holder = self.enis.iter().find(|(other, eni)| *other != id && eni.port.as_ref().is_some_and(same));
+        if let Some((holder, _)) = holder {
+            let message = format!("device {device} belongs to {holder}: choose another name, or detach that one");
+            return Err(INVALID_PARAMETER_CONFLICT.error(message).field("port.device").object(holder));
+        }
+        Ok(())
+    }
+}
+
+fn check_device(port: &Port, device: &str, namespace: Option<&str>) -> Result<(), ApiError> {
+    let refuse = |field: &str, message: String| Err(INVALID_PARAMETER.error(message).field(format!("port.{field}")));
+    let is_name = |text: &str, most: usize| {
+        let letters = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/%:".contains(&byte));
+        letters && (1..=most).contains(&text.len()) && text != "." && text != ".."
+    };
+    if !is_name(device, 15) {
+        return refuse("device", format!("{device:?} is no device name: 1 to 15 letters without / : % and spaces"));
+    }
+    if let Some(name) = namespace.filter(|name| !is_name(name, 64)) {
+        return refuse("namespace", format!("{name:?} is no name of a namespace"));
+    }
+    if matches!(port, Port::Tap(tap) if tap.create_namespace && tap.namespace.is_none()) {
+        return refuse("create_namespace", "which namespace? give its name as namespace".into());
+    }
+    let mtu_bytes = port.mtu_bytes();
+    if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&usize::from(mtu_bytes)) {
+        return refuse("mtu_bytes", format!("{mtu_bytes}: an MTU is {MTU_BYTES_MIN} to {MTU_BYTES_MAX} bytes"));
+    }
+    Ok(())
+}
+
+fn sessions_max(value: Option<u32>) -> Result<Option<u32>, ApiError> {
+    match value {
+        Some(0) => {
+            let message = "0 sessions would let nothing pass: allow at least 1, or detach the interface";
+            Err(INVALID_PARAMETER.error(message).field("sessions_max"))
+        }
+        value => Ok(value),
+    }
+}
+
+fn timeouts(old: Timeouts, change: Option<&TimeoutsChange>) -> Result<Timeouts, ApiError> {
+    let Some(change) = change else { return Ok(old) };
+    let refuse = |field: &str, value: u16, allowed: String| {
+        let message = format!("{value} s is no such timeout: choose {allowed}");
+        ENI_TIMEOUTS.error(message).field(format!("timeouts.{field}"))
+    };
+    let new = Timeouts {
+        tcp_established_s: change.tcp_established_s.unwrap_or(old.tcp_established_s),
+        tcp_closed_s: change.tcp_closed_s.unwrap_or(old.tcp_closed_s),
+        udp_s: change.udp_s.unwrap_or(old.udp_s),
+    };
+    if !Timeouts::TCP_ESTABLISHED_S.contains(&new.tcp_established_s) {
+        let allowed = format!("one of {:?}", Timeouts::TCP_ESTABLISHED_S);
+        return Err(refuse("tcp_established_s", new.tcp_established_s, allowed));
+    }
+    let (least, most) = Timeouts::TCP_CLOSED_S;
+    if !(least..=most).contains(&new.tcp_closed_s) {
+        return Err(refuse("tcp_closed_s", new.tcp_closed_s, format!("{least} to {most}")));
+    }
+    if !Timeouts::UDP_S.contains(&new.udp_s) {
+        return Err(refuse("udp_s", new.udp_s, format!("one of {:?}", Timeouts::UDP_S)));
+    }
+    Ok(new)
+}

@@ -1,0 +1,312 @@
+//! Rules as their authors write them, read: words to values, with every exclusion that needs no other object.
+
+use crate::command::RuleSpec;
+use crate::error::{
+    ApiError, ErrorKind, RULE_DESCRIPTION, RULE_DEST_CIDR, RULE_DEST_FAMILIES, RULE_DEST_MISSING, RULE_ICMP_WITH_IPV6,
+    RULE_ICMPV6_WITH_IPV4, RULE_IPV6_DEST_CIDR, RULE_IPV6_SOURCE_CIDR, RULE_POLICY, RULE_PORT_LIST_PROTOCOL,
+    RULE_PORTS, RULE_PORTS_MISSING, RULE_PRIORITY, RULE_PROTOCOL, RULE_PROTOCOL_AND_PORTS, RULE_SAME_SIDES,
+    RULE_SOURCE_CIDR, RULE_SOURCE_FAMILIES, RULE_SOURCE_MISSING, RULE_SOURCE_PORTS,
+};
+use crate::model::parse::{prefix, rule_description};
+use crate::model::rule::Rule;
+use ipnet::IpNet;
+use vswitch_core::desired::{Direction, Policy, PortRange, Ports, Protocol, Remote};
+
+/// How "all" is written where ports are not looked at.
+pub(in crate::model) const ANY_PORTS: &str = "-1/-1";
+
+/// A rule's protocol and policy, which are judged before all else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RuleWords {
+    protocol: Protocol,
+    policy: Policy,
+}
+
+impl RuleWords {
+    /// Reads both.
+    ///
+    /// # Errors
+    /// The first that is none.
+    pub(crate) fn read(spec: &RuleSpec) -> Result<Self, ApiError> {
+        let protocol = protocol(&spec.protocol)?;
+        Ok(Self { protocol, policy: policy(given(&spec.policy).unwrap_or("accept"))? })
+    }
+
+    /// Whether packets of the protocol have ports.
+    pub(crate) fn has_ports(self) -> bool {
+        self.protocol.has_ports()
+    }
+
+    /// Judges the rest of a rule, as the cloud takes it: IPv4 and IPv6 prefixes have fields of their own.
+    ///
+    /// # Errors
+    /// The first thing wrong.
+    pub(crate) fn check(self, spec: &RuleSpec, direction: Direction) -> Result<(), ApiError> {
+        priority(spec.priority.unwrap_or(1))?;
+        for (cidr, side) in [(&spec.cidr, Side::remote(direction)), (&spec.local_cidr, Side::local(direction))] {
+            if cidr.as_deref().is_some_and(|text| text.contains(':')) {
+                let message = format!("{:?} is IPv6, which has a field of its own", cidr.as_deref().unwrap_or(""));
+                return Err(side.cidr.error(message).field(side.cidr_field));
+            }
+        }
+        read(spec, direction, 0).map(drop)
+    }
+}
+
+/// Whether a rule is the one that a text describes, but for the description.
+pub(crate) fn same_rule(rule: &Rule, spec: &RuleSpec, direction: Direction) -> bool {
+    read(spec, direction, 0).is_ok_and(|wanted| rule.equals(&wanted))
+}
+
+/// Reads a rule. The objects it names are looked up later.
+pub(in crate::model) fn read(spec: &RuleSpec, direction: Direction, created_s: u64) -> Result<Rule, ApiError> {
+    let RuleWords { protocol, policy } = RuleWords::read(spec)?;
+    let priority = priority(spec.priority.unwrap_or(1))?;
+    let (remote, remote_text) = remote(spec, direction)?;
+    let local = side(spec.local_cidr.as_ref(), spec.ipv6_local_cidr.as_ref(), &Side::local(direction))?;
+    let mut rule = Rule {
+        direction,
+        policy,
+        priority,
+        protocol,
+        ports: Ports::Any,
+        source_ports: None,
+        remote,
+        remote_text,
+        local,
+        local_text: local.map(|local| entered(local, spec.local_cidr.as_ref())).unwrap_or_default(),
+        description: String::new(),
+        created_s,
+    };
+    check_families(&rule)?;
+    rule.ports = ports(spec, protocol)?;
+    rule.source_ports = source_ports(given(&spec.source_ports), protocol)?;
+    rule.description = rule_description(spec.description.as_deref(), RULE_DESCRIPTION)?;
+    Ok(rule)
+}
+
+/// Refuses sides and protocols whose address families exclude each other.
+pub(in crate::model) fn check_families(rule: &Rule) -> Result<(), ApiError> {
+    let remote = match &rule.remote {
+        Remote::Prefix(prefix) => Some(*prefix),
+        _ => None,
+    };
+    if let (Some(remote), Some(local)) = (remote, rule.local) {
+        if remote.trunc() == local.trunc() {
+            let message = format!("the near and the far side are both {remote}: leave the near side out");
+            return Err(RULE_SAME_SIDES.error(message).field("local_cidr"));
+        }
+        if is_ipv6(remote) != is_ipv6(local) {
+            let message = format!("the far side {remote} and the near side {local} are of different families");
+            return Err(Side::remote(rule.direction).families.error(message).field("local_cidr"));
+        }
+    }
+    for (prefix, field) in [(remote, "cidr"), (rule.local, "local_cidr")] {
+        let Some(prefix) = prefix else { continue };
+        match (rule.protocol, is_ipv6(prefix)) {
+            (Protocol::ICMP, true) => {
+                let message = format!("ICMP is IPv4 and {prefix} IPv6: use the protocol icmpv6");
+                return Err(RULE_ICMP_WITH_IPV6.error(message).field(field));
+            }
+            (Protocol::ICMPV6, false) => {
+                let message = format!("ICMPv6 is IPv6 and {prefix} IPv4: use the protocol icmp");
+                return Err(RULE_ICMPV6_WITH_IPV4.error(message).field(field));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub(in crate::model) fn policy(text: &str) -> Result<Policy, ApiError> {
+    match text.to_ascii_lowercase().as_str() {
+        "accept" => Ok(Policy::Accept),
+        "drop" => Ok(Policy::Drop),
+        _ => Err(RULE_POLICY.error(format!("{text:?} is no policy: write accept or drop")).field("policy")),
+    }
+}
+
+pub(in crate::model) fn priority(value: i64) -> Result<u8, ApiError> {
+    u8::try_from(value).ok().filter(|priority| (1..=100).contains(priority)).ok_or_else(|| {
+        let message = format!("{value} is no priority: 1 is the strongest and 100 the weakest");
+        RULE_PRIORITY.error(message).field("priority")
+    })
+}
+
+pub(in crate::model) fn protocol(text: &str) -> Result<Protocol, ApiError> {
+    match text.to_ascii_lowercase().as_str() {
+        "all" => return Ok(Protocol::All),
+        "tcp" => return Ok(Protocol::TCP),
+        "udp" => return Ok(Protocol::UDP),
+        "icmp" => return Ok(Protocol::ICMP),
+        "icmpv6" => return Ok(Protocol::ICMPV6),
+        "gre" => return Ok(Protocol::GRE),
+        _ => {}
+    }
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).map(Protocol::Number).ok_or_else(|| {
+        let message = format!("{text:?} is no protocol: write tcp, udp, icmp, icmpv6, gre, all or a number 0 to 255");
+        RULE_PROTOCOL.error(message).field("protocol")
+    })
+}
+
+/// A protocol as the cloud writes it.
+pub(crate) fn protocol_text(protocol: Protocol) -> String {
+    match protocol {
+        Protocol::All => "ALL".into(),
+        Protocol::TCP => "TCP".into(),
+        Protocol::UDP => "UDP".into(),
+        Protocol::ICMP => "ICMP".into(),
+        Protocol::ICMPV6 => "ICMPv6".into(),
+        Protocol::GRE => "GRE".into(),
+        Protocol::Number(number) => number.to_string(),
+    }
+}
+
+/// `first/last`, 1 to 65535 and ascending.
+pub(in crate::model) fn port_range(text: &str) -> Option<PortRange> {
+    let (first, last) = text.split_once('/')?;
+    let port = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let range = PortRange { first: port(first)?, last: port(last)? };
+    (1 <= range.first && range.first <= range.last).then_some(range)
+}
+
+/// The source ports of a rule: all where they are absent, empty or `-1/-1`.
+pub(in crate::model) fn source_ports(text: Option<&str>, protocol: Protocol) -> Result<Option<PortRange>, ApiError> {
+    match text {
+        None | Some("" | ANY_PORTS) => Ok(None),
+        Some(text) if !protocol.has_ports() => {
+            let message = format!("{} has no ports: leave {text:?} out or write {ANY_PORTS}", protocol_text(protocol));
+            Err(RULE_SOURCE_PORTS.error(message).field("source_ports"))
+        }
+        Some(text) => port_range(text).map(Some).ok_or_else(|| {
+            let message = format!("{text:?} is no range of source ports: write first/last or {ANY_PORTS}");
+            RULE_SOURCE_PORTS.error(message).field("source_ports")
+        }),
+    }
+}
+
+pub(in crate::model) fn ports(spec: &RuleSpec, protocol: Protocol) -> Result<Ports, ApiError> {
+    let (range, list) = (given(&spec.ports), given(&spec.port_list));
+    if !protocol.has_ports() {
+        return match (range, list) {
+            (None, None) | (Some(ANY_PORTS), _) => Ok(Ports::Any),
+            (None, Some(_)) => {
+                let message = format!("{} rules take no port list: only TCP and UDP do", protocol_text(protocol));
+                Err(RULE_PORT_LIST_PROTOCOL.error(message).field("port_list"))
+            }
+            (Some(text), _) => {
+                let message =
+                    format!("{} has no ports: leave {text:?} out or write {ANY_PORTS}", protocol_text(protocol));
+                Err(RULE_PROTOCOL_AND_PORTS.error(message).field("ports"))
+            }
+        };
+    }
+    match (range, list) {
+        (Some(text), _) => port_range(text).map(Ports::Range).ok_or_else(|| {
+            let message = format!("{text:?} is no port range: write first/last as in 80/80, all ports as 1/65535");
+            RULE_PORTS.error(message).field("ports")
+        }),
+        (None, Some(list)) => Ok(Ports::List(list.into())),
+        (None, None) => {
+            let message = format!("a {} rule needs ports, as in 80/80, or a port list", protocol_text(protocol));
+            Err(RULE_PORTS_MISSING.error(message).field("ports"))
+        }
+    }
+}
+
+/// The names and refusals of one side of a rule, which the cloud calls source or destination.
+pub(in crate::model) struct Side {
+    missing: ErrorKind,
+    cidr: ErrorKind,
+    ipv6_cidr: ErrorKind,
+    families: ErrorKind,
+    cidr_field: &'static str,
+    ipv6_field: &'static str,
+}
+
+impl Side {
+    const SOURCE: Self = Self {
+        missing: RULE_SOURCE_MISSING,
+        cidr: RULE_SOURCE_CIDR,
+        ipv6_cidr: RULE_IPV6_SOURCE_CIDR,
+        families: RULE_SOURCE_FAMILIES,
+        cidr_field: "cidr",
+        ipv6_field: "ipv6_cidr",
+    };
+    const DESTINATION: Self = Self {
+        missing: RULE_DEST_MISSING,
+        cidr: RULE_DEST_CIDR,
+        ipv6_cidr: RULE_IPV6_DEST_CIDR,
+        families: RULE_DEST_FAMILIES,
+        ..Self::SOURCE
+    };
+
+    pub(in crate::model) fn remote(direction: Direction) -> Self {
+        match direction {
+            Direction::Ingress => Self::SOURCE,
+            Direction::Egress => Self::DESTINATION,
+        }
+    }
+
+    pub(in crate::model) fn local(direction: Direction) -> Self {
+        Self { cidr_field: "local_cidr", ipv6_field: "ipv6_local_cidr", ..Self::remote(direction.reverse()) }
+    }
+}
+
+/// The prefix of one side, host bits masked, if one is given.
+pub(in crate::model) fn side(
+    cidr: Option<&String>,
+    ipv6: Option<&String>,
+    side: &Side,
+) -> Result<Option<IpNet>, ApiError> {
+    let cidr = cidr.filter(|text| !text.is_empty());
+    let ipv6 = ipv6.filter(|text| !text.is_empty());
+    let (text, kind, field) = match (cidr, ipv6) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            let message = format!("{} and {} are both given: make a rule for each", side.cidr_field, side.ipv6_field);
+            return Err(side.families.error(message).field(side.ipv6_field));
+        }
+        (Some(text), None) => (text, side.cidr, side.cidr_field),
+        (None, Some(text)) => (text, side.ipv6_cidr, side.ipv6_field),
+    };
+    let prefix = prefix(text).filter(|prefix| ipv6.is_none() || is_ipv6(*prefix));
+    let prefix = prefix.ok_or_else(|| {
+        let example = if ipv6.is_some() { "2001:db8::/32" } else { "10.0.0.0/8" };
+        kind.error(format!("{text:?} is no address or prefix: write one like {example}")).field(field)
+    })?;
+    Ok(Some(prefix.trunc()))
+}
+
+/// The object of a rule, and what is reported of a prefix: IPv4 as entered, IPv6 normalised.
+pub(in crate::model) fn remote(spec: &RuleSpec, direction: Direction) -> Result<(Remote, String), ApiError> {
+    let names = Side::remote(direction);
+    if let Some(prefix) = side(spec.cidr.as_ref(), spec.ipv6_cidr.as_ref(), &names)? {
+        return Ok((Remote::Prefix(prefix), entered(prefix, spec.cidr.as_ref())));
+    }
+    if let Some(group) = given(&spec.group) {
+        return Ok((Remote::Group(group.into()), String::new()));
+    }
+    if let Some(list) = given(&spec.prefix_list) {
+        return Ok((Remote::PrefixList(list.into()), String::new()));
+    }
+    let message = "a rule needs an object: give one of cidr, ipv6_cidr, group and prefix_list";
+    Err(names.missing.error(message).field("cidr"))
+}
+
+/// What is reported of a prefix: IPv4 as entered, IPv6 normalised.
+pub(in crate::model) fn entered(prefix: IpNet, text: Option<&String>) -> String {
+    match prefix {
+        IpNet::V4(_) => text.cloned().unwrap_or_default(),
+        IpNet::V6(prefix) => prefix.to_string(),
+    }
+}
+
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+pub(in crate::model) fn is_ipv6(prefix: IpNet) -> bool {
+    matches!(prefix, IpNet::V6(_))
+}

@@ -1,0 +1,9 @@
+//! The control socket: its protocol, what may be asked, what is answered, and both ends of a connection.
+
+mod answer;
+pub mod client;
+pub(crate) mod connection;
+pub(crate) mod listener;
+pub mod protocol;
+pub mod query;
+pub mod view;

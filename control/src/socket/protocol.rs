@@ -1,0 +1,241 @@
+//! Messages on the control socket, one JSON object per line: `{"version":1,"request":7,"op":"vpc-list"}` and its
+//! reply. `request` is a number of the sender's choice; it is not called `id`, which many commands have for what they
+//! create.
+
+use crate::command::Command;
+use crate::error::{ApiError, INVALID_ACTION_NOT_FOUND, INVALID_PARAMETER, MISSING_PARAMETER, ReportedError};
+use crate::socket::query::{Answer, Query};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use vswitch_core::protocol::{Applied, Refusal};
+
+/// The version of this protocol.
+pub const VERSION: u64 = 1;
+/// Bytes of one request, newline included.
+pub const REQUEST_BYTES_MAX: usize = 16 << 20;
+
+/// A request, read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    /// A change.
+    Change(Box<Command>),
+    /// A question.
+    Ask(Query),
+}
+
+/// A reply on the control socket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// [`VERSION`] of the sender.
+    pub version: u64,
+    /// The request's number; 0 where the request could not be read.
+    pub request: u64,
+    /// The answer.
+    #[serde(flatten)]
+    pub body: ReplyBody,
+}
+
+/// What the control plane answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum ReplyBody {
+    /// A change was made and will survive a crash.
+    Changed(Changed),
+    /// A question's answer.
+    Answered {
+        /// The answer, under its name.
+        answer: Answer,
+    },
+    /// The request was refused, and nothing changed.
+    Refused {
+        /// Why.
+        error: ReportedError,
+    },
+}
+
+/// A change that was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// What changed, in order; empty if everything was as wanted already.
+    pub objects: Vec<ChangedObject>,
+    /// What the forwarding plane made of it.
+    pub forwarding: Forwarding,
+}
+
+/// One object of a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedObject {
+    /// Its noun: `settings`, `vpc`, `vswitch`, `group`, `rule`, `eni`, `prefix-list` or `port-list`.
+    pub kind: String,
+    /// Its identifier; empty for the settings.
+    pub id: String,
+    /// The group of a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// What happened to it.
+    pub change: ChangeKind,
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChangeKind {
+    /// It is new.
+    Created,
+    /// It is different.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+/// What the forwarding plane made of a change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Forwarding {
+    /// Every worker runs it: from now on no packet is judged by the old rules.
+    Applied(Applied),
+    /// It concerns no packet, such as a name, or changes nothing; and all that was changed before is in force.
+    Unchanged,
+    /// It, or what was changed before it, is stored and not in force yet; it will be as soon as the forwarding plane is
+    /// back.
+    Pending {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Reads a request. Its number is told even where the rest is no request, as far as it could be read.
+///
+/// # Errors
+/// With the field at fault, where there is one.
+pub fn read_request(line: &[u8]) -> (u64, Result<Operation, ApiError>) {
+    let mut fields: Map<String, Value> = match serde_json::from_slice(line) {
+        Ok(fields) => fields,
+        Err(error) => {
+            let message = format!("the request is no JSON object: {error}");
+            return (0, Err(INVALID_PARAMETER.error(message)));
+        }
+    };
+    let request = fields.remove("request").as_ref().and_then(Value::as_u64);
+    (request.unwrap_or(0), read_fields(request, fields))
+}
+
+fn read_fields(request: Option<u64>, mut fields: Map<String, Value>) -> Result<Operation, ApiError> {
+    match fields.remove("version") {
+        Some(version) if version.as_u64() == Some(VERSION) => {}
+        Some(version) => {
+            let message = format!("this is version {VERSION} of the protocol, the request has {version}");
+            return Err(INVALID_PARAMETER.error(message).field("version"));
+        }
+        None => return Err(MISSING_PARAMETER.error(format!("say \"version\":{VERSION}")).field("version")),
+    }
+    if request.is_none() {
+        let message = "give the request a number as request, which the reply repeats";
+        return Err(MISSING_PARAMETER.error(message).field("request"));
+    }
+    let Some(op) = fields.get("op").and_then(Value::as_str) else {
+        return Err(MISSING_PARAMETER.error("say what to do as op, as in \"op\":\"vpc-list\"").field("op"));
+    };
+    let (op, fields) = (op.to_owned(), Value::Object(fields));
+    let read = match Query::is_op(&op) {
+        true => from_value(fields).map(Operation::Ask),
+        false => from_value(fields).map(Box::new).map(Operation::Change),
+    };
+    read.map_err(|reason| match reason.starts_with("unknown variant") && reason.contains(&format!("`{op}`")) {
+        true => INVALID_ACTION_NOT_FOUND.error(format!("there is no operation {op:?}")).field("op"),
+        false => {
+            let field = field_of(&reason);
+            let error = INVALID_PARAMETER.error(format!("{op}: {reason}"));
+            field.map_or(error.clone(), |field| error.field(field))
+        }
+    })
+}
+
+fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, String> {
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+/// The field that serde's message names in its first back quotes, as in "missing field `cidr`".
+fn field_of(reason: &str) -> Option<String> {
+    let named = ["missing field `", "unknown field `"].iter().find_map(|start| reason.split_once(start))?.1;
+    named.split_once('`').map(|(field, _)| field.to_owned())
+}
+
+impl Reply {
+    /// A reply to a request.
+    pub fn new(request: u64, body: ReplyBody) -> Self {
+        Self { version: VERSION, request, body }
+    }
+
+    /// A refusal of a request.
+    pub fn refused(request: u64, error: ApiError) -> Self {
+        Self::new(request, ReplyBody::Refused { error: error.into() })
+    }
+
+    /// The reply as a line.
+    pub fn to_line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).expect("replies are always expressible as JSON");
+        line.push(b'\n');
+        line
+    }
+}
+
+/// Refusals of the forwarding plane as one sentence.
+pub fn refusals_text(refusals: &[Refusal]) -> String {
+    const TOLD_MAX: usize = 10;
+    let told: Vec<String> = refusals
+        .iter()
+        .take(TOLD_MAX)
+        .map(|refusal| match refusal.object.is_empty() {
+            true => refusal.message.clone(),
+            false => format!("{}: {}", refusal.object, refusal.message),
+        })
+        .collect();
+    match refusals.len().saturating_sub(TOLD_MAX) {
+        0 => told.join("; "),
+        more => format!("{}; and {more} more", told.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(line: &str) -> (u64, ApiError) {
+        let (id, operation) = read_request(line.as_bytes());
+        (id, operation.unwrap_err())
+    }
+
+    #[test]
+    fn requests_are_read() {
+        let (id, operation) = read_request(br#"{"version":1,"request":7,"op":"vpc-create","cidr":"10.0.0.0/16"}"#);
+        assert_eq!(id, 7);
+        let Ok(Operation::Change(command)) = operation else { panic!("{operation:?}") };
+        assert!(matches!(*command, Command::VpcCreate(create) if create.cidr == "10.0.0.0/16"));
+        let (_, operation) = read_request(br#"{"version":1,"request":8,"op":"vpc-list"}"#);
+        assert!(matches!(operation, Ok(Operation::Ask(Query::VpcList(_)))));
+        let (_, operation) =
+            read_request(br#"{"version":1,"request":8,"op":"batch","commands":[{"op":"vpc-delete","vpc":"vpc-1"}]}"#);
+        let Ok(Operation::Change(command)) = operation else { panic!("{operation:?}") };
+        assert!(matches!(*command, Command::Batch(batch) if batch.commands.len() == 1));
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        for (line, id, field) in [
+            ("[]", 0, None),
+            ("{", 0, None),
+            (r#"{"request":3,"op":"vpc-list"}"#, 3, Some("version")),
+            (r#"{"version":2,"request":3,"op":"vpc-list"}"#, 3, Some("version")),
+            (r#"{"version":1,"op":"vpc-list"}"#, 0, Some("request")),
+            (r#"{"version":1,"request":3}"#, 3, Some("op")),
+            (r#"{"version":1,"request":3,"op":"fly"}"#, 3, Some("op")),
+            (r#"{"version":1,"request":3,"op":"vpc-create"}"#, 3, Some("cidr")),
+            (r#"{"version":1,"request":3,"op":"vpc-create","cidr":"10.0.0.0/8","colour":1}"#, 3, Some("colour")),
+            (r#"{"version":1,"request":3,"op":"vpc-list","colour":1}"#, 3, Some("colour")),
+        ] {
+            let (told, error) = refused(line);
+            assert_eq!((told, error.field.as_deref()), (id, field), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What can be asked of the control plane without changing anything, and the answers.
+//!
+//! On the wire a query is one JSON object whose `op` is the variant's name in kebab case, as in
+//! `{"op":"eni-list","vpc":"vpc-1"}`.
+
+use crate::command::vocabulary;
+use crate::socket::view::{
+    EniView, GroupView, PortListView, PrefixListView, RuleView, StateView, StatusView, VSwitchView, VpcView,
+};
+use serde::{Deserialize, Serialize};
+use vswitch_core::desired::{Direction, Settings};
+use vswitch_core::protocol::{
+    EniStats, FlowCursor, FlowDescription, FlowSelection, PacketDescription, PortStatus, Regrouped,
+};
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Query {
+    /// Both planes at a glance. Answer: [`Answer::Status`].
+    Status(Nothing),
+    /// Every object. Answer: [`Answer::State`].
+    StateShow(Nothing),
+    /// All VPCs. Answer: [`Answer::Vpcs`].
+    VpcList(Nothing),
+    /// One VPC. Answer: [`Answer::Vpc`].
+    VpcShow(VpcShow),
+    /// Subnets. Answer: [`Answer::Vswitches`].
+    VswitchList(VswitchFilter),
+    /// One subnet. Answer: [`Answer::Vswitch`].
+    VswitchShow(VswitchShow),
+    /// Network interfaces. Answer: [`Answer::Enis`].
+    EniList(EniFilter),
+    /// One network interface. Answer: [`Answer::Eni`].
+    EniShow(EniShow),
+    /// Security groups, without their rules. Answer: [`Answer::Groups`].
+    GroupList(GroupFilter),
+    /// One security group with its rules and members. Answer: [`Answer::Group`].
+    GroupShow(GroupShow),
+    /// Rules, strongest first. Answer: [`Answer::Rules`].
+    RuleList(RuleFilter),
+    /// All prefix lists. Answer: [`Answer::PrefixLists`].
+    PrefixListList(Nothing),
+    /// One prefix list. Answer: [`Answer::PrefixList`].
+    PrefixListShow(PrefixListShow),
+    /// All port lists. Answer: [`Answer::PortLists`].
+    PortListList(Nothing),
+    /// One port list. Answer: [`Answer::PortList`].
+    PortListShow(PortListShow),
+    /// The settings. Answer: [`Answer::Settings`].
+    SettingsShow(Nothing),
+    /// The state of all ports, asked of the forwarding plane. Answer: [`Answer::Ports`].
+    Ports(Nothing),
+    /// Counters, asked of the forwarding plane. Answer: [`Answer::Stats`].
+    Stats(StatsFilter),
+    /// A page of sessions, asked of the forwarding plane. Answer: [`Answer::Flows`].
+    Flows(FlowList),
+    /// Ends sessions, which are no part of the state. Answer: [`Answer::Flushed`].
+    FlowFlush(FlowFlush),
+    /// Has another number of workers forward, which are no part of the state. Answer: [`Answer::Regrouped`].
+    WorkersSet(WorkersSet),
+    /// What would happen to a packet, asked of the forwarding plane. Answer: [`Answer::Explanation`].
+    Explain(Explain),
+}
+
+vocabulary! {
+    /// A question without particulars.
+    Nothing {}
+
+    /// Asks for one VPC.
+    VpcShow {
+        /// The VPC.
+        vpc: String,
+    }
+
+    /// Which subnets.
+    VswitchFilter {
+        /// Only those of this VPC.
+        vpc: Option<String>,
+    }
+
+    /// Asks for one subnet.
+    VswitchShow {
+        /// The subnet.
+        vswitch: String,
+    }
+
+    /// Which network interfaces.
+    EniFilter {
+        /// Only those in this VPC.
+        vpc: Option<String>,
+        /// Only those in this subnet.
+        vswitch: Option<String>,
+        /// Only members of this group.
+        group: Option<String>,
+    }
+
+    /// Asks for one network interface.
+    EniShow {
+        /// The ENI.
+        eni: String,
+    }
+
+    /// Which security groups.
+    GroupFilter {
+        /// Only those of this VPC.
+        vpc: Option<String>,
+    }
+
+    /// Asks for one security group.
+    GroupShow {
+        /// The group.
+        group: String,
+    }
+
+    /// Which rules.
+    RuleFilter {
+        /// Only those of this group.
+        group: Option<String>,
+        /// Only those that judge this direction.
+        direction: Option<Direction>,
+    }
+
+    /// Asks for one prefix list.
+    PrefixListShow {
+        /// The list.
+        prefix_list: String,
+    }
+
+    /// Asks for one port list.
+    PortListShow {
+        /// The list.
+        port_list: String,
+    }
+
+    /// Which counters.
+    StatsFilter {
+        /// Only those of this ENI.
+        eni: Option<String>,
+    }
+
+    /// Asks for a page of sessions.
+    FlowList {
+        /// Which; all if absent.
+        selection: Option<FlowSelection>,
+        /// Where the page before ended; the first page if absent.
+        cursor: Option<FlowCursor>,
+        /// Most sessions of the page; 1,000 if absent.
+        limit: Option<usize>,
+    }
+
+    /// Ends the sessions in a part of the tables.
+    FlowFlush {
+        /// Which.
+        selection: FlowSelection,
+        /// Where the part before ended; from the beginning if absent.
+        cursor: Option<FlowCursor>,
+    }
+
+    /// How many workers there are to be.
+    WorkersSet {
+        /// Workers.
+        workers: usize,
+        /// Workers that receive for each port; as many as now if absent.
+        lanes: Option<usize>,
+    }
+}
+
+/// Asks what would happen to a packet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// The packet.
+    pub packet: PacketDescription,
+}
+
+/// What a query is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// Both planes at a glance.
+    Status(Box<StatusView>),
+    /// Every object.
+    State(Box<StateView>),
+    /// VPCs by identifier.
+    Vpcs(Vec<VpcView>),
+    /// A VPC.
+    Vpc(VpcView),
+    /// Subnets by identifier.
+    Vswitches(Vec<VSwitchView>),
+    /// A subnet.
+    Vswitch(VSwitchView),
+    /// Network interfaces by identifier.
+    Enis(Vec<EniView>),
+    /// A network interface.
+    Eni(Box<EniView>),
+    /// Security groups by identifier.
+    Groups(Vec<GroupView>),
+    /// A security group.
+    Group(GroupView),
+    /// Rules by group, direction, priority and policy.
+    Rules(Vec<RuleView>),
+    /// Prefix lists by identifier.
+    PrefixLists(Vec<PrefixListView>),
+    /// A prefix list.
+    PrefixList(PrefixListView),
+    /// Port lists by identifier.
+    PortLists(Vec<PortListView>),
+    /// A port list.
+    PortList(PortListView),
+    /// The settings.
+    Settings(Settings),
+    /// Ports by ENI.
+    Ports(Vec<PortStatus>),
+    /// Counters by ENI.
+    Stats(Vec<EniStats>),
+    /// Sessions.
+    Flows {
+        /// The sessions; there may be none, and more on the next page.
+        flows: Vec<FlowDescription>,
+        /// Where the next page begins; absent after the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<FlowCursor>,
+    },
+    /// Sessions ended: every worker that was asked has done it.
+    Flushed {
+        /// How many.
+        flows: u64,
+        /// Where the next part begins; absent after the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<FlowCursor>,
+    },
+    /// Another number of workers forwards.
+    Regrouped(Regrouped),
+    /// A packet's fate.
+    Explanation(Box<vswitch_core::trace::Explanation>),
+}
+
+impl Query {
+    /// Every `op` that is a query.
+    pub const OPS: [&str; 22] = [
+        "status",
+        "state-show",
+        "vpc-list",
+        "vpc-show",
+        "vswitch-list",
+        "vswitch-show",
+        "eni-list",
+        "eni-show",
+        "group-list",
+        "group-show",
+        "rule-list",
+        "prefix-list-list",
+        "prefix-list-show",
+        "port-list-list",
+        "port-list-show",
+        "settings-show",
+        "ports",
+        "stats",
+        "flows",
+        "flow-flush",
+        "workers-set",
+        "explain",
+    ];
+
+    /// Whether an `op` is a query's.
+    pub fn is_op(op: &str) -> bool {
+        Self::OPS.contains(&op)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_query_is_known_by_its_op() {
+        // Serde lists all variants where it meets one that does not exist.
+        let error = serde_json::from_str::<Query>(r#"{"op":"none"}"#).unwrap_err().to_string();
+        let listed: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        assert_eq!(listed, Query::OPS);
+    }
+}

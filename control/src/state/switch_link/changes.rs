@@ -1,0 +1,269 @@
+//! Changes on their way to the forwarding plane, on a thread of its own.
+//!
+//! Level-triggered: the thread knows what should run (`target`) and what of it was not acknowledged yet (`untold`), and
+//! closes the gap with that delta, or with the whole state wherever the other end may run something else. Generations
+//! begin above what the forwarding plane reports, so either side may restart. A lost message costs a reconnection,
+//! nothing more.
+
+use super::connection::{Connection, Failure};
+use super::{Change, Outcome, Report, SharedView, set};
+use crate::socket::view::LinkView;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use vswitch_core::desired::Desired;
+use vswitch_core::protocol::{Delta, ReplyBody, RequestBody};
+
+/// How often a quiet connection is looked at.
+const WATCH_PERIOD: Duration = Duration::from_millis(100);
+/// The first and the longest pause between attempts to reconnect or to bring a refused state about.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// What a change that waited for others has at least, so that it is tried at all.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// The thread's side.
+pub(super) struct ChangeThread {
+    socket: PathBuf,
+    timeout: Duration,
+    /// What should run.
+    target: Desired,
+    /// What leads from what was acknowledged last, if anything was, to the target.
+    untold: Delta,
+    connection: Option<Connection>,
+    /// The generation that the forwarding plane acknowledged last on this connection.
+    running: Option<u64>,
+    /// The highest generation either side has named.
+    generation: u64,
+    /// Why the target does not run.
+    reason: Option<String>,
+    retry_at: Instant,
+    back_off: Duration,
+    /// It takes connections and does not answer: what comes meanwhile is not held up by trying again.
+    is_silent: bool,
+    view: SharedView,
+}
+
+impl ChangeThread {
+    pub(super) fn new(socket: &Path, timeout: Duration, desired: Desired) -> Self {
+        let reason = "no attempt to connect was made yet";
+        let view = LinkView {
+            socket: socket.display().to_string(),
+            connected: false,
+            in_sync: false,
+            generation: 0,
+            reason: Some(reason.into()),
+        };
+        Self {
+            socket: socket.into(),
+            timeout,
+            target: desired,
+            untold: Delta::default(),
+            connection: None,
+            running: None,
+            generation: 0,
+            reason: Some(reason.into()),
+            retry_at: Instant::now(),
+            back_off: BACK_OFF.0,
+            is_silent: false,
+            view: Arc::new(Mutex::new(view)),
+        }
+    }
+
+    /// How the link is doing.
+    pub(super) fn view(&self) -> SharedView {
+        Arc::clone(&self.view)
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<Change>, report: impl Fn(Report)) {
+        loop {
+            let pause = match self.in_sync() {
+                true => WATCH_PERIOD,
+                false => self.retry_at.saturating_duration_since(Instant::now()).min(WATCH_PERIOD),
+            };
+            let done = match inbox.recv_timeout(pause) {
+                Ok(change) => Some(self.perform(change)),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.watch();
+                    None
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // Whoever is told of a change finds it in the link's state.
+            set(&self.view, self.view_now());
+            done.into_iter().for_each(&report);
+            if self.is_silent {
+                // Changes that follow each other closely leave no pause in which to look whether it answers again.
+                self.watch();
+                set(&self.view, self.view_now());
+            }
+        }
+    }
+
+    fn perform(&mut self, Change { ticket, delta, asked }: Change) -> Report {
+        if delta.is_empty() && self.still_in_sync() {
+            return Report::Apply { ticket, outcome: Outcome::InForce };
+        }
+        let untold = self.untold.clone();
+        if self.running.is_some() {
+            extend(&mut self.untold, delta.clone());
+        }
+        let undo = delta.apply(&mut self.target);
+        let outcome = match self.is_silent {
+            true => Outcome::Pending(Failure::silence(self.timeout).text),
+            false => self.bring_about((asked + self.timeout).max(Instant::now() + GRACE)),
+        };
+        if matches!(outcome, Outcome::Refused(_)) {
+            undo.apply(&mut self.target);
+            self.untold = untold;
+        }
+        Report::Apply { ticket, outcome }
+    }
+
+    fn in_sync(&self) -> bool {
+        self.connection.is_some() && self.running.is_some() && self.untold.is_empty()
+    }
+
+    /// Notices a connection that ended: whoever acknowledged the state on it may be gone.
+    fn still_in_sync(&mut self) -> bool {
+        if self.connection.as_ref().is_some_and(Connection::has_ended) {
+            self.disconnect("the forwarding plane closed the connection".into());
+            (self.retry_at, self.back_off) = (Instant::now(), BACK_OFF.0);
+        }
+        self.in_sync()
+    }
+
+    /// Notices a connection that ended, and tries again what is due.
+    fn watch(&mut self) {
+        if !self.still_in_sync() && Instant::now() >= self.retry_at {
+            // The outcome stays in `reason`.
+            self.bring_about(Instant::now() + self.timeout);
+        }
+    }
+
+    /// Makes the target run.
+    fn bring_about(&mut self, deadline: Instant) -> Outcome {
+        let outcome = match self.try_bring_about(deadline) {
+            Ok(outcome) => outcome,
+            Err(Failure { text, is_silent }) => {
+                self.is_silent = is_silent;
+                self.disconnect(text.clone());
+                Outcome::Pending(text)
+            }
+        };
+        match &outcome {
+            Outcome::Applied(_) | Outcome::InForce => {
+                self.reason = None;
+                self.is_silent = false;
+                self.back_off = BACK_OFF.0;
+            }
+            Outcome::Refused(refusals) => {
+                self.is_silent = false;
+                self.postpone(format!(
+                    "the forwarding plane refused: {}",
+                    crate::socket::protocol::refusals_text(refusals)
+                ));
+            }
+            Outcome::Pending(reason) => self.postpone(reason.clone()),
+        }
+        outcome
+    }
+
+    fn try_bring_about(&mut self, deadline: Instant) -> Result<Outcome, Failure> {
+        self.connect(deadline)?;
+        if let Some(base) = self.running {
+            let delta = self.untold.clone();
+            let body = RequestBody::Apply { base, generation: self.generation + 1, delta };
+            match self.submit(body, deadline)? {
+                Outcome::Refused(refusals) if refusals.iter().any(|refusal| refusal.code == "generation-mismatch") => {
+                    self.running = None;
+                    self.learn_generation(deadline)?;
+                }
+                outcome => return Ok(outcome),
+            }
+        }
+        let body = RequestBody::Replace { generation: self.generation + 1, desired: self.target.clone() };
+        self.submit(body, deadline)
+    }
+
+    fn submit(&mut self, body: RequestBody, deadline: Instant) -> Result<Outcome, Failure> {
+        self.generation += 1;
+        match self.exchange(body, deadline)? {
+            ReplyBody::Applied(applied) => {
+                self.generation = self.generation.max(applied.generation);
+                self.running = Some(applied.generation);
+                self.untold = Delta::default();
+                Ok(Outcome::Applied(applied))
+            }
+            ReplyBody::Refused { refusals } => {
+                if refusals.iter().any(|refusal| refusal.code == "timeout") {
+                    // Either state may be in force: only the whole one makes sure.
+                    self.running = None;
+                }
+                Ok(Outcome::Refused(refusals))
+            }
+            other => Err(format!("the forwarding plane gave an unexpected answer: {other:?}").into()),
+        }
+    }
+
+    fn connect(&mut self, deadline: Instant) -> Result<(), Failure> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        self.connection = Some(Connection::open(&self.socket, self.timeout, deadline)?);
+        self.running = None;
+        self.learn_generation(deadline)
+    }
+
+    fn learn_generation(&mut self, deadline: Instant) -> Result<(), Failure> {
+        match self.exchange(RequestBody::Status, deadline)? {
+            ReplyBody::Status(status) => self.generation = self.generation.max(status.generation),
+            other => return Err(format!("the forwarding plane did not tell its generation: {other:?}").into()),
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, body: RequestBody, deadline: Instant) -> Result<ReplyBody, Failure> {
+        let connection = self.connection.as_mut();
+        connection.ok_or_else(|| "the forwarding plane is not connected".to_owned())?.ask(body, deadline)
+    }
+
+    fn disconnect(&mut self, reason: String) {
+        self.connection = None;
+        self.running = None;
+        self.reason = Some(reason);
+    }
+
+    fn postpone(&mut self, reason: String) {
+        self.reason = Some(reason);
+        self.retry_at = Instant::now() + self.back_off;
+        self.back_off = (self.back_off * 2).min(BACK_OFF.1);
+    }
+
+    fn view_now(&self) -> LinkView {
+        LinkView {
+            socket: self.socket.display().to_string(),
+            connected: self.connection.is_some(),
+            in_sync: self.in_sync(),
+            generation: self.running.unwrap_or(0),
+            reason: if self.in_sync() { None } else { self.reason.clone() },
+        }
+    }
+}
+
+/// Adds a later change to an earlier one.
+fn extend(delta: &mut Delta, later: Delta) {
+    let Delta { settings, vpcs, vswitches, groups, rules, prefix_lists, port_lists, enis } = later;
+    delta.settings = settings.or(delta.settings.take());
+    delta.vpcs.extend(vpcs);
+    delta.vswitches.extend(vswitches);
+    // A group that is told whole needs none of its rules told before.
+    delta.rules.retain(|id, _| !groups.contains_key(id));
+    delta.groups.extend(groups);
+    for (id, rules) in rules {
+        delta.rules.entry(id).or_default().extend(rules);
+    }
+    delta.prefix_lists.extend(prefix_lists);
+    delta.port_lists.extend(port_lists);
+    delta.enis.extend(enis);
+}

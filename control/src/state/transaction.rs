@@ -1,0 +1,263 @@
+//! The one owner of the state: decides, checks that the forwarding plane can run it, keeps it, and makes it true, in
+//! this order. A refusal at any step leaves all of it as it was.
+//!
+//! Changes that wait together are kept together: each is staged on the state that the ones before it leave, and one
+//! commit checks, stores and tells the forwarding plane of all.
+
+use crate::command::Command;
+use crate::environment::Environment;
+use crate::error::{ApiError, FORWARDING_REFUSED, INTERNAL_ERROR};
+use crate::model::{Event, Model, Quotas};
+use crate::socket::protocol::{ChangeKind, ChangedObject, refusals_text};
+use crate::state::desired_state::{judged_part, lower, touched};
+use crate::store::{Store, StoreError};
+use std::collections::BTreeSet;
+use vswitch_core::desired::Desired;
+use vswitch_core::protocol::Delta;
+use vswitch_core::validate::validate;
+
+/// Model, store, and what the forwarding plane should run.
+pub struct Authority {
+    model: Model,
+    /// What the model means but for what is staged.
+    desired: Desired,
+    store: Box<dyn Store>,
+    staged: Staged,
+}
+
+/// Changes that the model has and nobody else knows of yet.
+#[derive(Default)]
+struct Staged {
+    events: Vec<Event>,
+    /// What undoes them, the last first.
+    undo: Vec<Event>,
+}
+
+/// Changes that were kept.
+#[derive(Debug)]
+pub struct Kept {
+    /// What the forwarding plane should change; nothing if it would not notice.
+    pub delta: Option<Delta>,
+    undo: Vec<Event>,
+    undo_delta: Delta,
+}
+
+impl Authority {
+    /// Takes the state from a store.
+    ///
+    /// # Errors
+    /// What keeps the store from giving it.
+    pub fn load(mut store: Box<dyn Store>, quotas: Quotas) -> Result<Self, StoreError> {
+        let model = Model::load(quotas, store.load()?);
+        let desired = lower(&model);
+        Ok(Self { model, desired, store, staged: Staged::default() })
+    }
+
+    /// The state, with what is staged.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What the forwarding plane should run, without what is staged.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// Makes one change for good.
+    ///
+    /// # Errors
+    /// A refusal, after which nothing has changed.
+    pub fn change(
+        &mut self,
+        command: &Command,
+        environment: &Environment,
+    ) -> Result<(Vec<ChangedObject>, Kept), ApiError> {
+        let objects = self.stage(command, environment, |_| Vec::new())?;
+        Ok((objects, self.commit()?))
+    }
+
+    /// Makes a change, and with it what follows from the state after it, as far as the model goes.
+    ///
+    /// # Errors
+    /// A refusal, after which this change has changed nothing.
+    pub fn stage(
+        &mut self,
+        command: &Command,
+        environment: &Environment,
+        more: impl FnOnce(&Model) -> Vec<Event>,
+    ) -> Result<Vec<ChangedObject>, ApiError> {
+        let mut events = self.model.decide(command, environment)?;
+        let mut undo = self.apply(&events);
+        let objects = changed_objects(&events, &undo);
+        let following = more(&self.model);
+        undo.extend(self.apply(&following));
+        events.extend(following);
+        self.staged.events.extend(events);
+        undo.append(&mut self.staged.undo);
+        self.staged.undo = undo;
+        Ok(objects)
+    }
+
+    /// Makes what is staged last, all or nothing.
+    ///
+    /// # Errors
+    /// A refusal, after which nothing that was staged has changed anything.
+    pub fn commit(&mut self) -> Result<Kept, ApiError> {
+        let Staged { events, undo } = std::mem::take(&mut self.staged);
+        let delta = touched(&self.model, &events, &self.desired);
+        let undo_delta = delta.clone().apply(&mut self.desired);
+        let is_felt = !delta.is_empty();
+        let refused = self.check(&delta, &undo_delta).and_then(|()| match events.is_empty() {
+            true => Ok(()),
+            false => self.store.append(&events).map_err(|error| INTERNAL_ERROR.error(error.to_string())),
+        });
+        match refused {
+            Ok(()) => Ok(Kept { delta: is_felt.then_some(delta), undo, undo_delta }),
+            Err(error) => {
+                self.apply_all(undo);
+                undo_delta.apply(&mut self.desired);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a change could be made.
+    ///
+    /// # Errors
+    /// The refusal that it would meet.
+    pub fn could_change(&mut self, command: &Command, environment: &Environment) -> Result<(), ApiError> {
+        let events = self.model.decide(command, environment)?;
+        let undo = self.apply(&events);
+        let both: Vec<Event> = self.staged.events.iter().cloned().chain(events).collect();
+        let delta = touched(&self.model, &both, &self.desired);
+        let undo_delta = delta.clone().apply(&mut self.desired);
+        let checked = self.check(&delta, &undo_delta);
+        undo_delta.apply(&mut self.desired);
+        self.apply_all(undo);
+        checked
+    }
+
+    /// Takes changes back that the forwarding plane refused. No other change was made since.
+    ///
+    /// # Errors
+    /// Where the store cannot: then the changes stay.
+    pub fn undo(&mut self, kept: Kept) -> Result<(), StoreError> {
+        self.store.append(&kept.undo)?;
+        self.apply_all(kept.undo);
+        kept.undo_delta.apply(&mut self.desired);
+        Ok(())
+    }
+
+    /// Makes events true and tells what undoes them.
+    fn apply(&mut self, events: &[Event]) -> Vec<Event> {
+        let undo = self.model.undo(events);
+        self.apply_all(events.to_vec());
+        undo
+    }
+
+    fn apply_all(&mut self, events: Vec<Event>) {
+        events.into_iter().for_each(|event| self.model.apply(event));
+    }
+
+    /// Refuses what the forwarding plane would refuse of what `delta` led to. `undo` leads back.
+    fn check(&self, delta: &Delta, undo: &Delta) -> Result<(), ApiError> {
+        let refusals = validate(&judged_part(delta, undo, &self.desired));
+        match refusals.first() {
+            None => Ok(()),
+            Some(first) => {
+                let message = format!("the forwarding plane could not run this: {}", refusals_text(&refusals));
+                Err(FORWARDING_REFUSED.error(message).object(first.object.clone()))
+            }
+        }
+    }
+}
+
+/// What happened to each object, told once: a batch may change one several times.
+fn changed_objects(events: &[Event], before: &[Event]) -> Vec<ChangedObject> {
+    let mut told = BTreeSet::new();
+    let is_told = |event: &Event| !matches!(event, Event::Label(..) | Event::Token(..));
+    let last = events.iter().zip(before).rev().filter(|(event, _)| is_told(event) && told.insert(event.key()));
+    let mut objects: Vec<ChangedObject> = last.filter_map(|(event, before)| changed_object(event, before)).collect();
+    objects.reverse();
+    objects
+}
+
+fn changed_object(event: &Event, before: &Event) -> Option<ChangedObject> {
+    let change = match (before.is_end(), event.is_end()) {
+        (true, true) => return None,
+        (false, true) => ChangeKind::Deleted,
+        (true, false) => ChangeKind::Created,
+        (false, false) => ChangeKind::Modified,
+    };
+    let group = event.group().map(ToString::to_string);
+    Some(ChangedObject { kind: event.kind().into(), id: event.id().into(), group, change })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Batch, GroupCreate, GroupDelete, VpcCreate, VpcDelete, VpcModify};
+    use crate::store::MemoryStore;
+
+    fn vpc(id: &str, cidr: &str) -> Command {
+        Command::VpcCreate(VpcCreate { id: Some(id.into()), cidr: cidr.into(), ..VpcCreate::default() })
+    }
+
+    fn group(id: &str, vpc: &str) -> Command {
+        Command::GroupCreate(GroupCreate { id: Some(id.into()), vpc: vpc.into(), ..GroupCreate::default() })
+    }
+
+    #[test]
+    fn what_nobody_feels_is_not_sent() {
+        let mut authority = Authority::load(Box::new(MemoryStore::default()), Quotas::default()).unwrap();
+        let environment = Environment::fixed(0, 0);
+        assert!(authority.change(&vpc("vpc-1", "10.0.0.0/16"), &environment).unwrap().1.delta.is_some());
+        let rename =
+            Command::VpcModify(VpcModify { vpc: "vpc-1".into(), name: Some("lab".into()), ..VpcModify::default() });
+        let (objects, kept) = authority.change(&rename, &environment).unwrap();
+        assert!(kept.delta.is_none());
+        assert_eq!(objects[0].change, ChangeKind::Modified);
+        assert!(authority.change(&rename, &environment).unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn an_undone_change_leaves_neither_model_nor_store_changed() {
+        let mut authority = Authority::load(Box::new(MemoryStore::default()), Quotas::default()).unwrap();
+        let environment = Environment::fixed(0, 0);
+        authority.change(&vpc("vpc-1", "10.0.0.0/16"), &environment).unwrap();
+        let before = authority.model().clone();
+        let commands = vec![
+            vpc("vpc-2", "10.1.0.0/16"),
+            group("sg-1", "vpc-2"),
+            Command::VpcDelete(VpcDelete { vpc: "vpc-1".into() }),
+        ];
+        let (_, kept) = authority.change(&Command::Batch(Batch { commands }), &environment).unwrap();
+        assert_ne!(*authority.model(), before);
+        authority.undo(kept).unwrap();
+        assert_eq!(*authority.model(), before);
+        let stored = authority.store.load().unwrap();
+        assert_eq!(Model::load(Quotas::default(), stored), before);
+    }
+    #[test]
+    fn what_is_staged_is_kept_or_undone_as_one() {
+        let mut authority = Authority::load(Box::new(MemoryStore::default()), Quotas::default()).unwrap();
+        let environment = Environment::fixed(0, 0);
+        authority.change(&vpc("vpc-1", "10.0.0.0/16"), &environment).unwrap();
+        let (before, ran) = (authority.model().clone(), authority.desired().clone());
+        let stage =
+            |authority: &mut Authority, command: Command| authority.stage(&command, &environment, |_| Vec::new());
+        stage(&mut authority, group("sg-1", "vpc-1")).unwrap();
+        // A refused one hurts neither those before it nor those after.
+        stage(&mut authority, group("sg-1", "vpc-1")).unwrap_err();
+        authority.could_change(&group("sg-2", "vpc-1"), &environment).unwrap();
+        stage(&mut authority, Command::GroupDelete(GroupDelete { group: "sg-1".into() })).unwrap();
+        stage(&mut authority, group("sg-2", "vpc-1")).unwrap();
+        let kept = authority.commit().unwrap();
+        let groups = kept.delta.as_ref().map(|delta| delta.groups.len());
+        assert_eq!(groups, Some(1), "a group that came and went is nobody's business");
+        assert_eq!(authority.model().groups.len(), 1);
+        authority.undo(kept).unwrap();
+        assert_eq!((authority.model(), authority.desired()), (&before, &ran));
+        assert_eq!(Model::load(Quotas::default(), authority.store.load().unwrap()), before);
+    }
+}
