@@ -10,7 +10,7 @@ use crate::error::{ApiError, FORWARDING_REFUSED, INTERNAL_ERROR};
 use crate::lower::{judged_part, lower, touched};
 use crate::model::{Event, Model, Quotas};
 use crate::store::{Store, StoreError};
-use crate::wire::{ChangeKind, ChangedObject, refusals_text};
+use crate::wire::{ChangeKind, ChangedObject, refusals_text, refused_object};
 use std::collections::BTreeSet;
 use vswitch_core::desired::Desired;
 use vswitch_core::protocol::Delta;
@@ -162,13 +162,11 @@ impl Authority {
     /// Refuses what the forwarding plane would refuse of what `delta` led to. `undo` leads back.
     fn check(&self, delta: &Delta, undo: &Delta) -> Result<(), ApiError> {
         let refusals = validate(&judged_part(delta, undo, &self.desired));
-        match refusals.first() {
-            None => Ok(()),
-            Some(first) => {
-                let message = format!("the forwarding plane could not run this: {}", refusals_text(&refusals));
-                Err(FORWARDING_REFUSED.error(message).object(first.object.clone()))
-            }
+        if refusals.is_empty() {
+            return Ok(());
         }
+        let message = format!("the forwarding plane could not run this: {}", refusals_text(&refusals));
+        Err(ApiError { object: refused_object(&refusals), ..FORWARDING_REFUSED.error(message) })
     }
 }
 
