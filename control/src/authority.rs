@@ -33,6 +33,15 @@ struct Staged {
     undo: Vec<Event>,
 }
 
+/// What is told of a change.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// What changed, in order.
+    pub objects: Vec<ChangedObject>,
+    /// What it left that cannot work.
+    pub warnings: Vec<String>,
+}
+
 /// Changes that were kept.
 #[derive(Debug)]
 pub struct Kept {
@@ -72,8 +81,8 @@ impl Authority {
         command: &Command,
         environment: &Environment,
     ) -> Result<(Vec<ChangedObject>, Kept), ApiError> {
-        let objects = self.stage(command, environment, |_| Vec::new())?;
-        Ok((objects, self.commit()?))
+        let summary = self.stage(command, environment, |_| Vec::new())?;
+        Ok((summary.objects, self.commit()?))
     }
 
     /// Makes a change, and with it what follows from the state after it, as far as the model goes.
@@ -85,17 +94,17 @@ impl Authority {
         command: &Command,
         environment: &Environment,
         more: impl FnOnce(&Model) -> Vec<Event>,
-    ) -> Result<Vec<ChangedObject>, ApiError> {
+    ) -> Result<Summary, ApiError> {
         let mut events = self.model.decide(command, environment)?;
         let mut undo = self.apply(&events);
-        let objects = changed_objects(&events, &undo);
+        let (objects, warnings) = (changed_objects(&events, &undo), self.model.warnings(&undo));
         let following = more(&self.model);
         undo.extend(self.apply(&following));
         events.extend(following);
         self.staged.events.extend(events);
         undo.append(&mut self.staged.undo);
         self.staged.undo = undo;
-        Ok(objects)
+        Ok(Summary { objects, warnings })
     }
 
     /// Makes what is staged last, all or nothing.

@@ -60,6 +60,9 @@ pub enum ReplyBody {
 pub struct Changed {
     /// What changed, in order; empty if everything was as wanted already.
     pub objects: Vec<ChangedObject>,
+    /// What the change left that cannot work as it stands, each with the way out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// What the forwarding plane made of it.
     pub forwarding: Forwarding,
 }

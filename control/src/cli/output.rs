@@ -59,6 +59,7 @@ impl Output {
                 text.push("nothing to change".into());
             }
             text.push(forwarding(&changed.forwarding));
+            text.extend(warnings(&changed.warnings));
             text.retain(|line| !line.is_empty());
             text.join("\n")
         });
@@ -75,6 +76,11 @@ impl Output {
             (false, error) => eprintln!("sluice: {error}"),
         }
     }
+}
+
+/// What a change left that cannot work, a line each.
+pub(crate) fn warnings(warnings: &[String]) -> impl Iterator<Item = String> {
+    warnings.iter().map(|warning| format!("WARNING: {warning}"))
 }
 
 /// What the forwarding plane made of a change, in a line; nothing where it had nothing to do.
