@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{Running, cannot_run, eventually, is_well, program, sluice_command, status_of};
+use harness::netns::{Running, cannot_run, eventually, is_well, own_address, program, sluice_command, status_of};
 use rustix::process::{Signal, kill_process};
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -274,9 +274,7 @@ fn assert_forwarding_does_not_mind(running: &mut Running, reason: &str, mend: im
 
 #[test]
 fn a_control_plane_that_cannot_start_leaves_forwarding_alone() {
-    // Not one that the kernel gives to whoever asks for any.
-    let port = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let address = own_address(20_000..30_000);
     let folder = tempfile::tempdir().unwrap();
     let settings = folder.path().join("settings.toml");
     std::fs::write(&settings, "").unwrap();

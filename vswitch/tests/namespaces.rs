@@ -177,7 +177,7 @@ fn what_stands_in_the_ring_of_an_xdp_socket_does_not_outlive_its_rules() {
         }
         let started = Instant::now();
         while stats_of(&mut lab, 2).0 < before + 5 {
-            assert!(started.elapsed() < Duration::from_secs(5), "the switch lets them pass");
+            assert!(started.elapsed() < Duration::from_secs(60), "the switch lets them pass");
         }
         let mut closed = open.clone();
         closed.groups.values_mut().for_each(|group| group.inner_access = Policy::Drop);
@@ -185,7 +185,7 @@ fn what_stands_in_the_ring_of_an_xdp_socket_does_not_outlive_its_rules() {
         assert!(lab.run(2, "ip link set port0 up").1);
         lab.wait_for_port(2, true);
         // What the port sends next would have taken them along.
-        assert!(lab.run(2, "ping -c 1 -W 5 10.9.0.253").1);
+        assert!(lab.run(2, "ping -c 1 -W 60 10.9.0.253").1);
         std::thread::sleep(Duration::from_millis(100));
         assert!(receiver.recv(&mut [0; 8]).is_err(), "{workers} workers: nothing by the old rules after the reply");
         namespace::remove_if_made(&name).unwrap();
@@ -203,7 +203,7 @@ fn a_deleted_device_comes_back() {
         assert!(lab.run(2, "ip link delete eth0").1);
         let started = Instant::now();
         while lab.ports()[1].failures < round {
-            assert!(started.elapsed() < Duration::from_secs(5), "{:?}", lab.ports());
+            assert!(started.elapsed() < Duration::from_secs(60), "{:?}", lab.ports());
             std::thread::sleep(Duration::from_millis(2));
         }
         lab.wait_for_port(2, true);
@@ -222,7 +222,7 @@ fn a_deleted_namespace_comes_back() {
     assert!(Command::new("ip").args(["netns", "delete", &lab.namespace(2)]).status().unwrap().success());
     let started = Instant::now();
     while lab.ports()[1].failures < 1 {
-        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", lab.ports());
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", lab.ports());
         std::thread::sleep(Duration::from_millis(2));
     }
     lab.wait_for_port(2, true);

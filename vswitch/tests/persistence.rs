@@ -54,7 +54,7 @@ impl World {
         let control = loop {
             match UnixStream::connect(&path) {
                 Ok(control) => break BufReader::new(control),
-                Err(error) => assert!(started.elapsed().as_secs() < 30, "{error}"),
+                Err(error) => assert!(started.elapsed().as_secs() < 120, "{error}"),
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
         };

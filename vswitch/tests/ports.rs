@@ -24,7 +24,7 @@ use vswitch_core::verdict::{DropReason, Verdict};
 const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
 
 /// How long a test waits for what must come.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {

@@ -44,7 +44,7 @@ impl Running {
 
     pub(crate) fn connect(&self) -> Client {
         let stream = UnixStream::connect(self.path()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Client { reader: BufReader::new(stream.try_clone().unwrap()), stream }
     }
 
