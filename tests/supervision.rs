@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use vswitch::namespace::{self, Identity};
+use vswitch::notes::Notes;
 
 const LAB: &str = r#"
     vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16" }]
@@ -148,14 +149,14 @@ struct Namespace(String);
 
 impl Namespace {
     fn make(name: String) -> Self {
-        namespace::ensure(&name).unwrap();
+        namespace::ensure(&name, &Notes::default()).unwrap();
         Self(name)
     }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0);
+        let _ = namespace::remove_if_made(&self.0, &Notes::default());
     }
 }
 

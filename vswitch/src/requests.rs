@@ -1,6 +1,7 @@
 //! Requests of the control protocol to calls of the switch, and back.
 
-use crate::switch::{Pacer, PortState, Switch};
+use crate::link::Link;
+use crate::switch::{Pacer, PortRecord, Switch};
 use crate::worker_desk::{Answer, Question};
 use vswitch_core::desired::Direction;
 use vswitch_core::ids::{EniId, EniIndex};
@@ -114,7 +115,9 @@ impl Switch {
             let place = self.find(&eni, "packet/to")?;
             let (report, after) = self.judge(place, Direction::Ingress, &packet, pacer)?;
             judgements.extend(report);
-            let is_up = self.ports.get(&eni).is_some_and(|record| matches!(record.state, PortState::Up));
+            // A device that is set down takes nothing, though its port is open.
+            let is_set_down = || matches!(self.links([&eni].into_iter()).get(&eni), Some(Ok(Link::Down)));
+            let is_up = self.ports.get(&eni).is_some_and(PortRecord::is_up) && !is_set_down();
             verdict =
                 Some(if after == Verdict::Deliver && !is_up { Verdict::Drop(DropReason::PortDown) } else { after });
         }

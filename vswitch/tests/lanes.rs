@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::namespace;
 use vswitch::netlink::Interface;
+use vswitch::notes::Notes;
 use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::tap::Tap;
 use vswitch::port::{Port, PortFactory, TapIo};
@@ -143,7 +144,7 @@ struct Guest(String);
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0);
+        let _ = namespace::remove_if_made(&self.0, &Notes::default());
     }
 }
 

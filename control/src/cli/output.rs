@@ -6,6 +6,7 @@ use crate::wire::{ChangeKind, Changed, Forwarding};
 use serde::Serialize;
 use std::io::Write;
 use unicode_width::UnicodeWidthStr;
+use vswitch_core::protocol::PortStatus;
 
 /// The chosen way.
 #[derive(Clone, Copy, Debug)]
@@ -97,13 +98,15 @@ pub(crate) fn forwarding(forwarding: &Forwarding) -> String {
                 duration(applied.compile_ns),
                 duration(applied.barrier_ns)
             );
-            for port in &applied.ports_down {
-                let reason = port.error.as_deref().unwrap_or("not up yet");
-                text.push_str(&format!("\nport of {} is down: {reason}", port.eni));
-            }
+            applied.ports_down.iter().for_each(|port| text.push_str(&format!("\n{}", port_down(port))));
             text
         }
     }
+}
+
+/// A port that is not up, and why.
+pub(crate) fn port_down(port: &PortStatus) -> String {
+    format!("port of {} is down: {}", port.eni, port.error.as_deref().unwrap_or("not up yet"))
 }
 
 /// A time in the unit that suits it.

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use vswitch::notes::Notes;
 use vswitch::port::{PortFactory, persistent};
 use vswitch::{VswitchConfig, run_until};
 use vswitch_core::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
@@ -62,7 +63,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.end();
-        let _ = persistent::remove_all(&self.path(), |_| {});
+        let _ = persistent::remove_all(&Notes::beside(&self.path()), |_| {});
     }
 }
 
