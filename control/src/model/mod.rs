@@ -19,6 +19,7 @@ mod rule;
 mod settings;
 mod vpc;
 mod vswitch;
+mod warning;
 
 pub use client_token::Token;
 pub use eni::Eni;

@@ -19,7 +19,9 @@ use crate::os::privileges::{self, Role};
 use crate::refusal_log::RefusalLog;
 use crate::socket::connection::{Connection, Input};
 use crate::socket::listener::Socket;
-use crate::socket::protocol::{Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text};
+use crate::socket::protocol::{
+    Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text, refused_object,
+};
 use crate::socket::query::{Answer, Query};
 use crate::socket::view::{ObjectCounts, StatusView};
 use crate::state::switch_link::{Question, Report, SwitchLink};
@@ -471,6 +473,5 @@ fn answer_of(answer: Result<SwitchReply, String>) -> Result<Answer, ApiError> {
 fn refused_question(refusals: &[Refusal]) -> ApiError {
     let is_unknown = refusals.iter().any(|refusal| refusal.code == "unknown");
     let kind = if is_unknown { ENI_NOT_FOUND } else { INVALID_PARAMETER };
-    let object = refusals.first().map(|refusal| refusal.object.clone()).unwrap_or_default();
-    kind.error(refusals_text(refusals)).object(object)
+    ApiError { object: refused_object(refusals), ..kind.error(refusals_text(refusals)) }
 }

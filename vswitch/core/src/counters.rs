@@ -135,6 +135,10 @@ impl CounterPlaces {
         Some(hint.get())
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (FlowScope, usize)> {
+        self.by_scope.iter().map(|(scope, place)| (*scope, *place))
+    }
+
     pub(crate) fn contains(&self, scope: FlowScope) -> bool {
         self.by_scope.contains_key(&scope)
     }

@@ -16,7 +16,20 @@ use crate::trace::JudgementReport;
 use crate::verdict::{DropReason, Judgement, Stage, Verdict};
 
 impl Shard {
-    /// Live connections.
+    /// Live connections of the ENIs that `snapshot` has. Where those of an ENI that is gone may not be free yet, no more than its
+    /// other ENIs have sessions.
+    pub fn connection_count(&self, snapshot: &Snapshot) -> usize {
+        let (mut sessions, mut has_orphans) = (0, self.orphans.records_left > 0);
+        for (scope, place) in self.places.iter() {
+            match snapshot.eni(EniIndex(place as u32)).filter(|eni| eni.scope == scope) {
+                Some(_) => sessions += self.counters_of(place, scope).map_or(0, |counters| counters.sessions as usize),
+                None => has_orphans = true,
+            }
+        }
+        if has_orphans { self.flow_count().min(sessions) } else { self.flow_count() }
+    }
+
+    /// Records of connections in use.
     pub fn flow_count(&self) -> usize {
         self.sessions.len()
     }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use vswitch_core::ids::quoted;
 
 /// How to run Sluice: `sluice up --workers 2`.
 #[derive(Debug, Args)]
@@ -45,7 +46,10 @@ impl EndpointArguments {
         let listen = match self.listen.as_deref().or(file.listen.as_deref()) {
             Some("none") => return Ok(None),
             Some(text) => Some(text.parse().map_err(|_| {
-                CliError::Usage(format!("{text:?} is no address to listen on: write one like 127.0.0.1:8773, or none"))
+                CliError::Usage(format!(
+                    "{text} is no address to listen on: write one like 127.0.0.1:8773, or none",
+                    text = quoted(text)
+                ))
             })?),
             None => None,
         };
