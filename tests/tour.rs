@@ -1,4 +1,5 @@
-//! The tour of README.md, pasted into an interactive shell as it stands there: what the page shows is what is printed.
+//! The tours of README.md and docs/tour.md, pasted into an interactive shell as they stand there: what the pages show is what
+//! is printed.
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
@@ -21,7 +22,7 @@ struct Typed {
 
 /// The fenced blocks of the tour.
 fn blocks(page: &str) -> Vec<Vec<Typed>> {
-    let tour = page.split("\n## ").find(|part| part.starts_with("A five-minute tour")).expect("the page has a tour");
+    let tour = page.split("\n## ").find(|part| part.starts_with("A five-minute tour") || part.starts_with("The tour")).expect("the page has a tour");
     let fenced = tour.split("\n```").skip(1).step_by(2);
     let block = |text: &str| {
         let mut typed: Vec<Typed> = Vec::new();
@@ -153,11 +154,21 @@ impl Drop for Shell {
 
 #[test]
 fn the_tour_of_the_readme_prints_what_it_shows() {
+    run_tour("README.md", 15);
+}
+
+#[test]
+fn the_long_tour_prints_what_it_shows() {
+    run_tour("docs/tour.md", 25);
+}
+
+/// Runs the tour of a page, which has at least so many commands.
+fn run_tour(page: &str, commands_min: usize) {
     if let Some(reason) = cannot_run() {
         eprintln!("\n*** {reason}\n");
         return;
     }
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page)).unwrap();
     let mut blocks = blocks(&page).into_iter();
     let first = blocks.next().unwrap().remove(0);
     let folder = tempfile::tempdir().unwrap();
@@ -191,7 +202,7 @@ fn the_tour_of_the_readme_prints_what_it_shows() {
             count += 1;
         }
     }
-    assert!(count > 20, "the tour is somewhere else by now: {count} commands");
+    assert!(count >= commands_min, "the tour is somewhere else by now: {count} commands");
 }
 
 #[test]
