@@ -29,8 +29,8 @@ mod tracking;
 
 use harness::frame::Ip;
 use harness::world::{Build, Fate, Refine, World, accept_in};
-use vswitch_core::desired::{Desired, Direction, Rule};
-use vswitch_core::verdict::DropReason;
+use vswitch_core::config::desired::{Desired, Direction, Rule};
+use vswitch_core::packet::verdict::DropReason;
 
 const WEB: &str = "10.0.0.10";
 const WEB_V6: &str = "fd00:0:0:1::10";

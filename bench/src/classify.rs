@@ -10,12 +10,12 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Instant;
 use vswitch_core::compile::compile;
-use vswitch_core::desired::Direction;
-use vswitch_core::headers::{Addresses, Tuple};
-use vswitch_core::ids::EniIndex;
-use vswitch_core::limits::BURST_PACKETS;
-use vswitch_core::snapshot::Snapshot;
-use vswitch_core::verdict::Judgement;
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::ids::EniIndex;
+use vswitch_core::config::limits::BURST_PACKETS;
+use vswitch_core::packet::headers::{Addresses, Tuple};
+use vswitch_core::packet::verdict::Judgement;
 
 /// What to measure: `sluice bench classify --rules 1000`.
 #[derive(Clone, Debug, Args)]

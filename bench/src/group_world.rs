@@ -3,13 +3,13 @@
 use crate::world::{self, Random};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::{
+use vswitch_core::config::desired::{
     Desired, Direction, Eni, GroupKind, Policy, Port, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
     SecurityGroup, VSwitch, Vpc,
 };
-use vswitch_core::headers::{Addresses, Tuple};
-use vswitch_core::ids::{EniId, GroupId};
+use vswitch_core::config::ids::{EniId, GroupId};
 use vswitch_core::ipnet::IpNet;
+use vswitch_core::packet::headers::{Addresses, Tuple};
 
 /// ENIs besides the one that judges.
 const PEERS: u64 = 16_384;
@@ -42,7 +42,7 @@ pub(crate) fn desired(rules: usize, is_v6: bool, seed: u64) -> Desired {
         let members = 1u64 << random.below(GROUP_MEMBERS_MAX_BITS + 1);
         for _ in 0..members - random.below(members / 2 + 1) {
             let groups = &mut memberships[random.below(PEERS) as usize];
-            if groups.len() < vswitch_core::limits::GROUPS_PER_ENI_MAX {
+            if groups.len() < vswitch_core::config::limits::GROUPS_PER_ENI_MAX {
                 groups.insert(name.clone());
             }
         }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::mix::Size;
-use vswitch_core::headers::{self, tcp_flags};
+use vswitch_core::packet::headers::{self, tcp_flags};
 
 fn mix() -> Mix {
     Mix {

@@ -12,9 +12,9 @@ use crate::model::{Event, Model, Quotas};
 use crate::store::{Store, StoreError};
 use crate::wire::{ChangeKind, ChangedObject, refusals_text};
 use std::collections::BTreeSet;
-use vswitch_core::desired::Desired;
-use vswitch_core::protocol::Delta;
-use vswitch_core::validate::validate;
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::protocol::Delta;
+use vswitch_core::config::validate::validate;
 
 /// Model, store, and what the forwarding plane should run.
 pub struct Authority {

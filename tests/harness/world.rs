@@ -6,18 +6,18 @@ use crate::frame::Ip;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::desired::{
     Desired, Direction, Eni, GroupKind, Policy, Port, PortRange, Ports, Protocol, Remote, Rule, SecurityGroup,
     Timeouts, Tracking, VSwitch, Vpc,
 };
-use vswitch_core::eni::Shard;
-use vswitch_core::ids::{EniId, EniIndex, GroupId, MacAddress};
-use vswitch_core::offload::{Offload, Wire};
+use vswitch_core::config::ids::{EniId, EniIndex, GroupId, MacAddress};
+use vswitch_core::config::protocol::{DirectionStats, EniStats, FlowDescription, FlowSelection};
+use vswitch_core::datapath::forward::Shard;
+use vswitch_core::hw::time::Time;
+use vswitch_core::packet::offload::{Offload, Wire};
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Marker, Packet};
-use vswitch_core::protocol::{DirectionStats, EniStats, FlowDescription, FlowSelection};
-use vswitch_core::snapshot::Snapshot;
-use vswitch_core::time::Time;
-use vswitch_core::verdict::{DropReason, Verdict};
 
 /// A secret that is no secret.
 pub const SECRET: [u64; 2] = [0x5851_f42d_4c95_7f2d, 0x1405_7b7e_f767_814f];

@@ -6,17 +6,17 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use vswitch_core::acl::reference::{self, Decision};
+use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::compile::{Compiler, compile};
-use vswitch_core::desired::{
+use vswitch_core::config::desired::{
     Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
 };
-use vswitch_core::eni::Shard;
-use vswitch_core::filter::reference::{self, Decision};
-use vswitch_core::headers::{Addresses, Tuple};
-use vswitch_core::ids::{EniId, GroupId};
-use vswitch_core::protocol::PacketDescription;
-use vswitch_core::snapshot::Snapshot;
-use vswitch_core::time::Time;
+use vswitch_core::config::ids::{EniId, GroupId};
+use vswitch_core::config::protocol::PacketDescription;
+use vswitch_core::datapath::forward::Shard;
+use vswitch_core::hw::time::Time;
+use vswitch_core::packet::headers::{Addresses, Tuple};
 
 const BASIC: [&str; 4] = ["sg-a", "sg-b", "sg-c", "sg-d"];
 const ADVANCED: [&str; 2] = ["sg-x", "sg-y"];

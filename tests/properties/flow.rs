@@ -5,16 +5,16 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::{Direction, Settings};
-use vswitch_core::flow::key::{FlowKey, Key, KeyV4, key_of};
-use vswitch_core::flow::table::Table;
-use vswitch_core::flow::{Expiry, Flow, FlowState, Origin, Side};
-use vswitch_core::headers::{Addresses, Tuple};
-use vswitch_core::ids::FlowScope;
-use vswitch_core::limits::FLOW_CHAIN_MAX;
-use vswitch_core::prefix_map::PrefixMap;
-use vswitch_core::time::Tick;
-use vswitch_core::verdict::Stage;
+use vswitch_core::config::desired::{Direction, Settings};
+use vswitch_core::config::ids::FlowScope;
+use vswitch_core::config::limits::FLOW_CHAIN_MAX;
+use vswitch_core::conntrack::key::{FlowKey, Key, KeyV4, key_of};
+use vswitch_core::conntrack::table::Table;
+use vswitch_core::conntrack::{Expiry, Flow, FlowState, Origin, Side};
+use vswitch_core::hw::time::Tick;
+use vswitch_core::packet::headers::{Addresses, Tuple};
+use vswitch_core::packet::verdict::Stage;
+use vswitch_core::tables::lpm::PrefixMap;
 
 fn addresses() -> impl Strategy<Value = Addresses> {
     prop_oneof![

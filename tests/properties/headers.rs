@@ -7,10 +7,10 @@ use harness::world::{Build, World, accept_in, accept_out};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::Desired;
-use vswitch_core::headers::{self, Addresses, Fragment, Headers, Network};
-use vswitch_core::ids::MacAddress;
-use vswitch_core::verdict::DropReason;
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::ids::MacAddress;
+use vswitch_core::packet::headers::{self, Addresses, Fragment, Headers, Network};
+use vswitch_core::packet::verdict::DropReason;
 
 const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 const GATEWAY: MacAddress = MacAddress([0xee, 0xff, 0xff, 0xff, 0xff, 0xff]);

@@ -7,17 +7,17 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use vswitch_core::acl::RowLimits;
+use vswitch_core::acl::reference;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{
+use vswitch_core::config::desired::{
     Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
 };
-use vswitch_core::filter::RowLimits;
-use vswitch_core::filter::reference;
-use vswitch_core::headers::{Addresses, Tuple};
-use vswitch_core::ids::EniId;
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::protocol::Delta;
 use vswitch_core::ipnet::IpNet;
-use vswitch_core::protocol::Delta;
-use vswitch_core::verdict::{Judgement, Stage};
+use vswitch_core::packet::headers::{Addresses, Tuple};
+use vswitch_core::packet::verdict::{Judgement, Stage};
 
 const PEERS: usize = 60;
 const GROUPS: usize = 12;

@@ -2,9 +2,9 @@
 
 use super::*;
 use harness::frame::TcpFlags;
-use vswitch_core::flow::FlowState;
-use vswitch_core::listing::STATE_NAMES;
-use vswitch_core::protocol::FlowSelection;
+use vswitch_core::config::protocol::FlowSelection;
+use vswitch_core::conntrack::FlowState;
+use vswitch_core::observe::flow_dump::STATE_NAMES;
 
 /// Three sessions at the web server: TCP of the client, UDP of the far one, and its own ping over IPv6.
 fn busy() -> World {

@@ -2,10 +2,10 @@
 
 use harness::random::Random;
 use harness::world::{Build, accept_in, prefix_of};
-use vswitch_core::desired::{
+use vswitch_core::config::desired::{
     Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule, TimeoutProfile,
 };
-use vswitch_core::ids::EniId;
+use vswitch_core::config::ids::EniId;
 
 pub(crate) const ENIS: [&str; 6] = ["eni-a", "eni-b", "eni-c", "eni-d", "eni-e", "eni-f"];
 const BASIC: [&str; 3] = ["sg-closed", "sg-open", "sg-other"];

@@ -7,11 +7,11 @@ use harness::frame::TcpFlags;
 use harness::message::{Content, Message};
 use harness::random::Random;
 use harness::world::{Fate, World};
-use vswitch_core::desired::{Direction, Timeouts};
-use vswitch_core::ids::EniId;
+use vswitch_core::config::desired::{Direction, Timeouts};
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::protocol::FlowDescription;
+use vswitch_core::packet::verdict::Verdict;
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::protocol::FlowDescription;
-use vswitch_core::verdict::Verdict;
 
 const STEPS: usize = 500;
 

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use vswitch::placement::Placement;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{Desired, Direction, Eni, VSwitch};
-use vswitch_core::ids::{EniId, MacAddress, VpcId};
-use vswitch_core::limits::{BURST_PACKETS, HANDOFF_PACKETS};
-use vswitch_core::protocol::Refusal;
-use vswitch_core::verdict::DropReason;
+use vswitch_core::config::desired::{Desired, Direction, Eni, VSwitch};
+use vswitch_core::config::ids::{EniId, MacAddress, VpcId};
+use vswitch_core::config::limits::{BURST_PACKETS, HANDOFF_PACKETS};
+use vswitch_core::config::protocol::Refusal;
+use vswitch_core::packet::verdict::DropReason;
 
 /// Under which name refusals by rules, sessions and quotas are counted together: which of them it was is the subject of
 /// the simulation of shards.

@@ -3,9 +3,9 @@
 
 use crate::publish::Place;
 use std::collections::BTreeMap;
-use vswitch_core::chunks::Chunks;
-use vswitch_core::ids::{EniId, EniIndex};
-use vswitch_core::relocate::Move;
+use vswitch_core::config::ids::{EniId, EniIndex};
+use vswitch_core::datapath::migrate::Move;
+use vswitch_core::tables::cow_array::Chunks;
 
 #[derive(Clone, Copy, Debug)]
 struct Home {

@@ -2,13 +2,13 @@
 
 use crate::switch::{Pacer, PortState, Switch};
 use crate::worker_desk::{Answer, Question};
-use vswitch_core::desired::Direction;
-use vswitch_core::ids::{EniId, EniIndex};
-use vswitch_core::protocol::{
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::explanation::{Explanation, JudgementReport};
+use vswitch_core::config::ids::{EniId, EniIndex};
+use vswitch_core::config::protocol::{
     Applied, Delta, PacketDescription, Refusal, Reply, ReplyBody, Request, RequestBody, Status, VERSION,
 };
-use vswitch_core::trace::{Explanation, JudgementReport};
-use vswitch_core::verdict::{DropReason, Verdict};
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 impl Switch {
     /// Answers one request.

@@ -20,14 +20,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{Desired, Eni, PacketPort, TapPort};
-use vswitch_core::ids::{EniId, EniIndex, VpcId};
-use vswitch_core::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
-use vswitch_core::protocol::{Applied, Delta, Refusal};
-use vswitch_core::snapshot::Snapshot;
-use vswitch_core::time::Time;
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::desired::{Desired, Eni, PacketPort, TapPort};
+use vswitch_core::config::ids::{EniId, EniIndex, VpcId};
+use vswitch_core::config::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
+use vswitch_core::config::protocol::{Applied, Delta, Refusal};
+use vswitch_core::hw::time::Time;
+use vswitch_core::tables::cow_array::Chunks;
 
 /// How long the control thread waits for a worker before it gives up, ns.
 const PATIENCE_NS: u64 = 5_000_000_000;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use vswitch::port::PortFactory;
 use vswitch::port::wrap::Faults;
 use vswitch::worker::Worker;
-use vswitch_core::desired::Policy;
-use vswitch_core::ids::EniId;
-use vswitch_core::limits::HANDOFF_PACKETS;
-use vswitch_core::protocol::{FlowDescription, FlowSelection, PacketDescription, ReplyBody, RequestBody};
+use vswitch_core::config::desired::Policy;
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::limits::HANDOFF_PACKETS;
+use vswitch_core::config::protocol::{FlowDescription, FlowSelection, PacketDescription, ReplyBody, RequestBody};
 
 fn explain(world: &mut World, from: Option<u8>, to: Option<u8>, destination: u8) -> ReplyBody {
     let packet = PacketDescription {

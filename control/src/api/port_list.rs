@@ -7,7 +7,7 @@ use crate::command::{Command, PortListCreate, PortListDelete, PortListEntry, Por
 use crate::error::{ApiError, MISSING_PARAMETER};
 use crate::model::{PortList, timestamp};
 use serde_json::{Value, json};
-use vswitch_core::ids::PortListId;
+use vswitch_core::config::ids::PortListId;
 
 pub(super) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();

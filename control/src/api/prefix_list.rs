@@ -7,7 +7,7 @@ use crate::command::{Command, PrefixListCreate, PrefixListDelete, PrefixListEntr
 use crate::error::{ApiError, MISSING_PARAMETER};
 use crate::model::{PrefixList, timestamp};
 use serde_json::{Value, json};
-use vswitch_core::ids::PrefixListId;
+use vswitch_core::config::ids::PrefixListId;
 
 pub(super) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();

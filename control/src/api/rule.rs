@@ -9,7 +9,7 @@ use crate::error::{
 };
 use crate::model::{Group, RuleWords, refuse_repeated_rules, same_rule};
 use std::collections::BTreeSet;
-use vswitch_core::desired::Direction;
+use vswitch_core::config::desired::Direction;
 
 const PRIORITY_MALFORMED: ErrorKind = ErrorKind { code: "InvalidPriority.Malformed", status: 400 };
 const NIC_TYPE: ErrorKind = ErrorKind { code: "InvalidNicType.ValueNotSupported", status: 400 };

@@ -4,7 +4,7 @@ use super::supervisor;
 use super::{CliError, Session};
 use serde::Serialize;
 use vswitch::port::{isolated, persistent};
-use vswitch_core::desired::TapPort;
+use vswitch_core::config::desired::TapPort;
 
 /// What was done.
 #[derive(Serialize)]

@@ -6,7 +6,7 @@ use crate::command::{self, Command, TimeoutsChange, TrackingChange};
 use crate::query::{Answer, EniFilter, EniShow, Query};
 use crate::view::EniView;
 use clap::{Args, Subcommand};
-use vswitch_core::desired::{PacketPort, Port, TapPort};
+use vswitch_core::config::desired::{PacketPort, Port, TapPort};
 
 /// What can be done with network interfaces.
 #[derive(Debug, Subcommand)]

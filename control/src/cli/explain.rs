@@ -4,10 +4,10 @@ use super::{CliError, Session};
 use crate::query::{Answer, EniShow, Explain, Query};
 use clap::Args;
 use std::net::IpAddr;
-use vswitch_core::desired::Policy;
-use vswitch_core::ids::EniId;
-use vswitch_core::protocol::PacketDescription;
-use vswitch_core::trace::Explanation;
+use vswitch_core::config::desired::Policy;
+use vswitch_core::config::explanation::Explanation;
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::protocol::PacketDescription;
 
 /// A packet: `sluice explain --from eni-client --destination 10.0.1.10 --protocol tcp --port 80`.
 #[derive(Debug, Args)]

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use vswitch_core::desired::{Direction, PacketPort, Policy, Port, TapPort};
+use vswitch_core::config::desired::{Direction, PacketPort, Policy, Port, TapPort};
 
 /// A whole lab. Objects that it does not name are left alone.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -4,7 +4,7 @@ use super::{CliError, Session};
 use crate::query::{Answer, EniFilter, EniShow, Query};
 use clap::Subcommand;
 use std::ffi::OsString;
-use vswitch_core::desired::Port;
+use vswitch_core::config::desired::Port;
 
 /// What can be done with namespaces.
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,7 @@ use crate::command::{Command, RuleAuthorize, RuleChange, RuleModify, RuleRevoke,
 use crate::query::{Answer, Query, RuleFilter};
 use crate::view::RuleView;
 use clap::{Args, Subcommand, ValueEnum};
-use vswitch_core::desired::{Direction, Policy};
+use vswitch_core::config::desired::{Direction, Policy};
 
 /// What can be done with rules.
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use crate::command::{self, Command};
 use crate::query::{Answer, GroupFilter, GroupShow, Query};
 use crate::view::GroupView;
 use clap::{Args, Subcommand};
-use vswitch_core::desired::{GroupKind, Policy};
+use vswitch_core::config::desired::{GroupKind, Policy};
 
 /// What can be done with security groups.
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,7 @@ use crate::command::{Command, SettingsModify};
 use crate::query::{Answer, Nothing, Query};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use vswitch_core::desired::{PmtudExempt, Settings, TimeoutProfile};
+use vswitch_core::config::desired::{PmtudExempt, Settings, TimeoutProfile};
 
 /// What can be done with settings.
 #[derive(Debug, Subcommand)]

@@ -10,7 +10,7 @@ use crate::view::{ClientsView, StatusView};
 use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
-use vswitch_core::protocol::Status;
+use vswitch_core::config::protocol::Status;
 
 /// How long the forwarding plane has to answer where there is no control plane to ask it.
 const FORWARDING_TIME: Duration = Duration::from_secs(5);

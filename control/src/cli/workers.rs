@@ -4,7 +4,7 @@ use super::output::{columns, duration};
 use super::{CliError, Session};
 use crate::query::{Answer, Nothing, Query, WorkersSet};
 use clap::{Args, Subcommand};
-use vswitch_core::protocol::{Regrouped, Status, WorkerStatus};
+use vswitch_core::config::protocol::{Regrouped, Status, WorkerStatus};
 
 /// What can be done with workers.
 #[derive(Debug, Subcommand)]

@@ -16,7 +16,7 @@ pub use instance::{
 pub use rule::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 
 use serde::{Deserialize, Serialize};
-use vswitch_core::desired::{PmtudExempt, Port, TimeoutProfile, Tracking};
+use vswitch_core::config::desired::{PmtudExempt, Port, TimeoutProfile, Tracking};
 
 macro_rules! vocabulary {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(

@@ -18,8 +18,8 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use vswitch_core::desired::{Direction, GroupKind, Policy, PortRange, Ports, Protocol, Remote};
-use vswitch_core::ids::{GroupId, PortListId, PrefixListId, RuleId};
+use vswitch_core::config::desired::{Direction, GroupKind, Policy, PortRange, Ports, Protocol, Remote};
+use vswitch_core::config::ids::{GroupId, PortListId, PrefixListId, RuleId};
 
 /// A rule of a security group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

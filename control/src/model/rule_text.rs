@@ -10,7 +10,7 @@ use crate::error::{
     RULE_SOURCE_CIDR, RULE_SOURCE_FAMILIES, RULE_SOURCE_MISSING, RULE_SOURCE_PORTS,
 };
 use ipnet::IpNet;
-use vswitch_core::desired::{Direction, Policy, PortRange, Ports, Protocol, Remote};
+use vswitch_core::config::desired::{Direction, Policy, PortRange, Ports, Protocol, Remote};
 
 /// How "all" is written where ports are not looked at.
 pub(super) const ANY_PORTS: &str = "-1/-1";

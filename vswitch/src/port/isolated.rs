@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use vswitch_core::desired::{PacketPort, TapPort};
+use vswitch_core::config::desired::{PacketPort, TapPort};
 
 /// The folder of notes, beside the control socket.
 const FOLDER: &str = "interfaces";

@@ -12,8 +12,8 @@ use crate::port::tap::{self, Tap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use vswitch_core::desired::TapPort;
-use vswitch_core::offload::Offloads;
+use vswitch_core::config::desired::TapPort;
+use vswitch_core::packet::offload::Offloads;
 
 const HOST_FOLDER: &str = "/run/sluice/devices/host";
 const NAMESPACES_FOLDER: &str = "/run/sluice/devices/namespaces";

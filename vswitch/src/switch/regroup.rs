@@ -16,12 +16,12 @@ use mio::{Interest, Token};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use vswitch_core::eni::Shard;
-use vswitch_core::ids::EniId;
-use vswitch_core::limits::WORKERS_MAX;
-use vswitch_core::protocol::{Refusal, Regrouped};
-use vswitch_core::relocate::{Move, NoRoom, relocate};
-use vswitch_core::time::Time;
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::limits::WORKERS_MAX;
+use vswitch_core::config::protocol::{Refusal, Regrouped};
+use vswitch_core::datapath::forward::Shard;
+use vswitch_core::datapath::migrate::{Move, NoRoom, relocate};
+use vswitch_core::hw::time::Time;
 
 /// Times that workers are turned for what is on its way between them. A packet crosses twice at most; some wait for buffers
 /// that come back with others.

@@ -1,12 +1,12 @@
 //! What prefixes say of addresses, and the places of the addresses that follow from it. A change computes anew what lies
 //! inside the prefixes that it touches.
 
-use super::classes::Classes;
-use crate::filter::SetId;
-use crate::host_map::HostMap;
-use crate::prefix_map::{Address, Pieces, first_of, last_of};
-use crate::route::Route;
-use crate::snapshot::{Class, Place, Places};
+use crate::acl::SetId;
+use crate::compile::address_classes::Classes;
+use crate::compile::snapshot::{Class, Place, Places};
+use crate::tables::host_table::HostMap;
+use crate::tables::lpm::{Address, Pieces, first_of, last_of};
+use crate::tables::route::Route;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;

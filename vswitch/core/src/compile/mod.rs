@@ -5,22 +5,23 @@
 //! The next snapshot shares the rest with the one before. Above all it shares the policy revisions, so that a change makes
 //! only those sessions be judged again that it can touch.
 
+mod address_classes;
+mod address_sets;
 mod addresses;
-mod classes;
 mod network;
-mod sets;
+pub mod snapshot;
 
-use crate::chunks::Chunks;
-use crate::desired::{Desired, Direction, Eni, Port, PrefixList, Settings};
-use crate::filter::RowLimits;
-use crate::filter::compile::Directions;
-use crate::flow::PackedTimeouts;
-use crate::flow::SCOPES_MAX;
-use crate::ids::{EniId, EniIndex, FlowScope, GroupId, VSwitchId, VpcId};
-use crate::limits::MTU_BYTES_MAX;
-use crate::protocol::{Delta, Refusal};
-use crate::snapshot::{EniEntry, Snapshot};
-use crate::validate::{References, validate};
+use crate::acl::RowLimits;
+use crate::acl::compile::Directions;
+use crate::compile::snapshot::{EniEntry, Snapshot};
+use crate::config::desired::{Desired, Direction, Eni, Port, PrefixList, Settings};
+use crate::config::ids::{EniId, EniIndex, FlowScope, GroupId, VSwitchId, VpcId};
+use crate::config::limits::MTU_BYTES_MAX;
+use crate::config::protocol::{Delta, Refusal};
+use crate::config::validate::{References, validate};
+use crate::conntrack::PackedTimeouts;
+use crate::conntrack::SCOPES_MAX;
+use crate::tables::cow_array::Chunks;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -448,10 +449,10 @@ pub(crate) fn bypasses_intra_group(settings: &Settings, direction: Direction) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::{GroupKind, Policy, SecurityGroup};
-    use crate::filter::compile::Sources;
-    use crate::filter::{self, Filter, SetId};
-    use crate::snapshot::Class;
+    use crate::acl::compile::Sources;
+    use crate::acl::{self, Filter, SetId};
+    use crate::compile::snapshot::Class;
+    use crate::config::desired::{GroupKind, Policy, SecurityGroup};
 
     #[test]
     fn an_accepting_inner_policy_counts_for_basic_groups_alone() {
@@ -460,7 +461,7 @@ mod tests {
             let (id, group) = (GroupId::from("sg-1"), group(kind));
             let port_lists = BTreeMap::new();
             let sources = Sources { port_lists: &port_lists, limits: None, holding: &[] };
-            let rules = filter::compile::compile(&[(&id, &group)], sources, None, |_| SetId(0));
+            let rules = acl::compile::compile(&[(&id, &group)], sources, None, |_| SetId(0));
             let filter = Filter::new(Arc::new(rules), core::iter::empty(), None);
             assert_eq!(filter.shared_open_group(Class::default(), |_| &[SetId(0)]).is_some(), open);
         }

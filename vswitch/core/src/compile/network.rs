@@ -1,16 +1,16 @@
 //! One VPC between two generations: what its addresses, subnets and groups say, and the network that follows.
 
 use super::addresses::{Addresses, Fact};
-use super::classes::Classes;
-use super::sets::{SetKey, Sets};
-use crate::chunks::Chunks;
-use crate::desired::{Desired, Eni, PrefixList, Rule, VSwitch, Vpc};
-use crate::filter::compile::{Directions, Edit, Edits, Sources};
-use crate::filter::{self, ClassRows, Filter, RowLimits, RuleSet, Rules, SetId, Spares};
-use crate::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
-use crate::protocol::Delta;
-use crate::route::Route;
-use crate::snapshot::{FilterEntry, VSwitchEntry, VpcNetwork};
+use crate::acl::compile::{Directions, Edit, Edits, Sources};
+use crate::acl::{self, ClassRows, Filter, RowLimits, RuleSet, Rules, SetId, Spares};
+use crate::compile::address_classes::Classes;
+use crate::compile::address_sets::{SetKey, Sets};
+use crate::compile::snapshot::{FilterEntry, VSwitchEntry, VpcNetwork};
+use crate::config::desired::{Desired, Eni, PrefixList, Rule, VSwitch, Vpc};
+use crate::config::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
+use crate::config::protocol::Delta;
+use crate::tables::cow_array::Chunks;
+use crate::tables::route::Route;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -301,7 +301,7 @@ impl NetworkState {
         let groups: Vec<_> = groups.iter().filter_map(|id| facts.desired.groups.get_key_value(id)).collect();
         let sources = Sources { port_lists: &facts.desired.port_lists, limits: facts.limits, holding: &holding };
         let sets = &mut self.sets;
-        filter::compile::compile(&groups, sources, edits, |remote| sets.intern(remote))
+        acl::compile::compile(&groups, sources, edits, |remote| sets.intern(remote))
     }
 
     /// Filters that may share rules with one: itself, and a few for each of its groups.

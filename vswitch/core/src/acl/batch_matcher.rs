@@ -1,0 +1,92 @@
+//! The rows of a filter in one direction, for packets that are judged step by step together: what one step asks the memory
+//! for, the next finds there. What is decided is what [`Filter::judge`](crate::acl::Filter::judge) says.
+
+use crate::acl::RuleSet;
+use crate::acl::bit_matrix::{NARROW, RowMatrix, WIDE, first_in_piece};
+use crate::acl::peer_rows::NOT_MADE;
+use crate::acl::port_rows::PortTables;
+
+use crate::compile::snapshot::{Class, SetsId};
+use crate::packet::headers::Tuple;
+use crate::packet::verdict::Judgement;
+
+/// The rows of one direction, by their width.
+#[derive(Clone, Copy)]
+pub(crate) enum Sheet<'a> {
+    Narrow(Pieces<'a, NARROW>),
+    Wide(Pieces<'a, WIDE>),
+}
+
+/// Rows of pieces of so many words.
+#[derive(Clone, Copy)]
+pub(crate) struct Pieces<'a, const WORDS: usize> {
+    of_classes: &'a [u32],
+    peers: &'a [[u64; WORDS]],
+    ports: &'a PortTables,
+    services: &'a [[u64; WORDS]],
+    /// Pieces of a row.
+    pieces: usize,
+    rules: &'a RuleSet,
+    default: Judgement,
+}
+
+impl<'a, const WORDS: usize> Pieces<'a, WORDS> {
+    pub(super) fn new(rules: &'a RuleSet, (of_classes, peers): (&'a [u32], &'a RowMatrix), default: Judgement) -> Self {
+        let (ports, services) = rules.services.side();
+        let ((peers, _), (services, pieces)) = (peers.pieces(), services.pieces());
+        Self { of_classes, peers, ports, services, pieces, rules, default }
+    }
+
+    /// Where the row of a packet's protocol and ports begins.
+    #[inline(always)]
+    pub(crate) fn service(&self, tuple: &Tuple) -> usize {
+        let start = self.ports.row(tuple) as usize * self.pieces;
+        self.services.get(start).into_iter().for_each(prefetch_piece);
+        start
+    }
+
+    /// Where the rows of a peer begin.
+    #[inline(always)]
+    pub(crate) fn peer(&self, class: Class) -> [usize; 2] {
+        let start = |sets: SetsId| {
+            // No matrix has as many rows as NOT_MADE would need.
+            let start = *self.of_classes.get(sets.0 as usize).unwrap_or(&NOT_MADE) as usize * self.pieces;
+            self.peers.get(start).into_iter().for_each(prefetch_piece);
+            start
+        };
+        [start(class.around), start(class.own)]
+    }
+
+    /// The judgement of a packet whose rows begin there; none if one is not made.
+    #[inline(always)]
+    pub(crate) fn judge(&self, service: usize, peer: [usize; 2]) -> Option<Judgement> {
+        let found = match self.first_in(0, service, peer)? {
+            None if self.pieces > 1 => self.first_after(service, peer),
+            found => found,
+        };
+        Some(self.rules.judgement(found, self.default))
+    }
+
+    #[inline(always)]
+    fn first_in(&self, piece: usize, service: usize, [around, own]: [usize; 2]) -> Option<Option<u32>> {
+        let (around, own) = (self.peers.get(around + piece)?, self.peers.get(own + piece)?);
+        Some(first_in_piece([around, own], self.services.get(service + piece)?, piece))
+    }
+
+    /// In all pieces but the first.
+    #[inline(never)]
+    fn first_after(&self, service: usize, peer: [usize; 2]) -> Option<u32> {
+        (1..self.pieces).find_map(|piece| self.first_in(piece, service, peer)?)
+    }
+}
+
+/// Asks for a piece of a row.
+#[inline(always)]
+fn prefetch_piece<const WORDS: usize>(piece: &[u64; WORDS]) {
+    const LINE_WORDS: usize = 8;
+    let mut word = 0;
+    while word < WORDS {
+        crate::hw::prefetch::prefetch(&piece[word]);
+        word += LINE_WORDS;
+    }
+}

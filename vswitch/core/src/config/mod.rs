@@ -1,0 +1,9 @@
+//! What control says and hears: the desired state and its changes, the messages, names and bounds.
+
+mod delta;
+pub mod desired;
+pub mod explanation;
+pub mod ids;
+pub mod limits;
+pub mod protocol;
+pub mod validate;

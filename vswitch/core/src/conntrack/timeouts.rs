@@ -1,0 +1,291 @@
+//! How long sessions may idle, by state and profile (`semantics.md` §4.2).
+
+use crate::config::desired::{Settings, TimeoutProfile, Timeouts};
+use crate::conntrack::{Flow, FlowState, LEAST_S, Side};
+use crate::hw::time::{TICKS_PER_SECOND, Tick};
+
+/// A profile that neither ENIs nor settings refine. Seconds.
+struct Profile {
+    /// TCP before an answer, and a FIN before the handshake was complete.
+    tcp_opening: u32,
+    /// TCP answered, the handshake not complete.
+    tcp_answered: u32,
+    /// TCP established.
+    tcp_established: u32,
+    /// TCP after the first FIN.
+    tcp_closing: u32,
+    /// TCP after RST, or FIN from both sides.
+    tcp_closed: u32,
+    /// UDP in one direction, or one question and its answer.
+    udp_single: u32,
+    /// UDP that goes on after an answer.
+    udp_stream: u32,
+    /// ICMP queries.
+    icmp: u32,
+    /// Any other protocol.
+    other: u32,
+}
+
+/// The defaults of `ConnectionTrackingConfiguration` in the EC2 API reference, which has them for established TCP
+/// (432,000 s, 350 s on the newest instances), UDP (30 s) and UDP streams (180 s). A half-closed connection counts as
+/// established there; what is not documented is as in profile `alibaba`.
+const AWS: Profile = Profile {
+    tcp_opening: 30,
+    tcp_answered: 30,
+    tcp_established: 432_000,
+    tcp_closing: 432_000,
+    tcp_closed: 3,
+    udp_single: 30,
+    udp_stream: 180,
+    icmp: 30,
+    other: 30,
+};
+
+/// The defaults of `nf_conntrack_*_timeout_*` in the kernel's `nf_conntrack-sysctl`: `syn_sent`, `syn_recv`,
+/// `established`, `fin_wait`, `time_wait`; `udp`, `udp_stream`; `icmp`; `generic`. The kernel tells more closing states
+/// apart; those of this table are the longest of each kind.
+const LINUX: Profile = Profile {
+    tcp_opening: 120,
+    tcp_answered: 60,
+    tcp_established: 432_000,
+    tcp_closing: 120,
+    tcp_closed: 120,
+    udp_single: 30,
+    udp_stream: 120,
+    icmp: 30,
+    other: 600,
+};
+
+impl Profile {
+    const fn of(&self, state: FlowState) -> u32 {
+        match state {
+            FlowState::Free => 0,
+            FlowState::TcpOpening | FlowState::TcpAbandonedOpener | FlowState::TcpAbandonedResponder => {
+                self.tcp_opening
+            }
+            FlowState::TcpAnswered => self.tcp_answered,
+            FlowState::TcpEstablished => self.tcp_established,
+            FlowState::TcpClosingOpener | FlowState::TcpClosingResponder => self.tcp_closing,
+            FlowState::TcpClosed => self.tcp_closed,
+            FlowState::Udp | FlowState::UdpAnswered => self.udp_single,
+            FlowState::UdpStream => self.udp_stream,
+            FlowState::Icmp => self.icmp,
+            FlowState::Other => self.other,
+        }
+    }
+}
+
+/// Profile `alibaba`: established TCP, closed TCP and UDP as the ENI says; the rest as the settings say.
+const fn alibaba(state: FlowState, timeouts: PackedTimeouts, settings: &Settings) -> u32 {
+    let seconds = match state {
+        FlowState::Free => 0,
+        FlowState::TcpOpening
+        | FlowState::TcpAnswered
+        | FlowState::TcpAbandonedOpener
+        | FlowState::TcpAbandonedResponder => settings.tcp_half_open_timeout_s,
+        FlowState::TcpEstablished | FlowState::TcpClosingOpener | FlowState::TcpClosingResponder => {
+            timeouts.tcp_established_s()
+        }
+        FlowState::TcpClosed => timeouts.tcp_closed_s(),
+        FlowState::Udp | FlowState::UdpAnswered | FlowState::UdpStream | FlowState::Other => timeouts.udp_s(),
+        FlowState::Icmp => settings.icmp_timeout_s,
+    };
+    seconds as u32
+}
+
+impl FlowState {
+    /// How long a session in this state may idle, seconds (§4.2).
+    #[inline]
+    pub const fn timeout_s(self, timeouts: PackedTimeouts, settings: &Settings) -> u32 {
+        match timeouts.profile() {
+            TimeoutProfile::Alibaba => alibaba(self, timeouts, settings),
+            TimeoutProfile::Aws => AWS.of(self),
+            TimeoutProfile::Linux => LINUX.of(self),
+        }
+    }
+}
+
+/// Tells which connections are over at one moment. Nearly all of them have the same timeouts, so theirs are worked out
+/// once.
+pub struct Expiry<'a> {
+    settings: &'a Settings,
+    now: Tick,
+    /// Some timeouts, and for how many ticks a session that has them may idle, by its state: for ever in a free record.
+    usual: PackedTimeouts,
+    ticks: [u32; 16],
+    /// Whose sessions are over whatever their timeouts say, if there may be any.
+    is_orphan: Option<&'a dyn Fn(Side) -> bool>,
+}
+
+impl<'a> Expiry<'a> {
+    /// By timeouts alone.
+    pub const fn at(now: Tick, settings: &'a Settings) -> Self {
+        Self { settings, now, usual: PackedTimeouts::NONE, ticks: [u32::MAX; 16], is_orphan: None }
+    }
+
+    /// Also where `is_orphan` holds for all sides of a record.
+    pub(crate) const fn with_orphans(self, is_orphan: Option<&'a dyn Fn(Side) -> bool>) -> Self {
+        Self { is_orphan, ..self }
+    }
+
+    /// Whether a connection is there and [`Flow::is_expired`], or nobody's.
+    #[inline(always)]
+    pub(crate) fn is_over(&mut self, flow: &Flow) -> bool {
+        let is_there = flow.state != FlowState::Free;
+        if (is_there & (flow.timeouts != self.usual)) | self.is_orphan.is_some() {
+            return is_there && self.is_over_unusual(flow);
+        }
+        flow.last_seen.age_ticks(self.now) >= self.ticks[flow.state as usize % 16]
+    }
+
+    #[inline(never)]
+    fn is_over_unusual(&mut self, flow: &Flow) -> bool {
+        if self.usual == PackedTimeouts::NONE {
+            (self.usual, self.ticks) = (flow.timeouts, ticks_of(flow.timeouts, self.settings));
+        }
+        flow.is_expired(self.settings, self.now)
+            || self.is_orphan.is_some_and(|is_orphan| flow.sides.into_iter().all(is_orphan))
+    }
+}
+
+fn ticks_of(timeouts: PackedTimeouts, settings: &Settings) -> [u32; 16] {
+    let mut ticks = [u32::MAX; 16];
+    for state in FlowState::ALL.into_iter().filter(|state| *state != FlowState::Free) {
+        let seconds = state.timeout_s(timeouts, settings).max(LEAST_S);
+        ticks[state as usize] = seconds.saturating_mul(TICKS_PER_SECOND as u32);
+    }
+    ticks
+}
+
+/// The idle timeouts a session was opened with, in two bytes: the profile, and places in the lists of what may be chosen
+/// (§4.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PackedTimeouts(u16);
+
+impl PackedTimeouts {
+    const PROFILE_SHIFT: u16 = 12;
+    /// Those of no session.
+    const NONE: Self = Self(u16::MAX);
+
+    /// Packs; none if a value may not be chosen.
+    pub fn pack(timeouts: Timeouts) -> Option<Self> {
+        let (closed_min, closed_max) = Timeouts::TCP_CLOSED_S;
+        let established = Timeouts::TCP_ESTABLISHED_S.iter().position(|&s| s == timeouts.tcp_established_s)?;
+        let udp = Timeouts::UDP_S.iter().position(|&s| s == timeouts.udp_s)?;
+        if !(closed_min..=closed_max).contains(&timeouts.tcp_closed_s) {
+            return None;
+        }
+        Some(Self(established as u16 | timeouts.tcp_closed_s << 4 | (udp as u16) << 8))
+    }
+
+    /// The same in a profile.
+    pub const fn under(self, profile: TimeoutProfile) -> Self {
+        Self(self.0 & ((1 << Self::PROFILE_SHIFT) - 1) | (profile as u16) << Self::PROFILE_SHIFT)
+    }
+
+    #[inline]
+    const fn profile(self) -> TimeoutProfile {
+        match self.0 >> Self::PROFILE_SHIFT {
+            1 => TimeoutProfile::Aws,
+            2 => TimeoutProfile::Linux,
+            _ => TimeoutProfile::Alibaba,
+        }
+    }
+
+    /// Established TCP, seconds.
+    #[inline]
+    const fn tcp_established_s(self) -> u16 {
+        // Only `pack` makes values other than zero, and zero means the first of each list.
+        const CHOICES: [u16; 16] = padded(Timeouts::TCP_ESTABLISHED_S);
+        CHOICES[(self.0 & 0xf) as usize]
+    }
+
+    /// Closed TCP, seconds.
+    #[inline]
+    const fn tcp_closed_s(self) -> u16 {
+        self.0 >> 4 & 0xf
+    }
+
+    /// UDP, seconds.
+    #[inline]
+    const fn udp_s(self) -> u16 {
+        const CHOICES: [u16; 16] = padded(Timeouts::UDP_S);
+        CHOICES[(self.0 >> 8 & 0xf) as usize]
+    }
+}
+
+/// The choices in a list that four bits cannot leave.
+const fn padded<const N: usize>(choices: [u16; N]) -> [u16; 16] {
+    let mut list = [choices[0]; 16];
+    let mut place = 0;
+    while place < N {
+        list[place] = choices[place];
+        place += 1;
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_choice_of_timeouts_survives_packing() {
+        for (profile, _) in TimeoutProfile::NAMES {
+            for tcp_established_s in Timeouts::TCP_ESTABLISHED_S {
+                for tcp_closed_s in 3..=15 {
+                    for udp_s in Timeouts::UDP_S {
+                        let timeouts = Timeouts { tcp_established_s, tcp_closed_s, udp_s };
+                        let packed = PackedTimeouts::pack(timeouts).unwrap().under(profile);
+                        let (tcp_established_s, tcp_closed_s) = (packed.tcp_established_s(), packed.tcp_closed_s());
+                        assert_eq!(Timeouts { tcp_established_s, tcp_closed_s, udp_s: packed.udp_s() }, timeouts);
+                        assert_eq!(packed.profile(), profile);
+                    }
+                }
+            }
+        }
+        assert_eq!(PackedTimeouts::pack(Timeouts { udp_s: 31, ..Timeouts::default() }), None);
+        assert_eq!(PackedTimeouts::pack(Timeouts { tcp_closed_s: 2, ..Timeouts::default() }), None);
+    }
+
+    #[test]
+    fn sessions_are_over_when_their_timeouts_say_so() {
+        let settings = Settings::default();
+        let choice = |udp_s| PackedTimeouts::pack(Timeouts { udp_s, ..Timeouts::default() });
+        let [one, other] = Timeouts::UDP_S.map(|udp_s| choice(udp_s).unwrap())[..2] else { unreachable!() };
+        for seconds in 0..1000 {
+            let now = Tick(20_000 + seconds * 16 + 7);
+            let mut expiry = Expiry::at(now, &settings);
+            for state in FlowState::ALL {
+                for timeouts in [one, other, one.under(TimeoutProfile::Aws)] {
+                    let flow = Flow { state, timeouts, last_seen: Tick(20_007), ..Flow::default() };
+                    let is_over = seconds >= state.timeout_s(timeouts, &settings).max(1);
+                    assert_eq!(flow.is_expired(&settings, now), is_over);
+                    let is_there = state != FlowState::Free;
+                    assert_eq!(expiry.is_over(&flow), is_there && is_over, "{state:?}, {seconds} s");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_eni_chooses_in_profile_alibaba_alone() {
+        let chosen = Timeouts { tcp_established_s: 300, tcp_closed_s: 15, udp_s: 100 };
+        let seconds = |state: FlowState, profile| {
+            state.timeout_s(PackedTimeouts::pack(chosen).unwrap().under(profile), &Settings::default())
+        };
+        for (state, expected) in [
+            (FlowState::TcpOpening, [30, 30, 120]),
+            (FlowState::TcpAnswered, [30, 30, 60]),
+            (FlowState::TcpEstablished, [300, 432_000, 432_000]),
+            (FlowState::TcpClosingOpener, [300, 432_000, 120]),
+            (FlowState::TcpClosed, [15, 3, 120]),
+            (FlowState::Udp, [100, 30, 30]),
+            (FlowState::UdpStream, [100, 180, 120]),
+            (FlowState::Icmp, [30, 30, 30]),
+            (FlowState::Other, [100, 30, 600]),
+        ] {
+            assert_eq!(TimeoutProfile::NAMES.map(|(profile, _)| seconds(state, profile)), expected, "{state:?}");
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! The way of nearly all packets: one of a session that goes on at both its ends, which share a record.
+//!
+//! Nothing is decided here that [`Seat::may_continue`](crate::policy::evaluate::Seat::may_continue) and
+//! [`Seat::continues`](crate::policy::evaluate::Seat::continues) do not say for the long way too; whatever they do not say, the long
+//! way does. What is the same for all packets from one ENI to another is found out once, and so is what is the same for
+//! packets that follow each other between the same addresses.
+
+use crate::acl::Sheet;
+use crate::compile::snapshot::Place;
+use crate::config::desired::{Direction, Policy};
+use crate::config::ids::EniIndex;
+use crate::config::limits::BURST_PACKETS;
+use crate::conntrack::key::{FlowKey, Key};
+use crate::conntrack::opener::is_like_answer;
+use crate::conntrack::table::Table;
+use crate::conntrack::tables::{Entry, Sessions};
+use crate::conntrack::tcp;
+use crate::conntrack::{FlowState, Side};
+use crate::datapath::forward::{Desk, Shard, Step};
+use crate::datapath::path_cache::{Ethernet, Lead, Service, Way, Ways, spread};
+use crate::datapath::session_update::Opening;
+use crate::hw::time::Tick;
+use crate::packet::headers::fast_parse::{self, Family, Plain};
+use crate::packet::headers::tcp_options::window_scale;
+use crate::packet::headers::{Addresses, Tuple, protocol, tcp_flags};
+use crate::packet::offload::Wire;
+use crate::packet::verdict::{Judgement, Stage, Verdict};
+use crate::packet::{Marker, Packet};
+use crate::policy::evaluate::{SMTP, Seat};
+
+/// The way of some packets of a burst, from one ENI to another between two addresses.
+pub(crate) struct Passage<'a> {
+    pub(crate) way: Way,
+    /// The key of its packets, but for the ports; what it gives to their hash; and whether their source is the second end.
+    ends: Key,
+    seed: u64,
+    swapped: bool,
+    /// The longest frame that may go along; none where the receiver is not here, or more than the Ethernet header of a
+    /// packet changes.
+    frame_bytes_max: usize,
+    /// What judges the connections that are opened this way, once there was one.
+    hearing: Option<Hearing<'a>>,
+    /// Whether the way has learnt of a service.
+    has_learnt: bool,
+    /// What went this way and is not in the counters yet.
+    passed: Wire,
+}
+
+/// Both ENIs' rules for packets between two addresses.
+struct Hearing<'a> {
+    egress: Bench<'a>,
+    ingress: Bench<'a>,
+}
+
+/// The rules of an ENI for packets of one peer: what they say of it is the same for all.
+struct Bench<'a> {
+    seat: Seat<'a>,
+    peer: Place,
+    sheet: Option<Sheet<'a>>,
+    /// Where the rows of the peer begin.
+    rows: [usize; 2],
+}
+
+impl<'a> Hearing<'a> {
+    fn new(sender: &Seat<'a>, way: &Way, addresses: Addresses) -> Option<Self> {
+        let receiver = Seat::new(sender.snapshot, way.receiver, Direction::Ingress)?;
+        let source = receiver.network.source(addresses);
+        let [egress, ingress] = [(*sender, way.place), (receiver, source)].map(|(seat, peer)| Bench::new(seat, peer));
+        Some(Self { egress, ingress })
+    }
+
+    /// What both say, the sender's first; and whether they say so of all packets of this protocol and destination port. Whoever
+    /// is refused by the first never comes before the second.
+    fn judge(&self, tuple: &Tuple) -> ([Judgement; 2], bool) {
+        let (outgoing, is_for_all) = self.egress.judge(tuple);
+        if !outgoing.accepts() {
+            return ([outgoing; 2], is_for_all);
+        }
+        let (incoming, is_for_all_too) = self.ingress.judge(tuple);
+        ([outgoing, incoming], is_for_all && is_for_all_too)
+    }
+}
+
+impl<'a> Bench<'a> {
+    fn new(seat: Seat<'a>, peer: Place) -> Self {
+        let sheet = seat.sheet();
+        let rows = match &sheet {
+            Some(Sheet::Narrow(sheet)) => sheet.peer(peer.class),
+            Some(Sheet::Wide(sheet)) => sheet.peer(peer.class),
+            None => [0; 2],
+        };
+        Self { seat, peer, sheet, rows }
+    }
+
+    #[inline(always)]
+    fn judge(&self, tuple: &Tuple) -> (Judgement, bool) {
+        let found = match &self.sheet {
+            Some(Sheet::Narrow(sheet)) => sheet.judge(sheet.service(tuple), self.rows),
+            Some(Sheet::Wide(sheet)) => sheet.judge(sheet.service(tuple), self.rows),
+            None => None,
+        };
+        match found {
+            Some(judgement) => (judgement, true),
+            None => (self.seat.judge_by_place(self.seat.direction, tuple, self.peer), false),
+        }
+    }
+}
+
+impl<'a> Passage<'a> {
+    /// The way, if it has learnt of a service in this burst.
+    pub(crate) fn learnt(&self) -> Option<&Way> {
+        self.has_learnt.then_some(&self.way)
+    }
+
+    /// What the rules of both ends say of a service.
+    #[inline(never)]
+    fn hear(&mut self, sender: &Seat<'a>, service: Service, tuple: &Tuple) -> Option<[Judgement; 2]> {
+        if self.hearing.is_none() {
+            self.hearing = Some(Hearing::new(sender, &self.way, tuple.addresses)?);
+        }
+        let (judgements, is_for_all) = self.hearing.as_ref()?.judge(tuple);
+        if is_for_all {
+            self.way.hear(service, judgements);
+            self.has_learnt = true;
+        }
+        Some(judgements)
+    }
+}
+
+/// What a passage tells of its packets.
+struct Known<K> {
+    number: u8,
+    ends: K,
+    seed: u64,
+    swapped: bool,
+}
+
+/// The passages of a burst: what follows a packet between the same addresses is neither guarded nor routed anew.
+pub(crate) struct Passages<'a> {
+    found: [Option<Passage<'a>>; BURST_PACKETS],
+    count: usize,
+    /// Which of them lies between addresses that are spread to such a place. No branch depends on which of its peers a
+    /// sender talks to: it changes from packet to packet.
+    numbers: [u8; SPREAD],
+}
+
+/// Places that addresses are spread to: twice as many as packets in a burst.
+const SPREAD: usize = 2 * BURST_PACKETS;
+
+impl<'a> Passages<'a> {
+    /// The number of no passage.
+    pub(crate) const NONE: u8 = u8::MAX;
+
+    #[inline(always)]
+    pub(crate) fn none() -> Self {
+        Self { found: core::array::from_fn(|_| None), count: 0, numbers: [Self::NONE; SPREAD] }
+    }
+
+    /// That of a plain packet.
+    #[inline(always)]
+    pub(crate) fn of(&mut self, step: &Step) -> Option<&mut Passage<'a>> {
+        self.found.get_mut(usize::from(step.passage))?.as_mut()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Passage<'a>> {
+        self.found[..self.count].iter().flatten()
+    }
+
+    /// What is known of packets that begin so, if their passage is where such are spread to.
+    #[inline(always)]
+    fn known<K: FlowKey, const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> Option<Known<K>> {
+        let number = self.numbers[spread::<SPREAD>(ends)];
+        let Passage { way, ends: key, seed, swapped, .. } = self.found.get(usize::from(number))?.as_ref()?;
+        let is_it = way.lead.is_of(ethernet, ends);
+        if is_it { Some(Known { number, ends: K::of_any(key)?, seed: *seed, swapped: *swapped }) } else { None }
+    }
+
+    /// Finds the passage of packets that begin so; none where it is the long way.
+    #[inline(never)]
+    fn find(
+        &mut self,
+        (sender, sessions): (&Seat<'_>, &Sessions),
+        (lead, addresses): (&Lead, Addresses),
+        (ways, is_here): (&mut Ways, &impl Fn(EniIndex) -> bool),
+    ) -> Option<()> {
+        let known = self.iter().position(|found| found.way.lead == *lead);
+        let number = if let Some(number) = known {
+            number
+        } else {
+            // There are no more of them than packets in a burst.
+            let room = self.found.get_mut(self.count)?;
+            let way = ways.between(sender, lead, addresses)?;
+            let frame_bytes_max = if is_here(way.receiver) { way.frame_bytes_max } else { 0 };
+            let (ends, seed, swapped) = sessions.ends_of(addresses, sender.network.salt);
+            let passed = Wire { packets: 0, bytes: 0 };
+            *room =
+                Some(Passage { way, ends, seed, swapped, frame_bytes_max, hearing: None, has_learnt: false, passed });
+            self.count += 1;
+            self.count - 1
+        };
+        self.numbers[spread::<SPREAD>(&lead.ends)] = number as u8;
+        Some(())
+    }
+}
+
+/// The first phase of a plain packet: what its frame says, whose it is, and where it goes. None, and nothing is done,
+/// where it has to go the long way.
+#[inline(always)]
+pub(crate) fn admit(
+    at: (&Seat<'_>, &Sessions),
+    passages: &mut Passages<'_>,
+    ways: (&mut Ways, &impl Fn(EniIndex) -> bool),
+    (packet, step): (&Packet, &mut Step),
+) -> Option<()> {
+    if !packet.offload.is_none() || packet.marker != Marker::None {
+        return None;
+    }
+    let frame = packet.buffer.frame();
+    match fast_parse::family(frame)? {
+        Family::V4 => {
+            let plain = fast_parse::read_v4(frame)?;
+            reach((at, &at.1.v4), (&plain, Ethernet::of(frame)?, &fast_parse::ends_v4(frame)?), (passages, ways), step)
+        }
+        Family::V6 => {
+            let plain = fast_parse::read_v6(frame)?;
+            reach((at, &at.1.v6), (&plain, Ethernet::of(frame)?, &fast_parse::ends_v6(frame)?), (passages, ways), step)
+        }
+    }
+}
+
+#[inline(always)]
+fn reach<K: FlowKey, const N: usize>(
+    (at, table): ((&Seat<'_>, &Sessions), &Table<K>),
+    (plain, ethernet, ends): (&Plain<K::Address>, Ethernet, &[u64; N]),
+    (passages, ways): (&mut Passages<'_>, (&mut Ways, &impl Fn(EniIndex) -> bool)),
+    step: &mut Step,
+) -> Option<()> {
+    // Whether a reset counts is not said here, nor whether the platform lets mail pass.
+    if plain.segment.flags & tcp_flags::RST != 0 || plain.ports as u16 == SMTP {
+        return None;
+    }
+    let known = match passages.known(ethernet, ends) {
+        Some(known) => known,
+        None => {
+            let mut lead = Lead { ethernet, ends: [0; 4] };
+            lead.ends[..N].copy_from_slice(ends);
+            passages.find(at, (&lead, K::addresses(plain.addresses)), ways)?;
+            passages.known(ethernet, ends)?
+        }
+    };
+    step.passage = known.number;
+    step.segment = plain.segment;
+    (step.entry, step.guess) = at.1.reach_for_plain(table, (known.ends, known.seed, known.swapped), plain);
+    if plain.segment.flags & tcp_flags::SYN != 0 {
+        table.prefetch_origin(step.guess);
+    }
+    Some(())
+}
+
+/// What became of a packet among the records.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum WentOn {
+    /// Both its sessions go on.
+    Yes,
+    /// Nobody has a session of its connection.
+    IsNew,
+    /// Anything else.
+    No,
+}
+
+impl Shard {
+    /// Both judgements of a plain packet, and all that follows from them. False, and nothing is done, where it has to go the
+    /// long way.
+    #[inline(always)]
+    pub(crate) fn pass_along<'a>(
+        &mut self,
+        sender: &Desk<'a>,
+        passage: &mut Passage<'a>,
+        (packet, step): (&mut Packet, &Step),
+        now: Tick,
+    ) -> bool {
+        let frame_bytes = packet.buffer.length();
+        let went_on = if frame_bytes > passage.frame_bytes_max {
+            WentOn::No
+        } else {
+            match &step.entry.key {
+                Key::V4(key) => {
+                    go_on(&mut self.sessions.v4, (key, step), &sender.seat, passage.way.live, frame_bytes, now)
+                }
+                Key::V6(key) => {
+                    go_on(&mut self.sessions.v6, (key, step), &sender.seat, passage.way.live, frame_bytes, now)
+                }
+            }
+        };
+        packet.receiver = passage.way.receiver;
+        match went_on {
+            WentOn::Yes => packet.judgement = Some(Judgement::by(Policy::Accept, Stage::Session)),
+            WentOn::IsNew => match self.start(sender, passage, (packet, step), now) {
+                Some(Verdict::Deliver) => {}
+                Some(refusal) => {
+                    packet.verdict = refusal;
+                    return true;
+                }
+                None => return false,
+            },
+            WentOn::No => return false,
+        }
+        passage.passed.packets += 1;
+        passage.passed.bytes += frame_bytes as u64;
+        packet.verdict = Verdict::Deliver;
+        if let Some(header) = packet.buffer.frame_mut().first_chunk_mut::<12>() {
+            *header = passage.way.ethernet_then;
+        }
+        true
+    }
+
+    /// The packet that starts a connection: opens the sessions of those who admit it, in one record. A refusal is counted.
+    /// None, and nothing is done, where it has to go the long way.
+    #[inline(never)]
+    fn start<'a>(
+        &mut self,
+        sender: &Desk<'a>,
+        passage: &mut Passage<'a>,
+        (packet, step): (&mut Packet, &Step),
+        now: Tick,
+    ) -> Option<Verdict> {
+        let service = Service::new(step.entry.protocol, step.entry.ports()[1]);
+        let [outgoing, incoming] = match passage.way.heard(service) {
+            Some(judgements) => judgements,
+            None => passage.hear(&sender.seat, service, &step.entry.tuple())?,
+        };
+        let (timeouts, receiver) = (passage.way.timeouts?, passage.way.receiver.0 as usize);
+        if !self.has_room(sender) || self.counters[receiver].sessions >= passage.way.receiver_sessions_max {
+            return None;
+        }
+        let wire = Wire { packets: 1, bytes: packet.buffer.length() as u64 };
+        if !outgoing.accepts() {
+            packet.judgement = Some(outgoing);
+            let refusal = Verdict::Drop(outgoing.drop_reason());
+            self.counters[sender.place].egress.count(refusal, wire);
+            return Some(refusal);
+        }
+        let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(timeouts, now);
+        let both = [(outgoing, Direction::Egress), (incoming, Direction::Ingress)];
+        for (number, (judgement, opened)) in
+            both.into_iter().enumerate().filter(|(_, (judgement, _))| judgement.accepts())
+        {
+            let live = passage.way.live[number];
+            flow.sides[number] = Side::of_live(live, opened, step.entry.swapped, judgement.stage);
+            origin.grounds[number] = judgement.ground;
+        }
+        self.insert(&step.entry, (flow, origin), (sender.seat.snapshot.settings(), now)).ok()?;
+        packet.judgement = Some(incoming);
+        self.note_session(sender.place, sender.seat.eni.sessions_max, &step.entry);
+        if incoming.accepts() {
+            self.note_session(receiver, passage.way.receiver_sessions_max, &step.entry);
+            return Some(Verdict::Deliver);
+        }
+        let refusal = Verdict::Drop(incoming.drop_reason());
+        self.counters[sender.place].egress.count(Verdict::Forward(passage.way.receiver), wire);
+        self.counters[receiver].ingress.count(refusal, wire);
+        Some(refusal)
+    }
+
+    /// Counts what went along at both its ends.
+    #[inline]
+    pub(crate) fn end_passage(&mut self, sender: &Desk<'_>, passage: &Passage<'_>) {
+        if passage.passed.packets > 0 {
+            let receiver = passage.way.receiver.0 as usize;
+            self.counters[sender.place].egress.count(Verdict::Deliver, passage.passed);
+            self.counters[receiver].ingress.count(Verdict::Deliver, passage.passed);
+        }
+    }
+}
+
+/// Counts a packet in the record that both ENIs have their sessions in, if it goes on at both.
+#[inline(always)]
+fn go_on<K: FlowKey>(
+    table: &mut Table<K>,
+    (key, step): (&K, &Step),
+    sender: &Seat<'_>,
+    live: [u64; 2],
+    frame_bytes: usize,
+    now: Tick,
+) -> WentOn {
+    let Entry { protocol, hash, swapped, .. } = step.entry;
+    let Some(slot) = table.find_any(key, protocol, (hash, step.guess)) else {
+        return if opens(step) { WentOn::IsNew } else { WentOn::No };
+    };
+    let flow = table.flow_mut(slot);
+    // The opener's session comes first, if there are two.
+    let way = usize::from(swapped != flow.sides[0].is_swapped());
+    let admits_both = flow.sides[way].is(live[0]) && flow.sides[1 - way].is(live[1]);
+    if !admits_both || !sender.continues(flow, step.segment.flags, now) {
+        return WentOn::No;
+    }
+    let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
+    if flow.count(step.segment, wire, way, now) {
+        table.origin_mut(slot).bytes_high[way].carry();
+    }
+    WentOn::Yes
+}
+
+/// What a plain packet of those that open connections says of its own.
+#[inline(always)]
+fn opening(frame: &[u8], step: &Step) -> Opening {
+    let (protocol, segment) = (step.entry.protocol, step.segment);
+    let (state, scale) = match protocol {
+        protocol::TCP => (tcp::open(segment.flags), fast_parse::transport_of(frame).and_then(window_scale)),
+        _ => (FlowState::Udp, None),
+    };
+    Opening { protocol, from_opener: true, state, segment, scale, wire: Wire { packets: 1, bytes: frame.len() as u64 } }
+}
+
+/// Whether a plain packet is of those whose sender opens connections, whatever the settings (`conntrack/opener.rs`): a SYN alone,
+/// and a datagram that does not look like an answer.
+#[inline]
+fn opens(step: &Step) -> bool {
+    const OTHERS: u8 = tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN;
+    if step.entry.protocol == protocol::UDP {
+        let [source, destination] = step.entry.ports();
+        return !is_like_answer(source, destination);
+    }
+    step.segment.flags & (tcp_flags::SYN | OTHERS) == tcp_flags::SYN
+}

@@ -1,0 +1,12 @@
+//! A burst of packets on its way through the switch, and what one worker alone owns.
+
+pub(crate) mod anti_spoof;
+pub(crate) mod counters;
+pub(crate) mod fast_path;
+pub mod forward;
+pub mod migrate;
+pub(crate) mod path_cache;
+mod reclaim;
+pub(crate) mod session_update;
+pub mod stage_timing;
+pub(crate) mod sweep;

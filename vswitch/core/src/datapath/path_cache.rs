@@ -1,0 +1,200 @@
+//! What is the same for all packets from one address to another: found out once, and kept from burst to burst until the
+//! configuration changes.
+
+use crate::compile::snapshot::{Place, Snapshot};
+use crate::config::desired::{Direction, Policy};
+use crate::config::ids::{EniIndex, FlowScope};
+use crate::config::limits::{ETHERNET_HEADER_BYTES, WAYS};
+use crate::conntrack::PackedTimeouts;
+use crate::datapath::forward::Desk;
+use crate::packet::headers::{Addresses, METADATA_SERVICE};
+use crate::packet::verdict::{Judgement, Stage};
+use crate::policy::evaluate::Seat;
+use crate::tables::route::Route;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// What the headers of packets between two addresses have in common, as it stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lead {
+    pub(crate) ethernet: Ethernet,
+    /// Source and destination. One number of IPv4, and four of IPv6.
+    pub(crate) ends: [u64; 4],
+}
+
+/// An Ethernet header: its first eight bytes, and its last eight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ethernet([u64; 2]);
+
+impl Ethernet {
+    /// That of a frame.
+    #[inline(always)]
+    pub(crate) fn of(frame: &[u8]) -> Option<Self> {
+        let header: &[u8; ETHERNET_HEADER_BYTES] = frame.first_chunk()?;
+        Some(Self([u64::from_ne_bytes(*header.first_chunk()?), u64::from_ne_bytes(*header.last_chunk()?)]))
+    }
+
+    /// The MAC addresses of destination and source.
+    fn addresses(self) -> [[u8; 6]; 2] {
+        let [first, last] = self.0.map(u64::to_ne_bytes);
+        let [mut destination, mut source] = [[0; 6]; 2];
+        destination.copy_from_slice(&first[..6]);
+        source.copy_from_slice(&last[..6]);
+        [destination, source]
+    }
+}
+
+impl Lead {
+    /// Whether a packet begins so. That its family is the same, the Ethernet header says.
+    #[inline(always)]
+    pub(crate) fn is_of<const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> bool {
+        self.ethernet == ethernet && self.ends.first_chunk() == Some(ends)
+    }
+}
+
+/// From one ENI to another between two addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    sender: EniIndex,
+    pub(crate) lead: Lead,
+    /// What the network knows of the destination.
+    pub(crate) place: Place,
+    pub(crate) receiver: EniIndex,
+    /// Whose sessions the receiver's are.
+    pub(crate) receiver_scope: FlowScope,
+    /// The longest frame of which nothing but the Ethernet header changes; none where more changes of all.
+    pub(crate) frame_bytes_max: usize,
+    /// What their sessions look like, the sender's first.
+    pub(crate) live: [u64; 2],
+    /// The addresses of the Ethernet header of the last hop.
+    pub(crate) ethernet_then: [u8; 12],
+    /// The timeouts of the connections that are opened along it; none where they differ from end to end, or where an end counts
+    /// its new sessions by the second.
+    pub(crate) timeouts: Option<PackedTimeouts>,
+    /// How many sessions the receiver may have.
+    pub(crate) receiver_sessions_max: u32,
+    /// What the rules of both ends said of services lately.
+    heard: [(Service, [Judgement; 2]); HEARD],
+}
+
+/// A protocol and a destination port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Service(u32);
+
+impl Service {
+    const NONE: Self = Self(u32::MAX);
+
+    #[inline(always)]
+    pub(crate) const fn new(protocol: u8, destination_port: u16) -> Self {
+        Self((protocol as u32) << 16 | destination_port as u32)
+    }
+}
+
+/// Services that a way remembers.
+const HEARD: usize = 4;
+
+impl Way {
+    /// None where a packet with these addresses has to go the long way.
+    fn survey(sender: &Seat<'_>, lead: &Lead, addresses: Addresses) -> Option<Self> {
+        let [to, from] = lead.ethernet.addresses();
+        let is_to_router = to == sender.network.gateway_mac.0 && to[0] & 1 == 0;
+        let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
+        if !is_to_router || is_to_metadata || from != sender.eni.mac.0 || !sender.eni.is_first_address(addresses) {
+            return None;
+        }
+        let place = sender.network.destination(addresses);
+        let Route::Owner(receiver) = place.route() else { return None };
+        if receiver == sender.index {
+            return None;
+        }
+        let seat = Desk::new(sender.snapshot, receiver, Direction::Ingress)?.seat;
+        let mut ethernet_then = [0; 12];
+        ethernet_then[..6].copy_from_slice(&seat.eni.mac.0);
+        ethernet_then[6..].copy_from_slice(&seat.network.gateway_mac.0);
+        let is_within_subnet = sender.eni.vswitch == seat.eni.vswitch;
+        let [timeouts, its_timeouts] = [sender.timeouts(), seat.timeouts()];
+        let counts_new = sender.eni.new_sessions_per_s.is_some() || seat.eni.new_sessions_per_s.is_some();
+        let is_short = is_within_subnet && !sender.eni.tcp_window_check && !seat.eni.tcp_window_check;
+        Some(Self {
+            sender: sender.index,
+            lead: *lead,
+            place,
+            receiver,
+            receiver_scope: seat.eni.scope,
+            frame_bytes_max: if is_short { ETHERNET_HEADER_BYTES + usize::from(seat.eni.mtu_bytes) } else { 0 },
+            live: [sender.live_side(), seat.live_side()],
+            ethernet_then,
+            timeouts: if timeouts == its_timeouts && !counts_new { Some(timeouts) } else { None },
+            receiver_sessions_max: seat.eni.sessions_max,
+            heard: [(Service::NONE, [Judgement::by(Policy::Drop, Stage::Default); 2]); HEARD],
+        })
+    }
+
+    /// What the rules of the sender and of the receiver say of a service, if they were asked lately.
+    #[inline(always)]
+    pub(crate) fn heard(&self, service: Service) -> Option<[Judgement; 2]> {
+        let (its, judgements) = &self.heard[service.0 as usize % HEARD];
+        if *its == service { Some(*judgements) } else { None }
+    }
+
+    /// Remembers it.
+    pub(crate) fn hear(&mut self, service: Service, judgements: [Judgement; 2]) {
+        self.heard[service.0 as usize % HEARD] = (service, judgements);
+    }
+}
+
+/// The ways that were found lately, each where its addresses belong among so many.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    /// Each with the epoch that it was found in.
+    found: Vec<Option<(u32, Way)>>,
+    /// Goes on with every other configuration.
+    epoch: u32,
+    identity: Option<Arc<()>>,
+}
+
+impl Ways {
+    /// Forgets all ways if this is another configuration than that of the last burst.
+    #[inline]
+    pub(crate) fn follow(&mut self, snapshot: &Snapshot) {
+        if !self.identity.as_ref().is_some_and(|identity| Arc::ptr_eq(identity, &snapshot.identity)) {
+            self.start_anew(snapshot);
+        }
+    }
+
+    #[cold]
+    fn start_anew(&mut self, snapshot: &Snapshot) {
+        self.identity = Some(Arc::clone(&snapshot.identity));
+        self.epoch = self.epoch.wrapping_add(1);
+        if self.epoch == 0 || self.found.is_empty() {
+            self.found = alloc::vec![None; WAYS];
+        }
+    }
+
+    /// The way of a packet with these addresses; none where it is the long one.
+    pub(crate) fn between(&mut self, sender: &Seat<'_>, lead: &Lead, addresses: Addresses) -> Option<Way> {
+        let place = spread::<WAYS>(&lead.ends);
+        if let Some((epoch, way)) = &self.found[place]
+            && (*epoch, way.sender) == (self.epoch, sender.index)
+            && way.lead == *lead
+        {
+            return Some(*way);
+        }
+        let way = Way::survey(sender, lead, addresses)?;
+        self.keep(&way);
+        Some(way)
+    }
+
+    /// Keeps a way, with what was learnt on it.
+    pub(crate) fn keep(&mut self, way: &Way) {
+        self.found[spread::<WAYS>(&way.lead.ends)] = Some((self.epoch, *way));
+    }
+}
+
+/// One of `PLACES` places, a power of two, for both ends of packets.
+#[inline(always)]
+pub(crate) fn spread<const PLACES: usize>(ends: &[u64]) -> usize {
+    const { assert!(PLACES.is_power_of_two()) };
+    let mixed = ends.iter().enumerate().fold(0, |mixed, (number, end)| mixed ^ end.rotate_left(number as u32 / 2 * 32));
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES.ilog2())) as usize
+}

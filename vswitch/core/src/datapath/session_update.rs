@@ -1,0 +1,458 @@
+//! Does to the sessions what a judgement asks for.
+
+use crate::config::desired::{Direction, Settings};
+use crate::config::ids::{EniIndex, FlowScope};
+use crate::config::limits::ICMP_ERRORS_PER_S;
+use crate::conntrack::fragments::{Fate, FragmentKey, Turn};
+use crate::conntrack::opener::Opener;
+use crate::conntrack::quota::Candidate;
+use crate::conntrack::syns::Syn;
+use crate::conntrack::table::TableFull;
+use crate::conntrack::tables::{Entry, SessionSlot, Sessions};
+use crate::conntrack::tcp;
+use crate::conntrack::{Flow, FlowState, Origin, PackedTimeouts, Side};
+use crate::datapath::forward::{Desk, Shard};
+use crate::hw::time::Tick;
+use crate::packet::Packet;
+use crate::packet::headers::tcp_flags::{ACK, RST, SYN};
+use crate::packet::headers::{Fragment, Segment, protocol};
+use crate::packet::offload::Wire;
+use crate::packet::verdict::{DropReason, Judgement, Verdict};
+use crate::policy::evaluate::{Action, Admission, Lookup, Ruling};
+
+impl Shard {
+    /// Does what the judgement of a packet at one ENI asks for. Returns the record that was opened, if one was.
+    #[inline]
+    pub(crate) fn apply(
+        &mut self,
+        desk: &Desk<'_>,
+        packet: &Packet,
+        ((judgement, action), lookup): (Ruling, &Lookup),
+        now: Tick,
+    ) -> Result<Option<SessionSlot>, DropReason> {
+        let mut opened = None;
+        if action == Action::Relate {
+            self.take_related_error(desk, now)?;
+        }
+        if let Lookup::Session(entry) = lookup {
+            match action {
+                Action::None | Action::Relate => {}
+                Action::Touch(slot) | Action::Readmit(slot, _) => {
+                    let slot = self.own(slot, entry, desk.seat.eni.scope);
+                    self.go_on(slot, &[(desk, (judgement, action))], (packet, lookup), now);
+                }
+                Action::Revoke(slot, is_needed) => self.revoke(slot, entry, desk, is_needed.then_some(now)),
+                Action::Open(admission) => opened = Some(self.open(desk, packet, (admission, entry), now)?),
+                Action::Reopen(slot, admission) => {
+                    self.end(slot, desk);
+                    opened = Some(self.open(desk, packet, (admission, entry), now)?);
+                }
+            }
+        }
+        self.note_fragment(desk, packet, judgement, now);
+        Ok(opened)
+    }
+
+    /// Keeps the judgement of a first fragment, if later ones are to follow it.
+    #[inline]
+    pub(crate) fn note_fragment(&mut self, desk: &Desk<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
+        if packet.headers.fragment == Fragment::First && desk.seat.snapshot.settings().follow_first_fragment {
+            self.remember_fate(desk, packet, judgement, now);
+        }
+    }
+
+    /// The record of a session that goes on, if the session of `other` is in it as well.
+    #[inline]
+    pub(crate) fn shared_record(&self, action: Action, other: FlowScope) -> Option<SessionSlot> {
+        action.continues().filter(|slot| self.sessions.flow(*slot).place_of(other).is_some())
+    }
+
+    /// Counts a packet of a record of which each of `sessions` goes on, and restarts its timer.
+    #[inline]
+    pub(crate) fn go_on(
+        &mut self,
+        slot: SessionSlot,
+        sessions: &[(&Desk<'_>, Ruling)],
+        (packet, lookup): (&Packet, &Lookup),
+        now: Tick,
+    ) {
+        for (desk, ruling) in sessions {
+            if let Action::Readmit(_, admitted_by) = ruling.1 {
+                self.readmit(slot, desk, admitted_by);
+            }
+        }
+        let Lookup::Session(entry) = lookup else { return };
+        let is_tcp = packet.headers.tuple.protocol == protocol::TCP;
+        if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
+            self.note_turn(slot, entry, packet, now);
+        } else if is_tcp && self.sessions.flow(slot).sides.iter().any(|side| side.has_syn()) {
+            let from_opener = entry.swapped == self.sessions.flow(slot).is_swapped();
+            self.settle_syn(slot, packet.headers.segment(), from_opener, now);
+        }
+        let flow = self.sessions.flow_mut(slot);
+        let way = usize::from(entry.swapped != flow.is_swapped());
+        if flow.count(packet.headers.segment(), packet.wire(), way, now) {
+            self.sessions.origin_mut(slot).bytes_high[way].carry();
+        }
+    }
+
+    /// What a SYN or a reset of a session that goes on means for it: what both ends will agree on, or its end. A reset that its
+    /// receiver does not take means nothing.
+    #[cold]
+    fn note_turn(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet, now: Tick) {
+        let flow = self.sessions.flow(slot);
+        let from_opener = entry.swapped == flow.is_swapped();
+        let segment = packet.headers.segment();
+        if segment.flags & RST == 0 {
+            return self.note_syn(slot, (segment, packet.window_scale()), from_opener, now);
+        }
+        let (edges, state) = (flow.edges, flow.state);
+        let known = (edges, self.sessions.origin(slot).scales, state);
+        if tcp::believes(known, segment, from_opener) || self.answered_syn(slot, segment, from_opener, now).is_some() {
+            self.sessions.flow_mut(slot).state = tcp::next(state, segment.flags, from_opener);
+        }
+    }
+
+    /// Takes up what a SYN says: at once while a handshake is under way; else once its receiver answers it, for that may be in
+    /// the connection before.
+    fn note_syn(&mut self, slot: SessionSlot, (segment, scale): (Segment, Option<u8>), from_opener: bool, now: Tick) {
+        let (flow, origin) = (*self.sessions.flow(slot), *self.sessions.origin(slot));
+        let (mut edges, mut scales, mut state) = (flow.edges, origin.scales, flow.state);
+        let is_answer = segment.flags & ACK != 0;
+        if state.is_shaking_hands() {
+            if is_answer {
+                tcp::learn_answer(&mut edges, segment, from_opener);
+            } else if tcp::learn_syn(&mut edges, &mut scales, segment, from_opener) && from_opener {
+                state = FlowState::TcpOpening;
+            }
+            tcp::observe_scale(&mut scales, scale, from_opener);
+        } else if is_answer {
+            let answered = self.answered_syn(slot, segment, from_opener, now);
+            let Some(syn) = answered.filter(|_| tcp::is_outside(edges, scales, segment, from_opener)) else { return };
+            self.forget_syn(slot);
+            (state, scales) = (FlowState::TcpAnswered, [0; 2]);
+            tcp::learn_answer(&mut edges, segment, from_opener);
+            tcp::observe_scale(&mut scales, syn.scale, !from_opener);
+            tcp::observe_scale(&mut scales, scale, from_opener);
+        } else if state != FlowState::TcpClosed {
+            let syn = Syn { from_opener, acknowledgment: segment.sequence.wrapping_add(1), scale, seen: now };
+            for (place, side) in flow.sessions() {
+                self.sessions.syns.note(self.sessions.syn_key(slot, side.scope()), syn);
+                self.sessions.flow_mut(slot).sides[place].set_syn(true);
+            }
+        }
+        let flow = self.sessions.flow_mut(slot);
+        (flow.edges, flow.state) = (edges, state);
+        self.sessions.origin_mut(slot).scales = scales;
+    }
+
+    /// The SYN in the middle of a session that a segment answers: with a SYN of its own, or with a reset (RFC 9293 §3.10.7.3).
+    fn answered_syn(&self, slot: SessionSlot, segment: Segment, from_opener: bool, now: Tick) -> Option<Syn> {
+        let syn = self.syn_of(slot, now).filter(|_| segment.flags & ACK != 0)?;
+        (syn.from_opener != from_opener && syn.acknowledgment == segment.acknowledgment).then_some(syn)
+    }
+
+    fn syn_of(&self, slot: SessionSlot, now: Tick) -> Option<Syn> {
+        let Sessions { syns, .. } = &self.sessions;
+        let mut sessions = self.sessions.flow(slot).sessions();
+        sessions.find_map(|(_, side)| syns.of(&self.sessions.syn_key(slot, side.scope()), now))
+    }
+
+    fn forget_syn(&mut self, slot: SessionSlot) {
+        for (place, side) in self.sessions.flow(slot).sessions() {
+            let key = self.sessions.syn_key(slot, side.scope());
+            self.sessions.syns.forget(&key);
+            self.sessions.flow_mut(slot).sides[place].set_syn(false);
+        }
+    }
+
+    /// What a segment means for a SYN that its sender sent before in the middle of the session: that it is still in the old
+    /// connection, or that it has agreed on another, whose numbers are then those of the session.
+    #[cold]
+    fn settle_syn(&mut self, slot: SessionSlot, segment: Segment, from_opener: bool, now: Tick) {
+        let syn = self.syn_of(slot, now);
+        if syn.is_some_and(|syn| syn.from_opener != from_opener || segment.flags & ACK == 0) {
+            return;
+        }
+        self.forget_syn(slot);
+        if syn.is_none() {
+            return; // It is over.
+        }
+        let scales = &mut self.sessions.origin_mut(slot).scales;
+        let before = core::mem::take(scales);
+        let flow = self.sessions.flow_mut(slot);
+        if flow.state == FlowState::TcpClosed || !tcp::is_outside(flow.edges, before, segment, from_opener) {
+            self.sessions.origin_mut(slot).scales = before;
+            return;
+        }
+        flow.state = FlowState::TcpAnswered;
+        tcp::learn_agreement(&mut flow.edges, segment, from_opener);
+    }
+
+    #[cold]
+    fn readmit(&mut self, slot: SessionSlot, desk: &Desk<'_>, admitted_by: Option<Judgement>) {
+        let flow = self.sessions.flow_mut(slot);
+        let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
+        let side = &mut flow.sides[place];
+        side.revision = desk.seat.revision;
+        if side.is_revoked() {
+            side.set_revoked(false);
+            self.counters[desk.place].sessions += 1;
+        }
+        let side = &mut self.sessions.flow_mut(slot).sides[place];
+        if let Some(judgement) = admitted_by {
+            side.set_stage(judgement.stage);
+            self.sessions.origin_mut(slot).grounds[place] = judgement.ground;
+        }
+    }
+
+    /// Remembers that a session is refused. From now on it takes nothing of what its ENI may hold, and gives way before
+    /// any that lives. Its timer is restarted only if the time is given.
+    #[cold]
+    fn revoke(&mut self, slot: SessionSlot, entry: &Entry, desk: &Desk<'_>, now: Option<Tick>) {
+        let slot = self.own(slot, entry, desk.seat.eni.scope);
+        let flow = self.sessions.flow_mut(slot);
+        let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
+        let side = &mut flow.sides[place];
+        side.revision = desk.seat.revision;
+        let was_live = !side.is_revoked();
+        side.set_revoked(true);
+        flow.last_seen = now.unwrap_or(flow.last_seen);
+        if was_live {
+            self.counters[desk.place].forget_session();
+        }
+    }
+
+    /// Counts an ICMP error against what the ENI may get of them in a second.
+    #[cold]
+    fn take_related_error(&mut self, desk: &Desk<'_>, now: Tick) -> Result<(), DropReason> {
+        if desk.seat.direction == Direction::Egress {
+            return Ok(());
+        }
+        let has_room = self.counters[desk.place].related_errors.take(ICMP_ERRORS_PER_S, now);
+        if has_room { Ok(()) } else { Err(DropReason::IcmpErrorRate) }
+    }
+
+    /// A record in which the session of `scope` is alone.
+    #[inline]
+    fn own(&mut self, slot: SessionSlot, entry: &Entry, scope: FlowScope) -> SessionSlot {
+        if self.sessions.flow(slot).is_shared() { self.sessions.split(slot, entry, scope) } else { slot }
+    }
+
+    fn open(
+        &mut self,
+        desk: &Desk<'_>,
+        packet: &Packet,
+        (admission, entry): (Admission, &Entry),
+        now: Tick,
+    ) -> Result<SessionSlot, DropReason> {
+        self.ask_quota(desk, now)?;
+        let from_opener = admission.opener != Opener::Receiver;
+        let (mut flow, mut origin) = Opening::by(packet, from_opener).record(desk.seat.timeouts(), now);
+        flow.sides[0] = side(desk, admission, entry.swapped);
+        origin.grounds[0] = admission.by.ground;
+        let settings = desk.seat.snapshot.settings();
+        let slot = match self.insert(entry, (flow, origin), (settings, now)) {
+            Ok(slot) => slot,
+            Err(TableFull) => {
+                self.make_room(desk, entry, now)?;
+                let placed = self.insert(entry, (flow, origin), (settings, now));
+                placed.map_err(|TableFull| DropReason::FlowTableFull)?
+            }
+        };
+        self.note_session(desk.place, desk.seat.eni.sessions_max, entry);
+        Ok(slot)
+    }
+
+    /// Makes room for a record, first where a connection is over.
+    #[inline(always)]
+    pub(crate) fn insert(
+        &mut self,
+        entry: &Entry,
+        record: (Flow, Origin),
+        (settings, now): (&Settings, Tick),
+    ) -> Result<SessionSlot, TableFull> {
+        let (slot, ended) = self.sessions.insert(entry, record, |flow| flow.is_expired(settings, now))?;
+        for side in ended {
+            if side.is_live() {
+                self.forget_session(side.scope());
+            }
+        }
+        Ok(slot)
+    }
+
+    /// Whether an ENI may have one more session.
+    #[inline(always)]
+    pub(crate) fn has_room(&self, desk: &Desk<'_>) -> bool {
+        self.counters[desk.place].sessions < desk.seat.eni.sessions_max
+    }
+
+    /// Whether an ENI may open another session, and takes it from what it may open.
+    fn ask_quota(&mut self, desk: &Desk<'_>, now: Tick) -> Result<(), DropReason> {
+        if !self.has_room(desk) && !self.reclaim(desk, now) {
+            return Err(DropReason::SessionLimit);
+        }
+        let (counters, eni) = (&mut self.counters[desk.place], desk.seat.eni);
+        match eni.new_sessions_per_s {
+            Some(per_s) if !counters.bucket.take(per_s, now) => Err(DropReason::SessionRate),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends a connection of whoever holds more than his share, so that the ENI's new session finds room.
+    #[cold]
+    fn make_room(&mut self, desk: &Desk<'_>, entry: &Entry, now: Tick) -> Result<(), DropReason> {
+        let (snapshot, asking) = (desk.seat.snapshot, desk.seat.eni.scope);
+        let asks_with = self.counters[desk.place].sessions;
+        let (places, counters) = (&self.places, &self.counters);
+        // How many sessions an ENI holds, and whether it has to give way to the one that asks.
+        let holds = |scope: FlowScope| {
+            let own = places.of(scope, counters).and_then(|place| Some((place, counters.get(place)?.sessions)));
+            let eni = own.and_then(|(place, held)| Some((snapshot.eni(EniIndex(place as u32))?, held)));
+            match eni.filter(|(eni, _)| eni.scope == scope) {
+                Some((eni, held)) => (held, held > eni.sessions_guaranteed && (held >= asks_with || scope == asking)),
+                None => (u32::MAX, true), // It is gone.
+            }
+        };
+        let worth = |flow: &Flow| {
+            let opener = flow.sessions().max_by_key(|(_, side)| side.opened() == Direction::Egress);
+            let (held, is_opener_over) = opener.map_or((0, false), |(_, side)| holds(side.scope()));
+            let candidate = Candidate {
+                state: flow.state,
+                is_dead: flow.is_dead(),
+                is_expired: flow.is_expired(snapshot.settings(), now),
+                is_opener_over,
+                are_all_over: flow.sessions().all(|(_, side)| holds(side.scope()).1),
+                held,
+                last_seen: flow.last_seen,
+            };
+            candidate.worth()
+        };
+        let slot = self.sessions.least_worthy(entry, worth).ok_or(DropReason::FlowTableFull)?;
+        let flow = *self.sessions.flow(slot);
+        let is_expired = flow.is_expired(snapshot.settings(), now);
+        for (_, side) in flow.sessions() {
+            self.end_session(slot, side.scope());
+            if let Some(place) = self.place_of(side.scope()).filter(|_| side.is_live() && !is_expired) {
+                self.counters[place].evicted += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the receiver's session of a packet that opened the sender's in the record `slot`: in the same record, if
+    /// the two will end at the same time.
+    pub(crate) fn join(
+        &mut self,
+        slot: SessionSlot,
+        desk: &Desk<'_>,
+        packet: &Packet,
+        ((judgement, action), lookup): (Ruling, &Lookup),
+        now: Tick,
+    ) -> Result<Option<SessionSlot>, DropReason> {
+        let (Lookup::Session(entry), Some(admission)) = (lookup, action.admission()) else { return Ok(None) };
+        let its = side(desk, admission, entry.swapped);
+        let flow = self.sessions.flow(slot);
+        // Two ENIs may differ in whom they take for the opener.
+        let is_alike = flow.timeouts == desk.seat.timeouts() && flow.is_swapped() == its.is_swapped();
+        if !is_alike || packet.headers.fragment == Fragment::First {
+            return self.apply(desk, packet, ((judgement, action), lookup), now);
+        }
+        if let Action::Reopen(over, _) = action {
+            self.end(over, desk);
+        }
+        self.ask_quota(desk, now)?;
+        let (flow, ground) = (self.sessions.flow_mut(slot), admission.by.ground);
+        // The opener's session comes first.
+        let place = usize::from(its.opened() == Direction::Ingress);
+        flow.sides = if place == 0 { [its, flow.sides[0]] } else { [flow.sides[0], its] };
+        let grounds = &mut self.sessions.origin_mut(slot).grounds;
+        *grounds = if place == 0 { [ground, grounds[0]] } else { [grounds[0], ground] };
+        self.note_session(desk.place, desk.seat.eni.sessions_max, entry);
+        Ok(Some(slot))
+    }
+
+    fn end(&mut self, slot: SessionSlot, desk: &Desk<'_>) {
+        self.end_session(slot, desk.seat.eni.scope);
+    }
+
+    #[cold]
+    fn remember_fate(&mut self, desk: &Desk<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
+        let eni = desk.seat.eni;
+        let entry = self.sessions.fragment_entry(FragmentKey::of(eni.scope, &packet.headers));
+        let opener = Opener::of(&packet.headers, desk.seat.direction, desk.seat.snapshot.settings());
+        let fate = Fate::new(judgement, desk.seat.revision, (packet.headers.tuple, opener), now);
+        self.sessions.fragments.remember(&entry, fate);
+    }
+
+    /// What a part of an IP packet may do where it leaves its sender: with `None` it goes on.
+    #[cold]
+    pub(crate) fn take_part(&mut self, desk: &Desk<'_>, packet: &Packet, now: Tick) -> Option<Verdict> {
+        let headers = &packet.headers;
+        let follows = desk.seat.snapshot.settings().follow_first_fragment;
+        if headers.fragment == Fragment::Whole || !follows || self.is_releasing {
+            return None;
+        }
+        let entry = self.sessions.fragment_entry(FragmentKey::of(desk.seat.eni.scope, headers));
+        let fragments = &mut self.sessions.fragments;
+        match fragments.take(&entry, headers.part, now) {
+            Ok(Turn::Pass) => None,
+            Ok(Turn::Wait) => match fragments.hold(entry.0, desk.seat.index, packet.buffer.frame(), now) {
+                Ok(()) => Some(Verdict::Wait),
+                Err(reason) => Some(Verdict::Drop(reason)),
+            },
+            Err(reason) => Some(Verdict::Drop(reason)),
+        }
+    }
+}
+
+/// What a packet says of the connection that it opens.
+pub(crate) struct Opening {
+    pub(crate) protocol: u8,
+    /// Otherwise it is an answer.
+    pub(crate) from_opener: bool,
+    pub(crate) state: FlowState,
+    pub(crate) segment: Segment,
+    /// The window scale that it offers.
+    pub(crate) scale: Option<u8>,
+    pub(crate) wire: Wire,
+}
+
+impl Opening {
+    fn by(packet: &Packet, from_opener: bool) -> Self {
+        Self {
+            protocol: packet.headers.tuple.protocol,
+            from_opener,
+            state: FlowState::opened_by(&packet.headers, from_opener),
+            segment: packet.headers.segment(),
+            scale: packet.window_scale(),
+            wire: packet.wire(),
+        }
+    }
+
+    /// The record of the connection, with nobody's session yet.
+    #[inline(always)]
+    pub(crate) fn record(&self, timeouts: PackedTimeouts, now: Tick) -> (Flow, Origin) {
+        let Self { protocol, from_opener, state, segment, scale, wire } = *self;
+        let (mut edges, mut scales) = ([0; 2], [0; 2]);
+        if protocol == protocol::TCP {
+            tcp::observe(&mut edges, segment, from_opener);
+            if segment.flags & SYN != 0 {
+                tcp::observe_scale(&mut scales, scale, from_opener);
+            }
+        }
+        let [mut packets, mut bytes_low] = [[0; 2]; 2];
+        let way = usize::from(!from_opener);
+        (packets[way], bytes_low[way]) = (wire.packets, wire.bytes as u32);
+        let flow = Flow { protocol, state, timeouts, last_seen: now, packets, bytes_low, edges, ..Flow::default() };
+        (flow, Origin { opened_at: now, scales, ..Origin::default() })
+    }
+}
+
+/// The session of an ENI that a packet opens; `swapped` as the key has the packet's ends.
+const fn side(desk: &Desk<'_>, Admission { by, opener }: Admission, swapped: bool) -> Side {
+    let (seat, is_answer) = (&desk.seat, matches!(opener, Opener::Receiver));
+    let opened = if is_answer { seat.direction.reverse() } else { seat.direction };
+    let side = Side::new((seat.eni.scope, seat.revision), opened, swapped != is_answer, by.stage);
+    if matches!(opener, Opener::Unknown) { side.of_unknown_opener() } else { side }
+}

@@ -1,0 +1,146 @@
+//! Rules alone, over a burst: which rule decides about packets without a session. The packet path asks the same
+//! questions in its own phases.
+
+use crate::acl::{Pieces, Sheet};
+use crate::compile::snapshot::{Place, Places, Snapshot, VpcNetwork};
+use crate::config::desired::Direction;
+use crate::config::ids::{EniIndex, RuleId};
+use crate::config::limits::BURST_PACKETS;
+use crate::packet::headers::{Addresses, Tuple};
+use crate::packet::verdict::Judgement;
+use crate::policy::evaluate::{Seat, from_peer};
+use crate::tables::host_table::{Line, Look};
+use crate::tables::lpm::Address;
+use alloc::vec::Vec;
+
+impl Snapshot {
+    /// Judges packets at an ENI as first packets are: by its rules alone. Empty if there is no such ENI.
+    pub fn judge_by_rules(
+        &self,
+        (eni, direction): (EniIndex, Direction),
+        tuples: &[Tuple],
+        judgements: &mut Vec<Judgement>,
+    ) {
+        judgements.clear();
+        let Some(seat) = Seat::new(self, eni, direction) else { return };
+        for burst in tuples.chunks(BURST_PACKETS) {
+            match seat.sheet() {
+                Some(Sheet::Narrow(rows)) => judge_burst(&seat, rows, burst, judgements),
+                Some(Sheet::Wide(rows)) => judge_burst(&seat, rows, burst, judgements),
+                None => judgements.extend(burst.iter().map(|tuple| seat.judge_by_rules(direction, tuple))),
+            }
+        }
+    }
+
+    /// The name of the rule that a judgement by the rules of an ENI names as its ground.
+    pub fn rule_of(&self, eni: EniIndex, direction: Direction, ground: u32) -> Option<&RuleId> {
+        Some(self.network(self.eni(eni)?)?.1.filter.rule(direction, ground)?.0)
+    }
+
+    /// Bytes that the rules of an ENI take, compiled, with their rows for both directions and without names. Other ENIs
+    /// with the same groups share them.
+    pub fn filter_bytes(&self, eni: EniIndex) -> Option<usize> {
+        Some(self.network(self.eni(eni)?)?.1.filter.bytes())
+    }
+}
+
+/// [`Seat::judge_by_rules`] of the packets of a burst, step by step for all of them: each step asks for the memory that the
+/// next one reads, and none has a branch that depends on what the packet before it was.
+fn judge_burst<const WORDS: usize>(
+    seat: &Seat<'_>,
+    rows: Pieces<'_, WORDS>,
+    burst: &[Tuple],
+    judgements: &mut Vec<Judgement>,
+) {
+    let (mut services, mut peers) = ([0; BURST_PACKETS], [[0; 2]; BURST_PACKETS]);
+    let mut places = [Place::NOWHERE; BURST_PACKETS];
+    for (service, tuple) in services.iter_mut().zip(burst) {
+        *service = rows.service(tuple);
+    }
+    seat.network.peers(seat.direction, burst, &mut places);
+    for (peer, place) in peers[..burst.len()].iter_mut().zip(&places) {
+        *peer = rows.peer(place.class);
+    }
+    judgements.extend(burst.iter().zip(&services).zip(&peers).zip(&places).map(|(((tuple, service), peer), place)| {
+        rows.judge(*service, *peer).unwrap_or_else(|| seat.judge_by_place(seat.direction, tuple, *place))
+    }));
+}
+
+impl VpcNetwork {
+    /// What is known of the far sides of packets that cross an ENI in `direction`: of the first of a burst.
+    fn peers(&self, direction: Direction, tuples: &[Tuple], places: &mut [Place; BURST_PACKETS]) {
+        let tuples = &tuples[..tuples.len().min(BURST_PACKETS)];
+        let mut lines = Lines { v4: [None; BURST_PACKETS], v6: [None; BURST_PACKETS] };
+        for (number, tuple) in tuples.iter().enumerate() {
+            match from_peer(direction, tuple) {
+                Addresses::V4 { source, .. } => self.v4.reach(source, &mut lines.v4[number]),
+                Addresses::V6 { source, .. } => self.v6.reach(source, &mut lines.v6[number]),
+            }
+        }
+        // Hosts first, then the others together: whether the next address is a host cannot be foreseen.
+        let (mut v4, mut v6) = (Others::default(), Others::default());
+        for (number, tuple) in tuples.iter().enumerate() {
+            places[number] = match from_peer(direction, tuple) {
+                Addresses::V4 { source, .. } => v4.host(&self.v4, (number, source), lines.v4[number]),
+                Addresses::V6 { source, .. } => v6.host(&self.v6, (number, source), lines.v6[number]),
+            };
+        }
+        v4.find(&self.v4, places);
+        v6.find(&self.v6, places);
+    }
+}
+
+/// Addresses of a burst that are no hosts.
+struct Others<A> {
+    addresses: [A; BURST_PACKETS],
+    numbers: [u8; BURST_PACKETS],
+    count: usize,
+}
+
+impl<A: Address> Default for Others<A> {
+    fn default() -> Self {
+        Self { addresses: [A::default(); BURST_PACKETS], numbers: [0; BURST_PACKETS], count: 0 }
+    }
+}
+
+impl<A: Address> Others<A> {
+    /// The place of a host; if it is none, it is noted, and the place says nothing.
+    #[inline(always)]
+    fn host(&mut self, all: &Places<A>, (number, address): (usize, A), line: Option<&Line<A>>) -> Place {
+        let (place, is_host) = all.host(address, line);
+        (self.addresses[self.count % BURST_PACKETS], self.numbers[self.count % BURST_PACKETS]) =
+            (address, number as u8);
+        self.count += usize::from(!is_host);
+        place
+    }
+
+    /// The places of those that were noted.
+    #[inline(always)]
+    fn find(&self, all: &Places<A>, places: &mut [Place; BURST_PACKETS]) {
+        let found = |number: usize, place| places[usize::from(self.numbers[number]) % BURST_PACKETS] = place;
+        all.prefixes.find_all(&self.addresses[..self.count.min(BURST_PACKETS)], found);
+    }
+}
+
+/// Where hosts will be looked for.
+struct Lines<'a> {
+    v4: [Option<&'a Line<u32>>; BURST_PACKETS],
+    v6: [Option<&'a Line<u128>>; BURST_PACKETS],
+}
+
+impl<A: Address> Places<A> {
+    #[inline(always)]
+    fn reach<'a>(&'a self, address: A, line: &mut Option<&'a Line<A>>) {
+        *line = self.hosts.line(address);
+        line.iter().for_each(|line| line.prefetch());
+    }
+
+    /// Some place, and whether it is that of the address as a host.
+    #[inline(always)]
+    fn host(&self, address: A, line: Option<&Line<A>>) -> (Place, bool) {
+        match line.map(|line| line.look(address)) {
+            Some(Look { place, is_there, is_last: true }) => (place, is_there),
+            _ => self.hosts.find(address).map_or((Place::NOWHERE, false), |place| (place, true)),
+        }
+    }
+}

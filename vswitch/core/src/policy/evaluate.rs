@@ -1,0 +1,494 @@
+//! The decision at one ENI in one direction (`semantics.md` §3): a pure function of the packet's headers, the snapshot,
+//! the sessions and the time. Forwarding and explain both ask it, so they cannot disagree.
+
+use crate::acl::{Filter, Sheet};
+use crate::compile::bypasses_intra_group;
+use crate::compile::snapshot::{EniEntry, Place, Snapshot, VpcNetwork};
+use crate::config::desired::{Direction, PmtudExempt, Policy};
+use crate::config::ids::EniIndex;
+use crate::conntrack::fragments::{Fate, FragmentEntry, FragmentKey};
+use crate::conntrack::opener::Opener;
+use crate::conntrack::tables::{Entry, Session, SessionSlot, Sessions};
+use crate::conntrack::tcp;
+use crate::conntrack::{Flow, FlowState, PackedTimeouts, Side, opens_session};
+use crate::hw::time::Tick;
+use crate::packet::Marker;
+use crate::packet::headers::{
+    Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted, tcp_flags,
+};
+use crate::packet::verdict::{Judgement, Stage};
+use crate::tables::route::{Route, is_internet_destination};
+
+/// Where a judgement takes place.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) index: EniIndex,
+    pub(crate) eni: &'a EniEntry,
+    pub(crate) network: &'a VpcNetwork,
+    /// The rules of the ENI's groups.
+    pub(crate) filter: &'a Filter,
+    /// Changes with everything that a judgement at this ENI can depend on.
+    pub(crate) revision: u32,
+    pub(crate) direction: Direction,
+}
+
+/// What the judgement asks to be done to the sessions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Nothing.
+    None,
+    /// A live session: count the packet and restart its timer.
+    Touch(SessionSlot),
+    /// The same, and the session was admitted anew under the present revision; by this judgement if it says so itself.
+    Readmit(SessionSlot, Option<Judgement>),
+    /// The present rules refuse the session: remember that. Restart its timer if nothing but the memory refuses the packet.
+    Revoke(SessionSlot, bool),
+    /// Open a session.
+    Open(Admission),
+    /// Open a session in the place of one that is over.
+    Reopen(SessionSlot, Admission),
+    /// An ICMP error that passes with the session it is about: count it against the ENI's share.
+    Relate,
+}
+
+/// What admits a session that is to be opened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Admission {
+    /// The judgement of its opener's packets.
+    pub(crate) by: Judgement,
+    pub(crate) opener: Opener,
+}
+
+impl Admission {
+    /// That of a packet whose sender opens the session.
+    pub(crate) const fn of_sender(by: Judgement) -> Self {
+        Self { by, opener: Opener::Sender }
+    }
+}
+
+/// What a packet's fate may hang on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lookup {
+    /// Nothing: rules alone decide.
+    None,
+    /// Its own session.
+    Session(Entry),
+    /// The session of the packet that this ICMP error quotes.
+    Related(Entry),
+    /// The fate of the first fragment.
+    Fragment(FragmentEntry),
+    /// Nothing: it is an ICMP error with a quote that cannot be, as this stage says.
+    Misquoted(Stage),
+}
+
+/// A judgement, and what it asks for.
+pub(crate) type Ruling = (Judgement, Action);
+
+impl Action {
+    /// The record of a session that goes on.
+    #[inline]
+    pub(crate) const fn continues(self) -> Option<SessionSlot> {
+        match self {
+            Self::Touch(slot) | Self::Readmit(slot, _) => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// What admits the session that is to be opened, if one is.
+    pub(crate) const fn admission(self) -> Option<Admission> {
+        match self {
+            Self::Open(admission) | Self::Reopen(_, admission) => Some(admission),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Seat<'a> {
+    /// The place of `direction` at an ENI; none if the snapshot does not have it.
+    pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
+        let eni = snapshot.eni(index)?;
+        let (network, entry) = snapshot.network(eni)?;
+        let revision = snapshot.revision_of(eni, entry);
+        Some(Self { snapshot, index, eni, network, filter: &entry.filter, revision, direction })
+    }
+
+    /// What to look for. `frame` is the packet's, for what an ICMP error quotes.
+    pub(crate) fn lookup(&self, sessions: &Sessions, headers: &Headers, frame: &[u8]) -> Lookup {
+        if headers.network == Network::Arp {
+            Lookup::None
+        } else if headers.fragment == Fragment::Later {
+            if self.snapshot.settings().follow_first_fragment {
+                Lookup::Fragment(sessions.fragment_entry(FragmentKey::of(self.eni.scope, headers)))
+            } else {
+                Lookup::None
+            }
+        } else if headers.has_quote() {
+            match quoted(frame, headers) {
+                None => Lookup::Misquoted(Stage::QuoteTruncated),
+                // An error goes to the sender of what it quotes.
+                Some(quote) if quote.tuple.addresses.source() != headers.tuple.addresses.destination() => {
+                    Lookup::Misquoted(Stage::QuoteForged)
+                }
+                Some(quote) if quote.fragment == Fragment::Later || !headers.has_error_length() => Lookup::None,
+                Some(quote) => Lookup::Related(self.entry(sessions, &quote.tuple)),
+            }
+        } else if opens_session(headers) {
+            Lookup::Session(self.entry(sessions, &headers.tuple))
+        } else {
+            Lookup::None
+        }
+    }
+
+    /// The idle timeouts of a session that starts here and now.
+    pub(crate) fn timeouts(&self) -> PackedTimeouts {
+        self.eni.timeouts.under(self.snapshot.settings().timeout_profile)
+    }
+
+    #[inline]
+    fn entry(&self, sessions: &Sessions, tuple: &Tuple) -> Entry {
+        sessions.entry(tuple, self.network.salt)
+    }
+
+    /// Steps 0 to 5.
+    #[inline]
+    pub(crate) fn judge(
+        &self,
+        sessions: &Sessions,
+        headers: &Headers,
+        (lookup, marker): (&Lookup, Marker),
+        now: Tick,
+    ) -> Ruling {
+        if self.may_continue(headers, marker)
+            && let Lookup::Session(entry) = lookup
+            && let Some(session) = sessions.find(entry, self.eni.scope)
+            && self.admits(session.side)
+            && self.continues(session.flow, headers.tcp_flags, now)
+        {
+            return (Judgement::by(Policy::Accept, Stage::Session), Action::Touch(session.slot));
+        }
+        self.judge_unusual(sessions, headers, (lookup, marker), now)
+    }
+
+    /// Whether nothing but its session has a say in a packet, if it has one: what nearly all packets are.
+    #[inline(always)]
+    pub(crate) fn may_continue(&self, headers: &Headers, marker: Marker) -> bool {
+        headers.is_plain
+            && marker == Marker::None
+            && headers.tcp_flags & tcp_flags::RST == 0
+            && !self.eni.tcp_window_check
+            && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
+    }
+
+    /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`Seat::admits`] its session.
+    #[inline(always)]
+    pub(crate) fn continues(&self, flow: &Flow, flags: u8, now: Tick) -> bool {
+        !flow.is_expired(self.snapshot.settings(), now) && flags & tcp_flags::SYN == 0
+    }
+
+    /// What the sessions look like that this ENI admitted under the present revision.
+    #[inline(always)]
+    pub(crate) const fn live_side(&self) -> u64 {
+        Side::live_under(self.eni.scope, self.revision)
+    }
+
+    /// Whether a session is this ENI's, and was admitted under the present revision.
+    #[inline(always)]
+    pub(crate) fn admits(&self, side: Side) -> bool {
+        side.is(self.live_side())
+    }
+
+    /// The same, for any packet.
+    #[inline(never)]
+    fn judge_unusual(
+        &self,
+        sessions: &Sessions,
+        headers: &Headers,
+        (lookup, marker): (&Lookup, Marker),
+        now: Tick,
+    ) -> Ruling {
+        let is_over = |session: &Session<'_>| session.flow.is_expired(self.snapshot.settings(), now);
+        if let Some(judgement) = self.exempt(headers, marker) {
+            let needs_session =
+                matches!(judgement.stage, Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe);
+            let action = match lookup {
+                Lookup::Session(entry) if needs_session => match sessions.find(entry, self.eni.scope) {
+                    Some(session) if is_over(&session) || session.side.is_revoked() => {
+                        Action::Reopen(session.slot, Admission::of_sender(judgement))
+                    }
+                    Some(session) => Action::Touch(session.slot),
+                    None => Action::Open(Admission::of_sender(judgement)),
+                },
+                _ => Action::None,
+            };
+            return (judgement, action);
+        }
+        match lookup {
+            Lookup::Misquoted(stage) => {
+                let by_rules = self.judge_by_rules(self.direction, &headers.tuple);
+                let judgement = if by_rules.accepts() { Judgement::by(Policy::Drop, *stage) } else { by_rules };
+                (judgement, Action::None)
+            }
+            Lookup::None => (self.judge_by_rules(self.direction, &visible_to_rules(headers)), Action::None),
+            Lookup::Session(entry) => match sessions.find(entry, self.eni.scope) {
+                Some(session) if !is_over(&session) => {
+                    let ruling = self.judge_session(&session, headers, entry.swapped);
+                    let is_outside = ruling.1.continues().is_some()
+                        && self.eni.tcp_window_check
+                        && self.is_outside(sessions, &session, (headers, entry.swapped), now);
+                    if is_outside { (Judgement::by(Policy::Drop, Stage::OutOfWindow), Action::None) } else { ruling }
+                }
+                over => self.judge_new(headers, over.map(|session| session.slot)),
+            },
+            Lookup::Related(entry) => {
+                let related = sessions.find(entry, self.eni.scope).filter(|session| !is_over(session));
+                if related.is_some_and(|session| self.admits_related(&session, entry)) {
+                    (Judgement::by(Policy::Accept, Stage::Session), Action::Relate)
+                } else {
+                    (self.judge_by_rules(self.direction, &headers.tuple), Action::None)
+                }
+            }
+            Lookup::Fragment(key) => {
+                let judgement = match sessions.fragments.find(key, now) {
+                    Some(fate) if fate.revision == self.revision => as_the_first(fate),
+                    Some(fate) => {
+                        let entry = self.entry(sessions, &fate.first);
+                        let session = sessions.find(&entry, self.eni.scope).filter(|session| !is_over(session));
+                        self.judge_fate_again(fate, session.map(|session| (session, entry.swapped)))
+                    }
+                    None => self.judge_by_rules(self.direction, &visible_to_rules(headers)),
+                };
+                (judgement, Action::None)
+            }
+        }
+    }
+
+    /// Steps 0, 1 and 1b (§3.4).
+    pub(crate) fn exempt(&self, headers: &Headers, marker: Marker) -> Option<Judgement> {
+        let accept = |stage| Some(Judgement::by(Policy::Accept, stage));
+        if headers.network == Network::Arp {
+            return accept(Stage::ExemptArp);
+        }
+        if headers.is_neighbor_discovery() {
+            return accept(Stage::ExemptNd);
+        }
+        if self.is_dhcp(headers) {
+            return accept(Stage::ExemptDhcp);
+        }
+        match self.direction {
+            Direction::Egress if is_metadata(headers.tuple.addresses) => accept(Stage::ExemptMetadata),
+            Direction::Egress if self.is_closed_mail(headers) => Some(Judgement::by(Policy::Drop, Stage::PlatformSmtp)),
+            Direction::Egress => None,
+            Direction::Ingress
+                if self.snapshot.settings().pmtud_exempt == PmtudExempt::Always && headers.is_path_mtu_report() =>
+            {
+                accept(Stage::ExemptPmtud)
+            }
+            Direction::Ingress => match marker {
+                Marker::LoadBalancer => accept(Stage::ExemptSlb),
+                Marker::Probe => accept(Stage::ExemptProbe),
+                Marker::None => None,
+            },
+        }
+    }
+
+    fn is_dhcp(&self, headers: &Headers) -> bool {
+        let (client, server) = match headers.tuple.addresses {
+            Addresses::V4 { .. } => (68, 67),
+            Addresses::V6 { .. } => (546, 547),
+        };
+        match self.direction {
+            Direction::Egress => headers.is_udp(client, server),
+            Direction::Ingress => headers.is_udp(server, client),
+        }
+    }
+
+    fn is_closed_mail(&self, headers: &Headers) -> bool {
+        let tuple = &headers.tuple;
+        self.snapshot.settings().smtp_closed
+            && headers.fragment != Fragment::Later
+            && tuple.protocol == protocol::TCP
+            && tuple.destination_port == SMTP
+            && is_internet_destination(tuple.addresses)
+            && !self.network.route(tuple.addresses).is_inside()
+    }
+
+    /// Step 2, a packet with a record of its session.
+    fn judge_session(&self, session: &Session<'_>, headers: &Headers, swapped: bool) -> Ruling {
+        let accept = Judgement::by(Policy::Accept, Stage::Session);
+        let Session { slot, flow, side } = *session;
+        if headers.may_be_its_own_reverse() && contradicts(headers, swapped == side.is_swapped()) {
+            return (self.judge_by_rules(self.direction, &headers.tuple), Action::None);
+        }
+        if headers.is_tcp_open() && (flow.state == FlowState::TcpClosed || side.is_revoked()) {
+            // The connection is over; this is another one between the same ports.
+            let (judgement, action) = self.judge_new(headers, Some(slot));
+            return (judgement, if judgement.accepts() { action } else { Action::None });
+        }
+        if side.revision == self.revision {
+            return if side.is_revoked() { self.refuse_session(slot, headers) } else { (accept, Action::Touch(slot)) };
+        }
+        match self.judge_again(side, &headers.tuple, swapped) {
+            (true, judgement) => (accept, Action::Readmit(slot, judgement)),
+            (false, _) => self.refuse_session(slot, headers),
+        }
+    }
+
+    /// Whether a packet of a session lies outside of its receiver's window. A described packet has no place in one, and
+    /// there is none before a handshake is complete: what its receiver makes of a segment then is nobody else's guess.
+    fn is_outside(
+        &self,
+        sessions: &Sessions,
+        session: &Session<'_>,
+        (headers, swapped): (&Headers, bool),
+        now: Tick,
+    ) -> bool {
+        let Session { slot, flow, side } = *session;
+        let is_segment = headers.tuple.protocol == protocol::TCP && headers.end != 0;
+        let (segment, from_opener) = (headers.segment(), swapped == side.is_swapped());
+        is_segment
+            && !flow.state.is_shaking_hands()
+            && tcp::is_outside(flow.edges, sessions.origin(slot).scales, segment, from_opener)
+            && sessions.syns.of(&sessions.syn_key(slot, self.eni.scope), now).is_none()
+    }
+
+    /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and by what, if it
+    /// is by something new.
+    fn judge_again(&self, side: Side, tuple: &Tuple, swapped: bool) -> (bool, Option<Judgement>) {
+        if matches!(side.stage(), Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe) {
+            return (true, None);
+        }
+        let opening = if swapped == side.is_swapped() { *tuple } else { tuple.reverse() };
+        let judgement = self.judge_by_rules(side.opened(), &opening);
+        let admits_other = || self.judge_by_rules(side.opened().reverse(), &opening.reverse()).accepts();
+        if judgement.accepts() && (!side.needs_both() || admits_other()) {
+            (true, Some(judgement))
+        } else {
+            // What was revoked once stays so: only rules bring it back.
+            (!self.snapshot.settings().cut_sessions_on_deny && !side.is_revoked(), None)
+        }
+    }
+
+    /// What became of a first fragment under an older revision, judged as it would be today: with its session, if that
+    /// is still there.
+    fn judge_fate_again(&self, fate: &Fate, session: Option<(Session<'_>, bool)>) -> Judgement {
+        let by_rules = [Stage::Session, Stage::IntraGroup, Stage::Rule, Stage::Default, Stage::AnswerUnsolicited];
+        if !by_rules.contains(&fate.judgement.stage) {
+            return as_the_first(fate); // No rule had a say.
+        }
+        let stays = session.as_ref().is_some_and(|(session, swapped)| {
+            let is_known = session.side.revision == self.revision;
+            if is_known { !session.side.is_revoked() } else { self.judge_again(session.side, &fate.first, *swapped).0 }
+        });
+        let refused_with_session = session.is_some() && !stays;
+        match self.judge_opening(fate.opener, &fate.first).0 {
+            _ if stays => Judgement::by(Policy::Accept, Stage::Session),
+            judgement if judgement.accepts() && refused_with_session => Judgement::by(Policy::Drop, Stage::Session),
+            judgement => judgement,
+        }
+    }
+
+    /// The refusal of a packet whose session is revoked: its own rules' refusal if they refuse it, else the session's. The
+    /// memory of the session lives on while it is needed: without it the packet would pass as the first of another.
+    fn refuse_session(&self, slot: SessionSlot, headers: &Headers) -> Ruling {
+        let judgement = self.judge_by_rules(self.direction, &visible_to_rules(headers));
+        if !judgement.accepts() {
+            return (judgement, Action::Revoke(slot, false));
+        }
+        let opener = Opener::of(headers, self.direction, self.snapshot.settings());
+        (Judgement::by(Policy::Drop, Stage::Session), Action::Revoke(slot, opener == Opener::Sender))
+    }
+
+    /// Whether a live session admits an error about one of its packets (§4.3): it must have crossed this ENI the other
+    /// way.
+    fn admits_related(&self, session: &Session<'_>, entry: &Entry) -> bool {
+        let side = session.side;
+        let quoted_is_from_opener = entry.swapped == side.is_swapped();
+        let quoted_direction = if quoted_is_from_opener { side.opened() } else { side.opened().reverse() };
+        if quoted_direction != self.direction.reverse() {
+            return false;
+        }
+        if side.revision == self.revision {
+            return !side.is_revoked();
+        }
+        self.judge_again(side, &entry.tuple(), entry.swapped).0
+    }
+
+    fn judge_new(&self, headers: &Headers, over: Option<SessionSlot>) -> Ruling {
+        let opener = Opener::of(headers, self.direction, self.snapshot.settings());
+        let (judgement, by) = self.judge_opening(opener, &headers.tuple);
+        if !judgement.accepts() {
+            return (judgement, Action::None);
+        }
+        if headers.tuple.protocol == protocol::TCP && !headers.is_tcp_open() && !self.snapshot.settings().tcp_pick_up {
+            return (Judgement::by(Policy::Drop, Stage::OutOfState), Action::None);
+        }
+        let admission = Admission { by, opener };
+        (judgement, over.map_or(Action::Open(admission), |over| Action::Reopen(over, admission)))
+    }
+
+    /// Steps 3 to 5 for a packet without a session: what becomes of it, and what admits the session that it opens.
+    fn judge_opening(&self, opener: Opener, tuple: &Tuple) -> (Judgement, Judgement) {
+        let unsolicited = Judgement::by(Policy::Drop, Stage::AnswerUnsolicited);
+        let other_direction = || self.judge_by_rules(self.direction.reverse(), &tuple.reverse());
+        if opener == Opener::Receiver {
+            let by = other_direction();
+            return if by.accepts() { (Judgement::by(Policy::Accept, Stage::Session), by) } else { (unsolicited, by) };
+        }
+        let own = self.judge_by_rules(self.direction, tuple);
+        let is_admitted = !own.accepts() || opener == Opener::Sender || other_direction().accepts();
+        (if is_admitted { own } else { unsolicited }, own)
+    }
+
+    /// Steps 3 to 5, for a packet that crosses this ENI in `direction`.
+    pub(crate) fn judge_by_rules(&self, direction: Direction, tuple: &Tuple) -> Judgement {
+        self.judge_by_place(direction, tuple, self.network.source(from_peer(direction, tuple)))
+    }
+
+    /// The rows that judge one packet after another here; none where they do not tell all.
+    pub(crate) fn sheet(&self) -> Option<Sheet<'a>> {
+        let bypasses = bypasses_intra_group(self.snapshot.settings(), self.direction) && self.filter.has_open_groups();
+        if bypasses { None } else { self.filter.sheet(self.direction) }
+    }
+
+    /// The same, for a peer whose place is known.
+    pub(crate) fn judge_by_place(&self, direction: Direction, tuple: &Tuple, peer: Place) -> Judgement {
+        if bypasses_intra_group(self.snapshot.settings(), direction)
+            && let Some(ground) = self.network.shared_open_group(self.filter, peer.class)
+            && peer.route() != Route::Owner(self.index)
+        {
+            return Judgement { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
+        }
+        self.network.judge(self.filter, direction, tuple, peer.class)
+    }
+}
+
+/// The addresses of a packet that crosses an ENI in `direction`, turned so that they come from the peer.
+pub(crate) fn from_peer(direction: Direction, tuple: &Tuple) -> Addresses {
+    match direction {
+        Direction::Ingress => tuple.addresses,
+        Direction::Egress => tuple.addresses.reverse(),
+    }
+}
+
+/// The port that mail is sent to (RFC 5321 §4.5.4.2).
+pub(crate) const SMTP: u16 = 25;
+
+/// The judgement of a fragment under the revision that judged the first.
+fn as_the_first(fate: &Fate) -> Judgement {
+    if fate.judgement.accepts() { Judgement::by(Policy::Accept, Stage::Session) } else { fate.judgement }
+}
+
+/// Fragments without ports match only rules that do not look at ports (§2).
+fn visible_to_rules(headers: &Headers) -> Tuple {
+    if headers.fragment == Fragment::Later { headers.tuple.without_ports() } else { headers.tuple }
+}
+
+/// Whether an ICMP message does not continue the session that its tuple names: a request against it, a reply along it.
+fn contradicts(headers: &Headers, from_opener: bool) -> bool {
+    matches!((headers.icmp_kind(), from_opener), (Some(IcmpKind::Request), false) | (Some(IcmpKind::Reply), true))
+}
+
+fn is_metadata(addresses: Addresses) -> bool {
+    matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. })
+}

@@ -1,0 +1,3 @@
+//! The decision at one ENI in one direction.
+
+pub(crate) mod evaluate;

@@ -1,0 +1,289 @@
+//! From an address that is configured by itself to its place: one hash, one line.
+
+use crate::compile::snapshot::Place;
+use crate::tables::cow_array::Chunks;
+use crate::tables::lpm::Address;
+use alloc::sync::Arc;
+use alloc::vec;
+
+/// Addresses of a page, on average, beyond which there will be twice as many pages.
+const PAGE_ADDRESSES_MAX: usize = 96;
+/// Addresses that are compared together.
+pub(crate) const LINE: usize = 4;
+
+/// A hash table of pages that generations share: a change copies one page. The hash is seeded, so that whoever chooses
+/// addresses cannot choose what they collide with.
+#[derive(Clone, Debug)]
+pub(crate) struct HostMap<A> {
+    hash: Hash,
+    /// As many as a power of two.
+    pages: Chunks<Page<A>>,
+    page_count: usize,
+    length: usize,
+}
+
+/// Lines as many as a power of two, at most five eighths full.
+#[derive(Clone, Debug)]
+struct Page<A> {
+    lines: Arc<[Line<A>]>,
+    length: usize,
+}
+
+/// Some addresses and their places. An address is in the line that its hash chooses, or in the first after it that had
+/// room; lines before that one are full.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(crate) struct Line<A> {
+    addresses: [A; LINE],
+    places: [Place; LINE],
+}
+
+impl<A: Address> Line<A> {
+    fn empty() -> Self {
+        Self { addresses: [A::default(); LINE], places: [Place::NONE; LINE] }
+    }
+
+    /// Asks for its memory: a cache line, or two where addresses are long.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        crate::hw::prefetch::prefetch(self);
+        if size_of::<Self>() > align_of::<Self>() {
+            crate::hw::prefetch::prefetch(&self.places);
+        }
+    }
+
+    /// The slot of an address.
+    fn slot_of(&self, address: A) -> Option<usize> {
+        (0..LINE).find(|&slot| self.addresses[slot] == address && !self.places[slot].is_none())
+    }
+
+    /// What the line says of an address. Without a branch: what is found cannot be foreseen.
+    #[inline(always)]
+    pub(crate) fn look(&self, address: A) -> Look {
+        // Slots are filled from the front, and those that are free have the address zero.
+        let slot = A::find_in(&self.addresses, address);
+        let place = self.places[slot % LINE];
+        let is_there = slot < LINE && !place.is_none();
+        Look { place, is_there, is_last: is_there | self.has_room() }
+    }
+
+    #[inline(always)]
+    fn has_room(&self) -> bool {
+        self.places[LINE - 1].is_none()
+    }
+}
+
+/// What a line says of an address.
+pub(crate) struct Look {
+    /// Some place.
+    pub(crate) place: Place,
+    /// Whether that is the one of the address.
+    pub(crate) is_there: bool,
+    /// Whether no other line has anything to say.
+    pub(crate) is_last: bool,
+}
+
+impl<A: Address> Default for Page<A> {
+    fn default() -> Self {
+        Self { lines: empty_lines(1), length: 0 }
+    }
+}
+
+/// A folded product, keyed.
+#[derive(Clone, Copy, Debug)]
+struct Hash([u64; 2]);
+
+impl Hash {
+    /// The number that chooses the page, and the one that chooses the line.
+    #[inline]
+    fn of<A: Address>(self, address: A) -> (usize, usize) {
+        let address = address.bits();
+        let (high, low) = ((address >> 64) as u64, address as u64);
+        // Also a secret of zeros, as tests have, leaves two factors that are not.
+        let (one, other) = (self.0[0] ^ 0x9e37_79b9_7f4a_7c15, self.0[1] ^ 0xd1b5_4a32_d192_ed03);
+        let product = (high ^ one) as u128 * (low ^ other) as u128;
+        let folded = (product >> 64) as u64 ^ product as u64;
+        ((folded >> 32) as usize, folded as usize)
+    }
+}
+
+impl<A: Address> HostMap<A> {
+    pub(crate) fn new(secret: [u64; 2]) -> Self {
+        let mut pages: Chunks<Page<A>> = Chunks::default();
+        pages.get_mut(0);
+        Self { hash: Hash(secret), pages, page_count: 1, length: 0 }
+    }
+
+    /// The place of an address that has one of its own.
+    #[inline]
+    pub(crate) fn find(&self, address: A) -> Option<Place> {
+        let (page, line) = self.hash.of(address);
+        let page = self.pages.get(page & (self.page_count - 1))?;
+        let mask = page.lines.len() - 1;
+        let mut number = line & mask;
+        loop {
+            let Look { place, is_there, is_last } = page.lines[number].look(address);
+            if is_last {
+                return is_there.then_some(place);
+            }
+            number = (number + 1) & mask;
+        }
+    }
+
+    /// The first line that may know the address.
+    #[inline(always)]
+    pub(crate) fn line(&self, address: A) -> Option<&Line<A>> {
+        let (page, line) = self.hash.of(address);
+        let lines = &self.pages.get(page & (self.page_count - 1))?.lines;
+        lines.get(line & (lines.len() - 1))
+    }
+
+    pub(crate) fn insert(&mut self, address: A, place: Place) {
+        let hash = self.hash;
+        let (page, start) = hash.of(address);
+        let is_new = self.find(address).is_none();
+        if is_new && self.length >= self.page_count * PAGE_ADDRESSES_MAX {
+            self.spread();
+            return self.insert(address, place);
+        }
+        let page = self.pages.get_mut(page & (self.page_count - 1));
+        if is_new && (page.length + 1) * 8 > page.lines.len() * LINE * 5 {
+            let mut wider = empty_lines(page.lines.len() * 2);
+            if let Some(wider) = Arc::get_mut(&mut wider) {
+                entries(&page.lines).for_each(|(address, place)| put(wider, hash.of(address).1, (address, place)));
+            }
+            page.lines = wider;
+        }
+        put(Arc::make_mut(&mut page.lines), start, (address, place));
+        page.length += usize::from(is_new);
+        self.length += usize::from(is_new);
+    }
+
+    pub(crate) fn remove(&mut self, address: A) {
+        let hash = self.hash;
+        let (number, start) = hash.of(address);
+        if self.find(address).is_none() {
+            return;
+        }
+        let page = self.pages.get_mut(number & (self.page_count - 1));
+        let lines = Arc::make_mut(&mut page.lines);
+        let mask = lines.len() - 1;
+        let mut number = start & mask;
+        while lines[number].slot_of(address).is_none() {
+            number = (number + 1) & mask;
+        }
+        take(&mut lines[number], address);
+        page.length -= 1;
+        self.length -= 1;
+        // Those that found this line full, or one after it, find room now: they are put anew.
+        let mut next = number;
+        loop {
+            next = (next + 1) & mask;
+            let was_full = !lines[next].has_room();
+            for (moved, place) in entries(core::slice::from_ref(&lines[next])).collect::<alloc::vec::Vec<_>>() {
+                if hash.of(moved).1 & mask != next {
+                    take(&mut lines[next], moved);
+                    put(lines, hash.of(moved).1, (moved, place));
+                }
+            }
+            if !was_full || next == number {
+                return;
+            }
+        }
+    }
+
+    /// Twice as many pages.
+    fn spread(&mut self) {
+        let mut wider = Self { page_count: self.page_count * 2, ..Self::new(self.hash.0) };
+        wider.pages.get_mut(wider.page_count - 1);
+        for (address, place) in self.pages.iter().flat_map(|page| entries(&page.lines)) {
+            wider.insert(address, place);
+        }
+        *self = wider;
+    }
+}
+
+fn empty_lines<A: Address>(lines: usize) -> Arc<[Line<A>]> {
+    vec![Line::empty(); lines].into()
+}
+
+fn entries<A: Address>(lines: &[Line<A>]) -> impl Iterator<Item = (A, Place)> {
+    let all = lines.iter().flat_map(|line| line.addresses.into_iter().zip(line.places));
+    all.filter(|(_, place)| !place.is_none())
+}
+
+/// Puts an address into the line where it is, or into the first with room. Lines are filled from the front.
+fn put<A: Address>(lines: &mut [Line<A>], start: usize, (address, place): (A, Place)) {
+    let mask = lines.len() - 1;
+    let mut number = start & mask;
+    loop {
+        let line = &mut lines[number];
+        let free = || line.places.iter().position(|place| place.is_none());
+        if let Some(slot) = line.slot_of(address).or_else(free) {
+            (line.addresses[slot], line.places[slot]) = (address, place);
+            return;
+        }
+        number = (number + 1) & mask;
+    }
+}
+
+/// Takes an address out of its line; the last one of the line takes its slot.
+fn take<A: Address>(line: &mut Line<A>, address: A) {
+    let Some(slot) = line.slot_of(address) else { return };
+    if let Some(last) = line.places.iter().rposition(|place| !place.is_none()) {
+        (line.addresses[slot], line.places[slot]) = (line.addresses[last], line.places[last]);
+        (line.addresses[last], line.places[last]) = (A::default(), Place::NONE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::snapshot::{Class, SetsId};
+    use crate::config::ids::EniIndex;
+    use crate::tables::route::Route;
+    use alloc::collections::BTreeMap;
+
+    #[test]
+    fn it_is_a_map_also_while_it_grows_and_shrinks() {
+        let place = |number: u32| {
+            let routes = [
+                Route::Owner(EniIndex(number)),
+                Route::Via(EniIndex(1)),
+                Route::Nowhere,
+                Route::Unowned,
+                Route::Gateway,
+            ];
+            Place::new(routes[number as usize % 5], Class { around: SetsId(number * 3), own: SetsId(number) })
+        };
+        let (mut map, mut expected) = (HostMap::<u32>::new([1, 2]), BTreeMap::new());
+        let mut state = 1u64;
+        // It grows and shrinks four times.
+        let (rounds, addresses) = if cfg!(miri) { (800, 100) } else { (40_000u32, 1500) };
+        for round in 0..rounds {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let address = (state >> 40) as u32 % addresses;
+            let grows = round % (rounds / 4) < rounds / 4 * 3 / 5;
+            if (state >> 33).is_multiple_of(8) == grows {
+                map.remove(address);
+                expected.remove(&address);
+            } else {
+                map.insert(address, place(round));
+                expected.insert(address, place(round));
+            }
+            assert_eq!(map.length, expected.len());
+            if round % 97 == 0 {
+                for address in 0..addresses {
+                    assert_eq!(map.find(address), expected.get(&address).copied(), "{address} in round {round}");
+                }
+            }
+        }
+        let shared = map.clone();
+        for address in 0..addresses {
+            assert_eq!(map.find(address), expected.get(&address).copied(), "{address}");
+            map.remove(address);
+            assert_eq!(map.find(address), None, "{address}");
+            assert_eq!(shared.find(address), expected.get(&address).copied(), "{address}");
+        }
+    }
+}

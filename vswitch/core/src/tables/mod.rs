@@ -1,0 +1,6 @@
+//! Look-up structures: from an address to its route and class, and arrays that generations share.
+
+pub mod cow_array;
+pub(crate) mod host_table;
+pub mod lpm;
+pub mod route;
