@@ -7,7 +7,8 @@ use crate::error::{ApiError, INVALID_ACTION_NOT_FOUND, INVALID_PARAMETER, MISSIN
 use crate::query::{Answer, Query};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use vswitch_core::config::protocol::{Applied, Refusal};
+use vswitch_core::config::protocol::Applied;
+use vswitch_core::config::refusal::Refusal;
 
 /// The version of this protocol.
 pub const VERSION: u64 = 1;

@@ -14,7 +14,7 @@ use vswitch_core::compile::Compiler;
 use vswitch_core::config::desired::{Desired, Direction, Eni, VSwitch};
 use vswitch_core::config::ids::{EniId, MacAddress, VpcId};
 use vswitch_core::config::limits::{BURST_PACKETS, HANDOFF_PACKETS};
-use vswitch_core::config::protocol::Refusal;
+use vswitch_core::config::refusal::Refusal;
 use vswitch_core::packet::verdict::DropReason;
 
 /// Under which name refusals by rules, sessions and quotas are counted together: which of them it was is the subject of

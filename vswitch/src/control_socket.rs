@@ -11,7 +11,8 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vswitch_core::config::limits::MESSAGE_BYTES_MAX;
-use vswitch_core::config::protocol::{self, Refusal, Reply, ReplyBody, VERSION};
+use vswitch_core::config::protocol::{self, Reply, ReplyBody, VERSION};
+use vswitch_core::config::refusal::Refusal;
 
 /// Connections at once. There is one control plane and a few people with the command line.
 const CONNECTIONS_MAX: usize = 64;

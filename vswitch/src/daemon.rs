@@ -17,7 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vswitch_core::config::limits::WORKERS_MAX;
-use vswitch_core::config::protocol::{self, Refusal, Reply, ReplyBody, Request, VERSION};
+use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, VERSION};
+use vswitch_core::config::refusal::Refusal;
 use vswitch_core::conntrack::table::LAYOUT_VERSION;
 
 const LISTENER: Token = Token(0);

@@ -6,8 +6,9 @@ use vswitch_core::config::desired::Direction;
 use vswitch_core::config::explanation::{Explanation, JudgementReport};
 use vswitch_core::config::ids::{EniId, EniIndex};
 use vswitch_core::config::protocol::{
-    Applied, Delta, PacketDescription, Refusal, Reply, ReplyBody, Request, RequestBody, Status, VERSION,
+    Applied, Delta, PacketDescription, Reply, ReplyBody, Request, RequestBody, Status, VERSION,
 };
+use vswitch_core::config::refusal::Refusal;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 impl Switch {

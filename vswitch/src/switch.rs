@@ -25,7 +25,8 @@ use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::{Desired, Eni, PacketPort, TapPort};
 use vswitch_core::config::ids::{EniId, EniIndex, VpcId};
 use vswitch_core::config::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
-use vswitch_core::config::protocol::{Applied, Delta, Refusal};
+use vswitch_core::config::protocol::{Applied, Delta};
+use vswitch_core::config::refusal::Refusal;
 use vswitch_core::hw::time::Time;
 use vswitch_core::tables::cow_array::Chunks;
 

@@ -4,8 +4,8 @@ use super::output::{columns, line};
 use super::{CliError, Session};
 use crate::query::{Answer, Nothing, Query, StatsFilter};
 use clap::Args;
+use vswitch_core::config::phase_times::PhaseTimes;
 use vswitch_core::config::protocol::{DirectionStats, EniStats};
-use vswitch_core::datapath::stage_timing::PhaseTimes;
 
 /// Which counters.
 #[derive(Debug, Args)]

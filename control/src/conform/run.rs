@@ -244,7 +244,7 @@ impl Rig {
     }
 }
 
-fn refused(refusals: Vec<vswitch_core::config::protocol::Refusal>) -> CaseError {
+fn refused(refusals: Vec<vswitch_core::config::refusal::Refusal>) -> CaseError {
     let texts: Vec<String> =
         refusals.iter().map(|refusal| format!("{}: {}", refusal.object, refusal.message)).collect();
     CaseError(format!("the configuration is refused: {}", texts.join("; ")))

@@ -7,7 +7,8 @@ use vswitch::port::memory::{MemoryGuest, MemoryHub};
 use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
 use vswitch_core::config::desired::Desired;
-use vswitch_core::config::protocol::{Applied, EniStats, Refusal, Regrouped, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::protocol::{Applied, EniStats, Regrouped, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::refusal::Refusal;
 use vswitch_core::hw::time::Time;
 
 pub(crate) struct World {

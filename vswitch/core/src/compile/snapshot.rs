@@ -4,7 +4,7 @@
 use crate::acl::{Filter, SetId};
 use crate::config::desired::{Direction, Settings};
 use crate::config::ids::{EniId, EniIndex, FlowScope, MacAddress};
-use crate::conntrack::PackedTimeouts;
+use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, Tuple};
 use crate::packet::verdict::Judgement;
 use crate::tables::cow_array::Chunks;

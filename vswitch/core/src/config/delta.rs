@@ -2,7 +2,7 @@
 
 use crate::config::desired::{Desired, Eni, PortList, PrefixList, Rule, SecurityGroup, Settings, VSwitch, Vpc};
 use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
-use crate::config::protocol::Refusal;
+use crate::config::refusal::Refusal;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;

@@ -5,5 +5,8 @@ pub mod desired;
 pub mod explanation;
 pub mod ids;
 pub mod limits;
+pub mod packed_timeouts;
+pub mod phase_times;
 pub mod protocol;
+pub mod refusal;
 pub mod validate;

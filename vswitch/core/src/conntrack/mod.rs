@@ -11,10 +11,11 @@ pub mod tables;
 pub mod tcp;
 mod timeouts;
 
-pub use timeouts::{Expiry, PackedTimeouts};
+pub use timeouts::Expiry;
 
 use crate::config::desired::{Direction, Settings};
 use crate::config::ids::FlowScope;
+use crate::config::packed_timeouts::PackedTimeouts;
 use crate::hw::time::{TICKS_PER_SECOND, Tick};
 use crate::packet::headers::{Headers, IcmpKind, Segment, protocol, tcp_flags};
 use crate::packet::offload::Wire;

@@ -5,7 +5,7 @@ use crate::compile::snapshot::{Place, Snapshot};
 use crate::config::desired::{Direction, Policy};
 use crate::config::ids::{EniIndex, FlowScope};
 use crate::config::limits::{ETHERNET_HEADER_BYTES, WAYS};
-use crate::conntrack::PackedTimeouts;
+use crate::config::packed_timeouts::PackedTimeouts;
 use crate::datapath::forward::Desk;
 use crate::packet::headers::{Addresses, METADATA_SERVICE};
 use crate::packet::verdict::{Judgement, Stage};

@@ -3,6 +3,7 @@
 use crate::config::desired::{Direction, Settings};
 use crate::config::ids::{EniIndex, FlowScope};
 use crate::config::limits::ICMP_ERRORS_PER_S;
+use crate::config::packed_timeouts::PackedTimeouts;
 use crate::conntrack::fragments::{Fate, FragmentKey, Turn};
 use crate::conntrack::opener::Opener;
 use crate::conntrack::quota::Candidate;
@@ -10,7 +11,7 @@ use crate::conntrack::syns::Syn;
 use crate::conntrack::table::TableFull;
 use crate::conntrack::tables::{Entry, SessionSlot, Sessions};
 use crate::conntrack::tcp;
-use crate::conntrack::{Flow, FlowState, Origin, PackedTimeouts, Side};
+use crate::conntrack::{Flow, FlowState, Origin, Side};
 use crate::datapath::forward::{Desk, Shard};
 use crate::hw::time::Tick;
 use crate::packet::Packet;

@@ -1,6 +1,6 @@
 //! Where a worker's time goes: one burst of many is timed, phase by phase.
 
-use serde::{Deserialize, Serialize};
+use crate::config::phase_times::PhaseTimes;
 
 /// Tells nanoseconds since some fixed moment.
 pub type Clock = fn() -> u64;
@@ -19,35 +19,6 @@ pub enum Phase {
     Judge,
     /// It is handed to other workers, and to the ports of its receivers.
     Send,
-}
-
-/// Time that the phases of the bursts that were timed took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PhaseTimes {
-    /// Packets in these bursts.
-    pub packets: u64,
-    /// [`Phase::Receive`], ns.
-    pub receive_ns: u64,
-    /// [`Phase::Admit`], ns.
-    pub admit_ns: u64,
-    /// [`Phase::Judge`], ns.
-    pub judge_ns: u64,
-    /// [`Phase::Send`], ns.
-    pub send_ns: u64,
-}
-
-impl PhaseTimes {
-    /// The phases with their names and the time that one packet takes in each, ns; nothing before a burst was timed.
-    pub fn per_packet(&self) -> Option<[(&'static str, f64); 4]> {
-        let one = |ns: u64| ns as f64 / self.packets as f64;
-        let phases = [
-            ("receive", one(self.receive_ns)),
-            ("admit", one(self.admit_ns)),
-            ("judge", one(self.judge_ns)),
-            ("send", one(self.send_ns)),
-        ];
-        (self.packets > 0).then_some(phases)
-    }
 }
 
 /// Times some bursts.

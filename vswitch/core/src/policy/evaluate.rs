@@ -6,11 +6,12 @@ use crate::compile::bypasses_intra_group;
 use crate::compile::snapshot::{EniEntry, Place, Snapshot, VpcNetwork};
 use crate::config::desired::{Direction, PmtudExempt, Policy};
 use crate::config::ids::EniIndex;
+use crate::config::packed_timeouts::PackedTimeouts;
 use crate::conntrack::fragments::{Fate, FragmentEntry, FragmentKey};
 use crate::conntrack::opener::Opener;
 use crate::conntrack::tables::{Entry, Session, SessionSlot, Sessions};
 use crate::conntrack::tcp;
-use crate::conntrack::{Flow, FlowState, PackedTimeouts, Side, opens_session};
+use crate::conntrack::{Flow, FlowState, Side, opens_session};
 use crate::hw::time::Tick;
 use crate::packet::Marker;
 use crate::packet::headers::{

@@ -10,8 +10,8 @@ use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, VpcId};
 use crate::config::limits::{
     ADDRESSES_PER_ENI_MAX, ENIS_MAX, GROUPS_PER_ENI_MAX, MTU_BYTES_MAX, MTU_BYTES_MIN, RULES_PER_FILTER_MAX,
 };
-use crate::config::protocol::Refusal;
-use crate::conntrack::PackedTimeouts;
+use crate::config::packed_timeouts::PackedTimeouts;
+use crate::config::refusal::Refusal;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
