@@ -6,9 +6,9 @@ use crate::acl::bit_matrix::{NARROW, RowMatrix, WIDE, first_in_piece};
 use crate::acl::peer_rows::NOT_MADE;
 use crate::acl::port_rows::PortTables;
 
-use crate::compile::snapshot::{Class, SetsId};
 use crate::packet::headers::Tuple;
 use crate::packet::verdict::Judgement;
+use crate::tables::address_class::{Class, SetsId};
 
 /// The rows of one direction, by their width.
 #[derive(Clone, Copy)]

@@ -24,12 +24,12 @@ pub mod reference;
 mod rules_by_set;
 mod service_rows;
 
-use crate::compile::snapshot::{Class, SetsId};
 use crate::config::desired::{Direction, GroupKind, Policy};
 use crate::config::ids::{GroupId, RuleId};
 use crate::config::limits::{ROWS_BYTES_FREE, ROWS_BYTES_MAX, ROWS_BYTES_PER_RULE};
 use crate::packet::headers::{Addresses, Tuple};
 use crate::packet::verdict::{Judgement, Stage};
+use crate::tables::address_class::{Class, SetId, SetsId};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -43,10 +43,6 @@ use local_address::Local;
 pub(crate) use peer_rows::ClassRows;
 use rules_by_set::RulesOfSets;
 use service_rows::{PortCheck, Services};
-
-/// A set of addresses that rules speak of: a prefix, a prefix list, or the members of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SetId(pub u32);
 
 /// How much room the rows of a filter may take. Beyond it, fewer rows are made, and the packets that miss them are
 /// judged rule by rule.

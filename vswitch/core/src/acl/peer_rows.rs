@@ -1,10 +1,9 @@
 //! Which rules name a peer: a row for all sets that it is in, and what stands in for a row that is not made.
 
-use crate::acl::SetId;
 use crate::acl::bit_matrix::{RowMatrix, has_bit, put_bit, row_bytes};
 use crate::acl::rules_by_set::RulesOfSets;
-use crate::compile::snapshot::{Class, SetsId};
 use crate::config::desired::Direction;
+use crate::tables::address_class::{Class, SetId, SetsId};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashbrown::HashMap;

@@ -1,6 +1,6 @@
 //! The rules that name each set.
 
-use crate::acl::SetId;
+use crate::tables::address_class::SetId;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 

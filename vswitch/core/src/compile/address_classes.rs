@@ -1,7 +1,6 @@
 //! Numbers for the different sets of sets that addresses of a VPC are in, by themselves and by the prefixes around them.
 
-use crate::acl::SetId;
-use crate::compile::snapshot::SetsId;
+use crate::tables::address_class::{SetId, SetsId};
 use crate::tables::cow_array::Chunks;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -1,8 +1,8 @@
 //! The sets of addresses that the filters of a VPC speak of.
 
-use crate::acl::SetId;
 use crate::config::desired::Remote;
 use crate::config::ids::{GroupId, PrefixListId};
+use crate::tables::address_class::SetId;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use hashbrown::HashMap;

@@ -1,9 +1,9 @@
 //! What prefixes say of addresses, and the places of the addresses that follow from it. A change computes anew what lies
 //! inside the prefixes that it touches.
 
-use crate::acl::SetId;
 use crate::compile::address_classes::Classes;
-use crate::compile::snapshot::{Class, Place, Places};
+use crate::tables::address_class::{Class, SetId};
+use crate::tables::address_table::{Place, Places};
 use crate::tables::host_table::HostMap;
 use crate::tables::lpm::{Address, Pieces, first_of, last_of};
 use crate::tables::route::Route;

@@ -451,9 +451,9 @@ pub(crate) fn bypasses_intra_group(settings: &Settings, direction: Direction) ->
 mod tests {
     use super::*;
     use crate::acl::compile::Sources;
-    use crate::acl::{self, Filter, SetId};
-    use crate::compile::snapshot::Class;
+    use crate::acl::{self, Filter};
     use crate::config::desired::{GroupKind, Policy, SecurityGroup};
+    use crate::tables::address_class::{Class, SetId};
 
     #[test]
     fn an_accepting_inner_policy_counts_for_basic_groups_alone() {

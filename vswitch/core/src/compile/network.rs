@@ -2,13 +2,14 @@
 
 use super::addresses::{Addresses, Fact};
 use crate::acl::compile::{Directions, Edit, Edits, Sources};
-use crate::acl::{self, ClassRows, Filter, RowLimits, RuleSet, Rules, SetId, Spares};
+use crate::acl::{self, ClassRows, Filter, RowLimits, RuleSet, Rules, Spares};
 use crate::compile::address_classes::Classes;
 use crate::compile::address_sets::{SetKey, Sets};
 use crate::compile::snapshot::{FilterEntry, VSwitchEntry, VpcNetwork};
 use crate::config::desired::{Desired, Eni, PrefixList, Rule, VSwitch, Vpc};
 use crate::config::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
 use crate::config::protocol::Delta;
+use crate::tables::address_class::SetId;
 use crate::tables::cow_array::Chunks;
 use crate::tables::route::Route;
 use alloc::boxed::Box;

@@ -1,16 +1,16 @@
 //! What a packet may read: one generation of the whole configuration, compiled and immutable. Generations share what
 //! did not change between them.
 
-use crate::acl::{Filter, SetId};
+use crate::acl::Filter;
 use crate::config::desired::{Direction, Settings};
 use crate::config::ids::{EniId, EniIndex, FlowScope, MacAddress};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, Tuple};
 use crate::packet::verdict::Judgement;
+use crate::tables::address_class::{Class, SetId, SetsId};
+use crate::tables::address_table::{Place, Places};
 use crate::tables::cow_array::Chunks;
-use crate::tables::host_table::HostMap;
-use crate::tables::lpm::{Address, Pieces};
-use crate::tables::route::{PackedRoute, Route};
+use crate::tables::route::Route;
 use alloc::sync::Arc;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -58,50 +58,6 @@ pub(crate) struct EniEntry {
     pub(crate) new_sessions_per_s: Option<u32>,
 }
 
-/// The sets that an address is in, as two numbers of its VPC: those that prefixes around it are in, and those that it is
-/// in by itself. Kept apart, so that neither multiplies the other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Class {
-    /// The sets of the prefixes around it.
-    pub around: SetsId,
-    /// The sets that name it alone.
-    pub own: SetsId,
-}
-
-/// A number for some sets, of one VPC. Zero is no set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct SetsId(pub u32);
-
-/// What a VPC knows of an address, from one look-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    route: PackedRoute,
-    /// What rules can tell about it as a peer.
-    pub(crate) class: Class,
-}
-
-impl Place {
-    /// That of an address that nobody speaks of.
-    pub(crate) const NOWHERE: Self = Self::new(Route::Nowhere, Class { around: SetsId(0), own: SetsId(0) });
-    /// No place, not even [`Place::NOWHERE`].
-    pub(crate) const NONE: Self = Self { route: PackedRoute::NONE, ..Self::NOWHERE };
-
-    pub(crate) const fn new(route: Route, class: Class) -> Self {
-        Self { route: PackedRoute::pack(route), class }
-    }
-
-    /// Where packets for it go.
-    #[inline(always)]
-    pub(crate) const fn route(self) -> Route {
-        self.route.unpack()
-    }
-
-    #[inline(always)]
-    pub(crate) const fn is_none(self) -> bool {
-        self.route.is_none()
-    }
-}
-
 /// A VPC as packets see it.
 #[derive(Clone, Debug)]
 pub(crate) struct VpcNetwork {
@@ -115,15 +71,6 @@ pub(crate) struct VpcNetwork {
     pub(crate) sets: Chunks<Arc<[SetId]>>,
     /// The rules of each set of groups that an ENI has.
     pub(crate) filters: Chunks<Option<FilterEntry>>,
-}
-
-/// The places of all addresses of one family.
-#[derive(Clone, Debug)]
-pub(crate) struct Places<A> {
-    /// Those that are configured by themselves.
-    pub(crate) hosts: HostMap<A>,
-    /// What the prefixes say of the others.
-    pub(crate) prefixes: Arc<Pieces<A, Place>>,
 }
 
 /// The rules of a set of groups.
@@ -149,13 +96,6 @@ impl EniEntry {
             Addresses::V4 { source, .. } => self.ipv4 == Some(source),
             Addresses::V6 { source, .. } => self.ipv6 == Some(source),
         }
-    }
-}
-
-impl<A: Address> Places<A> {
-    #[inline]
-    pub(crate) fn find(&self, address: A) -> Place {
-        self.hosts.find(address).unwrap_or_else(|| self.prefixes.find(address))
     }
 }
 

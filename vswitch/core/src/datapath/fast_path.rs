@@ -6,7 +6,6 @@
 //! packets that follow each other between the same addresses.
 
 use crate::acl::Sheet;
-use crate::compile::snapshot::Place;
 use crate::config::desired::{Direction, Policy};
 use crate::config::ids::EniIndex;
 use crate::config::limits::BURST_PACKETS;
@@ -14,8 +13,7 @@ use crate::conntrack::key::{FlowKey, Key};
 use crate::conntrack::opener::is_like_answer;
 use crate::conntrack::table::Table;
 use crate::conntrack::tables::{Entry, Sessions};
-use crate::conntrack::tcp;
-use crate::conntrack::{FlowState, Side};
+use crate::conntrack::{FlowState, Side, tcp};
 use crate::datapath::forward::{Desk, Shard, Step};
 use crate::datapath::path_cache::{Ethernet, Lead, Service, Way, Ways, spread};
 use crate::datapath::session_update::Opening;
@@ -27,6 +25,7 @@ use crate::packet::offload::Wire;
 use crate::packet::verdict::{Judgement, Stage, Verdict};
 use crate::packet::{Marker, Packet};
 use crate::policy::evaluate::{SMTP, Seat};
+use crate::tables::address_table::Place;
 
 /// The way of some packets of a burst, from one ENI to another between two addresses.
 pub(crate) struct Passage<'a> {

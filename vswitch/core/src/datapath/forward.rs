@@ -4,7 +4,7 @@
 //! for all frames; parse, guard and route all, and ask for their sessions; then judge and apply in order. Where sender
 //! and receiver are of one shard, a packet passes both judgements at once.
 
-use crate::compile::snapshot::{Place, Snapshot};
+use crate::compile::snapshot::Snapshot;
 use crate::config::desired::Direction;
 use crate::config::ids::{EniIndex, FlowScope};
 use crate::config::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, RECENT_SESSIONS_MAX, SWEEP_RECORDS_PER_TURN};
@@ -23,6 +23,7 @@ use crate::packet::verdict::{DropReason, Verdict};
 use crate::packet::{FrameBuffer, Packet};
 use crate::policy::evaluate::{Lookup, Ruling, Seat};
 use crate::router;
+use crate::tables::address_table::Place;
 use crate::tables::route::Route;
 use alloc::vec::Vec;
 

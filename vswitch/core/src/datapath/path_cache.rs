@@ -1,7 +1,7 @@
 //! What is the same for all packets from one address to another: found out once, and kept from burst to burst until the
 //! configuration changes.
 
-use crate::compile::snapshot::{Place, Snapshot};
+use crate::compile::snapshot::Snapshot;
 use crate::config::desired::{Direction, Policy};
 use crate::config::ids::{EniIndex, FlowScope};
 use crate::config::limits::{ETHERNET_HEADER_BYTES, WAYS};
@@ -10,6 +10,7 @@ use crate::datapath::forward::Desk;
 use crate::packet::headers::{Addresses, METADATA_SERVICE};
 use crate::packet::verdict::{Judgement, Stage};
 use crate::policy::evaluate::Seat;
+use crate::tables::address_table::Place;
 use crate::tables::route::Route;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

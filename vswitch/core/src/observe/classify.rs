@@ -2,13 +2,14 @@
 //! questions in its own phases.
 
 use crate::acl::{Pieces, Sheet};
-use crate::compile::snapshot::{Place, Places, Snapshot, VpcNetwork};
+use crate::compile::snapshot::{Snapshot, VpcNetwork};
 use crate::config::desired::Direction;
 use crate::config::ids::{EniIndex, RuleId};
 use crate::config::limits::BURST_PACKETS;
 use crate::packet::headers::{Addresses, Tuple};
 use crate::packet::verdict::Judgement;
 use crate::policy::evaluate::{Seat, from_peer};
+use crate::tables::address_table::{Place, Places};
 use crate::tables::host_table::{Line, Look};
 use crate::tables::lpm::Address;
 use alloc::vec::Vec;

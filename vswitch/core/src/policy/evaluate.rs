@@ -3,21 +3,21 @@
 
 use crate::acl::{Filter, Sheet};
 use crate::compile::bypasses_intra_group;
-use crate::compile::snapshot::{EniEntry, Place, Snapshot, VpcNetwork};
+use crate::compile::snapshot::{EniEntry, Snapshot, VpcNetwork};
 use crate::config::desired::{Direction, PmtudExempt, Policy};
 use crate::config::ids::EniIndex;
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::conntrack::fragments::{Fate, FragmentEntry, FragmentKey};
 use crate::conntrack::opener::Opener;
 use crate::conntrack::tables::{Entry, Session, SessionSlot, Sessions};
-use crate::conntrack::tcp;
-use crate::conntrack::{Flow, FlowState, Side, opens_session};
+use crate::conntrack::{Flow, FlowState, Side, opens_session, tcp};
 use crate::hw::time::Tick;
 use crate::packet::Marker;
 use crate::packet::headers::{
     Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted, tcp_flags,
 };
 use crate::packet::verdict::{Judgement, Stage};
+use crate::tables::address_table::Place;
 use crate::tables::route::{Route, is_internet_destination};
 
 /// Where a judgement takes place.

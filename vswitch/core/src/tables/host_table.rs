@@ -1,6 +1,6 @@
 //! From an address that is configured by itself to its place: one hash, one line.
 
-use crate::compile::snapshot::Place;
+use crate::tables::address_table::Place;
 use crate::tables::cow_array::Chunks;
 use crate::tables::lpm::Address;
 use alloc::sync::Arc;
@@ -239,8 +239,8 @@ fn take<A: Address>(line: &mut Line<A>, address: A) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::snapshot::{Class, SetsId};
     use crate::config::ids::EniIndex;
+    use crate::tables::address_class::{Class, SetsId};
     use crate::tables::route::Route;
     use alloc::collections::BTreeMap;
 
