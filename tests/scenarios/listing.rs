@@ -3,7 +3,7 @@
 use super::*;
 use harness::frame::TcpFlags;
 use vswitch_core::config::protocol::FlowSelection;
-use vswitch_core::conntrack::FlowState;
+use vswitch_core::conntrack::state::FlowState;
 use vswitch_core::observe::flow_dump::STATE_NAMES;
 
 /// Three sessions at the web server: TCP of the client, UDP of the far one, and its own ping over IPv6.

@@ -5,95 +5,24 @@ pub mod key;
 pub(crate) mod opener;
 pub(crate) mod quota;
 pub(crate) mod recent;
+pub mod state;
 pub(crate) mod syns;
 pub mod table;
 pub mod tables;
 pub mod tcp;
 mod timeouts;
 
-pub use timeouts::Expiry;
-
 use crate::config::desired::{Direction, Settings};
 use crate::config::ids::FlowScope;
 use crate::config::packed_timeouts::PackedTimeouts;
+use crate::conntrack::state::{FlowState, LEAST_S};
 use crate::hw::time::{TICKS_PER_SECOND, Tick};
 use crate::packet::headers::{Headers, IcmpKind, Segment, protocol, tcp_flags};
 use crate::packet::offload::Wire;
 use crate::packet::verdict::Stage;
-
-/// Where a session is in its life. Zero means that the record is free.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum FlowState {
-    /// No session.
-    #[default]
-    Free,
-    /// TCP: the opener was heard, the other side not yet.
-    TcpOpening,
-    /// TCP: the other side answered, the handshake is not complete.
-    TcpAnswered,
-    /// TCP: both sides were heard and the handshake is complete.
-    TcpEstablished,
-    /// TCP: the opener sent its FIN.
-    TcpClosingOpener,
-    /// TCP: the responder sent its FIN.
-    TcpClosingResponder,
-    /// TCP: the opener sent its FIN before the handshake was complete.
-    TcpAbandonedOpener,
-    /// TCP: the responder did.
-    TcpAbandonedResponder,
-    /// TCP: reset, or FIN from both.
-    TcpClosed,
-    /// UDP: one packet or several from the opener.
-    Udp,
-    /// UDP: the other side answered.
-    UdpAnswered,
-    /// UDP: the opener sent more after an answer.
-    UdpStream,
-    /// ICMP queries.
-    Icmp,
-    /// Any other protocol.
-    Other,
-}
-
-/// No timeout is shorter, seconds.
-const LEAST_S: u32 = 1;
+pub use timeouts::Expiry;
 
 impl FlowState {
-    /// All of them.
-    const ALL: [Self; 14] = [
-        Self::Free,
-        Self::TcpOpening,
-        Self::TcpAnswered,
-        Self::TcpEstablished,
-        Self::TcpClosingOpener,
-        Self::TcpClosingResponder,
-        Self::TcpAbandonedOpener,
-        Self::TcpAbandonedResponder,
-        Self::TcpClosed,
-        Self::Udp,
-        Self::UdpAnswered,
-        Self::UdpStream,
-        Self::Icmp,
-        Self::Other,
-    ];
-
-    /// The name under which it is reported.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Free => "free",
-            Self::TcpOpening => "opening",
-            Self::TcpAnswered => "answered",
-            Self::TcpEstablished => "established",
-            Self::TcpClosingOpener | Self::TcpClosingResponder => "closing",
-            Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => "abandoned",
-            Self::TcpClosed => "closed",
-            Self::Udp | Self::UdpAnswered => "single",
-            Self::UdpStream => "stream",
-            Self::Icmp | Self::Other => "open",
-        }
-    }
-
     /// The state of a session whose first packet is this one: of its opener, or an answer.
     pub fn opened_by(headers: &Headers, from_opener: bool) -> Self {
         match headers.tuple.protocol {
@@ -120,18 +49,6 @@ impl FlowState {
         tcp::next(self, flags, from_opener)
     }
 
-    /// Whether a TCP handshake is under way: what both ends agree on in it is not known yet.
-    pub(crate) const fn is_shaking_hands(self) -> bool {
-        matches!(self, Self::TcpOpening | Self::TcpAnswered)
-    }
-
-    #[inline(always)]
-    const fn is_tcp(self) -> bool {
-        self as u8 <= Self::TcpClosed as u8
-    }
-}
-
-impl FlowState {
     /// UDP has no handshake: that both sides speak, and go on, tells a stream from one question (AWS counts so).
     #[inline(always)]
     const fn after_datagram(self, from_opener: bool) -> Self {

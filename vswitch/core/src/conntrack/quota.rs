@@ -1,7 +1,7 @@
 //! Who may open a session, and who gives way when a table is full: fairness between ENIs, decided here and done in
 //! `datapath/session_update.rs`. Also how often the virtual router answers (`router/`).
 
-use crate::conntrack::FlowState;
+use crate::conntrack::state::FlowState;
 use crate::hw::time::{TICKS_PER_SECOND, Tick};
 
 /// How often an ENI may do something, as to open a session: a second's worth at once, refilled as time passes.

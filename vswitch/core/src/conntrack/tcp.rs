@@ -4,8 +4,8 @@
 //! says which resets count, so that nobody who cannot see the connection ends its session; [`is_outside`] is the full
 //! check of sequence numbers that an ENI may ask for.
 
-use crate::conntrack::FlowState;
-use crate::conntrack::FlowState::{
+use crate::conntrack::state::FlowState;
+use crate::conntrack::state::FlowState::{
     TcpAbandonedOpener, TcpAbandonedResponder, TcpAnswered, TcpClosed, TcpClosingOpener, TcpClosingResponder,
     TcpEstablished, TcpOpening,
 };

@@ -2,7 +2,8 @@
 
 use crate::config::desired::{Settings, TimeoutProfile};
 use crate::config::packed_timeouts::PackedTimeouts;
-use crate::conntrack::{Flow, FlowState, LEAST_S, Side};
+use crate::conntrack::state::{FlowState, LEAST_S};
+use crate::conntrack::{Flow, Side};
 use crate::hw::time::{TICKS_PER_SECOND, Tick};
 
 /// A profile that neither ENIs nor settings refine. Seconds.

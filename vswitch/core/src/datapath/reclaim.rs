@@ -4,10 +4,11 @@
 
 use crate::config::desired::Direction;
 use crate::config::limits::{RECLAIM_BATCH, RECLAIM_WINDOW};
+use crate::conntrack::Side;
 use crate::conntrack::recent::RecentSession;
+use crate::conntrack::state::FlowState;
 use crate::conntrack::table::Slot;
 use crate::conntrack::tables::SessionSlot;
-use crate::conntrack::{FlowState, Side};
 use crate::datapath::forward::{Desk, Shard};
 use crate::hw::time::Tick;
 use crate::packet::headers::Addresses;

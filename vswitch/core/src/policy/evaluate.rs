@@ -9,8 +9,9 @@ use crate::config::ids::EniIndex;
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::conntrack::fragments::{Fate, FragmentEntry, FragmentKey};
 use crate::conntrack::opener::Opener;
+use crate::conntrack::state::FlowState;
 use crate::conntrack::tables::{Entry, Session, SessionSlot, Sessions};
-use crate::conntrack::{Flow, FlowState, Side, opens_session, tcp};
+use crate::conntrack::{Flow, Side, opens_session, tcp};
 use crate::hw::time::Tick;
 use crate::packet::Marker;
 use crate::packet::headers::{
