@@ -35,7 +35,7 @@ fn chunks_of(mix: &Mix, count: usize) -> (usize, u64) {
 }
 
 fn opens(frame: &[u8]) -> bool {
-    let headers = headers::parse(frame).expect("frames are sound");
+    let headers = headers::parse::parse(frame).expect("frames are sound");
     headers.tcp_flags == tcp_flags::SYN && headers.tuple.destination_port == 443
 }
 

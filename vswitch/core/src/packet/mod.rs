@@ -166,11 +166,11 @@ impl Packet {
     pub fn parse(&mut self) -> Result<(), DropReason> {
         if self.offload.is_none() {
             self.offload = Offload::NONE;
-            return headers::read(self.buffer.frame(), &mut self.headers);
+            return headers::parse::read(self.buffer.frame(), &mut self.headers);
         }
         // What is dropped counts as one packet, whatever it claims.
         let claimed = core::mem::replace(&mut self.offload, Offload::NONE);
-        headers::read(self.buffer.frame(), &mut self.headers)?;
+        headers::parse::read(self.buffer.frame(), &mut self.headers)?;
         self.offload = offload::settle(claimed, &self.headers, self.buffer.frame_mut())?;
         Ok(())
     }

@@ -141,7 +141,7 @@ impl Offload {
     /// pseudo-header alone. One that is so by chance is right, and stays the same when it is completed.
     pub fn undone_in(frame: &[u8]) -> Self {
         let mut headers = Headers::default();
-        let is_whole = headers::read(frame, &mut headers).is_ok()
+        let is_whole = headers::parse::read(frame, &mut headers).is_ok()
             && headers.network == Network::Ip
             && headers.fragment == Fragment::Whole;
         let transport = if is_whole { Transport::of(&headers, frame) } else { None };

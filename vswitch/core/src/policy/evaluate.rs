@@ -14,8 +14,9 @@ use crate::conntrack::tables::{Entry, Session, SessionSlot, Sessions};
 use crate::conntrack::{Flow, Side, opens_session, tcp};
 use crate::hw::time::Tick;
 use crate::packet::Marker;
+use crate::packet::headers::parse::quoted;
 use crate::packet::headers::{
-    Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, quoted, tcp_flags,
+    Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, tcp_flags,
 };
 use crate::packet::verdict::{Judgement, Stage};
 use crate::tables::address_table::Place;

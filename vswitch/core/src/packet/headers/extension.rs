@@ -1,8 +1,8 @@
 //! What may stand between the IP header and the transport header.
 
 use crate::config::limits::IPV6_EXTENSION_HEADERS_MAX;
-use crate::packet::headers::fragment::PartOfPacket;
-use crate::packet::headers::{Fragment, Headers, Trust};
+use crate::packet::headers::fragment::{PartOfPacket, Trust};
+use crate::packet::headers::{Fragment, Headers};
 use crate::packet::verdict::DropReason;
 
 /// The authentication header (RFC 4302), of either family.

@@ -1,8 +1,8 @@
 //! What nearly all frames are: TCP or UDP, whole, without IP options or extension headers. Read in one go; for any other
-//! frame, and any that is not as it should be, [`parse`](crate::packet::headers::parse) says what it is.
+//! frame, and any that is not as it should be, [`parse`](crate::packet::headers::parse::parse) says what it is.
 
 use crate::config::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX};
-use crate::packet::headers::{Addresses, Fragment, Headers, METADATA_SERVICE, Network, Part, Tuple, protocol};
+use crate::packet::headers::{Addresses, Fragment, Headers, METADATA_SERVICE, Network, Part, Segment, Tuple, protocol};
 
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
@@ -23,17 +23,6 @@ pub(crate) struct Plain<A> {
     pub(crate) segment: Segment,
     /// Where the packet ends in the frame.
     end: u32,
-}
-
-/// What a TCP header says of the stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Segment {
-    /// The number of its first byte.
-    pub sequence: u32,
-    /// The next byte it expects of the other side; counts with ACK only.
-    pub acknowledgment: u32,
-    /// The flags.
-    pub flags: u8,
 }
 
 /// The address family of a frame, as its Ethernet header says.
@@ -212,7 +201,7 @@ const fn is_dhcp(port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::headers::parse;
+    use crate::packet::headers::parse::parse;
     use alloc::vec::Vec;
 
     fn frame(is_v6: bool, number: u8) -> Vec<u8> {

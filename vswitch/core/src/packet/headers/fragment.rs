@@ -1,8 +1,15 @@
 //! Parts of IP packets: where each belongs, and which are refused for what they are alone.
 
 use crate::packet::fragment_coverage::Part;
-use crate::packet::headers::{Fragment, Trust, protocol};
+use crate::packet::headers::{Fragment, protocol};
 use crate::packet::verdict::DropReason;
+
+/// Whether the bytes are a packet, or only the beginning of one.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Trust {
+    Whole,
+    Quote,
+}
 
 /// Where a packet's bytes belong in the one that it may be a part of.
 #[derive(Clone, Copy)]
