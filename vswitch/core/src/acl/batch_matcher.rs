@@ -1,10 +1,10 @@
 //! The rows of a filter in one direction, for packets that are judged step by step together: what one step asks the memory
 //! for, the next finds there. What is decided is what [`Filter::judge`](crate::acl::Filter::judge) says.
 
-use crate::acl::RuleSet;
 use crate::acl::bit_matrix::{NARROW, RowMatrix, WIDE, first_in_piece};
 use crate::acl::peer_rows::NOT_MADE;
 use crate::acl::port_rows::PortTables;
+use crate::acl::rule_set::RuleSet;
 
 use crate::packet::headers::Tuple;
 use crate::packet::verdict::Judgement;

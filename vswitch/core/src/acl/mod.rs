@@ -21,28 +21,24 @@ mod local_address;
 mod peer_rows;
 mod port_rows;
 pub mod reference;
+mod rule_set;
 mod rules_by_set;
 mod service_rows;
 
 use crate::config::desired::{Direction, GroupKind, Policy};
 use crate::config::ids::{GroupId, RuleId};
 use crate::config::limits::{ROWS_BYTES_FREE, ROWS_BYTES_MAX, ROWS_BYTES_PER_RULE};
-use crate::packet::headers::{Addresses, Tuple};
+use crate::packet::headers::Tuple;
 use crate::packet::verdict::{Judgement, Stage};
 use crate::tables::address_class::{Class, SetId, SetsId};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 pub(crate) use batch_matcher::{Pieces, Sheet};
-use bit_matrix::{first_common, first_confirmed, has_bit};
-use bit_order::Order;
-use core::net::IpAddr;
-use ipnet::IpNet;
 pub(crate) use left_right::Spares;
 use local_address::Local;
 pub(crate) use peer_rows::ClassRows;
+pub(crate) use rule_set::RuleSet;
 use rules_by_set::RulesOfSets;
-use service_rows::{PortCheck, Services};
 
 /// How much room the rows of a filter may take. Beyond it, fewer rows are made, and the packets that miss them are
 /// judged rule by rule.
@@ -92,39 +88,6 @@ struct FilterGroup {
     id: GroupId,
     /// Its members, if they reach each other without rules (§3.2).
     open_members: Option<SetId>,
-}
-
-/// The rules of one direction.
-#[derive(Clone, Debug)]
-pub(crate) struct RuleSet {
-    /// The groups that have rules in the direction, ascending. ENIs that have these, and others without such rules, share
-    /// the rules.
-    groups: Box<[GroupId]>,
-    /// By their bits: in the order in which they decide (§3.1), with free bits between them.
-    rules: Vec<Option<FilterRule>>,
-    order: Order,
-    /// A bit for each rule that accepts.
-    accepts: Vec<u64>,
-    of_sets: Arc<RulesOfSets>,
-    services: Services,
-    local: Local,
-    /// What confirms each rule, if some rows hold more than they should.
-    checks: Option<Vec<Check>>,
-}
-
-/// What is left of a rule after compilation.
-#[derive(Clone, Debug)]
-struct FilterRule {
-    id: RuleId,
-    /// Its group, as a place in [`RuleSet::groups`].
-    group: u32,
-}
-
-/// The parts of a rule that rows may not tell exactly.
-#[derive(Clone, Debug, Default)]
-struct Check {
-    ports: PortCheck,
-    local: Option<IpNet>,
 }
 
 impl Filter {
@@ -283,69 +246,5 @@ impl Rules {
         let is_shared =
             |group: &FilterGroup| group.open_members.is_some_and(|set| peer_sets.binary_search(&set).is_ok());
         self.groups.iter().position(is_shared).map(|place| place as u32)
-    }
-}
-
-impl RuleSet {
-    /// The judgement of the rule that was found, or the default.
-    #[inline(always)]
-    fn judgement(&self, found: Option<u32>, default: Judgement) -> Judgement {
-        let Some(ground) = found else { return default };
-        let policy = if has_bit(&self.accepts, ground) { Policy::Accept } else { Policy::Drop };
-        Judgement { policy, stage: Stage::Rule, ground }
-    }
-
-    #[inline]
-    fn first_in_rows(&self, remote: [&[u64]; 2], direction: Direction, tuple: &Tuple) -> Option<u32> {
-        let ports = self.services.row(tuple);
-        match (self.services.sources(tuple), &self.local, &self.checks) {
-            (None, Local::Any, None) => first_common(remote, ports),
-            (sources, local, checks) => {
-                let local = local.row(local_address(direction, tuple)).unwrap_or(ports);
-                let is_true =
-                    |rule| checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple));
-                first_confirmed(remote, [ports, sources.unwrap_or(ports), local], is_true)
-            }
-        }
-    }
-
-    #[cold]
-    fn first_of_sets(&self, sets: [&[SetId]; 2], direction: Direction, tuple: &Tuple) -> Option<u32> {
-        let ports = self.services.row(tuple);
-        let sources = self.services.sources(tuple).unwrap_or(ports);
-        let local = self.local.row(local_address(direction, tuple)).unwrap_or(ports);
-        let is_true = |rule| {
-            [ports, sources, local].into_iter().all(|row| has_bit(row, rule))
-                && self.checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple))
-        };
-        self.of_sets.first(sets.into_iter().flatten(), is_true)
-    }
-
-    fn bytes(&self) -> usize {
-        size_of_val(&*self.rules)
-            + size_of_val(&*self.accepts)
-            + self.order.bytes()
-            + self.of_sets.bytes()
-            + self.services.bytes()
-            + self.local.bytes()
-            + self.checks.as_ref().map_or(0, |checks| size_of_val(&**checks))
-    }
-}
-
-impl Check {
-    fn confirms(&self, direction: Direction, tuple: &Tuple) -> bool {
-        let local = || match local_address(direction, tuple) {
-            Addresses::V4 { source, .. } => IpAddr::V4(source.into()),
-            Addresses::V6 { source, .. } => IpAddr::V6(source.into()),
-        };
-        self.ports.covers(tuple) && self.local.is_none_or(|prefix| prefix.trunc().contains(&local()))
-    }
-}
-
-/// The near side of a packet that crosses an ENI in `direction`.
-fn local_address(direction: Direction, tuple: &Tuple) -> Addresses {
-    match direction {
-        Direction::Egress => tuple.addresses,
-        Direction::Ingress => tuple.addresses.reverse(),
     }
 }
