@@ -3,7 +3,8 @@
 
 use crate::compile::address_classes::Classes;
 use crate::tables::address_class::{Class, SetId};
-use crate::tables::address_table::{Place, Places};
+use crate::tables::address_entry::Place;
+use crate::tables::address_table::Places;
 use crate::tables::host_table::HostMap;
 use crate::tables::lpm::{Address, Pieces, first_of, last_of};
 use crate::tables::route::Route;

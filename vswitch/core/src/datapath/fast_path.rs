@@ -26,7 +26,7 @@ use crate::packet::offload::Wire;
 use crate::packet::verdict::{Judgement, Stage, Verdict};
 use crate::packet::{Marker, Packet};
 use crate::policy::evaluate::{SMTP, Seat};
-use crate::tables::address_table::Place;
+use crate::tables::address_entry::Place;
 
 /// The way of some packets of a burst, from one ENI to another between two addresses.
 pub(crate) struct Passage<'a> {

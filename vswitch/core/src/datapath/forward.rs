@@ -23,7 +23,7 @@ use crate::packet::verdict::{DropReason, Verdict};
 use crate::packet::{FrameBuffer, Packet};
 use crate::policy::evaluate::{Lookup, Ruling, Seat};
 use crate::router;
-use crate::tables::address_table::Place;
+use crate::tables::address_entry::Place;
 use crate::tables::route::Route;
 use alloc::vec::Vec;
 

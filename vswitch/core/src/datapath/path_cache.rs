@@ -10,7 +10,7 @@ use crate::datapath::forward::Desk;
 use crate::packet::headers::{Addresses, METADATA_SERVICE};
 use crate::packet::verdict::{Judgement, Stage};
 use crate::policy::evaluate::Seat;
-use crate::tables::address_table::Place;
+use crate::tables::address_entry::Place;
 use crate::tables::route::Route;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

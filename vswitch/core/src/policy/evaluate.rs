@@ -19,7 +19,7 @@ use crate::packet::headers::{
     Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, tcp_flags,
 };
 use crate::packet::verdict::{Judgement, Stage};
-use crate::tables::address_table::Place;
+use crate::tables::address_entry::Place;
 use crate::tables::route::{Route, is_internet_destination};
 
 /// Where a judgement takes place.

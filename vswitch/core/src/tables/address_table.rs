@@ -1,40 +1,9 @@
 //! What a VPC knows of every address of one family: where its packets go, and what rules can tell about it.
 
-use super::address_class::{Class, SetsId};
 use super::host_table::HostMap;
 use super::lpm::{Address, Pieces};
-use super::route::{PackedRoute, Route};
+use crate::tables::address_entry::Place;
 use alloc::sync::Arc;
-
-/// What a VPC knows of an address, from one look-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    route: PackedRoute,
-    /// What rules can tell about it as a peer.
-    pub(crate) class: Class,
-}
-
-impl Place {
-    /// That of an address that nobody speaks of.
-    pub(crate) const NOWHERE: Self = Self::new(Route::Nowhere, Class { around: SetsId(0), own: SetsId(0) });
-    /// No place, not even [`Place::NOWHERE`].
-    pub(crate) const NONE: Self = Self { route: PackedRoute::NONE, ..Self::NOWHERE };
-
-    pub(crate) const fn new(route: Route, class: Class) -> Self {
-        Self { route: PackedRoute::pack(route), class }
-    }
-
-    /// Where packets for it go.
-    #[inline(always)]
-    pub(crate) const fn route(self) -> Route {
-        self.route.unpack()
-    }
-
-    #[inline(always)]
-    pub(crate) const fn is_none(self) -> bool {
-        self.route.is_none()
-    }
-}
 
 /// The places of all addresses of one family.
 #[derive(Clone, Debug)]

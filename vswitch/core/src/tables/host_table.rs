@@ -1,6 +1,6 @@
 //! From an address that is configured by itself to its place: one hash, one line.
 
-use crate::tables::address_table::Place;
+use crate::tables::address_entry::Place;
 use crate::tables::cow_array::Chunks;
 use crate::tables::lpm::Address;
 use alloc::sync::Arc;
