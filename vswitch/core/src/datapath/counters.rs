@@ -5,6 +5,7 @@ use crate::config::ids::FlowScope;
 use crate::config::limits::{ANSWERS_PER_S, ICMP_ERRORS_PER_S};
 use crate::config::protocol::DirectionStats;
 use crate::conntrack::quota::TokenBucket;
+use crate::hw::time::Tick;
 use crate::packet::offload::Wire;
 use crate::packet::verdict::{DropReason, Verdict};
 use core::cell::Cell;
@@ -90,6 +91,15 @@ impl EniCounters {
             egress: DirectionCounters::ZERO,
             ingress: DirectionCounters::ZERO,
         }
+    }
+
+    /// The verdict that stands in egress: an answer to an ENI that had as many as it gets is dropped.
+    #[inline]
+    pub(crate) fn bound(&mut self, verdict: Verdict, now: Tick) -> Verdict {
+        if verdict == Verdict::Answer && !self.answers.take(ANSWERS_PER_S, now) {
+            return Verdict::Drop(DropReason::AnswerRate);
+        }
+        verdict
     }
 
     /// One session more.

@@ -22,7 +22,7 @@ use crate::packet::headers::Segment;
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::packet::{FrameBuffer, Packet};
 use crate::policy::evaluate::{Lookup, Ruling, Seat};
-use crate::router;
+use crate::router::{self, icmp, ttl};
 use crate::tables::address_entry::Place;
 use crate::tables::route::Route;
 use alloc::vec::Vec;
@@ -144,7 +144,7 @@ impl Shard {
                 if let Verdict::Forward(next) = packet.verdict {
                     self.pass_to(next, (&desk, &mut other), (packet, step), (now, &is_here));
                 } else {
-                    packet.verdict = router::bound(&mut self.counters[desk.place], packet.verdict, now);
+                    packet.verdict = self.counters[desk.place].bound(packet.verdict, now);
                     self.counters[desk.place].egress.count(packet.verdict, packet.wire());
                 }
             }
@@ -306,7 +306,7 @@ impl Shard {
             None => Err(Verdict::Drop(DropReason::EniGone)),
         };
         packet.verdict = passed.unwrap_or_else(|verdict| {
-            let verdict = router::bound(&mut self.counters[sender.place], verdict, now);
+            let verdict = self.counters[sender.place].bound(verdict, now);
             self.counters[sender.place].egress.count(verdict, packet.wire());
             verdict
         });
@@ -342,7 +342,7 @@ impl Shard {
             receiver.seat.eni.vswitch != sender.seat.eni.vswitch || matches!(step.place.route(), Route::Via(_));
         let mtu_bytes = receiver.seat.eni.mtu_bytes;
         let is_last_hop = crosses && packet.headers.hop_limit <= 1;
-        let is_too_big = router::is_too_big(packet, mtu_bytes);
+        let is_too_big = icmp::is_too_big(packet, mtu_bytes);
         let arrival = if is_here { arrive(&receiver.seat, packet, step.place.route()) } else { Verdict::Forward(next) };
         let enters = is_here && !is_last_hop && !is_too_big && arrival == Verdict::Forward(next);
         // A session that shares its record with the receiver's waits for what the receiver says.
@@ -351,10 +351,10 @@ impl Shard {
             Some(_) => None,
             None => self.apply(sender, packet, (ruling, &lookup), now).map_err(Verdict::Drop)?,
         };
-        if crosses && let Some(verdict) = router::take_hop(&sender.seat, packet) {
+        if crosses && let Some(verdict) = ttl::take_hop(&sender.seat, packet) {
             return Err(verdict);
         }
-        if is_too_big && let Some(verdict) = router::refuse_too_big(&sender.seat, packet, mtu_bytes) {
+        if is_too_big && let Some(verdict) = icmp::refuse_too_big(&sender.seat, packet, mtu_bytes) {
             return Err(verdict);
         }
         self.counters[sender.place].egress.count(Verdict::Forward(next), packet.wire());

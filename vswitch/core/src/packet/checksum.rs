@@ -43,6 +43,15 @@ pub(crate) fn of_addresses(addresses: Addresses) -> u64 {
     }
 }
 
+/// RFC 1624: the checksum after one 16-bit word changed.
+pub(crate) fn update(checksum: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
+    let word = |bytes| u16::from_be_bytes(bytes) as u32;
+    let mut sum = (!word(checksum) & 0xffff) + (!word(old) & 0xffff) + word(new);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    (!(sum as u16)).to_be_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! A packet: the bytes of a frame, and what was learnt about them riding along.
 
-mod checksum;
+pub(crate) mod checksum;
 pub(crate) mod fragment_coverage;
 pub mod gro;
 pub mod gso;
