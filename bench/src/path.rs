@@ -19,7 +19,7 @@ use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::Direction;
 use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::{BURST_PACKETS, SWEEP_RECORDS_PER_TURN};
-use vswitch_core::datapath::forward::Shard;
+use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
 use vswitch_core::packet::verdict::Verdict;
 use vswitch_core::packet::{FrameBuffer, Packet};

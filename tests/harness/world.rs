@@ -13,7 +13,7 @@ use vswitch_core::config::desired::{
 };
 use vswitch_core::config::ids::{EniId, EniIndex, GroupId, MacAddress};
 use vswitch_core::config::protocol::{DirectionStats, EniStats, FlowDescription, FlowSelection};
-use vswitch_core::datapath::forward::Shard;
+use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
 use vswitch_core::packet::offload::{Offload, Wire};
 use vswitch_core::packet::verdict::{DropReason, Verdict};

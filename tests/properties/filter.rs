@@ -14,7 +14,7 @@ use vswitch_core::config::desired::{
 };
 use vswitch_core::config::ids::{EniId, GroupId};
 use vswitch_core::config::protocol::PacketDescription;
-use vswitch_core::datapath::forward::Shard;
+use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
 use vswitch_core::packet::headers::{Addresses, Tuple};
 

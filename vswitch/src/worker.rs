@@ -25,7 +25,7 @@ use std::sync::Arc;
 use vswitch_core::config::desired::Direction;
 use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::{BURST_PACKETS, SWEEP_RECORDS_PER_TURN, SWEEP_ROUND_NS};
-use vswitch_core::datapath::forward::Shard;
+use vswitch_core::datapath::shard::Shard;
 use vswitch_core::datapath::stage_timing::{self, Phase};
 use vswitch_core::hw::time::Time;
 use vswitch_core::packet::Packet;

@@ -17,7 +17,7 @@ use vswitch_core::config::limits::TABLE_WARNING_PERCENT;
 use vswitch_core::config::phase_times::PhaseTimes;
 use vswitch_core::config::protocol::{EniStats, FlowSelection, PacketDescription};
 use vswitch_core::config::refusal::Refusal;
-use vswitch_core::datapath::forward::Shard;
+use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
 use vswitch_core::observe::flow_dump::FlowPage;
 use vswitch_core::packet::verdict::Verdict;

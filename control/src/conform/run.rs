@@ -9,7 +9,7 @@ use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::{Desired, Direction, Policy};
 use vswitch_core::config::explanation::JudgementReport;
 use vswitch_core::config::ids::{EniId, EniIndex, GroupId};
-use vswitch_core::datapath::forward::Shard;
+use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
 use vswitch_core::observe::stats::report_judgement;
 use vswitch_core::packet::verdict::Verdict;

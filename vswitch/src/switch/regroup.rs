@@ -20,8 +20,8 @@ use vswitch_core::config::ids::EniId;
 use vswitch_core::config::limits::WORKERS_MAX;
 use vswitch_core::config::protocol::Regrouped;
 use vswitch_core::config::refusal::Refusal;
-use vswitch_core::datapath::forward::Shard;
 use vswitch_core::datapath::migrate::{Move, NoRoom, relocate};
+use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
 
 /// Times that workers are turned for what is on its way between them. A packet crosses twice at most; some wait for buffers

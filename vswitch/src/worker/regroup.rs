@@ -5,7 +5,7 @@ use crate::handoff::{Links, pool_size};
 use crate::port::Port;
 use crate::port::pool::BufferPool;
 use std::os::fd::BorrowedFd;
-use vswitch_core::datapath::forward::Shard;
+use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
 
 impl PortEntry {

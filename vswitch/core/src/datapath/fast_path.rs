@@ -15,9 +15,10 @@ use crate::conntrack::state::FlowState;
 use crate::conntrack::table::Table;
 use crate::conntrack::tables::{Entry, Sessions};
 use crate::conntrack::{Side, tcp};
-use crate::datapath::forward::{Desk, Shard, Step};
+use crate::datapath::packet_context::{Desk, Step};
 use crate::datapath::path_cache::{Ethernet, Lead, Service, Way, Ways, spread};
 use crate::datapath::session_update::Opening;
+use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
 use crate::packet::headers::fast_parse::{self, Family, Plain};
 use crate::packet::headers::tcp_options::window_scale;
@@ -148,12 +149,9 @@ pub(crate) struct Passages<'a> {
 const SPREAD: usize = 2 * BURST_PACKETS;
 
 impl<'a> Passages<'a> {
-    /// The number of no passage.
-    pub(crate) const NONE: u8 = u8::MAX;
-
     #[inline(always)]
     pub(crate) fn none() -> Self {
-        Self { found: core::array::from_fn(|_| None), count: 0, numbers: [Self::NONE; SPREAD] }
+        Self { found: core::array::from_fn(|_| None), count: 0, numbers: [Step::NO_PASSAGE; SPREAD] }
     }
 
     /// That of a plain packet.

@@ -12,7 +12,7 @@ use crate::conntrack::recent::RecentSessions;
 use crate::conntrack::tables::{Entry, SessionSlot};
 use crate::conntrack::{Flow, Origin, Side};
 use crate::datapath::counters::EniCounters;
-use crate::datapath::forward::Shard;
+use crate::datapath::shard::Shard;
 use crate::hw::time::{Tick, Time};
 use crate::packet::verdict::DropReason;
 use alloc::collections::BTreeMap;

@@ -6,7 +6,6 @@ use crate::config::desired::{Direction, Policy};
 use crate::config::ids::{EniIndex, FlowScope};
 use crate::config::limits::{ETHERNET_HEADER_BYTES, WAYS};
 use crate::config::packed_timeouts::PackedTimeouts;
-use crate::datapath::forward::Desk;
 use crate::packet::headers::{Addresses, METADATA_SERVICE};
 use crate::packet::verdict::{Judgement, Stage};
 use crate::policy::evaluate::Seat;
@@ -108,7 +107,7 @@ impl Way {
         if receiver == sender.index {
             return None;
         }
-        let seat = Desk::new(sender.snapshot, receiver, Direction::Ingress)?.seat;
+        let seat = Seat::new(sender.snapshot, receiver, Direction::Ingress)?;
         let mut ethernet_then = [0; 12];
         ethernet_then[..6].copy_from_slice(&seat.eni.mac.0);
         ethernet_then[6..].copy_from_slice(&seat.network.gateway_mac.0);

@@ -9,7 +9,8 @@ use crate::conntrack::recent::RecentSession;
 use crate::conntrack::state::FlowState;
 use crate::conntrack::table::Slot;
 use crate::conntrack::tables::SessionSlot;
-use crate::datapath::forward::{Desk, Shard};
+use crate::datapath::packet_context::Desk;
+use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
 use crate::packet::headers::Addresses;
 

@@ -4,20 +4,12 @@ use crate::compile::snapshot::Snapshot;
 use crate::config::ids::{EniIndex, FlowScope};
 use crate::config::limits::SWEEP_RECORDS_PER_TURN;
 use crate::conntrack::{Expiry, Side};
-use crate::datapath::forward::Shard;
+use crate::datapath::shard::Shard;
 use crate::hw::time::{Tick, Time};
 use crate::packet::verdict::DropReason;
 
 /// How often the sweep asks whether the ENIs of its sessions are still there, seconds.
 const ORPHANS_INTERVAL_S: u32 = 1;
-
-/// Sessions of ENIs that are gone: nothing matches them, and they need not wait until they are over.
-#[derive(Debug, Default)]
-pub(crate) struct Orphans {
-    looked_at: Tick,
-    /// Records among which there may be some.
-    pub(crate) records_left: usize,
-}
 
 impl Shard {
     /// Ends what idled too long among the next `records` of each table, in an endless round.

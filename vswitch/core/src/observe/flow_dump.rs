@@ -7,7 +7,7 @@ use crate::config::protocol::{FlowDescription, FlowSelection};
 use crate::conntrack::state::FlowState;
 use crate::conntrack::tables::Listed;
 use crate::conntrack::{Origin, Side};
-use crate::datapath::forward::Shard;
+use crate::datapath::shard::Shard;
 use crate::hw::time::{Tick, Time};
 use crate::observe::stats::ground_of;
 use crate::packet::headers::protocol;

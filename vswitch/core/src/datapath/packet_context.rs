@@ -1,0 +1,51 @@
+//! What one phase of a burst finds out about a packet and the next one needs.
+
+use crate::compile::snapshot::Snapshot;
+use crate::config::desired::Direction;
+use crate::config::ids::EniIndex;
+use crate::conntrack::table::Slot;
+use crate::conntrack::tables::Entry;
+use crate::packet::headers::Segment;
+use crate::policy::evaluate::Seat;
+use crate::tables::address_entry::Place;
+
+/// What the first phase finds out about a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// Where the session of a plain packet is looked for.
+    pub(crate) entry: Entry,
+    /// Where that session probably is.
+    pub(crate) guess: Slot,
+    /// What it says of its TCP stream, if the short way is open to it.
+    pub(crate) segment: Segment,
+    /// Which passage it takes, if the short way is open to it so far (`datapath/fast_path.rs`). Its headers are not read then.
+    pub(crate) passage: u8,
+    /// What the network knows of the destination.
+    pub(crate) place: Place,
+}
+
+impl Step {
+    /// The number of no passage.
+    pub(crate) const NO_PASSAGE: u8 = u8::MAX;
+    pub(super) const NONE: Self = Self {
+        entry: Entry::NONE,
+        guess: Slot::FIRST,
+        segment: Segment { sequence: 0, acknowledgment: 0, flags: 0 },
+        passage: Self::NO_PASSAGE,
+        place: Place::NOWHERE,
+    };
+}
+
+/// A place of judgement, and where its counters are.
+#[derive(Clone, Copy)]
+pub(crate) struct Desk<'a> {
+    pub(crate) seat: Seat<'a>,
+    pub(crate) place: usize,
+}
+
+impl<'a> Desk<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, eni: EniIndex, direction: Direction) -> Option<Self> {
+        let seat = Seat::new(snapshot, eni, direction)?;
+        Some(Self { seat, place: seat.index.0 as usize })
+    }
+}
