@@ -11,7 +11,7 @@ use vswitch_core::config::explanation::JudgementReport;
 use vswitch_core::config::ids::{EniId, EniIndex, GroupId};
 use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
-use vswitch_core::observe::stats::report_judgement;
+use vswitch_core::observe::explain::report_judgement;
 use vswitch_core::packet::verdict::Verdict;
 use vswitch_core::packet::{FrameBuffer, Marker, Packet};
 

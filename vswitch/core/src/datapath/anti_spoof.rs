@@ -4,7 +4,7 @@ use crate::config::ids::MacAddress;
 use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::packet::headers::{Addresses, Headers, Network};
 use crate::packet::verdict::DropReason;
-use crate::policy::evaluate::Seat;
+use crate::policy::eni_context::Seat;
 use crate::tables::route::{Route, is_group_destination};
 
 /// Checks a packet that the guest sent. Where the ENI's source check is off, it may pass on what is not its own; all

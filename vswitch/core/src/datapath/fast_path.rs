@@ -1,7 +1,7 @@
 //! The way of nearly all packets: one of a session that goes on at both its ends, which share a record.
 //!
-//! Nothing is decided here that [`Seat::may_continue`](crate::policy::evaluate::Seat::may_continue) and
-//! [`Seat::continues`](crate::policy::evaluate::Seat::continues) do not say for the long way too; whatever they do not say, the long
+//! Nothing is decided here that [`Seat::may_continue`](crate::policy::eni_context::Seat::may_continue) and
+//! [`Seat::continues`](crate::policy::eni_context::Seat::continues) do not say for the long way too; whatever they do not say, the long
 //! way does. What is the same for all packets from one ENI to another is found out once, and so is what is the same for
 //! packets that follow each other between the same addresses.
 
@@ -26,7 +26,8 @@ use crate::packet::headers::{Addresses, Tuple, protocol, tcp_flags};
 use crate::packet::offload::Wire;
 use crate::packet::verdict::{Judgement, Stage, Verdict};
 use crate::packet::{Marker, Packet};
-use crate::policy::evaluate::{SMTP, Seat};
+use crate::policy::eni_context::Seat;
+use crate::policy::exemptions::SMTP;
 use crate::tables::address_entry::Place;
 
 /// The way of some packets of a burst, from one ENI to another between two addresses.

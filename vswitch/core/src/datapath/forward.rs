@@ -17,7 +17,7 @@ use crate::datapath::stage_timing::Phase;
 use crate::hw::time::{Tick, Time};
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::packet::{FrameBuffer, Packet};
-use crate::policy::evaluate::Seat;
+use crate::policy::eni_context::Seat;
 use crate::tables::address_entry::Place;
 
 impl Shard {

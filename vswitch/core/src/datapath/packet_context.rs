@@ -6,7 +6,7 @@ use crate::config::ids::EniIndex;
 use crate::conntrack::table::Slot;
 use crate::conntrack::tables::Entry;
 use crate::packet::headers::Segment;
-use crate::policy::evaluate::Seat;
+use crate::policy::eni_context::Seat;
 use crate::tables::address_entry::Place;
 
 /// What the first phase finds out about a packet.

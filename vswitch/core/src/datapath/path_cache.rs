@@ -8,7 +8,7 @@ use crate::config::limits::{ETHERNET_HEADER_BYTES, WAYS};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, METADATA_SERVICE};
 use crate::packet::verdict::{Judgement, Stage};
-use crate::policy::evaluate::Seat;
+use crate::policy::eni_context::Seat;
 use crate::tables::address_entry::Place;
 use crate::tables::route::Route;
 use alloc::sync::Arc;

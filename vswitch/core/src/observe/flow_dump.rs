@@ -9,9 +9,9 @@ use crate::conntrack::tables::Listed;
 use crate::conntrack::{Origin, Side};
 use crate::datapath::shard::Shard;
 use crate::hw::time::{Tick, Time};
-use crate::observe::stats::ground_of;
+use crate::observe::explain::ground_of;
 use crate::packet::headers::protocol;
-use crate::policy::evaluate::Seat;
+use crate::policy::eni_context::Seat;
 use alloc::vec::Vec;
 
 /// What one step of a walk through a shard's sessions met.

@@ -1,21 +1,9 @@
-//! What a shard tells about itself: counters and explanations. Reading only.
+//! What a shard tells about itself in numbers.
 
-use crate::acl::Filter;
 use crate::compile::snapshot::Snapshot;
-use crate::config::desired::Direction;
-use crate::config::explanation::JudgementReport;
-use crate::config::ids::{EniId, EniIndex, GroupId, RuleId};
-use crate::config::protocol::{EniStats, PacketDescription};
-use crate::config::refusal::Refusal;
-use crate::datapath::anti_spoof::owns_source;
+use crate::config::ids::{EniId, EniIndex};
+use crate::config::protocol::EniStats;
 use crate::datapath::shard::Shard;
-use crate::datapath::slow_path::next_eni;
-use crate::hw::time::Time;
-use crate::packet::Marker;
-use crate::packet::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
-use crate::packet::verdict::{DropReason, Judgement, Stage, Verdict};
-use crate::policy::evaluate::Seat;
-use crate::tables::route::{Route, is_group_destination};
 
 impl Shard {
     /// Live connections.
@@ -53,120 +41,4 @@ impl Shard {
             ingress: counters.ingress.report(),
         })
     }
-
-    /// Judges a described packet at `eni` without changing anything; the verdict names the next ENI after egress.
-    ///
-    /// # Errors
-    /// The field of the description at fault, and why.
-    pub fn explain(
-        &self,
-        snapshot: &Snapshot,
-        (eni, direction): (EniIndex, Direction),
-        packet: &PacketDescription,
-        now: Time,
-    ) -> Result<(Option<JudgementReport>, Verdict), Refusal> {
-        let Some(seat) = Seat::new(snapshot, eni, direction) else {
-            return Err(Refusal::new("unknown", "packet", "the ENI does not exist"));
-        };
-        let headers = headers_of(packet)?;
-        let settled = match direction {
-            Direction::Egress => settled_before_judgement(&seat, &headers),
-            Direction::Ingress => {
-                let owned = seat.network.route(headers.tuple.addresses) == Route::Owner(eni);
-                (seat.eni.source_dest_check && !owned).then_some(Verdict::Drop(DropReason::DestinationNotOwned))
-            }
-        };
-        if let Some(verdict) = settled {
-            return Ok((None, verdict));
-        }
-        let lookup = seat.lookup(&self.sessions, &headers, &[]);
-        let (judgement, _) = seat.judge(&self.sessions, &headers, (&lookup, Marker::None), now.tick());
-        let verdict = match (judgement.accepts(), direction) {
-            (false, _) => Verdict::Drop(judgement.drop_reason()),
-            (true, Direction::Ingress) => Verdict::Deliver,
-            (true, Direction::Egress) => next_eni(&seat, seat.network.route(headers.tuple.addresses))
-                .map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward),
-        };
-        Ok((Some(report(&seat, direction, judgement)), verdict))
-    }
-}
-
-/// A judgement with names, as the snapshot has them that made it.
-pub fn report_judgement(
-    snapshot: &Snapshot,
-    eni: EniIndex,
-    direction: Direction,
-    judgement: Judgement,
-) -> Option<JudgementReport> {
-    Some(report(&Seat::new(snapshot, eni, direction)?, direction, judgement))
-}
-
-fn report(seat: &Seat<'_>, direction: Direction, judgement: Judgement) -> JudgementReport {
-    let (rule, group) = ground_of(seat.filter, direction, judgement.stage, judgement.ground);
-    JudgementReport {
-        eni: EniId::clone(&seat.eni.id),
-        direction,
-        policy: judgement.policy,
-        stage: judgement.stage.name().into(),
-        rule: rule.cloned(),
-        group: group.cloned(),
-    }
-}
-
-/// The rule and the group that a judgement names.
-pub(crate) fn ground_of(
-    filter: &Filter,
-    direction: Direction,
-    stage: Stage,
-    ground: u32,
-) -> (Option<&RuleId>, Option<&GroupId>) {
-    match stage {
-        Stage::Rule => filter.rule(direction, ground).unzip(),
-        Stage::IntraGroup => (None, filter.group(ground)),
-        _ => (None, None),
-    }
-}
-
-/// What egress does with a packet before any judgement, seen by its headers alone.
-fn settled_before_judgement(seat: &Seat<'_>, headers: &Headers) -> Option<Verdict> {
-    let addresses = headers.tuple.addresses;
-    if headers.is_dhcp_answer() {
-        return Some(Verdict::Drop(DropReason::DhcpServerSpoofed));
-    }
-    if seat.eni.source_dest_check && !owns_source(seat, addresses) {
-        return Some(Verdict::Drop(DropReason::SourceAddressSpoofed));
-    }
-    if headers.is_udp(68, 67) || headers.is_udp(546, 547) {
-        return Some(Verdict::Drop(DropReason::DhcpUnserved));
-    }
-    if is_group_destination(addresses) {
-        return Some(Verdict::Drop(DropReason::Multicast));
-    }
-    let is_ping = matches!(headers.icmp_type, 8 | 128);
-    let route = seat.network.route(addresses);
-    match route {
-        Route::Gateway if is_ping => Some(Verdict::Answer),
-        Route::Gateway => Some(Verdict::Drop(DropReason::GatewayUnserved)),
-        _ if next_eni(seat, route).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
-        _ => None,
-    }
-}
-
-/// Headers of the first packet of a connection as described: a SYN, or an echo request.
-fn headers_of(packet: &PacketDescription) -> Result<Headers, Refusal> {
-    let Some(addresses) = Addresses::new(packet.source, packet.destination) else {
-        let message = "source and destination are of two address families";
-        return Err(Refusal::new("invalid", "packet/destination", message));
-    };
-    let (icmp_type, destination_port) = match (addresses, packet.protocol) {
-        (Addresses::V4 { .. }, protocol::ICMP) => (8, 8),
-        (Addresses::V6 { .. }, protocol::ICMPV6) => (128, 128),
-        _ => (0, packet.destination_port),
-    };
-    let has_ports = matches!(packet.protocol, protocol::TCP | protocol::UDP);
-    let (source_port, destination_port) =
-        if has_ports || icmp_type != 0 { (packet.source_port, destination_port) } else { (0, 0) };
-    let tuple = Tuple { addresses, protocol: packet.protocol, source_port, destination_port };
-    let tcp_flags = if packet.protocol == protocol::TCP { tcp_flags::SYN } else { 0 };
-    Ok(Headers { network: Network::Ip, icmp_type, tcp_flags, ..Headers::of(tuple) })
 }

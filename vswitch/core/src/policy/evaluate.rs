@@ -1,12 +1,9 @@
 //! The decision at one ENI in one direction (`semantics.md` §3): a pure function of the packet's headers, the snapshot,
 //! the sessions and the time. Forwarding and explain both ask it, so they cannot disagree.
 
-use crate::acl::{Filter, Sheet};
+use crate::acl::Sheet;
 use crate::compile::bypasses_intra_group;
-use crate::compile::snapshot::{EniEntry, Snapshot, VpcNetwork};
-use crate::config::desired::{Direction, PmtudExempt, Policy};
-use crate::config::ids::EniIndex;
-use crate::config::packed_timeouts::PackedTimeouts;
+use crate::config::desired::{Direction, Policy};
 use crate::conntrack::fragments::{Fate, FragmentEntry, FragmentKey};
 use crate::conntrack::opener::Opener;
 use crate::conntrack::state::FlowState;
@@ -15,26 +12,12 @@ use crate::conntrack::{Flow, Side, opens_session, tcp};
 use crate::hw::time::Tick;
 use crate::packet::Marker;
 use crate::packet::headers::parse::quoted;
-use crate::packet::headers::{
-    Addresses, Fragment, Headers, IcmpKind, METADATA_SERVICE, Network, Tuple, protocol, tcp_flags,
-};
+use crate::packet::headers::{Addresses, Fragment, Headers, IcmpKind, Network, Tuple, protocol, tcp_flags};
 use crate::packet::verdict::{Judgement, Stage};
+use crate::policy::eni_context::Seat;
+use crate::policy::exemptions::SMTP;
 use crate::tables::address_entry::Place;
-use crate::tables::route::{Route, is_internet_destination};
-
-/// Where a judgement takes place.
-#[derive(Clone, Copy)]
-pub(crate) struct Seat<'a> {
-    pub(crate) snapshot: &'a Snapshot,
-    pub(crate) index: EniIndex,
-    pub(crate) eni: &'a EniEntry,
-    pub(crate) network: &'a VpcNetwork,
-    /// The rules of the ENI's groups.
-    pub(crate) filter: &'a Filter,
-    /// Changes with everything that a judgement at this ENI can depend on.
-    pub(crate) revision: u32,
-    pub(crate) direction: Direction,
-}
+use crate::tables::route::Route;
 
 /// What the judgement asks to be done to the sessions.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,14 +91,6 @@ impl Action {
 }
 
 impl<'a> Seat<'a> {
-    /// The place of `direction` at an ENI; none if the snapshot does not have it.
-    pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
-        let eni = snapshot.eni(index)?;
-        let (network, entry) = snapshot.network(eni)?;
-        let revision = snapshot.revision_of(eni, entry);
-        Some(Self { snapshot, index, eni, network, filter: &entry.filter, revision, direction })
-    }
-
     /// What to look for. `frame` is the packet's, for what an ICMP error quotes.
     pub(crate) fn lookup(&self, sessions: &Sessions, headers: &Headers, frame: &[u8]) -> Lookup {
         if headers.network == Network::Arp {
@@ -141,11 +116,6 @@ impl<'a> Seat<'a> {
         } else {
             Lookup::None
         }
-    }
-
-    /// The idle timeouts of a session that starts here and now.
-    pub(crate) fn timeouts(&self) -> PackedTimeouts {
-        self.eni.timeouts.under(self.snapshot.settings().timeout_profile)
     }
 
     #[inline]
@@ -264,56 +234,6 @@ impl<'a> Seat<'a> {
                 (judgement, Action::None)
             }
         }
-    }
-
-    /// Steps 0, 1 and 1b (§3.4).
-    pub(crate) fn exempt(&self, headers: &Headers, marker: Marker) -> Option<Judgement> {
-        let accept = |stage| Some(Judgement::by(Policy::Accept, stage));
-        if headers.network == Network::Arp {
-            return accept(Stage::ExemptArp);
-        }
-        if headers.is_neighbor_discovery() {
-            return accept(Stage::ExemptNd);
-        }
-        if self.is_dhcp(headers) {
-            return accept(Stage::ExemptDhcp);
-        }
-        match self.direction {
-            Direction::Egress if is_metadata(headers.tuple.addresses) => accept(Stage::ExemptMetadata),
-            Direction::Egress if self.is_closed_mail(headers) => Some(Judgement::by(Policy::Drop, Stage::PlatformSmtp)),
-            Direction::Egress => None,
-            Direction::Ingress
-                if self.snapshot.settings().pmtud_exempt == PmtudExempt::Always && headers.is_path_mtu_report() =>
-            {
-                accept(Stage::ExemptPmtud)
-            }
-            Direction::Ingress => match marker {
-                Marker::LoadBalancer => accept(Stage::ExemptSlb),
-                Marker::Probe => accept(Stage::ExemptProbe),
-                Marker::None => None,
-            },
-        }
-    }
-
-    fn is_dhcp(&self, headers: &Headers) -> bool {
-        let (client, server) = match headers.tuple.addresses {
-            Addresses::V4 { .. } => (68, 67),
-            Addresses::V6 { .. } => (546, 547),
-        };
-        match self.direction {
-            Direction::Egress => headers.is_udp(client, server),
-            Direction::Ingress => headers.is_udp(server, client),
-        }
-    }
-
-    fn is_closed_mail(&self, headers: &Headers) -> bool {
-        let tuple = &headers.tuple;
-        self.snapshot.settings().smtp_closed
-            && headers.fragment != Fragment::Later
-            && tuple.protocol == protocol::TCP
-            && tuple.destination_port == SMTP
-            && is_internet_destination(tuple.addresses)
-            && !self.network.route(tuple.addresses).is_inside()
     }
 
     /// Step 2, a packet with a record of its session.
@@ -474,9 +394,6 @@ pub(crate) fn from_peer(direction: Direction, tuple: &Tuple) -> Addresses {
     }
 }
 
-/// The port that mail is sent to (RFC 5321 §4.5.4.2).
-pub(crate) const SMTP: u16 = 25;
-
 /// The judgement of a fragment under the revision that judged the first.
 fn as_the_first(fate: &Fate) -> Judgement {
     if fate.judgement.accepts() { Judgement::by(Policy::Accept, Stage::Session) } else { fate.judgement }
@@ -490,8 +407,4 @@ fn visible_to_rules(headers: &Headers) -> Tuple {
 /// Whether an ICMP message does not continue the session that its tuple names: a request against it, a reply along it.
 fn contradicts(headers: &Headers, from_opener: bool) -> bool {
     matches!((headers.icmp_kind(), from_opener), (Some(IcmpKind::Request), false) | (Some(IcmpKind::Reply), true))
-}
-
-fn is_metadata(addresses: Addresses) -> bool {
-    matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. })
 }

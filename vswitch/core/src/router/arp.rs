@@ -4,7 +4,7 @@ use super::reply::{NETWORK, is_answered_for, to_sender};
 use crate::packet::FrameBuffer;
 use crate::packet::headers::Addresses;
 use crate::packet::verdict::{DropReason, Verdict};
-use crate::policy::evaluate::Seat;
+use crate::policy::eni_context::Seat;
 use crate::tables::route::Route;
 
 /// RFC 826: the router has its own addresses, and those of the VPC but the guest's.

@@ -5,7 +5,7 @@ use crate::packet::headers::{Addresses, Fragment, Headers, IcmpKind};
 use crate::packet::offload::{Offload, Segmentation};
 use crate::packet::verdict::Verdict;
 use crate::packet::{FrameBuffer, Packet, checksum};
-use crate::policy::evaluate::Seat;
+use crate::policy::eni_context::Seat;
 use core::net::Ipv4Addr;
 use etherparse::{Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header};
 

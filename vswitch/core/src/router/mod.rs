@@ -13,7 +13,7 @@ pub(crate) mod ttl;
 use crate::packet::Packet;
 use crate::packet::headers::{Fragment, IcmpKind, Network};
 use crate::packet::verdict::{DropReason, Verdict};
-use crate::policy::evaluate::Seat;
+use crate::policy::eni_context::Seat;
 use crate::tables::route::{Route, is_group_destination};
 
 /// Settles a packet that is for the router itself, or for nobody; `route` is where its destination is. None if it is to

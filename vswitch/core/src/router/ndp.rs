@@ -5,7 +5,7 @@ use super::reply::{is_answered_for, to_sender};
 use crate::packet::FrameBuffer;
 use crate::packet::headers::{Addresses, Headers};
 use crate::packet::verdict::{DropReason, Verdict};
-use crate::policy::evaluate::Seat;
+use crate::policy::eni_context::Seat;
 use crate::tables::route::{Route, is_group_destination};
 use core::net::Ipv6Addr;
 use etherparse::Icmpv6Type;

@@ -3,7 +3,7 @@
 use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::packet::verdict::Verdict;
 use crate::packet::{FrameBuffer, checksum};
-use crate::policy::evaluate::Seat;
+use crate::policy::eni_context::Seat;
 use crate::tables::route::Route;
 
 /// Where the network packet begins in a frame.

@@ -5,7 +5,7 @@ use super::reply::{NETWORK, set_ipv4_ttl};
 use crate::packet::Packet;
 use crate::packet::headers::Addresses;
 use crate::packet::verdict::{DropReason, Verdict};
-use crate::policy::evaluate::Seat;
+use crate::policy::eni_context::Seat;
 use etherparse::{Icmpv4Type, Icmpv6Type};
 
 /// Takes one hop from a packet that crosses from one subnet to another (RFC 1812 §5.3.1, RFC 8200 §3), or turns it

@@ -1,0 +1,36 @@
+//! Where a decision is made: one ENI, one direction, one generation.
+
+use crate::acl::Filter;
+use crate::compile::snapshot::{EniEntry, Snapshot, VpcNetwork};
+use crate::config::desired::Direction;
+use crate::config::ids::EniIndex;
+use crate::config::packed_timeouts::PackedTimeouts;
+
+/// Where a judgement takes place.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) index: EniIndex,
+    pub(crate) eni: &'a EniEntry,
+    pub(crate) network: &'a VpcNetwork,
+    /// The rules of the ENI's groups.
+    pub(crate) filter: &'a Filter,
+    /// Changes with everything that a judgement at this ENI can depend on.
+    pub(crate) revision: u32,
+    pub(crate) direction: Direction,
+}
+
+impl<'a> Seat<'a> {
+    /// The place of `direction` at an ENI; none if the snapshot does not have it.
+    pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
+        let eni = snapshot.eni(index)?;
+        let (network, entry) = snapshot.network(eni)?;
+        let revision = snapshot.revision_of(eni, entry);
+        Some(Self { snapshot, index, eni, network, filter: &entry.filter, revision, direction })
+    }
+
+    /// The idle timeouts of a session that starts here and now.
+    pub(crate) fn timeouts(&self) -> PackedTimeouts {
+        self.eni.timeouts.under(self.snapshot.settings().timeout_profile)
+    }
+}
