@@ -79,7 +79,7 @@ pub const TABLE_WARNING_PERCENT: usize = 80;
 /// Packets waiting on their way from one worker to another.
 pub const HANDOFF_PACKETS: usize = 1024;
 /// Pairs of addresses that a worker keeps in mind.
-pub const WAYS: usize = 2048;
+pub const PATHS_CACHED_MAX: usize = 2048;
 /// Workers of one switch.
 pub const WORKERS_MAX: usize = 64;
 

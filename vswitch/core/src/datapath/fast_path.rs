@@ -16,7 +16,7 @@ use crate::conntrack::table::Table;
 use crate::conntrack::tables::{Entry, Sessions};
 use crate::conntrack::{Side, tcp};
 use crate::datapath::packet_context::{Desk, Step};
-use crate::datapath::path_cache::{Ethernet, Lead, Service, Way, Ways, spread};
+use crate::datapath::path_cache::{Ethernet, Path, PathCache, PathKey, Service, spread};
 use crate::datapath::session_update::Opening;
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
@@ -31,8 +31,8 @@ use crate::policy::exemptions::SMTP;
 use crate::tables::address_entry::Place;
 
 /// The way of some packets of a burst, from one ENI to another between two addresses.
-pub(crate) struct Passage<'a> {
-    pub(crate) way: Way,
+pub(crate) struct BurstPath<'a> {
+    pub(crate) path: Path,
     /// The key of its packets, but for the ports; what it gives to their hash; and whether their source is the second end.
     ends: Key,
     seed: u64,
@@ -41,21 +41,21 @@ pub(crate) struct Passage<'a> {
     /// packet changes.
     frame_bytes_max: usize,
     /// What judges the connections that are opened this way, once there was one.
-    hearing: Option<Hearing<'a>>,
+    policies: Option<PolicyPair<'a>>,
     /// Whether the way has learnt of a service.
-    has_learnt: bool,
+    is_dirty: bool,
     /// What went this way and is not in the counters yet.
     passed: Wire,
 }
 
 /// Both ENIs' rules for packets between two addresses.
-struct Hearing<'a> {
-    egress: Bench<'a>,
-    ingress: Bench<'a>,
+struct PolicyPair<'a> {
+    egress: PeerPolicy<'a>,
+    ingress: PeerPolicy<'a>,
 }
 
 /// The rules of an ENI for packets of one peer: what they say of it is the same for all.
-struct Bench<'a> {
+struct PeerPolicy<'a> {
     seat: Seat<'a>,
     peer: Place,
     sheet: Option<Sheet<'a>>,
@@ -63,11 +63,12 @@ struct Bench<'a> {
     rows: [usize; 2],
 }
 
-impl<'a> Hearing<'a> {
-    fn new(sender: &Seat<'a>, way: &Way, addresses: Addresses) -> Option<Self> {
-        let receiver = Seat::new(sender.snapshot, way.receiver, Direction::Ingress)?;
+impl<'a> PolicyPair<'a> {
+    fn new(sender: &Seat<'a>, path: &Path, addresses: Addresses) -> Option<Self> {
+        let receiver = Seat::new(sender.snapshot, path.receiver, Direction::Ingress)?;
         let source = receiver.network.source(addresses);
-        let [egress, ingress] = [(*sender, way.place), (receiver, source)].map(|(seat, peer)| Bench::new(seat, peer));
+        let [egress, ingress] =
+            [(*sender, path.place), (receiver, source)].map(|(seat, peer)| PeerPolicy::new(seat, peer));
         Some(Self { egress, ingress })
     }
 
@@ -83,7 +84,7 @@ impl<'a> Hearing<'a> {
     }
 }
 
-impl<'a> Bench<'a> {
+impl<'a> PeerPolicy<'a> {
     fn new(seat: Seat<'a>, peer: Place) -> Self {
         let sheet = seat.sheet();
         let rows = match &sheet {
@@ -108,22 +109,22 @@ impl<'a> Bench<'a> {
     }
 }
 
-impl<'a> Passage<'a> {
+impl<'a> BurstPath<'a> {
     /// The way, if it has learnt of a service in this burst.
-    pub(crate) fn learnt(&self) -> Option<&Way> {
-        self.has_learnt.then_some(&self.way)
+    pub(crate) fn dirty_path(&self) -> Option<&Path> {
+        self.is_dirty.then_some(&self.path)
     }
 
     /// What the rules of both ends say of a service.
     #[inline(never)]
-    fn hear(&mut self, sender: &Seat<'a>, service: Service, tuple: &Tuple) -> Option<[Judgement; 2]> {
-        if self.hearing.is_none() {
-            self.hearing = Some(Hearing::new(sender, &self.way, tuple.addresses)?);
+    fn decide(&mut self, sender: &Seat<'a>, service: Service, tuple: &Tuple) -> Option<[Judgement; 2]> {
+        if self.policies.is_none() {
+            self.policies = Some(PolicyPair::new(sender, &self.path, tuple.addresses)?);
         }
-        let (judgements, is_for_all) = self.hearing.as_ref()?.judge(tuple);
+        let (judgements, is_for_all) = self.policies.as_ref()?.judge(tuple);
         if is_for_all {
-            self.way.hear(service, judgements);
-            self.has_learnt = true;
+            self.path.cache_decisions(service, judgements);
+            self.is_dirty = true;
         }
         Some(judgements)
     }
@@ -138,8 +139,8 @@ struct Known<K> {
 }
 
 /// The passages of a burst: what follows a packet between the same addresses is neither guarded nor routed anew.
-pub(crate) struct Passages<'a> {
-    found: [Option<Passage<'a>>; BURST_PACKETS],
+pub(crate) struct BurstPaths<'a> {
+    found: [Option<BurstPath<'a>>; BURST_PACKETS],
     count: usize,
     /// Which of them lies between addresses that are spread to such a place. No branch depends on which of its peers a
     /// sender talks to: it changes from packet to packet.
@@ -149,19 +150,19 @@ pub(crate) struct Passages<'a> {
 /// Places that addresses are spread to: twice as many as packets in a burst.
 const SPREAD: usize = 2 * BURST_PACKETS;
 
-impl<'a> Passages<'a> {
+impl<'a> BurstPaths<'a> {
     #[inline(always)]
     pub(crate) fn none() -> Self {
-        Self { found: core::array::from_fn(|_| None), count: 0, numbers: [Step::NO_PASSAGE; SPREAD] }
+        Self { found: core::array::from_fn(|_| None), count: 0, numbers: [Step::NO_BURST_PATH; SPREAD] }
     }
 
     /// That of a plain packet.
     #[inline(always)]
-    pub(crate) fn of(&mut self, step: &Step) -> Option<&mut Passage<'a>> {
-        self.found.get_mut(usize::from(step.passage))?.as_mut()
+    pub(crate) fn of(&mut self, step: &Step) -> Option<&mut BurstPath<'a>> {
+        self.found.get_mut(usize::from(step.burst_path))?.as_mut()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Passage<'a>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &BurstPath<'a>> {
         self.found[..self.count].iter().flatten()
     }
 
@@ -169,8 +170,8 @@ impl<'a> Passages<'a> {
     #[inline(always)]
     fn known<K: FlowKey, const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> Option<Known<K>> {
         let number = self.numbers[spread::<SPREAD>(ends)];
-        let Passage { way, ends: key, seed, swapped, .. } = self.found.get(usize::from(number))?.as_ref()?;
-        let is_it = way.lead.is_of(ethernet, ends);
+        let BurstPath { path, ends: key, seed, swapped, .. } = self.found.get(usize::from(number))?.as_ref()?;
+        let is_it = path.path_key.is_of(ethernet, ends);
         if is_it { Some(Known { number, ends: K::of_any(key)?, seed: *seed, swapped: *swapped }) } else { None }
     }
 
@@ -179,25 +180,25 @@ impl<'a> Passages<'a> {
     fn find(
         &mut self,
         (sender, sessions): (&Seat<'_>, &Sessions),
-        (lead, addresses): (&Lead, Addresses),
-        (ways, is_here): (&mut Ways, &impl Fn(EniIndex) -> bool),
+        (path_key, addresses): (&PathKey, Addresses),
+        (path_cache, is_here): (&mut PathCache, &impl Fn(EniIndex) -> bool),
     ) -> Option<()> {
-        let known = self.iter().position(|found| found.way.lead == *lead);
+        let known = self.iter().position(|found| found.path.path_key == *path_key);
         let number = if let Some(number) = known {
             number
         } else {
             // There are no more of them than packets in a burst.
             let room = self.found.get_mut(self.count)?;
-            let way = ways.between(sender, lead, addresses)?;
-            let frame_bytes_max = if is_here(way.receiver) { way.frame_bytes_max } else { 0 };
+            let path = path_cache.between(sender, path_key, addresses)?;
+            let frame_bytes_max = if is_here(path.receiver) { path.frame_bytes_max } else { 0 };
             let (ends, seed, swapped) = sessions.ends_of(addresses, sender.network.salt);
             let passed = Wire { packets: 0, bytes: 0 };
             *room =
-                Some(Passage { way, ends, seed, swapped, frame_bytes_max, hearing: None, has_learnt: false, passed });
+                Some(BurstPath { path, ends, seed, swapped, frame_bytes_max, policies: None, is_dirty: false, passed });
             self.count += 1;
             self.count - 1
         };
-        self.numbers[spread::<SPREAD>(&lead.ends)] = number as u8;
+        self.numbers[spread::<SPREAD>(&path_key.ends)] = number as u8;
         Some(())
     }
 }
@@ -207,8 +208,8 @@ impl<'a> Passages<'a> {
 #[inline(always)]
 pub(crate) fn admit(
     at: (&Seat<'_>, &Sessions),
-    passages: &mut Passages<'_>,
-    ways: (&mut Ways, &impl Fn(EniIndex) -> bool),
+    burst_paths: &mut BurstPaths<'_>,
+    path_cache: (&mut PathCache, &impl Fn(EniIndex) -> bool),
     (packet, step): (&Packet, &mut Step),
 ) -> Option<()> {
     if !packet.offload.is_none() || packet.marker != Marker::None {
@@ -218,11 +219,21 @@ pub(crate) fn admit(
     match fast_parse::family(frame)? {
         Family::V4 => {
             let plain = fast_parse::read_v4(frame)?;
-            reach((at, &at.1.v4), (&plain, Ethernet::of(frame)?, &fast_parse::ends_v4(frame)?), (passages, ways), step)
+            reach(
+                (at, &at.1.v4),
+                (&plain, Ethernet::of(frame)?, &fast_parse::ends_v4(frame)?),
+                (burst_paths, path_cache),
+                step,
+            )
         }
         Family::V6 => {
             let plain = fast_parse::read_v6(frame)?;
-            reach((at, &at.1.v6), (&plain, Ethernet::of(frame)?, &fast_parse::ends_v6(frame)?), (passages, ways), step)
+            reach(
+                (at, &at.1.v6),
+                (&plain, Ethernet::of(frame)?, &fast_parse::ends_v6(frame)?),
+                (burst_paths, path_cache),
+                step,
+            )
         }
     }
 }
@@ -231,23 +242,23 @@ pub(crate) fn admit(
 fn reach<K: FlowKey, const N: usize>(
     (at, table): ((&Seat<'_>, &Sessions), &Table<K>),
     (plain, ethernet, ends): (&Plain<K::Address>, Ethernet, &[u64; N]),
-    (passages, ways): (&mut Passages<'_>, (&mut Ways, &impl Fn(EniIndex) -> bool)),
+    (burst_paths, path_cache): (&mut BurstPaths<'_>, (&mut PathCache, &impl Fn(EniIndex) -> bool)),
     step: &mut Step,
 ) -> Option<()> {
     // Whether a reset counts is not said here, nor whether the platform lets mail pass.
     if plain.segment.flags & tcp_flags::RST != 0 || plain.ports as u16 == SMTP {
         return None;
     }
-    let known = match passages.known(ethernet, ends) {
+    let known = match burst_paths.known(ethernet, ends) {
         Some(known) => known,
         None => {
-            let mut lead = Lead { ethernet, ends: [0; 4] };
-            lead.ends[..N].copy_from_slice(ends);
-            passages.find(at, (&lead, K::addresses(plain.addresses)), ways)?;
-            passages.known(ethernet, ends)?
+            let mut path_key = PathKey { ethernet, ends: [0; 4] };
+            path_key.ends[..N].copy_from_slice(ends);
+            burst_paths.find(at, (&path_key, K::addresses(plain.addresses)), path_cache)?;
+            burst_paths.known(ethernet, ends)?
         }
     };
-    step.passage = known.number;
+    step.burst_path = known.number;
     step.segment = plain.segment;
     (step.entry, step.guess) = at.1.reach_for_plain(table, (known.ends, known.seed, known.swapped), plain);
     if plain.segment.flags & tcp_flags::SYN != 0 {
@@ -258,11 +269,11 @@ fn reach<K: FlowKey, const N: usize>(
 
 /// What became of a packet among the records.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum WentOn {
+pub(crate) enum Continuation {
     /// Both its sessions go on.
     Yes,
     /// Nobody has a session of its connection.
-    IsNew,
+    New,
     /// Anything else.
     No,
 }
@@ -274,27 +285,27 @@ impl Shard {
     pub(crate) fn pass_along<'a>(
         &mut self,
         sender: &Desk<'a>,
-        passage: &mut Passage<'a>,
+        burst_path: &mut BurstPath<'a>,
         (packet, step): (&mut Packet, &Step),
         now: Tick,
     ) -> bool {
         let frame_bytes = packet.buffer.length();
-        let went_on = if frame_bytes > passage.frame_bytes_max {
-            WentOn::No
+        let went_on = if frame_bytes > burst_path.frame_bytes_max {
+            Continuation::No
         } else {
             match &step.entry.key {
                 Key::V4(key) => {
-                    go_on(&mut self.sessions.v4, (key, step), &sender.seat, passage.way.live, frame_bytes, now)
+                    go_on(&mut self.sessions.v4, (key, step), &sender.seat, burst_path.path.live, frame_bytes, now)
                 }
                 Key::V6(key) => {
-                    go_on(&mut self.sessions.v6, (key, step), &sender.seat, passage.way.live, frame_bytes, now)
+                    go_on(&mut self.sessions.v6, (key, step), &sender.seat, burst_path.path.live, frame_bytes, now)
                 }
             }
         };
-        packet.receiver = passage.way.receiver;
+        packet.receiver = burst_path.path.receiver;
         match went_on {
-            WentOn::Yes => packet.judgement = Some(Judgement::by(Policy::Accept, Stage::Session)),
-            WentOn::IsNew => match self.start(sender, passage, (packet, step), now) {
+            Continuation::Yes => packet.judgement = Some(Judgement::by(Policy::Accept, Stage::Session)),
+            Continuation::New => match self.start(sender, burst_path, (packet, step), now) {
                 Some(Verdict::Deliver) => {}
                 Some(refusal) => {
                     packet.verdict = refusal;
@@ -302,13 +313,13 @@ impl Shard {
                 }
                 None => return false,
             },
-            WentOn::No => return false,
+            Continuation::No => return false,
         }
-        passage.passed.packets += 1;
-        passage.passed.bytes += frame_bytes as u64;
+        burst_path.passed.packets += 1;
+        burst_path.passed.bytes += frame_bytes as u64;
         packet.verdict = Verdict::Deliver;
         if let Some(header) = packet.buffer.frame_mut().first_chunk_mut::<12>() {
-            *header = passage.way.ethernet_then;
+            *header = burst_path.path.ethernet_then;
         }
         true
     }
@@ -319,17 +330,17 @@ impl Shard {
     fn start<'a>(
         &mut self,
         sender: &Desk<'a>,
-        passage: &mut Passage<'a>,
+        burst_path: &mut BurstPath<'a>,
         (packet, step): (&mut Packet, &Step),
         now: Tick,
     ) -> Option<Verdict> {
         let service = Service::new(step.entry.protocol, step.entry.ports()[1]);
-        let [outgoing, incoming] = match passage.way.heard(service) {
+        let [outgoing, incoming] = match burst_path.path.cached_decisions(service) {
             Some(judgements) => judgements,
-            None => passage.hear(&sender.seat, service, &step.entry.tuple())?,
+            None => burst_path.decide(&sender.seat, service, &step.entry.tuple())?,
         };
-        let (timeouts, receiver) = (passage.way.timeouts?, passage.way.receiver.0 as usize);
-        if !self.has_room(sender) || self.counters[receiver].sessions >= passage.way.receiver_sessions_max {
+        let (timeouts, receiver) = (burst_path.path.timeouts?, burst_path.path.receiver.0 as usize);
+        if !self.has_room(sender) || self.counters[receiver].sessions >= burst_path.path.receiver_sessions_max {
             return None;
         }
         let wire = Wire { packets: 1, bytes: packet.buffer.length() as u64 };
@@ -344,7 +355,7 @@ impl Shard {
         for (number, (judgement, opened)) in
             both.into_iter().enumerate().filter(|(_, (judgement, _))| judgement.accepts())
         {
-            let live = passage.way.live[number];
+            let live = burst_path.path.live[number];
             flow.sides[number] = Side::of_live(live, opened, step.entry.swapped, judgement.stage);
             origin.grounds[number] = judgement.ground;
         }
@@ -352,22 +363,22 @@ impl Shard {
         packet.judgement = Some(incoming);
         self.note_session(sender.place, sender.seat.eni.sessions_max, &step.entry);
         if incoming.accepts() {
-            self.note_session(receiver, passage.way.receiver_sessions_max, &step.entry);
+            self.note_session(receiver, burst_path.path.receiver_sessions_max, &step.entry);
             return Some(Verdict::Deliver);
         }
         let refusal = Verdict::Drop(incoming.drop_reason());
-        self.counters[sender.place].egress.count(Verdict::Forward(passage.way.receiver), wire);
+        self.counters[sender.place].egress.count(Verdict::Forward(burst_path.path.receiver), wire);
         self.counters[receiver].ingress.count(refusal, wire);
         Some(refusal)
     }
 
     /// Counts what went along at both its ends.
     #[inline]
-    pub(crate) fn end_passage(&mut self, sender: &Desk<'_>, passage: &Passage<'_>) {
-        if passage.passed.packets > 0 {
-            let receiver = passage.way.receiver.0 as usize;
-            self.counters[sender.place].egress.count(Verdict::Deliver, passage.passed);
-            self.counters[receiver].ingress.count(Verdict::Deliver, passage.passed);
+    pub(crate) fn count_burst_path(&mut self, sender: &Desk<'_>, burst_path: &BurstPath<'_>) {
+        if burst_path.passed.packets > 0 {
+            let receiver = burst_path.path.receiver.0 as usize;
+            self.counters[sender.place].egress.count(Verdict::Deliver, burst_path.passed);
+            self.counters[receiver].ingress.count(Verdict::Deliver, burst_path.passed);
         }
     }
 }
@@ -381,23 +392,23 @@ fn go_on<K: FlowKey>(
     live: [u64; 2],
     frame_bytes: usize,
     now: Tick,
-) -> WentOn {
+) -> Continuation {
     let Entry { protocol, hash, swapped, .. } = step.entry;
     let Some(slot) = table.find_any(key, protocol, (hash, step.guess)) else {
-        return if opens(step) { WentOn::IsNew } else { WentOn::No };
+        return if opens(step) { Continuation::New } else { Continuation::No };
     };
     let flow = table.flow_mut(slot);
     // The opener's session comes first, if there are two.
     let way = usize::from(swapped != flow.sides[0].is_swapped());
     let admits_both = flow.sides[way].is(live[0]) && flow.sides[1 - way].is(live[1]);
     if !admits_both || !sender.continues(flow, step.segment.flags, now) {
-        return WentOn::No;
+        return Continuation::No;
     }
     let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
     if flow.count(step.segment, wire, way, now) {
         table.origin_mut(slot).bytes_high[way].carry();
     }
-    WentOn::Yes
+    Continuation::Yes
 }
 
 /// What a plain packet of those that open connections says of its own.

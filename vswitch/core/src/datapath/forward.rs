@@ -8,9 +8,9 @@ use crate::compile::snapshot::Snapshot;
 use crate::config::desired::Direction;
 use crate::config::ids::EniIndex;
 use crate::config::limits::BURST_PACKETS;
-use crate::datapath::fast_path::{self, Passage, Passages};
+use crate::datapath::fast_path::{self, BurstPath, BurstPaths};
 use crate::datapath::packet_context::Step;
-use crate::datapath::path_cache::Ways;
+use crate::datapath::path_cache::PathCache;
 use crate::datapath::shard::Shard;
 use crate::datapath::slow_path::{admit, arrive};
 use crate::datapath::stage_timing::Phase;
@@ -36,23 +36,23 @@ impl Shard {
             return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let now = now.tick();
-        let (mut steps, mut ways) = (core::mem::take(&mut self.steps), core::mem::take(&mut self.ways));
-        ways.follow(snapshot);
+        let (mut steps, mut path_cache) = (core::mem::take(&mut self.steps), core::mem::take(&mut self.path_cache));
+        path_cache.invalidate_if_stale(snapshot);
         for burst in burst.chunks_mut(BURST_PACKETS) {
-            let mut passages = Passages::none();
-            self.admit_all(&desk.seat, burst, (&mut steps, &mut passages), (&mut ways, &is_here));
-            for Passage { way, .. } in passages.iter() {
-                self.hold_place(way.receiver, way.receiver_scope);
+            let mut burst_paths = BurstPaths::none();
+            self.admit_all(&desk.seat, burst, (&mut steps, &mut burst_paths), (&mut path_cache, &is_here));
+            for BurstPath { path, .. } in burst_paths.iter() {
+                self.hold_place(path.receiver, path.receiver_scope);
             }
             self.stopwatch.lap(Phase::Admit);
             let mut other = None;
             for (packet, step) in burst.iter_mut().zip(&mut steps) {
-                if let Some(passage) = passages.of(step) {
-                    if self.pass_along(&desk, passage, (packet, step), now) {
+                if let Some(burst_path) = burst_paths.of(step) {
+                    if self.pass_along(&desk, burst_path, (packet, step), now) {
                         continue;
                     }
-                    step.place = passage.way.place;
-                    let next = Verdict::Forward(passage.way.receiver);
+                    step.place = burst_path.path.place;
+                    let next = Verdict::Forward(burst_path.path.receiver);
                     packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
                 }
                 if let Verdict::Forward(next) = packet.verdict {
@@ -62,13 +62,13 @@ impl Shard {
                     self.counters[desk.place].egress.count(packet.verdict, packet.wire());
                 }
             }
-            for passage in passages.iter() {
-                self.end_passage(&desk, passage);
-                passage.learnt().into_iter().for_each(|way| ways.keep(way));
+            for burst_path in burst_paths.iter() {
+                self.count_burst_path(&desk, burst_path);
+                burst_path.dirty_path().into_iter().for_each(|path| path_cache.keep(path));
             }
             self.stopwatch.lap(Phase::Judge);
         }
-        (self.steps, self.ways) = (steps, ways);
+        (self.steps, self.path_cache) = (steps, path_cache);
     }
 
     /// How long a fragment is that waited and whose first has come, if there is one: it is to be taken and sent on its way
@@ -150,11 +150,11 @@ impl Shard {
         &self,
         seat: &Seat<'_>,
         burst: &mut [Packet],
-        (steps, passages): (&mut [Step], &mut Passages<'_>),
-        (ways, is_here): (&mut Ways, &impl Fn(EniIndex) -> bool),
+        (steps, burst_paths): (&mut [Step], &mut BurstPaths<'_>),
+        (path_cache, is_here): (&mut PathCache, &impl Fn(EniIndex) -> bool),
     ) {
         for (packet, step) in burst.iter_mut().zip(&mut *steps) {
-            if fast_path::admit((seat, &self.sessions), passages, (ways, is_here), (packet, step)).is_none() {
+            if fast_path::admit((seat, &self.sessions), burst_paths, (path_cache, is_here), (packet, step)).is_none() {
                 *step = self.admit_unusual(seat, packet);
             }
         }

@@ -19,19 +19,19 @@ pub(crate) struct Step {
     /// What it says of its TCP stream, if the short way is open to it.
     pub(crate) segment: Segment,
     /// Which passage it takes, if the short way is open to it so far (`datapath/fast_path.rs`). Its headers are not read then.
-    pub(crate) passage: u8,
+    pub(crate) burst_path: u8,
     /// What the network knows of the destination.
     pub(crate) place: Place,
 }
 
 impl Step {
     /// The number of no passage.
-    pub(crate) const NO_PASSAGE: u8 = u8::MAX;
+    pub(crate) const NO_BURST_PATH: u8 = u8::MAX;
     pub(super) const NONE: Self = Self {
         entry: Entry::NONE,
         guess: Slot::FIRST,
         segment: Segment { sequence: 0, acknowledgment: 0, flags: 0 },
-        passage: Self::NO_PASSAGE,
+        burst_path: Self::NO_BURST_PATH,
         place: Place::NOWHERE,
     };
 }

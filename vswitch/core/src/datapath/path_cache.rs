@@ -4,7 +4,7 @@
 use crate::compile::snapshot::Snapshot;
 use crate::config::desired::{Direction, Policy};
 use crate::config::ids::{EniIndex, FlowScope};
-use crate::config::limits::{ETHERNET_HEADER_BYTES, WAYS};
+use crate::config::limits::{ETHERNET_HEADER_BYTES, PATHS_CACHED_MAX};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, METADATA_SERVICE};
 use crate::packet::verdict::{Judgement, Stage};
@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 
 /// What the headers of packets between two addresses have in common, as it stands there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lead {
+pub(crate) struct PathKey {
     pub(crate) ethernet: Ethernet,
     /// Source and destination. One number of IPv4, and four of IPv6.
     pub(crate) ends: [u64; 4],
@@ -44,7 +44,7 @@ impl Ethernet {
     }
 }
 
-impl Lead {
+impl PathKey {
     /// Whether a packet begins so. That its family is the same, the Ethernet header says.
     #[inline(always)]
     pub(crate) fn is_of<const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> bool {
@@ -54,9 +54,9 @@ impl Lead {
 
 /// From one ENI to another between two addresses.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
+pub(crate) struct Path {
     sender: EniIndex,
-    pub(crate) lead: Lead,
+    pub(crate) path_key: PathKey,
     /// What the network knows of the destination.
     pub(crate) place: Place,
     pub(crate) receiver: EniIndex,
@@ -74,7 +74,7 @@ pub(crate) struct Way {
     /// How many sessions the receiver may have.
     pub(crate) receiver_sessions_max: u32,
     /// What the rules of both ends said of services lately.
-    heard: [(Service, [Judgement; 2]); HEARD],
+    cached_decisions: [(Service, [Judgement; 2]); SERVICES_CACHED],
 }
 
 /// A protocol and a destination port.
@@ -91,12 +91,12 @@ impl Service {
 }
 
 /// Services that a way remembers.
-const HEARD: usize = 4;
+const SERVICES_CACHED: usize = 4;
 
-impl Way {
+impl Path {
     /// None where a packet with these addresses has to go the long way.
-    fn survey(sender: &Seat<'_>, lead: &Lead, addresses: Addresses) -> Option<Self> {
-        let [to, from] = lead.ethernet.addresses();
+    fn resolve(sender: &Seat<'_>, path_key: &PathKey, addresses: Addresses) -> Option<Self> {
+        let [to, from] = path_key.ethernet.addresses();
         let is_to_router = to == sender.network.gateway_mac.0 && to[0] & 1 == 0;
         let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
         if !is_to_router || is_to_metadata || from != sender.eni.mac.0 || !sender.eni.is_first_address(addresses) {
@@ -117,7 +117,7 @@ impl Way {
         let is_short = is_within_subnet && !sender.eni.tcp_window_check && !seat.eni.tcp_window_check;
         Some(Self {
             sender: sender.index,
-            lead: *lead,
+            path_key: *path_key,
             place,
             receiver,
             receiver_scope: seat.eni.scope,
@@ -126,68 +126,68 @@ impl Way {
             ethernet_then,
             timeouts: if timeouts == its_timeouts && !counts_new { Some(timeouts) } else { None },
             receiver_sessions_max: seat.eni.sessions_max,
-            heard: [(Service::NONE, [Judgement::by(Policy::Drop, Stage::Default); 2]); HEARD],
+            cached_decisions: [(Service::NONE, [Judgement::by(Policy::Drop, Stage::Default); 2]); SERVICES_CACHED],
         })
     }
 
     /// What the rules of the sender and of the receiver say of a service, if they were asked lately.
     #[inline(always)]
-    pub(crate) fn heard(&self, service: Service) -> Option<[Judgement; 2]> {
-        let (its, judgements) = &self.heard[service.0 as usize % HEARD];
+    pub(crate) fn cached_decisions(&self, service: Service) -> Option<[Judgement; 2]> {
+        let (its, judgements) = &self.cached_decisions[service.0 as usize % SERVICES_CACHED];
         if *its == service { Some(*judgements) } else { None }
     }
 
     /// Remembers it.
-    pub(crate) fn hear(&mut self, service: Service, judgements: [Judgement; 2]) {
-        self.heard[service.0 as usize % HEARD] = (service, judgements);
+    pub(crate) fn cache_decisions(&mut self, service: Service, judgements: [Judgement; 2]) {
+        self.cached_decisions[service.0 as usize % SERVICES_CACHED] = (service, judgements);
     }
 }
 
 /// The ways that were found lately, each where its addresses belong among so many.
 #[derive(Debug, Default)]
-pub(crate) struct Ways {
+pub(crate) struct PathCache {
     /// Each with the epoch that it was found in.
-    found: Vec<Option<(u32, Way)>>,
+    slots: Vec<Option<(u32, Path)>>,
     /// Goes on with every other configuration.
     epoch: u32,
     identity: Option<Arc<()>>,
 }
 
-impl Ways {
+impl PathCache {
     /// Forgets all ways if this is another configuration than that of the last burst.
     #[inline]
-    pub(crate) fn follow(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn invalidate_if_stale(&mut self, snapshot: &Snapshot) {
         if !self.identity.as_ref().is_some_and(|identity| Arc::ptr_eq(identity, &snapshot.identity)) {
-            self.start_anew(snapshot);
+            self.invalidate(snapshot);
         }
     }
 
     #[cold]
-    fn start_anew(&mut self, snapshot: &Snapshot) {
+    fn invalidate(&mut self, snapshot: &Snapshot) {
         self.identity = Some(Arc::clone(&snapshot.identity));
         self.epoch = self.epoch.wrapping_add(1);
-        if self.epoch == 0 || self.found.is_empty() {
-            self.found = alloc::vec![None; WAYS];
+        if self.epoch == 0 || self.slots.is_empty() {
+            self.slots = alloc::vec![None; PATHS_CACHED_MAX];
         }
     }
 
     /// The way of a packet with these addresses; none where it is the long one.
-    pub(crate) fn between(&mut self, sender: &Seat<'_>, lead: &Lead, addresses: Addresses) -> Option<Way> {
-        let place = spread::<WAYS>(&lead.ends);
-        if let Some((epoch, way)) = &self.found[place]
-            && (*epoch, way.sender) == (self.epoch, sender.index)
-            && way.lead == *lead
+    pub(crate) fn between(&mut self, sender: &Seat<'_>, path_key: &PathKey, addresses: Addresses) -> Option<Path> {
+        let place = spread::<PATHS_CACHED_MAX>(&path_key.ends);
+        if let Some((epoch, path)) = &self.slots[place]
+            && (*epoch, path.sender) == (self.epoch, sender.index)
+            && path.path_key == *path_key
         {
-            return Some(*way);
+            return Some(*path);
         }
-        let way = Way::survey(sender, lead, addresses)?;
-        self.keep(&way);
-        Some(way)
+        let path = Path::resolve(sender, path_key, addresses)?;
+        self.keep(&path);
+        Some(path)
     }
 
     /// Keeps a way, with what was learnt on it.
-    pub(crate) fn keep(&mut self, way: &Way) {
-        self.found[spread::<WAYS>(&way.lead.ends)] = Some((self.epoch, *way));
+    pub(crate) fn keep(&mut self, path: &Path) {
+        self.slots[spread::<PATHS_CACHED_MAX>(&path.path_key.ends)] = Some((self.epoch, *path));
     }
 }
 

@@ -9,7 +9,7 @@ use crate::conntrack::table::MemoryAdvice;
 use crate::conntrack::tables::{Entry, SessionSlot, Sessions};
 use crate::datapath::counters::{CounterPlaces, EniCounters};
 use crate::datapath::packet_context::{Desk, Step};
-use crate::datapath::path_cache::Ways;
+use crate::datapath::path_cache::PathCache;
 use crate::datapath::stage_timing::Stopwatch;
 use crate::hw::time::Tick;
 use crate::packet::verdict::DropReason;
@@ -30,7 +30,7 @@ pub struct Shard {
     pub stopwatch: Stopwatch,
     /// One for each packet of a burst. They mean nothing between bursts, and only keep their room.
     pub(super) steps: Vec<Step>,
-    pub(super) ways: Ways,
+    pub(super) path_cache: PathCache,
     /// The burst in work waited for first fragments, which have come.
     pub(crate) is_releasing: bool,
 }
@@ -59,7 +59,7 @@ impl Shard {
             orphans: Orphans::default(),
             stopwatch: Stopwatch::default(),
             steps: alloc::vec![Step::NONE; BURST_PACKETS],
-            ways: Ways::default(),
+            path_cache: PathCache::default(),
             is_releasing: false,
         }
     }
