@@ -1,7 +1,7 @@
 //! The way of nearly all packets: one of a session that goes on at both its ends, which share a record.
 //!
-//! Nothing is decided here that [`Seat::may_continue`](crate::policy::eni_context::Seat::may_continue) and
-//! [`Seat::continues`](crate::policy::eni_context::Seat::continues) do not say for the long way too; whatever they do not say, the long
+//! Nothing is decided here that [`EniContext::may_continue`](crate::policy::eni_context::EniContext::may_continue) and
+//! [`EniContext::continues`](crate::policy::eni_context::EniContext::continues) do not say for the long way too; whatever they do not say, the long
 //! way does. What is the same for all packets from one ENI to another is found out once, and so is what is the same for
 //! packets that follow each other between the same addresses.
 
@@ -15,7 +15,7 @@ use crate::conntrack::state::FlowState;
 use crate::conntrack::table::Table;
 use crate::conntrack::tables::{Entry, Sessions};
 use crate::conntrack::{Side, tcp};
-use crate::datapath::packet_context::{Desk, Step};
+use crate::datapath::packet_context::Step;
 use crate::datapath::path_cache::{Ethernet, Path, PathCache, PathKey, Service, spread};
 use crate::datapath::session_update::Opening;
 use crate::datapath::shard::Shard;
@@ -26,7 +26,7 @@ use crate::packet::headers::{Addresses, Tuple, protocol, tcp_flags};
 use crate::packet::offload::Wire;
 use crate::packet::verdict::{Judgement, Stage, Verdict};
 use crate::packet::{Marker, Packet};
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use crate::policy::exemptions::SMTP;
 use crate::tables::address_entry::Place;
 
@@ -56,7 +56,7 @@ struct PolicyPair<'a> {
 
 /// The rules of an ENI for packets of one peer: what they say of it is the same for all.
 struct PeerPolicy<'a> {
-    seat: Seat<'a>,
+    context: EniContext<'a>,
     peer: Place,
     sheet: Option<Sheet<'a>>,
     /// Where the rows of the peer begin.
@@ -64,11 +64,11 @@ struct PeerPolicy<'a> {
 }
 
 impl<'a> PolicyPair<'a> {
-    fn new(sender: &Seat<'a>, path: &Path, addresses: Addresses) -> Option<Self> {
-        let receiver = Seat::new(sender.snapshot, path.receiver, Direction::Ingress)?;
+    fn new(sender: &EniContext<'a>, path: &Path, addresses: Addresses) -> Option<Self> {
+        let receiver = EniContext::new(sender.snapshot, path.receiver, Direction::Ingress)?;
         let source = receiver.network.source(addresses);
         let [egress, ingress] =
-            [(*sender, path.place), (receiver, source)].map(|(seat, peer)| PeerPolicy::new(seat, peer));
+            [(*sender, path.place), (receiver, source)].map(|(context, peer)| PeerPolicy::new(context, peer));
         Some(Self { egress, ingress })
     }
 
@@ -85,14 +85,14 @@ impl<'a> PolicyPair<'a> {
 }
 
 impl<'a> PeerPolicy<'a> {
-    fn new(seat: Seat<'a>, peer: Place) -> Self {
-        let sheet = seat.sheet();
+    fn new(context: EniContext<'a>, peer: Place) -> Self {
+        let sheet = context.sheet();
         let rows = match &sheet {
             Some(Sheet::Narrow(sheet)) => sheet.peer(peer.class),
             Some(Sheet::Wide(sheet)) => sheet.peer(peer.class),
             None => [0; 2],
         };
-        Self { seat, peer, sheet, rows }
+        Self { context, peer, sheet, rows }
     }
 
     #[inline(always)]
@@ -104,7 +104,7 @@ impl<'a> PeerPolicy<'a> {
         };
         match found {
             Some(judgement) => (judgement, true),
-            None => (self.seat.judge_by_place(self.seat.direction, tuple, self.peer), false),
+            None => (self.context.judge_by_place(self.context.direction, tuple, self.peer), false),
         }
     }
 }
@@ -117,7 +117,7 @@ impl<'a> BurstPath<'a> {
 
     /// What the rules of both ends say of a service.
     #[inline(never)]
-    fn decide(&mut self, sender: &Seat<'a>, service: Service, tuple: &Tuple) -> Option<[Judgement; 2]> {
+    fn decide(&mut self, sender: &EniContext<'a>, service: Service, tuple: &Tuple) -> Option<[Judgement; 2]> {
         if self.policies.is_none() {
             self.policies = Some(PolicyPair::new(sender, &self.path, tuple.addresses)?);
         }
@@ -179,7 +179,7 @@ impl<'a> BurstPaths<'a> {
     #[inline(never)]
     fn find(
         &mut self,
-        (sender, sessions): (&Seat<'_>, &Sessions),
+        (sender, sessions): (&EniContext<'_>, &Sessions),
         (path_key, addresses): (&PathKey, Addresses),
         (path_cache, is_here): (&mut PathCache, &impl Fn(EniIndex) -> bool),
     ) -> Option<()> {
@@ -207,7 +207,7 @@ impl<'a> BurstPaths<'a> {
 /// where it has to go the long way.
 #[inline(always)]
 pub(crate) fn admit(
-    at: (&Seat<'_>, &Sessions),
+    at: (&EniContext<'_>, &Sessions),
     burst_paths: &mut BurstPaths<'_>,
     path_cache: (&mut PathCache, &impl Fn(EniIndex) -> bool),
     (packet, step): (&Packet, &mut Step),
@@ -240,7 +240,7 @@ pub(crate) fn admit(
 
 #[inline(always)]
 fn reach<K: FlowKey, const N: usize>(
-    (at, table): ((&Seat<'_>, &Sessions), &Table<K>),
+    (at, table): ((&EniContext<'_>, &Sessions), &Table<K>),
     (plain, ethernet, ends): (&Plain<K::Address>, Ethernet, &[u64; N]),
     (burst_paths, path_cache): (&mut BurstPaths<'_>, (&mut PathCache, &impl Fn(EniIndex) -> bool)),
     step: &mut Step,
@@ -284,7 +284,7 @@ impl Shard {
     #[inline(always)]
     pub(crate) fn pass_along<'a>(
         &mut self,
-        sender: &Desk<'a>,
+        sender: &EniContext<'a>,
         burst_path: &mut BurstPath<'a>,
         (packet, step): (&mut Packet, &Step),
         now: Tick,
@@ -295,10 +295,10 @@ impl Shard {
         } else {
             match &step.entry.key {
                 Key::V4(key) => {
-                    go_on(&mut self.sessions.v4, (key, step), &sender.seat, burst_path.path.live, frame_bytes, now)
+                    go_on(&mut self.sessions.v4, (key, step), sender, burst_path.path.live, frame_bytes, now)
                 }
                 Key::V6(key) => {
-                    go_on(&mut self.sessions.v6, (key, step), &sender.seat, burst_path.path.live, frame_bytes, now)
+                    go_on(&mut self.sessions.v6, (key, step), sender, burst_path.path.live, frame_bytes, now)
                 }
             }
         };
@@ -329,7 +329,7 @@ impl Shard {
     #[inline(never)]
     fn start<'a>(
         &mut self,
-        sender: &Desk<'a>,
+        sender: &EniContext<'a>,
         burst_path: &mut BurstPath<'a>,
         (packet, step): (&mut Packet, &Step),
         now: Tick,
@@ -337,7 +337,7 @@ impl Shard {
         let service = Service::new(step.entry.protocol, step.entry.ports()[1]);
         let [outgoing, incoming] = match burst_path.path.cached_decisions(service) {
             Some(judgements) => judgements,
-            None => burst_path.decide(&sender.seat, service, &step.entry.tuple())?,
+            None => burst_path.decide(sender, service, &step.entry.tuple())?,
         };
         let (timeouts, receiver) = (burst_path.path.timeouts?, burst_path.path.receiver.0 as usize);
         if !self.has_room(sender) || self.counters[receiver].sessions >= burst_path.path.receiver_sessions_max {
@@ -347,7 +347,7 @@ impl Shard {
         if !outgoing.accepts() {
             packet.judgement = Some(outgoing);
             let refusal = Verdict::Drop(outgoing.drop_reason());
-            self.counters[sender.place].egress.count(refusal, wire);
+            self.counters[sender.counters_index()].egress.count(refusal, wire);
             return Some(refusal);
         }
         let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(timeouts, now);
@@ -359,25 +359,25 @@ impl Shard {
             flow.sides[number] = Side::of_live(live, opened, step.entry.swapped, judgement.stage);
             origin.grounds[number] = judgement.ground;
         }
-        self.insert(&step.entry, (flow, origin), (sender.seat.snapshot.settings(), now)).ok()?;
+        self.insert(&step.entry, (flow, origin), (sender.snapshot.settings(), now)).ok()?;
         packet.judgement = Some(incoming);
-        self.note_session(sender.place, sender.seat.eni.sessions_max, &step.entry);
+        self.note_session(sender.counters_index(), sender.eni.sessions_max, &step.entry);
         if incoming.accepts() {
             self.note_session(receiver, burst_path.path.receiver_sessions_max, &step.entry);
             return Some(Verdict::Deliver);
         }
         let refusal = Verdict::Drop(incoming.drop_reason());
-        self.counters[sender.place].egress.count(Verdict::Forward(burst_path.path.receiver), wire);
+        self.counters[sender.counters_index()].egress.count(Verdict::Forward(burst_path.path.receiver), wire);
         self.counters[receiver].ingress.count(refusal, wire);
         Some(refusal)
     }
 
     /// Counts what went along at both its ends.
     #[inline]
-    pub(crate) fn count_burst_path(&mut self, sender: &Desk<'_>, burst_path: &BurstPath<'_>) {
+    pub(crate) fn count_burst_path(&mut self, sender: &EniContext<'_>, burst_path: &BurstPath<'_>) {
         if burst_path.passed.packets > 0 {
             let receiver = burst_path.path.receiver.0 as usize;
-            self.counters[sender.place].egress.count(Verdict::Deliver, burst_path.passed);
+            self.counters[sender.counters_index()].egress.count(Verdict::Deliver, burst_path.passed);
             self.counters[receiver].ingress.count(Verdict::Deliver, burst_path.passed);
         }
     }
@@ -388,7 +388,7 @@ impl Shard {
 fn go_on<K: FlowKey>(
     table: &mut Table<K>,
     (key, step): (&K, &Step),
-    sender: &Seat<'_>,
+    sender: &EniContext<'_>,
     live: [u64; 2],
     frame_bytes: usize,
     now: Tick,

@@ -17,7 +17,7 @@ use crate::datapath::stage_timing::Phase;
 use crate::hw::time::{Tick, Time};
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::packet::{FrameBuffer, Packet};
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use crate::tables::address_entry::Place;
 
 impl Shard {
@@ -32,7 +32,7 @@ impl Shard {
         is_here: impl Fn(EniIndex) -> bool,
     ) {
         burst.iter().take(BURST_PACKETS).for_each(|packet| packet.buffer.prefetch());
-        let Some(desk) = self.desk(snapshot, eni, Direction::Egress) else {
+        let Some(context) = self.context_of(snapshot, eni, Direction::Egress) else {
             return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let now = now.tick();
@@ -40,7 +40,7 @@ impl Shard {
         path_cache.invalidate_if_stale(snapshot);
         for burst in burst.chunks_mut(BURST_PACKETS) {
             let mut burst_paths = BurstPaths::none();
-            self.admit_all(&desk.seat, burst, (&mut steps, &mut burst_paths), (&mut path_cache, &is_here));
+            self.admit_all(&context, burst, (&mut steps, &mut burst_paths), (&mut path_cache, &is_here));
             for BurstPath { path, .. } in burst_paths.iter() {
                 self.hold_place(path.receiver, path.receiver_scope);
             }
@@ -48,7 +48,7 @@ impl Shard {
             let mut other = None;
             for (packet, step) in burst.iter_mut().zip(&mut steps) {
                 if let Some(burst_path) = burst_paths.of(step) {
-                    if self.pass_along(&desk, burst_path, (packet, step), now) {
+                    if self.pass_along(&context, burst_path, (packet, step), now) {
                         continue;
                     }
                     step.place = burst_path.path.place;
@@ -56,14 +56,14 @@ impl Shard {
                     packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
                 }
                 if let Verdict::Forward(next) = packet.verdict {
-                    self.pass_to(next, (&desk, &mut other), (packet, step), (now, &is_here));
+                    self.pass_to(next, (&context, &mut other), (packet, step), (now, &is_here));
                 } else {
-                    packet.verdict = self.counters[desk.place].bound(packet.verdict, now);
-                    self.counters[desk.place].egress.count(packet.verdict, packet.wire());
+                    packet.verdict = self.counters[context.counters_index()].bound(packet.verdict, now);
+                    self.counters[context.counters_index()].egress.count(packet.verdict, packet.wire());
                 }
             }
             for burst_path in burst_paths.iter() {
-                self.count_burst_path(&desk, burst_path);
+                self.count_burst_path(&context, burst_path);
                 burst_path.dirty_path().into_iter().for_each(|path| path_cache.keep(path));
             }
             self.stopwatch.lap(Phase::Judge);
@@ -119,28 +119,28 @@ impl Shard {
 
     /// Packets of a burst that go to one ENI.
     fn ingress_of(&mut self, snapshot: &Snapshot, eni: EniIndex, run: &mut [Packet], now: Tick) {
-        let Some(desk) = self.desk(snapshot, eni, Direction::Ingress) else {
+        let Some(context) = self.context_of(snapshot, eni, Direction::Ingress) else {
             return run.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let mut steps = [Step::NONE; BURST_PACKETS];
         for (packet, step) in run.iter_mut().zip(&mut steps) {
             // What another shard found is not known here: ask for the owner.
-            let place = desk.seat.network.destination(packet.headers.tuple.addresses);
+            let place = context.network.destination(packet.headers.tuple.addresses);
             packet.judgement = None;
-            packet.verdict = arrive(&desk.seat, packet, place.route());
-            *step = self.step_of(&desk.seat, packet, place);
+            packet.verdict = arrive(&context, packet, place.route());
+            *step = self.step_of(&context, packet, place);
         }
         for (packet, step) in run.iter_mut().zip(&steps) {
             if let Verdict::Forward(_) = packet.verdict {
-                let lookup = self.lookup(&desk.seat, packet, step);
-                let ruling = self.judge(&desk, (packet, &lookup), now);
-                packet.verdict = match self.apply(&desk, packet, (ruling, &lookup), now) {
+                let lookup = self.lookup(&context, packet, step);
+                let ruling = self.judge(&context, (packet, &lookup), now);
+                packet.verdict = match self.apply(&context, packet, (ruling, &lookup), now) {
                     _ if !ruling.0.accepts() => Verdict::Drop(ruling.0.drop_reason()),
                     Ok(_) => Verdict::Deliver,
                     Err(reason) => Verdict::Drop(reason),
                 };
             }
-            self.finish(&desk, packet);
+            self.finish(&context, packet);
         }
     }
 
@@ -148,14 +148,15 @@ impl Shard {
     #[inline(always)]
     fn admit_all(
         &self,
-        seat: &Seat<'_>,
+        context: &EniContext<'_>,
         burst: &mut [Packet],
         (steps, burst_paths): (&mut [Step], &mut BurstPaths<'_>),
         (path_cache, is_here): (&mut PathCache, &impl Fn(EniIndex) -> bool),
     ) {
         for (packet, step) in burst.iter_mut().zip(&mut *steps) {
-            if fast_path::admit((seat, &self.sessions), burst_paths, (path_cache, is_here), (packet, step)).is_none() {
-                *step = self.admit_unusual(seat, packet);
+            if fast_path::admit((context, &self.sessions), burst_paths, (path_cache, is_here), (packet, step)).is_none()
+            {
+                *step = self.admit_unusual(context, packet);
             }
         }
         let steps = &mut steps[..burst.len()];
@@ -177,19 +178,19 @@ impl Shard {
     }
 
     #[inline(never)]
-    fn admit_unusual(&self, seat: &Seat<'_>, packet: &mut Packet) -> Step {
+    fn admit_unusual(&self, context: &EniContext<'_>, packet: &mut Packet) -> Step {
         packet.judgement = None;
-        let (verdict, place) = admit(seat, packet);
+        let (verdict, place) = admit(context, packet);
         packet.verdict = verdict;
-        self.step_of(seat, packet, place)
+        self.step_of(context, packet, place)
     }
 
     #[inline]
-    fn step_of(&self, seat: &Seat<'_>, packet: &Packet, place: Place) -> Step {
+    fn step_of(&self, context: &EniContext<'_>, packet: &Packet, place: Place) -> Step {
         if !packet.headers.is_plain {
             return Step { place, ..Step::NONE };
         }
-        let (entry, guess) = self.sessions.reach_for(&packet.headers.tuple, seat.network.salt);
+        let (entry, guess) = self.sessions.reach_for(&packet.headers.tuple, context.network.salt);
         Step { entry, guess, place, ..Step::NONE }
     }
 }

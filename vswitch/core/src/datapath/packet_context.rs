@@ -1,12 +1,8 @@
 //! What one phase of a burst finds out about a packet and the next one needs.
 
-use crate::compile::snapshot::Snapshot;
-use crate::config::desired::Direction;
-use crate::config::ids::EniIndex;
 use crate::conntrack::table::Slot;
 use crate::conntrack::tables::Entry;
 use crate::packet::headers::Segment;
-use crate::policy::eni_context::Seat;
 use crate::tables::address_entry::Place;
 
 /// What the first phase finds out about a packet.
@@ -34,18 +30,4 @@ impl Step {
         burst_path: Self::NO_BURST_PATH,
         place: Place::NOWHERE,
     };
-}
-
-/// A place of judgement, and where its counters are.
-#[derive(Clone, Copy)]
-pub(crate) struct Desk<'a> {
-    pub(crate) seat: Seat<'a>,
-    pub(crate) place: usize,
-}
-
-impl<'a> Desk<'a> {
-    pub(crate) fn new(snapshot: &'a Snapshot, eni: EniIndex, direction: Direction) -> Option<Self> {
-        let seat = Seat::new(snapshot, eni, direction)?;
-        Some(Self { seat, place: seat.index.0 as usize })
-    }
 }

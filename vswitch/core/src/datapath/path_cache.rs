@@ -8,7 +8,7 @@ use crate::config::limits::{ETHERNET_HEADER_BYTES, PATHS_CACHED_MAX};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, METADATA_SERVICE};
 use crate::packet::verdict::{Judgement, Stage};
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use crate::tables::address_entry::Place;
 use crate::tables::route::Route;
 use alloc::sync::Arc;
@@ -95,7 +95,7 @@ const SERVICES_CACHED: usize = 4;
 
 impl Path {
     /// None where a packet with these addresses has to go the long way.
-    fn resolve(sender: &Seat<'_>, path_key: &PathKey, addresses: Addresses) -> Option<Self> {
+    fn resolve(sender: &EniContext<'_>, path_key: &PathKey, addresses: Addresses) -> Option<Self> {
         let [to, from] = path_key.ethernet.addresses();
         let is_to_router = to == sender.network.gateway_mac.0 && to[0] & 1 == 0;
         let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
@@ -107,25 +107,25 @@ impl Path {
         if receiver == sender.index {
             return None;
         }
-        let seat = Seat::new(sender.snapshot, receiver, Direction::Ingress)?;
+        let context = EniContext::new(sender.snapshot, receiver, Direction::Ingress)?;
         let mut ethernet_then = [0; 12];
-        ethernet_then[..6].copy_from_slice(&seat.eni.mac.0);
-        ethernet_then[6..].copy_from_slice(&seat.network.gateway_mac.0);
-        let is_within_subnet = sender.eni.vswitch == seat.eni.vswitch;
-        let [timeouts, its_timeouts] = [sender.timeouts(), seat.timeouts()];
-        let counts_new = sender.eni.new_sessions_per_s.is_some() || seat.eni.new_sessions_per_s.is_some();
-        let is_short = is_within_subnet && !sender.eni.tcp_window_check && !seat.eni.tcp_window_check;
+        ethernet_then[..6].copy_from_slice(&context.eni.mac.0);
+        ethernet_then[6..].copy_from_slice(&context.network.gateway_mac.0);
+        let is_within_subnet = sender.eni.vswitch == context.eni.vswitch;
+        let [timeouts, its_timeouts] = [sender.timeouts(), context.timeouts()];
+        let counts_new = sender.eni.new_sessions_per_s.is_some() || context.eni.new_sessions_per_s.is_some();
+        let is_short = is_within_subnet && !sender.eni.tcp_window_check && !context.eni.tcp_window_check;
         Some(Self {
             sender: sender.index,
             path_key: *path_key,
             place,
             receiver,
-            receiver_scope: seat.eni.scope,
-            frame_bytes_max: if is_short { ETHERNET_HEADER_BYTES + usize::from(seat.eni.mtu_bytes) } else { 0 },
-            live: [sender.live_side(), seat.live_side()],
+            receiver_scope: context.eni.scope,
+            frame_bytes_max: if is_short { ETHERNET_HEADER_BYTES + usize::from(context.eni.mtu_bytes) } else { 0 },
+            live: [sender.live_side(), context.live_side()],
             ethernet_then,
             timeouts: if timeouts == its_timeouts && !counts_new { Some(timeouts) } else { None },
-            receiver_sessions_max: seat.eni.sessions_max,
+            receiver_sessions_max: context.eni.sessions_max,
             cached_decisions: [(Service::NONE, [Judgement::by(Policy::Drop, Stage::Default); 2]); SERVICES_CACHED],
         })
     }
@@ -172,7 +172,12 @@ impl PathCache {
     }
 
     /// The way of a packet with these addresses; none where it is the long one.
-    pub(crate) fn between(&mut self, sender: &Seat<'_>, path_key: &PathKey, addresses: Addresses) -> Option<Path> {
+    pub(crate) fn between(
+        &mut self,
+        sender: &EniContext<'_>,
+        path_key: &PathKey,
+        addresses: Addresses,
+    ) -> Option<Path> {
         let place = spread::<PATHS_CACHED_MAX>(&path_key.ends);
         if let Some((epoch, path)) = &self.slots[place]
             && (*epoch, path.sender) == (self.epoch, sender.index)

@@ -9,10 +9,10 @@ use crate::conntrack::recent::RecentSession;
 use crate::conntrack::state::FlowState;
 use crate::conntrack::table::Slot;
 use crate::conntrack::tables::SessionSlot;
-use crate::datapath::packet_context::Desk;
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
 use crate::packet::headers::Addresses;
+use crate::policy::eni_context::EniContext;
 
 /// How soon a live session gives way to another of its ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,32 +67,33 @@ impl Shard {
     /// Ends sessions of an ENI that holds as many as it may, so that it may open another, and some more at once where it
     /// may hold many. Looks at a bounded number of those that it opened last. Whether there is room then.
     #[cold]
-    pub(crate) fn reclaim(&mut self, desk: &Desk<'_>, now: Tick) -> bool {
-        let (held, most) = (self.counters[desk.place].sessions as usize, desk.seat.eni.sessions_max as usize);
+    pub(crate) fn reclaim(&mut self, context: &EniContext<'_>, now: Tick) -> bool {
+        let (held, most) =
+            (self.counters[context.counters_index()].sessions as usize, context.eni.sessions_max as usize);
         let wanted = (held + 1).saturating_sub(most) + (most / RECLAIM_WINDOW).min(RECLAIM_BATCH - 1);
         let mut window = Window { candidates: [Candidate::NONE; RECLAIM_WINDOW], count: 0 };
-        let freed = self.look_through(desk, &mut window, now);
+        let freed = self.look_through(context, &mut window, now);
         let candidates = &window.candidates[..window.count];
         let victims = choose(candidates, wanted.saturating_sub(freed));
         // What stays goes back to where it was.
         for (place, candidate) in candidates.iter().enumerate().rev() {
             if victims & 1 << place != 0 {
-                self.end_session(candidate.slot, desk.seat.eni.scope);
-                self.counters[desk.place].evicted += 1;
+                self.end_session(candidate.slot, context.eni.scope);
+                self.counters[context.counters_index()].evicted += 1;
             } else {
-                self.recent[desk.place].put_back(candidate.session);
+                self.recent[context.counters_index()].put_back(candidate.session);
             }
         }
-        self.has_room(desk)
+        self.has_room(context)
     }
 
     /// Takes the oldest sessions of an ENI out of what is kept in mind of it: ends what is over, and finds what may give
     /// way. How many were over. What is established becomes the newest, so that others are looked at next time.
-    fn look_through(&mut self, desk: &Desk<'_>, window: &mut Window, now: Tick) -> usize {
-        let (scope, mut freed) = (desk.seat.eni.scope, 0);
+    fn look_through(&mut self, context: &EniContext<'_>, window: &mut Window, now: Tick) -> usize {
+        let (scope, mut freed) = (context.eni.scope, 0);
         let mut oldest = [RecentSession::NONE; RECLAIM_WINDOW];
         let mut count = 0;
-        while let Some(session) = self.recent[desk.place].pop_if(count < RECLAIM_WINDOW) {
+        while let Some(session) = self.recent[context.counters_index()].pop_if(count < RECLAIM_WINDOW) {
             self.sessions.prefetch_recent(session);
             oldest[count] = session;
             count += 1;
@@ -105,15 +106,15 @@ impl Shard {
             let Some(slot) = self.sessions.find_recent(session, scope) else { continue };
             let flow = *self.sessions.flow(slot);
             let Some(side) = flow.sides.into_iter().find(|side| side.scope() == scope) else { continue };
-            if flow.is_expired(desk.seat.snapshot.settings(), now) {
+            if flow.is_expired(context.snapshot.settings(), now) {
                 freed += usize::from(side.is_live());
                 self.end_session(slot, scope);
                 continue;
             }
             match Class::of(flow.state) {
                 // It may be closed, or let in again, before it is looked at anew.
-                _ if side.is_revoked() => self.recent[desk.place].push(session),
-                Class::Established => self.recent[desk.place].push(session),
+                _ if side.is_revoked() => self.recent[context.counters_index()].push(session),
+                Class::Established => self.recent[context.counters_index()].push(session),
                 class => {
                     let (is_closing, peer) = (class == Class::Closing, self.peer(slot, side));
                     window.candidates[window.count] = Candidate { session, slot, is_closing, peer };

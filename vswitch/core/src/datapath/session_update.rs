@@ -12,7 +12,6 @@ use crate::conntrack::syns::Syn;
 use crate::conntrack::table::TableFull;
 use crate::conntrack::tables::{Entry, SessionSlot, Sessions};
 use crate::conntrack::{Flow, Origin, Side, tcp};
-use crate::datapath::packet_context::Desk;
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
 use crate::packet::Packet;
@@ -20,6 +19,7 @@ use crate::packet::headers::tcp_flags::{ACK, RST, SYN};
 use crate::packet::headers::{Fragment, Segment, protocol};
 use crate::packet::offload::Wire;
 use crate::packet::verdict::{DropReason, Judgement, Verdict};
+use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::{Action, Admission, Lookup, Ruling};
 
 impl Shard {
@@ -27,39 +27,39 @@ impl Shard {
     #[inline]
     pub(crate) fn apply(
         &mut self,
-        desk: &Desk<'_>,
+        context: &EniContext<'_>,
         packet: &Packet,
         ((judgement, action), lookup): (Ruling, &Lookup),
         now: Tick,
     ) -> Result<Option<SessionSlot>, DropReason> {
         let mut opened = None;
         if action == Action::Relate {
-            self.take_related_error(desk, now)?;
+            self.take_related_error(context, now)?;
         }
         if let Lookup::Session(entry) = lookup {
             match action {
                 Action::None | Action::Relate => {}
                 Action::Touch(slot) | Action::Readmit(slot, _) => {
-                    let slot = self.own(slot, entry, desk.seat.eni.scope);
-                    self.go_on(slot, &[(desk, (judgement, action))], (packet, lookup), now);
+                    let slot = self.own(slot, entry, context.eni.scope);
+                    self.go_on(slot, &[(context, (judgement, action))], (packet, lookup), now);
                 }
-                Action::Revoke(slot, is_needed) => self.revoke(slot, entry, desk, is_needed.then_some(now)),
-                Action::Open(admission) => opened = Some(self.open(desk, packet, (admission, entry), now)?),
+                Action::Revoke(slot, is_needed) => self.revoke(slot, entry, context, is_needed.then_some(now)),
+                Action::Open(admission) => opened = Some(self.open(context, packet, (admission, entry), now)?),
                 Action::Reopen(slot, admission) => {
-                    self.end(slot, desk);
-                    opened = Some(self.open(desk, packet, (admission, entry), now)?);
+                    self.end(slot, context);
+                    opened = Some(self.open(context, packet, (admission, entry), now)?);
                 }
             }
         }
-        self.note_fragment(desk, packet, judgement, now);
+        self.note_fragment(context, packet, judgement, now);
         Ok(opened)
     }
 
     /// Keeps the judgement of a first fragment, if later ones are to follow it.
     #[inline]
-    pub(crate) fn note_fragment(&mut self, desk: &Desk<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
-        if packet.headers.fragment == Fragment::First && desk.seat.snapshot.settings().follow_first_fragment {
-            self.remember_fate(desk, packet, judgement, now);
+    pub(crate) fn note_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
+        if packet.headers.fragment == Fragment::First && context.snapshot.settings().follow_first_fragment {
+            self.remember_fate(context, packet, judgement, now);
         }
     }
 
@@ -74,13 +74,13 @@ impl Shard {
     pub(crate) fn go_on(
         &mut self,
         slot: SessionSlot,
-        sessions: &[(&Desk<'_>, Ruling)],
+        sessions: &[(&EniContext<'_>, Ruling)],
         (packet, lookup): (&Packet, &Lookup),
         now: Tick,
     ) {
-        for (desk, ruling) in sessions {
+        for (context, ruling) in sessions {
             if let Action::Readmit(_, admitted_by) = ruling.1 {
-                self.readmit(slot, desk, admitted_by);
+                self.readmit(slot, context, admitted_by);
             }
         }
         let Lookup::Session(entry) = lookup else { return };
@@ -192,14 +192,14 @@ impl Shard {
     }
 
     #[cold]
-    fn readmit(&mut self, slot: SessionSlot, desk: &Desk<'_>, admitted_by: Option<Judgement>) {
+    fn readmit(&mut self, slot: SessionSlot, context: &EniContext<'_>, admitted_by: Option<Judgement>) {
         let flow = self.sessions.flow_mut(slot);
-        let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
+        let Some(place) = flow.place_of(context.eni.scope) else { return };
         let side = &mut flow.sides[place];
-        side.revision = desk.seat.revision;
+        side.revision = context.revision;
         if side.is_revoked() {
             side.set_revoked(false);
-            self.counters[desk.place].sessions += 1;
+            self.counters[context.counters_index()].sessions += 1;
         }
         let side = &mut self.sessions.flow_mut(slot).sides[place];
         if let Some(judgement) = admitted_by {
@@ -211,27 +211,27 @@ impl Shard {
     /// Remembers that a session is refused. From now on it takes nothing of what its ENI may hold, and gives way before
     /// any that lives. Its timer is restarted only if the time is given.
     #[cold]
-    fn revoke(&mut self, slot: SessionSlot, entry: &Entry, desk: &Desk<'_>, now: Option<Tick>) {
-        let slot = self.own(slot, entry, desk.seat.eni.scope);
+    fn revoke(&mut self, slot: SessionSlot, entry: &Entry, context: &EniContext<'_>, now: Option<Tick>) {
+        let slot = self.own(slot, entry, context.eni.scope);
         let flow = self.sessions.flow_mut(slot);
-        let Some(place) = flow.place_of(desk.seat.eni.scope) else { return };
+        let Some(place) = flow.place_of(context.eni.scope) else { return };
         let side = &mut flow.sides[place];
-        side.revision = desk.seat.revision;
+        side.revision = context.revision;
         let was_live = !side.is_revoked();
         side.set_revoked(true);
         flow.last_seen = now.unwrap_or(flow.last_seen);
         if was_live {
-            self.counters[desk.place].forget_session();
+            self.counters[context.counters_index()].forget_session();
         }
     }
 
     /// Counts an ICMP error against what the ENI may get of them in a second.
     #[cold]
-    fn take_related_error(&mut self, desk: &Desk<'_>, now: Tick) -> Result<(), DropReason> {
-        if desk.seat.direction == Direction::Egress {
+    fn take_related_error(&mut self, context: &EniContext<'_>, now: Tick) -> Result<(), DropReason> {
+        if context.direction == Direction::Egress {
             return Ok(());
         }
-        let has_room = self.counters[desk.place].related_errors.take(ICMP_ERRORS_PER_S, now);
+        let has_room = self.counters[context.counters_index()].related_errors.take(ICMP_ERRORS_PER_S, now);
         if has_room { Ok(()) } else { Err(DropReason::IcmpErrorRate) }
     }
 
@@ -243,26 +243,26 @@ impl Shard {
 
     fn open(
         &mut self,
-        desk: &Desk<'_>,
+        context: &EniContext<'_>,
         packet: &Packet,
         (admission, entry): (Admission, &Entry),
         now: Tick,
     ) -> Result<SessionSlot, DropReason> {
-        self.ask_quota(desk, now)?;
+        self.ask_quota(context, now)?;
         let from_opener = admission.opener != Opener::Receiver;
-        let (mut flow, mut origin) = Opening::by(packet, from_opener).record(desk.seat.timeouts(), now);
-        flow.sides[0] = side(desk, admission, entry.swapped);
+        let (mut flow, mut origin) = Opening::by(packet, from_opener).record(context.timeouts(), now);
+        flow.sides[0] = side(context, admission, entry.swapped);
         origin.grounds[0] = admission.by.ground;
-        let settings = desk.seat.snapshot.settings();
+        let settings = context.snapshot.settings();
         let slot = match self.insert(entry, (flow, origin), (settings, now)) {
             Ok(slot) => slot,
             Err(TableFull) => {
-                self.make_room(desk, entry, now)?;
+                self.make_room(context, entry, now)?;
                 let placed = self.insert(entry, (flow, origin), (settings, now));
                 placed.map_err(|TableFull| DropReason::FlowTableFull)?
             }
         };
-        self.note_session(desk.place, desk.seat.eni.sessions_max, entry);
+        self.note_session(context.counters_index(), context.eni.sessions_max, entry);
         Ok(slot)
     }
 
@@ -285,16 +285,16 @@ impl Shard {
 
     /// Whether an ENI may have one more session.
     #[inline(always)]
-    pub(crate) fn has_room(&self, desk: &Desk<'_>) -> bool {
-        self.counters[desk.place].sessions < desk.seat.eni.sessions_max
+    pub(crate) fn has_room(&self, context: &EniContext<'_>) -> bool {
+        self.counters[context.counters_index()].sessions < context.eni.sessions_max
     }
 
     /// Whether an ENI may open another session, and takes it from what it may open.
-    fn ask_quota(&mut self, desk: &Desk<'_>, now: Tick) -> Result<(), DropReason> {
-        if !self.has_room(desk) && !self.reclaim(desk, now) {
+    fn ask_quota(&mut self, context: &EniContext<'_>, now: Tick) -> Result<(), DropReason> {
+        if !self.has_room(context) && !self.reclaim(context, now) {
             return Err(DropReason::SessionLimit);
         }
-        let (counters, eni) = (&mut self.counters[desk.place], desk.seat.eni);
+        let (counters, eni) = (&mut self.counters[context.counters_index()], context.eni);
         match eni.new_sessions_per_s {
             Some(per_s) if !counters.bucket.take(per_s, now) => Err(DropReason::SessionRate),
             _ => Ok(()),
@@ -303,9 +303,9 @@ impl Shard {
 
     /// Ends a connection of whoever holds more than his share, so that the ENI's new session finds room.
     #[cold]
-    fn make_room(&mut self, desk: &Desk<'_>, entry: &Entry, now: Tick) -> Result<(), DropReason> {
-        let (snapshot, asking) = (desk.seat.snapshot, desk.seat.eni.scope);
-        let asks_with = self.counters[desk.place].sessions;
+    fn make_room(&mut self, context: &EniContext<'_>, entry: &Entry, now: Tick) -> Result<(), DropReason> {
+        let (snapshot, asking) = (context.snapshot, context.eni.scope);
+        let asks_with = self.counters[context.counters_index()].sessions;
         let (places, counters) = (&self.places, &self.counters);
         // How many sessions an ENI holds, and whether it has to give way to the one that asks.
         let holds = |scope: FlowScope| {
@@ -347,59 +347,59 @@ impl Shard {
     pub(crate) fn join(
         &mut self,
         slot: SessionSlot,
-        desk: &Desk<'_>,
+        context: &EniContext<'_>,
         packet: &Packet,
         ((judgement, action), lookup): (Ruling, &Lookup),
         now: Tick,
     ) -> Result<Option<SessionSlot>, DropReason> {
         let (Lookup::Session(entry), Some(admission)) = (lookup, action.admission()) else { return Ok(None) };
-        let its = side(desk, admission, entry.swapped);
+        let its = side(context, admission, entry.swapped);
         let flow = self.sessions.flow(slot);
         // Two ENIs may differ in whom they take for the opener.
-        let is_alike = flow.timeouts == desk.seat.timeouts() && flow.is_swapped() == its.is_swapped();
+        let is_alike = flow.timeouts == context.timeouts() && flow.is_swapped() == its.is_swapped();
         if !is_alike || packet.headers.fragment == Fragment::First {
-            return self.apply(desk, packet, ((judgement, action), lookup), now);
+            return self.apply(context, packet, ((judgement, action), lookup), now);
         }
         if let Action::Reopen(over, _) = action {
-            self.end(over, desk);
+            self.end(over, context);
         }
-        self.ask_quota(desk, now)?;
+        self.ask_quota(context, now)?;
         let (flow, ground) = (self.sessions.flow_mut(slot), admission.by.ground);
         // The opener's session comes first.
         let place = usize::from(its.opened() == Direction::Ingress);
         flow.sides = if place == 0 { [its, flow.sides[0]] } else { [flow.sides[0], its] };
         let grounds = &mut self.sessions.origin_mut(slot).grounds;
         *grounds = if place == 0 { [ground, grounds[0]] } else { [grounds[0], ground] };
-        self.note_session(desk.place, desk.seat.eni.sessions_max, entry);
+        self.note_session(context.counters_index(), context.eni.sessions_max, entry);
         Ok(Some(slot))
     }
 
-    fn end(&mut self, slot: SessionSlot, desk: &Desk<'_>) {
-        self.end_session(slot, desk.seat.eni.scope);
+    fn end(&mut self, slot: SessionSlot, context: &EniContext<'_>) {
+        self.end_session(slot, context.eni.scope);
     }
 
     #[cold]
-    fn remember_fate(&mut self, desk: &Desk<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
-        let eni = desk.seat.eni;
+    fn remember_fate(&mut self, context: &EniContext<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
+        let eni = context.eni;
         let entry = self.sessions.fragment_entry(FragmentKey::of(eni.scope, &packet.headers));
-        let opener = Opener::of(&packet.headers, desk.seat.direction, desk.seat.snapshot.settings());
-        let fate = Fate::new(judgement, desk.seat.revision, (packet.headers.tuple, opener), now);
+        let opener = Opener::of(&packet.headers, context.direction, context.snapshot.settings());
+        let fate = Fate::new(judgement, context.revision, (packet.headers.tuple, opener), now);
         self.sessions.fragments.remember(&entry, fate);
     }
 
     /// What a part of an IP packet may do where it leaves its sender: with `None` it goes on.
     #[cold]
-    pub(crate) fn take_part(&mut self, desk: &Desk<'_>, packet: &Packet, now: Tick) -> Option<Verdict> {
+    pub(crate) fn take_part(&mut self, context: &EniContext<'_>, packet: &Packet, now: Tick) -> Option<Verdict> {
         let headers = &packet.headers;
-        let follows = desk.seat.snapshot.settings().follow_first_fragment;
+        let follows = context.snapshot.settings().follow_first_fragment;
         if headers.fragment == Fragment::Whole || !follows || self.is_releasing {
             return None;
         }
-        let entry = self.sessions.fragment_entry(FragmentKey::of(desk.seat.eni.scope, headers));
+        let entry = self.sessions.fragment_entry(FragmentKey::of(context.eni.scope, headers));
         let fragments = &mut self.sessions.fragments;
         match fragments.take(&entry, headers.part, now) {
             Ok(Turn::Pass) => None,
-            Ok(Turn::Wait) => match fragments.hold(entry.0, desk.seat.index, packet.buffer.frame(), now) {
+            Ok(Turn::Wait) => match fragments.hold(entry.0, context.index, packet.buffer.frame(), now) {
                 Ok(()) => Some(Verdict::Wait),
                 Err(reason) => Some(Verdict::Drop(reason)),
             },
@@ -452,9 +452,9 @@ impl Opening {
 }
 
 /// The session of an ENI that a packet opens; `swapped` as the key has the packet's ends.
-const fn side(desk: &Desk<'_>, Admission { by, opener }: Admission, swapped: bool) -> Side {
-    let (seat, is_answer) = (&desk.seat, matches!(opener, Opener::Receiver));
-    let opened = if is_answer { seat.direction.reverse() } else { seat.direction };
-    let side = Side::new((seat.eni.scope, seat.revision), opened, swapped != is_answer, by.stage);
+const fn side(context: &EniContext<'_>, Admission { by, opener }: Admission, swapped: bool) -> Side {
+    let is_answer = matches!(opener, Opener::Receiver);
+    let opened = if is_answer { context.direction.reverse() } else { context.direction };
+    let side = Side::new((context.eni.scope, context.revision), opened, swapped != is_answer, by.stage);
     if matches!(opener, Opener::Unknown) { side.of_unknown_opener() } else { side }
 }

@@ -8,11 +8,12 @@ use crate::conntrack::recent::RecentSessions;
 use crate::conntrack::table::MemoryAdvice;
 use crate::conntrack::tables::{Entry, SessionSlot, Sessions};
 use crate::datapath::counters::{CounterPlaces, EniCounters};
-use crate::datapath::packet_context::{Desk, Step};
+use crate::datapath::packet_context::Step;
 use crate::datapath::path_cache::PathCache;
 use crate::datapath::stage_timing::Stopwatch;
 use crate::hw::time::Tick;
 use crate::packet::verdict::DropReason;
+use crate::policy::eni_context::EniContext;
 use alloc::vec::Vec;
 
 /// What one worker alone owns: the sessions and counters of its ENIs.
@@ -73,10 +74,15 @@ impl Shard {
 
     /// The place of `direction` at an ENI, with counters; none if the snapshot does not have it.
     #[inline]
-    pub(super) fn desk<'a>(&mut self, snapshot: &'a Snapshot, eni: EniIndex, direction: Direction) -> Option<Desk<'a>> {
-        let desk = Desk::new(snapshot, eni, direction)?;
-        self.hold_place(eni, desk.seat.eni.scope);
-        Some(desk)
+    pub(super) fn context_of<'a>(
+        &mut self,
+        snapshot: &'a Snapshot,
+        eni: EniIndex,
+        direction: Direction,
+    ) -> Option<EniContext<'a>> {
+        let context = EniContext::new(snapshot, eni, direction)?;
+        self.hold_place(eni, context.eni.scope);
+        Some(context)
     }
 
     /// Sees to it that the counters at an ENI's place are its own.

@@ -6,12 +6,12 @@ use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::conntrack::tables::SessionSlot;
 use crate::datapath::anti_spoof;
 use crate::datapath::anti_spoof::owns_source;
-use crate::datapath::packet_context::{Desk, Step};
+use crate::datapath::packet_context::Step;
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
 use crate::packet::Packet;
 use crate::packet::verdict::{DropReason, Verdict};
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::{Lookup, Ruling};
 use crate::router;
 use crate::router::{icmp, ttl};
@@ -21,11 +21,11 @@ use crate::tables::route::Route;
 impl Shard {
     /// What to look for to judge a packet.
     #[inline]
-    pub(super) fn lookup(&self, seat: &Seat<'_>, packet: &Packet, step: &Step) -> Lookup {
+    pub(super) fn lookup(&self, context: &EniContext<'_>, packet: &Packet, step: &Step) -> Lookup {
         if packet.headers.is_plain {
             Lookup::Session(step.entry)
         } else {
-            seat.lookup(&self.sessions, &packet.headers, packet.buffer.frame())
+            context.lookup(&self.sessions, &packet.headers, packet.buffer.frame())
         }
     }
 
@@ -34,20 +34,20 @@ impl Shard {
     pub(super) fn pass_to<'a>(
         &mut self,
         next: EniIndex,
-        (sender, other): (&Desk<'a>, &mut Option<Desk<'a>>),
+        (sender, other): (&EniContext<'a>, &mut Option<EniContext<'a>>),
         (packet, step): (&mut Packet, &Step),
         (now, is_here): (Tick, &impl Fn(EniIndex) -> bool),
     ) {
-        if other.as_ref().is_none_or(|other| other.seat.index != next) {
-            *other = self.desk(sender.seat.snapshot, next, Direction::Ingress);
+        if other.as_ref().is_none_or(|other| other.index != next) {
+            *other = self.context_of(sender.snapshot, next, Direction::Ingress);
         }
         let passed = match other {
             Some(receiver) => self.pass(sender, receiver, (packet, step), (now, is_here(next))),
             None => Err(Verdict::Drop(DropReason::EniGone)),
         };
         packet.verdict = passed.unwrap_or_else(|verdict| {
-            let verdict = self.counters[sender.place].bound(verdict, now);
-            self.counters[sender.place].egress.count(verdict, packet.wire());
+            let verdict = self.counters[sender.counters_index()].bound(verdict, now);
+            self.counters[sender.counters_index()].egress.count(verdict, packet.wire());
             verdict
         });
     }
@@ -60,8 +60,8 @@ impl Shard {
     #[inline(never)]
     pub(super) fn pass(
         &mut self,
-        sender: &Desk<'_>,
-        receiver: &Desk<'_>,
+        sender: &EniContext<'_>,
+        receiver: &EniContext<'_>,
         (packet, step): (&mut Packet, &Step),
         (now, is_here): (Tick, bool),
     ) -> Result<Verdict, Verdict> {
@@ -70,34 +70,33 @@ impl Shard {
         {
             return Err(verdict);
         }
-        let next = receiver.seat.index;
+        let next = receiver.index;
         packet.receiver = next;
-        let lookup = self.lookup(&sender.seat, packet, step);
+        let lookup = self.lookup(sender, packet, step);
         let ruling = self.judge(sender, (packet, &lookup), now);
         if !ruling.0.accepts() {
             let _refused_anyway = self.apply(sender, packet, (ruling, &lookup), now);
             return Err(Verdict::Drop(ruling.0.drop_reason()));
         }
-        let crosses =
-            receiver.seat.eni.vswitch != sender.seat.eni.vswitch || matches!(step.place.route(), Route::Via(_));
-        let mtu_bytes = receiver.seat.eni.mtu_bytes;
+        let crosses = receiver.eni.vswitch != sender.eni.vswitch || matches!(step.place.route(), Route::Via(_));
+        let mtu_bytes = receiver.eni.mtu_bytes;
         let is_last_hop = crosses && packet.headers.hop_limit <= 1;
         let is_too_big = icmp::is_too_big(packet, mtu_bytes);
-        let arrival = if is_here { arrive(&receiver.seat, packet, step.place.route()) } else { Verdict::Forward(next) };
+        let arrival = if is_here { arrive(receiver, packet, step.place.route()) } else { Verdict::Forward(next) };
         let enters = is_here && !is_last_hop && !is_too_big && arrival == Verdict::Forward(next);
         // A session that shares its record with the receiver's waits for what the receiver says.
-        let shared = if enters { self.shared_record(ruling.1, receiver.seat.eni.scope) } else { None };
+        let shared = if enters { self.shared_record(ruling.1, receiver.eni.scope) } else { None };
         let opened = match shared {
             Some(_) => None,
             None => self.apply(sender, packet, (ruling, &lookup), now).map_err(Verdict::Drop)?,
         };
-        if crosses && let Some(verdict) = ttl::take_hop(&sender.seat, packet) {
+        if crosses && let Some(verdict) = ttl::take_hop(sender, packet) {
             return Err(verdict);
         }
-        if is_too_big && let Some(verdict) = icmp::refuse_too_big(&sender.seat, packet, mtu_bytes) {
+        if is_too_big && let Some(verdict) = icmp::refuse_too_big(sender, packet, mtu_bytes) {
             return Err(verdict);
         }
-        self.counters[sender.place].egress.count(Verdict::Forward(next), packet.wire());
+        self.counters[sender.counters_index()].egress.count(Verdict::Forward(next), packet.wire());
         if !is_here {
             return Ok(Verdict::Forward(next));
         }
@@ -113,12 +112,12 @@ impl Shard {
     /// both ENIs have their sessions in one `shared` record.
     pub(super) fn enter(
         &mut self,
-        (sender, receiver): (&Desk<'_>, &Desk<'_>),
+        (sender, receiver): (&EniContext<'_>, &EniContext<'_>),
         (packet, step): (&mut Packet, &Step),
         (ruling, shared, opened): (Ruling, Option<SessionSlot>, Option<SessionSlot>),
         now: Tick,
     ) -> Verdict {
-        let its_lookup = self.lookup(&receiver.seat, packet, step);
+        let its_lookup = self.lookup(receiver, packet, step);
         let its_ruling = self.judge(receiver, (packet, &its_lookup), now);
         if let Some(slot) = shared {
             if its_ruling.1.continues() == Some(slot) {
@@ -128,7 +127,7 @@ impl Shard {
                 return Verdict::Deliver;
             }
             // From here on the two sessions see different packets. The receiver's keeps the record.
-            let lookup = self.lookup(&sender.seat, packet, step);
+            let lookup = self.lookup(sender, packet, step);
             let applied = self.apply(sender, packet, (ruling, &lookup), now);
             debug_assert!(applied.is_ok(), "a session that goes on needs no room");
         }
@@ -146,64 +145,69 @@ impl Shard {
     }
 
     #[inline]
-    pub(super) fn judge(&self, desk: &Desk<'_>, (packet, lookup): (&mut Packet, &Lookup), now: Tick) -> Ruling {
-        let ruling = desk.seat.judge(&self.sessions, &packet.headers, (lookup, packet.marker), now);
+    pub(super) fn judge(
+        &self,
+        context: &EniContext<'_>,
+        (packet, lookup): (&mut Packet, &Lookup),
+        now: Tick,
+    ) -> Ruling {
+        let ruling = context.judge(&self.sessions, &packet.headers, (lookup, packet.marker), now);
         packet.judgement = Some(ruling.0);
         ruling
     }
 
     /// Counts a packet at the end of its ingress, and addresses it to the guest.
     #[inline]
-    pub(super) fn finish(&mut self, desk: &Desk<'_>, packet: &mut Packet) {
+    pub(super) fn finish(&mut self, context: &EniContext<'_>, packet: &mut Packet) {
         if packet.verdict == Verdict::Deliver {
-            packet.receiver = desk.seat.index;
-            address_to(&desk.seat, packet);
+            packet.receiver = context.index;
+            address_to(context, packet);
         }
-        self.counters[desk.place].ingress.count(packet.verdict, packet.wire());
+        self.counters[context.counters_index()].ingress.count(packet.verdict, packet.wire());
     }
 }
 
 /// The steps of egress before any judgement: what the frame says, whose it is, and where it goes.
 #[inline]
-pub(super) fn admit(seat: &Seat<'_>, packet: &mut Packet) -> (Verdict, Place) {
+pub(super) fn admit(context: &EniContext<'_>, packet: &mut Packet) -> (Verdict, Place) {
     let guarded = match packet.parse() {
-        Ok(()) => anti_spoof::check(seat, &packet.headers, packet.buffer.frame()),
+        Ok(()) => anti_spoof::check(context, &packet.headers, packet.buffer.frame()),
         Err(reason) => Err(reason),
     };
     if let Err(reason) = guarded {
         return (Verdict::Drop(reason), Place::NOWHERE);
     }
-    let place = seat.network.destination(packet.headers.tuple.addresses);
-    if let Some(verdict) = router::answer(seat, packet, place.route()) {
-        packet.judgement = seat.exempt(&packet.headers, packet.marker);
+    let place = context.network.destination(packet.headers.tuple.addresses);
+    if let Some(verdict) = router::answer(context, packet, place.route()) {
+        packet.judgement = context.exempt(&packet.headers, packet.marker);
         return (verdict, place);
     }
-    (next_eni(seat, place.route()).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward), place)
+    (next_eni(context, place.route()).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward), place)
 }
 
 /// The step of ingress before any judgement: whether the ENI has the destination, which `route` leads to.
 #[inline]
-pub(super) fn arrive(seat: &Seat<'_>, packet: &Packet, route: Route) -> Verdict {
-    let is_owner = route == Route::Owner(seat.index)
-        || !seat.eni.source_dest_check
-        || owns_source(seat, packet.headers.tuple.addresses.reverse());
-    if is_owner { Verdict::Forward(seat.index) } else { Verdict::Drop(DropReason::DestinationNotOwned) }
+pub(super) fn arrive(context: &EniContext<'_>, packet: &Packet, route: Route) -> Verdict {
+    let is_owner = route == Route::Owner(context.index)
+        || !context.eni.source_dest_check
+        || owns_source(context, packet.headers.tuple.addresses.reverse());
+    if is_owner { Verdict::Forward(context.index) } else { Verdict::Drop(DropReason::DestinationNotOwned) }
 }
 
 /// The ENI that a packet of the guest goes to. Never itself: what it sends to its own address stays inside the guest.
 #[inline]
-pub(crate) fn next_eni(seat: &Seat<'_>, route: Route) -> Option<EniIndex> {
+pub(crate) fn next_eni(context: &EniContext<'_>, route: Route) -> Option<EniIndex> {
     match route {
-        Route::Owner(next) | Route::Via(next) => Some(next).filter(|next| *next != seat.index),
+        Route::Owner(next) | Route::Via(next) => Some(next).filter(|next| *next != context.index),
         Route::Nowhere | Route::Unowned | Route::Gateway => None,
     }
 }
 
 /// Writes the Ethernet header of the last hop: from the router to the guest.
 #[inline]
-fn address_to(seat: &Seat<'_>, packet: &mut Packet) {
+fn address_to(context: &EniContext<'_>, packet: &mut Packet) {
     if let Some(header) = packet.buffer.frame_mut().get_mut(..ETHERNET_HEADER_BYTES) {
-        header[..6].copy_from_slice(&seat.eni.mac.0);
-        header[6..12].copy_from_slice(&seat.network.gateway_mac.0);
+        header[..6].copy_from_slice(&context.eni.mac.0);
+        header[6..12].copy_from_slice(&context.network.gateway_mac.0);
     }
 }

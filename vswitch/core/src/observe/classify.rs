@@ -8,7 +8,7 @@ use crate::config::ids::{EniIndex, RuleId};
 use crate::config::limits::BURST_PACKETS;
 use crate::packet::headers::{Addresses, Tuple};
 use crate::packet::verdict::Judgement;
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::from_peer;
 use crate::tables::address_entry::Place;
 use crate::tables::address_table::Places;
@@ -25,12 +25,12 @@ impl Snapshot {
         judgements: &mut Vec<Judgement>,
     ) {
         judgements.clear();
-        let Some(seat) = Seat::new(self, eni, direction) else { return };
+        let Some(context) = EniContext::new(self, eni, direction) else { return };
         for burst in tuples.chunks(BURST_PACKETS) {
-            match seat.sheet() {
-                Some(Sheet::Narrow(rows)) => judge_burst(&seat, rows, burst, judgements),
-                Some(Sheet::Wide(rows)) => judge_burst(&seat, rows, burst, judgements),
-                None => judgements.extend(burst.iter().map(|tuple| seat.judge_by_rules(direction, tuple))),
+            match context.sheet() {
+                Some(Sheet::Narrow(rows)) => judge_burst(&context, rows, burst, judgements),
+                Some(Sheet::Wide(rows)) => judge_burst(&context, rows, burst, judgements),
+                None => judgements.extend(burst.iter().map(|tuple| context.judge_by_rules(direction, tuple))),
             }
         }
     }
@@ -47,10 +47,10 @@ impl Snapshot {
     }
 }
 
-/// [`Seat::judge_by_rules`] of the packets of a burst, step by step for all of them: each step asks for the memory that the
+/// [`EniContext::judge_by_rules`] of the packets of a burst, step by step for all of them: each step asks for the memory that the
 /// next one reads, and none has a branch that depends on what the packet before it was.
 fn judge_burst<const WORDS: usize>(
-    seat: &Seat<'_>,
+    context: &EniContext<'_>,
     rows: Pieces<'_, WORDS>,
     burst: &[Tuple],
     judgements: &mut Vec<Judgement>,
@@ -60,12 +60,12 @@ fn judge_burst<const WORDS: usize>(
     for (service, tuple) in services.iter_mut().zip(burst) {
         *service = rows.service(tuple);
     }
-    seat.network.peers(seat.direction, burst, &mut places);
+    context.network.peers(context.direction, burst, &mut places);
     for (peer, place) in peers[..burst.len()].iter_mut().zip(&places) {
         *peer = rows.peer(place.class);
     }
     judgements.extend(burst.iter().zip(&services).zip(&peers).zip(&places).map(|(((tuple, service), peer), place)| {
-        rows.judge(*service, *peer).unwrap_or_else(|| seat.judge_by_place(seat.direction, tuple, *place))
+        rows.judge(*service, *peer).unwrap_or_else(|| context.judge_by_place(context.direction, tuple, *place))
     }));
 }
 

@@ -14,7 +14,7 @@ use crate::hw::time::Time;
 use crate::packet::Marker;
 use crate::packet::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
 use crate::packet::verdict::{DropReason, Judgement, Stage, Verdict};
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use crate::tables::route::{Route, is_group_destination};
 
 impl Shard {
@@ -29,29 +29,29 @@ impl Shard {
         packet: &PacketDescription,
         now: Time,
     ) -> Result<(Option<JudgementReport>, Verdict), Refusal> {
-        let Some(seat) = Seat::new(snapshot, eni, direction) else {
+        let Some(context) = EniContext::new(snapshot, eni, direction) else {
             return Err(Refusal::new("unknown", "packet", "the ENI does not exist"));
         };
         let headers = headers_of(packet)?;
         let settled = match direction {
-            Direction::Egress => settled_before_judgement(&seat, &headers),
+            Direction::Egress => settled_before_judgement(&context, &headers),
             Direction::Ingress => {
-                let owned = seat.network.route(headers.tuple.addresses) == Route::Owner(eni);
-                (seat.eni.source_dest_check && !owned).then_some(Verdict::Drop(DropReason::DestinationNotOwned))
+                let owned = context.network.route(headers.tuple.addresses) == Route::Owner(eni);
+                (context.eni.source_dest_check && !owned).then_some(Verdict::Drop(DropReason::DestinationNotOwned))
             }
         };
         if let Some(verdict) = settled {
             return Ok((None, verdict));
         }
-        let lookup = seat.lookup(&self.sessions, &headers, &[]);
-        let (judgement, _) = seat.judge(&self.sessions, &headers, (&lookup, Marker::None), now.tick());
+        let lookup = context.lookup(&self.sessions, &headers, &[]);
+        let (judgement, _) = context.judge(&self.sessions, &headers, (&lookup, Marker::None), now.tick());
         let verdict = match (judgement.accepts(), direction) {
             (false, _) => Verdict::Drop(judgement.drop_reason()),
             (true, Direction::Ingress) => Verdict::Deliver,
-            (true, Direction::Egress) => next_eni(&seat, seat.network.route(headers.tuple.addresses))
+            (true, Direction::Egress) => next_eni(&context, context.network.route(headers.tuple.addresses))
                 .map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward),
         };
-        Ok((Some(report(&seat, direction, judgement)), verdict))
+        Ok((Some(report(&context, direction, judgement)), verdict))
     }
 }
 
@@ -62,13 +62,13 @@ pub fn report_judgement(
     direction: Direction,
     judgement: Judgement,
 ) -> Option<JudgementReport> {
-    Some(report(&Seat::new(snapshot, eni, direction)?, direction, judgement))
+    Some(report(&EniContext::new(snapshot, eni, direction)?, direction, judgement))
 }
 
-fn report(seat: &Seat<'_>, direction: Direction, judgement: Judgement) -> JudgementReport {
-    let (rule, group) = ground_of(seat.filter, direction, judgement.stage, judgement.ground);
+fn report(context: &EniContext<'_>, direction: Direction, judgement: Judgement) -> JudgementReport {
+    let (rule, group) = ground_of(context.filter, direction, judgement.stage, judgement.ground);
     JudgementReport {
-        eni: EniId::clone(&seat.eni.id),
+        eni: EniId::clone(&context.eni.id),
         direction,
         policy: judgement.policy,
         stage: judgement.stage.name().into(),
@@ -92,12 +92,12 @@ pub(crate) fn ground_of(
 }
 
 /// What egress does with a packet before any judgement, seen by its headers alone.
-fn settled_before_judgement(seat: &Seat<'_>, headers: &Headers) -> Option<Verdict> {
+fn settled_before_judgement(context: &EniContext<'_>, headers: &Headers) -> Option<Verdict> {
     let addresses = headers.tuple.addresses;
     if headers.is_dhcp_answer() {
         return Some(Verdict::Drop(DropReason::DhcpServerSpoofed));
     }
-    if seat.eni.source_dest_check && !owns_source(seat, addresses) {
+    if context.eni.source_dest_check && !owns_source(context, addresses) {
         return Some(Verdict::Drop(DropReason::SourceAddressSpoofed));
     }
     if headers.is_udp(68, 67) || headers.is_udp(546, 547) {
@@ -107,11 +107,11 @@ fn settled_before_judgement(seat: &Seat<'_>, headers: &Headers) -> Option<Verdic
         return Some(Verdict::Drop(DropReason::Multicast));
     }
     let is_ping = matches!(headers.icmp_type, 8 | 128);
-    let route = seat.network.route(addresses);
+    let route = context.network.route(addresses);
     match route {
         Route::Gateway if is_ping => Some(Verdict::Answer),
         Route::Gateway => Some(Verdict::Drop(DropReason::GatewayUnserved)),
-        _ if next_eni(seat, route).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
+        _ if next_eni(context, route).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
         _ => None,
     }
 }

@@ -11,7 +11,7 @@ use crate::datapath::shard::Shard;
 use crate::hw::time::{Tick, Time};
 use crate::observe::explain::ground_of;
 use crate::packet::headers::protocol;
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use alloc::vec::Vec;
 
 /// What one step of a walk through a shard's sessions met.
@@ -42,8 +42,8 @@ impl Shard {
                 return page;
             }
             last = listed.place;
-            if let Some(seat) = self.wanted((snapshot, now.tick()), selection, &listed) {
-                page.flows.push(describe(&seat, (&listed, self.sessions.origin(listed.slot)), now.tick()));
+            if let Some(context) = self.wanted((snapshot, now.tick()), selection, &listed) {
+                page.flows.push(describe(&context, (&listed, self.sessions.origin(listed.slot)), now.tick()));
             }
         }
         page.next = (end < self.sessions.places()).then_some(end as u64);
@@ -75,25 +75,25 @@ impl Shard {
         (snapshot, now): (&'a Snapshot, Tick),
         selection: &FlowSelection,
         listed: &Listed<'_>,
-    ) -> Option<Seat<'a>> {
+    ) -> Option<EniContext<'a>> {
         let Listed { tuple, flow, .. } = listed;
         let side = flow.sides[listed.side];
-        let seat = Seat::new(snapshot, EniIndex(self.place_of(side.scope())? as u32), side.opened())?;
-        if seat.eni.scope != side.scope() || flow.is_expired(snapshot.settings(), now) {
+        let context = EniContext::new(snapshot, EniIndex(self.place_of(side.scope())? as u32), side.opened())?;
+        if context.eni.scope != side.scope() || flow.is_expired(snapshot.settings(), now) {
             return None;
         }
         let has_ports = matches!(tuple.protocol, protocol::TCP | protocol::UDP);
         let has_port = |port| has_ports && (tuple.source_port == port || tuple.destination_port == port);
         let (source, destination) = (tuple.addresses.source(), tuple.addresses.destination());
-        let is_wanted = selection.eni.as_ref().is_none_or(|id| *id == *seat.eni.id)
+        let is_wanted = selection.eni.as_ref().is_none_or(|id| *id == *context.eni.id)
             && selection.protocol.is_none_or(|number| number == tuple.protocol)
             && selection.port.is_none_or(has_port)
             && selection.prefix.is_none_or(|prefix| prefix.contains(&source) || prefix.contains(&destination))
             && selection.state.as_ref().is_none_or(|state| *state == state_name(flow.state, side))
             && selection.rule.as_ref().is_none_or(|rule| {
-                admitting_rule(&seat, side, self.sessions.origin(listed.slot).grounds[listed.side]) == Some(rule)
+                admitting_rule(&context, side, self.sessions.origin(listed.slot).grounds[listed.side]) == Some(rule)
             });
-        is_wanted.then_some(seat)
+        is_wanted.then_some(context)
     }
 }
 
@@ -109,15 +109,17 @@ fn state_name(state: FlowState, side: Side) -> &'static str {
 
 /// The rule that admitted a session. A record of an older revision names its ground in the filter of that time; what
 /// admits it now is not known before its next packet.
-fn admitting_rule<'a>(seat: &Seat<'a>, side: Side, ground: u32) -> Option<&'a RuleId> {
-    (side.revision == seat.revision).then(|| ground_of(seat.filter, side.opened(), side.stage(), ground).0).flatten()
+fn admitting_rule<'a>(context: &EniContext<'a>, side: Side, ground: u32) -> Option<&'a RuleId> {
+    (side.revision == context.revision)
+        .then(|| ground_of(context.filter, side.opened(), side.stage(), ground).0)
+        .flatten()
 }
 
-fn describe(seat: &Seat<'_>, (listed, origin): (&Listed<'_>, &Origin), now: Tick) -> FlowDescription {
+fn describe(context: &EniContext<'_>, (listed, origin): (&Listed<'_>, &Origin), now: Tick) -> FlowDescription {
     let Listed { tuple, flow, .. } = listed;
     let side = flow.sides[listed.side];
     FlowDescription {
-        eni: EniId::clone(&seat.eni.id),
+        eni: EniId::clone(&context.eni.id),
         opened: side.opened(),
         protocol: tuple.protocol,
         source: tuple.addresses.source(),
@@ -126,12 +128,12 @@ fn describe(seat: &Seat<'_>, (listed, origin): (&Listed<'_>, &Origin), now: Tick
         destination_port: if flow.state == FlowState::Icmp { 0 } else { tuple.destination_port },
         state: state_name(flow.state, side).into(),
         stage: side.stage().name().into(),
-        rule: admitting_rule(seat, side, origin.grounds[listed.side]).cloned(),
+        rule: admitting_rule(context, side, origin.grounds[listed.side]).cloned(),
         revision: side.revision,
-        generation: seat.snapshot.generation_of(side.revision),
+        generation: context.snapshot.generation_of(side.revision),
         age_ms: origin.opened_at.age_ms(now),
         idle_ms: flow.last_seen.age_ms(now),
-        timeout_s: flow.state.timeout_s(flow.timeouts, seat.snapshot.settings()),
+        timeout_s: flow.state.timeout_s(flow.timeouts, context.snapshot.settings()),
         packets: flow.packets.map(u64::from),
         bytes: [0, 1].map(|way| origin.bytes_high[way].with(flow.bytes_low[way])),
     }

@@ -8,7 +8,7 @@ use crate::config::packed_timeouts::PackedTimeouts;
 
 /// Where a judgement takes place.
 #[derive(Clone, Copy)]
-pub(crate) struct Seat<'a> {
+pub(crate) struct EniContext<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) index: EniIndex,
     pub(crate) eni: &'a EniEntry,
@@ -20,7 +20,7 @@ pub(crate) struct Seat<'a> {
     pub(crate) direction: Direction,
 }
 
-impl<'a> Seat<'a> {
+impl<'a> EniContext<'a> {
     /// The place of `direction` at an ENI; none if the snapshot does not have it.
     pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
         let eni = snapshot.eni(index)?;
@@ -32,5 +32,11 @@ impl<'a> Seat<'a> {
     /// The idle timeouts of a session that starts here and now.
     pub(crate) fn timeouts(&self) -> PackedTimeouts {
         self.eni.timeouts.under(self.snapshot.settings().timeout_profile)
+    }
+
+    /// Where a worker has the counters of the ENI.
+    #[inline(always)]
+    pub(crate) const fn counters_index(&self) -> usize {
+        self.index.0 as usize
     }
 }

@@ -14,7 +14,7 @@ use crate::packet::Marker;
 use crate::packet::headers::parse::quoted;
 use crate::packet::headers::{Addresses, Fragment, Headers, IcmpKind, Network, Tuple, protocol, tcp_flags};
 use crate::packet::verdict::{Judgement, Stage};
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use crate::policy::exemptions::SMTP;
 use crate::tables::address_entry::Place;
 use crate::tables::route::Route;
@@ -90,7 +90,7 @@ impl Action {
     }
 }
 
-impl<'a> Seat<'a> {
+impl<'a> EniContext<'a> {
     /// What to look for. `frame` is the packet's, for what an ICMP error quotes.
     pub(crate) fn lookup(&self, sessions: &Sessions, headers: &Headers, frame: &[u8]) -> Lookup {
         if headers.network == Network::Arp {
@@ -153,7 +153,7 @@ impl<'a> Seat<'a> {
             && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
     }
 
-    /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`Seat::admits`] its session.
+    /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`EniContext::admits`] its session.
     #[inline(always)]
     pub(crate) fn continues(&self, flow: &Flow, flags: u8, now: Tick) -> bool {
         !flow.is_expired(self.snapshot.settings(), now) && flags & tcp_flags::SYN == 0

@@ -4,13 +4,13 @@ use crate::config::desired::{Direction, PmtudExempt, Policy};
 use crate::packet::Marker;
 use crate::packet::headers::{Addresses, Fragment, Headers, METADATA_SERVICE, Network, protocol};
 use crate::packet::verdict::{Judgement, Stage};
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use crate::tables::route::is_internet_destination;
 
 /// The port that mail is sent to (RFC 5321 §4.5.4.2).
 pub(crate) const SMTP: u16 = 25;
 
-impl Seat<'_> {
+impl EniContext<'_> {
     /// Steps 0, 1 and 1b (§3.4).
     pub(crate) fn exempt(&self, headers: &Headers, marker: Marker) -> Option<Judgement> {
         let accept = |stage| Some(Judgement::by(Policy::Accept, stage));

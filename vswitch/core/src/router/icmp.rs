@@ -5,7 +5,7 @@ use crate::packet::headers::{Addresses, Fragment, Headers, IcmpKind};
 use crate::packet::offload::{Offload, Segmentation};
 use crate::packet::verdict::Verdict;
 use crate::packet::{FrameBuffer, Packet, checksum};
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use core::net::Ipv4Addr;
 use etherparse::{Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header};
 
@@ -90,7 +90,7 @@ pub(crate) fn is_too_big(packet: &Packet, mtu_bytes: u16) -> bool {
 /// Turns a packet that its receiver's port cannot carry, and that must not be fragmented, into the report that says so
 /// (RFC 1191, RFC 8201). What may be fragmented goes on, and ends at the port.
 #[cold]
-pub(crate) fn refuse_too_big(seat: &Seat<'_>, packet: &mut Packet, mtu_bytes: u16) -> Option<Verdict> {
+pub(crate) fn refuse_too_big(context: &EniContext<'_>, packet: &mut Packet, mtu_bytes: u16) -> Option<Verdict> {
     const DONT_FRAGMENT: u8 = 0x40;
     let is_ipv4 = matches!(packet.headers.tuple.addresses, Addresses::V4 { .. });
     if is_ipv4 && packet.buffer.frame().get(NETWORK + 6)? & DONT_FRAGMENT == 0 {
@@ -101,7 +101,7 @@ pub(crate) fn refuse_too_big(seat: &Seat<'_>, packet: &mut Packet, mtu_bytes: u1
         v4: Icmpv4Type::DestinationUnreachable(needed),
         v6: Icmpv6Type::PacketTooBig { mtu: mtu_bytes.into() },
     };
-    report.instead_of(seat, packet)
+    report.instead_of(context, packet)
 }
 
 /// What the router tells the sender of a packet that it does not forward.
@@ -113,14 +113,14 @@ pub(super) struct Report {
 impl Report {
     /// Writes the report over the packet. None, and the packet stays, where there must be no report or no address to
     /// send it from.
-    pub(super) fn instead_of(self, seat: &Seat<'_>, packet: &mut Packet) -> Option<Verdict> {
+    pub(super) fn instead_of(self, context: &EniContext<'_>, packet: &mut Packet) -> Option<Verdict> {
         const QUOTE_BYTES: usize = 128;
         let headers = packet.headers;
         // RFC 1812 §4.3.2.7: no error about an error, or about a later fragment.
         if headers.icmp_kind() == Some(IcmpKind::Error) || headers.fragment == Fragment::Later {
             return None;
         }
-        let gateway = seat.network.vswitches.get(seat.eni.vswitch as usize)?;
+        let gateway = context.network.vswitches.get(context.eni.vswitch as usize)?;
         let quoted = packet.buffer.frame().get(NETWORK..headers.end as usize)?;
         let mut quote = [0; QUOTE_BYTES];
         let length = quoted.len().min(QUOTE_BYTES);
@@ -138,6 +138,6 @@ impl Report {
         }
         // The reply is whole, whatever was left undone in the packet that asked for it.
         packet.offload = Offload::NONE;
-        Some(to_sender(seat, packet.buffer.frame_mut()))
+        Some(to_sender(context, packet.buffer.frame_mut()))
     }
 }

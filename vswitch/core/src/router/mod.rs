@@ -13,29 +13,29 @@ pub(crate) mod ttl;
 use crate::packet::Packet;
 use crate::packet::headers::{Fragment, IcmpKind, Network};
 use crate::packet::verdict::{DropReason, Verdict};
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use crate::tables::route::{Route, is_group_destination};
 
 /// Settles a packet that is for the router itself, or for nobody; `route` is where its destination is. None if it is to
 /// be forwarded.
 #[inline]
-pub(crate) fn answer(seat: &Seat<'_>, packet: &mut Packet, route: Route) -> Option<Verdict> {
+pub(crate) fn answer(context: &EniContext<'_>, packet: &mut Packet, route: Route) -> Option<Verdict> {
     let is_for_one = packet.buffer.frame().first().is_some_and(|octet| octet & 1 == 0);
     if packet.headers.is_plain && is_for_one && matches!(route, Route::Owner(_)) {
         return None;
     }
-    answer_unusual(seat, packet, route)
+    answer_unusual(context, packet, route)
 }
 
 #[inline(never)]
-fn answer_unusual(seat: &Seat<'_>, packet: &mut Packet, route: Route) -> Option<Verdict> {
+fn answer_unusual(context: &EniContext<'_>, packet: &mut Packet, route: Route) -> Option<Verdict> {
     let headers = packet.headers;
     let drop = |reason| Some(Verdict::Drop(reason));
     if headers.network == Network::Arp {
-        return Some(arp::arp(seat, &mut packet.buffer));
+        return Some(arp::arp(context, &mut packet.buffer));
     }
     if headers.is_neighbor_discovery() {
-        return Some(ndp::neighbor(seat, &headers, &mut packet.buffer));
+        return Some(ndp::neighbor(context, &headers, &mut packet.buffer));
     }
     if headers.is_udp(68, 67) || headers.is_udp(546, 547) {
         return drop(DropReason::DhcpUnserved);
@@ -54,7 +54,7 @@ fn answer_unusual(seat: &Seat<'_>, packet: &mut Packet, route: Route) -> Option<
         return drop(DropReason::GatewayUnserved);
     }
     Some(match icmp::echo(&headers, &mut packet.buffer) {
-        Some(()) => reply::to_sender(seat, packet.buffer.frame_mut()),
+        Some(()) => reply::to_sender(context, packet.buffer.frame_mut()),
         None => Verdict::Drop(DropReason::GatewayUnserved),
     })
 }

@@ -3,24 +3,24 @@
 use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::packet::verdict::Verdict;
 use crate::packet::{FrameBuffer, checksum};
-use crate::policy::eni_context::Seat;
+use crate::policy::eni_context::EniContext;
 use crate::tables::route::Route;
 
 /// Where the network packet begins in a frame.
 pub(super) const NETWORK: usize = ETHERNET_HEADER_BYTES;
 
 /// Turns the Ethernet header of a written reply around.
-pub(super) fn to_sender(seat: &Seat<'_>, frame: &mut [u8]) -> Verdict {
-    frame[..6].copy_from_slice(&seat.eni.mac.0);
-    frame[6..12].copy_from_slice(&seat.network.gateway_mac.0);
+pub(super) fn to_sender(context: &EniContext<'_>, frame: &mut [u8]) -> Verdict {
+    frame[..6].copy_from_slice(&context.eni.mac.0);
+    frame[6..12].copy_from_slice(&context.network.gateway_mac.0);
     Verdict::Answer
 }
 
 /// Whether the router answers for an address whose packets go by `route`: its own, and those of the VPC's other ENIs.
-pub(super) fn is_answered_for(seat: &Seat<'_>, route: Route) -> bool {
+pub(super) fn is_answered_for(context: &EniContext<'_>, route: Route) -> bool {
     match route {
         Route::Gateway => true,
-        Route::Owner(owner) => owner != seat.index,
+        Route::Owner(owner) => owner != context.index,
         Route::Nowhere | Route::Unowned | Route::Via(_) => false,
     }
 }
