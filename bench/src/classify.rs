@@ -15,7 +15,7 @@ use vswitch_core::config::desired::Direction;
 use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::packet::headers::{Addresses, Tuple};
-use vswitch_core::packet::verdict::Judgement;
+use vswitch_core::packet::verdict::Decision;
 
 /// What to measure: `sluice bench classify --rules 1000`.
 #[derive(Clone, Debug, Args)]
@@ -107,9 +107,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
     let snapshot = compile(&desired, 1).map_err(|refusals| format!("{refusals:?}"))?;
     let compile_ms = started.elapsed().as_secs_f64() * 1e3;
     let eni = snapshot.eni_index(&group_world::subject()).ok_or("the judging ENI is missing")?;
-    let judgements = Vec::with_capacity(BURST_PACKETS);
+    let decisions = Vec::with_capacity(BURST_PACKETS);
     let probes = Probes::of(&tuples);
-    let mut rig = Rig { snapshot, eni, probes, judgements, next: 0, accepted: 0 };
+    let mut rig = Rig { snapshot, eni, probes, decisions, next: 0, accepted: 0 };
     for _ in 0..PROBES / CHUNK_ITEMS {
         rig.work();
     }
@@ -196,7 +196,7 @@ struct Rig {
     snapshot: Snapshot,
     eni: EniIndex,
     probes: Probes,
-    judgements: Vec<Judgement>,
+    decisions: Vec<Decision>,
     next: usize,
     accepted: u64,
 }
@@ -209,13 +209,13 @@ impl Chunks for Rig {
         let mut burst = [Tuple { addresses: nothing, protocol: 0, source_port: 0, destination_port: 0 }; BURST_PACKETS];
         for start in (self.next..self.next + CHUNK_ITEMS).step_by(BURST_PACKETS) {
             self.probes.read(start, &mut burst);
-            self.snapshot.judge_by_rules((self.eni, Direction::Ingress), &burst, &mut self.judgements);
-            self.accepted += self.judgements.iter().filter(|judgement| judgement.accepts()).count() as u64;
+            self.snapshot.decide_by_rules((self.eni, Direction::Ingress), &burst, &mut self.decisions);
+            self.accepted += self.decisions.iter().filter(|decision| decision.accepts()).count() as u64;
         }
         self.next = (self.next + CHUNK_ITEMS) % PROBES;
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.judgements.len() == BURST_PACKETS { Ok(()) } else { Err("the judging ENI is missing".into()) }
+        if self.decisions.len() == BURST_PACKETS { Ok(()) } else { Err("the judging ENI is missing".into()) }
     }
 }

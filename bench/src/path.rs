@@ -58,7 +58,7 @@ impl Arguments {
     }
 }
 
-/// What was measured: ns of one packet through both judgements.
+/// What was measured: ns of one packet through both decisions.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! A slow, obvious model of one switch's judgements: the specification read aloud, §3 by the core's reference twin and
+//! A slow, obvious model of one switch's decisions: the specification read aloud, §3 by the core's reference twin and
 //! §4 over a plain map. It sees messages, never bytes; it asks the rules at every packet, never a revision.
 
 use crate::frame::TcpFlags;

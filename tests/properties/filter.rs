@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use vswitch_core::acl::reference::{self, Decision};
+use vswitch_core::acl::reference::{self, ReferenceDecision};
 use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::compile::{Compiler, compile};
 use vswitch_core::config::desired::{
@@ -244,7 +244,7 @@ fn tuple_of(desired: &Desired, eni: &EniId, probe: &Probe) -> (Direction, Packet
 }
 
 /// The compiled filter decides as the twin does, for every ENI and probe. Returns the twin's decisions.
-fn compare(desired: &Desired, snapshot: &Snapshot, probes: &[Probe]) -> Vec<(EniId, Vec<Decision>)> {
+fn compare(desired: &Desired, snapshot: &Snapshot, probes: &[Probe]) -> Vec<(EniId, Vec<ReferenceDecision>)> {
     let shard = Shard::new(1, SECRET);
     let mut all = Vec::new();
     for (index, id) in snapshot.enis() {
@@ -272,7 +272,7 @@ fn compare(desired: &Desired, snapshot: &Snapshot, probes: &[Probe]) -> Vec<(Eni
     all
 }
 
-fn policies(decisions: &[Decision]) -> Vec<Policy> {
+fn policies(decisions: &[ReferenceDecision]) -> Vec<Policy> {
     decisions.iter().map(|decision| decision.policy).collect()
 }
 

@@ -17,7 +17,7 @@ use vswitch_core::config::ids::EniId;
 use vswitch_core::config::protocol::Delta;
 use vswitch_core::ipnet::IpNet;
 use vswitch_core::packet::headers::{Addresses, Tuple};
-use vswitch_core::packet::verdict::{Judgement, Stage};
+use vswitch_core::packet::verdict::{Decision, Stage};
 
 const PEERS: usize = 60;
 const GROUPS: usize = 12;
@@ -189,11 +189,11 @@ fn compare(random: &mut Random, compiler: &Compiler, label: &str) {
     let eni = compiler.eni_index(&id).expect("it is there");
     for direction in [Direction::Ingress, Direction::Egress] {
         let tuples: Vec<Tuple> = (0..50).map(|_| probe(random, desired, direction)).collect();
-        let mut judgements = Vec::new();
-        snapshot.judge_by_rules((eni, direction), &tuples, &mut judgements);
-        for (tuple, judgement) in tuples.iter().zip(judgements) {
+        let mut decisions = Vec::new();
+        snapshot.decide_by_rules((eni, direction), &tuples, &mut decisions);
+        for (tuple, decision) in tuples.iter().zip(decisions) {
             let expected = reference::decide(desired, &id, direction, tuple);
-            let Judgement { policy, stage, ground } = judgement;
+            let Decision { policy, stage, ground } = decision;
             assert_eq!((policy, stage), (expected.policy, expected.stage), "{label} {direction} {tuple:?}");
             if stage == Stage::Rule {
                 let rule = snapshot.rule_of(eni, direction, ground).expect("it has a name");

@@ -56,7 +56,7 @@ impl Lab {
     }
 
     /// Sends `count` frames of `frame_bytes` each from the client to the web server and says what all counters must
-    /// be then: both judgements let them pass, but `dropped` of them end at `end`.
+    /// be then: both decisions let them pass, but `dropped` of them end at `end`.
     fn assert_counted(&mut self, (count, frame_bytes): (u64, usize), end: End, (dropped, reason): (u64, DropReason)) {
         let stats = self.stats();
         let arrived = count - if matches!(end, End::BeforeIngress) { dropped } else { 0 };

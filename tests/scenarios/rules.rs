@@ -177,7 +177,7 @@ fn closed_world() -> World {
 }
 
 fn stage_of(packet: &vswitch_core::packet::Packet) -> Option<Stage> {
-    packet.judgement.map(|judgement| judgement.stage)
+    packet.decision.map(|decision| decision.stage)
 }
 
 #[test]

@@ -98,8 +98,8 @@ impl Pair {
         let waited = self.together.release();
         assert_eq!(waited, release_apart(&mut self.apart), "step {step}, seed {}", self.seed);
         for (place, (one, other)) in together.iter().zip(&apart).enumerate() {
-            let found = (one.verdict, one.buffer.frame(), one.judgement);
-            let expected = (other.verdict, other.buffer.frame(), other.judgement);
+            let found = (one.verdict, one.buffer.frame(), one.decision);
+            let expected = (other.verdict, other.buffer.frame(), other.decision);
             assert_eq!(found, expected, "packet {place} of step {step}, seed {}: {:?}", self.seed, messages[place]);
             let passed = matches!(one.verdict, Verdict::Deliver | Verdict::Answer | Verdict::Wait | Verdict::Drop(_));
             assert!(passed, "{:?}", one.verdict);

@@ -1,4 +1,4 @@
-//! What the workers should do, foretold turn by turn: the oracle's judgements, and queues, rings and ports as plain
+//! What the workers should do, foretold turn by turn: the oracle's decisions, and queues, rings and ports as plain
 //! lists. It knows three things of a worker's order of work: what waits in its rings comes first, then each port gives
 //! one burst in the order in which ports were attached, and what a burst sends to the worker's own ENIs arrives before
 //! the next port is asked.

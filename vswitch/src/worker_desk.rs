@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Thread;
 use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::Direction;
-use vswitch_core::config::explanation::JudgementReport;
+use vswitch_core::config::explanation::DecisionReport;
 use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::TABLE_WARNING_PERCENT;
 use vswitch_core::config::phase_times::PhaseTimes;
@@ -154,7 +154,7 @@ pub enum Answer {
         next: Option<u64>,
     },
     /// To [`Question::Explain`].
-    Explained(Result<(Option<JudgementReport>, Verdict), Refusal>),
+    Explained(Result<(Option<DecisionReport>, Verdict), Refusal>),
 }
 
 /// A port has failed. The worker gives it back, for closing it takes time.

@@ -7,11 +7,11 @@ use std::fmt;
 use vswitch_core::compile::Compiler;
 use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::{Desired, Direction, Policy};
-use vswitch_core::config::explanation::JudgementReport;
+use vswitch_core::config::explanation::DecisionReport;
 use vswitch_core::config::ids::{EniId, EniIndex, GroupId};
 use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
-use vswitch_core::observe::explain::report_judgement;
+use vswitch_core::observe::explain::report_decision;
 use vswitch_core::packet::verdict::Verdict;
 use vswitch_core::packet::{FrameBuffer, Marker, Packet};
 
@@ -178,7 +178,7 @@ struct Rig {
 
 /// What was decided about a packet.
 struct Decision {
-    report: Option<JudgementReport>,
+    report: Option<DecisionReport>,
     verdict: Verdict,
 }
 
@@ -239,7 +239,7 @@ impl Rig {
     }
 
     fn decision(&self, eni: EniIndex, direction: Direction, packet: &Packet) -> Decision {
-        let report = packet.judgement.and_then(|judgement| report_judgement(&self.snapshot, eni, direction, judgement));
+        let report = packet.decision.and_then(|decision| report_decision(&self.snapshot, eni, direction, decision));
         Decision { report, verdict: packet.verdict }
     }
 }
@@ -260,7 +260,7 @@ fn marker(packet: &PacketText) -> Result<Marker, CaseError> {
 }
 
 impl Decision {
-    /// By the judgement where there is one: what else befalls a packet is not the groups' doing.
+    /// By the decision where there is one: what else befalls a packet is not the groups' doing.
     fn accepts(&self) -> bool {
         match &self.report {
             Some(report) => report.policy == Policy::Accept,

@@ -1,5 +1,5 @@
 //! The rows of a filter in one direction, for packets that are judged step by step together: what one step asks the memory
-//! for, the next finds there. What is decided is what [`Filter::judge`](crate::acl::Filter::judge) says.
+//! for, the next finds there. What is decided is what [`Filter::decide`](crate::acl::Filter::judge) says.
 
 use crate::acl::bit_matrix::{NARROW, RowMatrix, WIDE, first_in_piece};
 use crate::acl::peer_rows::NOT_MADE;
@@ -7,7 +7,7 @@ use crate::acl::port_rows::PortTables;
 use crate::acl::rule_set::RuleSet;
 
 use crate::packet::headers::Tuple;
-use crate::packet::verdict::Judgement;
+use crate::packet::verdict::Decision;
 use crate::tables::address_class::{Class, SetsId};
 
 /// The rows of one direction, by their width.
@@ -27,11 +27,11 @@ pub(crate) struct Pieces<'a, const WORDS: usize> {
     /// Pieces of a row.
     pieces: usize,
     rules: &'a RuleSet,
-    default: Judgement,
+    default: Decision,
 }
 
 impl<'a, const WORDS: usize> Pieces<'a, WORDS> {
-    pub(super) fn new(rules: &'a RuleSet, (of_classes, peers): (&'a [u32], &'a RowMatrix), default: Judgement) -> Self {
+    pub(super) fn new(rules: &'a RuleSet, (of_classes, peers): (&'a [u32], &'a RowMatrix), default: Decision) -> Self {
         let (ports, services) = rules.services.side();
         let ((peers, _), (services, pieces)) = (peers.pieces(), services.pieces());
         Self { of_classes, peers, ports, services, pieces, rules, default }
@@ -57,14 +57,14 @@ impl<'a, const WORDS: usize> Pieces<'a, WORDS> {
         [start(class.around), start(class.own)]
     }
 
-    /// The judgement of a packet whose rows begin there; none if one is not made.
+    /// The decision of a packet whose rows begin there; none if one is not made.
     #[inline(always)]
-    pub(crate) fn judge(&self, service: usize, peer: [usize; 2]) -> Option<Judgement> {
+    pub(crate) fn decide(&self, service: usize, peer: [usize; 2]) -> Option<Decision> {
         let found = match self.first_in(0, service, peer)? {
             None if self.pieces > 1 => self.first_after(service, peer),
             found => found,
         };
-        Some(self.rules.judgement(found, self.default))
+        Some(self.rules.decision(found, self.default))
     }
 
     #[inline(always)]

@@ -29,7 +29,7 @@ use crate::config::desired::{Direction, GroupKind, Policy};
 use crate::config::ids::{GroupId, RuleId};
 use crate::config::limits::{ROWS_BYTES_FREE, ROWS_BYTES_MAX, ROWS_BYTES_PER_RULE};
 use crate::packet::headers::Tuple;
-use crate::packet::verdict::{Judgement, Stage};
+use crate::packet::verdict::{Decision, Stage};
 use crate::tables::address_class::{Class, SetId, SetsId};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -78,7 +78,7 @@ pub struct Rules {
     /// Shared with rules before and after, where a change was not about a direction.
     ingress: Arc<RuleSet>,
     egress: Arc<RuleSet>,
-    /// Every set that a judgement by these rules can depend on, ascending.
+    /// Every set that a decision by these rules can depend on, ascending.
     mentions: Box<[SetId]>,
 }
 
@@ -139,14 +139,14 @@ impl Filter {
         self.classes.known()
     }
 
-    /// The name of the rule that a judgement of this filter names as its ground, and its group.
+    /// The name of the rule that a decision of this filter names as its ground, and its group.
     pub fn rule(&self, direction: Direction, ground: u32) -> Option<(&RuleId, &GroupId)> {
         let rules = self.rules.of(direction);
         let rule = rules.rules.get(ground as usize)?.as_ref()?;
         Some((&rule.id, rules.groups.get(rule.group as usize)?))
     }
 
-    /// The group that a judgement names as its ground.
+    /// The group that a decision names as its ground.
     pub fn group(&self, ground: u32) -> Option<&GroupId> {
         self.rules.groups.get(ground as usize).map(|group| &group.id)
     }
@@ -166,20 +166,20 @@ impl Filter {
     /// Steps 4 and 5 (§3.1, §3.3) for a peer of this class: the first matching rule, or the default. `sets_of` tells what
     /// sets a number stands for.
     #[inline]
-    pub fn judge<'a>(
+    pub fn decide<'a>(
         &self,
         direction: Direction,
         tuple: &Tuple,
         peer: Class,
         sets_of: impl Fn(SetsId) -> &'a [SetId],
-    ) -> Judgement {
+    ) -> Decision {
         let rules = self.rules.of(direction);
         let found = match self.classes.rows(direction, peer) {
             _ if rules.rules.is_empty() => None,
             Some(rows) => rules.first_in_rows(rows, direction, tuple),
             None => rules.first_of_sets([peer.around, peer.own].map(sets_of), direction, tuple),
         };
-        rules.judgement(found, self.rules.default_of(direction))
+        rules.decision(found, self.rules.default_of(direction))
     }
 
     /// The rows of one direction for packet after packet; none where they do not tell all.
@@ -218,11 +218,11 @@ impl Rules {
         }
     }
 
-    const fn default_of(&self, direction: Direction) -> Judgement {
-        Judgement::by(default_policy(self.kind, direction), Stage::Default)
+    const fn default_of(&self, direction: Direction) -> Decision {
+        Decision::by(default_policy(self.kind, direction), Stage::Default)
     }
 
-    /// Every set that a judgement by these rules can depend on, ascending.
+    /// Every set that a decision by these rules can depend on, ascending.
     pub fn mentions(&self) -> &[SetId] {
         &self.mentions
     }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 /// What the twin decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
+pub struct ReferenceDecision {
     /// Whether the packet passes.
     pub policy: Policy,
     /// The step that decided.
@@ -21,7 +21,7 @@ pub struct Decision {
 }
 
 /// Steps 3 to 5 of §3 for a packet that crosses `eni` in `direction`.
-pub fn decide(desired: &Desired, eni: &EniId, direction: Direction, tuple: &Tuple) -> Decision {
+pub fn decide(desired: &Desired, eni: &EniId, direction: Direction, tuple: &Tuple) -> ReferenceDecision {
     let here = &desired.enis[eni];
     let remote = match direction {
         Direction::Ingress => tuple.addresses.source(),
@@ -29,7 +29,7 @@ pub fn decide(desired: &Desired, eni: &EniId, direction: Direction, tuple: &Tupl
     };
     let bypass = direction == Direction::Ingress || desired.settings.intra_group_egress_bypass;
     if bypass && here.groups.iter().any(|group| is_open_to(desired, group, eni, remote)) {
-        return Decision { policy: Policy::Accept, stage: Stage::IntraGroup, rules: Vec::new() };
+        return ReferenceDecision { policy: Policy::Accept, stage: Stage::IntraGroup, rules: Vec::new() };
     }
     let groups = here.groups.iter().filter_map(|id| desired.groups.get(id));
     let matching: Vec<&Rule> = groups
@@ -42,11 +42,11 @@ pub fn decide(desired: &Desired, eni: &EniId, direction: Direction, tuple: &Tupl
         let strongest = matching.into_iter().filter(|rule| rule.priority == priority);
         let policy = strongest.clone().map(|rule| rule.policy).max().unwrap_or(Policy::Drop);
         let rules = strongest.filter(|rule| rule.policy == policy).map(|rule| rule.id.clone()).collect();
-        return Decision { policy, stage: Stage::Rule, rules };
+        return ReferenceDecision { policy, stage: Stage::Rule, rules };
     }
     let basic = groups.clone().any(|group| group.kind == GroupKind::Basic);
     let policy = if basic && direction == Direction::Egress { Policy::Accept } else { Policy::Drop };
-    Decision { policy, stage: Stage::Default, rules: Vec::new() }
+    ReferenceDecision { policy, stage: Stage::Default, rules: Vec::new() }
 }
 
 fn is_open_to(desired: &Desired, group: &GroupId, eni: &EniId, remote: IpAddr) -> bool {

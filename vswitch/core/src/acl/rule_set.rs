@@ -8,7 +8,7 @@ use super::service_rows::{PortCheck, Services};
 use crate::config::desired::{Direction, Policy};
 use crate::config::ids::{GroupId, RuleId};
 use crate::packet::headers::{Addresses, Tuple};
-use crate::packet::verdict::{Judgement, Stage};
+use crate::packet::verdict::{Decision, Stage};
 use crate::tables::address_class::SetId;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -50,12 +50,12 @@ pub(super) struct Check {
 }
 
 impl RuleSet {
-    /// The judgement of the rule that was found, or the default.
+    /// The decision of the rule that was found, or the default.
     #[inline(always)]
-    pub(super) fn judgement(&self, found: Option<u32>, default: Judgement) -> Judgement {
+    pub(super) fn decision(&self, found: Option<u32>, default: Decision) -> Decision {
         let Some(ground) = found else { return default };
         let policy = if has_bit(&self.accepts, ground) { Policy::Accept } else { Policy::Drop };
-        Judgement { policy, stage: Stage::Rule, ground }
+        Decision { policy, stage: Stage::Rule, ground }
     }
 
     #[inline]

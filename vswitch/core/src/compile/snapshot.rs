@@ -6,7 +6,7 @@ use crate::config::desired::{Direction, Settings};
 use crate::config::ids::{EniId, EniIndex, FlowScope, MacAddress};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, Tuple};
-use crate::packet::verdict::Judgement;
+use crate::packet::verdict::Decision;
 use crate::tables::address_class::{Class, SetId, SetsId};
 use crate::tables::address_entry::Place;
 use crate::tables::address_table::Places;
@@ -37,7 +37,7 @@ pub struct Snapshot {
 pub(crate) struct EniEntry {
     pub(crate) id: Arc<EniId>,
     pub(crate) scope: FlowScope,
-    /// Changes with what a judgement at this ENI alone can depend on. See [`Snapshot::revision`].
+    /// Changes with what a decision at this ENI alone can depend on. See [`Snapshot::revision`].
     pub(crate) revision: u32,
     /// Its VPC, as a place in [`Snapshot::vpcs`].
     pub(crate) vpc: u32,
@@ -130,8 +130,8 @@ impl VpcNetwork {
 
     /// Steps 4 and 5 (§3.1, §3.3) of `filter` for a peer of this class: the first matching rule, or the default.
     #[inline]
-    pub(crate) fn judge(&self, filter: &Filter, direction: Direction, tuple: &Tuple, peer: Class) -> Judgement {
-        filter.judge(direction, tuple, peer, |sets| self.sets_of(sets))
+    pub(crate) fn decide(&self, filter: &Filter, direction: Direction, tuple: &Tuple, peer: Class) -> Decision {
+        filter.decide(direction, tuple, peer, |sets| self.sets_of(sets))
     }
 
     fn sets_of(&self, sets: SetsId) -> &[SetId] {
@@ -172,7 +172,7 @@ impl Snapshot {
         Some(generation + u64::from(revision - first))
     }
 
-    /// The policy revision of an ENI: it changes when anything changes that a judgement at this ENI can depend on.
+    /// The policy revision of an ENI: it changes when anything changes that a decision at this ENI can depend on.
     pub fn revision(&self, index: EniIndex) -> Option<u32> {
         let eni = self.eni(index)?;
         Some(self.revision_of(eni, self.network(eni)?.1))

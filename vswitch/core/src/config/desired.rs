@@ -261,7 +261,7 @@ pub struct Rule {
     pub priority: u8,
     /// The protocols it covers.
     pub protocol: Protocol,
-    /// The destination ports it covers, in both directions of judgement.
+    /// The destination ports it covers, in both directions.
     #[serde(default, skip_serializing_if = "Ports::is_any")]
     pub ports: Ports,
     /// The source ports it covers; all if absent.

@@ -1,4 +1,4 @@
-//! What explain tells: the judgement of a packet at each ENI it would meet, with the ground of each.
+//! What explain tells: the decision of a packet at each ENI it would meet, with the ground of each.
 
 use crate::config::desired::{Direction, Policy};
 use crate::config::ids::{EniId, GroupId, RuleId};
@@ -13,13 +13,14 @@ pub struct Explanation {
     pub delivered: bool,
     /// What happens to it in the end: `deliver`, `answer`, or the name of the drop reason.
     pub verdict: String,
-    /// The judgements it met, in order: egress at its sender, ingress at its receiver.
-    pub judgements: Vec<JudgementReport>,
+    /// The decisions it met, in order: egress at its sender, ingress at its receiver.
+    #[serde(rename = "judgements")]
+    pub decisions: Vec<DecisionReport>,
 }
 
-/// One judgement, told with names.
+/// One decision, told with names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct JudgementReport {
+pub struct DecisionReport {
     /// The ENI that judged.
     pub eni: EniId,
     /// The direction it judged.

@@ -10,7 +10,7 @@ use crate::hw::time::Tick;
 use crate::packet::FrameBuffer;
 use crate::packet::fragment_coverage::{Cover, Part};
 use crate::packet::headers::{Addresses, Headers, Tuple};
-use crate::packet::verdict::{DropReason, Judgement};
+use crate::packet::verdict::{Decision, DropReason};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -64,7 +64,7 @@ pub(crate) type FragmentEntry = (FragmentKey, u64);
 pub(crate) struct Fate {
     /// The ENI's policy revision that judged it.
     pub(crate) revision: u32,
-    pub(crate) judgement: Judgement,
+    pub(crate) decision: Decision,
     /// What it was, for those that judge it again: later parts do not show it.
     pub(crate) first: Tuple,
     pub(crate) opener: Opener,
@@ -73,8 +73,8 @@ pub(crate) struct Fate {
 
 impl Fate {
     /// The fate of the packet with the tuple `first`, judged at `seen`.
-    pub(crate) const fn new(judgement: Judgement, revision: u32, (first, opener): (Tuple, Opener), seen: Tick) -> Self {
-        Self { revision, judgement, first, opener, seen }
+    pub(crate) const fn new(decision: Decision, revision: u32, (first, opener): (Tuple, Opener), seen: Tick) -> Self {
+        Self { revision, decision, first, opener, seen }
     }
 }
 
@@ -290,7 +290,7 @@ impl Slot {
     /// What is given up first: what is over, then what was refused, for strangers can send that at will; then the oldest.
     fn worth(&self, now: Tick) -> (bool, bool, u64) {
         let is_needed = !self.seen.is_older_than(TIMEOUT_S, now) && !self.cover.is_whole();
-        let is_refused = self.fate.is_some_and(|fate| !fate.judgement.accepts());
+        let is_refused = self.fate.is_some_and(|fate| !fate.decision.accepts());
         (is_needed, !is_refused, self.order)
     }
 }
@@ -333,7 +333,7 @@ mod tests {
 
     fn fate(policy: Policy) -> Fate {
         let tuple = Tuple { addresses: entry(1, 1).0.addresses, protocol: 17, source_port: 1, destination_port: 2 };
-        Fate::new(Judgement::by(policy, Stage::Rule), 1, (tuple, Opener::Sender), NOW)
+        Fate::new(Decision::by(policy, Stage::Rule), 1, (tuple, Opener::Sender), NOW)
     }
 
     #[test]

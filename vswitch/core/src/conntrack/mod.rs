@@ -100,7 +100,7 @@ pub struct Flow {
 pub struct Origin {
     /// When the connection was opened.
     pub opened_at: Tick,
-    /// The rule or group that admitted each session, as [`Judgement::ground`](crate::packet::verdict::Judgement::ground).
+    /// The rule or group that admitted each session, as [`Decision::ground`](crate::packet::verdict::Decision::ground).
     pub grounds: [u32; 2],
     /// The upper parts of the byte counts.
     pub(crate) bytes_high: [BytesHigh; 2],

@@ -24,7 +24,7 @@ use crate::packet::headers::fast_parse::{self, Family, Plain};
 use crate::packet::headers::tcp_options::window_scale;
 use crate::packet::headers::{Addresses, Tuple, protocol, tcp_flags};
 use crate::packet::offload::Wire;
-use crate::packet::verdict::{Judgement, Stage, Verdict};
+use crate::packet::verdict::{Decision, Stage, Verdict};
 use crate::packet::{Marker, Packet};
 use crate::policy::eni_context::EniContext;
 use crate::policy::exemptions::SMTP;
@@ -74,12 +74,12 @@ impl<'a> PolicyPair<'a> {
 
     /// What both say, the sender's first; and whether they say so of all packets of this protocol and destination port. Whoever
     /// is refused by the first never comes before the second.
-    fn judge(&self, tuple: &Tuple) -> ([Judgement; 2], bool) {
-        let (outgoing, is_for_all) = self.egress.judge(tuple);
+    fn decide(&self, tuple: &Tuple) -> ([Decision; 2], bool) {
+        let (outgoing, is_for_all) = self.egress.decide(tuple);
         if !outgoing.accepts() {
             return ([outgoing; 2], is_for_all);
         }
-        let (incoming, is_for_all_too) = self.ingress.judge(tuple);
+        let (incoming, is_for_all_too) = self.ingress.decide(tuple);
         ([outgoing, incoming], is_for_all && is_for_all_too)
     }
 }
@@ -96,15 +96,15 @@ impl<'a> PeerPolicy<'a> {
     }
 
     #[inline(always)]
-    fn judge(&self, tuple: &Tuple) -> (Judgement, bool) {
+    fn decide(&self, tuple: &Tuple) -> (Decision, bool) {
         let found = match &self.sheet {
-            Some(Sheet::Narrow(sheet)) => sheet.judge(sheet.service(tuple), self.rows),
-            Some(Sheet::Wide(sheet)) => sheet.judge(sheet.service(tuple), self.rows),
+            Some(Sheet::Narrow(sheet)) => sheet.decide(sheet.service(tuple), self.rows),
+            Some(Sheet::Wide(sheet)) => sheet.decide(sheet.service(tuple), self.rows),
             None => None,
         };
         match found {
-            Some(judgement) => (judgement, true),
-            None => (self.context.judge_by_place(self.context.direction, tuple, self.peer), false),
+            Some(decision) => (decision, true),
+            None => (self.context.decide_by_entry(self.context.direction, tuple, self.peer), false),
         }
     }
 }
@@ -117,16 +117,16 @@ impl<'a> BurstPath<'a> {
 
     /// What the rules of both ends say of a service.
     #[inline(never)]
-    fn decide(&mut self, sender: &EniContext<'a>, service: Service, tuple: &Tuple) -> Option<[Judgement; 2]> {
+    fn decide(&mut self, sender: &EniContext<'a>, service: Service, tuple: &Tuple) -> Option<[Decision; 2]> {
         if self.policies.is_none() {
             self.policies = Some(PolicyPair::new(sender, &self.path, tuple.addresses)?);
         }
-        let (judgements, is_for_all) = self.policies.as_ref()?.judge(tuple);
+        let (decisions, is_for_all) = self.policies.as_ref()?.decide(tuple);
         if is_for_all {
-            self.path.cache_decisions(service, judgements);
+            self.path.cache_decisions(service, decisions);
             self.is_dirty = true;
         }
-        Some(judgements)
+        Some(decisions)
     }
 }
 
@@ -279,7 +279,7 @@ pub(crate) enum Continuation {
 }
 
 impl Shard {
-    /// Both judgements of a plain packet, and all that follows from them. False, and nothing is done, where it has to go the
+    /// Both decisions of a plain packet, and all that follows from them. False, and nothing is done, where it has to go the
     /// long way.
     #[inline(always)]
     pub(crate) fn pass_along<'a>(
@@ -304,7 +304,7 @@ impl Shard {
         };
         packet.receiver = burst_path.path.receiver;
         match went_on {
-            Continuation::Yes => packet.judgement = Some(Judgement::by(Policy::Accept, Stage::Session)),
+            Continuation::Yes => packet.decision = Some(Decision::by(Policy::Accept, Stage::Session)),
             Continuation::New => match self.start(sender, burst_path, (packet, step), now) {
                 Some(Verdict::Deliver) => {}
                 Some(refusal) => {
@@ -336,7 +336,7 @@ impl Shard {
     ) -> Option<Verdict> {
         let service = Service::new(step.entry.protocol, step.entry.ports()[1]);
         let [outgoing, incoming] = match burst_path.path.cached_decisions(service) {
-            Some(judgements) => judgements,
+            Some(decisions) => decisions,
             None => burst_path.decide(sender, service, &step.entry.tuple())?,
         };
         let (timeouts, receiver) = (burst_path.path.timeouts?, burst_path.path.receiver.0 as usize);
@@ -345,22 +345,21 @@ impl Shard {
         }
         let wire = Wire { packets: 1, bytes: packet.buffer.length() as u64 };
         if !outgoing.accepts() {
-            packet.judgement = Some(outgoing);
+            packet.decision = Some(outgoing);
             let refusal = Verdict::Drop(outgoing.drop_reason());
             self.counters[sender.counters_index()].egress.count(refusal, wire);
             return Some(refusal);
         }
         let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(timeouts, now);
         let both = [(outgoing, Direction::Egress), (incoming, Direction::Ingress)];
-        for (number, (judgement, opened)) in
-            both.into_iter().enumerate().filter(|(_, (judgement, _))| judgement.accepts())
+        for (number, (decision, opened)) in both.into_iter().enumerate().filter(|(_, (decision, _))| decision.accepts())
         {
             let live = burst_path.path.live[number];
-            flow.sides[number] = Side::of_live(live, opened, step.entry.swapped, judgement.stage);
-            origin.grounds[number] = judgement.ground;
+            flow.sides[number] = Side::of_live(live, opened, step.entry.swapped, decision.stage);
+            origin.grounds[number] = decision.ground;
         }
         self.insert(&step.entry, (flow, origin), (sender.snapshot.settings(), now)).ok()?;
-        packet.judgement = Some(incoming);
+        packet.decision = Some(incoming);
         self.note_session(sender.counters_index(), sender.eni.sessions_max, &step.entry);
         if incoming.accepts() {
             self.note_session(receiver, burst_path.path.receiver_sessions_max, &step.entry);

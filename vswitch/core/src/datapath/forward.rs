@@ -2,7 +2,7 @@
 //!
 //! A burst goes through in phases, so that the memory each packet needs is on its way while others are worked on: ask
 //! for all frames; parse, guard and route all, and ask for their sessions; then judge and apply in order. Where sender
-//! and receiver are of one shard, a packet passes both judgements at once.
+//! and receiver are of one shard, a packet passes both decisions at once.
 
 use crate::compile::snapshot::Snapshot;
 use crate::config::desired::Direction;
@@ -126,16 +126,16 @@ impl Shard {
         for (packet, step) in run.iter_mut().zip(&mut steps) {
             // What another shard found is not known here: ask for the owner.
             let place = context.network.destination(packet.headers.tuple.addresses);
-            packet.judgement = None;
+            packet.decision = None;
             packet.verdict = arrive(&context, packet, place.route());
             *step = self.step_of(&context, packet, place);
         }
         for (packet, step) in run.iter_mut().zip(&steps) {
             if let Verdict::Forward(_) = packet.verdict {
                 let lookup = self.lookup(&context, packet, step);
-                let ruling = self.judge(&context, (packet, &lookup), now);
-                packet.verdict = match self.apply(&context, packet, (ruling, &lookup), now) {
-                    _ if !ruling.0.accepts() => Verdict::Drop(ruling.0.drop_reason()),
+                let evaluation = self.evaluate(&context, (packet, &lookup), now);
+                packet.verdict = match self.apply(&context, packet, (evaluation, &lookup), now) {
+                    _ if !evaluation.0.accepts() => Verdict::Drop(evaluation.0.drop_reason()),
                     Ok(_) => Verdict::Deliver,
                     Err(reason) => Verdict::Drop(reason),
                 };
@@ -179,7 +179,7 @@ impl Shard {
 
     #[inline(never)]
     fn admit_unusual(&self, context: &EniContext<'_>, packet: &mut Packet) -> Step {
-        packet.judgement = None;
+        packet.decision = None;
         let (verdict, place) = admit(context, packet);
         packet.verdict = verdict;
         self.step_of(context, packet, place)

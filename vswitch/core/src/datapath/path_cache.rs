@@ -7,7 +7,7 @@ use crate::config::ids::{EniIndex, FlowScope};
 use crate::config::limits::{ETHERNET_HEADER_BYTES, PATHS_CACHED_MAX};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, METADATA_SERVICE};
-use crate::packet::verdict::{Judgement, Stage};
+use crate::packet::verdict::{Decision, Stage};
 use crate::policy::eni_context::EniContext;
 use crate::tables::address_entry::Place;
 use crate::tables::route::Route;
@@ -74,7 +74,7 @@ pub(crate) struct Path {
     /// How many sessions the receiver may have.
     pub(crate) receiver_sessions_max: u32,
     /// What the rules of both ends said of services lately.
-    cached_decisions: [(Service, [Judgement; 2]); SERVICES_CACHED],
+    cached_decisions: [(Service, [Decision; 2]); SERVICES_CACHED],
 }
 
 /// A protocol and a destination port.
@@ -126,20 +126,20 @@ impl Path {
             ethernet_then,
             timeouts: if timeouts == its_timeouts && !counts_new { Some(timeouts) } else { None },
             receiver_sessions_max: context.eni.sessions_max,
-            cached_decisions: [(Service::NONE, [Judgement::by(Policy::Drop, Stage::Default); 2]); SERVICES_CACHED],
+            cached_decisions: [(Service::NONE, [Decision::by(Policy::Drop, Stage::Default); 2]); SERVICES_CACHED],
         })
     }
 
     /// What the rules of the sender and of the receiver say of a service, if they were asked lately.
     #[inline(always)]
-    pub(crate) fn cached_decisions(&self, service: Service) -> Option<[Judgement; 2]> {
-        let (its, judgements) = &self.cached_decisions[service.0 as usize % SERVICES_CACHED];
-        if *its == service { Some(*judgements) } else { None }
+    pub(crate) fn cached_decisions(&self, service: Service) -> Option<[Decision; 2]> {
+        let (its, decisions) = &self.cached_decisions[service.0 as usize % SERVICES_CACHED];
+        if *its == service { Some(*decisions) } else { None }
     }
 
     /// Remembers it.
-    pub(crate) fn cache_decisions(&mut self, service: Service, judgements: [Judgement; 2]) {
-        self.cached_decisions[service.0 as usize % SERVICES_CACHED] = (service, judgements);
+    pub(crate) fn cache_decisions(&mut self, service: Service, decisions: [Decision; 2]) {
+        self.cached_decisions[service.0 as usize % SERVICES_CACHED] = (service, decisions);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Does to the sessions what a judgement asks for.
+//! Does to the sessions what a decision asks for.
 
 use crate::config::desired::{Direction, Settings};
 use crate::config::ids::{EniIndex, FlowScope};
@@ -18,55 +18,55 @@ use crate::packet::Packet;
 use crate::packet::headers::tcp_flags::{ACK, RST, SYN};
 use crate::packet::headers::{Fragment, Segment, protocol};
 use crate::packet::offload::Wire;
-use crate::packet::verdict::{DropReason, Judgement, Verdict};
+use crate::packet::verdict::{Decision, DropReason, Verdict};
 use crate::policy::eni_context::EniContext;
-use crate::policy::evaluate::{Action, Admission, Lookup, Ruling};
+use crate::policy::evaluate::{Admission, Evaluation, Lookup, SessionUpdate};
 
 impl Shard {
-    /// Does what the judgement of a packet at one ENI asks for. Returns the record that was opened, if one was.
+    /// Does what the decision of a packet at one ENI asks for. Returns the record that was opened, if one was.
     #[inline]
     pub(crate) fn apply(
         &mut self,
         context: &EniContext<'_>,
         packet: &Packet,
-        ((judgement, action), lookup): (Ruling, &Lookup),
+        ((decision, update), lookup): (Evaluation, &Lookup),
         now: Tick,
     ) -> Result<Option<SessionSlot>, DropReason> {
         let mut opened = None;
-        if action == Action::Relate {
+        if update == SessionUpdate::Relate {
             self.take_related_error(context, now)?;
         }
         if let Lookup::Session(entry) = lookup {
-            match action {
-                Action::None | Action::Relate => {}
-                Action::Touch(slot) | Action::Readmit(slot, _) => {
+            match update {
+                SessionUpdate::None | SessionUpdate::Relate => {}
+                SessionUpdate::Touch(slot) | SessionUpdate::Readmit(slot, _) => {
                     let slot = self.own(slot, entry, context.eni.scope);
-                    self.go_on(slot, &[(context, (judgement, action))], (packet, lookup), now);
+                    self.go_on(slot, &[(context, (decision, update))], (packet, lookup), now);
                 }
-                Action::Revoke(slot, is_needed) => self.revoke(slot, entry, context, is_needed.then_some(now)),
-                Action::Open(admission) => opened = Some(self.open(context, packet, (admission, entry), now)?),
-                Action::Reopen(slot, admission) => {
+                SessionUpdate::Revoke(slot, is_needed) => self.revoke(slot, entry, context, is_needed.then_some(now)),
+                SessionUpdate::Open(admission) => opened = Some(self.open(context, packet, (admission, entry), now)?),
+                SessionUpdate::Reopen(slot, admission) => {
                     self.end(slot, context);
                     opened = Some(self.open(context, packet, (admission, entry), now)?);
                 }
             }
         }
-        self.note_fragment(context, packet, judgement, now);
+        self.note_fragment(context, packet, decision, now);
         Ok(opened)
     }
 
-    /// Keeps the judgement of a first fragment, if later ones are to follow it.
+    /// Keeps the decision of a first fragment, if later ones are to follow it.
     #[inline]
-    pub(crate) fn note_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
+    pub(crate) fn note_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, decision: Decision, now: Tick) {
         if packet.headers.fragment == Fragment::First && context.snapshot.settings().follow_first_fragment {
-            self.remember_fate(context, packet, judgement, now);
+            self.remember_fate(context, packet, decision, now);
         }
     }
 
     /// The record of a session that goes on, if the session of `other` is in it as well.
     #[inline]
-    pub(crate) fn shared_record(&self, action: Action, other: FlowScope) -> Option<SessionSlot> {
-        action.continues().filter(|slot| self.sessions.flow(*slot).place_of(other).is_some())
+    pub(crate) fn shared_record(&self, update: SessionUpdate, other: FlowScope) -> Option<SessionSlot> {
+        update.continues().filter(|slot| self.sessions.flow(*slot).place_of(other).is_some())
     }
 
     /// Counts a packet of a record of which each of `sessions` goes on, and restarts its timer.
@@ -74,12 +74,12 @@ impl Shard {
     pub(crate) fn go_on(
         &mut self,
         slot: SessionSlot,
-        sessions: &[(&EniContext<'_>, Ruling)],
+        sessions: &[(&EniContext<'_>, Evaluation)],
         (packet, lookup): (&Packet, &Lookup),
         now: Tick,
     ) {
-        for (context, ruling) in sessions {
-            if let Action::Readmit(_, admitted_by) = ruling.1 {
+        for (context, evaluation) in sessions {
+            if let SessionUpdate::Readmit(_, admitted_by) = evaluation.1 {
                 self.readmit(slot, context, admitted_by);
             }
         }
@@ -192,7 +192,7 @@ impl Shard {
     }
 
     #[cold]
-    fn readmit(&mut self, slot: SessionSlot, context: &EniContext<'_>, admitted_by: Option<Judgement>) {
+    fn readmit(&mut self, slot: SessionSlot, context: &EniContext<'_>, admitted_by: Option<Decision>) {
         let flow = self.sessions.flow_mut(slot);
         let Some(place) = flow.place_of(context.eni.scope) else { return };
         let side = &mut flow.sides[place];
@@ -202,9 +202,9 @@ impl Shard {
             self.counters[context.counters_index()].sessions += 1;
         }
         let side = &mut self.sessions.flow_mut(slot).sides[place];
-        if let Some(judgement) = admitted_by {
-            side.set_stage(judgement.stage);
-            self.sessions.origin_mut(slot).grounds[place] = judgement.ground;
+        if let Some(decision) = admitted_by {
+            side.set_stage(decision.stage);
+            self.sessions.origin_mut(slot).grounds[place] = decision.ground;
         }
     }
 
@@ -349,18 +349,18 @@ impl Shard {
         slot: SessionSlot,
         context: &EniContext<'_>,
         packet: &Packet,
-        ((judgement, action), lookup): (Ruling, &Lookup),
+        ((decision, update), lookup): (Evaluation, &Lookup),
         now: Tick,
     ) -> Result<Option<SessionSlot>, DropReason> {
-        let (Lookup::Session(entry), Some(admission)) = (lookup, action.admission()) else { return Ok(None) };
+        let (Lookup::Session(entry), Some(admission)) = (lookup, update.admission()) else { return Ok(None) };
         let its = side(context, admission, entry.swapped);
         let flow = self.sessions.flow(slot);
         // Two ENIs may differ in whom they take for the opener.
         let is_alike = flow.timeouts == context.timeouts() && flow.is_swapped() == its.is_swapped();
         if !is_alike || packet.headers.fragment == Fragment::First {
-            return self.apply(context, packet, ((judgement, action), lookup), now);
+            return self.apply(context, packet, ((decision, update), lookup), now);
         }
-        if let Action::Reopen(over, _) = action {
+        if let SessionUpdate::Reopen(over, _) = update {
             self.end(over, context);
         }
         self.ask_quota(context, now)?;
@@ -379,11 +379,11 @@ impl Shard {
     }
 
     #[cold]
-    fn remember_fate(&mut self, context: &EniContext<'_>, packet: &Packet, judgement: Judgement, now: Tick) {
+    fn remember_fate(&mut self, context: &EniContext<'_>, packet: &Packet, decision: Decision, now: Tick) {
         let eni = context.eni;
         let entry = self.sessions.fragment_entry(FragmentKey::of(eni.scope, &packet.headers));
         let opener = Opener::of(&packet.headers, context.direction, context.snapshot.settings());
-        let fate = Fate::new(judgement, context.revision, (packet.headers.tuple, opener), now);
+        let fate = Fate::new(decision, context.revision, (packet.headers.tuple, opener), now);
         self.sessions.fragments.remember(&entry, fate);
     }
 

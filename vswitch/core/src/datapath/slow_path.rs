@@ -12,7 +12,7 @@ use crate::hw::time::Tick;
 use crate::packet::Packet;
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::policy::eni_context::EniContext;
-use crate::policy::evaluate::{Lookup, Ruling};
+use crate::policy::evaluate::{Evaluation, Lookup};
 use crate::router;
 use crate::router::{icmp, ttl};
 use crate::tables::address_entry::Place;
@@ -52,7 +52,7 @@ impl Shard {
         });
     }
 
-    /// One packet that egress admitted, through both judgements if its receiver is here. Counts what passes egress, and
+    /// One packet that egress admitted, through both decisions if its receiver is here. Counts what passes egress, and
     /// everything of ingress.
     ///
     /// # Errors
@@ -73,10 +73,10 @@ impl Shard {
         let next = receiver.index;
         packet.receiver = next;
         let lookup = self.lookup(sender, packet, step);
-        let ruling = self.judge(sender, (packet, &lookup), now);
-        if !ruling.0.accepts() {
-            let _refused_anyway = self.apply(sender, packet, (ruling, &lookup), now);
-            return Err(Verdict::Drop(ruling.0.drop_reason()));
+        let evaluation = self.evaluate(sender, (packet, &lookup), now);
+        if !evaluation.0.accepts() {
+            let _refused_anyway = self.apply(sender, packet, (evaluation, &lookup), now);
+            return Err(Verdict::Drop(evaluation.0.drop_reason()));
         }
         let crosses = receiver.eni.vswitch != sender.eni.vswitch || matches!(step.place.route(), Route::Via(_));
         let mtu_bytes = receiver.eni.mtu_bytes;
@@ -85,10 +85,10 @@ impl Shard {
         let arrival = if is_here { arrive(receiver, packet, step.place.route()) } else { Verdict::Forward(next) };
         let enters = is_here && !is_last_hop && !is_too_big && arrival == Verdict::Forward(next);
         // A session that shares its record with the receiver's waits for what the receiver says.
-        let shared = if enters { self.shared_record(ruling.1, receiver.eni.scope) } else { None };
+        let shared = if enters { self.shared_record(evaluation.1, receiver.eni.scope) } else { None };
         let opened = match shared {
             Some(_) => None,
-            None => self.apply(sender, packet, (ruling, &lookup), now).map_err(Verdict::Drop)?,
+            None => self.apply(sender, packet, (evaluation, &lookup), now).map_err(Verdict::Drop)?,
         };
         if crosses && let Some(verdict) = ttl::take_hop(sender, packet) {
             return Err(verdict);
@@ -101,59 +101,59 @@ impl Shard {
             return Ok(Verdict::Forward(next));
         }
         packet.verdict = match arrival {
-            Verdict::Forward(_) => self.enter((sender, receiver), (packet, step), (ruling, shared, opened), now),
+            Verdict::Forward(_) => self.enter((sender, receiver), (packet, step), (evaluation, shared, opened), now),
             other => other,
         };
         self.finish(receiver, packet);
         Ok(packet.verdict)
     }
 
-    /// The second judgement of a packet whose first is `ruling`. That was applied, and perhaps `opened` a record, unless
+    /// The second decision of a packet whose first is `evaluation`. That was applied, and perhaps `opened` a record, unless
     /// both ENIs have their sessions in one `shared` record.
     pub(super) fn enter(
         &mut self,
         (sender, receiver): (&EniContext<'_>, &EniContext<'_>),
         (packet, step): (&mut Packet, &Step),
-        (ruling, shared, opened): (Ruling, Option<SessionSlot>, Option<SessionSlot>),
+        (evaluation, shared, opened): (Evaluation, Option<SessionSlot>, Option<SessionSlot>),
         now: Tick,
     ) -> Verdict {
         let its_lookup = self.lookup(receiver, packet, step);
-        let its_ruling = self.judge(receiver, (packet, &its_lookup), now);
+        let its_evaluation = self.evaluate(receiver, (packet, &its_lookup), now);
         if let Some(slot) = shared {
-            if its_ruling.1.continues() == Some(slot) {
-                self.go_on(slot, &[(sender, ruling), (receiver, its_ruling)], (packet, &its_lookup), now);
-                self.note_fragment(sender, packet, ruling.0, now);
-                self.note_fragment(receiver, packet, its_ruling.0, now);
+            if its_evaluation.1.continues() == Some(slot) {
+                self.go_on(slot, &[(sender, evaluation), (receiver, its_evaluation)], (packet, &its_lookup), now);
+                self.note_fragment(sender, packet, evaluation.0, now);
+                self.note_fragment(receiver, packet, its_evaluation.0, now);
                 return Verdict::Deliver;
             }
             // From here on the two sessions see different packets. The receiver's keeps the record.
             let lookup = self.lookup(sender, packet, step);
-            let applied = self.apply(sender, packet, (ruling, &lookup), now);
+            let applied = self.apply(sender, packet, (evaluation, &lookup), now);
             debug_assert!(applied.is_ok(), "a session that goes on needs no room");
         }
         let applied = match opened {
-            Some(slot) if its_ruling.1.admission().is_some() => {
-                self.join(slot, receiver, packet, (its_ruling, &its_lookup), now)
+            Some(slot) if its_evaluation.1.admission().is_some() => {
+                self.join(slot, receiver, packet, (its_evaluation, &its_lookup), now)
             }
-            _ => self.apply(receiver, packet, (its_ruling, &its_lookup), now),
+            _ => self.apply(receiver, packet, (its_evaluation, &its_lookup), now),
         };
         match applied {
-            _ if !its_ruling.0.accepts() => Verdict::Drop(its_ruling.0.drop_reason()),
+            _ if !its_evaluation.0.accepts() => Verdict::Drop(its_evaluation.0.drop_reason()),
             Ok(_) => Verdict::Deliver,
             Err(reason) => Verdict::Drop(reason),
         }
     }
 
     #[inline]
-    pub(super) fn judge(
+    pub(super) fn evaluate(
         &self,
         context: &EniContext<'_>,
         (packet, lookup): (&mut Packet, &Lookup),
         now: Tick,
-    ) -> Ruling {
-        let ruling = context.judge(&self.sessions, &packet.headers, (lookup, packet.marker), now);
-        packet.judgement = Some(ruling.0);
-        ruling
+    ) -> Evaluation {
+        let evaluation = context.evaluate(&self.sessions, &packet.headers, (lookup, packet.marker), now);
+        packet.decision = Some(evaluation.0);
+        evaluation
     }
 
     /// Counts a packet at the end of its ingress, and addresses it to the guest.
@@ -167,7 +167,7 @@ impl Shard {
     }
 }
 
-/// The steps of egress before any judgement: what the frame says, whose it is, and where it goes.
+/// The steps of egress before any decision: what the frame says, whose it is, and where it goes.
 #[inline]
 pub(super) fn admit(context: &EniContext<'_>, packet: &mut Packet) -> (Verdict, Place) {
     let guarded = match packet.parse() {
@@ -179,13 +179,13 @@ pub(super) fn admit(context: &EniContext<'_>, packet: &mut Packet) -> (Verdict, 
     }
     let place = context.network.destination(packet.headers.tuple.addresses);
     if let Some(verdict) = router::answer(context, packet, place.route()) {
-        packet.judgement = context.exempt(&packet.headers, packet.marker);
+        packet.decision = context.exempt(&packet.headers, packet.marker);
         return (verdict, place);
     }
     (next_eni(context, place.route()).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward), place)
 }
 
-/// The step of ingress before any judgement: whether the ENI has the destination, which `route` leads to.
+/// The step of ingress before any decision: whether the ENI has the destination, which `route` leads to.
 #[inline]
 pub(super) fn arrive(context: &EniContext<'_>, packet: &Packet, route: Route) -> Verdict {
     let is_owner = route == Route::Owner(context.index)

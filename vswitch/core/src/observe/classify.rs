@@ -7,7 +7,7 @@ use crate::config::desired::Direction;
 use crate::config::ids::{EniIndex, RuleId};
 use crate::config::limits::BURST_PACKETS;
 use crate::packet::headers::{Addresses, Tuple};
-use crate::packet::verdict::Judgement;
+use crate::packet::verdict::Decision;
 use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::from_peer;
 use crate::tables::address_entry::Place;
@@ -18,24 +18,24 @@ use alloc::vec::Vec;
 
 impl Snapshot {
     /// Judges packets at an ENI as first packets are: by its rules alone. Empty if there is no such ENI.
-    pub fn judge_by_rules(
+    pub fn decide_by_rules(
         &self,
         (eni, direction): (EniIndex, Direction),
         tuples: &[Tuple],
-        judgements: &mut Vec<Judgement>,
+        decisions: &mut Vec<Decision>,
     ) {
-        judgements.clear();
+        decisions.clear();
         let Some(context) = EniContext::new(self, eni, direction) else { return };
         for burst in tuples.chunks(BURST_PACKETS) {
             match context.sheet() {
-                Some(Sheet::Narrow(rows)) => judge_burst(&context, rows, burst, judgements),
-                Some(Sheet::Wide(rows)) => judge_burst(&context, rows, burst, judgements),
-                None => judgements.extend(burst.iter().map(|tuple| context.judge_by_rules(direction, tuple))),
+                Some(Sheet::Narrow(rows)) => decide_burst(&context, rows, burst, decisions),
+                Some(Sheet::Wide(rows)) => decide_burst(&context, rows, burst, decisions),
+                None => decisions.extend(burst.iter().map(|tuple| context.decide_by_rules(direction, tuple))),
             }
         }
     }
 
-    /// The name of the rule that a judgement by the rules of an ENI names as its ground.
+    /// The name of the rule that a decision by the rules of an ENI names as its ground.
     pub fn rule_of(&self, eni: EniIndex, direction: Direction, ground: u32) -> Option<&RuleId> {
         Some(self.network(self.eni(eni)?)?.1.filter.rule(direction, ground)?.0)
     }
@@ -47,13 +47,13 @@ impl Snapshot {
     }
 }
 
-/// [`EniContext::judge_by_rules`] of the packets of a burst, step by step for all of them: each step asks for the memory that the
+/// [`EniContext::decide_by_rules`] of the packets of a burst, step by step for all of them: each step asks for the memory that the
 /// next one reads, and none has a branch that depends on what the packet before it was.
-fn judge_burst<const WORDS: usize>(
+fn decide_burst<const WORDS: usize>(
     context: &EniContext<'_>,
     rows: Pieces<'_, WORDS>,
     burst: &[Tuple],
-    judgements: &mut Vec<Judgement>,
+    decisions: &mut Vec<Decision>,
 ) {
     let (mut services, mut peers) = ([0; BURST_PACKETS], [[0; 2]; BURST_PACKETS]);
     let mut places = [Place::NOWHERE; BURST_PACKETS];
@@ -64,8 +64,8 @@ fn judge_burst<const WORDS: usize>(
     for (peer, place) in peers[..burst.len()].iter_mut().zip(&places) {
         *peer = rows.peer(place.class);
     }
-    judgements.extend(burst.iter().zip(&services).zip(&peers).zip(&places).map(|(((tuple, service), peer), place)| {
-        rows.judge(*service, *peer).unwrap_or_else(|| context.judge_by_place(context.direction, tuple, *place))
+    decisions.extend(burst.iter().zip(&services).zip(&peers).zip(&places).map(|(((tuple, service), peer), place)| {
+        rows.decide(*service, *peer).unwrap_or_else(|| context.decide_by_entry(context.direction, tuple, *place))
     }));
 }
 

@@ -3,7 +3,7 @@
 use crate::acl::Filter;
 use crate::compile::snapshot::Snapshot;
 use crate::config::desired::Direction;
-use crate::config::explanation::JudgementReport;
+use crate::config::explanation::DecisionReport;
 use crate::config::ids::{EniId, EniIndex, GroupId, RuleId};
 use crate::config::protocol::PacketDescription;
 use crate::config::refusal::Refusal;
@@ -13,7 +13,7 @@ use crate::datapath::slow_path::next_eni;
 use crate::hw::time::Time;
 use crate::packet::Marker;
 use crate::packet::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
-use crate::packet::verdict::{DropReason, Judgement, Stage, Verdict};
+use crate::packet::verdict::{Decision, DropReason, Stage, Verdict};
 use crate::policy::eni_context::EniContext;
 use crate::tables::route::{Route, is_group_destination};
 
@@ -28,13 +28,13 @@ impl Shard {
         (eni, direction): (EniIndex, Direction),
         packet: &PacketDescription,
         now: Time,
-    ) -> Result<(Option<JudgementReport>, Verdict), Refusal> {
+    ) -> Result<(Option<DecisionReport>, Verdict), Refusal> {
         let Some(context) = EniContext::new(snapshot, eni, direction) else {
             return Err(Refusal::new("unknown", "packet", "the ENI does not exist"));
         };
         let headers = headers_of(packet)?;
         let settled = match direction {
-            Direction::Egress => settled_before_judgement(&context, &headers),
+            Direction::Egress => settled_before_decision(&context, &headers),
             Direction::Ingress => {
                 let owned = context.network.route(headers.tuple.addresses) == Route::Owner(eni);
                 (context.eni.source_dest_check && !owned).then_some(Verdict::Drop(DropReason::DestinationNotOwned))
@@ -44,40 +44,40 @@ impl Shard {
             return Ok((None, verdict));
         }
         let lookup = context.lookup(&self.sessions, &headers, &[]);
-        let (judgement, _) = context.judge(&self.sessions, &headers, (&lookup, Marker::None), now.tick());
-        let verdict = match (judgement.accepts(), direction) {
-            (false, _) => Verdict::Drop(judgement.drop_reason()),
+        let (decision, _) = context.evaluate(&self.sessions, &headers, (&lookup, Marker::None), now.tick());
+        let verdict = match (decision.accepts(), direction) {
+            (false, _) => Verdict::Drop(decision.drop_reason()),
             (true, Direction::Ingress) => Verdict::Deliver,
             (true, Direction::Egress) => next_eni(&context, context.network.route(headers.tuple.addresses))
                 .map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward),
         };
-        Ok((Some(report(&context, direction, judgement)), verdict))
+        Ok((Some(report(&context, direction, decision)), verdict))
     }
 }
 
-/// A judgement with names, as the snapshot has them that made it.
-pub fn report_judgement(
+/// A decision with names, as the snapshot has them that made it.
+pub fn report_decision(
     snapshot: &Snapshot,
     eni: EniIndex,
     direction: Direction,
-    judgement: Judgement,
-) -> Option<JudgementReport> {
-    Some(report(&EniContext::new(snapshot, eni, direction)?, direction, judgement))
+    decision: Decision,
+) -> Option<DecisionReport> {
+    Some(report(&EniContext::new(snapshot, eni, direction)?, direction, decision))
 }
 
-fn report(context: &EniContext<'_>, direction: Direction, judgement: Judgement) -> JudgementReport {
-    let (rule, group) = ground_of(context.filter, direction, judgement.stage, judgement.ground);
-    JudgementReport {
+fn report(context: &EniContext<'_>, direction: Direction, decision: Decision) -> DecisionReport {
+    let (rule, group) = ground_of(context.filter, direction, decision.stage, decision.ground);
+    DecisionReport {
         eni: EniId::clone(&context.eni.id),
         direction,
-        policy: judgement.policy,
-        stage: judgement.stage.name().into(),
+        policy: decision.policy,
+        stage: decision.stage.name().into(),
         rule: rule.cloned(),
         group: group.cloned(),
     }
 }
 
-/// The rule and the group that a judgement names.
+/// The rule and the group that a decision names.
 pub(crate) fn ground_of(
     filter: &Filter,
     direction: Direction,
@@ -91,8 +91,8 @@ pub(crate) fn ground_of(
     }
 }
 
-/// What egress does with a packet before any judgement, seen by its headers alone.
-fn settled_before_judgement(context: &EniContext<'_>, headers: &Headers) -> Option<Verdict> {
+/// What egress does with a packet before any decision, seen by its headers alone.
+fn settled_before_decision(context: &EniContext<'_>, headers: &Headers) -> Option<Verdict> {
     let addresses = headers.tuple.addresses;
     if headers.is_dhcp_answer() {
         return Some(Verdict::Drop(DropReason::DhcpServerSpoofed));

@@ -11,7 +11,7 @@ pub mod verdict;
 use crate::config::ids::EniIndex;
 use crate::packet::headers::Headers;
 use crate::packet::offload::{Offload, Wire};
-use crate::packet::verdict::{DropReason, Judgement, Verdict};
+use crate::packet::verdict::{Decision, DropReason, Verdict};
 use alloc::boxed::Box;
 use alloc::vec;
 use core::ops::Range;
@@ -131,8 +131,8 @@ pub struct Packet {
     pub offload: Offload,
     /// Its fate so far. The door sets it; ingress expects [`Verdict::Forward`].
     pub verdict: Verdict,
-    /// The last judgement it met; none if it ended before the first.
-    pub judgement: Option<Judgement>,
+    /// The last decision it met; none if it ended before the first.
+    pub decision: Option<Decision>,
     /// The ENI that it was forwarded to last.
     pub receiver: EniIndex,
     pub(crate) headers: Headers,
@@ -146,7 +146,7 @@ impl Packet {
             marker: Marker::None,
             offload: Offload::NONE,
             verdict: Verdict::Drop(DropReason::EniGone),
-            judgement: None,
+            decision: None,
             receiver: EniIndex(u32::MAX),
             headers: Headers::default(),
         }

@@ -228,7 +228,7 @@ impl fmt::Display for Stage {
 
 /// The decision at one ENI in one direction, with its ground.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Judgement {
+pub struct Decision {
     /// Whether the packet passes.
     pub policy: Policy,
     /// The step that settled it.
@@ -237,8 +237,8 @@ pub struct Judgement {
     pub ground: u32,
 }
 
-impl Judgement {
-    /// A judgement by a step that needs no further ground.
+impl Decision {
+    /// A decision by a step that needs no further ground.
     pub const fn by(policy: Policy, stage: Stage) -> Self {
         Self { policy, stage, ground: 0 }
     }

@@ -6,7 +6,7 @@ use crate::config::desired::Direction;
 use crate::config::ids::EniIndex;
 use crate::config::packed_timeouts::PackedTimeouts;
 
-/// Where a judgement takes place.
+/// Where a decision takes place.
 #[derive(Clone, Copy)]
 pub(crate) struct EniContext<'a> {
     pub(crate) snapshot: &'a Snapshot,
@@ -15,7 +15,7 @@ pub(crate) struct EniContext<'a> {
     pub(crate) network: &'a VpcNetwork,
     /// The rules of the ENI's groups.
     pub(crate) filter: &'a Filter,
-    /// Changes with everything that a judgement at this ENI can depend on.
+    /// Changes with everything that a decision at this ENI can depend on.
     pub(crate) revision: u32,
     pub(crate) direction: Direction,
 }

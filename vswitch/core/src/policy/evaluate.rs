@@ -13,21 +13,21 @@ use crate::hw::time::Tick;
 use crate::packet::Marker;
 use crate::packet::headers::parse::quoted;
 use crate::packet::headers::{Addresses, Fragment, Headers, IcmpKind, Network, Tuple, protocol, tcp_flags};
-use crate::packet::verdict::{Judgement, Stage};
+use crate::packet::verdict::{Decision, Stage};
 use crate::policy::eni_context::EniContext;
 use crate::policy::exemptions::SMTP;
 use crate::tables::address_entry::Place;
 use crate::tables::route::Route;
 
-/// What the judgement asks to be done to the sessions.
+/// What the decision asks to be done to the sessions.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Action {
+pub(crate) enum SessionUpdate {
     /// Nothing.
     None,
     /// A live session: count the packet and restart its timer.
     Touch(SessionSlot),
-    /// The same, and the session was admitted anew under the present revision; by this judgement if it says so itself.
-    Readmit(SessionSlot, Option<Judgement>),
+    /// The same, and the session was admitted anew under the present revision; by this decision if it says so itself.
+    Readmit(SessionSlot, Option<Decision>),
     /// The present rules refuse the session: remember that. Restart its timer if nothing but the memory refuses the packet.
     Revoke(SessionSlot, bool),
     /// Open a session.
@@ -41,14 +41,14 @@ pub(crate) enum Action {
 /// What admits a session that is to be opened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Admission {
-    /// The judgement of its opener's packets.
-    pub(crate) by: Judgement,
+    /// The decision of its opener's packets.
+    pub(crate) by: Decision,
     pub(crate) opener: Opener,
 }
 
 impl Admission {
     /// That of a packet whose sender opens the session.
-    pub(crate) const fn of_sender(by: Judgement) -> Self {
+    pub(crate) const fn of_sender(by: Decision) -> Self {
         Self { by, opener: Opener::Sender }
     }
 }
@@ -68,10 +68,10 @@ pub(crate) enum Lookup {
     Misquoted(Stage),
 }
 
-/// A judgement, and what it asks for.
-pub(crate) type Ruling = (Judgement, Action);
+/// A decision, and what it asks for.
+pub(crate) type Evaluation = (Decision, SessionUpdate);
 
-impl Action {
+impl SessionUpdate {
     /// The record of a session that goes on.
     #[inline]
     pub(crate) const fn continues(self) -> Option<SessionSlot> {
@@ -125,22 +125,22 @@ impl<'a> EniContext<'a> {
 
     /// Steps 0 to 5.
     #[inline]
-    pub(crate) fn judge(
+    pub(crate) fn evaluate(
         &self,
         sessions: &Sessions,
         headers: &Headers,
         (lookup, marker): (&Lookup, Marker),
         now: Tick,
-    ) -> Ruling {
+    ) -> Evaluation {
         if self.may_continue(headers, marker)
             && let Lookup::Session(entry) = lookup
             && let Some(session) = sessions.find(entry, self.eni.scope)
             && self.admits(session.side)
             && self.continues(session.flow, headers.tcp_flags, now)
         {
-            return (Judgement::by(Policy::Accept, Stage::Session), Action::Touch(session.slot));
+            return (Decision::by(Policy::Accept, Stage::Session), SessionUpdate::Touch(session.slot));
         }
-        self.judge_unusual(sessions, headers, (lookup, marker), now)
+        self.evaluate_unusual(sessions, headers, (lookup, marker), now)
     }
 
     /// Whether nothing but its session has a say in a packet, if it has one: what nearly all packets are.
@@ -173,86 +173,93 @@ impl<'a> EniContext<'a> {
 
     /// The same, for any packet.
     #[inline(never)]
-    fn judge_unusual(
+    fn evaluate_unusual(
         &self,
         sessions: &Sessions,
         headers: &Headers,
         (lookup, marker): (&Lookup, Marker),
         now: Tick,
-    ) -> Ruling {
+    ) -> Evaluation {
         let is_over = |session: &Session<'_>| session.flow.is_expired(self.snapshot.settings(), now);
-        if let Some(judgement) = self.exempt(headers, marker) {
-            let needs_session =
-                matches!(judgement.stage, Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe);
-            let action = match lookup {
+        if let Some(decision) = self.exempt(headers, marker) {
+            let needs_session = matches!(decision.stage, Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe);
+            let update = match lookup {
                 Lookup::Session(entry) if needs_session => match sessions.find(entry, self.eni.scope) {
                     Some(session) if is_over(&session) || session.side.is_revoked() => {
-                        Action::Reopen(session.slot, Admission::of_sender(judgement))
+                        SessionUpdate::Reopen(session.slot, Admission::of_sender(decision))
                     }
-                    Some(session) => Action::Touch(session.slot),
-                    None => Action::Open(Admission::of_sender(judgement)),
+                    Some(session) => SessionUpdate::Touch(session.slot),
+                    None => SessionUpdate::Open(Admission::of_sender(decision)),
                 },
-                _ => Action::None,
+                _ => SessionUpdate::None,
             };
-            return (judgement, action);
+            return (decision, update);
         }
         match lookup {
             Lookup::Misquoted(stage) => {
-                let by_rules = self.judge_by_rules(self.direction, &headers.tuple);
-                let judgement = if by_rules.accepts() { Judgement::by(Policy::Drop, *stage) } else { by_rules };
-                (judgement, Action::None)
+                let by_rules = self.decide_by_rules(self.direction, &headers.tuple);
+                let decision = if by_rules.accepts() { Decision::by(Policy::Drop, *stage) } else { by_rules };
+                (decision, SessionUpdate::None)
             }
-            Lookup::None => (self.judge_by_rules(self.direction, &visible_to_rules(headers)), Action::None),
+            Lookup::None => (self.decide_by_rules(self.direction, &visible_to_rules(headers)), SessionUpdate::None),
             Lookup::Session(entry) => match sessions.find(entry, self.eni.scope) {
                 Some(session) if !is_over(&session) => {
-                    let ruling = self.judge_session(&session, headers, entry.swapped);
-                    let is_outside = ruling.1.continues().is_some()
+                    let evaluation = self.evaluate_session(&session, headers, entry.swapped);
+                    let is_outside = evaluation.1.continues().is_some()
                         && self.eni.tcp_window_check
                         && self.is_outside(sessions, &session, (headers, entry.swapped), now);
-                    if is_outside { (Judgement::by(Policy::Drop, Stage::OutOfWindow), Action::None) } else { ruling }
+                    if is_outside {
+                        (Decision::by(Policy::Drop, Stage::OutOfWindow), SessionUpdate::None)
+                    } else {
+                        evaluation
+                    }
                 }
-                over => self.judge_new(headers, over.map(|session| session.slot)),
+                over => self.evaluate_new(headers, over.map(|session| session.slot)),
             },
             Lookup::Related(entry) => {
                 let related = sessions.find(entry, self.eni.scope).filter(|session| !is_over(session));
                 if related.is_some_and(|session| self.admits_related(&session, entry)) {
-                    (Judgement::by(Policy::Accept, Stage::Session), Action::Relate)
+                    (Decision::by(Policy::Accept, Stage::Session), SessionUpdate::Relate)
                 } else {
-                    (self.judge_by_rules(self.direction, &headers.tuple), Action::None)
+                    (self.decide_by_rules(self.direction, &headers.tuple), SessionUpdate::None)
                 }
             }
             Lookup::Fragment(key) => {
-                let judgement = match sessions.fragments.find(key, now) {
+                let decision = match sessions.fragments.find(key, now) {
                     Some(fate) if fate.revision == self.revision => as_the_first(fate),
                     Some(fate) => {
                         let entry = self.entry(sessions, &fate.first);
                         let session = sessions.find(&entry, self.eni.scope).filter(|session| !is_over(session));
-                        self.judge_fate_again(fate, session.map(|session| (session, entry.swapped)))
+                        self.reevaluate_fragment(fate, session.map(|session| (session, entry.swapped)))
                     }
-                    None => self.judge_by_rules(self.direction, &visible_to_rules(headers)),
+                    None => self.decide_by_rules(self.direction, &visible_to_rules(headers)),
                 };
-                (judgement, Action::None)
+                (decision, SessionUpdate::None)
             }
         }
     }
 
     /// Step 2, a packet with a record of its session.
-    fn judge_session(&self, session: &Session<'_>, headers: &Headers, swapped: bool) -> Ruling {
-        let accept = Judgement::by(Policy::Accept, Stage::Session);
+    fn evaluate_session(&self, session: &Session<'_>, headers: &Headers, swapped: bool) -> Evaluation {
+        let accept = Decision::by(Policy::Accept, Stage::Session);
         let Session { slot, flow, side } = *session;
         if headers.may_be_its_own_reverse() && contradicts(headers, swapped == side.is_swapped()) {
-            return (self.judge_by_rules(self.direction, &headers.tuple), Action::None);
+            return (self.decide_by_rules(self.direction, &headers.tuple), SessionUpdate::None);
         }
         if headers.is_tcp_open() && (flow.state == FlowState::TcpClosed || side.is_revoked()) {
             // The connection is over; this is another one between the same ports.
-            let (judgement, action) = self.judge_new(headers, Some(slot));
-            return (judgement, if judgement.accepts() { action } else { Action::None });
+            let (decision, update) = self.evaluate_new(headers, Some(slot));
+            return (decision, if decision.accepts() { update } else { SessionUpdate::None });
         }
         if side.revision == self.revision {
-            return if side.is_revoked() { self.refuse_session(slot, headers) } else { (accept, Action::Touch(slot)) };
+            return if side.is_revoked() {
+                self.refuse_session(slot, headers)
+            } else {
+                (accept, SessionUpdate::Touch(slot))
+            };
         }
-        match self.judge_again(side, &headers.tuple, swapped) {
-            (true, judgement) => (accept, Action::Readmit(slot, judgement)),
+        match self.reevaluate_session(side, &headers.tuple, swapped) {
+            (true, decision) => (accept, SessionUpdate::Readmit(slot, decision)),
             (false, _) => self.refuse_session(slot, headers),
         }
     }
@@ -277,15 +284,15 @@ impl<'a> EniContext<'a> {
 
     /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and by what, if it
     /// is by something new.
-    fn judge_again(&self, side: Side, tuple: &Tuple, swapped: bool) -> (bool, Option<Judgement>) {
+    fn reevaluate_session(&self, side: Side, tuple: &Tuple, swapped: bool) -> (bool, Option<Decision>) {
         if matches!(side.stage(), Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe) {
             return (true, None);
         }
         let opening = if swapped == side.is_swapped() { *tuple } else { tuple.reverse() };
-        let judgement = self.judge_by_rules(side.opened(), &opening);
-        let admits_other = || self.judge_by_rules(side.opened().reverse(), &opening.reverse()).accepts();
-        if judgement.accepts() && (!side.needs_both() || admits_other()) {
-            (true, Some(judgement))
+        let decision = self.decide_by_rules(side.opened(), &opening);
+        let admits_other = || self.decide_by_rules(side.opened().reverse(), &opening.reverse()).accepts();
+        if decision.accepts() && (!side.needs_both() || admits_other()) {
+            (true, Some(decision))
         } else {
             // What was revoked once stays so: only rules bring it back.
             (!self.snapshot.settings().cut_sessions_on_deny && !side.is_revoked(), None)
@@ -294,32 +301,36 @@ impl<'a> EniContext<'a> {
 
     /// What became of a first fragment under an older revision, judged as it would be today: with its session, if that
     /// is still there.
-    fn judge_fate_again(&self, fate: &Fate, session: Option<(Session<'_>, bool)>) -> Judgement {
+    fn reevaluate_fragment(&self, fate: &Fate, session: Option<(Session<'_>, bool)>) -> Decision {
         let by_rules = [Stage::Session, Stage::IntraGroup, Stage::Rule, Stage::Default, Stage::AnswerUnsolicited];
-        if !by_rules.contains(&fate.judgement.stage) {
+        if !by_rules.contains(&fate.decision.stage) {
             return as_the_first(fate); // No rule had a say.
         }
         let stays = session.as_ref().is_some_and(|(session, swapped)| {
             let is_known = session.side.revision == self.revision;
-            if is_known { !session.side.is_revoked() } else { self.judge_again(session.side, &fate.first, *swapped).0 }
+            if is_known {
+                !session.side.is_revoked()
+            } else {
+                self.reevaluate_session(session.side, &fate.first, *swapped).0
+            }
         });
         let refused_with_session = session.is_some() && !stays;
-        match self.judge_opening(fate.opener, &fate.first).0 {
-            _ if stays => Judgement::by(Policy::Accept, Stage::Session),
-            judgement if judgement.accepts() && refused_with_session => Judgement::by(Policy::Drop, Stage::Session),
-            judgement => judgement,
+        match self.evaluate_opening(fate.opener, &fate.first).0 {
+            _ if stays => Decision::by(Policy::Accept, Stage::Session),
+            decision if decision.accepts() && refused_with_session => Decision::by(Policy::Drop, Stage::Session),
+            decision => decision,
         }
     }
 
     /// The refusal of a packet whose session is revoked: its own rules' refusal if they refuse it, else the session's. The
     /// memory of the session lives on while it is needed: without it the packet would pass as the first of another.
-    fn refuse_session(&self, slot: SessionSlot, headers: &Headers) -> Ruling {
-        let judgement = self.judge_by_rules(self.direction, &visible_to_rules(headers));
-        if !judgement.accepts() {
-            return (judgement, Action::Revoke(slot, false));
+    fn refuse_session(&self, slot: SessionSlot, headers: &Headers) -> Evaluation {
+        let decision = self.decide_by_rules(self.direction, &visible_to_rules(headers));
+        if !decision.accepts() {
+            return (decision, SessionUpdate::Revoke(slot, false));
         }
         let opener = Opener::of(headers, self.direction, self.snapshot.settings());
-        (Judgement::by(Policy::Drop, Stage::Session), Action::Revoke(slot, opener == Opener::Sender))
+        (Decision::by(Policy::Drop, Stage::Session), SessionUpdate::Revoke(slot, opener == Opener::Sender))
     }
 
     /// Whether a live session admits an error about one of its packets (§4.3): it must have crossed this ENI the other
@@ -334,38 +345,38 @@ impl<'a> EniContext<'a> {
         if side.revision == self.revision {
             return !side.is_revoked();
         }
-        self.judge_again(side, &entry.tuple(), entry.swapped).0
+        self.reevaluate_session(side, &entry.tuple(), entry.swapped).0
     }
 
-    fn judge_new(&self, headers: &Headers, over: Option<SessionSlot>) -> Ruling {
+    fn evaluate_new(&self, headers: &Headers, over: Option<SessionSlot>) -> Evaluation {
         let opener = Opener::of(headers, self.direction, self.snapshot.settings());
-        let (judgement, by) = self.judge_opening(opener, &headers.tuple);
-        if !judgement.accepts() {
-            return (judgement, Action::None);
+        let (decision, by) = self.evaluate_opening(opener, &headers.tuple);
+        if !decision.accepts() {
+            return (decision, SessionUpdate::None);
         }
         if headers.tuple.protocol == protocol::TCP && !headers.is_tcp_open() && !self.snapshot.settings().tcp_pick_up {
-            return (Judgement::by(Policy::Drop, Stage::OutOfState), Action::None);
+            return (Decision::by(Policy::Drop, Stage::OutOfState), SessionUpdate::None);
         }
         let admission = Admission { by, opener };
-        (judgement, over.map_or(Action::Open(admission), |over| Action::Reopen(over, admission)))
+        (decision, over.map_or(SessionUpdate::Open(admission), |over| SessionUpdate::Reopen(over, admission)))
     }
 
     /// Steps 3 to 5 for a packet without a session: what becomes of it, and what admits the session that it opens.
-    fn judge_opening(&self, opener: Opener, tuple: &Tuple) -> (Judgement, Judgement) {
-        let unsolicited = Judgement::by(Policy::Drop, Stage::AnswerUnsolicited);
-        let other_direction = || self.judge_by_rules(self.direction.reverse(), &tuple.reverse());
+    fn evaluate_opening(&self, opener: Opener, tuple: &Tuple) -> (Decision, Decision) {
+        let unsolicited = Decision::by(Policy::Drop, Stage::AnswerUnsolicited);
+        let other_direction = || self.decide_by_rules(self.direction.reverse(), &tuple.reverse());
         if opener == Opener::Receiver {
             let by = other_direction();
-            return if by.accepts() { (Judgement::by(Policy::Accept, Stage::Session), by) } else { (unsolicited, by) };
+            return if by.accepts() { (Decision::by(Policy::Accept, Stage::Session), by) } else { (unsolicited, by) };
         }
-        let own = self.judge_by_rules(self.direction, tuple);
+        let own = self.decide_by_rules(self.direction, tuple);
         let is_admitted = !own.accepts() || opener == Opener::Sender || other_direction().accepts();
         (if is_admitted { own } else { unsolicited }, own)
     }
 
     /// Steps 3 to 5, for a packet that crosses this ENI in `direction`.
-    pub(crate) fn judge_by_rules(&self, direction: Direction, tuple: &Tuple) -> Judgement {
-        self.judge_by_place(direction, tuple, self.network.source(from_peer(direction, tuple)))
+    pub(crate) fn decide_by_rules(&self, direction: Direction, tuple: &Tuple) -> Decision {
+        self.decide_by_entry(direction, tuple, self.network.source(from_peer(direction, tuple)))
     }
 
     /// The rows that judge one packet after another here; none where they do not tell all.
@@ -375,14 +386,14 @@ impl<'a> EniContext<'a> {
     }
 
     /// The same, for a peer whose place is known.
-    pub(crate) fn judge_by_place(&self, direction: Direction, tuple: &Tuple, peer: Place) -> Judgement {
+    pub(crate) fn decide_by_entry(&self, direction: Direction, tuple: &Tuple, peer: Place) -> Decision {
         if bypasses_intra_group(self.snapshot.settings(), direction)
             && let Some(ground) = self.network.shared_open_group(self.filter, peer.class)
             && peer.route() != Route::Owner(self.index)
         {
-            return Judgement { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
+            return Decision { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
         }
-        self.network.judge(self.filter, direction, tuple, peer.class)
+        self.network.decide(self.filter, direction, tuple, peer.class)
     }
 }
 
@@ -394,9 +405,9 @@ pub(crate) fn from_peer(direction: Direction, tuple: &Tuple) -> Addresses {
     }
 }
 
-/// The judgement of a fragment under the revision that judged the first.
-fn as_the_first(fate: &Fate) -> Judgement {
-    if fate.judgement.accepts() { Judgement::by(Policy::Accept, Stage::Session) } else { fate.judgement }
+/// The decision of a fragment under the revision that judged the first.
+fn as_the_first(fate: &Fate) -> Decision {
+    if fate.decision.accepts() { Decision::by(Policy::Accept, Stage::Session) } else { fate.decision }
 }
 
 /// Fragments without ports match only rules that do not look at ports (§2).

@@ -3,7 +3,7 @@
 use crate::config::desired::{Direction, PmtudExempt, Policy};
 use crate::packet::Marker;
 use crate::packet::headers::{Addresses, Fragment, Headers, METADATA_SERVICE, Network, protocol};
-use crate::packet::verdict::{Judgement, Stage};
+use crate::packet::verdict::{Decision, Stage};
 use crate::policy::eni_context::EniContext;
 use crate::tables::route::is_internet_destination;
 
@@ -12,8 +12,8 @@ pub(crate) const SMTP: u16 = 25;
 
 impl EniContext<'_> {
     /// Steps 0, 1 and 1b (§3.4).
-    pub(crate) fn exempt(&self, headers: &Headers, marker: Marker) -> Option<Judgement> {
-        let accept = |stage| Some(Judgement::by(Policy::Accept, stage));
+    pub(crate) fn exempt(&self, headers: &Headers, marker: Marker) -> Option<Decision> {
+        let accept = |stage| Some(Decision::by(Policy::Accept, stage));
         if headers.network == Network::Arp {
             return accept(Stage::ExemptArp);
         }
@@ -25,7 +25,7 @@ impl EniContext<'_> {
         }
         match self.direction {
             Direction::Egress if is_metadata(headers.tuple.addresses) => accept(Stage::ExemptMetadata),
-            Direction::Egress if self.is_closed_mail(headers) => Some(Judgement::by(Policy::Drop, Stage::PlatformSmtp)),
+            Direction::Egress if self.is_closed_mail(headers) => Some(Decision::by(Policy::Drop, Stage::PlatformSmtp)),
             Direction::Egress => None,
             Direction::Ingress
                 if self.snapshot.settings().pmtud_exempt == PmtudExempt::Always && headers.is_path_mtu_report() =>
