@@ -16,14 +16,15 @@ pub(super) struct Classes {
     numbers: HashMap<Arc<[SetId]>, SetsId>,
     pub(super) table: Chunks<Arc<[SetId]>>,
     /// Numbers after the last renumbering.
-    settled: usize,
+    len_when_numbered: usize,
     /// The sets that are looked for.
     wanted: Vec<SetId>,
 }
 
 impl Classes {
     pub(super) fn new() -> Self {
-        let mut classes = Self { numbers: HashMap::new(), table: Chunks::default(), settled: 0, wanted: Vec::new() };
+        let mut classes =
+            Self { numbers: HashMap::new(), table: Chunks::default(), len_when_numbered: 0, wanted: Vec::new() };
         classes.of(core::iter::empty());
         classes
     }
@@ -59,13 +60,13 @@ impl Classes {
 
     /// Whether so many numbers were given that most of them may be out of use.
     pub(super) fn is_worn(&self) -> bool {
-        self.len() > self.settled * 2 + NEW_MAX
+        self.len() > self.len_when_numbered * 2 + NEW_MAX
     }
 
     /// Starts over; whatever is in use is asked for again by `use_all`.
     pub(super) fn renumber(&mut self, use_all: impl FnOnce(&mut Self)) {
         *self = Self::new();
         use_all(self);
-        self.settled = self.len();
+        self.len_when_numbered = self.len();
     }
 }

@@ -27,7 +27,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use ipnet::IpNet;
-use network::{Facts, NetworkState, Stale};
+use network::{Dirty, NetworkInput, NetworkState};
 
 /// Compiles a state from scratch.
 ///
@@ -170,7 +170,7 @@ impl Compiler {
         self.number(&change);
         let filters = self.put_in_place(&change, &mut dirty);
         self.change_lists_and_groups(&change, &mut dirty);
-        self.settle(&change, dirty, revision);
+        self.finish(&change, dirty, revision);
         for (id, filter) in filters {
             self.enter(&change, (id, filter), revision);
         }
@@ -268,11 +268,11 @@ impl Compiler {
             }
         }
         let by_lists = change.before.port_lists.keys().flat_map(|list| self.references.groups_with_port_list(list));
-        let whole = Stale { whole: Directions::BOTH, ..Stale::default() };
+        let whole = Dirty { whole: Directions::BOTH, ..Dirty::default() };
         let whole = change.before.groups.keys().chain(by_lists).map(|id| (id, whole));
         let by_rules = change.before.rules.keys().map(|id| {
-            let stale = Stale { by_rules: change.directions_of_rules(id), ..Stale::default() };
-            (id, stale)
+            let changed = Dirty { by_rules: change.directions_of_rules(id), ..Dirty::default() };
+            (id, changed)
         });
         for (id, changed) in whole.chain(by_rules) {
             for (vpc, state) in &mut self.vpcs {
@@ -283,15 +283,16 @@ impl Compiler {
         }
     }
 
-    fn settle(&mut self, change: &Change<'_>, dirty: BTreeSet<VpcId>, revision: u32) {
+    fn finish(&mut self, change: &Change<'_>, dirty: BTreeSet<VpcId>, revision: u32) {
         let names = &self.names;
         let name_of = |index: EniIndex| names.get(index.0 as usize)?.as_deref();
-        let facts = Facts { before: change.before, desired: change.desired, name_of: &name_of, limits: self.limits };
+        let input =
+            NetworkInput { before: change.before, desired: change.desired, name_of: &name_of, limits: self.limits };
         for id in dirty {
             let Some(state) = self.vpcs.get_mut(&id) else { continue };
             let place = state.place as usize;
             *self.snapshot.vpcs.get_mut(place) = if change.desired.vpcs.contains_key(&id) {
-                state.settle(&facts, revision);
+                state.finish(&input, revision);
                 Some(Arc::new(state.network()))
             } else {
                 self.vpcs.remove(&id);

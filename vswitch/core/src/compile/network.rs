@@ -32,7 +32,7 @@ const EDITS_MAX: usize = 64;
 
 /// In which directions the rules of a filter do not hold.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Stale {
+pub(super) struct Dirty {
     /// Where single rules are others, as the change says that is being made.
     pub(super) by_rules: Directions,
     /// Where anything may be another.
@@ -65,7 +65,7 @@ pub(super) struct NetworkState {
     by_group: BTreeMap<GroupId, BTreeSet<u32>>,
     free_filters: Vec<u32>,
     /// Filters that are new, or whose rules are others now.
-    stale: BTreeMap<u32, Stale>,
+    dirty: BTreeMap<u32, Dirty>,
     /// What the last changes of single rules replaced.
     spare_rules: Spares<RuleSet, Vec<Edit>>,
     spare_rows: Spares<ClassRows>,
@@ -92,7 +92,7 @@ impl NetworkState {
             by_groups: BTreeMap::new(),
             by_group: BTreeMap::new(),
             free_filters: Vec::new(),
-            stale: BTreeMap::new(),
+            dirty: BTreeMap::new(),
             spare_rules: Spares::default(),
             spare_rows: Spares::default(),
             left: BTreeSet::new(),
@@ -116,19 +116,19 @@ impl NetworkState {
     pub(super) fn add_vpc(&mut self, vpc: &Vpc, index_of: impl Fn(&EniId) -> EniIndex) {
         self.gateway_mac = vpc.gateway_mac;
         for (prefix, eni) in &vpc.routes {
-            self.addresses.tell(prefix, Fact::Route(Route::Via(index_of(eni))));
+            self.addresses.add_fact(prefix, Fact::Route(Route::Via(index_of(eni))));
         }
     }
 
     pub(super) fn remove_vpc(&mut self, vpc: &Vpc, index_of: impl Fn(&EniId) -> EniIndex) {
         for (prefix, eni) in &vpc.routes {
-            self.addresses.untell(prefix, Fact::Route(Route::Via(index_of(eni))));
+            self.addresses.remove_fact(prefix, Fact::Route(Route::Via(index_of(eni))));
         }
     }
 
     pub(super) fn add_vswitch(&mut self, id: &VSwitchId, vswitch: &VSwitch) {
         for (prefix, route) in routes_of(vswitch) {
-            self.addresses.tell(&prefix, Fact::Route(route));
+            self.addresses.add_fact(&prefix, Fact::Route(route));
         }
         let place = self.vswitch_places.get(id).copied().unwrap_or_else(|| {
             let taken: BTreeSet<u32> = self.vswitch_places.values().copied().collect();
@@ -142,7 +142,7 @@ impl NetworkState {
     /// Takes a subnet out; its place too, unless it `stays` to be added anew.
     pub(super) fn remove_vswitch(&mut self, id: &VSwitchId, vswitch: &VSwitch, stays: bool) {
         for (prefix, route) in routes_of(vswitch) {
-            self.addresses.untell(&prefix, Fact::Route(route));
+            self.addresses.remove_fact(&prefix, Fact::Route(route));
         }
         if !stays {
             self.vswitch_places.remove(id);
@@ -155,7 +155,7 @@ impl NetworkState {
 
     /// Takes an ENI in; the place of its filter.
     pub(super) fn add_eni(&mut self, eni: &Eni, index: EniIndex) -> u32 {
-        self.speak_of(eni, index, Addresses::tell);
+        self.speak_of(eni, index, Addresses::add_fact);
         for group in &eni.groups {
             self.members.entry(group.clone()).or_default().insert(index);
         }
@@ -172,13 +172,13 @@ impl NetworkState {
         }
         self.by_groups.insert(groups.clone(), place);
         self.uses.insert(place, FilterUse { groups, enis: 1 });
-        self.stale.insert(place, Stale { whole: Directions::BOTH, ..Stale::default() });
+        self.dirty.insert(place, Dirty { whole: Directions::BOTH, ..Dirty::default() });
         place
     }
 
-    /// Lets an ENI go. Its filter stays until [`NetworkState::settle`], and for good if another took it up.
+    /// Lets an ENI go. Its filter stays until [`NetworkState::finish`], and for good if another took it up.
     pub(super) fn remove_eni(&mut self, eni: &Eni, index: EniIndex, filter: u32) {
-        self.speak_of(eni, index, Addresses::untell);
+        self.speak_of(eni, index, Addresses::remove_fact);
         for group in &eni.groups {
             if let Some(members) = self.members.get_mut(group) {
                 members.remove(&index);
@@ -208,37 +208,37 @@ impl NetworkState {
     pub(super) fn change_prefix_list(&mut self, id: &PrefixListId, before: &PrefixList, now: &PrefixList) -> bool {
         let Some(set) = self.sets.find(&SetKey::PrefixList(id.clone())) else { return false };
         for gone in before.entries.difference(&now.entries) {
-            self.addresses.untell(gone, Fact::Member(set));
+            self.addresses.remove_fact(gone, Fact::Member(set));
         }
         for new in now.entries.difference(&before.entries) {
-            self.addresses.tell(new, Fact::Member(set));
+            self.addresses.add_fact(new, Fact::Member(set));
         }
         true
     }
 
     /// The rules of a group are others now, or their port lists. Whether that matters here.
-    pub(super) fn change_group(&mut self, id: &GroupId, changed: Stale) -> bool {
+    pub(super) fn change_group(&mut self, id: &GroupId, changed: Dirty) -> bool {
         let found = self.by_group.get(id);
         for place in found.into_iter().flatten() {
-            let stale = self.stale.entry(*place).or_default();
-            stale.by_rules = stale.by_rules.union(changed.by_rules);
-            stale.whole = stale.whole.union(changed.whole);
+            let dirty = self.dirty.entry(*place).or_default();
+            dirty.by_rules = dirty.by_rules.union(changed.by_rules);
+            dirty.whole = dirty.whole.union(changed.whole);
         }
         found.is_some()
     }
 
     /// Brings everything into line with what was changed. Whatever judges otherwise now has the new `revision`.
-    pub(super) fn settle(&mut self, facts: &Facts<'_>, revision: u32) {
+    pub(super) fn finish(&mut self, input: &NetworkInput<'_>, revision: u32) {
         for place in core::mem::take(&mut self.left) {
             if self.uses.get(&place).is_some_and(|found| found.enis == 0) {
                 self.drop_filter(place);
             }
         }
-        let mut stale = core::mem::take(&mut self.stale);
-        stale.retain(|place, _| self.uses.contains_key(place));
+        let mut dirty = core::mem::take(&mut self.dirty);
+        dirty.retain(|place, _| self.uses.contains_key(place));
         let mut compiled: BTreeMap<u32, Arc<Rules>> = BTreeMap::new();
-        for place in stale.keys() {
-            let rules = self.compile_rules(*place, (&stale, &compiled), facts);
+        for place in dirty.keys() {
+            let rules = self.compile_rules(*place, (&dirty, &compiled), input);
             compiled.insert(*place, Arc::new(rules));
         }
         for (place, rules) in &compiled {
@@ -247,14 +247,16 @@ impl NetworkState {
             self.sets.mention(*place, &before, rules.mentions());
         }
         for (set, key) in self.sets.take_new() {
-            self.members_of(&key, facts).iter().for_each(|prefix| self.addresses.tell(prefix, Fact::Member(set)));
+            self.members_of(&key, input).iter().for_each(|prefix| self.addresses.add_fact(prefix, Fact::Member(set)));
         }
         for (set, key) in self.sets.take_worn() {
-            self.members_of(&key, facts).iter().for_each(|prefix| self.addresses.untell(prefix, Fact::Member(set)));
+            self.members_of(&key, input)
+                .iter()
+                .for_each(|prefix| self.addresses.remove_fact(prefix, Fact::Member(set)));
         }
-        let mut touched = BTreeSet::new();
-        self.addresses.settle(&mut self.classes, &mut touched);
-        for place in touched.into_iter().flat_map(|set| self.sets.filters_of(set)) {
+        let mut affected = BTreeSet::new();
+        self.addresses.finish(&mut self.classes, &mut affected);
+        for place in affected.into_iter().flat_map(|set| self.sets.filters_of(set)) {
             if let Some(entry) = self.filters.get_mut(place as usize) {
                 entry.revision = revision;
             }
@@ -266,41 +268,41 @@ impl NetworkState {
             let spares = &mut self.spare_rows;
             let follow = || before?.filter.following(&rules, self.classes.iter(), spares);
             let filter = alike.or_else(follow);
-            let filter = filter.unwrap_or_else(|| Filter::new(rules, self.classes.iter(), facts.limits));
+            let filter = filter.unwrap_or_else(|| Filter::new(rules, self.classes.iter(), input.limits));
             *self.filters.get_mut(place as usize) = Some(FilterEntry { revision, filter: Arc::new(filter) });
         }
         if self.classes.is_worn() {
             let addresses = &mut self.addresses;
             self.classes.renumber(|classes| addresses.renumber(classes));
             let all: Vec<u32> = self.uses.keys().copied().collect();
-            all.into_iter().for_each(|place| self.renew(place, facts));
+            all.into_iter().for_each(|place| self.renew(place, input));
         }
-        self.renew_some(facts);
+        self.renew_some(input);
     }
 
-    /// The rules of a filter as they are now; those of filters that are not `stale`, or `compiled` already, hold.
+    /// The rules of a filter as they are now; those of filters that are not `dirty`, or `compiled` already, hold.
     fn compile_rules(
         &mut self,
         place: u32,
-        (stale, compiled): (&BTreeMap<u32, Stale>, &BTreeMap<u32, Arc<Rules>>),
-        facts: &Facts<'_>,
+        (dirty, compiled): (&BTreeMap<u32, Dirty>, &BTreeMap<u32, Arc<Rules>>),
+        input: &NetworkInput<'_>,
     ) -> Rules {
         let then = |place: u32| Some(Arc::clone(self.filters.get(place as usize)?.as_ref()?.filter.rules()));
-        let stale = |place: u32| stale.get(&place).copied().unwrap_or_default();
+        let dirty = |place: u32| dirty.get(&place).copied().unwrap_or_default();
         let holding = |place: u32| match compiled.get(&place) {
             Some(rules) => Some((Arc::clone(rules), Directions::BOTH)),
-            None => Some((then(place)?, stale(place).by_rules.union(stale(place).whole).others())),
+            None => Some((then(place)?, dirty(place).by_rules.union(dirty(place).whole).others())),
         };
         let holding: Vec<(Arc<Rules>, Directions)> = self.related(place).filter_map(holding).collect();
         let groups = self.uses.get(&place).map(|used| &*used.groups).unwrap_or_default();
-        let (gone, new) = (facts.rules_before(groups), facts.rules_now(groups));
+        let (gone, new) = (input.rules_before(groups), input.rules_now(groups));
         let is_small = gone.len().max(new.len()) <= EDITS_MAX;
         let edits = then(place).filter(|_| is_small).map(|then| {
-            let (directions, spares) = (stale(place).whole.others(), &mut self.spare_rules);
+            let (directions, spares) = (dirty(place).whole.others(), &mut self.spare_rules);
             Edits { then, directions, gone, new, spares }
         });
-        let groups: Vec<_> = groups.iter().filter_map(|id| facts.desired.groups.get_key_value(id)).collect();
-        let sources = Sources { port_lists: &facts.desired.port_lists, limits: facts.limits, holding: &holding };
+        let groups: Vec<_> = groups.iter().filter_map(|id| input.desired.groups.get_key_value(id)).collect();
+        let sources = Sources { port_lists: &input.desired.port_lists, limits: input.limits, holding: &holding };
         let sets = &mut self.sets;
         acl::compile::compile(&groups, sources, edits, |remote| sets.intern(remote))
     }
@@ -330,31 +332,31 @@ impl NetworkState {
     }
 
     /// The prefixes of a set as they are now.
-    fn members_of(&self, key: &SetKey, facts: &Facts<'_>) -> Vec<IpNet> {
+    fn members_of(&self, key: &SetKey, input: &NetworkInput<'_>) -> Vec<IpNet> {
         match key {
             SetKey::Prefix(prefix) => [*prefix].into(),
             SetKey::PrefixList(list) => {
-                let list = facts.desired.prefix_lists.get(list);
+                let list = input.desired.prefix_lists.get(list);
                 list.map(|list| list.entries.iter().copied().collect()).unwrap_or_default()
             }
             SetKey::Group(group) => {
                 let members = self.members.get(group).into_iter().flatten();
-                let enis = members.filter_map(|index| facts.desired.enis.get((facts.name_of)(*index)?));
+                let enis = members.filter_map(|index| input.desired.enis.get((input.name_of)(*index)?));
                 enis.flat_map(|eni| eni.addresses.iter().copied()).collect()
             }
         }
     }
 
     /// Makes the rows of a filter for the classes there are now.
-    fn renew(&mut self, place: u32, facts: &Facts<'_>) {
+    fn renew(&mut self, place: u32, input: &NetworkInput<'_>) {
         if let Some(entry) = self.filters.get_mut(place as usize) {
             let rules = Arc::clone(entry.filter.rules());
-            entry.filter = Arc::new(Filter::new(rules, self.classes.iter(), facts.limits));
+            entry.filter = Arc::new(Filter::new(rules, self.classes.iter(), input.limits));
         }
     }
 
     /// Makes the rows of a few filters that miss many classes.
-    fn renew_some(&mut self, facts: &Facts<'_>) {
+    fn renew_some(&mut self, input: &NetworkInput<'_>) {
         let classes = self.classes.len();
         let misses_many = |entry: &FilterEntry| {
             entry.filter.classes_known().is_some_and(|known| classes > known + UNKNOWN_CLASSES_MAX + known / 4)
@@ -366,7 +368,7 @@ impl NetworkState {
             .into_iter()
             .filter(|place| self.filters.get(*place as usize).and_then(Option::as_ref).is_some_and(misses_many));
         let found: Vec<u32> = found.take(FILTERS_RENEWED_MAX).collect();
-        found.into_iter().for_each(|place| self.renew(place, facts));
+        found.into_iter().for_each(|place| self.renew(place, input));
     }
 
     /// Every revision starts over.
@@ -380,7 +382,7 @@ impl NetworkState {
 }
 
 /// What a VPC is settled with.
-pub(super) struct Facts<'a> {
+pub(super) struct NetworkInput<'a> {
     /// What leads back to the state before.
     pub(super) before: &'a Delta,
     pub(super) desired: &'a Desired,
@@ -388,7 +390,7 @@ pub(super) struct Facts<'a> {
     pub(super) limits: Option<RowLimits>,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> NetworkInput<'a> {
     /// The single rules of groups that are gone or others now, as they were.
     fn rules_before(&self, groups: &[GroupId]) -> Vec<(&'a GroupId, &'a Rule)> {
         let changed = groups.iter().filter_map(|id| self.before.rules.get_key_value(id));
