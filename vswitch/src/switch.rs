@@ -28,7 +28,7 @@ use vswitch_core::config::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
 use vswitch_core::config::protocol::{Applied, Delta};
 use vswitch_core::config::refusal::Refusal;
 use vswitch_core::hw::time::Time;
-use vswitch_core::tables::cow_array::Chunks;
+use vswitch_core::tables::cow_array::CowArray;
 
 /// How long the control thread waits for a worker before it gives up, ns.
 const PATIENCE_NS: u64 = 5_000_000_000;
@@ -205,7 +205,7 @@ pub fn assemble(
     assert!((1..=WORKERS_MAX).contains(&config.workers), "a switch has 1 to {WORKERS_MAX} workers");
     let compiler = Compiler::new(config.secret);
     let snapshot = Arc::new(compiler.snapshot().clone());
-    let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), places: Chunks::default() };
+    let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), places: CowArray::default() };
     let lanes_max = config.ports.queues();
     let mut switch = Switch {
         factory: PortFactory { lanes_max, ..config.ports },

@@ -16,12 +16,12 @@ use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::Desired;
 use vswitch_core::config::ids::EniIndex;
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::tables::cow_array::Chunks;
+use vswitch_core::tables::cow_array::CowArray;
 
 static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| Arc::new(compile(&Desired::default(), 1).unwrap()));
 
 fn published(sequence: u64) -> Published {
-    Published { sequence, snapshot: Arc::clone(&SNAPSHOT), places: Chunks::default() }
+    Published { sequence, snapshot: Arc::clone(&SNAPSHOT), places: CowArray::default() }
 }
 
 /// A packet that egress let pass by the snapshot of this sequence.

@@ -8,7 +8,7 @@ use crate::acl::rule_set::RuleSet;
 
 use crate::packet::headers::Tuple;
 use crate::packet::verdict::Decision;
-use crate::tables::address_class::{Class, SetsId};
+use crate::tables::address_class::{AddressClass, SetCombinationId};
 
 /// The rows of one direction, by their width.
 #[derive(Clone, Copy)]
@@ -47,14 +47,14 @@ impl<'a, const WORDS: usize> Pieces<'a, WORDS> {
 
     /// Where the rows of a peer begin.
     #[inline(always)]
-    pub(crate) fn peer(&self, class: Class) -> [usize; 2] {
-        let start = |sets: SetsId| {
+    pub(crate) fn peer(&self, class: AddressClass) -> [usize; 2] {
+        let start = |sets: SetCombinationId| {
             // No matrix has as many rows as NOT_MADE would need.
             let start = *self.of_classes.get(sets.0 as usize).unwrap_or(&NOT_MADE) as usize * self.pieces;
             self.peers.get(start).into_iter().for_each(prefetch_piece);
             start
         };
-        [start(class.around), start(class.own)]
+        [start(class.by_prefix), start(class.by_host)]
     }
 
     /// The decision of a packet whose rows begin there; none if one is not made.

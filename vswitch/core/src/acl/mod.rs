@@ -30,7 +30,7 @@ use crate::config::ids::{GroupId, RuleId};
 use crate::config::limits::{ROWS_BYTES_FREE, ROWS_BYTES_MAX, ROWS_BYTES_PER_RULE};
 use crate::packet::headers::Tuple;
 use crate::packet::verdict::{Decision, Stage};
-use crate::tables::address_class::{Class, SetId, SetsId};
+use crate::tables::address_class::{AddressClass, SetCombinationId, SetId};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 pub(crate) use batch_matcher::{Pieces, Sheet};
@@ -153,13 +153,17 @@ impl Filter {
 
     /// Step 3 (§3.2): an open group that holds a peer of this class; `sets_of` tells what sets a number stands for.
     #[inline]
-    pub fn shared_open_group<'a>(&self, peer: Class, sets_of: impl Fn(SetsId) -> &'a [SetId]) -> Option<u32> {
+    pub fn shared_open_group<'a>(
+        &self,
+        peer: AddressClass,
+        sets_of: impl Fn(SetCombinationId) -> &'a [SetId],
+    ) -> Option<u32> {
         if !self.rules.has_open_groups {
             return None;
         }
         self.classes.open_group(peer).unwrap_or_else(|| {
             let of = |sets| self.rules.open_group(sets_of(sets));
-            of(peer.around).into_iter().chain(of(peer.own)).min()
+            of(peer.by_prefix).into_iter().chain(of(peer.by_host)).min()
         })
     }
 
@@ -170,14 +174,14 @@ impl Filter {
         &self,
         direction: Direction,
         tuple: &Tuple,
-        peer: Class,
-        sets_of: impl Fn(SetsId) -> &'a [SetId],
+        peer: AddressClass,
+        sets_of: impl Fn(SetCombinationId) -> &'a [SetId],
     ) -> Decision {
         let rules = self.rules.of(direction);
         let found = match self.classes.rows(direction, peer) {
             _ if rules.rules.is_empty() => None,
             Some(rows) => rules.first_in_rows(rows, direction, tuple),
-            None => rules.first_of_sets([peer.around, peer.own].map(sets_of), direction, tuple),
+            None => rules.first_of_sets([peer.by_prefix, peer.by_host].map(sets_of), direction, tuple),
         };
         rules.decision(found, self.rules.default_of(direction))
     }

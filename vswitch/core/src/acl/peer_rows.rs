@@ -3,7 +3,7 @@
 use crate::acl::bit_matrix::{RowMatrix, has_bit, put_bit, row_bytes};
 use crate::acl::rules_by_set::RulesOfSets;
 use crate::config::desired::Direction;
-use crate::tables::address_class::{Class, SetId, SetsId};
+use crate::tables::address_class::{AddressClass, SetCombinationId, SetId};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
@@ -56,18 +56,18 @@ impl ClassRows {
 
     /// The rows of the sets around an address of a class and of its own sets; none if one is not made.
     #[inline]
-    pub(super) fn rows(&self, direction: Direction, class: Class) -> Option<[&[u64]; 2]> {
+    pub(super) fn rows(&self, direction: Direction, class: AddressClass) -> Option<[&[u64]; 2]> {
         let (of_classes, matrix) = self.side(direction);
         // No matrix has as many rows as NOT_MADE would need.
-        let row = |sets: SetsId| matrix.find(*of_classes.get(sets.0 as usize)?);
-        Some([row(class.around)?, row(class.own)?])
+        let row = |sets: SetCombinationId| matrix.find(*of_classes.get(sets.0 as usize)?);
+        Some([row(class.by_prefix)?, row(class.by_host)?])
     }
 
     /// The open group that holds addresses of a class, if one does; none if that is not known.
     #[inline]
-    pub(super) fn open_group(&self, class: Class) -> Option<Option<u32>> {
-        let group = |sets: SetsId| self.open_groups.get(sets.0 as usize).copied();
-        let first = group(class.around)?.min(group(class.own)?);
+    pub(super) fn open_group(&self, class: AddressClass) -> Option<Option<u32>> {
+        let group = |sets: SetCombinationId| self.open_groups.get(sets.0 as usize).copied();
+        let first = group(class.by_prefix)?.min(group(class.by_host)?);
         Some(if first == NO_GROUP { None } else { Some(first) })
     }
 

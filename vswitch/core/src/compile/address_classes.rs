@@ -1,7 +1,7 @@
 //! Numbers for the different sets of sets that addresses of a VPC are in, by themselves and by the prefixes around them.
 
-use crate::tables::address_class::{SetId, SetsId};
-use crate::tables::cow_array::Chunks;
+use crate::tables::address_class::{SetCombinationId, SetId};
+use crate::tables::cow_array::CowArray;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
@@ -12,19 +12,19 @@ const NEW_MAX: usize = 1024;
 
 /// The numbers of a VPC. Zero is no set.
 #[derive(Debug)]
-pub(super) struct Classes {
-    numbers: HashMap<Arc<[SetId]>, SetsId>,
-    pub(super) table: Chunks<Arc<[SetId]>>,
+pub(super) struct AddressClasses {
+    numbers: HashMap<Arc<[SetId]>, SetCombinationId>,
+    pub(super) table: CowArray<Arc<[SetId]>>,
     /// Numbers after the last renumbering.
     len_when_numbered: usize,
     /// The sets that are looked for.
     wanted: Vec<SetId>,
 }
 
-impl Classes {
+impl AddressClasses {
     pub(super) fn new() -> Self {
         let mut classes =
-            Self { numbers: HashMap::new(), table: Chunks::default(), len_when_numbered: 0, wanted: Vec::new() };
+            Self { numbers: HashMap::new(), table: CowArray::default(), len_when_numbered: 0, wanted: Vec::new() };
         classes.of(core::iter::empty());
         classes
     }
@@ -40,18 +40,18 @@ impl Classes {
     }
 
     /// The number of these sets, which may come in any order and several times.
-    pub(super) fn of(&mut self, sets: impl Iterator<Item = SetId>) -> SetsId {
+    pub(super) fn of(&mut self, sets: impl Iterator<Item = SetId>) -> SetCombinationId {
         self.wanted.clear();
         self.wanted.extend(sets);
         self.wanted.sort_unstable();
         self.wanted.dedup();
         if self.wanted.is_empty() && !self.numbers.is_empty() {
-            return SetsId::default();
+            return SetCombinationId::default();
         }
         if let Some(&number) = self.numbers.get(&*self.wanted) {
             return number;
         }
-        let number = SetsId(self.numbers.len() as u32);
+        let number = SetCombinationId(self.numbers.len() as u32);
         let sets: Arc<[SetId]> = self.wanted.as_slice().into();
         *self.table.get_mut(number.0 as usize) = Arc::clone(&sets);
         self.numbers.insert(sets, number);

@@ -1,12 +1,12 @@
 //! What prefixes say of addresses, and the places of the addresses that follow from it. A change computes anew what lies
 //! inside the prefixes that it touches.
 
-use crate::compile::address_classes::Classes;
-use crate::tables::address_class::{Class, SetId};
-use crate::tables::address_entry::Place;
-use crate::tables::address_table::Places;
-use crate::tables::host_table::HostMap;
-use crate::tables::lpm::{Address, Pieces, first_of, last_of};
+use crate::compile::address_classes::AddressClasses;
+use crate::tables::address_class::{AddressClass, SetId};
+use crate::tables::address_entry::AddressEntry;
+use crate::tables::address_table::AddressTable;
+use crate::tables::host_table::HostTable;
+use crate::tables::lpm::{Address, Intervals, first_of, last_of};
 use crate::tables::route::Route;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -90,7 +90,7 @@ pub(super) struct Family<A> {
     lengths: BTreeMap<u8, usize>,
     /// What was said before of the prefixes that are spoken of anew.
     changed: BTreeMap<(A, u8), PrefixFacts>,
-    pub(super) places: Places<A>,
+    pub(super) places: AddressTable<A>,
 }
 
 impl<A: Address> Family<A> {
@@ -100,7 +100,10 @@ impl<A: Address> Family<A> {
             prefixes: BTreeMap::new(),
             lengths: BTreeMap::new(),
             changed: BTreeMap::new(),
-            places: Places { hosts: HostMap::new(secret), prefixes: Arc::new(Pieces::all(Place::NOWHERE)) },
+            places: AddressTable {
+                hosts: HostTable::new(secret),
+                prefixes: Arc::new(Intervals::all(AddressEntry::NOWHERE)),
+            },
         }
     }
 
@@ -137,7 +140,7 @@ impl<A: Address> Family<A> {
     }
 
     /// Computes what follows from all that was said. Sets whose members are others now go into `affected`.
-    pub(super) fn finish(&mut self, classes: &mut Classes, affected: &mut BTreeSet<SetId>) {
+    pub(super) fn finish(&mut self, classes: &mut AddressClasses, affected: &mut BTreeSet<SetId>) {
         let mut hosts: Vec<A> = Vec::new();
         let mut regions: Vec<(A, u8)> = Vec::new();
         for (key, before) in core::mem::take(&mut self.changed) {
@@ -171,26 +174,26 @@ impl<A: Address> Family<A> {
     }
 
     /// Computes everything anew, with classes that start over.
-    pub(super) fn renumber(&mut self, classes: &mut Classes) {
-        self.places.prefixes = Arc::new(Pieces::all(Place::NOWHERE));
+    pub(super) fn renumber(&mut self, classes: &mut AddressClasses) {
+        self.places.prefixes = Arc::new(Intervals::all(AddressEntry::NOWHERE));
         self.cut((A::of_bits(0), 0), classes);
         let hosts: Vec<A> = self.hosts.keys().copied().collect();
         hosts.into_iter().for_each(|host| self.locate(host, classes));
     }
 
     /// The place of a single address: that of the prefixes around it, and what is said of itself.
-    fn locate(&mut self, host: A, classes: &mut Classes) {
+    fn locate(&mut self, host: A, classes: &mut AddressClasses) {
         let Some(facts_of) = self.hosts.get(&host) else { return self.places.hosts.remove(host) };
         let around = self.places.prefixes.find(host);
-        let class = Class { own: classes.of(facts_of.sets.iter().copied()), ..around.class };
-        let place = Place::new(facts_of.route().unwrap_or(around.route()), class);
+        let class = AddressClass { by_host: classes.of(facts_of.sets.iter().copied()), ..around.class };
+        let place = AddressEntry::new(facts_of.route().unwrap_or(around.route()), class);
         if self.places.hosts.find(host) != Some(place) {
             self.places.hosts.insert(host, place);
         }
     }
 
     /// Cuts the pieces inside a prefix anew.
-    fn cut(&mut self, (first, length): (A, u8), classes: &mut Classes) {
+    fn cut(&mut self, (first, length): (A, u8), classes: &mut AddressClasses) {
         let last = last_of(first, length);
         let shorter = self.lengths.keys().take_while(|other| **other < length);
         let around = shorter.filter_map(|length| self.prefixes.get(&(first_of(first, *length), *length))).collect();
@@ -199,7 +202,7 @@ impl<A: Address> Family<A> {
         let resolve = |covering: &[&PrefixFacts]| {
             let route = covering.iter().rev().find_map(|facts_of| facts_of.route()).unwrap_or(Route::Nowhere);
             let around = classes.of(covering.iter().flat_map(|facts_of| facts_of.sets.iter().copied()));
-            Place::new(route, Class { around, ..Class::default() })
+            AddressEntry::new(route, AddressClass { by_prefix: around, ..AddressClass::default() })
         };
         self.places.prefixes = Arc::new(self.places.prefixes.cut((first, last), around, inside, resolve));
     }
@@ -207,12 +210,12 @@ impl<A: Address> Family<A> {
 
 /// The addresses of a VPC.
 #[derive(Debug)]
-pub(super) struct Addresses {
+pub(super) struct AddressFacts {
     pub(super) v4: Family<u32>,
     pub(super) v6: Family<u128>,
 }
 
-impl Addresses {
+impl AddressFacts {
     pub(super) fn new(secret: [u64; 2]) -> Self {
         Self { v4: Family::new(secret), v6: Family::new(secret) }
     }
@@ -239,12 +242,12 @@ impl Addresses {
         }
     }
 
-    pub(super) fn finish(&mut self, classes: &mut Classes, affected: &mut BTreeSet<SetId>) {
+    pub(super) fn finish(&mut self, classes: &mut AddressClasses, affected: &mut BTreeSet<SetId>) {
         self.v4.finish(classes, affected);
         self.v6.finish(classes, affected);
     }
 
-    pub(super) fn renumber(&mut self, classes: &mut Classes) {
+    pub(super) fn renumber(&mut self, classes: &mut AddressClasses) {
         self.v4.renumber(classes);
         self.v6.renumber(classes);
     }

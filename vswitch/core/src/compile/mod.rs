@@ -22,7 +22,7 @@ use crate::config::protocol::Delta;
 use crate::config::refusal::Refusal;
 use crate::config::validate::{References, validate};
 use crate::conntrack::SCOPES_MAX;
-use crate::tables::cow_array::Chunks;
+use crate::tables::cow_array::CowArray;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -64,8 +64,8 @@ impl Compiler {
             generation: 0,
             identity: Arc::new(()),
             settings: Settings::default(),
-            enis: Chunks::default(),
-            vpcs: Chunks::default(),
+            enis: CowArray::default(),
+            vpcs: CowArray::default(),
             revision_min: 0,
             numbering: Arc::from([]),
         };
@@ -454,7 +454,7 @@ mod tests {
     use crate::acl::compile::Sources;
     use crate::acl::{self, Filter};
     use crate::config::desired::{GroupKind, Policy, SecurityGroup};
-    use crate::tables::address_class::{Class, SetId};
+    use crate::tables::address_class::{AddressClass, SetId};
 
     #[test]
     fn an_accepting_inner_policy_counts_for_basic_groups_alone() {
@@ -465,7 +465,7 @@ mod tests {
             let sources = Sources { port_lists: &port_lists, limits: None, holding: &[] };
             let rules = acl::compile::compile(&[(&id, &group)], sources, None, |_| SetId(0));
             let filter = Filter::new(Arc::new(rules), core::iter::empty(), None);
-            assert_eq!(filter.shared_open_group(Class::default(), |_| &[SetId(0)]).is_some(), open);
+            assert_eq!(filter.shared_open_group(AddressClass::default(), |_| &[SetId(0)]).is_some(), open);
         }
     }
 

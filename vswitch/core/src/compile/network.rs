@@ -1,16 +1,16 @@
 //! One VPC between two generations: what its addresses, subnets and groups say, and the network that follows.
 
-use super::addresses::{Addresses, Fact};
+use super::addresses::{AddressFacts, Fact};
 use crate::acl::compile::{Directions, Edit, Edits, Sources};
 use crate::acl::{self, ClassRows, Filter, RowLimits, RuleSet, Rules, Spares};
-use crate::compile::address_classes::Classes;
+use crate::compile::address_classes::AddressClasses;
 use crate::compile::address_sets::{SetKey, Sets};
 use crate::compile::snapshot::{FilterEntry, VSwitchEntry, VpcNetwork};
 use crate::config::desired::{Desired, Eni, PrefixList, Rule, VSwitch, Vpc};
 use crate::config::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
 use crate::config::protocol::Delta;
 use crate::tables::address_class::SetId;
-use crate::tables::cow_array::Chunks;
+use crate::tables::cow_array::CowArray;
 use crate::tables::route::Route;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use ipnet::IpNet;
 
-/// Classes that a filter may not know, besides a quarter of those that it knows, before its rows are made anew.
+/// AddressClasses that a filter may not know, besides a quarter of those that it knows, before its rows are made anew.
 const UNKNOWN_CLASSES_MAX: usize = 256;
 /// Filters whose rows are made anew in one change for no other reason.
 const FILTERS_RENEWED_MAX: usize = 2;
@@ -53,13 +53,13 @@ pub(super) struct NetworkState {
     pub(super) place: u32,
     salt: u32,
     gateway_mac: MacAddress,
-    addresses: Addresses,
-    classes: Classes,
+    addresses: AddressFacts,
+    classes: AddressClasses,
     sets: Sets,
     members: BTreeMap<GroupId, BTreeSet<EniIndex>>,
-    vswitches: Chunks<VSwitchEntry>,
+    vswitches: CowArray<VSwitchEntry>,
     vswitch_places: BTreeMap<VSwitchId, u32>,
-    filters: Chunks<Option<FilterEntry>>,
+    filters: CowArray<Option<FilterEntry>>,
     uses: BTreeMap<u32, FilterUse>,
     by_groups: BTreeMap<Box<[GroupId]>, u32>,
     by_group: BTreeMap<GroupId, BTreeSet<u32>>,
@@ -81,13 +81,13 @@ impl NetworkState {
             place,
             salt: salt_of(id),
             gateway_mac: MacAddress::default(),
-            addresses: Addresses::new(secret),
-            classes: Classes::new(),
+            addresses: AddressFacts::new(secret),
+            classes: AddressClasses::new(),
             sets: Sets::default(),
             members: BTreeMap::new(),
-            vswitches: Chunks::default(),
+            vswitches: CowArray::default(),
             vswitch_places: BTreeMap::new(),
-            filters: Chunks::default(),
+            filters: CowArray::default(),
             uses: BTreeMap::new(),
             by_groups: BTreeMap::new(),
             by_group: BTreeMap::new(),
@@ -155,7 +155,7 @@ impl NetworkState {
 
     /// Takes an ENI in; the place of its filter.
     pub(super) fn add_eni(&mut self, eni: &Eni, index: EniIndex) -> u32 {
-        self.speak_of(eni, index, Addresses::add_fact);
+        self.speak_of(eni, index, AddressFacts::add_fact);
         for group in &eni.groups {
             self.members.entry(group.clone()).or_default().insert(index);
         }
@@ -178,7 +178,7 @@ impl NetworkState {
 
     /// Lets an ENI go. Its filter stays until [`NetworkState::finish`], and for good if another took it up.
     pub(super) fn remove_eni(&mut self, eni: &Eni, index: EniIndex, filter: u32) {
-        self.speak_of(eni, index, Addresses::remove_fact);
+        self.speak_of(eni, index, AddressFacts::remove_fact);
         for group in &eni.groups {
             if let Some(members) = self.members.get_mut(group) {
                 members.remove(&index);
@@ -195,7 +195,7 @@ impl NetworkState {
         }
     }
 
-    fn speak_of(&mut self, eni: &Eni, index: EniIndex, speak: impl Fn(&mut Addresses, &IpNet, Fact)) {
+    fn speak_of(&mut self, eni: &Eni, index: EniIndex, speak: impl Fn(&mut AddressFacts, &IpNet, Fact)) {
         let sets: Vec<SetId> =
             eni.groups.iter().filter_map(|group| self.sets.find(&SetKey::Group(group.clone()))).collect();
         for prefix in &eni.addresses {

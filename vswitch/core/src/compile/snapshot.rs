@@ -7,10 +7,10 @@ use crate::config::ids::{EniId, EniIndex, FlowScope, MacAddress};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, Tuple};
 use crate::packet::verdict::Decision;
-use crate::tables::address_class::{Class, SetId, SetsId};
-use crate::tables::address_entry::Place;
-use crate::tables::address_table::Places;
-use crate::tables::cow_array::Chunks;
+use crate::tables::address_class::{AddressClass, SetCombinationId, SetId};
+use crate::tables::address_entry::AddressEntry;
+use crate::tables::address_table::AddressTable;
+use crate::tables::cow_array::CowArray;
 use crate::tables::route::Route;
 use alloc::sync::Arc;
 use core::net::{Ipv4Addr, Ipv6Addr};
@@ -23,9 +23,9 @@ pub struct Snapshot {
     pub(crate) identity: Arc<()>,
     pub(crate) settings: Settings,
     /// By [`EniIndex`].
-    pub(crate) enis: Chunks<Option<EniEntry>>,
+    pub(crate) enis: CowArray<Option<EniEntry>>,
     /// By [`EniEntry::vpc`].
-    pub(crate) vpcs: Chunks<Option<Arc<VpcNetwork>>>,
+    pub(crate) vpcs: CowArray<Option<Arc<VpcNetwork>>>,
     /// No ENI has an older revision than this.
     pub(crate) revision_min: u32,
     /// Revisions and the generations that brought them, wherever the two did not go on by one each.
@@ -65,13 +65,13 @@ pub(crate) struct VpcNetwork {
     /// Spreads the connections of networks that use the same addresses.
     pub(crate) salt: u32,
     pub(crate) gateway_mac: MacAddress,
-    pub(crate) vswitches: Chunks<VSwitchEntry>,
-    pub(crate) v4: Places<u32>,
-    pub(crate) v6: Places<u128>,
+    pub(crate) vswitches: CowArray<VSwitchEntry>,
+    pub(crate) v4: AddressTable<u32>,
+    pub(crate) v6: AddressTable<u128>,
     /// The sets that each number stands for, ascending.
-    pub(crate) sets: Chunks<Arc<[SetId]>>,
+    pub(crate) sets: CowArray<Arc<[SetId]>>,
     /// The rules of each set of groups that an ENI has.
-    pub(crate) filters: Chunks<Option<FilterEntry>>,
+    pub(crate) filters: CowArray<Option<FilterEntry>>,
 }
 
 /// The rules of a set of groups.
@@ -103,7 +103,7 @@ impl EniEntry {
 impl VpcNetwork {
     /// What is known of the source of `addresses`.
     #[inline(always)]
-    pub(crate) fn source(&self, addresses: Addresses) -> Place {
+    pub(crate) fn source(&self, addresses: Addresses) -> AddressEntry {
         match addresses {
             Addresses::V4 { source, .. } => self.v4.find(source),
             Addresses::V6 { source, .. } => self.v6.find(source),
@@ -112,7 +112,7 @@ impl VpcNetwork {
 
     /// What is known of the destination of `addresses`.
     #[inline(always)]
-    pub(crate) fn destination(&self, addresses: Addresses) -> Place {
+    pub(crate) fn destination(&self, addresses: Addresses) -> AddressEntry {
         self.source(addresses.reverse())
     }
 
@@ -124,17 +124,17 @@ impl VpcNetwork {
 
     /// Step 3 (§3.2): an open group of `filter` that holds a peer of this class.
     #[inline]
-    pub(crate) fn shared_open_group(&self, filter: &Filter, peer: Class) -> Option<u32> {
+    pub(crate) fn shared_open_group(&self, filter: &Filter, peer: AddressClass) -> Option<u32> {
         filter.shared_open_group(peer, |sets| self.sets_of(sets))
     }
 
     /// Steps 4 and 5 (§3.1, §3.3) of `filter` for a peer of this class: the first matching rule, or the default.
     #[inline]
-    pub(crate) fn decide(&self, filter: &Filter, direction: Direction, tuple: &Tuple, peer: Class) -> Decision {
+    pub(crate) fn decide(&self, filter: &Filter, direction: Direction, tuple: &Tuple, peer: AddressClass) -> Decision {
         filter.decide(direction, tuple, peer, |sets| self.sets_of(sets))
     }
 
-    fn sets_of(&self, sets: SetsId) -> &[SetId] {
+    fn sets_of(&self, sets: SetCombinationId) -> &[SetId] {
         self.sets.get(sets.0 as usize).map_or(&[], |sets| sets)
     }
 }

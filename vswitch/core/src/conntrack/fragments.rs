@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 const TIMEOUT_S: u32 = 30;
 /// How long a part waits for the first, seconds: parts of one packet leave their sender together.
 const WAIT_S: u32 = 2;
-/// Places in which a packet may be kept.
+/// AddressTable in which a packet may be kept.
 const WAYS: usize = 8;
 /// Of those, one sender's at one ENI while others want them.
 const WAYS_PER_SENDER: usize = WAYS / 2;

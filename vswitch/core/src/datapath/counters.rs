@@ -126,7 +126,7 @@ impl EniCounters {
 #[derive(Debug)]
 pub(crate) struct CounterPlaces {
     by_scope: HashMap<FlowScope, usize, BuildHasherDefault<ScopeHasher>>,
-    /// Places that were found lately, each where its scope belongs among so many.
+    /// AddressTable that were found lately, each where its scope belongs among so many.
     hints: [Cell<usize>; 64],
 }
 

@@ -28,7 +28,7 @@ use crate::packet::verdict::{Decision, Stage, Verdict};
 use crate::packet::{Marker, Packet};
 use crate::policy::eni_context::EniContext;
 use crate::policy::exemptions::SMTP;
-use crate::tables::address_entry::Place;
+use crate::tables::address_entry::AddressEntry;
 
 /// The way of some packets of a burst, from one ENI to another between two addresses.
 pub(crate) struct BurstPath<'a> {
@@ -57,7 +57,7 @@ struct PolicyPair<'a> {
 /// The rules of an ENI for packets of one peer: what they say of it is the same for all.
 struct PeerPolicy<'a> {
     context: EniContext<'a>,
-    peer: Place,
+    peer: AddressEntry,
     sheet: Option<Sheet<'a>>,
     /// Where the rows of the peer begin.
     rows: [usize; 2],
@@ -85,7 +85,7 @@ impl<'a> PolicyPair<'a> {
 }
 
 impl<'a> PeerPolicy<'a> {
-    fn new(context: EniContext<'a>, peer: Place) -> Self {
+    fn new(context: EniContext<'a>, peer: AddressEntry) -> Self {
         let sheet = context.sheet();
         let rows = match &sheet {
             Some(Sheet::Narrow(sheet)) => sheet.peer(peer.class),
@@ -147,7 +147,7 @@ pub(crate) struct BurstPaths<'a> {
     numbers: [u8; SPREAD],
 }
 
-/// Places that addresses are spread to: twice as many as packets in a burst.
+/// AddressTable that addresses are spread to: twice as many as packets in a burst.
 const SPREAD: usize = 2 * BURST_PACKETS;
 
 impl<'a> BurstPaths<'a> {

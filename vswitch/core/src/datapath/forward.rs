@@ -18,7 +18,7 @@ use crate::hw::time::{Tick, Time};
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::packet::{FrameBuffer, Packet};
 use crate::policy::eni_context::EniContext;
-use crate::tables::address_entry::Place;
+use crate::tables::address_entry::AddressEntry;
 
 impl Shard {
     /// A burst that the guest behind `eni` sent, out of its ENI and, where `is_here` says that the receiver is of this
@@ -186,7 +186,7 @@ impl Shard {
     }
 
     #[inline]
-    fn step_of(&self, context: &EniContext<'_>, packet: &Packet, place: Place) -> Step {
+    fn step_of(&self, context: &EniContext<'_>, packet: &Packet, place: AddressEntry) -> Step {
         if !packet.headers.is_plain {
             return Step { place, ..Step::NONE };
         }

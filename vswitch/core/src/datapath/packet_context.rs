@@ -3,7 +3,7 @@
 use crate::conntrack::table::Slot;
 use crate::conntrack::tables::Entry;
 use crate::packet::headers::Segment;
-use crate::tables::address_entry::Place;
+use crate::tables::address_entry::AddressEntry;
 
 /// What the first phase finds out about a packet.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct Step {
     /// Which passage it takes, if the short way is open to it so far (`datapath/fast_path.rs`). Its headers are not read then.
     pub(crate) burst_path: u8,
     /// What the network knows of the destination.
-    pub(crate) place: Place,
+    pub(crate) place: AddressEntry,
 }
 
 impl Step {
@@ -28,6 +28,6 @@ impl Step {
         guess: Slot::FIRST,
         segment: Segment { sequence: 0, acknowledgment: 0, flags: 0 },
         burst_path: Self::NO_BURST_PATH,
-        place: Place::NOWHERE,
+        place: AddressEntry::NOWHERE,
     };
 }

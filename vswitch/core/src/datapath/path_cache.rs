@@ -9,7 +9,7 @@ use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, METADATA_SERVICE};
 use crate::packet::verdict::{Decision, Stage};
 use crate::policy::eni_context::EniContext;
-use crate::tables::address_entry::Place;
+use crate::tables::address_entry::AddressEntry;
 use crate::tables::route::Route;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -58,7 +58,7 @@ pub(crate) struct Path {
     sender: EniIndex,
     pub(crate) path_key: PathKey,
     /// What the network knows of the destination.
-    pub(crate) place: Place,
+    pub(crate) place: AddressEntry,
     pub(crate) receiver: EniIndex,
     /// Whose sessions the receiver's are.
     pub(crate) receiver_scope: FlowScope,

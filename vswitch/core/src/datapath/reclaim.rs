@@ -16,13 +16,13 @@ use crate::policy::eni_context::EniContext;
 
 /// How soon a live session gives way to another of its ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+enum ReclaimClass {
     Closing,
     Unanswered,
     Established,
 }
 
-impl Class {
+impl ReclaimClass {
     const fn of(state: FlowState) -> Self {
         match state {
             FlowState::Free
@@ -111,12 +111,12 @@ impl Shard {
                 self.end_session(slot, scope);
                 continue;
             }
-            match Class::of(flow.state) {
+            match ReclaimClass::of(flow.state) {
                 // It may be closed, or let in again, before it is looked at anew.
                 _ if side.is_revoked() => self.recent[context.counters_index()].push(session),
-                Class::Established => self.recent[context.counters_index()].push(session),
+                ReclaimClass::Established => self.recent[context.counters_index()].push(session),
                 class => {
-                    let (is_closing, peer) = (class == Class::Closing, self.peer(slot, side));
+                    let (is_closing, peer) = (class == ReclaimClass::Closing, self.peer(slot, side));
                     window.candidates[window.count] = Candidate { session, slot, is_closing, peer };
                     window.count += 1;
                 }

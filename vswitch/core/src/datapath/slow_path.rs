@@ -15,7 +15,7 @@ use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::{Evaluation, Lookup};
 use crate::router;
 use crate::router::{icmp, ttl};
-use crate::tables::address_entry::Place;
+use crate::tables::address_entry::AddressEntry;
 use crate::tables::route::Route;
 
 impl Shard {
@@ -169,13 +169,13 @@ impl Shard {
 
 /// The steps of egress before any decision: what the frame says, whose it is, and where it goes.
 #[inline]
-pub(super) fn admit(context: &EniContext<'_>, packet: &mut Packet) -> (Verdict, Place) {
+pub(super) fn admit(context: &EniContext<'_>, packet: &mut Packet) -> (Verdict, AddressEntry) {
     let guarded = match packet.parse() {
         Ok(()) => anti_spoof::check(context, &packet.headers, packet.buffer.frame()),
         Err(reason) => Err(reason),
     };
     if let Err(reason) = guarded {
-        return (Verdict::Drop(reason), Place::NOWHERE);
+        return (Verdict::Drop(reason), AddressEntry::NOWHERE);
     }
     let place = context.network.destination(packet.headers.tuple.addresses);
     if let Some(verdict) = router::answer(context, packet, place.route()) {

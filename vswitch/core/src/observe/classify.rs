@@ -10,9 +10,9 @@ use crate::packet::headers::{Addresses, Tuple};
 use crate::packet::verdict::Decision;
 use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::from_peer;
-use crate::tables::address_entry::Place;
-use crate::tables::address_table::Places;
-use crate::tables::host_table::{Line, Look};
+use crate::tables::address_entry::AddressEntry;
+use crate::tables::address_table::AddressTable;
+use crate::tables::host_table::{Bucket, Probe};
 use crate::tables::lpm::Address;
 use alloc::vec::Vec;
 
@@ -56,7 +56,7 @@ fn decide_burst<const WORDS: usize>(
     decisions: &mut Vec<Decision>,
 ) {
     let (mut services, mut peers) = ([0; BURST_PACKETS], [[0; 2]; BURST_PACKETS]);
-    let mut places = [Place::NOWHERE; BURST_PACKETS];
+    let mut places = [AddressEntry::NOWHERE; BURST_PACKETS];
     for (service, tuple) in services.iter_mut().zip(burst) {
         *service = rows.service(tuple);
     }
@@ -71,21 +71,21 @@ fn decide_burst<const WORDS: usize>(
 
 impl VpcNetwork {
     /// What is known of the far sides of packets that cross an ENI in `direction`: of the first of a burst.
-    fn peers(&self, direction: Direction, tuples: &[Tuple], places: &mut [Place; BURST_PACKETS]) {
+    fn peers(&self, direction: Direction, tuples: &[Tuple], places: &mut [AddressEntry; BURST_PACKETS]) {
         let tuples = &tuples[..tuples.len().min(BURST_PACKETS)];
-        let mut lines = Lines { v4: [None; BURST_PACKETS], v6: [None; BURST_PACKETS] };
+        let mut buckets = Lines { v4: [None; BURST_PACKETS], v6: [None; BURST_PACKETS] };
         for (number, tuple) in tuples.iter().enumerate() {
             match from_peer(direction, tuple) {
-                Addresses::V4 { source, .. } => self.v4.reach(source, &mut lines.v4[number]),
-                Addresses::V6 { source, .. } => self.v6.reach(source, &mut lines.v6[number]),
+                Addresses::V4 { source, .. } => self.v4.reach(source, &mut buckets.v4[number]),
+                Addresses::V6 { source, .. } => self.v6.reach(source, &mut buckets.v6[number]),
             }
         }
         // Hosts first, then the others together: whether the next address is a host cannot be foreseen.
         let (mut v4, mut v6) = (Others::default(), Others::default());
         for (number, tuple) in tuples.iter().enumerate() {
             places[number] = match from_peer(direction, tuple) {
-                Addresses::V4 { source, .. } => v4.host(&self.v4, (number, source), lines.v4[number]),
-                Addresses::V6 { source, .. } => v6.host(&self.v6, (number, source), lines.v6[number]),
+                Addresses::V4 { source, .. } => v4.host(&self.v4, (number, source), buckets.v4[number]),
+                Addresses::V6 { source, .. } => v6.host(&self.v6, (number, source), buckets.v6[number]),
             };
         }
         v4.find(&self.v4, places);
@@ -109,8 +109,13 @@ impl<A: Address> Default for Others<A> {
 impl<A: Address> Others<A> {
     /// The place of a host; if it is none, it is noted, and the place says nothing.
     #[inline(always)]
-    fn host(&mut self, all: &Places<A>, (number, address): (usize, A), line: Option<&Line<A>>) -> Place {
-        let (place, is_host) = all.host(address, line);
+    fn host(
+        &mut self,
+        all: &AddressTable<A>,
+        (number, address): (usize, A),
+        bucket: Option<&Bucket<A>>,
+    ) -> AddressEntry {
+        let (place, is_host) = all.host(address, bucket);
         (self.addresses[self.count % BURST_PACKETS], self.numbers[self.count % BURST_PACKETS]) =
             (address, number as u8);
         self.count += usize::from(!is_host);
@@ -119,7 +124,7 @@ impl<A: Address> Others<A> {
 
     /// The places of those that were noted.
     #[inline(always)]
-    fn find(&self, all: &Places<A>, places: &mut [Place; BURST_PACKETS]) {
+    fn find(&self, all: &AddressTable<A>, places: &mut [AddressEntry; BURST_PACKETS]) {
         let found = |number: usize, place| places[usize::from(self.numbers[number]) % BURST_PACKETS] = place;
         all.prefixes.find_all(&self.addresses[..self.count.min(BURST_PACKETS)], found);
     }
@@ -127,23 +132,23 @@ impl<A: Address> Others<A> {
 
 /// Where hosts will be looked for.
 struct Lines<'a> {
-    v4: [Option<&'a Line<u32>>; BURST_PACKETS],
-    v6: [Option<&'a Line<u128>>; BURST_PACKETS],
+    v4: [Option<&'a Bucket<u32>>; BURST_PACKETS],
+    v6: [Option<&'a Bucket<u128>>; BURST_PACKETS],
 }
 
-impl<A: Address> Places<A> {
+impl<A: Address> AddressTable<A> {
     #[inline(always)]
-    fn reach<'a>(&'a self, address: A, line: &mut Option<&'a Line<A>>) {
-        *line = self.hosts.line(address);
-        line.iter().for_each(|line| line.prefetch());
+    fn reach<'a>(&'a self, address: A, bucket: &mut Option<&'a Bucket<A>>) {
+        *bucket = self.hosts.bucket(address);
+        bucket.iter().for_each(|bucket| bucket.prefetch());
     }
 
     /// Some place, and whether it is that of the address as a host.
     #[inline(always)]
-    fn host(&self, address: A, line: Option<&Line<A>>) -> (Place, bool) {
-        match line.map(|line| line.look(address)) {
-            Some(Look { place, is_there, is_last: true }) => (place, is_there),
-            _ => self.hosts.find(address).map_or((Place::NOWHERE, false), |place| (place, true)),
+    fn host(&self, address: A, bucket: Option<&Bucket<A>>) -> (AddressEntry, bool) {
+        match bucket.map(|bucket| bucket.probe(address)) {
+            Some(Probe { place, is_there, is_last: true }) => (place, is_there),
+            _ => self.hosts.find(address).map_or((AddressEntry::NOWHERE, false), |place| (place, true)),
         }
     }
 }

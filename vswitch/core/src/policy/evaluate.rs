@@ -16,7 +16,7 @@ use crate::packet::headers::{Addresses, Fragment, Headers, IcmpKind, Network, Tu
 use crate::packet::verdict::{Decision, Stage};
 use crate::policy::eni_context::EniContext;
 use crate::policy::exemptions::SMTP;
-use crate::tables::address_entry::Place;
+use crate::tables::address_entry::AddressEntry;
 use crate::tables::route::Route;
 
 /// What the decision asks to be done to the sessions.
@@ -386,7 +386,7 @@ impl<'a> EniContext<'a> {
     }
 
     /// The same, for a peer whose place is known.
-    pub(crate) fn decide_by_entry(&self, direction: Direction, tuple: &Tuple, peer: Place) -> Decision {
+    pub(crate) fn decide_by_entry(&self, direction: Direction, tuple: &Tuple, peer: AddressEntry) -> Decision {
         if bypasses_intra_group(self.snapshot.settings(), direction)
             && let Some(ground) = self.network.shared_open_group(self.filter, peer.class)
             && peer.route() != Route::Owner(self.index)

@@ -7,13 +7,13 @@ pub struct SetId(pub u32);
 /// The sets that an address is in, as two numbers of its VPC: those that prefixes around it are in, and those that it is
 /// in by itself. Kept apart, so that neither multiplies the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Class {
+pub struct AddressClass {
     /// The sets of the prefixes around it.
-    pub around: SetsId,
+    pub by_prefix: SetCombinationId,
     /// The sets that name it alone.
-    pub own: SetsId,
+    pub by_host: SetCombinationId,
 }
 
 /// A number for some sets, of one VPC. Zero is no set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct SetsId(pub u32);
+pub struct SetCombinationId(pub u32);

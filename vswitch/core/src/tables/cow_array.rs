@@ -6,22 +6,22 @@ use alloc::vec::Vec;
 /// Elements of a chunk, and chunks of a group.
 const CHUNK: usize = 64;
 
-type Group<T> = Arc<[Arc<[T; CHUNK]>]>;
+type ChunkGroup<T> = Arc<[Arc<[T; CHUNK]>]>;
 
 /// A growing array of values, each of which has a default until it is set. Clones share all chunks; the first change
 /// of a shared chunk copies it, and the table of its group.
 #[derive(Clone, Debug)]
-pub struct Chunks<T> {
-    groups: Vec<Group<T>>,
+pub struct CowArray<T> {
+    groups: Vec<ChunkGroup<T>>,
 }
 
-impl<T> Default for Chunks<T> {
+impl<T> Default for CowArray<T> {
     fn default() -> Self {
         Self { groups: Vec::new() }
     }
 }
 
-impl<T> Chunks<T> {
+impl<T> CowArray<T> {
     /// The value at `index`; none if no place as high was ever changed.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&T> {
@@ -34,7 +34,7 @@ impl<T> Chunks<T> {
     }
 }
 
-impl<T: Clone + Default> Chunks<T> {
+impl<T: Clone + Default> CowArray<T> {
     /// The value at `index`, to be changed.
     pub fn get_mut(&mut self, index: usize) -> &mut T {
         let (group, chunk) = (index / CHUNK / CHUNK, index / CHUNK % CHUNK);
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_change_is_seen_by_no_clone_and_copies_one_chunk() {
-        let mut new: Chunks<Option<u32>> = Chunks::default();
+        let mut new: CowArray<Option<u32>> = CowArray::default();
         for index in 0..CHUNK * 3 {
             *new.get_mut(index) = Some(index as u32);
         }

@@ -1,7 +1,7 @@
 //! From an address that is configured by itself to its place: one hash, one line.
 
-use crate::tables::address_entry::Place;
-use crate::tables::cow_array::Chunks;
+use crate::tables::address_entry::AddressEntry;
+use crate::tables::cow_array::CowArray;
 use crate::tables::lpm::Address;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -9,15 +9,15 @@ use alloc::vec;
 /// Addresses of a page, on average, beyond which there will be twice as many pages.
 const PAGE_ADDRESSES_MAX: usize = 96;
 /// Addresses that are compared together.
-pub(crate) const LINE: usize = 4;
+pub(crate) const BUCKET_ADDRESSES: usize = 4;
 
 /// A hash table of pages that generations share: a change copies one page. The hash is seeded, so that whoever chooses
 /// addresses cannot choose what they collide with.
 #[derive(Clone, Debug)]
-pub(crate) struct HostMap<A> {
+pub(crate) struct HostTable<A> {
     hash: Hash,
     /// As many as a power of two.
-    pages: Chunks<Page<A>>,
+    pages: CowArray<Page<A>>,
     page_count: usize,
     length: usize,
 }
@@ -25,7 +25,7 @@ pub(crate) struct HostMap<A> {
 /// Lines as many as a power of two, at most five eighths full.
 #[derive(Clone, Debug)]
 struct Page<A> {
-    lines: Arc<[Line<A>]>,
+    buckets: Arc<[Bucket<A>]>,
     length: usize,
 }
 
@@ -33,14 +33,14 @@ struct Page<A> {
 /// room; lines before that one are full.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub(crate) struct Line<A> {
-    addresses: [A; LINE],
-    places: [Place; LINE],
+pub(crate) struct Bucket<A> {
+    addresses: [A; BUCKET_ADDRESSES],
+    places: [AddressEntry; BUCKET_ADDRESSES],
 }
 
-impl<A: Address> Line<A> {
+impl<A: Address> Bucket<A> {
     fn empty() -> Self {
-        Self { addresses: [A::default(); LINE], places: [Place::NONE; LINE] }
+        Self { addresses: [A::default(); BUCKET_ADDRESSES], places: [AddressEntry::NONE; BUCKET_ADDRESSES] }
     }
 
     /// Asks for its memory: a cache line, or two where addresses are long.
@@ -54,29 +54,29 @@ impl<A: Address> Line<A> {
 
     /// The slot of an address.
     fn slot_of(&self, address: A) -> Option<usize> {
-        (0..LINE).find(|&slot| self.addresses[slot] == address && !self.places[slot].is_none())
+        (0..BUCKET_ADDRESSES).find(|&slot| self.addresses[slot] == address && !self.places[slot].is_none())
     }
 
     /// What the line says of an address. Without a branch: what is found cannot be foreseen.
     #[inline(always)]
-    pub(crate) fn look(&self, address: A) -> Look {
+    pub(crate) fn probe(&self, address: A) -> Probe {
         // Slots are filled from the front, and those that are free have the address zero.
         let slot = A::find_in(&self.addresses, address);
-        let place = self.places[slot % LINE];
-        let is_there = slot < LINE && !place.is_none();
-        Look { place, is_there, is_last: is_there | self.has_room() }
+        let place = self.places[slot % BUCKET_ADDRESSES];
+        let is_there = slot < BUCKET_ADDRESSES && !place.is_none();
+        Probe { place, is_there, is_last: is_there | self.has_room() }
     }
 
     #[inline(always)]
     fn has_room(&self) -> bool {
-        self.places[LINE - 1].is_none()
+        self.places[BUCKET_ADDRESSES - 1].is_none()
     }
 }
 
 /// What a line says of an address.
-pub(crate) struct Look {
+pub(crate) struct Probe {
     /// Some place.
-    pub(crate) place: Place,
+    pub(crate) place: AddressEntry,
     /// Whether that is the one of the address.
     pub(crate) is_there: bool,
     /// Whether no other line has anything to say.
@@ -85,7 +85,7 @@ pub(crate) struct Look {
 
 impl<A: Address> Default for Page<A> {
     fn default() -> Self {
-        Self { lines: empty_lines(1), length: 0 }
+        Self { buckets: empty_buckets(1), length: 0 }
     }
 }
 
@@ -107,22 +107,22 @@ impl Hash {
     }
 }
 
-impl<A: Address> HostMap<A> {
+impl<A: Address> HostTable<A> {
     pub(crate) fn new(secret: [u64; 2]) -> Self {
-        let mut pages: Chunks<Page<A>> = Chunks::default();
+        let mut pages: CowArray<Page<A>> = CowArray::default();
         pages.get_mut(0);
         Self { hash: Hash(secret), pages, page_count: 1, length: 0 }
     }
 
     /// The place of an address that has one of its own.
     #[inline]
-    pub(crate) fn find(&self, address: A) -> Option<Place> {
-        let (page, line) = self.hash.of(address);
+    pub(crate) fn find(&self, address: A) -> Option<AddressEntry> {
+        let (page, bucket) = self.hash.of(address);
         let page = self.pages.get(page & (self.page_count - 1))?;
-        let mask = page.lines.len() - 1;
-        let mut number = line & mask;
+        let mask = page.buckets.len() - 1;
+        let mut number = bucket & mask;
         loop {
-            let Look { place, is_there, is_last } = page.lines[number].look(address);
+            let Probe { place, is_there, is_last } = page.buckets[number].probe(address);
             if is_last {
                 return is_there.then_some(place);
             }
@@ -132,13 +132,13 @@ impl<A: Address> HostMap<A> {
 
     /// The first line that may know the address.
     #[inline(always)]
-    pub(crate) fn line(&self, address: A) -> Option<&Line<A>> {
-        let (page, line) = self.hash.of(address);
-        let lines = &self.pages.get(page & (self.page_count - 1))?.lines;
-        lines.get(line & (lines.len() - 1))
+    pub(crate) fn bucket(&self, address: A) -> Option<&Bucket<A>> {
+        let (page, bucket) = self.hash.of(address);
+        let buckets = &self.pages.get(page & (self.page_count - 1))?.buckets;
+        buckets.get(bucket & (buckets.len() - 1))
     }
 
-    pub(crate) fn insert(&mut self, address: A, place: Place) {
+    pub(crate) fn insert(&mut self, address: A, place: AddressEntry) {
         let hash = self.hash;
         let (page, start) = hash.of(address);
         let is_new = self.find(address).is_none();
@@ -147,14 +147,14 @@ impl<A: Address> HostMap<A> {
             return self.insert(address, place);
         }
         let page = self.pages.get_mut(page & (self.page_count - 1));
-        if is_new && (page.length + 1) * 8 > page.lines.len() * LINE * 5 {
-            let mut wider = empty_lines(page.lines.len() * 2);
+        if is_new && (page.length + 1) * 8 > page.buckets.len() * BUCKET_ADDRESSES * 5 {
+            let mut wider = empty_buckets(page.buckets.len() * 2);
             if let Some(wider) = Arc::get_mut(&mut wider) {
-                entries(&page.lines).for_each(|(address, place)| put(wider, hash.of(address).1, (address, place)));
+                entries(&page.buckets).for_each(|(address, place)| put(wider, hash.of(address).1, (address, place)));
             }
-            page.lines = wider;
+            page.buckets = wider;
         }
-        put(Arc::make_mut(&mut page.lines), start, (address, place));
+        put(Arc::make_mut(&mut page.buckets), start, (address, place));
         page.length += usize::from(is_new);
         self.length += usize::from(is_new);
     }
@@ -166,24 +166,24 @@ impl<A: Address> HostMap<A> {
             return;
         }
         let page = self.pages.get_mut(number & (self.page_count - 1));
-        let lines = Arc::make_mut(&mut page.lines);
-        let mask = lines.len() - 1;
+        let buckets = Arc::make_mut(&mut page.buckets);
+        let mask = buckets.len() - 1;
         let mut number = start & mask;
-        while lines[number].slot_of(address).is_none() {
+        while buckets[number].slot_of(address).is_none() {
             number = (number + 1) & mask;
         }
-        take(&mut lines[number], address);
+        take(&mut buckets[number], address);
         page.length -= 1;
         self.length -= 1;
         // Those that found this line full, or one after it, find room now: they are put anew.
         let mut next = number;
         loop {
             next = (next + 1) & mask;
-            let was_full = !lines[next].has_room();
-            for (moved, place) in entries(core::slice::from_ref(&lines[next])).collect::<alloc::vec::Vec<_>>() {
+            let was_full = !buckets[next].has_room();
+            for (moved, place) in entries(core::slice::from_ref(&buckets[next])).collect::<alloc::vec::Vec<_>>() {
                 if hash.of(moved).1 & mask != next {
-                    take(&mut lines[next], moved);
-                    put(lines, hash.of(moved).1, (moved, place));
+                    take(&mut buckets[next], moved);
+                    put(buckets, hash.of(moved).1, (moved, place));
                 }
             }
             if !was_full || next == number {
@@ -196,31 +196,31 @@ impl<A: Address> HostMap<A> {
     fn spread(&mut self) {
         let mut wider = Self { page_count: self.page_count * 2, ..Self::new(self.hash.0) };
         wider.pages.get_mut(wider.page_count - 1);
-        for (address, place) in self.pages.iter().flat_map(|page| entries(&page.lines)) {
+        for (address, place) in self.pages.iter().flat_map(|page| entries(&page.buckets)) {
             wider.insert(address, place);
         }
         *self = wider;
     }
 }
 
-fn empty_lines<A: Address>(lines: usize) -> Arc<[Line<A>]> {
-    vec![Line::empty(); lines].into()
+fn empty_buckets<A: Address>(buckets: usize) -> Arc<[Bucket<A>]> {
+    vec![Bucket::empty(); buckets].into()
 }
 
-fn entries<A: Address>(lines: &[Line<A>]) -> impl Iterator<Item = (A, Place)> {
-    let all = lines.iter().flat_map(|line| line.addresses.into_iter().zip(line.places));
+fn entries<A: Address>(buckets: &[Bucket<A>]) -> impl Iterator<Item = (A, AddressEntry)> {
+    let all = buckets.iter().flat_map(|bucket| bucket.addresses.into_iter().zip(bucket.places));
     all.filter(|(_, place)| !place.is_none())
 }
 
 /// Puts an address into the line where it is, or into the first with room. Lines are filled from the front.
-fn put<A: Address>(lines: &mut [Line<A>], start: usize, (address, place): (A, Place)) {
-    let mask = lines.len() - 1;
+fn put<A: Address>(buckets: &mut [Bucket<A>], start: usize, (address, place): (A, AddressEntry)) {
+    let mask = buckets.len() - 1;
     let mut number = start & mask;
     loop {
-        let line = &mut lines[number];
-        let free = || line.places.iter().position(|place| place.is_none());
-        if let Some(slot) = line.slot_of(address).or_else(free) {
-            (line.addresses[slot], line.places[slot]) = (address, place);
+        let bucket = &mut buckets[number];
+        let free = || bucket.places.iter().position(|place| place.is_none());
+        if let Some(slot) = bucket.slot_of(address).or_else(free) {
+            (bucket.addresses[slot], bucket.places[slot]) = (address, place);
             return;
         }
         number = (number + 1) & mask;
@@ -228,11 +228,11 @@ fn put<A: Address>(lines: &mut [Line<A>], start: usize, (address, place): (A, Pl
 }
 
 /// Takes an address out of its line; the last one of the line takes its slot.
-fn take<A: Address>(line: &mut Line<A>, address: A) {
-    let Some(slot) = line.slot_of(address) else { return };
-    if let Some(last) = line.places.iter().rposition(|place| !place.is_none()) {
-        (line.addresses[slot], line.places[slot]) = (line.addresses[last], line.places[last]);
-        (line.addresses[last], line.places[last]) = (A::default(), Place::NONE);
+fn take<A: Address>(bucket: &mut Bucket<A>, address: A) {
+    let Some(slot) = bucket.slot_of(address) else { return };
+    if let Some(last) = bucket.places.iter().rposition(|place| !place.is_none()) {
+        (bucket.addresses[slot], bucket.places[slot]) = (bucket.addresses[last], bucket.places[last]);
+        (bucket.addresses[last], bucket.places[last]) = (A::default(), AddressEntry::NONE);
     }
 }
 
@@ -240,7 +240,7 @@ fn take<A: Address>(line: &mut Line<A>, address: A) {
 mod tests {
     use super::*;
     use crate::config::ids::EniIndex;
-    use crate::tables::address_class::{Class, SetsId};
+    use crate::tables::address_class::{AddressClass, SetCombinationId};
     use crate::tables::route::Route;
     use alloc::collections::BTreeMap;
 
@@ -254,9 +254,12 @@ mod tests {
                 Route::Unowned,
                 Route::Gateway,
             ];
-            Place::new(routes[number as usize % 5], Class { around: SetsId(number * 3), own: SetsId(number) })
+            AddressEntry::new(
+                routes[number as usize % 5],
+                AddressClass { by_prefix: SetCombinationId(number * 3), by_host: SetCombinationId(number) },
+            )
         };
-        let (mut map, mut expected) = (HostMap::<u32>::new([1, 2]), BTreeMap::new());
+        let (mut map, mut expected) = (HostTable::<u32>::new([1, 2]), BTreeMap::new());
         let mut state = 1u64;
         // It grows and shrinks four times.
         let (rounds, addresses) = if cfg!(miri) { (800, 100) } else { (40_000u32, 1500) };

@@ -89,7 +89,7 @@ pub(crate) fn first_of<A: Address>(address: A, length: u8) -> A {
 
 /// The address space of one family, cut into pieces that have a value each.
 #[derive(Clone, Debug)]
-pub(crate) struct Pieces<A, T> {
+pub(crate) struct Intervals<A, T> {
     /// First address of each piece, ascending from zero, in nodes of a tree without pointers: from the root to the leaves,
     /// each level has the first address of every node of the level below. The last node of a level is filled up with the
     /// highest address.
@@ -100,7 +100,7 @@ pub(crate) struct Pieces<A, T> {
 /// Addresses of a node.
 const NODE: usize = 16;
 
-impl<A: Address, T: Copy + PartialEq> Pieces<A, T> {
+impl<A: Address, T: Copy + PartialEq> Intervals<A, T> {
     /// One piece.
     pub(crate) fn all(value: T) -> Self {
         Self::new([(A::of_bits(0), value)].into())
@@ -186,8 +186,8 @@ impl<A: Address, T: Copy + PartialEq> Pieces<A, T> {
 /// A value for every address of both families. Immutable.
 #[derive(Clone, Debug)]
 pub struct PrefixMap<T> {
-    v4: Pieces<u32, T>,
-    v6: Pieces<u128, T>,
+    v4: Intervals<u32, T>,
+    v6: Intervals<u128, T>,
 }
 
 impl<T: Copy + PartialEq> PrefixMap<T> {
@@ -203,8 +203,8 @@ impl<T: Copy + PartialEq> PrefixMap<T> {
         }
         let nothing = resolve(&[]);
         Self {
-            v4: Pieces::all(nothing).cut((0, u32::MAX), Vec::new(), v4, &mut resolve),
-            v6: Pieces::all(nothing).cut((0, u128::MAX), Vec::new(), v6, &mut resolve),
+            v4: Intervals::all(nothing).cut((0, u32::MAX), Vec::new(), v4, &mut resolve),
+            v6: Intervals::all(nothing).cut((0, u128::MAX), Vec::new(), v6, &mut resolve),
         }
     }
 
@@ -335,7 +335,7 @@ mod tests {
             (prefix.network().to_bits(), prefix.broadcast().to_bits(), value)
         };
         let old = [block("10.0.0.0/8", 1), block("10.1.0.0/16", 2), block("255.0.0.0/8", 3)];
-        let map = Pieces::all(0).cut((0, u32::MAX), Vec::new(), old.to_vec(), last);
+        let map = Intervals::all(0).cut((0, u32::MAX), Vec::new(), old.to_vec(), last);
         let (first, end, _) = block("10.1.0.0/16", 0);
         let inside = vec![block("10.1.128.0/17", 4)];
         let changed = map.cut((first, end), vec![1], inside, last);
