@@ -1,7 +1,7 @@
 //! The rows of a filter in one direction, for packets that are judged step by step together: what one step asks the memory
-//! for, the next finds there. What is decided is what [`Filter::decide`](crate::acl::Filter::judge) says.
+//! for, the next finds there. What is decided is what [`Acl::decide`](crate::acl::Acl::judge) says.
 
-use crate::acl::bit_matrix::{NARROW, RowMatrix, WIDE, first_in_piece};
+use crate::acl::bit_matrix::{BitMatrix, NARROW, WIDE, first_in_piece};
 use crate::acl::peer_rows::NOT_MADE;
 use crate::acl::port_rows::PortTables;
 use crate::acl::rule_set::RuleSet;
@@ -12,26 +12,26 @@ use crate::tables::address_class::{AddressClass, SetCombinationId};
 
 /// The rows of one direction, by their width.
 #[derive(Clone, Copy)]
-pub(crate) enum Sheet<'a> {
-    Narrow(Pieces<'a, NARROW>),
-    Wide(Pieces<'a, WIDE>),
+pub(crate) enum BatchMatcher<'a> {
+    Narrow(BatchRows<'a, NARROW>),
+    Wide(BatchRows<'a, WIDE>),
 }
 
 /// Rows of pieces of so many words.
 #[derive(Clone, Copy)]
-pub(crate) struct Pieces<'a, const WORDS: usize> {
+pub(crate) struct BatchRows<'a, const WORDS: usize> {
     of_classes: &'a [u32],
     peers: &'a [[u64; WORDS]],
     ports: &'a PortTables,
     services: &'a [[u64; WORDS]],
-    /// Pieces of a row.
+    /// BatchRows of a row.
     pieces: usize,
     rules: &'a RuleSet,
     default: Decision,
 }
 
-impl<'a, const WORDS: usize> Pieces<'a, WORDS> {
-    pub(super) fn new(rules: &'a RuleSet, (of_classes, peers): (&'a [u32], &'a RowMatrix), default: Decision) -> Self {
+impl<'a, const WORDS: usize> BatchRows<'a, WORDS> {
+    pub(super) fn new(rules: &'a RuleSet, (of_classes, peers): (&'a [u32], &'a BitMatrix), default: Decision) -> Self {
         let (ports, services) = rules.services.side();
         let ((peers, _), (services, pieces)) = (peers.pieces(), services.pieces());
         Self { of_classes, peers, ports, services, pieces, rules, default }

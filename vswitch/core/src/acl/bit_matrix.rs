@@ -16,7 +16,7 @@ const LINE_WORDS: usize = 8;
 
 /// Rows of equal width.
 #[derive(Debug, Default)]
-pub(super) struct RowMatrix {
+pub(super) struct BitMatrix {
     /// Words of a row.
     words: usize,
     rows: usize,
@@ -25,13 +25,13 @@ pub(super) struct RowMatrix {
     first: usize,
 }
 
-impl Clone for RowMatrix {
+impl Clone for BitMatrix {
     fn clone(&self) -> Self {
         self.with_room_for(self.rows / 16 + 4)
     }
 }
 
-impl RowMatrix {
+impl BitMatrix {
     /// The row with this number.
     #[inline]
     pub(super) fn row(&self, number: u32) -> &[u64] {
@@ -171,8 +171,8 @@ impl RowCollector {
         self.numbers.len()
     }
 
-    pub(super) fn finish(self) -> RowMatrix {
-        RowMatrix { words: self.words, rows: self.numbers.len(), bits: self.bits, first: 0 }.clone()
+    pub(super) fn finish(self) -> BitMatrix {
+        BitMatrix { words: self.words, rows: self.numbers.len(), bits: self.bits, first: 0 }.clone()
     }
 }
 

@@ -21,13 +21,13 @@ impl Rank {
 
 /// Who has which bit.
 #[derive(Clone, Debug)]
-pub(super) struct Order {
+pub(super) struct BitOrder {
     /// The rank of each bit's rule; that of a free one lies between those around it.
     ranks: Vec<Rank>,
     taken: Vec<u64>,
 }
 
-impl Order {
+impl BitOrder {
     /// Bits for rules of ascending ranks, and room for others between them.
     pub(super) fn spread(ranks: &[Rank]) -> (Self, Vec<u32>) {
         let words = words_of(ranks.len());
@@ -92,7 +92,7 @@ mod tests {
             if cfg!(miri) { (&[2, 64], 100) } else { (&[1, 2, 63, 64, 250, 255, 256, 257, 1000, 1023, 1024], 2000) };
         for &rules in sizes {
             let ranks: Vec<Rank> = (0..rules).map(|number| Rank(10 + (number * 40 / rules) as u16)).collect();
-            let (mut order, bits) = Order::spread(&ranks);
+            let (mut order, bits) = BitOrder::spread(&ranks);
             let mut of_bits: BTreeMap<u32, Rank> = bits.into_iter().zip(ranks).collect();
             assert_eq!(of_bits.len(), rules, "nobody has another's");
             let mut state = rules as u64;
@@ -131,11 +131,11 @@ mod tests {
 
     #[test]
     fn there_is_room_before_between_and_after() {
-        let (order, _) = Order::spread(&[Rank(10); 200]);
+        let (order, _) = BitOrder::spread(&[Rank(10); 200]);
         for rank in [Rank(1), Rank(10), Rank(99)] {
             assert!(order.clone().take(rank).is_some(), "{rank:?}");
         }
-        let (mut order, bits) = Order::spread(&[Rank(10); 256]);
+        let (mut order, bits) = BitOrder::spread(&[Rank(10); 256]);
         assert_eq!((order.take(Rank(10)), bits.last()), (None, Some(&255)), "all are taken");
         order.free(7);
         assert_eq!(order.take(Rank(10)), Some(7));

@@ -1,13 +1,13 @@
 //! Groups and their rules to [`Rules`].
 
 use crate::acl::bit_matrix::{put_bit, words_of};
-use crate::acl::bit_order::{Order, Rank};
-use crate::acl::left_right::Spares;
-use crate::acl::local_address::Local;
-use crate::acl::rule_set::{Check, FilterRule, RuleSet};
-use crate::acl::rules_by_set::RulesOfSets;
-use crate::acl::service_rows::{Numbered, PortCheck, Services};
-use crate::acl::{FilterGroup, RowLimits, Rules};
+use crate::acl::bit_order::{BitOrder, Rank};
+use crate::acl::left_right::LeftRight;
+use crate::acl::local_address::LocalAddress;
+use crate::acl::rule_set::{AclRule, RuleCheck, RuleSet};
+use crate::acl::rules_by_set::RulesBySet;
+use crate::acl::service_rows::{Numbered, PortCheck, ServiceRows};
+use crate::acl::{AclGroup, RowLimits, Rules};
 use crate::config::desired::{Direction, GroupKind, Policy, PortList, PortRange, Ports, Remote, Rule, SecurityGroup};
 use crate::config::ids::{GroupId, PortListId};
 use crate::tables::address_class::SetId;
@@ -40,7 +40,7 @@ pub(crate) struct Edits<'a> {
     /// Those that are new or others now.
     pub(crate) new: Vec<(&'a GroupId, &'a Rule)>,
     /// What the last changes replaced.
-    pub(crate) spares: &'a mut Spares<RuleSet, Vec<Edit>>,
+    pub(crate) left_right: &'a mut LeftRight<RuleSet, Vec<Edit>>,
 }
 
 /// A rule that comes or goes.
@@ -103,7 +103,7 @@ pub(crate) fn compile(
         let is_open = group.kind == GroupKind::Basic && group.inner_access == Policy::Accept;
         let open_members = is_open.then(|| set_of(&Remote::Group(id.clone())));
         mentions.extend(open_members);
-        filter_groups.push(FilterGroup { id: id.clone(), open_members });
+        filter_groups.push(AclGroup { id: id.clone(), open_members });
     }
     let mut direction = |direction| {
         let has_rules =
@@ -127,7 +127,7 @@ pub(crate) fn compile(
             let groups = groups.iter().map(|(id, _)| GroupId::clone(id)).collect();
             Arc::new(rule_set(groups, rules, (sources.port_lists, sources.limits)))
         });
-        mentions.extend(rules.of_sets.sets());
+        mentions.extend(rules.rules_by_set.sets());
         rules
     };
     let (ingress, egress) = (direction(Direction::Ingress), direction(Direction::Egress));
@@ -146,24 +146,24 @@ fn rule_set(
     rules.sort_by_key(|(_, set, rule)| (Rank::of(rule), *set));
     let bytes_max = limits.unwrap_or(RowLimits::of_rules(rules.len())).services_bytes_max;
     let ranks: Vec<Rank> = rules.iter().map(|(.., rule)| Rank::of(rule)).collect();
-    let (order, bits) = Order::spread(&ranks);
+    let (order, bits) = BitOrder::spread(&ranks);
     let words = order.words();
     let ranges: Vec<Vec<PortRange>> = rules.iter().map(|(.., rule)| ranges_of(rule, port_lists)).collect();
     let with_ranges = bits.iter().zip(&rules).zip(&ranges);
     let numbered: Vec<Numbered<'_>> =
         with_ranges.map(|((&bit, &(.., rule)), ranges)| Numbered { bit, rule, ranges }).collect();
-    let services = Services::compile(&numbered, words, bytes_max);
-    let local = Local::compile(&numbered, words, bytes_max);
-    let needs_checks = !services.is_exact || matches!(local, Local::Checked);
+    let services = ServiceRows::compile(&numbered, words, bytes_max);
+    let local = LocalAddress::compile(&numbered, words, bytes_max);
+    let needs_checks = !services.is_exact || matches!(local, LocalAddress::Checked);
     let room = words * u64::BITS as usize;
-    let of_sets = RulesOfSets::new(rules.iter().map(|(_, set, _)| *set).zip(bits.iter().copied()), words);
+    let rules_by_set = RulesBySet::new(rules.iter().map(|(_, set, _)| *set).zip(bits.iter().copied()), words);
     let mut set = RuleSet {
         groups,
         accepts: vec![0; words],
-        of_sets: Arc::new(of_sets),
+        rules_by_set: Arc::new(rules_by_set),
         services,
         local,
-        checks: needs_checks.then(|| vec![Check::default(); room]),
+        checks: needs_checks.then(|| vec![RuleCheck::default(); room]),
         rules: vec![None; room],
         order,
     };
@@ -193,7 +193,7 @@ impl Edits<'_> {
         let edits: Option<Vec<Edit>> =
             gone.chain(new).map(|(group, rule, is_there)| edit(group, rule, is_there)).collect();
         let make = |rules: &mut RuleSet, edits: &Vec<Edit>| edits.iter().all(|edit| rules.edit(edit));
-        self.spares.change(then, make, edits?, then.bytes()).filter(|rules| rules.is_well_filled())
+        self.left_right.change(then, make, edits?, then.bytes()).filter(|rules| rules.is_well_filled())
     }
 }
 
@@ -206,34 +206,34 @@ impl RuleSet {
                 let found = self.rules[*bit as usize].as_ref();
                 found.is_some_and(|found| found.id == rule.id && found.group == *group)
             };
-            let Some(bit) = self.of_sets.of(*set).iter().copied().find(is_it) else { return false };
+            let Some(bit) = self.rules_by_set.of(*set).iter().copied().find(is_it) else { return false };
             self.services.remove(Numbered { bit, rule, ranges });
             self.local.put(bit, rule, false);
             self.order.free(bit);
             put_bit(&mut self.accepts, bit, false);
             self.rules[bit as usize] = None;
-            Arc::make_mut(&mut self.of_sets).remove(*set, bit);
+            Arc::make_mut(&mut self.rules_by_set).remove(*set, bit);
             return true;
         }
         let Some(bit) = self.order.take(Rank::of(rule)) else { return false };
         let rule = Numbered { bit, rule, ranges };
         self.enter(rule, *group);
-        Arc::make_mut(&mut self.of_sets).insert(*set, bit);
+        Arc::make_mut(&mut self.rules_by_set).insert(*set, bit);
         self.local.put(bit, rule.rule, true) && self.services.insert(rule)
     }
 
     /// Notes all of a rule but where it matches.
     fn enter(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>, group: u32) {
         put_bit(&mut self.accepts, bit, rule.policy == Policy::Accept);
-        self.rules[bit as usize] = Some(FilterRule { id: rule.id.clone(), group });
+        self.rules[bit as usize] = Some(AclRule { id: rule.id.clone(), group });
         if let Some(checks) = &mut self.checks {
-            checks[bit as usize] = Check { ports: PortCheck::new(rule, ranges), local: rule.local };
+            checks[bit as usize] = RuleCheck { ports: PortCheck::new(rule, ranges), local: rule.local };
         }
     }
 
     /// Whether rows are not much longer than its rules need.
     fn is_well_filled(&self) -> bool {
-        let rules = self.of_sets.len();
+        let rules = self.rules_by_set.len();
         words_of(rules + rules / 16) >= self.order.words()
     }
 }

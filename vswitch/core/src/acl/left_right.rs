@@ -14,22 +14,22 @@ const SPARE_BYTES_MAX: usize = 8 << 20;
 
 /// Things that are published, each with the one before it, and the change that lies between.
 #[derive(Debug)]
-pub(crate) struct Spares<T, C = ()>(Vec<Spare<T, C>>);
+pub(crate) struct LeftRight<T, C = ()>(Vec<RetiredCopy<T, C>>);
 
 #[derive(Debug)]
-struct Spare<T, C> {
+struct RetiredCopy<T, C> {
     before: Arc<T>,
     change: C,
     now: Arc<T>,
 }
 
-impl<T, C> Default for Spares<T, C> {
+impl<T, C> Default for LeftRight<T, C> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T: Clone, C> Spares<T, C> {
+impl<T: Clone, C> LeftRight<T, C> {
     /// What follows from `now`, which has so many `bytes`, by a change; none if `make`, which makes changes, says that it
     /// failed.
     pub(crate) fn change(
@@ -40,7 +40,7 @@ impl<T: Clone, C> Spares<T, C> {
         bytes: usize,
     ) -> Option<Arc<T>> {
         let spare = self.0.iter().position(|spare| Arc::ptr_eq(&spare.now, now)).map(|place| self.0.remove(place));
-        let caught_up = spare.and_then(|Spare { mut before, change, .. }| {
+        let caught_up = spare.and_then(|RetiredCopy { mut before, change, .. }| {
             let has_caught_up = Arc::get_mut(&mut before).is_some_and(|before| make(before, &change));
             has_caught_up.then_some(before)
         });
@@ -52,7 +52,7 @@ impl<T: Clone, C> Spares<T, C> {
             if self.0.len() >= SPARES_MAX {
                 self.0.remove(0);
             }
-            self.0.push(Spare { before: Arc::clone(now), change, now: Arc::clone(&next) });
+            self.0.push(RetiredCopy { before: Arc::clone(now), change, now: Arc::clone(&next) });
         }
         Some(next)
     }

@@ -1,6 +1,6 @@
 //! Which rules cover the local side of a packet, for filters with quintuple rules.
 
-use crate::acl::bit_matrix::{RowCollector, RowMatrix, put_bit, row_bytes};
+use crate::acl::bit_matrix::{BitMatrix, RowCollector, put_bit, row_bytes};
 use crate::acl::service_rows::Numbered;
 use crate::config::desired::Rule;
 use crate::packet::headers::Addresses;
@@ -11,13 +11,13 @@ use ipnet::IpNet;
 /// Rows by local address.
 #[derive(Clone, Debug)]
 pub(super) struct LocalRows {
-    matrix: RowMatrix,
+    matrix: BitMatrix,
     map: PrefixMap<u32>,
 }
 
 /// What the rules of a direction say of the local side.
 #[derive(Clone, Debug)]
-pub(super) enum Local {
+pub(super) enum LocalAddress {
     /// Nothing.
     Any,
     /// The row of an address.
@@ -26,7 +26,7 @@ pub(super) enum Local {
     Checked,
 }
 
-impl Local {
+impl LocalAddress {
     /// Rows of `words` for rules, in about `bytes_max`.
     pub(super) fn compile(rules: &[Numbered<'_>], words: usize, bytes_max: usize) -> Self {
         let restricted: Vec<(IpNet, u32)> =

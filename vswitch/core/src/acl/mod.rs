@@ -10,7 +10,7 @@
 //! would take too much, coarser ones take their place, and each rule that they leave is confirmed.
 //!
 //! A change of a few rules touches the rows that have their bits: some bits are free for rules to come (`order`), and
-//! what a change replaced is what the next one is made in (`spares`).
+//! what a change replaced is what the next one is made in (`left_right`).
 
 mod batch_matcher;
 mod bit_matrix;
@@ -33,12 +33,12 @@ use crate::packet::verdict::{Decision, Stage};
 use crate::tables::address_class::{AddressClass, SetCombinationId, SetId};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-pub(crate) use batch_matcher::{Pieces, Sheet};
-pub(crate) use left_right::Spares;
-use local_address::Local;
-pub(crate) use peer_rows::ClassRows;
+pub(crate) use batch_matcher::{BatchMatcher, BatchRows};
+pub(crate) use left_right::LeftRight;
+use local_address::LocalAddress;
+pub(crate) use peer_rows::PeerRows;
 pub(crate) use rule_set::RuleSet;
-use rules_by_set::RulesOfSets;
+use rules_by_set::RulesBySet;
 
 /// How much room the rows of a filter may take. Beyond it, fewer rows are made, and the packets that miss them are
 /// judged rule by rule.
@@ -61,17 +61,17 @@ impl RowLimits {
 
 /// The rules of a set of groups, compiled for the addresses of a VPC. Shared by every ENI that has exactly these groups.
 #[derive(Debug)]
-pub struct Filter {
+pub struct Acl {
     rules: Arc<Rules>,
     /// Made for what was known of addresses then; the others are looked up by their sets.
-    classes: Arc<ClassRows>,
+    classes: Arc<PeerRows>,
 }
 
 /// All rules of a set of groups. They know sets of addresses, and no address.
 #[derive(Debug)]
 pub struct Rules {
     /// The groups, ascending.
-    groups: Box<[FilterGroup]>,
+    groups: Box<[AclGroup]>,
     /// Whether members of one of them reach each other without rules.
     has_open_groups: bool,
     kind: GroupKind,
@@ -84,27 +84,27 @@ pub struct Rules {
 
 /// One group of a filter.
 #[derive(Debug)]
-struct FilterGroup {
+struct AclGroup {
     id: GroupId,
     /// Its members, if they reach each other without rules (§3.2).
     open_members: Option<SetId>,
 }
 
-impl Filter {
+impl Acl {
     /// Makes the rows of `rules` for the classes of addresses that are known, each given by its sets.
     pub fn new<'a>(rules: Arc<Rules>, classes: impl Iterator<Item = &'a [SetId]>, limits: Option<RowLimits>) -> Self {
-        let sides = rules.of_sets();
+        let sides = rules.rules_by_set();
         let longest = sides.iter().map(|side| side.len()).max().unwrap_or(0);
         let bytes_max = limits.unwrap_or(RowLimits::of_rules(longest)).classes_bytes_max;
         // Rules that name nothing ask nothing of a class.
         let bytes_max = if rules.mentions.is_empty() { 0 } else { bytes_max };
-        let classes = ClassRows::make(sides, classes, rules.asks_for_open_group(), bytes_max);
+        let classes = PeerRows::make(sides, classes, rules.asks_for_open_group(), bytes_max);
         Self { rules, classes: Arc::new(classes) }
     }
 
     /// The filter with other `rules` whose rows for peers are the same; none if they are not.
     pub(crate) fn with_rules(&self, rules: &Arc<Rules>) -> Option<Self> {
-        let is_same = rules.opens_the_same(&self.rules) && self.classes.tell(rules.of_sets());
+        let is_same = rules.opens_the_same(&self.rules) && self.classes.tell(rules.rules_by_set());
         is_same.then(|| Self { rules: Arc::clone(rules), classes: Arc::clone(&self.classes) })
     }
 
@@ -114,13 +114,14 @@ impl Filter {
         &self,
         rules: &Arc<Rules>,
         classes: impl Iterator<Item = &'a [SetId]> + Clone,
-        spares: &mut Spares<ClassRows>,
+        left_right: &mut LeftRight<PeerRows>,
     ) -> Option<Self> {
         if !rules.opens_the_same(&self.rules) {
             return None;
         }
-        let follow = |rows: &mut ClassRows| rows.follow(rules.of_sets(), classes.clone(), rules.asks_for_open_group());
-        let classes = spares.change(&self.classes, |rows, ()| follow(rows), (), self.classes.bytes())?;
+        let follow =
+            |rows: &mut PeerRows| rows.follow(rules.rules_by_set(), classes.clone(), rules.asks_for_open_group());
+        let classes = left_right.change(&self.classes, |rows, ()| follow(rows), (), self.classes.bytes())?;
         Some(Self { rules: Arc::clone(rules), classes })
     }
 
@@ -187,16 +188,16 @@ impl Filter {
     }
 
     /// The rows of one direction for packet after packet; none where they do not tell all.
-    pub(crate) fn sheet(&self, direction: Direction) -> Option<Sheet<'_>> {
+    pub(crate) fn batch_matcher(&self, direction: Direction) -> Option<BatchMatcher<'_>> {
         let rules = self.rules.of(direction);
         let is_plain =
-            matches!(rules.local, Local::Any) && rules.services.is_by_destination() && rules.checks.is_none();
+            matches!(rules.local, LocalAddress::Any) && rules.services.is_by_destination() && rules.checks.is_none();
         let default = self.rules.default_of(direction);
         let of_width = rules.order.words() <= bit_matrix::NARROW;
         match of_width {
             _ if !is_plain => None,
-            true => Some(Sheet::Narrow(Pieces::new(rules, self.classes.side(direction), default))),
-            false => Some(Sheet::Wide(Pieces::new(rules, self.classes.side(direction), default))),
+            true => Some(BatchMatcher::Narrow(BatchRows::new(rules, self.classes.side(direction), default))),
+            false => Some(BatchMatcher::Wide(BatchRows::new(rules, self.classes.side(direction), default))),
         }
     }
 
@@ -231,13 +232,13 @@ impl Rules {
         &self.mentions
     }
 
-    fn of_sets(&self) -> [&Arc<RulesOfSets>; 2] {
-        [&self.ingress.of_sets, &self.egress.of_sets]
+    fn rules_by_set(&self) -> [&Arc<RulesBySet>; 2] {
+        [&self.ingress.rules_by_set, &self.egress.rules_by_set]
     }
 
     /// Whether the same groups are open as in others, at the same places.
     fn opens_the_same(&self, other: &Self) -> bool {
-        let open = |group: &FilterGroup| group.open_members;
+        let open = |group: &AclGroup| group.open_members;
         self.has_open_groups == other.has_open_groups
             && (!self.has_open_groups || self.groups.iter().map(open).eq(other.groups.iter().map(open)))
     }
@@ -247,8 +248,7 @@ impl Rules {
     }
 
     fn open_group(&self, peer_sets: &[SetId]) -> Option<u32> {
-        let is_shared =
-            |group: &FilterGroup| group.open_members.is_some_and(|set| peer_sets.binary_search(&set).is_ok());
+        let is_shared = |group: &AclGroup| group.open_members.is_some_and(|set| peer_sets.binary_search(&set).is_ok());
         self.groups.iter().position(is_shared).map(|place| place as u32)
     }
 }

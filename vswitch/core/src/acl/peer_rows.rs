@@ -1,7 +1,7 @@
 //! Which rules name a peer: a row for all sets that it is in, and what stands in for a row that is not made.
 
-use crate::acl::bit_matrix::{RowMatrix, has_bit, put_bit, row_bytes};
-use crate::acl::rules_by_set::RulesOfSets;
+use crate::acl::bit_matrix::{BitMatrix, has_bit, put_bit, row_bytes};
+use crate::acl::rules_by_set::RulesBySet;
 use crate::config::desired::Direction;
 use crate::tables::address_class::{AddressClass, SetCombinationId, SetId};
 use alloc::sync::Arc;
@@ -20,9 +20,9 @@ const EDITS_MAX: usize = 256;
 
 /// What is known of all sets that addresses were in together when this was made, as far as there was room for it.
 #[derive(Clone, Debug)]
-pub(crate) struct ClassRows {
+pub(crate) struct PeerRows {
     /// Of ingress, and of egress.
-    sides: [Side; 2],
+    sides: [DirectionRows; 2],
     /// The first open group among the sets of each class, as a place among the groups of the filter, or [`NO_GROUP`].
     /// Empty if no group is open.
     open_groups: Vec<u32>,
@@ -31,9 +31,9 @@ pub(crate) struct ClassRows {
 
 /// Rows of one direction.
 #[derive(Clone, Debug)]
-struct Side {
+struct DirectionRows {
     /// The rules that they tell.
-    of_sets: Arc<RulesOfSets>,
+    rules_by_set: Arc<RulesBySet>,
     /// The row of each class, or [`NOT_MADE`].
     of_classes: Vec<u32>,
     /// A bit for each set that rows tell apart from others: those that rules name, and some that they named before.
@@ -43,13 +43,13 @@ struct Side {
     numbers: HashMap<Arc<[SetId]>, u32>,
     /// The row without a set, which most classes have: known without a look.
     empty: Option<u32>,
-    matrix: RowMatrix,
+    matrix: BitMatrix,
     rows_max: usize,
 }
 
-impl ClassRows {
+impl PeerRows {
     /// The row of each class in one direction, or a number that no row has; and the rows.
-    pub(super) fn side(&self, direction: Direction) -> (&[u32], &RowMatrix) {
+    pub(super) fn side(&self, direction: Direction) -> (&[u32], &BitMatrix) {
         let side = &self.sides[direction as usize];
         (&side.of_classes, &side.matrix)
     }
@@ -74,12 +74,12 @@ impl ClassRows {
     /// Rows for `all` classes, each given by its sets: of ingress and egress, in at most `bytes_max` each. `open_group`
     /// tells the first open group among some sets, if any group is open.
     pub(super) fn make<'a>(
-        sides: [&Arc<RulesOfSets>; 2],
+        sides: [&Arc<RulesBySet>; 2],
         all: impl Iterator<Item = &'a [SetId]>,
         open_group: Option<impl Fn(&[SetId]) -> Option<u32>>,
         bytes_max: usize,
     ) -> Self {
-        let sides = sides.map(|of_sets| Side::new(of_sets, bytes_max));
+        let sides = sides.map(|rules_by_set| DirectionRows::new(rules_by_set, bytes_max));
         let mut rows = Self { sides, open_groups: Vec::new(), classes_max: bytes_max / CLASS_BYTES };
         rows.learn(all, open_group);
         rows
@@ -104,14 +104,17 @@ impl ClassRows {
     }
 
     /// Whether they tell these rules.
-    pub(super) fn tell(&self, sides: [&Arc<RulesOfSets>; 2]) -> bool {
-        self.sides.iter().zip(sides).all(|(side, now)| Arc::ptr_eq(&side.of_sets, now) || side.of_sets == *now)
+    pub(super) fn tell(&self, sides: [&Arc<RulesBySet>; 2]) -> bool {
+        self.sides
+            .iter()
+            .zip(sides)
+            .all(|(side, now)| Arc::ptr_eq(&side.rules_by_set, now) || side.rules_by_set == *now)
     }
 
     /// Makes them tell other rules, and know all classes; whether rows may do that without being made anew.
     pub(super) fn follow<'a>(
         &mut self,
-        sides: [&Arc<RulesOfSets>; 2],
+        sides: [&Arc<RulesBySet>; 2],
         all: impl Iterator<Item = &'a [SetId]> + Clone,
         open_group: Option<impl Fn(&[SetId]) -> Option<u32>>,
     ) -> bool {
@@ -129,23 +132,23 @@ impl ClassRows {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.sides[0].of_classes.len() * CLASS_BYTES + self.sides.iter().map(Side::bytes).sum::<usize>()
+        self.sides[0].of_classes.len() * CLASS_BYTES + self.sides.iter().map(DirectionRows::bytes).sum::<usize>()
     }
 }
 
-impl Side {
-    fn new(of_sets: &Arc<RulesOfSets>, bytes_max: usize) -> Self {
+impl DirectionRows {
+    fn new(rules_by_set: &Arc<RulesBySet>, bytes_max: usize) -> Self {
         let mut side = Self {
-            of_sets: Arc::clone(of_sets),
+            rules_by_set: Arc::clone(rules_by_set),
             of_classes: Vec::new(),
             named: Vec::new(),
             rows: Vec::new(),
             numbers: HashMap::new(),
             empty: None,
-            matrix: RowMatrix::empty(of_sets.words()),
-            rows_max: bytes_max / row_bytes(of_sets.len()).max(1),
+            matrix: BitMatrix::empty(rules_by_set.words()),
+            rows_max: bytes_max / row_bytes(rules_by_set.len()).max(1),
         };
-        of_sets.sets().iter().for_each(|set| side.name(*set));
+        rules_by_set.sets().iter().for_each(|set| side.name(*set));
         side
     }
 
@@ -173,7 +176,7 @@ impl Side {
         }
         let number = self.matrix.push();
         for &set in &named {
-            self.of_sets.of(set).iter().for_each(|&rule| self.matrix.put(number, rule, true));
+            self.rules_by_set.of(set).iter().for_each(|&rule| self.matrix.put(number, rule, true));
         }
         let named: Arc<[SetId]> = named.into();
         self.rows.push(Arc::clone(&named));
@@ -185,13 +188,13 @@ impl Side {
         number
     }
 
-    /// See [`ClassRows::follow`].
-    fn follow<'a>(&mut self, now: &Arc<RulesOfSets>, all: impl Iterator<Item = &'a [SetId]>) -> bool {
-        if Arc::ptr_eq(&self.of_sets, now) {
+    /// See [`PeerRows::follow`].
+    fn follow<'a>(&mut self, now: &Arc<RulesBySet>, all: impl Iterator<Item = &'a [SetId]>) -> bool {
+        if Arc::ptr_eq(&self.rules_by_set, now) {
             return true;
         }
-        let Some(edits) = self.of_sets.edits_to(now, EDITS_MAX) else { return false };
-        self.of_sets = Arc::clone(now);
+        let Some(edits) = self.rules_by_set.edits_to(now, EDITS_MAX) else { return false };
+        self.rules_by_set = Arc::clone(now);
         let new: Vec<SetId> = edits.iter().map(|edit| edit.set).filter(|set| !self.is_named(*set)).collect();
         if !new.is_empty() {
             new.iter().for_each(|set| self.name(*set));

@@ -1,10 +1,10 @@
 //! The rules of one direction as they are looked through: rows by set, by service and by local address.
 
 use super::bit_matrix::{first_common, first_confirmed, has_bit};
-use super::bit_order::Order;
-use super::local_address::Local;
-use super::rules_by_set::RulesOfSets;
-use super::service_rows::{PortCheck, Services};
+use super::bit_order::BitOrder;
+use super::local_address::LocalAddress;
+use super::rules_by_set::RulesBySet;
+use super::service_rows::{PortCheck, ServiceRows};
 use crate::config::desired::{Direction, Policy};
 use crate::config::ids::{GroupId, RuleId};
 use crate::packet::headers::{Addresses, Tuple};
@@ -23,20 +23,20 @@ pub(crate) struct RuleSet {
     /// the rules.
     pub(super) groups: Box<[GroupId]>,
     /// By their bits: in the order in which they decide (§3.1), with free bits between them.
-    pub(super) rules: Vec<Option<FilterRule>>,
-    pub(super) order: Order,
+    pub(super) rules: Vec<Option<AclRule>>,
+    pub(super) order: BitOrder,
     /// A bit for each rule that accepts.
     pub(super) accepts: Vec<u64>,
-    pub(super) of_sets: Arc<RulesOfSets>,
-    pub(super) services: Services,
-    pub(super) local: Local,
+    pub(super) rules_by_set: Arc<RulesBySet>,
+    pub(super) services: ServiceRows,
+    pub(super) local: LocalAddress,
     /// What confirms each rule, if some rows hold more than they should.
-    pub(super) checks: Option<Vec<Check>>,
+    pub(super) checks: Option<Vec<RuleCheck>>,
 }
 
 /// What is left of a rule after compilation.
 #[derive(Clone, Debug)]
-pub(super) struct FilterRule {
+pub(super) struct AclRule {
     pub(super) id: RuleId,
     /// Its group, as a place in [`RuleSet::groups`].
     pub(super) group: u32,
@@ -44,7 +44,7 @@ pub(super) struct FilterRule {
 
 /// The parts of a rule that rows may not tell exactly.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Check {
+pub(super) struct RuleCheck {
     pub(super) ports: PortCheck,
     pub(super) local: Option<IpNet>,
 }
@@ -62,7 +62,7 @@ impl RuleSet {
     pub(super) fn first_in_rows(&self, remote: [&[u64]; 2], direction: Direction, tuple: &Tuple) -> Option<u32> {
         let ports = self.services.row(tuple);
         match (self.services.sources(tuple), &self.local, &self.checks) {
-            (None, Local::Any, None) => first_common(remote, ports),
+            (None, LocalAddress::Any, None) => first_common(remote, ports),
             (sources, local, checks) => {
                 let local = local.row(local_address(direction, tuple)).unwrap_or(ports);
                 let is_true =
@@ -81,21 +81,21 @@ impl RuleSet {
             [ports, sources, local].into_iter().all(|row| has_bit(row, rule))
                 && self.checks.as_ref().is_none_or(|checks| checks[rule as usize].confirms(direction, tuple))
         };
-        self.of_sets.first(sets.into_iter().flatten(), is_true)
+        self.rules_by_set.first(sets.into_iter().flatten(), is_true)
     }
 
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.rules)
             + size_of_val(&*self.accepts)
             + self.order.bytes()
-            + self.of_sets.bytes()
+            + self.rules_by_set.bytes()
             + self.services.bytes()
             + self.local.bytes()
             + self.checks.as_ref().map_or(0, |checks| size_of_val(&**checks))
     }
 }
 
-impl Check {
+impl RuleCheck {
     fn confirms(&self, direction: Direction, tuple: &Tuple) -> bool {
         let local = || match local_address(direction, tuple) {
             Addresses::V4 { source, .. } => IpAddr::V4(source.into()),

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 /// The rules that name each set, by their bits: in their deciding order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct RulesOfSets {
+pub(super) struct RulesBySet {
     /// Ascending.
     sets: Vec<SetId>,
     /// Where the rules of each set end in `rules`.
@@ -24,7 +24,7 @@ pub(super) struct SetEdit {
     pub(super) is_set: bool,
 }
 
-impl RulesOfSets {
+impl RulesBySet {
     /// `named` tells the sets that rules name, with the bits of the rules: ascending.
     pub(super) fn new(named: impl Iterator<Item = (SetId, u32)>, words: usize) -> Self {
         let mut by_set: BTreeMap<SetId, Vec<u32>> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Which rules cover a protocol and its ports (§2): `ALL` rules are in every row, the others in those of their protocol
 //! and family.
 
-use crate::acl::bit_matrix::{RowCollector, RowMatrix, put_bit, row_bytes};
+use crate::acl::bit_matrix::{BitMatrix, RowCollector, put_bit, row_bytes};
 use crate::acl::port_rows::{OTHERS, Piece, PortTables, SOURCES, TABLES, place_of, table_of};
 use crate::config::desired::{PortRange, Protocol, Rule};
 use crate::packet::headers::{Tuple, protocol};
@@ -15,8 +15,8 @@ const EVERY_PORT: PortRange = PortRange { first: 0, last: u16::MAX };
 
 /// Rows by protocol and ports.
 #[derive(Clone, Debug)]
-pub(super) struct Services {
-    matrix: RowMatrix,
+pub(super) struct ServiceRows {
+    matrix: BitMatrix,
     tables: PortTables,
     /// How many pieces of all tables have each row. One that has the bit of a rule is of ports that the rule covers, and of
     /// no others.
@@ -34,7 +34,7 @@ pub(super) struct Numbered<'a> {
     pub(super) ranges: &'a [PortRange],
 }
 
-impl Services {
+impl ServiceRows {
     /// The row of rules whose protocol and destination port match.
     #[inline]
     pub(super) fn row(&self, tuple: &Tuple) -> &[u64] {
@@ -42,7 +42,7 @@ impl Services {
     }
 
     /// The same by their numbers; and the rows.
-    pub(super) fn side(&self) -> (&PortTables, &RowMatrix) {
+    pub(super) fn side(&self) -> (&PortTables, &BitMatrix) {
         (&self.tables, &self.matrix)
     }
 
@@ -170,7 +170,7 @@ struct Cutting<'a> {
 
 impl Cutting<'_> {
     /// None if there are more than `rows_max` rows.
-    fn services(self) -> Option<Services> {
+    fn services(self) -> Option<ServiceRows> {
         // Most rules have one range of ports, whose ends begin a row each.
         let mut rows = RowCollector::new(self.words, self.rows_max.min(self.rules.len() * 2));
         let others = self.others(&mut rows);
@@ -192,7 +192,7 @@ impl Cutting<'_> {
         for piece in (0..TABLES).flat_map(|table| tables.pieces(table)) {
             uses[usize::from(piece.row)] += 1;
         }
-        Some(Services { matrix, tables, uses, rows_max: self.rows_max, is_exact: self.is_exact })
+        Some(ServiceRows { matrix, tables, uses, rows_max: self.rows_max, is_exact: self.is_exact })
     }
 
     /// The pieces of the protocols without ports.

@@ -24,7 +24,7 @@ pub(super) enum SetKey {
 struct Set {
     key: SetKey,
     /// The filters that mention it.
-    filters: BTreeSet<u32>,
+    acls: BTreeSet<u32>,
 }
 
 /// The sets, and the filters that mention each.
@@ -58,7 +58,7 @@ impl Sets {
             SetId(self.sets.len() as u32 - 1)
         });
         self.numbers.insert(key.clone(), id);
-        self.sets[id.0 as usize] = Some(Set { key, filters: BTreeSet::new() });
+        self.sets[id.0 as usize] = Some(Set { key, acls: BTreeSet::new() });
         self.unmentioned.insert(id);
         self.new.push(id);
         id
@@ -70,17 +70,17 @@ impl Sets {
     }
 
     /// A filter mentions other sets than before, both told in ascending order.
-    pub(super) fn mention(&mut self, filter: u32, before: &[SetId], now: &[SetId]) {
+    pub(super) fn mention(&mut self, acl: u32, before: &[SetId], now: &[SetId]) {
         for id in only_in_first(now, before) {
             if let Some(Some(set)) = self.sets.get_mut(id.0 as usize) {
-                set.filters.insert(filter);
+                set.acls.insert(acl);
                 self.unmentioned.remove(&id);
             }
         }
         for id in only_in_first(before, now) {
             if let Some(Some(set)) = self.sets.get_mut(id.0 as usize) {
-                set.filters.remove(&filter);
-                if set.filters.is_empty() {
+                set.acls.remove(&acl);
+                if set.acls.is_empty() {
                     self.unmentioned.insert(id);
                 }
             }
@@ -88,7 +88,7 @@ impl Sets {
     }
 
     pub(super) fn filters_of(&self, id: SetId) -> impl Iterator<Item = u32> {
-        self.sets.get(id.0 as usize).into_iter().flatten().flat_map(|set| set.filters.iter().copied())
+        self.sets.get(id.0 as usize).into_iter().flatten().flat_map(|set| set.acls.iter().copied())
     }
 
     /// Drops the sets that no filter mentions, if there are many.

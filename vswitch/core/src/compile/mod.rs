@@ -168,11 +168,11 @@ impl Compiler {
         let mut dirty = BTreeSet::new();
         self.take_away(&change, &mut dirty);
         self.number(&change);
-        let filters = self.put_in_place(&change, &mut dirty);
+        let acls = self.put_in_place(&change, &mut dirty);
         self.change_lists_and_groups(&change, &mut dirty);
         self.finish(&change, dirty, revision);
-        for (id, filter) in filters {
-            self.enter(&change, (id, filter), revision);
+        for (id, acl) in acls {
+            self.enter(&change, (id, acl), revision);
         }
         for index in change.gone().filter_map(|id| self.by_id.remove(id)) {
             self.names[index.0 as usize] = None;
@@ -203,9 +203,9 @@ impl Compiler {
         for (id, before) in &change.enis {
             let Some((eni, vpc)) = before else { continue };
             let index = index_of(id);
-            let filter = self.snapshot.eni(index).map(|entry| entry.filter);
-            if let (Some(state), Some(filter)) = (self.vpcs.get_mut(*vpc), filter) {
-                state.remove_eni(eni, index, filter);
+            let acl = self.snapshot.eni(index).map(|entry| entry.acl);
+            if let (Some(state), Some(acl)) = (self.vpcs.get_mut(*vpc), acl) {
+                state.remove_eni(eni, index, acl);
                 dirty.insert(VpcId::clone(vpc));
             }
         }
@@ -246,15 +246,15 @@ impl Compiler {
                 dirty.insert(vswitch.vpc.clone());
             }
         }
-        let mut filters = Vec::new();
+        let mut acls = Vec::new();
         for (id, eni) in change.present() {
             let vpc = change.vpc_of(eni);
             if let Some(state) = self.vpcs.get_mut(vpc) {
-                filters.push((id, state.add_eni(eni, index_of(id))));
+                acls.push((id, state.add_eni(eni, index_of(id))));
                 dirty.insert(vpc.clone());
             }
         }
-        filters
+        acls
     }
 
     fn change_lists_and_groups(&mut self, change: &Change<'_>, dirty: &mut BTreeSet<VpcId>) {
@@ -302,7 +302,7 @@ impl Compiler {
     }
 
     /// Enters an ENI that is new, or another than before.
-    fn enter(&mut self, change: &Change<'_>, (id, filter): (&EniId, u32), revision: u32) {
+    fn enter(&mut self, change: &Change<'_>, (id, acl): (&EniId, u32), revision: u32) {
         let Some((eni, index)) = change.desired.enis.get(id).zip(self.by_id.get(id).copied()) else { return };
         let Some(vswitch) = change.desired.vswitches.get(&eni.vswitch) else { return };
         let Some(state) = self.vpcs.get(&vswitch.vpc) else { return };
@@ -311,10 +311,9 @@ impl Compiler {
         // The same guest interface as before: its sessions go on (§4.4: detaching ends them).
         let same = before
             .filter(|(before, was_in)| before.port.is_some() == eni.port.is_some() && *was_in == change.vpc_of(eni));
-        let kept = same.zip(self.snapshot.eni(index).map(|entry| (entry.scope, entry.revision, entry.filter)));
+        let kept = same.zip(self.snapshot.eni(index).map(|entry| (entry.scope, entry.revision, entry.acl)));
         let scope = kept.map(|(_, (scope, ..))| scope);
-        let is_judged_alike =
-            |(before, _): &(&Eni, &VpcId), was: u32| was == filter && before.addresses == eni.addresses;
+        let is_judged_alike = |(before, _): &(&Eni, &VpcId), was: u32| was == acl && before.addresses == eni.addresses;
         let kept_revision = kept.filter(|(before, (.., was))| is_judged_alike(before, *was));
         let entry = EniEntry {
             id: self.names[index.0 as usize].clone().unwrap_or_default(),
@@ -322,7 +321,7 @@ impl Compiler {
             revision: kept_revision.map_or(revision, |(_, (_, revision, _))| revision),
             vpc,
             vswitch,
-            filter,
+            acl,
             mac: eni.mac,
             ipv4: eni.addresses.iter().find_map(|address| match address {
                 IpNet::V4(net) if net.prefix_len() == 32 => Some(net.addr().to_bits()),
@@ -452,7 +451,7 @@ pub(crate) fn bypasses_intra_group(settings: &Settings, direction: Direction) ->
 mod tests {
     use super::*;
     use crate::acl::compile::Sources;
-    use crate::acl::{self, Filter};
+    use crate::acl::{self, Acl};
     use crate::config::desired::{GroupKind, Policy, SecurityGroup};
     use crate::tables::address_class::{AddressClass, SetId};
 
@@ -464,8 +463,8 @@ mod tests {
             let port_lists = BTreeMap::new();
             let sources = Sources { port_lists: &port_lists, limits: None, holding: &[] };
             let rules = acl::compile::compile(&[(&id, &group)], sources, None, |_| SetId(0));
-            let filter = Filter::new(Arc::new(rules), core::iter::empty(), None);
-            assert_eq!(filter.shared_open_group(AddressClass::default(), |_| &[SetId(0)]).is_some(), open);
+            let acl = Acl::new(Arc::new(rules), core::iter::empty(), None);
+            assert_eq!(acl.shared_open_group(AddressClass::default(), |_| &[SetId(0)]).is_some(), open);
         }
     }
 

@@ -2,10 +2,10 @@
 
 use super::addresses::{AddressFacts, Fact};
 use crate::acl::compile::{Directions, Edit, Edits, Sources};
-use crate::acl::{self, ClassRows, Filter, RowLimits, RuleSet, Rules, Spares};
+use crate::acl::{self, Acl, LeftRight, PeerRows, RowLimits, RuleSet, Rules};
 use crate::compile::address_classes::AddressClasses;
 use crate::compile::address_sets::{SetKey, Sets};
-use crate::compile::snapshot::{FilterEntry, VSwitchEntry, VpcNetwork};
+use crate::compile::snapshot::{AclEntry, VSwitchEntry, VpcNetwork};
 use crate::config::desired::{Desired, Eni, PrefixList, Rule, VSwitch, Vpc};
 use crate::config::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
 use crate::config::protocol::Delta;
@@ -41,7 +41,7 @@ pub(super) struct Dirty {
 
 /// A filter in use.
 #[derive(Debug)]
-struct FilterUse {
+struct AclUse {
     groups: Box<[GroupId]>,
     enis: usize,
 }
@@ -59,16 +59,16 @@ pub(super) struct NetworkState {
     members: BTreeMap<GroupId, BTreeSet<EniIndex>>,
     vswitches: CowArray<VSwitchEntry>,
     vswitch_places: BTreeMap<VSwitchId, u32>,
-    filters: CowArray<Option<FilterEntry>>,
-    uses: BTreeMap<u32, FilterUse>,
+    acls: CowArray<Option<AclEntry>>,
+    uses: BTreeMap<u32, AclUse>,
     by_groups: BTreeMap<Box<[GroupId]>, u32>,
     by_group: BTreeMap<GroupId, BTreeSet<u32>>,
     free_filters: Vec<u32>,
     /// Filters that are new, or whose rules are others now.
     dirty: BTreeMap<u32, Dirty>,
     /// What the last changes of single rules replaced.
-    spare_rules: Spares<RuleSet, Vec<Edit>>,
-    spare_rows: Spares<ClassRows>,
+    spare_rules: LeftRight<RuleSet, Vec<Edit>>,
+    spare_rows: LeftRight<PeerRows>,
     /// Filters whose last ENI left.
     left: BTreeSet<u32>,
     /// Where to look next for filters that miss new classes.
@@ -87,14 +87,14 @@ impl NetworkState {
             members: BTreeMap::new(),
             vswitches: CowArray::default(),
             vswitch_places: BTreeMap::new(),
-            filters: CowArray::default(),
+            acls: CowArray::default(),
             uses: BTreeMap::new(),
             by_groups: BTreeMap::new(),
             by_group: BTreeMap::new(),
             free_filters: Vec::new(),
             dirty: BTreeMap::new(),
-            spare_rules: Spares::default(),
-            spare_rows: Spares::default(),
+            spare_rules: LeftRight::default(),
+            spare_rows: LeftRight::default(),
             left: BTreeSet::new(),
             renewed: 0,
         }
@@ -109,7 +109,7 @@ impl NetworkState {
             v4: self.addresses.v4.places.clone(),
             v6: self.addresses.v6.places.clone(),
             sets: self.classes.table.clone(),
-            filters: self.filters.clone(),
+            acls: self.acls.clone(),
         }
     }
 
@@ -171,13 +171,13 @@ impl NetworkState {
             self.by_group.entry(group.clone()).or_default().insert(place);
         }
         self.by_groups.insert(groups.clone(), place);
-        self.uses.insert(place, FilterUse { groups, enis: 1 });
+        self.uses.insert(place, AclUse { groups, enis: 1 });
         self.dirty.insert(place, Dirty { whole: Directions::BOTH, ..Dirty::default() });
         place
     }
 
     /// Lets an ENI go. Its filter stays until [`NetworkState::finish`], and for good if another took it up.
-    pub(super) fn remove_eni(&mut self, eni: &Eni, index: EniIndex, filter: u32) {
+    pub(super) fn remove_eni(&mut self, eni: &Eni, index: EniIndex, acl: u32) {
         self.speak_of(eni, index, AddressFacts::remove_fact);
         for group in &eni.groups {
             if let Some(members) = self.members.get_mut(group) {
@@ -187,10 +187,10 @@ impl NetworkState {
                 }
             }
         }
-        if let Some(found) = self.uses.get_mut(&filter) {
+        if let Some(found) = self.uses.get_mut(&acl) {
             found.enis -= 1;
             if found.enis == 0 {
-                self.left.insert(filter);
+                self.left.insert(acl);
             }
         }
     }
@@ -242,8 +242,8 @@ impl NetworkState {
             compiled.insert(*place, Arc::new(rules));
         }
         for (place, rules) in &compiled {
-            let before = self.filters.get(*place as usize).and_then(Option::as_ref);
-            let before = before.map(|entry| entry.filter.rules().mentions().to_vec()).unwrap_or_default();
+            let before = self.acls.get(*place as usize).and_then(Option::as_ref);
+            let before = before.map(|entry| entry.acl.rules().mentions().to_vec()).unwrap_or_default();
             self.sets.mention(*place, &before, rules.mentions());
         }
         for (set, key) in self.sets.take_new() {
@@ -257,19 +257,19 @@ impl NetworkState {
         let mut affected = BTreeSet::new();
         self.addresses.finish(&mut self.classes, &mut affected);
         for place in affected.into_iter().flat_map(|set| self.sets.filters_of(set)) {
-            if let Some(entry) = self.filters.get_mut(place as usize) {
+            if let Some(entry) = self.acls.get_mut(place as usize) {
                 entry.revision = revision;
             }
         }
         for (place, rules) in compiled {
-            let alike = |place: u32| self.filters.get(place as usize)?.as_ref()?.filter.with_rules(&rules);
+            let alike = |place: u32| self.acls.get(place as usize)?.as_ref()?.acl.with_rules(&rules);
             let alike = self.related(place).find_map(alike);
-            let before = self.filters.get(place as usize).and_then(Option::as_ref);
-            let spares = &mut self.spare_rows;
-            let follow = || before?.filter.following(&rules, self.classes.iter(), spares);
-            let filter = alike.or_else(follow);
-            let filter = filter.unwrap_or_else(|| Filter::new(rules, self.classes.iter(), input.limits));
-            *self.filters.get_mut(place as usize) = Some(FilterEntry { revision, filter: Arc::new(filter) });
+            let before = self.acls.get(place as usize).and_then(Option::as_ref);
+            let left_right = &mut self.spare_rows;
+            let follow = || before?.acl.following(&rules, self.classes.iter(), left_right);
+            let acl = alike.or_else(follow);
+            let acl = acl.unwrap_or_else(|| Acl::new(rules, self.classes.iter(), input.limits));
+            *self.acls.get_mut(place as usize) = Some(AclEntry { revision, acl: Arc::new(acl) });
         }
         if self.classes.is_worn() {
             let addresses = &mut self.addresses;
@@ -287,7 +287,7 @@ impl NetworkState {
         (dirty, compiled): (&BTreeMap<u32, Dirty>, &BTreeMap<u32, Arc<Rules>>),
         input: &NetworkInput<'_>,
     ) -> Rules {
-        let then = |place: u32| Some(Arc::clone(self.filters.get(place as usize)?.as_ref()?.filter.rules()));
+        let then = |place: u32| Some(Arc::clone(self.acls.get(place as usize)?.as_ref()?.acl.rules()));
         let dirty = |place: u32| dirty.get(&place).copied().unwrap_or_default();
         let holding = |place: u32| match compiled.get(&place) {
             Some(rules) => Some((Arc::clone(rules), Directions::BOTH)),
@@ -298,8 +298,8 @@ impl NetworkState {
         let (gone, new) = (input.rules_before(groups), input.rules_now(groups));
         let is_small = gone.len().max(new.len()) <= EDITS_MAX;
         let edits = then(place).filter(|_| is_small).map(|then| {
-            let (directions, spares) = (dirty(place).whole.others(), &mut self.spare_rules);
-            Edits { then, directions, gone, new, spares }
+            let (directions, left_right) = (dirty(place).whole.others(), &mut self.spare_rules);
+            Edits { then, directions, gone, new, left_right }
         });
         let groups: Vec<_> = groups.iter().filter_map(|id| input.desired.groups.get_key_value(id)).collect();
         let sources = Sources { port_lists: &input.desired.port_lists, limits: input.limits, holding: &holding };
@@ -317,17 +317,17 @@ impl NetworkState {
     fn drop_filter(&mut self, place: u32) {
         let Some(used) = self.uses.remove(&place) else { return };
         for group in &used.groups {
-            if let Some(filters) = self.by_group.get_mut(group) {
-                filters.remove(&place);
-                if filters.is_empty() {
+            if let Some(acls) = self.by_group.get_mut(group) {
+                acls.remove(&place);
+                if acls.is_empty() {
                     self.by_group.remove(group);
                 }
             }
         }
         self.by_groups.remove(&used.groups);
         self.free_filters.push(place);
-        if let Some(entry) = self.filters.get_mut(place as usize).take() {
-            self.sets.mention(place, entry.filter.rules().mentions(), &[]);
+        if let Some(entry) = self.acls.get_mut(place as usize).take() {
+            self.sets.mention(place, entry.acl.rules().mentions(), &[]);
         }
     }
 
@@ -349,24 +349,24 @@ impl NetworkState {
 
     /// Makes the rows of a filter for the classes there are now.
     fn renew(&mut self, place: u32, input: &NetworkInput<'_>) {
-        if let Some(entry) = self.filters.get_mut(place as usize) {
-            let rules = Arc::clone(entry.filter.rules());
-            entry.filter = Arc::new(Filter::new(rules, self.classes.iter(), input.limits));
+        if let Some(entry) = self.acls.get_mut(place as usize) {
+            let rules = Arc::clone(entry.acl.rules());
+            entry.acl = Arc::new(Acl::new(rules, self.classes.iter(), input.limits));
         }
     }
 
     /// Makes the rows of a few filters that miss many classes.
     fn renew_some(&mut self, input: &NetworkInput<'_>) {
         let classes = self.classes.len();
-        let misses_many = |entry: &FilterEntry| {
-            entry.filter.classes_known().is_some_and(|known| classes > known + UNKNOWN_CLASSES_MAX + known / 4)
+        let misses_many = |entry: &AclEntry| {
+            entry.acl.classes_known().is_some_and(|known| classes > known + UNKNOWN_CLASSES_MAX + known / 4)
         };
         let behind: Vec<u32> =
             self.uses.range(self.renewed..).map(|(place, _)| *place).take(FILTERS_RENEWED_MAX * 8).collect();
         self.renewed = behind.last().map_or(0, |last| last + 1);
         let found = behind
             .into_iter()
-            .filter(|place| self.filters.get(*place as usize).and_then(Option::as_ref).is_some_and(misses_many));
+            .filter(|place| self.acls.get(*place as usize).and_then(Option::as_ref).is_some_and(misses_many));
         let found: Vec<u32> = found.take(FILTERS_RENEWED_MAX).collect();
         found.into_iter().for_each(|place| self.renew(place, input));
     }
@@ -374,7 +374,7 @@ impl NetworkState {
     /// Every revision starts over.
     pub(super) fn reset_revisions(&mut self, revision: u32) {
         for &place in self.uses.keys() {
-            if let Some(entry) = self.filters.get_mut(place as usize) {
+            if let Some(entry) = self.acls.get_mut(place as usize) {
                 entry.revision = revision;
             }
         }

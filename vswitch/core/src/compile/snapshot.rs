@@ -1,7 +1,7 @@
 //! What a packet may read: one generation of the whole configuration, compiled and immutable. Generations share what
 //! did not change between them.
 
-use crate::acl::Filter;
+use crate::acl::Acl;
 use crate::config::desired::{Direction, Settings};
 use crate::config::ids::{EniId, EniIndex, FlowScope, MacAddress};
 use crate::config::packed_timeouts::PackedTimeouts;
@@ -44,7 +44,7 @@ pub(crate) struct EniEntry {
     /// Its subnet, as a place in [`VpcNetwork::vswitches`].
     pub(crate) vswitch: u32,
     /// The rules of its groups, as a place in [`VpcNetwork::filters`].
-    pub(crate) filter: u32,
+    pub(crate) acl: u32,
     pub(crate) mac: MacAddress,
     /// Its first address of each family: nearly every packet has it.
     pub(crate) ipv4: Option<u32>,
@@ -71,15 +71,15 @@ pub(crate) struct VpcNetwork {
     /// The sets that each number stands for, ascending.
     pub(crate) sets: CowArray<Arc<[SetId]>>,
     /// The rules of each set of groups that an ENI has.
-    pub(crate) filters: CowArray<Option<FilterEntry>>,
+    pub(crate) acls: CowArray<Option<AclEntry>>,
 }
 
 /// The rules of a set of groups.
 #[derive(Clone, Debug)]
-pub(crate) struct FilterEntry {
+pub(crate) struct AclEntry {
     /// Changes with the rules, and with the members of every set that they name.
     pub(crate) revision: u32,
-    pub(crate) filter: Arc<Filter>,
+    pub(crate) acl: Arc<Acl>,
 }
 
 /// The virtual router's addresses in one subnet.
@@ -124,14 +124,14 @@ impl VpcNetwork {
 
     /// Step 3 (§3.2): an open group of `filter` that holds a peer of this class.
     #[inline]
-    pub(crate) fn shared_open_group(&self, filter: &Filter, peer: AddressClass) -> Option<u32> {
-        filter.shared_open_group(peer, |sets| self.sets_of(sets))
+    pub(crate) fn shared_open_group(&self, acl: &Acl, peer: AddressClass) -> Option<u32> {
+        acl.shared_open_group(peer, |sets| self.sets_of(sets))
     }
 
     /// Steps 4 and 5 (§3.1, §3.3) of `filter` for a peer of this class: the first matching rule, or the default.
     #[inline]
-    pub(crate) fn decide(&self, filter: &Filter, direction: Direction, tuple: &Tuple, peer: AddressClass) -> Decision {
-        filter.decide(direction, tuple, peer, |sets| self.sets_of(sets))
+    pub(crate) fn decide(&self, acl: &Acl, direction: Direction, tuple: &Tuple, peer: AddressClass) -> Decision {
+        acl.decide(direction, tuple, peer, |sets| self.sets_of(sets))
     }
 
     fn sets_of(&self, sets: SetCombinationId) -> &[SetId] {
@@ -185,14 +185,14 @@ impl Snapshot {
 
     /// The VPC of an ENI, and the rules of its groups.
     #[inline]
-    pub(crate) fn network(&self, eni: &EniEntry) -> Option<(&VpcNetwork, &FilterEntry)> {
+    pub(crate) fn network(&self, eni: &EniEntry) -> Option<(&VpcNetwork, &AclEntry)> {
         let network = self.vpcs.get(eni.vpc as usize)?.as_deref()?;
-        Some((network, network.filters.get(eni.filter as usize)?.as_ref()?))
+        Some((network, network.acls.get(eni.acl as usize)?.as_ref()?))
     }
 
     /// Each part changes by becoming newer than all.
     #[inline]
-    pub(crate) fn revision_of(&self, eni: &EniEntry, filter: &FilterEntry) -> u32 {
-        eni.revision.max(filter.revision).max(self.revision_min)
+    pub(crate) fn revision_of(&self, eni: &EniEntry, acl: &AclEntry) -> u32 {
+        eni.revision.max(acl.revision).max(self.revision_min)
     }
 }

@@ -5,7 +5,7 @@
 //! way does. What is the same for all packets from one ENI to another is found out once, and so is what is the same for
 //! packets that follow each other between the same addresses.
 
-use crate::acl::Sheet;
+use crate::acl::BatchMatcher;
 use crate::config::desired::{Direction, Policy};
 use crate::config::ids::EniIndex;
 use crate::config::limits::BURST_PACKETS;
@@ -58,7 +58,7 @@ struct PolicyPair<'a> {
 struct PeerPolicy<'a> {
     context: EniContext<'a>,
     peer: AddressEntry,
-    sheet: Option<Sheet<'a>>,
+    batch_matcher: Option<BatchMatcher<'a>>,
     /// Where the rows of the peer begin.
     rows: [usize; 2],
 }
@@ -86,20 +86,20 @@ impl<'a> PolicyPair<'a> {
 
 impl<'a> PeerPolicy<'a> {
     fn new(context: EniContext<'a>, peer: AddressEntry) -> Self {
-        let sheet = context.sheet();
-        let rows = match &sheet {
-            Some(Sheet::Narrow(sheet)) => sheet.peer(peer.class),
-            Some(Sheet::Wide(sheet)) => sheet.peer(peer.class),
+        let batch_matcher = context.batch_matcher();
+        let rows = match &batch_matcher {
+            Some(BatchMatcher::Narrow(batch_matcher)) => batch_matcher.peer(peer.class),
+            Some(BatchMatcher::Wide(batch_matcher)) => batch_matcher.peer(peer.class),
             None => [0; 2],
         };
-        Self { context, peer, sheet, rows }
+        Self { context, peer, batch_matcher, rows }
     }
 
     #[inline(always)]
     fn decide(&self, tuple: &Tuple) -> (Decision, bool) {
-        let found = match &self.sheet {
-            Some(Sheet::Narrow(sheet)) => sheet.decide(sheet.service(tuple), self.rows),
-            Some(Sheet::Wide(sheet)) => sheet.decide(sheet.service(tuple), self.rows),
+        let found = match &self.batch_matcher {
+            Some(BatchMatcher::Narrow(batch_matcher)) => batch_matcher.decide(batch_matcher.service(tuple), self.rows),
+            Some(BatchMatcher::Wide(batch_matcher)) => batch_matcher.decide(batch_matcher.service(tuple), self.rows),
             None => None,
         };
         match found {

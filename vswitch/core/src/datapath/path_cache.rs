@@ -90,7 +90,7 @@ impl Service {
     }
 }
 
-/// Services that a way remembers.
+/// ServiceRows that a way remembers.
 const SERVICES_CACHED: usize = 4;
 
 impl Path {

@@ -1,7 +1,7 @@
 //! Rules alone, over a burst: which rule decides about packets without a session. The packet path asks the same
 //! questions in its own phases.
 
-use crate::acl::{Pieces, Sheet};
+use crate::acl::{BatchMatcher, BatchRows};
 use crate::compile::snapshot::{Snapshot, VpcNetwork};
 use crate::config::desired::Direction;
 use crate::config::ids::{EniIndex, RuleId};
@@ -27,9 +27,9 @@ impl Snapshot {
         decisions.clear();
         let Some(context) = EniContext::new(self, eni, direction) else { return };
         for burst in tuples.chunks(BURST_PACKETS) {
-            match context.sheet() {
-                Some(Sheet::Narrow(rows)) => decide_burst(&context, rows, burst, decisions),
-                Some(Sheet::Wide(rows)) => decide_burst(&context, rows, burst, decisions),
+            match context.batch_matcher() {
+                Some(BatchMatcher::Narrow(rows)) => decide_burst(&context, rows, burst, decisions),
+                Some(BatchMatcher::Wide(rows)) => decide_burst(&context, rows, burst, decisions),
                 None => decisions.extend(burst.iter().map(|tuple| context.decide_by_rules(direction, tuple))),
             }
         }
@@ -37,13 +37,13 @@ impl Snapshot {
 
     /// The name of the rule that a decision by the rules of an ENI names as its ground.
     pub fn rule_of(&self, eni: EniIndex, direction: Direction, ground: u32) -> Option<&RuleId> {
-        Some(self.network(self.eni(eni)?)?.1.filter.rule(direction, ground)?.0)
+        Some(self.network(self.eni(eni)?)?.1.acl.rule(direction, ground)?.0)
     }
 
     /// Bytes that the rules of an ENI take, compiled, with their rows for both directions and without names. Other ENIs
     /// with the same groups share them.
     pub fn filter_bytes(&self, eni: EniIndex) -> Option<usize> {
-        Some(self.network(self.eni(eni)?)?.1.filter.bytes())
+        Some(self.network(self.eni(eni)?)?.1.acl.bytes())
     }
 }
 
@@ -51,7 +51,7 @@ impl Snapshot {
 /// next one reads, and none has a branch that depends on what the packet before it was.
 fn decide_burst<const WORDS: usize>(
     context: &EniContext<'_>,
-    rows: Pieces<'_, WORDS>,
+    rows: BatchRows<'_, WORDS>,
     burst: &[Tuple],
     decisions: &mut Vec<Decision>,
 ) {

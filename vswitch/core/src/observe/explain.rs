@@ -1,6 +1,6 @@
 //! What would become of a described packet, with names. Nothing changes by it.
 
-use crate::acl::Filter;
+use crate::acl::Acl;
 use crate::compile::snapshot::Snapshot;
 use crate::config::desired::Direction;
 use crate::config::explanation::DecisionReport;
@@ -66,7 +66,7 @@ pub fn report_decision(
 }
 
 fn report(context: &EniContext<'_>, direction: Direction, decision: Decision) -> DecisionReport {
-    let (rule, group) = ground_of(context.filter, direction, decision.stage, decision.ground);
+    let (rule, group) = ground_of(context.acl, direction, decision.stage, decision.ground);
     DecisionReport {
         eni: EniId::clone(&context.eni.id),
         direction,
@@ -79,14 +79,14 @@ fn report(context: &EniContext<'_>, direction: Direction, decision: Decision) ->
 
 /// The rule and the group that a decision names.
 pub(crate) fn ground_of(
-    filter: &Filter,
+    acl: &Acl,
     direction: Direction,
     stage: Stage,
     ground: u32,
 ) -> (Option<&RuleId>, Option<&GroupId>) {
     match stage {
-        Stage::Rule => filter.rule(direction, ground).unzip(),
-        Stage::IntraGroup => (None, filter.group(ground)),
+        Stage::Rule => acl.rule(direction, ground).unzip(),
+        Stage::IntraGroup => (None, acl.group(ground)),
         _ => (None, None),
     }
 }

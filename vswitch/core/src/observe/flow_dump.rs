@@ -110,9 +110,7 @@ fn state_name(state: FlowState, side: Side) -> &'static str {
 /// The rule that admitted a session. A record of an older revision names its ground in the filter of that time; what
 /// admits it now is not known before its next packet.
 fn admitting_rule<'a>(context: &EniContext<'a>, side: Side, ground: u32) -> Option<&'a RuleId> {
-    (side.revision == context.revision)
-        .then(|| ground_of(context.filter, side.opened(), side.stage(), ground).0)
-        .flatten()
+    (side.revision == context.revision).then(|| ground_of(context.acl, side.opened(), side.stage(), ground).0).flatten()
 }
 
 fn describe(context: &EniContext<'_>, (listed, origin): (&Listed<'_>, &Origin), now: Tick) -> FlowDescription {

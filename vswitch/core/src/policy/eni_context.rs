@@ -1,6 +1,6 @@
 //! Where a decision is made: one ENI, one direction, one generation.
 
-use crate::acl::Filter;
+use crate::acl::Acl;
 use crate::compile::snapshot::{EniEntry, Snapshot, VpcNetwork};
 use crate::config::desired::Direction;
 use crate::config::ids::EniIndex;
@@ -14,7 +14,7 @@ pub(crate) struct EniContext<'a> {
     pub(crate) eni: &'a EniEntry,
     pub(crate) network: &'a VpcNetwork,
     /// The rules of the ENI's groups.
-    pub(crate) filter: &'a Filter,
+    pub(crate) acl: &'a Acl,
     /// Changes with everything that a decision at this ENI can depend on.
     pub(crate) revision: u32,
     pub(crate) direction: Direction,
@@ -26,7 +26,7 @@ impl<'a> EniContext<'a> {
         let eni = snapshot.eni(index)?;
         let (network, entry) = snapshot.network(eni)?;
         let revision = snapshot.revision_of(eni, entry);
-        Some(Self { snapshot, index, eni, network, filter: &entry.filter, revision, direction })
+        Some(Self { snapshot, index, eni, network, acl: &entry.acl, revision, direction })
     }
 
     /// The idle timeouts of a session that starts here and now.

@@ -1,7 +1,7 @@
 //! The decision at one ENI in one direction (`semantics.md` §3): a pure function of the packet's headers, the snapshot,
 //! the sessions and the time. Forwarding and explain both ask it, so they cannot disagree.
 
-use crate::acl::Sheet;
+use crate::acl::BatchMatcher;
 use crate::compile::bypasses_intra_group;
 use crate::config::desired::{Direction, Policy};
 use crate::conntrack::fragments::{Fate, FragmentEntry, FragmentKey};
@@ -380,20 +380,20 @@ impl<'a> EniContext<'a> {
     }
 
     /// The rows that judge one packet after another here; none where they do not tell all.
-    pub(crate) fn sheet(&self) -> Option<Sheet<'a>> {
-        let bypasses = bypasses_intra_group(self.snapshot.settings(), self.direction) && self.filter.has_open_groups();
-        if bypasses { None } else { self.filter.sheet(self.direction) }
+    pub(crate) fn batch_matcher(&self) -> Option<BatchMatcher<'a>> {
+        let bypasses = bypasses_intra_group(self.snapshot.settings(), self.direction) && self.acl.has_open_groups();
+        if bypasses { None } else { self.acl.batch_matcher(self.direction) }
     }
 
     /// The same, for a peer whose place is known.
     pub(crate) fn decide_by_entry(&self, direction: Direction, tuple: &Tuple, peer: AddressEntry) -> Decision {
         if bypasses_intra_group(self.snapshot.settings(), direction)
-            && let Some(ground) = self.network.shared_open_group(self.filter, peer.class)
+            && let Some(ground) = self.network.shared_open_group(self.acl, peer.class)
             && peer.route() != Route::Owner(self.index)
         {
             return Decision { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
         }
-        self.network.decide(self.filter, direction, tuple, peer.class)
+        self.network.decide(self.acl, direction, tuple, peer.class)
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) use references::References;
 
 /// Everything that is wrong with `desired`.
 pub fn validate(desired: &Desired) -> Vec<Refusal> {
-    let mut check = Check { desired, refusals: Vec::new() };
+    let mut check = Validator { desired, refusals: Vec::new() };
     check.settings();
     check.vpcs();
     check.vswitches();
@@ -33,12 +33,12 @@ pub fn validate(desired: &Desired) -> Vec<Refusal> {
     check.refusals
 }
 
-struct Check<'a> {
+struct Validator<'a> {
     desired: &'a Desired,
     refusals: Vec<Refusal>,
 }
 
-impl<'a> Check<'a> {
+impl<'a> Validator<'a> {
     fn refuse(&mut self, code: &str, object: String, message: String) {
         self.refusals.push(Refusal::new(code, object, message));
     }

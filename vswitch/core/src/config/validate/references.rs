@@ -4,7 +4,7 @@ use crate::config::desired::{Desired, Eni, Ports, Remote, Rule};
 use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, VSwitchId, VpcId};
 use crate::config::limits::{ENIS_MAX, RULES_PER_FILTER_MAX};
 use crate::config::protocol::Delta;
-use crate::config::validate::Check;
+use crate::config::validate::Validator;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -78,7 +78,7 @@ impl References {
     /// `before` leads back. If not, it may still be.
     pub(crate) fn allow(&self, before: &Delta, desired: &Desired) -> bool {
         let is_small = before.vpcs.is_empty() && before.vswitches.is_empty() && before.enis.len() <= ENIS_CHECKED_MAX;
-        let mut check = Check { desired, refusals: Vec::new() };
+        let mut check = Validator { desired, refusals: Vec::new() };
         check.settings();
         is_small
             && self.allow_groups(before, &mut check)
@@ -87,7 +87,7 @@ impl References {
             && check.refusals.is_empty()
     }
 
-    fn allow_groups(&self, before: &Delta, check: &mut Check<'_>) -> bool {
+    fn allow_groups(&self, before: &Delta, check: &mut Validator<'_>) -> bool {
         for (id, then) in &before.groups {
             let Some(now) = check.desired.groups.get(id) else {
                 if self.is_named(&Named::Group(id.clone())) || self.members.contains_key(id) {
@@ -111,7 +111,7 @@ impl References {
         true
     }
 
-    fn allow_lists(&self, before: &Delta, check: &mut Check<'_>) -> bool {
+    fn allow_lists(&self, before: &Delta, check: &mut Validator<'_>) -> bool {
         for (id, then) in &before.prefix_lists {
             let now = check.desired.prefix_lists.get(id);
             let family = |list: Option<&crate::config::desired::PrefixList>| {
@@ -138,7 +138,7 @@ impl References {
         true
     }
 
-    fn allow_enis(&self, before: &Delta, check: &mut Check<'_>) -> bool {
+    fn allow_enis(&self, before: &Delta, check: &mut Validator<'_>) -> bool {
         let is_other = |id: &EniId| !before.enis.contains_key(id);
         let (mut addresses, mut devices) = (BTreeMap::new(), BTreeSet::new());
         for (id, then) in &before.enis {
