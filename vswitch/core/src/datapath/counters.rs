@@ -95,7 +95,7 @@ impl EniCounters {
 
     /// The verdict that stands in egress: an answer to an ENI that had as many as it gets is dropped.
     #[inline]
-    pub(crate) fn bound(&mut self, verdict: Verdict, now: Tick) -> Verdict {
+    pub(crate) fn limit_answers(&mut self, verdict: Verdict, now: Tick) -> Verdict {
         if verdict == Verdict::Answer && !self.answers.take(ANSWERS_PER_S, now) {
             return Verdict::Drop(DropReason::AnswerRate);
         }

@@ -15,9 +15,9 @@ use crate::conntrack::state::FlowState;
 use crate::conntrack::table::Table;
 use crate::conntrack::tables::{Entry, Sessions};
 use crate::conntrack::{Side, tcp};
-use crate::datapath::packet_context::Step;
+use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::{Ethernet, Path, PathCache, PathKey, Service, spread};
-use crate::datapath::session_update::Opening;
+use crate::datapath::session_update::NewConnection;
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
 use crate::packet::headers::fast_parse::{self, Family, Plain};
@@ -153,13 +153,13 @@ const SPREAD: usize = 2 * BURST_PACKETS;
 impl<'a> BurstPaths<'a> {
     #[inline(always)]
     pub(crate) fn none() -> Self {
-        Self { found: core::array::from_fn(|_| None), count: 0, numbers: [Step::NO_BURST_PATH; SPREAD] }
+        Self { found: core::array::from_fn(|_| None), count: 0, numbers: [PacketContext::NO_BURST_PATH; SPREAD] }
     }
 
     /// That of a plain packet.
     #[inline(always)]
-    pub(crate) fn of(&mut self, step: &Step) -> Option<&mut BurstPath<'a>> {
-        self.found.get_mut(usize::from(step.burst_path))?.as_mut()
+    pub(crate) fn of(&mut self, packet_context: &PacketContext) -> Option<&mut BurstPath<'a>> {
+        self.found.get_mut(usize::from(packet_context.burst_path))?.as_mut()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &BurstPath<'a>> {
@@ -206,11 +206,11 @@ impl<'a> BurstPaths<'a> {
 /// The first phase of a plain packet: what its frame says, whose it is, and where it goes. None, and nothing is done,
 /// where it has to go the long way.
 #[inline(always)]
-pub(crate) fn admit(
+pub(crate) fn find_path(
     at: (&EniContext<'_>, &Sessions),
     burst_paths: &mut BurstPaths<'_>,
     path_cache: (&mut PathCache, &impl Fn(EniIndex) -> bool),
-    (packet, step): (&Packet, &mut Step),
+    (packet, packet_context): (&Packet, &mut PacketContext),
 ) -> Option<()> {
     if !packet.offload.is_none() || packet.marker != Marker::None {
         return None;
@@ -223,7 +223,7 @@ pub(crate) fn admit(
                 (at, &at.1.v4),
                 (&plain, Ethernet::of(frame)?, &fast_parse::ends_v4(frame)?),
                 (burst_paths, path_cache),
-                step,
+                packet_context,
             )
         }
         Family::V6 => {
@@ -232,7 +232,7 @@ pub(crate) fn admit(
                 (at, &at.1.v6),
                 (&plain, Ethernet::of(frame)?, &fast_parse::ends_v6(frame)?),
                 (burst_paths, path_cache),
-                step,
+                packet_context,
             )
         }
     }
@@ -243,7 +243,7 @@ fn reach<K: FlowKey, const N: usize>(
     (at, table): ((&EniContext<'_>, &Sessions), &Table<K>),
     (plain, ethernet, ends): (&Plain<K::Address>, Ethernet, &[u64; N]),
     (burst_paths, path_cache): (&mut BurstPaths<'_>, (&mut PathCache, &impl Fn(EniIndex) -> bool)),
-    step: &mut Step,
+    packet_context: &mut PacketContext,
 ) -> Option<()> {
     // Whether a reset counts is not said here, nor whether the platform lets mail pass.
     if plain.segment.flags & tcp_flags::RST != 0 || plain.ports as u16 == SMTP {
@@ -258,11 +258,12 @@ fn reach<K: FlowKey, const N: usize>(
             burst_paths.known(ethernet, ends)?
         }
     };
-    step.burst_path = known.number;
-    step.segment = plain.segment;
-    (step.entry, step.guess) = at.1.reach_for_plain(table, (known.ends, known.seed, known.swapped), plain);
+    packet_context.burst_path = known.number;
+    packet_context.segment = plain.segment;
+    (packet_context.entry, packet_context.guess) =
+        at.1.reach_for_plain(table, (known.ends, known.seed, known.swapped), plain);
     if plain.segment.flags & tcp_flags::SYN != 0 {
-        table.prefetch_origin(step.guess);
+        table.prefetch_origin(packet_context.guess);
     }
     Some(())
 }
@@ -282,30 +283,40 @@ impl Shard {
     /// Both decisions of a plain packet, and all that follows from them. False, and nothing is done, where it has to go the
     /// long way.
     #[inline(always)]
-    pub(crate) fn pass_along<'a>(
+    pub(crate) fn try_fast_path<'a>(
         &mut self,
         sender: &EniContext<'a>,
         burst_path: &mut BurstPath<'a>,
-        (packet, step): (&mut Packet, &Step),
+        (packet, packet_context): (&mut Packet, &PacketContext),
         now: Tick,
     ) -> bool {
         let frame_bytes = packet.buffer.length();
         let went_on = if frame_bytes > burst_path.frame_bytes_max {
             Continuation::No
         } else {
-            match &step.entry.key {
-                Key::V4(key) => {
-                    go_on(&mut self.sessions.v4, (key, step), sender, burst_path.path.live, frame_bytes, now)
-                }
-                Key::V6(key) => {
-                    go_on(&mut self.sessions.v6, (key, step), sender, burst_path.path.live, frame_bytes, now)
-                }
+            match &packet_context.entry.key {
+                Key::V4(key) => refresh(
+                    &mut self.sessions.v4,
+                    (key, packet_context),
+                    sender,
+                    burst_path.path.live,
+                    frame_bytes,
+                    now,
+                ),
+                Key::V6(key) => refresh(
+                    &mut self.sessions.v6,
+                    (key, packet_context),
+                    sender,
+                    burst_path.path.live,
+                    frame_bytes,
+                    now,
+                ),
             }
         };
         packet.receiver = burst_path.path.receiver;
         match went_on {
             Continuation::Yes => packet.decision = Some(Decision::by(Policy::Accept, Stage::Session)),
-            Continuation::New => match self.start(sender, burst_path, (packet, step), now) {
+            Continuation::New => match self.open_connection(sender, burst_path, (packet, packet_context), now) {
                 Some(Verdict::Deliver) => {}
                 Some(refusal) => {
                     packet.verdict = refusal;
@@ -327,17 +338,17 @@ impl Shard {
     /// The packet that starts a connection: opens the sessions of those who admit it, in one record. A refusal is counted.
     /// None, and nothing is done, where it has to go the long way.
     #[inline(never)]
-    fn start<'a>(
+    fn open_connection<'a>(
         &mut self,
         sender: &EniContext<'a>,
         burst_path: &mut BurstPath<'a>,
-        (packet, step): (&mut Packet, &Step),
+        (packet, packet_context): (&mut Packet, &PacketContext),
         now: Tick,
     ) -> Option<Verdict> {
-        let service = Service::new(step.entry.protocol, step.entry.ports()[1]);
+        let service = Service::new(packet_context.entry.protocol, packet_context.entry.ports()[1]);
         let [outgoing, incoming] = match burst_path.path.cached_decisions(service) {
             Some(decisions) => decisions,
-            None => burst_path.decide(sender, service, &step.entry.tuple())?,
+            None => burst_path.decide(sender, service, &packet_context.entry.tuple())?,
         };
         let (timeouts, receiver) = (burst_path.path.timeouts?, burst_path.path.receiver.0 as usize);
         if !self.has_room(sender) || self.counters[receiver].sessions >= burst_path.path.receiver_sessions_max {
@@ -350,19 +361,19 @@ impl Shard {
             self.counters[sender.counters_index()].egress.count(refusal, wire);
             return Some(refusal);
         }
-        let (mut flow, mut origin) = opening(packet.buffer.frame(), step).record(timeouts, now);
+        let (mut flow, mut origin) = new_connection(packet.buffer.frame(), packet_context).record(timeouts, now);
         let both = [(outgoing, Direction::Egress), (incoming, Direction::Ingress)];
         for (number, (decision, opened)) in both.into_iter().enumerate().filter(|(_, (decision, _))| decision.accepts())
         {
             let live = burst_path.path.live[number];
-            flow.sides[number] = Side::of_live(live, opened, step.entry.swapped, decision.stage);
+            flow.sides[number] = Side::of_live(live, opened, packet_context.entry.swapped, decision.stage);
             origin.grounds[number] = decision.ground;
         }
-        self.insert(&step.entry, (flow, origin), (sender.snapshot.settings(), now)).ok()?;
+        self.insert(&packet_context.entry, (flow, origin), (sender.snapshot.settings(), now)).ok()?;
         packet.decision = Some(incoming);
-        self.note_session(sender.counters_index(), sender.eni.sessions_max, &step.entry);
+        self.note_session(sender.counters_index(), sender.eni.sessions_max, &packet_context.entry);
         if incoming.accepts() {
-            self.note_session(receiver, burst_path.path.receiver_sessions_max, &step.entry);
+            self.note_session(receiver, burst_path.path.receiver_sessions_max, &packet_context.entry);
             return Some(Verdict::Deliver);
         }
         let refusal = Verdict::Drop(incoming.drop_reason());
@@ -384,27 +395,27 @@ impl Shard {
 
 /// Counts a packet in the record that both ENIs have their sessions in, if it goes on at both.
 #[inline(always)]
-fn go_on<K: FlowKey>(
+fn refresh<K: FlowKey>(
     table: &mut Table<K>,
-    (key, step): (&K, &Step),
+    (key, packet_context): (&K, &PacketContext),
     sender: &EniContext<'_>,
     live: [u64; 2],
     frame_bytes: usize,
     now: Tick,
 ) -> Continuation {
-    let Entry { protocol, hash, swapped, .. } = step.entry;
-    let Some(slot) = table.find_any(key, protocol, (hash, step.guess)) else {
-        return if opens(step) { Continuation::New } else { Continuation::No };
+    let Entry { protocol, hash, swapped, .. } = packet_context.entry;
+    let Some(slot) = table.find_any(key, protocol, (hash, packet_context.guess)) else {
+        return if opens_connection(packet_context) { Continuation::New } else { Continuation::No };
     };
     let flow = table.flow_mut(slot);
     // The opener's session comes first, if there are two.
     let way = usize::from(swapped != flow.sides[0].is_swapped());
     let admits_both = flow.sides[way].is(live[0]) && flow.sides[1 - way].is(live[1]);
-    if !admits_both || !sender.continues(flow, step.segment.flags, now) {
+    if !admits_both || !sender.continues(flow, packet_context.segment.flags, now) {
         return Continuation::No;
     }
     let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
-    if flow.count(step.segment, wire, way, now) {
+    if flow.count(packet_context.segment, wire, way, now) {
         table.origin_mut(slot).bytes_high[way].carry();
     }
     Continuation::Yes
@@ -412,23 +423,30 @@ fn go_on<K: FlowKey>(
 
 /// What a plain packet of those that open connections says of its own.
 #[inline(always)]
-fn opening(frame: &[u8], step: &Step) -> Opening {
-    let (protocol, segment) = (step.entry.protocol, step.segment);
+fn new_connection(frame: &[u8], packet_context: &PacketContext) -> NewConnection {
+    let (protocol, segment) = (packet_context.entry.protocol, packet_context.segment);
     let (state, scale) = match protocol {
         protocol::TCP => (tcp::open(segment.flags), fast_parse::transport_of(frame).and_then(window_scale)),
         _ => (FlowState::Udp, None),
     };
-    Opening { protocol, from_opener: true, state, segment, scale, wire: Wire { packets: 1, bytes: frame.len() as u64 } }
+    NewConnection {
+        protocol,
+        from_opener: true,
+        state,
+        segment,
+        scale,
+        wire: Wire { packets: 1, bytes: frame.len() as u64 },
+    }
 }
 
 /// Whether a plain packet is of those whose sender opens connections, whatever the settings (`conntrack/opener.rs`): a SYN alone,
 /// and a datagram that does not look like an answer.
 #[inline]
-fn opens(step: &Step) -> bool {
+fn opens_connection(packet_context: &PacketContext) -> bool {
     const OTHERS: u8 = tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN;
-    if step.entry.protocol == protocol::UDP {
-        let [source, destination] = step.entry.ports();
+    if packet_context.entry.protocol == protocol::UDP {
+        let [source, destination] = packet_context.entry.ports();
         return !is_like_answer(source, destination);
     }
-    step.segment.flags & (tcp_flags::SYN | OTHERS) == tcp_flags::SYN
+    packet_context.segment.flags & (tcp_flags::SYN | OTHERS) == tcp_flags::SYN
 }

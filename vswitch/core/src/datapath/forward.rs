@@ -9,10 +9,10 @@ use crate::config::desired::Direction;
 use crate::config::ids::EniIndex;
 use crate::config::limits::BURST_PACKETS;
 use crate::datapath::fast_path::{self, BurstPath, BurstPaths};
-use crate::datapath::packet_context::Step;
+use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::PathCache;
 use crate::datapath::shard::Shard;
-use crate::datapath::slow_path::{admit, arrive};
+use crate::datapath::slow_path::{egress_checks, ingress_checks};
 use crate::datapath::stage_timing::Phase;
 use crate::hw::time::{Tick, Time};
 use crate::packet::verdict::{DropReason, Verdict};
@@ -36,29 +36,35 @@ impl Shard {
             return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let now = now.tick();
-        let (mut steps, mut path_cache) = (core::mem::take(&mut self.steps), core::mem::take(&mut self.path_cache));
+        let (mut packet_contexts, mut path_cache) =
+            (core::mem::take(&mut self.packet_contexts), core::mem::take(&mut self.path_cache));
         path_cache.invalidate_if_stale(snapshot);
         for burst in burst.chunks_mut(BURST_PACKETS) {
             let mut burst_paths = BurstPaths::none();
-            self.admit_all(&context, burst, (&mut steps, &mut burst_paths), (&mut path_cache, &is_here));
+            self.egress_checks_of_burst(
+                &context,
+                burst,
+                (&mut packet_contexts, &mut burst_paths),
+                (&mut path_cache, &is_here),
+            );
             for BurstPath { path, .. } in burst_paths.iter() {
                 self.hold_place(path.receiver, path.receiver_scope);
             }
             self.stopwatch.lap(Phase::Admit);
             let mut other = None;
-            for (packet, step) in burst.iter_mut().zip(&mut steps) {
-                if let Some(burst_path) = burst_paths.of(step) {
-                    if self.pass_along(&context, burst_path, (packet, step), now) {
+            for (packet, packet_context) in burst.iter_mut().zip(&mut packet_contexts) {
+                if let Some(burst_path) = burst_paths.of(packet_context) {
+                    if self.try_fast_path(&context, burst_path, (packet, packet_context), now) {
                         continue;
                     }
-                    step.place = burst_path.path.place;
+                    packet_context.place = burst_path.path.place;
                     let next = Verdict::Forward(burst_path.path.receiver);
                     packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
                 }
                 if let Verdict::Forward(next) = packet.verdict {
-                    self.pass_to(next, (&context, &mut other), (packet, step), (now, &is_here));
+                    self.slow_path_to(next, (&context, &mut other), (packet, packet_context), (now, &is_here));
                 } else {
-                    packet.verdict = self.counters[context.counters_index()].bound(packet.verdict, now);
+                    packet.verdict = self.counters[context.counters_index()].limit_answers(packet.verdict, now);
                     self.counters[context.counters_index()].egress.count(packet.verdict, packet.wire());
                 }
             }
@@ -68,7 +74,7 @@ impl Shard {
             }
             self.stopwatch.lap(Phase::Judge);
         }
-        (self.steps, self.path_cache) = (steps, path_cache);
+        (self.packet_contexts, self.path_cache) = (packet_contexts, path_cache);
     }
 
     /// How long a fragment is that waited and whose first has come, if there is one: it is to be taken and sent on its way
@@ -122,17 +128,17 @@ impl Shard {
         let Some(context) = self.context_of(snapshot, eni, Direction::Ingress) else {
             return run.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
-        let mut steps = [Step::NONE; BURST_PACKETS];
-        for (packet, step) in run.iter_mut().zip(&mut steps) {
+        let mut packet_contexts = [PacketContext::NONE; BURST_PACKETS];
+        for (packet, packet_context) in run.iter_mut().zip(&mut packet_contexts) {
             // What another shard found is not known here: ask for the owner.
             let place = context.network.destination(packet.headers.tuple.addresses);
             packet.decision = None;
-            packet.verdict = arrive(&context, packet, place.route());
-            *step = self.step_of(&context, packet, place);
+            packet.verdict = ingress_checks(&context, packet, place.route());
+            *packet_context = self.context_of_packet(&context, packet, place);
         }
-        for (packet, step) in run.iter_mut().zip(&steps) {
+        for (packet, packet_context) in run.iter_mut().zip(&packet_contexts) {
             if let Verdict::Forward(_) = packet.verdict {
-                let lookup = self.lookup(&context, packet, step);
+                let lookup = self.lookup(&context, packet, packet_context);
                 let evaluation = self.evaluate(&context, (packet, &lookup), now);
                 packet.verdict = match self.apply(&context, packet, (evaluation, &lookup), now) {
                     _ if !evaluation.0.accepts() => Verdict::Drop(evaluation.0.drop_reason()),
@@ -146,51 +152,59 @@ impl Shard {
 
     /// The first phases of a burst that leaves: parse, guard, route, and ask for the sessions.
     #[inline(always)]
-    fn admit_all(
+    fn egress_checks_of_burst(
         &self,
         context: &EniContext<'_>,
         burst: &mut [Packet],
-        (steps, burst_paths): (&mut [Step], &mut BurstPaths<'_>),
+        (packet_contexts, burst_paths): (&mut [PacketContext], &mut BurstPaths<'_>),
         (path_cache, is_here): (&mut PathCache, &impl Fn(EniIndex) -> bool),
     ) {
-        for (packet, step) in burst.iter_mut().zip(&mut *steps) {
-            if fast_path::admit((context, &self.sessions), burst_paths, (path_cache, is_here), (packet, step)).is_none()
+        for (packet, packet_context) in burst.iter_mut().zip(&mut *packet_contexts) {
+            if fast_path::find_path(
+                (context, &self.sessions),
+                burst_paths,
+                (path_cache, is_here),
+                (packet, packet_context),
+            )
+            .is_none()
             {
-                *step = self.admit_unusual(context, packet);
+                *packet_context = self.egress_checks_unusual(context, packet);
             }
         }
-        let steps = &mut steps[..burst.len()];
+        let packet_contexts = &mut packet_contexts[..burst.len()];
         // By now what was asked for first is here, and tells where to look.
         if !self.sessions.are_far() {
-            return steps.iter_mut().for_each(|step| (step.guess, _) = self.sessions.guess_on(&step.entry, step.guess));
+            return packet_contexts.iter_mut().for_each(|packet_context| {
+                (packet_context.guess, _) = self.sessions.guess_on(&packet_context.entry, packet_context.guess)
+            });
         }
         let (mut chained, mut count) = ([0; BURST_PACKETS], 0);
-        for (number, step) in steps.iter_mut().enumerate() {
-            let (guess, is_chained) = self.sessions.guess_on(&step.entry, step.guess);
-            step.guess = guess;
+        for (number, packet_context) in packet_contexts.iter_mut().enumerate() {
+            let (guess, is_chained) = self.sessions.guess_on(&packet_context.entry, packet_context.guess);
+            packet_context.guess = guess;
             chained[count % BURST_PACKETS] = number as u8;
             count += usize::from(is_chained);
         }
         for &number in &chained[..count] {
-            let step = &mut steps[usize::from(number)];
-            (step.guess, _) = self.sessions.guess_on(&step.entry, step.guess);
+            let packet_context = &mut packet_contexts[usize::from(number)];
+            (packet_context.guess, _) = self.sessions.guess_on(&packet_context.entry, packet_context.guess);
         }
     }
 
     #[inline(never)]
-    fn admit_unusual(&self, context: &EniContext<'_>, packet: &mut Packet) -> Step {
+    fn egress_checks_unusual(&self, context: &EniContext<'_>, packet: &mut Packet) -> PacketContext {
         packet.decision = None;
-        let (verdict, place) = admit(context, packet);
+        let (verdict, place) = egress_checks(context, packet);
         packet.verdict = verdict;
-        self.step_of(context, packet, place)
+        self.context_of_packet(context, packet, place)
     }
 
     #[inline]
-    fn step_of(&self, context: &EniContext<'_>, packet: &Packet, place: AddressEntry) -> Step {
+    fn context_of_packet(&self, context: &EniContext<'_>, packet: &Packet, place: AddressEntry) -> PacketContext {
         if !packet.headers.is_plain {
-            return Step { place, ..Step::NONE };
+            return PacketContext { place, ..PacketContext::NONE };
         }
         let (entry, guess) = self.sessions.reach_for(&packet.headers.tuple, context.network.salt);
-        Step { entry, guess, place, ..Step::NONE }
+        PacketContext { entry, guess, place, ..PacketContext::NONE }
     }
 }

@@ -42,19 +42,15 @@ pub struct NoRoom {
 ///
 /// # Errors
 /// [`NoRoom`]; then nothing has moved.
-pub fn relocate(
-    shards: &mut [&mut Shard],
-    moves: &[Move],
-    (snapshot, now): (&Snapshot, Time),
-) -> Result<usize, NoRoom> {
-    let mut relocation = Relocation::new(moves, snapshot, now.tick());
+pub fn migrate(shards: &mut [&mut Shard], moves: &[Move], (snapshot, now): (&Snapshot, Time)) -> Result<usize, NoRoom> {
+    let mut migration = Migration::new(moves, snapshot, now.tick());
     for from in 0..shards.len() {
-        if let Err(no_room) = relocation.copy_sessions(shards, from) {
-            relocation.undo(shards);
+        if let Err(no_room) = migration.copy_sessions(shards, from) {
+            migration.undo(shards);
             return Err(no_room);
         }
     }
-    Ok(relocation.complete(shards))
+    Ok(migration.complete(shards))
 }
 
 /// A session that was copied from one shard to another.
@@ -64,7 +60,7 @@ struct Copied {
     new: (usize, SessionSlot),
 }
 
-struct Relocation<'a> {
+struct Migration<'a> {
     snapshot: &'a Snapshot,
     now: Tick,
     /// By the scope of the ENI, with what tells its network apart.
@@ -74,7 +70,7 @@ struct Relocation<'a> {
     over: Vec<(usize, SessionSlot, FlowScope)>,
 }
 
-impl<'a> Relocation<'a> {
+impl<'a> Migration<'a> {
     fn new(moves: &[Move], snapshot: &'a Snapshot, now: Tick) -> Self {
         let known = moves.iter().filter(|step| step.from != step.to).filter_map(|step| {
             let eni = snapshot.eni(step.eni)?;
@@ -231,16 +227,16 @@ mod tests {
         }
         assert_eq!((one.sessions.len(), other.sessions.len()), (20, 0));
         let mut shards = [&mut one, &mut other];
-        assert_eq!(relocate(&mut shards, &[step(&snapshot, 2, 0, 1)], (&snapshot, NOW)), Ok(20));
+        assert_eq!(migrate(&mut shards, &[step(&snapshot, 2, 0, 1)], (&snapshot, NOW)), Ok(20));
         assert_eq!((shards[0].sessions.len(), shards[1].sessions.len()), (20, 20));
         let held = |shard: &Shard, number: u8| shard.stats(&snapshot, index(&snapshot, number)).unwrap();
         assert_eq!((held(shards[0], 1).flows, held(shards[1], 2).flows), (20, 20));
         assert_eq!((held(shards[1], 2).ingress.packets, held(shards[0], 2).ingress.packets), (20, 0));
         // They cross, and meet nowhere.
         let both = [step(&snapshot, 1, 0, 1), step(&snapshot, 2, 1, 0)];
-        assert_eq!(relocate(&mut shards, &both, (&snapshot, NOW)), Ok(40));
+        assert_eq!(migrate(&mut shards, &both, (&snapshot, NOW)), Ok(40));
         assert_eq!((held(shards[1], 1).flows, held(shards[0], 2).flows), (20, 20));
-        assert_eq!(relocate(&mut shards, &[step(&snapshot, 2, 0, 1)], (&snapshot, NOW)), Ok(20));
+        assert_eq!(migrate(&mut shards, &[step(&snapshot, 2, 0, 1)], (&snapshot, NOW)), Ok(20));
         assert_eq!((shards[0].sessions.len(), shards[1].sessions.len()), (0, 20), "one record each again");
         assert_eq!(send(&mut other, &snapshot, 2, datagram(2, 1, [9, 7])), Verdict::Deliver);
         assert_eq!(other.sessions.len(), 20);
@@ -252,12 +248,12 @@ mod tests {
         let (mut one, mut other) = (Shard::new(64, SECRET), Shard::new(64, SECRET));
         send(&mut one, &snapshot, 1, datagram(1, 2, [7, 9]));
         let mut shards = [&mut one, &mut other];
-        relocate(&mut shards, &[step(&snapshot, 2, 0, 1)], (&snapshot, NOW)).unwrap();
+        migrate(&mut shards, &[step(&snapshot, 2, 0, 1)], (&snapshot, NOW)).unwrap();
         // It leaves the first, and is lost on its way to the second.
         let mut burst = [datagram(1, 2, [7, 9])];
         shards[0].egress(&snapshot, index(&snapshot, 1), &mut burst, NOW);
         assert_eq!(burst[0].verdict, Verdict::Forward(index(&snapshot, 2)));
-        relocate(&mut shards, &[step(&snapshot, 2, 1, 0)], (&snapshot, NOW)).unwrap();
+        migrate(&mut shards, &[step(&snapshot, 2, 1, 0)], (&snapshot, NOW)).unwrap();
         assert_eq!((one.sessions.len(), other.sessions.len()), (2, 0));
         let selection = Default::default();
         let listed = one.list_flows((&snapshot, NOW), &selection, (0, 10)).flows;
@@ -276,7 +272,7 @@ mod tests {
         }
         let mut shards = [&mut one, &mut other];
         let no_room = NoRoom { eni: index(&snapshot, 1), to: 1 };
-        assert_eq!(relocate(&mut shards, &[step(&snapshot, 1, 0, 1)], (&snapshot, NOW)), Err(no_room));
+        assert_eq!(migrate(&mut shards, &[step(&snapshot, 1, 0, 1)], (&snapshot, NOW)), Err(no_room));
         assert_eq!((one.sessions.len(), other.sessions.len()), (20, 0));
         let stats = one.stats(&snapshot, index(&snapshot, 1)).unwrap();
         assert_eq!((stats.flows, stats.egress.packets), (20, 20));
@@ -289,7 +285,7 @@ mod tests {
         send(&mut one, &snapshot, 1, datagram(1, 2, [1, 9]));
         let later = NOW + 3_600_000_000_000;
         let mut shards = [&mut one, &mut other];
-        assert_eq!(relocate(&mut shards, &[step(&snapshot, 1, 0, 1)], (&snapshot, later)), Ok(0));
+        assert_eq!(migrate(&mut shards, &[step(&snapshot, 1, 0, 1)], (&snapshot, later)), Ok(0));
         assert_eq!(other.stats(&snapshot, index(&snapshot, 1)).unwrap().flows, 0);
     }
 }

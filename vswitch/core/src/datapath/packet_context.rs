@@ -7,7 +7,7 @@ use crate::tables::address_entry::AddressEntry;
 
 /// What the first phase finds out about a packet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Step {
+pub(crate) struct PacketContext {
     /// Where the session of a plain packet is looked for.
     pub(crate) entry: Entry,
     /// Where that session probably is.
@@ -20,7 +20,7 @@ pub(crate) struct Step {
     pub(crate) place: AddressEntry,
 }
 
-impl Step {
+impl PacketContext {
     /// The number of no passage.
     pub(crate) const NO_BURST_PATH: u8 = u8::MAX;
     pub(super) const NONE: Self = Self {

@@ -127,9 +127,9 @@ impl Shard {
 
     /// What stands for the address at the other end of a session.
     fn peer(&self, slot: SessionSlot, side: Side) -> u64 {
-        let opening = self.sessions.addresses(slot, side.is_swapped());
+        let new_connection = self.sessions.addresses(slot, side.is_swapped());
         // The packet that opened it came from the peer if it came in.
-        let from_peer = if side.opened() == Direction::Ingress { opening } else { opening.reverse() };
+        let from_peer = if side.opened() == Direction::Ingress { new_connection } else { new_connection.reverse() };
         match from_peer {
             Addresses::V4 { source, .. } => u64::from(source),
             Addresses::V6 { source, .. } => (source ^ source >> 64) as u64,

@@ -40,14 +40,16 @@ impl Shard {
             match update {
                 SessionUpdate::None | SessionUpdate::Relate => {}
                 SessionUpdate::Touch(slot) | SessionUpdate::Readmit(slot, _) => {
-                    let slot = self.own(slot, entry, context.eni.scope);
-                    self.go_on(slot, &[(context, (decision, update))], (packet, lookup), now);
+                    let slot = self.split_if_shared(slot, entry, context.eni.scope);
+                    self.refresh(slot, &[(context, (decision, update))], (packet, lookup), now);
                 }
                 SessionUpdate::Revoke(slot, is_needed) => self.revoke(slot, entry, context, is_needed.then_some(now)),
-                SessionUpdate::Open(admission) => opened = Some(self.open(context, packet, (admission, entry), now)?),
+                SessionUpdate::Open(admission) => {
+                    opened = Some(self.open_session(context, packet, (admission, entry), now)?)
+                }
                 SessionUpdate::Reopen(slot, admission) => {
-                    self.end(slot, context);
-                    opened = Some(self.open(context, packet, (admission, entry), now)?);
+                    self.end_session_of(slot, context);
+                    opened = Some(self.open_session(context, packet, (admission, entry), now)?);
                 }
             }
         }
@@ -59,7 +61,7 @@ impl Shard {
     #[inline]
     pub(crate) fn note_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, decision: Decision, now: Tick) {
         if packet.headers.fragment == Fragment::First && context.snapshot.settings().follow_first_fragment {
-            self.remember_fate(context, packet, decision, now);
+            self.remember_fragment(context, packet, decision, now);
         }
     }
 
@@ -71,7 +73,7 @@ impl Shard {
 
     /// Counts a packet of a record of which each of `sessions` goes on, and restarts its timer.
     #[inline]
-    pub(crate) fn go_on(
+    pub(crate) fn refresh(
         &mut self,
         slot: SessionSlot,
         sessions: &[(&EniContext<'_>, Evaluation)],
@@ -86,10 +88,10 @@ impl Shard {
         let Lookup::Session(entry) = lookup else { return };
         let is_tcp = packet.headers.tuple.protocol == protocol::TCP;
         if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
-            self.note_turn(slot, entry, packet, now);
+            self.update_tcp_state(slot, entry, packet, now);
         } else if is_tcp && self.sessions.flow(slot).sides.iter().any(|side| side.has_syn()) {
             let from_opener = entry.swapped == self.sessions.flow(slot).is_swapped();
-            self.settle_syn(slot, packet.headers.segment(), from_opener, now);
+            self.resolve_syn(slot, packet.headers.segment(), from_opener, now);
         }
         let flow = self.sessions.flow_mut(slot);
         let way = usize::from(entry.swapped != flow.is_swapped());
@@ -101,7 +103,7 @@ impl Shard {
     /// What a SYN or a reset of a session that goes on means for it: what both ends will agree on, or its end. A reset that its
     /// receiver does not take means nothing.
     #[cold]
-    fn note_turn(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet, now: Tick) {
+    fn update_tcp_state(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet, now: Tick) {
         let flow = self.sessions.flow(slot);
         let from_opener = entry.swapped == flow.is_swapped();
         let segment = packet.headers.segment();
@@ -171,7 +173,7 @@ impl Shard {
     /// What a segment means for a SYN that its sender sent before in the middle of the session: that it is still in the old
     /// connection, or that it has agreed on another, whose numbers are then those of the session.
     #[cold]
-    fn settle_syn(&mut self, slot: SessionSlot, segment: Segment, from_opener: bool, now: Tick) {
+    fn resolve_syn(&mut self, slot: SessionSlot, segment: Segment, from_opener: bool, now: Tick) {
         let syn = self.syn_of(slot, now);
         if syn.is_some_and(|syn| syn.from_opener != from_opener || segment.flags & ACK == 0) {
             return;
@@ -212,7 +214,7 @@ impl Shard {
     /// any that lives. Its timer is restarted only if the time is given.
     #[cold]
     fn revoke(&mut self, slot: SessionSlot, entry: &Entry, context: &EniContext<'_>, now: Option<Tick>) {
-        let slot = self.own(slot, entry, context.eni.scope);
+        let slot = self.split_if_shared(slot, entry, context.eni.scope);
         let flow = self.sessions.flow_mut(slot);
         let Some(place) = flow.place_of(context.eni.scope) else { return };
         let side = &mut flow.sides[place];
@@ -237,20 +239,20 @@ impl Shard {
 
     /// A record in which the session of `scope` is alone.
     #[inline]
-    fn own(&mut self, slot: SessionSlot, entry: &Entry, scope: FlowScope) -> SessionSlot {
+    fn split_if_shared(&mut self, slot: SessionSlot, entry: &Entry, scope: FlowScope) -> SessionSlot {
         if self.sessions.flow(slot).is_shared() { self.sessions.split(slot, entry, scope) } else { slot }
     }
 
-    fn open(
+    fn open_session(
         &mut self,
         context: &EniContext<'_>,
         packet: &Packet,
         (admission, entry): (Admission, &Entry),
         now: Tick,
     ) -> Result<SessionSlot, DropReason> {
-        self.ask_quota(context, now)?;
+        self.check_quota(context, now)?;
         let from_opener = admission.opener != Opener::Receiver;
-        let (mut flow, mut origin) = Opening::by(packet, from_opener).record(context.timeouts(), now);
+        let (mut flow, mut origin) = NewConnection::by(packet, from_opener).record(context.timeouts(), now);
         flow.sides[0] = side(context, admission, entry.swapped);
         origin.grounds[0] = admission.by.ground;
         let settings = context.snapshot.settings();
@@ -290,7 +292,7 @@ impl Shard {
     }
 
     /// Whether an ENI may open another session, and takes it from what it may open.
-    fn ask_quota(&mut self, context: &EniContext<'_>, now: Tick) -> Result<(), DropReason> {
+    fn check_quota(&mut self, context: &EniContext<'_>, now: Tick) -> Result<(), DropReason> {
         if !self.has_room(context) && !self.reclaim(context, now) {
             return Err(DropReason::SessionLimit);
         }
@@ -344,7 +346,7 @@ impl Shard {
 
     /// Opens the receiver's session of a packet that opened the sender's in the record `slot`: in the same record, if
     /// the two will end at the same time.
-    pub(crate) fn join(
+    pub(crate) fn add_session(
         &mut self,
         slot: SessionSlot,
         context: &EniContext<'_>,
@@ -361,9 +363,9 @@ impl Shard {
             return self.apply(context, packet, ((decision, update), lookup), now);
         }
         if let SessionUpdate::Reopen(over, _) = update {
-            self.end(over, context);
+            self.end_session_of(over, context);
         }
-        self.ask_quota(context, now)?;
+        self.check_quota(context, now)?;
         let (flow, ground) = (self.sessions.flow_mut(slot), admission.by.ground);
         // The opener's session comes first.
         let place = usize::from(its.opened() == Direction::Ingress);
@@ -374,12 +376,12 @@ impl Shard {
         Ok(Some(slot))
     }
 
-    fn end(&mut self, slot: SessionSlot, context: &EniContext<'_>) {
+    fn end_session_of(&mut self, slot: SessionSlot, context: &EniContext<'_>) {
         self.end_session(slot, context.eni.scope);
     }
 
     #[cold]
-    fn remember_fate(&mut self, context: &EniContext<'_>, packet: &Packet, decision: Decision, now: Tick) {
+    fn remember_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, decision: Decision, now: Tick) {
         let eni = context.eni;
         let entry = self.sessions.fragment_entry(FragmentKey::of(eni.scope, &packet.headers));
         let opener = Opener::of(&packet.headers, context.direction, context.snapshot.settings());
@@ -389,7 +391,7 @@ impl Shard {
 
     /// What a part of an IP packet may do where it leaves its sender: with `None` it goes on.
     #[cold]
-    pub(crate) fn take_part(&mut self, context: &EniContext<'_>, packet: &Packet, now: Tick) -> Option<Verdict> {
+    pub(crate) fn track_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, now: Tick) -> Option<Verdict> {
         let headers = &packet.headers;
         let follows = context.snapshot.settings().follow_first_fragment;
         if headers.fragment == Fragment::Whole || !follows || self.is_releasing {
@@ -409,7 +411,7 @@ impl Shard {
 }
 
 /// What a packet says of the connection that it opens.
-pub(crate) struct Opening {
+pub(crate) struct NewConnection {
     pub(crate) protocol: u8,
     /// Otherwise it is an answer.
     pub(crate) from_opener: bool,
@@ -420,7 +422,7 @@ pub(crate) struct Opening {
     pub(crate) wire: Wire,
 }
 
-impl Opening {
+impl NewConnection {
     fn by(packet: &Packet, from_opener: bool) -> Self {
         Self {
             protocol: packet.headers.tuple.protocol,

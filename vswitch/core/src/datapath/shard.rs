@@ -8,7 +8,7 @@ use crate::conntrack::recent::RecentSessions;
 use crate::conntrack::table::MemoryAdvice;
 use crate::conntrack::tables::{Entry, SessionSlot, Sessions};
 use crate::datapath::counters::{CounterPlaces, EniCounters};
-use crate::datapath::packet_context::Step;
+use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::PathCache;
 use crate::datapath::stage_timing::Stopwatch;
 use crate::hw::time::Tick;
@@ -30,7 +30,7 @@ pub struct Shard {
     /// Times some bursts. Whoever owns the shard starts it before a burst is received, and ends it after it was sent.
     pub stopwatch: Stopwatch,
     /// One for each packet of a burst. They mean nothing between bursts, and only keep their room.
-    pub(super) steps: Vec<Step>,
+    pub(super) packet_contexts: Vec<PacketContext>,
     pub(super) path_cache: PathCache,
     /// The burst in work waited for first fragments, which have come.
     pub(crate) is_releasing: bool,
@@ -59,7 +59,7 @@ impl Shard {
             places: CounterPlaces::new(),
             orphans: Orphans::default(),
             stopwatch: Stopwatch::default(),
-            steps: alloc::vec![Step::NONE; BURST_PACKETS],
+            packet_contexts: alloc::vec![PacketContext::NONE; BURST_PACKETS],
             path_cache: PathCache::default(),
             is_releasing: false,
         }

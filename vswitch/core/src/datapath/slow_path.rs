@@ -6,7 +6,7 @@ use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::conntrack::tables::SessionSlot;
 use crate::datapath::anti_spoof;
 use crate::datapath::anti_spoof::owns_source;
-use crate::datapath::packet_context::Step;
+use crate::datapath::packet_context::PacketContext;
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
 use crate::packet::Packet;
@@ -21,9 +21,9 @@ use crate::tables::route::Route;
 impl Shard {
     /// What to look for to judge a packet.
     #[inline]
-    pub(super) fn lookup(&self, context: &EniContext<'_>, packet: &Packet, step: &Step) -> Lookup {
+    pub(super) fn lookup(&self, context: &EniContext<'_>, packet: &Packet, packet_context: &PacketContext) -> Lookup {
         if packet.headers.is_plain {
-            Lookup::Session(step.entry)
+            Lookup::Session(packet_context.entry)
         } else {
             context.lookup(&self.sessions, &packet.headers, packet.buffer.frame())
         }
@@ -31,22 +31,22 @@ impl Shard {
 
     /// The long way of a packet that egress admitted, to the ENI `next`. `other` is where the last such packet went.
     #[inline(never)]
-    pub(super) fn pass_to<'a>(
+    pub(super) fn slow_path_to<'a>(
         &mut self,
         next: EniIndex,
         (sender, other): (&EniContext<'a>, &mut Option<EniContext<'a>>),
-        (packet, step): (&mut Packet, &Step),
+        (packet, packet_context): (&mut Packet, &PacketContext),
         (now, is_here): (Tick, &impl Fn(EniIndex) -> bool),
     ) {
         if other.as_ref().is_none_or(|other| other.index != next) {
             *other = self.context_of(sender.snapshot, next, Direction::Ingress);
         }
         let passed = match other {
-            Some(receiver) => self.pass(sender, receiver, (packet, step), (now, is_here(next))),
+            Some(receiver) => self.slow_path(sender, receiver, (packet, packet_context), (now, is_here(next))),
             None => Err(Verdict::Drop(DropReason::EniGone)),
         };
         packet.verdict = passed.unwrap_or_else(|verdict| {
-            let verdict = self.counters[sender.counters_index()].bound(verdict, now);
+            let verdict = self.counters[sender.counters_index()].limit_answers(verdict, now);
             self.counters[sender.counters_index()].egress.count(verdict, packet.wire());
             verdict
         });
@@ -58,39 +58,44 @@ impl Shard {
     /// # Errors
     /// The verdict with which it ends in egress; that is not counted yet.
     #[inline(never)]
-    pub(super) fn pass(
+    pub(super) fn slow_path(
         &mut self,
         sender: &EniContext<'_>,
         receiver: &EniContext<'_>,
-        (packet, step): (&mut Packet, &Step),
+        (packet, packet_context): (&mut Packet, &PacketContext),
         (now, is_here): (Tick, bool),
     ) -> Result<Verdict, Verdict> {
         if !packet.headers.is_plain
-            && let Some(verdict) = self.take_part(sender, packet, now)
+            && let Some(verdict) = self.track_fragment(sender, packet, now)
         {
             return Err(verdict);
         }
         let next = receiver.index;
         packet.receiver = next;
-        let lookup = self.lookup(sender, packet, step);
+        let lookup = self.lookup(sender, packet, packet_context);
         let evaluation = self.evaluate(sender, (packet, &lookup), now);
         if !evaluation.0.accepts() {
             let _refused_anyway = self.apply(sender, packet, (evaluation, &lookup), now);
             return Err(Verdict::Drop(evaluation.0.drop_reason()));
         }
-        let crosses = receiver.eni.vswitch != sender.eni.vswitch || matches!(step.place.route(), Route::Via(_));
+        let crosses =
+            receiver.eni.vswitch != sender.eni.vswitch || matches!(packet_context.place.route(), Route::Via(_));
         let mtu_bytes = receiver.eni.mtu_bytes;
         let is_last_hop = crosses && packet.headers.hop_limit <= 1;
         let is_too_big = icmp::is_too_big(packet, mtu_bytes);
-        let arrival = if is_here { arrive(receiver, packet, step.place.route()) } else { Verdict::Forward(next) };
-        let enters = is_here && !is_last_hop && !is_too_big && arrival == Verdict::Forward(next);
+        let checked = if is_here {
+            ingress_checks(receiver, packet, packet_context.place.route())
+        } else {
+            Verdict::Forward(next)
+        };
+        let enters = is_here && !is_last_hop && !is_too_big && checked == Verdict::Forward(next);
         // A session that shares its record with the receiver's waits for what the receiver says.
         let shared = if enters { self.shared_record(evaluation.1, receiver.eni.scope) } else { None };
         let opened = match shared {
             Some(_) => None,
             None => self.apply(sender, packet, (evaluation, &lookup), now).map_err(Verdict::Drop)?,
         };
-        if crosses && let Some(verdict) = ttl::take_hop(sender, packet) {
+        if crosses && let Some(verdict) = ttl::decrement_ttl(sender, packet) {
             return Err(verdict);
         }
         if is_too_big && let Some(verdict) = icmp::refuse_too_big(sender, packet, mtu_bytes) {
@@ -100,8 +105,10 @@ impl Shard {
         if !is_here {
             return Ok(Verdict::Forward(next));
         }
-        packet.verdict = match arrival {
-            Verdict::Forward(_) => self.enter((sender, receiver), (packet, step), (evaluation, shared, opened), now),
+        packet.verdict = match checked {
+            Verdict::Forward(_) => {
+                self.ingress_half((sender, receiver), (packet, packet_context), (evaluation, shared, opened), now)
+            }
             other => other,
         };
         self.finish(receiver, packet);
@@ -110,30 +117,30 @@ impl Shard {
 
     /// The second decision of a packet whose first is `evaluation`. That was applied, and perhaps `opened` a record, unless
     /// both ENIs have their sessions in one `shared` record.
-    pub(super) fn enter(
+    pub(super) fn ingress_half(
         &mut self,
         (sender, receiver): (&EniContext<'_>, &EniContext<'_>),
-        (packet, step): (&mut Packet, &Step),
+        (packet, packet_context): (&mut Packet, &PacketContext),
         (evaluation, shared, opened): (Evaluation, Option<SessionSlot>, Option<SessionSlot>),
         now: Tick,
     ) -> Verdict {
-        let its_lookup = self.lookup(receiver, packet, step);
+        let its_lookup = self.lookup(receiver, packet, packet_context);
         let its_evaluation = self.evaluate(receiver, (packet, &its_lookup), now);
         if let Some(slot) = shared {
             if its_evaluation.1.continues() == Some(slot) {
-                self.go_on(slot, &[(sender, evaluation), (receiver, its_evaluation)], (packet, &its_lookup), now);
+                self.refresh(slot, &[(sender, evaluation), (receiver, its_evaluation)], (packet, &its_lookup), now);
                 self.note_fragment(sender, packet, evaluation.0, now);
                 self.note_fragment(receiver, packet, its_evaluation.0, now);
                 return Verdict::Deliver;
             }
             // From here on the two sessions see different packets. The receiver's keeps the record.
-            let lookup = self.lookup(sender, packet, step);
+            let lookup = self.lookup(sender, packet, packet_context);
             let applied = self.apply(sender, packet, (evaluation, &lookup), now);
             debug_assert!(applied.is_ok(), "a session that goes on needs no room");
         }
         let applied = match opened {
             Some(slot) if its_evaluation.1.admission().is_some() => {
-                self.join(slot, receiver, packet, (its_evaluation, &its_lookup), now)
+                self.add_session(slot, receiver, packet, (its_evaluation, &its_lookup), now)
             }
             _ => self.apply(receiver, packet, (its_evaluation, &its_lookup), now),
         };
@@ -169,7 +176,7 @@ impl Shard {
 
 /// The steps of egress before any decision: what the frame says, whose it is, and where it goes.
 #[inline]
-pub(super) fn admit(context: &EniContext<'_>, packet: &mut Packet) -> (Verdict, AddressEntry) {
+pub(super) fn egress_checks(context: &EniContext<'_>, packet: &mut Packet) -> (Verdict, AddressEntry) {
     let guarded = match packet.parse() {
         Ok(()) => anti_spoof::check(context, &packet.headers, packet.buffer.frame()),
         Err(reason) => Err(reason),
@@ -187,7 +194,7 @@ pub(super) fn admit(context: &EniContext<'_>, packet: &mut Packet) -> (Verdict, 
 
 /// The step of ingress before any decision: whether the ENI has the destination, which `route` leads to.
 #[inline]
-pub(super) fn arrive(context: &EniContext<'_>, packet: &Packet, route: Route) -> Verdict {
+pub(super) fn ingress_checks(context: &EniContext<'_>, packet: &Packet, route: Route) -> Verdict {
     let is_owner = route == Route::Owner(context.index)
         || !context.eni.source_dest_check
         || owns_source(context, packet.headers.tuple.addresses.reverse());

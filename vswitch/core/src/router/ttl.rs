@@ -10,7 +10,7 @@ use etherparse::{Icmpv4Type, Icmpv6Type};
 
 /// Takes one hop from a packet that crosses from one subnet to another (RFC 1812 §5.3.1, RFC 8200 §3), or turns it
 /// into the report that none is left.
-pub(crate) fn take_hop(context: &EniContext<'_>, packet: &mut Packet) -> Option<Verdict> {
+pub(crate) fn decrement_ttl(context: &EniContext<'_>, packet: &mut Packet) -> Option<Verdict> {
     let headers = packet.headers;
     if headers.hop_limit > 1 {
         let header = packet.buffer.frame_mut().get_mut(NETWORK..)?;
