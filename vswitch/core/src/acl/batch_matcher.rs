@@ -24,7 +24,7 @@ pub(crate) struct BatchRows<'a, const WORDS: usize> {
     peers: &'a [[u64; WORDS]],
     ports: &'a PortTables,
     services: &'a [[u64; WORDS]],
-    /// BatchRows of a row.
+    /// Pieces of a row.
     pieces: usize,
     rules: &'a RuleSet,
     default: Decision,

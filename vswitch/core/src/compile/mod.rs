@@ -15,13 +15,13 @@ use crate::acl::RowLimits;
 use crate::acl::compile::Directions;
 use crate::compile::snapshot::{EniEntry, Snapshot};
 use crate::config::desired::{Desired, Direction, Eni, Port, PrefixList, Settings};
-use crate::config::ids::{EniId, EniIndex, FlowScope, GroupId, VSwitchId, VpcId};
+use crate::config::ids::{EniEpoch, EniId, EniIndex, GroupId, VSwitchId, VpcId};
 use crate::config::limits::MTU_BYTES_MAX;
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::config::protocol::Delta;
 use crate::config::refusal::Refusal;
 use crate::config::validate::{References, validate};
-use crate::conntrack::SCOPES_MAX;
+use crate::conntrack::EPOCHS_MAX;
 use crate::tables::cow_array::CowArray;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -54,7 +54,7 @@ pub struct Compiler {
     /// The newest policy revision given to anything.
     revision: u32,
     /// The newest flow scope given to any ENI.
-    scope: u32,
+    epoch: u32,
 }
 
 impl Compiler {
@@ -80,7 +80,7 @@ impl Compiler {
             free: BTreeSet::new(),
             snapshot,
             revision: 0,
-            scope: 0,
+            epoch: 0,
         }
     }
 
@@ -311,13 +311,13 @@ impl Compiler {
         // The same guest interface as before: its sessions go on (§4.4: detaching ends them).
         let same = before
             .filter(|(before, was_in)| before.port.is_some() == eni.port.is_some() && *was_in == change.vpc_of(eni));
-        let kept = same.zip(self.snapshot.eni(index).map(|entry| (entry.scope, entry.revision, entry.acl)));
-        let scope = kept.map(|(_, (scope, ..))| scope);
+        let kept = same.zip(self.snapshot.eni(index).map(|entry| (entry.epoch, entry.revision, entry.acl)));
+        let epoch = kept.map(|(_, (epoch, ..))| epoch);
         let is_judged_alike = |(before, _): &(&Eni, &VpcId), was: u32| was == acl && before.addresses == eni.addresses;
         let kept_revision = kept.filter(|(before, (.., was))| is_judged_alike(before, *was));
         let entry = EniEntry {
             id: self.names[index.0 as usize].clone().unwrap_or_default(),
-            scope: scope.unwrap_or_else(|| self.next_scope()),
+            epoch: epoch.unwrap_or_else(|| self.next_scope()),
             revision: kept_revision.map_or(revision, |(_, (_, revision, _))| revision),
             vpc,
             vswitch,
@@ -363,17 +363,17 @@ impl Compiler {
         self.revision
     }
 
-    fn next_scope(&mut self) -> FlowScope {
-        let taken: BTreeSet<u32> = if self.scope + 1 < SCOPES_MAX {
+    fn next_scope(&mut self) -> EniEpoch {
+        let taken: BTreeSet<u32> = if self.epoch + 1 < EPOCHS_MAX {
             BTreeSet::new() // Never given before.
         } else {
-            self.snapshot.enis.iter().flatten().map(|eni| eni.scope.0).collect()
+            self.snapshot.enis.iter().flatten().map(|eni| eni.epoch.0).collect()
         };
         loop {
-            self.scope = (self.scope + 1) % SCOPES_MAX;
+            self.epoch = (self.epoch + 1) % EPOCHS_MAX;
             // Zero stands for no ENI at all.
-            if self.scope != 0 && !taken.contains(&self.scope) {
-                return FlowScope(self.scope);
+            if self.epoch != 0 && !taken.contains(&self.epoch) {
+                return EniEpoch(self.epoch);
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::acl::Acl;
 use crate::config::desired::{Direction, Settings};
-use crate::config::ids::{EniId, EniIndex, FlowScope, MacAddress};
+use crate::config::ids::{EniEpoch, EniId, EniIndex, MacAddress};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, Tuple};
 use crate::packet::verdict::Decision;
@@ -36,7 +36,7 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 pub(crate) struct EniEntry {
     pub(crate) id: Arc<EniId>,
-    pub(crate) scope: FlowScope,
+    pub(crate) epoch: EniEpoch,
     /// Changes with what a decision at this ENI alone can depend on. See [`Snapshot::revision`].
     pub(crate) revision: u32,
     /// Its VPC, as a place in [`Snapshot::vpcs`].

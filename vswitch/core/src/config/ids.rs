@@ -57,7 +57,7 @@ text_id! {
 }
 
 /// An ENI's place in a snapshot. It keeps its number over all generations in which it exists, and the number is
-/// given to another ENI only together with a new [`FlowScope`].
+/// given to another ENI only together with a new [`EniEpoch`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EniIndex(pub u32);
 
@@ -67,7 +67,7 @@ pub struct VpcIndex(pub u32);
 
 /// What flow keys carry to tell ENIs apart. Never used twice, so flows of a removed ENI can be left to expire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FlowScope(pub u32);
+pub struct EniEpoch(pub u32);
 
 /// An Ethernet hardware address.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -55,7 +55,7 @@ pub const FRAGMENT_RUNS_MAX: usize = 16;
 pub const FRAGMENTS_WAITING_MAX: usize = 256;
 /// Of those, one ENI's: as many as the longest packet has over Ethernet.
 pub const FRAGMENTS_WAITING_PER_ENI_MAX: usize = 48;
-/// Flow records looked at to find one that may give way in a full table, besides those where the new one belongs.
+/// Connection records looked at to find one that may give way in a full table, besides those where the new one belongs.
 pub const EVICTION_CANDIDATES: usize = 32;
 /// Sessions that an ENI opened last that are kept in mind, for the one that gives way to another of its own.
 pub const RECENT_SESSIONS_MAX: usize = 4096;
@@ -63,7 +63,7 @@ pub const RECENT_SESSIONS_MAX: usize = 4096;
 pub const RECLAIM_WINDOW: usize = 64;
 /// Of those, how many give way at once where an ENI may hold many, so that not every new one has to look.
 pub const RECLAIM_BATCH: usize = 48;
-/// Flow records that the sweep goes on by in one turn.
+/// Connection records that the sweep goes on by in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
 /// Within how long the sweep comes to every record, ns.
 pub const SWEEP_ROUND_NS: u64 = 1_000_000_000;

@@ -4,7 +4,7 @@ use crate::packet::headers::{Addresses, Tuple};
 use core::fmt::Debug;
 
 /// The two ends of a connection of one address family, in an order that both directions share.
-pub trait FlowKey: Copy + Debug + Default + Eq {
+pub trait ConnectionKey: Copy + Debug + Default + Eq {
     /// An address of the family, in host order.
     type Address: Copy + Eq;
     /// The key of packets between two addresses, without ports, and whether the source is the second end. Where both
@@ -75,7 +75,7 @@ pub fn key_of(tuple: &Tuple) -> (Key, bool) {
 }
 
 #[inline(always)]
-fn key_between<K: FlowKey>(addresses: [K::Address; 2], ports: u32) -> (Key, bool) {
+fn key_between<K: ConnectionKey>(addresses: [K::Address; 2], ports: u32) -> (Key, bool) {
     let (key, is_second) = K::between(addresses);
     let swapped = is_second || (addresses[0] == addresses[1] && ports > ports.rotate_left(16));
     (key.with_ports(turned(ports, swapped)).any(), swapped)
@@ -111,7 +111,7 @@ impl KeyV4 {
     pub(crate) const NONE: Self = Self { addresses: [0; 2], ports: 0 };
 }
 
-impl FlowKey for KeyV4 {
+impl ConnectionKey for KeyV4 {
     type Address = u32;
 
     #[inline(always)]
@@ -157,7 +157,7 @@ impl FlowKey for KeyV4 {
     }
 }
 
-impl FlowKey for KeyV6 {
+impl ConnectionKey for KeyV6 {
     type Address = u128;
 
     #[inline(always)]

@@ -13,16 +13,16 @@ pub mod tcp;
 mod timeouts;
 
 use crate::config::desired::{Direction, Settings};
-use crate::config::ids::FlowScope;
+use crate::config::ids::EniEpoch;
 use crate::config::packed_timeouts::PackedTimeouts;
-use crate::conntrack::state::{FlowState, LEAST_S};
+use crate::conntrack::state::{ConnectionState, LEAST_S};
 use crate::hw::time::{TICKS_PER_SECOND, Tick};
 use crate::packet::headers::{Headers, IcmpKind, Segment, protocol, tcp_flags};
 use crate::packet::offload::Wire;
 use crate::packet::verdict::Stage;
 pub use timeouts::Expiry;
 
-impl FlowState {
+impl ConnectionState {
     /// The state of a session whose first packet is this one: of its opener, or an answer.
     pub fn opened_by(headers: &Headers, from_opener: bool) -> Self {
         match headers.tuple.protocol {
@@ -73,15 +73,15 @@ pub fn opens_session(headers: &Headers) -> bool {
 /// the record in two (`datapath/forward.rs`).
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct Flow {
+pub struct Connection {
     /// IANA protocol number.
     pub protocol: u8,
     /// Where it is in its life.
-    pub state: FlowState,
+    pub state: ConnectionState,
     /// Idle timeouts, fixed when it was opened.
     pub timeouts: PackedTimeouts,
     /// The sessions.
-    pub sides: [Side; 2],
+    pub sides: [Session; 2],
     /// When its last packet came.
     pub last_seen: Tick,
     /// The next record of the table's chain plus one; zero at its end.
@@ -107,11 +107,11 @@ pub struct Origin {
     /// TCP: how the receivers scale their windows.
     pub(crate) scales: tcp::Scales,
     /// Where the record's chain begins.
-    pub(crate) home: u32,
+    pub(crate) bucket: u32,
 }
 
 impl Origin {
-    /// As [`Flow::has_seen_the_same`].
+    /// As [`Connection::has_seen_the_same`].
     pub(crate) fn has_seen_the_same(&self, other: &Self) -> bool {
         let seen = |origin: &Self| (origin.opened_at, origin.bytes_high, origin.scales);
         seen(self) == seen(other)
@@ -140,19 +140,19 @@ impl BytesHigh {
 const _: () = assert!(size_of::<Origin>() == 24);
 
 /// The most scopes that fit into a record, next to the flags of a session.
-pub const SCOPES_MAX: u32 = 1 << 23;
+pub const EPOCHS_MAX: u32 = 1 << 23;
 
 /// One ENI's session of a connection. All zero: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Side {
+pub struct Session {
     /// The ENI's scope, and above it the flags.
     tag: u32,
     /// The ENI's policy revision under which the session was last admitted.
     pub revision: u32,
 }
 
-impl Side {
+impl Session {
     const EGRESS: u32 = 1 << 24;
     const SWAPPED: u32 = 1 << 25;
     const BOTH: u32 = 1 << 26;
@@ -160,24 +160,24 @@ impl Side {
     const STAGE: u32 = 0xf << Self::STAGE_SHIFT;
     const REVOKED: u32 = 1 << 31;
     const SYN: u32 = 1 << 23;
-    const SCOPE: u32 = SCOPES_MAX - 1;
+    const SCOPE: u32 = EPOCHS_MAX - 1;
 
-    /// A session of the ENI `scope`, opened by a packet in this direction; `swapped` as the key has the packet's ends.
-    pub const fn new((scope, revision): (FlowScope, u32), opened: Direction, swapped: bool, stage: Stage) -> Self {
+    /// A session of the ENI `epoch`, opened by a packet in this direction; `swapped` as the key has the packet's ends.
+    pub const fn new((epoch, revision): (EniEpoch, u32), opened: Direction, swapped: bool, stage: Stage) -> Self {
         let egress = if matches!(opened, Direction::Egress) { Self::EGRESS } else { 0 };
         let swapped = if swapped { Self::SWAPPED } else { 0 };
-        Self { tag: scope.0 | egress | swapped | (stage as u32) << Self::STAGE_SHIFT, revision }
+        Self { tag: epoch.0 | egress | swapped | (stage as u32) << Self::STAGE_SHIFT, revision }
     }
 
-    /// The session that [`Side::is`] what `live` says.
+    /// The session that [`Session::is`] what `live` says.
     #[inline(always)]
     pub(crate) const fn of_live(live: u64, opened: Direction, swapped: bool, stage: Stage) -> Self {
-        Self::new((FlowScope(live as u32), (live >> 32) as u32), opened, swapped, stage)
+        Self::new((EniEpoch(live as u32), (live >> 32) as u32), opened, swapped, stage)
     }
 
     /// Whose session it is; zero for nobody's.
-    pub const fn scope(self) -> FlowScope {
-        FlowScope(self.tag & Self::SCOPE)
+    pub const fn epoch(self) -> EniEpoch {
+        EniEpoch(self.tag & Self::SCOPE)
     }
 
     /// The direction of the packet that opened it.
@@ -224,16 +224,16 @@ impl Side {
         self.tag = self.tag & !Self::SYN | if has_syn { Self::SYN } else { 0 };
     }
 
-    /// What [`Side::is`] compares with: the session of `scope`, admitted under `revision` and not revoked.
+    /// What [`Session::is`] compares with: the session of `epoch`, admitted under `revision` and not revoked.
     #[inline(always)]
-    pub(crate) const fn live_under(scope: FlowScope, revision: u32) -> u64 {
-        (revision as u64) << 32 | scope.0 as u64
+    pub(crate) const fn live_under(epoch: EniEpoch, revision: u32) -> u64 {
+        (revision as u64) << 32 | epoch.0 as u64
     }
 
     /// Whether it is such a session.
     #[inline(always)]
     pub(crate) const fn is(self, live: u64) -> bool {
-        const ASKED: u64 = (u32::MAX as u64) << 32 | (Side::SCOPE | Side::SYN | Side::REVOKED) as u64;
+        const ASKED: u64 = (u32::MAX as u64) << 32 | (Session::SCOPE | Session::SYN | Session::REVOKED) as u64;
         (((self.revision as u64) << 32 | self.tag as u64) ^ live) & ASKED == 0
     }
 
@@ -261,20 +261,20 @@ pub(crate) const STAGES: [Stage; 12] = [
     Stage::Default,
 ];
 
-impl Flow {
-    /// Which of the sides is the session of `scope`.
+impl Connection {
+    /// Which of the sides is the session of `epoch`.
     #[inline]
-    pub fn place_of(&self, scope: FlowScope) -> Option<usize> {
-        match scope {
-            _ if self.sides[0].scope() == scope => Some(0),
-            _ if self.sides[1].scope() == scope => Some(1),
+    pub fn place_of(&self, epoch: EniEpoch) -> Option<usize> {
+        match epoch {
+            _ if self.sides[0].epoch() == epoch => Some(0),
+            _ if self.sides[1].epoch() == epoch => Some(1),
             _ => None,
         }
     }
 
     /// The sessions, each with its place.
-    pub fn sessions(&self) -> impl Iterator<Item = (usize, Side)> + use<> {
-        self.sides.into_iter().enumerate().filter(|(_, side)| side.scope() != FlowScope::default())
+    pub fn sessions(&self) -> impl Iterator<Item = (usize, Session)> + use<> {
+        self.sides.into_iter().enumerate().filter(|(_, side)| side.epoch() != EniEpoch::default())
     }
 
     /// Counts a packet that goes this `way`, zero for the opener's, and restarts the timer. Whether the lower half of that
@@ -298,19 +298,29 @@ impl Flow {
     /// Whether the opener's end is the second of the key.
     #[inline]
     pub const fn is_swapped(&self) -> bool {
-        (self.sides[0].tag | self.sides[1].tag) & Side::SWAPPED != 0
+        (self.sides[0].tag | self.sides[1].tag) & Session::SWAPPED != 0
     }
 
     /// Whether two records, each of one session, are those of the two ends of a connection, neither of which is revoked.
     pub(crate) fn is_other_end_of(&self, other: &Self) -> bool {
-        let only = |flow: &Self| flow.sessions().next().map(|(_, side)| side).filter(|side| !side.is_revoked());
+        let only =
+            |connection: &Self| connection.sessions().next().map(|(_, side)| side).filter(|side| !side.is_revoked());
         let (Some(one), Some(two)) = (only(self), only(other)) else { return false };
         !self.is_shared() && one.opened() != two.opened() && one.is_swapped() == two.is_swapped()
     }
 
     /// Whether the packets of another record of the connection were those of this one.
     pub(crate) fn has_seen_the_same(&self, other: &Self) -> bool {
-        let seen = |flow: &Self| (flow.state, flow.timeouts, flow.last_seen, flow.packets, flow.bytes_low, flow.edges);
+        let seen = |connection: &Self| {
+            (
+                connection.state,
+                connection.timeouts,
+                connection.last_seen,
+                connection.packets,
+                connection.bytes_low,
+                connection.edges,
+            )
+        };
         seen(self) == seen(other)
     }
 
@@ -321,7 +331,7 @@ impl Flow {
 
     /// Whether two sessions share it.
     pub(crate) fn is_shared(&self) -> bool {
-        self.sides[0].scope() != FlowScope::default() && self.sides[1].scope() != FlowScope::default()
+        self.sides[0].epoch() != EniEpoch::default() && self.sides[1].epoch() != EniEpoch::default()
     }
 
     /// Whether it is over at `now`.

@@ -1,7 +1,7 @@
 //! Who may open a session, and who gives way when a table is full: fairness between ENIs, decided here and done in
 //! `datapath/session_update.rs`. Also how often the virtual router answers (`router/`).
 
-use crate::conntrack::state::FlowState;
+use crate::conntrack::state::ConnectionState;
 use crate::hw::time::{TICKS_PER_SECOND, Tick};
 
 /// How often an ENI may do something, as to open a session: a second's worth at once, refilled as time passes.
@@ -36,8 +36,8 @@ impl TokenBucket {
 
 /// What of a connection tells how much its end would hurt.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Candidate {
-    pub(crate) state: FlowState,
+pub(crate) struct EvictionCandidate {
+    pub(crate) state: ConnectionState,
     /// Whether it is only the memory of what rules refused.
     pub(crate) is_dead: bool,
     pub(crate) is_expired: bool,
@@ -52,28 +52,28 @@ pub(crate) struct Candidate {
 }
 
 /// What is given up first: the smaller.
-pub(crate) type Worth = (u8, u32, Tick);
+pub(crate) type EvictionScore = (u8, u32, Tick);
 
-impl Candidate {
+impl EvictionCandidate {
     /// How much a connection is worth beside others; none if it must stay. What is over goes first, and what is only
     /// remembered; then, of those who hold more than their share, what is closing, what nobody has answered yet, and what
     /// idled longest. The established connections of everybody else stay.
-    pub(crate) fn worth(&self) -> Option<Worth> {
+    pub(crate) fn eviction_score(&self) -> Option<EvictionScore> {
         let class = match self.state {
             _ if self.is_expired => 0,
-            FlowState::Free => return None,
+            ConnectionState::Free => return None,
             _ if self.is_dead => 1,
-            FlowState::TcpClosed
-            | FlowState::TcpClosingOpener
-            | FlowState::TcpClosingResponder
-            | FlowState::TcpAbandonedOpener
-            | FlowState::TcpAbandonedResponder => 2,
-            FlowState::TcpOpening | FlowState::TcpAnswered | FlowState::Udp => 3,
-            FlowState::TcpEstablished
-            | FlowState::UdpAnswered
-            | FlowState::UdpStream
-            | FlowState::Icmp
-            | FlowState::Other => 4,
+            ConnectionState::TcpClosed
+            | ConnectionState::TcpClosingOpener
+            | ConnectionState::TcpClosingResponder
+            | ConnectionState::TcpAbandonedOpener
+            | ConnectionState::TcpAbandonedResponder => 2,
+            ConnectionState::TcpOpening | ConnectionState::TcpAnswered | ConnectionState::Udp => 3,
+            ConnectionState::TcpEstablished
+            | ConnectionState::UdpAnswered
+            | ConnectionState::UdpStream
+            | ConnectionState::Icmp
+            | ConnectionState::Other => 4,
         };
         let may_go = match class {
             0 | 1 => true,
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_worth_of_connections_keeps_the_order_that_is_promised() {
-        let candidate = |state| Candidate {
+        let candidate = |state| EvictionCandidate {
             state,
             is_dead: false,
             is_expired: false,
@@ -119,29 +119,32 @@ mod tests {
             last_seen: Tick(100),
         };
         let order = [
-            Candidate {
+            EvictionCandidate {
                 is_expired: true,
                 is_opener_over: false,
                 are_all_over: false,
-                ..candidate(FlowState::TcpEstablished)
+                ..candidate(ConnectionState::TcpEstablished)
             },
-            Candidate {
+            EvictionCandidate {
                 is_dead: true,
                 is_opener_over: false,
                 are_all_over: false,
-                ..candidate(FlowState::TcpEstablished)
+                ..candidate(ConnectionState::TcpEstablished)
             },
-            candidate(FlowState::TcpClosed),
-            candidate(FlowState::TcpOpening),
-            Candidate { held: 20, ..candidate(FlowState::TcpEstablished) },
-            Candidate { last_seen: Tick(50), ..candidate(FlowState::UdpStream) },
-            candidate(FlowState::TcpEstablished),
+            candidate(ConnectionState::TcpClosed),
+            candidate(ConnectionState::TcpOpening),
+            EvictionCandidate { held: 20, ..candidate(ConnectionState::TcpEstablished) },
+            EvictionCandidate { last_seen: Tick(50), ..candidate(ConnectionState::UdpStream) },
+            candidate(ConnectionState::TcpEstablished),
         ];
-        assert!(order.windows(2).all(|pair| pair[0].worth() < pair[1].worth()), "{order:?}");
-        let theirs = |state| Candidate { are_all_over: false, ..candidate(state) };
-        assert!(theirs(FlowState::TcpEstablished).worth().is_none(), "established connections of others stay");
-        assert!(theirs(FlowState::TcpAnswered).worth().is_some());
-        let nobodys = Candidate { is_opener_over: false, ..theirs(FlowState::TcpOpening) };
-        assert!(nobodys.worth().is_none());
+        assert!(order.windows(2).all(|pair| pair[0].eviction_score() < pair[1].eviction_score()), "{order:?}");
+        let theirs = |state| EvictionCandidate { are_all_over: false, ..candidate(state) };
+        assert!(
+            theirs(ConnectionState::TcpEstablished).eviction_score().is_none(),
+            "established connections of others stay"
+        );
+        assert!(theirs(ConnectionState::TcpAnswered).eviction_score().is_some());
+        let nobodys = EvictionCandidate { is_opener_over: false, ..theirs(ConnectionState::TcpOpening) };
+        assert!(nobodys.eviction_score().is_none());
     }
 }

@@ -16,18 +16,18 @@ const IPV6: u32 = 1 << 31;
 
 impl RecentSession {
     /// No session.
-    pub(crate) const NONE: Self = Self { trace: Trace { home: 0, ports: 0 } };
+    pub(crate) const NONE: Self = Self { trace: Trace { bucket: 0, ports: 0 } };
 
     pub(crate) const fn new(trace: Trace, is_ipv6: bool) -> Self {
-        Self { trace: Trace { home: trace.home | if is_ipv6 { IPV6 } else { 0 }, ..trace } }
+        Self { trace: Trace { bucket: trace.bucket | if is_ipv6 { IPV6 } else { 0 }, ..trace } }
     }
 
     pub(crate) const fn is_ipv6(self) -> bool {
-        self.trace.home & IPV6 != 0
+        self.trace.bucket & IPV6 != 0
     }
 
     pub(crate) const fn trace(self) -> Trace {
-        Trace { home: self.trace.home & !IPV6, ..self.trace }
+        Trace { bucket: self.trace.bucket & !IPV6, ..self.trace }
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     const fn session(number: u32) -> RecentSession {
-        RecentSession::new(Trace { home: number, ports: 7 }, number.is_multiple_of(2))
+        RecentSession::new(Trace { bucket: number, ports: 7 }, number.is_multiple_of(2))
     }
 
     fn push(recent: &mut RecentSessions, number: u32, is_there: impl Fn(RecentSession) -> bool) {
@@ -134,7 +134,7 @@ mod tests {
         let first = 10_000 - RECENT_SESSIONS_MAX as u32;
         let taken: Vec<_> = (0..3).filter_map(|_| recent.pop()).collect();
         assert_eq!(taken, [session(first), session(first + 1), session(first + 2)]);
-        assert_eq!((taken[0].is_ipv6(), taken[0].trace().home), (first.is_multiple_of(2), first));
+        assert_eq!((taken[0].is_ipv6(), taken[0].trace().bucket), (first.is_multiple_of(2), first));
         recent.put_back(taken[2]);
         recent.put_back(taken[0]);
         assert_eq!([recent.pop(), recent.pop(), recent.pop()], [taken[0], taken[2], session(first + 3)].map(Some));
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn what_is_gone_gives_way_before_the_oldest_that_is_there() {
         let mut recent = RecentSessions::default();
-        let is_there = |session: RecentSession| session.trace().home < 5;
+        let is_there = |session: RecentSession| session.trace().bucket < 5;
         for number in 0..100_000 {
             push(&mut recent, number, is_there);
         }

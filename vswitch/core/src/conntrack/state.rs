@@ -3,7 +3,7 @@
 /// Where a session is in its life. Zero means that the record is free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
-pub enum FlowState {
+pub enum ConnectionState {
     /// No session.
     #[default]
     Free,
@@ -38,7 +38,7 @@ pub enum FlowState {
 /// No timeout is shorter, seconds.
 pub(super) const LEAST_S: u32 = 1;
 
-impl FlowState {
+impl ConnectionState {
     /// All of them.
     pub(super) const ALL: [Self; 14] = [
         Self::Free,

@@ -6,7 +6,7 @@
 //! numbers, no window is checked meanwhile, and what the SYN says is remembered for a while, here: few sessions ever need
 //! it. What finds no room takes the place of another, whose answers are then held against the numbers of old.
 
-use crate::config::ids::FlowScope;
+use crate::config::ids::EniEpoch;
 use crate::conntrack::table::Trace;
 use crate::hw::time::Tick;
 use alloc::vec;
@@ -24,7 +24,7 @@ pub(crate) struct Syn {
 }
 
 /// Whose session, and of which connection.
-pub(crate) type SynKey = (Trace, FlowScope);
+pub(crate) type SynKey = (Trace, EniEpoch);
 
 /// How long a SYN is remembered, seconds: longer than its sender waits before it repeats it.
 const TIMEOUT_S: u32 = 70;
@@ -53,8 +53,8 @@ impl Syns {
         self.count == 0
     }
 
-    fn set((trace, scope): &SynKey) -> usize {
-        let mixed = (trace.home ^ scope.0.rotate_left(16)).wrapping_mul(0x9e37_79b9) ^ trace.ports;
+    fn set((trace, epoch): &SynKey) -> usize {
+        let mixed = (trace.bucket ^ epoch.0.rotate_left(16)).wrapping_mul(0x9e37_79b9) ^ trace.ports;
         mixed.wrapping_mul(0x85eb_ca6b) as usize >> 8 & (SETS - 1)
     }
 
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn the_last_syn_of_a_session_is_kept_and_others_give_way() {
         let mut syns = Syns::new();
-        let key = |number: u32| (Trace { home: number, ports: 7 }, FlowScope(number % 3));
+        let key = |number: u32| (Trace { bucket: number, ports: 7 }, EniEpoch(number % 3));
         let syn = |number: u32| Syn { from_opener: true, acknowledgment: number, scale: None, seen: Tick(100) };
         let now = Tick(100 + 16 * 69);
         for number in 0..100_000 {

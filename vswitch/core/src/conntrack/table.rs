@@ -7,11 +7,11 @@
 
 mod sweep;
 
-use crate::config::ids::FlowScope;
+use crate::config::ids::EniEpoch;
 use crate::config::limits::{EVICTION_CANDIDATES, FLOW_CHAIN_MAX};
-use crate::conntrack::key::{FlowKey, KeyV4, KeyV6};
-use crate::conntrack::state::FlowState;
-use crate::conntrack::{Flow, Origin, Side};
+use crate::conntrack::key::{ConnectionKey, KeyV4, KeyV6};
+use crate::conntrack::state::ConnectionState;
+use crate::conntrack::{Connection, Origin, Session};
 use alloc::vec::Vec;
 use core::iter::successors;
 use core::mem::offset_of;
@@ -28,7 +28,7 @@ impl Slot {
 /// Where a connection is looked for as long as it lives: a record moves, its home and its ports stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
-    pub(crate) home: u32,
+    pub(crate) bucket: u32,
     pub(crate) ports: u32,
 }
 
@@ -44,13 +44,13 @@ pub type MemoryAdvice<'a> = &'a dyn Fn(usize, usize);
 #[repr(C, align(64))]
 struct Record<K> {
     key: K,
-    flow: Flow,
+    connection: Connection,
 }
 
-impl<K: FlowKey> Record<K> {
+impl<K: ConnectionKey> Record<K> {
     #[inline(always)]
     fn is_of(&self, key: &K, protocol: u8) -> bool {
-        self.key == *key && self.flow.protocol == protocol
+        self.key == *key && self.connection.protocol == protocol
     }
 }
 
@@ -65,7 +65,7 @@ const SEGMENT_RECORDS: usize = 1024;
 pub struct Table<K> {
     records: Vec<Record<K>>,
     origins: Vec<Origin>,
-    homes: u32,
+    buckets: u32,
     /// First free record of the second part plus one, linked by `next`.
     free: u32,
     live: u32,
@@ -77,23 +77,23 @@ pub struct Table<K> {
     evict_at: u32,
 }
 
-impl<K: FlowKey> Table<K> {
+impl<K: ConnectionKey> Table<K> {
     /// A table for `flows_max` connections, and at least one.
     pub fn new(flows_max: usize, advice: MemoryAdvice<'_>) -> Self {
-        let homes = flows_max.clamp(1, (u32::MAX / 2) as usize) as u32;
-        let total = (homes + homes / 5 * 2 + 1) as usize;
+        let buckets = flows_max.clamp(1, (u32::MAX / 2) as usize) as u32;
+        let total = (buckets + buckets / 5 * 2 + 1) as usize;
         let mut records = room_for::<Record<K>>(total, advice);
-        for (position, record) in records.iter_mut().enumerate().skip(homes as usize) {
-            record.flow.next = position as u32 + 2;
+        for (position, record) in records.iter_mut().enumerate().skip(buckets as usize) {
+            record.connection.next = position as u32 + 2;
         }
         if let Some(last) = records.last_mut() {
-            last.flow.next = 0;
+            last.connection.next = 0;
         }
         Self {
             records,
             origins: room_for(total, advice),
-            homes,
-            free: homes + 1,
+            buckets,
+            free: buckets + 1,
             live: 0,
             live_in_segments: alloc::vec![0; total.div_ceil(SEGMENT_RECORDS)],
             sweep_at: 0,
@@ -104,13 +104,13 @@ impl<K: FlowKey> Table<K> {
     /// Where a key of this hash belongs. Asks the memory for what will be read first there.
     #[inline]
     pub fn prefetch(&self, hash: u64) -> Slot {
-        let home = self.home(hash);
-        let record = &self.records[home as usize];
+        let bucket = self.bucket(hash);
+        let record = &self.records[bucket as usize];
         crate::hw::prefetch::prefetch(record);
         if size_of::<Record<K>>() > 64 {
-            crate::hw::prefetch::prefetch(&record.flow.edges);
+            crate::hw::prefetch::prefetch(&record.connection.edges);
         }
-        Slot(home)
+        Slot(bucket)
     }
 
     /// Where a key is that is at `guess` or further on in its chain: there, or, if another key is there, probably next; and
@@ -118,7 +118,7 @@ impl<K: FlowKey> Table<K> {
     #[inline(always)]
     pub(crate) fn guess_on(&self, key: &K, guess: Slot) -> (Slot, bool) {
         let record = &self.records[guess.0 as usize];
-        let (is_here, next) = (record.key == *key, record.flow.next);
+        let (is_here, next) = (record.key == *key, record.connection.next);
         let is_settled = is_here | (next == 0);
         let guess = if is_settled { guess.0 } else { next.wrapping_sub(1) };
         if let Some(record) = self.records.get(guess as usize) {
@@ -135,53 +135,54 @@ impl<K: FlowKey> Table<K> {
 
     /// Asks for what opening a connection at this home will write besides its record.
     #[inline]
-    pub(crate) fn prefetch_origin(&self, home: Slot) {
-        if let Some(origin) = self.origins.get(home.0 as usize) {
+    pub(crate) fn prefetch_origin(&self, bucket: Slot) {
+        if let Some(origin) = self.origins.get(bucket.0 as usize) {
             crate::hw::prefetch::prefetch(origin);
         }
     }
 
-    /// The record with this key in which `scope` has a session.
+    /// The record with this key in which `epoch` has a session.
     #[inline]
-    pub fn find(&self, key: &K, protocol: u8, scope: FlowScope, hash: u64) -> Option<Slot> {
+    pub fn find(&self, key: &K, protocol: u8, epoch: EniEpoch, hash: u64) -> Option<Slot> {
         // A free record is nobody's.
-        self.first_in_chain(hash, |record| record.is_of(key, protocol) && record.flow.place_of(scope).is_some())
+        self.first_in_chain(hash, |record| record.is_of(key, protocol) && record.connection.place_of(epoch).is_some())
     }
 
     /// A record with this key, whosever its sessions are; `guess` is looked at first.
     #[inline(always)]
     pub(crate) fn find_any(&self, key: &K, protocol: u8, (hash, guess): (u64, Slot)) -> Option<Slot> {
-        let is_live = |record: &Record<K>| record.is_of(key, protocol) && record.flow.state != FlowState::Free;
+        let is_live =
+            |record: &Record<K>| record.is_of(key, protocol) && record.connection.state != ConnectionState::Free;
         if is_live(&self.records[guess.0 as usize]) { Some(guess) } else { self.first_in_chain(hash, is_live) }
     }
 
     /// Where a connection is looked for later, whatever became of it meanwhile: its home, and its ports.
     #[inline(always)]
     pub(crate) fn trace_of(&self, key: &K, hash: u64) -> Trace {
-        Trace { home: self.home(hash), ports: key.ports() }
+        Trace { bucket: self.bucket(hash), ports: key.ports() }
     }
 
     /// The trace of the connection at a slot.
     pub(crate) fn trace_at(&self, slot: Slot) -> Trace {
-        Trace { home: self.origins[slot.0 as usize].home, ports: self.records[slot.0 as usize].key.ports() }
+        Trace { bucket: self.origins[slot.0 as usize].bucket, ports: self.records[slot.0 as usize].key.ports() }
     }
 
     /// Asks for what [`Table::find_trace`] will read first.
     pub(crate) fn prefetch_trace(&self, trace: Trace) {
-        if let Some(record) = self.records.get(trace.home as usize) {
+        if let Some(record) = self.records.get(trace.bucket as usize) {
             crate::hw::prefetch::prefetch(record);
         }
     }
 
-    /// The connection of which a trace was taken, if `scope` has a session in it.
-    pub(crate) fn find_trace(&self, trace: Trace, scope: FlowScope) -> Option<Slot> {
-        let mut position = trace.home;
+    /// The connection of which a trace was taken, if `epoch` has a session in it.
+    pub(crate) fn find_trace(&self, trace: Trace, epoch: EniEpoch) -> Option<Slot> {
+        let mut position = trace.bucket;
         loop {
             let record = self.records.get(position as usize)?;
-            if record.key.ports() == trace.ports && record.flow.place_of(scope).is_some() {
+            if record.key.ports() == trace.ports && record.connection.place_of(epoch).is_some() {
                 return Some(Slot(position));
             }
-            position = record.flow.next.checked_sub(1)?;
+            position = record.connection.next.checked_sub(1)?;
         }
     }
 
@@ -190,27 +191,27 @@ impl<K: FlowKey> Table<K> {
         &self,
         key: &K,
         (protocol, hash): (u8, u64),
-        is_it: impl Fn(&Flow, &Origin) -> bool,
+        is_it: impl Fn(&Connection, &Origin) -> bool,
     ) -> Option<Slot> {
-        let following = |place: &u32| self.records[*place as usize].flow.next.checked_sub(1);
-        let mut chain = successors(Some(self.home(hash)), following);
+        let following = |place: &u32| self.records[*place as usize].connection.next.checked_sub(1);
+        let mut chain = successors(Some(self.bucket(hash)), following);
         let is_wanted = |place: &u32| {
             let record = &self.records[*place as usize];
-            let is_live = record.is_of(key, protocol) && record.flow.state != FlowState::Free;
-            is_live && is_it(&record.flow, &self.origins[*place as usize])
+            let is_live = record.is_of(key, protocol) && record.connection.state != ConnectionState::Free;
+            is_live && is_it(&record.connection, &self.origins[*place as usize])
         };
         chain.find(is_wanted).map(Slot)
     }
 
     #[inline]
     fn first_in_chain(&self, hash: u64, is_it: impl Fn(&Record<K>) -> bool) -> Option<Slot> {
-        let mut position = self.home(hash);
+        let mut position = self.bucket(hash);
         loop {
             let record = &self.records[position as usize];
             if is_it(record) {
                 return Some(Slot(position));
             }
-            position = record.flow.next.checked_sub(1)?;
+            position = record.connection.next.checked_sub(1)?;
         }
     }
 
@@ -223,47 +224,47 @@ impl<K: FlowKey> Table<K> {
     pub fn insert(
         &mut self,
         (key, hash): (K, u64),
-        (flow, origin): (Flow, Origin),
-        is_over: impl Fn(&Flow) -> bool,
-    ) -> Result<(Slot, [Side; 2]), TableFull> {
-        let home = self.home(hash);
-        let position = self.place_for(home, is_over)?;
+        (connection, origin): (Connection, Origin),
+        is_over: impl Fn(&Connection) -> bool,
+    ) -> Result<(Slot, [Session; 2]), TableFull> {
+        let bucket = self.bucket(hash);
+        let position = self.place_for(bucket, is_over)?;
         let record = &mut self.records[position as usize];
-        let (next, ended) = (record.flow.next, record.flow.sides);
-        if record.flow.state == FlowState::Free {
+        let (next, ended) = (record.connection.next, record.connection.sides);
+        if record.connection.state == ConnectionState::Free {
             self.live += 1;
             self.live_in_segments[position as usize / SEGMENT_RECORDS] += 1;
         }
-        *record = Record { key, flow: Flow { next, ..flow } };
-        self.origins[position as usize] = Origin { home, ..origin };
+        *record = Record { key, connection: Connection { next, ..connection } };
+        self.origins[position as usize] = Origin { bucket, ..origin };
         Ok((Slot(position), ended))
     }
 
     /// Where the next connection of a home finds room.
     #[inline]
-    fn place_for(&mut self, home: u32, is_over: impl Fn(&Flow) -> bool) -> Result<u32, TableFull> {
-        let mut position = home;
+    fn place_for(&mut self, bucket: u32, is_over: impl Fn(&Connection) -> bool) -> Result<u32, TableFull> {
+        let mut position = bucket;
         for _ in 0..FLOW_CHAIN_MAX {
-            let flow = &self.records[position as usize].flow;
-            if flow.state == FlowState::Free || is_over(flow) {
+            let connection = &self.records[position as usize].connection;
+            if connection.state == ConnectionState::Free || is_over(connection) {
                 return Ok(position);
             }
-            let Some(next) = flow.next.checked_sub(1) else { return self.append(position) };
+            let Some(next) = connection.next.checked_sub(1) else { return self.append(position) };
             position = next;
         }
-        if is_over(&self.records[position as usize].flow) { Ok(position) } else { Err(TableFull) }
+        if is_over(&self.records[position as usize].connection) { Ok(position) } else { Err(TableFull) }
     }
 
     /// The connections of which one must go before another of this hash finds room: those in its chain, and, where it is
     /// not the chain that is too long, the next few of an endless round.
     pub fn in_the_way(&mut self, hash: u64) -> impl Iterator<Item = Slot> + use<K> {
         let mut chain = [None; FLOW_CHAIN_MAX + 1];
-        let mut at = Some(self.home(hash));
+        let mut at = Some(self.bucket(hash));
         for link in &mut chain {
             *link = at.map(Slot);
-            at = at.and_then(|at| self.records[at as usize].flow.next.checked_sub(1));
+            at = at.and_then(|at| self.records[at as usize].connection.next.checked_sub(1));
         }
-        let (first, second_part) = (self.homes, self.records.len() as u32 - self.homes);
+        let (first, second_part) = (self.buckets, self.records.len() as u32 - self.buckets);
         let is_long = chain.iter().all(Option::is_some);
         let count = if self.free == 0 && !is_long { (EVICTION_CANDIDATES as u32).min(second_part) } else { 0 };
         let start = self.evict_at;
@@ -275,26 +276,26 @@ impl<K: FlowKey> Table<K> {
     /// Forgets a connection.
     pub fn remove(&mut self, slot: Slot) {
         let record = &mut self.records[slot.0 as usize];
-        if record.flow.state == FlowState::Free {
+        if record.connection.state == ConnectionState::Free {
             return;
         }
-        record.flow.state = FlowState::Free;
-        record.flow.sides = Default::default();
+        record.connection.state = ConnectionState::Free;
+        record.connection.sides = Default::default();
         self.live -= 1;
         self.live_in_segments[slot.0 as usize / SEGMENT_RECORDS] -= 1;
-        if slot.0 >= self.homes {
+        if slot.0 >= self.buckets {
             self.unlink(slot.0);
         }
     }
 
     /// Moves a connection from the chain of an empty home into that home, for the sweep; whether there was one.
     pub fn refill(&mut self, slot: Slot) -> bool {
-        let home = self.records[slot.0 as usize].flow;
-        let is_empty_home = slot.0 < self.homes && home.state == FlowState::Free;
-        let (true, Some(position)) = (is_empty_home, home.next.checked_sub(1)) else { return false };
+        let bucket = self.records[slot.0 as usize].connection;
+        let is_empty_home = slot.0 < self.buckets && bucket.state == ConnectionState::Free;
+        let (true, Some(position)) = (is_empty_home, bucket.next.checked_sub(1)) else { return false };
         self.records[slot.0 as usize] = self.records[position as usize];
         self.origins[slot.0 as usize] = self.origins[position as usize];
-        self.records[position as usize].flow = Flow { next: self.free, ..Flow::default() };
+        self.records[position as usize].connection = Connection { next: self.free, ..Connection::default() };
         self.free = position + 1;
         self.live_in_segments[slot.0 as usize / SEGMENT_RECORDS] += 1;
         self.live_in_segments[position as usize / SEGMENT_RECORDS] -= 1;
@@ -303,14 +304,14 @@ impl<K: FlowKey> Table<K> {
 
     /// A connection.
     #[inline]
-    pub fn flow(&self, slot: Slot) -> &Flow {
-        &self.records[slot.0 as usize].flow
+    pub fn connection(&self, slot: Slot) -> &Connection {
+        &self.records[slot.0 as usize].connection
     }
 
     /// A connection, to be changed.
     #[inline]
-    pub fn flow_mut(&mut self, slot: Slot) -> &mut Flow {
-        &mut self.records[slot.0 as usize].flow
+    pub fn connection_mut(&mut self, slot: Slot) -> &mut Connection {
+        &mut self.records[slot.0 as usize].connection
     }
 
     /// What is kept apart of a connection.
@@ -324,33 +325,38 @@ impl<K: FlowKey> Table<K> {
     }
 
     /// How many homes there are.
-    pub fn homes(&self) -> usize {
-        self.homes as usize
+    pub fn buckets(&self) -> usize {
+        self.buckets as usize
     }
 
-    /// The connections of `count` homes from `home` on, which may be past the end, each with its home. A connection has
+    /// The connections of `count` homes from `bucket` on, which may be past the end, each with its home. A connection has
     /// the same home as long as it lives, wherever the sweep moves it.
-    pub fn scan(&self, home: usize, count: usize) -> impl Iterator<Item = (usize, Slot, &K, &Flow)> {
-        let homes = home..home.saturating_add(count).min(self.homes());
-        let following = |place: &usize| Some(self.records[*place].flow.next.checked_sub(1)? as usize);
-        let places = homes.flat_map(move |home| successors(Some(home), following).map(move |place| (home, place)));
-        let live = places.filter(|(_, place)| self.records[*place].flow.state != FlowState::Free);
-        live.map(|(home, place)| {
+    pub fn scan(&self, bucket: usize, count: usize) -> impl Iterator<Item = (usize, Slot, &K, &Connection)> {
+        let buckets = bucket..bucket.saturating_add(count).min(self.buckets());
+        let following = |place: &usize| Some(self.records[*place].connection.next.checked_sub(1)? as usize);
+        let places =
+            buckets.flat_map(move |bucket| successors(Some(bucket), following).map(move |place| (bucket, place)));
+        let live = places.filter(|(_, place)| self.records[*place].connection.state != ConnectionState::Free);
+        live.map(|(bucket, place)| {
             let record = &self.records[place];
-            (home, Slot(place as u32), &record.key, &record.flow)
+            (bucket, Slot(place as u32), &record.key, &record.connection)
         })
     }
 
     /// The key at a slot, if a connection is there.
     pub fn key(&self, slot: Slot) -> Option<&K> {
         let record = &self.records[slot.0 as usize];
-        (record.flow.state != FlowState::Free).then_some(&record.key)
+        (record.connection.state != ConnectionState::Free).then_some(&record.key)
     }
 
     /// All connections.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &Flow, &Origin)> {
-        let live = self.records.iter().zip(&self.origins).filter(|(record, _)| record.flow.state != FlowState::Free);
-        live.map(|(record, origin)| (&record.key, &record.flow, origin))
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &Connection, &Origin)> {
+        let live = self
+            .records
+            .iter()
+            .zip(&self.origins)
+            .filter(|(record, _)| record.connection.state != ConnectionState::Free);
+        live.map(|(record, origin)| (&record.key, &record.connection, origin))
     }
 
     /// How many connections there are.
@@ -370,7 +376,7 @@ impl<K: FlowKey> Table<K> {
 
     /// How full it is, percent of what it was made for. Collisions leave room for few more than all of that.
     pub fn percent(&self) -> usize {
-        100 * self.live as usize / self.homes as usize
+        100 * self.live as usize / self.buckets as usize
     }
 
     /// Bytes of memory it takes.
@@ -379,31 +385,31 @@ impl<K: FlowKey> Table<K> {
     }
 
     #[inline]
-    fn home(&self, hash: u64) -> u32 {
-        ((hash as u128 * self.homes as u128) >> 64) as u32
+    fn bucket(&self, hash: u64) -> u32 {
+        ((hash as u128 * self.buckets as u128) >> 64) as u32
     }
 
     /// A free record of the second part, at the end of the chain whose last is at `position`.
     fn append(&mut self, position: u32) -> Result<u32, TableFull> {
         let free = self.free.checked_sub(1).ok_or(TableFull)?;
-        self.free = self.records[free as usize].flow.next;
+        self.free = self.records[free as usize].connection.next;
         if let Some(next_free) = self.free.checked_sub(1) {
             // The next connection that finds its home taken comes soon.
             crate::hw::prefetch::prefetch(&self.records[next_free as usize]);
             crate::hw::prefetch::prefetch(&self.origins[next_free as usize]);
         }
-        self.records[free as usize].flow.next = 0;
-        self.records[position as usize].flow.next = free + 1;
+        self.records[free as usize].connection.next = 0;
+        self.records[position as usize].connection.next = free + 1;
         Ok(free)
     }
 
     /// Takes a record of the second part out of its chain and gives it back.
     fn unlink(&mut self, position: u32) {
-        let mut before = self.origins[position as usize].home;
-        while let Some(next) = self.records[before as usize].flow.next.checked_sub(1) {
+        let mut before = self.origins[position as usize].bucket;
+        while let Some(next) = self.records[before as usize].connection.next.checked_sub(1) {
             if next == position {
-                self.records[before as usize].flow.next = self.records[position as usize].flow.next;
-                self.records[position as usize].flow.next = self.free;
+                self.records[before as usize].connection.next = self.records[position as usize].connection.next;
+                self.records[position as usize].connection.next = self.free;
                 self.free = position + 1;
                 return;
             }
@@ -424,7 +430,7 @@ fn room_for<T: Clone + Default>(count: usize, advice: MemoryAdvice<'_>) -> Vec<T
 const _: () = assert!(size_of::<Record<KeyV4>>() == 64, "an IPv4 connection is one cache line");
 const _: () = assert!(SEGMENT_RECORDS <= u16::MAX as usize);
 const _: () = assert!(size_of::<Record<KeyV6>>() == 128, "an IPv6 connection is two cache lines");
-const _: () = assert!(offset_of!(Record<KeyV6>, flow.packets) == 64, "the first to find it");
+const _: () = assert!(offset_of!(Record<KeyV6>, connection.packets) == 64, "the first to find it");
 
 /// How connections lie in memory: places, not addresses, lead from one to the next. Whatever keeps or hands on a table beyond
 /// the process that made it has to compare this.
@@ -443,29 +449,29 @@ mod tests {
     #[test]
     fn a_layout_has_a_version_of_its_own() {
         let layout = [
-            offset_of!(Record<KeyV4>, flow),
-            offset_of!(Record<KeyV6>, flow),
-            offset_of!(Flow, protocol),
-            offset_of!(Flow, state),
-            offset_of!(Flow, timeouts),
-            offset_of!(Flow, sides),
-            offset_of!(Flow, last_seen),
-            offset_of!(Flow, next),
-            offset_of!(Flow, packets),
-            offset_of!(Flow, bytes_low),
-            offset_of!(Flow, edges),
+            offset_of!(Record<KeyV4>, connection),
+            offset_of!(Record<KeyV6>, connection),
+            offset_of!(Connection, protocol),
+            offset_of!(Connection, state),
+            offset_of!(Connection, timeouts),
+            offset_of!(Connection, sides),
+            offset_of!(Connection, last_seen),
+            offset_of!(Connection, next),
+            offset_of!(Connection, packets),
+            offset_of!(Connection, bytes_low),
+            offset_of!(Connection, edges),
             offset_of!(Origin, opened_at),
             offset_of!(Origin, grounds),
             offset_of!(Origin, bytes_high),
             offset_of!(Origin, scales),
-            offset_of!(Origin, home),
+            offset_of!(Origin, bucket),
         ];
         let versions = [(2, [12, 36, 0, 1, 2, 4, 20, 24, 28, 36, 44, 0, 4, 12, 18, 20])];
         assert_eq!(versions.last(), Some(&(LAYOUT_VERSION, layout)), "a new layout needs a new version");
     }
 
     const SECRET: [u64; 2] = [0x1234_5678_9abc_def1, 0xfedc_ba98_7654_3211];
-    const SCOPE: FlowScope = FlowScope(1);
+    const SCOPE: EniEpoch = EniEpoch(1);
     const UDP: u8 = 17;
 
     fn key(number: u32) -> KeyV4 {
@@ -477,18 +483,24 @@ mod tests {
         }
     }
 
-    fn flow(number: u32) -> Flow {
-        let sides = [Side::new((SCOPE, 1), Direction::Egress, false, Stage::Rule), Side::default()];
-        Flow { protocol: UDP, state: FlowState::Udp, last_seen: Tick(number), sides, ..Flow::default() }
+    fn connection(number: u32) -> Connection {
+        let sides = [Session::new((SCOPE, 1), Direction::Egress, false, Stage::Rule), Session::default()];
+        Connection {
+            protocol: UDP,
+            state: ConnectionState::Udp,
+            last_seen: Tick(number),
+            sides,
+            ..Connection::default()
+        }
     }
 
     fn hash(key: &KeyV4) -> u64 {
         key.hash(UDP, 0, SECRET)
     }
 
-    fn insert(table: &mut Table<KeyV4>, key: KeyV4, flow: Flow) -> Result<Slot, TableFull> {
-        let (slot, ended) = table.insert((key, hash(&key)), (flow, Origin::default()), |_| false)?;
-        assert_eq!(ended, [Side::default(); 2]);
+    fn insert(table: &mut Table<KeyV4>, key: KeyV4, connection: Connection) -> Result<Slot, TableFull> {
+        let (slot, ended) = table.insert((key, hash(&key)), (connection, Origin::default()), |_| false)?;
+        assert_eq!(ended, [Session::default(); 2]);
         Ok(slot)
     }
 
@@ -505,7 +517,7 @@ mod tests {
             let (key, hash) = (key(number), hash(&key(number)));
             match table.find(&key, UDP, SCOPE, hash) {
                 Some(slot) => {
-                    assert_eq!(model.get(&number), Some(&table.flow(slot).last_seen.0), "step {step}");
+                    assert_eq!(model.get(&number), Some(&table.connection(slot).last_seen.0), "step {step}");
                     if random & 1 == 0 {
                         table.remove(slot);
                         model.remove(&number);
@@ -513,7 +525,7 @@ mod tests {
                 }
                 None => {
                     assert!(!model.contains_key(&number), "step {step}");
-                    if insert(&mut table, key, flow(step)).is_ok() {
+                    if insert(&mut table, key, connection(step)).is_ok() {
                         model.insert(number, step);
                     }
                 }
@@ -529,7 +541,7 @@ mod tests {
         let mut slots = Vec::new();
         for number in 0..1000 {
             let key = key(number);
-            if let Ok(slot) = insert(&mut table, key, flow(number)) {
+            if let Ok(slot) = insert(&mut table, key, connection(number)) {
                 slots.push(slot);
             }
         }
@@ -539,38 +551,40 @@ mod tests {
         }
         assert!(table.is_empty());
         let key = key(5000);
-        assert!(insert(&mut table, key, flow(1)).is_ok());
+        assert!(insert(&mut table, key, connection(1)).is_ok());
     }
 
     #[test]
     fn what_is_over_gives_its_record_to_the_next_of_its_home() {
         let mut table = Table::new(1, &no_advice);
-        let old = (0..4).filter(|&number| insert(&mut table, key(number), flow(number)).is_ok()).count();
+        let old = (0..4).filter(|&number| insert(&mut table, key(number), connection(number)).is_ok()).count();
         assert_eq!((old, table.len()), (2, 2), "a home, and one chained to it");
         for (number, is_over) in [(10, 1), (11, 0)] {
             let key = key(number);
-            let placed =
-                table.insert((key, hash(&key)), (flow(number), Origin::default()), |flow| flow.last_seen.0 == is_over);
+            let placed = table.insert((key, hash(&key)), (connection(number), Origin::default()), |connection| {
+                connection.last_seen.0 == is_over
+            });
             let (slot, ended) = placed.expect("one of them is over");
-            assert_eq!(ended, flow(is_over).sides);
+            assert_eq!(ended, connection(is_over).sides);
             assert_eq!(table.find(&key, UDP, SCOPE, hash(&key)), Some(slot));
             assert_eq!(table.find(&self::key(is_over), UDP, SCOPE, hash(&self::key(is_over))), None);
         }
         assert_eq!(table.len(), 2);
-        assert_eq!(insert(&mut table, key(12), flow(12)), Err(TableFull));
+        assert_eq!(insert(&mut table, key(12), connection(12)), Err(TableFull));
     }
 
     #[test]
     fn a_walk_meets_every_connection_once_though_the_sweep_moves_them() {
         let mut table = Table::new(64, &no_advice);
-        let all = (0..80).filter(|&number| insert(&mut table, key(number), flow(number)).is_ok());
+        let all = (0..80).filter(|&number| insert(&mut table, key(number), connection(number)).is_ok());
         let all: Vec<u32> = all.collect();
         let (mut met, mut moved) = (Vec::new(), 0);
-        for home in (0..table.homes()).step_by(4) {
-            let some: Vec<_> = table.scan(home, 4).map(|(_, slot, _, flow)| (slot, flow.last_seen.0)).collect();
+        for bucket in (0..table.buckets()).step_by(4) {
+            let some: Vec<_> =
+                table.scan(bucket, 4).map(|(_, slot, _, connection)| (slot, connection.last_seen.0)).collect();
             met.extend(some.iter().map(|(_, number)| *number));
             some.iter().step_by(2).for_each(|(slot, _)| table.remove(*slot));
-            moved += (0..table.homes() as u32).filter(|&home| table.refill(Slot(home))).count();
+            moved += (0..table.buckets() as u32).filter(|&bucket| table.refill(Slot(bucket))).count();
         }
         met.sort_unstable();
         assert_eq!(met, all);
@@ -581,14 +595,14 @@ mod tests {
     fn the_sweep_comes_to_every_record() {
         let mut table: Table<KeyV4> = Table::new(10, &no_advice);
         for number in 0..1000 {
-            let _full = insert(&mut table, key(number), flow(number));
+            let _full = insert(&mut table, key(number), connection(number));
         }
         assert_eq!(table.len(), table.capacity());
         let (settings, mut seen) = (Settings::default(), Vec::new());
         for _ in 0..table.capacity() {
             let before = seen.len();
             let mut expiry = Expiry::at(Tick(100_000), &settings);
-            table.sweep(3, &mut expiry, &mut |flow| seen.push(flow.last_seen.0));
+            table.sweep(3, &mut expiry, &mut |connection| seen.push(connection.last_seen.0));
             assert!(seen.len() >= before + 3 || table.is_empty());
         }
         assert!(table.is_empty());

@@ -1,13 +1,13 @@
 //! All connections of one worker: a table for each address family behind one door.
 
 use crate::config::desired::Direction;
-use crate::config::ids::FlowScope;
+use crate::config::ids::EniEpoch;
 use crate::conntrack::fragments::{FragmentEntry, FragmentKey, Fragments};
-use crate::conntrack::key::{FlowKey, Key, KeyV4, KeyV6, hash_of, key_of, turned};
+use crate::conntrack::key::{ConnectionKey, Key, KeyV4, KeyV6, hash_of, key_of, turned};
 use crate::conntrack::recent::RecentSession;
 use crate::conntrack::syns::{SynKey, Syns};
 use crate::conntrack::table::{MemoryAdvice, Slot, Table, TableFull};
-use crate::conntrack::{Expiry, Flow, Origin, Side};
+use crate::conntrack::{Connection, Expiry, Origin, Session};
 use crate::packet::headers::fast_parse::Plain;
 use crate::packet::headers::{Addresses, Tuple};
 
@@ -16,7 +16,7 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// See the module's page.
 #[derive(Debug)]
-pub struct Sessions {
+pub struct ConnectionTables {
     pub(crate) v4: Table<KeyV4>,
     pub(crate) v6: Table<KeyV6>,
     pub(crate) fragments: Fragments,
@@ -66,13 +66,13 @@ impl Entry {
 
 /// The session of one ENI, as found.
 #[derive(Clone, Copy, Debug)]
-pub struct Session<'a> {
+pub struct FoundSession<'a> {
     /// Where its record is.
     pub slot: SessionSlot,
     /// What both sides of the record share.
-    pub flow: &'a Flow,
+    pub connection: &'a Connection,
     /// What is this ENI's alone.
-    pub side: Side,
+    pub side: Session,
 }
 
 /// A session, as a walk through all of them meets it.
@@ -83,12 +83,12 @@ pub(crate) struct Listed<'a> {
     pub(crate) slot: SessionSlot,
     /// The tuple of the packet that opened it.
     pub(crate) tuple: Tuple,
-    pub(crate) flow: &'a Flow,
+    pub(crate) connection: &'a Connection,
     /// Which of the record's sides it is.
     pub(crate) side: usize,
 }
 
-impl Sessions {
+impl ConnectionTables {
     /// Room for `flows_max` connections of IPv4, and a quarter of it for IPv6.
     pub fn new(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
         let (v4, v6) = (Table::new(flows_max, advice), Table::new(flows_max / 4, advice));
@@ -108,20 +108,20 @@ impl Sessions {
         (key, key_of(&tuple).0.hash(tuple.protocol, salt, self.secret))
     }
 
-    /// [`Sessions::entry`], and asks the memory for what `find` will read first.
+    /// [`ConnectionTables::entry`], and asks the memory for what `find` will read first.
     #[inline]
     pub(crate) fn reach_for(&self, tuple: &Tuple, salt: u32) -> (Entry, Slot) {
         let entry = self.entry(tuple, salt);
-        let home = match entry.key {
+        let bucket = match entry.key {
             Key::V4(_) => self.v4.prefetch(entry.hash),
             Key::V6(_) => self.v6.prefetch(entry.hash),
         };
-        (entry, home)
+        (entry, bucket)
     }
 
     /// The same for a plain packet of one family, whose `table` this is: between `ends`, whose seed is known.
     #[inline(always)]
-    pub(crate) fn reach_for_plain<K: FlowKey>(
+    pub(crate) fn reach_for_plain<K: ConnectionKey>(
         &self,
         table: &Table<K>,
         (ends, seed, swapped): (K, u64, bool),
@@ -142,10 +142,10 @@ impl Sessions {
     }
 
     /// Asks for what opening a connection will write besides its record.
-    pub(crate) fn prefetch_origin(&self, entry: &Entry, home: Slot) {
+    pub(crate) fn prefetch_origin(&self, entry: &Entry, bucket: Slot) {
         match &entry.key {
-            Key::V4(_) => self.v4.prefetch_origin(home),
-            Key::V6(_) => self.v6.prefetch_origin(home),
+            Key::V4(_) => self.v4.prefetch_origin(bucket),
+            Key::V6(_) => self.v6.prefetch_origin(bucket),
         }
     }
 
@@ -164,20 +164,20 @@ impl Sessions {
         self.v4.is_far() || self.v6.is_far()
     }
 
-    /// The session of `scope`.
+    /// The session of `epoch`.
     #[inline]
-    pub fn find(&self, entry: &Entry, scope: FlowScope) -> Option<Session<'_>> {
-        let (slot, flow) = match &entry.key {
+    pub fn find(&self, entry: &Entry, epoch: EniEpoch) -> Option<FoundSession<'_>> {
+        let (slot, connection) = match &entry.key {
             Key::V4(key) => {
-                let slot = self.v4.find(key, entry.protocol, scope, entry.hash)?;
-                (SessionSlot::V4(slot), self.v4.flow(slot))
+                let slot = self.v4.find(key, entry.protocol, epoch, entry.hash)?;
+                (SessionSlot::V4(slot), self.v4.connection(slot))
             }
             Key::V6(key) => {
-                let slot = self.v6.find(key, entry.protocol, scope, entry.hash)?;
-                (SessionSlot::V6(slot), self.v6.flow(slot))
+                let slot = self.v6.find(key, entry.protocol, epoch, entry.hash)?;
+                (SessionSlot::V6(slot), self.v6.connection(slot))
             }
         };
-        Some(Session { slot, flow, side: flow.sides[flow.place_of(scope)?] })
+        Some(FoundSession { slot, connection, side: connection.sides[connection.place_of(epoch)?] })
     }
 
     /// Makes room for a record: perhaps that of a connection that `is_over`, whose sessions are returned with it.
@@ -188,9 +188,9 @@ impl Sessions {
     pub fn insert(
         &mut self,
         entry: &Entry,
-        record: (Flow, Origin),
-        is_over: impl Fn(&Flow) -> bool,
-    ) -> Result<(SessionSlot, [Side; 2]), TableFull> {
+        record: (Connection, Origin),
+        is_over: impl Fn(&Connection) -> bool,
+    ) -> Result<(SessionSlot, [Session; 2]), TableFull> {
         match entry.key {
             Key::V4(key) => {
                 self.v4.insert((key, entry.hash), record, is_over).map(|(slot, ended)| (SessionSlot::V4(slot), ended))
@@ -202,7 +202,7 @@ impl Sessions {
     }
 
     /// The same, where no other connection is to end for it.
-    fn insert_beside(&mut self, entry: &Entry, record: (Flow, Origin)) -> Result<SessionSlot, TableFull> {
+    fn insert_beside(&mut self, entry: &Entry, record: (Connection, Origin)) -> Result<SessionSlot, TableFull> {
         self.insert(entry, record, |_| false).map(|(slot, _)| slot)
     }
 
@@ -211,46 +211,51 @@ impl Sessions {
     ///
     /// # Errors
     /// [`TableFull`] where there is no room.
-    pub(crate) fn adopt(&mut self, entry: &Entry, flow: Flow, origin: Origin) -> Result<SessionSlot, TableFull> {
-        let is_other_end = |other: &Flow, its: &Origin| {
-            other.has_seen_the_same(&flow) && its.has_seen_the_same(&origin) && other.is_other_end_of(&flow)
+    pub(crate) fn adopt(
+        &mut self,
+        entry: &Entry,
+        connection: Connection,
+        origin: Origin,
+    ) -> Result<SessionSlot, TableFull> {
+        let is_other_end = |other: &Connection, its: &Origin| {
+            other.has_seen_the_same(&connection) && its.has_seen_the_same(&origin) && other.is_other_end_of(&connection)
         };
         let found = match &entry.key {
             Key::V4(key) => self.v4.find_by(key, (entry.protocol, entry.hash), is_other_end).map(SessionSlot::V4),
             Key::V6(key) => self.v6.find_by(key, (entry.protocol, entry.hash), is_other_end).map(SessionSlot::V6),
         };
-        let Some(slot) = found else { return self.insert_beside(entry, (flow, origin)) };
-        let both = [(*self.flow(slot), *self.origin(slot)), (flow, origin)];
-        for (flow, origin) in &both {
-            for (place, side) in flow.sessions() {
+        let Some(slot) = found else { return self.insert_beside(entry, (connection, origin)) };
+        let both = [(*self.connection(slot), *self.origin(slot)), (connection, origin)];
+        for (connection, origin) in &both {
+            for (place, side) in connection.sessions() {
                 // The opener's session comes first.
                 let shared = usize::from(side.opened() == Direction::Ingress);
-                self.flow_mut(slot).sides[shared] = side;
+                self.connection_mut(slot).sides[shared] = side;
                 self.origin_mut(slot).grounds[shared] = origin.grounds[place];
             }
         }
         Ok(slot)
     }
 
-    /// The record of least `worth` among those of which one must go before `entry` finds room, if one of them may.
-    pub(crate) fn least_worthy<W: Ord>(
+    /// The record of least `eviction_score` among those of which one must go before `entry` finds room, if one of them may.
+    pub(crate) fn lowest_score<W: Ord>(
         &mut self,
         entry: &Entry,
-        worth: impl Fn(&Flow) -> Option<W>,
+        eviction_score: impl Fn(&Connection) -> Option<W>,
     ) -> Option<SessionSlot> {
         match entry.key {
-            Key::V4(_) => least_worthy(&mut self.v4, entry.hash, worth).map(SessionSlot::V4),
-            Key::V6(_) => least_worthy(&mut self.v6, entry.hash, worth).map(SessionSlot::V6),
+            Key::V4(_) => lowest_score(&mut self.v4, entry.hash, eviction_score).map(SessionSlot::V4),
+            Key::V6(_) => lowest_score(&mut self.v6, entry.hash, eviction_score).map(SessionSlot::V6),
         }
     }
 
-    /// Ends the session of `scope` in a record, and the record with its last session.
-    pub(crate) fn end(&mut self, slot: SessionSlot, scope: FlowScope) {
-        let flow = self.flow_mut(slot);
-        if let Some(place) = flow.place_of(scope) {
-            flow.sides[place] = Side::default();
+    /// Ends the session of `epoch` in a record, and the record with its last session.
+    pub(crate) fn end(&mut self, slot: SessionSlot, epoch: EniEpoch) {
+        let connection = self.connection_mut(slot);
+        if let Some(place) = connection.place_of(epoch) {
+            connection.sides[place] = Session::default();
         }
-        if flow.sessions().next().is_none() {
+        if connection.sessions().next().is_none() {
             match slot {
                 SessionSlot::V4(slot) => self.v4.remove(slot),
                 SessionSlot::V6(slot) => self.v6.remove(slot),
@@ -258,15 +263,15 @@ impl Sessions {
         }
     }
 
-    /// Gives the session of `scope` a record of its own, as it was: from here on the two sides see different packets.
+    /// Gives the session of `epoch` a record of its own, as it was: from here on the two sides see different packets.
     /// Without room they go on in one record, and share what it counts.
     #[cold]
-    pub(crate) fn split(&mut self, slot: SessionSlot, entry: &Entry, scope: FlowScope) -> SessionSlot {
-        let (mut flow, origin) = (*self.flow(slot), *self.origin(slot));
-        let Some(place) = flow.place_of(scope) else { return slot };
-        flow.sides[1 - place] = Side::default();
-        let Ok(own) = self.insert_beside(entry, (flow, origin)) else { return slot };
-        self.flow_mut(slot).sides[place] = Side::default();
+    pub(crate) fn split(&mut self, slot: SessionSlot, entry: &Entry, epoch: EniEpoch) -> SessionSlot {
+        let (mut connection, origin) = (*self.connection(slot), *self.origin(slot));
+        let Some(place) = connection.place_of(epoch) else { return slot };
+        connection.sides[1 - place] = Session::default();
+        let Ok(own) = self.insert_beside(entry, (connection, origin)) else { return slot };
+        self.connection_mut(slot).sides[place] = Session::default();
         own
     }
 
@@ -288,22 +293,22 @@ impl Sessions {
         }
     }
 
-    /// The session of `scope` that was kept in mind, if it lives.
-    pub(crate) fn find_recent(&self, session: RecentSession, scope: FlowScope) -> Option<SessionSlot> {
+    /// The session of `epoch` that was kept in mind, if it lives.
+    pub(crate) fn find_recent(&self, session: RecentSession, epoch: EniEpoch) -> Option<SessionSlot> {
         if session.is_ipv6() {
-            self.v6.find_trace(session.trace(), scope).map(SessionSlot::V6)
+            self.v6.find_trace(session.trace(), epoch).map(SessionSlot::V6)
         } else {
-            self.v4.find_trace(session.trace(), scope).map(SessionSlot::V4)
+            self.v4.find_trace(session.trace(), epoch).map(SessionSlot::V4)
         }
     }
 
-    /// Under which key a SYN in the middle of the session of `scope` is remembered.
-    pub(crate) fn syn_key(&self, slot: SessionSlot, scope: FlowScope) -> SynKey {
+    /// Under which key a SYN in the middle of the session of `epoch` is remembered.
+    pub(crate) fn syn_key(&self, slot: SessionSlot, epoch: EniEpoch) -> SynKey {
         let trace = match slot {
             SessionSlot::V4(slot) => self.v4.trace_at(slot),
             SessionSlot::V6(slot) => self.v6.trace_at(slot),
         };
-        (trace, scope)
+        (trace, epoch)
     }
 
     /// The addresses of the packet that opened a session, as its side is turned.
@@ -318,19 +323,19 @@ impl Sessions {
 
     /// A record.
     #[inline]
-    pub fn flow(&self, slot: SessionSlot) -> &Flow {
+    pub fn connection(&self, slot: SessionSlot) -> &Connection {
         match slot {
-            SessionSlot::V4(slot) => self.v4.flow(slot),
-            SessionSlot::V6(slot) => self.v6.flow(slot),
+            SessionSlot::V4(slot) => self.v4.connection(slot),
+            SessionSlot::V6(slot) => self.v6.connection(slot),
         }
     }
 
     /// A record, to be changed.
     #[inline]
-    pub fn flow_mut(&mut self, slot: SessionSlot) -> &mut Flow {
+    pub fn connection_mut(&mut self, slot: SessionSlot) -> &mut Connection {
         match slot {
-            SessionSlot::V4(slot) => self.v4.flow_mut(slot),
-            SessionSlot::V6(slot) => self.v6.flow_mut(slot),
+            SessionSlot::V4(slot) => self.v4.connection_mut(slot),
+            SessionSlot::V6(slot) => self.v6.connection_mut(slot),
         }
     }
 
@@ -352,9 +357,9 @@ impl Sessions {
 
     /// Looks at the next `count` records of each table, in an endless round, and forgets those that are over; `forgotten`
     /// hears whose live sessions they were.
-    pub(crate) fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, mut forgotten: impl FnMut(FlowScope)) {
-        let mut forget = |flow: &Flow| {
-            flow.sides.iter().filter(|side| side.is_live()).for_each(|side| forgotten(side.scope()));
+    pub(crate) fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, mut forgotten: impl FnMut(EniEpoch)) {
+        let mut forget = |connection: &Connection| {
+            connection.sides.iter().filter(|side| side.is_live()).for_each(|side| forgotten(side.epoch()));
         };
         if !self.v4.is_empty() {
             self.v4.sweep(count, expiry, &mut forget);
@@ -366,31 +371,32 @@ impl Sessions {
 
     /// The sessions of `count` places from `place` on, in an order of places that does not change while they live.
     pub(crate) fn scan(&self, place: usize, count: usize) -> impl Iterator<Item = Listed<'_>> {
-        let (behind, v4_homes) = (place + count, self.v4.homes());
-        let first_v6 = place.max(v4_homes);
+        let (behind, v4_buckets) = (place + count, self.v4.buckets());
+        let first_v6 = place.max(v4_buckets);
         let v4 = self
             .v4
             .scan(place, count)
-            .map(|(home, slot, key, flow)| (home, SessionSlot::V4(slot), Key::V4(*key), flow));
-        let v6 = self
-            .v6
-            .scan(first_v6 - v4_homes, behind.saturating_sub(first_v6))
-            .map(move |(home, slot, key, flow)| (v4_homes + home, SessionSlot::V6(slot), Key::V6(*key), flow));
-        v4.chain(v6).flat_map(|(place, slot, key, flow)| {
-            let of_side = move |(side, session): (usize, Side)| Listed {
+            .map(|(bucket, slot, key, connection)| (bucket, SessionSlot::V4(slot), Key::V4(*key), connection));
+        let v6 = self.v6.scan(first_v6 - v4_buckets, behind.saturating_sub(first_v6)).map(
+            move |(bucket, slot, key, connection)| {
+                (v4_buckets + bucket, SessionSlot::V6(slot), Key::V6(*key), connection)
+            },
+        );
+        v4.chain(v6).flat_map(|(place, slot, key, connection)| {
+            let of_side = move |(side, session): (usize, Session)| Listed {
                 place,
                 slot,
-                tuple: key.tuple(flow.protocol, session.is_swapped()),
-                flow,
+                tuple: key.tuple(connection.protocol, session.is_swapped()),
+                connection,
                 side,
             };
-            flow.sessions().map(of_side)
+            connection.sessions().map(of_side)
         })
     }
 
     /// How many places a walk through all sessions has.
     pub(crate) fn places(&self) -> usize {
-        self.v4.homes() + self.v6.homes()
+        self.v4.buckets() + self.v6.buckets()
     }
 
     /// How many connections there are.
@@ -419,17 +425,18 @@ impl Sessions {
     }
 }
 
-fn ends_between<K: FlowKey>(addresses: [K::Address; 2], salt: u32, secret: [u64; 2]) -> (Key, u64, bool) {
+fn ends_between<K: ConnectionKey>(addresses: [K::Address; 2], salt: u32, secret: [u64; 2]) -> (Key, u64, bool) {
     let (key, swapped) = K::between(addresses);
     (key.any(), key.seed(salt, secret), swapped)
 }
 
-fn least_worthy<K: FlowKey, W: Ord>(
+fn lowest_score<K: ConnectionKey, W: Ord>(
     table: &mut Table<K>,
     hash: u64,
-    worth: impl Fn(&Flow) -> Option<W>,
+    eviction_score: impl Fn(&Connection) -> Option<W>,
 ) -> Option<Slot> {
     let in_the_way = table.in_the_way(hash);
-    let worths = in_the_way.filter_map(|slot| worth(table.flow(slot)).map(|worth| (worth, slot)));
-    worths.min_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, slot)| slot)
+    let scores = in_the_way
+        .filter_map(|slot| eviction_score(table.connection(slot)).map(|eviction_score| (eviction_score, slot)));
+    scores.min_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, slot)| slot)
 }

@@ -4,8 +4,8 @@
 //! says which resets count, so that nobody who cannot see the connection ends its session; [`is_outside`] is the full
 //! check of sequence numbers that an ENI may ask for.
 
-use crate::conntrack::state::FlowState;
-use crate::conntrack::state::FlowState::{
+use crate::conntrack::state::ConnectionState;
+use crate::conntrack::state::ConnectionState::{
     TcpAbandonedOpener, TcpAbandonedResponder, TcpAnswered, TcpClosed, TcpClosingOpener, TcpClosingResponder,
     TcpEstablished, TcpOpening,
 };
@@ -51,20 +51,20 @@ impl FlagSet {
 
 /// One state's part of the table: what follows packets of the opener, and of the responder, by [`FlagSet`].
 struct Row {
-    from: FlowState,
-    opener: [FlowState; FLAG_SETS],
-    responder: [FlowState; FLAG_SETS],
+    from: ConnectionState,
+    opener: [ConnectionState; FLAG_SETS],
+    responder: [ConnectionState; FLAG_SETS],
 }
 
 // The states, short enough for a table.
-const OPENING: FlowState = TcpOpening;
-const ANSWERED: FlowState = TcpAnswered;
-const LIVE: FlowState = TcpEstablished;
-const ENDING_O: FlowState = TcpClosingOpener;
-const ENDING_R: FlowState = TcpClosingResponder;
-const GIVEN_O: FlowState = TcpAbandonedOpener;
-const GIVEN_R: FlowState = TcpAbandonedResponder;
-const OVER: FlowState = TcpClosed;
+const OPENING: ConnectionState = TcpOpening;
+const ANSWERED: ConnectionState = TcpAnswered;
+const LIVE: ConnectionState = TcpEstablished;
+const ENDING_O: ConnectionState = TcpClosingOpener;
+const ENDING_R: ConnectionState = TcpClosingResponder;
+const GIVEN_O: ConnectionState = TcpAbandonedOpener;
+const GIVEN_R: ConnectionState = TcpAbandonedResponder;
+const OVER: ConnectionState = TcpClosed;
 
 /// The state machine. Where it says nothing new, the packet is a retransmission, data, or noise.
 #[rustfmt::skip]
@@ -113,7 +113,7 @@ const _: () = {
 
 /// The state after the packet that opens a session. A packet from the middle of a connection opens one like a SYN does
 /// (§4.1: no flags are checked), unless the settings say otherwise.
-pub(crate) const fn open(flags: u8) -> FlowState {
+pub(crate) const fn open(flags: u8) -> ConnectionState {
     match FlagSet::of(flags) {
         FlagSet::Reset => TcpClosed,
         FlagSet::Finish => TcpAbandonedOpener,
@@ -124,7 +124,7 @@ pub(crate) const fn open(flags: u8) -> FlowState {
 /// The state after another packet. `established` once both directions were seen with the handshake complete;
 /// `closed` after RST, or FIN in both directions.
 #[inline]
-pub(crate) const fn next(state: FlowState, flags: u8, from_opener: bool) -> FlowState {
+pub(crate) const fn next(state: ConnectionState, flags: u8, from_opener: bool) -> ConnectionState {
     let place = (state as usize).wrapping_sub(TcpOpening as usize);
     if place >= TABLE.len() {
         return state;
@@ -209,7 +209,7 @@ pub fn learn_agreement(edges: &mut Edges, segment: Segment, from_opener: bool) {
 /// Whether a reset counts: whether its number lies where the receiver may take it (RFC 5961 §3.2 asks for more, and
 /// gets it from the receiver), or whether it answers the SYN where that is what its receiver waits for (RFC 9293
 /// §3.10.7.3).
-pub fn believes((edges, scales, state): (Edges, Scales, FlowState), segment: Segment, from_opener: bool) -> bool {
+pub fn believes((edges, scales, state): (Edges, Scales, ConnectionState), segment: Segment, from_opener: bool) -> bool {
     let (near, far) = sides(from_opener);
     let answers_syn = segment.flags & ACK != 0 && segment.acknowledgment == edges[far];
     if edges[near] != 0 {
@@ -263,7 +263,7 @@ mod tests {
     use super::*;
     use crate::packet::headers::tcp_flags::SYN;
 
-    fn run(packets: &[(u8, bool)]) -> FlowState {
+    fn run(packets: &[(u8, bool)]) -> ConnectionState {
         let mut state = open(packets[0].0);
         for &(flags, from_opener) in &packets[1..] {
             state = next(state, flags, from_opener);
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn states_of_no_tcp_session_have_no_next() {
-        for state in [FlowState::Free, FlowState::Udp, FlowState::Icmp, FlowState::Other] {
+        for state in [ConnectionState::Free, ConnectionState::Udp, ConnectionState::Icmp, ConnectionState::Other] {
             assert_eq!(next(state, SYN | ACK, false), state);
         }
     }

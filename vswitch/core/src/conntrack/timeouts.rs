@@ -2,8 +2,8 @@
 
 use crate::config::desired::{Settings, TimeoutProfile};
 use crate::config::packed_timeouts::PackedTimeouts;
-use crate::conntrack::state::{FlowState, LEAST_S};
-use crate::conntrack::{Flow, Side};
+use crate::conntrack::state::{ConnectionState, LEAST_S};
+use crate::conntrack::{Connection, Session};
 use crate::hw::time::{TICKS_PER_SECOND, Tick};
 
 /// A profile that neither ENIs nor settings refine. Seconds.
@@ -59,43 +59,45 @@ const LINUX: Profile = Profile {
 };
 
 impl Profile {
-    const fn of(&self, state: FlowState) -> u32 {
+    const fn of(&self, state: ConnectionState) -> u32 {
         match state {
-            FlowState::Free => 0,
-            FlowState::TcpOpening | FlowState::TcpAbandonedOpener | FlowState::TcpAbandonedResponder => {
-                self.tcp_opening
-            }
-            FlowState::TcpAnswered => self.tcp_answered,
-            FlowState::TcpEstablished => self.tcp_established,
-            FlowState::TcpClosingOpener | FlowState::TcpClosingResponder => self.tcp_closing,
-            FlowState::TcpClosed => self.tcp_closed,
-            FlowState::Udp | FlowState::UdpAnswered => self.udp_single,
-            FlowState::UdpStream => self.udp_stream,
-            FlowState::Icmp => self.icmp,
-            FlowState::Other => self.other,
+            ConnectionState::Free => 0,
+            ConnectionState::TcpOpening
+            | ConnectionState::TcpAbandonedOpener
+            | ConnectionState::TcpAbandonedResponder => self.tcp_opening,
+            ConnectionState::TcpAnswered => self.tcp_answered,
+            ConnectionState::TcpEstablished => self.tcp_established,
+            ConnectionState::TcpClosingOpener | ConnectionState::TcpClosingResponder => self.tcp_closing,
+            ConnectionState::TcpClosed => self.tcp_closed,
+            ConnectionState::Udp | ConnectionState::UdpAnswered => self.udp_single,
+            ConnectionState::UdpStream => self.udp_stream,
+            ConnectionState::Icmp => self.icmp,
+            ConnectionState::Other => self.other,
         }
     }
 }
 
 /// Profile `alibaba`: established TCP, closed TCP and UDP as the ENI says; the rest as the settings say.
-const fn alibaba(state: FlowState, timeouts: PackedTimeouts, settings: &Settings) -> u32 {
+const fn alibaba(state: ConnectionState, timeouts: PackedTimeouts, settings: &Settings) -> u32 {
     let seconds = match state {
-        FlowState::Free => 0,
-        FlowState::TcpOpening
-        | FlowState::TcpAnswered
-        | FlowState::TcpAbandonedOpener
-        | FlowState::TcpAbandonedResponder => settings.tcp_half_open_timeout_s,
-        FlowState::TcpEstablished | FlowState::TcpClosingOpener | FlowState::TcpClosingResponder => {
+        ConnectionState::Free => 0,
+        ConnectionState::TcpOpening
+        | ConnectionState::TcpAnswered
+        | ConnectionState::TcpAbandonedOpener
+        | ConnectionState::TcpAbandonedResponder => settings.tcp_half_open_timeout_s,
+        ConnectionState::TcpEstablished | ConnectionState::TcpClosingOpener | ConnectionState::TcpClosingResponder => {
             timeouts.tcp_established_s()
         }
-        FlowState::TcpClosed => timeouts.tcp_closed_s(),
-        FlowState::Udp | FlowState::UdpAnswered | FlowState::UdpStream | FlowState::Other => timeouts.udp_s(),
-        FlowState::Icmp => settings.icmp_timeout_s,
+        ConnectionState::TcpClosed => timeouts.tcp_closed_s(),
+        ConnectionState::Udp | ConnectionState::UdpAnswered | ConnectionState::UdpStream | ConnectionState::Other => {
+            timeouts.udp_s()
+        }
+        ConnectionState::Icmp => settings.icmp_timeout_s,
     };
     seconds as u32
 }
 
-impl FlowState {
+impl ConnectionState {
     /// How long a session in this state may idle, seconds (§4.2).
     #[inline]
     pub const fn timeout_s(self, timeouts: PackedTimeouts, settings: &Settings) -> u32 {
@@ -116,7 +118,7 @@ pub struct Expiry<'a> {
     usual: PackedTimeouts,
     ticks: [u32; 16],
     /// Whose sessions are over whatever their timeouts say, if there may be any.
-    is_orphan: Option<&'a dyn Fn(Side) -> bool>,
+    is_orphan: Option<&'a dyn Fn(Session) -> bool>,
 }
 
 impl<'a> Expiry<'a> {
@@ -126,33 +128,33 @@ impl<'a> Expiry<'a> {
     }
 
     /// Also where `is_orphan` holds for all sides of a record.
-    pub(crate) const fn with_orphans(self, is_orphan: Option<&'a dyn Fn(Side) -> bool>) -> Self {
+    pub(crate) const fn with_orphans(self, is_orphan: Option<&'a dyn Fn(Session) -> bool>) -> Self {
         Self { is_orphan, ..self }
     }
 
-    /// Whether a connection is there and [`Flow::is_expired`], or nobody's.
+    /// Whether a connection is there and [`Connection::is_expired`], or nobody's.
     #[inline(always)]
-    pub(crate) fn is_over(&mut self, flow: &Flow) -> bool {
-        let is_there = flow.state != FlowState::Free;
-        if (is_there & (flow.timeouts != self.usual)) | self.is_orphan.is_some() {
-            return is_there && self.is_over_unusual(flow);
+    pub(crate) fn is_over(&mut self, connection: &Connection) -> bool {
+        let is_there = connection.state != ConnectionState::Free;
+        if (is_there & (connection.timeouts != self.usual)) | self.is_orphan.is_some() {
+            return is_there && self.is_over_unusual(connection);
         }
-        flow.last_seen.age_ticks(self.now) >= self.ticks[flow.state as usize % 16]
+        connection.last_seen.age_ticks(self.now) >= self.ticks[connection.state as usize % 16]
     }
 
     #[inline(never)]
-    fn is_over_unusual(&mut self, flow: &Flow) -> bool {
+    fn is_over_unusual(&mut self, connection: &Connection) -> bool {
         if self.usual == PackedTimeouts::NONE {
-            (self.usual, self.ticks) = (flow.timeouts, ticks_of(flow.timeouts, self.settings));
+            (self.usual, self.ticks) = (connection.timeouts, ticks_of(connection.timeouts, self.settings));
         }
-        flow.is_expired(self.settings, self.now)
-            || self.is_orphan.is_some_and(|is_orphan| flow.sides.into_iter().all(is_orphan))
+        connection.is_expired(self.settings, self.now)
+            || self.is_orphan.is_some_and(|is_orphan| connection.sides.into_iter().all(is_orphan))
     }
 }
 
 fn ticks_of(timeouts: PackedTimeouts, settings: &Settings) -> [u32; 16] {
     let mut ticks = [u32::MAX; 16];
-    for state in FlowState::ALL.into_iter().filter(|state| *state != FlowState::Free) {
+    for state in ConnectionState::ALL.into_iter().filter(|state| *state != ConnectionState::Free) {
         let seconds = state.timeout_s(timeouts, settings).max(LEAST_S);
         ticks[state as usize] = seconds.saturating_mul(TICKS_PER_SECOND as u32);
     }
@@ -172,13 +174,13 @@ mod tests {
         for seconds in 0..1000 {
             let now = Tick(20_000 + seconds * 16 + 7);
             let mut expiry = Expiry::at(now, &settings);
-            for state in FlowState::ALL {
+            for state in ConnectionState::ALL {
                 for timeouts in [one, other, one.under(TimeoutProfile::Aws)] {
-                    let flow = Flow { state, timeouts, last_seen: Tick(20_007), ..Flow::default() };
+                    let connection = Connection { state, timeouts, last_seen: Tick(20_007), ..Connection::default() };
                     let is_over = seconds >= state.timeout_s(timeouts, &settings).max(1);
-                    assert_eq!(flow.is_expired(&settings, now), is_over);
-                    let is_there = state != FlowState::Free;
-                    assert_eq!(expiry.is_over(&flow), is_there && is_over, "{state:?}, {seconds} s");
+                    assert_eq!(connection.is_expired(&settings, now), is_over);
+                    let is_there = state != ConnectionState::Free;
+                    assert_eq!(expiry.is_over(&connection), is_there && is_over, "{state:?}, {seconds} s");
                 }
             }
         }
@@ -187,19 +189,19 @@ mod tests {
     #[test]
     fn an_eni_chooses_in_profile_alibaba_alone() {
         let chosen = Timeouts { tcp_established_s: 300, tcp_closed_s: 15, udp_s: 100 };
-        let seconds = |state: FlowState, profile| {
+        let seconds = |state: ConnectionState, profile| {
             state.timeout_s(PackedTimeouts::pack(chosen).unwrap().under(profile), &Settings::default())
         };
         for (state, expected) in [
-            (FlowState::TcpOpening, [30, 30, 120]),
-            (FlowState::TcpAnswered, [30, 30, 60]),
-            (FlowState::TcpEstablished, [300, 432_000, 432_000]),
-            (FlowState::TcpClosingOpener, [300, 432_000, 120]),
-            (FlowState::TcpClosed, [15, 3, 120]),
-            (FlowState::Udp, [100, 30, 30]),
-            (FlowState::UdpStream, [100, 180, 120]),
-            (FlowState::Icmp, [30, 30, 30]),
-            (FlowState::Other, [100, 30, 600]),
+            (ConnectionState::TcpOpening, [30, 30, 120]),
+            (ConnectionState::TcpAnswered, [30, 30, 60]),
+            (ConnectionState::TcpEstablished, [300, 432_000, 432_000]),
+            (ConnectionState::TcpClosingOpener, [300, 432_000, 120]),
+            (ConnectionState::TcpClosed, [15, 3, 120]),
+            (ConnectionState::Udp, [100, 30, 30]),
+            (ConnectionState::UdpStream, [100, 180, 120]),
+            (ConnectionState::Icmp, [30, 30, 30]),
+            (ConnectionState::Other, [100, 30, 600]),
         ] {
             assert_eq!(TimeoutProfile::NAMES.map(|(profile, _)| seconds(state, profile)), expected, "{state:?}");
         }

@@ -1,7 +1,7 @@
 //! What is counted at each ENI: by direction, and every drop by its reason.
 
 use crate::config::desired::Direction;
-use crate::config::ids::FlowScope;
+use crate::config::ids::EniEpoch;
 use crate::config::limits::{ANSWERS_PER_S, ICMP_ERRORS_PER_S};
 use crate::config::protocol::DirectionStats;
 use crate::conntrack::quota::TokenBucket;
@@ -25,7 +25,7 @@ pub(crate) struct DirectionCounters {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EniCounters {
     /// Which ENI these are about; the place may pass to another.
-    pub(crate) scope: FlowScope,
+    pub(crate) epoch: EniEpoch,
     /// Live sessions it holds in this shard.
     pub(crate) sessions: u32,
     /// Sessions that it opened here.
@@ -79,9 +79,9 @@ impl DirectionCounters {
 
 impl EniCounters {
     /// Nothing counted yet.
-    pub(crate) const fn new(scope: FlowScope) -> Self {
+    pub(crate) const fn new(epoch: EniEpoch) -> Self {
         Self {
-            scope,
+            epoch,
             sessions: 0,
             opened: 0,
             evicted: 0,
@@ -125,45 +125,45 @@ impl EniCounters {
 /// Where the counters of each ENI are, by the scope of its sessions.
 #[derive(Debug)]
 pub(crate) struct CounterPlaces {
-    by_scope: HashMap<FlowScope, usize, BuildHasherDefault<ScopeHasher>>,
-    /// AddressTable that were found lately, each where its scope belongs among so many.
+    by_epoch: HashMap<EniEpoch, usize, BuildHasherDefault<EpochHasher>>,
+    /// Places that were found lately, each where its scope belongs among so many.
     hints: [Cell<usize>; 64],
 }
 
 impl CounterPlaces {
     pub(crate) fn new() -> Self {
-        Self { by_scope: HashMap::default(), hints: [const { Cell::new(usize::MAX) }; 64] }
+        Self { by_epoch: HashMap::default(), hints: [const { Cell::new(usize::MAX) }; 64] }
     }
 
     /// The place among `counters` of those of an ENI.
     #[inline]
-    pub(crate) fn of(&self, scope: FlowScope, counters: &[EniCounters]) -> Option<usize> {
-        let hint = &self.hints[scope.0 as usize % self.hints.len()];
-        if counters.get(hint.get()).is_none_or(|counters| counters.scope != scope) {
-            hint.set(*self.by_scope.get(&scope)?);
+    pub(crate) fn of(&self, epoch: EniEpoch, counters: &[EniCounters]) -> Option<usize> {
+        let hint = &self.hints[epoch.0 as usize % self.hints.len()];
+        if counters.get(hint.get()).is_none_or(|counters| counters.epoch != epoch) {
+            hint.set(*self.by_epoch.get(&epoch)?);
         }
         Some(hint.get())
     }
 
-    pub(crate) fn contains(&self, scope: FlowScope) -> bool {
-        self.by_scope.contains_key(&scope)
+    pub(crate) fn contains(&self, epoch: EniEpoch) -> bool {
+        self.by_epoch.contains_key(&epoch)
     }
 
-    pub(crate) fn insert(&mut self, scope: FlowScope, place: usize) {
-        self.by_scope.insert(scope, place);
+    pub(crate) fn insert(&mut self, epoch: EniEpoch, place: usize) {
+        self.by_epoch.insert(epoch, place);
     }
 
     /// Whether it was there.
-    pub(crate) fn remove(&mut self, scope: FlowScope) -> bool {
-        self.hints[scope.0 as usize % self.hints.len()].set(usize::MAX);
-        self.by_scope.remove(&scope).is_some()
+    pub(crate) fn remove(&mut self, epoch: EniEpoch) -> bool {
+        self.hints[epoch.0 as usize % self.hints.len()].set(usize::MAX);
+        self.by_epoch.remove(&epoch).is_some()
     }
 
     /// Forgets those for which `stays` does not hold. Whether there were any.
-    pub(crate) fn retain(&mut self, mut stays: impl FnMut(FlowScope, usize) -> bool) -> bool {
-        let before = self.by_scope.len();
-        self.by_scope.retain(|scope, place| stays(*scope, *place));
-        let are_fewer = self.by_scope.len() < before;
+    pub(crate) fn retain(&mut self, mut stays: impl FnMut(EniEpoch, usize) -> bool) -> bool {
+        let before = self.by_epoch.len();
+        self.by_epoch.retain(|epoch, place| stays(*epoch, *place));
+        let are_fewer = self.by_epoch.len() < before;
         if are_fewer {
             self.hints.iter().for_each(|hint| hint.set(usize::MAX));
         }
@@ -173,9 +173,9 @@ impl CounterPlaces {
 
 /// Scopes are numbers that the switch itself gives out, one after the other: a product spreads them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ScopeHasher(u64);
+pub(crate) struct EpochHasher(u64);
 
-impl Hasher for ScopeHasher {
+impl Hasher for EpochHasher {
     fn finish(&self) -> u64 {
         self.0
     }

@@ -9,12 +9,12 @@ use crate::acl::BatchMatcher;
 use crate::config::desired::{Direction, Policy};
 use crate::config::ids::EniIndex;
 use crate::config::limits::BURST_PACKETS;
-use crate::conntrack::key::{FlowKey, Key};
+use crate::conntrack::key::{ConnectionKey, Key};
 use crate::conntrack::opener::is_like_answer;
-use crate::conntrack::state::FlowState;
+use crate::conntrack::state::ConnectionState;
 use crate::conntrack::table::Table;
-use crate::conntrack::tables::{Entry, Sessions};
-use crate::conntrack::{Side, tcp};
+use crate::conntrack::tables::{ConnectionTables, Entry};
+use crate::conntrack::{Session, tcp};
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::{Ethernet, Path, PathCache, PathKey, Service, spread};
 use crate::datapath::session_update::NewConnection;
@@ -147,7 +147,7 @@ pub(crate) struct BurstPaths<'a> {
     numbers: [u8; SPREAD],
 }
 
-/// AddressTable that addresses are spread to: twice as many as packets in a burst.
+/// Places that addresses are spread to: twice as many as packets in a burst.
 const SPREAD: usize = 2 * BURST_PACKETS;
 
 impl<'a> BurstPaths<'a> {
@@ -168,7 +168,7 @@ impl<'a> BurstPaths<'a> {
 
     /// What is known of packets that begin so, if their passage is where such are spread to.
     #[inline(always)]
-    fn known<K: FlowKey, const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> Option<Known<K>> {
+    fn known<K: ConnectionKey, const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> Option<Known<K>> {
         let number = self.numbers[spread::<SPREAD>(ends)];
         let BurstPath { path, ends: key, seed, swapped, .. } = self.found.get(usize::from(number))?.as_ref()?;
         let is_it = path.path_key.is_of(ethernet, ends);
@@ -179,7 +179,7 @@ impl<'a> BurstPaths<'a> {
     #[inline(never)]
     fn find(
         &mut self,
-        (sender, sessions): (&EniContext<'_>, &Sessions),
+        (sender, sessions): (&EniContext<'_>, &ConnectionTables),
         (path_key, addresses): (&PathKey, Addresses),
         (path_cache, is_here): (&mut PathCache, &impl Fn(EniIndex) -> bool),
     ) -> Option<()> {
@@ -207,7 +207,7 @@ impl<'a> BurstPaths<'a> {
 /// where it has to go the long way.
 #[inline(always)]
 pub(crate) fn find_path(
-    at: (&EniContext<'_>, &Sessions),
+    at: (&EniContext<'_>, &ConnectionTables),
     burst_paths: &mut BurstPaths<'_>,
     path_cache: (&mut PathCache, &impl Fn(EniIndex) -> bool),
     (packet, packet_context): (&Packet, &mut PacketContext),
@@ -239,8 +239,8 @@ pub(crate) fn find_path(
 }
 
 #[inline(always)]
-fn reach<K: FlowKey, const N: usize>(
-    (at, table): ((&EniContext<'_>, &Sessions), &Table<K>),
+fn reach<K: ConnectionKey, const N: usize>(
+    (at, table): ((&EniContext<'_>, &ConnectionTables), &Table<K>),
     (plain, ethernet, ends): (&Plain<K::Address>, Ethernet, &[u64; N]),
     (burst_paths, path_cache): (&mut BurstPaths<'_>, (&mut PathCache, &impl Fn(EniIndex) -> bool)),
     packet_context: &mut PacketContext,
@@ -361,15 +361,15 @@ impl Shard {
             self.counters[sender.counters_index()].egress.count(refusal, wire);
             return Some(refusal);
         }
-        let (mut flow, mut origin) = new_connection(packet.buffer.frame(), packet_context).record(timeouts, now);
+        let (mut connection, mut origin) = new_connection(packet.buffer.frame(), packet_context).record(timeouts, now);
         let both = [(outgoing, Direction::Egress), (incoming, Direction::Ingress)];
         for (number, (decision, opened)) in both.into_iter().enumerate().filter(|(_, (decision, _))| decision.accepts())
         {
             let live = burst_path.path.live[number];
-            flow.sides[number] = Side::of_live(live, opened, packet_context.entry.swapped, decision.stage);
+            connection.sides[number] = Session::of_live(live, opened, packet_context.entry.swapped, decision.stage);
             origin.grounds[number] = decision.ground;
         }
-        self.insert(&packet_context.entry, (flow, origin), (sender.snapshot.settings(), now)).ok()?;
+        self.insert(&packet_context.entry, (connection, origin), (sender.snapshot.settings(), now)).ok()?;
         packet.decision = Some(incoming);
         self.note_session(sender.counters_index(), sender.eni.sessions_max, &packet_context.entry);
         if incoming.accepts() {
@@ -395,7 +395,7 @@ impl Shard {
 
 /// Counts a packet in the record that both ENIs have their sessions in, if it goes on at both.
 #[inline(always)]
-fn refresh<K: FlowKey>(
+fn refresh<K: ConnectionKey>(
     table: &mut Table<K>,
     (key, packet_context): (&K, &PacketContext),
     sender: &EniContext<'_>,
@@ -407,15 +407,15 @@ fn refresh<K: FlowKey>(
     let Some(slot) = table.find_any(key, protocol, (hash, packet_context.guess)) else {
         return if opens_connection(packet_context) { Continuation::New } else { Continuation::No };
     };
-    let flow = table.flow_mut(slot);
+    let connection = table.connection_mut(slot);
     // The opener's session comes first, if there are two.
-    let way = usize::from(swapped != flow.sides[0].is_swapped());
-    let admits_both = flow.sides[way].is(live[0]) && flow.sides[1 - way].is(live[1]);
-    if !admits_both || !sender.continues(flow, packet_context.segment.flags, now) {
+    let way = usize::from(swapped != connection.sides[0].is_swapped());
+    let admits_both = connection.sides[way].is(live[0]) && connection.sides[1 - way].is(live[1]);
+    if !admits_both || !sender.continues(connection, packet_context.segment.flags, now) {
         return Continuation::No;
     }
     let wire = Wire { packets: 1, bytes: frame_bytes as u64 };
-    if flow.count(packet_context.segment, wire, way, now) {
+    if connection.count(packet_context.segment, wire, way, now) {
         table.origin_mut(slot).bytes_high[way].carry();
     }
     Continuation::Yes
@@ -427,7 +427,7 @@ fn new_connection(frame: &[u8], packet_context: &PacketContext) -> NewConnection
     let (protocol, segment) = (packet_context.entry.protocol, packet_context.segment);
     let (state, scale) = match protocol {
         protocol::TCP => (tcp::open(segment.flags), fast_parse::transport_of(frame).and_then(window_scale)),
-        _ => (FlowState::Udp, None),
+        _ => (ConnectionState::Udp, None),
     };
     NewConnection {
         protocol,

@@ -48,7 +48,7 @@ impl Shard {
                 (&mut path_cache, &is_here),
             );
             for BurstPath { path, .. } in burst_paths.iter() {
-                self.hold_place(path.receiver, path.receiver_scope);
+                self.hold_place(path.receiver, path.receiver_epoch);
             }
             self.stopwatch.lap(Phase::Admit);
             let mut other = None;

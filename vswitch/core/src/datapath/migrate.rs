@@ -3,14 +3,14 @@
 //!
 //! Two ENIs of one shard may share a record. If only one of them leaves, it takes a copy along in which it is alone, as if the two had
 //! always been of different shards. Where the two sessions of a connection come together, they share a record again if both have
-//! seen the same packets (`Sessions::adopt`).
+//! seen the same packets (`ConnectionTables::adopt`).
 
 use crate::compile::snapshot::Snapshot;
-use crate::config::ids::{EniIndex, FlowScope};
+use crate::config::ids::{EniEpoch, EniIndex};
 use crate::config::limits::LISTED_PLACES_PER_TURN;
 use crate::conntrack::recent::RecentSessions;
 use crate::conntrack::tables::{Entry, SessionSlot};
-use crate::conntrack::{Flow, Origin, Side};
+use crate::conntrack::{Connection, Origin, Session};
 use crate::datapath::counters::EniCounters;
 use crate::datapath::shard::Shard;
 use crate::hw::time::{Tick, Time};
@@ -55,7 +55,7 @@ pub fn migrate(shards: &mut [&mut Shard], moves: &[Move], (snapshot, now): (&Sna
 
 /// A session that was copied from one shard to another.
 struct Copied {
-    scope: FlowScope,
+    epoch: EniEpoch,
     old: (usize, SessionSlot),
     new: (usize, SessionSlot),
 }
@@ -64,17 +64,17 @@ struct Migration<'a> {
     snapshot: &'a Snapshot,
     now: Tick,
     /// By the scope of the ENI, with what tells its network apart.
-    moves: BTreeMap<FlowScope, (Move, u32)>,
+    moves: BTreeMap<EniEpoch, (Move, u32)>,
     copied: Vec<Copied>,
     /// Sessions that are over, and which shard has them.
-    over: Vec<(usize, SessionSlot, FlowScope)>,
+    over: Vec<(usize, SessionSlot, EniEpoch)>,
 }
 
 impl<'a> Migration<'a> {
     fn new(moves: &[Move], snapshot: &'a Snapshot, now: Tick) -> Self {
         let known = moves.iter().filter(|step| step.from != step.to).filter_map(|step| {
             let eni = snapshot.eni(step.eni)?;
-            Some((eni.scope, (*step, snapshot.network(eni)?.0.salt)))
+            Some((eni.epoch, (*step, snapshot.network(eni)?.0.salt)))
         });
         Self { snapshot, now, moves: known.collect(), copied: Vec::new(), over: Vec::new() }
     }
@@ -84,53 +84,53 @@ impl<'a> Migration<'a> {
         if !self.moves.values().any(|(step, _)| step.from == from) || shards[from].sessions.is_empty() {
             return Ok(());
         }
-        let mut some: Vec<(Move, FlowScope, SessionSlot, Entry, Flow, Origin)> = Vec::new();
+        let mut some: Vec<(Move, EniEpoch, SessionSlot, Entry, Connection, Origin)> = Vec::new();
         for place in (0..shards[from].sessions.places()).step_by(LISTED_PLACES_PER_TURN) {
             let sessions = &shards[from].sessions;
             for listed in sessions.scan(place, LISTED_PLACES_PER_TURN) {
-                let scope = listed.flow.sides[listed.side].scope();
-                let Some((step, salt)) = self.moves.get(&scope).filter(|(step, _)| step.from == from) else { continue };
-                if listed.flow.is_expired(self.snapshot.settings(), self.now) {
-                    self.over.push((from, listed.slot, scope));
+                let epoch = listed.connection.sides[listed.side].epoch();
+                let Some((step, salt)) = self.moves.get(&epoch).filter(|(step, _)| step.from == from) else { continue };
+                if listed.connection.is_expired(self.snapshot.settings(), self.now) {
+                    self.over.push((from, listed.slot, epoch));
                     continue;
                 }
-                let mut flow = *listed.flow;
-                flow.sides[1 - listed.side] = Side::default();
+                let mut connection = *listed.connection;
+                connection.sides[1 - listed.side] = Session::default();
                 // All shards have one secret.
-                let (entry, home) = shards[step.to].sessions.reach_for(&listed.tuple, *salt);
-                shards[step.to].sessions.prefetch_origin(&entry, home);
-                some.push((*step, scope, listed.slot, entry, flow, *sessions.origin(listed.slot)));
+                let (entry, bucket) = shards[step.to].sessions.reach_for(&listed.tuple, *salt);
+                shards[step.to].sessions.prefetch_origin(&entry, bucket);
+                some.push((*step, epoch, listed.slot, entry, connection, *sessions.origin(listed.slot)));
             }
-            for (step, scope, slot, entry, flow, origin) in some.drain(..) {
-                let adopted = shards[step.to].sessions.adopt(&entry, flow, origin);
+            for (step, epoch, slot, entry, connection, origin) in some.drain(..) {
+                let adopted = shards[step.to].sessions.adopt(&entry, connection, origin);
                 let new = adopted.map_err(|_| NoRoom { eni: step.eni, to: step.to })?;
-                let syn = shards[from].sessions.syn_key(slot, scope);
+                let syn = shards[from].sessions.syn_key(slot, epoch);
                 if let Some(found) = shards[from].sessions.syns.of(&syn, self.now) {
                     shards[step.to].sessions.syns.note(syn, found);
                 }
-                self.copied.push(Copied { scope, old: (from, slot), new: (step.to, new) });
+                self.copied.push(Copied { epoch, old: (from, slot), new: (step.to, new) });
             }
         }
         Ok(())
     }
 
     fn undo(self, shards: &mut [&mut Shard]) {
-        for Copied { scope, new: (shard, slot), .. } in self.copied {
-            shards[shard].sessions.end(slot, scope);
+        for Copied { epoch, new: (shard, slot), .. } in self.copied {
+            shards[shard].sessions.end(slot, epoch);
         }
     }
 
     /// Lets go of what was copied, and moves what always has room.
     fn complete(self, shards: &mut [&mut Shard]) -> usize {
-        for (shard, slot, scope) in self.over {
-            shards[shard].end_session(slot, scope);
+        for (shard, slot, epoch) in self.over {
+            shards[shard].end_session(slot, epoch);
         }
-        for Copied { scope, old: (shard, slot), .. } in &self.copied {
-            shards[*shard].sessions.end(*slot, *scope);
+        for Copied { epoch, old: (shard, slot), .. } in &self.copied {
+            shards[*shard].sessions.end(*slot, *epoch);
         }
-        for (scope, (step, _)) in &self.moves {
-            let (counters, recent) = shards[step.from].give_counters(step.eni, *scope);
-            *shards[step.to].counters_at(step.eni, *scope) = counters;
+        for (epoch, (step, _)) in &self.moves {
+            let (counters, recent) = shards[step.from].give_counters(step.eni, *epoch);
+            *shards[step.to].counters_at(step.eni, *epoch) = counters;
             shards[step.to].recent[step.eni.0 as usize] = recent;
         }
         let mut ways: Vec<(usize, usize)> = self.moves.values().map(|(step, _)| (step.from, step.to)).collect();
@@ -139,10 +139,10 @@ impl<'a> Migration<'a> {
         for (from, to) in ways {
             let Ok([one, other]) = shards.get_disjoint_mut([from, to]) else { continue };
             let (one, other) = (&mut **one, &mut **other);
-            let leaves = |scope| self.moves.get(&scope).is_some_and(|(step, _)| (step.from, step.to) == (from, to));
+            let leaves = |epoch| self.moves.get(&epoch).is_some_and(|(step, _)| (step.from, step.to) == (from, to));
             let Shard { sessions, counters, places, .. } = other;
-            one.sessions.fragments.move_to(&mut sessions.fragments, leaves, self.now, |scope| {
-                if let Some(place) = places.of(scope, counters) {
+            one.sessions.fragments.move_to(&mut sessions.fragments, leaves, self.now, |epoch| {
+                if let Some(place) = places.of(epoch, counters) {
                     counters[place].egress.count_undelivered(DropReason::FragmentsFull, 1);
                 }
             });
@@ -153,8 +153,8 @@ impl<'a> Migration<'a> {
 
 impl Shard {
     /// The counters of an ENI, which count anew here, and where its sessions are: in all shards at the same homes.
-    fn give_counters(&mut self, eni: EniIndex, scope: FlowScope) -> (EniCounters, RecentSessions) {
-        let counters = core::mem::replace(self.counters_at(eni, scope), EniCounters::new(scope));
+    fn give_counters(&mut self, eni: EniIndex, epoch: EniEpoch) -> (EniCounters, RecentSessions) {
+        let counters = core::mem::replace(self.counters_at(eni, epoch), EniCounters::new(epoch));
         (counters, core::mem::take(&mut self.recent[eni.0 as usize]))
     }
 }
@@ -257,7 +257,8 @@ mod tests {
         assert_eq!((one.sessions.len(), other.sessions.len()), (2, 0));
         let selection = Default::default();
         let listed = one.list_flows((&snapshot, NOW), &selection, (0, 10)).flows;
-        let mut packets: Vec<_> = listed.iter().map(|flow| (flow.eni.as_str(), flow.packets)).collect();
+        let mut packets: Vec<_> =
+            listed.iter().map(|connection| (connection.eni.as_str(), connection.packets)).collect();
         packets.sort_unstable();
         assert_eq!(packets, [("eni-1", [2, 0]), ("eni-2", [1, 0])]);
         assert_eq!(send(&mut one, &snapshot, 2, datagram(2, 1, [9, 7])), Verdict::Deliver);

@@ -3,7 +3,7 @@
 
 use crate::compile::snapshot::Snapshot;
 use crate::config::desired::{Direction, Policy};
-use crate::config::ids::{EniIndex, FlowScope};
+use crate::config::ids::{EniEpoch, EniIndex};
 use crate::config::limits::{ETHERNET_HEADER_BYTES, PATHS_CACHED_MAX};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, METADATA_SERVICE};
@@ -61,7 +61,7 @@ pub(crate) struct Path {
     pub(crate) place: AddressEntry,
     pub(crate) receiver: EniIndex,
     /// Whose sessions the receiver's are.
-    pub(crate) receiver_scope: FlowScope,
+    pub(crate) receiver_epoch: EniEpoch,
     /// The longest frame of which nothing but the Ethernet header changes; none where more changes of all.
     pub(crate) frame_bytes_max: usize,
     /// What their sessions look like, the sender's first.
@@ -90,7 +90,7 @@ impl Service {
     }
 }
 
-/// ServiceRows that a way remembers.
+/// Services that a way remembers.
 const SERVICES_CACHED: usize = 4;
 
 impl Path {
@@ -120,7 +120,7 @@ impl Path {
             path_key: *path_key,
             place,
             receiver,
-            receiver_scope: context.eni.scope,
+            receiver_epoch: context.eni.epoch,
             frame_bytes_max: if is_short { ETHERNET_HEADER_BYTES + usize::from(context.eni.mtu_bytes) } else { 0 },
             live: [sender.live_side(), context.live_side()],
             ethernet_then,

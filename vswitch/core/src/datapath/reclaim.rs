@@ -4,9 +4,9 @@
 
 use crate::config::desired::Direction;
 use crate::config::limits::{RECLAIM_BATCH, RECLAIM_WINDOW};
-use crate::conntrack::Side;
+use crate::conntrack::Session;
 use crate::conntrack::recent::RecentSession;
-use crate::conntrack::state::FlowState;
+use crate::conntrack::state::ConnectionState;
 use crate::conntrack::table::Slot;
 use crate::conntrack::tables::SessionSlot;
 use crate::datapath::shard::Shard;
@@ -23,28 +23,28 @@ enum ReclaimClass {
 }
 
 impl ReclaimClass {
-    const fn of(state: FlowState) -> Self {
+    const fn of(state: ConnectionState) -> Self {
         match state {
-            FlowState::Free
-            | FlowState::TcpClosed
-            | FlowState::TcpClosingOpener
-            | FlowState::TcpClosingResponder
-            | FlowState::TcpAbandonedOpener
-            | FlowState::TcpAbandonedResponder => Self::Closing,
+            ConnectionState::Free
+            | ConnectionState::TcpClosed
+            | ConnectionState::TcpClosingOpener
+            | ConnectionState::TcpClosingResponder
+            | ConnectionState::TcpAbandonedOpener
+            | ConnectionState::TcpAbandonedResponder => Self::Closing,
             // The server's kernel answers a flood as it answers anybody: no handshake is complete before its third packet.
-            FlowState::TcpOpening
-            | FlowState::TcpAnswered
-            | FlowState::Udp
-            | FlowState::UdpAnswered
-            | FlowState::Icmp => Self::Unanswered,
-            FlowState::TcpEstablished | FlowState::UdpStream | FlowState::Other => Self::Established,
+            ConnectionState::TcpOpening
+            | ConnectionState::TcpAnswered
+            | ConnectionState::Udp
+            | ConnectionState::UdpAnswered
+            | ConnectionState::Icmp => Self::Unanswered,
+            ConnectionState::TcpEstablished | ConnectionState::UdpStream | ConnectionState::Other => Self::Established,
         }
     }
 }
 
 /// A session that may give way.
 #[derive(Clone, Copy, Debug)]
-struct Candidate {
+struct ReclaimCandidate {
     session: RecentSession,
     slot: SessionSlot,
     is_closing: bool,
@@ -52,14 +52,14 @@ struct Candidate {
     peer: u64,
 }
 
-impl Candidate {
+impl ReclaimCandidate {
     const NONE: Self =
         Self { session: RecentSession::NONE, slot: SessionSlot::V4(Slot::FIRST), is_closing: false, peer: 0 };
 }
 
 /// Some of the oldest sessions of an ENI, in their order.
 struct Window {
-    candidates: [Candidate; RECLAIM_WINDOW],
+    candidates: [ReclaimCandidate; RECLAIM_WINDOW],
     count: usize,
 }
 
@@ -71,14 +71,14 @@ impl Shard {
         let (held, most) =
             (self.counters[context.counters_index()].sessions as usize, context.eni.sessions_max as usize);
         let wanted = (held + 1).saturating_sub(most) + (most / RECLAIM_WINDOW).min(RECLAIM_BATCH - 1);
-        let mut window = Window { candidates: [Candidate::NONE; RECLAIM_WINDOW], count: 0 };
+        let mut window = Window { candidates: [ReclaimCandidate::NONE; RECLAIM_WINDOW], count: 0 };
         let freed = self.look_through(context, &mut window, now);
         let candidates = &window.candidates[..window.count];
         let victims = choose(candidates, wanted.saturating_sub(freed));
         // What stays goes back to where it was.
         for (place, candidate) in candidates.iter().enumerate().rev() {
             if victims & 1 << place != 0 {
-                self.end_session(candidate.slot, context.eni.scope);
+                self.end_session(candidate.slot, context.eni.epoch);
                 self.counters[context.counters_index()].evicted += 1;
             } else {
                 self.recent[context.counters_index()].put_back(candidate.session);
@@ -90,7 +90,7 @@ impl Shard {
     /// Takes the oldest sessions of an ENI out of what is kept in mind of it: ends what is over, and finds what may give
     /// way. How many were over. What is established becomes the newest, so that others are looked at next time.
     fn look_through(&mut self, context: &EniContext<'_>, window: &mut Window, now: Tick) -> usize {
-        let (scope, mut freed) = (context.eni.scope, 0);
+        let (epoch, mut freed) = (context.eni.epoch, 0);
         let mut oldest = [RecentSession::NONE; RECLAIM_WINDOW];
         let mut count = 0;
         while let Some(session) = self.recent[context.counters_index()].pop_if(count < RECLAIM_WINDOW) {
@@ -103,21 +103,21 @@ impl Shard {
             if oldest[place + 1..count].contains(&session) {
                 continue;
             }
-            let Some(slot) = self.sessions.find_recent(session, scope) else { continue };
-            let flow = *self.sessions.flow(slot);
-            let Some(side) = flow.sides.into_iter().find(|side| side.scope() == scope) else { continue };
-            if flow.is_expired(context.snapshot.settings(), now) {
+            let Some(slot) = self.sessions.find_recent(session, epoch) else { continue };
+            let connection = *self.sessions.connection(slot);
+            let Some(side) = connection.sides.into_iter().find(|side| side.epoch() == epoch) else { continue };
+            if connection.is_expired(context.snapshot.settings(), now) {
                 freed += usize::from(side.is_live());
-                self.end_session(slot, scope);
+                self.end_session(slot, epoch);
                 continue;
             }
-            match ReclaimClass::of(flow.state) {
+            match ReclaimClass::of(connection.state) {
                 // It may be closed, or let in again, before it is looked at anew.
                 _ if side.is_revoked() => self.recent[context.counters_index()].push(session),
                 ReclaimClass::Established => self.recent[context.counters_index()].push(session),
                 class => {
                     let (is_closing, peer) = (class == ReclaimClass::Closing, self.peer(slot, side));
-                    window.candidates[window.count] = Candidate { session, slot, is_closing, peer };
+                    window.candidates[window.count] = ReclaimCandidate { session, slot, is_closing, peer };
                     window.count += 1;
                 }
             }
@@ -126,7 +126,7 @@ impl Shard {
     }
 
     /// What stands for the address at the other end of a session.
-    fn peer(&self, slot: SessionSlot, side: Side) -> u64 {
+    fn peer(&self, slot: SessionSlot, side: Session) -> u64 {
         let new_connection = self.sessions.addresses(slot, side.is_swapped());
         // The packet that opened it came from the peer if it came in.
         let from_peer = if side.opened() == Direction::Ingress { new_connection } else { new_connection.reverse() };
@@ -139,7 +139,7 @@ impl Shard {
 
 /// Which of these, the oldest first, give way, where `wanted` should, a bit for each: what is closing; then of each peer as
 /// many as leave no other more than it has.
-fn choose(candidates: &[Candidate], wanted: usize) -> u64 {
+fn choose(candidates: &[ReclaimCandidate], wanted: usize) -> u64 {
     let (mut left, mut victims) = (wanted, 0);
     for (place, _) in candidates.iter().enumerate().filter(|(_, candidate)| candidate.is_closing) {
         victims |= u64::from(take(&mut left)) << place;
@@ -187,8 +187,9 @@ mod tests {
     use alloc::vec::Vec;
 
     fn victims(sessions: &[(bool, u64)], wanted: usize) -> Vec<usize> {
-        let candidate = |&(is_closing, peer): &(bool, u64)| Candidate { is_closing, peer, ..Candidate::NONE };
-        let candidates: Vec<Candidate> = sessions.iter().map(candidate).collect();
+        let candidate =
+            |&(is_closing, peer): &(bool, u64)| ReclaimCandidate { is_closing, peer, ..ReclaimCandidate::NONE };
+        let candidates: Vec<ReclaimCandidate> = sessions.iter().map(candidate).collect();
         let chosen = choose(&candidates, wanted);
         (0..sessions.len()).filter(|place| chosen & 1 << place != 0).collect()
     }

@@ -1,17 +1,17 @@
 //! Does to the sessions what a decision asks for.
 
 use crate::config::desired::{Direction, Settings};
-use crate::config::ids::{EniIndex, FlowScope};
+use crate::config::ids::{EniEpoch, EniIndex};
 use crate::config::limits::ICMP_ERRORS_PER_S;
 use crate::config::packed_timeouts::PackedTimeouts;
-use crate::conntrack::fragments::{Fate, FragmentKey, Turn};
+use crate::conntrack::fragments::{FragmentAction, FragmentDecision, FragmentKey};
 use crate::conntrack::opener::Opener;
-use crate::conntrack::quota::Candidate;
-use crate::conntrack::state::FlowState;
+use crate::conntrack::quota::EvictionCandidate;
+use crate::conntrack::state::ConnectionState;
 use crate::conntrack::syns::Syn;
 use crate::conntrack::table::TableFull;
-use crate::conntrack::tables::{Entry, SessionSlot, Sessions};
-use crate::conntrack::{Flow, Origin, Side, tcp};
+use crate::conntrack::tables::{ConnectionTables, Entry, SessionSlot};
+use crate::conntrack::{Connection, Origin, Session, tcp};
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
 use crate::packet::Packet;
@@ -40,7 +40,7 @@ impl Shard {
             match update {
                 SessionUpdate::None | SessionUpdate::Relate => {}
                 SessionUpdate::Touch(slot) | SessionUpdate::Readmit(slot, _) => {
-                    let slot = self.split_if_shared(slot, entry, context.eni.scope);
+                    let slot = self.split_if_shared(slot, entry, context.eni.epoch);
                     self.refresh(slot, &[(context, (decision, update))], (packet, lookup), now);
                 }
                 SessionUpdate::Revoke(slot, is_needed) => self.revoke(slot, entry, context, is_needed.then_some(now)),
@@ -67,8 +67,8 @@ impl Shard {
 
     /// The record of a session that goes on, if the session of `other` is in it as well.
     #[inline]
-    pub(crate) fn shared_record(&self, update: SessionUpdate, other: FlowScope) -> Option<SessionSlot> {
-        update.continues().filter(|slot| self.sessions.flow(*slot).place_of(other).is_some())
+    pub(crate) fn shared_record(&self, update: SessionUpdate, other: EniEpoch) -> Option<SessionSlot> {
+        update.continues().filter(|slot| self.sessions.connection(*slot).place_of(other).is_some())
     }
 
     /// Counts a packet of a record of which each of `sessions` goes on, and restarts its timer.
@@ -89,13 +89,13 @@ impl Shard {
         let is_tcp = packet.headers.tuple.protocol == protocol::TCP;
         if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
             self.update_tcp_state(slot, entry, packet, now);
-        } else if is_tcp && self.sessions.flow(slot).sides.iter().any(|side| side.has_syn()) {
-            let from_opener = entry.swapped == self.sessions.flow(slot).is_swapped();
+        } else if is_tcp && self.sessions.connection(slot).sides.iter().any(|side| side.has_syn()) {
+            let from_opener = entry.swapped == self.sessions.connection(slot).is_swapped();
             self.resolve_syn(slot, packet.headers.segment(), from_opener, now);
         }
-        let flow = self.sessions.flow_mut(slot);
-        let way = usize::from(entry.swapped != flow.is_swapped());
-        if flow.count(packet.headers.segment(), packet.wire(), way, now) {
+        let connection = self.sessions.connection_mut(slot);
+        let way = usize::from(entry.swapped != connection.is_swapped());
+        if connection.count(packet.headers.segment(), packet.wire(), way, now) {
             self.sessions.origin_mut(slot).bytes_high[way].carry();
         }
     }
@@ -104,49 +104,49 @@ impl Shard {
     /// receiver does not take means nothing.
     #[cold]
     fn update_tcp_state(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet, now: Tick) {
-        let flow = self.sessions.flow(slot);
-        let from_opener = entry.swapped == flow.is_swapped();
+        let connection = self.sessions.connection(slot);
+        let from_opener = entry.swapped == connection.is_swapped();
         let segment = packet.headers.segment();
         if segment.flags & RST == 0 {
             return self.note_syn(slot, (segment, packet.window_scale()), from_opener, now);
         }
-        let (edges, state) = (flow.edges, flow.state);
+        let (edges, state) = (connection.edges, connection.state);
         let known = (edges, self.sessions.origin(slot).scales, state);
         if tcp::believes(known, segment, from_opener) || self.answered_syn(slot, segment, from_opener, now).is_some() {
-            self.sessions.flow_mut(slot).state = tcp::next(state, segment.flags, from_opener);
+            self.sessions.connection_mut(slot).state = tcp::next(state, segment.flags, from_opener);
         }
     }
 
     /// Takes up what a SYN says: at once while a handshake is under way; else once its receiver answers it, for that may be in
     /// the connection before.
     fn note_syn(&mut self, slot: SessionSlot, (segment, scale): (Segment, Option<u8>), from_opener: bool, now: Tick) {
-        let (flow, origin) = (*self.sessions.flow(slot), *self.sessions.origin(slot));
-        let (mut edges, mut scales, mut state) = (flow.edges, origin.scales, flow.state);
+        let (connection, origin) = (*self.sessions.connection(slot), *self.sessions.origin(slot));
+        let (mut edges, mut scales, mut state) = (connection.edges, origin.scales, connection.state);
         let is_answer = segment.flags & ACK != 0;
         if state.is_shaking_hands() {
             if is_answer {
                 tcp::learn_answer(&mut edges, segment, from_opener);
             } else if tcp::learn_syn(&mut edges, &mut scales, segment, from_opener) && from_opener {
-                state = FlowState::TcpOpening;
+                state = ConnectionState::TcpOpening;
             }
             tcp::observe_scale(&mut scales, scale, from_opener);
         } else if is_answer {
             let answered = self.answered_syn(slot, segment, from_opener, now);
             let Some(syn) = answered.filter(|_| tcp::is_outside(edges, scales, segment, from_opener)) else { return };
             self.forget_syn(slot);
-            (state, scales) = (FlowState::TcpAnswered, [0; 2]);
+            (state, scales) = (ConnectionState::TcpAnswered, [0; 2]);
             tcp::learn_answer(&mut edges, segment, from_opener);
             tcp::observe_scale(&mut scales, syn.scale, !from_opener);
             tcp::observe_scale(&mut scales, scale, from_opener);
-        } else if state != FlowState::TcpClosed {
+        } else if state != ConnectionState::TcpClosed {
             let syn = Syn { from_opener, acknowledgment: segment.sequence.wrapping_add(1), scale, seen: now };
-            for (place, side) in flow.sessions() {
-                self.sessions.syns.note(self.sessions.syn_key(slot, side.scope()), syn);
-                self.sessions.flow_mut(slot).sides[place].set_syn(true);
+            for (place, side) in connection.sessions() {
+                self.sessions.syns.note(self.sessions.syn_key(slot, side.epoch()), syn);
+                self.sessions.connection_mut(slot).sides[place].set_syn(true);
             }
         }
-        let flow = self.sessions.flow_mut(slot);
-        (flow.edges, flow.state) = (edges, state);
+        let connection = self.sessions.connection_mut(slot);
+        (connection.edges, connection.state) = (edges, state);
         self.sessions.origin_mut(slot).scales = scales;
     }
 
@@ -157,16 +157,16 @@ impl Shard {
     }
 
     fn syn_of(&self, slot: SessionSlot, now: Tick) -> Option<Syn> {
-        let Sessions { syns, .. } = &self.sessions;
-        let mut sessions = self.sessions.flow(slot).sessions();
-        sessions.find_map(|(_, side)| syns.of(&self.sessions.syn_key(slot, side.scope()), now))
+        let ConnectionTables { syns, .. } = &self.sessions;
+        let mut sessions = self.sessions.connection(slot).sessions();
+        sessions.find_map(|(_, side)| syns.of(&self.sessions.syn_key(slot, side.epoch()), now))
     }
 
     fn forget_syn(&mut self, slot: SessionSlot) {
-        for (place, side) in self.sessions.flow(slot).sessions() {
-            let key = self.sessions.syn_key(slot, side.scope());
+        for (place, side) in self.sessions.connection(slot).sessions() {
+            let key = self.sessions.syn_key(slot, side.epoch());
             self.sessions.syns.forget(&key);
-            self.sessions.flow_mut(slot).sides[place].set_syn(false);
+            self.sessions.connection_mut(slot).sides[place].set_syn(false);
         }
     }
 
@@ -184,26 +184,28 @@ impl Shard {
         }
         let scales = &mut self.sessions.origin_mut(slot).scales;
         let before = core::mem::take(scales);
-        let flow = self.sessions.flow_mut(slot);
-        if flow.state == FlowState::TcpClosed || !tcp::is_outside(flow.edges, before, segment, from_opener) {
+        let connection = self.sessions.connection_mut(slot);
+        if connection.state == ConnectionState::TcpClosed
+            || !tcp::is_outside(connection.edges, before, segment, from_opener)
+        {
             self.sessions.origin_mut(slot).scales = before;
             return;
         }
-        flow.state = FlowState::TcpAnswered;
-        tcp::learn_agreement(&mut flow.edges, segment, from_opener);
+        connection.state = ConnectionState::TcpAnswered;
+        tcp::learn_agreement(&mut connection.edges, segment, from_opener);
     }
 
     #[cold]
     fn readmit(&mut self, slot: SessionSlot, context: &EniContext<'_>, admitted_by: Option<Decision>) {
-        let flow = self.sessions.flow_mut(slot);
-        let Some(place) = flow.place_of(context.eni.scope) else { return };
-        let side = &mut flow.sides[place];
+        let connection = self.sessions.connection_mut(slot);
+        let Some(place) = connection.place_of(context.eni.epoch) else { return };
+        let side = &mut connection.sides[place];
         side.revision = context.revision;
         if side.is_revoked() {
             side.set_revoked(false);
             self.counters[context.counters_index()].sessions += 1;
         }
-        let side = &mut self.sessions.flow_mut(slot).sides[place];
+        let side = &mut self.sessions.connection_mut(slot).sides[place];
         if let Some(decision) = admitted_by {
             side.set_stage(decision.stage);
             self.sessions.origin_mut(slot).grounds[place] = decision.ground;
@@ -214,14 +216,14 @@ impl Shard {
     /// any that lives. Its timer is restarted only if the time is given.
     #[cold]
     fn revoke(&mut self, slot: SessionSlot, entry: &Entry, context: &EniContext<'_>, now: Option<Tick>) {
-        let slot = self.split_if_shared(slot, entry, context.eni.scope);
-        let flow = self.sessions.flow_mut(slot);
-        let Some(place) = flow.place_of(context.eni.scope) else { return };
-        let side = &mut flow.sides[place];
+        let slot = self.split_if_shared(slot, entry, context.eni.epoch);
+        let connection = self.sessions.connection_mut(slot);
+        let Some(place) = connection.place_of(context.eni.epoch) else { return };
+        let side = &mut connection.sides[place];
         side.revision = context.revision;
         let was_live = !side.is_revoked();
         side.set_revoked(true);
-        flow.last_seen = now.unwrap_or(flow.last_seen);
+        connection.last_seen = now.unwrap_or(connection.last_seen);
         if was_live {
             self.counters[context.counters_index()].forget_session();
         }
@@ -237,10 +239,10 @@ impl Shard {
         if has_room { Ok(()) } else { Err(DropReason::IcmpErrorRate) }
     }
 
-    /// A record in which the session of `scope` is alone.
+    /// A record in which the session of `epoch` is alone.
     #[inline]
-    fn split_if_shared(&mut self, slot: SessionSlot, entry: &Entry, scope: FlowScope) -> SessionSlot {
-        if self.sessions.flow(slot).is_shared() { self.sessions.split(slot, entry, scope) } else { slot }
+    fn split_if_shared(&mut self, slot: SessionSlot, entry: &Entry, epoch: EniEpoch) -> SessionSlot {
+        if self.sessions.connection(slot).is_shared() { self.sessions.split(slot, entry, epoch) } else { slot }
     }
 
     fn open_session(
@@ -252,15 +254,15 @@ impl Shard {
     ) -> Result<SessionSlot, DropReason> {
         self.check_quota(context, now)?;
         let from_opener = admission.opener != Opener::Receiver;
-        let (mut flow, mut origin) = NewConnection::by(packet, from_opener).record(context.timeouts(), now);
-        flow.sides[0] = side(context, admission, entry.swapped);
+        let (mut connection, mut origin) = NewConnection::by(packet, from_opener).record(context.timeouts(), now);
+        connection.sides[0] = side(context, admission, entry.swapped);
         origin.grounds[0] = admission.by.ground;
         let settings = context.snapshot.settings();
-        let slot = match self.insert(entry, (flow, origin), (settings, now)) {
+        let slot = match self.insert(entry, (connection, origin), (settings, now)) {
             Ok(slot) => slot,
             Err(TableFull) => {
                 self.make_room(context, entry, now)?;
-                let placed = self.insert(entry, (flow, origin), (settings, now));
+                let placed = self.insert(entry, (connection, origin), (settings, now));
                 placed.map_err(|TableFull| DropReason::FlowTableFull)?
             }
         };
@@ -273,13 +275,13 @@ impl Shard {
     pub(crate) fn insert(
         &mut self,
         entry: &Entry,
-        record: (Flow, Origin),
+        record: (Connection, Origin),
         (settings, now): (&Settings, Tick),
     ) -> Result<SessionSlot, TableFull> {
-        let (slot, ended) = self.sessions.insert(entry, record, |flow| flow.is_expired(settings, now))?;
+        let (slot, ended) = self.sessions.insert(entry, record, |connection| connection.is_expired(settings, now))?;
         for side in ended {
             if side.is_live() {
-                self.forget_session(side.scope());
+                self.forget_session(side.epoch());
             }
         }
         Ok(slot)
@@ -306,38 +308,38 @@ impl Shard {
     /// Ends a connection of whoever holds more than his share, so that the ENI's new session finds room.
     #[cold]
     fn make_room(&mut self, context: &EniContext<'_>, entry: &Entry, now: Tick) -> Result<(), DropReason> {
-        let (snapshot, asking) = (context.snapshot, context.eni.scope);
+        let (snapshot, asking) = (context.snapshot, context.eni.epoch);
         let asks_with = self.counters[context.counters_index()].sessions;
         let (places, counters) = (&self.places, &self.counters);
         // How many sessions an ENI holds, and whether it has to give way to the one that asks.
-        let holds = |scope: FlowScope| {
-            let own = places.of(scope, counters).and_then(|place| Some((place, counters.get(place)?.sessions)));
+        let holds = |epoch: EniEpoch| {
+            let own = places.of(epoch, counters).and_then(|place| Some((place, counters.get(place)?.sessions)));
             let eni = own.and_then(|(place, held)| Some((snapshot.eni(EniIndex(place as u32))?, held)));
-            match eni.filter(|(eni, _)| eni.scope == scope) {
-                Some((eni, held)) => (held, held > eni.sessions_guaranteed && (held >= asks_with || scope == asking)),
+            match eni.filter(|(eni, _)| eni.epoch == epoch) {
+                Some((eni, held)) => (held, held > eni.sessions_guaranteed && (held >= asks_with || epoch == asking)),
                 None => (u32::MAX, true), // It is gone.
             }
         };
-        let worth = |flow: &Flow| {
-            let opener = flow.sessions().max_by_key(|(_, side)| side.opened() == Direction::Egress);
-            let (held, is_opener_over) = opener.map_or((0, false), |(_, side)| holds(side.scope()));
-            let candidate = Candidate {
-                state: flow.state,
-                is_dead: flow.is_dead(),
-                is_expired: flow.is_expired(snapshot.settings(), now),
+        let eviction_score = |connection: &Connection| {
+            let opener = connection.sessions().max_by_key(|(_, side)| side.opened() == Direction::Egress);
+            let (held, is_opener_over) = opener.map_or((0, false), |(_, side)| holds(side.epoch()));
+            let candidate = EvictionCandidate {
+                state: connection.state,
+                is_dead: connection.is_dead(),
+                is_expired: connection.is_expired(snapshot.settings(), now),
                 is_opener_over,
-                are_all_over: flow.sessions().all(|(_, side)| holds(side.scope()).1),
+                are_all_over: connection.sessions().all(|(_, side)| holds(side.epoch()).1),
                 held,
-                last_seen: flow.last_seen,
+                last_seen: connection.last_seen,
             };
-            candidate.worth()
+            candidate.eviction_score()
         };
-        let slot = self.sessions.least_worthy(entry, worth).ok_or(DropReason::FlowTableFull)?;
-        let flow = *self.sessions.flow(slot);
-        let is_expired = flow.is_expired(snapshot.settings(), now);
-        for (_, side) in flow.sessions() {
-            self.end_session(slot, side.scope());
-            if let Some(place) = self.place_of(side.scope()).filter(|_| side.is_live() && !is_expired) {
+        let slot = self.sessions.lowest_score(entry, eviction_score).ok_or(DropReason::FlowTableFull)?;
+        let connection = *self.sessions.connection(slot);
+        let is_expired = connection.is_expired(snapshot.settings(), now);
+        for (_, side) in connection.sessions() {
+            self.end_session(slot, side.epoch());
+            if let Some(place) = self.place_of(side.epoch()).filter(|_| side.is_live() && !is_expired) {
                 self.counters[place].evicted += 1;
             }
         }
@@ -356,9 +358,9 @@ impl Shard {
     ) -> Result<Option<SessionSlot>, DropReason> {
         let (Lookup::Session(entry), Some(admission)) = (lookup, update.admission()) else { return Ok(None) };
         let its = side(context, admission, entry.swapped);
-        let flow = self.sessions.flow(slot);
+        let connection = self.sessions.connection(slot);
         // Two ENIs may differ in whom they take for the opener.
-        let is_alike = flow.timeouts == context.timeouts() && flow.is_swapped() == its.is_swapped();
+        let is_alike = connection.timeouts == context.timeouts() && connection.is_swapped() == its.is_swapped();
         if !is_alike || packet.headers.fragment == Fragment::First {
             return self.apply(context, packet, ((decision, update), lookup), now);
         }
@@ -366,10 +368,10 @@ impl Shard {
             self.end_session_of(over, context);
         }
         self.check_quota(context, now)?;
-        let (flow, ground) = (self.sessions.flow_mut(slot), admission.by.ground);
+        let (connection, ground) = (self.sessions.connection_mut(slot), admission.by.ground);
         // The opener's session comes first.
         let place = usize::from(its.opened() == Direction::Ingress);
-        flow.sides = if place == 0 { [its, flow.sides[0]] } else { [flow.sides[0], its] };
+        connection.sides = if place == 0 { [its, connection.sides[0]] } else { [connection.sides[0], its] };
         let grounds = &mut self.sessions.origin_mut(slot).grounds;
         *grounds = if place == 0 { [ground, grounds[0]] } else { [grounds[0], ground] };
         self.note_session(context.counters_index(), context.eni.sessions_max, entry);
@@ -377,16 +379,16 @@ impl Shard {
     }
 
     fn end_session_of(&mut self, slot: SessionSlot, context: &EniContext<'_>) {
-        self.end_session(slot, context.eni.scope);
+        self.end_session(slot, context.eni.epoch);
     }
 
     #[cold]
     fn remember_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, decision: Decision, now: Tick) {
         let eni = context.eni;
-        let entry = self.sessions.fragment_entry(FragmentKey::of(eni.scope, &packet.headers));
+        let entry = self.sessions.fragment_entry(FragmentKey::of(eni.epoch, &packet.headers));
         let opener = Opener::of(&packet.headers, context.direction, context.snapshot.settings());
-        let fate = Fate::new(decision, context.revision, (packet.headers.tuple, opener), now);
-        self.sessions.fragments.remember(&entry, fate);
+        let first_decision = FragmentDecision::new(decision, context.revision, (packet.headers.tuple, opener), now);
+        self.sessions.fragments.remember(&entry, first_decision);
     }
 
     /// What a part of an IP packet may do where it leaves its sender: with `None` it goes on.
@@ -397,11 +399,11 @@ impl Shard {
         if headers.fragment == Fragment::Whole || !follows || self.is_releasing {
             return None;
         }
-        let entry = self.sessions.fragment_entry(FragmentKey::of(context.eni.scope, headers));
+        let entry = self.sessions.fragment_entry(FragmentKey::of(context.eni.epoch, headers));
         let fragments = &mut self.sessions.fragments;
         match fragments.take(&entry, headers.part, now) {
-            Ok(Turn::Pass) => None,
-            Ok(Turn::Wait) => match fragments.hold(entry.0, context.index, packet.buffer.frame(), now) {
+            Ok(FragmentAction::Pass) => None,
+            Ok(FragmentAction::Wait) => match fragments.hold(entry.0, context.index, packet.buffer.frame(), now) {
                 Ok(()) => Some(Verdict::Wait),
                 Err(reason) => Some(Verdict::Drop(reason)),
             },
@@ -415,7 +417,7 @@ pub(crate) struct NewConnection {
     pub(crate) protocol: u8,
     /// Otherwise it is an answer.
     pub(crate) from_opener: bool,
-    pub(crate) state: FlowState,
+    pub(crate) state: ConnectionState,
     pub(crate) segment: Segment,
     /// The window scale that it offers.
     pub(crate) scale: Option<u8>,
@@ -427,7 +429,7 @@ impl NewConnection {
         Self {
             protocol: packet.headers.tuple.protocol,
             from_opener,
-            state: FlowState::opened_by(&packet.headers, from_opener),
+            state: ConnectionState::opened_by(&packet.headers, from_opener),
             segment: packet.headers.segment(),
             scale: packet.window_scale(),
             wire: packet.wire(),
@@ -436,7 +438,7 @@ impl NewConnection {
 
     /// The record of the connection, with nobody's session yet.
     #[inline(always)]
-    pub(crate) fn record(&self, timeouts: PackedTimeouts, now: Tick) -> (Flow, Origin) {
+    pub(crate) fn record(&self, timeouts: PackedTimeouts, now: Tick) -> (Connection, Origin) {
         let Self { protocol, from_opener, state, segment, scale, wire } = *self;
         let (mut edges, mut scales) = ([0; 2], [0; 2]);
         if protocol == protocol::TCP {
@@ -448,15 +450,24 @@ impl NewConnection {
         let [mut packets, mut bytes_low] = [[0; 2]; 2];
         let way = usize::from(!from_opener);
         (packets[way], bytes_low[way]) = (wire.packets, wire.bytes as u32);
-        let flow = Flow { protocol, state, timeouts, last_seen: now, packets, bytes_low, edges, ..Flow::default() };
-        (flow, Origin { opened_at: now, scales, ..Origin::default() })
+        let connection = Connection {
+            protocol,
+            state,
+            timeouts,
+            last_seen: now,
+            packets,
+            bytes_low,
+            edges,
+            ..Connection::default()
+        };
+        (connection, Origin { opened_at: now, scales, ..Origin::default() })
     }
 }
 
 /// The session of an ENI that a packet opens; `swapped` as the key has the packet's ends.
-const fn side(context: &EniContext<'_>, Admission { by, opener }: Admission, swapped: bool) -> Side {
+const fn side(context: &EniContext<'_>, Admission { by, opener }: Admission, swapped: bool) -> Session {
     let is_answer = matches!(opener, Opener::Receiver);
     let opened = if is_answer { context.direction.reverse() } else { context.direction };
-    let side = Side::new((context.eni.scope, context.revision), opened, swapped != is_answer, by.stage);
+    let side = Session::new((context.eni.epoch, context.revision), opened, swapped != is_answer, by.stage);
     if matches!(opener, Opener::Unknown) { side.of_unknown_opener() } else { side }
 }

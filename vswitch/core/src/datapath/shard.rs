@@ -2,11 +2,11 @@
 
 use crate::compile::snapshot::Snapshot;
 use crate::config::desired::Direction;
-use crate::config::ids::{EniIndex, FlowScope};
+use crate::config::ids::{EniEpoch, EniIndex};
 use crate::config::limits::{BURST_PACKETS, RECENT_SESSIONS_MAX, SWEEP_RECORDS_PER_TURN};
 use crate::conntrack::recent::RecentSessions;
 use crate::conntrack::table::MemoryAdvice;
-use crate::conntrack::tables::{Entry, SessionSlot, Sessions};
+use crate::conntrack::tables::{ConnectionTables, Entry, SessionSlot};
 use crate::datapath::counters::{CounterPlaces, EniCounters};
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::PathCache;
@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 /// What one worker alone owns: the sessions and counters of its ENIs.
 #[derive(Debug)]
 pub struct Shard {
-    pub(crate) sessions: Sessions,
+    pub(crate) sessions: ConnectionTables,
     /// By [`EniIndex`].
     pub(crate) counters: Vec<EniCounters>,
     /// At the same places.
@@ -53,7 +53,7 @@ impl Shard {
     /// The same; `advice` hears where the large tables are about to be.
     pub fn with_memory(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
         Self {
-            sessions: Sessions::new(flows_max, secret, advice),
+            sessions: ConnectionTables::new(flows_max, secret, advice),
             counters: Vec::new(),
             recent: Vec::new(),
             places: CounterPlaces::new(),
@@ -81,48 +81,48 @@ impl Shard {
         direction: Direction,
     ) -> Option<EniContext<'a>> {
         let context = EniContext::new(snapshot, eni, direction)?;
-        self.hold_place(eni, context.eni.scope);
+        self.hold_place(eni, context.eni.epoch);
         Some(context)
     }
 
     /// Sees to it that the counters at an ENI's place are its own.
     #[inline]
-    pub(super) fn hold_place(&mut self, eni: EniIndex, scope: FlowScope) {
+    pub(super) fn hold_place(&mut self, eni: EniIndex, epoch: EniEpoch) {
         let place = eni.0 as usize;
-        if self.counters.get(place).is_none_or(|counters| counters.scope != scope) {
-            self.take_place(place, scope);
+        if self.counters.get(place).is_none_or(|counters| counters.epoch != epoch) {
+            self.take_place(place, epoch);
         }
     }
 
     /// The counters of an ENI, which begin where there are none.
-    pub(crate) fn counters_at(&mut self, eni: EniIndex, scope: FlowScope) -> &mut EniCounters {
+    pub(crate) fn counters_at(&mut self, eni: EniIndex, epoch: EniEpoch) -> &mut EniCounters {
         let place = eni.0 as usize;
-        if self.counters.get(place).is_none_or(|counters| counters.scope != scope) {
-            self.take_place(place, scope);
+        if self.counters.get(place).is_none_or(|counters| counters.epoch != epoch) {
+            self.take_place(place, epoch);
         }
         &mut self.counters[place]
     }
 
     #[cold]
-    pub(super) fn take_place(&mut self, place: usize, scope: FlowScope) {
+    pub(super) fn take_place(&mut self, place: usize, epoch: EniEpoch) {
         if self.counters.len() <= place {
-            self.counters.resize(place + 1, EniCounters::new(FlowScope::default()));
+            self.counters.resize(place + 1, EniCounters::new(EniEpoch::default()));
             self.recent.resize(place + 1, RecentSessions::default());
         }
-        if self.places.remove(self.counters[place].scope) {
+        if self.places.remove(self.counters[place].epoch) {
             self.orphans.records_left = self.sessions.capacity() + SWEEP_RECORDS_PER_TURN;
         }
-        self.counters[place] = EniCounters::new(scope);
+        self.counters[place] = EniCounters::new(epoch);
         self.recent[place] = RecentSessions::default();
-        self.places.insert(scope, place);
+        self.places.insert(epoch, place);
     }
 
-    /// Ends the session of `scope` in the record at `slot`.
-    pub(crate) fn end_session(&mut self, slot: SessionSlot, scope: FlowScope) {
-        let was_live = self.sessions.flow(slot).sides.iter().any(|side| side.scope() == scope && side.is_live());
-        self.sessions.end(slot, scope);
+    /// Ends the session of `epoch` in the record at `slot`.
+    pub(crate) fn end_session(&mut self, slot: SessionSlot, epoch: EniEpoch) {
+        let was_live = self.sessions.connection(slot).sides.iter().any(|side| side.epoch() == epoch && side.is_live());
+        self.sessions.end(slot, epoch);
         if was_live {
-            self.forget_session(scope);
+            self.forget_session(epoch);
         }
     }
 
@@ -140,28 +140,28 @@ impl Shard {
     /// Keeps in mind where an ENI's newest session is, as one that may give way to another.
     #[inline(never)]
     pub(super) fn keep_in_mind(&mut self, place: usize, entry: &Entry) {
-        let (scope, sessions) = (self.counters[place].scope, &self.sessions);
+        let (epoch, sessions) = (self.counters[place].epoch, &self.sessions);
         let recent = &mut self.recent[place];
         if recent.is_full() {
-            recent.make_room(|session| sessions.find_recent(session, scope).is_some());
+            recent.make_room(|session| sessions.find_recent(session, epoch).is_some());
         }
         recent.push(sessions.recent(entry));
     }
 
     /// Counts a session less, whose record is given away.
     #[inline]
-    pub(crate) fn forget_session(&mut self, scope: FlowScope) {
-        if let Some(place) = self.place_of(scope) {
+    pub(crate) fn forget_session(&mut self, epoch: EniEpoch) {
+        if let Some(place) = self.place_of(epoch) {
             self.counters[place].forget_session();
         }
     }
 
     /// The place of the ENI whose sessions a scope is about.
-    pub(crate) fn place_of(&self, scope: FlowScope) -> Option<usize> {
-        self.places.of(scope, &self.counters)
+    pub(crate) fn place_of(&self, epoch: EniEpoch) -> Option<usize> {
+        self.places.of(epoch, &self.counters)
     }
 
-    pub(crate) fn counters_of(&self, place: usize, scope: FlowScope) -> Option<&EniCounters> {
-        self.counters.get(place).filter(|counters| counters.scope == scope)
+    pub(crate) fn counters_of(&self, place: usize, epoch: EniEpoch) -> Option<&EniCounters> {
+        self.counters.get(place).filter(|counters| counters.epoch == epoch)
     }
 }

@@ -90,7 +90,7 @@ impl Shard {
         };
         let enters = is_here && !is_last_hop && !is_too_big && checked == Verdict::Forward(next);
         // A session that shares its record with the receiver's waits for what the receiver says.
-        let shared = if enters { self.shared_record(evaluation.1, receiver.eni.scope) } else { None };
+        let shared = if enters { self.shared_record(evaluation.1, receiver.eni.epoch) } else { None };
         let opened = match shared {
             Some(_) => None,
             None => self.apply(sender, packet, (evaluation, &lookup), now).map_err(Verdict::Drop)?,

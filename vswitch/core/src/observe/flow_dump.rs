@@ -4,9 +4,9 @@ use crate::compile::snapshot::Snapshot;
 use crate::config::ids::{EniId, EniIndex, RuleId};
 use crate::config::limits::{LISTED_FLOWS_PER_TURN, LISTED_PLACES_PER_TURN};
 use crate::config::protocol::{FlowDescription, FlowSelection};
-use crate::conntrack::state::FlowState;
+use crate::conntrack::state::ConnectionState;
 use crate::conntrack::tables::Listed;
-use crate::conntrack::{Origin, Side};
+use crate::conntrack::{Origin, Session};
 use crate::datapath::shard::Shard;
 use crate::hw::time::{Tick, Time};
 use crate::observe::explain::ground_of;
@@ -61,10 +61,10 @@ impl Shard {
         let all = self.sessions.scan(place, LISTED_PLACES_PER_TURN);
         let wanted: Vec<_> = all
             .filter(|listed| self.wanted((snapshot, now.tick()), selection, listed).is_some())
-            .map(|listed| (listed.slot, listed.flow.sides[listed.side].scope()))
+            .map(|listed| (listed.slot, listed.connection.sides[listed.side].epoch()))
             .collect();
-        for (slot, scope) in &wanted {
-            self.end_session(*slot, *scope);
+        for (slot, epoch) in &wanted {
+            self.end_session(*slot, *epoch);
         }
         (wanted.len() as u64, (end < self.sessions.places()).then_some(end as u64))
     }
@@ -76,10 +76,10 @@ impl Shard {
         selection: &FlowSelection,
         listed: &Listed<'_>,
     ) -> Option<EniContext<'a>> {
-        let Listed { tuple, flow, .. } = listed;
-        let side = flow.sides[listed.side];
-        let context = EniContext::new(snapshot, EniIndex(self.place_of(side.scope())? as u32), side.opened())?;
-        if context.eni.scope != side.scope() || flow.is_expired(snapshot.settings(), now) {
+        let Listed { tuple, connection, .. } = listed;
+        let side = connection.sides[listed.side];
+        let context = EniContext::new(snapshot, EniIndex(self.place_of(side.epoch())? as u32), side.opened())?;
+        if context.eni.epoch != side.epoch() || connection.is_expired(snapshot.settings(), now) {
             return None;
         }
         let has_ports = matches!(tuple.protocol, protocol::TCP | protocol::UDP);
@@ -89,7 +89,7 @@ impl Shard {
             && selection.protocol.is_none_or(|number| number == tuple.protocol)
             && selection.port.is_none_or(has_port)
             && selection.prefix.is_none_or(|prefix| prefix.contains(&source) || prefix.contains(&destination))
-            && selection.state.as_ref().is_none_or(|state| *state == state_name(flow.state, side))
+            && selection.state.as_ref().is_none_or(|state| *state == state_name(connection.state, side))
             && selection.rule.as_ref().is_none_or(|rule| {
                 admitting_rule(&context, side, self.sessions.origin(listed.slot).grounds[listed.side]) == Some(rule)
             });
@@ -103,19 +103,19 @@ pub const STATE_NAMES: [&str; 10] =
 
 const REVOKED: &str = "revoked";
 
-fn state_name(state: FlowState, side: Side) -> &'static str {
+fn state_name(state: ConnectionState, side: Session) -> &'static str {
     if side.is_revoked() { REVOKED } else { state.name() }
 }
 
 /// The rule that admitted a session. A record of an older revision names its ground in the filter of that time; what
 /// admits it now is not known before its next packet.
-fn admitting_rule<'a>(context: &EniContext<'a>, side: Side, ground: u32) -> Option<&'a RuleId> {
+fn admitting_rule<'a>(context: &EniContext<'a>, side: Session, ground: u32) -> Option<&'a RuleId> {
     (side.revision == context.revision).then(|| ground_of(context.acl, side.opened(), side.stage(), ground).0).flatten()
 }
 
 fn describe(context: &EniContext<'_>, (listed, origin): (&Listed<'_>, &Origin), now: Tick) -> FlowDescription {
-    let Listed { tuple, flow, .. } = listed;
-    let side = flow.sides[listed.side];
+    let Listed { tuple, connection, .. } = listed;
+    let side = connection.sides[listed.side];
     FlowDescription {
         eni: EniId::clone(&context.eni.id),
         opened: side.opened(),
@@ -123,16 +123,16 @@ fn describe(context: &EniContext<'_>, (listed, origin): (&Listed<'_>, &Origin), 
         source: tuple.addresses.source(),
         destination: tuple.addresses.destination(),
         source_port: tuple.source_port,
-        destination_port: if flow.state == FlowState::Icmp { 0 } else { tuple.destination_port },
-        state: state_name(flow.state, side).into(),
+        destination_port: if connection.state == ConnectionState::Icmp { 0 } else { tuple.destination_port },
+        state: state_name(connection.state, side).into(),
         stage: side.stage().name().into(),
         rule: admitting_rule(context, side, origin.grounds[listed.side]).cloned(),
         revision: side.revision,
         generation: context.snapshot.generation_of(side.revision),
         age_ms: origin.opened_at.age_ms(now),
-        idle_ms: flow.last_seen.age_ms(now),
-        timeout_s: flow.state.timeout_s(flow.timeouts, context.snapshot.settings()),
-        packets: flow.packets.map(u64::from),
-        bytes: [0, 1].map(|way| origin.bytes_high[way].with(flow.bytes_low[way])),
+        idle_ms: connection.last_seen.age_ms(now),
+        timeout_s: connection.state.timeout_s(connection.timeouts, context.snapshot.settings()),
+        packets: connection.packets.map(u64::from),
+        bytes: [0, 1].map(|way| origin.bytes_high[way].with(connection.bytes_low[way])),
     }
 }

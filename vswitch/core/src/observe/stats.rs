@@ -29,8 +29,8 @@ impl Shard {
     /// The counters of an ENI; none if the snapshot does not have it.
     pub fn stats(&self, snapshot: &Snapshot, eni: EniIndex) -> Option<EniStats> {
         let entry = snapshot.eni(eni)?;
-        let empty = crate::datapath::counters::EniCounters::new(entry.scope);
-        let counters = self.counters_of(eni.0 as usize, entry.scope).unwrap_or(&empty);
+        let empty = crate::datapath::counters::EniCounters::new(entry.epoch);
+        let counters = self.counters_of(eni.0 as usize, entry.epoch).unwrap_or(&empty);
         Some(EniStats {
             eni: EniId::clone(&entry.id),
             flows: counters.sessions as u64,

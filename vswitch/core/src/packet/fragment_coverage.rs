@@ -20,7 +20,7 @@ impl Part {
 
 /// What has come.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cover {
+pub(crate) struct FragmentCoverage {
     /// Bytes that have come without a gap, in order; neighbours do not touch.
     runs: [(u16, u16); FRAGMENT_RUNS_MAX],
     count: u8,
@@ -30,7 +30,7 @@ pub(crate) struct Cover {
     is_broken: bool,
 }
 
-impl Cover {
+impl FragmentCoverage {
     /// Nothing yet.
     pub(crate) const NONE: Self = Self { runs: [(0, 0); FRAGMENT_RUNS_MAX], count: 0, end: None, is_broken: false };
 
@@ -127,7 +127,7 @@ mod tests {
         let (mut whole, mut broken) = (0, 0);
         let rounds = if cfg!(miri) { 200 } else { 20_000 };
         for _ in 0..rounds {
-            let mut cover = Cover::NONE;
+            let mut coverage = FragmentCoverage::NONE;
             let mut bytes: Vec<bool> = vec![false; 128];
             let (mut end, mut is_broken): (Option<usize>, bool) = (None, false);
             for _ in 0..12 {
@@ -150,10 +150,10 @@ mod tests {
                         Ok(())
                     }
                 };
-                assert_eq!(cover.add(part(start as u16, stop as u16, is_last)), expected);
-                assert_eq!(cover.has_first(), bytes[0]);
+                assert_eq!(coverage.add(part(start as u16, stop as u16, is_last)), expected);
+                assert_eq!(coverage.has_first(), bytes[0]);
                 let is_whole = end.is_some_and(|end| bytes[..end].iter().all(|byte| *byte));
-                assert_eq!(cover.is_whole(), is_whole);
+                assert_eq!(coverage.is_whole(), is_whole);
                 whole += usize::from(is_whole);
                 broken += usize::from(is_broken);
             }
@@ -163,13 +163,13 @@ mod tests {
 
     #[test]
     fn gaps_are_bounded() {
-        let mut cover = Cover::NONE;
+        let mut coverage = FragmentCoverage::NONE;
         for number in 0..FRAGMENT_RUNS_MAX as u16 {
-            assert_eq!(cover.add(part(16 * number, 16 * number + 8, false)), Ok(()));
+            assert_eq!(coverage.add(part(16 * number, 16 * number + 8, false)), Ok(()));
         }
         let far = part(8000, 8008, false);
-        assert_eq!(cover.add(far), Err(DropReason::FragmentsFull));
-        assert_eq!(cover.add(part(8, 16, false)), Ok(()), "what closes a gap has room");
-        assert_eq!(cover.add(far), Ok(()));
+        assert_eq!(coverage.add(far), Err(DropReason::FragmentsFull));
+        assert_eq!(coverage.add(part(8, 16, false)), Ok(()), "what closes a gap has room");
+        assert_eq!(coverage.add(far), Ok(()));
     }
 }

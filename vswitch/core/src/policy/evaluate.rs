@@ -4,11 +4,11 @@
 use crate::acl::BatchMatcher;
 use crate::compile::bypasses_intra_group;
 use crate::config::desired::{Direction, Policy};
-use crate::conntrack::fragments::{Fate, FragmentEntry, FragmentKey};
+use crate::conntrack::fragments::{FragmentDecision, FragmentEntry, FragmentKey};
 use crate::conntrack::opener::Opener;
-use crate::conntrack::state::FlowState;
-use crate::conntrack::tables::{Entry, Session, SessionSlot, Sessions};
-use crate::conntrack::{Flow, Side, opens_session, tcp};
+use crate::conntrack::state::ConnectionState;
+use crate::conntrack::tables::{ConnectionTables, Entry, FoundSession, SessionSlot};
+use crate::conntrack::{Connection, Session, opens_session, tcp};
 use crate::hw::time::Tick;
 use crate::packet::Marker;
 use crate::packet::headers::parse::quoted;
@@ -92,12 +92,12 @@ impl SessionUpdate {
 
 impl<'a> EniContext<'a> {
     /// What to look for. `frame` is the packet's, for what an ICMP error quotes.
-    pub(crate) fn lookup(&self, sessions: &Sessions, headers: &Headers, frame: &[u8]) -> Lookup {
+    pub(crate) fn lookup(&self, sessions: &ConnectionTables, headers: &Headers, frame: &[u8]) -> Lookup {
         if headers.network == Network::Arp {
             Lookup::None
         } else if headers.fragment == Fragment::Later {
             if self.snapshot.settings().follow_first_fragment {
-                Lookup::Fragment(sessions.fragment_entry(FragmentKey::of(self.eni.scope, headers)))
+                Lookup::Fragment(sessions.fragment_entry(FragmentKey::of(self.eni.epoch, headers)))
             } else {
                 Lookup::None
             }
@@ -119,7 +119,7 @@ impl<'a> EniContext<'a> {
     }
 
     #[inline]
-    fn entry(&self, sessions: &Sessions, tuple: &Tuple) -> Entry {
+    fn entry(&self, sessions: &ConnectionTables, tuple: &Tuple) -> Entry {
         sessions.entry(tuple, self.network.salt)
     }
 
@@ -127,16 +127,16 @@ impl<'a> EniContext<'a> {
     #[inline]
     pub(crate) fn evaluate(
         &self,
-        sessions: &Sessions,
+        sessions: &ConnectionTables,
         headers: &Headers,
         (lookup, marker): (&Lookup, Marker),
         now: Tick,
     ) -> Evaluation {
         if self.may_continue(headers, marker)
             && let Lookup::Session(entry) = lookup
-            && let Some(session) = sessions.find(entry, self.eni.scope)
+            && let Some(session) = sessions.find(entry, self.eni.epoch)
             && self.admits(session.side)
-            && self.continues(session.flow, headers.tcp_flags, now)
+            && self.continues(session.connection, headers.tcp_flags, now)
         {
             return (Decision::by(Policy::Accept, Stage::Session), SessionUpdate::Touch(session.slot));
         }
@@ -155,19 +155,19 @@ impl<'a> EniContext<'a> {
 
     /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`EniContext::admits`] its session.
     #[inline(always)]
-    pub(crate) fn continues(&self, flow: &Flow, flags: u8, now: Tick) -> bool {
-        !flow.is_expired(self.snapshot.settings(), now) && flags & tcp_flags::SYN == 0
+    pub(crate) fn continues(&self, connection: &Connection, flags: u8, now: Tick) -> bool {
+        !connection.is_expired(self.snapshot.settings(), now) && flags & tcp_flags::SYN == 0
     }
 
     /// What the sessions look like that this ENI admitted under the present revision.
     #[inline(always)]
     pub(crate) const fn live_side(&self) -> u64 {
-        Side::live_under(self.eni.scope, self.revision)
+        Session::live_under(self.eni.epoch, self.revision)
     }
 
     /// Whether a session is this ENI's, and was admitted under the present revision.
     #[inline(always)]
-    pub(crate) fn admits(&self, side: Side) -> bool {
+    pub(crate) fn admits(&self, side: Session) -> bool {
         side.is(self.live_side())
     }
 
@@ -175,16 +175,16 @@ impl<'a> EniContext<'a> {
     #[inline(never)]
     fn evaluate_unusual(
         &self,
-        sessions: &Sessions,
+        sessions: &ConnectionTables,
         headers: &Headers,
         (lookup, marker): (&Lookup, Marker),
         now: Tick,
     ) -> Evaluation {
-        let is_over = |session: &Session<'_>| session.flow.is_expired(self.snapshot.settings(), now);
+        let is_over = |session: &FoundSession<'_>| session.connection.is_expired(self.snapshot.settings(), now);
         if let Some(decision) = self.exempt(headers, marker) {
             let needs_session = matches!(decision.stage, Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe);
             let update = match lookup {
-                Lookup::Session(entry) if needs_session => match sessions.find(entry, self.eni.scope) {
+                Lookup::Session(entry) if needs_session => match sessions.find(entry, self.eni.epoch) {
                     Some(session) if is_over(&session) || session.side.is_revoked() => {
                         SessionUpdate::Reopen(session.slot, Admission::of_sender(decision))
                     }
@@ -202,7 +202,7 @@ impl<'a> EniContext<'a> {
                 (decision, SessionUpdate::None)
             }
             Lookup::None => (self.decide_by_rules(self.direction, &visible_to_rules(headers)), SessionUpdate::None),
-            Lookup::Session(entry) => match sessions.find(entry, self.eni.scope) {
+            Lookup::Session(entry) => match sessions.find(entry, self.eni.epoch) {
                 Some(session) if !is_over(&session) => {
                     let evaluation = self.evaluate_session(&session, headers, entry.swapped);
                     let is_outside = evaluation.1.continues().is_some()
@@ -217,7 +217,7 @@ impl<'a> EniContext<'a> {
                 over => self.evaluate_new(headers, over.map(|session| session.slot)),
             },
             Lookup::Related(entry) => {
-                let related = sessions.find(entry, self.eni.scope).filter(|session| !is_over(session));
+                let related = sessions.find(entry, self.eni.epoch).filter(|session| !is_over(session));
                 if related.is_some_and(|session| self.admits_related(&session, entry)) {
                     (Decision::by(Policy::Accept, Stage::Session), SessionUpdate::Relate)
                 } else {
@@ -226,11 +226,11 @@ impl<'a> EniContext<'a> {
             }
             Lookup::Fragment(key) => {
                 let decision = match sessions.fragments.find(key, now) {
-                    Some(fate) if fate.revision == self.revision => as_the_first(fate),
-                    Some(fate) => {
-                        let entry = self.entry(sessions, &fate.first);
-                        let session = sessions.find(&entry, self.eni.scope).filter(|session| !is_over(session));
-                        self.reevaluate_fragment(fate, session.map(|session| (session, entry.swapped)))
+                    Some(first_decision) if first_decision.revision == self.revision => as_the_first(first_decision),
+                    Some(first_decision) => {
+                        let entry = self.entry(sessions, &first_decision.first);
+                        let session = sessions.find(&entry, self.eni.epoch).filter(|session| !is_over(session));
+                        self.reevaluate_fragment(first_decision, session.map(|session| (session, entry.swapped)))
                     }
                     None => self.decide_by_rules(self.direction, &visible_to_rules(headers)),
                 };
@@ -240,13 +240,13 @@ impl<'a> EniContext<'a> {
     }
 
     /// Step 2, a packet with a record of its session.
-    fn evaluate_session(&self, session: &Session<'_>, headers: &Headers, swapped: bool) -> Evaluation {
+    fn evaluate_session(&self, session: &FoundSession<'_>, headers: &Headers, swapped: bool) -> Evaluation {
         let accept = Decision::by(Policy::Accept, Stage::Session);
-        let Session { slot, flow, side } = *session;
+        let FoundSession { slot, connection, side } = *session;
         if headers.may_be_its_own_reverse() && contradicts(headers, swapped == side.is_swapped()) {
             return (self.decide_by_rules(self.direction, &headers.tuple), SessionUpdate::None);
         }
-        if headers.is_tcp_open() && (flow.state == FlowState::TcpClosed || side.is_revoked()) {
+        if headers.is_tcp_open() && (connection.state == ConnectionState::TcpClosed || side.is_revoked()) {
             // The connection is over; this is another one between the same ports.
             let (decision, update) = self.evaluate_new(headers, Some(slot));
             return (decision, if decision.accepts() { update } else { SessionUpdate::None });
@@ -268,23 +268,23 @@ impl<'a> EniContext<'a> {
     /// there is none before a handshake is complete: what its receiver makes of a segment then is nobody else's guess.
     fn is_outside(
         &self,
-        sessions: &Sessions,
-        session: &Session<'_>,
+        sessions: &ConnectionTables,
+        session: &FoundSession<'_>,
         (headers, swapped): (&Headers, bool),
         now: Tick,
     ) -> bool {
-        let Session { slot, flow, side } = *session;
+        let FoundSession { slot, connection, side } = *session;
         let is_segment = headers.tuple.protocol == protocol::TCP && headers.end != 0;
         let (segment, from_opener) = (headers.segment(), swapped == side.is_swapped());
         is_segment
-            && !flow.state.is_shaking_hands()
-            && tcp::is_outside(flow.edges, sessions.origin(slot).scales, segment, from_opener)
-            && sessions.syns.of(&sessions.syn_key(slot, self.eni.scope), now).is_none()
+            && !connection.state.is_shaking_hands()
+            && tcp::is_outside(connection.edges, sessions.origin(slot).scales, segment, from_opener)
+            && sessions.syns.of(&sessions.syn_key(slot, self.eni.epoch), now).is_none()
     }
 
     /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and by what, if it
     /// is by something new.
-    fn reevaluate_session(&self, side: Side, tuple: &Tuple, swapped: bool) -> (bool, Option<Decision>) {
+    fn reevaluate_session(&self, side: Session, tuple: &Tuple, swapped: bool) -> (bool, Option<Decision>) {
         if matches!(side.stage(), Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe) {
             return (true, None);
         }
@@ -301,21 +301,25 @@ impl<'a> EniContext<'a> {
 
     /// What became of a first fragment under an older revision, judged as it would be today: with its session, if that
     /// is still there.
-    fn reevaluate_fragment(&self, fate: &Fate, session: Option<(Session<'_>, bool)>) -> Decision {
+    fn reevaluate_fragment(
+        &self,
+        first_decision: &FragmentDecision,
+        session: Option<(FoundSession<'_>, bool)>,
+    ) -> Decision {
         let by_rules = [Stage::Session, Stage::IntraGroup, Stage::Rule, Stage::Default, Stage::AnswerUnsolicited];
-        if !by_rules.contains(&fate.decision.stage) {
-            return as_the_first(fate); // No rule had a say.
+        if !by_rules.contains(&first_decision.decision.stage) {
+            return as_the_first(first_decision); // No rule had a say.
         }
         let stays = session.as_ref().is_some_and(|(session, swapped)| {
             let is_known = session.side.revision == self.revision;
             if is_known {
                 !session.side.is_revoked()
             } else {
-                self.reevaluate_session(session.side, &fate.first, *swapped).0
+                self.reevaluate_session(session.side, &first_decision.first, *swapped).0
             }
         });
         let refused_with_session = session.is_some() && !stays;
-        match self.evaluate_opening(fate.opener, &fate.first).0 {
+        match self.evaluate_opening(first_decision.opener, &first_decision.first).0 {
             _ if stays => Decision::by(Policy::Accept, Stage::Session),
             decision if decision.accepts() && refused_with_session => Decision::by(Policy::Drop, Stage::Session),
             decision => decision,
@@ -335,7 +339,7 @@ impl<'a> EniContext<'a> {
 
     /// Whether a live session admits an error about one of its packets (§4.3): it must have crossed this ENI the other
     /// way.
-    fn admits_related(&self, session: &Session<'_>, entry: &Entry) -> bool {
+    fn admits_related(&self, session: &FoundSession<'_>, entry: &Entry) -> bool {
         let side = session.side;
         let quoted_is_from_opener = entry.swapped == side.is_swapped();
         let quoted_direction = if quoted_is_from_opener { side.opened() } else { side.opened().reverse() };
@@ -406,8 +410,12 @@ pub(crate) fn from_peer(direction: Direction, tuple: &Tuple) -> Addresses {
 }
 
 /// The decision of a fragment under the revision that judged the first.
-fn as_the_first(fate: &Fate) -> Decision {
-    if fate.decision.accepts() { Decision::by(Policy::Accept, Stage::Session) } else { fate.decision }
+fn as_the_first(first_decision: &FragmentDecision) -> Decision {
+    if first_decision.decision.accepts() {
+        Decision::by(Policy::Accept, Stage::Session)
+    } else {
+        first_decision.decision
+    }
 }
 
 /// Fragments without ports match only rules that do not look at ports (§2).

@@ -1,17 +1,17 @@
 //! Forgets the connections that are over: an endless round through the records, a part of it at a time.
 
-use crate::conntrack::key::FlowKey;
+use crate::conntrack::key::ConnectionKey;
 use crate::conntrack::table::{Record, SEGMENT_RECORDS, Slot, Table};
-use crate::conntrack::{Expiry, Flow};
+use crate::conntrack::{Connection, Expiry};
 use core::ops::Range;
 
 /// Records that are looked at together.
 const SWEEP_STRIDE: usize = 64;
 
-impl<K: FlowKey> Table<K> {
+impl<K: ConnectionKey> Table<K> {
     /// Goes on by `count` records in an endless round, and forgets the connections that are over; `forgotten` hears of each.
     /// Where there are no connections it passes over many records at once.
-    pub fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Flow)) {
+    pub fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Connection)) {
         let mut left = count.min(self.records.len());
         while left > 0 {
             let start = self.sweep_at as usize;
@@ -34,9 +34,9 @@ impl<K: FlowKey> Table<K> {
     #[inline]
     fn due(&self, places: Range<usize>, expiry: &mut Expiry<'_>) -> ([u32; SWEEP_STRIDE], usize) {
         let (mut due, mut count) = ([0; SWEEP_STRIDE], 0);
-        for (place, Record { flow, .. }) in (places.start as u32..).zip(&self.records[places]) {
+        for (place, Record { connection, .. }) in (places.start as u32..).zip(&self.records[places]) {
             due[count % SWEEP_STRIDE] = place;
-            count += usize::from(expiry.is_over(flow));
+            count += usize::from(expiry.is_over(connection));
         }
         (due, count)
     }
@@ -44,7 +44,7 @@ impl<K: FlowKey> Table<K> {
     /// Asks for what may come into a place that is cleared.
     #[inline]
     fn prefetch_next(&self, place: u32) {
-        let next = self.records[place as usize].flow.next;
+        let next = self.records[place as usize].connection.next;
         let next = if next == 0 { place } else { next - 1 };
         crate::hw::prefetch::prefetch(&self.records[next as usize]);
         crate::hw::prefetch::prefetch(&self.origins[next as usize]);
@@ -52,14 +52,14 @@ impl<K: FlowKey> Table<K> {
 
     /// Forgets the connection at a slot, if it is over, and those that come into its place.
     #[inline(never)]
-    fn clear(&mut self, slot: Slot, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Flow)) {
+    fn clear(&mut self, slot: Slot, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Connection)) {
         loop {
-            let flow = self.flow(slot);
+            let connection = self.connection(slot);
             // What is free is not over: an earlier one of these places took its connection.
-            if !expiry.is_over(flow) {
+            if !expiry.is_over(connection) {
                 return;
             }
-            forgotten(flow);
+            forgotten(connection);
             self.remove(slot);
             if !self.refill(slot) {
                 return;
