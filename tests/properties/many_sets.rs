@@ -189,9 +189,9 @@ fn compare(random: &mut Random, compiler: &Compiler, label: &str) {
     let eni = compiler.eni_index(&id).expect("it is there");
     for direction in [Direction::Ingress, Direction::Egress] {
         let tuples: Vec<Tuple> = (0..50).map(|_| probe(random, desired, direction)).collect();
-        let mut decisions = Vec::new();
-        snapshot.decide_by_rules((eni, direction), &tuples, &mut decisions);
-        for (tuple, decision) in tuples.iter().zip(decisions) {
+        for tuple in &tuples {
+            let [decision, of_slow_path] = snapshot.decide_by_rules((eni, direction), tuple).expect("it is there");
+            assert_eq!(decision, of_slow_path, "{label} {direction} {tuple:?}");
             let expected = reference::decide(desired, &id, direction, tuple);
             let Decision { policy, stage, ground } = decision;
             assert_eq!((policy, stage), (expected.policy, expected.stage), "{label} {direction} {tuple:?}");

@@ -512,6 +512,8 @@ vocabulary! {
         pick_up_by_ports: Option<bool>,
         /// IPv4 packets with a source route option drop.
         drop_source_routed: Option<bool>,
+        /// Nearly all packets take the fast path. Without it every packet takes the slow one, with the same result: for incidents.
+        fast_path: Option<bool>,
         /// Which path-MTU reports pass whatever the rules say: `session`, those about a session of their receiver, or
         /// `always`.
         pmtud_exempt: Option<PmtudExempt>,

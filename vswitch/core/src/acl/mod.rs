@@ -35,9 +35,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 pub(crate) use batch_matcher::{BatchMatcher, BatchRows};
 pub(crate) use left_right::LeftRight;
-use local_address::LocalAddress;
 pub(crate) use peer_rows::PeerRows;
-pub(crate) use rule_set::RuleSet;
+pub(crate) use rule_set::{RowDimensions, RuleSet};
 use rules_by_set::RulesBySet;
 
 /// How much room the rows of a filter may take. Beyond it, fewer rows are made, and the packets that miss them are
@@ -187,17 +186,20 @@ impl Acl {
         rules.decision(found, self.rules.default_of(direction))
     }
 
-    /// The rows of one direction for packet after packet; none where they do not tell all.
-    pub(crate) fn batch_matcher(&self, direction: Direction) -> Option<BatchMatcher<'_>> {
+    /// What a decision in one direction has to look at.
+    pub(crate) fn row_dimensions(&self, direction: Direction) -> RowDimensions {
+        self.rules.of(direction).row_dimensions()
+    }
+
+    /// The rows of one direction by peer and service, for packet after packet. They tell all where [`RowDimensions`] has no
+    /// others.
+    pub(crate) fn batch_matcher(&self, direction: Direction) -> BatchMatcher<'_> {
         let rules = self.rules.of(direction);
-        let is_plain =
-            matches!(rules.local, LocalAddress::Any) && rules.services.is_by_destination() && rules.checks.is_none();
         let default = self.rules.default_of(direction);
-        let of_width = rules.order.words() <= bit_matrix::NARROW;
-        match of_width {
-            _ if !is_plain => None,
-            true => Some(BatchMatcher::Narrow(BatchRows::new(rules, self.classes.side(direction), default))),
-            false => Some(BatchMatcher::Wide(BatchRows::new(rules, self.classes.side(direction), default))),
+        if rules.order.words() <= bit_matrix::NARROW {
+            BatchMatcher::Narrow(BatchRows::new(rules, self.classes.side(direction), default))
+        } else {
+            BatchMatcher::Wide(BatchRows::new(rules, self.classes.side(direction), default))
         }
     }
 

@@ -49,7 +49,31 @@ pub(super) struct RuleCheck {
     pub(super) local: Option<IpNet>,
 }
 
+/// The rows that a decision has to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RowDimensions {
+    /// There are always rows by peer, and by protocol and destination port.
+    pub(crate) by_peer: (),
+    pub(crate) by_service: (),
+    pub(crate) by_source_port: bool,
+    pub(crate) by_local_address: bool,
+    /// Some rows hold more than they should, and each rule that is found has to be confirmed.
+    pub(crate) confirms: bool,
+}
+
 impl RuleSet {
+    /// Every dimension that its rules look at: a new one does not compile before it is told here.
+    pub(super) fn row_dimensions(&self) -> RowDimensions {
+        let Self { groups: _, rules: _, order: _, accepts: _, rules_by_set: _, services, local, checks } = self;
+        RowDimensions {
+            by_peer: (),
+            by_service: (),
+            by_source_port: !services.is_by_destination(),
+            by_local_address: !matches!(local, LocalAddress::Any),
+            confirms: checks.is_some(),
+        }
+    }
+
     /// The decision of the rule that was found, or the default.
     #[inline(always)]
     pub(super) fn decision(&self, found: Option<u32>, default: Decision) -> Decision {

@@ -51,6 +51,10 @@ pub struct Settings {
     pub pick_up_by_ports: bool,
     /// IPv4 packets with a source route option drop: they would be judged by other addresses than they go to.
     pub drop_source_routed: bool,
+    /// Nearly all packets take the fast path. Without it every packet takes the slow one: what becomes of packets is the same,
+    /// at several times the cost. For incidents, in which it tells whether the fast path is at fault.
+    #[serde(skip_serializing_if = "is_enabled")]
+    pub fast_path: bool,
     /// Which path-MTU reports pass whatever the rules say (§3.4).
     pub pmtud_exempt: PmtudExempt,
     /// Whose idle timeouts sessions have. A change counts for sessions that start after it.
@@ -116,6 +120,7 @@ impl Default for Settings {
             tcp_pick_up: true,
             pick_up_by_ports: true,
             drop_source_routed: true,
+            fast_path: true,
             pmtud_exempt: PmtudExempt::default(),
             timeout_profile: TimeoutProfile::default(),
             tcp_half_open_timeout_s: 30,
@@ -414,6 +419,11 @@ impl Eni {
 
 const fn enabled() -> bool {
     true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands on a reference")]
+const fn is_enabled(value: &bool) -> bool {
+    *value
 }
 
 /// What an ENI may ask of its worker's session table, and what is checked besides rules.

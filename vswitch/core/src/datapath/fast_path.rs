@@ -10,24 +10,24 @@ use crate::config::desired::{Direction, Policy};
 use crate::config::ids::EniIndex;
 use crate::config::limits::BURST_PACKETS;
 use crate::conntrack::key::{ConnectionKey, Key};
-use crate::conntrack::opener::is_like_answer;
 use crate::conntrack::state::ConnectionState;
 use crate::conntrack::table::Table;
 use crate::conntrack::tables::{ConnectionTables, Entry};
 use crate::conntrack::{Session, tcp};
+use crate::datapath::eligibility;
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::{Ethernet, Path, PathCache, PathKey, Service, spread};
 use crate::datapath::session_update::NewConnection;
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
+use crate::packet::Packet;
 use crate::packet::headers::fast_parse::{self, Family, Plain};
 use crate::packet::headers::tcp_options::window_scale;
 use crate::packet::headers::{Addresses, Tuple, protocol, tcp_flags};
 use crate::packet::offload::Wire;
 use crate::packet::verdict::{Decision, Stage, Verdict};
-use crate::packet::{Marker, Packet};
 use crate::policy::eni_context::EniContext;
-use crate::policy::exemptions::SMTP;
+use crate::policy::evaluate::from_peer;
 use crate::tables::address_entry::AddressEntry;
 
 /// The way of some packets of a burst, from one ENI to another between two addresses.
@@ -86,7 +86,7 @@ impl<'a> PolicyPair<'a> {
 
 impl<'a> PeerPolicy<'a> {
     fn new(context: EniContext<'a>, peer: AddressEntry) -> Self {
-        let batch_matcher = context.batch_matcher();
+        let batch_matcher = eligibility::batch_matcher(&context);
         let rows = match &batch_matcher {
             Some(BatchMatcher::Narrow(batch_matcher)) => batch_matcher.peer(peer.class),
             Some(BatchMatcher::Wide(batch_matcher)) => batch_matcher.peer(peer.class),
@@ -109,6 +109,12 @@ impl<'a> PeerPolicy<'a> {
     }
 }
 
+/// What the rules of one ENI say of a packet, as the fast path decides.
+pub(crate) fn decide_by_rules(context: &EniContext<'_>, tuple: &Tuple) -> Decision {
+    let peer = context.network.source(from_peer(context.direction, tuple));
+    PeerPolicy::new(*context, peer).decide(tuple).0
+}
+
 impl<'a> BurstPath<'a> {
     /// The way, if it has learnt of a service in this burst.
     pub(crate) fn dirty_path(&self) -> Option<&Path> {
@@ -122,6 +128,9 @@ impl<'a> BurstPath<'a> {
             self.policies = Some(PolicyPair::new(sender, &self.path, tuple.addresses)?);
         }
         let (decisions, is_for_all) = self.policies.as_ref()?.decide(tuple);
+        if !eligibility::decisions(&decisions) {
+            return None;
+        }
         if is_for_all {
             self.path.cache_decisions(service, decisions);
             self.is_dirty = true;
@@ -212,7 +221,7 @@ pub(crate) fn find_path(
     path_cache: (&mut PathCache, &impl Fn(EniIndex) -> bool),
     (packet, packet_context): (&Packet, &mut PacketContext),
 ) -> Option<()> {
-    if !packet.offload.is_none() || packet.marker != Marker::None {
+    if !eligibility::packet(packet) {
         return None;
     }
     let frame = packet.buffer.frame();
@@ -245,8 +254,7 @@ fn reach<K: ConnectionKey, const N: usize>(
     (burst_paths, path_cache): (&mut BurstPaths<'_>, (&mut PathCache, &impl Fn(EniIndex) -> bool)),
     packet_context: &mut PacketContext,
 ) -> Option<()> {
-    // Whether a reset counts is not said here, nor whether the platform lets mail pass.
-    if plain.segment.flags & tcp_flags::RST != 0 || plain.ports as u16 == SMTP {
+    if !eligibility::plain(plain) {
         return None;
     }
     let known = match burst_paths.known(ethernet, ends) {
@@ -405,7 +413,11 @@ fn refresh<K: ConnectionKey>(
 ) -> Continuation {
     let Entry { protocol, hash, swapped, .. } = packet_context.entry;
     let Some(slot) = table.find_any(key, protocol, (hash, packet_context.guess)) else {
-        return if opens_connection(packet_context) { Continuation::New } else { Continuation::No };
+        return if eligibility::opens_connection(protocol, packet_context.entry.ports(), packet_context.segment.flags) {
+            Continuation::New
+        } else {
+            Continuation::No
+        };
     };
     let connection = table.connection_mut(slot);
     // The opener's session comes first, if there are two.
@@ -437,16 +449,4 @@ fn new_connection(frame: &[u8], packet_context: &PacketContext) -> NewConnection
         scale,
         wire: Wire { packets: 1, bytes: frame.len() as u64 },
     }
-}
-
-/// Whether a plain packet is of those whose sender opens connections, whatever the settings (`conntrack/opener.rs`): a SYN alone,
-/// and a datagram that does not look like an answer.
-#[inline]
-fn opens_connection(packet_context: &PacketContext) -> bool {
-    const OTHERS: u8 = tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN;
-    if packet_context.entry.protocol == protocol::UDP {
-        let [source, destination] = packet_context.entry.ports();
-        return !is_like_answer(source, destination);
-    }
-    packet_context.segment.flags & (tcp_flags::SYN | OTHERS) == tcp_flags::SYN
 }

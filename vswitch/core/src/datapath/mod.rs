@@ -2,6 +2,7 @@
 
 pub(crate) mod anti_spoof;
 pub(crate) mod counters;
+mod eligibility;
 pub(crate) mod fast_path;
 pub mod forward;
 pub mod migrate;

@@ -6,11 +6,11 @@ use crate::config::desired::{Direction, Policy};
 use crate::config::ids::{EniEpoch, EniIndex};
 use crate::config::limits::{ETHERNET_HEADER_BYTES, PATHS_CACHED_MAX};
 use crate::config::packed_timeouts::PackedTimeouts;
-use crate::packet::headers::{Addresses, METADATA_SERVICE};
+use crate::datapath::eligibility::{self, Between};
+use crate::packet::headers::Addresses;
 use crate::packet::verdict::{Decision, Stage};
 use crate::policy::eni_context::EniContext;
 use crate::tables::address_entry::AddressEntry;
-use crate::tables::route::Route;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -96,35 +96,22 @@ const SERVICES_CACHED: usize = 4;
 impl Path {
     /// None where a packet with these addresses has to go the long way.
     fn resolve(sender: &EniContext<'_>, path_key: &PathKey, addresses: Addresses) -> Option<Self> {
-        let [to, from] = path_key.ethernet.addresses();
-        let is_to_router = to == sender.network.gateway_mac.0 && to[0] & 1 == 0;
-        let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
-        if !is_to_router || is_to_metadata || from != sender.eni.mac.0 || !sender.eni.is_first_address(addresses) {
-            return None;
-        }
-        let place = sender.network.destination(addresses);
-        let Route::Owner(receiver) = place.route() else { return None };
-        if receiver == sender.index {
-            return None;
-        }
+        let (receiver, place) = eligibility::receiver(sender, path_key.ethernet.addresses(), addresses)?;
         let context = EniContext::new(sender.snapshot, receiver, Direction::Ingress)?;
         let mut ethernet_then = [0; 12];
         ethernet_then[..6].copy_from_slice(&context.eni.mac.0);
         ethernet_then[6..].copy_from_slice(&context.network.gateway_mac.0);
-        let is_within_subnet = sender.eni.vswitch == context.eni.vswitch;
-        let [timeouts, its_timeouts] = [sender.timeouts(), context.timeouts()];
-        let counts_new = sender.eni.new_sessions_per_s.is_some() || context.eni.new_sessions_per_s.is_some();
-        let is_short = is_within_subnet && !sender.eni.tcp_window_check && !context.eni.tcp_window_check;
+        let Between { forwards, opens } = eligibility::between(sender, &context);
         Some(Self {
             sender: sender.index,
             path_key: *path_key,
             place,
             receiver,
             receiver_epoch: context.eni.epoch,
-            frame_bytes_max: if is_short { ETHERNET_HEADER_BYTES + usize::from(context.eni.mtu_bytes) } else { 0 },
+            frame_bytes_max: if forwards { ETHERNET_HEADER_BYTES + usize::from(context.eni.mtu_bytes) } else { 0 },
             live: [sender.live_side(), context.live_side()],
             ethernet_then,
-            timeouts: if timeouts == its_timeouts && !counts_new { Some(timeouts) } else { None },
+            timeouts: if opens { Some(sender.timeouts()) } else { None },
             receiver_sessions_max: context.eni.sessions_max,
             cached_decisions: [(Service::NONE, [Decision::by(Policy::Drop, Stage::Default); 2]); SERVICES_CACHED],
         })

@@ -1,17 +1,22 @@
 //! The way of any packet, step by step: both decisions, what they ask for, and what follows.
 
 use crate::config::desired::Direction;
+use crate::config::desired::Policy;
 use crate::config::ids::EniIndex;
 use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::conntrack::tables::SessionSlot;
 use crate::datapath::anti_spoof;
 use crate::datapath::anti_spoof::owns_source;
+use crate::datapath::eligibility;
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
 use crate::packet::Packet;
+use crate::packet::verdict::Decision;
+use crate::packet::verdict::Stage;
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::policy::eni_context::EniContext;
+use crate::policy::evaluate::SessionUpdate;
 use crate::policy::evaluate::{Evaluation, Lookup};
 use crate::router;
 use crate::router::{icmp, ttl};
@@ -158,7 +163,12 @@ impl Shard {
         (packet, lookup): (&mut Packet, &Lookup),
         now: Tick,
     ) -> Evaluation {
-        let evaluation = context.evaluate(&self.sessions, &packet.headers, (lookup, packet.marker), now);
+        let sessions = &self.sessions;
+        let evaluation =
+            match eligibility::deciding_session(context, sessions, (&packet.headers, lookup, packet.marker), now) {
+                Some(found) => (Decision::by(Policy::Accept, Stage::Session), SessionUpdate::Touch(found.slot)),
+                None => context.evaluate(sessions, &packet.headers, (lookup, packet.marker), now),
+            };
         packet.decision = Some(evaluation.0);
         evaluation
     }

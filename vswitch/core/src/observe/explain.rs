@@ -8,6 +8,7 @@ use crate::config::ids::{EniId, EniIndex, GroupId, RuleId};
 use crate::config::protocol::PacketDescription;
 use crate::config::refusal::Refusal;
 use crate::datapath::anti_spoof::owns_source;
+use crate::datapath::fast_path;
 use crate::datapath::shard::Shard;
 use crate::datapath::slow_path::next_eni;
 use crate::hw::time::Time;
@@ -52,6 +53,20 @@ impl Shard {
                 .map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward),
         };
         Ok((Some(report(&context, direction, decision)), verdict))
+    }
+}
+
+impl Snapshot {
+    /// What the rules of an ENI alone say of a packet that crosses it, as either path decides: the fast one, and the slow one.
+    /// None if there is no such ENI.
+    pub fn decide_by_rules(&self, (eni, direction): (EniIndex, Direction), tuple: &Tuple) -> Option<[Decision; 2]> {
+        let context = EniContext::new(self, eni, direction)?;
+        Some([fast_path::decide_by_rules(&context, tuple), context.decide_by_rules(direction, tuple)])
+    }
+
+    /// The name of the rule that such a decision names as its ground.
+    pub fn rule_of(&self, eni: EniIndex, direction: Direction, ground: u32) -> Option<&RuleId> {
+        Some(self.network(self.eni(eni)?)?.1.acl.rule(direction, ground)?.0)
     }
 }
 

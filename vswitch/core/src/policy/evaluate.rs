@@ -1,7 +1,6 @@
 //! The decision at one ENI in one direction (`semantics.md` §3): a pure function of the packet's headers, the snapshot,
 //! the sessions and the time. Forwarding and explain both ask it, so they cannot disagree.
 
-use crate::acl::BatchMatcher;
 use crate::compile::bypasses_intra_group;
 use crate::config::desired::{Direction, Policy};
 use crate::conntrack::fragments::{FragmentDecision, FragmentEntry, FragmentKey};
@@ -15,7 +14,6 @@ use crate::packet::headers::parse::quoted;
 use crate::packet::headers::{Addresses, Fragment, Headers, IcmpKind, Network, Tuple, protocol, tcp_flags};
 use crate::packet::verdict::{Decision, Stage};
 use crate::policy::eni_context::EniContext;
-use crate::policy::exemptions::SMTP;
 use crate::tables::address_entry::AddressEntry;
 use crate::tables::route::Route;
 
@@ -123,36 +121,6 @@ impl<'a> EniContext<'a> {
         sessions.entry(tuple, self.network.salt)
     }
 
-    /// Steps 0 to 5.
-    #[inline]
-    pub(crate) fn evaluate(
-        &self,
-        sessions: &ConnectionTables,
-        headers: &Headers,
-        (lookup, marker): (&Lookup, Marker),
-        now: Tick,
-    ) -> Evaluation {
-        if self.may_continue(headers, marker)
-            && let Lookup::Session(entry) = lookup
-            && let Some(session) = sessions.find(entry, self.eni.epoch)
-            && self.admits(session.side)
-            && self.continues(session.connection, headers.tcp_flags, now)
-        {
-            return (Decision::by(Policy::Accept, Stage::Session), SessionUpdate::Touch(session.slot));
-        }
-        self.evaluate_unusual(sessions, headers, (lookup, marker), now)
-    }
-
-    /// Whether nothing but its session has a say in a packet, if it has one: what nearly all packets are.
-    #[inline(always)]
-    pub(crate) fn may_continue(&self, headers: &Headers, marker: Marker) -> bool {
-        headers.is_plain
-            && marker == Marker::None
-            && headers.tcp_flags & tcp_flags::RST == 0
-            && !self.eni.tcp_window_check
-            && !(headers.tuple.destination_port == SMTP && self.snapshot.settings().smtp_closed)
-    }
-
     /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`EniContext::admits`] its session.
     #[inline(always)]
     pub(crate) fn continues(&self, connection: &Connection, flags: u8, now: Tick) -> bool {
@@ -171,9 +139,9 @@ impl<'a> EniContext<'a> {
         side.is(self.live_side())
     }
 
-    /// The same, for any packet.
+    /// Steps 0 to 5.
     #[inline(never)]
-    fn evaluate_unusual(
+    pub(crate) fn evaluate(
         &self,
         sessions: &ConnectionTables,
         headers: &Headers,
@@ -381,12 +349,6 @@ impl<'a> EniContext<'a> {
     /// Steps 3 to 5, for a packet that crosses this ENI in `direction`.
     pub(crate) fn decide_by_rules(&self, direction: Direction, tuple: &Tuple) -> Decision {
         self.decide_by_entry(direction, tuple, self.network.source(from_peer(direction, tuple)))
-    }
-
-    /// The rows that judge one packet after another here; none where they do not tell all.
-    pub(crate) fn batch_matcher(&self) -> Option<BatchMatcher<'a>> {
-        let bypasses = bypasses_intra_group(self.snapshot.settings(), self.direction) && self.acl.has_open_groups();
-        if bypasses { None } else { self.acl.batch_matcher(self.direction) }
     }
 
     /// The same, for a peer whose place is known.

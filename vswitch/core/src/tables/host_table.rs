@@ -43,15 +43,6 @@ impl<A: Address> Bucket<A> {
         Self { addresses: [A::default(); BUCKET_ADDRESSES], places: [AddressEntry::NONE; BUCKET_ADDRESSES] }
     }
 
-    /// Asks for its memory: a cache line, or two where addresses are long.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self) {
-        crate::hw::prefetch::prefetch(self);
-        if size_of::<Self>() > align_of::<Self>() {
-            crate::hw::prefetch::prefetch(&self.places);
-        }
-    }
-
     /// The slot of an address.
     fn slot_of(&self, address: A) -> Option<usize> {
         (0..BUCKET_ADDRESSES).find(|&slot| self.addresses[slot] == address && !self.places[slot].is_none())
@@ -128,14 +119,6 @@ impl<A: Address> HostTable<A> {
             }
             number = (number + 1) & mask;
         }
-    }
-
-    /// The first line that may know the address.
-    #[inline(always)]
-    pub(crate) fn bucket(&self, address: A) -> Option<&Bucket<A>> {
-        let (page, bucket) = self.hash.of(address);
-        let buckets = &self.pages.get(page & (self.page_count - 1))?.buckets;
-        buckets.get(bucket & (buckets.len() - 1))
     }
 
     pub(crate) fn insert(&mut self, address: A, place: AddressEntry) {

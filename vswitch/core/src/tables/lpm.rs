@@ -1,6 +1,5 @@
 //! From an address to what the prefixes around it say.
 
-use crate::config::limits::BURST_PACKETS;
 use crate::hw::simd;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -126,20 +125,6 @@ impl<A: Address, T: Copy + PartialEq> Intervals<A, T> {
     pub(crate) fn find(&self, address: A) -> T {
         let place = self.levels.iter().fold(0, |place, nodes| Self::below(nodes, place, address));
         self.values[place.min(self.values.len() - 1)]
-    }
-
-    /// The values at some addresses of a burst, level by level for all of them: no look waits for the one before it.
-    #[inline(always)]
-    pub(crate) fn find_all(&self, addresses: &[A], mut found: impl FnMut(usize, T)) {
-        let mut places = [0; BURST_PACKETS];
-        for nodes in &self.levels {
-            for (place, address) in places.iter_mut().zip(addresses) {
-                *place = Self::below(nodes, *place, *address);
-            }
-        }
-        for (number, place) in places.iter().take(addresses.len()).enumerate() {
-            found(number, self.values[(*place).min(self.values.len() - 1)]);
-        }
     }
 
     /// From a place in one level to the place below it.

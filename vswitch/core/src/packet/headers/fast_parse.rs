@@ -22,7 +22,7 @@ pub(crate) struct Plain<A> {
     /// All zero for UDP.
     pub(crate) segment: Segment,
     /// Where the packet ends in the frame.
-    end: u32,
+    pub(crate) end: u32,
 }
 
 /// The address family of a frame, as its Ethernet header says.
