@@ -215,7 +215,7 @@ impl Session {
         STAGES[((self.tag & Self::STAGE) >> Self::STAGE_SHIFT) as usize % STAGES.len()]
     }
 
-    /// Whether a SYN came in the middle of it that nobody has answered yet ([`syns`]). Such a session never goes the short way.
+    /// Whether a SYN came in the middle of it that nobody has answered yet ([`syns`]). Such a session never takes the fast path.
     pub(crate) const fn has_syn(self) -> bool {
         self.tag & Self::SYN != 0
     }

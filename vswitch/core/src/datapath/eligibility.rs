@@ -174,7 +174,8 @@ pub(super) const fn opens_connection(number: u8, [source, destination]: [u16; 2]
     const OTHERS: u8 = tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN;
     match number {
         protocol::UDP => !is_like_answer(source, destination),
-        _ => flags & (tcp_flags::SYN | OTHERS) == tcp_flags::SYN,
+        protocol::TCP => flags & (tcp_flags::SYN | OTHERS) == tcp_flags::SYN,
+        _ => false,
     }
 }
 

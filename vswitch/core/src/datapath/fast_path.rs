@@ -1,9 +1,8 @@
-//! The way of nearly all packets: one of a session that goes on at both its ends, which share a record.
+//! The fast path, which nearly all packets take: those of a connection whose sessions at both ends share a record and go on,
+//! and the first packets of new connections.
 //!
-//! Nothing is decided here that [`EniContext::may_continue`](crate::policy::eni_context::EniContext::may_continue) and
-//! [`EniContext::continues`](crate::policy::eni_context::EniContext::continues) do not say for the long way too; whatever they do not say, the long
-//! way does. What is the same for all packets from one ENI to another is found out once, and so is what is the same for
-//! packets that follow each other between the same addresses.
+//! What may take it, `eligibility.rs` decides; whatever may not takes the slow path. What is the same for all packets from one
+//! ENI to another is found out once, and so is what is the same for packets that follow each other between the same addresses.
 
 use crate::acl::BatchMatcher;
 use crate::config::desired::{Direction, Policy};
@@ -17,7 +16,7 @@ use crate::conntrack::{Session, tcp};
 use crate::datapath::eligibility;
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::{Ethernet, Path, PathCache, PathKey, Service, spread};
-use crate::datapath::session_update::NewConnection;
+use crate::datapath::session_update::{NewConnection, NewSession};
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
 use crate::packet::Packet;
@@ -30,7 +29,7 @@ use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::from_peer;
 use crate::tables::address_entry::AddressEntry;
 
-/// The way of some packets of a burst, from one ENI to another between two addresses.
+/// The path of some packets of a burst, from one ENI to another between two addresses.
 pub(crate) struct BurstPath<'a> {
     pub(crate) path: Path,
     /// The key of its packets, but for the ports; what it gives to their hash; and whether their source is the second end.
@@ -40,11 +39,11 @@ pub(crate) struct BurstPath<'a> {
     /// The longest frame that may go along; none where the receiver is not here, or more than the Ethernet header of a
     /// packet changes.
     frame_bytes_max: usize,
-    /// What judges the connections that are opened this way, once there was one.
+    /// What decides about the connections that are opened along it, once there was one.
     policies: Option<PolicyPair<'a>>,
-    /// Whether the way has learnt of a service.
+    /// Whether a decision was cached in the path.
     is_dirty: bool,
-    /// What went this way and is not in the counters yet.
+    /// What went along it and is not in the counters yet.
     passed: Wire,
 }
 
@@ -116,7 +115,7 @@ pub(crate) fn decide_by_rules(context: &EniContext<'_>, tuple: &Tuple) -> Decisi
 }
 
 impl<'a> BurstPath<'a> {
-    /// The way, if it has learnt of a service in this burst.
+    /// The path, if a decision was cached in it in this burst.
     pub(crate) fn dirty_path(&self) -> Option<&Path> {
         self.is_dirty.then_some(&self.path)
     }
@@ -139,7 +138,7 @@ impl<'a> BurstPath<'a> {
     }
 }
 
-/// What a passage tells of its packets.
+/// What a burst path tells of its packets.
 struct Known<K> {
     number: u8,
     ends: K,
@@ -147,7 +146,7 @@ struct Known<K> {
     swapped: bool,
 }
 
-/// The passages of a burst: what follows a packet between the same addresses is neither guarded nor routed anew.
+/// The burst paths of a burst: what follows a packet between the same addresses is neither guarded nor routed anew.
 pub(crate) struct BurstPaths<'a> {
     found: [Option<BurstPath<'a>>; BURST_PACKETS],
     count: usize,
@@ -175,7 +174,7 @@ impl<'a> BurstPaths<'a> {
         self.found[..self.count].iter().flatten()
     }
 
-    /// What is known of packets that begin so, if their passage is where such are spread to.
+    /// What is known of packets that begin so, if their burst path is where such are spread to.
     #[inline(always)]
     fn known<K: ConnectionKey, const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> Option<Known<K>> {
         let number = self.numbers[spread::<SPREAD>(ends)];
@@ -184,7 +183,7 @@ impl<'a> BurstPaths<'a> {
         if is_it { Some(Known { number, ends: K::of_any(key)?, seed: *seed, swapped: *swapped }) } else { None }
     }
 
-    /// Finds the passage of packets that begin so; none where it is the long way.
+    /// Finds the burst path of packets that begin so; none where it is the slow path.
     #[inline(never)]
     fn find(
         &mut self,
@@ -213,7 +212,7 @@ impl<'a> BurstPaths<'a> {
 }
 
 /// The first phase of a plain packet: what its frame says, whose it is, and where it goes. None, and nothing is done,
-/// where it has to go the long way.
+/// where it has to take the slow path.
 #[inline(always)]
 pub(crate) fn find_path(
     at: (&EniContext<'_>, &ConnectionTables),
@@ -344,7 +343,7 @@ impl Shard {
     }
 
     /// The packet that starts a connection: opens the sessions of those who admit it, in one record. A refusal is counted.
-    /// None, and nothing is done, where it has to go the long way.
+    /// None, and nothing is done, where it has to take the slow path.
     #[inline(never)]
     fn open_connection<'a>(
         &mut self,
@@ -365,26 +364,31 @@ impl Shard {
         let wire = Wire { packets: 1, bytes: packet.buffer.length() as u64 };
         if !outgoing.accepts() {
             packet.decision = Some(outgoing);
-            let refusal = Verdict::Drop(outgoing.drop_reason());
+            let refusal = outgoing.refusal();
             self.counters[sender.counters_index()].egress.count(refusal, wire);
             return Some(refusal);
         }
-        let (mut connection, mut origin) = new_connection(packet.buffer.frame(), packet_context).record(timeouts, now);
-        let both = [(outgoing, Direction::Egress), (incoming, Direction::Ingress)];
-        for (number, (decision, opened)) in both.into_iter().enumerate().filter(|(_, (decision, _))| decision.accepts())
-        {
-            let live = burst_path.path.live[number];
-            connection.sides[number] = Session::of_live(live, opened, packet_context.entry.swapped, decision.stage);
-            origin.grounds[number] = decision.ground;
-        }
-        self.insert(&packet_context.entry, (connection, origin), (sender.snapshot.settings(), now)).ok()?;
+        let record = new_connection(packet.buffer.frame(), packet_context).record(timeouts, now);
+        let (live, swapped) = (burst_path.path.live, packet_context.entry.swapped);
+        let of_sender = NewSession {
+            session: Session::of_live(live[0], Direction::Egress, swapped, outgoing.stage),
+            ground: outgoing.ground,
+            counters_index: sender.counters_index(),
+            sessions_max: sender.eni.sessions_max,
+        };
+        let of_receiver = NewSession {
+            session: Session::of_live(live[1], Direction::Ingress, swapped, incoming.stage),
+            ground: incoming.ground,
+            counters_index: receiver,
+            sessions_max: burst_path.path.receiver_sessions_max,
+        };
+        let sessions = [Some(of_sender), if incoming.accepts() { Some(of_receiver) } else { None }];
+        self.open_record(&packet_context.entry, record, sessions, (sender.snapshot.settings(), now)).ok()?;
         packet.decision = Some(incoming);
-        self.note_session(sender.counters_index(), sender.eni.sessions_max, &packet_context.entry);
         if incoming.accepts() {
-            self.note_session(receiver, burst_path.path.receiver_sessions_max, &packet_context.entry);
             return Some(Verdict::Deliver);
         }
-        let refusal = Verdict::Drop(incoming.drop_reason());
+        let refusal = incoming.refusal();
         self.counters[sender.counters_index()].egress.count(Verdict::Forward(burst_path.path.receiver), wire);
         self.counters[receiver].ingress.count(refusal, wire);
         Some(refusal)

@@ -1,4 +1,4 @@
-//! The door: every packet of every ENI passes here, once out of its sender and once into its receiver.
+//! Forwarding: every packet of every ENI passes here, once out of its sender and once into its receiver.
 //!
 //! A burst goes through in phases, so that the memory each packet needs is on its way while others are worked on: ask
 //! for all frames; parse, guard and route all, and ask for their sessions; then judge and apply in order. Where sender
@@ -141,7 +141,7 @@ impl Shard {
                 let lookup = self.lookup(&context, packet, packet_context);
                 let evaluation = self.evaluate(&context, (packet, &lookup), now);
                 packet.verdict = match self.apply(&context, packet, (evaluation, &lookup), now) {
-                    _ if !evaluation.0.accepts() => Verdict::Drop(evaluation.0.drop_reason()),
+                    _ if !evaluation.0.accepts() => evaluation.0.refusal(),
                     Ok(_) => Verdict::Deliver,
                     Err(reason) => Verdict::Drop(reason),
                 };

@@ -12,16 +12,16 @@ pub(crate) struct PacketContext {
     pub(crate) entry: Entry,
     /// Where that session probably is.
     pub(crate) guess: Slot,
-    /// What it says of its TCP stream, if the short way is open to it.
+    /// What it says of its TCP stream, if it may take the fast path.
     pub(crate) segment: Segment,
-    /// Which passage it takes, if the short way is open to it so far (`datapath/fast_path.rs`). Its headers are not read then.
+    /// Which burst path it takes, if it may take the fast path so far (`datapath/fast_path.rs`). Its headers are not read then.
     pub(crate) burst_path: u8,
     /// What the network knows of the destination.
     pub(crate) place: AddressEntry,
 }
 
 impl PacketContext {
-    /// The number of no passage.
+    /// The number of no burst path.
     pub(crate) const NO_BURST_PATH: u8 = u8::MAX;
     pub(super) const NONE: Self = Self {
         entry: Entry::NONE,

@@ -90,11 +90,11 @@ impl Service {
     }
 }
 
-/// Services that a way remembers.
+/// Services whose decisions a path caches.
 const SERVICES_CACHED: usize = 4;
 
 impl Path {
-    /// None where a packet with these addresses has to go the long way.
+    /// None where a packet with these addresses has to take the slow path.
     fn resolve(sender: &EniContext<'_>, path_key: &PathKey, addresses: Addresses) -> Option<Self> {
         let (receiver, place) = eligibility::receiver(sender, path_key.ethernet.addresses(), addresses)?;
         let context = EniContext::new(sender.snapshot, receiver, Direction::Ingress)?;
@@ -130,7 +130,7 @@ impl Path {
     }
 }
 
-/// The ways that were found lately, each where its addresses belong among so many.
+/// The paths that were found lately, each where its addresses belong among so many.
 #[derive(Debug, Default)]
 pub(crate) struct PathCache {
     /// Each with the epoch that it was found in.
@@ -141,7 +141,7 @@ pub(crate) struct PathCache {
 }
 
 impl PathCache {
-    /// Forgets all ways if this is another configuration than that of the last burst.
+    /// Forgets all paths if this is another configuration than that of the last burst.
     #[inline]
     pub(crate) fn invalidate_if_stale(&mut self, snapshot: &Snapshot) {
         if !self.identity.as_ref().is_some_and(|identity| Arc::ptr_eq(identity, &snapshot.identity)) {
@@ -158,7 +158,7 @@ impl PathCache {
         }
     }
 
-    /// The way of a packet with these addresses; none where it is the long one.
+    /// The path of a packet with these addresses; none where it takes the slow path.
     pub(crate) fn between(
         &mut self,
         sender: &EniContext<'_>,
@@ -177,7 +177,7 @@ impl PathCache {
         Some(path)
     }
 
-    /// Keeps a way, with what was learnt on it.
+    /// Keeps a path, with the decisions that were cached in it.
     pub(crate) fn keep(&mut self, path: &Path) {
         self.slots[spread::<PATHS_CACHED_MAX>(&path.path_key.ends)] = Some((self.epoch, *path));
     }

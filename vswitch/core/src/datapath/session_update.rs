@@ -254,25 +254,45 @@ impl Shard {
     ) -> Result<SessionSlot, DropReason> {
         self.check_quota(context, now)?;
         let from_opener = admission.opener != Opener::Receiver;
-        let (mut connection, mut origin) = NewConnection::by(packet, from_opener).record(context.timeouts(), now);
-        connection.sides[0] = side(context, admission, entry.swapped);
-        origin.grounds[0] = admission.by.ground;
-        let settings = context.snapshot.settings();
-        let slot = match self.insert(entry, (connection, origin), (settings, now)) {
-            Ok(slot) => slot,
-            Err(TableFull) => {
-                self.make_room(context, entry, now)?;
-                let placed = self.insert(entry, (connection, origin), (settings, now));
-                placed.map_err(|TableFull| DropReason::FlowTableFull)?
-            }
+        let record = NewConnection::by(packet, from_opener).record(context.timeouts(), now);
+        let session = NewSession {
+            session: side(context, admission, entry.swapped),
+            ground: admission.by.ground,
+            counters_index: context.counters_index(),
+            sessions_max: context.eni.sessions_max,
         };
-        self.note_session(context.counters_index(), context.eni.sessions_max, entry);
+        let (sessions, at) = ([Some(session), None], (context.snapshot.settings(), now));
+        if let Ok(slot) = self.open_record(entry, record, sessions, at) {
+            return Ok(slot);
+        }
+        self.make_room(context, entry, now)?;
+        self.open_record(entry, record, sessions, at).map_err(|TableFull| DropReason::FlowTableFull)
+    }
+
+    /// Opens sessions, of one ENI or of both, in a record of their own, and counts them: on either path.
+    #[inline(always)]
+    pub(super) fn open_record(
+        &mut self,
+        entry: &Entry,
+        (mut connection, mut origin): (Connection, Origin),
+        sessions: [Option<NewSession>; 2],
+        at: (&Settings, Tick),
+    ) -> Result<SessionSlot, TableFull> {
+        for (number, new) in sessions.iter().enumerate() {
+            if let Some(new) = new {
+                (connection.sides[number], origin.grounds[number]) = (new.session, new.ground);
+            }
+        }
+        let slot = self.insert(entry, (connection, origin), at)?;
+        for new in sessions.iter().flatten() {
+            self.note_session(new.counters_index, new.sessions_max, entry);
+        }
         Ok(slot)
     }
 
     /// Makes room for a record, first where a connection is over.
     #[inline(always)]
-    pub(crate) fn insert(
+    fn insert(
         &mut self,
         entry: &Entry,
         record: (Connection, Origin),
@@ -410,6 +430,17 @@ impl Shard {
             Err(reason) => Some(Verdict::Drop(reason)),
         }
     }
+}
+
+/// A session that is opened, and where it is counted.
+#[derive(Clone, Copy)]
+pub(super) struct NewSession {
+    pub(super) session: Session,
+    /// What admitted it.
+    pub(super) ground: u32,
+    pub(super) counters_index: usize,
+    /// How many sessions its ENI may hold.
+    pub(super) sessions_max: u32,
 }
 
 /// What a packet says of the connection that it opens.

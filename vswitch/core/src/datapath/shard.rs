@@ -65,7 +65,7 @@ impl Shard {
         }
     }
 
-    /// Counts `packets` that the door let pass and the shell had to drop at `eni`.
+    /// Counts `packets` that passed and the shell had to drop at `eni`.
     pub fn count_drop(&mut self, eni: EniIndex, direction: Direction, reason: DropReason, packets: u32) {
         if let Some(counters) = self.counters.get_mut(eni.0 as usize) {
             counters.direction(direction).count_undelivered(reason, packets);

@@ -1,4 +1,4 @@
-//! The way of any packet, step by step: both decisions, what they ask for, and what follows.
+//! The path of any packet, step by step: both decisions, what they ask for, and what follows.
 
 use crate::config::desired::Direction;
 use crate::config::desired::Policy;
@@ -34,7 +34,7 @@ impl Shard {
         }
     }
 
-    /// The long way of a packet that egress admitted, to the ENI `next`. `other` is where the last such packet went.
+    /// The slow path of a packet that egress admitted, to the ENI `next`. `other` is where the last such packet went.
     #[inline(never)]
     pub(super) fn slow_path_to<'a>(
         &mut self,
@@ -81,7 +81,7 @@ impl Shard {
         let evaluation = self.evaluate(sender, (packet, &lookup), now);
         if !evaluation.0.accepts() {
             let _refused_anyway = self.apply(sender, packet, (evaluation, &lookup), now);
-            return Err(Verdict::Drop(evaluation.0.drop_reason()));
+            return Err(evaluation.0.refusal());
         }
         let crosses =
             receiver.eni.vswitch != sender.eni.vswitch || matches!(packet_context.place.route(), Route::Via(_));
@@ -150,7 +150,7 @@ impl Shard {
             _ => self.apply(receiver, packet, (its_evaluation, &its_lookup), now),
         };
         match applied {
-            _ if !its_evaluation.0.accepts() => Verdict::Drop(its_evaluation.0.drop_reason()),
+            _ if !its_evaluation.0.accepts() => its_evaluation.0.refusal(),
             Ok(_) => Verdict::Deliver,
             Err(reason) => Verdict::Drop(reason),
         }

@@ -119,7 +119,7 @@ pub enum Marker {
     Probe,
 }
 
-/// One packet on its way through the switch. All but its headers is one cache line: the short way touches no more.
+/// One packet on its way through the switch. All but its headers is one cache line: the fast path touches no more.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Packet {
@@ -129,7 +129,7 @@ pub struct Packet {
     pub marker: Marker,
     /// What its sender left undone: as claimed until [`Packet::parse`] has settled it.
     pub offload: Offload,
-    /// Its fate so far. The door sets it; ingress expects [`Verdict::Forward`].
+    /// Its fate so far. Forwarding sets it; ingress expects [`Verdict::Forward`].
     pub verdict: Verdict,
     /// The last decision it met; none if it ended before the first.
     pub decision: Option<Decision>,

@@ -4,7 +4,7 @@ use crate::config::desired::Policy;
 use crate::config::ids::EniIndex;
 use core::fmt;
 
-/// What happens to a packet after a pass through the door.
+/// What happens to a packet after a pass through the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Egress let it pass: its next judge is the ingress of this ENI.
@@ -246,6 +246,11 @@ impl Decision {
     /// Whether the packet passes.
     pub const fn accepts(self) -> bool {
         matches!(self.policy, Policy::Accept)
+    }
+
+    /// The end of a packet that it refuses.
+    pub const fn refusal(self) -> Verdict {
+        Verdict::Drop(self.drop_reason())
     }
 
     /// Under which reason a refusal is counted.
