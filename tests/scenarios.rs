@@ -40,6 +40,19 @@ const FAR: &str = "10.0.1.30";
 const FAR_V6: &str = "fd00:0:0:2::30";
 const OUTSIDE: &str = "192.0.2.1";
 
+/// The fate of every packet of every scenario is the same where the setting `fast_path` is off: all of them, once more.
+#[test]
+fn every_scenario_holds_without_the_fast_path() {
+    let is_inner = std::env::var(harness::world::FAST_PATH).is_ok();
+    if is_inner {
+        return;
+    }
+    let scenarios = std::env::current_exe().expect("this program");
+    let inner =
+        std::process::Command::new(scenarios).env(harness::world::FAST_PATH, "off").output().expect("it starts");
+    assert!(inner.status.success(), "{}", String::from_utf8_lossy(&inner.stdout));
+}
+
 /// HTTP from everywhere.
 fn http() -> [Rule; 2] {
     [accept_in("http", "0.0.0.0/0").tcp(80), accept_in("http-v6", "::/0").tcp(80)]

@@ -39,6 +39,13 @@ pub fn rule(id: &str, direction: Direction, policy: Policy, remote: &str) -> Rul
     }
 }
 
+/// The variable of the environment that runs all worlds without the fast path where it is `off`.
+pub const FAST_PATH: &str = "SLUICE_FAST_PATH";
+
+fn is_fast_path_off() -> bool {
+    std::env::var(FAST_PATH).is_ok_and(|value| value == "off")
+}
+
 /// `sg-…` is a group, `pl-…` a prefix list, anything else a prefix.
 fn remote_of(text: &str) -> Remote {
     match text {
@@ -217,7 +224,8 @@ impl World {
     }
 
     /// Several shards, each with room for `flows_max` sessions.
-    pub fn with_shards(desired: Desired, shards: usize, flows_max: usize) -> Self {
+    pub fn with_shards(mut desired: Desired, shards: usize, flows_max: usize) -> Self {
+        desired.settings.fast_path &= !is_fast_path_off();
         let mut compiler = Compiler::new(SECRET);
         let snapshot = compiler.replace(&desired, 1).unwrap_or_else(|refusals| panic!("refused: {refusals:#?}"));
         let shards = (0..shards).map(|_| Shard::new(flows_max, SECRET)).collect();

@@ -123,7 +123,8 @@ pub(crate) fn change_list(random: &mut Random, desired: &mut Desired) -> String 
 
 pub(crate) fn change_settings(random: &mut Random, desired: &mut Desired) -> String {
     let settings = &mut desired.settings;
-    match random.below(8) {
+    match random.below(9) {
+        8 => settings.fast_path ^= true,
         6..=7 => settings.pick_up_by_ports ^= true,
         4 => settings.tcp_pick_up ^= true,
         5 => settings.timeout_profile = random.pick(&TimeoutProfile::NAMES).0,

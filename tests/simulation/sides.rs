@@ -20,6 +20,15 @@ fn sessions_in_one_record_behave_as_two() {
     crate::for_each_seed(|seed| Pair::new(seed).run());
 }
 
+/// Whether each of the two has the fast path: most have it together and not apart, some neither, and some both.
+const fn fast_paths(seed: u64) -> [bool; 2] {
+    match seed % 4 {
+        0 => [false, true],
+        1 => [true, true],
+        _ => [true, false],
+    }
+}
+
 struct Pair {
     seed: u64,
     random: Random,
@@ -32,8 +41,13 @@ struct Pair {
 
 impl Pair {
     fn new(seed: u64) -> Self {
-        let world = || World::with_shards(first_world(), 1, 512);
-        Self { seed, random: Random::new(seed), together: world(), apart: world(), recent: Vec::new() }
+        let world = |fast_path| {
+            let mut desired = first_world();
+            desired.settings.fast_path = fast_path;
+            World::with_shards(desired, 1, 512)
+        };
+        let [together, apart] = fast_paths(seed).map(world);
+        Self { seed, random: Random::new(seed), together, apart, recent: Vec::new() }
     }
 
     fn run(mut self) {
@@ -77,7 +91,8 @@ impl Pair {
                 id.to_string()
             }
         };
-        for world in [&mut self.together, &mut self.apart] {
+        for (world, fast_path) in [&mut self.together, &mut self.apart].into_iter().zip(fast_paths(self.seed)) {
+            desired.settings.fast_path = fast_path;
             world.change(|current| *current = desired.clone());
         }
     }
