@@ -1,5 +1,8 @@
 //! The rules of the house, held against the files that are tracked. Ratchets only tighten.
 
+#[path = "tidy/core_layout.rs"]
+mod core_layout;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use vswitch_core::packet::verdict::DropReason;
