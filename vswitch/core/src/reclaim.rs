@@ -213,7 +213,8 @@ mod tests {
             .map(|home| RecentSession::new(Trace { home, ports: 443 }, false))
             .collect();
         assert_eq!(repeated_later(&sessions), 0b111);
-        let many: Vec<_> = (0..32).chain(0..32).map(|home| RecentSession::new(Trace { home, ports: 1 }, false)).collect();
+        let many: Vec<_> =
+            (0..32).chain(0..32).map(|home| RecentSession::new(Trace { home, ports: 1 }, false)).collect();
         assert_eq!(repeated_later(&many), (1 << 32) - 1);
         assert_eq!(repeated_later(&many[..32]), 0);
         assert_eq!(repeated_later(&[]), 0);
