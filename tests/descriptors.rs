@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{eventually, is_well, sluice_command};
+use harness::netns::{eventually, is_well, own_address, sluice_command};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -25,7 +25,7 @@ impl Planes {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("run")).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = own_address(20_000..30_000);
         let start = |arguments: &[&str]| {
             let mut command = sluice_command(folder.path());
             command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
@@ -67,7 +67,7 @@ fn set_limit(pid: Pid, current: u64) {
 fn assert_served_later<S: Read + Write>(child: &Child, connect: impl Fn() -> S, question: &str, answer: &str) {
     let pid = Pid::from_child(child);
     let mut room = [0; 4096];
-    for _ in 0..20 {
+    for _ in 0..200 {
         // Time for the process to let go of whoever was connected before. Where that is too short, it is tried again.
         std::thread::sleep(LET_GO);
         use_up(pid);

@@ -173,8 +173,8 @@ fn start_twice(room_kib: u64) -> (String, u64) {
     let script = "
         mount -t tmpfs -o size=8m,mode=700 none \"$0\"
         head -c $((8 * 1048576 - $1 * 1024)) /dev/zero > \"$0/filler\"; shift
-        timeout -k 5 2 \"$@\"; rm \"$0/filler\"
-        timeout -k 5 2 \"$@\"; echo; echo second $?; echo used $(du -sk \"$0\" | cut -f 1)";
+        timeout -k 120 2 \"$@\"; rm \"$0/filler\"
+        timeout -k 120 2 \"$@\"; echo; echo second $?; echo used $(du -sk \"$0\" | cut -f 1)";
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", script]).arg(&data).arg(room_kib.to_string()).arg(program());
     command.args(["control", "--listen", "127.0.0.1:0"]);

@@ -4,14 +4,13 @@
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
 use control::privileges::{Role, install_filter};
-use harness::netns::{Running, cannot_run, eventually, is_well, program};
+use harness::netns::{Running, cannot_run, eventually, is_well, own_address, program};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsOpenFlags, MountFlags, UnmountFlags, fsopen, mount, mount_bind, unmount};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, kill_process, pidfd_getfd, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
 use serde_json::Value;
-use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
@@ -62,8 +61,7 @@ fn assert_held(running: &Running, when: &str) {
 
 /// A port that only `CAP_NET_BIND_SERVICE` gives.
 fn low_address() -> String {
-    let free = (600..1024).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    format!("127.0.0.1:{}", free.unwrap())
+    own_address(600..1024).to_string()
 }
 
 #[test]

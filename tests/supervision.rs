@@ -2,15 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{Running, cannot_run, eventually, is_well, program, sluice_command, status_of};
+use harness::netns::{Running, cannot_run, eventually, is_well, own_address, program, sluice_command, status_of};
 use rustix::process::{Signal, kill_process};
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use vswitch::namespace::{self, Identity};
+use vswitch::notes::Notes;
 
 const LAB: &str = r#"
     vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16" }]
@@ -148,14 +149,14 @@ struct Namespace(String);
 
 impl Namespace {
     fn make(name: String) -> Self {
-        namespace::ensure(&name).unwrap();
+        namespace::ensure(&name, &Notes::default()).unwrap();
         Self(name)
     }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0);
+        let _ = namespace::remove_if_made(&self.0, &Notes::default());
     }
 }
 
@@ -274,9 +275,7 @@ fn assert_forwarding_does_not_mind(running: &mut Running, reason: &str, mend: im
 
 #[test]
 fn a_control_plane_that_cannot_start_leaves_forwarding_alone() {
-    // Not one that the kernel gives to whoever asks for any.
-    let port = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let address = own_address(20_000..30_000);
     let folder = tempfile::tempdir().unwrap();
     let settings = folder.path().join("settings.toml");
     std::fs::write(&settings, "").unwrap();

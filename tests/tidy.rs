@@ -218,6 +218,32 @@ fn what_the_system_may_refuse_ends_no_process() {
     assert_none("log by `log`, announce by `logging.rs`, and start threads by a `Builder`", &found);
 }
 
+/// Text that people read names things as they do. `{:?}` shows how a value is kept, such as `GroupId("sg-1")`; what somebody
+/// wrote is repeated by `ids::quoted`.
+#[test]
+fn no_text_shows_how_a_value_is_kept() {
+    // A hash of a request, which nobody reads.
+    const HASHES: &str = "control/src/server/calls.rs";
+    let is_shown = |path: &str| {
+        let folders = ["control/src/", "vswitch/src/", "vswitch/core/src/"];
+        folders.iter().any(|folder| path.starts_with(folder)) && path != HASHES
+    };
+    let shown: Vec<Source> = sources()
+        .into_iter()
+        .filter(|source| is_shown(&source.path) && !source.path.ends_with("tests.rs"))
+        .map(|source| Source { text: source.text.split("#[cfg(test)]").next().unwrap_or_default().into(), ..source })
+        .collect();
+    assert!(shown.len() > 50, "the sources are somewhere else by now");
+    let is_debug = |line: &str| {
+        let specifications = line.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(inside, _)| inside);
+        let mut debug = specifications.filter(|inside| inside.ends_with('?') && inside.contains(':'));
+        debug.next().is_some()
+    };
+    let is_check = |line: &str| ["assert", "unreachable!", "panic!"].iter().any(|check| line.contains(check));
+    let found = lines_where(&shown, |_, line| is_debug(line) && !is_check(line));
+    assert_none("write it as a reader names it", &found);
+}
+
 #[test]
 fn packages_know_only_those_below_them() {
     let paths = tracked();

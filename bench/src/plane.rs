@@ -10,7 +10,7 @@ use vswitch_core::config::desired::{Desired, Port};
 use vswitch_core::config::protocol::{self, Applied, Delta, Reply, ReplyBody, Request, RequestBody, VERSION};
 
 /// How long the plane may take to begin, or to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module's page. Ends when dropped.
 #[derive(Debug)]

@@ -134,7 +134,7 @@ const PORT_FRAMES: usize = 256;
 const PACE: Pace = Pace { window: 128, steady_per_watched: 1 };
 const _: () = assert!(PACE.window as usize * 2 <= PORT_FRAMES);
 /// How long packets may take that must come before a measurement goes on.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Measures.
 pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {

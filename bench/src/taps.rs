@@ -104,7 +104,7 @@ impl Namespaces {
 impl Drop for Namespaces {
     fn drop(&mut self) {
         for name in &self.0 {
-            if let Err(error) = namespace::remove_if_made(name) {
+            if let Err(error) = namespace::remove(name) {
                 eprintln!("sluice: {error}");
             }
         }

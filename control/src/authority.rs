@@ -10,7 +10,7 @@ use crate::error::{ApiError, FORWARDING_REFUSED, INTERNAL_ERROR};
 use crate::lower::{judged_part, lower, touched};
 use crate::model::{Event, Model, Quotas};
 use crate::store::{Store, StoreError};
-use crate::wire::{ChangeKind, ChangedObject, refusals_text};
+use crate::wire::{ChangeKind, ChangedObject, refusals_text, refused_object};
 use std::collections::BTreeSet;
 use vswitch_core::config::desired::Desired;
 use vswitch_core::config::protocol::Delta;
@@ -31,6 +31,15 @@ struct Staged {
     events: Vec<Event>,
     /// What undoes them, the last first.
     undo: Vec<Event>,
+}
+
+/// What is told of a change.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// What changed, in order.
+    pub objects: Vec<ChangedObject>,
+    /// What it left that cannot work.
+    pub warnings: Vec<String>,
 }
 
 /// Changes that were kept.
@@ -72,8 +81,8 @@ impl Authority {
         command: &Command,
         environment: &Environment,
     ) -> Result<(Vec<ChangedObject>, Kept), ApiError> {
-        let objects = self.stage(command, environment, |_| Vec::new())?;
-        Ok((objects, self.commit()?))
+        let summary = self.stage(command, environment, |_| Vec::new())?;
+        Ok((summary.objects, self.commit()?))
     }
 
     /// Makes a change, and with it what follows from the state after it, as far as the model goes.
@@ -85,17 +94,17 @@ impl Authority {
         command: &Command,
         environment: &Environment,
         more: impl FnOnce(&Model) -> Vec<Event>,
-    ) -> Result<Vec<ChangedObject>, ApiError> {
+    ) -> Result<Summary, ApiError> {
         let mut events = self.model.decide(command, environment)?;
         let mut undo = self.apply(&events);
-        let objects = changed_objects(&events, &undo);
+        let (objects, warnings) = (changed_objects(&events, &undo), self.model.warnings(&undo));
         let following = more(&self.model);
         undo.extend(self.apply(&following));
         events.extend(following);
         self.staged.events.extend(events);
         undo.append(&mut self.staged.undo);
         self.staged.undo = undo;
-        Ok(objects)
+        Ok(Summary { objects, warnings })
     }
 
     /// Makes what is staged last, all or nothing.
@@ -162,13 +171,11 @@ impl Authority {
     /// Refuses what the forwarding plane would refuse of what `delta` led to. `undo` leads back.
     fn check(&self, delta: &Delta, undo: &Delta) -> Result<(), ApiError> {
         let refusals = validate(&judged_part(delta, undo, &self.desired));
-        match refusals.first() {
-            None => Ok(()),
-            Some(first) => {
-                let message = format!("the forwarding plane could not run this: {}", refusals_text(&refusals));
-                Err(FORWARDING_REFUSED.error(message).object(first.object.clone()))
-            }
+        if refusals.is_empty() {
+            return Ok(());
         }
+        let message = format!("the forwarding plane could not run this: {}", refusals_text(&refusals));
+        Err(ApiError { object: refused_object(&refusals), ..FORWARDING_REFUSED.error(message) })
     }
 }
 

@@ -98,7 +98,7 @@ impl Client {
     pub fn change(&mut self, command: &Command) -> Result<Changed, ClientError> {
         match self.exchange(command)? {
             ReplyBody::Changed(changed) => Ok(changed),
-            other => Err(self.foreign(format!("an unexpected reply to a change: {other:?}"))),
+            _ => Err(self.foreign("it answers a change with something else".into())),
         }
     }
 
@@ -109,7 +109,7 @@ impl Client {
     pub fn ask(&mut self, query: &Query) -> Result<Answer, ClientError> {
         match self.exchange(query)? {
             ReplyBody::Answered { answer } => Ok(answer),
-            other => Err(self.foreign(format!("an unexpected reply to a query: {other:?}"))),
+            _ => Err(self.foreign("it answers a question with something else".into())),
         }
     }
 

@@ -7,6 +7,8 @@ use crate::error::{ApiError, INVALID_ACTION_NOT_FOUND, INVALID_PARAMETER, MISSIN
 use crate::query::{Answer, Query};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use std::fmt;
+use vswitch_core::config::ids::quoted;
 use vswitch_core::config::protocol::Applied;
 use vswitch_core::config::refusal::Refusal;
 
@@ -59,6 +61,9 @@ pub enum ReplyBody {
 pub struct Changed {
     /// What changed, in order; empty if everything was as wanted already.
     pub objects: Vec<ChangedObject>,
+    /// What the change left that cannot work as it stands, each with the way out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// What the forwarding plane made of it.
     pub forwarding: Forwarding,
 }
@@ -143,7 +148,7 @@ fn read_fields(request: Option<u64>, mut fields: Map<String, Value>) -> Result<O
         false => from_value(fields).map(Box::new).map(Operation::Change),
     };
     read.map_err(|reason| match reason.starts_with("unknown variant") && reason.contains(&format!("`{op}`")) {
-        true => INVALID_ACTION_NOT_FOUND.error(format!("there is no operation {op:?}")).field("op"),
+        true => INVALID_ACTION_NOT_FOUND.error(format!("there is no operation {}", quoted(&op))).field("op"),
         false => {
             let field = field_of(&reason);
             let error = INVALID_PARAMETER.error(format!("{op}: {reason}"));
@@ -181,20 +186,72 @@ impl Reply {
     }
 }
 
-/// Refusals of the forwarding plane as one sentence.
+/// Refusals of the forwarding plane as one sentence, which names objects as its reader does.
 pub fn refusals_text(refusals: &[Refusal]) -> String {
     const TOLD_MAX: usize = 10;
-    let told: Vec<String> = refusals
-        .iter()
-        .take(TOLD_MAX)
-        .map(|refusal| match refusal.object.is_empty() {
-            true => refusal.message.clone(),
-            false => format!("{}: {}", refusal.object, refusal.message),
-        })
-        .collect();
+    let told: Vec<String> = refusals.iter().take(TOLD_MAX).map(refusal_text).collect();
     match refusals.len().saturating_sub(TOLD_MAX) {
         0 => told.join("; "),
         more => format!("{}; and {more} more", told.join("; ")),
+    }
+}
+
+/// One refusal of the forwarding plane, with the object at fault unless the message names it itself.
+pub fn refusal_text(refusal: &Refusal) -> String {
+    match Place::of(&refusal.object) {
+        Some(place) if !place.is_named_in(&refusal.message) => format!("{place}: {}", refusal.message),
+        _ => refusal.message.clone(),
+    }
+}
+
+/// The identifier of the object that refusals of the forwarding plane are about, if it is one of the model's.
+pub fn refused_object(refusals: &[Refusal]) -> Option<String> {
+    let place = Place::of(&refusals.first()?.object)?;
+    Some(place.id.to_owned()).filter(|_| place.noun.is_empty())
+}
+
+/// What a place in the state of the forwarding plane is to a user.
+struct Place<'a> {
+    /// Stands before the identifier where that does not tell what it names.
+    noun: &'static str,
+    id: &'a str,
+    /// The object that it is a part of, where it is one.
+    of: Option<&'a str>,
+}
+
+impl<'a> Place<'a> {
+    /// Nothing for a field of a request: the message says what it is about.
+    fn of(path: &'a str) -> Option<Self> {
+        let (table, rest) = path.split_once('/')?;
+        let (id, part) = rest.split_once('/').unwrap_or((rest, ""));
+        let part_of = |noun, part| Some(Self { noun, id: part, of: Some(id) });
+        match (table, part.split_once('/').unwrap_or((part, ""))) {
+            ("settings", _) => Some(Self { noun: "the setting ", id, of: None }),
+            ("workers", _) => Some(Self { noun: "worker ", id, of: None }),
+            ("vpcs", ("routes", destination)) if !destination.is_empty() => part_of("the route ", destination),
+            ("groups", ("rules", rule)) if !rule.is_empty() => part_of("", rule),
+            ("rules", (rule, "")) if !rule.is_empty() => part_of("", rule),
+            ("vpcs" | "vswitches" | "groups" | "rules" | "prefix_lists" | "port_lists" | "enis", _) => {
+                Some(Self { noun: "", id, of: None })
+            }
+            _ => None,
+        }
+    }
+
+    fn is_named_in(&self, message: &str) -> bool {
+        let name = format!("{}{}", self.noun, self.id);
+        let is_part = |letter: char| letter.is_alphanumeric() || letter == '-';
+        message.match_indices(&name).any(|(start, _)| {
+            !message[..start].ends_with(is_part) && !message[start + name.len()..].starts_with(is_part)
+        })
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { noun, id, of } = self;
+        write!(formatter, "{noun}{id}")?;
+        of.map_or(Ok(()), |of| write!(formatter, " of {of}"))
     }
 }
 
@@ -238,5 +295,28 @@ mod tests {
             let (told, error) = refused(line);
             assert_eq!((told, error.field.as_deref()), (id, field), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn refusals_of_the_forwarding_plane_name_objects_as_users_do() {
+        for (object, message, text) in [
+            ("selection/eni", "there is no ENI eni-1", "there is no ENI eni-1"),
+            ("enis/eni-1", "there is no ENI eni-1", "there is no ENI eni-1"),
+            ("enis/eni-1/groups", "there is no group sg-9", "eni-1: there is no group sg-9"),
+            ("enis/eni-1/addresses", "10.0.0.1 belongs to eni-10", "eni-1: 10.0.0.1 belongs to eni-10"),
+            ("enis", "a switch holds at most 8 ENIs", "a switch holds at most 8 ENIs"),
+            ("groups/sg-1/rules", "a group has at most 9 rules", "sg-1: a group has at most 9 rules"),
+            ("groups/sg-1/rules/sgr-1", "it mixes IPv4 and IPv6", "sgr-1 of sg-1: it mixes IPv4 and IPv6"),
+            ("rules/sg-1/sgr-1", "the rule bears another name", "sgr-1 of sg-1: the rule bears another name"),
+            ("vpcs/vpc-1/routes/0.0.0.0/0", "no ENI", "the route 0.0.0.0/0 of vpc-1: no ENI"),
+            ("settings/icmp_timeout_s", "1 s at least", "the setting icmp_timeout_s: 1 s at least"),
+            ("workers/1", "the worker did not answer in time", "worker 1: the worker did not answer in time"),
+            ("", "the message names no version", "the message names no version"),
+        ] {
+            assert_eq!(refusals_text(&[Refusal::new("invalid", object, message)]), text);
+        }
+        let object = |object| refused_object(&[Refusal::new("invalid", object, "")]);
+        assert_eq!(object("enis/eni-1/mac").as_deref(), Some("eni-1"));
+        assert_eq!(object("packet/to"), None);
     }
 }

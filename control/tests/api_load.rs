@@ -8,7 +8,7 @@ use control::conform::ApiRig;
 use control::model::{Model, Quotas};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,9 +92,13 @@ fn slow_and_broken_clients_cost_the_others_nothing() {
         }
     }
     let mut client = rig.client().unwrap();
-    let started = Instant::now();
     call(&mut client, Product::Ecs, "DescribeRegions", &[]);
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // A server that had waited for them would have closed them by then.
+    let is_open = |stream: &TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        matches!(stream.peek(&mut [0; 1]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    };
+    assert!(silent.iter().any(is_open), "none of them was waited for");
 }
 
 #[test]
@@ -118,7 +122,7 @@ fn strange_requests_are_refused_with_an_answer() {
         (&long, "4"),
     ] {
         let mut stream = TcpStream::connect(rig.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         // A server that has heard enough may close before it has heard all.
         let _ = stream.write_all(request.as_bytes());
         let mut answer = [0; 512];

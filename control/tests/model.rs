@@ -224,3 +224,35 @@ fn a_group_can_be_given_to_a_service_and_back() {
     make(&mut model, &environment, give(false));
     assert!(model.decide(&command(rule), &environment).is_ok());
 }
+
+/// What is accepted and cannot work is said once, when it comes about.
+#[test]
+fn a_change_that_leaves_something_that_cannot_work_says_so() {
+    let (mut model, environment) = base();
+    let mut warnings = |value: serde_json::Value| {
+        let events = model.decide(&command(value), &environment).unwrap();
+        let undo = model.undo(&events);
+        events.into_iter().for_each(|event| model.apply(event));
+        model.warnings(&undo)
+    };
+    let route = |eni: &str| json!({"op": "vpc-route-add", "vpc": "vpc-1", "destination": "0.0.0.0/0", "eni": eni});
+    let told = warnings(route("eni-2"));
+    assert!(told.len() == 1 && told[0].contains("sluice eni modify eni-2 --source-dest-check false"), "{told:?}");
+    // What nothing was changed of is not said again.
+    assert!(warnings(json!({"op": "vpc-modify", "vpc": "vpc-1", "name": "lab"})).is_empty());
+    let check = |eni: &str, check: bool| json!({"op": "eni-modify", "eni": eni, "source_dest_check": check});
+    assert!(warnings(check("eni-2", false)).is_empty());
+    let told = warnings(check("eni-2", true));
+    assert!(told.len() == 1 && told[0].contains("0.0.0.0/0 to eni-2"), "{told:?}");
+    assert!(warnings(check("eni-2", false)).is_empty());
+    let told = warnings(json!({"op": "eni-detach", "eni": "eni-2"}));
+    assert!(told.len() == 1 && told[0].contains("sluice eni attach eni-2"), "{told:?}");
+    let told = warnings(route("eni-1"));
+    assert_eq!(told.len(), 2, "checked, and attached to nothing: {told:?}");
+    let tap = json!({"kind": "tap", "device": "tap0", "configure": false});
+    let told = warnings(json!({"op": "eni-attach", "eni": "eni-1", "port": tap}));
+    assert!(told.len() == 1 && told[0].contains("ip link set tap0 address 02:00:00:00:00:01"), "{told:?}");
+    let tracking = json!({"sessions_guaranteed": 20});
+    let told = warnings(json!({"op": "eni-modify", "eni": "eni-1", "sessions_max": 10, "tracking": tracking}));
+    assert!(told.len() == 1 && told[0].contains("may hold 10"), "{told:?}");
+}

@@ -34,7 +34,7 @@ fn spawn(directory: &Path) -> Child {
 }
 
 fn client(directory: &Path) -> Client {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         match Client::connect(&directory.join("control.sock")) {
             Ok(client) => return client,

@@ -5,10 +5,11 @@
 use control::api::ApiSettings;
 use control::client::{Client, ClientError};
 use control::command::{Command, GroupCreate, VpcCreate, VpcModify};
+use control::error::ReportedError;
 use control::http::Endpoint;
 use control::query::{Answer, Nothing, Query, VpcShow};
 use control::store::MemoryStore;
-use control::wire::{ChangeKind, Changed, Forwarding, REQUEST_BYTES_MAX};
+use control::wire::{self, ChangeKind, Changed, Forwarding, REQUEST_BYTES_MAX};
 use control::{ControlConfig, serve, serve_with};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -78,6 +79,7 @@ struct SwitchState {
     refuse_vpc: Option<String>,
     replaced: usize,
     delta_count: usize,
+    questions: usize,
 }
 
 /// A forwarding plane that runs nothing but tells so. It ends with the value.
@@ -154,7 +156,10 @@ impl SwitchState {
                 delta.apply(&mut desired);
                 (generation, desired)
             }
-            RequestBody::Ports => return ReplyBody::Ports { ports: vec![] },
+            RequestBody::Ports => {
+                self.questions += 1;
+                return ReplyBody::Ports { ports: vec![] };
+            }
             RequestBody::Status => return ReplyBody::Status(self.status()),
             _ => return refused("unknown", "no such ENI"),
         };
@@ -174,7 +179,7 @@ impl SwitchState {
 
 #[track_caller]
 fn wait_for(what: &str, mut happens: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !happens() {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         thread::sleep(Duration::from_millis(5));
@@ -201,7 +206,7 @@ fn vpc_count(client: &mut Client) -> usize {
 
 #[test]
 fn a_change_is_answered_when_it_is_applied() {
-    let world = World::start(Duration::from_secs(5));
+    let world = World::start(Duration::from_secs(60));
     let switch = world.switch();
     let mut client = world.client();
     wait_for("the link", || in_sync(&mut client));
@@ -220,7 +225,7 @@ fn a_change_is_answered_when_it_is_applied() {
 
 #[test]
 fn without_a_forwarding_plane_changes_are_kept_and_said_to_be_pending() {
-    let world = World::start(Duration::from_secs(5));
+    let world = World::start(Duration::from_secs(60));
     let mut client = world.client();
     let changed = client.change(&vpc("vpc-1")).unwrap();
     let Forwarding::Pending { reason } = changed.forwarding else { panic!("{changed:?}") };
@@ -242,25 +247,24 @@ fn without_a_forwarding_plane_changes_are_kept_and_said_to_be_pending() {
 
 #[test]
 fn a_silent_forwarding_plane_holds_nobody_up() {
-    let world = World::start(Duration::from_millis(300));
+    let world = World::start(Duration::from_secs(3));
     let switch = world.switch();
     let mut client = world.client();
     wait_for("the link", || in_sync(&mut client));
     switch.state.lock().unwrap().silent = true;
     let mut other = world.client();
     let waiting = thread::spawn(move || client.change(&vpc("vpc-1")).unwrap());
-    let started = Instant::now();
     wait_for("the change", || vpc_count(&mut other) == 1);
-    assert!(started.elapsed() < Duration::from_millis(250), "questions wait for no change");
+    assert!(!waiting.is_finished(), "questions wait for no change");
     let changed = waiting.join().unwrap();
-    assert!(matches!(&changed.forwarding, Forwarding::Pending { reason } if reason.contains("300 ms")), "{changed:?}");
+    assert!(matches!(&changed.forwarding, Forwarding::Pending { reason } if reason.contains("3000 ms")), "{changed:?}");
     switch.state.lock().unwrap().silent = false;
     wait_for("the link to recover", || in_sync(&mut other));
 }
 
 #[test]
 fn what_the_forwarding_plane_refuses_is_not_kept() {
-    let world = World::start(Duration::from_secs(5));
+    let world = World::start(Duration::from_secs(60));
     let switch = world.switch();
     let mut client = world.client();
     wait_for("the link", || in_sync(&mut client));
@@ -277,7 +281,7 @@ fn what_the_forwarding_plane_refuses_is_not_kept() {
 
 #[test]
 fn refusals_carry_code_field_and_object() {
-    let world = World::start(Duration::from_secs(5));
+    let world = World::start(Duration::from_secs(60));
     let create = GroupCreate { vpc: "vpc-9".into(), ..GroupCreate::default() };
     let error = world.client().change(&Command::GroupCreate(create)).unwrap_err();
     let ClientError::Refused(error) = error else { panic!("{error}") };
@@ -287,7 +291,7 @@ fn refusals_carry_code_field_and_object() {
 
 #[test]
 fn bad_lines_are_answered_and_the_connection_lives_on() {
-    let world = World::start(Duration::from_secs(5));
+    let world = World::start(Duration::from_secs(60));
     let mut stream = UnixStream::connect(world.socket()).unwrap();
     let mut replies = BufReader::new(stream.try_clone().unwrap());
     let mut ask = |line: &[u8]| -> serde_json::Value {
@@ -311,25 +315,23 @@ fn bad_lines_are_answered_and_the_connection_lives_on() {
 
 #[test]
 fn a_client_that_reads_nothing_holds_nobody_up() {
-    let world = World::start(Duration::from_secs(5));
+    let world = World::start(Duration::from_secs(60));
     let mut slow = UnixStream::connect(world.socket()).unwrap();
     slow.set_nonblocking(true).unwrap();
     // As many questions as fit, and no answer taken.
     let question = b"{\"version\":1,\"request\":1,\"op\":\"state-show\"}\n".repeat(100);
     while slow.write(&question).is_ok() {}
     let _half = UnixStream::connect(world.socket()).unwrap().write_all(b"{\"version\":1,");
-    let started = Instant::now();
     let mut client = world.client();
+    // A server that waited for the slow one would do so for ever.
     for _ in 0..50 {
         assert_eq!(vpc_count(&mut client), 0);
     }
-    // A server that waited for the slow one would do so for ever.
-    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
 
 #[test]
 fn clients_beyond_the_bound_are_told_so() {
-    let world = World::start(Duration::from_secs(5));
+    let world = World::start(Duration::from_secs(60));
     let clients: Vec<UnixStream> =
         (0..control::server::CONNECTIONS_MAX).map(|_| UnixStream::connect(world.socket()).unwrap()).collect();
     let error = world.client().ask(&Query::VpcList(Nothing {})).unwrap_err();
@@ -340,7 +342,7 @@ fn clients_beyond_the_bound_are_told_so() {
 
 #[test]
 fn the_socket_is_private_and_goes_with_its_server() {
-    let mut world = World::start(Duration::from_secs(5));
+    let mut world = World::start(Duration::from_secs(60));
     let mode = std::fs::metadata(world.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     world.stop();
@@ -348,36 +350,41 @@ fn the_socket_is_private_and_goes_with_its_server() {
     assert!(error.contains("control.sock") && error.contains("sluice up"), "{error}");
 }
 
-/// Clients whose changes all wait while the forwarding plane is held up, each with the identifier of its VPC.
-fn change_together(world: &World, switch: &Switch, ids: &[&str]) -> Vec<Result<Changed, ClientError>> {
+/// Changes that all wait while the forwarding plane is held up, each of a client of its own, of VPCs with these identifiers.
+fn change_together(world: &World, switch: &Switch, ids: &[&str]) -> Vec<Result<Changed, ReportedError>> {
     let held = switch.state.lock().unwrap();
-    let mut clients: Vec<Client> = ids.iter().map(|_| world.client()).collect();
     let mut asking = world.client();
-    thread::scope(|scope| {
-        let waiting: Vec<_> = clients
-            .iter_mut()
-            .zip(ids)
-            .enumerate()
-            .map(|(place, (client, id))| {
-                let change = scope.spawn(move || client.change(&vpc(id)));
-                // The first one is on its way before any other comes.
-                if place == 0 {
-                    wait_for("the first change", || vpc_count(&mut asking) == 1);
-                }
-                change
-            })
-            .collect();
-        // Answered after every line that came before it was read.
-        thread::sleep(Duration::from_millis(200));
+    let mut clients: Vec<UnixStream> = Vec::new();
+    for id in ids {
+        let mut line = serde_json::to_value(vpc(id)).unwrap();
+        (line["version"], line["request"]) = (1.into(), 1.into());
+        let mut client = UnixStream::connect(world.socket()).unwrap();
+        client.write_all(format!("{line}\n").as_bytes()).unwrap();
+        if clients.is_empty() {
+            wait_for("the first change, before any other comes", || vpc_count(&mut asking) == 1);
+        }
+        clients.push(client);
+    }
+    // Two questions: the first may be read together with the lines that were written before it.
+    for _ in 0..2 {
         vpc_count(&mut asking);
-        drop(held);
-        waiting.into_iter().map(|client| client.join().unwrap()).collect()
-    })
+    }
+    drop(held);
+    let answer = |client: UnixStream| {
+        let mut line = String::new();
+        BufReader::new(client).read_line(&mut line).unwrap();
+        match serde_json::from_str::<wire::Reply>(&line).unwrap().body {
+            wire::ReplyBody::Changed(changed) => Ok(changed),
+            wire::ReplyBody::Refused { error } => Err(error),
+            other => panic!("{other:?}"),
+        }
+    };
+    clients.into_iter().map(answer).collect()
 }
 
 #[test]
 fn changes_that_wait_together_are_made_together() {
-    let world = World::start(Duration::from_secs(5));
+    let world = World::start(Duration::from_secs(60));
     let switch = world.switch();
     wait_for("the link", || in_sync(&mut world.client()));
     let made = change_together(&world, &switch, &["vpc-1", "vpc-2", "vpc-3", "vpc-3", "vpc-4"]);
@@ -394,7 +401,7 @@ fn changes_that_wait_together_are_made_together() {
 
 #[test]
 fn of_changes_refused_together_only_the_one_to_blame_is_refused() {
-    let world = World::start(Duration::from_secs(5));
+    let world = World::start(Duration::from_secs(60));
     let switch = world.switch();
     wait_for("the link", || in_sync(&mut world.client()));
     switch.state.lock().unwrap().refuse_vpc = Some("vpc-3".into());
@@ -416,7 +423,6 @@ fn questions_to_a_silent_forwarding_plane_hold_neither_changes_nor_each_other_up
     wait_for("the link", || in_sync(&mut world.client()));
     switch.state.lock().unwrap().silent = true;
     let clients: Vec<Client> = (0..QUESTIONS).map(|_| world.client()).collect();
-    let started = Instant::now();
     thread::scope(|scope| {
         let asked: Vec<_> = clients
             .into_iter()
@@ -430,15 +436,16 @@ fn questions_to_a_silent_forwarding_plane_hold_neither_changes_nor_each_other_up
             assert!(matches!(&error, ClientError::Refused(error) if error.status == 503), "{error}");
         }
     });
-    // One after another they would take the timeout each.
-    assert!(started.elapsed() < TIMEOUT * (QUESTIONS as u32) / 3, "{:?}", started.elapsed());
+    // One after another they would take the time of an answer each; those that waited as long are not even put.
+    let put = switch.state.lock().unwrap().questions;
+    assert!(put < QUESTIONS, "{put} of {QUESTIONS} were put");
     switch.state.lock().unwrap().silent = false;
     wait_for("the changes to arrive", || switch.has("vpc-9"));
 }
 
 #[test]
 fn steady_questions_do_not_keep_the_state_from_a_forwarding_plane_that_started_again() {
-    let world = World::start(Duration::from_secs(5));
+    let world = World::start(Duration::from_secs(60));
     world.client().change(&vpc("vpc-1")).unwrap();
     let is_over = std::sync::atomic::AtomicBool::new(false);
     thread::scope(|scope| {
@@ -452,7 +459,7 @@ fn steady_questions_do_not_keep_the_state_from_a_forwarding_plane_that_started_a
         }
         for _ in 0..3 {
             let switch = world.switch();
-            let deadline = Instant::now() + Duration::from_secs(10);
+            let deadline = Instant::now() + Duration::from_secs(120);
             while !switch.has("vpc-1") && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(5));
             }
@@ -519,7 +526,7 @@ fn steady_changes_do_not_keep_the_link_from_a_forwarding_plane_that_answers_agai
         });
         wait_for("changes that are pending", || vpc_count(&mut world.client()) > 3);
         switch.state.lock().unwrap().silent = false;
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while !switch.has("vpc-3") && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
         }

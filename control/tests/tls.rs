@@ -77,7 +77,7 @@ fn ask(address: SocketAddr, trusted: &Path, name: &str) -> io::Result<String> {
         .with_no_client_auth();
     let connection = ClientConnection::new(Arc::new(config), name.to_owned().try_into().unwrap()).unwrap();
     let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut stream = StreamOwned::new(connection, stream);
     let request = format!(
         "GET /?Action=DescribeRegions&Version=2014-05-26&Format=JSON HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
@@ -103,7 +103,7 @@ fn only_a_client_that_trusts_the_certificate_is_served() {
     assert!(told.contains("invalid peer certificate"), "{told}");
     // Who speaks no TLS is not answered, and the others still are.
     let mut plain = TcpStream::connect(served.address).unwrap();
-    plain.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    plain.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer);

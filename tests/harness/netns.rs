@@ -7,11 +7,14 @@ use control::view::StatusView;
 use control::wire::{Changed, Forwarding};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use vswitch::notes::Notes;
 use vswitch_core::config::protocol::{Applied, EniStats};
 
 /// Why tests in namespaces cannot run here, said loudly; nothing if they can. Found out once for all tests of a process.
@@ -19,9 +22,9 @@ pub fn cannot_run() -> Option<String> {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     let reason = REASON.get_or_init(|| {
         let probe = format!("sluice-probe-{}", std::process::id());
-        let made = vswitch::namespace::ensure(&probe)
+        let made = vswitch::namespace::ensure(&probe, &Notes::default())
             .and_then(|()| vswitch::namespace::within(&probe, || std::fs::File::open("/dev/net/tun").map(drop)));
-        let removed = vswitch::namespace::remove_if_made(&probe);
+        let removed = vswitch::namespace::remove_if_made(&probe, &Notes::default());
         let error = made.and(removed).err()?;
         Some(format!("NOT RUN: network namespaces and /dev/net/tun are needed (root): {error}"))
     });
@@ -231,6 +234,14 @@ pub fn status_of(folder: &Path) -> Option<StatusView> {
     }
 }
 
+/// An address that nobody else is likely to listen at: a loopback address of this process alone, with the first port of
+/// these that is free. They should be none that the kernel gives to whoever asks for any.
+pub fn own_address(mut ports: Range<u16>) -> SocketAddr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let at = |port| SocketAddr::from(([127, 1, high, low], port));
+    ports.find_map(|port| TcpListener::bind(at(port)).ok().map(|_| at(port))).expect("one of them is free")
+}
+
 /// The `sluice` program of this build.
 pub fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
@@ -253,9 +264,11 @@ fn spawn(folder: &Path, arguments: &[String]) -> Child {
     command.stdout(Stdio::null()).spawn().expect("sluice up starts")
 }
 
+/// How long to wait for what has to come, on a machine that does many other things.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Waits for something that has to come true soon.
 pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
-    const PATIENCE: Duration = Duration::from_secs(30);
     let started = Instant::now();
     while !is_true() {
         assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");

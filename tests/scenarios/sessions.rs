@@ -171,11 +171,17 @@ fn sessions_of_an_eni_that_is_gone_do_not_fill_the_table() {
     assert_eq!(world.send("client", &request().tcp(1, 80, TcpFlags::SYN)), delivered("web"));
     assert_eq!(world.send("web", &reply().tcp(80, 1, SYN_ACK)), delivered("client"));
     assert_eq!(world.send("client", &request().tcp(1, 80, TcpFlags::ACK)), delivered("web"));
+    let counted = |world: &World| world.shards[0].connection_count(&world.snapshot);
+    assert_eq!(counted(&world), 1);
     world.change(|desired| drop(desired.enis.remove(&"web".into())));
+    assert_eq!(counted(&world), 1, "the client's own");
     world.wait_s(3);
     world.sweep_all();
     assert_eq!(world.shards[0].flow_count(), 1, "the client's own session stays");
     assert_eq!(world.stats()["client"].flows, 1);
+    world.change(|desired| drop(desired.enis.remove(&"client".into())));
+    assert_eq!(world.shards[0].flow_count(), 1, "nothing has looked for it yet");
+    assert_eq!(counted(&world), 0, "and yet it is not counted");
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use crate::control_socket::ControlSocket;
 use crate::crew::Crew;
+use crate::notes::Notes;
 use crate::polling::BusyPoll;
-use crate::port::{PortFactory, isolated, steering};
+use crate::port::{PortFactory, steering};
 use crate::switch::{Pacer, Switch, SwitchConfig, assemble};
 use crate::worker::Worker;
 use crate::worker_thread::Clock;
@@ -77,7 +78,7 @@ pub fn run(config: VswitchConfig) -> io::Result<()> {
 ///
 /// # Errors
 /// Why it could not start, or why its control thread could not go on.
-pub fn run_until(mut config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
+pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     if !(1..=WORKERS_MAX).contains(&config.workers) {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("a switch has 1 to {WORKERS_MAX} workers")));
     }
@@ -96,7 +97,6 @@ pub fn run_until(mut config: VswitchConfig, stop: UnixStream) -> io::Result<()> 
             io::Error::new(error.kind(), text)
         })?;
     }
-    config.ports.owner = Some(config.socket.clone());
     let clock = Clock::start();
     let poll = Poll::new()?;
     let socket = ControlSocket::bind(&config.socket, poll.registry(), LISTENER)?;
@@ -125,7 +125,7 @@ fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io
     let wirings = crew.reserve(config.workers)?;
     let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
     let mut ports = config.ports;
-    ports.notes = ports.notes.or_else(|| Some(isolated::notes_of(&config.socket)));
+    ports.notes = ports.notes.or_else(|| Some(Notes::beside(&config.socket)));
     let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports };
     let (switch, workers) = assemble(config, wirings, Some(control));
     let memory_mib = workers.iter().map(Worker::flow_memory_bytes).sum::<usize>() >> 20;

@@ -71,7 +71,9 @@ pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>)
     quieten(device);
     let index = interface_index(device).map_err(|error| step(device, "look up", error))?;
     let mut netlink = Netlink::open()?;
-    netlink.set_link(index, wanted).map_err(|error| step(device, "set hardware address and MTU", error))?;
+    netlink
+        .set_link(index, wanted.mac, wanted.mtu_bytes)
+        .map_err(|error| step(device, "set hardware address and MTU", error))?;
     if wanted.addresses.iter().any(|address| matches!(address, IpNet::V6(_))) {
         netlink.stop_link_local(index).map_err(|error| step(device, "set IPv6 address generation", error))?;
     }
@@ -107,6 +109,16 @@ pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>)
             .map_err(|error| step(device, &format!("add default route via {gateway}"), error))?;
     }
     Ok(())
+}
+
+/// Sets hardware address and MTU of a device, and nothing else.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn set_link(device: &str, mac: MacAddress, mtu_bytes: u16) -> io::Result<()> {
+    let index = interface_index(device).map_err(|error| step(device, "look up", error))?;
+    let set = Netlink::open()?.set_link(index, mac, mtu_bytes);
+    set.map_err(|error| step(device, "set hardware address and MTU", error))
 }
 
 /// The number of a device, if there is one of the name.
@@ -178,11 +190,11 @@ impl Netlink {
         Ok(Self { socket, sequence: 0 })
     }
 
-    fn set_link(&mut self, index: u32, wanted: &Interface) -> io::Result<()> {
+    fn set_link(&mut self, index: u32, mac: MacAddress, mtu_bytes: u16) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.header.index = index;
-        link.attributes.push(LinkAttribute::Address(wanted.mac.0.to_vec()));
-        link.attributes.push(LinkAttribute::Mtu(wanted.mtu_bytes.into()));
+        link.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+        link.attributes.push(LinkAttribute::Mtu(mtu_bytes.into()));
         self.request(RouteNetlinkMessage::SetLink(link), 0)
     }
 

@@ -30,7 +30,7 @@ pub fn wishes(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, Port
             Port::Tap(tap) if tap.configure => Some(interface(eni, desired, tap.mtu_bytes)),
             _ => None,
         };
-        Some((id.clone(), PortWish { port, interface }))
+        Some((id.clone(), PortWish { port, mac: eni.mac, interface }))
     };
     enis.iter().filter_map(|id| desired.enis.get_key_value(id)).filter_map(wish).collect()
 }
@@ -93,11 +93,12 @@ pub fn plan(running: &BTreeMap<EniId, PortWish>, wanted: &BTreeMap<EniId, PortWi
 mod tests {
     use super::*;
     use vswitch_core::config::desired::TapPort;
+    use vswitch_core::config::ids::MacAddress;
 
     fn tap(device: &str, mtu_bytes: u16) -> PortWish {
         let (namespace, create_namespace, configure) = (Some("guest".to_owned()), false, false);
         let tap = TapPort { device: device.into(), namespace, create_namespace, configure, mtu_bytes };
-        PortWish { port: Port::Tap(tap), interface: None }
+        PortWish { port: Port::Tap(tap), mac: MacAddress::default(), interface: None }
     }
 
     fn ports(list: &[(&str, PortWish)]) -> BTreeMap<EniId, PortWish> {
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn another_kind_of_port_is_opened_beside_the_old_one() {
-        let memory = PortWish { port: Port::Memory, interface: None };
+        let memory = PortWish { port: Port::Memory, mac: MacAddress::default(), interface: None };
         let steps = plan(&ports(&[("a", tap("t0", 1500))]), &ports(&[("a", memory)]));
         assert_eq!(steps, [Step::Open("a".into()), Step::Publish, Step::Close("a".into())]);
     }

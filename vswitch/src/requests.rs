@@ -1,6 +1,7 @@
 //! Requests of the control protocol to calls of the switch, and back.
 
-use crate::switch::{Pacer, PortState, Switch};
+use crate::link::Link;
+use crate::switch::{Pacer, PortRecord, Switch};
 use crate::worker_desk::{Answer, Question};
 use vswitch_core::config::desired::Direction;
 use vswitch_core::config::explanation::{DecisionReport, Explanation};
@@ -23,16 +24,16 @@ impl Switch {
                 self.change_from(base, generation, delta, pacer).map(ReplyBody::Applied)
             }
             RequestBody::Ports => Ok(ReplyBody::Ports { ports: self.port_statuses() }),
-            RequestBody::Stats { eni } => self.known(eni.as_ref(), "eni").map(|()| {
+            RequestBody::Stats { eni } => self.known(eni.as_ref()).map(|()| {
                 let enis = self.eni_stats(eni.as_ref(), pacer);
                 ReplyBody::Stats { enis }
             }),
-            RequestBody::Flows { selection, cursor, limit } => self
-                .known(selection.eni.as_ref(), "selection/eni")
-                .and_then(|()| self.list_flows(&selection, cursor, limit, pacer)),
-            RequestBody::FlushFlows { selection, cursor } => self
-                .known(selection.eni.as_ref(), "selection/eni")
-                .and_then(|()| self.flush_flows(&selection, cursor, pacer)),
+            RequestBody::Flows { selection, cursor, limit } => {
+                self.known(selection.eni.as_ref()).and_then(|()| self.list_flows(&selection, cursor, limit, pacer))
+            }
+            RequestBody::FlushFlows { selection, cursor } => {
+                self.known(selection.eni.as_ref()).and_then(|()| self.flush_flows(&selection, cursor, pacer))
+            }
             RequestBody::Regroup { workers, lanes } => self.regroup(workers, lanes, pacer).map(ReplyBody::Regrouped),
             RequestBody::Explain { packet } => {
                 self.explain(packet, pacer).map(ReplyBody::Explained).map_err(|refusal| vec![refusal])
@@ -71,9 +72,9 @@ impl Switch {
         self.change(delta, generation, pacer)
     }
 
-    fn known(&self, eni: Option<&EniId>, field: &str) -> Result<(), Vec<Refusal>> {
+    fn known(&self, eni: Option<&EniId>) -> Result<(), Vec<Refusal>> {
         match eni {
-            Some(eni) => self.find(eni, field).map(drop).map_err(|refusal| vec![refusal]),
+            Some(eni) => self.find(eni, &format!("enis/{eni}")).map(drop).map_err(|refusal| vec![refusal]),
             None => Ok(()),
         }
     }
@@ -96,7 +97,7 @@ impl Switch {
             match after {
                 Verdict::Forward(to) if next.is_some_and(|next| next != to) => {
                     let name = self.snapshot.eni_id(to).map_or("another", EniId::as_str);
-                    let text = format!("the route leads to {name}; leave the field out to follow the route");
+                    let text = format!("it goes to {name} by its route: name no receiver, or that one");
                     return Err(Refusal::new("invalid", "packet/to", text));
                 }
                 Verdict::Forward(to) => next = Some(to),
@@ -115,7 +116,9 @@ impl Switch {
             let place = self.find(&eni, "packet/to")?;
             let (report, after) = self.judge(place, Direction::Ingress, &packet, pacer)?;
             decisions.extend(report);
-            let is_up = self.ports.get(&eni).is_some_and(|record| matches!(record.state, PortState::Up));
+            // A device that is set down takes nothing, though its port is open.
+            let is_set_down = || matches!(self.links([&eni].into_iter()).get(&eni), Some(Ok(Link::Down)));
+            let is_up = self.ports.get(&eni).is_some_and(PortRecord::is_up) && !is_set_down();
             verdict =
                 Some(if after == Verdict::Deliver && !is_up { Verdict::Drop(DropReason::PortDown) } else { after });
         }

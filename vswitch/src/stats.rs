@@ -9,9 +9,19 @@ use vswitch_core::config::protocol::{EniStats, PortStatus, WorkerStatus};
 const ENIS_PER_QUESTION: usize = 64;
 
 impl Switch {
-    /// The state of all ports.
+    /// The state of all ports, as it is at this moment: also of devices that were set down or moved while their ports were open.
     pub fn port_statuses(&self) -> Vec<PortStatus> {
-        self.ports.iter().map(|(eni, record)| port_status(eni, record)).collect()
+        let mut links = self.links(self.ports.keys());
+        let status = |(eni, record): (&EniId, &PortRecord)| {
+            let status = port_status(eni, record);
+            let trouble = match links.remove(eni) {
+                Some(Ok(link)) => link.trouble(&record.wish),
+                Some(Err(error)) => Some(error.to_string()),
+                None => None,
+            };
+            PortStatus { up: status.up && trouble.is_none(), error: trouble.or(status.error.clone()), ..status }
+        };
+        self.ports.iter().map(status).collect()
     }
 
     /// The ports that are configured and not up.

@@ -7,8 +7,7 @@ mod ports;
 mod regroup;
 
 use crate::doorbell::Doorbell;
-use crate::handoff;
-use crate::namespace;
+use crate::notes::Notes;
 use crate::placement::Placement;
 use crate::port::pool::BufferPool;
 use crate::port::{Port, PortFactory, PortWish, persistent};
@@ -16,6 +15,7 @@ use crate::publish::{Publication, Published};
 use crate::reconcile::{Step, plan, wishes};
 use crate::worker::Worker;
 use crate::worker_desk::{Answer, Command, Desk, Question};
+use crate::{handoff, namespace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -141,6 +141,8 @@ pub(crate) struct PortRecord {
     pub(crate) state: PortState,
     pub(crate) failures: u64,
     namespace: Option<namespace::Identity>,
+    /// The kernel's number for its device.
+    device: Option<u32>,
 }
 
 impl PortRecord {
@@ -271,7 +273,7 @@ impl Switch {
         let running = touched.iter().filter_map(|eni| Some((eni.clone(), self.ports.get(eni)?.wish.clone()))).collect();
         self.placement.follow(touched.iter().map(|eni| (eni, self.compiler.eni_index(eni))));
         let mut leaving = BTreeMap::new();
-        let mut departed = Departed::default();
+        let mut departed = Departed { notes: self.factory.notes.clone(), ..Departed::default() };
         let mut barrier = Ok(0);
         for step in plan(&running, &wanted) {
             match step {
@@ -423,7 +425,7 @@ impl Switch {
     /// Closes all ports. Namespaces and devices that the switch made stay, with whoever uses them, and interfaces that exist
     /// stay shut to the kernel that hosts them, so that no guest gets around the switch: the next switch finds them.
     pub fn close_all(&mut self, pacer: &mut dyn Pacer) {
-        let mut departed = Departed::default();
+        let mut departed = Departed { notes: self.factory.notes.clone(), ..Departed::default() };
         for (_, record) in std::mem::take(&mut self.ports) {
             self.close(record, &mut departed, pacer);
         }
@@ -470,6 +472,7 @@ struct Departed {
     devices: Vec<TapPort>,
     namespaces: BTreeSet<String>,
     interfaces: Vec<PacketPort>,
+    notes: Option<Notes>,
 }
 
 impl Departed {
@@ -477,8 +480,9 @@ impl Departed {
     fn close(&mut self) {
         self.ports.iter_mut().for_each(|port| port.retire());
         self.drop_ports();
+        let Some(notes) = &self.notes else { return };
         for tap in self.devices.drain(..) {
-            if let Err(error) = persistent::remove(&tap) {
+            if let Err(error) = persistent::remove(&tap, notes) {
                 log::warn!("{error}");
             }
         }

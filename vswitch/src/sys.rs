@@ -20,6 +20,8 @@ const TUNSETOFFLOAD: ioctl::Opcode = ioctl::opcode::write::<u32>(b'T', 208);
 const TUNSETVNETHDRSZ: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 216);
 /// `TUNSETSTEERINGEBPF` of `linux/if_tun.h`: `_IOR('T', 224, int)`. The kernel reads the `int`, whatever the name says.
 const TUNSETSTEERINGEBPF: ioctl::Opcode = ioctl::opcode::read::<i32>(b'T', 224);
+/// `SO_NETNS_COOKIE` of `asm-generic/socket.h`.
+const SO_NETNS_COOKIE: i32 = 71;
 /// Bytes of a device name, the closing zero included (`IFNAMSIZ`).
 const DEVICE_NAME_BYTES: usize = 16;
 /// What `struct ifreq` has after the name: a union of 24 bytes on every 64-bit Linux.
@@ -43,6 +45,25 @@ pub mod tap_offloads {
     pub const TCP: u32 = 2 | 4 | 8;
     /// `TUN_F_USO4` and `TUN_F_USO6`, since Linux 6.2 and only together: cutting UDP.
     pub const UDP: u32 = 0x20 | 0x40;
+}
+
+/// The number of the network namespace that the calling thread is in, which no other gets before the machine starts again
+/// (Linux 5.14).
+pub fn network_namespace_cookie() -> io::Result<u64> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)?;
+    let (mut cookie, mut bytes) = (0_u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: the kernel writes at most `bytes` bytes to `cookie`, which has as many, and how many to `bytes`; both outlive the
+    // call.
+    let result = unsafe {
+        libc::getsockopt(
+            rustix::fd::AsRawFd::as_raw_fd(&socket),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut bytes,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Asks the kernel for huge pages where an array of `bytes` at `address` is about to be written: a look-up then misses one

@@ -106,7 +106,7 @@ impl Question {
     pub(crate) fn ask(self, shard: &mut Shard, snapshot: &Snapshot, tally: Tally, now: Time) -> Answer {
         match self {
             Self::Load => Answer::Load {
-                flows: shard.flow_count(),
+                flows: shard.connection_count(snapshot),
                 flows_max: shard.flows_max(),
                 tally,
                 phases: shard.stopwatch.times(),

@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::namespace;
 use vswitch::netlink::Interface;
+use vswitch::notes::Notes;
 use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::tap::Tap;
 use vswitch::port::{Port, PortFactory, TapIo};
@@ -143,7 +144,7 @@ struct Guest(String);
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0);
+        let _ = namespace::remove_if_made(&self.0, &Notes::default());
     }
 }
 
@@ -153,7 +154,7 @@ fn receive_all(queues: &mut [Tap], expected: usize) -> BTreeMap<u8, Vec<(usize, 
     let mut by_flow: BTreeMap<u8, Vec<(usize, u8)>> = BTreeMap::new();
     let (started, mut count) = (Instant::now(), 0);
     while count < expected {
-        assert!(started.elapsed() < Duration::from_secs(5), "{count} of {expected} came");
+        assert!(started.elapsed() < Duration::from_secs(60), "{count} of {expected} came");
         for (number, queue) in queues.iter_mut().enumerate() {
             let mut burst = Vec::new();
             queue.receive(&mut pool, &mut burst, 32).unwrap();

@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vswitch::namespace;
 use vswitch::port::{PortFactory, steering};
 use vswitch_core::config::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
@@ -30,8 +30,10 @@ const PAUSE: Duration = Duration::from_micros(500);
 const UNDERWAY_MAX: u32 = 64;
 /// What the last datagram of a flow has for a number.
 const END: u32 = u32::MAX;
-/// For what is on its way at the end.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Datagrams that go there and back between two changes.
+const DATAGRAMS_BETWEEN: u32 = 10;
+/// For what is on its way.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is not answered comes into the second guest by a rule, and into the first not at all: every answer needs its session. No packet
 /// from the middle of a connection makes up for a session that was lost.
@@ -81,6 +83,7 @@ fn exchange<'scope>(
     lab: &Lab,
     last: u8,
     is_over: &'scope AtomicBool,
+    came_back: &'scope AtomicU32,
 ) -> ScopedJoinHandle<'scope, u32> {
     let near = socket(&lab.namespace(1), ([10, 9, 0, 1], 0).into());
     let far = socket(&lab.namespace(2), ([10, 9, 0, last], PORT).into());
@@ -94,7 +97,12 @@ fn exchange<'scope>(
                 far.send_to(bytes, from).map(drop)
             };
             scope.spawn(move || count(last, &AtomicU32::new(0), reflect));
-            scope.spawn(move || count(last, returned, |bytes| near.recv(bytes).map(drop)));
+            let receive = |bytes: &mut [u8; 4]| {
+                near.recv(bytes)?;
+                came_back.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            };
+            scope.spawn(move || count(last, returned, receive));
             let mut sent = 0_u32;
             while !is_over.load(Ordering::Acquire) {
                 if sent - returned.load(Ordering::Acquire) < UNDERWAY_MAX {
@@ -155,6 +163,15 @@ fn stream<'scope>(
     })
 }
 
+/// Waits until some more datagrams have gone there and back.
+fn wait_for_traffic(came_back: &AtomicU32) {
+    let (before, started) = (came_back.load(Ordering::Relaxed), Instant::now());
+    while came_back.load(Ordering::Relaxed) < before + DATAGRAMS_BETWEEN {
+        assert!(started.elapsed() < PATIENCE, "no datagram comes");
+        std::thread::sleep(PAUSE);
+    }
+}
+
 fn regroup(lab: &mut Lab, workers: usize, lanes: usize) -> Regrouped {
     match lab.client.ask(RequestBody::Regroup { workers, lanes: Some(lanes) }) {
         ReplyBody::Regrouped(regrouped) => regrouped,
@@ -191,19 +208,21 @@ fn workers_and_lanes_come_and_go_and_nothing_is_lost() {
     let applied = lab.apply(desired);
     assert!(applied.ports_down.is_empty(), "{applied:?}");
     assert!(lab.ping("10.9.0.2"));
-    let is_over = AtomicBool::new(false);
+    let (is_over, came_back) = (AtomicBool::new(false), AtomicU32::new(0));
     let ping = lab.start(1, "ping -i 0.01 10.9.0.2");
     let mut pauses = Vec::new();
     let (datagrams, bytes) = std::thread::scope(|scope| {
         let _ending = Ending(&is_over);
-        let exchanges: Vec<_> = ADDRESSES.iter().map(|last| exchange(scope, &lab, *last, &is_over)).collect();
+        let exchanges: Vec<_> =
+            ADDRESSES.iter().map(|last| exchange(scope, &lab, *last, &is_over, &came_back)).collect();
         let stream = stream(scope, &lab, &is_over);
-        std::thread::sleep(Duration::from_millis(100));
+        wait_for_traffic(&came_back);
         for (workers, lanes) in SHAPES.into_iter().cycle().take(SHAPES.len() * ROUNDS) {
             let regrouped = regroup(&mut lab, workers, lanes);
             assert_eq!((regrouped.workers, regrouped.lanes), (workers, lanes));
             assert!(regrouped.ports_down.is_empty(), "{regrouped:?}");
             pauses.push(regrouped.pause_ns / 1000);
+            wait_for_traffic(&came_back);
             std::thread::sleep(Duration::from_millis(40));
         }
         is_over.store(true, Ordering::Release);

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread::JoinHandle;
+use vswitch::notes::Notes;
 use vswitch::port::{PortFactory, persistent};
 use vswitch::{VswitchConfig, namespace, run_until};
 use vswitch_core::config::desired::Desired;
@@ -54,7 +55,7 @@ impl World {
         let control = loop {
             match UnixStream::connect(&path) {
                 Ok(control) => break BufReader::new(control),
-                Err(error) => assert!(started.elapsed().as_secs() < 30, "{error}"),
+                Err(error) => assert!(started.elapsed().as_secs() < 120, "{error}"),
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
         };
@@ -84,7 +85,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = persistent::remove_all(&self.folder.path().join("vswitch.sock"), |_| {});
+        let _ = persistent::remove_all(&Notes::beside(&self.folder.path().join("vswitch.sock")), |_| {});
         let _ = Command::new("ip").args(["netns", "delete", &self.guest]).output();
     }
 }
@@ -194,6 +195,6 @@ fn a_device_of_somebody_else_is_left_as_it_was_found() {
         switch.run(world.desired(None));
         assert_eq!(world.index(), first);
     }
-    assert_eq!(persistent::made_for(&world.folder.path().join("vswitch.sock")), []);
+    assert_eq!(persistent::made(&Notes::beside(&world.folder.path().join("vswitch.sock"))), []);
     assert!(namespace::identity(&world.guest).is_ok());
 }

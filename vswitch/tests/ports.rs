@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::namespace;
+use vswitch::notes::Notes;
 use vswitch::port::memory::MemoryGuest;
 use vswitch::port::packet::PacketPort;
 use vswitch::port::pool::{BufferPool, PoolSize};
@@ -14,7 +15,7 @@ use vswitch::port::xdp::XdpPort;
 use vswitch::port::{InterfaceIo, Port, PortFactory, PortWish, Received, TapIo};
 use vswitch::ring::Ring;
 use vswitch_core::config::desired::{self, TapPort};
-use vswitch_core::config::ids::EniId;
+use vswitch_core::config::ids::{EniId, MacAddress};
 use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::packet::offload::{Offload, Offloads, PartialChecksum, Segmentation};
 use vswitch_core::packet::verdict::{DropReason, Verdict};
@@ -24,7 +25,7 @@ use vswitch_core::packet::{FrameBuffer, Packet};
 const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
 
 /// How long a test waits for what must come.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -83,7 +84,7 @@ impl Rig {
             rig.open();
             return Some(rig);
         }
-        namespace::ensure(&rig.namespace).unwrap();
+        namespace::ensure(&rig.namespace, &Notes::default()).unwrap();
         namespace::within(&rig.namespace, || std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")).unwrap();
         namespace::within(&rig.namespace, || std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"))
             .unwrap();
@@ -112,7 +113,7 @@ impl Rig {
                 desired::Port::Packet(desired::PacketPort { device: "port0".into(), namespace, mtu_bytes })
             }
         };
-        let (wish, started) = (PortWish { port, interface: None }, Instant::now());
+        let (wish, started) = (PortWish { port, mac: MacAddress([2, 0, 0, 0, 0, 5]), interface: None }, Instant::now());
         let opened = loop {
             match self.factory.open(&eni(), &wish) {
                 // A program that another test starts holds all descriptors of this process for a moment.
@@ -197,7 +198,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         if self.kind != Kind::Memory {
-            let _ = namespace::remove_if_made(&self.namespace);
+            let _ = namespace::remove_if_made(&self.namespace, &Notes::default());
         }
     }
 }
@@ -500,7 +501,7 @@ fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
     remake(&rig, &["mtu", "9000"]);
     let error = XdpPort::open(&interface(&rig)).unwrap_err().to_string();
     assert!(error.contains("lower the MTU"), "{error}");
-    let wish = PortWish { port: desired::Port::Packet(interface(&rig)), interface: None };
+    let wish = PortWish { port: desired::Port::Packet(interface(&rig)), mac: MacAddress::default(), interface: None };
     let port = rig.factory.open(&eni(), &wish).unwrap();
     assert!(port.offloads().contains(Offloads::CHECKSUM), "{port:?}");
 }

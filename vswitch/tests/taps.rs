@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use vswitch::namespace;
 use vswitch::netlink::Interface;
+use vswitch::notes::Notes;
 use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::tap::{self, Tap};
 use vswitch::port::{Port, Received, TapIo};
@@ -41,7 +42,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0);
+        let _ = namespace::remove_if_made(&self.0, &Notes::default());
         let _ = Command::new("ip").args(["netns", "delete", &self.0]).output();
     }
 }
@@ -96,7 +97,7 @@ fn a_device_is_made_in_its_namespace_with_all_that_its_guest_needs() {
         };
         let mut seen = false;
         while !seen {
-            let burst = receive_within(&mut port, Duration::from_secs(3)).unwrap();
+            let burst = receive_within(&mut port, Duration::from_secs(60)).unwrap();
             assert!(!burst.is_empty(), "nothing came for {target}");
             assert!(burst.iter().all(|packet| packet.buffer.frame()[12..14] != [8, 6]), "no question");
             seen = burst.iter().any(is_it);
@@ -152,7 +153,7 @@ fn a_removed_device_is_an_error_that_says_so() {
     let Some(guest) = Guest::new("removed") else { return };
     let mut port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
     assert_eq!(guest.ip(&["link", "delete", "eth0"]), "");
-    let error = receive_within(&mut port, Duration::from_secs(3)).unwrap_err();
+    let error = receive_within(&mut port, Duration::from_secs(60)).unwrap_err();
     assert!(error.to_string().contains("the device was removed"), "{error}");
     assert!(error.to_string().contains(&guest.0), "{error}");
     let packet = Packet::new(vswitch_core::packet::FrameBuffer::with_capacity(64));
@@ -186,7 +187,7 @@ fn a_guest_leaves_checksums_undone_only_where_that_was_offered() {
         namespace::within(&guest.0, || UdpSocket::bind("0.0.0.0:0")?.send_to(&[7; 1000], target)).unwrap();
         let is_ours = |packet: &Packet| packet.buffer.frame()[12..14] == [8, 0] && packet.buffer.frame()[23] == 17;
         let packet = loop {
-            let burst = receive_within(&mut port, Duration::from_secs(3)).unwrap();
+            let burst = receive_within(&mut port, Duration::from_secs(60)).unwrap();
             assert!(!burst.is_empty(), "the datagram did not come");
             if let Some(packet) = burst.into_iter().find(is_ours) {
                 break packet;
@@ -231,8 +232,8 @@ fn a_namespace_that_the_switch_made_survives_it_and_can_be_removed_by_the_next()
     let first = namespace::identity(&guest.0).unwrap();
     drop(open_once_free(&guest.tap()));
     assert_eq!(namespace::identity(&guest.0).unwrap(), first, "adopted, not made again");
-    assert!(namespace::is_made_by_switch(&guest.0));
-    namespace::remove_if_made(&guest.0).unwrap();
+    assert!(namespace::is_made(&guest.0, &Notes::default()));
+    namespace::remove_if_made(&guest.0, &Notes::default()).unwrap();
     assert!(namespace::identity(&guest.0).is_err());
 }
 
@@ -244,22 +245,20 @@ fn a_namespace_of_somebody_else_is_never_removed() {
     assert!(error.to_string().contains("does not exist"), "{error}");
     assert!(Command::new("ip").args(["netns", "add", &guest.0]).status().unwrap().success());
     drop(Tap::open(&guest.tap(), Some(&interface())).unwrap());
-    namespace::remove_if_made(&guest.0).unwrap();
+    namespace::remove_if_made(&guest.0, &Notes::default()).unwrap();
     assert!(namespace::identity(&guest.0).is_ok());
 }
 
 #[test]
 fn a_namespace_made_anew_under_a_noted_name_is_somebody_elses() {
     let Some(guest) = Guest::new("replaced") else { return };
-    namespace::ensure(&guest.0).unwrap();
+    namespace::ensure(&guest.0, &Notes::default()).unwrap();
     for command in ["delete", "add"] {
         assert!(Command::new("ip").args(["netns", command, &guest.0]).status().unwrap().success());
     }
-    // The kernel may give the number of a namespace out again; then nobody can tell the two apart.
-    if !namespace::is_made_by_switch(&guest.0) {
-        namespace::remove_if_made(&guest.0).unwrap();
-        assert!(namespace::identity(&guest.0).is_ok());
-    }
+    assert!(!namespace::is_made(&guest.0, &Notes::default()));
+    namespace::remove_if_made(&guest.0, &Notes::default()).unwrap();
+    assert!(namespace::identity(&guest.0).is_ok());
 }
 
 #[test]
@@ -278,7 +277,7 @@ fn a_device_in_use_is_told_apart_from_one_that_cannot_be_made() {
 #[test]
 fn a_device_that_exists_is_adopted_and_left_behind() {
     let Some(guest) = Guest::new("adopt") else { return };
-    namespace::ensure(&guest.0).unwrap();
+    namespace::ensure(&guest.0, &Notes::default()).unwrap();
     assert_eq!(guest.ip(&["tuntap", "add", "dev", "eth0", "mode", "tap"]), "");
     let index = || guest.ip(&["-o", "link", "show", "dev", "eth0"]).split(':').next().unwrap().to_owned();
     let before = index();
@@ -292,7 +291,7 @@ fn a_device_that_exists_is_adopted_and_left_behind() {
 #[test]
 fn a_command_runs_inside() {
     let Some(guest) = Guest::new("exec") else { return };
-    namespace::ensure(&guest.0).unwrap();
+    namespace::ensure(&guest.0, &Notes::default()).unwrap();
     let error = std::thread::scope(|scope| {
         // Fails, or else this process would be gone; on a thread of its own, which stays inside the namespace.
         scope.spawn(|| namespace::exec(&guest.0, &["/nowhere/command".into()])).join().unwrap()
@@ -306,7 +305,7 @@ fn a_command_runs_inside() {
 fn names_that_lead_elsewhere_are_refused() {
     for name in ["", ".", "..", "../web", "a/b"] {
         assert!(namespace::identity(name).unwrap_err().to_string().contains("cannot be the name"), "{name}");
-        assert!(namespace::ensure(name).is_err());
+        assert!(namespace::ensure(name, &Notes::default()).is_err());
     }
 }
 

@@ -4,7 +4,7 @@ use crate::Report;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-const WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(60);
 
 fn arguments(receiver: String) -> send::Arguments {
     send::Arguments {

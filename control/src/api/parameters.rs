@@ -6,6 +6,7 @@
 use crate::error::{ApiError, INVALID_PARAMETER};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::collections::BTreeMap;
+use vswitch_core::config::ids::quoted;
 
 /// Parameters of one call.
 pub const PARAMETERS_MAX: usize = 8192;
@@ -72,7 +73,8 @@ impl Parameters {
             };
             match values.get(&name) {
                 Some(other) if *other != value => {
-                    let message = format!("the parameter {:?} is given twice, with different values", shown(&name));
+                    let message =
+                        format!("the parameter {} is given twice, with different values", quoted(&shown(&name)));
                     return Err(INVALID_PARAMETER.error(message).field(shown(&name)));
                 }
                 _ => drop(values.insert(name, value)),

@@ -10,6 +10,7 @@ use crate::error::{
 use crate::model::{Group, RuleWords, refuse_repeated_rules, same_rule};
 use std::collections::BTreeSet;
 use vswitch_core::config::desired::Direction;
+use vswitch_core::config::ids::quoted;
 
 const PRIORITY_MALFORMED: ErrorKind = ErrorKind { code: "InvalidPriority.Malformed", status: 400 };
 const NIC_TYPE: ErrorKind = ErrorKind { code: "InvalidNicType.ValueNotSupported", status: 400 };
@@ -306,7 +307,9 @@ fn check_objects(
                 Direction::Egress => RULE_DEST_GROUP_NOT_FOUND,
             };
             let shown: String = group.chars().take(100).collect();
-            return Err(kind.error(format!("account {account} has no group {shown:?}.")).field(names[0]));
+            return Err(kind
+                .error(format!("account {account} has no group {shown}.", shown = quoted(&shown)))
+                .field(names[0]));
         }
     }
     if let Some(list) = spec.prefix_list.as_deref().filter(|_| !has_cidr && spec.group.is_none()) {

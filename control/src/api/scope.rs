@@ -14,7 +14,7 @@ use crate::error::{
 use crate::model::{Eni, Group, Instance, Label, Model, PortList, PrefixList, Quotas, Rule, VSwitch, Vpc};
 use ipnet::{IpNet, Ipv6Net};
 use std::collections::BTreeMap;
-use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId, quoted};
 
 const INSTANCE_ID: ErrorKind = ErrorKind { code: "InvalidInstanceId.Malformed", status: 400 };
 const SECURITY_GROUP_ID: ErrorKind = ErrorKind { code: "InvalidSecurityGroupId.Malformed", status: 400 };
@@ -281,5 +281,5 @@ impl<'a> Scope<'a> {
 
 fn not_found(kind: ErrorKind, noun: &str, id: &str) -> ApiError {
     let shown: String = id.chars().take(100).collect();
-    kind.error(format!("there is no {noun} {shown:?}"))
+    kind.error(format!("there is no {noun} {shown}", shown = quoted(&shown)))
 }

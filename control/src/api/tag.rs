@@ -7,6 +7,7 @@ use super::scope::Access;
 use crate::command::{Command, LabelModify};
 use crate::error::{ApiError, ErrorKind, GROUP_MANAGED};
 use std::collections::BTreeSet;
+use vswitch_core::config::ids::quoted;
 
 const RESOURCE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceId.NotFound", status: 404 };
 const TYPE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceType.NotFound", status: 404 };
@@ -83,7 +84,9 @@ fn named_objects(context: &Context<'_>, ids: &[String]) -> Result<(), ApiError> 
     for id in ids {
         if !is_of_kind(context, kind.as_deref().unwrap_or_default(), id) {
             let shown: String = id.chars().take(100).collect();
-            return Err(RESOURCE_NOT_FOUND.error(format!("{shown:?} is none.")).field("ResourceId"));
+            return Err(RESOURCE_NOT_FOUND
+                .error(format!("{shown} is none.", shown = quoted(&shown)))
+                .field("ResourceId"));
         }
         if context.scope.group(id).is_ok_and(|(_, group)| group.service_managed) {
             return Err(GROUP_MANAGED.error(format!("{id} is managed by a cloud service.")).object(id));

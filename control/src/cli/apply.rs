@@ -1,7 +1,7 @@
 //! `sluice apply`.
 
 use super::lab::{self, batch};
-use super::output::{forwarding, line};
+use super::output::{forwarding, line, warnings};
 use super::{CliError, Session};
 use crate::client::ClientError;
 use crate::query::{Answer, Nothing, Query};
@@ -52,6 +52,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), CliErr
     if !forwarding.is_empty() {
         line(&forwarding);
     }
+    warnings(&changed.warnings).for_each(|warning| line(&warning));
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! `sluice down`: ends Sluice, removes what it made on this machine for its guests, and gives back what it took.
 
-use super::supervisor;
-use super::{CliError, Session};
+use super::{CliError, Session, supervisor};
 use serde::Serialize;
+use vswitch::notes::Notes;
 use vswitch::port::{isolated, persistent};
 use vswitch_core::config::desired::TapPort;
 
@@ -23,13 +23,13 @@ pub(super) fn run(session: &Session) -> Result<(), CliError> {
     let fault = |error: std::io::Error| CliError::Usage(error.to_string());
     let (mut devices, mut interfaces) = (Vec::new(), Vec::new());
     // Before the namespaces, with which those in them go.
-    let notes = isolated::notes_of(&socket);
+    let notes = Notes::beside(&socket);
     for port in isolated::noted(&notes) {
         isolated::release(&port, Some(&notes)).map_err(fault)?;
         interfaces.push(place(&port.device, port.namespace.as_deref()));
     }
     let is_gone = |tap: &TapPort| devices.push(place(&tap.device, tap.namespace.as_deref()));
-    let namespaces = persistent::remove_all(&socket, is_gone).map_err(fault)?;
+    let namespaces = persistent::remove_all(&notes, is_gone).map_err(fault)?;
     let down = Down { devices, namespaces, interfaces };
     session.output.show(&down, text);
     Ok(())

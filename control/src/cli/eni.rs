@@ -71,7 +71,8 @@ pub struct Tap {
     /// behind it. With --namespace, the one of that namespace.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["device", "no_configure"])]
     host_interface: Option<String>,
-    /// Leave addresses, routes and link state of the device alone, as for a virtual machine.
+    /// Leave addresses, routes and link state of the device alone, as for a virtual machine. One that is made in a namespace
+    /// gets the ENI's hardware address.
     #[arg(long)]
     no_configure: bool,
     /// The largest packet, bytes.

@@ -72,7 +72,7 @@ fn address(
             first.ok_or_else(|| CliError::Usage(format!("{} has no IPv6 address", eni.id)))
         }
         Answer::Eni(eni) => Ok(eni.primary_ip.into()),
-        other => Err(CliError::Usage(format!("an unexpected answer: {other:?}"))),
+        _ => Err(CliError::Usage(format!("no answer about {eni}"))),
     }
 }
 

@@ -3,9 +3,10 @@
 use super::CliError;
 use crate::client::ClientError;
 use crate::wire::{ChangeKind, Changed, Forwarding};
-use comfy_table::{Table, presets};
 use serde::Serialize;
 use std::io::Write;
+use unicode_width::UnicodeWidthStr;
+use vswitch_core::config::protocol::PortStatus;
 
 /// The chosen way.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +60,7 @@ impl Output {
                 text.push("nothing to change".into());
             }
             text.push(forwarding(&changed.forwarding));
+            text.extend(warnings(&changed.warnings));
             text.retain(|line| !line.is_empty());
             text.join("\n")
         });
@@ -77,6 +79,11 @@ impl Output {
     }
 }
 
+/// What a change left that cannot work, a line each.
+pub(crate) fn warnings(warnings: &[String]) -> impl Iterator<Item = String> {
+    warnings.iter().map(|warning| format!("WARNING: {warning}"))
+}
+
 /// What the forwarding plane made of a change, in a line; nothing where it had nothing to do.
 pub(crate) fn forwarding(forwarding: &Forwarding) -> String {
     match forwarding {
@@ -91,13 +98,15 @@ pub(crate) fn forwarding(forwarding: &Forwarding) -> String {
                 duration(applied.compile_ns),
                 duration(applied.barrier_ns)
             );
-            for port in &applied.ports_down {
-                let reason = port.error.as_deref().unwrap_or("not up yet");
-                text.push_str(&format!("\nport of {} is down: {reason}", port.eni));
-            }
+            applied.ports_down.iter().for_each(|port| text.push_str(&format!("\n{}", port_down(port))));
             text
         }
     }
+}
+
+/// A port that is not up, and why.
+pub(crate) fn port_down(port: &PortStatus) -> String {
+    format!("port of {} is down: {}", port.eni, port.error.as_deref().unwrap_or("not up yet"))
 }
 
 /// A time in the unit that suits it.
@@ -112,15 +121,50 @@ pub(crate) fn duration(ns: u64) -> String {
 
 /// Rows in aligned columns under headings.
 pub(crate) fn columns<const N: usize>(headings: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(headings.map(str::to_uppercase));
-    for row in rows {
-        table.add_row(row);
+    let mut columns = Columns::under(headings);
+    rows.for_each(|row| columns.push(row));
+    columns.lines().collect::<Vec<_>>().join("\n")
+}
+
+/// Rows under headings that may come page by page: a column is as wide as its widest cell on any page.
+pub(crate) struct Columns<const N: usize> {
+    /// Cells end with [`CELL_END`] and rows with a line feed, neither of which a cell holds: rows may be many.
+    cells: String,
+    widths: [usize; N],
+}
+
+const CELL_END: char = '\t';
+const GAP: usize = 2;
+
+impl<const N: usize> Columns<N> {
+    pub(crate) fn under(headings: [&str; N]) -> Self {
+        let mut columns = Self { cells: String::new(), widths: [0; N] };
+        columns.push(headings.map(str::to_uppercase));
+        columns
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+
+    pub(crate) fn push(&mut self, row: [String; N]) {
+        for (cell, width) in row.into_iter().zip(&mut self.widths) {
+            // What would leave its line or its column, such as a line feed in an error of the kernel.
+            let cell = cell.replace(char::is_control, " ");
+            *width = (*width).max(cell.width());
+            self.cells.push_str(&cell);
+            self.cells.push(CELL_END);
+        }
+        self.cells.push('\n');
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+
+    /// The headings and all rows.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        self.cells.lines().map(|row| {
+            let mut line = String::new();
+            for (cell, width) in row.split(CELL_END).zip(self.widths) {
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', width + GAP - cell.width()));
+            }
+            line.trim_end().to_owned()
+        })
+    }
 }
 
 /// Several values in one cell.
@@ -139,4 +183,35 @@ pub(crate) fn fields(fields: &[(&str, String)]) -> String {
 /// Prints a line; a reader that went away is no error.
 pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints many lines, for as long as somebody reads them.
+pub(crate) fn lines(rows: impl Iterator<Item = String>) {
+    let mut writer = std::io::BufWriter::new(std::io::stdout().lock());
+    let _ = rows.into_iter().try_for_each(|row| writeln!(writer, "{row}")).and_then(|()| writer.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_the_widest_cell_of_any_page() {
+        let mut columns = Columns::under(["eni", "name", "state"]);
+        let row = |cells: [&str; 3]| cells.map(str::to_owned);
+        columns.push(row(["eni-a", "", "up"]));
+        // A later page is wider, and wide letters take two places.
+        columns.push(row(["eni-with-a-long-name", "\u{7f51}\u{5173}", "down: gone\nfor good"]));
+        columns.push(row(["eni-c", "x", "up"]));
+        let lines: Vec<String> = columns.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "ENI                   NAME  STATE",
+                "eni-a                       up",
+                "eni-with-a-long-name  \u{7f51}\u{5173}  down: gone for good",
+                "eni-c                 x     up",
+            ]
+        );
+    }
 }

@@ -1,16 +1,16 @@
 //! `sluice status`.
 
-use super::output::fields;
+use super::output::{fields, port_down};
 use super::supervisor::{Holder, SupervisorState, holder};
 use super::{CliError, Session, privileges, workers};
 use crate::client::ClientError;
 use crate::query::{Answer, Nothing, Query};
-use crate::switch_link::ask_status;
+use crate::switch_link::ask;
 use crate::view::{ClientsView, StatusView};
 use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
-use vswitch_core::config::protocol::Status;
+use vswitch_core::config::protocol::{PortStatus, ReplyBody, RequestBody, Status};
 
 /// How long the forwarding plane has to answer where there is no control plane to ask it.
 const FORWARDING_TIME: Duration = Duration::from_secs(5);
@@ -32,6 +32,21 @@ struct WithoutControl {
     supervisor: Option<SupervisorState>,
     /// What the forwarding plane says of itself; nothing if it does not answer either.
     forwarding: Option<Status>,
+    /// The ports that are not up, and why.
+    ports_down: Vec<PortStatus>,
+}
+
+/// What both planes tell.
+#[derive(Serialize)]
+struct WithPorts {
+    #[serde(flatten)]
+    status: StatusView,
+    /// The ports that are not up, and why.
+    ports_down: Vec<PortStatus>,
+}
+
+fn down(ports: Vec<PortStatus>) -> Vec<PortStatus> {
+    ports.into_iter().filter(|port| !port.up).collect()
 }
 
 /// Shows what is asked for. Whether all of it is there.
@@ -43,7 +58,13 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<bool, CliE
 fn show(session: &Session) -> Result<bool, CliError> {
     let error = match session.ask(Query::Status(Nothing {})) {
         Ok(Answer::Status(status)) => {
-            session.output.show(&*status, told);
+            // Without a forwarding plane there is nobody to ask, and no port is up.
+            let ports = match status.forwarding {
+                Some(_) => session.ask(Query::Ports(Nothing {})),
+                None => Ok(Answer::Ports(Vec::new())),
+            };
+            let ports = if let Ok(Answer::Ports(ports)) = ports { ports } else { Vec::new() };
+            session.output.show(&WithPorts { status: *status, ports_down: down(ports) }, told);
             return Ok(true);
         }
         Ok(_) => return Ok(true),
@@ -52,17 +73,25 @@ fn show(session: &Session) -> Result<bool, CliError> {
     };
     let is_supervised = matches!(holder(&session.paths.supervisor_lock()), Holder::Up(_));
     let supervisor = SupervisorState::read(&session.paths.supervisor_state()).filter(|_| is_supervised);
-    let forwarding = ask_status(&session.paths.vswitch_socket(), FORWARDING_TIME).ok();
+    let socket = session.paths.vswitch_socket();
+    let forwarding = match ask(&socket, RequestBody::Status, FORWARDING_TIME) {
+        Ok(ReplyBody::Status(status)) => Some(status),
+        _ => None,
+    };
+    let ports = match forwarding.as_ref().map(|_| ask(&socket, RequestBody::Ports, FORWARDING_TIME)) {
+        Some(Ok(ReplyBody::Ports { ports })) => ports,
+        _ => Vec::new(),
+    };
     if supervisor.is_none() && forwarding.is_none() {
         return Err(error.into());
     }
-    let without = WithoutControl { control_error: error.to_string(), supervisor, forwarding };
+    let without = WithoutControl { control_error: error.to_string(), supervisor, forwarding, ports_down: down(ports) };
     session.output.show(&without, told_without_control);
     Ok(false)
 }
 
 fn told_without_control(without: &WithoutControl) -> String {
-    let WithoutControl { control_error, supervisor, forwarding } = without;
+    let WithoutControl { control_error, supervisor, forwarding, ports_down } = without;
     let (supervisor_text, control) = match supervisor {
         None => ("does NOT run: start it with `sluice up`".into(), format!("does NOT run: {control_error}")),
         Some(state) => {
@@ -80,7 +109,8 @@ fn told_without_control(without: &WithoutControl) -> String {
         (None, Some(reason)) => format!("does NOT answer: {reason}"),
         (None, None) => "does NOT answer".into(),
     };
-    fields(&[("supervisor", supervisor_text), ("control plane", control), ("forwarding plane", forwarding)])
+    let head = fields(&[("supervisor", supervisor_text), ("control plane", control), ("forwarding plane", forwarding)]);
+    std::iter::once(head).chain(ports_down.iter().map(port_down)).collect::<Vec<_>>().join("\n")
 }
 
 fn forwarding_text(forwarding: &Status) -> String {
@@ -104,7 +134,7 @@ fn clients(clients: &ClientsView) -> String {
     )
 }
 
-fn told(status: &StatusView) -> String {
+fn told(WithPorts { status, ports_down }: &WithPorts) -> String {
     let objects = &status.objects;
     let link = match (&status.link.reason, status.link.connected, status.link.in_sync) {
         (_, true, true) => format!("in force, generation {}", status.link.generation),
@@ -135,5 +165,6 @@ fn told(status: &StatusView) -> String {
         return format!("{head}\nforwarding plane  does not answer at {}", status.link.socket);
     };
     let plane = fields(&[("forwarding plane", forwarding_text(forwarding))]);
-    format!("{head}\n{plane}\n\n{}", workers::table(&forwarding.workers))
+    let ports: String = ports_down.iter().map(|port| format!("\n{}", port_down(port))).collect();
+    format!("{head}\n{plane}{ports}\n\n{}", workers::table(&forwarding.workers))
 }

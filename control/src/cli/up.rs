@@ -9,6 +9,7 @@ use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use vswitch_core::config::ids::quoted;
 
 /// The exit status of a plane that will not start however often it is tried.
 pub const EXIT_CANNOT_START: u8 = 2;
@@ -48,7 +49,10 @@ impl EndpointArguments {
         let listen = match self.listen.as_deref().or(file.listen.as_deref()) {
             Some("none") => return Ok(None),
             Some(text) => Some(text.parse().map_err(|_| {
-                CliError::Usage(format!("{text:?} is no address to listen on: write one like 127.0.0.1:8773, or none"))
+                CliError::Usage(format!(
+                    "{text} is no address to listen on: write one like 127.0.0.1:8773, or none",
+                    text = quoted(text)
+                ))
             })?),
             None => None,
         };

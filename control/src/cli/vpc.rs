@@ -32,7 +32,7 @@ pub enum Verb {
         vpc: String,
         /// As in 0.0.0.0/0.
         destination: String,
-        /// The ENI that routes it on; its source and destination check should be off.
+        /// The ENI that routes it on; its source and destination check has to be off.
         eni: String,
     },
     /// Take a custom route away.

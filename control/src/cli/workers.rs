@@ -1,6 +1,6 @@
 //! `sluice workers`: the threads that forward, and how many there are.
 
-use super::output::{columns, duration};
+use super::output::{columns, duration, port_down};
 use super::{CliError, Session};
 use crate::query::{Answer, Nothing, Query, WorkersSet};
 use clap::{Args, Subcommand};
@@ -82,9 +82,6 @@ fn regrouping(regrouped: &Regrouped) -> String {
         "workers: {workers}, lanes: {lanes}, ENIs moved: {enis_moved}, sessions moved: {sessions_moved}, paused: {}",
         duration(*pause_ns)
     );
-    for port in ports_down {
-        let reason = port.error.as_deref().unwrap_or("not up yet");
-        text.push_str(&format!("\nport of {} is down: {reason}", port.eni));
-    }
+    ports_down.iter().for_each(|port| text.push_str(&format!("\n{}", port_down(port))));
     text
 }

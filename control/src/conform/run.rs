@@ -2,13 +2,14 @@
 
 use super::format::{self, Body, Case, CaseError, Expect, PacketText, RuleText, Step};
 use super::{frame, world};
+use crate::wire::refusal_text;
 use serde_json::Value;
 use std::fmt;
 use vswitch_core::compile::Compiler;
 use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::{Desired, Direction, Policy};
 use vswitch_core::config::explanation::DecisionReport;
-use vswitch_core::config::ids::{EniId, EniIndex, GroupId};
+use vswitch_core::config::ids::{EniId, EniIndex, GroupId, quoted};
 use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
 use vswitch_core::observe::explain::report_decision;
@@ -45,7 +46,7 @@ pub fn run_case(case: &Case) -> CaseReport {
             Ok(differences) => Outcome::Failed(differences),
             Err(error) => Outcome::Failed(vec![error.to_string()]),
         },
-        other => Outcome::Failed(vec![format!("unknown kind {other:?}")]),
+        other => Outcome::Failed(vec![format!("unknown kind {}", quoted(other))]),
     };
     CaseReport { id: case.id.clone(), title: case.title.clone(), outcome }
 }
@@ -101,12 +102,13 @@ fn flow(rig: &mut Rig, body: &Body) -> Result<Vec<String>, CaseError> {
         differences.push(format!("the flow ends in {verdict}"));
     }
     if body.expect.denied_at != denied_at {
-        differences.push(format!("denied at {denied_at:?}, not at {:?}", body.expect.denied_at));
+        let named = |place: &Option<String>| place.clone().unwrap_or_else(|| "no place".into());
+        differences.push(format!("denied at {}, not at {}", named(&denied_at), named(&body.expect.denied_at)));
     }
     let places: Vec<&str> = decisions.iter().map(|(place, _)| place.as_str()).collect();
     let expected: Vec<String> = body.expect.checks.iter().map(|check| format!("{}:{}", check.at, check.dir)).collect();
     if !expected.is_empty() && places != expected {
-        differences.push(format!("judged at {places:?}, not at {expected:?}"));
+        differences.push(format!("judged at {}, not at {}", places.join(", "), expected.join(", ")));
     }
     for (check, (place, decision)) in body.expect.checks.iter().zip(&decisions) {
         differences.extend(decision.compare(&format!("{place}: "), &check.expect()));
@@ -161,7 +163,7 @@ fn perform(rig: &mut Rig, body: &Body, step: &Step) -> Result<Vec<String>, CaseE
         }
         "detach" => rig.eni_mut(&step.eni, &body.at)?.port = None,
         "attach" => rig.eni_mut(&step.eni, &body.at)?.port = Some(vswitch_core::config::desired::Port::Memory),
-        other => return Err(CaseError(format!("unknown op {other:?}"))),
+        other => return Err(CaseError(format!("unknown op {}", quoted(other)))),
     }
     rig.publish()?;
     Ok(Vec::new())
@@ -245,8 +247,7 @@ impl Rig {
 }
 
 fn refused(refusals: Vec<vswitch_core::config::refusal::Refusal>) -> CaseError {
-    let texts: Vec<String> =
-        refusals.iter().map(|refusal| format!("{}: {}", refusal.object, refusal.message)).collect();
+    let texts: Vec<String> = refusals.iter().map(refusal_text).collect();
     CaseError(format!("the configuration is refused: {}", texts.join("; ")))
 }
 

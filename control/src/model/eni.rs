@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use vswitch_core::config::desired::{self, Port, Timeouts, Tracking};
-use vswitch_core::config::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId};
+use vswitch_core::config::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId, quoted};
 use vswitch_core::config::limits::{MTU_BYTES_MAX, MTU_BYTES_MIN};
 
 /// A network interface.
@@ -213,7 +213,8 @@ impl Model {
             }
         };
         let refuse = |message: String| INVALID_PARAMETER.error(message).field("mac");
-        let mac: MacAddress = text.parse().map_err(|error| refuse(format!("{text:?} is {error}")))?;
+        let mac: MacAddress =
+            text.parse().map_err(|error| refuse(format!("{text} is {error}", text = quoted(text))))?;
         if mac.is_group() || mac == MacAddress::default() || mac == gateway {
             return Err(refuse(format!("{mac} cannot be an interface's: choose one like 02:00:00:00:00:01")));
         }
@@ -244,10 +245,13 @@ fn check_device(port: &Port, device: &str, namespace: Option<&str>) -> Result<()
         letters && (1..=most).contains(&text.len()) && text != "." && text != ".."
     };
     if !is_name(device, 15) {
-        return refuse("device", format!("{device:?} is no device name: 1 to 15 letters without / : % and spaces"));
+        return refuse(
+            "device",
+            format!("{device} is no device name: 1 to 15 letters without / : % and spaces", device = quoted(device)),
+        );
     }
     if let Some(name) = namespace.filter(|name| !is_name(name, 64)) {
-        return refuse("namespace", format!("{name:?} is no name of a namespace"));
+        return refuse("namespace", format!("{name} is no name of a namespace", name = quoted(name)));
     }
     if matches!(port, Port::Tap(tap) if tap.create_namespace && tap.namespace.is_none()) {
         return refuse("create_namespace", "which namespace? give its name as namespace".into());
@@ -269,6 +273,10 @@ fn sessions_max(value: Option<u32>) -> Result<Option<u32>, ApiError> {
     }
 }
 
+fn one_of(seconds: &[u16]) -> String {
+    format!("one of {}", seconds.iter().map(u16::to_string).collect::<Vec<_>>().join(", "))
+}
+
 fn timeouts(old: Timeouts, change: Option<&TimeoutsChange>) -> Result<Timeouts, ApiError> {
     let Some(change) = change else { return Ok(old) };
     let refuse = |field: &str, value: u16, allowed: String| {
@@ -281,7 +289,7 @@ fn timeouts(old: Timeouts, change: Option<&TimeoutsChange>) -> Result<Timeouts, 
         udp_s: change.udp_s.unwrap_or(old.udp_s),
     };
     if !Timeouts::TCP_ESTABLISHED_S.contains(&new.tcp_established_s) {
-        let allowed = format!("one of {:?}", Timeouts::TCP_ESTABLISHED_S);
+        let allowed = one_of(&Timeouts::TCP_ESTABLISHED_S);
         return Err(refuse("tcp_established_s", new.tcp_established_s, allowed));
     }
     let (least, most) = Timeouts::TCP_CLOSED_S;
@@ -289,7 +297,7 @@ fn timeouts(old: Timeouts, change: Option<&TimeoutsChange>) -> Result<Timeouts, 
         return Err(refuse("tcp_closed_s", new.tcp_closed_s, format!("{least} to {most}")));
     }
     if !Timeouts::UDP_S.contains(&new.udp_s) {
-        return Err(refuse("udp_s", new.udp_s, format!("one of {:?}", Timeouts::UDP_S)));
+        return Err(refuse("udp_s", new.udp_s, one_of(&Timeouts::UDP_S)));
     }
     Ok(new)
 }

@@ -13,7 +13,7 @@ use crate::error::{
 };
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::config::ids::{EniId, VSwitchId};
+use vswitch_core::config::ids::{EniId, VSwitchId, quoted};
 
 /// The lengths of delegated prefixes.
 const IPV4_PREFIX_BITS: u8 = 28;
@@ -59,7 +59,7 @@ impl Model {
         }
         for (place, text) in unassign.prefixes.iter().enumerate() {
             if !prefix(text).is_some_and(|prefix| new.prefixes.remove(&prefix)) {
-                let message = format!("{text:?} is not delegated to {id}");
+                let message = format!("{text} is not delegated to {id}", text = quoted(text));
                 return Err(IP_UNASSIGNED.error(message).field(format!("prefixes[{place}]")).object(id));
             }
         }
@@ -125,7 +125,10 @@ impl Model {
                 IpNet::V6(prefix) => prefix.prefix_len() == IPV6_PREFIX_BITS,
             });
             let Some(delegated) = delegated else {
-                let message = format!("{text:?} is no prefix to delegate: an IPv4 /28 or IPv6 /80 without host bits");
+                let message = format!(
+                    "{text} is no prefix to delegate: an IPv4 /28 or IPv6 /80 without host bits",
+                    text = quoted(text)
+                );
                 return Err(within(INVALID_PARAMETER.error(message)));
             };
             if eni.prefixes_of_all().any(|own| own.contains(&delegated) || delegated.contains(&own)) {
@@ -283,5 +286,6 @@ fn no_ipv6(id: &VSwitchId) -> ApiError {
 }
 
 fn address(text: &str) -> Result<IpAddr, ApiError> {
-    text.parse().map_err(|_| IP_MALFORMED.error(format!("{text:?} is no address: write one like 10.0.0.7")))
+    text.parse()
+        .map_err(|_| IP_MALFORMED.error(format!("{text} is no address: write one like 10.0.0.7", text = quoted(text))))
 }

@@ -15,7 +15,7 @@ use crate::error::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use vswitch_core::config::desired::{GroupKind, Policy};
-use vswitch_core::config::ids::{EniId, GroupId, VpcId};
+use vswitch_core::config::ids::{EniId, GroupId, VpcId, quoted};
 
 /// A security group. Its rules are objects of their own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -314,7 +314,10 @@ fn kind(text: &str) -> Result<GroupKind, ApiError> {
         "normal" | "basic" => Ok(GroupKind::Basic),
         "enterprise" | "advanced" => Ok(GroupKind::Advanced),
         _ => {
-            let message = format!("{text:?} is no kind of group: write basic (normal) or advanced (enterprise)");
+            let message = format!(
+                "{text} is no kind of group: write basic (normal) or advanced (enterprise)",
+                text = quoted(text)
+            );
             Err(GROUP_TYPE.error(message).field("kind"))
         }
     }
@@ -325,7 +328,7 @@ fn inner_access(text: &str) -> Result<Policy, ApiError> {
         "accept" => Ok(Policy::Accept),
         "drop" => Ok(Policy::Drop),
         _ => {
-            let message = format!("{text:?} is no inner access policy: write accept or drop");
+            let message = format!("{text} is no inner access policy: write accept or drop", text = quoted(text));
             Err(GROUP_POLICY_MALFORMED.error(message).field("inner_access"))
         }
     }

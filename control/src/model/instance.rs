@@ -15,7 +15,7 @@ use crate::error::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use vswitch_core::config::desired::{Port, TapPort};
-use vswitch_core::config::ids::{EniId, VSwitchId};
+use vswitch_core::config::ids::{EniId, VSwitchId, quoted};
 
 /// Interfaces of one instance.
 pub(crate) const ENIS_PER_INSTANCE_MAX: usize = 8;
@@ -90,7 +90,7 @@ impl Instance {
 impl Model {
     pub(crate) fn instance(&self, id: &str) -> Result<&Instance, ApiError> {
         self.instances.get(id).ok_or_else(|| {
-            INSTANCE_NOT_FOUND.error(format!("there is no instance {id:?}")).field("instance").object(id)
+            INSTANCE_NOT_FOUND.error(format!("there is no instance {id}", id = quoted(id))).field("instance").object(id)
         })
     }
 
@@ -344,6 +344,6 @@ fn host_name(text: &str) -> Result<String, ApiError> {
     if text.is_empty() || (letters && edges && (2..=64).contains(&text.len())) {
         return Ok(text.into());
     }
-    let message = format!("{text:?} is no host name: 2 to 64 letters, digits, - and .");
+    let message = format!("{text} is no host name: 2 to 64 letters, digits, - and .", text = quoted(text));
     Err(INSTANCE_HOST_NAME.error(message).field("host_name"))
 }

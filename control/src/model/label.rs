@@ -7,7 +7,7 @@ use crate::error::{ApiError, FORBIDDEN, INVALID_PARAMETER, TAG_LIMIT};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use vswitch_core::config::desired::{Ports, Remote};
-use vswitch_core::config::ids::{GroupId, VpcId};
+use vswitch_core::config::ids::{GroupId, VpcId, quoted};
 
 /// Tags of one object.
 const TAGS_MAX: usize = 20;
@@ -67,7 +67,7 @@ impl Model {
 
     pub(super) fn label_modify(&self, modify: &LabelModify) -> Result<Vec<Event>, ApiError> {
         if !self.has_object(&modify.object) {
-            let message = format!("there is no object {:?}", modify.object);
+            let message = format!("there is no object {}", quoted(&modify.object));
             return Err(INVALID_PARAMETER.error(message).field("object").object(&modify.object));
         }
         let old = self.label(&modify.object);

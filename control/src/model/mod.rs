@@ -22,6 +22,7 @@ mod text;
 mod token;
 mod vpc;
 mod vswitch;
+mod warning;
 
 pub use eni::Eni;
 pub use event::{Event, RecordError};

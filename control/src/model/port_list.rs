@@ -12,7 +12,7 @@ use crate::error::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use vswitch_core::config::desired::PortRange;
-use vswitch_core::config::ids::PortListId;
+use vswitch_core::config::ids::{PortListId, quoted};
 
 /// A named list of destination port ranges. Empty, it matches nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,7 +153,8 @@ impl PortList {
 
 fn range(text: &str) -> Result<PortRange, ApiError> {
     port_range(text).ok_or_else(|| {
-        let message = format!("{text:?} is no port range: write first/last, from 1/1 to 65535/65535");
+        let message =
+            format!("{text} is no port range: write first/last, from 1/1 to 65535/65535", text = quoted(text));
         PORT_LIST_RANGE.error(message).field("ports")
     })
 }

@@ -11,7 +11,7 @@ use crate::error::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use vswitch_core::config::ids::PrefixListId;
+use vswitch_core::config::ids::{PrefixListId, quoted};
 
 /// A named list of prefixes of one family. Empty, it matches nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,7 +133,8 @@ impl PrefixList {
 
 fn entry(text: &str, is_ipv6: bool) -> Result<IpNet, ApiError> {
     let malformed = |message: String| PREFIX_LIST_CIDR.error(message).field("cidr");
-    let cidr = prefix(text).ok_or_else(|| malformed(format!("{text:?} is no prefix: write one like 10.0.0.0/8")))?;
+    let cidr = prefix(text)
+        .ok_or_else(|| malformed(format!("{text} is no prefix: write one like 10.0.0.0/8", text = quoted(text))))?;
     if cidr.trunc() != cidr {
         return Err(malformed(format!("{text} has host bits set: write {}", cidr.trunc())));
     }
@@ -157,7 +158,7 @@ fn is_ipv6(family: &str) -> Result<bool, ApiError> {
         "ipv4" => Ok(false),
         "ipv6" => Ok(true),
         _ => {
-            let message = format!("{family:?} is no address family: write ipv4 or ipv6");
+            let message = format!("{family} is no address family: write ipv4 or ipv6", family = quoted(family));
             Err(PREFIX_LIST_FAMILY.error(message).field("family"))
         }
     }

@@ -224,7 +224,7 @@ impl Model {
             return refuse(itself, message);
         }
         let Some(group) = self.groups.get(named) else {
-            return refuse(not_found, format!("there is no security group {named:?}: see sluice sg list"));
+            return refuse(not_found, format!("there is no security group {named}: see sluice sg list"));
         };
         if group.kind == GroupKind::Advanced {
             let message = format!("{named} is an advanced group, which no rule may name: use a prefix list");

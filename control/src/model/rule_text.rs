@@ -11,6 +11,7 @@ use crate::error::{
 };
 use ipnet::IpNet;
 use vswitch_core::config::desired::{Direction, Policy, PortRange, Ports, Protocol, Remote};
+use vswitch_core::config::ids::quoted;
 
 /// How "all" is written where ports are not looked at.
 pub(super) const ANY_PORTS: &str = "-1/-1";
@@ -45,7 +46,8 @@ impl RuleWords {
         priority(spec.priority.unwrap_or(1))?;
         for (cidr, side) in [(&spec.cidr, Side::remote(direction)), (&spec.local_cidr, Side::local(direction))] {
             if cidr.as_deref().is_some_and(|text| text.contains(':')) {
-                let message = format!("{:?} is IPv6, which has a field of its own", cidr.as_deref().unwrap_or(""));
+                let message =
+                    format!("{} is IPv6, which has a field of its own", quoted(cidr.as_deref().unwrap_or("")));
                 return Err(side.cidr.error(message).field(side.cidr_field));
             }
         }
@@ -122,7 +124,9 @@ pub(super) fn policy(text: &str) -> Result<Policy, ApiError> {
     match text.to_ascii_lowercase().as_str() {
         "accept" => Ok(Policy::Accept),
         "drop" => Ok(Policy::Drop),
-        _ => Err(RULE_POLICY.error(format!("{text:?} is no policy: write accept or drop")).field("policy")),
+        _ => Err(RULE_POLICY
+            .error(format!("{text} is no policy: write accept or drop", text = quoted(text)))
+            .field("policy")),
     }
 }
 
@@ -145,7 +149,10 @@ pub(super) fn protocol(text: &str) -> Result<Protocol, ApiError> {
     }
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits).map(Protocol::Number).ok_or_else(|| {
-        let message = format!("{text:?} is no protocol: write tcp, udp, icmp, icmpv6, gre, all or a number 0 to 255");
+        let message = format!(
+            "{text} is no protocol: write tcp, udp, icmp, icmpv6, gre, all or a number 0 to 255",
+            text = quoted(text)
+        );
         RULE_PROTOCOL.error(message).field("protocol")
     })
 }
@@ -176,11 +183,16 @@ pub(super) fn source_ports(text: Option<&str>, protocol: Protocol) -> Result<Opt
     match text {
         None | Some("" | ANY_PORTS) => Ok(None),
         Some(text) if !protocol.has_ports() => {
-            let message = format!("{} has no ports: leave {text:?} out or write {ANY_PORTS}", protocol_text(protocol));
+            let message = format!(
+                "{} has no ports: leave {text} out or write {ANY_PORTS}",
+                protocol_text(protocol),
+                text = quoted(text)
+            );
             Err(RULE_SOURCE_PORTS.error(message).field("source_ports"))
         }
         Some(text) => port_range(text).map(Some).ok_or_else(|| {
-            let message = format!("{text:?} is no range of source ports: write first/last or {ANY_PORTS}");
+            let message =
+                format!("{text} is no range of source ports: write first/last or {ANY_PORTS}", text = quoted(text));
             RULE_SOURCE_PORTS.error(message).field("source_ports")
         }),
     }
@@ -196,15 +208,21 @@ pub(super) fn ports(spec: &RuleSpec, protocol: Protocol) -> Result<Ports, ApiErr
                 Err(RULE_PORT_LIST_PROTOCOL.error(message).field("port_list"))
             }
             (Some(text), _) => {
-                let message =
-                    format!("{} has no ports: leave {text:?} out or write {ANY_PORTS}", protocol_text(protocol));
+                let message = format!(
+                    "{} has no ports: leave {text} out or write {ANY_PORTS}",
+                    protocol_text(protocol),
+                    text = quoted(text)
+                );
                 Err(RULE_PROTOCOL_AND_PORTS.error(message).field("ports"))
             }
         };
     }
     match (range, list) {
         (Some(text), _) => port_range(text).map(Ports::Range).ok_or_else(|| {
-            let message = format!("{text:?} is no port range: write first/last as in 80/80, all ports as 1/65535");
+            let message = format!(
+                "{text} is no port range: write first/last as in 80/80, all ports as 1/65535",
+                text = quoted(text)
+            );
             RULE_PORTS.error(message).field("ports")
         }),
         (None, Some(list)) => Ok(Ports::List(list.into())),
@@ -270,7 +288,8 @@ pub(super) fn side(cidr: Option<&String>, ipv6: Option<&String>, side: &Side) ->
     let prefix = prefix(text).filter(|prefix| ipv6.is_none() || is_ipv6(*prefix));
     let prefix = prefix.ok_or_else(|| {
         let example = if ipv6.is_some() { "2001:db8::/32" } else { "10.0.0.0/8" };
-        kind.error(format!("{text:?} is no address or prefix: write one like {example}")).field(field)
+        kind.error(format!("{text} is no address or prefix: write one like {example}", text = quoted(text)))
+            .field(field)
     })?;
     Ok(Some(prefix.trunc()))
 }

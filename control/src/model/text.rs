@@ -5,6 +5,7 @@ use crate::environment::Environment;
 use crate::error::{ApiError, ErrorKind, ID_ALREADY_EXISTS, INVALID_ID_MALFORMED};
 use ipnet::IpNet;
 use std::net::IpAddr;
+use vswitch_core::config::ids::quoted;
 
 /// Characters of an identifier, its prefix included.
 const ID_CHARACTERS_MAX: usize = 64;
@@ -30,7 +31,8 @@ impl Model {
         let well_formed = rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         if rest.is_empty() || !well_formed || wanted.len() > ID_CHARACTERS_MAX {
             let message = format!(
-                "{wanted:?} is no identifier: {prefix}- and lower-case letters, digits or -, at most {ID_CHARACTERS_MAX} characters"
+                "{} is no identifier: {prefix}- and lower-case letters, digits or -, at most {ID_CHARACTERS_MAX} characters",
+                quoted(wanted)
             );
             return Err(INVALID_ID_MALFORMED.error(message).field("id"));
         }
@@ -52,7 +54,10 @@ pub(super) fn name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiErr
     if begins && continues && (length == 0 || (2..=128).contains(&length)) {
         return Ok(text.into());
     }
-    let message = format!("{text:?} is no name: 2 to 128 letters, digits, :, _, - or ., beginning with a letter");
+    let message = format!(
+        "{text} is no name: 2 to 128 letters, digits, :, _, - or ., beginning with a letter",
+        text = quoted(text)
+    );
     Err(kind.error(message).field("name"))
 }
 
@@ -100,7 +105,8 @@ fn plain_text(noun: &str, text: Option<&str>, limits: (usize, usize), kind: Erro
 /// A block without host bits; a bare address is one of its own.
 pub(super) fn block(text: &str, field: &str, kind: ErrorKind) -> Result<IpNet, ApiError> {
     let block = prefix(text).ok_or_else(|| {
-        kind.error(format!("{text:?} is no prefix: write one like 10.0.0.0/16 or 2001:db8::/56")).field(field)
+        kind.error(format!("{text} is no prefix: write one like 10.0.0.0/16 or 2001:db8::/56", text = quoted(text)))
+            .field(field)
     })?;
     if block.trunc() != block {
         let message = format!("{text} has host bits set: write {}", block.trunc());

@@ -12,7 +12,7 @@ use crate::error::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
-use vswitch_core::config::ids::{EniId, VpcId};
+use vswitch_core::config::ids::{EniId, VpcId, quoted};
 
 /// Blocks that have another meaning everywhere, so that no VPC may lie in them.
 const RESERVED_BLOCKS: [Ipv4Net; 5] = [
@@ -135,7 +135,7 @@ impl Model {
         let mut new = old.clone();
         new.routes.retain(|route| Some(route.destination) != destination);
         if new == *old {
-            let message = format!("{id} has no custom route to {:?}", remove.destination);
+            let message = format!("{id} has no custom route to {}", quoted(&remove.destination));
             return Err(ROUTE_ENTRY_NOT_FOUND.error(message).field("destination").object(id));
         }
         Ok(vec![Event::Vpc(id, Some(new))])

@@ -3,11 +3,11 @@
 use super::changes::{Wish, Work};
 use super::{Answered, Origin, Server};
 use crate::api::{Call, Desk, Plan, check, completed, hash, plan, refusal};
+use crate::authority::Summary;
 use crate::environment::Environment;
 use crate::error::{ApiError, DRY_RUN, SERVICE_UNAVAILABLE, TOKEN_MISMATCH, TOKEN_PROCESSING};
 use crate::http::{Made, PendingCall, Reply};
 use crate::model::Token;
-use crate::wire::ChangedObject;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +28,7 @@ pub(super) enum Performed {
     /// It asked, or was made before.
     Answer(Answered),
     /// It is decided, and changes something once it is kept.
-    Staged(Vec<ChangedObject>, Answered),
+    Staged(Summary, Answered),
 }
 
 impl Server {
@@ -104,8 +104,8 @@ impl Server {
             let text = Value::Object(answer.clone()).to_string();
             next.keep_token(id, Token { request, answer: text, created_s: environment.now_s })
         });
-        let objects = staged.map_err(|error| refusal(call, error))?;
-        Ok(Performed::Staged(objects, answer))
+        let summary = staged.map_err(|error| refusal(call, error))?;
+        Ok(Performed::Staged(summary, answer))
     }
 
     /// Answers a call. One whose sender is gone needs no answer.

@@ -7,12 +7,12 @@
 use super::calls::Performed;
 use super::{Answered, Origin, Server};
 use crate::api::Call;
-use crate::authority::Kept;
+use crate::authority::{Kept, Summary};
 use crate::command::Command;
 use crate::environment::Environment;
 use crate::error::{ApiError, ErrorKind, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR};
 use crate::switch_link::{Change, Outcome};
-use crate::wire::{Changed, ChangedObject, Forwarding, ReplyBody, refusals_text};
+use crate::wire::{Changed, Forwarding, ReplyBody, refusals_text};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,7 +36,7 @@ pub(super) enum Work {
 /// A change that is being made, and what is told of it once it is.
 struct Making {
     wish: Wish,
-    objects: Vec<ChangedObject>,
+    summary: Summary,
     answer: Answered,
 }
 
@@ -82,17 +82,17 @@ impl Server {
             let staged = match &wish.work {
                 Work::Command(command) => {
                     let staged = self.authority.stage(command, &Environment::real(), |_| Vec::new());
-                    staged.map(|objects| (objects, Answered::new()))
+                    staged.map(|summary| (summary, Answered::new()))
                 }
                 Work::Call(call) => match self.perform(&Arc::clone(call)) {
-                    Ok(Performed::Staged(objects, answer)) => Ok((objects, answer)),
+                    Ok(Performed::Staged(summary, answer)) => Ok((summary, answer)),
                     // What it repeats may wait for the forwarding plane yet.
-                    Ok(Performed::Answer(answer)) => Ok((Vec::new(), answer)),
+                    Ok(Performed::Answer(answer)) => Ok((Summary::default(), answer)),
                     Err(error) => Err(error),
                 },
             };
             match staged {
-                Ok((objects, answer)) => changes.push(Making { wish, objects, answer }),
+                Ok((summary, answer)) => changes.push(Making { wish, summary, answer }),
                 Err(error) => self.refuse(wish.origin, error),
             }
         }
@@ -169,13 +169,16 @@ impl Server {
     }
 
     fn changed(&mut self, changes: Vec<Making>, forwarding: &Forwarding) {
-        for Making { wish, objects, answer } in changes {
+        for Making { wish, summary, answer } in changes {
+            let Summary { objects, warnings } = summary;
             match wish.origin {
                 Origin::Socket { .. } => {
                     let forwarding = forwarding.clone();
-                    self.reply(wish.origin, ReplyBody::Changed(Changed { objects, forwarding }));
+                    self.reply(wish.origin, ReplyBody::Changed(Changed { objects, warnings, forwarding }));
                 }
                 Origin::Http(_) => {
+                    // The cloud's answers have no place for them.
+                    warnings.iter().for_each(|warning| log::warn!("{warning}"));
                     let pending = match forwarding {
                         Forwarding::Pending { reason } => Some(reason.clone()),
                         Forwarding::Applied(_) | Forwarding::Unchanged => None,

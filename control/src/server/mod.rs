@@ -24,7 +24,7 @@ use crate::refusal_log::RefusalLog;
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
 use crate::switch_link::{Question, Report, SwitchLink};
 use crate::view::{ObjectCounts, StatusView};
-use crate::wire::{Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text};
+use crate::wire::{Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text, refused_object};
 use changes::{InFlight, Wish, Work};
 use connection::{Connection, Input};
 use mio::net::UnixStream;
@@ -474,6 +474,5 @@ fn answer_of(answer: Result<SwitchReply, String>) -> Result<Answer, ApiError> {
 fn refused_question(refusals: &[Refusal]) -> ApiError {
     let is_unknown = refusals.iter().any(|refusal| refusal.code == "unknown");
     let kind = if is_unknown { ENI_NOT_FOUND } else { INVALID_PARAMETER };
-    let object = refusals.first().map(|refusal| refusal.object.clone()).unwrap_or_default();
-    kind.error(refusals_text(refusals)).object(object)
+    ApiError { object: refused_object(refusals), ..kind.error(refusals_text(refusals)) }
 }

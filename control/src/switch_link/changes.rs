@@ -199,7 +199,7 @@ impl ChangeThread {
                 }
                 Ok(Outcome::Refused(refusals))
             }
-            other => Err(format!("the forwarding plane gave an unexpected answer: {other:?}").into()),
+            _ => Err("the forwarding plane answered something else than was asked".to_owned().into()),
         }
     }
 
@@ -215,7 +215,7 @@ impl ChangeThread {
     fn learn_generation(&mut self, deadline: Instant) -> Result<(), Failure> {
         match self.exchange(RequestBody::Status, deadline)? {
             ReplyBody::Status(status) => self.generation = self.generation.max(status.generation),
-            other => return Err(format!("the forwarding plane did not tell its generation: {other:?}").into()),
+            _ => return Err("the forwarding plane did not tell its generation".to_owned().into()),
         }
         Ok(())
     }

@@ -152,17 +152,24 @@ impl SwitchLink {
     }
 }
 
+/// Asks the forwarding plane at `socket`, without a control plane.
+///
+/// # Errors
+/// Why there is no answer within `timeout`.
+pub fn ask(socket: &Path, body: RequestBody, timeout: Duration) -> Result<ReplyBody, String> {
+    let deadline = Instant::now() + timeout;
+    let asked = Connection::open(socket, timeout, deadline).and_then(|mut connection| connection.ask(body, deadline));
+    asked.map_err(|failure| failure.text)
+}
+
 /// Asks the forwarding plane at `socket` what it says of itself, without a control plane.
 ///
 /// # Errors
 /// Why there is no answer within `timeout`.
 pub fn ask_status(socket: &Path, timeout: Duration) -> Result<Status, String> {
-    let deadline = Instant::now() + timeout;
-    let asked = Connection::open(socket, timeout, deadline)
-        .and_then(|mut connection| connection.ask(RequestBody::Status, deadline));
-    match asked.map_err(|failure| failure.text)? {
+    match ask(socket, RequestBody::Status, timeout)? {
         ReplyBody::Status(status) => Ok(status),
-        other => Err(format!("the forwarding plane gave an unexpected answer: {other:?}")),
+        _ => Err("the forwarding plane answered something else than was asked".into()),
     }
 }
 

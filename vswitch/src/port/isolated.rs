@@ -5,33 +5,27 @@
 //! folder beside the control socket.
 
 use super::packet::{explain, place};
+use crate::notes::{self, Notes};
 use crate::{isolation, namespace};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use vswitch_core::config::desired::{PacketPort, TapPort};
 
-/// The folder of notes, beside the control socket.
-const FOLDER: &str = "interfaces";
 /// What parts a device's name, which cannot have it, from its namespace's in the name of a note.
 const SEPARATOR: char = ':';
-
-/// Where the switch with the control socket `owner` notes the interfaces that it keeps from the kernel: beside the socket, so
-/// that whoever runs there next finds them and nobody else does.
-pub fn notes_of(owner: &Path) -> PathBuf {
-    owner.with_file_name(FOLDER)
-}
 
 /// Drops whatever the kernel would take from the interface, or send through it by itself.
 ///
 /// # Errors
 /// Why that cannot be, naming interface and namespace: then it must not be a port.
-pub(super) fn isolate(port: &PacketPort, notes: Option<&Path>) -> io::Result<()> {
+pub(super) fn isolate(port: &PacketPort, notes: Option<&Notes>) -> io::Result<()> {
     if let Some(notes) = notes {
-        let noted = fs::DirBuilder::new().recursive(true).mode(0o700).create(notes);
+        let folder = notes.interfaces();
+        let noted = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         noted.and_then(|()| fs::write(note(notes, port), [])).map_err(|error| {
-            let text = format!("{}: cannot be noted in {}: {error}", place(port), notes.display());
+            let text = format!("{}: cannot be noted in {}: {error}", place(port), folder.display());
             io::Error::new(error.kind(), text)
         })?;
     }
@@ -52,7 +46,7 @@ pub(crate) fn keep(port: &PacketPort) -> io::Result<bool> {
 ///
 /// # Errors
 /// What failed, naming interface and namespace. An interface or a namespace that is gone is none.
-pub fn release(port: &PacketPort, notes: Option<&Path>) -> io::Result<()> {
+pub fn release(port: &PacketPort, notes: Option<&Notes>) -> io::Result<()> {
     match namespace::within_any(port.namespace.as_deref(), || isolation::release(&port.device)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(&place(port), error)),
         _ => {}
@@ -64,18 +58,16 @@ pub fn release(port: &PacketPort, notes: Option<&Path>) -> io::Result<()> {
 }
 
 /// The interfaces that are noted: this process's, and those that an earlier one left.
-pub fn noted(notes: &Path) -> Vec<PacketPort> {
-    let Ok(entries) = fs::read_dir(notes) else { return Vec::new() };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+pub fn noted(notes: &Notes) -> Vec<PacketPort> {
     let port = |name: String| {
         let (device, namespace) = name.split_once(SEPARATOR)?;
         let namespace = Some(namespace.to_owned()).filter(|name| !name.is_empty());
         Some(PacketPort { device: device.to_owned(), namespace, mtu_bytes: TapPort::default_mtu_bytes() })
     };
-    names.filter_map(port).collect()
+    notes::names_in(&notes.interfaces()).into_iter().filter_map(port).collect()
 }
 
-fn note(notes: &Path, port: &PacketPort) -> PathBuf {
+fn note(notes: &Notes, port: &PacketPort) -> PathBuf {
     let namespace = port.namespace.as_deref().unwrap_or_default();
-    notes.join(format!("{}{SEPARATOR}{namespace}", port.device))
+    notes.interfaces().join(format!("{}{SEPARATOR}{namespace}", port.device))
 }

@@ -17,13 +17,13 @@ pub mod xdp;
 pub mod xdp_socket;
 
 use crate::netlink::Interface;
+use crate::notes::Notes;
 use pool::BufferPool;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use vswitch_core::config::desired;
-use vswitch_core::config::ids::EniId;
+use vswitch_core::config::ids::{EniId, MacAddress};
 use vswitch_core::config::limits::ETHERNET_HEADER_BYTES;
 use vswitch_core::packet::Packet;
 use vswitch_core::packet::offload::Offloads;
@@ -108,6 +108,8 @@ fn drop_all(burst: &mut [Packet], reason: DropReason) {
 pub struct PortWish {
     /// What the desired state says.
     pub port: desired::Port,
+    /// The ENI's hardware address.
+    pub mac: MacAddress,
     /// What to set on the device; none where the guest configures its own end.
     pub interface: Option<Interface>,
 }
@@ -127,6 +129,15 @@ impl PortWish {
         match &self.port {
             desired::Port::Tap(tap) => Some(tap),
             desired::Port::Packet(_) | desired::Port::Memory => None,
+        }
+    }
+
+    /// What it is and where, for the text of errors.
+    pub fn place(&self) -> String {
+        match &self.port {
+            desired::Port::Tap(tap) => tap::place(tap),
+            desired::Port::Packet(interface) => packet::place(interface),
+            desired::Port::Memory => "memory".into(),
         }
     }
 
@@ -197,12 +208,11 @@ pub struct PortFactory {
     pub lanes: usize,
     /// Queues that each of them is opened with, so that it can have as many lanes later; as many as lanes if fewer.
     pub lanes_max: usize,
-    /// The control socket of the switch, by which later processes know what was made for it.
-    pub owner: Option<PathBuf>,
     /// Where the far ends of memory ports are found.
     pub memory: memory::MemoryHub,
-    /// The folder in which interfaces that are kept from the kernel are noted, for the next process; nowhere if absent.
-    pub notes: Option<PathBuf>,
+    /// Where it is noted what the switch made and took, for its next process; TAP devices end with the switch where that is
+    /// nowhere.
+    pub notes: Option<Notes>,
     /// Faults to inject into every port.
     pub faults: Option<wrap::Faults>,
 }
@@ -234,12 +244,7 @@ impl PortFactory {
     pub fn open_lanes(&self, eni: &EniId, wish: &PortWish, lanes: usize) -> io::Result<Vec<Box<dyn Port>>> {
         let ports: Vec<Box<dyn Port>> = match &wish.port {
             desired::Port::Tap(tap) => {
-                let how = (self.tap_offloads(), self.tap_io);
-                let queues = match &self.owner {
-                    Some(owner) => persistent::open(tap, wish.interface.as_ref(), how, lanes, owner)?,
-                    None => tap::Tap::open_lanes(tap, wish.interface.as_ref(), how, lanes)?,
-                };
-                queues.into_iter().map(|tap| Box::new(tap) as _).collect()
+                self.open_tap(tap, wish, lanes)?.into_iter().map(|tap| Box::new(tap) as _).collect()
             }
             desired::Port::Packet(packet) => vec![self.open_interface(packet)?],
             desired::Port::Memory => (0..lanes).map(|lane| Box::new(self.memory.open(eni, lane)) as _).collect(),
@@ -250,9 +255,25 @@ impl PortFactory {
         })
     }
 
+    fn open_tap(&self, tap: &desired::TapPort, wish: &PortWish, lanes: usize) -> io::Result<Vec<tap::Tap>> {
+        // What the guest configures itself is its own, once it has it: only a device that is made here and now is set up, and
+        // where it is the guest's own device, which one of the host need not be.
+        let is_to_be_set = wish.interface.is_none() && tap.namespace.is_some();
+        let before = if is_to_be_set { persistent::identity(tap).unwrap_or_default() } else { None };
+        let how = (self.tap_offloads(), self.tap_io);
+        let queues = match &self.notes {
+            Some(notes) => persistent::open(tap, wish.interface.as_ref(), how, lanes, notes)?,
+            None => tap::Tap::open_lanes(tap, wish.interface.as_ref(), how, lanes)?,
+        };
+        if is_to_be_set && persistent::identity(tap)? != before {
+            tap::set_link(tap, wish.mac)?;
+        }
+        Ok(queues)
+    }
+
     fn open_interface(&self, interface: &desired::PacketPort) -> io::Result<Box<dyn Port>> {
         // First, so that its guest reaches no kernel while the port is down either.
-        isolated::isolate(interface, self.notes.as_deref())?;
+        isolated::isolate(interface, self.notes.as_ref())?;
         if self.interface_io == InterfaceIo::Xdp {
             match xdp::XdpPort::open(interface) {
                 Ok(port) => return Ok(Box::new(port)),

@@ -6,6 +6,7 @@
 
 use crate::namespace;
 use crate::netlink::{self, Interface};
+use crate::notes::Notes;
 use crate::port::pace::Pace;
 use crate::port::pool::BufferPool;
 use crate::port::virtio::{self, HEADER_BYTES};
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::BorrowedFd;
 use vswitch_core::config::desired::TapPort;
+use vswitch_core::config::ids::MacAddress;
 use vswitch_core::config::limits::{BURST_BYTES, BURST_PACKETS};
 use vswitch_core::packet::offload::{Offload, Offloads};
 use vswitch_core::packet::verdict::{DropReason, Verdict};
@@ -74,7 +76,9 @@ impl Tap {
             Ok(opened)
         };
         let opened = match &tap.namespace {
-            Some(name) if tap.create_namespace => namespace::ensure(name).and_then(|()| namespace::within(name, work)),
+            Some(name) if tap.create_namespace => {
+                namespace::ensure(name, &Notes::default()).and_then(|()| namespace::within(name, work))
+            }
             name => namespace::within_any(name.as_deref(), work),
         };
         let finish = |(device, offloads)| {
@@ -162,7 +166,16 @@ pub fn adjust(tap: &TapPort, wanted: &Interface, previous: Option<&Interface>) -
     adjusted.map_err(|error| explain(&place(tap), error))
 }
 
-fn place(tap: &TapPort) -> String {
+/// Gives a new device the hardware address of its ENI, from any other of which its guest's packets drop, and its MTU.
+///
+/// # Errors
+/// What failed, naming device and namespace.
+pub(crate) fn set_link(tap: &TapPort, mac: MacAddress) -> io::Result<()> {
+    let set = namespace::within_any(tap.namespace.as_deref(), || netlink::set_link(&tap.device, mac, tap.mtu_bytes));
+    set.map_err(|error| explain(&place(tap), error))
+}
+
+pub(super) fn place(tap: &TapPort) -> String {
     match &tap.namespace {
         Some(name) => format!("TAP device {} in network namespace {name}", tap.device),
         None => format!("TAP device {}", tap.device),

@@ -3,12 +3,13 @@
 use super::{
     Departed, ISOLATION_CHECKS_MAX, Pacer, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for,
 };
+use crate::link::{self, Link};
 use crate::namespace;
 use crate::port::{Port, PortWish, isolated, persistent, tap};
 use crate::worker_desk::{Answer, Command};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsRawFd;
 use vswitch_core::config::desired::PacketPort;
@@ -30,8 +31,19 @@ impl PortRecord {
         self.wish.tap().filter(|tap| tap.create_namespace)?.namespace.as_deref()
     }
 
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         matches!(self.state, PortState::Up)
+    }
+
+    /// Whether the namespace that its device was opened in is still the one of the name.
+    fn check_namespace(&self) -> io::Result<()> {
+        let Some((name, was)) = self.namespace_name().zip(self.namespace) else { return Ok(()) };
+        match namespace::identity(name)? == was {
+            true => Ok(()),
+            false => {
+                Err(io::Error::other(format!("network namespace {name} was replaced by another of the same name")))
+            }
+        }
     }
 }
 
@@ -43,7 +55,17 @@ impl Switch {
         let count = if wish.has_lanes() { self.factory.queues() } else { 1 };
         let workers = self.lane_workers(worker, count);
         let lanes = workers.skip(1).map(|worker| (worker, self.placement.take_slot(worker))).collect();
-        let record = PortRecord { wish: wish.clone(), worker, slot, lanes, index, state, failures: 0, namespace: None };
+        let record = PortRecord {
+            wish: wish.clone(),
+            worker,
+            slot,
+            lanes,
+            index,
+            state,
+            failures: 0,
+            namespace: None,
+            device: None,
+        };
         self.ports.insert(eni.clone(), record);
         self.down.insert(eni.clone());
         if let Err(error) = self.open_port(eni, pacer) {
@@ -63,11 +85,7 @@ impl Switch {
         let places = record.places();
         let lanes = self.factory.open_lanes(eni, &record.wish, places.len())?;
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
-        if let (Some(name), Some(owner)) = (record.made_namespace(), &self.factory.owner)
-            && let Err(error) = namespace::claim(name, owner)
-        {
-            log::warn!("{error}: it stays when its ENI is deleted while no forwarding plane runs");
-        }
+        let device = link::index(&record.wish)?;
         let (index, frame_bytes_max) = (record.index, record.wish.frame_bytes_max());
         let incarnation = self.placement.incarnation(eni).unwrap_or_default();
         for (lane, ((worker, slot), port)) in places.into_iter().zip(lanes).enumerate() {
@@ -80,7 +98,7 @@ impl Switch {
         }
         if let Some(record) = self.ports.get_mut(eni) {
             record.state = PortState::Up;
-            record.namespace = namespace;
+            (record.namespace, record.device) = (namespace, device);
             self.down.remove(eni);
         }
         Ok(())
@@ -122,8 +140,10 @@ impl Switch {
         }
         let (worker, slot, frame_bytes_max) = (record.worker, record.slot, wish.frame_bytes_max());
         let adjusted = match (wish.tap(), &wish.interface) {
-            (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref())
-                .inspect(|()| persistent::note_interface(tap, interface)),
+            (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref()).inspect(|()| {
+                self.factory.notes.iter().for_each(|notes| persistent::note_interface(tap, interface, notes))
+            }),
+            (Some(tap), None) if tap.namespace.is_some() && previous != *wish => tap::set_link(tap, wish.mac),
             _ => Ok(()),
         };
         match adjusted {
@@ -181,17 +201,36 @@ impl Switch {
 
     pub(super) fn check_namespaces(&mut self, pacer: &mut dyn Pacer) {
         let gone = |(eni, record): (&EniId, &PortRecord)| {
-            let (name, was) = (record.namespace_name()?, record.namespace?);
-            let error = match namespace::identity(name) {
-                Ok(is) if is == was => return None,
-                Ok(_) => io::Error::other(format!("network namespace {name} was replaced by another of the same name")),
-                Err(error) => error,
-            };
-            matches!(record.state, PortState::Up).then(|| (eni.clone(), error))
+            let error = record.check_namespace().err().filter(|_| record.is_up())?;
+            Some((eni.clone(), error))
         };
         for (eni, error) in self.ports.iter().filter_map(gone).collect::<Vec<_>>() {
             self.take_down(&eni, &error, pacer);
         }
+    }
+
+    /// What the devices of these ports that are open are good for at this moment, or why that cannot be told.
+    pub(crate) fn links<'a>(&'a self, enis: impl Iterator<Item = &'a EniId>) -> BTreeMap<&'a EniId, io::Result<Link>> {
+        let mut by_namespace: BTreeMap<Option<&str>, Vec<(&EniId, u32)>> = BTreeMap::new();
+        let mut links = BTreeMap::new();
+        for (eni, record) in enis.filter_map(|eni| self.ports.get_key_value(eni)).filter(|(_, record)| record.is_up()) {
+            let Some(device) = record.device else { continue };
+            match record.check_namespace() {
+                Ok(()) => by_namespace.entry(record.namespace_name()).or_default().push((eni, device)),
+                Err(error) => drop(links.insert(eni, Err(error))),
+            }
+        }
+        for (namespace, ports) in by_namespace {
+            let devices: Vec<u32> = ports.iter().map(|(_, device)| *device).collect();
+            match link::look(namespace, &devices) {
+                Ok(found) => links.extend(ports.iter().map(|(eni, _)| *eni).zip(found.into_iter().map(Ok))),
+                Err(error) => {
+                    let again = || io::Error::new(error.kind(), error.to_string());
+                    links.extend(ports.iter().map(|(eni, _)| (*eni, Err(again()))));
+                }
+            }
+        }
+        links
     }
 
     /// Looks at some interfaces in turn whether the kernel has got at them again, as when somebody deletes the filters.
@@ -229,18 +268,16 @@ impl Switch {
         if std::mem::replace(&mut self.has_looked_for_left, true) || self.compiler.desired().enis.is_empty() {
             return;
         }
-        if let Some(owner) = &self.factory.owner {
+        if let Some(notes) = &self.factory.notes {
             let in_use = self.devices_in_use();
-            for tap in persistent::made_for(owner) {
+            for tap in persistent::made(notes) {
                 if !in_use.contains(&(tap.device.as_str(), tap.namespace.as_deref()))
-                    && let Err(error) = persistent::remove(&tap)
+                    && let Err(error) = persistent::remove(&tap, notes)
                 {
                     log::warn!("{error}");
                 }
             }
-            self.remove_namespaces(namespace::made_for(owner).into_iter().collect());
-        }
-        if let Some(notes) = &self.factory.notes {
+            self.remove_namespaces(namespace::made(notes).into_iter().collect());
             self.release_interfaces(&isolated::noted(notes));
         }
     }
@@ -253,16 +290,17 @@ impl Switch {
         let in_use = self.devices_in_use();
         let is_in_use = |port: &PacketPort| in_use.contains(&(port.device.as_str(), port.namespace.as_deref()));
         for interface in interfaces.iter().filter(|interface| !is_in_use(interface)) {
-            if let Err(error) = isolated::release(interface, self.factory.notes.as_deref()) {
+            if let Err(error) = isolated::release(interface, self.factory.notes.as_ref()) {
                 log::warn!("{error}");
             }
         }
     }
 
     fn remove_namespaces(&self, names: BTreeSet<String>) {
+        let notes = self.factory.notes.clone().unwrap_or_default();
         let in_use: BTreeSet<&str> = self.ports.values().filter_map(PortRecord::namespace_name).collect();
         for name in names.iter().filter(|name| !in_use.contains(name.as_str())) {
-            if let Err(error) = namespace::remove_if_made(name) {
+            if let Err(error) = namespace::remove_if_made(name, &notes) {
                 log::warn!("{error}");
             }
         }

@@ -78,7 +78,7 @@ impl Lab {
             if port.up == up {
                 return port;
             }
-            assert!(started.elapsed() < Duration::from_secs(10), "{port:?}");
+            assert!(started.elapsed() < Duration::from_secs(60), "{port:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use vswitch::notes::Notes;
 use vswitch::port::{PortFactory, persistent};
 use vswitch::{VswitchConfig, run_until};
 use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
@@ -44,7 +45,7 @@ impl Running {
 
     pub(crate) fn connect(&self) -> Client {
         let stream = UnixStream::connect(self.path()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Client { reader: BufReader::new(stream.try_clone().unwrap()), stream }
     }
 
@@ -62,7 +63,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.end();
-        let _ = persistent::remove_all(&self.path(), |_| {});
+        let _ = persistent::remove_all(&Notes::beside(&self.path()), |_| {});
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod top;
 
-use super::output::{columns, fields, line, list};
+use super::output::{Columns, fields, line, lines, list};
 use super::{CliError, Session};
 use crate::query::{Answer, FlowFlush, FlowList, Query};
 use clap::builder::PossibleValuesParser;
@@ -18,7 +18,8 @@ const FLOWS_PER_PAGE: usize = 1000;
 /// What can be done with sessions.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Live sessions, page by page as they are found: `sluice flow list --eni eni-web --port 443 --state established`.
+    /// Live sessions: `sluice flow list --eni eni-web --port 443 --state established`. With --json each is shown as it is
+    /// found.
     List {
         #[command(flatten)]
         filter: Filter,
@@ -156,31 +157,27 @@ fn flush(session: &Session, selection: FlowSelection, all: bool) -> Result<(), C
     Ok(())
 }
 
-/// A table or a JSON array that is written as its rows come.
+/// A JSON array that is written as its elements come, or a table, whose columns are aligned over all pages.
 struct Listing {
     json: bool,
     is_empty: bool,
+    table: Columns<10>,
 }
 
 impl Listing {
     fn begin(json: bool) -> Self {
-        Self { json, is_empty: true }
+        Self { json, is_empty: true, table: Columns::under(HEADINGS) }
     }
 
     fn page(&mut self, flows: &[FlowDescription]) {
-        if flows.is_empty() {
-            return;
-        }
-        if self.json {
-            for flow in flows {
+        for flow in flows {
+            let is_first = std::mem::take(&mut self.is_empty);
+            if self.json {
                 let text = serde_json::to_string(flow).unwrap_or_else(|error| error.to_string());
-                line(&format!("{}{text}", if std::mem::take(&mut self.is_empty) { "[" } else { "," }));
+                line(&format!("{}{text}", if is_first { "[" } else { "," }));
+            } else {
+                self.table.push(row(flow));
             }
-        } else {
-            let text = columns(HEADINGS, flows.iter().map(row));
-            let rows =
-                if std::mem::take(&mut self.is_empty) { &text } else { text.split_once('\n').unwrap_or_default().1 };
-            line(rows);
         }
     }
 
@@ -189,7 +186,7 @@ impl Listing {
             (true, true) => line("[]"),
             (true, false) => line("]"),
             (false, true) => line("none"),
-            (false, false) => {}
+            (false, false) => lines(self.table.lines()),
         }
     }
 }

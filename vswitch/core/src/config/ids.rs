@@ -1,6 +1,7 @@
 //! Names of things. Configuration speaks in text identifiers; a packet only ever sees the dense numbers a
 //! [`Snapshot`](crate::compile::snapshot::Snapshot) gives them.
 
+use alloc::format;
 use alloc::string::String;
 use core::fmt;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,11 @@ macro_rules! text_id {
             }
         }
     )*};
+}
+
+/// Text that somebody wrote, as an error repeats it: `"10.0.0.0/33"`.
+pub fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.escape_debug())
 }
 
 text_id! {

@@ -26,6 +26,11 @@ impl RecentSession {
         self.trace.bucket & IPV6 != 0
     }
 
+    /// Sessions that are the same have the same.
+    pub(crate) const fn hash(self) -> u32 {
+        (self.trace.bucket ^ self.trace.ports.rotate_left(15)).wrapping_mul(0x9E37_79B1) >> 12
+    }
+
     pub(crate) const fn trace(self) -> Trace {
         Trace { bucket: self.trace.bucket & !IPV6, ..self.trace }
     }

@@ -145,6 +145,10 @@ impl CounterPlaces {
         Some(hint.get())
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (EniEpoch, usize)> {
+        self.by_epoch.iter().map(|(epoch, place)| (*epoch, *place))
+    }
+
     pub(crate) fn contains(&self, epoch: EniEpoch) -> bool {
         self.by_epoch.contains_key(&epoch)
     }

@@ -98,9 +98,10 @@ impl Shard {
             oldest[count] = session;
             count += 1;
         }
+        let repeated = repeated_later(&oldest[..count]);
         for (place, &session) in oldest[..count].iter().enumerate() {
             // A connection that began anew between the same ports is where it began last.
-            if oldest[place + 1..count].contains(&session) {
+            if repeated & 1 << place != 0 {
                 continue;
             }
             let Some(slot) = self.sessions.find_recent(session, epoch) else { continue };
@@ -135,6 +136,20 @@ impl Shard {
             Addresses::V6 { source, .. } => (source ^ source >> 64) as u64,
         }
     }
+}
+
+/// Which of these come again later, a bit for each. Compares only those whose hashes meet.
+fn repeated_later(sessions: &[RecentSession]) -> u64 {
+    let (mut seen, mut repeated) = ([0u64; 8], 0);
+    for (place, session) in sessions.iter().enumerate().rev() {
+        let hash = session.hash();
+        let (word, bit) = (&mut seen[hash as usize % 8], 1 << (hash >> 8 & 63));
+        if *word & bit != 0 && sessions[place + 1..].contains(session) {
+            repeated |= 1 << place;
+        }
+        *word |= bit;
+    }
+    repeated
 }
 
 /// Which of these, the oldest first, give way, where `wanted` should, a bit for each: what is closing; then of each peer as
@@ -184,6 +199,7 @@ const _: () = assert!(RECLAIM_WINDOW <= u64::BITS as usize);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conntrack::table::Trace;
     use alloc::vec::Vec;
 
     fn victims(sessions: &[(bool, u64)], wanted: usize) -> Vec<usize> {
@@ -192,6 +208,20 @@ mod tests {
         let candidates: Vec<ReclaimCandidate> = sessions.iter().map(candidate).collect();
         let chosen = choose(&candidates, wanted);
         (0..sessions.len()).filter(|place| chosen & 1 << place != 0).collect()
+    }
+
+    #[test]
+    fn a_session_that_comes_again_is_found_wherever_it_is() {
+        let sessions: Vec<RecentSession> = [7, 8, 7, 9, 8, 7, 10]
+            .into_iter()
+            .map(|bucket| RecentSession::new(Trace { bucket, ports: 443 }, false))
+            .collect();
+        assert_eq!(repeated_later(&sessions), 0b111);
+        let many: Vec<_> =
+            (0..32).chain(0..32).map(|bucket| RecentSession::new(Trace { bucket, ports: 1 }, false)).collect();
+        assert_eq!(repeated_later(&many), (1 << 32) - 1);
+        assert_eq!(repeated_later(&many[..32]), 0);
+        assert_eq!(repeated_later(&[]), 0);
     }
 
     #[test]

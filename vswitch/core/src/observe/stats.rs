@@ -6,7 +6,20 @@ use crate::config::protocol::EniStats;
 use crate::datapath::shard::Shard;
 
 impl Shard {
-    /// Live connections.
+    /// Live connections of the ENIs that `snapshot` has. Where those of an ENI that is gone may not be free yet, no more than its
+    /// other ENIs have sessions.
+    pub fn connection_count(&self, snapshot: &Snapshot) -> usize {
+        let (mut sessions, mut has_orphans) = (0, self.orphans.records_left > 0);
+        for (epoch, place) in self.places.iter() {
+            match snapshot.eni(EniIndex(place as u32)).filter(|eni| eni.epoch == epoch) {
+                Some(_) => sessions += self.counters_of(place, epoch).map_or(0, |counters| counters.sessions as usize),
+                None => has_orphans = true,
+            }
+        }
+        if has_orphans { self.flow_count().min(sessions) } else { self.flow_count() }
+    }
+
+    /// Records of connections in use.
     pub fn flow_count(&self) -> usize {
         self.sessions.len()
     }

@@ -6,7 +6,7 @@ use crate::config::desired::{
     Desired, Eni, Port, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule, SecurityGroup, Settings,
     Timeouts, VSwitch,
 };
-use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, VpcId};
+use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, VpcId, quoted};
 use crate::config::limits::{
     ADDRESSES_PER_ENI_MAX, ENIS_MAX, GROUPS_PER_ENI_MAX, MTU_BYTES_MAX, MTU_BYTES_MIN, RULES_PER_FILTER_MAX,
 };
@@ -14,7 +14,7 @@ use crate::config::packed_timeouts::PackedTimeouts;
 use crate::config::refusal::Refusal;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use ipnet::IpNet;
@@ -262,9 +262,9 @@ impl<'a> Validator<'a> {
         if PackedTimeouts::pack(eni.timeouts).is_none() {
             let (closed_min, closed_max) = Timeouts::TCP_CLOSED_S;
             let message = format!(
-                "established TCP may idle for one of {:?} s, closed TCP {closed_min} to {closed_max} s, UDP one of {:?} s",
-                Timeouts::TCP_ESTABLISHED_S,
-                Timeouts::UDP_S
+                "established TCP may idle for one of {} s, closed TCP {closed_min} to {closed_max} s, UDP one of {} s",
+                listed(&Timeouts::TCP_ESTABLISHED_S),
+                listed(&Timeouts::UDP_S)
             );
             self.refuse("invalid", format!("enis/{id}/timeouts"), message);
         }
@@ -300,6 +300,10 @@ fn gateways_of(vswitch: &VSwitch) -> impl Iterator<Item = IpAddr> {
     vswitch.ipv4_gateway.map(IpAddr::V4).into_iter().chain(vswitch.ipv6_gateway.map(IpAddr::V6))
 }
 
+fn listed(numbers: &[u16]) -> String {
+    numbers.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
 }
@@ -331,10 +335,10 @@ fn check_port(port: &Port, device: &str, namespace: Option<&str>) -> Result<(), 
             && !text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
     };
     if !is_name(device) || device.len() > NAME_BYTES_MAX || device.contains([':', '%']) {
-        return Err(format!("{device:?} is no device name of 1 to {NAME_BYTES_MAX} bytes"));
+        return Err(format!("{device} is no device name of 1 to {NAME_BYTES_MAX} bytes", device = quoted(device)));
     }
     if let Some(namespace) = namespace.filter(|name| !is_name(name) || name.len() > 255) {
-        return Err(format!("{namespace:?} is no name of a network namespace"));
+        return Err(format!("{namespace} is no name of a network namespace", namespace = quoted(namespace)));
     }
     if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&usize::from(port.mtu_bytes())) {
         return Err(format!("an MTU has {MTU_BYTES_MIN} to {MTU_BYTES_MAX} bytes"));
