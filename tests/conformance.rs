@@ -28,6 +28,20 @@ fn every_case_of_the_corpus_is_decided_as_expected() {
 }
 
 #[test]
+fn every_case_is_decided_the_same_without_the_fast_path() {
+    let mut passed = 0;
+    for file in corpus() {
+        let text = std::fs::read_to_string(&file).expect("the file can be read");
+        for case in control::conform::read_cases(&text, true).expect("a list") {
+            let found = control::conform::run_case(&case.without_fast_path()).outcome;
+            assert_eq!(found, control::conform::run_case(&case).outcome, "{}", case.id);
+            passed += usize::from(found == Outcome::Passed);
+        }
+    }
+    assert!(passed >= 86, "only {passed} cases ran");
+}
+
+#[test]
 fn a_wrong_expectation_is_found() {
     let text = r#"[{
         "id": "wrong", "kind": "packet", "at": "eni-1", "dir": "ingress",

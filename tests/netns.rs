@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 use vswitch::notes::Notes;
-use vswitch_core::desired::Direction;
+use vswitch_core::config::desired::Direction;
 
 const LAB: &str = r#"
     vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16", ipv6_cidr = "2001:db8:1::/56" }, { id = "vpc-2", cidr = "10.0.0.0/16" }]

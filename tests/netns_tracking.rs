@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vswitch::port::PortFactory;
 use vswitch::port::wrap::Faults;
-use vswitch_core::desired::{Desired, Eni, Policy, PrefixList, SecurityGroup};
+use vswitch_core::config::desired::{Desired, Eni, Policy, PrefixList, SecurityGroup};
 
 const WEB: &str = "10.0.0.10";
 const WEB_V6: &str = "fd00:0:0:1::10";

@@ -29,8 +29,8 @@ mod tracking;
 
 use harness::frame::Ip;
 use harness::world::{Build, Fate, Refine, World, accept_in};
-use vswitch_core::desired::{Desired, Direction, Rule};
-use vswitch_core::verdict::DropReason;
+use vswitch_core::config::desired::{Desired, Direction, Rule};
+use vswitch_core::packet::verdict::DropReason;
 
 const WEB: &str = "10.0.0.10";
 const WEB_V6: &str = "fd00:0:0:1::10";
@@ -39,6 +39,19 @@ const CLIENT_V6: &str = "fd00:0:0:1::20";
 const FAR: &str = "10.0.1.30";
 const FAR_V6: &str = "fd00:0:0:2::30";
 const OUTSIDE: &str = "192.0.2.1";
+
+/// The fate of every packet of every scenario is the same where the setting `fast_path` is off: all of them, once more.
+#[test]
+fn every_scenario_holds_without_the_fast_path() {
+    let is_inner = std::env::var(harness::world::FAST_PATH).is_ok();
+    if is_inner {
+        return;
+    }
+    let scenarios = std::env::current_exe().expect("this program");
+    let inner =
+        std::process::Command::new(scenarios).env(harness::world::FAST_PATH, "off").output().expect("it starts");
+    assert!(inner.status.success(), "{}", String::from_utf8_lossy(&inner.stdout));
+}
 
 /// HTTP from everywhere.
 fn http() -> [Rule; 2] {

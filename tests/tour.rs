@@ -22,7 +22,10 @@ struct Typed {
 
 /// The fenced blocks of the tour.
 fn blocks(page: &str) -> Vec<Vec<Typed>> {
-    let tour = page.split("\n## ").find(|part| part.starts_with("A five-minute tour") || part.starts_with("The tour")).expect("the page has a tour");
+    let tour = page
+        .split("\n## ")
+        .find(|part| part.starts_with("A five-minute tour") || part.starts_with("The tour"))
+        .expect("the page has a tour");
     let fenced = tour.split("\n```").skip(1).step_by(2);
     let block = |text: &str| {
         let mut typed: Vec<Typed> = Vec::new();

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
-use vswitch_core::desired::{Desired, Direction, Policy, PortRange, Ports, Protocol, Remote, Rule};
-use vswitch_core::ids::EniId;
+use vswitch_core::config::desired::{Desired, Direction, Policy, PortRange, Ports, Protocol, Remote, Rule};
+use vswitch_core::config::ids::EniId;
 use vswitch_core::ipnet::IpNet;
 
 /// The rules of one direction at an ENI that can match packets of one family, the strongest first. Each line is: place in

@@ -3,9 +3,9 @@
 use crate::mix::Transport;
 use crate::world::{self, ADMITTED_PORT, PAIRS};
 use std::net::IpAddr;
-use vswitch_core::headers::protocol::{TCP, UDP};
-use vswitch_core::headers::tcp_flags::{ACK, FIN, SYN};
 use vswitch_core::packet::FrameBuffer;
+use vswitch_core::packet::headers::protocol::{TCP, UDP};
+use vswitch_core::packet::headers::tcp_flags::{ACK, FIN, SYN};
 
 /// One flow: the ENI that opens it, the one that answers, and the opener's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

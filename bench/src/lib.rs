@@ -2,10 +2,8 @@
 
 pub mod api;
 mod chart;
-pub mod classify;
 mod flat;
 mod frames;
-mod group_world;
 mod mix;
 pub mod path;
 mod plain;
@@ -32,8 +30,6 @@ use std::process::ExitCode;
 pub enum Bench {
     /// The packet path in memory: egress at one ENI, then ingress at another, on one core.
     Path(path::Arguments),
-    /// The classifier alone: packets of no session, against rules of groups, lists and prefixes.
-    Classify(classify::Arguments),
     /// The HTTP interface: signed rule changes of many clients, beside a running switch.
     Api(api::Arguments),
     /// Changes of rules, members and lists while traffic flows over ports in memory: how long until they are in force.
@@ -72,7 +68,6 @@ trait Report: Serialize {
 pub fn run(bench: &Bench, json: bool) -> ExitCode {
     let done = match bench {
         Bench::Path(arguments) => path::run(arguments).and_then(|report| print(report, arguments.show(), json)),
-        Bench::Classify(arguments) => classify::run(arguments).and_then(|report| print(report, arguments.show(), json)),
         Bench::Update(arguments) => {
             update::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
         }

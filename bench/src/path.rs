@@ -15,14 +15,14 @@ use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
 use vswitch_core::compile::compile;
-use vswitch_core::desired::Direction;
-use vswitch_core::eni::Shard;
-use vswitch_core::ids::EniIndex;
-use vswitch_core::limits::{BURST_PACKETS, SWEEP_RECORDS_PER_TURN};
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::ids::EniIndex;
+use vswitch_core::config::limits::{BURST_PACKETS, SWEEP_RECORDS_PER_TURN};
+use vswitch_core::datapath::shard::Shard;
+use vswitch_core::hw::time::Time;
+use vswitch_core::packet::verdict::Verdict;
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::snapshot::Snapshot;
-use vswitch_core::time::Time;
-use vswitch_core::verdict::Verdict;
 
 /// What to measure: `sluice bench path --flows 1000000 --rules 100 --size IMIX --new-share 0.05 --zipf 1`.
 #[derive(Clone, Debug, Args)]
@@ -58,7 +58,7 @@ impl Arguments {
     }
 }
 
-/// What was measured: ns of one packet through both judgements.
+/// What was measured: ns of one packet through both decisions.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     #[serde(flatten)]

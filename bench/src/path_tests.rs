@@ -1,6 +1,6 @@
 use super::*;
 use crate::mix::Size;
-use vswitch_core::headers::{self, tcp_flags};
+use vswitch_core::packet::headers::{self, tcp_flags};
 
 fn mix() -> Mix {
     Mix {
@@ -35,7 +35,7 @@ fn chunks_of(mix: &Mix, count: usize) -> (usize, u64) {
 }
 
 fn opens(frame: &[u8]) -> bool {
-    let headers = headers::parse(frame).expect("frames are sound");
+    let headers = headers::parse::parse(frame).expect("frames are sound");
     headers.tcp_flags == tcp_flags::SYN && headers.tuple.destination_port == 443
 }
 

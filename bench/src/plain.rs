@@ -13,10 +13,10 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol};
-use vswitch_core::ids::EniId;
+use vswitch_core::config::desired::{Desired, Direction, Policy, Ports, Protocol};
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::ipnet::IpNet;
-use vswitch_core::limits::BURST_PACKETS;
 use vswitch_core::packet::{FrameBuffer, Packet};
 
 /// An ENI by the address it has, then the five-tuple, the opener first.
@@ -143,7 +143,7 @@ fn accepts(rules: &[PlainRule], direction: usize, protocol: u8, peer: IpAddr, po
 
 fn rules_of(desired: &Desired, eni: &EniId, direction: Direction) -> Vec<PlainRule> {
     let in_order = flat::in_order(desired, eni, direction);
-    let plain = |rule: &vswitch_core::desired::Rule| PlainRule {
+    let plain = |rule: &vswitch_core::config::desired::Rule| PlainRule {
         policy: rule.policy,
         protocol: rule.protocol,
         ports: match &rule.ports {

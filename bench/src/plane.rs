@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vswitch::{VswitchConfig, run_until};
-use vswitch_core::desired::{Desired, Port};
-use vswitch_core::protocol::{self, Applied, Delta, Reply, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::desired::{Desired, Port};
+use vswitch_core::config::protocol::{self, Applied, Delta, Reply, ReplyBody, Request, RequestBody, VERSION};
 
 /// How long the plane may take to begin, or to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -131,7 +131,7 @@ fn applied(body: ReplyBody) -> Result<Applied, String> {
 }
 
 /// Gives a port to these ENIs and takes it from all others.
-pub(crate) fn attach(desired: &mut Desired, port_of: impl Fn(&vswitch_core::ids::EniId) -> Option<Port>) {
+pub(crate) fn attach(desired: &mut Desired, port_of: impl Fn(&vswitch_core::config::ids::EniId) -> Option<Port>) {
     for (id, eni) in &mut desired.enis {
         eni.port = port_of(id);
     }

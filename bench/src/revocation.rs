@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use vswitch::port::PortFactory;
 use vswitch::port::memory::MemoryHub;
-use vswitch_core::desired::Port;
-use vswitch_core::protocol::Delta;
+use vswitch_core::config::desired::Port;
+use vswitch_core::config::protocol::Delta;
 
 /// What to measure: `sluice bench revoke --enis 1,100,1000 --rules 100`.
 #[derive(Clone, Debug, Args, Serialize)]

@@ -5,8 +5,8 @@ use crate::watched::{RECEIVER, STEADY, WATCHED};
 use crate::world;
 use clap::ValueEnum;
 use serde::Serialize;
-use vswitch_core::desired::{Desired, Direction, GroupKind, Policy, PrefixList, Remote, SecurityGroup};
-use vswitch_core::ids::GroupId;
+use vswitch_core::config::desired::{Desired, Direction, GroupKind, Policy, PrefixList, Remote, SecurityGroup};
+use vswitch_core::config::ids::GroupId;
 
 /// What a change changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]

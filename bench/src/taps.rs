@@ -11,8 +11,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 use vswitch::namespace;
 use vswitch::port::PortFactory;
-use vswitch_core::desired::{Desired, Port, TapPort};
-use vswitch_core::ids::EniId;
+use vswitch_core::config::desired::{Desired, Port, TapPort};
+use vswitch_core::config::ids::EniId;
 
 /// What to measure: `sluice bench taps --rules 100`.
 #[derive(Clone, Debug, Args, Serialize)]

@@ -7,7 +7,7 @@ use crate::frames::{self, Flow, Shape, Step};
 use crate::mix::{Mix, Popularity, Size};
 use crate::world::{PAIRS, Random};
 use std::collections::VecDeque;
-use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::packet::Packet;
 
 /// Kinds of bursts.

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use vswitch::port::PortFactory;
 use vswitch::port::memory::MemoryHub;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{Desired, Port};
-use vswitch_core::limits::HANDOFF_PACKETS;
-use vswitch_core::protocol::Delta;
+use vswitch_core::config::desired::{Desired, Port};
+use vswitch_core::config::limits::HANDOFF_PACKETS;
+use vswitch_core::config::protocol::Delta;
 
 /// What to measure: `sluice bench update --enis 1000 --rules 1000 --rate 1000`.
 #[derive(Clone, Debug, Args, Serialize)]

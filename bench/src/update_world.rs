@@ -5,10 +5,10 @@ use crate::world;
 use clap::ValueEnum;
 use serde::Serialize;
 use std::collections::BTreeSet;
-use vswitch_core::desired::{
+use vswitch_core::config::desired::{
     Desired, Direction, GroupKind, Policy, PortRange, Ports, PrefixList, Protocol, Remote, Rule, SecurityGroup,
 };
-use vswitch_core::ids::GroupId;
+use vswitch_core::config::ids::GroupId;
 
 /// What a change changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::{
+use vswitch_core::config::desired::{
     Desired, Direction, Eni, GroupKind, Policy, Port, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
     SecurityGroup, VSwitch, Vpc,
 };
-use vswitch_core::ids::{EniId, GroupId, MacAddress};
+use vswitch_core::config::ids::{EniId, GroupId, MacAddress};
 
 /// A small generator of numbers: the same seed gives the same world everywhere.
 #[derive(Clone, Debug)]

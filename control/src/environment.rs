@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
-use vswitch_core::ids::MacAddress;
+use vswitch_core::config::ids::MacAddress;
 
 /// Characters of a made-up identifier after its prefix: 62 bits where they come from the operating system.
 const ID_CHARACTERS: usize = 12;

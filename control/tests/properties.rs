@@ -14,7 +14,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::sync::{Arc, Mutex};
-use vswitch_core::desired::{Direction, PacketPort, Port, TapPort};
+use vswitch_core::config::desired::{Direction, PacketPort, Port, TapPort};
 
 /// A store that can be looked into while an authority has it.
 #[derive(Clone, Default)]

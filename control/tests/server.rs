@@ -19,8 +19,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use vswitch_core::desired::Desired;
-use vswitch_core::protocol::{self, Applied, Refusal, Reply, ReplyBody, Request, RequestBody, Status};
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::protocol::{self, Applied, Reply, ReplyBody, Request, RequestBody, Status};
+use vswitch_core::config::refusal::Refusal;
 
 /// A control plane, and where to reach it. It stops with the value.
 struct World {

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use vswitch_core::ids::VpcId;
+use vswitch_core::config::ids::VpcId;
 
 const CHILD_DIRECTORY: &str = "SLUICE_TEST_STORE_CHILD";
 

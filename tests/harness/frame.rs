@@ -10,7 +10,7 @@ use pnet_packet::tcp::MutableTcpPacket;
 use pnet_packet::udp::MutableUdpPacket;
 use pnet_packet::{Packet, icmp, icmpv6, tcp, udp, util};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::ids::MacAddress;
+use vswitch_core::config::ids::MacAddress;
 
 pub use pnet_packet::tcp::TcpFlags;
 

@@ -20,10 +20,10 @@ use pnet_packet::ipv6::Ipv6Packet;
 use pnet_packet::{Packet, ethernet::EtherTypes};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_core::compile::compile;
-use vswitch_core::desired::{Desired, Direction, Policy, PortRange, Ports, Protocol, Rule};
-use vswitch_core::ids::{EniId, MacAddress};
-use vswitch_core::protocol::{self, Reply, Request, RequestBody};
-use vswitch_core::validate::validate;
+use vswitch_core::config::desired::{Desired, Direction, Policy, PortRange, Ports, Protocol, Rule};
+use vswitch_core::config::ids::{EniId, MacAddress};
+use vswitch_core::config::protocol::{self, Reply, Request, RequestBody};
+use vswitch_core::config::validate::validate;
 
 /// Panics where something is wrong.
 pub type Target = fn(&[u8]);

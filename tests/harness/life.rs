@@ -4,8 +4,8 @@ use crate::frame::TcpFlags;
 use crate::message::{End, Message};
 use crate::oracle::{FATE_S, Name};
 use std::net::IpAddr;
-use vswitch_core::desired::{Direction, Settings, TimeoutProfile, Timeouts};
-use vswitch_core::headers::Tuple;
+use vswitch_core::config::desired::{Direction, Settings, TimeoutProfile, Timeouts};
+use vswitch_core::packet::headers::Tuple;
 
 /// How long a SYN in the middle of a session is remembered, seconds.
 const SYN_S: u64 = 70;

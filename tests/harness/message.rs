@@ -3,8 +3,8 @@
 use crate::frame::{Ip, Segment, TcpFlags, protocol};
 use crate::oracle::Place;
 use std::net::IpAddr;
-use vswitch_core::desired::Direction;
-use vswitch_core::headers::{Addresses, Tuple};
+use vswitch_core::config::desired::Direction;
+use vswitch_core::packet::headers::{Addresses, Tuple};
 
 /// The first port that is not a service's.
 const EPHEMERAL: u16 = 32_768;

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use vswitch::notes::Notes;
-use vswitch_core::protocol::{Applied, EniStats};
+use vswitch_core::config::protocol::{Applied, EniStats};
 
 /// Why tests in namespaces cannot run here, said loudly; nothing if they can. Found out once for all tests of a process.
 pub fn cannot_run() -> Option<String> {

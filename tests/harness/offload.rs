@@ -7,7 +7,7 @@ use pnet_packet::tcp::{MutableTcpPacket, TcpFlags};
 use pnet_packet::udp::MutableUdpPacket;
 use pnet_packet::{ipv4, tcp, udp};
 use std::net::IpAddr;
-use vswitch_core::offload::{Offload, PartialChecksum, Segmentation};
+use vswitch_core::packet::offload::{Offload, PartialChecksum, Segmentation};
 
 const ETHERNET_BYTES: usize = 14;
 

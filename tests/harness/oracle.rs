@@ -1,4 +1,4 @@
-//! A slow, obvious model of one switch's judgements: the specification read aloud, §3 by the core's reference twin and
+//! A slow, obvious model of one switch's decisions: the specification read aloud, §3 by the core's reference twin and
 //! §4 over a plain map. It sees messages, never bytes; it asks the rules at every packet, never a revision.
 
 use crate::frame::TcpFlags;
@@ -6,10 +6,10 @@ use crate::life::{Life, Session};
 use crate::message::{Content, End, Message, Opener};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use vswitch_core::desired::{Desired, Direction, Settings, TimeoutProfile};
-use vswitch_core::filter::reference;
-use vswitch_core::headers::Tuple;
-use vswitch_core::ids::EniId;
+use vswitch_core::acl::reference;
+use vswitch_core::config::desired::{Desired, Direction, Settings, TimeoutProfile};
+use vswitch_core::config::ids::EniId;
+use vswitch_core::packet::headers::Tuple;
 
 /// How long the fate of a first fragment is remembered, seconds.
 pub(crate) const FATE_S: u64 = 30;
@@ -408,5 +408,6 @@ fn are_admitted(place: Place<'_>, session: &Session) -> bool {
 }
 
 fn rules_accept(place: Place<'_>, direction: Direction, tuple: &Tuple) -> bool {
-    reference::decide(place.desired, place.eni, direction, tuple).policy == vswitch_core::desired::Policy::Accept
+    reference::decide(place.desired, place.eni, direction, tuple).policy
+        == vswitch_core::config::desired::Policy::Accept
 }

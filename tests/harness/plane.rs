@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 use vswitch::notes::Notes;
 use vswitch::port::{PortFactory, persistent};
 use vswitch::{VswitchConfig, namespace, run_until};
-use vswitch_core::desired::{Desired, Port, TapPort};
-use vswitch_core::ids::EniId;
-use vswitch_core::protocol::{
+use vswitch_core::config::desired::{Desired, Port, TapPort};
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::protocol::{
     self, EniStats, FlowDescription, FlowSelection, Reply, ReplyBody, Request, RequestBody, VERSION,
 };
 

@@ -6,18 +6,18 @@ use crate::frame::Ip;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::desired::{
     Desired, Direction, Eni, GroupKind, Policy, Port, PortRange, Ports, Protocol, Remote, Rule, SecurityGroup,
     Timeouts, Tracking, VSwitch, Vpc,
 };
-use vswitch_core::eni::Shard;
-use vswitch_core::ids::{EniId, EniIndex, GroupId, MacAddress};
-use vswitch_core::offload::{Offload, Wire};
+use vswitch_core::config::ids::{EniId, EniIndex, GroupId, MacAddress};
+use vswitch_core::config::protocol::{DirectionStats, EniStats, FlowDescription, FlowSelection};
+use vswitch_core::datapath::shard::Shard;
+use vswitch_core::hw::time::Time;
+use vswitch_core::packet::offload::{Offload, Wire};
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Marker, Packet};
-use vswitch_core::protocol::{DirectionStats, EniStats, FlowDescription, FlowSelection};
-use vswitch_core::snapshot::Snapshot;
-use vswitch_core::time::Time;
-use vswitch_core::verdict::{DropReason, Verdict};
 
 /// A secret that is no secret.
 pub const SECRET: [u64; 2] = [0x5851_f42d_4c95_7f2d, 0x1405_7b7e_f767_814f];
@@ -37,6 +37,13 @@ pub fn rule(id: &str, direction: Direction, policy: Policy, remote: &str) -> Rul
         remote: remote_of(remote),
         local: None,
     }
+}
+
+/// The variable of the environment that runs all worlds without the fast path where it is `off`.
+pub const FAST_PATH: &str = "SLUICE_FAST_PATH";
+
+fn is_fast_path_off() -> bool {
+    std::env::var(FAST_PATH).is_ok_and(|value| value == "off")
 }
 
 /// `sg-…` is a group, `pl-…` a prefix list, anything else a prefix.
@@ -217,7 +224,8 @@ impl World {
     }
 
     /// Several shards, each with room for `flows_max` sessions.
-    pub fn with_shards(desired: Desired, shards: usize, flows_max: usize) -> Self {
+    pub fn with_shards(mut desired: Desired, shards: usize, flows_max: usize) -> Self {
+        desired.settings.fast_path &= !is_fast_path_off();
         let mut compiler = Compiler::new(SECRET);
         let snapshot = compiler.replace(&desired, 1).unwrap_or_else(|refusals| panic!("refused: {refusals:#?}"));
         let shards = (0..shards).map(|_| Shard::new(flows_max, SECRET)).collect();

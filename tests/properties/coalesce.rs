@@ -4,12 +4,12 @@ use super::cases;
 use harness::frame::{Ip, TcpFlags};
 use harness::offload::cut_slowly;
 use proptest::prelude::*;
-use vswitch_core::coalesce::{Relation, append, relation};
-use vswitch_core::ids::MacAddress;
-use vswitch_core::limits::FRAME_BYTES_MAX;
-use vswitch_core::offload::Offload;
+use vswitch_core::config::ids::MacAddress;
+use vswitch_core::config::limits::FRAME_BYTES_MAX;
+use vswitch_core::packet::gro::{Relation, append, relation};
+use vswitch_core::packet::gso::Segments;
+use vswitch_core::packet::offload::Offload;
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::segment::Segments;
 
 const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 

@@ -5,13 +5,13 @@ use harness::random::Random;
 use harness::world::{Build, accept_in};
 use proptest::prelude::*;
 use vswitch_core::compile::{Compiler, compile};
-use vswitch_core::desired::{
+use vswitch_core::config::desired::{
     Desired, Direction, Eni, GroupKind, PacketPort, Policy, Port, PortList, PortRange, Ports, PrefixList, Protocol,
     Remote, Rule, SecurityGroup, TapPort, Timeouts, VSwitch, Vpc,
 };
-use vswitch_core::ids::MacAddress;
-use vswitch_core::protocol::{self, Delta, Reply, ReplyBody, Request, RequestBody, VERSION};
-use vswitch_core::validate::validate;
+use vswitch_core::config::ids::MacAddress;
+use vswitch_core::config::protocol::{self, Delta, Reply, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::validate::validate;
 
 const NETS: [&str; 9] = [
     "10.0.0.0/24",

@@ -6,17 +6,17 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use vswitch_core::acl::reference::{self, ReferenceDecision};
+use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::compile::{Compiler, compile};
-use vswitch_core::desired::{
+use vswitch_core::config::desired::{
     Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
 };
-use vswitch_core::eni::Shard;
-use vswitch_core::filter::reference::{self, Decision};
-use vswitch_core::headers::{Addresses, Tuple};
-use vswitch_core::ids::{EniId, GroupId};
-use vswitch_core::protocol::PacketDescription;
-use vswitch_core::snapshot::Snapshot;
-use vswitch_core::time::Time;
+use vswitch_core::config::ids::{EniId, GroupId};
+use vswitch_core::config::protocol::PacketDescription;
+use vswitch_core::datapath::shard::Shard;
+use vswitch_core::hw::time::Time;
+use vswitch_core::packet::headers::{Addresses, Tuple};
 
 const BASIC: [&str; 4] = ["sg-a", "sg-b", "sg-c", "sg-d"];
 const ADVANCED: [&str; 2] = ["sg-x", "sg-y"];
@@ -244,7 +244,7 @@ fn tuple_of(desired: &Desired, eni: &EniId, probe: &Probe) -> (Direction, Packet
 }
 
 /// The compiled filter decides as the twin does, for every ENI and probe. Returns the twin's decisions.
-fn compare(desired: &Desired, snapshot: &Snapshot, probes: &[Probe]) -> Vec<(EniId, Vec<Decision>)> {
+fn compare(desired: &Desired, snapshot: &Snapshot, probes: &[Probe]) -> Vec<(EniId, Vec<ReferenceDecision>)> {
     let shard = Shard::new(1, SECRET);
     let mut all = Vec::new();
     for (index, id) in snapshot.enis() {
@@ -272,7 +272,7 @@ fn compare(desired: &Desired, snapshot: &Snapshot, probes: &[Probe]) -> Vec<(Eni
     all
 }
 
-fn policies(decisions: &[Decision]) -> Vec<Policy> {
+fn policies(decisions: &[ReferenceDecision]) -> Vec<Policy> {
     decisions.iter().map(|decision| decision.policy).collect()
 }
 

@@ -5,16 +5,17 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::{Direction, Settings};
-use vswitch_core::flow::key::{FlowKey, Key, KeyV4, key_of};
-use vswitch_core::flow::table::Table;
-use vswitch_core::flow::{Expiry, Flow, FlowState, Origin, Side};
-use vswitch_core::headers::{Addresses, Tuple};
-use vswitch_core::ids::FlowScope;
-use vswitch_core::limits::FLOW_CHAIN_MAX;
-use vswitch_core::prefix_map::PrefixMap;
-use vswitch_core::time::Tick;
-use vswitch_core::verdict::Stage;
+use vswitch_core::config::desired::{Direction, Settings};
+use vswitch_core::config::ids::EniEpoch;
+use vswitch_core::config::limits::FLOW_CHAIN_MAX;
+use vswitch_core::conntrack::key::{ConnectionKey, Key, KeyV4, key_of};
+use vswitch_core::conntrack::state::ConnectionState;
+use vswitch_core::conntrack::table::Table;
+use vswitch_core::conntrack::{Connection, Expiry, Origin, Session};
+use vswitch_core::hw::time::Tick;
+use vswitch_core::packet::headers::{Addresses, Tuple};
+use vswitch_core::packet::verdict::Stage;
+use vswitch_core::tables::lpm::PrefixMap;
 
 fn addresses() -> impl Strategy<Value = Addresses> {
     prop_oneof![
@@ -61,19 +62,19 @@ fn table_key(name: u8) -> KeyV4 {
     }
 }
 
-const SCOPE: FlowScope = FlowScope(3);
+const SCOPE: EniEpoch = EniEpoch(3);
 const TCP: u8 = 6;
 /// Long before [`LATE`], and not.
 const EARLY: Tick = Tick(1);
 const LATE: Tick = Tick(100_000);
 
-fn record(value: u32) -> (Flow, Origin) {
-    let (mut flow, mut origin) = (Flow::default(), Origin::default());
-    (flow.protocol, flow.state) = (TCP, FlowState::Udp);
-    flow.sides[0] = Side::new((SCOPE, 1), Direction::Egress, false, Stage::Rule);
-    flow.last_seen = if value.is_multiple_of(2) { EARLY } else { LATE };
+fn record(value: u32) -> (Connection, Origin) {
+    let (mut connection, mut origin) = (Connection::default(), Origin::default());
+    (connection.protocol, connection.state) = (TCP, ConnectionState::Udp);
+    connection.sides[0] = Session::new((SCOPE, 1), Direction::Egress, false, Stage::Rule);
+    connection.last_seen = if value.is_multiple_of(2) { EARLY } else { LATE };
     origin.grounds[0] = value;
-    (flow, origin)
+    (connection, origin)
 }
 
 fn prefixes() -> impl Strategy<Value = IpNet> {
@@ -145,11 +146,11 @@ proptest! {
     #[test]
     fn the_table_is_a_map_of_bounded_size(
         steps in steps(),
-        homes in 1usize..24,
+        buckets in 1usize..24,
         secret in any::<[u64; 2]>(),
         gives_way in any::<bool>(),
     ) {
-        let mut table: Table<KeyV4> = Table::new(homes, &|_, _| {});
+        let mut table: Table<KeyV4> = Table::new(buckets, &|_, _| {});
         let hash = |key: &KeyV4| key.hash(TCP, 0, secret);
         let mut model: HashMap<u8, u32> = HashMap::new();
         for step in steps {
@@ -161,20 +162,20 @@ proptest! {
                         model.insert(name, value);
                     } else {
                         let settings = Settings::default();
-                        let is_over = |flow: &Flow| gives_way && flow.is_expired(&settings, LATE);
+                        let is_over = |connection: &Connection| gives_way && connection.is_expired(&settings, LATE);
                         match table.insert((key, hash(&key)), record(value), is_over) {
                             Ok((slot, ended)) => {
                                 prop_assert_eq!(table.origin(slot).grounds[0], value);
                                 let before = model.len();
                                 model.retain(|name, _| table.find(&table_key(*name), TCP, SCOPE, hash(&table_key(*name))).is_some());
-                                prop_assert_eq!(before - model.len(), usize::from(ended != [Side::default(); 2]));
+                                prop_assert_eq!(before - model.len(), usize::from(ended != [Session::default(); 2]));
                                 prop_assert!(gives_way || before == model.len());
                                 model.insert(name, value);
                             }
                             // Either no record is left for chains, or this chain is as long as may be.
                             Err(_) => {
-                                let least = (homes / 5 * 2 + 1).min(FLOW_CHAIN_MAX);
-                                prop_assert!(model.len() >= least, "refuses with {} of {homes}", model.len());
+                                let least = (buckets / 5 * 2 + 1).min(FLOW_CHAIN_MAX);
+                                prop_assert!(model.len() >= least, "refuses with {} of {buckets}", model.len());
                             }
                         }
                     }
@@ -187,14 +188,14 @@ proptest! {
                 }
                 Step::Find(name) => {
                     let key = table_key(name);
-                    prop_assert_eq!(table.find(&key, TCP, FlowScope(4), hash(&key)), None, "another's");
+                    prop_assert_eq!(table.find(&key, TCP, EniEpoch(4), hash(&key)), None, "another's");
                     prop_assert_eq!(table.find(&key, 17, SCOPE, hash(&key)), None, "another protocol's");
                     let found = table.find(&key, TCP, SCOPE, hash(&key)).map(|slot| table.origin(slot).grounds[0]);
                     prop_assert_eq!(found, model.get(&name).copied());
                 }
                 Step::Sweep(count) => {
                     let (settings, mut gone) = (Settings::default(), Vec::new());
-                    table.sweep(count, &mut Expiry::at(LATE, &settings), &mut |flow| gone.push(flow.last_seen));
+                    table.sweep(count, &mut Expiry::at(LATE, &settings), &mut |connection| gone.push(connection.last_seen));
                     prop_assert!(gone.iter().all(|seen| *seen == EARLY));
                     let before = model.len();
                     model.retain(|name, _| table.find(&table_key(*name), TCP, SCOPE, hash(&table_key(*name))).is_some());

@@ -7,10 +7,10 @@ use harness::world::{Build, World, accept_in, accept_out};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::Desired;
-use vswitch_core::headers::{self, Addresses, Fragment, Headers, Network};
-use vswitch_core::ids::MacAddress;
-use vswitch_core::verdict::DropReason;
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::ids::MacAddress;
+use vswitch_core::packet::headers::{self, Addresses, Fragment, Headers, Network};
+use vswitch_core::packet::verdict::DropReason;
 
 const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 const GATEWAY: MacAddress = MacAddress([0xee, 0xff, 0xff, 0xff, 0xff, 0xff]);
@@ -120,21 +120,21 @@ proptest! {
     #[test]
     fn well_formed_frames_are_read_as_etherparse_reads_them(ip in well_formed()) {
         let frame = ip.frame(MAC, GATEWAY);
-        let found = headers::parse(&frame).expect("a well-formed frame");
+        let found = headers::parse::parse(&frame).expect("a well-formed frame");
         let expected = read_slowly(&frame).expect("etherparse reads it too");
         assert_same(&found, &expected);
         prop_assert_eq!(found.network, Network::Ip);
         prop_assert_eq!(found.end as usize, frame.len());
-        prop_assert_eq!(headers::parse(&tagged(&frame, 7)), Err(DropReason::VlanTagged));
+        prop_assert_eq!(headers::parse::parse(&tagged(&frame, 7)), Err(DropReason::VlanTagged));
         let mut padded = frame.clone();
         padded.extend_from_slice(&[0x55; 9]);
-        prop_assert_eq!(headers::parse(&padded), Ok(found));
+        prop_assert_eq!(headers::parse::parse(&padded), Ok(found));
     }
 
     #[test]
     fn a_first_fragment_has_the_ports_of_its_transport_header(ip in well_formed(), ports in any::<(u16, u16)>()) {
         let first = Ip { part: None, ..ip }.udp(ports.0, ports.1).part(77, 0, true);
-        let found = headers::parse(&first.frame(MAC, GATEWAY)).expect("a well-formed frame");
+        let found = headers::parse::parse(&first.frame(MAC, GATEWAY)).expect("a well-formed frame");
         prop_assert_eq!((found.tuple.source_port, found.tuple.destination_port), ports);
         prop_assert_eq!((found.fragment, found.fragment_id), (Fragment::First, 77));
     }
@@ -153,7 +153,7 @@ proptest! {
         if let Some(cut) = cut {
             frame.truncate(cut.index(frame.len()));
         }
-        if let Ok(found) = headers::parse(&frame)
+        if let Ok(found) = headers::parse::parse(&frame)
             && found.network == Network::Ip
             && !is_data_read_as_headers(&found)
             && let Some(expected) = read_slowly(&frame).filter(|reading| !WALKED_BY_ONE.contains(&reading.3))
@@ -168,12 +168,12 @@ proptest! {
         mut bytes in proptest::collection::vec(any::<u8>(), 0..160),
         version in select(vec![0x45u8, 0x46, 0x4f, 0x60]),
     ) {
-        let _ = headers::parse(&bytes);
+        let _ = headers::parse::parse(&bytes);
         if let Some(first) = bytes.first_mut() { *first = version }
         let frame = ethernet(MAC, GATEWAY, ether_type, &bytes);
-        if let Ok(found) = headers::parse(&frame) {
+        if let Ok(found) = headers::parse::parse(&frame) {
             prop_assert!(found.end as usize <= frame.len());
-            let _ = headers::quoted(&frame, &found);
+            let _ = headers::parse::quoted(&frame, &found);
         }
     }
 
@@ -183,18 +183,18 @@ proptest! {
         if let Some(first) = quote.first_mut() { *first = if ends.0.is_ipv4() { 0x45 } else { 0x60 } }
         let ip = Ip::between(ends.0, ends.1).icmp(code.0, code.1, [0; 4], &quote);
         let frame = ip.frame(MAC, GATEWAY);
-        let found = headers::parse(&frame).expect("a well-formed frame");
-        let _ = headers::quoted(&frame, &found);
+        let found = headers::parse::parse(&frame).expect("a well-formed frame");
+        let _ = headers::parse::quoted(&frame, &found);
     }
 
     #[test]
     fn a_quote_is_read_like_the_packet(ip in well_formed(), near in any::<u32>()) {
-        let about = headers::parse(&ip.frame(MAC, GATEWAY)).expect("a well-formed frame");
+        let about = headers::parse::parse(&ip.frame(MAC, GATEWAY)).expect("a well-formed frame");
         let from = if ip.source.is_ipv4() { Ipv4Addr::from_bits(near).into() } else { ip.destination };
         let error = Ip::between(from, ip.source).unreachable(&ip);
         let frame = error.frame(MAC, GATEWAY);
-        let found = headers::parse(&frame).expect("a well-formed frame");
-        let quote = headers::quoted(&frame, &found);
+        let found = headers::parse::parse(&frame).expect("a well-formed frame");
+        let quote = headers::parse::quoted(&frame, &found);
         prop_assert_eq!(quote.map(|quote| (quote.tuple, quote.fragment)), Some((about.tuple, about.fragment)));
     }
 }

@@ -7,17 +7,17 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use vswitch_core::acl::RowLimits;
+use vswitch_core::acl::reference;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{
+use vswitch_core::config::desired::{
     Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
 };
-use vswitch_core::filter::RowLimits;
-use vswitch_core::filter::reference;
-use vswitch_core::headers::{Addresses, Tuple};
-use vswitch_core::ids::EniId;
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::protocol::Delta;
 use vswitch_core::ipnet::IpNet;
-use vswitch_core::protocol::Delta;
-use vswitch_core::verdict::{Judgement, Stage};
+use vswitch_core::packet::headers::{Addresses, Tuple};
+use vswitch_core::packet::verdict::{Decision, Stage};
 
 const PEERS: usize = 60;
 const GROUPS: usize = 12;
@@ -189,11 +189,11 @@ fn compare(random: &mut Random, compiler: &Compiler, label: &str) {
     let eni = compiler.eni_index(&id).expect("it is there");
     for direction in [Direction::Ingress, Direction::Egress] {
         let tuples: Vec<Tuple> = (0..50).map(|_| probe(random, desired, direction)).collect();
-        let mut judgements = Vec::new();
-        snapshot.judge_by_rules((eni, direction), &tuples, &mut judgements);
-        for (tuple, judgement) in tuples.iter().zip(judgements) {
+        for tuple in &tuples {
+            let [decision, of_slow_path] = snapshot.decide_by_rules((eni, direction), tuple).expect("it is there");
+            assert_eq!(decision, of_slow_path, "{label} {direction} {tuple:?}");
             let expected = reference::decide(desired, &id, direction, tuple);
-            let Judgement { policy, stage, ground } = judgement;
+            let Decision { policy, stage, ground } = decision;
             assert_eq!((policy, stage), (expected.policy, expected.stage), "{label} {direction} {tuple:?}");
             if stage == Stage::Rule {
                 let rule = snapshot.rule_of(eni, direction, ground).expect("it has a name");

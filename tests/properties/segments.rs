@@ -5,11 +5,11 @@ use harness::frame::{Ip, TcpFlags};
 use harness::offload::{cut_slowly, mend_checksum};
 use proptest::prelude::*;
 use proptest::sample::select;
-use vswitch_core::ids::MacAddress;
-use vswitch_core::limits::FRAME_BYTES_MAX;
-use vswitch_core::offload::{Offload, Segmentation};
+use vswitch_core::config::ids::MacAddress;
+use vswitch_core::config::limits::FRAME_BYTES_MAX;
+use vswitch_core::packet::gso::Segments;
+use vswitch_core::packet::offload::{Offload, Segmentation};
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::segment::Segments;
 
 const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 

@@ -7,10 +7,10 @@ use vswitch::port::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
 use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
-use vswitch_core::ids::EniId;
-use vswitch_core::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, HANDOFF_PACKETS, MTU_BYTES_MAX};
-use vswitch_core::protocol::EniStats;
-use vswitch_core::time::Time;
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, HANDOFF_PACKETS, MTU_BYTES_MAX};
+use vswitch_core::config::protocol::EniStats;
+use vswitch_core::hw::time::Time;
 
 /// A switch with memory ports, turned by hand.
 struct Lab {
@@ -56,7 +56,7 @@ impl Lab {
     }
 
     /// Sends `count` frames of `frame_bytes` each from the client to the web server and says what all counters must
-    /// be then: both judgements let them pass, but `dropped` of them end at `end`.
+    /// be then: both decisions let them pass, but `dropped` of them end at `end`.
     fn assert_counted(&mut self, (count, frame_bytes): (u64, usize), end: End, (dropped, reason): (u64, DropReason)) {
         let stats = self.stats();
         let arrived = count - if matches!(end, End::BeforeIngress) { dropped } else { 0 };

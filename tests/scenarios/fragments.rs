@@ -2,7 +2,7 @@
 
 use super::*;
 use harness::frame::TcpFlags;
-use vswitch_core::desired::Policy;
+use vswitch_core::config::desired::Policy;
 
 fn first(id: u32) -> Ip {
     request().tcp(40000, 80, TcpFlags::SYN).part(id, 0, true)

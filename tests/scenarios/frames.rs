@@ -3,7 +3,7 @@
 use super::*;
 use harness::frame::{TcpFlags, arp, ethernet, tagged};
 use std::net::Ipv4Addr;
-use vswitch_core::ids::MacAddress;
+use vswitch_core::config::ids::MacAddress;
 
 const STRANGER: MacAddress = MacAddress([2, 9, 9, 9, 9, 9]);
 

@@ -2,9 +2,9 @@
 
 use super::*;
 use harness::frame::TcpFlags;
-use vswitch_core::flow::FlowState;
-use vswitch_core::listing::STATE_NAMES;
-use vswitch_core::protocol::FlowSelection;
+use vswitch_core::config::protocol::FlowSelection;
+use vswitch_core::conntrack::state::ConnectionState;
+use vswitch_core::observe::flow_dump::STATE_NAMES;
 
 /// Three sessions at the web server: TCP of the client, UDP of the far one, and its own ping over IPv6.
 fn busy() -> World {
@@ -84,15 +84,15 @@ fn a_flushed_session_is_over_and_its_next_packet_judged_as_new() {
 #[test]
 fn every_state_can_be_asked_for() {
     let states = [
-        FlowState::TcpOpening,
-        FlowState::TcpAnswered,
-        FlowState::TcpEstablished,
-        FlowState::TcpClosingOpener,
-        FlowState::TcpAbandonedResponder,
-        FlowState::TcpClosed,
-        FlowState::Udp,
-        FlowState::Icmp,
-        FlowState::Other,
+        ConnectionState::TcpOpening,
+        ConnectionState::TcpAnswered,
+        ConnectionState::TcpEstablished,
+        ConnectionState::TcpClosingOpener,
+        ConnectionState::TcpAbandonedResponder,
+        ConnectionState::TcpClosed,
+        ConnectionState::Udp,
+        ConnectionState::Icmp,
+        ConnectionState::Other,
     ];
     assert!(states.iter().all(|state| STATE_NAMES.contains(&state.name())));
 }

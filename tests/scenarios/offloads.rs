@@ -2,8 +2,8 @@
 
 use super::*;
 use harness::frame::TcpFlags;
-use vswitch_core::desired::{Port, TapPort};
-use vswitch_core::offload::{Offload, PartialChecksum, Segmentation};
+use vswitch_core::config::desired::{Port, TapPort};
+use vswitch_core::packet::offload::{Offload, PartialChecksum, Segmentation};
 
 const MSS: u16 = 1448;
 

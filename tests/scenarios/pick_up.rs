@@ -3,7 +3,7 @@
 use super::*;
 use harness::frame::TcpFlags;
 use harness::world::accept_out;
-use vswitch_core::protocol::FlowSelection;
+use vswitch_core::config::protocol::FlowSelection;
 
 /// How a session comes to be gone.
 #[derive(Clone, Copy, Debug)]
@@ -51,12 +51,13 @@ fn world(shards: usize) -> World {
 
 fn admitting() -> Vec<Rule> {
     let all = |id: &str| accept_in(id, "0.0.0.0/0");
-    let service = |rule: Rule| Rule { ports: vswitch_core::desired::Ports::Range(range(SERVICE, 60_000)), ..rule };
+    let service =
+        |rule: Rule| Rule { ports: vswitch_core::config::desired::Ports::Range(range(SERVICE, 60_000)), ..rule };
     vec![service(all("tcp").tcp(1)), service(all("udp").udp(1)), all("icmp").protocol(1)]
 }
 
-const fn range(first: u16, last: u16) -> vswitch_core::desired::PortRange {
-    vswitch_core::desired::PortRange { first, last }
+const fn range(first: u16, last: u16) -> vswitch_core::config::desired::PortRange {
+    vswitch_core::config::desired::PortRange { first, last }
 }
 
 fn start(world: &mut World, talk: &Talk) {
@@ -154,7 +155,7 @@ fn what_is_allowed_goes_on_whoever_speaks_next_and_is_cut_when_it_is_revoked() {
 #[test]
 fn the_clients_own_rules_are_asked_where_the_server_speaks_first() {
     let (mut world, talk) = (world(1), tcp(40_000, SERVICE));
-    let only = harness::world::rule("no", Direction::Egress, vswitch_core::desired::Policy::Drop, "0.0.0.0/0");
+    let only = harness::world::rule("no", Direction::Egress, vswitch_core::config::desired::Policy::Drop, "0.0.0.0/0");
     world.set_rules("sg-client", &[only]);
     assert_eq!(world.send("web", &talk.reply), refused("client", DropReason::AnswerUnsolicited));
     // The server's half stands. It is the client's that refuses.
@@ -170,7 +171,7 @@ fn where_ports_do_not_tell_both_directions_have_to_admit_a_connection() {
     assert_eq!(world.send("client", &talk.request), delivered("web"));
     assert_eq!(world.send("web", &talk.reply), delivered("client"));
     // Either end's rules cut it, whichever direction they are of.
-    let no = harness::world::rule("no", Direction::Egress, vswitch_core::desired::Policy::Drop, "0.0.0.0/0");
+    let no = harness::world::rule("no", Direction::Egress, vswitch_core::config::desired::Policy::Drop, "0.0.0.0/0");
     for rules in [vec![accept_in("other", "10.9.0.0/16")], [admitting(), vec![no]].concat()] {
         world.set_rules("sg-web", &rules);
         assert!(!is_delivered(&world.send("client", &talk.request)));

@@ -2,7 +2,7 @@
 
 use super::*;
 use harness::frame::TcpFlags;
-use vswitch_core::desired::Tracking;
+use vswitch_core::config::desired::Tracking;
 
 /// A lab in which every guest reaches every other, with a table of 64 homes, so 86 records, in one shard.
 fn crowded(guaranteed: u32) -> World {

@@ -3,7 +3,7 @@
 use super::*;
 use harness::frame::TcpFlags;
 use harness::world::accept_out;
-use vswitch_core::desired::Policy;
+use vswitch_core::config::desired::Policy;
 
 fn data() -> Ip {
     request().tcp(40000, 80, TcpFlags::ACK)

@@ -4,9 +4,9 @@ use super::*;
 use harness::frame::{TcpFlags, arp, assert_checksums, ethernet};
 use harness::world::prefix_of;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use vswitch_core::ids::{EniIndex, MacAddress};
-use vswitch_core::limits::ANSWERS_PER_S;
-use vswitch_core::verdict::Verdict;
+use vswitch_core::config::ids::{EniIndex, MacAddress};
+use vswitch_core::config::limits::ANSWERS_PER_S;
+use vswitch_core::packet::verdict::Verdict;
 
 const GATEWAY: &str = "10.0.0.1";
 const GATEWAY_V6: &str = "fd00:0:0:1::1";

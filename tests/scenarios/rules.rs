@@ -3,9 +3,9 @@
 use super::*;
 use harness::frame::TcpFlags;
 use harness::world::{accept_out, prefix_of, rule};
-use vswitch_core::desired::{PmtudExempt, Policy, PortList, PortRange, PrefixList};
+use vswitch_core::config::desired::{PmtudExempt, Policy, PortList, PortRange, PrefixList};
 use vswitch_core::packet::Marker;
-use vswitch_core::verdict::{Stage, Verdict};
+use vswitch_core::packet::verdict::{Stage, Verdict};
 
 fn syn(port: u16) -> Ip {
     request().tcp(40000, port, TcpFlags::SYN)
@@ -42,8 +42,10 @@ fn a_drop_rule_is_told_from_the_default() {
 #[test]
 fn port_zero_is_covered_by_rules_without_ports_alone() {
     let mut world = World::new(lab());
-    let all_ports =
-        Rule { ports: vswitch_core::desired::Ports::Range(PortRange::ALL), ..accept_in("tcp", "0.0.0.0/0").tcp(1) };
+    let all_ports = Rule {
+        ports: vswitch_core::config::desired::Ports::Range(PortRange::ALL),
+        ..accept_in("tcp", "0.0.0.0/0").tcp(1)
+    };
     world.set_rules("sg-web", &[all_ports]);
     assert_eq!(world.send("client", &syn(0)), refused("web", DropReason::DefaultDrop));
     world.set_rules("sg-web", &[accept_in("all", "0.0.0.0/0")]);
@@ -175,7 +177,7 @@ fn closed_world() -> World {
 }
 
 fn stage_of(packet: &vswitch_core::packet::Packet) -> Option<Stage> {
-    packet.judgement.map(|judgement| judgement.stage)
+    packet.decision.map(|decision| decision.stage)
 }
 
 #[test]
@@ -363,7 +365,7 @@ fn an_address_inside_the_prefix_of_another_eni_is_refused() {
 #[test]
 fn explain_tells_of_dhcp_what_forwarding_does() {
     let world = World::new(lab());
-    let packet = vswitch_core::protocol::PacketDescription {
+    let packet = vswitch_core::config::protocol::PacketDescription {
         from: None,
         to: None,
         protocol: 17,

@@ -2,7 +2,7 @@
 
 use super::*;
 use harness::frame::TcpFlags;
-use vswitch_core::desired::Timeouts;
+use vswitch_core::config::desired::Timeouts;
 
 const SYN_ACK: u8 = TcpFlags::SYN | TcpFlags::ACK;
 

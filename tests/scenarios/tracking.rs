@@ -2,7 +2,7 @@
 
 use super::*;
 use harness::frame::{Segment, TcpFlags};
-use vswitch_core::desired::TimeoutProfile;
+use vswitch_core::config::desired::TimeoutProfile;
 
 /// Whether the web server would still have a session after so many seconds of silence.
 fn survives(world: &World, seconds: u64) -> bool {

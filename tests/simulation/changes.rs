@@ -2,10 +2,10 @@
 
 use harness::random::Random;
 use harness::world::{Build, accept_in, prefix_of};
-use vswitch_core::desired::{
+use vswitch_core::config::desired::{
     Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule, TimeoutProfile,
 };
-use vswitch_core::ids::EniId;
+use vswitch_core::config::ids::EniId;
 
 pub(crate) const ENIS: [&str; 6] = ["eni-a", "eni-b", "eni-c", "eni-d", "eni-e", "eni-f"];
 const BASIC: [&str; 3] = ["sg-closed", "sg-open", "sg-other"];
@@ -123,7 +123,8 @@ pub(crate) fn change_list(random: &mut Random, desired: &mut Desired) -> String 
 
 pub(crate) fn change_settings(random: &mut Random, desired: &mut Desired) -> String {
     let settings = &mut desired.settings;
-    match random.below(8) {
+    match random.below(9) {
+        8 => settings.fast_path ^= true,
         6..=7 => settings.pick_up_by_ports ^= true,
         4 => settings.tcp_pick_up ^= true,
         5 => settings.timeout_profile = random.pick(&TimeoutProfile::NAMES).0,

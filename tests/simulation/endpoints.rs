@@ -5,7 +5,7 @@ use harness::frame::{Ip, Segment, TcpFlags};
 use harness::random::Random;
 use harness::world::{Build, Fate, Refine, World, accept_in};
 use std::collections::VecDeque;
-use vswitch_core::desired::Desired;
+use vswitch_core::config::desired::Desired;
 
 const SYN: u8 = TcpFlags::SYN;
 const ACK: u8 = TcpFlags::ACK;

@@ -4,8 +4,8 @@ use crate::changes::{ENIS, add_eni, first_world};
 use harness::random::Random;
 use harness::world::{Build, accept_in, prefix_of};
 use std::net::IpAddr;
-use vswitch_core::desired::{Desired, Policy, Port, Timeouts, Vpc};
-use vswitch_core::ids::{EniId, MacAddress, VpcId};
+use vswitch_core::config::desired::{Desired, Policy, Port, Timeouts, Vpc};
+use vswitch_core::config::ids::{EniId, MacAddress, VpcId};
 
 /// A router for destinations outside the VPC, and two ENIs of a VPC with the addresses of `eni-a` and `eni-b`.
 pub(crate) const ROUTER: &str = "eni-r";

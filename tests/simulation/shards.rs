@@ -9,11 +9,11 @@ use harness::oracle::{Gathered, Oracle, Place};
 use harness::random::Random;
 use harness::world::{World, prefix_of};
 use std::collections::VecDeque;
-use vswitch_core::desired::{Desired, Direction, Port, Timeouts};
-use vswitch_core::ids::EniId;
+use vswitch_core::config::desired::{Desired, Direction, Port, Timeouts};
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::protocol::PacketDescription;
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::protocol::PacketDescription;
-use vswitch_core::verdict::{DropReason, Verdict};
 
 const STEPS: usize = 600;
 

@@ -1,4 +1,4 @@
-//! What the workers should do, foretold turn by turn: the oracle's judgements, and queues, rings and ports as plain
+//! What the workers should do, foretold turn by turn: the oracle's decisions, and queues, rings and ports as plain
 //! lists. It knows three things of a worker's order of work: what waits in its rings comes first, then each port gives
 //! one burst in the order in which ports were attached, and what a burst sends to the worker's own ENIs arrives before
 //! the next port is asked.
@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use vswitch::placement::Placement;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{Desired, Direction, Eni, VSwitch};
-use vswitch_core::ids::{EniId, MacAddress, VpcId};
-use vswitch_core::limits::{BURST_PACKETS, HANDOFF_PACKETS};
-use vswitch_core::protocol::Refusal;
-use vswitch_core::verdict::DropReason;
+use vswitch_core::config::desired::{Desired, Direction, Eni, VSwitch};
+use vswitch_core::config::ids::{EniId, MacAddress, VpcId};
+use vswitch_core::config::limits::{BURST_PACKETS, HANDOFF_PACKETS};
+use vswitch_core::config::refusal::Refusal;
+use vswitch_core::packet::verdict::DropReason;
 
 /// Under which name refusals by rules, sessions and quotas are counted together: which of them it was is the subject of
 /// the simulation of shards.

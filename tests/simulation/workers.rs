@@ -23,12 +23,12 @@ use vswitch::port::PortFactory;
 use vswitch::port::memory::MemoryHub;
 use vswitch::switch::{Pacer, Switch, SwitchConfig, WorkerWiring, assemble};
 use vswitch::worker::Worker;
-use vswitch_core::desired::{Desired, Vpc};
-use vswitch_core::ids::{EniId, MacAddress};
-use vswitch_core::limits::HANDOFF_PACKETS;
-use vswitch_core::protocol::{Delta, DirectionStats, ReplyBody, Request, RequestBody, VERSION};
-use vswitch_core::time::Time;
-use vswitch_core::verdict::DropReason;
+use vswitch_core::config::desired::{Desired, Vpc};
+use vswitch_core::config::ids::{EniId, MacAddress};
+use vswitch_core::config::limits::HANDOFF_PACKETS;
+use vswitch_core::config::protocol::{Delta, DirectionStats, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::hw::time::Time;
+use vswitch_core::packet::verdict::DropReason;
 
 const STEPS: usize = 500;
 /// Frames that a port holds in each direction: few, so that ports fill up.

@@ -16,11 +16,11 @@ use vswitch::netlink::Interface;
 use vswitch::port::packet::PacketPort;
 use vswitch::port::tap::Tap;
 use vswitch::port::{Port, TapIo};
-use vswitch_core::desired::{self, TapPort};
-use vswitch_core::limits::{BURST_PACKETS, FRAME_BYTES_MAX};
-use vswitch_core::offload::Offloads;
+use vswitch_core::config::desired::{self, TapPort};
+use vswitch_core::config::limits::{BURST_PACKETS, FRAME_BYTES_MAX};
+use vswitch_core::packet::offload::Offloads;
+use vswitch_core::packet::verdict::Verdict;
 use vswitch_core::packet::{FrameBuffer, HEADROOM_BYTES, Packet};
-use vswitch_core::verdict::Verdict;
 
 const FAR: &str = "10.9.0.2";
 const CRR_PORT: u16 = 7000;

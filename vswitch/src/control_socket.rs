@@ -10,8 +10,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use vswitch_core::limits::MESSAGE_BYTES_MAX;
-use vswitch_core::protocol::{self, Refusal, Reply, ReplyBody, VERSION};
+use vswitch_core::config::limits::MESSAGE_BYTES_MAX;
+use vswitch_core::config::protocol::{self, Reply, ReplyBody, VERSION};
+use vswitch_core::config::refusal::Refusal;
 
 /// Connections at once. There is one control plane and a few people with the command line.
 const CONNECTIONS_MAX: usize = 64;

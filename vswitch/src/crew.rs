@@ -10,7 +10,7 @@ use mio::Poll;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use vswitch_core::time::Time;
+use vswitch_core::hw::time::Time;
 
 /// A worker that makes progress ends the pause of the control thread at once; this is for one that was lost.
 const PAUSE_MAX: Duration = Duration::from_millis(5);

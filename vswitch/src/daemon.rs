@@ -17,9 +17,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vswitch_core::flow::table::LAYOUT_VERSION;
-use vswitch_core::limits::WORKERS_MAX;
-use vswitch_core::protocol::{self, Refusal, Reply, ReplyBody, Request, VERSION};
+use vswitch_core::config::limits::WORKERS_MAX;
+use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, VERSION};
+use vswitch_core::config::refusal::Refusal;
+use vswitch_core::conntrack::table::LAYOUT_VERSION;
 
 const LISTENER: Token = Token(0);
 const STOP: Token = Token(1);
@@ -201,7 +202,7 @@ fn answer(switch: &mut Switch, line: &[u8], pacer: &mut dyn Pacer) -> Vec<u8> {
         Err(refusal) => refused(refusal),
     };
     let line = protocol::write(&reply);
-    if line.len() <= vswitch_core::limits::MESSAGE_BYTES_MAX {
+    if line.len() <= vswitch_core::config::limits::MESSAGE_BYTES_MAX {
         return line;
     }
     let text = "the reply would be too long; ask for less at once";

@@ -3,7 +3,8 @@
 
 use crate::switch::{Pacer, Switch};
 use crate::worker_desk::{Answer, Question};
-use vswitch_core::protocol::{FlowCursor, FlowSelection, Refusal, ReplyBody};
+use vswitch_core::config::protocol::{FlowCursor, FlowSelection, ReplyBody};
+use vswitch_core::config::refusal::Refusal;
 
 /// Sessions in one reply.
 const FLOWS_PER_REPLY: usize = 4096;

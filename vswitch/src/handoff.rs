@@ -4,8 +4,8 @@
 use crate::port::pool::PoolSize;
 use crate::sync::ArrayQueue;
 use std::sync::Arc;
-use vswitch_core::ids::EniIndex;
-use vswitch_core::limits::{BURST_PACKETS, HANDOFF_PACKETS};
+use vswitch_core::config::ids::EniIndex;
+use vswitch_core::config::limits::{BURST_PACKETS, HANDOFF_PACKETS};
 use vswitch_core::packet::{FrameBuffer, Packet};
 
 /// Buffers that one worker may have in rings to all others together, however many there are.

@@ -22,7 +22,7 @@ use rustix::net::{SocketType, netdevice};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use vswitch_core::ids::MacAddress;
+use vswitch_core::config::ids::MacAddress;
 
 /// `IFA_RT_PRIORITY` of `linux/if_addr.h`: the metric of the route that comes with an address.
 const ADDRESS_METRIC: u16 = 9;

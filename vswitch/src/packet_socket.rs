@@ -8,7 +8,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 use std::io;
 use std::mem::zeroed;
 use std::ptr::null_mut;
-use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::config::limits::BURST_PACKETS;
 
 /// What may wait in the kernel in each direction, bytes. The kernel's own default holds three frames of 64 KiB.
 const QUEUE_BYTES: libc::c_int = 8 << 20;

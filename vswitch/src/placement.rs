@@ -3,9 +3,9 @@
 
 use crate::publish::Place;
 use std::collections::BTreeMap;
-use vswitch_core::chunks::Chunks;
-use vswitch_core::ids::{EniId, EniIndex};
-use vswitch_core::relocate::Move;
+use vswitch_core::config::ids::{EniId, EniIndex};
+use vswitch_core::datapath::migrate::Move;
+use vswitch_core::tables::cow_array::CowArray;
 
 #[derive(Clone, Copy, Debug)]
 struct Home {
@@ -22,7 +22,7 @@ pub struct Placement {
     free_slots: Vec<Vec<u32>>,
     slots: Vec<u32>,
     incarnations: u32,
-    table: Chunks<Option<Place>>,
+    table: CowArray<Option<Place>>,
 }
 
 impl Placement {
@@ -34,7 +34,7 @@ impl Placement {
             free_slots: vec![Vec::new(); workers],
             slots: vec![0; workers],
             incarnations: 0,
-            table: Chunks::default(),
+            table: CowArray::default(),
         }
     }
 
@@ -137,7 +137,7 @@ impl Placement {
     }
 
     /// Where each ENI lives, by its number.
-    pub fn table(&self) -> Chunks<Option<Place>> {
+    pub fn table(&self) -> CowArray<Option<Place>> {
         self.table.clone()
     }
 }

@@ -3,7 +3,7 @@
 //! Waking a thread costs a guest's kernel microseconds, so it pays to spin through a gap that is shorter than that, and not
 //! through a longer one. How long a gap is going to be nobody knows; how long the last ones were is known.
 
-use vswitch_core::time::Time;
+use vswitch_core::hw::time::Time;
 
 /// How long a worker spins with nothing to do, if its last sleep was long, ns. Short: the guests' kernels need the cores too.
 const SPIN_MIN_NS: u64 = 20_000;

@@ -11,9 +11,9 @@ use crate::sync::{AtomicU64, Mutex, Thread, current};
 use crossbeam::utils::CachePadded;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use vswitch_core::chunks::Chunks;
-use vswitch_core::ids::EniIndex;
-use vswitch_core::snapshot::Snapshot;
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::ids::EniIndex;
+use vswitch_core::tables::cow_array::CowArray;
 
 /// Where an ENI lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Published {
     /// The policy.
     pub snapshot: Arc<Snapshot>,
     /// Where each ENI lives, by its number.
-    pub places: Chunks<Option<Place>>,
+    pub places: CowArray<Option<Place>>,
 }
 
 impl Published {
@@ -150,11 +150,11 @@ impl Publication {
 mod tests {
     use super::*;
     use vswitch_core::compile::compile;
-    use vswitch_core::desired::Desired;
+    use vswitch_core::config::desired::Desired;
 
     fn published(sequence: u64) -> Published {
         let snapshot = Arc::new(compile(&Desired::default(), sequence).unwrap());
-        Published { sequence, snapshot, places: Chunks::default() }
+        Published { sequence, snapshot, places: CowArray::default() }
     }
 
     #[test]

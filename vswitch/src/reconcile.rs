@@ -4,8 +4,8 @@ use crate::netlink::Interface;
 use crate::port::PortWish;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
-use vswitch_core::desired::{Desired, Eni, Port, Vpc};
-use vswitch_core::ids::EniId;
+use vswitch_core::config::desired::{Desired, Eni, Port, Vpc};
+use vswitch_core::config::ids::EniId;
 
 /// One step from the running ports to the desired ones, in the order in which steps are to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +92,8 @@ pub fn plan(running: &BTreeMap<EniId, PortWish>, wanted: &BTreeMap<EniId, PortWi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vswitch_core::desired::TapPort;
-    use vswitch_core::ids::MacAddress;
+    use vswitch_core::config::desired::TapPort;
+    use vswitch_core::config::ids::MacAddress;
 
     fn tap(device: &str, mtu_bytes: u16) -> PortWish {
         let (namespace, create_namespace, configure) = (Some("guest".to_owned()), false, false);

@@ -3,13 +3,14 @@
 use crate::link::Link;
 use crate::switch::{Pacer, PortRecord, Switch};
 use crate::worker_desk::{Answer, Question};
-use vswitch_core::desired::Direction;
-use vswitch_core::ids::{EniId, EniIndex};
-use vswitch_core::protocol::{
-    Applied, Delta, PacketDescription, Refusal, Reply, ReplyBody, Request, RequestBody, Status, VERSION,
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::explanation::{DecisionReport, Explanation};
+use vswitch_core::config::ids::{EniId, EniIndex};
+use vswitch_core::config::protocol::{
+    Applied, Delta, PacketDescription, Reply, ReplyBody, Request, RequestBody, Status, VERSION,
 };
-use vswitch_core::trace::{Explanation, JudgementReport};
-use vswitch_core::verdict::{DropReason, Verdict};
+use vswitch_core::config::refusal::Refusal;
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 impl Switch {
     /// Answers one request.
@@ -86,13 +87,13 @@ impl Switch {
     /// The way of a packet, by the workers that would judge it: egress at its sender's, ingress at its receiver's.
     fn explain(&mut self, packet: PacketDescription, pacer: &mut dyn Pacer) -> Result<Explanation, Refusal> {
         let receiver = packet.to.clone().map(|to| self.find(&to, "packet/to")).transpose()?;
-        let mut judgements = Vec::new();
+        let mut decisions = Vec::new();
         let mut next = receiver.map(|(_, index)| index);
         let mut verdict = None;
         if let Some(from) = packet.from.clone() {
             let place = self.find(&from, "packet/from")?;
             let (report, after) = self.judge(place, Direction::Egress, &packet, pacer)?;
-            judgements.extend(report);
+            decisions.extend(report);
             match after {
                 Verdict::Forward(to) if next.is_some_and(|next| next != to) => {
                     let name = self.snapshot.eni_id(to).map_or("another", EniId::as_str);
@@ -114,7 +115,7 @@ impl Switch {
             let eni = self.snapshot.eni_id(index).cloned().unwrap_or_default();
             let place = self.find(&eni, "packet/to")?;
             let (report, after) = self.judge(place, Direction::Ingress, &packet, pacer)?;
-            judgements.extend(report);
+            decisions.extend(report);
             // A device that is set down takes nothing, though its port is open.
             let is_set_down = || matches!(self.links([&eni].into_iter()).get(&eni), Some(Ok(Link::Down)));
             let is_up = self.ports.get(&eni).is_some_and(PortRecord::is_up) && !is_set_down();
@@ -122,7 +123,7 @@ impl Switch {
                 Some(if after == Verdict::Deliver && !is_up { Verdict::Drop(DropReason::PortDown) } else { after });
         }
         let verdict = verdict.unwrap_or(Verdict::Drop(DropReason::EniGone));
-        Ok(Explanation { delivered: verdict == Verdict::Deliver, verdict: verdict_name(verdict).into(), judgements })
+        Ok(Explanation { delivered: verdict == Verdict::Deliver, verdict: verdict_name(verdict).into(), decisions })
     }
 
     fn judge(
@@ -131,7 +132,7 @@ impl Switch {
         direction: Direction,
         packet: &PacketDescription,
         pacer: &mut dyn Pacer,
-    ) -> Result<(Option<JudgementReport>, Verdict), Refusal> {
+    ) -> Result<(Option<DecisionReport>, Verdict), Refusal> {
         let question = Question::Explain { eni, direction, packet: Box::new(packet.clone()) };
         match self.ask(worker, question, pacer) {
             Some(Answer::Explained(explained)) => explained,

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
-use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::config::limits::BURST_PACKETS;
 
 /// `RWF_NOWAIT` of `linux/fs.h`.
 const NO_WAIT: i32 = 8;

@@ -2,8 +2,8 @@
 
 use crate::switch::{Pacer, PortRecord, PortState, Switch};
 use crate::worker_desk::{Answer, Question};
-use vswitch_core::ids::{EniId, EniIndex};
-use vswitch_core::protocol::{EniStats, PortStatus, WorkerStatus};
+use vswitch_core::config::ids::{EniId, EniIndex};
+use vswitch_core::config::protocol::{EniStats, PortStatus, WorkerStatus};
 
 /// ENIs whose counters a worker gathers in one turn: the packet path waits meanwhile.
 const ENIS_PER_QUESTION: usize = 64;

@@ -7,8 +7,6 @@ mod ports;
 mod regroup;
 
 use crate::doorbell::Doorbell;
-use crate::handoff;
-use crate::namespace;
 use crate::notes::Notes;
 use crate::placement::Placement;
 use crate::port::pool::BufferPool;
@@ -17,18 +15,20 @@ use crate::publish::{Publication, Published};
 use crate::reconcile::{Step, plan, wishes};
 use crate::worker::Worker;
 use crate::worker_desk::{Answer, Command, Desk, Question};
+use crate::{handoff, namespace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{Desired, Eni, PacketPort, TapPort};
-use vswitch_core::ids::{EniId, EniIndex, VpcId};
-use vswitch_core::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
-use vswitch_core::protocol::{Applied, Delta, Refusal};
-use vswitch_core::snapshot::Snapshot;
-use vswitch_core::time::Time;
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::desired::{Desired, Eni, PacketPort, TapPort};
+use vswitch_core::config::ids::{EniId, EniIndex, VpcId};
+use vswitch_core::config::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
+use vswitch_core::config::protocol::{Applied, Delta};
+use vswitch_core::config::refusal::Refusal;
+use vswitch_core::hw::time::Time;
+use vswitch_core::tables::cow_array::CowArray;
 
 /// How long the control thread waits for a worker before it gives up, ns.
 const PATIENCE_NS: u64 = 5_000_000_000;
@@ -207,7 +207,7 @@ pub fn assemble(
     assert!((1..=WORKERS_MAX).contains(&config.workers), "a switch has 1 to {WORKERS_MAX} workers");
     let compiler = Compiler::new(config.secret);
     let snapshot = Arc::new(compiler.snapshot().clone());
-    let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), places: Chunks::default() };
+    let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), places: CowArray::default() };
     let lanes_max = config.ports.queues();
     let mut switch = Switch {
         factory: PortFactory { lanes_max, ..config.ports },

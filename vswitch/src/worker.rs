@@ -22,15 +22,15 @@ use crate::publish::{Publication, Published};
 use crate::worker_desk::{Command, Desk, Event};
 use std::io;
 use std::sync::Arc;
-use vswitch_core::desired::Direction;
-use vswitch_core::eni::Shard;
-use vswitch_core::ids::EniIndex;
-use vswitch_core::limits::{BURST_PACKETS, SWEEP_RECORDS_PER_TURN, SWEEP_ROUND_NS};
-use vswitch_core::offload::Offloads;
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::ids::EniIndex;
+use vswitch_core::config::limits::{BURST_PACKETS, SWEEP_RECORDS_PER_TURN, SWEEP_ROUND_NS};
+use vswitch_core::datapath::shard::Shard;
+use vswitch_core::datapath::stage_timing::{self, Phase};
+use vswitch_core::hw::time::Time;
 use vswitch_core::packet::Packet;
-use vswitch_core::phases::{self, Phase};
-use vswitch_core::time::Time;
-use vswitch_core::verdict::{DropReason, Verdict};
+use vswitch_core::packet::offload::Offloads;
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 /// Time between two steps of the sweep, ns.
 const SWEEP_INTERVAL_NS: u64 = 1_000_000;
@@ -177,7 +177,7 @@ impl Worker {
     }
 
     /// Times some of its bursts by this clock.
-    pub fn time_with(&mut self, clock: phases::Clock) {
+    pub fn time_with(&mut self, clock: stage_timing::Clock) {
         self.shard.stopwatch.set_clock(clock);
     }
 

@@ -9,17 +9,18 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Thread;
-use vswitch_core::desired::Direction;
-use vswitch_core::eni::Shard;
-use vswitch_core::ids::EniIndex;
-use vswitch_core::limits::TABLE_WARNING_PERCENT;
-use vswitch_core::listing::FlowPage;
-use vswitch_core::phases::PhaseTimes;
-use vswitch_core::protocol::{EniStats, FlowSelection, PacketDescription, Refusal};
-use vswitch_core::snapshot::Snapshot;
-use vswitch_core::time::Time;
-use vswitch_core::trace::JudgementReport;
-use vswitch_core::verdict::Verdict;
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::explanation::DecisionReport;
+use vswitch_core::config::ids::EniIndex;
+use vswitch_core::config::limits::TABLE_WARNING_PERCENT;
+use vswitch_core::config::phase_times::PhaseTimes;
+use vswitch_core::config::protocol::{EniStats, FlowSelection, PacketDescription};
+use vswitch_core::config::refusal::Refusal;
+use vswitch_core::datapath::shard::Shard;
+use vswitch_core::hw::time::Time;
+use vswitch_core::observe::flow_dump::FlowPage;
+use vswitch_core::packet::verdict::Verdict;
 
 /// Commands that wait for one worker. The control thread waits for room, so this only sets how far it runs ahead.
 const COMMANDS_MAX: usize = 64;
@@ -153,7 +154,7 @@ pub enum Answer {
         next: Option<u64>,
     },
     /// To [`Question::Explain`].
-    Explained(Result<(Option<JudgementReport>, Verdict), Refusal>),
+    Explained(Result<(Option<DecisionReport>, Verdict), Refusal>),
 }
 
 /// A port has failed. The worker gives it back, for closing it takes time.

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use vswitch_core::time::Time;
+use vswitch_core::hw::time::Time;
 
 /// The longest sleep: idle sessions are swept at least so often.
 const SLEEP_MAX: Duration = Duration::from_secs(1);

@@ -11,9 +11,9 @@ use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use vswitch::{VswitchConfig, run_until};
-use vswitch_core::desired::{Desired, Settings};
-use vswitch_core::limits::MESSAGE_BYTES_MAX;
-use vswitch_core::protocol::{self, Delta, PacketDescription, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::desired::{Desired, Settings};
+use vswitch_core::config::limits::MESSAGE_BYTES_MAX;
+use vswitch_core::config::protocol::{self, Delta, PacketDescription, ReplyBody, Request, RequestBody, VERSION};
 
 fn code(body: ReplyBody) -> String {
     match body {

@@ -7,8 +7,8 @@ mod running;
 
 use running::{Client, Running};
 use std::time::Duration;
-use vswitch_core::desired::Desired;
-use vswitch_core::protocol::{ReplyBody, RequestBody};
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::protocol::{ReplyBody, RequestBody};
 
 const PORTS: usize = 100;
 

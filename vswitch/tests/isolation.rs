@@ -23,11 +23,11 @@ use vswitch::port::isolated;
 use vswitch::port::packet::PacketPort;
 use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::{InterfaceIo, Port, PortFactory, PortWish};
-use vswitch_core::desired::{self, Desired};
-use vswitch_core::ids::{EniId, MacAddress};
+use vswitch_core::config::desired::{self, Desired};
+use vswitch_core::config::ids::{EniId, MacAddress};
+use vswitch_core::config::protocol::{PortStatus, ReplyBody, RequestBody};
 use vswitch_core::packet::Packet;
-use vswitch_core::protocol::{PortStatus, ReplyBody, RequestBody};
-use vswitch_core::verdict::Verdict;
+use vswitch_core::packet::verdict::Verdict;
 
 /// How long what must not come is waited for.
 const QUIET: Duration = Duration::from_millis(300);

@@ -17,8 +17,8 @@ use vswitch::notes::Notes;
 use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::tap::Tap;
 use vswitch::port::{Port, PortFactory, TapIo};
-use vswitch_core::desired::TapPort;
-use vswitch_core::offload::Offloads;
+use vswitch_core::config::desired::TapPort;
+use vswitch_core::packet::offload::Offloads;
 
 fn laned(workers: usize, lanes: usize) -> World {
     World::with_ports(workers, 4096, PortFactory { lanes, ..PortFactory::default() })

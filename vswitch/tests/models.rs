@@ -11,17 +11,17 @@ use vswitch::doorbell::{Doorbell, Waker};
 use vswitch::handoff::{self, Handoff, Link, Links};
 use vswitch::publish::{Publication, Published};
 use vswitch::recall::Recall;
-use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::compile;
-use vswitch_core::desired::Desired;
-use vswitch_core::ids::EniIndex;
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::ids::EniIndex;
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::snapshot::Snapshot;
+use vswitch_core::tables::cow_array::CowArray;
 
 static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| Arc::new(compile(&Desired::default(), 1).unwrap()));
 
 fn published(sequence: u64) -> Published {
-    Published { sequence, snapshot: Arc::clone(&SNAPSHOT), places: Chunks::default() }
+    Published { sequence, snapshot: Arc::clone(&SNAPSHOT), places: CowArray::default() }
 }
 
 /// A packet that egress let pass by the snapshot of this sequence.

@@ -15,8 +15,8 @@ use vswitch::namespace;
 use vswitch::notes::Notes;
 use vswitch::port::{InterfaceIo, PortFactory, TapIo, steering};
 use vswitch::ring::Ring;
-use vswitch_core::desired::{PacketPort, Policy, Port};
-use vswitch_core::protocol::{ReplyBody, RequestBody};
+use vswitch_core::config::desired::{PacketPort, Policy, Port};
+use vswitch_core::config::protocol::{ReplyBody, RequestBody};
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
@@ -238,7 +238,7 @@ fn a_port_that_cannot_be_had_is_down_with_a_reason_until_it_can() {
     let Some(mut lab) = Lab::new("later", 1) else { return };
     let mut desired = lab.desired("accept");
     for eni in desired.enis.values_mut() {
-        if let Some(vswitch_core::desired::Port::Tap(tap)) = &mut eni.port {
+        if let Some(vswitch_core::config::desired::Port::Tap(tap)) = &mut eni.port {
             tap.create_namespace = false;
         }
     }

@@ -14,8 +14,8 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 use vswitch::namespace;
 use vswitch::port::{PortFactory, steering};
-use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
-use vswitch_core::protocol::{EniStats, Regrouped, ReplyBody, RequestBody};
+use vswitch_core::config::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
+use vswitch_core::config::protocol::{EniStats, Regrouped, ReplyBody, RequestBody};
 
 /// Workers and lanes, one after the other.
 const SHAPES: [(usize, usize); 8] = [(2, 1), (2, 2), (1, 1), (2, 2), (3, 2), (3, 1), (2, 1), (1, 1)];

@@ -13,8 +13,8 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::namespace;
-use vswitch_core::desired::Desired;
-use vswitch_core::protocol::{ReplyBody, RequestBody};
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::protocol::{ReplyBody, RequestBody};
 
 /// Guests beside the one that scans, each with a device of its own, and how many share a namespace.
 const GUESTS: usize = 1000;

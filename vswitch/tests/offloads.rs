@@ -8,8 +8,8 @@ mod guests;
 use guests::desired;
 use vswitch::port::PortFactory;
 use vswitch::port::memory::MemoryGuest;
-use vswitch_core::offload::{Offload, Offloads, PartialChecksum, Segmentation};
-use vswitch_core::protocol::EniStats;
+use vswitch_core::config::protocol::EniStats;
+use vswitch_core::packet::offload::{Offload, Offloads, PartialChecksum, Segmentation};
 
 struct World {
     world: guests::world::World,
@@ -175,7 +175,7 @@ fn a_port_that_floods_long_frames_does_not_starve_another() {
     let lengths: Vec<_> = std::iter::from_fn(|| world.guest(3).collect()).map(|frame| frame.len()).collect();
     assert!(lengths.contains(&guests::udp(2, 3, 99).len()), "served within two turns");
     let bytes: usize = lengths.iter().sum();
-    assert!(bytes < 2 * (vswitch_core::limits::BURST_BYTES + frame.len()), "{bytes} bytes before it");
+    assert!(bytes < 2 * (vswitch_core::config::limits::BURST_BYTES + frame.len()), "{bytes} bytes before it");
 }
 
 /// Segments of a connection of guest 1, each summed.

@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use vswitch::notes::Notes;
 use vswitch::port::{PortFactory, persistent};
 use vswitch::{VswitchConfig, namespace, run_until};
-use vswitch_core::desired::Desired;
-use vswitch_core::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
 
 /// A switch on a socket that the next one may have, and the namespace of its guest, which somebody else made.
 struct World {

@@ -14,12 +14,12 @@ use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::xdp::XdpPort;
 use vswitch::port::{InterfaceIo, Port, PortFactory, PortWish, Received, TapIo};
 use vswitch::ring::Ring;
-use vswitch_core::desired::{self, TapPort};
-use vswitch_core::ids::{EniId, MacAddress};
-use vswitch_core::limits::BURST_PACKETS;
-use vswitch_core::offload::{Offload, Offloads, PartialChecksum, Segmentation};
+use vswitch_core::config::desired::{self, TapPort};
+use vswitch_core::config::ids::{EniId, MacAddress};
+use vswitch_core::config::limits::BURST_PACKETS;
+use vswitch_core::packet::offload::{Offload, Offloads, PartialChecksum, Segmentation};
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::verdict::{DropReason, Verdict};
 
 /// The type of our frames, for local experiments (IEEE 802 §9.2.4); what kernels say of their own accord has others.
 const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];

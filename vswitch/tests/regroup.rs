@@ -12,9 +12,9 @@ use vswitch::port::PortFactory;
 use vswitch::port::memory::MemoryHub;
 use vswitch::switch::{HandPacer, Pacer, WorkerWiring};
 use vswitch::worker::Worker;
-use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
-use vswitch_core::protocol::{FlowDescription, FlowSelection, ReplyBody, RequestBody};
-use vswitch_core::time::Time;
+use vswitch_core::config::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
+use vswitch_core::config::protocol::{FlowDescription, FlowSelection, ReplyBody, RequestBody};
+use vswitch_core::hw::time::Time;
 
 /// Workers and lanes, one after the other.
 const SHAPES: [(usize, usize); 10] = [(2, 1), (2, 2), (1, 1), (4, 4), (3, 2), (3, 3), (1, 1), (2, 2), (2, 1), (1, 1)];

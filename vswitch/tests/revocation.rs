@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use vswitch::port::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
 use vswitch::port::wrap::Faults;
-use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
-use vswitch_core::protocol::{ReplyBody, RequestBody};
+use vswitch_core::config::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
+use vswitch_core::config::protocol::{ReplyBody, RequestBody};
 
 /// Only the sender's egress changes, so that what its worker let pass and still waits in the ring would be let in.
 fn with_egress(policy: Policy) -> Desired {

@@ -12,10 +12,10 @@ use vswitch::notes::Notes;
 use vswitch::port::pool::{BufferPool, PoolSize};
 use vswitch::port::tap::{self, Tap};
 use vswitch::port::{Port, Received, TapIo};
-use vswitch_core::desired::TapPort;
-use vswitch_core::offload::{Offloads, PartialChecksum};
+use vswitch_core::config::desired::TapPort;
 use vswitch_core::packet::Packet;
-use vswitch_core::verdict::{DropReason, Verdict};
+use vswitch_core::packet::offload::{Offloads, PartialChecksum};
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 /// A namespace name of this test alone, which is gone when the test is.
 struct Guest(String);

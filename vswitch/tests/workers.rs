@@ -10,10 +10,10 @@ use std::sync::Arc;
 use vswitch::port::PortFactory;
 use vswitch::port::wrap::Faults;
 use vswitch::worker::Worker;
-use vswitch_core::desired::Policy;
-use vswitch_core::ids::EniId;
-use vswitch_core::limits::HANDOFF_PACKETS;
-use vswitch_core::protocol::{FlowDescription, FlowSelection, PacketDescription, ReplyBody, RequestBody};
+use vswitch_core::config::desired::Policy;
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::limits::HANDOFF_PACKETS;
+use vswitch_core::config::protocol::{FlowDescription, FlowSelection, PacketDescription, ReplyBody, RequestBody};
 
 fn explain(world: &mut World, from: Option<u8>, to: Option<u8>, destination: u8) -> ReplyBody {
     let packet = PacketDescription {
@@ -346,10 +346,10 @@ fn explain_goes_from_worker_to_worker_as_the_packet_would() {
     world.apply(desired(2), 1);
     let ReplyBody::Explained(told) = explain(&mut world, Some(1), None, 2) else { panic!() };
     assert!(told.delivered && told.verdict == "deliver", "{told:?}");
-    let judges: Vec<_> = told.judgements.iter().map(|judgement| judgement.eni.as_str()).collect();
+    let judges: Vec<_> = told.decisions.iter().map(|decision| decision.eni.as_str()).collect();
     assert_eq!(judges, ["eni-1", "eni-2"]);
     let ReplyBody::Explained(told) = explain(&mut world, None, Some(2), 2) else { panic!() };
-    assert_eq!(told.judgements.len(), 1);
+    assert_eq!(told.decisions.len(), 1);
     let ReplyBody::Explained(told) = explain(&mut world, Some(1), None, 99) else { panic!() };
     assert_eq!((told.delivered, told.verdict.as_str()), (false, "no-route"));
     let ReplyBody::Refused { refusals } = explain(&mut world, Some(1), Some(1), 2) else { panic!() };

@@ -1,8 +1,7 @@
 /* DPDK's own parts doing the work of Sluice's bench: see path.h. Says on its first line what it is, as JSON, then measures a
  * round for every line it is sent:
  *
- *   dpdk-parts path established|first FLOWS v4|v6 RULES-FILE MILLIONS SEED SERVICES
- *   dpdk-parts classify v4|v6 RULES-FILE PROBES-FILE MILLIONS */
+ *   dpdk-parts path established|first FLOWS v4|v6 RULES-FILE MILLIONS SEED SERVICES */
 #define _GNU_SOURCE
 #include "path.h"
 #include <errno.h>
@@ -143,66 +142,10 @@ static void run_path(char **arguments)
     on_request(path_chunk, &rig, atoi(arguments[4]));
 }
 
-struct classification {
-    struct rte_acl_ctx *acl;
-    const uint8_t *probes;
-    unsigned probe_bytes, count, next;
-    uint64_t accepted;
-};
-
-static double classify_chunk(void *state)
-{
-    struct classification *work = state;
-    double started_ns = now_ns();
-    for (unsigned burst = 0; burst < CHUNK / BURST; burst++) {
-        const uint8_t *asked[BURST];
-        uint32_t results[BURST];
-        for (unsigned i = 0; i < BURST; i++)
-            asked[i] = work->probes + (size_t)(work->next + i) * work->probe_bytes;
-        rte_acl_classify(work->acl, asked, results, BURST, 1);
-        for (unsigned i = 0; i < BURST; i++)
-            work->accepted += accepts(results[i]);
-        work->next += BURST;
-    }
-    double spent_ns = now_ns() - started_ns;
-    if (work->next + CHUNK > work->count)
-        work->next = 0;
-    return spent_ns;
-}
-
-static void run_classify(char **arguments)
-{
-    bool is_v6 = !strcmp(arguments[0], "v6");
-    start("dpdk-parts", 2048);
-    unsigned rules;
-    double started_ns = now_ns();
-    struct classification work = { .acl = read_rules(arguments[1], is_v6, &rules) };
-    double built_ms = (now_ns() - started_ns) / 1e6;
-    work.probe_bytes = is_v6 ? sizeof(struct acl_key_v6) : sizeof(struct acl_key_v4);
-    FILE *file = fopen(arguments[2], "r");
-    if (!file || fseek(file, 0, SEEK_END))
-        fail("the probes cannot be read");
-    work.count = ftell(file) / work.probe_bytes;
-    rewind(file);
-    uint8_t *probes = rte_malloc("probes", (size_t)work.count * work.probe_bytes, 2 << 20);
-    if (!probes || work.count < CHUNK || fread(probes, work.probe_bytes, work.count, file) != work.count)
-        fail("the probes cannot be read");
-    fclose(file);
-    work.probes = probes;
-    for (unsigned done = 0; done + CHUNK <= work.count; done += CHUNK)
-        classify_chunk(&work);
-    printf("{\"accepted\":%lu,\"rules\":%u,\"built_ms\":%.1f,\"huge_pages_mb\":%.0f}\n", work.accepted, rules, built_ms,
-           huge_pages_mb());
-    fflush(stdout);
-    on_request(classify_chunk, &work, atoi(arguments[3]));
-}
-
 int main(int count, char **arguments)
 {
     if (count == 9 && !strcmp(arguments[1], "path") && (services = strtoul(arguments[8], NULL, 10)) > 0)
         run_path(arguments + 2);
-    else if (count == 6 && !strcmp(arguments[1], "classify"))
-        run_classify(arguments + 2);
     else
         fail("see the first lines of main.c");
     return 0;

@@ -16,7 +16,7 @@ pub use instance::{
 pub use rule::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 
 use serde::{Deserialize, Serialize};
-use vswitch_core::desired::{PmtudExempt, Port, TimeoutProfile, Tracking};
+use vswitch_core::config::desired::{PmtudExempt, Port, TimeoutProfile, Tracking};
 
 macro_rules! vocabulary {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
@@ -512,6 +512,8 @@ vocabulary! {
         pick_up_by_ports: Option<bool>,
         /// IPv4 packets with a source route option drop.
         drop_source_routed: Option<bool>,
+        /// Nearly all packets take the fast path. Without it every packet takes the slow one, with the same result: for incidents.
+        fast_path: Option<bool>,
         /// Which path-MTU reports pass whatever the rules say: `session`, those about a session of their receiver, or
         /// `always`.
         pmtud_exempt: Option<PmtudExempt>,

@@ -3,7 +3,7 @@
 use super::vocabulary;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use vswitch_core::desired::Direction;
+use vswitch_core::config::desired::Direction;
 
 vocabulary! {
     /// A rule as its author writes it. Exactly one of `cidr`, `ipv6_cidr`, `group`, `prefix_list` is its object; where

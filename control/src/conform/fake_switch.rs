@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
-use vswitch_core::protocol::{self, Applied, Reply, ReplyBody, Request, RequestBody, Status};
+use vswitch_core::config::protocol::{self, Applied, Reply, ReplyBody, Request, RequestBody, Status};
 
 /// Acknowledges what comes at a socket, until the process ends.
 pub(super) fn stand_in(path: &Path) -> io::Result<()> {

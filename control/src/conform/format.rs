@@ -27,6 +27,20 @@ pub struct Case {
 }
 
 impl Case {
+    /// The same case with the fast path off. What the switch decides must not depend on it.
+    #[must_use]
+    pub fn without_fast_path(&self) -> Self {
+        let mut case = self.clone();
+        if let Value::Object(body) = &mut case.body
+            && self.kind != "api"
+        {
+            // A case without settings has mail closed, as the cloud does.
+            let cloud = || Value::Object([("smtp_closed".into(), true.into())].into_iter().collect());
+            body.entry("settings").or_insert_with(cloud)["fast_path"] = false.into();
+        }
+        case
+    }
+
     /// The case as its kind has it.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, CaseError> {
         read("case", &self.body)

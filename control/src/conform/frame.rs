@@ -4,7 +4,7 @@ use super::format::{CaseError, FragmentText, PacketText};
 use super::world::protocol_number;
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header};
 use std::net::IpAddr;
-use vswitch_core::ids::MacAddress;
+use vswitch_core::config::ids::MacAddress;
 
 /// The frame that carries the packet from one hardware address to another.
 pub(super) fn frame(packet: &PacketText, source: MacAddress, destination: MacAddress) -> Result<Vec<u8>, CaseError> {

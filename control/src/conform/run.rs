@@ -6,15 +6,15 @@ use crate::socket::protocol::refusal_text;
 use serde_json::Value;
 use std::fmt;
 use vswitch_core::compile::Compiler;
-use vswitch_core::desired::{Desired, Direction, Policy};
-use vswitch_core::eni::Shard;
-use vswitch_core::ids::{EniId, EniIndex, GroupId, quoted};
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::desired::{Desired, Direction, Policy};
+use vswitch_core::config::explanation::DecisionReport;
+use vswitch_core::config::ids::{EniId, EniIndex, GroupId, quoted};
+use vswitch_core::datapath::shard::Shard;
+use vswitch_core::hw::time::Time;
+use vswitch_core::observe::explain::report_decision;
+use vswitch_core::packet::verdict::Verdict;
 use vswitch_core::packet::{FrameBuffer, Marker, Packet};
-use vswitch_core::report::report_judgement;
-use vswitch_core::snapshot::Snapshot;
-use vswitch_core::time::Time;
-use vswitch_core::trace::JudgementReport;
-use vswitch_core::verdict::Verdict;
 
 /// How a case ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +162,7 @@ fn perform(rig: &mut Rig, body: &Body, step: &Step) -> Result<Vec<String>, CaseE
             rig.eni_mut(&step.eni, &body.at)?.timeouts = timeouts;
         }
         "detach" => rig.eni_mut(&step.eni, &body.at)?.port = None,
-        "attach" => rig.eni_mut(&step.eni, &body.at)?.port = Some(vswitch_core::desired::Port::Memory),
+        "attach" => rig.eni_mut(&step.eni, &body.at)?.port = Some(vswitch_core::config::desired::Port::Memory),
         other => return Err(CaseError(format!("unknown op {}", quoted(other)))),
     }
     rig.publish()?;
@@ -180,7 +180,7 @@ struct Rig {
 
 /// What was decided about a packet.
 struct Decision {
-    report: Option<JudgementReport>,
+    report: Option<DecisionReport>,
     verdict: Verdict,
 }
 
@@ -199,7 +199,7 @@ impl Rig {
         Ok(())
     }
 
-    fn group_mut(&mut self, id: &GroupId) -> Result<&mut vswitch_core::desired::SecurityGroup, CaseError> {
+    fn group_mut(&mut self, id: &GroupId) -> Result<&mut vswitch_core::config::desired::SecurityGroup, CaseError> {
         self.desired.groups.get_mut(id).ok_or_else(|| CaseError(format!("there is no group {id}")))
     }
 
@@ -207,7 +207,7 @@ impl Rig {
         &mut self,
         named: &Option<String>,
         otherwise: &Option<String>,
-    ) -> Result<&mut vswitch_core::desired::Eni, CaseError> {
+    ) -> Result<&mut vswitch_core::config::desired::Eni, CaseError> {
         let id = present(if named.is_some() { named } else { otherwise }, "eni")?;
         let eni = self.desired.enis.get_mut(&EniId::from(id.as_str()));
         eni.ok_or_else(|| CaseError(format!("there is no ENI {id}")))
@@ -218,7 +218,7 @@ impl Rig {
         let id = EniId::from(at);
         let known = self.snapshot.eni_index(&id).zip(self.desired.enis.get(&id));
         let (eni, desired) = known.ok_or_else(|| CaseError(format!("there is no ENI {at}")))?;
-        let gateway = vswitch_core::desired::Vpc::default_gateway_mac();
+        let gateway = vswitch_core::config::desired::Vpc::default_gateway_mac();
         let (source, destination) = match direction {
             Direction::Egress => (desired.mac, gateway),
             Direction::Ingress => (gateway, desired.mac),
@@ -241,12 +241,12 @@ impl Rig {
     }
 
     fn decision(&self, eni: EniIndex, direction: Direction, packet: &Packet) -> Decision {
-        let report = packet.judgement.and_then(|judgement| report_judgement(&self.snapshot, eni, direction, judgement));
+        let report = packet.decision.and_then(|decision| report_decision(&self.snapshot, eni, direction, decision));
         Decision { report, verdict: packet.verdict }
     }
 }
 
-fn refused(refusals: Vec<vswitch_core::protocol::Refusal>) -> CaseError {
+fn refused(refusals: Vec<vswitch_core::config::refusal::Refusal>) -> CaseError {
     let texts: Vec<String> = refusals.iter().map(refusal_text).collect();
     CaseError(format!("the configuration is refused: {}", texts.join("; ")))
 }
@@ -261,7 +261,7 @@ fn marker(packet: &PacketText) -> Result<Marker, CaseError> {
 }
 
 impl Decision {
-    /// By the judgement where there is one: what else befalls a packet is not the groups' doing.
+    /// By the decision where there is one: what else befalls a packet is not the groups' doing.
     fn accepts(&self) -> bool {
         match &self.report {
             Some(report) => report.policy == Policy::Accept,

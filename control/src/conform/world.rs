@@ -4,11 +4,11 @@ use super::format::{Body, CaseError, Eni, Group, RuleText, TimeoutsText};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use vswitch_core::desired::{
+use vswitch_core::config::desired::{
     self, Desired, Direction, GroupKind, PmtudExempt, Policy, Port, PortRange, Ports, Protocol, Remote, Rule,
     SecurityGroup, Settings, Timeouts, VSwitch, Vpc,
 };
-use vswitch_core::ids::{EniId, GroupId, MacAddress, VpcId};
+use vswitch_core::config::ids::{EniId, GroupId, MacAddress, VpcId};
 
 /// Stands for everything outside the VPC: the next hop of its default routes.
 pub(super) const OUTSIDE: &str = "outside";

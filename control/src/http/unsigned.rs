@@ -7,7 +7,7 @@
 use crate::ecs::Envelope;
 use crate::error::{ApiError, FORBIDDEN};
 use std::net::IpAddr;
-use vswitch_core::ids::quoted;
+use vswitch_core::config::ids::quoted;
 
 /// Refuses what a page of somebody else's may have sent. Where TLS has told the client that it is here (`has_tls`), the host is
 /// of no matter.

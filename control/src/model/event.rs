@@ -2,8 +2,8 @@
 
 use super::{Eni, Group, Instance, Label, PortList, PrefixList, Rule, Token, VSwitch, Vpc};
 use serde::{Serialize, de::DeserializeOwned};
-use vswitch_core::desired::Settings;
-use vswitch_core::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+use vswitch_core::config::desired::Settings;
+use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 
 /// One object as it is from now on; `None`: it is gone.
 #[derive(Clone, Debug, PartialEq)]

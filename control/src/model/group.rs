@@ -14,8 +14,8 @@ use crate::error::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use vswitch_core::desired::{GroupKind, Policy};
-use vswitch_core::ids::{EniId, GroupId, VpcId, quoted};
+use vswitch_core::config::desired::{GroupKind, Policy};
+use vswitch_core::config::ids::{EniId, GroupId, VpcId, quoted};
 
 /// A security group. Its rules are objects of their own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

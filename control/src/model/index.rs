@@ -4,7 +4,7 @@ use super::Eni;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use vswitch_core::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId};
+use vswitch_core::config::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Index {

@@ -14,8 +14,8 @@ use crate::error::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use vswitch_core::desired::{Port, TapPort};
-use vswitch_core::ids::{EniId, VSwitchId, quoted};
+use vswitch_core::config::desired::{Port, TapPort};
+use vswitch_core::config::ids::{EniId, VSwitchId, quoted};
 
 /// Interfaces of one instance.
 pub(crate) const ENIS_PER_INSTANCE_MAX: usize = 8;

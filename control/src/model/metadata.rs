@@ -6,8 +6,8 @@ use crate::environment::Environment;
 use crate::error::{ApiError, FORBIDDEN, INVALID_PARAMETER, TAG_LIMIT};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use vswitch_core::desired::{Ports, Remote};
-use vswitch_core::ids::{GroupId, VpcId, quoted};
+use vswitch_core::config::desired::{Ports, Remote};
+use vswitch_core::config::ids::{GroupId, VpcId, quoted};
 
 /// Tags of one object.
 const TAGS_MAX: usize = 20;

@@ -44,8 +44,8 @@ use crate::error::{ApiError, INVALID_PARAMETER};
 use index::Index;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use vswitch_core::desired::Settings;
-use vswitch_core::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+use vswitch_core::config::desired::Settings;
+use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 
 /// Commands one batch may hold.
 pub const BATCH_COMMANDS_MAX: usize = 100_000;

@@ -5,7 +5,7 @@ use crate::environment::Environment;
 use crate::error::{ApiError, ErrorKind, ID_ALREADY_EXISTS, INVALID_ID_MALFORMED};
 use ipnet::IpNet;
 use std::net::IpAddr;
-use vswitch_core::ids::quoted;
+use vswitch_core::config::ids::quoted;
 
 /// Characters of an identifier, its prefix included.
 const ID_CHARACTERS_MAX: usize = 64;

@@ -11,8 +11,8 @@ use crate::error::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use vswitch_core::desired::PortRange;
-use vswitch_core::ids::{PortListId, quoted};
+use vswitch_core::config::desired::PortRange;
+use vswitch_core::config::ids::{PortListId, quoted};
 
 /// A named list of destination port ranges. Empty, it matches nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

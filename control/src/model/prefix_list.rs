@@ -11,7 +11,7 @@ use crate::error::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use vswitch_core::ids::{PrefixListId, quoted};
+use vswitch_core::config::ids::{PrefixListId, quoted};
 
 /// A named list of prefixes of one family. Empty, it matches nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

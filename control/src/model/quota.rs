@@ -59,7 +59,7 @@ impl Default for Quotas {
             vpcs_max: 1000,
             vswitches_per_vpc_max: 150,
             routes_per_vpc_max: 200,
-            enis_max: vswitch_core::limits::ENIS_MAX,
+            enis_max: vswitch_core::config::limits::ENIS_MAX,
             groups_max: 100,
             rules_per_eni_max: 1000,
             group_objects_per_group_max: 20,

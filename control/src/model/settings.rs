@@ -18,6 +18,7 @@ impl Model {
         new.tcp_pick_up = modify.tcp_pick_up.unwrap_or(old.tcp_pick_up);
         new.pick_up_by_ports = modify.pick_up_by_ports.unwrap_or(old.pick_up_by_ports);
         new.drop_source_routed = modify.drop_source_routed.unwrap_or(old.drop_source_routed);
+        new.fast_path = modify.fast_path.unwrap_or(old.fast_path);
         new.pmtud_exempt = modify.pmtud_exempt.unwrap_or(old.pmtud_exempt);
         new.timeout_profile = modify.timeout_profile.unwrap_or(old.timeout_profile);
         let half_open = timeout(modify.tcp_half_open_timeout_s, "tcp_half_open_timeout_s")?;

@@ -12,7 +12,7 @@ use crate::error::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
-use vswitch_core::ids::{EniId, VpcId, quoted};
+use vswitch_core::config::ids::{EniId, VpcId, quoted};
 
 /// Blocks that have another meaning everywhere, so that no VPC may lie in them.
 const RESERVED_BLOCKS: [Ipv4Net; 5] = [

@@ -13,7 +13,7 @@ use crate::error::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::ids::{VSwitchId, VpcId};
+use vswitch_core::config::ids::{VSwitchId, VpcId};
 
 /// A subnet of a VPC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,8 +2,8 @@
 
 use super::{Eni, Event, Model, Vpc};
 use std::collections::{BTreeMap, BTreeSet};
-use vswitch_core::desired::{Port, TapPort};
-use vswitch_core::ids::{EniId, VpcId};
+use vswitch_core::config::desired::{Port, TapPort};
+use vswitch_core::config::ids::{EniId, VpcId};
 
 /// Objects as they were before a change; `None`: they were not there.
 #[derive(Default)]

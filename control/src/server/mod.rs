@@ -39,7 +39,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::{Duration, Instant};
-use vswitch_core::protocol::{Refusal, ReplyBody as SwitchReply, RequestBody};
+use vswitch_core::config::protocol::{ReplyBody as SwitchReply, RequestBody};
+use vswitch_core::config::refusal::Refusal;
 
 /// Clients at once.
 pub const CONNECTIONS_MAX: usize = 256;

@@ -8,8 +8,9 @@ use crate::socket::query::{Answer, Query};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::fmt;
-use vswitch_core::ids::quoted;
-use vswitch_core::protocol::{Applied, Refusal};
+use vswitch_core::config::ids::quoted;
+use vswitch_core::config::protocol::Applied;
+use vswitch_core::config::refusal::Refusal;
 
 /// The version of this protocol.
 pub const VERSION: u64 = 1;

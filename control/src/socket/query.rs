@@ -8,8 +8,8 @@ use crate::socket::view::{
     EniView, GroupView, PortListView, PrefixListView, RuleView, StateView, StatusView, VSwitchView, VpcView,
 };
 use serde::{Deserialize, Serialize};
-use vswitch_core::desired::{Direction, Settings};
-use vswitch_core::protocol::{
+use vswitch_core::config::desired::{Direction, Settings};
+use vswitch_core::config::protocol::{
     EniStats, FlowCursor, FlowDescription, FlowSelection, PacketDescription, PortStatus, Regrouped,
 };
 
@@ -233,7 +233,7 @@ pub enum Answer {
     /// Another number of workers forwards.
     Regrouped(Regrouped),
     /// A packet's fate.
-    Explanation(Box<vswitch_core::trace::Explanation>),
+    Explanation(Box<vswitch_core::config::explanation::Explanation>),
 }
 
 impl Query {

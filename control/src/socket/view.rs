@@ -4,9 +4,9 @@ use crate::model::{Eni, Group, Model, PortList, PrefixList, Rule, VSwitch, Vpc, 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::{Direction, GroupKind, Policy, Port, Ports, Remote, Settings, Timeouts, Tracking};
-use vswitch_core::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
-use vswitch_core::protocol::Status;
+use vswitch_core::config::desired::{Direction, GroupKind, Policy, Port, Ports, Remote, Settings, Timeouts, Tracking};
+use vswitch_core::config::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
+use vswitch_core::config::protocol::Status;
 
 macro_rules! views {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(

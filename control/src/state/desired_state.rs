@@ -3,9 +3,9 @@
 use crate::model::{Eni, Event, Group, Model, PortList, PrefixList, Rule, VSwitch, Vpc};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use vswitch_core::desired::{self, Desired, Ports, Remote};
-use vswitch_core::ids::{GroupId, RuleId};
-use vswitch_core::protocol::Delta;
+use vswitch_core::config::desired::{self, Desired, Ports, Remote};
+use vswitch_core::config::ids::{GroupId, RuleId};
+use vswitch_core::config::protocol::Delta;
 
 /// The desired state that a model means.
 pub fn lower(model: &Model) -> Desired {
@@ -195,7 +195,7 @@ fn lower_eni(eni: &Eni) -> desired::Eni {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
-    use vswitch_core::validate::validate;
+    use vswitch_core::config::validate::validate;
 
     fn rule(changes: &Value) -> Value {
         let mut rule = json!({"id": "sgr-1", "direction": "ingress", "policy": "accept", "priority": 1,

@@ -12,9 +12,9 @@ use crate::socket::protocol::{ChangeKind, ChangedObject, refusals_text, refused_
 use crate::state::desired_state::{judged_part, lower, touched};
 use crate::store::{Store, StoreError};
 use std::collections::BTreeSet;
-use vswitch_core::desired::Desired;
-use vswitch_core::protocol::Delta;
-use vswitch_core::validate::validate;
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::protocol::Delta;
+use vswitch_core::config::validate::validate;
 
 /// Model, store, and what the forwarding plane should run.
 pub struct Authority {

@@ -1,5 +1,8 @@
 //! The meaning of the switch: bytes to headers, headers to verdicts, rules to filters. Pure: no clock, no I/O, no
-//! threads. Time and secrets are arguments. Read `eni` first: it is the door every packet passes.
+//! threads. Time and secrets are arguments.
+//!
+//! The modules are layers, from the ground up: each imports only from those before it. Read [`datapath`] first, and there
+//! `forward`: every packet passes through it.
 
 #![no_std]
 
@@ -7,44 +10,14 @@ extern crate alloc;
 
 pub use ipnet;
 
-mod answer;
-mod apply;
-mod checksum;
-pub mod chunks;
-mod classify;
-pub mod coalesce;
+pub mod acl;
 pub mod compile;
-mod counters;
-mod delta;
-pub mod desired;
-pub mod eni;
-mod express;
-pub mod filter;
-pub mod flow;
-mod guard;
-pub mod headers;
-mod host_map;
-pub mod ids;
-mod judge;
-pub mod limits;
-pub mod listing;
-pub mod offload;
+pub mod config;
+pub mod conntrack;
+pub mod datapath;
+pub mod hw;
+pub mod observe;
 pub mod packet;
-pub mod phases;
-mod prefetch;
-pub mod prefix_map;
-pub mod protocol;
-mod quota;
-mod reclaim;
-pub mod relocate;
-pub mod report;
-pub mod route;
-pub mod segment;
-mod simd;
-pub mod snapshot;
-mod sweep;
-pub mod time;
-pub mod trace;
-pub mod validate;
-pub mod verdict;
-mod ways;
+pub mod policy;
+pub mod router;
+pub mod tables;

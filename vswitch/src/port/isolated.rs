@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use vswitch_core::desired::{PacketPort, TapPort};
+use vswitch_core::config::desired::{PacketPort, TapPort};
 
 /// What parts a device's name, which cannot have it, from its namespace's in the name of a note.
 const SEPARATOR: char = ':';

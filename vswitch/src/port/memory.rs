@@ -11,11 +11,11 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use vswitch_core::ids::EniId;
-use vswitch_core::limits::BURST_BYTES;
-use vswitch_core::offload::{Offload, Offloads};
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::limits::BURST_BYTES;
+use vswitch_core::packet::offload::{Offload, Offloads};
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::verdict::{DropReason, Verdict};
 
 /// Frames that a memory port holds in each direction, unless told otherwise.
 const FRAMES_MAX_DEFAULT: usize = 256;

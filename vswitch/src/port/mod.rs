@@ -22,12 +22,12 @@ use pool::BufferPool;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
-use vswitch_core::desired;
-use vswitch_core::ids::{EniId, MacAddress};
-use vswitch_core::limits::ETHERNET_HEADER_BYTES;
-use vswitch_core::offload::Offloads;
+use vswitch_core::config::desired;
+use vswitch_core::config::ids::{EniId, MacAddress};
+use vswitch_core::config::limits::ETHERNET_HEADER_BYTES;
 use vswitch_core::packet::Packet;
-use vswitch_core::verdict::{DropReason, Verdict};
+use vswitch_core::packet::offload::Offloads;
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 /// What a port has left after a burst was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! How many frames a port asks its kernel for at once.
 
 use rustix::io::Errno;
-use vswitch_core::limits::{BURST_BYTES, BURST_PACKETS};
+use vswitch_core::config::limits::{BURST_BYTES, BURST_PACKETS};
 use vswitch_core::packet::Packet;
 
 /// How many frames are there is not known before, and asking for more is not free: so a port asks for one more than came
@@ -49,7 +49,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vswitch_core::limits::FRAME_BYTES_MAX;
+    use vswitch_core::config::limits::FRAME_BYTES_MAX;
     use vswitch_core::packet::FrameBuffer;
 
     /// What is asked for until `waiting` frames of `bytes` are exhausted or a burst is full.

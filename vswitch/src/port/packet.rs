@@ -13,11 +13,11 @@ use rustix::fd::AsFd;
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::BorrowedFd;
-use vswitch_core::desired;
-use vswitch_core::limits::BURST_PACKETS;
-use vswitch_core::offload::{Offload, Offloads, Segmentation};
+use vswitch_core::config::desired;
+use vswitch_core::config::limits::BURST_PACKETS;
+use vswitch_core::packet::offload::{Offload, Offloads, Segmentation};
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::verdict::{DropReason, Verdict};
 
 /// Where a tag stands in a frame: after both hardware addresses.
 const VLAN_TAG_PLACE: usize = 12;

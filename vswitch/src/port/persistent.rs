@@ -12,8 +12,8 @@ use crate::port::tap::{self, Tap};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use vswitch_core::desired::TapPort;
-use vswitch_core::offload::Offloads;
+use vswitch_core::config::desired::TapPort;
+use vswitch_core::packet::offload::Offloads;
 
 /// Folders of notes, of devices of the host and of namespaces, each with a folder of its own.
 const HOST_FOLDER: &str = "host";

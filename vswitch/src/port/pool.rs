@@ -6,7 +6,7 @@
 //! into a large one and copies what is small out of it, which costs tens of nanoseconds beside a system call. A worker
 //! without a large buffer leaves frames where they are until some come back.
 
-use vswitch_core::limits::{BURST_PACKETS, FRAME_BYTES_MAX};
+use vswitch_core::config::limits::{BURST_PACKETS, FRAME_BYTES_MAX};
 use vswitch_core::packet::FrameBuffer;
 
 /// Room of a small buffer: a frame of the usual MTU.

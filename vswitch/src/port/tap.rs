@@ -17,12 +17,12 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::BorrowedFd;
-use vswitch_core::desired::TapPort;
-use vswitch_core::ids::MacAddress;
-use vswitch_core::limits::{BURST_BYTES, BURST_PACKETS};
-use vswitch_core::offload::{Offload, Offloads};
+use vswitch_core::config::desired::TapPort;
+use vswitch_core::config::ids::MacAddress;
+use vswitch_core::config::limits::{BURST_BYTES, BURST_PACKETS};
+use vswitch_core::packet::offload::{Offload, Offloads};
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::verdict::{DropReason, Verdict};
 
 /// An open TAP device. It disappears when this is dropped, unless it existed before.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The header that virtio devices, and TAP devices with `IFF_VNET_HDR`, put before each frame (VIRTIO 1.2 §5.1.6, the
 //! ten bytes without the count of buffers). Bytes to words only: what they claim is judged by the core.
 
-use vswitch_core::offload::{Offload, PartialChecksum, Segmentation};
+use vswitch_core::packet::offload::{Offload, PartialChecksum, Segmentation};
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 10;

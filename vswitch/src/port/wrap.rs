@@ -5,9 +5,9 @@ use crate::port::{Port, Received, Sent, drop_all};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use vswitch_core::offload::Offloads;
+use vswitch_core::packet::offload::Offloads;
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
-use vswitch_core::verdict::{DropReason, Verdict};
 
 /// How often what happens to a packet, in packets of a million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::port::memory::MemoryHub;
     use crate::port::pool::PoolSize;
-    use vswitch_core::ids::EniId;
+    use vswitch_core::config::ids::EniId;
 
     fn run(faults: Faults) -> Vec<u8> {
         let hub = MemoryHub::default();

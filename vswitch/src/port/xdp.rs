@@ -12,11 +12,11 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
-use vswitch_core::desired;
-use vswitch_core::limits::ETHERNET_HEADER_BYTES;
-use vswitch_core::offload::Offload;
+use vswitch_core::config::desired;
+use vswitch_core::config::limits::ETHERNET_HEADER_BYTES;
 use vswitch_core::packet::Packet;
-use vswitch_core::verdict::{DropReason, Verdict};
+use vswitch_core::packet::offload::Offload;
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 /// Empty receives between two looks whether the interface is still there: an empty ring does not tell.
 const EMPTY_RECEIVES_PER_CHECK: u8 = 4;

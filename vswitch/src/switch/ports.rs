@@ -12,9 +12,9 @@ use mio::{Interest, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsRawFd;
-use vswitch_core::desired::PacketPort;
-use vswitch_core::ids::EniId;
-use vswitch_core::time::Time;
+use vswitch_core::config::desired::PacketPort;
+use vswitch_core::config::ids::EniId;
+use vswitch_core::hw::time::Time;
 
 impl PortRecord {
     /// Workers and the places there that its lanes are at, the owner's first.

@@ -16,12 +16,13 @@ use mio::{Interest, Token};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use vswitch_core::eni::Shard;
-use vswitch_core::ids::EniId;
-use vswitch_core::limits::WORKERS_MAX;
-use vswitch_core::protocol::{Refusal, Regrouped};
-use vswitch_core::relocate::{Move, NoRoom, relocate};
-use vswitch_core::time::Time;
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::limits::WORKERS_MAX;
+use vswitch_core::config::protocol::Regrouped;
+use vswitch_core::config::refusal::Refusal;
+use vswitch_core::datapath::migrate::{Move, NoRoom, migrate};
+use vswitch_core::datapath::shard::Shard;
+use vswitch_core::hw::time::Time;
 
 /// Times that workers are turned for what is on its way between them. A packet crosses twice at most; some wait for buffers
 /// that come back with others.
@@ -155,7 +156,7 @@ impl Switch {
         all.extend(new);
         let moves: Vec<Move> = change.moves.iter().map(|(_, step)| *step).collect();
         let mut shards: Vec<&mut Shard> = all.iter_mut().map(Worker::shard_mut).collect();
-        let moved = relocate(&mut shards, &moves, (&self.snapshot, now)).map_err(|no_room| {
+        let moved = migrate(&mut shards, &moves, (&self.snapshot, now)).map_err(|no_room| {
             change.dismissed = all.split_off(self.workers.len());
             self.tell(no_room)
         })?;

@@ -1,9 +1,9 @@
 //! Segments of a burst that go to a port which takes long frames are put together: one crossing instead of many.
 
 use super::Worker;
-use vswitch_core::coalesce::{self, Relation};
-use vswitch_core::offload::{Offloads, Segmentation};
 use vswitch_core::packet::Packet;
+use vswitch_core::packet::gro::{self, Relation};
+use vswitch_core::packet::offload::{Offloads, Segmentation};
 
 /// Packets lined up last among which that of the same flow is looked for.
 const LOOKED_AT_MAX: usize = 8;
@@ -19,13 +19,13 @@ impl Worker {
     pub(super) fn gather(&mut self, packet: &Packet) -> bool {
         let first = self.outgoing.len().saturating_sub(LOOKED_AT_MAX);
         for place in (first..self.outgoing.len()).rev() {
-            match coalesce::relation(&self.outgoing[place], packet) {
+            match gro::relation(&self.outgoing[place], packet) {
                 Relation::Other => {}
                 Relation::Behind => return false,
                 Relation::Next(bytes) => {
                     let has_room = self.outgoing[place].buffer.capacity() >= bytes || self.enlarge(place);
                     if has_room {
-                        coalesce::append(&mut self.outgoing[place], packet);
+                        gro::append(&mut self.outgoing[place], packet);
                     }
                     return has_room;
                 }

@@ -7,11 +7,11 @@ use super::{Activity, Source, Worker};
 use crate::handoff::Unjudged;
 use crate::publish::Place;
 use std::sync::Arc;
-use vswitch_core::desired::Direction;
-use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::limits::BURST_PACKETS;
+use vswitch_core::hw::time::Time;
 use vswitch_core::packet::Packet;
-use vswitch_core::time::Time;
-use vswitch_core::verdict::DropReason;
+use vswitch_core::packet::verdict::DropReason;
 
 impl Worker {
     /// Hands the burst to the worker that has its ENI. Received were no more than there is room for.

@@ -5,8 +5,8 @@ use crate::handoff::{Links, pool_size};
 use crate::port::Port;
 use crate::port::pool::BufferPool;
 use std::os::fd::BorrowedFd;
-use vswitch_core::eni::Shard;
-use vswitch_core::time::Time;
+use vswitch_core::datapath::shard::Shard;
+use vswitch_core::hw::time::Time;
 
 impl PortEntry {
     /// What becomes readable when there are frames, unless the port is down or has nothing of the kind.

@@ -2,13 +2,13 @@
 //! its buffer back to the pool that it is of.
 
 use super::{Arrival, Worker, gather, readiness};
-use vswitch_core::desired::Direction;
-use vswitch_core::ids::EniIndex;
-use vswitch_core::limits::BURST_PACKETS;
-use vswitch_core::offload::Fit;
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::ids::EniIndex;
+use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::packet::Packet;
-use vswitch_core::segment::Segments;
-use vswitch_core::verdict::{DropReason, Verdict};
+use vswitch_core::packet::gso::Segments;
+use vswitch_core::packet::offload::Fit;
+use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 impl Worker {
     /// Lines a packet up for the port of its receiver. What was lined up for another, `last`, is sent before.

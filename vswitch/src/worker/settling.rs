@@ -7,9 +7,9 @@
 
 use super::Worker;
 use std::io;
-use vswitch_core::desired::Direction;
-use vswitch_core::time::Time;
-use vswitch_core::verdict::DropReason;
+use vswitch_core::config::desired::Direction;
+use vswitch_core::hw::time::Time;
+use vswitch_core::packet::verdict::DropReason;
 
 /// How long a port may hold what was judged by older rules before it is closed, ns.
 const HELD_MAX_NS: u64 = 100_000_000;

@@ -2,8 +2,8 @@
 
 pub(crate) mod world;
 
-use vswitch_core::desired::Desired;
-use vswitch_core::ids::EniId;
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::ids::EniId;
 
 pub(crate) fn eni(number: u8) -> EniId {
     EniId(format!("eni-{number}"))

@@ -6,9 +6,10 @@ use vswitch::port::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
 use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
-use vswitch_core::desired::Desired;
-use vswitch_core::protocol::{Applied, EniStats, Refusal, Regrouped, ReplyBody, Request, RequestBody, VERSION};
-use vswitch_core::time::Time;
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::protocol::{Applied, EniStats, Regrouped, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::refusal::Refusal;
+use vswitch_core::hw::time::Time;
 
 pub(crate) struct World {
     pub(crate) switch: Switch,

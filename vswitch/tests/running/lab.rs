@@ -5,8 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use vswitch::namespace;
 use vswitch::port::PortFactory;
-use vswitch_core::desired::Desired;
-use vswitch_core::protocol::{Applied, PortStatus, ReplyBody, RequestBody};
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::protocol::{Applied, PortStatus, ReplyBody, RequestBody};
 
 /// Two guests of one open group in one VPC, each in a namespace of its own.
 pub(crate) struct Lab {

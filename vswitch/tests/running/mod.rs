@@ -10,7 +10,7 @@ use std::time::Duration;
 use vswitch::notes::Notes;
 use vswitch::port::{PortFactory, persistent};
 use vswitch::{VswitchConfig, run_until};
-use vswitch_core::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
 
 /// A switch on a thread of this process. What it made for its guests goes with the value.
 pub(crate) struct Running {

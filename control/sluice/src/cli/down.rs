@@ -5,7 +5,7 @@ use crate::supervisor;
 use serde::Serialize;
 use vswitch::notes::Notes;
 use vswitch::port::{isolated, persistent};
-use vswitch_core::desired::TapPort;
+use vswitch_core::config::desired::TapPort;
 
 /// What was done.
 #[derive(Serialize)]

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use control::command::{self, Command, TimeoutsChange, TrackingChange};
 use control::socket::query::{Answer, EniFilter, EniShow, Query};
 use control::socket::view::EniView;
-use vswitch_core::desired::{PacketPort, Port, TapPort};
+use vswitch_core::config::desired::{PacketPort, Port, TapPort};
 
 /// What can be done with network interfaces.
 #[derive(Debug, Subcommand)]

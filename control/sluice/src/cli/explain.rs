@@ -4,10 +4,10 @@ use super::{CliError, Session};
 use clap::Args;
 use control::socket::query::{Answer, EniShow, Explain, Query};
 use std::net::IpAddr;
-use vswitch_core::desired::Policy;
-use vswitch_core::ids::EniId;
-use vswitch_core::protocol::PacketDescription;
-use vswitch_core::trace::Explanation;
+use vswitch_core::config::desired::Policy;
+use vswitch_core::config::explanation::Explanation;
+use vswitch_core::config::ids::EniId;
+use vswitch_core::config::protocol::PacketDescription;
 
 /// A packet: `sluice explain --from eni-client --destination 10.0.1.10 --protocol tcp --port 80`.
 #[derive(Debug, Args)]
@@ -91,16 +91,16 @@ pub(super) fn protocol_number(text: &str) -> Result<u8, CliError> {
 
 fn told(explanation: &Explanation) -> String {
     let mut lines: Vec<String> = explanation
-        .judgements
+        .decisions
         .iter()
-        .map(|judgement| {
-            let policy = if judgement.policy == Policy::Accept { "accept" } else { "drop" };
-            let ground = match (&judgement.rule, &judgement.group) {
+        .map(|decision| {
+            let policy = if decision.policy == Policy::Accept { "accept" } else { "drop" };
+            let ground = match (&decision.rule, &decision.group) {
                 (Some(rule), Some(group)) => format!("rule {rule} of {group}"),
                 (None, Some(group)) => format!("both are members of {group}"),
-                _ => format!("step {}", judgement.stage),
+                _ => format!("step {}", decision.stage),
             };
-            format!("{} {}: {policy}, by {ground}", judgement.eni, judgement.direction)
+            format!("{} {}: {policy}, by {ground}", decision.eni, decision.direction)
         })
         .collect();
     lines.push(match (explanation.delivered, explanation.verdict.as_str()) {

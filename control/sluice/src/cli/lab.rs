@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use vswitch_core::desired::{Direction, PacketPort, Policy, Port, TapPort};
+use vswitch_core::config::desired::{Direction, PacketPort, Policy, Port, TapPort};
 
 /// A whole lab. Objects that it does not name are left alone.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -128,6 +128,7 @@ impl Plan {
             || differs(wanted.tcp_pick_up, now.tcp_pick_up)
             || differs(wanted.pick_up_by_ports, now.pick_up_by_ports)
             || differs(wanted.drop_source_routed, now.drop_source_routed)
+            || differs(wanted.fast_path, now.fast_path)
             || wanted.pmtud_exempt.is_some_and(|wanted| wanted != now.pmtud_exempt)
             || wanted.timeout_profile.is_some_and(|wanted| wanted != now.timeout_profile)
             || differs_s(wanted.tcp_half_open_timeout_s, now.tcp_half_open_timeout_s)

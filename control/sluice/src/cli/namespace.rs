@@ -4,7 +4,7 @@ use super::{CliError, Session};
 use clap::Subcommand;
 use control::socket::query::{Answer, EniFilter, EniShow, Query};
 use std::ffi::OsString;
-use vswitch_core::desired::Port;
+use vswitch_core::config::desired::Port;
 
 /// What can be done with namespaces.
 #[derive(Debug, Subcommand)]

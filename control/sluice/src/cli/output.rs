@@ -6,7 +6,7 @@ use control::socket::protocol::{ChangeKind, Changed, Forwarding};
 use serde::Serialize;
 use std::io::Write;
 use unicode_width::UnicodeWidthStr;
-use vswitch_core::protocol::PortStatus;
+use vswitch_core::config::protocol::PortStatus;
 
 /// The chosen way.
 #[derive(Clone, Copy, Debug)]

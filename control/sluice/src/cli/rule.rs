@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use control::command::{Command, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 use control::socket::query::{Answer, Query, RuleFilter};
 use control::socket::view::RuleView;
-use vswitch_core::desired::{Direction, Policy};
+use vswitch_core::config::desired::{Direction, Policy};
 
 /// What can be done with rules.
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use control::command::{self, Command};
 use control::socket::query::{Answer, GroupFilter, GroupShow, Query};
 use control::socket::view::GroupView;
-use vswitch_core::desired::{GroupKind, Policy};
+use vswitch_core::config::desired::{GroupKind, Policy};
 
 /// What can be done with security groups.
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use control::command::{Command, SettingsModify};
 use control::socket::query::{Answer, Nothing, Query};
-use vswitch_core::desired::{PmtudExempt, Settings, TimeoutProfile};
+use vswitch_core::config::desired::{PmtudExempt, Settings, TimeoutProfile};
 
 /// What can be done with settings.
 #[derive(Debug, Subcommand)]
@@ -41,6 +41,9 @@ pub(crate) struct Modify {
     /// IPv4 packets with a source route option drop.
     #[arg(long)]
     drop_source_routed: Option<bool>,
+    /// Nearly all packets take the fast path. Without it every packet takes the slow one, with the same result: for incidents.
+    #[arg(long)]
+    fast_path: Option<bool>,
     /// Which path-MTU reports pass whatever the rules say: those about a session of their receiver, or all.
     #[arg(long, value_parser = pmtud_parser())]
     pmtud_exempt: Option<PmtudExempt>,
@@ -71,6 +74,7 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             tcp_pick_up: modify.tcp_pick_up,
             pick_up_by_ports: modify.pick_up_by_ports,
             drop_source_routed: modify.drop_source_routed,
+            fast_path: modify.fast_path,
             pmtud_exempt: modify.pmtud_exempt,
             timeout_profile: modify.timeout_profile,
             tcp_half_open_timeout_s: modify.tcp_half_open_timeout_s,
@@ -88,6 +92,7 @@ fn told(settings: &Settings) -> String {
         ("tcp pick-up", settings.tcp_pick_up.to_string()),
         ("pick-up by ports", settings.pick_up_by_ports.to_string()),
         ("drop source-routed", settings.drop_source_routed.to_string()),
+        ("fast path", settings.fast_path.to_string()),
         ("pmtud exempt", settings.pmtud_exempt.name().to_owned()),
         ("timeout profile", settings.timeout_profile.name().to_owned()),
         ("tcp half-open timeout", format!("{} s", settings.tcp_half_open_timeout_s)),

@@ -4,8 +4,8 @@ use super::output::{columns, line};
 use super::{CliError, Session};
 use clap::Args;
 use control::socket::query::{Answer, Nothing, Query, StatsFilter};
-use vswitch_core::phases::PhaseTimes;
-use vswitch_core::protocol::{DirectionStats, EniStats};
+use vswitch_core::config::phase_times::PhaseTimes;
+use vswitch_core::config::protocol::{DirectionStats, EniStats};
 
 /// Which counters.
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use control::socket::view::{ClientsView, StatusView};
 use control::state::switch_link::ask;
 use serde::Serialize;
 use std::time::Duration;
-use vswitch_core::protocol::{PortStatus, ReplyBody, RequestBody, Status};
+use vswitch_core::config::protocol::{PortStatus, ReplyBody, RequestBody, Status};
 
 /// How long the forwarding plane has to answer where there is no control plane to ask it.
 const FORWARDING_TIME: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use vswitch_core::ids::quoted;
+use vswitch_core::config::ids::quoted;
 
 /// How to run Sluice: `sluice up --workers 2`.
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use super::output::{columns, duration, port_down};
 use super::{CliError, Session};
 use clap::{Args, Subcommand};
 use control::socket::query::{Answer, Nothing, Query, WorkersSet};
-use vswitch_core::protocol::{Regrouped, Status, WorkerStatus};
+use vswitch_core::config::protocol::{Regrouped, Status, WorkerStatus};
 
 /// What can be done with workers.
 #[derive(Debug, Subcommand)]

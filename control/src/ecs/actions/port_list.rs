@@ -7,7 +7,7 @@ use crate::ecs::dialect::parameters::Parameters;
 use crate::error::{ApiError, MISSING_PARAMETER};
 use crate::model::{PortList, timestamp};
 use serde_json::{Value, json};
-use vswitch_core::ids::PortListId;
+use vswitch_core::config::ids::PortListId;
 
 pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();

@@ -9,8 +9,8 @@ use crate::error::{
 };
 use crate::model::{Group, RuleWords, refuse_repeated_rules, same_rule};
 use std::collections::BTreeSet;
-use vswitch_core::desired::Direction;
-use vswitch_core::ids::quoted;
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::ids::quoted;
 
 const PRIORITY_MALFORMED: ErrorKind = ErrorKind { code: "InvalidPriority.Malformed", status: 400 };
 const NIC_TYPE: ErrorKind = ErrorKind { code: "InvalidNicType.ValueNotSupported", status: 400 };

@@ -9,7 +9,7 @@ use crate::model::{Vpc, timestamp};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use vswitch_core::ids::VpcId;
+use vswitch_core::config::ids::VpcId;
 
 const USER_BLOCK: ErrorKind = ErrorKind { code: "InvalidUserCidr.Malformed", status: 400 };
 const USER_BLOCK_QUOTA: ErrorKind = ErrorKind { code: "InvalidUserCidr.Quota", status: 400 };

@@ -10,7 +10,7 @@ use crate::model::{VSwitch, Vpc, timestamp};
 use ipnet::Ipv6Net;
 use serde_json::{Value, json};
 use std::net::Ipv6Addr;
-use vswitch_core::ids::VSwitchId;
+use vswitch_core::config::ids::VSwitchId;
 
 pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();

@@ -11,7 +11,7 @@ use crate::error::{ApiError, ErrorKind, INVALID_PARAMETER, REGION_NOT_FOUND};
 use crate::model::{Model, Token, VSwitch, Vpc};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use vswitch_core::ids::{VSwitchId, VpcId};
+use vswitch_core::config::ids::{VSwitchId, VpcId};
 
 const REGION_MALFORMED: ErrorKind = ErrorKind { code: "InvalidRegionId.MalFormed", status: 400 };
 const RESOURCE_GROUP_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceGroup.NotFound", status: 404 };

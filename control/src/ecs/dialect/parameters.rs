@@ -6,7 +6,7 @@
 use crate::error::{ApiError, INVALID_PARAMETER};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::collections::BTreeMap;
-use vswitch_core::ids::quoted;
+use vswitch_core::config::ids::quoted;
 
 /// Parameters of one call.
 pub const PARAMETERS_MAX: usize = 8192;

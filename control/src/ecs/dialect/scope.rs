@@ -14,7 +14,7 @@ use crate::error::{
 use crate::model::{Eni, Group, Instance, Label, Model, PortList, PrefixList, Quotas, Rule, VSwitch, Vpc};
 use ipnet::{IpNet, Ipv6Net};
 use std::collections::BTreeMap;
-use vswitch_core::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId, quoted};
+use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId, quoted};
 
 const INSTANCE_ID: ErrorKind = ErrorKind { code: "InvalidInstanceId.Malformed", status: 400 };
 const SECURITY_GROUP_ID: ErrorKind = ErrorKind { code: "InvalidSecurityGroupId.Malformed", status: 400 };

@@ -13,7 +13,7 @@ use crate::model::vswitch::VSwitch;
 use crate::model::{Event, Model};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use vswitch_core::ids::{EniId, VSwitchId, quoted};
+use vswitch_core::config::ids::{EniId, VSwitchId, quoted};
 
 /// The lengths of delegated prefixes.
 const IPV4_PREFIX_BITS: u8 = 28;

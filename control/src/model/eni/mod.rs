@@ -15,9 +15,9 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use vswitch_core::desired::{self, Port, Timeouts, Tracking};
-use vswitch_core::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId, quoted};
-use vswitch_core::limits::{MTU_BYTES_MAX, MTU_BYTES_MIN};
+use vswitch_core::config::desired::{self, Port, Timeouts, Tracking};
+use vswitch_core::config::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId, quoted};
+use vswitch_core::config::limits::{MTU_BYTES_MAX, MTU_BYTES_MIN};
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -22,8 +22,8 @@ use std::net::Ipv4Addr;
 use text::Side;
 pub(super) use text::port_range;
 pub(crate) use text::{RuleWords, protocol_text, same_rule};
-use vswitch_core::desired::{Direction, GroupKind, Policy, PortRange, Ports, Protocol, Remote};
-use vswitch_core::ids::{GroupId, PortListId, PrefixListId, RuleId};
+use vswitch_core::config::desired::{Direction, GroupKind, Policy, PortRange, Ports, Protocol, Remote};
+use vswitch_core::config::ids::{GroupId, PortListId, PrefixListId, RuleId};
 
 /// A rule of a security group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,8 +10,8 @@ use crate::error::{
 use crate::model::parse::{prefix, rule_description};
 use crate::model::rule::Rule;
 use ipnet::IpNet;
-use vswitch_core::desired::{Direction, Policy, PortRange, Ports, Protocol, Remote};
-use vswitch_core::ids::quoted;
+use vswitch_core::config::desired::{Direction, Policy, PortRange, Ports, Protocol, Remote};
+use vswitch_core::config::ids::quoted;
 
 /// How "all" is written where ports are not looked at.
 pub(in crate::model) const ANY_PORTS: &str = "-1/-1";

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use vswitch_core::desired::Desired;
-use vswitch_core::protocol::{Delta, ReplyBody, RequestBody};
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::protocol::{Delta, ReplyBody, RequestBody};
 
 /// How often a quiet connection is looked at.
 const WATCH_PERIOD: Duration = Duration::from_millis(100);

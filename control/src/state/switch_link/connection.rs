@@ -6,8 +6,8 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use vswitch_core::limits::MESSAGE_BYTES_MAX;
-use vswitch_core::protocol::{self, Reply, ReplyBody, Request, RequestBody};
+use vswitch_core::config::limits::MESSAGE_BYTES_MAX;
+use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, RequestBody};
 
 /// Why there is no answer.
 #[derive(Debug)]

@@ -18,8 +18,9 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use vswitch_core::desired::Desired;
-use vswitch_core::protocol::{Applied, Delta, Refusal, ReplyBody, RequestBody, Status};
+use vswitch_core::config::desired::Desired;
+use vswitch_core::config::protocol::{Applied, Delta, ReplyBody, RequestBody, Status};
+use vswitch_core::config::refusal::Refusal;
 
 /// Questions that may wait for the link.
 const QUESTIONS_MAX: usize = 1024;

@@ -5,7 +5,7 @@ use super::{Question, Report, SharedView, get};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-use vswitch_core::protocol::{ReplyBody, RequestBody};
+use vswitch_core::config::protocol::{ReplyBody, RequestBody};
 
 /// The thread's side.
 pub(super) struct QuestionThread {

@@ -1,12 +1,13 @@
 //! What prefixes say of addresses, and the places of the addresses that follow from it. A change computes anew what lies
 //! inside the prefixes that it touches.
 
-use super::classes::Classes;
-use crate::filter::SetId;
-use crate::host_map::HostMap;
-use crate::prefix_map::{Address, Pieces, first_of, last_of};
-use crate::route::Route;
-use crate::snapshot::{Class, Place, Places};
+use crate::compile::address_classes::AddressClasses;
+use crate::tables::address_class::{AddressClass, SetId};
+use crate::tables::address_entry::AddressEntry;
+use crate::tables::address_table::AddressTable;
+use crate::tables::host_table::HostTable;
+use crate::tables::lpm::{Address, Intervals, first_of, last_of};
+use crate::tables::route::Route;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -24,21 +25,21 @@ pub(super) enum Fact {
 
 /// Everything that one prefix says. The same fact may be told several times.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Told {
+struct PrefixFacts {
     routes: Vec<Route>,
     /// Ascending.
     sets: Vec<SetId>,
 }
 
-impl Told {
-    fn tell(&mut self, fact: Fact) {
+impl PrefixFacts {
+    fn add_fact(&mut self, fact: Fact) {
         match fact {
             Fact::Route(route) => self.routes.push(route),
             Fact::Member(set) => self.sets.insert(self.sets.partition_point(|other| *other < set), set),
         }
     }
 
-    fn untell(&mut self, fact: Fact) {
+    fn remove_fact(&mut self, fact: Fact) {
         match fact {
             Fact::Route(route) => {
                 if let Some(place) = self.routes.iter().position(|other| *other == route) {
@@ -82,14 +83,14 @@ impl Told {
 #[derive(Debug)]
 pub(super) struct Family<A> {
     /// What is said of single addresses.
-    hosts: BTreeMap<A, Told>,
+    hosts: BTreeMap<A, PrefixFacts>,
     /// What is said of longer prefixes, by first address and length.
-    prefixes: BTreeMap<(A, u8), Told>,
+    prefixes: BTreeMap<(A, u8), PrefixFacts>,
     /// How many prefixes there are of each length.
     lengths: BTreeMap<u8, usize>,
     /// What was said before of the prefixes that are spoken of anew.
-    changed: BTreeMap<(A, u8), Told>,
-    pub(super) places: Places<A>,
+    changed: BTreeMap<(A, u8), PrefixFacts>,
+    pub(super) places: AddressTable<A>,
 }
 
 impl<A: Address> Family<A> {
@@ -99,34 +100,37 @@ impl<A: Address> Family<A> {
             prefixes: BTreeMap::new(),
             lengths: BTreeMap::new(),
             changed: BTreeMap::new(),
-            places: Places { hosts: HostMap::new(secret), prefixes: Arc::new(Pieces::all(Place::NOWHERE)) },
+            places: AddressTable {
+                hosts: HostTable::new(secret),
+                prefixes: Arc::new(Intervals::all(AddressEntry::NOWHERE)),
+            },
         }
     }
 
-    fn told(&mut self, (first, length): (A, u8)) -> &mut Told {
+    fn facts_of(&mut self, (first, length): (A, u8)) -> &mut PrefixFacts {
         if length == A::BITS {
             return self.hosts.entry(first).or_default();
         }
         self.prefixes.entry((first, length)).or_insert_with(|| {
             *self.lengths.entry(length).or_default() += 1;
-            Told::default()
+            PrefixFacts::default()
         })
     }
 
-    fn say(&mut self, (address, length): (A, u8), change: impl FnOnce(&mut Told)) {
+    fn change_facts(&mut self, (address, length): (A, u8), change: impl FnOnce(&mut PrefixFacts)) {
         let key = (first_of(address, length), length);
-        let told = self.told(key);
-        let before = told.clone();
-        change(told);
+        let facts_of = self.facts_of(key);
+        let before = facts_of.clone();
+        change(facts_of);
         self.changed.entry(key).or_insert(before);
     }
 
     fn forget_if_empty(&mut self, (first, length): (A, u8)) {
         if length == A::BITS {
-            if self.hosts.get(&first).is_some_and(Told::is_empty) {
+            if self.hosts.get(&first).is_some_and(PrefixFacts::is_empty) {
                 self.hosts.remove(&first);
             }
-        } else if self.prefixes.get(&(first, length)).is_some_and(Told::is_empty) {
+        } else if self.prefixes.get(&(first, length)).is_some_and(PrefixFacts::is_empty) {
             self.prefixes.remove(&(first, length));
             if let Some(count) = self.lengths.get_mut(&length) {
                 *count -= 1;
@@ -135,14 +139,14 @@ impl<A: Address> Family<A> {
         }
     }
 
-    /// Computes what follows from all that was said. Sets whose members are others now go into `touched`.
-    pub(super) fn settle(&mut self, classes: &mut Classes, touched: &mut BTreeSet<SetId>) {
+    /// Computes what follows from all that was said. Sets whose members are others now go into `affected`.
+    pub(super) fn finish(&mut self, classes: &mut AddressClasses, affected: &mut BTreeSet<SetId>) {
         let mut hosts: Vec<A> = Vec::new();
         let mut regions: Vec<(A, u8)> = Vec::new();
         for (key, before) in core::mem::take(&mut self.changed) {
-            let now = self.told(key);
+            let now = self.facts_of(key);
             if *now != before {
-                touched.extend(now.difference(&before));
+                affected.extend(now.difference(&before));
                 match key {
                     (first, length) if length == A::BITS => hosts.push(first),
                     // Keys come with the shorter of two nested prefixes first.
@@ -170,35 +174,35 @@ impl<A: Address> Family<A> {
     }
 
     /// Computes everything anew, with classes that start over.
-    pub(super) fn renumber(&mut self, classes: &mut Classes) {
-        self.places.prefixes = Arc::new(Pieces::all(Place::NOWHERE));
+    pub(super) fn renumber(&mut self, classes: &mut AddressClasses) {
+        self.places.prefixes = Arc::new(Intervals::all(AddressEntry::NOWHERE));
         self.cut((A::of_bits(0), 0), classes);
         let hosts: Vec<A> = self.hosts.keys().copied().collect();
         hosts.into_iter().for_each(|host| self.locate(host, classes));
     }
 
     /// The place of a single address: that of the prefixes around it, and what is said of itself.
-    fn locate(&mut self, host: A, classes: &mut Classes) {
-        let Some(told) = self.hosts.get(&host) else { return self.places.hosts.remove(host) };
+    fn locate(&mut self, host: A, classes: &mut AddressClasses) {
+        let Some(facts_of) = self.hosts.get(&host) else { return self.places.hosts.remove(host) };
         let around = self.places.prefixes.find(host);
-        let class = Class { own: classes.of(told.sets.iter().copied()), ..around.class };
-        let place = Place::new(told.route().unwrap_or(around.route()), class);
+        let class = AddressClass { by_host: classes.of(facts_of.sets.iter().copied()), ..around.class };
+        let place = AddressEntry::new(facts_of.route().unwrap_or(around.route()), class);
         if self.places.hosts.find(host) != Some(place) {
             self.places.hosts.insert(host, place);
         }
     }
 
     /// Cuts the pieces inside a prefix anew.
-    fn cut(&mut self, (first, length): (A, u8), classes: &mut Classes) {
+    fn cut(&mut self, (first, length): (A, u8), classes: &mut AddressClasses) {
         let last = last_of(first, length);
         let shorter = self.lengths.keys().take_while(|other| **other < length);
         let around = shorter.filter_map(|length| self.prefixes.get(&(first_of(first, *length), *length))).collect();
         let inside = self.prefixes.range((first, length)..=(last, A::BITS));
-        let inside = inside.map(|(&(first, length), told)| (first, last_of(first, length), told)).collect();
-        let resolve = |covering: &[&Told]| {
-            let route = covering.iter().rev().find_map(|told| told.route()).unwrap_or(Route::Nowhere);
-            let around = classes.of(covering.iter().flat_map(|told| told.sets.iter().copied()));
-            Place::new(route, Class { around, ..Class::default() })
+        let inside = inside.map(|(&(first, length), facts_of)| (first, last_of(first, length), facts_of)).collect();
+        let resolve = |covering: &[&PrefixFacts]| {
+            let route = covering.iter().rev().find_map(|facts_of| facts_of.route()).unwrap_or(Route::Nowhere);
+            let around = classes.of(covering.iter().flat_map(|facts_of| facts_of.sets.iter().copied()));
+            AddressEntry::new(route, AddressClass { by_prefix: around, ..AddressClass::default() })
         };
         self.places.prefixes = Arc::new(self.places.prefixes.cut((first, last), around, inside, resolve));
     }
@@ -206,36 +210,44 @@ impl<A: Address> Family<A> {
 
 /// The addresses of a VPC.
 #[derive(Debug)]
-pub(super) struct Addresses {
+pub(super) struct AddressFacts {
     pub(super) v4: Family<u32>,
     pub(super) v6: Family<u128>,
 }
 
-impl Addresses {
+impl AddressFacts {
     pub(super) fn new(secret: [u64; 2]) -> Self {
         Self { v4: Family::new(secret), v6: Family::new(secret) }
     }
 
-    pub(super) fn tell(&mut self, prefix: &IpNet, fact: Fact) {
+    pub(super) fn add_fact(&mut self, prefix: &IpNet, fact: Fact) {
         match prefix {
-            IpNet::V4(prefix) => self.v4.say((prefix.addr().to_bits(), prefix.prefix_len()), |told| told.tell(fact)),
-            IpNet::V6(prefix) => self.v6.say((prefix.addr().to_bits(), prefix.prefix_len()), |told| told.tell(fact)),
+            IpNet::V4(prefix) => {
+                self.v4.change_facts((prefix.addr().to_bits(), prefix.prefix_len()), |facts_of| facts_of.add_fact(fact))
+            }
+            IpNet::V6(prefix) => {
+                self.v6.change_facts((prefix.addr().to_bits(), prefix.prefix_len()), |facts_of| facts_of.add_fact(fact))
+            }
         }
     }
 
-    pub(super) fn untell(&mut self, prefix: &IpNet, fact: Fact) {
+    pub(super) fn remove_fact(&mut self, prefix: &IpNet, fact: Fact) {
         match prefix {
-            IpNet::V4(prefix) => self.v4.say((prefix.addr().to_bits(), prefix.prefix_len()), |told| told.untell(fact)),
-            IpNet::V6(prefix) => self.v6.say((prefix.addr().to_bits(), prefix.prefix_len()), |told| told.untell(fact)),
+            IpNet::V4(prefix) => self
+                .v4
+                .change_facts((prefix.addr().to_bits(), prefix.prefix_len()), |facts_of| facts_of.remove_fact(fact)),
+            IpNet::V6(prefix) => self
+                .v6
+                .change_facts((prefix.addr().to_bits(), prefix.prefix_len()), |facts_of| facts_of.remove_fact(fact)),
         }
     }
 
-    pub(super) fn settle(&mut self, classes: &mut Classes, touched: &mut BTreeSet<SetId>) {
-        self.v4.settle(classes, touched);
-        self.v6.settle(classes, touched);
+    pub(super) fn finish(&mut self, classes: &mut AddressClasses, affected: &mut BTreeSet<SetId>) {
+        self.v4.finish(classes, affected);
+        self.v6.finish(classes, affected);
     }
 
-    pub(super) fn renumber(&mut self, classes: &mut Classes) {
+    pub(super) fn renumber(&mut self, classes: &mut AddressClasses) {
         self.v4.renumber(classes);
         self.v6.renumber(classes);
     }

@@ -5,27 +5,29 @@
 //! The next snapshot shares the rest with the one before. Above all it shares the policy revisions, so that a change makes
 //! only those sessions be judged again that it can touch.
 
+mod address_classes;
+mod address_sets;
 mod addresses;
-mod classes;
 mod network;
-mod sets;
+pub mod snapshot;
 
-use crate::chunks::Chunks;
-use crate::desired::{Desired, Direction, Eni, Port, PrefixList, Settings};
-use crate::filter::RowLimits;
-use crate::filter::compile::Directions;
-use crate::flow::PackedTimeouts;
-use crate::flow::SCOPES_MAX;
-use crate::ids::{EniId, EniIndex, FlowScope, GroupId, VSwitchId, VpcId};
-use crate::limits::MTU_BYTES_MAX;
-use crate::protocol::{Delta, Refusal};
-use crate::snapshot::{EniEntry, Snapshot};
-use crate::validate::{References, validate};
+use crate::acl::RowLimits;
+use crate::acl::compile::Directions;
+use crate::compile::snapshot::{EniEntry, Snapshot};
+use crate::config::desired::{Desired, Direction, Eni, Port, PrefixList, Settings};
+use crate::config::ids::{EniEpoch, EniId, EniIndex, GroupId, VSwitchId, VpcId};
+use crate::config::limits::MTU_BYTES_MAX;
+use crate::config::packed_timeouts::PackedTimeouts;
+use crate::config::protocol::Delta;
+use crate::config::refusal::Refusal;
+use crate::config::validate::{References, validate};
+use crate::conntrack::EPOCHS_MAX;
+use crate::tables::cow_array::CowArray;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use ipnet::IpNet;
-use network::{Facts, NetworkState, Stale};
+use network::{Dirty, NetworkInput, NetworkState};
 
 /// Compiles a state from scratch.
 ///
@@ -52,7 +54,7 @@ pub struct Compiler {
     /// The newest policy revision given to anything.
     revision: u32,
     /// The newest flow scope given to any ENI.
-    scope: u32,
+    epoch: u32,
 }
 
 impl Compiler {
@@ -62,8 +64,8 @@ impl Compiler {
             generation: 0,
             identity: Arc::new(()),
             settings: Settings::default(),
-            enis: Chunks::default(),
-            vpcs: Chunks::default(),
+            enis: CowArray::default(),
+            vpcs: CowArray::default(),
             revision_min: 0,
             numbering: Arc::from([]),
         };
@@ -78,7 +80,7 @@ impl Compiler {
             free: BTreeSet::new(),
             snapshot,
             revision: 0,
-            scope: 0,
+            epoch: 0,
         }
     }
 
@@ -166,11 +168,11 @@ impl Compiler {
         let mut dirty = BTreeSet::new();
         self.take_away(&change, &mut dirty);
         self.number(&change);
-        let filters = self.put_in_place(&change, &mut dirty);
+        let acls = self.put_in_place(&change, &mut dirty);
         self.change_lists_and_groups(&change, &mut dirty);
-        self.settle(&change, dirty, revision);
-        for (id, filter) in filters {
-            self.enter(&change, (id, filter), revision);
+        self.finish(&change, dirty, revision);
+        for (id, acl) in acls {
+            self.enter(&change, (id, acl), revision);
         }
         for index in change.gone().filter_map(|id| self.by_id.remove(id)) {
             self.names[index.0 as usize] = None;
@@ -201,9 +203,9 @@ impl Compiler {
         for (id, before) in &change.enis {
             let Some((eni, vpc)) = before else { continue };
             let index = index_of(id);
-            let filter = self.snapshot.eni(index).map(|entry| entry.filter);
-            if let (Some(state), Some(filter)) = (self.vpcs.get_mut(*vpc), filter) {
-                state.remove_eni(eni, index, filter);
+            let acl = self.snapshot.eni(index).map(|entry| entry.acl);
+            if let (Some(state), Some(acl)) = (self.vpcs.get_mut(*vpc), acl) {
+                state.remove_eni(eni, index, acl);
                 dirty.insert(VpcId::clone(vpc));
             }
         }
@@ -244,15 +246,15 @@ impl Compiler {
                 dirty.insert(vswitch.vpc.clone());
             }
         }
-        let mut filters = Vec::new();
+        let mut acls = Vec::new();
         for (id, eni) in change.present() {
             let vpc = change.vpc_of(eni);
             if let Some(state) = self.vpcs.get_mut(vpc) {
-                filters.push((id, state.add_eni(eni, index_of(id))));
+                acls.push((id, state.add_eni(eni, index_of(id))));
                 dirty.insert(vpc.clone());
             }
         }
-        filters
+        acls
     }
 
     fn change_lists_and_groups(&mut self, change: &Change<'_>, dirty: &mut BTreeSet<VpcId>) {
@@ -266,11 +268,11 @@ impl Compiler {
             }
         }
         let by_lists = change.before.port_lists.keys().flat_map(|list| self.references.groups_with_port_list(list));
-        let whole = Stale { whole: Directions::BOTH, ..Stale::default() };
+        let whole = Dirty { whole: Directions::BOTH, ..Dirty::default() };
         let whole = change.before.groups.keys().chain(by_lists).map(|id| (id, whole));
         let by_rules = change.before.rules.keys().map(|id| {
-            let stale = Stale { by_rules: change.directions_of_rules(id), ..Stale::default() };
-            (id, stale)
+            let changed = Dirty { by_rules: change.directions_of_rules(id), ..Dirty::default() };
+            (id, changed)
         });
         for (id, changed) in whole.chain(by_rules) {
             for (vpc, state) in &mut self.vpcs {
@@ -281,15 +283,16 @@ impl Compiler {
         }
     }
 
-    fn settle(&mut self, change: &Change<'_>, dirty: BTreeSet<VpcId>, revision: u32) {
+    fn finish(&mut self, change: &Change<'_>, dirty: BTreeSet<VpcId>, revision: u32) {
         let names = &self.names;
         let name_of = |index: EniIndex| names.get(index.0 as usize)?.as_deref();
-        let facts = Facts { before: change.before, desired: change.desired, name_of: &name_of, limits: self.limits };
+        let input =
+            NetworkInput { before: change.before, desired: change.desired, name_of: &name_of, limits: self.limits };
         for id in dirty {
             let Some(state) = self.vpcs.get_mut(&id) else { continue };
             let place = state.place as usize;
             *self.snapshot.vpcs.get_mut(place) = if change.desired.vpcs.contains_key(&id) {
-                state.settle(&facts, revision);
+                state.finish(&input, revision);
                 Some(Arc::new(state.network()))
             } else {
                 self.vpcs.remove(&id);
@@ -299,7 +302,7 @@ impl Compiler {
     }
 
     /// Enters an ENI that is new, or another than before.
-    fn enter(&mut self, change: &Change<'_>, (id, filter): (&EniId, u32), revision: u32) {
+    fn enter(&mut self, change: &Change<'_>, (id, acl): (&EniId, u32), revision: u32) {
         let Some((eni, index)) = change.desired.enis.get(id).zip(self.by_id.get(id).copied()) else { return };
         let Some(vswitch) = change.desired.vswitches.get(&eni.vswitch) else { return };
         let Some(state) = self.vpcs.get(&vswitch.vpc) else { return };
@@ -308,18 +311,17 @@ impl Compiler {
         // The same guest interface as before: its sessions go on (§4.4: detaching ends them).
         let same = before
             .filter(|(before, was_in)| before.port.is_some() == eni.port.is_some() && *was_in == change.vpc_of(eni));
-        let kept = same.zip(self.snapshot.eni(index).map(|entry| (entry.scope, entry.revision, entry.filter)));
-        let scope = kept.map(|(_, (scope, ..))| scope);
-        let is_judged_alike =
-            |(before, _): &(&Eni, &VpcId), was: u32| was == filter && before.addresses == eni.addresses;
+        let kept = same.zip(self.snapshot.eni(index).map(|entry| (entry.epoch, entry.revision, entry.acl)));
+        let epoch = kept.map(|(_, (epoch, ..))| epoch);
+        let is_judged_alike = |(before, _): &(&Eni, &VpcId), was: u32| was == acl && before.addresses == eni.addresses;
         let kept_revision = kept.filter(|(before, (.., was))| is_judged_alike(before, *was));
         let entry = EniEntry {
             id: self.names[index.0 as usize].clone().unwrap_or_default(),
-            scope: scope.unwrap_or_else(|| self.next_scope()),
+            epoch: epoch.unwrap_or_else(|| self.next_scope()),
             revision: kept_revision.map_or(revision, |(_, (_, revision, _))| revision),
             vpc,
             vswitch,
-            filter,
+            acl,
             mac: eni.mac,
             ipv4: eni.addresses.iter().find_map(|address| match address {
                 IpNet::V4(net) if net.prefix_len() == 32 => Some(net.addr().to_bits()),
@@ -361,17 +363,17 @@ impl Compiler {
         self.revision
     }
 
-    fn next_scope(&mut self) -> FlowScope {
-        let taken: BTreeSet<u32> = if self.scope + 1 < SCOPES_MAX {
+    fn next_scope(&mut self) -> EniEpoch {
+        let taken: BTreeSet<u32> = if self.epoch + 1 < EPOCHS_MAX {
             BTreeSet::new() // Never given before.
         } else {
-            self.snapshot.enis.iter().flatten().map(|eni| eni.scope.0).collect()
+            self.snapshot.enis.iter().flatten().map(|eni| eni.epoch.0).collect()
         };
         loop {
-            self.scope = (self.scope + 1) % SCOPES_MAX;
+            self.epoch = (self.epoch + 1) % EPOCHS_MAX;
             // Zero stands for no ENI at all.
-            if self.scope != 0 && !taken.contains(&self.scope) {
-                return FlowScope(self.scope);
+            if self.epoch != 0 && !taken.contains(&self.epoch) {
+                return EniEpoch(self.epoch);
             }
         }
     }
@@ -448,10 +450,10 @@ pub(crate) fn bypasses_intra_group(settings: &Settings, direction: Direction) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::{GroupKind, Policy, SecurityGroup};
-    use crate::filter::compile::Sources;
-    use crate::filter::{self, Filter, SetId};
-    use crate::snapshot::Class;
+    use crate::acl::compile::Sources;
+    use crate::acl::{self, Acl};
+    use crate::config::desired::{GroupKind, Policy, SecurityGroup};
+    use crate::tables::address_class::{AddressClass, SetId};
 
     #[test]
     fn an_accepting_inner_policy_counts_for_basic_groups_alone() {
@@ -460,9 +462,9 @@ mod tests {
             let (id, group) = (GroupId::from("sg-1"), group(kind));
             let port_lists = BTreeMap::new();
             let sources = Sources { port_lists: &port_lists, limits: None, holding: &[] };
-            let rules = filter::compile::compile(&[(&id, &group)], sources, None, |_| SetId(0));
-            let filter = Filter::new(Arc::new(rules), core::iter::empty(), None);
-            assert_eq!(filter.shared_open_group(Class::default(), |_| &[SetId(0)]).is_some(), open);
+            let rules = acl::compile::compile(&[(&id, &group)], sources, None, |_| SetId(0));
+            let acl = Acl::new(Arc::new(rules), core::iter::empty(), None);
+            assert_eq!(acl.shared_open_group(AddressClass::default(), |_| &[SetId(0)]).is_some(), open);
         }
     }
 

@@ -1,16 +1,17 @@
 //! One VPC between two generations: what its addresses, subnets and groups say, and the network that follows.
 
-use super::addresses::{Addresses, Fact};
-use super::classes::Classes;
-use super::sets::{SetKey, Sets};
-use crate::chunks::Chunks;
-use crate::desired::{Desired, Eni, PrefixList, Rule, VSwitch, Vpc};
-use crate::filter::compile::{Directions, Edit, Edits, Sources};
-use crate::filter::{self, ClassRows, Filter, RowLimits, RuleSet, Rules, SetId, Spares};
-use crate::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
-use crate::protocol::Delta;
-use crate::route::Route;
-use crate::snapshot::{FilterEntry, VSwitchEntry, VpcNetwork};
+use super::addresses::{AddressFacts, Fact};
+use crate::acl::compile::{Directions, Edit, Edits, Sources};
+use crate::acl::{self, Acl, LeftRight, PeerRows, RowLimits, RuleSet, Rules};
+use crate::compile::address_classes::AddressClasses;
+use crate::compile::address_sets::{SetKey, Sets};
+use crate::compile::snapshot::{AclEntry, VSwitchEntry, VpcNetwork};
+use crate::config::desired::{Desired, Eni, PrefixList, Rule, VSwitch, Vpc};
+use crate::config::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
+use crate::config::protocol::Delta;
+use crate::tables::address_class::SetId;
+use crate::tables::cow_array::CowArray;
+use crate::tables::route::Route;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -18,7 +19,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use ipnet::IpNet;
 
-/// Classes that a filter may not know, besides a quarter of those that it knows, before its rows are made anew.
+/// AddressClasses that a filter may not know, besides a quarter of those that it knows, before its rows are made anew.
 const UNKNOWN_CLASSES_MAX: usize = 256;
 /// Filters whose rows are made anew in one change for no other reason.
 const FILTERS_RENEWED_MAX: usize = 2;
@@ -31,7 +32,7 @@ const EDITS_MAX: usize = 64;
 
 /// In which directions the rules of a filter do not hold.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Stale {
+pub(super) struct Dirty {
     /// Where single rules are others, as the change says that is being made.
     pub(super) by_rules: Directions,
     /// Where anything may be another.
@@ -40,7 +41,7 @@ pub(super) struct Stale {
 
 /// A filter in use.
 #[derive(Debug)]
-struct FilterUse {
+struct AclUse {
     groups: Box<[GroupId]>,
     enis: usize,
 }
@@ -52,22 +53,22 @@ pub(super) struct NetworkState {
     pub(super) place: u32,
     salt: u32,
     gateway_mac: MacAddress,
-    addresses: Addresses,
-    classes: Classes,
+    addresses: AddressFacts,
+    classes: AddressClasses,
     sets: Sets,
     members: BTreeMap<GroupId, BTreeSet<EniIndex>>,
-    vswitches: Chunks<VSwitchEntry>,
+    vswitches: CowArray<VSwitchEntry>,
     vswitch_places: BTreeMap<VSwitchId, u32>,
-    filters: Chunks<Option<FilterEntry>>,
-    uses: BTreeMap<u32, FilterUse>,
+    acls: CowArray<Option<AclEntry>>,
+    uses: BTreeMap<u32, AclUse>,
     by_groups: BTreeMap<Box<[GroupId]>, u32>,
     by_group: BTreeMap<GroupId, BTreeSet<u32>>,
     free_filters: Vec<u32>,
     /// Filters that are new, or whose rules are others now.
-    stale: BTreeMap<u32, Stale>,
+    dirty: BTreeMap<u32, Dirty>,
     /// What the last changes of single rules replaced.
-    spare_rules: Spares<RuleSet, Vec<Edit>>,
-    spare_rows: Spares<ClassRows>,
+    spare_rules: LeftRight<RuleSet, Vec<Edit>>,
+    spare_rows: LeftRight<PeerRows>,
     /// Filters whose last ENI left.
     left: BTreeSet<u32>,
     /// Where to look next for filters that miss new classes.
@@ -80,20 +81,20 @@ impl NetworkState {
             place,
             salt: salt_of(id),
             gateway_mac: MacAddress::default(),
-            addresses: Addresses::new(secret),
-            classes: Classes::new(),
+            addresses: AddressFacts::new(secret),
+            classes: AddressClasses::new(),
             sets: Sets::default(),
             members: BTreeMap::new(),
-            vswitches: Chunks::default(),
+            vswitches: CowArray::default(),
             vswitch_places: BTreeMap::new(),
-            filters: Chunks::default(),
+            acls: CowArray::default(),
             uses: BTreeMap::new(),
             by_groups: BTreeMap::new(),
             by_group: BTreeMap::new(),
             free_filters: Vec::new(),
-            stale: BTreeMap::new(),
-            spare_rules: Spares::default(),
-            spare_rows: Spares::default(),
+            dirty: BTreeMap::new(),
+            spare_rules: LeftRight::default(),
+            spare_rows: LeftRight::default(),
             left: BTreeSet::new(),
             renewed: 0,
         }
@@ -108,26 +109,26 @@ impl NetworkState {
             v4: self.addresses.v4.places.clone(),
             v6: self.addresses.v6.places.clone(),
             sets: self.classes.table.clone(),
-            filters: self.filters.clone(),
+            acls: self.acls.clone(),
         }
     }
 
     pub(super) fn add_vpc(&mut self, vpc: &Vpc, index_of: impl Fn(&EniId) -> EniIndex) {
         self.gateway_mac = vpc.gateway_mac;
         for (prefix, eni) in &vpc.routes {
-            self.addresses.tell(prefix, Fact::Route(Route::Via(index_of(eni))));
+            self.addresses.add_fact(prefix, Fact::Route(Route::Via(index_of(eni))));
         }
     }
 
     pub(super) fn remove_vpc(&mut self, vpc: &Vpc, index_of: impl Fn(&EniId) -> EniIndex) {
         for (prefix, eni) in &vpc.routes {
-            self.addresses.untell(prefix, Fact::Route(Route::Via(index_of(eni))));
+            self.addresses.remove_fact(prefix, Fact::Route(Route::Via(index_of(eni))));
         }
     }
 
     pub(super) fn add_vswitch(&mut self, id: &VSwitchId, vswitch: &VSwitch) {
         for (prefix, route) in routes_of(vswitch) {
-            self.addresses.tell(&prefix, Fact::Route(route));
+            self.addresses.add_fact(&prefix, Fact::Route(route));
         }
         let place = self.vswitch_places.get(id).copied().unwrap_or_else(|| {
             let taken: BTreeSet<u32> = self.vswitch_places.values().copied().collect();
@@ -141,7 +142,7 @@ impl NetworkState {
     /// Takes a subnet out; its place too, unless it `stays` to be added anew.
     pub(super) fn remove_vswitch(&mut self, id: &VSwitchId, vswitch: &VSwitch, stays: bool) {
         for (prefix, route) in routes_of(vswitch) {
-            self.addresses.untell(&prefix, Fact::Route(route));
+            self.addresses.remove_fact(&prefix, Fact::Route(route));
         }
         if !stays {
             self.vswitch_places.remove(id);
@@ -154,7 +155,7 @@ impl NetworkState {
 
     /// Takes an ENI in; the place of its filter.
     pub(super) fn add_eni(&mut self, eni: &Eni, index: EniIndex) -> u32 {
-        self.speak_of(eni, index, Addresses::tell);
+        self.speak_of(eni, index, AddressFacts::add_fact);
         for group in &eni.groups {
             self.members.entry(group.clone()).or_default().insert(index);
         }
@@ -170,14 +171,14 @@ impl NetworkState {
             self.by_group.entry(group.clone()).or_default().insert(place);
         }
         self.by_groups.insert(groups.clone(), place);
-        self.uses.insert(place, FilterUse { groups, enis: 1 });
-        self.stale.insert(place, Stale { whole: Directions::BOTH, ..Stale::default() });
+        self.uses.insert(place, AclUse { groups, enis: 1 });
+        self.dirty.insert(place, Dirty { whole: Directions::BOTH, ..Dirty::default() });
         place
     }
 
-    /// Lets an ENI go. Its filter stays until [`NetworkState::settle`], and for good if another took it up.
-    pub(super) fn remove_eni(&mut self, eni: &Eni, index: EniIndex, filter: u32) {
-        self.speak_of(eni, index, Addresses::untell);
+    /// Lets an ENI go. Its filter stays until [`NetworkState::finish`], and for good if another took it up.
+    pub(super) fn remove_eni(&mut self, eni: &Eni, index: EniIndex, acl: u32) {
+        self.speak_of(eni, index, AddressFacts::remove_fact);
         for group in &eni.groups {
             if let Some(members) = self.members.get_mut(group) {
                 members.remove(&index);
@@ -186,15 +187,15 @@ impl NetworkState {
                 }
             }
         }
-        if let Some(found) = self.uses.get_mut(&filter) {
+        if let Some(found) = self.uses.get_mut(&acl) {
             found.enis -= 1;
             if found.enis == 0 {
-                self.left.insert(filter);
+                self.left.insert(acl);
             }
         }
     }
 
-    fn speak_of(&mut self, eni: &Eni, index: EniIndex, speak: impl Fn(&mut Addresses, &IpNet, Fact)) {
+    fn speak_of(&mut self, eni: &Eni, index: EniIndex, speak: impl Fn(&mut AddressFacts, &IpNet, Fact)) {
         let sets: Vec<SetId> =
             eni.groups.iter().filter_map(|group| self.sets.find(&SetKey::Group(group.clone()))).collect();
         for prefix in &eni.addresses {
@@ -207,101 +208,103 @@ impl NetworkState {
     pub(super) fn change_prefix_list(&mut self, id: &PrefixListId, before: &PrefixList, now: &PrefixList) -> bool {
         let Some(set) = self.sets.find(&SetKey::PrefixList(id.clone())) else { return false };
         for gone in before.entries.difference(&now.entries) {
-            self.addresses.untell(gone, Fact::Member(set));
+            self.addresses.remove_fact(gone, Fact::Member(set));
         }
         for new in now.entries.difference(&before.entries) {
-            self.addresses.tell(new, Fact::Member(set));
+            self.addresses.add_fact(new, Fact::Member(set));
         }
         true
     }
 
     /// The rules of a group are others now, or their port lists. Whether that matters here.
-    pub(super) fn change_group(&mut self, id: &GroupId, changed: Stale) -> bool {
+    pub(super) fn change_group(&mut self, id: &GroupId, changed: Dirty) -> bool {
         let found = self.by_group.get(id);
         for place in found.into_iter().flatten() {
-            let stale = self.stale.entry(*place).or_default();
-            stale.by_rules = stale.by_rules.union(changed.by_rules);
-            stale.whole = stale.whole.union(changed.whole);
+            let dirty = self.dirty.entry(*place).or_default();
+            dirty.by_rules = dirty.by_rules.union(changed.by_rules);
+            dirty.whole = dirty.whole.union(changed.whole);
         }
         found.is_some()
     }
 
     /// Brings everything into line with what was changed. Whatever judges otherwise now has the new `revision`.
-    pub(super) fn settle(&mut self, facts: &Facts<'_>, revision: u32) {
+    pub(super) fn finish(&mut self, input: &NetworkInput<'_>, revision: u32) {
         for place in core::mem::take(&mut self.left) {
             if self.uses.get(&place).is_some_and(|found| found.enis == 0) {
                 self.drop_filter(place);
             }
         }
-        let mut stale = core::mem::take(&mut self.stale);
-        stale.retain(|place, _| self.uses.contains_key(place));
+        let mut dirty = core::mem::take(&mut self.dirty);
+        dirty.retain(|place, _| self.uses.contains_key(place));
         let mut compiled: BTreeMap<u32, Arc<Rules>> = BTreeMap::new();
-        for place in stale.keys() {
-            let rules = self.compile_rules(*place, (&stale, &compiled), facts);
+        for place in dirty.keys() {
+            let rules = self.compile_rules(*place, (&dirty, &compiled), input);
             compiled.insert(*place, Arc::new(rules));
         }
         for (place, rules) in &compiled {
-            let before = self.filters.get(*place as usize).and_then(Option::as_ref);
-            let before = before.map(|entry| entry.filter.rules().mentions().to_vec()).unwrap_or_default();
+            let before = self.acls.get(*place as usize).and_then(Option::as_ref);
+            let before = before.map(|entry| entry.acl.rules().mentions().to_vec()).unwrap_or_default();
             self.sets.mention(*place, &before, rules.mentions());
         }
         for (set, key) in self.sets.take_new() {
-            self.members_of(&key, facts).iter().for_each(|prefix| self.addresses.tell(prefix, Fact::Member(set)));
+            self.members_of(&key, input).iter().for_each(|prefix| self.addresses.add_fact(prefix, Fact::Member(set)));
         }
         for (set, key) in self.sets.take_worn() {
-            self.members_of(&key, facts).iter().for_each(|prefix| self.addresses.untell(prefix, Fact::Member(set)));
+            self.members_of(&key, input)
+                .iter()
+                .for_each(|prefix| self.addresses.remove_fact(prefix, Fact::Member(set)));
         }
-        let mut touched = BTreeSet::new();
-        self.addresses.settle(&mut self.classes, &mut touched);
-        for place in touched.into_iter().flat_map(|set| self.sets.filters_of(set)) {
-            if let Some(entry) = self.filters.get_mut(place as usize) {
+        let mut affected = BTreeSet::new();
+        self.addresses.finish(&mut self.classes, &mut affected);
+        for place in affected.into_iter().flat_map(|set| self.sets.filters_of(set)) {
+            if let Some(entry) = self.acls.get_mut(place as usize) {
                 entry.revision = revision;
             }
         }
         for (place, rules) in compiled {
-            let alike = |place: u32| self.filters.get(place as usize)?.as_ref()?.filter.with_rules(&rules);
+            let alike = |place: u32| self.acls.get(place as usize)?.as_ref()?.acl.with_rules(&rules);
             let alike = self.related(place).find_map(alike);
-            let before = self.filters.get(place as usize).and_then(Option::as_ref);
-            let spares = &mut self.spare_rows;
-            let follow = || before?.filter.following(&rules, self.classes.iter(), spares);
-            let filter = alike.or_else(follow);
-            let filter = filter.unwrap_or_else(|| Filter::new(rules, self.classes.iter(), facts.limits));
-            *self.filters.get_mut(place as usize) = Some(FilterEntry { revision, filter: Arc::new(filter) });
+            let before = self.acls.get(place as usize).and_then(Option::as_ref);
+            let left_right = &mut self.spare_rows;
+            let follow = || before?.acl.following(&rules, self.classes.iter(), left_right);
+            let acl = alike.or_else(follow);
+            let acl = acl.unwrap_or_else(|| Acl::new(rules, self.classes.iter(), input.limits));
+            *self.acls.get_mut(place as usize) = Some(AclEntry { revision, acl: Arc::new(acl) });
         }
         if self.classes.is_worn() {
             let addresses = &mut self.addresses;
             self.classes.renumber(|classes| addresses.renumber(classes));
             let all: Vec<u32> = self.uses.keys().copied().collect();
-            all.into_iter().for_each(|place| self.renew(place, facts));
+            all.into_iter().for_each(|place| self.renew(place, input));
         }
-        self.renew_some(facts);
+        self.renew_some(input);
     }
 
-    /// The rules of a filter as they are now; those of filters that are not `stale`, or `compiled` already, hold.
+    /// The rules of a filter as they are now; those of filters that are not `dirty`, or `compiled` already, hold.
     fn compile_rules(
         &mut self,
         place: u32,
-        (stale, compiled): (&BTreeMap<u32, Stale>, &BTreeMap<u32, Arc<Rules>>),
-        facts: &Facts<'_>,
+        (dirty, compiled): (&BTreeMap<u32, Dirty>, &BTreeMap<u32, Arc<Rules>>),
+        input: &NetworkInput<'_>,
     ) -> Rules {
-        let then = |place: u32| Some(Arc::clone(self.filters.get(place as usize)?.as_ref()?.filter.rules()));
-        let stale = |place: u32| stale.get(&place).copied().unwrap_or_default();
+        let then = |place: u32| Some(Arc::clone(self.acls.get(place as usize)?.as_ref()?.acl.rules()));
+        let dirty = |place: u32| dirty.get(&place).copied().unwrap_or_default();
         let holding = |place: u32| match compiled.get(&place) {
             Some(rules) => Some((Arc::clone(rules), Directions::BOTH)),
-            None => Some((then(place)?, stale(place).by_rules.union(stale(place).whole).others())),
+            None => Some((then(place)?, dirty(place).by_rules.union(dirty(place).whole).others())),
         };
         let holding: Vec<(Arc<Rules>, Directions)> = self.related(place).filter_map(holding).collect();
         let groups = self.uses.get(&place).map(|used| &*used.groups).unwrap_or_default();
-        let (gone, new) = (facts.rules_before(groups), facts.rules_now(groups));
+        let (gone, new) = (input.rules_before(groups), input.rules_now(groups));
         let is_small = gone.len().max(new.len()) <= EDITS_MAX;
         let edits = then(place).filter(|_| is_small).map(|then| {
-            let (directions, spares) = (stale(place).whole.others(), &mut self.spare_rules);
-            Edits { then, directions, gone, new, spares }
+            let (directions, left_right) = (dirty(place).whole.others(), &mut self.spare_rules);
+            Edits { then, directions, gone, new, left_right }
         });
-        let groups: Vec<_> = groups.iter().filter_map(|id| facts.desired.groups.get_key_value(id)).collect();
-        let sources = Sources { port_lists: &facts.desired.port_lists, limits: facts.limits, holding: &holding };
+        let groups: Vec<_> = groups.iter().filter_map(|id| input.desired.groups.get_key_value(id)).collect();
+        let sources = Sources { port_lists: &input.desired.port_lists, limits: input.limits, holding: &holding };
         let sets = &mut self.sets;
-        filter::compile::compile(&groups, sources, edits, |remote| sets.intern(remote))
+        acl::compile::compile(&groups, sources, edits, |remote| sets.intern(remote))
     }
 
     /// Filters that may share rules with one: itself, and a few for each of its groups.
@@ -314,64 +317,64 @@ impl NetworkState {
     fn drop_filter(&mut self, place: u32) {
         let Some(used) = self.uses.remove(&place) else { return };
         for group in &used.groups {
-            if let Some(filters) = self.by_group.get_mut(group) {
-                filters.remove(&place);
-                if filters.is_empty() {
+            if let Some(acls) = self.by_group.get_mut(group) {
+                acls.remove(&place);
+                if acls.is_empty() {
                     self.by_group.remove(group);
                 }
             }
         }
         self.by_groups.remove(&used.groups);
         self.free_filters.push(place);
-        if let Some(entry) = self.filters.get_mut(place as usize).take() {
-            self.sets.mention(place, entry.filter.rules().mentions(), &[]);
+        if let Some(entry) = self.acls.get_mut(place as usize).take() {
+            self.sets.mention(place, entry.acl.rules().mentions(), &[]);
         }
     }
 
     /// The prefixes of a set as they are now.
-    fn members_of(&self, key: &SetKey, facts: &Facts<'_>) -> Vec<IpNet> {
+    fn members_of(&self, key: &SetKey, input: &NetworkInput<'_>) -> Vec<IpNet> {
         match key {
             SetKey::Prefix(prefix) => [*prefix].into(),
             SetKey::PrefixList(list) => {
-                let list = facts.desired.prefix_lists.get(list);
+                let list = input.desired.prefix_lists.get(list);
                 list.map(|list| list.entries.iter().copied().collect()).unwrap_or_default()
             }
             SetKey::Group(group) => {
                 let members = self.members.get(group).into_iter().flatten();
-                let enis = members.filter_map(|index| facts.desired.enis.get((facts.name_of)(*index)?));
+                let enis = members.filter_map(|index| input.desired.enis.get((input.name_of)(*index)?));
                 enis.flat_map(|eni| eni.addresses.iter().copied()).collect()
             }
         }
     }
 
     /// Makes the rows of a filter for the classes there are now.
-    fn renew(&mut self, place: u32, facts: &Facts<'_>) {
-        if let Some(entry) = self.filters.get_mut(place as usize) {
-            let rules = Arc::clone(entry.filter.rules());
-            entry.filter = Arc::new(Filter::new(rules, self.classes.iter(), facts.limits));
+    fn renew(&mut self, place: u32, input: &NetworkInput<'_>) {
+        if let Some(entry) = self.acls.get_mut(place as usize) {
+            let rules = Arc::clone(entry.acl.rules());
+            entry.acl = Arc::new(Acl::new(rules, self.classes.iter(), input.limits));
         }
     }
 
     /// Makes the rows of a few filters that miss many classes.
-    fn renew_some(&mut self, facts: &Facts<'_>) {
+    fn renew_some(&mut self, input: &NetworkInput<'_>) {
         let classes = self.classes.len();
-        let misses_many = |entry: &FilterEntry| {
-            entry.filter.classes_known().is_some_and(|known| classes > known + UNKNOWN_CLASSES_MAX + known / 4)
+        let misses_many = |entry: &AclEntry| {
+            entry.acl.classes_known().is_some_and(|known| classes > known + UNKNOWN_CLASSES_MAX + known / 4)
         };
         let behind: Vec<u32> =
             self.uses.range(self.renewed..).map(|(place, _)| *place).take(FILTERS_RENEWED_MAX * 8).collect();
         self.renewed = behind.last().map_or(0, |last| last + 1);
         let found = behind
             .into_iter()
-            .filter(|place| self.filters.get(*place as usize).and_then(Option::as_ref).is_some_and(misses_many));
+            .filter(|place| self.acls.get(*place as usize).and_then(Option::as_ref).is_some_and(misses_many));
         let found: Vec<u32> = found.take(FILTERS_RENEWED_MAX).collect();
-        found.into_iter().for_each(|place| self.renew(place, facts));
+        found.into_iter().for_each(|place| self.renew(place, input));
     }
 
     /// Every revision starts over.
     pub(super) fn reset_revisions(&mut self, revision: u32) {
         for &place in self.uses.keys() {
-            if let Some(entry) = self.filters.get_mut(place as usize) {
+            if let Some(entry) = self.acls.get_mut(place as usize) {
                 entry.revision = revision;
             }
         }
@@ -379,7 +382,7 @@ impl NetworkState {
 }
 
 /// What a VPC is settled with.
-pub(super) struct Facts<'a> {
+pub(super) struct NetworkInput<'a> {
     /// What leads back to the state before.
     pub(super) before: &'a Delta,
     pub(super) desired: &'a Desired,
@@ -387,7 +390,7 @@ pub(super) struct Facts<'a> {
     pub(super) limits: Option<RowLimits>,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> NetworkInput<'a> {
     /// The single rules of groups that are gone or others now, as they were.
     fn rules_before(&self, groups: &[GroupId]) -> Vec<(&'a GroupId, &'a Rule)> {
         let changed = groups.iter().filter_map(|id| self.before.rules.get_key_value(id));

@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use control::socket::query::{Answer, FlowFlush, FlowList, Query};
 use ipnet::IpNet;
 use std::net::IpAddr;
-use vswitch_core::listing::STATE_NAMES;
-use vswitch_core::protocol::{FlowCursor, FlowDescription, FlowSelection};
+use vswitch_core::config::protocol::{FlowCursor, FlowDescription, FlowSelection};
+use vswitch_core::observe::flow_dump::STATE_NAMES;
 
 /// Sessions that are asked for at once.
 const FLOWS_PER_PAGE: usize = 1000;

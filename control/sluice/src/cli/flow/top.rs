@@ -7,8 +7,8 @@ use control::socket::query::{Answer, Nothing, Query, StatsFilter};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use vswitch_core::limits::TABLE_WARNING_PERCENT;
-use vswitch_core::protocol::{EniStats, WorkerStatus};
+use vswitch_core::config::limits::TABLE_WARNING_PERCENT;
+use vswitch_core::config::protocol::{EniStats, WorkerStatus};
 
 /// How to look.
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use crate::model::Eni;
 use ipnet::IpNet;
 use serde_json::json;
 use std::net::IpAddr;
-use vswitch_core::ids::EniId;
+use vswitch_core::config::ids::EniId;
 
 /// The names of one family's parameters.
 struct Family {

@@ -7,7 +7,7 @@ use crate::error::ApiError;
 use crate::model::{Eni, timestamp};
 use ipnet::IpNet;
 use serde_json::{Value, json};
-use vswitch_core::ids::EniId;
+use vswitch_core::config::ids::EniId;
 
 pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();

@@ -5,8 +5,8 @@ use crate::ecs::dialect::paging::page;
 use crate::error::{ApiError, ErrorKind};
 use crate::model::{Group, Rule, protocol_text, timestamp};
 use serde_json::{Map, Value, json};
-use vswitch_core::desired::{Direction, GroupKind, Policy, Ports, Remote};
-use vswitch_core::ids::{GroupId, RuleId};
+use vswitch_core::config::desired::{Direction, GroupKind, Policy, Ports, Remote};
+use vswitch_core::config::ids::{GroupId, RuleId};
 
 const GROUPS_ASKED: ErrorKind = ErrorKind { code: "Abs.GroupNos.Malformed", status: 400 };
 const PAGE_NUMBERS: ErrorKind = ErrorKind { code: "NotSupported.PageNumberAndPageSize", status: 400 };

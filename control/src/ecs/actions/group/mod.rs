@@ -11,7 +11,7 @@ use crate::error::{
 };
 use crate::model::Eni;
 use serde_json::json;
-use vswitch_core::ids::EniId;
+use vswitch_core::config::ids::EniId;
 
 const GROUP_WITHOUT_VPC: ErrorKind = ErrorKind { code: "InvalidVpcId.NotFound", status: 403 };
 const ADVANCED_WITHOUT_VPC: ErrorKind = ErrorKind { code: "InvalidParams.VpcIdGroupType", status: 400 };

@@ -8,7 +8,7 @@ use crate::ecs::dialect::paging::page;
 use crate::error::ApiError;
 use crate::model::{Eni, Instance, timestamp};
 use serde_json::{Value, json};
-use vswitch_core::ids::EniId;
+use vswitch_core::config::ids::EniId;
 
 pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
     let filter = InstanceFilter::read(context)?;

@@ -144,7 +144,7 @@ pub(in crate::ecs) fn modify_attribute(context: &Context<'_>) -> Result<Plan, Ap
 }
 
 /// Refuses a set of groups in the words that are used where it replaces all of an instance's.
-fn check_set(context: &Context<'_>, groups: &[String], vpc: &vswitch_core::ids::VpcId) -> Result<(), ApiError> {
+fn check_set(context: &Context<'_>, groups: &[String], vpc: &vswitch_core::config::ids::VpcId) -> Result<(), ApiError> {
     let found: Vec<_> = groups.iter().filter_map(|id| Some(context.scope.group(id).ok()?.1)).collect();
     if found.iter().any(|group| group.vpc != *vpc) {
         return Err(OTHER_VPC.error(format!("all have to be in {vpc}.")).field("SecurityGroupIds"));

@@ -9,7 +9,7 @@ use crate::ecs::dialect::scope::Access;
 use crate::ecs::dialect::validate::missing;
 use crate::error::{ApiError, ErrorKind, GROUP_MANAGED};
 use std::collections::BTreeSet;
-use vswitch_core::ids::quoted;
+use vswitch_core::config::ids::quoted;
 
 const RESOURCE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceId.NotFound", status: 404 };
 const TYPE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceType.NotFound", status: 404 };

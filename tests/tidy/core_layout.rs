@@ -1,0 +1,207 @@
+//! The core's layers, and its words: what once was put in order stays so.
+
+use super::{Source, assert_none, code, has_word, lines_where, read, sources};
+use std::collections::{BTreeMap, BTreeSet};
+
+const CORE: &str = "vswitch/core/src/";
+/// From the ground up: a folder imports only from those before it.
+const LAYERS: [&str; 11] =
+    ["config", "hw", "packet", "tables", "conntrack", "acl", "compile", "policy", "router", "datapath", "observe"];
+const FILES_IN_A_FOLDER_MAX: usize = 16;
+/// Names of types that have given way to the field's: docs/glossary.md.
+const RETIRED: [&str; 30] = [
+    "Passage",
+    "Passages",
+    "Way",
+    "Ways",
+    "Lead",
+    "Hearing",
+    "Bench",
+    "Desk",
+    "Seat",
+    "Judgement",
+    "Ruling",
+    "Opening",
+    "WentOn",
+    "Place",
+    "Places",
+    "SetsId",
+    "Chunks",
+    "HostMap",
+    "Sheet",
+    "RulesOfSets",
+    "Spares",
+    "ClassRows",
+    "Flow",
+    "Side",
+    "FlowScope",
+    "Fate",
+    "Cover",
+    "Worth",
+    "Told",
+    "Stale",
+];
+
+/// The modules of the core by their paths, each with its code.
+fn modules() -> BTreeMap<Vec<String>, String> {
+    let module = |source: Source| {
+        let path = source.path.strip_prefix(CORE)?.strip_suffix(".rs")?.to_owned();
+        let mut path: Vec<String> = path.split('/').map(Into::into).collect();
+        path.pop_if(|last| last == "mod" || last == "lib");
+        let text = source.text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned();
+        Some((path, text.lines().map(code).collect::<Vec<_>>().join("\n")))
+    };
+    sources().into_iter().filter_map(module).collect()
+}
+
+/// The paths that a tree of imports names.
+fn expand(tree: &str) -> Vec<String> {
+    let Some((before, rest)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap_or_default().trim().into()];
+    };
+    let inner = rest.rsplit_once('}').map_or(rest, |(inner, _)| inner);
+    let (mut depth, mut start, mut found) = (0, 0, Vec::new());
+    for (place, character) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                found.extend(expand(&format!("{}{}", before.trim(), inner[start..place].trim())));
+                start = place + 1;
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// What a module names of the core: whether only to hand it on, and the path from the root.
+fn imports(module: &[String], text: &str, all: &BTreeMap<Vec<String>, String>) -> Vec<(bool, Vec<String>)> {
+    let mut trees: Vec<(bool, String)> = Vec::new();
+    let mut rest = String::new();
+    for statement in text.split(';') {
+        match statement.rfind("use ").filter(|place| !statement[..*place].ends_with(|c: char| c.is_alphanumeric())) {
+            Some(place) if !statement[place..].contains("fn ") => {
+                let visibility = statement[..place].trim_end();
+                let hands_on = visibility.ends_with("pub") || visibility.ends_with(')');
+                trees.push((hands_on, statement[place + 4..].replace('\n', " ")));
+            }
+            _ => rest.push_str(statement),
+        }
+    }
+    for (place, _) in rest.match_indices("crate::") {
+        let path: String =
+            rest[place..].chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
+        trees.push((false, path));
+    }
+    let absolute = |path: String| {
+        let mut parts: Vec<String> = path.split("::").map(|part| part.trim().into()).collect();
+        let mut base = module.to_vec();
+        match parts.first().map(String::as_str) {
+            Some("crate") => base.clear(),
+            Some("super") => drop(base.pop()),
+            Some(child) if all.contains_key(&[module, &[child.to_owned()]].concat()) => parts.insert(0, String::new()),
+            _ => return None,
+        }
+        Some([base, parts.split_off(1)].concat())
+    };
+    let paths =
+        trees.into_iter().flat_map(|(hands_on, tree)| expand(&tree).into_iter().map(move |path| (hands_on, path)));
+    paths.filter_map(|(hands_on, path)| Some((hands_on, absolute(path)?))).collect()
+}
+
+/// Which module imports which, through what others hand on.
+fn graph() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let all = modules();
+    assert!(all.len() > 60, "the core is somewhere else by now");
+    let named: BTreeMap<_, _> = all.iter().map(|(module, text)| (module, imports(module, text, &all))).collect();
+    let resolve = |mut path: Vec<String>| loop {
+        let length = (0..=path.len()).rev().find(|length| all.contains_key(&path[..*length])).unwrap_or(0);
+        let module = path[..length].to_vec();
+        let item = path.get(length);
+        let handed_on =
+            named[&module].iter().find(|(hands_on, other)| *hands_on && item.is_some() && other.last() == item);
+        match handed_on {
+            Some((_, other)) if *other != path => path = other.clone(),
+            _ => return module,
+        }
+    };
+    let edges = |module: &Vec<String>| {
+        let own = named[module].iter().filter(|(hands_on, path)| {
+            let is_used = path.last().is_some_and(|name| all[module].matches(name.as_str()).count() > 1);
+            !hands_on || is_used
+        });
+        own.map(|(_, path)| resolve(path.clone())).filter(|other| other != module && !other.is_empty()).collect()
+    };
+    all.keys().filter(|module| !module.is_empty()).map(|module| (module.clone(), edges(module))).collect()
+}
+
+#[test]
+fn no_file_of_the_core_imports_itself_in_a_circle() {
+    let mut left = graph();
+    // What imports nothing that is left is in no circle.
+    while let Some(done) = left.iter().find(|(_, others)| others.iter().all(|other| !left.contains_key(other))) {
+        let done = done.0.clone();
+        left.remove(&done);
+    }
+    let circle: Vec<String> = left.keys().map(|module| module.join("/")).collect();
+    assert_none("move a type out of the circle, to a file of its own below", &circle);
+}
+
+#[test]
+fn layers_of_the_core_import_only_those_below() {
+    let rank = |module: &[String]| LAYERS.iter().position(|layer| *layer == module[0]);
+    let mut found = Vec::new();
+    for (module, others) in graph() {
+        let own = rank(&module).unwrap_or_else(|| panic!("{} is in no layer", module.join("/")));
+        let above = others.iter().filter(|other| rank(other).is_none_or(|other| other > own));
+        found.extend(above.map(|other| format!("{} imports {}", module.join("/"), other.join("/"))));
+    }
+    assert_none("the layers are, from the ground up, config to observe", &found);
+}
+
+#[test]
+fn folders_of_the_core_are_small() {
+    let mut folders: BTreeMap<String, usize> = BTreeMap::new();
+    for source in sources().into_iter().filter(|source| source.path.starts_with(CORE)) {
+        *folders.entry(source.path.rsplit_once('/').map_or("", |(folder, _)| folder).into()).or_default() += 1;
+    }
+    let large = folders.into_iter().filter(|(_, files)| *files > FILES_IN_A_FOLDER_MAX);
+    let large: Vec<String> = large.map(|(folder, files)| format!("{folder}: {files} files")).collect();
+    assert_none("at most 16 files in a folder", &large);
+}
+
+#[test]
+fn retired_words_stay_retired() {
+    let core: Vec<Source> = sources().into_iter().filter(|source| source.path.starts_with(CORE)).collect();
+    let found = lines_where(&core, |_, line| {
+        let code = code(line);
+        let defines = ["struct ", "enum ", "trait ", "type "].iter().any(|keyword| code.contains(keyword));
+        defines && RETIRED.iter().any(|word| has_word(&code, word))
+    });
+    assert_none("docs/glossary.md has the word", &found);
+}
+
+#[test]
+fn the_gate_of_the_fast_path_names_every_stage_and_every_field_of_a_rule() {
+    let text = |path: &str| read(format!("{CORE}{path}")).expect("it is tracked").text;
+    let gate = text("datapath/eligibility.rs");
+    let body = |text: &str, header: &str| {
+        text.split(header).nth(1).and_then(|rest| rest.split("\n}").next()).expect("it is there").to_owned()
+    };
+    let stages = body(&text("packet/verdict.rs"), "pub enum Stage {\n");
+    let stages = stages.lines().filter_map(|line| line.trim().strip_suffix(',').map(|name| format!("Stage::{name}")));
+    let fields = body(&text("config/desired.rs"), "pub struct Rule {\n");
+    let fields = fields
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next().map(|name| format!("{name}: _")));
+    let missing: Vec<String> = stages.chain(fields).filter(|name| !gate.contains(name.as_str())).collect();
+    assert_none("decide in datapath/eligibility.rs", &missing);
+    let shortcuts = gate
+        .lines()
+        .filter(|line| code(line).contains("_ =>") || code(line).contains("..}") || code(line).contains(".. }"));
+    let allowed = ["_ => false", "destination: METADATA_SERVICE, .. }"];
+    let shortcuts: Vec<String> =
+        shortcuts.filter(|line| !allowed.iter().any(|allowed| line.contains(allowed))).map(Into::into).collect();
+    assert_none("the gate has no wildcard", &shortcuts);
+}

@@ -1,0 +1,248 @@
+//! Groups and their rules to [`Rules`].
+
+use crate::acl::bit_matrix::{put_bit, words_of};
+use crate::acl::bit_order::{BitOrder, Rank};
+use crate::acl::left_right::LeftRight;
+use crate::acl::local_address::LocalAddress;
+use crate::acl::rule_set::{AclRule, RuleCheck, RuleSet};
+use crate::acl::rules_by_set::RulesBySet;
+use crate::acl::service_rows::{Numbered, PortCheck, ServiceRows};
+use crate::acl::{AclGroup, RowLimits, Rules};
+use crate::config::desired::{Direction, GroupKind, Policy, PortList, PortRange, Ports, Remote, Rule, SecurityGroup};
+use crate::config::ids::{GroupId, PortListId};
+use crate::tables::address_class::SetId;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// What there is to compile with.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// A port list that is missing matches nothing.
+    pub port_lists: &'a BTreeMap<PortListId, PortList>,
+    /// Bounds for rows that are other than those that suit their number of rules.
+    pub limits: Option<RowLimits>,
+    /// What was compiled before, and in which directions it still holds: there it is shared, where it is of the groups that
+    /// are asked for.
+    pub holding: &'a [(Arc<Rules>, Directions)],
+}
+
+/// What a few rules of a set of groups were and are.
+pub(crate) struct Edits<'a> {
+    /// The rules before.
+    pub(crate) then: Arc<Rules>,
+    /// Where nothing else changed.
+    pub(crate) directions: Directions,
+    /// The rules that are gone or others now, as they were, each with its group.
+    pub(crate) gone: Vec<(&'a GroupId, &'a Rule)>,
+    /// Those that are new or others now.
+    pub(crate) new: Vec<(&'a GroupId, &'a Rule)>,
+    /// What the last changes replaced.
+    pub(crate) left_right: &'a mut LeftRight<RuleSet, Vec<Edit>>,
+}
+
+/// A rule that comes or goes.
+#[derive(Debug)]
+pub(crate) struct Edit {
+    rule: Rule,
+    set: SetId,
+    /// As a place in [`RuleSet::groups`].
+    group: u32,
+    /// Destination ports.
+    ranges: Vec<PortRange>,
+    is_there: bool,
+}
+
+/// Some directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directions([bool; 2]);
+
+impl Directions {
+    /// Both of them.
+    pub const BOTH: Self = Self([true; 2]);
+
+    /// These and one more.
+    #[must_use]
+    pub const fn with(mut self, direction: Direction) -> Self {
+        self.0[direction as usize] = true;
+        self
+    }
+
+    /// These and others.
+    #[must_use]
+    pub const fn union(self, Self([ingress, egress]): Self) -> Self {
+        Self([self.0[0] | ingress, self.0[1] | egress])
+    }
+
+    /// The directions that are not among these.
+    #[must_use]
+    pub const fn others(self) -> Self {
+        Self([!self.0[0], !self.0[1]])
+    }
+
+    /// Whether a direction is among them.
+    pub const fn contains(self, direction: Direction) -> bool {
+        self.0[direction as usize]
+    }
+}
+
+/// Compiles the rules of ENIs with `groups`, which are all of one kind. `set_of` names the set of a rule's object.
+/// `edits` are all that changed since then, in the directions in which nothing is holding.
+pub(crate) fn compile(
+    groups: &[(&GroupId, &SecurityGroup)],
+    sources: Sources<'_>,
+    mut edits: Option<Edits<'_>>,
+    mut set_of: impl FnMut(&Remote) -> SetId,
+) -> Rules {
+    let kind = groups.first().map_or(GroupKind::Basic, |(_, group)| group.kind);
+    let mut mentions = Vec::new();
+    let mut filter_groups = Vec::with_capacity(groups.len());
+    for &(id, group) in groups {
+        let is_open = group.kind == GroupKind::Basic && group.inner_access == Policy::Accept;
+        let open_members = is_open.then(|| set_of(&Remote::Group(id.clone())));
+        mentions.extend(open_members);
+        filter_groups.push(AclGroup { id: id.clone(), open_members });
+    }
+    let mut direction = |direction| {
+        let has_rules =
+            |(_, group): &&(&GroupId, &SecurityGroup)| group.rules.iter().any(|rule| rule.direction == direction);
+        let groups: Vec<_> = groups.iter().filter(has_rules).copied().collect();
+        let is_of_groups = |rules: &RuleSet| rules.groups.iter().eq(groups.iter().map(|(id, _)| *id));
+        let holding = sources.holding.iter().filter(|(_, directions)| directions.contains(direction));
+        let mut holding = holding.map(|(rules, _)| rules.of(direction));
+        let holding = holding.find(|rules| is_of_groups(rules)).cloned();
+        let mut edited = || {
+            let edits = edits.as_mut().filter(|edits| edits.directions.contains(direction))?;
+            is_of_groups(edits.then.of(direction)).then_some(())?;
+            edits.rule_set(direction, sources.port_lists, &mut set_of)
+        };
+        let rules = holding.or_else(&mut edited).unwrap_or_else(|| {
+            let mut rules: Vec<(u32, SetId, &Rule)> = Vec::new();
+            for (place, (_, group)) in groups.iter().enumerate() {
+                let of_direction = group.rules.iter().filter(|rule| rule.direction == direction);
+                rules.extend(of_direction.map(|rule| (place as u32, set_of(&rule.remote), rule)));
+            }
+            let groups = groups.iter().map(|(id, _)| GroupId::clone(id)).collect();
+            Arc::new(rule_set(groups, rules, (sources.port_lists, sources.limits)))
+        });
+        mentions.extend(rules.rules_by_set.sets());
+        rules
+    };
+    let (ingress, egress) = (direction(Direction::Ingress), direction(Direction::Egress));
+    mentions.sort_unstable();
+    mentions.dedup();
+    let has_open_groups = filter_groups.iter().any(|group| group.open_members.is_some());
+    Rules { groups: filter_groups.into(), has_open_groups, kind, ingress, egress, mentions: mentions.into() }
+}
+
+fn rule_set(
+    groups: Box<[GroupId]>,
+    mut rules: Vec<(u32, SetId, &Rule)>,
+    (port_lists, limits): (&BTreeMap<PortListId, PortList>, Option<RowLimits>),
+) -> RuleSet {
+    // Equals may stand in any order: those of one set together make rows that share words.
+    rules.sort_by_key(|(_, set, rule)| (Rank::of(rule), *set));
+    let bytes_max = limits.unwrap_or(RowLimits::of_rules(rules.len())).services_bytes_max;
+    let ranks: Vec<Rank> = rules.iter().map(|(.., rule)| Rank::of(rule)).collect();
+    let (order, bits) = BitOrder::spread(&ranks);
+    let words = order.words();
+    let ranges: Vec<Vec<PortRange>> = rules.iter().map(|(.., rule)| ranges_of(rule, port_lists)).collect();
+    let with_ranges = bits.iter().zip(&rules).zip(&ranges);
+    let numbered: Vec<Numbered<'_>> =
+        with_ranges.map(|((&bit, &(.., rule)), ranges)| Numbered { bit, rule, ranges }).collect();
+    let services = ServiceRows::compile(&numbered, words, bytes_max);
+    let local = LocalAddress::compile(&numbered, words, bytes_max);
+    let needs_checks = !services.is_exact || matches!(local, LocalAddress::Checked);
+    let room = words * u64::BITS as usize;
+    let rules_by_set = RulesBySet::new(rules.iter().map(|(_, set, _)| *set).zip(bits.iter().copied()), words);
+    let mut set = RuleSet {
+        groups,
+        accepts: vec![0; words],
+        rules_by_set: Arc::new(rules_by_set),
+        services,
+        local,
+        checks: needs_checks.then(|| vec![RuleCheck::default(); room]),
+        rules: vec![None; room],
+        order,
+    };
+    for (rule, (group, ..)) in numbered.iter().zip(&rules) {
+        set.enter(*rule, *group);
+    }
+    set
+}
+
+impl Edits<'_> {
+    /// The rules of a direction with these edits; none if they have to be compiled.
+    fn rule_set(
+        &mut self,
+        direction: Direction,
+        port_lists: &BTreeMap<PortListId, PortList>,
+        mut set_of: impl FnMut(&Remote) -> SetId,
+    ) -> Option<Arc<RuleSet>> {
+        let then = self.then.of(direction);
+        let mut edit = |group: &GroupId, rule: &Rule, is_there: bool| {
+            let group = then.groups.binary_search(group).ok()? as u32;
+            let (set, ranges) = (set_of(&rule.remote), ranges_of(rule, port_lists));
+            Some(Edit { rule: rule.clone(), set, group, ranges, is_there })
+        };
+        let of_direction = |(_, rule): &&(&GroupId, &Rule)| rule.direction == direction;
+        let gone = self.gone.iter().filter(of_direction).map(|(group, rule)| (*group, *rule, false));
+        let new = self.new.iter().filter(of_direction).map(|(group, rule)| (*group, *rule, true));
+        let edits: Option<Vec<Edit>> =
+            gone.chain(new).map(|(group, rule, is_there)| edit(group, rule, is_there)).collect();
+        let make = |rules: &mut RuleSet, edits: &Vec<Edit>| edits.iter().all(|edit| rules.edit(edit));
+        self.left_right.change(then, make, edits?, then.bytes()).filter(|rules| rules.is_well_filled())
+    }
+}
+
+impl RuleSet {
+    /// Whether that could be done. If not, it is of no use any more.
+    fn edit(&mut self, edit: &Edit) -> bool {
+        let Edit { rule, set, group, ranges, is_there } = edit;
+        if !is_there {
+            let is_it = |bit: &u32| {
+                let found = self.rules[*bit as usize].as_ref();
+                found.is_some_and(|found| found.id == rule.id && found.group == *group)
+            };
+            let Some(bit) = self.rules_by_set.of(*set).iter().copied().find(is_it) else { return false };
+            self.services.remove(Numbered { bit, rule, ranges });
+            self.local.put(bit, rule, false);
+            self.order.free(bit);
+            put_bit(&mut self.accepts, bit, false);
+            self.rules[bit as usize] = None;
+            Arc::make_mut(&mut self.rules_by_set).remove(*set, bit);
+            return true;
+        }
+        let Some(bit) = self.order.take(Rank::of(rule)) else { return false };
+        let rule = Numbered { bit, rule, ranges };
+        self.enter(rule, *group);
+        Arc::make_mut(&mut self.rules_by_set).insert(*set, bit);
+        self.local.put(bit, rule.rule, true) && self.services.insert(rule)
+    }
+
+    /// Notes all of a rule but where it matches.
+    fn enter(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>, group: u32) {
+        put_bit(&mut self.accepts, bit, rule.policy == Policy::Accept);
+        self.rules[bit as usize] = Some(AclRule { id: rule.id.clone(), group });
+        if let Some(checks) = &mut self.checks {
+            checks[bit as usize] = RuleCheck { ports: PortCheck::new(rule, ranges), local: rule.local };
+        }
+    }
+
+    /// Whether rows are not much longer than its rules need.
+    fn is_well_filled(&self) -> bool {
+        let rules = self.rules_by_set.len();
+        words_of(rules + rules / 16) >= self.order.words()
+    }
+}
+
+/// The destination ports of a rule that has some.
+fn ranges_of(rule: &Rule, port_lists: &BTreeMap<PortListId, PortList>) -> Vec<PortRange> {
+    match &rule.ports {
+        Ports::Any => Vec::new(),
+        Ports::Range(range) => vec![*range],
+        Ports::List(list) => port_lists.get(list).map_or_else(Vec::new, |list| list.entries.iter().copied().collect()),
+    }
+}

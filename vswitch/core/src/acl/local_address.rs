@@ -1,0 +1,81 @@
+//! Which rules cover the local side of a packet, for filters with quintuple rules.
+
+use crate::acl::bit_matrix::{BitMatrix, RowCollector, put_bit, row_bytes};
+use crate::acl::service_rows::Numbered;
+use crate::config::desired::Rule;
+use crate::packet::headers::Addresses;
+use crate::tables::lpm::PrefixMap;
+use alloc::vec::Vec;
+use ipnet::IpNet;
+
+/// Rows by local address.
+#[derive(Clone, Debug)]
+pub(super) struct LocalRows {
+    matrix: BitMatrix,
+    map: PrefixMap<u32>,
+}
+
+/// What the rules of a direction say of the local side.
+#[derive(Clone, Debug)]
+pub(super) enum LocalAddress {
+    /// Nothing.
+    Any,
+    /// The row of an address.
+    Rows(LocalRows),
+    /// The rows would take too much room: each rule has to be confirmed.
+    Checked,
+}
+
+impl LocalAddress {
+    /// Rows of `words` for rules, in about `bytes_max`.
+    pub(super) fn compile(rules: &[Numbered<'_>], words: usize, bytes_max: usize) -> Self {
+        let restricted: Vec<(IpNet, u32)> =
+            rules.iter().filter_map(|rule| Some((rule.rule.local?, rule.bit))).collect();
+        if restricted.is_empty() {
+            return Self::Any;
+        }
+        // Each prefix makes at most two pieces.
+        if restricted.len() * 2 * row_bytes(rules.len()) > bytes_max {
+            return Self::Checked;
+        }
+        let mut rows = RowCollector::new(words, restricted.len() * 2);
+        let mut everywhere = rows.empty();
+        for rule in rules.iter().filter(|rule| rule.rule.local.is_none()) {
+            put_bit(&mut everywhere, rule.bit, true);
+        }
+        let map = PrefixMap::build(&restricted, |covering| {
+            let mut row = everywhere.clone();
+            for &bit in covering {
+                put_bit(&mut row, bit, true);
+            }
+            rows.add(&row)
+        });
+        Self::Rows(LocalRows { matrix: rows.finish(), map })
+    }
+
+    /// Gives a rule its bit, or takes it; whether rows tell what it says of the local side.
+    pub(super) fn put(&mut self, bit: u32, rule: &Rule, is_there: bool) -> bool {
+        match self {
+            Self::Any => rule.local.is_none(),
+            Self::Checked => true,
+            Self::Rows(rows) => {
+                rows.matrix.put_in_all(bit, is_there);
+                rule.local.is_none() || !is_there
+            }
+        }
+    }
+
+    /// The row of rules whose local side holds the source of `addresses`; none if rows do not tell.
+    #[inline]
+    pub(super) fn row(&self, addresses: Addresses) -> Option<&[u64]> {
+        let Self::Rows(LocalRows { matrix, map }) = self else { return None };
+        Some(matrix.row(match addresses {
+            Addresses::V4 { source, .. } => map.find_v4(source),
+            Addresses::V6 { source, .. } => map.find_v6(source),
+        }))
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        if let Self::Rows(rows) = self { rows.matrix.bytes() } else { 0 }
+    }
+}

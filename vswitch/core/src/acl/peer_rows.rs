@@ -1,0 +1,223 @@
+//! Which rules name a peer: a row for all sets that it is in, and what stands in for a row that is not made.
+
+use crate::acl::bit_matrix::{BitMatrix, has_bit, put_bit, row_bytes};
+use crate::acl::rules_by_set::RulesBySet;
+use crate::config::desired::Direction;
+use crate::tables::address_class::{AddressClass, SetCombinationId, SetId};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+
+/// Stands for a row that is not made: where it would be lies beyond every matrix.
+pub(super) const NOT_MADE: u32 = u32::MAX;
+const _: () = assert!(usize::BITS >= 64, "the place of a row that is not made can be told");
+/// Stands for no group; greater than any.
+const NO_GROUP: u32 = u32::MAX;
+/// Bytes that a class takes beside its rows.
+const CLASS_BYTES: usize = 3 * size_of::<u32>();
+/// Rules that come and go, beyond which all rows are made anew.
+const EDITS_MAX: usize = 256;
+
+/// What is known of all sets that addresses were in together when this was made, as far as there was room for it.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerRows {
+    /// Of ingress, and of egress.
+    sides: [DirectionRows; 2],
+    /// The first open group among the sets of each class, as a place among the groups of the filter, or [`NO_GROUP`].
+    /// Empty if no group is open.
+    open_groups: Vec<u32>,
+    classes_max: usize,
+}
+
+/// Rows of one direction.
+#[derive(Clone, Debug)]
+struct DirectionRows {
+    /// The rules that they tell.
+    rules_by_set: Arc<RulesBySet>,
+    /// The row of each class, or [`NOT_MADE`].
+    of_classes: Vec<u32>,
+    /// A bit for each set that rows tell apart from others: those that rules name, and some that they named before.
+    named: Vec<u64>,
+    /// The sets of each row, of those that are named.
+    rows: Vec<Arc<[SetId]>>,
+    numbers: HashMap<Arc<[SetId]>, u32>,
+    /// The row without a set, which most classes have: known without a look.
+    empty: Option<u32>,
+    matrix: BitMatrix,
+    rows_max: usize,
+}
+
+impl PeerRows {
+    /// The row of each class in one direction, or a number that no row has; and the rows.
+    pub(super) fn side(&self, direction: Direction) -> (&[u32], &BitMatrix) {
+        let side = &self.sides[direction as usize];
+        (&side.of_classes, &side.matrix)
+    }
+
+    /// The rows of the sets around an address of a class and of its own sets; none if one is not made.
+    #[inline]
+    pub(super) fn rows(&self, direction: Direction, class: AddressClass) -> Option<[&[u64]; 2]> {
+        let (of_classes, matrix) = self.side(direction);
+        // No matrix has as many rows as NOT_MADE would need.
+        let row = |sets: SetCombinationId| matrix.find(*of_classes.get(sets.0 as usize)?);
+        Some([row(class.by_prefix)?, row(class.by_host)?])
+    }
+
+    /// The open group that holds addresses of a class, if one does; none if that is not known.
+    #[inline]
+    pub(super) fn open_group(&self, class: AddressClass) -> Option<Option<u32>> {
+        let group = |sets: SetCombinationId| self.open_groups.get(sets.0 as usize).copied();
+        let first = group(class.by_prefix)?.min(group(class.by_host)?);
+        Some(if first == NO_GROUP { None } else { Some(first) })
+    }
+
+    /// Rows for `all` classes, each given by its sets: of ingress and egress, in at most `bytes_max` each. `open_group`
+    /// tells the first open group among some sets, if any group is open.
+    pub(super) fn make<'a>(
+        sides: [&Arc<RulesBySet>; 2],
+        all: impl Iterator<Item = &'a [SetId]>,
+        open_group: Option<impl Fn(&[SetId]) -> Option<u32>>,
+        bytes_max: usize,
+    ) -> Self {
+        let sides = sides.map(|rules_by_set| DirectionRows::new(rules_by_set, bytes_max));
+        let mut rows = Self { sides, open_groups: Vec::new(), classes_max: bytes_max / CLASS_BYTES };
+        rows.learn(all, open_group);
+        rows
+    }
+
+    /// Makes the rows of classes that came later.
+    fn learn<'a>(
+        &mut self,
+        all: impl Iterator<Item = &'a [SetId]>,
+        open_group: Option<impl Fn(&[SetId]) -> Option<u32>>,
+    ) {
+        let known = self.sides[0].of_classes.len();
+        for sets in all.take(self.classes_max).skip(known) {
+            for side in &mut self.sides {
+                let row = side.row_of(sets);
+                side.of_classes.push(row);
+            }
+            if let Some(open_group) = &open_group {
+                self.open_groups.push(open_group(sets).unwrap_or(NO_GROUP));
+            }
+        }
+    }
+
+    /// Whether they tell these rules.
+    pub(super) fn tell(&self, sides: [&Arc<RulesBySet>; 2]) -> bool {
+        self.sides
+            .iter()
+            .zip(sides)
+            .all(|(side, now)| Arc::ptr_eq(&side.rules_by_set, now) || side.rules_by_set == *now)
+    }
+
+    /// Makes them tell other rules, and know all classes; whether rows may do that without being made anew.
+    pub(super) fn follow<'a>(
+        &mut self,
+        sides: [&Arc<RulesBySet>; 2],
+        all: impl Iterator<Item = &'a [SetId]> + Clone,
+        open_group: Option<impl Fn(&[SetId]) -> Option<u32>>,
+    ) -> bool {
+        let follows = self.sides.iter_mut().zip(sides).all(|(side, now)| side.follow(now, all.clone()));
+        if follows {
+            self.learn(all, open_group);
+        }
+        follows
+    }
+
+    /// How many sets of sets were there when this was made; none if there was not room for more.
+    pub(super) fn known(&self) -> Option<usize> {
+        let known = self.sides[0].of_classes.len();
+        (known < self.classes_max).then_some(known)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.sides[0].of_classes.len() * CLASS_BYTES + self.sides.iter().map(DirectionRows::bytes).sum::<usize>()
+    }
+}
+
+impl DirectionRows {
+    fn new(rules_by_set: &Arc<RulesBySet>, bytes_max: usize) -> Self {
+        let mut side = Self {
+            rules_by_set: Arc::clone(rules_by_set),
+            of_classes: Vec::new(),
+            named: Vec::new(),
+            rows: Vec::new(),
+            numbers: HashMap::new(),
+            empty: None,
+            matrix: BitMatrix::empty(rules_by_set.words()),
+            rows_max: bytes_max / row_bytes(rules_by_set.len()).max(1),
+        };
+        rules_by_set.sets().iter().for_each(|set| side.name(*set));
+        side
+    }
+
+    fn name(&mut self, set: SetId) {
+        let words = set.0 as usize / u64::BITS as usize + 1;
+        if self.named.len() < words {
+            self.named.resize(words, 0);
+        }
+        put_bit(&mut self.named, set.0, true);
+    }
+
+    fn is_named(&self, set: SetId) -> bool {
+        (set.0 as usize) < self.named.len() * u64::BITS as usize && has_bit(&self.named, set.0)
+    }
+
+    /// The number of the row of these sets.
+    fn row_of(&mut self, sets: &[SetId]) -> u32 {
+        let named: Vec<SetId> = sets.iter().copied().filter(|set| self.is_named(*set)).collect();
+        let known = if named.is_empty() { self.empty } else { self.numbers.get(&*named).copied() };
+        if let Some(number) = known {
+            return number;
+        }
+        if self.rows.len() >= self.rows_max {
+            return NOT_MADE;
+        }
+        let number = self.matrix.push();
+        for &set in &named {
+            self.rules_by_set.of(set).iter().for_each(|&rule| self.matrix.put(number, rule, true));
+        }
+        let named: Arc<[SetId]> = named.into();
+        self.rows.push(Arc::clone(&named));
+        if named.is_empty() {
+            self.empty = Some(number);
+        } else {
+            self.numbers.insert(named, number);
+        }
+        number
+    }
+
+    /// See [`PeerRows::follow`].
+    fn follow<'a>(&mut self, now: &Arc<RulesBySet>, all: impl Iterator<Item = &'a [SetId]>) -> bool {
+        if Arc::ptr_eq(&self.rules_by_set, now) {
+            return true;
+        }
+        let Some(edits) = self.rules_by_set.edits_to(now, EDITS_MAX) else { return false };
+        self.rules_by_set = Arc::clone(now);
+        let new: Vec<SetId> = edits.iter().map(|edit| edit.set).filter(|set| !self.is_named(*set)).collect();
+        if !new.is_empty() {
+            new.iter().for_each(|set| self.name(*set));
+            let known = self.of_classes.len();
+            for (class, sets) in all.take(known).enumerate() {
+                if new.iter().any(|set| sets.contains(set)) {
+                    self.of_classes[class] = self.row_of(sets);
+                }
+            }
+        }
+        // A bit may pass from one rule to another: first it is taken, then given.
+        for is_set in [false, true] {
+            for edit in edits.iter().filter(|edit| edit.is_set == is_set) {
+                for (number, _) in self.rows.iter().enumerate().filter(|(_, sets)| sets.contains(&edit.set)) {
+                    self.matrix.put(number as u32, edit.bit, is_set);
+                }
+            }
+        }
+        true
+    }
+
+    fn bytes(&self) -> usize {
+        let rows = self.rows.iter().map(|sets| 2 * size_of_val(sets) + size_of::<u32>() + size_of_val(&**sets));
+        rows.sum::<usize>() + size_of_val(&*self.named) + self.matrix.bytes()
+    }
+}

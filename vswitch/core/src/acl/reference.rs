@@ -1,0 +1,106 @@
+//! The slow, obvious twin of the compiled filter: `semantics.md` §2 and §3 read aloud over the desired state. Tests
+//! hold the compiled filter against it; nothing forwards by it.
+
+use crate::config::desired::{Desired, Direction, Eni, GroupKind, Policy, Ports, Protocol, Remote, Rule};
+use crate::config::ids::{EniId, GroupId, RuleId};
+use crate::packet::headers::{Tuple, protocol};
+use crate::packet::verdict::Stage;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use ipnet::IpNet;
+
+/// What the twin decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReferenceDecision {
+    /// Whether the packet passes.
+    pub policy: Policy,
+    /// The step that decided.
+    pub stage: Stage,
+    /// The deciding rules: several, if equals match.
+    pub rules: Vec<RuleId>,
+}
+
+/// Steps 3 to 5 of §3 for a packet that crosses `eni` in `direction`.
+pub fn decide(desired: &Desired, eni: &EniId, direction: Direction, tuple: &Tuple) -> ReferenceDecision {
+    let here = &desired.enis[eni];
+    let remote = match direction {
+        Direction::Ingress => tuple.addresses.source(),
+        Direction::Egress => tuple.addresses.destination(),
+    };
+    let bypass = direction == Direction::Ingress || desired.settings.intra_group_egress_bypass;
+    if bypass && here.groups.iter().any(|group| is_open_to(desired, group, eni, remote)) {
+        return ReferenceDecision { policy: Policy::Accept, stage: Stage::IntraGroup, rules: Vec::new() };
+    }
+    let groups = here.groups.iter().filter_map(|id| desired.groups.get(id));
+    let matching: Vec<&Rule> = groups
+        .clone()
+        .flat_map(|group| &group.rules)
+        .filter(|rule| rule.direction == direction && matches(desired, rule, tuple))
+        .collect();
+    // Equivalent form of §3.1: the smallest priority; if any of those is a drop, drop.
+    if let Some(priority) = matching.iter().map(|rule| rule.priority).min() {
+        let strongest = matching.into_iter().filter(|rule| rule.priority == priority);
+        let policy = strongest.clone().map(|rule| rule.policy).max().unwrap_or(Policy::Drop);
+        let rules = strongest.filter(|rule| rule.policy == policy).map(|rule| rule.id.clone()).collect();
+        return ReferenceDecision { policy, stage: Stage::Rule, rules };
+    }
+    let basic = groups.clone().any(|group| group.kind == GroupKind::Basic);
+    let policy = if basic && direction == Direction::Egress { Policy::Accept } else { Policy::Drop };
+    ReferenceDecision { policy, stage: Stage::Default, rules: Vec::new() }
+}
+
+fn is_open_to(desired: &Desired, group: &GroupId, eni: &EniId, remote: IpAddr) -> bool {
+    let open = desired
+        .groups
+        .get(group)
+        .is_some_and(|group| group.kind == GroupKind::Basic && group.inner_access == Policy::Accept);
+    let another_member_is_there =
+        |(id, other): (&EniId, &Eni)| id != eni && other.groups.contains(group) && owns(other, remote);
+    open && desired.enis.iter().any(another_member_is_there)
+}
+
+fn owns(eni: &Eni, address: IpAddr) -> bool {
+    eni.addresses.iter().any(|prefix| contains(prefix, address))
+}
+
+fn contains(prefix: &IpNet, address: IpAddr) -> bool {
+    prefix.trunc().contains(&address)
+}
+
+/// §2: one rule against one packet. Only the rule's own direction is asked.
+fn matches(desired: &Desired, rule: &Rule, tuple: &Tuple) -> bool {
+    let (source, destination) = (tuple.addresses.source(), tuple.addresses.destination());
+    let (remote, local) = match rule.direction {
+        Direction::Ingress => (source, destination),
+        Direction::Egress => (destination, source),
+    };
+    let object = match &rule.remote {
+        Remote::Prefix(prefix) => contains(prefix, remote),
+        Remote::PrefixList(list) => {
+            desired.prefix_lists.get(list).is_some_and(|list| list.entries.iter().any(|entry| contains(entry, remote)))
+        }
+        Remote::Group(group) => {
+            desired.enis.values().any(|member| member.groups.contains(group) && owns(member, remote))
+        }
+    };
+    let protocol = match rule.protocol {
+        Protocol::All => true,
+        Protocol::ICMP => tuple.protocol == protocol::ICMP && remote.is_ipv4(),
+        Protocol::ICMPV6 => tuple.protocol == protocol::ICMPV6 && remote.is_ipv6(),
+        Protocol::Number(number) => tuple.protocol == number,
+    };
+    let ports = if matches!(tuple.protocol, protocol::TCP | protocol::UDP) && rule.protocol.has_ports() {
+        let destination = match &rule.ports {
+            Ports::Any => false,
+            Ports::Range(range) => range.contains(tuple.destination_port),
+            Ports::List(list) => desired
+                .port_lists
+                .get(list)
+                .is_some_and(|list| list.entries.iter().any(|range| range.contains(tuple.destination_port))),
+        };
+        destination && rule.source_ports.is_none_or(|range| range.contains(tuple.source_port))
+    } else {
+        true
+    };
+    object && protocol && ports && rule.local.is_none_or(|prefix| contains(&prefix, local))
+}

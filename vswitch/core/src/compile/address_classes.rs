@@ -1,0 +1,72 @@
+//! Numbers for the different sets of sets that addresses of a VPC are in, by themselves and by the prefixes around them.
+
+use crate::tables::address_class::{SetCombinationId, SetId};
+use crate::tables::cow_array::CowArray;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+
+/// New numbers, besides as many as there were, after which those that are not in use any more are dropped. A number is
+/// never passed on before: rows of filters know it.
+const NEW_MAX: usize = 1024;
+
+/// The numbers of a VPC. Zero is no set.
+#[derive(Debug)]
+pub(super) struct AddressClasses {
+    numbers: HashMap<Arc<[SetId]>, SetCombinationId>,
+    pub(super) table: CowArray<Arc<[SetId]>>,
+    /// Numbers after the last renumbering.
+    len_when_numbered: usize,
+    /// The sets that are looked for.
+    wanted: Vec<SetId>,
+}
+
+impl AddressClasses {
+    pub(super) fn new() -> Self {
+        let mut classes =
+            Self { numbers: HashMap::new(), table: CowArray::default(), len_when_numbered: 0, wanted: Vec::new() };
+        classes.of(core::iter::empty());
+        classes
+    }
+
+    /// How many numbers are given.
+    pub(super) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// The sets of each number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[SetId]> + Clone {
+        self.table.iter().take(self.len()).map(|sets| &**sets)
+    }
+
+    /// The number of these sets, which may come in any order and several times.
+    pub(super) fn of(&mut self, sets: impl Iterator<Item = SetId>) -> SetCombinationId {
+        self.wanted.clear();
+        self.wanted.extend(sets);
+        self.wanted.sort_unstable();
+        self.wanted.dedup();
+        if self.wanted.is_empty() && !self.numbers.is_empty() {
+            return SetCombinationId::default();
+        }
+        if let Some(&number) = self.numbers.get(&*self.wanted) {
+            return number;
+        }
+        let number = SetCombinationId(self.numbers.len() as u32);
+        let sets: Arc<[SetId]> = self.wanted.as_slice().into();
+        *self.table.get_mut(number.0 as usize) = Arc::clone(&sets);
+        self.numbers.insert(sets, number);
+        number
+    }
+
+    /// Whether so many numbers were given that most of them may be out of use.
+    pub(super) fn is_worn(&self) -> bool {
+        self.len() > self.len_when_numbered * 2 + NEW_MAX
+    }
+
+    /// Starts over; whatever is in use is asked for again by `use_all`.
+    pub(super) fn renumber(&mut self, use_all: impl FnOnce(&mut Self)) {
+        *self = Self::new();
+        use_all(self);
+        self.len_when_numbered = self.len();
+    }
+}

@@ -1,0 +1,198 @@
+//! What a packet may read: one generation of the whole configuration, compiled and immutable. Generations share what
+//! did not change between them.
+
+use crate::acl::Acl;
+use crate::config::desired::{Direction, Settings};
+use crate::config::ids::{EniEpoch, EniId, EniIndex, MacAddress};
+use crate::config::packed_timeouts::PackedTimeouts;
+use crate::packet::headers::{Addresses, Tuple};
+use crate::packet::verdict::Decision;
+use crate::tables::address_class::{AddressClass, SetCombinationId, SetId};
+use crate::tables::address_entry::AddressEntry;
+use crate::tables::address_table::AddressTable;
+use crate::tables::cow_array::CowArray;
+use crate::tables::route::Route;
+use alloc::sync::Arc;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+/// One generation. Made by a [`Compiler`](crate::compile::Compiler) alone.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(crate) generation: u64,
+    /// Another for every snapshot that says something else, as long as somebody keeps it.
+    pub(crate) identity: Arc<()>,
+    pub(crate) settings: Settings,
+    /// By [`EniIndex`].
+    pub(crate) enis: CowArray<Option<EniEntry>>,
+    /// By [`EniEntry::vpc`].
+    pub(crate) vpcs: CowArray<Option<Arc<VpcNetwork>>>,
+    /// No ENI has an older revision than this.
+    pub(crate) revision_min: u32,
+    /// Revisions and the generations that brought them, wherever the two did not go on by one each.
+    pub(crate) numbering: Arc<[(u32, u64)]>,
+}
+
+/// An ENI as packets see it.
+#[derive(Clone, Debug)]
+pub(crate) struct EniEntry {
+    pub(crate) id: Arc<EniId>,
+    pub(crate) epoch: EniEpoch,
+    /// Changes with what a decision at this ENI alone can depend on. See [`Snapshot::revision`].
+    pub(crate) revision: u32,
+    /// Its VPC, as a place in [`Snapshot::vpcs`].
+    pub(crate) vpc: u32,
+    /// Its subnet, as a place in [`VpcNetwork::vswitches`].
+    pub(crate) vswitch: u32,
+    /// The rules of its groups, as a place in [`VpcNetwork::filters`].
+    pub(crate) acl: u32,
+    pub(crate) mac: MacAddress,
+    /// Its first address of each family: nearly every packet has it.
+    pub(crate) ipv4: Option<u32>,
+    pub(crate) ipv6: Option<u128>,
+    pub(crate) source_dest_check: bool,
+    pub(crate) tcp_window_check: bool,
+    /// The largest layer-3 packet that its port carries.
+    pub(crate) mtu_bytes: u16,
+    pub(crate) timeouts: PackedTimeouts,
+    pub(crate) sessions_max: u32,
+    pub(crate) sessions_guaranteed: u32,
+    pub(crate) new_sessions_per_s: Option<u32>,
+}
+
+/// A VPC as packets see it.
+#[derive(Clone, Debug)]
+pub(crate) struct VpcNetwork {
+    /// Spreads the connections of networks that use the same addresses.
+    pub(crate) salt: u32,
+    pub(crate) gateway_mac: MacAddress,
+    pub(crate) vswitches: CowArray<VSwitchEntry>,
+    pub(crate) v4: AddressTable<u32>,
+    pub(crate) v6: AddressTable<u128>,
+    /// The sets that each number stands for, ascending.
+    pub(crate) sets: CowArray<Arc<[SetId]>>,
+    /// The rules of each set of groups that an ENI has.
+    pub(crate) acls: CowArray<Option<AclEntry>>,
+}
+
+/// The rules of a set of groups.
+#[derive(Clone, Debug)]
+pub(crate) struct AclEntry {
+    /// Changes with the rules, and with the members of every set that they name.
+    pub(crate) revision: u32,
+    pub(crate) acl: Arc<Acl>,
+}
+
+/// The virtual router's addresses in one subnet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct VSwitchEntry {
+    pub(crate) ipv4_gateway: Option<Ipv4Addr>,
+    pub(crate) ipv6_gateway: Option<Ipv6Addr>,
+}
+
+impl EniEntry {
+    /// Whether the source of `addresses` is the first address of the ENI.
+    #[inline(always)]
+    pub(crate) fn is_first_address(&self, addresses: Addresses) -> bool {
+        match addresses {
+            Addresses::V4 { source, .. } => self.ipv4 == Some(source),
+            Addresses::V6 { source, .. } => self.ipv6 == Some(source),
+        }
+    }
+}
+
+impl VpcNetwork {
+    /// What is known of the source of `addresses`.
+    #[inline(always)]
+    pub(crate) fn source(&self, addresses: Addresses) -> AddressEntry {
+        match addresses {
+            Addresses::V4 { source, .. } => self.v4.find(source),
+            Addresses::V6 { source, .. } => self.v6.find(source),
+        }
+    }
+
+    /// What is known of the destination of `addresses`.
+    #[inline(always)]
+    pub(crate) fn destination(&self, addresses: Addresses) -> AddressEntry {
+        self.source(addresses.reverse())
+    }
+
+    /// Where packets for the destination of `addresses` go.
+    #[inline(always)]
+    pub(crate) fn route(&self, addresses: Addresses) -> Route {
+        self.destination(addresses).route()
+    }
+
+    /// Step 3 (§3.2): an open group of `filter` that holds a peer of this class.
+    #[inline]
+    pub(crate) fn shared_open_group(&self, acl: &Acl, peer: AddressClass) -> Option<u32> {
+        acl.shared_open_group(peer, |sets| self.sets_of(sets))
+    }
+
+    /// Steps 4 and 5 (§3.1, §3.3) of `filter` for a peer of this class: the first matching rule, or the default.
+    #[inline]
+    pub(crate) fn decide(&self, acl: &Acl, direction: Direction, tuple: &Tuple, peer: AddressClass) -> Decision {
+        acl.decide(direction, tuple, peer, |sets| self.sets_of(sets))
+    }
+
+    fn sets_of(&self, sets: SetCombinationId) -> &[SetId] {
+        self.sets.get(sets.0 as usize).map_or(&[], |sets| sets)
+    }
+}
+
+impl Snapshot {
+    /// The number of this generation.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Choices that the specification leaves open.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The ENI's number. Goes through all of them.
+    pub fn eni_index(&self, id: &EniId) -> Option<EniIndex> {
+        self.enis().find(|(_, other)| *other == id).map(|(index, _)| index)
+    }
+
+    /// The ENI's name, if it exists in this generation.
+    pub fn eni_id(&self, index: EniIndex) -> Option<&EniId> {
+        self.eni(index).map(|eni| &*eni.id)
+    }
+
+    /// All ENIs, by their numbers.
+    pub fn enis(&self) -> impl Iterator<Item = (EniIndex, &EniId)> {
+        let entries = self.enis.iter().enumerate();
+        entries.filter_map(|(index, eni)| Some((EniIndex(index as u32), &*eni.as_ref()?.id)))
+    }
+
+    /// The generation that brought a policy revision, if that is still known.
+    pub(crate) fn generation_of(&self, revision: u32) -> Option<u64> {
+        let (first, generation) = self.numbering.iter().rfind(|(first, _)| *first <= revision)?;
+        Some(generation + u64::from(revision - first))
+    }
+
+    /// The policy revision of an ENI: it changes when anything changes that a decision at this ENI can depend on.
+    pub fn revision(&self, index: EniIndex) -> Option<u32> {
+        let eni = self.eni(index)?;
+        Some(self.revision_of(eni, self.network(eni)?.1))
+    }
+
+    #[inline]
+    pub(crate) fn eni(&self, index: EniIndex) -> Option<&EniEntry> {
+        self.enis.get(index.0 as usize)?.as_ref()
+    }
+
+    /// The VPC of an ENI, and the rules of its groups.
+    #[inline]
+    pub(crate) fn network(&self, eni: &EniEntry) -> Option<(&VpcNetwork, &AclEntry)> {
+        let network = self.vpcs.get(eni.vpc as usize)?.as_deref()?;
+        Some((network, network.acls.get(eni.acl as usize)?.as_ref()?))
+    }
+
+    /// Each part changes by becoming newer than all.
+    #[inline]
+    pub(crate) fn revision_of(&self, eni: &EniEntry, acl: &AclEntry) -> u32 {
+        eni.revision.max(acl.revision).max(self.revision_min)
+    }
+}

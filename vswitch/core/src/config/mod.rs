@@ -1,0 +1,12 @@
+//! What control says and hears: the desired state and its changes, the messages, names and bounds.
+
+mod delta;
+pub mod desired;
+pub mod explanation;
+pub mod ids;
+pub mod limits;
+pub mod packed_timeouts;
+pub mod phase_times;
+pub mod protocol;
+pub mod refusal;
+pub mod validate;

@@ -1,0 +1,422 @@
+//! The control protocol of the forwarding plane: messages as values, and as lines of JSON.
+//!
+//! One request or reply is one line. Every line carries the protocol version; a reply repeats the request's id. The
+//! control plane numbers its desired states; a [`RequestBody::Apply`] names the generation it builds on, and on any
+//! mismatch the control plane sends the whole state with [`RequestBody::Replace`].
+
+pub use crate::config::delta::Delta;
+use crate::config::desired::{Desired, Direction};
+use crate::config::ids::{EniId, RuleId};
+use crate::config::limits::MESSAGE_BYTES_MAX;
+use crate::config::phase_times::PhaseTimes;
+use crate::config::refusal::Refusal;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The version of this protocol.
+pub const VERSION: u32 = 1;
+
+/// A request to the forwarding plane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`VERSION`] of the sender.
+    pub version: u32,
+    /// Chosen by the sender; the reply repeats it.
+    pub id: u64,
+    /// What is asked.
+    #[serde(flatten)]
+    pub body: RequestBody,
+}
+
+/// What the forwarding plane can be asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum RequestBody {
+    /// Who are you, which generation do you run?
+    Status,
+    /// Run exactly this state from now on.
+    Replace {
+        /// The number of the new state.
+        generation: u64,
+        /// The state.
+        desired: Desired,
+    },
+    /// Change the running state.
+    Apply {
+        /// The generation that the sender believes is running.
+        base: u64,
+        /// The number of the new state.
+        generation: u64,
+        /// What changes.
+        delta: Delta,
+    },
+    /// The state of all ports.
+    Ports,
+    /// Counters of one ENI or of all.
+    Stats {
+        /// The only ENI of interest.
+        #[serde(default)]
+        eni: Option<EniId>,
+    },
+    /// Some sessions, in no particular order: those of one page after another are all.
+    Flows {
+        /// Which.
+        #[serde(default)]
+        selection: FlowSelection,
+        /// Where the page before ended; the first page if absent.
+        #[serde(default)]
+        cursor: Option<FlowCursor>,
+        /// Most sessions to report.
+        limit: usize,
+    },
+    /// End sessions, one part of the tables after another. What is sent on them afterwards is judged as new.
+    FlushFlows {
+        /// Which.
+        selection: FlowSelection,
+        /// Where the part before ended; from the beginning if absent.
+        #[serde(default)]
+        cursor: Option<FlowCursor>,
+    },
+    /// Have another number of workers, and of lanes, while traffic flows.
+    Regroup {
+        /// How many workers are to forward.
+        workers: usize,
+        /// How many of them receive for each port; as many as now if absent.
+        #[serde(default)]
+        lanes: Option<usize>,
+    },
+    /// What would happen to this packet now, and why? Changes nothing.
+    Explain {
+        /// The packet.
+        packet: PacketDescription,
+    },
+}
+
+/// Which sessions: those that fit everything that is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlowSelection {
+    /// Those of this ENI.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eni: Option<EniId>,
+    /// Those with an end inside this prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<IpNet>,
+    /// Those of TCP or UDP with this port at an end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Those of this IP protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u8>,
+    /// Those in this state, as [`FlowDescription::state`] tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Those that this rule admitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleId>,
+}
+
+/// Where a walk through all sessions goes on. A session keeps its place, so one that lives from the first page to the last
+/// is met exactly once, unless it moves to another worker meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowCursor {
+    /// The worker.
+    pub worker: usize,
+    /// The place in its tables.
+    pub place: u64,
+}
+
+/// A packet told in words, for explain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacketDescription {
+    /// The ENI whose guest sends it; absent for a packet judged only where it arrives.
+    #[serde(default)]
+    pub from: Option<EniId>,
+    /// The ENI at which it arrives; the route decides if absent.
+    #[serde(default)]
+    pub to: Option<EniId>,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Source port; ICMP identifier for echo.
+    #[serde(default)]
+    pub source_port: u16,
+    /// Destination port.
+    #[serde(default)]
+    pub destination_port: u16,
+}
+
+/// A reply of the forwarding plane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// [`VERSION`] of the sender.
+    pub version: u32,
+    /// The request's id; 0 where the request could not be read.
+    pub id: u64,
+    /// The answer.
+    #[serde(flatten)]
+    pub body: ReplyBody,
+}
+
+/// What the forwarding plane answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum ReplyBody {
+    /// To [`RequestBody::Status`].
+    Status(Status),
+    /// To [`RequestBody::Replace`] and [`RequestBody::Apply`]: every worker has crossed to the new generation.
+    Applied(Applied),
+    /// To [`RequestBody::Ports`].
+    Ports {
+        /// All ports, by ENI.
+        ports: Vec<PortStatus>,
+    },
+    /// To [`RequestBody::Stats`].
+    Stats {
+        /// Counters by ENI.
+        enis: Vec<EniStats>,
+    },
+    /// To [`RequestBody::Flows`].
+    Flows {
+        /// The sessions; there may be none, and more behind the cursor.
+        flows: Vec<FlowDescription>,
+        /// Where the next page begins; absent after the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<FlowCursor>,
+    },
+    /// To [`RequestBody::FlushFlows`]: the sessions are over, and no worker forwards by them.
+    Flushed {
+        /// How many.
+        flows: u64,
+        /// Where the next part begins; absent after the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<FlowCursor>,
+    },
+    /// To [`RequestBody::Regroup`].
+    Regrouped(Regrouped),
+    /// To [`RequestBody::Explain`].
+    Explained(crate::config::explanation::Explanation),
+    /// The request was refused, and nothing changed.
+    Refused {
+        /// Every reason found.
+        refusals: Vec<Refusal>,
+    },
+}
+
+/// The forwarding plane at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The generation that all workers run; 0 before the first.
+    pub generation: u64,
+    /// The process, to tell a restart.
+    pub process_id: u32,
+    /// Time since the start, ms.
+    pub uptime_ms: u64,
+    /// ENIs configured.
+    pub enis: usize,
+    /// Live sessions over all workers.
+    pub flows: usize,
+    /// Workers that receive for each port.
+    #[serde(default)]
+    pub lanes: usize,
+    /// As many as they can be while the switch runs.
+    #[serde(default)]
+    pub lanes_max: usize,
+    /// Each worker's load.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One worker at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// The core it is pinned to, if any.
+    pub core: Option<usize>,
+    /// ENIs it owns.
+    pub enis: usize,
+    /// Sessions it holds.
+    pub flows: usize,
+    /// Sessions it has room for.
+    pub flows_max: usize,
+    /// How full its fuller table is, percent of what it was made for.
+    #[serde(default)]
+    pub table_percent: usize,
+    /// Turns that moved at least one packet.
+    pub turns_busy: u64,
+    /// Turns that found nothing to do.
+    pub turns_idle: u64,
+    /// Times it went to sleep.
+    pub sleeps: u64,
+    /// Where its time goes, of the bursts that were timed.
+    #[serde(default)]
+    pub phases: PhaseTimes,
+}
+
+/// A finished change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The generation that all workers run.
+    pub generation: u64,
+    /// From reading the request to the compiled snapshot, ns.
+    pub compile_ns: u64,
+    /// From publishing the snapshot until the last worker had crossed to it, ns.
+    pub barrier_ns: u64,
+    /// Ports that are configured and not up.
+    pub ports_down: Vec<PortStatus>,
+}
+
+/// Another number of workers or lanes than before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Regrouped {
+    /// Workers that forward.
+    pub workers: usize,
+    /// Workers that receive for each port.
+    pub lanes: usize,
+    /// ENIs that another worker has than before.
+    pub enis_moved: usize,
+    /// Sessions that went along.
+    pub sessions_moved: usize,
+    /// How long no worker turned, ns. Frames waited in their devices meanwhile.
+    pub pause_ns: u64,
+    /// Ports that are configured and not up.
+    pub ports_down: Vec<PortStatus>,
+}
+
+/// The state of one port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Whose port it is.
+    pub eni: EniId,
+    /// `tap` or `memory`.
+    pub kind: String,
+    /// The device's name, if it has one.
+    pub device: Option<String>,
+    /// The namespace the device is in, if it is in one.
+    pub namespace: Option<String>,
+    /// The worker that owns it.
+    pub worker: usize,
+    /// Whether it moves frames.
+    pub up: bool,
+    /// Why it is down.
+    pub error: Option<String>,
+    /// How often it went down since it was configured.
+    pub failures: u64,
+}
+
+/// Counters of one ENI.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EniStats {
+    /// The ENI.
+    pub eni: EniId,
+    /// Live sessions.
+    pub flows: u64,
+    /// Sessions it may hold at once.
+    #[serde(default)]
+    pub flows_max: u64,
+    /// Sessions that were opened since it was attached.
+    #[serde(default)]
+    pub flows_opened: u64,
+    /// Sessions that gave way to those of other ENIs, or newer ones of its own, in a full table.
+    #[serde(default)]
+    pub flows_evicted: u64,
+    /// What its guest sent.
+    pub egress: DirectionStats,
+    /// What was for its guest.
+    pub ingress: DirectionStats,
+}
+
+/// Counters of one ENI and direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectionStats {
+    /// Packets that passed.
+    pub packets: u64,
+    /// Bytes of the frames that passed.
+    pub bytes: u64,
+    /// Packets the virtual router answered itself.
+    pub answered: u64,
+    /// Packets dropped, by the name of the reason; reasons never met are left out.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// One session of one ENI.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowDescription {
+    /// Whose session it is.
+    pub eni: EniId,
+    /// The direction of the packet that opened it.
+    pub opened: Direction,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Source of the packet that opened it.
+    pub source: IpAddr,
+    /// Destination of the packet that opened it.
+    pub destination: IpAddr,
+    /// Source port, or ICMP identifier.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Where in its life it is, as in `established`.
+    pub state: String,
+    /// The step that admitted it.
+    pub stage: String,
+    /// The rule that admitted it, if it was a rule.
+    pub rule: Option<RuleId>,
+    /// The policy revision it was last admitted under.
+    pub revision: u32,
+    /// The generation that brought this revision; absent where that was forgotten.
+    pub generation: Option<u64>,
+    /// Time since it was opened, ms.
+    pub age_ms: u64,
+    /// Time since its last packet, ms.
+    pub idle_ms: u64,
+    /// Idle time after which it ends, seconds.
+    pub timeout_s: u32,
+    /// Packets, in the opening direction and in the other.
+    pub packets: [u64; 2],
+    /// Bytes, in the opening direction and in the other.
+    pub bytes: [u64; 2],
+}
+
+/// Reads one message from the bytes of a line.
+///
+/// # Errors
+/// `too-large` beyond [`MESSAGE_BYTES_MAX`]; `version` where the message names another version; `malformed` with the
+/// place and the field where it is not a message of this protocol.
+pub fn read<M: DeserializeOwned>(line: &[u8]) -> Result<M, Refusal> {
+    if line.len() > MESSAGE_BYTES_MAX {
+        return Err(Refusal::new("too-large", "", alloc::format!("a message has at most {MESSAGE_BYTES_MAX} bytes")));
+    }
+    #[derive(Deserialize)]
+    struct Envelope {
+        version: Option<u32>,
+    }
+    match serde_json::from_slice::<Envelope>(line) {
+        Ok(Envelope { version: Some(version) }) if version != VERSION => {
+            let message = alloc::format!("this is version {VERSION} of the protocol, the message has {version}");
+            return Err(Refusal::new("version", "version", message));
+        }
+        Ok(Envelope { version: None }) => {
+            return Err(Refusal::new("version", "version", "the message names no protocol version"));
+        }
+        _ => {}
+    }
+    serde_json::from_slice(line).map_err(|error| Refusal::new("malformed", "", error.to_string()))
+}
+
+/// Writes one message as a line, newline included.
+///
+/// # Panics
+/// Never on messages of this module: they hold nothing that JSON cannot express.
+pub fn write<M: Serialize>(message: &M) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).expect("protocol messages are always expressible as JSON");
+    line.push(b'\n');
+    line
+}

@@ -1,0 +1,122 @@
+//! Who opened the connection of a packet that has no session.
+//!
+//! A session may be gone while its connection lives: after a restart or a flush, when it idled too long, when it gave way
+//! in a full table. What comes next may come from either end. Were its sender always taken for the opener, an answer would
+//! leave by the rules of the wrong direction, and open a session that lets its whole connection back in although the rules
+//! that admitted it are gone. So flags, type and ports are asked first; where they do not tell, both directions have to
+//! admit the connection. A datagram may as well be the first of all: it is never held to more than its own direction,
+//! but where it leaves as an answer would.
+
+use crate::config::desired::{Direction, Settings};
+use crate::config::limits::EPHEMERAL_PORT_MIN;
+use crate::packet::headers::{Fragment, Headers, IcmpKind, protocol, tcp_flags};
+
+/// Whose rules let the connection of a packet be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opener {
+    /// Its sender opened it: those of the packet's direction.
+    Sender,
+    /// Its receiver did, the packet is an answer: those of the other direction.
+    Receiver,
+    /// It cannot be told, or the packet is an answer that nobody may have asked for: those of both.
+    Unknown,
+}
+
+impl Opener {
+    /// That of a packet without a session, which crosses an ENI in `direction`.
+    pub(crate) fn of(headers: &Headers, direction: Direction, settings: &Settings) -> Self {
+        if !settings.pick_up_by_ports || headers.fragment == Fragment::Later {
+            return Self::Sender;
+        }
+        let tuple = &headers.tuple;
+        let [from_service, to_service] = [tuple.source_port, tuple.destination_port].map(is_service);
+        match tuple.protocol {
+            protocol::TCP => of_segment(headers.tcp_flags, (from_service, to_service)),
+            protocol::UDP
+                if direction == Direction::Egress && is_like_answer(tuple.source_port, tuple.destination_port) =>
+            {
+                Self::Unknown
+            }
+            _ if headers.icmp_kind() == Some(IcmpKind::Reply) => Self::Unknown,
+            _ => Self::Sender,
+        }
+    }
+}
+
+/// Whether a port is one that a service listens on, rather than one that a client was given. No port is zero.
+#[inline(always)]
+const fn is_service(port: u16) -> bool {
+    port.wrapping_sub(1) < EPHEMERAL_PORT_MIN - 1
+}
+
+/// Whether a datagram between these ports looks like an answer.
+#[inline(always)]
+pub(crate) const fn is_like_answer(source: u16, destination: u16) -> bool {
+    is_service(source) && destination >= EPHEMERAL_PORT_MIN
+}
+
+const fn of_segment(flags: u8, (from_service, to_service): (bool, bool)) -> Opener {
+    match (flags & (tcp_flags::SYN | tcp_flags::ACK), from_service, to_service) {
+        (tcp_flags::SYN, ..) | (tcp_flags::ACK | 0, false, true) => Opener::Sender,
+        // Nothing but a first SYN comes without ACK from a stack that is in a connection.
+        (tcp_flags::ACK, true, false) => Opener::Receiver,
+        _ => Opener::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::headers::{Addresses, Tuple};
+    use tcp_flags::{ACK, FIN, RST, SYN};
+
+    fn opener(number: u8, ports: [u16; 2], flags: u8, direction: Direction) -> Opener {
+        let [source_port, destination_port] = ports;
+        let addresses = Addresses::V4 { source: 1, destination: 2 };
+        let tuple = Tuple { addresses, protocol: number, source_port, destination_port };
+        let headers = Headers { tcp_flags: flags, ..Headers::of(tuple) };
+        Opener::of(&headers, direction, &Settings::default())
+    }
+
+    #[test]
+    fn flags_tell_more_than_ports_and_ports_more_than_nothing() {
+        use Opener::{Receiver, Sender, Unknown};
+        let (request, answer, alike) = ([40_000, 443], [443, 40_000], [5_000, 443]);
+        for (ports, flags, expected) in [
+            (request, SYN, Sender),
+            (answer, SYN, Sender),
+            (alike, SYN, Sender),
+            (request, ACK, Sender),
+            (request, FIN, Sender),
+            (answer, ACK, Receiver),
+            (answer, FIN | ACK, Receiver),
+            (answer, RST | ACK, Receiver),
+            (alike, ACK, Unknown),
+            ([40_000, 50_000], ACK, Unknown),
+            (request, SYN | ACK, Unknown),
+            (answer, SYN | ACK, Unknown),
+            (answer, FIN, Unknown),
+            (answer, RST, Unknown),
+            (answer, 0, Unknown),
+        ] {
+            for direction in [Direction::Egress, Direction::Ingress] {
+                assert_eq!(opener(protocol::TCP, ports, flags, direction), expected, "{ports:?} {flags:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_datagram_is_held_to_both_directions_only_where_it_leaves_like_an_answer() {
+        for (ports, direction, expected) in [
+            ([53, 40_000], Direction::Egress, Opener::Unknown),
+            ([53, 40_000], Direction::Ingress, Opener::Sender),
+            ([40_000, 53], Direction::Egress, Opener::Sender),
+            ([123, 123], Direction::Egress, Opener::Sender),
+            ([40_000, 33_434], Direction::Egress, Opener::Sender),
+            ([0, 33_434], Direction::Egress, Opener::Sender),
+            ([53, 0], Direction::Egress, Opener::Sender),
+        ] {
+            assert_eq!(opener(protocol::UDP, ports, 0, direction), expected, "{ports:?} {direction:?}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Who may open a session, and who gives way when a table is full: fairness between ENIs, decided here and done in
+//! `datapath/session_update.rs`. Also how often the virtual router answers (`router/`).
+
+use crate::conntrack::state::ConnectionState;
+use crate::hw::time::{TICKS_PER_SECOND, Tick};
+
+/// How often an ENI may do something, as to open a session: a second's worth at once, refilled as time passes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenBucket {
+    /// How often it may now, in parts as small as a tick refills.
+    level: u64,
+    filled: Tick,
+}
+
+impl TokenBucket {
+    /// That of an ENI that has done nothing yet.
+    pub(crate) const NEW: Self = Self { level: 0, filled: Tick(0) };
+
+    /// One with a second's worth of `per_s` in it, whenever that is.
+    pub(crate) const fn full(per_s: u32) -> Self {
+        Self { level: per_s as u64 * TICKS_PER_SECOND, filled: Tick(0) }
+    }
+
+    /// Takes what once costs at `now`, at a rate of `per_s`; whether that was there.
+    pub(crate) fn take(&mut self, per_s: u32, now: Tick) -> bool {
+        let refill = u64::from(self.filled.age_ticks(now)) * u64::from(per_s);
+        self.level = (self.level + refill).min(u64::from(per_s) * TICKS_PER_SECOND);
+        self.filled = now;
+        let is_there = self.level >= TICKS_PER_SECOND;
+        if is_there {
+            self.level -= TICKS_PER_SECOND;
+        }
+        is_there
+    }
+}
+
+/// What of a connection tells how much its end would hurt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EvictionCandidate {
+    pub(crate) state: ConnectionState,
+    /// Whether it is only the memory of what rules refused.
+    pub(crate) is_dead: bool,
+    pub(crate) is_expired: bool,
+    /// Whether the ENI that opened it, as far as it is here, holds more than its guaranteed share, and no less than the one
+    /// that asks; or is that.
+    pub(crate) is_opener_over: bool,
+    /// Whether all of its ENIs do.
+    pub(crate) are_all_over: bool,
+    /// How many sessions the ENI that opened it holds.
+    pub(crate) held: u32,
+    pub(crate) last_seen: Tick,
+}
+
+/// What is given up first: the smaller.
+pub(crate) type EvictionScore = (u8, u32, Tick);
+
+impl EvictionCandidate {
+    /// How much a connection is worth beside others; none if it must stay. What is over goes first, and what is only
+    /// remembered; then, of those who hold more than their share, what is closing, what nobody has answered yet, and what
+    /// idled longest. The established connections of everybody else stay.
+    pub(crate) fn eviction_score(&self) -> Option<EvictionScore> {
+        let class = match self.state {
+            _ if self.is_expired => 0,
+            ConnectionState::Free => return None,
+            _ if self.is_dead => 1,
+            ConnectionState::TcpClosed
+            | ConnectionState::TcpClosingOpener
+            | ConnectionState::TcpClosingResponder
+            | ConnectionState::TcpAbandonedOpener
+            | ConnectionState::TcpAbandonedResponder => 2,
+            ConnectionState::TcpOpening | ConnectionState::TcpAnswered | ConnectionState::Udp => 3,
+            ConnectionState::TcpEstablished
+            | ConnectionState::UdpAnswered
+            | ConnectionState::UdpStream
+            | ConnectionState::Icmp
+            | ConnectionState::Other => 4,
+        };
+        let may_go = match class {
+            0 | 1 => true,
+            2 | 3 => self.is_opener_over,
+            _ => self.are_all_over,
+        };
+        may_go.then_some((class, u32::MAX - self.held, self.last_seen))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u32, sixteenths: u32) -> Tick {
+        Tick(seconds * 16 + sixteenths)
+    }
+
+    #[test]
+    fn a_bucket_lets_its_rate_through_and_a_second_of_it_at_once() {
+        let mut bucket = TokenBucket::NEW;
+        let mut taken = |now| (0..1000).filter(|_| bucket.take(100, now)).count();
+        assert_eq!(taken(at(10, 0)), 100, "after a pause");
+        assert_eq!(taken(at(10, 0)), 0);
+        assert_eq!(taken(at(10, 8)), 50);
+        assert_eq!(taken(at(10, 9)), 6, "a sixteenth of a hundred is not lost in parts");
+        assert_eq!(taken(at(10, 13)), 25);
+        assert_eq!(taken(at(900, 0)), 100);
+        let mut slow = TokenBucket::NEW;
+        let opened = (160..320).filter(|tick| slow.take(1, Tick(*tick))).count();
+        assert_eq!(opened, 10, "one a second for ten seconds");
+    }
+
+    #[test]
+    fn the_worth_of_connections_keeps_the_order_that_is_promised() {
+        let candidate = |state| EvictionCandidate {
+            state,
+            is_dead: false,
+            is_expired: false,
+            is_opener_over: true,
+            are_all_over: true,
+            held: 10,
+            last_seen: Tick(100),
+        };
+        let order = [
+            EvictionCandidate {
+                is_expired: true,
+                is_opener_over: false,
+                are_all_over: false,
+                ..candidate(ConnectionState::TcpEstablished)
+            },
+            EvictionCandidate {
+                is_dead: true,
+                is_opener_over: false,
+                are_all_over: false,
+                ..candidate(ConnectionState::TcpEstablished)
+            },
+            candidate(ConnectionState::TcpClosed),
+            candidate(ConnectionState::TcpOpening),
+            EvictionCandidate { held: 20, ..candidate(ConnectionState::TcpEstablished) },
+            EvictionCandidate { last_seen: Tick(50), ..candidate(ConnectionState::UdpStream) },
+            candidate(ConnectionState::TcpEstablished),
+        ];
+        assert!(order.windows(2).all(|pair| pair[0].eviction_score() < pair[1].eviction_score()), "{order:?}");
+        let theirs = |state| EvictionCandidate { are_all_over: false, ..candidate(state) };
+        assert!(
+            theirs(ConnectionState::TcpEstablished).eviction_score().is_none(),
+            "established connections of others stay"
+        );
+        assert!(theirs(ConnectionState::TcpAnswered).eviction_score().is_some());
+        let nobodys = EvictionCandidate { is_opener_over: false, ..theirs(ConnectionState::TcpOpening) };
+        assert!(nobodys.eviction_score().is_none());
+    }
+}

@@ -1,0 +1,85 @@
+//! Where a session is in its life.
+
+/// Where a session is in its life. Zero means that the record is free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ConnectionState {
+    /// No session.
+    #[default]
+    Free,
+    /// TCP: the opener was heard, the other side not yet.
+    TcpOpening,
+    /// TCP: the other side answered, the handshake is not complete.
+    TcpAnswered,
+    /// TCP: both sides were heard and the handshake is complete.
+    TcpEstablished,
+    /// TCP: the opener sent its FIN.
+    TcpClosingOpener,
+    /// TCP: the responder sent its FIN.
+    TcpClosingResponder,
+    /// TCP: the opener sent its FIN before the handshake was complete.
+    TcpAbandonedOpener,
+    /// TCP: the responder did.
+    TcpAbandonedResponder,
+    /// TCP: reset, or FIN from both.
+    TcpClosed,
+    /// UDP: one packet or several from the opener.
+    Udp,
+    /// UDP: the other side answered.
+    UdpAnswered,
+    /// UDP: the opener sent more after an answer.
+    UdpStream,
+    /// ICMP queries.
+    Icmp,
+    /// Any other protocol.
+    Other,
+}
+
+/// No timeout is shorter, seconds.
+pub(super) const LEAST_S: u32 = 1;
+
+impl ConnectionState {
+    /// All of them.
+    pub(super) const ALL: [Self; 14] = [
+        Self::Free,
+        Self::TcpOpening,
+        Self::TcpAnswered,
+        Self::TcpEstablished,
+        Self::TcpClosingOpener,
+        Self::TcpClosingResponder,
+        Self::TcpAbandonedOpener,
+        Self::TcpAbandonedResponder,
+        Self::TcpClosed,
+        Self::Udp,
+        Self::UdpAnswered,
+        Self::UdpStream,
+        Self::Icmp,
+        Self::Other,
+    ];
+
+    /// The name under which it is reported.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::TcpOpening => "opening",
+            Self::TcpAnswered => "answered",
+            Self::TcpEstablished => "established",
+            Self::TcpClosingOpener | Self::TcpClosingResponder => "closing",
+            Self::TcpAbandonedOpener | Self::TcpAbandonedResponder => "abandoned",
+            Self::TcpClosed => "closed",
+            Self::Udp | Self::UdpAnswered => "single",
+            Self::UdpStream => "stream",
+            Self::Icmp | Self::Other => "open",
+        }
+    }
+
+    /// Whether a TCP handshake is under way: what both ends agree on in it is not known yet.
+    pub(crate) const fn is_shaking_hands(self) -> bool {
+        matches!(self, Self::TcpOpening | Self::TcpAnswered)
+    }
+
+    #[inline(always)]
+    pub(super) const fn is_tcp(self) -> bool {
+        self as u8 <= Self::TcpClosed as u8
+    }
+}

@@ -1,0 +1,71 @@
+//! Forgets the connections that are over: an endless round through the records, a part of it at a time.
+
+use crate::conntrack::key::ConnectionKey;
+use crate::conntrack::table::{Record, SEGMENT_RECORDS, Slot, Table};
+use crate::conntrack::{Connection, Expiry};
+use core::ops::Range;
+
+/// Records that are looked at together.
+const SWEEP_STRIDE: usize = 64;
+
+impl<K: ConnectionKey> Table<K> {
+    /// Goes on by `count` records in an endless round, and forgets the connections that are over; `forgotten` hears of each.
+    /// Where there are no connections it passes over many records at once.
+    pub fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Connection)) {
+        let mut left = count.min(self.records.len());
+        while left > 0 {
+            let start = self.sweep_at as usize;
+            let segment = start / SEGMENT_RECORDS;
+            let is_empty = self.live_in_segments[segment] == 0;
+            let stride = if is_empty { (segment + 1) * SEGMENT_RECORDS - start } else { SWEEP_STRIDE };
+            let end = self.records.len().min(start + left.min(stride));
+            if !is_empty {
+                let (due, count) = self.due(start..end, expiry);
+                due[..count].iter().for_each(|place| self.prefetch_next(*place));
+                due[..count].iter().for_each(|place| self.clear(Slot(*place), expiry, forgotten));
+            }
+            left -= end - start;
+            self.sweep_at = if end == self.records.len() { 0 } else { end as u32 };
+        }
+    }
+
+    /// Which of these places have to be cleared, and how many they are. Found by arithmetic, for which
+    /// records are over cannot be foreseen.
+    #[inline]
+    fn due(&self, places: Range<usize>, expiry: &mut Expiry<'_>) -> ([u32; SWEEP_STRIDE], usize) {
+        let (mut due, mut count) = ([0; SWEEP_STRIDE], 0);
+        for (place, Record { connection, .. }) in (places.start as u32..).zip(&self.records[places]) {
+            due[count % SWEEP_STRIDE] = place;
+            count += usize::from(expiry.is_over(connection));
+        }
+        (due, count)
+    }
+
+    /// Asks for what may come into a place that is cleared.
+    #[inline]
+    fn prefetch_next(&self, place: u32) {
+        let next = self.records[place as usize].connection.next;
+        let next = if next == 0 { place } else { next - 1 };
+        crate::hw::prefetch::prefetch(&self.records[next as usize]);
+        crate::hw::prefetch::prefetch(&self.origins[next as usize]);
+    }
+
+    /// Forgets the connection at a slot, if it is over, and those that come into its place.
+    #[inline(never)]
+    fn clear(&mut self, slot: Slot, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Connection)) {
+        loop {
+            let connection = self.connection(slot);
+            // What is free is not over: an earlier one of these places took its connection.
+            if !expiry.is_over(connection) {
+                return;
+            }
+            forgotten(connection);
+            self.remove(slot);
+            if !self.refill(slot) {
+                return;
+            }
+        }
+    }
+}
+
+const _: () = assert!(SEGMENT_RECORDS.is_multiple_of(SWEEP_STRIDE));

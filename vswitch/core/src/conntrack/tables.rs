@@ -1,0 +1,442 @@
+//! All connections of one worker: a table for each address family behind one door.
+
+use crate::config::desired::Direction;
+use crate::config::ids::EniEpoch;
+use crate::conntrack::fragments::{FragmentEntry, FragmentKey, Fragments};
+use crate::conntrack::key::{ConnectionKey, Key, KeyV4, KeyV6, hash_of, key_of, turned};
+use crate::conntrack::recent::RecentSession;
+use crate::conntrack::syns::{SynKey, Syns};
+use crate::conntrack::table::{MemoryAdvice, Slot, Table, TableFull};
+use crate::conntrack::{Connection, Expiry, Origin, Session};
+use crate::packet::headers::fast_parse::Plain;
+use crate::packet::headers::{Addresses, Tuple};
+
+/// The golden ratio's digits: what multiplies in a hash has bits of all kinds, whatever the secret.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct ConnectionTables {
+    pub(crate) v4: Table<KeyV4>,
+    pub(crate) v6: Table<KeyV6>,
+    pub(crate) fragments: Fragments,
+    pub(crate) syns: Syns,
+    secret: [u64; 2],
+}
+
+/// The place of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionSlot {
+    /// In the table for IPv4.
+    V4(Slot),
+    /// In the table for IPv6.
+    V6(Slot),
+}
+
+/// A key ready to be looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub(crate) key: Key,
+    pub(crate) protocol: u8,
+    /// Whether the packet's source is the key's second end.
+    pub swapped: bool,
+    pub(crate) hash: u64,
+}
+
+impl Entry {
+    /// What leads to no session.
+    pub(crate) const NONE: Self = Self { key: Key::V4(KeyV4::NONE), protocol: 0, swapped: false, hash: 0 };
+
+    /// The source and destination ports of the packet that it was made of.
+    #[inline(always)]
+    pub(crate) fn ports(&self) -> [u16; 2] {
+        let ports = match &self.key {
+            Key::V4(key) => key.ports(),
+            Key::V6(key) => key.ports(),
+        };
+        let ports = turned(ports, self.swapped);
+        [(ports >> 16) as u16, ports as u16]
+    }
+
+    /// The tuple that it was made of.
+    pub fn tuple(&self) -> Tuple {
+        self.key.tuple(self.protocol, self.swapped)
+    }
+}
+
+/// The session of one ENI, as found.
+#[derive(Clone, Copy, Debug)]
+pub struct FoundSession<'a> {
+    /// Where its record is.
+    pub slot: SessionSlot,
+    /// What both sides of the record share.
+    pub connection: &'a Connection,
+    /// What is this ENI's alone.
+    pub side: Session,
+}
+
+/// A session, as a walk through all of them meets it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listed<'a> {
+    /// Where it stands in the walk, together with the few that have the same home.
+    pub(crate) place: usize,
+    pub(crate) slot: SessionSlot,
+    /// The tuple of the packet that opened it.
+    pub(crate) tuple: Tuple,
+    pub(crate) connection: &'a Connection,
+    /// Which of the record's sides it is.
+    pub(crate) side: usize,
+}
+
+impl ConnectionTables {
+    /// Room for `flows_max` connections of IPv4, and a quarter of it for IPv6.
+    pub fn new(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
+        let (v4, v6) = (Table::new(flows_max, advice), Table::new(flows_max / 4, advice));
+        Self { v4, v6, fragments: Fragments::new(), syns: Syns::new(), secret: [secret[0], secret[1] ^ GOLDEN] }
+    }
+
+    /// What to look for to find the session of a packet with this tuple, in the network with this salt.
+    #[inline]
+    pub fn entry(&self, tuple: &Tuple, salt: u32) -> Entry {
+        let (key, swapped) = key_of(tuple);
+        Entry { key, protocol: tuple.protocol, swapped, hash: key.hash(tuple.protocol, salt, self.secret) }
+    }
+
+    /// What to look for to find a packet in parts.
+    pub(crate) fn fragment_entry(&self, key: FragmentKey) -> FragmentEntry {
+        let (tuple, salt) = key.as_tuple();
+        (key, key_of(&tuple).0.hash(tuple.protocol, salt, self.secret))
+    }
+
+    /// [`ConnectionTables::entry`], and asks the memory for what `find` will read first.
+    #[inline]
+    pub(crate) fn reach_for(&self, tuple: &Tuple, salt: u32) -> (Entry, Slot) {
+        let entry = self.entry(tuple, salt);
+        let bucket = match entry.key {
+            Key::V4(_) => self.v4.prefetch(entry.hash),
+            Key::V6(_) => self.v6.prefetch(entry.hash),
+        };
+        (entry, bucket)
+    }
+
+    /// The same for a plain packet of one family, whose `table` this is: between `ends`, whose seed is known.
+    #[inline(always)]
+    pub(crate) fn reach_for_plain<K: ConnectionKey>(
+        &self,
+        table: &Table<K>,
+        (ends, seed, swapped): (K, u64, bool),
+        plain: &Plain<K::Address>,
+    ) -> (Entry, Slot) {
+        let ports = turned(plain.ports, swapped);
+        let hash = hash_of(seed, ports, plain.protocol, self.secret);
+        (Entry { key: ends.with_ports(ports).any(), protocol: plain.protocol, swapped, hash }, table.prefetch(hash))
+    }
+
+    /// The key of packets between two addresses, but for the ports; what these addresses give to its hash in the network
+    /// with this salt; and whether the source is the second end.
+    pub(crate) fn ends_of(&self, addresses: Addresses, salt: u32) -> (Key, u64, bool) {
+        match addresses {
+            Addresses::V4 { source, destination } => ends_between::<KeyV4>([source, destination], salt, self.secret),
+            Addresses::V6 { source, destination } => ends_between::<KeyV6>([source, destination], salt, self.secret),
+        }
+    }
+
+    /// Asks for what opening a connection will write besides its record.
+    pub(crate) fn prefetch_origin(&self, entry: &Entry, bucket: Slot) {
+        match &entry.key {
+            Key::V4(_) => self.v4.prefetch_origin(bucket),
+            Key::V6(_) => self.v6.prefetch_origin(bucket),
+        }
+    }
+
+    /// A better guess than `guess` where the record of an entry is, and whether it may be further on.
+    #[inline(always)]
+    pub(crate) fn guess_on(&self, entry: &Entry, guess: Slot) -> (Slot, bool) {
+        match &entry.key {
+            Key::V4(key) => self.v4.guess_on(key, guess),
+            Key::V6(key) => self.v6.guess_on(key, guess),
+        }
+    }
+
+    /// Whether it pays to look for a better guess a second time.
+    #[inline]
+    pub(crate) fn are_far(&self) -> bool {
+        self.v4.is_far() || self.v6.is_far()
+    }
+
+    /// The session of `epoch`.
+    #[inline]
+    pub fn find(&self, entry: &Entry, epoch: EniEpoch) -> Option<FoundSession<'_>> {
+        let (slot, connection) = match &entry.key {
+            Key::V4(key) => {
+                let slot = self.v4.find(key, entry.protocol, epoch, entry.hash)?;
+                (SessionSlot::V4(slot), self.v4.connection(slot))
+            }
+            Key::V6(key) => {
+                let slot = self.v6.find(key, entry.protocol, epoch, entry.hash)?;
+                (SessionSlot::V6(slot), self.v6.connection(slot))
+            }
+        };
+        Some(FoundSession { slot, connection, side: connection.sides[connection.place_of(epoch)?] })
+    }
+
+    /// Makes room for a record: perhaps that of a connection that `is_over`, whose sessions are returned with it.
+    ///
+    /// # Errors
+    /// [`TableFull`] where there is none.
+    #[inline(always)]
+    pub fn insert(
+        &mut self,
+        entry: &Entry,
+        record: (Connection, Origin),
+        is_over: impl Fn(&Connection) -> bool,
+    ) -> Result<(SessionSlot, [Session; 2]), TableFull> {
+        match entry.key {
+            Key::V4(key) => {
+                self.v4.insert((key, entry.hash), record, is_over).map(|(slot, ended)| (SessionSlot::V4(slot), ended))
+            }
+            Key::V6(key) => {
+                self.v6.insert((key, entry.hash), record, is_over).map(|(slot, ended)| (SessionSlot::V6(slot), ended))
+            }
+        }
+    }
+
+    /// The same, where no other connection is to end for it.
+    fn insert_beside(&mut self, entry: &Entry, record: (Connection, Origin)) -> Result<SessionSlot, TableFull> {
+        self.insert(entry, record, |_| false).map(|(slot, _)| slot)
+    }
+
+    /// Takes in the only session of a record of another shard. It joins the record of the other end of its connection if that is
+    /// here and has seen the same packets.
+    ///
+    /// # Errors
+    /// [`TableFull`] where there is no room.
+    pub(crate) fn adopt(
+        &mut self,
+        entry: &Entry,
+        connection: Connection,
+        origin: Origin,
+    ) -> Result<SessionSlot, TableFull> {
+        let is_other_end = |other: &Connection, its: &Origin| {
+            other.has_seen_the_same(&connection) && its.has_seen_the_same(&origin) && other.is_other_end_of(&connection)
+        };
+        let found = match &entry.key {
+            Key::V4(key) => self.v4.find_by(key, (entry.protocol, entry.hash), is_other_end).map(SessionSlot::V4),
+            Key::V6(key) => self.v6.find_by(key, (entry.protocol, entry.hash), is_other_end).map(SessionSlot::V6),
+        };
+        let Some(slot) = found else { return self.insert_beside(entry, (connection, origin)) };
+        let both = [(*self.connection(slot), *self.origin(slot)), (connection, origin)];
+        for (connection, origin) in &both {
+            for (place, side) in connection.sessions() {
+                // The opener's session comes first.
+                let shared = usize::from(side.opened() == Direction::Ingress);
+                self.connection_mut(slot).sides[shared] = side;
+                self.origin_mut(slot).grounds[shared] = origin.grounds[place];
+            }
+        }
+        Ok(slot)
+    }
+
+    /// The record of least `eviction_score` among those of which one must go before `entry` finds room, if one of them may.
+    pub(crate) fn lowest_score<W: Ord>(
+        &mut self,
+        entry: &Entry,
+        eviction_score: impl Fn(&Connection) -> Option<W>,
+    ) -> Option<SessionSlot> {
+        match entry.key {
+            Key::V4(_) => lowest_score(&mut self.v4, entry.hash, eviction_score).map(SessionSlot::V4),
+            Key::V6(_) => lowest_score(&mut self.v6, entry.hash, eviction_score).map(SessionSlot::V6),
+        }
+    }
+
+    /// Ends the session of `epoch` in a record, and the record with its last session.
+    pub(crate) fn end(&mut self, slot: SessionSlot, epoch: EniEpoch) {
+        let connection = self.connection_mut(slot);
+        if let Some(place) = connection.place_of(epoch) {
+            connection.sides[place] = Session::default();
+        }
+        if connection.sessions().next().is_none() {
+            match slot {
+                SessionSlot::V4(slot) => self.v4.remove(slot),
+                SessionSlot::V6(slot) => self.v6.remove(slot),
+            }
+        }
+    }
+
+    /// Gives the session of `epoch` a record of its own, as it was: from here on the two sides see different packets.
+    /// Without room they go on in one record, and share what it counts.
+    #[cold]
+    pub(crate) fn split(&mut self, slot: SessionSlot, entry: &Entry, epoch: EniEpoch) -> SessionSlot {
+        let (mut connection, origin) = (*self.connection(slot), *self.origin(slot));
+        let Some(place) = connection.place_of(epoch) else { return slot };
+        connection.sides[1 - place] = Session::default();
+        let Ok(own) = self.insert_beside(entry, (connection, origin)) else { return slot };
+        self.connection_mut(slot).sides[place] = Session::default();
+        own
+    }
+
+    /// What an ENI keeps in mind of a session that it opens.
+    #[inline(always)]
+    pub(crate) fn recent(&self, entry: &Entry) -> RecentSession {
+        match &entry.key {
+            Key::V4(key) => RecentSession::new(self.v4.trace_of(key, entry.hash), false),
+            Key::V6(key) => RecentSession::new(self.v6.trace_of(key, entry.hash), true),
+        }
+    }
+
+    /// Asks for what looking for it will read first.
+    pub(crate) fn prefetch_recent(&self, session: RecentSession) {
+        if session.is_ipv6() {
+            self.v6.prefetch_trace(session.trace());
+        } else {
+            self.v4.prefetch_trace(session.trace());
+        }
+    }
+
+    /// The session of `epoch` that was kept in mind, if it lives.
+    pub(crate) fn find_recent(&self, session: RecentSession, epoch: EniEpoch) -> Option<SessionSlot> {
+        if session.is_ipv6() {
+            self.v6.find_trace(session.trace(), epoch).map(SessionSlot::V6)
+        } else {
+            self.v4.find_trace(session.trace(), epoch).map(SessionSlot::V4)
+        }
+    }
+
+    /// Under which key a SYN in the middle of the session of `epoch` is remembered.
+    pub(crate) fn syn_key(&self, slot: SessionSlot, epoch: EniEpoch) -> SynKey {
+        let trace = match slot {
+            SessionSlot::V4(slot) => self.v4.trace_at(slot),
+            SessionSlot::V6(slot) => self.v6.trace_at(slot),
+        };
+        (trace, epoch)
+    }
+
+    /// The addresses of the packet that opened a session, as its side is turned.
+    pub(crate) fn addresses(&self, slot: SessionSlot, swapped: bool) -> Addresses {
+        let addresses = |key: Key| key.tuple(0, swapped).addresses;
+        let none = Addresses::V4 { source: 0, destination: 0 };
+        match slot {
+            SessionSlot::V4(slot) => self.v4.key(slot).map_or(none, |key| addresses(Key::V4(*key))),
+            SessionSlot::V6(slot) => self.v6.key(slot).map_or(none, |key| addresses(Key::V6(*key))),
+        }
+    }
+
+    /// A record.
+    #[inline]
+    pub fn connection(&self, slot: SessionSlot) -> &Connection {
+        match slot {
+            SessionSlot::V4(slot) => self.v4.connection(slot),
+            SessionSlot::V6(slot) => self.v6.connection(slot),
+        }
+    }
+
+    /// A record, to be changed.
+    #[inline]
+    pub fn connection_mut(&mut self, slot: SessionSlot) -> &mut Connection {
+        match slot {
+            SessionSlot::V4(slot) => self.v4.connection_mut(slot),
+            SessionSlot::V6(slot) => self.v6.connection_mut(slot),
+        }
+    }
+
+    /// What is kept apart of a record.
+    pub fn origin(&self, slot: SessionSlot) -> &Origin {
+        match slot {
+            SessionSlot::V4(slot) => self.v4.origin(slot),
+            SessionSlot::V6(slot) => self.v6.origin(slot),
+        }
+    }
+
+    /// What is kept apart of a record, to be changed.
+    pub fn origin_mut(&mut self, slot: SessionSlot) -> &mut Origin {
+        match slot {
+            SessionSlot::V4(slot) => self.v4.origin_mut(slot),
+            SessionSlot::V6(slot) => self.v6.origin_mut(slot),
+        }
+    }
+
+    /// Looks at the next `count` records of each table, in an endless round, and forgets those that are over; `forgotten`
+    /// hears whose live sessions they were.
+    pub(crate) fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, mut forgotten: impl FnMut(EniEpoch)) {
+        let mut forget = |connection: &Connection| {
+            connection.sides.iter().filter(|side| side.is_live()).for_each(|side| forgotten(side.epoch()));
+        };
+        if !self.v4.is_empty() {
+            self.v4.sweep(count, expiry, &mut forget);
+        }
+        if !self.v6.is_empty() {
+            self.v6.sweep(count, expiry, &mut forget);
+        }
+    }
+
+    /// The sessions of `count` places from `place` on, in an order of places that does not change while they live.
+    pub(crate) fn scan(&self, place: usize, count: usize) -> impl Iterator<Item = Listed<'_>> {
+        let (behind, v4_buckets) = (place + count, self.v4.buckets());
+        let first_v6 = place.max(v4_buckets);
+        let v4 = self
+            .v4
+            .scan(place, count)
+            .map(|(bucket, slot, key, connection)| (bucket, SessionSlot::V4(slot), Key::V4(*key), connection));
+        let v6 = self.v6.scan(first_v6 - v4_buckets, behind.saturating_sub(first_v6)).map(
+            move |(bucket, slot, key, connection)| {
+                (v4_buckets + bucket, SessionSlot::V6(slot), Key::V6(*key), connection)
+            },
+        );
+        v4.chain(v6).flat_map(|(place, slot, key, connection)| {
+            let of_side = move |(side, session): (usize, Session)| Listed {
+                place,
+                slot,
+                tuple: key.tuple(connection.protocol, session.is_swapped()),
+                connection,
+                side,
+            };
+            connection.sessions().map(of_side)
+        })
+    }
+
+    /// How many places a walk through all sessions has.
+    pub(crate) fn places(&self) -> usize {
+        self.v4.buckets() + self.v6.buckets()
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many connections there is room for.
+    pub fn capacity(&self) -> usize {
+        self.v4.capacity() + self.v6.capacity()
+    }
+
+    /// How full the fuller of the tables is, percent of what it was made for.
+    pub fn percent(&self) -> usize {
+        self.v4.percent().max(self.v6.percent())
+    }
+
+    /// Bytes of memory that the tables for IPv4 and IPv6 take.
+    pub fn memory_bytes(&self) -> [usize; 2] {
+        [self.v4.memory_bytes(), self.v6.memory_bytes()]
+    }
+}
+
+fn ends_between<K: ConnectionKey>(addresses: [K::Address; 2], salt: u32, secret: [u64; 2]) -> (Key, u64, bool) {
+    let (key, swapped) = K::between(addresses);
+    (key.any(), key.seed(salt, secret), swapped)
+}
+
+fn lowest_score<K: ConnectionKey, W: Ord>(
+    table: &mut Table<K>,
+    hash: u64,
+    eviction_score: impl Fn(&Connection) -> Option<W>,
+) -> Option<Slot> {
+    let in_the_way = table.in_the_way(hash);
+    let scores = in_the_way
+        .filter_map(|slot| eviction_score(table.connection(slot)).map(|eviction_score| (eviction_score, slot)));
+    scores.min_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, slot)| slot)
+}

@@ -1,0 +1,194 @@
+//! What is counted at each ENI: by direction, and every drop by its reason.
+
+use crate::config::desired::Direction;
+use crate::config::ids::EniEpoch;
+use crate::config::limits::{ANSWERS_PER_S, ICMP_ERRORS_PER_S};
+use crate::config::protocol::DirectionStats;
+use crate::conntrack::quota::TokenBucket;
+use crate::hw::time::Tick;
+use crate::packet::offload::Wire;
+use crate::packet::verdict::{DropReason, Verdict};
+use core::cell::Cell;
+use core::hash::{BuildHasherDefault, Hasher};
+use hashbrown::HashMap;
+
+/// Counters of one ENI and direction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DirectionCounters {
+    packets: u64,
+    bytes: u64,
+    answered: u64,
+    drops: [u64; DropReason::COUNT],
+}
+
+/// What a shard keeps for one of its ENIs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EniCounters {
+    /// Which ENI these are about; the place may pass to another.
+    pub(crate) epoch: EniEpoch,
+    /// Live sessions it holds in this shard.
+    pub(crate) sessions: u32,
+    /// Sessions that it opened here.
+    pub(crate) opened: u64,
+    /// Sessions that gave way to others in a full table.
+    pub(crate) evicted: u64,
+    /// How many it may open now.
+    pub(crate) bucket: TokenBucket,
+    /// How many ICMP errors about its sessions may reach it now.
+    pub(crate) related_errors: TokenBucket,
+    /// How often the virtual router may answer it now.
+    pub(crate) answers: TokenBucket,
+    pub(crate) egress: DirectionCounters,
+    pub(crate) ingress: DirectionCounters,
+}
+
+impl DirectionCounters {
+    const ZERO: Self = Self { packets: 0, bytes: 0, answered: 0, drops: [0; DropReason::COUNT] };
+
+    /// Counts a packet, or those that it is cut into, by its verdict.
+    #[inline]
+    pub(crate) fn count(&mut self, verdict: Verdict, wire: Wire) {
+        match verdict {
+            Verdict::Drop(reason) => self.drops[reason as usize] += u64::from(wire.packets),
+            Verdict::Answer => self.answered += 1,
+            // It is counted by what becomes of it.
+            Verdict::Wait => {}
+            Verdict::Forward(_) | Verdict::Deliver => {
+                self.packets += u64::from(wire.packets);
+                self.bytes += wire.bytes;
+            }
+        }
+    }
+
+    /// Counts what passed as dropped as well: the shell could not deliver it.
+    pub(crate) fn count_undelivered(&mut self, reason: DropReason, packets: u32) {
+        self.drops[reason as usize] += u64::from(packets);
+    }
+
+    /// The counters with names.
+    pub(crate) fn report(&self) -> DirectionStats {
+        let met = DropReason::ALL.iter().filter(|&&reason| self.drops[reason as usize] > 0);
+        DirectionStats {
+            packets: self.packets,
+            bytes: self.bytes,
+            answered: self.answered,
+            drops: met.map(|&reason| (reason.name().into(), self.drops[reason as usize])).collect(),
+        }
+    }
+}
+
+impl EniCounters {
+    /// Nothing counted yet.
+    pub(crate) const fn new(epoch: EniEpoch) -> Self {
+        Self {
+            epoch,
+            sessions: 0,
+            opened: 0,
+            evicted: 0,
+            bucket: TokenBucket::NEW,
+            related_errors: TokenBucket::full(ICMP_ERRORS_PER_S),
+            answers: TokenBucket::full(ANSWERS_PER_S),
+            egress: DirectionCounters::ZERO,
+            ingress: DirectionCounters::ZERO,
+        }
+    }
+
+    /// The verdict that stands in egress: an answer to an ENI that had as many as it gets is dropped.
+    #[inline]
+    pub(crate) fn limit_answers(&mut self, verdict: Verdict, now: Tick) -> Verdict {
+        if verdict == Verdict::Answer && !self.answers.take(ANSWERS_PER_S, now) {
+            return Verdict::Drop(DropReason::AnswerRate);
+        }
+        verdict
+    }
+
+    /// One session more.
+    pub(crate) fn note_session(&mut self) {
+        self.sessions += 1;
+        self.opened += 1;
+    }
+
+    /// One session less.
+    pub(crate) fn forget_session(&mut self) {
+        self.sessions = self.sessions.saturating_sub(1);
+    }
+
+    /// The counters of a direction.
+    pub(crate) fn direction(&mut self, direction: Direction) -> &mut DirectionCounters {
+        match direction {
+            Direction::Egress => &mut self.egress,
+            Direction::Ingress => &mut self.ingress,
+        }
+    }
+}
+
+/// Where the counters of each ENI are, by the scope of its sessions.
+#[derive(Debug)]
+pub(crate) struct CounterPlaces {
+    by_epoch: HashMap<EniEpoch, usize, BuildHasherDefault<EpochHasher>>,
+    /// Places that were found lately, each where its scope belongs among so many.
+    hints: [Cell<usize>; 64],
+}
+
+impl CounterPlaces {
+    pub(crate) fn new() -> Self {
+        Self { by_epoch: HashMap::default(), hints: [const { Cell::new(usize::MAX) }; 64] }
+    }
+
+    /// The place among `counters` of those of an ENI.
+    #[inline]
+    pub(crate) fn of(&self, epoch: EniEpoch, counters: &[EniCounters]) -> Option<usize> {
+        let hint = &self.hints[epoch.0 as usize % self.hints.len()];
+        if counters.get(hint.get()).is_none_or(|counters| counters.epoch != epoch) {
+            hint.set(*self.by_epoch.get(&epoch)?);
+        }
+        Some(hint.get())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (EniEpoch, usize)> {
+        self.by_epoch.iter().map(|(epoch, place)| (*epoch, *place))
+    }
+
+    pub(crate) fn contains(&self, epoch: EniEpoch) -> bool {
+        self.by_epoch.contains_key(&epoch)
+    }
+
+    pub(crate) fn insert(&mut self, epoch: EniEpoch, place: usize) {
+        self.by_epoch.insert(epoch, place);
+    }
+
+    /// Whether it was there.
+    pub(crate) fn remove(&mut self, epoch: EniEpoch) -> bool {
+        self.hints[epoch.0 as usize % self.hints.len()].set(usize::MAX);
+        self.by_epoch.remove(&epoch).is_some()
+    }
+
+    /// Forgets those for which `stays` does not hold. Whether there were any.
+    pub(crate) fn retain(&mut self, mut stays: impl FnMut(EniEpoch, usize) -> bool) -> bool {
+        let before = self.by_epoch.len();
+        self.by_epoch.retain(|epoch, place| stays(*epoch, *place));
+        let are_fewer = self.by_epoch.len() < before;
+        if are_fewer {
+            self.hints.iter().for_each(|hint| hint.set(usize::MAX));
+        }
+        are_fewer
+    }
+}
+
+/// Scopes are numbers that the switch itself gives out, one after the other: a product spreads them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EpochHasher(u64);
+
+impl Hasher for EpochHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}

@@ -1,0 +1,256 @@
+//! The gate of the fast path: which packets, which paths and which policies may take it. Nothing else decides that.
+//!
+//! Every structure is taken apart field by field and every enum variant by variant, without `..` and without a wildcard arm:
+//! a new field or stage does not compile until somebody decides here. What is not known to be the same on both paths takes
+//! the slow path, which decides everything. `Settings::fast_path` turns the fast path off as a whole.
+
+use crate::acl::{BatchMatcher, RowDimensions};
+use crate::compile::bypasses_intra_group;
+use crate::compile::snapshot::EniEntry;
+use crate::config::desired::{Rule, Settings};
+use crate::config::ids::EniIndex;
+use crate::conntrack::opener::is_like_answer;
+use crate::conntrack::tables::{ConnectionTables, FoundSession};
+use crate::hw::time::Tick;
+use crate::packet::headers::fast_parse::Plain;
+use crate::packet::headers::{Addresses, Headers, METADATA_SERVICE, Segment, protocol, tcp_flags};
+use crate::packet::offload::Offload;
+use crate::packet::verdict::{Decision, Stage};
+use crate::packet::{Marker, Packet};
+use crate::policy::eni_context::EniContext;
+use crate::policy::evaluate::Lookup;
+use crate::policy::exemptions::SMTP;
+use crate::tables::address_entry::AddressEntry;
+use crate::tables::route::Route;
+
+/// Whether the settings let anything take the fast path.
+const fn is_on(settings: &Settings) -> bool {
+    let Settings {
+        fast_path,
+        // `batch_matcher` asks for it.
+        intra_group_egress_bypass: _,
+        // About sessions of an older revision: the slow path evaluates those.
+        cut_sessions_on_deny: _,
+        // Packets to port 25 take the slow path, closed or not.
+        smtp_closed: _,
+        // Fragments take the slow path: `fast_parse` reads whole packets.
+        follow_first_fragment: _,
+        // Of TCP only a SYN opens a connection on the fast path, and of UDP nothing that looks like an answer.
+        tcp_pick_up: _,
+        pick_up_by_ports: _,
+        // Packets with IP options take the slow path: `fast_parse` reads none.
+        drop_source_routed: _,
+        // ICMP takes the slow path: `fast_parse` reads TCP and UDP.
+        pmtud_exempt: _,
+        // Both paths ask the state of the connection for its timeout.
+        timeout_profile: _,
+        tcp_half_open_timeout_s: _,
+        icmp_timeout_s: _,
+    } = settings;
+    *fast_path
+}
+
+/// Whether a packet may take the fast path, by what is known of it before its frame is read.
+#[inline(always)]
+pub(super) const fn packet(packet: &Packet) -> bool {
+    let Packet {
+        // Read by `fast_parse`.
+        buffer: _,
+        marker,
+        offload,
+        // What an earlier half of its way left there; both paths set them.
+        verdict: _,
+        decision: _,
+        receiver: _,
+        headers: _,
+    } = packet;
+    let is_marked = match marker {
+        Marker::None => false,
+        // Exempt at ingress.
+        Marker::LoadBalancer | Marker::Probe => true,
+    };
+    let Offload {
+        checksum,
+        segmentation: _,
+        // Mean something with a segmentation alone, which needs a checksum to complete.
+        segment_bytes: _,
+        header_bytes: _,
+        marks_congestion_once: _,
+    } = offload;
+    // A claim has to be held against all headers.
+    checksum.is_none() && offload.is_none() && !is_marked
+}
+
+/// Whether a packet may take the fast path, by what `fast_parse` read. That reads no other than whole packets of TCP and UDP
+/// without IP options, extension headers or ports of DHCP.
+#[inline(always)]
+pub(super) const fn plain<A>(plain: &Plain<A>) -> bool {
+    let Plain {
+        // `receiver` and `between` look at them.
+        addresses: _,
+        ports,
+        protocol: _,
+        segment: Segment { sequence: _, acknowledgment: _, flags },
+        end: _,
+    } = plain;
+    // Whether a reset counts depends on the window; whether the platform lets mail pass depends on the destination.
+    *flags & tcp_flags::RST == 0 && *ports as u16 != SMTP
+}
+
+/// The ENI that packets with these hardware and IP addresses go to on the fast path: from the sender's first address, through
+/// the router, to another ENI of the VPC.
+pub(super) fn receiver(
+    sender: &EniContext<'_>,
+    [to, from]: [[u8; 6]; 2],
+    addresses: Addresses,
+) -> Option<(EniIndex, AddressEntry)> {
+    let is_to_router = to == sender.network.gateway_mac.0 && to[0] & 1 == 0;
+    let is_to_metadata = matches!(addresses, Addresses::V4 { destination: METADATA_SERVICE, .. });
+    let is_from_sender = from == sender.eni.mac.0 && sender.eni.is_first_address(addresses);
+    if !is_on(sender.snapshot.settings()) || !is_to_router || is_to_metadata || !is_from_sender {
+        return None;
+    }
+    let entry = sender.network.destination(addresses);
+    match entry.route() {
+        Route::Owner(receiver) if receiver != sender.index => Some((receiver, entry)),
+        Route::Owner(_) | Route::Nowhere | Route::Unowned | Route::Gateway | Route::Via(_) => None,
+    }
+}
+
+/// What may take the fast path between two ENIs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Between {
+    /// Packets of their connections.
+    pub(super) forwards: bool,
+    /// New connections.
+    pub(super) opens: bool,
+}
+
+/// What may take the fast path from one ENI to another.
+pub(super) fn between(sender: &EniContext<'_>, receiver: &EniContext<'_>) -> Between {
+    let [one, other] = [sender, receiver].map(|context| of_eni(context.eni));
+    // A hop between subnets changes more than the Ethernet header.
+    let forwards = one.forwards && other.forwards && sender.eni.vswitch == receiver.eni.vswitch;
+    // One record has one set of timeouts.
+    let opens = one.opens && other.opens && sender.timeouts() == receiver.timeouts();
+    Between { forwards, opens }
+}
+
+fn of_eni(eni: &EniEntry) -> Between {
+    let EniEntry {
+        id: _,
+        // What a session of the present rules looks like: compared with each.
+        epoch: _,
+        revision: _,
+        // Where it is: `receiver` and `between` look.
+        vpc: _,
+        vswitch: _,
+        mac: _,
+        ipv4: _,
+        ipv6: _,
+        // Both evaluators ask for them.
+        acl: _,
+        // The fast path takes what comes from the sender's first address and goes to an address of the receiver.
+        source_dest_check: _,
+        tcp_window_check,
+        // Bounds the frames of the path.
+        mtu_bytes: _,
+        // `between` compares them.
+        timeouts: _,
+        // An ENI at its limit has to find room: every new connection asks.
+        sessions_max: _,
+        // Who gives way is asked where there is no room, on the slow path.
+        sessions_guaranteed: _,
+        new_sessions_per_s,
+    } = eni;
+    // The full check of sequence numbers needs the windows of both sides.
+    Between { forwards: !tcp_window_check, opens: new_sessions_per_s.is_none() }
+}
+
+/// Whether a packet opens a connection of its own, whatever the settings say of who opens one: a SYN alone, and a datagram
+/// that does not look like an answer.
+#[inline]
+pub(super) const fn opens_connection(number: u8, [source, destination]: [u16; 2], flags: u8) -> bool {
+    const OTHERS: u8 = tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN;
+    match number {
+        protocol::UDP => !is_like_answer(source, destination),
+        protocol::TCP => flags & (tcp_flags::SYN | OTHERS) == tcp_flags::SYN,
+        _ => false,
+    }
+}
+
+/// Every field of a rule. A new one does not compile until somebody decides what of the fast path answers for it.
+const _: fn(&Rule) = |rule| {
+    let Rule {
+        // Told as the ground of a decision.
+        id: _,
+        // Each has rows of its own.
+        direction: _,
+        // The order of the bits, and whether a bit accepts.
+        policy: _,
+        priority: _,
+        // Rows by service.
+        protocol: _,
+        ports: _,
+        // Keep the direction from the batch matcher, see `batch_matcher`.
+        source_ports: _,
+        local: _,
+        // Rows by peer.
+        remote: _,
+    } = rule;
+};
+
+/// The rows that decide for one packet after another of the same peer; none where they do not tell all, and each packet has
+/// to be decided as on the slow path.
+pub(super) fn batch_matcher<'a>(context: &EniContext<'a>) -> Option<BatchMatcher<'a>> {
+    let RowDimensions { by_peer: (), by_service: (), by_source_port, by_local_address, confirms } =
+        context.acl.row_dimensions(context.direction);
+    let bypasses =
+        bypasses_intra_group(context.snapshot.settings(), context.direction) && context.acl.has_open_groups();
+    let tells_all = !by_source_port && !by_local_address && !confirms && !bypasses;
+    tells_all.then(|| context.acl.batch_matcher(context.direction))
+}
+
+/// Whether a connection may open on the fast path by a decision of this stage.
+const fn of_stage(stage: Stage) -> bool {
+    match stage {
+        Stage::IntraGroup | Stage::Rule | Stage::Default => true,
+        // `fast_parse` reads neither ARP nor ICMP, and no packet of DHCP.
+        Stage::ExemptArp | Stage::ExemptNd | Stage::ExemptDhcp | Stage::ExemptPmtud => false,
+        // `packet`, `plain` and `receiver` keep these away.
+        Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe | Stage::PlatformSmtp => false,
+        // A connection that is new has no session, and its first packet is its opener's.
+        Stage::Session | Stage::AnswerUnsolicited | Stage::OutOfState | Stage::OutOfWindow => false,
+        Stage::QuoteTruncated | Stage::QuoteForged => false,
+    }
+}
+
+/// Whether these decisions may open, or refuse, a connection on the fast path.
+pub(super) const fn decisions([outgoing, incoming]: &[Decision; 2]) -> bool {
+    of_stage(outgoing.stage) && of_stage(incoming.stage)
+}
+
+/// The session that alone decides about a packet on the slow path, and lets it pass: the check that nearly all packets need
+/// there, in place of [`EniContext::evaluate`].
+#[inline]
+pub(super) fn deciding_session<'a>(
+    context: &EniContext<'_>,
+    connections: &'a ConnectionTables,
+    (headers, lookup, marker): (&Headers, &Lookup, Marker),
+    now: Tick,
+) -> Option<FoundSession<'a>> {
+    let settings = context.snapshot.settings();
+    let may_be_alone = headers.is_plain
+        && is_on(settings)
+        && matches!(marker, Marker::None)
+        && headers.tcp_flags & tcp_flags::RST == 0
+        && !context.eni.tcp_window_check
+        && !(headers.tuple.destination_port == SMTP && settings.smtp_closed);
+    let Lookup::Session(entry) = lookup else { return None };
+    if !may_be_alone {
+        return None;
+    }
+    let found = connections.find(entry, context.eni.epoch)?;
+    let passes = context.admits(found.side) && context.continues(found.connection, headers.tcp_flags, now);
+    passes.then_some(found)
+}

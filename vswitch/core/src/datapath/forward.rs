@@ -1,0 +1,210 @@
+//! Forwarding: every packet of every ENI passes here, once out of its sender and once into its receiver.
+//!
+//! A burst goes through in phases, so that the memory each packet needs is on its way while others are worked on: ask
+//! for all frames; parse, guard and route all, and ask for their sessions; then judge and apply in order. Where sender
+//! and receiver are of one shard, a packet passes both decisions at once.
+
+use crate::compile::snapshot::Snapshot;
+use crate::config::desired::Direction;
+use crate::config::ids::EniIndex;
+use crate::config::limits::BURST_PACKETS;
+use crate::datapath::fast_path::{self, BurstPath, BurstPaths};
+use crate::datapath::packet_context::PacketContext;
+use crate::datapath::path_cache::PathCache;
+use crate::datapath::shard::Shard;
+use crate::datapath::slow_path::{egress_checks, ingress_checks};
+use crate::datapath::stage_timing::Phase;
+use crate::hw::time::{Tick, Time};
+use crate::packet::verdict::{DropReason, Verdict};
+use crate::packet::{FrameBuffer, Packet};
+use crate::policy::eni_context::EniContext;
+use crate::tables::address_entry::AddressEntry;
+
+impl Shard {
+    /// A burst that the guest behind `eni` sent, out of its ENI and, where `is_here` says that the receiver is of this
+    /// shard, into the receiver's. Sets each packet's verdict: `Deliver` to its receiver, `Forward` to the ENI of another
+    /// shard, `Answer` or `Drop`.
+    pub fn forward(
+        &mut self,
+        (snapshot, now): (&Snapshot, Time),
+        eni: EniIndex,
+        burst: &mut [Packet],
+        is_here: impl Fn(EniIndex) -> bool,
+    ) {
+        burst.iter().take(BURST_PACKETS).for_each(|packet| packet.buffer.prefetch());
+        let Some(context) = self.context_of(snapshot, eni, Direction::Egress) else {
+            return burst.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
+        };
+        let now = now.tick();
+        let (mut packet_contexts, mut path_cache) =
+            (core::mem::take(&mut self.packet_contexts), core::mem::take(&mut self.path_cache));
+        path_cache.invalidate_if_stale(snapshot);
+        for burst in burst.chunks_mut(BURST_PACKETS) {
+            let mut burst_paths = BurstPaths::none();
+            self.egress_checks_of_burst(
+                &context,
+                burst,
+                (&mut packet_contexts, &mut burst_paths),
+                (&mut path_cache, &is_here),
+            );
+            for BurstPath { path, .. } in burst_paths.iter() {
+                self.hold_place(path.receiver, path.receiver_epoch);
+            }
+            self.stopwatch.lap(Phase::Admit);
+            let mut other = None;
+            for (packet, packet_context) in burst.iter_mut().zip(&mut packet_contexts) {
+                if let Some(burst_path) = burst_paths.of(packet_context) {
+                    if self.try_fast_path(&context, burst_path, (packet, packet_context), now) {
+                        continue;
+                    }
+                    packet_context.place = burst_path.path.place;
+                    let next = Verdict::Forward(burst_path.path.receiver);
+                    packet.verdict = packet.parse().map_or_else(Verdict::Drop, |()| next);
+                }
+                if let Verdict::Forward(next) = packet.verdict {
+                    self.slow_path_to(next, (&context, &mut other), (packet, packet_context), (now, &is_here));
+                } else {
+                    packet.verdict = self.counters[context.counters_index()].limit_answers(packet.verdict, now);
+                    self.counters[context.counters_index()].egress.count(packet.verdict, packet.wire());
+                }
+            }
+            for burst_path in burst_paths.iter() {
+                self.count_burst_path(&context, burst_path);
+                burst_path.dirty_path().into_iter().for_each(|path| path_cache.keep(path));
+            }
+            self.stopwatch.lap(Phase::Judge);
+        }
+        (self.packet_contexts, self.path_cache) = (packet_contexts, path_cache);
+    }
+
+    /// How long a fragment is that waited and whose first has come, if there is one: it is to be taken and sent on its way
+    /// before the next burst.
+    #[inline]
+    pub fn released_bytes(&self) -> Option<usize> {
+        self.sessions.fragments.released_bytes()
+    }
+
+    /// Moves the frame of such a fragment into `frame`: whose it is.
+    pub fn take_released(&mut self, frame: &mut FrameBuffer) -> Option<EniIndex> {
+        self.sessions.fragments.take_released(frame)
+    }
+
+    /// [`Shard::forward`] for a fragment that waited.
+    pub fn forward_released(
+        &mut self,
+        at: (&Snapshot, Time),
+        eni: EniIndex,
+        burst: &mut [Packet],
+        is_here: impl Fn(EniIndex) -> bool,
+    ) {
+        self.is_releasing = true;
+        self.forward(at, eni, burst, is_here);
+        self.is_releasing = false;
+    }
+
+    /// The first half of [`Shard::forward`] alone: a burst that the guest behind `eni` sent, out of its ENI.
+    pub fn egress(&mut self, snapshot: &Snapshot, eni: EniIndex, burst: &mut [Packet], now: Time) {
+        self.forward((snapshot, now), eni, burst, |_| false);
+    }
+
+    /// The second half: a burst whose packets each carry `Verdict::Forward` to an ENI of this shard. Sets each packet's
+    /// verdict: `Deliver` or `Drop`.
+    pub fn ingress(&mut self, snapshot: &Snapshot, burst: &mut [Packet], now: Time) {
+        let mut rest = burst;
+        while let Some(first) = rest.first() {
+            let target = first.verdict;
+            let is_same = |packet: &&Packet| packet.verdict == target;
+            let length = rest.iter().take(BURST_PACKETS).take_while(is_same).count();
+            let (run, others) = rest.split_at_mut(length);
+            if let Verdict::Forward(eni) = target {
+                self.ingress_of(snapshot, eni, run, now.tick());
+            }
+            rest = others;
+        }
+    }
+
+    /// Packets of a burst that go to one ENI.
+    fn ingress_of(&mut self, snapshot: &Snapshot, eni: EniIndex, run: &mut [Packet], now: Tick) {
+        let Some(context) = self.context_of(snapshot, eni, Direction::Ingress) else {
+            return run.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
+        };
+        let mut packet_contexts = [PacketContext::NONE; BURST_PACKETS];
+        for (packet, packet_context) in run.iter_mut().zip(&mut packet_contexts) {
+            // What another shard found is not known here: ask for the owner.
+            let place = context.network.destination(packet.headers.tuple.addresses);
+            packet.decision = None;
+            packet.verdict = ingress_checks(&context, packet, place.route());
+            *packet_context = self.context_of_packet(&context, packet, place);
+        }
+        for (packet, packet_context) in run.iter_mut().zip(&packet_contexts) {
+            if let Verdict::Forward(_) = packet.verdict {
+                let lookup = self.lookup(&context, packet, packet_context);
+                let evaluation = self.evaluate(&context, (packet, &lookup), now);
+                packet.verdict = match self.apply(&context, packet, (evaluation, &lookup), now) {
+                    _ if !evaluation.0.accepts() => evaluation.0.refusal(),
+                    Ok(_) => Verdict::Deliver,
+                    Err(reason) => Verdict::Drop(reason),
+                };
+            }
+            self.finish(&context, packet);
+        }
+    }
+
+    /// The first phases of a burst that leaves: parse, guard, route, and ask for the sessions.
+    #[inline(always)]
+    fn egress_checks_of_burst(
+        &self,
+        context: &EniContext<'_>,
+        burst: &mut [Packet],
+        (packet_contexts, burst_paths): (&mut [PacketContext], &mut BurstPaths<'_>),
+        (path_cache, is_here): (&mut PathCache, &impl Fn(EniIndex) -> bool),
+    ) {
+        for (packet, packet_context) in burst.iter_mut().zip(&mut *packet_contexts) {
+            if fast_path::find_path(
+                (context, &self.sessions),
+                burst_paths,
+                (path_cache, is_here),
+                (packet, packet_context),
+            )
+            .is_none()
+            {
+                *packet_context = self.egress_checks_unusual(context, packet);
+            }
+        }
+        let packet_contexts = &mut packet_contexts[..burst.len()];
+        // By now what was asked for first is here, and tells where to look.
+        if !self.sessions.are_far() {
+            return packet_contexts.iter_mut().for_each(|packet_context| {
+                (packet_context.guess, _) = self.sessions.guess_on(&packet_context.entry, packet_context.guess)
+            });
+        }
+        let (mut chained, mut count) = ([0; BURST_PACKETS], 0);
+        for (number, packet_context) in packet_contexts.iter_mut().enumerate() {
+            let (guess, is_chained) = self.sessions.guess_on(&packet_context.entry, packet_context.guess);
+            packet_context.guess = guess;
+            chained[count % BURST_PACKETS] = number as u8;
+            count += usize::from(is_chained);
+        }
+        for &number in &chained[..count] {
+            let packet_context = &mut packet_contexts[usize::from(number)];
+            (packet_context.guess, _) = self.sessions.guess_on(&packet_context.entry, packet_context.guess);
+        }
+    }
+
+    #[inline(never)]
+    fn egress_checks_unusual(&self, context: &EniContext<'_>, packet: &mut Packet) -> PacketContext {
+        packet.decision = None;
+        let (verdict, place) = egress_checks(context, packet);
+        packet.verdict = verdict;
+        self.context_of_packet(context, packet, place)
+    }
+
+    #[inline]
+    fn context_of_packet(&self, context: &EniContext<'_>, packet: &Packet, place: AddressEntry) -> PacketContext {
+        if !packet.headers.is_plain {
+            return PacketContext { place, ..PacketContext::NONE };
+        }
+        let (entry, guess) = self.sessions.reach_for(&packet.headers.tuple, context.network.salt);
+        PacketContext { entry, guess, place, ..PacketContext::NONE }
+    }
+}

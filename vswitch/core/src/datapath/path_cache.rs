@@ -1,0 +1,192 @@
+//! What is the same for all packets from one address to another: found out once, and kept from burst to burst until the
+//! configuration changes.
+
+use crate::compile::snapshot::Snapshot;
+use crate::config::desired::{Direction, Policy};
+use crate::config::ids::{EniEpoch, EniIndex};
+use crate::config::limits::{ETHERNET_HEADER_BYTES, PATHS_CACHED_MAX};
+use crate::config::packed_timeouts::PackedTimeouts;
+use crate::datapath::eligibility::{self, Between};
+use crate::packet::headers::Addresses;
+use crate::packet::verdict::{Decision, Stage};
+use crate::policy::eni_context::EniContext;
+use crate::tables::address_entry::AddressEntry;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// What the headers of packets between two addresses have in common, as it stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PathKey {
+    pub(crate) ethernet: Ethernet,
+    /// Source and destination. One number of IPv4, and four of IPv6.
+    pub(crate) ends: [u64; 4],
+}
+
+/// An Ethernet header: its first eight bytes, and its last eight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ethernet([u64; 2]);
+
+impl Ethernet {
+    /// That of a frame.
+    #[inline(always)]
+    pub(crate) fn of(frame: &[u8]) -> Option<Self> {
+        let header: &[u8; ETHERNET_HEADER_BYTES] = frame.first_chunk()?;
+        Some(Self([u64::from_ne_bytes(*header.first_chunk()?), u64::from_ne_bytes(*header.last_chunk()?)]))
+    }
+
+    /// The MAC addresses of destination and source.
+    fn addresses(self) -> [[u8; 6]; 2] {
+        let [first, last] = self.0.map(u64::to_ne_bytes);
+        let [mut destination, mut source] = [[0; 6]; 2];
+        destination.copy_from_slice(&first[..6]);
+        source.copy_from_slice(&last[..6]);
+        [destination, source]
+    }
+}
+
+impl PathKey {
+    /// Whether a packet begins so. That its family is the same, the Ethernet header says.
+    #[inline(always)]
+    pub(crate) fn is_of<const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> bool {
+        self.ethernet == ethernet && self.ends.first_chunk() == Some(ends)
+    }
+}
+
+/// From one ENI to another between two addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path {
+    sender: EniIndex,
+    pub(crate) path_key: PathKey,
+    /// What the network knows of the destination.
+    pub(crate) place: AddressEntry,
+    pub(crate) receiver: EniIndex,
+    /// Whose sessions the receiver's are.
+    pub(crate) receiver_epoch: EniEpoch,
+    /// The longest frame of which nothing but the Ethernet header changes; none where more changes of all.
+    pub(crate) frame_bytes_max: usize,
+    /// What their sessions look like, the sender's first.
+    pub(crate) live: [u64; 2],
+    /// The addresses of the Ethernet header of the last hop.
+    pub(crate) ethernet_then: [u8; 12],
+    /// The timeouts of the connections that are opened along it; none where they differ from end to end, or where an end counts
+    /// its new sessions by the second.
+    pub(crate) timeouts: Option<PackedTimeouts>,
+    /// How many sessions the receiver may have.
+    pub(crate) receiver_sessions_max: u32,
+    /// What the rules of both ends said of services lately.
+    cached_decisions: [(Service, [Decision; 2]); SERVICES_CACHED],
+}
+
+/// A protocol and a destination port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Service(u32);
+
+impl Service {
+    const NONE: Self = Self(u32::MAX);
+
+    #[inline(always)]
+    pub(crate) const fn new(protocol: u8, destination_port: u16) -> Self {
+        Self((protocol as u32) << 16 | destination_port as u32)
+    }
+}
+
+/// Services whose decisions a path caches.
+const SERVICES_CACHED: usize = 4;
+
+impl Path {
+    /// None where a packet with these addresses has to take the slow path.
+    fn resolve(sender: &EniContext<'_>, path_key: &PathKey, addresses: Addresses) -> Option<Self> {
+        let (receiver, place) = eligibility::receiver(sender, path_key.ethernet.addresses(), addresses)?;
+        let context = EniContext::new(sender.snapshot, receiver, Direction::Ingress)?;
+        let mut ethernet_then = [0; 12];
+        ethernet_then[..6].copy_from_slice(&context.eni.mac.0);
+        ethernet_then[6..].copy_from_slice(&context.network.gateway_mac.0);
+        let Between { forwards, opens } = eligibility::between(sender, &context);
+        Some(Self {
+            sender: sender.index,
+            path_key: *path_key,
+            place,
+            receiver,
+            receiver_epoch: context.eni.epoch,
+            frame_bytes_max: if forwards { ETHERNET_HEADER_BYTES + usize::from(context.eni.mtu_bytes) } else { 0 },
+            live: [sender.live_side(), context.live_side()],
+            ethernet_then,
+            timeouts: if opens { Some(sender.timeouts()) } else { None },
+            receiver_sessions_max: context.eni.sessions_max,
+            cached_decisions: [(Service::NONE, [Decision::by(Policy::Drop, Stage::Default); 2]); SERVICES_CACHED],
+        })
+    }
+
+    /// What the rules of the sender and of the receiver say of a service, if they were asked lately.
+    #[inline(always)]
+    pub(crate) fn cached_decisions(&self, service: Service) -> Option<[Decision; 2]> {
+        let (its, decisions) = &self.cached_decisions[service.0 as usize % SERVICES_CACHED];
+        if *its == service { Some(*decisions) } else { None }
+    }
+
+    /// Remembers it.
+    pub(crate) fn cache_decisions(&mut self, service: Service, decisions: [Decision; 2]) {
+        self.cached_decisions[service.0 as usize % SERVICES_CACHED] = (service, decisions);
+    }
+}
+
+/// The paths that were found lately, each where its addresses belong among so many.
+#[derive(Debug, Default)]
+pub(crate) struct PathCache {
+    /// Each with the epoch that it was found in.
+    slots: Vec<Option<(u32, Path)>>,
+    /// Goes on with every other configuration.
+    epoch: u32,
+    identity: Option<Arc<()>>,
+}
+
+impl PathCache {
+    /// Forgets all paths if this is another configuration than that of the last burst.
+    #[inline]
+    pub(crate) fn invalidate_if_stale(&mut self, snapshot: &Snapshot) {
+        if !self.identity.as_ref().is_some_and(|identity| Arc::ptr_eq(identity, &snapshot.identity)) {
+            self.invalidate(snapshot);
+        }
+    }
+
+    #[cold]
+    fn invalidate(&mut self, snapshot: &Snapshot) {
+        self.identity = Some(Arc::clone(&snapshot.identity));
+        self.epoch = self.epoch.wrapping_add(1);
+        if self.epoch == 0 || self.slots.is_empty() {
+            self.slots = alloc::vec![None; PATHS_CACHED_MAX];
+        }
+    }
+
+    /// The path of a packet with these addresses; none where it takes the slow path.
+    pub(crate) fn between(
+        &mut self,
+        sender: &EniContext<'_>,
+        path_key: &PathKey,
+        addresses: Addresses,
+    ) -> Option<Path> {
+        let place = spread::<PATHS_CACHED_MAX>(&path_key.ends);
+        if let Some((epoch, path)) = &self.slots[place]
+            && (*epoch, path.sender) == (self.epoch, sender.index)
+            && path.path_key == *path_key
+        {
+            return Some(*path);
+        }
+        let path = Path::resolve(sender, path_key, addresses)?;
+        self.keep(&path);
+        Some(path)
+    }
+
+    /// Keeps a path, with the decisions that were cached in it.
+    pub(crate) fn keep(&mut self, path: &Path) {
+        self.slots[spread::<PATHS_CACHED_MAX>(&path.path_key.ends)] = Some((self.epoch, *path));
+    }
+}
+
+/// One of `PLACES` places, a power of two, for both ends of packets.
+#[inline(always)]
+pub(crate) fn spread<const PLACES: usize>(ends: &[u64]) -> usize {
+    const { assert!(PLACES.is_power_of_two()) };
+    let mixed = ends.iter().enumerate().fold(0, |mixed, (number, end)| mixed ^ end.rotate_left(number as u32 / 2 * 32));
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES.ilog2())) as usize
+}

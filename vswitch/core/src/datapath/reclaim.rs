@@ -1,0 +1,238 @@
+//! What gives way where an ENI holds as many sessions as it may and opens another: what is over, then what is closing, then
+//! what nobody has answered or one answer has settled, first of the peer that has most of them, the oldest first.
+//! Established connections stay. So a flood of SYNs takes its own places, and not those of others.
+
+use crate::config::desired::Direction;
+use crate::config::limits::{RECLAIM_BATCH, RECLAIM_WINDOW};
+use crate::conntrack::Session;
+use crate::conntrack::recent::RecentSession;
+use crate::conntrack::state::ConnectionState;
+use crate::conntrack::table::Slot;
+use crate::conntrack::tables::SessionSlot;
+use crate::datapath::shard::Shard;
+use crate::hw::time::Tick;
+use crate::packet::headers::Addresses;
+use crate::policy::eni_context::EniContext;
+
+/// How soon a live session gives way to another of its ENI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReclaimClass {
+    Closing,
+    Unanswered,
+    Established,
+}
+
+impl ReclaimClass {
+    const fn of(state: ConnectionState) -> Self {
+        match state {
+            ConnectionState::Free
+            | ConnectionState::TcpClosed
+            | ConnectionState::TcpClosingOpener
+            | ConnectionState::TcpClosingResponder
+            | ConnectionState::TcpAbandonedOpener
+            | ConnectionState::TcpAbandonedResponder => Self::Closing,
+            // The server's kernel answers a flood as it answers anybody: no handshake is complete before its third packet.
+            ConnectionState::TcpOpening
+            | ConnectionState::TcpAnswered
+            | ConnectionState::Udp
+            | ConnectionState::UdpAnswered
+            | ConnectionState::Icmp => Self::Unanswered,
+            ConnectionState::TcpEstablished | ConnectionState::UdpStream | ConnectionState::Other => Self::Established,
+        }
+    }
+}
+
+/// A session that may give way.
+#[derive(Clone, Copy, Debug)]
+struct ReclaimCandidate {
+    session: RecentSession,
+    slot: SessionSlot,
+    is_closing: bool,
+    /// Stands for the address at the other end.
+    peer: u64,
+}
+
+impl ReclaimCandidate {
+    const NONE: Self =
+        Self { session: RecentSession::NONE, slot: SessionSlot::V4(Slot::FIRST), is_closing: false, peer: 0 };
+}
+
+/// Some of the oldest sessions of an ENI, in their order.
+struct Window {
+    candidates: [ReclaimCandidate; RECLAIM_WINDOW],
+    count: usize,
+}
+
+impl Shard {
+    /// Ends sessions of an ENI that holds as many as it may, so that it may open another, and some more at once where it
+    /// may hold many. Looks at a bounded number of those that it opened last. Whether there is room then.
+    #[cold]
+    pub(crate) fn reclaim(&mut self, context: &EniContext<'_>, now: Tick) -> bool {
+        let (held, most) =
+            (self.counters[context.counters_index()].sessions as usize, context.eni.sessions_max as usize);
+        let wanted = (held + 1).saturating_sub(most) + (most / RECLAIM_WINDOW).min(RECLAIM_BATCH - 1);
+        let mut window = Window { candidates: [ReclaimCandidate::NONE; RECLAIM_WINDOW], count: 0 };
+        let freed = self.look_through(context, &mut window, now);
+        let candidates = &window.candidates[..window.count];
+        let victims = choose(candidates, wanted.saturating_sub(freed));
+        // What stays goes back to where it was.
+        for (place, candidate) in candidates.iter().enumerate().rev() {
+            if victims & 1 << place != 0 {
+                self.end_session(candidate.slot, context.eni.epoch);
+                self.counters[context.counters_index()].evicted += 1;
+            } else {
+                self.recent[context.counters_index()].put_back(candidate.session);
+            }
+        }
+        self.has_room(context)
+    }
+
+    /// Takes the oldest sessions of an ENI out of what is kept in mind of it: ends what is over, and finds what may give
+    /// way. How many were over. What is established becomes the newest, so that others are looked at next time.
+    fn look_through(&mut self, context: &EniContext<'_>, window: &mut Window, now: Tick) -> usize {
+        let (epoch, mut freed) = (context.eni.epoch, 0);
+        let mut oldest = [RecentSession::NONE; RECLAIM_WINDOW];
+        let mut count = 0;
+        while let Some(session) = self.recent[context.counters_index()].pop_if(count < RECLAIM_WINDOW) {
+            self.sessions.prefetch_recent(session);
+            oldest[count] = session;
+            count += 1;
+        }
+        let repeated = repeated_later(&oldest[..count]);
+        for (place, &session) in oldest[..count].iter().enumerate() {
+            // A connection that began anew between the same ports is where it began last.
+            if repeated & 1 << place != 0 {
+                continue;
+            }
+            let Some(slot) = self.sessions.find_recent(session, epoch) else { continue };
+            let connection = *self.sessions.connection(slot);
+            let Some(side) = connection.sides.into_iter().find(|side| side.epoch() == epoch) else { continue };
+            if connection.is_expired(context.snapshot.settings(), now) {
+                freed += usize::from(side.is_live());
+                self.end_session(slot, epoch);
+                continue;
+            }
+            match ReclaimClass::of(connection.state) {
+                // It may be closed, or let in again, before it is looked at anew.
+                _ if side.is_revoked() => self.recent[context.counters_index()].push(session),
+                ReclaimClass::Established => self.recent[context.counters_index()].push(session),
+                class => {
+                    let (is_closing, peer) = (class == ReclaimClass::Closing, self.peer(slot, side));
+                    window.candidates[window.count] = ReclaimCandidate { session, slot, is_closing, peer };
+                    window.count += 1;
+                }
+            }
+        }
+        freed
+    }
+
+    /// What stands for the address at the other end of a session.
+    fn peer(&self, slot: SessionSlot, side: Session) -> u64 {
+        let new_connection = self.sessions.addresses(slot, side.is_swapped());
+        // The packet that opened it came from the peer if it came in.
+        let from_peer = if side.opened() == Direction::Ingress { new_connection } else { new_connection.reverse() };
+        match from_peer {
+            Addresses::V4 { source, .. } => u64::from(source),
+            Addresses::V6 { source, .. } => (source ^ source >> 64) as u64,
+        }
+    }
+}
+
+/// Which of these come again later, a bit for each. Compares only those whose hashes meet.
+fn repeated_later(sessions: &[RecentSession]) -> u64 {
+    let (mut seen, mut repeated) = ([0u64; 8], 0);
+    for (place, session) in sessions.iter().enumerate().rev() {
+        let hash = session.hash();
+        let (word, bit) = (&mut seen[hash as usize % 8], 1 << (hash >> 8 & 63));
+        if *word & bit != 0 && sessions[place + 1..].contains(session) {
+            repeated |= 1 << place;
+        }
+        *word |= bit;
+    }
+    repeated
+}
+
+/// Which of these, the oldest first, give way, where `wanted` should, a bit for each: what is closing; then of each peer as
+/// many as leave no other more than it has.
+fn choose(candidates: &[ReclaimCandidate], wanted: usize) -> u64 {
+    let (mut left, mut victims) = (wanted, 0);
+    for (place, _) in candidates.iter().enumerate().filter(|(_, candidate)| candidate.is_closing) {
+        victims |= u64::from(take(&mut left)) << place;
+    }
+    if left == 0 {
+        return victims;
+    }
+    let (mut peers, mut peers_count) = ([(0, 0); RECLAIM_WINDOW], 0);
+    let unanswered = || candidates.iter().enumerate().filter(|(_, candidate)| !candidate.is_closing);
+    for (_, candidate) in unanswered() {
+        match peers[..peers_count].iter_mut().find(|(peer, _)| *peer == candidate.peer) {
+            Some((_, count)) => *count += 1,
+            None => {
+                peers[peers_count] = (candidate.peer, 1);
+                peers_count += 1;
+            }
+        }
+    }
+    let peers = &mut peers[..peers_count];
+    let above = |level: usize| peers.iter().map(|(_, count): &(u64, usize)| count.saturating_sub(level)).sum::<usize>();
+    let most = peers.iter().map(|(_, count)| *count).max().unwrap_or(0);
+    let level = (0..most).rev().find(|level| above(*level) >= left).unwrap_or(0);
+    for (place, candidate) in unanswered() {
+        let Some((_, count)) = peers.iter_mut().find(|(peer, _)| *peer == candidate.peer) else { continue };
+        if *count > level && take(&mut left) {
+            *count -= 1;
+            victims |= 1 << place;
+        }
+    }
+    victims
+}
+
+/// One of what is left, if there is one.
+const fn take(left: &mut usize) -> bool {
+    let is_there = *left > 0;
+    *left -= is_there as usize;
+    is_there
+}
+
+const _: () = assert!(RECLAIM_WINDOW <= u64::BITS as usize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conntrack::table::Trace;
+    use alloc::vec::Vec;
+
+    fn victims(sessions: &[(bool, u64)], wanted: usize) -> Vec<usize> {
+        let candidate =
+            |&(is_closing, peer): &(bool, u64)| ReclaimCandidate { is_closing, peer, ..ReclaimCandidate::NONE };
+        let candidates: Vec<ReclaimCandidate> = sessions.iter().map(candidate).collect();
+        let chosen = choose(&candidates, wanted);
+        (0..sessions.len()).filter(|place| chosen & 1 << place != 0).collect()
+    }
+
+    #[test]
+    fn a_session_that_comes_again_is_found_wherever_it_is() {
+        let sessions: Vec<RecentSession> = [7, 8, 7, 9, 8, 7, 10]
+            .into_iter()
+            .map(|bucket| RecentSession::new(Trace { bucket, ports: 443 }, false))
+            .collect();
+        assert_eq!(repeated_later(&sessions), 0b111);
+        let many: Vec<_> =
+            (0..32).chain(0..32).map(|bucket| RecentSession::new(Trace { bucket, ports: 1 }, false)).collect();
+        assert_eq!(repeated_later(&many), (1 << 32) - 1);
+        assert_eq!(repeated_later(&many[..32]), 0);
+        assert_eq!(repeated_later(&[]), 0);
+    }
+
+    #[test]
+    fn the_peer_that_has_most_gives_way_first_and_its_oldest() {
+        let sessions = [(false, 1), (false, 2), (false, 2), (true, 3), (false, 2), (false, 1), (false, 4)];
+        assert!(victims(&sessions, 0).is_empty());
+        assert_eq!(victims(&sessions, 1), [3], "what is closing");
+        assert_eq!(victims(&sessions, 2), [1, 3]);
+        assert_eq!(victims(&sessions, 3), [0, 1, 3], "two and two: the oldest");
+        assert_eq!(victims(&sessions, 4), [0, 1, 2, 3]);
+        assert_eq!(victims(&sessions, 5), [0, 1, 2, 3, 4]);
+        assert_eq!(victims(&sessions, 99), [0, 1, 2, 3, 4, 5, 6]);
+    }
+}

@@ -1,0 +1,504 @@
+//! Does to the sessions what a decision asks for.
+
+use crate::config::desired::{Direction, Settings};
+use crate::config::ids::{EniEpoch, EniIndex};
+use crate::config::limits::ICMP_ERRORS_PER_S;
+use crate::config::packed_timeouts::PackedTimeouts;
+use crate::conntrack::fragments::{FragmentAction, FragmentDecision, FragmentKey};
+use crate::conntrack::opener::Opener;
+use crate::conntrack::quota::EvictionCandidate;
+use crate::conntrack::state::ConnectionState;
+use crate::conntrack::syns::Syn;
+use crate::conntrack::table::TableFull;
+use crate::conntrack::tables::{ConnectionTables, Entry, SessionSlot};
+use crate::conntrack::{Connection, Origin, Session, tcp};
+use crate::datapath::shard::Shard;
+use crate::hw::time::Tick;
+use crate::packet::Packet;
+use crate::packet::headers::tcp_flags::{ACK, RST, SYN};
+use crate::packet::headers::{Fragment, Segment, protocol};
+use crate::packet::offload::Wire;
+use crate::packet::verdict::{Decision, DropReason, Verdict};
+use crate::policy::eni_context::EniContext;
+use crate::policy::evaluate::{Admission, Evaluation, Lookup, SessionUpdate};
+
+impl Shard {
+    /// Does what the decision of a packet at one ENI asks for. Returns the record that was opened, if one was.
+    #[inline]
+    pub(crate) fn apply(
+        &mut self,
+        context: &EniContext<'_>,
+        packet: &Packet,
+        ((decision, update), lookup): (Evaluation, &Lookup),
+        now: Tick,
+    ) -> Result<Option<SessionSlot>, DropReason> {
+        let mut opened = None;
+        if update == SessionUpdate::Relate {
+            self.take_related_error(context, now)?;
+        }
+        if let Lookup::Session(entry) = lookup {
+            match update {
+                SessionUpdate::None | SessionUpdate::Relate => {}
+                SessionUpdate::Touch(slot) | SessionUpdate::Readmit(slot, _) => {
+                    let slot = self.split_if_shared(slot, entry, context.eni.epoch);
+                    self.refresh(slot, &[(context, (decision, update))], (packet, lookup), now);
+                }
+                SessionUpdate::Revoke(slot, is_needed) => self.revoke(slot, entry, context, is_needed.then_some(now)),
+                SessionUpdate::Open(admission) => {
+                    opened = Some(self.open_session(context, packet, (admission, entry), now)?)
+                }
+                SessionUpdate::Reopen(slot, admission) => {
+                    self.end_session_of(slot, context);
+                    opened = Some(self.open_session(context, packet, (admission, entry), now)?);
+                }
+            }
+        }
+        self.note_fragment(context, packet, decision, now);
+        Ok(opened)
+    }
+
+    /// Keeps the decision of a first fragment, if later ones are to follow it.
+    #[inline]
+    pub(crate) fn note_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, decision: Decision, now: Tick) {
+        if packet.headers.fragment == Fragment::First && context.snapshot.settings().follow_first_fragment {
+            self.remember_fragment(context, packet, decision, now);
+        }
+    }
+
+    /// The record of a session that goes on, if the session of `other` is in it as well.
+    #[inline]
+    pub(crate) fn shared_record(&self, update: SessionUpdate, other: EniEpoch) -> Option<SessionSlot> {
+        update.continues().filter(|slot| self.sessions.connection(*slot).place_of(other).is_some())
+    }
+
+    /// Counts a packet of a record of which each of `sessions` goes on, and restarts its timer.
+    #[inline]
+    pub(crate) fn refresh(
+        &mut self,
+        slot: SessionSlot,
+        sessions: &[(&EniContext<'_>, Evaluation)],
+        (packet, lookup): (&Packet, &Lookup),
+        now: Tick,
+    ) {
+        for (context, evaluation) in sessions {
+            if let SessionUpdate::Readmit(_, admitted_by) = evaluation.1 {
+                self.readmit(slot, context, admitted_by);
+            }
+        }
+        let Lookup::Session(entry) = lookup else { return };
+        let is_tcp = packet.headers.tuple.protocol == protocol::TCP;
+        if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
+            self.update_tcp_state(slot, entry, packet, now);
+        } else if is_tcp && self.sessions.connection(slot).sides.iter().any(|side| side.has_syn()) {
+            let from_opener = entry.swapped == self.sessions.connection(slot).is_swapped();
+            self.resolve_syn(slot, packet.headers.segment(), from_opener, now);
+        }
+        let connection = self.sessions.connection_mut(slot);
+        let way = usize::from(entry.swapped != connection.is_swapped());
+        if connection.count(packet.headers.segment(), packet.wire(), way, now) {
+            self.sessions.origin_mut(slot).bytes_high[way].carry();
+        }
+    }
+
+    /// What a SYN or a reset of a session that goes on means for it: what both ends will agree on, or its end. A reset that its
+    /// receiver does not take means nothing.
+    #[cold]
+    fn update_tcp_state(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet, now: Tick) {
+        let connection = self.sessions.connection(slot);
+        let from_opener = entry.swapped == connection.is_swapped();
+        let segment = packet.headers.segment();
+        if segment.flags & RST == 0 {
+            return self.note_syn(slot, (segment, packet.window_scale()), from_opener, now);
+        }
+        let (edges, state) = (connection.edges, connection.state);
+        let known = (edges, self.sessions.origin(slot).scales, state);
+        if tcp::believes(known, segment, from_opener) || self.answered_syn(slot, segment, from_opener, now).is_some() {
+            self.sessions.connection_mut(slot).state = tcp::next(state, segment.flags, from_opener);
+        }
+    }
+
+    /// Takes up what a SYN says: at once while a handshake is under way; else once its receiver answers it, for that may be in
+    /// the connection before.
+    fn note_syn(&mut self, slot: SessionSlot, (segment, scale): (Segment, Option<u8>), from_opener: bool, now: Tick) {
+        let (connection, origin) = (*self.sessions.connection(slot), *self.sessions.origin(slot));
+        let (mut edges, mut scales, mut state) = (connection.edges, origin.scales, connection.state);
+        let is_answer = segment.flags & ACK != 0;
+        if state.is_shaking_hands() {
+            if is_answer {
+                tcp::learn_answer(&mut edges, segment, from_opener);
+            } else if tcp::learn_syn(&mut edges, &mut scales, segment, from_opener) && from_opener {
+                state = ConnectionState::TcpOpening;
+            }
+            tcp::observe_scale(&mut scales, scale, from_opener);
+        } else if is_answer {
+            let answered = self.answered_syn(slot, segment, from_opener, now);
+            let Some(syn) = answered.filter(|_| tcp::is_outside(edges, scales, segment, from_opener)) else { return };
+            self.forget_syn(slot);
+            (state, scales) = (ConnectionState::TcpAnswered, [0; 2]);
+            tcp::learn_answer(&mut edges, segment, from_opener);
+            tcp::observe_scale(&mut scales, syn.scale, !from_opener);
+            tcp::observe_scale(&mut scales, scale, from_opener);
+        } else if state != ConnectionState::TcpClosed {
+            let syn = Syn { from_opener, acknowledgment: segment.sequence.wrapping_add(1), scale, seen: now };
+            for (place, side) in connection.sessions() {
+                self.sessions.syns.note(self.sessions.syn_key(slot, side.epoch()), syn);
+                self.sessions.connection_mut(slot).sides[place].set_syn(true);
+            }
+        }
+        let connection = self.sessions.connection_mut(slot);
+        (connection.edges, connection.state) = (edges, state);
+        self.sessions.origin_mut(slot).scales = scales;
+    }
+
+    /// The SYN in the middle of a session that a segment answers: with a SYN of its own, or with a reset (RFC 9293 §3.10.7.3).
+    fn answered_syn(&self, slot: SessionSlot, segment: Segment, from_opener: bool, now: Tick) -> Option<Syn> {
+        let syn = self.syn_of(slot, now).filter(|_| segment.flags & ACK != 0)?;
+        (syn.from_opener != from_opener && syn.acknowledgment == segment.acknowledgment).then_some(syn)
+    }
+
+    fn syn_of(&self, slot: SessionSlot, now: Tick) -> Option<Syn> {
+        let ConnectionTables { syns, .. } = &self.sessions;
+        let mut sessions = self.sessions.connection(slot).sessions();
+        sessions.find_map(|(_, side)| syns.of(&self.sessions.syn_key(slot, side.epoch()), now))
+    }
+
+    fn forget_syn(&mut self, slot: SessionSlot) {
+        for (place, side) in self.sessions.connection(slot).sessions() {
+            let key = self.sessions.syn_key(slot, side.epoch());
+            self.sessions.syns.forget(&key);
+            self.sessions.connection_mut(slot).sides[place].set_syn(false);
+        }
+    }
+
+    /// What a segment means for a SYN that its sender sent before in the middle of the session: that it is still in the old
+    /// connection, or that it has agreed on another, whose numbers are then those of the session.
+    #[cold]
+    fn resolve_syn(&mut self, slot: SessionSlot, segment: Segment, from_opener: bool, now: Tick) {
+        let syn = self.syn_of(slot, now);
+        if syn.is_some_and(|syn| syn.from_opener != from_opener || segment.flags & ACK == 0) {
+            return;
+        }
+        self.forget_syn(slot);
+        if syn.is_none() {
+            return; // It is over.
+        }
+        let scales = &mut self.sessions.origin_mut(slot).scales;
+        let before = core::mem::take(scales);
+        let connection = self.sessions.connection_mut(slot);
+        if connection.state == ConnectionState::TcpClosed
+            || !tcp::is_outside(connection.edges, before, segment, from_opener)
+        {
+            self.sessions.origin_mut(slot).scales = before;
+            return;
+        }
+        connection.state = ConnectionState::TcpAnswered;
+        tcp::learn_agreement(&mut connection.edges, segment, from_opener);
+    }
+
+    #[cold]
+    fn readmit(&mut self, slot: SessionSlot, context: &EniContext<'_>, admitted_by: Option<Decision>) {
+        let connection = self.sessions.connection_mut(slot);
+        let Some(place) = connection.place_of(context.eni.epoch) else { return };
+        let side = &mut connection.sides[place];
+        side.revision = context.revision;
+        if side.is_revoked() {
+            side.set_revoked(false);
+            self.counters[context.counters_index()].sessions += 1;
+        }
+        let side = &mut self.sessions.connection_mut(slot).sides[place];
+        if let Some(decision) = admitted_by {
+            side.set_stage(decision.stage);
+            self.sessions.origin_mut(slot).grounds[place] = decision.ground;
+        }
+    }
+
+    /// Remembers that a session is refused. From now on it takes nothing of what its ENI may hold, and gives way before
+    /// any that lives. Its timer is restarted only if the time is given.
+    #[cold]
+    fn revoke(&mut self, slot: SessionSlot, entry: &Entry, context: &EniContext<'_>, now: Option<Tick>) {
+        let slot = self.split_if_shared(slot, entry, context.eni.epoch);
+        let connection = self.sessions.connection_mut(slot);
+        let Some(place) = connection.place_of(context.eni.epoch) else { return };
+        let side = &mut connection.sides[place];
+        side.revision = context.revision;
+        let was_live = !side.is_revoked();
+        side.set_revoked(true);
+        connection.last_seen = now.unwrap_or(connection.last_seen);
+        if was_live {
+            self.counters[context.counters_index()].forget_session();
+        }
+    }
+
+    /// Counts an ICMP error against what the ENI may get of them in a second.
+    #[cold]
+    fn take_related_error(&mut self, context: &EniContext<'_>, now: Tick) -> Result<(), DropReason> {
+        if context.direction == Direction::Egress {
+            return Ok(());
+        }
+        let has_room = self.counters[context.counters_index()].related_errors.take(ICMP_ERRORS_PER_S, now);
+        if has_room { Ok(()) } else { Err(DropReason::IcmpErrorRate) }
+    }
+
+    /// A record in which the session of `epoch` is alone.
+    #[inline]
+    fn split_if_shared(&mut self, slot: SessionSlot, entry: &Entry, epoch: EniEpoch) -> SessionSlot {
+        if self.sessions.connection(slot).is_shared() { self.sessions.split(slot, entry, epoch) } else { slot }
+    }
+
+    fn open_session(
+        &mut self,
+        context: &EniContext<'_>,
+        packet: &Packet,
+        (admission, entry): (Admission, &Entry),
+        now: Tick,
+    ) -> Result<SessionSlot, DropReason> {
+        self.check_quota(context, now)?;
+        let from_opener = admission.opener != Opener::Receiver;
+        let record = NewConnection::by(packet, from_opener).record(context.timeouts(), now);
+        let session = NewSession {
+            session: side(context, admission, entry.swapped),
+            ground: admission.by.ground,
+            counters_index: context.counters_index(),
+            sessions_max: context.eni.sessions_max,
+        };
+        let (sessions, at) = ([Some(session), None], (context.snapshot.settings(), now));
+        if let Ok(slot) = self.open_record(entry, record, sessions, at) {
+            return Ok(slot);
+        }
+        self.make_room(context, entry, now)?;
+        self.open_record(entry, record, sessions, at).map_err(|TableFull| DropReason::FlowTableFull)
+    }
+
+    /// Opens sessions, of one ENI or of both, in a record of their own, and counts them: on either path.
+    #[inline(always)]
+    pub(super) fn open_record(
+        &mut self,
+        entry: &Entry,
+        (mut connection, mut origin): (Connection, Origin),
+        sessions: [Option<NewSession>; 2],
+        at: (&Settings, Tick),
+    ) -> Result<SessionSlot, TableFull> {
+        for (number, new) in sessions.iter().enumerate() {
+            if let Some(new) = new {
+                (connection.sides[number], origin.grounds[number]) = (new.session, new.ground);
+            }
+        }
+        let slot = self.insert(entry, (connection, origin), at)?;
+        for new in sessions.iter().flatten() {
+            self.note_session(new.counters_index, new.sessions_max, entry);
+        }
+        Ok(slot)
+    }
+
+    /// Makes room for a record, first where a connection is over.
+    #[inline(always)]
+    fn insert(
+        &mut self,
+        entry: &Entry,
+        record: (Connection, Origin),
+        (settings, now): (&Settings, Tick),
+    ) -> Result<SessionSlot, TableFull> {
+        let (slot, ended) = self.sessions.insert(entry, record, |connection| connection.is_expired(settings, now))?;
+        for side in ended {
+            if side.is_live() {
+                self.forget_session(side.epoch());
+            }
+        }
+        Ok(slot)
+    }
+
+    /// Whether an ENI may have one more session.
+    #[inline(always)]
+    pub(crate) fn has_room(&self, context: &EniContext<'_>) -> bool {
+        self.counters[context.counters_index()].sessions < context.eni.sessions_max
+    }
+
+    /// Whether an ENI may open another session, and takes it from what it may open.
+    fn check_quota(&mut self, context: &EniContext<'_>, now: Tick) -> Result<(), DropReason> {
+        if !self.has_room(context) && !self.reclaim(context, now) {
+            return Err(DropReason::SessionLimit);
+        }
+        let (counters, eni) = (&mut self.counters[context.counters_index()], context.eni);
+        match eni.new_sessions_per_s {
+            Some(per_s) if !counters.bucket.take(per_s, now) => Err(DropReason::SessionRate),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends a connection of whoever holds more than his share, so that the ENI's new session finds room.
+    #[cold]
+    fn make_room(&mut self, context: &EniContext<'_>, entry: &Entry, now: Tick) -> Result<(), DropReason> {
+        let (snapshot, asking) = (context.snapshot, context.eni.epoch);
+        let asks_with = self.counters[context.counters_index()].sessions;
+        let (places, counters) = (&self.places, &self.counters);
+        // How many sessions an ENI holds, and whether it has to give way to the one that asks.
+        let holds = |epoch: EniEpoch| {
+            let own = places.of(epoch, counters).and_then(|place| Some((place, counters.get(place)?.sessions)));
+            let eni = own.and_then(|(place, held)| Some((snapshot.eni(EniIndex(place as u32))?, held)));
+            match eni.filter(|(eni, _)| eni.epoch == epoch) {
+                Some((eni, held)) => (held, held > eni.sessions_guaranteed && (held >= asks_with || epoch == asking)),
+                None => (u32::MAX, true), // It is gone.
+            }
+        };
+        let eviction_score = |connection: &Connection| {
+            let opener = connection.sessions().max_by_key(|(_, side)| side.opened() == Direction::Egress);
+            let (held, is_opener_over) = opener.map_or((0, false), |(_, side)| holds(side.epoch()));
+            let candidate = EvictionCandidate {
+                state: connection.state,
+                is_dead: connection.is_dead(),
+                is_expired: connection.is_expired(snapshot.settings(), now),
+                is_opener_over,
+                are_all_over: connection.sessions().all(|(_, side)| holds(side.epoch()).1),
+                held,
+                last_seen: connection.last_seen,
+            };
+            candidate.eviction_score()
+        };
+        let slot = self.sessions.lowest_score(entry, eviction_score).ok_or(DropReason::FlowTableFull)?;
+        let connection = *self.sessions.connection(slot);
+        let is_expired = connection.is_expired(snapshot.settings(), now);
+        for (_, side) in connection.sessions() {
+            self.end_session(slot, side.epoch());
+            if let Some(place) = self.place_of(side.epoch()).filter(|_| side.is_live() && !is_expired) {
+                self.counters[place].evicted += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the receiver's session of a packet that opened the sender's in the record `slot`: in the same record, if
+    /// the two will end at the same time.
+    pub(crate) fn add_session(
+        &mut self,
+        slot: SessionSlot,
+        context: &EniContext<'_>,
+        packet: &Packet,
+        ((decision, update), lookup): (Evaluation, &Lookup),
+        now: Tick,
+    ) -> Result<Option<SessionSlot>, DropReason> {
+        let (Lookup::Session(entry), Some(admission)) = (lookup, update.admission()) else { return Ok(None) };
+        let its = side(context, admission, entry.swapped);
+        let connection = self.sessions.connection(slot);
+        // Two ENIs may differ in whom they take for the opener.
+        let is_alike = connection.timeouts == context.timeouts() && connection.is_swapped() == its.is_swapped();
+        if !is_alike || packet.headers.fragment == Fragment::First {
+            return self.apply(context, packet, ((decision, update), lookup), now);
+        }
+        if let SessionUpdate::Reopen(over, _) = update {
+            self.end_session_of(over, context);
+        }
+        self.check_quota(context, now)?;
+        let (connection, ground) = (self.sessions.connection_mut(slot), admission.by.ground);
+        // The opener's session comes first.
+        let place = usize::from(its.opened() == Direction::Ingress);
+        connection.sides = if place == 0 { [its, connection.sides[0]] } else { [connection.sides[0], its] };
+        let grounds = &mut self.sessions.origin_mut(slot).grounds;
+        *grounds = if place == 0 { [ground, grounds[0]] } else { [grounds[0], ground] };
+        self.note_session(context.counters_index(), context.eni.sessions_max, entry);
+        Ok(Some(slot))
+    }
+
+    fn end_session_of(&mut self, slot: SessionSlot, context: &EniContext<'_>) {
+        self.end_session(slot, context.eni.epoch);
+    }
+
+    #[cold]
+    fn remember_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, decision: Decision, now: Tick) {
+        let eni = context.eni;
+        let entry = self.sessions.fragment_entry(FragmentKey::of(eni.epoch, &packet.headers));
+        let opener = Opener::of(&packet.headers, context.direction, context.snapshot.settings());
+        let first_decision = FragmentDecision::new(decision, context.revision, (packet.headers.tuple, opener), now);
+        self.sessions.fragments.remember(&entry, first_decision);
+    }
+
+    /// What a part of an IP packet may do where it leaves its sender: with `None` it goes on.
+    #[cold]
+    pub(crate) fn track_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, now: Tick) -> Option<Verdict> {
+        let headers = &packet.headers;
+        let follows = context.snapshot.settings().follow_first_fragment;
+        if headers.fragment == Fragment::Whole || !follows || self.is_releasing {
+            return None;
+        }
+        let entry = self.sessions.fragment_entry(FragmentKey::of(context.eni.epoch, headers));
+        let fragments = &mut self.sessions.fragments;
+        match fragments.take(&entry, headers.part, now) {
+            Ok(FragmentAction::Pass) => None,
+            Ok(FragmentAction::Wait) => match fragments.hold(entry.0, context.index, packet.buffer.frame(), now) {
+                Ok(()) => Some(Verdict::Wait),
+                Err(reason) => Some(Verdict::Drop(reason)),
+            },
+            Err(reason) => Some(Verdict::Drop(reason)),
+        }
+    }
+}
+
+/// A session that is opened, and where it is counted.
+#[derive(Clone, Copy)]
+pub(super) struct NewSession {
+    pub(super) session: Session,
+    /// What admitted it.
+    pub(super) ground: u32,
+    pub(super) counters_index: usize,
+    /// How many sessions its ENI may hold.
+    pub(super) sessions_max: u32,
+}
+
+/// What a packet says of the connection that it opens.
+pub(crate) struct NewConnection {
+    pub(crate) protocol: u8,
+    /// Otherwise it is an answer.
+    pub(crate) from_opener: bool,
+    pub(crate) state: ConnectionState,
+    pub(crate) segment: Segment,
+    /// The window scale that it offers.
+    pub(crate) scale: Option<u8>,
+    pub(crate) wire: Wire,
+}
+
+impl NewConnection {
+    fn by(packet: &Packet, from_opener: bool) -> Self {
+        Self {
+            protocol: packet.headers.tuple.protocol,
+            from_opener,
+            state: ConnectionState::opened_by(&packet.headers, from_opener),
+            segment: packet.headers.segment(),
+            scale: packet.window_scale(),
+            wire: packet.wire(),
+        }
+    }
+
+    /// The record of the connection, with nobody's session yet.
+    #[inline(always)]
+    pub(crate) fn record(&self, timeouts: PackedTimeouts, now: Tick) -> (Connection, Origin) {
+        let Self { protocol, from_opener, state, segment, scale, wire } = *self;
+        let (mut edges, mut scales) = ([0; 2], [0; 2]);
+        if protocol == protocol::TCP {
+            tcp::observe(&mut edges, segment, from_opener);
+            if segment.flags & SYN != 0 {
+                tcp::observe_scale(&mut scales, scale, from_opener);
+            }
+        }
+        let [mut packets, mut bytes_low] = [[0; 2]; 2];
+        let way = usize::from(!from_opener);
+        (packets[way], bytes_low[way]) = (wire.packets, wire.bytes as u32);
+        let connection = Connection {
+            protocol,
+            state,
+            timeouts,
+            last_seen: now,
+            packets,
+            bytes_low,
+            edges,
+            ..Connection::default()
+        };
+        (connection, Origin { opened_at: now, scales, ..Origin::default() })
+    }
+}
+
+/// The session of an ENI that a packet opens; `swapped` as the key has the packet's ends.
+const fn side(context: &EniContext<'_>, Admission { by, opener }: Admission, swapped: bool) -> Session {
+    let is_answer = matches!(opener, Opener::Receiver);
+    let opened = if is_answer { context.direction.reverse() } else { context.direction };
+    let side = Session::new((context.eni.epoch, context.revision), opened, swapped != is_answer, by.stage);
+    if matches!(opener, Opener::Unknown) { side.of_unknown_opener() } else { side }
+}

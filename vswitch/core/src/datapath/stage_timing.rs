@@ -1,0 +1,122 @@
+//! Where a worker's time goes: one burst of many is timed, phase by phase.
+
+use crate::config::phase_times::PhaseTimes;
+
+/// Tells nanoseconds since some fixed moment.
+pub type Clock = fn() -> u64;
+
+/// Of so many bursts one is timed: reading a clock takes as long as judging a packet.
+const BURSTS_PER_SAMPLE: u32 = 64;
+
+/// What is done with a burst, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It is taken from its port.
+    Receive,
+    /// Frames are read, guarded and routed, and sessions asked for.
+    Admit,
+    /// Both ENIs judge, and sessions are opened and counted.
+    Judge,
+    /// It is handed to other workers, and to the ports of its receivers.
+    Send,
+}
+
+/// Times some bursts.
+#[derive(Debug, Default)]
+pub struct Stopwatch {
+    clock: Option<Clock>,
+    bursts: u32,
+    /// The end of the last phase, while a burst is timed.
+    last_ns: Option<u64>,
+    /// What was found so far, and the same with the burst that is timed.
+    times: PhaseTimes,
+    timing: PhaseTimes,
+}
+
+impl Stopwatch {
+    /// One with a clock; without it, nothing is timed.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock: Some(clock), ..Self::default() }
+    }
+
+    /// Goes by this clock from now on, and keeps what was found so far.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = Some(clock);
+    }
+
+    /// A burst begins.
+    #[inline]
+    pub fn start(&mut self) {
+        self.bursts = self.bursts.wrapping_add(1);
+        if self.bursts.is_multiple_of(BURSTS_PER_SAMPLE) {
+            self.last_ns = self.clock.map(|clock| clock());
+            self.timing = self.times;
+        }
+    }
+
+    /// A phase ends.
+    #[inline]
+    pub fn lap(&mut self, phase: Phase) {
+        if let (Some(last_ns), Some(clock)) = (self.last_ns, self.clock) {
+            let now_ns = clock();
+            let phase_ns = match phase {
+                Phase::Receive => &mut self.timing.receive_ns,
+                Phase::Admit => &mut self.timing.admit_ns,
+                Phase::Judge => &mut self.timing.judge_ns,
+                Phase::Send => &mut self.timing.send_ns,
+            };
+            *phase_ns += now_ns.saturating_sub(last_ns);
+            self.last_ns = Some(now_ns);
+        }
+    }
+
+    /// The burst is done; one without packets counts for nothing, and the next is timed instead.
+    #[inline]
+    pub fn finish(&mut self, packets: usize) {
+        if self.last_ns.take().is_none() {
+            return;
+        }
+        if packets == 0 {
+            self.bursts = self.bursts.wrapping_sub(1);
+            return;
+        }
+        self.timing.packets += packets as u64;
+        self.times = self.timing;
+    }
+
+    /// What was found so far.
+    pub const fn times(&self) -> PhaseTimes {
+        self.times
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::{AtomicU64, Ordering};
+
+    static NOW_NS: AtomicU64 = AtomicU64::new(0);
+
+    #[test]
+    fn one_burst_of_many_is_timed_and_empty_ones_count_for_nothing() {
+        let mut stopwatch = Stopwatch::new(|| NOW_NS.load(Ordering::Relaxed));
+        let mut burst = |packets: usize| {
+            stopwatch.start();
+            for (phase, ns) in [(Phase::Receive, 10), (Phase::Admit, 20), (Phase::Judge, 30), (Phase::Send, 40)] {
+                NOW_NS.fetch_add(ns, Ordering::Relaxed);
+                stopwatch.lap(phase);
+            }
+            stopwatch.finish(packets);
+            stopwatch.times()
+        };
+        for _ in 1..BURSTS_PER_SAMPLE {
+            assert_eq!(burst(5), PhaseTimes::default());
+        }
+        assert_eq!(burst(0), PhaseTimes::default());
+        let expected = PhaseTimes { packets: 5, receive_ns: 10, admit_ns: 20, judge_ns: 30, send_ns: 40 };
+        assert_eq!(burst(5), expected);
+        assert_eq!(burst(5), expected);
+        assert_eq!(expected.per_packet().map(|phases| phases[1]), Some(("admit", 4.0)));
+        assert_eq!(PhaseTimes::default().per_packet(), None);
+    }
+}

@@ -1,0 +1,49 @@
+//! The sweep of a shard: ends the sessions that idled too long, and those of ENIs that are gone.
+
+use crate::compile::snapshot::Snapshot;
+use crate::config::ids::{EniEpoch, EniIndex};
+use crate::config::limits::SWEEP_RECORDS_PER_TURN;
+use crate::conntrack::{Expiry, Session};
+use crate::datapath::shard::Shard;
+use crate::hw::time::{Tick, Time};
+use crate::packet::verdict::DropReason;
+
+/// How often the sweep asks whether the ENIs of its sessions are still there, seconds.
+const ORPHANS_INTERVAL_S: u32 = 1;
+
+impl Shard {
+    /// Ends what idled too long among the next `records` of each table, in an endless round.
+    pub fn sweep(&mut self, snapshot: &Snapshot, now: Time, records: usize) {
+        let (tick, settings) = (now.tick(), snapshot.settings());
+        self.note_orphans(snapshot, tick);
+        let Self { sessions, counters, places, orphans, .. } = self;
+        let is_orphan = |side: Session| side.epoch() == EniEpoch::default() || !places.contains(side.epoch());
+        let is_orphan: Option<&dyn Fn(Session) -> bool> =
+            if orphans.records_left > 0 { Some(&is_orphan) } else { None };
+        orphans.records_left = orphans.records_left.saturating_sub(records);
+        let mut expiry = Expiry::at(tick, settings).with_orphans(is_orphan);
+        sessions.sweep(records, &mut expiry, |epoch| {
+            if let Some(place) = places.of(epoch, counters) {
+                counters[place].forget_session();
+            }
+        });
+        sessions.syns.sweep(tick);
+        sessions.fragments.sweep(tick, |epoch| {
+            if let Some(place) = places.of(epoch, counters) {
+                counters[place].egress.count_undelivered(DropReason::FragmentOrphaned, 1);
+            }
+        });
+    }
+
+    /// Looks now and then whether an ENI with sessions is gone; if so, the next round of the sweep looks for them.
+    fn note_orphans(&mut self, snapshot: &Snapshot, now: Tick) {
+        if !self.orphans.looked_at.is_older_than(ORPHANS_INTERVAL_S, now) {
+            return;
+        }
+        self.orphans.looked_at = now;
+        let is_there = |epoch, place| snapshot.eni(EniIndex(place as u32)).is_some_and(|eni| eni.epoch == epoch);
+        if self.places.retain(is_there) {
+            self.orphans.records_left = self.sessions.capacity() + SWEEP_RECORDS_PER_TURN;
+        }
+    }
+}

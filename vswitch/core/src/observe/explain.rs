@@ -1,0 +1,151 @@
+//! What would become of a described packet, with names. Nothing changes by it.
+
+use crate::acl::Acl;
+use crate::compile::snapshot::Snapshot;
+use crate::config::desired::Direction;
+use crate::config::explanation::DecisionReport;
+use crate::config::ids::{EniId, EniIndex, GroupId, RuleId};
+use crate::config::protocol::PacketDescription;
+use crate::config::refusal::Refusal;
+use crate::datapath::anti_spoof::owns_source;
+use crate::datapath::fast_path;
+use crate::datapath::shard::Shard;
+use crate::datapath::slow_path::next_eni;
+use crate::hw::time::Time;
+use crate::packet::Marker;
+use crate::packet::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
+use crate::packet::verdict::{Decision, DropReason, Stage, Verdict};
+use crate::policy::eni_context::EniContext;
+use crate::tables::route::{Route, is_group_destination};
+
+impl Shard {
+    /// Judges a described packet at `eni` without changing anything; the verdict names the next ENI after egress.
+    ///
+    /// # Errors
+    /// The field of the description at fault, and why.
+    pub fn explain(
+        &self,
+        snapshot: &Snapshot,
+        (eni, direction): (EniIndex, Direction),
+        packet: &PacketDescription,
+        now: Time,
+    ) -> Result<(Option<DecisionReport>, Verdict), Refusal> {
+        let Some(context) = EniContext::new(snapshot, eni, direction) else {
+            return Err(Refusal::new("unknown", "packet", "the ENI does not exist"));
+        };
+        let headers = headers_of(packet)?;
+        let settled = match direction {
+            Direction::Egress => settled_before_decision(&context, &headers),
+            Direction::Ingress => {
+                let owned = context.network.route(headers.tuple.addresses) == Route::Owner(eni);
+                (context.eni.source_dest_check && !owned).then_some(Verdict::Drop(DropReason::DestinationNotOwned))
+            }
+        };
+        if let Some(verdict) = settled {
+            return Ok((None, verdict));
+        }
+        let lookup = context.lookup(&self.sessions, &headers, &[]);
+        let (decision, _) = context.evaluate(&self.sessions, &headers, (&lookup, Marker::None), now.tick());
+        let verdict = match (decision.accepts(), direction) {
+            (false, _) => Verdict::Drop(decision.drop_reason()),
+            (true, Direction::Ingress) => Verdict::Deliver,
+            (true, Direction::Egress) => next_eni(&context, context.network.route(headers.tuple.addresses))
+                .map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward),
+        };
+        Ok((Some(report(&context, direction, decision)), verdict))
+    }
+}
+
+impl Snapshot {
+    /// What the rules of an ENI alone say of a packet that crosses it, as either path decides: the fast one, and the slow one.
+    /// None if there is no such ENI.
+    pub fn decide_by_rules(&self, (eni, direction): (EniIndex, Direction), tuple: &Tuple) -> Option<[Decision; 2]> {
+        let context = EniContext::new(self, eni, direction)?;
+        Some([fast_path::decide_by_rules(&context, tuple), context.decide_by_rules(direction, tuple)])
+    }
+
+    /// The name of the rule that such a decision names as its ground.
+    pub fn rule_of(&self, eni: EniIndex, direction: Direction, ground: u32) -> Option<&RuleId> {
+        Some(self.network(self.eni(eni)?)?.1.acl.rule(direction, ground)?.0)
+    }
+}
+
+/// A decision with names, as the snapshot has them that made it.
+pub fn report_decision(
+    snapshot: &Snapshot,
+    eni: EniIndex,
+    direction: Direction,
+    decision: Decision,
+) -> Option<DecisionReport> {
+    Some(report(&EniContext::new(snapshot, eni, direction)?, direction, decision))
+}
+
+fn report(context: &EniContext<'_>, direction: Direction, decision: Decision) -> DecisionReport {
+    let (rule, group) = ground_of(context.acl, direction, decision.stage, decision.ground);
+    DecisionReport {
+        eni: EniId::clone(&context.eni.id),
+        direction,
+        policy: decision.policy,
+        stage: decision.stage.name().into(),
+        rule: rule.cloned(),
+        group: group.cloned(),
+    }
+}
+
+/// The rule and the group that a decision names.
+pub(crate) fn ground_of(
+    acl: &Acl,
+    direction: Direction,
+    stage: Stage,
+    ground: u32,
+) -> (Option<&RuleId>, Option<&GroupId>) {
+    match stage {
+        Stage::Rule => acl.rule(direction, ground).unzip(),
+        Stage::IntraGroup => (None, acl.group(ground)),
+        _ => (None, None),
+    }
+}
+
+/// What egress does with a packet before any decision, seen by its headers alone.
+fn settled_before_decision(context: &EniContext<'_>, headers: &Headers) -> Option<Verdict> {
+    let addresses = headers.tuple.addresses;
+    if headers.is_dhcp_answer() {
+        return Some(Verdict::Drop(DropReason::DhcpServerSpoofed));
+    }
+    if context.eni.source_dest_check && !owns_source(context, addresses) {
+        return Some(Verdict::Drop(DropReason::SourceAddressSpoofed));
+    }
+    if headers.is_udp(68, 67) || headers.is_udp(546, 547) {
+        return Some(Verdict::Drop(DropReason::DhcpUnserved));
+    }
+    if is_group_destination(addresses) {
+        return Some(Verdict::Drop(DropReason::Multicast));
+    }
+    let is_ping = matches!(headers.icmp_type, 8 | 128);
+    let route = context.network.route(addresses);
+    match route {
+        Route::Gateway if is_ping => Some(Verdict::Answer),
+        Route::Gateway => Some(Verdict::Drop(DropReason::GatewayUnserved)),
+        _ if next_eni(context, route).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
+        _ => None,
+    }
+}
+
+/// Headers of the first packet of a connection as described: a SYN, or an echo request.
+fn headers_of(packet: &PacketDescription) -> Result<Headers, Refusal> {
+    let Some(addresses) = Addresses::new(packet.source, packet.destination) else {
+        let message = "source and destination are of two address families";
+        return Err(Refusal::new("invalid", "packet/destination", message));
+    };
+    let (icmp_type, destination_port) = match (addresses, packet.protocol) {
+        (Addresses::V4 { .. }, protocol::ICMP) => (8, 8),
+        (Addresses::V6 { .. }, protocol::ICMPV6) => (128, 128),
+        _ => (0, packet.destination_port),
+    };
+    let has_ports = matches!(packet.protocol, protocol::TCP | protocol::UDP);
+    let (source_port, destination_port) =
+        if has_ports || icmp_type != 0 { (packet.source_port, destination_port) } else { (0, 0) };
+    let tuple = Tuple { addresses, protocol: packet.protocol, source_port, destination_port };
+    let tcp_flags = if packet.protocol == protocol::TCP { tcp_flags::SYN } else { 0 };
+    Ok(Headers { network: Network::Ip, icmp_type, tcp_flags, ..Headers::of(tuple) })
+}

@@ -1,0 +1,138 @@
+//! Sessions page by page: told of, or ended. Each page looks at a bounded number of records, since packets wait meanwhile.
+
+use crate::compile::snapshot::Snapshot;
+use crate::config::ids::{EniId, EniIndex, RuleId};
+use crate::config::limits::{LISTED_FLOWS_PER_TURN, LISTED_PLACES_PER_TURN};
+use crate::config::protocol::{FlowDescription, FlowSelection};
+use crate::conntrack::state::ConnectionState;
+use crate::conntrack::tables::Listed;
+use crate::conntrack::{Origin, Session};
+use crate::datapath::shard::Shard;
+use crate::hw::time::{Tick, Time};
+use crate::observe::explain::ground_of;
+use crate::packet::headers::protocol;
+use crate::policy::eni_context::EniContext;
+use alloc::vec::Vec;
+
+/// What one step of a walk through a shard's sessions met.
+#[derive(Debug, Default)]
+pub struct FlowPage {
+    /// The sessions that were wanted.
+    pub flows: Vec<FlowDescription>,
+    /// Where the next step begins; none after the last.
+    pub next: Option<u64>,
+}
+
+impl Shard {
+    /// Sessions from `place` on, within one turn's share of work; at most `limit`, and the rest of the
+    /// last place's.
+    pub fn list_flows(
+        &self,
+        (snapshot, now): (&Snapshot, Time),
+        selection: &FlowSelection,
+        (place, limit): (u64, usize),
+    ) -> FlowPage {
+        let limit = limit.min(LISTED_FLOWS_PER_TURN);
+        let (place, end) = (place as usize, (place as usize).saturating_add(LISTED_PLACES_PER_TURN));
+        let mut page = FlowPage::default();
+        let mut last = place;
+        for listed in self.sessions.scan(place, LISTED_PLACES_PER_TURN) {
+            if page.flows.len() >= limit && listed.place != last {
+                page.next = Some(listed.place as u64);
+                return page;
+            }
+            last = listed.place;
+            if let Some(context) = self.wanted((snapshot, now.tick()), selection, &listed) {
+                page.flows.push(describe(&context, (&listed, self.sessions.origin(listed.slot)), now.tick()));
+            }
+        }
+        page.next = (end < self.sessions.places()).then_some(end as u64);
+        page
+    }
+
+    /// Ends sessions from `place` on, within one turn's share of work: how many, and where the next step begins.
+    pub fn flush_flows(
+        &mut self,
+        (snapshot, now): (&Snapshot, Time),
+        selection: &FlowSelection,
+        place: u64,
+    ) -> (u64, Option<u64>) {
+        let (place, end) = (place as usize, (place as usize).saturating_add(LISTED_PLACES_PER_TURN));
+        let all = self.sessions.scan(place, LISTED_PLACES_PER_TURN);
+        let wanted: Vec<_> = all
+            .filter(|listed| self.wanted((snapshot, now.tick()), selection, listed).is_some())
+            .map(|listed| (listed.slot, listed.connection.sides[listed.side].epoch()))
+            .collect();
+        for (slot, epoch) in &wanted {
+            self.end_session(*slot, *epoch);
+        }
+        (wanted.len() as u64, (end < self.sessions.places()).then_some(end as u64))
+    }
+
+    /// Where a live session is judged, if it is wanted.
+    fn wanted<'a>(
+        &self,
+        (snapshot, now): (&'a Snapshot, Tick),
+        selection: &FlowSelection,
+        listed: &Listed<'_>,
+    ) -> Option<EniContext<'a>> {
+        let Listed { tuple, connection, .. } = listed;
+        let side = connection.sides[listed.side];
+        let context = EniContext::new(snapshot, EniIndex(self.place_of(side.epoch())? as u32), side.opened())?;
+        if context.eni.epoch != side.epoch() || connection.is_expired(snapshot.settings(), now) {
+            return None;
+        }
+        let has_ports = matches!(tuple.protocol, protocol::TCP | protocol::UDP);
+        let has_port = |port| has_ports && (tuple.source_port == port || tuple.destination_port == port);
+        let (source, destination) = (tuple.addresses.source(), tuple.addresses.destination());
+        let is_wanted = selection.eni.as_ref().is_none_or(|id| *id == *context.eni.id)
+            && selection.protocol.is_none_or(|number| number == tuple.protocol)
+            && selection.port.is_none_or(has_port)
+            && selection.prefix.is_none_or(|prefix| prefix.contains(&source) || prefix.contains(&destination))
+            && selection.state.as_ref().is_none_or(|state| *state == state_name(connection.state, side))
+            && selection.rule.as_ref().is_none_or(|rule| {
+                admitting_rule(&context, side, self.sessions.origin(listed.slot).grounds[listed.side]) == Some(rule)
+            });
+        is_wanted.then_some(context)
+    }
+}
+
+/// Every state that a session is told to be in.
+pub const STATE_NAMES: [&str; 10] =
+    ["opening", "answered", "established", "closing", "abandoned", "closed", "single", "stream", "open", REVOKED];
+
+const REVOKED: &str = "revoked";
+
+fn state_name(state: ConnectionState, side: Session) -> &'static str {
+    if side.is_revoked() { REVOKED } else { state.name() }
+}
+
+/// The rule that admitted a session. A record of an older revision names its ground in the filter of that time; what
+/// admits it now is not known before its next packet.
+fn admitting_rule<'a>(context: &EniContext<'a>, side: Session, ground: u32) -> Option<&'a RuleId> {
+    (side.revision == context.revision).then(|| ground_of(context.acl, side.opened(), side.stage(), ground).0).flatten()
+}
+
+fn describe(context: &EniContext<'_>, (listed, origin): (&Listed<'_>, &Origin), now: Tick) -> FlowDescription {
+    let Listed { tuple, connection, .. } = listed;
+    let side = connection.sides[listed.side];
+    FlowDescription {
+        eni: EniId::clone(&context.eni.id),
+        opened: side.opened(),
+        protocol: tuple.protocol,
+        source: tuple.addresses.source(),
+        destination: tuple.addresses.destination(),
+        source_port: tuple.source_port,
+        destination_port: if connection.state == ConnectionState::Icmp { 0 } else { tuple.destination_port },
+        state: state_name(connection.state, side).into(),
+        stage: side.stage().name().into(),
+        rule: admitting_rule(context, side, origin.grounds[listed.side]).cloned(),
+        revision: side.revision,
+        generation: context.snapshot.generation_of(side.revision),
+        age_ms: origin.opened_at.age_ms(now),
+        idle_ms: connection.last_seen.age_ms(now),
+        timeout_s: connection.state.timeout_s(connection.timeouts, context.snapshot.settings()),
+        packets: connection.packets.map(u64::from),
+        bytes: [0, 1].map(|way| origin.bytes_high[way].with(connection.bytes_low[way])),
+    }
+}

@@ -1,0 +1,57 @@
+//! What a shard tells about itself in numbers.
+
+use crate::compile::snapshot::Snapshot;
+use crate::config::ids::{EniId, EniIndex};
+use crate::config::protocol::EniStats;
+use crate::datapath::shard::Shard;
+
+impl Shard {
+    /// Live connections of the ENIs that `snapshot` has. Where those of an ENI that is gone may not be free yet, no more than its
+    /// other ENIs have sessions.
+    pub fn connection_count(&self, snapshot: &Snapshot) -> usize {
+        let (mut sessions, mut has_orphans) = (0, self.orphans.records_left > 0);
+        for (epoch, place) in self.places.iter() {
+            match snapshot.eni(EniIndex(place as u32)).filter(|eni| eni.epoch == epoch) {
+                Some(_) => sessions += self.counters_of(place, epoch).map_or(0, |counters| counters.sessions as usize),
+                None => has_orphans = true,
+            }
+        }
+        if has_orphans { self.flow_count().min(sessions) } else { self.flow_count() }
+    }
+
+    /// Records of connections in use.
+    pub fn flow_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Room for connections.
+    pub fn flows_max(&self) -> usize {
+        self.sessions.capacity()
+    }
+
+    /// How full the fuller of the tables of connections is, percent of what it was made for.
+    pub fn table_percent(&self) -> usize {
+        self.sessions.percent()
+    }
+
+    /// Bytes of memory that its tables of connections of IPv4 and IPv6 take.
+    pub fn memory_bytes(&self) -> [usize; 2] {
+        self.sessions.memory_bytes()
+    }
+
+    /// The counters of an ENI; none if the snapshot does not have it.
+    pub fn stats(&self, snapshot: &Snapshot, eni: EniIndex) -> Option<EniStats> {
+        let entry = snapshot.eni(eni)?;
+        let empty = crate::datapath::counters::EniCounters::new(entry.epoch);
+        let counters = self.counters_of(eni.0 as usize, entry.epoch).unwrap_or(&empty);
+        Some(EniStats {
+            eni: EniId::clone(&entry.id),
+            flows: counters.sessions as u64,
+            flows_max: u64::from(entry.sessions_max),
+            flows_opened: counters.opened,
+            flows_evicted: counters.evicted,
+            egress: counters.egress.report(),
+            ingress: counters.ingress.report(),
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! A packet: the bytes of a frame, and what was learnt about them riding along.
+
+pub(crate) mod checksum;
+pub(crate) mod fragment_coverage;
+pub mod gro;
+pub mod gso;
+pub mod headers;
+pub mod offload;
+pub mod verdict;
+
+use crate::config::ids::EniIndex;
+use crate::packet::headers::Headers;
+use crate::packet::offload::{Offload, Wire};
+use crate::packet::verdict::{Decision, DropReason, Verdict};
+use alloc::boxed::Box;
+use alloc::vec;
+use core::ops::Range;
+
+/// Bytes before a frame: room for the header that a port's kernel or guest wants directly in front of it, so that both
+/// cross in one piece.
+pub const HEADROOM_BYTES: usize = 16;
+
+/// Room for one frame, allocated once and reused. Frames begin where a cache line does.
+#[derive(Debug)]
+pub struct FrameBuffer {
+    /// The headroom, then the room for the frame.
+    bytes: Box<[u8]>,
+    start: u32,
+    length: u32,
+}
+
+const CACHE_LINE_BYTES: usize = 64;
+
+impl FrameBuffer {
+    /// An empty buffer with room for `capacity_bytes`.
+    pub fn with_capacity(capacity_bytes: usize) -> Self {
+        let bytes = vec![0; HEADROOM_BYTES + capacity_bytes + CACHE_LINE_BYTES - 1].into_boxed_slice();
+        // Wherever an allocation cannot be aligned, it works unaligned.
+        let skipped = bytes[HEADROOM_BYTES..].as_ptr().align_offset(CACHE_LINE_BYTES);
+        let start = HEADROOM_BYTES + if skipped < CACHE_LINE_BYTES { skipped } else { 0 };
+        Self { start: start as u32, bytes, length: 0 }
+    }
+
+    /// How many bytes of a frame there is room for.
+    pub fn capacity(&self) -> usize {
+        self.bytes.len() + 1 - CACHE_LINE_BYTES - HEADROOM_BYTES
+    }
+
+    /// The whole room, for a port to receive into; [`FrameBuffer::set_length`] then tells how much was used.
+    pub fn room(&mut self) -> &mut [u8] {
+        self.room_with_header(0)
+    }
+
+    /// The whole room and, in front of it, that of a header of up to [`HEADROOM_BYTES`].
+    pub fn room_with_header(&mut self, header_bytes: usize) -> &mut [u8] {
+        let (start, end) = (self.start as usize - header_bytes, self.start as usize + self.capacity());
+        &mut self.bytes[start..end]
+    }
+
+    /// Declares the first `length_bytes` to be the frame; cut to the room there is.
+    pub fn set_length(&mut self, length_bytes: usize) {
+        self.length = length_bytes.min(self.capacity()) as u32;
+    }
+
+    /// Makes `frame` the content; cut to the room there is.
+    pub fn fill(&mut self, frame: &[u8]) {
+        self.set_length(frame.len());
+        let length = self.length as usize;
+        self.frame_mut().copy_from_slice(&frame[..length]);
+    }
+
+    /// The frame.
+    #[inline]
+    pub fn frame(&self) -> &[u8] {
+        &self.bytes[self.place()]
+    }
+
+    #[inline(always)]
+    fn place(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.length as usize
+    }
+
+    /// How long the frame is, bytes.
+    #[inline]
+    pub fn length(&self) -> usize {
+        self.length as usize
+    }
+
+    /// The frame, to be changed in place.
+    #[inline]
+    pub fn frame_mut(&mut self) -> &mut [u8] {
+        let place = self.place();
+        &mut self.bytes[place]
+    }
+
+    /// The frame behind a header of up to [`HEADROOM_BYTES`], in one piece.
+    pub fn frame_with_header(&mut self, header: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        self.bytes[start - header.len()..start].copy_from_slice(header);
+        &self.bytes[start - header.len()..][..header.len() + self.length as usize]
+    }
+
+    /// Asks the memory for the headers of the frame that is to be read soon.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        crate::hw::prefetch::prefetch_at(self.bytes.as_ptr().wrapping_add(self.start as usize));
+    }
+}
+
+/// A mark that the data path itself put on a packet; never derived from what a guest sent (§3.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Marker {
+    /// Ordinary traffic.
+    #[default]
+    None,
+    /// Forwarded by a load balancer of the platform.
+    LoadBalancer,
+    /// A reachability probe of the platform.
+    Probe,
+}
+
+/// One packet on its way through the switch. All but its headers is one cache line: the fast path touches no more.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Packet {
+    /// The frame.
+    pub buffer: FrameBuffer,
+    /// What the data path knows of its origin.
+    pub marker: Marker,
+    /// What its sender left undone: as claimed until [`Packet::parse`] has settled it.
+    pub offload: Offload,
+    /// Its fate so far. Forwarding sets it; ingress expects [`Verdict::Forward`].
+    pub verdict: Verdict,
+    /// The last decision it met; none if it ended before the first.
+    pub decision: Option<Decision>,
+    /// The ENI that it was forwarded to last.
+    pub receiver: EniIndex,
+    pub(crate) headers: Headers,
+}
+
+impl Packet {
+    /// A packet that nobody has looked at yet.
+    pub fn new(buffer: FrameBuffer) -> Self {
+        Self {
+            buffer,
+            marker: Marker::None,
+            offload: Offload::NONE,
+            verdict: Verdict::Drop(DropReason::EniGone),
+            decision: None,
+            receiver: EniIndex(u32::MAX),
+            headers: Headers::default(),
+        }
+    }
+
+    /// A packet of which its sender claims to have left something undone.
+    pub fn claiming(buffer: FrameBuffer, offload: Offload) -> Self {
+        Self { offload, ..Self::new(buffer) }
+    }
+
+    /// Reads the headers, and holds what the sender left undone against them. Egress does so itself; only a packet that
+    /// enters at an ENI's ingress needs this call.
+    ///
+    /// # Errors
+    /// The reason under which the frame is to be dropped.
+    #[inline]
+    pub fn parse(&mut self) -> Result<(), DropReason> {
+        if self.offload.is_none() {
+            self.offload = Offload::NONE;
+            return headers::parse::read(self.buffer.frame(), &mut self.headers);
+        }
+        // What is dropped counts as one packet, whatever it claims.
+        let claimed = core::mem::replace(&mut self.offload, Offload::NONE);
+        headers::parse::read(self.buffer.frame(), &mut self.headers)?;
+        self.offload = offload::settle(claimed, &self.headers, self.buffer.frame_mut())?;
+        Ok(())
+    }
+
+    /// The window scale that it offers, if it is a SYN that does.
+    pub(crate) fn window_scale(&self) -> Option<u8> {
+        let Headers { transport_offset, end, tcp_flags, .. } = self.headers;
+        let is_syn = tcp_flags & headers::tcp_flags::SYN != 0;
+        let segment = self.buffer.frame().get(transport_offset as usize..end as usize)?;
+        if is_syn { headers::tcp_options::window_scale(segment) } else { None }
+    }
+
+    /// What it is on a wire.
+    #[inline]
+    pub fn wire(&self) -> Wire {
+        self.offload.wire(self.buffer.length())
+    }
+
+    /// The longest frame that it is on a wire, bytes.
+    pub fn longest_frame_bytes(&self) -> usize {
+        self.offload.longest_frame_bytes(self.buffer.length())
+    }
+
+    /// Completes the checksum that the sender left undone. Only for a packet that is not to be cut.
+    pub fn complete_checksum(&mut self) {
+        let end = self.headers.end as usize;
+        if let Some(partial) = self.offload.checksum.take()
+            && let Some(bytes) = self.buffer.frame_mut().get_mut(usize::from(partial.start)..end)
+        {
+            checksum::complete(bytes, usize::from(partial.offset));
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What the sender of a frame left for hardware to do: a checksum to complete, a long frame to cut into packets.
+//!
+//! A guest claims it; `settle` holds the claim against the headers that the switch itself read, before anything is
+//! judged. Whatever would write into a header, or give some packets cut from a frame other headers than those that
+//! were judged, is refused. What is left is written anew from the headers, so no port ever sees a number of a guest.
+
+use crate::config::limits::{SEGMENTS_MAX_TCP, SEGMENTS_MAX_UDP};
+use crate::packet::checksum;
+use crate::packet::headers::{self, Addresses, Fragment, Headers, ICMP_HEADER_BYTES, Network, protocol, tcp_flags};
+use crate::packet::verdict::DropReason;
+
+/// The checksum that is still to be completed: the field holds the sum of the pseudo-header alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartialChecksum {
+    /// Where in the frame the sum begins; it goes on to the end of the packet.
+    pub start: u16,
+    /// Where the field is, counted from `start`.
+    pub offset: u16,
+}
+
+/// What is to be cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Segmentation {
+    /// Nothing: the frame is one packet.
+    #[default]
+    None,
+    /// TCP over IPv4.
+    TcpV4,
+    /// TCP over IPv6.
+    TcpV6,
+    /// UDP datagrams of one size, over either family.
+    Udp,
+    /// Something that was never agreed on.
+    Unknown,
+}
+
+/// What the sender of a frame left undone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// The checksum to complete.
+    pub checksum: Option<PartialChecksum>,
+    /// What is to be cut.
+    pub segmentation: Segmentation,
+    /// Bytes of payload in every packet that is cut, but the last.
+    pub segment_bytes: u16,
+    /// Bytes of headers that every packet repeats.
+    pub header_bytes: u16,
+    /// Only the first packet may carry the mark that the congestion window was reduced (RFC 3168 §6.1.2).
+    pub marks_congestion_once: bool,
+}
+
+/// What a port takes undone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offloads(u8);
+
+/// What has to be done to a packet before a port can have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// Nothing.
+    AsItIs,
+    /// Its checksum is to be completed.
+    Sum,
+    /// It is to be cut; every part gets its checksum.
+    Cut,
+}
+
+/// A packet as others see it on a wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// How many packets it is.
+    pub packets: u32,
+    /// Bytes of their frames together.
+    pub bytes: u64,
+}
+
+impl Offloads {
+    /// Everything is to be done before.
+    pub const NONE: Self = Self(0);
+    /// Checksums to complete.
+    pub const CHECKSUM: Self = Self(1);
+    /// TCP over IPv4 to cut.
+    pub const TCP_V4: Self = Self(2);
+    /// TCP over IPv6 to cut.
+    pub const TCP_V6: Self = Self(4);
+    /// UDP to cut.
+    pub const UDP: Self = Self(8);
+    /// All of them.
+    pub const ALL: Self = Self(15);
+
+    /// These and those.
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Whether all of `others` are among these.
+    pub const fn contains(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// As a number, for [`Offloads::from_bits`].
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// From a number; what it does not know is left out.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits & Self::ALL.0)
+    }
+
+    /// What has to be done to a packet with this `offload`.
+    pub const fn fit(self, offload: &Offload) -> Fit {
+        let cut = match offload.segmentation {
+            Segmentation::None => Self::NONE,
+            Segmentation::TcpV4 => Self::TCP_V4,
+            Segmentation::TcpV6 => Self::TCP_V6,
+            Segmentation::Udp | Segmentation::Unknown => Self::UDP,
+        };
+        if !self.contains(cut)
+            || (!matches!(offload.segmentation, Segmentation::None) && !self.contains(Self::CHECKSUM))
+        {
+            Fit::Cut
+        } else if offload.checksum.is_some() && !self.contains(Self::CHECKSUM) {
+            Fit::Sum
+        } else {
+            Fit::AsItIs
+        }
+    }
+}
+
+impl Offload {
+    /// Nothing is left undone.
+    pub const NONE: Self = Self {
+        checksum: None,
+        segmentation: Segmentation::None,
+        segment_bytes: 0,
+        header_bytes: 0,
+        marks_congestion_once: false,
+    };
+
+    /// What a frame shows that was left undone, where its way here did not tell: a checksum of TCP or UDP that is the sum of the
+    /// pseudo-header alone. One that is so by chance is right, and stays the same when it is completed.
+    pub fn undone_in(frame: &[u8]) -> Self {
+        let mut headers = Headers::default();
+        let is_whole = headers::parse::read(frame, &mut headers).is_ok()
+            && headers.network == Network::Ip
+            && headers.fragment == Fragment::Whole;
+        let transport = if is_whole { Transport::of(&headers, frame) } else { None };
+        let Some(Transport { start, checksum_offset, .. }) = transport else { return Self::NONE };
+        let length = (headers.end as usize).saturating_sub(start) as u64;
+        let sum = checksum::of_addresses(headers.tuple.addresses) + u64::from(headers.tuple.protocol) + length;
+        let field = frame.get(start + checksum_offset..).and_then(|rest| rest.first_chunk());
+        if field.is_none_or(|field| u16::from_be_bytes(*field) != !checksum::finish(sum)) {
+            return Self::NONE;
+        }
+        Self { checksum: Some(PartialChecksum { start: start as u16, offset: checksum_offset as u16 }), ..Self::NONE }
+    }
+
+    /// Whether nothing is left undone.
+    #[inline]
+    pub const fn is_none(&self) -> bool {
+        self.checksum.is_none() && matches!(self.segmentation, Segmentation::None)
+    }
+
+    /// What a frame of `frame_bytes` is on a wire. All counters count by this.
+    #[inline]
+    pub fn wire(&self, frame_bytes: usize) -> Wire {
+        if self.segmentation == Segmentation::None || self.segment_bytes == 0 {
+            return Wire { packets: 1, bytes: frame_bytes as u64 };
+        }
+        let header_bytes = usize::from(self.header_bytes);
+        let payload_bytes = frame_bytes.saturating_sub(header_bytes);
+        let packets = payload_bytes.div_ceil(usize::from(self.segment_bytes)).max(1);
+        Wire { packets: packets as u32, bytes: (payload_bytes + packets * header_bytes) as u64 }
+    }
+
+    /// The longest frame that a frame of `frame_bytes` is cut into; itself if it is not cut.
+    pub fn longest_frame_bytes(&self, frame_bytes: usize) -> usize {
+        match self.segmentation {
+            Segmentation::None => frame_bytes,
+            _ => frame_bytes.min(usize::from(self.header_bytes) + usize::from(self.segment_bytes)),
+        }
+    }
+}
+
+/// The transport header of a whole TCP or UDP packet.
+struct Transport {
+    start: usize,
+    header_bytes: usize,
+    checksum_offset: usize,
+    segments_max: usize,
+}
+
+impl Transport {
+    fn of(headers: &Headers, frame: &[u8]) -> Option<Self> {
+        let start = headers.transport_offset as usize;
+        match headers.tuple.protocol {
+            protocol::TCP => {
+                let header_bytes = usize::from(*frame.get(start + 12)? >> 4) * 4;
+                Some(Self { start, header_bytes, checksum_offset: 16, segments_max: SEGMENTS_MAX_TCP })
+            }
+            protocol::UDP => Some(Self { start, header_bytes: 8, checksum_offset: 6, segments_max: SEGMENTS_MAX_UDP }),
+            _ => None,
+        }
+    }
+}
+
+/// Holds what the sender claims against what the headers say. A checksum that lies behind all headers, as of a packet
+/// inside a tunnel, is completed at once.
+///
+/// # Errors
+/// The reason under which a frame with such a claim is to be dropped.
+pub(crate) fn settle(claimed: Offload, headers: &Headers, frame: &mut [u8]) -> Result<Offload, DropReason> {
+    const MALFORMED: DropReason = DropReason::OffloadMalformed;
+    if claimed.checksum.is_none() && claimed.segmentation == Segmentation::None {
+        return Ok(Offload::NONE);
+    }
+    // A frame that is to be cut has a checksum to complete (VIRTIO 1.2 §5.1.6.2). Fragments have neither.
+    let partial = claimed.checksum.ok_or(MALFORMED)?;
+    if headers.network != Network::Ip || headers.fragment != Fragment::Whole {
+        return Err(MALFORMED);
+    }
+    let (start, place) = (usize::from(partial.start), usize::from(partial.start) + usize::from(partial.offset));
+    let transport = Transport::of(headers, frame);
+    if let Some(transport) = &transport
+        && start == transport.start
+        && place == start + transport.checksum_offset
+    {
+        return settle_segmentation(&claimed, transport, headers, frame).ok_or(MALFORMED);
+    }
+    let transport_offset = headers.transport_offset as usize;
+    let is_icmp = headers.icmp_kind().is_some();
+    let is_of_icmp = is_icmp && start == transport_offset && place == start + 2;
+    let headers_end = match &transport {
+        Some(transport) => transport_offset + transport.header_bytes,
+        None if is_icmp => transport_offset + ICMP_HEADER_BYTES,
+        None => transport_offset,
+    };
+    let is_behind_headers = start >= transport_offset && place >= headers_end;
+    let packet = frame.get_mut(..headers.end as usize).ok_or(MALFORMED)?;
+    if claimed.segmentation != Segmentation::None || !(is_of_icmp || is_behind_headers) || place + 2 > packet.len() {
+        return Err(MALFORMED);
+    }
+    checksum::complete(&mut packet[start..], place - start);
+    Ok(Offload::NONE)
+}
+
+/// What is left of a claim whose checksum is that of the transport header; none if it contradicts the headers.
+fn settle_segmentation(claimed: &Offload, transport: &Transport, headers: &Headers, frame: &[u8]) -> Option<Offload> {
+    let header_bytes = transport.start + transport.header_bytes;
+    let checksum =
+        PartialChecksum { start: transport.start.try_into().ok()?, offset: transport.checksum_offset as u16 };
+    let summed = Offload { checksum: Some(checksum), ..Offload::NONE };
+    let tuple = &headers.tuple;
+    match (claimed.segmentation, tuple.protocol, tuple.addresses) {
+        (Segmentation::None, ..) => return Some(summed),
+        (Segmentation::TcpV4, protocol::TCP, Addresses::V4 { .. })
+        | (Segmentation::TcpV6, protocol::TCP, Addresses::V6 { .. })
+        | (Segmentation::Udp, protocol::UDP, _) => {}
+        _ => return None,
+    }
+    // Bytes behind the packet would become packets of their own.
+    if claimed.segment_bytes == 0 || headers.end as usize != frame.len() {
+        return None;
+    }
+    if claimed.segmentation == Segmentation::Udp {
+        let length: [u8; 2] = *frame.get(transport.start + 4..)?.first_chunk()?;
+        if usize::from(u16::from_be_bytes(length)) != frame.len() - transport.start {
+            return None;
+        }
+    }
+    let settled = Offload {
+        segmentation: claimed.segmentation,
+        segment_bytes: claimed.segment_bytes,
+        header_bytes: header_bytes.try_into().ok()?,
+        marks_congestion_once: claimed.marks_congestion_once && tuple.protocol == protocol::TCP,
+        ..summed
+    };
+    match settled.wire(frame.len()).packets as usize {
+        0 | 1 => Some(summed),
+        // Every packet would repeat them.
+        _ if headers.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) != 0 => None,
+        packets => (packets <= transport.segments_max).then_some(settled),
+    }
+}

@@ -1,0 +1,42 @@
+//! Where a decision is made: one ENI, one direction, one generation.
+
+use crate::acl::Acl;
+use crate::compile::snapshot::{EniEntry, Snapshot, VpcNetwork};
+use crate::config::desired::Direction;
+use crate::config::ids::EniIndex;
+use crate::config::packed_timeouts::PackedTimeouts;
+
+/// Where a decision takes place.
+#[derive(Clone, Copy)]
+pub(crate) struct EniContext<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) index: EniIndex,
+    pub(crate) eni: &'a EniEntry,
+    pub(crate) network: &'a VpcNetwork,
+    /// The rules of the ENI's groups.
+    pub(crate) acl: &'a Acl,
+    /// Changes with everything that a decision at this ENI can depend on.
+    pub(crate) revision: u32,
+    pub(crate) direction: Direction,
+}
+
+impl<'a> EniContext<'a> {
+    /// The place of `direction` at an ENI; none if the snapshot does not have it.
+    pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
+        let eni = snapshot.eni(index)?;
+        let (network, entry) = snapshot.network(eni)?;
+        let revision = snapshot.revision_of(eni, entry);
+        Some(Self { snapshot, index, eni, network, acl: &entry.acl, revision, direction })
+    }
+
+    /// The idle timeouts of a session that starts here and now.
+    pub(crate) fn timeouts(&self) -> PackedTimeouts {
+        self.eni.timeouts.under(self.snapshot.settings().timeout_profile)
+    }
+
+    /// Where a worker has the counters of the ENI.
+    #[inline(always)]
+    pub(crate) const fn counters_index(&self) -> usize {
+        self.index.0 as usize
+    }
+}

@@ -1,0 +1,60 @@
+//! The replies that the virtual router makes itself: ARP, neighbour discovery, ping, time exceeded. A reply is written
+//! over the packet that asked for it.
+//!
+//! Guests remember whom the router answers for, and the kernels that they run on have room for so many. So it answers
+//! for addresses that there are, and each ENI so many times a second.
+
+mod arp;
+pub(crate) mod icmp;
+mod ndp;
+mod reply;
+pub(crate) mod ttl;
+
+use crate::packet::Packet;
+use crate::packet::headers::{Fragment, IcmpKind, Network};
+use crate::packet::verdict::{DropReason, Verdict};
+use crate::policy::eni_context::EniContext;
+use crate::tables::route::{Route, is_group_destination};
+
+/// Settles a packet that is for the router itself, or for nobody; `route` is where its destination is. None if it is to
+/// be forwarded.
+#[inline]
+pub(crate) fn answer(context: &EniContext<'_>, packet: &mut Packet, route: Route) -> Option<Verdict> {
+    let is_for_one = packet.buffer.frame().first().is_some_and(|octet| octet & 1 == 0);
+    if packet.headers.is_plain && is_for_one && matches!(route, Route::Owner(_)) {
+        return None;
+    }
+    answer_unusual(context, packet, route)
+}
+
+#[inline(never)]
+fn answer_unusual(context: &EniContext<'_>, packet: &mut Packet, route: Route) -> Option<Verdict> {
+    let headers = packet.headers;
+    let drop = |reason| Some(Verdict::Drop(reason));
+    if headers.network == Network::Arp {
+        return Some(arp::arp(context, &mut packet.buffer));
+    }
+    if headers.is_neighbor_discovery() {
+        return Some(ndp::neighbor(context, &headers, &mut packet.buffer));
+    }
+    if headers.is_udp(68, 67) || headers.is_udp(546, 547) {
+        return drop(DropReason::DhcpUnserved);
+    }
+    let to_group_mac = packet.buffer.frame().first().is_some_and(|octet| octet & 1 == 1);
+    if to_group_mac || is_group_destination(headers.tuple.addresses) {
+        return drop(DropReason::Multicast);
+    }
+    if route != Route::Gateway {
+        return None;
+    }
+    let is_ping = headers.icmp_kind() == Some(IcmpKind::Request)
+        && matches!(headers.icmp_type, 8 | 128)
+        && headers.fragment == Fragment::Whole;
+    if !is_ping {
+        return drop(DropReason::GatewayUnserved);
+    }
+    Some(match icmp::echo(&headers, &mut packet.buffer) {
+        Some(()) => reply::to_sender(context, packet.buffer.frame_mut()),
+        None => Verdict::Drop(DropReason::GatewayUnserved),
+    })
+}

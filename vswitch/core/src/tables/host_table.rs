@@ -1,0 +1,275 @@
+//! From an address that is configured by itself to its place: one hash, one line.
+
+use crate::tables::address_entry::AddressEntry;
+use crate::tables::cow_array::CowArray;
+use crate::tables::lpm::Address;
+use alloc::sync::Arc;
+use alloc::vec;
+
+/// Addresses of a page, on average, beyond which there will be twice as many pages.
+const PAGE_ADDRESSES_MAX: usize = 96;
+/// Addresses that are compared together.
+pub(crate) const BUCKET_ADDRESSES: usize = 4;
+
+/// A hash table of pages that generations share: a change copies one page. The hash is seeded, so that whoever chooses
+/// addresses cannot choose what they collide with.
+#[derive(Clone, Debug)]
+pub(crate) struct HostTable<A> {
+    hash: Hash,
+    /// As many as a power of two.
+    pages: CowArray<Page<A>>,
+    page_count: usize,
+    length: usize,
+}
+
+/// Lines as many as a power of two, at most five eighths full.
+#[derive(Clone, Debug)]
+struct Page<A> {
+    buckets: Arc<[Bucket<A>]>,
+    length: usize,
+}
+
+/// Some addresses and their places. An address is in the line that its hash chooses, or in the first after it that had
+/// room; lines before that one are full.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(crate) struct Bucket<A> {
+    addresses: [A; BUCKET_ADDRESSES],
+    places: [AddressEntry; BUCKET_ADDRESSES],
+}
+
+impl<A: Address> Bucket<A> {
+    fn empty() -> Self {
+        Self { addresses: [A::default(); BUCKET_ADDRESSES], places: [AddressEntry::NONE; BUCKET_ADDRESSES] }
+    }
+
+    /// The slot of an address.
+    fn slot_of(&self, address: A) -> Option<usize> {
+        (0..BUCKET_ADDRESSES).find(|&slot| self.addresses[slot] == address && !self.places[slot].is_none())
+    }
+
+    /// What the line says of an address. Without a branch: what is found cannot be foreseen.
+    #[inline(always)]
+    pub(crate) fn probe(&self, address: A) -> Probe {
+        // Slots are filled from the front, and those that are free have the address zero.
+        let slot = A::find_in(&self.addresses, address);
+        let place = self.places[slot % BUCKET_ADDRESSES];
+        let is_there = slot < BUCKET_ADDRESSES && !place.is_none();
+        Probe { place, is_there, is_last: is_there | self.has_room() }
+    }
+
+    #[inline(always)]
+    fn has_room(&self) -> bool {
+        self.places[BUCKET_ADDRESSES - 1].is_none()
+    }
+}
+
+/// What a line says of an address.
+pub(crate) struct Probe {
+    /// Some place.
+    pub(crate) place: AddressEntry,
+    /// Whether that is the one of the address.
+    pub(crate) is_there: bool,
+    /// Whether no other line has anything to say.
+    pub(crate) is_last: bool,
+}
+
+impl<A: Address> Default for Page<A> {
+    fn default() -> Self {
+        Self { buckets: empty_buckets(1), length: 0 }
+    }
+}
+
+/// A folded product, keyed.
+#[derive(Clone, Copy, Debug)]
+struct Hash([u64; 2]);
+
+impl Hash {
+    /// The number that chooses the page, and the one that chooses the line.
+    #[inline]
+    fn of<A: Address>(self, address: A) -> (usize, usize) {
+        let address = address.bits();
+        let (high, low) = ((address >> 64) as u64, address as u64);
+        // Also a secret of zeros, as tests have, leaves two factors that are not.
+        let (one, other) = (self.0[0] ^ 0x9e37_79b9_7f4a_7c15, self.0[1] ^ 0xd1b5_4a32_d192_ed03);
+        let product = (high ^ one) as u128 * (low ^ other) as u128;
+        let folded = (product >> 64) as u64 ^ product as u64;
+        ((folded >> 32) as usize, folded as usize)
+    }
+}
+
+impl<A: Address> HostTable<A> {
+    pub(crate) fn new(secret: [u64; 2]) -> Self {
+        let mut pages: CowArray<Page<A>> = CowArray::default();
+        pages.get_mut(0);
+        Self { hash: Hash(secret), pages, page_count: 1, length: 0 }
+    }
+
+    /// The place of an address that has one of its own.
+    #[inline]
+    pub(crate) fn find(&self, address: A) -> Option<AddressEntry> {
+        let (page, bucket) = self.hash.of(address);
+        let page = self.pages.get(page & (self.page_count - 1))?;
+        let mask = page.buckets.len() - 1;
+        let mut number = bucket & mask;
+        loop {
+            let Probe { place, is_there, is_last } = page.buckets[number].probe(address);
+            if is_last {
+                return is_there.then_some(place);
+            }
+            number = (number + 1) & mask;
+        }
+    }
+
+    pub(crate) fn insert(&mut self, address: A, place: AddressEntry) {
+        let hash = self.hash;
+        let (page, start) = hash.of(address);
+        let is_new = self.find(address).is_none();
+        if is_new && self.length >= self.page_count * PAGE_ADDRESSES_MAX {
+            self.spread();
+            return self.insert(address, place);
+        }
+        let page = self.pages.get_mut(page & (self.page_count - 1));
+        if is_new && (page.length + 1) * 8 > page.buckets.len() * BUCKET_ADDRESSES * 5 {
+            let mut wider = empty_buckets(page.buckets.len() * 2);
+            if let Some(wider) = Arc::get_mut(&mut wider) {
+                entries(&page.buckets).for_each(|(address, place)| put(wider, hash.of(address).1, (address, place)));
+            }
+            page.buckets = wider;
+        }
+        put(Arc::make_mut(&mut page.buckets), start, (address, place));
+        page.length += usize::from(is_new);
+        self.length += usize::from(is_new);
+    }
+
+    pub(crate) fn remove(&mut self, address: A) {
+        let hash = self.hash;
+        let (number, start) = hash.of(address);
+        if self.find(address).is_none() {
+            return;
+        }
+        let page = self.pages.get_mut(number & (self.page_count - 1));
+        let buckets = Arc::make_mut(&mut page.buckets);
+        let mask = buckets.len() - 1;
+        let mut number = start & mask;
+        while buckets[number].slot_of(address).is_none() {
+            number = (number + 1) & mask;
+        }
+        take(&mut buckets[number], address);
+        page.length -= 1;
+        self.length -= 1;
+        // Those that found this line full, or one after it, find room now: they are put anew.
+        let mut next = number;
+        loop {
+            next = (next + 1) & mask;
+            let was_full = !buckets[next].has_room();
+            for (moved, place) in entries(core::slice::from_ref(&buckets[next])).collect::<alloc::vec::Vec<_>>() {
+                if hash.of(moved).1 & mask != next {
+                    take(&mut buckets[next], moved);
+                    put(buckets, hash.of(moved).1, (moved, place));
+                }
+            }
+            if !was_full || next == number {
+                return;
+            }
+        }
+    }
+
+    /// Twice as many pages.
+    fn spread(&mut self) {
+        let mut wider = Self { page_count: self.page_count * 2, ..Self::new(self.hash.0) };
+        wider.pages.get_mut(wider.page_count - 1);
+        for (address, place) in self.pages.iter().flat_map(|page| entries(&page.buckets)) {
+            wider.insert(address, place);
+        }
+        *self = wider;
+    }
+}
+
+fn empty_buckets<A: Address>(buckets: usize) -> Arc<[Bucket<A>]> {
+    vec![Bucket::empty(); buckets].into()
+}
+
+fn entries<A: Address>(buckets: &[Bucket<A>]) -> impl Iterator<Item = (A, AddressEntry)> {
+    let all = buckets.iter().flat_map(|bucket| bucket.addresses.into_iter().zip(bucket.places));
+    all.filter(|(_, place)| !place.is_none())
+}
+
+/// Puts an address into the line where it is, or into the first with room. Lines are filled from the front.
+fn put<A: Address>(buckets: &mut [Bucket<A>], start: usize, (address, place): (A, AddressEntry)) {
+    let mask = buckets.len() - 1;
+    let mut number = start & mask;
+    loop {
+        let bucket = &mut buckets[number];
+        let free = || bucket.places.iter().position(|place| place.is_none());
+        if let Some(slot) = bucket.slot_of(address).or_else(free) {
+            (bucket.addresses[slot], bucket.places[slot]) = (address, place);
+            return;
+        }
+        number = (number + 1) & mask;
+    }
+}
+
+/// Takes an address out of its line; the last one of the line takes its slot.
+fn take<A: Address>(bucket: &mut Bucket<A>, address: A) {
+    let Some(slot) = bucket.slot_of(address) else { return };
+    if let Some(last) = bucket.places.iter().rposition(|place| !place.is_none()) {
+        (bucket.addresses[slot], bucket.places[slot]) = (bucket.addresses[last], bucket.places[last]);
+        (bucket.addresses[last], bucket.places[last]) = (A::default(), AddressEntry::NONE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ids::EniIndex;
+    use crate::tables::address_class::{AddressClass, SetCombinationId};
+    use crate::tables::route::Route;
+    use alloc::collections::BTreeMap;
+
+    #[test]
+    fn it_is_a_map_also_while_it_grows_and_shrinks() {
+        let place = |number: u32| {
+            let routes = [
+                Route::Owner(EniIndex(number)),
+                Route::Via(EniIndex(1)),
+                Route::Nowhere,
+                Route::Unowned,
+                Route::Gateway,
+            ];
+            AddressEntry::new(
+                routes[number as usize % 5],
+                AddressClass { by_prefix: SetCombinationId(number * 3), by_host: SetCombinationId(number) },
+            )
+        };
+        let (mut map, mut expected) = (HostTable::<u32>::new([1, 2]), BTreeMap::new());
+        let mut state = 1u64;
+        // It grows and shrinks four times.
+        let (rounds, addresses) = if cfg!(miri) { (800, 100) } else { (40_000u32, 1500) };
+        for round in 0..rounds {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let address = (state >> 40) as u32 % addresses;
+            let grows = round % (rounds / 4) < rounds / 4 * 3 / 5;
+            if (state >> 33).is_multiple_of(8) == grows {
+                map.remove(address);
+                expected.remove(&address);
+            } else {
+                map.insert(address, place(round));
+                expected.insert(address, place(round));
+            }
+            assert_eq!(map.length, expected.len());
+            if round % 97 == 0 {
+                for address in 0..addresses {
+                    assert_eq!(map.find(address), expected.get(&address).copied(), "{address} in round {round}");
+                }
+            }
+        }
+        let shared = map.clone();
+        for address in 0..addresses {
+            assert_eq!(map.find(address), expected.get(&address).copied(), "{address}");
+            map.remove(address);
+            assert_eq!(map.find(address), None, "{address}");
+            assert_eq!(shared.find(address), expected.get(&address).copied(), "{address}");
+        }
+    }
+}

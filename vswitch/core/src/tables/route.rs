@@ -1,0 +1,120 @@
+//! Destination to owner, router, or nowhere.
+
+use crate::config::ids::EniIndex;
+use crate::packet::headers::Addresses;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+/// Where packets for an address go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Outside the VPC, and no custom route leads there.
+    Nowhere,
+    /// Inside a subnet, but nobody has the address.
+    Unowned,
+    /// The virtual router itself.
+    Gateway,
+    /// The ENI that has the address.
+    Owner(EniIndex),
+    /// The ENI that a custom route names as the way there.
+    Via(EniIndex),
+}
+
+impl Route {
+    /// Whether the address belongs to the VPC.
+    pub const fn is_inside(self) -> bool {
+        matches!(self, Self::Unowned | Self::Gateway | Self::Owner(_))
+    }
+}
+
+/// A [`Route`] in one word: its kind in the highest three bits, and the ENI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PackedRoute(u32);
+
+const _: () = assert!(crate::config::limits::ENIS_MAX < 1 << PackedRoute::KIND_SHIFT);
+
+impl PackedRoute {
+    /// No route at all, not even the one to nowhere.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+    const KIND_SHIFT: u32 = 29;
+
+    pub(crate) const fn pack(route: Route) -> Self {
+        let (kind, number) = match route {
+            Route::Nowhere => (0, 0),
+            Route::Unowned => (1, 0),
+            Route::Gateway => (2, 0),
+            Route::Owner(eni) => (3, eni.0),
+            Route::Via(eni) => (4, eni.0),
+        };
+        Self(kind << Self::KIND_SHIFT | number)
+    }
+
+    #[inline]
+    pub(crate) const fn unpack(self) -> Route {
+        let eni = EniIndex(self.0 & ((1 << Self::KIND_SHIFT) - 1));
+        match self.0 >> Self::KIND_SHIFT {
+            0 => Route::Nowhere,
+            1 => Route::Unowned,
+            2 => Route::Gateway,
+            3 => Route::Owner(eni),
+            _ => Route::Via(eni),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == Self::NONE.0
+    }
+}
+
+/// Whether the destination is a group address: broadcast or multicast.
+pub fn is_group_destination(addresses: Addresses) -> bool {
+    match addresses {
+        Addresses::V4 { destination, .. } => destination >> 28 == 0b1110 || destination == u32::MAX,
+        Addresses::V6 { destination, .. } => destination >> 120 == 0xff,
+    }
+}
+
+/// Whether the destination is an address of the Internet, by its block alone (RFC 1918, 6598, 3927, 1122, 4193, 4291).
+pub fn is_internet_destination(addresses: Addresses) -> bool {
+    match addresses {
+        Addresses::V4 { destination, .. } => {
+            let address = Ipv4Addr::from_bits(destination);
+            let shared = destination >> 22 == 0b01_1001_0001; // 100.64.0.0/10
+            let local = address.is_private() || address.is_link_local() || address.is_loopback() || shared;
+            !local && !is_group_destination(addresses) && destination >> 24 != 0
+        }
+        Addresses::V6 { destination, .. } => {
+            let address = Ipv6Addr::from_bits(destination);
+            let local = address.is_unique_local() || address.is_unicast_link_local() || address.is_loopback();
+            !local && !is_group_destination(addresses) && destination != 0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(text: &str) -> Addresses {
+        let destination = text.parse().unwrap();
+        match destination {
+            core::net::IpAddr::V4(address) => Addresses::V4 { source: 0, destination: address.to_bits() },
+            core::net::IpAddr::V6(address) => Addresses::V6 { source: 0, destination: address.to_bits() },
+        }
+    }
+
+    #[test]
+    fn private_blocks_are_not_the_internet() {
+        for text in
+            ["10.1.2.3", "172.31.0.1", "192.168.0.1", "100.64.0.1", "100.127.255.255", "169.254.1.1", "127.0.0.1"]
+        {
+            assert!(!is_internet_destination(to(text)), "{text}");
+        }
+        for text in ["224.0.0.1", "255.255.255.255", "fe80::1", "fd00::1", "ff02::1", "::1"] {
+            assert!(!is_internet_destination(to(text)), "{text}");
+        }
+        for text in ["8.8.8.8", "100.63.0.1", "100.128.0.1", "203.0.113.9", "2001:db8::1"] {
+            assert!(is_internet_destination(to(text)), "{text}");
+        }
+    }
+}
