@@ -4,8 +4,8 @@
 
 use harness::netns::{Running, cannot_run, eventually};
 use std::process::Command;
-use vswitch::namespace;
-use vswitch::notes::Notes;
+use vswitch::os::namespace;
+use vswitch::os::notes::Notes;
 
 const LAB: &str = r#"
     vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16" }]

@@ -5,7 +5,8 @@ use control::cli::{self, Arguments, Command, namespace, supervisor, up};
 use control::privileges::{self, Role};
 use control::{logging, private_dir, small_file};
 use std::process::ExitCode;
-use vswitch::port::{InterfaceIo, TapIo};
+use vswitch::port::factory::InterfaceIo;
+use vswitch::port::tap::TapIo;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
             plane(&arguments, Role::Forwarding, &given.parent, || forwarding_plane(&arguments, given))
         }
         Command::Ns(namespace::Verb::Exec { eni, command }) => match namespace::of_eni(&arguments, eni) {
-            Ok(name) => cannot_exec(&vswitch::namespace::exec(&name, command)),
+            Ok(name) => cannot_exec(&vswitch::os::namespace::exec(&name, command)),
             Err(error) => {
                 log::error!("{error}");
                 ExitCode::from(EXIT_NOT_RUN)
@@ -76,13 +77,13 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Resu
     };
     config.ports.tap_io = match given.tap_io {
         Some(up::TapIo::Plain) => TapIo::Plain,
-        Some(up::TapIo::Uring) => match vswitch::ring::Ring::new() {
+        Some(up::TapIo::Uring) => match vswitch::os::io_uring::Ring::new() {
             Ok(_) => TapIo::Uring,
             Err(error) => {
                 return Err(format!("--tap-io uring: the kernel gives no io_uring: {error}; use auto or plain"));
             }
         },
-        Some(up::TapIo::Auto) | None if vswitch::ring::pays() => TapIo::Uring,
+        Some(up::TapIo::Auto) | None if vswitch::os::io_uring::pays() => TapIo::Uring,
         Some(up::TapIo::Auto) | None => TapIo::Plain,
     };
     config.ports.lanes = given.lanes.unwrap_or(1);

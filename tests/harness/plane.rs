@@ -5,9 +5,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use vswitch::notes::Notes;
-use vswitch::port::{PortFactory, persistent};
-use vswitch::{VswitchConfig, namespace, run_until};
+use vswitch::os::namespace;
+use vswitch::os::notes::Notes;
+use vswitch::port::factory::PortFactory;
+use vswitch::port::tap::persistent;
+use vswitch::{VswitchConfig, run_until};
 use vswitch_core::desired::{Desired, Port, TapPort};
 use vswitch_core::ids::EniId;
 use vswitch_core::protocol::{

@@ -3,10 +3,11 @@
 use super::*;
 use harness::world::SECRET;
 use std::collections::BTreeMap;
-use vswitch::port::PortFactory;
+use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
-use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
+use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
+use vswitch::worker::driver::HandPacer;
 use vswitch_core::ids::EniId;
 use vswitch_core::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, HANDOFF_PACKETS, MTU_BYTES_MAX};
 use vswitch_core::protocol::EniStats;

@@ -9,7 +9,7 @@ use harness::oracle::{Gathered, Oracle, Place};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
-use vswitch::placement::Placement;
+use vswitch::switch::placement::Placement;
 use vswitch_core::compile::Compiler;
 use vswitch_core::desired::{Desired, Direction, Eni, VSwitch};
 use vswitch_core::ids::{EniId, MacAddress, VpcId};

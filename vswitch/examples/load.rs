@@ -12,10 +12,10 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
-use vswitch::netlink::Interface;
-use vswitch::port::packet::PacketPort;
-use vswitch::port::tap::Tap;
-use vswitch::port::{Port, TapIo};
+use vswitch::os::netlink::Interface;
+use vswitch::port::Port;
+use vswitch::port::af_packet::PacketPort;
+use vswitch::port::tap::{Tap, TapIo};
 use vswitch_core::desired::{self, TapPort};
 use vswitch_core::limits::{BURST_PACKETS, FRAME_BYTES_MAX};
 use vswitch_core::offload::Offloads;

@@ -1,20 +1,20 @@
 //! The forwarding plane as a process: composition, the only clock, and the loop of the control thread.
 
-use crate::control_socket::ControlSocket;
-use crate::crew::Crew;
-use crate::notes::Notes;
-use crate::polling::BusyPoll;
-use crate::port::{PortFactory, steering};
-use crate::switch::{Pacer, Switch, SwitchConfig, assemble};
+use crate::config::VswitchConfig;
+use crate::os::notes::Notes;
+use crate::port::tap::steering;
+use crate::switch::control_socket::ControlSocket;
+use crate::switch::{Switch, SwitchConfig, assemble};
 use crate::worker::Worker;
-use crate::worker_thread::Clock;
+use crate::worker::driver::Pacer;
+use crate::worker::thread::Clock;
+use crate::worker::threads::Crew;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vswitch_core::flow::table::LAYOUT_VERSION;
@@ -28,37 +28,6 @@ const WORKERS: Token = Token(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 256;
-
-/// How the forwarding plane is to run.
-#[derive(Clone, Debug)]
-pub struct VswitchConfig {
-    /// Where the control socket is to be.
-    pub socket: PathBuf,
-    /// How many workers.
-    pub workers: usize,
-    /// Sessions each worker has room for.
-    pub flows_max_per_worker: usize,
-    /// Whether each worker is pinned to a core of its own.
-    pub pin: bool,
-    /// When workers with nothing to do sleep.
-    pub busy_poll: BusyPoll,
-    /// How ports are made; faults and memory ports are for tests.
-    pub ports: PortFactory,
-}
-
-impl VswitchConfig {
-    /// One pinned worker with room for half a million sessions.
-    pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self {
-            socket: socket.into(),
-            workers: 1,
-            flows_max_per_worker: 1 << 19,
-            pin: true,
-            busy_poll: BusyPoll::default(),
-            ports: PortFactory::default(),
-        }
-    }
-}
 
 /// Runs the forwarding plane until SIGTERM or SIGINT.
 ///
@@ -120,7 +89,7 @@ fn allow_many_descriptors() {
 }
 
 fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io::Result<(Switch, Crew)> {
-    let mut crew = Crew::new(&config, clock);
+    let mut crew = Crew::new(config.pin, config.busy_poll, clock);
     let wirings = crew.reserve(config.workers)?;
     let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
     let mut ports = config.ports;

@@ -17,12 +17,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::num::NonZeroU32;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use vswitch::namespace;
-use vswitch::notes::Notes;
-use vswitch::port::isolated;
-use vswitch::port::packet::PacketPort;
-use vswitch::port::pool::{BufferPool, PoolSize};
-use vswitch::port::{InterfaceIo, Port, PortFactory, PortWish};
+use vswitch::os::namespace;
+use vswitch::os::notes::Notes;
+use vswitch::port::af_packet::PacketPort;
+use vswitch::port::buffer_pool::{BufferPool, PoolSize};
+use vswitch::port::factory::{InterfaceIo, PortFactory};
+use vswitch::port::spec::PortWish;
+use vswitch::port::{Port, isolation};
 use vswitch_core::desired::{self, Desired};
 use vswitch_core::ids::{EniId, MacAddress};
 use vswitch_core::packet::Packet;
@@ -417,11 +418,11 @@ fn a_stop_and_a_state_without_enis_leave_the_kernel_shut_out() {
             place.guest_sends_everything();
             std::thread::sleep(QUIET);
             assert_eq!(witness.seen(), (0, 0), "{interface_io:?}, after process {number}");
-            assert_eq!(isolated::noted(&notes), [place.interface()], "{interface_io:?}, after process {number}");
+            assert_eq!(isolation::noted(&notes), [place.interface()], "{interface_io:?}, after process {number}");
         }
-        isolated::release(&place.interface(), Some(&notes)).unwrap();
+        isolation::release(&place.interface(), Some(&notes)).unwrap();
         assert_eq!(queueing(&place), "");
-        assert_eq!(isolated::noted(&notes), []);
+        assert_eq!(isolation::noted(&notes), []);
     }
 }
 
@@ -490,7 +491,7 @@ fn filters_of_others_stay_and_filters_that_are_taken_away_come_back() {
     plane.wait_for_port(true);
     let is_isolated = || {
         let interface = place.interface();
-        namespace::within(&place.host, || Ok(vswitch::isolation::is_isolated(&interface.device))).unwrap()
+        namespace::within(&place.host, || Ok(vswitch::os::isolation::is_isolated(&interface.device))).unwrap()
     };
     assert!(is_isolated());
     place.in_host("tc qdisc delete dev port0 clsact");
@@ -503,10 +504,10 @@ fn filters_of_others_stay_and_filters_that_are_taken_away_come_back() {
     filter(&place, "egress pref 7");
     plane.apply(without_enis(&place.desired()));
     assert!(!is_isolated() && queueing(&place).contains("clsact"), "the other's filter is still there");
-    isolated::release(&place.interface(), None).unwrap();
+    isolation::release(&place.interface(), None).unwrap();
     place.in_host("tc qdisc delete dev port0 clsact");
-    isolated::release(&place.interface(), None).unwrap();
-    isolated::release(&desired::PacketPort { device: "absent0".into(), ..place.interface() }, None).unwrap();
+    isolation::release(&place.interface(), None).unwrap();
+    isolation::release(&desired::PacketPort { device: "absent0".into(), ..place.interface() }, None).unwrap();
     plane.running.stop();
 }
 

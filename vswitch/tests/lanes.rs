@@ -11,12 +11,13 @@ use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use vswitch::namespace;
-use vswitch::netlink::Interface;
-use vswitch::notes::Notes;
-use vswitch::port::pool::{BufferPool, PoolSize};
-use vswitch::port::tap::Tap;
-use vswitch::port::{Port, PortFactory, TapIo};
+use vswitch::os::namespace;
+use vswitch::os::netlink::Interface;
+use vswitch::os::notes::Notes;
+use vswitch::port::Port;
+use vswitch::port::buffer_pool::{BufferPool, PoolSize};
+use vswitch::port::factory::PortFactory;
+use vswitch::port::tap::{Tap, TapIo};
 use vswitch_core::desired::TapPort;
 use vswitch_core::offload::Offloads;
 
@@ -173,7 +174,7 @@ fn receive_all(queues: &mut [Tap], expected: usize) -> BTreeMap<u8, Vec<(usize, 
 
 #[test]
 fn queues_of_a_tap_have_each_flow_in_one_of_them_and_in_order() {
-    if !rustix::process::geteuid().is_root() || vswitch::port::steering::load().is_err() {
+    if !rustix::process::geteuid().is_root() || vswitch::port::tap::steering::load().is_err() {
         return eprintln!("SKIPPED: needs root, /dev/net/tun and the capability for BPF");
     }
     const FLOWS: u8 = 24;

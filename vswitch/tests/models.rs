@@ -7,10 +7,10 @@
 use loom::sync::{Mutex, Notify};
 use loom::thread;
 use std::sync::{Arc, LazyLock};
-use vswitch::doorbell::{Doorbell, Waker};
-use vswitch::handoff::{self, Handoff, Link, Links};
-use vswitch::publish::{Publication, Published};
-use vswitch::recall::Recall;
+use vswitch::exchange::doorbell::{Doorbell, Waker};
+use vswitch::exchange::handoff::{self, Handoff, Link, Links};
+use vswitch::exchange::publish::{Publication, Published};
+use vswitch::worker::pause::Recall;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::compile;
 use vswitch_core::desired::Desired;

@@ -11,10 +11,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use vswitch::namespace;
-use vswitch::notes::Notes;
-use vswitch::port::{InterfaceIo, PortFactory, TapIo, steering};
-use vswitch::ring::Ring;
+use vswitch::os::io_uring::Ring;
+use vswitch::os::namespace;
+use vswitch::os::notes::Notes;
+use vswitch::port::factory::{InterfaceIo, PortFactory};
+use vswitch::port::tap::{TapIo, steering};
 use vswitch_core::desired::{PacketPort, Policy, Port};
 use vswitch_core::protocol::{ReplyBody, RequestBody};
 

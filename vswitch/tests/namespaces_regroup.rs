@@ -12,8 +12,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
-use vswitch::namespace;
-use vswitch::port::{PortFactory, steering};
+use vswitch::os::namespace;
+use vswitch::port::factory::PortFactory;
+use vswitch::port::tap::steering;
 use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
 use vswitch_core::protocol::{EniStats, Regrouped, ReplyBody, RequestBody};
 
@@ -63,7 +64,7 @@ fn stateful(lab: &Lab) -> Desired {
     desired
 }
 
-/// The queue of two that a packet to this address is in, as `port/steering.rs` says.
+/// The queue of two that a packet to this address is in, as `port/tap/steering.rs` says.
 fn queue_of(last: u8) -> u32 {
     let (source, destination) = (0x0a09_0001_u32, 0x0a09_0000 | u32::from(last));
     ((source ^ destination).wrapping_mul(0x9e37_79b1) >> 16) % 2

@@ -6,7 +6,7 @@
 mod guests;
 
 use guests::desired;
-use vswitch::port::PortFactory;
+use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryGuest;
 use vswitch_core::offload::{Offload, Offloads, PartialChecksum, Segmentation};
 use vswitch_core::protocol::EniStats;

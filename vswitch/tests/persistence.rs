@@ -7,9 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread::JoinHandle;
-use vswitch::notes::Notes;
-use vswitch::port::{PortFactory, persistent};
-use vswitch::{VswitchConfig, namespace, run_until};
+use vswitch::os::namespace;
+use vswitch::os::notes::Notes;
+use vswitch::port::factory::PortFactory;
+use vswitch::port::tap::persistent;
+use vswitch::{VswitchConfig, run_until};
 use vswitch_core::desired::Desired;
 use vswitch_core::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
 
@@ -167,7 +169,7 @@ fn a_device_stays_with_all_that_its_guest_set_and_goes_with_its_eni() {
 #[test]
 fn a_device_that_cannot_be_what_is_wanted_now_is_made_anew() {
     let Some(world) = World::new("anew") else { return };
-    if vswitch::port::steering::load().is_err() {
+    if vswitch::port::tap::steering::load().is_err() {
         eprintln!("SKIPPED: lanes need the capability for BPF");
         return;
     }

@@ -7,11 +7,11 @@ mod guests;
 
 use guests::world::{World, collect};
 use guests::{desired, udp};
-use vswitch::handoff::pool_size;
-use vswitch::port::PortFactory;
+use vswitch::exchange::handoff::pool_size;
+use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryHub;
-use vswitch::switch::{HandPacer, Pacer, WorkerWiring};
 use vswitch::worker::Worker;
+use vswitch::worker::driver::{HandPacer, Pacer, WorkerWiring};
 use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
 use vswitch_core::protocol::{FlowDescription, FlowSelection, ReplyBody, RequestBody};
 use vswitch_core::time::Time;

@@ -11,9 +11,9 @@ use guests::{desired, eni, udp};
 use running::Running;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use vswitch::port::PortFactory;
+use vswitch::port::factory::PortFactory;
+use vswitch::port::faults::Faults;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
-use vswitch::port::wrap::Faults;
 use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
 use vswitch_core::protocol::{ReplyBody, RequestBody};
 

@@ -3,8 +3,9 @@
 use super::supervisor;
 use super::{CliError, Session};
 use serde::Serialize;
-use vswitch::notes::Notes;
-use vswitch::port::{isolated, persistent};
+use vswitch::os::notes::Notes;
+use vswitch::port::isolation;
+use vswitch::port::tap::persistent;
 use vswitch_core::desired::TapPort;
 
 /// What was done.
@@ -25,8 +26,8 @@ pub(super) fn run(session: &Session) -> Result<(), CliError> {
     let (mut devices, mut interfaces) = (Vec::new(), Vec::new());
     // Before the namespaces, with which those in them go.
     let notes = Notes::beside(&socket);
-    for port in isolated::noted(&notes) {
-        isolated::release(&port, Some(&notes)).map_err(fault)?;
+    for port in isolation::noted(&notes) {
+        isolation::release(&port, Some(&notes)).map_err(fault)?;
         interfaces.push(place(&port.device, port.namespace.as_deref()));
     }
     let is_gone = |tap: &TapPort| devices.push(place(&tap.device, tap.namespace.as_deref()));

@@ -1,6 +1,6 @@
 //! A port in memory: tests and benches are its guest. Deterministic, bounded, and without allocation once warm.
 
-use crate::port::pool::{BufferPool, SMALL_BYTES};
+use crate::port::buffer_pool::{BufferPool, SMALL_BYTES};
 use crate::port::{Port, Received, drop_all};
 use crossbeam::queue::ArrayQueue;
 use parking_lot::Mutex;
@@ -237,7 +237,7 @@ impl MemoryHub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::pool::PoolSize;
+    use crate::port::buffer_pool::PoolSize;
 
     #[test]
     fn frames_pass_in_order_and_within_bounds() {

@@ -1,12 +1,13 @@
 //! Opening, closing and repairing ports: what the control thread does with them and the workers that have them.
 
-use super::{
-    Departed, ISOLATION_CHECKS_MAX, Pacer, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for,
-};
-use crate::link::{self, Link};
-use crate::namespace;
-use crate::port::{Port, PortWish, isolated, persistent, tap};
-use crate::worker_desk::{Answer, Command};
+use super::{Departed, ISOLATION_CHECKS_MAX, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for};
+use crate::os::namespace;
+use crate::port::link_state::{self, Link};
+use crate::port::spec::PortWish;
+use crate::port::tap::{self, persistent};
+use crate::port::{Port, isolation};
+use crate::worker::driver::Pacer;
+use crate::worker::mailbox::{Answer, Command};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,7 +86,7 @@ impl Switch {
         let places = record.places();
         let lanes = self.factory.open_lanes(eni, &record.wish, places.len())?;
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
-        let device = link::index(&record.wish)?;
+        let device = link_state::index(&record.wish)?;
         let (index, frame_bytes_max) = (record.index, record.wish.frame_bytes_max());
         let incarnation = self.placement.incarnation(eni).unwrap_or_default();
         for (lane, ((worker, slot), port)) in places.into_iter().zip(lanes).enumerate() {
@@ -222,7 +223,7 @@ impl Switch {
         }
         for (namespace, ports) in by_namespace {
             let devices: Vec<u32> = ports.iter().map(|(_, device)| *device).collect();
-            match link::look(namespace, &devices) {
+            match link_state::look(namespace, &devices) {
                 Ok(found) => links.extend(ports.iter().map(|(eni, _)| *eni).zip(found.into_iter().map(Ok))),
                 Err(error) => {
                     let again = || io::Error::new(error.kind(), error.to_string());
@@ -242,7 +243,7 @@ impl Switch {
         let some = after.into_iter().chain(before).take(ISOLATION_CHECKS_MAX);
         let some: Vec<_> = some.map(|(eni, interface)| (eni.clone(), interface.clone())).collect();
         for (eni, interface) in some {
-            match isolated::keep(&interface) {
+            match isolation::keep(&interface) {
                 Ok(false) => {}
                 Ok(true) => log::warn!(
                     "the filters that keep the frames of {} from the kernel were gone, and are back",
@@ -278,7 +279,7 @@ impl Switch {
                 }
             }
             self.remove_namespaces(namespace::made(notes).into_iter().collect());
-            self.release_interfaces(&isolated::noted(notes));
+            self.release_interfaces(&isolation::noted(notes));
         }
     }
 
@@ -290,7 +291,7 @@ impl Switch {
         let in_use = self.devices_in_use();
         let is_in_use = |port: &PacketPort| in_use.contains(&(port.device.as_str(), port.namespace.as_deref()));
         for interface in interfaces.iter().filter(|interface| !is_in_use(interface)) {
-            if let Err(error) = isolated::release(interface, self.factory.notes.as_ref()) {
+            if let Err(error) = isolation::release(interface, self.factory.notes.as_ref()) {
                 log::warn!("{error}");
             }
         }

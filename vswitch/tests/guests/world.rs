@@ -2,10 +2,11 @@
 
 use super::{eni, number_of};
 use std::collections::BTreeMap;
-use vswitch::port::PortFactory;
+use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
-use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
+use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
+use vswitch::worker::driver::HandPacer;
 use vswitch_core::desired::Desired;
 use vswitch_core::protocol::{Applied, EniStats, Refusal, Regrouped, ReplyBody, Request, RequestBody, VERSION};
 use vswitch_core::time::Time;

@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use vswitch::notes::Notes;
-use vswitch::port::{PortFactory, persistent};
+use vswitch::os::notes::Notes;
+use vswitch::port::factory::PortFactory;
+use vswitch::port::tap::persistent;
 use vswitch::{VswitchConfig, run_until};
 use vswitch_core::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
 

@@ -1,0 +1,112 @@
+//! Opens ports of every kind.
+
+use crate::os::notes::Notes;
+use crate::port::spec::PortWish;
+use crate::port::tap::{TapIo, persistent};
+use crate::port::{Port, af_packet, af_xdp, faults, isolation, memory, tap};
+use std::io;
+use vswitch_core::desired;
+use vswitch_core::ids::EniId;
+use vswitch_core::offload::Offloads;
+
+/// How frames cross interfaces that exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InterfaceIo {
+    /// By a raw socket, with offloads.
+    #[default]
+    Packet,
+    /// By an XDP socket where interface and kernel have it, else by a raw one.
+    Xdp,
+}
+
+/// How ports are made, and what tests may put around them.
+#[derive(Clone, Debug, Default)]
+pub struct PortFactory {
+    /// Whether TAP devices carry every frame whole and by itself, without offloads.
+    pub plain_taps: bool,
+    /// How frames cross TAP devices.
+    pub tap_io: TapIo,
+    /// How frames cross interfaces that exist.
+    pub interface_io: InterfaceIo,
+    /// Whether TCP segments that come one by one are put together for ports that take long frames.
+    pub coalesces: bool,
+    /// Workers that receive for each TAP device and memory port; one if zero.
+    pub lanes: usize,
+    /// Queues that each of them is opened with, so that it can have as many lanes later; as many as lanes if fewer.
+    pub lanes_max: usize,
+    /// Where the far ends of memory ports are found.
+    pub memory: memory::MemoryHub,
+    /// Where it is noted what the switch made and took, for its next process; TAP devices end with the switch where that is
+    /// nowhere.
+    pub notes: Option<Notes>,
+    /// Faults to inject into every port.
+    pub faults: Option<faults::Faults>,
+}
+
+impl PortFactory {
+    /// Queues that a port is opened with, if its kind has several.
+    pub fn queues(&self) -> usize {
+        self.lanes.max(self.lanes_max).max(1)
+    }
+
+    fn tap_offloads(&self) -> Offloads {
+        if self.plain_taps { Offloads::NONE } else { Offloads::ALL }
+    }
+
+    /// Opens the port of an ENI.
+    ///
+    /// # Errors
+    /// Why it cannot be opened now, naming device and namespace.
+    pub fn open(&self, eni: &EniId, wish: &PortWish) -> io::Result<Box<dyn Port>> {
+        let first = self.open_lanes(eni, wish, 1)?.into_iter().next();
+        first.ok_or_else(|| io::Error::other("a port has one lane at least"))
+    }
+
+    /// Opens the port of an ENI with up to `lanes` lanes: each receives a part of its frames, all those of a flow the
+    /// same one. What is sent on any of them arrives. At least one, where there is no error.
+    ///
+    /// # Errors
+    /// As [`PortFactory::open`].
+    pub fn open_lanes(&self, eni: &EniId, wish: &PortWish, lanes: usize) -> io::Result<Vec<Box<dyn Port>>> {
+        let ports: Vec<Box<dyn Port>> = match &wish.port {
+            desired::Port::Tap(tap) => {
+                self.open_tap(tap, wish, lanes)?.into_iter().map(|tap| Box::new(tap) as _).collect()
+            }
+            desired::Port::Packet(packet) => vec![self.open_interface(packet)?],
+            desired::Port::Memory => (0..lanes).map(|lane| Box::new(self.memory.open(eni, lane)) as _).collect(),
+        };
+        Ok(match self.faults {
+            Some(faults) => ports.into_iter().map(|port| Box::new(faults::Faulty::new(port, faults)) as _).collect(),
+            None => ports,
+        })
+    }
+
+    fn open_tap(&self, tap: &desired::TapPort, wish: &PortWish, lanes: usize) -> io::Result<Vec<tap::Tap>> {
+        // What the guest configures itself is its own, once it has it: only a device that is made here and now is set up, and
+        // where it is the guest's own device, which one of the host need not be.
+        let is_to_be_set = wish.interface.is_none() && tap.namespace.is_some();
+        let before = if is_to_be_set { persistent::identity(tap).unwrap_or_default() } else { None };
+        let how = (self.tap_offloads(), self.tap_io);
+        let queues = match &self.notes {
+            Some(notes) => persistent::open(tap, wish.interface.as_ref(), how, lanes, notes)?,
+            None => tap::Tap::open_lanes(tap, wish.interface.as_ref(), how, lanes)?,
+        };
+        if is_to_be_set && persistent::identity(tap)? != before {
+            tap::set_link(tap, wish.mac)?;
+        }
+        Ok(queues)
+    }
+
+    fn open_interface(&self, interface: &desired::PacketPort) -> io::Result<Box<dyn Port>> {
+        // First, so that its guest reaches no kernel while the port is down either.
+        isolation::isolate(interface, self.notes.as_ref())?;
+        if self.interface_io == InterfaceIo::Xdp {
+            match af_xdp::XdpPort::open(interface) {
+                Ok(port) => return Ok(Box::new(port)),
+                // If there is more amiss than that, the raw socket says so.
+                Err(error) => log::warn!("no XDP socket, so a raw one: {error}"),
+            }
+        }
+        Ok(Box::new(af_packet::PacketPort::open(interface)?))
+    }
+}

@@ -1,0 +1,73 @@
+//! The interfaces of ports, kept from the kernel that hosts them (`os/isolation.rs`), each in its namespace.
+//!
+//! A process that ends, in order or not, leaves them so: no guest gets around a switch that does not run. Those that are
+//! still ports the next process takes over; for the others, whose ENIs went meanwhile, each is noted down as a file in a
+//! folder beside the control socket.
+
+use crate::os::notes::{self, Notes};
+use crate::os::{self, namespace};
+use crate::port::af_packet::{explain, place};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use vswitch_core::desired::{PacketPort, TapPort};
+
+/// What parts a device's name, which cannot have it, from its namespace's in the name of a note.
+const SEPARATOR: char = ':';
+
+/// Drops whatever the kernel would take from the interface, or send through it by itself.
+///
+/// # Errors
+/// Why that cannot be, naming interface and namespace: then it must not be a port.
+pub(super) fn isolate(port: &PacketPort, notes: Option<&Notes>) -> io::Result<()> {
+    if let Some(notes) = notes {
+        let folder = notes.interfaces();
+        let noted = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        noted.and_then(|()| fs::write(note(notes, port), [])).map_err(|error| {
+            let text = format!("{}: cannot be noted in {}: {error}", place(port), folder.display());
+            io::Error::new(error.kind(), text)
+        })?;
+    }
+    let isolated = namespace::within_any(port.namespace.as_deref(), || os::isolation::isolate(&port.device));
+    isolated.map_err(|error| explain(&place(port), error))
+}
+
+/// Sees to it that the interface of a running port stays away from the kernel; whether that was so no more.
+///
+/// # Errors
+/// As when it is opened.
+pub(crate) fn keep(port: &PacketPort) -> io::Result<bool> {
+    let kept = namespace::within_any(port.namespace.as_deref(), || os::isolation::keep(&port.device));
+    kept.map_err(|error| explain(&place(port), error))
+}
+
+/// Gives the interface back to the kernel, once it is no port any more.
+///
+/// # Errors
+/// What failed, naming interface and namespace. An interface or a namespace that is gone is none.
+pub fn release(port: &PacketPort, notes: Option<&Notes>) -> io::Result<()> {
+    match namespace::within_any(port.namespace.as_deref(), || os::isolation::release(&port.device)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(&place(port), error)),
+        _ => {}
+    }
+    match notes.map(|notes| fs::remove_file(note(notes, port))) {
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(explain(&place(port), error)),
+        _ => Ok(()),
+    }
+}
+
+/// The interfaces that are noted: this process's, and those that an earlier one left.
+pub fn noted(notes: &Notes) -> Vec<PacketPort> {
+    let port = |name: String| {
+        let (device, namespace) = name.split_once(SEPARATOR)?;
+        let namespace = Some(namespace.to_owned()).filter(|name| !name.is_empty());
+        Some(PacketPort { device: device.to_owned(), namespace, mtu_bytes: TapPort::default_mtu_bytes() })
+    };
+    notes::names_in(&notes.interfaces()).into_iter().filter_map(port).collect()
+}
+
+fn note(notes: &Notes, port: &PacketPort) -> PathBuf {
+    let namespace = port.namespace.as_deref().unwrap_or_default();
+    notes.interfaces().join(format!("{}{SEPARATOR}{namespace}", port.device))
+}

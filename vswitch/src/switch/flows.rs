@@ -1,0 +1,88 @@
+//! Walks through the sessions of all workers, a page a request: however many there are, a request's work is bounded and
+//! so is its reply.
+
+use crate::switch::Switch;
+use crate::worker::driver::Pacer;
+use crate::worker::mailbox::{Answer, Question};
+use vswitch_core::protocol::{FlowCursor, FlowSelection, Refusal, ReplyBody};
+
+/// Sessions in one reply.
+const FLOWS_PER_REPLY: usize = 4096;
+/// Questions to workers for one request: each is a bounded part of a turn.
+const QUESTIONS_PER_REQUEST: usize = 256;
+
+impl Switch {
+    /// One page of sessions.
+    pub(crate) fn list_flows(
+        &mut self,
+        selection: &FlowSelection,
+        cursor: Option<FlowCursor>,
+        limit: usize,
+        pacer: &mut dyn Pacer,
+    ) -> Result<ReplyBody, Vec<Refusal>> {
+        let limit = limit.clamp(1, FLOWS_PER_REPLY);
+        let mut flows = Vec::new();
+        let next = self.walk(selection, cursor, |switch, FlowCursor { worker, place }| {
+            if flows.len() >= limit {
+                return Some(Step::Pause);
+            }
+            let question = Question::Flows { selection: selection.clone(), place, limit: limit - flows.len() };
+            let Some(Answer::Flows(page)) = switch.ask(worker, question, pacer) else { return None };
+            flows.extend(page.flows);
+            Some(Step::On(page.next))
+        })?;
+        Ok(ReplyBody::Flows { flows, next })
+    }
+
+    /// Ends sessions in one part of the tables.
+    pub(crate) fn flush_flows(
+        &mut self,
+        selection: &FlowSelection,
+        cursor: Option<FlowCursor>,
+        pacer: &mut dyn Pacer,
+    ) -> Result<ReplyBody, Vec<Refusal>> {
+        let mut ended = 0;
+        let next = self.walk(selection, cursor, |switch, FlowCursor { worker, place }| {
+            let question = Question::Flush { selection: selection.clone(), place };
+            let Some(Answer::Flushed { flows, next }) = switch.ask(worker, question, pacer) else { return None };
+            ended += flows;
+            Some(Step::On(next))
+        })?;
+        Ok(ReplyBody::Flushed { flows: ended, next })
+    }
+
+    /// Takes steps from worker to worker until there are no more, or enough for one request. Where to go on, if anywhere.
+    fn walk(
+        &mut self,
+        selection: &FlowSelection,
+        cursor: Option<FlowCursor>,
+        mut step: impl FnMut(&mut Self, FlowCursor) -> Option<Step>,
+    ) -> Result<Option<FlowCursor>, Vec<Refusal>> {
+        // All sessions of an ENI are its worker's.
+        let home = selection.eni.as_ref().and_then(|eni| self.placement.home(eni)).map(|(worker, _)| worker);
+        let (first, behind) = home.map_or((0, self.workers.len()), |worker| (worker, worker + 1));
+        let mut at = cursor.unwrap_or(FlowCursor { worker: first, place: 0 });
+        for _ in 0..QUESTIONS_PER_REQUEST {
+            if at.worker >= behind {
+                return Ok(None);
+            }
+            match step(self, at) {
+                Some(Step::On(Some(place))) => at.place = place,
+                Some(Step::On(None)) => at = FlowCursor { worker: at.worker + 1, place: 0 },
+                Some(Step::Pause) => break,
+                None => {
+                    let object = format!("workers/{}", at.worker);
+                    return Err(vec![Refusal::new("timeout", object, "the worker did not answer in time")]);
+                }
+            }
+        }
+        Ok((at.worker < behind).then_some(at))
+    }
+}
+
+enum Step {
+    /// The worker goes on here, or is through.
+    On(Option<u64>),
+    /// The reply is full.
+    Pause,
+}

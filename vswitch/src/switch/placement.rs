@@ -1,0 +1,177 @@
+//! Which worker owns which ENI. Stable: an ENI stays with its worker for as long as it exists, and moves only where the
+//! number of workers changes, and then no more ENIs than must so that none has two more than another.
+
+use crate::exchange::publish::Place;
+use std::collections::BTreeMap;
+use vswitch_core::chunks::Chunks;
+use vswitch_core::ids::{EniId, EniIndex};
+use vswitch_core::relocate::Move;
+
+#[derive(Clone, Copy, Debug)]
+struct Home {
+    worker: usize,
+    index: EniIndex,
+    incarnation: u32,
+}
+
+/// The homes of all ENIs, and the free places for ports at each worker.
+#[derive(Debug)]
+pub struct Placement {
+    homes: BTreeMap<EniId, Home>,
+    load: Vec<usize>,
+    free_slots: Vec<Vec<u32>>,
+    slots: Vec<u32>,
+    incarnations: u32,
+    table: Chunks<Option<Place>>,
+}
+
+impl Placement {
+    /// No ENIs on `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            homes: BTreeMap::new(),
+            load: vec![0; workers],
+            free_slots: vec![Vec::new(); workers],
+            slots: vec![0; workers],
+            incarnations: 0,
+            table: Chunks::default(),
+        }
+    }
+
+    /// Takes in what became of `enis`, each with its number if it exists: new ones go to the worker with the fewest, gone
+    /// ones make room.
+    pub fn follow<'a>(&mut self, enis: impl Iterator<Item = (&'a EniId, Option<EniIndex>)>) {
+        let mut new = Vec::new();
+        for (eni, index) in enis {
+            match (self.homes.get(eni), index) {
+                (Some(home), Some(index)) if home.index == index => {}
+                (Some(home), index) => {
+                    self.load[home.worker] -= 1;
+                    *self.table.get_mut(home.index.0 as usize) = None;
+                    self.homes.remove(eni);
+                    new.extend(index.map(|index| (eni, index)));
+                }
+                (None, index) => new.extend(index.map(|index| (eni, index))),
+            }
+        }
+        for (eni, index) in new {
+            let worker = (0..self.load.len()).min_by_key(|worker| self.load[*worker]).unwrap_or(0);
+            self.load[worker] += 1;
+            self.incarnations = self.incarnations.wrapping_add(1);
+            self.homes.insert(eni.clone(), Home { worker, index, incarnation: self.incarnations });
+            self.set_slot(eni, None);
+        }
+    }
+
+    /// The worker that owns the ENI, and the ENI's number.
+    pub fn home(&self, eni: &EniId) -> Option<(usize, EniIndex)> {
+        self.homes.get(eni).map(|home| (home.worker, home.index))
+    }
+
+    /// Which of the ENIs that ever had its number the ENI is.
+    pub fn incarnation(&self, eni: &EniId) -> Option<u32> {
+        self.homes.get(eni).map(|home| home.incarnation)
+    }
+
+    /// The moves after which `workers` workers have as many ENIs each, but for one.
+    pub fn moves_to(&self, workers: usize) -> Vec<(EniId, Move)> {
+        let mut load: Vec<usize> = (0..workers).map(|worker| self.load.get(worker).copied().unwrap_or(0)).collect();
+        let fewest = |load: &[usize]| (0..load.len()).min_by_key(|worker| load[*worker]).unwrap_or(0);
+        let mut moves = Vec::new();
+        let mut note = |load: &mut [usize], eni: &EniId, home: &Home, to: usize| {
+            load[to] += 1;
+            moves.push((eni.clone(), Move { eni: home.index, from: home.worker, to }));
+        };
+        for (eni, home) in self.homes.iter().filter(|(_, home)| home.worker >= workers) {
+            let to = fewest(&load);
+            note(&mut load, eni, home, to);
+        }
+        for (eni, home) in self.homes.iter().filter(|(_, home)| home.worker < workers) {
+            let to = fewest(&load);
+            if load[home.worker] > load[to] + 1 {
+                load[home.worker] -= 1;
+                note(&mut load, eni, home, to);
+            }
+        }
+        moves
+    }
+
+    /// Makes places for the ports of `workers` workers; those of others are empty.
+    pub fn resize(&mut self, workers: usize) {
+        self.load.resize(workers, 0);
+        self.free_slots.resize(workers, Vec::new());
+        self.slots.resize(workers, 0);
+    }
+
+    /// Makes another worker own an ENI.
+    pub fn rehome(&mut self, eni: &EniId, worker: usize) {
+        let Some(home) = self.homes.get_mut(eni) else { return };
+        self.load[home.worker] -= 1;
+        self.load[worker] += 1;
+        home.worker = worker;
+    }
+
+    /// How many ENIs the worker owns.
+    pub fn load(&self, worker: usize) -> usize {
+        self.load[worker]
+    }
+
+    /// A free place for a port.
+    pub fn take_slot(&mut self, worker: usize) -> u32 {
+        self.free_slots[worker].pop().unwrap_or_else(|| {
+            self.slots[worker] += 1;
+            self.slots[worker] - 1
+        })
+    }
+
+    /// A place that no port is in any more.
+    pub fn put_slot(&mut self, worker: usize, slot: u32) {
+        self.free_slots[worker].push(slot);
+    }
+
+    /// Notes the place of an ENI's port, if it has one, for the table.
+    pub fn set_slot(&mut self, eni: &EniId, slot: Option<u32>) {
+        let Some(home) = self.homes.get(eni) else { return };
+        let place = Place { worker: home.worker as u16, slot, incarnation: home.incarnation };
+        *self.table.get_mut(home.index.0 as usize) = Some(place);
+    }
+
+    /// Where each ENI lives, by its number.
+    pub fn table(&self) -> Chunks<Option<Place>> {
+        self.table.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(enis: u32, workers: usize) -> Placement {
+        let mut placement = Placement::new(workers);
+        let names: Vec<_> = (0..enis).map(|number| (EniId(format!("eni-{number:03}")), EniIndex(number))).collect();
+        placement.follow(names.iter().map(|(eni, index)| (eni, Some(*index))));
+        placement
+    }
+
+    fn regroup(placement: &mut Placement, workers: usize) -> usize {
+        let moves = placement.moves_to(workers);
+        placement.resize(workers.max(placement.load.len()));
+        moves.iter().for_each(|(eni, step)| placement.rehome(eni, step.to));
+        placement.resize(workers);
+        moves.len()
+    }
+
+    #[test]
+    fn as_few_enis_move_as_must() {
+        let mut placement = with(100, 1);
+        assert_eq!(regroup(&mut placement, 4), 75);
+        assert_eq!(placement.load, [25; 4]);
+        assert_eq!(regroup(&mut placement, 3), 25);
+        assert_eq!(placement.load.iter().sum::<usize>(), 100);
+        assert!(placement.load.iter().all(|load| (33..=34).contains(load)), "{:?}", placement.load);
+        assert_eq!(regroup(&mut placement, 3), 0, "nothing is better elsewhere");
+        assert_eq!(regroup(&mut placement, 1), 66);
+        assert_eq!(placement.load, [100]);
+        assert_eq!(regroup(&mut with(1, 1), 64), 0);
+    }
+}

@@ -1,0 +1,264 @@
+//! Another number of workers, or of lanes, while traffic flows.
+//!
+//! What can fail for want of memory or threads is done before. Then all workers are taken between two turns: what is on its way between
+//! them arrives, ENIs move with their sessions and ports, and the workers go on. Meanwhile frames wait in the devices.
+
+use super::{Switch, WorkerHandle};
+use crate::exchange::doorbell::Doorbell;
+use crate::exchange::handoff::{self, Links};
+use crate::exchange::publish::Published;
+use crate::os::sys::advise_huge_pages;
+use crate::port::buffer_pool::BufferPool;
+use crate::worker::driver::{Pacer, WorkerWiring};
+use crate::worker::mailbox::Desk;
+use crate::worker::{Doorbells, Worker};
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use vswitch_core::eni::Shard;
+use vswitch_core::ids::EniId;
+use vswitch_core::limits::WORKERS_MAX;
+use vswitch_core::protocol::{Refusal, Regrouped};
+use vswitch_core::relocate::{Move, NoRoom, relocate};
+use vswitch_core::time::Time;
+
+/// Times that workers are turned for what is on its way between them. A packet crosses twice at most; some wait for buffers
+/// that come back with others.
+const ROUNDS_MAX: usize = 4096;
+
+/// What is decided and made before a worker is stopped, so that it stands still for no longer than it must.
+struct Change {
+    moves: Vec<(EniId, Move)>,
+    workers: usize,
+    lanes: usize,
+    /// Those that are not there yet.
+    hired: Vec<(WorkerHandle, Worker)>,
+    links: Vec<Links>,
+    /// Buffers for all that lack some. Afterwards those that nobody needs any more.
+    spare: BufferPool,
+    /// Afterwards, those that nobody needs any more.
+    dismissed: Vec<Worker>,
+}
+
+impl Switch {
+    /// Makes `workers` workers forward, of which `lanes` receive for each port; as many as before if that is not said.
+    /// ENIs move so that none has two more than another, with their sessions. Nothing that a worker took from a port is lost,
+    /// and flows keep their order.
+    ///
+    /// # Errors
+    /// Why it cannot be; then nothing has changed.
+    pub fn regroup(
+        &mut self,
+        workers: usize,
+        lanes: Option<usize>,
+        pacer: &mut dyn Pacer,
+    ) -> Result<Regrouped, Vec<Refusal>> {
+        let lanes = lanes.unwrap_or_else(|| self.lanes());
+        self.check_group(workers, lanes).map_err(|refusal| vec![refusal])?;
+        let reserved = pacer.reserve(workers).map_err(|error| {
+            let text = format!("there cannot be {workers} workers, and nothing has changed: {error}");
+            vec![Refusal::new("limit", "workers", text)]
+        })?;
+        let mut change = Change {
+            moves: self.placement.moves_to(workers),
+            workers,
+            lanes,
+            hired: self.hire(workers, reserved),
+            links: handoff::connect(workers),
+            spare: BufferPool::new(handoff::buffers_to_add(self.workers.len(), workers)),
+            dismissed: Vec::new(),
+        };
+        let started = pacer.now();
+        let Some(mut all) = pacer.gather() else {
+            let text = "a worker did not come to the end of its turn in time; nothing has changed";
+            return Err(vec![Refusal::new("timeout", "workers", text)]);
+        };
+        let moved = self.rearrange(&mut change, &mut all, pacer.now());
+        pacer.release(all);
+        let pause_ns = pacer.now().as_ns() - started.as_ns();
+        let (enis_moved, ports_down) = (change.moves.len(), self.ports_down());
+        let sessions_moved = moved.map_err(|refusal| vec![refusal])?;
+        Ok(Regrouped { workers, lanes, enis_moved, sessions_moved, pause_ns, ports_down })
+    }
+
+    /// Workers that receive for each port.
+    pub fn lanes(&self) -> usize {
+        self.factory.lanes.max(1)
+    }
+
+    /// The most that there may be.
+    pub fn lanes_max(&self) -> usize {
+        self.factory.lanes_max
+    }
+
+    fn check_group(&self, workers: usize, lanes: usize) -> Result<(), Refusal> {
+        if !(1..=WORKERS_MAX).contains(&workers) {
+            return Err(Refusal::new("invalid", "workers", format!("a switch has 1 to {WORKERS_MAX} workers")));
+        }
+        if lanes == 0 || lanes > workers {
+            let text = format!(
+                "{lanes} lanes and {workers} workers: each lane needs a worker of its own, and one is the fewest"
+            );
+            return Err(Refusal::new("invalid", "lanes", text));
+        }
+        if lanes > self.lanes_max() {
+            let text = format!(
+                "the kernel gives a device its queues when it is made, and these have {}: start the switch with \
+                 --lanes-max {lanes} to have as many lanes later",
+                self.lanes_max()
+            );
+            return Err(Refusal::new("limit", "lanes", text));
+        }
+        let needed = self.worker_bytes * workers.saturating_sub(self.workers.len()) as u64;
+        match memory_available_bytes() {
+            Some(available) if available < needed => {
+                let (needed, available) = (needed >> 20, available >> 20);
+                let text =
+                    format!("the tables of {workers} workers take {needed} MiB more, and {available} MiB are free");
+                Err(Refusal::new("limit", "workers", text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Those of `workers` workers that are not there yet.
+    pub(super) fn hire(&self, workers: usize, wirings: Vec<WorkerWiring>) -> Vec<(WorkerHandle, Worker)> {
+        let mut wirings = wirings.into_iter();
+        let one = |number| {
+            let desk = Arc::new(Desk::new(self.control.clone()));
+            let (doorbell, registry, core) = match wirings.next() {
+                Some(WorkerWiring { doorbell, registry, core }) => (doorbell, Some(registry), core),
+                None => (Arc::new(Doorbell::new(None)), None, None),
+            };
+            let shard = Shard::with_memory(self.flows_max_per_worker, self.secret, &advise_huge_pages);
+            let mut worker = Worker::new(number, Arc::clone(&self.publication), Arc::clone(&desk), shard);
+            worker.coalesces = self.factory.coalesces;
+            (WorkerHandle { desk, doorbell, is_warned: false, registry, core }, worker)
+        };
+        (self.workers.len()..workers).map(one).collect()
+    }
+
+    /// Connects all workers with each other.
+    pub(super) fn introduce(&self, workers: &mut [Worker], links: Vec<Links>, spare: &mut BufferPool) {
+        let doorbells: Doorbells = self.workers.iter().map(|worker| Arc::clone(&worker.doorbell)).collect();
+        for (worker, links) in workers.iter_mut().zip(links) {
+            worker.join(links, Arc::clone(&doorbells), spare);
+        }
+    }
+
+    /// How many sessions moved.
+    fn rearrange(&mut self, change: &mut Change, all: &mut Vec<Worker>, now: Time) -> Result<usize, Refusal> {
+        clear_rings(all, now)?;
+        self.take_events(now);
+        let (handles, new): (Vec<_>, Vec<_>) = std::mem::take(&mut change.hired).into_iter().unzip();
+        all.extend(new);
+        let moves: Vec<Move> = change.moves.iter().map(|(_, step)| *step).collect();
+        let mut shards: Vec<&mut Shard> = all.iter_mut().map(Worker::shard_mut).collect();
+        let moved = relocate(&mut shards, &moves, (&self.snapshot, now)).map_err(|no_room| {
+            change.dismissed = all.split_off(self.workers.len());
+            self.tell(no_room)
+        })?;
+        // From here on nothing fails but single ports, which are opened again.
+        self.workers.extend(handles);
+        self.placement.resize(all.len());
+        change.moves.iter().for_each(|(eni, step)| self.placement.rehome(eni, step.to));
+        let leaving = self.workers.split_off(change.workers);
+        self.factory.lanes = change.lanes;
+        self.move_ports(all, &leaving, now);
+        for (eni, _) in &change.moves {
+            self.placement.set_slot(eni, self.ports.get(eni).map(|record| record.slot));
+        }
+        change.dismissed = all.split_off(change.workers);
+        self.placement.resize(change.workers);
+        self.introduce(all, std::mem::take(&mut change.links), &mut change.spare);
+        self.sequence += 1;
+        let (sequence, places) = (self.sequence, self.placement.table());
+        self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), places });
+        all.iter_mut().for_each(|worker| worker.turn_for_judged(now));
+        Ok(moved)
+    }
+
+    fn tell(&self, NoRoom { eni, to }: NoRoom) -> Refusal {
+        let eni = self.snapshot.eni_id(eni).map_or("an ENI", EniId::as_str);
+        let text = format!(
+            "its table has no room for the sessions of {eni}, and nothing has changed: end some with sluice flow flush, or \
+             have more workers"
+        );
+        Refusal::new("limit", format!("workers/{to}"), text)
+    }
+
+    /// Gives each lane of each port to the worker that is to receive by it. The handles of those workers that go are in
+    /// `leaving`, and no longer among the others.
+    fn move_ports(&mut self, all: &mut [Worker], leaving: &[WorkerHandle], now: Time) {
+        let mut failed = Vec::new();
+        for eni in self.ports.keys().cloned().collect::<Vec<_>>() {
+            let (Some((owner, _)), Some(record)) = (self.placement.home(&eni), self.ports.get(&eni)) else { continue };
+            let old = record.places();
+            let mut new = Vec::new();
+            for ((from, slot), to) in old.iter().copied().zip(self.lane_workers(owner, old.len())) {
+                if from == to {
+                    new.push((to, slot));
+                    continue;
+                }
+                let entry = all[from].detach(slot);
+                self.placement.put_slot(from, slot);
+                new.push((to, self.placement.take_slot(to)));
+                let (Some(entry), Some((_, slot))) = (entry, new.last()) else { continue };
+                let handle = self.workers.get(from).or_else(|| leaving.get(from - self.workers.len()));
+                match rewire(&entry.readiness(), handle, &self.workers[to], *slot) {
+                    Ok(()) => all[to].attach(*slot, entry),
+                    Err(error) => failed.push((eni.clone(), error)),
+                }
+            }
+            if let Some(record) = self.ports.get_mut(&eni) {
+                (record.worker, record.slot) = new.remove(0);
+                record.lanes = new;
+            }
+        }
+        for (eni, error) in failed {
+            self.mark_down(&eni, &error, now);
+        }
+    }
+}
+
+/// What the kernel believes that it could give.
+fn memory_available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// Lets what is on its way between workers arrive.
+fn clear_rings(workers: &mut [Worker], now: Time) -> Result<(), Refusal> {
+    for _ in 0..ROUNDS_MAX {
+        workers.iter_mut().for_each(|worker| worker.turn_for_judged(now));
+        if !workers.iter().any(Worker::has_packets_from_others) {
+            return Ok(());
+        }
+        // One after another, so that no ring overflows with what they judge.
+        for number in 0..workers.len() {
+            workers[number].turn_for_unjudged(now);
+            workers.iter_mut().for_each(|worker| worker.turn_for_judged(now));
+        }
+    }
+    Err(Refusal::new("timeout", "workers", "packets between workers do not arrive; nothing has changed"))
+}
+
+/// Lets a descriptor wake another worker than before.
+fn rewire(
+    descriptor: &Option<std::os::fd::BorrowedFd<'_>>,
+    from: Option<&WorkerHandle>,
+    to: &WorkerHandle,
+    slot: u32,
+) -> io::Result<()> {
+    let Some(descriptor) = descriptor.map(|descriptor| descriptor.as_raw_fd()) else { return Ok(()) };
+    if let Some(registry) = from.and_then(|from| from.registry.as_ref()) {
+        registry.deregister(&mut SourceFd(&descriptor))?;
+    }
+    match &to.registry {
+        Some(registry) => registry.register(&mut SourceFd(&descriptor), Token(slot as usize), Interest::READABLE),
+        None => Ok(()),
+    }
+}

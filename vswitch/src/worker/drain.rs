@@ -1,0 +1,85 @@
+//! When a worker has settled a change: nothing that older rules let pass is inside any more, neither in its rings,
+//! which the turn has emptied before, nor in a port that said of it that it is out.
+//!
+//! A port may have rings of its own that it shares with the kernel, and the kernel takes what is in them when it
+//! likes. So what was in them at the request has to be out before the worker says that it has settled. What the
+//! kernel does not take in time ends with the port: it goes to the control thread, which closes it before it replies.
+
+use super::Worker;
+use std::io;
+use vswitch_core::desired::Direction;
+use vswitch_core::time::Time;
+use vswitch_core::verdict::DropReason;
+
+/// How long a port may hold what was judged by older rules before it is closed, ns.
+const HELD_MAX_NS: u64 = 100_000_000;
+
+impl Worker {
+    /// Settles what is requested, once it can: not before it has crossed to that. Called when the rings are empty of
+    /// what was in them at the request.
+    pub(super) fn settle(&mut self, requested: u64, now: Time) -> usize {
+        if requested == self.settled || requested > self.current.sequence {
+            return 0;
+        }
+        debug_assert!(
+            self.outgoing.is_empty() && self.arrivals.is_empty(),
+            "what is lined up is sent before a turn ends"
+        );
+        if self.settling.requested != requested {
+            self.settling.requested = requested;
+            self.settling.began = now;
+            self.settling.ports.clear();
+            for (slot, entry) in self.ports.iter().enumerate() {
+                let Some(port) = entry.as_ref().and_then(|entry| entry.port.as_ref()) else { continue };
+                let sent = port.sent();
+                if sent.held() > 0 {
+                    self.settling.ports.push((slot as u32, sent.given));
+                }
+            }
+        }
+        self.get_held_out(now);
+        if !self.settling.ports.is_empty() {
+            return 0;
+        }
+        self.settled = requested;
+        self.surroundings.publication.settled(self.surroundings.number, requested);
+        1
+    }
+
+    /// Has ports get out what they hold. Those that cannot in time are closed.
+    fn get_held_out(&mut self, now: Time) {
+        let is_late = now.as_ns().saturating_sub(self.settling.began.as_ns()) >= HELD_MAX_NS;
+        let mut at = 0;
+        while let Some(&(slot, given)) = self.settling.ports.get(at) {
+            let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.as_mut());
+            let failure = match port {
+                None => None,
+                Some(port) => match port.flush() {
+                    Ok(()) if port.sent().taken >= given => None,
+                    Ok(()) if !is_late => {
+                        at += 1;
+                        continue;
+                    }
+                    Ok(()) => Some(io::Error::other(
+                        "its kernel does not take frames that were judged by rules which are no more; they are dropped",
+                    )),
+                    Err(error) => Some(error),
+                },
+            };
+            self.settling.ports.remove(at);
+            if let Some(error) = failure {
+                self.fail(slot, error);
+            }
+        }
+    }
+
+    /// Counts what a port that is about to be closed was given and never got out.
+    pub(super) fn count_held(&mut self, slot: u32) {
+        let Some(Some(entry)) = self.ports.get(slot as usize) else { return };
+        let held = entry.port.as_ref().map_or(0, |port| port.sent().held());
+        if held > 0 {
+            let packets = u32::try_from(held).unwrap_or(u32::MAX);
+            self.shard.count_drop(entry.eni, Direction::Ingress, DropReason::PortDown, packets);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! One worker: the ports and the shard of its ENIs, and one turn over them.
+//!
+//! A worker has no thread, and no clock but a stopwatch. Whoever turns it says what time it is: a thread of the daemon, or a test that
+//! drives several workers by hand. All it shares with others are bounded queues and the slot of the newest snapshot.
+
+pub mod busy_poll;
+mod drain;
+pub mod driver;
+mod gro;
+pub mod mailbox;
+pub mod pause;
+mod poll_set;
+mod resize;
+mod rx_queue;
+mod send;
+pub mod stats;
+pub mod thread;
+pub mod threads;
+mod turn;
+
+use crate::exchange::doorbell::Doorbell;
+use crate::exchange::handoff::Links;
+use crate::exchange::publish::{Publication, Published};
+use crate::port::Port;
+use crate::port::buffer_pool::BufferPool;
+use crate::worker::mailbox::Desk;
+use crate::worker::stats::Tally;
+use std::sync::Arc;
+use vswitch_core::eni::Shard;
+use vswitch_core::ids::EniIndex;
+use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::offload::Offloads;
+use vswitch_core::packet::Packet;
+use vswitch_core::phases;
+use vswitch_core::time::Time;
+
+/// What a refused packet costs, counted in packets that pass: where several ports have more to give than the worker can
+/// take, each has its share of the worker's time, whatever becomes of its packets.
+const REFUSED_COST: usize = 5;
+
+/// A port, or a lane of it, at its worker.
+#[derive(Debug)]
+pub(crate) struct PortEntry {
+    eni: EniIndex,
+    incarnation: u32,
+    /// Which of the port's lanes it is. The first is at the ENI's owner, and is what is sent on.
+    lane: usize,
+    /// None while the port is down.
+    port: Option<Box<dyn Port>>,
+    frame_bytes_max: usize,
+    offloads: Offloads,
+    has_readiness: bool,
+    is_ready: bool,
+    empty_receives: u16,
+    /// Packets that other ports are served before this one is again.
+    debt: usize,
+}
+
+impl PortEntry {
+    fn new((eni, incarnation): (EniIndex, u32), lane: usize, port: Box<dyn Port>, frame_bytes_max: usize) -> Self {
+        let (has_readiness, offloads) = (port.readiness().is_some(), port.offloads());
+        let (port, is_ready, empty_receives, debt) = (Some(port), false, 0, 0);
+        Self { eni, incarnation, lane, port, frame_bytes_max, offloads, has_readiness, is_ready, empty_receives, debt }
+    }
+
+    /// Whether it is its turn although it owes others some, if there are `others` who have frames.
+    fn is_due(&mut self, others: bool) -> bool {
+        if self.debt < BURST_PACKETS || !others {
+            return true;
+        }
+        self.debt -= BURST_PACKETS;
+        false
+    }
+
+    /// Notes that so many packets of a burst were refused. Only who had more to give owes anything for it.
+    fn note_refused(&mut self, refused: usize, is_flooding: bool) {
+        let debt = self.debt % BURST_PACKETS + refused * (REFUSED_COST - 1);
+        self.debt = if is_flooding { debt } else { 0 };
+    }
+}
+
+/// The bells of all workers, by their numbers.
+pub type Doorbells = Arc<[Arc<Doorbell>]>;
+
+/// Everything a worker shares with others.
+#[derive(Clone, Debug)]
+struct Surroundings {
+    /// Its number.
+    number: usize,
+    /// The newest snapshot.
+    publication: Arc<Publication>,
+    /// Its ends of the links to other workers.
+    links: Links,
+    /// Its commands and answers.
+    desk: Arc<Desk>,
+    doorbells: Doorbells,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    surroundings: Surroundings,
+    current: Arc<Published>,
+    shard: Shard,
+    ports: Vec<Option<PortEntry>>,
+    /// Slots of the ports that may have frames.
+    ready: Vec<u32>,
+    /// Slots of the ports that had frames in the last turn, and in this one.
+    served: Vec<u32>,
+    served_now: Vec<u32>,
+    pool: BufferPool,
+    last_sweep: Time,
+    /// Records that the sweep should have come to by now.
+    sweep_due: usize,
+    settled: u64,
+    settling: Settling,
+    /// Whether TCP segments are put together for ports that take long frames.
+    pub(crate) coalesces: bool,
+    tally: Tally,
+    /// The burst in work. This and the following are empty between steps and only keep their room.
+    burst: Vec<Packet>,
+    arrivals: Vec<Packet>,
+    arrival_targets: Vec<Arrival>,
+    outgoing: Vec<Packet>,
+    outgoing_homes: Vec<u16>,
+    rung: Vec<bool>,
+}
+
+/// A request to settle that is not fulfilled yet.
+#[derive(Debug, Default)]
+struct Settling {
+    requested: u64,
+    began: Time,
+    /// The ports that have to get something out, by their slots, and how much each had been given at the request.
+    ports: Vec<(u32, u64)>,
+}
+
+impl Settling {
+    /// The port in this slot is another from now on, or none.
+    fn forget(&mut self, slot: u32) {
+        self.ports.retain(|(held_by, _)| *held_by != slot);
+    }
+}
+
+/// Where a burst came from.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    eni: EniIndex,
+    /// The port had more than a burst to give.
+    is_flooding: bool,
+}
+
+/// Where a packet goes, and whose pool its buffer belongs to.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    to: EniIndex,
+    home: u16,
+}
+
+impl Worker {
+    /// A worker without ports, buffers, and others that it knows.
+    pub(crate) fn new(number: usize, publication: Arc<Publication>, desk: Arc<Desk>, shard: Shard) -> Self {
+        let links = Links { outbound: Vec::new(), inbound: Vec::new() };
+        Self {
+            current: publication.newest(),
+            surroundings: Surroundings { number, publication, links, desk, doorbells: Arc::new([]) },
+            shard,
+            ports: Vec::new(),
+            ready: Vec::new(),
+            served: Vec::new(),
+            served_now: Vec::new(),
+            pool: BufferPool::default(),
+            last_sweep: Time::default(),
+            sweep_due: 0,
+            settled: 0,
+            settling: Settling::default(),
+            coalesces: false,
+            tally: Tally::default(),
+            burst: Vec::with_capacity(BURST_PACKETS),
+            arrivals: Vec::with_capacity(BURST_PACKETS),
+            arrival_targets: Vec::with_capacity(BURST_PACKETS),
+            outgoing: Vec::with_capacity(BURST_PACKETS),
+            outgoing_homes: Vec::with_capacity(BURST_PACKETS),
+            rung: Vec::new(),
+        }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> usize {
+        self.surroundings.number
+    }
+
+    /// Times some of its bursts by this clock.
+    pub fn time_with(&mut self, clock: phases::Clock) {
+        self.shard.stopwatch.set_clock(clock);
+    }
+
+    /// Its counts of turns and sleeps.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Bytes of memory that its tables of connections take.
+    pub fn flow_memory_bytes(&self) -> usize {
+        self.shard.memory_bytes().iter().sum()
+    }
+
+    /// Buffers that are not in use.
+    pub fn free_buffers(&self) -> usize {
+        self.pool.free_count()
+    }
+}

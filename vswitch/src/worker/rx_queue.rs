@@ -1,0 +1,79 @@
+//! Lanes: a worker that receives for an ENI of another's hands over what came, unjudged and in order.
+//!
+//! Buffers stay with their pools: the owner gives a free one of its own for each that it takes. While it has none, or the
+//! ring is full, frames wait in the lane; nothing that was received is lost.
+
+use super::{Source, Worker};
+use crate::exchange::handoff::Unjudged;
+use crate::exchange::publish::Place;
+use crate::worker::stats::Activity;
+use std::sync::Arc;
+use vswitch_core::desired::Direction;
+use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::packet::Packet;
+use vswitch_core::time::Time;
+use vswitch_core::verdict::DropReason;
+
+impl Worker {
+    /// Hands the burst to the worker that has its ENI. Received were no more than there is room for.
+    pub(super) fn pass_to_owner(&mut self, source: Source, place: Place) {
+        let owner = usize::from(place.worker);
+        let Some(link) = &self.surroundings.links.outbound[owner] else { return };
+        let (from, is_flooding, incarnation) = (source.eni, source.is_flooding, place.incarnation);
+        for packet in self.burst.drain(..) {
+            let pushed = link.unjudged.push(Unjudged { packet, from, incarnation, is_flooding });
+            debug_assert!(pushed.is_ok(), "only this worker fills the ring, and it had room");
+        }
+        self.rung[owner] = true;
+        self.ring_doorbells();
+    }
+
+    /// Judges what other workers received for ENIs of this one: from each no more than waits now.
+    pub(super) fn take_unjudged(&mut self, now: Time, activity: &mut Activity) {
+        for home in 0..self.surroundings.links.inbound.len() {
+            let link = self.surroundings.links.inbound[home].as_ref().filter(|link| !link.unjudged.is_empty());
+            let Some(link) = link.map(Arc::clone) else { continue };
+            // Counted first: whoever sent these knew of no snapshot that is not seen here then. One that has crossed already
+            // may send for an ENI that is new in it; such packets wait for this worker to cross too.
+            let count = link.unjudged.len();
+            if self.surroundings.publication.is_newer_than(self.current.sequence) {
+                return;
+            }
+            let mut last: Option<Source> = None;
+            for _ in 0..count {
+                if !self.pool.has_all_sizes() {
+                    // What was gathered gives buffers back, or sends them where they come back from.
+                    self.judge_gathered(last.take(), now);
+                    if !self.pool.has_all_sizes() {
+                        activity.is_starved = true;
+                        break;
+                    }
+                }
+                let Some(unjudged) = link.unjudged.pop() else { break };
+                activity.packets += 1;
+                let Unjudged { packet, from, incarnation, is_flooding } = unjudged;
+                let place = self.current.place(from).filter(|place| place.is_laned_for(incarnation));
+                if place.is_none_or(|place| usize::from(place.worker) != self.surroundings.number) {
+                    self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
+                    self.recycle(packet, home as u16);
+                    continue;
+                }
+                if let Some(spare) = self.pool.take_like(&packet.buffer) {
+                    self.recycle(Packet::new(spare), home as u16);
+                }
+                if self.burst.len() == BURST_PACKETS || last.is_some_and(|last| last.eni != from) {
+                    self.judge_gathered(last.take(), now);
+                }
+                last = Some(Source { eni: from, is_flooding });
+                self.burst.push(packet);
+            }
+            self.judge_gathered(last, now);
+        }
+    }
+
+    fn judge_gathered(&mut self, source: Option<Source>, now: Time) {
+        if let Some(source) = source {
+            self.forward_burst(source, now);
+        }
+    }
+}

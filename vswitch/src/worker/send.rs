@@ -1,0 +1,132 @@
+//! The end of a packet's way: out of the port of its receiver, with nothing left undone that the port does not take so, and
+//! its buffer back to the pool that it is of.
+
+use super::{Arrival, Worker, gro, poll_set};
+use vswitch_core::desired::Direction;
+use vswitch_core::ids::EniIndex;
+use vswitch_core::limits::BURST_PACKETS;
+use vswitch_core::offload::Fit;
+use vswitch_core::packet::Packet;
+use vswitch_core::segment::Segments;
+use vswitch_core::verdict::{DropReason, Verdict};
+
+impl Worker {
+    /// Lines a packet up for the port of its receiver. What was lined up for another, `last`, is sent before.
+    pub(super) fn dispatch(&mut self, packet: Packet, arrival: Arrival, last: &mut Option<EniIndex>) {
+        if *last != Some(arrival.to) {
+            self.finish_dispatch(last.replace(arrival.to));
+        }
+        match self.slot_of(arrival.to) {
+            Some(slot) => self.put_outgoing(slot, packet, arrival),
+            None => {
+                self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::PortDown, packet.wire().packets);
+                self.recycle(packet, arrival.home);
+            }
+        }
+    }
+
+    pub(super) fn finish_dispatch(&mut self, last: Option<EniIndex>) {
+        if let Some(last) = last {
+            self.send_outgoing(self.slot_of(last), last);
+        }
+    }
+
+    pub(super) fn slot_of(&self, eni: EniIndex) -> Option<u32> {
+        self.current.place(eni).and_then(|place| place.slot)
+    }
+
+    /// Lines a packet up for the port of an ENI, with nothing left undone in it that the port does not take so.
+    pub(super) fn put_outgoing(&mut self, slot: u32, mut packet: Packet, arrival: Arrival) {
+        if let Some(Some(entry)) = self.ports.get(slot as usize) {
+            if packet.longest_frame_bytes() > entry.frame_bytes_max {
+                let packets = packet.wire().packets;
+                self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::FrameTooLong, packets);
+                return self.recycle(packet, arrival.home);
+            }
+            match entry.offloads.fit(&packet.offload) {
+                Fit::AsItIs if self.coalesces && gro::is_for(&packet, entry.offloads) => {
+                    if self.gather(&packet) {
+                        return self.recycle(packet, arrival.home);
+                    }
+                }
+                Fit::AsItIs => {}
+                Fit::Sum => packet.complete_checksum(),
+                Fit::Cut => {
+                    self.cut_outgoing(slot, &packet, arrival.to);
+                    return self.recycle(packet, arrival.home);
+                }
+            }
+        }
+        self.outgoing.push(packet);
+        self.outgoing_homes.push(arrival.home);
+    }
+
+    /// Lines up what a long frame stands for. Sends whenever a burst is full, or the pool is empty.
+    pub(super) fn cut_outgoing(&mut self, slot: u32, packet: &Packet, to: EniIndex) {
+        let home = self.surroundings.number as u16;
+        let mut segments = Segments::default();
+        while let Some(bytes) = segments.next_bytes(packet) {
+            if self.outgoing.len() >= BURST_PACKETS {
+                self.send_outgoing(Some(slot), to);
+            }
+            let mut buffer = self.pool.take(bytes);
+            if buffer.is_none() {
+                self.send_outgoing(Some(slot), to);
+                buffer = self.pool.take(bytes);
+            }
+            let Some(mut buffer) = buffer else {
+                // All buffers are in the rings of other workers: as full as a port can be.
+                let rest = segments.left(packet);
+                return self.shard.count_drop(to, Direction::Ingress, DropReason::PortFull, rest);
+            };
+            segments.write_next(packet, &mut buffer);
+            self.outgoing.push(Packet::new(buffer));
+            self.outgoing_homes.push(home);
+        }
+    }
+
+    /// Sends what is outgoing to the port of `eni` in `slot`.
+    pub(super) fn send_outgoing(&mut self, slot: Option<u32>, eni: EniIndex) {
+        if self.outgoing.is_empty() {
+            return;
+        }
+        let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
+        let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
+        let is_down = port.is_none();
+        let is_short = self.outgoing.len() <= poll_set::ANSWERED_AT_ONCE_MAX;
+        let (sent, is_held) = match port {
+            Some(port) => (port.send(&mut self.outgoing), port.sent().held() > 0),
+            None => (Ok(()), false),
+        };
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        let mut homes = std::mem::take(&mut self.outgoing_homes);
+        for (packet, home) in outgoing.drain(..).zip(homes.drain(..)) {
+            let reason = match packet.verdict {
+                _ if is_down => Some(DropReason::PortDown),
+                Verdict::Drop(reason) => Some(reason),
+                _ => None,
+            };
+            if let Some(reason) = reason {
+                self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);
+            }
+            self.recycle(packet, home);
+        }
+        self.outgoing = outgoing;
+        self.outgoing_homes = homes;
+        match (slot, sent) {
+            (Some(slot), Err(error)) => self.fail(slot, error),
+            (Some(slot), Ok(())) if is_short || is_held => self.mark_ready(slot as usize),
+            _ => {}
+        }
+    }
+
+    pub(super) fn recycle(&mut self, packet: Packet, home: u16) {
+        match &self.surroundings.links.inbound[usize::from(home)] {
+            None => self.pool.put(packet.buffer),
+            Some(link) => {
+                let returned = link.returns.push(packet.buffer);
+                debug_assert!(returned.is_ok(), "the ring of returns holds the whole pool of its sender");
+            }
+        }
+    }
+}
