@@ -179,8 +179,7 @@ fn directions_have_one_name() {
         .filter(|source| !source.path.contains("/port/") && source.path != "tests/tidy.rs")
         .collect();
     // A receive queue of a device is called so everywhere.
-    let is_abbreviated =
-        |name: &str| name.replace("rx_queue", "").split('_').any(|part| part == "rx" || part == "tx");
+    let is_abbreviated = |name: &str| name.replace("rx_queue", "").split('_').any(|part| part == "rx" || part == "tx");
     let found = lines_where(&outside_of_ports, |_, line| {
         code(line).split(|c: char| !c.is_alphanumeric() && c != '_').any(is_abbreviated)
     });

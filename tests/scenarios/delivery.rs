@@ -7,7 +7,7 @@ use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
 use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
-use vswitch::worker::driver::HandPacer;
+use vswitch::worker::driver::ManualDriver;
 use vswitch_core::ids::EniId;
 use vswitch_core::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, HANDOFF_PACKETS, MTU_BYTES_MAX};
 use vswitch_core::protocol::EniStats;
@@ -34,9 +34,9 @@ impl Lab {
 
     fn apply(&mut self, desired: Desired) {
         let generation = self.switch.generation() + 1;
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        self.switch.apply(desired, generation, &mut pacer).expect("a valid state");
-        self.now = pacer.now;
+        let mut driver = ManualDriver { workers: &mut self.workers, now: self.now };
+        self.switch.apply(desired, generation, &mut driver).expect("a valid state");
+        self.now = driver.now;
     }
 
     fn guest(&self, id: &str) -> MemoryGuest {
@@ -52,8 +52,8 @@ impl Lab {
     }
 
     fn stats(&mut self) -> BTreeMap<EniId, EniStats> {
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        self.switch.eni_stats(None, &mut pacer).into_iter().map(|stats| (stats.eni.clone(), stats)).collect()
+        let mut driver = ManualDriver { workers: &mut self.workers, now: self.now };
+        self.switch.eni_stats(None, &mut driver).into_iter().map(|stats| (stats.eni.clone(), stats)).collect()
     }
 
     /// Sends `count` frames of `frame_bytes` each from the client to the web server and says what all counters must

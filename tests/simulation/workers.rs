@@ -23,7 +23,7 @@ use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryHub;
 use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
-use vswitch::worker::driver::{Pacer, WorkerWiring};
+use vswitch::worker::driver::{WorkerDriver, WorkerEndpoint};
 use vswitch_core::desired::{Desired, Vpc};
 use vswitch_core::ids::{EniId, MacAddress};
 use vswitch_core::limits::HANDOFF_PACKETS;
@@ -274,28 +274,28 @@ impl Simulation {
     }
 }
 
-impl Pacer for Floor {
+impl WorkerDriver for Floor {
     fn now(&self) -> Time {
         self.now
     }
 
     /// The switch waits: guests go on sending meanwhile, and workers turn as they like.
-    fn pause(&mut self) {
+    fn wait(&mut self) {
         if !self.is_quiet && self.random.chance(40) {
             self.send();
         }
         self.turn_any();
     }
 
-    fn reserve(&mut self, _workers: usize) -> io::Result<Vec<WorkerWiring>> {
+    fn reserve(&mut self, _workers: usize) -> io::Result<Vec<WorkerEndpoint>> {
         Ok(Vec::new())
     }
 
-    fn gather(&mut self) -> Option<Vec<Worker>> {
+    fn pause_all(&mut self) -> Option<Vec<Worker>> {
         Some(std::mem::take(&mut self.workers))
     }
 
-    fn release(&mut self, workers: Vec<Worker>) {
+    fn resume(&mut self, workers: Vec<Worker>) {
         self.workers = workers;
     }
 }

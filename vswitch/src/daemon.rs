@@ -6,9 +6,9 @@ use crate::port::tap::steering;
 use crate::switch::control_socket::ControlSocket;
 use crate::switch::{Switch, SwitchConfig, assemble};
 use crate::worker::Worker;
-use crate::worker::driver::Pacer;
+use crate::worker::driver::WorkerDriver;
 use crate::worker::thread::Clock;
-use crate::worker::threads::Crew;
+use crate::worker::threads::WorkerThreads;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -72,11 +72,11 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     let mut stop = mio::net::UnixStream::from_std(stop);
     poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
     let control = Arc::new(Waker::new(poll.registry(), WORKERS)?);
-    let (switch, crew) = start_workers(config, control, clock)?;
-    let mut control_loop = ControlLoop { poll, socket, switch, crew, accept_at: None };
+    let (switch, threads) = start_workers(config, control, clock)?;
+    let mut control_loop = ControlLoop { poll, socket, switch, threads, accept_at: None };
     let result = control_loop.run();
-    control_loop.switch.close_all(&mut control_loop.crew);
-    control_loop.crew.end();
+    control_loop.switch.close_all(&mut control_loop.threads);
+    control_loop.threads.end();
     result
 }
 
@@ -88,22 +88,22 @@ fn allow_many_descriptors() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io::Result<(Switch, Crew)> {
-    let mut crew = Crew::new(config.pin, config.busy_poll, clock);
-    let wirings = crew.reserve(config.workers)?;
+fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io::Result<(Switch, WorkerThreads)> {
+    let mut threads = WorkerThreads::new(config.pin, config.busy_poll, clock);
+    let endpoints = threads.reserve(config.workers)?;
     let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
     let mut ports = config.ports;
     ports.notes = ports.notes.or_else(|| Some(Notes::beside(&config.socket)));
     let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports };
-    let (switch, workers) = assemble(config, wirings, Some(control));
+    let (switch, workers) = assemble(config, endpoints, Some(control));
     let memory_mib = workers.iter().map(Worker::flow_memory_bytes).sum::<usize>() >> 20;
     let room = format!("{flows_max_per_worker} connections of IPv4 and {} of IPv6", flows_max_per_worker / 4);
     log::info!(
         "each of {} workers has room for {room}, {memory_mib} MiB in all, layout {LAYOUT_VERSION}",
         workers.len()
     );
-    crew.release(workers);
-    Ok((switch, crew))
+    threads.resume(workers);
+    Ok((switch, threads))
 }
 
 /// From the random source of the system, so that no stranger can aim at one chain of a flow table.
@@ -118,7 +118,7 @@ struct ControlLoop {
     poll: Poll,
     socket: ControlSocket,
     switch: Switch,
-    crew: Crew,
+    threads: WorkerThreads,
     /// When to take in who knocks.
     accept_at: Option<Instant>,
 }
@@ -146,9 +146,9 @@ impl ControlLoop {
                 let again = self.socket.accept(self.poll.registry());
                 self.accept_at = again.then(|| Instant::now() + ACCEPT_PAUSE);
             }
-            let (switch, crew) = (&mut self.switch, &mut self.crew);
-            has_more = self.socket.serve(&mut |line| answer(switch, line, crew));
-            self.switch.tick(&mut self.crew);
+            let (switch, threads) = (&mut self.switch, &mut self.threads);
+            has_more = self.socket.serve(&mut |line| answer(switch, line, threads));
+            self.switch.tick(&mut self.threads);
         }
     }
 
@@ -158,15 +158,15 @@ impl ControlLoop {
 
     fn until_next_tick(&self) -> Option<Duration> {
         let tick = self.switch.next_tick();
-        let tick = tick.map(|next| Duration::from_nanos(next.as_ns().saturating_sub(self.crew.now().as_ns())));
+        let tick = tick.map(|next| Duration::from_nanos(next.as_ns().saturating_sub(self.threads.now().as_ns())));
         let late = self.socket.next_deadline().map(|late| late.saturating_duration_since(Instant::now()));
         [tick, late].into_iter().flatten().min()
     }
 }
 
-fn answer(switch: &mut Switch, line: &[u8], pacer: &mut dyn Pacer) -> Vec<u8> {
+fn answer(switch: &mut Switch, line: &[u8], driver: &mut dyn WorkerDriver) -> Vec<u8> {
     let reply = match protocol::read::<Request>(line) {
-        Ok(request) => switch.answer(request, pacer),
+        Ok(request) => switch.answer(request, driver),
         Err(refusal) => refused(refusal),
     };
     let line = protocol::write(&reply);

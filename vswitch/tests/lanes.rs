@@ -59,13 +59,13 @@ fn sessions_are_the_owners_whichever_lane_a_packet_comes_by() {
     world.turn(5);
     assert_eq!(collect(&world.guest_lane(2, 0)).len(), 2);
     let flows: usize =
-        world.with_switch(|switch, pacer| switch.worker_statuses(pacer).iter().map(|worker| worker.flows).sum());
+        world.with_switch(|switch, driver| switch.worker_statuses(driver).iter().map(|worker| worker.flows).sum());
     let mut one_lane = laned(2, 1);
     one_lane.apply(desired(2), 1);
     assert!(one_lane.guest_lane(1, 0).inject(&udp(1, 2, 0)));
     one_lane.turn(5);
     let expected: usize =
-        one_lane.with_switch(|switch, pacer| switch.worker_statuses(pacer).iter().map(|worker| worker.flows).sum());
+        one_lane.with_switch(|switch, driver| switch.worker_statuses(driver).iter().map(|worker| worker.flows).sum());
     assert_eq!(flows, expected);
 }
 
@@ -126,14 +126,14 @@ fn a_lane_that_fails_takes_the_port_down_once_and_all_lanes_come_back() {
         world.guest_lane(1, lane).cut(true);
     }
     world.turn(3);
-    world.with_switch(|switch, pacer| switch.tick(pacer));
+    world.with_switch(|switch, driver| switch.tick(driver));
     let status = world.switch.port_statuses().remove(0);
     assert!(!status.up && status.failures == 1, "{status:?}");
     for lane in [0, 1] {
         world.guest_lane(1, lane).cut(false);
     }
     world.now = world.now + 1_000_000_000;
-    world.with_switch(|switch, pacer| switch.tick(pacer));
+    world.with_switch(|switch, driver| switch.tick(driver));
     assert!(world.switch.port_statuses()[0].up);
     assert!(world.guest_lane(1, 0).inject(&udp(1, 2, 0)) && world.guest_lane(1, 1).inject(&udp(1, 2, 1)));
     world.turn(5);

@@ -11,7 +11,7 @@ use vswitch::exchange::handoff::pool_size;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryHub;
 use vswitch::worker::Worker;
-use vswitch::worker::driver::{HandPacer, Pacer, WorkerWiring};
+use vswitch::worker::driver::{ManualDriver, WorkerDriver, WorkerEndpoint};
 use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
 use vswitch_core::protocol::{FlowDescription, FlowSelection, ReplyBody, RequestBody};
 use vswitch_core::time::Time;
@@ -329,28 +329,28 @@ fn enis_come_and_go_beside() {
 
 /// Workers that there cannot be, or that do not come.
 struct Stubborn<'a> {
-    hand: HandPacer<'a>,
+    hand: ManualDriver<'a>,
     has_threads: bool,
 }
 
-impl Pacer for Stubborn<'_> {
+impl WorkerDriver for Stubborn<'_> {
     fn now(&self) -> Time {
         self.hand.now()
     }
 
-    fn pause(&mut self) {
-        self.hand.pause();
+    fn wait(&mut self) {
+        self.hand.wait();
     }
 
-    fn reserve(&mut self, workers: usize) -> std::io::Result<Vec<WorkerWiring>> {
+    fn reserve(&mut self, workers: usize) -> std::io::Result<Vec<WorkerEndpoint>> {
         if self.has_threads { self.hand.reserve(workers) } else { Err(std::io::Error::other("no thread left")) }
     }
 
-    fn gather(&mut self) -> Option<Vec<Worker>> {
+    fn pause_all(&mut self) -> Option<Vec<Worker>> {
         None
     }
 
-    fn release(&mut self, _: Vec<Worker>) {
+    fn resume(&mut self, _: Vec<Worker>) {
         panic!("nobody has them");
     }
 }
@@ -362,8 +362,8 @@ fn a_thread_that_cannot_be_had_or_a_worker_that_does_not_come_changes_nothing() 
     world.guest(1).inject(&udp(1, 2, 0));
     world.turn(2);
     for (has_threads, code, says) in [(false, "limit", "no thread left"), (true, "timeout", "did not come")] {
-        let refusal = world.with_switch(|switch, pacer| {
-            let hand = HandPacer { workers: pacer.workers, now: pacer.now };
+        let refusal = world.with_switch(|switch, driver| {
+            let hand = ManualDriver { workers: driver.workers, now: driver.now };
             switch.regroup(2, None, &mut Stubborn { hand, has_threads }).unwrap_err().remove(0)
         });
         assert_eq!(refusal.code, code, "{refusal:?}");

@@ -320,7 +320,7 @@ fn a_refused_state_changes_nothing() {
     world.apply(desired(2), 1);
     let mut broken = desired(2);
     broken.enis.values_mut().next().unwrap().groups.insert("sg-none".into());
-    let refused = world.with_switch(|switch, pacer| switch.apply(broken, 2, pacer).unwrap_err());
+    let refused = world.with_switch(|switch, driver| switch.apply(broken, 2, driver).unwrap_err());
     assert!(!refused.is_empty());
     assert_eq!(world.switch.generation(), 1);
     world.guest(1).inject(&udp(1, 2, 5));

@@ -2,7 +2,7 @@
 //! so is its reply.
 
 use crate::switch::Switch;
-use crate::worker::driver::Pacer;
+use crate::worker::driver::WorkerDriver;
 use crate::worker::mailbox::{Answer, Question};
 use vswitch_core::protocol::{FlowCursor, FlowSelection, Refusal, ReplyBody};
 
@@ -18,7 +18,7 @@ impl Switch {
         selection: &FlowSelection,
         cursor: Option<FlowCursor>,
         limit: usize,
-        pacer: &mut dyn Pacer,
+        driver: &mut dyn WorkerDriver,
     ) -> Result<ReplyBody, Vec<Refusal>> {
         let limit = limit.clamp(1, FLOWS_PER_REPLY);
         let mut flows = Vec::new();
@@ -27,7 +27,7 @@ impl Switch {
                 return Some(Step::Pause);
             }
             let question = Question::Flows { selection: selection.clone(), place, limit: limit - flows.len() };
-            let Some(Answer::Flows(page)) = switch.ask(worker, question, pacer) else { return None };
+            let Some(Answer::Flows(page)) = switch.ask(worker, question, driver) else { return None };
             flows.extend(page.flows);
             Some(Step::On(page.next))
         })?;
@@ -39,12 +39,12 @@ impl Switch {
         &mut self,
         selection: &FlowSelection,
         cursor: Option<FlowCursor>,
-        pacer: &mut dyn Pacer,
+        driver: &mut dyn WorkerDriver,
     ) -> Result<ReplyBody, Vec<Refusal>> {
         let mut ended = 0;
         let next = self.walk(selection, cursor, |switch, FlowCursor { worker, place }| {
             let question = Question::Flush { selection: selection.clone(), place };
-            let Some(Answer::Flushed { flows, next }) = switch.ask(worker, question, pacer) else { return None };
+            let Some(Answer::Flushed { flows, next }) = switch.ask(worker, question, driver) else { return None };
             ended += flows;
             Some(Step::On(next))
         })?;

@@ -1,7 +1,7 @@
 //! The cold half of the switch: the desired state, the ports, and the steps from one generation to the next.
 //!
 //! It runs on the control thread. It knows the workers only by their desks and bells, so that it drives worker threads
-//! and workers turned by hand alike; how it waits for them is the [`Pacer`]'s affair.
+//! and workers turned by hand alike; how it waits for them is the [`WorkerDriver`]'s affair.
 
 pub mod control_socket;
 mod flows;
@@ -25,7 +25,7 @@ use crate::port::tap::persistent;
 use crate::switch::placement::Placement;
 use crate::switch::reconcile::{Step, plan, wishes};
 use crate::worker::Worker;
-use crate::worker::driver::{Pacer, WorkerWiring};
+use crate::worker::driver::{WorkerDriver, WorkerEndpoint};
 use crate::worker::mailbox::{Answer, Command, Desk, Question};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -139,14 +139,14 @@ impl fmt::Debug for Switch {
     }
 }
 
-/// Builds a switch of generation 0 and its workers. With as many `wirings` as workers, each worker can be given to a
+/// Builds a switch of generation 0 and its workers. With as many `endpoints` as workers, each worker can be given to a
 /// thread; without any, they are turned by hand. Events of workers wake `control`.
 ///
 /// # Panics
 /// On a number of workers that is zero or above `WORKERS_MAX`.
 pub fn assemble(
     config: SwitchConfig,
-    wirings: Vec<WorkerWiring>,
+    endpoints: Vec<WorkerEndpoint>,
     control: Option<Arc<mio::Waker>>,
 ) -> (Switch, Vec<Worker>) {
     assert!((1..=WORKERS_MAX).contains(&config.workers), "a switch has 1 to {WORKERS_MAX} workers");
@@ -174,11 +174,11 @@ pub fn assemble(
         isolation_checked: None,
         has_looked_for_left: false,
     };
-    let (handles, mut workers): (Vec<_>, Vec<_>) = switch.hire(config.workers, wirings).into_iter().unzip();
+    let (handles, mut workers): (Vec<_>, Vec<_>) = switch.create_workers(config.workers, endpoints).into_iter().unzip();
     switch.workers = handles;
     switch.worker_bytes = workers.first().map_or(0, Worker::flow_memory_bytes) as u64;
     let links = handoff::connect(workers.len());
-    switch.introduce(&mut workers, links, &mut BufferPool::default());
+    switch.connect(&mut workers, links, &mut BufferPool::default());
     (switch, workers)
 }
 
@@ -199,8 +199,13 @@ impl Switch {
     /// # Errors
     /// Every reason why the state cannot be; then nothing has changed. With the code `timeout`, a worker did not
     /// cross in time: the state is published, and the promise above is not given.
-    pub fn apply(&mut self, desired: Desired, generation: u64, pacer: &mut dyn Pacer) -> Result<Applied, Vec<Refusal>> {
-        let applied = self.change(Delta::between(self.compiler.desired(), &desired), generation, pacer)?;
+    pub fn apply(
+        &mut self,
+        desired: Desired,
+        generation: u64,
+        driver: &mut dyn WorkerDriver,
+    ) -> Result<Applied, Vec<Refusal>> {
+        let applied = self.change(Delta::between(self.compiler.desired(), &desired), generation, driver)?;
         self.remove_what_is_left();
         Ok(applied)
     }
@@ -209,11 +214,16 @@ impl Switch {
     ///
     /// # Errors
     /// As [`Switch::apply`].
-    pub fn change(&mut self, delta: Delta, generation: u64, pacer: &mut dyn Pacer) -> Result<Applied, Vec<Refusal>> {
-        let started = pacer.now();
+    pub fn change(
+        &mut self,
+        delta: Delta,
+        generation: u64,
+        driver: &mut dyn WorkerDriver,
+    ) -> Result<Applied, Vec<Refusal>> {
+        let started = driver.now();
         let touched = self.touched(&delta);
         self.snapshot = Arc::new(self.compiler.apply(delta, generation)?);
-        let compiled = pacer.now();
+        let compiled = driver.now();
         let wanted = wishes(self.compiler.desired(), &touched);
         let running = touched.iter().filter_map(|eni| Some((eni.clone(), self.ports.get(eni)?.wish.clone()))).collect();
         self.placement.follow(touched.iter().map(|eni| (eni, self.compiler.eni_index(eni))));
@@ -224,7 +234,7 @@ impl Switch {
             match step {
                 Step::CloseFirst(eni) => {
                     if let Some(record) = self.ports.remove(&eni) {
-                        self.close(record, &mut departed, pacer);
+                        self.close(record, &mut departed, driver);
                         departed.close();
                     }
                 }
@@ -232,16 +242,16 @@ impl Switch {
                     if let Some(record) = self.ports.remove(&eni) {
                         leaving.insert(eni.clone(), record);
                     }
-                    self.open(&eni, &wanted[&eni], pacer);
+                    self.open(&eni, &wanted[&eni], driver);
                 }
                 Step::Publish => {
                     self.note_slots(&touched);
-                    barrier = self.publish(generation, pacer);
+                    barrier = self.publish(generation, driver);
                 }
-                Step::Adjust(eni) => self.adjust(&eni, &wanted[&eni], pacer),
+                Step::Adjust(eni) => self.adjust(&eni, &wanted[&eni], driver),
                 Step::Close(eni) => {
                     if let Some(record) = leaving.remove(&eni).or_else(|| self.ports.remove(&eni)) {
-                        self.close(record, &mut departed, pacer);
+                        self.close(record, &mut departed, driver);
                     }
                 }
             }
@@ -281,8 +291,8 @@ impl Switch {
         }
     }
 
-    fn publish(&mut self, generation: u64, pacer: &mut dyn Pacer) -> Result<u64, Refusal> {
-        let started = pacer.now();
+    fn publish(&mut self, generation: u64, driver: &mut dyn WorkerDriver) -> Result<u64, Refusal> {
+        let started = driver.now();
         self.sequence += 1;
         let (sequence, places) = (self.sequence, self.placement.table());
         self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), places });
@@ -294,21 +304,21 @@ impl Switch {
         }
         self.ring_all();
         let crossed = || publication.first_not_crossed(workers, sequence).is_none().then_some(());
-        if wait_for(pacer, crossed).is_some() {
+        if wait_for(driver, crossed).is_some() {
             if workers > 1 {
                 publication.request_settle(sequence);
                 self.ring_all();
             }
             let settled = || publication.first_not_settled(workers, sequence).is_none().then_some(());
-            wait_for(pacer, settled);
+            wait_for(driver, settled);
             // Ports that could not get out what they held are closed here, and what they held ends with them.
-            self.take_events(pacer.now());
+            self.take_events(driver.now());
         }
         publication.free_retired();
         let late = publication.first_not_crossed(workers, sequence);
         let late = late.or_else(|| publication.first_not_settled(workers, sequence));
         match late {
-            None => Ok(pacer.now().as_ns() - started.as_ns()),
+            None => Ok(driver.now().as_ns() - started.as_ns()),
             Some(worker) => {
                 let text =
                     format!("published, but worker {worker} did not follow in {} s", PATIENCE_NS / 1_000_000_000);
@@ -318,19 +328,19 @@ impl Switch {
     }
 
     /// What is due by now: failures that workers reported, namespaces that are gone, ports to try again.
-    pub fn tick(&mut self, pacer: &mut dyn Pacer) {
-        self.take_events(pacer.now());
-        let now = pacer.now();
+    pub fn tick(&mut self, driver: &mut dyn WorkerDriver) {
+        self.take_events(driver.now());
+        let now = driver.now();
         if now.as_ns() - self.namespaces_checked.as_ns() >= NAMESPACE_CHECK_NS {
             self.namespaces_checked = now;
-            self.check_namespaces(pacer);
-            self.check_isolation(pacer);
+            self.check_namespaces(driver);
+            self.check_isolation(driver);
         }
         let is_due =
             |record: &PortRecord| matches!(&record.state, PortState::Down { retry_at, .. } if *retry_at <= now);
         let due = self.down.iter().filter(|eni| self.ports.get(*eni).is_some_and(is_due)).cloned();
         for eni in due.take(RETRIES_PER_TICK).collect::<Vec<_>>() {
-            self.try_again(&eni, pacer);
+            self.try_again(&eni, driver);
         }
         self.publication.free_retired();
         self.warn_of_full_tables();
@@ -369,19 +379,19 @@ impl Switch {
 
     /// Closes all ports. Namespaces and devices that the switch made stay, with whoever uses them, and interfaces that exist
     /// stay shut to the kernel that hosts them, so that no guest gets around the switch: the next switch finds them.
-    pub fn close_all(&mut self, pacer: &mut dyn Pacer) {
+    pub fn close_all(&mut self, driver: &mut dyn WorkerDriver) {
         let mut departed = Departed { notes: self.factory.notes.clone(), ..Departed::default() };
         for (_, record) in std::mem::take(&mut self.ports) {
-            self.close(record, &mut departed, pacer);
+            self.close(record, &mut departed, driver);
         }
         departed.drop_ports();
     }
 
     /// Asks a worker and waits for its answer.
-    pub(crate) fn ask(&mut self, worker: usize, question: Question, pacer: &mut dyn Pacer) -> Option<Answer> {
+    pub(crate) fn ask(&mut self, worker: usize, question: Question, driver: &mut dyn WorkerDriver) -> Option<Answer> {
         let ticket = self.next_ticket();
-        self.command(worker, Command::Ask { question, ticket }, pacer)?;
-        wait_for(pacer, || self.workers[worker].desk.take_answer(ticket))
+        self.command(worker, Command::Ask { question, ticket }, driver)?;
+        wait_for(driver, || self.workers[worker].desk.take_answer(ticket))
     }
 
     fn next_ticket(&mut self) -> u64 {
@@ -389,10 +399,10 @@ impl Switch {
         self.tickets
     }
 
-    fn command(&self, worker: usize, command: Command, pacer: &mut dyn Pacer) -> Option<()> {
+    fn command(&self, worker: usize, command: Command, driver: &mut dyn WorkerDriver) -> Option<()> {
         let mut command = Some(command);
         let desk = &self.workers[worker].desk;
-        let given = wait_for(pacer, || match command.take().map(|command| desk.command(command)) {
+        let given = wait_for(driver, || match command.take().map(|command| desk.command(command)) {
             Some(Err(refused)) => {
                 command = Some(refused);
                 None
@@ -446,15 +456,15 @@ impl Departed {
 }
 
 /// Asks until there is an answer; none if there is none in time.
-fn wait_for<T>(pacer: &mut dyn Pacer, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = pacer.now() + PATIENCE_NS;
+fn wait_for<T>(driver: &mut dyn WorkerDriver, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = driver.now() + PATIENCE_NS;
     loop {
         if let Some(answer) = ask() {
             return Some(answer);
         }
-        if pacer.now() >= deadline {
+        if driver.now() >= deadline {
             return None;
         }
-        pacer.pause();
+        driver.wait();
     }
 }

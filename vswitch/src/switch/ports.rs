@@ -6,7 +6,7 @@ use crate::port::link_state::{self, Link};
 use crate::port::spec::PortWish;
 use crate::port::tap::{self, persistent};
 use crate::port::{Port, isolation};
-use crate::worker::driver::Pacer;
+use crate::worker::driver::WorkerDriver;
 use crate::worker::mailbox::{Answer, Command};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -49,10 +49,10 @@ impl PortRecord {
 }
 
 impl Switch {
-    pub(super) fn open(&mut self, eni: &EniId, wish: &PortWish, pacer: &mut dyn Pacer) {
+    pub(super) fn open(&mut self, eni: &EniId, wish: &PortWish, driver: &mut dyn WorkerDriver) {
         let Some((worker, index)) = self.placement.home(eni) else { return };
         let slot = self.placement.take_slot(worker);
-        let state = PortState::Down { error: String::new(), retry_at: pacer.now(), pause_ns: RETRY_FIRST_NS };
+        let state = PortState::Down { error: String::new(), retry_at: driver.now(), pause_ns: RETRY_FIRST_NS };
         let count = if wish.has_lanes() { self.factory.queues() } else { 1 };
         let workers = self.lane_workers(worker, count);
         let lanes = workers.skip(1).map(|worker| (worker, self.placement.take_slot(worker))).collect();
@@ -69,8 +69,8 @@ impl Switch {
         };
         self.ports.insert(eni.clone(), record);
         self.down.insert(eni.clone());
-        if let Err(error) = self.open_port(eni, pacer) {
-            self.mark_down(eni, &error, pacer.now());
+        if let Err(error) = self.open_port(eni, driver) {
+            self.mark_down(eni, &error, driver.now());
         }
     }
 
@@ -81,7 +81,7 @@ impl Switch {
         (0..count).map(move |queue| (owner + queue % lanes) % workers)
     }
 
-    fn open_port(&mut self, eni: &EniId, pacer: &mut dyn Pacer) -> io::Result<()> {
+    fn open_port(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) -> io::Result<()> {
         let Some(record) = self.ports.get(eni) else { return Ok(()) };
         let places = record.places();
         let lanes = self.factory.open_lanes(eni, &record.wish, places.len())?;
@@ -95,7 +95,7 @@ impl Switch {
                 registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
             }
             let attach = Command::Attach { slot, eni: index, incarnation, lane, port, frame_bytes_max };
-            self.command(worker, attach, pacer).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
+            self.command(worker, attach, driver).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
         }
         if let Some(record) = self.ports.get_mut(eni) {
             record.state = PortState::Up;
@@ -105,13 +105,13 @@ impl Switch {
         Ok(())
     }
 
-    pub(super) fn try_again(&mut self, eni: &EniId, pacer: &mut dyn Pacer) {
+    pub(super) fn try_again(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) {
         // The queues of a device are opened together: none of those before may be left.
         let places = self.ports.get(eni).filter(|record| !record.lanes.is_empty()).map(PortRecord::places);
-        places.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, pacer)));
-        self.take_events(pacer.now());
-        let Err(error) = self.open_port(eni, pacer) else { return };
-        let now = pacer.now();
+        places.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
+        self.take_events(driver.now());
+        let Err(error) = self.open_port(eni, driver) else { return };
+        let now = driver.now();
         if let Some(PortRecord { state: PortState::Down { error: text, retry_at, pause_ns }, .. }) =
             self.ports.get_mut(eni)
         {
@@ -131,12 +131,12 @@ impl Switch {
         }
     }
 
-    pub(super) fn adjust(&mut self, eni: &EniId, wish: &PortWish, pacer: &mut dyn Pacer) {
+    pub(super) fn adjust(&mut self, eni: &EniId, wish: &PortWish, driver: &mut dyn WorkerDriver) {
         let Some(record) = self.ports.get_mut(eni) else { return };
         let previous = std::mem::replace(&mut record.wish, wish.clone());
         if let PortState::Down { retry_at, .. } = &mut record.state {
             // What kept it down may be what has changed.
-            *retry_at = pacer.now();
+            *retry_at = driver.now();
             return;
         }
         let (worker, slot, frame_bytes_max) = (record.worker, record.slot, wish.frame_bytes_max());
@@ -148,39 +148,39 @@ impl Switch {
             _ => Ok(()),
         };
         match adjusted {
-            Ok(()) => drop(self.command(worker, Command::Adjust { slot, frame_bytes_max }, pacer)),
-            Err(error) => self.take_down(eni, &error, pacer),
+            Ok(()) => drop(self.command(worker, Command::Adjust { slot, frame_bytes_max }, driver)),
+            Err(error) => self.take_down(eni, &error, driver),
         }
     }
 
     /// Closes a port that is to be opened again.
-    fn take_down(&mut self, eni: &EniId, error: &io::Error, pacer: &mut dyn Pacer) {
+    fn take_down(&mut self, eni: &EniId, error: &io::Error, driver: &mut dyn WorkerDriver) {
         let Some(record) = self.ports.get(eni) else { return };
-        record.places().into_iter().for_each(|(worker, slot)| drop(self.detach(worker, slot, pacer)));
-        self.take_events(pacer.now());
+        record.places().into_iter().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
+        self.take_events(driver.now());
         // Unless the worker reported a failure of its own meanwhile.
         if self.ports.get(eni).is_some_and(PortRecord::is_up) {
-            self.mark_down(eni, error, pacer.now());
+            self.mark_down(eni, error, driver.now());
         }
     }
 
     /// Takes a port from its worker for good.
-    pub(super) fn close(&mut self, record: PortRecord, departed: &mut Departed, pacer: &mut dyn Pacer) {
+    pub(super) fn close(&mut self, record: PortRecord, departed: &mut Departed, driver: &mut dyn WorkerDriver) {
         for (worker, slot) in record.places() {
-            departed.ports.extend(self.detach(worker, slot, pacer));
+            departed.ports.extend(self.detach(worker, slot, driver));
         }
         // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
-        self.take_events(pacer.now());
+        self.take_events(driver.now());
         record.places().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
         departed.devices.extend(record.wish.tap().cloned());
         departed.namespaces.extend(record.made_namespace().map(str::to_owned));
         departed.interfaces.extend(record.wish.interface_that_exists().cloned());
     }
 
-    fn detach(&mut self, worker: usize, slot: u32, pacer: &mut dyn Pacer) -> Option<Box<dyn Port>> {
+    fn detach(&mut self, worker: usize, slot: u32, driver: &mut dyn WorkerDriver) -> Option<Box<dyn Port>> {
         let ticket = self.next_ticket();
-        self.command(worker, Command::Detach { slot, ticket }, pacer)?;
-        match wait_for(pacer, || self.workers[worker].desk.take_answer(ticket)) {
+        self.command(worker, Command::Detach { slot, ticket }, driver)?;
+        match wait_for(driver, || self.workers[worker].desk.take_answer(ticket)) {
             Some(Answer::Detached(port)) => port,
             _ => None,
         }
@@ -200,13 +200,13 @@ impl Switch {
         }
     }
 
-    pub(super) fn check_namespaces(&mut self, pacer: &mut dyn Pacer) {
+    pub(super) fn check_namespaces(&mut self, driver: &mut dyn WorkerDriver) {
         let gone = |(eni, record): (&EniId, &PortRecord)| {
             let error = record.check_namespace().err().filter(|_| record.is_up())?;
             Some((eni.clone(), error))
         };
         for (eni, error) in self.ports.iter().filter_map(gone).collect::<Vec<_>>() {
-            self.take_down(&eni, &error, pacer);
+            self.take_down(&eni, &error, driver);
         }
     }
 
@@ -235,7 +235,7 @@ impl Switch {
     }
 
     /// Looks at some interfaces in turn whether the kernel has got at them again, as when somebody deletes the filters.
-    pub(super) fn check_isolation(&mut self, pacer: &mut dyn Pacer) {
+    pub(super) fn check_isolation(&mut self, driver: &mut dyn WorkerDriver) {
         let up = self.ports.iter().filter(|(_, record)| record.is_up());
         let interfaces = up.filter_map(|(eni, record)| Some((eni, record.wish.interface_that_exists()?)));
         let (before, after): (Vec<_>, Vec<_>) =
@@ -249,7 +249,7 @@ impl Switch {
                     "the filters that keep the frames of {} from the kernel were gone, and are back",
                     interface.device
                 ),
-                Err(error) => self.take_down(&eni, &error, pacer),
+                Err(error) => self.take_down(&eni, &error, driver),
             }
             self.isolation_checked = Some(eni);
         }

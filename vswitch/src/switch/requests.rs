@@ -2,7 +2,7 @@
 
 use crate::port::link_state::Link;
 use crate::switch::{PortRecord, Switch};
-use crate::worker::driver::Pacer;
+use crate::worker::driver::WorkerDriver;
 use crate::worker::mailbox::{Answer, Question};
 use vswitch_core::desired::Direction;
 use vswitch_core::ids::{EniId, EniIndex};
@@ -14,41 +14,41 @@ use vswitch_core::verdict::{DropReason, Verdict};
 
 impl Switch {
     /// Answers one request.
-    pub fn answer(&mut self, request: Request, pacer: &mut dyn Pacer) -> Reply {
+    pub fn answer(&mut self, request: Request, driver: &mut dyn WorkerDriver) -> Reply {
         let body = match request.body {
-            RequestBody::Status => Ok(ReplyBody::Status(self.status(pacer))),
+            RequestBody::Status => Ok(ReplyBody::Status(self.status(driver))),
             RequestBody::Replace { generation, desired } => {
-                self.apply(desired, generation, pacer).map(ReplyBody::Applied)
+                self.apply(desired, generation, driver).map(ReplyBody::Applied)
             }
             RequestBody::Apply { base, generation, delta } => {
-                self.change_from(base, generation, delta, pacer).map(ReplyBody::Applied)
+                self.change_from(base, generation, delta, driver).map(ReplyBody::Applied)
             }
             RequestBody::Ports => Ok(ReplyBody::Ports { ports: self.port_statuses() }),
             RequestBody::Stats { eni } => self.known(eni.as_ref()).map(|()| {
-                let enis = self.eni_stats(eni.as_ref(), pacer);
+                let enis = self.eni_stats(eni.as_ref(), driver);
                 ReplyBody::Stats { enis }
             }),
             RequestBody::Flows { selection, cursor, limit } => {
-                self.known(selection.eni.as_ref()).and_then(|()| self.list_flows(&selection, cursor, limit, pacer))
+                self.known(selection.eni.as_ref()).and_then(|()| self.list_flows(&selection, cursor, limit, driver))
             }
             RequestBody::FlushFlows { selection, cursor } => {
-                self.known(selection.eni.as_ref()).and_then(|()| self.flush_flows(&selection, cursor, pacer))
+                self.known(selection.eni.as_ref()).and_then(|()| self.flush_flows(&selection, cursor, driver))
             }
-            RequestBody::Regroup { workers, lanes } => self.regroup(workers, lanes, pacer).map(ReplyBody::Regrouped),
+            RequestBody::Regroup { workers, lanes } => self.regroup(workers, lanes, driver).map(ReplyBody::Regrouped),
             RequestBody::Explain { packet } => {
-                self.explain(packet, pacer).map(ReplyBody::Explained).map_err(|refusal| vec![refusal])
+                self.explain(packet, driver).map(ReplyBody::Explained).map_err(|refusal| vec![refusal])
             }
         };
         let body = body.unwrap_or_else(|refusals| ReplyBody::Refused { refusals });
         Reply { version: VERSION, id: request.id, body }
     }
 
-    fn status(&mut self, pacer: &mut dyn Pacer) -> Status {
-        let workers = self.worker_statuses(pacer);
+    fn status(&mut self, driver: &mut dyn WorkerDriver) -> Status {
+        let workers = self.worker_statuses(driver);
         Status {
             generation: self.generation(),
             process_id: std::process::id(),
-            uptime_ms: pacer.now().as_ns() / 1_000_000,
+            uptime_ms: driver.now().as_ns() / 1_000_000,
             enis: self.compiler.desired().enis.len(),
             flows: workers.iter().map(|worker| worker.flows).sum(),
             lanes: self.lanes(),
@@ -62,14 +62,14 @@ impl Switch {
         base: u64,
         generation: u64,
         delta: Delta,
-        pacer: &mut dyn Pacer,
+        driver: &mut dyn WorkerDriver,
     ) -> Result<Applied, Vec<Refusal>> {
         let running = self.generation();
         if base != running {
             let text = format!("generation {running} is running, not {base}; send the whole state with replace");
             return Err(vec![Refusal::new("generation-mismatch", "base", text)]);
         }
-        self.change(delta, generation, pacer)
+        self.change(delta, generation, driver)
     }
 
     fn known(&self, eni: Option<&EniId>) -> Result<(), Vec<Refusal>> {
@@ -85,14 +85,14 @@ impl Switch {
     }
 
     /// The way of a packet, by the workers that would judge it: egress at its sender's, ingress at its receiver's.
-    fn explain(&mut self, packet: PacketDescription, pacer: &mut dyn Pacer) -> Result<Explanation, Refusal> {
+    fn explain(&mut self, packet: PacketDescription, driver: &mut dyn WorkerDriver) -> Result<Explanation, Refusal> {
         let receiver = packet.to.clone().map(|to| self.find(&to, "packet/to")).transpose()?;
         let mut judgements = Vec::new();
         let mut next = receiver.map(|(_, index)| index);
         let mut verdict = None;
         if let Some(from) = packet.from.clone() {
             let place = self.find(&from, "packet/from")?;
-            let (report, after) = self.judge(place, Direction::Egress, &packet, pacer)?;
+            let (report, after) = self.judge(place, Direction::Egress, &packet, driver)?;
             judgements.extend(report);
             match after {
                 Verdict::Forward(to) if next.is_some_and(|next| next != to) => {
@@ -114,7 +114,7 @@ impl Switch {
             };
             let eni = self.snapshot.eni_id(index).cloned().unwrap_or_default();
             let place = self.find(&eni, "packet/to")?;
-            let (report, after) = self.judge(place, Direction::Ingress, &packet, pacer)?;
+            let (report, after) = self.judge(place, Direction::Ingress, &packet, driver)?;
             judgements.extend(report);
             // A device that is set down takes nothing, though its port is open.
             let is_set_down = || matches!(self.links([&eni].into_iter()).get(&eni), Some(Ok(Link::Down)));
@@ -131,10 +131,10 @@ impl Switch {
         (worker, eni): (usize, EniIndex),
         direction: Direction,
         packet: &PacketDescription,
-        pacer: &mut dyn Pacer,
+        driver: &mut dyn WorkerDriver,
     ) -> Result<(Option<JudgementReport>, Verdict), Refusal> {
         let question = Question::Explain { eni, direction, packet: Box::new(packet.clone()) };
-        match self.ask(worker, question, pacer) {
+        match self.ask(worker, question, driver) {
             Some(Answer::Explained(explained)) => explained,
             _ => Err(Refusal::new("timeout", format!("workers/{worker}"), "the worker did not answer in time")),
         }

@@ -9,7 +9,7 @@ use crate::exchange::handoff::{self, Links};
 use crate::exchange::publish::Published;
 use crate::os::sys::advise_huge_pages;
 use crate::port::buffer_pool::BufferPool;
-use crate::worker::driver::{Pacer, WorkerWiring};
+use crate::worker::driver::{WorkerDriver, WorkerEndpoint};
 use crate::worker::mailbox::Desk;
 use crate::worker::{Doorbells, Worker};
 use mio::unix::SourceFd;
@@ -34,12 +34,12 @@ struct Change {
     workers: usize,
     lanes: usize,
     /// Those that are not there yet.
-    hired: Vec<(WorkerHandle, Worker)>,
+    created: Vec<(WorkerHandle, Worker)>,
     links: Vec<Links>,
     /// Buffers for all that lack some. Afterwards those that nobody needs any more.
     spare: BufferPool,
     /// Afterwards, those that nobody needs any more.
-    dismissed: Vec<Worker>,
+    surplus: Vec<Worker>,
 }
 
 impl Switch {
@@ -53,11 +53,11 @@ impl Switch {
         &mut self,
         workers: usize,
         lanes: Option<usize>,
-        pacer: &mut dyn Pacer,
+        driver: &mut dyn WorkerDriver,
     ) -> Result<Regrouped, Vec<Refusal>> {
         let lanes = lanes.unwrap_or_else(|| self.lanes());
         self.check_group(workers, lanes).map_err(|refusal| vec![refusal])?;
-        let reserved = pacer.reserve(workers).map_err(|error| {
+        let reserved = driver.reserve(workers).map_err(|error| {
             let text = format!("there cannot be {workers} workers, and nothing has changed: {error}");
             vec![Refusal::new("limit", "workers", text)]
         })?;
@@ -65,19 +65,19 @@ impl Switch {
             moves: self.placement.moves_to(workers),
             workers,
             lanes,
-            hired: self.hire(workers, reserved),
+            created: self.create_workers(workers, reserved),
             links: handoff::connect(workers),
             spare: BufferPool::new(handoff::buffers_to_add(self.workers.len(), workers)),
-            dismissed: Vec::new(),
+            surplus: Vec::new(),
         };
-        let started = pacer.now();
-        let Some(mut all) = pacer.gather() else {
+        let started = driver.now();
+        let Some(mut all) = driver.pause_all() else {
             let text = "a worker did not come to the end of its turn in time; nothing has changed";
             return Err(vec![Refusal::new("timeout", "workers", text)]);
         };
-        let moved = self.rearrange(&mut change, &mut all, pacer.now());
-        pacer.release(all);
-        let pause_ns = pacer.now().as_ns() - started.as_ns();
+        let moved = self.rearrange(&mut change, &mut all, driver.now());
+        driver.resume(all);
+        let pause_ns = driver.now().as_ns() - started.as_ns();
         let (enis_moved, ports_down) = (change.moves.len(), self.ports_down());
         let sessions_moved = moved.map_err(|refusal| vec![refusal])?;
         Ok(Regrouped { workers, lanes, enis_moved, sessions_moved, pause_ns, ports_down })
@@ -124,12 +124,12 @@ impl Switch {
     }
 
     /// Those of `workers` workers that are not there yet.
-    pub(super) fn hire(&self, workers: usize, wirings: Vec<WorkerWiring>) -> Vec<(WorkerHandle, Worker)> {
-        let mut wirings = wirings.into_iter();
+    pub(super) fn create_workers(&self, workers: usize, endpoints: Vec<WorkerEndpoint>) -> Vec<(WorkerHandle, Worker)> {
+        let mut endpoints = endpoints.into_iter();
         let one = |number| {
             let desk = Arc::new(Desk::new(self.control.clone()));
-            let (doorbell, registry, core) = match wirings.next() {
-                Some(WorkerWiring { doorbell, registry, core }) => (doorbell, Some(registry), core),
+            let (doorbell, registry, core) = match endpoints.next() {
+                Some(WorkerEndpoint { doorbell, registry, core }) => (doorbell, Some(registry), core),
                 None => (Arc::new(Doorbell::new(None)), None, None),
             };
             let shard = Shard::with_memory(self.flows_max_per_worker, self.secret, &advise_huge_pages);
@@ -141,7 +141,7 @@ impl Switch {
     }
 
     /// Connects all workers with each other.
-    pub(super) fn introduce(&self, workers: &mut [Worker], links: Vec<Links>, spare: &mut BufferPool) {
+    pub(super) fn connect(&self, workers: &mut [Worker], links: Vec<Links>, spare: &mut BufferPool) {
         let doorbells: Doorbells = self.workers.iter().map(|worker| Arc::clone(&worker.doorbell)).collect();
         for (worker, links) in workers.iter_mut().zip(links) {
             worker.join(links, Arc::clone(&doorbells), spare);
@@ -152,12 +152,12 @@ impl Switch {
     fn rearrange(&mut self, change: &mut Change, all: &mut Vec<Worker>, now: Time) -> Result<usize, Refusal> {
         clear_rings(all, now)?;
         self.take_events(now);
-        let (handles, new): (Vec<_>, Vec<_>) = std::mem::take(&mut change.hired).into_iter().unzip();
+        let (handles, new): (Vec<_>, Vec<_>) = std::mem::take(&mut change.created).into_iter().unzip();
         all.extend(new);
         let moves: Vec<Move> = change.moves.iter().map(|(_, step)| *step).collect();
         let mut shards: Vec<&mut Shard> = all.iter_mut().map(Worker::shard_mut).collect();
         let moved = relocate(&mut shards, &moves, (&self.snapshot, now)).map_err(|no_room| {
-            change.dismissed = all.split_off(self.workers.len());
+            change.surplus = all.split_off(self.workers.len());
             self.tell(no_room)
         })?;
         // From here on nothing fails but single ports, which are opened again.
@@ -170,9 +170,9 @@ impl Switch {
         for (eni, _) in &change.moves {
             self.placement.set_slot(eni, self.ports.get(eni).map(|record| record.slot));
         }
-        change.dismissed = all.split_off(change.workers);
+        change.surplus = all.split_off(change.workers);
         self.placement.resize(change.workers);
-        self.introduce(all, std::mem::take(&mut change.links), &mut change.spare);
+        self.connect(all, std::mem::take(&mut change.links), &mut change.spare);
         self.sequence += 1;
         let (sequence, places) = (self.sequence, self.placement.table());
         self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), places });

@@ -1,7 +1,7 @@
 //! Gathers what workers and ports tell of themselves into the reports of the protocol.
 
 use crate::switch::{PortRecord, PortState, Switch};
-use crate::worker::driver::Pacer;
+use crate::worker::driver::WorkerDriver;
 use crate::worker::mailbox::{Answer, Question};
 use vswitch_core::ids::{EniId, EniIndex};
 use vswitch_core::protocol::{EniStats, PortStatus, WorkerStatus};
@@ -33,11 +33,12 @@ impl Switch {
     }
 
     /// Each worker's load.
-    pub fn worker_statuses(&mut self, pacer: &mut dyn Pacer) -> Vec<WorkerStatus> {
+    pub fn worker_statuses(&mut self, driver: &mut dyn WorkerDriver) -> Vec<WorkerStatus> {
         let workers = self.workers.len();
         let status = |worker: usize| {
             let (core, enis) = (self.workers[worker].core, self.placement.load(worker));
-            let Some(Answer::Load { flows, flows_max, tally, phases }) = self.ask(worker, Question::Load, pacer) else {
+            let Some(Answer::Load { flows, flows_max, tally, phases }) = self.ask(worker, Question::Load, driver)
+            else {
                 return None;
             };
             let (turns_busy, turns_idle, sleeps) = (tally.turns_busy, tally.turns_idle, tally.sleeps);
@@ -48,7 +49,7 @@ impl Switch {
     }
 
     /// The counters of these ENIs, in the order of their names.
-    pub fn eni_stats(&mut self, only: Option<&EniId>, pacer: &mut dyn Pacer) -> Vec<EniStats> {
+    pub fn eni_stats(&mut self, only: Option<&EniId>, driver: &mut dyn WorkerDriver) -> Vec<EniStats> {
         let mut by_worker: Vec<Vec<EniIndex>> = vec![Vec::new(); self.workers.len()];
         let every = self.compiler.desired().enis.keys().filter(|eni| only.is_none_or(|only| only == *eni));
         for (worker, index) in every.filter_map(|eni| self.placement.home(eni)) {
@@ -57,7 +58,7 @@ impl Switch {
         let mut stats = Vec::new();
         for (worker, enis) in by_worker.into_iter().enumerate() {
             for chunk in enis.chunks(ENIS_PER_QUESTION) {
-                if let Some(Answer::Stats(some)) = self.ask(worker, Question::Stats(chunk.to_vec()), pacer) {
+                if let Some(Answer::Stats(some)) = self.ask(worker, Question::Stats(chunk.to_vec()), driver) {
                     stats.extend(some);
                 }
             }

@@ -3,7 +3,7 @@
 use crate::exchange::doorbell::{Doorbell, Waker};
 use crate::worker::Worker;
 use crate::worker::busy_poll::BusyPoll;
-use crate::worker::driver::{Pacer, WorkerWiring};
+use crate::worker::driver::{WorkerDriver, WorkerEndpoint};
 use crate::worker::thread::{Clock, DOORBELL, WorkerLoop, WorkerThread};
 use mio::Poll;
 use std::io;
@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use vswitch_core::time::Time;
 
-/// A worker that makes progress ends the pause of the control thread at once; this is for one that was lost.
-const PAUSE_MAX: Duration = Duration::from_millis(5);
+/// A worker that makes progress ends the wait of the control thread at once; this is for one that was lost.
+const WAIT_MAX: Duration = Duration::from_millis(5);
 /// How long a worker may take for a turn before it is given up on.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module's page.
-pub(crate) struct Crew {
+pub(crate) struct WorkerThreads {
     clock: Clock,
     busy_poll: BusyPoll,
     /// Those that workers are pinned to, one after the other; none if the kernel is to choose.
@@ -26,7 +26,7 @@ pub(crate) struct Crew {
     threads: Vec<WorkerThread>,
 }
 
-impl Crew {
+impl WorkerThreads {
     pub(crate) fn new(pin: bool, busy_poll: BusyPoll, clock: Clock) -> Self {
         let cores = if pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
         let cores = cores.into_iter().map(|core| core.id).collect();
@@ -38,7 +38,7 @@ impl Crew {
         self.threads.into_iter().for_each(WorkerThread::end);
     }
 
-    fn start(&mut self, number: usize) -> io::Result<WorkerWiring> {
+    fn start(&mut self, number: usize) -> io::Result<WorkerEndpoint> {
         let core = (!self.cores.is_empty()).then(|| self.cores[number % self.cores.len()]);
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
@@ -46,7 +46,7 @@ impl Crew {
         let (bell, busy_poll, clock) = (Arc::clone(&doorbell), self.busy_poll, self.clock);
         let turning = WorkerLoop { poll, doorbell: bell, core, busy_poll, clock };
         self.threads.push(WorkerThread::spawn(number, turning)?);
-        Ok(WorkerWiring { doorbell, registry, core })
+        Ok(WorkerEndpoint { doorbell, registry, core })
     }
 
     fn keep(&mut self, workers: usize) {
@@ -55,22 +55,22 @@ impl Crew {
     }
 }
 
-impl Pacer for Crew {
+impl WorkerDriver for WorkerThreads {
     fn now(&self) -> Time {
         self.clock.now()
     }
 
-    fn pause(&mut self) {
-        std::thread::park_timeout(PAUSE_MAX);
+    fn wait(&mut self) {
+        std::thread::park_timeout(WAIT_MAX);
     }
 
-    fn reserve(&mut self, workers: usize) -> io::Result<Vec<WorkerWiring>> {
+    fn reserve(&mut self, workers: usize) -> io::Result<Vec<WorkerEndpoint>> {
         let before = self.threads.len();
-        let wirings: io::Result<Vec<_>> = (before..workers).map(|number| self.start(number)).collect();
-        wirings.inspect_err(|_| self.keep(before))
+        let endpoints: io::Result<Vec<_>> = (before..workers).map(|number| self.start(number)).collect();
+        endpoints.inspect_err(|_| self.keep(before))
     }
 
-    fn gather(&mut self) -> Option<Vec<Worker>> {
+    fn pause_all(&mut self) -> Option<Vec<Worker>> {
         let busy: Vec<&WorkerThread> = self.threads.iter().filter(|thread| thread.has_worker()).collect();
         busy.iter().for_each(|thread| thread.ask());
         let workers: Vec<Option<Worker>> = busy.iter().map(|thread| thread.take(PATIENCE)).collect();
@@ -85,7 +85,7 @@ impl Pacer for Crew {
         None
     }
 
-    fn release(&mut self, workers: Vec<Worker>) {
+    fn resume(&mut self, workers: Vec<Worker>) {
         let count = workers.len();
         for (thread, mut worker) in self.threads.iter().zip(workers) {
             worker.time_with(Clock::stopwatch_ns);
@@ -119,14 +119,14 @@ mod tests {
 
     #[test]
     fn a_worker_that_is_asked_for_comes_or_goes_on_turning() {
-        let mut crew = Crew::new(false, BusyPoll::default(), Clock::start());
-        crew.reserve(2).unwrap();
-        crew.release(workers(2));
+        let mut driver = WorkerThreads::new(false, BusyPoll::default(), Clock::start());
+        driver.reserve(2).unwrap();
+        driver.resume(workers(2));
         let mut came = [0, 0];
         for round in 0..4000 {
             // Now at once, now in time, now at the very moment at which nobody waits any more.
             let patience = Duration::from_nanos([0, 200, 1_000, 5_000, 20_000, 80_000][round % 6]);
-            let thread = &crew.threads[round % 2];
+            let thread = &driver.threads[round % 2];
             thread.ask();
             let worker = thread.take(patience);
             came[usize::from(worker.is_some())] += 1;
@@ -135,11 +135,11 @@ mod tests {
         println!("{came:?}");
         assert!(came.iter().all(|count| *count > 0), "{came:?}");
         // Reserved, and then not needed.
-        crew.reserve(3).unwrap();
-        let workers = crew.gather().unwrap();
+        driver.reserve(3).unwrap();
+        let workers = driver.pause_all().unwrap();
         assert_eq!(workers.iter().map(Worker::number).collect::<Vec<_>>(), [0, 1]);
-        crew.release(workers);
-        assert_eq!(crew.threads.len(), 2);
-        crew.end();
+        driver.resume(workers);
+        assert_eq!(driver.threads.len(), 2);
+        driver.end();
     }
 }

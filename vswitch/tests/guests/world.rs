@@ -6,7 +6,7 @@ use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
 use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
-use vswitch::worker::driver::HandPacer;
+use vswitch::worker::driver::ManualDriver;
 use vswitch_core::desired::Desired;
 use vswitch_core::protocol::{Applied, EniStats, Refusal, Regrouped, ReplyBody, Request, RequestBody, VERSION};
 use vswitch_core::time::Time;
@@ -43,29 +43,29 @@ impl World {
         self.hub.guest_lane(&eni(number), lane)
     }
 
-    pub(crate) fn with_switch<T>(&mut self, work: impl FnOnce(&mut Switch, &mut HandPacer<'_>) -> T) -> T {
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        let result = work(&mut self.switch, &mut pacer);
-        self.now = pacer.now;
+    pub(crate) fn with_switch<T>(&mut self, work: impl FnOnce(&mut Switch, &mut ManualDriver<'_>) -> T) -> T {
+        let mut driver = ManualDriver { workers: &mut self.workers, now: self.now };
+        let result = work(&mut self.switch, &mut driver);
+        self.now = driver.now;
         result
     }
 
     pub(crate) fn apply(&mut self, desired: Desired, generation: u64) -> Applied {
-        self.with_switch(|switch, pacer| switch.apply(desired, generation, pacer).unwrap())
+        self.with_switch(|switch, driver| switch.apply(desired, generation, driver).unwrap())
     }
 
     pub(crate) fn regroup(&mut self, workers: usize, lanes: usize) -> Result<Regrouped, Vec<Refusal>> {
-        self.with_switch(|switch, pacer| switch.regroup(workers, Some(lanes), pacer))
+        self.with_switch(|switch, driver| switch.regroup(workers, Some(lanes), driver))
     }
 
     pub(crate) fn ask(&mut self, body: RequestBody) -> ReplyBody {
-        self.with_switch(|switch, pacer| switch.answer(Request { version: VERSION, id: 1, body }, pacer).body)
+        self.with_switch(|switch, driver| switch.answer(Request { version: VERSION, id: 1, body }, driver).body)
     }
 
     /// Lets the switch look after its ports, some time later.
     pub(crate) fn tick(&mut self, after_ms: u64) {
         self.now = self.now + after_ms * 1_000_000;
-        self.with_switch(|switch, pacer| switch.tick(pacer));
+        self.with_switch(|switch, driver| switch.tick(driver));
     }
 
     pub(crate) fn turn(&mut self, times: usize) {
@@ -93,7 +93,7 @@ impl World {
     }
 
     pub(crate) fn stats(&mut self, number: u8) -> EniStats {
-        self.with_switch(|switch, pacer| switch.eni_stats(Some(&eni(number)), pacer).remove(0))
+        self.with_switch(|switch, driver| switch.eni_stats(Some(&eni(number)), driver).remove(0))
     }
 
     pub(crate) fn drops(&mut self, number: u8, reason: &str) -> u64 {
