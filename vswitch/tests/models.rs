@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use vswitch::exchange::doorbell::{Doorbell, Waker};
 use vswitch::exchange::handoff::{self, Handoff, Link, Links};
 use vswitch::exchange::publish::{Publication, Published};
-use vswitch::worker::pause::Recall;
+use vswitch::worker::pause::PauseRequest;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::compile::compile;
 use vswitch_core::desired::Desired;
@@ -275,20 +275,20 @@ fn a_worker_that_is_asked_for_comes_or_goes_on_turning() {
     loom::model(|| {
         let bedside = Arc::new(Notify::new());
         let bell = Arc::new(Doorbell::new(Some(Waker::of(Arc::clone(&bedside)))));
-        let (recall, desk) = (Arc::new(Recall::default()), Arc::new((Mutex::new(false), Notify::new())));
-        recall.give();
-        let (its_bell, its_recall, its_desk) = (Arc::clone(&bell), Arc::clone(&recall), Arc::clone(&desk));
-        // In the order of `WorkerLoop::run_until_asked`.
+        let (pause, desk) = (Arc::new(PauseRequest::default()), Arc::new((Mutex::new(false), Notify::new())));
+        pause.start();
+        let (its_bell, its_pause, its_desk) = (Arc::clone(&bell), Arc::clone(&pause), Arc::clone(&desk));
+        // In the order of `WorkerLoop::run_until_paused`.
         let turn = move || {
             loop {
-                while its_recall.is_turning() {
+                while its_pause.is_running() {
                     its_bell.declare_asleep();
-                    if its_recall.is_turning() {
+                    if its_pause.is_running() {
                         bedside.wait();
                     }
                     its_bell.declare_awake();
                 }
-                if its_recall.gives_back() {
+                if its_pause.confirm() {
                     break;
                 }
             }
@@ -296,16 +296,16 @@ fn a_worker_that_is_asked_for_comes_or_goes_on_turning() {
             its_desk.1.notify();
         };
         let ask = move || {
-            recall.ask(&bell);
+            pause.request(&bell);
             let has_come = *desk.0.lock().unwrap();
-            if !has_come && recall.think_better() {
+            if !has_come && pause.cancel() {
                 assert!(!*desk.0.lock().unwrap(), "it goes on turning");
-                recall.ask(&bell);
+                pause.request(&bell);
             }
             while !*desk.0.lock().unwrap() {
                 desk.1.wait();
             }
-            assert!(!recall.has_worker());
+            assert!(!pause.has_worker());
         };
         together(vec![Box::new(turn), Box::new(ask)]);
     });

@@ -3,7 +3,7 @@
 use crate::exchange::doorbell::Doorbell;
 use crate::worker::Worker;
 use crate::worker::busy_poll::{BusyPoll, Spin};
-use crate::worker::pause::Recall;
+use crate::worker::pause::PauseRequest;
 use mio::{Events, Poll, Token};
 use std::io;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub struct WorkerLoop {
 /// A thread that turns the worker it is given, until it is asked for it.
 #[derive(Debug)]
 pub struct WorkerThread {
-    recall: Arc<Recall>,
+    pause: Arc<PauseRequest>,
     doorbell: Arc<Doorbell>,
     to: Sender<Worker>,
     from: Receiver<Worker>,
@@ -74,54 +74,54 @@ impl WorkerThread {
     ///
     /// # Errors
     /// The kernel has no thread to give.
-    pub fn spawn(number: usize, mut turning: WorkerLoop) -> io::Result<Self> {
-        let (recall, doorbell) = (Arc::<Recall>::default(), Arc::clone(&turning.doorbell));
-        let its_recall = Arc::clone(&recall);
+    pub fn spawn(number: usize, mut worker_loop: WorkerLoop) -> io::Result<Self> {
+        let (pause, doorbell) = (Arc::<PauseRequest>::default(), Arc::clone(&worker_loop.doorbell));
+        let its_pause = Arc::clone(&pause);
         let ((to, inbox), (outbox, from)) = (channel::<Worker>(), channel());
         let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             // A switch that lost a worker would look alive and drop the traffic of some: better to be restarted whole.
             let abort = AbortOnPanic;
-            turning.pin();
+            worker_loop.pin();
             while let Ok(mut worker) = inbox.recv() {
-                turning.run_until_asked(&mut worker, &its_recall);
+                worker_loop.run_until_paused(&mut worker, &its_pause);
                 if outbox.send(worker).is_err() {
                     break;
                 }
             }
             std::mem::forget(abort);
         })?;
-        Ok(Self { recall, doorbell, to, from, handle })
+        Ok(Self { pause, doorbell, to, from, handle })
     }
 
     /// Has it turn a worker.
     pub fn give(&self, worker: Worker) {
-        self.recall.give();
+        self.pause.start();
         // A thread that is gone has taken the process with it.
         let _ = self.to.send(worker);
     }
 
     /// Whether it turns a worker.
     pub fn has_worker(&self) -> bool {
-        self.recall.has_worker()
+        self.pause.has_worker()
     }
 
     /// Asks for the worker.
-    pub fn ask(&self) {
-        self.recall.ask(&self.doorbell);
+    pub fn request_pause(&self) {
+        self.pause.request(&self.doorbell);
     }
 
     /// The worker that was asked for; none, and it goes on turning, if it does not come in time.
-    pub fn take(&self, patience: Duration) -> Option<Worker> {
-        if let Ok(worker) = self.from.recv_timeout(patience) {
+    pub fn take(&self, timeout: Duration) -> Option<Worker> {
+        if let Ok(worker) = self.from.recv_timeout(timeout) {
             return Some(worker);
         }
-        if self.recall.think_better() { None } else { self.from.recv().ok() }
+        if self.pause.cancel() { None } else { self.from.recv().ok() }
     }
 
     /// Ends the thread, and lets go of its worker.
     pub fn end(self) {
         if self.has_worker() {
-            self.ask();
+            self.request_pause();
         }
         drop(self.to);
         // A worker that panics takes the process with it, so there is nothing to learn here.
@@ -136,27 +136,27 @@ impl WorkerLoop {
         }
     }
 
-    fn run_until_asked(&mut self, worker: &mut Worker, recall: &Recall) {
+    fn run_until_paused(&mut self, worker: &mut Worker, pause: &PauseRequest) {
         loop {
-            self.run(worker, recall);
-            if recall.gives_back() {
+            self.run(worker, pause);
+            if pause.confirm() {
                 return;
             }
         }
     }
 
-    fn run(&mut self, worker: &mut Worker, recall: &Recall) {
+    fn run(&mut self, worker: &mut Worker, pause: &PauseRequest) {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut spin = Spin::new(self.busy_poll);
         let mut turns: u32 = 0;
-        while recall.is_turning() {
+        while pause.is_running() {
             turns = turns.wrapping_add(1);
             let now = self.clock.now();
             if !worker.turn(now).is_idle() {
                 spin.was_busy();
             } else if spin.is_over(now) {
                 worker.rest();
-                self.sleep(worker, recall, &mut events);
+                self.sleep(worker, pause, &mut events);
                 spin.slept(now, self.clock.now());
                 continue;
             }
@@ -166,9 +166,9 @@ impl WorkerLoop {
         }
     }
 
-    fn sleep(&mut self, worker: &mut Worker, recall: &Recall, events: &mut Events) {
+    fn sleep(&mut self, worker: &mut Worker, pause: &PauseRequest, events: &mut Events) {
         self.doorbell.declare_asleep();
-        if !worker.has_input() && recall.is_turning() {
+        if !worker.has_input() && pause.is_running() {
             worker.note_sleep();
             self.wait(worker, events, SLEEP_MAX);
         }

@@ -14,7 +14,7 @@ use vswitch_core::time::Time;
 /// A worker that makes progress ends the wait of the control thread at once; this is for one that was lost.
 const WAIT_MAX: Duration = Duration::from_millis(5);
 /// How long a worker may take for a turn before it is given up on.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// See the module's page.
 pub(crate) struct WorkerThreads {
@@ -44,8 +44,8 @@ impl WorkerThreads {
         let registry = poll.registry().try_clone()?;
         let doorbell = Arc::new(Doorbell::new(Some(Waker::new(poll.registry(), DOORBELL)?)));
         let (bell, busy_poll, clock) = (Arc::clone(&doorbell), self.busy_poll, self.clock);
-        let turning = WorkerLoop { poll, doorbell: bell, core, busy_poll, clock };
-        self.threads.push(WorkerThread::spawn(number, turning)?);
+        let worker_loop = WorkerLoop { poll, doorbell: bell, core, busy_poll, clock };
+        self.threads.push(WorkerThread::spawn(number, worker_loop)?);
         Ok(WorkerEndpoint { doorbell, registry, core })
     }
 
@@ -72,8 +72,8 @@ impl WorkerDriver for WorkerThreads {
 
     fn pause_all(&mut self) -> Option<Vec<Worker>> {
         let busy: Vec<&WorkerThread> = self.threads.iter().filter(|thread| thread.has_worker()).collect();
-        busy.iter().for_each(|thread| thread.ask());
-        let workers: Vec<Option<Worker>> = busy.iter().map(|thread| thread.take(PATIENCE)).collect();
+        busy.iter().for_each(|thread| thread.request_pause());
+        let workers: Vec<Option<Worker>> = busy.iter().map(|thread| thread.take(PAUSE_TIMEOUT)).collect();
         if workers.iter().all(Option::is_some) {
             return Some(workers.into_iter().flatten().collect());
         }
@@ -125,10 +125,10 @@ mod tests {
         let mut came = [0, 0];
         for round in 0..4000 {
             // Now at once, now in time, now at the very moment at which nobody waits any more.
-            let patience = Duration::from_nanos([0, 200, 1_000, 5_000, 20_000, 80_000][round % 6]);
+            let timeout = Duration::from_nanos([0, 200, 1_000, 5_000, 20_000, 80_000][round % 6]);
             let thread = &driver.threads[round % 2];
-            thread.ask();
-            let worker = thread.take(patience);
+            thread.request_pause();
+            let worker = thread.take(timeout);
             came[usize::from(worker.is_some())] += 1;
             worker.into_iter().for_each(|worker| thread.give(worker));
         }
