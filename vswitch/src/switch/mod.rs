@@ -1,6 +1,6 @@
 //! The cold half of the switch: the desired state, the ports, and the steps from one generation to the next.
 //!
-//! It runs on the control thread. It knows the workers only by their desks and bells, so that it drives worker threads
+//! It runs on the control thread. It knows the workers only by their mailboxes and doorbells, so that it drives worker threads
 //! and workers turned by hand alike; how it waits for them is the [`WorkerDriver`]'s affair.
 
 pub mod control_socket;
@@ -26,7 +26,7 @@ use crate::switch::placement::Placement;
 use crate::switch::reconcile::{Step, plan, wishes};
 use crate::worker::Worker;
 use crate::worker::driver::{WorkerDriver, WorkerEndpoint};
-use crate::worker::mailbox::{Answer, Command, Desk, Question};
+use crate::worker::mailbox::{Answer, Command, Mailbox, Question};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ impl PortRecord {
 }
 
 pub(crate) struct WorkerHandle {
-    pub(crate) desk: Arc<Desk>,
+    pub(crate) mailbox: Arc<Mailbox>,
     doorbell: Arc<Doorbell>,
     /// Whether it was told that its table is filling up.
     is_warned: bool,
@@ -349,7 +349,7 @@ impl Switch {
     /// Says once that a table fills up, and again once it had emptied meanwhile.
     fn warn_of_full_tables(&mut self) {
         for (number, worker) in self.workers.iter_mut().enumerate() {
-            let percent = worker.desk.table_percent();
+            let percent = worker.mailbox.table_percent();
             if percent >= TABLE_WARNING_PERCENT && !worker.is_warned {
                 log::warn!(
                     "warning: the session table of worker {number} is {percent} % full; \
@@ -391,7 +391,7 @@ impl Switch {
     pub(crate) fn ask(&mut self, worker: usize, question: Question, driver: &mut dyn WorkerDriver) -> Option<Answer> {
         let ticket = self.next_ticket();
         self.command(worker, Command::Ask { question, ticket }, driver)?;
-        wait_for(driver, || self.workers[worker].desk.take_answer(ticket))
+        wait_for(driver, || self.workers[worker].mailbox.take_answer(ticket))
     }
 
     fn next_ticket(&mut self) -> u64 {
@@ -401,8 +401,8 @@ impl Switch {
 
     fn command(&self, worker: usize, command: Command, driver: &mut dyn WorkerDriver) -> Option<()> {
         let mut command = Some(command);
-        let desk = &self.workers[worker].desk;
-        let given = wait_for(driver, || match command.take().map(|command| desk.command(command)) {
+        let mailbox = &self.workers[worker].mailbox;
+        let given = wait_for(driver, || match command.take().map(|command| mailbox.command(command)) {
             Some(Err(refused)) => {
                 command = Some(refused);
                 None

@@ -180,7 +180,7 @@ impl Switch {
     fn detach(&mut self, worker: usize, slot: u32, driver: &mut dyn WorkerDriver) -> Option<Box<dyn Port>> {
         let ticket = self.next_ticket();
         self.command(worker, Command::Detach { slot, ticket }, driver)?;
-        match wait_for(driver, || self.workers[worker].desk.take_answer(ticket)) {
+        match wait_for(driver, || self.workers[worker].mailbox.take_answer(ticket)) {
             Some(Answer::Detached(port)) => port,
             _ => None,
         }
@@ -188,7 +188,7 @@ impl Switch {
 
     pub(super) fn take_events(&mut self, now: Time) {
         for worker in 0..self.workers.len() {
-            while let Some(event) = self.workers[worker].desk.take_event() {
+            while let Some(event) = self.workers[worker].mailbox.take_event() {
                 drop(event.port);
                 let owner = |record: &PortRecord| record.has_place(worker, event.slot);
                 let eni = self.ports.iter().find(|(_, record)| owner(record));

@@ -10,7 +10,7 @@ use crate::exchange::publish::Published;
 use crate::os::sys::advise_huge_pages;
 use crate::port::buffer_pool::BufferPool;
 use crate::worker::driver::{WorkerDriver, WorkerEndpoint};
-use crate::worker::mailbox::Desk;
+use crate::worker::mailbox::Mailbox;
 use crate::worker::{Doorbells, Worker};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -127,15 +127,15 @@ impl Switch {
     pub(super) fn create_workers(&self, workers: usize, endpoints: Vec<WorkerEndpoint>) -> Vec<(WorkerHandle, Worker)> {
         let mut endpoints = endpoints.into_iter();
         let one = |number| {
-            let desk = Arc::new(Desk::new(self.control.clone()));
+            let mailbox = Arc::new(Mailbox::new(self.control.clone()));
             let (doorbell, registry, core) = match endpoints.next() {
                 Some(WorkerEndpoint { doorbell, registry, core }) => (doorbell, Some(registry), core),
                 None => (Arc::new(Doorbell::new(None)), None, None),
             };
             let shard = Shard::with_memory(self.flows_max_per_worker, self.secret, &advise_huge_pages);
-            let mut worker = Worker::new(number, Arc::clone(&self.publication), Arc::clone(&desk), shard);
+            let mut worker = Worker::new(number, Arc::clone(&self.publication), Arc::clone(&mailbox), shard);
             worker.coalesces = self.factory.coalesces;
-            (WorkerHandle { desk, doorbell, is_warned: false, registry, core }, worker)
+            (WorkerHandle { mailbox, doorbell, is_warned: false, registry, core }, worker)
         };
         (self.workers.len()..workers).map(one).collect()
     }

@@ -42,7 +42,7 @@ impl Switch {
                 return None;
             };
             let (turns_busy, turns_idle, sleeps) = (tally.turns_busy, tally.turns_idle, tally.sleeps);
-            let table_percent = self.workers[worker].desk.table_percent();
+            let table_percent = self.workers[worker].mailbox.table_percent();
             Some(WorkerStatus { core, enis, flows, flows_max, table_percent, turns_busy, turns_idle, sleeps, phases })
         };
         (0..workers).filter_map(status).collect()

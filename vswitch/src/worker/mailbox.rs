@@ -1,4 +1,4 @@
-//! What the control thread asks of a worker, and what it gets to hear: bounded queues, served within a turn.
+//! Commands of the control thread to a worker, and what comes back: bounded queues, served within a turn.
 
 use crate::port::Port;
 use crate::worker::stats::Tally;
@@ -168,7 +168,7 @@ pub struct Event {
 }
 
 /// The queues between the control thread and one worker.
-pub struct Desk {
+pub struct Mailbox {
     commands: ArrayQueue<Command>,
     answers: ArrayQueue<(u64, Answer)>,
     /// Bounded by the number of ports: a failed one is reported once and gone from the worker until it is attached
@@ -182,14 +182,14 @@ pub struct Desk {
     table_percent: AtomicUsize,
 }
 
-impl fmt::Debug for Desk {
+impl fmt::Debug for Mailbox {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Desk").field("commands", &self.commands.len()).finish_non_exhaustive()
     }
 }
 
-impl Desk {
-    /// An empty desk whose events wake the control thread through `control`.
+impl Mailbox {
+    /// An empty mailbox whose events wake the control thread through `control`.
     pub fn new(control: Option<Arc<mio::Waker>>) -> Self {
         Self {
             commands: ArrayQueue::new(COMMANDS_MAX),

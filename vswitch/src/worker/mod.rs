@@ -23,7 +23,7 @@ use crate::exchange::handoff::Links;
 use crate::exchange::publish::{Publication, Published};
 use crate::port::Port;
 use crate::port::buffer_pool::BufferPool;
-use crate::worker::mailbox::Desk;
+use crate::worker::mailbox::Mailbox;
 use crate::worker::stats::Tally;
 use std::sync::Arc;
 use vswitch_core::eni::Shard;
@@ -92,7 +92,7 @@ struct Surroundings {
     /// Its ends of the links to other workers.
     links: Links,
     /// Its commands and answers.
-    desk: Arc<Desk>,
+    mailbox: Arc<Mailbox>,
     doorbells: Doorbells,
 }
 
@@ -159,11 +159,11 @@ struct Arrival {
 
 impl Worker {
     /// A worker without ports, buffers, and others that it knows.
-    pub(crate) fn new(number: usize, publication: Arc<Publication>, desk: Arc<Desk>, shard: Shard) -> Self {
+    pub(crate) fn new(number: usize, publication: Arc<Publication>, mailbox: Arc<Mailbox>, shard: Shard) -> Self {
         let links = Links { outbound: Vec::new(), inbound: Vec::new() };
         Self {
             current: publication.newest(),
-            surroundings: Surroundings { number, publication, links, desk, doorbells: Arc::new([]) },
+            surroundings: Surroundings { number, publication, links, mailbox, doorbells: Arc::new([]) },
             shard,
             ports: Vec::new(),
             ready: Vec::new(),

@@ -100,7 +100,7 @@ impl WorkerDriver for WorkerThreads {
 mod tests {
     use super::*;
     use crate::exchange::publish::{Publication, Published};
-    use crate::worker::mailbox::Desk;
+    use crate::worker::mailbox::Mailbox;
     use vswitch_core::chunks::Chunks;
     use vswitch_core::compile::compile;
     use vswitch_core::desired::Desired;
@@ -111,8 +111,8 @@ mod tests {
         let publication =
             Arc::new(Publication::new(count, Published { sequence: 0, snapshot, places: Chunks::default() }));
         let one = |number| {
-            let desk = Arc::new(Desk::new(None));
-            Worker::new(number, Arc::clone(&publication), desk, Shard::new(64, [1, 2]))
+            let mailbox = Arc::new(Mailbox::new(None));
+            Worker::new(number, Arc::clone(&publication), mailbox, Shard::new(64, [1, 2]))
         };
         (0..count).map(one).collect()
     }

@@ -46,7 +46,7 @@ impl Worker {
         let publication = &self.surroundings.publication;
         publication.is_newer_than(self.current.sequence)
             || publication.settle_requested() != self.settled
-            || self.surroundings.desk.has_commands()
+            || self.surroundings.mailbox.has_commands()
             || self.has_packets_from_others()
     }
 
@@ -75,11 +75,11 @@ impl Worker {
     }
 
     pub(super) fn obey(&mut self, now: Time) -> usize {
-        if !self.surroundings.desk.has_commands() {
+        if !self.surroundings.mailbox.has_commands() {
             return 0;
         }
-        let desk = Arc::clone(&self.surroundings.desk);
-        let Some(command) = desk.next_command() else { return 0 };
+        let mailbox = Arc::clone(&self.surroundings.mailbox);
+        let Some(command) = mailbox.next_command() else { return 0 };
         match command {
             Command::Attach { slot, eni, incarnation, lane, port, frame_bytes_max } => {
                 let entry = PortEntry::new((eni, incarnation), lane, port, frame_bytes_max);
@@ -92,10 +92,10 @@ impl Worker {
             }
             Command::Detach { slot, ticket } => {
                 self.count_held(slot);
-                desk.answer_detached(ticket, self.detach(slot).and_then(|entry| entry.port));
+                mailbox.answer_detached(ticket, self.detach(slot).and_then(|entry| entry.port));
             }
             Command::Ask { question, ticket } => {
-                desk.answer(ticket, question.ask(&mut self.shard, &self.current.snapshot, self.tally, now));
+                mailbox.answer(ticket, question.ask(&mut self.shard, &self.current.snapshot, self.tally, now));
             }
         }
         1
@@ -353,7 +353,7 @@ impl Worker {
         self.count_held(slot);
         let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.take());
         if let Some(port) = port {
-            self.surroundings.desk.report(Event { slot, port, error });
+            self.surroundings.mailbox.report(Event { slot, port, error });
         }
     }
 
@@ -367,7 +367,7 @@ impl Worker {
             let due = if self.shard.flow_count() == 0 { 0 } else { self.sweep_due + due as usize };
             // Parts of packets are looked after as well.
             self.sweep_due = due.clamp(1, records);
-            self.surroundings.desk.note_table(self.shard.table_percent());
+            self.surroundings.mailbox.note_table(self.shard.table_percent());
         }
         if self.sweep_due > 0 {
             let records = self.sweep_due.min(SWEEP_RECORDS_MAX);
