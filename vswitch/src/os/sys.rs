@@ -318,7 +318,7 @@ pub fn bpf_programs_at(interface: u32, attach_type: u32) -> io::Result<u32> {
     /// What the command reads and writes of `union bpf_attr`: 64 bytes, no padding that is not named.
     #[repr(C)]
     #[derive(Default)]
-    struct Query {
+    struct ProgramQuery {
         interface: u32,
         attach_type: u32,
         flags: [u32; 2],
@@ -327,11 +327,11 @@ pub fn bpf_programs_at(interface: u32, attach_type: u32) -> io::Result<u32> {
         padding: u32,
         others: [u64; 4],
     }
-    let mut query = Query { interface, attach_type, ..Query::default() };
-    // SAFETY: the kernel reads and writes within the `size_of::<Query>()` bytes at the pointer, which leads to
+    let mut query = ProgramQuery { interface, attach_type, ..ProgramQuery::default() };
+    // SAFETY: the kernel reads and writes within the `size_of::<ProgramQuery>()` bytes at the pointer, which leads to
     // `query`, laid out as the kernel's part of this command, initialised whole and exclusively borrowed. There is no
     // list of programs to write to: the pointer to it is null, and it has no entries.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Query>()) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<ProgramQuery>()) };
     let error = io::Error::last_os_error();
     match (result, error.raw_os_error()) {
         (0, _) => Ok(query.count),

@@ -3,13 +3,13 @@
 
 use crate::switch::Switch;
 use crate::worker::driver::WorkerDriver;
-use crate::worker::mailbox::{Answer, Question};
+use crate::worker::mailbox::{Answer, Query};
 use vswitch_core::protocol::{FlowCursor, FlowSelection, Refusal, ReplyBody};
 
 /// Sessions in one reply.
 const FLOWS_PER_REPLY: usize = 4096;
-/// Questions to workers for one request: each is a bounded part of a turn.
-const QUESTIONS_PER_REQUEST: usize = 256;
+/// Queries to workers for one request: each is a bounded part of a turn.
+const QUERIES_PER_REQUEST: usize = 256;
 
 impl Switch {
     /// One page of sessions.
@@ -26,8 +26,8 @@ impl Switch {
             if flows.len() >= limit {
                 return Some(Step::Pause);
             }
-            let question = Question::Flows { selection: selection.clone(), place, limit: limit - flows.len() };
-            let Some(Answer::Flows(page)) = switch.ask(worker, question, driver) else { return None };
+            let query = Query::Flows { selection: selection.clone(), place, limit: limit - flows.len() };
+            let Some(Answer::Flows(page)) = switch.query(worker, query, driver) else { return None };
             flows.extend(page.flows);
             Some(Step::On(page.next))
         })?;
@@ -43,8 +43,8 @@ impl Switch {
     ) -> Result<ReplyBody, Vec<Refusal>> {
         let mut ended = 0;
         let next = self.walk(selection, cursor, |switch, FlowCursor { worker, place }| {
-            let question = Question::Flush { selection: selection.clone(), place };
-            let Some(Answer::Flushed { flows, next }) = switch.ask(worker, question, driver) else { return None };
+            let query = Query::Flush { selection: selection.clone(), place };
+            let Some(Answer::Flushed { flows, next }) = switch.query(worker, query, driver) else { return None };
             ended += flows;
             Some(Step::On(next))
         })?;
@@ -62,7 +62,7 @@ impl Switch {
         let home = selection.eni.as_ref().and_then(|eni| self.placement.home(eni)).map(|(worker, _)| worker);
         let (first, behind) = home.map_or((0, self.workers.len()), |worker| (worker, worker + 1));
         let mut at = cursor.unwrap_or(FlowCursor { worker: first, place: 0 });
-        for _ in 0..QUESTIONS_PER_REQUEST {
+        for _ in 0..QUERIES_PER_REQUEST {
             if at.worker >= behind {
                 return Ok(None);
             }

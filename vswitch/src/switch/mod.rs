@@ -26,7 +26,7 @@ use crate::switch::placement::Placement;
 use crate::switch::reconcile::{Step, plan, wishes};
 use crate::worker::Worker;
 use crate::worker::driver::{WorkerDriver, WorkerEndpoint};
-use crate::worker::mailbox::{Answer, Command, Mailbox, Question};
+use crate::worker::mailbox::{Answer, Command, Mailbox, Query};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -388,9 +388,9 @@ impl Switch {
     }
 
     /// Asks a worker and waits for its answer.
-    pub(crate) fn ask(&mut self, worker: usize, question: Question, driver: &mut dyn WorkerDriver) -> Option<Answer> {
+    pub(crate) fn query(&mut self, worker: usize, query: Query, driver: &mut dyn WorkerDriver) -> Option<Answer> {
         let ticket = self.next_ticket();
-        self.command(worker, Command::Ask { question, ticket }, driver)?;
+        self.command(worker, Command::Query { query, ticket }, driver)?;
         wait_for(driver, || self.workers[worker].mailbox.take_answer(ticket))
     }
 

@@ -3,7 +3,7 @@
 use crate::port::link_state::Link;
 use crate::switch::{PortRecord, Switch};
 use crate::worker::driver::WorkerDriver;
-use crate::worker::mailbox::{Answer, Question};
+use crate::worker::mailbox::{Answer, Query};
 use vswitch_core::desired::Direction;
 use vswitch_core::ids::{EniId, EniIndex};
 use vswitch_core::protocol::{
@@ -133,8 +133,8 @@ impl Switch {
         packet: &PacketDescription,
         driver: &mut dyn WorkerDriver,
     ) -> Result<(Option<JudgementReport>, Verdict), Refusal> {
-        let question = Question::Explain { eni, direction, packet: Box::new(packet.clone()) };
-        match self.ask(worker, question, driver) {
+        let query = Query::Explain { eni, direction, packet: Box::new(packet.clone()) };
+        match self.query(worker, query, driver) {
             Some(Answer::Explained(explained)) => explained,
             _ => Err(Refusal::new("timeout", format!("workers/{worker}"), "the worker did not answer in time")),
         }

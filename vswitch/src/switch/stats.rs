@@ -2,12 +2,12 @@
 
 use crate::switch::{PortRecord, PortState, Switch};
 use crate::worker::driver::WorkerDriver;
-use crate::worker::mailbox::{Answer, Question};
+use crate::worker::mailbox::{Answer, Query};
 use vswitch_core::ids::{EniId, EniIndex};
 use vswitch_core::protocol::{EniStats, PortStatus, WorkerStatus};
 
 /// ENIs whose counters a worker gathers in one turn: the packet path waits meanwhile.
-const ENIS_PER_QUESTION: usize = 64;
+const ENIS_PER_QUERY: usize = 64;
 
 impl Switch {
     /// The state of all ports, as it is at this moment: also of devices that were set down or moved while their ports were open.
@@ -37,8 +37,7 @@ impl Switch {
         let workers = self.workers.len();
         let status = |worker: usize| {
             let (core, enis) = (self.workers[worker].core, self.placement.load(worker));
-            let Some(Answer::Load { flows, flows_max, tally, phases }) = self.ask(worker, Question::Load, driver)
-            else {
+            let Some(Answer::Load { flows, flows_max, tally, phases }) = self.query(worker, Query::Load, driver) else {
                 return None;
             };
             let (turns_busy, turns_idle, sleeps) = (tally.turns_busy, tally.turns_idle, tally.sleeps);
@@ -57,8 +56,8 @@ impl Switch {
         }
         let mut stats = Vec::new();
         for (worker, enis) in by_worker.into_iter().enumerate() {
-            for chunk in enis.chunks(ENIS_PER_QUESTION) {
-                if let Some(Answer::Stats(some)) = self.ask(worker, Question::Stats(chunk.to_vec()), driver) {
+            for chunk in enis.chunks(ENIS_PER_QUERY) {
+                if let Some(Answer::Stats(some)) = self.query(worker, Query::Stats(chunk.to_vec()), driver) {
                     stats.extend(some);
                 }
             }

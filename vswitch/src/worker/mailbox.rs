@@ -23,7 +23,7 @@ use vswitch_core::verdict::Verdict;
 
 /// Commands that wait for one worker. The control thread waits for room, so this only sets how far it runs ahead.
 const COMMANDS_MAX: usize = 64;
-/// Answers that wait for the control thread, which asks one question at a time and may have given up on a few.
+/// Answers that wait for the control thread, which sends one query at a time and may have given up on a few.
 const ANSWERS_MAX: usize = 64;
 
 /// Something to do for a worker.
@@ -58,10 +58,10 @@ pub enum Command {
         /// What the answer repeats.
         ticket: u64,
     },
-    /// Answer a question.
-    Ask {
-        /// The question.
-        question: Question,
+    /// Answer a query.
+    Query {
+        /// The query.
+        query: Query,
         /// What the answer repeats.
         ticket: u64,
     },
@@ -69,7 +69,7 @@ pub enum Command {
 
 /// What can be asked about a worker's shard.
 #[derive(Clone, Debug)]
-pub enum Question {
+pub enum Query {
     /// How loaded is it?
     Load,
     /// The counters of these ENIs: few, since the packet path waits meanwhile.
@@ -101,8 +101,8 @@ pub enum Question {
     },
 }
 
-impl Question {
-    pub(crate) fn ask(self, shard: &mut Shard, snapshot: &Snapshot, tally: Tally, now: Time) -> Answer {
+impl Query {
+    pub(crate) fn run(self, shard: &mut Shard, snapshot: &Snapshot, tally: Tally, now: Time) -> Answer {
         match self {
             Self::Load => Answer::Load {
                 flows: shard.connection_count(snapshot),
@@ -130,7 +130,7 @@ impl Question {
 pub enum Answer {
     /// To [`Command::Detach`]: the port, unless it was down.
     Detached(Option<Box<dyn Port>>),
-    /// To [`Question::Load`].
+    /// To [`Query::Load`].
     Load {
         /// Sessions it holds.
         flows: usize,
@@ -141,18 +141,18 @@ pub enum Answer {
         /// Where its time goes.
         phases: PhaseTimes,
     },
-    /// To [`Question::Stats`].
+    /// To [`Query::Stats`].
     Stats(Vec<EniStats>),
-    /// To [`Question::Flows`].
+    /// To [`Query::Flows`].
     Flows(FlowPage),
-    /// To [`Question::Flush`].
+    /// To [`Query::Flush`].
     Flushed {
         /// How many sessions ended.
         flows: u64,
         /// Where to go on; none at the end of the tables.
         next: Option<u64>,
     },
-    /// To [`Question::Explain`].
+    /// To [`Query::Explain`].
     Explained(Result<(Option<JudgementReport>, Verdict), Refusal>),
 }
 
@@ -184,7 +184,7 @@ pub struct Mailbox {
 
 impl fmt::Debug for Mailbox {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Desk").field("commands", &self.commands.len()).finish_non_exhaustive()
+        formatter.debug_struct("Mailbox").field("commands", &self.commands.len()).finish_non_exhaustive()
     }
 }
 
@@ -254,7 +254,7 @@ impl Mailbox {
     }
 
     pub(crate) fn answer(&self, ticket: u64, answer: Answer) {
-        // A full queue means that nobody reads: the control thread gave up on its question long ago.
+        // A full queue means that nobody reads: the control thread gave up on its query long ago.
         self.answers.force_push((ticket, answer));
         if let Some(waiter) = &*self.waiter.lock() {
             waiter.unpark();

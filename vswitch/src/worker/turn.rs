@@ -94,8 +94,8 @@ impl Worker {
                 self.count_held(slot);
                 mailbox.answer_detached(ticket, self.detach(slot).and_then(|entry| entry.port));
             }
-            Command::Ask { question, ticket } => {
-                mailbox.answer(ticket, question.ask(&mut self.shard, &self.current.snapshot, self.tally, now));
+            Command::Query { query, ticket } => {
+                mailbox.answer(ticket, query.run(&mut self.shard, &self.current.snapshot, self.tally, now));
             }
         }
         1
