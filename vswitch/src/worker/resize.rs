@@ -32,7 +32,7 @@ impl Worker {
     pub(crate) fn turn_for_judged(&mut self, now: Time) {
         self.cross(now);
         let settle = self.surroundings.publication.settle_requested();
-        while self.obey(now) > 0 {}
+        while self.run_command(now) > 0 {}
         self.reclaim_buffers();
         self.take_handoffs(now);
         self.settle(settle, now);

@@ -27,7 +27,7 @@ impl Worker {
         let mut activity = Activity { commands: self.cross(now), ..Activity::default() };
         // Read before the rings are emptied: what they held at the request is out of them at the end of this turn.
         let settle = self.surroundings.publication.settle_requested();
-        activity.commands += self.obey(now);
+        activity.commands += self.run_command(now);
         self.reclaim_buffers();
         activity.packets += self.take_handoffs(now);
         self.take_unjudged(now, &mut activity);
@@ -66,7 +66,7 @@ impl Worker {
         }
         // The ports that the new snapshot names were given before it was published: whoever is told that it is live
         // may count on them.
-        while self.obey(now) > 0 {}
+        while self.run_command(now) > 0 {}
         let publication = &self.surroundings.publication;
         // The publication keeps the old one until all have crossed, so nothing is freed here.
         self.current = publication.newest();
@@ -74,7 +74,7 @@ impl Worker {
         1
     }
 
-    pub(super) fn obey(&mut self, now: Time) -> usize {
+    pub(super) fn run_command(&mut self, now: Time) -> usize {
         if !self.surroundings.mailbox.has_commands() {
             return 0;
         }
