@@ -42,7 +42,7 @@ impl Worker {
             return 0;
         }
         self.settled = requested;
-        self.surroundings.publication.settled(self.surroundings.number, requested);
+        self.peers.publication.settled(self.peers.number, requested);
         1
     }
 

@@ -39,7 +39,7 @@ impl Worker {
         let Some(mut large) = self.pool.take_large() else { return false };
         large.fill(self.outgoing[place].buffer.frame());
         let small = std::mem::replace(&mut self.outgoing[place].buffer, large);
-        let home = std::mem::replace(&mut self.outgoing_homes[place], self.surroundings.number as u16);
+        let home = std::mem::replace(&mut self.outgoing_homes[place], self.peers.number as u16);
         self.recycle(Packet::new(small), home);
         true
     }

@@ -84,7 +84,7 @@ pub type Doorbells = Arc<[Arc<Doorbell>]>;
 
 /// Everything a worker shares with others.
 #[derive(Clone, Debug)]
-struct Surroundings {
+struct Peers {
     /// Its number.
     number: usize,
     /// The newest snapshot.
@@ -99,7 +99,7 @@ struct Surroundings {
 /// One worker.
 #[derive(Debug)]
 pub struct Worker {
-    surroundings: Surroundings,
+    peers: Peers,
     current: Arc<Published>,
     shard: Shard,
     ports: Vec<Option<PortEntry>>,
@@ -163,7 +163,7 @@ impl Worker {
         let links = Links { outbound: Vec::new(), inbound: Vec::new() };
         Self {
             current: publication.newest(),
-            surroundings: Surroundings { number, publication, links, mailbox, doorbells: Arc::new([]) },
+            peers: Peers { number, publication, links, mailbox, doorbells: Arc::new([]) },
             shard,
             ports: Vec::new(),
             ready: Vec::new(),
@@ -187,7 +187,7 @@ impl Worker {
 
     /// Its number.
     pub fn number(&self) -> usize {
-        self.surroundings.number
+        self.peers.number
     }
 
     /// Times some of its bursts by this clock.

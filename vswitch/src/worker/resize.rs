@@ -24,14 +24,14 @@ impl Worker {
         self.reclaim_buffers();
         self.pool.resize(pool_size(doorbells.len()), spare);
         self.rung = vec![false; doorbells.len()];
-        self.surroundings.links = links;
-        self.surroundings.doorbells = doorbells;
+        self.peers.links = links;
+        self.peers.doorbells = doorbells;
     }
 
     /// A turn that takes no frames from ports and judges none of other workers' lanes: what was judged arrives.
     pub(crate) fn turn_for_judged(&mut self, now: Time) {
         self.cross(now);
-        let settle = self.surroundings.publication.settle_requested();
+        let settle = self.peers.publication.settle_requested();
         while self.run_command(now) > 0 {}
         self.reclaim_buffers();
         self.take_handoffs(now);

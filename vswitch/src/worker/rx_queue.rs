@@ -18,7 +18,7 @@ impl Worker {
     /// Hands the burst to the worker that has its ENI. Received were no more than there is room for.
     pub(super) fn pass_to_owner(&mut self, source: Source, place: Place) {
         let owner = usize::from(place.worker);
-        let Some(link) = &self.surroundings.links.outbound[owner] else { return };
+        let Some(link) = &self.peers.links.outbound[owner] else { return };
         let (from, is_flooding, incarnation) = (source.eni, source.is_flooding, place.incarnation);
         for packet in self.burst.drain(..) {
             let pushed = link.unjudged.push(Unjudged { packet, from, incarnation, is_flooding });
@@ -30,13 +30,13 @@ impl Worker {
 
     /// Judges what other workers received for ENIs of this one: from each no more than waits now.
     pub(super) fn take_unjudged(&mut self, now: Time, activity: &mut Activity) {
-        for home in 0..self.surroundings.links.inbound.len() {
-            let link = self.surroundings.links.inbound[home].as_ref().filter(|link| !link.unjudged.is_empty());
+        for home in 0..self.peers.links.inbound.len() {
+            let link = self.peers.links.inbound[home].as_ref().filter(|link| !link.unjudged.is_empty());
             let Some(link) = link.map(Arc::clone) else { continue };
             // Counted first: whoever sent these knew of no snapshot that is not seen here then. One that has crossed already
             // may send for an ENI that is new in it; such packets wait for this worker to cross too.
             let count = link.unjudged.len();
-            if self.surroundings.publication.is_newer_than(self.current.sequence) {
+            if self.peers.publication.is_newer_than(self.current.sequence) {
                 return;
             }
             let mut last: Option<Source> = None;
@@ -53,7 +53,7 @@ impl Worker {
                 activity.packets += 1;
                 let Unjudged { packet, from, incarnation, is_flooding } = unjudged;
                 let place = self.current.place(from).filter(|place| place.is_laned_for(incarnation));
-                if place.is_none_or(|place| usize::from(place.worker) != self.surroundings.number) {
+                if place.is_none_or(|place| usize::from(place.worker) != self.peers.number) {
                     self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
                     self.recycle(packet, home as u16);
                     continue;

@@ -63,7 +63,7 @@ impl Worker {
 
     /// Lines up what a long frame stands for. Sends whenever a burst is full, or the pool is empty.
     pub(super) fn cut_outgoing(&mut self, slot: u32, packet: &Packet, to: EniIndex) {
-        let home = self.surroundings.number as u16;
+        let home = self.peers.number as u16;
         let mut segments = Segments::default();
         while let Some(bytes) = segments.next_bytes(packet) {
             if self.outgoing.len() >= BURST_PACKETS {
@@ -121,7 +121,7 @@ impl Worker {
     }
 
     pub(super) fn recycle(&mut self, packet: Packet, home: u16) {
-        match &self.surroundings.links.inbound[usize::from(home)] {
+        match &self.peers.links.inbound[usize::from(home)] {
             None => self.pool.put(packet.buffer),
             Some(link) => {
                 let returned = link.returns.push(packet.buffer);

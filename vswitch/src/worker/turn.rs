@@ -26,7 +26,7 @@ impl Worker {
     pub fn turn(&mut self, now: Time) -> Activity {
         let mut activity = Activity { commands: self.cross(now), ..Activity::default() };
         // Read before the rings are emptied: what they held at the request is out of them at the end of this turn.
-        let settle = self.surroundings.publication.settle_requested();
+        let settle = self.peers.publication.settle_requested();
         activity.commands += self.run_command(now);
         self.reclaim_buffers();
         activity.packets += self.take_handoffs(now);
@@ -43,15 +43,15 @@ impl Worker {
 
     /// Whether another thread has put something in place that a turn would take up.
     pub fn has_input(&self) -> bool {
-        let publication = &self.surroundings.publication;
+        let publication = &self.peers.publication;
         publication.is_newer_than(self.current.sequence)
             || publication.settle_requested() != self.settled
-            || self.surroundings.mailbox.has_commands()
+            || self.peers.mailbox.has_commands()
             || self.has_packets_from_others()
     }
 
     pub(crate) fn has_packets_from_others(&self) -> bool {
-        let mut links = self.surroundings.links.inbound.iter().flatten();
+        let mut links = self.peers.links.inbound.iter().flatten();
         links.any(|link| !link.packets.is_empty() || !link.unjudged.is_empty())
     }
 
@@ -61,24 +61,24 @@ impl Worker {
     }
 
     pub(super) fn cross(&mut self, now: Time) -> usize {
-        if !self.surroundings.publication.is_newer_than(self.current.sequence) {
+        if !self.peers.publication.is_newer_than(self.current.sequence) {
             return 0;
         }
         // The ports that the new snapshot names were given before it was published: whoever is told that it is live
         // may count on them.
         while self.run_command(now) > 0 {}
-        let publication = &self.surroundings.publication;
+        let publication = &self.peers.publication;
         // The publication keeps the old one until all have crossed, so nothing is freed here.
         self.current = publication.newest();
-        publication.cross(self.surroundings.number, self.current.sequence);
+        publication.cross(self.peers.number, self.current.sequence);
         1
     }
 
     pub(super) fn run_command(&mut self, now: Time) -> usize {
-        if !self.surroundings.mailbox.has_commands() {
+        if !self.peers.mailbox.has_commands() {
             return 0;
         }
-        let mailbox = Arc::clone(&self.surroundings.mailbox);
+        let mailbox = Arc::clone(&self.peers.mailbox);
         let Some(command) = mailbox.next_command() else { return 0 };
         match command {
             Command::Attach { slot, eni, incarnation, lane, port, frame_bytes_max } => {
@@ -122,7 +122,7 @@ impl Worker {
     }
 
     pub(super) fn reclaim_buffers(&mut self) {
-        for link in self.surroundings.links.outbound.iter().flatten() {
+        for link in self.peers.links.outbound.iter().flatten() {
             while let Some(buffer) = link.returns.pop() {
                 self.pool.put(buffer);
             }
@@ -132,15 +132,15 @@ impl Worker {
     /// Takes what is in the rings now; what others add meanwhile waits for the next turn.
     pub(super) fn take_handoffs(&mut self, now: Time) -> usize {
         let mut taken = 0;
-        for home in 0..self.surroundings.links.inbound.len() {
-            let link = self.surroundings.links.inbound[home].as_ref().filter(|link| !link.packets.is_empty());
+        for home in 0..self.peers.links.inbound.len() {
+            let link = self.peers.links.inbound[home].as_ref().filter(|link| !link.packets.is_empty());
             // The count of references is touched only where there is something to take.
             let Some(link) = link.cloned() else { continue };
             for _ in 0..link.packets.len() {
                 let Some(Handoff { packet, to, incarnation }) = link.packets.pop() else { break };
                 taken += 1;
                 let place = self.current.place(to).filter(|place| place.incarnation == incarnation);
-                if place.is_some_and(|place| usize::from(place.worker) == self.surroundings.number) {
+                if place.is_some_and(|place| usize::from(place.worker) == self.peers.number) {
                     self.arrive(packet, Arrival { to, home: home as u16 });
                 } else {
                     self.shard.count_drop(to, Direction::Ingress, DropReason::EniGone, packet.wire().packets);
@@ -182,7 +182,7 @@ impl Worker {
         // Born closed: until the snapshot that names this port for its ENI is live here, its frames stay where they
         // are. The same check closes it when its ENI is gone and the port is not yet detached.
         let Some(place) = self.current.place(eni) else { return true };
-        let is_here = usize::from(place.worker) == self.surroundings.number;
+        let is_here = usize::from(place.worker) == self.peers.number;
         let is_live = match entry.lane {
             0 => is_here && place.slot == Some(slot),
             _ => place.is_laned_for(entry.incarnation),
@@ -190,7 +190,7 @@ impl Worker {
         if !is_live {
             return true;
         }
-        let packets_max = if is_here { BURST_PACKETS } else { self.surroundings.links.unjudged_room(place.worker) };
+        let packets_max = if is_here { BURST_PACKETS } else { self.peers.links.unjudged_room(place.worker) };
         if packets_max == 0 {
             activity.is_starved = true;
             return true;
@@ -246,7 +246,7 @@ impl Worker {
     /// Judges a burst and sends it on its way. How many of its packets were refused.
     pub(super) fn forward_burst(&mut self, source: Source, now: Time) -> usize {
         let eni = source.eni;
-        let number = self.surroundings.number;
+        let number = self.peers.number;
         let current = &self.current;
         let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
         self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
@@ -269,7 +269,7 @@ impl Worker {
 
     /// Sends the packets of a burst where their verdicts say. How many of them go nowhere.
     fn send_burst(&mut self, source: Source) -> usize {
-        let number = self.surroundings.number;
+        let number = self.peers.number;
         let mut burst = std::mem::take(&mut self.burst);
         let home = number as u16;
         let (mut last, mut refused) = (None, 0);
@@ -301,7 +301,7 @@ impl Worker {
             self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
             return self.pool.put(packet.buffer);
         };
-        let Some(link) = &self.surroundings.links.outbound[usize::from(place.worker)] else {
+        let Some(link) = &self.peers.links.outbound[usize::from(place.worker)] else {
             debug_assert!(false, "what is here was delivered");
             return self.pool.put(packet.buffer);
         };
@@ -316,7 +316,7 @@ impl Worker {
     }
 
     pub(super) fn ring_doorbells(&mut self) {
-        for (rung, doorbell) in self.rung.iter_mut().zip(self.surroundings.doorbells.iter()) {
+        for (rung, doorbell) in self.rung.iter_mut().zip(self.peers.doorbells.iter()) {
             if std::mem::take(rung) {
                 doorbell.ring();
             }
@@ -353,7 +353,7 @@ impl Worker {
         self.count_held(slot);
         let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.take());
         if let Some(port) = port {
-            self.surroundings.mailbox.report(Event { slot, port, error });
+            self.peers.mailbox.report(Event { slot, port, error });
         }
     }
 
@@ -367,7 +367,7 @@ impl Worker {
             let due = if self.shard.flow_count() == 0 { 0 } else { self.sweep_due + due as usize };
             // Parts of packets are looked after as well.
             self.sweep_due = due.clamp(1, records);
-            self.surroundings.mailbox.note_table(self.shard.table_percent());
+            self.peers.mailbox.note_table(self.shard.table_percent());
         }
         if self.sweep_due > 0 {
             let records = self.sweep_due.min(SWEEP_RECORDS_MAX);
