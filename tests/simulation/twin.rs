@@ -197,7 +197,7 @@ impl Twin {
 
     /// A port is given to its worker.
     pub(crate) fn attach(&mut self, id: &EniId) {
-        let worker = self.home(id);
+        let worker = self.owner(id);
         self.workers[worker].attaching.push_back(id.clone());
     }
 
@@ -209,8 +209,8 @@ impl Twin {
         self.guest(id).is_failed = false;
     }
 
-    fn home(&self, id: &EniId) -> usize {
-        self.placement.home(id).expect("the ENI is there").0
+    fn owner(&self, id: &EniId) -> usize {
+        self.placement.owner(id).expect("the ENI is there").0
     }
 
     /// Whether packets are on their way that older rules admitted.
@@ -285,7 +285,7 @@ impl Twin {
         self.placement.resize(most);
         self.workers.resize(most, WorkerTwin::default());
         for (id, step) in moves {
-            self.placement.rehome(&id, step.to);
+            self.placement.set_owner(&id, step.to);
             let before = self.workers[step.from].ready.len();
             self.workers[step.from].ready.retain(|ready| *ready != id);
             if self.workers[step.from].ready.len() < before {
@@ -303,7 +303,7 @@ impl Twin {
         let guest = self.guest(id);
         guest.is_failed |= guest.is_cut;
         if guest.is_failed {
-            let worker = self.home(id);
+            let worker = self.owner(id);
             self.workers[worker].ready.retain(|ready| ready != id);
             return 0;
         }
@@ -359,7 +359,7 @@ impl Twin {
         }
         let frame_bytes = self.frame_to(id, &parcel).len();
         self.count(id, Direction::Egress).pass(frame_bytes);
-        let (here, there) = (self.home(id), self.home(&parcel.to));
+        let (here, there) = (self.owner(id), self.owner(&parcel.to));
         if here == there {
             return Some(parcel);
         }
@@ -429,7 +429,7 @@ impl Twin {
     /// A frame to the port of an ENI.
     fn hand_over(&mut self, to: &EniId, arrival: Arrival) {
         let (has_port, frames_max) = (self.desired.enis[to].port.is_some(), self.frames_max);
-        let is_attached = !self.workers[self.home(to)].attaching.contains(to);
+        let is_attached = !self.workers[self.owner(to)].attaching.contains(to);
         let guest = self.guest(to);
         guest.is_failed |= guest.is_cut && has_port && is_attached;
         if !has_port || guest.is_failed {

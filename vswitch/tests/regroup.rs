@@ -124,9 +124,9 @@ fn sessions_are_what_they_were_and_only_they_let_the_answers_in() {
     let before = flows(&mut world);
     assert_eq!(before.len(), 10);
     for (round, (workers, _)) in SHAPES.into_iter().enumerate() {
-        let homes: Vec<usize> = (1..=6).map(|number| world.worker_of(number)).collect();
+        let owners: Vec<usize> = (1..=6).map(|number| world.worker_of(number)).collect();
         let regrouped = world.regroup(workers, 1).unwrap();
-        let moved = (1..=6).zip(homes).filter(|(number, home)| world.worker_of(*number) != *home).count();
+        let moved = (1..=6).zip(owners).filter(|(number, owner)| world.worker_of(*number) != *owner).count();
         assert_eq!(regrouped.enis_moved, moved);
         let told = flows(&mut world);
         let essence = |flow: &FlowDescription| FlowDescription { age_ms: 0, idle_ms: 0, ..flow.clone() };
@@ -226,8 +226,8 @@ fn parts_that_wait_for_their_first_wait_on_elsewhere() {
 fn a_table_without_room_refuses_and_nothing_has_changed() {
     let mut world = World::with_tables(2, 64, MemoryHub::new(4096, false), PortFactory::default());
     world.apply(desired(4), 1);
-    let homes = |world: &World| [1, 2, 3, 4].map(|number| world.worker_of(number));
-    let before = homes(&world);
+    let owners = |world: &World| [1, 2, 3, 4].map(|number| world.worker_of(number));
+    let before = owners(&world);
     // Two ENIs of each worker talk with each other, and fill most of its table.
     let partner = |number: u8| {
         (1..=4)
@@ -248,7 +248,7 @@ fn a_table_without_room_refuses_and_nothing_has_changed() {
     let refusal = world.regroup(1, 1).unwrap_err().remove(0);
     assert_eq!((refusal.code.as_str(), refusal.object.as_str()), ("limit", "workers/0"), "{refusal:?}");
     assert!(refusal.message.contains("nothing has changed") && refusal.message.contains("eni-"), "{refusal:?}");
-    assert_eq!((world.workers.len(), homes(&world)), (2, before));
+    assert_eq!((world.workers.len(), owners(&world)), (2, before));
     assert_eq!(flows(&mut world), sessions);
     for from in senders {
         let to = partner(from);

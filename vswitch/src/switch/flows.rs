@@ -59,8 +59,8 @@ impl Switch {
         mut step: impl FnMut(&mut Self, FlowCursor) -> Option<Step>,
     ) -> Result<Option<FlowCursor>, Vec<Refusal>> {
         // All sessions of an ENI are its worker's.
-        let home = selection.eni.as_ref().and_then(|eni| self.placement.home(eni)).map(|(worker, _)| worker);
-        let (first, behind) = home.map_or((0, self.workers.len()), |worker| (worker, worker + 1));
+        let owner = selection.eni.as_ref().and_then(|eni| self.placement.owner(eni)).map(|(worker, _)| worker);
+        let (first, behind) = owner.map_or((0, self.workers.len()), |worker| (worker, worker + 1));
         let mut at = cursor.unwrap_or(FlowCursor { worker: first, place: 0 });
         for _ in 0..QUERIES_PER_REQUEST {
             if at.worker >= behind {

@@ -8,16 +8,16 @@ use vswitch_core::ids::{EniId, EniIndex};
 use vswitch_core::relocate::Move;
 
 #[derive(Clone, Copy, Debug)]
-struct Home {
+struct Owner {
     worker: usize,
     index: EniIndex,
     incarnation: u32,
 }
 
-/// The homes of all ENIs, and the free places for ports at each worker.
+/// The owners of all ENIs, and the free places for ports at each worker.
 #[derive(Debug)]
 pub struct Placement {
-    homes: BTreeMap<EniId, Home>,
+    owners: BTreeMap<EniId, Owner>,
     load: Vec<usize>,
     free_slots: Vec<Vec<u32>>,
     slots: Vec<u32>,
@@ -29,7 +29,7 @@ impl Placement {
     /// No ENIs on `workers` workers.
     pub fn new(workers: usize) -> Self {
         Self {
-            homes: BTreeMap::new(),
+            owners: BTreeMap::new(),
             load: vec![0; workers],
             free_slots: vec![Vec::new(); workers],
             slots: vec![0; workers],
@@ -43,12 +43,12 @@ impl Placement {
     pub fn follow<'a>(&mut self, enis: impl Iterator<Item = (&'a EniId, Option<EniIndex>)>) {
         let mut new = Vec::new();
         for (eni, index) in enis {
-            match (self.homes.get(eni), index) {
-                (Some(home), Some(index)) if home.index == index => {}
-                (Some(home), index) => {
-                    self.load[home.worker] -= 1;
-                    *self.table.get_mut(home.index.0 as usize) = None;
-                    self.homes.remove(eni);
+            match (self.owners.get(eni), index) {
+                (Some(owner), Some(index)) if owner.index == index => {}
+                (Some(owner), index) => {
+                    self.load[owner.worker] -= 1;
+                    *self.table.get_mut(owner.index.0 as usize) = None;
+                    self.owners.remove(eni);
                     new.extend(index.map(|index| (eni, index)));
                 }
                 (None, index) => new.extend(index.map(|index| (eni, index))),
@@ -58,19 +58,19 @@ impl Placement {
             let worker = (0..self.load.len()).min_by_key(|worker| self.load[*worker]).unwrap_or(0);
             self.load[worker] += 1;
             self.incarnations = self.incarnations.wrapping_add(1);
-            self.homes.insert(eni.clone(), Home { worker, index, incarnation: self.incarnations });
+            self.owners.insert(eni.clone(), Owner { worker, index, incarnation: self.incarnations });
             self.set_slot(eni, None);
         }
     }
 
     /// The worker that owns the ENI, and the ENI's number.
-    pub fn home(&self, eni: &EniId) -> Option<(usize, EniIndex)> {
-        self.homes.get(eni).map(|home| (home.worker, home.index))
+    pub fn owner(&self, eni: &EniId) -> Option<(usize, EniIndex)> {
+        self.owners.get(eni).map(|owner| (owner.worker, owner.index))
     }
 
     /// Which of the ENIs that ever had its number the ENI is.
     pub fn incarnation(&self, eni: &EniId) -> Option<u32> {
-        self.homes.get(eni).map(|home| home.incarnation)
+        self.owners.get(eni).map(|owner| owner.incarnation)
     }
 
     /// The moves after which `workers` workers have as many ENIs each, but for one.
@@ -78,19 +78,19 @@ impl Placement {
         let mut load: Vec<usize> = (0..workers).map(|worker| self.load.get(worker).copied().unwrap_or(0)).collect();
         let fewest = |load: &[usize]| (0..load.len()).min_by_key(|worker| load[*worker]).unwrap_or(0);
         let mut moves = Vec::new();
-        let mut note = |load: &mut [usize], eni: &EniId, home: &Home, to: usize| {
+        let mut note = |load: &mut [usize], eni: &EniId, owner: &Owner, to: usize| {
             load[to] += 1;
-            moves.push((eni.clone(), Move { eni: home.index, from: home.worker, to }));
+            moves.push((eni.clone(), Move { eni: owner.index, from: owner.worker, to }));
         };
-        for (eni, home) in self.homes.iter().filter(|(_, home)| home.worker >= workers) {
+        for (eni, owner) in self.owners.iter().filter(|(_, owner)| owner.worker >= workers) {
             let to = fewest(&load);
-            note(&mut load, eni, home, to);
+            note(&mut load, eni, owner, to);
         }
-        for (eni, home) in self.homes.iter().filter(|(_, home)| home.worker < workers) {
+        for (eni, owner) in self.owners.iter().filter(|(_, owner)| owner.worker < workers) {
             let to = fewest(&load);
-            if load[home.worker] > load[to] + 1 {
-                load[home.worker] -= 1;
-                note(&mut load, eni, home, to);
+            if load[owner.worker] > load[to] + 1 {
+                load[owner.worker] -= 1;
+                note(&mut load, eni, owner, to);
             }
         }
         moves
@@ -104,11 +104,11 @@ impl Placement {
     }
 
     /// Makes another worker own an ENI.
-    pub fn rehome(&mut self, eni: &EniId, worker: usize) {
-        let Some(home) = self.homes.get_mut(eni) else { return };
-        self.load[home.worker] -= 1;
+    pub fn set_owner(&mut self, eni: &EniId, worker: usize) {
+        let Some(owner) = self.owners.get_mut(eni) else { return };
+        self.load[owner.worker] -= 1;
         self.load[worker] += 1;
-        home.worker = worker;
+        owner.worker = worker;
     }
 
     /// How many ENIs the worker owns.
@@ -131,9 +131,9 @@ impl Placement {
 
     /// Notes the place of an ENI's port, if it has one, for the table.
     pub fn set_slot(&mut self, eni: &EniId, slot: Option<u32>) {
-        let Some(home) = self.homes.get(eni) else { return };
-        let place = Place { worker: home.worker as u16, slot, incarnation: home.incarnation };
-        *self.table.get_mut(home.index.0 as usize) = Some(place);
+        let Some(owner) = self.owners.get(eni) else { return };
+        let place = Place { worker: owner.worker as u16, slot, incarnation: owner.incarnation };
+        *self.table.get_mut(owner.index.0 as usize) = Some(place);
     }
 
     /// Where each ENI lives, by its number.
@@ -156,7 +156,7 @@ mod tests {
     fn regroup(placement: &mut Placement, workers: usize) -> usize {
         let moves = placement.moves_to(workers);
         placement.resize(workers.max(placement.load.len()));
-        moves.iter().for_each(|(eni, step)| placement.rehome(eni, step.to));
+        moves.iter().for_each(|(eni, step)| placement.set_owner(eni, step.to));
         placement.resize(workers);
         moves.len()
     }

@@ -50,7 +50,7 @@ impl PortRecord {
 
 impl Switch {
     pub(super) fn open(&mut self, eni: &EniId, wish: &PortWish, driver: &mut dyn WorkerDriver) {
-        let Some((worker, index)) = self.placement.home(eni) else { return };
+        let Some((worker, index)) = self.placement.owner(eni) else { return };
         let slot = self.placement.take_slot(worker);
         let state = PortState::Down { error: String::new(), retry_at: driver.now(), pause_ns: RETRY_FIRST_NS };
         let count = if wish.has_lanes() { self.factory.queues() } else { 1 };

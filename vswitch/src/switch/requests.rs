@@ -81,7 +81,7 @@ impl Switch {
 
     fn find(&self, eni: &EniId, field: &str) -> Result<(usize, EniIndex), Refusal> {
         let missing = || Refusal::new("unknown", field, format!("there is no ENI {eni}"));
-        self.placement.home(eni).ok_or_else(missing)
+        self.placement.owner(eni).ok_or_else(missing)
     }
 
     /// The way of a packet, by the workers that would judge it: egress at its sender's, ingress at its receiver's.

@@ -163,7 +163,7 @@ impl Switch {
         // From here on nothing fails but single ports, which are opened again.
         self.workers.extend(handles);
         self.placement.resize(all.len());
-        change.moves.iter().for_each(|(eni, step)| self.placement.rehome(eni, step.to));
+        change.moves.iter().for_each(|(eni, step)| self.placement.set_owner(eni, step.to));
         let leaving = self.workers.split_off(change.workers);
         self.factory.lanes = change.lanes;
         self.move_ports(all, &leaving, now);
@@ -194,7 +194,7 @@ impl Switch {
     fn move_ports(&mut self, all: &mut [Worker], leaving: &[WorkerHandle], now: Time) {
         let mut failed = Vec::new();
         for eni in self.ports.keys().cloned().collect::<Vec<_>>() {
-            let (Some((owner, _)), Some(record)) = (self.placement.home(&eni), self.ports.get(&eni)) else { continue };
+            let (Some((owner, _)), Some(record)) = (self.placement.owner(&eni), self.ports.get(&eni)) else { continue };
             let old = record.places();
             let mut new = Vec::new();
             for ((from, slot), to) in old.iter().copied().zip(self.lane_workers(owner, old.len())) {

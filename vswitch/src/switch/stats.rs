@@ -51,7 +51,7 @@ impl Switch {
     pub fn eni_stats(&mut self, only: Option<&EniId>, driver: &mut dyn WorkerDriver) -> Vec<EniStats> {
         let mut by_worker: Vec<Vec<EniIndex>> = vec![Vec::new(); self.workers.len()];
         let every = self.compiler.desired().enis.keys().filter(|eni| only.is_none_or(|only| only == *eni));
-        for (worker, index) in every.filter_map(|eni| self.placement.home(eni)) {
+        for (worker, index) in every.filter_map(|eni| self.placement.owner(eni)) {
             by_worker[worker].push(index);
         }
         let mut stats = Vec::new();

@@ -39,8 +39,8 @@ impl Worker {
         let Some(mut large) = self.pool.take_large() else { return false };
         large.fill(self.outgoing[place].buffer.frame());
         let small = std::mem::replace(&mut self.outgoing[place].buffer, large);
-        let home = std::mem::replace(&mut self.outgoing_homes[place], self.peers.number as u16);
-        self.recycle(Packet::new(small), home);
+        let pool_owner = std::mem::replace(&mut self.outgoing_pool_owners[place], self.peers.number as u16);
+        self.recycle(Packet::new(small), pool_owner);
         true
     }
 }

@@ -122,7 +122,7 @@ pub struct Worker {
     arrivals: Vec<Packet>,
     arrival_targets: Vec<Arrival>,
     outgoing: Vec<Packet>,
-    outgoing_homes: Vec<u16>,
+    outgoing_pool_owners: Vec<u16>,
     rung: Vec<bool>,
 }
 
@@ -154,7 +154,7 @@ struct Source {
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
     to: EniIndex,
-    home: u16,
+    pool_owner: u16,
 }
 
 impl Worker {
@@ -180,7 +180,7 @@ impl Worker {
             arrivals: Vec::with_capacity(BURST_PACKETS),
             arrival_targets: Vec::with_capacity(BURST_PACKETS),
             outgoing: Vec::with_capacity(BURST_PACKETS),
-            outgoing_homes: Vec::with_capacity(BURST_PACKETS),
+            outgoing_pool_owners: Vec::with_capacity(BURST_PACKETS),
             rung: Vec::new(),
         }
     }

@@ -30,8 +30,8 @@ impl Worker {
 
     /// Judges what other workers received for ENIs of this one: from each no more than waits now.
     pub(super) fn take_unjudged(&mut self, now: Time, activity: &mut Activity) {
-        for home in 0..self.peers.links.inbound.len() {
-            let link = self.peers.links.inbound[home].as_ref().filter(|link| !link.unjudged.is_empty());
+        for pool_owner in 0..self.peers.links.inbound.len() {
+            let link = self.peers.links.inbound[pool_owner].as_ref().filter(|link| !link.unjudged.is_empty());
             let Some(link) = link.map(Arc::clone) else { continue };
             // Counted first: whoever sent these knew of no snapshot that is not seen here then. One that has crossed already
             // may send for an ENI that is new in it; such packets wait for this worker to cross too.
@@ -55,11 +55,11 @@ impl Worker {
                 let place = self.current.place(from).filter(|place| place.is_laned_for(incarnation));
                 if place.is_none_or(|place| usize::from(place.worker) != self.peers.number) {
                     self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
-                    self.recycle(packet, home as u16);
+                    self.recycle(packet, pool_owner as u16);
                     continue;
                 }
                 if let Some(spare) = self.pool.take_like(&packet.buffer) {
-                    self.recycle(Packet::new(spare), home as u16);
+                    self.recycle(Packet::new(spare), pool_owner as u16);
                 }
                 if self.burst.len() == BURST_PACKETS || last.is_some_and(|last| last.eni != from) {
                     self.judge_gathered(last.take(), now);

@@ -20,7 +20,7 @@ impl Worker {
             Some(slot) => self.put_outgoing(slot, packet, arrival),
             None => {
                 self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::PortDown, packet.wire().packets);
-                self.recycle(packet, arrival.home);
+                self.recycle(packet, arrival.pool_owner);
             }
         }
     }
@@ -41,29 +41,29 @@ impl Worker {
             if packet.longest_frame_bytes() > entry.frame_bytes_max {
                 let packets = packet.wire().packets;
                 self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::FrameTooLong, packets);
-                return self.recycle(packet, arrival.home);
+                return self.recycle(packet, arrival.pool_owner);
             }
             match entry.offloads.fit(&packet.offload) {
                 Fit::AsItIs if self.coalesces && gro::is_for(&packet, entry.offloads) => {
                     if self.gather(&packet) {
-                        return self.recycle(packet, arrival.home);
+                        return self.recycle(packet, arrival.pool_owner);
                     }
                 }
                 Fit::AsItIs => {}
                 Fit::Sum => packet.complete_checksum(),
                 Fit::Cut => {
                     self.cut_outgoing(slot, &packet, arrival.to);
-                    return self.recycle(packet, arrival.home);
+                    return self.recycle(packet, arrival.pool_owner);
                 }
             }
         }
         self.outgoing.push(packet);
-        self.outgoing_homes.push(arrival.home);
+        self.outgoing_pool_owners.push(arrival.pool_owner);
     }
 
     /// Lines up what a long frame stands for. Sends whenever a burst is full, or the pool is empty.
     pub(super) fn cut_outgoing(&mut self, slot: u32, packet: &Packet, to: EniIndex) {
-        let home = self.peers.number as u16;
+        let pool_owner = self.peers.number as u16;
         let mut segments = Segments::default();
         while let Some(bytes) = segments.next_bytes(packet) {
             if self.outgoing.len() >= BURST_PACKETS {
@@ -81,7 +81,7 @@ impl Worker {
             };
             segments.write_next(packet, &mut buffer);
             self.outgoing.push(Packet::new(buffer));
-            self.outgoing_homes.push(home);
+            self.outgoing_pool_owners.push(pool_owner);
         }
     }
 
@@ -99,8 +99,8 @@ impl Worker {
             None => (Ok(()), false),
         };
         let mut outgoing = std::mem::take(&mut self.outgoing);
-        let mut homes = std::mem::take(&mut self.outgoing_homes);
-        for (packet, home) in outgoing.drain(..).zip(homes.drain(..)) {
+        let mut pool_owners = std::mem::take(&mut self.outgoing_pool_owners);
+        for (packet, pool_owner) in outgoing.drain(..).zip(pool_owners.drain(..)) {
             let reason = match packet.verdict {
                 _ if is_down => Some(DropReason::PortDown),
                 Verdict::Drop(reason) => Some(reason),
@@ -109,10 +109,10 @@ impl Worker {
             if let Some(reason) = reason {
                 self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);
             }
-            self.recycle(packet, home);
+            self.recycle(packet, pool_owner);
         }
         self.outgoing = outgoing;
-        self.outgoing_homes = homes;
+        self.outgoing_pool_owners = pool_owners;
         match (slot, sent) {
             (Some(slot), Err(error)) => self.fail(slot, error),
             (Some(slot), Ok(())) if is_short || is_held => self.mark_ready(slot as usize),
@@ -120,8 +120,8 @@ impl Worker {
         }
     }
 
-    pub(super) fn recycle(&mut self, packet: Packet, home: u16) {
-        match &self.peers.links.inbound[usize::from(home)] {
+    pub(super) fn recycle(&mut self, packet: Packet, pool_owner: u16) {
+        match &self.peers.links.inbound[usize::from(pool_owner)] {
             None => self.pool.put(packet.buffer),
             Some(link) => {
                 let returned = link.returns.push(packet.buffer);

@@ -132,8 +132,8 @@ impl Worker {
     /// Takes what is in the rings now; what others add meanwhile waits for the next turn.
     pub(super) fn take_handoffs(&mut self, now: Time) -> usize {
         let mut taken = 0;
-        for home in 0..self.peers.links.inbound.len() {
-            let link = self.peers.links.inbound[home].as_ref().filter(|link| !link.packets.is_empty());
+        for pool_owner in 0..self.peers.links.inbound.len() {
+            let link = self.peers.links.inbound[pool_owner].as_ref().filter(|link| !link.packets.is_empty());
             // The count of references is touched only where there is something to take.
             let Some(link) = link.cloned() else { continue };
             for _ in 0..link.packets.len() {
@@ -141,10 +141,10 @@ impl Worker {
                 taken += 1;
                 let place = self.current.place(to).filter(|place| place.incarnation == incarnation);
                 if place.is_some_and(|place| usize::from(place.worker) == self.peers.number) {
-                    self.arrive(packet, Arrival { to, home: home as u16 });
+                    self.arrive(packet, Arrival { to, pool_owner: pool_owner as u16 });
                 } else {
                     self.shard.count_drop(to, Direction::Ingress, DropReason::EniGone, packet.wire().packets);
-                    self.recycle(packet, home as u16);
+                    self.recycle(packet, pool_owner as u16);
                 }
                 if self.arrivals.len() == BURST_PACKETS {
                     self.deliver_arrivals(now);
@@ -271,15 +271,15 @@ impl Worker {
     fn send_burst(&mut self, source: Source) -> usize {
         let number = self.peers.number;
         let mut burst = std::mem::take(&mut self.burst);
-        let home = number as u16;
+        let pool_owner = number as u16;
         let (mut last, mut refused) = (None, 0);
         for packet in burst.drain(..) {
             match packet.verdict {
-                Verdict::Answer => self.dispatch(packet, Arrival { to: source.eni, home }, &mut last),
+                Verdict::Answer => self.dispatch(packet, Arrival { to: source.eni, pool_owner }, &mut last),
                 Verdict::Forward(to) => self.hand_off(source, to, packet),
                 Verdict::Deliver => {
                     let to = packet.receiver;
-                    self.dispatch(packet, Arrival { to, home }, &mut last);
+                    self.dispatch(packet, Arrival { to, pool_owner }, &mut last);
                 }
                 Verdict::Drop(_) => {
                     refused += 1;
@@ -340,7 +340,7 @@ impl Worker {
         for (packet, arrival) in arrivals.drain(..).zip(targets.drain(..)) {
             match packet.verdict {
                 Verdict::Deliver => self.dispatch(packet, arrival, &mut last),
-                _ => self.recycle(packet, arrival.home),
+                _ => self.recycle(packet, arrival.pool_owner),
             }
         }
         self.arrivals = arrivals;
