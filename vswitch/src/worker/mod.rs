@@ -123,7 +123,7 @@ pub struct Worker {
     arrival_targets: Vec<Arrival>,
     outgoing: Vec<Packet>,
     outgoing_pool_owners: Vec<u16>,
-    rung: Vec<bool>,
+    notified: Vec<bool>,
 }
 
 /// A request to settle that is not fulfilled yet.
@@ -181,7 +181,7 @@ impl Worker {
             arrival_targets: Vec::with_capacity(BURST_PACKETS),
             outgoing: Vec::with_capacity(BURST_PACKETS),
             outgoing_pool_owners: Vec::with_capacity(BURST_PACKETS),
-            rung: Vec::new(),
+            notified: Vec::new(),
         }
     }
 

@@ -23,7 +23,7 @@ impl Worker {
         debug_assert!(!self.has_packets_from_others(), "what is on its way arrives first");
         self.reclaim_buffers();
         self.pool.resize(pool_size(doorbells.len()), spare);
-        self.rung = vec![false; doorbells.len()];
+        self.notified = vec![false; doorbells.len()];
         self.peers.links = links;
         self.peers.doorbells = doorbells;
     }

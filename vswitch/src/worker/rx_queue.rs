@@ -24,7 +24,7 @@ impl Worker {
             let pushed = link.unjudged.push(Unjudged { packet, from, incarnation, is_flooding });
             debug_assert!(pushed.is_ok(), "only this worker fills the ring, and it had room");
         }
-        self.rung[owner] = true;
+        self.notified[owner] = true;
         self.ring_doorbells();
     }
 

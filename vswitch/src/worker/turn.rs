@@ -312,12 +312,12 @@ impl Worker {
         }
         let pushed = link.packets.push(Handoff { packet, to, incarnation: place.incarnation });
         debug_assert!(pushed.is_ok(), "a ring with room takes a packet");
-        self.rung[usize::from(place.worker)] = true;
+        self.notified[usize::from(place.worker)] = true;
     }
 
     pub(super) fn ring_doorbells(&mut self) {
-        for (rung, doorbell) in self.rung.iter_mut().zip(self.peers.doorbells.iter()) {
-            if std::mem::take(rung) {
+        for (notified, doorbell) in self.notified.iter_mut().zip(self.peers.doorbells.iter()) {
+            if std::mem::take(notified) {
                 doorbell.ring();
             }
         }
