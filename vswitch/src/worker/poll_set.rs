@@ -31,7 +31,7 @@ impl Worker {
     }
 
     /// Leaves those ports alone that said last that they are drained: before a sleep.
-    pub fn rest(&mut self) {
+    pub fn disarm_idle(&mut self) {
         let ports = &mut self.ports;
         self.ready.retain(|slot| {
             let Some(Some(entry)) = ports.get_mut(*slot as usize) else { return false };

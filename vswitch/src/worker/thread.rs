@@ -155,7 +155,7 @@ impl WorkerLoop {
             if !worker.turn(now).is_idle() {
                 spin.was_busy();
             } else if spin.is_over(now) {
-                worker.rest();
+                worker.disarm_idle();
                 self.sleep(worker, pause, &mut events);
                 spin.slept(now, self.clock.now());
                 continue;
