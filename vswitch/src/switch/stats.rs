@@ -37,10 +37,11 @@ impl Switch {
         let workers = self.workers.len();
         let status = |worker: usize| {
             let (core, enis) = (self.workers[worker].core, self.placement.load(worker));
-            let Some(Answer::Load { flows, flows_max, tally, phases }) = self.query(worker, Query::Load, driver) else {
+            let Some(Answer::Load { flows, flows_max, turn_stats, phases }) = self.query(worker, Query::Load, driver)
+            else {
                 return None;
             };
-            let (turns_busy, turns_idle, sleeps) = (tally.turns_busy, tally.turns_idle, tally.sleeps);
+            let (turns_busy, turns_idle, sleeps) = (turn_stats.turns_busy, turn_stats.turns_idle, turn_stats.sleeps);
             let table_percent = self.workers[worker].mailbox.table_percent();
             Some(WorkerStatus { core, enis, flows, flows_max, table_percent, turns_busy, turns_idle, sleeps, phases })
         };

@@ -1,7 +1,7 @@
 //! Commands of the control thread to a worker, and what comes back: bounded queues, served within a turn.
 
 use crate::port::Port;
-use crate::worker::stats::Tally;
+use crate::worker::stats::TurnStats;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use parking_lot::Mutex;
 use std::fmt;
@@ -102,12 +102,12 @@ pub enum Query {
 }
 
 impl Query {
-    pub(crate) fn run(self, shard: &mut Shard, snapshot: &Snapshot, tally: Tally, now: Time) -> Answer {
+    pub(crate) fn run(self, shard: &mut Shard, snapshot: &Snapshot, turn_stats: TurnStats, now: Time) -> Answer {
         match self {
             Self::Load => Answer::Load {
                 flows: shard.connection_count(snapshot),
                 flows_max: shard.flows_max(),
-                tally,
+                turn_stats,
                 phases: shard.stopwatch.times(),
             },
             Self::Stats(enis) => Answer::Stats(enis.iter().filter_map(|eni| shard.stats(snapshot, *eni)).collect()),
@@ -137,7 +137,7 @@ pub enum Answer {
         /// Sessions it has room for.
         flows_max: usize,
         /// Its turns.
-        tally: Tally,
+        turn_stats: TurnStats,
         /// Where its time goes.
         phases: PhaseTimes,
     },

@@ -24,7 +24,7 @@ use crate::exchange::publish::{Publication, Published};
 use crate::port::Port;
 use crate::port::buffer_pool::BufferPool;
 use crate::worker::mailbox::Mailbox;
-use crate::worker::stats::Tally;
+use crate::worker::stats::TurnStats;
 use std::sync::Arc;
 use vswitch_core::eni::Shard;
 use vswitch_core::ids::EniIndex;
@@ -116,7 +116,7 @@ pub struct Worker {
     settling: Settling,
     /// Whether TCP segments are put together for ports that take long frames.
     pub(crate) coalesces: bool,
-    tally: Tally,
+    stats: TurnStats,
     /// The burst in work. This and the following are empty between steps and only keep their room.
     burst: Vec<Packet>,
     arrivals: Vec<Packet>,
@@ -175,7 +175,7 @@ impl Worker {
             settled: 0,
             settling: Settling::default(),
             coalesces: false,
-            tally: Tally::default(),
+            stats: TurnStats::default(),
             burst: Vec::with_capacity(BURST_PACKETS),
             arrivals: Vec::with_capacity(BURST_PACKETS),
             arrival_targets: Vec::with_capacity(BURST_PACKETS),
@@ -196,8 +196,8 @@ impl Worker {
     }
 
     /// Its counts of turns and sleeps.
-    pub fn tally(&self) -> Tally {
-        self.tally
+    pub fn stats(&self) -> TurnStats {
+        self.stats
     }
 
     /// Bytes of memory that its tables of connections take.

@@ -22,7 +22,7 @@ impl Activity {
 
 /// How often what happened to a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct TurnStats {
     /// Turns that moved at least one packet.
     pub turns_busy: u64,
     /// Turns that found nothing to do.

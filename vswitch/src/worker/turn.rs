@@ -35,8 +35,8 @@ impl Worker {
         activity.sweep_due = self.sweep(now);
         activity.commands += self.settle(settle, now);
         match activity.packets {
-            0 => self.tally.turns_idle += 1,
-            _ => self.tally.turns_busy += 1,
+            0 => self.stats.turns_idle += 1,
+            _ => self.stats.turns_busy += 1,
         }
         activity
     }
@@ -57,7 +57,7 @@ impl Worker {
 
     /// Counts that its thread goes to sleep.
     pub fn note_sleep(&mut self) {
-        self.tally.sleeps += 1;
+        self.stats.sleeps += 1;
     }
 
     pub(super) fn cross(&mut self, now: Time) -> usize {
@@ -95,7 +95,7 @@ impl Worker {
                 mailbox.answer_detached(ticket, self.detach(slot).and_then(|entry| entry.port));
             }
             Command::Query { query, ticket } => {
-                mailbox.answer(ticket, query.run(&mut self.shard, &self.current.snapshot, self.tally, now));
+                mailbox.answer(ticket, query.run(&mut self.shard, &self.current.snapshot, self.stats, now));
             }
         }
         1
