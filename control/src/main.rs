@@ -70,7 +70,7 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Resu
     config.flows_max_per_worker = given.sessions_per_worker.unwrap_or(config.flows_max_per_worker);
     config.pin = !given.no_pin;
     config.ports.plain_taps = given.plain_taps;
-    config.ports.coalesces = !given.no_coalescing;
+    config.ports.gro = !given.no_coalescing;
     config.ports.interface_io = match given.interface_io {
         Some(up::InterfaceIo::Xdp) => InterfaceIo::Xdp,
         Some(up::InterfaceIo::Packet) | None => InterfaceIo::Packet,

@@ -19,7 +19,7 @@ struct World {
 impl World {
     /// Guests 1 to 3; the second takes what `second_takes` undone, the others everything.
     fn new(workers: usize, second_takes: Offloads) -> Self {
-        let ports = PortFactory { coalesces: true, ..PortFactory::default() };
+        let ports = PortFactory { gro: true, ..PortFactory::default() };
         let mut world = guests::world::World::with_ports(workers, 256, ports);
         for number in [1, 3] {
             world.guest(number).set_offloads(Offloads::ALL);

@@ -29,7 +29,7 @@ pub struct PortFactory {
     /// How frames cross interfaces that exist.
     pub interface_io: InterfaceIo,
     /// Whether TCP segments that come one by one are put together for ports that take long frames.
-    pub coalesces: bool,
+    pub gro: bool,
     /// Workers that receive for each TAP device and memory port; one if zero.
     pub lanes: usize,
     /// Queues that each of them is opened with, so that it can have as many lanes later; as many as lanes if fewer.

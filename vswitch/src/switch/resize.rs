@@ -134,7 +134,7 @@ impl Switch {
             };
             let shard = Shard::with_memory(self.flows_max_per_worker, self.secret, &advise_huge_pages);
             let mut worker = Worker::new(number, Arc::clone(&self.publication), Arc::clone(&mailbox), shard);
-            worker.coalesces = self.factory.coalesces;
+            worker.gro = self.factory.gro;
             (WorkerHandle { mailbox, doorbell, is_warned: false, registry, core }, worker)
         };
         (self.workers.len()..workers).map(one).collect()

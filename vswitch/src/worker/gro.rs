@@ -1,4 +1,5 @@
-//! Segments of a burst that go to a port which takes long frames are put together: one crossing instead of many.
+//! Generic receive offload: segments of a burst that go to a port which takes long frames are put together, so that one
+//! crossing does for many.
 
 use super::Worker;
 use vswitch_core::coalesce::{self, Relation};
@@ -6,18 +7,18 @@ use vswitch_core::offload::{Offloads, Segmentation};
 use vswitch_core::packet::Packet;
 
 /// Packets lined up last among which that of the same flow is looked for.
-const LOOKED_AT_MAX: usize = 8;
+const PACKETS_SEARCHED_MAX: usize = 8;
 
 /// Whether a packet may go to a port of these offloads as a part of another.
-pub(super) fn is_for(packet: &Packet, offloads: Offloads) -> bool {
+pub(super) fn is_eligible(packet: &Packet, offloads: Offloads) -> bool {
     const TCP: Offloads = Offloads::CHECKSUM.with(Offloads::TCP_V4).with(Offloads::TCP_V6);
     packet.offload.segmentation == Segmentation::None && offloads.contains(TCP)
 }
 
 impl Worker {
     /// Appends a packet to the last one of its flow that is lined up, if it may be; otherwise it is to be lined up itself.
-    pub(super) fn gather(&mut self, packet: &Packet) -> bool {
-        let first = self.outgoing.len().saturating_sub(LOOKED_AT_MAX);
+    pub(super) fn append_to_flow(&mut self, packet: &Packet) -> bool {
+        let first = self.outgoing.len().saturating_sub(PACKETS_SEARCHED_MAX);
         for place in (first..self.outgoing.len()).rev() {
             match coalesce::relation(&self.outgoing[place], packet) {
                 Relation::Other => {}

@@ -115,7 +115,7 @@ pub struct Worker {
     settled: u64,
     settling: Settling,
     /// Whether TCP segments are put together for ports that take long frames.
-    pub(crate) coalesces: bool,
+    pub(crate) gro: bool,
     stats: TurnStats,
     /// The burst in work. This and the following are empty between steps and only keep their room.
     burst: Vec<Packet>,
@@ -174,7 +174,7 @@ impl Worker {
             sweep_due: 0,
             settled: 0,
             settling: Settling::default(),
-            coalesces: false,
+            gro: false,
             stats: TurnStats::default(),
             burst: Vec::with_capacity(BURST_PACKETS),
             arrivals: Vec::with_capacity(BURST_PACKETS),

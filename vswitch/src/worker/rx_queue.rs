@@ -42,8 +42,8 @@ impl Worker {
             let mut last: Option<Source> = None;
             for _ in 0..count {
                 if !self.pool.has_all_sizes() {
-                    // What was gathered gives buffers back, or sends them where they come back from.
-                    self.judge_gathered(last.take(), now);
+                    // What was received gives buffers back, or sends them where they come back from.
+                    self.forward_received(last.take(), now);
                     if !self.pool.has_all_sizes() {
                         activity.is_starved = true;
                         break;
@@ -62,16 +62,16 @@ impl Worker {
                     self.recycle(Packet::new(spare), pool_owner as u16);
                 }
                 if self.burst.len() == BURST_PACKETS || last.is_some_and(|last| last.eni != from) {
-                    self.judge_gathered(last.take(), now);
+                    self.forward_received(last.take(), now);
                 }
                 last = Some(Source { eni: from, is_flooding });
                 self.burst.push(packet);
             }
-            self.judge_gathered(last, now);
+            self.forward_received(last, now);
         }
     }
 
-    fn judge_gathered(&mut self, source: Option<Source>, now: Time) {
+    fn forward_received(&mut self, source: Option<Source>, now: Time) {
         if let Some(source) = source {
             self.forward_burst(source, now);
         }

@@ -44,8 +44,8 @@ impl Worker {
                 return self.recycle(packet, arrival.pool_owner);
             }
             match entry.offloads.fit(&packet.offload) {
-                Fit::AsItIs if self.coalesces && gro::is_for(&packet, entry.offloads) => {
-                    if self.gather(&packet) {
+                Fit::AsItIs if self.gro && gro::is_eligible(&packet, entry.offloads) => {
+                    if self.append_to_flow(&packet) {
                         return self.recycle(packet, arrival.pool_owner);
                     }
                 }
