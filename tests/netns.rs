@@ -298,15 +298,15 @@ fn workers_are_set_and_shown_while_guests_talk() {
         assert_eq!((&told["workers"], &told["lanes"]), (&workers.into(), &1.into()), "{told}");
         let output = running.sluice(&["workers", "show"]);
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(shown.starts_with("WORKER") && shown.contains("lanes: 1 of at most 1"), "{shown}");
+        assert!(shown.starts_with("WORKER") && shown.contains("rx queues: 1 of at most 1"), "{shown}");
         assert_eq!(shown.lines().count(), workers + 3, "{shown}");
     }
     let output = running.sluice(&["workers", "set", "2"]);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(told.starts_with("workers: 2, lanes: 1, ENIs moved: 2, sessions moved: "), "{told}");
-    let refused = running.sluice(&["workers", "set", "2", "--lanes", "2"]);
+    assert!(told.starts_with("workers: 2, rx queues: 1, ENIs moved: 2, sessions moved: "), "{told}");
+    let refused = running.sluice(&["workers", "set", "2", "--rx-queues", "2"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && text.contains("--lanes-max 2"), "{text}");
+    assert!(!refused.status.success() && text.contains("--rx-queues-max 2"), "{text}");
     let output = ping.join().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains(" 0% packet loss"), "{text}");

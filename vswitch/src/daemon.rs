@@ -51,17 +51,19 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("a switch has 1 to {WORKERS_MAX} workers")));
     }
     let ports = &config.ports;
-    if ports.lanes > config.workers {
-        let text = format!("{} lanes need as many workers, and there are {}", ports.lanes, config.workers);
+    if ports.rx_queues > config.workers {
+        let text = format!("{} rx queues need as many workers, and there are {}", ports.rx_queues, config.workers);
         return Err(io::Error::new(ErrorKind::InvalidInput, text));
     }
     if ports.queues() > WORKERS_MAX {
-        let text = format!("{} lanes need as many workers, and there may be {WORKERS_MAX}", ports.queues());
+        let text = format!("{} rx queues need as many workers, and there may be {WORKERS_MAX}", ports.queues());
         return Err(io::Error::new(ErrorKind::InvalidInput, text));
     }
     if ports.queues() > 1 {
         steering::load().map_err(|error| {
-            let text = format!("lanes need a program in the kernel that keeps flows in order: {error}; use one lane");
+            let text = format!(
+                "several rx queues need a program in the kernel that keeps flows in order: {error}; use one rx queue"
+            );
             io::Error::new(error.kind(), text)
         })?;
     }

@@ -48,7 +48,7 @@ fn guests_talk_as_the_rules_say_and_a_change_counts_at_once() {
 
 #[test]
 fn a_stream_arrives_as_it_was_sent_with_offloads_and_without() {
-    for (workers, lanes, plain_taps, tap_io) in [
+    for (workers, rx_queues, plain_taps, tap_io) in [
         (1, 1, false, TapIo::Plain),
         (2, 1, false, TapIo::Plain),
         (2, 2, false, TapIo::Plain),
@@ -61,12 +61,12 @@ fn a_stream_arrives_as_it_was_sent_with_offloads_and_without() {
             eprintln!("SKIPPED: this kernel gives no rings");
             continue;
         }
-        if lanes > 1 && steering::load().is_err() {
-            eprintln!("SKIPPED: lanes need the capability for BPF");
+        if rx_queues > 1 && steering::load().is_err() {
+            eprintln!("SKIPPED: rx queues need the capability for BPF");
             continue;
         }
-        let ports = PortFactory { plain_taps, tap_io, lanes, ..PortFactory::default() };
-        let Some(mut lab) = Lab::with_ports(&format!("tcp{workers}{lanes}{plain_taps}{tap_io:?}"), workers, ports)
+        let ports = PortFactory { plain_taps, tap_io, rx_queues, ..PortFactory::default() };
+        let Some(mut lab) = Lab::with_ports(&format!("tcp{workers}{rx_queues}{plain_taps}{tap_io:?}"), workers, ports)
         else {
             return;
         };

@@ -1,4 +1,4 @@
-//! Workers and lanes that come and go under guests of the kernel that talk with each other. The test makes and removes its own
+//! Workers and rx queues that come and go under guests of the kernel that talk with each other. The test makes and removes its own
 //! namespaces; without root it says so and passes.
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
@@ -18,7 +18,7 @@ use vswitch::port::tap::steering;
 use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
 use vswitch_core::protocol::{EniStats, Regrouped, ReplyBody, RequestBody};
 
-/// Workers and lanes, one after the other.
+/// Workers and rx queues, one after the other.
 const SHAPES: [(usize, usize); 8] = [(2, 1), (2, 2), (1, 1), (2, 2), (3, 2), (3, 1), (2, 1), (1, 1)];
 /// How often all of them.
 const ROUNDS: usize = 3;
@@ -173,8 +173,8 @@ fn wait_for_traffic(came_back: &AtomicU32) {
     }
 }
 
-fn regroup(lab: &mut Lab, workers: usize, lanes: usize) -> Regrouped {
-    match lab.client.ask(RequestBody::Regroup { workers, lanes: Some(lanes) }) {
+fn regroup(lab: &mut Lab, workers: usize, rx_queues: usize) -> Regrouped {
+    match lab.client.ask(RequestBody::Regroup { workers, lanes: Some(rx_queues) }) {
         ReplyBody::Regrouped(regrouped) => regrouped,
         other => panic!("{other:?}"),
     }
@@ -197,13 +197,13 @@ impl Drop for Ending<'_> {
 }
 
 #[test]
-fn workers_and_lanes_come_and_go_and_nothing_is_lost() {
+fn workers_and_rx_queues_come_and_go_and_nothing_is_lost() {
     if steering::load().is_err() {
-        return eprintln!("SKIPPED: lanes need root and the capability for BPF");
+        return eprintln!("SKIPPED: rx queues need root and the capability for BPF");
     }
     let queues: Vec<u32> = ADDRESSES.map(queue_of).to_vec();
     assert!(queues.contains(&0) && queues.contains(&1), "{queues:?}");
-    let ports = PortFactory { lanes_max: 2, ..PortFactory::default() };
+    let ports = PortFactory { rx_queues_max: 2, ..PortFactory::default() };
     let Some(mut lab) = Lab::with_ports("regroup", 1, ports) else { return };
     let desired = stateful(&lab);
     let applied = lab.apply(desired);
@@ -218,9 +218,9 @@ fn workers_and_lanes_come_and_go_and_nothing_is_lost() {
             ADDRESSES.iter().map(|last| exchange(scope, &lab, *last, &is_over, &came_back)).collect();
         let stream = stream(scope, &lab, &is_over);
         wait_for_traffic(&came_back);
-        for (workers, lanes) in SHAPES.into_iter().cycle().take(SHAPES.len() * ROUNDS) {
-            let regrouped = regroup(&mut lab, workers, lanes);
-            assert_eq!((regrouped.workers, regrouped.lanes), (workers, lanes));
+        for (workers, rx_queues) in SHAPES.into_iter().cycle().take(SHAPES.len() * ROUNDS) {
+            let regrouped = regroup(&mut lab, workers, rx_queues);
+            assert_eq!((regrouped.workers, regrouped.lanes), (workers, rx_queues));
             assert!(regrouped.ports_down.is_empty(), "{regrouped:?}");
             pauses.push(regrouped.pause_ns / 1000);
             wait_for_traffic(&came_back);

@@ -170,13 +170,13 @@ fn a_device_stays_with_all_that_its_guest_set_and_goes_with_its_eni() {
 fn a_device_that_cannot_be_what_is_wanted_now_is_made_anew() {
     let Some(world) = World::new("anew") else { return };
     if vswitch::port::tap::steering::load().is_err() {
-        eprintln!("SKIPPED: lanes need the capability for BPF");
+        eprintln!("SKIPPED: rx queues need the capability for BPF");
         return;
     }
-    let lanes = |lanes| PortFactory { lanes, ..PortFactory::default() };
+    let rx_queues = |rx_queues| PortFactory { rx_queues, ..PortFactory::default() };
     let mut indices = Vec::new();
-    for ports in [lanes(1), lanes(2), lanes(2), lanes(1)] {
-        let plain = PortFactory { plain_taps: ports.lanes == 2, ..ports };
+    for ports in [rx_queues(1), rx_queues(2), rx_queues(2), rx_queues(1)] {
+        let plain = PortFactory { plain_taps: ports.rx_queues == 2, ..ports };
         let mut switch = world.start(plain);
         switch.run(world.desired(Some("10.9.0.5")));
         indices.push(world.index().unwrap());

@@ -1,4 +1,4 @@
-//! Workers and lanes that come and go while packets are on their way: with memory ports, turned by hand.
+//! Workers and rx queues that come and go while packets are on their way: with memory ports, turned by hand.
 //! `namespaces_regroup.rs` does the same to guests of the kernel.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
@@ -16,11 +16,11 @@ use vswitch_core::desired::{Desired, Direction, Policy, Ports, Protocol, Remote,
 use vswitch_core::protocol::{FlowDescription, FlowSelection, ReplyBody, RequestBody};
 use vswitch_core::time::Time;
 
-/// Workers and lanes, one after the other.
+/// Workers and rx queues, one after the other.
 const SHAPES: [(usize, usize); 10] = [(2, 1), (2, 2), (1, 1), (4, 4), (3, 2), (3, 3), (1, 1), (2, 2), (2, 1), (1, 1)];
 
-fn laned(workers: usize, lanes: usize, lanes_max: usize) -> World {
-    World::with_ports(workers, 4096, PortFactory { lanes, lanes_max, ..PortFactory::default() })
+fn with_rx_queues(workers: usize, rx_queues: usize, rx_queues_max: usize) -> World {
+    World::with_ports(workers, 4096, PortFactory { rx_queues, rx_queues_max, ..PortFactory::default() })
 }
 
 fn flows(world: &mut World) -> Vec<FlowDescription> {
@@ -61,14 +61,14 @@ fn closed_but_for_udp(count: u8) -> Desired {
 
 #[test]
 fn whatever_is_on_its_way_arrives_in_order() {
-    let mut world = laned(1, 1, 4);
+    let mut world = with_rx_queues(1, 1, 4);
     world.apply(desired(5), 1);
     let mut sent = 0;
-    for (round, (workers, lanes)) in SHAPES.into_iter().cycle().take(40).enumerate() {
+    for (round, (workers, rx_queues)) in SHAPES.into_iter().cycle().take(40).enumerate() {
         for _ in 0..25 {
             // A flow to each of four guests; each is in one queue always.
             for to in [2, 3, 4, 5] {
-                assert!(world.guest_lane(1, usize::from(to) % 4).inject(&udp(1, to, sent)));
+                assert!(world.guest_rx_queue(1, usize::from(to) % 4).inject(&udp(1, to, sent)));
             }
             sent += 1;
         }
@@ -76,8 +76,8 @@ fn whatever_is_on_its_way_arrives_in_order() {
         for step in 0..=round % 5 {
             world.turn_one(step % world.workers.len(), 1 + round % 3);
         }
-        let regrouped = world.regroup(workers, lanes).unwrap();
-        assert_eq!((regrouped.workers, regrouped.lanes, world.workers.len()), (workers, lanes, workers));
+        let regrouped = world.regroup(workers, rx_queues).unwrap();
+        assert_eq!((regrouped.workers, regrouped.lanes, world.workers.len()), (workers, rx_queues, workers));
     }
     world.turn(200);
     for to in [2, 3, 4, 5] {
@@ -90,25 +90,25 @@ fn whatever_is_on_its_way_arrives_in_order() {
 }
 
 #[test]
-fn what_a_lane_of_another_worker_took_is_judged_by_whoever_owns_the_eni_then() {
-    for (workers, lanes) in SHAPES {
-        let mut world = laned(2, 2, 2);
+fn what_a_rx_queue_of_another_worker_took_is_judged_by_whoever_owns_the_eni_then() {
+    for (workers, rx_queues) in SHAPES {
+        let mut world = with_rx_queues(2, 2, 2);
         world.apply(desired(2), 1);
         let owner = world.worker_of(1);
         for number in 0..60 {
-            assert!(world.guest_lane(1, 1).inject(&udp(1, 2, number)));
+            assert!(world.guest_rx_queue(1, 1).inject(&udp(1, 2, number)));
         }
-        // The lane's worker, which is not the owner, takes some; they wait in the ring to the owner.
+        // The rx queue's worker, which is not the owner, takes some; they wait in the ring to the owner.
         world.turn_one(1 - owner, 1);
         assert_eq!(world.stats(1).egress.packets, 0, "nobody has judged them");
         assert!(world.workers[owner].has_input(), "they wait for the owner");
-        let lanes = lanes.min(2);
-        world.regroup(workers, lanes).unwrap();
+        let rx_queues = rx_queues.min(2);
+        world.regroup(workers, rx_queues).unwrap();
         let came = collect(&world.guest(2));
         assert!(!came.is_empty(), "what was taken has arrived before anybody goes on");
         world.turn(20);
         let all: Vec<u32> = came.into_iter().chain(collect(&world.guest(2))).collect();
-        assert_eq!(all, (0..60).collect::<Vec<_>>(), "to {workers} workers and {lanes} lanes");
+        assert_eq!(all, (0..60).collect::<Vec<_>>(), "to {workers} workers and {rx_queues} rx queues");
     }
 }
 
@@ -263,16 +263,16 @@ fn a_table_without_room_refuses_and_nothing_has_changed() {
 
 #[test]
 fn what_cannot_be_is_refused_with_the_way_out() {
-    let mut world = laned(2, 1, 2);
+    let mut world = with_rx_queues(2, 1, 2);
     world.apply(desired(2), 1);
-    for (workers, lanes, object, says) in [
+    for (workers, rx_queues, object, says) in [
         (0, 1, "workers", "1 to 64"),
         (65, 1, "workers", "1 to 64"),
         (1, 2, "lanes", "a worker of its own"),
         (2, 0, "lanes", "one is the fewest"),
-        (3, 3, "lanes", "--lanes-max 3"),
+        (3, 3, "lanes", "--rx-queues-max 3"),
     ] {
-        let refusal = world.regroup(workers, lanes).unwrap_err().remove(0);
+        let refusal = world.regroup(workers, rx_queues).unwrap_err().remove(0);
         assert_eq!(refusal.object, object, "{refusal:?}");
         assert!(refusal.message.contains(says), "{refusal:?}");
     }
@@ -281,10 +281,10 @@ fn what_cannot_be_is_refused_with_the_way_out() {
     let ReplyBody::Regrouped(told) = world.ask(RequestBody::Regroup { workers: 2, lanes: Some(2) }) else { panic!() };
     assert_eq!((told.workers, told.lanes, told.enis_moved), (2, 2, 0));
     let ReplyBody::Regrouped(told) = world.ask(RequestBody::Regroup { workers: 3, lanes: None }) else { panic!() };
-    assert_eq!((told.workers, told.lanes), (3, 2), "as many lanes as before");
-    let mut world = laned(2, 2, 0);
+    assert_eq!((told.workers, told.lanes), (3, 2), "as many rx queues as before");
+    let mut world = with_rx_queues(2, 2, 0);
     world.regroup(1, 1).unwrap();
-    assert_eq!(world.regroup(2, 2).unwrap().lanes, 2, "as many lanes as at the start there may be again");
+    assert_eq!(world.regroup(2, 2).unwrap().lanes, 2, "as many rx queues as at the start there may be again");
 }
 
 #[test]
@@ -312,16 +312,16 @@ fn a_port_that_is_down_moves_too_and_comes_back() {
 
 #[test]
 fn enis_come_and_go_beside() {
-    let mut world = laned(1, 1, 3);
+    let mut world = with_rx_queues(1, 1, 3);
     let mut sent = 0;
-    for (round, (workers, lanes)) in SHAPES.into_iter().cycle().take(30).enumerate() {
+    for (round, (workers, rx_queues)) in SHAPES.into_iter().cycle().take(30).enumerate() {
         world.apply(desired(2 + (round % 4) as u8 * 2), round as u64 + 1);
         for _ in 0..20 {
-            assert!(world.guest_lane(1, 1).inject(&udp(1, 2, sent)));
+            assert!(world.guest_rx_queue(1, 1).inject(&udp(1, 2, sent)));
             sent += 1;
         }
         world.turn_one(round % world.workers.len(), 1);
-        world.regroup(workers, lanes.min(3)).unwrap();
+        world.regroup(workers, rx_queues.min(3)).unwrap();
     }
     world.turn(60);
     assert_eq!(collect(&world.guest(2)), (0..sent).collect::<Vec<_>>());

@@ -45,7 +45,7 @@ pub struct Handoff {
     pub incarnation: u32,
 }
 
-/// A packet that came in by a lane of another worker than its ENI's.
+/// A packet that came in by an rx queue of another worker than its ENI's.
 #[derive(Debug)]
 pub struct Unjudged {
     /// The packet.
@@ -54,7 +54,7 @@ pub struct Unjudged {
     pub from: EniIndex,
     /// Which of the ENIs that ever had this number is meant.
     pub incarnation: u32,
-    /// The lane had more than a burst to give.
+    /// The rx queue had more than a burst to give.
     pub is_flooding: bool,
 }
 

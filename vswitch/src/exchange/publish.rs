@@ -27,8 +27,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Whether the ENI of this incarnation has a port, so that its lanes are open.
-    pub fn is_laned_for(self, incarnation: u32) -> bool {
+    /// Whether the ENI of this incarnation has a port, so that its rx queues are open.
+    pub fn is_open_for(self, incarnation: u32) -> bool {
         self.slot.is_some() && self.incarnation == incarnation
     }
 }

@@ -31,9 +31,9 @@ pub struct PortFactory {
     /// Whether TCP segments that come one by one are put together for ports that take long frames.
     pub gro: bool,
     /// Workers that receive for each TAP device and memory port; one if zero.
-    pub lanes: usize,
-    /// Queues that each of them is opened with, so that it can have as many lanes later; as many as lanes if fewer.
-    pub lanes_max: usize,
+    pub rx_queues: usize,
+    /// Queues that each of them is opened with, so that it can have as many rx queues later; as many as rx queues if fewer.
+    pub rx_queues_max: usize,
     /// Where the far ends of memory ports are found.
     pub memory: memory::MemoryHub,
     /// Where it is noted what the switch made and took, for its next process; TAP devices end with the switch where that is
@@ -46,7 +46,7 @@ pub struct PortFactory {
 impl PortFactory {
     /// Queues that a port is opened with, if its kind has several.
     pub fn queues(&self) -> usize {
-        self.lanes.max(self.lanes_max).max(1)
+        self.rx_queues.max(self.rx_queues_max).max(1)
     }
 
     fn tap_offloads(&self) -> Offloads {
@@ -58,22 +58,24 @@ impl PortFactory {
     /// # Errors
     /// Why it cannot be opened now, naming device and namespace.
     pub fn open(&self, eni: &EniId, wish: &PortWish) -> io::Result<Box<dyn Port>> {
-        let first = self.open_lanes(eni, wish, 1)?.into_iter().next();
-        first.ok_or_else(|| io::Error::other("a port has one lane at least"))
+        let first = self.open_rx_queues(eni, wish, 1)?.into_iter().next();
+        first.ok_or_else(|| io::Error::other("a port has one rx queue at least"))
     }
 
-    /// Opens the port of an ENI with up to `lanes` lanes: each receives a part of its frames, all those of a flow the
+    /// Opens the port of an ENI with up to `rx_queues` rx queues: each receives a part of its frames, all those of a flow the
     /// same one. What is sent on any of them arrives. At least one, where there is no error.
     ///
     /// # Errors
     /// As [`PortFactory::open`].
-    pub fn open_lanes(&self, eni: &EniId, wish: &PortWish, lanes: usize) -> io::Result<Vec<Box<dyn Port>>> {
+    pub fn open_rx_queues(&self, eni: &EniId, wish: &PortWish, rx_queues: usize) -> io::Result<Vec<Box<dyn Port>>> {
         let ports: Vec<Box<dyn Port>> = match &wish.port {
             desired::Port::Tap(tap) => {
-                self.open_tap(tap, wish, lanes)?.into_iter().map(|tap| Box::new(tap) as _).collect()
+                self.open_tap(tap, wish, rx_queues)?.into_iter().map(|tap| Box::new(tap) as _).collect()
             }
             desired::Port::Packet(packet) => vec![self.open_interface(packet)?],
-            desired::Port::Memory => (0..lanes).map(|lane| Box::new(self.memory.open(eni, lane)) as _).collect(),
+            desired::Port::Memory => {
+                (0..rx_queues).map(|rx_queue| Box::new(self.memory.open(eni, rx_queue)) as _).collect()
+            }
         };
         Ok(match self.faults {
             Some(faults) => ports.into_iter().map(|port| Box::new(faults::Faulty::new(port, faults)) as _).collect(),
@@ -81,15 +83,15 @@ impl PortFactory {
         })
     }
 
-    fn open_tap(&self, tap: &desired::TapPort, wish: &PortWish, lanes: usize) -> io::Result<Vec<tap::Tap>> {
+    fn open_tap(&self, tap: &desired::TapPort, wish: &PortWish, rx_queues: usize) -> io::Result<Vec<tap::Tap>> {
         // What the guest configures itself is its own, once it has it: only a device that is made here and now is set up, and
         // where it is the guest's own device, which one of the host need not be.
         let is_to_be_set = wish.interface.is_none() && tap.namespace.is_some();
         let before = if is_to_be_set { persistent::identity(tap).unwrap_or_default() } else { None };
         let how = (self.tap_offloads(), self.tap_io);
         let queues = match &self.notes {
-            Some(notes) => persistent::open(tap, wish.interface.as_ref(), how, lanes, notes)?,
-            None => tap::Tap::open_lanes(tap, wish.interface.as_ref(), how, lanes)?,
+            Some(notes) => persistent::open(tap, wish.interface.as_ref(), how, rx_queues, notes)?,
+            None => tap::Tap::open_rx_queues(tap, wish.interface.as_ref(), how, rx_queues)?,
         };
         if is_to_be_set && persistent::identity(tap)? != before {
             tap::set_link(tap, wish.mac)?;

@@ -22,12 +22,12 @@ const FRAMES_MAX_DEFAULT: usize = 256;
 
 /// Frames on their way in one direction, and empty buffers on their way back.
 #[derive(Debug)]
-struct Lane {
+struct FrameQueue {
     frames: ArrayQueue<(FrameBuffer, Offload)>,
     spare: ArrayQueue<FrameBuffer>,
 }
 
-impl Lane {
+impl FrameQueue {
     fn new(frames_max: usize) -> Self {
         Self { frames: ArrayQueue::new(frames_max), spare: ArrayQueue::new(frames_max) }
     }
@@ -53,8 +53,8 @@ impl Lane {
 
 #[derive(Debug)]
 struct Cable {
-    from_guest: Lane,
-    to_guest: Lane,
+    from_guest: FrameQueue,
+    to_guest: FrameQueue,
     is_cut: AtomicBool,
     /// What the guest takes undone, as bits.
     offloads: AtomicU8,
@@ -184,7 +184,7 @@ impl Port for MemoryPort {
     }
 }
 
-/// By ENI and lane.
+/// By ENI and rx queue.
 type Cables = BTreeMap<(EniId, usize), Arc<Cable>>;
 
 /// Where the guests' ends of memory ports are found, by ENI. Clones are the same hub.
@@ -210,27 +210,27 @@ impl MemoryHub {
 
     /// The guest's end of the ENI's port, whether the port is open or not.
     pub fn guest(&self, eni: &EniId) -> MemoryGuest {
-        self.guest_lane(eni, 0)
+        self.guest_rx_queue(eni, 0)
     }
 
-    /// The guest's end of one lane of the ENI's port.
-    pub fn guest_lane(&self, eni: &EniId, lane: usize) -> MemoryGuest {
-        MemoryGuest(self.cable(eni, lane))
+    /// The guest's end of one rx queue of the ENI's port.
+    pub fn guest_rx_queue(&self, eni: &EniId, rx_queue: usize) -> MemoryGuest {
+        MemoryGuest(self.cable(eni, rx_queue))
     }
 
-    pub(crate) fn open(&self, eni: &EniId, lane: usize) -> MemoryPort {
-        MemoryPort(self.cable(eni, lane))
+    pub(crate) fn open(&self, eni: &EniId, rx_queue: usize) -> MemoryPort {
+        MemoryPort(self.cable(eni, rx_queue))
     }
 
-    fn cable(&self, eni: &EniId, lane: usize) -> Arc<Cable> {
+    fn cable(&self, eni: &EniId, rx_queue: usize) -> Arc<Cable> {
         let make = || {
             let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
             let bell = if self.has_bells { eventfd(0, flags).ok() } else { None };
-            let (from_guest, to_guest) = (Lane::new(self.frames_max), Lane::new(self.frames_max));
+            let (from_guest, to_guest) = (FrameQueue::new(self.frames_max), FrameQueue::new(self.frames_max));
             let (is_cut, offloads, refused_bytes) = (AtomicBool::new(false), AtomicU8::new(0), AtomicUsize::new(0));
             Arc::new(Cable { from_guest, to_guest, is_cut, offloads, refused_bytes, bell })
         };
-        Arc::clone(self.cables.lock().entry((eni.clone(), lane)).or_insert_with(make))
+        Arc::clone(self.cables.lock().entry((eni.clone(), rx_queue)).or_insert_with(make))
     }
 }
 

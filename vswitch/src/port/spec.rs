@@ -52,8 +52,8 @@ impl PortWish {
         }
     }
 
-    /// Whether a port of this kind may have several lanes.
-    pub fn has_lanes(&self) -> bool {
+    /// Whether a port of this kind may have several rx queues.
+    pub fn has_rx_queues(&self) -> bool {
         self.interface_that_exists().is_none()
     }
 

@@ -80,8 +80,8 @@ pub(crate) struct PortRecord {
     pub(crate) wish: PortWish,
     pub(crate) worker: usize,
     pub(crate) slot: u32,
-    /// Lanes beside the first: workers and the places there.
-    lanes: Vec<(usize, u32)>,
+    /// Rx queues beside the first: workers and the places there.
+    rx_queues: Vec<(usize, u32)>,
     pub(crate) index: EniIndex,
     pub(crate) state: PortState,
     pub(crate) failures: u64,
@@ -153,9 +153,9 @@ pub fn assemble(
     let compiler = Compiler::new(config.secret);
     let snapshot = Arc::new(compiler.snapshot().clone());
     let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), places: Chunks::default() };
-    let lanes_max = config.ports.queues();
+    let rx_queues_max = config.ports.queues();
     let mut switch = Switch {
-        factory: PortFactory { lanes_max, ..config.ports },
+        factory: PortFactory { rx_queues_max, ..config.ports },
         publication: Arc::new(Publication::new(WORKERS_MAX, first)),
         flows_max_per_worker: config.flows_max_per_worker,
         secret: config.secret,

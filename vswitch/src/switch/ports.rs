@@ -18,13 +18,13 @@ use vswitch_core::ids::EniId;
 use vswitch_core::time::Time;
 
 impl PortRecord {
-    /// Workers and the places there that its lanes are at, the owner's first.
+    /// Workers and the places there that its rx queues are at, the owner's first.
     pub(super) fn places(&self) -> Vec<(usize, u32)> {
-        std::iter::once((self.worker, self.slot)).chain(self.lanes.iter().copied()).collect()
+        std::iter::once((self.worker, self.slot)).chain(self.rx_queues.iter().copied()).collect()
     }
 
     fn has_place(&self, worker: usize, slot: u32) -> bool {
-        (self.worker, self.slot) == (worker, slot) || self.lanes.contains(&(worker, slot))
+        (self.worker, self.slot) == (worker, slot) || self.rx_queues.contains(&(worker, slot))
     }
 
     /// The namespace that is made for it if there is none of the name.
@@ -53,14 +53,14 @@ impl Switch {
         let Some((worker, index)) = self.placement.owner(eni) else { return };
         let slot = self.placement.take_slot(worker);
         let state = PortState::Down { error: String::new(), retry_at: driver.now(), pause_ns: RETRY_FIRST_NS };
-        let count = if wish.has_lanes() { self.factory.queues() } else { 1 };
-        let workers = self.lane_workers(worker, count);
-        let lanes = workers.skip(1).map(|worker| (worker, self.placement.take_slot(worker))).collect();
+        let count = if wish.has_rx_queues() { self.factory.queues() } else { 1 };
+        let workers = self.rx_queue_workers(worker, count);
+        let rx_queues = workers.skip(1).map(|worker| (worker, self.placement.take_slot(worker))).collect();
         let record = PortRecord {
             wish: wish.clone(),
             worker,
             slot,
-            lanes,
+            rx_queues,
             index,
             state,
             failures: 0,
@@ -74,27 +74,27 @@ impl Switch {
         }
     }
 
-    /// Which worker receives by each of `count` queues of a port: as many as there are lanes, from its owner on.
-    pub(super) fn lane_workers(&self, owner: usize, count: usize) -> impl Iterator<Item = usize> + use<> {
+    /// Which worker receives by each of `count` queues of a port: as many as there are rx queues, from its owner on.
+    pub(super) fn rx_queue_workers(&self, owner: usize, count: usize) -> impl Iterator<Item = usize> + use<> {
         let workers = self.workers.len();
-        let lanes = self.factory.lanes.clamp(1, workers);
-        (0..count).map(move |queue| (owner + queue % lanes) % workers)
+        let rx_queues = self.factory.rx_queues.clamp(1, workers);
+        (0..count).map(move |queue| (owner + queue % rx_queues) % workers)
     }
 
     fn open_port(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) -> io::Result<()> {
         let Some(record) = self.ports.get(eni) else { return Ok(()) };
         let places = record.places();
-        let lanes = self.factory.open_lanes(eni, &record.wish, places.len())?;
+        let rx_queues = self.factory.open_rx_queues(eni, &record.wish, places.len())?;
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
         let device = link_state::index(&record.wish)?;
         let (index, frame_bytes_max) = (record.index, record.wish.frame_bytes_max());
         let incarnation = self.placement.incarnation(eni).unwrap_or_default();
-        for (lane, ((worker, slot), port)) in places.into_iter().zip(lanes).enumerate() {
+        for (rx_queue, ((worker, slot), port)) in places.into_iter().zip(rx_queues).enumerate() {
             if let (Some(registry), Some(descriptor)) = (&self.workers[worker].registry, port.readiness()) {
                 let token = Token(slot as usize);
                 registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
             }
-            let attach = Command::Attach { slot, eni: index, incarnation, lane, port, frame_bytes_max };
+            let attach = Command::Attach { slot, eni: index, incarnation, rx_queue, port, frame_bytes_max };
             self.command(worker, attach, driver).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
         }
         if let Some(record) = self.ports.get_mut(eni) {
@@ -107,7 +107,7 @@ impl Switch {
 
     pub(super) fn try_again(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) {
         // The queues of a device are opened together: none of those before may be left.
-        let places = self.ports.get(eni).filter(|record| !record.lanes.is_empty()).map(PortRecord::places);
+        let places = self.ports.get(eni).filter(|record| !record.rx_queues.is_empty()).map(PortRecord::places);
         places.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
         self.take_events(driver.now());
         let Err(error) = self.open_port(eni, driver) else { return };
@@ -192,7 +192,7 @@ impl Switch {
                 drop(event.port);
                 let owner = |record: &PortRecord| record.has_place(worker, event.slot);
                 let eni = self.ports.iter().find(|(_, record)| owner(record));
-                // A device that goes fails in all its lanes, which is one failure.
+                // A device that goes fails in all its rx queues, which is one failure.
                 if let Some(eni) = eni.filter(|(_, record)| record.is_up()).map(|(eni, _)| eni.clone()) {
                     self.mark_down(&eni, &event.error, now);
                 }

@@ -51,8 +51,8 @@ impl Switch {
             uptime_ms: driver.now().as_ns() / 1_000_000,
             enis: self.compiler.desired().enis.len(),
             flows: workers.iter().map(|worker| worker.flows).sum(),
-            lanes: self.lanes(),
-            lanes_max: self.lanes_max(),
+            lanes: self.rx_queues(),
+            lanes_max: self.rx_queues_max(),
             workers,
         }
     }

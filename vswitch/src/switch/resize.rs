@@ -1,4 +1,4 @@
-//! Another number of workers, or of lanes, while traffic flows.
+//! Another number of workers, or of rx queues, while traffic flows.
 //!
 //! What can fail for want of memory or threads is done before. Then all workers are taken between two turns: what is on its way between
 //! them arrives, ENIs move with their sessions and ports, and the workers go on. Meanwhile frames wait in the devices.
@@ -32,7 +32,7 @@ const ROUNDS_MAX: usize = 4096;
 struct Change {
     moves: Vec<(EniId, Move)>,
     workers: usize,
-    lanes: usize,
+    rx_queues: usize,
     /// Those that are not there yet.
     created: Vec<(WorkerHandle, Worker)>,
     links: Vec<Links>,
@@ -43,7 +43,7 @@ struct Change {
 }
 
 impl Switch {
-    /// Makes `workers` workers forward, of which `lanes` receive for each port; as many as before if that is not said.
+    /// Makes `workers` workers forward, of which `rx_queues` receive for each port; as many as before if that is not said.
     /// ENIs move so that none has two more than another, with their sessions. Nothing that a worker took from a port is lost,
     /// and flows keep their order.
     ///
@@ -52,11 +52,11 @@ impl Switch {
     pub fn regroup(
         &mut self,
         workers: usize,
-        lanes: Option<usize>,
+        rx_queues: Option<usize>,
         driver: &mut dyn WorkerDriver,
     ) -> Result<Regrouped, Vec<Refusal>> {
-        let lanes = lanes.unwrap_or_else(|| self.lanes());
-        self.check_group(workers, lanes).map_err(|refusal| vec![refusal])?;
+        let rx_queues = rx_queues.unwrap_or_else(|| self.rx_queues());
+        self.check_resize(workers, rx_queues).map_err(|refusal| vec![refusal])?;
         let reserved = driver.reserve(workers).map_err(|error| {
             let text = format!("there cannot be {workers} workers, and nothing has changed: {error}");
             vec![Refusal::new("limit", "workers", text)]
@@ -64,7 +64,7 @@ impl Switch {
         let mut change = Change {
             moves: self.placement.moves_to(workers),
             workers,
-            lanes,
+            rx_queues,
             created: self.create_workers(workers, reserved),
             links: handoff::connect(workers),
             spare: BufferPool::new(handoff::buffers_to_add(self.workers.len(), workers)),
@@ -80,34 +80,34 @@ impl Switch {
         let pause_ns = driver.now().as_ns() - started.as_ns();
         let (enis_moved, ports_down) = (change.moves.len(), self.ports_down());
         let sessions_moved = moved.map_err(|refusal| vec![refusal])?;
-        Ok(Regrouped { workers, lanes, enis_moved, sessions_moved, pause_ns, ports_down })
+        Ok(Regrouped { workers, lanes: rx_queues, enis_moved, sessions_moved, pause_ns, ports_down })
     }
 
     /// Workers that receive for each port.
-    pub fn lanes(&self) -> usize {
-        self.factory.lanes.max(1)
+    pub fn rx_queues(&self) -> usize {
+        self.factory.rx_queues.max(1)
     }
 
     /// The most that there may be.
-    pub fn lanes_max(&self) -> usize {
-        self.factory.lanes_max
+    pub fn rx_queues_max(&self) -> usize {
+        self.factory.rx_queues_max
     }
 
-    fn check_group(&self, workers: usize, lanes: usize) -> Result<(), Refusal> {
+    fn check_resize(&self, workers: usize, rx_queues: usize) -> Result<(), Refusal> {
         if !(1..=WORKERS_MAX).contains(&workers) {
             return Err(Refusal::new("invalid", "workers", format!("a switch has 1 to {WORKERS_MAX} workers")));
         }
-        if lanes == 0 || lanes > workers {
+        if rx_queues == 0 || rx_queues > workers {
             let text = format!(
-                "{lanes} lanes and {workers} workers: each lane needs a worker of its own, and one is the fewest"
+                "{rx_queues} rx queues and {workers} workers: each rx queue needs a worker of its own, and one is the fewest"
             );
             return Err(Refusal::new("invalid", "lanes", text));
         }
-        if lanes > self.lanes_max() {
+        if rx_queues > self.rx_queues_max() {
             let text = format!(
                 "the kernel gives a device its queues when it is made, and these have {}: start the switch with \
-                 --lanes-max {lanes} to have as many lanes later",
-                self.lanes_max()
+                 --rx-queues-max {rx_queues} to have as many rx queues later",
+                self.rx_queues_max()
             );
             return Err(Refusal::new("limit", "lanes", text));
         }
@@ -165,7 +165,7 @@ impl Switch {
         self.placement.resize(all.len());
         change.moves.iter().for_each(|(eni, step)| self.placement.set_owner(eni, step.to));
         let leaving = self.workers.split_off(change.workers);
-        self.factory.lanes = change.lanes;
+        self.factory.rx_queues = change.rx_queues;
         self.move_ports(all, &leaving, now);
         for (eni, _) in &change.moves {
             self.placement.set_slot(eni, self.ports.get(eni).map(|record| record.slot));
@@ -189,7 +189,7 @@ impl Switch {
         Refusal::new("limit", format!("workers/{to}"), text)
     }
 
-    /// Gives each lane of each port to the worker that is to receive by it. The handles of those workers that go are in
+    /// Gives each rx queue of each port to the worker that is to receive by it. The handles of those workers that go are in
     /// `leaving`, and no longer among the others.
     fn move_ports(&mut self, all: &mut [Worker], leaving: &[WorkerHandle], now: Time) {
         let mut failed = Vec::new();
@@ -197,7 +197,7 @@ impl Switch {
             let (Some((owner, _)), Some(record)) = (self.placement.owner(&eni), self.ports.get(&eni)) else { continue };
             let old = record.places();
             let mut new = Vec::new();
-            for ((from, slot), to) in old.iter().copied().zip(self.lane_workers(owner, old.len())) {
+            for ((from, slot), to) in old.iter().copied().zip(self.rx_queue_workers(owner, old.len())) {
                 if from == to {
                     new.push((to, slot));
                     continue;
@@ -214,7 +214,7 @@ impl Switch {
             }
             if let Some(record) = self.ports.get_mut(&eni) {
                 (record.worker, record.slot) = new.remove(0);
-                record.lanes = new;
+                record.rx_queues = new;
             }
         }
         for (eni, error) in failed {

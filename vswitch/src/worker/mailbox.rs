@@ -37,9 +37,9 @@ pub enum Command {
         eni: EniIndex,
         /// Which of the ENIs that ever had this number is meant.
         incarnation: u32,
-        /// Which of the port's lanes it is.
-        lane: usize,
-        /// The open port, or a lane of it.
+        /// Which of the port's rx queues it is.
+        rx_queue: usize,
+        /// The open port, or an rx queue of it.
         port: Box<dyn Port>,
         /// The longest frame that may be sent to it, bytes.
         frame_bytes_max: usize,

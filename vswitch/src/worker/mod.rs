@@ -38,13 +38,13 @@ use vswitch_core::time::Time;
 /// take, each has its share of the worker's time, whatever becomes of its packets.
 const REFUSED_COST: usize = 5;
 
-/// A port, or a lane of it, at its worker.
+/// A port, or an rx queue of it, at its worker.
 #[derive(Debug)]
 pub(crate) struct PortEntry {
     eni: EniIndex,
     incarnation: u32,
-    /// Which of the port's lanes it is. The first is at the ENI's owner, and is what is sent on.
-    lane: usize,
+    /// Which of the port's rx queues it is. The first is at the ENI's owner, and is what is sent on.
+    rx_queue: usize,
     /// None while the port is down.
     port: Option<Box<dyn Port>>,
     frame_bytes_max: usize,
@@ -57,10 +57,21 @@ pub(crate) struct PortEntry {
 }
 
 impl PortEntry {
-    fn new((eni, incarnation): (EniIndex, u32), lane: usize, port: Box<dyn Port>, frame_bytes_max: usize) -> Self {
+    fn new((eni, incarnation): (EniIndex, u32), rx_queue: usize, port: Box<dyn Port>, frame_bytes_max: usize) -> Self {
         let (has_readiness, offloads) = (port.readiness().is_some(), port.offloads());
         let (port, is_ready, empty_receives, debt) = (Some(port), false, 0, 0);
-        Self { eni, incarnation, lane, port, frame_bytes_max, offloads, has_readiness, is_ready, empty_receives, debt }
+        Self {
+            eni,
+            incarnation,
+            rx_queue,
+            port,
+            frame_bytes_max,
+            offloads,
+            has_readiness,
+            is_ready,
+            empty_receives,
+            debt,
+        }
     }
 
     /// Whether it is its turn although it owes others some, if there are `others` who have frames.

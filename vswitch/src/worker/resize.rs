@@ -28,7 +28,7 @@ impl Worker {
         self.peers.doorbells = doorbells;
     }
 
-    /// A turn that takes no frames from ports and judges none of other workers' lanes: what was judged arrives.
+    /// A turn that takes no frames from ports and judges none of other workers' rx queues: what was judged arrives.
     pub(crate) fn turn_for_judged(&mut self, now: Time) {
         self.cross(now);
         let settle = self.peers.publication.settle_requested();

@@ -1,7 +1,7 @@
-//! Lanes: a worker that receives for an ENI of another's hands over what came, unjudged and in order.
+//! Rx queues: a worker that receives for an ENI of another's hands over what came, unjudged and in order.
 //!
 //! Buffers stay with their pools: the owner gives a free one of its own for each that it takes. While it has none, or the
-//! ring is full, frames wait in the lane; nothing that was received is lost.
+//! ring is full, frames wait in the rx queue; nothing that was received is lost.
 
 use super::{Source, Worker};
 use crate::exchange::handoff::Unjudged;
@@ -52,7 +52,7 @@ impl Worker {
                 let Some(unjudged) = link.unjudged.pop() else { break };
                 activity.packets += 1;
                 let Unjudged { packet, from, incarnation, is_flooding } = unjudged;
-                let place = self.current.place(from).filter(|place| place.is_laned_for(incarnation));
+                let place = self.current.place(from).filter(|place| place.is_open_for(incarnation));
                 if place.is_none_or(|place| usize::from(place.worker) != self.peers.number) {
                     self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
                     self.recycle(packet, pool_owner as u16);

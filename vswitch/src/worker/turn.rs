@@ -81,8 +81,8 @@ impl Worker {
         let mailbox = Arc::clone(&self.peers.mailbox);
         let Some(command) = mailbox.next_command() else { return 0 };
         match command {
-            Command::Attach { slot, eni, incarnation, lane, port, frame_bytes_max } => {
-                let entry = PortEntry::new((eni, incarnation), lane, port, frame_bytes_max);
+            Command::Attach { slot, eni, incarnation, rx_queue, port, frame_bytes_max } => {
+                let entry = PortEntry::new((eni, incarnation), rx_queue, port, frame_bytes_max);
                 self.attach(slot, entry);
             }
             Command::Adjust { slot, frame_bytes_max } => {
@@ -183,9 +183,9 @@ impl Worker {
         // are. The same check closes it when its ENI is gone and the port is not yet detached.
         let Some(place) = self.current.place(eni) else { return true };
         let is_here = usize::from(place.worker) == self.peers.number;
-        let is_live = match entry.lane {
+        let is_live = match entry.rx_queue {
             0 => is_here && place.slot == Some(slot),
-            _ => place.is_laned_for(entry.incarnation),
+            _ => place.is_open_for(entry.incarnation),
         };
         if !is_live {
             return true;

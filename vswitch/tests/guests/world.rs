@@ -19,7 +19,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Ports of one lane that hold `frames_max` frames in each direction.
+    /// Ports of one rx queue that hold `frames_max` frames in each direction.
     pub(crate) fn new(workers: usize, frames_max: usize) -> Self {
         Self::with_ports(workers, frames_max, PortFactory::default())
     }
@@ -39,8 +39,8 @@ impl World {
         self.hub.guest(&eni(number))
     }
 
-    pub(crate) fn guest_lane(&self, number: u8, lane: usize) -> MemoryGuest {
-        self.hub.guest_lane(&eni(number), lane)
+    pub(crate) fn guest_rx_queue(&self, number: u8, rx_queue: usize) -> MemoryGuest {
+        self.hub.guest_rx_queue(&eni(number), rx_queue)
     }
 
     pub(crate) fn with_switch<T>(&mut self, work: impl FnOnce(&mut Switch, &mut ManualDriver<'_>) -> T) -> T {
@@ -54,8 +54,8 @@ impl World {
         self.with_switch(|switch, driver| switch.apply(desired, generation, driver).unwrap())
     }
 
-    pub(crate) fn regroup(&mut self, workers: usize, lanes: usize) -> Result<Regrouped, Vec<Refusal>> {
-        self.with_switch(|switch, driver| switch.regroup(workers, Some(lanes), driver))
+    pub(crate) fn regroup(&mut self, workers: usize, rx_queues: usize) -> Result<Regrouped, Vec<Refusal>> {
+        self.with_switch(|switch, driver| switch.regroup(workers, Some(rx_queues), driver))
     }
 
     pub(crate) fn ask(&mut self, body: RequestBody) -> ReplyBody {

@@ -65,24 +65,24 @@ impl Tap {
     /// # Errors
     /// What failed, naming device and namespace.
     pub fn open_with(tap: &TapPort, interface: Option<&Interface>, wanted: Offloads, io: TapIo) -> io::Result<Self> {
-        let opened = Self::open_lanes(tap, interface, (wanted, io), 1)?.into_iter().next();
+        let opened = Self::open_rx_queues(tap, interface, (wanted, io), 1)?.into_iter().next();
         opened.ok_or_else(|| io::Error::other("a device has one queue at least"))
     }
 
-    /// As [`Tap::open_with`], with `lanes` queues, each with its share of the flows; one where a device of the name
+    /// As [`Tap::open_with`], with `rx_queues` queues, each with its share of the flows; one where a device of the name
     /// exists that cannot have more.
     ///
     /// # Errors
     /// What failed, naming device and namespace.
-    pub fn open_lanes(
+    pub fn open_rx_queues(
         tap: &TapPort,
         interface: Option<&Interface>,
         (wanted, io): (Offloads, TapIo),
-        lanes: usize,
+        rx_queues: usize,
     ) -> io::Result<Vec<Self>> {
         let place = place(tap);
         let work = || {
-            let opened = open_queues(&tap.device, wanted, lanes)?;
+            let opened = open_queues(&tap.device, wanted, rx_queues)?;
             if let Some(interface) = interface {
                 netlink::configure(&tap.device, interface, None)?;
             }
@@ -120,8 +120,8 @@ impl Tap {
 }
 
 /// Opens the device as often as it is to have queues. The program that fills them is there before the second is.
-fn open_queues(name: &str, wanted: Offloads, lanes: usize) -> io::Result<Vec<(Device, Offloads)>> {
-    if lanes <= 1 {
+fn open_queues(name: &str, wanted: Offloads, rx_queues: usize) -> io::Result<Vec<(Device, Offloads)>> {
+    if rx_queues <= 1 {
         return Ok(vec![open_device(name, wanted, false)?]);
     }
     let program = steering::load()?;
@@ -131,7 +131,7 @@ fn open_queues(name: &str, wanted: Offloads, lanes: usize) -> io::Result<Vec<(De
     };
     sys::set_tap_steering(&first.0.descriptor, &program)?;
     let mut queues = vec![first];
-    for _ in 1..lanes {
+    for _ in 1..rx_queues {
         queues.push(open_device(name, wanted, true)?);
     }
     Ok(queues)

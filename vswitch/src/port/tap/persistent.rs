@@ -29,7 +29,7 @@ struct Note {
 }
 
 /// Opens a device for the switch of these notes: its own from before, or a new one, which then outlives the
-/// process, or one that somebody else made. Else as [`Tap::open_lanes`].
+/// process, or one that somebody else made. Else as [`Tap::open_rx_queues`].
 ///
 /// # Errors
 /// As there.
@@ -37,28 +37,28 @@ pub fn open(
     tap: &TapPort,
     interface: Option<&Interface>,
     how: (Offloads, TapIo),
-    lanes: usize,
+    rx_queues: usize,
     notes: &Notes,
 ) -> io::Result<Vec<Tap>> {
     if let Some(name) = tap.namespace.as_deref().filter(|_| tap.create_namespace) {
         namespace::ensure(name, notes)?;
     }
     // Where that cannot be told, opening says why.
-    let Ok(mut found) = identity(tap) else { return Tap::open_lanes(tap, interface, how, lanes) };
+    let Ok(mut found) = identity(tap) else { return Tap::open_rx_queues(tap, interface, how, rx_queues) };
     let mut own = Note::read(tap, notes).filter(|note| Some(&note.identity) == found.as_ref());
-    if own.as_ref().is_some_and(|note| note.queues != lanes) {
+    if own.as_ref().is_some_and(|note| note.queues != rx_queues) {
         // The kernel fixes at its making whether a device may have several queues.
         delete(tap)?;
         (found, own) = (None, None);
     }
-    let mut queues = Tap::open_lanes(tap, interface, how, lanes)?;
+    let mut queues = Tap::open_rx_queues(tap, interface, how, rx_queues)?;
     if let (Some(note), Some(interface)) = (&own, interface) {
         let (addresses, gateways) = (note.addresses.clone(), note.gateways.clone());
         tap::adjust(tap, interface, Some(&Interface { addresses, gateways, ..interface.clone() }))?;
     }
     if found.is_none() || own.is_some() {
         let kept = identity(tap).and_then(|identity| {
-            let mut note = Note { queues: lanes, ..Note::default() };
+            let mut note = Note { queues: rx_queues, ..Note::default() };
             note.identity = identity.unwrap_or_default();
             note.set(interface);
             note.write(tap, notes)?;

@@ -1,4 +1,4 @@
-//! Lanes: an ENI whose frames several workers receive. With memory ports, turned by hand; and with queues of the kernel,
+//! Rx queues: an ENI whose frames several workers receive. With memory ports, turned by hand; and with queues of the kernel,
 //! which need root and say so without.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
@@ -21,123 +21,123 @@ use vswitch::port::tap::{Tap, TapIo};
 use vswitch_core::desired::TapPort;
 use vswitch_core::offload::Offloads;
 
-fn laned(workers: usize, lanes: usize) -> World {
-    World::with_ports(workers, 4096, PortFactory { lanes, ..PortFactory::default() })
+fn with_rx_queues(workers: usize, rx_queues: usize) -> World {
+    World::with_ports(workers, 4096, PortFactory { rx_queues, ..PortFactory::default() })
 }
 
 #[test]
-fn every_lane_keeps_the_order_of_its_flows_and_no_buffer_is_lost() {
-    for (workers, lanes) in [(1, 4), (2, 2), (3, 2), (4, 4)] {
-        let mut world = laned(workers, lanes);
+fn every_rx_queue_keeps_the_order_of_its_flows_and_no_buffer_is_lost() {
+    for (workers, rx_queues) in [(1, 4), (2, 2), (3, 2), (4, 4)] {
+        let mut world = with_rx_queues(workers, rx_queues);
         world.apply(desired(4), 1);
         let free = world.free_buffers();
-        let lanes = lanes.min(workers);
-        // A flow to each of three guests; each has a lane of its own, as far as there are any.
+        let rx_queues = rx_queues.min(workers);
+        // A flow to each of three guests; each has an rx queue of its own, as far as there are any.
         for number in 0..500 {
             for to in [2, 3, 4] {
-                assert!(world.guest_lane(1, usize::from(to) % lanes).inject(&udp(1, to, number)));
+                assert!(world.guest_rx_queue(1, usize::from(to) % rx_queues).inject(&udp(1, to, number)));
             }
         }
         world.turn(100);
         for to in [2, 3, 4] {
             assert_eq!(
-                collect(&world.guest_lane(to, 0)),
+                collect(&world.guest_rx_queue(to, 0)),
                 (0..500).collect::<Vec<_>>(),
-                "{workers} workers, {lanes} lanes"
+                "{workers} workers, {rx_queues} rx queues"
             );
         }
         assert_eq!(world.free_buffers(), free, "each pool has what it had");
-        assert_eq!(world.stats(1).egress.packets, 1500, "the owner counts for all lanes");
+        assert_eq!(world.stats(1).egress.packets, 1500, "the owner counts for all rx queues");
     }
 }
 
 #[test]
-fn sessions_are_the_owners_whichever_lane_a_packet_comes_by() {
-    let mut world = laned(2, 2);
+fn sessions_are_the_owners_whichever_rx_queue_a_packet_comes_by() {
+    let mut world = with_rx_queues(2, 2);
     world.apply(desired(2), 1);
-    assert!(world.guest_lane(1, 0).inject(&udp(1, 2, 0)) && world.guest_lane(1, 1).inject(&udp(1, 2, 1)));
+    assert!(world.guest_rx_queue(1, 0).inject(&udp(1, 2, 0)) && world.guest_rx_queue(1, 1).inject(&udp(1, 2, 1)));
     world.turn(5);
-    assert_eq!(collect(&world.guest_lane(2, 0)).len(), 2);
+    assert_eq!(collect(&world.guest_rx_queue(2, 0)).len(), 2);
     let flows: usize =
         world.with_switch(|switch, driver| switch.worker_statuses(driver).iter().map(|worker| worker.flows).sum());
-    let mut one_lane = laned(2, 1);
-    one_lane.apply(desired(2), 1);
-    assert!(one_lane.guest_lane(1, 0).inject(&udp(1, 2, 0)));
-    one_lane.turn(5);
-    let expected: usize =
-        one_lane.with_switch(|switch, driver| switch.worker_statuses(driver).iter().map(|worker| worker.flows).sum());
+    let mut one_rx_queue = with_rx_queues(2, 1);
+    one_rx_queue.apply(desired(2), 1);
+    assert!(one_rx_queue.guest_rx_queue(1, 0).inject(&udp(1, 2, 0)));
+    one_rx_queue.turn(5);
+    let expected: usize = one_rx_queue
+        .with_switch(|switch, driver| switch.worker_statuses(driver).iter().map(|worker| worker.flows).sum());
     assert_eq!(flows, expected);
 }
 
 #[test]
 fn while_the_owner_is_slow_frames_wait_and_none_is_lost() {
-    let mut world = laned(2, 2);
+    let mut world = with_rx_queues(2, 2);
     world.apply(desired(2), 1);
     let free = world.free_buffers();
     for number in 0..3000 {
-        assert!(world.guest_lane(1, 1).inject(&udp(1, 2, number)));
+        assert!(world.guest_rx_queue(1, 1).inject(&udp(1, 2, number)));
     }
     let (owner, other) = if world.switch.port_statuses()[0].worker == 0 { (0, 1) } else { (1, 0) };
     world.turn_one(other, 200);
     assert!(world.workers[other].turn(world.now).is_starved, "it knows that there is more");
     world.turn_one(owner, 1);
     world.turn(400);
-    assert_eq!(collect(&world.guest_lane(2, 0)), (0..3000).collect::<Vec<_>>());
+    assert_eq!(collect(&world.guest_rx_queue(2, 0)), (0..3000).collect::<Vec<_>>());
     assert_eq!(world.free_buffers(), free);
     assert!(world.stats(1).egress.drops.is_empty());
 }
 
 #[test]
 fn neighbours_that_come_and_go_cost_a_flow_nothing() {
-    let mut world = laned(3, 3);
+    let mut world = with_rx_queues(3, 3);
     world.apply(desired(2), 1);
     for round in 0..40_u32 {
         for number in 0..50 {
-            assert!(world.guest_lane(1, 1).inject(&udp(1, 2, round * 50 + number)));
+            assert!(world.guest_rx_queue(1, 1).inject(&udp(1, 2, round * 50 + number)));
         }
-        // The lanes of the others open and close beside, while what was injected is on its way.
+        // The rx queues of the others open and close beside, while what was injected is on its way.
         world.apply(desired(2 + (round % 3) as u8 * 3), u64::from(round) + 2);
     }
     world.turn(100);
-    assert_eq!(collect(&world.guest_lane(2, 0)), (0..2000).collect::<Vec<_>>());
+    assert_eq!(collect(&world.guest_rx_queue(2, 0)), (0..2000).collect::<Vec<_>>());
 }
 
 #[test]
 fn lanes_are_born_closed_and_end_with_their_eni() {
-    let mut world = laned(2, 2);
-    assert!(world.guest_lane(1, 1).inject(&udp(1, 2, 0)));
+    let mut world = with_rx_queues(2, 2);
+    assert!(world.guest_rx_queue(1, 1).inject(&udp(1, 2, 0)));
     world.turn(3);
     world.apply(desired(2), 1);
     world.turn(3);
-    assert_eq!(collect(&world.guest_lane(2, 0)), [0], "it waited in its lane until the policy was live");
+    assert_eq!(collect(&world.guest_rx_queue(2, 0)), [0], "it waited in its rx queue until the policy was live");
     let mut without = desired(2);
     without.enis.remove(&eni(1));
     world.apply(without, 2);
-    assert!(world.guest_lane(1, 1).inject(&udp(1, 2, 1)));
+    assert!(world.guest_rx_queue(1, 1).inject(&udp(1, 2, 1)));
     world.turn(3);
-    assert_eq!(world.guest_lane(2, 0).waiting(), 0);
+    assert_eq!(world.guest_rx_queue(2, 0).waiting(), 0);
 }
 
 #[test]
-fn a_lane_that_fails_takes_the_port_down_once_and_all_lanes_come_back() {
-    let mut world = laned(2, 2);
+fn an_rx_queue_that_fails_takes_the_port_down_once_and_all_rx_queues_come_back() {
+    let mut world = with_rx_queues(2, 2);
     world.apply(desired(2), 1);
-    for lane in [0, 1] {
-        world.guest_lane(1, lane).cut(true);
+    for rx_queue in [0, 1] {
+        world.guest_rx_queue(1, rx_queue).cut(true);
     }
     world.turn(3);
     world.with_switch(|switch, driver| switch.tick(driver));
     let status = world.switch.port_statuses().remove(0);
     assert!(!status.up && status.failures == 1, "{status:?}");
-    for lane in [0, 1] {
-        world.guest_lane(1, lane).cut(false);
+    for rx_queue in [0, 1] {
+        world.guest_rx_queue(1, rx_queue).cut(false);
     }
     world.now = world.now + 1_000_000_000;
     world.with_switch(|switch, driver| switch.tick(driver));
     assert!(world.switch.port_statuses()[0].up);
-    assert!(world.guest_lane(1, 0).inject(&udp(1, 2, 0)) && world.guest_lane(1, 1).inject(&udp(1, 2, 1)));
+    assert!(world.guest_rx_queue(1, 0).inject(&udp(1, 2, 0)) && world.guest_rx_queue(1, 1).inject(&udp(1, 2, 1)));
     world.turn(5);
-    assert_eq!(collect(&world.guest_lane(2, 0)).len(), 2);
+    assert_eq!(collect(&world.guest_rx_queue(2, 0)).len(), 2);
 }
 
 /// A namespace that is gone when the test is.
@@ -179,14 +179,14 @@ fn queues_of_a_tap_have_each_flow_in_one_of_them_and_in_order() {
     }
     const FLOWS: u8 = 24;
     const DATAGRAMS: u8 = 20;
-    let name = format!("sluice-lanes-{}", std::process::id());
+    let name = format!("sluice-rx-queues-{}", std::process::id());
     let _guest = Guest(name.clone());
     let (namespace, create_namespace) = (Some(name.clone()), true);
     let tap = TapPort { device: "eth0".into(), namespace, create_namespace, configure: true, mtu_bytes: 1400 };
     let (mac, addresses) = ("02:00:00:00:00:05".parse().unwrap(), vec!["10.9.0.5/24".parse().unwrap()]);
     let interface = Interface { mac, mtu_bytes: 1400, addresses, gateways: Vec::new(), gateway_mac: mac };
     for io in [TapIo::Plain, TapIo::Uring] {
-        let mut queues = Tap::open_lanes(&tap, Some(&interface), (Offloads::ALL, io), 3).unwrap();
+        let mut queues = Tap::open_rx_queues(&tap, Some(&interface), (Offloads::ALL, io), 3).unwrap();
         assert_eq!(queues.len(), 3);
         for flow in 0..FLOWS {
             let address = format!("10.9.0.{}", 100 + flow);
