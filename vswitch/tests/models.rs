@@ -21,7 +21,7 @@ use vswitch_core::snapshot::Snapshot;
 static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| Arc::new(compile(&Desired::default(), 1).unwrap()));
 
 fn published(sequence: u64) -> Published {
-    Published { sequence, snapshot: Arc::clone(&SNAPSHOT), places: Chunks::default() }
+    Published { sequence, snapshot: Arc::clone(&SNAPSHOT), locations: Chunks::default() }
 }
 
 /// A packet that egress let pass by the snapshot of this sequence.

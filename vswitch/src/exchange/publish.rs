@@ -17,16 +17,16 @@ use vswitch_core::snapshot::Snapshot;
 
 /// Where an ENI lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct EniLocation {
     /// The worker that owns it.
     pub worker: u16,
-    /// The place of its port at that worker, if it has a port.
+    /// The slot of its port at that worker, if it has a port.
     pub slot: Option<u32>,
     /// Tells apart the ENIs that have the same number one after the other.
     pub incarnation: u32,
 }
 
-impl Place {
+impl EniLocation {
     /// Whether the ENI of this incarnation has a port, so that its rx queues are open.
     pub fn is_open_for(self, incarnation: u32) -> bool {
         self.slot.is_some() && self.incarnation == incarnation
@@ -41,13 +41,13 @@ pub struct Published {
     /// The policy.
     pub snapshot: Arc<Snapshot>,
     /// Where each ENI lives, by its number.
-    pub places: Chunks<Option<Place>>,
+    pub locations: Chunks<Option<EniLocation>>,
 }
 
 impl Published {
     /// Where the ENI lives, if it exists.
-    pub fn place(&self, eni: EniIndex) -> Option<Place> {
-        self.places.get(eni.0 as usize).copied().flatten()
+    pub fn location(&self, eni: EniIndex) -> Option<EniLocation> {
+        self.locations.get(eni.0 as usize).copied().flatten()
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
 
     fn published(sequence: u64) -> Published {
         let snapshot = Arc::new(compile(&Desired::default(), sequence).unwrap());
-        Published { sequence, snapshot, places: Chunks::default() }
+        Published { sequence, snapshot, locations: Chunks::default() }
     }
 
     #[test]

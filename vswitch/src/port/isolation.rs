@@ -6,7 +6,7 @@
 
 use crate::os::notes::{self, Notes};
 use crate::os::{self, namespace};
-use crate::port::af_packet::{explain, place};
+use crate::port::af_packet::{describe, explain};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -25,12 +25,12 @@ pub(super) fn isolate(port: &PacketPort, notes: Option<&Notes>) -> io::Result<()
         let folder = notes.interfaces();
         let noted = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         noted.and_then(|()| fs::write(note(notes, port), [])).map_err(|error| {
-            let text = format!("{}: cannot be noted in {}: {error}", place(port), folder.display());
+            let text = format!("{}: cannot be noted in {}: {error}", describe(port), folder.display());
             io::Error::new(error.kind(), text)
         })?;
     }
     let isolated = namespace::within_any(port.namespace.as_deref(), || os::isolation::isolate(&port.device));
-    isolated.map_err(|error| explain(&place(port), error))
+    isolated.map_err(|error| explain(&describe(port), error))
 }
 
 /// Sees to it that the interface of a running port stays away from the kernel; whether that was so no more.
@@ -39,7 +39,7 @@ pub(super) fn isolate(port: &PacketPort, notes: Option<&Notes>) -> io::Result<()
 /// As when it is opened.
 pub(crate) fn keep(port: &PacketPort) -> io::Result<bool> {
     let kept = namespace::within_any(port.namespace.as_deref(), || os::isolation::keep(&port.device));
-    kept.map_err(|error| explain(&place(port), error))
+    kept.map_err(|error| explain(&describe(port), error))
 }
 
 /// Gives the interface back to the kernel, once it is no port any more.
@@ -48,11 +48,11 @@ pub(crate) fn keep(port: &PacketPort) -> io::Result<bool> {
 /// What failed, naming interface and namespace. An interface or a namespace that is gone is none.
 pub fn release(port: &PacketPort, notes: Option<&Notes>) -> io::Result<()> {
     match namespace::within_any(port.namespace.as_deref(), || os::isolation::release(&port.device)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(&place(port), error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(&describe(port), error)),
         _ => {}
     }
     match notes.map(|notes| fs::remove_file(note(notes, port))) {
-        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(explain(&place(port), error)),
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(explain(&describe(port), error)),
         _ => Ok(()),
     }
 }

@@ -40,7 +40,7 @@ impl Link {
             Self::Down => format!("it is set down: `ip link set {device} up` where it is"),
             Self::Gone => "it was moved to another network namespace, or removed".to_owned(),
         };
-        Some(format!("{}: {text}", wish.place()))
+        Some(format!("{}: {text}", wish.describe()))
     }
 }
 

@@ -36,10 +36,10 @@ impl PortWish {
     }
 
     /// What it is and where, for the text of errors.
-    pub fn place(&self) -> String {
+    pub fn describe(&self) -> String {
         match &self.port {
-            desired::Port::Tap(tap) => tap::place(tap),
-            desired::Port::Packet(interface) => af_packet::place(interface),
+            desired::Port::Tap(tap) => tap::describe(tap),
+            desired::Port::Packet(interface) => af_packet::describe(interface),
             desired::Port::Memory => "memory".into(),
         }
     }

@@ -17,7 +17,7 @@ const GSO_CONGESTION: u8 = 0x80;
 
 /// What the header claims. Numbers are in the order of this machine, as the kernel has them unless told otherwise.
 pub fn decode(header: &[u8; HEADER_BYTES]) -> Offload {
-    let word = |place: usize| u16::from_ne_bytes([header[place], header[place + 1]]);
+    let word = |offset: usize| u16::from_ne_bytes([header[offset], header[offset + 1]]);
     let [flags, kind, ..] = *header;
     let (segmentation, marks_congestion_once) = match (kind & !GSO_CONGESTION, kind & GSO_CONGESTION != 0) {
         _ if flags & !(NEEDS_CHECKSUM | CHECKSUM_IS_VALID) != 0 => (Segmentation::Unknown, false),

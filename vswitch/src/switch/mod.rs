@@ -80,7 +80,7 @@ pub(crate) struct PortRecord {
     pub(crate) wish: PortWish,
     pub(crate) worker: usize,
     pub(crate) slot: u32,
-    /// Rx queues beside the first: workers and the places there.
+    /// Rx queues beside the first: workers and the slots there.
     rx_queues: Vec<(usize, u32)>,
     pub(crate) index: EniIndex,
     pub(crate) state: PortState,
@@ -152,7 +152,7 @@ pub fn assemble(
     assert!((1..=WORKERS_MAX).contains(&config.workers), "a switch has 1 to {WORKERS_MAX} workers");
     let compiler = Compiler::new(config.secret);
     let snapshot = Arc::new(compiler.snapshot().clone());
-    let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), places: Chunks::default() };
+    let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), locations: Chunks::default() };
     let rx_queues_max = config.ports.queues();
     let mut switch = Switch {
         factory: PortFactory { rx_queues_max, ..config.ports },
@@ -281,7 +281,7 @@ impl Switch {
         named.chain(within.map(|(id, _)| id)).cloned().collect()
     }
 
-    /// Notes for the table of places where the ports of these ENIs are.
+    /// Notes for the table of locations where the ports of these ENIs are.
     fn note_slots(&mut self, enis: &BTreeSet<EniId>) {
         for eni in enis {
             // A port that is to be closed ends with the state that had it, not when its worker comes to give it back.
@@ -294,8 +294,8 @@ impl Switch {
     fn publish(&mut self, generation: u64, driver: &mut dyn WorkerDriver) -> Result<u64, Refusal> {
         let started = driver.now();
         self.sequence += 1;
-        let (sequence, places) = (self.sequence, self.placement.table());
-        self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), places });
+        let (sequence, locations) = (self.sequence, self.placement.table());
+        self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), locations });
         self.generation = generation;
         let (publication, workers) = (Arc::clone(&self.publication), self.workers.len());
         if workers == 1 {

@@ -1,7 +1,7 @@
 //! Which worker owns which ENI. Stable: an ENI stays with its worker for as long as it exists, and moves only where the
 //! number of workers changes, and then no more ENIs than must so that none has two more than another.
 
-use crate::exchange::publish::Place;
+use crate::exchange::publish::EniLocation;
 use std::collections::BTreeMap;
 use vswitch_core::chunks::Chunks;
 use vswitch_core::ids::{EniId, EniIndex};
@@ -14,7 +14,7 @@ struct Owner {
     incarnation: u32,
 }
 
-/// The owners of all ENIs, and the free places for ports at each worker.
+/// The owners of all ENIs, and the free slots for ports at each worker.
 #[derive(Debug)]
 pub struct Placement {
     owners: BTreeMap<EniId, Owner>,
@@ -22,7 +22,7 @@ pub struct Placement {
     free_slots: Vec<Vec<u32>>,
     slots: Vec<u32>,
     incarnations: u32,
-    table: Chunks<Option<Place>>,
+    table: Chunks<Option<EniLocation>>,
 }
 
 impl Placement {
@@ -96,7 +96,7 @@ impl Placement {
         moves
     }
 
-    /// Makes places for the ports of `workers` workers; those of others are empty.
+    /// Makes slots for the ports of `workers` workers; those of others are empty.
     pub fn resize(&mut self, workers: usize) {
         self.load.resize(workers, 0);
         self.free_slots.resize(workers, Vec::new());
@@ -116,7 +116,7 @@ impl Placement {
         self.load[worker]
     }
 
-    /// A free place for a port.
+    /// A free slot for a port.
     pub fn take_slot(&mut self, worker: usize) -> u32 {
         self.free_slots[worker].pop().unwrap_or_else(|| {
             self.slots[worker] += 1;
@@ -124,20 +124,20 @@ impl Placement {
         })
     }
 
-    /// A place that no port is in any more.
+    /// A slot that no port is in any more.
     pub fn put_slot(&mut self, worker: usize, slot: u32) {
         self.free_slots[worker].push(slot);
     }
 
-    /// Notes the place of an ENI's port, if it has one, for the table.
+    /// Notes the slot of an ENI's port, if it has one, for the table.
     pub fn set_slot(&mut self, eni: &EniId, slot: Option<u32>) {
         let Some(owner) = self.owners.get(eni) else { return };
-        let place = Place { worker: owner.worker as u16, slot, incarnation: owner.incarnation };
-        *self.table.get_mut(owner.index.0 as usize) = Some(place);
+        let location = EniLocation { worker: owner.worker as u16, slot, incarnation: owner.incarnation };
+        *self.table.get_mut(owner.index.0 as usize) = Some(location);
     }
 
     /// Where each ENI lives, by its number.
-    pub fn table(&self) -> Chunks<Option<Place>> {
+    pub fn table(&self) -> Chunks<Option<EniLocation>> {
         self.table.clone()
     }
 }

@@ -18,12 +18,12 @@ use vswitch_core::ids::EniId;
 use vswitch_core::time::Time;
 
 impl PortRecord {
-    /// Workers and the places there that its rx queues are at, the owner's first.
-    pub(super) fn places(&self) -> Vec<(usize, u32)> {
+    /// Workers and the slots there that its rx queues are in, the owner's first.
+    pub(super) fn slots(&self) -> Vec<(usize, u32)> {
         std::iter::once((self.worker, self.slot)).chain(self.rx_queues.iter().copied()).collect()
     }
 
-    fn has_place(&self, worker: usize, slot: u32) -> bool {
+    fn has_slot(&self, worker: usize, slot: u32) -> bool {
         (self.worker, self.slot) == (worker, slot) || self.rx_queues.contains(&(worker, slot))
     }
 
@@ -83,13 +83,13 @@ impl Switch {
 
     fn open_port(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) -> io::Result<()> {
         let Some(record) = self.ports.get(eni) else { return Ok(()) };
-        let places = record.places();
-        let rx_queues = self.factory.open_rx_queues(eni, &record.wish, places.len())?;
+        let slots = record.slots();
+        let rx_queues = self.factory.open_rx_queues(eni, &record.wish, slots.len())?;
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
         let device = link_state::index(&record.wish)?;
         let (index, frame_bytes_max) = (record.index, record.wish.frame_bytes_max());
         let incarnation = self.placement.incarnation(eni).unwrap_or_default();
-        for (rx_queue, ((worker, slot), port)) in places.into_iter().zip(rx_queues).enumerate() {
+        for (rx_queue, ((worker, slot), port)) in slots.into_iter().zip(rx_queues).enumerate() {
             if let (Some(registry), Some(descriptor)) = (&self.workers[worker].registry, port.readiness()) {
                 let token = Token(slot as usize);
                 registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
@@ -107,8 +107,8 @@ impl Switch {
 
     pub(super) fn try_again(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) {
         // The queues of a device are opened together: none of those before may be left.
-        let places = self.ports.get(eni).filter(|record| !record.rx_queues.is_empty()).map(PortRecord::places);
-        places.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
+        let slots = self.ports.get(eni).filter(|record| !record.rx_queues.is_empty()).map(PortRecord::slots);
+        slots.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
         self.take_events(driver.now());
         let Err(error) = self.open_port(eni, driver) else { return };
         let now = driver.now();
@@ -156,7 +156,7 @@ impl Switch {
     /// Closes a port that is to be opened again.
     fn take_down(&mut self, eni: &EniId, error: &io::Error, driver: &mut dyn WorkerDriver) {
         let Some(record) = self.ports.get(eni) else { return };
-        record.places().into_iter().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
+        record.slots().into_iter().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
         self.take_events(driver.now());
         // Unless the worker reported a failure of its own meanwhile.
         if self.ports.get(eni).is_some_and(PortRecord::is_up) {
@@ -166,12 +166,12 @@ impl Switch {
 
     /// Takes a port from its worker for good.
     pub(super) fn close(&mut self, record: PortRecord, departed: &mut Departed, driver: &mut dyn WorkerDriver) {
-        for (worker, slot) in record.places() {
+        for (worker, slot) in record.slots() {
             departed.ports.extend(self.detach(worker, slot, driver));
         }
         // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
         self.take_events(driver.now());
-        record.places().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
+        record.slots().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
         departed.devices.extend(record.wish.tap().cloned());
         departed.namespaces.extend(record.made_namespace().map(str::to_owned));
         departed.interfaces.extend(record.wish.interface_that_exists().cloned());
@@ -190,7 +190,7 @@ impl Switch {
         for worker in 0..self.workers.len() {
             while let Some(event) = self.workers[worker].mailbox.take_event() {
                 drop(event.port);
-                let owner = |record: &PortRecord| record.has_place(worker, event.slot);
+                let owner = |record: &PortRecord| record.has_slot(worker, event.slot);
                 let eni = self.ports.iter().find(|(_, record)| owner(record));
                 // A device that goes fails in all its rx queues, which is one failure.
                 if let Some(eni) = eni.filter(|(_, record)| record.is_up()).map(|(eni, _)| eni.clone()) {

@@ -91,8 +91,8 @@ impl Switch {
         let mut next = receiver.map(|(_, index)| index);
         let mut verdict = None;
         if let Some(from) = packet.from.clone() {
-            let place = self.find(&from, "packet/from")?;
-            let (report, after) = self.judge(place, Direction::Egress, &packet, driver)?;
+            let owner = self.find(&from, "packet/from")?;
+            let (report, after) = self.judge(owner, Direction::Egress, &packet, driver)?;
             judgements.extend(report);
             match after {
                 Verdict::Forward(to) if next.is_some_and(|next| next != to) => {
@@ -113,8 +113,8 @@ impl Switch {
                 ));
             };
             let eni = self.snapshot.eni_id(index).cloned().unwrap_or_default();
-            let place = self.find(&eni, "packet/to")?;
-            let (report, after) = self.judge(place, Direction::Ingress, &packet, driver)?;
+            let owner = self.find(&eni, "packet/to")?;
+            let (report, after) = self.judge(owner, Direction::Ingress, &packet, driver)?;
             judgements.extend(report);
             // A device that is set down takes nothing, though its port is open.
             let is_set_down = || matches!(self.links([&eni].into_iter()).get(&eni), Some(Ok(Link::Down)));

@@ -174,8 +174,8 @@ impl Switch {
         self.placement.resize(change.workers);
         self.connect(all, std::mem::take(&mut change.links), &mut change.spare);
         self.sequence += 1;
-        let (sequence, places) = (self.sequence, self.placement.table());
-        self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), places });
+        let (sequence, locations) = (self.sequence, self.placement.table());
+        self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), locations });
         all.iter_mut().for_each(|worker| worker.turn_for_judged(now));
         Ok(moved)
     }
@@ -195,7 +195,7 @@ impl Switch {
         let mut failed = Vec::new();
         for eni in self.ports.keys().cloned().collect::<Vec<_>>() {
             let (Some((owner, _)), Some(record)) = (self.placement.owner(&eni), self.ports.get(&eni)) else { continue };
-            let old = record.places();
+            let old = record.slots();
             let mut new = Vec::new();
             for ((from, slot), to) in old.iter().copied().zip(self.rx_queue_workers(owner, old.len())) {
                 if from == to {

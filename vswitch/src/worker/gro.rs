@@ -19,14 +19,14 @@ impl Worker {
     /// Appends a packet to the last one of its flow that is lined up, if it may be; otherwise it is to be lined up itself.
     pub(super) fn append_to_flow(&mut self, packet: &Packet) -> bool {
         let first = self.outgoing.len().saturating_sub(PACKETS_SEARCHED_MAX);
-        for place in (first..self.outgoing.len()).rev() {
-            match coalesce::relation(&self.outgoing[place], packet) {
+        for index in (first..self.outgoing.len()).rev() {
+            match coalesce::relation(&self.outgoing[index], packet) {
                 Relation::Other => {}
                 Relation::Behind => return false,
                 Relation::Next(bytes) => {
-                    let has_room = self.outgoing[place].buffer.capacity() >= bytes || self.enlarge(place);
+                    let has_room = self.outgoing[index].buffer.capacity() >= bytes || self.enlarge(index);
                     if has_room {
-                        coalesce::append(&mut self.outgoing[place], packet);
+                        coalesce::append(&mut self.outgoing[index], packet);
                     }
                     return has_room;
                 }
@@ -36,11 +36,11 @@ impl Worker {
     }
 
     /// Gives a packet that is lined up a large buffer, unless all such are in use.
-    fn enlarge(&mut self, place: usize) -> bool {
+    fn enlarge(&mut self, index: usize) -> bool {
         let Some(mut large) = self.pool.take_large() else { return false };
-        large.fill(self.outgoing[place].buffer.frame());
-        let small = std::mem::replace(&mut self.outgoing[place].buffer, large);
-        let pool_owner = std::mem::replace(&mut self.outgoing_pool_owners[place], self.peers.number as u16);
+        large.fill(self.outgoing[index].buffer.frame());
+        let small = std::mem::replace(&mut self.outgoing[index].buffer, large);
+        let pool_owner = std::mem::replace(&mut self.outgoing_pool_owners[index], self.peers.number as u16);
         self.recycle(Packet::new(small), pool_owner);
         true
     }

@@ -31,7 +31,7 @@ const ANSWERS_MAX: usize = 64;
 pub enum Command {
     /// Own this port from now on. It stays closed until the snapshot is live that names the slot for the ENI.
     Attach {
-        /// Its place.
+        /// Its slot.
         slot: u32,
         /// The ENI behind it.
         eni: EniIndex,
@@ -46,14 +46,14 @@ pub enum Command {
     },
     /// The port's MTU has changed.
     Adjust {
-        /// Its place.
+        /// Its slot.
         slot: u32,
         /// The longest frame that may be sent to it, bytes.
         frame_bytes_max: usize,
     },
     /// Give the port back, if it is not down, and forget the slot.
     Detach {
-        /// Its place.
+        /// Its slot.
         slot: u32,
         /// What the answer repeats.
         ticket: u64,
@@ -159,7 +159,7 @@ pub enum Answer {
 /// A port has failed. The worker gives it back, for closing it takes time.
 #[derive(Debug)]
 pub struct Event {
-    /// Its place.
+    /// Its slot.
     pub slot: u32,
     /// The failed port.
     pub port: Box<dyn Port>,

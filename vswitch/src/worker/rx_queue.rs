@@ -5,7 +5,7 @@
 
 use super::{Source, Worker};
 use crate::exchange::handoff::Unjudged;
-use crate::exchange::publish::Place;
+use crate::exchange::publish::EniLocation;
 use crate::worker::stats::Activity;
 use std::sync::Arc;
 use vswitch_core::desired::Direction;
@@ -16,10 +16,10 @@ use vswitch_core::verdict::DropReason;
 
 impl Worker {
     /// Hands the burst to the worker that has its ENI. Received were no more than there is room for.
-    pub(super) fn pass_to_owner(&mut self, source: Source, place: Place) {
-        let owner = usize::from(place.worker);
+    pub(super) fn pass_to_owner(&mut self, source: Source, location: EniLocation) {
+        let owner = usize::from(location.worker);
         let Some(link) = &self.peers.links.outbound[owner] else { return };
-        let (from, is_flooding, incarnation) = (source.eni, source.is_flooding, place.incarnation);
+        let (from, is_flooding, incarnation) = (source.eni, source.is_flooding, location.incarnation);
         for packet in self.burst.drain(..) {
             let pushed = link.unjudged.push(Unjudged { packet, from, incarnation, is_flooding });
             debug_assert!(pushed.is_ok(), "only this worker fills the ring, and it had room");
@@ -52,8 +52,8 @@ impl Worker {
                 let Some(unjudged) = link.unjudged.pop() else { break };
                 activity.packets += 1;
                 let Unjudged { packet, from, incarnation, is_flooding } = unjudged;
-                let place = self.current.place(from).filter(|place| place.is_open_for(incarnation));
-                if place.is_none_or(|place| usize::from(place.worker) != self.peers.number) {
+                let location = self.current.location(from).filter(|location| location.is_open_for(incarnation));
+                if location.is_none_or(|location| usize::from(location.worker) != self.peers.number) {
                     self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
                     self.recycle(packet, pool_owner as u16);
                     continue;

@@ -32,7 +32,7 @@ impl Worker {
     }
 
     pub(super) fn slot_of(&self, eni: EniIndex) -> Option<u32> {
-        self.current.place(eni).and_then(|place| place.slot)
+        self.current.location(eni).and_then(|location| location.slot)
     }
 
     /// Lines a packet up for the port of an ENI, with nothing left undone in it that the port does not take so.

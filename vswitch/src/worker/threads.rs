@@ -109,7 +109,7 @@ mod tests {
     fn workers(count: usize) -> Vec<Worker> {
         let snapshot = Arc::new(compile(&Desired::default(), 0).unwrap());
         let publication =
-            Arc::new(Publication::new(count, Published { sequence: 0, snapshot, places: Chunks::default() }));
+            Arc::new(Publication::new(count, Published { sequence: 0, snapshot, locations: Chunks::default() }));
         let one = |number| {
             let mailbox = Arc::new(Mailbox::new(None));
             Worker::new(number, Arc::clone(&publication), mailbox, Shard::new(64, [1, 2]))

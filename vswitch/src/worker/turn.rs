@@ -103,15 +103,15 @@ impl Worker {
 
     /// Owns a port from now on.
     pub(crate) fn attach(&mut self, slot: u32, entry: PortEntry) {
-        let place = slot as usize;
-        if self.ports.len() <= place {
-            self.ports.resize_with(place + 1, || None);
+        let index = slot as usize;
+        if self.ports.len() <= index {
+            self.ports.resize_with(index + 1, || None);
         }
         self.ready.retain(|ready| *ready != slot);
         self.settling.forget(slot);
-        self.ports[place] = Some(PortEntry { is_ready: false, ..entry });
+        self.ports[index] = Some(PortEntry { is_ready: false, ..entry });
         // Frames may have come before the worker listened.
-        self.mark_ready(place);
+        self.mark_ready(index);
     }
 
     /// Lets go of a port.
@@ -139,8 +139,8 @@ impl Worker {
             for _ in 0..link.packets.len() {
                 let Some(Handoff { packet, to, incarnation }) = link.packets.pop() else { break };
                 taken += 1;
-                let place = self.current.place(to).filter(|place| place.incarnation == incarnation);
-                if place.is_some_and(|place| usize::from(place.worker) == self.peers.number) {
+                let location = self.current.location(to).filter(|location| location.incarnation == incarnation);
+                if location.is_some_and(|location| usize::from(location.worker) == self.peers.number) {
                     self.arrive(packet, Arrival { to, pool_owner: pool_owner as u16 });
                 } else {
                     self.shard.count_drop(to, Direction::Ingress, DropReason::EniGone, packet.wire().packets);
@@ -181,16 +181,16 @@ impl Worker {
         }
         // Born closed: until the snapshot that names this port for its ENI is live here, its frames stay where they
         // are. The same check closes it when its ENI is gone and the port is not yet detached.
-        let Some(place) = self.current.place(eni) else { return true };
-        let is_here = usize::from(place.worker) == self.peers.number;
+        let Some(location) = self.current.location(eni) else { return true };
+        let is_here = usize::from(location.worker) == self.peers.number;
         let is_live = match entry.rx_queue {
-            0 => is_here && place.slot == Some(slot),
-            _ => place.is_open_for(entry.incarnation),
+            0 => is_here && location.slot == Some(slot),
+            _ => location.is_open_for(entry.incarnation),
         };
         if !is_live {
             return true;
         }
-        let packets_max = if is_here { BURST_PACKETS } else { self.peers.links.unjudged_room(place.worker) };
+        let packets_max = if is_here { BURST_PACKETS } else { self.peers.links.unjudged_room(location.worker) };
         if packets_max == 0 {
             activity.is_starved = true;
             return true;
@@ -228,7 +228,7 @@ impl Worker {
             0 => 0,
             _ if is_here => self.forward_burst(source, now),
             _ => {
-                self.pass_to_owner(source, place);
+                self.pass_to_owner(source, location);
                 0
             }
         };
@@ -248,7 +248,7 @@ impl Worker {
         let eni = source.eni;
         let number = self.peers.number;
         let current = &self.current;
-        let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
+        let is_here = |to| current.location(to).is_some_and(|location| usize::from(location.worker) == number);
         self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
         let refused = self.send_burst(source);
         while let Some(bytes) = self.shard.released_bytes() {
@@ -260,7 +260,7 @@ impl Worker {
             };
             self.burst.push(Packet::new(buffer));
             let current = &self.current;
-            let is_here = |to| current.place(to).is_some_and(|place| usize::from(place.worker) == number);
+            let is_here = |to| current.location(to).is_some_and(|location| usize::from(location.worker) == number);
             self.shard.forward_released((&current.snapshot, now), eni, &mut self.burst, is_here);
             self.send_burst(Source { eni, ..source });
         }
@@ -297,11 +297,11 @@ impl Worker {
     /// Puts a packet into the ring of the worker that has its receiver.
     fn hand_off(&mut self, source: Source, to: EniIndex, packet: Packet) {
         let from = source.eni;
-        let Some(place) = self.current.place(to) else {
+        let Some(location) = self.current.location(to) else {
             self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
             return self.pool.put(packet.buffer);
         };
-        let Some(link) = &self.peers.links.outbound[usize::from(place.worker)] else {
+        let Some(link) = &self.peers.links.outbound[usize::from(location.worker)] else {
             debug_assert!(false, "what is here was delivered");
             return self.pool.put(packet.buffer);
         };
@@ -310,9 +310,9 @@ impl Worker {
             self.shard.count_drop(from, Direction::Egress, DropReason::HandoffFull, packet.wire().packets);
             return self.pool.put(packet.buffer);
         }
-        let pushed = link.packets.push(Handoff { packet, to, incarnation: place.incarnation });
+        let pushed = link.packets.push(Handoff { packet, to, incarnation: location.incarnation });
         debug_assert!(pushed.is_ok(), "a ring with room takes a packet");
-        self.notified[usize::from(place.worker)] = true;
+        self.notified[usize::from(location.worker)] = true;
     }
 
     pub(super) fn ring_doorbells(&mut self) {

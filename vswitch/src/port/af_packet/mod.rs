@@ -22,7 +22,7 @@ use vswitch_core::packet::{FrameBuffer, Packet};
 use vswitch_core::verdict::{DropReason, Verdict};
 
 /// Where a tag stands in a frame: after both hardware addresses.
-const VLAN_TAG_PLACE: usize = 12;
+const VLAN_TAG_OFFSET: usize = 12;
 /// A frame that cannot be taken as it was sent. The core drops and counts it.
 const UNTAKEABLE: Offload = Offload { segmentation: Segmentation::Unknown, ..Offload::NONE };
 
@@ -36,7 +36,7 @@ pub struct PacketPort {
     buffers: Vec<FrameBuffer>,
     arrivals: Vec<Arrival>,
     /// For the text of errors.
-    place: String,
+    description: String,
 }
 
 impl PacketPort {
@@ -45,12 +45,12 @@ impl PacketPort {
     /// # Errors
     /// What failed, naming interface and namespace.
     pub fn open(port: &desired::PacketPort) -> io::Result<Self> {
-        let place = place(port);
+        let description = describe(port);
         let work = || PacketSocket::open(&port.device);
         let opened = namespace::within_any(port.namespace.as_deref(), work);
-        let socket = opened.map_err(|error| explain(&place, error))?;
+        let socket = opened.map_err(|error| explain(&description, error))?;
         let (buffers, arrivals) = (Vec::with_capacity(BURST_PACKETS), Vec::with_capacity(BURST_PACKETS));
-        Ok(Self { socket, offloads: offloads(), pace: Pace::new(), buffers, arrivals, place })
+        Ok(Self { socket, offloads: offloads(), pace: Pace::new(), buffers, arrivals, description })
     }
 }
 
@@ -63,14 +63,14 @@ fn offloads() -> Offloads {
     if cuts_udp { Offloads::ALL } else { others }
 }
 
-pub(super) fn place(port: &desired::PacketPort) -> String {
+pub(super) fn describe(port: &desired::PacketPort) -> String {
     match &port.namespace {
         Some(name) => format!("network interface {} in network namespace {name}", port.device),
         None => format!("network interface {}", port.device),
     }
 }
 
-pub(super) fn explain(place: &str, error: io::Error) -> io::Error {
+pub(super) fn explain(description: &str, error: io::Error) -> io::Error {
     let text = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NODEV) => "there is no such interface".to_owned(),
         Some(Errno::NETDOWN | Errno::NXIO) => "the interface is down, or was removed".to_owned(),
@@ -79,7 +79,7 @@ pub(super) fn explain(place: &str, error: io::Error) -> io::Error {
         }
         _ => error.to_string(),
     };
-    io::Error::new(error.kind(), format!("{place}: {text}"))
+    io::Error::new(error.kind(), format!("{description}: {text}"))
 }
 
 /// Declares what has arrived to be the frame, and tells what its header claims.
@@ -90,7 +90,7 @@ fn claim(buffer: &mut FrameBuffer, arrival: Arrival) -> Offload {
         // Back where it was: a frame of another network must not look like one of this.
         let length = buffer.frame().len();
         buffer.set_length(length + tag.len());
-        if let Some(rest) = buffer.frame_mut().get_mut(VLAN_TAG_PLACE..) {
+        if let Some(rest) = buffer.frame_mut().get_mut(VLAN_TAG_OFFSET..) {
             rest.rotate_right(tag.len().min(rest.len()));
             rest.iter_mut().zip(tag).for_each(|(byte, of_tag)| *byte = of_tag);
         }
@@ -128,7 +128,7 @@ impl Port for PacketPort {
         match ended {
             None | Some(Errno::INTR) => Ok(Received::MaybeMore),
             Some(Errno::AGAIN) => Ok(Received::Drained),
-            Some(error) => Err(explain(&self.place, error.into())),
+            Some(error) => Err(explain(&self.description, error.into())),
         }
     }
 
@@ -155,7 +155,7 @@ impl Port for PacketPort {
             burst[done..done + count].iter_mut().for_each(|packet| packet.verdict = verdict);
             done += count;
         }
-        failure.map_or(Ok(()), |error| Err(explain(&self.place, error.into())))
+        failure.map_or(Ok(()), |error| Err(explain(&self.description, error.into())))
     }
 
     fn offloads(&self) -> Offloads {

@@ -5,7 +5,7 @@
 pub mod socket;
 
 use crate::os::namespace;
-use crate::port::af_packet::{explain, place};
+use crate::port::af_packet::{describe, explain};
 use crate::port::af_xdp::socket::{FRAME_BYTES_MAX, XdpSocket};
 use crate::port::buffer_pool::BufferPool;
 use crate::port::{Port, Received, Sent, drop_all};
@@ -31,7 +31,7 @@ pub struct XdpPort {
     /// As far as was seen when something was last sent.
     is_down: bool,
     /// For the text of errors.
-    place: String,
+    description: String,
 }
 
 impl XdpPort {
@@ -40,7 +40,7 @@ impl XdpPort {
     /// # Errors
     /// What failed, naming interface and namespace: also what a raw socket could do with it.
     pub fn open(port: &desired::PacketPort) -> io::Result<Self> {
-        let place = place(port);
+        let description = describe(port);
         let work = || open_patiently(&port.device);
         let opened = namespace::within_any(port.namespace.as_deref(), work);
         let socket = opened.map_err(|error| {
@@ -48,11 +48,11 @@ impl XdpPort {
                 Some(Errno::BUSY) => "another XDP program or socket has the interface already",
                 Some(Errno::OPNOTSUPP) => "its driver has no XDP",
                 Some(Errno::RANGE) => "its driver has XDP for smaller frames only; lower the MTU of both ends",
-                _ => return explain(&place, error),
+                _ => return explain(&description, error),
             };
-            io::Error::new(error.kind(), format!("{place}: {reason}"))
+            io::Error::new(error.kind(), format!("{description}: {reason}"))
         })?;
-        Ok(Self { socket, empty_receives: 0, is_down: false, place })
+        Ok(Self { socket, empty_receives: 0, is_down: false, description })
     }
 
     /// Looks whether the interface is up; an error if it is gone.
@@ -60,7 +60,7 @@ impl XdpPort {
         self.is_down = match self.socket.check() {
             Ok(()) => false,
             Err(Errno::NETDOWN) => true,
-            Err(error) => return Err(explain(&self.place, error.into())),
+            Err(error) => return Err(explain(&self.description, error.into())),
         };
         Ok(())
     }
@@ -136,7 +136,7 @@ impl Port for XdpPort {
             Ok(()) => Ok(()),
             // What is in line waits there until it is up, or until rules change.
             Err(Errno::NETDOWN) => self.look(),
-            Err(error) => Err(explain(&self.place, error.into())),
+            Err(error) => Err(explain(&self.description, error.into())),
         }
     }
 

@@ -197,11 +197,11 @@ fn program(map: &OwnedFd) -> [Instruction; 6] {
     const CALL: u8 = 0x85;
     const EXIT: u8 = 0x95;
     /// Where `struct xdp_md` has the number of the queue.
-    const QUEUE_PLACE: i16 = 16;
+    const QUEUE_OFFSET: i16 = 16;
     const XDP_PASS: i32 = 2;
     const REDIRECT_MAP: i32 = 51;
     [
-        Instruction(LOAD_WORD_OF_CONTEXT, 0x12, QUEUE_PLACE, 0),
+        Instruction(LOAD_WORD_OF_CONTEXT, 0x12, QUEUE_OFFSET, 0),
         Instruction(LOAD_MAP, 0x11, 0, map.as_raw_fd()),
         Instruction(0, 0, 0, 0),
         Instruction(SET, 0x03, 0, XDP_PASS),
@@ -228,30 +228,30 @@ impl Mapping {
         Ok(Self { start, bytes })
     }
 
-    fn of_socket(socket: impl AsFd, bytes: usize, place: u64) -> io::Result<Self> {
+    fn of_socket(socket: impl AsFd, bytes: usize, offset: u64) -> io::Result<Self> {
         let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::POPULATE);
         // SAFETY: as above.
-        let start = unsafe { mmap(null_mut(), bytes, protection, flags, socket, place) }?;
+        let start = unsafe { mmap(null_mut(), bytes, protection, flags, socket, offset) }?;
         Ok(Self { start, bytes })
     }
 
     /// A part that the kernel has given us; nothing if it is not all inside.
-    fn bytes(&self, place: usize, bytes: usize) -> &[u8] {
-        if place.checked_add(bytes).is_none_or(|end| end > self.bytes) {
+    fn bytes(&self, offset: usize, bytes: usize) -> &[u8] {
+        if offset.checked_add(bytes).is_none_or(|end| end > self.bytes) {
             return &[];
         }
         // SAFETY: the part lies inside the mapping, which lives as long as `self` and was filled with zeros at first. It is in
         // a chunk that the kernel took from the fill ring and told of in the ring of what was received: until it is put
         // into the fill ring again, which needs `&mut`, nobody writes to it.
-        unsafe { std::slice::from_raw_parts(self.start.cast::<u8>().add(place), bytes) }
+        unsafe { std::slice::from_raw_parts(self.start.cast::<u8>().add(offset), bytes) }
     }
 
     /// Writes to a part that is ours. What does not fit inside is left out.
-    fn write(&mut self, place: usize, content: &[u8]) {
-        let bytes = content.len().min(self.bytes.saturating_sub(place)).min(CHUNK_BYTES);
+    fn write(&mut self, offset: usize, content: &[u8]) {
+        let bytes = content.len().min(self.bytes.saturating_sub(offset)).min(CHUNK_BYTES);
         // SAFETY: the part lies inside the mapping, which is exclusively borrowed, so no slice of it exists; the kernel only
         // reads chunks for sending, and this one is not in its ring. `content` is elsewhere.
-        unsafe { std::ptr::copy_nonoverlapping(content.as_ptr(), self.start.cast::<u8>().add(place), bytes) };
+        unsafe { std::ptr::copy_nonoverlapping(content.as_ptr(), self.start.cast::<u8>().add(offset), bytes) };
     }
 }
 
@@ -275,11 +275,11 @@ struct Ring<T> {
 }
 
 impl<T: Copy> Ring<T> {
-    fn map(socket: &OwnedFd, offsets: &XdpRingOffset, place: u64) -> io::Result<Self> {
+    fn map(socket: &OwnedFd, offsets: &XdpRingOffset, offset: u64) -> io::Result<Self> {
         let [producer, consumer, entries] = [offsets.producer, offsets.consumer, offsets.desc].map(|at| at as usize);
         let bytes = entries + CHUNKS as usize * size_of::<T>();
-        let memory = Mapping::of_socket(socket, bytes, place)?;
-        let is_aligned = |place: usize, to: usize| place.is_multiple_of(to);
+        let memory = Mapping::of_socket(socket, bytes, offset)?;
+        let is_aligned = |offset: usize, to: usize| offset.is_multiple_of(to);
         let fits = producer.max(consumer) + size_of::<AtomicU32>() <= entries;
         let counts_are_aligned =
             is_aligned(producer, align_of::<AtomicU32>()) && is_aligned(consumer, align_of::<AtomicU32>());
@@ -289,9 +289,9 @@ impl<T: Copy> Ring<T> {
         Ok(Self { memory, producer, consumer, entries, ours: 0, kind: std::marker::PhantomData })
     }
 
-    fn count(&self, place: usize) -> &AtomicU32 {
+    fn count(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: `map` has checked that the count lies inside the mapping, aligned. Both sides touch it atomically only.
-        unsafe { &*self.memory.start.cast::<u8>().add(place).cast::<AtomicU32>() }
+        unsafe { &*self.memory.start.cast::<u8>().add(offset).cast::<AtomicU32>() }
     }
 
     fn entry(&self, number: u32) -> *mut T {

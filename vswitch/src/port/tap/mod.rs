@@ -46,7 +46,7 @@ pub struct Tap {
     /// None where each frame has a call of its own.
     batches: Option<Batches>,
     /// For the text of errors.
-    place: String,
+    description: String,
     /// Whether the device stays when nobody holds it any more, because this process said so.
     is_kept: bool,
 }
@@ -80,7 +80,7 @@ impl Tap {
         (wanted, io): (Offloads, TapIo),
         rx_queues: usize,
     ) -> io::Result<Vec<Self>> {
-        let place = place(tap);
+        let description = describe(tap);
         let work = || {
             let opened = open_queues(&tap.device, wanted, rx_queues)?;
             if let Some(interface) = interface {
@@ -98,12 +98,12 @@ impl Tap {
             let batches = match io {
                 TapIo::Plain => None,
                 TapIo::Uring => Some(Batches::new().map_err(|error| {
-                    io::Error::new(error.kind(), format!("{place}: the kernel gives no ring for it: {error}"))
+                    io::Error::new(error.kind(), format!("{description}: the kernel gives no ring for it: {error}"))
                 })?),
             };
-            Ok(Self { device, offloads, batches, place: place.clone(), is_kept: false })
+            Ok(Self { device, offloads, batches, description: description.clone(), is_kept: false })
         };
-        opened.map_err(|error| explain(&place, error))?.into_iter().map(finish).collect()
+        opened.map_err(|error| explain(&description, error))?.into_iter().map(finish).collect()
     }
 }
 
@@ -113,7 +113,7 @@ impl Tap {
     /// # Errors
     /// What the kernel says, naming device and namespace.
     pub(crate) fn persist(&mut self, stays: bool) -> io::Result<()> {
-        sys::set_tap_persistence(&self.device.descriptor, stays).map_err(|error| explain(&self.place, error))?;
+        sys::set_tap_persistence(&self.device.descriptor, stays).map_err(|error| explain(&self.description, error))?;
         self.is_kept = stays;
         Ok(())
     }
@@ -176,7 +176,7 @@ fn open_device(name: &str, wanted: Offloads, has_queues: bool) -> io::Result<(De
 pub fn adjust(tap: &TapPort, wanted: &Interface, previous: Option<&Interface>) -> io::Result<()> {
     let work = || netlink::configure(&tap.device, wanted, previous);
     let adjusted = namespace::within_any(tap.namespace.as_deref(), work);
-    adjusted.map_err(|error| explain(&place(tap), error))
+    adjusted.map_err(|error| explain(&describe(tap), error))
 }
 
 /// Gives a new device the hardware address of its ENI, from any other of which its guest's packets drop, and its MTU.
@@ -185,17 +185,17 @@ pub fn adjust(tap: &TapPort, wanted: &Interface, previous: Option<&Interface>) -
 /// What failed, naming device and namespace.
 pub(crate) fn set_link(tap: &TapPort, mac: MacAddress) -> io::Result<()> {
     let set = namespace::within_any(tap.namespace.as_deref(), || netlink::set_link(&tap.device, mac, tap.mtu_bytes));
-    set.map_err(|error| explain(&place(tap), error))
+    set.map_err(|error| explain(&describe(tap), error))
 }
 
-pub(super) fn place(tap: &TapPort) -> String {
+pub(super) fn describe(tap: &TapPort) -> String {
     match &tap.namespace {
         Some(name) => format!("TAP device {} in network namespace {name}", tap.device),
         None => format!("TAP device {}", tap.device),
     }
 }
 
-fn explain(place: &str, error: io::Error) -> io::Error {
+fn explain(description: &str, error: io::Error) -> io::Error {
     let text = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::BADFD) => "the device was removed".to_owned(),
         Some(Errno::BUSY) => "another process holds the device".to_owned(),
@@ -205,7 +205,7 @@ fn explain(place: &str, error: io::Error) -> io::Error {
         }
         _ => error.to_string(),
     };
-    io::Error::new(error.kind(), format!("{place}: {text}"))
+    io::Error::new(error.kind(), format!("{description}: {text}"))
 }
 
 /// The open descriptor, and how frames look on it.
@@ -332,7 +332,7 @@ impl Port for Tap {
         match ended {
             None | Some(Errno::INTR) => Ok(Received::MaybeMore),
             Some(Errno::AGAIN) => Ok(Received::Drained),
-            Some(error) => Err(explain(&self.place, error.into())),
+            Some(error) => Err(explain(&self.description, error.into())),
         }
     }
 
@@ -360,7 +360,7 @@ impl Port for Tap {
                 }
             }
         }
-        failure.map_or(Ok(()), |error| Err(explain(&self.place, error.into())))
+        failure.map_or(Ok(()), |error| Err(explain(&self.description, error.into())))
     }
 
     fn offloads(&self) -> Offloads {

@@ -102,8 +102,8 @@ pub fn remove(tap: &TapPort, notes: &Notes) -> io::Result<()> {
 /// The devices that the switch of these notes made.
 pub fn made(notes: &Notes) -> Vec<TapPort> {
     let namespaces = notes::names_in(&notes.devices().join(NAMESPACES_FOLDER));
-    let places = namespaces.into_iter().map(Some).chain([None]);
-    let devices = places.flat_map(|namespace| {
+    let all = namespaces.into_iter().map(Some).chain([None]);
+    let devices = all.flat_map(|namespace| {
         let folder = path("", namespace.as_deref(), notes);
         notes::names_in(&folder).into_iter().map(move |device| TapPort {
             device,

@@ -36,9 +36,9 @@ pub fn load() -> io::Result<OwnedFd> {
 
 /// A frame that is too short for what is loaded ends the program with zero: the first queue, as what is not IP.
 fn program() -> Vec<Instruction> {
-    let xor_words = |places: &[i32]| -> Vec<Instruction> {
-        let one = |place: &i32| [Instruction(LOAD_WORD, 0, 0, *place), Instruction(XOR_32, 0x07, 0, 0)];
-        places.iter().flat_map(one).collect()
+    let xor_words = |offsets: &[i32]| -> Vec<Instruction> {
+        let one = |offset: &i32| [Instruction(LOAD_WORD, 0, 0, *offset), Instruction(XOR_32, 0x07, 0, 0)];
+        offsets.iter().flat_map(one).collect()
     };
     let (v4, v6) = (xor_words(&ADDRESSES_V4), xor_words(&ADDRESSES_V6));
     // The frame is where register 6 says; what is loaded comes into register 0; register 7 gathers.
