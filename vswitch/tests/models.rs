@@ -44,7 +44,7 @@ struct Worker {
     links: Links,
     bedside: Arc<Notify>,
     current: Arc<Published>,
-    settled: u64,
+    drained: u64,
 }
 
 /// Two workers, and what they share.
@@ -54,7 +54,7 @@ fn two_workers() -> (Shared, [Worker; 2]) {
     let shared = Shared { publication: Arc::new(Publication::new(2, published(0))), bells: Arc::new(bells) };
     let worker = |((number, links), bedside)| {
         let current = shared.publication.newest();
-        Worker { number, shared: shared.clone(), links, bedside, current, settled: 0 }
+        Worker { number, shared: shared.clone(), links, bedside, current, drained: 0 }
     };
     let workers: Vec<_> = handoff::connect(2).into_iter().enumerate().zip(bedsides).map(worker).collect();
     (shared, workers.try_into().ok().unwrap())
@@ -68,7 +68,7 @@ impl Worker {
             self.current = publication.newest();
             publication.cross(self.number, self.current.sequence);
         }
-        let settle = publication.settle_requested();
+        let drain = publication.drain_requested();
         let link = self.inbound();
         let mut taken = 0;
         for _ in 0..link.packets.len() {
@@ -77,9 +77,9 @@ impl Worker {
             taken += 1;
         }
         poll_ports(self);
-        if settle != self.settled {
-            self.settled = settle;
-            publication.settled(self.number, settle);
+        if drain != self.drained {
+            self.drained = drain;
+            publication.drained(self.number, drain);
         }
         taken
     }
@@ -89,7 +89,7 @@ impl Worker {
         let publication = &self.shared.publication;
         self.shared.bells[self.number].declare_asleep();
         let has_input = publication.is_newer_than(self.current.sequence)
-            || publication.settle_requested() != self.settled
+            || publication.drain_requested() != self.drained
             || !self.inbound().packets.is_empty();
         if !has_input {
             self.bedside.wait();
@@ -119,10 +119,10 @@ impl Shared {
         }
     }
 
-    fn settle(&self) {
-        self.publication.request_settle(1);
+    fn drain(&self) {
+        self.publication.request_drain(1);
         self.ring_all();
-        while self.publication.first_not_settled(2, 1).is_some() {
+        while self.publication.first_not_drained(2, 1).is_some() {
             thread::park();
         }
     }
@@ -138,31 +138,31 @@ fn together(threads: Vec<Box<dyn FnOnce() + Send>>) {
     running.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// One worker judges packets and hands them to another. Once a change is settled, none that the old snapshot let pass is
+/// One worker judges packets and hands them to another. Once a change is drained, none that the old snapshot let pass is
 /// left in the ring between them, and nobody holds the old snapshot.
 #[test]
-fn nothing_by_the_old_snapshot_is_on_its_way_once_a_change_is_settled() {
+fn nothing_by_the_old_snapshot_is_on_its_way_once_a_change_is_drained() {
     loom::model(|| {
         let (shared, [mut sender, mut receiver]) = two_workers();
         let link = receiver.inbound();
         let send = move || {
             sender.turn(Worker::hand_off);
-            while sender.settled == 0 {
+            while sender.drained == 0 {
                 sender.sleep();
                 sender.turn(|_| ());
             }
         };
         let receive = move || {
-            while receiver.settled == 0 {
+            while receiver.drained == 0 {
                 receiver.turn(|_| ());
-                if receiver.settled == 0 {
+                if receiver.drained == 0 {
                     receiver.sleep();
                 }
             }
         };
         let change = move || {
             shared.publish();
-            shared.settle();
+            shared.drain();
             while let Some(handoff) = link.packets.pop() {
                 assert_eq!(handoff.incarnation, 1, "judged by the old snapshot");
             }
@@ -188,32 +188,32 @@ impl PortRing {
 }
 
 /// The only worker's port has a packet by the old snapshot in its ring, and the kernel takes it at any moment or not
-/// in time. Once a change is settled and the control thread has closed the ports that were given to it, none can come
+/// in time. Once a change is drained and the control thread has closed the ports that were given to it, none can come
 /// out any more.
 #[test]
-fn what_a_port_holds_is_out_or_ends_with_it_once_a_change_is_settled() {
+fn what_a_port_holds_is_out_or_ends_with_it_once_a_change_is_drained() {
     loom::model(|| {
         let (shared, [mut worker, _other]) = two_workers();
         let ring = Arc::new(PortRing::default());
         let (failed, is_replied) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(false)));
         let (its_ring, its_failed, publication) =
             (Arc::clone(&ring), Arc::clone(&failed), Arc::clone(&shared.publication));
-        // In the order of `Worker::turn` and `Worker::settle`; a single try before the port is given back.
+        // In the order of `Worker::turn` and `Worker::drain`; a single try before the port is given back.
         let turn = move || {
             its_ring.inside.lock().unwrap().push(worker.current.sequence);
-            while worker.settled == 0 {
+            while worker.drained == 0 {
                 if publication.is_newer_than(worker.current.sequence) {
                     worker.current = publication.newest();
                     publication.cross(0, worker.current.sequence);
                 }
-                let settle = publication.settle_requested();
-                if settle != worker.settled && settle <= worker.current.sequence {
+                let drain = publication.drain_requested();
+                if drain != worker.drained && drain <= worker.current.sequence {
                     let is_held = !its_ring.inside.lock().unwrap().is_empty();
                     if is_held {
                         *its_failed.lock().unwrap() = Some(Arc::clone(&its_ring));
                     }
-                    worker.settled = settle;
-                    publication.settled(0, settle);
+                    worker.drained = drain;
+                    publication.drained(0, drain);
                 } else {
                     worker.sleep();
                 }
@@ -227,12 +227,12 @@ fn what_a_port_holds_is_out_or_ends_with_it_once_a_change_is_settled() {
         };
         let change = move || {
             shared.publication.publish(published(1));
-            shared.publication.request_settle(1);
+            shared.publication.request_drain(1);
             shared.bells[0].ring();
             while shared.publication.first_not_crossed(1, 1).is_some() {
                 thread::park();
             }
-            while shared.publication.first_not_settled(1, 1).is_some() {
+            while shared.publication.first_not_drained(1, 1).is_some() {
                 thread::park();
             }
             let port: Option<Arc<PortRing>> = failed.lock().unwrap().take();

@@ -1,7 +1,7 @@
 //! The newest snapshot, and the barrier that tells when the last worker has left the one before.
 //!
 //! Written by the control thread, read by the workers: one shared load each turn while nothing changes. Two steps
-//! make a change complete. *Crossed*: every worker judges by the new snapshot. *Settled*: every packet that was
+//! make a change complete. *Crossed*: every worker judges by the new snapshot. *Drained*: every packet that was
 //! judged by an older one and waited inside, in a ring between workers or in one that a port shares with the kernel,
 //! is out of it. After that nothing the old rules admitted can still come out of a port. Retired snapshots are kept
 //! here until the last worker let go of them, so that their memory is freed by the control thread and never on the
@@ -54,14 +54,14 @@ impl Published {
 #[derive(Debug, Default)]
 struct Progress {
     crossed: AtomicU64,
-    settled: AtomicU64,
+    drained: AtomicU64,
 }
 
 /// The slot of the newest snapshot, shared by the control thread and all workers.
 #[derive(Debug)]
 pub struct Publication {
     sequence: CachePadded<AtomicU64>,
-    settle: CachePadded<AtomicU64>,
+    drain: CachePadded<AtomicU64>,
     newest: Mutex<Arc<Published>>,
     retired: Mutex<Vec<Arc<Published>>>,
     progress: Vec<CachePadded<Progress>>,
@@ -73,7 +73,7 @@ impl Publication {
     pub fn new(workers_max: usize, first: Published) -> Self {
         Self {
             sequence: CachePadded::default(),
-            settle: CachePadded::default(),
+            drain: CachePadded::default(),
             newest: Mutex::new(Arc::new(first)),
             retired: Mutex::default(),
             progress: (0..workers_max).map(|_| CachePadded::default()).collect(),
@@ -106,19 +106,19 @@ impl Publication {
         self.unpark_waiter();
     }
 
-    /// Asks the workers to settle `sequence`, which all have crossed; or the only one there is, once it has.
-    pub fn request_settle(&self, sequence: u64) {
-        self.settle.store(sequence, Ordering::Release);
+    /// Asks the workers to drain `sequence`, which all have crossed; or the only one there is, once it has.
+    pub fn request_drain(&self, sequence: u64) {
+        self.drain.store(sequence, Ordering::Release);
     }
 
-    /// What the workers are asked to settle.
-    pub fn settle_requested(&self) -> u64 {
-        self.settle.load(Ordering::Acquire)
+    /// What the workers are asked to drain.
+    pub fn drain_requested(&self) -> u64 {
+        self.drain.load(Ordering::Acquire)
     }
 
     /// Worker `worker` has emptied its rings of everything that came before the request.
-    pub fn settled(&self, worker: usize, sequence: u64) {
-        self.progress[worker].settled.store(sequence, Ordering::Release);
+    pub fn drained(&self, worker: usize, sequence: u64) {
+        self.progress[worker].drained.store(sequence, Ordering::Release);
         self.unpark_waiter();
     }
 
@@ -127,9 +127,9 @@ impl Publication {
         self.progress.iter().take(workers).position(|progress| progress.crossed.load(Ordering::Acquire) < sequence)
     }
 
-    /// The first of `workers` workers that has not settled `sequence`.
-    pub fn first_not_settled(&self, workers: usize, sequence: u64) -> Option<usize> {
-        self.progress.iter().take(workers).position(|progress| progress.settled.load(Ordering::Acquire) < sequence)
+    /// The first of `workers` workers that has not drained `sequence`.
+    pub fn first_not_drained(&self, workers: usize, sequence: u64) -> Option<usize> {
+        self.progress.iter().take(workers).position(|progress| progress.drained.load(Ordering::Acquire) < sequence)
     }
 
     /// Frees the snapshots that no worker holds any more; how many are still held.
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(slot.free_retired(), 1, "worker 1 still holds it");
         drop(held);
         slot.cross(1, 1);
-        assert_eq!((slot.first_not_crossed(2, 1), slot.first_not_settled(2, 1)), (None, Some(0)));
+        assert_eq!((slot.first_not_crossed(2, 1), slot.first_not_drained(2, 1)), (None, Some(0)));
         assert_eq!(slot.free_retired(), 0);
     }
 }

@@ -299,24 +299,24 @@ impl Switch {
         self.generation = generation;
         let (publication, workers) = (Arc::clone(&self.publication), self.workers.len());
         if workers == 1 {
-            // It waits for no other, and settles in the turn in which it crosses.
-            publication.request_settle(sequence);
+            // It waits for no other, and drains in the turn in which it crosses.
+            publication.request_drain(sequence);
         }
         self.ring_all();
         let crossed = || publication.first_not_crossed(workers, sequence).is_none().then_some(());
         if wait_for(driver, crossed).is_some() {
             if workers > 1 {
-                publication.request_settle(sequence);
+                publication.request_drain(sequence);
                 self.ring_all();
             }
-            let settled = || publication.first_not_settled(workers, sequence).is_none().then_some(());
-            wait_for(driver, settled);
+            let drained = || publication.first_not_drained(workers, sequence).is_none().then_some(());
+            wait_for(driver, drained);
             // Ports that could not get out what they held are closed here, and what they held ends with them.
             self.take_events(driver.now());
         }
         publication.free_retired();
         let late = publication.first_not_crossed(workers, sequence);
-        let late = late.or_else(|| publication.first_not_settled(workers, sequence));
+        let late = late.or_else(|| publication.first_not_drained(workers, sequence));
         match late {
             None => Ok(driver.now().as_ns() - started.as_ns()),
             Some(worker) => {

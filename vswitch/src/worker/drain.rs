@@ -1,8 +1,8 @@
-//! When a worker has settled a change: nothing that older rules let pass is inside any more, neither in its rings,
+//! When a worker has drained a change: nothing that older rules let pass is inside it any more, neither in its rings,
 //! which the turn has emptied before, nor in a port that said of it that it is out.
 //!
 //! A port may have rings of its own that it shares with the kernel, and the kernel takes what is in them when it
-//! likes. So what was in them at the request has to be out before the worker says that it has settled. What the
+//! likes. So what was in them at the request has to be out before the worker says that it has drained. What the
 //! kernel does not take in time ends with the port: it goes to the control thread, which closes it before it replies.
 
 use super::Worker;
@@ -15,42 +15,42 @@ use vswitch_core::verdict::DropReason;
 const HELD_MAX_NS: u64 = 100_000_000;
 
 impl Worker {
-    /// Settles what is requested, once it can: not before it has crossed to that. Called when the rings are empty of
+    /// Drains what is requested, once it can: not before it has crossed to that. Called when the rings are empty of
     /// what was in them at the request.
-    pub(super) fn settle(&mut self, requested: u64, now: Time) -> usize {
-        if requested == self.settled || requested > self.current.sequence {
+    pub(super) fn drain(&mut self, requested: u64, now: Time) -> usize {
+        if requested == self.drained || requested > self.current.sequence {
             return 0;
         }
         debug_assert!(
             self.outgoing.is_empty() && self.arrivals.is_empty(),
             "what is lined up is sent before a turn ends"
         );
-        if self.settling.requested != requested {
-            self.settling.requested = requested;
-            self.settling.began = now;
-            self.settling.ports.clear();
+        if self.draining.requested != requested {
+            self.draining.requested = requested;
+            self.draining.began = now;
+            self.draining.ports.clear();
             for (slot, entry) in self.ports.iter().enumerate() {
                 let Some(port) = entry.as_ref().and_then(|entry| entry.port.as_ref()) else { continue };
                 let sent = port.sent();
                 if sent.held() > 0 {
-                    self.settling.ports.push((slot as u32, sent.given));
+                    self.draining.ports.push((slot as u32, sent.given));
                 }
             }
         }
         self.get_held_out(now);
-        if !self.settling.ports.is_empty() {
+        if !self.draining.ports.is_empty() {
             return 0;
         }
-        self.settled = requested;
-        self.peers.publication.settled(self.peers.number, requested);
+        self.drained = requested;
+        self.peers.publication.drained(self.peers.number, requested);
         1
     }
 
     /// Has ports get out what they hold. Those that cannot in time are closed.
     fn get_held_out(&mut self, now: Time) {
-        let is_late = now.as_ns().saturating_sub(self.settling.began.as_ns()) >= HELD_MAX_NS;
+        let is_late = now.as_ns().saturating_sub(self.draining.began.as_ns()) >= HELD_MAX_NS;
         let mut at = 0;
-        while let Some(&(slot, given)) = self.settling.ports.get(at) {
+        while let Some(&(slot, given)) = self.draining.ports.get(at) {
             let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.as_mut());
             let failure = match port {
                 None => None,
@@ -66,7 +66,7 @@ impl Worker {
                     Err(error) => Some(error),
                 },
             };
-            self.settling.ports.remove(at);
+            self.draining.ports.remove(at);
             if let Some(error) = failure {
                 self.fail(slot, error);
             }

@@ -123,8 +123,8 @@ pub struct Worker {
     last_sweep: Time,
     /// Records that the sweep should have come to by now.
     sweep_due: usize,
-    settled: u64,
-    settling: Settling,
+    drained: u64,
+    draining: Draining,
     /// Whether TCP segments are put together for ports that take long frames.
     pub(crate) gro: bool,
     stats: TurnStats,
@@ -137,16 +137,16 @@ pub struct Worker {
     notified: Vec<bool>,
 }
 
-/// A request to settle that is not fulfilled yet.
+/// A request to drain that is not fulfilled yet.
 #[derive(Debug, Default)]
-struct Settling {
+struct Draining {
     requested: u64,
     began: Time,
     /// The ports that have to get something out, by their slots, and how much each had been given at the request.
     ports: Vec<(u32, u64)>,
 }
 
-impl Settling {
+impl Draining {
     /// The port in this slot is another from now on, or none.
     fn forget(&mut self, slot: u32) {
         self.ports.retain(|(held_by, _)| *held_by != slot);
@@ -183,8 +183,8 @@ impl Worker {
             pool: BufferPool::default(),
             last_sweep: Time::default(),
             sweep_due: 0,
-            settled: 0,
-            settling: Settling::default(),
+            drained: 0,
+            draining: Draining::default(),
             gro: false,
             stats: TurnStats::default(),
             burst: Vec::with_capacity(BURST_PACKETS),

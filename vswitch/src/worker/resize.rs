@@ -31,11 +31,11 @@ impl Worker {
     /// A turn that takes no frames from ports and judges none of other workers' rx queues: what was judged arrives.
     pub(crate) fn turn_for_judged(&mut self, now: Time) {
         self.cross(now);
-        let settle = self.peers.publication.settle_requested();
+        let drain = self.peers.publication.drain_requested();
         while self.run_command(now) > 0 {}
         self.reclaim_buffers();
         self.take_handoffs(now);
-        self.settle(settle, now);
+        self.drain(drain, now);
     }
 
     /// Judges what other workers received for its ENIs.

@@ -26,14 +26,14 @@ impl Worker {
     pub fn turn(&mut self, now: Time) -> Activity {
         let mut activity = Activity { commands: self.cross(now), ..Activity::default() };
         // Read before the rings are emptied: what they held at the request is out of them at the end of this turn.
-        let settle = self.peers.publication.settle_requested();
+        let drain = self.peers.publication.drain_requested();
         activity.commands += self.run_command(now);
         self.reclaim_buffers();
         activity.packets += self.take_handoffs(now);
         self.take_unjudged(now, &mut activity);
         self.poll_ports(now, &mut activity);
         activity.sweep_due = self.sweep(now);
-        activity.commands += self.settle(settle, now);
+        activity.commands += self.drain(drain, now);
         match activity.packets {
             0 => self.stats.turns_idle += 1,
             _ => self.stats.turns_busy += 1,
@@ -45,7 +45,7 @@ impl Worker {
     pub fn has_input(&self) -> bool {
         let publication = &self.peers.publication;
         publication.is_newer_than(self.current.sequence)
-            || publication.settle_requested() != self.settled
+            || publication.drain_requested() != self.drained
             || self.peers.mailbox.has_commands()
             || self.has_packets_from_others()
     }
@@ -108,7 +108,7 @@ impl Worker {
             self.ports.resize_with(index + 1, || None);
         }
         self.ready.retain(|ready| *ready != slot);
-        self.settling.forget(slot);
+        self.draining.forget(slot);
         self.ports[index] = Some(PortEntry { is_ready: false, ..entry });
         // Frames may have come before the worker listened.
         self.mark_ready(index);
@@ -117,7 +117,7 @@ impl Worker {
     /// Lets go of a port.
     pub(crate) fn detach(&mut self, slot: u32) -> Option<PortEntry> {
         self.ready.retain(|ready| *ready != slot);
-        self.settling.forget(slot);
+        self.draining.forget(slot);
         self.ports.get_mut(slot as usize).and_then(Option::take)
     }
 

@@ -338,7 +338,7 @@ impl Port for Tap {
 
     fn send(&mut self, burst: &mut [Packet]) -> io::Result<()> {
         let mut failure = None;
-        let mut settle = |packet: &mut Packet, written| {
+        let mut set_verdict = |packet: &mut Packet, written| {
             packet.verdict = fate(written).unwrap_or_else(|error| {
                 failure = Some(error);
                 Verdict::Drop(DropReason::PortDown)
@@ -350,13 +350,13 @@ impl Port for Tap {
                 for some in burst.chunks_mut(BURST_PACKETS) {
                     let pieces = some.iter_mut().map(|packet| self.device.piece(packet));
                     let written = batches.ring.write(descriptor, pieces);
-                    some.iter_mut().zip(written).for_each(|(packet, written)| settle(packet, written));
+                    some.iter_mut().zip(written).for_each(|(packet, written)| set_verdict(packet, written));
                 }
             }
             _ => {
                 for packet in burst {
                     let written = rustix::io::write(descriptor, self.device.piece(packet));
-                    settle(packet, written);
+                    set_verdict(packet, written);
                 }
             }
         }
