@@ -54,7 +54,7 @@ struct Parcel {
     message: Message,
     hop_limit: u8,
     to: EniId,
-    incarnation: u32,
+    eni_generation: u32,
     /// The generation whose egress passed it.
     generation: u64,
 }
@@ -115,7 +115,7 @@ pub(crate) struct Twin {
     pub(crate) met: BTreeMap<String, u64>,
     compiler: Compiler,
     placement: Placement,
-    incarnations: BTreeMap<EniId, u32>,
+    eni_generations: BTreeMap<EniId, u32>,
     workers: Vec<WorkerTwin>,
     /// From one worker to another.
     rings: Vec<Vec<VecDeque<Parcel>>>,
@@ -143,7 +143,7 @@ impl Twin {
             met: BTreeMap::new(),
             compiler: Compiler::new([0; 2]),
             placement: Placement::new(workers),
-            incarnations: BTreeMap::new(),
+            eni_generations: BTreeMap::new(),
             workers: vec![WorkerTwin::default(); workers],
             rings: vec![vec![VecDeque::new(); workers]; workers],
             answers: BTreeMap::new(),
@@ -176,7 +176,7 @@ impl Twin {
         for (id, eni) in &new {
             let then = old.get(id);
             if then.is_none() {
-                *self.incarnations.entry(id.clone()).or_default() += 1;
+                *self.eni_generations.entry(id.clone()).or_default() += 1;
             }
             if then.is_none_or(|then| then.port.is_some() != eni.port.is_some()) {
                 self.oracle.forget(id);
@@ -404,13 +404,13 @@ impl Twin {
         let is_near =
             owns(&self.desired.enis[&to], message.destination) && self.desired.enis[&to].vswitch == eni.vswitch;
         let hop_limit = if is_near { 64 } else { 63 };
-        let incarnation = self.incarnations[&to];
-        Ok(Some(Parcel { serial, message, hop_limit, to, incarnation, generation: self.generation }))
+        let eni_generation = self.eni_generations[&to];
+        Ok(Some(Parcel { serial, message, hop_limit, to, eni_generation, generation: self.generation }))
     }
 
     fn arrive(&mut self, parcel: Parcel) {
         let to = &parcel.to.clone();
-        let Some(eni) = self.desired.enis.get(to).filter(|_| self.incarnations[to] == parcel.incarnation) else {
+        let Some(eni) = self.desired.enis.get(to).filter(|_| self.eni_generations[to] == parcel.eni_generation) else {
             // Counted at an ENI that is gone, and gone with it.
             *self.met.entry(DropReason::EniGone.name().into()).or_default() += 1;
             return;

@@ -27,7 +27,7 @@ fn published(sequence: u64) -> Published {
 /// A packet that egress let pass by the snapshot of this sequence.
 fn judged_by(sequence: u64) -> Handoff {
     let packet = Packet::new(FrameBuffer::with_capacity(0));
-    Handoff { packet, to: EniIndex(0), incarnation: sequence as u32 }
+    Handoff { packet, to: EniIndex(0), eni_generation: sequence as u32 }
 }
 
 /// What workers and the control thread share.
@@ -164,7 +164,7 @@ fn nothing_by_the_old_snapshot_is_on_its_way_once_a_change_is_drained() {
             shared.publish();
             shared.drain();
             while let Some(handoff) = link.packets.pop() {
-                assert_eq!(handoff.incarnation, 1, "judged by the old snapshot");
+                assert_eq!(handoff.eni_generation, 1, "judged by the old snapshot");
             }
             assert_eq!(shared.publication.free_retired(), 0, "the old snapshot is held");
         };

@@ -42,7 +42,7 @@ pub struct Handoff {
     /// The ENI it goes to.
     pub to: EniIndex,
     /// Which of the ENIs that ever had this number is meant.
-    pub incarnation: u32,
+    pub eni_generation: u32,
 }
 
 /// A packet that came in by an rx queue of another worker than its ENI's.
@@ -53,7 +53,7 @@ pub struct Unjudged {
     /// The ENI it is from.
     pub from: EniIndex,
     /// Which of the ENIs that ever had this number is meant.
-    pub incarnation: u32,
+    pub eni_generation: u32,
     /// The rx queue had more than a burst to give.
     pub is_flooding: bool,
 }

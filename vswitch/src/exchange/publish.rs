@@ -23,13 +23,13 @@ pub struct EniLocation {
     /// The slot of its port at that worker, if it has a port.
     pub slot: Option<u32>,
     /// Tells apart the ENIs that have the same number one after the other.
-    pub incarnation: u32,
+    pub eni_generation: u32,
 }
 
 impl EniLocation {
-    /// Whether the ENI of this incarnation has a port, so that its rx queues are open.
-    pub fn is_open_for(self, incarnation: u32) -> bool {
-        self.slot.is_some() && self.incarnation == incarnation
+    /// Whether the ENI of this generation has a port, so that its rx queues are open.
+    pub fn is_open_for(self, eni_generation: u32) -> bool {
+        self.slot.is_some() && self.eni_generation == eni_generation
     }
 }
 

@@ -11,7 +11,7 @@ use vswitch_core::relocate::Move;
 struct Owner {
     worker: usize,
     index: EniIndex,
-    incarnation: u32,
+    eni_generation: u32,
 }
 
 /// The owners of all ENIs, and the free slots for ports at each worker.
@@ -21,7 +21,7 @@ pub struct Placement {
     load: Vec<usize>,
     free_slots: Vec<Vec<u32>>,
     slots: Vec<u32>,
-    incarnations: u32,
+    eni_generations: u32,
     table: Chunks<Option<EniLocation>>,
 }
 
@@ -33,7 +33,7 @@ impl Placement {
             load: vec![0; workers],
             free_slots: vec![Vec::new(); workers],
             slots: vec![0; workers],
-            incarnations: 0,
+            eni_generations: 0,
             table: Chunks::default(),
         }
     }
@@ -57,8 +57,8 @@ impl Placement {
         for (eni, index) in new {
             let worker = (0..self.load.len()).min_by_key(|worker| self.load[*worker]).unwrap_or(0);
             self.load[worker] += 1;
-            self.incarnations = self.incarnations.wrapping_add(1);
-            self.owners.insert(eni.clone(), Owner { worker, index, incarnation: self.incarnations });
+            self.eni_generations = self.eni_generations.wrapping_add(1);
+            self.owners.insert(eni.clone(), Owner { worker, index, eni_generation: self.eni_generations });
             self.set_slot(eni, None);
         }
     }
@@ -69,8 +69,8 @@ impl Placement {
     }
 
     /// Which of the ENIs that ever had its number the ENI is.
-    pub fn incarnation(&self, eni: &EniId) -> Option<u32> {
-        self.owners.get(eni).map(|owner| owner.incarnation)
+    pub fn eni_generation(&self, eni: &EniId) -> Option<u32> {
+        self.owners.get(eni).map(|owner| owner.eni_generation)
     }
 
     /// The moves after which `workers` workers have as many ENIs each, but for one.
@@ -132,7 +132,7 @@ impl Placement {
     /// Notes the slot of an ENI's port, if it has one, for the table.
     pub fn set_slot(&mut self, eni: &EniId, slot: Option<u32>) {
         let Some(owner) = self.owners.get(eni) else { return };
-        let location = EniLocation { worker: owner.worker as u16, slot, incarnation: owner.incarnation };
+        let location = EniLocation { worker: owner.worker as u16, slot, eni_generation: owner.eni_generation };
         *self.table.get_mut(owner.index.0 as usize) = Some(location);
     }
 

@@ -88,13 +88,13 @@ impl Switch {
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
         let device = link_state::index(&record.wish)?;
         let (index, frame_bytes_max) = (record.index, record.wish.frame_bytes_max());
-        let incarnation = self.placement.incarnation(eni).unwrap_or_default();
+        let eni_generation = self.placement.eni_generation(eni).unwrap_or_default();
         for (rx_queue, ((worker, slot), port)) in slots.into_iter().zip(rx_queues).enumerate() {
             if let (Some(registry), Some(descriptor)) = (&self.workers[worker].registry, port.readiness()) {
                 let token = Token(slot as usize);
                 registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
             }
-            let attach = Command::Attach { slot, eni: index, incarnation, rx_queue, port, frame_bytes_max };
+            let attach = Command::Attach { slot, eni: index, eni_generation, rx_queue, port, frame_bytes_max };
             self.command(worker, attach, driver).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
         }
         if let Some(record) = self.ports.get_mut(eni) {

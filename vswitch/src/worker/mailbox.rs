@@ -36,7 +36,7 @@ pub enum Command {
         /// The ENI behind it.
         eni: EniIndex,
         /// Which of the ENIs that ever had this number is meant.
-        incarnation: u32,
+        eni_generation: u32,
         /// Which of the port's rx queues it is.
         rx_queue: usize,
         /// The open port, or an rx queue of it.

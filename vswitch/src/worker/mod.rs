@@ -42,7 +42,7 @@ const REFUSED_COST: usize = 5;
 #[derive(Debug)]
 pub(crate) struct PortEntry {
     eni: EniIndex,
-    incarnation: u32,
+    eni_generation: u32,
     /// Which of the port's rx queues it is. The first is at the ENI's owner, and is what is sent on.
     rx_queue: usize,
     /// None while the port is down.
@@ -57,12 +57,17 @@ pub(crate) struct PortEntry {
 }
 
 impl PortEntry {
-    fn new((eni, incarnation): (EniIndex, u32), rx_queue: usize, port: Box<dyn Port>, frame_bytes_max: usize) -> Self {
+    fn new(
+        (eni, eni_generation): (EniIndex, u32),
+        rx_queue: usize,
+        port: Box<dyn Port>,
+        frame_bytes_max: usize,
+    ) -> Self {
         let (has_readiness, offloads) = (port.readiness().is_some(), port.offloads());
         let (port, is_ready, empty_receives, debt) = (Some(port), false, 0, 0);
         Self {
             eni,
-            incarnation,
+            eni_generation,
             rx_queue,
             port,
             frame_bytes_max,

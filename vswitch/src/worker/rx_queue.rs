@@ -19,9 +19,9 @@ impl Worker {
     pub(super) fn pass_to_owner(&mut self, source: Source, location: EniLocation) {
         let owner = usize::from(location.worker);
         let Some(link) = &self.peers.links.outbound[owner] else { return };
-        let (from, is_flooding, incarnation) = (source.eni, source.is_flooding, location.incarnation);
+        let (from, is_flooding, eni_generation) = (source.eni, source.is_flooding, location.eni_generation);
         for packet in self.burst.drain(..) {
-            let pushed = link.unjudged.push(Unjudged { packet, from, incarnation, is_flooding });
+            let pushed = link.unjudged.push(Unjudged { packet, from, eni_generation, is_flooding });
             debug_assert!(pushed.is_ok(), "only this worker fills the ring, and it had room");
         }
         self.notified[owner] = true;
@@ -51,8 +51,8 @@ impl Worker {
                 }
                 let Some(unjudged) = link.unjudged.pop() else { break };
                 activity.packets += 1;
-                let Unjudged { packet, from, incarnation, is_flooding } = unjudged;
-                let location = self.current.location(from).filter(|location| location.is_open_for(incarnation));
+                let Unjudged { packet, from, eni_generation, is_flooding } = unjudged;
+                let location = self.current.location(from).filter(|location| location.is_open_for(eni_generation));
                 if location.is_none_or(|location| usize::from(location.worker) != self.peers.number) {
                     self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
                     self.recycle(packet, pool_owner as u16);

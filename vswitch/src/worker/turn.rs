@@ -81,8 +81,8 @@ impl Worker {
         let mailbox = Arc::clone(&self.peers.mailbox);
         let Some(command) = mailbox.next_command() else { return 0 };
         match command {
-            Command::Attach { slot, eni, incarnation, rx_queue, port, frame_bytes_max } => {
-                let entry = PortEntry::new((eni, incarnation), rx_queue, port, frame_bytes_max);
+            Command::Attach { slot, eni, eni_generation, rx_queue, port, frame_bytes_max } => {
+                let entry = PortEntry::new((eni, eni_generation), rx_queue, port, frame_bytes_max);
                 self.attach(slot, entry);
             }
             Command::Adjust { slot, frame_bytes_max } => {
@@ -137,9 +137,9 @@ impl Worker {
             // The count of references is touched only where there is something to take.
             let Some(link) = link.cloned() else { continue };
             for _ in 0..link.packets.len() {
-                let Some(Handoff { packet, to, incarnation }) = link.packets.pop() else { break };
+                let Some(Handoff { packet, to, eni_generation }) = link.packets.pop() else { break };
                 taken += 1;
-                let location = self.current.location(to).filter(|location| location.incarnation == incarnation);
+                let location = self.current.location(to).filter(|location| location.eni_generation == eni_generation);
                 if location.is_some_and(|location| usize::from(location.worker) == self.peers.number) {
                     self.arrive(packet, Arrival { to, pool_owner: pool_owner as u16 });
                 } else {
@@ -185,7 +185,7 @@ impl Worker {
         let is_here = usize::from(location.worker) == self.peers.number;
         let is_live = match entry.rx_queue {
             0 => is_here && location.slot == Some(slot),
-            _ => location.is_open_for(entry.incarnation),
+            _ => location.is_open_for(entry.eni_generation),
         };
         if !is_live {
             return true;
@@ -310,7 +310,7 @@ impl Worker {
             self.shard.count_drop(from, Direction::Egress, DropReason::HandoffFull, packet.wire().packets);
             return self.pool.put(packet.buffer);
         }
-        let pushed = link.packets.push(Handoff { packet, to, incarnation: location.incarnation });
+        let pushed = link.packets.push(Handoff { packet, to, eni_generation: location.eni_generation });
         debug_assert!(pushed.is_ok(), "a ring with room takes a packet");
         self.notified[usize::from(location.worker)] = true;
     }
