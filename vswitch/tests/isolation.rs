@@ -22,7 +22,7 @@ use vswitch::os::notes::Notes;
 use vswitch::port::af_packet::PacketPort;
 use vswitch::port::buffer_pool::{BufferPool, PoolSize};
 use vswitch::port::factory::{InterfaceIo, PortFactory};
-use vswitch::port::spec::PortWish;
+use vswitch::port::spec::PortSpec;
 use vswitch::port::{Port, isolation};
 use vswitch_core::desired::{self, Desired};
 use vswitch_core::ids::{EniId, MacAddress};
@@ -87,8 +87,8 @@ impl Place {
         desired::PacketPort { device: "port0".into(), namespace: Some(self.host.clone()), mtu_bytes: 1500 }
     }
 
-    fn wish(&self) -> PortWish {
-        PortWish { port: desired::Port::Packet(self.interface()), mac: MacAddress::default(), interface: None }
+    fn spec(&self) -> PortSpec {
+        PortSpec { port: desired::Port::Packet(self.interface()), mac: MacAddress::default(), interface: None }
     }
 
     /// An ENI on the interface, from which nothing is let out.
@@ -355,7 +355,7 @@ fn a_killed_process_leaves_the_kernel_shut_out_and_the_next_one_takes_over() {
         let Some(place) = Place::new("isolate-kill") else { return };
         let factory = PortFactory { interface_io, ..PortFactory::default() };
         for _ in 0..2 {
-            drop(factory.open(&EniId::from("eni-1"), &place.wish()).unwrap());
+            drop(factory.open(&EniId::from("eni-1"), &place.spec()).unwrap());
             let witness = Witness::new(&place.host);
             place.guest_sends_everything();
             std::thread::sleep(QUIET);
@@ -378,11 +378,11 @@ fn what_a_killed_process_left_is_given_back_when_its_eni_is_gone() {
     let notes = folder.path().join("interfaces");
     let ports =
         PortFactory { notes: Some(Notes::beside(&folder.path().join("vswitch.sock"))), ..PortFactory::default() };
-    drop(ports.open(&EniId::from("eni-1"), &place.wish()).unwrap());
+    drop(ports.open(&EniId::from("eni-1"), &place.spec()).unwrap());
     assert!(queueing(&place).contains("clsact"));
     assert_eq!(std::fs::read_dir(&notes).unwrap().count(), 1);
     for is_there_first in [true, false] {
-        drop(ports.open(&EniId::from("eni-1"), &place.wish()).unwrap());
+        drop(ports.open(&EniId::from("eni-1"), &place.spec()).unwrap());
         let mut plane = Plane::with(ports.clone());
         if is_there_first {
             plane.apply(place.desired());
@@ -466,8 +466,8 @@ fn a_port_that_cannot_be_isolated_stays_down_and_says_why() {
         plane.running.stop();
     }
     let loopback = desired::PacketPort { device: "lo".into(), ..place.interface() };
-    let wish = PortWish { port: desired::Port::Packet(loopback), mac: MacAddress::default(), interface: None };
-    let error = PortFactory::default().open(&EniId::from("eni-1"), &wish).unwrap_err().to_string();
+    let spec = PortSpec { port: desired::Port::Packet(loopback), mac: MacAddress::default(), interface: None };
+    let error = PortFactory::default().open(&EniId::from("eni-1"), &spec).unwrap_err().to_string();
     assert!(error.contains("no Ethernet interface"), "{error}");
     let output = Command::new("tc").args(["-n", &place.host, "qdisc", "show", "dev", "lo"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&output.stdout).contains("clsact"), "the loopback device is left alone");
@@ -529,8 +529,8 @@ fn a_tap_in_a_bridge_has_all_that_the_bridge_connects_behind_it() {
     let (device, namespace) = ("tap1".into(), Some(place.host.clone()));
     let (create_namespace, configure) = (false, false);
     let tap = desired::TapPort { device, namespace, create_namespace, configure, mtu_bytes: 1500 };
-    let wish = PortWish { port: desired::Port::Tap(tap), mac: MacAddress::default(), interface: None };
-    let mut port = PortFactory::default().open(&EniId::from("eni-1"), &wish).unwrap();
+    let spec = PortSpec { port: desired::Port::Tap(tap), mac: MacAddress::default(), interface: None };
+    let mut port = PortFactory::default().open(&EniId::from("eni-1"), &spec).unwrap();
     let socket = namespace::within(&place.guest, || UdpSocket::bind("10.9.9.2:0")).unwrap();
     let (mut pool, mut burst) = (BufferPool::new(PoolSize { small: 64, large: 2 }), Vec::new());
     let started = Instant::now();
@@ -558,9 +558,9 @@ fn the_guest_of_a_tap_without_a_namespace_is_the_kernel_that_hosts_it() {
         mtu_bytes: 1500,
     };
     let port = desired::Port::Tap(tap);
-    let wish = PortWish { port, mac: MacAddress::default(), interface: None };
+    let spec = PortSpec { port, mac: MacAddress::default(), interface: None };
     let mut port =
-        namespace::within(&place.host, || PortFactory::default().open(&EniId::from("eni-1"), &wish)).unwrap();
+        namespace::within(&place.host, || PortFactory::default().open(&EniId::from("eni-1"), &spec)).unwrap();
     place.in_host("ip addr add 10.9.7.1/24 dev tap0");
     place.in_host("ip link set tap0 address 02:00:00:00:00:07 up");
     place.in_host("ip neigh add 10.9.7.9 lladdr 02:00:00:00:00:09 dev tap0");

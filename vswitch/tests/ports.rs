@@ -14,7 +14,7 @@ use vswitch::port::af_xdp::XdpPort;
 use vswitch::port::buffer_pool::{BufferPool, PoolSize};
 use vswitch::port::factory::{InterfaceIo, PortFactory};
 use vswitch::port::memory::MemoryGuest;
-use vswitch::port::spec::PortWish;
+use vswitch::port::spec::PortSpec;
 use vswitch::port::tap::TapIo;
 use vswitch::port::{Port, Received};
 use vswitch_core::desired::{self, TapPort};
@@ -116,9 +116,9 @@ impl Rig {
                 desired::Port::Packet(desired::PacketPort { device: "port0".into(), namespace, mtu_bytes })
             }
         };
-        let (wish, started) = (PortWish { port, mac: MacAddress([2, 0, 0, 0, 0, 5]), interface: None }, Instant::now());
+        let (spec, started) = (PortSpec { port, mac: MacAddress([2, 0, 0, 0, 0, 5]), interface: None }, Instant::now());
         let opened = loop {
-            match self.factory.open(&eni(), &wish) {
+            match self.factory.open(&eni(), &spec) {
                 // A program that another test starts holds all descriptors of this process for a moment.
                 Err(error) if error.kind() == ErrorKind::ResourceBusy && started.elapsed() < WAIT_MAX => {}
                 opened => break opened,
@@ -504,8 +504,8 @@ fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
     remake(&rig, &["mtu", "9000"]);
     let error = XdpPort::open(&interface(&rig)).unwrap_err().to_string();
     assert!(error.contains("lower the MTU"), "{error}");
-    let wish = PortWish { port: desired::Port::Packet(interface(&rig)), mac: MacAddress::default(), interface: None };
-    let port = rig.factory.open(&eni(), &wish).unwrap();
+    let spec = PortSpec { port: desired::Port::Packet(interface(&rig)), mac: MacAddress::default(), interface: None };
+    let port = rig.factory.open(&eni(), &spec).unwrap();
     assert!(port.offloads().contains(Offloads::CHECKSUM), "{port:?}");
 }
 

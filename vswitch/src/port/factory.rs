@@ -1,7 +1,7 @@
 //! Opens ports of every kind.
 
 use crate::os::notes::Notes;
-use crate::port::spec::PortWish;
+use crate::port::spec::PortSpec;
 use crate::port::tap::{TapIo, persistent};
 use crate::port::{Port, af_packet, af_xdp, faults, isolation, memory, tap};
 use std::io;
@@ -57,8 +57,8 @@ impl PortFactory {
     ///
     /// # Errors
     /// Why it cannot be opened now, naming device and namespace.
-    pub fn open(&self, eni: &EniId, wish: &PortWish) -> io::Result<Box<dyn Port>> {
-        let first = self.open_rx_queues(eni, wish, 1)?.into_iter().next();
+    pub fn open(&self, eni: &EniId, spec: &PortSpec) -> io::Result<Box<dyn Port>> {
+        let first = self.open_rx_queues(eni, spec, 1)?.into_iter().next();
         first.ok_or_else(|| io::Error::other("a port has one rx queue at least"))
     }
 
@@ -67,10 +67,10 @@ impl PortFactory {
     ///
     /// # Errors
     /// As [`PortFactory::open`].
-    pub fn open_rx_queues(&self, eni: &EniId, wish: &PortWish, rx_queues: usize) -> io::Result<Vec<Box<dyn Port>>> {
-        let ports: Vec<Box<dyn Port>> = match &wish.port {
+    pub fn open_rx_queues(&self, eni: &EniId, spec: &PortSpec, rx_queues: usize) -> io::Result<Vec<Box<dyn Port>>> {
+        let ports: Vec<Box<dyn Port>> = match &spec.port {
             desired::Port::Tap(tap) => {
-                self.open_tap(tap, wish, rx_queues)?.into_iter().map(|tap| Box::new(tap) as _).collect()
+                self.open_tap(tap, spec, rx_queues)?.into_iter().map(|tap| Box::new(tap) as _).collect()
             }
             desired::Port::Packet(packet) => vec![self.open_interface(packet)?],
             desired::Port::Memory => {
@@ -83,18 +83,18 @@ impl PortFactory {
         })
     }
 
-    fn open_tap(&self, tap: &desired::TapPort, wish: &PortWish, rx_queues: usize) -> io::Result<Vec<tap::Tap>> {
+    fn open_tap(&self, tap: &desired::TapPort, spec: &PortSpec, rx_queues: usize) -> io::Result<Vec<tap::Tap>> {
         // What the guest configures itself is its own, once it has it: only a device that is made here and now is set up, and
         // where it is the guest's own device, which one of the host need not be.
-        let is_to_be_set = wish.interface.is_none() && tap.namespace.is_some();
+        let is_to_be_set = spec.interface.is_none() && tap.namespace.is_some();
         let before = if is_to_be_set { persistent::identity(tap).unwrap_or_default() } else { None };
         let how = (self.tap_offloads(), self.tap_io);
         let queues = match &self.notes {
-            Some(notes) => persistent::open(tap, wish.interface.as_ref(), how, rx_queues, notes)?,
-            None => tap::Tap::open_rx_queues(tap, wish.interface.as_ref(), how, rx_queues)?,
+            Some(notes) => persistent::open(tap, spec.interface.as_ref(), how, rx_queues, notes)?,
+            None => tap::Tap::open_rx_queues(tap, spec.interface.as_ref(), how, rx_queues)?,
         };
         if is_to_be_set && persistent::identity(tap)? != before {
-            tap::set_link(tap, wish.mac)?;
+            tap::set_link(tap, spec.mac)?;
         }
         Ok(queues)
     }

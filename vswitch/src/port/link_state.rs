@@ -3,7 +3,7 @@
 
 use crate::os::namespace;
 use crate::os::netlink::{self, Netlink};
-use crate::port::spec::PortWish;
+use crate::port::spec::PortSpec;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use rustix::io::Errno;
@@ -32,15 +32,15 @@ impl Link {
     }
 
     /// What is wrong with the device of a port, if anything is.
-    pub(crate) fn trouble(self, wish: &PortWish) -> Option<String> {
-        let device = wish.device().map_or("", |(device, _)| device);
+    pub(crate) fn trouble(self, spec: &PortSpec) -> Option<String> {
+        let device = spec.device().map_or("", |(device, _)| device);
         let text = match self {
             Self::Ready => return None,
             Self::NoCarrier => "it has no carrier".into(),
             Self::Down => format!("it is set down: `ip link set {device} up` where it is"),
             Self::Gone => "it was moved to another network namespace, or removed".to_owned(),
         };
-        Some(format!("{}: {text}", wish.describe()))
+        Some(format!("{}: {text}", spec.describe()))
     }
 }
 
@@ -48,8 +48,8 @@ impl Link {
 ///
 /// # Errors
 /// What the kernel says.
-pub(crate) fn index(wish: &PortWish) -> io::Result<Option<u32>> {
-    let Some((device, namespace)) = wish.device() else { return Ok(None) };
+pub(crate) fn index(spec: &PortSpec) -> io::Result<Option<u32>> {
+    let Some((device, namespace)) = spec.device() else { return Ok(None) };
     namespace::within_any(namespace, || netlink::index(device))
 }
 

@@ -6,9 +6,9 @@ use vswitch_core::desired;
 use vswitch_core::ids::MacAddress;
 use vswitch_core::limits::ETHERNET_HEADER_BYTES;
 
-/// What a running port was, or a wished-for port should be, opened from.
+/// What a running port was, or a desired port should be, opened from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortWish {
+pub struct PortSpec {
     /// What the desired state says.
     pub port: desired::Port,
     /// The ENI's hardware address.
@@ -17,7 +17,7 @@ pub struct PortWish {
     pub interface: Option<Interface>,
 }
 
-impl PortWish {
+impl PortSpec {
     /// The name of the kind of port, as in `PortStatus`.
     pub fn kind(&self) -> &'static str {
         match self.port {

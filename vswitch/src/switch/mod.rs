@@ -20,10 +20,10 @@ use crate::os::notes::Notes;
 use crate::port::Port;
 use crate::port::buffer_pool::BufferPool;
 use crate::port::factory::PortFactory;
-use crate::port::spec::PortWish;
+use crate::port::spec::PortSpec;
 use crate::port::tap::persistent;
 use crate::switch::placement::Placement;
-use crate::switch::reconcile::{Step, plan, wishes};
+use crate::switch::reconcile::{Step, plan, port_specs};
 use crate::worker::Worker;
 use crate::worker::driver::{WorkerDriver, WorkerEndpoint};
 use crate::worker::mailbox::{Answer, Command, Mailbox, Query};
@@ -77,7 +77,7 @@ pub(crate) enum PortState {
 
 #[derive(Debug)]
 pub(crate) struct PortRecord {
-    pub(crate) wish: PortWish,
+    pub(crate) spec: PortSpec,
     pub(crate) worker: usize,
     pub(crate) slot: u32,
     /// Rx queues beside the first: workers and the slots there.
@@ -92,7 +92,7 @@ pub(crate) struct PortRecord {
 
 impl PortRecord {
     fn namespace_name(&self) -> Option<&str> {
-        self.wish.device().and_then(|(_, namespace)| namespace)
+        self.spec.device().and_then(|(_, namespace)| namespace)
     }
 }
 
@@ -224,8 +224,8 @@ impl Switch {
         let touched = self.touched(&delta);
         self.snapshot = Arc::new(self.compiler.apply(delta, generation)?);
         let compiled = driver.now();
-        let wanted = wishes(self.compiler.desired(), &touched);
-        let running = touched.iter().filter_map(|eni| Some((eni.clone(), self.ports.get(eni)?.wish.clone()))).collect();
+        let wanted = port_specs(self.compiler.desired(), &touched);
+        let running = touched.iter().filter_map(|eni| Some((eni.clone(), self.ports.get(eni)?.spec.clone()))).collect();
         self.placement.follow(touched.iter().map(|eni| (eni, self.compiler.eni_index(eni))));
         let mut leaving = BTreeMap::new();
         let mut departed = Departed { notes: self.factory.notes.clone(), ..Departed::default() };
@@ -370,7 +370,7 @@ impl Switch {
         };
         let retries = self.down.iter().filter_map(|eni| retry(self.ports.get(eni)?));
         let is_checked = |record: &PortRecord| {
-            let may_change = record.namespace.is_some() || record.wish.interface_that_exists().is_some();
+            let may_change = record.namespace.is_some() || record.spec.interface_that_exists().is_some();
             may_change && matches!(record.state, PortState::Up)
         };
         let check = self.ports.values().any(is_checked).then(|| self.namespaces_checked + NAMESPACE_CHECK_NS);

@@ -3,7 +3,7 @@
 use super::{Departed, ISOLATION_CHECKS_MAX, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for};
 use crate::os::namespace;
 use crate::port::link_state::{self, Link};
-use crate::port::spec::PortWish;
+use crate::port::spec::PortSpec;
 use crate::port::tap::{self, persistent};
 use crate::port::{Port, isolation};
 use crate::worker::driver::WorkerDriver;
@@ -29,7 +29,7 @@ impl PortRecord {
 
     /// The namespace that is made for it if there is none of the name.
     fn made_namespace(&self) -> Option<&str> {
-        self.wish.tap().filter(|tap| tap.create_namespace)?.namespace.as_deref()
+        self.spec.tap().filter(|tap| tap.create_namespace)?.namespace.as_deref()
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -49,15 +49,15 @@ impl PortRecord {
 }
 
 impl Switch {
-    pub(super) fn open(&mut self, eni: &EniId, wish: &PortWish, driver: &mut dyn WorkerDriver) {
+    pub(super) fn open(&mut self, eni: &EniId, spec: &PortSpec, driver: &mut dyn WorkerDriver) {
         let Some((worker, index)) = self.placement.owner(eni) else { return };
         let slot = self.placement.take_slot(worker);
         let state = PortState::Down { error: String::new(), retry_at: driver.now(), pause_ns: RETRY_FIRST_NS };
-        let count = if wish.has_rx_queues() { self.factory.queues() } else { 1 };
+        let count = if spec.has_rx_queues() { self.factory.queues() } else { 1 };
         let workers = self.rx_queue_workers(worker, count);
         let rx_queues = workers.skip(1).map(|worker| (worker, self.placement.take_slot(worker))).collect();
         let record = PortRecord {
-            wish: wish.clone(),
+            spec: spec.clone(),
             worker,
             slot,
             rx_queues,
@@ -84,10 +84,10 @@ impl Switch {
     fn open_port(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) -> io::Result<()> {
         let Some(record) = self.ports.get(eni) else { return Ok(()) };
         let slots = record.slots();
-        let rx_queues = self.factory.open_rx_queues(eni, &record.wish, slots.len())?;
+        let rx_queues = self.factory.open_rx_queues(eni, &record.spec, slots.len())?;
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
-        let device = link_state::index(&record.wish)?;
-        let (index, frame_bytes_max) = (record.index, record.wish.frame_bytes_max());
+        let device = link_state::index(&record.spec)?;
+        let (index, frame_bytes_max) = (record.index, record.spec.frame_bytes_max());
         let eni_generation = self.placement.eni_generation(eni).unwrap_or_default();
         for (rx_queue, ((worker, slot), port)) in slots.into_iter().zip(rx_queues).enumerate() {
             if let (Some(registry), Some(descriptor)) = (&self.workers[worker].registry, port.readiness()) {
@@ -131,20 +131,20 @@ impl Switch {
         }
     }
 
-    pub(super) fn adjust(&mut self, eni: &EniId, wish: &PortWish, driver: &mut dyn WorkerDriver) {
+    pub(super) fn adjust(&mut self, eni: &EniId, spec: &PortSpec, driver: &mut dyn WorkerDriver) {
         let Some(record) = self.ports.get_mut(eni) else { return };
-        let previous = std::mem::replace(&mut record.wish, wish.clone());
+        let previous = std::mem::replace(&mut record.spec, spec.clone());
         if let PortState::Down { retry_at, .. } = &mut record.state {
             // What kept it down may be what has changed.
             *retry_at = driver.now();
             return;
         }
-        let (worker, slot, frame_bytes_max) = (record.worker, record.slot, wish.frame_bytes_max());
-        let adjusted = match (wish.tap(), &wish.interface) {
+        let (worker, slot, frame_bytes_max) = (record.worker, record.slot, spec.frame_bytes_max());
+        let adjusted = match (spec.tap(), &spec.interface) {
             (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref()).inspect(|()| {
                 self.factory.notes.iter().for_each(|notes| persistent::note_interface(tap, interface, notes))
             }),
-            (Some(tap), None) if tap.namespace.is_some() && previous != *wish => tap::set_link(tap, wish.mac),
+            (Some(tap), None) if tap.namespace.is_some() && previous != *spec => tap::set_link(tap, spec.mac),
             _ => Ok(()),
         };
         match adjusted {
@@ -172,9 +172,9 @@ impl Switch {
         // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
         self.take_events(driver.now());
         record.slots().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
-        departed.devices.extend(record.wish.tap().cloned());
+        departed.devices.extend(record.spec.tap().cloned());
         departed.namespaces.extend(record.made_namespace().map(str::to_owned));
-        departed.interfaces.extend(record.wish.interface_that_exists().cloned());
+        departed.interfaces.extend(record.spec.interface_that_exists().cloned());
     }
 
     fn detach(&mut self, worker: usize, slot: u32, driver: &mut dyn WorkerDriver) -> Option<Box<dyn Port>> {
@@ -237,7 +237,7 @@ impl Switch {
     /// Looks at some interfaces in turn whether the kernel has got at them again, as when somebody deletes the filters.
     pub(super) fn check_isolation(&mut self, driver: &mut dyn WorkerDriver) {
         let up = self.ports.iter().filter(|(_, record)| record.is_up());
-        let interfaces = up.filter_map(|(eni, record)| Some((eni, record.wish.interface_that_exists()?)));
+        let interfaces = up.filter_map(|(eni, record)| Some((eni, record.spec.interface_that_exists()?)));
         let (before, after): (Vec<_>, Vec<_>) =
             interfaces.partition(|(eni, _)| self.isolation_checked.as_ref().is_some_and(|last| *eni <= last));
         let some = after.into_iter().chain(before).take(ISOLATION_CHECKS_MAX);
@@ -284,7 +284,7 @@ impl Switch {
     }
 
     fn devices_in_use(&self) -> BTreeSet<(&str, Option<&str>)> {
-        self.ports.values().filter_map(|record| record.wish.device()).collect()
+        self.ports.values().filter_map(|record| record.spec.device()).collect()
     }
 
     fn release_interfaces(&self, interfaces: &[PacketPort]) {

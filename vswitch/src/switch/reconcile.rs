@@ -1,7 +1,7 @@
 //! What to do with ports to get from what runs to what is desired. Decides only; `switch` performs.
 
 use crate::os::netlink::Interface;
-use crate::port::spec::PortWish;
+use crate::port::spec::PortSpec;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use vswitch_core::desired::{Desired, Eni, Port, Vpc};
@@ -23,16 +23,16 @@ pub enum Step {
 }
 
 /// The ports that a desired state asks for, of some of its ENIs.
-pub fn wishes(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, PortWish> {
-    let wish = |(id, eni): (&EniId, &Eni)| {
+pub fn port_specs(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, PortSpec> {
+    let spec = |(id, eni): (&EniId, &Eni)| {
         let port = eni.port.clone()?;
         let interface = match &port {
             Port::Tap(tap) if tap.configure => Some(interface(eni, desired, tap.mtu_bytes)),
             _ => None,
         };
-        Some((id.clone(), PortWish { port, mac: eni.mac, interface }))
+        Some((id.clone(), PortSpec { port, mac: eni.mac, interface }))
     };
-    enis.iter().filter_map(|id| desired.enis.get_key_value(id)).filter_map(wish).collect()
+    enis.iter().filter_map(|id| desired.enis.get_key_value(id)).filter_map(spec).collect()
 }
 
 fn interface(eni: &Eni, desired: &Desired, mtu_bytes: u16) -> Interface {
@@ -61,14 +61,14 @@ fn interface(eni: &Eni, desired: &Desired, mtu_bytes: u16) -> Interface {
 
 /// The steps from `running` to `wanted`: open what is new, publish, close what is gone. Only where a device is to
 /// change hands must it be let go first.
-pub fn plan(running: &BTreeMap<EniId, PortWish>, wanted: &BTreeMap<EniId, PortWish>) -> Vec<Step> {
+pub fn plan(running: &BTreeMap<EniId, PortSpec>, wanted: &BTreeMap<EniId, PortSpec>) -> Vec<Step> {
     let (mut first, mut open, mut adjust, mut close) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let opened = |eni: &EniId, wish: &PortWish| match running.get(eni) {
-        Some(old) => old != wish && !old.can_become(wish),
+    let opened = |eni: &EniId, spec: &PortSpec| match running.get(eni) {
+        Some(old) => old != spec && !old.can_become(spec),
         None => true,
     };
     let needed: BTreeSet<_> =
-        wanted.iter().filter(|(eni, wish)| opened(eni, wish)).filter_map(|(_, wish)| wish.device()).collect();
+        wanted.iter().filter(|(eni, spec)| opened(eni, spec)).filter_map(|(_, spec)| spec.device()).collect();
     for (eni, old) in running {
         match wanted.get(eni) {
             Some(new) if new == old => continue,
@@ -81,8 +81,8 @@ pub fn plan(running: &BTreeMap<EniId, PortWish>, wanted: &BTreeMap<EniId, PortWi
         let is_needed = old.device().is_some_and(|device| needed.contains(&device));
         if is_needed { first.push(Step::CloseFirst(eni.clone())) } else { close.push(Step::Close(eni.clone())) }
     }
-    for (eni, wish) in wanted {
-        if opened(eni, wish) {
+    for (eni, spec) in wanted {
+        if opened(eni, spec) {
             open.push(Step::Open(eni.clone()));
         }
     }
@@ -95,14 +95,14 @@ mod tests {
     use vswitch_core::desired::TapPort;
     use vswitch_core::ids::MacAddress;
 
-    fn tap(device: &str, mtu_bytes: u16) -> PortWish {
+    fn tap(device: &str, mtu_bytes: u16) -> PortSpec {
         let (namespace, create_namespace, configure) = (Some("guest".to_owned()), false, false);
         let tap = TapPort { device: device.into(), namespace, create_namespace, configure, mtu_bytes };
-        PortWish { port: Port::Tap(tap), mac: MacAddress::default(), interface: None }
+        PortSpec { port: Port::Tap(tap), mac: MacAddress::default(), interface: None }
     }
 
-    fn ports(list: &[(&str, PortWish)]) -> BTreeMap<EniId, PortWish> {
-        list.iter().map(|(eni, wish)| (EniId::from(*eni), wish.clone())).collect()
+    fn ports(list: &[(&str, PortSpec)]) -> BTreeMap<EniId, PortSpec> {
+        list.iter().map(|(eni, spec)| (EniId::from(*eni), spec.clone())).collect()
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn another_kind_of_port_is_opened_beside_the_old_one() {
-        let memory = PortWish { port: Port::Memory, mac: MacAddress::default(), interface: None };
+        let memory = PortSpec { port: Port::Memory, mac: MacAddress::default(), interface: None };
         let steps = plan(&ports(&[("a", tap("t0", 1500))]), &ports(&[("a", memory)]));
         assert_eq!(steps, [Step::Open("a".into()), Step::Publish, Step::Close("a".into())]);
     }
@@ -160,11 +160,11 @@ mod tests {
                                "port": {"kind": "tap", "device": "eth0", "namespace": "web"}}}}"#;
         let desired: Desired = serde_json::from_str(json).unwrap();
         let id = EniId::from("eni-1");
-        let wish = &wishes(&desired, &[id.clone()].into())[&id];
-        let interface = wish.interface.as_ref().unwrap();
+        let spec = &port_specs(&desired, &[id.clone()].into())[&id];
+        let interface = spec.interface.as_ref().unwrap();
         assert_eq!(interface.addresses, ["10.0.0.5/24".parse::<IpNet>().unwrap()], "a delegated prefix is not set");
         assert_eq!(interface.gateways, ["10.0.0.253".parse::<std::net::IpAddr>().unwrap()], "no IPv6, no IPv6 route");
         assert_eq!(interface.gateway_mac, Vpc::default_gateway_mac());
-        assert_eq!(wish.frame_bytes_max(), 1514);
+        assert_eq!(spec.frame_bytes_max(), 1514);
     }
 }

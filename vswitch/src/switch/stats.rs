@@ -16,7 +16,7 @@ impl Switch {
         let status = |(eni, record): (&EniId, &PortRecord)| {
             let status = port_status(eni, record);
             let trouble = match links.remove(eni) {
-                Some(Ok(link)) => link.trouble(&record.wish),
+                Some(Ok(link)) => link.trouble(&record.spec),
                 Some(Err(error)) => Some(error.to_string()),
                 None => None,
             };
@@ -69,14 +69,14 @@ impl Switch {
 }
 
 fn port_status(eni: &EniId, record: &PortRecord) -> PortStatus {
-    let device = record.wish.device();
+    let device = record.spec.device();
     let error = match &record.state {
         PortState::Up => None,
         PortState::Down { error, .. } => Some(error.clone()),
     };
     PortStatus {
         eni: eni.clone(),
-        kind: record.wish.kind().into(),
+        kind: record.spec.kind().into(),
         device: device.map(|(device, _)| device.to_owned()),
         namespace: device.and_then(|(_, namespace)| namespace.map(str::to_owned)),
         worker: record.worker,
