@@ -8,12 +8,12 @@ use vswitch_core::packet::Packet;
 /// the last time, for twice as many for as long as all that it asks for come, and for no more bytes than a burst has, as
 /// frames were of late.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct BatchSize {
     next: usize,
     frame_bytes: usize,
 }
 
-impl Pace {
+impl BatchSize {
     pub(crate) const fn new() -> Self {
         Self { next: 1, frame_bytes: 1 }
     }
@@ -53,9 +53,9 @@ mod tests {
     use vswitch_core::packet::FrameBuffer;
 
     /// What is asked for until `waiting` frames of `bytes` are exhausted or a burst is full.
-    fn asked(pace: &mut Pace, mut waiting: usize, bytes: usize) -> Vec<usize> {
+    fn asked(batch_size: &mut BatchSize, mut waiting: usize, bytes: usize) -> Vec<usize> {
         let (mut asked, mut burst) = (Vec::new(), Vec::new());
-        pace.receive(&mut burst, BURST_PACKETS, |burst, wanted| {
+        batch_size.receive(&mut burst, BURST_PACKETS, |burst, wanted| {
             asked.push(wanted);
             let taken = wanted.min(waiting);
             waiting -= taken;
@@ -71,20 +71,20 @@ mod tests {
 
     #[test]
     fn it_asks_for_what_there_is_likely_to_be() {
-        let mut pace = Pace::new();
-        assert_eq!(asked(&mut pace, 0, 60), [1]);
-        assert_eq!(asked(&mut pace, 1, 60), [1, 2], "a lone frame costs two calls");
-        assert_eq!(asked(&mut pace, 1, 60), [2], "and one when they keep coming");
-        assert_eq!(asked(&mut pace, 100, 60), [2, 4, 8, 16, 2], "no more than a burst has");
-        assert_eq!(asked(&mut pace, 100, 60), [32]);
-        assert_eq!(asked(&mut pace, 0, 60), [32]);
-        assert_eq!(asked(&mut pace, 0, 60), [1]);
+        let mut batch_size = BatchSize::new();
+        assert_eq!(asked(&mut batch_size, 0, 60), [1]);
+        assert_eq!(asked(&mut batch_size, 1, 60), [1, 2], "a lone frame costs two calls");
+        assert_eq!(asked(&mut batch_size, 1, 60), [2], "and one when they keep coming");
+        assert_eq!(asked(&mut batch_size, 100, 60), [2, 4, 8, 16, 2], "no more than a burst has");
+        assert_eq!(asked(&mut batch_size, 100, 60), [32]);
+        assert_eq!(asked(&mut batch_size, 0, 60), [32]);
+        assert_eq!(asked(&mut batch_size, 0, 60), [1]);
     }
 
     #[test]
     fn long_frames_end_a_burst_early() {
-        let mut pace = Pace::new();
-        assert_eq!(asked(&mut pace, 100, FRAME_BYTES_MAX), [1, 2, 1]);
-        assert_eq!(asked(&mut pace, 100, FRAME_BYTES_MAX), [4]);
+        let mut batch_size = BatchSize::new();
+        assert_eq!(asked(&mut batch_size, 100, FRAME_BYTES_MAX), [1, 2, 1]);
+        assert_eq!(asked(&mut batch_size, 100, FRAME_BYTES_MAX), [4]);
     }
 }

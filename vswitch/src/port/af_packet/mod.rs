@@ -7,7 +7,7 @@ pub mod socket;
 
 use crate::os::namespace;
 use crate::port::af_packet::socket::{Arrival, PacketSocket};
-use crate::port::batch_size::Pace;
+use crate::port::batch_size::BatchSize;
 use crate::port::buffer_pool::BufferPool;
 use crate::port::virtio_header::{self, HEADER_BYTES};
 use crate::port::{Port, Received};
@@ -31,7 +31,7 @@ const UNTAKEABLE: Offload = Offload { segmentation: Segmentation::Unknown, ..Off
 pub struct PacketPort {
     socket: PacketSocket,
     offloads: Offloads,
-    pace: Pace,
+    batch_size: BatchSize,
     /// Both only keep their room.
     buffers: Vec<FrameBuffer>,
     arrivals: Vec<Arrival>,
@@ -50,7 +50,7 @@ impl PacketPort {
         let opened = namespace::within_any(port.namespace.as_deref(), work);
         let socket = opened.map_err(|error| explain(&description, error))?;
         let (buffers, arrivals) = (Vec::with_capacity(BURST_PACKETS), Vec::with_capacity(BURST_PACKETS));
-        Ok(Self { socket, offloads: offloads(), pace: Pace::new(), buffers, arrivals, description })
+        Ok(Self { socket, offloads: offloads(), batch_size: BatchSize::new(), buffers, arrivals, description })
     }
 }
 
@@ -101,7 +101,7 @@ fn claim(buffer: &mut FrameBuffer, arrival: Arrival) -> Offload {
 impl Port for PacketPort {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
         let (socket, buffers, arrivals) = (&self.socket, &mut self.buffers, &mut self.arrivals);
-        let ended = self.pace.receive(burst, packets_max, |burst, wanted| {
+        let ended = self.batch_size.receive(burst, packets_max, |burst, wanted| {
             buffers.extend((0..wanted).map_while(|_| pool.take_large()));
             let rooms = buffers.iter_mut().map(|buffer| buffer.room_with_header(HEADER_BYTES));
             let mut failure = socket.receive(rooms, arrivals).err();

@@ -12,7 +12,7 @@ use crate::os::namespace;
 use crate::os::netlink::{self, Interface};
 use crate::os::notes::Notes;
 use crate::os::sys::{self, TapMode, tap_offloads};
-use crate::port::batch_size::Pace;
+use crate::port::batch_size::BatchSize;
 use crate::port::buffer_pool::BufferPool;
 use crate::port::virtio_header::{self, HEADER_BYTES};
 use crate::port::{Port, Received};
@@ -291,14 +291,14 @@ impl Device {
 #[derive(Debug)]
 struct Batches {
     ring: Ring,
-    pace: Pace,
+    batch_size: BatchSize,
     /// Only keeps its room.
     buffers: Vec<FrameBuffer>,
 }
 
 impl Batches {
     fn new() -> io::Result<Self> {
-        Ok(Self { ring: Ring::new()?, pace: Pace::new(), buffers: Vec::with_capacity(BURST_PACKETS) })
+        Ok(Self { ring: Ring::new()?, batch_size: BatchSize::new(), buffers: Vec::with_capacity(BURST_PACKETS) })
     }
 }
 
@@ -320,14 +320,16 @@ impl Port for Tap {
         let device = &self.device;
         let ended = match &mut self.batches {
             None => device.receive(pool, burst, packets_max),
-            Some(Batches { ring, pace, buffers }) => pace.receive(burst, packets_max, |burst, wanted| match wanted {
-                // A ring has nothing to save for a single frame, and a lone one should not wait for it.
-                1 => device.receive(pool, burst, 1),
-                _ => {
-                    buffers.extend((0..wanted).map_while(|_| pool.take_large()));
-                    device.receive_batch(ring, buffers, pool, burst)
-                }
-            }),
+            Some(Batches { ring, batch_size, buffers }) => {
+                batch_size.receive(burst, packets_max, |burst, wanted| match wanted {
+                    // A ring has nothing to save for a single frame, and a lone one should not wait for it.
+                    1 => device.receive(pool, burst, 1),
+                    _ => {
+                        buffers.extend((0..wanted).map_while(|_| pool.take_large()));
+                        device.receive_batch(ring, buffers, pool, burst)
+                    }
+                })
+            }
         };
         match ended {
             None | Some(Errno::INTR) => Ok(Received::MaybeMore),
