@@ -78,7 +78,9 @@ impl PortFactory {
             }
         };
         Ok(match self.faults {
-            Some(faults) => ports.into_iter().map(|port| Box::new(faults::Faulty::new(port, faults)) as _).collect(),
+            Some(faults) => {
+                ports.into_iter().map(|port| Box::new(faults::FaultyPort::new(port, faults)) as _).collect()
+            }
             None => ports,
         })
     }

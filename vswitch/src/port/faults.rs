@@ -1,4 +1,4 @@
-//! Ports around ports: faults, seeded so that a failing run replays.
+//! Faults around any port, seeded so that a failing run replays.
 
 use crate::port::buffer_pool::BufferPool;
 use crate::port::{Port, Received, Sent, drop_all};
@@ -12,7 +12,7 @@ use vswitch_core::verdict::{DropReason, Verdict};
 /// How often what happens to a packet, in packets of a million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// Where the dice start.
+    /// Where the random numbers start.
     pub seed: u64,
     /// Packets that vanish.
     pub lost: u32,
@@ -34,30 +34,30 @@ const HELD_MAX: usize = 8;
 const UNSENT_MAX: usize = 1024;
 
 /// How often a burst is followed by a packet that waited.
-const LET_GO: u32 = 500_000;
+const RELEASED_PER_MILLION: u32 = 500_000;
 
 const MILLION: u64 = 1_000_000;
 
 /// A port with faults in both directions.
 #[derive(Debug)]
-pub struct Faulty {
+pub struct FaultyPort {
     port: Box<dyn Port>,
     faults: Faults,
-    dice: u64,
+    random: u64,
     held: VecDeque<Packet>,
     /// Said to be out.
     unsent: VecDeque<Packet>,
     sent: Sent,
 }
 
-impl Faulty {
+impl FaultyPort {
     /// Puts faults around a port.
     pub fn new(port: Box<dyn Port>, faults: Faults) -> Self {
         // Xorshift stands still at zero.
         Self {
             port,
             faults,
-            dice: faults.seed.max(1),
+            random: faults.seed.max(1),
             held: VecDeque::new(),
             unsent: VecDeque::new(),
             sent: Sent::default(),
@@ -68,9 +68,9 @@ impl Faulty {
     fn keep_inside(&mut self, packet: &mut Packet) -> bool {
         let is_kept = self.faults.unsent > 0 && (!self.unsent.is_empty() || self.happens(self.faults.unsent));
         if is_kept && self.unsent.len() < UNSENT_MAX {
-            let mut twin = FrameBuffer::with_capacity(packet.buffer.frame().len());
-            twin.fill(packet.buffer.frame());
-            self.unsent.push_back(Packet::claiming(twin, packet.offload));
+            let mut copy = FrameBuffer::with_capacity(packet.buffer.frame().len());
+            copy.fill(packet.buffer.frame());
+            self.unsent.push_back(Packet::claiming(copy, packet.offload));
             self.sent.given += 1;
             packet.verdict = Verdict::Deliver;
         } else if is_kept {
@@ -80,14 +80,14 @@ impl Faulty {
     }
 
     fn happens(&mut self, per_million: u32) -> bool {
-        self.dice ^= self.dice << 13;
-        self.dice ^= self.dice >> 7;
-        self.dice ^= self.dice << 17;
-        self.dice % MILLION < u64::from(per_million)
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % MILLION < u64::from(per_million)
     }
 }
 
-impl Port for Faulty {
+impl Port for FaultyPort {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
         let start = burst.len();
         let result = self.port.receive(pool, burst, packets_max);
@@ -106,17 +106,17 @@ impl Port for Faulty {
             }
             if burst.len() - start < packets_max
                 && self.happens(self.faults.doubled)
-                && let Some(mut twin) = pool.take(burst[at].buffer.frame().len())
+                && let Some(mut copy) = pool.take(burst[at].buffer.frame().len())
             {
-                twin.fill(burst[at].buffer.frame());
+                copy.fill(burst[at].buffer.frame());
                 at += 1;
                 let offload = burst[at - 1].offload;
-                burst.insert(at, Packet::claiming(twin, offload));
+                burst.insert(at, Packet::claiming(copy, offload));
             }
             at += 1;
         }
         let has_come = burst.len() > start;
-        if has_come && burst.len() - start < packets_max && self.happens(LET_GO) {
+        if has_come && burst.len() - start < packets_max && self.happens(RELEASED_PER_MILLION) {
             burst.extend(self.held.pop_front());
         }
         result
@@ -192,7 +192,7 @@ mod tests {
         let hub = MemoryHub::default();
         let eni = EniId::from("eni-1");
         let guest = hub.guest(&eni);
-        let mut port = Faulty::new(Box::new(hub.open(&eni, 0)), faults);
+        let mut port = FaultyPort::new(Box::new(hub.open(&eni, 0)), faults);
         for number in 0..100 {
             guest.inject(&[number]);
         }
@@ -213,7 +213,8 @@ mod tests {
         let hub = MemoryHub::default();
         let eni = EniId::from("eni-1");
         let guest = hub.guest(&eni);
-        let mut port = Faulty::new(Box::new(hub.open(&eni, 0)), Faults { seed: 7, held: 200_000, ..Faults::default() });
+        let mut port =
+            FaultyPort::new(Box::new(hub.open(&eni, 0)), Faults { seed: 7, held: 200_000, ..Faults::default() });
         let (mut pool, mut all) = (BufferPool::new(PoolSize { small: 199, large: 1 }), Vec::new());
         for number in 0..100 {
             guest.inject(&[number]);
