@@ -77,13 +77,13 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Resu
     };
     config.ports.tap_io = match given.tap_io {
         Some(up::TapIo::Plain) => TapIo::Plain,
-        Some(up::TapIo::Uring) => match vswitch::os::io_uring::Ring::new() {
+        Some(up::TapIo::Uring) => match vswitch::os::io_uring::BatchRing::new() {
             Ok(_) => TapIo::Uring,
             Err(error) => {
                 return Err(format!("--tap-io uring: the kernel gives no io_uring: {error}; use auto or plain"));
             }
         },
-        Some(up::TapIo::Auto) | None if vswitch::os::io_uring::pays() => TapIo::Uring,
+        Some(up::TapIo::Auto) | None if vswitch::os::io_uring::is_cheaper() => TapIo::Uring,
         Some(up::TapIo::Auto) | None => TapIo::Plain,
     };
     config.ports.rx_queues = given.lanes.unwrap_or(1);

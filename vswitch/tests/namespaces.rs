@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use vswitch::os::io_uring::Ring;
+use vswitch::os::io_uring::BatchRing;
 use vswitch::os::namespace;
 use vswitch::os::notes::Notes;
 use vswitch::port::factory::{InterfaceIo, PortFactory};
@@ -57,7 +57,7 @@ fn a_stream_arrives_as_it_was_sent_with_offloads_and_without() {
         (2, 1, true, TapIo::Uring),
         (3, 3, true, TapIo::Uring),
     ] {
-        if tap_io == TapIo::Uring && Ring::new().is_err() {
+        if tap_io == TapIo::Uring && BatchRing::new().is_err() {
             eprintln!("SKIPPED: this kernel gives no rings");
             continue;
         }

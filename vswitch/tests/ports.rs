@@ -6,7 +6,7 @@
 use std::io::ErrorKind;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use vswitch::os::io_uring::Ring;
+use vswitch::os::io_uring::BatchRing;
 use vswitch::os::namespace;
 use vswitch::os::notes::Notes;
 use vswitch::port::af_packet::PacketPort;
@@ -71,7 +71,7 @@ fn rigs(test: &str) -> impl Iterator<Item = Rig> {
 impl Rig {
     fn new(test: &str, kind: Kind) -> Option<Self> {
         let is_able = rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
-        if kind != Kind::Memory && !is_able || kind == Kind::Tap(TapIo::Uring) && Ring::new().is_err() {
+        if kind != Kind::Memory && !is_able || kind == Kind::Tap(TapIo::Uring) && BatchRing::new().is_err() {
             eprintln!("SKIPPED: {kind:?} needs root, /dev/net/tun and, by rings, a kernel that gives them");
             return None;
         }

@@ -17,7 +17,7 @@ use vswitch_core::limits::BURST_PACKETS;
 /// `RWF_NOWAIT` of `linux/fs.h`.
 const NO_WAIT: i32 = 8;
 
-/// Batches that [`pays`] times. The fastest of many tells what it costs when nothing interferes.
+/// Batches that [`is_cheaper`] times. The fastest of many tells what it costs when nothing interferes.
 const ROUNDS: usize = 64;
 
 /// Where a piece of memory is, and how many bytes it has.
@@ -29,15 +29,15 @@ const NOWHERE: Span = (std::ptr::null_mut(), 0);
 pub type Outcomes = [Result<usize, Errno>; BURST_PACKETS];
 
 /// A ring with room for one burst.
-pub struct Ring(IoUring);
+pub struct BatchRing(IoUring);
 
-impl fmt::Debug for Ring {
+impl fmt::Debug for BatchRing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Ring")
+        formatter.write_str("BatchRing")
     }
 }
 
-impl Ring {
+impl BatchRing {
     /// Asks the kernel for a ring.
     ///
     /// # Errors
@@ -117,8 +117,9 @@ impl Ring {
 
 /// Whether a batch through a ring costs this machine less than as many system calls: one crossing is saved for each
 /// request, and each request has a cost of its own. Takes about a millisecond.
-pub fn pays() -> bool {
-    let (Ok(mut ring), Ok(counter)) = (Ring::new(), eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)) else {
+pub fn is_cheaper() -> bool {
+    let (Ok(mut ring), Ok(counter)) = (BatchRing::new(), eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))
+    else {
         return false;
     };
     let mut rooms = [[0; size_of::<u64>()]; BURST_PACKETS];
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_batch_moves_in_order_and_ends_where_there_is_nothing() {
-        let Ok(mut ring) = Ring::new() else { return eprintln!("SKIPPED: this kernel gives no rings") };
+        let Ok(mut ring) = BatchRing::new() else { return eprintln!("SKIPPED: this kernel gives no rings") };
         let flags = SocketFlags::CLOEXEC;
         let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         for round in 0..3_u8 {
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn each_request_has_its_own_outcome() {
-        let Ok(mut ring) = Ring::new() else { return eprintln!("SKIPPED: this kernel gives no rings") };
+        let Ok(mut ring) = BatchRing::new() else { return eprintln!("SKIPPED: this kernel gives no rings") };
         let counter = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
         let (one, short) = (1_u64.to_ne_bytes(), [0; 4]);
         let written = ring.write(counter.as_fd(), [&one[..], &short, &one].into_iter());

@@ -31,7 +31,7 @@ pub struct Arrival {
 /// A control message with what the kernel tells beside a frame (`PACKET_AUXDATA`).
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Aside {
+struct AuxData {
     header: libc::cmsghdr,
     data: libc::tpacket_auxdata,
 }
@@ -42,7 +42,7 @@ impl PacketSocket {
     /// # Errors
     /// What the kernel says, as `NETDOWN` for an interface that is down; `InvalidInput` for one that is no Ethernet.
     pub fn open(device: &str) -> io::Result<Self> {
-        let (socket, index) = Self::open_deaf(device)?;
+        let (socket, index) = Self::open_unbound(device)?;
         for option in [
             libc::PACKET_VNET_HDR,
             libc::PACKET_AUXDATA,
@@ -68,7 +68,7 @@ impl PacketSocket {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn open_deaf(device: &str) -> io::Result<(Self, i32)> {
+    pub fn open_unbound(device: &str) -> io::Result<(Self, i32)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = Self(socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?);
         let index = netdevice::name_to_index(&socket.0, device)? as i32;
@@ -92,14 +92,15 @@ impl PacketSocket {
         let mut spans = [libc::iovec { iov_base: null_mut(), iov_len: 0 }; BURST_PACKETS];
         let count = spans.iter_mut().zip(rooms).map(|(span, room)| *span = span_of(room)).count();
         // SAFETY: both types are plain numbers and pointers, for which zero is a value.
-        let (mut messages, mut asides): ([libc::mmsghdr; BURST_PACKETS], [Aside; BURST_PACKETS]) = unsafe { zeroed() };
-        for ((message, span), aside) in messages.iter_mut().zip(&mut spans).zip(&mut asides).take(count) {
+        let (mut messages, mut all_aux_data): ([libc::mmsghdr; BURST_PACKETS], [AuxData; BURST_PACKETS]) =
+            unsafe { zeroed() };
+        for ((message, span), aux_data) in messages.iter_mut().zip(&mut spans).zip(&mut all_aux_data).take(count) {
             message.msg_hdr.msg_iov = span;
             message.msg_hdr.msg_iovlen = 1;
-            message.msg_hdr.msg_control = (&raw mut *aside).cast();
-            message.msg_hdr.msg_controllen = size_of::<Aside>() as _;
+            message.msg_hdr.msg_control = (&raw mut *aux_data).cast();
+            message.msg_hdr.msg_controllen = size_of::<AuxData>() as _;
         }
-        // SAFETY: the first `count` messages are filled in; each points to a span and an aside of its own, which live
+        // SAFETY: the first `count` messages are filled in; each points to a span and auxiliary data of its own, which live
         // until the end of this function and are not touched meanwhile, and each span to a room that is exclusively
         // borrowed for `'a`, which outlives this call. The kernel writes within the lengths given, and returns at once.
         let received = unsafe {
@@ -107,10 +108,10 @@ impl PacketSocket {
             libc::recvmmsg(self.0.as_raw_fd(), messages.as_mut_ptr(), count as u32, flags, null_mut())
         };
         let received = usize::try_from(received).map_err(|_| last_error())?;
-        arrivals.extend(messages.iter().zip(&asides).take(received).map(|(message, aside)| Arrival {
+        arrivals.extend(messages.iter().zip(&all_aux_data).take(received).map(|(message, aux_data)| Arrival {
             bytes: message.msg_len as usize,
             is_cut: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
-            vlan_tag: aside.vlan_tag(message.msg_hdr.msg_controllen),
+            vlan_tag: aux_data.vlan_tag(message.msg_hdr.msg_controllen),
         }));
         Ok(())
     }
@@ -177,7 +178,7 @@ impl AsFd for PacketSocket {
     }
 }
 
-impl Aside {
+impl AuxData {
     /// The tag, if the kernel filled `control_bytes` of this with one.
     fn vlan_tag(&self, control_bytes: usize) -> Option<[u8; 4]> {
         let is_told = control_bytes >= size_of::<libc::cmsghdr>() + size_of::<libc::tpacket_auxdata>()

@@ -34,10 +34,10 @@ pub const FRAME_BYTES_MAX: usize = CHUNK_BYTES - KERNEL_HEADROOM_BYTES;
 pub struct XdpSocket {
     descriptor: OwnedFd,
     memory: Mapping,
-    fill: Ring<u64>,
-    completion: Ring<u64>,
-    received: Ring<XdpDesc>,
-    to_send: Ring<XdpDesc>,
+    fill: XdpRing<u64>,
+    completion: XdpRing<u64>,
+    received: XdpRing<XdpDesc>,
+    to_send: XdpRing<XdpDesc>,
     /// Chunks for what is to be sent that are ours.
     free: Vec<u64>,
     /// Frames that were put in line.
@@ -54,7 +54,7 @@ impl XdpSocket {
     pub fn open(device: &str) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let descriptor = socket_with(AddressFamily::XDP, SocketType::RAW, flags, None)?;
-        let (opener, index) = PacketSocket::open_deaf(device)?;
+        let (opener, index) = PacketSocket::open_unbound(device)?;
         let index = index as u32;
         let queues = receive_queues(&opener, device)?;
         if queues > 1 {
@@ -78,10 +78,10 @@ impl XdpSocket {
         sockopt::set_xdp_rx_ring_size(&descriptor, CHUNKS)?;
         sockopt::set_xdp_tx_ring_size(&descriptor, CHUNKS)?;
         let offsets = sockopt::xdp_mmap_offsets(&descriptor)?;
-        let mut fill = Ring::<u64>::map(&descriptor, &offsets.fr, XDP_UMEM_PGOFF_FILL_RING)?;
-        let completion = Ring::map(&descriptor, &offsets.cr, XDP_UMEM_PGOFF_COMPLETION_RING)?;
-        let received = Ring::map(&descriptor, &offsets.rx, XDP_PGOFF_RX_RING)?;
-        let to_send = Ring::map(&descriptor, &offsets.tx, XDP_PGOFF_TX_RING)?;
+        let mut fill = XdpRing::<u64>::map(&descriptor, &offsets.fr, XDP_UMEM_PGOFF_FILL_RING)?;
+        let completion = XdpRing::map(&descriptor, &offsets.cr, XDP_UMEM_PGOFF_COMPLETION_RING)?;
+        let received = XdpRing::map(&descriptor, &offsets.rx, XDP_PGOFF_RX_RING)?;
+        let to_send = XdpRing::map(&descriptor, &offsets.tx, XDP_PGOFF_TX_RING)?;
         let chunk = |number: u32| u64::from(number) * CHUNK_BYTES as u64;
         (0..CHUNKS).for_each(|number| fill.push(chunk(number)));
         fill.publish();
@@ -264,17 +264,17 @@ impl Drop for Mapping {
 
 /// One end of a ring of [`CHUNKS`] entries; the kernel has the other. For each ring we are either who pushes or who pops.
 #[derive(Debug)]
-struct Ring<T> {
+struct XdpRing<T> {
     memory: Mapping,
     producer: usize,
     consumer: usize,
     entries: usize,
-    /// Our own count, which the kernel knows up to the last [`Ring::publish`] or [`Ring::release`].
+    /// Our own count, which the kernel knows up to the last [`XdpRing::publish`] or [`XdpRing::release`].
     ours: u32,
     kind: std::marker::PhantomData<T>,
 }
 
-impl<T: Copy> Ring<T> {
+impl<T: Copy> XdpRing<T> {
     fn map(socket: &OwnedFd, offsets: &XdpRingOffset, offset: u64) -> io::Result<Self> {
         let [producer, consumer, entries] = [offsets.producer, offsets.consumer, offsets.desc].map(|at| at as usize);
         let bytes = entries + CHUNKS as usize * size_of::<T>();

@@ -7,7 +7,7 @@
 pub mod persistent;
 pub mod steering;
 
-use crate::os::io_uring::Ring;
+use crate::os::io_uring::BatchRing;
 use crate::os::namespace;
 use crate::os::netlink::{self, Interface};
 use crate::os::notes::Notes;
@@ -242,7 +242,7 @@ impl Device {
     /// Reads frames into as many of the buffers as there are frames; why not into all. No buffer is left over.
     fn receive_batch(
         &self,
-        ring: &mut Ring,
+        ring: &mut BatchRing,
         buffers: &mut Vec<FrameBuffer>,
         pool: &mut BufferPool,
         burst: &mut Vec<Packet>,
@@ -290,7 +290,7 @@ impl Device {
 /// What moves many frames in one call.
 #[derive(Debug)]
 struct Batches {
-    ring: Ring,
+    ring: BatchRing,
     batch_size: BatchSize,
     /// Only keeps its room.
     buffers: Vec<FrameBuffer>,
@@ -298,7 +298,7 @@ struct Batches {
 
 impl Batches {
     fn new() -> io::Result<Self> {
-        Ok(Self { ring: Ring::new()?, batch_size: BatchSize::new(), buffers: Vec::with_capacity(BURST_PACKETS) })
+        Ok(Self { ring: BatchRing::new()?, batch_size: BatchSize::new(), buffers: Vec::with_capacity(BURST_PACKETS) })
     }
 }
 
