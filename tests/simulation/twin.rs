@@ -275,7 +275,7 @@ impl Twin {
     }
 
     /// Makes `workers` workers of those there are: what is on its way arrives first, then ENIs move.
-    pub(crate) fn regroup(&mut self, workers: usize, now_s: u64) {
+    pub(crate) fn resize(&mut self, workers: usize, now_s: u64) {
         for worker in 0..self.workers.len() {
             self.take_in(worker, now_s, usize::MAX);
         }

@@ -110,7 +110,7 @@ impl Simulation {
                 0..=9 => self.change(),
                 10..=12 => self.replace_eni(),
                 13..=14 => self.wait(),
-                15..=16 => self.regroup(),
+                15..=16 => self.resize(),
                 17..=18 => self.floor.cut_or_mend(),
                 19..=20 => self.settle(),
                 21 => self.floor.flood(),
@@ -217,12 +217,12 @@ impl Simulation {
     }
 
     /// One worker more or fewer, or as many as before: ENIs move with all that is known of them.
-    fn regroup(&mut self) {
+    fn resize(&mut self) {
         let workers = 1 + self.floor.random.below(3);
         self.floor.note(format!("{workers} workers from here on"));
-        self.floor.twin.regroup(workers, self.floor.now.as_ns() / NS_PER_SECOND);
+        self.floor.twin.resize(workers, self.floor.now.as_ns() / NS_PER_SECOND);
         let reply = self.request(RequestBody::Regroup { workers, lanes: None });
-        if !matches!(&reply, ReplyBody::Regrouped(regrouped) if regrouped.workers == workers) {
+        if !matches!(&reply, ReplyBody::Regrouped(resized) if resized.workers == workers) {
             self.floor.fail(&format!("{workers} workers: {reply:?}"));
         }
         self.floor.free_buffers = pool_size(workers).total();

@@ -97,8 +97,8 @@ fn nothing_comes_out_by_the_old_rules(workers: impl Fn(u64) -> usize, faults: Op
             }
             let next = workers(generation + 1);
             if next != workers(generation) {
-                let regroup = RequestBody::Regroup { workers: next, lanes: None };
-                let ReplyBody::Regrouped(_) = client.ask(regroup) else { panic!() };
+                let resize = RequestBody::Regroup { workers: next, lanes: None };
+                let ReplyBody::Regrouped(_) = client.ask(resize) else { panic!() };
             }
             for _ in 0..5 {
                 receiver.inject(&question());

@@ -153,7 +153,7 @@ mod tests {
         placement
     }
 
-    fn regroup(placement: &mut Placement, workers: usize) -> usize {
+    fn resize(placement: &mut Placement, workers: usize) -> usize {
         let moves = placement.moves_to(workers);
         placement.resize(workers.max(placement.load.len()));
         moves.iter().for_each(|(eni, step)| placement.set_owner(eni, step.to));
@@ -164,14 +164,14 @@ mod tests {
     #[test]
     fn as_few_enis_move_as_must() {
         let mut placement = with(100, 1);
-        assert_eq!(regroup(&mut placement, 4), 75);
+        assert_eq!(resize(&mut placement, 4), 75);
         assert_eq!(placement.load, [25; 4]);
-        assert_eq!(regroup(&mut placement, 3), 25);
+        assert_eq!(resize(&mut placement, 3), 25);
         assert_eq!(placement.load.iter().sum::<usize>(), 100);
         assert!(placement.load.iter().all(|load| (33..=34).contains(load)), "{:?}", placement.load);
-        assert_eq!(regroup(&mut placement, 3), 0, "nothing is better elsewhere");
-        assert_eq!(regroup(&mut placement, 1), 66);
+        assert_eq!(resize(&mut placement, 3), 0, "nothing is better elsewhere");
+        assert_eq!(resize(&mut placement, 1), 66);
         assert_eq!(placement.load, [100]);
-        assert_eq!(regroup(&mut with(1, 1), 64), 0);
+        assert_eq!(resize(&mut with(1, 1), 64), 0);
     }
 }

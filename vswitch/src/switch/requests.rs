@@ -34,7 +34,7 @@ impl Switch {
             RequestBody::FlushFlows { selection, cursor } => {
                 self.known(selection.eni.as_ref()).and_then(|()| self.flush_flows(&selection, cursor, driver))
             }
-            RequestBody::Regroup { workers, lanes } => self.regroup(workers, lanes, driver).map(ReplyBody::Regrouped),
+            RequestBody::Regroup { workers, lanes } => self.resize(workers, lanes, driver).map(ReplyBody::Regrouped),
             RequestBody::Explain { packet } => {
                 self.explain(packet, driver).map(ReplyBody::Explained).map_err(|refusal| vec![refusal])
             }

@@ -29,7 +29,7 @@ use vswitch_core::time::Time;
 const ROUNDS_MAX: usize = 4096;
 
 /// What is decided and made before a worker is stopped, so that it stands still for no longer than it must.
-struct Change {
+struct ResizePlan {
     moves: Vec<(EniId, Move)>,
     workers: usize,
     rx_queues: usize,
@@ -49,7 +49,7 @@ impl Switch {
     ///
     /// # Errors
     /// Why it cannot be; then nothing has changed.
-    pub fn regroup(
+    pub fn resize(
         &mut self,
         workers: usize,
         rx_queues: Option<usize>,
@@ -61,7 +61,7 @@ impl Switch {
             let text = format!("there cannot be {workers} workers, and nothing has changed: {error}");
             vec![Refusal::new("limit", "workers", text)]
         })?;
-        let mut change = Change {
+        let mut plan = ResizePlan {
             moves: self.placement.moves_to(workers),
             workers,
             rx_queues,
@@ -75,10 +75,10 @@ impl Switch {
             let text = "a worker did not come to the end of its turn in time; nothing has changed";
             return Err(vec![Refusal::new("timeout", "workers", text)]);
         };
-        let moved = self.rearrange(&mut change, &mut all, driver.now());
+        let moved = self.rearrange(&mut plan, &mut all, driver.now());
         driver.resume(all);
         let pause_ns = driver.now().as_ns() - started.as_ns();
-        let (enis_moved, ports_down) = (change.moves.len(), self.ports_down());
+        let (enis_moved, ports_down) = (plan.moves.len(), self.ports_down());
         let sessions_moved = moved.map_err(|refusal| vec![refusal])?;
         Ok(Regrouped { workers, lanes: rx_queues, enis_moved, sessions_moved, pause_ns, ports_down })
     }
@@ -149,30 +149,30 @@ impl Switch {
     }
 
     /// How many sessions moved.
-    fn rearrange(&mut self, change: &mut Change, all: &mut Vec<Worker>, now: Time) -> Result<usize, Refusal> {
+    fn rearrange(&mut self, plan: &mut ResizePlan, all: &mut Vec<Worker>, now: Time) -> Result<usize, Refusal> {
         clear_rings(all, now)?;
         self.take_events(now);
-        let (handles, new): (Vec<_>, Vec<_>) = std::mem::take(&mut change.created).into_iter().unzip();
+        let (handles, new): (Vec<_>, Vec<_>) = std::mem::take(&mut plan.created).into_iter().unzip();
         all.extend(new);
-        let moves: Vec<Move> = change.moves.iter().map(|(_, step)| *step).collect();
+        let moves: Vec<Move> = plan.moves.iter().map(|(_, step)| *step).collect();
         let mut shards: Vec<&mut Shard> = all.iter_mut().map(Worker::shard_mut).collect();
         let moved = relocate(&mut shards, &moves, (&self.snapshot, now)).map_err(|no_room| {
-            change.surplus = all.split_off(self.workers.len());
+            plan.surplus = all.split_off(self.workers.len());
             self.tell(no_room)
         })?;
         // From here on nothing fails but single ports, which are opened again.
         self.workers.extend(handles);
         self.placement.resize(all.len());
-        change.moves.iter().for_each(|(eni, step)| self.placement.set_owner(eni, step.to));
-        let leaving = self.workers.split_off(change.workers);
-        self.factory.rx_queues = change.rx_queues;
+        plan.moves.iter().for_each(|(eni, step)| self.placement.set_owner(eni, step.to));
+        let leaving = self.workers.split_off(plan.workers);
+        self.factory.rx_queues = plan.rx_queues;
         self.move_ports(all, &leaving, now);
-        for (eni, _) in &change.moves {
+        for (eni, _) in &plan.moves {
             self.placement.set_slot(eni, self.ports.get(eni).map(|record| record.slot));
         }
-        change.surplus = all.split_off(change.workers);
-        self.placement.resize(change.workers);
-        self.connect(all, std::mem::take(&mut change.links), &mut change.spare);
+        plan.surplus = all.split_off(plan.workers);
+        self.placement.resize(plan.workers);
+        self.connect(all, std::mem::take(&mut plan.links), &mut plan.spare);
         self.sequence += 1;
         let (sequence, locations) = (self.sequence, self.placement.table());
         self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), locations });

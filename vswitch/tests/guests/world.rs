@@ -54,8 +54,8 @@ impl World {
         self.with_switch(|switch, driver| switch.apply(desired, generation, driver).unwrap())
     }
 
-    pub(crate) fn regroup(&mut self, workers: usize, rx_queues: usize) -> Result<Regrouped, Vec<Refusal>> {
-        self.with_switch(|switch, driver| switch.regroup(workers, Some(rx_queues), driver))
+    pub(crate) fn resize(&mut self, workers: usize, rx_queues: usize) -> Result<Regrouped, Vec<Refusal>> {
+        self.with_switch(|switch, driver| switch.resize(workers, Some(rx_queues), driver))
     }
 
     pub(crate) fn ask(&mut self, body: RequestBody) -> ReplyBody {

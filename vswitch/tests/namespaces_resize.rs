@@ -173,9 +173,9 @@ fn wait_for_traffic(came_back: &AtomicU32) {
     }
 }
 
-fn regroup(lab: &mut Lab, workers: usize, rx_queues: usize) -> Regrouped {
+fn resize(lab: &mut Lab, workers: usize, rx_queues: usize) -> Regrouped {
     match lab.client.ask(RequestBody::Regroup { workers, lanes: Some(rx_queues) }) {
-        ReplyBody::Regrouped(regrouped) => regrouped,
+        ReplyBody::Regrouped(resized) => resized,
         other => panic!("{other:?}"),
     }
 }
@@ -204,7 +204,7 @@ fn workers_and_rx_queues_come_and_go_and_nothing_is_lost() {
     let queues: Vec<u32> = ADDRESSES.map(queue_of).to_vec();
     assert!(queues.contains(&0) && queues.contains(&1), "{queues:?}");
     let ports = PortFactory { rx_queues_max: 2, ..PortFactory::default() };
-    let Some(mut lab) = Lab::with_ports("regroup", 1, ports) else { return };
+    let Some(mut lab) = Lab::with_ports("resize", 1, ports) else { return };
     let desired = stateful(&lab);
     let applied = lab.apply(desired);
     assert!(applied.ports_down.is_empty(), "{applied:?}");
@@ -219,10 +219,10 @@ fn workers_and_rx_queues_come_and_go_and_nothing_is_lost() {
         let stream = stream(scope, &lab, &is_over);
         wait_for_traffic(&came_back);
         for (workers, rx_queues) in SHAPES.into_iter().cycle().take(SHAPES.len() * ROUNDS) {
-            let regrouped = regroup(&mut lab, workers, rx_queues);
-            assert_eq!((regrouped.workers, regrouped.lanes), (workers, rx_queues));
-            assert!(regrouped.ports_down.is_empty(), "{regrouped:?}");
-            pauses.push(regrouped.pause_ns / 1000);
+            let resized = resize(&mut lab, workers, rx_queues);
+            assert_eq!((resized.workers, resized.lanes), (workers, rx_queues));
+            assert!(resized.ports_down.is_empty(), "{resized:?}");
+            pauses.push(resized.pause_ns / 1000);
             wait_for_traffic(&came_back);
             std::thread::sleep(Duration::from_millis(40));
         }

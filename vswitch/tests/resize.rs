@@ -1,5 +1,5 @@
 //! Workers and rx queues that come and go while packets are on their way: with memory ports, turned by hand.
-//! `namespaces_regroup.rs` does the same to guests of the kernel.
+//! `namespaces_resize.rs` does the same to guests of the kernel.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
@@ -76,8 +76,8 @@ fn whatever_is_on_its_way_arrives_in_order() {
         for step in 0..=round % 5 {
             world.turn_one(step % world.workers.len(), 1 + round % 3);
         }
-        let regrouped = world.regroup(workers, rx_queues).unwrap();
-        assert_eq!((regrouped.workers, regrouped.lanes, world.workers.len()), (workers, rx_queues, workers));
+        let resized = world.resize(workers, rx_queues).unwrap();
+        assert_eq!((resized.workers, resized.lanes, world.workers.len()), (workers, rx_queues, workers));
     }
     world.turn(200);
     for to in [2, 3, 4, 5] {
@@ -103,7 +103,7 @@ fn what_a_rx_queue_of_another_worker_took_is_judged_by_whoever_owns_the_eni_then
         assert_eq!(world.stats(1).egress.packets, 0, "nobody has judged them");
         assert!(world.workers[owner].has_input(), "they wait for the owner");
         let rx_queues = rx_queues.min(2);
-        world.regroup(workers, rx_queues).unwrap();
+        world.resize(workers, rx_queues).unwrap();
         let came = collect(&world.guest(2));
         assert!(!came.is_empty(), "what was taken has arrived before anybody goes on");
         world.turn(20);
@@ -125,9 +125,9 @@ fn sessions_are_what_they_were_and_only_they_let_the_answers_in() {
     assert_eq!(before.len(), 10);
     for (round, (workers, _)) in SHAPES.into_iter().enumerate() {
         let owners: Vec<usize> = (1..=6).map(|number| world.worker_of(number)).collect();
-        let regrouped = world.regroup(workers, 1).unwrap();
+        let resized = world.resize(workers, 1).unwrap();
         let moved = (1..=6).zip(owners).filter(|(number, owner)| world.worker_of(*number) != *owner).count();
-        assert_eq!(regrouped.enis_moved, moved);
+        assert_eq!(resized.enis_moved, moved);
         let told = flows(&mut world);
         let essence = |flow: &FlowDescription| FlowDescription { age_ms: 0, idle_ms: 0, ..flow.clone() };
         if round == 0 {
@@ -159,11 +159,11 @@ fn connections_share_a_record_again_once_both_ends_are_together() {
     world.guest(1).inject(&udp(1, 2, 0));
     world.turn(2);
     assert_eq!(records(&mut world), [1]);
-    world.regroup(2, 1).unwrap();
+    world.resize(2, 1).unwrap();
     assert_eq!(records(&mut world), [1, 1]);
     world.guest(2).inject(&reply(2, 1, 0));
     world.turn(4);
-    world.regroup(1, 1).unwrap();
+    world.resize(1, 1).unwrap();
     assert_eq!(records(&mut world), [1]);
     world.guest(1).inject(&udp(1, 2, 1));
     world.turn(2);
@@ -176,14 +176,14 @@ fn a_rule_that_changes_after_a_move_is_obeyed_at_once() {
     world.apply(desired(2), 1);
     world.guest(1).inject(&udp(1, 2, 0));
     world.turn(2);
-    world.regroup(2, 1).unwrap();
+    world.resize(2, 1).unwrap();
     let mut closed = desired(2);
     closed.groups.values_mut().for_each(|group| group.inner_access = Policy::Drop);
     world.apply(closed, 2);
     world.guest(1).inject(&udp(1, 2, 1));
     world.turn(4);
     assert_eq!(collect(&world.guest(2)), [0]);
-    world.regroup(1, 1).unwrap();
+    world.resize(1, 1).unwrap();
     world.guest(2).inject(&reply(2, 1, 2));
     world.turn(4);
     assert_eq!(world.guest(1).waiting(), 0, "what was revoked stays so, wherever it is");
@@ -213,10 +213,10 @@ fn parts_that_wait_for_their_first_wait_on_elsewhere() {
     world.guest(1).inject(&part(1, true));
     world.turn(2);
     assert_eq!(world.guest(2).waiting(), 0, "it waits");
-    world.regroup(2, 1).unwrap();
-    assert_eq!(world.regroup(1, 1).unwrap().workers, 1);
+    world.resize(2, 1).unwrap();
+    assert_eq!(world.resize(1, 1).unwrap().workers, 1);
     // One ENI moved away and back, so that whichever sends has been at both.
-    world.regroup(2, 1).unwrap();
+    world.resize(2, 1).unwrap();
     world.guest(1).inject(&part(0, false));
     world.turn(6);
     assert_eq!(world.guest(2).waiting(), 2, "both parts arrive, the first before the other");
@@ -245,7 +245,7 @@ fn a_table_without_room_refuses_and_nothing_has_changed() {
     world.turn(6);
     let sessions = flows(&mut world);
     assert_eq!(sessions.len(), 240);
-    let refusal = world.regroup(1, 1).unwrap_err().remove(0);
+    let refusal = world.resize(1, 1).unwrap_err().remove(0);
     assert_eq!((refusal.code.as_str(), refusal.object.as_str()), ("limit", "workers/0"), "{refusal:?}");
     assert!(refusal.message.contains("nothing has changed") && refusal.message.contains("eni-"), "{refusal:?}");
     assert_eq!((world.workers.len(), owners(&world)), (2, before));
@@ -257,7 +257,7 @@ fn a_table_without_room_refuses_and_nothing_has_changed() {
         world.turn(2);
         assert_eq!(collect(&world.guest(to)), [99], "they go on");
     }
-    world.regroup(4, 1).unwrap();
+    world.resize(4, 1).unwrap();
     assert_eq!(flows(&mut world).len(), 244, "but there is room for more workers");
 }
 
@@ -272,7 +272,7 @@ fn what_cannot_be_is_refused_with_the_way_out() {
         (2, 0, "lanes", "one is the fewest"),
         (3, 3, "lanes", "--rx-queues-max 3"),
     ] {
-        let refusal = world.regroup(workers, rx_queues).unwrap_err().remove(0);
+        let refusal = world.resize(workers, rx_queues).unwrap_err().remove(0);
         assert_eq!(refusal.object, object, "{refusal:?}");
         assert!(refusal.message.contains(says), "{refusal:?}");
     }
@@ -283,8 +283,8 @@ fn what_cannot_be_is_refused_with_the_way_out() {
     let ReplyBody::Regrouped(told) = world.ask(RequestBody::Regroup { workers: 3, lanes: None }) else { panic!() };
     assert_eq!((told.workers, told.lanes), (3, 2), "as many rx queues as before");
     let mut world = with_rx_queues(2, 2, 0);
-    world.regroup(1, 1).unwrap();
-    assert_eq!(world.regroup(2, 2).unwrap().lanes, 2, "as many rx queues as at the start there may be again");
+    world.resize(1, 1).unwrap();
+    assert_eq!(world.resize(2, 2).unwrap().lanes, 2, "as many rx queues as at the start there may be again");
 }
 
 #[test]
@@ -295,8 +295,8 @@ fn a_port_that_is_down_moves_too_and_comes_back() {
         world.guest(number).cut(true);
     }
     world.turn(3);
-    let regrouped = world.regroup(2, 1).unwrap();
-    assert_eq!(regrouped.ports_down.len(), 4, "what failed before the move is known after it");
+    let resized = world.resize(2, 1).unwrap();
+    assert_eq!(resized.ports_down.len(), 4, "what failed before the move is known after it");
     for number in 1..=4 {
         world.guest(number).cut(false);
     }
@@ -321,7 +321,7 @@ fn enis_come_and_go_beside() {
             sent += 1;
         }
         world.turn_one(round % world.workers.len(), 1);
-        world.regroup(workers, rx_queues.min(3)).unwrap();
+        world.resize(workers, rx_queues.min(3)).unwrap();
     }
     world.turn(60);
     assert_eq!(collect(&world.guest(2)), (0..sent).collect::<Vec<_>>());
@@ -364,7 +364,7 @@ fn a_thread_that_cannot_be_had_or_a_worker_that_does_not_come_changes_nothing() 
     for (has_threads, code, says) in [(false, "limit", "no thread left"), (true, "timeout", "did not come")] {
         let refusal = world.with_switch(|switch, driver| {
             let hand = ManualDriver { workers: driver.workers, now: driver.now };
-            switch.regroup(2, None, &mut Stubborn { hand, has_threads }).unwrap_err().remove(0)
+            switch.resize(2, None, &mut Stubborn { hand, has_threads }).unwrap_err().remove(0)
         });
         assert_eq!(refusal.code, code, "{refusal:?}");
         assert!(refusal.message.contains(says) && refusal.message.contains("nothing has changed"), "{refusal:?}");
@@ -373,5 +373,5 @@ fn a_thread_that_cannot_be_had_or_a_worker_that_does_not_come_changes_nothing() 
         assert_eq!(world.workers.len(), 1);
     }
     assert_eq!(collect(&world.guest(2)), [0, 1, 1]);
-    assert_eq!(world.regroup(2, 1).unwrap().sessions_moved, 1, "what was refused can be had later");
+    assert_eq!(world.resize(2, 1).unwrap().sessions_moved, 1, "what was refused can be had later");
 }
