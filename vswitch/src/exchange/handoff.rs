@@ -15,7 +15,7 @@ const HANDOFF_BUFFERS_MAX: usize = 8 * HANDOFF_PACKETS;
 const HANDOFF_PACKETS_FLOODING: usize = HANDOFF_PACKETS - HANDOFF_PACKETS / 4;
 
 /// Packets that wait to be judged in the ring from one worker to another.
-const UNJUDGED_PACKETS: usize = 4 * BURST_PACKETS;
+const RECEIVED_PACKETS_MAX: usize = 4 * BURST_PACKETS;
 
 /// The pool of each of `workers` workers: bursts in work, and packets in the rings of others.
 pub const fn pool_size(workers: usize) -> PoolSize {
@@ -47,7 +47,7 @@ pub struct Handoff {
 
 /// A packet that came in by an rx queue of another worker than its ENI's.
 #[derive(Debug)]
-pub struct Unjudged {
+pub struct ReceivedHandoff {
     /// The packet.
     pub packet: Packet,
     /// The ENI it is from.
@@ -65,7 +65,7 @@ pub struct Link {
     pub packets: ArrayQueue<Handoff>,
     /// Packets that only their ENI's worker can judge, in order. A ring of its own, because such a packet waits until the
     /// receiver has a buffer to give for it: those that would bring buffers back must not wait behind it.
-    pub unjudged: ArrayQueue<Unjudged>,
+    pub received: ArrayQueue<ReceivedHandoff>,
     /// Buffers of such packets on their way back. Never full: it holds as many as the sender's pool.
     pub returns: ArrayQueue<FrameBuffer>,
 }
@@ -89,9 +89,9 @@ pub struct Links {
 
 impl Links {
     /// How many packets of a burst there is room for on the way to be judged by `owner`.
-    pub fn unjudged_room(&self, owner: u16) -> usize {
+    pub fn received_room(&self, owner: u16) -> usize {
         let link = self.outbound.get(usize::from(owner)).and_then(Option::as_ref);
-        link.map_or(0, |link| (UNJUDGED_PACKETS - link.unjudged.len()).min(BURST_PACKETS))
+        link.map_or(0, |link| (RECEIVED_PACKETS_MAX - link.received.len()).min(BURST_PACKETS))
     }
 }
 
@@ -101,7 +101,7 @@ pub fn connect(workers: usize) -> Vec<Links> {
     for from in 0..workers {
         for to in (0..workers).filter(|to| *to != from) {
             let (packets, returns) = (ArrayQueue::new(HANDOFF_PACKETS), ArrayQueue::new(pool_size(workers).total()));
-            let link = Arc::new(Link { packets, unjudged: ArrayQueue::new(UNJUDGED_PACKETS), returns });
+            let link = Arc::new(Link { packets, received: ArrayQueue::new(RECEIVED_PACKETS_MAX), returns });
             ends[from].outbound[to] = Some(Arc::clone(&link));
             ends[to].inbound[from] = Some(link);
         }

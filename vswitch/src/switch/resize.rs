@@ -176,7 +176,7 @@ impl Switch {
         self.sequence += 1;
         let (sequence, locations) = (self.sequence, self.placement.table());
         self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), locations });
-        all.iter_mut().for_each(|worker| worker.turn_for_judged(now));
+        all.iter_mut().for_each(|worker| worker.turn_handoffs(now));
         Ok(moved)
     }
 
@@ -233,14 +233,14 @@ fn memory_available_bytes() -> Option<u64> {
 /// Lets what is on its way between workers arrive.
 fn clear_rings(workers: &mut [Worker], now: Time) -> Result<(), Refusal> {
     for _ in 0..ROUNDS_MAX {
-        workers.iter_mut().for_each(|worker| worker.turn_for_judged(now));
+        workers.iter_mut().for_each(|worker| worker.turn_handoffs(now));
         if !workers.iter().any(Worker::has_packets_from_others) {
             return Ok(());
         }
         // One after another, so that no ring overflows with what they judge.
         for number in 0..workers.len() {
-            workers[number].turn_for_unjudged(now);
-            workers.iter_mut().for_each(|worker| worker.turn_for_judged(now));
+            workers[number].turn_received(now);
+            workers.iter_mut().for_each(|worker| worker.turn_handoffs(now));
         }
     }
     Err(Refusal::new("timeout", "workers", "packets between workers do not arrive; nothing has changed"))

@@ -29,7 +29,7 @@ impl Worker {
     }
 
     /// A turn that takes no frames from ports and judges none of other workers' rx queues: what was judged arrives.
-    pub(crate) fn turn_for_judged(&mut self, now: Time) {
+    pub(crate) fn turn_handoffs(&mut self, now: Time) {
         self.cross(now);
         let drain = self.peers.publication.drain_requested();
         while self.run_command(now) > 0 {}
@@ -39,8 +39,8 @@ impl Worker {
     }
 
     /// Judges what other workers received for its ENIs.
-    pub(crate) fn turn_for_unjudged(&mut self, now: Time) {
-        self.take_unjudged(now, &mut Activity::default());
+    pub(crate) fn turn_received(&mut self, now: Time) {
+        self.take_received(now, &mut Activity::default());
     }
 
     /// The sessions and counters of its ENIs.

@@ -4,7 +4,7 @@
 //! ring is full, frames wait in the rx queue; nothing that was received is lost.
 
 use super::{Source, Worker};
-use crate::exchange::handoff::Unjudged;
+use crate::exchange::handoff::ReceivedHandoff;
 use crate::exchange::publish::EniLocation;
 use crate::worker::stats::Activity;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ impl Worker {
         let Some(link) = &self.peers.links.outbound[owner] else { return };
         let (from, is_flooding, eni_generation) = (source.eni, source.is_flooding, location.eni_generation);
         for packet in self.burst.drain(..) {
-            let pushed = link.unjudged.push(Unjudged { packet, from, eni_generation, is_flooding });
+            let pushed = link.received.push(ReceivedHandoff { packet, from, eni_generation, is_flooding });
             debug_assert!(pushed.is_ok(), "only this worker fills the ring, and it had room");
         }
         self.notified[owner] = true;
@@ -29,13 +29,13 @@ impl Worker {
     }
 
     /// Judges what other workers received for ENIs of this one: from each no more than waits now.
-    pub(super) fn take_unjudged(&mut self, now: Time, activity: &mut Activity) {
+    pub(super) fn take_received(&mut self, now: Time, activity: &mut Activity) {
         for pool_owner in 0..self.peers.links.inbound.len() {
-            let link = self.peers.links.inbound[pool_owner].as_ref().filter(|link| !link.unjudged.is_empty());
+            let link = self.peers.links.inbound[pool_owner].as_ref().filter(|link| !link.received.is_empty());
             let Some(link) = link.map(Arc::clone) else { continue };
             // Counted first: whoever sent these knew of no snapshot that is not seen here then. One that has crossed already
             // may send for an ENI that is new in it; such packets wait for this worker to cross too.
-            let count = link.unjudged.len();
+            let count = link.received.len();
             if self.peers.publication.is_newer_than(self.current.sequence) {
                 return;
             }
@@ -49,9 +49,9 @@ impl Worker {
                         break;
                     }
                 }
-                let Some(unjudged) = link.unjudged.pop() else { break };
+                let Some(received) = link.received.pop() else { break };
                 activity.packets += 1;
-                let Unjudged { packet, from, eni_generation, is_flooding } = unjudged;
+                let ReceivedHandoff { packet, from, eni_generation, is_flooding } = received;
                 let location = self.current.location(from).filter(|location| location.is_open_for(eni_generation));
                 if location.is_none_or(|location| usize::from(location.worker) != self.peers.number) {
                     self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);

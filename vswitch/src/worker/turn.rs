@@ -30,7 +30,7 @@ impl Worker {
         activity.commands += self.run_command(now);
         self.reclaim_buffers();
         activity.packets += self.take_handoffs(now);
-        self.take_unjudged(now, &mut activity);
+        self.take_received(now, &mut activity);
         self.poll_ports(now, &mut activity);
         activity.sweep_due = self.sweep(now);
         activity.commands += self.drain(drain, now);
@@ -52,7 +52,7 @@ impl Worker {
 
     pub(crate) fn has_packets_from_others(&self) -> bool {
         let mut links = self.peers.links.inbound.iter().flatten();
-        links.any(|link| !link.packets.is_empty() || !link.unjudged.is_empty())
+        links.any(|link| !link.packets.is_empty() || !link.received.is_empty())
     }
 
     /// Counts that its thread goes to sleep.
@@ -190,7 +190,7 @@ impl Worker {
         if !is_live {
             return true;
         }
-        let packets_max = if is_here { BURST_PACKETS } else { self.peers.links.unjudged_room(location.worker) };
+        let packets_max = if is_here { BURST_PACKETS } else { self.peers.links.received_room(location.worker) };
         if packets_max == 0 {
             activity.is_starved = true;
             return true;
