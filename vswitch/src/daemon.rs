@@ -7,7 +7,7 @@ use crate::switch::control_socket::ControlSocket;
 use crate::switch::{Switch, SwitchConfig, assemble};
 use crate::worker::Worker;
 use crate::worker::driver::WorkerDriver;
-use crate::worker::thread::Clock;
+use crate::worker::thread::MonotonicClock;
 use crate::worker::threads::WorkerThreads;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -67,7 +67,7 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
             io::Error::new(error.kind(), text)
         })?;
     }
-    let clock = Clock::start();
+    let clock = MonotonicClock::start();
     let poll = Poll::new()?;
     let socket = ControlSocket::bind(&config.socket, poll.registry(), LISTENER)?;
     stop.set_nonblocking(true)?;
@@ -90,7 +90,11 @@ fn allow_many_descriptors() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io::Result<(Switch, WorkerThreads)> {
+fn start_workers(
+    config: VswitchConfig,
+    control: Arc<Waker>,
+    clock: MonotonicClock,
+) -> io::Result<(Switch, WorkerThreads)> {
     let mut threads = WorkerThreads::new(config.pin, config.busy_poll, clock);
     let endpoints = threads.reserve(config.workers)?;
     let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);

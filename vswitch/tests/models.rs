@@ -8,7 +8,7 @@ use loom::sync::{Mutex, Notify};
 use loom::thread;
 use std::sync::{Arc, LazyLock};
 use vswitch::exchange::doorbell::{Doorbell, Waker};
-use vswitch::exchange::handoff::{self, Handoff, Link, Links};
+use vswitch::exchange::handoff::{self, Handoff, WorkerLink, WorkerLinks};
 use vswitch::exchange::publish::{Publication, Published};
 use vswitch::worker::pause::PauseRequest;
 use vswitch_core::chunks::Chunks;
@@ -41,7 +41,7 @@ struct Shared {
 struct Worker {
     number: usize,
     shared: Shared,
-    links: Links,
+    links: WorkerLinks,
     bedside: Arc<Notify>,
     current: Arc<Published>,
     drained: u64,
@@ -97,7 +97,7 @@ impl Worker {
         self.shared.bells[self.number].declare_awake();
     }
 
-    fn inbound(&self) -> Arc<Link> {
+    fn inbound(&self) -> Arc<WorkerLink> {
         Arc::clone(self.links.inbound[1 - self.number].as_ref().unwrap())
     }
 

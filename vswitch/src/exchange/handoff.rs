@@ -60,7 +60,7 @@ pub struct ReceivedHandoff {
 
 /// The way from one worker to one other.
 #[derive(Debug)]
-pub struct Link {
+pub struct WorkerLink {
     /// Packets, in order.
     pub packets: ArrayQueue<Handoff>,
     /// Packets that only their ENI's worker can judge, in order. A ring of its own, because such a packet waits until the
@@ -70,7 +70,7 @@ pub struct Link {
     pub returns: ArrayQueue<FrameBuffer>,
 }
 
-impl Link {
+impl WorkerLink {
     /// Whether there is room for one more packet. The last quarter of the ring is kept for ports that do not flood: those
     /// that do pay for a full ring themselves.
     pub fn has_room(&self, is_flooding: bool) -> bool {
@@ -80,14 +80,14 @@ impl Link {
 
 /// One worker's ends of all links, by the number of the other worker; none for itself.
 #[derive(Clone, Debug)]
-pub struct Links {
+pub struct WorkerLinks {
     /// Links on which this worker sends.
-    pub outbound: Vec<Option<Arc<Link>>>,
+    pub outbound: Vec<Option<Arc<WorkerLink>>>,
     /// Links on which it receives.
-    pub inbound: Vec<Option<Arc<Link>>>,
+    pub inbound: Vec<Option<Arc<WorkerLink>>>,
 }
 
-impl Links {
+impl WorkerLinks {
     /// How many packets of a burst there is room for on the way to be judged by `owner`.
     pub fn received_room(&self, owner: u16) -> usize {
         let link = self.outbound.get(usize::from(owner)).and_then(Option::as_ref);
@@ -96,12 +96,12 @@ impl Links {
 }
 
 /// Connects `workers` workers with each other; the ends of each, by its number.
-pub fn connect(workers: usize) -> Vec<Links> {
-    let mut ends = vec![Links { outbound: vec![None; workers], inbound: vec![None; workers] }; workers];
+pub fn connect(workers: usize) -> Vec<WorkerLinks> {
+    let mut ends = vec![WorkerLinks { outbound: vec![None; workers], inbound: vec![None; workers] }; workers];
     for from in 0..workers {
         for to in (0..workers).filter(|to| *to != from) {
             let (packets, returns) = (ArrayQueue::new(HANDOFF_PACKETS), ArrayQueue::new(pool_size(workers).total()));
-            let link = Arc::new(Link { packets, received: ArrayQueue::new(RECEIVED_PACKETS_MAX), returns });
+            let link = Arc::new(WorkerLink { packets, received: ArrayQueue::new(RECEIVED_PACKETS_MAX), returns });
             ends[from].outbound[to] = Some(Arc::clone(&link));
             ends[to].inbound[from] = Some(link);
         }

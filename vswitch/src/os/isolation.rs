@@ -113,7 +113,7 @@ pub fn release(device: &str) -> io::Result<()> {
     for hook in Hook::BOTH {
         let filters = interface.filters(hook)?;
         others += filters.iter().filter(|filter| !filter.is_ours()).count();
-        if filters.iter().any(Filter::is_ours) {
+        if filters.iter().any(TcFilter::is_ours) {
             interface.delete_filter(hook)?;
             ours += 1;
         }
@@ -123,14 +123,14 @@ pub fn release(device: &str) -> io::Result<()> {
 
 /// What the kernel tells of a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Filter {
+struct TcFilter {
     priority: u16,
     handle: u32,
     chain: u32,
     drops: bool,
 }
 
-impl Filter {
+impl TcFilter {
     fn is_ours(&self) -> bool {
         (self.priority, self.handle, self.chain) == (PRIORITY, HANDLE, 0)
     }
@@ -254,11 +254,11 @@ impl<'a> Isolated<'a> {
     }
 
     /// The filters of a direction, in the order in which they are asked.
-    fn filters(&mut self, hook: Hook) -> io::Result<Vec<Filter>> {
+    fn filters(&mut self, hook: Hook) -> io::Result<Vec<TcFilter>> {
         let message = self.message(TcHandle::UNSPEC, hook.parent());
         let replies = self.netlink.dump(RouteNetlinkMessage::GetTrafficFilter(message))?;
         let told = |reply: &RouteNetlinkMessage| match reply {
-            RouteNetlinkMessage::NewTrafficFilter(message) => Filter::told(message),
+            RouteNetlinkMessage::NewTrafficFilter(message) => TcFilter::told(message),
             _ => None,
         };
         Ok(replies.iter().filter_map(told).collect())

@@ -350,7 +350,7 @@ pub fn receive_queues(socket: impl AsFd, device: &str) -> io::Result<u32> {
     /// The command, four maxima, then how many queues receive, send, do other things, and do both.
     type Channels = [u32; 9];
     #[repr(C)]
-    struct Request {
+    struct ChannelsRequest {
         name: [u8; DEVICE_NAME_BYTES],
         channels: *mut Channels,
         padding: [u8; REQUEST_UNION_BYTES - size_of::<*mut Channels>()],
@@ -358,7 +358,7 @@ pub fn receive_queues(socket: impl AsFd, device: &str) -> io::Result<u32> {
     let mut channels: Channels = [0; 9];
     channels[0] = ETHTOOL_GCHANNELS;
     let padding = [0; REQUEST_UNION_BYTES - size_of::<*mut Channels>()];
-    let mut request = Request { name: [0; DEVICE_NAME_BYTES], channels: &raw mut channels, padding };
+    let mut request = ChannelsRequest { name: [0; DEVICE_NAME_BYTES], channels: &raw mut channels, padding };
     let room = request.name.get_mut(..device.len()).filter(|room| room.len() < DEVICE_NAME_BYTES);
     room.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.copy_from_slice(device.as_bytes());
     // SAFETY: `SIOCETHTOOL` reads a `struct ifreq` through the pointer, which leads to `request`, laid out so and as long; with

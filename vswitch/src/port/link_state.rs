@@ -11,7 +11,7 @@ use std::io;
 
 /// What a device is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Link {
+pub(crate) enum LinkState {
     /// It carries frames.
     Ready,
     /// It is up, and nothing is at its other end.
@@ -22,7 +22,7 @@ pub(crate) enum Link {
     Gone,
 }
 
-impl Link {
+impl LinkState {
     fn of(flags: LinkFlags) -> Self {
         match (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::LowerUp)) {
             (true, true) => Self::Ready,
@@ -32,7 +32,7 @@ impl Link {
     }
 
     /// What is wrong with the device of a port, if anything is.
-    pub(crate) fn trouble(self, spec: &PortSpec) -> Option<String> {
+    pub(crate) fn problem(self, spec: &PortSpec) -> Option<String> {
         let device = spec.device().map_or("", |(device, _)| device);
         let text = match self {
             Self::Ready => return None,
@@ -57,26 +57,26 @@ pub(crate) fn index(spec: &PortSpec) -> io::Result<Option<u32>> {
 ///
 /// # Errors
 /// Why nothing can be told of any of them.
-pub(crate) fn look(namespace: Option<&str>, devices: &[u32]) -> io::Result<Vec<Link>> {
+pub(crate) fn query(namespace: Option<&str>, devices: &[u32]) -> io::Result<Vec<LinkState>> {
     namespace::within_any(namespace, || {
         let mut netlink = Netlink::open()?;
-        devices.iter().map(|device| look_at(&mut netlink, *device)).collect()
+        devices.iter().map(|device| query_one(&mut netlink, *device)).collect()
     })
 }
 
-fn look_at(netlink: &mut Netlink, device: u32) -> io::Result<Link> {
+fn query_one(netlink: &mut Netlink, device: u32) -> io::Result<LinkState> {
     let mut wanted = LinkMessage::default();
     wanted.header.index = device;
     match netlink.get(RouteNetlinkMessage::GetLink(wanted)) {
-        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(Link::Gone),
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(LinkState::Gone),
         Err(error) => Err(error),
-        Ok(told) => Ok(told.iter().find_map(link_of).unwrap_or(Link::Gone)),
+        Ok(told) => Ok(told.iter().find_map(link_of).unwrap_or(LinkState::Gone)),
     }
 }
 
-fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
+fn link_of(message: &RouteNetlinkMessage) -> Option<LinkState> {
     match message {
-        RouteNetlinkMessage::NewLink(link) => Some(Link::of(link.header.flags)),
+        RouteNetlinkMessage::NewLink(link) => Some(LinkState::of(link.header.flags)),
         _ => None,
     }
 }

@@ -24,12 +24,12 @@ impl Switch {
         let mut flows = Vec::new();
         let next = self.walk(selection, cursor, |switch, FlowCursor { worker, place }| {
             if flows.len() >= limit {
-                return Some(Step::Pause);
+                return Some(WalkStep::Pause);
             }
             let query = Query::Flows { selection: selection.clone(), place, limit: limit - flows.len() };
             let Some(Answer::Flows(page)) = switch.query(worker, query, driver) else { return None };
             flows.extend(page.flows);
-            Some(Step::On(page.next))
+            Some(WalkStep::On(page.next))
         })?;
         Ok(ReplyBody::Flows { flows, next })
     }
@@ -46,7 +46,7 @@ impl Switch {
             let query = Query::Flush { selection: selection.clone(), place };
             let Some(Answer::Flushed { flows, next }) = switch.query(worker, query, driver) else { return None };
             ended += flows;
-            Some(Step::On(next))
+            Some(WalkStep::On(next))
         })?;
         Ok(ReplyBody::Flushed { flows: ended, next })
     }
@@ -56,7 +56,7 @@ impl Switch {
         &mut self,
         selection: &FlowSelection,
         cursor: Option<FlowCursor>,
-        mut step: impl FnMut(&mut Self, FlowCursor) -> Option<Step>,
+        mut step: impl FnMut(&mut Self, FlowCursor) -> Option<WalkStep>,
     ) -> Result<Option<FlowCursor>, Vec<Refusal>> {
         // All sessions of an ENI are its worker's.
         let owner = selection.eni.as_ref().and_then(|eni| self.placement.owner(eni)).map(|(worker, _)| worker);
@@ -67,9 +67,9 @@ impl Switch {
                 return Ok(None);
             }
             match step(self, at) {
-                Some(Step::On(Some(place))) => at.place = place,
-                Some(Step::On(None)) => at = FlowCursor { worker: at.worker + 1, place: 0 },
-                Some(Step::Pause) => break,
+                Some(WalkStep::On(Some(place))) => at.place = place,
+                Some(WalkStep::On(None)) => at = FlowCursor { worker: at.worker + 1, place: 0 },
+                Some(WalkStep::Pause) => break,
                 None => {
                     let object = format!("workers/{}", at.worker);
                     return Err(vec![Refusal::new("timeout", object, "the worker did not answer in time")]);
@@ -80,7 +80,7 @@ impl Switch {
     }
 }
 
-enum Step {
+enum WalkStep {
     /// The worker goes on here, or is through.
     On(Option<u64>),
     /// The reply is full.

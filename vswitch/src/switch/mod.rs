@@ -23,7 +23,7 @@ use crate::port::factory::PortFactory;
 use crate::port::spec::PortSpec;
 use crate::port::tap::persistent;
 use crate::switch::placement::Placement;
-use crate::switch::reconcile::{Step, plan, port_specs};
+use crate::switch::reconcile::{PortStep, plan, port_specs};
 use crate::worker::Worker;
 use crate::worker::driver::{WorkerDriver, WorkerEndpoint};
 use crate::worker::mailbox::{Answer, Command, Mailbox, Query};
@@ -232,24 +232,24 @@ impl Switch {
         let mut barrier = Ok(0);
         for step in plan(&running, &wanted) {
             match step {
-                Step::CloseFirst(eni) => {
+                PortStep::CloseFirst(eni) => {
                     if let Some(record) = self.ports.remove(&eni) {
                         self.close(record, &mut departed, driver);
                         departed.close();
                     }
                 }
-                Step::Open(eni) => {
+                PortStep::Open(eni) => {
                     if let Some(record) = self.ports.remove(&eni) {
                         leaving.insert(eni.clone(), record);
                     }
                     self.open(&eni, &wanted[&eni], driver);
                 }
-                Step::Publish => {
+                PortStep::Publish => {
                     self.note_slots(&touched);
                     barrier = self.publish(generation, driver);
                 }
-                Step::Adjust(eni) => self.adjust(&eni, &wanted[&eni], driver),
-                Step::Close(eni) => {
+                PortStep::Adjust(eni) => self.adjust(&eni, &wanted[&eni], driver),
+                PortStep::Close(eni) => {
                     if let Some(record) = leaving.remove(&eni).or_else(|| self.ports.remove(&eni)) {
                         self.close(record, &mut departed, driver);
                     }

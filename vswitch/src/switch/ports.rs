@@ -2,7 +2,7 @@
 
 use super::{Departed, ISOLATION_CHECKS_MAX, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for};
 use crate::os::namespace;
-use crate::port::link_state::{self, Link};
+use crate::port::link_state::{self, LinkState};
 use crate::port::spec::PortSpec;
 use crate::port::tap::{self, persistent};
 use crate::port::{Port, isolation};
@@ -211,7 +211,10 @@ impl Switch {
     }
 
     /// What the devices of these ports that are open are good for at this moment, or why that cannot be told.
-    pub(crate) fn links<'a>(&'a self, enis: impl Iterator<Item = &'a EniId>) -> BTreeMap<&'a EniId, io::Result<Link>> {
+    pub(crate) fn links<'a>(
+        &'a self,
+        enis: impl Iterator<Item = &'a EniId>,
+    ) -> BTreeMap<&'a EniId, io::Result<LinkState>> {
         let mut by_namespace: BTreeMap<Option<&str>, Vec<(&EniId, u32)>> = BTreeMap::new();
         let mut links = BTreeMap::new();
         for (eni, record) in enis.filter_map(|eni| self.ports.get_key_value(eni)).filter(|(_, record)| record.is_up()) {
@@ -223,7 +226,7 @@ impl Switch {
         }
         for (namespace, ports) in by_namespace {
             let devices: Vec<u32> = ports.iter().map(|(_, device)| *device).collect();
-            match link_state::look(namespace, &devices) {
+            match link_state::query(namespace, &devices) {
                 Ok(found) => links.extend(ports.iter().map(|(eni, _)| *eni).zip(found.into_iter().map(Ok))),
                 Err(error) => {
                     let again = || io::Error::new(error.kind(), error.to_string());

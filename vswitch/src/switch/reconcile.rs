@@ -9,7 +9,7 @@ use vswitch_core::ids::EniId;
 
 /// One step from the running ports to the desired ones, in the order in which steps are to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum PortStep {
     /// Close the ENI's port before anything is opened, because its device is needed by another.
     CloseFirst(EniId),
     /// Open the ENI's port. It passes nothing yet.
@@ -61,7 +61,7 @@ fn interface(eni: &Eni, desired: &Desired, mtu_bytes: u16) -> Interface {
 
 /// The steps from `running` to `wanted`: open what is new, publish, close what is gone. Only where a device is to
 /// change hands must it be let go first.
-pub fn plan(running: &BTreeMap<EniId, PortSpec>, wanted: &BTreeMap<EniId, PortSpec>) -> Vec<Step> {
+pub fn plan(running: &BTreeMap<EniId, PortSpec>, wanted: &BTreeMap<EniId, PortSpec>) -> Vec<PortStep> {
     let (mut first, mut open, mut adjust, mut close) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let opened = |eni: &EniId, spec: &PortSpec| match running.get(eni) {
         Some(old) => old != spec && !old.can_become(spec),
@@ -73,20 +73,20 @@ pub fn plan(running: &BTreeMap<EniId, PortSpec>, wanted: &BTreeMap<EniId, PortSp
         match wanted.get(eni) {
             Some(new) if new == old => continue,
             Some(new) if old.can_become(new) => {
-                adjust.push(Step::Adjust(eni.clone()));
+                adjust.push(PortStep::Adjust(eni.clone()));
                 continue;
             }
             _ => {}
         }
         let is_needed = old.device().is_some_and(|device| needed.contains(&device));
-        if is_needed { first.push(Step::CloseFirst(eni.clone())) } else { close.push(Step::Close(eni.clone())) }
+        if is_needed { first.push(PortStep::CloseFirst(eni.clone())) } else { close.push(PortStep::Close(eni.clone())) }
     }
     for (eni, spec) in wanted {
         if opened(eni, spec) {
-            open.push(Step::Open(eni.clone()));
+            open.push(PortStep::Open(eni.clone()));
         }
     }
-    first.into_iter().chain(open).chain([Step::Publish]).chain(adjust).chain(close).collect()
+    first.into_iter().chain(open).chain([PortStep::Publish]).chain(adjust).chain(close).collect()
 }
 
 #[cfg(test)]
@@ -108,19 +108,19 @@ mod tests {
     #[test]
     fn nothing_changed_is_only_published() {
         let same = ports(&[("a", tap("t0", 1500))]);
-        assert_eq!(plan(&same, &same), [Step::Publish]);
+        assert_eq!(plan(&same, &same), [PortStep::Publish]);
     }
 
     #[test]
     fn new_ports_open_before_and_old_ones_close_after() {
         let steps = plan(&ports(&[("a", tap("t0", 1500))]), &ports(&[("b", tap("t1", 1500))]));
-        assert_eq!(steps, [Step::Open("b".into()), Step::Publish, Step::Close("a".into())]);
+        assert_eq!(steps, [PortStep::Open("b".into()), PortStep::Publish, PortStep::Close("a".into())]);
     }
 
     #[test]
     fn a_device_that_changes_hands_is_let_go_first() {
         let steps = plan(&ports(&[("a", tap("t0", 1500))]), &ports(&[("b", tap("t0", 1500))]));
-        assert_eq!(steps, [Step::CloseFirst("a".into()), Step::Open("b".into()), Step::Publish]);
+        assert_eq!(steps, [PortStep::CloseFirst("a".into()), PortStep::Open("b".into()), PortStep::Publish]);
     }
 
     #[test]
@@ -130,22 +130,27 @@ mod tests {
             &ports(&[("a", tap("t1", 1500)), ("b", tap("t0", 1500))]),
         );
         let [a, b]: [EniId; 2] = ["a".into(), "b".into()];
-        let expected =
-            [Step::CloseFirst(a.clone()), Step::CloseFirst(b.clone()), Step::Open(a), Step::Open(b), Step::Publish];
+        let expected = [
+            PortStep::CloseFirst(a.clone()),
+            PortStep::CloseFirst(b.clone()),
+            PortStep::Open(a),
+            PortStep::Open(b),
+            PortStep::Publish,
+        ];
         assert_eq!(steps, expected);
     }
 
     #[test]
     fn another_mtu_is_set_on_the_running_device() {
         let steps = plan(&ports(&[("a", tap("t0", 1500))]), &ports(&[("a", tap("t0", 9000))]));
-        assert_eq!(steps, [Step::Publish, Step::Adjust("a".into())]);
+        assert_eq!(steps, [PortStep::Publish, PortStep::Adjust("a".into())]);
     }
 
     #[test]
     fn another_kind_of_port_is_opened_beside_the_old_one() {
         let memory = PortSpec { port: Port::Memory, mac: MacAddress::default(), interface: None };
         let steps = plan(&ports(&[("a", tap("t0", 1500))]), &ports(&[("a", memory)]));
-        assert_eq!(steps, [Step::Open("a".into()), Step::Publish, Step::Close("a".into())]);
+        assert_eq!(steps, [PortStep::Open("a".into()), PortStep::Publish, PortStep::Close("a".into())]);
     }
 
     #[test]

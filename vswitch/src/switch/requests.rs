@@ -1,6 +1,6 @@
 //! Requests of the control protocol to calls of the switch, and back.
 
-use crate::port::link_state::Link;
+use crate::port::link_state::LinkState;
 use crate::switch::{PortRecord, Switch};
 use crate::worker::driver::WorkerDriver;
 use crate::worker::mailbox::{Answer, Query};
@@ -117,7 +117,7 @@ impl Switch {
             let (report, after) = self.judge(owner, Direction::Ingress, &packet, driver)?;
             judgements.extend(report);
             // A device that is set down takes nothing, though its port is open.
-            let is_set_down = || matches!(self.links([&eni].into_iter()).get(&eni), Some(Ok(Link::Down)));
+            let is_set_down = || matches!(self.links([&eni].into_iter()).get(&eni), Some(Ok(LinkState::Down)));
             let is_up = self.ports.get(&eni).is_some_and(PortRecord::is_up) && !is_set_down();
             verdict =
                 Some(if after == Verdict::Deliver && !is_up { Verdict::Drop(DropReason::PortDown) } else { after });

@@ -5,7 +5,7 @@
 
 use super::{Switch, WorkerHandle};
 use crate::exchange::doorbell::Doorbell;
-use crate::exchange::handoff::{self, Links};
+use crate::exchange::handoff::{self, WorkerLinks};
 use crate::exchange::publish::Published;
 use crate::os::sys::advise_huge_pages;
 use crate::port::buffer_pool::BufferPool;
@@ -35,7 +35,7 @@ struct ResizePlan {
     rx_queues: usize,
     /// Those that are not there yet.
     created: Vec<(WorkerHandle, Worker)>,
-    links: Vec<Links>,
+    links: Vec<WorkerLinks>,
     /// Buffers for all that lack some. Afterwards those that nobody needs any more.
     spare: BufferPool,
     /// Afterwards, those that nobody needs any more.
@@ -141,7 +141,7 @@ impl Switch {
     }
 
     /// Connects all workers with each other.
-    pub(super) fn connect(&self, workers: &mut [Worker], links: Vec<Links>, spare: &mut BufferPool) {
+    pub(super) fn connect(&self, workers: &mut [Worker], links: Vec<WorkerLinks>, spare: &mut BufferPool) {
         let doorbells: Doorbells = self.workers.iter().map(|worker| Arc::clone(&worker.doorbell)).collect();
         for (worker, links) in workers.iter_mut().zip(links) {
             worker.join(links, Arc::clone(&doorbells), spare);

@@ -15,12 +15,12 @@ impl Switch {
         let mut links = self.links(self.ports.keys());
         let status = |(eni, record): (&EniId, &PortRecord)| {
             let status = port_status(eni, record);
-            let trouble = match links.remove(eni) {
-                Some(Ok(link)) => link.trouble(&record.spec),
+            let problem = match links.remove(eni) {
+                Some(Ok(link)) => link.problem(&record.spec),
                 Some(Err(error)) => Some(error.to_string()),
                 None => None,
             };
-            PortStatus { up: status.up && trouble.is_none(), error: trouble.or(status.error.clone()), ..status }
+            PortStatus { up: status.up && problem.is_none(), error: problem.or(status.error.clone()), ..status }
         };
         self.ports.iter().map(status).collect()
     }

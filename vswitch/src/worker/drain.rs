@@ -22,7 +22,7 @@ impl Worker {
             return 0;
         }
         debug_assert!(
-            self.outgoing.is_empty() && self.arrivals.is_empty(),
+            self.outgoing.is_empty() && self.ingress_packets.is_empty(),
             "what is lined up is sent before a turn ends"
         );
         if self.draining.requested != requested {

@@ -19,7 +19,7 @@ pub mod threads;
 mod turn;
 
 use crate::exchange::doorbell::Doorbell;
-use crate::exchange::handoff::Links;
+use crate::exchange::handoff::WorkerLinks;
 use crate::exchange::publish::{Publication, Published};
 use crate::port::Port;
 use crate::port::buffer_pool::BufferPool;
@@ -106,7 +106,7 @@ struct Peers {
     /// The newest snapshot.
     publication: Arc<Publication>,
     /// Its ends of the links to other workers.
-    links: Links,
+    links: WorkerLinks,
     /// Its commands and answers.
     mailbox: Arc<Mailbox>,
     doorbells: Doorbells,
@@ -135,8 +135,8 @@ pub struct Worker {
     stats: TurnStats,
     /// The burst in work. This and the following are empty between steps and only keep their room.
     burst: Vec<Packet>,
-    arrivals: Vec<Packet>,
-    arrival_targets: Vec<Arrival>,
+    ingress_packets: Vec<Packet>,
+    ingress_deliveries: Vec<Delivery>,
     outgoing: Vec<Packet>,
     outgoing_pool_owners: Vec<u16>,
     notified: Vec<bool>,
@@ -168,7 +168,7 @@ struct Source {
 
 /// Where a packet goes, and whose pool its buffer belongs to.
 #[derive(Clone, Copy, Debug)]
-struct Arrival {
+struct Delivery {
     to: EniIndex,
     pool_owner: u16,
 }
@@ -176,7 +176,7 @@ struct Arrival {
 impl Worker {
     /// A worker without ports, buffers, and others that it knows.
     pub(crate) fn new(number: usize, publication: Arc<Publication>, mailbox: Arc<Mailbox>, shard: Shard) -> Self {
-        let links = Links { outbound: Vec::new(), inbound: Vec::new() };
+        let links = WorkerLinks { outbound: Vec::new(), inbound: Vec::new() };
         Self {
             current: publication.newest(),
             peers: Peers { number, publication, links, mailbox, doorbells: Arc::new([]) },
@@ -193,8 +193,8 @@ impl Worker {
             gro: false,
             stats: TurnStats::default(),
             burst: Vec::with_capacity(BURST_PACKETS),
-            arrivals: Vec::with_capacity(BURST_PACKETS),
-            arrival_targets: Vec::with_capacity(BURST_PACKETS),
+            ingress_packets: Vec::with_capacity(BURST_PACKETS),
+            ingress_deliveries: Vec::with_capacity(BURST_PACKETS),
             outgoing: Vec::with_capacity(BURST_PACKETS),
             outgoing_pool_owners: Vec::with_capacity(BURST_PACKETS),
             notified: Vec::new(),

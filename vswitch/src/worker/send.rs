@@ -1,7 +1,7 @@
 //! The end of a packet's way: out of the port of its receiver, with nothing left undone that the port does not take so, and
 //! its buffer back to the pool that it is of.
 
-use super::{Arrival, Worker, gro, poll_set};
+use super::{Delivery, Worker, gro, poll_set};
 use vswitch_core::desired::Direction;
 use vswitch_core::ids::EniIndex;
 use vswitch_core::limits::BURST_PACKETS;
@@ -12,15 +12,15 @@ use vswitch_core::verdict::{DropReason, Verdict};
 
 impl Worker {
     /// Lines a packet up for the port of its receiver. What was lined up for another, `last`, is sent before.
-    pub(super) fn dispatch(&mut self, packet: Packet, arrival: Arrival, last: &mut Option<EniIndex>) {
-        if *last != Some(arrival.to) {
-            self.finish_dispatch(last.replace(arrival.to));
+    pub(super) fn dispatch(&mut self, packet: Packet, delivery: Delivery, last: &mut Option<EniIndex>) {
+        if *last != Some(delivery.to) {
+            self.finish_dispatch(last.replace(delivery.to));
         }
-        match self.slot_of(arrival.to) {
-            Some(slot) => self.put_outgoing(slot, packet, arrival),
+        match self.slot_of(delivery.to) {
+            Some(slot) => self.put_outgoing(slot, packet, delivery),
             None => {
-                self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::PortDown, packet.wire().packets);
-                self.recycle(packet, arrival.pool_owner);
+                self.shard.count_drop(delivery.to, Direction::Ingress, DropReason::PortDown, packet.wire().packets);
+                self.recycle(packet, delivery.pool_owner);
             }
         }
     }
@@ -36,29 +36,29 @@ impl Worker {
     }
 
     /// Lines a packet up for the port of an ENI, with nothing left undone in it that the port does not take so.
-    pub(super) fn put_outgoing(&mut self, slot: u32, mut packet: Packet, arrival: Arrival) {
+    pub(super) fn put_outgoing(&mut self, slot: u32, mut packet: Packet, delivery: Delivery) {
         if let Some(Some(entry)) = self.ports.get(slot as usize) {
             if packet.longest_frame_bytes() > entry.frame_bytes_max {
                 let packets = packet.wire().packets;
-                self.shard.count_drop(arrival.to, Direction::Ingress, DropReason::FrameTooLong, packets);
-                return self.recycle(packet, arrival.pool_owner);
+                self.shard.count_drop(delivery.to, Direction::Ingress, DropReason::FrameTooLong, packets);
+                return self.recycle(packet, delivery.pool_owner);
             }
             match entry.offloads.fit(&packet.offload) {
                 Fit::AsItIs if self.gro && gro::is_eligible(&packet, entry.offloads) => {
                     if self.append_to_flow(&packet) {
-                        return self.recycle(packet, arrival.pool_owner);
+                        return self.recycle(packet, delivery.pool_owner);
                     }
                 }
                 Fit::AsItIs => {}
                 Fit::Sum => packet.complete_checksum(),
                 Fit::Cut => {
-                    self.cut_outgoing(slot, &packet, arrival.to);
-                    return self.recycle(packet, arrival.pool_owner);
+                    self.cut_outgoing(slot, &packet, delivery.to);
+                    return self.recycle(packet, delivery.pool_owner);
                 }
             }
         }
         self.outgoing.push(packet);
-        self.outgoing_pool_owners.push(arrival.pool_owner);
+        self.outgoing_pool_owners.push(delivery.pool_owner);
     }
 
     /// Lines up what a long frame stands for. Sends whenever a burst is full, or the pool is empty.

@@ -24,9 +24,9 @@ pub(crate) const DOORBELL: Token = Token(usize::MAX);
 
 /// The origin of [`Time`], chosen once by the daemon.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
+pub struct MonotonicClock(Instant);
 
-impl Clock {
+impl MonotonicClock {
     /// Now for a stopwatch, ns since the process first asked.
     pub fn stopwatch_ns() -> u64 {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -56,7 +56,7 @@ pub struct WorkerLoop {
     /// When it sleeps.
     pub busy_poll: BusyPoll,
     /// The clock.
-    pub clock: Clock,
+    pub clock: MonotonicClock,
 }
 
 /// A thread that turns the worker it is given, until it is asked for it.

@@ -4,7 +4,7 @@ use crate::exchange::doorbell::{Doorbell, Waker};
 use crate::worker::Worker;
 use crate::worker::busy_poll::BusyPoll;
 use crate::worker::driver::{WorkerDriver, WorkerEndpoint};
-use crate::worker::thread::{Clock, DOORBELL, WorkerLoop, WorkerThread};
+use crate::worker::thread::{DOORBELL, MonotonicClock, WorkerLoop, WorkerThread};
 use mio::Poll;
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// See the module's page.
 pub(crate) struct WorkerThreads {
-    clock: Clock,
+    clock: MonotonicClock,
     busy_poll: BusyPoll,
     /// Those that workers are pinned to, one after the other; none if the kernel is to choose.
     cores: Vec<usize>,
@@ -27,7 +27,7 @@ pub(crate) struct WorkerThreads {
 }
 
 impl WorkerThreads {
-    pub(crate) fn new(pin: bool, busy_poll: BusyPoll, clock: Clock) -> Self {
+    pub(crate) fn new(pin: bool, busy_poll: BusyPoll, clock: MonotonicClock) -> Self {
         let cores = if pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
         let cores = cores.into_iter().map(|core| core.id).collect();
         Self { clock, busy_poll, cores, threads: Vec::new() }
@@ -88,7 +88,7 @@ impl WorkerDriver for WorkerThreads {
     fn resume(&mut self, workers: Vec<Worker>) {
         let count = workers.len();
         for (thread, mut worker) in self.threads.iter().zip(workers) {
-            worker.time_with(Clock::stopwatch_ns);
+            worker.time_with(MonotonicClock::stopwatch_ns);
             thread.give(worker);
         }
         self.keep(count);
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_is_asked_for_comes_or_goes_on_turning() {
-        let mut driver = WorkerThreads::new(false, BusyPoll::default(), Clock::start());
+        let mut driver = WorkerThreads::new(false, BusyPoll::default(), MonotonicClock::start());
         driver.reserve(2).unwrap();
         driver.resume(workers(2));
         let mut came = [0, 0];

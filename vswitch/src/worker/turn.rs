@@ -1,7 +1,7 @@
 //! One turn of a worker: what it takes up, in which order, and where it puts it.
 
 use super::poll_set::empty_receives_max;
-use super::{Arrival, PortEntry, Source, Worker};
+use super::{Delivery, PortEntry, Source, Worker};
 use crate::exchange::handoff::Handoff;
 use crate::port::Received;
 use crate::worker::mailbox::{Command, Event};
@@ -141,17 +141,17 @@ impl Worker {
                 taken += 1;
                 let location = self.current.location(to).filter(|location| location.eni_generation == eni_generation);
                 if location.is_some_and(|location| usize::from(location.worker) == self.peers.number) {
-                    self.arrive(packet, Arrival { to, pool_owner: pool_owner as u16 });
+                    self.push_ingress(packet, Delivery { to, pool_owner: pool_owner as u16 });
                 } else {
                     self.shard.count_drop(to, Direction::Ingress, DropReason::EniGone, packet.wire().packets);
                     self.recycle(packet, pool_owner as u16);
                 }
-                if self.arrivals.len() == BURST_PACKETS {
-                    self.deliver_arrivals(now);
+                if self.ingress_packets.len() == BURST_PACKETS {
+                    self.deliver_ingress(now);
                 }
             }
         }
-        self.deliver_arrivals(now);
+        self.deliver_ingress(now);
         taken
     }
 
@@ -275,11 +275,11 @@ impl Worker {
         let (mut last, mut refused) = (None, 0);
         for packet in burst.drain(..) {
             match packet.verdict {
-                Verdict::Answer => self.dispatch(packet, Arrival { to: source.eni, pool_owner }, &mut last),
+                Verdict::Answer => self.dispatch(packet, Delivery { to: source.eni, pool_owner }, &mut last),
                 Verdict::Forward(to) => self.hand_off(source, to, packet),
                 Verdict::Deliver => {
                     let to = packet.receiver;
-                    self.dispatch(packet, Arrival { to, pool_owner }, &mut last);
+                    self.dispatch(packet, Delivery { to, pool_owner }, &mut last);
                 }
                 Verdict::Drop(_) => {
                     refused += 1;
@@ -323,28 +323,28 @@ impl Worker {
         }
     }
 
-    fn arrive(&mut self, packet: Packet, arrival: Arrival) {
-        self.arrivals.push(packet);
-        self.arrival_targets.push(arrival);
+    fn push_ingress(&mut self, packet: Packet, delivery: Delivery) {
+        self.ingress_packets.push(packet);
+        self.ingress_deliveries.push(delivery);
     }
 
     /// Judges what came from other workers, and sends it.
-    fn deliver_arrivals(&mut self, now: Time) {
-        if self.arrivals.is_empty() {
+    fn deliver_ingress(&mut self, now: Time) {
+        if self.ingress_packets.is_empty() {
             return;
         }
-        self.shard.ingress(&self.current.snapshot, &mut self.arrivals, now);
-        let mut arrivals = std::mem::take(&mut self.arrivals);
-        let mut targets = std::mem::take(&mut self.arrival_targets);
+        self.shard.ingress(&self.current.snapshot, &mut self.ingress_packets, now);
+        let mut ingress_packets = std::mem::take(&mut self.ingress_packets);
+        let mut deliveries = std::mem::take(&mut self.ingress_deliveries);
         let mut last = None;
-        for (packet, arrival) in arrivals.drain(..).zip(targets.drain(..)) {
+        for (packet, delivery) in ingress_packets.drain(..).zip(deliveries.drain(..)) {
             match packet.verdict {
-                Verdict::Deliver => self.dispatch(packet, arrival, &mut last),
-                _ => self.recycle(packet, arrival.pool_owner),
+                Verdict::Deliver => self.dispatch(packet, delivery, &mut last),
+                _ => self.recycle(packet, delivery.pool_owner),
             }
         }
-        self.arrivals = arrivals;
-        self.arrival_targets = targets;
+        self.ingress_packets = ingress_packets;
+        self.ingress_deliveries = deliveries;
         self.finish_dispatch(last);
     }
 

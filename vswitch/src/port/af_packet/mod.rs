@@ -6,7 +6,7 @@
 pub mod socket;
 
 use crate::os::namespace;
-use crate::port::af_packet::socket::{Arrival, PacketSocket};
+use crate::port::af_packet::socket::{PacketSocket, ReceivedFrame};
 use crate::port::batch_size::BatchSize;
 use crate::port::buffer_pool::BufferPool;
 use crate::port::virtio_header::{self, HEADER_BYTES};
@@ -34,7 +34,7 @@ pub struct PacketPort {
     batch_size: BatchSize,
     /// Both only keep their room.
     buffers: Vec<FrameBuffer>,
-    arrivals: Vec<Arrival>,
+    frames: Vec<ReceivedFrame>,
     /// For the text of errors.
     description: String,
 }
@@ -49,8 +49,8 @@ impl PacketPort {
         let work = || PacketSocket::open(&port.device);
         let opened = namespace::within_any(port.namespace.as_deref(), work);
         let socket = opened.map_err(|error| explain(&description, error))?;
-        let (buffers, arrivals) = (Vec::with_capacity(BURST_PACKETS), Vec::with_capacity(BURST_PACKETS));
-        Ok(Self { socket, offloads: offloads(), batch_size: BatchSize::new(), buffers, arrivals, description })
+        let (buffers, frames) = (Vec::with_capacity(BURST_PACKETS), Vec::with_capacity(BURST_PACKETS));
+        Ok(Self { socket, offloads: offloads(), batch_size: BatchSize::new(), buffers, frames, description })
     }
 }
 
@@ -83,10 +83,10 @@ pub(super) fn explain(description: &str, error: io::Error) -> io::Error {
 }
 
 /// Declares what has arrived to be the frame, and tells what its header claims.
-fn claim(buffer: &mut FrameBuffer, arrival: Arrival) -> Offload {
-    buffer.set_length(arrival.bytes.saturating_sub(HEADER_BYTES));
+fn claim(buffer: &mut FrameBuffer, frame: ReceivedFrame) -> Offload {
+    buffer.set_length(frame.bytes.saturating_sub(HEADER_BYTES));
     let claimed = buffer.room_with_header(HEADER_BYTES).first_chunk().map_or(UNTAKEABLE, virtio_header::decode);
-    if let Some(tag) = arrival.vlan_tag {
+    if let Some(tag) = frame.vlan_tag {
         // Back where it was: a frame of another network must not look like one of this.
         let length = buffer.frame().len();
         buffer.set_length(length + tag.len());
@@ -95,16 +95,16 @@ fn claim(buffer: &mut FrameBuffer, arrival: Arrival) -> Offload {
             rest.iter_mut().zip(tag).for_each(|(byte, of_tag)| *byte = of_tag);
         }
     }
-    if arrival.is_cut { UNTAKEABLE } else { claimed }
+    if frame.is_cut { UNTAKEABLE } else { claimed }
 }
 
 impl Port for PacketPort {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
-        let (socket, buffers, arrivals) = (&self.socket, &mut self.buffers, &mut self.arrivals);
+        let (socket, buffers, frames) = (&self.socket, &mut self.buffers, &mut self.frames);
         let ended = self.batch_size.receive(burst, packets_max, |burst, wanted| {
             buffers.extend((0..wanted).map_while(|_| pool.take_large()));
             let rooms = buffers.iter_mut().map(|buffer| buffer.room_with_header(HEADER_BYTES));
-            let mut failure = socket.receive(rooms, arrivals).err();
+            let mut failure = socket.receive(rooms, frames).err();
             if failure == Some(Errno::INVAL)
                 && let Some(mut buffer) = buffers.pop()
             {
@@ -112,12 +112,12 @@ impl Port for PacketPort {
                 buffer.set_length(0);
                 burst.push(Packet::claiming(pool.exchange(buffer), UNTAKEABLE));
             }
-            let is_drained = failure.is_none() && arrivals.len() < buffers.len();
-            let mut arrived = arrivals.drain(..);
+            let is_drained = failure.is_none() && frames.len() < buffers.len();
+            let mut received = frames.drain(..);
             for mut buffer in buffers.drain(..) {
-                match arrived.next() {
-                    Some(arrival) => {
-                        let offload = claim(&mut buffer, arrival);
+                match received.next() {
+                    Some(frame) => {
+                        let offload = claim(&mut buffer, frame);
                         burst.push(Packet::claiming(pool.exchange(buffer), offload));
                     }
                     None => pool.put(buffer),

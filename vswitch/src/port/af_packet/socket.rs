@@ -19,7 +19,7 @@ pub struct PacketSocket(OwnedFd);
 
 /// A frame that was received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Arrival {
+pub struct ReceivedFrame {
     /// Bytes in its room, header included.
     pub bytes: usize,
     /// It was longer than its room.
@@ -87,7 +87,7 @@ impl PacketSocket {
     pub fn receive<'a>(
         &self,
         rooms: impl Iterator<Item = &'a mut [u8]>,
-        arrivals: &mut Vec<Arrival>,
+        frames: &mut Vec<ReceivedFrame>,
     ) -> rustix::io::Result<()> {
         let mut spans = [libc::iovec { iov_base: null_mut(), iov_len: 0 }; BURST_PACKETS];
         let count = spans.iter_mut().zip(rooms).map(|(span, room)| *span = span_of(room)).count();
@@ -108,7 +108,7 @@ impl PacketSocket {
             libc::recvmmsg(self.0.as_raw_fd(), messages.as_mut_ptr(), count as u32, flags, null_mut())
         };
         let received = usize::try_from(received).map_err(|_| last_error())?;
-        arrivals.extend(messages.iter().zip(&all_aux_data).take(received).map(|(message, aux_data)| Arrival {
+        frames.extend(messages.iter().zip(&all_aux_data).take(received).map(|(message, aux_data)| ReceivedFrame {
             bytes: message.msg_len as usize,
             is_cut: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             vlan_tag: aux_data.vlan_tag(message.msg_hdr.msg_controllen),
