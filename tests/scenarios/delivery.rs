@@ -120,7 +120,7 @@ fn a_port_that_is_not_there_or_has_failed_is_down() {
         lab.assert_counted((3, 100), End::AtPort, (3, DropReason::PortDown));
 
         let mut lab = Lab::new(workers, 256);
-        lab.guest("eni-web").cut(true);
+        lab.guest("eni-web").set_failed(true);
         (0..5).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
         lab.turn(3);
         lab.assert_counted((5, 100), End::AtPort, (5, DropReason::PortDown));

@@ -376,7 +376,7 @@ impl Floor {
         let is_cut = cut.is_empty() || (!whole.is_empty() && self.random.chance(30));
         let id = EniId::from(self.random.pick(if is_cut { &whole } else { &cut }));
         self.twin.guest(&id).is_cut = is_cut;
-        self.hub.guest(&id).cut(is_cut);
+        self.hub.guest(&id).set_failed(is_cut);
         self.note(format!("the port of {id} is {}", if is_cut { "cut" } else { "whole" }));
     }
 

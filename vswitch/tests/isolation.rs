@@ -19,7 +19,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::os::namespace;
 use vswitch::os::notes::Notes;
-use vswitch::port::af_packet::PacketPort;
+use vswitch::port::af_packet::AfPacketPort;
 use vswitch::port::buffer_pool::{BufferPool, PoolSize};
 use vswitch::port::factory::{InterfaceIo, PortFactory};
 use vswitch::port::spec::PortSpec;
@@ -141,7 +141,7 @@ impl Place {
         })
         .unwrap();
         let eth0 = desired::PacketPort { device: "eth0".into(), namespace: Some(self.guest.clone()), mtu_bytes: 1500 };
-        let mut port = PacketPort::open(&eth0).unwrap();
+        let mut port = AfPacketPort::open(&eth0).unwrap();
         let mut burst: Vec<Packet> = frames().iter().map(|frame| packet_of(frame)).collect();
         port.send(&mut burst).unwrap();
         assert!(burst.iter().all(|packet| packet.verdict == Verdict::Deliver));

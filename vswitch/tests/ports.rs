@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use vswitch::os::io_uring::BatchRing;
 use vswitch::os::namespace;
 use vswitch::os::notes::Notes;
-use vswitch::port::af_packet::PacketPort;
-use vswitch::port::af_xdp::XdpPort;
+use vswitch::port::af_packet::AfPacketPort;
+use vswitch::port::af_xdp::AfXdpPort;
 use vswitch::port::buffer_pool::{BufferPool, PoolSize};
 use vswitch::port::factory::{InterfaceIo, PortFactory};
 use vswitch::port::memory::MemoryGuest;
@@ -52,7 +52,7 @@ struct Rig {
 
 enum Guest {
     Memory(MemoryGuest),
-    Interface(PacketPort, BufferPool),
+    Interface(AfPacketPort, BufferPool),
 }
 
 fn eni() -> EniId {
@@ -94,7 +94,7 @@ impl Rig {
         rig.open();
         let far =
             desired::PacketPort { device: "eth0".into(), namespace: Some(rig.namespace.clone()), mtu_bytes: 9000 };
-        rig.guest = Some(Guest::Interface(PacketPort::open(&far).unwrap(), pool()));
+        rig.guest = Some(Guest::Interface(AfPacketPort::open(&far).unwrap(), pool()));
         Some(rig)
     }
 
@@ -381,7 +381,7 @@ fn an_interface_that_is_down_is_no_port_until_it_is_up() {
     let error = take(rig.port.as_mut().unwrap().as_mut(), &mut rig.pool, 32, &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("is down"), "{error}");
     let (device, namespace) = ("port0".to_owned(), Some(rig.namespace.clone()));
-    let error = PacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
+    let error = AfPacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
     assert!(error.to_string().contains("is down"), "{error}");
     rig.open();
     assert_eq!(rig.send(&frames(0..2), Offload::NONE), [Verdict::Deliver; 2]);
@@ -443,7 +443,7 @@ fn an_interface_that_is_none_is_refused_with_the_reason() {
     let Some(rig) = Rig::new("none", Kind::Packet) else { return };
     for (device, reason) in [("absent0", "there is no such interface"), ("lo", "no Ethernet interface")] {
         let (device, namespace) = (device.to_owned(), Some(rig.namespace.clone()));
-        let error = PacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
+        let error = AfPacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
         assert!(error.to_string().contains(reason) && error.to_string().contains(&rig.namespace), "{error}");
     }
 }
@@ -489,7 +489,7 @@ fn an_xdp_port_whose_interface_is_set_down_drops_and_comes_back() {
 #[test]
 fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
     let Some(mut rig) = Rig::new("xdp-not", Kind::Xdp) else { return };
-    let error = XdpPort::open(&interface(&rig)).unwrap_err().to_string();
+    let error = AfXdpPort::open(&interface(&rig)).unwrap_err().to_string();
     assert!(error.contains("has the interface already") && error.contains(&rig.namespace), "{error}");
     rig.port = None;
     let remake = |rig: &Rig, options: &[&str]| {
@@ -499,10 +499,10 @@ fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
         rig.ip(&["link", "set", "port0", "up"]);
     };
     remake(&rig, &["numrxqueues", "2", "numtxqueues", "2"]);
-    let error = XdpPort::open(&interface(&rig)).unwrap_err().to_string();
+    let error = AfXdpPort::open(&interface(&rig)).unwrap_err().to_string();
     assert!(error.contains("over 2 queues"), "{error}");
     remake(&rig, &["mtu", "9000"]);
-    let error = XdpPort::open(&interface(&rig)).unwrap_err().to_string();
+    let error = AfXdpPort::open(&interface(&rig)).unwrap_err().to_string();
     assert!(error.contains("lower the MTU"), "{error}");
     let spec = PortSpec { port: desired::Port::Packet(interface(&rig)), mac: MacAddress::default(), interface: None };
     let port = rig.factory.open(&eni(), &spec).unwrap();
@@ -512,7 +512,7 @@ fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
 #[test]
 fn after_an_xdp_port_the_kernel_has_the_frames_again() {
     let Some(mut rig) = Rig::new("xdp-end", Kind::Xdp) else { return };
-    let mut kernel = PacketPort::open(&interface(&rig)).unwrap();
+    let mut kernel = AfPacketPort::open(&interface(&rig)).unwrap();
     let (mut pool, mut seen) = (pool(), Vec::new());
     rig.give(&frames(0..3), Offload::NONE);
     assert_eq!(bare(rig.receive(3)), frames(0..3));

@@ -292,13 +292,13 @@ fn a_port_that_is_down_moves_too_and_comes_back() {
     let mut world = World::new(1, 256);
     world.apply(desired(4), 1);
     for number in 1..=4 {
-        world.guest(number).cut(true);
+        world.guest(number).set_failed(true);
     }
     world.turn(3);
     let resized = world.resize(2, 1).unwrap();
     assert_eq!(resized.ports_down.len(), 4, "what failed before the move is known after it");
     for number in 1..=4 {
-        world.guest(number).cut(false);
+        world.guest(number).set_failed(false);
     }
     world.tick(1000);
     world.turn(3);

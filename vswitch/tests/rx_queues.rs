@@ -123,14 +123,14 @@ fn an_rx_queue_that_fails_takes_the_port_down_once_and_all_rx_queues_come_back()
     let mut world = with_rx_queues(2, 2);
     world.apply(desired(2), 1);
     for rx_queue in [0, 1] {
-        world.guest_rx_queue(1, rx_queue).cut(true);
+        world.guest_rx_queue(1, rx_queue).set_failed(true);
     }
     world.turn(3);
     world.with_switch(|switch, driver| switch.tick(driver));
     let status = world.switch.port_statuses().remove(0);
     assert!(!status.up && status.failures == 1, "{status:?}");
     for rx_queue in [0, 1] {
-        world.guest_rx_queue(1, rx_queue).cut(false);
+        world.guest_rx_queue(1, rx_queue).set_failed(false);
     }
     world.now = world.now + 1_000_000_000;
     world.with_switch(|switch, driver| switch.tick(driver));

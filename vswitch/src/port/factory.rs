@@ -105,12 +105,12 @@ impl PortFactory {
         // First, so that its guest reaches no kernel while the port is down either.
         isolation::isolate(interface, self.notes.as_ref())?;
         if self.interface_io == InterfaceIo::Xdp {
-            match af_xdp::XdpPort::open(interface) {
+            match af_xdp::AfXdpPort::open(interface) {
                 Ok(port) => return Ok(Box::new(port)),
                 // If there is more amiss than that, the raw socket says so.
                 Err(error) => log::warn!("no XDP socket, so a raw one: {error}"),
             }
         }
-        Ok(Box::new(af_packet::PacketPort::open(interface)?))
+        Ok(Box::new(af_packet::AfPacketPort::open(interface)?))
     }
 }

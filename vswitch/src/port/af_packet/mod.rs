@@ -28,7 +28,7 @@ const UNTAKEABLE: Offload = Offload { segmentation: Segmentation::Unknown, ..Off
 
 /// An interface in use.
 #[derive(Debug)]
-pub struct PacketPort {
+pub struct AfPacketPort {
     socket: PacketSocket,
     offloads: Offloads,
     batch_size: BatchSize,
@@ -39,7 +39,7 @@ pub struct PacketPort {
     description: String,
 }
 
-impl PacketPort {
+impl AfPacketPort {
     /// Opens the interface in its namespace.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ fn claim(buffer: &mut FrameBuffer, frame: ReceivedFrame) -> Offload {
     if frame.is_cut { UNTAKEABLE } else { claimed }
 }
 
-impl Port for PacketPort {
+impl Port for AfPacketPort {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
         let (socket, buffers, frames) = (&self.socket, &mut self.buffers, &mut self.frames);
         let ended = self.batch_size.receive(burst, packets_max, |burst, wanted| {

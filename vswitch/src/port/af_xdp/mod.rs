@@ -25,7 +25,7 @@ const EMPTY_RECEIVES_PER_CHECK: u8 = 4;
 
 /// An interface in use.
 #[derive(Debug)]
-pub struct XdpPort {
+pub struct AfXdpPort {
     socket: XdpSocket,
     empty_receives: u8,
     /// As far as was seen when something was last sent.
@@ -34,7 +34,7 @@ pub struct XdpPort {
     description: String,
 }
 
-impl XdpPort {
+impl AfXdpPort {
     /// Opens the interface in its namespace.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ fn open_patiently(device: &str) -> io::Result<XdpSocket> {
     XdpSocket::open(device)
 }
 
-impl Port for XdpPort {
+impl Port for AfXdpPort {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
         if !self.is_down && self.sent().held() > 0 {
             // Perhaps the kernel takes now what it did not when it was sent.
