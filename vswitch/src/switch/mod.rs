@@ -40,7 +40,7 @@ use vswitch_core::snapshot::Snapshot;
 use vswitch_core::time::Time;
 
 /// How long the control thread waits for a worker before it gives up, ns.
-const PATIENCE_NS: u64 = 5_000_000_000;
+const TIMEOUT_NS: u64 = 5_000_000_000;
 /// The pause before a port that failed is tried again, ns; it doubles with each try.
 const RETRY_FIRST_NS: u64 = 100_000_000;
 /// The longest pause between two tries, ns.
@@ -129,7 +129,7 @@ pub struct Switch {
     /// The ENI whose interface was looked at last.
     isolation_checked: Option<EniId>,
     /// Whether what an earlier process of this switch left was looked through.
-    has_looked_for_left: bool,
+    has_removed_leftovers: bool,
 }
 
 impl fmt::Debug for Switch {
@@ -172,7 +172,7 @@ pub fn assemble(
         tickets: 0,
         namespaces_checked: Time::default(),
         isolation_checked: None,
-        has_looked_for_left: false,
+        has_removed_leftovers: false,
     };
     let (handles, mut workers): (Vec<_>, Vec<_>) = switch.create_workers(config.workers, endpoints).into_iter().unzip();
     switch.workers = handles;
@@ -206,7 +206,7 @@ impl Switch {
         driver: &mut dyn WorkerDriver,
     ) -> Result<Applied, Vec<Refusal>> {
         let applied = self.change(Delta::between(self.compiler.desired(), &desired), generation, driver)?;
-        self.remove_what_is_left();
+        self.remove_leftovers();
         Ok(applied)
     }
 
@@ -221,21 +221,22 @@ impl Switch {
         driver: &mut dyn WorkerDriver,
     ) -> Result<Applied, Vec<Refusal>> {
         let started = driver.now();
-        let touched = self.touched(&delta);
+        let affected = self.affected(&delta);
         self.snapshot = Arc::new(self.compiler.apply(delta, generation)?);
         let compiled = driver.now();
-        let wanted = port_specs(self.compiler.desired(), &touched);
-        let running = touched.iter().filter_map(|eni| Some((eni.clone(), self.ports.get(eni)?.spec.clone()))).collect();
-        self.placement.follow(touched.iter().map(|eni| (eni, self.compiler.eni_index(eni))));
+        let wanted = port_specs(self.compiler.desired(), &affected);
+        let running =
+            affected.iter().filter_map(|eni| Some((eni.clone(), self.ports.get(eni)?.spec.clone()))).collect();
+        self.placement.follow(affected.iter().map(|eni| (eni, self.compiler.eni_index(eni))));
         let mut leaving = BTreeMap::new();
-        let mut departed = Departed { notes: self.factory.notes.clone(), ..Departed::default() };
+        let mut closed = ClosedPorts { notes: self.factory.notes.clone(), ..ClosedPorts::default() };
         let mut barrier = Ok(0);
         for step in plan(&running, &wanted) {
             match step {
                 PortStep::CloseFirst(eni) => {
                     if let Some(record) = self.ports.remove(&eni) {
-                        self.close(record, &mut departed, driver);
-                        departed.close();
+                        self.close(record, &mut closed, driver);
+                        closed.close();
                     }
                 }
                 PortStep::Open(eni) => {
@@ -245,25 +246,25 @@ impl Switch {
                     self.open(&eni, &wanted[&eni], driver);
                 }
                 PortStep::Publish => {
-                    self.note_slots(&touched);
+                    self.note_slots(&affected);
                     barrier = self.publish(generation, driver);
                 }
                 PortStep::Adjust(eni) => self.adjust(&eni, &wanted[&eni], driver),
                 PortStep::Close(eni) => {
                     if let Some(record) = leaving.remove(&eni).or_else(|| self.ports.remove(&eni)) {
-                        self.close(record, &mut departed, driver);
+                        self.close(record, &mut closed, driver);
                     }
                 }
             }
         }
-        self.finish_departure(departed);
+        self.clean_up(closed);
         let compile_ns = compiled.as_ns() - started.as_ns();
         let applied = |barrier_ns| Applied { generation, compile_ns, barrier_ns, ports_down: self.ports_down() };
         barrier.map(applied).map_err(|refusal| vec![refusal])
     }
 
     /// The ENIs whose ports a change may concern: the router's addresses of a subnet are told to its guests.
-    fn touched(&self, delta: &Delta) -> BTreeSet<EniId> {
+    fn affected(&self, delta: &Delta) -> BTreeSet<EniId> {
         let (named, desired) = (delta.enis.keys(), self.compiler.desired());
         let router_changes = |vpc: &VpcId| {
             let now = delta.vpcs.get(vpc).and_then(Option::as_ref);
@@ -312,7 +313,7 @@ impl Switch {
             let drained = || publication.first_not_drained(workers, sequence).is_none().then_some(());
             wait_for(driver, drained);
             // Ports that could not get out what they held are closed here, and what they held ends with them.
-            self.take_events(driver.now());
+            self.take_failures(driver.now());
         }
         publication.free_retired();
         let late = publication.first_not_crossed(workers, sequence);
@@ -320,8 +321,7 @@ impl Switch {
         match late {
             None => Ok(driver.now().as_ns() - started.as_ns()),
             Some(worker) => {
-                let text =
-                    format!("published, but worker {worker} did not follow in {} s", PATIENCE_NS / 1_000_000_000);
+                let text = format!("published, but worker {worker} did not follow in {} s", TIMEOUT_NS / 1_000_000_000);
                 Err(Refusal::new("timeout", format!("workers/{worker}"), text))
             }
         }
@@ -329,7 +329,7 @@ impl Switch {
 
     /// What is due by now: failures that workers reported, namespaces that are gone, ports to try again.
     pub fn tick(&mut self, driver: &mut dyn WorkerDriver) {
-        self.take_events(driver.now());
+        self.take_failures(driver.now());
         let now = driver.now();
         if now.as_ns() - self.namespaces_checked.as_ns() >= NAMESPACE_CHECK_NS {
             self.namespaces_checked = now;
@@ -380,11 +380,11 @@ impl Switch {
     /// Closes all ports. Namespaces and devices that the switch made stay, with whoever uses them, and interfaces that exist
     /// stay shut to the kernel that hosts them, so that no guest gets around the switch: the next switch finds them.
     pub fn close_all(&mut self, driver: &mut dyn WorkerDriver) {
-        let mut departed = Departed { notes: self.factory.notes.clone(), ..Departed::default() };
+        let mut closed = ClosedPorts { notes: self.factory.notes.clone(), ..ClosedPorts::default() };
         for (_, record) in std::mem::take(&mut self.ports) {
-            self.close(record, &mut departed, driver);
+            self.close(record, &mut closed, driver);
         }
-        departed.drop_ports();
+        closed.drop_ports();
     }
 
     /// Asks a worker and waits for its answer.
@@ -421,7 +421,7 @@ impl Switch {
 /// Ports that no worker has any more, and what may have to go with them: namespaces, and what keeps interfaces from the
 /// kernel.
 #[derive(Debug, Default)]
-struct Departed {
+struct ClosedPorts {
     ports: Vec<Box<dyn Port>>,
     /// What the switch may have to remove once they are closed.
     devices: Vec<TapPort>,
@@ -430,7 +430,7 @@ struct Departed {
     notes: Option<Notes>,
 }
 
-impl Departed {
+impl ClosedPorts {
     /// The kernel takes tens of milliseconds to let go of a device, most of which it waits: so wait for many at once.
     fn close(&mut self) {
         self.ports.iter_mut().for_each(|port| port.retire());
@@ -457,7 +457,7 @@ impl Departed {
 
 /// Asks until there is an answer; none if there is none in time.
 fn wait_for<T>(driver: &mut dyn WorkerDriver, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = driver.now() + PATIENCE_NS;
+    let deadline = driver.now() + TIMEOUT_NS;
     loop {
         if let Some(answer) = ask() {
             return Some(answer);

@@ -1,6 +1,6 @@
 //! Opening, closing and repairing ports: what the control thread does with them and the workers that have them.
 
-use super::{Departed, ISOLATION_CHECKS_MAX, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for};
+use super::{ClosedPorts, ISOLATION_CHECKS_MAX, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for};
 use crate::os::namespace;
 use crate::port::link_state::{self, LinkState};
 use crate::port::spec::PortSpec;
@@ -109,7 +109,7 @@ impl Switch {
         // The queues of a device are opened together: none of those before may be left.
         let slots = self.ports.get(eni).filter(|record| !record.rx_queues.is_empty()).map(PortRecord::slots);
         slots.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
-        self.take_events(driver.now());
+        self.take_failures(driver.now());
         let Err(error) = self.open_port(eni, driver) else { return };
         let now = driver.now();
         if let Some(PortRecord { state: PortState::Down { error: text, retry_at, pause_ns }, .. }) =
@@ -157,7 +157,7 @@ impl Switch {
     fn take_down(&mut self, eni: &EniId, error: &io::Error, driver: &mut dyn WorkerDriver) {
         let Some(record) = self.ports.get(eni) else { return };
         record.slots().into_iter().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
-        self.take_events(driver.now());
+        self.take_failures(driver.now());
         // Unless the worker reported a failure of its own meanwhile.
         if self.ports.get(eni).is_some_and(PortRecord::is_up) {
             self.mark_down(eni, error, driver.now());
@@ -165,16 +165,16 @@ impl Switch {
     }
 
     /// Takes a port from its worker for good.
-    pub(super) fn close(&mut self, record: PortRecord, departed: &mut Departed, driver: &mut dyn WorkerDriver) {
+    pub(super) fn close(&mut self, record: PortRecord, closed: &mut ClosedPorts, driver: &mut dyn WorkerDriver) {
         for (worker, slot) in record.slots() {
-            departed.ports.extend(self.detach(worker, slot, driver));
+            closed.ports.extend(self.detach(worker, slot, driver));
         }
         // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
-        self.take_events(driver.now());
+        self.take_failures(driver.now());
         record.slots().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
-        departed.devices.extend(record.spec.tap().cloned());
-        departed.namespaces.extend(record.made_namespace().map(str::to_owned));
-        departed.interfaces.extend(record.spec.interface_that_exists().cloned());
+        closed.devices.extend(record.spec.tap().cloned());
+        closed.namespaces.extend(record.made_namespace().map(str::to_owned));
+        closed.interfaces.extend(record.spec.interface_that_exists().cloned());
     }
 
     fn detach(&mut self, worker: usize, slot: u32, driver: &mut dyn WorkerDriver) -> Option<Box<dyn Port>> {
@@ -186,15 +186,15 @@ impl Switch {
         }
     }
 
-    pub(super) fn take_events(&mut self, now: Time) {
+    pub(super) fn take_failures(&mut self, now: Time) {
         for worker in 0..self.workers.len() {
-            while let Some(event) = self.workers[worker].mailbox.take_event() {
-                drop(event.port);
-                let owner = |record: &PortRecord| record.has_slot(worker, event.slot);
+            while let Some(failure) = self.workers[worker].mailbox.take_failure() {
+                drop(failure.port);
+                let owner = |record: &PortRecord| record.has_slot(worker, failure.slot);
                 let eni = self.ports.iter().find(|(_, record)| owner(record));
                 // A device that goes fails in all its rx queues, which is one failure.
                 if let Some(eni) = eni.filter(|(_, record)| record.is_up()).map(|(eni, _)| eni.clone()) {
-                    self.mark_down(&eni, &event.error, now);
+                    self.mark_down(&eni, &failure.error, now);
                 }
             }
         }
@@ -259,17 +259,17 @@ impl Switch {
     }
 
     /// Ends what ports that are gone have left: devices, namespaces of the switch, the isolation of interfaces.
-    pub(super) fn finish_departure(&self, mut departed: Departed) {
-        departed.close();
-        self.remove_namespaces(departed.namespaces);
-        self.release_interfaces(&departed.interfaces);
+    pub(super) fn clean_up(&self, mut closed: ClosedPorts) {
+        closed.close();
+        self.remove_namespaces(closed.namespaces);
+        self.release_interfaces(&closed.interfaces);
     }
 
     /// Ends what an earlier process left of ENIs that were deleted while no forwarding plane ran: devices, namespaces, the
     /// isolation of interfaces. Not where the first state has no ENI at all: that is rather a state that was lost than one
     /// from which all were deleted, and guests may be there.
-    pub(super) fn remove_what_is_left(&mut self) {
-        if std::mem::replace(&mut self.has_looked_for_left, true) || self.compiler.desired().enis.is_empty() {
+    pub(super) fn remove_leftovers(&mut self) {
+        if std::mem::replace(&mut self.has_removed_leftovers, true) || self.compiler.desired().enis.is_empty() {
             return;
         }
         if let Some(notes) = &self.factory.notes {

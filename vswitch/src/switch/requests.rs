@@ -92,7 +92,7 @@ impl Switch {
         let mut verdict = None;
         if let Some(from) = packet.from.clone() {
             let owner = self.find(&from, "packet/from")?;
-            let (report, after) = self.judge(owner, Direction::Egress, &packet, driver)?;
+            let (report, after) = self.explain_at(owner, Direction::Egress, &packet, driver)?;
             judgements.extend(report);
             match after {
                 Verdict::Forward(to) if next.is_some_and(|next| next != to) => {
@@ -114,7 +114,7 @@ impl Switch {
             };
             let eni = self.snapshot.eni_id(index).cloned().unwrap_or_default();
             let owner = self.find(&eni, "packet/to")?;
-            let (report, after) = self.judge(owner, Direction::Ingress, &packet, driver)?;
+            let (report, after) = self.explain_at(owner, Direction::Ingress, &packet, driver)?;
             judgements.extend(report);
             // A device that is set down takes nothing, though its port is open.
             let is_set_down = || matches!(self.links([&eni].into_iter()).get(&eni), Some(Ok(LinkState::Down)));
@@ -126,7 +126,7 @@ impl Switch {
         Ok(Explanation { delivered: verdict == Verdict::Deliver, verdict: verdict_name(verdict).into(), judgements })
     }
 
-    fn judge(
+    fn explain_at(
         &mut self,
         (worker, eni): (usize, EniIndex),
         direction: Direction,

@@ -75,7 +75,7 @@ impl Switch {
             let text = "a worker did not come to the end of its turn in time; nothing has changed";
             return Err(vec![Refusal::new("timeout", "workers", text)]);
         };
-        let moved = self.rearrange(&mut plan, &mut all, driver.now());
+        let moved = self.move_enis(&mut plan, &mut all, driver.now());
         driver.resume(all);
         let pause_ns = driver.now().as_ns() - started.as_ns();
         let (enis_moved, ports_down) = (plan.moves.len(), self.ports_down());
@@ -144,21 +144,21 @@ impl Switch {
     pub(super) fn connect(&self, workers: &mut [Worker], links: Vec<WorkerLinks>, spare: &mut BufferPool) {
         let doorbells: Doorbells = self.workers.iter().map(|worker| Arc::clone(&worker.doorbell)).collect();
         for (worker, links) in workers.iter_mut().zip(links) {
-            worker.join(links, Arc::clone(&doorbells), spare);
+            worker.set_peers(links, Arc::clone(&doorbells), spare);
         }
     }
 
     /// How many sessions moved.
-    fn rearrange(&mut self, plan: &mut ResizePlan, all: &mut Vec<Worker>, now: Time) -> Result<usize, Refusal> {
-        clear_rings(all, now)?;
-        self.take_events(now);
+    fn move_enis(&mut self, plan: &mut ResizePlan, all: &mut Vec<Worker>, now: Time) -> Result<usize, Refusal> {
+        drain_rings(all, now)?;
+        self.take_failures(now);
         let (handles, new): (Vec<_>, Vec<_>) = std::mem::take(&mut plan.created).into_iter().unzip();
         all.extend(new);
         let moves: Vec<Move> = plan.moves.iter().map(|(_, step)| *step).collect();
         let mut shards: Vec<&mut Shard> = all.iter_mut().map(Worker::shard_mut).collect();
         let moved = relocate(&mut shards, &moves, (&self.snapshot, now)).map_err(|no_room| {
             plan.surplus = all.split_off(self.workers.len());
-            self.tell(no_room)
+            self.no_room_refusal(no_room)
         })?;
         // From here on nothing fails but single ports, which are opened again.
         self.workers.extend(handles);
@@ -180,7 +180,7 @@ impl Switch {
         Ok(moved)
     }
 
-    fn tell(&self, NoRoom { eni, to }: NoRoom) -> Refusal {
+    fn no_room_refusal(&self, NoRoom { eni, to }: NoRoom) -> Refusal {
         let eni = self.snapshot.eni_id(eni).map_or("an ENI", EniId::as_str);
         let text = format!(
             "its table has no room for the sessions of {eni}, and nothing has changed: end some with sluice flow flush, or \
@@ -207,7 +207,7 @@ impl Switch {
                 new.push((to, self.placement.take_slot(to)));
                 let (Some(entry), Some((_, slot))) = (entry, new.last()) else { continue };
                 let handle = self.workers.get(from).or_else(|| leaving.get(from - self.workers.len()));
-                match rewire(&entry.readiness(), handle, &self.workers[to], *slot) {
+                match move_registration(&entry.readiness(), handle, &self.workers[to], *slot) {
                     Ok(()) => all[to].attach(*slot, entry),
                     Err(error) => failed.push((eni.clone(), error)),
                 }
@@ -231,7 +231,7 @@ fn memory_available_bytes() -> Option<u64> {
 }
 
 /// Lets what is on its way between workers arrive.
-fn clear_rings(workers: &mut [Worker], now: Time) -> Result<(), Refusal> {
+fn drain_rings(workers: &mut [Worker], now: Time) -> Result<(), Refusal> {
     for _ in 0..ROUNDS_MAX {
         workers.iter_mut().for_each(|worker| worker.turn_handoffs(now));
         if !workers.iter().any(Worker::has_packets_from_others) {
@@ -247,7 +247,7 @@ fn clear_rings(workers: &mut [Worker], now: Time) -> Result<(), Refusal> {
 }
 
 /// Lets a descriptor wake another worker than before.
-fn rewire(
+fn move_registration(
     descriptor: &Option<std::os::fd::BorrowedFd<'_>>,
     from: Option<&WorkerHandle>,
     to: &WorkerHandle,

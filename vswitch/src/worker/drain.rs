@@ -37,7 +37,7 @@ impl Worker {
                 }
             }
         }
-        self.get_held_out(now);
+        self.flush_held(now);
         if !self.draining.ports.is_empty() {
             return 0;
         }
@@ -47,7 +47,7 @@ impl Worker {
     }
 
     /// Has ports get out what they hold. Those that cannot in time are closed.
-    fn get_held_out(&mut self, now: Time) {
+    fn flush_held(&mut self, now: Time) {
         let is_late = now.as_ns().saturating_sub(self.draining.began.as_ns()) >= HELD_MAX_NS;
         let mut at = 0;
         while let Some(&(slot, given)) = self.draining.ports.get(at) {

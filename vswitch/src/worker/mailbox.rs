@@ -158,7 +158,7 @@ pub enum Answer {
 
 /// A port has failed. The worker gives it back, for closing it takes time.
 #[derive(Debug)]
-pub struct Event {
+pub struct PortFailure {
     /// Its slot.
     pub slot: u32,
     /// The failed port.
@@ -173,7 +173,7 @@ pub struct Mailbox {
     answers: ArrayQueue<(u64, Answer)>,
     /// Bounded by the number of ports: a failed one is reported once and gone from the worker until it is attached
     /// anew, which happens after the report was read.
-    events: SegQueue<Event>,
+    failures: SegQueue<PortFailure>,
     /// The thread that waits for an answer.
     waiter: Mutex<Option<Thread>>,
     /// Wakes the control thread when it waits for its sockets.
@@ -189,12 +189,12 @@ impl fmt::Debug for Mailbox {
 }
 
 impl Mailbox {
-    /// An empty mailbox whose events wake the control thread through `control`.
+    /// An empty mailbox whose failures wake the control thread through `control`.
     pub fn new(control: Option<Arc<mio::Waker>>) -> Self {
         Self {
             commands: ArrayQueue::new(COMMANDS_MAX),
             answers: ArrayQueue::new(ANSWERS_MAX),
-            events: SegQueue::new(),
+            failures: SegQueue::new(),
             waiter: Mutex::default(),
             control,
             table_percent: AtomicUsize::new(0),
@@ -240,9 +240,9 @@ impl Mailbox {
         None
     }
 
-    /// The next event.
-    pub fn take_event(&self) -> Option<Event> {
-        self.events.pop()
+    /// The next failure.
+    pub fn take_failure(&self) -> Option<PortFailure> {
+        self.failures.pop()
     }
 
     pub(crate) fn has_commands(&self) -> bool {
@@ -265,8 +265,8 @@ impl Mailbox {
         self.answer(ticket, Answer::Detached(port));
     }
 
-    pub(crate) fn report(&self, event: Event) {
-        self.events.push(event);
+    pub(crate) fn report_failure(&self, failure: PortFailure) {
+        self.failures.push(failure);
         self.wake_control();
     }
 }

@@ -19,7 +19,7 @@ impl PortEntry {
 impl Worker {
     /// Makes it one of as many workers as there are `doorbells`, with as many buffers as such a one has: those it lacks are in
     /// `spare`. The links that it had before must be empty.
-    pub(crate) fn join(&mut self, links: WorkerLinks, doorbells: Doorbells, spare: &mut BufferPool) {
+    pub(crate) fn set_peers(&mut self, links: WorkerLinks, doorbells: Doorbells, spare: &mut BufferPool) {
         debug_assert!(!self.has_packets_from_others(), "what is on its way arrives first");
         self.reclaim_buffers();
         self.pool.resize(pool_size(doorbells.len()), spare);

@@ -43,13 +43,13 @@ impl WorkerThreads {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let doorbell = Arc::new(Doorbell::new(Some(Waker::new(poll.registry(), DOORBELL)?)));
-        let (bell, busy_poll, clock) = (Arc::clone(&doorbell), self.busy_poll, self.clock);
-        let worker_loop = WorkerLoop { poll, doorbell: bell, core, busy_poll, clock };
+        let (its_doorbell, busy_poll, clock) = (Arc::clone(&doorbell), self.busy_poll, self.clock);
+        let worker_loop = WorkerLoop { poll, doorbell: its_doorbell, core, busy_poll, clock };
         self.threads.push(WorkerThread::spawn(number, worker_loop)?);
         Ok(WorkerEndpoint { doorbell, registry, core })
     }
 
-    fn keep(&mut self, workers: usize) {
+    fn shrink_to(&mut self, workers: usize) {
         let surplus = self.threads.split_off(workers.min(self.threads.len()));
         surplus.into_iter().for_each(WorkerThread::end);
     }
@@ -67,7 +67,7 @@ impl WorkerDriver for WorkerThreads {
     fn reserve(&mut self, workers: usize) -> io::Result<Vec<WorkerEndpoint>> {
         let before = self.threads.len();
         let endpoints: io::Result<Vec<_>> = (before..workers).map(|number| self.start(number)).collect();
-        endpoints.inspect_err(|_| self.keep(before))
+        endpoints.inspect_err(|_| self.shrink_to(before))
     }
 
     fn pause_all(&mut self) -> Option<Vec<Worker>> {
@@ -81,7 +81,7 @@ impl WorkerDriver for WorkerThreads {
         for (thread, worker) in busy.iter().zip(workers) {
             worker.into_iter().for_each(|worker| thread.give(worker));
         }
-        self.keep(count);
+        self.shrink_to(count);
         None
     }
 
@@ -91,7 +91,7 @@ impl WorkerDriver for WorkerThreads {
             worker.time_with(MonotonicClock::stopwatch_ns);
             thread.give(worker);
         }
-        self.keep(count);
+        self.shrink_to(count);
     }
 }
 

@@ -4,7 +4,7 @@ use super::poll_set::empty_receives_max;
 use super::{Delivery, PortEntry, Source, Worker};
 use crate::exchange::handoff::Handoff;
 use crate::port::Received;
-use crate::worker::mailbox::{Command, Event};
+use crate::worker::mailbox::{Command, PortFailure};
 use crate::worker::stats::Activity;
 use std::io;
 use std::sync::Arc;
@@ -353,7 +353,7 @@ impl Worker {
         self.count_held(slot);
         let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.take());
         if let Some(port) = port {
-            self.peers.mailbox.report(Event { slot, port, error });
+            self.peers.mailbox.report_failure(PortFailure { slot, port, error });
         }
     }
 

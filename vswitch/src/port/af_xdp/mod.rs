@@ -41,7 +41,7 @@ impl AfXdpPort {
     /// What failed, naming interface and namespace: also what a raw socket could do with it.
     pub fn open(port: &desired::PacketPort) -> io::Result<Self> {
         let description = describe(port);
-        let work = || open_patiently(&port.device);
+        let work = || open_with_retries(&port.device);
         let opened = namespace::within_any(port.namespace.as_deref(), work);
         let socket = opened.map_err(|error| {
             let reason = match error.raw_os_error().map(Errno::from_raw_os_error) {
@@ -67,7 +67,7 @@ impl AfXdpPort {
 }
 
 /// The kernel lets go of a socket a little later than it is closed.
-fn open_patiently(device: &str) -> io::Result<XdpSocket> {
+fn open_with_retries(device: &str) -> io::Result<XdpSocket> {
     const TIMES: u32 = 20;
     const PAUSE: Duration = Duration::from_millis(5);
     for _ in 1..TIMES {

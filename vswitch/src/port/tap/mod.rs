@@ -303,7 +303,7 @@ impl Batches {
 }
 
 /// What became of a packet that was written; an error is the port's own.
-fn fate(written: rustix::io::Result<usize>) -> rustix::io::Result<Verdict> {
+fn write_verdict(written: rustix::io::Result<usize>) -> rustix::io::Result<Verdict> {
     match written {
         Ok(_) => Ok(Verdict::Deliver),
         Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => Ok(Verdict::Drop(DropReason::PortFull)),
@@ -341,7 +341,7 @@ impl Port for Tap {
     fn send(&mut self, burst: &mut [Packet]) -> io::Result<()> {
         let mut failure = None;
         let mut set_verdict = |packet: &mut Packet, written| {
-            packet.verdict = fate(written).unwrap_or_else(|error| {
+            packet.verdict = write_verdict(written).unwrap_or_else(|error| {
                 failure = Some(error);
                 Verdict::Drop(DropReason::PortDown)
             });
