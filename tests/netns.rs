@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
-use vswitch::os::notes::Notes;
+use vswitch::os::run_dir::RunDir;
 use vswitch_core::desired::Direction;
 
 const LAB: &str = r#"
@@ -392,7 +392,7 @@ fn a_killed_forwarding_plane_leaves_guests_shut_out_of_the_kernel_that_hosts_the
     let Some(mut running) = lab(1) else { return };
     let (hosting, guest) = (running.namespace("hosting"), running.namespace("behind"));
     for name in [&hosting, &guest] {
-        vswitch::os::namespace::ensure(name, &Notes::default()).unwrap();
+        vswitch::os::namespace::ensure(name, &RunDir::default()).unwrap();
     }
     let ip = |name: &str, arguments: &str| {
         let output = std::process::Command::new("ip").args(["-n", name]).args(arguments.split(' ')).output().unwrap();
@@ -438,7 +438,7 @@ fn a_killed_forwarding_plane_leaves_guests_shut_out_of_the_kernel_that_hosts_the
     sending.join().unwrap();
     drop(running);
     for name in [&hosting, &guest] {
-        vswitch::os::namespace::remove_if_made(name, &Notes::default()).unwrap();
+        vswitch::os::namespace::remove_if_made(name, &RunDir::default()).unwrap();
     }
 }
 
@@ -446,7 +446,7 @@ fn a_killed_forwarding_plane_leaves_guests_shut_out_of_the_kernel_that_hosts_the
 fn an_eni_on_an_interface_that_exists_is_a_guest_like_others() {
     let Some(running) = lab(1) else { return };
     let name = running.namespace("veth");
-    vswitch::os::namespace::ensure(&name, &Notes::default()).unwrap();
+    vswitch::os::namespace::ensure(&name, &RunDir::default()).unwrap();
     for arguments in [
         "link add port0 type veth peer name eth0 address 02:00:00:00:00:40",
         "link set port0 up",
@@ -476,5 +476,5 @@ fn an_eni_on_an_interface_that_exists_is_a_guest_like_others() {
     let refused = running.sluice(&["apply", "-f", &path.display().to_string()]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("eni-veth: host_interface"), "{refused:?}");
     drop(running);
-    vswitch::os::namespace::remove_if_made(&name, &Notes::default()).unwrap();
+    vswitch::os::namespace::remove_if_made(&name, &RunDir::default()).unwrap();
 }

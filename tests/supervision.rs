@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use vswitch::os::namespace::{self, Identity};
-use vswitch::os::notes::Notes;
+use vswitch::os::run_dir::RunDir;
 
 const LAB: &str = r#"
     vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16" }]
@@ -149,14 +149,14 @@ struct Namespace(String);
 
 impl Namespace {
     fn make(name: String) -> Self {
-        namespace::ensure(&name, &Notes::default()).unwrap();
+        namespace::ensure(&name, &RunDir::default()).unwrap();
         Self(name)
     }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0, &Notes::default());
+        let _ = namespace::remove_if_made(&self.0, &RunDir::default());
     }
 }
 

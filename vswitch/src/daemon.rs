@@ -1,7 +1,7 @@
 //! The forwarding plane as a process: composition, the only clock, and the loop of the control thread.
 
 use crate::config::VswitchConfig;
-use crate::os::notes::Notes;
+use crate::os::run_dir::RunDir;
 use crate::port::tap::steering;
 use crate::switch::control_socket::ControlSocket;
 use crate::switch::{Switch, SwitchConfig, assemble};
@@ -99,7 +99,7 @@ fn start_workers(
     let endpoints = threads.reserve(config.workers)?;
     let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
     let mut ports = config.ports;
-    ports.notes = ports.notes.or_else(|| Some(Notes::beside(&config.socket)));
+    ports.run_dir = ports.run_dir.or_else(|| Some(RunDir::beside(&config.socket)));
     let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports };
     let (switch, workers) = assemble(config, endpoints, Some(control));
     let memory_mib = workers.iter().map(Worker::flow_memory_bytes).sum::<usize>() >> 20;

@@ -18,7 +18,7 @@ use std::num::NonZeroU32;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::os::namespace;
-use vswitch::os::notes::Notes;
+use vswitch::os::run_dir::RunDir;
 use vswitch::port::af_packet::AfPacketPort;
 use vswitch::port::buffer_pool::{BufferPool, PoolSize};
 use vswitch::port::factory::{InterfaceIo, PortFactory};
@@ -48,8 +48,8 @@ impl Place {
         }
         let name = |side: &str| format!("sluice-{test}-{side}-{}", std::process::id());
         let place = Self { host: name("host"), guest: name("guest") };
-        namespace::ensure(&place.host, &Notes::default()).unwrap();
-        namespace::ensure(&place.guest, &Notes::default()).unwrap();
+        namespace::ensure(&place.host, &RunDir::default()).unwrap();
+        namespace::ensure(&place.guest, &RunDir::default()).unwrap();
         place.plug();
         Some(place)
     }
@@ -151,7 +151,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         for name in [&self.host, &self.guest] {
-            let _ = namespace::remove_if_made(name, &Notes::default());
+            let _ = namespace::remove_if_made(name, &RunDir::default());
         }
     }
 }
@@ -375,12 +375,12 @@ fn a_killed_process_leaves_the_kernel_shut_out_and_the_next_one_takes_over() {
 fn what_a_killed_process_left_is_given_back_when_its_eni_is_gone() {
     let Some(place) = Place::new("isolate-left") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let notes = folder.path().join("interfaces");
+    let run_dir = folder.path().join("interfaces");
     let ports =
-        PortFactory { notes: Some(Notes::beside(&folder.path().join("vswitch.sock"))), ..PortFactory::default() };
+        PortFactory { run_dir: Some(RunDir::beside(&folder.path().join("vswitch.sock"))), ..PortFactory::default() };
     drop(ports.open(&EniId::from("eni-1"), &place.spec()).unwrap());
     assert!(queueing(&place).contains("clsact"));
-    assert_eq!(std::fs::read_dir(&notes).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(&run_dir).unwrap().count(), 1);
     for is_there_first in [true, false] {
         drop(ports.open(&EniId::from("eni-1"), &place.spec()).unwrap());
         let mut plane = Plane::with(ports.clone());
@@ -391,7 +391,7 @@ fn what_a_killed_process_left_is_given_back_when_its_eni_is_gone() {
         }
         plane.apply(with_other_eni(&place.desired()));
         assert_eq!(queueing(&place), "");
-        assert_eq!(std::fs::read_dir(&notes).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(&run_dir).unwrap().count(), 0);
         plane.running.stop();
     }
 }
@@ -403,8 +403,8 @@ fn a_stop_and_a_state_without_enis_leave_the_kernel_shut_out() {
     for interface_io in [InterfaceIo::Packet, InterfaceIo::Xdp] {
         let Some(place) = Place::new("isolate-stop") else { return };
         let folder = tempfile::tempdir().unwrap();
-        let notes = Notes::beside(&folder.path().join("vswitch.sock"));
-        let ports = PortFactory { notes: Some(notes.clone()), interface_io, ..PortFactory::default() };
+        let run_dir = RunDir::beside(&folder.path().join("vswitch.sock"));
+        let ports = PortFactory { run_dir: Some(run_dir.clone()), interface_io, ..PortFactory::default() };
         let states = [place.desired(), without_enis(&place.desired()), place.desired()];
         for (number, state) in states.into_iter().enumerate() {
             let mut plane = Plane::with(ports.clone());
@@ -418,11 +418,11 @@ fn a_stop_and_a_state_without_enis_leave_the_kernel_shut_out() {
             place.guest_sends_everything();
             std::thread::sleep(QUIET);
             assert_eq!(witness.seen(), (0, 0), "{interface_io:?}, after process {number}");
-            assert_eq!(isolation::noted(&notes), [place.interface()], "{interface_io:?}, after process {number}");
+            assert_eq!(isolation::recorded(&run_dir), [place.interface()], "{interface_io:?}, after process {number}");
         }
-        isolation::release(&place.interface(), Some(&notes)).unwrap();
+        isolation::release(&place.interface(), Some(&run_dir)).unwrap();
         assert_eq!(queueing(&place), "");
-        assert_eq!(isolation::noted(&notes), []);
+        assert_eq!(isolation::recorded(&run_dir), []);
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread::JoinHandle;
 use vswitch::os::namespace;
-use vswitch::os::notes::Notes;
+use vswitch::os::run_dir::RunDir;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::tap::persistent;
 use vswitch::{VswitchConfig, run_until};
@@ -87,7 +87,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = persistent::remove_all(&Notes::beside(&self.folder.path().join("vswitch.sock")), |_| {});
+        let _ = persistent::remove_all(&RunDir::beside(&self.folder.path().join("vswitch.sock")), |_| {});
         let _ = Command::new("ip").args(["netns", "delete", &self.guest]).output();
     }
 }
@@ -197,6 +197,6 @@ fn a_device_of_somebody_else_is_left_as_it_was_found() {
         switch.run(world.desired(None));
         assert_eq!(world.index(), first);
     }
-    assert_eq!(persistent::made(&Notes::beside(&world.folder.path().join("vswitch.sock"))), []);
+    assert_eq!(persistent::made(&RunDir::beside(&world.folder.path().join("vswitch.sock"))), []);
     assert!(namespace::identity(&world.guest).is_ok());
 }

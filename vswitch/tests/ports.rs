@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::os::io_uring::BatchRing;
 use vswitch::os::namespace;
-use vswitch::os::notes::Notes;
+use vswitch::os::run_dir::RunDir;
 use vswitch::port::af_packet::AfPacketPort;
 use vswitch::port::af_xdp::AfXdpPort;
 use vswitch::port::buffer_pool::{BufferPool, PoolSize};
@@ -87,7 +87,7 @@ impl Rig {
             rig.open();
             return Some(rig);
         }
-        namespace::ensure(&rig.namespace, &Notes::default()).unwrap();
+        namespace::ensure(&rig.namespace, &RunDir::default()).unwrap();
         namespace::within(&rig.namespace, || std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")).unwrap();
         namespace::within(&rig.namespace, || std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"))
             .unwrap();
@@ -201,7 +201,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         if self.kind != Kind::Memory {
-            let _ = namespace::remove_if_made(&self.namespace, &Notes::default());
+            let _ = namespace::remove_if_made(&self.namespace, &RunDir::default());
         }
     }
 }

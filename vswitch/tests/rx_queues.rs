@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::os::namespace;
 use vswitch::os::netlink::Interface;
-use vswitch::os::notes::Notes;
+use vswitch::os::run_dir::RunDir;
 use vswitch::port::Port;
 use vswitch::port::buffer_pool::{BufferPool, PoolSize};
 use vswitch::port::factory::PortFactory;
@@ -145,7 +145,7 @@ struct Guest(String);
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0, &Notes::default());
+        let _ = namespace::remove_if_made(&self.0, &RunDir::default());
     }
 }
 

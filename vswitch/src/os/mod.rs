@@ -4,5 +4,5 @@ pub mod io_uring;
 pub mod isolation;
 pub mod namespace;
 pub mod netlink;
-pub mod notes;
+pub mod run_dir;
 pub mod sys;

@@ -1,10 +1,10 @@
 //! Named network namespaces, as `ip netns` keeps them: files of `/run/netns` on which a namespace is mounted.
 //!
 //! A thread is moved into a namespace, never the process: [`within`] starts one for each piece of work. What the
-//! switch made it notes down beside its control socket (`os/notes.rs`), so that a later process of the switch may remove it, and
+//! switch made it notes down beside its control socket (`os/run_dir.rs`), so that a later process of the switch may remove it, and
 //! never removes one that somebody else made. The end of a switch removes none: guests live in them.
 
-use crate::os::notes::{self, Notes};
+use crate::os::run_dir::{self, RunDir};
 use crate::os::sys;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
@@ -83,7 +83,7 @@ pub(crate) fn current() -> io::Result<String> {
 ///
 /// # Errors
 /// What the kernel says, with the name.
-pub fn ensure(name: &str, notes: &Notes) -> io::Result<()> {
+pub fn ensure(name: &str, run_dir: &RunDir) -> io::Result<()> {
     if identity(name).is_ok() {
         return Ok(());
     }
@@ -103,31 +103,31 @@ pub fn ensure(name: &str, notes: &Notes) -> io::Result<()> {
         let _ = fs::remove_file(&target);
         return Err(explain(name, error));
     }
-    let noted = within(name, current).and_then(|identity| notes.write(&note(name, notes), &identity));
-    noted.map_err(|error| explain(name, error))
+    let recorded = within(name, current).and_then(|identity| run_dir.write(&record_path(name, run_dir), &identity));
+    recorded.map_err(|error| explain(name, error))
 }
 
-/// The names of the namespaces that the switch of these notes made, as far as they are still what it made. Forgets others.
-pub fn made(notes: &Notes) -> Vec<String> {
-    let names = notes::names_in(&notes.namespaces());
-    let (made, stale): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_made(name, notes));
-    stale.iter().for_each(|name| drop(fs::remove_file(note(name, notes))));
+/// The names of the namespaces that the switch of this run directory made, as far as they are still what it made. Forgets others.
+pub fn made(run_dir: &RunDir) -> Vec<String> {
+    let names = run_dir::names_in(&run_dir.namespaces());
+    let (made, stale): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_made(name, run_dir));
+    stale.iter().for_each(|name| drop(fs::remove_file(record_path(name, run_dir))));
     made
 }
 
-/// Whether the switch of these notes, this process or an earlier one, made the namespace that the name means now.
-pub fn is_made(name: &str, notes: &Notes) -> bool {
-    let noted = fs::read_to_string(note(name, notes));
-    matches!((within(name, current), noted), (Ok(identity), Ok(noted)) if noted == identity)
+/// Whether the switch of this run directory, this process or an earlier one, made the namespace that the name means now.
+pub fn is_made(name: &str, run_dir: &RunDir) -> bool {
+    let recorded = fs::read_to_string(record_path(name, run_dir));
+    matches!((within(name, current), recorded), (Ok(identity), Ok(recorded)) if recorded == identity)
 }
 
 /// Removes the namespace if the switch made it; leaves it alone otherwise.
 ///
 /// # Errors
 /// What the kernel says, with the name.
-pub fn remove_if_made(name: &str, notes: &Notes) -> io::Result<()> {
-    let is_ours = is_made(name, notes);
-    if let Err(error) = fs::remove_file(note(name, notes))
+pub fn remove_if_made(name: &str, run_dir: &RunDir) -> io::Result<()> {
+    let is_ours = is_made(name, run_dir);
+    if let Err(error) = fs::remove_file(record_path(name, run_dir))
         && error.kind() != io::ErrorKind::NotFound
     {
         return Err(explain(name, error));
@@ -179,7 +179,7 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Re
 
 /// Makes `/run/netns` as `ip netns add` does: shared, so that namespaces appear in the mount namespaces of others.
 fn make_directory() -> io::Result<()> {
-    notes::make_public(Path::new(DIRECTORY))?;
+    run_dir::make_public(Path::new(DIRECTORY))?;
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     match rustix::mount::mount_change(DIRECTORY, shared) {
         // Not a mount point yet.
@@ -199,8 +199,8 @@ fn path(name: &str) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{name}' cannot be the name of a namespace")))
 }
 
-fn note(name: &str, notes: &Notes) -> PathBuf {
-    notes.namespaces().join(name.replace('/', "_"))
+fn record_path(name: &str, run_dir: &RunDir) -> PathBuf {
+    run_dir.namespaces().join(name.replace('/', "_"))
 }
 
 fn explain(name: &str, error: io::Error) -> io::Error {

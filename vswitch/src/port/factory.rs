@@ -1,6 +1,6 @@
 //! Opens ports of every kind.
 
-use crate::os::notes::Notes;
+use crate::os::run_dir::RunDir;
 use crate::port::spec::PortSpec;
 use crate::port::tap::{TapIo, persistent};
 use crate::port::{Port, af_packet, af_xdp, faults, isolation, memory, tap};
@@ -38,7 +38,7 @@ pub struct PortFactory {
     pub memory: memory::MemoryHub,
     /// Where it is noted what the switch made and took, for its next process; TAP devices end with the switch where that is
     /// nowhere.
-    pub notes: Option<Notes>,
+    pub run_dir: Option<RunDir>,
     /// Faults to inject into every port.
     pub faults: Option<faults::Faults>,
 }
@@ -91,8 +91,8 @@ impl PortFactory {
         let is_to_be_set = spec.interface.is_none() && tap.namespace.is_some();
         let before = if is_to_be_set { persistent::identity(tap).unwrap_or_default() } else { None };
         let how = (self.tap_offloads(), self.tap_io);
-        let queues = match &self.notes {
-            Some(notes) => persistent::open(tap, spec.interface.as_ref(), how, rx_queues, notes)?,
+        let queues = match &self.run_dir {
+            Some(run_dir) => persistent::open(tap, spec.interface.as_ref(), how, rx_queues, run_dir)?,
             None => tap::Tap::open_rx_queues(tap, spec.interface.as_ref(), how, rx_queues)?,
         };
         if is_to_be_set && persistent::identity(tap)? != before {
@@ -103,7 +103,7 @@ impl PortFactory {
 
     fn open_interface(&self, interface: &desired::PacketPort) -> io::Result<Box<dyn Port>> {
         // First, so that its guest reaches no kernel while the port is down either.
-        isolation::isolate(interface, self.notes.as_ref())?;
+        isolation::isolate(interface, self.run_dir.as_ref())?;
         if self.interface_io == InterfaceIo::Xdp {
             match af_xdp::AfXdpPort::open(interface) {
                 Ok(port) => return Ok(Box::new(port)),

@@ -4,7 +4,7 @@
 //! still ports the next process takes over; for the others, whose ENIs went meanwhile, each is noted down as a file in a
 //! folder beside the control socket.
 
-use crate::os::notes::{self, Notes};
+use crate::os::run_dir::{self, RunDir};
 use crate::os::{self, namespace};
 use crate::port::af_packet::{describe, explain};
 use std::fs;
@@ -20,11 +20,11 @@ const SEPARATOR: char = ':';
 ///
 /// # Errors
 /// Why that cannot be, naming interface and namespace: then it must not be a port.
-pub(super) fn isolate(port: &PacketPort, notes: Option<&Notes>) -> io::Result<()> {
-    if let Some(notes) = notes {
-        let folder = notes.interfaces();
-        let noted = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        noted.and_then(|()| fs::write(note(notes, port), [])).map_err(|error| {
+pub(super) fn isolate(port: &PacketPort, run_dir: Option<&RunDir>) -> io::Result<()> {
+    if let Some(run_dir) = run_dir {
+        let folder = run_dir.interfaces();
+        let recorded = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        recorded.and_then(|()| fs::write(record_path(run_dir, port), [])).map_err(|error| {
             let text = format!("{}: cannot be noted in {}: {error}", describe(port), folder.display());
             io::Error::new(error.kind(), text)
         })?;
@@ -46,28 +46,28 @@ pub(crate) fn keep(port: &PacketPort) -> io::Result<bool> {
 ///
 /// # Errors
 /// What failed, naming interface and namespace. An interface or a namespace that is gone is none.
-pub fn release(port: &PacketPort, notes: Option<&Notes>) -> io::Result<()> {
+pub fn release(port: &PacketPort, run_dir: Option<&RunDir>) -> io::Result<()> {
     match namespace::within_any(port.namespace.as_deref(), || os::isolation::release(&port.device)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(&describe(port), error)),
         _ => {}
     }
-    match notes.map(|notes| fs::remove_file(note(notes, port))) {
+    match run_dir.map(|run_dir| fs::remove_file(record_path(run_dir, port))) {
         Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(explain(&describe(port), error)),
         _ => Ok(()),
     }
 }
 
 /// The interfaces that are noted: this process's, and those that an earlier one left.
-pub fn noted(notes: &Notes) -> Vec<PacketPort> {
+pub fn recorded(run_dir: &RunDir) -> Vec<PacketPort> {
     let port = |name: String| {
         let (device, namespace) = name.split_once(SEPARATOR)?;
         let namespace = Some(namespace.to_owned()).filter(|name| !name.is_empty());
         Some(PacketPort { device: device.to_owned(), namespace, mtu_bytes: TapPort::default_mtu_bytes() })
     };
-    notes::names_in(&notes.interfaces()).into_iter().filter_map(port).collect()
+    run_dir::names_in(&run_dir.interfaces()).into_iter().filter_map(port).collect()
 }
 
-fn note(notes: &Notes, port: &PacketPort) -> PathBuf {
+fn record_path(run_dir: &RunDir, port: &PacketPort) -> PathBuf {
     let namespace = port.namespace.as_deref().unwrap_or_default();
-    notes.interfaces().join(format!("{}{SEPARATOR}{namespace}", port.device))
+    run_dir.interfaces().join(format!("{}{SEPARATOR}{namespace}", port.device))
 }

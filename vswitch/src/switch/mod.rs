@@ -16,7 +16,7 @@ use crate::exchange::doorbell::Doorbell;
 use crate::exchange::handoff;
 use crate::exchange::publish::{Publication, Published};
 use crate::os::namespace;
-use crate::os::notes::Notes;
+use crate::os::run_dir::RunDir;
 use crate::port::Port;
 use crate::port::buffer_pool::BufferPool;
 use crate::port::factory::PortFactory;
@@ -229,7 +229,7 @@ impl Switch {
             affected.iter().filter_map(|eni| Some((eni.clone(), self.ports.get(eni)?.spec.clone()))).collect();
         self.placement.follow(affected.iter().map(|eni| (eni, self.compiler.eni_index(eni))));
         let mut leaving = BTreeMap::new();
-        let mut closed = ClosedPorts { notes: self.factory.notes.clone(), ..ClosedPorts::default() };
+        let mut closed = ClosedPorts { run_dir: self.factory.run_dir.clone(), ..ClosedPorts::default() };
         let mut barrier = Ok(0);
         for step in plan(&running, &wanted) {
             match step {
@@ -380,7 +380,7 @@ impl Switch {
     /// Closes all ports. Namespaces and devices that the switch made stay, with whoever uses them, and interfaces that exist
     /// stay shut to the kernel that hosts them, so that no guest gets around the switch: the next switch finds them.
     pub fn close_all(&mut self, driver: &mut dyn WorkerDriver) {
-        let mut closed = ClosedPorts { notes: self.factory.notes.clone(), ..ClosedPorts::default() };
+        let mut closed = ClosedPorts { run_dir: self.factory.run_dir.clone(), ..ClosedPorts::default() };
         for (_, record) in std::mem::take(&mut self.ports) {
             self.close(record, &mut closed, driver);
         }
@@ -427,7 +427,7 @@ struct ClosedPorts {
     devices: Vec<TapPort>,
     namespaces: BTreeSet<String>,
     interfaces: Vec<PacketPort>,
-    notes: Option<Notes>,
+    run_dir: Option<RunDir>,
 }
 
 impl ClosedPorts {
@@ -435,9 +435,9 @@ impl ClosedPorts {
     fn close(&mut self) {
         self.ports.iter_mut().for_each(|port| port.retire());
         self.drop_ports();
-        let Some(notes) = &self.notes else { return };
+        let Some(run_dir) = &self.run_dir else { return };
         for tap in self.devices.drain(..) {
-            if let Err(error) = persistent::remove(&tap, notes) {
+            if let Err(error) = persistent::remove(&tap, run_dir) {
                 log::warn!("{error}");
             }
         }

@@ -142,7 +142,7 @@ impl Switch {
         let (worker, slot, frame_bytes_max) = (record.worker, record.slot, spec.frame_bytes_max());
         let adjusted = match (spec.tap(), &spec.interface) {
             (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref()).inspect(|()| {
-                self.factory.notes.iter().for_each(|notes| persistent::note_interface(tap, interface, notes))
+                self.factory.run_dir.iter().for_each(|run_dir| persistent::record_interface(tap, interface, run_dir))
             }),
             (Some(tap), None) if tap.namespace.is_some() && previous != *spec => tap::set_link(tap, spec.mac),
             _ => Ok(()),
@@ -272,17 +272,17 @@ impl Switch {
         if std::mem::replace(&mut self.has_removed_leftovers, true) || self.compiler.desired().enis.is_empty() {
             return;
         }
-        if let Some(notes) = &self.factory.notes {
+        if let Some(run_dir) = &self.factory.run_dir {
             let in_use = self.devices_in_use();
-            for tap in persistent::made(notes) {
+            for tap in persistent::made(run_dir) {
                 if !in_use.contains(&(tap.device.as_str(), tap.namespace.as_deref()))
-                    && let Err(error) = persistent::remove(&tap, notes)
+                    && let Err(error) = persistent::remove(&tap, run_dir)
                 {
                     log::warn!("{error}");
                 }
             }
-            self.remove_namespaces(namespace::made(notes).into_iter().collect());
-            self.release_interfaces(&isolation::noted(notes));
+            self.remove_namespaces(namespace::made(run_dir).into_iter().collect());
+            self.release_interfaces(&isolation::recorded(run_dir));
         }
     }
 
@@ -294,17 +294,17 @@ impl Switch {
         let in_use = self.devices_in_use();
         let is_in_use = |port: &PacketPort| in_use.contains(&(port.device.as_str(), port.namespace.as_deref()));
         for interface in interfaces.iter().filter(|interface| !is_in_use(interface)) {
-            if let Err(error) = isolation::release(interface, self.factory.notes.as_ref()) {
+            if let Err(error) = isolation::release(interface, self.factory.run_dir.as_ref()) {
                 log::warn!("{error}");
             }
         }
     }
 
     fn remove_namespaces(&self, names: BTreeSet<String>) {
-        let notes = self.factory.notes.clone().unwrap_or_default();
+        let run_dir = self.factory.run_dir.clone().unwrap_or_default();
         let in_use: BTreeSet<&str> = self.ports.values().filter_map(PortRecord::namespace_name).collect();
         for name in names.iter().filter(|name| !in_use.contains(name.as_str())) {
-            if let Err(error) = namespace::remove_if_made(name, &notes) {
+            if let Err(error) = namespace::remove_if_made(name, &run_dir) {
                 log::warn!("{error}");
             }
         }

@@ -10,7 +10,7 @@ pub mod steering;
 use crate::os::io_uring::BatchRing;
 use crate::os::namespace;
 use crate::os::netlink::{self, Interface};
-use crate::os::notes::Notes;
+use crate::os::run_dir::RunDir;
 use crate::os::sys::{self, TapMode, tap_offloads};
 use crate::port::batch_size::BatchSize;
 use crate::port::buffer_pool::BufferPool;
@@ -90,7 +90,7 @@ impl Tap {
         };
         let opened = match &tap.namespace {
             Some(name) if tap.create_namespace => {
-                namespace::ensure(name, &Notes::default()).and_then(|()| namespace::within(name, work))
+                namespace::ensure(name, &RunDir::default()).and_then(|()| namespace::within(name, work))
             }
             name => namespace::within_any(name.as_deref(), work),
         };

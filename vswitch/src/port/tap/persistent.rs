@@ -6,7 +6,7 @@
 
 use crate::os::namespace;
 use crate::os::netlink::{self, Interface};
-use crate::os::notes::{self, Notes};
+use crate::os::run_dir::{self, RunDir};
 use crate::port::tap::{self, Tap, TapIo};
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ const NAMESPACES_FOLDER: &str = "namespaces";
 
 /// What is noted of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Note {
+struct DeviceRecord {
     /// Which device of which namespace: another one of the same name has another identity.
     identity: String,
     queues: usize,
@@ -28,7 +28,7 @@ struct Note {
     gateways: Vec<std::net::IpAddr>,
 }
 
-/// Opens a device for the switch of these notes: its own from before, or a new one, which then outlives the
+/// Opens a device for the switch of this run directory: its own from before, or a new one, which then outlives the
 /// process, or one that somebody else made. Else as [`Tap::open_rx_queues`].
 ///
 /// # Errors
@@ -38,30 +38,30 @@ pub fn open(
     interface: Option<&Interface>,
     how: (Offloads, TapIo),
     rx_queues: usize,
-    notes: &Notes,
+    run_dir: &RunDir,
 ) -> io::Result<Vec<Tap>> {
     if let Some(name) = tap.namespace.as_deref().filter(|_| tap.create_namespace) {
-        namespace::ensure(name, notes)?;
+        namespace::ensure(name, run_dir)?;
     }
     // Where that cannot be told, opening says why.
     let Ok(mut found) = identity(tap) else { return Tap::open_rx_queues(tap, interface, how, rx_queues) };
-    let mut own = Note::read(tap, notes).filter(|note| Some(&note.identity) == found.as_ref());
-    if own.as_ref().is_some_and(|note| note.queues != rx_queues) {
+    let mut own = DeviceRecord::read(tap, run_dir).filter(|record| Some(&record.identity) == found.as_ref());
+    if own.as_ref().is_some_and(|record| record.queues != rx_queues) {
         // The kernel fixes at its making whether a device may have several queues.
         delete(tap)?;
         (found, own) = (None, None);
     }
     let mut queues = Tap::open_rx_queues(tap, interface, how, rx_queues)?;
-    if let (Some(note), Some(interface)) = (&own, interface) {
-        let (addresses, gateways) = (note.addresses.clone(), note.gateways.clone());
+    if let (Some(record), Some(interface)) = (&own, interface) {
+        let (addresses, gateways) = (record.addresses.clone(), record.gateways.clone());
         tap::adjust(tap, interface, Some(&Interface { addresses, gateways, ..interface.clone() }))?;
     }
     if found.is_none() || own.is_some() {
         let kept = identity(tap).and_then(|identity| {
-            let mut note = Note { queues: rx_queues, ..Note::default() };
-            note.identity = identity.unwrap_or_default();
-            note.set(interface);
-            note.write(tap, notes)?;
+            let mut record = DeviceRecord { queues: rx_queues, ..DeviceRecord::default() };
+            record.identity = identity.unwrap_or_default();
+            record.set(interface);
+            record.write(tap, run_dir)?;
             queues.iter_mut().try_for_each(|queue| queue.persist(true))
         });
         if let Err(error) = kept {
@@ -72,10 +72,10 @@ pub fn open(
 }
 
 /// Notes what is set on a device of the switch by now.
-pub fn note_interface(tap: &TapPort, interface: &Interface, notes: &Notes) {
-    if let Some(mut note) = Note::read(tap, notes) {
-        note.set(Some(interface));
-        if let Err(error) = note.write(tap, notes) {
+pub fn record_interface(tap: &TapPort, interface: &Interface, run_dir: &RunDir) {
+    if let Some(mut record) = DeviceRecord::read(tap, run_dir) {
+        record.set(Some(interface));
+        if let Err(error) = record.write(tap, run_dir) {
             log::warn!("what is set on TAP device {} cannot be noted: {error}", tap.device);
         }
     }
@@ -85,27 +85,27 @@ pub fn note_interface(tap: &TapPort, interface: &Interface, notes: &Notes) {
 ///
 /// # Errors
 /// What the kernel says, with the device.
-pub fn remove(tap: &TapPort, notes: &Notes) -> io::Result<()> {
-    let Some(note) = Note::read(tap, notes) else { return Ok(()) };
+pub fn remove(tap: &TapPort, run_dir: &RunDir) -> io::Result<()> {
+    let Some(record) = DeviceRecord::read(tap, run_dir) else { return Ok(()) };
     // A namespace that is gone took its devices along.
     let found = identity(tap).unwrap_or_default();
-    if found == Some(note.identity) {
+    if found == Some(record.identity) {
         delete(tap)?;
     }
-    let path = path(&tap.device, tap.namespace.as_deref(), notes);
+    let path = path(&tap.device, tap.namespace.as_deref(), run_dir);
     let _ = fs::remove_file(&path);
     // The folder of a namespace goes with its last device.
     let _ = path.parent().filter(|_| tap.namespace.is_some()).map(fs::remove_dir);
     Ok(())
 }
 
-/// The devices that the switch of these notes made.
-pub fn made(notes: &Notes) -> Vec<TapPort> {
-    let namespaces = notes::names_in(&notes.devices().join(NAMESPACES_FOLDER));
+/// The devices that the switch of this run directory made.
+pub fn made(run_dir: &RunDir) -> Vec<TapPort> {
+    let namespaces = run_dir::names_in(&run_dir.devices().join(NAMESPACES_FOLDER));
     let all = namespaces.into_iter().map(Some).chain([None]);
     let devices = all.flat_map(|namespace| {
-        let folder = path("", namespace.as_deref(), notes);
-        notes::names_in(&folder).into_iter().map(move |device| TapPort {
+        let folder = path("", namespace.as_deref(), run_dir);
+        run_dir::names_in(&folder).into_iter().map(move |device| TapPort {
             device,
             namespace: namespace.clone(),
             create_namespace: false,
@@ -113,20 +113,20 @@ pub fn made(notes: &Notes) -> Vec<TapPort> {
             mtu_bytes: TapPort::default_mtu_bytes(),
         })
     });
-    devices.filter(|tap| Note::read(tap, notes).is_some()).collect()
+    devices.filter(|tap| DeviceRecord::read(tap, run_dir).is_some()).collect()
 }
 
-/// Removes the devices and namespaces that the switch of these notes made. Tells of each that is gone.
+/// Removes the devices and namespaces that the switch of this run directory made. Tells of each that is gone.
 ///
 /// # Errors
 /// What the kernel says, with the device or the namespace.
-pub fn remove_all(notes: &Notes, mut is_gone: impl FnMut(&TapPort)) -> io::Result<Vec<String>> {
-    for tap in made(notes) {
-        remove(&tap, notes)?;
+pub fn remove_all(run_dir: &RunDir, mut is_gone: impl FnMut(&TapPort)) -> io::Result<Vec<String>> {
+    for tap in made(run_dir) {
+        remove(&tap, run_dir)?;
         is_gone(&tap);
     }
-    let names = namespace::made(notes);
-    names.iter().try_for_each(|name| namespace::remove_if_made(name, notes))?;
+    let names = namespace::made(run_dir);
+    names.iter().try_for_each(|name| namespace::remove_if_made(name, run_dir))?;
     Ok(names)
 }
 
@@ -142,40 +142,40 @@ fn delete(tap: &TapPort) -> io::Result<()> {
     namespace::within_any(tap.namespace.as_deref(), || netlink::delete(&tap.device))
 }
 
-fn path(device: &str, namespace: Option<&str>, notes: &Notes) -> PathBuf {
+fn path(device: &str, namespace: Option<&str>, run_dir: &RunDir) -> PathBuf {
     match namespace {
-        Some(name) => notes.devices().join(NAMESPACES_FOLDER).join(name.replace('/', "_")).join(device),
-        None => notes.devices().join(HOST_FOLDER).join(device),
+        Some(name) => run_dir.devices().join(NAMESPACES_FOLDER).join(name.replace('/', "_")).join(device),
+        None => run_dir.devices().join(HOST_FOLDER).join(device),
     }
 }
 
-impl Note {
+impl DeviceRecord {
     fn set(&mut self, interface: Option<&Interface>) {
         self.addresses = interface.map(|interface| interface.addresses.clone()).unwrap_or_default();
         self.gateways = interface.map(|interface| interface.gateways.clone()).unwrap_or_default();
     }
 
-    fn read(tap: &TapPort, notes: &Notes) -> Option<Self> {
-        let text = fs::read_to_string(path(&tap.device, tap.namespace.as_deref(), notes)).ok()?;
-        let mut note = Self::default();
+    fn read(tap: &TapPort, run_dir: &RunDir) -> Option<Self> {
+        let text = fs::read_to_string(path(&tap.device, tap.namespace.as_deref(), run_dir)).ok()?;
+        let mut record = Self::default();
         for line in text.lines() {
             let (word, value) = line.split_once(' ')?;
             match word {
-                "identity" => note.identity = value.into(),
-                "queues" => note.queues = value.parse().ok()?,
-                "address" => note.addresses.push(value.parse().ok()?),
-                "gateway" => note.gateways.push(value.parse().ok()?),
+                "identity" => record.identity = value.into(),
+                "queues" => record.queues = value.parse().ok()?,
+                "address" => record.addresses.push(value.parse().ok()?),
+                "gateway" => record.gateways.push(value.parse().ok()?),
                 _ => {}
             }
         }
-        Some(note)
+        Some(record)
     }
 
-    fn write(&self, tap: &TapPort, notes: &Notes) -> io::Result<()> {
+    fn write(&self, tap: &TapPort, run_dir: &RunDir) -> io::Result<()> {
         let Self { identity, queues, addresses, gateways } = self;
         let mut text = format!("identity {identity}\nqueues {queues}\n");
         addresses.iter().for_each(|address| text.push_str(&format!("address {address}\n")));
         gateways.iter().for_each(|gateway| text.push_str(&format!("gateway {gateway}\n")));
-        notes.write(&path(&tap.device, tap.namespace.as_deref(), notes), &text)
+        run_dir.write(&path(&tap.device, tap.namespace.as_deref(), run_dir), &text)
     }
 }

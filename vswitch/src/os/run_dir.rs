@@ -1,5 +1,5 @@
-//! What a switch notes of what it made and took on this machine: files beside its control socket, so that whoever runs there
-//! next finds them, and nobody else does.
+//! The run directory: records of what a switch made and took on this machine, as files beside its control socket, so that
+//! whoever runs there next finds them, and nobody else does.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,20 +7,20 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The folder of a switch's notes.
+/// The run directory of a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notes {
+pub struct RunDir {
     folder: PathBuf,
 }
 
 /// Those of whoever makes a namespace and is no switch with a socket.
-impl Default for Notes {
+impl Default for RunDir {
     fn default() -> Self {
         Self { folder: "/run/sluice".into() }
     }
 }
 
-impl Notes {
+impl RunDir {
     /// Those of the switch with this control socket.
     pub fn beside(socket: &Path) -> Self {
         Self { folder: socket.parent().unwrap_or(Path::new("")).to_owned() }
