@@ -1,5 +1,5 @@
 //! Models of what the control thread and workers share, run through every order in which they can meet:
-//! `scripts/nightly models`. The rings, the bell and the publication are the product's; a worker is reduced to the order
+//! `scripts/nightly models`. The rings, the doorbell and the publication are the product's; a worker is reduced to the order
 //! in which `Worker::turn` and `WorkerLoop::sleep` touch them.
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
@@ -34,7 +34,7 @@ fn judged_by(sequence: u64) -> Handoff {
 #[derive(Clone)]
 struct Shared {
     publication: Arc<Publication>,
-    bells: Arc<[Doorbell]>,
+    doorbells: Arc<[Doorbell]>,
 }
 
 /// A worker as far as others meet it.
@@ -42,21 +42,21 @@ struct Worker {
     number: usize,
     shared: Shared,
     links: WorkerLinks,
-    bedside: Arc<Notify>,
+    wake: Arc<Notify>,
     current: Arc<Published>,
     drained: u64,
 }
 
 /// Two workers, and what they share.
 fn two_workers() -> (Shared, [Worker; 2]) {
-    let bedsides = [Arc::new(Notify::new()), Arc::new(Notify::new())];
-    let bells = bedsides.each_ref().map(|bedside| Doorbell::new(Some(Waker::of(Arc::clone(bedside)))));
-    let shared = Shared { publication: Arc::new(Publication::new(2, published(0))), bells: Arc::new(bells) };
-    let worker = |((number, links), bedside)| {
+    let wakes = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+    let doorbells = wakes.each_ref().map(|wake| Doorbell::new(Some(Waker::of(Arc::clone(wake)))));
+    let shared = Shared { publication: Arc::new(Publication::new(2, published(0))), doorbells: Arc::new(doorbells) };
+    let worker = |((number, links), wake)| {
         let current = shared.publication.newest();
-        Worker { number, shared: shared.clone(), links, bedside, current, drained: 0 }
+        Worker { number, shared: shared.clone(), links, wake, current, drained: 0 }
     };
-    let workers: Vec<_> = handoff::connect(2).into_iter().enumerate().zip(bedsides).map(worker).collect();
+    let workers: Vec<_> = handoff::connect(2).into_iter().enumerate().zip(wakes).map(worker).collect();
     (shared, workers.try_into().ok().unwrap())
 }
 
@@ -87,14 +87,14 @@ impl Worker {
     /// In the order of `WorkerLoop::sleep`.
     fn sleep(&self) {
         let publication = &self.shared.publication;
-        self.shared.bells[self.number].declare_asleep();
+        self.shared.doorbells[self.number].declare_asleep();
         let has_input = publication.is_newer_than(self.current.sequence)
             || publication.drain_requested() != self.drained
             || !self.inbound().packets.is_empty();
         if !has_input {
-            self.bedside.wait();
+            self.wake.wait();
         }
-        self.shared.bells[self.number].declare_awake();
+        self.shared.doorbells[self.number].declare_awake();
     }
 
     fn inbound(&self) -> Arc<WorkerLink> {
@@ -105,7 +105,7 @@ impl Worker {
     fn hand_off(&self) {
         let link = self.links.outbound[1 - self.number].as_ref().unwrap();
         link.packets.push(judged_by(self.current.sequence)).unwrap();
-        self.shared.bells[1 - self.number].ring();
+        self.shared.doorbells[1 - self.number].ring();
     }
 }
 
@@ -128,7 +128,7 @@ impl Shared {
     }
 
     fn ring_all(&self) {
-        self.bells.iter().for_each(Doorbell::ring);
+        self.doorbells.iter().for_each(Doorbell::ring);
     }
 }
 
@@ -228,7 +228,7 @@ fn what_a_port_holds_is_out_or_ends_with_it_once_a_change_is_drained() {
         let change = move || {
             shared.publication.publish(published(1));
             shared.publication.request_drain(1);
-            shared.bells[0].ring();
+            shared.doorbells[0].ring();
             while shared.publication.first_not_crossed(1, 1).is_some() {
                 thread::park();
             }
@@ -273,37 +273,38 @@ fn no_wake_up_is_lost() {
 #[test]
 fn a_worker_that_is_asked_for_comes_or_goes_on_turning() {
     loom::model(|| {
-        let bedside = Arc::new(Notify::new());
-        let bell = Arc::new(Doorbell::new(Some(Waker::of(Arc::clone(&bedside)))));
-        let (pause, desk) = (Arc::new(PauseRequest::default()), Arc::new((Mutex::new(false), Notify::new())));
+        let wake = Arc::new(Notify::new());
+        let doorbell = Arc::new(Doorbell::new(Some(Waker::of(Arc::clone(&wake)))));
+        let (pause, returned) = (Arc::new(PauseRequest::default()), Arc::new((Mutex::new(false), Notify::new())));
         pause.start();
-        let (its_bell, its_pause, its_desk) = (Arc::clone(&bell), Arc::clone(&pause), Arc::clone(&desk));
+        let (its_doorbell, its_pause, its_returned) =
+            (Arc::clone(&doorbell), Arc::clone(&pause), Arc::clone(&returned));
         // In the order of `WorkerLoop::run_until_paused`.
         let turn = move || {
             loop {
                 while its_pause.is_running() {
-                    its_bell.declare_asleep();
+                    its_doorbell.declare_asleep();
                     if its_pause.is_running() {
-                        bedside.wait();
+                        wake.wait();
                     }
-                    its_bell.declare_awake();
+                    its_doorbell.declare_awake();
                 }
                 if its_pause.confirm() {
                     break;
                 }
             }
-            assert!(!std::mem::replace(&mut *its_desk.0.lock().unwrap(), true), "it comes once");
-            its_desk.1.notify();
+            assert!(!std::mem::replace(&mut *its_returned.0.lock().unwrap(), true), "it comes once");
+            its_returned.1.notify();
         };
         let ask = move || {
-            pause.request(&bell);
-            let has_come = *desk.0.lock().unwrap();
+            pause.request(&doorbell);
+            let has_come = *returned.0.lock().unwrap();
             if !has_come && pause.cancel() {
-                assert!(!*desk.0.lock().unwrap(), "it goes on turning");
-                pause.request(&bell);
+                assert!(!*returned.0.lock().unwrap(), "it goes on turning");
+                pause.request(&doorbell);
             }
-            while !*desk.0.lock().unwrap() {
-                desk.1.wait();
+            while !*returned.0.lock().unwrap() {
+                returned.1.wait();
             }
             assert!(!pause.has_worker());
         };

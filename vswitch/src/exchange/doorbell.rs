@@ -12,7 +12,7 @@ pub use crate::exchange::sync::Waker;
 use crate::exchange::sync::{AtomicBool, fence};
 use std::sync::atomic::Ordering;
 
-/// The bell of one worker.
+/// The doorbell of one worker.
 #[derive(Debug, Default)]
 pub struct Doorbell {
     is_asleep: AtomicBool,
@@ -20,7 +20,7 @@ pub struct Doorbell {
 }
 
 impl Doorbell {
-    /// A bell that rings through `waker`; without one it belongs to a worker that is turned by hand.
+    /// A doorbell that rings through `waker`; without one it belongs to a worker that is turned by hand.
     pub fn new(waker: Option<Waker>) -> Self {
         Self { is_asleep: AtomicBool::new(false), waker }
     }

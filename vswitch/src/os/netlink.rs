@@ -68,45 +68,45 @@ impl Interface {
 /// # Errors
 /// What the kernel refused, naming the step.
 pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>) -> io::Result<()> {
-    quieten(device);
-    let index = interface_index(device).map_err(|error| step(device, "look up", error))?;
+    disable_autoconfiguration(device);
+    let index = interface_index(device).map_err(|error| explain(device, "look up", error))?;
     let mut netlink = Netlink::open()?;
     netlink
         .set_link(index, wanted.mac, wanted.mtu_bytes)
-        .map_err(|error| step(device, "set hardware address and MTU", error))?;
+        .map_err(|error| explain(device, "set hardware address and MTU", error))?;
     if wanted.addresses.iter().any(|address| matches!(address, IpNet::V6(_))) {
-        netlink.stop_link_local(index).map_err(|error| step(device, "set IPv6 address generation", error))?;
+        netlink.stop_link_local(index).map_err(|error| explain(device, "set IPv6 address generation", error))?;
     }
-    netlink.set_up(index).map_err(|error| step(device, "bring up", error))?;
-    let loopback = interface_index("lo").map_err(|error| step("lo", "look up", error))?;
-    netlink.set_up(loopback).map_err(|error| step("lo", "bring up", error))?;
+    netlink.set_up(index).map_err(|error| explain(device, "bring up", error))?;
+    let loopback = interface_index("lo").map_err(|error| explain("lo", "look up", error))?;
+    netlink.set_up(loopback).map_err(|error| explain("lo", "bring up", error))?;
     if let Some(previous) = previous {
         for gateway in previous.gateways.iter().filter(|gateway| !wanted.gateways.contains(gateway)) {
-            forgive(netlink.delete_route(default_route(index, *gateway)), io::ErrorKind::NotFound, Errno::SRCH)
-                .map_err(|error| step(device, "remove default route", error))?;
+            ignore_error(netlink.delete_route(default_route(index, *gateway)), io::ErrorKind::NotFound, Errno::SRCH)
+                .map_err(|error| explain(device, "remove default route", error))?;
         }
-        netlink.remove_subnets(index, previous, wanted).map_err(|error| step(device, "remove subnet", error))?;
+        netlink.remove_subnets(index, previous, wanted).map_err(|error| explain(device, "remove subnet", error))?;
         for address in previous.addresses.iter().filter(|address| !wanted.addresses.contains(address)) {
-            forgive(netlink.delete_address(index, *address), io::ErrorKind::NotFound, Errno::ADDRNOTAVAIL)
-                .map_err(|error| step(device, "remove address", error))?;
+            ignore_error(netlink.delete_address(index, *address), io::ErrorKind::NotFound, Errno::ADDRNOTAVAIL)
+                .map_err(|error| explain(device, "remove address", error))?;
         }
     }
     for address in &wanted.addresses {
         let is_behind_gateway = wanted.gateway_of(address).is_some();
         netlink
             .set_address(index, *address, is_behind_gateway)
-            .map_err(|error| step(device, &format!("add {address}"), error))?;
+            .map_err(|error| explain(device, &format!("add {address}"), error))?;
     }
     for (subnet, gateway) in wanted.subnets() {
         netlink
             .add_subnet(index, (subnet, gateway), wanted.gateway_mac)
-            .map_err(|error| step(device, &format!("lead {subnet} through {gateway}"), error))?;
+            .map_err(|error| explain(device, &format!("lead {subnet} through {gateway}"), error))?;
     }
     for gateway in &wanted.gateways {
         // Where two ENIs share a namespace, the first keeps the default route.
         netlink
             .add_route(default_route(index, *gateway))
-            .map_err(|error| step(device, &format!("add default route via {gateway}"), error))?;
+            .map_err(|error| explain(device, &format!("add default route via {gateway}"), error))?;
     }
     Ok(())
 }
@@ -116,9 +116,9 @@ pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>)
 /// # Errors
 /// What the kernel refused.
 pub fn set_link(device: &str, mac: MacAddress, mtu_bytes: u16) -> io::Result<()> {
-    let index = interface_index(device).map_err(|error| step(device, "look up", error))?;
+    let index = interface_index(device).map_err(|error| explain(device, "look up", error))?;
     let set = Netlink::open()?.set_link(index, mac, mtu_bytes);
-    set.map_err(|error| step(device, "set hardware address and MTU", error))
+    set.map_err(|error| explain(device, "set hardware address and MTU", error))
 }
 
 /// The number of a device, if there is one of the name.
@@ -129,7 +129,7 @@ pub fn index(device: &str) -> io::Result<Option<u32>> {
     match interface_index(device) {
         Ok(index) => Ok(Some(index)),
         Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
-        Err(error) => Err(step(device, "look up", error)),
+        Err(error) => Err(explain(device, "look up", error)),
     }
 }
 
@@ -142,24 +142,24 @@ pub fn delete(device: &str) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = index;
     let deleted = Netlink::open()?.request(RouteNetlinkMessage::DelLink(link), 0);
-    forgive(deleted, io::ErrorKind::NotFound, Errno::NODEV).map_err(|error| step(device, "remove", error))
+    ignore_error(deleted, io::ErrorKind::NotFound, Errno::NODEV).map_err(|error| explain(device, "remove", error))
 }
 
 /// Best effort: a switch in a container may see `/proc/sys` read-only, and then the guest is only a little noisier.
-fn quieten(device: &str) {
+fn disable_autoconfiguration(device: &str) {
     for (key, value) in [("accept_ra", "0"), ("autoconf", "0"), ("dad_transmits", "0"), ("router_solicitations", "0")] {
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/{key}"), value);
     }
 }
 
-fn forgive(result: io::Result<()>, kind: io::ErrorKind, errno: Errno) -> io::Result<()> {
+fn ignore_error(result: io::Result<()>, kind: io::ErrorKind, errno: Errno) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == kind || error.raw_os_error() == Some(errno.raw_os_error()) => Ok(()),
         result => result,
     }
 }
 
-fn step(device: &str, what: &str, error: io::Error) -> io::Error {
+fn explain(device: &str, what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{device}: {what}: {error}"))
 }
 
@@ -243,10 +243,10 @@ impl Netlink {
         let (before, now) = (previous.subnets(), wanted.subnets());
         for &(subnet, gateway) in before.difference(&now) {
             for route in [subnet_route(index, subnet, gateway), link_route(index, gateway)] {
-                forgive(self.delete_route(route), io::ErrorKind::NotFound, Errno::SRCH)?;
+                ignore_error(self.delete_route(route), io::ErrorKind::NotFound, Errno::SRCH)?;
             }
             let neighbor = RouteNetlinkMessage::DelNeighbour(neighbor(index, gateway, previous.gateway_mac));
-            forgive(self.request(neighbor, 0), io::ErrorKind::NotFound, Errno::NOENT)?;
+            ignore_error(self.request(neighbor, 0), io::ErrorKind::NotFound, Errno::NOENT)?;
         }
         Ok(())
     }
@@ -254,7 +254,7 @@ impl Netlink {
     /// Adds a route unless there is one to the same destination, as good.
     fn add_route(&mut self, route: RouteMessage) -> io::Result<()> {
         let added = self.request(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL);
-        forgive(added, io::ErrorKind::AlreadyExists, Errno::EXIST)
+        ignore_error(added, io::ErrorKind::AlreadyExists, Errno::EXIST)
     }
 
     fn delete_route(&mut self, route: RouteMessage) -> io::Result<()> {

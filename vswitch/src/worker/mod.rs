@@ -95,7 +95,7 @@ impl PortEntry {
     }
 }
 
-/// The bells of all workers, by their numbers.
+/// The doorbells of all workers, by their numbers.
 pub type Doorbells = Arc<[Arc<Doorbell>]>;
 
 /// Everything a worker shares with others.

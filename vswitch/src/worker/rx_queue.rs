@@ -1,4 +1,4 @@
-//! Rx queues: a worker that receives for an ENI of another's hands over what came, unjudged and in order.
+//! Rx queues: a worker that receives for an ENI of another's hands over what came, not yet evaluated and in order.
 //!
 //! Buffers stay with their pools: the owner gives a free one of its own for each that it takes. While it has none, or the
 //! ring is full, frames wait in the rx queue; nothing that was received is lost.

@@ -49,7 +49,7 @@ impl MonotonicClock {
 pub struct WorkerLoop {
     /// Where its ports and its doorbell are registered.
     pub poll: Poll,
-    /// Its bell.
+    /// Its doorbell.
     pub doorbell: Arc<Doorbell>,
     /// The core to be pinned to.
     pub core: Option<usize>,
