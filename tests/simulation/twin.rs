@@ -163,7 +163,7 @@ impl Twin {
     pub(crate) fn change(&mut self, desired: Desired, generation: u64) -> Result<(), Vec<Refusal>> {
         self.compiler.replace(&desired, generation)?;
         let enis: BTreeSet<&EniId> = self.desired.enis.keys().chain(desired.enis.keys()).collect();
-        self.placement.follow(enis.into_iter().map(|eni| (eni, self.compiler.eni_index(eni))));
+        self.placement.update(enis.into_iter().map(|eni| (eni, self.compiler.eni_index(eni))));
         let before = std::mem::replace(&mut self.desired, desired);
         self.generation = generation;
         for (id, then) in &before.enis {

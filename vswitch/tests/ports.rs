@@ -151,7 +151,7 @@ impl Rig {
     /// The guest sends.
     fn give(&mut self, frames: &[Vec<u8>], offload: Offload) {
         match self.guest.as_mut().unwrap() {
-            Guest::Memory(guest) => frames.iter().for_each(|frame| assert!(guest.inject_claiming(frame, offload))),
+            Guest::Memory(guest) => frames.iter().for_each(|frame| assert!(guest.inject_with_offload(frame, offload))),
             Guest::Interface(socket, _) => {
                 let mut burst: Vec<Packet> = frames.iter().map(|frame| packet(frame, offload)).collect();
                 socket.send(&mut burst).unwrap();

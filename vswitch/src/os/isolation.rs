@@ -89,7 +89,7 @@ pub fn is_isolated(device: &str) -> bool {
 ///
 /// # Errors
 /// As [`isolate`].
-pub fn keep(device: &str) -> io::Result<bool> {
+pub fn restore(device: &str) -> io::Result<bool> {
     let mut interface = Isolated::open(device)?;
     if interface.check().is_ok() {
         return Ok(false);
@@ -136,7 +136,7 @@ impl TcFilter {
     }
 
     /// None for what only announces filters of a priority.
-    fn told(message: &TcMessage) -> Option<Self> {
+    fn parse(message: &TcMessage) -> Option<Self> {
         let (priority, handle) = ((message.header.info >> 16) as u16, u32::from(message.header.handle));
         let chain = message.attributes.iter().find_map(|attribute| match attribute {
             TcAttribute::Chain(chain) => Some(*chain),
@@ -258,7 +258,7 @@ impl<'a> Isolated<'a> {
         let message = self.message(TcHandle::UNSPEC, hook.parent());
         let replies = self.netlink.dump(RouteNetlinkMessage::GetTrafficFilter(message))?;
         let told = |reply: &RouteNetlinkMessage| match reply {
-            RouteNetlinkMessage::NewTrafficFilter(message) => TcFilter::told(message),
+            RouteNetlinkMessage::NewTrafficFilter(message) => TcFilter::parse(message),
             _ => None,
         };
         Ok(replies.iter().filter_map(told).collect())

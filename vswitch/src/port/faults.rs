@@ -65,7 +65,7 @@ impl FaultyPort {
     }
 
     /// Whether a packet that is to be sent stays inside, for its sender as if it were out, or finds no room there.
-    fn keep_inside(&mut self, packet: &mut Packet) -> bool {
+    fn hold_unsent(&mut self, packet: &mut Packet) -> bool {
         let is_kept = self.faults.unsent > 0 && (!self.unsent.is_empty() || self.happens(self.faults.unsent));
         if is_kept && self.unsent.len() < UNSENT_MAX {
             let mut copy = FrameBuffer::with_capacity(packet.buffer.frame().len());
@@ -133,7 +133,7 @@ impl Port for FaultyPort {
                     burst[number].verdict = Verdict::Deliver;
                     continue;
                 }
-                if self.keep_inside(&mut burst[number]) {
+                if self.hold_unsent(&mut burst[number]) {
                     continue;
                 }
                 let sent = self.port.send(&mut burst[number..=number]);

@@ -37,8 +37,8 @@ pub(super) fn isolate(port: &PacketPort, run_dir: Option<&RunDir>) -> io::Result
 ///
 /// # Errors
 /// As when it is opened.
-pub(crate) fn keep(port: &PacketPort) -> io::Result<bool> {
-    let kept = namespace::within_any(port.namespace.as_deref(), || os::isolation::keep(&port.device));
+pub(crate) fn restore(port: &PacketPort) -> io::Result<bool> {
+    let kept = namespace::within_any(port.namespace.as_deref(), || os::isolation::restore(&port.device));
     kept.map_err(|error| explain(&describe(port), error))
 }
 

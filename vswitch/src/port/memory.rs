@@ -74,11 +74,11 @@ pub struct MemoryGuest(Arc<MemoryLink>);
 impl MemoryGuest {
     /// Sends a frame to the switch; false if the queue is full.
     pub fn inject(&self, frame: &[u8]) -> bool {
-        self.inject_claiming(frame, Offload::NONE)
+        self.inject_with_offload(frame, Offload::NONE)
     }
 
     /// Sends a frame of which the guest claims to have left something undone.
-    pub fn inject_claiming(&self, frame: &[u8], offload: Offload) -> bool {
+    pub fn inject_with_offload(&self, frame: &[u8], offload: Offload) -> bool {
         let is_taken = self.0.from_guest.push(frame, offload);
         if let Some(ready_fd) = &self.0.ready_fd {
             // The counter can only be full if nobody ever read it, and then it is readable already.

@@ -227,7 +227,7 @@ impl Switch {
         let wanted = port_specs(self.compiler.desired(), &affected);
         let running =
             affected.iter().filter_map(|eni| Some((eni.clone(), self.ports.get(eni)?.spec.clone()))).collect();
-        self.placement.follow(affected.iter().map(|eni| (eni, self.compiler.eni_index(eni))));
+        self.placement.update(affected.iter().map(|eni| (eni, self.compiler.eni_index(eni))));
         let mut leaving = BTreeMap::new();
         let mut closed = ClosedPorts { run_dir: self.factory.run_dir.clone(), ..ClosedPorts::default() };
         let mut barrier = Ok(0);
@@ -340,7 +340,7 @@ impl Switch {
             |record: &PortRecord| matches!(&record.state, PortState::Down { retry_at, .. } if *retry_at <= now);
         let due = self.down.iter().filter(|eni| self.ports.get(*eni).is_some_and(is_due)).cloned();
         for eni in due.take(RETRIES_PER_TICK).collect::<Vec<_>>() {
-            self.try_again(&eni, driver);
+            self.retry(&eni, driver);
         }
         self.publication.free_retired();
         self.warn_of_full_tables();

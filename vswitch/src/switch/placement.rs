@@ -40,7 +40,7 @@ impl Placement {
 
     /// Takes in what became of `enis`, each with its number if it exists: new ones go to the worker with the fewest, gone
     /// ones make room.
-    pub fn follow<'a>(&mut self, enis: impl Iterator<Item = (&'a EniId, Option<EniIndex>)>) {
+    pub fn update<'a>(&mut self, enis: impl Iterator<Item = (&'a EniId, Option<EniIndex>)>) {
         let mut new = Vec::new();
         for (eni, index) in enis {
             match (self.owners.get(eni), index) {
@@ -149,7 +149,7 @@ mod tests {
     fn with(enis: u32, workers: usize) -> Placement {
         let mut placement = Placement::new(workers);
         let names: Vec<_> = (0..enis).map(|number| (EniId(format!("eni-{number:03}")), EniIndex(number))).collect();
-        placement.follow(names.iter().map(|(eni, index)| (eni, Some(*index))));
+        placement.update(names.iter().map(|(eni, index)| (eni, Some(*index))));
         placement
     }
 

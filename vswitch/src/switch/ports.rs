@@ -105,7 +105,7 @@ impl Switch {
         Ok(())
     }
 
-    pub(super) fn try_again(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) {
+    pub(super) fn retry(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) {
         // The queues of a device are opened together: none of those before may be left.
         let slots = self.ports.get(eni).filter(|record| !record.rx_queues.is_empty()).map(PortRecord::slots);
         slots.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
@@ -246,7 +246,7 @@ impl Switch {
         let some = after.into_iter().chain(before).take(ISOLATION_CHECKS_MAX);
         let some: Vec<_> = some.map(|(eni, interface)| (eni.clone(), interface.clone())).collect();
         for (eni, interface) in some {
-            match isolation::keep(&interface) {
+            match isolation::restore(&interface) {
                 Ok(false) => {}
                 Ok(true) => log::warn!(
                     "the filters that keep the frames of {} from the kernel were gone, and are back",

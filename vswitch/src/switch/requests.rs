@@ -24,15 +24,15 @@ impl Switch {
                 self.change_from(base, generation, delta, driver).map(ReplyBody::Applied)
             }
             RequestBody::Ports => Ok(ReplyBody::Ports { ports: self.port_statuses() }),
-            RequestBody::Stats { eni } => self.known(eni.as_ref()).map(|()| {
+            RequestBody::Stats { eni } => self.check_known(eni.as_ref()).map(|()| {
                 let enis = self.eni_stats(eni.as_ref(), driver);
                 ReplyBody::Stats { enis }
             }),
-            RequestBody::Flows { selection, cursor, limit } => {
-                self.known(selection.eni.as_ref()).and_then(|()| self.list_flows(&selection, cursor, limit, driver))
-            }
+            RequestBody::Flows { selection, cursor, limit } => self
+                .check_known(selection.eni.as_ref())
+                .and_then(|()| self.list_flows(&selection, cursor, limit, driver)),
             RequestBody::FlushFlows { selection, cursor } => {
-                self.known(selection.eni.as_ref()).and_then(|()| self.flush_flows(&selection, cursor, driver))
+                self.check_known(selection.eni.as_ref()).and_then(|()| self.flush_flows(&selection, cursor, driver))
             }
             RequestBody::Regroup { workers, lanes } => self.resize(workers, lanes, driver).map(ReplyBody::Regrouped),
             RequestBody::Explain { packet } => {
@@ -72,7 +72,7 @@ impl Switch {
         self.change(delta, generation, driver)
     }
 
-    fn known(&self, eni: Option<&EniId>) -> Result<(), Vec<Refusal>> {
+    fn check_known(&self, eni: Option<&EniId>) -> Result<(), Vec<Refusal>> {
         match eni {
             Some(eni) => self.find(eni, &format!("enis/{eni}")).map(drop).map_err(|refusal| vec![refusal]),
             None => Ok(()),

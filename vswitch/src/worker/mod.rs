@@ -207,7 +207,7 @@ impl Worker {
     }
 
     /// Times some of its bursts by this clock.
-    pub fn time_with(&mut self, clock: phases::Clock) {
+    pub fn set_stopwatch_clock(&mut self, clock: phases::Clock) {
         self.shard.stopwatch.set_clock(clock);
     }
 

@@ -16,7 +16,7 @@ use vswitch_core::verdict::DropReason;
 
 impl Worker {
     /// Hands the burst to the worker that has its ENI. Received were no more than there is room for.
-    pub(super) fn pass_to_owner(&mut self, source: Source, location: EniLocation) {
+    pub(super) fn hand_to_owner(&mut self, source: Source, location: EniLocation) {
         let owner = usize::from(location.worker);
         let Some(link) = &self.peers.links.outbound[owner] else { return };
         let (from, is_flooding, eni_generation) = (source.eni, source.is_flooding, location.eni_generation);

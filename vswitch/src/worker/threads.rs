@@ -88,7 +88,7 @@ impl WorkerDriver for WorkerThreads {
     fn resume(&mut self, workers: Vec<Worker>) {
         let count = workers.len();
         for (thread, mut worker) in self.threads.iter().zip(workers) {
-            worker.time_with(MonotonicClock::stopwatch_ns);
+            worker.set_stopwatch_clock(MonotonicClock::stopwatch_ns);
             thread.give(worker);
         }
         self.shrink_to(count);

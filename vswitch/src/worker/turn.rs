@@ -228,7 +228,7 @@ impl Worker {
             0 => 0,
             _ if is_here => self.forward_burst(source, now),
             _ => {
-                self.pass_to_owner(source, location);
+                self.hand_to_owner(source, location);
                 0
             }
         };
