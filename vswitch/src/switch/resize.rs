@@ -105,8 +105,8 @@ impl Switch {
         }
         if rx_queues > self.rx_queues_max() {
             let text = format!(
-                "the kernel gives a device its queues when it is made, and these have {}: start the switch with \
-                 --rx-queues-max {rx_queues} to have as many rx queues later",
+                "these devices have {} queues, which the kernel gives them when they are made: --rx-queues-max {rx_queues} \
+                 at the start of the switch lets there be as many later",
                 self.rx_queues_max()
             );
             return Err(Refusal::new("limit", "lanes", text));
