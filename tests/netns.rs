@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
-use vswitch::notes::Notes;
+use vswitch::os::run_dir::RunDir;
 use vswitch_core::config::desired::Direction;
 
 const LAB: &str = r#"
@@ -298,15 +298,15 @@ fn workers_are_set_and_shown_while_guests_talk() {
         assert_eq!((&told["workers"], &told["lanes"]), (&workers.into(), &1.into()), "{told}");
         let output = running.sluice(&["workers", "show"]);
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(shown.starts_with("WORKER") && shown.contains("lanes: 1 of at most 1"), "{shown}");
+        assert!(shown.starts_with("WORKER") && shown.contains("rx queues: 1 of at most 1"), "{shown}");
         assert_eq!(shown.lines().count(), workers + 3, "{shown}");
     }
     let output = running.sluice(&["workers", "set", "2"]);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(told.starts_with("workers: 2, lanes: 1, ENIs moved: 2, sessions moved: "), "{told}");
-    let refused = running.sluice(&["workers", "set", "2", "--lanes", "2"]);
+    assert!(told.starts_with("workers: 2, rx queues: 1, ENIs moved: 2, sessions moved: "), "{told}");
+    let refused = running.sluice(&["workers", "set", "2", "--rx-queues", "2"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && text.contains("--lanes-max 2"), "{text}");
+    assert!(!refused.status.success() && text.contains("--rx-queues-max 2"), "{text}");
     let output = ping.join().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains(" 0% packet loss"), "{text}");
@@ -392,7 +392,7 @@ fn a_killed_forwarding_plane_leaves_guests_shut_out_of_the_kernel_that_hosts_the
     let Some(mut running) = lab(1) else { return };
     let (hosting, guest) = (running.namespace("hosting"), running.namespace("behind"));
     for name in [&hosting, &guest] {
-        vswitch::namespace::ensure(name, &Notes::default()).unwrap();
+        vswitch::os::namespace::ensure(name, &RunDir::default()).unwrap();
     }
     let ip = |name: &str, arguments: &str| {
         let output = std::process::Command::new("ip").args(["-n", name]).args(arguments.split(' ')).output().unwrap();
@@ -438,7 +438,7 @@ fn a_killed_forwarding_plane_leaves_guests_shut_out_of_the_kernel_that_hosts_the
     sending.join().unwrap();
     drop(running);
     for name in [&hosting, &guest] {
-        vswitch::namespace::remove_if_made(name, &Notes::default()).unwrap();
+        vswitch::os::namespace::remove_if_made(name, &RunDir::default()).unwrap();
     }
 }
 
@@ -446,7 +446,7 @@ fn a_killed_forwarding_plane_leaves_guests_shut_out_of_the_kernel_that_hosts_the
 fn an_eni_on_an_interface_that_exists_is_a_guest_like_others() {
     let Some(running) = lab(1) else { return };
     let name = running.namespace("veth");
-    vswitch::namespace::ensure(&name, &Notes::default()).unwrap();
+    vswitch::os::namespace::ensure(&name, &RunDir::default()).unwrap();
     for arguments in [
         "link add port0 type veth peer name eth0 address 02:00:00:00:00:40",
         "link set port0 up",
@@ -476,5 +476,5 @@ fn an_eni_on_an_interface_that_exists_is_a_guest_like_others() {
     let refused = running.sluice(&["apply", "-f", &path.display().to_string()]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("eni-veth: host_interface"), "{refused:?}");
     drop(running);
-    vswitch::namespace::remove_if_made(&name, &Notes::default()).unwrap();
+    vswitch::os::namespace::remove_if_made(&name, &RunDir::default()).unwrap();
 }

@@ -4,8 +4,8 @@
 
 use harness::netns::{Running, cannot_run, eventually};
 use std::process::Command;
-use vswitch::namespace;
-use vswitch::notes::Notes;
+use vswitch::os::namespace;
+use vswitch::os::run_dir::RunDir;
 
 const LAB: &str = r#"
     vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16" }]
@@ -63,14 +63,14 @@ struct Namespace(String);
 
 impl Namespace {
     fn make(name: String) -> Self {
-        namespace::ensure(&name, &Notes::default()).unwrap();
+        namespace::ensure(&name, &RunDir::default()).unwrap();
         Self(name)
     }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0, &Notes::default());
+        let _ = namespace::remove_if_made(&self.0, &RunDir::default());
     }
 }
 

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use vswitch::port::PortFactory;
-use vswitch::port::wrap::Faults;
+use vswitch::port::factory::PortFactory;
+use vswitch::port::faults::Faults;
 use vswitch_core::config::desired::{Desired, Eni, Policy, PrefixList, SecurityGroup};
 
 const WEB: &str = "10.0.0.10";
@@ -358,7 +358,7 @@ fn a_flood_of_syns_leaves_a_neighbour_its_connections_old_and_new() {
     let stop = AtomicBool::new(false);
     let namespace = plane.namespace("attacker");
     let sent = thread::scope(|scope| {
-        let flood = scope.spawn(|| vswitch::namespace::within(&namespace, || flood(&stop)).unwrap());
+        let flood = scope.spawn(|| vswitch::os::namespace::within(&namespace, || flood(&stop)).unwrap());
         eventually("the flood has filled the table", || plane.stats("attacker").flows_evicted > 1000);
         for round in 0..20 {
             old.iter_mut().for_each(|stream| say(stream, format!("round {round}").as_bytes()));

@@ -184,8 +184,8 @@ fn call(name: &str) {
         "setns other" => {
             tried(move_into_thread_name_spaces(network().as_fd(), ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME))
         }
-        "bpf" => tried(vswitch::sys::create_socket_map()),
-        "io_uring_setup" => tried(vswitch::ring::Ring::new()),
+        "bpf" => tried(vswitch::os::sys::create_socket_map()),
+        "io_uring_setup" => tried(vswitch::os::io_uring::BatchRing::new()),
         "socket packet" => tried(socket(AddressFamily::PACKET, SocketType::DGRAM, None)),
         "socket vsock" => tried(socket(AddressFamily::VSOCK, SocketType::STREAM, None)),
         "socket inet" => tried(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap()),

@@ -10,8 +10,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use vswitch::namespace::{self, Identity};
-use vswitch::notes::Notes;
+use vswitch::os::namespace::{self, Identity};
+use vswitch::os::run_dir::RunDir;
 
 const LAB: &str = r#"
     vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16" }]
@@ -149,14 +149,14 @@ struct Namespace(String);
 
 impl Namespace {
     fn make(name: String) -> Self {
-        namespace::ensure(&name, &Notes::default()).unwrap();
+        namespace::ensure(&name, &RunDir::default()).unwrap();
         Self(name)
     }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0, &Notes::default());
+        let _ = namespace::remove_if_made(&self.0, &RunDir::default());
     }
 }
 
@@ -167,7 +167,7 @@ fn an_interface_that_is_a_port_is_given_back_when_told_to_and_by_no_stop() {
     let host = Namespace::make(running.namespace("host"));
     let made = running.inside("host", &["ip", "link", "add", "port0", "type", "veth", "peer", "name", "port1"]);
     assert!(made.status.success(), "{made:?}");
-    let is_shut = || namespace::within(&host.0, || Ok(vswitch::isolation::is_isolated("port0"))).unwrap();
+    let is_shut = || namespace::within(&host.0, || Ok(vswitch::os::isolation::is_isolated("port0"))).unwrap();
     running.apply(&LAB.replace(r#"namespace = "@-b""#, "namespace = \"@-host\"\nhost_interface = \"port0\""));
     assert!(is_shut());
     for signal in [Signal::TERM, Signal::KILL] {

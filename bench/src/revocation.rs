@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use vswitch::port::PortFactory;
+use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryHub;
 use vswitch_core::config::desired::Port;
 use vswitch_core::config::protocol::Delta;

@@ -9,8 +9,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
-use vswitch::namespace;
-use vswitch::port::PortFactory;
+use vswitch::os::namespace;
+use vswitch::port::factory::PortFactory;
 use vswitch_core::config::desired::{Desired, Port, TapPort};
 use vswitch_core::config::ids::EniId;
 

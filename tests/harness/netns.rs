@@ -14,7 +14,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use vswitch::notes::Notes;
+use vswitch::os::run_dir::RunDir;
 use vswitch_core::config::protocol::{Applied, EniStats};
 
 /// Why tests in namespaces cannot run here, said loudly; nothing if they can. Found out once for all tests of a process.
@@ -22,9 +22,9 @@ pub fn cannot_run() -> Option<String> {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     let reason = REASON.get_or_init(|| {
         let probe = format!("sluice-probe-{}", std::process::id());
-        let made = vswitch::namespace::ensure(&probe, &Notes::default())
-            .and_then(|()| vswitch::namespace::within(&probe, || std::fs::File::open("/dev/net/tun").map(drop)));
-        let removed = vswitch::namespace::remove_if_made(&probe, &Notes::default());
+        let made = vswitch::os::namespace::ensure(&probe, &RunDir::default())
+            .and_then(|()| vswitch::os::namespace::within(&probe, || std::fs::File::open("/dev/net/tun").map(drop)));
+        let removed = vswitch::os::namespace::remove_if_made(&probe, &RunDir::default());
         let error = made.and(removed).err()?;
         Some(format!("NOT RUN: network namespaces and /dev/net/tun are needed (root): {error}"))
     });
@@ -116,7 +116,7 @@ impl Running {
 
     /// Does something, such as opening a socket, inside a guest.
     pub fn within<T: Send>(&self, guest: &str, work: impl FnOnce() -> io::Result<T> + Send) -> T {
-        vswitch::namespace::within(&self.namespace(guest), work).expect("work inside a namespace")
+        vswitch::os::namespace::within(&self.namespace(guest), work).expect("work inside a namespace")
     }
 
     /// What both planes say of themselves.

@@ -5,9 +5,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use vswitch::notes::Notes;
-use vswitch::port::{PortFactory, persistent};
-use vswitch::{VswitchConfig, namespace, run_until};
+use vswitch::os::namespace;
+use vswitch::os::run_dir::RunDir;
+use vswitch::port::factory::PortFactory;
+use vswitch::port::tap::persistent;
+use vswitch::{VswitchConfig, run_until};
 use vswitch_core::config::desired::{Desired, Port, TapPort};
 use vswitch_core::config::ids::EniId;
 use vswitch_core::config::protocol::{
@@ -114,6 +116,6 @@ impl Drop for Plane {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let _ = persistent::remove_all(&Notes::beside(&self.folder.path().join("vswitch.sock")), |_| {});
+        let _ = persistent::remove_all(&RunDir::beside(&self.folder.path().join("vswitch.sock")), |_| {});
     }
 }

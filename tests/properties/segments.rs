@@ -109,7 +109,7 @@ proptest! {
         header[4..6].copy_from_slice(&size.to_ne_bytes());
         header[6..8].copy_from_slice(&start.to_ne_bytes());
         header[8..10].copy_from_slice(&offset.to_ne_bytes());
-        let mut packet = packet_of(&frame, vswitch::port::virtio::decode(&header));
+        let mut packet = packet_of(&frame, vswitch::port::virtio_header::decode(&header));
         let headers_end = usize::from(ip.offload(0).header_bytes);
         if packet.parse().is_ok() {
             prop_assert_eq!(&packet.buffer.frame()[..headers_end], &frame[..headers_end]);

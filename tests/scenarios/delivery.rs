@@ -3,10 +3,11 @@
 use super::*;
 use harness::world::SECRET;
 use std::collections::BTreeMap;
-use vswitch::port::PortFactory;
+use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
-use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
+use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
+use vswitch::worker::driver::ManualDriver;
 use vswitch_core::config::ids::EniId;
 use vswitch_core::config::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, HANDOFF_PACKETS, MTU_BYTES_MAX};
 use vswitch_core::config::protocol::EniStats;
@@ -33,9 +34,9 @@ impl Lab {
 
     fn apply(&mut self, desired: Desired) {
         let generation = self.switch.generation() + 1;
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        self.switch.apply(desired, generation, &mut pacer).expect("a valid state");
-        self.now = pacer.now;
+        let mut driver = ManualDriver { workers: &mut self.workers, now: self.now };
+        self.switch.apply(desired, generation, &mut driver).expect("a valid state");
+        self.now = driver.now;
     }
 
     fn guest(&self, id: &str) -> MemoryGuest {
@@ -51,8 +52,8 @@ impl Lab {
     }
 
     fn stats(&mut self) -> BTreeMap<EniId, EniStats> {
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        self.switch.eni_stats(None, &mut pacer).into_iter().map(|stats| (stats.eni.clone(), stats)).collect()
+        let mut driver = ManualDriver { workers: &mut self.workers, now: self.now };
+        self.switch.eni_stats(None, &mut driver).into_iter().map(|stats| (stats.eni.clone(), stats)).collect()
     }
 
     /// Sends `count` frames of `frame_bytes` each from the client to the web server and says what all counters must
@@ -119,7 +120,7 @@ fn a_port_that_is_not_there_or_has_failed_is_down() {
         lab.assert_counted((3, 100), End::AtPort, (3, DropReason::PortDown));
 
         let mut lab = Lab::new(workers, 256);
-        lab.guest("eni-web").cut(true);
+        lab.guest("eni-web").set_failed(true);
         (0..5).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
         lab.turn(3);
         lab.assert_counted((5, 100), End::AtPort, (5, DropReason::PortDown));

@@ -9,7 +9,7 @@ use harness::oracle::{Gathered, Oracle, Place};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
-use vswitch::placement::Placement;
+use vswitch::switch::placement::Placement;
 use vswitch_core::compile::Compiler;
 use vswitch_core::config::desired::{Desired, Direction, Eni, VSwitch};
 use vswitch_core::config::ids::{EniId, MacAddress, VpcId};
@@ -54,7 +54,7 @@ struct Parcel {
     message: Message,
     hop_limit: u8,
     to: EniId,
-    incarnation: u32,
+    eni_generation: u32,
     /// The generation whose egress passed it.
     generation: u64,
 }
@@ -115,7 +115,7 @@ pub(crate) struct Twin {
     pub(crate) met: BTreeMap<String, u64>,
     compiler: Compiler,
     placement: Placement,
-    incarnations: BTreeMap<EniId, u32>,
+    eni_generations: BTreeMap<EniId, u32>,
     workers: Vec<WorkerTwin>,
     /// From one worker to another.
     rings: Vec<Vec<VecDeque<Parcel>>>,
@@ -143,7 +143,7 @@ impl Twin {
             met: BTreeMap::new(),
             compiler: Compiler::new([0; 2]),
             placement: Placement::new(workers),
-            incarnations: BTreeMap::new(),
+            eni_generations: BTreeMap::new(),
             workers: vec![WorkerTwin::default(); workers],
             rings: vec![vec![VecDeque::new(); workers]; workers],
             answers: BTreeMap::new(),
@@ -163,7 +163,7 @@ impl Twin {
     pub(crate) fn change(&mut self, desired: Desired, generation: u64) -> Result<(), Vec<Refusal>> {
         self.compiler.replace(&desired, generation)?;
         let enis: BTreeSet<&EniId> = self.desired.enis.keys().chain(desired.enis.keys()).collect();
-        self.placement.follow(enis.into_iter().map(|eni| (eni, self.compiler.eni_index(eni))));
+        self.placement.update(enis.into_iter().map(|eni| (eni, self.compiler.eni_index(eni))));
         let before = std::mem::replace(&mut self.desired, desired);
         self.generation = generation;
         for (id, then) in &before.enis {
@@ -176,7 +176,7 @@ impl Twin {
         for (id, eni) in &new {
             let then = old.get(id);
             if then.is_none() {
-                *self.incarnations.entry(id.clone()).or_default() += 1;
+                *self.eni_generations.entry(id.clone()).or_default() += 1;
             }
             if then.is_none_or(|then| then.port.is_some() != eni.port.is_some()) {
                 self.oracle.forget(id);
@@ -197,7 +197,7 @@ impl Twin {
 
     /// A port is given to its worker.
     pub(crate) fn attach(&mut self, id: &EniId) {
-        let worker = self.home(id);
+        let worker = self.owner(id);
         self.workers[worker].attaching.push_back(id.clone());
     }
 
@@ -209,8 +209,8 @@ impl Twin {
         self.guest(id).is_failed = false;
     }
 
-    fn home(&self, id: &EniId) -> usize {
-        self.placement.home(id).expect("the ENI is there").0
+    fn owner(&self, id: &EniId) -> usize {
+        self.placement.owner(id).expect("the ENI is there").0
     }
 
     /// Whether packets are on their way that older rules admitted.
@@ -275,7 +275,7 @@ impl Twin {
     }
 
     /// Makes `workers` workers of those there are: what is on its way arrives first, then ENIs move.
-    pub(crate) fn regroup(&mut self, workers: usize, now_s: u64) {
+    pub(crate) fn resize(&mut self, workers: usize, now_s: u64) {
         for worker in 0..self.workers.len() {
             self.take_in(worker, now_s, usize::MAX);
         }
@@ -285,7 +285,7 @@ impl Twin {
         self.placement.resize(most);
         self.workers.resize(most, WorkerTwin::default());
         for (id, step) in moves {
-            self.placement.rehome(&id, step.to);
+            self.placement.set_owner(&id, step.to);
             let before = self.workers[step.from].ready.len();
             self.workers[step.from].ready.retain(|ready| *ready != id);
             if self.workers[step.from].ready.len() < before {
@@ -303,7 +303,7 @@ impl Twin {
         let guest = self.guest(id);
         guest.is_failed |= guest.is_cut;
         if guest.is_failed {
-            let worker = self.home(id);
+            let worker = self.owner(id);
             self.workers[worker].ready.retain(|ready| ready != id);
             return 0;
         }
@@ -359,7 +359,7 @@ impl Twin {
         }
         let frame_bytes = self.frame_to(id, &parcel).len();
         self.count(id, Direction::Egress).pass(frame_bytes);
-        let (here, there) = (self.home(id), self.home(&parcel.to));
+        let (here, there) = (self.owner(id), self.owner(&parcel.to));
         if here == there {
             return Some(parcel);
         }
@@ -404,13 +404,13 @@ impl Twin {
         let is_near =
             owns(&self.desired.enis[&to], message.destination) && self.desired.enis[&to].vswitch == eni.vswitch;
         let hop_limit = if is_near { 64 } else { 63 };
-        let incarnation = self.incarnations[&to];
-        Ok(Some(Parcel { serial, message, hop_limit, to, incarnation, generation: self.generation }))
+        let eni_generation = self.eni_generations[&to];
+        Ok(Some(Parcel { serial, message, hop_limit, to, eni_generation, generation: self.generation }))
     }
 
     fn arrive(&mut self, parcel: Parcel) {
         let to = &parcel.to.clone();
-        let Some(eni) = self.desired.enis.get(to).filter(|_| self.incarnations[to] == parcel.incarnation) else {
+        let Some(eni) = self.desired.enis.get(to).filter(|_| self.eni_generations[to] == parcel.eni_generation) else {
             // Counted at an ENI that is gone, and gone with it.
             *self.met.entry(DropReason::EniGone.name().into()).or_default() += 1;
             return;
@@ -429,7 +429,7 @@ impl Twin {
     /// A frame to the port of an ENI.
     fn hand_over(&mut self, to: &EniId, arrival: Arrival) {
         let (has_port, frames_max) = (self.desired.enis[to].port.is_some(), self.frames_max);
-        let is_attached = !self.workers[self.home(to)].attaching.contains(to);
+        let is_attached = !self.workers[self.owner(to)].attaching.contains(to);
         let guest = self.guest(to);
         guest.is_failed |= guest.is_cut && has_port && is_attached;
         if !has_port || guest.is_failed {

@@ -18,11 +18,12 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
-use vswitch::handoff::pool_size;
-use vswitch::port::PortFactory;
+use vswitch::exchange::handoff::pool_size;
+use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryHub;
-use vswitch::switch::{Pacer, Switch, SwitchConfig, WorkerWiring, assemble};
+use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
+use vswitch::worker::driver::{WorkerDriver, WorkerEndpoint};
 use vswitch_core::config::desired::{Desired, Vpc};
 use vswitch_core::config::ids::{EniId, MacAddress};
 use vswitch_core::config::limits::HANDOFF_PACKETS;
@@ -109,7 +110,7 @@ impl Simulation {
                 0..=9 => self.change(),
                 10..=12 => self.replace_eni(),
                 13..=14 => self.wait(),
-                15..=16 => self.regroup(),
+                15..=16 => self.resize(),
                 17..=18 => self.floor.cut_or_mend(),
                 19..=20 => self.settle(),
                 21 => self.floor.flood(),
@@ -216,12 +217,12 @@ impl Simulation {
     }
 
     /// One worker more or fewer, or as many as before: ENIs move with all that is known of them.
-    fn regroup(&mut self) {
+    fn resize(&mut self) {
         let workers = 1 + self.floor.random.below(3);
         self.floor.note(format!("{workers} workers from here on"));
-        self.floor.twin.regroup(workers, self.floor.now.as_ns() / NS_PER_SECOND);
+        self.floor.twin.resize(workers, self.floor.now.as_ns() / NS_PER_SECOND);
         let reply = self.request(RequestBody::Regroup { workers, lanes: None });
-        if !matches!(&reply, ReplyBody::Regrouped(regrouped) if regrouped.workers == workers) {
+        if !matches!(&reply, ReplyBody::Regrouped(resized) if resized.workers == workers) {
             self.floor.fail(&format!("{workers} workers: {reply:?}"));
         }
         self.floor.free_buffers = pool_size(workers).total();
@@ -273,28 +274,28 @@ impl Simulation {
     }
 }
 
-impl Pacer for Floor {
+impl WorkerDriver for Floor {
     fn now(&self) -> Time {
         self.now
     }
 
     /// The switch waits: guests go on sending meanwhile, and workers turn as they like.
-    fn pause(&mut self) {
+    fn wait(&mut self) {
         if !self.is_quiet && self.random.chance(40) {
             self.send();
         }
         self.turn_any();
     }
 
-    fn reserve(&mut self, _workers: usize) -> io::Result<Vec<WorkerWiring>> {
+    fn reserve(&mut self, _workers: usize) -> io::Result<Vec<WorkerEndpoint>> {
         Ok(Vec::new())
     }
 
-    fn gather(&mut self) -> Option<Vec<Worker>> {
+    fn pause_all(&mut self) -> Option<Vec<Worker>> {
         Some(std::mem::take(&mut self.workers))
     }
 
-    fn release(&mut self, workers: Vec<Worker>) {
+    fn resume(&mut self, workers: Vec<Worker>) {
         self.workers = workers;
     }
 }
@@ -375,7 +376,7 @@ impl Floor {
         let is_cut = cut.is_empty() || (!whole.is_empty() && self.random.chance(30));
         let id = EniId::from(self.random.pick(if is_cut { &whole } else { &cut }));
         self.twin.guest(&id).is_cut = is_cut;
-        self.hub.guest(&id).cut(is_cut);
+        self.hub.guest(&id).set_failed(is_cut);
         self.note(format!("the port of {id} is {}", if is_cut { "cut" } else { "whole" }));
     }
 

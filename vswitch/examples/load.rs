@@ -12,10 +12,10 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
-use vswitch::netlink::Interface;
-use vswitch::port::packet::PacketPort;
-use vswitch::port::tap::Tap;
-use vswitch::port::{Port, TapIo};
+use vswitch::os::netlink::Interface;
+use vswitch::port::Port;
+use vswitch::port::af_packet::AfPacketPort;
+use vswitch::port::tap::{Tap, TapIo};
 use vswitch_core::config::desired::{self, TapPort};
 use vswitch_core::config::limits::{BURST_PACKETS, FRAME_BYTES_MAX};
 use vswitch_core::packet::offload::Offloads;
@@ -106,7 +106,7 @@ fn generate(mac: &str, time: Duration) -> io::Result<()> {
     // With the four bytes that a wire adds, 64.
     frame.resize(60, 0);
     let interface = desired::PacketPort { device: "eth0".into(), namespace: None, mtu_bytes: 1500 };
-    let mut port = PacketPort::open(&interface)?;
+    let mut port = AfPacketPort::open(&interface)?;
     let packet = |_| {
         let mut buffer = FrameBuffer::with_capacity(frame.len());
         buffer.fill(&frame);

@@ -1,20 +1,20 @@
 //! The forwarding plane as a process: composition, the only clock, and the loop of the control thread.
 
-use crate::control_socket::ControlSocket;
-use crate::crew::Crew;
-use crate::notes::Notes;
-use crate::polling::BusyPoll;
-use crate::port::{PortFactory, steering};
-use crate::switch::{Pacer, Switch, SwitchConfig, assemble};
+use crate::config::VswitchConfig;
+use crate::os::run_dir::RunDir;
+use crate::port::tap::steering;
+use crate::switch::control_socket::ControlSocket;
+use crate::switch::{Switch, SwitchConfig, assemble};
 use crate::worker::Worker;
-use crate::worker_thread::Clock;
+use crate::worker::driver::WorkerDriver;
+use crate::worker::thread::MonotonicClock;
+use crate::worker::threads::WorkerThreads;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vswitch_core::config::limits::WORKERS_MAX;
@@ -29,37 +29,6 @@ const WORKERS: Token = Token(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 256;
-
-/// How the forwarding plane is to run.
-#[derive(Clone, Debug)]
-pub struct VswitchConfig {
-    /// Where the control socket is to be.
-    pub socket: PathBuf,
-    /// How many workers.
-    pub workers: usize,
-    /// Sessions each worker has room for.
-    pub flows_max_per_worker: usize,
-    /// Whether each worker is pinned to a core of its own.
-    pub pin: bool,
-    /// When workers with nothing to do sleep.
-    pub busy_poll: BusyPoll,
-    /// How ports are made; faults and memory ports are for tests.
-    pub ports: PortFactory,
-}
-
-impl VswitchConfig {
-    /// One pinned worker with room for half a million sessions.
-    pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self {
-            socket: socket.into(),
-            workers: 1,
-            flows_max_per_worker: 1 << 19,
-            pin: true,
-            busy_poll: BusyPoll::default(),
-            ports: PortFactory::default(),
-        }
-    }
-}
 
 /// Runs the forwarding plane until SIGTERM or SIGINT.
 ///
@@ -83,32 +52,34 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("a switch has 1 to {WORKERS_MAX} workers")));
     }
     let ports = &config.ports;
-    if ports.lanes > config.workers {
-        let text = format!("{} lanes need as many workers, and there are {}", ports.lanes, config.workers);
+    if ports.rx_queues > config.workers {
+        let text = format!("{} rx queues need as many workers, and there are {}", ports.rx_queues, config.workers);
         return Err(io::Error::new(ErrorKind::InvalidInput, text));
     }
     if ports.queues() > WORKERS_MAX {
-        let text = format!("{} lanes need as many workers, and there may be {WORKERS_MAX}", ports.queues());
+        let text = format!("{} rx queues need as many workers, and there may be {WORKERS_MAX}", ports.queues());
         return Err(io::Error::new(ErrorKind::InvalidInput, text));
     }
     if ports.queues() > 1 {
         steering::load().map_err(|error| {
-            let text = format!("lanes need a program in the kernel that keeps flows in order: {error}; use one lane");
+            let text = format!(
+                "several rx queues need a program in the kernel that keeps flows in order: {error}; use one rx queue"
+            );
             io::Error::new(error.kind(), text)
         })?;
     }
-    let clock = Clock::start();
+    let clock = MonotonicClock::start();
     let poll = Poll::new()?;
     let socket = ControlSocket::bind(&config.socket, poll.registry(), LISTENER)?;
     stop.set_nonblocking(true)?;
     let mut stop = mio::net::UnixStream::from_std(stop);
     poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
     let control = Arc::new(Waker::new(poll.registry(), WORKERS)?);
-    let (switch, crew) = start_workers(config, control, clock)?;
-    let mut control_loop = ControlLoop { poll, socket, switch, crew, accept_at: None };
+    let (switch, threads) = start_workers(config, control, clock)?;
+    let mut control_loop = ControlLoop { poll, socket, switch, threads, accept_at: None };
     let result = control_loop.run();
-    control_loop.switch.close_all(&mut control_loop.crew);
-    control_loop.crew.end();
+    control_loop.switch.close_all(&mut control_loop.threads);
+    control_loop.threads.end();
     result
 }
 
@@ -120,22 +91,26 @@ fn allow_many_descriptors() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-fn start_workers(config: VswitchConfig, control: Arc<Waker>, clock: Clock) -> io::Result<(Switch, Crew)> {
-    let mut crew = Crew::new(&config, clock);
-    let wirings = crew.reserve(config.workers)?;
+fn start_workers(
+    config: VswitchConfig,
+    control: Arc<Waker>,
+    clock: MonotonicClock,
+) -> io::Result<(Switch, WorkerThreads)> {
+    let mut threads = WorkerThreads::new(config.pin, config.busy_poll, clock);
+    let endpoints = threads.reserve(config.workers)?;
     let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
     let mut ports = config.ports;
-    ports.notes = ports.notes.or_else(|| Some(Notes::beside(&config.socket)));
+    ports.run_dir = ports.run_dir.or_else(|| Some(RunDir::beside(&config.socket)));
     let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports };
-    let (switch, workers) = assemble(config, wirings, Some(control));
+    let (switch, workers) = assemble(config, endpoints, Some(control));
     let memory_mib = workers.iter().map(Worker::flow_memory_bytes).sum::<usize>() >> 20;
     let room = format!("{flows_max_per_worker} connections of IPv4 and {} of IPv6", flows_max_per_worker / 4);
     log::info!(
         "each of {} workers has room for {room}, {memory_mib} MiB in all, layout {LAYOUT_VERSION}",
         workers.len()
     );
-    crew.release(workers);
-    Ok((switch, crew))
+    threads.resume(workers);
+    Ok((switch, threads))
 }
 
 /// From the random source of the system, so that no stranger can aim at one chain of a flow table.
@@ -150,7 +125,7 @@ struct ControlLoop {
     poll: Poll,
     socket: ControlSocket,
     switch: Switch,
-    crew: Crew,
+    threads: WorkerThreads,
     /// When to take in who knocks.
     accept_at: Option<Instant>,
 }
@@ -178,9 +153,9 @@ impl ControlLoop {
                 let again = self.socket.accept(self.poll.registry());
                 self.accept_at = again.then(|| Instant::now() + ACCEPT_PAUSE);
             }
-            let (switch, crew) = (&mut self.switch, &mut self.crew);
-            has_more = self.socket.serve(&mut |line| answer(switch, line, crew));
-            self.switch.tick(&mut self.crew);
+            let (switch, threads) = (&mut self.switch, &mut self.threads);
+            has_more = self.socket.serve(&mut |line| answer(switch, line, threads));
+            self.switch.tick(&mut self.threads);
         }
     }
 
@@ -190,15 +165,15 @@ impl ControlLoop {
 
     fn until_next_tick(&self) -> Option<Duration> {
         let tick = self.switch.next_tick();
-        let tick = tick.map(|next| Duration::from_nanos(next.as_ns().saturating_sub(self.crew.now().as_ns())));
+        let tick = tick.map(|next| Duration::from_nanos(next.as_ns().saturating_sub(self.threads.now().as_ns())));
         let late = self.socket.next_deadline().map(|late| late.saturating_duration_since(Instant::now()));
         [tick, late].into_iter().flatten().min()
     }
 }
 
-fn answer(switch: &mut Switch, line: &[u8], pacer: &mut dyn Pacer) -> Vec<u8> {
+fn answer(switch: &mut Switch, line: &[u8], driver: &mut dyn WorkerDriver) -> Vec<u8> {
     let reply = match protocol::read::<Request>(line) {
-        Ok(request) => switch.answer(request, pacer),
+        Ok(request) => switch.answer(request, driver),
         Err(refusal) => refused(refusal),
     };
     let line = protocol::write(&reply);

@@ -212,8 +212,8 @@ fn workers_come_and_go_as_they_are_asked_to() {
     for workers in [3, 1, 2] {
         let reply =
             client.raw(format!("{{\"version\":1,\"id\":7,\"op\":\"regroup\",\"workers\":{workers}}}\n").as_bytes());
-        let ReplyBody::Regrouped(regrouped) = reply.body else { panic!("{reply:?}") };
-        assert_eq!((regrouped.workers, regrouped.lanes), (workers, 1));
+        let ReplyBody::Regrouped(resized) = reply.body else { panic!("{reply:?}") };
+        assert_eq!((resized.workers, resized.lanes), (workers, 1));
         let ReplyBody::Status(status) = client.ask(RequestBody::Status) else { panic!() };
         assert_eq!((status.workers.len(), status.lanes, status.lanes_max), (workers, 1, 1));
     }

@@ -17,15 +17,18 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::num::NonZeroU32;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use vswitch::namespace;
-use vswitch::notes::Notes;
-use vswitch::port::isolated;
-use vswitch::port::packet::PacketPort;
-use vswitch::port::pool::{BufferPool, PoolSize};
-use vswitch::port::{InterfaceIo, Port, PortFactory, PortWish};
+use vswitch::os::namespace;
+use vswitch::os::run_dir::RunDir;
+use vswitch::port::af_packet::AfPacketPort;
+use vswitch::port::buffer_pool::{BufferPool, PoolSize};
+use vswitch::port::factory::{InterfaceIo, PortFactory};
+use vswitch::port::spec::PortSpec;
+use vswitch::port::{Port, isolation};
 use vswitch_core::config::desired::{self, Desired};
 use vswitch_core::config::ids::{EniId, MacAddress};
-use vswitch_core::config::protocol::{PortStatus, ReplyBody, RequestBody};
+use vswitch_core::config::protocol::PortStatus;
+use vswitch_core::config::protocol::ReplyBody;
+use vswitch_core::config::protocol::RequestBody;
 use vswitch_core::packet::Packet;
 use vswitch_core::packet::verdict::Verdict;
 
@@ -47,8 +50,8 @@ impl Place {
         }
         let name = |side: &str| format!("sluice-{test}-{side}-{}", std::process::id());
         let place = Self { host: name("host"), guest: name("guest") };
-        namespace::ensure(&place.host, &Notes::default()).unwrap();
-        namespace::ensure(&place.guest, &Notes::default()).unwrap();
+        namespace::ensure(&place.host, &RunDir::default()).unwrap();
+        namespace::ensure(&place.guest, &RunDir::default()).unwrap();
         place.plug();
         Some(place)
     }
@@ -86,8 +89,8 @@ impl Place {
         desired::PacketPort { device: "port0".into(), namespace: Some(self.host.clone()), mtu_bytes: 1500 }
     }
 
-    fn wish(&self) -> PortWish {
-        PortWish { port: desired::Port::Packet(self.interface()), mac: MacAddress::default(), interface: None }
+    fn spec(&self) -> PortSpec {
+        PortSpec { port: desired::Port::Packet(self.interface()), mac: MacAddress::default(), interface: None }
     }
 
     /// An ENI on the interface, from which nothing is let out.
@@ -140,7 +143,7 @@ impl Place {
         })
         .unwrap();
         let eth0 = desired::PacketPort { device: "eth0".into(), namespace: Some(self.guest.clone()), mtu_bytes: 1500 };
-        let mut port = PacketPort::open(&eth0).unwrap();
+        let mut port = AfPacketPort::open(&eth0).unwrap();
         let mut burst: Vec<Packet> = frames().iter().map(|frame| packet_of(frame)).collect();
         port.send(&mut burst).unwrap();
         assert!(burst.iter().all(|packet| packet.verdict == Verdict::Deliver));
@@ -150,7 +153,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         for name in [&self.host, &self.guest] {
-            let _ = namespace::remove_if_made(name, &Notes::default());
+            let _ = namespace::remove_if_made(name, &RunDir::default());
         }
     }
 }
@@ -354,7 +357,7 @@ fn a_killed_process_leaves_the_kernel_shut_out_and_the_next_one_takes_over() {
         let Some(place) = Place::new("isolate-kill") else { return };
         let factory = PortFactory { interface_io, ..PortFactory::default() };
         for _ in 0..2 {
-            drop(factory.open(&EniId::from("eni-1"), &place.wish()).unwrap());
+            drop(factory.open(&EniId::from("eni-1"), &place.spec()).unwrap());
             let witness = Witness::new(&place.host);
             place.guest_sends_everything();
             std::thread::sleep(QUIET);
@@ -374,14 +377,14 @@ fn a_killed_process_leaves_the_kernel_shut_out_and_the_next_one_takes_over() {
 fn what_a_killed_process_left_is_given_back_when_its_eni_is_gone() {
     let Some(place) = Place::new("isolate-left") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let notes = folder.path().join("interfaces");
+    let run_dir = folder.path().join("interfaces");
     let ports =
-        PortFactory { notes: Some(Notes::beside(&folder.path().join("vswitch.sock"))), ..PortFactory::default() };
-    drop(ports.open(&EniId::from("eni-1"), &place.wish()).unwrap());
+        PortFactory { run_dir: Some(RunDir::beside(&folder.path().join("vswitch.sock"))), ..PortFactory::default() };
+    drop(ports.open(&EniId::from("eni-1"), &place.spec()).unwrap());
     assert!(queueing(&place).contains("clsact"));
-    assert_eq!(std::fs::read_dir(&notes).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(&run_dir).unwrap().count(), 1);
     for is_there_first in [true, false] {
-        drop(ports.open(&EniId::from("eni-1"), &place.wish()).unwrap());
+        drop(ports.open(&EniId::from("eni-1"), &place.spec()).unwrap());
         let mut plane = Plane::with(ports.clone());
         if is_there_first {
             plane.apply(place.desired());
@@ -390,7 +393,7 @@ fn what_a_killed_process_left_is_given_back_when_its_eni_is_gone() {
         }
         plane.apply(with_other_eni(&place.desired()));
         assert_eq!(queueing(&place), "");
-        assert_eq!(std::fs::read_dir(&notes).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(&run_dir).unwrap().count(), 0);
         plane.running.stop();
     }
 }
@@ -402,8 +405,8 @@ fn a_stop_and_a_state_without_enis_leave_the_kernel_shut_out() {
     for interface_io in [InterfaceIo::Packet, InterfaceIo::Xdp] {
         let Some(place) = Place::new("isolate-stop") else { return };
         let folder = tempfile::tempdir().unwrap();
-        let notes = Notes::beside(&folder.path().join("vswitch.sock"));
-        let ports = PortFactory { notes: Some(notes.clone()), interface_io, ..PortFactory::default() };
+        let run_dir = RunDir::beside(&folder.path().join("vswitch.sock"));
+        let ports = PortFactory { run_dir: Some(run_dir.clone()), interface_io, ..PortFactory::default() };
         let states = [place.desired(), without_enis(&place.desired()), place.desired()];
         for (number, state) in states.into_iter().enumerate() {
             let mut plane = Plane::with(ports.clone());
@@ -417,11 +420,11 @@ fn a_stop_and_a_state_without_enis_leave_the_kernel_shut_out() {
             place.guest_sends_everything();
             std::thread::sleep(QUIET);
             assert_eq!(witness.seen(), (0, 0), "{interface_io:?}, after process {number}");
-            assert_eq!(isolated::noted(&notes), [place.interface()], "{interface_io:?}, after process {number}");
+            assert_eq!(isolation::recorded(&run_dir), [place.interface()], "{interface_io:?}, after process {number}");
         }
-        isolated::release(&place.interface(), Some(&notes)).unwrap();
+        isolation::release(&place.interface(), Some(&run_dir)).unwrap();
         assert_eq!(queueing(&place), "");
-        assert_eq!(isolated::noted(&notes), []);
+        assert_eq!(isolation::recorded(&run_dir), []);
     }
 }
 
@@ -465,8 +468,8 @@ fn a_port_that_cannot_be_isolated_stays_down_and_says_why() {
         plane.running.stop();
     }
     let loopback = desired::PacketPort { device: "lo".into(), ..place.interface() };
-    let wish = PortWish { port: desired::Port::Packet(loopback), mac: MacAddress::default(), interface: None };
-    let error = PortFactory::default().open(&EniId::from("eni-1"), &wish).unwrap_err().to_string();
+    let spec = PortSpec { port: desired::Port::Packet(loopback), mac: MacAddress::default(), interface: None };
+    let error = PortFactory::default().open(&EniId::from("eni-1"), &spec).unwrap_err().to_string();
     assert!(error.contains("no Ethernet interface"), "{error}");
     let output = Command::new("tc").args(["-n", &place.host, "qdisc", "show", "dev", "lo"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&output.stdout).contains("clsact"), "the loopback device is left alone");
@@ -490,7 +493,7 @@ fn filters_of_others_stay_and_filters_that_are_taken_away_come_back() {
     plane.wait_for_port(true);
     let is_isolated = || {
         let interface = place.interface();
-        namespace::within(&place.host, || Ok(vswitch::isolation::is_isolated(&interface.device))).unwrap()
+        namespace::within(&place.host, || Ok(vswitch::os::isolation::is_isolated(&interface.device))).unwrap()
     };
     assert!(is_isolated());
     place.in_host("tc qdisc delete dev port0 clsact");
@@ -503,10 +506,10 @@ fn filters_of_others_stay_and_filters_that_are_taken_away_come_back() {
     filter(&place, "egress pref 7");
     plane.apply(without_enis(&place.desired()));
     assert!(!is_isolated() && queueing(&place).contains("clsact"), "the other's filter is still there");
-    isolated::release(&place.interface(), None).unwrap();
+    isolation::release(&place.interface(), None).unwrap();
     place.in_host("tc qdisc delete dev port0 clsact");
-    isolated::release(&place.interface(), None).unwrap();
-    isolated::release(&desired::PacketPort { device: "absent0".into(), ..place.interface() }, None).unwrap();
+    isolation::release(&place.interface(), None).unwrap();
+    isolation::release(&desired::PacketPort { device: "absent0".into(), ..place.interface() }, None).unwrap();
     plane.running.stop();
 }
 
@@ -528,8 +531,8 @@ fn a_tap_in_a_bridge_has_all_that_the_bridge_connects_behind_it() {
     let (device, namespace) = ("tap1".into(), Some(place.host.clone()));
     let (create_namespace, configure) = (false, false);
     let tap = desired::TapPort { device, namespace, create_namespace, configure, mtu_bytes: 1500 };
-    let wish = PortWish { port: desired::Port::Tap(tap), mac: MacAddress::default(), interface: None };
-    let mut port = PortFactory::default().open(&EniId::from("eni-1"), &wish).unwrap();
+    let spec = PortSpec { port: desired::Port::Tap(tap), mac: MacAddress::default(), interface: None };
+    let mut port = PortFactory::default().open(&EniId::from("eni-1"), &spec).unwrap();
     let socket = namespace::within(&place.guest, || UdpSocket::bind("10.9.9.2:0")).unwrap();
     let (mut pool, mut burst) = (BufferPool::new(PoolSize { small: 64, large: 2 }), Vec::new());
     let started = Instant::now();
@@ -557,9 +560,9 @@ fn the_guest_of_a_tap_without_a_namespace_is_the_kernel_that_hosts_it() {
         mtu_bytes: 1500,
     };
     let port = desired::Port::Tap(tap);
-    let wish = PortWish { port, mac: MacAddress::default(), interface: None };
+    let spec = PortSpec { port, mac: MacAddress::default(), interface: None };
     let mut port =
-        namespace::within(&place.host, || PortFactory::default().open(&EniId::from("eni-1"), &wish)).unwrap();
+        namespace::within(&place.host, || PortFactory::default().open(&EniId::from("eni-1"), &spec)).unwrap();
     place.in_host("ip addr add 10.9.7.1/24 dev tap0");
     place.in_host("ip link set tap0 address 02:00:00:00:00:07 up");
     place.in_host("ip neigh add 10.9.7.9 lladdr 02:00:00:00:00:09 dev tap0");

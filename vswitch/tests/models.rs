@@ -1,5 +1,5 @@
 //! Models of what the control thread and workers share, run through every order in which they can meet:
-//! `scripts/nightly models`. The rings, the bell and the publication are the product's; a worker is reduced to the order
+//! `scripts/nightly models`. The rings, the doorbell and the publication are the product's; a worker is reduced to the order
 //! in which `Worker::turn` and `WorkerLoop::sleep` touch them.
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
@@ -7,56 +7,57 @@
 use loom::sync::{Mutex, Notify};
 use loom::thread;
 use std::sync::{Arc, LazyLock};
-use vswitch::doorbell::{Doorbell, Waker};
-use vswitch::handoff::{self, Handoff, Link, Links};
-use vswitch::publish::{Publication, Published};
-use vswitch::recall::Recall;
+use vswitch::exchange::doorbell::{Doorbell, Waker};
+use vswitch::exchange::handoff::{self, Handoff, WorkerLink, WorkerLinks};
+use vswitch::exchange::publish::{Publication, Published};
+use vswitch::worker::pause::PauseRequest;
 use vswitch_core::compile::compile;
 use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::Desired;
 use vswitch_core::config::ids::EniIndex;
 use vswitch_core::packet::{FrameBuffer, Packet};
 use vswitch_core::tables::cow_array::CowArray;
+use vswitch_core::tables::cow_array::CowArray;
 
 static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| Arc::new(compile(&Desired::default(), 1).unwrap()));
 
 fn published(sequence: u64) -> Published {
-    Published { sequence, snapshot: Arc::clone(&SNAPSHOT), places: CowArray::default() }
+    Published { sequence, snapshot: Arc::clone(&SNAPSHOT), locations: CowArray::default() }
 }
 
 /// A packet that egress let pass by the snapshot of this sequence.
 fn judged_by(sequence: u64) -> Handoff {
     let packet = Packet::new(FrameBuffer::with_capacity(0));
-    Handoff { packet, to: EniIndex(0), incarnation: sequence as u32 }
+    Handoff { packet, to: EniIndex(0), eni_generation: sequence as u32 }
 }
 
 /// What workers and the control thread share.
 #[derive(Clone)]
 struct Shared {
     publication: Arc<Publication>,
-    bells: Arc<[Doorbell]>,
+    doorbells: Arc<[Doorbell]>,
 }
 
 /// A worker as far as others meet it.
 struct Worker {
     number: usize,
     shared: Shared,
-    links: Links,
-    bedside: Arc<Notify>,
+    links: WorkerLinks,
+    wake: Arc<Notify>,
     current: Arc<Published>,
-    settled: u64,
+    drained: u64,
 }
 
 /// Two workers, and what they share.
 fn two_workers() -> (Shared, [Worker; 2]) {
-    let bedsides = [Arc::new(Notify::new()), Arc::new(Notify::new())];
-    let bells = bedsides.each_ref().map(|bedside| Doorbell::new(Some(Waker::of(Arc::clone(bedside)))));
-    let shared = Shared { publication: Arc::new(Publication::new(2, published(0))), bells: Arc::new(bells) };
-    let worker = |((number, links), bedside)| {
+    let wakes = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+    let doorbells = wakes.each_ref().map(|wake| Doorbell::new(Some(Waker::of(Arc::clone(wake)))));
+    let shared = Shared { publication: Arc::new(Publication::new(2, published(0))), doorbells: Arc::new(doorbells) };
+    let worker = |((number, links), wake)| {
         let current = shared.publication.newest();
-        Worker { number, shared: shared.clone(), links, bedside, current, settled: 0 }
+        Worker { number, shared: shared.clone(), links, wake, current, drained: 0 }
     };
-    let workers: Vec<_> = handoff::connect(2).into_iter().enumerate().zip(bedsides).map(worker).collect();
+    let workers: Vec<_> = handoff::connect(2).into_iter().enumerate().zip(wakes).map(worker).collect();
     (shared, workers.try_into().ok().unwrap())
 }
 
@@ -68,7 +69,7 @@ impl Worker {
             self.current = publication.newest();
             publication.cross(self.number, self.current.sequence);
         }
-        let settle = publication.settle_requested();
+        let drain = publication.drain_requested();
         let link = self.inbound();
         let mut taken = 0;
         for _ in 0..link.packets.len() {
@@ -77,9 +78,9 @@ impl Worker {
             taken += 1;
         }
         poll_ports(self);
-        if settle != self.settled {
-            self.settled = settle;
-            publication.settled(self.number, settle);
+        if drain != self.drained {
+            self.drained = drain;
+            publication.drained(self.number, drain);
         }
         taken
     }
@@ -87,17 +88,17 @@ impl Worker {
     /// In the order of `WorkerLoop::sleep`.
     fn sleep(&self) {
         let publication = &self.shared.publication;
-        self.shared.bells[self.number].declare_asleep();
+        self.shared.doorbells[self.number].declare_asleep();
         let has_input = publication.is_newer_than(self.current.sequence)
-            || publication.settle_requested() != self.settled
+            || publication.drain_requested() != self.drained
             || !self.inbound().packets.is_empty();
         if !has_input {
-            self.bedside.wait();
+            self.wake.wait();
         }
-        self.shared.bells[self.number].declare_awake();
+        self.shared.doorbells[self.number].declare_awake();
     }
 
-    fn inbound(&self) -> Arc<Link> {
+    fn inbound(&self) -> Arc<WorkerLink> {
         Arc::clone(self.links.inbound[1 - self.number].as_ref().unwrap())
     }
 
@@ -105,7 +106,7 @@ impl Worker {
     fn hand_off(&self) {
         let link = self.links.outbound[1 - self.number].as_ref().unwrap();
         link.packets.push(judged_by(self.current.sequence)).unwrap();
-        self.shared.bells[1 - self.number].ring();
+        self.shared.doorbells[1 - self.number].ring();
     }
 }
 
@@ -119,16 +120,16 @@ impl Shared {
         }
     }
 
-    fn settle(&self) {
-        self.publication.request_settle(1);
+    fn drain(&self) {
+        self.publication.request_drain(1);
         self.ring_all();
-        while self.publication.first_not_settled(2, 1).is_some() {
+        while self.publication.first_not_drained(2, 1).is_some() {
             thread::park();
         }
     }
 
     fn ring_all(&self) {
-        self.bells.iter().for_each(Doorbell::ring);
+        self.doorbells.iter().for_each(Doorbell::ring);
     }
 }
 
@@ -138,33 +139,33 @@ fn together(threads: Vec<Box<dyn FnOnce() + Send>>) {
     running.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// One worker judges packets and hands them to another. Once a change is settled, none that the old snapshot let pass is
+/// One worker judges packets and hands them to another. Once a change is drained, none that the old snapshot let pass is
 /// left in the ring between them, and nobody holds the old snapshot.
 #[test]
-fn nothing_by_the_old_snapshot_is_on_its_way_once_a_change_is_settled() {
+fn nothing_by_the_old_snapshot_is_on_its_way_once_a_change_is_drained() {
     loom::model(|| {
         let (shared, [mut sender, mut receiver]) = two_workers();
         let link = receiver.inbound();
         let send = move || {
             sender.turn(Worker::hand_off);
-            while sender.settled == 0 {
+            while sender.drained == 0 {
                 sender.sleep();
                 sender.turn(|_| ());
             }
         };
         let receive = move || {
-            while receiver.settled == 0 {
+            while receiver.drained == 0 {
                 receiver.turn(|_| ());
-                if receiver.settled == 0 {
+                if receiver.drained == 0 {
                     receiver.sleep();
                 }
             }
         };
         let change = move || {
             shared.publish();
-            shared.settle();
+            shared.drain();
             while let Some(handoff) = link.packets.pop() {
-                assert_eq!(handoff.incarnation, 1, "judged by the old snapshot");
+                assert_eq!(handoff.eni_generation, 1, "judged by the old snapshot");
             }
             assert_eq!(shared.publication.free_retired(), 0, "the old snapshot is held");
         };
@@ -188,32 +189,32 @@ impl PortRing {
 }
 
 /// The only worker's port has a packet by the old snapshot in its ring, and the kernel takes it at any moment or not
-/// in time. Once a change is settled and the control thread has closed the ports that were given to it, none can come
+/// in time. Once a change is drained and the control thread has closed the ports that were given to it, none can come
 /// out any more.
 #[test]
-fn what_a_port_holds_is_out_or_ends_with_it_once_a_change_is_settled() {
+fn what_a_port_holds_is_out_or_ends_with_it_once_a_change_is_drained() {
     loom::model(|| {
         let (shared, [mut worker, _other]) = two_workers();
         let ring = Arc::new(PortRing::default());
         let (failed, is_replied) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(false)));
         let (its_ring, its_failed, publication) =
             (Arc::clone(&ring), Arc::clone(&failed), Arc::clone(&shared.publication));
-        // In the order of `Worker::turn` and `Worker::settle`; a single try before the port is given back.
+        // In the order of `Worker::turn` and `Worker::drain`; a single try before the port is given back.
         let turn = move || {
             its_ring.inside.lock().unwrap().push(worker.current.sequence);
-            while worker.settled == 0 {
+            while worker.drained == 0 {
                 if publication.is_newer_than(worker.current.sequence) {
                     worker.current = publication.newest();
                     publication.cross(0, worker.current.sequence);
                 }
-                let settle = publication.settle_requested();
-                if settle != worker.settled && settle <= worker.current.sequence {
+                let drain = publication.drain_requested();
+                if drain != worker.drained && drain <= worker.current.sequence {
                     let is_held = !its_ring.inside.lock().unwrap().is_empty();
                     if is_held {
                         *its_failed.lock().unwrap() = Some(Arc::clone(&its_ring));
                     }
-                    worker.settled = settle;
-                    publication.settled(0, settle);
+                    worker.drained = drain;
+                    publication.drained(0, drain);
                 } else {
                     worker.sleep();
                 }
@@ -227,12 +228,12 @@ fn what_a_port_holds_is_out_or_ends_with_it_once_a_change_is_settled() {
         };
         let change = move || {
             shared.publication.publish(published(1));
-            shared.publication.request_settle(1);
-            shared.bells[0].ring();
+            shared.publication.request_drain(1);
+            shared.doorbells[0].ring();
             while shared.publication.first_not_crossed(1, 1).is_some() {
                 thread::park();
             }
-            while shared.publication.first_not_settled(1, 1).is_some() {
+            while shared.publication.first_not_drained(1, 1).is_some() {
                 thread::park();
             }
             let port: Option<Arc<PortRing>> = failed.lock().unwrap().take();
@@ -273,39 +274,40 @@ fn no_wake_up_is_lost() {
 #[test]
 fn a_worker_that_is_asked_for_comes_or_goes_on_turning() {
     loom::model(|| {
-        let bedside = Arc::new(Notify::new());
-        let bell = Arc::new(Doorbell::new(Some(Waker::of(Arc::clone(&bedside)))));
-        let (recall, desk) = (Arc::new(Recall::default()), Arc::new((Mutex::new(false), Notify::new())));
-        recall.give();
-        let (its_bell, its_recall, its_desk) = (Arc::clone(&bell), Arc::clone(&recall), Arc::clone(&desk));
-        // In the order of `WorkerLoop::run_until_asked`.
+        let wake = Arc::new(Notify::new());
+        let doorbell = Arc::new(Doorbell::new(Some(Waker::of(Arc::clone(&wake)))));
+        let (pause, returned) = (Arc::new(PauseRequest::default()), Arc::new((Mutex::new(false), Notify::new())));
+        pause.start();
+        let (its_doorbell, its_pause, its_returned) =
+            (Arc::clone(&doorbell), Arc::clone(&pause), Arc::clone(&returned));
+        // In the order of `WorkerLoop::run_until_paused`.
         let turn = move || {
             loop {
-                while its_recall.is_turning() {
-                    its_bell.declare_asleep();
-                    if its_recall.is_turning() {
-                        bedside.wait();
+                while its_pause.is_running() {
+                    its_doorbell.declare_asleep();
+                    if its_pause.is_running() {
+                        wake.wait();
                     }
-                    its_bell.declare_awake();
+                    its_doorbell.declare_awake();
                 }
-                if its_recall.gives_back() {
+                if its_pause.confirm() {
                     break;
                 }
             }
-            assert!(!std::mem::replace(&mut *its_desk.0.lock().unwrap(), true), "it comes once");
-            its_desk.1.notify();
+            assert!(!std::mem::replace(&mut *its_returned.0.lock().unwrap(), true), "it comes once");
+            its_returned.1.notify();
         };
         let ask = move || {
-            recall.ask(&bell);
-            let has_come = *desk.0.lock().unwrap();
-            if !has_come && recall.think_better() {
-                assert!(!*desk.0.lock().unwrap(), "it goes on turning");
-                recall.ask(&bell);
+            pause.request(&doorbell);
+            let has_come = *returned.0.lock().unwrap();
+            if !has_come && pause.cancel() {
+                assert!(!*returned.0.lock().unwrap(), "it goes on turning");
+                pause.request(&doorbell);
             }
-            while !*desk.0.lock().unwrap() {
-                desk.1.wait();
+            while !*returned.0.lock().unwrap() {
+                returned.1.wait();
             }
-            assert!(!recall.has_worker());
+            assert!(!pause.has_worker());
         };
         together(vec![Box::new(turn), Box::new(ask)]);
     });

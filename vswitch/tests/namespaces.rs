@@ -11,10 +11,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use vswitch::namespace;
-use vswitch::notes::Notes;
-use vswitch::port::{InterfaceIo, PortFactory, TapIo, steering};
-use vswitch::ring::Ring;
+use vswitch::os::io_uring::BatchRing;
+use vswitch::os::namespace;
+use vswitch::os::run_dir::RunDir;
+use vswitch::port::factory::{InterfaceIo, PortFactory};
+use vswitch::port::tap::{TapIo, steering};
 use vswitch_core::config::desired::{PacketPort, Policy, Port};
 use vswitch_core::config::protocol::{ReplyBody, RequestBody};
 
@@ -47,7 +48,7 @@ fn guests_talk_as_the_rules_say_and_a_change_counts_at_once() {
 
 #[test]
 fn a_stream_arrives_as_it_was_sent_with_offloads_and_without() {
-    for (workers, lanes, plain_taps, tap_io) in [
+    for (workers, rx_queues, plain_taps, tap_io) in [
         (1, 1, false, TapIo::Plain),
         (2, 1, false, TapIo::Plain),
         (2, 2, false, TapIo::Plain),
@@ -56,16 +57,16 @@ fn a_stream_arrives_as_it_was_sent_with_offloads_and_without() {
         (2, 1, true, TapIo::Uring),
         (3, 3, true, TapIo::Uring),
     ] {
-        if tap_io == TapIo::Uring && Ring::new().is_err() {
+        if tap_io == TapIo::Uring && BatchRing::new().is_err() {
             eprintln!("SKIPPED: this kernel gives no rings");
             continue;
         }
-        if lanes > 1 && steering::load().is_err() {
-            eprintln!("SKIPPED: lanes need the capability for BPF");
+        if rx_queues > 1 && steering::load().is_err() {
+            eprintln!("SKIPPED: rx queues need the capability for BPF");
             continue;
         }
-        let ports = PortFactory { plain_taps, tap_io, lanes, ..PortFactory::default() };
-        let Some(mut lab) = Lab::with_ports(&format!("tcp{workers}{lanes}{plain_taps}{tap_io:?}"), workers, ports)
+        let ports = PortFactory { plain_taps, tap_io, rx_queues, ..PortFactory::default() };
+        let Some(mut lab) = Lab::with_ports(&format!("tcp{workers}{rx_queues}{plain_taps}{tap_io:?}"), workers, ports)
         else {
             return;
         };
@@ -79,7 +80,7 @@ fn a_guest_behind_a_veth_pair_talks_with_one_behind_a_tap() {
     for workers in [1, 2] {
         let Some(mut lab) = Lab::new(&format!("veth{workers}"), workers) else { return };
         let name = lab.namespace(2);
-        namespace::ensure(&name, &Notes::default()).unwrap();
+        namespace::ensure(&name, &RunDir::default()).unwrap();
         for command in [
             "ip link add port0 type veth peer name eth0 address 02:00:00:00:00:02",
             "ip link set lo up",
@@ -109,7 +110,7 @@ fn a_guest_behind_a_veth_pair_talks_with_one_behind_a_tap() {
             assert!(lab.run(2, &format!("ip link set {device} up")).1);
         }
         lab.wait_for_port(2, true);
-        namespace::remove_if_made(&name, &Notes::default()).unwrap();
+        namespace::remove_if_made(&name, &RunDir::default()).unwrap();
     }
 }
 
@@ -156,7 +157,7 @@ fn what_stands_in_the_ring_of_an_xdp_socket_does_not_outlive_its_rules() {
         let ports = PortFactory { interface_io: InterfaceIo::Xdp, ..PortFactory::default() };
         let Some(mut lab) = Lab::with_ports(&format!("xdp-ring{workers}"), workers, ports) else { return };
         let name = lab.namespace(2);
-        namespace::ensure(&name, &Notes::default()).unwrap();
+        namespace::ensure(&name, &RunDir::default()).unwrap();
         for command in [
             "ip link add port0 type veth peer name eth0 address 02:00:00:00:00:02",
             "ip addr add 10.9.0.2/24 dev eth0",
@@ -191,7 +192,7 @@ fn what_stands_in_the_ring_of_an_xdp_socket_does_not_outlive_its_rules() {
         assert!(lab.run(2, "ping -c 1 -W 60 10.9.0.253").1);
         std::thread::sleep(Duration::from_millis(100));
         assert!(receiver.recv(&mut [0; 8]).is_err(), "{workers} workers: nothing by the old rules after the reply");
-        namespace::remove_if_made(&name, &Notes::default()).unwrap();
+        namespace::remove_if_made(&name, &RunDir::default()).unwrap();
     }
 }
 
@@ -246,14 +247,14 @@ fn a_port_that_cannot_be_had_is_down_with_a_reason_until_it_can() {
     assert_eq!(applied.ports_down.len(), 2);
     assert!(applied.ports_down[0].error.as_ref().unwrap().contains("does not exist"), "{applied:?}");
     for number in [1, 2] {
-        namespace::ensure(&lab.namespace(number), &Notes::default()).unwrap();
+        namespace::ensure(&lab.namespace(number), &RunDir::default()).unwrap();
     }
     for number in [1, 2] {
         lab.wait_for_port(number, true);
     }
     assert!(lab.ping("10.9.0.2"));
     for number in [1, 2] {
-        namespace::remove_if_made(&lab.namespace(number), &Notes::default()).unwrap();
+        namespace::remove_if_made(&lab.namespace(number), &RunDir::default()).unwrap();
         assert!(lab.wait_for_port(number, false).error.unwrap().contains("does not exist"));
     }
 }

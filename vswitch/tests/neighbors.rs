@@ -12,7 +12,7 @@ use std::fmt::Write;
 use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use vswitch::namespace;
+use vswitch::os::namespace;
 use vswitch_core::config::desired::Desired;
 use vswitch_core::config::protocol::{ReplyBody, RequestBody};
 

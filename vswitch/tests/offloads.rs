@@ -6,7 +6,7 @@
 mod guests;
 
 use guests::desired;
-use vswitch::port::PortFactory;
+use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryGuest;
 use vswitch_core::config::protocol::EniStats;
 use vswitch_core::packet::offload::{Offload, Offloads, PartialChecksum, Segmentation};
@@ -19,7 +19,7 @@ struct World {
 impl World {
     /// Guests 1 to 3; the second takes what `second_takes` undone, the others everything.
     fn new(workers: usize, second_takes: Offloads) -> Self {
-        let ports = PortFactory { coalesces: true, ..PortFactory::default() };
+        let ports = PortFactory { gro: true, ..PortFactory::default() };
         let mut world = guests::world::World::with_ports(workers, 256, ports);
         for number in [1, 3] {
             world.guest(number).set_offloads(Offloads::ALL);
@@ -84,7 +84,7 @@ fn between_ports_that_share_the_feature_a_long_frame_passes_as_it_is() {
     for workers in [1, 2] {
         let mut world = World::new(workers, Offloads::ALL);
         let (frame, offload) = datagrams(2, 60_000, 1400);
-        assert!(world.guest(1).inject_claiming(&frame, offload));
+        assert!(world.guest(1).inject_with_offload(&frame, offload));
         world.turn();
         let (got, left) = world.guest(2).collect_with_offload().unwrap();
         assert_eq!((&got[14..], left), (&frame[14..], offload));
@@ -103,8 +103,8 @@ fn toward_a_port_without_the_feature_the_switch_cuts_and_sums() {
         let (frame, offload) = datagrams(2, 60_000, 1400);
         let (other, plain) = datagrams(2, 101, 0);
         for _ in 0..3 {
-            assert!(world.guest(1).inject_claiming(&frame, offload));
-            assert!(world.guest(1).inject_claiming(&other, plain));
+            assert!(world.guest(1).inject_with_offload(&frame, offload));
+            assert!(world.guest(1).inject_with_offload(&other, plain));
         }
         world.turn();
         for _ in 0..3 {
@@ -130,7 +130,7 @@ fn toward_a_port_without_the_feature_the_switch_cuts_and_sums() {
 fn a_full_port_drops_the_rest_of_a_long_frame_and_counts_it() {
     let mut world = World::new(1, Offloads::NONE);
     let (frame, offload) = datagrams(2, 60_000, 1400);
-    (0..10).for_each(|_| assert!(world.guest(1).inject_claiming(&frame, offload)));
+    (0..10).for_each(|_| assert!(world.guest(1).inject_with_offload(&frame, offload)));
     world.turn();
     let (received, taken) = (world.stats(2).ingress, world.guest(2).waiting() as u64);
     assert_eq!((received.packets, taken), (430, 256));
@@ -141,9 +141,9 @@ fn a_full_port_drops_the_rest_of_a_long_frame_and_counts_it() {
 fn parts_that_are_too_long_for_the_port_are_dropped_and_counted() {
     let mut world = World::new(1, Offloads::ALL);
     let (frame, offload) = datagrams(2, 60_000, 9000 - 28 + 1);
-    assert!(world.guest(1).inject_claiming(&frame, offload));
+    assert!(world.guest(1).inject_with_offload(&frame, offload));
     let (fits, fitting) = datagrams(2, 60_000, 9000 - 28);
-    assert!(world.guest(1).inject_claiming(&fits, fitting));
+    assert!(world.guest(1).inject_with_offload(&fits, fitting));
     world.turn();
     assert_eq!(world.guest(2).collect_with_offload().unwrap().1, fitting);
     assert_eq!((world.guest(2).waiting(), world.stats(2).ingress.drops["frame-too-long"]), (0, 7));
@@ -155,7 +155,7 @@ fn what_a_port_refuses_is_dropped_alone() {
     world.guest(2).refuse(HEADER_BYTES + 2);
     for data_bytes in [1, 2, 3, 2, 2, 4] {
         let (frame, offload) = datagrams(2, data_bytes, 0);
-        assert!(world.guest(1).inject_claiming(&frame, offload));
+        assert!(world.guest(1).inject_with_offload(&frame, offload));
     }
     world.turn();
     let lengths: Vec<_> = std::iter::from_fn(|| world.guest(2).collect()).map(|frame| frame.len()).collect();
@@ -167,7 +167,7 @@ fn what_a_port_refuses_is_dropped_alone() {
 fn a_port_that_floods_long_frames_does_not_starve_another() {
     let mut world = World::new(1, Offloads::ALL);
     let (frame, offload) = datagrams(3, 60_000, 1400);
-    (0..256).for_each(|_| assert!(world.guest(1).inject_claiming(&frame, offload)));
+    (0..256).for_each(|_| assert!(world.guest(1).inject_with_offload(&frame, offload)));
     assert!(world.guest(2).inject(&guests::udp(2, 3, 99)));
     for _ in 0..2 {
         world.world.turn_one(0, 1);

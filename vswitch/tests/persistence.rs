@@ -7,9 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread::JoinHandle;
-use vswitch::notes::Notes;
-use vswitch::port::{PortFactory, persistent};
-use vswitch::{VswitchConfig, namespace, run_until};
+use vswitch::os::namespace;
+use vswitch::os::run_dir::RunDir;
+use vswitch::port::factory::PortFactory;
+use vswitch::port::tap::persistent;
+use vswitch::{VswitchConfig, run_until};
 use vswitch_core::config::desired::Desired;
 use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
 
@@ -85,7 +87,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = persistent::remove_all(&Notes::beside(&self.folder.path().join("vswitch.sock")), |_| {});
+        let _ = persistent::remove_all(&RunDir::beside(&self.folder.path().join("vswitch.sock")), |_| {});
         let _ = Command::new("ip").args(["netns", "delete", &self.guest]).output();
     }
 }
@@ -167,14 +169,14 @@ fn a_device_stays_with_all_that_its_guest_set_and_goes_with_its_eni() {
 #[test]
 fn a_device_that_cannot_be_what_is_wanted_now_is_made_anew() {
     let Some(world) = World::new("anew") else { return };
-    if vswitch::port::steering::load().is_err() {
-        eprintln!("SKIPPED: lanes need the capability for BPF");
+    if vswitch::port::tap::steering::load().is_err() {
+        eprintln!("SKIPPED: rx queues need the capability for BPF");
         return;
     }
-    let lanes = |lanes| PortFactory { lanes, ..PortFactory::default() };
+    let rx_queues = |rx_queues| PortFactory { rx_queues, ..PortFactory::default() };
     let mut indices = Vec::new();
-    for ports in [lanes(1), lanes(2), lanes(2), lanes(1)] {
-        let plain = PortFactory { plain_taps: ports.lanes == 2, ..ports };
+    for ports in [rx_queues(1), rx_queues(2), rx_queues(2), rx_queues(1)] {
+        let plain = PortFactory { plain_taps: ports.rx_queues == 2, ..ports };
         let mut switch = world.start(plain);
         switch.run(world.desired(Some("10.9.0.5")));
         indices.push(world.index().unwrap());
@@ -195,6 +197,6 @@ fn a_device_of_somebody_else_is_left_as_it_was_found() {
         switch.run(world.desired(None));
         assert_eq!(world.index(), first);
     }
-    assert_eq!(persistent::made(&Notes::beside(&world.folder.path().join("vswitch.sock"))), []);
+    assert_eq!(persistent::made(&RunDir::beside(&world.folder.path().join("vswitch.sock"))), []);
     assert!(namespace::identity(&world.guest).is_ok());
 }

@@ -6,19 +6,23 @@
 use std::io::ErrorKind;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use vswitch::namespace;
-use vswitch::notes::Notes;
+use vswitch::os::io_uring::BatchRing;
+use vswitch::os::namespace;
+use vswitch::os::run_dir::RunDir;
+use vswitch::port::af_packet::AfPacketPort;
+use vswitch::port::af_xdp::AfXdpPort;
+use vswitch::port::buffer_pool::{BufferPool, PoolSize};
+use vswitch::port::factory::{InterfaceIo, PortFactory};
 use vswitch::port::memory::MemoryGuest;
-use vswitch::port::packet::PacketPort;
-use vswitch::port::pool::{BufferPool, PoolSize};
-use vswitch::port::xdp::XdpPort;
-use vswitch::port::{InterfaceIo, Port, PortFactory, PortWish, Received, TapIo};
-use vswitch::ring::Ring;
+use vswitch::port::spec::PortSpec;
+use vswitch::port::tap::TapIo;
+use vswitch::port::{Port, Received};
 use vswitch_core::config::desired::{self, TapPort};
 use vswitch_core::config::ids::{EniId, MacAddress};
 use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::packet::offload::{Offload, Offloads, PartialChecksum, Segmentation};
-use vswitch_core::packet::verdict::{DropReason, Verdict};
+use vswitch_core::packet::verdict::DropReason;
+use vswitch_core::packet::verdict::Verdict;
 use vswitch_core::packet::{FrameBuffer, Packet};
 
 /// The type of our frames, for local experiments (IEEE 802 §9.2.4); what kernels say of their own accord has others.
@@ -49,7 +53,7 @@ struct Rig {
 
 enum Guest {
     Memory(MemoryGuest),
-    Interface(PacketPort, BufferPool),
+    Interface(AfPacketPort, BufferPool),
 }
 
 fn eni() -> EniId {
@@ -68,7 +72,7 @@ fn rigs(test: &str) -> impl Iterator<Item = Rig> {
 impl Rig {
     fn new(test: &str, kind: Kind) -> Option<Self> {
         let is_able = rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
-        if kind != Kind::Memory && !is_able || kind == Kind::Tap(TapIo::Uring) && Ring::new().is_err() {
+        if kind != Kind::Memory && !is_able || kind == Kind::Tap(TapIo::Uring) && BatchRing::new().is_err() {
             eprintln!("SKIPPED: {kind:?} needs root, /dev/net/tun and, by rings, a kernel that gives them");
             return None;
         }
@@ -84,14 +88,14 @@ impl Rig {
             rig.open();
             return Some(rig);
         }
-        namespace::ensure(&rig.namespace, &Notes::default()).unwrap();
+        namespace::ensure(&rig.namespace, &RunDir::default()).unwrap();
         namespace::within(&rig.namespace, || std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")).unwrap();
         namespace::within(&rig.namespace, || std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"))
             .unwrap();
         rig.open();
         let far =
             desired::PacketPort { device: "eth0".into(), namespace: Some(rig.namespace.clone()), mtu_bytes: 9000 };
-        rig.guest = Some(Guest::Interface(PacketPort::open(&far).unwrap(), pool()));
+        rig.guest = Some(Guest::Interface(AfPacketPort::open(&far).unwrap(), pool()));
         Some(rig)
     }
 
@@ -113,9 +117,9 @@ impl Rig {
                 desired::Port::Packet(desired::PacketPort { device: "port0".into(), namespace, mtu_bytes })
             }
         };
-        let (wish, started) = (PortWish { port, mac: MacAddress([2, 0, 0, 0, 0, 5]), interface: None }, Instant::now());
+        let (spec, started) = (PortSpec { port, mac: MacAddress([2, 0, 0, 0, 0, 5]), interface: None }, Instant::now());
         let opened = loop {
-            match self.factory.open(&eni(), &wish) {
+            match self.factory.open(&eni(), &spec) {
                 // A program that another test starts holds all descriptors of this process for a moment.
                 Err(error) if error.kind() == ErrorKind::ResourceBusy && started.elapsed() < WAIT_MAX => {}
                 opened => break opened,
@@ -148,7 +152,7 @@ impl Rig {
     /// The guest sends.
     fn give(&mut self, frames: &[Vec<u8>], offload: Offload) {
         match self.guest.as_mut().unwrap() {
-            Guest::Memory(guest) => frames.iter().for_each(|frame| assert!(guest.inject_claiming(frame, offload))),
+            Guest::Memory(guest) => frames.iter().for_each(|frame| assert!(guest.inject_with_offload(frame, offload))),
             Guest::Interface(socket, _) => {
                 let mut burst: Vec<Packet> = frames.iter().map(|frame| packet(frame, offload)).collect();
                 socket.send(&mut burst).unwrap();
@@ -198,7 +202,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         if self.kind != Kind::Memory {
-            let _ = namespace::remove_if_made(&self.namespace, &Notes::default());
+            let _ = namespace::remove_if_made(&self.namespace, &RunDir::default());
         }
     }
 }
@@ -378,7 +382,7 @@ fn an_interface_that_is_down_is_no_port_until_it_is_up() {
     let error = take(rig.port.as_mut().unwrap().as_mut(), &mut rig.pool, 32, &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("is down"), "{error}");
     let (device, namespace) = ("port0".to_owned(), Some(rig.namespace.clone()));
-    let error = PacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
+    let error = AfPacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
     assert!(error.to_string().contains("is down"), "{error}");
     rig.open();
     assert_eq!(rig.send(&frames(0..2), Offload::NONE), [Verdict::Deliver; 2]);
@@ -440,7 +444,7 @@ fn an_interface_that_is_none_is_refused_with_the_reason() {
     let Some(rig) = Rig::new("none", Kind::Packet) else { return };
     for (device, reason) in [("absent0", "there is no such interface"), ("lo", "no Ethernet interface")] {
         let (device, namespace) = (device.to_owned(), Some(rig.namespace.clone()));
-        let error = PacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
+        let error = AfPacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
         assert!(error.to_string().contains(reason) && error.to_string().contains(&rig.namespace), "{error}");
     }
 }
@@ -486,7 +490,7 @@ fn an_xdp_port_whose_interface_is_set_down_drops_and_comes_back() {
 #[test]
 fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
     let Some(mut rig) = Rig::new("xdp-not", Kind::Xdp) else { return };
-    let error = XdpPort::open(&interface(&rig)).unwrap_err().to_string();
+    let error = AfXdpPort::open(&interface(&rig)).unwrap_err().to_string();
     assert!(error.contains("has the interface already") && error.contains(&rig.namespace), "{error}");
     rig.port = None;
     let remake = |rig: &Rig, options: &[&str]| {
@@ -496,20 +500,20 @@ fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
         rig.ip(&["link", "set", "port0", "up"]);
     };
     remake(&rig, &["numrxqueues", "2", "numtxqueues", "2"]);
-    let error = XdpPort::open(&interface(&rig)).unwrap_err().to_string();
+    let error = AfXdpPort::open(&interface(&rig)).unwrap_err().to_string();
     assert!(error.contains("over 2 queues"), "{error}");
     remake(&rig, &["mtu", "9000"]);
-    let error = XdpPort::open(&interface(&rig)).unwrap_err().to_string();
+    let error = AfXdpPort::open(&interface(&rig)).unwrap_err().to_string();
     assert!(error.contains("lower the MTU"), "{error}");
-    let wish = PortWish { port: desired::Port::Packet(interface(&rig)), mac: MacAddress::default(), interface: None };
-    let port = rig.factory.open(&eni(), &wish).unwrap();
+    let spec = PortSpec { port: desired::Port::Packet(interface(&rig)), mac: MacAddress::default(), interface: None };
+    let port = rig.factory.open(&eni(), &spec).unwrap();
     assert!(port.offloads().contains(Offloads::CHECKSUM), "{port:?}");
 }
 
 #[test]
 fn after_an_xdp_port_the_kernel_has_the_frames_again() {
     let Some(mut rig) = Rig::new("xdp-end", Kind::Xdp) else { return };
-    let mut kernel = PacketPort::open(&interface(&rig)).unwrap();
+    let mut kernel = AfPacketPort::open(&interface(&rig)).unwrap();
     let (mut pool, mut seen) = (pool(), Vec::new());
     rig.give(&frames(0..3), Offload::NONE);
     assert_eq!(bare(rig.receive(3)), frames(0..3));

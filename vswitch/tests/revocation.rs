@@ -11,9 +11,9 @@ use guests::{desired, eni, udp};
 use running::Running;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use vswitch::port::PortFactory;
+use vswitch::port::factory::PortFactory;
+use vswitch::port::faults::Faults;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
-use vswitch::port::wrap::Faults;
 use vswitch_core::config::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
 use vswitch_core::config::protocol::{ReplyBody, RequestBody};
 
@@ -97,8 +97,8 @@ fn nothing_comes_out_by_the_old_rules(workers: impl Fn(u64) -> usize, faults: Op
             }
             let next = workers(generation + 1);
             if next != workers(generation) {
-                let regroup = RequestBody::Regroup { workers: next, lanes: None };
-                let ReplyBody::Regrouped(_) = client.ask(regroup) else { panic!() };
+                let resize = RequestBody::Regroup { workers: next, lanes: None };
+                let ReplyBody::Regrouped(_) = client.ask(resize) else { panic!() };
             }
             for _ in 0..5 {
                 receiver.inject(&question());

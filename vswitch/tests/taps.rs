@@ -6,12 +6,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use vswitch::namespace;
-use vswitch::netlink::Interface;
-use vswitch::notes::Notes;
-use vswitch::port::pool::{BufferPool, PoolSize};
-use vswitch::port::tap::{self, Tap};
-use vswitch::port::{Port, Received, TapIo};
+use vswitch::os::namespace;
+use vswitch::os::netlink::Interface;
+use vswitch::os::run_dir::RunDir;
+use vswitch::port::buffer_pool::{BufferPool, PoolSize};
+use vswitch::port::tap::{self, Tap, TapIo};
+use vswitch::port::{Port, Received};
 use vswitch_core::config::desired::TapPort;
 use vswitch_core::packet::Packet;
 use vswitch_core::packet::offload::{Offloads, PartialChecksum};
@@ -42,7 +42,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0, &Notes::default());
+        let _ = namespace::remove_if_made(&self.0, &RunDir::default());
         let _ = Command::new("ip").args(["netns", "delete", &self.0]).output();
     }
 }
@@ -232,8 +232,8 @@ fn a_namespace_that_the_switch_made_survives_it_and_can_be_removed_by_the_next()
     let first = namespace::identity(&guest.0).unwrap();
     drop(open_once_free(&guest.tap()));
     assert_eq!(namespace::identity(&guest.0).unwrap(), first, "adopted, not made again");
-    assert!(namespace::is_made(&guest.0, &Notes::default()));
-    namespace::remove_if_made(&guest.0, &Notes::default()).unwrap();
+    assert!(namespace::is_made(&guest.0, &RunDir::default()));
+    namespace::remove_if_made(&guest.0, &RunDir::default()).unwrap();
     assert!(namespace::identity(&guest.0).is_err());
 }
 
@@ -245,19 +245,19 @@ fn a_namespace_of_somebody_else_is_never_removed() {
     assert!(error.to_string().contains("does not exist"), "{error}");
     assert!(Command::new("ip").args(["netns", "add", &guest.0]).status().unwrap().success());
     drop(Tap::open(&guest.tap(), Some(&interface())).unwrap());
-    namespace::remove_if_made(&guest.0, &Notes::default()).unwrap();
+    namespace::remove_if_made(&guest.0, &RunDir::default()).unwrap();
     assert!(namespace::identity(&guest.0).is_ok());
 }
 
 #[test]
 fn a_namespace_made_anew_under_a_noted_name_is_somebody_elses() {
     let Some(guest) = Guest::new("replaced") else { return };
-    namespace::ensure(&guest.0, &Notes::default()).unwrap();
+    namespace::ensure(&guest.0, &RunDir::default()).unwrap();
     for command in ["delete", "add"] {
         assert!(Command::new("ip").args(["netns", command, &guest.0]).status().unwrap().success());
     }
-    assert!(!namespace::is_made(&guest.0, &Notes::default()));
-    namespace::remove_if_made(&guest.0, &Notes::default()).unwrap();
+    assert!(!namespace::is_made(&guest.0, &RunDir::default()));
+    namespace::remove_if_made(&guest.0, &RunDir::default()).unwrap();
     assert!(namespace::identity(&guest.0).is_ok());
 }
 
@@ -277,7 +277,7 @@ fn a_device_in_use_is_told_apart_from_one_that_cannot_be_made() {
 #[test]
 fn a_device_that_exists_is_adopted_and_left_behind() {
     let Some(guest) = Guest::new("adopt") else { return };
-    namespace::ensure(&guest.0, &Notes::default()).unwrap();
+    namespace::ensure(&guest.0, &RunDir::default()).unwrap();
     assert_eq!(guest.ip(&["tuntap", "add", "dev", "eth0", "mode", "tap"]), "");
     let index = || guest.ip(&["-o", "link", "show", "dev", "eth0"]).split(':').next().unwrap().to_owned();
     let before = index();
@@ -291,7 +291,7 @@ fn a_device_that_exists_is_adopted_and_left_behind() {
 #[test]
 fn a_command_runs_inside() {
     let Some(guest) = Guest::new("exec") else { return };
-    namespace::ensure(&guest.0, &Notes::default()).unwrap();
+    namespace::ensure(&guest.0, &RunDir::default()).unwrap();
     let error = std::thread::scope(|scope| {
         // Fails, or else this process would be gone; on a thread of its own, which stays inside the namespace.
         scope.spawn(|| namespace::exec(&guest.0, &["/nowhere/command".into()])).join().unwrap()
@@ -305,7 +305,7 @@ fn a_command_runs_inside() {
 fn names_that_lead_elsewhere_are_refused() {
     for name in ["", ".", "..", "../web", "a/b"] {
         assert!(namespace::identity(name).unwrap_err().to_string().contains("cannot be the name"), "{name}");
-        assert!(namespace::ensure(name, &Notes::default()).is_err());
+        assert!(namespace::ensure(name, &RunDir::default()).is_err());
     }
 }
 

@@ -7,8 +7,8 @@ mod guests;
 use guests::world::{World, collect};
 use guests::{desired, eni, udp};
 use std::sync::Arc;
-use vswitch::port::PortFactory;
-use vswitch::port::wrap::Faults;
+use vswitch::port::factory::PortFactory;
+use vswitch::port::faults::Faults;
 use vswitch::worker::Worker;
 use vswitch_core::config::desired::Policy;
 use vswitch_core::config::ids::EniId;
@@ -188,7 +188,7 @@ fn who_sends_what_is_refused_takes_no_more_time_than_others() {
 fn a_port_that_fails_goes_down_and_comes_back_and_the_others_stay() {
     let mut world = World::new(2, 256);
     world.apply(desired(3), 1);
-    world.guest(2).cut(true);
+    world.guest(2).set_failed(true);
     world.guest(1).inject(&udp(1, 2, 0));
     world.guest(1).inject(&udp(1, 3, 0));
     world.turn(4);
@@ -200,7 +200,7 @@ fn a_port_that_fails_goes_down_and_comes_back_and_the_others_stay() {
     world.guest(1).inject(&udp(1, 2, 1));
     world.turn(4);
     assert!(world.drops(2, "port-down") >= 1);
-    world.guest(2).cut(false);
+    world.guest(2).set_failed(false);
     world.tick(200);
     world.turn(4);
     assert!(world.switch.ports_down().is_empty());
@@ -320,7 +320,7 @@ fn a_refused_state_changes_nothing() {
     world.apply(desired(2), 1);
     let mut broken = desired(2);
     broken.enis.values_mut().next().unwrap().groups.insert("sg-none".into());
-    let refused = world.with_switch(|switch, pacer| switch.apply(broken, 2, pacer).unwrap_err());
+    let refused = world.with_switch(|switch, driver| switch.apply(broken, 2, driver).unwrap_err());
     assert!(!refused.is_empty());
     assert_eq!(world.switch.generation(), 1);
     world.guest(1).inject(&udp(1, 2, 5));
@@ -357,7 +357,7 @@ fn explain_goes_from_worker_to_worker_as_the_packet_would() {
     let ReplyBody::Refused { refusals } = explain(&mut world, Some(9), None, 2) else { panic!() };
     assert_eq!((refusals[0].code.as_str(), refusals[0].object.as_str()), ("unknown", "packet/from"));
     assert_eq!(world.stats(1).egress.packets, 0, "explaining changes nothing");
-    world.guest(2).cut(true);
+    world.guest(2).set_failed(true);
     world.turn(2);
     world.tick(1);
     let ReplyBody::Explained(told) = explain(&mut world, Some(1), None, 2) else { panic!() };

@@ -9,7 +9,8 @@ use control::logging;
 use control::os::privileges::{self, Role};
 use control::os::{private_dir, small_file};
 use std::process::ExitCode;
-use vswitch::port::{InterfaceIo, TapIo};
+use vswitch::port::factory::InterfaceIo;
+use vswitch::port::tap::TapIo;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
             plane(&arguments, Role::Forwarding, &given.parent, || forwarding_plane(&arguments, given))
         }
         Command::Ns(namespace::Verb::Exec { eni, command }) => match namespace::of_eni(&arguments, eni) {
-            Ok(name) => cannot_exec(&vswitch::namespace::exec(&name, command)),
+            Ok(name) => cannot_exec(&vswitch::os::namespace::exec(&name, command)),
             Err(error) => {
                 log::error!("{error}");
                 ExitCode::from(EXIT_NOT_RUN)
@@ -73,24 +74,24 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Resu
     config.flows_max_per_worker = given.sessions_per_worker.unwrap_or(config.flows_max_per_worker);
     config.pin = !given.no_pin;
     config.ports.plain_taps = given.plain_taps;
-    config.ports.coalesces = !given.no_coalescing;
+    config.ports.gro = !given.no_coalescing;
     config.ports.interface_io = match given.interface_io {
         Some(up::InterfaceIo::Xdp) => InterfaceIo::Xdp,
         Some(up::InterfaceIo::Packet) | None => InterfaceIo::Packet,
     };
     config.ports.tap_io = match given.tap_io {
         Some(up::TapIo::Plain) => TapIo::Plain,
-        Some(up::TapIo::Uring) => match vswitch::ring::Ring::new() {
+        Some(up::TapIo::Uring) => match vswitch::os::io_uring::BatchRing::new() {
             Ok(_) => TapIo::Uring,
             Err(error) => {
                 return Err(format!("--tap-io uring: the kernel gives no io_uring: {error}; use auto or plain"));
             }
         },
-        Some(up::TapIo::Auto) | None if vswitch::ring::pays() => TapIo::Uring,
+        Some(up::TapIo::Auto) | None if vswitch::os::io_uring::is_cheaper() => TapIo::Uring,
         Some(up::TapIo::Auto) | None => TapIo::Plain,
     };
-    config.ports.lanes = given.lanes.unwrap_or(1);
-    config.ports.lanes_max = given.lanes_max.unwrap_or(1);
+    config.ports.rx_queues = given.lanes.unwrap_or(1);
+    config.ports.rx_queues_max = given.lanes_max.unwrap_or(1);
     config.busy_poll = match given.busy_poll {
         Some(up::BusyPoll::Always) => vswitch::BusyPoll::Always,
         Some(up::BusyPoll::Never) => vswitch::BusyPoll::Never,

@@ -1,6 +1,6 @@
 //! A port in memory: tests and benches are its guest. Deterministic, bounded, and without allocation once warm.
 
-use crate::port::pool::{BufferPool, SMALL_BYTES};
+use crate::port::buffer_pool::{BufferPool, SMALL_BYTES};
 use crate::port::{Port, Received, drop_all};
 use crossbeam::queue::ArrayQueue;
 use parking_lot::Mutex;
@@ -22,12 +22,12 @@ const FRAMES_MAX_DEFAULT: usize = 256;
 
 /// Frames on their way in one direction, and empty buffers on their way back.
 #[derive(Debug)]
-struct Lane {
+struct FrameQueue {
     frames: ArrayQueue<(FrameBuffer, Offload)>,
     spare: ArrayQueue<FrameBuffer>,
 }
 
-impl Lane {
+impl FrameQueue {
     fn new(frames_max: usize) -> Self {
         Self { frames: ArrayQueue::new(frames_max), spare: ArrayQueue::new(frames_max) }
     }
@@ -52,37 +52,37 @@ impl Lane {
 }
 
 #[derive(Debug)]
-struct Cable {
-    from_guest: Lane,
-    to_guest: Lane,
-    is_cut: AtomicBool,
+struct MemoryLink {
+    from_guest: FrameQueue,
+    to_guest: FrameQueue,
+    is_failed: AtomicBool,
     /// What the guest takes undone, as bits.
     offloads: AtomicU8,
     /// Frames of this many bytes are refused; none if zero.
     refused_bytes: AtomicUsize,
-    bell: Option<OwnedFd>,
+    ready_fd: Option<OwnedFd>,
 }
 
 /// The switch's end.
 #[derive(Debug)]
-pub struct MemoryPort(Arc<Cable>);
+pub struct MemoryPort(Arc<MemoryLink>);
 
 /// The guest's end. Clones are the same end.
 #[derive(Clone, Debug)]
-pub struct MemoryGuest(Arc<Cable>);
+pub struct MemoryGuest(Arc<MemoryLink>);
 
 impl MemoryGuest {
     /// Sends a frame to the switch; false if the queue is full.
     pub fn inject(&self, frame: &[u8]) -> bool {
-        self.inject_claiming(frame, Offload::NONE)
+        self.inject_with_offload(frame, Offload::NONE)
     }
 
     /// Sends a frame of which the guest claims to have left something undone.
-    pub fn inject_claiming(&self, frame: &[u8], offload: Offload) -> bool {
+    pub fn inject_with_offload(&self, frame: &[u8], offload: Offload) -> bool {
         let is_taken = self.0.from_guest.push(frame, offload);
-        if let Some(bell) = &self.0.bell {
+        if let Some(ready_fd) = &self.0.ready_fd {
             // The counter can only be full if nobody ever read it, and then it is readable already.
-            let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(ready_fd, &1_u64.to_ne_bytes());
         }
         is_taken
     }
@@ -118,17 +118,17 @@ impl MemoryGuest {
     }
 
     /// Makes the port fail from its next use on (true), or lets it be opened again (false).
-    pub fn cut(&self, is_cut: bool) {
-        self.0.is_cut.store(is_cut, Ordering::Release);
-        if let Some(bell) = &self.0.bell {
-            let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+    pub fn set_failed(&self, is_failed: bool) {
+        self.0.is_failed.store(is_failed, Ordering::Release);
+        if let Some(ready_fd) = &self.0.ready_fd {
+            let _ = rustix::io::write(ready_fd, &1_u64.to_ne_bytes());
         }
     }
 }
 
 impl MemoryPort {
     fn check(&self) -> io::Result<()> {
-        if self.0.is_cut.load(Ordering::Acquire) {
+        if self.0.is_failed.load(Ordering::Acquire) {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "memory port: cut by its guest"));
         }
         Ok(())
@@ -180,19 +180,19 @@ impl Port for MemoryPort {
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        self.0.bell.as_ref().map(AsFd::as_fd)
+        self.0.ready_fd.as_ref().map(AsFd::as_fd)
     }
 }
 
-/// By ENI and lane.
-type Cables = BTreeMap<(EniId, usize), Arc<Cable>>;
+/// By ENI and rx queue.
+type MemoryLinks = BTreeMap<(EniId, usize), Arc<MemoryLink>>;
 
 /// Where the guests' ends of memory ports are found, by ENI. Clones are the same hub.
 #[derive(Clone, Debug)]
 pub struct MemoryHub {
-    cables: Arc<Mutex<Cables>>,
+    links: Arc<Mutex<MemoryLinks>>,
     frames_max: usize,
-    has_bells: bool,
+    has_ready_fds: bool,
 }
 
 impl Default for MemoryHub {
@@ -202,42 +202,42 @@ impl Default for MemoryHub {
 }
 
 impl MemoryHub {
-    /// A hub whose ports hold `frames_max` frames in each direction. With bells, injecting wakes a worker that
+    /// A hub whose ports hold `frames_max` frames in each direction. With an event descriptor each, injecting wakes a worker that
     /// sleeps, at the cost of a system call; without, a worker must be turned by hand.
-    pub fn new(frames_max: usize, has_bells: bool) -> Self {
-        Self { cables: Arc::default(), frames_max, has_bells }
+    pub fn new(frames_max: usize, has_ready_fds: bool) -> Self {
+        Self { links: Arc::default(), frames_max, has_ready_fds }
     }
 
     /// The guest's end of the ENI's port, whether the port is open or not.
     pub fn guest(&self, eni: &EniId) -> MemoryGuest {
-        self.guest_lane(eni, 0)
+        self.guest_rx_queue(eni, 0)
     }
 
-    /// The guest's end of one lane of the ENI's port.
-    pub fn guest_lane(&self, eni: &EniId, lane: usize) -> MemoryGuest {
-        MemoryGuest(self.cable(eni, lane))
+    /// The guest's end of one rx queue of the ENI's port.
+    pub fn guest_rx_queue(&self, eni: &EniId, rx_queue: usize) -> MemoryGuest {
+        MemoryGuest(self.link(eni, rx_queue))
     }
 
-    pub(crate) fn open(&self, eni: &EniId, lane: usize) -> MemoryPort {
-        MemoryPort(self.cable(eni, lane))
+    pub(crate) fn open(&self, eni: &EniId, rx_queue: usize) -> MemoryPort {
+        MemoryPort(self.link(eni, rx_queue))
     }
 
-    fn cable(&self, eni: &EniId, lane: usize) -> Arc<Cable> {
+    fn link(&self, eni: &EniId, rx_queue: usize) -> Arc<MemoryLink> {
         let make = || {
             let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-            let bell = if self.has_bells { eventfd(0, flags).ok() } else { None };
-            let (from_guest, to_guest) = (Lane::new(self.frames_max), Lane::new(self.frames_max));
-            let (is_cut, offloads, refused_bytes) = (AtomicBool::new(false), AtomicU8::new(0), AtomicUsize::new(0));
-            Arc::new(Cable { from_guest, to_guest, is_cut, offloads, refused_bytes, bell })
+            let ready_fd = if self.has_ready_fds { eventfd(0, flags).ok() } else { None };
+            let (from_guest, to_guest) = (FrameQueue::new(self.frames_max), FrameQueue::new(self.frames_max));
+            let (is_failed, offloads, refused_bytes) = (AtomicBool::new(false), AtomicU8::new(0), AtomicUsize::new(0));
+            Arc::new(MemoryLink { from_guest, to_guest, is_failed, offloads, refused_bytes, ready_fd })
         };
-        Arc::clone(self.cables.lock().entry((eni.clone(), lane)).or_insert_with(make))
+        Arc::clone(self.links.lock().entry((eni.clone(), rx_queue)).or_insert_with(make))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::pool::PoolSize;
+    use crate::port::buffer_pool::PoolSize;
 
     #[test]
     fn frames_pass_in_order_and_within_bounds() {
@@ -264,9 +264,9 @@ mod tests {
         let hub = MemoryHub::default();
         let eni = EniId::from("eni-1");
         let mut port = hub.open(&eni, 0);
-        hub.guest(&eni).cut(true);
+        hub.guest(&eni).set_failed(true);
         assert!(port.send(&mut []).is_err());
-        hub.guest(&eni).cut(false);
+        hub.guest(&eni).set_failed(false);
         port.send(&mut []).unwrap();
     }
 }

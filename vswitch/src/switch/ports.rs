@@ -1,12 +1,13 @@
 //! Opening, closing and repairing ports: what the control thread does with them and the workers that have them.
 
-use super::{
-    Departed, ISOLATION_CHECKS_MAX, Pacer, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for,
-};
-use crate::link::{self, Link};
-use crate::namespace;
-use crate::port::{Port, PortWish, isolated, persistent, tap};
-use crate::worker_desk::{Answer, Command};
+use super::{ClosedPorts, ISOLATION_CHECKS_MAX, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for};
+use crate::os::namespace;
+use crate::port::link_state::{self, LinkState};
+use crate::port::spec::PortSpec;
+use crate::port::tap::{self, persistent};
+use crate::port::{Port, isolation};
+use crate::worker::driver::WorkerDriver;
+use crate::worker::mailbox::{Answer, Command};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,18 +18,18 @@ use vswitch_core::config::ids::EniId;
 use vswitch_core::hw::time::Time;
 
 impl PortRecord {
-    /// Workers and the places there that its lanes are at, the owner's first.
-    pub(super) fn places(&self) -> Vec<(usize, u32)> {
-        std::iter::once((self.worker, self.slot)).chain(self.lanes.iter().copied()).collect()
+    /// Workers and the slots there that its rx queues are in, the owner's first.
+    pub(super) fn slots(&self) -> Vec<(usize, u32)> {
+        std::iter::once((self.worker, self.slot)).chain(self.rx_queues.iter().copied()).collect()
     }
 
-    fn has_place(&self, worker: usize, slot: u32) -> bool {
-        (self.worker, self.slot) == (worker, slot) || self.lanes.contains(&(worker, slot))
+    fn has_slot(&self, worker: usize, slot: u32) -> bool {
+        (self.worker, self.slot) == (worker, slot) || self.rx_queues.contains(&(worker, slot))
     }
 
     /// The namespace that is made for it if there is none of the name.
     fn made_namespace(&self) -> Option<&str> {
-        self.wish.tap().filter(|tap| tap.create_namespace)?.namespace.as_deref()
+        self.spec.tap().filter(|tap| tap.create_namespace)?.namespace.as_deref()
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -48,18 +49,18 @@ impl PortRecord {
 }
 
 impl Switch {
-    pub(super) fn open(&mut self, eni: &EniId, wish: &PortWish, pacer: &mut dyn Pacer) {
-        let Some((worker, index)) = self.placement.home(eni) else { return };
+    pub(super) fn open(&mut self, eni: &EniId, spec: &PortSpec, driver: &mut dyn WorkerDriver) {
+        let Some((worker, index)) = self.placement.owner(eni) else { return };
         let slot = self.placement.take_slot(worker);
-        let state = PortState::Down { error: String::new(), retry_at: pacer.now(), pause_ns: RETRY_FIRST_NS };
-        let count = if wish.has_lanes() { self.factory.queues() } else { 1 };
-        let workers = self.lane_workers(worker, count);
-        let lanes = workers.skip(1).map(|worker| (worker, self.placement.take_slot(worker))).collect();
+        let state = PortState::Down { error: String::new(), retry_at: driver.now(), pause_ns: RETRY_FIRST_NS };
+        let count = if spec.has_rx_queues() { self.factory.queues() } else { 1 };
+        let workers = self.rx_queue_workers(worker, count);
+        let rx_queues = workers.skip(1).map(|worker| (worker, self.placement.take_slot(worker))).collect();
         let record = PortRecord {
-            wish: wish.clone(),
+            spec: spec.clone(),
             worker,
             slot,
-            lanes,
+            rx_queues,
             index,
             state,
             failures: 0,
@@ -68,33 +69,33 @@ impl Switch {
         };
         self.ports.insert(eni.clone(), record);
         self.down.insert(eni.clone());
-        if let Err(error) = self.open_port(eni, pacer) {
-            self.mark_down(eni, &error, pacer.now());
+        if let Err(error) = self.open_port(eni, driver) {
+            self.mark_down(eni, &error, driver.now());
         }
     }
 
-    /// Which worker receives by each of `count` queues of a port: as many as there are lanes, from its owner on.
-    pub(super) fn lane_workers(&self, owner: usize, count: usize) -> impl Iterator<Item = usize> + use<> {
+    /// Which worker receives by each of `count` queues of a port: as many as there are rx queues, from its owner on.
+    pub(super) fn rx_queue_workers(&self, owner: usize, count: usize) -> impl Iterator<Item = usize> + use<> {
         let workers = self.workers.len();
-        let lanes = self.factory.lanes.clamp(1, workers);
-        (0..count).map(move |queue| (owner + queue % lanes) % workers)
+        let rx_queues = self.factory.rx_queues.clamp(1, workers);
+        (0..count).map(move |queue| (owner + queue % rx_queues) % workers)
     }
 
-    fn open_port(&mut self, eni: &EniId, pacer: &mut dyn Pacer) -> io::Result<()> {
+    fn open_port(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) -> io::Result<()> {
         let Some(record) = self.ports.get(eni) else { return Ok(()) };
-        let places = record.places();
-        let lanes = self.factory.open_lanes(eni, &record.wish, places.len())?;
+        let slots = record.slots();
+        let rx_queues = self.factory.open_rx_queues(eni, &record.spec, slots.len())?;
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
-        let device = link::index(&record.wish)?;
-        let (index, frame_bytes_max) = (record.index, record.wish.frame_bytes_max());
-        let incarnation = self.placement.incarnation(eni).unwrap_or_default();
-        for (lane, ((worker, slot), port)) in places.into_iter().zip(lanes).enumerate() {
+        let device = link_state::index(&record.spec)?;
+        let (index, frame_bytes_max) = (record.index, record.spec.frame_bytes_max());
+        let eni_generation = self.placement.eni_generation(eni).unwrap_or_default();
+        for (rx_queue, ((worker, slot), port)) in slots.into_iter().zip(rx_queues).enumerate() {
             if let (Some(registry), Some(descriptor)) = (&self.workers[worker].registry, port.readiness()) {
                 let token = Token(slot as usize);
                 registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
             }
-            let attach = Command::Attach { slot, eni: index, incarnation, lane, port, frame_bytes_max };
-            self.command(worker, attach, pacer).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
+            let attach = Command::Attach { slot, eni: index, eni_generation, rx_queue, port, frame_bytes_max };
+            self.command(worker, attach, driver).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
         }
         if let Some(record) = self.ports.get_mut(eni) {
             record.state = PortState::Up;
@@ -104,13 +105,13 @@ impl Switch {
         Ok(())
     }
 
-    pub(super) fn try_again(&mut self, eni: &EniId, pacer: &mut dyn Pacer) {
+    pub(super) fn retry(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) {
         // The queues of a device are opened together: none of those before may be left.
-        let places = self.ports.get(eni).filter(|record| !record.lanes.is_empty()).map(PortRecord::places);
-        places.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, pacer)));
-        self.take_events(pacer.now());
-        let Err(error) = self.open_port(eni, pacer) else { return };
-        let now = pacer.now();
+        let slots = self.ports.get(eni).filter(|record| !record.rx_queues.is_empty()).map(PortRecord::slots);
+        slots.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
+        self.take_failures(driver.now());
+        let Err(error) = self.open_port(eni, driver) else { return };
+        let now = driver.now();
         if let Some(PortRecord { state: PortState::Down { error: text, retry_at, pause_ns }, .. }) =
             self.ports.get_mut(eni)
         {
@@ -130,87 +131,90 @@ impl Switch {
         }
     }
 
-    pub(super) fn adjust(&mut self, eni: &EniId, wish: &PortWish, pacer: &mut dyn Pacer) {
+    pub(super) fn adjust(&mut self, eni: &EniId, spec: &PortSpec, driver: &mut dyn WorkerDriver) {
         let Some(record) = self.ports.get_mut(eni) else { return };
-        let previous = std::mem::replace(&mut record.wish, wish.clone());
+        let previous = std::mem::replace(&mut record.spec, spec.clone());
         if let PortState::Down { retry_at, .. } = &mut record.state {
             // What kept it down may be what has changed.
-            *retry_at = pacer.now();
+            *retry_at = driver.now();
             return;
         }
-        let (worker, slot, frame_bytes_max) = (record.worker, record.slot, wish.frame_bytes_max());
-        let adjusted = match (wish.tap(), &wish.interface) {
+        let (worker, slot, frame_bytes_max) = (record.worker, record.slot, spec.frame_bytes_max());
+        let adjusted = match (spec.tap(), &spec.interface) {
             (Some(tap), Some(interface)) => tap::adjust(tap, interface, previous.interface.as_ref()).inspect(|()| {
-                self.factory.notes.iter().for_each(|notes| persistent::note_interface(tap, interface, notes))
+                self.factory.run_dir.iter().for_each(|run_dir| persistent::record_interface(tap, interface, run_dir))
             }),
-            (Some(tap), None) if tap.namespace.is_some() && previous != *wish => tap::set_link(tap, wish.mac),
+            (Some(tap), None) if tap.namespace.is_some() && previous != *spec => tap::set_link(tap, spec.mac),
             _ => Ok(()),
         };
         match adjusted {
-            Ok(()) => drop(self.command(worker, Command::Adjust { slot, frame_bytes_max }, pacer)),
-            Err(error) => self.take_down(eni, &error, pacer),
+            Ok(()) => drop(self.command(worker, Command::Adjust { slot, frame_bytes_max }, driver)),
+            Err(error) => self.take_down(eni, &error, driver),
         }
     }
 
     /// Closes a port that is to be opened again.
-    fn take_down(&mut self, eni: &EniId, error: &io::Error, pacer: &mut dyn Pacer) {
+    fn take_down(&mut self, eni: &EniId, error: &io::Error, driver: &mut dyn WorkerDriver) {
         let Some(record) = self.ports.get(eni) else { return };
-        record.places().into_iter().for_each(|(worker, slot)| drop(self.detach(worker, slot, pacer)));
-        self.take_events(pacer.now());
+        record.slots().into_iter().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
+        self.take_failures(driver.now());
         // Unless the worker reported a failure of its own meanwhile.
         if self.ports.get(eni).is_some_and(PortRecord::is_up) {
-            self.mark_down(eni, error, pacer.now());
+            self.mark_down(eni, error, driver.now());
         }
     }
 
     /// Takes a port from its worker for good.
-    pub(super) fn close(&mut self, record: PortRecord, departed: &mut Departed, pacer: &mut dyn Pacer) {
-        for (worker, slot) in record.places() {
-            departed.ports.extend(self.detach(worker, slot, pacer));
+    pub(super) fn close(&mut self, record: PortRecord, closed: &mut ClosedPorts, driver: &mut dyn WorkerDriver) {
+        for (worker, slot) in record.slots() {
+            closed.ports.extend(self.detach(worker, slot, driver));
         }
         // The port may have failed before it was detached. Its report must be read before the slot has a new owner.
-        self.take_events(pacer.now());
-        record.places().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
-        departed.devices.extend(record.wish.tap().cloned());
-        departed.namespaces.extend(record.made_namespace().map(str::to_owned));
-        departed.interfaces.extend(record.wish.interface_that_exists().cloned());
+        self.take_failures(driver.now());
+        record.slots().into_iter().for_each(|(worker, slot)| self.placement.put_slot(worker, slot));
+        closed.devices.extend(record.spec.tap().cloned());
+        closed.namespaces.extend(record.made_namespace().map(str::to_owned));
+        closed.interfaces.extend(record.spec.interface_that_exists().cloned());
     }
 
-    fn detach(&mut self, worker: usize, slot: u32, pacer: &mut dyn Pacer) -> Option<Box<dyn Port>> {
+    fn detach(&mut self, worker: usize, slot: u32, driver: &mut dyn WorkerDriver) -> Option<Box<dyn Port>> {
         let ticket = self.next_ticket();
-        self.command(worker, Command::Detach { slot, ticket }, pacer)?;
-        match wait_for(pacer, || self.workers[worker].desk.take_answer(ticket)) {
+        self.command(worker, Command::Detach { slot, ticket }, driver)?;
+        match wait_for(driver, || self.workers[worker].mailbox.take_answer(ticket)) {
             Some(Answer::Detached(port)) => port,
             _ => None,
         }
     }
 
-    pub(super) fn take_events(&mut self, now: Time) {
+    pub(super) fn take_failures(&mut self, now: Time) {
         for worker in 0..self.workers.len() {
-            while let Some(event) = self.workers[worker].desk.take_event() {
-                drop(event.port);
-                let owner = |record: &PortRecord| record.has_place(worker, event.slot);
+            while let Some(failure) = self.workers[worker].mailbox.take_failure() {
+                drop(failure.port);
+                let owner = |record: &PortRecord| record.has_slot(worker, failure.slot);
                 let eni = self.ports.iter().find(|(_, record)| owner(record));
-                // A device that goes fails in all its lanes, which is one failure.
+                // A device that goes fails in all its rx queues, which is one failure.
                 if let Some(eni) = eni.filter(|(_, record)| record.is_up()).map(|(eni, _)| eni.clone()) {
-                    self.mark_down(&eni, &event.error, now);
+                    self.mark_down(&eni, &failure.error, now);
                 }
             }
         }
     }
 
-    pub(super) fn check_namespaces(&mut self, pacer: &mut dyn Pacer) {
+    pub(super) fn check_namespaces(&mut self, driver: &mut dyn WorkerDriver) {
         let gone = |(eni, record): (&EniId, &PortRecord)| {
             let error = record.check_namespace().err().filter(|_| record.is_up())?;
             Some((eni.clone(), error))
         };
         for (eni, error) in self.ports.iter().filter_map(gone).collect::<Vec<_>>() {
-            self.take_down(&eni, &error, pacer);
+            self.take_down(&eni, &error, driver);
         }
     }
 
     /// What the devices of these ports that are open are good for at this moment, or why that cannot be told.
-    pub(crate) fn links<'a>(&'a self, enis: impl Iterator<Item = &'a EniId>) -> BTreeMap<&'a EniId, io::Result<Link>> {
+    pub(crate) fn links<'a>(
+        &'a self,
+        enis: impl Iterator<Item = &'a EniId>,
+    ) -> BTreeMap<&'a EniId, io::Result<LinkState>> {
         let mut by_namespace: BTreeMap<Option<&str>, Vec<(&EniId, u32)>> = BTreeMap::new();
         let mut links = BTreeMap::new();
         for (eni, record) in enis.filter_map(|eni| self.ports.get_key_value(eni)).filter(|(_, record)| record.is_up()) {
@@ -222,7 +226,7 @@ impl Switch {
         }
         for (namespace, ports) in by_namespace {
             let devices: Vec<u32> = ports.iter().map(|(_, device)| *device).collect();
-            match link::look(namespace, &devices) {
+            match link_state::query(namespace, &devices) {
                 Ok(found) => links.extend(ports.iter().map(|(eni, _)| *eni).zip(found.into_iter().map(Ok))),
                 Err(error) => {
                     let again = || io::Error::new(error.kind(), error.to_string());
@@ -234,73 +238,73 @@ impl Switch {
     }
 
     /// Looks at some interfaces in turn whether the kernel has got at them again, as when somebody deletes the filters.
-    pub(super) fn check_isolation(&mut self, pacer: &mut dyn Pacer) {
+    pub(super) fn check_isolation(&mut self, driver: &mut dyn WorkerDriver) {
         let up = self.ports.iter().filter(|(_, record)| record.is_up());
-        let interfaces = up.filter_map(|(eni, record)| Some((eni, record.wish.interface_that_exists()?)));
+        let interfaces = up.filter_map(|(eni, record)| Some((eni, record.spec.interface_that_exists()?)));
         let (before, after): (Vec<_>, Vec<_>) =
             interfaces.partition(|(eni, _)| self.isolation_checked.as_ref().is_some_and(|last| *eni <= last));
         let some = after.into_iter().chain(before).take(ISOLATION_CHECKS_MAX);
         let some: Vec<_> = some.map(|(eni, interface)| (eni.clone(), interface.clone())).collect();
         for (eni, interface) in some {
-            match isolated::keep(&interface) {
+            match isolation::restore(&interface) {
                 Ok(false) => {}
                 Ok(true) => log::warn!(
                     "the filters that keep the frames of {} from the kernel were gone, and are back",
                     interface.device
                 ),
-                Err(error) => self.take_down(&eni, &error, pacer),
+                Err(error) => self.take_down(&eni, &error, driver),
             }
             self.isolation_checked = Some(eni);
         }
     }
 
     /// Ends what ports that are gone have left: devices, namespaces of the switch, the isolation of interfaces.
-    pub(super) fn finish_departure(&self, mut departed: Departed) {
-        departed.close();
-        self.remove_namespaces(departed.namespaces);
-        self.release_interfaces(&departed.interfaces);
+    pub(super) fn clean_up(&self, mut closed: ClosedPorts) {
+        closed.close();
+        self.remove_namespaces(closed.namespaces);
+        self.release_interfaces(&closed.interfaces);
     }
 
     /// Ends what an earlier process left of ENIs that were deleted while no forwarding plane ran: devices, namespaces, the
     /// isolation of interfaces. Not where the first state has no ENI at all: that is rather a state that was lost than one
     /// from which all were deleted, and guests may be there.
-    pub(super) fn remove_what_is_left(&mut self) {
-        if std::mem::replace(&mut self.has_looked_for_left, true) || self.compiler.desired().enis.is_empty() {
+    pub(super) fn remove_leftovers(&mut self) {
+        if std::mem::replace(&mut self.has_removed_leftovers, true) || self.compiler.desired().enis.is_empty() {
             return;
         }
-        if let Some(notes) = &self.factory.notes {
+        if let Some(run_dir) = &self.factory.run_dir {
             let in_use = self.devices_in_use();
-            for tap in persistent::made(notes) {
+            for tap in persistent::made(run_dir) {
                 if !in_use.contains(&(tap.device.as_str(), tap.namespace.as_deref()))
-                    && let Err(error) = persistent::remove(&tap, notes)
+                    && let Err(error) = persistent::remove(&tap, run_dir)
                 {
                     log::warn!("{error}");
                 }
             }
-            self.remove_namespaces(namespace::made(notes).into_iter().collect());
-            self.release_interfaces(&isolated::noted(notes));
+            self.remove_namespaces(namespace::made(run_dir).into_iter().collect());
+            self.release_interfaces(&isolation::recorded(run_dir));
         }
     }
 
     fn devices_in_use(&self) -> BTreeSet<(&str, Option<&str>)> {
-        self.ports.values().filter_map(|record| record.wish.device()).collect()
+        self.ports.values().filter_map(|record| record.spec.device()).collect()
     }
 
     fn release_interfaces(&self, interfaces: &[PacketPort]) {
         let in_use = self.devices_in_use();
         let is_in_use = |port: &PacketPort| in_use.contains(&(port.device.as_str(), port.namespace.as_deref()));
         for interface in interfaces.iter().filter(|interface| !is_in_use(interface)) {
-            if let Err(error) = isolated::release(interface, self.factory.notes.as_ref()) {
+            if let Err(error) = isolation::release(interface, self.factory.run_dir.as_ref()) {
                 log::warn!("{error}");
             }
         }
     }
 
     fn remove_namespaces(&self, names: BTreeSet<String>) {
-        let notes = self.factory.notes.clone().unwrap_or_default();
+        let run_dir = self.factory.run_dir.clone().unwrap_or_default();
         let in_use: BTreeSet<&str> = self.ports.values().filter_map(PortRecord::namespace_name).collect();
         for name in names.iter().filter(|name| !in_use.contains(name.as_str())) {
-            if let Err(error) = namespace::remove_if_made(name, &notes) {
+            if let Err(error) = namespace::remove_if_made(name, &run_dir) {
                 log::warn!("{error}");
             }
         }

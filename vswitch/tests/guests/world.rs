@@ -2,10 +2,11 @@
 
 use super::{eni, number_of};
 use std::collections::BTreeMap;
-use vswitch::port::PortFactory;
+use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
-use vswitch::switch::{HandPacer, Switch, SwitchConfig, assemble};
+use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
+use vswitch::worker::driver::ManualDriver;
 use vswitch_core::config::desired::Desired;
 use vswitch_core::config::protocol::{Applied, EniStats, Regrouped, ReplyBody, Request, RequestBody, VERSION};
 use vswitch_core::config::refusal::Refusal;
@@ -19,7 +20,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Ports of one lane that hold `frames_max` frames in each direction.
+    /// Ports of one rx queue that hold `frames_max` frames in each direction.
     pub(crate) fn new(workers: usize, frames_max: usize) -> Self {
         Self::with_ports(workers, frames_max, PortFactory::default())
     }
@@ -39,33 +40,33 @@ impl World {
         self.hub.guest(&eni(number))
     }
 
-    pub(crate) fn guest_lane(&self, number: u8, lane: usize) -> MemoryGuest {
-        self.hub.guest_lane(&eni(number), lane)
+    pub(crate) fn guest_rx_queue(&self, number: u8, rx_queue: usize) -> MemoryGuest {
+        self.hub.guest_rx_queue(&eni(number), rx_queue)
     }
 
-    pub(crate) fn with_switch<T>(&mut self, work: impl FnOnce(&mut Switch, &mut HandPacer<'_>) -> T) -> T {
-        let mut pacer = HandPacer { workers: &mut self.workers, now: self.now };
-        let result = work(&mut self.switch, &mut pacer);
-        self.now = pacer.now;
+    pub(crate) fn with_switch<T>(&mut self, work: impl FnOnce(&mut Switch, &mut ManualDriver<'_>) -> T) -> T {
+        let mut driver = ManualDriver { workers: &mut self.workers, now: self.now };
+        let result = work(&mut self.switch, &mut driver);
+        self.now = driver.now;
         result
     }
 
     pub(crate) fn apply(&mut self, desired: Desired, generation: u64) -> Applied {
-        self.with_switch(|switch, pacer| switch.apply(desired, generation, pacer).unwrap())
+        self.with_switch(|switch, driver| switch.apply(desired, generation, driver).unwrap())
     }
 
-    pub(crate) fn regroup(&mut self, workers: usize, lanes: usize) -> Result<Regrouped, Vec<Refusal>> {
-        self.with_switch(|switch, pacer| switch.regroup(workers, Some(lanes), pacer))
+    pub(crate) fn resize(&mut self, workers: usize, rx_queues: usize) -> Result<Regrouped, Vec<Refusal>> {
+        self.with_switch(|switch, driver| switch.resize(workers, Some(rx_queues), driver))
     }
 
     pub(crate) fn ask(&mut self, body: RequestBody) -> ReplyBody {
-        self.with_switch(|switch, pacer| switch.answer(Request { version: VERSION, id: 1, body }, pacer).body)
+        self.with_switch(|switch, driver| switch.answer(Request { version: VERSION, id: 1, body }, driver).body)
     }
 
     /// Lets the switch look after its ports, some time later.
     pub(crate) fn tick(&mut self, after_ms: u64) {
         self.now = self.now + after_ms * 1_000_000;
-        self.with_switch(|switch, pacer| switch.tick(pacer));
+        self.with_switch(|switch, driver| switch.tick(driver));
     }
 
     pub(crate) fn turn(&mut self, times: usize) {
@@ -93,7 +94,7 @@ impl World {
     }
 
     pub(crate) fn stats(&mut self, number: u8) -> EniStats {
-        self.with_switch(|switch, pacer| switch.eni_stats(Some(&eni(number)), pacer).remove(0))
+        self.with_switch(|switch, driver| switch.eni_stats(Some(&eni(number)), driver).remove(0))
     }
 
     pub(crate) fn drops(&mut self, number: u8, reason: &str) -> u64 {

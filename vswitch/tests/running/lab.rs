@@ -3,8 +3,8 @@
 use super::{Client, Running};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use vswitch::namespace;
-use vswitch::port::PortFactory;
+use vswitch::os::namespace;
+use vswitch::port::factory::PortFactory;
 use vswitch_core::config::desired::Desired;
 use vswitch_core::config::protocol::{Applied, PortStatus, ReplyBody, RequestBody};
 

@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use vswitch::notes::Notes;
-use vswitch::port::{PortFactory, persistent};
+use vswitch::os::run_dir::RunDir;
+use vswitch::port::factory::PortFactory;
+use vswitch::port::tap::persistent;
 use vswitch::{VswitchConfig, run_until};
 use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
 
@@ -63,7 +64,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.end();
-        let _ = persistent::remove_all(&Notes::beside(&self.path()), |_| {});
+        let _ = persistent::remove_all(&RunDir::beside(&self.path()), |_| {});
     }
 }
 

@@ -3,8 +3,9 @@
 use super::{CliError, Session};
 use crate::supervisor;
 use serde::Serialize;
-use vswitch::notes::Notes;
-use vswitch::port::{isolated, persistent};
+use vswitch::os::run_dir::RunDir;
+use vswitch::port::isolation;
+use vswitch::port::tap::persistent;
 use vswitch_core::config::desired::TapPort;
 
 /// What was done.
@@ -24,13 +25,13 @@ pub(super) fn run(session: &Session) -> Result<(), CliError> {
     let fault = |error: std::io::Error| CliError::Usage(error.to_string());
     let (mut devices, mut interfaces) = (Vec::new(), Vec::new());
     // Before the namespaces, with which those in them go.
-    let notes = Notes::beside(&socket);
-    for port in isolated::noted(&notes) {
-        isolated::release(&port, Some(&notes)).map_err(fault)?;
+    let run_dir = RunDir::beside(&socket);
+    for port in isolation::recorded(&run_dir) {
+        isolation::release(&port, Some(&run_dir)).map_err(fault)?;
         interfaces.push(place(&port.device, port.namespace.as_deref()));
     }
     let is_gone = |tap: &TapPort| devices.push(place(&tap.device, tap.namespace.as_deref()));
-    let namespaces = persistent::remove_all(&notes, is_gone).map_err(fault)?;
+    let namespaces = persistent::remove_all(&run_dir, is_gone).map_err(fault)?;
     let down = Down { devices, namespaces, interfaces };
     session.output.show(&down, text);
     Ok(())

@@ -106,11 +106,11 @@ pub(crate) struct VswitchArguments {
     #[arg(long)]
     pub(crate) no_coalescing: bool,
     /// Workers that receive for each TAP device; no more than there are workers [default: 1].
-    #[arg(long, value_name = "N")]
+    #[arg(long = "rx-queues", alias = "lanes", value_name = "N")]
     pub(crate) lanes: Option<usize>,
-    /// Queues that each TAP device gets, so that `sluice workers set` can have as many lanes later [default: as many as
-    /// lanes].
-    #[arg(long, value_name = "N")]
+    /// Queues that each TAP device gets, so that `sluice workers set` can have as many rx queues later [default: as many as
+    /// rx queues].
+    #[arg(long = "rx-queues-max", alias = "lanes-max", value_name = "N")]
     pub(crate) lanes_max: Option<usize>,
     /// How it was started.
     #[command(flatten)]
@@ -200,8 +200,10 @@ pub(crate) struct ConfigFile {
     /// Whether TCP segments are put together for ports that take many at once.
     pub(crate) coalescing: Option<bool>,
     /// Workers that receive for each TAP device.
+    #[serde(rename = "rx_queues", alias = "lanes")]
     pub(crate) lanes: Option<usize>,
     /// Queues that each TAP device gets.
+    #[serde(rename = "rx_queues_max", alias = "lanes_max")]
     pub(crate) lanes_max: Option<usize>,
     /// How much of everything there may be.
     pub(crate) quotas: Option<control::model::Quotas>,
@@ -258,8 +260,8 @@ pub(crate) fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, conf
     };
     number("--workers", given.workers.or(config.workers));
     number("--sessions-per-worker", given.sessions_per_worker.or(config.sessions_per_worker));
-    number("--lanes", given.lanes.or(config.lanes));
-    number("--lanes-max", given.lanes_max.or(config.lanes_max));
+    number("--rx-queues", given.lanes.or(config.lanes));
+    number("--rx-queues-max", given.lanes_max.or(config.lanes_max));
     if given.no_pin || config.pin == Some(false) {
         list.push("--no-pin".into());
     }

@@ -26,8 +26,8 @@ pub(crate) struct Set {
     /// Workers, each a thread with tables of its own.
     workers: usize,
     /// Workers that receive for each TAP device; as many as now if absent. No more than there are workers, nor than
-    /// the --lanes-max that the switch was started with.
-    #[arg(long, value_name = "N")]
+    /// the --rx-queues-max that the switch was started with.
+    #[arg(long = "rx-queues", alias = "lanes", value_name = "N")]
     lanes: Option<usize>,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
 }
 
 fn told(status: &Status) -> String {
-    let lanes = format!("lanes: {} of at most {}", status.lanes, status.lanes_max);
+    let lanes = format!("rx queues: {} of at most {}", status.lanes, status.lanes_max);
     format!("{}\n\n{lanes}", table(&status.workers))
 }
 
@@ -79,7 +79,7 @@ pub(super) fn table(workers: &[WorkerStatus]) -> String {
 fn regrouping(regrouped: &Regrouped) -> String {
     let Regrouped { workers, lanes, enis_moved, sessions_moved, pause_ns, ports_down } = regrouped;
     let mut text = format!(
-        "workers: {workers}, lanes: {lanes}, ENIs moved: {enis_moved}, sessions moved: {sessions_moved}, paused: {}",
+        "workers: {workers}, rx queues: {lanes}, ENIs moved: {enis_moved}, sessions moved: {sessions_moved}, paused: {}",
         duration(*pause_ns)
     );
     ports_down.iter().for_each(|port| text.push_str(&format!("\n{}", port_down(port))));

@@ -59,7 +59,7 @@ pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> ExitCode {
 /// Whether both planes ran when this was told to end.
 fn supervise(paths: &Paths, arguments: &Arguments) -> Result<bool, CliError> {
     // What whoever started this has open is no business of the planes.
-    if let Err(error) = vswitch::sys::close_on_exec_from(3) {
+    if let Err(error) = vswitch::os::sys::close_on_exec_from(3) {
         log::warn!("the planes inherit the open files of this process: {error}");
     }
     privileges::restrict(Role::Supervisor);

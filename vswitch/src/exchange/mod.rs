@@ -1,0 +1,6 @@
+//! What threads share: packets between workers, wake-ups, and the newest snapshot with its barrier.
+
+pub mod doorbell;
+pub mod handoff;
+pub mod publish;
+pub(crate) mod sync;

@@ -1,0 +1,211 @@
+//! Named network namespaces, as `ip netns` keeps them: files of `/run/netns` on which a namespace is mounted.
+//!
+//! A thread is moved into a namespace, never the process: [`within`] starts one for each piece of work. What the
+//! switch made it notes down beside its control socket (`os/run_dir.rs`), so that a later process of the switch may remove it, and
+//! never removes one that somebody else made. The end of a switch removes none: guests live in them.
+
+use crate::os::run_dir::{self, RunDir};
+use crate::os::sys;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::thread::LinkNameSpaceType;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const DIRECTORY: &str = "/run/netns";
+/// `NSFS_MAGIC` of `linux/magic.h`: what a file says that a namespace is mounted on.
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// Which namespace a name means at the moment: another one of the same name has another identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// The namespace that the name means now.
+///
+/// # Errors
+/// `NotFound` if there is none of the name, and an explanation if the file is not a namespace.
+pub fn identity(name: &str) -> io::Result<Identity> {
+    let path = path(name)?;
+    let status = rustix::fs::stat(&path).map_err(|error| explain(name, error.into()))?;
+    let file_system = rustix::fs::statfs(&path).map_err(|error| explain(name, error.into()))?;
+    if file_system.f_type as u64 != NSFS_MAGIC {
+        let text = format!("{} exists, and no namespace is mounted on it", path.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
+    Ok(Identity { device: status.st_dev, inode: status.st_ino })
+}
+
+/// Runs `work` on a thread of its own inside the named namespace.
+///
+/// # Errors
+/// What went wrong on the way into the namespace, or in `work`.
+pub fn within<T: Send>(name: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    on_own_thread(|| {
+        enter(name)?;
+        work()
+    })
+}
+
+/// Runs `work` inside the namespace if one is named, else here.
+///
+/// # Errors
+/// As [`within`].
+pub fn within_any<T: Send>(name: Option<&str>, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    match name {
+        Some(name) => within(name, work),
+        None => work(),
+    }
+}
+
+/// The namespace that the calling thread is in, as text that no other has: the kernel gives the numbers of files out again,
+/// and counts anew after a start.
+pub(crate) fn current() -> io::Result<String> {
+    let start = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let number = match sys::network_namespace_cookie() {
+        Ok(cookie) => cookie.to_string(),
+        // Before Linux 5.14.
+        Err(_) => {
+            let status = rustix::fs::stat("/proc/thread-self/ns/net")?;
+            format!("{}:{}", status.st_dev, status.st_ino)
+        }
+    };
+    Ok(format!("{} {number}", start.trim_end()))
+}
+
+/// Makes the named namespace unless it exists, and notes that the switch made it.
+///
+/// # Errors
+/// What the kernel says, with the name.
+pub fn ensure(name: &str, run_dir: &RunDir) -> io::Result<()> {
+    if identity(name).is_ok() {
+        return Ok(());
+    }
+    let target = path(name)?;
+    make_directory().map_err(|error| explain(name, error))?;
+    match fs::OpenOptions::new().write(true).create_new(true).open(&target) {
+        // A file that no namespace is mounted on is left over from a removal that was interrupted.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(explain(name, error)),
+        _ => {}
+    }
+    let made = on_own_thread(|| {
+        sys::enter_new_network_namespace()?;
+        Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", &target)?)
+    });
+    if let Err(error) = made {
+        // The file may be gone already; the error to tell is the one that made the namespace fail.
+        let _ = fs::remove_file(&target);
+        return Err(explain(name, error));
+    }
+    let recorded = within(name, current).and_then(|identity| run_dir.write(&record_path(name, run_dir), &identity));
+    recorded.map_err(|error| explain(name, error))
+}
+
+/// The names of the namespaces that the switch of this run directory made, as far as they are still what it made. Forgets others.
+pub fn made(run_dir: &RunDir) -> Vec<String> {
+    let names = run_dir::names_in(&run_dir.namespaces());
+    let (made, stale): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_made(name, run_dir));
+    stale.iter().for_each(|name| drop(fs::remove_file(record_path(name, run_dir))));
+    made
+}
+
+/// Whether the switch of this run directory, this process or an earlier one, made the namespace that the name means now.
+pub fn is_made(name: &str, run_dir: &RunDir) -> bool {
+    let recorded = fs::read_to_string(record_path(name, run_dir));
+    matches!((within(name, current), recorded), (Ok(identity), Ok(recorded)) if recorded == identity)
+}
+
+/// Removes the namespace if the switch made it; leaves it alone otherwise.
+///
+/// # Errors
+/// What the kernel says, with the name.
+pub fn remove_if_made(name: &str, run_dir: &RunDir) -> io::Result<()> {
+    let is_ours = is_made(name, run_dir);
+    if let Err(error) = fs::remove_file(record_path(name, run_dir))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(explain(name, error));
+    }
+    if is_ours { remove(name) } else { Ok(()) }
+}
+
+/// Removes the namespace, whoever made it; one that there is not is none.
+///
+/// # Errors
+/// What the kernel says, with the name.
+pub fn remove(name: &str) -> io::Result<()> {
+    if identity(name).is_err() {
+        return Ok(());
+    }
+    let path = path(name)?;
+    rustix::mount::unmount(&path, UnmountFlags::DETACH).map_err(|error| explain(name, error.into()))?;
+    fs::remove_file(&path).map_err(|error| explain(name, error))
+}
+
+/// Replaces this process with the command `argv`, run inside the named namespace. Returns only if that failed.
+pub fn exec(name: &str, argv: &[OsString]) -> io::Error {
+    let Some((program, arguments)) = argv.split_first() else {
+        return io::Error::new(io::ErrorKind::InvalidInput, "no command is given");
+    };
+    // After `exec` the process is what its calling thread was, namespace included.
+    if let Err(error) = enter(name) {
+        return error;
+    }
+    let error = Command::new(program).args(arguments).exec();
+    io::Error::new(error.kind(), format!("{}: {error}", Path::new(program).display()))
+}
+
+fn enter(name: &str) -> io::Result<()> {
+    identity(name)?;
+    let namespace = rustix::fs::open(path(name)?, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| explain(name, error.into()))?;
+    rustix::thread::move_into_link_name_space(rustix::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network))
+        .map_err(|error| explain(name, error.into()))
+}
+
+/// The thread ends with its work: no thread that serves anything else is ever inside a guest's namespace.
+fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("namespace".into()).spawn_scoped(scope, work)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Makes `/run/netns` as `ip netns add` does: shared, so that namespaces appear in the mount namespaces of others.
+fn make_directory() -> io::Result<()> {
+    run_dir::make_public(Path::new(DIRECTORY))?;
+    let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    match rustix::mount::mount_change(DIRECTORY, shared) {
+        // Not a mount point yet.
+        Err(rustix::io::Errno::INVAL) => {
+            rustix::mount::mount_bind_recursive(DIRECTORY, DIRECTORY)?;
+            Ok(rustix::mount::mount_change(DIRECTORY, shared)?)
+        }
+        result => Ok(result?),
+    }
+}
+
+fn path(name: &str) -> io::Result<PathBuf> {
+    let is_plain = !name.is_empty() && name.len() <= 255 && !name.contains(['/', '\0']) && name != "." && name != "..";
+    if is_plain {
+        return Ok(Path::new(DIRECTORY).join(name));
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{name}' cannot be the name of a namespace")))
+}
+
+fn record_path(name: &str, run_dir: &RunDir) -> PathBuf {
+    run_dir.namespaces().join(name.replace('/', "_"))
+}
+
+fn explain(name: &str, error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::NotFound {
+        return io::Error::new(error.kind(), format!("network namespace {name} does not exist"));
+    }
+    io::Error::new(error.kind(), format!("network namespace {name}: {error}"))
+}

@@ -1,0 +1,391 @@
+//! Configures a device through netlink, in the network namespace of the calling thread.
+//!
+//! All namespaces of a machine share one table of neighbours, and a guest that asks for every address of its subnet
+//! would fill it for all. So a guest that the switch configures has one neighbour of each family, the gateway, whose
+//! hardware address is known and never asked for; its subnet lies behind the gateway like the rest of the world.
+
+use ipnet::IpNet;
+use netlink_packet_core::{
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::io::Errno;
+use rustix::net::{SocketType, netdevice};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use vswitch_core::config::ids::MacAddress;
+
+/// `IFA_RT_PRIORITY` of `linux/if_addr.h`: the metric of the route that comes with an address.
+const ADDRESS_METRIC: u16 = 9;
+/// The metric of routes through a gateway, to which the number of the device is added.
+const METRIC_THROUGH_GATEWAY: u32 = 1 << 10;
+/// That of the routes that come with addresses. They are not taken while the others are there: a guest that sets its
+/// device down and up has lost the others, and can still ask for its neighbours.
+const METRIC_WITHOUT_GATEWAY: u32 = 1 << 20;
+
+/// Messages in one datagram begin at multiples of so many bytes (`NLMSG_ALIGNTO`).
+const NETLINK_ALIGNMENT: usize = 4;
+
+/// What the guest's kernel should know of its device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its hardware address.
+    pub mac: MacAddress,
+    /// The largest layer-3 packet, bytes.
+    pub mtu_bytes: u16,
+    /// Its addresses, each with the length of the subnet's prefix.
+    pub addresses: Vec<IpNet>,
+    /// Where its default routes lead: at most one gateway of each family, each in the subnet of one of the addresses.
+    pub gateways: Vec<IpAddr>,
+    /// The hardware address of all gateways.
+    pub gateway_mac: MacAddress,
+}
+
+impl Interface {
+    /// The gateway of the subnet that an address is in.
+    fn gateway_of(&self, address: &IpNet) -> Option<IpAddr> {
+        self.gateways.iter().copied().find(|gateway| address.contains(gateway))
+    }
+
+    /// The subnets that have a gateway, with it.
+    fn subnets(&self) -> BTreeSet<(IpNet, IpAddr)> {
+        self.addresses.iter().filter_map(|address| Some((address.trunc(), self.gateway_of(address)?))).collect()
+    }
+}
+
+/// Sets `wanted` on the device, brings it and the loopback device up, and takes away what `previous` had set and
+/// `wanted` does not. Idempotent; what others set on the device stays.
+///
+/// # Errors
+/// What the kernel refused, naming the step.
+pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>) -> io::Result<()> {
+    disable_autoconfiguration(device);
+    let index = interface_index(device).map_err(|error| explain(device, "look up", error))?;
+    let mut netlink = Netlink::open()?;
+    netlink
+        .set_link(index, wanted.mac, wanted.mtu_bytes)
+        .map_err(|error| explain(device, "set hardware address and MTU", error))?;
+    if wanted.addresses.iter().any(|address| matches!(address, IpNet::V6(_))) {
+        netlink.stop_link_local(index).map_err(|error| explain(device, "set IPv6 address generation", error))?;
+    }
+    netlink.set_up(index).map_err(|error| explain(device, "bring up", error))?;
+    let loopback = interface_index("lo").map_err(|error| explain("lo", "look up", error))?;
+    netlink.set_up(loopback).map_err(|error| explain("lo", "bring up", error))?;
+    if let Some(previous) = previous {
+        for gateway in previous.gateways.iter().filter(|gateway| !wanted.gateways.contains(gateway)) {
+            ignore_error(netlink.delete_route(default_route(index, *gateway)), io::ErrorKind::NotFound, Errno::SRCH)
+                .map_err(|error| explain(device, "remove default route", error))?;
+        }
+        netlink.remove_subnets(index, previous, wanted).map_err(|error| explain(device, "remove subnet", error))?;
+        for address in previous.addresses.iter().filter(|address| !wanted.addresses.contains(address)) {
+            ignore_error(netlink.delete_address(index, *address), io::ErrorKind::NotFound, Errno::ADDRNOTAVAIL)
+                .map_err(|error| explain(device, "remove address", error))?;
+        }
+    }
+    for address in &wanted.addresses {
+        let is_behind_gateway = wanted.gateway_of(address).is_some();
+        netlink
+            .set_address(index, *address, is_behind_gateway)
+            .map_err(|error| explain(device, &format!("add {address}"), error))?;
+    }
+    for (subnet, gateway) in wanted.subnets() {
+        netlink
+            .add_subnet(index, (subnet, gateway), wanted.gateway_mac)
+            .map_err(|error| explain(device, &format!("lead {subnet} through {gateway}"), error))?;
+    }
+    for gateway in &wanted.gateways {
+        // Where two ENIs share a namespace, the first keeps the default route.
+        netlink
+            .add_route(default_route(index, *gateway))
+            .map_err(|error| explain(device, &format!("add default route via {gateway}"), error))?;
+    }
+    Ok(())
+}
+
+/// Sets hardware address and MTU of a device, and nothing else.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn set_link(device: &str, mac: MacAddress, mtu_bytes: u16) -> io::Result<()> {
+    let index = interface_index(device).map_err(|error| explain(device, "look up", error))?;
+    let set = Netlink::open()?.set_link(index, mac, mtu_bytes);
+    set.map_err(|error| explain(device, "set hardware address and MTU", error))
+}
+
+/// The number of a device, if there is one of the name.
+///
+/// # Errors
+/// What the kernel says.
+pub fn index(device: &str) -> io::Result<Option<u32>> {
+    match interface_index(device) {
+        Ok(index) => Ok(Some(index)),
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
+        Err(error) => Err(explain(device, "look up", error)),
+    }
+}
+
+/// Removes a device, if there is one of the name.
+///
+/// # Errors
+/// What the kernel says.
+pub fn delete(device: &str) -> io::Result<()> {
+    let Some(index) = index(device)? else { return Ok(()) };
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    let deleted = Netlink::open()?.request(RouteNetlinkMessage::DelLink(link), 0);
+    ignore_error(deleted, io::ErrorKind::NotFound, Errno::NODEV).map_err(|error| explain(device, "remove", error))
+}
+
+/// Best effort: a switch in a container may see `/proc/sys` read-only, and then the guest is only a little noisier.
+fn disable_autoconfiguration(device: &str) {
+    for (key, value) in [("accept_ra", "0"), ("autoconf", "0"), ("dad_transmits", "0"), ("router_solicitations", "0")] {
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/{key}"), value);
+    }
+}
+
+fn ignore_error(result: io::Result<()>, kind: io::ErrorKind, errno: Errno) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == kind || error.raw_os_error() == Some(errno.raw_os_error()) => Ok(()),
+        result => result,
+    }
+}
+
+fn explain(device: &str, what: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{device}: {what}: {error}"))
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+/// The number of an interface in the network namespace of the calling thread.
+///
+/// # Errors
+/// `NODEV` if there is none of the name.
+pub(crate) fn interface_index(device: &str) -> io::Result<u32> {
+    let probe = rustix::net::socket(rustix::net::AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    Ok(netdevice::name_to_index(&probe, device)?)
+}
+
+/// A socket to the kernel's routing configuration, in the network namespace of the thread that opened it.
+pub(crate) struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    pub(crate) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    fn set_link(&mut self, index: u32, mac: MacAddress, mtu_bytes: u16) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+        link.attributes.push(LinkAttribute::Mtu(mtu_bytes.into()));
+        self.request(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// A guest of a VPC has the addresses it was given and no others.
+    fn stop_link_local(&mut self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![inet6]));
+        self.request(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    fn set_up(&mut self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        self.request(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    fn set_address(&mut self, index: u32, address: IpNet, is_behind_gateway: bool) -> io::Result<()> {
+        let mut message = address_message(index, address);
+        if is_behind_gateway {
+            message.attributes.push(AddressAttribute::Other(DefaultNla::new(
+                ADDRESS_METRIC,
+                (METRIC_WITHOUT_GATEWAY + index).to_ne_bytes().to_vec(),
+            )));
+        }
+        self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    fn delete_address(&mut self, index: u32, address: IpNet) -> io::Result<()> {
+        self.request(RouteNetlinkMessage::DelAddress(address_message(index, address)), 0)
+    }
+
+    /// Leads a subnet through its gateway, which is on the link and needs no question for its hardware address.
+    fn add_subnet(&mut self, index: u32, (subnet, gateway): (IpNet, IpAddr), mac: MacAddress) -> io::Result<()> {
+        let neighbor = neighbor(index, gateway, mac);
+        self.request(RouteNetlinkMessage::NewNeighbour(neighbor), NLM_F_CREATE | NLM_F_REPLACE)?;
+        self.add_route(link_route(index, gateway))?;
+        self.add_route(subnet_route(index, subnet, gateway))
+    }
+
+    /// Takes away what led to subnets of `previous` that `wanted` is not in.
+    fn remove_subnets(&mut self, index: u32, previous: &Interface, wanted: &Interface) -> io::Result<()> {
+        let (before, now) = (previous.subnets(), wanted.subnets());
+        for &(subnet, gateway) in before.difference(&now) {
+            for route in [subnet_route(index, subnet, gateway), link_route(index, gateway)] {
+                ignore_error(self.delete_route(route), io::ErrorKind::NotFound, Errno::SRCH)?;
+            }
+            let neighbor = RouteNetlinkMessage::DelNeighbour(neighbor(index, gateway, previous.gateway_mac));
+            ignore_error(self.request(neighbor, 0), io::ErrorKind::NotFound, Errno::NOENT)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a route unless there is one to the same destination, as good.
+    fn add_route(&mut self, route: RouteMessage) -> io::Result<()> {
+        let added = self.request(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL);
+        ignore_error(added, io::ErrorKind::AlreadyExists, Errno::EXIST)
+    }
+
+    fn delete_route(&mut self, route: RouteMessage) -> io::Result<()> {
+        self.request(RouteNetlinkMessage::DelRoute(route), 0)
+    }
+
+    /// Asks for a change and waits until it is made.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        self.receive().map(drop)
+    }
+
+    /// Asks for one thing.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn get(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
+        self.receive()
+    }
+
+    /// Asks for everything there is of a kind.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
+        self.receive()
+    }
+
+    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.sequence += 1;
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        Ok(())
+    }
+
+    /// What the kernel says to the last request, until it is done.
+    fn receive(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut told = Vec::new();
+        loop {
+            let (bytes, _) = self.socket.recv_from_full()?;
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let reply = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                let length = (reply.header.length as usize).next_multiple_of(NETLINK_ALIGNMENT);
+                rest = rest.get(length.max(1)..).unwrap_or_default();
+                if reply.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match reply.payload {
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(told),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::Done(_) => return Ok(told),
+                    NetlinkPayload::InnerMessage(message) => told.push(message),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn address_message(index: u32, address: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address.addr());
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(address.addr()));
+    message.attributes.push(AddressAttribute::Address(address.addr()));
+    if matches!(address, IpNet::V6(_)) {
+        // The control plane hands out addresses once; probing for duplicates would only delay the first packet.
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    message
+}
+
+fn route(index: u32, gateway: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(gateway);
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Oif(index));
+    message
+}
+
+fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
+    let mut message = route(index, gateway);
+    message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(gateway)));
+    message
+}
+
+/// To a gateway, which is on the link. The metric tells apart those of several devices in one namespace.
+fn link_route(index: u32, gateway: IpAddr) -> RouteMessage {
+    let mut message = route(index, gateway);
+    message.header.scope = RouteScope::Link;
+    message.header.destination_prefix_length = if gateway.is_ipv4() { 32 } else { 128 };
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(gateway)));
+    message.attributes.push(RouteAttribute::Priority(METRIC_THROUGH_GATEWAY + index));
+    message
+}
+
+fn subnet_route(index: u32, subnet: IpNet, gateway: IpAddr) -> RouteMessage {
+    let mut message = default_route(index, gateway);
+    message.header.destination_prefix_length = subnet.prefix_len();
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(subnet.network())));
+    message.attributes.push(RouteAttribute::Priority(METRIC_THROUGH_GATEWAY + index));
+    message
+}
+
+/// A neighbour whose hardware address is known for good. The kernel neither counts such entries nor removes them.
+fn neighbor(index: u32, address: IpAddr, mac: MacAddress) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(address);
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    let destination = match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    };
+    message.attributes.push(NeighbourAttribute::Destination(destination));
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    message
+}

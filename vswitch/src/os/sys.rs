@@ -1,0 +1,409 @@
+//! The system calls for which no safe wrapper exists. All of this package's `unsafe` is here.
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::ioctl::{self, IntegerSetter, Setter};
+use std::io;
+
+/// `TUNSETIFF` of `linux/if_tun.h`: `_IOW('T', 202, int)`. The size in the number is that of an `int`, though the
+/// kernel reads a whole `struct ifreq`.
+const TUNSETIFF: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 202);
+const IFF_TAP: i16 = 0x0002;
+const IFF_NO_PI: i16 = 0x1000;
+const IFF_MULTI_QUEUE: i16 = 0x0100;
+const IFF_VNET_HDR: i16 = 0x4000;
+/// `TUNSETPERSIST` of `linux/if_tun.h`: `_IOW('T', 203, int)`. The argument is the number itself.
+const TUNSETPERSIST: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 203);
+/// `TUNSETOFFLOAD` of `linux/if_tun.h`: `_IOW('T', 208, unsigned int)`. The argument is the number itself.
+const TUNSETOFFLOAD: ioctl::Opcode = ioctl::opcode::write::<u32>(b'T', 208);
+/// `TUNSETVNETHDRSZ` of `linux/if_tun.h`: `_IOW('T', 216, int)`.
+const TUNSETVNETHDRSZ: ioctl::Opcode = ioctl::opcode::write::<i32>(b'T', 216);
+/// `TUNSETSTEERINGEBPF` of `linux/if_tun.h`: `_IOR('T', 224, int)`. The kernel reads the `int`, whatever the name says.
+const TUNSETSTEERINGEBPF: ioctl::Opcode = ioctl::opcode::read::<i32>(b'T', 224);
+/// `SO_NETNS_COOKIE` of `asm-generic/socket.h`.
+const SO_NETNS_COOKIE: i32 = 71;
+/// Bytes of a device name, the closing zero included (`IFNAMSIZ`).
+const DEVICE_NAME_BYTES: usize = 16;
+/// What `struct ifreq` has after the name: a union of 24 bytes on every 64-bit Linux.
+const REQUEST_UNION_BYTES: usize = 24;
+
+/// `struct ifreq`, with the flags as the used part of its union.
+#[repr(C)]
+struct InterfaceRequest {
+    name: [u8; DEVICE_NAME_BYTES],
+    flags: i16,
+    padding: [u8; REQUEST_UNION_BYTES - size_of::<i16>()],
+}
+
+const _: () = assert!(size_of::<InterfaceRequest>() == DEVICE_NAME_BYTES + REQUEST_UNION_BYTES);
+
+/// What the guest of a TAP device may leave undone: flags of `linux/if_tun.h`.
+pub mod tap_offloads {
+    /// `TUN_F_CSUM`: checksums.
+    pub const CHECKSUM: u32 = 1;
+    /// `TUN_F_TSO4`, `TUN_F_TSO6` and `TUN_F_TSO_ECN`: cutting TCP.
+    pub const TCP: u32 = 2 | 4 | 8;
+    /// `TUN_F_USO4` and `TUN_F_USO6`, since Linux 6.2 and only together: cutting UDP.
+    pub const UDP: u32 = 0x20 | 0x40;
+}
+
+/// The number of the network namespace that the calling thread is in, which no other gets before the machine starts again
+/// (Linux 5.14).
+pub fn network_namespace_cookie() -> io::Result<u64> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)?;
+    let (mut cookie, mut bytes) = (0_u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: the kernel writes at most `bytes` bytes to `cookie`, which has as many, and how many to `bytes`; both outlive the
+    // call.
+    let result = unsafe {
+        libc::getsockopt(
+            rustix::fd::AsRawFd::as_raw_fd(&socket),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut bytes,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Asks the kernel for huge pages where an array of `bytes` at `address` is about to be written: a look-up then misses one
+/// level of the page table less. A hint; where there are none, the array has ordinary pages.
+pub fn advise_huge_pages(address: usize, bytes: usize) {
+    const HUGE_PAGE_BYTES: usize = 2 << 20;
+    let (start, end) =
+        (address.next_multiple_of(HUGE_PAGE_BYTES), (address + bytes) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES);
+    if start >= end {
+        return;
+    }
+    // SAFETY: `MADV_HUGEPAGE` changes neither what memory holds nor who may use it, only how the kernel maps it, whatever
+    // range it is given; rustix has no safe form because other advice does.
+    let _refused_is_fine = unsafe {
+        rustix::mm::madvise(std::ptr::without_provenance_mut(start), end - start, rustix::mm::Advice::LinuxHugepage)
+    };
+}
+
+/// Of what kind a TAP device is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapMode {
+    /// Whether a virtio header goes before each frame.
+    pub has_header: bool,
+    /// Whether it may have several queues; each time it is opened there is one more.
+    pub has_queues: bool,
+}
+
+/// Creates the TAP device in the network namespace of the calling thread, or attaches to it if it exists.
+///
+/// # Errors
+/// `InvalidInput` for a name that is none; else what the kernel says.
+pub fn open_tap(device: &str, mode: TapMode) -> io::Result<OwnedFd> {
+    let mut name = [0; DEVICE_NAME_BYTES];
+    let room = name.get_mut(..device.len()).filter(|room| !room.is_empty() && room.len() < DEVICE_NAME_BYTES);
+    room.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a device name has 1 to 15 bytes"))?
+        .copy_from_slice(device.as_bytes());
+    let fd = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    let padding = [0; REQUEST_UNION_BYTES - size_of::<i16>()];
+    let flags_if = |is_wanted, flags| if is_wanted { flags } else { 0 };
+    let flags =
+        IFF_TAP | IFF_NO_PI | flags_if(mode.has_header, IFF_VNET_HDR) | flags_if(mode.has_queues, IFF_MULTI_QUEUE);
+    let request = InterfaceRequest { name, flags, padding };
+    // SAFETY: `TUNSETIFF` reads one `struct ifreq` (and writes it back) through the pointer that `Setter` passes. The
+    // pointer leads to `request`, which `Setter` owns for the call, has that layout (`repr(C)`, 40 bytes, asserted
+    // above) and is initialised whole; `fd` is an open descriptor. Rustix has no safe form of this request.
+    unsafe { ioctl::ioctl(fd.as_fd(), Setter::<TUNSETIFF, InterfaceRequest>::new(request)) }?;
+    Ok(fd)
+}
+
+/// Says how many bytes the virtio header of a TAP device has.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_tap_header_bytes(device: impl AsFd, header_bytes: i32) -> io::Result<()> {
+    // SAFETY: `TUNSETVNETHDRSZ` reads one `int` through the pointer that `Setter` passes, which leads to the `i32` that
+    // `Setter` owns for the call; the descriptor is borrowed and thereby open. Rustix has no safe form of this request.
+    unsafe { ioctl::ioctl(device.as_fd(), Setter::<TUNSETVNETHDRSZ, i32>::new(header_bytes)) }?;
+    Ok(())
+}
+
+/// Says what the guest of a TAP device may leave undone, by [`tap_offloads`].
+///
+/// # Errors
+/// `EINVAL` if the kernel does not know one of them.
+pub fn set_tap_offloads(device: impl AsFd, offloads: u32) -> io::Result<()> {
+    // SAFETY: `TUNSETOFFLOAD` takes its argument as a number and follows no pointer, so any number is good; unknown
+    // bits are refused by the kernel. The descriptor is borrowed and thereby open.
+    unsafe { ioctl::ioctl(device.as_fd(), IntegerSetter::<TUNSETOFFLOAD>::new_usize(offloads as usize)) }?;
+    Ok(())
+}
+
+/// Says whether a TAP device stays when nobody holds it any more.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_tap_persistence(device: impl AsFd, stays: bool) -> io::Result<()> {
+    // SAFETY: `TUNSETPERSIST` takes its argument as a number and follows no pointer, so any number is good. The descriptor is
+    // borrowed and thereby open.
+    unsafe { ioctl::ioctl(device.as_fd(), IntegerSetter::<TUNSETPERSIST>::new_usize(stays.into())) }?;
+    Ok(())
+}
+
+/// An instruction of eBPF (RFC 9669 §3.1): opcode, registers (source in the upper half), offset of jumps, constant.
+#[repr(C)]
+pub struct Instruction(pub u8, pub u8, pub i16, pub i32);
+
+/// What the command `BPF_PROG_LOAD` reads of `union bpf_attr`.
+#[repr(C)]
+struct ProgramLoad {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log: [u32; 2],
+    log_buffer: u64,
+    kernel_version: u32,
+    flags: u32,
+}
+
+/// Gives a program to the kernel that looks at frames and returns a number (`BPF_PROG_TYPE_SOCKET_FILTER`).
+///
+/// # Errors
+/// `EPERM` without the capability for it; `EINVAL` or `EACCES` for a program that the kernel does not trust.
+pub fn load_frame_program(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    load_program(1, instructions)
+}
+
+/// Gives a program to the kernel that says what becomes of a frame that an interface receives (`BPF_PROG_TYPE_XDP`).
+///
+/// # Errors
+/// As [`load_frame_program`].
+pub fn load_xdp_program(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    load_program(6, instructions)
+}
+
+fn load_program(program_type: u32, instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    let load = ProgramLoad {
+        program_type,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr().expose_provenance() as u64,
+        license: c"".as_ptr().expose_provenance() as u64,
+        log: [0, 0],
+        log_buffer: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: the pointers lead to `instruction_count` instructions and to a string that ends with zero, borrowed for the call.
+    // The kernel checks the program itself.
+    unsafe { bpf_descriptor(&load) }
+}
+
+/// What `bpf` is asked to do, and the attributes that it reads then: parts of `union bpf_attr`.
+trait BpfCommand {
+    const NUMBER: i32;
+}
+
+/// Makes a map.
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_bytes: u32,
+    value_bytes: u32,
+    entries: u32,
+    flags: u32,
+}
+
+/// Puts an entry into a map.
+#[repr(C)]
+struct MapUpdate {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Has a program run where it belongs, for as long as the descriptor that this gives is open.
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+impl BpfCommand for MapCreate {
+    const NUMBER: i32 = 0;
+}
+
+impl BpfCommand for MapUpdate {
+    const NUMBER: i32 = 2;
+}
+
+impl BpfCommand for ProgramLoad {
+    const NUMBER: i32 = 5;
+}
+
+impl BpfCommand for LinkCreate {
+    const NUMBER: i32 = 28;
+}
+
+/// Calls `bpf`.
+///
+/// # Safety
+/// The pointers in the command must lead to what the kernel reads there, until this returns. It writes nothing.
+unsafe fn bpf<C: BpfCommand>(command: &C) -> io::Result<i32> {
+    // SAFETY: the kernel reads `size_of::<C>()` bytes at the pointer, which leads to a command that is initialised whole and
+    // laid out as the kernel's part of that command (`repr(C)`, no padding of its own); the rest is the caller's promise.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, C::NUMBER, &raw const *command, size_of::<C>()) };
+    i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
+}
+
+/// As [`bpf`], for commands that give a descriptor.
+///
+/// # Safety
+/// As there.
+unsafe fn bpf_descriptor<C: BpfCommand>(command: &C) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    // SAFETY: the caller's promise. The call gives this descriptor to us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(bpf(command)?) })
+}
+
+/// Makes a map from queues to XDP sockets (`BPF_MAP_TYPE_XSKMAP`), for one queue.
+///
+/// # Errors
+/// `EPERM` without the capability for it.
+pub fn create_socket_map() -> io::Result<OwnedFd> {
+    let create = MapCreate { map_type: 17, key_bytes: 4, value_bytes: 4, entries: 1, flags: 0 };
+    // SAFETY: there are no pointers in it.
+    unsafe { bpf_descriptor(&create) }
+}
+
+/// Puts the socket of the first queue into such a map.
+///
+/// # Errors
+/// What the kernel says.
+pub fn put_socket(map: impl AsFd, socket: impl AsFd) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let (key, value) = (0_u32, socket.as_fd().as_raw_fd());
+    let update = MapUpdate {
+        map: map.as_fd().as_raw_fd() as u32,
+        padding: 0,
+        key: (&raw const key).expose_provenance() as u64,
+        value: (&raw const value).expose_provenance() as u64,
+        flags: 0,
+    };
+    // SAFETY: the pointers lead to a key and a value of four bytes each, as the map has them, which outlive the call.
+    unsafe { bpf(&update) }.map(drop)
+}
+
+/// Has a program look at all frames that an interface receives, in its driver, for as long as the result is open.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the driver has no XDP, `EBUSY` where another program does this already.
+pub fn attach_xdp(program: impl AsFd, interface: u32) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd as _;
+    const BPF_XDP: u32 = 37;
+    const XDP_FLAGS_DRV_MODE: u32 = 4;
+    let program = program.as_fd().as_raw_fd() as u32;
+    let link = LinkCreate { program, target: interface, attach_type: BPF_XDP, flags: XDP_FLAGS_DRV_MODE };
+    // SAFETY: there are no pointers in it.
+    unsafe { bpf_descriptor(&link) }
+}
+
+/// How many BPF programs are attached to an interface at a place, by its number in `enum bpf_attach_type`; none where
+/// the kernel does not know the place.
+///
+/// # Errors
+/// What the kernel says, as `EPERM` without the capability for it.
+pub fn bpf_programs_at(interface: u32, attach_type: u32) -> io::Result<u32> {
+    const BPF_PROG_QUERY: i32 = 16;
+    /// What the command reads and writes of `union bpf_attr`: 64 bytes, no padding that is not named.
+    #[repr(C)]
+    #[derive(Default)]
+    struct ProgramQuery {
+        interface: u32,
+        attach_type: u32,
+        flags: [u32; 2],
+        program_ids: u64,
+        count: u32,
+        padding: u32,
+        others: [u64; 4],
+    }
+    let mut query = ProgramQuery { interface, attach_type, ..ProgramQuery::default() };
+    // SAFETY: the kernel reads and writes within the `size_of::<ProgramQuery>()` bytes at the pointer, which leads to
+    // `query`, laid out as the kernel's part of this command, initialised whole and exclusively borrowed. There is no
+    // list of programs to write to: the pointer to it is null, and it has no entries.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<ProgramQuery>()) };
+    let error = io::Error::last_os_error();
+    match (result, error.raw_os_error()) {
+        (0, _) => Ok(query.count),
+        (_, Some(libc::EINVAL | libc::ENOSYS)) => Ok(0),
+        _ => Err(error),
+    }
+}
+
+/// Queues over which an interface spreads what it receives; one if its driver knows of none.
+///
+/// # Errors
+/// What the kernel says, as `ENODEV` if there is no such interface.
+pub fn receive_queues(socket: impl AsFd, device: &str) -> io::Result<u32> {
+    use std::os::fd::AsRawFd as _;
+    const ETHTOOL_GCHANNELS: u32 = 0x3c;
+    /// The command, four maxima, then how many queues receive, send, do other things, and do both.
+    type Channels = [u32; 9];
+    #[repr(C)]
+    struct ChannelsRequest {
+        name: [u8; DEVICE_NAME_BYTES],
+        channels: *mut Channels,
+        padding: [u8; REQUEST_UNION_BYTES - size_of::<*mut Channels>()],
+    }
+    let mut channels: Channels = [0; 9];
+    channels[0] = ETHTOOL_GCHANNELS;
+    let padding = [0; REQUEST_UNION_BYTES - size_of::<*mut Channels>()];
+    let mut request = ChannelsRequest { name: [0; DEVICE_NAME_BYTES], channels: &raw mut channels, padding };
+    let room = request.name.get_mut(..device.len()).filter(|room| room.len() < DEVICE_NAME_BYTES);
+    room.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.copy_from_slice(device.as_bytes());
+    // SAFETY: `SIOCETHTOOL` reads a `struct ifreq` through the pointer, which leads to `request`, laid out so and as long; with
+    // this command it reads and writes the 36 bytes at the pointer in it, which leads to `channels`, as long and not touched
+    // meanwhile. The socket is borrowed and thereby open.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    let error = io::Error::last_os_error();
+    match (result, error.raw_os_error()) {
+        (0, _) => Ok((channels[5] + channels[8]).max(1)),
+        (_, Some(libc::EOPNOTSUPP)) => Ok(1),
+        _ => Err(error),
+    }
+}
+
+/// Lets a program say in which queue of a TAP device a frame waits: its number modulo that of queues.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_tap_steering(device: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let program = program.as_fd().as_raw_fd();
+    // SAFETY: `TUNSETSTEERINGEBPF` reads one `int` through the pointer that `Setter` passes, which leads to the `i32` that
+    // `Setter` owns for the call; both descriptors are borrowed and thereby open. Rustix has no safe form of this request.
+    unsafe { ioctl::ioctl(device.as_fd(), Setter::<TUNSETSTEERINGEBPF, i32>::new(program)) }?;
+    Ok(())
+}
+
+/// Has all descriptors of this process from this number on be closed in programs that it starts.
+///
+/// # Errors
+/// `ENOSYS` or `EINVAL` on a kernel before Linux 5.11.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: with `CLOSE_RANGE_CLOEXEC` the call closes nothing: it sets a flag of descriptors that counts at an `exec`, after
+    // which nothing of this program is left that could rely on them. It takes numbers, no pointers.
+    let result = unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives the calling thread a network namespace of its own, new and empty.
+///
+/// # Errors
+/// What the kernel says, as `EPERM` without the capability for it.
+pub fn enter_new_network_namespace() -> io::Result<()> {
+    // SAFETY: what makes `unshare` unsafe is `UnshareFlags::FILES`, which splits the table of descriptors between
+    // threads. Only the network namespace is unshared here; descriptors stay shared by all threads.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;
+    Ok(())
+}

@@ -1,0 +1,340 @@
+//! A socket of `AF_XDP`: frames in memory that is shared with the kernel, told of through four rings. A program in the kernel
+//! redirects to it whatever the interface receives, before the rest of the kernel sees it.
+//!
+//! The memory is cut into chunks. Half of them wait to be filled by the kernel, the others are for what is sent; each is either
+//! the kernel's or ours, and the rings say whose.
+
+use crate::os::sys::{Instruction, attach_xdp, create_socket_map, load_xdp_program, put_socket, receive_queues};
+use crate::port::Sent;
+use crate::port::af_packet::socket::PacketSocket;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::net::xdp::{
+    SocketAddrXdp, SocketAddrXdpFlags, XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING,
+    XDP_UMEM_PGOFF_FILL_RING, XdpDesc, XdpDescOptions, XdpRingOffset, XdpUmemReg, XdpUmemRegFlags,
+};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, socket_with, sockopt};
+use std::ffi::c_void;
+use std::io;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Room for one frame, with what the kernel wants in front of it.
+const CHUNK_BYTES: usize = 4096;
+/// What the kernel keeps free in front of a frame that it received (`XDP_PACKET_HEADROOM`).
+const KERNEL_HEADROOM_BYTES: usize = 256;
+/// Chunks of each direction, and entries of each ring: what may wait.
+const CHUNKS: u32 = 1024;
+/// The longest frame that both directions take, bytes.
+pub const FRAME_BYTES_MAX: usize = CHUNK_BYTES - KERNEL_HEADROOM_BYTES;
+
+/// An open socket, alone on its interface.
+#[derive(Debug)]
+pub struct XdpSocket {
+    descriptor: OwnedFd,
+    memory: Mapping,
+    fill: XdpRing<u64>,
+    completion: XdpRing<u64>,
+    received: XdpRing<XdpDesc>,
+    to_send: XdpRing<XdpDesc>,
+    /// Chunks for what is to be sent that are ours.
+    free: Vec<u64>,
+    /// Frames that were put in line.
+    given: u64,
+    /// What lasts until this is dropped: that frames are redirected here, and that the interface takes those for others.
+    _redirection: (OwnedFd, PacketSocket),
+}
+
+impl XdpSocket {
+    /// Opens a socket for all frames that the interface of this name receives.
+    ///
+    /// # Errors
+    /// What the kernel says, or `Unsupported` where frames would arrive that this socket does not see.
+    pub fn open(device: &str) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let descriptor = socket_with(AddressFamily::XDP, SocketType::RAW, flags, None)?;
+        let (opener, index) = PacketSocket::open_unbound(device)?;
+        let index = index as u32;
+        let queues = receive_queues(&opener, device)?;
+        if queues > 1 {
+            let text = format!("it spreads what it receives over {queues} queues, and an XDP socket has one");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        let memory = Mapping::anonymous(2 * CHUNKS as usize * CHUNK_BYTES)?;
+        sockopt::set_xdp_umem_reg(
+            &descriptor,
+            XdpUmemReg {
+                addr: memory.start.expose_provenance() as u64,
+                len: memory.bytes as u64,
+                chunk_size: CHUNK_BYTES as u32,
+                headroom: 0,
+                flags: XdpUmemRegFlags::empty(),
+                tx_metadata_len: 0,
+            },
+        )?;
+        sockopt::set_xdp_umem_fill_ring_size(&descriptor, CHUNKS)?;
+        sockopt::set_xdp_umem_completion_ring_size(&descriptor, CHUNKS)?;
+        sockopt::set_xdp_rx_ring_size(&descriptor, CHUNKS)?;
+        sockopt::set_xdp_tx_ring_size(&descriptor, CHUNKS)?;
+        let offsets = sockopt::xdp_mmap_offsets(&descriptor)?;
+        let mut fill = XdpRing::<u64>::map(&descriptor, &offsets.fr, XDP_UMEM_PGOFF_FILL_RING)?;
+        let completion = XdpRing::map(&descriptor, &offsets.cr, XDP_UMEM_PGOFF_COMPLETION_RING)?;
+        let received = XdpRing::map(&descriptor, &offsets.rx, XDP_PGOFF_RX_RING)?;
+        let to_send = XdpRing::map(&descriptor, &offsets.tx, XDP_PGOFF_TX_RING)?;
+        let chunk = |number: u32| u64::from(number) * CHUNK_BYTES as u64;
+        (0..CHUNKS).for_each(|number| fill.push(chunk(number)));
+        fill.publish();
+        let free = (CHUNKS..2 * CHUNKS).map(chunk).collect();
+        bind(&descriptor, &SocketAddrXdp::new(SocketAddrXdpFlags::XDP_COPY, index, 0))?;
+        let map = create_socket_map()?;
+        put_socket(&map, &descriptor)?;
+        let redirection = attach_xdp(&load_xdp_program(&program(&map))?, index)?;
+        Ok(Self {
+            descriptor,
+            memory,
+            fill,
+            completion,
+            received,
+            to_send,
+            free,
+            given: 0,
+            _redirection: (redirection, opener),
+        })
+    }
+
+    /// Hands received frames to `take`, in order, for as long as there are some and it takes them.
+    pub fn receive(&mut self, mut take: impl FnMut(&[u8]) -> bool) {
+        while let Some(entry) = self.received.peek() {
+            // The kernel says where in the memory the frame is. What it could not mean is no frame.
+            if !take(self.memory.bytes(entry.addr as usize, entry.len as usize)) {
+                break;
+            }
+            self.received.pop();
+            self.fill.push(entry.addr & !(CHUNK_BYTES as u64 - 1));
+        }
+        // Given back before the chunks are: the kernel has as many entries in both rings together as there are chunks.
+        self.received.release();
+        self.fill.publish();
+    }
+
+    /// Whether the interface is there and up.
+    ///
+    /// # Errors
+    /// `NETDOWN` for an interface that is down, `NXIO` or `NODEV` for one that is gone.
+    pub fn check(&self) -> rustix::io::Result<()> {
+        // The kernel says once, and as of one that is down, that it is gone.
+        sockopt::socket_error(&self.descriptor)?.map_err(|_| Errno::NXIO)?;
+        match rustix::net::recv(&self.descriptor, &mut [0_u8; 0][..], RecvFlags::DONTWAIT) {
+            Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR | Errno::BUSY) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts a frame of at most [`FRAME_BYTES_MAX`] bytes in line; whether there was room.
+    pub fn push(&mut self, frame: &[u8]) -> bool {
+        if self.free.is_empty() {
+            self.reclaim();
+        }
+        let Some(chunk) = self.free.pop() else { return false };
+        self.memory.write(chunk as usize, frame);
+        // As many entries as chunks: there is room.
+        self.to_send.push(XdpDesc { addr: chunk, len: frame.len() as u32, options: XdpDescOptions::empty() });
+        self.given += 1;
+        true
+    }
+
+    /// How many frames were put in line, and how many of these the kernel has taken from it. Nothing takes an entry
+    /// back: the kernel may have read it already.
+    pub fn sent(&self) -> Sent {
+        Sent { given: self.given, taken: self.given.saturating_sub(self.to_send.waiting().into()) }
+    }
+
+    /// Has the kernel send what is in line. What it leaves there it sends with the next.
+    ///
+    /// # Errors
+    /// As [`XdpSocket::check`].
+    pub fn flush(&mut self) -> rustix::io::Result<()> {
+        self.to_send.publish();
+        // The kernel takes some of them at a time.
+        while self.to_send.is_waiting() {
+            let waiting = self.to_send.waiting();
+            match rustix::net::send(&self.descriptor, &[], SendFlags::DONTWAIT) {
+                Ok(_) => {}
+                Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR) if self.to_send.waiting() < waiting => {}
+                Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR) => break,
+                Err(error) => return Err(error),
+            }
+            if self.to_send.waiting() == waiting {
+                break;
+            }
+        }
+        self.reclaim();
+        Ok(())
+    }
+
+    fn reclaim(&mut self) {
+        while let Some(chunk) = self.completion.peek() {
+            self.completion.pop();
+            self.free.push(chunk);
+        }
+        self.completion.release();
+    }
+}
+
+impl AsFd for XdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// Redirects every frame to the socket in the map that has the queue's number; one of a queue without goes to the kernel.
+fn program(map: &OwnedFd) -> [Instruction; 6] {
+    use std::os::fd::AsRawFd as _;
+    const LOAD_WORD_OF_CONTEXT: u8 = 0x61;
+    const LOAD_MAP: u8 = 0x18;
+    const SET: u8 = 0xb7;
+    const CALL: u8 = 0x85;
+    const EXIT: u8 = 0x95;
+    /// Where `struct xdp_md` has the number of the queue.
+    const QUEUE_OFFSET: i16 = 16;
+    const XDP_PASS: i32 = 2;
+    const REDIRECT_MAP: i32 = 51;
+    [
+        Instruction(LOAD_WORD_OF_CONTEXT, 0x12, QUEUE_OFFSET, 0),
+        Instruction(LOAD_MAP, 0x11, 0, map.as_raw_fd()),
+        Instruction(0, 0, 0, 0),
+        Instruction(SET, 0x03, 0, XDP_PASS),
+        Instruction(CALL, 0, 0, REDIRECT_MAP),
+        Instruction(EXIT, 0, 0, 0),
+    ]
+}
+
+/// Memory that the kernel shares with us, ours until this is dropped.
+#[derive(Debug)]
+struct Mapping {
+    start: *mut c_void,
+    bytes: usize,
+}
+
+// SAFETY: memory belongs to no thread, and only who has the mapping reaches it.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn anonymous(bytes: usize) -> io::Result<Self> {
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::POPULATE);
+        // SAFETY: a new mapping at a place that the kernel chooses overlaps no memory that anybody uses.
+        let start = unsafe { mmap_anonymous(null_mut(), bytes, protection, flags) }?;
+        Ok(Self { start, bytes })
+    }
+
+    fn of_socket(socket: impl AsFd, bytes: usize, offset: u64) -> io::Result<Self> {
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::POPULATE);
+        // SAFETY: as above.
+        let start = unsafe { mmap(null_mut(), bytes, protection, flags, socket, offset) }?;
+        Ok(Self { start, bytes })
+    }
+
+    /// A part that the kernel has given us; nothing if it is not all inside.
+    fn bytes(&self, offset: usize, bytes: usize) -> &[u8] {
+        if offset.checked_add(bytes).is_none_or(|end| end > self.bytes) {
+            return &[];
+        }
+        // SAFETY: the part lies inside the mapping, which lives as long as `self` and was filled with zeros at first. It is in
+        // a chunk that the kernel took from the fill ring and told of in the ring of what was received: until it is put
+        // into the fill ring again, which needs `&mut`, nobody writes to it.
+        unsafe { std::slice::from_raw_parts(self.start.cast::<u8>().add(offset), bytes) }
+    }
+
+    /// Writes to a part that is ours. What does not fit inside is left out.
+    fn write(&mut self, offset: usize, content: &[u8]) {
+        let bytes = content.len().min(self.bytes.saturating_sub(offset)).min(CHUNK_BYTES);
+        // SAFETY: the part lies inside the mapping, which is exclusively borrowed, so no slice of it exists; the kernel only
+        // reads chunks for sending, and this one is not in its ring. `content` is elsewhere.
+        unsafe { std::ptr::copy_nonoverlapping(content.as_ptr(), self.start.cast::<u8>().add(offset), bytes) };
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference into it outlives `self`.
+        let _gone = unsafe { munmap(self.start, self.bytes) };
+    }
+}
+
+/// One end of a ring of [`CHUNKS`] entries; the kernel has the other. For each ring we are either who pushes or who pops.
+#[derive(Debug)]
+struct XdpRing<T> {
+    memory: Mapping,
+    producer: usize,
+    consumer: usize,
+    entries: usize,
+    /// Our own count, which the kernel knows up to the last [`XdpRing::publish`] or [`XdpRing::release`].
+    ours: u32,
+    kind: std::marker::PhantomData<T>,
+}
+
+impl<T: Copy> XdpRing<T> {
+    fn map(socket: &OwnedFd, offsets: &XdpRingOffset, offset: u64) -> io::Result<Self> {
+        let [producer, consumer, entries] = [offsets.producer, offsets.consumer, offsets.desc].map(|at| at as usize);
+        let bytes = entries + CHUNKS as usize * size_of::<T>();
+        let memory = Mapping::of_socket(socket, bytes, offset)?;
+        let is_aligned = |offset: usize, to: usize| offset.is_multiple_of(to);
+        let fits = producer.max(consumer) + size_of::<AtomicU32>() <= entries;
+        let counts_are_aligned =
+            is_aligned(producer, align_of::<AtomicU32>()) && is_aligned(consumer, align_of::<AtomicU32>());
+        if !fits || !counts_are_aligned || !is_aligned(entries, align_of::<T>()) {
+            return Err(io::Error::other("the kernel's rings look unlike all that are known"));
+        }
+        Ok(Self { memory, producer, consumer, entries, ours: 0, kind: std::marker::PhantomData })
+    }
+
+    fn count(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: `map` has checked that the count lies inside the mapping, aligned. Both sides touch it atomically only.
+        unsafe { &*self.memory.start.cast::<u8>().add(offset).cast::<AtomicU32>() }
+    }
+
+    fn entry(&self, number: u32) -> *mut T {
+        // SAFETY: less than `CHUNKS` entries behind their start, all inside the mapping, as `map` has made it.
+        unsafe { self.memory.start.cast::<u8>().add(self.entries).cast::<T>().add((number % CHUNKS) as usize) }
+    }
+
+    /// Writes an entry behind those that are there. Never more are on their way than there are chunks, so there is room.
+    fn push(&mut self, value: T) {
+        // SAFETY: the entry is inside the mapping and aligned, and ours until it is published.
+        unsafe { self.entry(self.ours).write(value) };
+        self.ours = self.ours.wrapping_add(1);
+    }
+
+    /// Tells the kernel of what was pushed.
+    fn publish(&self) {
+        self.count(self.producer).store(self.ours, Ordering::Release);
+    }
+
+    /// Entries that the kernel has not taken.
+    fn waiting(&self) -> u32 {
+        self.ours.wrapping_sub(self.count(self.consumer).load(Ordering::Acquire))
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.waiting() > 0
+    }
+
+    /// The next entry of the kernel's.
+    fn peek(&self) -> Option<T> {
+        let is_there = self.count(self.producer).load(Ordering::Acquire) != self.ours;
+        // SAFETY: the entry is inside the mapping and aligned; the kernel has published it, and does not write to it before it
+        // is released. Both kinds of entry are plain numbers.
+        is_there.then(|| unsafe { self.entry(self.ours).read() })
+    }
+
+    /// Passes over the entry that was peeked at.
+    fn pop(&mut self) {
+        self.ours = self.ours.wrapping_add(1);
+    }
+
+    /// Tells the kernel of what was popped.
+    fn release(&self) {
+        self.count(self.consumer).store(self.ours, Ordering::Release);
+    }
+}

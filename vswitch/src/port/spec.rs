@@ -1,0 +1,77 @@
+//! What a port is opened from.
+
+use crate::os::netlink::Interface;
+use crate::port::{af_packet, tap};
+use vswitch_core::config::desired;
+use vswitch_core::config::ids::MacAddress;
+use vswitch_core::config::limits::ETHERNET_HEADER_BYTES;
+
+/// What a running port was, or a desired port should be, opened from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSpec {
+    /// What the desired state says.
+    pub port: desired::Port,
+    /// The ENI's hardware address.
+    pub mac: MacAddress,
+    /// What to set on the device; none where the guest configures its own end.
+    pub interface: Option<Interface>,
+}
+
+impl PortSpec {
+    /// The name of the kind of port, as in `PortStatus`.
+    pub fn kind(&self) -> &'static str {
+        match self.port {
+            desired::Port::Tap(_) => "tap",
+            desired::Port::Packet(_) => "packet",
+            desired::Port::Memory => "memory",
+        }
+    }
+
+    /// The TAP device, if it is one.
+    pub fn tap(&self) -> Option<&desired::TapPort> {
+        match &self.port {
+            desired::Port::Tap(tap) => Some(tap),
+            desired::Port::Packet(_) | desired::Port::Memory => None,
+        }
+    }
+
+    /// What it is and where, for the text of errors.
+    pub fn describe(&self) -> String {
+        match &self.port {
+            desired::Port::Tap(tap) => tap::describe(tap),
+            desired::Port::Packet(interface) => af_packet::describe(interface),
+            desired::Port::Memory => "memory".into(),
+        }
+    }
+
+    /// The interface, if it is one that exists already.
+    pub fn interface_that_exists(&self) -> Option<&desired::PacketPort> {
+        match &self.port {
+            desired::Port::Packet(packet) => Some(packet),
+            desired::Port::Tap(_) | desired::Port::Memory => None,
+        }
+    }
+
+    /// Whether a port of this kind may have several rx queues.
+    pub fn has_rx_queues(&self) -> bool {
+        self.interface_that_exists().is_none()
+    }
+
+    /// The longest frame that it may carry, bytes.
+    pub fn frame_bytes_max(&self) -> usize {
+        usize::from(self.port.mtu_bytes()) + ETHERNET_HEADER_BYTES
+    }
+
+    /// The device that this port alone may hold, by its name and namespace.
+    pub fn device(&self) -> Option<(&str, Option<&str>)> {
+        self.port.device()
+    }
+
+    /// Whether `other` can be had by setting this running port anew, without opening another.
+    pub fn can_become(&self, other: &Self) -> bool {
+        self.device().is_some()
+            && self.kind() == other.kind()
+            && self.device() == other.device()
+            && self.tap().map(|tap| tap.configure) == other.tap().map(|tap| tap.configure)
+    }
+}

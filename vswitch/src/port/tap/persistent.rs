@@ -1,0 +1,181 @@
+//! TAP devices that outlive the process that made them: a guest keeps device, addresses, routes and whatever it set itself,
+//! through every end of the forwarding plane and until the next one has it again.
+//!
+//! The kernel keeps a device that it is told to keep. What was set on it is noted beside the control socket, so that the next process knows it for its own, changes only what has changed meanwhile, and may
+//! remove it. A device that somebody else made is never noted, and stays as it is.
+
+use crate::os::namespace;
+use crate::os::netlink::{self, Interface};
+use crate::os::run_dir::{self, RunDir};
+use crate::port::tap::{self, Tap, TapIo};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use vswitch_core::config::desired::TapPort;
+use vswitch_core::packet::offload::Offloads;
+
+/// Folders of notes, of devices of the host and of namespaces, each with a folder of its own.
+const HOST_FOLDER: &str = "host";
+const NAMESPACES_FOLDER: &str = "namespaces";
+
+/// What is noted of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct DeviceRecord {
+    /// Which device of which namespace: another one of the same name has another identity.
+    identity: String,
+    queues: usize,
+    addresses: Vec<ipnet::IpNet>,
+    gateways: Vec<std::net::IpAddr>,
+}
+
+/// Opens a device for the switch of this run directory: its own from before, or a new one, which then outlives the
+/// process, or one that somebody else made. Else as [`Tap::open_rx_queues`].
+///
+/// # Errors
+/// As there.
+pub fn open(
+    tap: &TapPort,
+    interface: Option<&Interface>,
+    how: (Offloads, TapIo),
+    rx_queues: usize,
+    run_dir: &RunDir,
+) -> io::Result<Vec<Tap>> {
+    if let Some(name) = tap.namespace.as_deref().filter(|_| tap.create_namespace) {
+        namespace::ensure(name, run_dir)?;
+    }
+    // Where that cannot be told, opening says why.
+    let Ok(mut found) = identity(tap) else { return Tap::open_rx_queues(tap, interface, how, rx_queues) };
+    let mut own = DeviceRecord::read(tap, run_dir).filter(|record| Some(&record.identity) == found.as_ref());
+    if own.as_ref().is_some_and(|record| record.queues != rx_queues) {
+        // The kernel fixes at its making whether a device may have several queues.
+        delete(tap)?;
+        (found, own) = (None, None);
+    }
+    let mut queues = Tap::open_rx_queues(tap, interface, how, rx_queues)?;
+    if let (Some(record), Some(interface)) = (&own, interface) {
+        let (addresses, gateways) = (record.addresses.clone(), record.gateways.clone());
+        tap::adjust(tap, interface, Some(&Interface { addresses, gateways, ..interface.clone() }))?;
+    }
+    if found.is_none() || own.is_some() {
+        let kept = identity(tap).and_then(|identity| {
+            let mut record = DeviceRecord { queues: rx_queues, ..DeviceRecord::default() };
+            record.identity = identity.unwrap_or_default();
+            record.set(interface);
+            record.write(tap, run_dir)?;
+            queues.iter_mut().try_for_each(|queue| queue.persist(true))
+        });
+        if let Err(error) = kept {
+            log::warn!("TAP device {} will not outlive this process: {error}", tap.device);
+        }
+    }
+    Ok(queues)
+}
+
+/// Notes what is set on a device of the switch by now.
+pub fn record_interface(tap: &TapPort, interface: &Interface, run_dir: &RunDir) {
+    if let Some(mut record) = DeviceRecord::read(tap, run_dir) {
+        record.set(Some(interface));
+        if let Err(error) = record.write(tap, run_dir) {
+            log::warn!("what is set on TAP device {} cannot be noted: {error}", tap.device);
+        }
+    }
+}
+
+/// Removes a device that nobody holds any more, if it is the switch's.
+///
+/// # Errors
+/// What the kernel says, with the device.
+pub fn remove(tap: &TapPort, run_dir: &RunDir) -> io::Result<()> {
+    let Some(record) = DeviceRecord::read(tap, run_dir) else { return Ok(()) };
+    // A namespace that is gone took its devices along.
+    let found = identity(tap).unwrap_or_default();
+    if found == Some(record.identity) {
+        delete(tap)?;
+    }
+    let path = path(&tap.device, tap.namespace.as_deref(), run_dir);
+    let _ = fs::remove_file(&path);
+    // The folder of a namespace goes with its last device.
+    let _ = path.parent().filter(|_| tap.namespace.is_some()).map(fs::remove_dir);
+    Ok(())
+}
+
+/// The devices that the switch of this run directory made.
+pub fn made(run_dir: &RunDir) -> Vec<TapPort> {
+    let namespaces = run_dir::names_in(&run_dir.devices().join(NAMESPACES_FOLDER));
+    let all = namespaces.into_iter().map(Some).chain([None]);
+    let devices = all.flat_map(|namespace| {
+        let folder = path("", namespace.as_deref(), run_dir);
+        run_dir::names_in(&folder).into_iter().map(move |device| TapPort {
+            device,
+            namespace: namespace.clone(),
+            create_namespace: false,
+            configure: false,
+            mtu_bytes: TapPort::default_mtu_bytes(),
+        })
+    });
+    devices.filter(|tap| DeviceRecord::read(tap, run_dir).is_some()).collect()
+}
+
+/// Removes the devices and namespaces that the switch of this run directory made. Tells of each that is gone.
+///
+/// # Errors
+/// What the kernel says, with the device or the namespace.
+pub fn remove_all(run_dir: &RunDir, mut is_gone: impl FnMut(&TapPort)) -> io::Result<Vec<String>> {
+    for tap in made(run_dir) {
+        remove(&tap, run_dir)?;
+        is_gone(&tap);
+    }
+    let names = namespace::made(run_dir);
+    names.iter().try_for_each(|name| namespace::remove_if_made(name, run_dir))?;
+    Ok(names)
+}
+
+/// The device that the name means now, if there is one.
+pub(crate) fn identity(tap: &TapPort) -> io::Result<Option<String>> {
+    namespace::within_any(tap.namespace.as_deref(), || {
+        let index = netlink::index(&tap.device)?;
+        index.map(|index| namespace::current().map(|namespace| format!("{namespace} {index}"))).transpose()
+    })
+}
+
+fn delete(tap: &TapPort) -> io::Result<()> {
+    namespace::within_any(tap.namespace.as_deref(), || netlink::delete(&tap.device))
+}
+
+fn path(device: &str, namespace: Option<&str>, run_dir: &RunDir) -> PathBuf {
+    match namespace {
+        Some(name) => run_dir.devices().join(NAMESPACES_FOLDER).join(name.replace('/', "_")).join(device),
+        None => run_dir.devices().join(HOST_FOLDER).join(device),
+    }
+}
+
+impl DeviceRecord {
+    fn set(&mut self, interface: Option<&Interface>) {
+        self.addresses = interface.map(|interface| interface.addresses.clone()).unwrap_or_default();
+        self.gateways = interface.map(|interface| interface.gateways.clone()).unwrap_or_default();
+    }
+
+    fn read(tap: &TapPort, run_dir: &RunDir) -> Option<Self> {
+        let text = fs::read_to_string(path(&tap.device, tap.namespace.as_deref(), run_dir)).ok()?;
+        let mut record = Self::default();
+        for line in text.lines() {
+            let (word, value) = line.split_once(' ')?;
+            match word {
+                "identity" => record.identity = value.into(),
+                "queues" => record.queues = value.parse().ok()?,
+                "address" => record.addresses.push(value.parse().ok()?),
+                "gateway" => record.gateways.push(value.parse().ok()?),
+                _ => {}
+            }
+        }
+        Some(record)
+    }
+
+    fn write(&self, tap: &TapPort, run_dir: &RunDir) -> io::Result<()> {
+        let Self { identity, queues, addresses, gateways } = self;
+        let mut text = format!("identity {identity}\nqueues {queues}\n");
+        addresses.iter().for_each(|address| text.push_str(&format!("address {address}\n")));
+        gateways.iter().for_each(|gateway| text.push_str(&format!("gateway {gateway}\n")));
+        run_dir.write(&path(&tap.device, tap.namespace.as_deref(), run_dir), &text)
+    }
+}

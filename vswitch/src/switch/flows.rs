@@ -1,0 +1,89 @@
+//! Walks through the sessions of all workers, a page a request: however many there are, a request's work is bounded and
+//! so is its reply.
+
+use crate::switch::Switch;
+use crate::worker::driver::WorkerDriver;
+use crate::worker::mailbox::{Answer, Query};
+use vswitch_core::config::protocol::{FlowCursor, FlowSelection, ReplyBody};
+use vswitch_core::config::refusal::Refusal;
+
+/// Sessions in one reply.
+const FLOWS_PER_REPLY: usize = 4096;
+/// Queries to workers for one request: each is a bounded part of a turn.
+const QUERIES_PER_REQUEST: usize = 256;
+
+impl Switch {
+    /// One page of sessions.
+    pub(crate) fn list_flows(
+        &mut self,
+        selection: &FlowSelection,
+        cursor: Option<FlowCursor>,
+        limit: usize,
+        driver: &mut dyn WorkerDriver,
+    ) -> Result<ReplyBody, Vec<Refusal>> {
+        let limit = limit.clamp(1, FLOWS_PER_REPLY);
+        let mut flows = Vec::new();
+        let next = self.walk(selection, cursor, |switch, FlowCursor { worker, place }| {
+            if flows.len() >= limit {
+                return Some(WalkStep::Pause);
+            }
+            let query = Query::Flows { selection: selection.clone(), place, limit: limit - flows.len() };
+            let Some(Answer::Flows(page)) = switch.query(worker, query, driver) else { return None };
+            flows.extend(page.flows);
+            Some(WalkStep::On(page.next))
+        })?;
+        Ok(ReplyBody::Flows { flows, next })
+    }
+
+    /// Ends sessions in one part of the tables.
+    pub(crate) fn flush_flows(
+        &mut self,
+        selection: &FlowSelection,
+        cursor: Option<FlowCursor>,
+        driver: &mut dyn WorkerDriver,
+    ) -> Result<ReplyBody, Vec<Refusal>> {
+        let mut ended = 0;
+        let next = self.walk(selection, cursor, |switch, FlowCursor { worker, place }| {
+            let query = Query::Flush { selection: selection.clone(), place };
+            let Some(Answer::Flushed { flows, next }) = switch.query(worker, query, driver) else { return None };
+            ended += flows;
+            Some(WalkStep::On(next))
+        })?;
+        Ok(ReplyBody::Flushed { flows: ended, next })
+    }
+
+    /// Takes steps from worker to worker until there are no more, or enough for one request. Where to go on, if anywhere.
+    fn walk(
+        &mut self,
+        selection: &FlowSelection,
+        cursor: Option<FlowCursor>,
+        mut step: impl FnMut(&mut Self, FlowCursor) -> Option<WalkStep>,
+    ) -> Result<Option<FlowCursor>, Vec<Refusal>> {
+        // All sessions of an ENI are its worker's.
+        let owner = selection.eni.as_ref().and_then(|eni| self.placement.owner(eni)).map(|(worker, _)| worker);
+        let (first, behind) = owner.map_or((0, self.workers.len()), |worker| (worker, worker + 1));
+        let mut at = cursor.unwrap_or(FlowCursor { worker: first, place: 0 });
+        for _ in 0..QUERIES_PER_REQUEST {
+            if at.worker >= behind {
+                return Ok(None);
+            }
+            match step(self, at) {
+                Some(WalkStep::On(Some(place))) => at.place = place,
+                Some(WalkStep::On(None)) => at = FlowCursor { worker: at.worker + 1, place: 0 },
+                Some(WalkStep::Pause) => break,
+                None => {
+                    let object = format!("workers/{}", at.worker);
+                    return Err(vec![Refusal::new("timeout", object, "the worker did not answer in time")]);
+                }
+            }
+        }
+        Ok((at.worker < behind).then_some(at))
+    }
+}
+
+enum WalkStep {
+    /// The worker goes on here, or is through.
+    On(Option<u64>),
+    /// The reply is full.
+    Pause,
+}

@@ -1,0 +1,471 @@
+//! The cold half of the switch: the desired state, the ports, and the steps from one generation to the next.
+//!
+//! It runs on the control thread. It knows the workers only by their mailboxes and doorbells, so that it drives worker threads
+//! and workers turned by hand alike; how it waits for them is the [`WorkerDriver`]'s affair.
+
+pub mod control_socket;
+mod flows;
+pub mod placement;
+mod ports;
+pub mod reconcile;
+mod requests;
+mod resize;
+mod stats;
+
+use crate::exchange::doorbell::Doorbell;
+use crate::exchange::handoff;
+use crate::exchange::publish::{Publication, Published};
+use crate::os::namespace;
+use crate::os::run_dir::RunDir;
+use crate::port::Port;
+use crate::port::buffer_pool::BufferPool;
+use crate::port::factory::PortFactory;
+use crate::port::spec::PortSpec;
+use crate::port::tap::persistent;
+use crate::switch::placement::Placement;
+use crate::switch::reconcile::{PortStep, plan, port_specs};
+use crate::worker::Worker;
+use crate::worker::driver::{WorkerDriver, WorkerEndpoint};
+use crate::worker::mailbox::{Answer, Command, Mailbox, Query};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use vswitch_core::compile::Compiler;
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::desired::{Desired, Eni, PacketPort, TapPort};
+use vswitch_core::config::ids::{EniId, EniIndex, VpcId};
+use vswitch_core::config::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
+use vswitch_core::config::protocol::{Applied, Delta};
+use vswitch_core::config::refusal::Refusal;
+use vswitch_core::hw::time::Time;
+use vswitch_core::tables::cow_array::CowArray;
+
+/// How long the control thread waits for a worker before it gives up, ns.
+const TIMEOUT_NS: u64 = 5_000_000_000;
+/// The pause before a port that failed is tried again, ns; it doubles with each try.
+const RETRY_FIRST_NS: u64 = 100_000_000;
+/// The longest pause between two tries, ns.
+const RETRY_MAX_NS: u64 = 5_000_000_000;
+/// Ports tried again at once, before other work has its turn.
+const RETRIES_PER_TICK: usize = 16;
+/// Time between two looks at whether the namespaces of the ports are still there, ns. The kernel keeps a namespace
+/// alive for as long as a TAP of it is open, so the device alone does not tell.
+const NAMESPACE_CHECK_NS: u64 = 1_000_000_000;
+/// Interfaces looked at each time whether they are still kept from the kernel, in turn.
+const ISOLATION_CHECKS_MAX: usize = 16;
+
+/// Threads that close ports when many are closed at once.
+const CLOSING_THREADS: usize = 16;
+
+/// What a switch is made with.
+#[derive(Clone, Debug)]
+pub struct SwitchConfig {
+    /// How many workers.
+    pub workers: usize,
+    /// Sessions each worker has room for.
+    pub flows_max_per_worker: usize,
+    /// The secret of the flow tables' hash.
+    pub secret: [u64; 2],
+    /// How ports are made.
+    pub ports: PortFactory,
+}
+
+#[derive(Debug)]
+pub(crate) enum PortState {
+    Up,
+    Down { error: String, retry_at: Time, pause_ns: u64 },
+}
+
+#[derive(Debug)]
+pub(crate) struct PortRecord {
+    pub(crate) spec: PortSpec,
+    pub(crate) worker: usize,
+    pub(crate) slot: u32,
+    /// Rx queues beside the first: workers and the slots there.
+    rx_queues: Vec<(usize, u32)>,
+    pub(crate) index: EniIndex,
+    pub(crate) state: PortState,
+    pub(crate) failures: u64,
+    namespace: Option<namespace::Identity>,
+    /// The kernel's number for its device.
+    device: Option<u32>,
+}
+
+impl PortRecord {
+    fn namespace_name(&self) -> Option<&str> {
+        self.spec.device().and_then(|(_, namespace)| namespace)
+    }
+}
+
+pub(crate) struct WorkerHandle {
+    pub(crate) mailbox: Arc<Mailbox>,
+    doorbell: Arc<Doorbell>,
+    /// Whether it was told that its table is filling up.
+    is_warned: bool,
+    registry: Option<mio::Registry>,
+    pub(crate) core: Option<usize>,
+}
+
+/// The switch without its workers.
+pub struct Switch {
+    factory: PortFactory,
+    publication: Arc<Publication>,
+    /// What further workers are made with.
+    flows_max_per_worker: usize,
+    secret: [u64; 2],
+    /// Memory that the tables of each worker take, bytes.
+    worker_bytes: u64,
+    control: Option<Arc<mio::Waker>>,
+    pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) compiler: Compiler,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) placement: Placement,
+    pub(crate) ports: BTreeMap<EniId, PortRecord>,
+    /// The ENIs whose ports went down; those that came up since may still be in it.
+    pub(crate) down: BTreeSet<EniId>,
+    generation: u64,
+    sequence: u64,
+    tickets: u64,
+    namespaces_checked: Time,
+    /// The ENI whose interface was looked at last.
+    isolation_checked: Option<EniId>,
+    /// Whether what an earlier process of this switch left was looked through.
+    has_removed_leftovers: bool,
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (generation, ports) = (self.generation, self.ports.len());
+        formatter.debug_struct("Switch").field("generation", &generation).field("ports", &ports).finish_non_exhaustive()
+    }
+}
+
+/// Builds a switch of generation 0 and its workers. With as many `endpoints` as workers, each worker can be given to a
+/// thread; without any, they are turned by hand. Events of workers wake `control`.
+///
+/// # Panics
+/// On a number of workers that is zero or above `WORKERS_MAX`.
+pub fn assemble(
+    config: SwitchConfig,
+    endpoints: Vec<WorkerEndpoint>,
+    control: Option<Arc<mio::Waker>>,
+) -> (Switch, Vec<Worker>) {
+    assert!((1..=WORKERS_MAX).contains(&config.workers), "a switch has 1 to {WORKERS_MAX} workers");
+    let compiler = Compiler::new(config.secret);
+    let snapshot = Arc::new(compiler.snapshot().clone());
+    let first = Published { sequence: 0, snapshot: Arc::clone(&snapshot), locations: CowArray::default() };
+    let rx_queues_max = config.ports.queues();
+    let mut switch = Switch {
+        factory: PortFactory { rx_queues_max, ..config.ports },
+        publication: Arc::new(Publication::new(WORKERS_MAX, first)),
+        flows_max_per_worker: config.flows_max_per_worker,
+        secret: config.secret,
+        worker_bytes: 0,
+        control,
+        placement: Placement::new(config.workers),
+        workers: Vec::new(),
+        compiler,
+        snapshot,
+        ports: BTreeMap::new(),
+        down: BTreeSet::new(),
+        generation: 0,
+        sequence: 0,
+        tickets: 0,
+        namespaces_checked: Time::default(),
+        isolation_checked: None,
+        has_removed_leftovers: false,
+    };
+    let (handles, mut workers): (Vec<_>, Vec<_>) = switch.create_workers(config.workers, endpoints).into_iter().unzip();
+    switch.workers = handles;
+    switch.worker_bytes = workers.first().map_or(0, Worker::flow_memory_bytes) as u64;
+    let links = handoff::connect(workers.len());
+    switch.connect(&mut workers, links, &mut BufferPool::default());
+    (switch, workers)
+}
+
+impl Switch {
+    /// The generation that all workers run.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The policy that all workers run.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// Makes the switch be what `desired` says. When it returns, every worker judges by it and nothing that older
+    /// rules admitted is still on its way.
+    ///
+    /// # Errors
+    /// Every reason why the state cannot be; then nothing has changed. With the code `timeout`, a worker did not
+    /// cross in time: the state is published, and the promise above is not given.
+    pub fn apply(
+        &mut self,
+        desired: Desired,
+        generation: u64,
+        driver: &mut dyn WorkerDriver,
+    ) -> Result<Applied, Vec<Refusal>> {
+        let applied = self.change(Delta::between(self.compiler.desired(), &desired), generation, driver)?;
+        self.remove_leftovers();
+        Ok(applied)
+    }
+
+    /// Makes the switch be what `delta` makes of it, as [`Switch::apply`] does. Costs what the objects in it cost.
+    ///
+    /// # Errors
+    /// As [`Switch::apply`].
+    pub fn change(
+        &mut self,
+        delta: Delta,
+        generation: u64,
+        driver: &mut dyn WorkerDriver,
+    ) -> Result<Applied, Vec<Refusal>> {
+        let started = driver.now();
+        let affected = self.affected(&delta);
+        self.snapshot = Arc::new(self.compiler.apply(delta, generation)?);
+        let compiled = driver.now();
+        let wanted = port_specs(self.compiler.desired(), &affected);
+        let running =
+            affected.iter().filter_map(|eni| Some((eni.clone(), self.ports.get(eni)?.spec.clone()))).collect();
+        self.placement.update(affected.iter().map(|eni| (eni, self.compiler.eni_index(eni))));
+        let mut leaving = BTreeMap::new();
+        let mut closed = ClosedPorts { run_dir: self.factory.run_dir.clone(), ..ClosedPorts::default() };
+        let mut barrier = Ok(0);
+        for step in plan(&running, &wanted) {
+            match step {
+                PortStep::CloseFirst(eni) => {
+                    if let Some(record) = self.ports.remove(&eni) {
+                        self.close(record, &mut closed, driver);
+                        closed.close();
+                    }
+                }
+                PortStep::Open(eni) => {
+                    if let Some(record) = self.ports.remove(&eni) {
+                        leaving.insert(eni.clone(), record);
+                    }
+                    self.open(&eni, &wanted[&eni], driver);
+                }
+                PortStep::Publish => {
+                    self.note_slots(&affected);
+                    barrier = self.publish(generation, driver);
+                }
+                PortStep::Adjust(eni) => self.adjust(&eni, &wanted[&eni], driver),
+                PortStep::Close(eni) => {
+                    if let Some(record) = leaving.remove(&eni).or_else(|| self.ports.remove(&eni)) {
+                        self.close(record, &mut closed, driver);
+                    }
+                }
+            }
+        }
+        self.clean_up(closed);
+        let compile_ns = compiled.as_ns() - started.as_ns();
+        let applied = |barrier_ns| Applied { generation, compile_ns, barrier_ns, ports_down: self.ports_down() };
+        barrier.map(applied).map_err(|refusal| vec![refusal])
+    }
+
+    /// The ENIs whose ports a change may concern: the router's addresses of a subnet are told to its guests.
+    fn affected(&self, delta: &Delta) -> BTreeSet<EniId> {
+        let (named, desired) = (delta.enis.keys(), self.compiler.desired());
+        let router_changes = |vpc: &VpcId| {
+            let now = delta.vpcs.get(vpc).and_then(Option::as_ref);
+            now.zip(desired.vpcs.get(vpc)).is_some_and(|(now, before)| now.gateway_mac != before.gateway_mac)
+        };
+        let routers: BTreeSet<_> = delta.vpcs.keys().filter(|vpc| router_changes(vpc)).collect();
+        if delta.vswitches.is_empty() && routers.is_empty() {
+            return named.cloned().collect();
+        }
+        let is_concerned = |eni: &Eni| {
+            let vswitch = || desired.vswitches.get(&eni.vswitch);
+            delta.vswitches.contains_key(&eni.vswitch) || vswitch().is_some_and(|it| routers.contains(&it.vpc))
+        };
+        let within = desired.enis.iter().filter(|(_, eni)| is_concerned(eni));
+        named.chain(within.map(|(id, _)| id)).cloned().collect()
+    }
+
+    /// Notes for the table of locations where the ports of these ENIs are.
+    fn note_slots(&mut self, enis: &BTreeSet<EniId>) {
+        for eni in enis {
+            // A port that is to be closed ends with the state that had it, not when its worker comes to give it back.
+            let stays = self.compiler.desired().enis.get(eni).is_some_and(|eni| eni.port.is_some());
+            let slot = self.ports.get(eni).filter(|_| stays).map(|record| record.slot);
+            self.placement.set_slot(eni, slot);
+        }
+    }
+
+    fn publish(&mut self, generation: u64, driver: &mut dyn WorkerDriver) -> Result<u64, Refusal> {
+        let started = driver.now();
+        self.sequence += 1;
+        let (sequence, locations) = (self.sequence, self.placement.table());
+        self.publication.publish(Published { sequence, snapshot: Arc::clone(&self.snapshot), locations });
+        self.generation = generation;
+        let (publication, workers) = (Arc::clone(&self.publication), self.workers.len());
+        if workers == 1 {
+            // It waits for no other, and drains in the turn in which it crosses.
+            publication.request_drain(sequence);
+        }
+        self.ring_all();
+        let crossed = || publication.first_not_crossed(workers, sequence).is_none().then_some(());
+        if wait_for(driver, crossed).is_some() {
+            if workers > 1 {
+                publication.request_drain(sequence);
+                self.ring_all();
+            }
+            let drained = || publication.first_not_drained(workers, sequence).is_none().then_some(());
+            wait_for(driver, drained);
+            // Ports that could not get out what they held are closed here, and what they held ends with them.
+            self.take_failures(driver.now());
+        }
+        publication.free_retired();
+        let late = publication.first_not_crossed(workers, sequence);
+        let late = late.or_else(|| publication.first_not_drained(workers, sequence));
+        match late {
+            None => Ok(driver.now().as_ns() - started.as_ns()),
+            Some(worker) => {
+                let text = format!("published, but worker {worker} did not follow in {} s", TIMEOUT_NS / 1_000_000_000);
+                Err(Refusal::new("timeout", format!("workers/{worker}"), text))
+            }
+        }
+    }
+
+    /// What is due by now: failures that workers reported, namespaces that are gone, ports to try again.
+    pub fn tick(&mut self, driver: &mut dyn WorkerDriver) {
+        self.take_failures(driver.now());
+        let now = driver.now();
+        if now.as_ns() - self.namespaces_checked.as_ns() >= NAMESPACE_CHECK_NS {
+            self.namespaces_checked = now;
+            self.check_namespaces(driver);
+            self.check_isolation(driver);
+        }
+        let is_due =
+            |record: &PortRecord| matches!(&record.state, PortState::Down { retry_at, .. } if *retry_at <= now);
+        let due = self.down.iter().filter(|eni| self.ports.get(*eni).is_some_and(is_due)).cloned();
+        for eni in due.take(RETRIES_PER_TICK).collect::<Vec<_>>() {
+            self.retry(&eni, driver);
+        }
+        self.publication.free_retired();
+        self.warn_of_full_tables();
+    }
+
+    /// Says once that a table fills up, and again once it had emptied meanwhile.
+    fn warn_of_full_tables(&mut self) {
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            let percent = worker.mailbox.table_percent();
+            if percent >= TABLE_WARNING_PERCENT && !worker.is_warned {
+                log::warn!(
+                    "warning: the session table of worker {number} is {percent} % full; \
+                     sluice flow top tells who fills it"
+                );
+                worker.is_warned = true;
+            } else if percent < TABLE_WARNING_PERCENT / 2 {
+                worker.is_warned = false;
+            }
+        }
+    }
+
+    /// When [`Switch::tick`] has something to do next, unless a worker wakes the control thread first.
+    pub fn next_tick(&self) -> Option<Time> {
+        let retry = |record: &PortRecord| match &record.state {
+            PortState::Down { retry_at, .. } => Some(*retry_at),
+            PortState::Up => None,
+        };
+        let retries = self.down.iter().filter_map(|eni| retry(self.ports.get(eni)?));
+        let is_checked = |record: &PortRecord| {
+            let may_change = record.namespace.is_some() || record.spec.interface_that_exists().is_some();
+            may_change && matches!(record.state, PortState::Up)
+        };
+        let check = self.ports.values().any(is_checked).then(|| self.namespaces_checked + NAMESPACE_CHECK_NS);
+        retries.chain(check).min()
+    }
+
+    /// Closes all ports. Namespaces and devices that the switch made stay, with whoever uses them, and interfaces that exist
+    /// stay shut to the kernel that hosts them, so that no guest gets around the switch: the next switch finds them.
+    pub fn close_all(&mut self, driver: &mut dyn WorkerDriver) {
+        let mut closed = ClosedPorts { run_dir: self.factory.run_dir.clone(), ..ClosedPorts::default() };
+        for (_, record) in std::mem::take(&mut self.ports) {
+            self.close(record, &mut closed, driver);
+        }
+        closed.drop_ports();
+    }
+
+    /// Asks a worker and waits for its answer.
+    pub(crate) fn query(&mut self, worker: usize, query: Query, driver: &mut dyn WorkerDriver) -> Option<Answer> {
+        let ticket = self.next_ticket();
+        self.command(worker, Command::Query { query, ticket }, driver)?;
+        wait_for(driver, || self.workers[worker].mailbox.take_answer(ticket))
+    }
+
+    fn next_ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    fn command(&self, worker: usize, command: Command, driver: &mut dyn WorkerDriver) -> Option<()> {
+        let mut command = Some(command);
+        let mailbox = &self.workers[worker].mailbox;
+        let given = wait_for(driver, || match command.take().map(|command| mailbox.command(command)) {
+            Some(Err(refused)) => {
+                command = Some(refused);
+                None
+            }
+            _ => Some(()),
+        });
+        self.workers[worker].doorbell.ring();
+        given
+    }
+
+    fn ring_all(&self) {
+        self.workers.iter().for_each(|worker| worker.doorbell.ring());
+    }
+}
+
+/// Ports that no worker has any more, and what may have to go with them: namespaces, and what keeps interfaces from the
+/// kernel.
+#[derive(Debug, Default)]
+struct ClosedPorts {
+    ports: Vec<Box<dyn Port>>,
+    /// What the switch may have to remove once they are closed.
+    devices: Vec<TapPort>,
+    namespaces: BTreeSet<String>,
+    interfaces: Vec<PacketPort>,
+    run_dir: Option<RunDir>,
+}
+
+impl ClosedPorts {
+    /// The kernel takes tens of milliseconds to let go of a device, most of which it waits: so wait for many at once.
+    fn close(&mut self) {
+        self.ports.iter_mut().for_each(|port| port.retire());
+        self.drop_ports();
+        let Some(run_dir) = &self.run_dir else { return };
+        for tap in self.devices.drain(..) {
+            if let Err(error) = persistent::remove(&tap, run_dir) {
+                log::warn!("{error}");
+            }
+        }
+    }
+
+    fn drop_ports(&mut self) {
+        let length = self.ports.len().div_ceil(CLOSING_THREADS).max(1);
+        std::thread::scope(|scope| {
+            while !self.ports.is_empty() {
+                let some = self.ports.split_off(self.ports.len().saturating_sub(length));
+                // Without a thread they are dropped here, one after another.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(some));
+            }
+        });
+    }
+}
+
+/// Asks until there is an answer; none if there is none in time.
+fn wait_for<T>(driver: &mut dyn WorkerDriver, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = driver.now() + TIMEOUT_NS;
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if driver.now() >= deadline {
+            return None;
+        }
+        driver.wait();
+    }
+}

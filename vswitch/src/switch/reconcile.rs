@@ -1,0 +1,175 @@
+//! What to do with ports to get from what runs to what is desired. Decides only; `switch` performs.
+
+use crate::os::netlink::Interface;
+use crate::port::spec::PortSpec;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use vswitch_core::config::desired::{Desired, Eni, Port, Vpc};
+use vswitch_core::config::ids::EniId;
+
+/// One step from the running ports to the desired ones, in the order in which steps are to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortStep {
+    /// Close the ENI's port before anything is opened, because its device is needed by another.
+    CloseFirst(EniId),
+    /// Open the ENI's port. It passes nothing yet.
+    Open(EniId),
+    /// Publish the snapshot and wait until it is live everywhere.
+    Publish,
+    /// Set the ENI's device anew.
+    Adjust(EniId),
+    /// Close the ENI's former port.
+    Close(EniId),
+}
+
+/// The ports that a desired state asks for, of some of its ENIs.
+pub fn port_specs(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, PortSpec> {
+    let spec = |(id, eni): (&EniId, &Eni)| {
+        let port = eni.port.clone()?;
+        let interface = match &port {
+            Port::Tap(tap) if tap.configure => Some(interface(eni, desired, tap.mtu_bytes)),
+            _ => None,
+        };
+        Some((id.clone(), PortSpec { port, mac: eni.mac, interface }))
+    };
+    enis.iter().filter_map(|id| desired.enis.get_key_value(id)).filter_map(spec).collect()
+}
+
+fn interface(eni: &Eni, desired: &Desired, mtu_bytes: u16) -> Interface {
+    let vswitch = desired.vswitches.get(&eni.vswitch);
+    let blocks: Vec<IpNet> = vswitch
+        .map(|vswitch| vswitch.ipv4.map(IpNet::V4).into_iter().chain(vswitch.ipv6.map(IpNet::V6)).collect())
+        .unwrap_or_default();
+    let on_link = |address: &IpNet| {
+        let length =
+            blocks.iter().find(|block| block.contains(address)).map_or(address.prefix_len(), IpNet::prefix_len);
+        IpNet::new(address.addr(), length).unwrap_or(*address)
+    };
+    // A delegated prefix is routed to the guest; which of its addresses the guest uses is the guest's affair.
+    let is_host = |address: &&IpNet| address.prefix_len() == address.max_prefix_len();
+    let addresses: Vec<IpNet> = eni.addresses.iter().filter(is_host).map(on_link).collect();
+    let gateways = vswitch.into_iter().flat_map(|vswitch| {
+        let ipv4 = vswitch.ipv4_gateway.map(Into::into);
+        ipv4.into_iter().chain(vswitch.ipv6_gateway.map(Into::into))
+    });
+    let reachable = |gateway: &std::net::IpAddr| addresses.iter().any(|address| address.contains(gateway));
+    let gateways = gateways.filter(reachable).collect();
+    let vpc = vswitch.and_then(|vswitch| desired.vpcs.get(&vswitch.vpc));
+    let gateway_mac = vpc.map_or_else(Vpc::default_gateway_mac, |vpc| vpc.gateway_mac);
+    Interface { mac: eni.mac, mtu_bytes, addresses, gateways, gateway_mac }
+}
+
+/// The steps from `running` to `wanted`: open what is new, publish, close what is gone. Only where a device is to
+/// change hands must it be let go first.
+pub fn plan(running: &BTreeMap<EniId, PortSpec>, wanted: &BTreeMap<EniId, PortSpec>) -> Vec<PortStep> {
+    let (mut first, mut open, mut adjust, mut close) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let opened = |eni: &EniId, spec: &PortSpec| match running.get(eni) {
+        Some(old) => old != spec && !old.can_become(spec),
+        None => true,
+    };
+    let needed: BTreeSet<_> =
+        wanted.iter().filter(|(eni, spec)| opened(eni, spec)).filter_map(|(_, spec)| spec.device()).collect();
+    for (eni, old) in running {
+        match wanted.get(eni) {
+            Some(new) if new == old => continue,
+            Some(new) if old.can_become(new) => {
+                adjust.push(PortStep::Adjust(eni.clone()));
+                continue;
+            }
+            _ => {}
+        }
+        let is_needed = old.device().is_some_and(|device| needed.contains(&device));
+        if is_needed { first.push(PortStep::CloseFirst(eni.clone())) } else { close.push(PortStep::Close(eni.clone())) }
+    }
+    for (eni, spec) in wanted {
+        if opened(eni, spec) {
+            open.push(PortStep::Open(eni.clone()));
+        }
+    }
+    first.into_iter().chain(open).chain([PortStep::Publish]).chain(adjust).chain(close).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vswitch_core::config::desired::TapPort;
+    use vswitch_core::config::ids::MacAddress;
+
+    fn tap(device: &str, mtu_bytes: u16) -> PortSpec {
+        let (namespace, create_namespace, configure) = (Some("guest".to_owned()), false, false);
+        let tap = TapPort { device: device.into(), namespace, create_namespace, configure, mtu_bytes };
+        PortSpec { port: Port::Tap(tap), mac: MacAddress::default(), interface: None }
+    }
+
+    fn ports(list: &[(&str, PortSpec)]) -> BTreeMap<EniId, PortSpec> {
+        list.iter().map(|(eni, spec)| (EniId::from(*eni), spec.clone())).collect()
+    }
+
+    #[test]
+    fn nothing_changed_is_only_published() {
+        let same = ports(&[("a", tap("t0", 1500))]);
+        assert_eq!(plan(&same, &same), [PortStep::Publish]);
+    }
+
+    #[test]
+    fn new_ports_open_before_and_old_ones_close_after() {
+        let steps = plan(&ports(&[("a", tap("t0", 1500))]), &ports(&[("b", tap("t1", 1500))]));
+        assert_eq!(steps, [PortStep::Open("b".into()), PortStep::Publish, PortStep::Close("a".into())]);
+    }
+
+    #[test]
+    fn a_device_that_changes_hands_is_let_go_first() {
+        let steps = plan(&ports(&[("a", tap("t0", 1500))]), &ports(&[("b", tap("t0", 1500))]));
+        assert_eq!(steps, [PortStep::CloseFirst("a".into()), PortStep::Open("b".into()), PortStep::Publish]);
+    }
+
+    #[test]
+    fn two_enis_may_swap_devices() {
+        let steps = plan(
+            &ports(&[("a", tap("t0", 1500)), ("b", tap("t1", 1500))]),
+            &ports(&[("a", tap("t1", 1500)), ("b", tap("t0", 1500))]),
+        );
+        let [a, b]: [EniId; 2] = ["a".into(), "b".into()];
+        let expected = [
+            PortStep::CloseFirst(a.clone()),
+            PortStep::CloseFirst(b.clone()),
+            PortStep::Open(a),
+            PortStep::Open(b),
+            PortStep::Publish,
+        ];
+        assert_eq!(steps, expected);
+    }
+
+    #[test]
+    fn another_mtu_is_set_on_the_running_device() {
+        let steps = plan(&ports(&[("a", tap("t0", 1500))]), &ports(&[("a", tap("t0", 9000))]));
+        assert_eq!(steps, [PortStep::Publish, PortStep::Adjust("a".into())]);
+    }
+
+    #[test]
+    fn another_kind_of_port_is_opened_beside_the_old_one() {
+        let memory = PortSpec { port: Port::Memory, mac: MacAddress::default(), interface: None };
+        let steps = plan(&ports(&[("a", tap("t0", 1500))]), &ports(&[("a", memory)]));
+        assert_eq!(steps, [PortStep::Open("a".into()), PortStep::Publish, PortStep::Close("a".into())]);
+    }
+
+    #[test]
+    fn a_guest_learns_its_addresses_and_gateways() {
+        let json = r#"{
+            "vpcs": {"vpc-1": {}},
+            "vswitches": {"vsw-1": {"vpc": "vpc-1", "ipv4": "10.0.0.0/24", "ipv4_gateway": "10.0.0.253",
+                                    "ipv6": "2001:db8::/64", "ipv6_gateway": "2001:db8::fd"}},
+            "groups": {"sg-1": {"vpc": "vpc-1", "kind": "basic", "inner_access": "accept"}},
+            "enis": {"eni-1": {"vswitch": "vsw-1", "mac": "02:00:00:00:00:01", "groups": ["sg-1"],
+                               "addresses": ["10.0.0.5/32", "10.0.0.64/28"],
+                               "port": {"kind": "tap", "device": "eth0", "namespace": "web"}}}}"#;
+        let desired: Desired = serde_json::from_str(json).unwrap();
+        let id = EniId::from("eni-1");
+        let spec = &port_specs(&desired, &[id.clone()].into())[&id];
+        let interface = spec.interface.as_ref().unwrap();
+        assert_eq!(interface.addresses, ["10.0.0.5/24".parse::<IpNet>().unwrap()], "a delegated prefix is not set");
+        assert_eq!(interface.gateways, ["10.0.0.253".parse::<std::net::IpAddr>().unwrap()], "no IPv6, no IPv6 route");
+        assert_eq!(interface.gateway_mac, Vpc::default_gateway_mac());
+        assert_eq!(spec.frame_bytes_max(), 1514);
+    }
+}

@@ -1,0 +1,87 @@
+//! Gathers what workers and ports tell of themselves into the reports of the protocol.
+
+use crate::switch::{PortRecord, PortState, Switch};
+use crate::worker::driver::WorkerDriver;
+use crate::worker::mailbox::{Answer, Query};
+use vswitch_core::config::ids::{EniId, EniIndex};
+use vswitch_core::config::protocol::{EniStats, PortStatus, WorkerStatus};
+
+/// ENIs whose counters a worker gathers in one turn: the packet path waits meanwhile.
+const ENIS_PER_QUERY: usize = 64;
+
+impl Switch {
+    /// The state of all ports, as it is at this moment: also of devices that were set down or moved while their ports were open.
+    pub fn port_statuses(&self) -> Vec<PortStatus> {
+        let mut links = self.links(self.ports.keys());
+        let status = |(eni, record): (&EniId, &PortRecord)| {
+            let status = port_status(eni, record);
+            let problem = match links.remove(eni) {
+                Some(Ok(link)) => link.problem(&record.spec),
+                Some(Err(error)) => Some(error.to_string()),
+                None => None,
+            };
+            PortStatus { up: status.up && problem.is_none(), error: problem.or(status.error.clone()), ..status }
+        };
+        self.ports.iter().map(status).collect()
+    }
+
+    /// The ports that are configured and not up.
+    pub fn ports_down(&self) -> Vec<PortStatus> {
+        let is_down = |(_, record): &(&EniId, &PortRecord)| matches!(record.state, PortState::Down { .. });
+        let records = self.down.iter().filter_map(|eni| self.ports.get_key_value(eni));
+        records.filter(is_down).map(|(eni, record)| port_status(eni, record)).collect()
+    }
+
+    /// Each worker's load.
+    pub fn worker_statuses(&mut self, driver: &mut dyn WorkerDriver) -> Vec<WorkerStatus> {
+        let workers = self.workers.len();
+        let status = |worker: usize| {
+            let (core, enis) = (self.workers[worker].core, self.placement.load(worker));
+            let Some(Answer::Load { flows, flows_max, turn_stats, phases }) = self.query(worker, Query::Load, driver)
+            else {
+                return None;
+            };
+            let (turns_busy, turns_idle, sleeps) = (turn_stats.turns_busy, turn_stats.turns_idle, turn_stats.sleeps);
+            let table_percent = self.workers[worker].mailbox.table_percent();
+            Some(WorkerStatus { core, enis, flows, flows_max, table_percent, turns_busy, turns_idle, sleeps, phases })
+        };
+        (0..workers).filter_map(status).collect()
+    }
+
+    /// The counters of these ENIs, in the order of their names.
+    pub fn eni_stats(&mut self, only: Option<&EniId>, driver: &mut dyn WorkerDriver) -> Vec<EniStats> {
+        let mut by_worker: Vec<Vec<EniIndex>> = vec![Vec::new(); self.workers.len()];
+        let every = self.compiler.desired().enis.keys().filter(|eni| only.is_none_or(|only| only == *eni));
+        for (worker, index) in every.filter_map(|eni| self.placement.owner(eni)) {
+            by_worker[worker].push(index);
+        }
+        let mut stats = Vec::new();
+        for (worker, enis) in by_worker.into_iter().enumerate() {
+            for chunk in enis.chunks(ENIS_PER_QUERY) {
+                if let Some(Answer::Stats(some)) = self.query(worker, Query::Stats(chunk.to_vec()), driver) {
+                    stats.extend(some);
+                }
+            }
+        }
+        stats.sort_by(|one, other| one.eni.cmp(&other.eni));
+        stats
+    }
+}
+
+fn port_status(eni: &EniId, record: &PortRecord) -> PortStatus {
+    let device = record.spec.device();
+    let error = match &record.state {
+        PortState::Up => None,
+        PortState::Down { error, .. } => Some(error.clone()),
+    };
+    PortStatus {
+        eni: eni.clone(),
+        kind: record.spec.kind().into(),
+        device: device.map(|(device, _)| device.to_owned()),
+        namespace: device.and_then(|(_, namespace)| namespace.map(str::to_owned)),
+        worker: record.worker,
+        up: error.is_none(),
+        error,
+        failures: record.failures,
+    }
+}

@@ -1,0 +1,47 @@
+//! Generic receive offload: segments of a burst that go to a port which takes long frames are put together, so that one
+//! crossing does for many.
+
+use super::Worker;
+use vswitch_core::packet::Packet;
+use vswitch_core::packet::gro::{self, Relation};
+use vswitch_core::packet::offload::{Offloads, Segmentation};
+
+/// Packets lined up last among which that of the same flow is looked for.
+const PACKETS_SEARCHED_MAX: usize = 8;
+
+/// Whether a packet may go to a port of these offloads as a part of another.
+pub(super) fn is_eligible(packet: &Packet, offloads: Offloads) -> bool {
+    const TCP: Offloads = Offloads::CHECKSUM.with(Offloads::TCP_V4).with(Offloads::TCP_V6);
+    packet.offload.segmentation == Segmentation::None && offloads.contains(TCP)
+}
+
+impl Worker {
+    /// Appends a packet to the last one of its flow that is lined up, if it may be; otherwise it is to be lined up itself.
+    pub(super) fn append_to_flow(&mut self, packet: &Packet) -> bool {
+        let first = self.outgoing.len().saturating_sub(PACKETS_SEARCHED_MAX);
+        for index in (first..self.outgoing.len()).rev() {
+            match gro::relation(&self.outgoing[index], packet) {
+                Relation::Other => {}
+                Relation::Behind => return false,
+                Relation::Next(bytes) => {
+                    let has_room = self.outgoing[index].buffer.capacity() >= bytes || self.enlarge(index);
+                    if has_room {
+                        gro::append(&mut self.outgoing[index], packet);
+                    }
+                    return has_room;
+                }
+            }
+        }
+        false
+    }
+
+    /// Gives a packet that is lined up a large buffer, unless all such are in use.
+    fn enlarge(&mut self, index: usize) -> bool {
+        let Some(mut large) = self.pool.take_large() else { return false };
+        large.fill(self.outgoing[index].buffer.frame());
+        let small = std::mem::replace(&mut self.outgoing[index].buffer, large);
+        let pool_owner = std::mem::replace(&mut self.outgoing_pool_owners[index], self.peers.number as u16);
+        self.recycle(Packet::new(small), pool_owner);
+        true
+    }
+}

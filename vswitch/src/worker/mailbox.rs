@@ -1,0 +1,273 @@
+//! Commands of the control thread to a worker, and what comes back: bounded queues, served within a turn.
+
+use crate::port::Port;
+use crate::worker::stats::TurnStats;
+use crossbeam::queue::{ArrayQueue, SegQueue};
+use parking_lot::Mutex;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::Thread;
+use vswitch_core::compile::snapshot::Snapshot;
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::explanation::DecisionReport;
+use vswitch_core::config::ids::EniIndex;
+use vswitch_core::config::limits::TABLE_WARNING_PERCENT;
+use vswitch_core::config::phase_times::PhaseTimes;
+use vswitch_core::config::protocol::{EniStats, FlowSelection, PacketDescription};
+use vswitch_core::config::refusal::Refusal;
+use vswitch_core::datapath::shard::Shard;
+use vswitch_core::hw::time::Time;
+use vswitch_core::observe::flow_dump::FlowPage;
+use vswitch_core::packet::verdict::Verdict;
+
+/// Commands that wait for one worker. The control thread waits for room, so this only sets how far it runs ahead.
+const COMMANDS_MAX: usize = 64;
+/// Answers that wait for the control thread, which sends one query at a time and may have given up on a few.
+const ANSWERS_MAX: usize = 64;
+
+/// Something to do for a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Own this port from now on. It stays closed until the snapshot is live that names the slot for the ENI.
+    Attach {
+        /// Its slot.
+        slot: u32,
+        /// The ENI behind it.
+        eni: EniIndex,
+        /// Which of the ENIs that ever had this number is meant.
+        eni_generation: u32,
+        /// Which of the port's rx queues it is.
+        rx_queue: usize,
+        /// The open port, or an rx queue of it.
+        port: Box<dyn Port>,
+        /// The longest frame that may be sent to it, bytes.
+        frame_bytes_max: usize,
+    },
+    /// The port's MTU has changed.
+    Adjust {
+        /// Its slot.
+        slot: u32,
+        /// The longest frame that may be sent to it, bytes.
+        frame_bytes_max: usize,
+    },
+    /// Give the port back, if it is not down, and forget the slot.
+    Detach {
+        /// Its slot.
+        slot: u32,
+        /// What the answer repeats.
+        ticket: u64,
+    },
+    /// Answer a query.
+    Query {
+        /// The query.
+        query: Query,
+        /// What the answer repeats.
+        ticket: u64,
+    },
+}
+
+/// What can be asked about a worker's shard.
+#[derive(Clone, Debug)]
+pub enum Query {
+    /// How loaded is it?
+    Load,
+    /// The counters of these ENIs: few, since the packet path waits meanwhile.
+    Stats(Vec<EniIndex>),
+    /// Some sessions.
+    Flows {
+        /// Which.
+        selection: FlowSelection,
+        /// Where in the tables to begin.
+        place: u64,
+        /// The most to report.
+        limit: usize,
+    },
+    /// End some sessions.
+    Flush {
+        /// Which.
+        selection: FlowSelection,
+        /// Where in the tables to begin.
+        place: u64,
+    },
+    /// What would happen to this packet?
+    Explain {
+        /// Where it is judged.
+        eni: EniIndex,
+        /// In which direction.
+        direction: Direction,
+        /// The packet.
+        packet: Box<PacketDescription>,
+    },
+}
+
+impl Query {
+    pub(crate) fn run(self, shard: &mut Shard, snapshot: &Snapshot, turn_stats: TurnStats, now: Time) -> Answer {
+        match self {
+            Self::Load => Answer::Load {
+                flows: shard.connection_count(snapshot),
+                flows_max: shard.flows_max(),
+                turn_stats,
+                phases: shard.stopwatch.times(),
+            },
+            Self::Stats(enis) => Answer::Stats(enis.iter().filter_map(|eni| shard.stats(snapshot, *eni)).collect()),
+            Self::Flows { selection, place, limit } => {
+                Answer::Flows(shard.list_flows((snapshot, now), &selection, (place, limit)))
+            }
+            Self::Flush { selection, place } => {
+                let (flows, next) = shard.flush_flows((snapshot, now), &selection, place);
+                Answer::Flushed { flows, next }
+            }
+            Self::Explain { eni, direction, packet } => {
+                Answer::Explained(shard.explain(snapshot, (eni, direction), &packet, now))
+            }
+        }
+    }
+}
+
+/// What a worker answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`Command::Detach`]: the port, unless it was down.
+    Detached(Option<Box<dyn Port>>),
+    /// To [`Query::Load`].
+    Load {
+        /// Sessions it holds.
+        flows: usize,
+        /// Sessions it has room for.
+        flows_max: usize,
+        /// Its turns.
+        turn_stats: TurnStats,
+        /// Where its time goes.
+        phases: PhaseTimes,
+    },
+    /// To [`Query::Stats`].
+    Stats(Vec<EniStats>),
+    /// To [`Query::Flows`].
+    Flows(FlowPage),
+    /// To [`Query::Flush`].
+    Flushed {
+        /// How many sessions ended.
+        flows: u64,
+        /// Where to go on; none at the end of the tables.
+        next: Option<u64>,
+    },
+    /// To [`Query::Explain`].
+    Explained(Result<(Option<DecisionReport>, Verdict), Refusal>),
+}
+
+/// A port has failed. The worker gives it back, for closing it takes time.
+#[derive(Debug)]
+pub struct PortFailure {
+    /// Its slot.
+    pub slot: u32,
+    /// The failed port.
+    pub port: Box<dyn Port>,
+    /// Why.
+    pub error: io::Error,
+}
+
+/// The queues between the control thread and one worker.
+pub struct Mailbox {
+    commands: ArrayQueue<Command>,
+    answers: ArrayQueue<(u64, Answer)>,
+    /// Bounded by the number of ports: a failed one is reported once and gone from the worker until it is attached
+    /// anew, which happens after the report was read.
+    failures: SegQueue<PortFailure>,
+    /// The thread that waits for an answer.
+    waiter: Mutex<Option<Thread>>,
+    /// Wakes the control thread when it waits for its sockets.
+    control: Option<Arc<mio::Waker>>,
+    /// How full the worker's table of sessions is, percent.
+    table_percent: AtomicUsize,
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Mailbox").field("commands", &self.commands.len()).finish_non_exhaustive()
+    }
+}
+
+impl Mailbox {
+    /// An empty mailbox whose failures wake the control thread through `control`.
+    pub fn new(control: Option<Arc<mio::Waker>>) -> Self {
+        Self {
+            commands: ArrayQueue::new(COMMANDS_MAX),
+            answers: ArrayQueue::new(ANSWERS_MAX),
+            failures: SegQueue::new(),
+            waiter: Mutex::default(),
+            control,
+            table_percent: AtomicUsize::new(0),
+        }
+    }
+
+    /// How full the worker's table of sessions is, percent.
+    pub fn table_percent(&self) -> usize {
+        self.table_percent.load(Ordering::Relaxed)
+    }
+
+    /// Tells how full the worker's table is, and wakes the control thread where that is worth a warning.
+    pub(crate) fn note_table(&self, percent: usize) {
+        let before = self.table_percent.swap(percent, Ordering::Relaxed);
+        if before < TABLE_WARNING_PERCENT && percent >= TABLE_WARNING_PERCENT {
+            self.wake_control();
+        }
+    }
+
+    fn wake_control(&self) {
+        if let Some(control) = &self.control {
+            // Fails only when the wake-up is pending already.
+            let _ = control.wake();
+        }
+    }
+
+    /// Gives a command; gives it back where there is no room. The doorbell is the caller's to ring.
+    ///
+    /// # Errors
+    /// The command, for another try.
+    pub fn command(&self, command: Command) -> Result<(), Command> {
+        *self.waiter.lock() = Some(std::thread::current());
+        self.commands.push(command)
+    }
+
+    /// The answer with this ticket, if it is there. Older ones, which nobody waits for any more, are thrown away.
+    pub fn take_answer(&self, ticket: u64) -> Option<Answer> {
+        while let Some((number, answer)) = self.answers.pop() {
+            if number == ticket {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// The next failure.
+    pub fn take_failure(&self) -> Option<PortFailure> {
+        self.failures.pop()
+    }
+
+    pub(crate) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    pub(crate) fn next_command(&self) -> Option<Command> {
+        self.commands.pop()
+    }
+
+    pub(crate) fn answer(&self, ticket: u64, answer: Answer) {
+        // A full queue means that nobody reads: the control thread gave up on its query long ago.
+        self.answers.force_push((ticket, answer));
+        if let Some(waiter) = &*self.waiter.lock() {
+            waiter.unpark();
+        }
+    }
+
+    pub(crate) fn answer_detached(&self, ticket: u64, port: Option<Box<dyn Port>>) {
+        self.answer(ticket, Answer::Detached(port));
+    }
+
+    pub(crate) fn report_failure(&self, failure: PortFailure) {
+        self.failures.push(failure);
+        self.wake_control();
+    }
+}

@@ -1,0 +1,228 @@
+//! One worker: the ports and the shard of its ENIs, and one turn over them.
+//!
+//! A worker has no thread, and no clock but a stopwatch. Whoever turns it says what time it is: a thread of the daemon, or a test that
+//! drives several workers by hand. All it shares with others are bounded queues and the slot of the newest snapshot.
+
+pub mod busy_poll;
+mod drain;
+pub mod driver;
+mod gro;
+pub mod mailbox;
+pub mod pause;
+mod poll_set;
+mod resize;
+mod rx_queue;
+mod send;
+pub mod stats;
+pub mod thread;
+pub mod threads;
+mod turn;
+
+use crate::exchange::doorbell::Doorbell;
+use crate::exchange::handoff::WorkerLinks;
+use crate::exchange::publish::{Publication, Published};
+use crate::port::Port;
+use crate::port::buffer_pool::BufferPool;
+use crate::worker::mailbox::Mailbox;
+use crate::worker::stats::TurnStats;
+use std::sync::Arc;
+use vswitch_core::config::ids::EniIndex;
+use vswitch_core::config::limits::BURST_PACKETS;
+use vswitch_core::datapath::shard::Shard;
+use vswitch_core::datapath::stage_timing;
+use vswitch_core::hw::time::Time;
+use vswitch_core::packet::Packet;
+use vswitch_core::packet::offload::Offloads;
+
+/// What a refused packet costs, counted in packets that pass: where several ports have more to give than the worker can
+/// take, each has its share of the worker's time, whatever becomes of its packets.
+const REFUSED_COST: usize = 5;
+
+/// A port, or an rx queue of it, at its worker.
+#[derive(Debug)]
+pub(crate) struct PortEntry {
+    eni: EniIndex,
+    eni_generation: u32,
+    /// Which of the port's rx queues it is. The first is at the ENI's owner, and is what is sent on.
+    rx_queue: usize,
+    /// None while the port is down.
+    port: Option<Box<dyn Port>>,
+    frame_bytes_max: usize,
+    offloads: Offloads,
+    has_readiness: bool,
+    is_ready: bool,
+    empty_receives: u16,
+    /// Packets that other ports are served before this one is again.
+    debt: usize,
+}
+
+impl PortEntry {
+    fn new(
+        (eni, eni_generation): (EniIndex, u32),
+        rx_queue: usize,
+        port: Box<dyn Port>,
+        frame_bytes_max: usize,
+    ) -> Self {
+        let (has_readiness, offloads) = (port.readiness().is_some(), port.offloads());
+        let (port, is_ready, empty_receives, debt) = (Some(port), false, 0, 0);
+        Self {
+            eni,
+            eni_generation,
+            rx_queue,
+            port,
+            frame_bytes_max,
+            offloads,
+            has_readiness,
+            is_ready,
+            empty_receives,
+            debt,
+        }
+    }
+
+    /// Whether it is its turn although it owes others some, if there are `others` who have frames.
+    fn is_due(&mut self, others: bool) -> bool {
+        if self.debt < BURST_PACKETS || !others {
+            return true;
+        }
+        self.debt -= BURST_PACKETS;
+        false
+    }
+
+    /// Notes that so many packets of a burst were refused. Only who had more to give owes anything for it.
+    fn note_refused(&mut self, refused: usize, is_flooding: bool) {
+        let debt = self.debt % BURST_PACKETS + refused * (REFUSED_COST - 1);
+        self.debt = if is_flooding { debt } else { 0 };
+    }
+}
+
+/// The doorbells of all workers, by their numbers.
+pub type Doorbells = Arc<[Arc<Doorbell>]>;
+
+/// Everything a worker shares with others.
+#[derive(Clone, Debug)]
+struct Peers {
+    /// Its number.
+    number: usize,
+    /// The newest snapshot.
+    publication: Arc<Publication>,
+    /// Its ends of the links to other workers.
+    links: WorkerLinks,
+    /// Its commands and answers.
+    mailbox: Arc<Mailbox>,
+    doorbells: Doorbells,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    peers: Peers,
+    current: Arc<Published>,
+    shard: Shard,
+    ports: Vec<Option<PortEntry>>,
+    /// Slots of the ports that may have frames.
+    ready: Vec<u32>,
+    /// Slots of the ports that had frames in the last turn, and in this one.
+    served: Vec<u32>,
+    served_now: Vec<u32>,
+    pool: BufferPool,
+    last_sweep: Time,
+    /// Records that the sweep should have come to by now.
+    sweep_due: usize,
+    drained: u64,
+    draining: Draining,
+    /// Whether TCP segments are put together for ports that take long frames.
+    pub(crate) gro: bool,
+    stats: TurnStats,
+    /// The burst in work. This and the following are empty between steps and only keep their room.
+    burst: Vec<Packet>,
+    ingress_packets: Vec<Packet>,
+    ingress_deliveries: Vec<Delivery>,
+    outgoing: Vec<Packet>,
+    outgoing_pool_owners: Vec<u16>,
+    notified: Vec<bool>,
+}
+
+/// A request to drain that is not fulfilled yet.
+#[derive(Debug, Default)]
+struct Draining {
+    requested: u64,
+    began: Time,
+    /// The ports that have to get something out, by their slots, and how much each had been given at the request.
+    ports: Vec<(u32, u64)>,
+}
+
+impl Draining {
+    /// The port in this slot is another from now on, or none.
+    fn forget(&mut self, slot: u32) {
+        self.ports.retain(|(held_by, _)| *held_by != slot);
+    }
+}
+
+/// Where a burst came from.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    eni: EniIndex,
+    /// The port had more than a burst to give.
+    is_flooding: bool,
+}
+
+/// Where a packet goes, and whose pool its buffer belongs to.
+#[derive(Clone, Copy, Debug)]
+struct Delivery {
+    to: EniIndex,
+    pool_owner: u16,
+}
+
+impl Worker {
+    /// A worker without ports, buffers, and others that it knows.
+    pub(crate) fn new(number: usize, publication: Arc<Publication>, mailbox: Arc<Mailbox>, shard: Shard) -> Self {
+        let links = WorkerLinks { outbound: Vec::new(), inbound: Vec::new() };
+        Self {
+            current: publication.newest(),
+            peers: Peers { number, publication, links, mailbox, doorbells: Arc::new([]) },
+            shard,
+            ports: Vec::new(),
+            ready: Vec::new(),
+            served: Vec::new(),
+            served_now: Vec::new(),
+            pool: BufferPool::default(),
+            last_sweep: Time::default(),
+            sweep_due: 0,
+            drained: 0,
+            draining: Draining::default(),
+            gro: false,
+            stats: TurnStats::default(),
+            burst: Vec::with_capacity(BURST_PACKETS),
+            ingress_packets: Vec::with_capacity(BURST_PACKETS),
+            ingress_deliveries: Vec::with_capacity(BURST_PACKETS),
+            outgoing: Vec::with_capacity(BURST_PACKETS),
+            outgoing_pool_owners: Vec::with_capacity(BURST_PACKETS),
+            notified: Vec::new(),
+        }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> usize {
+        self.peers.number
+    }
+
+    /// Times some of its bursts by this clock.
+    pub fn set_stopwatch_clock(&mut self, clock: stage_timing::Clock) {
+        self.shard.stopwatch.set_clock(clock);
+    }
+
+    /// Its counts of turns and sleeps.
+    pub fn stats(&self) -> TurnStats {
+        self.stats
+    }
+
+    /// Bytes of memory that its tables of connections take.
+    pub fn flow_memory_bytes(&self) -> usize {
+        self.shard.memory_bytes().iter().sum()
+    }
+
+    /// Buffers that are not in use.
+    pub fn free_buffers(&self) -> usize {
+        self.pool.free_count()
+    }
+}

@@ -1,0 +1,79 @@
+//! Rx queues: a worker that receives for an ENI of another's hands over what came, not yet evaluated and in order.
+//!
+//! Buffers stay with their pools: the owner gives a free one of its own for each that it takes. While it has none, or the
+//! ring is full, frames wait in the rx queue; nothing that was received is lost.
+
+use super::{Source, Worker};
+use crate::exchange::handoff::ReceivedHandoff;
+use crate::exchange::publish::EniLocation;
+use crate::worker::stats::Activity;
+use std::sync::Arc;
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::limits::BURST_PACKETS;
+use vswitch_core::hw::time::Time;
+use vswitch_core::packet::Packet;
+use vswitch_core::packet::verdict::DropReason;
+
+impl Worker {
+    /// Hands the burst to the worker that has its ENI. Received were no more than there is room for.
+    pub(super) fn hand_to_owner(&mut self, source: Source, location: EniLocation) {
+        let owner = usize::from(location.worker);
+        let Some(link) = &self.peers.links.outbound[owner] else { return };
+        let (from, is_flooding, eni_generation) = (source.eni, source.is_flooding, location.eni_generation);
+        for packet in self.burst.drain(..) {
+            let pushed = link.received.push(ReceivedHandoff { packet, from, eni_generation, is_flooding });
+            debug_assert!(pushed.is_ok(), "only this worker fills the ring, and it had room");
+        }
+        self.notified[owner] = true;
+        self.ring_doorbells();
+    }
+
+    /// Judges what other workers received for ENIs of this one: from each no more than waits now.
+    pub(super) fn take_received(&mut self, now: Time, activity: &mut Activity) {
+        for pool_owner in 0..self.peers.links.inbound.len() {
+            let link = self.peers.links.inbound[pool_owner].as_ref().filter(|link| !link.received.is_empty());
+            let Some(link) = link.map(Arc::clone) else { continue };
+            // Counted first: whoever sent these knew of no snapshot that is not seen here then. One that has crossed already
+            // may send for an ENI that is new in it; such packets wait for this worker to cross too.
+            let count = link.received.len();
+            if self.peers.publication.is_newer_than(self.current.sequence) {
+                return;
+            }
+            let mut last: Option<Source> = None;
+            for _ in 0..count {
+                if !self.pool.has_all_sizes() {
+                    // What was received gives buffers back, or sends them where they come back from.
+                    self.forward_received(last.take(), now);
+                    if !self.pool.has_all_sizes() {
+                        activity.is_starved = true;
+                        break;
+                    }
+                }
+                let Some(received) = link.received.pop() else { break };
+                activity.packets += 1;
+                let ReceivedHandoff { packet, from, eni_generation, is_flooding } = received;
+                let location = self.current.location(from).filter(|location| location.is_open_for(eni_generation));
+                if location.is_none_or(|location| usize::from(location.worker) != self.peers.number) {
+                    self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
+                    self.recycle(packet, pool_owner as u16);
+                    continue;
+                }
+                if let Some(spare) = self.pool.take_like(&packet.buffer) {
+                    self.recycle(Packet::new(spare), pool_owner as u16);
+                }
+                if self.burst.len() == BURST_PACKETS || last.is_some_and(|last| last.eni != from) {
+                    self.forward_received(last.take(), now);
+                }
+                last = Some(Source { eni: from, is_flooding });
+                self.burst.push(packet);
+            }
+            self.forward_received(last, now);
+        }
+    }
+
+    fn forward_received(&mut self, source: Option<Source>, now: Time) {
+        if let Some(source) = source {
+            self.forward_burst(source, now);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The end of a packet's way: out of the port of its receiver, with nothing left undone that the port does not take so, and
+//! its buffer back to the pool that it is of.
+
+use super::{Delivery, Worker, gro, poll_set};
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::ids::EniIndex;
+use vswitch_core::config::limits::BURST_PACKETS;
+use vswitch_core::packet::Packet;
+use vswitch_core::packet::gso::Segments;
+use vswitch_core::packet::offload::Fit;
+use vswitch_core::packet::verdict::{DropReason, Verdict};
+
+impl Worker {
+    /// Lines a packet up for the port of its receiver. What was lined up for another, `last`, is sent before.
+    pub(super) fn dispatch(&mut self, packet: Packet, delivery: Delivery, last: &mut Option<EniIndex>) {
+        if *last != Some(delivery.to) {
+            self.finish_dispatch(last.replace(delivery.to));
+        }
+        match self.slot_of(delivery.to) {
+            Some(slot) => self.put_outgoing(slot, packet, delivery),
+            None => {
+                self.shard.count_drop(delivery.to, Direction::Ingress, DropReason::PortDown, packet.wire().packets);
+                self.recycle(packet, delivery.pool_owner);
+            }
+        }
+    }
+
+    pub(super) fn finish_dispatch(&mut self, last: Option<EniIndex>) {
+        if let Some(last) = last {
+            self.send_outgoing(self.slot_of(last), last);
+        }
+    }
+
+    pub(super) fn slot_of(&self, eni: EniIndex) -> Option<u32> {
+        self.current.location(eni).and_then(|location| location.slot)
+    }
+
+    /// Lines a packet up for the port of an ENI, with nothing left undone in it that the port does not take so.
+    pub(super) fn put_outgoing(&mut self, slot: u32, mut packet: Packet, delivery: Delivery) {
+        if let Some(Some(entry)) = self.ports.get(slot as usize) {
+            if packet.longest_frame_bytes() > entry.frame_bytes_max {
+                let packets = packet.wire().packets;
+                self.shard.count_drop(delivery.to, Direction::Ingress, DropReason::FrameTooLong, packets);
+                return self.recycle(packet, delivery.pool_owner);
+            }
+            match entry.offloads.fit(&packet.offload) {
+                Fit::AsItIs if self.gro && gro::is_eligible(&packet, entry.offloads) => {
+                    if self.append_to_flow(&packet) {
+                        return self.recycle(packet, delivery.pool_owner);
+                    }
+                }
+                Fit::AsItIs => {}
+                Fit::Sum => packet.complete_checksum(),
+                Fit::Cut => {
+                    self.cut_outgoing(slot, &packet, delivery.to);
+                    return self.recycle(packet, delivery.pool_owner);
+                }
+            }
+        }
+        self.outgoing.push(packet);
+        self.outgoing_pool_owners.push(delivery.pool_owner);
+    }
+
+    /// Lines up what a long frame stands for. Sends whenever a burst is full, or the pool is empty.
+    pub(super) fn cut_outgoing(&mut self, slot: u32, packet: &Packet, to: EniIndex) {
+        let pool_owner = self.peers.number as u16;
+        let mut segments = Segments::default();
+        while let Some(bytes) = segments.next_bytes(packet) {
+            if self.outgoing.len() >= BURST_PACKETS {
+                self.send_outgoing(Some(slot), to);
+            }
+            let mut buffer = self.pool.take(bytes);
+            if buffer.is_none() {
+                self.send_outgoing(Some(slot), to);
+                buffer = self.pool.take(bytes);
+            }
+            let Some(mut buffer) = buffer else {
+                // All buffers are in the rings of other workers: as full as a port can be.
+                let rest = segments.left(packet);
+                return self.shard.count_drop(to, Direction::Ingress, DropReason::PortFull, rest);
+            };
+            segments.write_next(packet, &mut buffer);
+            self.outgoing.push(Packet::new(buffer));
+            self.outgoing_pool_owners.push(pool_owner);
+        }
+    }
+
+    /// Sends what is outgoing to the port of `eni` in `slot`.
+    pub(super) fn send_outgoing(&mut self, slot: Option<u32>, eni: EniIndex) {
+        if self.outgoing.is_empty() {
+            return;
+        }
+        let entry = slot.and_then(|slot| self.ports.get_mut(slot as usize)).and_then(Option::as_mut);
+        let port = entry.filter(|entry| entry.eni == eni).and_then(|entry| entry.port.as_mut());
+        let is_down = port.is_none();
+        let is_short = self.outgoing.len() <= poll_set::ANSWERED_AT_ONCE_MAX;
+        let (sent, is_held) = match port {
+            Some(port) => (port.send(&mut self.outgoing), port.sent().held() > 0),
+            None => (Ok(()), false),
+        };
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        let mut pool_owners = std::mem::take(&mut self.outgoing_pool_owners);
+        for (packet, pool_owner) in outgoing.drain(..).zip(pool_owners.drain(..)) {
+            let reason = match packet.verdict {
+                _ if is_down => Some(DropReason::PortDown),
+                Verdict::Drop(reason) => Some(reason),
+                _ => None,
+            };
+            if let Some(reason) = reason {
+                self.shard.count_drop(eni, Direction::Ingress, reason, packet.wire().packets);
+            }
+            self.recycle(packet, pool_owner);
+        }
+        self.outgoing = outgoing;
+        self.outgoing_pool_owners = pool_owners;
+        match (slot, sent) {
+            (Some(slot), Err(error)) => self.fail(slot, error),
+            (Some(slot), Ok(())) if is_short || is_held => self.mark_ready(slot as usize),
+            _ => {}
+        }
+    }
+
+    pub(super) fn recycle(&mut self, packet: Packet, pool_owner: u16) {
+        match &self.peers.links.inbound[usize::from(pool_owner)] {
+            None => self.pool.put(packet.buffer),
+            Some(link) => {
+                let returned = link.returns.push(packet.buffer);
+                debug_assert!(returned.is_ok(), "the ring of returns holds the whole pool of its sender");
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The thread that turns a worker: spins while there is work, sleeps soon after there is none.
+
+use crate::exchange::doorbell::Doorbell;
+use crate::worker::Worker;
+use crate::worker::busy_poll::{BusyPoll, Spin};
+use crate::worker::pause::PauseRequest;
+use mio::{Events, Poll, Token};
+use std::io;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use vswitch_core::hw::time::Time;
+
+/// The longest sleep: idle sessions are swept at least so often.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Turns between two looks at the descriptors of ports that were drained.
+const TURNS_PER_POLL: u32 = 8;
+/// Readiness events taken at once.
+const EVENTS_MAX: usize = 1024;
+/// The token of the doorbell; ports have their slots.
+pub(crate) const DOORBELL: Token = Token(usize::MAX);
+
+/// The origin of [`Time`], chosen once by the daemon.
+#[derive(Clone, Copy, Debug)]
+pub struct MonotonicClock(Instant);
+
+impl MonotonicClock {
+    /// Now for a stopwatch, ns since the process first asked.
+    pub fn stopwatch_ns() -> u64 {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed().as_nanos() as u64
+    }
+
+    /// A clock that starts now.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Time since the start.
+    pub fn now(self) -> Time {
+        Time::from_ns(self.0.elapsed().as_nanos() as u64)
+    }
+}
+
+/// What a worker's thread needs beside the worker.
+#[derive(Debug)]
+pub struct WorkerLoop {
+    /// Where its ports and its doorbell are registered.
+    pub poll: Poll,
+    /// Its doorbell.
+    pub doorbell: Arc<Doorbell>,
+    /// The core to be pinned to.
+    pub core: Option<usize>,
+    /// When it sleeps.
+    pub busy_poll: BusyPoll,
+    /// The clock.
+    pub clock: MonotonicClock,
+}
+
+/// A thread that turns the worker it is given, until it is asked for it.
+#[derive(Debug)]
+pub struct WorkerThread {
+    pause: Arc<PauseRequest>,
+    doorbell: Arc<Doorbell>,
+    to: Sender<Worker>,
+    from: Receiver<Worker>,
+    handle: JoinHandle<()>,
+}
+
+impl WorkerThread {
+    /// Starts a thread that has no worker yet.
+    ///
+    /// # Errors
+    /// The kernel has no thread to give.
+    pub fn spawn(number: usize, mut worker_loop: WorkerLoop) -> io::Result<Self> {
+        let (pause, doorbell) = (Arc::<PauseRequest>::default(), Arc::clone(&worker_loop.doorbell));
+        let its_pause = Arc::clone(&pause);
+        let ((to, inbox), (outbox, from)) = (channel::<Worker>(), channel());
+        let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            // A switch that lost a worker would look alive and drop the traffic of some: better to be restarted whole.
+            let abort = AbortOnPanic;
+            worker_loop.pin();
+            while let Ok(mut worker) = inbox.recv() {
+                worker_loop.run_until_paused(&mut worker, &its_pause);
+                if outbox.send(worker).is_err() {
+                    break;
+                }
+            }
+            std::mem::forget(abort);
+        })?;
+        Ok(Self { pause, doorbell, to, from, handle })
+    }
+
+    /// Has it turn a worker.
+    pub fn give(&self, worker: Worker) {
+        self.pause.start();
+        // A thread that is gone has taken the process with it.
+        let _ = self.to.send(worker);
+    }
+
+    /// Whether it turns a worker.
+    pub fn has_worker(&self) -> bool {
+        self.pause.has_worker()
+    }
+
+    /// Asks for the worker.
+    pub fn request_pause(&self) {
+        self.pause.request(&self.doorbell);
+    }
+
+    /// The worker that was asked for; none, and it goes on turning, if it does not come in time.
+    pub fn take(&self, timeout: Duration) -> Option<Worker> {
+        if let Ok(worker) = self.from.recv_timeout(timeout) {
+            return Some(worker);
+        }
+        if self.pause.cancel() { None } else { self.from.recv().ok() }
+    }
+
+    /// Ends the thread, and lets go of its worker.
+    pub fn end(self) {
+        if self.has_worker() {
+            self.request_pause();
+        }
+        drop(self.to);
+        // A worker that panics takes the process with it, so there is nothing to learn here.
+        let _ = self.handle.join();
+    }
+}
+
+impl WorkerLoop {
+    fn pin(&self) {
+        if let Some(id) = self.core {
+            core_affinity::set_for_current(core_affinity::CoreId { id });
+        }
+    }
+
+    fn run_until_paused(&mut self, worker: &mut Worker, pause: &PauseRequest) {
+        loop {
+            self.run(worker, pause);
+            if pause.confirm() {
+                return;
+            }
+        }
+    }
+
+    fn run(&mut self, worker: &mut Worker, pause: &PauseRequest) {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut spin = Spin::new(self.busy_poll);
+        let mut turns: u32 = 0;
+        while pause.is_running() {
+            turns = turns.wrapping_add(1);
+            let now = self.clock.now();
+            if !worker.turn(now).is_idle() {
+                spin.was_busy();
+            } else if spin.is_over(now) {
+                worker.disarm_idle();
+                self.sleep(worker, pause, &mut events);
+                spin.slept(now, self.clock.now());
+                continue;
+            }
+            if turns.is_multiple_of(TURNS_PER_POLL) {
+                self.wait(worker, &mut events, Duration::ZERO);
+            }
+        }
+    }
+
+    fn sleep(&mut self, worker: &mut Worker, pause: &PauseRequest, events: &mut Events) {
+        self.doorbell.declare_asleep();
+        if !worker.has_input() && pause.is_running() {
+            worker.note_sleep();
+            self.wait(worker, events, SLEEP_MAX);
+        }
+        self.doorbell.declare_awake();
+    }
+
+    fn wait(&mut self, worker: &mut Worker, events: &mut Events, timeout: Duration) {
+        if let Err(error) = self.poll.poll(events, Some(timeout)) {
+            // The only one that a valid poll gives, and harmless: the turn that follows looks at everything.
+            debug_assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+            return;
+        }
+        for event in events.iter().filter(|event| event.token() != DOORBELL) {
+            worker.mark_ready(event.token().0);
+        }
+    }
+}
+
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
+}

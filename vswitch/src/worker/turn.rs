@@ -1,0 +1,379 @@
+//! One turn of a worker: what it takes up, in which order, and where it puts it.
+
+use super::poll_set::empty_receives_max;
+use super::{Delivery, PortEntry, Source, Worker};
+use crate::exchange::handoff::Handoff;
+use crate::port::Received;
+use crate::worker::mailbox::{Command, PortFailure};
+use crate::worker::stats::Activity;
+use std::io;
+use std::sync::Arc;
+use vswitch_core::config::desired::Direction;
+use vswitch_core::config::ids::EniIndex;
+use vswitch_core::config::limits::{BURST_PACKETS, SWEEP_RECORDS_PER_TURN, SWEEP_ROUND_NS};
+use vswitch_core::datapath::stage_timing::Phase;
+use vswitch_core::hw::time::Time;
+use vswitch_core::packet::Packet;
+use vswitch_core::packet::verdict::{DropReason, Verdict};
+
+/// Time between two steps of the sweep, ns.
+const SWEEP_INTERVAL_NS: u64 = 1_000_000;
+/// Records that the sweep goes on by in one turn at most, also after a sleep: packets wait meanwhile.
+const SWEEP_RECORDS_MAX: usize = 64 * SWEEP_RECORDS_PER_TURN;
+
+impl Worker {
+    /// One pass over everything, at one instant.
+    pub fn turn(&mut self, now: Time) -> Activity {
+        let mut activity = Activity { commands: self.cross(now), ..Activity::default() };
+        // Read before the rings are emptied: what they held at the request is out of them at the end of this turn.
+        let drain = self.peers.publication.drain_requested();
+        activity.commands += self.run_command(now);
+        self.reclaim_buffers();
+        activity.packets += self.take_handoffs(now);
+        self.take_received(now, &mut activity);
+        self.poll_ports(now, &mut activity);
+        activity.sweep_due = self.sweep(now);
+        activity.commands += self.drain(drain, now);
+        match activity.packets {
+            0 => self.stats.turns_idle += 1,
+            _ => self.stats.turns_busy += 1,
+        }
+        activity
+    }
+
+    /// Whether another thread has put something in place that a turn would take up.
+    pub fn has_input(&self) -> bool {
+        let publication = &self.peers.publication;
+        publication.is_newer_than(self.current.sequence)
+            || publication.drain_requested() != self.drained
+            || self.peers.mailbox.has_commands()
+            || self.has_packets_from_others()
+    }
+
+    pub(crate) fn has_packets_from_others(&self) -> bool {
+        let mut links = self.peers.links.inbound.iter().flatten();
+        links.any(|link| !link.packets.is_empty() || !link.received.is_empty())
+    }
+
+    /// Counts that its thread goes to sleep.
+    pub fn note_sleep(&mut self) {
+        self.stats.sleeps += 1;
+    }
+
+    pub(super) fn cross(&mut self, now: Time) -> usize {
+        if !self.peers.publication.is_newer_than(self.current.sequence) {
+            return 0;
+        }
+        // The ports that the new snapshot names were given before it was published: whoever is told that it is live
+        // may count on them.
+        while self.run_command(now) > 0 {}
+        let publication = &self.peers.publication;
+        // The publication keeps the old one until all have crossed, so nothing is freed here.
+        self.current = publication.newest();
+        publication.cross(self.peers.number, self.current.sequence);
+        1
+    }
+
+    pub(super) fn run_command(&mut self, now: Time) -> usize {
+        if !self.peers.mailbox.has_commands() {
+            return 0;
+        }
+        let mailbox = Arc::clone(&self.peers.mailbox);
+        let Some(command) = mailbox.next_command() else { return 0 };
+        match command {
+            Command::Attach { slot, eni, eni_generation, rx_queue, port, frame_bytes_max } => {
+                let entry = PortEntry::new((eni, eni_generation), rx_queue, port, frame_bytes_max);
+                self.attach(slot, entry);
+            }
+            Command::Adjust { slot, frame_bytes_max } => {
+                if let Some(Some(entry)) = self.ports.get_mut(slot as usize) {
+                    entry.frame_bytes_max = frame_bytes_max;
+                }
+            }
+            Command::Detach { slot, ticket } => {
+                self.count_held(slot);
+                mailbox.answer_detached(ticket, self.detach(slot).and_then(|entry| entry.port));
+            }
+            Command::Query { query, ticket } => {
+                mailbox.answer(ticket, query.run(&mut self.shard, &self.current.snapshot, self.stats, now));
+            }
+        }
+        1
+    }
+
+    /// Owns a port from now on.
+    pub(crate) fn attach(&mut self, slot: u32, entry: PortEntry) {
+        let index = slot as usize;
+        if self.ports.len() <= index {
+            self.ports.resize_with(index + 1, || None);
+        }
+        self.ready.retain(|ready| *ready != slot);
+        self.draining.forget(slot);
+        self.ports[index] = Some(PortEntry { is_ready: false, ..entry });
+        // Frames may have come before the worker listened.
+        self.mark_ready(index);
+    }
+
+    /// Lets go of a port.
+    pub(crate) fn detach(&mut self, slot: u32) -> Option<PortEntry> {
+        self.ready.retain(|ready| *ready != slot);
+        self.draining.forget(slot);
+        self.ports.get_mut(slot as usize).and_then(Option::take)
+    }
+
+    pub(super) fn reclaim_buffers(&mut self) {
+        for link in self.peers.links.outbound.iter().flatten() {
+            while let Some(buffer) = link.returns.pop() {
+                self.pool.put(buffer);
+            }
+        }
+    }
+
+    /// Takes what is in the rings now; what others add meanwhile waits for the next turn.
+    pub(super) fn take_handoffs(&mut self, now: Time) -> usize {
+        let mut taken = 0;
+        for pool_owner in 0..self.peers.links.inbound.len() {
+            let link = self.peers.links.inbound[pool_owner].as_ref().filter(|link| !link.packets.is_empty());
+            // The count of references is touched only where there is something to take.
+            let Some(link) = link.cloned() else { continue };
+            for _ in 0..link.packets.len() {
+                let Some(Handoff { packet, to, eni_generation }) = link.packets.pop() else { break };
+                taken += 1;
+                let location = self.current.location(to).filter(|location| location.eni_generation == eni_generation);
+                if location.is_some_and(|location| usize::from(location.worker) == self.peers.number) {
+                    self.push_ingress(packet, Delivery { to, pool_owner: pool_owner as u16 });
+                } else {
+                    self.shard.count_drop(to, Direction::Ingress, DropReason::EniGone, packet.wire().packets);
+                    self.recycle(packet, pool_owner as u16);
+                }
+                if self.ingress_packets.len() == BURST_PACKETS {
+                    self.deliver_ingress(now);
+                }
+            }
+        }
+        self.deliver_ingress(now);
+        taken
+    }
+
+    fn poll_ports(&mut self, now: Time, activity: &mut Activity) {
+        let mut at = 0;
+        while let Some(&slot) = self.ready.get(at) {
+            if self.poll_port(slot, now, activity) {
+                at += 1;
+                continue;
+            }
+            if let Some(Some(entry)) = self.ports.get_mut(slot as usize) {
+                entry.is_ready = false;
+            }
+            // Keeps the order of the others, so that each is served once before any is served twice.
+            self.ready.remove(at);
+        }
+        std::mem::swap(&mut self.served, &mut self.served_now);
+        self.served_now.clear();
+    }
+
+    /// Takes one burst from a port; whether it should be asked again without waiting for its descriptor.
+    fn poll_port(&mut self, slot: u32, now: Time, activity: &mut Activity) -> bool {
+        let Some(Some(entry)) = self.ports.get_mut(slot as usize) else { return false };
+        let eni = entry.eni;
+        if entry.port.is_none() {
+            return false;
+        }
+        // Born closed: until the snapshot that names this port for its ENI is live here, its frames stay where they
+        // are. The same check closes it when its ENI is gone and the port is not yet detached.
+        let Some(location) = self.current.location(eni) else { return true };
+        let is_here = usize::from(location.worker) == self.peers.number;
+        let is_live = match entry.rx_queue {
+            0 => is_here && location.slot == Some(slot),
+            _ => location.is_open_for(entry.eni_generation),
+        };
+        if !is_live {
+            return true;
+        }
+        let packets_max = if is_here { BURST_PACKETS } else { self.peers.links.received_room(location.worker) };
+        if packets_max == 0 {
+            activity.is_starved = true;
+            return true;
+        }
+        let others = self.served.iter().any(|other| *other != slot);
+        if !entry.is_due(others) {
+            // What it has waits, and nobody sleeps over it.
+            activity.is_starved = true;
+            return true;
+        }
+        let Some(port) = entry.port.as_mut() else { return false };
+        self.shard.stopwatch.start();
+        let result = port.receive(&mut self.pool, &mut self.burst, packets_max);
+        self.shard.stopwatch.lap(Phase::Receive);
+        let is_flooding = matches!(result, Ok(Received::MaybeMore));
+        let count = self.burst.len();
+        activity.packets += count;
+        let stays = match result {
+            Ok(Received::MaybeMore) => {
+                entry.empty_receives = 0;
+                activity.is_starved |= count == 0;
+                true
+            }
+            Ok(Received::Drained) => {
+                entry.empty_receives = if count == 0 { entry.empty_receives.saturating_add(1) } else { 0 };
+                !entry.has_readiness || usize::from(entry.empty_receives) < empty_receives_max(self.ready.len())
+            }
+            Err(error) => {
+                self.fail(slot, error);
+                false
+            }
+        };
+        let source = Source { eni, is_flooding };
+        let refused = match count {
+            0 => 0,
+            _ if is_here => self.forward_burst(source, now),
+            _ => {
+                self.hand_to_owner(source, location);
+                0
+            }
+        };
+        if count > 0 {
+            self.served_now.push(slot);
+        }
+        if let Some(Some(entry)) = self.ports.get_mut(slot as usize) {
+            entry.note_refused(refused, is_flooding);
+        }
+        self.shard.stopwatch.lap(Phase::Send);
+        self.shard.stopwatch.finish(count);
+        stays
+    }
+
+    /// Judges a burst and sends it on its way. How many of its packets were refused.
+    pub(super) fn forward_burst(&mut self, source: Source, now: Time) -> usize {
+        let eni = source.eni;
+        let number = self.peers.number;
+        let current = &self.current;
+        let is_here = |to| current.location(to).is_some_and(|location| usize::from(location.worker) == number);
+        self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
+        let refused = self.send_burst(source);
+        while let Some(bytes) = self.shard.released_bytes() {
+            // If the pool has no buffer, the next burst finds it here again.
+            let Some(mut buffer) = self.pool.take(bytes) else { break };
+            let Some(eni) = self.shard.take_released(&mut buffer) else {
+                self.pool.put(buffer);
+                break;
+            };
+            self.burst.push(Packet::new(buffer));
+            let current = &self.current;
+            let is_here = |to| current.location(to).is_some_and(|location| usize::from(location.worker) == number);
+            self.shard.forward_released((&current.snapshot, now), eni, &mut self.burst, is_here);
+            self.send_burst(Source { eni, ..source });
+        }
+        refused
+    }
+
+    /// Sends the packets of a burst where their verdicts say. How many of them go nowhere.
+    fn send_burst(&mut self, source: Source) -> usize {
+        let number = self.peers.number;
+        let mut burst = std::mem::take(&mut self.burst);
+        let pool_owner = number as u16;
+        let (mut last, mut refused) = (None, 0);
+        for packet in burst.drain(..) {
+            match packet.verdict {
+                Verdict::Answer => self.dispatch(packet, Delivery { to: source.eni, pool_owner }, &mut last),
+                Verdict::Forward(to) => self.hand_off(source, to, packet),
+                Verdict::Deliver => {
+                    let to = packet.receiver;
+                    self.dispatch(packet, Delivery { to, pool_owner }, &mut last);
+                }
+                Verdict::Drop(_) => {
+                    refused += 1;
+                    self.pool.put(packet.buffer);
+                }
+                Verdict::Wait => self.pool.put(packet.buffer),
+            }
+        }
+        self.burst = burst;
+        self.finish_dispatch(last);
+        self.ring_doorbells();
+        refused
+    }
+
+    /// Puts a packet into the ring of the worker that has its receiver.
+    fn hand_off(&mut self, source: Source, to: EniIndex, packet: Packet) {
+        let from = source.eni;
+        let Some(location) = self.current.location(to) else {
+            self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
+            return self.pool.put(packet.buffer);
+        };
+        let Some(link) = &self.peers.links.outbound[usize::from(location.worker)] else {
+            debug_assert!(false, "what is here was delivered");
+            return self.pool.put(packet.buffer);
+        };
+        // Only this worker fills the ring, so what has room now still has it at the push.
+        if !link.has_room(source.is_flooding) {
+            self.shard.count_drop(from, Direction::Egress, DropReason::HandoffFull, packet.wire().packets);
+            return self.pool.put(packet.buffer);
+        }
+        let pushed = link.packets.push(Handoff { packet, to, eni_generation: location.eni_generation });
+        debug_assert!(pushed.is_ok(), "a ring with room takes a packet");
+        self.notified[usize::from(location.worker)] = true;
+    }
+
+    pub(super) fn ring_doorbells(&mut self) {
+        for (notified, doorbell) in self.notified.iter_mut().zip(self.peers.doorbells.iter()) {
+            if std::mem::take(notified) {
+                doorbell.ring();
+            }
+        }
+    }
+
+    fn push_ingress(&mut self, packet: Packet, delivery: Delivery) {
+        self.ingress_packets.push(packet);
+        self.ingress_deliveries.push(delivery);
+    }
+
+    /// Judges what came from other workers, and sends it.
+    fn deliver_ingress(&mut self, now: Time) {
+        if self.ingress_packets.is_empty() {
+            return;
+        }
+        self.shard.ingress(&self.current.snapshot, &mut self.ingress_packets, now);
+        let mut ingress_packets = std::mem::take(&mut self.ingress_packets);
+        let mut deliveries = std::mem::take(&mut self.ingress_deliveries);
+        let mut last = None;
+        for (packet, delivery) in ingress_packets.drain(..).zip(deliveries.drain(..)) {
+            match packet.verdict {
+                Verdict::Deliver => self.dispatch(packet, delivery, &mut last),
+                _ => self.recycle(packet, delivery.pool_owner),
+            }
+        }
+        self.ingress_packets = ingress_packets;
+        self.ingress_deliveries = deliveries;
+        self.finish_dispatch(last);
+    }
+
+    /// Takes a failed port out of service and leaves the rest to the control thread.
+    pub(super) fn fail(&mut self, slot: u32, error: io::Error) {
+        self.count_held(slot);
+        let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.take());
+        if let Some(port) = port {
+            self.peers.mailbox.report_failure(PortFailure { slot, port, error });
+        }
+    }
+
+    /// Ends what idled too long, so that the whole table is looked at each second. How many records are still due.
+    fn sweep(&mut self, now: Time) -> usize {
+        let elapsed_ns = now.as_ns().saturating_sub(self.last_sweep.as_ns());
+        if elapsed_ns >= SWEEP_INTERVAL_NS {
+            self.last_sweep = now;
+            let records = self.shard.flows_max();
+            let due = records as u64 * elapsed_ns.min(SWEEP_ROUND_NS) / SWEEP_ROUND_NS;
+            let due = if self.shard.flow_count() == 0 { 0 } else { self.sweep_due + due as usize };
+            // Parts of packets are looked after as well.
+            self.sweep_due = due.clamp(1, records);
+            self.peers.mailbox.note_table(self.shard.table_percent());
+        }
+        if self.sweep_due > 0 {
+            let records = self.sweep_due.min(SWEEP_RECORDS_MAX);
+            self.shard.sweep(&self.current.snapshot, now, records);
+            self.sweep_due -= records;
+        }
+        self.sweep_due
+    }
+}
