@@ -5,6 +5,7 @@ pub mod key;
 pub(crate) mod opener;
 pub(crate) mod quota;
 pub(crate) mod recent;
+pub mod slot;
 pub mod state;
 pub(crate) mod syns;
 pub mod table;

@@ -2,7 +2,7 @@
 //! ENI. Bounded, and made as large as there are sessions to remember; what became of a session is asked of its record.
 
 use crate::config::limits::{RECENT_SESSIONS_MAX, RECLAIM_WINDOW};
-use crate::conntrack::table::Trace;
+use crate::conntrack::slot::Trace;
 use alloc::vec::Vec;
 
 /// Where a session is found while it lives.

@@ -7,7 +7,7 @@
 //! it. What finds no room takes the place of another, whose answers are then held against the numbers of old.
 
 use crate::config::ids::EniEpoch;
-use crate::conntrack::table::Trace;
+use crate::conntrack::slot::Trace;
 use crate::hw::time::Tick;
 use alloc::vec;
 use alloc::vec::Vec;

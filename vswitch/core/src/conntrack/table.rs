@@ -10,27 +10,12 @@ mod sweep;
 use crate::config::ids::EniEpoch;
 use crate::config::limits::{EVICTION_CANDIDATES, FLOW_CHAIN_MAX};
 use crate::conntrack::key::{ConnectionKey, KeyV4, KeyV6};
+use crate::conntrack::slot::{Slot, Trace};
 use crate::conntrack::state::ConnectionState;
 use crate::conntrack::{Connection, Origin, Session};
 use alloc::vec::Vec;
 use core::iter::successors;
 use core::mem::offset_of;
-
-/// The place of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(pub(super) u32);
-
-impl Slot {
-    /// The first there is.
-    pub(crate) const FIRST: Self = Self(0);
-}
-
-/// Where a connection is looked for as long as it lives: a record moves, its home and its ports stay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Trace {
-    pub(crate) bucket: u32,
-    pub(crate) ports: u32,
-}
 
 /// The table has no room where the connection belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -442,6 +427,7 @@ mod tests {
     use crate::config::desired::{Direction, Settings};
     use crate::conntrack::Expiry;
     use crate::conntrack::key::{Key, key_of};
+    use crate::conntrack::slot::Slot;
     use crate::hw::time::Tick;
     use crate::packet::headers::{Addresses, Tuple};
     use crate::packet::verdict::Stage;

@@ -1,6 +1,6 @@
 //! What one phase of a burst finds out about a packet and the next one needs.
 
-use crate::conntrack::table::Slot;
+use crate::conntrack::slot::Slot;
 use crate::conntrack::tables::Entry;
 use crate::packet::headers::Segment;
 use crate::tables::address_entry::AddressEntry;

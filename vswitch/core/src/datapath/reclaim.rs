@@ -6,8 +6,8 @@ use crate::config::desired::Direction;
 use crate::config::limits::{RECLAIM_BATCH, RECLAIM_WINDOW};
 use crate::conntrack::Session;
 use crate::conntrack::recent::RecentSession;
+use crate::conntrack::slot::Slot;
 use crate::conntrack::state::ConnectionState;
-use crate::conntrack::table::Slot;
 use crate::conntrack::tables::SessionSlot;
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
@@ -199,7 +199,7 @@ const _: () = assert!(RECLAIM_WINDOW <= u64::BITS as usize);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conntrack::table::Trace;
+    use crate::conntrack::slot::Trace;
     use alloc::vec::Vec;
 
     fn victims(sessions: &[(bool, u64)], wanted: usize) -> Vec<usize> {

@@ -1,7 +1,8 @@
 //! Forgets the connections that are over: an endless round through the records, a part of it at a time.
 
 use crate::conntrack::key::ConnectionKey;
-use crate::conntrack::table::{Record, SEGMENT_RECORDS, Slot, Table};
+use crate::conntrack::slot::Slot;
+use crate::conntrack::table::{Record, SEGMENT_RECORDS, Table};
 use crate::conntrack::{Connection, Expiry};
 use core::ops::Range;
 
