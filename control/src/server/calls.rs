@@ -1,7 +1,7 @@
 //! Calls through HTTP, made on the one model in the one order of all changes.
 
-use super::changes::{Wish, Work};
-use super::{Answered, Origin, Server};
+use super::changes::{ChangeSource, QueuedChange};
+use super::{Origin, ResponseBody, Server};
 use crate::ecs::{Call, Desk, Plan, check, completed, hash, plan, refusal};
 use crate::environment::Environment;
 use crate::error::{ApiError, DRY_RUN, SERVICE_UNAVAILABLE, TOKEN_MISMATCH, TOKEN_PROCESSING};
@@ -24,11 +24,11 @@ pub(super) struct Caller {
 }
 
 /// What a call came to.
-pub(super) enum Performed {
+pub(super) enum CallResult {
     /// It asked, or was made before.
-    Answer(Answered),
+    Answer(ResponseBody),
     /// It is decided, and changes something once it is kept.
-    Staged(Summary, Answered),
+    Staged(Summary, ResponseBody),
 }
 
 impl Server {
@@ -53,11 +53,16 @@ impl Server {
                 self.refuse(origin, TOKEN_PROCESSING.error(message));
             } else if call.action.is_question() {
                 let answer = self.perform(&call).map(|performed| match performed {
-                    Performed::Answer(answer) | Performed::Staged(_, answer) => answer,
+                    CallResult::Answer(answer) | CallResult::Staged(_, answer) => answer,
                 });
                 self.answer_call(origin, answer, self.pending());
             } else {
-                self.waiting.push_back(Wish { origin, work: Work::Call(call), asked: Instant::now(), alone: false });
+                self.waiting.push_back(QueuedChange {
+                    origin,
+                    source: ChangeSource::Call(call),
+                    asked: Instant::now(),
+                    alone: false,
+                });
             }
         }
         true
@@ -66,7 +71,7 @@ impl Server {
     /// Drops the changes that wait for their turn and whose callers are gone: nobody would learn that they were made.
     fn forget_callers(&mut self) {
         let callers = &mut self.callers;
-        self.waiting.retain(|wish| match wish.origin {
+        self.waiting.retain(|queued| match queued.origin {
             Origin::Http(number) if callers.get(&number).is_none_or(|caller| !caller.reply.is_awaited()) => {
                 callers.remove(&number);
                 false
@@ -76,7 +81,7 @@ impl Server {
     }
 
     /// Does what a call asks.
-    pub(super) fn perform(&mut self, call: &Call) -> Result<Performed, ApiError> {
+    pub(super) fn perform(&mut self, call: &Call) -> Result<CallResult, ApiError> {
         let environment = Environment::real();
         let settings = &self.settings;
         let desk = Desk { model: self.authority.model(), call, settings, environment: &environment };
@@ -84,19 +89,19 @@ impl Server {
         let token = token_id(call).map(|id| (id, fingerprint(call)));
         let known = token.as_ref().and_then(|(id, request)| Some((desk.token(id)?, request)));
         if let Some((token, request)) = known {
-            return repeated(token, request).map(Performed::Answer).map_err(|error| refusal(call, error));
+            return repeated(token, request).map(CallResult::Answer).map_err(|error| refusal(call, error));
         }
         let dry_run = call.action.has_dry_run() && call.parameters.boolean("DryRun")?.unwrap_or(false);
         let (command, answer_of) = match plan(&desk)? {
             Plan::Answer(_) if dry_run => return Err(refusal(call, dry_run_passed())),
-            Plan::Answer(answer) => return Ok(Performed::Answer(completed(call.action, answer))),
+            Plan::Answer(answer) => return Ok(CallResult::Answer(completed(call.action, answer))),
             Plan::Change(command, answer_of) => (command, answer_of),
         };
         if dry_run {
             let tried = self.authority.could_change(&command, &environment);
             return Err(refusal(call, tried.err().unwrap_or_else(dry_run_passed)));
         }
-        let mut answer = Answered::new();
+        let mut answer = ResponseBody::new();
         let staged = self.authority.stage(&command, &environment, |next| {
             let desk = Desk { model: next, call, settings, environment: &environment };
             answer = completed(call.action, answer_of(&desk));
@@ -105,11 +110,16 @@ impl Server {
             next.keep_token(id, Token { request, answer: text, created_s: environment.now_s })
         });
         let summary = staged.map_err(|error| refusal(call, error))?;
-        Ok(Performed::Staged(summary, answer))
+        Ok(CallResult::Staged(summary, answer))
     }
 
     /// Answers a call. One whose sender is gone needs no answer.
-    pub(super) fn answer_call(&mut self, origin: Origin, answer: Result<Answered, ApiError>, pending: Option<String>) {
+    pub(super) fn answer_call(
+        &mut self,
+        origin: Origin,
+        answer: Result<ResponseBody, ApiError>,
+        pending: Option<String>,
+    ) {
         let Origin::Http(number) = origin else { return };
         let Some(Caller { reply, call, .. }) = self.callers.remove(&number) else { return };
         let environment = Environment::real();
@@ -121,7 +131,7 @@ impl Server {
 
     /// Why what is stored is not known to be in force, if it is not.
     pub(super) fn pending(&self) -> Option<String> {
-        let at_work = self.in_flight.as_ref().filter(|in_flight| in_flight.is_felt());
+        let at_work = self.in_flight.as_ref().filter(|in_flight| in_flight.affects_forwarding());
         at_work.map(|_| "the forwarding plane is at work on it".to_owned()).or_else(|| self.link.pending())
     }
 }
@@ -143,7 +153,7 @@ fn fingerprint(call: &Call) -> String {
     hash(format!("{pairs:?}").as_bytes())
 }
 
-fn repeated(token: &Token, request: &str) -> Result<Answered, ApiError> {
+fn repeated(token: &Token, request: &str) -> Result<ResponseBody, ApiError> {
     if token.request != request {
         let message = "Request uses a client token in a previous request but is not Identical to that request.";
         return Err(TOKEN_MISMATCH.error(message).field("ClientToken"));

@@ -4,8 +4,8 @@
 //! one commit keeps them all, one message tells the forwarding plane, and its acknowledgement answers each. Where it
 //! refuses them together, each is tried alone, so that only the one to blame is refused.
 
-use super::calls::Performed;
-use super::{Answered, Origin, Server};
+use super::calls::CallResult;
+use super::{Origin, ResponseBody, Server};
 use crate::command::Command;
 use crate::ecs::Call;
 use crate::environment::Environment;
@@ -20,36 +20,36 @@ use std::time::Instant;
 const CHANGES_AT_ONCE_MAX: usize = 256;
 
 /// A change that was asked for.
-pub(super) struct Wish {
+pub(super) struct QueuedChange {
     pub(super) origin: Origin,
-    pub(super) work: Work,
+    pub(super) source: ChangeSource,
     pub(super) asked: Instant,
     /// Together with others it was refused, and any of them may be to blame.
     pub(super) alone: bool,
 }
 
-pub(super) enum Work {
+pub(super) enum ChangeSource {
     Command(Box<Command>),
     Call(Arc<Call>),
 }
 
 /// A change that is being made, and what is told of it once it is.
-struct Making {
-    wish: Wish,
+struct PendingChange {
+    queued: QueuedChange,
     summary: Summary,
-    answer: Answered,
+    answer: ResponseBody,
 }
 
 /// Changes that wait for the forwarding plane together.
 pub(super) struct InFlight {
     pub(super) ticket: u64,
     kept: Kept,
-    changes: Vec<Making>,
+    changes: Vec<PendingChange>,
 }
 
 impl InFlight {
     /// Whether packets will feel it.
-    pub(super) fn is_felt(&self) -> bool {
+    pub(super) fn affects_forwarding(&self) -> bool {
         self.kept.delta.is_some()
     }
 }
@@ -63,7 +63,7 @@ impl Server {
                 continue;
             }
             match self.authority.commit() {
-                Err(error) if error.code == FORWARDING_REFUSED.code => self.single_out(changes, error),
+                Err(error) if error.code == FORWARDING_REFUSED.code => self.retry_individually(changes, error),
                 Err(error) => self.refuse_all(changes, &error),
                 Ok(kept) => self.send(changes, kept),
             }
@@ -71,29 +71,29 @@ impl Server {
     }
 
     /// Decides the changes that wait, in their order, each on the state that the ones before it leave.
-    fn stage_waiting(&mut self) -> Vec<Making> {
-        let mut changes: Vec<Making> = Vec::new();
+    fn stage_waiting(&mut self) -> Vec<PendingChange> {
+        let mut changes: Vec<PendingChange> = Vec::new();
         while changes.len() < CHANGES_AT_ONCE_MAX {
-            let is_alone = |wish: &Wish| wish.alone;
-            if !changes.is_empty() && (is_alone(&changes[0].wish) || self.waiting.front().is_some_and(is_alone)) {
+            let is_alone = |queued: &QueuedChange| queued.alone;
+            if !changes.is_empty() && (is_alone(&changes[0].queued) || self.waiting.front().is_some_and(is_alone)) {
                 break;
             }
-            let Some(wish) = self.waiting.pop_front() else { break };
-            let staged = match &wish.work {
-                Work::Command(command) => {
+            let Some(queued) = self.waiting.pop_front() else { break };
+            let staged = match &queued.source {
+                ChangeSource::Command(command) => {
                     let staged = self.authority.stage(command, &Environment::real(), |_| Vec::new());
-                    staged.map(|summary| (summary, Answered::new()))
+                    staged.map(|summary| (summary, ResponseBody::new()))
                 }
-                Work::Call(call) => match self.perform(&Arc::clone(call)) {
-                    Ok(Performed::Staged(summary, answer)) => Ok((summary, answer)),
+                ChangeSource::Call(call) => match self.perform(&Arc::clone(call)) {
+                    Ok(CallResult::Staged(summary, answer)) => Ok((summary, answer)),
                     // What it repeats may wait for the forwarding plane yet.
-                    Ok(Performed::Answer(answer)) => Ok((Summary::default(), answer)),
+                    Ok(CallResult::Answer(answer)) => Ok((Summary::default(), answer)),
                     Err(error) => Err(error),
                 },
             };
             match staged {
-                Ok((summary, answer)) => changes.push(Making { wish, summary, answer }),
-                Err(error) => self.refuse(wish.origin, error),
+                Ok((summary, answer)) => changes.push(PendingChange { queued, summary, answer }),
+                Err(error) => self.refuse(queued.origin, error),
             }
         }
         changes
@@ -101,9 +101,9 @@ impl Server {
 
     /// Tells the link. Also of changes that no packet feels, or that change nothing: their replies rest on the state
     /// before them, of which something may not be in force yet.
-    fn send(&mut self, changes: Vec<Making>, kept: Kept) {
+    fn send(&mut self, changes: Vec<PendingChange>, kept: Kept) {
         let ticket = self.ticket();
-        let asked = changes.iter().map(|change| change.wish.asked).min().unwrap_or_else(Instant::now);
+        let asked = changes.iter().map(|change| change.queued.asked).min().unwrap_or_else(Instant::now);
         match self.link.change(Change { ticket, delta: kept.delta.clone().unwrap_or_default(), asked }) {
             Ok(()) => self.in_flight = Some(InFlight { ticket, kept, changes }),
             Err(_) if kept.delta.is_none() => {
@@ -129,18 +129,18 @@ impl Server {
     }
 
     /// Refuses a change for good; of several, each is tried again alone, so that only the one to blame is refused.
-    fn single_out(&mut self, changes: Vec<Making>, error: ApiError) {
+    fn retry_individually(&mut self, changes: Vec<PendingChange>, error: ApiError) {
         if changes.len() == 1 {
             return self.refuse_all(changes, &error);
         }
-        for Making { wish, .. } in changes.into_iter().rev() {
-            self.waiting.push_front(Wish { alone: true, ..wish });
+        for PendingChange { queued, .. } in changes.into_iter().rev() {
+            self.waiting.push_front(QueuedChange { alone: true, ..queued });
         }
     }
 
-    fn refuse_all(&mut self, changes: Vec<Making>, error: &ApiError) {
-        for Making { wish, .. } in changes {
-            self.refuse(wish.origin, error.clone());
+    fn refuse_all(&mut self, changes: Vec<PendingChange>, error: &ApiError) {
+        for PendingChange { queued, .. } in changes {
+            self.refuse(queued.origin, error.clone());
         }
     }
 
@@ -161,20 +161,20 @@ impl Server {
                 let is_blame =
                     error.code == FORWARDING_REFUSED.code && refusals.iter().all(|one| one.code != "timeout");
                 match is_blame {
-                    true => self.single_out(changes, error),
+                    true => self.retry_individually(changes, error),
                     false => self.refuse_all(changes, &error),
                 }
             }
         }
     }
 
-    fn changed(&mut self, changes: Vec<Making>, forwarding: &Forwarding) {
-        for Making { wish, summary, answer } in changes {
+    fn changed(&mut self, changes: Vec<PendingChange>, forwarding: &Forwarding) {
+        for PendingChange { queued, summary, answer } in changes {
             let Summary { objects, warnings } = summary;
-            match wish.origin {
+            match queued.origin {
                 Origin::Socket { .. } => {
                     let forwarding = forwarding.clone();
-                    self.reply(wish.origin, ReplyBody::Changed(Changed { objects, warnings, forwarding }));
+                    self.reply(queued.origin, ReplyBody::Changed(Changed { objects, warnings, forwarding }));
                 }
                 Origin::Http(_) => {
                     // The cloud's answers have no place for them.
@@ -183,7 +183,7 @@ impl Server {
                         Forwarding::Pending { reason } => Some(reason.clone()),
                         Forwarding::Applied(_) | Forwarding::Unchanged => None,
                     };
-                    self.answer_call(wish.origin, Ok(answer), pending);
+                    self.answer_call(queued.origin, Ok(answer), pending);
                 }
             }
         }

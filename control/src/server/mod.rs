@@ -27,7 +27,7 @@ use crate::socket::view::{ObjectCounts, StatusView};
 use crate::state::switch_link::{Question, Report, SwitchLink};
 use crate::state::transaction::Authority;
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
-use changes::{InFlight, Wish, Work};
+use changes::{ChangeSource, InFlight, QueuedChange};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -141,7 +141,7 @@ pub fn serve_with(
 }
 
 /// A question that the link was asked for a client.
-struct Asked {
+struct PendingQuery {
     origin: Origin,
 }
 
@@ -155,7 +155,7 @@ enum Origin {
 }
 
 /// What an HTTP call is answered once its change is in force.
-type Answered = Map<String, Value>;
+type ResponseBody = Map<String, Value>;
 
 struct Server {
     config: ControlConfig,
@@ -174,10 +174,10 @@ struct Server {
     /// Clients that may have a request to read.
     ready: VecDeque<Token>,
     next_ticket: u64,
-    asked: BTreeMap<u64, Asked>,
+    asked: BTreeMap<u64, PendingQuery>,
     in_flight: Option<InFlight>,
     /// Changes behind those in flight: at most one per client.
-    waiting: VecDeque<Wish>,
+    waiting: VecDeque<QueuedChange>,
     stopping: bool,
     settings: ApiSettings,
     calls: Receiver<PendingCall>,
@@ -333,9 +333,9 @@ impl Server {
             Ok(Operation::Ask(query)) => self.answer(origin, &query),
             Ok(Operation::Change(command)) => {
                 self.set_busy(token);
-                self.waiting.push_back(Wish {
+                self.waiting.push_back(QueuedChange {
                     origin,
-                    work: Work::Command(command),
+                    source: ChangeSource::Command(command),
                     asked: Instant::now(),
                     alone: false,
                 });
@@ -387,7 +387,7 @@ impl Server {
                 if let Origin::Socket { token, .. } = origin {
                     self.set_busy(token);
                 }
-                self.asked.insert(ticket, Asked { origin });
+                self.asked.insert(ticket, PendingQuery { origin });
             }
             Err(_) => {
                 let message = "too many requests wait for the forwarding plane: try again later";
@@ -405,14 +405,14 @@ impl Server {
                     }
                 }
                 Report::Ask { ticket, answer } => {
-                    let Some(Asked { origin }) = self.asked.remove(&ticket) else { continue };
+                    let Some(PendingQuery { origin }) = self.asked.remove(&ticket) else { continue };
                     match answer_of(answer) {
                         Ok(answer) => self.reply(origin, ReplyBody::Answered { answer }),
                         Err(error) => self.refuse(origin, error),
                     }
                 }
                 Report::Status { ticket, link, forwarding } => {
-                    let Some(Asked { origin }) = self.asked.remove(&ticket) else { continue };
+                    let Some(PendingQuery { origin }) = self.asked.remove(&ticket) else { continue };
                     let status = StatusView {
                         process_id: std::process::id(),
                         uptime_ms: self.started.elapsed().as_millis() as u64,
