@@ -6,8 +6,8 @@
 use control::command::*;
 use control::environment::Environment;
 use control::model::{Event, Model, Quotas};
-use control::state::desired_state::lower;
-use control::state::transaction::Authority;
+use control::state::desired_state;
+use control::state::transaction::StateOwner;
 use control::store::{MemoryStore, Store, StoreError};
 use proptest::collection::vec;
 use proptest::option;
@@ -264,7 +264,7 @@ proptest! {
     #[test]
     fn what_is_kept_is_what_is_true(commands in vec(command(), 1..100), together in 1_usize..5, taken_back in 0_usize..4) {
         let store = SharedStore::default();
-        let mut authority = Authority::load(Box::new(store.clone()), quotas()).unwrap();
+        let mut authority = StateOwner::load(Box::new(store.clone()), quotas()).unwrap();
         let environment = Environment::fixed(1, 0);
         for command in &ground() {
             authority.change(command, &environment).unwrap();
@@ -293,7 +293,7 @@ proptest! {
             let stored = store.clone().load().unwrap();
             prop_assert_eq!(&Model::load(quotas(), stored), authority.model());
             prop_assert_eq!(&Model::load(quotas(), authority.model().events()), authority.model());
-            prop_assert_eq!(&lower(authority.model()), authority.desired());
+            prop_assert_eq!(&desired_state::desired(authority.model()), authority.desired());
         }
     }
 

@@ -12,7 +12,7 @@ use control::ecs::{
 use control::environment::Environment;
 use control::model::{Model, Quotas};
 use control::socket::protocol::{Operation, read_request};
-use control::state::desired_state::lower;
+use control::state::desired_state::desired;
 use ipnet::IpNet;
 use pnet_packet::ethernet::EthernetPacket;
 use pnet_packet::ipv4::Ipv4Packet;
@@ -289,7 +289,7 @@ pub fn commands(bytes: &[u8]) {
         let environment = Environment::fixed(1_700_000_000, number as u64 * 1000);
         let Ok(events) = model.decide(&command, &environment) else { continue };
         events.into_iter().for_each(|event| model.apply(event));
-        let refusals = validate(&lower(&model));
+        let refusals = validate(&desired(&model));
         assert!(refusals.is_empty(), "{command:?} leads to {refusals:?}");
         assert_eq!(Model::load(Quotas::default(), model.events()), model, "after {command:?}");
     }

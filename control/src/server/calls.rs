@@ -84,7 +84,7 @@ impl Server {
     pub(super) fn perform(&mut self, call: &Call) -> Result<CallResult, ApiError> {
         let environment = Environment::real();
         let settings = &self.settings;
-        let desk = Desk { model: self.authority.model(), call, settings, environment: &environment };
+        let desk = Desk { model: self.state.model(), call, settings, environment: &environment };
         check(&desk)?;
         let token = token_id(call).map(|id| (id, fingerprint(call)));
         let known = token.as_ref().and_then(|(id, request)| Some((desk.token(id)?, request)));
@@ -98,11 +98,11 @@ impl Server {
             Plan::Change(command, answer_of) => (command, answer_of),
         };
         if dry_run {
-            let tried = self.authority.could_change(&command, &environment);
+            let tried = self.state.could_change(&command, &environment);
             return Err(refusal(call, tried.err().unwrap_or_else(dry_run_passed)));
         }
         let mut answer = ResponseBody::new();
-        let staged = self.authority.stage(&command, &environment, |next| {
+        let staged = self.state.stage(&command, &environment, |next| {
             let desk = Desk { model: next, call, settings, environment: &environment };
             answer = completed(call.action, answer_of(&desk));
             let Some((id, request)) = token else { return Vec::new() };
@@ -123,7 +123,7 @@ impl Server {
         let Origin::Http(number) = origin else { return };
         let Some(Caller { reply, call, .. }) = self.callers.remove(&number) else { return };
         let environment = Environment::real();
-        let (model, settings) = (self.authority.model(), &self.settings);
+        let (model, settings) = (self.state.model(), &self.settings);
         let desk = Desk { model, call: &call, settings, environment: &environment };
         let answer = answer.map_err(|error| desk.redacted(refusal(&call, error)));
         reply.send(Made { answer, pending });

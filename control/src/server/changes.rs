@@ -12,7 +12,7 @@ use crate::environment::Environment;
 use crate::error::{ApiError, ErrorKind, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR};
 use crate::socket::protocol::{Changed, Forwarding, ReplyBody, refusals_text};
 use crate::state::switch_link::{Change, Outcome};
-use crate::state::transaction::{Kept, Summary};
+use crate::state::transaction::{Committed, Summary};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,7 +43,7 @@ struct PendingChange {
 /// Changes that wait for the forwarding plane together.
 pub(super) struct InFlight {
     pub(super) ticket: u64,
-    kept: Kept,
+    kept: Committed,
     changes: Vec<PendingChange>,
 }
 
@@ -62,7 +62,7 @@ impl Server {
             if changes.is_empty() {
                 continue;
             }
-            match self.authority.commit() {
+            match self.state.commit() {
                 Err(error) if error.code == FORWARDING_REFUSED.code => self.retry_individually(changes, error),
                 Err(error) => self.refuse_all(changes, &error),
                 Ok(kept) => self.send(changes, kept),
@@ -81,7 +81,7 @@ impl Server {
             let Some(queued) = self.waiting.pop_front() else { break };
             let staged = match &queued.source {
                 ChangeSource::Command(command) => {
-                    let staged = self.authority.stage(command, &Environment::real(), |_| Vec::new());
+                    let staged = self.state.stage(command, &Environment::real(), |_| Vec::new());
                     staged.map(|summary| (summary, ResponseBody::new()))
                 }
                 ChangeSource::Call(call) => match self.perform(&Arc::clone(call)) {
@@ -101,7 +101,7 @@ impl Server {
 
     /// Tells the link. Also of changes that no packet feels, or that change nothing: their replies rest on the state
     /// before them, of which something may not be in force yet.
-    fn send(&mut self, changes: Vec<PendingChange>, kept: Kept) {
+    fn send(&mut self, changes: Vec<PendingChange>, kept: Committed) {
         let ticket = self.ticket();
         let asked = changes.iter().map(|change| change.queued.asked).min().unwrap_or_else(Instant::now);
         match self.link.change(Change { ticket, delta: kept.delta.clone().unwrap_or_default(), asked }) {
@@ -117,8 +117,8 @@ impl Server {
     }
 
     /// Undoes what the forwarding plane does not run, and words the refusal.
-    fn take_back(&mut self, kept: Kept, kind: ErrorKind, reason: &str) -> ApiError {
-        match self.authority.undo(kept) {
+    fn take_back(&mut self, kept: Committed, kind: ErrorKind, reason: &str) -> ApiError {
+        match self.state.undo(kept) {
             Ok(()) => kind.error(format!("nothing was changed, because of the forwarding plane: {reason}")),
             Err(error) => {
                 let message =

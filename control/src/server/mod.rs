@@ -25,7 +25,7 @@ use crate::socket::protocol::{
 use crate::socket::query::{Answer, Query};
 use crate::socket::view::{ObjectCounts, StatusView};
 use crate::state::switch_link::{Question, Report, SwitchLink};
-use crate::state::transaction::Authority;
+use crate::state::transaction::StateOwner;
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
 use changes::{ChangeSource, InFlight, QueuedChange};
 use mio::net::UnixStream;
@@ -160,7 +160,7 @@ type ResponseBody = Map<String, Value>;
 struct Server {
     config: ControlConfig,
     started: Instant,
-    authority: Authority,
+    state: StateOwner,
     poll: Poll,
     socket: Socket,
     /// Held, so that its end can be read.
@@ -195,7 +195,7 @@ impl Server {
         endpoint: Option<Endpoint>,
     ) -> Result<Self, RunError> {
         let io = |what| move |source| RunError::Io { what, source };
-        let authority = Authority::load(store, config.quotas.clone())?;
+        let state = StateOwner::load(store, config.quotas.clone())?;
         let poll = Poll::new().map_err(io("wait for clients"))?;
         let path = config.socket.clone();
         let mut socket = Socket::listen(&path).map_err(|source| RunError::Socket { path, source })?;
@@ -216,13 +216,13 @@ impl Server {
             let _ = sender.send(report);
             let _ = waker.wake();
         };
-        let desired = authority.desired().clone();
+        let desired = state.desired().clone();
         let link = SwitchLink::start(&config.vswitch_socket, config.apply_timeout, desired, report)
             .map_err(io("start the link to the forwarding plane"))?;
         Ok(Self {
             config: config.clone(),
             started: Instant::now(),
-            authority,
+            state,
             poll,
             socket,
             _stop: stop,
@@ -370,7 +370,7 @@ impl Server {
             Query::Explain(explain) => RequestBody::Explain { packet: explain.packet.clone() },
             Query::Status(_) => return self.hand_over(origin, None),
             query => {
-                return match self.authority.model().answer(query) {
+                return match self.state.model().answer(query) {
                     Ok(Some(answer)) => self.reply(origin, ReplyBody::Answered { answer }),
                     Ok(None) => self.refuse(origin, INTERNAL_ERROR.error("this question has no answer here")),
                     Err(error) => self.refuse(origin, error),
@@ -417,7 +417,7 @@ impl Server {
                         process_id: std::process::id(),
                         uptime_ms: self.started.elapsed().as_millis() as u64,
                         data_dir: self.config.data_dir.display().to_string(),
-                        objects: ObjectCounts::new(self.authority.model()),
+                        objects: ObjectCounts::new(self.state.model()),
                         link,
                         forwarding,
                         socket_clients: self.clients(),

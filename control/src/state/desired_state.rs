@@ -8,53 +8,53 @@ use vswitch_core::config::ids::{GroupId, RuleId};
 use vswitch_core::config::protocol::Delta;
 
 /// The desired state that a model means.
-pub fn lower(model: &Model) -> Desired {
+pub fn desired(model: &Model) -> Desired {
     Desired {
         settings: model.settings.clone(),
-        vpcs: lower_all(&model.vpcs, lower_vpc),
-        vswitches: lower_all(&model.vswitches, lower_vswitch),
-        groups: model.groups.iter().map(|(id, group)| (id.clone(), lower_group(model, id, group))).collect(),
-        prefix_lists: lower_all(&model.prefix_lists, lower_prefix_list),
-        port_lists: lower_all(&model.port_lists, lower_port_list),
-        enis: lower_all(&model.enis, lower_eni),
+        vpcs: desired_all(&model.vpcs, desired_vpc),
+        vswitches: desired_all(&model.vswitches, desired_vswitch),
+        groups: model.groups.iter().map(|(id, group)| (id.clone(), desired_group(model, id, group))).collect(),
+        prefix_lists: desired_all(&model.prefix_lists, desired_prefix_list),
+        port_lists: desired_all(&model.port_lists, desired_port_list),
+        enis: desired_all(&model.enis, desired_eni),
     }
 }
 
-fn lower_all<K: Ord + Clone, M, D>(objects: &BTreeMap<K, M>, lower: fn(&M) -> D) -> BTreeMap<K, D> {
-    objects.iter().map(|(id, object)| (id.clone(), lower(object))).collect()
+fn desired_all<K: Ord + Clone, M, D>(objects: &BTreeMap<K, M>, desired: fn(&M) -> D) -> BTreeMap<K, D> {
+    objects.iter().map(|(id, object)| (id.clone(), desired(object))).collect()
 }
 
 /// What leads from `desired` to what `model` means, where they differ in no other objects than those of `events`.
-pub fn touched(model: &Model, events: &[Event], desired: &Desired) -> Delta {
+pub fn affected(model: &Model, events: &[Event], desired: &Desired) -> Delta {
     let mut delta = Delta::default();
     for event in events {
         match event {
             Event::Settings(_) => {
                 delta.settings = (model.settings != desired.settings).then(|| model.settings.clone());
             }
-            Event::Vpc(id, _) => touch(&mut delta.vpcs, id, &desired.vpcs, || model.vpcs.get(id).map(lower_vpc)),
+            Event::Vpc(id, _) => affect(&mut delta.vpcs, id, &desired.vpcs, || model.vpcs.get(id).map(desired_vpc)),
             Event::VSwitch(id, _) => {
-                let now = || model.vswitches.get(id).map(lower_vswitch);
-                touch(&mut delta.vswitches, id, &desired.vswitches, now);
+                let now = || model.vswitches.get(id).map(desired_vswitch);
+                affect(&mut delta.vswitches, id, &desired.vswitches, now);
             }
-            Event::Group(id, _) => touch_group(&mut delta, model, id, desired),
-            Event::Rule(id, rule, _) => touch_rule(&mut delta, model, (id, rule), desired),
+            Event::Group(id, _) => affect_group(&mut delta, model, id, desired),
+            Event::Rule(id, rule, _) => affect_rule(&mut delta, model, (id, rule), desired),
             Event::PrefixList(id, _) => {
-                let now = || model.prefix_lists.get(id).map(lower_prefix_list);
-                touch(&mut delta.prefix_lists, id, &desired.prefix_lists, now);
+                let now = || model.prefix_lists.get(id).map(desired_prefix_list);
+                affect(&mut delta.prefix_lists, id, &desired.prefix_lists, now);
             }
             Event::PortList(id, _) => {
-                let now = || model.port_lists.get(id).map(lower_port_list);
-                touch(&mut delta.port_lists, id, &desired.port_lists, now);
+                let now = || model.port_lists.get(id).map(desired_port_list);
+                affect(&mut delta.port_lists, id, &desired.port_lists, now);
             }
-            Event::Eni(id, _) => touch(&mut delta.enis, id, &desired.enis, || model.enis.get(id).map(lower_eni)),
+            Event::Eni(id, _) => affect(&mut delta.enis, id, &desired.enis, || model.enis.get(id).map(desired_eni)),
             Event::Instance(..) | Event::Label(..) | Event::Token(..) => {}
         }
     }
     delta
 }
 
-fn touch<K: Ord + Clone, D: PartialEq>(
+fn affect<K: Ord + Clone, D: PartialEq>(
     changes: &mut BTreeMap<K, Option<D>>,
     id: &K,
     running: &BTreeMap<K, D>,
@@ -69,18 +69,18 @@ fn touch<K: Ord + Clone, D: PartialEq>(
     }
 }
 
-fn touch_group(delta: &mut Delta, model: &Model, id: &GroupId, desired: &Desired) {
+fn affect_group(delta: &mut Delta, model: &Model, id: &GroupId, desired: &Desired) {
     delta.rules.remove(id);
-    let now = || model.groups.get(id).map(|group| lower_group(model, id, group));
-    touch(&mut delta.groups, id, &desired.groups, now);
+    let now = || model.groups.get(id).map(|group| desired_group(model, id, group));
+    affect(&mut delta.groups, id, &desired.groups, now);
 }
 
 /// A rule alone, unless its group comes, goes or is told whole.
-fn touch_rule(delta: &mut Delta, model: &Model, (id, rule): (&GroupId, &RuleId), desired: &Desired) {
+fn affect_rule(delta: &mut Delta, model: &Model, (id, rule): (&GroupId, &RuleId), desired: &Desired) {
     let (true, Some(before)) = (model.groups.contains_key(id), desired.groups.get(id)) else {
-        return touch_group(delta, model, id, desired);
+        return affect_group(delta, model, id, desired);
     };
-    let now = model.rules_of(id).get(rule).map(|content| lower_rule(rule, content));
+    let now = model.rules_of(id).get(rule).map(|content| desired_rule(rule, content));
     if !delta.groups.contains_key(id) && now.as_ref() != before.rules.iter().find(|other| other.id == *rule) {
         delta.rules.entry(id.clone()).or_default().insert(rule.clone(), now);
     }
@@ -89,7 +89,7 @@ fn touch_rule(delta: &mut Delta, model: &Model, (id, rule): (&GroupId, &RuleId),
 /// The part of `desired` that tells whether it can run once `delta` has changed it, where `before` undoes that: all of
 /// it, unless only rules changed. They change far more often than anything else, and what they are judged by is what
 /// they name.
-pub fn judged_part<'a>(delta: &Delta, before: &Delta, desired: &'a Desired) -> Cow<'a, Desired> {
+pub fn validated_part<'a>(delta: &Delta, before: &Delta, desired: &'a Desired) -> Cow<'a, Desired> {
     let rules_alone = |(id, group): (&GroupId, &Option<desired::SecurityGroup>)| {
         let alike =
             |old: &desired::SecurityGroup, new: &desired::SecurityGroup| old.vpc == new.vpc && old.kind == new.kind;
@@ -131,12 +131,12 @@ fn copy<K: Ord + Clone, D: Clone>(part: &mut BTreeMap<K, D>, all: &BTreeMap<K, D
     }
 }
 
-fn lower_vpc(vpc: &Vpc) -> desired::Vpc {
+fn desired_vpc(vpc: &Vpc) -> desired::Vpc {
     let routes = vpc.routes.iter().map(|route| (route.destination, route.eni.clone())).collect();
     desired::Vpc { routes, ..desired::Vpc::default() }
 }
 
-fn lower_vswitch(vswitch: &VSwitch) -> desired::VSwitch {
+fn desired_vswitch(vswitch: &VSwitch) -> desired::VSwitch {
     desired::VSwitch {
         vpc: vswitch.vpc.clone(),
         ipv4: Some(vswitch.cidr),
@@ -146,16 +146,16 @@ fn lower_vswitch(vswitch: &VSwitch) -> desired::VSwitch {
     }
 }
 
-fn lower_group(model: &Model, id: &GroupId, group: &Group) -> desired::SecurityGroup {
+fn desired_group(model: &Model, id: &GroupId, group: &Group) -> desired::SecurityGroup {
     desired::SecurityGroup {
         vpc: group.vpc.clone(),
         kind: group.kind,
         inner_access: group.inner_access,
-        rules: model.rules_of(id).iter().map(|(id, rule)| lower_rule(id, rule)).collect(),
+        rules: model.rules_of(id).iter().map(|(id, rule)| desired_rule(id, rule)).collect(),
     }
 }
 
-fn lower_rule(id: &RuleId, rule: &Rule) -> desired::Rule {
+fn desired_rule(id: &RuleId, rule: &Rule) -> desired::Rule {
     desired::Rule {
         id: id.clone(),
         direction: rule.direction,
@@ -169,15 +169,15 @@ fn lower_rule(id: &RuleId, rule: &Rule) -> desired::Rule {
     }
 }
 
-fn lower_prefix_list(list: &PrefixList) -> desired::PrefixList {
+fn desired_prefix_list(list: &PrefixList) -> desired::PrefixList {
     desired::PrefixList { entries: list.entries.keys().copied().collect() }
 }
 
-fn lower_port_list(list: &PortList) -> desired::PortList {
+fn desired_port_list(list: &PortList) -> desired::PortList {
     desired::PortList { entries: list.entries.iter().map(|item| item.ports).collect() }
 }
 
-fn lower_eni(eni: &Eni) -> desired::Eni {
+fn desired_eni(eni: &Eni) -> desired::Eni {
     desired::Eni {
         vswitch: eni.vswitch.clone(),
         mac: eni.mac,
@@ -241,7 +241,7 @@ mod tests {
             let delta: Delta = serde_json::from_value(delta).unwrap();
             let mut after = whole.clone();
             let before = delta.clone().apply(&mut after);
-            let part = judged_part(&delta, &before, &after);
+            let part = validated_part(&delta, &before, &after);
             assert!(matches!(part, Cow::Owned(_)), "{changes}");
             assert_eq!(validate(&part), validate(&after), "{changes}");
             assert_eq!(validate(&part).is_empty(), is_good, "{changes}");
@@ -253,7 +253,7 @@ mod tests {
             delta.settings = delta.is_empty().then(|| whole.settings.clone());
             let mut after = whole.clone();
             let before = delta.clone().apply(&mut after);
-            let part = judged_part(&delta, &before, &after);
+            let part = validated_part(&delta, &before, &after);
             assert!(matches!(part, Cow::Borrowed(_)), "{other}");
         }
     }

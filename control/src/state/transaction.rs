@@ -9,7 +9,7 @@ use crate::environment::Environment;
 use crate::error::{ApiError, FORWARDING_REFUSED, INTERNAL_ERROR};
 use crate::model::{Event, Model, Quotas};
 use crate::socket::protocol::{ChangeKind, ChangedObject, refusals_text, refused_object};
-use crate::state::desired_state::{judged_part, lower, touched};
+use crate::state::desired_state::{affected, desired, validated_part};
 use crate::store::{Store, StoreError};
 use std::collections::BTreeSet;
 use vswitch_core::config::desired::Desired;
@@ -17,7 +17,7 @@ use vswitch_core::config::protocol::Delta;
 use vswitch_core::config::validate::validate;
 
 /// Model, store, and what the forwarding plane should run.
-pub struct Authority {
+pub struct StateOwner {
     model: Model,
     /// What the model means but for what is staged.
     desired: Desired,
@@ -44,21 +44,21 @@ pub struct Summary {
 
 /// Changes that were kept.
 #[derive(Debug)]
-pub struct Kept {
+pub struct Committed {
     /// What the forwarding plane should change; nothing if it would not notice.
     pub delta: Option<Delta>,
     undo: Vec<Event>,
     undo_delta: Delta,
 }
 
-impl Authority {
+impl StateOwner {
     /// Takes the state from a store.
     ///
     /// # Errors
     /// What keeps the store from giving it.
     pub fn load(mut store: Box<dyn Store>, quotas: Quotas) -> Result<Self, StoreError> {
         let model = Model::load(quotas, store.load()?);
-        let desired = lower(&model);
+        let desired = desired(&model);
         Ok(Self { model, desired, store, staged: Staged::default() })
     }
 
@@ -80,7 +80,7 @@ impl Authority {
         &mut self,
         command: &Command,
         environment: &Environment,
-    ) -> Result<(Vec<ChangedObject>, Kept), ApiError> {
+    ) -> Result<(Vec<ChangedObject>, Committed), ApiError> {
         let summary = self.stage(command, environment, |_| Vec::new())?;
         Ok((summary.objects, self.commit()?))
     }
@@ -111,17 +111,17 @@ impl Authority {
     ///
     /// # Errors
     /// A refusal, after which nothing that was staged has changed anything.
-    pub fn commit(&mut self) -> Result<Kept, ApiError> {
+    pub fn commit(&mut self) -> Result<Committed, ApiError> {
         let Staged { events, undo } = std::mem::take(&mut self.staged);
-        let delta = touched(&self.model, &events, &self.desired);
+        let delta = affected(&self.model, &events, &self.desired);
         let undo_delta = delta.clone().apply(&mut self.desired);
-        let is_felt = !delta.is_empty();
+        let affects_forwarding = !delta.is_empty();
         let refused = self.check(&delta, &undo_delta).and_then(|()| match events.is_empty() {
             true => Ok(()),
             false => self.store.append(&events).map_err(|error| INTERNAL_ERROR.error(error.to_string())),
         });
         match refused {
-            Ok(()) => Ok(Kept { delta: is_felt.then_some(delta), undo, undo_delta }),
+            Ok(()) => Ok(Committed { delta: affects_forwarding.then_some(delta), undo, undo_delta }),
             Err(error) => {
                 self.apply_all(undo);
                 undo_delta.apply(&mut self.desired);
@@ -138,7 +138,7 @@ impl Authority {
         let events = self.model.decide(command, environment)?;
         let undo = self.apply(&events);
         let both: Vec<Event> = self.staged.events.iter().cloned().chain(events).collect();
-        let delta = touched(&self.model, &both, &self.desired);
+        let delta = affected(&self.model, &both, &self.desired);
         let undo_delta = delta.clone().apply(&mut self.desired);
         let checked = self.check(&delta, &undo_delta);
         undo_delta.apply(&mut self.desired);
@@ -150,7 +150,7 @@ impl Authority {
     ///
     /// # Errors
     /// Where the store cannot: then the changes stay.
-    pub fn undo(&mut self, kept: Kept) -> Result<(), StoreError> {
+    pub fn undo(&mut self, kept: Committed) -> Result<(), StoreError> {
         self.store.append(&kept.undo)?;
         self.apply_all(kept.undo);
         kept.undo_delta.apply(&mut self.desired);
@@ -170,7 +170,7 @@ impl Authority {
 
     /// Refuses what the forwarding plane would refuse of what `delta` led to. `undo` leads back.
     fn check(&self, delta: &Delta, undo: &Delta) -> Result<(), ApiError> {
-        let refusals = validate(&judged_part(delta, undo, &self.desired));
+        let refusals = validate(&validated_part(delta, undo, &self.desired));
         if refusals.is_empty() {
             return Ok(());
         }
@@ -215,8 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_feels_is_not_sent() {
-        let mut authority = Authority::load(Box::new(MemoryStore::default()), Quotas::default()).unwrap();
+    fn what_no_packet_depends_on_is_not_sent() {
+        let mut authority = StateOwner::load(Box::new(MemoryStore::default()), Quotas::default()).unwrap();
         let environment = Environment::fixed(0, 0);
         assert!(authority.change(&vpc("vpc-1", "10.0.0.0/16"), &environment).unwrap().1.delta.is_some());
         let rename =
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn an_undone_change_leaves_neither_model_nor_store_changed() {
-        let mut authority = Authority::load(Box::new(MemoryStore::default()), Quotas::default()).unwrap();
+        let mut authority = StateOwner::load(Box::new(MemoryStore::default()), Quotas::default()).unwrap();
         let environment = Environment::fixed(0, 0);
         authority.change(&vpc("vpc-1", "10.0.0.0/16"), &environment).unwrap();
         let before = authority.model().clone();
@@ -247,12 +247,12 @@ mod tests {
     }
     #[test]
     fn what_is_staged_is_kept_or_undone_as_one() {
-        let mut authority = Authority::load(Box::new(MemoryStore::default()), Quotas::default()).unwrap();
+        let mut authority = StateOwner::load(Box::new(MemoryStore::default()), Quotas::default()).unwrap();
         let environment = Environment::fixed(0, 0);
         authority.change(&vpc("vpc-1", "10.0.0.0/16"), &environment).unwrap();
         let (before, ran) = (authority.model().clone(), authority.desired().clone());
         let stage =
-            |authority: &mut Authority, command: Command| authority.stage(&command, &environment, |_| Vec::new());
+            |authority: &mut StateOwner, command: Command| authority.stage(&command, &environment, |_| Vec::new());
         stage(&mut authority, group("sg-1", "vpc-1")).unwrap();
         // A refused one hurts neither those before it nor those after.
         stage(&mut authority, group("sg-1", "vpc-1")).unwrap_err();
