@@ -30,12 +30,12 @@ impl RefusalLog {
     /// Counts one, and tells of those since the last time if that is a while ago.
     pub(crate) fn count(&self) {
         let total = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(new) = self.untold(total, Instant::now()) {
+        if let Some(new) = self.unreported(total, Instant::now()) {
             log::warn!("no room for {new} more, {total} in all: {}", self.what);
         }
     }
 
-    fn untold(&self, total: u64, now: Instant) -> Option<u64> {
+    fn unreported(&self, total: u64, now: Instant) -> Option<u64> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let before = match *told {
             Some((at, _)) if now.duration_since(at) < TOLD_PERIOD => return None,
@@ -55,10 +55,10 @@ mod tests {
     fn many_refusals_are_told_in_one_line_a_period() {
         let log = RefusalLog::new("clients".into());
         let start = Instant::now();
-        assert_eq!(log.untold(1, start), Some(1));
-        assert_eq!(log.untold(2, start), None);
-        assert_eq!(log.untold(900, start + TOLD_PERIOD / 2), None);
-        assert_eq!(log.untold(1000, start + TOLD_PERIOD), Some(999));
-        assert_eq!(log.untold(1001, start + TOLD_PERIOD), None);
+        assert_eq!(log.unreported(1, start), Some(1));
+        assert_eq!(log.unreported(2, start), None);
+        assert_eq!(log.unreported(900, start + TOLD_PERIOD / 2), None);
+        assert_eq!(log.unreported(1000, start + TOLD_PERIOD), Some(999));
+        assert_eq!(log.unreported(1001, start + TOLD_PERIOD), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Changes on their way to the forwarding plane, on a thread of its own.
 //!
-//! Level-triggered: the thread knows what should run (`target`) and what of it was not acknowledged yet (`untold`), and
+//! Level-triggered: the thread knows what should run (`target`) and what of it was not acknowledged yet (`pending`), and
 //! closes the gap with that delta, or with the whole state wherever the other end may run something else. Generations
 //! begin above what the forwarding plane reports, so either side may restart. A lost message costs a reconnection,
 //! nothing more.
@@ -29,7 +29,7 @@ pub(super) struct ChangeThread {
     /// What should run.
     target: Desired,
     /// What leads from what was acknowledged last, if anything was, to the target.
-    untold: Delta,
+    pending: Delta,
     connection: Option<Connection>,
     /// The generation that the forwarding plane acknowledged last on this connection.
     running: Option<u64>,
@@ -58,7 +58,7 @@ impl ChangeThread {
             socket: socket.into(),
             timeout,
             target: desired,
-            untold: Delta::default(),
+            pending: Delta::default(),
             connection: None,
             running: None,
             generation: 0,
@@ -104,24 +104,24 @@ impl ChangeThread {
         if delta.is_empty() && self.still_in_sync() {
             return Report::Apply { ticket, outcome: Outcome::InForce };
         }
-        let untold = self.untold.clone();
+        let pending = self.pending.clone();
         if self.running.is_some() {
-            extend(&mut self.untold, delta.clone());
+            extend(&mut self.pending, delta.clone());
         }
         let undo = delta.apply(&mut self.target);
         let outcome = match self.is_silent {
             true => Outcome::Pending(Failure::silence(self.timeout).text),
-            false => self.bring_about((asked + self.timeout).max(Instant::now() + GRACE)),
+            false => self.converge((asked + self.timeout).max(Instant::now() + GRACE)),
         };
         if matches!(outcome, Outcome::Refused(_)) {
             undo.apply(&mut self.target);
-            self.untold = untold;
+            self.pending = pending;
         }
         Report::Apply { ticket, outcome }
     }
 
     fn in_sync(&self) -> bool {
-        self.connection.is_some() && self.running.is_some() && self.untold.is_empty()
+        self.connection.is_some() && self.running.is_some() && self.pending.is_empty()
     }
 
     /// Notices a connection that ended: whoever acknowledged the state on it may be gone.
@@ -137,13 +137,13 @@ impl ChangeThread {
     fn watch(&mut self) {
         if !self.still_in_sync() && Instant::now() >= self.retry_at {
             // The outcome stays in `reason`.
-            self.bring_about(Instant::now() + self.timeout);
+            self.converge(Instant::now() + self.timeout);
         }
     }
 
     /// Makes the target run.
-    fn bring_about(&mut self, deadline: Instant) -> Outcome {
-        let outcome = match self.try_bring_about(deadline) {
+    fn converge(&mut self, deadline: Instant) -> Outcome {
+        let outcome = match self.try_converge(deadline) {
             Ok(outcome) => outcome,
             Err(Failure { text, is_silent }) => {
                 self.is_silent = is_silent;
@@ -159,20 +159,20 @@ impl ChangeThread {
             }
             Outcome::Refused(refusals) => {
                 self.is_silent = false;
-                self.postpone(format!(
+                self.back_off(format!(
                     "the forwarding plane refused: {}",
                     crate::socket::protocol::refusals_text(refusals)
                 ));
             }
-            Outcome::Pending(reason) => self.postpone(reason.clone()),
+            Outcome::Pending(reason) => self.back_off(reason.clone()),
         }
         outcome
     }
 
-    fn try_bring_about(&mut self, deadline: Instant) -> Result<Outcome, Failure> {
+    fn try_converge(&mut self, deadline: Instant) -> Result<Outcome, Failure> {
         self.connect(deadline)?;
         if let Some(base) = self.running {
-            let delta = self.untold.clone();
+            let delta = self.pending.clone();
             let body = RequestBody::Apply { base, generation: self.generation + 1, delta };
             match self.submit(body, deadline)? {
                 Outcome::Refused(refusals) if refusals.iter().any(|refusal| refusal.code == "generation-mismatch") => {
@@ -192,7 +192,7 @@ impl ChangeThread {
             ReplyBody::Applied(applied) => {
                 self.generation = self.generation.max(applied.generation);
                 self.running = Some(applied.generation);
-                self.untold = Delta::default();
+                self.pending = Delta::default();
                 Ok(Outcome::Applied(applied))
             }
             ReplyBody::Refused { refusals } => {
@@ -234,7 +234,7 @@ impl ChangeThread {
         self.reason = Some(reason);
     }
 
-    fn postpone(&mut self, reason: String) {
+    fn back_off(&mut self, reason: String) {
         self.reason = Some(reason);
         self.retry_at = Instant::now() + self.back_off;
         self.back_off = (self.back_off * 2).min(BACK_OFF.1);
