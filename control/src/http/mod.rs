@@ -76,7 +76,7 @@ pub struct PendingCall {
 }
 
 /// Where an answer goes.
-pub struct Reply(oneshot::Sender<Made>);
+pub struct Reply(oneshot::Sender<CallResponse>);
 
 impl Reply {
     /// Whether somebody still waits for it.
@@ -84,15 +84,15 @@ impl Reply {
         !self.0.is_closed()
     }
 
-    pub(crate) fn send(self, made: Made) {
+    pub(crate) fn send(self, response: CallResponse) {
         // A client that is gone needs no answer.
-        let _ = self.0.send(made);
+        let _ = self.0.send(response);
     }
 }
 
 /// A call that was made, or refused.
 #[derive(Debug)]
-pub struct Made {
+pub struct CallResponse {
     /// The answer, or the refusal.
     pub answer: Result<Map<String, Value>, ApiError>,
     /// Why the forwarding plane does not run yet what the answer rests on, if it does not.
@@ -177,7 +177,7 @@ impl Endpoint {
     ) -> io::Result<HttpServer> {
         let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("http").enable_all().build()?;
         self.listener.set_nonblocking(true)?;
-        let desk = Arc::new(Counter {
+        let desk = Arc::new(Dispatcher {
             gate: self.gate,
             region: self.settings.first_region().to_owned(),
             has_tls: self.tls.is_some(),
@@ -228,7 +228,7 @@ impl Drop for HttpServer {
 }
 
 /// Where connections bring their calls.
-pub(crate) struct Counter {
+pub(crate) struct Dispatcher {
     gate: Gate,
     region: String,
     has_tls: bool,
@@ -236,9 +236,9 @@ pub(crate) struct Counter {
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-impl Counter {
+impl Dispatcher {
     /// Hands a call to the server; none if it has too many.
-    fn hand_over(&self, call: Call) -> Option<oneshot::Receiver<Made>> {
+    fn hand_over(&self, call: Call) -> Option<oneshot::Receiver<CallResponse>> {
         let (reply, answer) = oneshot::channel();
         match self.calls.try_send(PendingCall { call, reply: Reply(reply) }) {
             Ok(()) => {
@@ -253,7 +253,7 @@ impl Counter {
 async fn accept(
     listener: tokio::net::TcpListener,
     tls: Option<TlsAcceptor>,
-    counter: Arc<Counter>,
+    dispatcher: Arc<Dispatcher>,
     admission: Arc<Admission>,
 ) {
     let lingering = Arc::new(Semaphore::new(LINGERING_MAX));
@@ -271,7 +271,7 @@ async fn accept(
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_TIME_MS);
         let Ok(own) = stream.local_addr() else { continue };
         match admission.admit(Peer::at(peer, own)) {
-            Some(ticket) => drop(tokio::spawn(attend(stream, tls.clone(), Arc::clone(&counter), Arc::new(ticket)))),
+            Some(ticket) => drop(tokio::spawn(attend(stream, tls.clone(), Arc::clone(&dispatcher), Arc::new(ticket)))),
             // A client that speaks TLS reads no such answer; a closed connection tells it as much.
             None if tls.is_some() => {}
             None => {
@@ -289,13 +289,13 @@ async fn accept(
 }
 
 /// Serves a connection until it ends, or has to give way to another.
-async fn attend(stream: TcpStream, tls: Option<TlsAcceptor>, counter: Arc<Counter>, ticket: Arc<Ticket>) {
+async fn attend(stream: TcpStream, tls: Option<TlsAcceptor>, dispatcher: Arc<Dispatcher>, ticket: Arc<Ticket>) {
     match tls {
-        None => converse(stream, counter, ticket).await,
+        None => serve_connection(stream, dispatcher, ticket).await,
         Some(tls) => {
             let handshake = tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream));
             match before(handshake, ticket.gives_way()).await {
-                Some(Ok(Ok(stream))) => converse(stream, counter, ticket).await,
+                Some(Ok(Ok(stream))) => serve_connection(stream, dispatcher, ticket).await,
                 Some(_) => {}
                 None => ticket.count_refusal(),
             }
@@ -303,15 +303,15 @@ async fn attend(stream: TcpStream, tls: Option<TlsAcceptor>, counter: Arc<Counte
     }
 }
 
-async fn converse<S>(stream: S, counter: Arc<Counter>, ticket: Arc<Ticket>)
+async fn serve_connection<S>(stream: S, dispatcher: Arc<Dispatcher>, ticket: Arc<Ticket>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let own = Arc::clone(&ticket);
     let service = service_fn(move |request| {
-        let (counter, ticket) = (Arc::clone(&counter), Arc::clone(&own));
+        let (dispatcher, ticket) = (Arc::clone(&dispatcher), Arc::clone(&own));
         async move {
-            let mut response = request::serve(request, &counter, &ticket).await;
+            let mut response = request::serve(request, &dispatcher, &ticket).await;
             if ticket.finish() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

@@ -1,7 +1,7 @@
 //! One request: read, admitted, handed over, and its answer written.
 
 use super::admission::Ticket;
-use super::{Counter, Made, unsigned};
+use super::{CallResponse, Dispatcher, unsigned};
 use crate::ecs::{Call, Envelope, Format, Parameters, failure, find_action, read_pairs, success};
 use crate::environment::Environment;
 use crate::error::{
@@ -45,30 +45,34 @@ const COMMON: [&str; 14] = [
 ];
 
 /// How a request wants to be answered.
-struct Manner {
+struct ResponseFormat {
     format: Format,
     host: String,
     request_id: String,
 }
 
 /// Answers a request.
-pub(super) async fn serve(request: Request<Incoming>, counter: &Counter, ticket: &Ticket) -> Response<Full<Bytes>> {
-    let mut manner = Manner {
+pub(super) async fn serve(
+    request: Request<Incoming>,
+    dispatcher: &Dispatcher,
+    ticket: &Ticket,
+) -> Response<Full<Bytes>> {
+    let mut format = ResponseFormat {
         format: Format::Xml,
-        host: format!("ecs.{}.aliyuncs.com", counter.region),
+        host: format!("ecs.{}.aliyuncs.com", dispatcher.region),
         request_id: Environment::real().new_request_id(),
     };
-    let (answer, pending) = match answer(request, (counter, ticket), &mut manner).await {
-        Ok((action, Made { answer, pending })) => (answer.map(|answer| (action, answer)), pending),
+    let (answer, pending) = match answer(request, (dispatcher, ticket), &mut format).await {
+        Ok((action, CallResponse { answer, pending })) => (answer.map(|answer| (action, answer)), pending),
         Err(error) => (Err(error), None),
     };
     let mut response = match answer {
         Ok((action, answer)) => {
-            respond(StatusCode::OK, &manner, success(manner.format, action, answer, &manner.request_id))
+            respond(StatusCode::OK, &format, success(format.format, action, answer, &format.request_id))
         }
         Err(error) => {
             let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            respond(status, &manner, failure(manner.format, &error, &manner.request_id, &manner.host))
+            respond(status, &format, failure(format.format, &error, &format.request_id, &format.host))
         }
     };
     if let Some(reason) = pending {
@@ -80,11 +84,11 @@ pub(super) async fn serve(request: Request<Incoming>, counter: &Counter, ticket:
     response
 }
 
-fn respond(status: StatusCode, manner: &Manner, text: String) -> Response<Full<Bytes>> {
+fn respond(status: StatusCode, format: &ResponseFormat, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(manner.format.content_type()));
-    if let Ok(id) = HeaderValue::from_str(&manner.request_id) {
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.format.content_type()));
+    if let Ok(id) = HeaderValue::from_str(&format.request_id) {
         response.headers_mut().insert("x-acs-request-id", id);
     }
     response
@@ -92,21 +96,21 @@ fn respond(status: StatusCode, manner: &Manner, text: String) -> Response<Full<B
 
 async fn answer(
     request: Request<Incoming>,
-    (counter, ticket): (&Counter, &Ticket),
-    manner: &mut Manner,
-) -> Result<(&'static str, Made), ApiError> {
+    (dispatcher, ticket): (&Dispatcher, &Ticket),
+    format: &mut ResponseFormat,
+) -> Result<(&'static str, CallResponse), ApiError> {
     let (head, body) = request.into_parts();
     let headers = read_headers(&head.headers);
     if let Some(host) = headers.get("host").filter(|host| host.len() <= HOST_CHARACTERS_MAX) {
-        manner.host.clone_from(host);
+        format.host.clone_from(host);
     }
     if headers.get("authorization").is_some_and(|value| value.starts_with("ACS3-")) {
-        manner.format = Format::Json;
+        format.format = Format::Json;
     }
     let query = read_pairs(head.uri.query().unwrap_or_default())?;
     let named = |name: &str| query.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
-    if manner.format == Format::Xml {
-        manner.format = Format::named(named("Format"));
+    if format.format == Format::Xml {
+        format.format = Format::named(named("Format"));
     }
     if !["/", ""].contains(&head.uri.path()) || ![Method::GET, Method::POST].contains(&head.method) {
         return Err(INVALID_ACTION_NOT_FOUND.error("Specified api is not found, please check your url and method."));
@@ -132,7 +136,7 @@ async fn answer(
     };
     let is_v3 = envelope.is_v3();
     if !is_v3 {
-        manner.format = Format::named(parameters.text("Format"));
+        format.format = Format::named(parameters.text("Format"));
     }
     // The newer way says in headers what the older says in parameters; an unsigned request may do either.
     let said = |header: &str, parameter: &str| match is_v3 {
@@ -141,16 +145,16 @@ async fn answer(
     };
     let (version, name) = (said("x-acs-version", "Version"), said("x-acs-action", "Action"));
     let action = find_action(version.as_deref(), name.as_deref())?;
-    if counter.gate.is_unsigned(&envelope) {
-        unsigned::check(&envelope, action.is_question(), counter.has_tls)?;
+    if dispatcher.gate.is_unsigned(&envelope) {
+        unsigned::check(&envelope, action.is_question(), dispatcher.has_tls)?;
     }
-    let account = counter.gate.admit(&envelope, Environment::real().now_s)?;
+    let account = dispatcher.gate.admit(&envelope, Environment::real().now_s)?;
     if envelope.is_signed() {
         ticket.authenticate(&account);
     }
     let own = pairs.iter().filter(|(name, _)| !COMMON.contains(&name.as_str()) && name != "Version").cloned();
     let call = Call::new(action, account, Parameters::new(own)?);
-    let Some(answer) = counter.hand_over(call) else {
+    let Some(answer) = dispatcher.hand_over(call) else {
         return Err(SERVICE_UNAVAILABLE.error("The service is unavailable, please try again later."));
     };
     match tokio::time::timeout(ANSWER_TIME, answer).await {

@@ -5,7 +5,7 @@ use super::{Origin, ResponseBody, Server};
 use crate::ecs::{Call, Desk, Plan, check, completed, hash, plan, refusal};
 use crate::environment::Environment;
 use crate::error::{ApiError, DRY_RUN, SERVICE_UNAVAILABLE, TOKEN_MISMATCH, TOKEN_PROCESSING};
-use crate::http::{Made, PendingCall, Reply};
+use crate::http::{CallResponse, PendingCall, Reply};
 use crate::model::Token;
 use crate::state::transaction::Summary;
 use serde_json::Value;
@@ -126,7 +126,7 @@ impl Server {
         let (model, settings) = (self.state.model(), &self.settings);
         let desk = Desk { model, call: &call, settings, environment: &environment };
         let answer = answer.map_err(|error| desk.redacted(refusal(&call, error)));
-        reply.send(Made { answer, pending });
+        reply.send(CallResponse { answer, pending });
     }
 
     /// Why what is stored is not known to be in force, if it is not.
