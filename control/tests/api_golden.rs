@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use control::ecs::{ACTIONS, ApiSettings, Call, Desk, FIRST_ACCOUNT, Format, Parameters, Plan, find_action};
+use control::ecs::{ACTIONS, ApiSettings, Call, CallInput, FIRST_ACCOUNT, Format, Parameters, Plan, find_action};
 use control::ecs::{check, completed, plan, read_pairs, success};
 use control::environment::Environment;
 use control::model::{Model, Quotas};
@@ -31,8 +31,8 @@ fn every_action_answers_as_it_did() {
         let query = filled(&format!("RegionId=cn-hangzhou&{query}"), &known);
         let parameters = Parameters::new(read_pairs(&query).unwrap()).unwrap();
         let call = Call::new(action, FIRST_ACCOUNT.into(), parameters);
-        let desk = Desk { model: &model, call: &call, settings: &settings, environment: &environment };
-        let planned = check(&desk).and_then(|()| plan(&desk)).unwrap_or_else(|error| panic!("{line}: {error:?}"));
+        let input = CallInput { model: &model, call: &call, settings: &settings, environment: &environment };
+        let planned = check(&input).and_then(|()| plan(&input)).unwrap_or_else(|error| panic!("{line}: {error:?}"));
         let answer = match planned {
             Plan::Answer(answer) => answer,
             Plan::Change(command, answer_of) => {
@@ -40,7 +40,7 @@ fn every_action_answers_as_it_did() {
                 for event in events {
                     model.apply(event);
                 }
-                answer_of(&Desk { model: &model, call: &call, settings: &settings, environment: &environment })
+                answer_of(&CallInput { model: &model, call: &call, settings: &settings, environment: &environment })
             }
         };
         let answer = completed(action, answer);

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use control::conform::ApiRig;
-use control::ecs::{ACTIONS, ApiSettings, Product, facts, reference_page};
+use control::ecs::{ACTIONS, ApiSettings, Product, reference_page, schema};
 use control::model::{Model, Quotas};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -14,11 +14,11 @@ fn every_published_action_has_one_row() {
     let unique: BTreeSet<_> = rows.iter().collect();
     assert_eq!(unique.len(), rows.len(), "an action has two rows");
     let published: BTreeSet<(&str, &str)> =
-        facts().actions.iter().map(|fact| (fact.product.as_str(), fact.action.as_str())).collect();
+        schema().actions.iter().map(|fact| (fact.product.as_str(), fact.action.as_str())).collect();
     assert_eq!(rows.into_iter().collect::<BTreeSet<_>>(), published);
     assert_eq!(published.len(), 78);
     for action in ACTIONS {
-        assert_eq!(action.fact().action, action.name);
+        assert_eq!(action.schema().action, action.name);
     }
 }
 
@@ -57,7 +57,7 @@ fn every_action_answers_in_shape_or_with_its_own_errors() {
     let mut client = rig.client().unwrap();
     let mut answered = 0;
     for action in ACTIONS {
-        let fact = action.fact();
+        let fact = action.schema();
         let mut pairs = Vec::new();
         for parameter in fact.params.iter().filter(|parameter| parameter.required) {
             let value = plausible(&parameter.name, &parameter.kind);
@@ -90,7 +90,7 @@ fn every_action_answers_in_shape_or_with_its_own_errors() {
             }
             let code = answer.code().unwrap();
             let known = fact.errors.iter().any(|error| error.code == code && error.http == answer.status)
-                || facts().common_errors.iter().any(|error| error.code == code);
+                || schema().common_errors.iter().any(|error| error.code == code);
             assert!(known || code.ends_with(".NotFound"), "{place}");
             for name in ["RequestId", "HostId", "Message", "Recommend"] {
                 assert!(tree[name].as_str().is_some_and(|text| !text.is_empty()), "{name} of {place}");
@@ -172,7 +172,7 @@ fn full_answers_keep_the_published_shape() {
         let answer = client.send(*product, name, pairs).unwrap();
         assert_eq!(answer.status, 200, "{name}: {}", answer.body);
         let action = ACTIONS.iter().find(|action| action.product == *product && action.name == *name).unwrap();
-        same_shape(&answer.json(), &action.fact().response, name);
+        same_shape(&answer.json(), &action.schema().response, name);
         let ids = answer.json().as_object().unwrap().clone();
         for (name, value) in ids.into_iter().filter(|(name, _)| name.ends_with("Id")) {
             if let Some(value) = value.as_str().filter(|_| !known.iter().any(|(other, _)| *other == name)) {
@@ -181,7 +181,7 @@ fn full_answers_keep_the_published_shape() {
         }
     }
     for action in ACTIONS.iter().filter(|action| action.is_question()) {
-        let fact = action.fact();
+        let fact = action.schema();
         let mut pairs = vec![("Format".to_owned(), "JSON".to_owned())];
         for parameter in fact.params.iter().filter(|parameter| parameter.required) {
             let value = known.iter().find(|(name, _)| *name == parameter.name).map(|(_, value)| value.clone());

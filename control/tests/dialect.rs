@@ -5,7 +5,7 @@
 
 mod lab;
 
-use control::ecs::{ACTIONS, Product, facts};
+use control::ecs::{ACTIONS, Product, schema};
 use lab::{Lab, text};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -333,8 +333,8 @@ fn whatever_a_call_says_of_rules_its_refusal_is_one_of_the_actions_own() {
             let answer = lab.send(action, &said);
             let Some(code) = answer.code() else { continue };
             let fact =
-                ACTIONS.iter().find(|other| other.name == action && other.product == Product::Ecs).unwrap().fact();
-            let is_own = fact.lists(&code) || facts().common_errors.iter().any(|error| error.code == code);
+                ACTIONS.iter().find(|other| other.name == action && other.product == Product::Ecs).unwrap().schema();
+            let is_own = fact.lists(&code) || schema().common_errors.iter().any(|error| error.code == code);
             prop_assert!(is_own && answer.status < 500, "{action} {said}: {}", answer.body);
         }
         Ok(())

@@ -4,7 +4,7 @@
 
 mod lab;
 
-use control::ecs::{ACTIONS, Action, ParameterFact, Product, facts};
+use control::ecs::{ACTIONS, Action, ParameterSchema, Product, schema};
 use lab::{Lab, text};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -70,7 +70,7 @@ impl World {
     }
 
     /// Values that a parameter may have, good and bad. None where it says nothing about the network.
-    fn values(&self, fact: &ParameterFact) -> Vec<String> {
+    fn values(&self, fact: &ParameterSchema) -> Vec<String> {
         if let Some((_, ids)) = self.names.iter().find(|(name, _)| *name == fact.name) {
             return ids.clone();
         }
@@ -111,7 +111,7 @@ impl World {
         let mut said = Vec::new();
         let choose = |said: &mut Vec<String>,
                       choices: &mut dyn Iterator<Item = usize>,
-                      fact: &ParameterFact,
+                      fact: &ParameterSchema,
                       name: &str,
                       share: usize| {
             let values = self.values(fact);
@@ -124,7 +124,7 @@ impl World {
                 said.push(format!("{name}={}", values[place]));
             }
         };
-        for fact in &action.fact().params {
+        for fact in &action.schema().params {
             // Dry runs change nothing, deletions by force end most walks early, and the old form of rules excludes the new.
             if fact.deprecated || ["DryRun", "Force", "ForceStop", "ForceDelete"].contains(&fact.name.as_str()) {
                 continue;
@@ -182,9 +182,9 @@ fn the_forwarding_plane_has_nothing_left_to_refuse() {
             let Some(code) = answer.code() else { continue };
             // What stops several instances publishes fewer codes than what stops one.
             let single = ACTIONS.iter().find(|other| action.name.strip_suffix('s') == Some(other.name));
-            let lists = |action: &Action| action.fact().lists(&code);
+            let lists = |action: &Action| action.schema().lists(&code);
             let is_own = lists(action) || single.is_some_and(lists);
-            let is_common = || facts().common_errors.iter().any(|error| error.code == code);
+            let is_common = || schema().common_errors.iter().any(|error| error.code == code);
             prop_assert!(is_own || is_common(), "{} {said}: {}", action.name, answer.body);
             prop_assert!(code != "ForwardingRefused" && answer.status < 500, "{} {said}: {}", action.name, answer.body);
         }

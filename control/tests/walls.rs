@@ -14,7 +14,7 @@ use calls::{CALLS, NO_OBJECTS};
 use control::command::Command;
 use control::conform::ApiRig;
 use control::ecs::client::{ApiClient, HttpAnswer};
-use control::ecs::{ACTIONS, AccessKey, Action, ApiSettings, ParameterFact, Product};
+use control::ecs::{ACTIONS, AccessKey, Action, ApiSettings, ParameterSchema, Product};
 use control::environment::Environment;
 use control::model::{Event, Label, Model, Quotas};
 use control::socket::client::Client;
@@ -313,7 +313,7 @@ fn a_region_is_a_place_of_its_own() {
 }
 
 /// The names of a parameter and of its fields, as far as they name objects.
-fn object_names(fact: &ParameterFact) -> Vec<&str> {
+fn object_names(fact: &ParameterSchema) -> Vec<&str> {
     let all = std::iter::once(&fact.name).chain(fact.fields.iter().map(|field| &field.name));
     let names = all.map(String::as_str).filter(|name| name.ends_with("Id") || name.ends_with("Ids"));
     names.filter(|name| !NO_OBJECTS.contains(name)).collect()
@@ -325,7 +325,7 @@ fn every_parameter_that_names_an_object_is_walked() {
     assert_eq!(CALLS.iter().map(|(name, _)| (*name).to_owned()).collect::<BTreeSet<_>>(), known);
     for action in ACTIONS {
         let calls = CALLS.iter().find(|(name, _)| *name == name_of(action)).unwrap().1.join("&");
-        for name in action.fact().params.iter().flat_map(object_names) {
+        for name in action.schema().params.iter().flat_map(object_names) {
             let named = calls.split('&').filter_map(|pair| pair.split_once('='));
             let mut named = named.filter(|(_, value)| value.contains('$')).flat_map(|(key, _)| key.split('.'));
             assert!(named.any(|part| part == name), "no call of {} names an object by {name}", name_of(action));

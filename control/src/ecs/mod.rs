@@ -20,24 +20,24 @@ use serde_json::{Map, Value};
 ///
 /// # Errors
 /// A refusal in the action's words.
-pub fn check(desk: &Desk<'_>) -> Result<(), ApiError> {
-    let checked = dialect::validate::check_parameters(desk.call.action.fact(), &desk.call.parameters);
-    checked.and_then(|()| desk.context().check_region()).map_err(|error| refusal(desk.call, error))
+pub fn check(input: &CallInput<'_>) -> Result<(), ApiError> {
+    let checked = dialect::validate::check_parameters(input.call.action.schema(), &input.call.parameters);
+    checked.and_then(|()| input.context().check_region()).map_err(|error| refusal(input.call, error))
 }
 
 /// What a call that was checked comes to.
 ///
 /// # Errors
 /// A refusal in the action's words.
-pub fn plan(desk: &Desk<'_>) -> Result<Plan, ApiError> {
-    (desk.call.action.perform)(&desk.context()).map_err(|error| refusal(desk.call, error))
+pub fn plan(input: &CallInput<'_>) -> Result<Plan, ApiError> {
+    (input.call.action.perform)(&input.context()).map_err(|error| refusal(input.call, error))
 }
 
 /// An answer with everything that the published interface has in it.
 pub fn completed(action: &Action, answer: Map<String, Value>) -> Map<String, Value> {
     // What pages say and what is bought is there only where it means something.
     const OWN: [&str; 7] = ["RequestId", "NextToken", "TotalCount", "PageNumber", "PageSize", "OrderId", "TradePrice"];
-    let mut types = action.fact().response.clone();
+    let mut types = action.schema().response.clone();
     if let Value::Object(members) = &mut types {
         members.retain(|name, _| !OWN.contains(&name.as_str()));
     }

@@ -1,6 +1,6 @@
 //! The reference page of the HTTP interface, from the table of actions.
 
-use super::{ACTIONS, Action, ParameterFact};
+use super::{ACTIONS, Action, ParameterSchema};
 use std::fmt::Write;
 
 const HEAD: &str = "# The ECS interface
@@ -28,7 +28,7 @@ pub fn reference_page() -> String {
 }
 
 fn write_action(text: &mut String, action: &Action) {
-    let fact = action.fact();
+    let fact = action.schema();
     let parameters: Vec<String> = fact.params.iter().map(parameter).collect();
     let errors: Vec<String> = fact.errors.iter().map(|error| format!("`{}` {}", error.code, error.http)).collect();
     // Writing to a string does not fail.
@@ -48,7 +48,7 @@ fn write_action(text: &mut String, action: &Action) {
     }
 }
 
-fn parameter(fact: &ParameterFact) -> String {
+fn parameter(fact: &ParameterSchema) -> String {
     let star = if fact.required { "*" } else { "" };
     let fields: Vec<&str> = fact.fields.iter().map(|field| field.name.as_str()).collect();
     match fact.kind.as_str() {

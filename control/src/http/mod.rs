@@ -12,7 +12,7 @@ mod tls;
 mod unsigned;
 
 use crate::config::ApiConfig;
-use crate::ecs::{ApiSettings, Call, Gate};
+use crate::ecs::{ApiSettings, Authenticator, Call};
 use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::server::RunError;
@@ -104,7 +104,7 @@ pub struct Endpoint {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     settings: ApiSettings,
-    gate: Gate,
+    authenticator: Authenticator,
 }
 
 impl Endpoint {
@@ -131,9 +131,10 @@ impl Endpoint {
         let address = endpoint.address().map_err(|error| RunError::Endpoint(error.to_string()))?;
         crate::logging::announce(&format!("ECS interface: {scheme}://{address}/"));
         let folder = data_dir.join(NONCE_FOLDER);
-        let gate = Gate::with_memory(&endpoint.settings, &folder, Environment::real().now_s);
-        let gate = gate.map_err(|error| RunError::Endpoint(format!("cannot use {}: {error}", folder.display())))?;
-        Ok(Self { tls, gate, ..endpoint })
+        let authenticator = Authenticator::with_memory(&endpoint.settings, &folder, Environment::real().now_s);
+        let authenticator =
+            authenticator.map_err(|error| RunError::Endpoint(format!("cannot use {}: {error}", folder.display())))?;
+        Ok(Self { tls, authenticator, ..endpoint })
     }
 
     /// An interface on a listener.
@@ -149,8 +150,8 @@ impl Endpoint {
         if settings.regions.is_empty() {
             return Err(RunError::Endpoint("name at least one region".into()));
         }
-        let gate = Gate::new(&settings);
-        Ok(Self { listener, tls: None, settings, gate })
+        let authenticator = Authenticator::new(&settings);
+        Ok(Self { listener, tls: None, settings, authenticator })
     }
 
     /// Where it listens.
@@ -177,8 +178,8 @@ impl Endpoint {
     ) -> io::Result<HttpServer> {
         let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("http").enable_all().build()?;
         self.listener.set_nonblocking(true)?;
-        let desk = Arc::new(Dispatcher {
-            gate: self.gate,
+        let input = Arc::new(Dispatcher {
+            authenticator: self.authenticator,
             region: self.settings.first_region().to_owned(),
             has_tls: self.tls.is_some(),
             calls,
@@ -189,7 +190,7 @@ impl Endpoint {
             tokio::net::TcpListener::from_std(self.listener)?
         };
         let admission = Arc::new(Admission::default());
-        runtime.spawn(accept(listener, self.tls, desk, Arc::clone(&admission)));
+        runtime.spawn(accept(listener, self.tls, input, Arc::clone(&admission)));
         Ok(HttpServer { runtime: Some(runtime), admission })
     }
 }
@@ -229,7 +230,7 @@ impl Drop for HttpServer {
 
 /// Where connections bring their calls.
 pub(crate) struct Dispatcher {
-    gate: Gate,
+    authenticator: Authenticator,
     region: String,
     has_tls: bool,
     calls: SyncSender<PendingCall>,

@@ -145,10 +145,10 @@ async fn answer(
     };
     let (version, name) = (said("x-acs-version", "Version"), said("x-acs-action", "Action"));
     let action = find_action(version.as_deref(), name.as_deref())?;
-    if dispatcher.gate.is_unsigned(&envelope) {
+    if dispatcher.authenticator.is_unsigned(&envelope) {
         unsigned::check(&envelope, action.is_question(), dispatcher.has_tls)?;
     }
-    let account = dispatcher.gate.admit(&envelope, Environment::real().now_s)?;
+    let account = dispatcher.authenticator.admit(&envelope, Environment::real().now_s)?;
     if envelope.is_signed() {
         ticket.authenticate(&account);
     }

@@ -2,7 +2,7 @@
 
 use super::changes::{ChangeSource, QueuedChange};
 use super::{Origin, ResponseBody, Server};
-use crate::ecs::{Call, Desk, Plan, check, completed, hash, plan, refusal};
+use crate::ecs::{Call, CallInput, Plan, check, completed, hash, plan, refusal};
 use crate::environment::Environment;
 use crate::error::{ApiError, DRY_RUN, SERVICE_UNAVAILABLE, TOKEN_MISMATCH, TOKEN_PROCESSING};
 use crate::http::{CallResponse, PendingCall, Reply};
@@ -84,15 +84,15 @@ impl Server {
     pub(super) fn perform(&mut self, call: &Call) -> Result<CallResult, ApiError> {
         let environment = Environment::real();
         let settings = &self.settings;
-        let desk = Desk { model: self.state.model(), call, settings, environment: &environment };
-        check(&desk)?;
+        let input = CallInput { model: self.state.model(), call, settings, environment: &environment };
+        check(&input)?;
         let token = token_id(call).map(|id| (id, fingerprint(call)));
-        let known = token.as_ref().and_then(|(id, request)| Some((desk.token(id)?, request)));
+        let known = token.as_ref().and_then(|(id, request)| Some((input.token(id)?, request)));
         if let Some((token, request)) = known {
             return repeated(token, request).map(CallResult::Answer).map_err(|error| refusal(call, error));
         }
         let dry_run = call.action.has_dry_run() && call.parameters.boolean("DryRun")?.unwrap_or(false);
-        let (command, answer_of) = match plan(&desk)? {
+        let (command, answer_of) = match plan(&input)? {
             Plan::Answer(_) if dry_run => return Err(refusal(call, dry_run_passed())),
             Plan::Answer(answer) => return Ok(CallResult::Answer(completed(call.action, answer))),
             Plan::Change(command, answer_of) => (command, answer_of),
@@ -103,8 +103,8 @@ impl Server {
         }
         let mut answer = ResponseBody::new();
         let staged = self.state.stage(&command, &environment, |next| {
-            let desk = Desk { model: next, call, settings, environment: &environment };
-            answer = completed(call.action, answer_of(&desk));
+            let input = CallInput { model: next, call, settings, environment: &environment };
+            answer = completed(call.action, answer_of(&input));
             let Some((id, request)) = token else { return Vec::new() };
             let text = Value::Object(answer.clone()).to_string();
             next.keep_token(id, Token { request, answer: text, created_s: environment.now_s })
@@ -124,8 +124,8 @@ impl Server {
         let Some(Caller { reply, call, .. }) = self.callers.remove(&number) else { return };
         let environment = Environment::real();
         let (model, settings) = (self.state.model(), &self.settings);
-        let desk = Desk { model, call: &call, settings, environment: &environment };
-        let answer = answer.map_err(|error| desk.redacted(refusal(&call, error)));
+        let input = CallInput { model, call: &call, settings, environment: &environment };
+        let answer = answer.map_err(|error| input.redacted(refusal(&call, error)));
         reply.send(CallResponse { answer, pending });
     }
 

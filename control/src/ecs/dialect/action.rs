@@ -1,7 +1,7 @@
 //! What an action is, and the two products that share the interface.
 
 use super::call::{Context, Plan};
-use super::schema::{ActionFact, facts};
+use super::schema::{ActionSchema, schema};
 use crate::error::ApiError;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -49,9 +49,9 @@ impl Action {
     ///
     /// # Panics
     /// If the table has a row that the published interface has not, which a test rules out.
-    pub fn fact(&self) -> &'static ActionFact {
-        static FACTS: LazyLock<HashMap<(&str, &str), &ActionFact>> = LazyLock::new(|| {
-            facts().actions.iter().map(|fact| ((fact.product.as_str(), fact.action.as_str()), fact)).collect()
+    pub fn schema(&self) -> &'static ActionSchema {
+        static FACTS: LazyLock<HashMap<(&str, &str), &ActionSchema>> = LazyLock::new(|| {
+            schema().actions.iter().map(|fact| ((fact.product.as_str(), fact.action.as_str()), fact)).collect()
         });
         FACTS.get(&(self.product.name(), self.name)).expect("every row is an action of the published interface")
     }
@@ -63,6 +63,6 @@ impl Action {
 
     /// Whether it can be tried without doing it.
     pub fn has_dry_run(&self) -> bool {
-        self.fact().params.iter().any(|fact| fact.name == "DryRun")
+        self.schema().params.iter().any(|fact| fact.name == "DryRun")
     }
 }

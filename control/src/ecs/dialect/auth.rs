@@ -57,29 +57,29 @@ impl<'a> Envelope<'a> {
 
 /// Keeps the keys and the nonces they were used with.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Authenticator {
     keys: BTreeMap<String, AccessKey>,
     unsigned_account: Option<String>,
     nonces: Mutex<Nonces>,
 }
 
 /// What a signature claims.
-struct Claim<'a> {
+struct Credentials<'a> {
     key_id: &'a str,
     time: &'a str,
     nonce: &'a str,
     token: Option<&'a str>,
 }
 
-impl Gate {
-    /// A gate for these keys that forgets used nonces with its process.
+impl Authenticator {
+    /// An authenticator for these keys that forgets used nonces with its process.
     pub fn new(settings: &ApiSettings) -> Self {
         let keys = settings.access_keys.iter().map(|key| (key.id.clone(), key.clone())).collect();
         let unsigned_account = settings.unsigned.then(|| settings.first_account().to_owned());
         Self { keys, unsigned_account, nonces: Mutex::default() }
     }
 
-    /// A gate for these keys that keeps used nonces in a folder.
+    /// An authenticator for these keys that keeps used nonces in a folder.
     ///
     /// # Errors
     /// What the operating system says of the folder.
@@ -111,7 +111,7 @@ impl Gate {
     fn admit_v1(&self, envelope: &Envelope<'_>, now_s: u64) -> Result<String, ApiError> {
         let parameters = envelope.parameters;
         let needed = |name: &str| parameters.text(name).ok_or_else(|| missing(name));
-        let claim = Claim {
+        let credentials = Credentials {
             time: parameters.text("Timestamp").ok_or_else(|| ILLEGAL_TIMESTAMP.error("Timestamp is not supplied."))?,
             key_id: needed("AccessKeyId")?,
             nonce: needed("SignatureNonce")?,
@@ -123,13 +123,13 @@ impl Gate {
         if !method.eq_ignore_ascii_case("HMAC-SHA1") || version != "1.0" {
             return Err(INCOMPLETE_SIGNATURE.error("sign with HMAC-SHA1, version 1.0, or with ACS3-HMAC-SHA256"));
         }
-        let (key, until_s) = self.check(&claim, now_s)?;
+        let (key, until_s) = self.check(&credentials, now_s)?;
         let text = v1_string_to_sign(envelope.method, envelope.pairs);
         if !v1_matches(&key.secret, &text, signature) {
             return Err(mismatch(&text));
         }
         // Only a request that was really signed uses up its nonce.
-        self.nonces().use_once(claim.key_id, claim.nonce, until_s, now_s)?;
+        self.nonces().use_once(credentials.key_id, credentials.nonce, until_s, now_s)?;
         Ok(key.account.clone())
     }
 
@@ -141,13 +141,13 @@ impl Gate {
             )
         })?;
         let needed = |name: &str| envelope.header(name).ok_or_else(|| missing(name));
-        let claim = Claim {
+        let credentials = Credentials {
             key_id: &authorization.key_id,
             time: needed("x-acs-date")?,
             nonce: needed("x-acs-signature-nonce")?,
             token: envelope.header("x-acs-security-token"),
         };
-        let (key, until_s) = self.check(&claim, now_s)?;
+        let (key, until_s) = self.check(&credentials, now_s)?;
         let claimed_hash = needed("x-acs-content-sha256")?;
         let request = V3Request { method: envelope.method, path: "/", query: envelope.query, body_hash: claimed_hash };
         let text = v3_string_to_sign(request, &authorization.signed_headers, |name| envelope.header(name));
@@ -156,30 +156,30 @@ impl Gate {
             return Err(mismatch(&text));
         }
         // Only a request that was really signed uses up its nonce.
-        self.nonces().use_once(claim.key_id, claim.nonce, until_s, now_s)?;
+        self.nonces().use_once(credentials.key_id, credentials.nonce, until_s, now_s)?;
         Ok(key.account.clone())
     }
 
-    /// The time, the key and the nonce of a claim, in this order. Gives the key, and how long the claim is good.
-    fn check(&self, claim: &Claim<'_>, now_s: u64) -> Result<(&AccessKey, u64), ApiError> {
-        let time_s = read_time(claim.time)
+    /// The time, the key and the nonce of a credentials, in this order. Gives the key, and how long the credentials is good.
+    fn check(&self, credentials: &Credentials<'_>, now_s: u64) -> Result<(&AccessKey, u64), ApiError> {
+        let time_s = read_time(credentials.time)
             .ok_or_else(|| TIMESTAMP_FORMAT.error("Specified time stamp or date value is not well formatted."))?;
         if time_s.abs_diff(now_s) > WINDOW_S {
             return Err(TIMESTAMP_EXPIRED.error("Specified time stamp or date value is expired."));
         }
         let unknown = || KEY_NOT_FOUND.error("Specified access key is not found.");
-        let key = self.keys.get(claim.key_id).ok_or_else(unknown)?;
+        let key = self.keys.get(credentials.key_id).ok_or_else(unknown)?;
         if let Some(token) = &key.security_token {
-            let given = claim.token.unwrap_or_default();
+            let given = credentials.token.unwrap_or_default();
             if !bool::from(token.as_bytes().ct_eq(given.as_bytes())) {
                 return Err(unknown());
             }
         }
-        if claim.nonce.is_empty() || claim.nonce.len() > NONCE_CHARACTERS_MAX {
+        if credentials.nonce.is_empty() || credentials.nonce.len() > NONCE_CHARACTERS_MAX {
             return Err(INCOMPLETE_SIGNATURE.error("a nonce has 1 to 256 characters"));
         }
         let until_s = time_s + WINDOW_S;
-        if self.nonces().is_used(claim.key_id, claim.nonce, until_s) {
+        if self.nonces().is_used(credentials.key_id, credentials.nonce, until_s) {
             return Err(NONCE_USED.error("The request signature nonce has been used."));
         }
         Ok((key, until_s))
@@ -233,10 +233,10 @@ mod tests {
 
     const NOW_S: u64 = 1_795_437_732;
 
-    fn gate() -> Gate {
+    fn authenticator() -> Authenticator {
         let key =
             AccessKey { id: "testid".into(), secret: "testsecret".into(), account: "7".into(), security_token: None };
-        Gate::new(&ApiSettings { access_keys: vec![key], ..ApiSettings::default() })
+        Authenticator::new(&ApiSettings { access_keys: vec![key], ..ApiSettings::default() })
     }
 
     fn signed(changes: &str, signed_with: &str) -> Vec<(String, String)> {
@@ -253,12 +253,12 @@ mod tests {
         pairs
     }
 
-    fn admit(gate: &Gate, pairs: &[(String, String)], now_s: u64) -> Result<String, &'static str> {
+    fn admit(authenticator: &Authenticator, pairs: &[(String, String)], now_s: u64) -> Result<String, &'static str> {
         let parameters = Parameters::new(pairs.to_vec()).unwrap();
         let headers = BTreeMap::new();
         let envelope =
             Envelope { method: "POST", query: pairs, pairs, parameters: &parameters, headers: &headers, body: b"" };
-        gate.admit(&envelope, now_s).map_err(|error| error.code)
+        authenticator.admit(&envelope, now_s).map_err(|error| error.code)
     }
 
     #[test]
@@ -274,18 +274,18 @@ mod tests {
 
     #[test]
     fn a_request_is_good_once() {
-        let gate = gate();
+        let authenticator = authenticator();
         let request = signed("", "testsecret");
-        assert_eq!(admit(&gate, &request, NOW_S), Ok("7".into()));
-        assert_eq!(admit(&gate, &request, NOW_S), Err("SignatureNonceUsed"));
-        assert_eq!(admit(&gate, &request, NOW_S + WINDOW_S), Err("SignatureNonceUsed"));
-        assert_eq!(admit(&gate, &request, NOW_S + WINDOW_S + 1), Err("InvalidTimeStamp.Expired"));
-        assert_eq!(admit(&gate, &signed("SignatureNonce=n2", "testsecret"), NOW_S - WINDOW_S), Ok("7".into()));
+        assert_eq!(admit(&authenticator, &request, NOW_S), Ok("7".into()));
+        assert_eq!(admit(&authenticator, &request, NOW_S), Err("SignatureNonceUsed"));
+        assert_eq!(admit(&authenticator, &request, NOW_S + WINDOW_S), Err("SignatureNonceUsed"));
+        assert_eq!(admit(&authenticator, &request, NOW_S + WINDOW_S + 1), Err("InvalidTimeStamp.Expired"));
+        assert_eq!(admit(&authenticator, &signed("SignatureNonce=n2", "testsecret"), NOW_S - WINDOW_S), Ok("7".into()));
     }
 
     #[test]
     fn refusals_come_in_order() {
-        let gate = gate();
+        let authenticator = authenticator();
         for (changes, code) in [
             ("Timestamp=now&AccessKeyId=x", "InvalidTimeStamp.Format"),
             ("Timestamp=2016-02-23T12:46:24Z&AccessKeyId=x", "InvalidTimeStamp.Expired"),
@@ -294,10 +294,10 @@ mod tests {
             ("Timestamp=", "IllegalTimestamp"),
             ("SignatureNonce=", "MissingParameter"),
         ] {
-            assert_eq!(admit(&gate, &signed(changes, "testsecret"), NOW_S), Err(code), "{changes}");
+            assert_eq!(admit(&authenticator, &signed(changes, "testsecret"), NOW_S), Err(code), "{changes}");
         }
         // A signature that does not match uses up no nonce.
-        assert_eq!(admit(&gate, &signed("", "other"), NOW_S), Err("SignatureDoesNotMatch"));
-        assert_eq!(admit(&gate, &signed("", "testsecret"), NOW_S), Ok("7".into()));
+        assert_eq!(admit(&authenticator, &signed("", "other"), NOW_S), Err("SignatureDoesNotMatch"));
+        assert_eq!(admit(&authenticator, &signed("", "testsecret"), NOW_S), Ok("7".into()));
     }
 }

@@ -37,7 +37,7 @@ pub struct Call {
 impl Call {
     /// A call, its enumerated values in the letters of the published interface: `primary` means `Primary`.
     pub fn new(action: &'static Action, account: String, mut parameters: Parameters) -> Self {
-        for fact in &action.fact().params {
+        for fact in &action.schema().params {
             let meant = parameters.text(&fact.name).and_then(|text| published_value(fact, text));
             if let Some(value) = meant {
                 parameters.replace(&fact.name, value);
@@ -50,7 +50,7 @@ impl Call {
 /// A call and everything that it is judged by. An action gets it as a context, which has no other way to the state
 /// than the scope.
 #[derive(Clone, Copy)]
-pub struct Desk<'a> {
+pub struct CallInput<'a> {
     /// The state.
     pub model: &'a Model,
     /// The call.
@@ -61,7 +61,7 @@ pub struct Desk<'a> {
     pub environment: &'a Environment,
 }
 
-impl<'a> Desk<'a> {
+impl<'a> CallInput<'a> {
     pub(in crate::ecs) fn context(&self) -> Context<'a> {
         let Self { model, call, settings, environment } = *self;
         Context { scope: Scope::new(model, settings, call), call, settings, environment }
@@ -93,7 +93,7 @@ pub(in crate::ecs) struct Context<'a> {
 }
 
 /// What is answered once a change is made.
-pub(in crate::ecs) type AnswerOf = Box<dyn FnOnce(&Desk<'_>) -> Map<String, Value>>;
+pub(in crate::ecs) type AnswerOf = Box<dyn FnOnce(&CallInput<'_>) -> Map<String, Value>>;
 /// The same, as an action writes it.
 pub(in crate::ecs) type AnswerInContext = Box<dyn FnOnce(&Context<'_>) -> Map<String, Value>>;
 
@@ -136,7 +136,7 @@ impl<'a> Context<'a> {
         match self.call.parameters.text("RegionId") {
             Some(region) if !self.settings.regions.iter().any(|known| known == region) => {
                 let letters = region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-                let is_malformed = !letters && self.call.action.fact().lists(REGION_MALFORMED.code);
+                let is_malformed = !letters && self.call.action.schema().lists(REGION_MALFORMED.code);
                 let kind = if is_malformed { REGION_MALFORMED } else { REGION_NOT_FOUND };
                 Err(kind.error("The specified RegionId does not exist.").field("RegionId"))
             }
@@ -183,7 +183,7 @@ impl<'a> Context<'a> {
             region: named.unwrap_or_default().to_owned(),
             command: Box::new(command),
         };
-        Plan::Change(Box::new(Command::OnBehalf(on_behalf)), Box::new(move |desk| answer(&desk.context())))
+        Plan::Change(Box::new(Command::OnBehalf(on_behalf)), Box::new(move |input| answer(&input.context())))
     }
 
     /// Changes made for the caller that are answered without particulars.
@@ -223,7 +223,7 @@ impl<'a> Context<'a> {
             let value = tag.text("Value").unwrap_or_default().to_owned();
             let link = |text: &str| text.contains("http://") || text.contains("https://");
             let reserved = key.starts_with("aliyun") || key.starts_with("acs:");
-            if key.is_empty() && !value.is_empty() && self.call.action.fact().lists(TAG_MISMATCH.code) {
+            if key.is_empty() && !value.is_empty() && self.call.action.schema().lists(TAG_MISMATCH.code) {
                 return Err(TAG_MISMATCH.error("The specified Tag.n.Key and Tag.n.Value are not match.").field(name));
             }
             if key.is_empty() || key.chars().count() > 128 || reserved || link(&key) {

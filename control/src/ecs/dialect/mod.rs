@@ -14,11 +14,11 @@ pub(in crate::ecs) mod signature;
 pub(in crate::ecs) mod validate;
 
 pub use action::{Action, Product};
-pub use auth::{Envelope, Gate};
-pub use call::{Call, Desk, Plan};
+pub use auth::{Authenticator, Envelope};
+pub use call::{Call, CallInput, Plan};
 pub use parameters::{PARAMETERS_MAX, Parameters, canonical, encode, read_pairs};
 pub use response::{Format, complete, failure, success};
-pub use schema::{ActionFact, ErrorFact, Facts, ParameterFact, facts};
+pub use schema::{ActionSchema, ErrorSchema, ParameterSchema, Schema, schema};
 pub use settings::{AccessKey, ApiSettings, FIRST_ACCOUNT};
 pub use signature::{
     Authorization, V3_ALGORITHM, V3Request, hash, hex, v1_sign, v1_string_to_sign, v3_sign, v3_string_to_sign,

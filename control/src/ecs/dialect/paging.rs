@@ -31,7 +31,7 @@ pub(in crate::ecs) fn page<T>(
     down: bool,
 ) -> Result<Page<T>, ApiError> {
     entries.sort_by(|(one, _), (other, _)| if down { other.cmp(one) } else { one.cmp(other) });
-    let fact = context.call.action.fact();
+    let fact = context.call.action.schema();
     let takes = |name: &str| fact.params.iter().find(|parameter| parameter.name == name);
     let parameters = context.parameters();
     let by_token = parameters.text("MaxResults").is_some() || parameters.text("NextToken").is_some();

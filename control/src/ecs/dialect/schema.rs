@@ -7,17 +7,17 @@ use std::sync::LazyLock;
 /// Everything the published interface says.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Facts {
+pub struct Schema {
     /// Errors that any action may give.
-    pub common_errors: Vec<ErrorFact>,
+    pub common_errors: Vec<ErrorSchema>,
     /// The actions.
-    pub actions: Vec<ActionFact>,
+    pub actions: Vec<ActionSchema>,
 }
 
 /// One action.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ActionFact {
+pub struct ActionSchema {
     /// Its name.
     pub action: String,
     /// `ECS` or `VPC`.
@@ -25,11 +25,11 @@ pub struct ActionFact {
     /// `core`, `adjacent` or `stub`.
     pub tier: String,
     /// What it takes.
-    pub params: Vec<ParameterFact>,
+    pub params: Vec<ParameterSchema>,
     /// What it answers, as a tree of type names.
     pub response: Value,
     /// What it may refuse with, besides the common errors.
-    pub errors: Vec<ErrorFact>,
+    pub errors: Vec<ErrorSchema>,
     /// What else is known.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -44,7 +44,7 @@ pub struct ActionFact {
 /// One parameter.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ParameterFact {
+pub struct ParameterSchema {
     /// Its name.
     pub name: String,
     /// `String`, `Boolean`, `Integer`, `Long`, `Double`, `Object` or `RepeatList<…>`.
@@ -85,12 +85,12 @@ pub struct ParameterFact {
     pub required_when: Option<String>,
     /// The fields of an object or of the entries of a list.
     #[serde(default)]
-    pub fields: Vec<ParameterFact>,
+    pub fields: Vec<ParameterSchema>,
 }
 
 /// One error.
 #[derive(Debug, Deserialize)]
-pub struct ErrorFact {
+pub struct ErrorSchema {
     /// Its code.
     pub code: String,
     /// Its HTTP status.
@@ -103,19 +103,19 @@ pub struct ErrorFact {
 ///
 /// # Panics
 /// If the file that this program was built with is damaged.
-pub fn facts() -> &'static Facts {
-    static FACTS: LazyLock<Facts> = LazyLock::new(|| {
+pub fn schema() -> &'static Schema {
+    static FACTS: LazyLock<Schema> = LazyLock::new(|| {
         serde_json::from_str(include_str!("actions.json")).expect("the interface's own description can be read")
     });
     &FACTS
 }
 
-impl ActionFact {
+impl ActionSchema {
     /// An error that the action lists, or one common to all.
-    pub fn error(&self, code: &str, status: u16) -> Option<&ErrorFact> {
+    pub fn error(&self, code: &str, status: u16) -> Option<&ErrorSchema> {
         let listed = || self.errors.iter().filter(|error| error.code == code);
         let same = listed().find(|error| error.http == status);
-        let common = || facts().common_errors.iter().find(|error| error.code == code);
+        let common = || schema().common_errors.iter().find(|error| error.code == code);
         same.or_else(|| listed().next()).or_else(common)
     }
 

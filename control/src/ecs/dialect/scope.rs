@@ -147,7 +147,7 @@ impl<'a> Scope<'a> {
     /// Refuses what can be no identifier, where the action has a code for that.
     fn check_form(&self, id: &str, kind: ErrorKind, name: &str) -> Result<(), ApiError> {
         let letters = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        match (letters && id.len() <= 100) || !self.action.fact().lists(kind.code) {
+        match (letters && id.len() <= 100) || !self.action.schema().lists(kind.code) {
             true => Ok(()),
             false => Err(kind.error("it has at most 100 letters, digits, - and _").field(name)),
         }

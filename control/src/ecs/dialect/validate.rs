@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::parameters::{Parameters, not_valid};
-use super::schema::{ActionFact, ParameterFact, facts};
+use super::schema::{ActionSchema, ParameterSchema, schema};
 use crate::error::{ApiError, INVALID_PARAMETER, MISSING_PARAMETER, TOKEN_VALUE};
 
 /// Codes of actions that name the parameter at fault, by parameter; the first that the action lists counts.
@@ -69,7 +69,7 @@ const OTHER_CODES: &[(&str, &[&str])] = &[
 ///
 /// # Errors
 /// The first parameter at fault, with the code that the action has for it.
-pub(in crate::ecs) fn check_parameters(action: &'static ActionFact, parameters: &Parameters) -> Result<(), ApiError> {
+pub(in crate::ecs) fn check_parameters(action: &'static ActionSchema, parameters: &Parameters) -> Result<(), ApiError> {
     for fact in action.params.iter().filter(|fact| fact.required) {
         if !parameters.has(&fact.name) {
             return Err(missing(action, &fact.name));
@@ -86,7 +86,11 @@ pub(in crate::ecs) fn check_parameters(action: &'static ActionFact, parameters: 
     }
 }
 
-fn check_parameter(action: &'static ActionFact, fact: &ParameterFact, parameters: &Parameters) -> Result<(), ApiError> {
+fn check_parameter(
+    action: &'static ActionSchema,
+    fact: &ParameterSchema,
+    parameters: &Parameters,
+) -> Result<(), ApiError> {
     match fact.kind.as_str() {
         "RepeatList<Object>" => {
             let entries = parameters.objects(&fact.name)?;
@@ -112,7 +116,7 @@ fn check_parameter(action: &'static ActionFact, fact: &ParameterFact, parameters
     }
 }
 
-fn check_count(fact: &ParameterFact, count: usize) -> Result<(), ApiError> {
+fn check_count(fact: &ParameterSchema, count: usize) -> Result<(), ApiError> {
     match fact.max_items {
         Some(most) if count > most => {
             let message = format!("{} has {count} entries, at most {most} may be", fact.name);
@@ -122,7 +126,7 @@ fn check_count(fact: &ParameterFact, count: usize) -> Result<(), ApiError> {
     }
 }
 
-fn check_scalar(fact: &ParameterFact, parameters: &Parameters) -> Result<(), ApiError> {
+fn check_scalar(fact: &ParameterSchema, parameters: &Parameters) -> Result<(), ApiError> {
     let Some(text) = parameters.text(&fact.name) else { return Ok(()) };
     match fact.kind.as_str() {
         "Boolean" => parameters.boolean(&fact.name).map(drop),
@@ -148,12 +152,12 @@ fn check_scalar(fact: &ParameterFact, parameters: &Parameters) -> Result<(), Api
 }
 
 /// The value of an enumeration, as the published interface writes it, that a text means in other letters.
-pub(in crate::ecs) fn published_value<'a>(fact: &'a ParameterFact, text: &str) -> Option<&'a str> {
+pub(in crate::ecs) fn published_value<'a>(fact: &'a ParameterSchema, text: &str) -> Option<&'a str> {
     fact.values.iter().filter_map(serde_json::Value::as_str).find(|name| name.eq_ignore_ascii_case(text))
 }
 
 /// A refusal of a parameter with the code that the action has for it.
-pub(in crate::ecs) fn of_parameter(action: &'static ActionFact, name: &str, error: ApiError) -> ApiError {
+pub(in crate::ecs) fn of_parameter(action: &'static ActionSchema, name: &str, error: ApiError) -> ApiError {
     if error.code != INVALID_PARAMETER.code {
         return error;
     }
@@ -166,7 +170,7 @@ pub(in crate::ecs) fn of_parameter(action: &'static ActionFact, name: &str, erro
 }
 
 /// A parameter that has to be given.
-pub(in crate::ecs) fn missing(action: &'static ActionFact, name: &str) -> ApiError {
+pub(in crate::ecs) fn missing(action: &'static ActionSchema, name: &str) -> ApiError {
     let message =
         format!("The input parameter \"{name}\" that is mandatory for processing this request is not supplied.");
     let error = MISSING_PARAMETER.error(message).field(name);
@@ -188,10 +192,10 @@ pub(in crate::ecs) fn missing(action: &'static ActionFact, name: &str) -> ApiErr
 }
 
 /// A refusal as the action words it: its code for the matter, its status, and its message before ours.
-pub(in crate::ecs) fn in_words_of(action: &'static ActionFact, mut error: ApiError) -> ApiError {
+pub(in crate::ecs) fn in_words_of(action: &'static ActionSchema, mut error: ApiError) -> ApiError {
     if !action.lists(error.code) {
         let others = OTHER_CODES.iter().find(|(code, _)| *code == error.code).map_or(&[][..], |(_, others)| others);
-        let has = |code: &&&str| action.lists(code) || facts().common_errors.iter().any(|fact| fact.code == **code);
+        let has = |code: &&&str| action.lists(code) || schema().common_errors.iter().any(|fact| fact.code == **code);
         let other = others.iter().find(has).and_then(|code| action.error(code, error.status));
         if let Some(fact) = other {
             error.code = &fact.code;
@@ -212,5 +216,5 @@ pub(in crate::ecs) fn in_words_of(action: &'static ActionFact, mut error: ApiErr
 
 /// A refusal in the action's words.
 pub fn refusal(call: &Call, error: ApiError) -> ApiError {
-    in_words_of(call.action.fact(), error)
+    in_words_of(call.action.schema(), error)
 }

@@ -45,7 +45,7 @@ fn assign(context: &Context<'_>, family: &Family) -> Result<Plan, ApiError> {
     let prefixes = parameters.list(family.prefix)?;
     let prefix_count = prefix_count(parameters, family.prefix)?;
     if addresses.is_empty() && prefixes.is_empty() && count == 0 && prefix_count == 0 {
-        return Err(missing(context.call.action.fact(), family.address));
+        return Err(missing(context.call.action.schema(), family.address));
     }
     if !addresses.is_empty() && count > 0 {
         return context.refuse(family.count, "give addresses or their count, not both");
@@ -90,7 +90,7 @@ fn unassign(context: &Context<'_>, family: &Family) -> Result<Plan, ApiError> {
     let addresses = parameters.list(family.address)?;
     let prefixes = parameters.list(family.prefix)?;
     if addresses.is_empty() && prefixes.is_empty() {
-        return Err(missing(context.call.action.fact(), family.address));
+        return Err(missing(context.call.action.schema(), family.address));
     }
     check_family(context, family, &addresses, &prefixes)?;
     let (id, _) = context.scope.eni(parameters.text("NetworkInterfaceId").unwrap_or_default())?;
@@ -109,7 +109,7 @@ fn check_family(
     if !addresses.iter().all(fits) {
         let message = format!("the entries of {} are addresses of its family.", family.address);
         let error = crate::error::IP_MALFORMED.error(message).field(family.address);
-        return Err(crate::ecs::dialect::validate::in_words_of(context.call.action.fact(), error));
+        return Err(crate::ecs::dialect::validate::in_words_of(context.call.action.schema(), error));
     }
     // What is no prefix at all, the model refuses.
     let strange = |text: &String| text.parse::<IpNet>().is_ok_and(|net| net.addr().is_ipv6() != is_ipv6);

@@ -116,7 +116,7 @@ pub(in crate::ecs) fn eni_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> 
         "ZoneId": context.zone_of(&eni.vswitch),
     })));
     // An action shows of this what the published interface has in it.
-    let known = context.call.action.fact().response.as_object();
+    let known = context.call.action.schema().response.as_object();
     let listed = known.and_then(|known| known.get("NetworkInterfaceSets")).is_some();
     if let Some(known) = known.filter(|_| !listed) {
         value.retain(|name, _| known.contains_key(name));

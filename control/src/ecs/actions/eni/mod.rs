@@ -19,7 +19,7 @@ const TIMEOUTS: ErrorKind = ErrorKind { code: "InvalidParameter.EniConnectionTra
 pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let groups = one_form_of_groups(context, parameters)?;
-    let Some(groups) = groups else { return Err(missing(context.call.action.fact(), "SecurityGroupId")) };
+    let Some(groups) = groups else { return Err(missing(context.call.action.schema(), "SecurityGroupId")) };
     let id = context.environment.new_id("eni");
     let label = context.new_label(&id, None)?;
     let timeouts = timeouts(parameters)?;
@@ -77,7 +77,7 @@ pub(in crate::ecs) fn one_form_of_groups(
     match (parameters.text("SecurityGroupId"), listed.is_empty()) {
         (Some(_), false) => {
             let kind = INVALID_PARAMETER_CONFLICT;
-            let kind = if context.call.action.fact().lists(kind.code) { kind } else { INVALID_PARAMETER };
+            let kind = if context.call.action.schema().lists(kind.code) { kind } else { INVALID_PARAMETER };
             let message = "SecurityGroupId and SecurityGroupIds cannot be given both.";
             Err(kind.error(message).field("SecurityGroupIds"))
         }

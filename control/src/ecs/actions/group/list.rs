@@ -14,7 +14,7 @@ const PAGE_NUMBERS: ErrorKind = ErrorKind { code: "NotSupported.PageNumberAndPag
 pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let malformed =
-        |error| crate::ecs::dialect::validate::of_parameter(context.call.action.fact(), "SecurityGroupIds", error);
+        |error| crate::ecs::dialect::validate::of_parameter(context.call.action.schema(), "SecurityGroupIds", error);
     let ids = parameters.json_list("SecurityGroupIds").map_err(malformed)?;
     if ids.as_ref().is_some_and(|ids| ids.len() > 100) {
         return Err(malformed(crate::ecs::dialect::parameters::not_valid("SecurityGroupIds")));

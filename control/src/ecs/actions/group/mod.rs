@@ -85,10 +85,10 @@ fn member(context: &Context<'_>) -> Result<(String, bool), ApiError> {
         (Some(_), Some(_)) => {
             Err(TWO_MEMBERS.error("InstanceId and NetworkInterfaceId cannot be given both.").field("InstanceId"))
         }
-        (None, None) => Err(missing(context.call.action.fact(), "InstanceId")),
+        (None, None) => Err(missing(context.call.action.schema(), "InstanceId")),
         (None, Some(eni)) => {
             if parameters.text("RegionId").is_none() {
-                return Err(missing(context.call.action.fact(), "RegionId"));
+                return Err(missing(context.call.action.schema(), "RegionId"));
             }
             Ok((eni.to_owned(), false))
         }

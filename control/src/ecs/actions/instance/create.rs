@@ -100,7 +100,7 @@ fn primary(context: &Context<'_>) -> Result<EniCreate, ApiError> {
         return Err(INTERFACES.error(message).field("SecurityGroupId"));
     }
     let vswitch = fields.text("VSwitchId").or(parameters.text("VSwitchId"));
-    let Some(vswitch) = vswitch else { return Err(missing(context.call.action.fact(), "VSwitchId")) };
+    let Some(vswitch) = vswitch else { return Err(missing(context.call.action.schema(), "VSwitchId")) };
     let groups = one_form_of_groups(context, fields)?.unwrap_or_default();
     let (vswitch_id, vswitch) = context.scope.vswitch(vswitch, Access::Use)?;
     context.check_vswitch_made(&vswitch_id, vswitch)?;

@@ -175,7 +175,7 @@ pub(in crate::ecs) fn modify_vpc_attribute(context: &Context<'_>) -> Result<Plan
         return Err(VSWITCH_OF_OTHER_VPC.error(format!("{vswitch_id} is in {}.", vswitch.vpc)).field("VpcId"));
     }
     if groups.is_empty() && present.is_some_and(|(_, eni)| eni.vpc != vswitch.vpc) {
-        return Err(missing(context.call.action.fact(), "SecurityGroupId"));
+        return Err(missing(context.call.action.schema(), "SecurityGroupId"));
     }
     context.check_groups(&groups)?;
     check_set(context, &groups, &vswitch.vpc)?;

@@ -159,7 +159,7 @@ pub(in crate::ecs) fn join_resource_group(context: &Context<'_>) -> Result<Plan,
     let parameters = context.parameters();
     for name in ["ResourceGroupId", "ResourceId", "ResourceType"] {
         if parameters.text(name).is_none() {
-            return Err(missing(context.call.action.fact(), name));
+            return Err(missing(context.call.action.schema(), name));
         }
     }
     let resource_group = context.resource_group()?;
