@@ -16,7 +16,7 @@ use control::conform::ApiRig;
 use control::ecs::client::{ApiClient, HttpAnswer};
 use control::ecs::{ACTIONS, AccessKey, Action, ApiSettings, ParameterSchema, Product};
 use control::environment::Environment;
-use control::model::{Event, Label, Model, Quotas};
+use control::model::{Event, Metadata, Model, Quotas};
 use control::socket::client::Client;
 use control::socket::query::{Nothing, Query};
 use lab::send;
@@ -396,10 +396,10 @@ fn a_region_that_was_noted_wrongly_becomes_that_of_the_network() {
     furnish(&mut model, "s", SECOND, REGIONS[1]);
     let records: Vec<Event> = model.events();
     let astray = records.iter().cloned().map(|event| match event {
-        Event::Label(id, Some(label))
+        Event::Metadata(id, Some(label))
             if !id.starts_with("vpc-") && !id.starts_with("pl-") && !id.starts_with("prl-") =>
         {
-            Event::Label(id, Some(Label { region: String::new(), ..label }))
+            Event::Metadata(id, Some(Metadata { region: String::new(), ..label }))
         }
         event => event,
     });

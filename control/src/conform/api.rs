@@ -1,6 +1,6 @@
 //! Cases of the HTTP interface: a state, one call through HTTP, and what a conforming server answers.
 
-use super::fake_switch::stand_in;
+use super::fake_switch::fake_switch;
 use super::format::{Case, CaseError};
 use crate::command::{Command, PortKind};
 use crate::config::ControlConfig;
@@ -43,7 +43,7 @@ impl ApiRig {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("sluice-api-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|error| fault(&error))?;
-        stand_in(&folder.join("vswitch.sock")).map_err(|error| fault(&error))?;
+        fake_switch(&folder.join("vswitch.sock")).map_err(|error| fault(&error))?;
         let mut config =
             ControlConfig::new(folder.join("data"), folder.join("control.sock"), folder.join("vswitch.sock"));
         config.quotas = quotas;

@@ -7,7 +7,7 @@ use std::thread;
 use vswitch_core::config::protocol::{self, Applied, Reply, ReplyBody, Request, RequestBody, Status};
 
 /// Acknowledges what comes at a socket, until the process ends.
-pub(super) fn stand_in(path: &Path) -> io::Result<()> {
+pub(super) fn fake_switch(path: &Path) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {

@@ -1,6 +1,6 @@
 //! What a decision changes: objects as they are from now on. Also their form as records of a store.
 
-use super::{Eni, Group, Instance, Label, PortList, PrefixList, Rule, Token, VSwitch, Vpc};
+use super::{Eni, Group, Instance, Metadata, PortList, PrefixList, Rule, Token, VSwitch, Vpc};
 use serde::{Serialize, de::DeserializeOwned};
 use vswitch_core::config::desired::Settings;
 use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
@@ -27,7 +27,7 @@ pub enum Event {
     /// An instance, by its identifier.
     Instance(String, Option<Box<Instance>>),
     /// What is noted about an object, by the object's identifier.
-    Label(String, Option<Label>),
+    Metadata(String, Option<Metadata>),
     /// What a client token was answered, by the token's fingerprint.
     Token(String, Option<Token>),
 }
@@ -55,7 +55,7 @@ impl Event {
             Self::PrefixList(..) => "prefix-list",
             Self::PortList(..) => "port-list",
             Self::Instance(..) => "instance",
-            Self::Label(..) => "label",
+            Self::Metadata(..) => "label",
             Self::Token(..) => "token",
         }
     }
@@ -71,7 +71,7 @@ impl Event {
             Self::Eni(id, _) => id.as_str(),
             Self::PrefixList(id, _) => id.as_str(),
             Self::PortList(id, _) => id.as_str(),
-            Self::Instance(id, _) | Self::Label(id, _) | Self::Token(id, _) => id,
+            Self::Instance(id, _) | Self::Metadata(id, _) | Self::Token(id, _) => id,
         }
     }
 
@@ -85,7 +85,7 @@ impl Event {
 
     /// Whether it is about something that an account owns by itself: no rule, which is its group's, and no note.
     pub(crate) fn is_object(&self) -> bool {
-        !matches!(self, Self::Settings(_) | Self::Rule(..) | Self::Label(..) | Self::Token(..))
+        !matches!(self, Self::Settings(_) | Self::Rule(..) | Self::Metadata(..) | Self::Token(..))
     }
 
     /// Whether the object is gone.
@@ -100,7 +100,7 @@ impl Event {
             Self::PrefixList(_, object) => object.is_none(),
             Self::PortList(_, object) => object.is_none(),
             Self::Instance(_, object) => object.is_none(),
-            Self::Label(_, object) => object.is_none(),
+            Self::Metadata(_, object) => object.is_none(),
             Self::Token(_, object) => object.is_none(),
         }
     }
@@ -126,7 +126,7 @@ impl Event {
             Self::PrefixList(_, object) => object.as_ref().map(to_json),
             Self::PortList(_, object) => object.as_ref().map(to_json),
             Self::Instance(_, object) => object.as_ref().map(to_json),
-            Self::Label(_, object) => object.as_ref().map(to_json),
+            Self::Metadata(_, object) => object.as_ref().map(to_json),
             Self::Token(_, object) => object.as_ref().map(to_json),
         }
     }
@@ -147,7 +147,7 @@ impl Event {
             ("eni", None) => Ok(Self::Eni(id.into(), Some(from_json(key, value)?))),
             ("prefix-list", None) => Ok(Self::PrefixList(id.into(), Some(from_json(key, value)?))),
             ("instance", None) => Ok(Self::Instance(id.into(), Some(from_json(key, value)?))),
-            ("label", None) => Ok(Self::Label(id.into(), Some(from_json(key, value)?))),
+            ("label", None) => Ok(Self::Metadata(id.into(), Some(from_json(key, value)?))),
             ("token", None) => Ok(Self::Token(id.into(), Some(from_json(key, value)?))),
             ("port-list", None) => Ok(Self::PortList(id.into(), Some(from_json(key, value)?))),
             _ => Err(RecordError { key: key.into(), reason: "no such kind of object".into() }),

@@ -15,7 +15,7 @@ const TAGS_MAX: usize = 20;
 /// What is noted about an object. An object without a label has an empty one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Label {
+pub struct Metadata {
     /// The account; empty for the first one.
     pub owner: String,
     /// The region; empty for the first one.
@@ -28,7 +28,7 @@ pub struct Label {
     pub tags: BTreeMap<String, String>,
 }
 
-impl Label {
+impl Metadata {
     /// Nothing noted.
     pub const NOTHING: Self = Self {
         owner: String::new(),
@@ -49,8 +49,8 @@ pub(super) struct Holder<'a> {
 
 impl Model {
     /// What is noted about an object.
-    pub(crate) fn label(&self, id: &str) -> &Label {
-        static NOTHING: Label = Label::NOTHING;
+    pub(crate) fn label(&self, id: &str) -> &Metadata {
+        static NOTHING: Metadata = Metadata::NOTHING;
         self.labels.get(id).unwrap_or(&NOTHING)
     }
 
@@ -90,8 +90,8 @@ impl Model {
         if new == *old {
             return Ok(vec![]);
         }
-        let label = (new != Label::default()).then_some(new);
-        Ok(vec![Event::Label(modify.object.clone(), label)])
+        let label = (new != Metadata::default()).then_some(new);
+        Ok(vec![Event::Metadata(modify.object.clone(), label)])
     }
 
     pub(super) fn on_behalf(&self, on_behalf: &OnBehalf, environment: &Environment) -> Result<Vec<Event>, ApiError> {
@@ -110,12 +110,12 @@ impl Model {
                 named => named,
             };
             let noted = events.iter().rev().find_map(|other| match other {
-                Event::Label(object, Some(label)) if object == event.id() => Some(label.clone()),
+                Event::Metadata(object, Some(label)) if object == event.id() => Some(label.clone()),
                 _ => None,
             });
-            let label = Label { owner: holder.owner.into(), region: region.into(), ..noted.unwrap_or_default() };
-            if label != Label::default() {
-                labels.push(Event::Label(event.id().to_owned(), Some(label)));
+            let label = Metadata { owner: holder.owner.into(), region: region.into(), ..noted.unwrap_or_default() };
+            if label != Metadata::default() {
+                labels.push(Event::Metadata(event.id().to_owned(), Some(label)));
             }
         }
         events.extend(labels);
@@ -203,9 +203,9 @@ impl Model {
     pub(super) fn end_labels(&self, events: &mut Vec<Event>) {
         let ended: BTreeSet<&str> =
             events.iter().filter(|event| event.is_object() && event.is_end()).map(Event::id).collect();
-        let told = |id: &str| events.iter().any(|event| matches!(event, Event::Label(other, None) if other == id));
+        let told = |id: &str| events.iter().any(|event| matches!(event, Event::Metadata(other, None) if other == id));
         let labelled = ended.into_iter().filter(|id| self.labels.contains_key(*id) && !told(id));
-        let ends: Vec<Event> = labelled.map(|id| Event::Label(id.to_owned(), None)).collect();
+        let ends: Vec<Event> = labelled.map(|id| Event::Metadata(id.to_owned(), None)).collect();
         events.extend(ends);
     }
 }

@@ -27,7 +27,7 @@ pub use event::{Event, RecordError};
 pub use group::Group;
 pub use instance::Instance;
 use metadata::Holder;
-pub use metadata::Label;
+pub use metadata::Metadata;
 pub(crate) use parse::timestamp;
 pub use port_list::{PortList, PortListItem};
 pub use prefix_list::PrefixList;
@@ -63,7 +63,7 @@ pub struct Model {
     pub(crate) prefix_lists: BTreeMap<PrefixListId, PrefixList>,
     pub(crate) port_lists: BTreeMap<PortListId, PortList>,
     pub(crate) instances: BTreeMap<String, Instance>,
-    pub(crate) labels: BTreeMap<String, Label>,
+    pub(crate) labels: BTreeMap<String, Metadata>,
     /// Shared between a model and its next, because it is large and changes rarely.
     pub(crate) tokens: Arc<BTreeMap<String, Token>>,
     pub(crate) index: Index,
@@ -227,7 +227,7 @@ impl Model {
             Event::PrefixList(id, list) => set(&mut self.prefix_lists, id, list),
             Event::PortList(id, list) => set(&mut self.port_lists, id, list),
             Event::Instance(id, instance) => set(&mut self.instances, id, instance.map(|instance| *instance)),
-            Event::Label(id, label) => set(&mut self.labels, id, label),
+            Event::Metadata(id, label) => set(&mut self.labels, id, label),
             Event::Token(id, token) => set(Arc::make_mut(&mut self.tokens), id, token),
         }
     }
@@ -249,7 +249,7 @@ impl Model {
             .chain(
                 self.instances.iter().map(|(id, object)| Event::Instance(id.clone(), Some(Box::new(object.clone())))),
             )
-            .chain(self.labels.iter().map(|(id, label)| Event::Label(id.clone(), Some(label.clone()))))
+            .chain(self.labels.iter().map(|(id, label)| Event::Metadata(id.clone(), Some(label.clone()))))
             .chain(self.tokens.iter().map(|(id, token)| Event::Token(id.clone(), Some(token.clone()))))
             .collect()
     }
@@ -282,7 +282,7 @@ impl Model {
             Event::PrefixList(id, _) => Event::PrefixList(id.clone(), self.prefix_lists.get(id).cloned()),
             Event::PortList(id, _) => Event::PortList(id.clone(), self.port_lists.get(id).cloned()),
             Event::Instance(id, _) => Event::Instance(id.clone(), self.instances.get(id).cloned().map(Box::new)),
-            Event::Label(id, _) => Event::Label(id.clone(), self.labels.get(id).cloned()),
+            Event::Metadata(id, _) => Event::Metadata(id.clone(), self.labels.get(id).cloned()),
             Event::Token(id, _) => Event::Token(id.clone(), self.tokens.get(id).cloned()),
         }
     }

@@ -1,6 +1,6 @@
 //! How much of everything there may be (`semantics.md` §6). The figures are configuration.
 
-use super::{Event, Label, Model};
+use super::{Event, Metadata, Model};
 use crate::error::{
     ApiError, ENI_COUNT_EXCEEDED, ErrorKind, QUOTA_GROUP, QUOTA_PORT_LIST, QUOTA_PREFIX_LIST, QUOTA_VPC,
 };
@@ -117,9 +117,9 @@ impl Model {
     /// Refuses new objects of which their account would have too many in their region.
     pub(super) fn check_quotas(&self, events: &[Event]) -> Result<(), ApiError> {
         let mut last: BTreeMap<(Counted, &str), bool> = BTreeMap::new();
-        let mut labels: BTreeMap<&str, &Label> = BTreeMap::new();
+        let mut labels: BTreeMap<&str, &Metadata> = BTreeMap::new();
         for event in events {
-            if let Event::Label(id, Some(label)) = event {
+            if let Event::Metadata(id, Some(label)) = event {
                 labels.insert(id, label);
             }
             if let Some(kind) = Counted::of(event) {

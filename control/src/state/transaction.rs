@@ -182,7 +182,7 @@ impl StateOwner {
 /// What happened to each object, told once: a batch may change one several times.
 fn changed_objects(events: &[Event], before: &[Event]) -> Vec<ChangedObject> {
     let mut told = BTreeSet::new();
-    let is_told = |event: &Event| !matches!(event, Event::Label(..) | Event::Token(..));
+    let is_told = |event: &Event| !matches!(event, Event::Metadata(..) | Event::Token(..));
     let last = events.iter().zip(before).rev().filter(|(event, _)| is_told(event) && told.insert(event.key()));
     let mut objects: Vec<ChangedObject> = last.filter_map(|(event, before)| changed_object(event, before)).collect();
     objects.reverse();

@@ -11,7 +11,7 @@ use crate::error::{
     ApiError, ENI_NOT_FOUND, ErrorKind, GROUP_NOT_FOUND, INSTANCE_NOT_FOUND, PORT_LIST_NOT_FOUND,
     PREFIX_LIST_NOT_FOUND, VPC_NOT_FOUND, VSWITCH_NOT_FOUND,
 };
-use crate::model::{Eni, Group, Instance, Label, Model, PortList, PrefixList, Quotas, Rule, VSwitch, Vpc};
+use crate::model::{Eni, Group, Instance, Metadata, Model, PortList, PrefixList, Quotas, Rule, VSwitch, Vpc};
 use ipnet::{IpNet, Ipv6Net};
 use std::collections::BTreeMap;
 use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId, quoted};
@@ -79,8 +79,8 @@ impl<'a> Scope<'a> {
     }
 
     /// What its owner noted about an object, which is nobody else's business.
-    pub(in crate::ecs) fn label(&self, id: &str) -> &'a Label {
-        static NOTHING: Label = Label::NOTHING;
+    pub(in crate::ecs) fn label(&self, id: &str) -> &'a Metadata {
+        static NOTHING: Metadata = Metadata::NOTHING;
         if self.owns(id) { self.model.label(id) } else { &NOTHING }
     }
 
