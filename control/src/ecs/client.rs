@@ -1,6 +1,8 @@
 //! A small client of the HTTP interface, for conformance cases, tests and benches: one connection, one call at a time.
 
-use crate::ecs::{AccessKey, Product, V3_ALGORITHM, V3Request, encode, hash, v3_sign, v3_string_to_sign};
+use crate::ecs::{
+    AccessKey, Product, V3_ALGORITHM, V3Request, encode, hash, v1_sign, v1_string_to_sign, v3_sign, v3_string_to_sign,
+};
 use crate::environment::Environment;
 use crate::model::timestamp;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -56,30 +58,19 @@ impl ApiClient {
         Ok(Self { stream: BufReader::new(stream), address, key, environment: Environment::real() })
     }
 
-    /// Makes a call, signed, and reads its answer as JSON.
+    /// Makes a call as today's SDKs do, signed by V3, and reads its answer as JSON.
     ///
     /// # Errors
     /// What the operating system says, or an answer that is none.
     pub fn call(&mut self, product: Product, action: &str, parameters: &[(&str, &str)]) -> io::Result<HttpAnswer> {
         let pairs = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let mut pairs: Vec<(String, String)> = pairs.collect();
-        pairs.push(("Format".into(), "JSON".into()));
-        self.send(product, action, pairs)
-    }
-
-    /// Makes a call with these parameters and no other format than they say.
-    ///
-    /// # Errors
-    /// What the operating system says, or an answer that is none.
-    pub fn send(&mut self, product: Product, action: &str, pairs: Vec<(String, String)>) -> io::Result<HttpAnswer> {
-        let form: Vec<String> =
-            pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
-        let form = form.join("&");
+        let form = form(&pairs.collect::<Vec<_>>());
         let body_hash = hash(form.as_bytes());
         let address = self.address.to_string();
         let now = timestamp(Environment::real().now_s);
         let nonce = self.environment.new_id("nonce");
         let signed = [
+            ("accept", "application/json"),
             ("host", address.as_str()),
             ("x-acs-action", action),
             ("x-acs-content-sha256", &body_hash),
@@ -91,16 +82,43 @@ impl ApiClient {
         let request = V3Request { method: "POST", path: "/", query: &[], body_hash: &body_hash };
         let header = |name: &str| signed.iter().find(|(signed, _)| *signed == name).map(|(_, value)| *value);
         let signature = v3_sign(&self.key.secret, &v3_string_to_sign(request, &names, header));
-        let mut head = String::from("POST / HTTP/1.1\r\n");
-        for (name, value) in signed {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        let request = format!(
-            "{head}authorization: {V3_ALGORITHM} Credential={},SignedHeaders={},Signature={signature}\r\n\
-             content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{form}",
+        let authorization = format!(
+            "{V3_ALGORITHM} Credential={},SignedHeaders={},Signature={signature}",
             self.key.id,
-            names.join(";"),
-            form.len()
+            names.join(";")
+        );
+        self.post(&[&signed[..], &[("authorization", &authorization)]].concat(), &form)
+    }
+
+    /// Makes a call with these parameters and no other format than they say, signed by V1.
+    ///
+    /// # Errors
+    /// What the operating system says, or an answer that is none.
+    pub fn send(&mut self, product: Product, action: &str, mut pairs: Vec<(String, String)>) -> io::Result<HttpAnswer> {
+        let now = timestamp(Environment::real().now_s);
+        let common = [
+            ("Action", action),
+            ("Version", product.version()),
+            ("AccessKeyId", &self.key.id),
+            ("SignatureMethod", "HMAC-SHA1"),
+            ("SignatureVersion", "1.0"),
+            ("SignatureNonce", &self.environment.new_id("nonce")),
+            ("Timestamp", &now),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        pairs.extend(common);
+        let signature = v1_sign(&self.key.secret, &v1_string_to_sign("POST", &pairs));
+        pairs.push(("Signature".into(), signature));
+        let address = self.address.to_string();
+        self.post(&[("host", &address)], &form(&pairs))
+    }
+
+    fn post(&mut self, headers: &[(&str, &str)], form: &str) -> io::Result<HttpAnswer> {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let length = form.len();
+        let request = format!(
+            "POST / HTTP/1.1\r\n{headers}content-type: application/x-www-form-urlencoded\r\n\
+             content-length: {length}\r\n\r\n{form}"
         );
         self.exchange(request.as_bytes())
     }
@@ -141,4 +159,9 @@ impl ApiClient {
         }
         Ok(line.trim_end().to_owned())
     }
+}
+
+fn form(pairs: &[(String, String)]) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+    pairs.join("&")
 }
