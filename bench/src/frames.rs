@@ -1,7 +1,7 @@
 //! Flows, and the frames that their ends send.
 
+use crate::fixture::{self, ADMITTED_PORT, PAIRS};
 use crate::mix::Transport;
-use crate::world::{self, ADMITTED_PORT, PAIRS};
 use std::net::IpAddr;
 use vswitch_core::packet::FrameBuffer;
 use vswitch_core::packet::headers::protocol::{TCP, UDP};
@@ -104,9 +104,9 @@ pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow,
     frame[..transport_at + transport_bytes].fill(0);
     let (from, to) = if step.is_from_client() { (flow.client, flow.server) } else { (flow.server, flow.client) };
     frame[..6].copy_from_slice(&[0xee, 0xff, 0xff, 0xff, 0xff, 0xff]);
-    frame[6..12].copy_from_slice(&world::mac(from).0);
+    frame[6..12].copy_from_slice(&fixture::mac(from).0);
     let after_ethernet = frame.len() - 14;
-    match (world::address(from, shape.is_v6), world::address(to, shape.is_v6)) {
+    match (fixture::address(from, shape.is_v6), fixture::address(to, shape.is_v6)) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let [high, low] = (after_ethernet as u16).to_be_bytes();
             frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol]);

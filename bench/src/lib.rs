@@ -1,24 +1,24 @@
 //! How fast is it? Generated worlds, generated packets, and what becomes of them: in memory, without any port.
 
 pub mod api;
+mod baseline;
 mod chart;
-mod flat;
+mod fixture;
+mod flat_rules;
 mod frames;
+mod in_process_switch;
 mod mix;
 pub mod path;
-mod plain;
-mod plane;
+mod probe_traffic;
 mod progress;
 pub mod revocation;
-mod revocation_world;
-mod rounds;
+mod revocation_fixture;
 pub mod taps;
+mod timing;
 mod traffic;
+pub mod udp;
 pub mod update;
-mod update_world;
-mod watched;
-pub mod wire;
-mod world;
+mod update_fixture;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -39,9 +39,9 @@ pub enum Bench {
     /// Real ports: two namespaces, their kernels and TAP devices at both ends. Needs root.
     Taps(taps::Arguments),
     /// Sends UDP packets to `sluice bench receive`, here or on another host: loss, reordering, latency.
-    Send(wire::send::Arguments),
+    Send(udp::send::Arguments),
     /// Waits for `sluice bench send` and answers it.
-    Receive(wire::receive::Arguments),
+    Receive(udp::receive::Arguments),
 }
 
 /// How a measurement shows itself.
@@ -76,11 +76,9 @@ pub fn run(bench: &Bench, json: bool) -> ExitCode {
         }
         Bench::Taps(arguments) => taps::run(arguments).and_then(|report| print(Some(report), arguments.show(), json)),
         Bench::Send(arguments) => {
-            wire::send::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
+            udp::send::run(arguments).and_then(|report| print(Some(report), arguments.show(), json))
         }
-        Bench::Receive(arguments) => {
-            wire::receive::run(arguments, |report| print(Some(report), arguments.show(), json))
-        }
+        Bench::Receive(arguments) => udp::receive::run(arguments, |report| print(Some(report), arguments.show(), json)),
         Bench::Api(arguments) => {
             api::run(arguments).map(|report| println!("{}", if json { report.json() } else { report.text() }))
         }

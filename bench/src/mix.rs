@@ -1,6 +1,6 @@
 //! What packets are to be like: shares, sizes, popularity, protocol. As options, and drawn at random.
 
-use crate::world::{Random, SERVICES_MAX};
+use crate::fixture::{Random, SERVICES_MAX};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt;

@@ -2,15 +2,15 @@
 //! one core. Preparing packets is not in the time; reading, judging, remembering, addressing, counting and ending what
 //! is over are.
 
+use crate::baseline::Plain;
 use crate::chart::{self, Line};
-use crate::flat;
+use crate::fixture::{self, PAIRS};
+use crate::flat_rules;
 use crate::frames::Step;
 use crate::mix::{Mix, Transport};
-use crate::plain::Plain;
 use crate::progress::Progress;
-use crate::rounds::{self, CHUNK_ITEMS, Chunks, Round};
+use crate::timing::{self, CHUNK_ITEMS, Chunks, Round};
 use crate::traffic::{Burst, Kind, Traffic, checksum};
-use crate::world::{self, PAIRS};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -125,12 +125,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
         return Err("--on-request goes with packets of existing flows alone, or first packets alone".into());
     }
     let mut rig = Rig::new(arguments)?;
-    let items = rounds::items(arguments.millions)?;
+    let items = timing::items(arguments.millions)?;
     rig.warm_up()?;
     let bytes_per_flow = rig.bytes_per_flow();
     if arguments.on_request {
         let about = serde_json::json!({ "frames": rig.first_frames(mix), "bytes_per_flow": bytes_per_flow });
-        rounds::on_request(&mut rig, items, &about)?;
+        timing::on_request(&mut rig, items, &about)?;
         return Ok(None);
     }
     rig.denied = 0;
@@ -138,10 +138,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
     let (round, plain) = if arguments.beside_plain {
         let mut plain = Plain::new(mix, arguments.rules);
         plain.warm_up()?;
-        let (round, plain) = rounds::in_turn(&mut rig, &mut plain, items, progress)?;
+        let (round, plain) = timing::in_turn(&mut rig, &mut plain, items, progress)?;
         (round, Some(plain))
     } else {
-        (rounds::measure(&mut rig, items, progress)?, None)
+        (timing::measure(&mut rig, items, progress)?, None)
     };
     Ok(Some(Report {
         mix: Mix { flows: rig.traffic.flows(), ..mix.clone() },
@@ -212,16 +212,16 @@ fn pace(mix: &Mix, flows: usize, bursts: f64) -> (f64, f64) {
 impl Rig {
     fn new(arguments: &Arguments) -> Result<Self, String> {
         let mix = &arguments.mix;
-        let mut desired = world::desired(arguments.rules, mix.seed);
+        let mut desired = fixture::desired(arguments.rules, mix.seed);
         if let Some(sessions_max) = arguments.sessions_max {
             desired.enis.values_mut().for_each(|eni| eni.sessions_max = sessions_max);
         }
         if let Some(file) = &arguments.export_rules {
-            let text = flat::rules(&desired, &world::eni_id(1), Direction::Egress, mix.ipv6);
+            let text = flat_rules::rules(&desired, &fixture::eni_id(1), Direction::Egress, mix.ipv6);
             std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
         }
         let snapshot = compile(&desired, 1).map_err(|refusals| format!("{refusals:?}"))?;
-        let bursts = rounds::items(arguments.millions)? as f64 / BURST_PACKETS as f64;
+        let bursts = timing::items(arguments.millions)? as f64 / BURST_PACKETS as f64;
         Ok(Self::in_world(snapshot, mix, bursts))
     }
 
@@ -236,7 +236,7 @@ impl Rig {
             sweeps_per_burst: records_per_burst / SWEEP_RECORDS_PER_TURN as f64,
             sweeps_due: 0.0,
         };
-        let enis = (1..=PAIRS * 2).filter_map(|number| snapshot.eni_index(&world::eni_id(number))).collect();
+        let enis = (1..=PAIRS * 2).filter_map(|number| snapshot.eni_index(&fixture::eni_id(number))).collect();
         Self {
             snapshot,
             // IPv6 has a quarter of the room.

@@ -20,7 +20,7 @@ fn mix() -> Mix {
 /// how many were to be denied.
 fn chunks_of(mix: &Mix, count: usize) -> (usize, u64) {
     mix.check().expect("there is such a mix");
-    let snapshot = compile(&world::desired(20, 1), 1).expect("the world compiles");
+    let snapshot = compile(&fixture::desired(20, 1), 1).expect("the world compiles");
     let mut rig = Rig::in_world(snapshot, mix, (count * CHUNK_ITEMS / BURST_PACKETS) as f64);
     rig.warm_up().expect("what exists can be brought about");
     rig.denied = 0;
@@ -81,7 +81,7 @@ fn mixes_that_cannot_be_are_refused() {
 
 #[test]
 fn the_same_seed_makes_the_same_frames_and_another_makes_others() {
-    let snapshot = || compile(&world::desired(20, 1), 1).expect("the world compiles");
+    let snapshot = || compile(&fixture::desired(20, 1), 1).expect("the world compiles");
     let frames = |seed| {
         let mix = Mix { seed, new_share: 0.1, ..mix() };
         Rig::in_world(snapshot(), &mix, 256.0).first_frames(&mix)

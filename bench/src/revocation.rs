@@ -5,11 +5,11 @@
 //! goes out. Another flow, which no change is about, keeps the workers busy.
 
 use crate::chart::{self, Line, Percentiles, Quantiles};
-use crate::plane::{self, Client, Plane};
+use crate::fixture;
+use crate::in_process_switch::{self, Client, Plane};
+use crate::probe_traffic::{Pace, Traffic};
 use crate::progress::Progress;
-use crate::revocation_world::{self, Kind};
-use crate::watched::{Pace, Traffic};
-use crate::world;
+use crate::revocation_fixture::{self, Kind};
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -170,14 +170,14 @@ fn measure(
     (hub, client): (&MemoryHub, &mut Client),
 ) -> Result<Measured, String> {
     let [before, after] = [false, true].map(|is_changed| {
-        let mut desired = revocation_world::desired(enis, arguments.rules, kind, is_changed);
-        plane::attach(&mut desired, |_| Some(Port::Memory));
+        let mut desired = revocation_fixture::desired(enis, arguments.rules, kind, is_changed);
+        in_process_switch::attach(&mut desired, |_| Some(Port::Memory));
         desired
     });
     let deltas = [Delta::between(&after, &before), Delta::between(&before, &after)];
     client.replace(after)?;
-    let guest = |number| hub.guest(&world::eni_id(number));
-    let traffic = Traffic::new(guest, revocation_world::receivers(enis), PACE);
+    let guest = |number| hub.guest(&fixture::eni_id(number));
+    let traffic = Traffic::new(guest, revocation_fixture::receivers(enis), PACE);
     if kind.revokes() {
         traffic.refused_from_now_on();
     }

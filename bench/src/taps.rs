@@ -1,8 +1,8 @@
 //! Real ports: the forwarding plane between two namespaces that it makes and removes, with their kernels at both ends.
 
-use crate::plane::{self, Plane};
-use crate::wire::{receive, send};
-use crate::world;
+use crate::fixture;
+use crate::in_process_switch::{self, Plane};
+use crate::udp::{receive, send};
 use clap::Args;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -120,10 +120,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
     let mut client = plane.connect().map_err(|error| error.to_string())?;
     client.replace(desired(arguments.rules, &names.0))?;
     let socket =
-        namespace::within(&names.0[1], || UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], world::ADMITTED_PORT))))
+        namespace::within(&names.0[1], || UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], fixture::ADMITTED_PORT))))
             .map_err(|error| error.to_string())?;
     let sending = send::Arguments {
-        receiver: SocketAddr::new(world::address(RECEIVER, false), world::ADMITTED_PORT).to_string(),
+        receiver: SocketAddr::new(fixture::address(RECEIVER, false), fixture::ADMITTED_PORT).to_string(),
         rate: arguments.rate.unwrap_or(RATE_MAX),
         size: arguments.size,
         seconds: arguments.seconds,
@@ -152,10 +152,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
 
 /// Two ENIs, each with a device in a namespace of its own.
 fn desired(rules: usize, names: &[String; 2]) -> Desired {
-    let mut desired = world::desired(rules, 1);
-    let ends = [SENDER, RECEIVER].map(world::eni_id);
+    let mut desired = fixture::desired(rules, 1);
+    let ends = [SENDER, RECEIVER].map(fixture::eni_id);
     desired.enis.retain(|id, _| ends.contains(id));
-    plane::attach(&mut desired, |id: &EniId| {
+    in_process_switch::attach(&mut desired, |id: &EniId| {
         let place = ends.iter().position(|end| end == id)?;
         Some(Port::Tap(TapPort {
             device: "eth0".into(),

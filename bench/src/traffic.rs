@@ -3,9 +3,9 @@
 //! `peers/dpdk-parts/frames.h` makes the same bursts by the same numbers, of the mixes that peers are compared with; the
 //! frames of both are compared in every run.
 
+use crate::fixture::{PAIRS, Random};
 use crate::frames::{self, Flow, Shape, Step};
 use crate::mix::{Mix, Popularity, Size};
-use crate::world::{PAIRS, Random};
 use std::collections::VecDeque;
 use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::packet::Packet;

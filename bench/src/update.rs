@@ -2,11 +2,11 @@
 //! every worker judges by it; and what the traffic notices.
 
 use crate::chart::{self, Line, Percentiles, Quantiles};
-use crate::plane::{self, Client, Plane};
+use crate::fixture;
+use crate::in_process_switch::{self, Client, Plane};
+use crate::probe_traffic::{Pace, RECEIVER, STEADY, Traffic, WATCHED};
 use crate::progress::Progress;
-use crate::update_world::{self, Kind};
-use crate::watched::{Pace, RECEIVER, STEADY, Traffic, WATCHED};
-use crate::world;
+use crate::update_fixture::{self, Kind};
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -126,16 +126,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
         .map_err(|error| error.to_string())?;
     let mut client = plane.connect().map_err(|error| error.to_string())?;
     let [mut refusing, mut admitting] = [false, true].map(|admits| {
-        update_world::desired((arguments.enis, arguments.members), arguments.rules, arguments.kind, admits)
+        update_fixture::desired((arguments.enis, arguments.members), arguments.rules, arguments.kind, admits)
     });
-    let with_port = [STEADY, RECEIVER, WATCHED].map(world::eni_id);
+    let with_port = [STEADY, RECEIVER, WATCHED].map(fixture::eni_id);
     for desired in [&mut refusing, &mut admitting] {
-        plane::attach(desired, |id| with_port.contains(id).then_some(Port::Memory));
+        in_process_switch::attach(desired, |id| with_port.contains(id).then_some(Port::Memory));
     }
     let deltas = [Delta::between(&admitting, &refusing), Delta::between(&refusing, &admitting)];
     let alone_ns = alone(&refusing, &deltas, arguments.changes)?;
     client.replace(refusing)?;
-    let traffic = Traffic::new(|number| hub.guest(&world::eni_id(number)), [RECEIVER], PACE);
+    let traffic = Traffic::new(|number| hub.guest(&fixture::eni_id(number)), [RECEIVER], PACE);
     traffic.refused_from_now_on();
     let mut changes = Changes::new(&mut client, deltas, arguments)?;
     let (mut idle_rate, mut busy_rate) = (0.0, 0.0);

@@ -2,12 +2,12 @@
 //! a switch, and kinder to itself than one: no guard, no route, no counters of ENIs. What the path is held against where
 //! no other peer is at hand.
 
-use crate::flat;
+use crate::fixture;
+use crate::flat_rules;
 use crate::frames::Step;
 use crate::mix::Mix;
-use crate::rounds::{CHUNK_ITEMS, Chunks};
+use crate::timing::{CHUNK_ITEMS, Chunks};
 use crate::traffic::{Kind, Traffic};
-use crate::world;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -51,7 +51,7 @@ pub(crate) struct Plain {
 
 impl Plain {
     pub(crate) fn new(mix: &Mix, rules: usize) -> Self {
-        let desired = world::desired(rules, mix.seed);
+        let desired = fixture::desired(rules, mix.seed);
         let traffic = Traffic::new(mix);
         let sessions_max = if mix.new_share == 1.0 { traffic.flows() * 2 } else { usize::MAX };
         Self {
@@ -59,7 +59,7 @@ impl Plain {
             opened: VecDeque::new(),
             sessions_max,
             rules: [(2, Direction::Ingress), (1, Direction::Egress)]
-                .map(|(eni, direction)| rules_of(&desired, &world::eni_id(eni), direction)),
+                .map(|(eni, direction)| rules_of(&desired, &fixture::eni_id(eni), direction)),
             packets: (0..CHUNK_ITEMS).map(|_| Packet::new(FrameBuffer::with_capacity(2048))).collect(),
             traffic,
             kind: if mix.new_share == 1.0 { Kind::First } else { Kind::Mixed },
@@ -142,7 +142,7 @@ fn accepts(rules: &[PlainRule], direction: usize, protocol: u8, peer: IpAddr, po
 }
 
 fn rules_of(desired: &Desired, eni: &EniId, direction: Direction) -> Vec<PlainRule> {
-    let in_order = flat::in_order(desired, eni, direction);
+    let in_order = flat_rules::in_order(desired, eni, direction);
     let plain = |rule: &vswitch_core::config::desired::Rule| PlainRule {
         policy: rule.policy,
         protocol: rule.protocol,
@@ -150,7 +150,7 @@ fn rules_of(desired: &Desired, eni: &EniId, direction: Direction) -> Vec<PlainRu
             Ports::Range(range) => (range.first, range.last),
             _ => (0, u16::MAX),
         },
-        far_side: flat::prefixes(desired, &rule.remote).collect(),
+        far_side: flat_rules::prefixes(desired, &rule.remote).collect(),
     };
     in_order.into_iter().map(plain).collect()
 }

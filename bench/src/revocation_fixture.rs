@@ -1,8 +1,8 @@
 //! A world in which one ENI reaches many others for one ground, and ways of taking that ground away.
 
-use crate::update_world::admitting;
-use crate::watched::{RECEIVER, STEADY, WATCHED};
-use crate::world;
+use crate::fixture;
+use crate::probe_traffic::{RECEIVER, STEADY, WATCHED};
+use crate::update_fixture::admitting;
 use clap::ValueEnum;
 use serde::Serialize;
 use vswitch_core::config::desired::{Desired, Direction, GroupKind, Policy, PrefixList, Remote, SecurityGroup};
@@ -46,10 +46,11 @@ pub(crate) fn receivers(enis: u16) -> std::ops::Range<u16> {
 
 /// `enis` receivers that share `rules` rules a direction: before a change of this kind, or after it.
 pub(crate) fn desired(enis: u16, rules: usize, kind: Kind, is_changed: bool) -> Desired {
-    let mut desired = world::desired(rules, 1);
+    let mut desired = fixture::desired(rules, 1);
     desired.enis.clear();
     for (numbers, side) in [([STEADY, RECEIVER, WATCHED].to_vec(), 0), (receivers(enis).collect(), 1)] {
-        let enis = numbers.into_iter().map(|number| (world::eni_id(number), world::eni(number, world::SIDES[side])));
+        let enis =
+            numbers.into_iter().map(|number| (fixture::eni_id(number), fixture::eni(number, fixture::SIDES[side])));
         desired.enis.extend(enis);
     }
     let [named, inner, with_rule, without_rule] =
@@ -57,8 +58,8 @@ pub(crate) fn desired(enis: u16, rules: usize, kind: Kind, is_changed: bool) -> 
     for id in [&named, &inner, &with_rule, &without_rule] {
         desired.groups.insert(id.clone(), closed_group());
     }
-    let shared = world::group_id(world::SIDES[1], Direction::Ingress);
-    let address = world::address(WATCHED, false).into();
+    let shared = fixture::group_id(fixture::SIDES[1], Direction::Ingress);
+    let address = fixture::address(WATCHED, false).into();
     let mut listed = PrefixList::default();
     let admit = |desired: &mut Desired, group: &GroupId, remote| {
         if let Some(group) = desired.groups.get_mut(group) {
@@ -89,7 +90,7 @@ pub(crate) fn desired(enis: u16, rules: usize, kind: Kind, is_changed: bool) -> 
         Kind::Timeouts => {
             admit(&mut desired, &shared, Remote::Prefix(address));
             for number in receivers(enis) {
-                if let (true, Some(eni)) = (is_changed, desired.enis.get_mut(&world::eni_id(number))) {
+                if let (true, Some(eni)) = (is_changed, desired.enis.get_mut(&fixture::eni_id(number))) {
                     eni.timeouts.udp_s = 100;
                 }
             }
@@ -109,7 +110,7 @@ fn closed_group() -> SecurityGroup {
 
 fn join(desired: &mut Desired, numbers: impl IntoIterator<Item = u16>, group: &GroupId) {
     for number in numbers {
-        if let Some(eni) = desired.enis.get_mut(&world::eni_id(number)) {
+        if let Some(eni) = desired.enis.get_mut(&fixture::eni_id(number)) {
             eni.groups.insert(group.clone());
         }
     }

@@ -66,7 +66,7 @@ impl Arrivals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Random;
+    use crate::fixture::Random;
     use std::collections::HashSet;
 
     #[test]

@@ -1,7 +1,7 @@
 //! A world in which one flow is admitted or not, in three ways, and everybody shares the rules.
 
-use crate::watched::WATCHED;
-use crate::world;
+use crate::fixture;
+use crate::probe_traffic::WATCHED;
 use clap::ValueEnum;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -27,21 +27,21 @@ pub(crate) enum Kind {
 
 /// `enis` ENIs that share `rules` rules a direction, and the `members` of the group that is joined.
 pub(crate) fn desired((enis, members): (u16, u16), rules: usize, kind: Kind, admits: bool) -> Desired {
-    let mut desired = world::desired(rules, 1);
+    let mut desired = fixture::desired(rules, 1);
     desired.enis.clear();
     for number in 1..=enis {
-        desired.enis.insert(world::eni_id(number), world::eni(number, world::SIDES[1]));
+        desired.enis.insert(fixture::eni_id(number), fixture::eni(number, fixture::SIDES[1]));
     }
     let watched = GroupId::from("sg-watched");
     for number in enis + 1..=enis + members {
-        let mut eni = world::eni(number, world::SIDES[1]);
+        let mut eni = fixture::eni(number, fixture::SIDES[1]);
         eni.groups = BTreeSet::from([watched.clone()]);
-        desired.enis.insert(world::eni_id(number), eni);
+        desired.enis.insert(fixture::eni_id(number), eni);
     }
     let group =
         SecurityGroup { vpc: "vpc-1".into(), kind: GroupKind::Basic, inner_access: Policy::Drop, rules: Vec::new() };
     desired.groups.insert(watched.clone(), group);
-    let address = world::address(WATCHED, false);
+    let address = fixture::address(WATCHED, false);
     let entries = (kind == Kind::PrefixList && admits).then(|| address.into()).into_iter().collect();
     desired.prefix_lists.insert("pl-watched".into(), PrefixList { entries });
     let remote = match kind {
@@ -52,11 +52,11 @@ pub(crate) fn desired((enis, members): (u16, u16), rules: usize, kind: Kind, adm
     if kind == Kind::Membership {
         join_as_others(&mut desired, (enis, members), admits);
     } else if let Some(eni) =
-        desired.enis.get_mut(&world::eni_id(WATCHED)).filter(|_| kind == Kind::Combination && admits)
+        desired.enis.get_mut(&fixture::eni_id(WATCHED)).filter(|_| kind == Kind::Combination && admits)
     {
         eni.groups.insert(watched);
     }
-    let shared = world::group_id(world::SIDES[1], Direction::Ingress);
+    let shared = fixture::group_id(fixture::SIDES[1], Direction::Ingress);
     if (kind != Kind::Rule || admits)
         && let Some(shared) = desired.groups.get_mut(&shared)
     {
@@ -77,9 +77,9 @@ fn join_as_others(desired: &mut Desired, (enis, members): (u16, u16), admits: bo
     desired.groups.extend(group.map(|group| (waiting.clone(), group)));
     let joins = if admits { &watched } else { &waiting };
     for (number, group) in [(WATCHED, joins), (enis + members + 1, &watched), (enis + members + 2, &waiting)] {
-        let mut eni = world::eni(number, world::SIDES[1]);
+        let mut eni = fixture::eni(number, fixture::SIDES[1]);
         eni.groups = BTreeSet::from([group.clone()]);
-        desired.enis.insert(world::eni_id(number), eni);
+        desired.enis.insert(fixture::eni_id(number), eni);
     }
 }
 
