@@ -1,7 +1,7 @@
 //! The rules of the house, held against the files that are tracked. Ratchets only tighten.
 
-#[path = "tidy/core_layout.rs"]
-mod core_layout;
+#[path = "tidy/layout.rs"]
+mod layout;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,6 +1,6 @@
 //! The HTTP interface's actions: one row each, from a call to a plan.
 //!
-//! A call goes through the row's parameters as the published interface has them ([`facts`]), then its own function,
+//! A call goes through the row's parameters as the published interface has them ([`schema`]), then its own function,
 //! which reads the rest, looks up what the caller may see and says what to change and to answer. Nothing here changes
 //! anything: the server does, once it has a [`Plan`].
 

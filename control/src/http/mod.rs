@@ -15,7 +15,6 @@ use crate::config::ApiConfig;
 use crate::ecs::{ApiSettings, Authenticator, Call};
 use crate::environment::Environment;
 use crate::error::ApiError;
-use crate::server::RunError;
 use crate::socket::view::ClientsView;
 use admission::{Admission, Ticket};
 use hyper::header::{CONNECTION, HeaderValue};
@@ -112,28 +111,28 @@ impl Endpoint {
     ///
     /// # Errors
     /// An address, a certificate or a key that cannot be used.
-    pub fn open(config: &ApiConfig, data_dir: &Path) -> Result<Self, RunError> {
+    pub fn open(config: &ApiConfig, data_dir: &Path) -> Result<Self, EndpointError> {
         let listener = match config.listen {
             Some(address) => TcpListener::bind(address)
-                .map_err(|error| RunError::Endpoint(format!("cannot listen on {address}: {error}")))?,
+                .map_err(|error| EndpointError(format!("cannot listen on {address}: {error}")))?,
             None => usual_listener()?,
         };
         let tls = match &config.tls {
-            Some((certificate, key)) => Some(tls::acceptor(certificate, key).map_err(RunError::Endpoint)?),
+            Some((certificate, key)) => Some(tls::acceptor(certificate, key).map_err(EndpointError)?),
             None => None,
         };
         let mut settings = config.settings.clone();
         if settings.access_keys.is_empty() {
-            settings.access_keys.push(keys::kept_key(data_dir).map_err(RunError::Endpoint)?);
+            settings.access_keys.push(keys::kept_key(data_dir).map_err(EndpointError)?);
         }
         let endpoint = Self::new(listener, settings)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let address = endpoint.address().map_err(|error| RunError::Endpoint(error.to_string()))?;
+        let address = endpoint.address().map_err(|error| EndpointError(error.to_string()))?;
         crate::logging::announce(&format!("ECS interface: {scheme}://{address}/"));
         let folder = data_dir.join(NONCE_FOLDER);
         let authenticator = Authenticator::with_memory(&endpoint.settings, &folder, Environment::real().now_s);
         let authenticator =
-            authenticator.map_err(|error| RunError::Endpoint(format!("cannot use {}: {error}", folder.display())))?;
+            authenticator.map_err(|error| EndpointError(format!("cannot use {}: {error}", folder.display())))?;
         Ok(Self { tls, authenticator, ..endpoint })
     }
 
@@ -141,14 +140,14 @@ impl Endpoint {
     ///
     /// # Errors
     /// Where unsigned requests are allowed on an address that others can reach.
-    pub fn new(listener: TcpListener, settings: ApiSettings) -> Result<Self, RunError> {
-        let address = listener.local_addr().map_err(|error| RunError::Endpoint(error.to_string()))?;
+    pub fn new(listener: TcpListener, settings: ApiSettings) -> Result<Self, EndpointError> {
+        let address = listener.local_addr().map_err(|error| EndpointError(error.to_string()))?;
         if settings.unsigned && !address.ip().is_loopback() {
             let message = format!("unsigned requests are for loopback addresses only, and {address} is none");
-            return Err(RunError::Endpoint(message));
+            return Err(EndpointError(message));
         }
         if settings.regions.is_empty() {
-            return Err(RunError::Endpoint("name at least one region".into()));
+            return Err(EndpointError("name at least one region".into()));
         }
         let authenticator = Authenticator::new(&settings);
         Ok(Self { listener, tls: None, settings, authenticator })
@@ -196,14 +195,14 @@ impl Endpoint {
 }
 
 /// The usual address, or any free port where another process has it.
-fn usual_listener() -> Result<TcpListener, RunError> {
+fn usual_listener() -> Result<TcpListener, EndpointError> {
     let usual = ApiConfig::LISTEN;
     let taken = match TcpListener::bind(usual) {
         Ok(listener) => return Ok(listener),
         Err(error) => error,
     };
     TcpListener::bind(SocketAddr::new(usual.ip(), 0))
-        .map_err(|error| RunError::Endpoint(format!("cannot listen on {usual} ({taken}) nor elsewhere: {error}")))
+        .map_err(|error| EndpointError(format!("cannot listen on {usual} ({taken}) nor elsewhere: {error}")))
 }
 
 /// A served interface. It ends with the value.
@@ -227,6 +226,11 @@ impl Drop for HttpServer {
         }
     }
 }
+
+/// Why the HTTP interface cannot be offered.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP interface cannot start: {0}")]
+pub struct EndpointError(String);
 
 /// Where connections bring their calls.
 pub(crate) struct Dispatcher {

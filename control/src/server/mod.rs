@@ -14,7 +14,7 @@ use crate::ecs::ApiSettings;
 use crate::error::{
     ApiError, DRY_RUN, ENI_NOT_FOUND, FORWARDING_UNAVAILABLE, INTERNAL_ERROR, INVALID_PARAMETER, REQUEST_TOO_LARGE,
 };
-use crate::http::{Endpoint, HttpServer, PendingCall};
+use crate::http::{Endpoint, EndpointError, HttpServer, PendingCall};
 use crate::os::privileges::{self, Role};
 use crate::refusal_log::RefusalLog;
 use crate::socket::connection::{Connection, Input};
@@ -71,8 +71,8 @@ pub enum RunError {
         source: io::Error,
     },
     /// The HTTP interface cannot be had.
-    #[error("the HTTP interface cannot start: {0}")]
-    Endpoint(String),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// The operating system refused something else.
     #[error("the control plane cannot {what}: {source}")]
     Io {

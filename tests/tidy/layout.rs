@@ -1,14 +1,57 @@
-//! The core's layers, and its words: what once was put in order stays so.
+//! The layers of each package, and its words: what once was put in order stays so.
 
 use super::{Source, assert_none, code, has_word, lines_where, read, sources};
 use std::collections::{BTreeMap, BTreeSet};
 
 const CORE: &str = "vswitch/core/src/";
-/// From the ground up: a folder imports only from those before it.
-const LAYERS: [&str; 11] =
-    ["config", "hw", "packet", "tables", "conntrack", "acl", "compile", "policy", "router", "datapath", "observe"];
+/// A package whose rooms stand on each other, from the ground up: a room, or a file at the root, imports only from its own
+/// room and from those before it.
+struct Package {
+    sources: &'static str,
+    layers: &'static [&'static str],
+}
+
+const PACKAGES: [Package; 3] = [
+    Package {
+        sources: CORE,
+        layers: &[
+            "config",
+            "hw",
+            "packet",
+            "tables",
+            "conntrack",
+            "acl",
+            "compile",
+            "policy",
+            "router",
+            "datapath",
+            "observe",
+        ],
+    },
+    Package { sources: "vswitch/src/", layers: &["os", "port", "exchange", "worker", "switch", "config", "daemon"] },
+    Package {
+        sources: "control/src/",
+        layers: &[
+            "os",
+            "logging",
+            "refusal_log",
+            "environment",
+            "error",
+            "command",
+            "model",
+            "store",
+            "socket",
+            "state",
+            "ecs",
+            "config",
+            "http",
+            "server",
+            "conform",
+        ],
+    },
+];
 const FILES_IN_A_FOLDER_MAX: usize = 16;
-/// Names of types that have given way to the field's: docs/glossary.md.
+/// Names of types of the core that have given way to the field's: docs/glossary.md.
 const RETIRED: [&str; 30] = [
     "Passage",
     "Passages",
@@ -42,10 +85,30 @@ const RETIRED: [&str; 30] = [
     "Stale",
 ];
 
-/// The modules of the core by their paths, each with its code.
-fn modules() -> BTreeMap<Vec<String>, String> {
+const RETIRED_IN_THE_SHELL: [&str; 10] =
+    ["Crew", "Desk", "Ask", "Surroundings", "PortWish", "Aside", "Recall", "Pacer", "Tally", "Unjudged"];
+const RETIRED_IN_CONTROL: [&str; 15] = [
+    "Authority",
+    "Kept",
+    "Wish",
+    "Work",
+    "Making",
+    "Performed",
+    "Answered",
+    "Asked",
+    "Counter",
+    "Made",
+    "Manner",
+    "Gate",
+    "Desk",
+    "Claim",
+    "FarEnd",
+];
+
+/// The modules of a package by their paths, each with its code.
+fn modules(package: &Package) -> BTreeMap<Vec<String>, String> {
     let module = |source: Source| {
-        let path = source.path.strip_prefix(CORE)?.strip_suffix(".rs")?.to_owned();
+        let path = source.path.strip_prefix(package.sources)?.strip_suffix(".rs")?.to_owned();
         let mut path: Vec<String> = path.split('/').map(Into::into).collect();
         path.pop_if(|last| last == "mod" || last == "lib");
         let text = source.text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned();
@@ -75,7 +138,7 @@ fn expand(tree: &str) -> Vec<String> {
     found
 }
 
-/// What a module names of the core: whether only to hand it on, and the path from the root.
+/// What a module names of its package: whether only to hand it on, and the path from the root.
 fn imports(module: &[String], text: &str, all: &BTreeMap<Vec<String>, String>) -> Vec<(bool, Vec<String>)> {
     let mut trees: Vec<(bool, String)> = Vec::new();
     let mut rest = String::new();
@@ -111,9 +174,9 @@ fn imports(module: &[String], text: &str, all: &BTreeMap<Vec<String>, String>) -
 }
 
 /// Which module imports which, through what others hand on.
-fn graph() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
-    let all = modules();
-    assert!(all.len() > 60, "the core is somewhere else by now");
+fn graph(package: &Package) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let all = modules(package);
+    assert!(all.len() > 30, "{} is somewhere else by now", package.sources);
     let named: BTreeMap<_, _> = all.iter().map(|(module, text)| (module, imports(module, text, &all))).collect();
     let resolve = |mut path: Vec<String>| loop {
         let length = (0..=path.len()).rev().find(|length| all.contains_key(&path[..*length])).unwrap_or(0);
@@ -137,33 +200,48 @@ fn graph() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
 }
 
 #[test]
-fn no_file_of_the_core_imports_itself_in_a_circle() {
-    let mut left = graph();
-    // What imports nothing that is left is in no circle.
-    while let Some(done) = left.iter().find(|(_, others)| others.iter().all(|other| !left.contains_key(other))) {
-        let done = done.0.clone();
-        left.remove(&done);
+fn no_file_of_the_forwarding_plane_imports_itself_in_a_circle() {
+    // In `control` the files of a room share the type of its first page.
+    for package in PACKAGES.iter().filter(|package| package.sources.starts_with("vswitch/")) {
+        let mut left = graph(package);
+        // What imports nothing that is left is in no circle.
+        while let Some(done) = left.iter().find(|(_, others)| others.iter().all(|other| !left.contains_key(other))) {
+            let done = done.0.clone();
+            left.remove(&done);
+        }
+        let circle: Vec<String> = left
+            .iter()
+            .map(|(module, others)| {
+                let others: Vec<String> =
+                    others.iter().filter(|other| left.contains_key(*other)).map(|other| other.join("/")).collect();
+                format!("{} imports {}", module.join("/"), others.join(", "))
+            })
+            .collect();
+        assert_none("move a type out of the circle, to a file of its own below", &circle);
     }
-    let circle: Vec<String> = left.keys().map(|module| module.join("/")).collect();
-    assert_none("move a type out of the circle, to a file of its own below", &circle);
 }
 
 #[test]
-fn layers_of_the_core_import_only_those_below() {
-    let rank = |module: &[String]| LAYERS.iter().position(|layer| *layer == module[0]);
+fn layers_import_only_those_below() {
     let mut found = Vec::new();
-    for (module, others) in graph() {
-        let own = rank(&module).unwrap_or_else(|| panic!("{} is in no layer", module.join("/")));
-        let above = others.iter().filter(|other| rank(other).is_none_or(|other| other > own));
-        found.extend(above.map(|other| format!("{} imports {}", module.join("/"), other.join("/"))));
+    for package in &PACKAGES {
+        let rank = |module: &[String]| package.layers.iter().position(|layer| *layer == module[0]);
+        for (module, others) in graph(package) {
+            let own = rank(&module).unwrap_or_else(|| panic!("{}{} is in no layer", package.sources, module.join("/")));
+            let above = others.iter().filter(|other| rank(other).is_none_or(|other| other > own));
+            found.extend(
+                above.map(|other| format!("{}{} imports {}", package.sources, module.join("/"), other.join("/"))),
+            );
+        }
     }
-    assert_none("the layers are, from the ground up, config to observe", &found);
+    assert_none("a room imports only from those below it", &found);
 }
 
 #[test]
-fn folders_of_the_core_are_small() {
+fn folders_are_small() {
     let mut folders: BTreeMap<String, usize> = BTreeMap::new();
-    for source in sources().into_iter().filter(|source| source.path.starts_with(CORE)) {
+    let is_held = |path: &str| PACKAGES.iter().any(|package| path.starts_with(package.sources));
+    for source in sources().into_iter().filter(|source| is_held(&source.path)) {
         *folders.entry(source.path.rsplit_once('/').map_or("", |(folder, _)| folder).into()).or_default() += 1;
     }
     let large = folders.into_iter().filter(|(_, files)| *files > FILES_IN_A_FOLDER_MAX);
@@ -173,12 +251,17 @@ fn folders_of_the_core_are_small() {
 
 #[test]
 fn retired_words_stay_retired() {
-    let core: Vec<Source> = sources().into_iter().filter(|source| source.path.starts_with(CORE)).collect();
-    let found = lines_where(&core, |_, line| {
-        let code = code(line);
-        let defines = ["struct ", "enum ", "trait ", "type "].iter().any(|keyword| code.contains(keyword));
-        defines && RETIRED.iter().any(|word| has_word(&code, word))
-    });
+    let held: [(&str, &[&str]); 3] =
+        [(CORE, &RETIRED), ("vswitch/src/", &RETIRED_IN_THE_SHELL), ("control/src/", &RETIRED_IN_CONTROL)];
+    let mut found = Vec::new();
+    for (sources_of, retired) in held {
+        let own: Vec<Source> = sources().into_iter().filter(|source| source.path.starts_with(sources_of)).collect();
+        found.extend(lines_where(&own, |_, line| {
+            let code = code(line);
+            let defines = ["struct ", "enum ", "trait ", "type "].iter().any(|keyword| code.contains(keyword));
+            defines && retired.iter().any(|word| has_word(&code, word))
+        }));
+    }
     assert_none("docs/glossary.md has the word", &found);
 }
 
