@@ -90,8 +90,8 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Resu
         Some(up::TapIo::Auto) | None if vswitch::os::io_uring::is_cheaper() => TapIo::Uring,
         Some(up::TapIo::Auto) | None => TapIo::Plain,
     };
-    config.ports.rx_queues = given.lanes.unwrap_or(1);
-    config.ports.rx_queues_max = given.lanes_max.unwrap_or(1);
+    config.ports.rx_queues = given.rx_queues.unwrap_or(1);
+    config.ports.rx_queues_max = given.rx_queues_max.unwrap_or(1);
     config.busy_poll = match given.busy_poll {
         Some(up::BusyPoll::Always) => vswitch::BusyPoll::Always,
         Some(up::BusyPoll::Never) => vswitch::BusyPoll::Never,

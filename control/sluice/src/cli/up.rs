@@ -106,12 +106,12 @@ pub(crate) struct VswitchArguments {
     #[arg(long)]
     pub(crate) no_coalescing: bool,
     /// Workers that receive for each TAP device; no more than there are workers [default: 1].
-    #[arg(long = "rx-queues", alias = "lanes", value_name = "N")]
-    pub(crate) lanes: Option<usize>,
+    #[arg(long, alias = "lanes", value_name = "N")]
+    pub(crate) rx_queues: Option<usize>,
     /// Queues that each TAP device gets, so that `sluice workers set` can have as many rx queues later [default: as many as
     /// rx queues].
-    #[arg(long = "rx-queues-max", alias = "lanes-max", value_name = "N")]
-    pub(crate) lanes_max: Option<usize>,
+    #[arg(long, alias = "lanes-max", value_name = "N")]
+    pub(crate) rx_queues_max: Option<usize>,
     /// How it was started.
     #[command(flatten)]
     pub(crate) parent: ParentArguments,
@@ -200,11 +200,11 @@ pub(crate) struct ConfigFile {
     /// Whether TCP segments are put together for ports that take many at once.
     pub(crate) coalescing: Option<bool>,
     /// Workers that receive for each TAP device.
-    #[serde(rename = "rx_queues", alias = "lanes")]
-    pub(crate) lanes: Option<usize>,
+    #[serde(alias = "lanes")]
+    pub(crate) rx_queues: Option<usize>,
     /// Queues that each TAP device gets.
-    #[serde(rename = "rx_queues_max", alias = "lanes_max")]
-    pub(crate) lanes_max: Option<usize>,
+    #[serde(alias = "lanes_max")]
+    pub(crate) rx_queues_max: Option<usize>,
     /// How much of everything there may be.
     pub(crate) quotas: Option<control::model::Quotas>,
     /// Where the HTTP interface is offered; `none` for nowhere.
@@ -260,8 +260,8 @@ pub(crate) fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, conf
     };
     number("--workers", given.workers.or(config.workers));
     number("--sessions-per-worker", given.sessions_per_worker.or(config.sessions_per_worker));
-    number("--rx-queues", given.lanes.or(config.lanes));
-    number("--rx-queues-max", given.lanes_max.or(config.lanes_max));
+    number("--rx-queues", given.rx_queues.or(config.rx_queues));
+    number("--rx-queues-max", given.rx_queues_max.or(config.rx_queues_max));
     if given.no_pin || config.pin == Some(false) {
         list.push("--no-pin".into());
     }
@@ -290,4 +290,23 @@ pub(crate) fn control_arguments(paths: &Paths, given: &Arguments) -> Vec<OsStrin
         list.extend(["--config".into(), absolute(config)]);
     }
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn old_names_of_rx_queues_are_taken() {
+        let config: ConfigFile = toml::from_str("lanes = 2\nlanes_max = 4").expect("the old names are known");
+        assert_eq!((config.rx_queues, config.rx_queues_max), (Some(2), Some(4)));
+        let config: ConfigFile = toml::from_str("rx_queues = 2\nrx_queues_max = 4").expect("so are the new ones");
+        assert_eq!((config.rx_queues, config.rx_queues_max), (Some(2), Some(4)));
+        for line in ["sluice vswitch --lanes 2 --lanes-max 4", "sluice vswitch --rx-queues 2 --rx-queues-max 4"] {
+            let arguments = crate::cli::Arguments::try_parse_from(line.split(' ')).expect("the command is taken");
+            let crate::cli::Command::Vswitch(vswitch) = arguments.command else { panic!("another command") };
+            assert_eq!((vswitch.plane.rx_queues, vswitch.plane.rx_queues_max), (Some(2), Some(4)), "{line}");
+        }
+    }
 }
