@@ -20,11 +20,7 @@ pub struct PortSpec {
 impl PortSpec {
     /// The name of the kind of port, as in `PortStatus`.
     pub fn kind(&self) -> &'static str {
-        match self.port {
-            desired::Port::Tap(_) => "tap",
-            desired::Port::Packet(_) => "packet",
-            desired::Port::Memory => "memory",
-        }
+        self.port.kind()
     }
 
     /// The TAP device, if it is one.
@@ -54,7 +50,10 @@ impl PortSpec {
 
     /// Whether a port of this kind may have several rx queues.
     pub fn has_rx_queues(&self) -> bool {
-        self.interface_that_exists().is_none()
+        match self.port {
+            desired::Port::Tap(_) | desired::Port::Memory => true,
+            desired::Port::Packet(_) => false,
+        }
     }
 
     /// The longest frame that it may carry, bytes.

@@ -353,11 +353,11 @@ fn addresses(eni: &EniView) -> String {
 }
 
 fn port(eni: &EniView) -> String {
-    match eni.port.as_ref().map(Port::device) {
-        Some(Some((device, Some(namespace)))) => format!("{device} in {namespace}"),
-        Some(Some((device, None))) => device.into(),
-        Some(None) => "memory".into(),
-        None => "-".into(),
+    let Some(port) = &eni.port else { return "-".into() };
+    match port.device() {
+        Some((device, Some(namespace))) => format!("{device} in {namespace}"),
+        Some((device, None)) => device.into(),
+        None => port.kind().into(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A lab file: the objects of a lab, and what has to change for them to be so. Pure: the state is an argument.
 
+mod rule_key;
+
 use super::CliError;
 use control::command::{
     Batch, Command, EniAssign, EniAttach, EniCreate, EniDetach, EniModify, EniUnassign, GroupCreate, GroupModify,
@@ -8,7 +10,7 @@ use control::command::{
     VswitchModify,
 };
 use control::socket::view::{EniView, GroupView, ListEntryView, RuleView, StateView};
-use ipnet::IpNet;
+use rule_key::{RuleKey, prefix_text};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -444,75 +446,6 @@ impl Eni {
             ..EniCreate::default()
         }
     }
-}
-
-/// What makes two rules of a group and direction the same, normalised (`semantics.md` §1.5).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct RuleKey {
-    priority: i64,
-    policy: String,
-    protocol: String,
-    ports: String,
-    peer: String,
-    source_ports: String,
-    local: String,
-}
-
-impl RuleKey {
-    fn of_spec(spec: &RuleSpec) -> Self {
-        let cidr = spec.cidr.as_ref().or(spec.ipv6_cidr.as_ref()).map(|text| prefix_text(text));
-        let local = spec.local_cidr.as_ref().or(spec.ipv6_local_cidr.as_ref());
-        let ports = spec.ports.clone().or_else(|| spec.port_list.clone()).unwrap_or_else(|| "-1/-1".into());
-        Self {
-            priority: spec.priority.unwrap_or(1),
-            policy: spec.policy.as_deref().unwrap_or("accept").to_ascii_lowercase(),
-            protocol: protocol_text(&spec.protocol),
-            ports,
-            peer: cidr.or_else(|| spec.group.clone()).or_else(|| spec.prefix_list.clone()).unwrap_or_default(),
-            source_ports: spec.source_ports.clone().filter(|ports| ports != "-1/-1").unwrap_or_default(),
-            local: local.map(|text| prefix_text(text)).unwrap_or_default(),
-        }
-    }
-
-    fn of_view(view: &RuleView) -> Self {
-        let group = view.remote_group.as_ref().map(ToString::to_string);
-        let list = view.prefix_list.as_ref().map(ToString::to_string);
-        let port_list = view.port_list.as_ref().map(ToString::to_string);
-        Self {
-            priority: view.priority.into(),
-            policy: if view.policy == Policy::Accept { "accept" } else { "drop" }.into(),
-            protocol: protocol_text(&view.protocol),
-            ports: port_list.unwrap_or_else(|| view.ports.clone()),
-            peer: view.cidr.as_deref().map(prefix_text).or(group).or(list).unwrap_or_default(),
-            source_ports: view.source_ports.clone().unwrap_or_default(),
-            local: view.local_cidr.map(|local| local.trunc().to_string()).unwrap_or_default(),
-        }
-    }
-}
-
-impl std::fmt::Display for RuleKey {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { priority, policy, protocol, ports, peer, .. } = self;
-        let ports = if ports == "-1/-1" { String::new() } else { format!(" {ports}") };
-        write!(formatter, "{policy} {protocol}{ports} {peer} at {priority}")
-    }
-}
-
-fn protocol_text(text: &str) -> String {
-    match text.to_ascii_lowercase().as_str() {
-        "6" => "tcp".into(),
-        "17" => "udp".into(),
-        "1" => "icmp".into(),
-        "58" => "icmpv6".into(),
-        "47" => "gre".into(),
-        name => name.into(),
-    }
-}
-
-/// A prefix without host bits, an address as its prefix; other text as it is.
-fn prefix_text(text: &str) -> String {
-    let prefix = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-    prefix.map_or_else(|| text.to_owned(), |prefix| prefix.trunc().to_string())
 }
 
 fn entry_changes(wanted: &BTreeSet<String>, present: &[ListEntryView]) -> (Vec<String>, Vec<String>) {

@@ -59,14 +59,29 @@ pub struct Rule {
 impl Rule {
     /// Whether another rule is the same but for its description: the identity key (§1.5).
     pub(super) fn equals(&self, other: &Self) -> bool {
-        self.direction == other.direction
-            && self.policy == other.policy
-            && self.priority == other.priority
-            && self.protocol == other.protocol
-            && self.ports == other.ports
-            && self.source_ports == other.source_ports
-            && self.remote == other.remote
-            && self.local == other.local
+        // Field by field, so that a new one does not compile until it is said here whether it counts.
+        let Self {
+            direction,
+            policy,
+            priority,
+            protocol,
+            ports,
+            source_ports,
+            remote,
+            remote_text: _,
+            local,
+            local_text: _,
+            description: _,
+            created_s: _,
+        } = self;
+        *direction == other.direction
+            && *policy == other.policy
+            && *priority == other.priority
+            && *protocol == other.protocol
+            && *ports == other.ports
+            && *source_ports == other.source_ports
+            && *remote == other.remote
+            && *local == other.local
     }
 
     pub(crate) fn names_group(&self, group: &GroupId) -> bool {

@@ -224,10 +224,25 @@ impl RuleSet {
 
     /// Notes all of a rule but where it matches.
     fn enter(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>, group: u32) {
-        put_bit(&mut self.accepts, bit, rule.policy == Policy::Accept);
-        self.rules[bit as usize] = Some(AclRule { id: rule.id.clone(), group });
+        // Field by field: a new one does not compile until it has rows, or a check.
+        let Rule {
+            id,
+            policy,
+            local,
+            // The direction has rules of its own; the priority is the order of the bits.
+            direction: _,
+            priority: _,
+            // `ServiceRows`, and `PortCheck` where these are not exact.
+            protocol: _,
+            ports: _,
+            source_ports: _,
+            // `RulesBySet`.
+            remote: _,
+        } = rule;
+        put_bit(&mut self.accepts, bit, *policy == Policy::Accept);
+        self.rules[bit as usize] = Some(AclRule { id: id.clone(), group });
         if let Some(checks) = &mut self.checks {
-            checks[bit as usize] = RuleCheck { ports: PortCheck::new(rule, ranges), local: rule.local };
+            checks[bit as usize] = RuleCheck { ports: PortCheck::new(rule, ranges), local: *local };
         }
     }
 

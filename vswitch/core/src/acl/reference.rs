@@ -69,12 +69,24 @@ fn contains(prefix: &IpNet, address: IpAddr) -> bool {
 
 /// §2: one rule against one packet. Only the rule's own direction is asked.
 fn matches(desired: &Desired, rule: &Rule, tuple: &Tuple) -> bool {
+    // Field by field, so that a new one does not compile until it is said here what it means.
+    let Rule {
+        id: _,
+        direction,
+        policy: _,
+        priority: _,
+        protocol: covered,
+        ports: destination_ports,
+        source_ports,
+        remote: object,
+        local: near,
+    } = rule;
     let (source, destination) = (tuple.addresses.source(), tuple.addresses.destination());
-    let (remote, local) = match rule.direction {
+    let (remote, local) = match direction {
         Direction::Ingress => (source, destination),
         Direction::Egress => (destination, source),
     };
-    let object = match &rule.remote {
+    let is_object = match object {
         Remote::Prefix(prefix) => contains(prefix, remote),
         Remote::PrefixList(list) => {
             desired.prefix_lists.get(list).is_some_and(|list| list.entries.iter().any(|entry| contains(entry, remote)))
@@ -83,14 +95,14 @@ fn matches(desired: &Desired, rule: &Rule, tuple: &Tuple) -> bool {
             desired.enis.values().any(|member| member.groups.contains(group) && owns(member, remote))
         }
     };
-    let protocol = match rule.protocol {
+    let has_protocol = match *covered {
         Protocol::All => true,
         Protocol::ICMP => tuple.protocol == protocol::ICMP && remote.is_ipv4(),
         Protocol::ICMPV6 => tuple.protocol == protocol::ICMPV6 && remote.is_ipv6(),
         Protocol::Number(number) => tuple.protocol == number,
     };
-    let ports = if matches!(tuple.protocol, protocol::TCP | protocol::UDP) && rule.protocol.has_ports() {
-        let destination = match &rule.ports {
+    let has_ports = if matches!(tuple.protocol, protocol::TCP | protocol::UDP) && covered.has_ports() {
+        let destination = match destination_ports {
             Ports::Any => false,
             Ports::Range(range) => range.contains(tuple.destination_port),
             Ports::List(list) => desired
@@ -98,9 +110,9 @@ fn matches(desired: &Desired, rule: &Rule, tuple: &Tuple) -> bool {
                 .get(list)
                 .is_some_and(|list| list.entries.iter().any(|range| range.contains(tuple.destination_port))),
         };
-        destination && rule.source_ports.is_none_or(|range| range.contains(tuple.source_port))
+        destination && source_ports.is_none_or(|range| range.contains(tuple.source_port))
     } else {
         true
     };
-    object && protocol && ports && rule.local.is_none_or(|prefix| contains(&prefix, local))
+    is_object && has_protocol && has_ports && near.is_none_or(|prefix| contains(&prefix, local))
 }

@@ -485,6 +485,15 @@ pub enum Port {
 }
 
 impl Port {
+    /// The name of its type, as in JSON and in listings.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Tap(_) => "tap",
+            Self::Packet(_) => "packet",
+            Self::Memory => "memory",
+        }
+    }
+
     /// The largest layer-3 packet that it carries, bytes.
     pub const fn mtu_bytes(&self) -> u16 {
         match self {

@@ -264,7 +264,12 @@ impl Decision {
             Stage::QuoteTruncated => DropReason::QuoteTruncated,
             Stage::QuoteForged => DropReason::QuoteForged,
             Stage::OutOfWindow => DropReason::TcpOutOfWindow,
-            _ => DropReason::DefaultDrop,
+            Stage::Default => DropReason::DefaultDrop,
+            // They let pass.
+            Stage::ExemptArp | Stage::ExemptNd | Stage::ExemptDhcp | Stage::ExemptMetadata | Stage::ExemptPmtud => {
+                DropReason::DefaultDrop
+            }
+            Stage::ExemptSlb | Stage::ExemptProbe | Stage::IntraGroup => DropReason::DefaultDrop,
         }
     }
 }
