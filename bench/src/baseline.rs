@@ -4,9 +4,9 @@
 
 use crate::fixture;
 use crate::flat_rules;
-use crate::frames::Step;
-use crate::mix::Mix;
 use crate::timing::{CHUNK_ITEMS, Chunks};
+use crate::traffic::frames::Step;
+use crate::traffic::mix::Mix;
 use crate::traffic::{Kind, Traffic};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use hashbrown::HashMap;

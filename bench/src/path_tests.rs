@@ -1,5 +1,5 @@
 use super::*;
-use crate::mix::Size;
+use crate::traffic::mix::Size;
 use vswitch_core::packet::headers::{self, tcp_flags};
 
 fn mix() -> Mix {

@@ -6,10 +6,10 @@
 
 use crate::chart::{self, Line, Percentiles, Quantiles};
 use crate::fixture;
+use crate::fixture::revocation::{self, Kind};
 use crate::in_process_switch::{self, Client, Plane};
-use crate::probe_traffic::{Pace, Traffic};
 use crate::progress::Progress;
-use crate::revocation_fixture::{self, Kind};
+use crate::traffic::probe::{Pace, Traffic};
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -170,14 +170,14 @@ fn measure(
     (hub, client): (&MemoryHub, &mut Client),
 ) -> Result<Measured, String> {
     let [before, after] = [false, true].map(|is_changed| {
-        let mut desired = revocation_fixture::desired(enis, arguments.rules, kind, is_changed);
+        let mut desired = revocation::desired(enis, arguments.rules, kind, is_changed);
         in_process_switch::attach(&mut desired, |_| Some(Port::Memory));
         desired
     });
     let deltas = [Delta::between(&after, &before), Delta::between(&before, &after)];
     client.replace(after)?;
     let guest = |number| hub.guest(&fixture::eni_id(number));
-    let traffic = Traffic::new(guest, revocation_fixture::receivers(enis), PACE);
+    let traffic = Traffic::new(guest, revocation::receivers(enis), PACE);
     if kind.revokes() {
         traffic.refused_from_now_on();
     }

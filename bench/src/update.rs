@@ -3,10 +3,10 @@
 
 use crate::chart::{self, Line, Percentiles, Quantiles};
 use crate::fixture;
+use crate::fixture::update::{self, Kind};
 use crate::in_process_switch::{self, Client, Plane};
-use crate::probe_traffic::{Pace, RECEIVER, STEADY, Traffic, WATCHED};
 use crate::progress::Progress;
-use crate::update_fixture::{self, Kind};
+use crate::traffic::probe::{Pace, RECEIVER, STEADY, Traffic, WATCHED};
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -125,9 +125,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
     let plane = Plane::start(|config| (config.workers, config.ports) = (arguments.workers.into(), ports))
         .map_err(|error| error.to_string())?;
     let mut client = plane.connect().map_err(|error| error.to_string())?;
-    let [mut refusing, mut admitting] = [false, true].map(|admits| {
-        update_fixture::desired((arguments.enis, arguments.members), arguments.rules, arguments.kind, admits)
-    });
+    let [mut refusing, mut admitting] = [false, true]
+        .map(|admits| update::desired((arguments.enis, arguments.members), arguments.rules, arguments.kind, admits));
     let with_port = [STEADY, RECEIVER, WATCHED].map(fixture::eni_id);
     for desired in [&mut refusing, &mut admitting] {
         in_process_switch::attach(desired, |id| with_port.contains(id).then_some(Port::Memory));

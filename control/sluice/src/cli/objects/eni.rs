@@ -1,7 +1,7 @@
 //! `sluice eni`.
 
-use super::output::{fields, list};
-use super::{CliError, Session};
+use crate::cli::output::{fields, list};
+use crate::cli::{CliError, Session};
 use clap::{Args, Subcommand};
 use control::command::{self, Command, TimeoutsChange, TrackingChange};
 use control::socket::query::{Answer, EniFilter, EniShow, Query};
@@ -146,7 +146,7 @@ pub(crate) struct Create {
 
 /// What an ENI may ask of the session tables.
 #[derive(Debug, Args)]
-pub(super) struct Tracking {
+pub(crate) struct Tracking {
     /// Sessions that find room even in a full table.
     #[arg(long)]
     sessions_guaranteed: Option<u32>,
@@ -168,7 +168,7 @@ impl Tracking {
 
 /// Idle timeouts, seconds.
 #[derive(Debug, Args)]
-pub(super) struct Timeouts {
+pub(crate) struct Timeouts {
     /// Established TCP: 30, 60, 80, 100, 200, 300, 500, 700 or 910 s.
     #[arg(long)]
     tcp_established_s: Option<u16>,
@@ -252,7 +252,7 @@ pub(crate) struct Unassign {
     prefixes: Vec<String>,
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     match verb {
         Verb::Create(create) => session.change(Command::EniCreate(Box::new(creation(*create)))),
         Verb::Modify(modify) => {

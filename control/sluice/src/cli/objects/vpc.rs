@@ -1,7 +1,7 @@
 //! `sluice vpc`.
 
-use super::output::{fields, list};
-use super::{CliError, Session};
+use crate::cli::output::{fields, list};
+use crate::cli::{CliError, Session};
 use clap::{Args, Subcommand};
 use control::command::{self, Command};
 use control::socket::query::{Answer, Nothing, Query, VpcShow};
@@ -80,7 +80,7 @@ pub(crate) struct Modify {
     ipv6_cidr: Option<String>,
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     match verb {
         Verb::Create(Create { id, cidr, ipv6_cidr, name, description }) => {
             session.change(Command::VpcCreate(command::VpcCreate { id, cidr, ipv6_cidr, name, description }))

@@ -1,8 +1,8 @@
 //! `sluice sg`.
 
-use super::output::{fields, list};
 use super::rule::rule_table;
-use super::{CliError, Session};
+use crate::cli::output::{fields, list};
+use crate::cli::{CliError, Session};
 use clap::{Args, Subcommand};
 use control::command::{self, Command};
 use control::socket::query::{Answer, GroupFilter, GroupShow, Query};
@@ -93,7 +93,7 @@ pub(crate) struct Modify {
     service_managed: Option<bool>,
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     match verb {
         Verb::Create(Create { id, vpc, kind, inner_access, service_managed, name, description }) => {
             let create = command::GroupCreate { id, vpc, kind, inner_access, service_managed, name, description };

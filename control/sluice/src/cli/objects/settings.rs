@@ -1,7 +1,7 @@
 //! `sluice settings`.
 
-use super::output::fields;
-use super::{CliError, Session};
+use crate::cli::output::fields;
+use crate::cli::{CliError, Session};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use control::command::{Command, SettingsModify};
@@ -58,7 +58,7 @@ pub(crate) struct Modify {
     icmp_timeout_s: Option<u16>,
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     match verb {
         Verb::Show => {
             if let Answer::Settings(settings) = session.ask(Query::SettingsShow(Nothing {}))? {

@@ -1,7 +1,7 @@
 //! `sluice prefix-list`.
 
-use super::output::{columns, fields, list};
-use super::{CliError, Session};
+use crate::cli::output::{columns, fields, list};
+use crate::cli::{CliError, Session};
 use clap::{Args, Subcommand};
 use control::command::{self, Command, PrefixListEntry};
 use control::socket::query::{Answer, Nothing, PrefixListShow, Query};
@@ -70,7 +70,7 @@ pub(crate) struct Modify {
     remove: Vec<String>,
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     let entry = |cidr: String| PrefixListEntry { cidr, description: None };
     match verb {
         Verb::Create(Create { id, name, description, family, max_entries, entries }) => {
@@ -128,7 +128,7 @@ fn told(view: &PrefixListView) -> String {
 }
 
 /// The entries of a list.
-pub(super) fn entries_told(entries: &[ListEntryView]) -> String {
+pub(crate) fn entries_told(entries: &[ListEntryView]) -> String {
     if entries.is_empty() {
         return "no entries: it matches nothing".into();
     }

@@ -1,9 +1,9 @@
 //! `sluice port-list`.
 
-use super::output::{fields, list};
 use super::prefix_list::entries_told;
 use super::rule::range;
-use super::{CliError, Session};
+use crate::cli::output::{fields, list};
+use crate::cli::{CliError, Session};
 use clap::{Args, Subcommand};
 use control::command::{self, Command, PortListEntry};
 use control::socket::query::{Answer, Nothing, PortListShow, Query};
@@ -69,7 +69,7 @@ pub(crate) struct Modify {
     remove: Vec<String>,
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     let entry = |ports: String| PortListEntry { ports: range(&ports), description: None };
     match verb {
         Verb::Create(Create { id, name, description, max_entries, entries }) => {

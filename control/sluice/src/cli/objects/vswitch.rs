@@ -1,7 +1,7 @@
 //! `sluice vswitch`: the subnets, and without a verb the forwarding plane.
 
-use super::output::{fields, list};
-use super::{CliError, Session, up};
+use crate::cli::output::{fields, list};
+use crate::cli::{CliError, Session, up};
 use clap::{Args, Subcommand};
 use control::command::{self, Command};
 use control::socket::query::{Answer, Query, VswitchFilter, VswitchShow};
@@ -83,7 +83,7 @@ pub(crate) struct Modify {
     ipv6_cidr: Option<String>,
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     match verb {
         Verb::Create(Create { id, vpc, cidr, ipv6_cidr, name, description }) => {
             let create = command::VswitchCreate { id, vpc, cidr, ipv6_cidr, name, description };

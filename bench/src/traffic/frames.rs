@@ -1,7 +1,7 @@
 //! Flows, and the frames that their ends send.
 
 use crate::fixture::{self, ADMITTED_PORT, PAIRS};
-use crate::mix::Transport;
+use crate::traffic::mix::Transport;
 use std::net::IpAddr;
 use vswitch_core::packet::FrameBuffer;
 use vswitch_core::packet::headers::protocol::{TCP, UDP};

@@ -1,8 +1,8 @@
 //! Traffic while rules change: a steady flow that no change is about, and flows that are watched, for they are admitted
 //! and refused in turn.
 
-use crate::frames::{self, Flow, Shape, Step};
-use crate::mix::Transport;
+use crate::traffic::frames::{self, Flow, Shape, Step};
+use crate::traffic::mix::Transport;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use vswitch::port::memory::MemoryGuest;

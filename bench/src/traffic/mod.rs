@@ -3,9 +3,13 @@
 //! `peers/dpdk-parts/frames.h` makes the same bursts by the same numbers, of the mixes that peers are compared with; the
 //! frames of both are compared in every run.
 
+pub(crate) mod frames;
+pub(crate) mod mix;
+pub(crate) mod probe;
+
 use crate::fixture::{PAIRS, Random};
-use crate::frames::{self, Flow, Shape, Step};
-use crate::mix::{Mix, Popularity, Size};
+use crate::traffic::mix::{Mix, Popularity, Size};
+use frames::{Flow, Shape, Step};
 use std::collections::VecDeque;
 use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::packet::Packet;

@@ -1,7 +1,7 @@
 //! `sluice rule`.
 
-use super::output::{columns, list};
-use super::{CliError, Session};
+use crate::cli::output::{columns, list};
+use crate::cli::{CliError, Session};
 use clap::{Args, Subcommand, ValueEnum};
 use control::command::{Command, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 use control::socket::query::{Answer, Query, RuleFilter};
@@ -65,7 +65,7 @@ pub(crate) struct Add {
 
 /// What identifies a rule besides its group and direction.
 #[derive(Debug, Args)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     /// tcp, udp, icmp, icmpv6, gre, all or a number.
     #[arg(long)]
     protocol: String,
@@ -126,7 +126,7 @@ pub(crate) struct Modify {
     description: Option<String>,
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     match verb {
         Verb::Add(add) => {
             let rule = RuleSpec { id: add.id, description: add.description, ..spec(add.fields) };
@@ -214,7 +214,7 @@ fn ports(text: Option<String>) -> (Option<String>, Option<String>) {
 }
 
 /// `80` means `80/80`, and `80-90` means `80/90`.
-pub(super) fn range(text: &str) -> String {
+pub(crate) fn range(text: &str) -> String {
     match text.split_once('-') {
         _ if text.contains('/') => text.to_owned(),
         Some((first, last)) => format!("{first}/{last}"),
@@ -223,7 +223,7 @@ pub(super) fn range(text: &str) -> String {
 }
 
 /// Rules in the order in which they decide.
-pub(super) fn rule_table(rules: &[RuleView]) -> String {
+pub(crate) fn rule_table(rules: &[RuleView]) -> String {
     let headings = ["direction", "priority", "policy", "protocol", "ports", "peer", "rule", "group", "description"];
     columns(
         headings,

@@ -1,0 +1,10 @@
+//! What customers have: a file per noun.
+
+pub(crate) mod eni;
+pub(crate) mod port_list;
+pub(crate) mod prefix_list;
+pub(crate) mod rule;
+pub(crate) mod security_group;
+pub(crate) mod settings;
+pub(crate) mod vpc;
+pub(crate) mod vswitch;
