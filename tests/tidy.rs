@@ -161,6 +161,24 @@ fn functions_are_measured() {
 }
 
 #[test]
+fn prose_is_at_most_120_columns_wide() {
+    // The reference of the API is generated, a line for each list.
+    let pages = tracked().into_iter().filter(|path| path.ends_with(".md") && path != "docs/api.md").filter_map(read);
+    let mut wide = Vec::new();
+    for page in pages {
+        let mut is_fenced = false;
+        for (number, line) in page.text.lines().enumerate() {
+            is_fenced ^= line.starts_with("```");
+            let is_table = line.starts_with('|');
+            if !is_fenced && !is_table && line.chars().count() > 120 {
+                wide.push(format!("{}:{}", page.path, number + 1));
+            }
+        }
+    }
+    assert_none("prose has at most 120 columns", &wide);
+}
+
+#[test]
 fn names_of_files_say_what_is_inside() {
     let banned = |path: &String| {
         let parts: Vec<&str> = path.split(['/', '.', '_', '-']).collect();
