@@ -276,3 +276,29 @@ fn several_instances_start_together_or_one_by_one() {
     assert_eq!(told(1), ["IncorrectInstanceStatus", "Running", "Running"]);
     assert_eq!(told(2), ["InvalidInstanceId.NotFound", "", ""]);
 }
+
+/// A name or a block that an action lists no code of its own for is a parameter that is not valid.
+#[test]
+fn actions_refuse_names_and_blocks_with_codes_that_they_list() {
+    let mut lab = Lab::new();
+    let (vpc, vswitch, groups) = lab.base(&["normal"]);
+    let eni = format!("VSwitchId={vswitch}&SecurityGroupId={}", groups[0]);
+    let instance = format!("{eni}&InstanceType=ecs.g7.large");
+    lab.refused("CreateNetworkInterface", &format!("{eni}&NetworkInterfaceName=1"), 400, "InvalidParameter");
+    for action in ["RunInstances", "CreateInstance"] {
+        for field in ["InstanceName=1", "HostName=-web", "Description=http://x"] {
+            lab.refused(action, &format!("{instance}&{field}"), 400, "InvalidParameter");
+        }
+    }
+    for field in ["Ipv6CidrBlock=2001:db8::/80", "Ipv6CidrBlock=fe80::/56", "CidrBlock=10.0.0.0/29"] {
+        lab.refused("vpc:CreateVpc", field, 400, "InvalidParameter");
+    }
+    for (action, object, name) in [
+        ("vpc:ModifyVpcAttribute", format!("VpcId={vpc}"), "VpcName"),
+        ("vpc:ModifyVSwitchAttribute", format!("VSwitchId={vswitch}"), "VSwitchName"),
+    ] {
+        for field in [name, "Description"] {
+            lab.refused(action, &format!("{object}&{field}=http://x"), 400, "InvalidParameter");
+        }
+    }
+}
