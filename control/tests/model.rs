@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "model/conflicts.rs"]
+mod conflicts;
 mod fixture;
+#[path = "model/lists.rs"]
+mod lists;
 
 use control::environment::Environment;
 use control::model::{Model, Quotas};
