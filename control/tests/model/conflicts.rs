@@ -498,3 +498,25 @@ fn one_more_than_a_quota_is_refused() {
     make(&mut model, &environment, route("192.168.0.0/16"));
     make(&mut model, &environment, ingress(json!({"protocol": "tcp", "ports": "1/1", "prefix_list": "pl-1"})));
 }
+
+#[test]
+fn an_instance_has_at_most_eight_interfaces() {
+    let (mut model, environment) = base();
+    let primary = json!({"vswitch": "vsw-1", "groups": ["sg-a"]});
+    make(&mut model, &environment, json!({"op": "instance-create", "id": "i-1", "port": "none", "primary": primary}));
+    let attach = |model: &mut Model, place: u8| {
+        let id = format!("eni-s{place}");
+        let create = json!({"op": "eni-create", "id": id, "vswitch": "vsw-1", "groups": ["sg-a"]});
+        make(model, &environment, create);
+        json!({"op": "instance-attach", "instance": "i-1", "eni": id})
+    };
+    for place in 1..8 {
+        let next = attach(&mut model, place);
+        make(&mut model, &environment, next);
+    }
+    let ninth = command(attach(&mut model, 8));
+    let error = model.decide(&ninth, &environment).unwrap_err();
+    assert_eq!((error.code, error.status), ("EniPerInstanceLimitExceeded", 403));
+    make(&mut model, &environment, json!({"op": "instance-detach", "instance": "i-1", "eni": "eni-s3"}));
+    assert!(model.decide(&ninth, &environment).is_ok());
+}
