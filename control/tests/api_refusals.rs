@@ -276,3 +276,236 @@ fn several_instances_start_together_or_one_by_one() {
     assert_eq!(told(1), ["IncorrectInstanceStatus", "Running", "Running"]);
     assert_eq!(told(2), ["InvalidInstanceId.NotFound", "", ""]);
 }
+
+#[test]
+fn networks_in_use_or_in_the_way_are_refused() {
+    let mut lab = Lab::new();
+    let (vpc, vswitch, groups) = lab.base(&["normal"]);
+    let eni = eni(&mut lab, &vswitch, &groups[0]);
+    let subnet = |block: &str| format!("VpcId={vpc}&CidrBlock={block}&ZoneId=cn-hangzhou-b");
+    for (block, code) in [
+        ("10.0.0.0/16", "InvalidCidrBlock.Overlapped"),
+        ("10.0.128.0/17", "InvalidCidrBlock.Overlapped"),
+        ("10.1.0.0/15", "InvalidCidrBlock.Malformed"),
+        ("10.2.0.0/15", "InvalidCirdrBlock.MaskLength"),
+        ("10.2.0.0/30", "InvalidCirdrBlock.MaskLength"),
+        ("11.0.0.0/16", "InvalidParameter"),
+        ("x", "InvalidCidrBlock.Malformed"),
+    ] {
+        lab.refused("vpc:CreateVSwitch", &subnet(block), 400, code);
+    }
+    let named = |name: &str| format!("{}&VSwitchName={name}", subnet("10.2.0.0/16"));
+    lab.refused("vpc:CreateVSwitch", &named("http://x"), 400, "InvalidVSwitchName.Malformed");
+    let described = format!("{}&Description=http://x", subnet("10.2.0.0/16"));
+    lab.refused("vpc:CreateVSwitch", &described, 400, "InvalidVSwitchDiscription.Malformed");
+    let elsewhere = format!("VpcId={vpc}&CidrBlock=10.2.0.0/16&ZoneId=mars");
+    lab.refused("vpc:CreateVSwitch", &elsewhere, 404, "InvalidZoneId.NotFound");
+    lab.refused(
+        "vpc:CreateVSwitch",
+        "VpcId=vpc-none&CidrBlock=10.2.0.0/16&ZoneId=cn-hangzhou-b",
+        404,
+        "InvalidVpcId.NotFound",
+    );
+    lab.refused("vpc:CreateVpc", "CidrBlock=10.0.0.0/8&Description=http://x", 400, "InvalidVpcDiscription.Malformed");
+
+    let network = format!("VpcId={vpc}");
+    let part = format!("VSwitchId={vswitch}");
+    lab.refused("vpc:DeleteVpc", &network, 400, "DependencyViolation.VSwitch");
+    lab.refused("vpc:DeleteVSwitch", &part, 400, "DependencyViolation");
+    lab.ok("DeleteNetworkInterface", &format!("NetworkInterfaceId={eni}"));
+    lab.ok("vpc:DeleteVSwitch", &part);
+    lab.refused("vpc:DeleteVpc", &network, 400, "DependencyViolation.SecurityGroup");
+    lab.ok("DeleteSecurityGroup", &format!("SecurityGroupId={}", groups[0]));
+    lab.ok("vpc:DeleteVpc", &network);
+    for action in ["vpc:DeleteVpc", "vpc:ModifyVpcAttribute", "vpc:DescribeVpcAttribute"] {
+        lab.refused(action, &network, 404, "InvalidVpcId.NotFound");
+    }
+    for action in ["vpc:DeleteVSwitch", "vpc:ModifyVSwitchAttribute", "vpc:DescribeVSwitchAttributes"] {
+        lab.refused(action, &part, 404, "InvalidVSwitchId.NotFound");
+    }
+    lab.refused("CreateSecurityGroup", &network, 404, "InvalidVpcId.NotFound");
+}
+
+#[test]
+fn lists_in_use_and_lists_that_are_gone_are_refused() {
+    let mut lab = Lab::new();
+    let (_, _, groups) = lab.base(&["normal"]);
+    let create = "AddressFamily=IPv4&PrefixListName=list&MaxEntries=2&Entry.1.Cidr=10.0.0.0/8";
+    let list = format!("PrefixListId={}", text(&lab.ok("CreatePrefixList", create), "PrefixListId"));
+    let create = "PortRangeListName=list&MaxEntries=2&Entry.1.PortRange=80/80";
+    let ports = format!("PortRangeListId={}", text(&lab.ok("CreatePortRangeList", create), "PortRangeListId"));
+    let rule = format!("SecurityGroupId={}&IpProtocol=TCP&Source{list}&{ports}", groups[0]);
+    lab.ok("AuthorizeSecurityGroup", &rule);
+    lab.refused("DeletePrefixList", &list, 400, "NotAllowed.AssociationExist");
+    lab.refused("DeletePortRangeList", &ports, 400, "InvalidPortRangeListId.AssociationExist");
+    for (entries, code) in [
+        ("AddEntry.1.Cidr=11.0.0.0/8&AddEntry.2.Cidr=12.0.0.0/8", "LimitExceed.MaxEntries"),
+        ("AddEntry.1.Cidr=10.0.0.1/8", "InvalidParameter.CidrMalformed"),
+        ("AddEntry.1.Cidr=::/0", "InvalidParameter.CidrMalformed"),
+        ("PrefixListName=1", "InvalidParameter.PrefixListName"),
+    ] {
+        lab.refused("ModifyPrefixList", &format!("{list}&{entries}"), 400, code);
+    }
+    for (entries, code) in [
+        ("AddEntry.1.PortRange=200/1", "InvalidParameter.PortRange"),
+        ("AddEntry.1.PortRange=0/1", "InvalidParameter.PortRange"),
+        ("RemoveEntry.1.PortRange=x", "InvalidParameter.PortRange"),
+        ("PortRangeListName=1", "InvalidParameter.PortRangeListName"),
+        ("Description=x", "InvalidDescription.Malformed"),
+    ] {
+        lab.refused("ModifyPortRangeList", &format!("{ports}&{entries}"), 400, code);
+    }
+    lab.refused("ModifyPrefixList", &list, 400, "MissingParameter");
+    lab.refused("ModifyPortRangeList", &ports, 400, "MissingParameter");
+    let many: Vec<String> = (1..=201).map(|port| format!("AddEntry.{port}.PortRange={port}/{port}")).collect();
+    lab.refused("ModifyPortRangeList", &format!("{ports}&{}", many.join("&")), 400, "LimitExceed.Entry");
+    lab.ok("RevokeSecurityGroup", &rule);
+    lab.ok("DeletePrefixList", &list);
+    lab.ok("DeletePortRangeList", &ports);
+    lab.refused("DeletePrefixList", &list, 404, "InvalidPrefixListId.NotFound");
+    lab.refused("ModifyPrefixList", &format!("{list}&Description=gone"), 404, "InvalidPrefixListId.NotFound");
+    lab.refused("DeletePortRangeList", &ports, 400, "InvalidPortRangeListId.NotFound");
+    lab.refused("ModifyPortRangeList", &format!("{ports}&Description=gone"), 400, "InvalidPortRangeListId.NotFound");
+}
+
+#[test]
+fn addresses_and_interfaces_in_use_are_refused() {
+    let mut lab = Lab::new();
+    let (_, vswitch, groups) = lab.base(&["normal"]);
+    let (one, other) = (eni(&mut lab, &vswitch, &groups[0]), eni(&mut lab, &vswitch, &groups[0]));
+    let (one, other) = (format!("NetworkInterfaceId={one}"), format!("NetworkInterfaceId={other}"));
+    let address = "PrivateIpAddress.1=10.0.9.9";
+    lab.ok("AssignPrivateIpAddresses", &format!("{one}&{address}"));
+    lab.refused("AssignPrivateIpAddresses", &format!("{other}&{address}"), 403, "InvalidIp.IpAssigned");
+    lab.refused("AssignPrivateIpAddresses", &format!("{one}&{address}"), 403, "InvalidIp.IpRepeated");
+    let outside = format!("{one}&PrivateIpAddress.1=10.9.0.1");
+    lab.refused("AssignPrivateIpAddresses", &outside, 403, "InvalidVSwitchId.IpInvalid");
+    lab.refused(
+        "AssignPrivateIpAddresses",
+        &format!("{one}&SecondaryPrivateIpAddressCount=49"),
+        403,
+        "MaxEniPrivateIpsCountExceeded",
+    );
+    lab.refused("AssignIpv6Addresses", &format!("{one}&Ipv6AddressCount=1"), 403, "InvalidVSwitch.Ipv6NotTurnOn");
+    lab.refused("UnassignPrivateIpAddresses", &format!("{other}&{address}"), 403, "InvalidIp.IpUnassigned");
+    lab.refused("UnassignIpv6Addresses", &format!("{one}&Ipv6Address.1=2001:db8::1"), 403, "InvalidIp.IpUnassigned");
+    lab.ok("UnassignPrivateIpAddresses", &format!("{one}&{address}"));
+    lab.ok("AssignPrivateIpAddresses", &format!("{other}&{address}"));
+    let create = format!("VSwitchId={vswitch}&SecurityGroupId={}", groups[0]);
+    let both = format!("{create}&SecurityGroupIds.1={}", groups[0]);
+    lab.refused("CreateNetworkInterface", &both, 400, "InvalidParameter.Conflict");
+    lab.refused("CreateNetworkInterface", &format!("VSwitchId={vswitch}"), 400, "MissingParameter");
+    let gone = "VSwitchId=vsw-none&SecurityGroupId=sg-none";
+    lab.refused("CreateNetworkInterface", gone, 404, "InvalidVSwitchId.NotFound");
+    lab.refused(
+        "ModifyNetworkInterfaceAttribute",
+        &format!("{one}&NetworkInterfaceName=1"),
+        403,
+        "InvalidParams.NetworkInterfaceName",
+    );
+    let timeout = format!("{one}&ConnectionTrackingConfiguration.UdpTimeout=45");
+    let code = "InvalidParameter.EniConnectionTrackingConfiguration";
+    lab.refused("ModifyNetworkInterfaceAttribute", &timeout, 400, code);
+
+    let (first, second) = (instance(&mut lab, &vswitch, &groups[0]), instance(&mut lab, &vswitch, &groups[0]));
+    lab.ok("AttachNetworkInterface", &format!("{one}&InstanceId={first}"));
+    let code = "InvalidOperation.InvalidEniState";
+    lab.refused("AttachNetworkInterface", &format!("{one}&InstanceId={second}"), 400, code);
+    lab.refused("DetachNetworkInterface", &format!("{one}&InstanceId={second}"), 400, code);
+    lab.refused("DetachNetworkInterface", &format!("{other}&InstanceId={first}"), 400, code);
+    lab.refused("DeleteNetworkInterface", &one, 400, code);
+    lab.refused("AttachNetworkInterface", &format!("{other}&InstanceId=i-none"), 404, "InvalidEcsId.NotFound");
+    let none = "NetworkInterfaceId=eni-none";
+    lab.refused("AttachNetworkInterface", &format!("{none}&InstanceId={first}"), 404, "InvalidEniId.NotFound");
+    for action in ["DescribeNetworkInterfaceAttribute", "ModifyNetworkInterfaceAttribute"] {
+        lab.refused(action, none, 404, "InvalidEniId.NotFound");
+    }
+    // One that goes with its instance is gone with it.
+    lab.ok("ModifyNetworkInterfaceAttribute", &format!("{one}&DeleteOnRelease=true"));
+    lab.ok("DeleteInstance", &format!("InstanceId={first}&Force=true"));
+    lab.refused("DescribeNetworkInterfaceAttribute", &one, 404, "InvalidEniId.NotFound");
+}
+
+#[test]
+fn instances_that_are_protected_or_misnamed_are_refused() {
+    let mut lab = Lab::new();
+    let (_, vswitch, groups) = lab.base(&["normal"]);
+    let id = format!("InstanceId={}", instance(&mut lab, &vswitch, &groups[0]));
+    let action = "ModifyInstanceAttribute";
+    lab.refused(action, &format!("{id}&InstanceName=1"), 400, "InvalidInstanceName.Malformed");
+    lab.refused(action, &format!("{id}&HostName=-web"), 400, "InvalidHostName.Malformed");
+    lab.refused(action, &format!("{id}&Description=http://x"), 400, "InvalidDescription.Malformed");
+    lab.refused(action, &format!("{id}&SecurityGroupIds.1=sg-none"), 404, "InvalidSecurityGroupId.NotFound");
+    lab.ok(action, &format!("{id}&DeletionProtection=true"));
+    let code = "InvalidOperation.DeletionProtection";
+    lab.refused("DeleteInstance", &format!("{id}&Force=true"), 403, code);
+    lab.refused("DeleteInstances", &format!("{}&Force=true", id.replace('=', ".1=")), 403, code);
+    lab.ok(action, &format!("{id}&DeletionProtection=false"));
+    lab.ok("DeleteInstance", &format!("{id}&Force=true"));
+    for action in ["StartInstance", "StopInstance", "RebootInstance", "DeleteInstance", "ModifyInstanceAttribute"] {
+        lab.refused(action, &id, 404, "InvalidInstanceId.NotFound");
+    }
+}
+
+#[test]
+fn tags_that_do_not_fit_are_refused() {
+    let mut lab = Lab::new();
+    let (_, _, groups) = lab.base(&["normal"]);
+    let of = |more: &str| format!("ResourceType=securitygroup&ResourceId.1={}&{more}", groups[0]);
+    let tags = |from: u8, to: u8| {
+        let tags: Vec<String> = (from..=to).map(|key| format!("Tag.{key}.Key=k{key}&Tag.{key}.Value=v")).collect();
+        tags.join("&")
+    };
+    lab.refused("TagResources", &of(&tags(1, 21)), 400, "NumberExceed.Tags");
+    lab.ok("TagResources", &of(&tags(1, 20)));
+    lab.ok("TagResources", &of("Tag.1.Key=k1&Tag.1.Value=w"));
+    for (parameters, status, code) in [
+        (of("Tag.1.Key=aliyun&Tag.1.Value=1"), 400, "InvalidTagKey.Malformed"),
+        (of("Tag.1.Key=a&Tag.1.Value=http://x"), 400, "InvalidTagValue.Malformed"),
+        ("ResourceType=planet&ResourceId.1=x&Tag.1.Key=a&Tag.1.Value=1".into(), 404, "InvalidResourceType.NotFound"),
+        (
+            format!("ResourceType=eni&ResourceId.1={}&Tag.1.Key=a&Tag.1.Value=1", groups[0]),
+            404,
+            "InvalidResourceId.NotFound",
+        ),
+    ] {
+        lab.refused("TagResources", &parameters, status, code);
+    }
+    lab.refused(
+        "UntagResources",
+        "ResourceType=securitygroup&ResourceId.1=sg-none&All=true",
+        404,
+        "InvalidResourceId.NotFound",
+    );
+    let join = "ResourceType=securitygroup&ResourceId=sg-none&ResourceGroupId=rg-1";
+    lab.refused("JoinResourceGroup", join, 404, "InvalidResourceId.NotFound");
+    lab.ok("UntagResources", &of("All=true"));
+    let shown = lab.ok("ListTagResources", &of(""));
+    assert_eq!(shown["TagResources"]["TagResource"], json!([]));
+}
+
+/// A name or a block that an action lists no code of its own for is a parameter that is not valid.
+#[test]
+fn actions_refuse_names_and_blocks_with_codes_that_they_list() {
+    let mut lab = Lab::new();
+    let (vpc, vswitch, groups) = lab.base(&["normal"]);
+    let eni = format!("VSwitchId={vswitch}&SecurityGroupId={}", groups[0]);
+    let instance = format!("{eni}&InstanceType=ecs.g7.large");
+    lab.refused("CreateNetworkInterface", &format!("{eni}&NetworkInterfaceName=1"), 400, "InvalidParameter");
+    for action in ["RunInstances", "CreateInstance"] {
+        for field in ["InstanceName=1", "HostName=-web", "Description=http://x"] {
+            lab.refused(action, &format!("{instance}&{field}"), 400, "InvalidParameter");
+        }
+    }
+    for field in ["Ipv6CidrBlock=2001:db8::/80", "Ipv6CidrBlock=fe80::/56", "CidrBlock=10.0.0.0/29"] {
+        lab.refused("vpc:CreateVpc", field, 400, "InvalidParameter");
+    }
+    for (action, object, name) in [
+        ("vpc:ModifyVpcAttribute", format!("VpcId={vpc}"), "VpcName"),
+        ("vpc:ModifyVSwitchAttribute", format!("VSwitchId={vswitch}"), "VSwitchName"),
+    ] {
+        for field in [name, "Description"] {
+            lab.refused(action, &format!("{object}&{field}=http://x"), 400, "InvalidParameter");
+        }
+    }
+}

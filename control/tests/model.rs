@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "model/conflicts.rs"]
+mod conflicts;
 mod fixture;
+#[path = "model/lists.rs"]
+mod lists;
 
 use control::environment::Environment;
 use control::model::{Model, Quotas};
@@ -221,6 +225,14 @@ fn a_group_can_be_given_to_a_service_and_back() {
     make(&mut model, &environment, give(true));
     let error = model.decide(&command(rule.clone()), &environment).unwrap_err();
     assert_eq!(error.code, "InvalidOperation.ResourceManagedByCloudProduct");
+    // Said again that the service has it, the group is the service's still, and nothing else of it changes (§7).
+    assert_eq!(model.decide(&command(give(true)), &environment), Ok(vec![]));
+    for (field, value) in [("name", "mine"), ("description", "mine"), ("inner_access", "drop")] {
+        let mut change = give(true);
+        change[field] = value.into();
+        let error = model.decide(&command(change), &environment).unwrap_err();
+        assert_eq!(error.code, "InvalidOperation.ResourceManagedByCloudProduct", "{field}");
+    }
     make(&mut model, &environment, give(false));
     assert!(model.decide(&command(rule), &environment).is_ok());
 }

@@ -105,9 +105,10 @@ impl Model {
     }
 
     pub(super) fn group_modify(&self, modify: &GroupModify) -> Result<Vec<Event>, ApiError> {
+        let says_more = modify.name.is_some() || modify.description.is_some() || modify.inner_access.is_some();
         let (id, old) = match modify.service_managed {
-            Some(_) => self.group(&modify.group)?,
-            None => self.own_group(&modify.group)?,
+            Some(managed) if !(managed && says_more) => self.group(&modify.group)?,
+            _ => self.own_group(&modify.group)?,
         };
         let mut new = old.clone();
         new.service_managed = modify.service_managed.unwrap_or(old.service_managed);
