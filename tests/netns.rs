@@ -74,6 +74,14 @@ fn lab(workers: usize) -> Option<Running> {
     Some(running)
 }
 
+/// The same, where every packet takes the slow path.
+fn lab_without_fast_path(workers: usize) -> Option<Running> {
+    let running = lab(workers)?;
+    let changed = running.sluice(&["settings", "modify", "--fast-path", "false"]);
+    assert!(changed.status.success(), "{changed:?}");
+    Some(running)
+}
+
 fn passes(running: &Running, guest: &str, command: &[&str]) -> bool {
     running.inside(guest, command).status.success()
 }
@@ -96,7 +104,16 @@ fn authorize(id: &str, protocol: &str, ports: Option<&str>) -> Command {
 
 #[test]
 fn pings_and_http_obey_the_rules() {
-    let Some(running) = lab(2) else { return };
+    pings_and_http_are_judged(lab(2));
+}
+
+#[test]
+fn pings_and_http_obey_the_rules_without_the_fast_path() {
+    pings_and_http_are_judged(lab_without_fast_path(2));
+}
+
+fn pings_and_http_are_judged(running: Option<Running>) {
+    let Some(running) = running else { return };
     let ping = ["ping", "-q", "-c", "2", "-i", "0.1", "-W", "1"];
     let ping = |guest: &str, address: &str| passes(&running, guest, &[&ping[..], &[address]].concat());
     assert!(ping("client", "10.0.1.10"), "an ICMP rule admits");
@@ -194,8 +211,8 @@ impl Drop for Stream {
 }
 
 /// After the reply, nothing that the new rules forbid comes out, and what they do not forbid goes on without loss.
-fn nothing_passes_after_the_reply(workers: usize) {
-    let Some(running) = lab(workers) else { return };
+fn nothing_passes_after_the_reply(running: Option<Running>) {
+    let Some(running) = running else { return };
     running.change(&authorize("sgr-other", "tcp", Some("81/81")));
     let forbidden = Stream::start(&running, ("client", "web"), "10.0.1.10:80");
     let allowed = Stream::start(&running, ("client", "web"), "10.0.1.10:81");
@@ -265,12 +282,17 @@ fn echo_requests(running: &Running) -> u64 {
 
 #[test]
 fn nothing_passes_after_the_reply_with_one_worker() {
-    nothing_passes_after_the_reply(1);
+    nothing_passes_after_the_reply(lab(1));
 }
 
 #[test]
 fn nothing_passes_after_the_reply_with_two_workers() {
-    nothing_passes_after_the_reply(2);
+    nothing_passes_after_the_reply(lab(2));
+}
+
+#[test]
+fn nothing_passes_after_the_reply_without_the_fast_path() {
+    nothing_passes_after_the_reply(lab_without_fast_path(2));
 }
 
 #[test]
