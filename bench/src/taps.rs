@@ -7,6 +7,8 @@ use clap::Args;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 use vswitch::os::namespace;
@@ -131,13 +133,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
         echo: arguments.echo,
         show: arguments.show.clone(),
     };
-    let before_ns = worker_cpu_ns();
+    let before_ns = workers_cpu_ns();
     let (sent, received) = std::thread::scope(|scope| {
         let receiver = scope.spawn(|| receive::receive(&socket, Duration::from_secs(20)));
         let sent = namespace::within(&names.0[0], || send::run(&sending).map_err(std::io::Error::other));
         (sent.map_err(|error| error.to_string()), receiver.join().map_err(|_| "the receiver panicked".to_string()))
     });
-    let worker_ns = worker_cpu_ns() - before_ns;
+    let after_ns = workers_cpu_ns();
+    let spent_ns = |(thread, before): (&OsString, &u64)| Some(after_ns.get(thread)?.saturating_sub(*before));
+    let worker_ns: u64 = before_ns.iter().filter_map(spent_ns).sum();
     let (sent, received) = (sent?, received??);
     client.replace(Desired::default())?;
     let seconds = received.findings.seconds.max(f64::EPSILON);
@@ -168,13 +172,16 @@ fn desired(rules: usize, names: &[String; 2]) -> Desired {
     desired
 }
 
-/// CPU time that the threads of the workers have taken, ns; 0 where the kernel does not tell.
-fn worker_cpu_ns() -> u64 {
+/// CPU time that each thread of a worker has taken, ns, by its number; none where the kernel does not tell.
+fn workers_cpu_ns() -> BTreeMap<OsString, u64> {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of_worker = tasks
         .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("worker")));
-    let spent = of_worker.filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
-    spent.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok()).sum()
+    let spent = |task: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        Some((task.file_name(), text.split(' ').next()?.parse().ok()?))
+    };
+    of_worker.filter_map(spent).collect()
 }
 
 #[cfg(test)]
