@@ -3,14 +3,13 @@
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
 use control::command::{Command, RuleAuthorize, RuleRevoke, RuleSpec, VpcDelete};
-use harness::netns::{PATIENCE, Running, cannot_run, eventually};
+use harness::netns::{Namespace, PATIENCE, Running, cannot_run, eventually};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
-use vswitch::os::run_dir::RunDir;
 use vswitch_core::config::desired::Direction;
 
 const LAB: &str = r#"
@@ -412,10 +411,8 @@ fn an_applied_lab_becomes_what_the_file_says() {
 #[test]
 fn a_killed_forwarding_plane_leaves_guests_shut_out_of_the_kernel_that_hosts_them() {
     let Some(mut running) = lab(1) else { return };
-    let (hosting, guest) = (running.namespace("hosting"), running.namespace("behind"));
-    for name in [&hosting, &guest] {
-        vswitch::os::namespace::ensure(name, &RunDir::default()).unwrap();
-    }
+    let made = ["hosting", "behind"].map(|name| Namespace::make(running.namespace(name)));
+    let [hosting, guest] = made.each_ref().map(|namespace| namespace.0.clone());
     let ip = |name: &str, arguments: &str| {
         let output = std::process::Command::new("ip").args(["-n", name]).args(arguments.split(' ')).output().unwrap();
         assert!(output.status.success(), "{arguments}: {output:?}");
@@ -459,16 +456,13 @@ fn a_killed_forwarding_plane_leaves_guests_shut_out_of_the_kernel_that_hosts_the
     stop.store(true, Ordering::Relaxed);
     sending.join().unwrap();
     drop(running);
-    for name in [&hosting, &guest] {
-        vswitch::os::namespace::remove_if_made(name, &RunDir::default()).unwrap();
-    }
 }
 
 #[test]
 fn an_eni_on_an_interface_that_exists_is_a_guest_like_others() {
     let Some(running) = lab(1) else { return };
-    let name = running.namespace("veth");
-    vswitch::os::namespace::ensure(&name, &RunDir::default()).unwrap();
+    let made = Namespace::make(running.namespace("veth"));
+    let name = made.0.clone();
     for arguments in [
         "link add port0 type veth peer name eth0 address 02:00:00:00:00:40",
         "link set port0 up",
@@ -498,5 +492,4 @@ fn an_eni_on_an_interface_that_exists_is_a_guest_like_others() {
     let refused = running.sluice(&["apply", "-f", &path.display().to_string()]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("eni-veth: host_interface"), "{refused:?}");
     drop(running);
-    vswitch::os::namespace::remove_if_made(&name, &RunDir::default()).unwrap();
 }

@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{Running, cannot_run, eventually};
+use harness::netns::{Namespace, Running, cannot_run, eventually};
 use std::process::Command;
 use vswitch::os::namespace;
-use vswitch::os::run_dir::RunDir;
 
 const LAB: &str = r#"
     vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16" }]
@@ -56,22 +55,6 @@ fn ip(namespace: &str, arguments: &str) {
 
 fn pings(running: &Running, guest: &str, target: &str) -> bool {
     running.inside(guest, &["ping", "-q", "-c", "1", "-W", "1", target]).status.success()
-}
-
-/// A namespace of the test's own.
-struct Namespace(String);
-
-impl Namespace {
-    fn make(name: String) -> Self {
-        namespace::ensure(&name, &RunDir::default()).unwrap();
-        Self(name)
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0, &RunDir::default());
-    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{Running, cannot_run, eventually, is_well, own_address, program, sluice_command, status_of};
+use harness::netns::{
+    Namespace, Running, cannot_run, eventually, is_well, own_address, program, sluice_command, status_of,
+};
 use rustix::process::{Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -11,7 +13,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use vswitch::os::namespace::{self, Identity};
-use vswitch::os::run_dir::RunDir;
 
 const LAB: &str = r#"
     vpc = [{ id = "vpc-1", cidr = "10.0.0.0/16" }]
@@ -142,22 +143,6 @@ fn what_was_made_goes_with_its_eni_or_when_told_to() {
     assert!(down.status.success() && String::from_utf8_lossy(&down.stdout).contains("-b removed"), "{down:?}");
     assert!(!there(&running, "b"));
     assert!(!running.sluice(&["status"]).status.success());
-}
-
-/// A namespace that the test makes, and removes with the value.
-struct Namespace(String);
-
-impl Namespace {
-    fn make(name: String) -> Self {
-        namespace::ensure(&name, &RunDir::default()).unwrap();
-        Self(name)
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = namespace::remove_if_made(&self.0, &RunDir::default());
-    }
 }
 
 /// An interface that exists is kept from the kernel that hosts it for as long as its ENI exists.

@@ -14,17 +14,35 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use vswitch::os::namespace;
 use vswitch::os::run_dir::RunDir;
 use vswitch_core::config::protocol::{Applied, EniStats};
+
+/// A network namespace that a test makes for itself, besides those of its Sluice. It is removed with the value.
+pub struct Namespace(pub String);
+
+impl Namespace {
+    /// Makes it.
+    pub fn make(name: String) -> Self {
+        namespace::ensure(&name, &RunDir::default()).expect("root can make a namespace");
+        Self(name)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = namespace::remove_if_made(&self.0, &RunDir::default());
+    }
+}
 
 /// Why tests in namespaces cannot run here, said loudly; nothing if they can. Found out once for all tests of a process.
 pub fn cannot_run() -> Option<String> {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     let reason = REASON.get_or_init(|| {
         let probe = format!("sluice-probe-{}", std::process::id());
-        let made = vswitch::os::namespace::ensure(&probe, &RunDir::default())
-            .and_then(|()| vswitch::os::namespace::within(&probe, || std::fs::File::open("/dev/net/tun").map(drop)));
-        let removed = vswitch::os::namespace::remove_if_made(&probe, &RunDir::default());
+        let made = namespace::ensure(&probe, &RunDir::default())
+            .and_then(|()| namespace::within(&probe, || std::fs::File::open("/dev/net/tun").map(drop)));
+        let removed = namespace::remove_if_made(&probe, &RunDir::default());
         let error = made.and(removed).err()?;
         Some(format!("NOT RUN: network namespaces and /dev/net/tun are needed (root): {error}"))
     });
@@ -116,7 +134,7 @@ impl Running {
 
     /// Does something, such as opening a socket, inside a guest.
     pub fn within<T: Send>(&self, guest: &str, work: impl FnOnce() -> io::Result<T> + Send) -> T {
-        vswitch::os::namespace::within(&self.namespace(guest), work).expect("work inside a namespace")
+        namespace::within(&self.namespace(guest), work).expect("work inside a namespace")
     }
 
     /// What both planes say of themselves.
