@@ -268,6 +268,7 @@ kinds! {
     PORT_LIST_RANGE_DUPLICATED = "InvalidParameter.PortRangeDuplicated", 400;
     QUOTA_PORT_LIST = "InvalidOperation.MaxCountExceed", 400;
     PORT_LIST_IN_USE = "InvalidPortRangeListId.AssociationExist", 400;
+    QUOTA_RECORD = "QuotaExceeded", 400;
 }
 
 #[cfg(test)]

@@ -23,8 +23,10 @@ fn every_action_answers_as_it_did() {
     let mut text = String::new();
     for line in HISTORY.lines().filter(|line| !line.is_empty()) {
         let (name, query) = line.split_once(' ').unwrap_or((line, ""));
-        let (version, name) = match name.strip_prefix("vpc:") {
-            Some(name) => ("2016-04-28", name),
+        let (version, name) = match name.split_once(':') {
+            Some(("vpc", name)) => ("2016-04-28", name),
+            Some(("sts", name)) => ("2015-04-01", name),
+            Some((_, name)) => ("2020-03-31", name),
             None => ("2014-05-26", name),
         };
         let action = find_action(Some(version), Some(name)).unwrap();
@@ -68,11 +70,14 @@ fn every_action_answers_as_it_did() {
 }
 
 fn filled(query: &str, known: &BTreeMap<String, Vec<String>>) -> String {
-    let fill = |pair: &str| match pair.split_once("=$") {
-        Some((name, wanted)) => {
+    let fill = |pair: &str| match pair.split_once('$') {
+        Some((before, wanted)) => {
+            let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '.';
+            let end = wanted.find(|letter| !is_name(letter)).unwrap_or(wanted.len());
+            let (wanted, after) = wanted.split_at(end);
             let (wanted, place) = wanted.split_once('.').unwrap_or((wanted, "1"));
             let place: usize = place.parse().unwrap();
-            format!("{name}={}", known[wanted][place - 1])
+            format!("{before}{}{after}", known[wanted][place - 1])
         }
         None => pair.to_owned(),
     };

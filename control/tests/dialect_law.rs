@@ -4,8 +4,8 @@
 
 mod lab;
 
-use control::ecs::{ACTIONS, Action, ParameterSchema, Product, schema};
-use lab::{Lab, text};
+use control::ecs::{ACTIONS, Action, ParameterSchema, schema};
+use lab::{Lab, name_of, text};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
@@ -177,8 +177,7 @@ fn the_forwarding_plane_has_nothing_left_to_refuse() {
         for (place, choices) in calls {
             let action = *place.get(&actions);
             let said = world.call(action, &mut choices.into_iter());
-            let prefix = if action.product == Product::Vpc { "vpc:" } else { "" };
-            let answer = world.lab.send(&format!("{prefix}{}", action.name), &said);
+            let answer = world.lab.send(&name_of(action), &said);
             let Some(code) = answer.code() else { continue };
             // What stops several instances publishes fewer codes than what stops one.
             let single = ACTIONS.iter().find(|other| action.name.strip_suffix('s') == Some(other.name));

@@ -19,7 +19,7 @@ use control::environment::Environment;
 use control::model::{Event, Metadata, Model, Quotas};
 use control::socket::client::Client;
 use control::socket::query::{Nothing, Query};
-use lab::send;
+use lab::{name_of, send};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -75,6 +75,7 @@ fn object(set: &str, account: &str, region: &str, noun: &str) -> String {
         "port_list" => format!("prl-{set}"),
         "free_port_list" => format!("prl-{set}-free"),
         "ingress" | "named" | "egress" | "outward" => format!("sgr-{set}-{noun}"),
+        "key_pair" => format!("key-{set}"),
         "account" => account.to_owned(),
         "zone" => format!("{region}-b"),
         "secondary" => "10.0.0.100".to_owned(),
@@ -123,6 +124,9 @@ fn furnish(model: &mut Model, set: &str, account: &str, region: &str) {
     for noun in ["vpc", "vswitch", "group", "eni", "instance", "prefix_list", "port_list"] {
         commands.push(json!({"op": "label-modify", "object": id(noun), "tags": {"k": set}, "resource_group": format!("rg-{set}")}));
     }
+    let key_pair = format!("kp-{set}");
+    commands.push(json!({"op": "record-create", "id": key_pair, "kind": "key-pair"}));
+    commands.push(json!({"op": "label-modify", "object": key_pair, "attributes": {"KeyPairName": id("key_pair")}}));
     let noted = |text: &str, first: &str| if text == first { String::new() } else { text.to_owned() };
     let command = json!({"op": "on-behalf", "owner": noted(account, FIRST), "region": noted(region, REGIONS[0]),
                          "command": {"op": "batch", "commands": commands}});
@@ -150,10 +154,6 @@ fn write(call: &str, home: impl Fn(&str) -> String, swapped: Option<(usize, &str
 fn nouns(call: &str) -> Vec<&str> {
     let end = |piece: &str| piece.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_' && letter != '6');
     call.split('$').skip(1).map(|piece| &piece[..end(piece).unwrap_or(piece.len())]).collect()
-}
-
-fn name_of(action: &Action) -> String {
-    if action.product == Product::Vpc { format!("vpc:{}", action.name) } else { action.name.to_owned() }
 }
 
 /// A caller: who it is, and what it looks at from where.

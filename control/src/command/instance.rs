@@ -103,6 +103,24 @@ vocabulary! {
         resource_group: Option<String>,
         /// Its zone.
         zone: Option<String>,
+        /// Attributes without effect on packets, by their names; an empty value takes one away.
+        #[serde(default)]
+        attributes: std::collections::BTreeMap<String, String>,
+    }
+
+    /// Makes a record: an object that has nothing to do with packets, such as a key pair. All that is known of it is
+    /// its kind and the attributes noted with it.
+    RecordCreate {
+        /// Its identifier.
+        id: String,
+        /// Its kind, as in `key-pair`.
+        kind: String,
+    }
+
+    /// Removes a record.
+    RecordDelete {
+        /// The record.
+        record: String,
     }
 }
 

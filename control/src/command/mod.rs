@@ -11,7 +11,7 @@ mod rule;
 
 pub use instance::{
     InstanceAttach, InstanceCreate, InstanceDelete, InstanceModify, InstanceMove, InstanceRun, LabelModify, OnBehalf,
-    PortKind,
+    PortKind, RecordCreate, RecordDelete,
 };
 pub use rule::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 
@@ -108,8 +108,12 @@ pub enum Command {
     InstanceDetach(InstanceAttach),
     /// Moves a stopped instance's primary interface to another subnet.
     InstanceMove(InstanceMove),
-    /// Changes an object's tags, resource group or zone.
+    /// Changes an object's tags, resource group, zone or attributes.
     LabelModify(LabelModify),
+    /// Makes an object that has nothing to do with packets.
+    RecordCreate(RecordCreate),
+    /// Removes an object that has nothing to do with packets.
+    RecordDelete(RecordDelete),
     /// A change made for one account in one region, which own what it creates.
     OnBehalf(OnBehalf),
     /// Several changes as one: each sees the ones before it, and either all are made or none.

@@ -270,8 +270,8 @@ pub(super) fn differences(case: &Case) -> Result<Vec<String>, CaseError> {
 
 impl Call {
     fn send(&self, client: &mut ApiClient) -> Result<HttpAnswer, CaseError> {
-        let is_vpc = ACTIONS.iter().all(|action| action.name != self.action || action.product == Product::Vpc);
-        let product = if is_vpc { Product::Vpc } else { Product::Ecs };
+        // A name that several products have is ECS's, which come first.
+        let product = ACTIONS.iter().find(|action| action.name == self.action).map_or(Product::Vpc, |one| one.product);
         let pairs = self.params.iter().map(|(name, value)| (name.clone(), text(value)));
         let pairs = pairs.chain([("Format".to_owned(), "JSON".to_owned())]).collect();
         client.send(product, &self.action, pairs).map_err(io_error)

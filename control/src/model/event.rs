@@ -1,6 +1,6 @@
 //! What a decision changes: objects as they are from now on. Also their form as records of a store.
 
-use super::{Eni, Group, Instance, Metadata, PortList, PrefixList, Rule, Token, VSwitch, Vpc};
+use super::{Eni, Group, Instance, Metadata, PortList, PrefixList, Record, Rule, Token, VSwitch, Vpc};
 use serde::{Serialize, de::DeserializeOwned};
 use vswitch_core::config::desired::Settings;
 use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
@@ -26,6 +26,8 @@ pub enum Event {
     PortList(PortListId, Option<PortList>),
     /// An instance, by its identifier.
     Instance(String, Option<Box<Instance>>),
+    /// An object that has nothing to do with packets, by its identifier.
+    Record(String, Option<Record>),
     /// What is noted about an object, by the object's identifier.
     Metadata(String, Option<Metadata>),
     /// What a client token was answered, by the token's fingerprint.
@@ -55,6 +57,7 @@ impl Event {
             Self::PrefixList(..) => "prefix-list",
             Self::PortList(..) => "port-list",
             Self::Instance(..) => "instance",
+            Self::Record(..) => "record",
             Self::Metadata(..) => "label",
             Self::Token(..) => "token",
         }
@@ -71,7 +74,7 @@ impl Event {
             Self::Eni(id, _) => id.as_str(),
             Self::PrefixList(id, _) => id.as_str(),
             Self::PortList(id, _) => id.as_str(),
-            Self::Instance(id, _) | Self::Metadata(id, _) | Self::Token(id, _) => id,
+            Self::Instance(id, _) | Self::Record(id, _) | Self::Metadata(id, _) | Self::Token(id, _) => id,
         }
     }
 
@@ -100,6 +103,7 @@ impl Event {
             Self::PrefixList(_, object) => object.is_none(),
             Self::PortList(_, object) => object.is_none(),
             Self::Instance(_, object) => object.is_none(),
+            Self::Record(_, object) => object.is_none(),
             Self::Metadata(_, object) => object.is_none(),
             Self::Token(_, object) => object.is_none(),
         }
@@ -126,6 +130,7 @@ impl Event {
             Self::PrefixList(_, object) => object.as_ref().map(to_json),
             Self::PortList(_, object) => object.as_ref().map(to_json),
             Self::Instance(_, object) => object.as_ref().map(to_json),
+            Self::Record(_, object) => object.as_ref().map(to_json),
             Self::Metadata(_, object) => object.as_ref().map(to_json),
             Self::Token(_, object) => object.as_ref().map(to_json),
         }
@@ -147,6 +152,7 @@ impl Event {
             ("eni", None) => Ok(Self::Eni(id.into(), Some(from_json(key, value)?))),
             ("prefix-list", None) => Ok(Self::PrefixList(id.into(), Some(from_json(key, value)?))),
             ("instance", None) => Ok(Self::Instance(id.into(), Some(from_json(key, value)?))),
+            ("record", None) => Ok(Self::Record(id.into(), Some(from_json(key, value)?))),
             ("label", None) => Ok(Self::Metadata(id.into(), Some(from_json(key, value)?))),
             ("token", None) => Ok(Self::Token(id.into(), Some(from_json(key, value)?))),
             ("port-list", None) => Ok(Self::PortList(id.into(), Some(from_json(key, value)?))),

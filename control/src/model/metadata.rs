@@ -11,6 +11,10 @@ use vswitch_core::config::ids::{GroupId, VpcId, quoted};
 
 /// Tags of one object.
 const TAGS_MAX: usize = 20;
+/// Attributes of one object.
+const ATTRIBUTES_MAX: usize = 128;
+/// Bytes of all attributes of one object, names and values. The longest is an instance's user data.
+const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
 
 /// What is noted about an object. An object without a label has an empty one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +30,9 @@ pub struct Metadata {
     pub resource_group: String,
     /// The tags.
     pub tags: BTreeMap<String, String>,
+    /// Attributes without effect on packets: kept as they were given, and read back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
 }
 
 impl Metadata {
@@ -36,7 +43,13 @@ impl Metadata {
         zone: String::new(),
         resource_group: String::new(),
         tags: BTreeMap::new(),
+        attributes: BTreeMap::new(),
     };
+
+    /// The value of an attribute; empty for none.
+    pub fn attribute(&self, name: &str) -> &str {
+        self.attributes.get(name).map_or("", String::as_str)
+    }
 }
 
 /// For whom a change is made: account and region of what it makes, each empty for the first one.
@@ -63,6 +76,7 @@ impl Model {
             || self.prefix_lists.contains_key(&id.into())
             || self.port_lists.contains_key(&id.into())
             || self.instances.contains_key(id)
+            || self.records.contains_key(id)
     }
 
     pub(super) fn label_modify(&self, modify: &LabelModify) -> Result<Vec<Event>, ApiError> {
@@ -86,6 +100,17 @@ impl Model {
         }
         if let Some(zone) = &modify.zone {
             new.zone.clone_from(zone);
+        }
+        new.attributes.extend(modify.attributes.clone());
+        new.attributes.retain(|_, value| !value.is_empty());
+        let bytes: usize = new.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if new.attributes.len() > ATTRIBUTES_MAX || bytes > ATTRIBUTE_BYTES_MAX {
+            let message = format!(
+                "{} would have {} attributes of {bytes} bytes, at most {ATTRIBUTES_MAX} of {ATTRIBUTE_BYTES_MAX} may be",
+                modify.object,
+                new.attributes.len()
+            );
+            return Err(INVALID_PARAMETER.error(message).field("attributes").object(&modify.object));
         }
         if new == *old {
             return Ok(vec![]);

@@ -15,6 +15,7 @@ mod parse;
 mod port_list;
 mod prefix_list;
 mod quota;
+mod record;
 mod rule;
 mod settings;
 mod vpc;
@@ -32,6 +33,7 @@ pub(crate) use parse::timestamp;
 pub use port_list::{PortList, PortListItem};
 pub use prefix_list::PrefixList;
 pub use quota::Quotas;
+pub use record::Record;
 pub use rule::Rule;
 pub(crate) use rule::refuse_repeated_rules;
 pub(crate) use rule::{RuleWords, protocol_text, same_rule};
@@ -63,6 +65,7 @@ pub struct Model {
     pub(crate) prefix_lists: BTreeMap<PrefixListId, PrefixList>,
     pub(crate) port_lists: BTreeMap<PortListId, PortList>,
     pub(crate) instances: BTreeMap<String, Instance>,
+    pub(crate) records: BTreeMap<String, Record>,
     pub(crate) labels: BTreeMap<String, Metadata>,
     /// Shared between a model and its next, because it is large and changes rarely.
     pub(crate) tokens: Arc<BTreeMap<String, Token>>,
@@ -166,6 +169,8 @@ impl Model {
             Command::InstanceDetach(detach) => self.instance_detach(detach, environment),
             Command::InstanceMove(change) => self.instance_move(change),
             Command::LabelModify(modify) => self.label_modify(modify),
+            Command::RecordCreate(create) => self.record_create(create, environment),
+            Command::RecordDelete(delete) => self.record_delete(delete),
             Command::OnBehalf(_) | Command::Batch(_) => self.decide_for(Some(holder), command, environment),
         }
     }
@@ -227,6 +232,7 @@ impl Model {
             Event::PrefixList(id, list) => set(&mut self.prefix_lists, id, list),
             Event::PortList(id, list) => set(&mut self.port_lists, id, list),
             Event::Instance(id, instance) => set(&mut self.instances, id, instance.map(|instance| *instance)),
+            Event::Record(id, record) => set(&mut self.records, id, record),
             Event::Metadata(id, label) => set(&mut self.labels, id, label),
             Event::Token(id, token) => set(Arc::make_mut(&mut self.tokens), id, token),
         }
@@ -249,6 +255,7 @@ impl Model {
             .chain(
                 self.instances.iter().map(|(id, object)| Event::Instance(id.clone(), Some(Box::new(object.clone())))),
             )
+            .chain(self.records.iter().map(|(id, record)| Event::Record(id.clone(), Some(record.clone()))))
             .chain(self.labels.iter().map(|(id, label)| Event::Metadata(id.clone(), Some(label.clone()))))
             .chain(self.tokens.iter().map(|(id, token)| Event::Token(id.clone(), Some(token.clone()))))
             .collect()
@@ -282,6 +289,7 @@ impl Model {
             Event::PrefixList(id, _) => Event::PrefixList(id.clone(), self.prefix_lists.get(id).cloned()),
             Event::PortList(id, _) => Event::PortList(id.clone(), self.port_lists.get(id).cloned()),
             Event::Instance(id, _) => Event::Instance(id.clone(), self.instances.get(id).cloned().map(Box::new)),
+            Event::Record(id, _) => Event::Record(id.clone(), self.records.get(id).cloned()),
             Event::Metadata(id, _) => Event::Metadata(id.clone(), self.labels.get(id).cloned()),
             Event::Token(id, _) => Event::Token(id.clone(), self.tokens.get(id).cloned()),
         }

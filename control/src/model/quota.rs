@@ -2,7 +2,7 @@
 
 use super::{Event, Metadata, Model};
 use crate::error::{
-    ApiError, ENI_COUNT_EXCEEDED, ErrorKind, QUOTA_GROUP, QUOTA_PORT_LIST, QUOTA_PREFIX_LIST, QUOTA_VPC,
+    ApiError, ENI_COUNT_EXCEEDED, ErrorKind, QUOTA_GROUP, QUOTA_PORT_LIST, QUOTA_PREFIX_LIST, QUOTA_RECORD, QUOTA_VPC,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -51,6 +51,8 @@ pub struct Quotas {
     pub ipv6_per_eni_max: usize,
     /// Delegated prefixes of one ENI, of either family.
     pub prefixes_per_eni_max: usize,
+    /// Objects that have nothing to do with packets, such as key pairs.
+    pub records_max: usize,
 }
 
 impl Default for Quotas {
@@ -76,6 +78,7 @@ impl Default for Quotas {
             secondary_ipv4_per_eni_max: 49,
             ipv6_per_eni_max: 10,
             prefixes_per_eni_max: 10,
+            records_max: 1000,
         }
     }
 }
@@ -88,6 +91,7 @@ enum Counted {
     Group,
     PrefixList,
     PortList,
+    Record,
 }
 
 impl Counted {
@@ -98,6 +102,7 @@ impl Counted {
             Event::Group(..) => Some(Self::Group),
             Event::PrefixList(..) => Some(Self::PrefixList),
             Event::PortList(..) => Some(Self::PortList),
+            Event::Record(..) => Some(Self::Record),
             _ => None,
         }
     }
@@ -109,6 +114,7 @@ impl Counted {
             Self::Group => (quotas.groups_max, QUOTA_GROUP, "security groups"),
             Self::PrefixList => (quotas.prefix_lists_max, QUOTA_PREFIX_LIST, "prefix lists"),
             Self::PortList => (quotas.port_lists_max, QUOTA_PORT_LIST, "port lists"),
+            Self::Record => (quotas.records_max, QUOTA_RECORD, "objects of its kinds"),
         }
     }
 }
@@ -159,6 +165,7 @@ impl Model {
             Counted::Group => Box::new(self.groups.keys().map(|id| id.as_str())),
             Counted::PrefixList => Box::new(self.prefix_lists.keys().map(|id| id.as_str())),
             Counted::PortList => Box::new(self.port_lists.keys().map(|id| id.as_str())),
+            Counted::Record => Box::new(self.records.keys().map(String::as_str)),
         }
     }
 }

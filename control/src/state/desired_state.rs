@@ -48,7 +48,7 @@ pub fn affected(model: &Model, events: &[Event], desired: &Desired) -> Delta {
                 affect(&mut delta.port_lists, id, &desired.port_lists, now);
             }
             Event::Eni(id, _) => affect(&mut delta.enis, id, &desired.enis, || model.enis.get(id).map(desired_eni)),
-            Event::Instance(..) | Event::Metadata(..) | Event::Token(..) => {}
+            Event::Instance(..) | Event::Record(..) | Event::Metadata(..) | Event::Token(..) => {}
         }
     }
     delta

@@ -4,7 +4,7 @@
 
 use control::conform::ApiRig;
 use control::ecs::client::{ApiClient, HttpAnswer};
-use control::ecs::{AccessKey, ApiSettings, Product};
+use control::ecs::{AccessKey, Action, ApiSettings, Product};
 use control::model::{Model, Quotas};
 use serde_json::Value;
 
@@ -70,9 +70,11 @@ impl Lab {
 }
 
 pub(crate) fn send(client: &mut ApiClient, action: &str, parameters: &str) -> HttpAnswer {
-    let (product, action) = match action.strip_prefix("vpc:") {
-        Some(action) => (Product::Vpc, action),
-        None => (Product::Ecs, action),
+    let (product, action) = match action.split_once(':') {
+        Some(("vpc", action)) => (Product::Vpc, action),
+        Some(("sts", action)) => (Product::Sts, action),
+        Some(("rm", action)) => (Product::ResourceManager, action),
+        _ => (Product::Ecs, action),
     };
     let mut pairs = vec![("RegionId", "cn-hangzhou")];
     for pair in parameters.split('&').filter(|pair| !pair.is_empty()) {
@@ -82,6 +84,17 @@ pub(crate) fn send(client: &mut ApiClient, action: &str, parameters: &str) -> Ht
         pairs.remove(0);
     }
     client.call(product, action, &pairs).unwrap()
+}
+
+/// An action's name as [`send`] takes it.
+pub(crate) fn name_of(action: &Action) -> String {
+    let prefix = match action.product {
+        Product::Ecs => "",
+        Product::Vpc => "vpc:",
+        Product::Sts => "sts:",
+        Product::ResourceManager => "rm:",
+    };
+    format!("{prefix}{}", action.name)
 }
 
 pub(crate) fn text(value: &Value, name: &str) -> String {

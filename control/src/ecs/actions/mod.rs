@@ -1,8 +1,10 @@
 //! The table of actions: one row each, and a function that turns a call into a plan.
 
+mod account;
 mod eni;
 mod group;
 mod instance;
+mod key_pair;
 mod port_list;
 mod prefix_list;
 mod region;
@@ -13,7 +15,7 @@ mod vswitch;
 
 use super::dialect::{Action, Product};
 use crate::error::{ApiError, INVALID_ACTION_NOT_FOUND, INVALID_VERSION};
-use Product::{Ecs, Vpc};
+use Product::{Ecs, ResourceManager, Sts, Vpc};
 
 macro_rules! actions {
     ($($product:ident $name:literal $perform:path;)*) => {
@@ -84,6 +86,12 @@ actions! {
     Ecs "DescribeInstanceStatus" instance::list::describe_status;
     Ecs "DescribeInstanceAttribute" instance::list::describe_attribute;
     Ecs "ModifyInstanceVpcAttribute" instance::modify_vpc_attribute;
+    Ecs "DescribeUserData" instance::list::describe_user_data;
+    Ecs "ImportKeyPair" key_pair::import;
+    Ecs "DescribeKeyPairs" key_pair::describe;
+    Ecs "DeleteKeyPairs" key_pair::delete;
+    Ecs "AttachKeyPair" key_pair::attach;
+    Ecs "DetachKeyPair" key_pair::detach;
     Ecs "DescribeRegions" region::describe_regions;
     Ecs "DescribeZones" region::describe_zones;
     Ecs "DescribeAccountAttributes" region::describe_account_attributes;
@@ -102,6 +110,9 @@ actions! {
     Vpc "TagResources" tag::tag;
     Vpc "UnTagResources" tag::untag;
     Vpc "ListTagResources" tag::list::list;
+    Sts "GetCallerIdentity" account::caller_identity;
+    ResourceManager "ListResourceGroups" account::list_resource_groups;
+    ResourceManager "GetResourceGroup" account::resource_group;
 }
 
 /// The action of a version and a name.
@@ -109,15 +120,16 @@ actions! {
 /// # Errors
 /// Where there is no such version or no such action.
 pub fn find_action(version: Option<&str>, name: Option<&str>) -> Result<&'static Action, ApiError> {
-    let product = match version {
-        Some("2014-05-26") => Some(Ecs),
-        Some("2016-04-28") => Some(Vpc),
-        _ => None,
+    let products: &[Product] = match version {
+        // Networks were part of this version, too, before they were a product of their own.
+        Some("2014-05-26") => &[Ecs, Vpc],
+        Some("2016-04-28") => &[Vpc],
+        Some("2015-04-01") => &[Sts],
+        Some("2020-03-31") => &[ResourceManager],
+        _ => return Err(INVALID_VERSION.error("Specified parameter Version is not valid.").field("Version")),
     };
-    let product =
-        product.ok_or_else(|| INVALID_VERSION.error("Specified parameter Version is not valid.").field("Version"))?;
-    let found = ACTIONS.iter().find(|action| action.product == product && Some(action.name) == name);
-    found.ok_or_else(|| {
+    let named = |product| ACTIONS.iter().find(|action| action.product == product && Some(action.name) == name);
+    products.iter().find_map(|product| named(*product)).ok_or_else(|| {
         INVALID_ACTION_NOT_FOUND.error("Specified api is not found, please check your url and method.").field("Action")
     })
 }

@@ -83,7 +83,7 @@ pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> 
                 "MaxEntries": list.max_entries,
                 "AssociationCount": groups(context, id).len(),
                 "CreationTime": timestamp(list.created_s),
-                "ResourceGroupId": context.scope.label(id.as_str()).resource_group,
+                "ResourceGroupId": context.scope.resource_group_of(id.as_str()),
                 "Tags": context.tags_of(id.as_str()),
             });
             entries.push((id.to_string(), value));

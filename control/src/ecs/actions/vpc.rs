@@ -40,7 +40,7 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
             "VpcId": id,
             "VRouterId": sibling("vrt", &id),
             "RouteTableId": sibling("vtb", &id),
-            "ResourceGroupId": context.scope.label(&id).resource_group,
+            "ResourceGroupId": context.scope.resource_group_of(&id),
         }))
     };
     Ok(context.change(commands, Box::new(answer)))
@@ -169,7 +169,7 @@ fn vpc_json(context: &Context<'_>, id: &VpcId, vpc: &Vpc) -> Value {
         "Status": if context.is_passing(vpc.created_s) { "Pending" } else { "Available" },
         "VRouterId": sibling("vrt", id.as_str()),
         "VSwitchIds": {"VSwitchId": vswitches},
-        "ResourceGroupId": context.scope.label(id.as_str()).resource_group,
+        "ResourceGroupId": context.scope.resource_group_of(id.as_str()),
         "Tags": {"Tag": context.vpc_tags_of(id.as_str())},
     })
 }

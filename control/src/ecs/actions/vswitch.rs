@@ -124,7 +124,7 @@ fn vswitch_json(context: &Context<'_>, id: &VSwitchId, vswitch: &VSwitch) -> Val
         "Status": if context.is_passing(vswitch.created_s) { "Pending" } else { "Available" },
         "ZoneId": context.zone_of(id),
         "OwnerId": context.scope.owner_of(id.as_str()).parse::<u64>().unwrap_or(0),
-        "ResourceGroupId": context.scope.label(id.as_str()).resource_group,
+        "ResourceGroupId": context.scope.resource_group_of(id.as_str()),
         "RouteTable": {"RouteTableId": sibling("vtb", vswitch.vpc.as_str()), "RouteTableType": "System"},
         "Tags": {"Tag": context.vpc_tags_of(id.as_str())},
     })

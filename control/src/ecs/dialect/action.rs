@@ -1,4 +1,4 @@
-//! What an action is, and the two products that share the interface.
+//! What an action is, and the products that share the interface.
 
 use super::call::{Context, Plan};
 use super::schema::{ActionSchema, schema};
@@ -6,13 +6,17 @@ use crate::error::ApiError;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// One of the two products that share the interface.
+/// One of the products that share the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
     /// Instances, interfaces and security groups.
     Ecs,
     /// Private networks.
     Vpc,
+    /// Who a caller is.
+    Sts,
+    /// Resource groups.
+    ResourceManager,
 }
 
 impl Product {
@@ -21,6 +25,8 @@ impl Product {
         match self {
             Self::Ecs => "2014-05-26",
             Self::Vpc => "2016-04-28",
+            Self::Sts => "2015-04-01",
+            Self::ResourceManager => "2020-03-31",
         }
     }
 
@@ -29,6 +35,8 @@ impl Product {
         match self {
             Self::Ecs => "ECS",
             Self::Vpc => "VPC",
+            Self::Sts => "STS",
+            Self::ResourceManager => "RESOURCEMANAGER",
         }
     }
 }
@@ -58,7 +66,7 @@ impl Action {
 
     /// Whether it only asks.
     pub fn is_question(&self) -> bool {
-        self.name.starts_with("Describe") || self.name.starts_with("List")
+        ["Describe", "List", "Get"].iter().any(|verb| self.name.starts_with(verb))
     }
 
     /// Whether it can be tried without doing it.

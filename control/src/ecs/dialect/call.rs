@@ -1,8 +1,9 @@
 //! One call as its action sees it: what it asks, and what there is, as far as the caller may see it.
 
 use super::parameters::Parameters;
+use super::schema::Support;
 use super::scope::Scope;
-use super::settings::ApiSettings;
+use super::settings::{ApiSettings, DEFAULT_RESOURCE_GROUP};
 use super::validate::published_value;
 use crate::command::{Batch, Command, LabelModify, OnBehalf};
 use crate::ecs::dialect::Action;
@@ -14,7 +15,8 @@ use std::collections::BTreeMap;
 use vswitch_core::config::ids::{VSwitchId, VpcId};
 
 const REGION_MALFORMED: ErrorKind = ErrorKind { code: "InvalidRegionId.MalFormed", status: 400 };
-const RESOURCE_GROUP_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceGroup.NotFound", status: 404 };
+pub(in crate::ecs) const RESOURCE_GROUP_NOT_FOUND: ErrorKind =
+    ErrorKind { code: "InvalidResourceGroup.NotFound", status: 404 };
 const TAG_KEY: ErrorKind = ErrorKind { code: "InvalidTagKey.Malformed", status: 400 };
 const TAG_MISMATCH: ErrorKind = ErrorKind { code: "InvalidTag.Mismatch", status: 400 };
 const TAG_VALUE: ErrorKind = ErrorKind { code: "InvalidTagValue.Malformed", status: 400 };
@@ -195,18 +197,45 @@ impl<'a> Context<'a> {
     pub(in crate::ecs) fn new_label(&self, object: &str, zone: Option<String>) -> Result<Vec<Command>, ApiError> {
         let tags = self.tags("Tag")?;
         let resource_group = self.resource_group()?;
-        if tags.is_empty() && resource_group.is_none() && zone.is_none() {
+        let attributes = self.attributes();
+        if tags.is_empty() && resource_group.is_none() && zone.is_none() && attributes.is_empty() {
             return Ok(vec![]);
         }
-        let modify = LabelModify { object: object.to_owned(), tags, resource_group, zone, ..LabelModify::default() };
+        let object = object.to_owned();
+        let modify = LabelModify { object, tags, resource_group, zone, attributes, ..LabelModify::default() };
         Ok(vec![Command::LabelModify(modify)])
+    }
+
+    /// The parameters of the call that are kept as they are given, by name; `SystemDisk.Size` of an object's field.
+    pub(in crate::ecs) fn attributes(&self) -> BTreeMap<String, String> {
+        let stored = self.call.action.schema().params.iter().filter(|fact| fact.support == Support::Stored);
+        let mut attributes = BTreeMap::new();
+        for fact in stored {
+            if let Some(text) = self.parameters().text(&fact.name) {
+                attributes.insert(fact.name.clone(), text.to_owned());
+            }
+            let object = self.parameters().object(&fact.name);
+            attributes.extend(object.pairs().map(|(field, text)| (format!("{}.{field}", fact.name), text.to_owned())));
+        }
+        attributes
+    }
+
+    /// The command that notes the call's parameters that are kept as they are given with an object.
+    pub(in crate::ecs) fn note_attributes(&self, object: &str) -> Option<Command> {
+        let attributes = self.attributes();
+        let object = object.to_owned();
+        let modify = LabelModify { object, attributes, ..LabelModify::default() };
+        (!modify.attributes.is_empty()).then_some(Command::LabelModify(modify))
     }
 
     /// The resource group that the call names.
     pub(in crate::ecs) fn resource_group(&self) -> Result<Option<String>, ApiError> {
         let Some(id) = self.parameters().owned("ResourceGroupId") else { return Ok(None) };
         let groups = &self.settings.resource_groups;
-        let exists = if groups.is_empty() { id.starts_with("rg-") && id.len() <= 64 } else { groups.contains_key(&id) };
+        let exists = match groups.is_empty() {
+            true => id.starts_with("rg-") && id.len() <= 64,
+            false => groups.contains_key(&id) || id == DEFAULT_RESOURCE_GROUP,
+        };
         match exists {
             true => Ok(Some(id)),
             false => Err(RESOURCE_GROUP_NOT_FOUND
@@ -253,7 +282,7 @@ impl<'a> Context<'a> {
     /// Whether an object is in the resource group that the call asks for.
     pub(in crate::ecs) fn has_resource_group(&self, id: &str) -> bool {
         let wanted = self.parameters().text("ResourceGroupId");
-        wanted.is_none_or(|wanted| self.scope.label(id).resource_group == wanted)
+        wanted.is_none_or(|wanted| self.scope.resource_group_of(id) == wanted)
     }
 
     /// An object's tags, as ECS writes them.

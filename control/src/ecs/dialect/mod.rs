@@ -18,7 +18,7 @@ pub use auth::{Authenticator, Envelope};
 pub use call::{Call, CallInput, Plan};
 pub use parameters::{PARAMETERS_MAX, Parameters, canonical, encode, read_pairs};
 pub use response::{Format, complete, failure, success};
-pub use schema::{ActionSchema, ErrorSchema, ParameterSchema, Schema, schema};
+pub use schema::{ActionSchema, ErrorSchema, ParameterSchema, Schema, Support, schema};
 pub use settings::{AccessKey, ApiSettings, FIRST_ACCOUNT};
 pub use signature::{
     Authorization, V3_ALGORITHM, V3Request, hash, hex, v1_sign, v1_string_to_sign, v3_sign, v3_string_to_sign,

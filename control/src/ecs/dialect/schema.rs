@@ -83,9 +83,27 @@ pub struct ParameterSchema {
     pub format: Option<String>,
     /// When it has to be given.
     pub required_when: Option<String>,
+    /// What a call with it comes to.
+    #[serde(default)]
+    pub support: Support,
     /// The fields of an object or of the entries of a list.
     #[serde(default)]
     pub fields: Vec<ParameterSchema>,
+}
+
+/// What becomes of a parameter that is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Support {
+    /// It does what the published interface says.
+    #[default]
+    Honoured,
+    /// It has nothing to do with packets: it is kept with the object as it was given, and read back.
+    Stored,
+    /// A call with it is refused, with this code of the action.
+    Refused(String),
+    /// It is without effect, for this reason.
+    Ignored(String),
 }
 
 /// One error.

@@ -3,7 +3,7 @@
 //! No action holds the model. Whatever a call names, lists or is told of is looked up here, for its account and its
 //! region, and for what it wants of it. What the caller may not see is answered in the words of what there is not.
 
-use super::settings::ApiSettings;
+use super::settings::{ApiSettings, DEFAULT_RESOURCE_GROUP};
 use crate::command::Command;
 use crate::ecs::dialect::Action;
 use crate::environment::Environment;
@@ -11,7 +11,7 @@ use crate::error::{
     ApiError, ENI_NOT_FOUND, ErrorKind, GROUP_NOT_FOUND, INSTANCE_NOT_FOUND, PORT_LIST_NOT_FOUND,
     PREFIX_LIST_NOT_FOUND, VPC_NOT_FOUND, VSWITCH_NOT_FOUND,
 };
-use crate::model::{Eni, Group, Instance, Metadata, Model, PortList, PrefixList, Quotas, Rule, VSwitch, Vpc};
+use crate::model::{Eni, Group, Instance, Metadata, Model, PortList, PrefixList, Quotas, Record, Rule, VSwitch, Vpc};
 use ipnet::{IpNet, Ipv6Net};
 use std::collections::BTreeMap;
 use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId, quoted};
@@ -82,6 +82,14 @@ impl<'a> Scope<'a> {
     pub(in crate::ecs) fn label(&self, id: &str) -> &'a Metadata {
         static NOTHING: Metadata = Metadata::NOTHING;
         if self.owns(id) { self.model.label(id) } else { &NOTHING }
+    }
+
+    /// The resource group of one of the caller's objects: everything is in one. Of others' empty.
+    pub(in crate::ecs) fn resource_group_of(&self, id: &str) -> &'a str {
+        match self.label(id).resource_group.as_str() {
+            "" if self.owns(id) => DEFAULT_RESOURCE_GROUP,
+            noted => noted,
+        }
     }
 
     /// The zone that is noted for a subnet; empty for its region's first.
@@ -183,6 +191,12 @@ impl<'a> Scope<'a> {
 
     pub(in crate::ecs) fn port_lists(self) -> impl Iterator<Item = (&'a PortListId, &'a PortList)> {
         self.model.port_lists.iter().filter(move |(id, _)| self.owns(id.as_str()))
+    }
+
+    /// The caller's records of a kind, with what is noted about them.
+    pub(in crate::ecs) fn records(self, kind: &'a str) -> impl Iterator<Item = (&'a str, &'a Record, &'a Metadata)> {
+        let own = self.model.records.iter().filter(move |(id, record)| record.kind == kind && self.owns(id));
+        own.map(move |(id, record)| (id.as_str(), record, self.model.label(id)))
     }
 
     /// The caller's groups with a rule of this kind.

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 /// The account of everything that was not made for another one.
 pub const FIRST_ACCOUNT: &str = "1000000000000001";
 
+/// The resource group of everything that is in no other one.
+pub(in crate::ecs) const DEFAULT_RESOURCE_GROUP: &str = "rg-acfmdefault0001";
+
 /// An access key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,8 +2,8 @@
 
 use super::call::Call;
 use super::parameters::{Parameters, not_valid};
-use super::schema::{ActionSchema, ParameterSchema, schema};
-use crate::error::{ApiError, INVALID_PARAMETER, MISSING_PARAMETER, TOKEN_VALUE};
+use super::schema::{ActionSchema, ParameterSchema, Support, schema};
+use crate::error::{ApiError, ErrorKind, INVALID_PARAMETER, MISSING_PARAMETER, TOKEN_VALUE};
 
 /// Codes of actions that name the parameter at fault, by parameter; the first that the action lists counts.
 const PARAMETER_CODES: &[(&str, &[&str])] = &[
@@ -58,6 +58,7 @@ const OTHER_CODES: &[(&str, &[&str])] = &[
     ("QuotaExceed.Tags", &["OperationDenied.QuotaExceed"]),
     ("OperationDenied", &["InvalidParam.ProtocolAndPortRangeMismatch"]),
     ("InvalidResourceId.AlreadyExists", &["InvalidParameter"]),
+    ("InvalidResourceGroup.NotFound", &["EntityNotExists.ResourceGroup"]),
     ("InvalidParameter.Conflict", &["InvalidParameter"]),
     ("InvalidCidrBlock.Overlapped", &["InvalidParameter"]),
     ("InvalidCirdrBlock.MaskLength", &["InvalidParameter"]),
@@ -84,6 +85,7 @@ pub(in crate::ecs) fn check_parameters(action: &'static ActionSchema, parameters
         }
     }
     for fact in &action.params {
+        check_support(action, fact, parameters)?;
         check_parameter(action, fact, parameters).map_err(|error| of_parameter(action, &fact.name, error))?;
     }
     match parameters.text("ClientToken") {
@@ -122,6 +124,21 @@ fn check_parameter(
         }
         _ => check_scalar(fact, parameters),
     }
+}
+
+/// Refuses a parameter that cannot be honoured.
+fn check_support(
+    action: &'static ActionSchema,
+    fact: &'static ParameterSchema,
+    parameters: &Parameters,
+) -> Result<(), ApiError> {
+    let Support::Refused(code) = &fact.support else { return Ok(()) };
+    if !parameters.has(&fact.name) {
+        return Ok(());
+    }
+    let status = action.error(code, 400).map_or(400, |error| error.http);
+    let kind = ErrorKind { code, status };
+    Err(kind.error(format!("{} is not supported here: leave it out.", fact.name)).field(&fact.name))
 }
 
 fn check_count(fact: &ParameterSchema, count: usize) -> Result<(), ApiError> {

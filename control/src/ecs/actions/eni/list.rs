@@ -105,7 +105,7 @@ pub(in crate::ecs) fn eni_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> 
         "OwnerId": context.scope.owner_of(id.as_str()),
         "PrivateIpAddress": eni.primary,
         "QueueNumber": 1,
-        "ResourceGroupId": context.scope.label(id.as_str()).resource_group,
+        "ResourceGroupId": context.scope.resource_group_of(id.as_str()),
         "SecurityGroupIds": {"SecurityGroupId": eni.groups},
         "SourceDestCheck": eni.source_dest_check,
         "Status": status(context, id, eni),

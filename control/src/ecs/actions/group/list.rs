@@ -76,7 +76,7 @@ fn group_json(context: &Context<'_>, id: &GroupId, group: &Group, counted: bool)
         "SecurityGroupType": kind_text(group.kind),
         "CreationTime": timestamp(group.created_s),
         "ServiceManaged": group.service_managed,
-        "ResourceGroupId": context.scope.label(id.as_str()).resource_group,
+        "ResourceGroupId": context.scope.resource_group_of(id.as_str()),
         "RuleCount": rules.len(),
         "GroupToGroupRuleCount": rules.values().filter(|rule| matches!(rule.remote, Remote::Group(_))).count(),
         "EcsCount": if counted { instances.len() } else { 0 },

@@ -51,9 +51,10 @@ fn instance_json(context: &Context<'_>, id: &str, instance: &Instance, primary: 
         "DeviceAvailable": true,
         "IoOptimized": true,
         "DeletionProtection": instance.deletion_protection,
+        "KeyPairName": context.scope.label(id).attribute("KeyPairName"),
         "InstanceTypeFamily": instance.family(),
         "NetworkInterfaces": {"NetworkInterface": interfaces},
-        "ResourceGroupId": context.scope.label(id).resource_group,
+        "ResourceGroupId": context.scope.resource_group_of(id),
         "StartTime": timestamp(started_s),
         "Tags": {"Tag": context.tags_of(id)},
     })));
@@ -102,6 +103,13 @@ pub(in crate::ecs) fn describe_status(context: &Context<'_>) -> Result<Plan, Api
     let mut answer = page.about;
     answer.insert("InstanceStatuses".into(), json!({ "InstanceStatus": page.entries }));
     Ok(Plan::Answer(answer))
+}
+
+pub(in crate::ecs) fn describe_user_data(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let id = context.parameters().text("InstanceId").unwrap_or_default();
+    context.scope.instance(id)?;
+    let user_data = context.scope.label(id).attribute("UserData");
+    Ok(Plan::answer(json!({"InstanceId": id, "RegionId": context.scope.region_of(id), "UserData": user_data})))
 }
 
 pub(in crate::ecs) fn describe_attribute(context: &Context<'_>) -> Result<Plan, ApiError> {

@@ -128,6 +128,7 @@ pub(in crate::ecs) fn modify_attribute(context: &Context<'_>) -> Result<Plan, Ap
     let instance = context.scope.instance(&id)?;
     context.check_groups(&groups)?;
     let primary = context.scope.primary_of(instance);
+    let noted = context.note_attributes(&id);
     let mut commands = vec![Command::InstanceModify(InstanceModify {
         instance: id,
         name: parameters.owned("InstanceName"),
@@ -135,6 +136,7 @@ pub(in crate::ecs) fn modify_attribute(context: &Context<'_>) -> Result<Plan, Ap
         host_name: parameters.owned("HostName"),
         deletion_protection: parameters.boolean("DeletionProtection")?,
     })];
+    commands.extend(noted);
     if let Some((eni_id, eni)) = primary.filter(|_| !groups.is_empty()) {
         check_set(context, &groups, &eni.vpc)?;
         let modify = EniModify { eni: eni_id.to_string(), groups: Some(groups), ..EniModify::default() };

@@ -43,6 +43,7 @@ const OTHER_TYPES: [&str; 17] = [
 pub(in crate::ecs) fn objects<'a>(context: &Context<'a>) -> Vec<(&'static str, &'a str)> {
     let scope = context.scope;
     match context.call.action.product {
+        Product::Sts | Product::ResourceManager => Vec::new(),
         Product::Ecs => scope
             .instances()
             .map(|(id, _)| (ECS_TYPES[0], id.as_str()))
@@ -73,6 +74,7 @@ pub(in crate::ecs) fn kind(context: &Context<'_>) -> Result<Option<String>, ApiE
     let here: &[&str] = match context.call.action.product {
         Product::Ecs => &ECS_TYPES,
         Product::Vpc => &["vpc", "vswitch"],
+        Product::Sts | Product::ResourceManager => &[],
     };
     if !here.contains(&kind.as_str()) && !OTHER_TYPES.contains(&kind.as_str()) {
         return Err(TYPE_NOT_FOUND.error("there is no such kind of object.").field("ResourceType"));
@@ -165,7 +167,7 @@ pub(in crate::ecs) fn join_resource_group(context: &Context<'_>) -> Result<Plan,
     let resource_group = context.resource_group()?;
     let object = parameters.owned("ResourceId").unwrap_or_default();
     named_objects(context, std::slice::from_ref(&object))?;
-    if Some(&context.scope.label(&object).resource_group) == resource_group.as_ref() {
+    if Some(context.scope.resource_group_of(&object)) == resource_group.as_deref() {
         return Err(SAME_RESOURCE_GROUP.error("it is this one.").object(object));
     }
     let modify = LabelModify { object, resource_group, ..LabelModify::default() };

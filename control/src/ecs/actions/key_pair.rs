@@ -1,0 +1,182 @@
+//! Key pairs: public keys that are kept, listed and bound to instances, which find them in their metadata.
+
+use crate::command::{Command, LabelModify, RecordCreate, RecordDelete};
+use crate::ecs::dialect::call::{Context, Plan, members};
+use crate::ecs::dialect::hex;
+use crate::ecs::dialect::paging::page;
+use crate::error::{ApiError, ErrorKind};
+use crate::model::{Metadata, timestamp};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use md5::{Digest, Md5};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const KIND: &str = "key-pair";
+const NAME: &str = "KeyPairName";
+const BODY: &str = "PublicKeyBody";
+const NAME_MALFORMED: ErrorKind = ErrorKind { code: "InvalidKeyPairName.Malformed", status: 400 };
+const BODY_MALFORMED: ErrorKind = ErrorKind { code: "InvalidPublicKeyBody.Malformed", status: 400 };
+const EXISTS: ErrorKind = ErrorKind { code: "KeyPair.AlreadyExists", status: 403 };
+const NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidKeyPair.NotFound", status: 404 };
+const NAMES: ErrorKind = ErrorKind { code: "InvalidKeyPairNames.ValueNotSupported", status: 400 };
+/// Characters of a public key: the longest that ssh-keygen makes has fewer.
+const BODY_CHARACTERS_MAX: usize = 16 << 10;
+
+/// The MD5 of a public key in the form of OpenSSH, in hexadecimal digits; nothing if it is none.
+fn fingerprint(body: &str) -> Option<String> {
+    let mut words = body.split_whitespace();
+    let (kind, key) = (words.next()?, words.next()?);
+    let key = STANDARD.decode(key).ok().filter(|_| body.len() <= BODY_CHARACTERS_MAX)?;
+    // The key says its own kind first, after the length of that.
+    let said = key.get(4..4 + kind.len())?;
+    (said == kind.as_bytes()).then(|| hex(&Md5::digest(&key)))
+}
+
+/// The identifier of the caller's key pair of a name.
+fn find(context: &Context<'_>, name: &str) -> Option<String> {
+    let mut own = context.scope.records(KIND).filter(|(_, _, noted)| noted.attribute(NAME) == name);
+    own.next().map(|(id, ..)| id.to_owned())
+}
+
+/// Refuses a name that no key pair of the caller's has.
+pub(in crate::ecs) fn check_key_pair(context: &Context<'_>) -> Result<(), ApiError> {
+    match context.parameters().text(NAME) {
+        Some(name) if find(context, name).is_none() => {
+            Err(NOT_FOUND.error("see DescribeKeyPairs, or ImportKeyPair.").field(NAME))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(in crate::ecs) fn import(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let name = parameters.text(NAME).unwrap_or_default();
+    let letters = |letter: char| letter.is_alphanumeric() || "_-:.".contains(letter);
+    let is_plain = name.starts_with(char::is_alphabetic) && name.chars().all(letters);
+    if !is_plain || !(2..=128).contains(&name.chars().count()) {
+        let message = "2 to 128 letters, digits, _, -, : and ., a letter first.";
+        return Err(NAME_MALFORMED.error(message).field(NAME));
+    }
+    if find(context, name).is_some() {
+        return Err(EXISTS.error("choose another name, or delete that one.").field(NAME));
+    }
+    let Some(print) = fingerprint(parameters.text(BODY).unwrap_or_default()) else {
+        return Err(BODY_MALFORMED.error("give one line as OpenSSH writes it: ssh-ed25519 AAAA….").field(BODY));
+    };
+    let id = context.environment.new_id("kp");
+    let create = Command::RecordCreate(RecordCreate { id: id.clone(), kind: KIND.into() });
+    let attributes = BTreeMap::from([(NAME.to_owned(), name.to_owned())]);
+    let named = LabelModify { object: id.clone(), attributes, ..LabelModify::default() };
+    let commands = [create, Command::LabelModify(named)].into_iter().chain(context.new_label(&id, None)?).collect();
+    let answer = members(json!({"KeyPairName": name, "KeyPairFingerPrint": print}));
+    Ok(context.change(commands, Box::new(move |_| answer)))
+}
+
+pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let with_key = parameters.boolean("IncludePublicKey")?.unwrap_or(false);
+    let wanted_name = parameters.text(NAME).unwrap_or("*");
+    let mut entries = Vec::new();
+    for (id, record, noted) in context.scope.records(KIND) {
+        let (name, body) = (noted.attribute(NAME), noted.attribute(BODY));
+        let print = fingerprint(body).unwrap_or_default();
+        let wanted = pattern_fits(wanted_name, name)
+            && parameters.text("KeyPairFingerPrint").is_none_or(|wanted| wanted == print)
+            && context.has_resource_group(id)
+            && context.has_tags(id)?;
+        if wanted {
+            let value = json!({
+                "KeyPairName": name,
+                "KeyPairFingerPrint": print,
+                "CreationTime": timestamp(record.created_s),
+                "ResourceGroupId": context.scope.resource_group_of(id),
+                "PublicKey": if with_key { body } else { "" },
+                "Tags": {"Tag": context.tags_of(id)},
+            });
+            entries.push((name.to_owned(), value));
+        }
+    }
+    let page = page(context, entries, false)?;
+    let mut answer = page.about;
+    answer.insert("KeyPairs".into(), json!({ "KeyPair": page.entries }));
+    Ok(Plan::Answer(answer))
+}
+
+/// Whether a name fits a pattern with `*` at its beginning, its end, both or neither.
+fn pattern_fits(pattern: &str, name: &str) -> bool {
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(rest), Some(_)) => name.contains(rest.strip_suffix('*').unwrap_or(rest)),
+        (Some(rest), None) => name.ends_with(rest),
+        (None, Some(rest)) => name.starts_with(rest),
+        (None, None) => name == pattern,
+    }
+}
+
+pub(in crate::ecs) fn delete(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let names = context.parameters().json_list("KeyPairNames").ok().flatten();
+    let Some(names) = names else {
+        return Err(NAMES.error("give a JSON list of names.").field("KeyPairNames"));
+    };
+    // A name that nobody has is as good as deleted.
+    let present = names.iter().filter_map(|name| find(context, name));
+    let delete = |record| Command::RecordDelete(RecordDelete { record });
+    Ok(context.quiet_change(present.map(delete).collect()))
+}
+
+pub(in crate::ecs) fn attach(context: &Context<'_>) -> Result<Plan, ApiError> {
+    bind(context, |name, _| Some(name.to_owned()))
+}
+
+pub(in crate::ecs) fn detach(context: &Context<'_>) -> Result<Plan, ApiError> {
+    bind(context, |name, noted| (noted.attribute(NAME) == name).then(String::new))
+}
+
+/// Notes another key pair with instances; `change` says which, if any.
+fn bind(context: &Context<'_>, change: impl Fn(&str, &Metadata) -> Option<String>) -> Result<Plan, ApiError> {
+    check_key_pair(context)?;
+    let parameters = context.parameters();
+    let name = parameters.text(NAME).unwrap_or_default();
+    let ids = parameters.json_list("InstanceIds")?.unwrap_or_default();
+    let (mut commands, mut results) = (Vec::new(), Vec::new());
+    for id in ids {
+        context.scope.instance(&id)?;
+        if let Some(value) = change(name, context.scope.label(&id)) {
+            let attributes = BTreeMap::from([(NAME.to_owned(), value)]);
+            let object = id.clone();
+            commands.push(Command::LabelModify(LabelModify { object, attributes, ..LabelModify::default() }));
+        }
+        results.push(json!({"InstanceId": id, "Success": "true", "Code": "200", "Message": "successful"}));
+    }
+    let answer: Value = json!({
+        "KeyPairName": name,
+        "TotalCount": results.len().to_string(),
+        "FailCount": "0",
+        "Results": {"Result": results},
+    });
+    Ok(context.change(commands, Box::new(move |_| members(answer))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_of_a_whole_openssh_key() {
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBxYAqNGoSY8ZSsTu4RhrsWZTsf6rZ3S9oyLhGRkRr5h someone@example";
+        assert_eq!(fingerprint(key).unwrap().len(), 32);
+        assert_eq!(fingerprint(key), fingerprint(key.strip_suffix(" someone@example").unwrap()));
+        for text in ["", "ssh-ed25519", "ssh-rsa AAAAC3NzaC1lZDI1NTE5", "ssh-ed25519 !!!", "ssh-ed25519 AAAA"] {
+            assert_eq!(fingerprint(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_any_text_at_the_ends_of_a_name() {
+        for (pattern, fits) in
+            [("*", true), ("ab*", true), ("*cd", true), ("*bc*", true), ("bc*", false), ("ab", false)]
+        {
+            assert_eq!(pattern_fits(pattern, "abcd"), fits, "{pattern}");
+        }
+    }
+}
