@@ -143,7 +143,7 @@ fn network() -> impl Strategy<Value = Command> {
             Command::VpcModify(VpcModify { vpc, ipv6_cidr, ..VpcModify::default() })
         }),
         1 => (vpcs(), prefixes(), enis())
-            .prop_map(|(vpc, destination, eni)| Command::VpcRouteAdd(VpcRouteAdd { vpc, destination, eni })),
+            .prop_map(|(vpc, destination, eni)| Command::VpcRouteAdd(VpcRouteAdd { vpc, destination, eni, ..VpcRouteAdd::default() })),
         1 => (vpcs(), prefixes())
             .prop_map(|(vpc, destination)| Command::VpcRouteRemove(VpcRouteRemove { vpc, destination })),
         4 => (vswitches(), vpcs(), block, ipv6).prop_map(|(id, vpc, cidr, ipv6_cidr)| {

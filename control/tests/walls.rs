@@ -30,7 +30,7 @@ const STRANGER: &str = "9";
 const REGIONS: [&str; 2] = ["cn-hangzhou", "cn-beijing"];
 
 /// Actions that place something of the caller's own in a network, or look at one. A guest may.
-const USING: [&str; 10] = [
+const USING: [&str; 14] = [
     "CreateSecurityGroup",
     "CreateNetworkInterface",
     "RunInstances",
@@ -41,6 +41,10 @@ const USING: [&str; 10] = [
     "DescribeVpcAttribute",
     "DescribeVSwitches",
     "DescribeVSwitchAttributes",
+    "DescribeVRouters",
+    "DescribeRouteTableList",
+    "DescribeRouteTables",
+    "DescribeRouteEntryList",
 ];
 
 fn key(account: &str) -> AccessKey {
@@ -62,6 +66,9 @@ fn object(set: &str, account: &str, region: &str, noun: &str) -> String {
         "vpc" => format!("vpc-{set}"),
         "free_vpc" => format!("vpc-{set}-free"),
         "table" => format!("vtb-{set}"),
+        "router" => format!("vrt-{set}"),
+        "route" => format!("rte-{set}-out"),
+        "hop" => format!("eni-{set}-hop"),
         "vswitch" => format!("vsw-{set}"),
         "plain_vswitch" => format!("vsw-{set}-plain"),
         "group" => format!("sg-{set}"),
@@ -114,13 +121,23 @@ fn furnish(model: &mut Model, set: &str, account: &str, region: &str) {
     ];
     commands.extend(["group", "other", "third", "free"].map(group));
     commands.extend([prefix_list("prefix_list"), prefix_list("free_prefix_list")]);
-    commands.extend([port_list("port_list"), port_list("free_port_list"), ingress, egress, first, eni("attached")]);
+    commands.extend([
+        port_list("port_list"),
+        port_list("free_port_list"),
+        ingress,
+        egress,
+        first,
+        eni("attached"),
+        eni("hop"),
+    ]);
     for noun in ["instance", "stopped"] {
         let running = noun == "instance";
         commands.push(json!({"op": "instance-create", "id": id(noun), "primary": primary(noun), "port": "none",
                              "running": running}));
     }
     commands.push(json!({"op": "instance-attach", "instance": id("instance"), "eni": id("attached")}));
+    commands.push(json!({"op": "vpc-route-add", "vpc": id("vpc"), "destination": "192.168.9.0/24", "eni": id("hop"),
+                         "id": id("route")}));
     for noun in ["vpc", "vswitch", "group", "eni", "instance", "prefix_list", "port_list"] {
         commands.push(json!({"op": "label-modify", "object": id(noun), "tags": {"k": set}, "resource_group": format!("rg-{set}")}));
     }
@@ -233,8 +250,8 @@ fn told(answer: &HttpAnswer, asked: &str) -> (u16, String) {
 #[track_caller]
 fn refuse_told(answer: &HttpAnswer, is_guest: bool, what: &str) {
     let mut body = answer.body.clone();
-    for kind in ["vpc", "vsw", "vrt", "vtb"].iter().filter(|_| is_guest) {
-        for shared in ["-free", "-plain", ""] {
+    for kind in ["vpc", "vsw", "vrt", "vtb", "rte"].iter().filter(|_| is_guest) {
+        for shared in ["-free", "-plain", "-out", ""] {
             body = body.replace(&format!("{kind}-s{shared}"), "#");
         }
     }
@@ -259,7 +276,8 @@ fn try_call(action: &Action, call: &str, owner: (&str, &str), caller: &Caller, b
             let mut ask = |id: &str| send(&mut client, &name, &place(&write(call, whose, Some((position, id)))));
             let (fictitious, answer) = (ask(&fiction), ask(&real));
             let what = format!("{name} {call} by {} in {}, {real}: {}", caller.account, caller.region, answer.body);
-            let is_used = USING.contains(&action.name) && ["vpc", "vswitch", "table", "plain_vswitch"].contains(&noun);
+            let is_used =
+                USING.contains(&action.name) && ["vpc", "vswitch", "table", "router", "plain_vswitch"].contains(&noun);
             match is_guest && set == "s" && is_used {
                 true => refuse_told(&answer, true, &what),
                 false => assert_eq!(told(&answer, &real), told(&fictitious, &fiction), "{what}"),

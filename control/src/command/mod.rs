@@ -167,6 +167,14 @@ vocabulary! {
         destination: String,
         /// The ENI that packets for it go to: in this VPC, normally with its source and destination check off.
         eni: String,
+        /// `rte-…`; made up if absent.
+        id: Option<String>,
+        /// The instance that is meant, where the ENI is its primary interface.
+        instance: Option<String>,
+        /// A name for people; that of the route it replaces if absent.
+        name: Option<String>,
+        /// What it is for; that of the route it replaces if absent.
+        description: Option<String>,
     }
 
     /// Takes a custom route away.

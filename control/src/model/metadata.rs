@@ -1,6 +1,6 @@
 //! What is noted about any object besides what it is: who owns it, where, its tags and its resource group.
 
-use super::{Event, Model};
+use super::{Event, Model, Route};
 use crate::command::{LabelModify, OnBehalf};
 use crate::environment::Environment;
 use crate::error::{ApiError, FORBIDDEN, INVALID_PARAMETER, TAG_LIMIT};
@@ -201,6 +201,10 @@ impl Model {
                 let prefix_list = if let Remote::PrefixList(list) = &rule.remote { Some(list.as_str()) } else { None };
                 let port_list = if let Ports::List(list) = &rule.ports { Some(list.as_str()) } else { None };
                 prefix_list.into_iter().chain(port_list).collect()
+            }
+            Event::Vpc(id, Some(vpc)) => {
+                let is_new = |route: &&Route| self.vpcs.get(id).is_none_or(|old| !old.routes.contains(*route));
+                vpc.routes.iter().filter(is_new).map(|route| route.eni.as_str()).collect()
             }
             Event::Instance(_, Some(instance)) => instance.enis.keys().map(|eni| eni.as_str()).collect(),
             _ => Vec::new(),

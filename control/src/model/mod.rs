@@ -29,7 +29,7 @@ pub use group::Group;
 pub use instance::Instance;
 use metadata::Holder;
 pub use metadata::Metadata;
-pub(crate) use parse::timestamp;
+pub(crate) use parse::{prefix, timestamp};
 pub use port_list::{PortList, PortListItem};
 pub use prefix_list::PrefixList;
 pub use quota::Quotas;
@@ -134,7 +134,7 @@ impl Model {
             Command::VpcCreate(create) => self.vpc_create(create, environment),
             Command::VpcModify(modify) => self.vpc_modify(modify),
             Command::VpcDelete(delete) => self.vpc_delete(delete),
-            Command::VpcRouteAdd(route) => self.vpc_route_add(route),
+            Command::VpcRouteAdd(route) => self.vpc_route_add(route, environment),
             Command::VpcRouteRemove(route) => self.vpc_route_remove(route),
             Command::VswitchCreate(create) => self.vswitch_create(create, environment),
             Command::VswitchModify(modify) => self.vswitch_modify(modify),

@@ -116,7 +116,7 @@ pub(super) fn block(text: &str, field: &str, kind: ErrorKind) -> Result<IpNet, A
 }
 
 /// An address or a prefix, host bits and all. Numbers with leading zeros are none: elsewhere they are octal.
-pub(super) fn prefix(text: &str) -> Option<IpNet> {
+pub(crate) fn prefix(text: &str) -> Option<IpNet> {
     let Some((address, length)) = text.split_once('/') else { return text.parse::<IpAddr>().ok().map(IpNet::from) };
     let plain = length.bytes().all(|byte| byte.is_ascii_digit()) && (length == "0" || !length.starts_with('0'));
     IpNet::new(address.parse().ok()?, length.parse().ok().filter(|_| plain)?).ok()

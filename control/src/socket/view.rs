@@ -1,6 +1,6 @@
 //! Objects as they are shown: all fields filled, texts as the cloud writes them, ready for `--json`.
 
-use crate::model::{Eni, Group, Model, PortList, PrefixList, Rule, VSwitch, Vpc, protocol_text, timestamp};
+use crate::model::{Eni, Group, Model, PortList, PrefixList, Route, Rule, VSwitch, Vpc, protocol_text, timestamp};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -45,6 +45,12 @@ views! {
 
     /// A custom route.
     RouteView {
+        /// Its identifier; empty for one that an old version made.
+        id: String,
+        /// Its name, or nothing.
+        name: String,
+        /// What it is for, or nothing.
+        description: String,
         /// The destination.
         destination: IpNet,
         /// The ENI that packets for it go to.
@@ -319,16 +325,19 @@ impl VpcView {
             description: vpc.description.clone(),
             cidr: vpc.cidr,
             ipv6_cidr: vpc.ipv6_cidr,
-            routes: vpc
-                .routes
-                .iter()
-                .map(|route| RouteView { destination: route.destination, eni: route.eni.clone() })
-                .collect(),
+            routes: vpc.routes.iter().map(RouteView::of).collect(),
             vswitches: vswitches.map(|(id, _)| id.clone()).collect(),
             groups: model.groups.values().filter(|group| group.vpc == *id).count(),
             enis: model.enis.values().filter(|eni| eni.vpc == *id).count(),
             created: timestamp(vpc.created_s),
         }
+    }
+}
+
+impl RouteView {
+    fn of(route: &Route) -> Self {
+        let Route { id, destination, eni, instance: _, name, description, created_s: _ } = route.clone();
+        Self { id, name, description, destination, eni }
     }
 }
 

@@ -92,13 +92,19 @@ fn lists_of_prefixes_and_ports_show_their_entries_and_who_names_them() {
 fn a_destination_has_one_route() {
     let (mut model, environment) = base();
     let add = |destination: &str, eni: &str| json!({"op": "vpc-route-add", "vpc": "vpc-1", "destination": destination, "eni": eni});
-    for change in [add("192.168.0.0/16", "eni-1"), add("172.16.0.0/12", "eni-1"), add("192.168.0.0/16", "eni-2")] {
+    let mut named = add("192.168.0.0/16", "eni-1");
+    named["id"] = json!("rte-1");
+    named["name"] = json!("office");
+    for change in [named, add("172.16.0.0/12", "eni-1"), add("192.168.0.0/16", "eni-2")] {
         make(&mut model, &environment, change);
     }
     assert_eq!(model.decide(&command(add("192.168.0.0/16", "eni-2")), &environment), Ok(vec![]));
     let routes = |model: &_| answer(model, json!({"op": "vpc-show", "vpc": "vpc-1"}))["vpc"]["routes"].clone();
-    let route = |destination: &str, eni: &str| json!({"destination": destination, "eni": eni});
-    assert_eq!(routes(&model), json!([route("172.16.0.0/12", "eni-1"), route("192.168.0.0/16", "eni-2")]));
+    // A route that is set again keeps its identifier and name.
+    let made = "rte-000000000003";
+    let route = |id: &str, name: &str, destination: &str, eni: &str| json!({"id": id, "name": name, "description": "", "destination": destination, "eni": eni});
+    let office = route("rte-1", "office", "192.168.0.0/16", "eni-2");
+    assert_eq!(routes(&model), json!([route(made, "", "172.16.0.0/12", "eni-1"), office]));
     make(&mut model, &environment, json!({"op": "vpc-route-remove", "vpc": "vpc-1", "destination": "172.16.0.0/12"}));
-    assert_eq!(routes(&model), json!([route("192.168.0.0/16", "eni-2")]));
+    assert_eq!(routes(&model), json!([office]));
 }

@@ -222,6 +222,53 @@ pub(crate) const CALLS: &[(&str, &[&str])] = &[
         &["VSwitchId=$vswitch&VSwitchName=renamed", "VSwitchId=$plain_vswitch&Ipv6CidrBlock=7"],
     ),
     ("vpc:DeleteVSwitch", &["VSwitchId=$plain_vswitch", "VSwitchId=$plain_vswitch&DryRun=true"]),
+    ("vpc:DescribeVRouters", &["", "VRouterId=$router"]),
+    ("vpc:ModifyVRouterAttribute", &["VRouterId=$router&VRouterName=renamed"]),
+    ("vpc:DescribeRouteTableList", &["", "VpcId=$vpc", "RouterId=$router", "RouteTableId=$table"]),
+    ("vpc:DescribeRouteTables", &["", "RouterId=$router", "VRouterId=$router", "RouteTableId=$table"]),
+    ("vpc:ModifyRouteTableAttributes", &["RouteTableId=$table&RouteTableName=renamed"]),
+    (
+        "vpc:DescribeRouteEntryList",
+        &[
+            "RouteTableId=$table&MaxResult=100",
+            "RouteTableId=$table&RouteEntryId=$route",
+            "RouteTableId=$table&NextHopId=$hop",
+        ],
+    ),
+    (
+        "vpc:CreateRouteEntry",
+        &[
+            "RouteTableId=$table&DestinationCidrBlock=192.168.7.0/24&NextHopId=$instance",
+            "RouteTableId=$table&DestinationCidrBlock=192.168.7.0/24&NextHopType=NetworkInterface&NextHopId=$eni",
+        ],
+    ),
+    (
+        "vpc:CreateRouteEntries",
+        &[
+            "RouteEntries.1.RouteTableId=$table&RouteEntries.1.DstCidrBlock=192.168.7.0/24&\
+             RouteEntries.1.NextHopType=Instance&RouteEntries.1.NextHop=$instance",
+            "RouteEntries.1.RouteTableId=$table&RouteEntries.1.DstCidrBlock=192.168.7.0/24&\
+             RouteEntries.1.NextHopType=NetworkInterface&RouteEntries.1.NextHop=$eni",
+        ],
+    ),
+    (
+        "vpc:ModifyRouteEntry",
+        &[
+            "RouteEntryId=$route&RouteEntryName=renamed",
+            "RouteTableId=$table&DestinationCidrBlock=192.168.9.0/24&NewNextHopType=Instance&NewNextHopId=$instance",
+        ],
+    ),
+    (
+        "vpc:DeleteRouteEntry",
+        &["RouteEntryId=$route", "RouteTableId=$table&DestinationCidrBlock=192.168.9.0/24&NextHopId=$hop"],
+    ),
+    (
+        "vpc:DeleteRouteEntries",
+        &[
+            "RouteEntries.1.RouteTableId=$table&RouteEntries.1.RouteEntryId=$route",
+            "RouteEntries.1.RouteTableId=$table&RouteEntries.1.DstCidrBlock=192.168.9.0/24&RouteEntries.1.NextHop=$hop",
+        ],
+    ),
     ("vpc:DescribeRegions", &[""]),
     ("vpc:DescribeZones", &[""]),
     (

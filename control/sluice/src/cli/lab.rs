@@ -400,7 +400,10 @@ impl Plan {
             let vpc = state.vpcs.iter().find(|view| view.id.as_str() == route.vpc);
             let exists = vpc.is_some_and(|vpc| {
                 vpc.routes.iter().any(|view| {
-                    view.destination.to_string() == prefix_text(&route.destination) && view.eni.as_str() == route.eni
+                    view.destination.to_string() == prefix_text(&route.destination)
+                        && view.eni.as_str() == route.eni
+                        && route.name.as_ref().is_none_or(|name| *name == view.name)
+                        && route.description.as_ref().is_none_or(|text| *text == view.description)
                 })
             });
             if !exists {

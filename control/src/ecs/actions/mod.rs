@@ -105,6 +105,17 @@ actions! {
     Vpc "DescribeVSwitchAttributes" vswitch::describe_attributes;
     Vpc "ModifyVSwitchAttribute" vswitch::modify;
     Vpc "DeleteVSwitch" vswitch::delete;
+    Vpc "DescribeVRouters" vpc::route::describe_routers;
+    Vpc "ModifyVRouterAttribute" vpc::route::modify_router;
+    Vpc "DescribeRouteTableList" vpc::route::describe_table_list;
+    Vpc "DescribeRouteTables" vpc::route::describe_tables;
+    Vpc "ModifyRouteTableAttributes" vpc::route::modify_table;
+    Vpc "DescribeRouteEntryList" vpc::route::describe_entries;
+    Vpc "CreateRouteEntry" vpc::route_entry::create;
+    Vpc "CreateRouteEntries" vpc::route_entry::create_all;
+    Vpc "ModifyRouteEntry" vpc::route_entry::modify;
+    Vpc "DeleteRouteEntry" vpc::route_entry::delete;
+    Vpc "DeleteRouteEntries" vpc::route_entry::delete_all;
     Vpc "DescribeRegions" region::describe_vpc_regions;
     Vpc "DescribeZones" region::describe_vpc_zones;
     Vpc "TagResources" tag::tag;
@@ -114,6 +125,23 @@ actions! {
     ResourceManager "ListResourceGroups" account::list_resource_groups;
     ResourceManager "GetResourceGroup" account::resource_group;
 }
+
+/// Actions of networks that there are under the version of instances, too.
+const OLD_NETWORK_ACTIONS: [&str; 13] = [
+    "CreateVpc",
+    "DescribeVpcs",
+    "ModifyVpcAttribute",
+    "DeleteVpc",
+    "CreateVSwitch",
+    "DescribeVSwitches",
+    "ModifyVSwitchAttribute",
+    "DeleteVSwitch",
+    "DescribeVRouters",
+    "DescribeRouteTables",
+    "CreateRouteEntry",
+    "DeleteRouteEntry",
+    "ModifyVRouterAttribute",
+];
 
 /// The action of a version and a name.
 ///
@@ -128,7 +156,9 @@ pub fn find_action(version: Option<&str>, name: Option<&str>) -> Result<&'static
         Some("2020-03-31") => &[ResourceManager],
         _ => return Err(INVALID_VERSION.error("Specified parameter Version is not valid.").field("Version")),
     };
-    let named = |product| ACTIONS.iter().find(|action| action.product == product && Some(action.name) == name);
+    let is_old = |name: &str| version != Some(Ecs.version()) || OLD_NETWORK_ACTIONS.contains(&name);
+    let is_meant = |action: &Action, product| action.product == product && (product != Vpc || is_old(action.name));
+    let named = |product| ACTIONS.iter().find(|action| Some(action.name) == name && is_meant(action, product));
     products.iter().find_map(|product| named(*product)).ok_or_else(|| {
         INVALID_ACTION_NOT_FOUND.error("Specified api is not found, please check your url and method.").field("Action")
     })

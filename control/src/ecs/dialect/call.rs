@@ -317,6 +317,15 @@ impl<'a> Context<'a> {
         place.map(Some).ok_or_else(|| kind.error(format!("write one of {words}.")).field(name))
     }
 
+    /// Refuses a name or description that is too long, or that is a web address.
+    pub(in crate::ecs) fn check_text(&self, name: &str, text: &str, most: usize) -> Result<(), ApiError> {
+        let is_address = text.starts_with("http://") || text.starts_with("https://");
+        match is_address || text.chars().any(char::is_control) || text.chars().count() > most {
+            true => self.refuse(name, &format!("write 1 to {most} characters that are no web address")),
+            false => Ok(()),
+        }
+    }
+
     /// Refuses a parameter that makes no sense.
     pub(in crate::ecs) fn refuse<T>(&self, name: &str, reason: &str) -> Result<T, ApiError> {
         Err(INVALID_PARAMETER.error(format!("{name}: {reason}")).field(name))

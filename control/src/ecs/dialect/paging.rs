@@ -34,7 +34,9 @@ pub(in crate::ecs) fn page<T>(
     let fact = context.call.action.schema();
     let takes = |name: &str| fact.params.iter().find(|parameter| parameter.name == name);
     let parameters = context.parameters();
-    let by_token = parameters.text("MaxResults").is_some() || parameters.text("NextToken").is_some();
+    // One action says it in the singular.
+    let size_name = if takes("MaxResult").is_some() { "MaxResult" } else { "MaxResults" };
+    let by_token = parameters.text(size_name).is_some() || parameters.text("NextToken").is_some();
     let old = takes("PageNumber").is_some() && !by_token;
     let total = entries.len();
     let (start, size) = match old {
@@ -45,11 +47,11 @@ pub(in crate::ecs) fn page<T>(
             ((number - 1).saturating_mul(size), size)
         }
         false => {
-            let limits = takes("MaxResults");
+            let limits = takes(size_name);
             let default = limits.and_then(|fact| fact.default.as_ref()).and_then(Value::as_u64).unwrap_or(10);
-            let size = parameters.count::<u64>("MaxResults")?.unwrap_or(default);
+            let size = parameters.count::<u64>(size_name)?.unwrap_or(default);
             if size == 0 && !limits.is_some_and(|fact| fact.clamp) {
-                return Err(not_valid("MaxResults"));
+                return Err(not_valid(size_name));
             }
             let least = limits.and_then(|fact| fact.min).map_or(1, |least| least as u64);
             let most = limits.and_then(|fact| fact.max).map_or(100, |most| most as u64);

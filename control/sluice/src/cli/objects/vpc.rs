@@ -90,7 +90,7 @@ pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
         }
         Verb::Delete { vpc } => session.change(Command::VpcDelete(command::VpcDelete { vpc })),
         Verb::AddRoute { vpc, destination, eni } => {
-            session.change(Command::VpcRouteAdd(command::VpcRouteAdd { vpc, destination, eni }))
+            session.change(Command::VpcRouteAdd(command::VpcRouteAdd { vpc, destination, eni, ..Default::default() }))
         }
         Verb::RemoveRoute { vpc, destination } => {
             session.change(Command::VpcRouteRemove(command::VpcRouteRemove { vpc, destination }))

@@ -50,7 +50,7 @@ impl VSwitch {
     }
 
     /// Whether an address of its blocks is the cloud's.
-    pub(super) fn is_reserved(&self, address: IpAddr) -> bool {
+    pub(in crate::model) fn is_reserved(&self, address: IpAddr) -> bool {
         match (address, self.ipv6_cidr) {
             (IpAddr::V4(address), _) => address == self.cidr.network() || address >= self.gateway(),
             (IpAddr::V6(address), Some(cidr)) => {
@@ -73,7 +73,7 @@ impl Model {
         }
     }
 
-    pub(super) fn vswitch_create(
+    pub(in crate::model) fn vswitch_create(
         &self,
         create: &VswitchCreate,
         environment: &Environment,
@@ -97,7 +97,7 @@ impl Model {
         Ok(vec![Event::VSwitch(id.into(), Some(vswitch))])
     }
 
-    pub(super) fn vswitch_modify(&self, modify: &VswitchModify) -> Result<Vec<Event>, ApiError> {
+    pub(in crate::model) fn vswitch_modify(&self, modify: &VswitchModify) -> Result<Vec<Event>, ApiError> {
         let (id, old) = self.vswitch(&modify.vswitch)?;
         let mut new = old.clone();
         if let Some(text) = &modify.name {
@@ -113,7 +113,7 @@ impl Model {
         Ok(if new == *old { vec![] } else { vec![Event::VSwitch(id, Some(new))] })
     }
 
-    pub(super) fn vswitch_delete(&self, delete: &VswitchDelete) -> Result<Vec<Event>, ApiError> {
+    pub(in crate::model) fn vswitch_delete(&self, delete: &VswitchDelete) -> Result<Vec<Event>, ApiError> {
         let (id, _) = self.vswitch(&delete.vswitch)?;
         if let Some((eni, _)) = self.enis.iter().find(|(_, eni)| eni.vswitch == id) {
             let message = format!("{id} has network interfaces, such as {eni}: delete them first");

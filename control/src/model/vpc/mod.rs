@@ -1,18 +1,21 @@
-//! Private networks and their custom routes.
+//! Private networks: their blocks here, their custom routes in [`route`].
 
-use super::parse::{block, description, network_name, prefix};
+mod route;
+
+pub use route::Route;
+
+use super::parse::{block, description, network_name};
 use super::{Event, Model};
-use crate::command::{VpcCreate, VpcDelete, VpcModify, VpcRouteAdd, VpcRouteRemove};
+use crate::command::{VpcCreate, VpcDelete, VpcModify};
 use crate::environment::Environment;
 use crate::error::{
-    ApiError, CIDR_BLOCK_MALFORMED, CIDR_BLOCK_MASK, CIDR_BLOCK_OVERLAPPED, DEPENDENCY_SECURITY_GROUP,
-    DEPENDENCY_VSWITCH, ENI_VPC_MISMATCH, INVALID_PARAMETER, INVALID_PARAMETER_CONFLICT, QUOTA_ROUTE_ENTRY,
-    ROUTE_ENTRY_NOT_FOUND, VPC_DESCRIPTION_MALFORMED, VPC_NAME_MALFORMED, VPC_NOT_FOUND,
+    ApiError, CIDR_BLOCK_MASK, DEPENDENCY_SECURITY_GROUP, DEPENDENCY_VSWITCH, INVALID_PARAMETER,
+    INVALID_PARAMETER_CONFLICT, VPC_DESCRIPTION_MALFORMED, VPC_NAME_MALFORMED, VPC_NOT_FOUND,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
-use vswitch_core::config::ids::{EniId, VpcId, quoted};
+use vswitch_core::config::ids::VpcId;
 
 /// Blocks that have another meaning everywhere, so that no VPC may lie in them.
 const RESERVED_BLOCKS: [Ipv4Net; 5] = [
@@ -41,16 +44,6 @@ pub struct Vpc {
     pub created_s: u64,
 }
 
-/// A custom route.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// The destination.
-    pub destination: IpNet,
-    /// The ENI that packets for it go to.
-    pub eni: EniId,
-}
-
 impl Model {
     pub(crate) fn vpc(&self, id: &str) -> Result<(VpcId, &Vpc), ApiError> {
         let id = VpcId::from(id);
@@ -62,7 +55,11 @@ impl Model {
         }
     }
 
-    pub(super) fn vpc_create(&self, create: &VpcCreate, environment: &Environment) -> Result<Vec<Event>, ApiError> {
+    pub(in crate::model) fn vpc_create(
+        &self,
+        create: &VpcCreate,
+        environment: &Environment,
+    ) -> Result<Vec<Event>, ApiError> {
         let id = self.choose_id(create.id.as_deref(), "vpc", environment, |id| self.vpcs.contains_key(&id.into()))?;
         let vpc = Vpc {
             cidr: vpc_block(&create.cidr)?,
@@ -75,7 +72,7 @@ impl Model {
         Ok(vec![Event::Vpc(id.into(), Some(vpc))])
     }
 
-    pub(super) fn vpc_modify(&self, modify: &VpcModify) -> Result<Vec<Event>, ApiError> {
+    pub(in crate::model) fn vpc_modify(&self, modify: &VpcModify) -> Result<Vec<Event>, ApiError> {
         let (id, old) = self.vpc(&modify.vpc)?;
         let mut new = old.clone();
         if let Some(text) = &modify.name {
@@ -90,7 +87,7 @@ impl Model {
         Ok(if new == *old { vec![] } else { vec![Event::Vpc(id, Some(new))] })
     }
 
-    pub(super) fn vpc_delete(&self, delete: &VpcDelete) -> Result<Vec<Event>, ApiError> {
+    pub(in crate::model) fn vpc_delete(&self, delete: &VpcDelete) -> Result<Vec<Event>, ApiError> {
         let (id, _) = self.vpc(&delete.vpc)?;
         if let Some((vswitch, _)) = self.vswitches.iter().find(|(_, vswitch)| vswitch.vpc == id) {
             let message = format!("{id} has vSwitches, such as {vswitch}: delete them first");
@@ -101,44 +98,6 @@ impl Model {
             return Err(DEPENDENCY_SECURITY_GROUP.error(message).object(id));
         }
         Ok(vec![Event::Vpc(id, None)])
-    }
-
-    pub(super) fn vpc_route_add(&self, add: &VpcRouteAdd) -> Result<Vec<Event>, ApiError> {
-        let (id, old) = self.vpc(&add.vpc)?;
-        let destination = block(&add.destination, "destination", CIDR_BLOCK_MALFORMED)?;
-        let mut subnets = self.vswitches.iter().filter(|(_, vswitch)| vswitch.vpc == id);
-        if let Some((vswitch, _)) =
-            subnets.find(|(_, vswitch)| vswitch.blocks().any(|subnet| subnet.contains(&destination)))
-        {
-            let message = format!("{destination} lies in vSwitch {vswitch}, which is reached without a route");
-            return Err(CIDR_BLOCK_OVERLAPPED.error(message).field("destination").object(id));
-        }
-        let (eni, router) = self.eni(&add.eni)?;
-        if router.vpc != id {
-            let message = format!("{eni} is in {}, not in {id}: choose an ENI of this VPC", router.vpc);
-            return Err(ENI_VPC_MISMATCH.error(message).field("eni").object(eni));
-        }
-        let mut new = old.clone();
-        new.routes.retain(|route| route.destination != destination);
-        new.routes.push(Route { destination, eni });
-        new.routes.sort_by_key(|route| route.destination);
-        if new.routes.len() > self.quotas.routes_per_vpc_max {
-            let message = format!("{id} has {} custom routes, as many as may be", old.routes.len());
-            return Err(QUOTA_ROUTE_ENTRY.error(message).object(id));
-        }
-        Ok(if new == *old { vec![] } else { vec![Event::Vpc(id, Some(new))] })
-    }
-
-    pub(super) fn vpc_route_remove(&self, remove: &VpcRouteRemove) -> Result<Vec<Event>, ApiError> {
-        let (id, old) = self.vpc(&remove.vpc)?;
-        let destination = prefix(&remove.destination);
-        let mut new = old.clone();
-        new.routes.retain(|route| Some(route.destination) != destination);
-        if new == *old {
-            let message = format!("{id} has no custom route to {}", quoted(&remove.destination));
-            return Err(ROUTE_ENTRY_NOT_FOUND.error(message).field("destination").object(id));
-        }
-        Ok(vec![Event::Vpc(id, Some(new))])
     }
 }
 
@@ -178,7 +137,7 @@ fn vpc_ipv6_block(text: &str) -> Result<Ipv6Net, ApiError> {
 }
 
 /// An IPv6 block can be given to what has none, and is fixed from then on.
-pub(super) fn first_block(old: Option<Ipv6Net>, new: Ipv6Net, id: &str) -> Result<Ipv6Net, ApiError> {
+pub(in crate::model) fn first_block(old: Option<Ipv6Net>, new: Ipv6Net, id: &str) -> Result<Ipv6Net, ApiError> {
     match old {
         Some(old) if old != new => {
             let message = format!("{id} has the IPv6 block {old} already, and it cannot change");

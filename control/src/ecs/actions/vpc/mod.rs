@@ -1,5 +1,8 @@
 //! Private networks.
 
+pub(in crate::ecs) mod route;
+pub(in crate::ecs) mod route_entry;
+
 use crate::command::{Command, VpcCreate, VpcDelete, VpcModify};
 use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::ecs::dialect::paging::page;

@@ -1,0 +1,235 @@
+//! VPCs, subnets and their routes over the HTTP interface, as infrastructure tools make, change and remove them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod lab;
+
+use control::socket::client::Client;
+use control::socket::query::{Answer, Nothing, Query};
+use lab::{Lab, text};
+use serde_json::{Value, json};
+
+fn list<'a>(answer: &'a Value, path: &str) -> &'a Vec<Value> {
+    answer.pointer(path).and_then(Value::as_array).unwrap_or_else(|| panic!("{path} in {answer}"))
+}
+
+/// The routes that the forwarding plane gets.
+fn routes(lab: &Lab) -> Vec<(String, String)> {
+    let answer = Client::connect(&lab.rig.control_socket()).unwrap().ask(&Query::VpcList(Nothing {})).unwrap();
+    let Answer::Vpcs(vpcs) = answer else { panic!("{answer:?}") };
+    let all = vpcs.iter().flat_map(|vpc| &vpc.routes);
+    all.map(|route| (route.destination.to_string(), route.eni.to_string())).collect()
+}
+
+/// A VPC with a subnet, an instance and an interface: route table, instance, its interface, the other interface.
+fn routed(lab: &mut Lab) -> (String, String, String, String) {
+    let (vpc, vswitch, groups) = lab.base(&["normal"]);
+    let table = text(&lab.ok("vpc:DescribeVpcAttribute", &format!("VpcId={vpc}")), "VpcId").replace("vpc-", "vtb-");
+    let run = format!("VSwitchId={vswitch}&SecurityGroupId={}&InstanceType=ecs.g7.large", groups[0]);
+    let instance = lab.ok("RunInstances", &run)["InstanceIdSets"]["InstanceIdSet"][0].as_str().unwrap().to_owned();
+    let shown = lab.ok("DescribeNetworkInterfaces", &format!("InstanceId={instance}"));
+    let primary = text(&shown["NetworkInterfaceSets"]["NetworkInterfaceSet"][0], "NetworkInterfaceId");
+    let create = format!("VSwitchId={vswitch}&SecurityGroupId={}", groups[0]);
+    let eni = text(&lab.ok("CreateNetworkInterface", &create), "NetworkInterfaceId");
+    (table, instance, primary, eni)
+}
+
+#[test]
+fn a_vpc_has_a_route_table_whose_name_is_kept() {
+    let mut lab = Lab::new();
+    let made = lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8");
+    let (vpc, table, router) = (text(&made, "VpcId"), text(&made, "RouteTableId"), text(&made, "VRouterId"));
+    lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8");
+    lab.ok("vpc:CreateVSwitch", &format!("VpcId={vpc}&CidrBlock=10.0.1.0/24&ZoneId=cn-hangzhou-b"));
+    let modify = format!("RouteTableId={table}&RouteTableName=main&Description=All of it&RoutePropagationEnable=false");
+    lab.ok("vpc:ModifyRouteTableAttributes", &modify);
+    for asked in [
+        format!("VpcId={vpc}"),
+        format!("RouteTableId={table}"),
+        format!("RouterId={router}&RouterType=VRouter&RouteTableType=System"),
+        "RouteTableName=main".into(),
+    ] {
+        let shown = lab.ok("vpc:DescribeRouteTableList", &asked);
+        let tables = list(&shown, "/RouterTableList/RouterTableListType");
+        assert_eq!(tables.len(), 1, "{asked}");
+        let fields = ["VpcId", "RouterId", "RouteTableId", "RouteTableName", "Description", "RouteTableType"];
+        let found = fields.map(|name| text(&tables[0], name));
+        assert_eq!(found, [vpc.as_str(), &router, &table, "main", "All of it", "System"]);
+        assert_eq!(tables[0]["RoutePropagationEnable"], json!(false));
+        assert_eq!(list(&tables[0], "/VSwitchIds/VSwitchId").len(), 1);
+    }
+    lab.ok("vpc:ModifyRouteTableAttributes", &format!("RouteTableId={table}&Description=&RoutePropagationEnable=true"));
+    let shown = lab.ok("vpc:DescribeRouteTableList", &format!("VpcId={vpc}"));
+    let shown = &list(&shown, "/RouterTableList/RouterTableListType")[0];
+    assert_eq!((text(shown, "Description"), text(shown, "RouteTableName")), (String::new(), "main".into()));
+    assert_eq!(shown["RoutePropagationEnable"], json!(true));
+    for nothing in ["RouteTableType=Custom", "RouterType=VBR", "RouteTableName=other", "Tag.1.Key=k"] {
+        let shown = lab.ok("vpc:DescribeRouteTableList", nothing);
+        assert!(list(&shown, "/RouterTableList/RouterTableListType").is_empty(), "{nothing}");
+    }
+    let routers = lab.ok("vpc:DescribeVRouters", &format!("VRouterId={router}"));
+    assert_eq!(routers["VRouters"]["VRouter"][0]["RouteTableIds"]["RouteTableId"][0], json!(table));
+    let long = format!("RouteTableId={table}&RouteTableName={}", "x".repeat(129));
+    lab.refused("vpc:ModifyRouteTableAttributes", &long, 400, "InvalidParameter");
+    lab.refused("vpc:ModifyRouteTableAttributes", "RouteTableId=vtb-none", 404, "InvalidRouteTableId.NotFound");
+}
+
+#[test]
+fn system_entries_are_the_subnets_and_the_services() {
+    let mut lab = Lab::new();
+    let made = lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8&Ipv6CidrBlock=2001:db8:1::/56");
+    let (vpc, table) = (text(&made, "VpcId"), text(&made, "RouteTableId"));
+    let create = format!("VpcId={vpc}&CidrBlock=10.0.1.0/24&ZoneId=cn-hangzhou-b&Ipv6CidrBlock=3");
+    lab.ok("vpc:CreateVSwitch", &create);
+    let asked = format!("RouteTableId={table}&RouteEntryType=System");
+    let shown = lab.ok("vpc:DescribeRouteEntryList", &asked);
+    let mut found: Vec<(String, String)> = list(&shown, "/RouteEntrys/RouteEntry")
+        .iter()
+        .map(|entry| (text(entry, "DestinationCidrBlock"), text(entry, "NextHopType")))
+        .collect();
+    found.sort();
+    let pair = |block: &str, hop: &str| (block.to_owned(), hop.to_owned());
+    let expected = [pair("10.0.1.0/24", "local"), pair("100.64.0.0/10", "service"), pair("2001:db8:1:3::/64", "local")];
+    assert_eq!(found, expected);
+    for (more, count) in [("IpVersion=IPv6", 1), ("NextHopType=service", 1), ("DestCidrBlockList.1=10.0.1.0/24", 1)] {
+        let shown = lab.ok("vpc:DescribeRouteEntryList", &format!("{asked}&{more}"));
+        assert_eq!(list(&shown, "/RouteEntrys/RouteEntry").len(), count, "{more}");
+    }
+    let subnet = format!("RouteTableId={table}&DestinationCidrBlock=10.0.1.0/24");
+    lab.refused("vpc:DeleteRouteEntry", &subnet, 404, "InvalidRouteEntry.NotFound");
+}
+
+#[test]
+fn custom_entries_are_the_routes_of_the_switch() {
+    let mut lab = Lab::new();
+    let (table, instance, primary, eni) = routed(&mut lab);
+    let create = format!("RouteTableId={table}&RouteEntryName=out&Description=Out of here");
+    let by_instance = format!("{create}&DestinationCidrBlock=192.168.0.0/16&NextHopType=Instance&NextHopId={instance}");
+    let entry = text(&lab.ok("vpc:CreateRouteEntry", &by_instance), "RouteEntryId");
+    let by_eni =
+        format!("RouteTableId={table}&DestinationCidrBlock=1.2.3.4&NextHopType=NetworkInterface&NextHopId={eni}");
+    lab.ok("vpc:CreateRouteEntry", &by_eni);
+    let expected = [("1.2.3.4/32", eni.as_str()), ("192.168.0.0/16", primary.as_str())];
+    assert_eq!(routes(&lab), expected.map(|(block, hop)| (block.to_owned(), hop.to_owned())));
+    let shown = lab.ok("vpc:DescribeRouteTables", &format!("RouteTableId={table}&Type=Custom"));
+    let entries = list(&shown["RouteTables"]["RouteTable"][0], "/RouteEntrys/RouteEntry");
+    let found = entries.iter().find(|other| text(other, "RouteEntryId") == entry).unwrap();
+    let fields =
+        ["DestinationCidrBlock", "NextHopType", "InstanceId", "RouteEntryName", "Description", "Status", "Type"];
+    let expected = ["192.168.0.0/16", "Instance", &instance, "out", "Out of here", "Available", "Custom"];
+    assert_eq!(fields.map(|name| text(found, name)), expected);
+    lab.refused("vpc:CreateRouteEntry", &by_instance, 400, "RouterEntryConflict.Duplicated");
+    // A change keeps what it does not name.
+    let change = format!("RouteEntryId={entry}&RouteEntryName=away&NewNextHopType=NetworkInterface&NewNextHopId={eni}");
+    lab.ok("vpc:ModifyRouteEntry", &change);
+    let shown = lab.ok("vpc:DescribeRouteEntryList", &format!("RouteTableId={table}&RouteEntryId={entry}"));
+    let found = &list(&shown, "/RouteEntrys/RouteEntry")[0];
+    let expected = ["192.168.0.0/16", "NetworkInterface", &eni, "away", "Out of here", "Available", "Custom"];
+    assert_eq!(fields.map(|name| text(found, name)), expected);
+    lab.refused("DeleteNetworkInterface", &format!("NetworkInterfaceId={eni}"), 400, "DependencyViolation.RouteEntry");
+    let elsewhere = format!("RouteTableId={table}&DestinationCidrBlock=1.2.3.4/32&NextHopId={instance}");
+    lab.refused("vpc:DeleteRouteEntry", &elsewhere, 404, "InvalidRouteEntry.NotFound");
+    lab.ok("vpc:DeleteRouteEntry", &format!("RouteTableId={table}&DestinationCidrBlock=1.2.3.4&NextHopId={eni}"));
+    lab.ok("vpc:DeleteRouteEntry", &format!("RouteEntryId={entry}"));
+    assert_eq!(routes(&lab), []);
+    lab.refused("vpc:DeleteRouteEntry", &format!("RouteEntryId={entry}"), 404, "InvalidRouteEntry.NotFound");
+}
+
+#[test]
+fn routes_are_refused_to_the_letter() {
+    let mut lab = Lab::new();
+    let (table, instance, _, eni) = routed(&mut lab);
+    let other = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "RouteTableId");
+    for (fields, status, code) in [
+        ("DestinationCidrBlock=192.168.0.1/16".to_owned(), 400, "InvalidCidrBlock.Malformed"),
+        ("DestinationCidrBlock=100.64.0.0/10".to_owned(), 400, "InvalidCidrBlock.Malformed"),
+        ("DestinationCidrBlock=100.100.0.0/16".to_owned(), 400, "InvalidCidrBlock.Malformed"),
+        ("DestinationCidrBlock=10.0.0.0/16".to_owned(), 400, "RouterEntryConflict.Duplicated"),
+        ("DestinationCidrBlock=10.0.4.0/24".to_owned(), 400, "InvalidCidrBlock.Overlapped"),
+        ("DestinationCidrBlock=1.0.0.0/8&NextHopType=NatGateway".to_owned(), 404, "ResourceNotFound.InstanceId"),
+        ("DestinationCidrBlock=1.0.0.0/8&NextHopType=Tunnel".to_owned(), 400, "InvalidParameter"),
+        ("DestinationCidrBlock=1.0.0.0/8&NextHopType=NetworkInterface".to_owned(), 404, "InvalidEniId.NotFound"),
+        ("DestinationCidrBlock=1.0.0.0/8&NextHopList.1.NextHopId=ri-1".to_owned(), 400, "InvalidParameter"),
+        ("RouteEntryName=x".to_owned(), 400, "MissingParameter"),
+    ] {
+        let asked = format!("RouteTableId={table}&NextHopId={instance}&{fields}");
+        lab.refused("vpc:CreateRouteEntry", &asked, status, code);
+    }
+    let elsewhere = format!("RouteTableId={other}&DestinationCidrBlock=1.0.0.0/8&NextHopId={instance}");
+    lab.refused("vpc:CreateRouteEntry", &elsewhere, 403, "InvalidOperation.VpcMismatch");
+    let none = format!("RouteTableId={table}&DestinationCidrBlock=1.0.0.0/8");
+    lab.refused("vpc:CreateRouteEntry", &none, 400, "MissingParameter");
+    assert_eq!(routes(&lab), []);
+    // A dry run looks, and changes nothing.
+    let good = format!("{none}&NextHopType=NetworkInterface&NextHopId={eni}");
+    lab.refused("vpc:CreateRouteEntry", &format!("{good}&DryRun=true"), 400, "DryRunOperation");
+    assert_eq!(routes(&lab), []);
+}
+
+#[test]
+fn many_routes_come_and_go_as_far_as_they_can() {
+    let mut lab = Lab::new();
+    let (table, instance, _, eni) = routed(&mut lab);
+    let entry = |place: usize, block: &str, kind: &str, hop: &str| {
+        let at = format!("RouteEntries.{place}");
+        format!("{at}.RouteTableId={table}&{at}.DstCidrBlock={block}&{at}.NextHopType={kind}&{at}.NextHop={hop}")
+    };
+    let many = [
+        entry(1, "192.168.1.0/24", "Instance", &instance),
+        entry(2, "10.0.4.0/24", "Instance", &instance),
+        entry(3, "192.168.1.0/24", "NetworkInterface", &eni),
+        format!(
+            "{}&RouteEntries.4.IpVersion=6&RouteEntries.4.Name=six",
+            entry(4, "2001:db8::/32", "NetworkInterface", &eni)
+        ),
+    ];
+    let made = lab.ok("vpc:CreateRouteEntries", &many.join("&"));
+    assert_eq!((&made["SuccessCount"], &made["FailedCount"]), (&json!(2), &json!(2)));
+    assert_eq!(list(&made, "/RouteEntryIds").len(), 2);
+    let codes: Vec<String> = list(&made, "/FailedRouteEntries").iter().map(|one| text(one, "FailedCode")).collect();
+    assert_eq!(codes, ["InvalidCidrBlock.Overlapped", "RouterEntryConflict.Duplicated"]);
+    assert_eq!(routes(&lab).len(), 2);
+    lab.refused("vpc:CreateRouteEntries", &many[1], 400, "InvalidCidrBlock.Overlapped");
+    let ends = format!(
+        "RouteEntries.1.RouteEntryId={}&RouteEntries.1.RouteTableId={table}&RouteEntries.2.RouteTableId={table}&\
+         RouteEntries.2.DstCidrBlock=2001:db8::/32&RouteEntries.2.NextHop={eni}",
+        made["RouteEntryIds"][0].as_str().unwrap()
+    );
+    let ended = lab.ok("vpc:DeleteRouteEntries", &ends);
+    assert_eq!((&ended["SuccessCount"], &ended["FailedCount"]), (&json!(2), &json!(0)));
+    assert_eq!(routes(&lab), []);
+}
+
+#[test]
+fn old_clients_make_networks_under_the_version_of_instances() {
+    let mut lab = Lab::new();
+    let made = lab.ok("CreateVpc", "CidrBlock=10.0.0.0/8&VpcName=old");
+    let (vpc, table, router) = (text(&made, "VpcId"), text(&made, "RouteTableId"), text(&made, "VRouterId"));
+    let create = format!("VpcId={vpc}&CidrBlock=10.0.1.0/24&ZoneId=cn-hangzhou-b");
+    let vswitch = text(&lab.ok("CreateVSwitch", &create), "VSwitchId");
+    lab.ok("ModifyVpcAttribute", &format!("VpcId={vpc}&Description=of old"));
+    lab.ok("ModifyVSwitchAttribute", &format!("VSwitchId={vswitch}&VSwitchName=one"));
+    lab.ok("ModifyVRouterAttribute", &format!("VRouterId={router}&VRouterName=middle"));
+    assert_eq!(text(&lab.ok("DescribeVpcs", "")["Vpcs"]["Vpc"][0], "Description"), "of old");
+    assert_eq!(text(&lab.ok("DescribeVSwitches", "")["VSwitches"]["VSwitch"][0], "VSwitchName"), "one");
+    assert_eq!(text(&lab.ok("DescribeVRouters", "")["VRouters"]["VRouter"][0], "VRouterName"), "middle");
+    let shown = lab.ok("DescribeRouteTables", &format!("RouteTableId={table}"));
+    assert_eq!(list(&shown["RouteTables"]["RouteTable"][0], "/RouteEntrys/RouteEntry").len(), 2);
+    lab.refused(
+        "CreateRouteEntry",
+        "RouteTableId=vtb-1&DestinationCidrBlock=1.0.0.0/8&NextHopId=i-1",
+        404,
+        "InvalidRouteTableId.NotFound",
+    );
+    lab.refused(
+        "DeleteRouteEntry",
+        "RouteTableId=vtb-1&DestinationCidrBlock=1.0.0.0/8",
+        404,
+        "InvalidRouteTableId.NotFound",
+    );
+    lab.ok("DeleteVSwitch", &format!("VSwitchId={vswitch}"));
+    lab.ok("DeleteVpc", &format!("VpcId={vpc}"));
+    // What came later is in its own version alone, and instances are in theirs.
+    lab.refused("DescribeVpcAttribute", &format!("VpcId={vpc}"), 404, "InvalidAction.NotFound");
+    lab.refused("vpc:DescribeInstances", "", 404, "InvalidAction.NotFound");
+}
