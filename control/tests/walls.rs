@@ -414,9 +414,7 @@ fn a_region_that_was_noted_wrongly_becomes_that_of_the_network() {
     furnish(&mut model, "s", SECOND, REGIONS[1]);
     let records: Vec<Event> = model.events();
     let astray = records.iter().cloned().map(|event| match event {
-        Event::Metadata(id, Some(label))
-            if !id.starts_with("vpc-") && !id.starts_with("pl-") && !id.starts_with("prl-") =>
-        {
+        Event::Metadata(id, Some(label)) if !["vpc-", "pl-", "prl-", "kp-"].iter().any(|kind| id.starts_with(kind)) => {
             Event::Metadata(id, Some(Metadata { region: String::new(), ..label }))
         }
         event => event,

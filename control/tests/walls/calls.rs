@@ -193,7 +193,7 @@ pub(crate) const CALLS: &[(&str, &[&str])] = &[
     (
         "ImportKeyPair",
         &[
-            "KeyPairName=new&PublicKeyBody=ssh-ed25519+AAAAC3NzaC1lZDI1NTE5AAAAIBxYAqNGoSY8ZSsTu4RhrsWZTsf6rZ3S9oyLhGRkRr5h",
+            "KeyPairName=new&PublicKeyBody=ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBxYAqNGoSY8ZSsTu4RhrsWZTsf6rZ3S9oyLhGRkRr5h",
         ],
     ),
     ("DescribeKeyPairs", &["", "KeyPairName=$key_pair"]),
@@ -301,6 +301,7 @@ pub(crate) const NO_OBJECTS: &[&str] = &[
     "NodeControllerId",
     "RegionId",
     "ResourceGroupId",
+    "ResourceGroupIds",
     "SnapshotId",
     "StorageClusterId",
     "StorageSetId",
