@@ -48,7 +48,7 @@ impl ControlConfig {
 pub struct ApiConfig {
     /// The address; where none was asked for, the usual one, or any free port if that is taken.
     pub listen: Option<SocketAddr>,
-    /// Certificate chain and private key, both PEM files, to speak TLS.
+    /// Certificate chain and private key, both PEM files, for TLS; a certificate of its own making if absent.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Keys, regions and the like.
     pub settings: ApiSettings,

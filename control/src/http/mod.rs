@@ -49,6 +49,8 @@ const HEADERS_MAX: usize = 100;
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long a client may take for TLS.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// The first byte of a TLS connection: a handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// How long one connection may last.
 const CONNECTION_TIME: Duration = Duration::from_secs(3600);
 /// How long what was sent may wait for a client to take it.
@@ -117,18 +119,19 @@ impl Endpoint {
                 .map_err(|error| EndpointError(format!("cannot listen on {address}: {error}")))?,
             None => usual_listener()?,
         };
-        let tls = match &config.tls {
-            Some((certificate, key)) => Some(tls::acceptor(certificate, key).map_err(EndpointError)?),
-            None => None,
+        let address = listener.local_addr().map_err(|error| EndpointError(error.to_string()))?;
+        let (certificate, key) = match &config.tls {
+            Some(files) => files.clone(),
+            None => tls::kept_files(data_dir, address.ip()).map_err(EndpointError)?,
         };
+        let tls = Some(tls::acceptor(&certificate, &key).map_err(EndpointError)?);
         let mut settings = config.settings.clone();
         if settings.access_keys.is_empty() {
             settings.access_keys.push(keys::kept_key(data_dir).map_err(EndpointError)?);
         }
         let endpoint = Self::new(listener, settings)?;
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let address = endpoint.address().map_err(|error| EndpointError(error.to_string()))?;
-        crate::logging::announce(&format!("ECS interface: {scheme}://{address}/"));
+        crate::logging::announce(&format!("ECS interface: http://{address}/"));
+        crate::logging::announce(&format!("the same by https, for clients that trust {}", certificate.display()));
         let folder = data_dir.join(NONCE_FOLDER);
         let authenticator = Authenticator::with_memory(&endpoint.settings, &folder, Environment::real().now_s);
         let authenticator =
@@ -180,7 +183,6 @@ impl Endpoint {
         let input = Arc::new(Dispatcher {
             authenticator: self.authenticator,
             region: self.settings.first_region().to_owned(),
-            has_tls: self.tls.is_some(),
             calls,
             wake: Box::new(wake),
         });
@@ -236,7 +238,6 @@ pub struct EndpointError(String);
 pub(crate) struct Dispatcher {
     authenticator: Authenticator,
     region: String,
-    has_tls: bool,
     calls: SyncSender<PendingCall>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -278,7 +279,6 @@ async fn accept(
         match admission.admit(Peer::at(peer, own)) {
             Some(ticket) => drop(tokio::spawn(attend(stream, tls.clone(), Arc::clone(&dispatcher), Arc::new(ticket)))),
             // A client that speaks TLS reads no such answer; a closed connection tells it as much.
-            None if tls.is_some() => {}
             None => {
                 if let Ok(permit) = Arc::clone(&lingering).try_acquire_owned() {
                     tokio::spawn(async move {
@@ -295,12 +295,28 @@ async fn accept(
 
 /// Serves a connection until it ends, or has to give way to another.
 async fn attend(stream: TcpStream, tls: Option<TlsAcceptor>, dispatcher: Arc<Dispatcher>, ticket: Arc<Ticket>) {
-    match tls {
-        None => serve_connection(stream, dispatcher, ticket).await,
+    // One port speaks both: no request of HTTP begins with the byte that a handshake of TLS begins with.
+    let mut first = [0];
+    let is_tls = match &tls {
+        None => false,
+        Some(_) => {
+            let peeked = tokio::time::timeout(HEAD_TIME, stream.peek(&mut first));
+            match before(peeked, ticket.gives_way()).await {
+                Some(Ok(Ok(1))) => first[0] == TLS_HANDSHAKE,
+                Some(_) => return,
+                None => {
+                    ticket.count_refusal();
+                    return refuse(stream).await;
+                }
+            }
+        }
+    };
+    match tls.filter(|_| is_tls) {
+        None => serve_connection(stream, false, dispatcher, ticket).await,
         Some(tls) => {
             let handshake = tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream));
             match before(handshake, ticket.gives_way()).await {
-                Some(Ok(Ok(stream))) => serve_connection(stream, dispatcher, ticket).await,
+                Some(Ok(Ok(stream))) => serve_connection(stream, true, dispatcher, ticket).await,
                 Some(_) => {}
                 None => ticket.count_refusal(),
             }
@@ -308,7 +324,7 @@ async fn attend(stream: TcpStream, tls: Option<TlsAcceptor>, dispatcher: Arc<Dis
     }
 }
 
-async fn serve_connection<S>(stream: S, dispatcher: Arc<Dispatcher>, ticket: Arc<Ticket>)
+async fn serve_connection<S>(stream: S, is_tls: bool, dispatcher: Arc<Dispatcher>, ticket: Arc<Ticket>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -316,7 +332,7 @@ where
     let service = service_fn(move |request| {
         let (dispatcher, ticket) = (Arc::clone(&dispatcher), Arc::clone(&own));
         async move {
-            let mut response = request::serve(request, &dispatcher, &ticket).await;
+            let mut response = request::serve(request, is_tls, &dispatcher, &ticket).await;
             if ticket.finish() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

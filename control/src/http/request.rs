@@ -54,6 +54,7 @@ struct ResponseFormat {
 /// Answers a request.
 pub(super) async fn serve(
     request: Request<Incoming>,
+    is_tls: bool,
     dispatcher: &Dispatcher,
     ticket: &Ticket,
 ) -> Response<Full<Bytes>> {
@@ -62,7 +63,7 @@ pub(super) async fn serve(
         host: format!("ecs.{}.aliyuncs.com", dispatcher.region),
         request_id: Environment::real().new_request_id(),
     };
-    let (answer, pending) = match answer(request, (dispatcher, ticket), &mut format).await {
+    let (answer, pending) = match answer((request, is_tls), (dispatcher, ticket), &mut format).await {
         Ok((action, CallResponse { answer, pending })) => (answer.map(|answer| (action, answer)), pending),
         Err(error) => (Err(error), None),
     };
@@ -95,7 +96,7 @@ fn respond(status: StatusCode, format: &ResponseFormat, text: String) -> Respons
 }
 
 async fn answer(
-    request: Request<Incoming>,
+    (request, is_tls): (Request<Incoming>, bool),
     (dispatcher, ticket): (&Dispatcher, &Ticket),
     format: &mut ResponseFormat,
 ) -> Result<(&'static str, CallResponse), ApiError> {
@@ -146,7 +147,7 @@ async fn answer(
     let (version, name) = (said("x-acs-version", "Version"), said("x-acs-action", "Action"));
     let action = find_action(version.as_deref(), name.as_deref())?;
     if dispatcher.authenticator.is_unsigned(&envelope) {
-        unsigned::check(&envelope, action.is_question(), dispatcher.has_tls)?;
+        unsigned::check(&envelope, action.is_question(), is_tls)?;
     }
     let account = dispatcher.authenticator.admit(&envelope, Environment::real().now_s)?;
     if envelope.is_signed() {

@@ -1,6 +1,8 @@
-//! TLS with a given certificate.
+//! TLS, with a given certificate or one of our own making.
 
-use std::path::Path;
+use crate::os::small_file;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -22,4 +24,28 @@ pub(super) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, St
         .with_single_cert(chain, private)
         .map_err(|error| fault(certificate, &error))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// The files in the data directory.
+const CERTIFICATE_FILE: &str = "tls-certificate.pem";
+const KEY_FILE: &str = "tls-key.pem";
+
+/// Certificate and private key that are kept in the data directory; new ones if there are none yet. The certificate is
+/// signed by itself, for this machine's own names and the address that is listened at.
+pub(super) fn kept_files(data_dir: &Path, address: IpAddr) -> Result<(PathBuf, PathBuf), String> {
+    let (certificate, key) = (data_dir.join(CERTIFICATE_FILE), data_dir.join(KEY_FILE));
+    // The key is written last: with it both are there.
+    if key.exists() {
+        return Ok((certificate, key));
+    }
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
+    let is_named = address.is_unspecified() || names.contains(&address.to_string());
+    if !is_named {
+        names.push(address.to_string());
+    }
+    let made = rcgen::generate_simple_self_signed(names).map_err(|error| format!("cannot make a certificate: {error}"))?;
+    let fault = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    small_file::write(&certificate, made.cert.pem().as_bytes()).map_err(|error| fault(&certificate, error))?;
+    small_file::write(&key, made.signing_key.serialize_pem().as_bytes()).map_err(|error| fault(&key, error))?;
+    Ok((certificate, key))
 }

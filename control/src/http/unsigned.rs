@@ -9,11 +9,11 @@ use crate::error::{ApiError, FORBIDDEN};
 use std::net::IpAddr;
 use vswitch_core::config::ids::quoted;
 
-/// Refuses what a page of somebody else's may have sent. Where TLS has told the client that it is here (`has_tls`), the host is
+/// Refuses what a page of somebody else's may have sent. Where TLS has told the client that it is here (`is_tls`), the host is
 /// of no matter.
-pub(super) fn check(envelope: &Envelope<'_>, is_question: bool, has_tls: bool) -> Result<(), ApiError> {
+pub(super) fn check(envelope: &Envelope<'_>, is_question: bool, is_tls: bool) -> Result<(), ApiError> {
     let host = envelope.header("host").unwrap_or("localhost");
-    if !has_tls && !is_local(host) {
+    if !is_tls && !is_local(host) {
         let message = format!(
             "unsigned requests name a loopback address or localhost as their host, not {host}: sign it",
             host = quoted(host)
