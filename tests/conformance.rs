@@ -1,6 +1,6 @@
 //! The project's corpus through the production core.
 
-use control::conform::{Outcome, run_files};
+use control::conform::{CaseOutcome, run_files};
 use std::path::PathBuf;
 
 fn corpus() -> Vec<PathBuf> {
@@ -16,14 +16,14 @@ fn every_case_of_the_corpus_is_decided_as_expected() {
     let failures: Vec<String> = reports
         .iter()
         .filter_map(|report| match &report.outcome {
-            Outcome::Failed(differences) => {
+            CaseOutcome::Failed(differences) => {
                 Some(format!("{} {}\n    {}", report.id, report.title, differences.join("\n    ")))
             }
             _ => None,
         })
         .collect();
     assert!(failures.is_empty(), "{} differ:\n{}", failures.len(), failures.join("\n"));
-    let passed = reports.iter().filter(|report| report.outcome == Outcome::Passed).count();
+    let passed = reports.iter().filter(|report| report.outcome == CaseOutcome::Passed).count();
     assert!(passed >= 86, "only {passed} cases ran");
 }
 
@@ -35,7 +35,7 @@ fn every_case_is_decided_the_same_without_the_fast_path() {
         for case in control::conform::read_cases(&text, true).expect("a list") {
             let found = control::conform::run_case(&case.without_fast_path()).outcome;
             assert_eq!(found, control::conform::run_case(&case).outcome, "{}", case.id);
-            passed += usize::from(found == Outcome::Passed);
+            passed += usize::from(found == CaseOutcome::Passed);
         }
     }
     assert!(passed >= 86, "only {passed} cases ran");
@@ -52,7 +52,7 @@ fn a_wrong_expectation_is_found() {
     }]"#;
     let cases = control::conform::read_cases(text, false).expect("a list");
     let report = control::conform::run_case(&cases[0]);
-    let Outcome::Failed(differences) = report.outcome else { panic!("{:?}", report.outcome) };
+    let CaseOutcome::Failed(differences) = report.outcome else { panic!("{:?}", report.outcome) };
     assert_eq!(differences, ["expected accept, decided drop by default at eni-1 ingress"]);
 }
 
@@ -121,7 +121,7 @@ fn cases_of_all_kinds() -> serde_json::Value {
     ])
 }
 
-fn outcomes(cases: &serde_json::Value) -> Vec<Outcome> {
+fn outcomes(cases: &serde_json::Value) -> Vec<CaseOutcome> {
     let cases = control::conform::read_cases(&cases.to_string(), false).expect("a list");
     cases.iter().map(|case| control::conform::run_case(case).outcome).collect()
 }
@@ -149,7 +149,7 @@ fn has_free_names(place: &str) -> bool {
 #[test]
 fn a_field_that_is_not_known_fails_the_case_by_its_name() {
     let cases = cases_of_all_kinds();
-    assert_eq!(outcomes(&cases), vec![Outcome::Passed; 4]);
+    assert_eq!(outcomes(&cases), vec![CaseOutcome::Passed; 4]);
     for case in cases.as_array().expect("a list") {
         let mut places = Vec::new();
         objects(case, String::new(), &mut places);
@@ -158,7 +158,7 @@ fn a_field_that_is_not_known_fails_the_case_by_its_name() {
             let mut with_stranger = case.clone();
             with_stranger.pointer_mut(place).expect("an object")["stranger"] = 1.into();
             let outcome = outcomes(&serde_json::json!([with_stranger])).remove(0);
-            let Outcome::Failed(differences) = &outcome else { panic!("{} {place}: {outcome:?}", case["id"]) };
+            let CaseOutcome::Failed(differences) = &outcome else { panic!("{} {place}: {outcome:?}", case["id"]) };
             assert!(differences[0].contains("`stranger`"), "{} {place}: {differences:?}", case["id"]);
         }
     }
@@ -176,7 +176,7 @@ fn fields_for_people_may_stand_anywhere() {
             }
         }
     }
-    assert_eq!(outcomes(&cases), vec![Outcome::Passed; 4]);
+    assert_eq!(outcomes(&cases), vec![CaseOutcome::Passed; 4]);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_prior_call_that_is_refused_and_a_code_that_is_not_listed_fail_the_case() {
     unlisted["expect"]["code"] = serde_json::json!(["Other"]);
     let outcomes = outcomes(&serde_json::json!([refused, unlisted]));
     for (outcome, named) in outcomes.iter().zip(["state.priorCalls[0]", "expected 400 Other"]) {
-        let Outcome::Failed(differences) = outcome else { panic!("{outcome:?}") };
+        let CaseOutcome::Failed(differences) = outcome else { panic!("{outcome:?}") };
         assert!(differences[0].contains(named), "{differences:?}");
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
 use control::command::{Command, RuleAuthorize, RuleRevoke, RuleSpec, VpcDelete};
-use harness::netns::{Namespace, PATIENCE, Running, cannot_run, eventually};
+use harness::netns::{Namespace, PATIENCE, RunningSluice, cannot_run, eventually};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -63,25 +63,25 @@ const LAB: &str = r#"
 "#;
 
 /// A Sluice with the lab, or a loud word why not.
-fn lab(workers: usize) -> Option<Running> {
+fn lab(workers: usize) -> Option<RunningSluice> {
     if let Some(reason) = cannot_run() {
         eprintln!("\n*** {reason}\n");
         return None;
     }
-    let running = Running::start(workers);
+    let running = RunningSluice::start(workers);
     running.apply(LAB);
     Some(running)
 }
 
 /// The same, where every packet takes the slow path.
-fn lab_without_fast_path(workers: usize) -> Option<Running> {
+fn lab_without_fast_path(workers: usize) -> Option<RunningSluice> {
     let running = lab(workers)?;
     let changed = running.sluice(&["settings", "modify", "--fast-path", "false"]);
     assert!(changed.status.success(), "{changed:?}");
     Some(running)
 }
 
-fn passes(running: &Running, guest: &str, command: &[&str]) -> bool {
+fn passes(running: &RunningSluice, guest: &str, command: &[&str]) -> bool {
     running.inside(guest, command).status.success()
 }
 
@@ -111,7 +111,7 @@ fn pings_and_http_obey_the_rules_without_the_fast_path() {
     pings_and_http_are_judged(lab_without_fast_path(2));
 }
 
-fn pings_and_http_are_judged(running: Option<Running>) {
+fn pings_and_http_are_judged(running: Option<RunningSluice>) {
     let Some(running) = running else { return };
     let ping = ["ping", "-q", "-c", "2", "-i", "0.1", "-W", "1"];
     let ping = |guest: &str, address: &str| passes(&running, guest, &[&ping[..], &[address]].concat());
@@ -169,7 +169,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn start(running: &Running, (from, to): (&str, &str), address: &str) -> Self {
+    fn start(running: &RunningSluice, (from, to): (&str, &str), address: &str) -> Self {
         let address: SocketAddr = address.parse().unwrap();
         let listener = running.within(to, || TcpListener::bind(address));
         let mut writer = running.within(from, || TcpStream::connect_timeout(&address, PATIENCE));
@@ -210,7 +210,7 @@ impl Drop for Stream {
 }
 
 /// After the reply, nothing that the new rules forbid comes out, and what they do not forbid goes on without loss.
-fn nothing_passes_after_the_reply(running: Option<Running>) {
+fn nothing_passes_after_the_reply(running: Option<RunningSluice>) {
     let Some(running) = running else { return };
     running.change(&authorize("sgr-other", "tcp", Some("81/81")));
     let forbidden = Stream::start(&running, ("client", "web"), "10.0.1.10:80");
@@ -270,7 +270,7 @@ fn nothing_passes_after_the_reply(running: Option<Running>) {
 }
 
 /// Echo requests that web's kernel got, by its own count.
-fn echo_requests(running: &Running) -> u64 {
+fn echo_requests(running: &RunningSluice) -> u64 {
     let output = running.inside("web", &["cat", "/proc/net/snmp"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut lines = text.lines().filter(|line| line.starts_with("Icmp:"));

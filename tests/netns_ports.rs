@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
-use harness::netns::{Namespace, Running, cannot_run, eventually};
+use harness::netns::{Namespace, RunningSluice, cannot_run, eventually};
 use std::process::Command;
 use vswitch::os::namespace;
 
@@ -24,27 +24,27 @@ const LAB: &str = r#"
     namespace = "@-b"
 "#;
 
-fn lab() -> Option<Running> {
+fn lab() -> Option<RunningSluice> {
     if let Some(reason) = cannot_run() {
         eprintln!("\n*** {reason}\n");
         return None;
     }
-    let running = Running::start(1);
+    let running = RunningSluice::start(1);
     running.apply(LAB);
     Some(running)
 }
 
-fn told(running: &Running, arguments: &str) -> String {
+fn told(running: &RunningSluice, arguments: &str) -> String {
     let output = running.sluice(&arguments.split(' ').collect::<Vec<_>>());
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn row(running: &Running, eni: &str) -> String {
+fn row(running: &RunningSluice, eni: &str) -> String {
     let ports = told(running, "port list");
     ports.lines().find(|line| line.starts_with(eni)).unwrap_or_else(|| panic!("{ports}")).to_owned()
 }
 
-fn is_up(running: &Running, eni: &str) -> bool {
+fn is_up(running: &RunningSluice, eni: &str) -> bool {
     row(running, eni).split_whitespace().any(|word| word == "up")
 }
 
@@ -53,7 +53,7 @@ fn ip(namespace: &str, arguments: &str) {
     assert!(output.status.success(), "{arguments}: {output:?}");
 }
 
-fn pings(running: &Running, guest: &str, target: &str) -> bool {
+fn pings(running: &RunningSluice, guest: &str, target: &str) -> bool {
     running.inside(guest, &["ping", "-q", "-c", "1", "-W", "1", target]).status.success()
 }
 
@@ -142,7 +142,7 @@ fn what_is_made_is_noted_beside_the_sockets() {
     assert!(run.join("devices/namespaces").join(&guest).join("eth0").is_file());
     assert!(!std::path::Path::new("/run/sluice/namespaces").join(&guest).exists());
     // Another switch that uses a namespace has not made it, and does not remove it.
-    let other = Running::start(1);
+    let other = RunningSluice::start(1);
     let lab = LAB.replace("@-a", &guest).replace("eni-a\"", "eni-a\"\n device = \"eth9\"");
     other.apply(&lab);
     assert!(told(&other, "eni delete eni-a --force").contains("eni eni-a deleted"));

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
 use control::command::{Command, RuleRevoke};
-use harness::netns::{Running, cannot_run, eventually};
+use harness::netns::{RunningSluice, cannot_run, eventually};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread::sleep;
@@ -47,17 +47,17 @@ struct Ends {
     udp: [UdpSocket; 2],
 }
 
-fn running(workers: usize) -> Option<Running> {
+fn running(workers: usize) -> Option<RunningSluice> {
     if let Some(reason) = cannot_run() {
         eprintln!("{reason}");
         return None;
     }
-    let running = Running::start(workers);
+    let running = RunningSluice::start(workers);
     running.apply(LAB);
     Some(running)
 }
 
-fn connect(running: &Running) -> Ends {
+fn connect(running: &RunningSluice) -> Ends {
     let server: SocketAddr = SERVER.parse().unwrap();
     let (listener, udp_server) =
         running.within("server", || Ok((TcpListener::bind(server)?, UdpSocket::bind(server)?)));
@@ -110,7 +110,7 @@ impl Ends {
     }
 }
 
-fn revoke(running: &Running) {
+fn revoke(running: &RunningSluice) {
     let ids = ["sgr-tcp", "sgr-udp"].map(String::from).into();
     running.change(&Command::RuleRevoke(RuleRevoke {
         group: "sg-server".into(),

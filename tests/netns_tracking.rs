@@ -6,7 +6,7 @@
 
 use harness::frame::{Ip, TcpFlags};
 use harness::netns::{PATIENCE, cannot_run, eventually};
-use harness::plane::Plane;
+use harness::plane::TestPlane;
 use harness::random::Random;
 use harness::world::{Build, Refine, accept_in, prefix_of};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vswitch::port::factory::PortFactory;
 use vswitch::port::faults::Faults;
-use vswitch_core::config::desired::{Desired, Eni, Policy, PrefixList, SecurityGroup};
+use vswitch_core::config::desired::{Desired, DesiredEni, DesiredPrefixList, Policy, SecurityGroup};
 
 const WEB: &str = "10.0.0.10";
 const WEB_V6: &str = "fd00:0:0:1::10";
@@ -44,13 +44,13 @@ fn lab() -> Desired {
     desired
 }
 
-fn start(workers: usize, faults: Faults, plain_taps: bool) -> Option<Plane> {
+fn start(workers: usize, faults: Faults, plain_taps: bool) -> Option<TestPlane> {
     if let Some(reason) = cannot_run() {
         eprintln!("{reason}");
         return None;
     }
     let faults = (faults != Faults::default()).then_some(faults);
-    let mut plane = Plane::start(workers, 4096, PortFactory { faults, plain_taps, ..PortFactory::default() });
+    let mut plane = TestPlane::start(workers, 4096, PortFactory { faults, plain_taps, ..PortFactory::default() });
     plane.run(&lab());
     Some(plane)
 }
@@ -66,18 +66,18 @@ fn patient(stream: &TcpStream) {
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
 }
 
-fn listener(plane: &Plane, at: IpAddr) -> TcpListener {
+fn listener(plane: &TestPlane, at: IpAddr) -> TcpListener {
     plane.within("web", || TcpListener::bind(SocketAddr::new(at, PORT)))
 }
 
-fn connect(plane: &Plane, guest: &str, to: IpAddr) -> TcpStream {
+fn connect(plane: &TestPlane, guest: &str, to: IpAddr) -> TcpStream {
     let stream = plane.within(guest, || TcpStream::connect_timeout(&SocketAddr::new(to, PORT), PATIENCE));
     patient(&stream);
     stream
 }
 
 /// The client sends all and half closes; then the server sends all. Each must get what the other sent.
-fn exchange(plane: &Plane, to: IpAddr, length: usize) {
+fn exchange(plane: &TestPlane, to: IpAddr, length: usize) {
     let listener = listener(plane, to);
     let (question, answer) = (content(length, 1), content(length, 2));
     let (expected, reply) = (question.clone(), answer.clone());
@@ -99,7 +99,7 @@ fn exchange(plane: &Plane, to: IpAddr, length: usize) {
 }
 
 /// No packet fell to the checks of state and windows.
-fn assert_no_packet_was_out_of_place(plane: &mut Plane) {
+fn assert_no_packet_was_out_of_place(plane: &mut TestPlane) {
     for guest in ["web", "client", "neighbour"] {
         let stats = plane.stats(guest);
         for drops in [&stats.egress.drops, &stats.ingress.drops] {
@@ -401,7 +401,8 @@ fn without_ground(kind: usize) -> (Desired, bool) {
     let group = |desired: &mut Desired, id: &str, edit: &dyn Fn(&mut SecurityGroup)| {
         edit(desired.groups.get_mut(&id.into()).expect("a group"));
     };
-    let web = |desired: &mut Desired, edit: &dyn Fn(&mut Eni)| edit(desired.enis.get_mut(&"web".into()).expect("web"));
+    let web =
+        |desired: &mut Desired, edit: &dyn Fn(&mut DesiredEni)| edit(desired.enis.get_mut(&"web".into()).expect("web"));
     match kind % 6 {
         0 => group(&mut desired, "sg-list", &|group| group.rules.clear()),
         1 => desired.enis.get_mut(&"client".into()).expect("the client").groups = ["sg-other".into()].into(),
@@ -421,7 +422,7 @@ fn grounds() -> Desired {
         .closed_group("sg-list", "vpc-1", &[accept_in("list", "pl-1").udp(PORT)])
         .open_group("sg-inner", "vpc-1", &[])
         .closed_group("sg-other", "vpc-1", &[]);
-    desired.prefix_lists.insert("pl-1".into(), PrefixList { entries: [prefix_of("10.0.0.20/32")].into() });
+    desired.prefix_lists.insert("pl-1".into(), DesiredPrefixList { entries: [prefix_of("10.0.0.20/32")].into() });
     desired.eni("web", "vsw-1", &[WEB], &["sg-list"]).eni("client", "vsw-1", &["10.0.0.20"], &["sg-other"])
 }
 
@@ -441,7 +442,7 @@ fn nothing_that_is_sent_after_the_reply_passes_by_a_revoked_ground() {
     if let Some(reason) = cannot_run() {
         return eprintln!("{reason}");
     }
-    let mut plane = Plane::start(2, 4096, PortFactory::default());
+    let mut plane = TestPlane::start(2, 4096, PortFactory::default());
     plane.run(&grounds());
     let to = SocketAddr::new(WEB.parse().unwrap(), PORT);
     let server = plane.within("web", || UdpSocket::bind(to));

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
 use control::os::privileges::{Role, install_filter};
-use harness::netns::{Running, cannot_run, eventually, is_well, own_address, program};
+use harness::netns::{RunningSluice, cannot_run, eventually, is_well, own_address, program};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsOpenFlags, MountFlags, UnmountFlags, fsopen, mount, mount_bind, unmount};
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -26,13 +26,13 @@ const HELD: [(&str, [&[&str]; 3]); 3] = [
     ("control plane", [&[], &[], &[]]),
 ];
 
-fn shown(running: &Running) -> Vec<Value> {
+fn shown(running: &RunningSluice) -> Vec<Value> {
     let shown = running.sluice(&["status", "--privileges", "--json"]);
     assert!(shown.status.success(), "{shown:?}");
     serde_json::from_slice(&shown.stdout).unwrap()
 }
 
-fn assert_held(running: &Running, when: &str) {
+fn assert_held(running: &RunningSluice, when: &str) {
     let shown = shown(running);
     assert_eq!(shown.len(), HELD.len(), "{when}");
     for ((name, [effective, permitted, bounding]), process) in HELD.into_iter().zip(shown) {
@@ -69,7 +69,7 @@ fn each_process_holds_what_the_page_says_and_no_more() {
     if let Some(reason) = cannot_run() {
         return eprintln!("\n*** {reason}\n");
     }
-    let mut running = Running::start_as(&["--listen", &low_address()]);
+    let mut running = RunningSluice::start_as(&["--listen", &low_address()]);
     assert_held(&running, "at first");
     for plane in ["control", "vswitch"] {
         let before = running.process(plane);

@@ -29,7 +29,7 @@ mod tracking;
 
 use harness::frame::Ip;
 use harness::world::{Build, Fate, Refine, World, accept_in};
-use vswitch_core::config::desired::{Desired, Direction, Rule};
+use vswitch_core::config::desired::{Desired, DesiredRule, Direction};
 use vswitch_core::packet::verdict::DropReason;
 
 const WEB: &str = "10.0.0.10";
@@ -54,7 +54,7 @@ fn every_scenario_holds_without_the_fast_path() {
 }
 
 /// HTTP from everywhere.
-fn http() -> [Rule; 2] {
+fn http() -> [DesiredRule; 2] {
     [accept_in("http", "0.0.0.0/0").tcp(80), accept_in("http-v6", "::/0").tcp(80)]
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot prepare its world has failed.
 
 use harness::netns::{
-    Namespace, Running, cannot_run, eventually, is_well, own_address, program, sluice_command, status_of,
+    Namespace, RunningSluice, cannot_run, eventually, is_well, own_address, program, sluice_command, status_of,
 };
 use rustix::process::{Signal, kill_process};
 use std::io::{BufRead, BufReader};
@@ -35,31 +35,31 @@ const LAB: &str = r#"
 "#;
 
 /// A Sluice with two guests that reach each other, or a loud word why not.
-fn lab(arguments: &[&str]) -> Option<Running> {
+fn lab(arguments: &[&str]) -> Option<RunningSluice> {
     if let Some(reason) = cannot_run() {
         eprintln!("\n*** {reason}\n");
         return None;
     }
-    let running = Running::start_as(arguments);
+    let running = RunningSluice::start_as(arguments);
     running.apply(LAB);
     assert_guests_talk(&running, "at first");
     Some(running)
 }
 
-fn talks(running: &Running) -> bool {
+fn talks(running: &RunningSluice) -> bool {
     running.inside("a", &["ping", "-q", "-c", "1", "-W", "1", "10.0.1.20"]).status.success()
 }
 
-fn assert_guests_talk(running: &Running, when: &str) {
+fn assert_guests_talk(running: &RunningSluice, when: &str) {
     eventually(&format!("guests talk {when}"), || talks(running));
 }
 
-fn identities(running: &Running) -> [Identity; 2] {
+fn identities(running: &RunningSluice) -> [Identity; 2] {
     ["a", "b"].map(|guest| namespace::identity(&running.namespace(guest)).expect("the guest's namespace is there"))
 }
 
 /// The device of a guest with its addresses, and the routes there, as the kernel tells them.
-fn device(running: &Running) -> [String; 2] {
+fn device(running: &RunningSluice) -> [String; 2] {
     let ip = |arguments: &[&str]| {
         let output = running.inside("a", &[&["ip", "-o"], arguments].concat()).stdout;
         String::from_utf8_lossy(&output).replace("linkdown ", "")
@@ -68,15 +68,15 @@ fn device(running: &Running) -> [String; 2] {
 }
 
 /// A program that a guest runs. It ends with the value.
-struct Program(Child);
+struct GuestProgram(Child);
 
-impl Program {
-    fn start(running: &Running) -> Self {
+impl GuestProgram {
+    fn start(running: &RunningSluice) -> Self {
         Self(running.inside_command("a", &["sleep", "600"]).spawn().unwrap())
     }
 }
 
-impl Drop for Program {
+impl Drop for GuestProgram {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -89,7 +89,7 @@ fn no_end_of_a_process_takes_from_a_guest_what_it_has() {
     assert!(running.inside("a", &["ip", "address", "add", "10.77.0.1/24", "dev", "eth0"]).status.success());
     let (was, device_was) = (identities(&running), device(&running));
     assert!(device_was[0].contains("10.0.1.10") && device_was[1].contains("default via"), "{device_was:?}");
-    let mut program = Program::start(&running);
+    let mut program = GuestProgram::start(&running);
     for (process, signal) in [
         ("vswitch", Signal::KILL),
         ("vswitch", Signal::TERM),
@@ -123,7 +123,7 @@ fn no_end_of_a_process_takes_from_a_guest_what_it_has() {
 #[test]
 fn what_was_made_goes_with_its_eni_or_when_told_to() {
     let Some(mut running) = lab(&["--listen", "none"]) else { return };
-    let there = |running: &Running, guest: &str| namespace::identity(&running.namespace(guest)).is_ok();
+    let there = |running: &RunningSluice, guest: &str| namespace::identity(&running.namespace(guest)).is_ok();
     // Also an ENI that is deleted by a later process, and while no forwarding plane runs.
     running.restart_violently();
     assert!(running.sluice(&["eni", "delete", "eni-a", "--force"]).status.success());
@@ -217,7 +217,7 @@ fn is_alive(process: rustix::process::Pid) -> bool {
 }
 
 /// How many processes of a plane run on the folders of this Sluice.
-fn processes_of(running: &Running, verb: &str) -> usize {
+fn processes_of(running: &RunningSluice, verb: &str) -> usize {
     let run_dir = running.folder().join("run").display().to_string();
     let command_line = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("cmdline")).ok();
     let lines = std::fs::read_dir("/proc").unwrap().flatten().filter_map(command_line);
@@ -225,7 +225,7 @@ fn processes_of(running: &Running, verb: &str) -> usize {
 }
 
 /// Has the control plane crash, with `change` made before it is started again.
-fn crash_control(running: &Running, change: impl FnOnce()) {
+fn crash_control(running: &RunningSluice, change: impl FnOnce()) {
     let control = running.process("control");
     running.signal("up", Signal::STOP);
     kill_process(control, Signal::KILL).unwrap();
@@ -236,7 +236,7 @@ fn crash_control(running: &Running, change: impl FnOnce()) {
 
 /// The control plane does not start for a reason in which `reason` is found, forwarding does not mind, and once `mend` was
 /// done everything is as before.
-fn assert_forwarding_does_not_mind(running: &mut Running, reason: &str, mend: impl FnOnce()) {
+fn assert_forwarding_does_not_mind(running: &mut RunningSluice, reason: &str, mend: impl FnOnce()) {
     let forwarding = || {
         let status = running.sluice(&["status", "--json"]);
         let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap_or_default();

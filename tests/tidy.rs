@@ -22,7 +22,7 @@ const UNSAFE_FILES: [&str; 7] = [
     "vswitch/core/src/hw/simd.rs",
 ];
 
-struct Source {
+struct SourceFile {
     path: String,
     text: String,
 }
@@ -38,12 +38,12 @@ fn tracked() -> Vec<String> {
     names.split('\0').filter(|name| !name.is_empty() && root().join(name).is_file()).map(Into::into).collect()
 }
 
-fn read(path: String) -> Option<Source> {
+fn read(path: String) -> Option<SourceFile> {
     let bytes = std::fs::read(root().join(PathBuf::from(&path))).expect("a tracked file can be read");
-    Some(Source { path, text: String::from_utf8(bytes).ok()? })
+    Some(SourceFile { path, text: String::from_utf8(bytes).ok()? })
 }
 
-fn sources() -> Vec<Source> {
+fn sources() -> Vec<SourceFile> {
     tracked().into_iter().filter(|path| path.ends_with(".rs")).filter_map(read).collect()
 }
 
@@ -52,7 +52,7 @@ fn assert_none(what: &str, violations: &[String]) {
 }
 
 /// The lines with a violation, by file and number.
-fn lines_where(sources: &[Source], is_violation: impl Fn(&Source, &str) -> bool) -> Vec<String> {
+fn lines_where(sources: &[SourceFile], is_violation: impl Fn(&SourceFile, &str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources {
         for (number, line) in source.text.lines().enumerate() {
@@ -192,7 +192,7 @@ fn names_of_files_say_what_is_inside() {
 
 #[test]
 fn directions_have_one_name() {
-    let outside_of_ports: Vec<Source> = sources()
+    let outside_of_ports: Vec<SourceFile> = sources()
         .into_iter()
         .filter(|source| !source.path.contains("/port/") && source.path != "tests/tidy.rs")
         .collect();
@@ -206,7 +206,7 @@ fn directions_have_one_name() {
 
 #[test]
 fn unsafe_code_stays_where_it_is_proven() {
-    let others: Vec<Source> = sources()
+    let others: Vec<SourceFile> = sources()
         .into_iter()
         .filter(|source| !UNSAFE_FILES.iter().any(|allowed| source.path.starts_with(allowed)))
         .collect();
@@ -223,10 +223,13 @@ fn what_the_system_may_refuse_ends_no_process() {
         let planes = ["control/src/", "vswitch/src/", "control/sluice/src/supervisor/", "control/sluice/src/main.rs"];
         planes.iter().any(|plane| path.starts_with(plane)) && !path.starts_with("control/src/conform/")
     };
-    let planes: Vec<Source> = sources()
+    let planes: Vec<SourceFile> = sources()
         .into_iter()
         .filter(|source| is_long_running(&source.path))
-        .map(|source| Source { text: source.text.split("#[cfg(test)]").next().unwrap_or_default().into(), ..source })
+        .map(|source| SourceFile {
+            text: source.text.split("#[cfg(test)]").next().unwrap_or_default().into(),
+            ..source
+        })
         .collect();
     assert!(planes.len() > 50, "the planes are somewhere else by now");
     let found = lines_where(&planes, |_, line| PANICS.iter().any(|panics| code(line).contains(panics)));
@@ -243,10 +246,13 @@ fn no_text_shows_how_a_value_is_kept() {
         let folders = ["control/src/", "vswitch/src/", "vswitch/core/src/"];
         folders.iter().any(|folder| path.starts_with(folder)) && path != HASHES
     };
-    let shown: Vec<Source> = sources()
+    let shown: Vec<SourceFile> = sources()
         .into_iter()
         .filter(|source| is_shown(&source.path) && !source.path.ends_with("tests.rs"))
-        .map(|source| Source { text: source.text.split("#[cfg(test)]").next().unwrap_or_default().into(), ..source })
+        .map(|source| SourceFile {
+            text: source.text.split("#[cfg(test)]").next().unwrap_or_default().into(),
+            ..source
+        })
         .collect();
     assert!(shown.len() > 50, "the sources are somewhere else by now");
     let is_debug = |line: &str| {
@@ -312,7 +318,7 @@ fn every_drop_reason_has_a_scenario() {
         .filter(|name| name.chars().all(char::is_alphanumeric))
         .collect();
     assert_eq!(declared.len(), DropReason::COUNT);
-    let scenarios: Vec<Source> =
+    let scenarios: Vec<SourceFile> =
         sources().into_iter().filter(|source| source.path.starts_with("tests/scenarios")).collect();
     let missing: Vec<String> = declared
         .iter()
@@ -338,14 +344,14 @@ fn has_reason(text: &str, name: &str) -> bool {
 
 #[test]
 fn nothing_points_at_one_machine_or_waits_to_be_done() {
-    let texts: Vec<Source> =
+    let texts: Vec<SourceFile> =
         tracked().into_iter().filter(|path| path != "tests/tidy.rs" && path != "Cargo.lock").filter_map(read).collect();
     let machine = lines_where(&texts, |_, line| {
         let is_path = |folder: &&str| line.contains(&format!("/{folder}/"));
         ["work", "home", "Users"].iter().any(is_path) && !line.contains("://")
     });
     assert_none("a path of one machine", &machine);
-    let sources: Vec<Source> = sources().into_iter().filter(|source| source.path != "tests/tidy.rs").collect();
+    let sources: Vec<SourceFile> = sources().into_iter().filter(|source| source.path != "tests/tidy.rs").collect();
     let waiting = lines_where(&sources, |_, line| ["TODO", "FIXME", "XXX"].iter().any(|mark| has_word(line, mark)));
     assert_none("do it or open an issue", &waiting);
 }

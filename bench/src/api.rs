@@ -9,7 +9,7 @@ use clap::Args;
 use control::ecs::client::{ApiClient, HttpAnswer};
 use control::ecs::{AccessKey, FIRST_ACCOUNT, Product};
 use hdrhistogram::Histogram;
-use planes::Planes;
+use planes::ApiPlanes;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// What to measure: `sluice bench api --enis 1000 --clients 50`.
 #[derive(Clone, Debug, Args)]
-pub struct Arguments {
+pub struct ApiArguments {
     /// ENIs that the switch has, spread over the groups.
     #[arg(long, default_value_t = 1000)]
     enis: usize,
@@ -46,7 +46,7 @@ pub struct Arguments {
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct ApiReport {
     enis: usize,
     groups: usize,
     rules: usize,
@@ -66,7 +66,7 @@ pub struct Report {
     calls_per_core_second: f64,
 }
 
-impl Report {
+impl ApiReport {
     /// As JSON.
     pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()
@@ -98,7 +98,7 @@ impl Report {
 ///
 /// # Errors
 /// Planes that do not start, and any call that is not answered with success: then the time would mean nothing.
-pub fn run(arguments: &Arguments) -> Result<Report, String> {
+pub fn run(arguments: &ApiArguments) -> Result<ApiReport, String> {
     let groups = arguments.groups.max(1);
     let key = AccessKey {
         id: "bench".into(),
@@ -106,10 +106,10 @@ pub fn run(arguments: &Arguments) -> Result<Report, String> {
         account: FIRST_ACCOUNT.into(),
         security_token: None,
     };
-    let planes = Planes::start(arguments.folder.as_deref(), &key, usize::from(arguments.core))?;
+    let planes = ApiPlanes::start(arguments.folder.as_deref(), &key, usize::from(arguments.core))?;
     let address = planes.address();
     let ids = build(arguments, groups, address, &key)?;
-    let progress = Progress::new("calls", arguments.calls);
+    let progress = ApiProgress::new("calls", arguments.calls);
     let (before, started) = (planes.processor_times()?, Instant::now());
     let share = arguments.calls.div_ceil(arguments.clients.max(1) as u64).div_ceil(2);
     let histogram = at_once(arguments.clients.max(1), |number| {
@@ -126,7 +126,7 @@ pub fn run(arguments: &Arguments) -> Result<Report, String> {
     let at = |quantile: f64| whole.value_at_quantile(quantile);
     let of_a_call = |spent: Duration| spent.as_secs_f64() * 1e6 / calls as f64;
     let (control_cpu_us, vswitch_cpu_us) = (of_a_call(after[0] - before[0]), of_a_call(after[1] - before[1]));
-    Ok(Report {
+    Ok(ApiReport {
         enis: arguments.enis,
         groups,
         rules: arguments.rules,
@@ -146,7 +146,7 @@ pub fn run(arguments: &Arguments) -> Result<Report, String> {
 }
 
 /// Makes a VPC with groups, their rules and ENIs, through the interface; gives the groups' identifiers.
-fn build(arguments: &Arguments, groups: usize, address: SocketAddr, key: &AccessKey) -> Result<Vec<String>, String> {
+fn build(arguments: &ApiArguments, groups: usize, address: SocketAddr, key: &AccessKey) -> Result<Vec<String>, String> {
     let mut client = connect(address, key)?;
     let vpc = id_of(&mut client, "VpcId", Product::Vpc, "CreateVpc", &[("CidrBlock", "10.0.0.0/8")])?;
     let zone = ("ZoneId", "cn-hangzhou-a");
@@ -162,7 +162,7 @@ fn build(arguments: &Arguments, groups: usize, address: SocketAddr, key: &Access
         }
         ids.push(id);
     }
-    let progress = Progress::new("ENIs", arguments.enis as u64);
+    let progress = ApiProgress::new("ENIs", arguments.enis as u64);
     let next = AtomicU64::new(0);
     at_once(16, |_| {
         let mut client = connect(address, key)?;
@@ -228,7 +228,7 @@ fn change_rules(
     group: &str,
     number: usize,
     rounds: u64,
-    progress: &Progress,
+    progress: &ApiProgress,
 ) -> Result<Histogram<u64>, String> {
     let mut histogram = new_histogram()?;
     for round in 0..rounds {
@@ -258,14 +258,14 @@ fn at_once<T: Send>(count: usize, work: impl Fn(usize) -> Result<T, String> + Sy
 }
 
 /// How far it is, on a terminal.
-struct Progress {
+struct ApiProgress {
     what: &'static str,
     total: u64,
     done: AtomicU64,
     shown: bool,
 }
 
-impl Progress {
+impl ApiProgress {
     fn new(what: &'static str, total: u64) -> Self {
         Self { what, total, done: AtomicU64::new(0), shown: std::io::stderr().is_terminal() }
     }

@@ -5,9 +5,9 @@
 use crate::fixture;
 use crate::flat_rules;
 use crate::timing::{CHUNK_ITEMS, Chunks};
-use crate::traffic::frames::Step;
+use crate::traffic::frames::FlowStep;
 use crate::traffic::mix::Mix;
-use crate::traffic::{Kind, Traffic};
+use crate::traffic::{BurstKind, BurstTraffic};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -20,10 +20,10 @@ use vswitch_core::ipnet::IpNet;
 use vswitch_core::packet::{FrameBuffer, Packet};
 
 /// An ENI by the address it has, then the five-tuple, the opener first.
-type Key = (IpAddr, IpAddr, IpAddr, u16, u16, u8);
+type BaselineKey = (IpAddr, IpAddr, IpAddr, u16, u16, u8);
 
 #[derive(Default)]
-struct Session {
+struct BaselineSession {
     packets: u64,
     bytes: u64,
 }
@@ -35,24 +35,24 @@ struct PlainRule {
     far_side: Vec<IpNet>,
 }
 
-pub(crate) struct Plain {
-    sessions: HashMap<Key, Session>,
+pub(crate) struct Baseline {
+    sessions: HashMap<BaselineKey, BaselineSession>,
     /// The oldest first, where as many end as are opened.
-    opened: VecDeque<Key>,
+    opened: VecDeque<BaselineKey>,
     sessions_max: usize,
     /// By direction: in and out.
     rules: [Vec<PlainRule>; 2],
     packets: Vec<Packet>,
-    traffic: Traffic,
-    kind: Kind,
+    traffic: BurstTraffic,
+    kind: BurstKind,
     delivered: usize,
     planned: usize,
 }
 
-impl Plain {
+impl Baseline {
     pub(crate) fn new(mix: &Mix, rules: usize) -> Self {
         let desired = fixture::desired(rules, mix.seed);
-        let traffic = Traffic::new(mix);
+        let traffic = BurstTraffic::new(mix);
         let sessions_max = if mix.new_share == 1.0 { traffic.flows() * 2 } else { usize::MAX };
         Self {
             sessions: HashMap::new(),
@@ -62,7 +62,7 @@ impl Plain {
                 .map(|(eni, direction)| rules_of(&desired, &fixture::eni_id(eni), direction)),
             packets: (0..CHUNK_ITEMS).map(|_| Packet::new(FrameBuffer::with_capacity(2048))).collect(),
             traffic,
-            kind: if mix.new_share == 1.0 { Kind::First } else { Kind::Mixed },
+            kind: if mix.new_share == 1.0 { BurstKind::First } else { BurstKind::Mixed },
             delivered: 0,
             planned: 0,
         }
@@ -71,7 +71,7 @@ impl Plain {
     /// Brings about the state that is measured in.
     pub(crate) fn warm_up(&mut self) -> Result<(), String> {
         let kind = self.kind;
-        let first = if kind == Kind::First { kind } else { Kind::InOrder(Step::Open) };
+        let first = if kind == BurstKind::First { kind } else { BurstKind::InOrder(FlowStep::Open) };
         self.kind = first;
         for _ in 0..self.traffic.flows().div_ceil(CHUNK_ITEMS) {
             self.prepare();
@@ -87,11 +87,13 @@ impl Plain {
         let frame = self.packets[packet].buffer.frame();
         let bytes = frame.len() as u64;
         let (source, destination, from, to, protocol) = read(frame)?;
-        let passes_out = self.judge((source, source, destination, from, to, protocol), (1, destination, to), bytes);
-        Some(passes_out && self.judge((destination, source, destination, from, to, protocol), (0, source, to), bytes))
+        let passes_out = self.evaluate((source, source, destination, from, to, protocol), (1, destination, to), bytes);
+        Some(
+            passes_out && self.evaluate((destination, source, destination, from, to, protocol), (0, source, to), bytes),
+        )
     }
 
-    fn judge(&mut self, key: Key, (direction, peer, port): (usize, IpAddr, u16), bytes: u64) -> bool {
+    fn evaluate(&mut self, key: BaselineKey, (direction, peer, port): (usize, IpAddr, u16), bytes: u64) -> bool {
         let (eni, source, destination, from, to, protocol) = key;
         let reverse = (eni, destination, source, to, from, protocol);
         let known = if self.sessions.contains_key(&key) { key } else { reverse };
@@ -104,7 +106,7 @@ impl Plain {
             Entry::Vacant(_) if !accepts(&self.rules[direction], direction, protocol, peer, port) => return false,
             Entry::Vacant(_) => {}
         }
-        self.sessions.insert(key, Session { packets: 1, bytes });
+        self.sessions.insert(key, BaselineSession { packets: 1, bytes });
         if self.sessions_max < usize::MAX {
             self.opened.push_back(key);
         }
@@ -143,7 +145,7 @@ fn accepts(rules: &[PlainRule], direction: usize, protocol: u8, peer: IpAddr, po
 
 fn rules_of(desired: &Desired, eni: &EniId, direction: Direction) -> Vec<PlainRule> {
     let in_order = flat_rules::in_order(desired, eni, direction);
-    let plain = |rule: &vswitch_core::config::desired::Rule| PlainRule {
+    let plain = |rule: &vswitch_core::config::desired::DesiredRule| PlainRule {
         policy: rule.policy,
         protocol: rule.protocol,
         ports: match &rule.ports {
@@ -155,7 +157,7 @@ fn rules_of(desired: &Desired, eni: &EniId, direction: Direction) -> Vec<PlainRu
     in_order.into_iter().map(plain).collect()
 }
 
-impl Chunks for Plain {
+impl Chunks for Baseline {
     fn prepare(&mut self) {
         self.planned = 0;
         for packets in self.packets.chunks_mut(BURST_PACKETS) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
-use vswitch_core::config::desired::{Desired, Direction, Policy, PortRange, Ports, Protocol, Remote, Rule};
+use vswitch_core::config::desired::{Desired, DesiredRule, Direction, Policy, PortRange, Ports, Protocol, Remote};
 use vswitch_core::config::ids::EniId;
 use vswitch_core::ipnet::IpNet;
 
@@ -28,10 +28,10 @@ pub(crate) fn rules(desired: &Desired, eni: &EniId, direction: Direction, is_v6:
 }
 
 /// The rules of one direction at an ENI, the strongest first.
-pub(crate) fn in_order<'a>(desired: &'a Desired, eni: &EniId, direction: Direction) -> Vec<&'a Rule> {
+pub(crate) fn in_order<'a>(desired: &'a Desired, eni: &EniId, direction: Direction) -> Vec<&'a DesiredRule> {
     let groups = desired.enis.get(eni).into_iter().flat_map(|eni| &eni.groups);
     let of_groups = groups.filter_map(|group| desired.groups.get(group)).flat_map(|group| &group.rules);
-    let mut ordered: Vec<&Rule> = of_groups.filter(|rule| rule.direction == direction).collect();
+    let mut ordered: Vec<&DesiredRule> = of_groups.filter(|rule| rule.direction == direction).collect();
     ordered.sort_by_key(|rule| (rule.priority, rule.policy == Policy::Accept));
     ordered
 }

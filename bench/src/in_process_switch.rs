@@ -6,21 +6,23 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vswitch::{VswitchConfig, run_until};
-use vswitch_core::config::desired::{Desired, Port};
-use vswitch_core::config::protocol::{self, Applied, Delta, Reply, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::desired::{Desired, DesiredPort};
+use vswitch_core::config::protocol::{
+    self, Applied, Delta, RequestBody, SwitchReply, SwitchReplyBody, SwitchRequest, VERSION,
+};
 
 /// How long the plane may take to begin, or to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module's page. Ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Plane {
+pub(crate) struct InProcessSwitch {
     directory: tempfile::TempDir,
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-impl Plane {
+impl InProcessSwitch {
     /// Starts one; `configure` changes what it is to be.
     pub(crate) fn start(configure: impl FnOnce(&mut VswitchConfig)) -> io::Result<Self> {
         let directory = tempfile::tempdir()?;
@@ -44,10 +46,10 @@ impl Plane {
         self.directory.path().join("vswitch.sock")
     }
 
-    pub(crate) fn connect(&self) -> io::Result<Client> {
+    pub(crate) fn connect(&self) -> io::Result<SwitchClient> {
         let stream = UnixStream::connect(self.path())?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Client { reader: BufReader::new(stream.try_clone()?), stream, generation: 0 })
+        Ok(SwitchClient { reader: BufReader::new(stream.try_clone()?), stream, generation: 0 })
     }
 
     fn end(&mut self) -> io::Result<()> {
@@ -60,7 +62,7 @@ impl Plane {
     }
 }
 
-impl Drop for Plane {
+impl Drop for InProcessSwitch {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
             eprintln!("sluice: the forwarding plane ended badly: {error}");
@@ -70,16 +72,16 @@ impl Drop for Plane {
 
 /// The one master of a plane.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct SwitchClient {
     stream: UnixStream,
     reader: BufReader<UnixStream>,
     generation: u64,
 }
 
 /// A change as it goes over the socket, made beforehand.
-pub(crate) struct Change(Vec<u8>);
+pub(crate) struct EncodedChange(Vec<u8>);
 
-impl Client {
+impl SwitchClient {
     /// Brings a state about.
     pub(crate) fn replace(&mut self, desired: Desired) -> Result<Applied, String> {
         self.generation += 1;
@@ -88,42 +90,42 @@ impl Client {
     }
 
     /// The next change, ready to be sent.
-    pub(crate) fn change(&mut self, delta: Delta) -> Change {
+    pub(crate) fn change(&mut self, delta: Delta) -> EncodedChange {
         let base = self.generation;
         self.generation += 1;
-        Change(request(RequestBody::Apply { base, generation: self.generation, delta }))
+        EncodedChange(request(RequestBody::Apply { base, generation: self.generation, delta }))
     }
 
     /// Sends a change and waits until it is in force.
-    pub(crate) fn apply(&mut self, change: &Change) -> Result<Applied, String> {
+    pub(crate) fn apply(&mut self, change: &EncodedChange) -> Result<Applied, String> {
         applied(self.ask(&change.0)?)
     }
 
-    fn ask(&mut self, line: &[u8]) -> Result<ReplyBody, String> {
+    fn ask(&mut self, line: &[u8]) -> Result<SwitchReplyBody, String> {
         let mut answer = Vec::new();
         self.stream
             .write_all(line)
             .and_then(|()| self.reader.read_until(b'\n', &mut answer))
             .map_err(|error| format!("the forwarding plane does not answer: {error}"))?;
-        let reply: Reply = protocol::read(&answer).map_err(|refusal| refusal.message)?;
+        let reply: SwitchReply = protocol::read(&answer).map_err(|refusal| refusal.message)?;
         Ok(reply.body)
     }
 }
 
 fn request(body: RequestBody) -> Vec<u8> {
-    protocol::write(&Request { version: VERSION, id: 1, body })
+    protocol::write(&SwitchRequest { version: VERSION, id: 1, body })
 }
 
-fn applied(body: ReplyBody) -> Result<Applied, String> {
+fn applied(body: SwitchReplyBody) -> Result<Applied, String> {
     match body {
-        ReplyBody::Applied(applied) => match applied.ports_down.first() {
+        SwitchReplyBody::Applied(applied) => match applied.ports_down.first() {
             None => Ok(applied),
             Some(port) => {
                 let why = port.error.clone().unwrap_or_default();
                 Err(format!("the port of {} is down: {why}", port.eni))
             }
         },
-        ReplyBody::Refused { refusals } => {
+        SwitchReplyBody::Refused { refusals } => {
             Err(refusals.first().map(|refusal| refusal.message.clone()).unwrap_or_default())
         }
         _ => Err("the forwarding plane answers something else".into()),
@@ -131,7 +133,10 @@ fn applied(body: ReplyBody) -> Result<Applied, String> {
 }
 
 /// Gives a port to these ENIs and takes it from all others.
-pub(crate) fn attach(desired: &mut Desired, port_of: impl Fn(&vswitch_core::config::ids::EniId) -> Option<Port>) {
+pub(crate) fn attach(
+    desired: &mut Desired,
+    port_of: impl Fn(&vswitch_core::config::ids::EniId) -> Option<DesiredPort>,
+) {
     for (id, eni) in &mut desired.enis {
         eni.port = port_of(id);
     }

@@ -24,19 +24,19 @@ use std::process::ExitCode;
 #[derive(Debug, Subcommand)]
 pub enum Bench {
     /// The packet path in memory: egress at one ENI, then ingress at another, on one core.
-    Path(path::Arguments),
+    Path(path::PathArguments),
     /// The HTTP interface: signed rule changes of many clients, beside a running switch.
-    Api(api::Arguments),
+    Api(api::ApiArguments),
     /// Changes of rules, members and lists while traffic flows over ports in memory: how long until they are in force.
-    Update(update::Arguments),
+    Update(update::UpdateArguments),
     /// Revocation under load: until the reply, and until the last packet that had its ground taken away.
-    Revoke(revocation::Arguments),
+    Revoke(revocation::RevocationArguments),
     /// Real ports: two namespaces, their kernels and TAP devices at both ends. Needs root.
-    Taps(taps::Arguments),
+    Taps(taps::TapsArguments),
     /// Sends UDP packets to `sluice bench receive`, here or on another host: loss, reordering, latency.
-    Send(udp::send::Arguments),
+    Send(udp::send::SendArguments),
     /// Waits for `sluice bench send` and answers it.
-    Receive(udp::receive::Arguments),
+    Receive(udp::receive::ReceiveArguments),
 }
 
 /// How a measurement shows itself.

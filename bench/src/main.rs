@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "bench")]
-struct Arguments {
+struct BenchArguments {
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -14,6 +14,6 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = BenchArguments::parse();
     bench::run(&arguments.bench, arguments.json)
 }

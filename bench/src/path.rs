@@ -1,16 +1,16 @@
-//! The packet path in memory: packets of many flows through egress at one ENI and ingress at another, judged twice, on
-//! one core. Preparing packets is not in the time; reading, judging, remembering, addressing, counting and ending what
+//! The packet path in memory: packets of many flows through egress at one ENI and ingress at another, evaluated twice, on
+//! one core. Preparing packets is not in the time; reading, evaluating, remembering, addressing, counting and ending what
 //! is over are.
 
-use crate::baseline::Plain;
+use crate::baseline::Baseline;
 use crate::chart::{self, Line};
 use crate::fixture::{self, PAIRS};
 use crate::flat_rules;
 use crate::progress::Progress;
 use crate::timing::{self, CHUNK_ITEMS, Chunks, Round};
-use crate::traffic::frames::Step;
-use crate::traffic::mix::{Mix, Transport};
-use crate::traffic::{Burst, Kind, Traffic, checksum};
+use crate::traffic::frames::FlowStep;
+use crate::traffic::mix::{FlowTransport, Mix};
+use crate::traffic::{Burst, BurstKind, BurstTraffic, checksum};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ use vswitch_core::packet::{FrameBuffer, Packet};
 
 /// What to measure: `sluice bench path --flows 1000000 --rules 100 --size IMIX --new-share 0.05 --zipf 1`.
 #[derive(Clone, Debug, Args)]
-pub struct Arguments {
+pub struct PathArguments {
     #[command(flatten)]
     mix: Mix,
     /// Rules of each ENI and direction.
@@ -52,7 +52,7 @@ pub struct Arguments {
     export_rules: Option<PathBuf>,
 }
 
-impl Arguments {
+impl PathArguments {
     pub(crate) const fn show(&self) -> &crate::Show {
         &self.show
     }
@@ -60,7 +60,7 @@ impl Arguments {
 
 /// What was measured: ns of one packet through both decisions.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct PathReport {
     #[serde(flatten)]
     mix: Mix,
     rules: usize,
@@ -76,7 +76,7 @@ pub(crate) struct Report {
     plain: Option<Round>,
 }
 
-impl crate::Report for Report {
+impl crate::Report for PathReport {
     fn text(&self) -> String {
         let Round { quiet_ns, median_ns, p99_ns, p999_ns, max_ns, .. } = &self.round;
         let Mix { flows, size, new_share, denied_share, zipf, protocol, ipv6, .. } = &self.mix;
@@ -85,7 +85,7 @@ impl crate::Report for Report {
             "{protocol:?} over {family}, {flows} flows (Zipf {zipf}), frames of {size} bytes, {:.1} % open a flow, \
              {:.1} % are denied, {} rules a direction\n\
              {} packets, {} of them denied as planned, none lost\n\n\
-             ns a packet, both judgements\n\
+             ns a packet, both decisions\n\
              quiet     median    p99       p99.9     max\n\
              {quiet_ns:<9.1} {median_ns:<9.1} {p99_ns:<9.1} {p999_ns:<9.1} {max_ns:.1}\n\n\
              {:.1} million packets/s when quiet; {:.0} bytes a connection of IPv4{}",
@@ -118,13 +118,13 @@ fn beside(plain: &Round, quiet_ns: f64) -> String {
 }
 
 /// Measures; none if the rounds were reported one by one.
-pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
+pub(crate) fn run(arguments: &PathArguments) -> Result<Option<PathReport>, String> {
     let mix = &arguments.mix;
     mix.check()?;
     if arguments.on_request && (mix.denied_share > 0.0 || !matches!(mix.new_share, 0.0 | 1.0)) {
         return Err("--on-request goes with packets of existing flows alone, or first packets alone".into());
     }
-    let mut rig = Rig::new(arguments)?;
+    let mut rig = PathRig::new(arguments)?;
     let items = timing::items(arguments.millions)?;
     rig.warm_up()?;
     let bytes_per_flow = rig.bytes_per_flow();
@@ -136,14 +136,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
     rig.denied = 0;
     let progress = &mut Progress::new("measuring", arguments.show.progress);
     let (round, plain) = if arguments.beside_plain {
-        let mut plain = Plain::new(mix, arguments.rules);
+        let mut plain = Baseline::new(mix, arguments.rules);
         plain.warm_up()?;
         let (round, plain) = timing::in_turn(&mut rig, &mut plain, items, progress)?;
         (round, Some(plain))
     } else {
         (timing::measure(&mut rig, items, progress)?, None)
     };
-    Ok(Some(Report {
+    Ok(Some(PathReport {
         mix: Mix { flows: rig.traffic.flows(), ..mix.clone() },
         rules: arguments.rules,
         packets: (items.div_ceil(CHUNK_ITEMS) * CHUNK_ITEMS) as u64,
@@ -155,23 +155,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Option<Report>, String> {
     }))
 }
 
-pub(crate) struct Rig {
+pub(crate) struct PathRig {
     snapshot: Snapshot,
     shard: Shard,
     /// By number.
     enis: Vec<EniIndex>,
     packets: Vec<Packet>,
     bursts: Vec<(EniIndex, Burst)>,
-    traffic: Traffic,
-    kind: Kind,
-    clock: Clock,
+    traffic: BurstTraffic,
+    kind: BurstKind,
+    clock: VirtualClock,
     denied: u64,
     /// Connections of IPv4 that the tables are made for.
     room: usize,
 }
 
 /// Virtual time, and how much of the sessions is looked at for expiry in it.
-struct Clock {
+struct VirtualClock {
     now: Time,
     burst_ns: u64,
     sweeps_per_burst: f64,
@@ -199,7 +199,7 @@ fn pace(mix: &Mix, flows: usize, bursts: f64) -> (f64, f64) {
         (TIMEOUT_NS / (existing / BURST_PACKETS as f64), existing * WITH_OVER)
     } else if changing == 0.0 {
         (100.0, existing)
-    } else if mix.protocol == Transport::Tcp {
+    } else if mix.protocol == FlowTransport::Tcp {
         // Nothing that exists expires meanwhile; what is opened is closed, and what is denied expires.
         let burst_ns = (600e9 / bursts).min(10e6);
         let lasting = (TIMEOUT_NS * 1.5 / (burst_ns * bursts)).min(1.0);
@@ -209,8 +209,8 @@ fn pace(mix: &Mix, flows: usize, bursts: f64) -> (f64, f64) {
     }
 }
 
-impl Rig {
-    fn new(arguments: &Arguments) -> Result<Self, String> {
+impl PathRig {
+    fn new(arguments: &PathArguments) -> Result<Self, String> {
         let mix = &arguments.mix;
         let mut desired = fixture::desired(arguments.rules, mix.seed);
         if let Some(sessions_max) = arguments.sessions_max {
@@ -226,11 +226,11 @@ impl Rig {
     }
 
     fn in_world(snapshot: Snapshot, mix: &Mix, bursts: f64) -> Self {
-        let traffic = Traffic::new(mix);
+        let traffic = BurstTraffic::new(mix);
         let (burst_ns, connections) = pace(mix, traffic.flows(), bursts);
         let room = connections * ROOM + 1024.0;
         let records_per_burst = room * 4.0 / 3.0 * SWEEPS_PER_TIMEOUT * burst_ns / TIMEOUT_NS;
-        let clock = Clock {
+        let clock = VirtualClock {
             now: Time::from_ns(1_000_000_000),
             burst_ns: burst_ns as u64,
             sweeps_per_burst: records_per_burst / SWEEP_RECORDS_PER_TURN as f64,
@@ -248,7 +248,7 @@ impl Rig {
             packets: (0..CHUNK_ITEMS).map(|_| Packet::new(FrameBuffer::with_capacity(2048))).collect(),
             bursts: Vec::with_capacity(CHUNK_ITEMS / BURST_PACKETS),
             traffic,
-            kind: if mix.new_share == 1.0 { Kind::First } else { Kind::Mixed },
+            kind: if mix.new_share == 1.0 { BurstKind::First } else { BurstKind::Mixed },
             clock,
             denied: 0,
             room: room as usize * if mix.ipv6 { 4 } else { 1 },
@@ -258,12 +258,12 @@ impl Rig {
     /// Brings about the state that is measured in.
     fn warm_up(&mut self) -> Result<(), String> {
         let kind = self.kind;
-        let steps: &[Kind] = match kind {
-            Kind::First => &[Kind::First],
-            _ => &[Step::Open, Step::Answer, Step::FromClient].map(Kind::InOrder),
+        let steps: &[BurstKind] = match kind {
+            BurstKind::First => &[BurstKind::First],
+            _ => &[FlowStep::Open, FlowStep::Answer, FlowStep::FromClient].map(BurstKind::InOrder),
         };
         let burst_ns = self.clock.burst_ns;
-        if kind != Kind::First {
+        if kind != BurstKind::First {
             self.clock.burst_ns = 0;
         }
         for step in steps {
@@ -277,7 +277,7 @@ impl Rig {
         }
         self.kind = kind;
         self.clock.burst_ns = burst_ns;
-        if kind != Kind::First {
+        if kind != BurstKind::First {
             self.traffic.restart();
         }
         Ok(())
@@ -290,7 +290,7 @@ impl Rig {
 
     /// The checksum of the first frames of such traffic, whatever was sent meanwhile.
     fn first_frames(&mut self, mix: &Mix) -> String {
-        let mut traffic = Traffic::new(mix);
+        let mut traffic = BurstTraffic::new(mix);
         for burst in self.packets.chunks_mut(BURST_PACKETS) {
             traffic.write(burst, self.kind);
         }
@@ -298,7 +298,7 @@ impl Rig {
     }
 }
 
-impl Chunks for Rig {
+impl Chunks for PathRig {
     fn prepare(&mut self) {
         self.bursts.clear();
         for packets in self.packets.chunks_mut(BURST_PACKETS) {

@@ -10,7 +10,7 @@ fn mix() -> Mix {
         denied_share: 0.0,
         zipf: 0.0,
         services: 1,
-        protocol: Transport::Tcp,
+        protocol: FlowTransport::Tcp,
         ipv6: false,
         seed: 7,
     }
@@ -21,7 +21,7 @@ fn mix() -> Mix {
 fn chunks_of(mix: &Mix, count: usize) -> (usize, u64) {
     mix.check().expect("there is such a mix");
     let snapshot = compile(&fixture::desired(20, 1), 1).expect("the world compiles");
-    let mut rig = Rig::in_world(snapshot, mix, (count * CHUNK_ITEMS / BURST_PACKETS) as f64);
+    let mut rig = PathRig::in_world(snapshot, mix, (count * CHUNK_ITEMS / BURST_PACKETS) as f64);
     rig.warm_up().expect("what exists can be brought about");
     rig.denied = 0;
     let mut opened = 0;
@@ -46,7 +46,7 @@ fn assert_share(count: usize, packets: usize, share: f64) {
 
 #[test]
 fn every_packet_of_every_mix_ends_as_planned() {
-    let (tcp, udp) = (Transport::Tcp, Transport::Udp);
+    let (tcp, udp) = (FlowTransport::Tcp, FlowTransport::Udp);
     for (protocol, new_share, denied_share, zipf) in
         [(tcp, 0.1, 0.15, 0.0), (tcp, 0.05, 0.0, 1.0), (udp, 0.3, 0.1, 0.0), (udp, 0.0, 0.5, 1.0), (tcp, 1.0, 0.0, 0.0)]
     {
@@ -75,7 +75,7 @@ fn mixes_that_cannot_be_are_refused() {
     for (new_share, denied_share) in [(0.2, 0.0), (-0.1, 0.0), (0.1, 0.3), (1.0, 0.1), (0.0, 0.6), (f64::NAN, 0.0)] {
         assert!(Mix { new_share, denied_share, ..mix() }.check().is_err(), "{new_share} {denied_share}");
     }
-    assert!(Mix { new_share: 0.2, protocol: Transport::Udp, ..mix() }.check().is_ok());
+    assert!(Mix { new_share: 0.2, protocol: FlowTransport::Udp, ..mix() }.check().is_ok());
     assert!(Mix { flows: 0, ..mix() }.check().is_err());
 }
 
@@ -84,7 +84,7 @@ fn the_same_seed_makes_the_same_frames_and_another_makes_others() {
     let snapshot = || compile(&fixture::desired(20, 1), 1).expect("the world compiles");
     let frames = |seed| {
         let mix = Mix { seed, new_share: 0.1, ..mix() };
-        Rig::in_world(snapshot(), &mix, 256.0).first_frames(&mix)
+        PathRig::in_world(snapshot(), &mix, 256.0).first_frames(&mix)
     };
     assert_eq!(frames(1), frames(1));
     assert_ne!(frames(1), frames(2));

@@ -6,10 +6,10 @@
 
 use crate::chart::{self, Line, Percentiles, Quantiles};
 use crate::fixture;
-use crate::fixture::revocation::{self, Kind};
-use crate::in_process_switch::{self, Client, Plane};
+use crate::fixture::revocation::{self, RevocationKind};
+use crate::in_process_switch::{self, InProcessSwitch, SwitchClient};
 use crate::progress::Progress;
-use crate::traffic::probe::{Pace, Traffic};
+use crate::traffic::probe::{Pace, ProbeTraffic};
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryHub;
-use vswitch_core::config::desired::Port;
+use vswitch_core::config::desired::DesiredPort;
 use vswitch_core::config::protocol::Delta;
 
 /// What to measure: `sluice bench revoke --enis 1,100,1000 --rules 100`.
 #[derive(Clone, Debug, Args, Serialize)]
-pub struct Arguments {
+pub struct RevocationArguments {
     /// ENIs whose rules change, all in one change; several numbers for one world after another.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1000], value_parser = clap::value_parser!(u16).range(1..=4000))]
     enis: Vec<u16>,
@@ -32,7 +32,7 @@ pub struct Arguments {
     rules: usize,
     /// What changes; everything that can, if absent.
     #[arg(long, value_enum, value_delimiter = ',')]
-    kind: Vec<Kind>,
+    kind: Vec<RevocationKind>,
     /// How many changes of each kind.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     revocations: u32,
@@ -47,7 +47,7 @@ pub struct Arguments {
     show: crate::Show,
 }
 
-impl Arguments {
+impl RevocationArguments {
     pub(crate) const fn show(&self) -> &crate::Show {
         &self.show
     }
@@ -56,14 +56,14 @@ impl Arguments {
         if self.quick { 3 } else { self.revocations }
     }
 
-    fn kinds(&self) -> &[Kind] {
-        if self.kind.is_empty() { Kind::value_variants() } else { &self.kind }
+    fn kinds(&self) -> &[RevocationKind] {
+        if self.kind.is_empty() { RevocationKind::value_variants() } else { &self.kind }
     }
 }
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct RevocationReport {
     rules: usize,
     workers: u8,
     revocations: u32,
@@ -74,7 +74,7 @@ pub(crate) struct Report {
 #[derive(Clone, Debug, Serialize)]
 struct Measured {
     enis: u16,
-    kind: Kind,
+    kind: RevocationKind,
     /// From the request to the reply.
     reply_us: Percentiles,
     /// From the request until the last packet that the change refuses was taken by its receiver; absent where the change
@@ -93,7 +93,7 @@ struct Measured {
     quantiles: Quantiles,
 }
 
-impl crate::Report for Report {
+impl crate::Report for RevocationReport {
     fn text(&self) -> String {
         let Self { rules, workers, revocations, .. } = self;
         let mut text = format!(
@@ -137,14 +137,14 @@ const _: () = assert!(PACE.window as usize * 2 <= PORT_FRAMES);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Measures.
-pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
+pub(crate) fn run(arguments: &RevocationArguments) -> Result<RevocationReport, String> {
     let mut progress = Progress::new("revoking", arguments.show.progress);
     let cells = arguments.enis.iter().flat_map(|&enis| arguments.kinds().iter().map(move |&kind| (enis, kind)));
     let cells: Vec<_> = cells.collect();
     let mut worlds = Vec::new();
     let hub = MemoryHub::new(PORT_FRAMES, true);
     let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
-    let plane = Plane::start(|config| (config.workers, config.ports) = (arguments.workers.into(), ports))
+    let plane = InProcessSwitch::start(|config| (config.workers, config.ports) = (arguments.workers.into(), ports))
         .map_err(|error| error.to_string())?;
     let mut client = plane.connect().map_err(|error| error.to_string())?;
     for (number, &cell) in cells.iter().enumerate() {
@@ -152,8 +152,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
         worlds.push(measure(cell, arguments, (&hub, &mut client))?);
     }
     progress.end();
-    let report =
-        Report { rules: arguments.rules, workers: arguments.workers, revocations: arguments.revocations(), worlds };
+    let report = RevocationReport {
+        rules: arguments.rules,
+        workers: arguments.workers,
+        revocations: arguments.revocations(),
+        worlds,
+    };
     match report.worlds.iter().find(|world| world.forwarded_after_reply > 0) {
         None => Ok(report),
         Some(Measured { enis, kind, forwarded_after_reply, .. }) => Err(format!(
@@ -165,19 +169,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
 
 /// Measures in one world, after which another may follow.
 fn measure(
-    (enis, kind): (u16, Kind),
-    arguments: &Arguments,
-    (hub, client): (&MemoryHub, &mut Client),
+    (enis, kind): (u16, RevocationKind),
+    arguments: &RevocationArguments,
+    (hub, client): (&MemoryHub, &mut SwitchClient),
 ) -> Result<Measured, String> {
     let [before, after] = [false, true].map(|is_changed| {
         let mut desired = revocation::desired(enis, arguments.rules, kind, is_changed);
-        in_process_switch::attach(&mut desired, |_| Some(Port::Memory));
+        in_process_switch::attach(&mut desired, |_| Some(DesiredPort::Memory));
         desired
     });
     let deltas = [Delta::between(&after, &before), Delta::between(&before, &after)];
     client.replace(after)?;
     let guest = |number| hub.guest(&fixture::eni_id(number));
-    let traffic = Traffic::new(guest, revocation::receivers(enis), PACE);
+    let traffic = ProbeTraffic::new(guest, revocation::receivers(enis), PACE);
     if kind.revokes() {
         traffic.refused_from_now_on();
     }
@@ -202,9 +206,9 @@ fn measure(
 
 /// Changes to and fro, of which those that take the ground away are measured.
 struct Revocations<'a> {
-    traffic: &'a Traffic,
+    traffic: &'a ProbeTraffic,
     enis: u16,
-    kind: Kind,
+    kind: RevocationKind,
     reply_ns: Histogram<u64>,
     last_packet_ns: Histogram<u64>,
     compile_ns: Histogram<u64>,
@@ -212,7 +216,7 @@ struct Revocations<'a> {
 }
 
 impl<'a> Revocations<'a> {
-    fn new(traffic: &'a Traffic, (enis, kind): (u16, Kind)) -> Result<Self, String> {
+    fn new(traffic: &'a ProbeTraffic, (enis, kind): (u16, RevocationKind)) -> Result<Self, String> {
         let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| error.to_string());
         let [reply_ns, last_packet_ns, compile_ns, barrier_ns] =
             [histogram()?, histogram()?, histogram()?, histogram()?];
@@ -220,7 +224,7 @@ impl<'a> Revocations<'a> {
     }
 
     /// Gives the ground, has a packet pass to every receiver, takes the ground away, and has a packet fail to.
-    fn make(&mut self, client: &mut Client, [giving, taking]: &[Delta; 2]) -> Result<(), String> {
+    fn make(&mut self, client: &mut SwitchClient, [giving, taking]: &[Delta; 2]) -> Result<(), String> {
         let traffic = self.traffic;
         let giving = client.change(giving.clone());
         traffic.admitted_from_now_on();
@@ -244,7 +248,7 @@ impl<'a> Revocations<'a> {
         }
     }
 
-    /// Waits until the switch has judged a packet to every receiver that was sent after this began.
+    /// Waits until the switch has evaluated a packet to every receiver that was sent after this began.
     fn await_tries(&self) -> Result<(), String> {
         let sent = || self.traffic.watched_sent.load(Ordering::Relaxed);
         let wanted = sent() + PORT_FRAMES as u64 + u64::from(self.enis);
@@ -288,7 +292,7 @@ mod tests {
         for (enis, workers) in [(1, 1), (5, 2)] {
             let show = crate::Show::default();
             let (enis, kind) = (vec![enis], Vec::new());
-            let arguments = Arguments { enis, rules: 10, kind, revocations: 3, quick: false, workers, show };
+            let arguments = RevocationArguments { enis, rules: 10, kind, revocations: 3, quick: false, workers, show };
             let report = run(&arguments).expect("every change is accepted, and revokes");
             assert_eq!(report.worlds.len(), 6);
             for world in report.worlds {

@@ -1,7 +1,7 @@
 //! Real ports: the forwarding plane between two namespaces that it makes and removes, with their kernels at both ends.
 
 use crate::fixture;
-use crate::in_process_switch::{self, Plane};
+use crate::in_process_switch::{self, InProcessSwitch};
 use crate::udp::{receive, send};
 use clap::Args;
 use serde::Serialize;
@@ -13,12 +13,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 use vswitch::os::namespace;
 use vswitch::port::factory::PortFactory;
-use vswitch_core::config::desired::{Desired, Port, TapPort};
+use vswitch_core::config::desired::{Desired, DesiredPort, TapPort};
 use vswitch_core::config::ids::EniId;
 
 /// What to measure: `sluice bench taps --rules 100`.
 #[derive(Clone, Debug, Args, Serialize)]
-pub struct Arguments {
+pub struct TapsArguments {
     /// Rules of each ENI and direction.
     #[arg(long, default_value_t = 100)]
     rules: usize,
@@ -45,7 +45,7 @@ pub struct Arguments {
     show: crate::Show,
 }
 
-impl Arguments {
+impl TapsArguments {
     pub(crate) const fn show(&self) -> &crate::Show {
         &self.show
     }
@@ -53,17 +53,17 @@ impl Arguments {
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct TapsReport {
     rules: usize,
     workers: u8,
     #[serde(flatten)]
-    sent: send::Report,
+    sent: send::SendReport,
     delivered_per_second: f64,
     /// CPU time that the workers took, in cores.
     worker_cores: f64,
 }
 
-impl crate::Report for Report {
+impl crate::Report for TapsReport {
     fn text(&self) -> String {
         format!(
             "between two namespaces over TAP devices, {} rules a direction, workers: {}\n{}\n\n\
@@ -114,17 +114,17 @@ impl Drop for Namespaces {
 }
 
 /// Measures.
-pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
+pub(crate) fn run(arguments: &TapsArguments) -> Result<TapsReport, String> {
     let names = Namespaces::new()?;
     let ports = PortFactory { plain_taps: arguments.plain_taps, ..PortFactory::default() };
-    let plane = Plane::start(|config| (config.workers, config.ports) = (arguments.workers.into(), ports))
+    let plane = InProcessSwitch::start(|config| (config.workers, config.ports) = (arguments.workers.into(), ports))
         .map_err(|error| error.to_string())?;
     let mut client = plane.connect().map_err(|error| error.to_string())?;
     client.replace(desired(arguments.rules, &names.0))?;
     let socket =
         namespace::within(&names.0[1], || UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], fixture::ADMITTED_PORT))))
             .map_err(|error| error.to_string())?;
-    let sending = send::Arguments {
+    let sending = send::SendArguments {
         receiver: SocketAddr::new(fixture::address(RECEIVER, false), fixture::ADMITTED_PORT).to_string(),
         rate: arguments.rate.unwrap_or(RATE_MAX),
         size: arguments.size,
@@ -145,7 +145,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
     let (sent, received) = (sent?, received??);
     client.replace(Desired::default())?;
     let seconds = received.findings.seconds.max(f64::EPSILON);
-    Ok(Report {
+    Ok(TapsReport {
         rules: arguments.rules,
         workers: arguments.workers,
         sent,
@@ -161,7 +161,7 @@ fn desired(rules: usize, names: &[String; 2]) -> Desired {
     desired.enis.retain(|id, _| ends.contains(id));
     in_process_switch::attach(&mut desired, |id: &EniId| {
         let place = ends.iter().position(|end| end == id)?;
-        Some(Port::Tap(TapPort {
+        Some(DesiredPort::Tap(TapPort {
             device: "eth0".into(),
             namespace: Some(names[place].clone()),
             create_namespace: true,
@@ -196,7 +196,7 @@ mod tests {
         }
         let (rate, seconds, show) = (Some(200), 0.5, crate::Show::default());
         let (size, echo, plain_taps) = (64, true, false);
-        let report = run(&Arguments { rules: 20, rate, size, seconds, workers: 1, echo, plain_taps, show });
+        let report = run(&TapsArguments { rules: 20, rate, size, seconds, workers: 1, echo, plain_taps, show });
         let sent = report.expect("the rules admit it").sent;
         let found = sent.receiver_found.expect("the receiver's word comes through as well");
         // A busy machine sends fewer than it was asked to.

@@ -1,12 +1,12 @@
 //! What a change costs while traffic flows: from the request on the forwarding plane's socket to the reply that says that
-//! every worker judges by it; and what the traffic notices.
+//! every worker evaluates by it; and what the traffic notices.
 
 use crate::chart::{self, Line, Percentiles, Quantiles};
 use crate::fixture;
-use crate::fixture::update::{self, Kind};
-use crate::in_process_switch::{self, Client, Plane};
+use crate::fixture::update::{self, UpdateKind};
+use crate::in_process_switch::{self, InProcessSwitch, SwitchClient};
 use crate::progress::Progress;
-use crate::traffic::probe::{Pace, RECEIVER, STEADY, Traffic, WATCHED};
+use crate::traffic::probe::{Pace, ProbeTraffic, RECEIVER, STEADY, WATCHED};
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryHub;
 use vswitch_core::compile::Compiler;
-use vswitch_core::config::desired::{Desired, Port};
+use vswitch_core::config::desired::{Desired, DesiredPort};
 use vswitch_core::config::limits::HANDOFF_PACKETS;
 use vswitch_core::config::protocol::Delta;
 
 /// What to measure: `sluice bench update --enis 1000 --rules 1000 --rate 1000`.
 #[derive(Clone, Debug, Args, Serialize)]
-pub struct Arguments {
+pub struct UpdateArguments {
     /// ENIs that share the rules.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(3..=40_000))]
     enis: u16,
@@ -29,8 +29,8 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1000)]
     rules: usize,
     /// What changes.
-    #[arg(long, value_enum, default_value_t = Kind::Rule)]
-    kind: Kind,
+    #[arg(long, value_enum, default_value_t = UpdateKind::Rule)]
+    kind: UpdateKind,
     /// Others in the group that is joined and left.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=20_000))]
     members: u16,
@@ -48,7 +48,7 @@ pub struct Arguments {
     show: crate::Show,
 }
 
-impl Arguments {
+impl UpdateArguments {
     pub(crate) const fn show(&self) -> &crate::Show {
         &self.show
     }
@@ -56,9 +56,9 @@ impl Arguments {
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct UpdateReport {
     #[serde(flatten)]
-    arguments: Arguments,
+    arguments: UpdateArguments,
     changes_per_second: f64,
     /// From the request to the reply.
     latency_us: Percentiles,
@@ -81,9 +81,9 @@ pub(crate) struct Report {
     quantiles: Quantiles,
 }
 
-impl crate::Report for Report {
+impl crate::Report for UpdateReport {
     fn text(&self) -> String {
-        let Arguments { enis, rules, kind, changes, workers, .. } = &self.arguments;
+        let UpdateArguments { enis, rules, kind, changes, workers, .. } = &self.arguments;
         let line = |name: &str, Percentiles { p50, p99, max }: &Percentiles| {
             format!("{name:<28} {p50:<10.1} {p99:<10.1} {max:.1}\n")
         };
@@ -106,7 +106,7 @@ impl crate::Report for Report {
     }
 
     fn svg(&self) -> String {
-        let Arguments { enis, rules, .. } = &self.arguments;
+        let UpdateArguments { enis, rules, .. } = &self.arguments;
         let title = format!("From request to reply: {enis} ENIs sharing {rules} rules");
         chart::of_quantiles(&title, "µs", &[Line { name: "changes", quantiles: &self.quantiles }])
     }
@@ -119,22 +119,22 @@ const _: () = assert!(PACE.window as usize * 2 <= HANDOFF_PACKETS && HANDOFF_PAC
 const IDLE: Duration = Duration::from_millis(1500);
 
 /// Measures.
-pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
+pub(crate) fn run(arguments: &UpdateArguments) -> Result<UpdateReport, String> {
     let hub = MemoryHub::new(PORT_FRAMES, true);
     let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
-    let plane = Plane::start(|config| (config.workers, config.ports) = (arguments.workers.into(), ports))
+    let plane = InProcessSwitch::start(|config| (config.workers, config.ports) = (arguments.workers.into(), ports))
         .map_err(|error| error.to_string())?;
     let mut client = plane.connect().map_err(|error| error.to_string())?;
     let [mut refusing, mut admitting] = [false, true]
         .map(|admits| update::desired((arguments.enis, arguments.members), arguments.rules, arguments.kind, admits));
     let with_port = [STEADY, RECEIVER, WATCHED].map(fixture::eni_id);
     for desired in [&mut refusing, &mut admitting] {
-        in_process_switch::attach(desired, |id| with_port.contains(id).then_some(Port::Memory));
+        in_process_switch::attach(desired, |id| with_port.contains(id).then_some(DesiredPort::Memory));
     }
     let deltas = [Delta::between(&admitting, &refusing), Delta::between(&refusing, &admitting)];
     let alone_ns = alone(&refusing, &deltas, arguments.changes)?;
     client.replace(refusing)?;
-    let traffic = Traffic::new(|number| hub.guest(&fixture::eni_id(number)), [RECEIVER], PACE);
+    let traffic = ProbeTraffic::new(|number| hub.guest(&fixture::eni_id(number)), [RECEIVER], PACE);
     traffic.refused_from_now_on();
     let mut changes = Changes::new(&mut client, deltas, arguments)?;
     let (mut idle_rate, mut busy_rate) = (0.0, 0.0);
@@ -151,7 +151,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
         Ok(())
     })?;
     let sent = traffic.sent.load(Ordering::Relaxed);
-    Ok(Report {
+    Ok(UpdateReport {
         arguments: arguments.clone(),
         changes_per_second: f64::from(arguments.changes) / changes.spent.as_secs_f64(),
         latency_us: Percentiles::of(&changes.latency_ns),
@@ -186,7 +186,7 @@ fn alone(first: &Desired, deltas: &[Delta; 2], changes: u32) -> Result<Histogram
 
 /// Changes to and fro.
 struct Changes<'a> {
-    client: &'a mut Client,
+    client: &'a mut SwitchClient,
     deltas: [Delta; 2],
     latency_ns: Histogram<u64>,
     compile_ns: Histogram<u64>,
@@ -196,14 +196,14 @@ struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    fn new(client: &'a mut Client, deltas: [Delta; 2], arguments: &Arguments) -> Result<Self, String> {
+    fn new(client: &'a mut SwitchClient, deltas: [Delta; 2], arguments: &UpdateArguments) -> Result<Self, String> {
         let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| error.to_string());
         let (latency_ns, compile_ns, barrier_ns) = (histogram()?, histogram()?, histogram()?);
         let progress = Progress::new("changing", arguments.show.progress);
         Ok(Self { client, deltas, latency_ns, compile_ns, barrier_ns, spent: Duration::ZERO, progress })
     }
 
-    fn make(&mut self, traffic: &Traffic, arguments: &Arguments) -> Result<(), String> {
+    fn make(&mut self, traffic: &ProbeTraffic, arguments: &UpdateArguments) -> Result<(), String> {
         let started = Instant::now();
         for number in 0..arguments.changes {
             self.progress.show(f64::from(number) / f64::from(arguments.changes));
@@ -237,9 +237,15 @@ mod tests {
 
     #[test]
     fn changes_lose_nothing_and_are_in_force_when_acknowledged() {
-        for (kind, workers) in [(Kind::Rule, 1), (Kind::Membership, 2), (Kind::Combination, 1), (Kind::PrefixList, 2)] {
+        for (kind, workers) in [
+            (UpdateKind::Rule, 1),
+            (UpdateKind::Membership, 2),
+            (UpdateKind::Combination, 1),
+            (UpdateKind::PrefixList, 2),
+        ] {
             let show = crate::Show::default();
-            let arguments = Arguments { enis: 4, rules: 10, kind, members: 3, rate: 0, changes: 40, workers, show };
+            let arguments =
+                UpdateArguments { enis: 4, rules: 10, kind, members: 3, rate: 0, changes: 40, workers, show };
             let report = run(&arguments).expect("every change is accepted");
             assert_eq!((report.lost, report.misjudged), (0, 0), "{kind:?}");
             assert!(report.watched_delivered > 0, "{kind:?}: the watched flow was admitted half of the time");

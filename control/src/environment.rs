@@ -13,11 +13,11 @@ const ID_CHARACTERS: usize = 12;
 pub struct Environment {
     /// The time, seconds since 1970 in UTC.
     pub now_s: u64,
-    source: RefCell<Source>,
+    source: RefCell<RandomSource>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum RandomSource {
     OperatingSystem,
     Counter(u64),
 }
@@ -26,12 +26,12 @@ impl Environment {
     /// The world as it is: the system's clock, and identifiers from its random source.
     pub fn real() -> Self {
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-        Self { now_s, source: RefCell::new(Source::OperatingSystem) }
+        Self { now_s, source: RefCell::new(RandomSource::OperatingSystem) }
     }
 
     /// A world for tests: identifiers count upwards from `first`.
     pub fn fixed(now_s: u64, first: u64) -> Self {
-        Self { now_s, source: RefCell::new(Source::Counter(first)) }
+        Self { now_s, source: RefCell::new(RandomSource::Counter(first)) }
     }
 
     /// An identifier such as `sg-k3x09q2m7d1c`.
@@ -60,11 +60,11 @@ impl Environment {
 
     fn next(&self) -> u64 {
         match &mut *self.source.borrow_mut() {
-            Source::Counter(next) => {
+            RandomSource::Counter(next) => {
                 *next += 1;
                 *next
             }
-            Source::OperatingSystem => random(),
+            RandomSource::OperatingSystem => random(),
         }
     }
 }

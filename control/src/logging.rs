@@ -21,7 +21,7 @@ pub fn install(name: &'static str) {
     // is no handler to be had, it is as it was.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
     static LOGGER: OnceLock<Logger> = OnceLock::new();
-    let logger = LOGGER.get_or_init(|| Logger { name, output: Output::new(&io::stderr()) });
+    let logger = LOGGER.get_or_init(|| Logger { name, output: LogOutput::new(&io::stderr()) });
     if log::set_logger(logger).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
@@ -29,13 +29,13 @@ pub fn install(name: &'static str) {
 
 /// Says a line on standard output.
 pub fn announce(text: &str) {
-    static OUTPUT: OnceLock<Output> = OnceLock::new();
-    OUTPUT.get_or_init(|| Output::new(&io::stdout())).write(&io::stdout(), format_args!("{text}"));
+    static OUTPUT: OnceLock<LogOutput> = OnceLock::new();
+    OUTPUT.get_or_init(|| LogOutput::new(&io::stdout())).write(&io::stdout(), format_args!("{text}"));
 }
 
 struct Logger {
     name: &'static str,
-    output: Output,
+    output: LogOutput,
 }
 
 impl Log for Logger {
@@ -54,13 +54,13 @@ impl Log for Logger {
 }
 
 /// Where lines go.
-struct Output {
+struct LogOutput {
     /// The pipe, opened once more: so that a full one refuses this process, and does so to no other that writes to it.
     pipe: Option<OwnedFd>,
     lost: AtomicU64,
 }
 
-impl Output {
+impl LogOutput {
     fn new(stream: &impl AsFd) -> Self {
         Self { pipe: open_again(stream.as_fd()), lost: AtomicU64::new(0) }
     }
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_reader_that_does_not_read_costs_lines_and_no_time() {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        let output = Output::new(&writer);
+        let output = LogOutput::new(&writer);
         for number in 0..100_000 {
             output.write(&writer, format_args!("line {number}"));
         }
@@ -134,11 +134,11 @@ mod tests {
     fn a_reader_that_is_gone_and_a_full_disk_cost_lines() {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         drop(reader);
-        let output = Output::new(&writer);
+        let output = LogOutput::new(&writer);
         output.write(&writer, format_args!("into nowhere"));
         assert_eq!(output.lost.load(Ordering::Relaxed), 1);
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let output = Output::new(&full);
+        let output = LogOutput::new(&full);
         output.write(&full, format_args!("onto a full disk"));
         assert_eq!(output.lost.load(Ordering::Relaxed), 1);
     }
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_line_is_bounded_and_ends_within_no_character() {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        Output::new(&writer).write(&writer, format_args!("x{}", "ä".repeat(LINE_BYTES_MAX)));
+        LogOutput::new(&writer).write(&writer, format_args!("x{}", "ä".repeat(LINE_BYTES_MAX)));
         drop(writer);
         let mut text = String::new();
         std::fs::File::from(reader).read_to_string(&mut text).unwrap();

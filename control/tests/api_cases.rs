@@ -7,12 +7,12 @@ mod lab;
 use control::conform::ApiRig;
 use control::ecs::{AccessKey, ApiSettings};
 use control::model::{Model, Quotas};
-use lab::{Lab, send, text};
+use lab::{ApiLab, send, text};
 use serde_json::Value;
 
 #[test]
 fn rules_are_refused_to_the_letter() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, _, groups) = lab.base(&["normal", "normal", "enterprise"]);
     let (a, b, e) = (&groups[0], &groups[1], &groups[2]);
     let other = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "VpcId");
@@ -60,7 +60,7 @@ fn rules_are_refused_to_the_letter() {
 
 #[test]
 fn rules_are_made_shown_changed_and_revoked() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, _, groups) = lab.base(&["normal", "normal"]);
     let (a, b) = (&groups[0], &groups[1]);
     lab.ok(
@@ -111,7 +111,7 @@ fn rules_are_made_shown_changed_and_revoked() {
 
 #[test]
 fn groups_are_listed_in_pages_both_ways() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, _, mut groups) = lab.base(&["normal"; 13]);
     groups.sort();
     groups.reverse();
@@ -139,7 +139,7 @@ fn groups_are_listed_in_pages_both_ways() {
 
 #[test]
 fn tokens_and_dry_runs_do_nothing_twice() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, _, _) = lab.base(&[]);
     let once = format!("VpcId={vpc}&ClientToken=tok-1&SecurityGroupName=web");
     let first = text(&lab.ok("CreateSecurityGroup", &once), "SecurityGroupId");
@@ -159,7 +159,7 @@ fn tokens_and_dry_runs_do_nothing_twice() {
 
 #[test]
 fn instances_live_with_their_interfaces() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, vswitch, groups) = lab.base(&["normal", "normal", "enterprise"]);
     let (a, b, e) = (&groups[0], &groups[1], &groups[2]);
     let run = format!("VSwitchId={vswitch}&InstanceType=ecs.g7.large&InstanceName=web&Tag.1.Key=k&Tag.1.Value=v");
@@ -237,7 +237,7 @@ fn accounts_see_their_own_and_what_is_shared() {
         security_token: None,
     };
     let keys = [key("one", "1"), key("two", "2")];
-    let mut lab = Lab::with(ApiSettings { access_keys: keys.to_vec(), ..ApiSettings::default() });
+    let mut lab = ApiLab::with(ApiSettings { access_keys: keys.to_vec(), ..ApiSettings::default() });
     let (vpc, _, groups) = lab.base(&["normal"]);
     let mut other = lab.as_account(&keys[1]);
     let shown = send(&mut other, "DescribeSecurityGroups", "").json();
@@ -273,7 +273,7 @@ fn share(settings: ApiSettings, other: &AccessKey) {
         }
     }
     let rig = ApiRig::start(&model, settings.clone(), Quotas::default()).unwrap();
-    let mut shared = Lab { client: rig.client().unwrap(), rig };
+    let mut shared = ApiLab { client: rig.client().unwrap(), rig };
     let mut guest = shared.as_account(other);
     let group = text(&send(&mut guest, "CreateSecurityGroup", &format!("VpcId={vpc}")).json(), "SecurityGroupId");
     let rule = format!("SecurityGroupId={group}&IpProtocol=all&SourceGroupId=sg-first");
@@ -298,7 +298,7 @@ fn share(settings: ApiSettings, other: &AccessKey) {
 
 #[test]
 fn tags_and_resource_groups_are_kept() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, _, groups) = lab.base(&["normal"]);
     let group = &groups[0];
     let of = |more: &str| format!("ResourceType=securitygroup&ResourceId.1={group}&{more}");
@@ -325,7 +325,7 @@ fn tags_and_resource_groups_are_kept() {
 
 #[test]
 fn places_and_states_have_to_fit() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, vswitch, groups) = lab.base(&["normal"]);
     let other = format!("VpcId={vpc}&CidrBlock=10.1.0.0/16&ZoneId=cn-hangzhou-c");
     let other = text(&lab.ok("vpc:CreateVSwitch", &other), "VSwitchId");
@@ -341,7 +341,7 @@ fn places_and_states_have_to_fit() {
     lab.refused("TagResources", &tag, 400, "InvalidTag.Mismatch");
     lab.refused("vpc:CreateVpc", "UserCidr=10.0.0.0/8,11.0.0.0/8,12.0.0.0/8,13.0.0.0/8", 400, "InvalidUserCidr.Quota");
     lab.refused("vpc:CreateVpc", "UserCidr=100.64.1.0/24", 400, "InvalidUserCidr.Malformed");
-    let mut slow = Lab::with(ApiSettings { state_delay_s: 3600, ..ApiSettings::default() });
+    let mut slow = ApiLab::with(ApiSettings { state_delay_s: 3600, ..ApiSettings::default() });
     let vpc = text(&slow.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "VpcId");
     slow.refused("CreateSecurityGroup", &format!("VpcId={vpc}"), 400, "IncorrectVpcStatus");
     slow.refused("vpc:DeleteVpc", &format!("VpcId={vpc}"), 400, "IncorrectVpcStatus");

@@ -5,7 +5,7 @@
 mod lab;
 
 use control::ecs::ApiSettings;
-use lab::{Lab, text};
+use lab::{ApiLab, text};
 use serde_json::Value;
 
 fn count(answer: &Value) -> u64 {
@@ -14,7 +14,7 @@ fn count(answer: &Value) -> u64 {
 
 #[test]
 fn instances_are_found_by_what_they_are() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, vswitch, groups) = lab.base(&["normal"]);
     let run = format!("VSwitchId={vswitch}&SecurityGroupId={}&InstanceType=ecs.g7.large&InstanceName=web", groups[0]);
     lab.ok("RunInstances", &run);
@@ -58,7 +58,7 @@ fn instances_are_found_by_what_they_are() {
 
 #[test]
 fn pages_are_asked_for_by_token_or_number() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     lab.base(&["normal"; 3]);
     let both = lab.ok("DescribeSecurityGroups", "PageNumber=1&PageSize=1&MaxResults=2");
     assert!(both.get("TotalCount").is_none());
@@ -66,7 +66,7 @@ fn pages_are_asked_for_by_token_or_number() {
     for asked in ["MaxResults=0", "MaxResults=-1", "PageNumber=0", "PageSize=0", "PageSize=51", "PageSize=x"] {
         lab.refused("DescribeSecurityGroups", asked, 400, "InvalidParameter");
     }
-    let mut lab = Lab::with(ApiSettings { page_numbers: false, ..ApiSettings::default() });
+    let mut lab = ApiLab::with(ApiSettings { page_numbers: false, ..ApiSettings::default() });
     for asked in ["PageNumber=1", "PageSize=10", "PageNumber=1&MaxResults=10"] {
         lab.refused("DescribeSecurityGroups", asked, 400, "NotSupported.PageNumberAndPageSize");
     }
@@ -75,7 +75,7 @@ fn pages_are_asked_for_by_token_or_number() {
 
 #[test]
 fn regions_and_zones_know_their_words() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     lab.refused("DescribeRegions", "ResourceType=mars", 404, "InvalidResourceType.NotFound");
     lab.refused("DescribeRegions", "AcceptLanguage=tlh", 404, "InvalidAcceptLanguage.NotFound");
     lab.refused("DescribeZones", "InstanceChargeType=free", 404, "InvalidInstanceChargeType.NotFound");
@@ -101,14 +101,14 @@ fn entries(answer: &Value, (_, place, id): List) -> Vec<String> {
     answer.pointer(place).unwrap().as_array().unwrap().iter().map(|entry| text(entry, id)).collect()
 }
 
-fn found(lab: &mut Lab, list: List, asked: &str) -> Vec<String> {
+fn found(lab: &mut ApiLab, list: List, asked: &str) -> Vec<String> {
     let mut ids = entries(&lab.ok(list.0, asked), list);
     ids.sort();
     ids
 }
 
 /// Asserts that pages by number hold everything once and no more, and tell how much there is.
-fn turn_pages(lab: &mut Lab, list: List, asked: &str, all: &[String]) {
+fn turn_pages(lab: &mut ApiLab, list: List, asked: &str, all: &[String]) {
     let mut seen = Vec::new();
     for number in 1..=all.len().div_ceil(5) + 1 {
         let page = lab.ok(list.0, &format!("{asked}&PageSize=5&PageNumber={number}"));
@@ -123,7 +123,7 @@ fn turn_pages(lab: &mut Lab, list: List, asked: &str, all: &[String]) {
 }
 
 /// Asserts the same of pages by token, each of ten entries, and that a token is one of its action.
-fn follow_tokens(lab: &mut Lab, list: List, asked: &str, all: &[String]) {
+fn follow_tokens(lab: &mut ApiLab, list: List, asked: &str, all: &[String]) {
     let mut seen = Vec::new();
     let mut token = String::new();
     loop {
@@ -146,7 +146,7 @@ fn follow_tokens(lab: &mut Lab, list: List, asked: &str, all: &[String]) {
 
 #[test]
 fn networks_are_found_by_what_they_are() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, vswitch, _) = lab.base(&[]);
     let create = "CidrBlock=10.0.0.0/8&VpcName=lab&EnableIpv6=true";
     let named = text(&lab.ok("vpc:CreateVpc", create), "VpcId");
@@ -208,7 +208,7 @@ fn networks_are_found_by_what_they_are() {
 
 #[test]
 fn interfaces_are_found_by_what_they_are() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, vswitch, groups) = lab.base(&["normal", "normal"]);
     let (a, b) = (&groups[0], &groups[1]);
     let create = format!("VSwitchId={vswitch}&SecurityGroupId={a}&PrimaryIpAddress=10.0.0.9&NetworkInterfaceName=web");
@@ -250,7 +250,7 @@ fn interfaces_are_found_by_what_they_are() {
 
 #[test]
 fn instances_and_groups_are_listed_in_pages() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, vswitch, groups) = lab.base(&["normal", "enterprise"]);
     let run = format!("VSwitchId={vswitch}&SecurityGroupId={}&InstanceType=ecs.g7.large&Amount=12", groups[0]);
     lab.ok("RunInstances", &run);
@@ -281,7 +281,7 @@ fn sorted(ids: &[String]) -> Vec<String> {
 
 #[test]
 fn rules_are_listed_in_pages_and_by_direction() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, _, groups) = lab.base(&["normal"]);
     let group = format!("SecurityGroupId={}", groups[0]);
     for (action, side, count) in
@@ -308,7 +308,7 @@ fn rules_are_listed_in_pages_and_by_direction() {
 
 #[test]
 fn prefix_and_port_lists_are_found_by_what_they_are() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, _, groups) = lab.base(&["normal", "normal"]);
     let create =
         "AddressFamily=IPv6&PrefixListName=six&MaxEntries=1&Tag.1.Key=a&Tag.1.Value=1&Entry.1.Cidr=2001:db8::1";
@@ -380,7 +380,7 @@ fn prefix_and_port_lists_are_found_by_what_they_are() {
 
 #[test]
 fn tags_are_found_by_object_and_by_key() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, vswitch, groups) = lab.base(&["normal"; 12]);
     for (place, group) in groups.iter().enumerate() {
         let tags = format!("ResourceType=securitygroup&ResourceId.1={group}&Tag.1.Key=place&Tag.1.Value={place}");

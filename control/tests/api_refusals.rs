@@ -8,15 +8,15 @@ use control::conform::ApiRig;
 use control::ecs::{ApiSettings, Product};
 use control::environment::Environment;
 use control::model::{Model, Quotas};
-use lab::{Lab, text};
+use lab::{ApiLab, text};
 use serde_json::json;
 
-fn instance(lab: &mut Lab, vswitch: &str, group: &str) -> String {
+fn instance(lab: &mut ApiLab, vswitch: &str, group: &str) -> String {
     let run = format!("VSwitchId={vswitch}&SecurityGroupId={group}&InstanceType=ecs.g7.large");
     lab.ok("RunInstances", &run)["InstanceIdSets"]["InstanceIdSet"][0].as_str().unwrap().to_owned()
 }
 
-fn eni(lab: &mut Lab, vswitch: &str, group: &str) -> String {
+fn eni(lab: &mut ApiLab, vswitch: &str, group: &str) -> String {
     let create = format!("VSwitchId={vswitch}&SecurityGroupId={group}");
     text(&lab.ok("CreateNetworkInterface", &create), "NetworkInterfaceId")
 }
@@ -47,7 +47,7 @@ fn full_groups_take_no_more() {
             groups_per_eni_max: 2,
             ..Quotas::default()
         };
-        let mut lab = Lab::with_quotas(ApiSettings::default(), quotas);
+        let mut lab = ApiLab::with_quotas(ApiSettings::default(), quotas);
         let (_, vswitch, groups) = lab.base(&[kind; 5]);
         let full = &groups[0];
         instance(&mut lab, &vswitch, full);
@@ -77,7 +77,7 @@ fn full_groups_take_no_more() {
 
 #[test]
 fn rules_and_their_objects_have_to_fit() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, _, groups) = lab.base(&["normal", "normal"]);
     let a = &groups[0];
     let itself = format!("SecurityGroupId={a}&Permissions.1.IpProtocol=ALL");
@@ -112,7 +112,7 @@ fn rules_and_their_objects_have_to_fit() {
 #[test]
 fn interfaces_hold_so_many_prefixes_of_a_family() {
     let quotas = Quotas { prefixes_per_eni_max: 2, ..Quotas::default() };
-    let mut lab = Lab::with_quotas(ApiSettings::default(), quotas);
+    let mut lab = ApiLab::with_quotas(ApiSettings::default(), quotas);
     let vpc = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8&EnableIpv6=true"), "VpcId");
     let create = format!("VpcId={vpc}&CidrBlock=10.0.0.0/16&ZoneId=cn-hangzhou-b&Ipv6CidrBlock=1");
     let vswitch = text(&lab.ok("vpc:CreateVSwitch", &create), "VSwitchId");
@@ -129,7 +129,7 @@ fn interfaces_hold_so_many_prefixes_of_a_family() {
 
 #[test]
 fn each_action_has_its_code_for_a_missing_region() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     for (action, parameters, status, code) in [
         ("DescribeSecurityGroups", "", 400, "MissingParameter.RegionId"),
         ("DescribeSecurityGroupAttribute", "SecurityGroupId=sg-1", 400, "MissingParameter.RegionId"),
@@ -171,7 +171,7 @@ fn what_is_still_being_made_is_not_used() {
         }
     }
     let rig = ApiRig::start(&model, settings, Quotas::default()).unwrap();
-    let mut lab = Lab { client: rig.client().unwrap(), rig };
+    let mut lab = ApiLab { client: rig.client().unwrap(), rig };
     let made = lab.ok("vpc:DescribeVSwitchAttributes", "VSwitchId=vsw-new");
     assert_eq!(made["Status"], "Pending");
     let code = "IncorrectVSwitchStatus";
@@ -184,7 +184,7 @@ fn what_is_still_being_made_is_not_used() {
 #[test]
 fn lists_and_names_keep_to_their_limits() {
     let quotas = Quotas { prefix_list_entries_max: 300, port_list_entries_max: 3, ..Quotas::default() };
-    let mut lab = Lab::with_quotas(ApiSettings::default(), quotas);
+    let mut lab = ApiLab::with_quotas(ApiSettings::default(), quotas);
     let prefix_list = |more: &str| format!("AddressFamily=IPv4&PrefixListName=list&{more}");
     for (more, code) in [
         ("MaxEntries=0", "InvalidParameter"),
@@ -221,7 +221,7 @@ fn lists_and_names_keep_to_their_limits() {
 
 #[test]
 fn managed_groups_are_looked_at_only() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, vswitch, groups) = lab.base(&["normal"]);
     let created = lab.ok("CreateSecurityGroup", &format!("VpcId={vpc}&ServiceManaged=true"));
     let managed = text(&created, "SecurityGroupId");
@@ -259,7 +259,7 @@ fn managed_groups_are_looked_at_only() {
 
 #[test]
 fn several_instances_start_together_or_one_by_one() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, vswitch, groups) = lab.base(&["normal"]);
     let (one, two) = (instance(&mut lab, &vswitch, &groups[0]), instance(&mut lab, &vswitch, &groups[0]));
     lab.ok("StopInstance", &format!("InstanceId={one}"));
@@ -279,7 +279,7 @@ fn several_instances_start_together_or_one_by_one() {
 
 #[test]
 fn networks_in_use_or_in_the_way_are_refused() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, vswitch, groups) = lab.base(&["normal"]);
     let eni = eni(&mut lab, &vswitch, &groups[0]);
     let subnet = |block: &str| format!("VpcId={vpc}&CidrBlock={block}&ZoneId=cn-hangzhou-b");
@@ -328,7 +328,7 @@ fn networks_in_use_or_in_the_way_are_refused() {
 
 #[test]
 fn lists_in_use_and_lists_that_are_gone_are_refused() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, _, groups) = lab.base(&["normal"]);
     let create = "AddressFamily=IPv4&PrefixListName=list&MaxEntries=2&Entry.1.Cidr=10.0.0.0/8";
     let list = format!("PrefixListId={}", text(&lab.ok("CreatePrefixList", create), "PrefixListId"));
@@ -370,7 +370,7 @@ fn lists_in_use_and_lists_that_are_gone_are_refused() {
 
 #[test]
 fn addresses_and_interfaces_in_use_are_refused() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, vswitch, groups) = lab.base(&["normal"]);
     let (one, other) = (eni(&mut lab, &vswitch, &groups[0]), eni(&mut lab, &vswitch, &groups[0]));
     let (one, other) = (format!("NetworkInterfaceId={one}"), format!("NetworkInterfaceId={other}"));
@@ -428,7 +428,7 @@ fn addresses_and_interfaces_in_use_are_refused() {
 
 #[test]
 fn instances_that_are_protected_or_misnamed_are_refused() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, vswitch, groups) = lab.base(&["normal"]);
     let id = format!("InstanceId={}", instance(&mut lab, &vswitch, &groups[0]));
     let action = "ModifyInstanceAttribute";
@@ -449,7 +449,7 @@ fn instances_that_are_protected_or_misnamed_are_refused() {
 
 #[test]
 fn tags_that_do_not_fit_are_refused() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, _, groups) = lab.base(&["normal"]);
     let of = |more: &str| format!("ResourceType=securitygroup&ResourceId.1={}&{more}", groups[0]);
     let tags = |from: u8, to: u8| {
@@ -487,7 +487,7 @@ fn tags_that_do_not_fit_are_refused() {
 /// A name or a block that an action lists no code of its own for is a parameter that is not valid.
 #[test]
 fn actions_refuse_names_and_blocks_with_codes_that_they_list() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, vswitch, groups) = lab.base(&["normal"]);
     let eni = format!("VSwitchId={vswitch}&SecurityGroupId={}", groups[0]);
     let instance = format!("{eni}&InstanceType=ecs.g7.large");

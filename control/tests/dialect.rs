@@ -6,7 +6,7 @@
 mod lab;
 
 use control::ecs::{ACTIONS, Product, schema};
-use lab::{Lab, text};
+use lab::{ApiLab, text};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -14,19 +14,19 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
 use std::cell::RefCell;
 
-fn instance(lab: &mut Lab, vswitch: &str, group: &str) -> String {
+fn instance(lab: &mut ApiLab, vswitch: &str, group: &str) -> String {
     let run = format!("VSwitchId={vswitch}&SecurityGroupId={group}&InstanceType=ecs.g7.large");
     lab.ok("RunInstances", &run)["InstanceIdSets"]["InstanceIdSet"][0].as_str().unwrap().to_owned()
 }
 
-fn interfaces(lab: &mut Lab, asked: &str) -> Vec<Value> {
+fn interfaces(lab: &mut ApiLab, asked: &str) -> Vec<Value> {
     let listed = lab.ok("DescribeNetworkInterfaces", asked);
     listed["NetworkInterfaceSets"]["NetworkInterfaceSet"].as_array().unwrap().clone()
 }
 
 #[test]
 fn only_tcp_and_udp_rules_have_source_ports() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, _, groups) = lab.base(&["normal"]);
     let group = &groups[0];
     for protocol in ["ICMP", "icmpv6", "GRE", "ALL", "47", "50", "0", "255"] {
@@ -59,7 +59,7 @@ fn only_tcp_and_udp_rules_have_source_ports() {
 
 #[test]
 fn an_entry_that_is_twice_in_a_request_is_refused() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, _, groups) = lab.base(&["normal"]);
     let group = &groups[0];
     let rule = |place: u8, cidr: &str, more: &str| {
@@ -76,7 +76,7 @@ fn an_entry_that_is_twice_in_a_request_is_refused() {
     lab.ok("RevokeSecurityGroup", &one);
 
     let settings = control::ecs::ApiSettings { revoke_absent_rule_succeeds: true, ..Default::default() };
-    let mut lenient = Lab::with(settings);
+    let mut lenient = ApiLab::with(settings);
     let (_, _, groups) = lenient.base(&["normal"]);
     let one = format!("SecurityGroupId={}{}", groups[0], rule(1, "10.0.0.0/8", ""));
     lenient.ok("RevokeSecurityGroup", &one);
@@ -86,7 +86,7 @@ fn an_entry_that_is_twice_in_a_request_is_refused() {
 
 #[test]
 fn the_description_of_a_rule_may_be_a_web_address() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, _, groups) = lab.base(&["normal"]);
     let group = &groups[0];
     let rule = format!("SecurityGroupId={group}&IpProtocol=ALL&SourceCidrIp=10.0.0.0/8");
@@ -108,7 +108,7 @@ fn the_description_of_a_rule_may_be_a_web_address() {
 
 #[test]
 fn a_list_does_not_add_and_remove_the_same_entry() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let create = "AddressFamily=IPv4&PrefixListName=list&MaxEntries=3&Entry.1.Cidr=10.0.0.1";
     let list = text(&lab.ok("CreatePrefixList", create), "PrefixListId");
     for entries in [
@@ -142,7 +142,7 @@ fn a_list_does_not_add_and_remove_the_same_entry() {
 
 #[test]
 fn letters_of_enumerations_may_be_of_either_case() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, vswitch, groups) = lab.base(&["normal"]);
     instance(&mut lab, &vswitch, &groups[0]);
     for (asked, count) in
@@ -168,7 +168,7 @@ fn letters_of_enumerations_may_be_of_either_case() {
 
 #[test]
 fn the_groups_of_a_primary_interface_are_those_of_its_instance() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, vswitch, groups) = lab.base(&["normal", "normal"]);
     let instance = instance(&mut lab, &vswitch, &groups[0]);
     let primary = text(&interfaces(&mut lab, "Type=Primary")[0], "NetworkInterfaceId");
@@ -192,7 +192,7 @@ fn the_groups_of_a_primary_interface_are_those_of_its_instance() {
 
 #[test]
 fn a_move_leaves_nothing_behind() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (vpc, vswitch, groups) = lab.base(&["normal"]);
     let sibling = format!("VpcId={vpc}&CidrBlock=10.1.0.0/16&ZoneId=cn-hangzhou-b");
     let sibling = text(&lab.ok("vpc:CreateVSwitch", &sibling), "VSwitchId");
@@ -258,10 +258,10 @@ const FIELDS: &[(&str, &[&str])] = &[
 ];
 
 /// Fields of a rule, with their values.
-type Fields = Vec<(&'static str, &'static str)>;
+type RuleFieldValues = Vec<(&'static str, &'static str)>;
 
 /// Some fields of a rule: nearly always a protocol, often sides.
-fn fields() -> impl Strategy<Value = Fields> {
+fn fields() -> impl Strategy<Value = RuleFieldValues> {
     let field = |(name, values): &(&'static str, &'static [&'static str])| {
         let name = *name;
         let share = match name {
@@ -288,10 +288,10 @@ const RULE_ACTIONS: [&str; 6] = [
 
 #[test]
 fn whatever_a_call_says_of_rules_its_refusal_is_one_of_the_actions_own() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (_, _, groups) = lab.base(&["normal", "normal", "enterprise"]);
     let (_, _, far) = lab.base(&["normal"]);
-    let list = |lab: &mut Lab, family: &str, entry: &str| {
+    let list = |lab: &mut ApiLab, family: &str, entry: &str| {
         let create = format!("AddressFamily={family}&PrefixListName=list&MaxEntries=2{entry}");
         text(&lab.ok("CreatePrefixList", &create), "PrefixListId")
     };
@@ -312,7 +312,7 @@ fn whatever_a_call_says_of_rules_its_refusal_is_one_of_the_actions_own() {
     let lab = RefCell::new(lab);
     let call = (select(RULE_ACTIONS.to_vec()), vec(fields(), 1..3), any::<prop::sample::Index>(), any::<bool>());
     let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
-    let law = |calls: Vec<(&str, Vec<Fields>, prop::sample::Index, bool)>| {
+    let law = |calls: Vec<(&str, Vec<RuleFieldValues>, prop::sample::Index, bool)>| {
         for (action, rules, place, is_advanced) in calls {
             let mut lab = lab.borrow_mut();
             let group = if is_advanced { &groups[2] } else { &groups[0] };

@@ -5,21 +5,21 @@
 mod lab;
 
 use control::ecs::{ACTIONS, Action, ParameterSchema, schema};
-use lab::{Lab, name_of, text};
+use lab::{ApiLab, name_of, text};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 
 /// What exists at first, by what names it.
-struct World {
-    lab: Lab,
+struct LawWorld {
+    lab: ApiLab,
     names: Vec<(&'static str, Vec<String>)>,
 }
 
-impl World {
+impl LawWorld {
     /// Two VPCs, each with two subnets, groups of both kinds, an instance, two spare interfaces; lists of each kind.
     fn new() -> Self {
-        let mut lab = Lab::new();
+        let mut lab = ApiLab::new();
         let (mut vpcs, mut vswitches, mut groups) = (Vec::new(), Vec::new(), Vec::new());
         let (mut instances, mut enis) = (Vec::new(), Vec::new());
         for _ in 0..2 {
@@ -46,7 +46,7 @@ impl World {
         let primaries = lab.ok("DescribeNetworkInterfaces", "Type=Primary");
         let primaries = primaries["NetworkInterfaceSets"]["NetworkInterfaceSet"].as_array().unwrap().clone();
         enis.extend(primaries.iter().map(|eni| text(eni, "NetworkInterfaceId")));
-        let list = |lab: &mut Lab, family: &str| {
+        let list = |lab: &mut ApiLab, family: &str| {
             let create = format!("AddressFamily={family}&PrefixListName=list&MaxEntries=2");
             text(&lab.ok("CreatePrefixList", &create), "PrefixListId")
         };
@@ -173,7 +173,7 @@ fn the_forwarding_plane_has_nothing_left_to_refuse() {
     let call = (any::<Index>(), proptest::collection::vec(0_usize..10_000, 300));
     let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
     let law = |calls: Vec<(Index, Vec<usize>)>| {
-        let mut world = World::new();
+        let mut world = LawWorld::new();
         for (place, choices) in calls {
             let action = *place.get(&actions);
             let said = world.call(action, &mut choices.into_iter());

@@ -14,7 +14,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::sync::{Arc, Mutex};
-use vswitch_core::config::desired::{Direction, PacketPort, Port, TapPort};
+use vswitch_core::config::desired::{DesiredPort, Direction, PacketPort, TapPort};
 
 /// A store that can be looked into while an authority has it.
 #[derive(Clone, Default)]
@@ -155,7 +155,7 @@ fn network() -> impl Strategy<Value = Command> {
 
 fn interface() -> impl Strategy<Value = Command> {
     let tap = |device: &str| {
-        Port::Tap(TapPort {
+        DesiredPort::Tap(TapPort {
             device: device.into(),
             namespace: None,
             create_namespace: false,
@@ -163,8 +163,8 @@ fn interface() -> impl Strategy<Value = Command> {
             mtu_bytes: 1500,
         })
     };
-    let packet = Port::Packet(PacketPort { device: "web".into(), namespace: None, mtu_bytes: 1500 });
-    let port = select(vec![Port::Memory, packet, tap("web"), tap("db"), tap("far too long a name")]);
+    let packet = DesiredPort::Packet(PacketPort { device: "web".into(), namespace: None, mtu_bytes: 1500 });
+    let port = select(vec![DesiredPort::Memory, packet, tap("web"), tap("db"), tap("far too long a name")]);
     prop_oneof![
         5 => (option::weighted(0.9, enis()), vswitches(), option::weighted(0.2, addresses()), vec(groups(), 0..3), 0_u8..2)
             .prop_map(|(id, vswitch, primary_ip, groups, ipv6_count)| Command::EniCreate(Box::new(EniCreate {

@@ -20,16 +20,16 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use vswitch_core::config::desired::Desired;
-use vswitch_core::config::protocol::{self, Applied, Reply, ReplyBody, Request, RequestBody, Status};
+use vswitch_core::config::protocol::{self, Applied, RequestBody, Status, SwitchReply, SwitchReplyBody, SwitchRequest};
 use vswitch_core::config::refusal::Refusal;
 
 /// A control plane, and where to reach it. It stops with the value.
-struct World {
+struct ServerWorld {
     directory: tempfile::TempDir,
     control: Option<(UnixStream, JoinHandle<()>)>,
 }
 
-impl World {
+impl ServerWorld {
     fn start(apply_timeout: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
@@ -50,8 +50,8 @@ impl World {
         Client::connect(&self.socket()).unwrap()
     }
 
-    fn switch(&self) -> Switch {
-        Switch::start(self.directory.path().join("vswitch.sock"))
+    fn switch(&self) -> IdleSwitch {
+        IdleSwitch::start(self.directory.path().join("vswitch.sock"))
     }
 
     fn stop(&mut self) {
@@ -62,7 +62,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for ServerWorld {
     fn drop(&mut self) {
         if !thread::panicking() {
             self.stop();
@@ -83,13 +83,13 @@ struct SwitchState {
 }
 
 /// A forwarding plane that runs nothing but tells so. It ends with the value.
-struct Switch {
+struct IdleSwitch {
     state: Arc<Mutex<SwitchState>>,
     path: PathBuf,
     connections: Arc<Mutex<Vec<UnixStream>>>,
 }
 
-impl Switch {
+impl IdleSwitch {
     fn start(path: PathBuf) -> Self {
         let listener = UnixListener::bind(&path).unwrap();
         let state = Arc::new(Mutex::new(SwitchState::default()));
@@ -110,7 +110,7 @@ impl Switch {
     }
 }
 
-impl Drop for Switch {
+impl Drop for IdleSwitch {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
         for stream in self.connections.lock().unwrap().drain(..) {
@@ -124,14 +124,14 @@ fn serve_switch(stream: UnixStream, state: &Mutex<SwitchState>) {
     let mut writer = stream;
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-        let request: Request = protocol::read(&line).unwrap();
+        let request: SwitchRequest = protocol::read(&line).unwrap();
         line.clear();
         let mut state = state.lock().unwrap();
         let body = state.answer(request.body);
         if state.silent {
             continue;
         }
-        let reply = Reply { version: protocol::VERSION, id: request.id, body };
+        let reply = SwitchReply { version: protocol::VERSION, id: request.id, body };
         if writer.write_all(&protocol::write(&reply)).is_err() {
             return;
         }
@@ -139,9 +139,10 @@ fn serve_switch(stream: UnixStream, state: &Mutex<SwitchState>) {
 }
 
 impl SwitchState {
-    fn answer(&mut self, body: RequestBody) -> ReplyBody {
-        let refused =
-            |code: &str, message: &str| ReplyBody::Refused { refusals: vec![Refusal::new(code, "vpcs", message)] };
+    fn answer(&mut self, body: RequestBody) -> SwitchReplyBody {
+        let refused = |code: &str, message: &str| SwitchReplyBody::Refused {
+            refusals: vec![Refusal::new(code, "vpcs", message)],
+        };
         let (generation, desired) = match body {
             RequestBody::Replace { generation, desired } => {
                 self.replaced += 1;
@@ -158,9 +159,9 @@ impl SwitchState {
             }
             RequestBody::Ports => {
                 self.questions += 1;
-                return ReplyBody::Ports { ports: vec![] };
+                return SwitchReplyBody::Ports { ports: vec![] };
             }
-            RequestBody::Status => return ReplyBody::Status(self.status()),
+            RequestBody::Status => return SwitchReplyBody::Status(self.status()),
             _ => return refused("unknown", "no such ENI"),
         };
         if self.refuse_vpc.as_ref().is_some_and(|vpc| desired.vpcs.contains_key(&vpc.as_str().into())) {
@@ -168,7 +169,7 @@ impl SwitchState {
         }
         assert!(generation > self.generation, "{generation} after {}", self.generation);
         (self.generation, self.desired) = (generation, desired);
-        ReplyBody::Applied(Applied { generation, compile_ns: 1, barrier_ns: 2, ports_down: vec![] })
+        SwitchReplyBody::Applied(Applied { generation, compile_ns: 1, barrier_ns: 2, ports_down: vec![] })
     }
 
     fn status(&self) -> Status {
@@ -206,7 +207,7 @@ fn vpc_count(client: &mut Client) -> usize {
 
 #[test]
 fn a_change_is_answered_when_it_is_applied() {
-    let world = World::start(Duration::from_secs(60));
+    let world = ServerWorld::start(Duration::from_secs(60));
     let switch = world.switch();
     let mut client = world.client();
     wait_for("the link", || in_sync(&mut client));
@@ -225,7 +226,7 @@ fn a_change_is_answered_when_it_is_applied() {
 
 #[test]
 fn without_a_forwarding_plane_changes_are_kept_and_said_to_be_pending() {
-    let world = World::start(Duration::from_secs(60));
+    let world = ServerWorld::start(Duration::from_secs(60));
     let mut client = world.client();
     let changed = client.change(&vpc("vpc-1")).unwrap();
     let Forwarding::Pending { reason } = changed.forwarding else { panic!("{changed:?}") };
@@ -247,7 +248,7 @@ fn without_a_forwarding_plane_changes_are_kept_and_said_to_be_pending() {
 
 #[test]
 fn a_silent_forwarding_plane_holds_nobody_up() {
-    let world = World::start(Duration::from_secs(3));
+    let world = ServerWorld::start(Duration::from_secs(3));
     let switch = world.switch();
     let mut client = world.client();
     wait_for("the link", || in_sync(&mut client));
@@ -264,7 +265,7 @@ fn a_silent_forwarding_plane_holds_nobody_up() {
 
 #[test]
 fn what_the_forwarding_plane_refuses_is_not_kept() {
-    let world = World::start(Duration::from_secs(60));
+    let world = ServerWorld::start(Duration::from_secs(60));
     let switch = world.switch();
     let mut client = world.client();
     wait_for("the link", || in_sync(&mut client));
@@ -281,7 +282,7 @@ fn what_the_forwarding_plane_refuses_is_not_kept() {
 
 #[test]
 fn refusals_carry_code_field_and_object() {
-    let world = World::start(Duration::from_secs(60));
+    let world = ServerWorld::start(Duration::from_secs(60));
     let create = GroupCreate { vpc: "vpc-9".into(), ..GroupCreate::default() };
     let error = world.client().change(&Command::GroupCreate(create)).unwrap_err();
     let ClientError::Refused(error) = error else { panic!("{error}") };
@@ -291,7 +292,7 @@ fn refusals_carry_code_field_and_object() {
 
 #[test]
 fn bad_lines_are_answered_and_the_connection_lives_on() {
-    let world = World::start(Duration::from_secs(60));
+    let world = ServerWorld::start(Duration::from_secs(60));
     let mut stream = UnixStream::connect(world.socket()).unwrap();
     let mut replies = BufReader::new(stream.try_clone().unwrap());
     let mut ask = |line: &[u8]| -> serde_json::Value {
@@ -315,7 +316,7 @@ fn bad_lines_are_answered_and_the_connection_lives_on() {
 
 #[test]
 fn a_client_that_reads_nothing_holds_nobody_up() {
-    let world = World::start(Duration::from_secs(60));
+    let world = ServerWorld::start(Duration::from_secs(60));
     let mut slow = UnixStream::connect(world.socket()).unwrap();
     slow.set_nonblocking(true).unwrap();
     // As many questions as fit, and no answer taken.
@@ -331,7 +332,7 @@ fn a_client_that_reads_nothing_holds_nobody_up() {
 
 #[test]
 fn clients_beyond_the_bound_are_told_so() {
-    let world = World::start(Duration::from_secs(60));
+    let world = ServerWorld::start(Duration::from_secs(60));
     let clients: Vec<UnixStream> =
         (0..control::server::CONNECTIONS_MAX).map(|_| UnixStream::connect(world.socket()).unwrap()).collect();
     let error = world.client().ask(&Query::VpcList(Nothing {})).unwrap_err();
@@ -342,7 +343,7 @@ fn clients_beyond_the_bound_are_told_so() {
 
 #[test]
 fn the_socket_is_private_and_goes_with_its_server() {
-    let mut world = World::start(Duration::from_secs(60));
+    let mut world = ServerWorld::start(Duration::from_secs(60));
     let mode = std::fs::metadata(world.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     world.stop();
@@ -351,7 +352,7 @@ fn the_socket_is_private_and_goes_with_its_server() {
 }
 
 /// Changes that all wait while the forwarding plane is held up, each of a client of its own, of VPCs with these identifiers.
-fn change_together(world: &World, switch: &Switch, ids: &[&str]) -> Vec<Result<Changed, ReportedError>> {
+fn change_together(world: &ServerWorld, switch: &IdleSwitch, ids: &[&str]) -> Vec<Result<Changed, ReportedError>> {
     let held = switch.state.lock().unwrap();
     let mut asking = world.client();
     let mut clients: Vec<UnixStream> = Vec::new();
@@ -384,7 +385,7 @@ fn change_together(world: &World, switch: &Switch, ids: &[&str]) -> Vec<Result<C
 
 #[test]
 fn changes_that_wait_together_are_made_together() {
-    let world = World::start(Duration::from_secs(60));
+    let world = ServerWorld::start(Duration::from_secs(60));
     let switch = world.switch();
     wait_for("the link", || in_sync(&mut world.client()));
     let made = change_together(&world, &switch, &["vpc-1", "vpc-2", "vpc-3", "vpc-3", "vpc-4"]);
@@ -401,7 +402,7 @@ fn changes_that_wait_together_are_made_together() {
 
 #[test]
 fn of_changes_refused_together_only_the_one_to_blame_is_refused() {
-    let world = World::start(Duration::from_secs(60));
+    let world = ServerWorld::start(Duration::from_secs(60));
     let switch = world.switch();
     wait_for("the link", || in_sync(&mut world.client()));
     switch.state.lock().unwrap().refuse_vpc = Some("vpc-3".into());
@@ -418,7 +419,7 @@ fn of_changes_refused_together_only_the_one_to_blame_is_refused() {
 fn questions_to_a_silent_forwarding_plane_hold_neither_changes_nor_each_other_up() {
     const QUESTIONS: usize = 100;
     const TIMEOUT: Duration = Duration::from_millis(300);
-    let world = World::start(TIMEOUT);
+    let world = ServerWorld::start(TIMEOUT);
     let switch = world.switch();
     wait_for("the link", || in_sync(&mut world.client()));
     switch.state.lock().unwrap().silent = true;
@@ -445,7 +446,7 @@ fn questions_to_a_silent_forwarding_plane_hold_neither_changes_nor_each_other_up
 
 #[test]
 fn steady_questions_do_not_keep_the_state_from_a_forwarding_plane_that_started_again() {
-    let world = World::start(Duration::from_secs(60));
+    let world = ServerWorld::start(Duration::from_secs(60));
     world.client().change(&vpc("vpc-1")).unwrap();
     let is_over = std::sync::atomic::AtomicBool::new(false);
     thread::scope(|scope| {
@@ -486,7 +487,7 @@ fn changes_whose_callers_are_gone_are_not_made() {
     let control = thread::spawn(move || serve_with(&config, store, stopped, Some(endpoint)).unwrap());
     wait_for("the control socket", || UnixStream::connect(path("control.sock")).is_ok());
     let client = || Client::connect(&path("control.sock")).unwrap();
-    let switch = Switch::start(path("vswitch.sock"));
+    let switch = IdleSwitch::start(path("vswitch.sock"));
     wait_for("the link", || in_sync(&mut client()));
     switch.state.lock().unwrap().silent = true;
     let first = thread::spawn({
@@ -509,7 +510,7 @@ fn changes_whose_callers_are_gone_are_not_made() {
 
 #[test]
 fn steady_changes_do_not_keep_the_link_from_a_forwarding_plane_that_answers_again() {
-    let world = World::start(Duration::from_millis(300));
+    let world = ServerWorld::start(Duration::from_millis(300));
     let switch = world.switch();
     wait_for("the link", || in_sync(&mut world.client()));
     switch.state.lock().unwrap().silent = true;

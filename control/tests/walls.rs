@@ -174,13 +174,13 @@ fn nouns(call: &str) -> Vec<&str> {
 }
 
 /// A caller: who it is, and what it looks at from where.
-struct Caller {
+struct WallCaller {
     account: &'static str,
     region: &'static str,
 }
 
 /// The owner's objects, of two sets, and a caller with a set of its own.
-fn world(owner: (&str, &str), caller: &Caller) -> (ApiRig, ApiClient) {
+fn world(owner: (&str, &str), caller: &WallCaller) -> (ApiRig, ApiClient) {
     let mut model = Model::new(Quotas::default());
     furnish(&mut model, "s", owner.0, owner.1);
     furnish(&mut model, "p", owner.0, owner.1);
@@ -261,7 +261,7 @@ fn refuse_told(answer: &HttpAnswer, is_guest: bool, what: &str) {
 }
 
 /// One call of one caller, in every way that reaches for the owner's.
-fn try_call(action: &Action, call: &str, owner: (&str, &str), caller: &Caller, before: &Seen) {
+fn try_call(action: &Action, call: &str, owner: (&str, &str), caller: &WallCaller, before: &Seen) {
     let name = name_of(action);
     let home = |noun: &str| object("home", caller.account, caller.region, noun);
     let place = |text: &str| format!("RegionId={}&{text}", caller.region);
@@ -296,7 +296,7 @@ fn try_call(action: &Action, call: &str, owner: (&str, &str), caller: &Caller, b
     assert_eq!(owned(&rig), before.owned, "{name} {call} by {}", caller.account);
 }
 
-fn walk(owner: (&'static str, &'static str), caller: &Caller) {
+fn walk(owner: (&'static str, &'static str), caller: &WallCaller) {
     let rig = world(owner, caller).0;
     let before = Seen { owned: owned(&rig), noted: noted(&rig, owner) };
     for action in ACTIONS {
@@ -308,26 +308,26 @@ fn walk(owner: (&'static str, &'static str), caller: &Caller) {
 
 #[test]
 fn a_stranger_reaches_nothing() {
-    walk((SECOND, REGIONS[1]), &Caller { account: STRANGER, region: REGIONS[1] });
+    walk((SECOND, REGIONS[1]), &WallCaller { account: STRANGER, region: REGIONS[1] });
 }
 
 #[test]
 fn the_first_account_reaches_nothing_of_the_others() {
-    walk((SECOND, REGIONS[0]), &Caller { account: FIRST, region: REGIONS[0] });
+    walk((SECOND, REGIONS[0]), &WallCaller { account: FIRST, region: REGIONS[0] });
 }
 
 #[test]
 fn a_guest_uses_a_network_and_changes_nothing_of_it() {
-    walk((FIRST, REGIONS[0]), &Caller { account: GUEST, region: REGIONS[0] });
-    walk((SECOND, REGIONS[1]), &Caller { account: GUEST, region: REGIONS[1] });
+    walk((FIRST, REGIONS[0]), &WallCaller { account: GUEST, region: REGIONS[0] });
+    walk((SECOND, REGIONS[1]), &WallCaller { account: GUEST, region: REGIONS[1] });
 }
 
 #[test]
 fn a_region_is_a_place_of_its_own() {
-    walk((FIRST, REGIONS[0]), &Caller { account: FIRST, region: REGIONS[1] });
-    walk((SECOND, REGIONS[1]), &Caller { account: SECOND, region: REGIONS[0] });
+    walk((FIRST, REGIONS[0]), &WallCaller { account: FIRST, region: REGIONS[1] });
+    walk((SECOND, REGIONS[1]), &WallCaller { account: SECOND, region: REGIONS[0] });
     // Also for a guest: what is shared is shared where it is.
-    walk((FIRST, REGIONS[0]), &Caller { account: GUEST, region: REGIONS[1] });
+    walk((FIRST, REGIONS[0]), &WallCaller { account: GUEST, region: REGIONS[1] });
 }
 
 /// The names of a parameter and of its fields, as far as they name objects.

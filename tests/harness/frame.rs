@@ -27,7 +27,7 @@ pub mod protocol {
 
 /// Which part of an IP packet to build.
 #[derive(Clone, Copy, Debug)]
-pub struct Part {
+pub struct FragmentPart {
     /// The identification that all parts share.
     pub id: u32,
     /// Where the part starts in the whole.
@@ -38,7 +38,7 @@ pub struct Part {
 
 /// A TCP segment to build.
 #[derive(Clone, Debug)]
-pub struct Segment {
+pub struct TcpSegment {
     /// Source and destination port.
     pub ports: (u16, u16),
     /// The flags.
@@ -55,7 +55,7 @@ pub struct Segment {
     pub length: usize,
 }
 
-impl Segment {
+impl TcpSegment {
     /// Without data, of a connection whose sides number from 1,000 and have acknowledged nothing yet.
     pub const fn new(ports: (u16, u16), flags: u8) -> Self {
         let sequence = if flags & TcpFlags::SYN == 0 { 1000 } else { 999 };
@@ -78,7 +78,7 @@ pub struct Ip {
     /// IPv6 extension headers: the number of each, and its bytes from the third on, padded here.
     pub extensions: Vec<(u8, Vec<u8>)>,
     /// Which part of a packet this is, if not the whole.
-    pub part: Option<Part>,
+    pub part: Option<FragmentPart>,
     /// Protocol of the payload.
     pub protocol: u8,
     /// Transport header and data.
@@ -127,7 +127,7 @@ impl Ip {
 
     /// Only a part of it.
     pub fn part(self, id: u32, offset_bytes: u16, more: bool) -> Self {
-        Self { part: Some(Part { id, offset_bytes, more }), ..self }
+        Self { part: Some(FragmentPart { id, offset_bytes, more }), ..self }
     }
 
     /// Carrying anything.
@@ -138,11 +138,11 @@ impl Ip {
     /// Carrying TCP and 12 bytes of data, so that it is a multiple of 8 bytes. Both sides number from 1,000, and nothing
     /// was acknowledged yet.
     pub fn tcp(self, source_port: u16, destination_port: u16, flags: u8) -> Self {
-        self.segment(&Segment { length: 12, ..Segment::new((source_port, destination_port), flags) })
+        self.segment(&TcpSegment { length: 12, ..TcpSegment::new((source_port, destination_port), flags) })
     }
 
     /// Carrying a TCP segment.
-    pub fn segment(self, segment: &Segment) -> Self {
+    pub fn segment(self, segment: &TcpSegment) -> Self {
         let options: &[u8] = match segment.scale {
             Some(scale) => &[3, 3, scale, 0], // Window scale, end of options.
             None => &[],

@@ -20,9 +20,9 @@ use pnet_packet::ipv6::Ipv6Packet;
 use pnet_packet::{Packet, ethernet::EtherTypes};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_core::compile::compile;
-use vswitch_core::config::desired::{Desired, Direction, Policy, PortRange, Ports, Protocol, Rule};
+use vswitch_core::config::desired::{Desired, DesiredRule, Direction, Policy, PortRange, Ports, Protocol};
 use vswitch_core::config::ids::{EniId, MacAddress};
-use vswitch_core::config::protocol::{self, Reply, Request, RequestBody};
+use vswitch_core::config::protocol::{self, RequestBody, SwitchReply, SwitchRequest};
 use vswitch_core::config::validate::validate;
 
 /// Panics where something is wrong.
@@ -147,7 +147,7 @@ fn add_rules(input: &mut Unstructured<'_>, desired: &mut Desired, group: &str) -
     Ok(())
 }
 
-fn any_rule(input: &mut Unstructured<'_>, number: u8) -> Result<Rule> {
+fn any_rule(input: &mut Unstructured<'_>, number: u8) -> Result<DesiredRule> {
     let direction = *input.choose(&[Direction::Ingress, Direction::Egress])?;
     let policy = *input.choose(&[Policy::Accept, Policy::Drop])?;
     let texts =
@@ -251,13 +251,13 @@ fn packet(input: &mut Unstructured<'_>, mac: MacAddress) -> Result<Ip> {
 
 /// A line for the forwarding plane: read or refused, and what was read means the same after writing it again.
 pub fn protocol(bytes: &[u8]) {
-    if let Ok(request) = protocol::read::<Request>(bytes) {
-        let again = protocol::read::<Request>(&protocol::write(&request));
+    if let Ok(request) = protocol::read::<SwitchRequest>(bytes) {
+        let again = protocol::read::<SwitchRequest>(&protocol::write(&request));
         assert_eq!(again.as_ref(), Ok(&request));
         perform(request.body);
     }
-    if let Ok(reply) = protocol::read::<Reply>(bytes) {
-        assert_eq!(protocol::read::<Reply>(&protocol::write(&reply)), Ok(reply));
+    if let Ok(reply) = protocol::read::<SwitchReply>(bytes) {
+        assert_eq!(protocol::read::<SwitchReply>(&protocol::write(&reply)), Ok(reply));
     }
 }
 

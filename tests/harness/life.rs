@@ -1,7 +1,7 @@
 //! The life of a session, as the oracle sees it.
 
 use crate::frame::TcpFlags;
-use crate::message::{End, Message};
+use crate::message::{Message, MessageEnd};
 use crate::oracle::{FATE_S, Name};
 use std::net::IpAddr;
 use vswitch_core::config::desired::{Direction, Settings, TimeoutProfile, Timeouts};
@@ -14,8 +14,8 @@ const WINDOW: u32 = 65_535;
 const WINDOW_SCALED: u32 = 65_535 << 14;
 
 #[derive(Clone, Debug)]
-pub(crate) struct Session {
-    pub(crate) opener: End,
+pub(crate) struct SessionLife {
+    pub(crate) opener: MessageEnd,
     pub(crate) opened: Direction,
     pub(crate) opening: Tuple,
     /// Who opened it is not known: the rules of both directions have to admit it.
@@ -51,7 +51,7 @@ pub(crate) enum Life {
     Fate(bool, u32, Name),
 }
 
-impl Session {
+impl SessionLife {
     pub(crate) fn timeout_s(&self, settings: &Settings) -> u64 {
         let half_open = settings.tcp_half_open_timeout_s as u64;
         let of_eni = self.timeouts;

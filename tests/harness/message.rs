@@ -1,7 +1,7 @@
 //! Packets in words, as the oracle hears them and as the switch gets them.
 
-use crate::frame::{Ip, Segment, TcpFlags, protocol};
-use crate::oracle::Place;
+use crate::frame::{Ip, TcpFlags, TcpSegment, protocol};
+use crate::oracle::EvaluationPlace;
 use std::net::IpAddr;
 use vswitch_core::config::desired::Direction;
 use vswitch_core::packet::headers::{Addresses, Tuple};
@@ -53,8 +53,8 @@ impl Message {
             &Content::Tcp(source, destination, flags) => ip.tcp(source, destination, flags),
             &Content::Blind(source, destination, flags) => {
                 let (sequence, acknowledgment) = self.numbers();
-                let segment = Segment { sequence, acknowledgment, ..Segment::new((source, destination), flags) };
-                ip.segment(&Segment { length: 12, ..segment })
+                let segment = TcpSegment { sequence, acknowledgment, ..TcpSegment::new((source, destination), flags) };
+                ip.segment(&TcpSegment { length: 12, ..segment })
             }
             &Content::Udp(source, destination) => ip.udp(source, destination),
             &Content::Ping(identifier) => ip.ping(identifier),
@@ -85,7 +85,7 @@ impl Message {
     }
 
     /// What its session is called: an endpoint and the other, as the message has them.
-    pub(crate) fn ends(&self) -> (u8, End, End) {
+    pub(crate) fn ends(&self) -> (u8, MessageEnd, MessageEnd) {
         let tuple = self.tuple();
         let (near, far) = match self.content {
             Content::Ping(identifier) => (Mark::Requester(identifier), Mark::Responder),
@@ -104,7 +104,7 @@ impl Message {
 
     /// The number of its first byte, and the next one it expects.
     pub(crate) fn numbers(&self) -> (u32, u32) {
-        let segment = Segment::new((0, 0), self.tcp_flags());
+        let segment = TcpSegment::new((0, 0), self.tcp_flags());
         match self.content {
             // Such a SYN and its answer fit each other.
             Content::Blind(..) if self.tcp_flags() & TcpFlags::SYN != 0 => (BLIND_GUESS - 1, BLIND_GUESS),
@@ -118,25 +118,25 @@ impl Message {
     }
 
     /// Who opened the connection of a message without a session; nobody knows where none.
-    pub(crate) fn opener(&self, place: Place<'_>) -> Option<Opener> {
+    pub(crate) fn opener(&self, place: EvaluationPlace<'_>) -> Option<MessageOpener> {
         let Tuple { source_port, destination_port, .. } = self.tuple();
         let is_service = |port| (1..EPHEMERAL).contains(&port);
         let (from_service, to_service) = (is_service(source_port), is_service(destination_port));
         let flags = self.tcp_flags();
         let (is_syn, is_ack) = (flags & TcpFlags::SYN != 0, flags & TcpFlags::ACK != 0);
         match self.content {
-            _ if !place.desired.settings.pick_up_by_ports => Some(Opener::Sender),
-            Content::Tcp(..) | Content::Blind(..) if is_syn => (!is_ack).then_some(Opener::Sender),
+            _ if !place.desired.settings.pick_up_by_ports => Some(MessageOpener::Sender),
+            Content::Tcp(..) | Content::Blind(..) if is_syn => (!is_ack).then_some(MessageOpener::Sender),
             Content::Tcp(..) | Content::Blind(..) => match (from_service, to_service) {
-                (false, true) => Some(Opener::Sender),
-                (true, false) if is_ack => Some(Opener::Receiver),
+                (false, true) => Some(MessageOpener::Sender),
+                (true, false) if is_ack => Some(MessageOpener::Receiver),
                 _ => None,
             },
             Content::Udp(..) | Content::FirstPart(..) if place.direction == Direction::Egress => {
-                (!from_service || destination_port < EPHEMERAL).then_some(Opener::Sender)
+                (!from_service || destination_port < EPHEMERAL).then_some(MessageOpener::Sender)
             }
             Content::Pong(_) => None,
-            _ => Some(Opener::Sender),
+            _ => Some(MessageOpener::Sender),
         }
     }
 
@@ -152,10 +152,10 @@ pub(crate) enum Mark {
     Responder,
 }
 
-pub(crate) type End = (IpAddr, Mark);
+pub(crate) type MessageEnd = (IpAddr, Mark);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Opener {
+pub(crate) enum MessageOpener {
     Sender,
     Receiver,
 }

@@ -50,7 +50,7 @@ pub fn cannot_run() -> Option<String> {
 }
 
 /// One running Sluice. Ends with its value, and takes its namespaces along.
-pub struct Running {
+pub struct RunningSluice {
     folder: tempfile::TempDir,
     process: Child,
     /// What it is started with.
@@ -60,7 +60,7 @@ pub struct Running {
 
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
-impl Running {
+impl RunningSluice {
     /// Starts both planes and waits until they are ready.
     pub fn start(workers: usize) -> Self {
         Self::start_as(&["--listen", "none", "--workers", &workers.to_string()])
@@ -224,7 +224,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningSluice {
     fn drop(&mut self) {
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
         let asked = Instant::now();

@@ -2,8 +2,8 @@
 //! §4 over a plain map. It sees messages, never bytes; it asks the rules at every packet, never a revision.
 
 use crate::frame::TcpFlags;
-use crate::life::{Life, Session};
-use crate::message::{Content, End, Message, Opener};
+use crate::life::{Life, SessionLife};
+use crate::message::{Content, Message, MessageEnd, MessageOpener};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use vswitch_core::acl::reference;
@@ -23,7 +23,7 @@ const WAITING_MAX: usize = 48;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Name {
     /// ENI, protocol, and both ends in order.
-    Session(EniId, u8, End, End),
+    Session(EniId, u8, MessageEnd, MessageEnd),
     /// ENI, source, destination, identification.
     Fate(EniId, IpAddr, IpAddr, u32),
 }
@@ -31,9 +31,9 @@ pub(crate) enum Name {
 /// The model. It keeps what the switch must remember: sessions, and what became of packets in parts.
 #[derive(Debug, Default)]
 pub struct Oracle {
-    records: HashMap<Name, Session>,
+    records: HashMap<Name, SessionLife>,
     parts: HashMap<Name, Parts>,
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitingMessage>,
     /// How many sessions each ENI with a rate may open, as of when.
     may_open: HashMap<EniId, (u64, u64)>,
     refused_sessions: u64,
@@ -52,7 +52,7 @@ struct Parts {
 
 /// A later part that waits for the first.
 #[derive(Clone, Debug)]
-struct Waiting {
+struct WaitingMessage {
     name: Name,
     message: Message,
     tag: u32,
@@ -71,14 +71,14 @@ pub enum Gathered {
     Drop,
 }
 
-/// Where and when a message is judged.
+/// Where and when a message is evaluated.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct EvaluationPlace<'a> {
     /// The state that holds.
     pub desired: &'a Desired,
-    /// The ENI that judges.
+    /// The ENI that evaluates.
     pub eni: &'a EniId,
-    /// The direction it judges.
+    /// The direction it evaluates.
     pub direction: Direction,
     /// The ENI's policy revision, for what is known of fragments only.
     pub revision: u32,
@@ -101,7 +101,7 @@ impl Oracle {
     }
 
     /// What a message may do where it leaves its sender, as a part of a packet. `tag` names it if it has to wait.
-    pub fn gather(&mut self, place: Place<'_>, message: &Message, tag: u32) -> Gathered {
+    pub fn gather(&mut self, place: EvaluationPlace<'_>, message: &Message, tag: u32) -> Gathered {
         let (Content::FirstPart(id, ..) | Content::LaterPart(id)) = message.content else { return Gathered::Pass };
         if !place.desired.settings.follow_first_fragment {
             return Gathered::Pass;
@@ -127,13 +127,14 @@ impl Oracle {
             return Gathered::Pass;
         }
         parts.later = true;
-        let is_theirs = |waiting: &&Waiting| matches!(&waiting.name, Name::Fate(owner, ..) if owner == place.eni);
+        let is_theirs =
+            |waiting: &&WaitingMessage| matches!(&waiting.name, Name::Fate(owner, ..) if owner == place.eni);
         match () {
             () if parts.first => Gathered::Pass,
             () if self.waiting.iter().filter(is_theirs).count() >= WAITING_MAX => Gathered::Drop,
             () => {
                 let (message, since_s) = (message.clone(), place.now_s);
-                self.waiting.push(Waiting { name, message, tag, since_s, is_released: false });
+                self.waiting.push(WaitingMessage { name, message, tag, since_s, is_released: false });
                 Gathered::Wait
             }
         }
@@ -143,8 +144,8 @@ impl Oracle {
     pub fn release(&mut self) -> Vec<(EniId, Message, u32)> {
         let (released, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|part| part.is_released);
         self.waiting = waiting;
-        let released: Vec<Waiting> = released;
-        let whose = |part: Waiting| match part.name {
+        let released: Vec<WaitingMessage> = released;
+        let whose = |part: WaitingMessage| match part.name {
             Name::Fate(eni, ..) => (eni, part.message, part.tag),
             Name::Session(..) => unreachable!("sessions do not wait"),
         };
@@ -177,7 +178,7 @@ impl Oracle {
     }
 
     /// Whether the message passes, and all that follows from it.
-    pub fn judge(&mut self, place: Place<'_>, message: &Message) -> bool {
+    pub fn evaluate(&mut self, place: EvaluationPlace<'_>, message: &Message) -> bool {
         match &message.content {
             Content::Unreachable(about) => {
                 // Nobody is told about a packet that he did not send.
@@ -191,10 +192,10 @@ impl Oracle {
             Content::LaterPart(id) if place.desired.settings.follow_first_fragment => {
                 let name = Name::Fate(place.eni.clone(), message.source, message.destination, *id);
                 match self.records.get(&name) {
-                    Some(Session { life: Life::Fate(passed, revision, _), .. }) if *revision == place.revision => {
+                    Some(SessionLife { life: Life::Fate(passed, revision, _), .. }) if *revision == place.revision => {
                         *passed
                     }
-                    Some(Session { life: Life::Fate(_, _, first), .. }) => match self.records.get(first) {
+                    Some(SessionLife { life: Life::Fate(_, _, first), .. }) => match self.records.get(first) {
                         Some(session) => stays(place, session),
                         None => are_admitted(place, &self.records[&name]),
                     },
@@ -202,24 +203,24 @@ impl Oracle {
                 }
             }
             Content::FirstPart(id, ..) => {
-                let passes = self.judge_session(place, message);
+                let passes = self.evaluate_session(place, message);
                 if place.desired.settings.follow_first_fragment && passes != Passes::NoRoom {
                     self.remember_fate(place, message, *id, passes == Passes::Yes);
                 }
                 passes == Passes::Yes
             }
             Content::LaterPart(_) => rules_accept(place, place.direction, &message.tuple()),
-            _ => self.judge_session(place, message) == Passes::Yes,
+            _ => self.evaluate_session(place, message) == Passes::Yes,
         }
     }
 
-    fn judge_session(&mut self, place: Place<'_>, message: &Message) -> Passes {
+    fn evaluate_session(&mut self, place: EvaluationPlace<'_>, message: &Message) -> Passes {
         let name = session_name(place.eni, message);
         let Some(session) = self.records.get_mut(&name) else {
-            return self.judge_new(place, message, name);
+            return self.evaluate_new(place, message, name);
         };
         if message.is_tcp_open() && (session.revoked || session.is_closed()) {
-            return self.judge_new(place, message, name);
+            return self.evaluate_new(place, message, name);
         }
         if stays(place, session) {
             if place.desired.enis[place.eni].tracking.tcp_window_check && session.is_outside(message, place.now_s) {
@@ -232,26 +233,28 @@ impl Oracle {
             self.refused_sessions += 1;
             session.revoked = true;
             // The memory lives on where nothing else would stop the packet.
-            if rules_accept(place, place.direction, &message.tuple()) && message.opener(place) == Some(Opener::Sender) {
+            if rules_accept(place, place.direction, &message.tuple())
+                && message.opener(place) == Some(MessageOpener::Sender)
+            {
                 session.last_seen_s = place.now_s;
             }
             Passes::Refused
         }
     }
 
-    fn judge_new(&mut self, place: Place<'_>, message: &Message, name: Name) -> Passes {
+    fn evaluate_new(&mut self, place: EvaluationPlace<'_>, message: &Message, name: Name) -> Passes {
         let opener = message.opener(place);
         let own = || rules_accept(place, place.direction, &message.tuple());
         let other = || rules_accept(place, place.direction.reverse(), &message.tuple().reverse());
         let is_admitted = match opener {
-            Some(Opener::Sender) => own(),
-            Some(Opener::Receiver) => other(),
+            Some(MessageOpener::Sender) => own(),
+            Some(MessageOpener::Receiver) => other(),
             None => own() && other(),
         };
         if !is_admitted {
             return Passes::Refused;
         }
-        let is_answer = opener == Some(Opener::Receiver);
+        let is_answer = opener == Some(MessageOpener::Receiver);
         if message.is_tcp() && !message.is_tcp_open() && !place.desired.settings.tcp_pick_up {
             return Passes::Refused;
         }
@@ -291,7 +294,7 @@ impl Oracle {
             _ => Life::Udp(0),
         };
         let (_, sender, receiver) = message.ends();
-        let session = Session {
+        let session = SessionLife {
             opener: if is_answer { receiver } else { sender },
             opened: if is_answer { place.direction.reverse() } else { place.direction },
             opening: if is_answer { message.tuple().reverse() } else { message.tuple() },
@@ -344,12 +347,12 @@ impl Oracle {
         self.sessions_of(eni) < sessions_max
     }
 
-    fn remember_fate(&mut self, place: Place<'_>, message: &Message, id: u32, passed: bool) {
+    fn remember_fate(&mut self, place: EvaluationPlace<'_>, message: &Message, id: u32, passed: bool) {
         let name = Name::Fate(place.eni.clone(), message.source, message.destination, id);
         if let Some(parts) = self.parts.get_mut(&name) {
             parts.since_s = place.now_s;
         }
-        let fate = Session {
+        let fate = SessionLife {
             opener: message.ends().1,
             opened: place.direction,
             opening: message.tuple(),
@@ -365,7 +368,7 @@ impl Oracle {
     }
 
     /// Whether an ENI had fewer errors about its sessions in this second than it may.
-    fn may_have_error(&mut self, place: Place<'_>) -> bool {
+    fn may_have_error(&mut self, place: EvaluationPlace<'_>) -> bool {
         if place.direction == Direction::Egress {
             return true;
         }
@@ -376,7 +379,7 @@ impl Oracle {
     }
 
     /// §4.3: about a packet of a live session that crossed this ENI the other way.
-    fn is_related(&self, place: Place<'_>, about: &Message) -> bool {
+    fn is_related(&self, place: EvaluationPlace<'_>, about: &Message) -> bool {
         let Some(session) = self.records.get(&session_name(place.eni, about)) else { return false };
         let crossed = if about.ends().1 == session.opener { session.opened } else { session.opened.reverse() };
         crossed == place.direction.reverse() && stays(place, session)
@@ -396,18 +399,18 @@ fn session_name(eni: &EniId, message: &Message) -> Name {
 }
 
 /// §4.4: whether the rules of now admit the session, or it need not ask them.
-fn stays(place: Place<'_>, session: &Session) -> bool {
+fn stays(place: EvaluationPlace<'_>, session: &SessionLife) -> bool {
     let kept = !place.desired.settings.cut_sessions_on_deny && !session.revoked;
     kept || are_admitted(place, session)
 }
 
 /// Whether the rules of now admit what is known of the packet that opened the session.
-fn are_admitted(place: Place<'_>, session: &Session) -> bool {
+fn are_admitted(place: EvaluationPlace<'_>, session: &SessionLife) -> bool {
     let other = || rules_accept(place, session.opened.reverse(), &session.opening.reverse());
     rules_accept(place, session.opened, &session.opening) && (!session.needs_both || other())
 }
 
-fn rules_accept(place: Place<'_>, direction: Direction, tuple: &Tuple) -> bool {
+fn rules_accept(place: EvaluationPlace<'_>, direction: Direction, tuple: &Tuple) -> bool {
     reference::decide(place.desired, place.eni, direction, tuple).policy
         == vswitch_core::config::desired::Policy::Accept
 }

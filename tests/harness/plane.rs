@@ -10,16 +10,16 @@ use vswitch::os::run_dir::RunDir;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::tap::persistent;
 use vswitch::{VswitchConfig, run_until};
-use vswitch_core::config::desired::{Desired, Port, TapPort};
+use vswitch_core::config::desired::{Desired, DesiredPort, TapPort};
 use vswitch_core::config::ids::EniId;
 use vswitch_core::config::protocol::{
-    self, EniStats, FlowDescription, FlowSelection, Reply, ReplyBody, Request, RequestBody, VERSION,
+    self, EniStats, FlowDescription, FlowSelection, RequestBody, SwitchReply, SwitchReplyBody, SwitchRequest, VERSION,
 };
 
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// The plane, and a connection to its control socket. Its namespaces go with it.
-pub struct Plane {
+pub struct TestPlane {
     folder: tempfile::TempDir,
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
@@ -28,7 +28,7 @@ pub struct Plane {
     generation: u64,
 }
 
-impl Plane {
+impl TestPlane {
     /// Starts one with room for `flows_max` sessions a worker.
     pub fn start(workers: usize, flows_max: usize, ports: PortFactory) -> Self {
         let folder = tempfile::Builder::new().prefix("sluice-test-").tempdir().expect("a temporary folder");
@@ -52,13 +52,13 @@ impl Plane {
     }
 
     /// Asks over the control socket.
-    pub fn ask(&mut self, body: RequestBody) -> ReplyBody {
+    pub fn ask(&mut self, body: RequestBody) -> SwitchReplyBody {
         let control = self.control.as_mut().expect("connected");
-        let request = protocol::write(&Request { version: VERSION, id: 1, body });
+        let request = protocol::write(&SwitchRequest { version: VERSION, id: 1, body });
         control.get_mut().write_all(&request).expect("the plane takes requests");
         let mut line = Vec::new();
         control.read_until(b'\n', &mut line).expect("the plane answers");
-        let reply: Reply = protocol::read(&line).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        let reply: SwitchReply = protocol::read(&line).unwrap_or_else(|refusal| panic!("{refusal:?}"));
         reply.body
     }
 
@@ -66,7 +66,7 @@ impl Plane {
     pub fn run(&mut self, desired: &Desired) {
         let mut desired = desired.clone();
         for (id, eni) in &mut desired.enis {
-            eni.port = Some(Port::Tap(TapPort {
+            eni.port = Some(DesiredPort::Tap(TapPort {
                 device: "eth0".into(),
                 namespace: Some(self.namespace(id.as_str())),
                 create_namespace: true,
@@ -76,7 +76,7 @@ impl Plane {
         }
         self.generation += 1;
         match self.ask(RequestBody::Replace { generation: self.generation, desired }) {
-            ReplyBody::Applied(applied) => assert!(applied.ports_down.is_empty(), "{:?}", applied.ports_down),
+            SwitchReplyBody::Applied(applied) => assert!(applied.ports_down.is_empty(), "{:?}", applied.ports_down),
             other => panic!("not applied: {other:?}"),
         }
     }
@@ -92,7 +92,7 @@ impl Plane {
         let (mut all, mut cursor) = (Vec::new(), None);
         loop {
             let body = RequestBody::Flows { selection: selection.clone(), cursor, limit: 1000 };
-            let ReplyBody::Flows { flows, next } = self.ask(body) else { panic!("no flows of {eni}") };
+            let SwitchReplyBody::Flows { flows, next } = self.ask(body) else { panic!("no flows of {eni}") };
             all.extend(flows);
             match next {
                 Some(next) => cursor = Some(next),
@@ -104,13 +104,13 @@ impl Plane {
     /// The counters of an ENI.
     pub fn stats(&mut self, eni: &str) -> EniStats {
         match self.ask(RequestBody::Stats { eni: Some(EniId::from(eni)) }) {
-            ReplyBody::Stats { mut enis } if enis.len() == 1 => enis.remove(0),
+            SwitchReplyBody::Stats { mut enis } if enis.len() == 1 => enis.remove(0),
             other => panic!("no counters of {eni}: {other:?}"),
         }
     }
 }
 
-impl Drop for Plane {
+impl Drop for TestPlane {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use vswitch_core::compile::Compiler;
 use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::{
-    Desired, Direction, Eni, GroupKind, Policy, Port, PortRange, Ports, Protocol, Remote, Rule, SecurityGroup,
-    Timeouts, Tracking, VSwitch, Vpc,
+    Desired, DesiredEni, DesiredPort, DesiredRule, DesiredVpc, DesiredVswitch, Direction, GroupKind, Policy, PortRange,
+    Ports, Protocol, Remote, SecurityGroup, Timeouts, Tracking,
 };
 use vswitch_core::config::ids::{EniId, EniIndex, GroupId, MacAddress};
 use vswitch_core::config::protocol::{DirectionStats, EniStats, FlowDescription, FlowSelection};
@@ -25,8 +25,8 @@ pub const SECRET: [u64; 2] = [0x5851_f42d_4c95_7f2d, 0x1405_7b7e_f767_814f];
 const BUFFER_BYTES: usize = 2048;
 
 /// A rule, to be refined.
-pub fn rule(id: &str, direction: Direction, policy: Policy, remote: &str) -> Rule {
-    Rule {
+pub fn rule(id: &str, direction: Direction, policy: Policy, remote: &str) -> DesiredRule {
+    DesiredRule {
         id: id.into(),
         direction,
         policy,
@@ -56,12 +56,12 @@ fn remote_of(text: &str) -> Remote {
 }
 
 /// An inbound rule that accepts.
-pub fn accept_in(id: &str, remote: &str) -> Rule {
+pub fn accept_in(id: &str, remote: &str) -> DesiredRule {
     rule(id, Direction::Ingress, Policy::Accept, remote)
 }
 
 /// An outbound rule that accepts.
-pub fn accept_out(id: &str, remote: &str) -> Rule {
+pub fn accept_out(id: &str, remote: &str) -> DesiredRule {
     rule(id, Direction::Egress, Policy::Accept, remote)
 }
 
@@ -81,31 +81,31 @@ pub trait Refine: Sized {
     fn local(self, prefix: &str) -> Self;
 }
 
-impl Refine for Rule {
+impl Refine for DesiredRule {
     fn protocol(self, number: u8) -> Self {
-        Rule { protocol: Protocol::Number(number), ..self }
+        DesiredRule { protocol: Protocol::Number(number), ..self }
     }
 
     fn tcp(self, port: u16) -> Self {
         let ports = Ports::Range(PortRange { first: port, last: port });
-        Rule { protocol: Protocol::TCP, ports, ..self }
+        DesiredRule { protocol: Protocol::TCP, ports, ..self }
     }
 
     fn udp(self, port: u16) -> Self {
         let ports = Ports::Range(PortRange { first: port, last: port });
-        Rule { protocol: Protocol::UDP, ports, ..self }
+        DesiredRule { protocol: Protocol::UDP, ports, ..self }
     }
 
     fn tcp_list(self, list: &str) -> Self {
-        Rule { protocol: Protocol::TCP, ports: Ports::List(list.into()), ..self }
+        DesiredRule { protocol: Protocol::TCP, ports: Ports::List(list.into()), ..self }
     }
 
     fn priority(self, priority: u8) -> Self {
-        Rule { priority, ..self }
+        DesiredRule { priority, ..self }
     }
 
     fn local(self, prefix: &str) -> Self {
-        Rule { local: Some(prefix.parse().unwrap_or_else(|_| panic!("{prefix} is no prefix"))), ..self }
+        DesiredRule { local: Some(prefix.parse().unwrap_or_else(|_| panic!("{prefix} is no prefix"))), ..self }
     }
 }
 
@@ -116,25 +116,25 @@ pub trait Build: Sized {
     /// A subnet: an IPv4 and an IPv6 block, whose first addresses are the router's.
     fn vswitch(self, id: &str, vpc: &str, ipv4: &str, ipv6: &str) -> Self;
     /// A basic group whose members do not reach each other without rules.
-    fn closed_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self;
+    fn closed_group(self, id: &str, vpc: &str, rules: &[DesiredRule]) -> Self;
     /// A basic group whose members reach each other.
-    fn open_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self;
+    fn open_group(self, id: &str, vpc: &str, rules: &[DesiredRule]) -> Self;
     /// An advanced group.
-    fn advanced_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self;
+    fn advanced_group(self, id: &str, vpc: &str, rules: &[DesiredRule]) -> Self;
     /// An ENI on a memory port; its hardware address follows from how many there are.
     fn eni(self, id: &str, vswitch: &str, addresses: &[&str], groups: &[&str]) -> Self;
 }
 
 impl Build for Desired {
     fn vpc(mut self, id: &str) -> Self {
-        self.vpcs.insert(id.into(), Vpc::default());
+        self.vpcs.insert(id.into(), DesiredVpc::default());
         self
     }
 
     fn vswitch(mut self, id: &str, vpc: &str, ipv4: &str, ipv6: &str) -> Self {
         let ipv4: ipnet::Ipv4Net = ipv4.parse().expect("an IPv4 block");
         let ipv6: ipnet::Ipv6Net = ipv6.parse().expect("an IPv6 block");
-        let vswitch = VSwitch {
+        let vswitch = DesiredVswitch {
             vpc: vpc.into(),
             ipv4: Some(ipv4),
             ipv4_gateway: ipv4.hosts().next(),
@@ -145,30 +145,30 @@ impl Build for Desired {
         self
     }
 
-    fn closed_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self {
+    fn closed_group(self, id: &str, vpc: &str, rules: &[DesiredRule]) -> Self {
         group(self, (id, vpc), GroupKind::Basic, Policy::Drop, rules)
     }
 
-    fn open_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self {
+    fn open_group(self, id: &str, vpc: &str, rules: &[DesiredRule]) -> Self {
         group(self, (id, vpc), GroupKind::Basic, Policy::Accept, rules)
     }
 
-    fn advanced_group(self, id: &str, vpc: &str, rules: &[Rule]) -> Self {
+    fn advanced_group(self, id: &str, vpc: &str, rules: &[DesiredRule]) -> Self {
         group(self, (id, vpc), GroupKind::Advanced, Policy::Drop, rules)
     }
 
     fn eni(mut self, id: &str, vswitch: &str, addresses: &[&str], groups: &[&str]) -> Self {
         let number = self.enis.len() as u8 + 1;
-        let eni = Eni {
+        let eni = DesiredEni {
             vswitch: vswitch.into(),
             mac: MacAddress([2, 0, 0, 0, 0, number]),
             addresses: addresses.iter().map(|text| prefix_of(text)).collect(),
             groups: groups.iter().map(|&id| GroupId::from(id)).collect::<BTreeSet<_>>(),
             source_dest_check: true,
             timeouts: Timeouts::default(),
-            sessions_max: Eni::default_sessions_max(),
+            sessions_max: DesiredEni::default_sessions_max(),
             tracking: Tracking::default(),
-            port: Some(Port::Memory),
+            port: Some(DesiredPort::Memory),
         };
         self.enis.insert(id.into(), eni);
         self
@@ -180,7 +180,7 @@ fn group(
     (id, vpc): (&str, &str),
     kind: GroupKind,
     inner_access: Policy,
-    rules: &[Rule],
+    rules: &[DesiredRule],
 ) -> Desired {
     desired.groups.insert(id.into(), SecurityGroup { vpc: vpc.into(), kind, inner_access, rules: rules.to_vec() });
     desired
@@ -240,14 +240,14 @@ impl World {
     }
 
     /// Replaces the rules of a group.
-    pub fn set_rules(&mut self, group: &str, rules: &[Rule]) {
+    pub fn set_rules(&mut self, group: &str, rules: &[DesiredRule]) {
         self.change(|desired| {
             desired.groups.get_mut(&GroupId::from(group)).expect("a group").rules = rules.to_vec();
         });
     }
 
     /// Changes one ENI.
-    pub fn change_eni(&mut self, id: &str, edit: impl FnOnce(&mut Eni)) {
+    pub fn change_eni(&mut self, id: &str, edit: impl FnOnce(&mut DesiredEni)) {
         self.change(|desired| edit(desired.enis.get_mut(&EniId::from(id)).expect("an ENI")));
     }
 

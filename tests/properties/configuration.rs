@@ -6,11 +6,11 @@ use harness::world::{Build, accept_in};
 use proptest::prelude::*;
 use vswitch_core::compile::{Compiler, compile};
 use vswitch_core::config::desired::{
-    Desired, Direction, Eni, GroupKind, PacketPort, Policy, Port, PortList, PortRange, Ports, PrefixList, Protocol,
-    Remote, Rule, SecurityGroup, TapPort, Timeouts, VSwitch, Vpc,
+    Desired, DesiredEni, DesiredPort, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVpc, DesiredVswitch,
+    Direction, GroupKind, PacketPort, Policy, PortRange, Ports, Protocol, Remote, SecurityGroup, TapPort, Timeouts,
 };
 use vswitch_core::config::ids::MacAddress;
-use vswitch_core::config::protocol::{self, Delta, Reply, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::protocol::{self, Delta, RequestBody, SwitchReply, SwitchReplyBody, SwitchRequest, VERSION};
 use vswitch_core::config::validate::validate;
 
 const NETS: [&str; 9] = [
@@ -45,8 +45,8 @@ fn arbitrary_state(seed: u64) -> Desired {
     for _ in 0..count {
         let routes = (0..random.below(2)).map(|_| (net(random), name(random, "eni"))).collect();
         let gateway_mac = MacAddress([random.pick(&[2, 2, 3]), 0, 0, 0, 0, 1]);
-        desired.vpcs.insert(name(random, "vpc"), Vpc { gateway_mac, routes });
-        let vswitch = VSwitch {
+        desired.vpcs.insert(name(random, "vpc"), DesiredVpc { gateway_mac, routes });
+        let vswitch = DesiredVswitch {
             vpc: name(random, "vpc"),
             ipv4: random.pick(&["10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/8"]).parse().ok(),
             ipv4_gateway: random.chance(80).then(|| [10, 0, random.below(2) as u8, 1].into()),
@@ -62,9 +62,9 @@ fn arbitrary_state(seed: u64) -> Desired {
         };
         desired.groups.insert(name(random, "sg"), group);
         let entries = (0..random.below(3)).map(|_| net(random)).collect();
-        desired.prefix_lists.insert(name(random, "pl"), PrefixList { entries });
+        desired.prefix_lists.insert(name(random, "pl"), DesiredPrefixList { entries });
         let entries = (0..random.below(3)).map(|_| range(random)).collect();
-        desired.port_lists.insert(name(random, "prl"), PortList { entries });
+        desired.port_lists.insert(name(random, "prl"), DesiredPortList { entries });
         let eni = arbitrary_eni(random);
         desired.enis.insert(name(random, "eni"), eni);
     }
@@ -72,16 +72,16 @@ fn arbitrary_state(seed: u64) -> Desired {
     desired
 }
 
-fn arbitrary_eni(random: &mut Random) -> Eni {
+fn arbitrary_eni(random: &mut Random) -> DesiredEni {
     let port = match random.below(4) {
         0 => None,
-        1 => Some(Port::Memory),
-        2 => Some(Port::Packet(PacketPort {
+        1 => Some(DesiredPort::Memory),
+        2 => Some(DesiredPort::Packet(PacketPort {
             device: random.pick(&["tap0", "", "a/b"]).into(),
             namespace: random.chance(30).then(|| "..".into()),
             mtu_bytes: random.pick(&[0, 1500]),
         })),
-        _ => Some(Port::Tap(TapPort {
+        _ => Some(DesiredPort::Tap(TapPort {
             device: random.pick(&["tap0", "", "a device with a name", "a/b"]).into(),
             namespace: random.chance(30).then(|| "..".into()),
             create_namespace: false,
@@ -89,7 +89,7 @@ fn arbitrary_eni(random: &mut Random) -> Eni {
             mtu_bytes: random.pick(&[0, 1500, 65535]),
         })),
     };
-    Eni {
+    DesiredEni {
         vswitch: name(random, "vsw"),
         mac: MacAddress([random.pick(&[0, 1, 2]), 0, 0, 0, 0, 0]),
         addresses: (0..random.below(3)).map(|_| net(random)).collect(),
@@ -102,8 +102,8 @@ fn arbitrary_eni(random: &mut Random) -> Eni {
     }
 }
 
-fn arbitrary_rule(random: &mut Random) -> Rule {
-    Rule {
+fn arbitrary_rule(random: &mut Random) -> DesiredRule {
+    DesiredRule {
         id: name(random, "r"),
         direction: random.pick(&[Direction::Ingress, Direction::Egress]),
         policy: random.pick(&[Policy::Accept, Policy::Drop]),
@@ -131,7 +131,7 @@ fn repaired(mut desired: Desired) -> Desired {
         let mut path = refusal.object.splitn(3, '/');
         let (kind, id) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
         match kind {
-            "vpcs" => drop(desired.vpcs.insert(id.into(), Vpc::default())),
+            "vpcs" => drop(desired.vpcs.insert(id.into(), DesiredVpc::default())),
             "vswitches" => drop(desired.vswitches.remove(&id.into())),
             "groups" => drop(desired.groups.remove(&id.into())),
             "prefix_lists" => drop(desired.prefix_lists.remove(&id.into())),
@@ -193,14 +193,14 @@ proptest! {
         let delta = Delta::between(&old, &new);
         let replace = RequestBody::Replace { generation: id, desired: old };
         for body in [replace, RequestBody::Apply { base: 1, generation: id, delta }, RequestBody::Status, RequestBody::Ports] {
-            let request = Request { version: VERSION, id, body };
+            let request = SwitchRequest { version: VERSION, id, body };
             let line = protocol::write(&request);
             prop_assert_eq!(line.iter().position(|&byte| byte == b'\n'), Some(line.len() - 1));
-            prop_assert_eq!(protocol::read::<Request>(&line), Ok(request));
+            prop_assert_eq!(protocol::read::<SwitchRequest>(&line), Ok(request));
         }
         let refusals = validate(&new);
-        let reply = Reply { version: VERSION, id, body: ReplyBody::Refused { refusals } };
-        prop_assert_eq!(protocol::read::<Reply>(&protocol::write(&reply)), Ok(reply));
+        let reply = SwitchReply { version: VERSION, id, body: SwitchReplyBody::Refused { refusals } };
+        prop_assert_eq!(protocol::read::<SwitchReply>(&protocol::write(&reply)), Ok(reply));
     }
 
     #[test]
@@ -210,17 +210,17 @@ proptest! {
         cut in proptest::option::of(any::<proptest::sample::Index>()),
         noise in proptest::collection::vec(any::<u8>(), 0..60),
     ) {
-        let request = Request { version: VERSION, id: seed, body: RequestBody::Replace { generation: 1, desired: arbitrary_state(seed) } };
+        let request = SwitchRequest { version: VERSION, id: seed, body: RequestBody::Replace { generation: 1, desired: arbitrary_state(seed) } };
         let mut line = protocol::write(&request);
         for (place, value) in flips {
             let place = place.index(line.len());
             line[place] = value;
         }
         if let Some(cut) = cut { line.truncate(cut.index(line.len())) }
-        if let Ok(Request { body: RequestBody::Replace { desired, .. }, .. }) = protocol::read::<Request>(&line) {
+        if let Ok(SwitchRequest { body: RequestBody::Replace { desired, .. }, .. }) = protocol::read::<SwitchRequest>(&line) {
             let _ = compile(&desired, 1);
         }
-        let refused = protocol::read::<Request>(&noise).expect_err("noise is no message");
+        let refused = protocol::read::<SwitchRequest>(&noise).expect_err("noise is no message");
         prop_assert!(!refused.code.is_empty() && !refused.message.is_empty());
     }
 }
@@ -229,7 +229,7 @@ proptest! {
 fn deep_nesting_is_refused_without_a_panic() {
     for open in ["[", "{\"a\":"] {
         let line = open.repeat(100_000);
-        let refusal = protocol::read::<Request>(line.as_bytes()).expect_err("no message");
+        let refusal = protocol::read::<SwitchRequest>(line.as_bytes()).expect_err("no message");
         assert_eq!(refusal.code, "malformed");
     }
 }
@@ -239,7 +239,7 @@ fn a_list_becomes_of_any_family_that_the_rules_with_it_allow() {
     let mut rule = accept_in("r-1", "10.0.0.0/8");
     rule.remote = Remote::PrefixList("pl-1".into());
     let mut desired = Desired::default().vpc("vpc-1");
-    desired.prefix_lists.insert("pl-1".into(), PrefixList::default());
+    desired.prefix_lists.insert("pl-1".into(), DesiredPrefixList::default());
     let desired = desired.closed_group("sg-1", "vpc-1", &[rule.clone()]);
     for (protocol, allows_v6) in [(Protocol::All, true), (Protocol::ICMP, false)] {
         let mut compiler = Compiler::new([0; 2]);
@@ -250,7 +250,7 @@ fn a_list_becomes_of_any_family_that_the_rules_with_it_allow() {
             [(Some("10.0.0.0/8"), true), (Some("fd00::/8"), allows_v6), (None, true), (Some("fd00::/8"), allows_v6)]
         {
             let entries = entry.map(|entry| entry.parse().expect("a prefix")).into_iter().collect();
-            let prefix_lists = [("pl-1".into(), Some(PrefixList { entries }))].into();
+            let prefix_lists = [("pl-1".into(), Some(DesiredPrefixList { entries }))].into();
             let changed = compiler.apply(Delta { prefix_lists, ..Delta::default() }, 2);
             assert_eq!(changed.is_ok(), is_allowed, "{protocol:?} {entry:?}");
             assert!(validate(compiler.desired()).is_empty());

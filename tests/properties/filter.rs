@@ -10,7 +10,7 @@ use vswitch_core::acl::reference::{self, ReferenceDecision};
 use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::compile::{Compiler, compile};
 use vswitch_core::config::desired::{
-    Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
+    Desired, DesiredPortList, DesiredPrefixList, DesiredRule, Direction, Policy, PortRange, Ports, Protocol, Remote,
 };
 use vswitch_core::config::ids::{EniId, GroupId};
 use vswitch_core::config::protocol::PacketDescription;
@@ -56,7 +56,7 @@ fn services() -> impl Strategy<Value = (Protocol, Ports, Option<PortRange>)> {
 }
 
 /// Rules that need not be valid; those that are not are left out with [`repaired`].
-fn rules(number: usize) -> impl Strategy<Value = Rule> {
+fn rules(number: usize) -> impl Strategy<Value = DesiredRule> {
     let prefixes = || select(PREFIXES_V4.iter().chain(&PREFIXES_V6).copied().collect::<Vec<_>>());
     let remote = prop_oneof![
         3 => prefixes().prop_map(|text| Remote::Prefix(prefix_of(text))),
@@ -65,7 +65,7 @@ fn rules(number: usize) -> impl Strategy<Value = Rule> {
     ];
     let local = proptest::option::weighted(0.2, prefixes().prop_map(prefix_of));
     (any::<bool>(), any::<bool>(), 1u8..4, services(), remote, local).prop_map(
-        move |(inbound, accept, priority, (protocol, ports, source_ports), remote, local)| Rule {
+        move |(inbound, accept, priority, (protocol, ports, source_ports), remote, local)| DesiredRule {
             id: format!("r-{number}").as_str().into(),
             direction: if inbound { Direction::Ingress } else { Direction::Egress },
             policy: if accept { Policy::Accept } else { Policy::Drop },
@@ -79,7 +79,7 @@ fn rules(number: usize) -> impl Strategy<Value = Rule> {
     )
 }
 
-fn rule_lists() -> impl Strategy<Value = Vec<Rule>> {
+fn rule_lists() -> impl Strategy<Value = Vec<DesiredRule>> {
     let numbered: Vec<_> = (0..6).map(rules).collect();
     (numbered, 0usize..=6).prop_map(|(mut rules, count)| {
         rules.truncate(count);
@@ -88,8 +88,8 @@ fn rule_lists() -> impl Strategy<Value = Vec<Rule>> {
 }
 
 #[derive(Clone, Debug)]
-enum Change {
-    Rules(&'static str, Vec<Rule>),
+enum RuleSetChange {
+    Rules(&'static str, Vec<DesiredRule>),
     InnerAccess(&'static str, bool),
     Groups(&'static str, Vec<&'static str>),
     PrefixLists(Vec<&'static str>, Vec<&'static str>),
@@ -103,19 +103,19 @@ fn memberships() -> impl Strategy<Value = Vec<&'static str>> {
     prop_oneof![3 => subsequence(BASIC.to_vec(), 1..4), 1 => subsequence(ADVANCED.to_vec(), 1..=2)]
 }
 
-fn changes() -> impl Strategy<Value = Change> {
+fn changes() -> impl Strategy<Value = RuleSetChange> {
     let group = || select([BASIC.as_slice(), &ADVANCED].concat());
     prop_oneof![
-        4 => (group(), rule_lists()).prop_map(|(group, rules)| Change::Rules(group, rules)),
-        1 => (select(BASIC.to_vec()), any::<bool>()).prop_map(|(group, open)| Change::InnerAccess(group, open)),
-        3 => (select(ENIS.to_vec()), memberships()).prop_map(|(eni, groups)| Change::Groups(eni, groups)),
+        4 => (group(), rule_lists()).prop_map(|(group, rules)| RuleSetChange::Rules(group, rules)),
+        1 => (select(BASIC.to_vec()), any::<bool>()).prop_map(|(group, open)| RuleSetChange::InnerAccess(group, open)),
+        3 => (select(ENIS.to_vec()), memberships()).prop_map(|(eni, groups)| RuleSetChange::Groups(eni, groups)),
         1 => (subsequence(PREFIXES_V4[1..].to_vec(), 0..3), subsequence(PREFIXES_V6[1..].to_vec(), 0..3))
-            .prop_map(|(v4, v6)| Change::PrefixLists(v4, v6)),
+            .prop_map(|(v4, v6)| RuleSetChange::PrefixLists(v4, v6)),
         1 => (select(vec!["prl-1", "prl-2"]), proptest::collection::vec(ranges(), 0..3))
-            .prop_map(|(list, ranges)| Change::PortList(list, ranges)),
-        1 => any::<bool>().prop_map(Change::Bypass),
-        1 => (select(ENIS.to_vec()), any::<bool>()).prop_map(|(eni, exists)| Change::Exists(eni, exists)),
-        1 => (select(ENIS.to_vec()), any::<bool>()).prop_map(|(eni, present)| Change::Address(eni, present)),
+            .prop_map(|(list, ranges)| RuleSetChange::PortList(list, ranges)),
+        1 => any::<bool>().prop_map(RuleSetChange::Bypass),
+        1 => (select(ENIS.to_vec()), any::<bool>()).prop_map(|(eni, exists)| RuleSetChange::Exists(eni, exists)),
+        1 => (select(ENIS.to_vec()), any::<bool>()).prop_map(|(eni, present)| RuleSetChange::Address(eni, present)),
     ]
 }
 
@@ -139,10 +139,10 @@ fn first_state() -> Desired {
     let vpc = desired.vpcs.values_mut().next().expect("one VPC");
     vpc.routes = ["0.0.0.0/0", "::/0"].map(|prefix| (prefix_of(prefix), EniId::from("eni-outside"))).into();
     for list in ["pl-4", "pl-6"] {
-        desired.prefix_lists.insert(list.into(), PrefixList::default());
+        desired.prefix_lists.insert(list.into(), DesiredPrefixList::default());
     }
     for list in ["prl-1", "prl-2"] {
-        desired.port_lists.insert(list.into(), PortList::default());
+        desired.port_lists.insert(list.into(), DesiredPortList::default());
     }
     ENIS.iter().fold(desired, |desired, id| with_eni(desired, id))
 }
@@ -159,7 +159,7 @@ fn with_eni(desired: Desired, id: &str) -> Desired {
     desired
 }
 
-impl Change {
+impl RuleSetChange {
     fn perform(self, desired: &mut Desired) {
         match self {
             Self::Rules(group, rules) => {
@@ -178,11 +178,11 @@ impl Change {
             Self::PrefixLists(v4, v6) => {
                 for (list, entries) in [("pl-4", v4), ("pl-6", v6)] {
                     let entries: BTreeSet<_> = entries.into_iter().map(prefix_of).collect();
-                    desired.prefix_lists.insert(list.into(), PrefixList { entries });
+                    desired.prefix_lists.insert(list.into(), DesiredPrefixList { entries });
                 }
             }
             Self::PortList(list, ranges) => {
-                desired.port_lists.insert(list.into(), PortList { entries: ranges.into_iter().collect() });
+                desired.port_lists.insert(list.into(), DesiredPortList { entries: ranges.into_iter().collect() });
             }
             Self::Bypass(on) => desired.settings.intra_group_egress_bypass = on,
             Self::Exists(eni, false) => drop(desired.enis.remove(&EniId::from(eni))),
@@ -202,7 +202,7 @@ impl Change {
 }
 
 /// Families fit together.
-fn is_valid(rule: &Rule) -> bool {
+fn is_valid(rule: &DesiredRule) -> bool {
     let remote = match &rule.remote {
         Remote::Prefix(prefix) => Some(prefix.addr().is_ipv6()),
         Remote::PrefixList(list) => Some(list.as_str() == "pl-6"),
@@ -219,15 +219,15 @@ fn is_valid(rule: &Rule) -> bool {
 }
 
 /// A packet at some ENI: whether inbound, IPv6, which remote address, protocol and ports.
-type Probe = (bool, bool, usize, u8, u16, u16);
+type ProbePacket = (bool, bool, usize, u8, u16, u16);
 
-fn probes() -> impl Strategy<Value = Vec<Probe>> {
+fn probes() -> impl Strategy<Value = Vec<ProbePacket>> {
     let protocols = select(vec![6u8, 6, 6, 17, 17, 1, 58, 47, 0, 132, 255, 50]);
     let probe = (any::<bool>(), any::<bool>(), 0usize..8, protocols, select(PORTS.to_vec()), select(PORTS.to_vec()));
     proptest::collection::vec(probe, 24)
 }
 
-fn tuple_of(desired: &Desired, eni: &EniId, probe: &Probe) -> (Direction, PacketDescription, Tuple) {
+fn tuple_of(desired: &Desired, eni: &EniId, probe: &ProbePacket) -> (Direction, PacketDescription, Tuple) {
     let &(inbound, is_v6, remote, protocol, source_port, destination_port) = probe;
     let remotes: &[&str] = if is_v6 { &REMOTES_V6 } else { &REMOTES_V4 };
     let remote: IpAddr = remotes[remote % remotes.len()].parse().expect("an address");
@@ -244,7 +244,7 @@ fn tuple_of(desired: &Desired, eni: &EniId, probe: &Probe) -> (Direction, Packet
 }
 
 /// The compiled filter decides as the twin does, for every ENI and probe. Returns the twin's decisions.
-fn compare(desired: &Desired, snapshot: &Snapshot, probes: &[Probe]) -> Vec<(EniId, Vec<ReferenceDecision>)> {
+fn compare(desired: &Desired, snapshot: &Snapshot, probes: &[ProbePacket]) -> Vec<(EniId, Vec<ReferenceDecision>)> {
     let shard = Shard::new(1, SECRET);
     let mut all = Vec::new();
     for (index, id) in snapshot.enis() {
@@ -257,7 +257,7 @@ fn compare(desired: &Desired, snapshot: &Snapshot, probes: &[Probe]) -> Vec<(Eni
             let far = if direction == Direction::Ingress { packet.source } else { packet.destination };
             let is_own = desired.enis[id].addresses.iter().any(|prefix| prefix.contains(&far));
             let Some(report) = report.filter(|_| !is_own) else {
-                assert!(is_own, "{id} {packet:?}: no judgement but {verdict:?}");
+                assert!(is_own, "{id} {packet:?}: no decision but {verdict:?}");
                 continue;
             };
             let found = (report.policy, report.stage.as_str());
@@ -318,7 +318,7 @@ fn a_peer_in_many_sets_is_judged_by_all_of_them() {
         rule.policy = if number == 32 { Policy::Accept } else { Policy::Drop };
         rule
     });
-    let drops: Vec<Rule> = drops.collect();
+    let drops: Vec<DesiredRule> = drops.collect();
     let desired = Desired::default()
         .vpc("vpc-1")
         .vswitch("vsw-1", "vpc-1", "10.0.0.0/16", "fd00::/64")
@@ -371,5 +371,5 @@ fn a_change_gives_a_new_revision_to_those_alone_whom_it_can_concern() {
     desired.enis.get_mut(&EniId::from("eni-5")).expect("it is there").addresses.push(passed);
     assert_eq!(concerned(&desired), ["eni-4", "eni-5"], "an address passes between members: the group stays the same");
     desired.settings.cut_sessions_on_deny = false;
-    assert_eq!(concerned(&desired).len(), 5, "all are judged otherwise");
+    assert_eq!(concerned(&desired).len(), 5, "all are evaluated otherwise");
 }

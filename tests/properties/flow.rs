@@ -36,19 +36,19 @@ fn tuples() -> impl Strategy<Value = Tuple> {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum ConnectionStep {
     Insert(u8, u32),
     Remove(u8),
     Find(u8),
     Sweep(usize),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<ConnectionStep>> {
     let step = prop_oneof![
-        3 => any::<(u8, u32)>().prop_map(|(name, value)| Step::Insert(name % 60, value)),
-        2 => any::<u8>().prop_map(|name| Step::Remove(name % 60)),
-        1 => any::<u8>().prop_map(|name| Step::Find(name % 60)),
-        1 => (0usize..9).prop_map(Step::Sweep),
+        3 => any::<(u8, u32)>().prop_map(|(name, value)| ConnectionStep::Insert(name % 60, value)),
+        2 => any::<u8>().prop_map(|name| ConnectionStep::Remove(name % 60)),
+        1 => any::<u8>().prop_map(|name| ConnectionStep::Find(name % 60)),
+        1 => (0usize..9).prop_map(ConnectionStep::Sweep),
     ];
     proptest::collection::vec(step, 1..200)
 }
@@ -71,7 +71,7 @@ const LATE: Tick = Tick(100_000);
 fn record(value: u32) -> (Connection, Origin) {
     let (mut connection, mut origin) = (Connection::default(), Origin::default());
     (connection.protocol, connection.state) = (TCP, ConnectionState::Udp);
-    connection.sides[0] = Session::new((SCOPE, 1), Direction::Egress, false, Stage::Rule);
+    connection.sessions[0] = Session::new((SCOPE, 1), Direction::Egress, false, Stage::Rule);
     connection.last_seen = if value.is_multiple_of(2) { EARLY } else { LATE };
     origin.grounds[0] = value;
     (connection, origin)
@@ -155,7 +155,7 @@ proptest! {
         let mut model: HashMap<u8, u32> = HashMap::new();
         for step in steps {
             match step {
-                Step::Insert(name, value) => {
+                ConnectionStep::Insert(name, value) => {
                     let key = table_key(name);
                     if let Some(slot) = table.find(&key, TCP, SCOPE, hash(&key)) {
                         table.origin_mut(slot).grounds[0] = value;
@@ -180,20 +180,20 @@ proptest! {
                         }
                     }
                 }
-                Step::Remove(name) => {
+                ConnectionStep::Remove(name) => {
                     let key = table_key(name);
                     let found = table.find(&key, TCP, SCOPE, hash(&key));
                     prop_assert_eq!(found.is_some(), model.remove(&name).is_some());
                     if let Some(slot) = found { table.remove(slot) }
                 }
-                Step::Find(name) => {
+                ConnectionStep::Find(name) => {
                     let key = table_key(name);
                     prop_assert_eq!(table.find(&key, TCP, EniEpoch(4), hash(&key)), None, "another's");
                     prop_assert_eq!(table.find(&key, 17, SCOPE, hash(&key)), None, "another protocol's");
                     let found = table.find(&key, TCP, SCOPE, hash(&key)).map(|slot| table.origin(slot).grounds[0]);
                     prop_assert_eq!(found, model.get(&name).copied());
                 }
-                Step::Sweep(count) => {
+                ConnectionStep::Sweep(count) => {
                     let (settings, mut gone) = (Settings::default(), Vec::new());
                     table.sweep(count, &mut Expiry::at(LATE, &settings), &mut |connection| gone.push(connection.last_seen));
                     prop_assert!(gone.iter().all(|seen| *seen == EARLY));

@@ -11,7 +11,7 @@ use vswitch_core::acl::RowLimits;
 use vswitch_core::acl::reference;
 use vswitch_core::compile::Compiler;
 use vswitch_core::config::desired::{
-    Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule,
+    Desired, DesiredPortList, DesiredPrefixList, DesiredRule, Direction, Policy, PortRange, Ports, Protocol, Remote,
 };
 use vswitch_core::config::ids::EniId;
 use vswitch_core::config::protocol::Delta;
@@ -56,7 +56,7 @@ fn range(random: &mut Random) -> PortRange {
     PortRange { first, last }
 }
 
-fn rule(random: &mut Random, number: usize) -> Rule {
+fn rule(random: &mut Random, number: usize) -> DesiredRule {
     let is_v6 = random.chance(50);
     let protocol = random.pick(&[
         Protocol::TCP,
@@ -71,7 +71,7 @@ fn rule(random: &mut Random, number: usize) -> Rule {
         (true, 0) => Ports::List(format!("prl-{}", random.below(LISTS)).into()),
         (true, _) => Ports::Range(range(random)),
     };
-    Rule {
+    DesiredRule {
         id: format!("r-{number:05}").into(),
         direction: random.pick(&[Direction::Ingress, Direction::Egress]),
         policy: random.pick(&[Policy::Accept, Policy::Drop]),
@@ -95,16 +95,16 @@ fn state(random: &mut Random, rules: usize) -> Desired {
     for list in 0..LISTS {
         for is_v6 in [false, true] {
             let entries = (0..random.below(20)).map(|_| prefix(random, is_v6)).collect();
-            desired.prefix_lists.insert(format!("pl-{}-{list}", u8::from(is_v6)).into(), PrefixList { entries });
+            desired.prefix_lists.insert(format!("pl-{}-{list}", u8::from(is_v6)).into(), DesiredPrefixList { entries });
         }
         let entries = (0..random.below(5)).map(|_| range(random)).collect();
-        desired.port_lists.insert(format!("prl-{list}").into(), PortList { entries });
+        desired.port_lists.insert(format!("prl-{list}").into(), DesiredPortList { entries });
     }
     for group in 0..GROUPS {
         let (id, is_open) = (format!("sg-{group}"), random.chance(10));
         desired = if is_open { desired.open_group(&id, "vpc-1", &[]) } else { desired.closed_group(&id, "vpc-1", &[]) };
     }
-    let rules: Vec<Rule> = (0..rules).map(|number| rule(random, number)).collect();
+    let rules: Vec<DesiredRule> = (0..rules).map(|number| rule(random, number)).collect();
     desired = desired.closed_group("sg-subject", "vpc-1", &rules);
     let mut taken = BTreeSet::new();
     desired = with_eni(desired, random, SUBJECT, &mut taken);
@@ -139,7 +139,7 @@ fn change(random: &mut Random, desired: &Desired) -> Delta {
             let mut changed = rules[random.below(rules.len())].clone();
             let (id, is_gone) = (changed.id.clone(), random.chance(30));
             if random.chance(50) {
-                changed = Rule { id: id.clone(), ..rule(random, 0) };
+                changed = DesiredRule { id: id.clone(), ..rule(random, 0) };
             } else if changed.protocol.has_ports() {
                 changed.ports = Ports::Range(range(random));
             }
@@ -154,11 +154,11 @@ fn change(random: &mut Random, desired: &Desired) -> Delta {
             let is_v6 = random.chance(50);
             let entries = (0..random.below(20)).map(|_| prefix(random, is_v6)).collect();
             let id = format!("pl-{}-{}", u8::from(is_v6), random.below(LISTS));
-            delta.prefix_lists.insert(id.into(), Some(PrefixList { entries }));
+            delta.prefix_lists.insert(id.into(), Some(DesiredPrefixList { entries }));
         }
         3 => {
             let entries = (0..random.below(5)).map(|_| range(random)).collect();
-            delta.port_lists.insert(format!("prl-{}", random.below(LISTS)).into(), Some(PortList { entries }));
+            delta.port_lists.insert(format!("prl-{}", random.below(LISTS)).into(), Some(DesiredPortList { entries }));
         }
         _ => {
             let id = EniId::from(format!("eni-{}", random.below(PEERS)));
@@ -250,11 +250,11 @@ fn few_rules(random: &mut Random, desired: &Desired) -> Delta {
         let new = rule(random, number);
         // All with the same priority as many others, first of all, last of all, or between.
         let priority = random.pick(&[1, 1, 50, 50, 100, 100, new.priority]);
-        let new = Rule { priority, ..new };
+        let new = DesiredRule { priority, ..new };
         match (found, random.below(4)) {
             (Some(found), 0) => (found.id.clone(), None),
-            (Some(found), 1) => (found.id.clone(), Some(Rule { id: found.id.clone(), ..new })),
-            (Some(found), 2) => (found.id.clone(), Some(Rule { priority, ..found.clone() })),
+            (Some(found), 1) => (found.id.clone(), Some(DesiredRule { id: found.id.clone(), ..new })),
+            (Some(found), 2) => (found.id.clone(), Some(DesiredRule { priority, ..found.clone() })),
             _ => (new.id.clone(), Some(new)),
         }
     });
@@ -305,13 +305,13 @@ fn thousands_of_overlapping_sets_decide_as_the_twin() {
     let mut desired = state(random, 0);
     let rules = (0..3000).map(|number| {
         let is_v6 = number % 2 == 0;
-        Rule { remote: Remote::Prefix(prefix(random, is_v6)), local: None, ..rule(random, number) }
+        DesiredRule { remote: Remote::Prefix(prefix(random, is_v6)), local: None, ..rule(random, number) }
     });
-    let fits = |rule: &Rule| {
+    let fits = |rule: &DesiredRule| {
         let is_v6 = matches!(rule.remote, Remote::Prefix(IpNet::V6(_)));
         rule.protocol != if is_v6 { Protocol::ICMP } else { Protocol::ICMPV6 }
     };
-    let rules: Vec<Rule> = rules.filter(fits).collect();
+    let rules: Vec<DesiredRule> = rules.filter(fits).collect();
     desired.groups.get_mut(&"sg-subject".into()).expect("it is there").rules = rules;
     for limits in LIMITS {
         let compiler = Compiler::new(SECRET);

@@ -14,14 +14,14 @@ use vswitch_core::config::protocol::EniStats;
 use vswitch_core::hw::time::Time;
 
 /// A switch with memory ports, turned by hand.
-struct Lab {
+struct DeliveryLab {
     switch: Switch,
     workers: Vec<Worker>,
     hub: MemoryHub,
     now: Time,
 }
 
-impl Lab {
+impl DeliveryLab {
     fn new(workers: usize, frames_max: usize) -> Self {
         let hub = MemoryHub::new(frames_max, false);
         let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
@@ -58,9 +58,14 @@ impl Lab {
 
     /// Sends `count` frames of `frame_bytes` each from the client to the web server and says what all counters must
     /// be then: both decisions let them pass, but `dropped` of them end at `end`.
-    fn assert_counted(&mut self, (count, frame_bytes): (u64, usize), end: End, (dropped, reason): (u64, DropReason)) {
+    fn assert_counted(
+        &mut self,
+        (count, frame_bytes): (u64, usize),
+        end: DeliveryEnd,
+        (dropped, reason): (u64, DropReason),
+    ) {
         let stats = self.stats();
-        let arrived = count - if matches!(end, End::BeforeIngress) { dropped } else { 0 };
+        let arrived = count - if matches!(end, DeliveryEnd::BeforeIngress) { dropped } else { 0 };
         for (id, passed) in [("eni-client", count), ("eni-web", 0)] {
             let egress = &stats[&id.into()].egress;
             assert_eq!((egress.packets, egress.bytes), (passed, passed * frame_bytes as u64), "{id} egress");
@@ -70,8 +75,8 @@ impl Lab {
             assert_eq!((ingress.packets, ingress.bytes), (passed, passed * frame_bytes as u64), "{id} ingress");
         }
         let (at, direction) = match end {
-            End::BeforeIngress => ("eni-client", Direction::Egress),
-            End::AtPort => ("eni-web", Direction::Ingress),
+            DeliveryEnd::BeforeIngress => ("eni-client", Direction::Egress),
+            DeliveryEnd::AtPort => ("eni-web", Direction::Ingress),
         };
         for (id, stats) in &stats {
             for (seat, counters) in [(Direction::Egress, &stats.egress), (Direction::Ingress, &stats.ingress)] {
@@ -84,7 +89,7 @@ impl Lab {
     }
 }
 
-enum End {
+enum DeliveryEnd {
     BeforeIngress,
     AtPort,
 }
@@ -111,19 +116,19 @@ fn frame(frame_bytes: usize) -> Vec<u8> {
 #[test]
 fn a_port_that_is_not_there_or_has_failed_is_down() {
     for workers in [1, 2] {
-        let mut lab = Lab::new(workers, 256);
+        let mut lab = DeliveryLab::new(workers, 256);
         let mut detached = pair();
         detached.enis.get_mut(&EniId::from("eni-web")).expect("it is there").port = None;
         lab.apply(detached);
         (0..3).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
         lab.turn(3);
-        lab.assert_counted((3, 100), End::AtPort, (3, DropReason::PortDown));
+        lab.assert_counted((3, 100), DeliveryEnd::AtPort, (3, DropReason::PortDown));
 
-        let mut lab = Lab::new(workers, 256);
+        let mut lab = DeliveryLab::new(workers, 256);
         lab.guest("eni-web").set_failed(true);
         (0..5).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
         lab.turn(3);
-        lab.assert_counted((5, 100), End::AtPort, (5, DropReason::PortDown));
+        lab.assert_counted((5, 100), DeliveryEnd::AtPort, (5, DropReason::PortDown));
         assert_eq!(lab.guest("eni-web").waiting(), 0);
     }
 }
@@ -131,12 +136,12 @@ fn a_port_that_is_not_there_or_has_failed_is_down() {
 #[test]
 fn a_port_whose_guest_does_not_collect_is_full() {
     for workers in [1, 2] {
-        let mut lab = Lab::new(workers, 8);
+        let mut lab = DeliveryLab::new(workers, 8);
         for _ in 0..3 {
             (0..6).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
             lab.turn(3);
         }
-        lab.assert_counted((18, 100), End::AtPort, (10, DropReason::PortFull));
+        lab.assert_counted((18, 100), DeliveryEnd::AtPort, (10, DropReason::PortFull));
         assert_eq!(lab.guest("eni-web").waiting(), 8);
     }
 }
@@ -146,10 +151,10 @@ fn a_frame_beyond_the_mtu_of_the_port_is_too_long() {
     const LONGEST: usize = MTU_BYTES_MAX + ETHERNET_HEADER_BYTES;
     for workers in [1, 2] {
         for (frame_bytes, dropped) in [(LONGEST, 0), (LONGEST + 1, 2)] {
-            let mut lab = Lab::new(workers, 256);
+            let mut lab = DeliveryLab::new(workers, 256);
             (0..2).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(frame_bytes))));
             lab.turn(3);
-            lab.assert_counted((2, frame_bytes), End::AtPort, (dropped, DropReason::FrameTooLong));
+            lab.assert_counted((2, frame_bytes), DeliveryEnd::AtPort, (dropped, DropReason::FrameTooLong));
             assert_eq!(lab.guest("eni-web").waiting() as u64, 2 - dropped);
         }
     }
@@ -158,21 +163,21 @@ fn a_frame_beyond_the_mtu_of_the_port_is_too_long() {
 #[test]
 fn a_frame_that_the_port_does_not_understand_is_refused_alone() {
     for workers in [1, 2] {
-        let mut lab = Lab::new(workers, 256);
+        let mut lab = DeliveryLab::new(workers, 256);
         (0..3).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
         lab.turn(3);
         assert_eq!(lab.guest("eni-web").waiting(), 3);
         lab.guest("eni-web").refuse(100);
         (0..2).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
         lab.turn(3);
-        lab.assert_counted((5, 100), End::AtPort, (2, DropReason::PortRefused));
+        lab.assert_counted((5, 100), DeliveryEnd::AtPort, (2, DropReason::PortRefused));
         assert_eq!(lab.guest("eni-web").waiting(), 3);
     }
 }
 
 #[test]
 fn a_ring_that_the_other_worker_does_not_empty_is_full_for_who_fills_it() {
-    let mut lab = Lab::new(2, 2 * HANDOFF_PACKETS);
+    let mut lab = DeliveryLab::new(2, 2 * HANDOFF_PACKETS);
     let sent = HANDOFF_PACKETS + 40;
     (0..sent).for_each(|_| assert!(lab.guest("eni-client").inject(&frame(100))));
     // Before the first packet is sent, the worker of the sender is the one that finds something.
@@ -184,6 +189,10 @@ fn a_ring_that_the_other_worker_does_not_empty_is_full_for_who_fills_it() {
     lab.turn(3);
     // A port with more than a burst to give does not get the last quarter; the end of what it had does.
     let passed = HANDOFF_PACKETS - HANDOFF_PACKETS / 4 + sent % BURST_PACKETS;
-    lab.assert_counted((sent as u64, 100), End::BeforeIngress, ((sent - passed) as u64, DropReason::HandoffFull));
+    lab.assert_counted(
+        (sent as u64, 100),
+        DeliveryEnd::BeforeIngress,
+        ((sent - passed) as u64, DropReason::HandoffFull),
+    );
     assert_eq!(lab.guest("eni-web").waiting(), passed);
 }

@@ -1,7 +1,7 @@
 //! Connections that begin anew between the same ports, in whatever state the last one was left (RFC 9293 §3.10.7).
 
 use super::*;
-use harness::frame::{Segment, TcpFlags};
+use harness::frame::{TcpFlags, TcpSegment};
 
 const SYN: u8 = TcpFlags::SYN;
 const ACK: u8 = TcpFlags::ACK;
@@ -22,7 +22,7 @@ fn world(is_checked: bool) -> World {
 fn send(world: &mut World, from: &str, flags: u8, numbers: (u32, u32)) -> Fate {
     let (packet, ports) = if from == "client" { (request(), (40_000, 80)) } else { (reply(), (80, 40_000)) };
     let (sequence, acknowledgment) = numbers;
-    world.send(from, &packet.segment(&Segment { sequence, acknowledgment, ..Segment::new(ports, flags) }))
+    world.send(from, &packet.segment(&TcpSegment { sequence, acknowledgment, ..TcpSegment::new(ports, flags) }))
 }
 
 /// Segments that have to get through, one after another.

@@ -62,7 +62,7 @@ fn a_session_names_the_generation_that_admitted_it() {
     assert_eq!(world.send("client", &request().tcp(40000, 80, TcpFlags::ACK)), delivered("web"));
     assert_eq!(generation(&world), Some(admitted));
     world.change(|desired| desired.settings.icmp_timeout_s = 29);
-    assert_eq!(generation(&world), Some(admitted), "a change that touches no judgement");
+    assert_eq!(generation(&world), Some(admitted), "a change that touches no decision");
 }
 
 #[test]

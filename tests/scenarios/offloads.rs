@@ -2,7 +2,7 @@
 
 use super::*;
 use harness::frame::TcpFlags;
-use vswitch_core::config::desired::{Port, TapPort};
+use vswitch_core::config::desired::{DesiredPort, TapPort};
 use vswitch_core::packet::offload::{Offload, PartialChecksum, Segmentation};
 
 const MSS: u16 = 1448;
@@ -14,7 +14,7 @@ fn long_request(data_bytes: usize) -> Ip {
 /// The port of an ENI becomes one of this MTU.
 fn narrow(world: &mut World, id: &str, mtu_bytes: u16) {
     let tap = TapPort { device: "eth0".into(), namespace: None, create_namespace: false, configure: false, mtu_bytes };
-    world.change_eni(id, |eni| eni.port = Some(Port::Tap(tap)));
+    world.change_eni(id, |eni| eni.port = Some(DesiredPort::Tap(tap)));
 }
 
 fn send(world: &mut World, packet: &Ip, offload: Offload) -> Fate {

@@ -49,10 +49,12 @@ fn world(shards: usize) -> World {
     world
 }
 
-fn admitting() -> Vec<Rule> {
+fn admitting() -> Vec<DesiredRule> {
     let all = |id: &str| accept_in(id, "0.0.0.0/0");
-    let service =
-        |rule: Rule| Rule { ports: vswitch_core::config::desired::Ports::Range(range(SERVICE, 60_000)), ..rule };
+    let service = |rule: DesiredRule| DesiredRule {
+        ports: vswitch_core::config::desired::Ports::Range(range(SERVICE, 60_000)),
+        ..rule
+    };
     vec![service(all("tcp").tcp(1)), service(all("udp").udp(1)), all("icmp").protocol(1)]
 }
 

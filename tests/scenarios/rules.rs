@@ -3,7 +3,7 @@
 use super::*;
 use harness::frame::TcpFlags;
 use harness::world::{accept_out, prefix_of, rule};
-use vswitch_core::config::desired::{PmtudExempt, Policy, PortList, PortRange, PrefixList};
+use vswitch_core::config::desired::{DesiredPortList, DesiredPrefixList, PmtudExempt, Policy, PortRange};
 use vswitch_core::packet::Marker;
 use vswitch_core::packet::verdict::{Stage, Verdict};
 
@@ -11,11 +11,11 @@ fn syn(port: u16) -> Ip {
     request().tcp(40000, port, TcpFlags::SYN)
 }
 
-fn drop_in(id: &str, remote: &str) -> Rule {
+fn drop_in(id: &str, remote: &str) -> DesiredRule {
     rule(id, Direction::Ingress, Policy::Drop, remote)
 }
 
-fn drop_out(id: &str, remote: &str) -> Rule {
+fn drop_out(id: &str, remote: &str) -> DesiredRule {
     rule(id, Direction::Egress, Policy::Drop, remote)
 }
 
@@ -42,7 +42,7 @@ fn a_drop_rule_is_told_from_the_default() {
 #[test]
 fn port_zero_is_covered_by_rules_without_ports_alone() {
     let mut world = World::new(lab());
-    let all_ports = Rule {
+    let all_ports = DesiredRule {
         ports: vswitch_core::config::desired::Ports::Range(PortRange::ALL),
         ..accept_in("tcp", "0.0.0.0/0").tcp(1)
     };
@@ -115,16 +115,16 @@ fn membership_of_a_group_object_counts_at_once() {
 fn prefix_lists_and_port_lists_count_as_they_are_now() {
     let mut world = World::new(lab());
     world.change(|desired| {
-        desired.prefix_lists.insert("pl-1".into(), PrefixList::default());
-        desired.port_lists.insert("prl-1".into(), PortList::default());
+        desired.prefix_lists.insert("pl-1".into(), DesiredPrefixList::default());
+        desired.port_lists.insert("prl-1".into(), DesiredPortList::default());
     });
     world.set_rules("sg-web", &[accept_in("listed", "pl-1").tcp_list("prl-1")]);
     let set = |world: &mut World, prefixes: &[&str], ports: &[u16]| {
         world.change(|desired| {
             let entries = prefixes.iter().map(|text| prefix_of(text)).collect();
-            desired.prefix_lists.insert("pl-1".into(), PrefixList { entries });
+            desired.prefix_lists.insert("pl-1".into(), DesiredPrefixList { entries });
             let entries = ports.iter().map(|&port| PortRange { first: port, last: port }).collect();
-            desired.port_lists.insert("prl-1".into(), PortList { entries });
+            desired.port_lists.insert("prl-1".into(), DesiredPortList { entries });
         });
     };
     assert_eq!(world.send("client", &syn(22)), refused("web", DropReason::DefaultDrop));
@@ -384,7 +384,7 @@ fn what_is_remembered_of_a_service_goes_with_the_rules() {
     let mut world = World::new(lab());
     let syn = |source, destination| request().tcp(source, destination, TcpFlags::SYN);
     for turn in 0..3 {
-        let open: &[Rule] = if turn == 1 { &[] } else { &[accept_in("http", "0.0.0.0/0").tcp(80)] };
+        let open: &[DesiredRule] = if turn == 1 { &[] } else { &[accept_in("http", "0.0.0.0/0").tcp(80)] };
         world.set_rules("sg-web", open);
         for source in 5000..5003 {
             let source = source + 10 * turn;
@@ -401,7 +401,7 @@ fn what_is_remembered_of_a_service_goes_with_the_rules() {
 fn nothing_is_remembered_of_a_service_where_source_ports_count() {
     let mut world = World::new(lab());
     let from = PortRange { first: 6000, last: 6001 };
-    world.set_rules("sg-web", &[Rule { source_ports: Some(from), ..accept_in("http", "0.0.0.0/0").tcp(80) }]);
+    world.set_rules("sg-web", &[DesiredRule { source_ports: Some(from), ..accept_in("http", "0.0.0.0/0").tcp(80) }]);
     for source in [6000, 6002, 6001, 5999] {
         let is_admitted = (from.first..=from.last).contains(&source);
         let fate = if is_admitted { delivered("web") } else { refused("web", DropReason::DefaultDrop) };

@@ -1,7 +1,7 @@
 //! What a connection's state says of its packets, and how long it is remembered, in each profile.
 
 use super::*;
-use harness::frame::{Segment, TcpFlags};
+use harness::frame::{TcpFlags, TcpSegment};
 use vswitch_core::config::desired::TimeoutProfile;
 
 /// Whether the web server would still have a session after so many seconds of silence.
@@ -57,28 +57,28 @@ fn only_a_syn_opens_a_session_where_connections_are_not_picked_up() {
 }
 
 /// Sends segments from the client (`true`) or the web server, each of which must pass.
-fn pass(world: &mut World, segments: &[(bool, Segment)]) {
+fn pass(world: &mut World, segments: &[(bool, TcpSegment)]) {
     for (from_client, segment) in segments {
         let fate = send(world, *from_client, segment);
         assert!(matches!(fate, Fate::Delivered(_)), "{fate:?}: {segment:?}");
     }
 }
 
-fn send(world: &mut World, from_client: bool, segment: &Segment) -> Fate {
-    let segment = if from_client { Segment { ports: (40000, 80), ..segment.clone() } } else { segment.clone() };
+fn send(world: &mut World, from_client: bool, segment: &TcpSegment) -> Fate {
+    let segment = if from_client { TcpSegment { ports: (40000, 80), ..segment.clone() } } else { segment.clone() };
     let (guest, packet) = if from_client { ("client", request()) } else { ("web", reply()) };
     world.send(guest, &packet.segment(&segment))
 }
 
 /// A segment of the web server's port to the client's; [`send`] turns it for the client.
-fn segment(flags: u8, sequence: u32, acknowledgment: u32) -> Segment {
-    Segment { sequence, acknowledgment, ..Segment::new((80, 40000), flags) }
+fn segment(flags: u8, sequence: u32, acknowledgment: u32) -> TcpSegment {
+    TcpSegment { sequence, acknowledgment, ..TcpSegment::new((80, 40000), flags) }
 }
 
-fn handshake(scale: Option<u8>) -> [(bool, Segment); 3] {
+fn handshake(scale: Option<u8>) -> [(bool, TcpSegment); 3] {
     [
-        (true, Segment { scale, ..segment(SYN, 999, 0) }),
-        (false, Segment { scale, ..segment(SYN | ACK, 4_999, 1000) }),
+        (true, TcpSegment { scale, ..segment(SYN, 999, 0) }),
+        (false, TcpSegment { scale, ..segment(SYN | ACK, 4_999, 1000) }),
         (true, segment(ACK, 1000, 5000)),
     ]
 }
@@ -178,11 +178,11 @@ fn keepalives_and_probes_of_a_closed_window_pass_the_check_after_hours() {
         world.wait_s(7200);
         pass(&mut world, &[(true, segment(ACK, 999, 5000)), (false, segment(ACK, 5000, 1000))]);
     }
-    pass(&mut world, &[(false, Segment { window: 0, ..segment(ACK, 5000, 1000) })]);
+    pass(&mut world, &[(false, TcpSegment { window: 0, ..segment(ACK, 5000, 1000) })]);
     for seconds in [1, 2, 4, 8, 16, 32, 64, 120, 120] {
         world.wait_s(seconds);
-        pass(&mut world, &[(true, Segment { length: 1, ..segment(ACK, 1000, 5000) })]);
-        pass(&mut world, &[(false, Segment { window: 0, ..segment(ACK, 5000, 1000) })]);
+        pass(&mut world, &[(true, TcpSegment { length: 1, ..segment(ACK, 1000, 5000) })]);
+        pass(&mut world, &[(false, TcpSegment { window: 0, ..segment(ACK, 5000, 1000) })]);
     }
     assert_eq!(state(&world), "established");
 }

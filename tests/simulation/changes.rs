@@ -3,7 +3,8 @@
 use harness::random::Random;
 use harness::world::{Build, accept_in, prefix_of};
 use vswitch_core::config::desired::{
-    Desired, Direction, Policy, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule, TimeoutProfile,
+    Desired, DesiredPortList, DesiredPrefixList, DesiredRule, Direction, Policy, PortRange, Ports, Protocol, Remote,
+    TimeoutProfile,
 };
 use vswitch_core::config::ids::EniId;
 
@@ -21,8 +22,8 @@ pub(crate) fn first_world() -> Desired {
         .closed_group("sg-other", "vpc-1", &[accept_in("r-1", "::/0")])
         .advanced_group("sg-strict", "vpc-1", &[])
         .advanced_group("sg-stricter", "vpc-1", &[]);
-    desired.prefix_lists.insert("pl-1".into(), PrefixList::default());
-    desired.port_lists.insert("prl-1".into(), PortList::default());
+    desired.prefix_lists.insert("pl-1".into(), DesiredPrefixList::default());
+    desired.port_lists.insert("prl-1".into(), DesiredPortList::default());
     for id in ENIS {
         desired = add_eni(desired, id);
     }
@@ -44,7 +45,7 @@ pub(crate) fn add_eni(desired: Desired, id: &str) -> Desired {
     desired
 }
 
-fn random_rule(random: &mut Random, number: usize, is_advanced: bool) -> Rule {
+fn random_rule(random: &mut Random, number: usize, is_advanced: bool) -> DesiredRule {
     let objects =
         ["0.0.0.0/0", "::/0", "10.0.0.0/24", "10.0.1.11/32", "fd00:0:0:1::/64", "pl-1", "sg-closed", "sg-open"];
     let choices = if is_advanced { 6 } else { objects.len() };
@@ -61,7 +62,7 @@ fn random_rule(random: &mut Random, number: usize, is_advanced: bool) -> Rule {
         5 => (Protocol::TCP, Ports::Range(PortRange { first: 1, last: port })),
         _ => (Protocol::GRE, Ports::Any),
     };
-    Rule {
+    DesiredRule {
         id: format!("r-{number}").as_str().into(),
         direction: if random.chance(55) { Direction::Ingress } else { Direction::Egress },
         policy: if random.chance(65) { Policy::Accept } else { Policy::Drop },
@@ -112,11 +113,11 @@ pub(crate) fn change_list(random: &mut Random, desired: &mut Desired) -> String 
     if random.chance(50) {
         let prefixes = ["10.0.0.10/32", "10.0.0.0/28", "10.0.1.0/24", "10.0.0.0/8"];
         let entries = (0..random.below(3)).map(|_| prefix_of(random.pick(&prefixes))).collect();
-        desired.prefix_lists.insert("pl-1".into(), PrefixList { entries });
+        desired.prefix_lists.insert("pl-1".into(), DesiredPrefixList { entries });
     } else {
         let ranges = [(1, 100), (53, 53), (80, 443), (443, 65535)];
         let entries = (0..random.below(3)).map(|_| random.pick(&ranges)).map(|(first, last)| PortRange { first, last });
-        desired.port_lists.insert("prl-1".into(), PortList { entries: entries.collect() });
+        desired.port_lists.insert("prl-1".into(), DesiredPortList { entries: entries.collect() });
     }
     format!("lists: {:?} {:?}", desired.prefix_lists, desired.port_lists)
 }

@@ -1,7 +1,7 @@
 //! Two ends as RFC 9293 has them, which crash, come back between the same ports and lose segments, through a switch that
 //! checks windows or does not: whatever happened before, a connection can be made, and carries data both ways.
 
-use harness::frame::{Ip, Segment, TcpFlags};
+use harness::frame::{Ip, TcpFlags, TcpSegment};
 use harness::random::Random;
 use harness::world::{Build, Fate, Refine, World, accept_in};
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ const RST: u8 = TcpFlags::RST;
 const WINDOW: u32 = 65_535;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
+enum EndpointState {
     Closed,
     Listen,
     SynSent,
@@ -27,80 +27,80 @@ enum State {
 
 /// One end of a connection (RFC 9293 §3.3.1): what it sends next, and what it expects.
 #[derive(Clone, Debug)]
-struct End {
+struct ConnectionEnd {
     is_client: bool,
-    state: State,
+    state: EndpointState,
     send_first: u32,
     send_next: u32,
     receive_next: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Sent {
+struct SentSegment {
     flags: u8,
     sequence: u32,
     acknowledgment: u32,
     length: u32,
 }
 
-impl End {
+impl ConnectionEnd {
     fn new(is_client: bool) -> Self {
-        let state = if is_client { State::Closed } else { State::Listen };
+        let state = if is_client { EndpointState::Closed } else { EndpointState::Listen };
         Self { is_client, state, send_first: 0, send_next: 0, receive_next: 0 }
     }
 
-    fn say(&self, flags: u8) -> Sent {
-        Sent { flags, sequence: self.send_next, acknowledgment: self.receive_next, length: 0 }
+    fn say(&self, flags: u8) -> SentSegment {
+        SentSegment { flags, sequence: self.send_next, acknowledgment: self.receive_next, length: 0 }
     }
 
-    fn connect(&mut self, random: &mut Random) -> Sent {
-        (self.state, self.send_first) = (State::SynSent, random.below(1 << 32) as u32);
+    fn connect(&mut self, random: &mut Random) -> SentSegment {
+        (self.state, self.send_first) = (EndpointState::SynSent, random.below(1 << 32) as u32);
         self.send_next = self.send_first.wrapping_add(1);
         self.repeat_syn()
     }
 
-    fn repeat_syn(&self) -> Sent {
-        Sent { flags: SYN, sequence: self.send_first, acknowledgment: 0, length: 0 }
+    fn repeat_syn(&self) -> SentSegment {
+        SentSegment { flags: SYN, sequence: self.send_first, acknowledgment: 0, length: 0 }
     }
 
-    fn send(&mut self, length: u32) -> Sent {
-        let sent = Sent { length, ..self.say(ACK) };
+    fn send(&mut self, length: u32) -> SentSegment {
+        let sent = SentSegment { length, ..self.say(ACK) };
         self.send_next = self.send_next.wrapping_add(length);
         sent
     }
 
-    fn close(&mut self) -> Sent {
+    fn close(&mut self) -> SentSegment {
         let sent = self.say(FIN | ACK);
-        (self.state, self.send_next) = (State::Closing, self.send_next.wrapping_add(1));
+        (self.state, self.send_next) = (EndpointState::Closing, self.send_next.wrapping_add(1));
         sent
     }
 
     /// RFC 9293 §3.10.7: what it makes of a segment, and what it answers.
-    fn hear(&mut self, sent: Sent, random: &mut Random) -> Option<Sent> {
+    fn hear(&mut self, sent: SentSegment, random: &mut Random) -> Option<SentSegment> {
         let has = |flag: u8| sent.flags & flag != 0;
         let reset = if has(ACK) {
-            Sent { flags: RST, sequence: sent.acknowledgment, acknowledgment: 0, length: 0 }
+            SentSegment { flags: RST, sequence: sent.acknowledgment, acknowledgment: 0, length: 0 }
         } else {
             let acknowledgment = sent.sequence.wrapping_add(sent.length + u32::from(has(SYN)));
-            Sent { flags: RST | ACK, sequence: 0, acknowledgment, length: 0 }
+            SentSegment { flags: RST | ACK, sequence: 0, acknowledgment, length: 0 }
         };
         match self.state {
-            State::Closed => (!has(RST)).then_some(reset),
-            State::Listen if has(RST) => None,
-            State::Listen if has(ACK) => Some(reset),
-            State::Listen if has(SYN) => {
+            EndpointState::Closed => (!has(RST)).then_some(reset),
+            EndpointState::Listen if has(RST) => None,
+            EndpointState::Listen if has(ACK) => Some(reset),
+            EndpointState::Listen if has(SYN) => {
                 self.send_first = random.below(1 << 32) as u32;
-                (self.state, self.send_next) = (State::SynReceived, self.send_first.wrapping_add(1));
+                (self.state, self.send_next) = (EndpointState::SynReceived, self.send_first.wrapping_add(1));
                 self.receive_next = sent.sequence.wrapping_add(1);
-                Some(Sent { sequence: self.send_first, ..self.say(SYN | ACK) })
+                Some(SentSegment { sequence: self.send_first, ..self.say(SYN | ACK) })
             }
-            State::Listen => None,
-            State::SynSent => self.hear_in_syn_sent(sent, reset),
+            EndpointState::Listen => None,
+            EndpointState::SynSent => self.hear_in_syn_sent(sent, reset),
             _ => self.hear_synchronized(sent, reset),
         }
     }
 
-    fn hear_in_syn_sent(&mut self, sent: Sent, reset: Sent) -> Option<Sent> {
+    fn hear_in_syn_sent(&mut self, sent: SentSegment, reset: SentSegment) -> Option<SentSegment> {
         let has = |flag: u8| sent.flags & flag != 0;
         let is_acceptable = has(ACK) && sent.acknowledgment == self.send_next;
         if has(ACK) && !is_acceptable {
@@ -108,7 +108,7 @@ impl End {
         }
         if has(RST) {
             if is_acceptable {
-                self.state = State::Closed;
+                self.state = EndpointState::Closed;
             }
             return None;
         }
@@ -116,27 +116,31 @@ impl End {
             return None;
         }
         self.receive_next = sent.sequence.wrapping_add(1);
-        self.state = if is_acceptable { State::Established } else { State::SynReceived };
-        Some(if is_acceptable { self.say(ACK) } else { Sent { sequence: self.send_first, ..self.say(SYN | ACK) } })
+        self.state = if is_acceptable { EndpointState::Established } else { EndpointState::SynReceived };
+        Some(if is_acceptable {
+            self.say(ACK)
+        } else {
+            SentSegment { sequence: self.send_first, ..self.say(SYN | ACK) }
+        })
     }
 
-    fn hear_synchronized(&mut self, sent: Sent, reset: Sent) -> Option<Sent> {
+    fn hear_synchronized(&mut self, sent: SentSegment, reset: SentSegment) -> Option<SentSegment> {
         let has = |flag: u8| sent.flags & flag != 0;
         let is_inside = sent.sequence.wrapping_sub(self.receive_next) <= WINDOW;
         if has(RST) {
             // RFC 5961 §3.2: at the very edge it counts, elsewhere it is asked for again.
             if sent.sequence == self.receive_next {
-                self.state = if self.is_client { State::Closed } else { State::Listen };
+                self.state = if self.is_client { EndpointState::Closed } else { EndpointState::Listen };
                 return None;
             }
             return is_inside.then(|| self.say(ACK));
         }
         if !is_inside
             && has(SYN)
-            && self.state == State::SynReceived
+            && self.state == EndpointState::SynReceived
             && sent.sequence.wrapping_add(1) == self.receive_next
         {
-            return Some(Sent { sequence: self.send_first, ..self.say(SYN | ACK) });
+            return Some(SentSegment { sequence: self.send_first, ..self.say(SYN | ACK) });
         }
         if !is_inside || has(SYN) {
             return Some(self.say(ACK));
@@ -144,26 +148,26 @@ impl End {
         if !has(ACK) {
             return None;
         }
-        if self.state == State::SynReceived {
+        if self.state == EndpointState::SynReceived {
             if sent.acknowledgment != self.send_next {
                 return Some(reset);
             }
-            self.state = State::Established;
+            self.state = EndpointState::Established;
         }
         if sent.sequence != self.receive_next {
             return Some(self.say(ACK));
         }
         self.receive_next = self.receive_next.wrapping_add(sent.length + u32::from(has(FIN)));
         if has(FIN) {
-            self.state = State::Closing;
+            self.state = EndpointState::Closing;
         }
         (sent.length > 0 || has(FIN)).then(|| self.say(ACK))
     }
 }
 
-struct Pair {
+struct EndpointPair {
     world: World,
-    ends: [End; 2],
+    ends: [ConnectionEnd; 2],
     random: Random,
     log: Vec<String>,
 }
@@ -182,22 +186,22 @@ fn world(random: &mut Random) -> World {
     World::with_shards(desired, 1 + random.below(2), 64)
 }
 
-impl Pair {
+impl EndpointPair {
     /// Whether a segment of one end gets through.
-    fn carry(&mut self, from: usize, sent: Sent) -> bool {
-        let Sent { flags, sequence, acknowledgment, length } = sent;
+    fn carry(&mut self, from: usize, sent: SentSegment) -> bool {
+        let SentSegment { flags, sequence, acknowledgment, length } = sent;
         let (guest, ends, ports) = match from {
             0 => ("client", ("10.0.0.20", "10.0.0.10"), (40_000, 80)),
             _ => ("server", ("10.0.0.10", "10.0.0.20"), (80, 40_000)),
         };
-        let segment = Segment { sequence, acknowledgment, length: length as usize, ..Segment::new(ports, flags) };
+        let segment = TcpSegment { sequence, acknowledgment, length: length as usize, ..TcpSegment::new(ports, flags) };
         let fate = self.world.send(guest, &Ip::new(ends.0, ends.1).segment(&segment));
         self.log.push(format!("{guest} {sent:?}: {fate:?}, {:?}", [self.ends[0].state, self.ends[1].state]));
         matches!(fate, Fate::Delivered(_))
     }
 
     /// A segment and all that follows from it, of which some may be lost.
-    fn exchange(&mut self, from: usize, sent: Sent, lost_percent: usize) {
+    fn exchange(&mut self, from: usize, sent: SentSegment, lost_percent: usize) {
         let mut under_way = VecDeque::from([(from, sent)]);
         for _ in 0..40 {
             let Some((from, sent)) = under_way.pop_front() else { return };
@@ -220,18 +224,18 @@ impl Pair {
             }
             3 => {
                 self.log.push(format!("end {who} crashes"));
-                self.ends[who] = End::new(who == 0);
+                self.ends[who] = ConnectionEnd::new(who == 0);
             }
             4 => self.world.wait_s([1, 3, 31, 200, 911][self.random.below(5)]),
-            5 if self.ends[who].state == State::Established => {
+            5 if self.ends[who].state == EndpointState::Established => {
                 let fin = self.ends[who].close();
                 self.exchange(who, fin, 25);
             }
-            6 if self.ends[0].state == State::SynSent => {
+            6 if self.ends[0].state == EndpointState::SynSent => {
                 let syn = self.ends[0].repeat_syn();
                 self.exchange(0, syn, 25);
             }
-            _ if self.ends[who].state == State::Established => {
+            _ if self.ends[who].state == EndpointState::Established => {
                 let length = 1 + self.random.below(1400) as u32;
                 let data = self.ends[who].send(length);
                 self.exchange(who, data, 25);
@@ -247,18 +251,18 @@ impl Pair {
         self.exchange(0, syn, 0);
         for _ in 0..6 {
             match self.ends[0].state {
-                State::SynSent => {
+                EndpointState::SynSent => {
                     let syn = self.ends[0].repeat_syn();
                     self.exchange(0, syn, 0);
                 }
-                State::Closed => {
+                EndpointState::Closed => {
                     let syn = self.ends[0].connect(&mut self.random);
                     self.exchange(0, syn, 0);
                 }
                 _ => break,
             }
         }
-        let is_up = self.ends.iter().all(|end| end.state == State::Established);
+        let is_up = self.ends.iter().all(|end| end.state == EndpointState::Established);
         is_up
             && [0, 1, 1, 0].into_iter().all(|from| {
                 let data = self.ends[from].send(1000);
@@ -274,7 +278,12 @@ fn a_connection_can_be_made_whatever_became_of_those_before() {
     crate::for_each_seed(|seed| {
         let mut random = Random::new(seed);
         let world = world(&mut random);
-        let mut pair = Pair { world, ends: [End::new(true), End::new(false)], random, log: Vec::new() };
+        let mut pair = EndpointPair {
+            world,
+            ends: [ConnectionEnd::new(true), ConnectionEnd::new(false)],
+            random,
+            log: Vec::new(),
+        };
         for _ in 0..3 {
             for _ in 0..pair.random.below(30) {
                 pair.live();

@@ -4,7 +4,7 @@ use crate::changes::{ENIS, add_eni, first_world};
 use harness::random::Random;
 use harness::world::{Build, accept_in, prefix_of};
 use std::net::IpAddr;
-use vswitch_core::config::desired::{Desired, Policy, Port, Timeouts, Vpc};
+use vswitch_core::config::desired::{Desired, DesiredPort, DesiredVpc, Policy, Timeouts};
 use vswitch_core::config::ids::{EniId, MacAddress, VpcId};
 
 /// A router for destinations outside the VPC, and two ENIs of a VPC with the addresses of `eni-a` and `eni-b`.
@@ -64,7 +64,7 @@ pub(crate) fn with_eni(desired: Desired, id: &str) -> Desired {
     desired
 }
 
-fn network<'a>(desired: &'a mut Desired, id: &str) -> &'a mut Vpc {
+fn network<'a>(desired: &'a mut Desired, id: &str) -> &'a mut DesiredVpc {
     desired.vpcs.get_mut(&VpcId::from(id)).expect("a known VPC")
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn change_eni(random: &mut Random, desired: &mut Desired) -> String {
         3 => eni.source_dest_check ^= true,
         // Most are attached at most times.
         _ => match desired.enis.values_mut().find(|eni| eni.port.is_none()) {
-            Some(eni) => eni.port = Some(Port::Memory),
+            Some(eni) => eni.port = Some(DesiredPort::Memory),
             None => desired.enis.values_mut().filter(|other| other.mac == mac_of(id)).for_each(|eni| eni.port = None),
         },
     }

@@ -5,11 +5,11 @@ use crate::changes::{ENIS, add_eni, change_list, change_membership, change_rules
 use crate::conversation::{PORTS, SOURCE_PORTS, follow_up};
 use harness::frame::TcpFlags;
 use harness::message::{Content, Message};
-use harness::oracle::{Gathered, Oracle, Place};
+use harness::oracle::{EvaluationPlace, Gathered, Oracle};
 use harness::random::Random;
 use harness::world::{World, prefix_of};
 use std::collections::VecDeque;
-use vswitch_core::config::desired::{Desired, Direction, Port, Timeouts};
+use vswitch_core::config::desired::{Desired, DesiredPort, Direction, Timeouts};
 use vswitch_core::config::ids::EniId;
 use vswitch_core::config::protocol::PacketDescription;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
@@ -23,7 +23,7 @@ fn every_packet_meets_the_fate_that_the_oracle_gives_it() {
     crate::until(
         |tally: &Tally| tally.packets >= crate::wanted("SLUICE_SIMULATION_PACKETS"),
         &mut tally,
-        |seed, tally| Simulation::new(seed, 12).run(tally),
+        |seed, tally| ShardSimulation::new(seed, 12).run(tally),
     );
     println!("{tally:?}");
 }
@@ -35,7 +35,7 @@ fn no_packet_is_forwarded_by_a_revoked_rule() {
     crate::until(
         |tally: &Tally| tally.changes >= crate::wanted("SLUICE_SIMULATION_CHANGES"),
         &mut tally,
-        |seed, tally| Simulation::new(seed, 50).run(tally),
+        |seed, tally| ShardSimulation::new(seed, 50).run(tally),
     );
     println!("{tally:?}");
     assert!(tally.refused_sessions > tally.changes / 1000, "changes must have ended sessions");
@@ -53,7 +53,7 @@ struct Tally {
     forwarded_by_revoked: u64,
 }
 
-struct Simulation {
+struct ShardSimulation {
     seed: u64,
     random: Random,
     /// How many of a hundred steps are changes.
@@ -68,7 +68,7 @@ struct Simulation {
     log: VecDeque<String>,
 }
 
-impl Simulation {
+impl ShardSimulation {
     fn new(seed: u64, changes_percent: usize) -> Self {
         Self {
             seed,
@@ -214,14 +214,14 @@ impl Simulation {
     fn gather(&mut self, eni: &EniId, message: &Message) -> Gathered {
         let revision = self.world.snapshot.revision(self.world.index(eni.as_str())).expect("it is there");
         let (desired, now_s) = (&self.world.desired, self.now_s);
-        self.oracle.gather(Place { desired, eni, direction: Direction::Egress, revision, now_s }, message, 0)
+        self.oracle.gather(EvaluationPlace { desired, eni, direction: Direction::Egress, revision, now_s }, message, 0)
     }
 
     fn expect(&mut self, eni: &EniId, direction: Direction, message: &Message) -> bool {
         let index = self.world.index(eni.as_str());
         let revision = self.world.snapshot.revision(index).expect("it is there");
-        let place = Place { desired: &self.world.desired, eni, direction, revision, now_s: self.now_s };
-        self.oracle.judge(place, message)
+        let place = EvaluationPlace { desired: &self.world.desired, eni, direction, revision, now_s: self.now_s };
+        self.oracle.evaluate(place, message)
     }
 
     fn explain(&self, from: &EniId, message: &Message) -> Option<Verdict> {
@@ -333,7 +333,7 @@ fn change_eni(random: &mut Random, desired: &mut Desired, oracle: &mut Oracle) -
             }
         }
         _ => {
-            eni.port = if eni.port.is_some() { None } else { Some(Port::Memory) };
+            eni.port = if eni.port.is_some() { None } else { Some(DesiredPort::Memory) };
             oracle.forget(&id.into());
         }
     }

@@ -17,7 +17,7 @@ const STEPS: usize = 500;
 
 #[test]
 fn sessions_in_one_record_behave_as_two() {
-    crate::for_each_seed(|seed| Pair::new(seed).run());
+    crate::for_each_seed(|seed| PathPair::new(seed).run());
 }
 
 /// Whether each of the two has the fast path: most have it together and not apart, some neither, and some both.
@@ -29,7 +29,7 @@ const fn fast_paths(seed: u64) -> [bool; 2] {
     }
 }
 
-struct Pair {
+struct PathPair {
     seed: u64,
     random: Random,
     /// Packets go all the way at once.
@@ -39,7 +39,7 @@ struct Pair {
     recent: Vec<Message>,
 }
 
-impl Pair {
+impl PathPair {
     fn new(seed: u64) -> Self {
         let world = |fast_path| {
             let mut desired = first_world();

@@ -5,13 +5,13 @@
 
 use harness::frame::Ip;
 use harness::message::{Content, Message};
-use harness::oracle::{Gathered, Oracle, Place};
+use harness::oracle::{EvaluationPlace, Gathered, Oracle};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use vswitch::switch::placement::Placement;
 use vswitch_core::compile::Compiler;
-use vswitch_core::config::desired::{Desired, Direction, Eni, VSwitch};
+use vswitch_core::config::desired::{Desired, DesiredEni, DesiredVswitch, Direction};
 use vswitch_core::config::ids::{EniId, MacAddress, VpcId};
 use vswitch_core::config::limits::{BURST_PACKETS, HANDOFF_PACKETS};
 use vswitch_core::config::refusal::Refusal;
@@ -326,7 +326,7 @@ impl Twin {
         count
     }
 
-    /// Counts a packet that was judged, or not even that, and goes nowhere.
+    /// Counts a packet that was evaluated, or not even that, and goes nowhere.
     fn refuse(&mut self, eni: &EniId, direction: Direction, name: &str) {
         self.refused += 1;
         self.drop(eni, direction, name);
@@ -342,8 +342,13 @@ impl Twin {
             }
         };
         if !has_waited {
-            let place =
-                Place { desired: &self.desired, eni: id, direction: Direction::Egress, revision: 0, now_s: self.now_s };
+            let place = EvaluationPlace {
+                desired: &self.desired,
+                eni: id,
+                direction: Direction::Egress,
+                revision: 0,
+                now_s: self.now_s,
+            };
             match self.oracle.gather(place, &parcel.message, frame.serial) {
                 Gathered::Pass => {}
                 Gathered::Wait => return self.waiting.insert(frame.serial, frame).and(None),
@@ -353,7 +358,7 @@ impl Twin {
                 }
             }
         }
-        if !self.judge(id, Direction::Egress, &parcel.message) {
+        if !self.evaluate(id, Direction::Egress, &parcel.message) {
             self.refuse(id, Direction::Egress, REFUSED);
             return None;
         }
@@ -418,7 +423,7 @@ impl Twin {
         if eni.source_dest_check && !owns(eni, parcel.message.destination) {
             return self.refuse(to, Direction::Ingress, DropReason::DestinationNotOwned.name());
         }
-        if !self.judge(to, Direction::Ingress, &parcel.message) {
+        if !self.evaluate(to, Direction::Ingress, &parcel.message) {
             return self.refuse(to, Direction::Ingress, REFUSED);
         }
         let bytes = self.frame_to(to, &parcel);
@@ -442,10 +447,11 @@ impl Twin {
         }
     }
 
-    fn judge(&mut self, eni: &EniId, direction: Direction, message: &Message) -> bool {
+    fn evaluate(&mut self, eni: &EniId, direction: Direction, message: &Message) -> bool {
         let index = self.compiler.eni_index(eni).expect("it is there");
         let revision = self.compiler.snapshot().revision(index).expect("it is there");
-        self.oracle.judge(Place { desired: &self.desired, eni, direction, revision, now_s: self.now_s }, message)
+        self.oracle
+            .evaluate(EvaluationPlace { desired: &self.desired, eni, direction, revision, now_s: self.now_s }, message)
     }
 
     fn frame_to(&self, to: &EniId, parcel: &Parcel) -> Vec<u8> {
@@ -463,12 +469,12 @@ impl Twin {
         *self.met.entry(name.into()).or_default() += 1;
     }
 
-    fn network(&self, eni: &Eni) -> &VpcId {
+    fn network(&self, eni: &DesiredEni) -> &VpcId {
         &self.desired.vswitches[&eni.vswitch].vpc
     }
 
-    fn is_gateway(&self, eni: &Eni, address: IpAddr) -> bool {
-        let is_one = |vswitch: &VSwitch| {
+    fn is_gateway(&self, eni: &DesiredEni, address: IpAddr) -> bool {
+        let is_one = |vswitch: &DesiredVswitch| {
             vswitch.ipv4_gateway.map(IpAddr::V4) == Some(address)
                 || vswitch.ipv6_gateway.map(IpAddr::V6) == Some(address)
         };
@@ -476,7 +482,7 @@ impl Twin {
     }
 
     /// Where the VPC of `eni` sends what is for this address.
-    fn next(&self, eni: &Eni, destination: IpAddr) -> Option<EniId> {
+    fn next(&self, eni: &DesiredEni, destination: IpAddr) -> Option<EniId> {
         let vpc = self.network(eni);
         let mut enis = self.desired.enis.iter().filter(|(_, other)| self.network(other) == vpc);
         if let Some((owner, _)) = enis.find(|(_, other)| owns(other, destination)) {
@@ -496,6 +502,6 @@ pub(crate) fn frame_of(packet: Ip, (source, destination): (MacAddress, MacAddres
     frame
 }
 
-fn owns(eni: &Eni, address: IpAddr) -> bool {
+fn owns(eni: &DesiredEni, address: IpAddr) -> bool {
     eni.addresses.iter().any(|prefix: &IpNet| prefix.contains(&address))
 }

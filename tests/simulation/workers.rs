@@ -24,10 +24,10 @@ use vswitch::port::memory::MemoryHub;
 use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
 use vswitch::worker::driver::{WorkerDriver, WorkerEndpoint};
-use vswitch_core::config::desired::{Desired, Vpc};
+use vswitch_core::config::desired::{Desired, DesiredVpc};
 use vswitch_core::config::ids::{EniId, MacAddress};
 use vswitch_core::config::limits::HANDOFF_PACKETS;
-use vswitch_core::config::protocol::{Delta, DirectionStats, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::protocol::{Delta, DirectionStats, RequestBody, SwitchReplyBody, SwitchRequest, VERSION};
 use vswitch_core::hw::time::Time;
 use vswitch_core::packet::verdict::DropReason;
 
@@ -41,14 +41,14 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 fn what_comes_out_of_one_or_two_workers_is_what_the_oracle_foretells() {
     let mut met: BTreeMap<String, u64> = BTreeMap::new();
     crate::for_each_seed(|seed| {
-        for (fate, count) in Simulation::new(seed).run() {
+        for (fate, count) in WorkerSimulation::new(seed).run() {
             *met.entry(fate).or_default() += count;
         }
     });
     println!("{met:#?}");
 }
 
-struct Simulation {
+struct WorkerSimulation {
     switch: Switch,
     floor: Floor,
 }
@@ -70,7 +70,7 @@ struct Floor {
     log: VecDeque<String>,
 }
 
-impl Simulation {
+impl WorkerSimulation {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let count = if random.chance(70) { 2 } else { 1 };
@@ -222,7 +222,7 @@ impl Simulation {
         self.floor.note(format!("{workers} workers from here on"));
         self.floor.twin.resize(workers, self.floor.now.as_ns() / NS_PER_SECOND);
         let reply = self.request(RequestBody::Regroup { workers, lanes: None });
-        if !matches!(&reply, ReplyBody::Regrouped(resized) if resized.workers == workers) {
+        if !matches!(&reply, SwitchReplyBody::Regrouped(resized) if resized.workers == workers) {
             self.floor.fail(&format!("{workers} workers: {reply:?}"));
         }
         self.floor.free_buffers = pool_size(workers).total();
@@ -237,8 +237,8 @@ impl Simulation {
         RequestBody::Apply { base: self.switch.generation(), generation, delta }
     }
 
-    fn request(&mut self, body: RequestBody) -> ReplyBody {
-        self.switch.answer(Request { version: VERSION, id: 1, body }, &mut self.floor).body
+    fn request(&mut self, body: RequestBody) -> SwitchReplyBody {
+        self.switch.answer(SwitchRequest { version: VERSION, id: 1, body }, &mut self.floor).body
     }
 
     /// Asks for a state that cannot be.
@@ -249,7 +249,7 @@ impl Simulation {
         let generation = self.switch.generation();
         let body = self.request_of(&desired, generation + 1);
         let reply = self.request(body);
-        if !matches!(reply, ReplyBody::Refused { .. }) || self.switch.generation() != generation {
+        if !matches!(reply, SwitchReplyBody::Refused { .. }) || self.switch.generation() != generation {
             self.floor.fail(&format!("an impossible state was answered with {reply:?}"));
         }
     }
@@ -264,7 +264,7 @@ impl Simulation {
         self.floor.is_changing = true;
         let reply = self.request(body);
         self.floor.is_changing = false;
-        if !matches!(&reply, ReplyBody::Applied(applied) if applied.generation == generation) {
+        if !matches!(&reply, SwitchReplyBody::Applied(applied) if applied.generation == generation) {
             self.floor.fail(&format!("the change was answered with {reply:?}"));
         }
         self.floor.note(format!("generation {generation} is acknowledged"));
@@ -398,12 +398,12 @@ impl Floor {
         self.serial += 1;
         let spoofs = self.random.chance(1);
         let mac = if spoofs { MacAddress([2, 0, 0, 0, 9, 9]) } else { mac_of(from) };
-        let bytes = frame_of(message.packet(), (mac, Vpc::default_gateway_mac()), self.serial);
+        let bytes = frame_of(message.packet(), (mac, DesiredVpc::default_gateway_mac()), self.serial);
         let (bytes, content) = match self.random.below(300) {
             0 => (bytes[..10].to_vec(), FrameContent::Broken(DropReason::FrameTruncated)),
             1 => (tagged(&bytes, 7), FrameContent::Broken(DropReason::VlanTagged)),
             2 => {
-                let unknown = ethernet(mac, Vpc::default_gateway_mac(), 0x88cc, &[0; 50]);
+                let unknown = ethernet(mac, DesiredVpc::default_gateway_mac(), 0x88cc, &[0; 50]);
                 (unknown, FrameContent::Broken(DropReason::EtherTypeUnknown))
             }
             _ => (bytes, FrameContent::Message(message.clone())),

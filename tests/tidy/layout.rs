@@ -1,6 +1,6 @@
 //! The layers of each package, and its words: what once was put in order stays so.
 
-use super::{Source, assert_none, code, has_word, lines_where, read, sources};
+use super::{SourceFile, assert_none, code, has_word, lines_where, read, sources};
 use std::collections::{BTreeMap, BTreeSet};
 
 const CORE: &str = "vswitch/core/src/";
@@ -107,7 +107,7 @@ const RETIRED_IN_CONTROL: [&str; 15] = [
 
 /// The modules of a package by their paths, each with its code.
 fn modules(package: &Package) -> BTreeMap<Vec<String>, String> {
-    let module = |source: Source| {
+    let module = |source: SourceFile| {
         let path = source.path.strip_prefix(package.sources)?.strip_suffix(".rs")?.to_owned();
         let mut path: Vec<String> = path.split('/').map(Into::into).collect();
         path.pop_if(|last| last == "mod" || last == "lib");
@@ -258,7 +258,7 @@ fn retired_words_stay_retired() {
         [(CORE, &RETIRED), ("vswitch/src/", &RETIRED_IN_THE_SHELL), ("control/src/", &RETIRED_IN_CONTROL)];
     let mut found = Vec::new();
     for (sources_of, retired) in held {
-        let own: Vec<Source> = sources().into_iter().filter(|source| source.path.starts_with(sources_of)).collect();
+        let own: Vec<SourceFile> = sources().into_iter().filter(|source| source.path.starts_with(sources_of)).collect();
         found.extend(lines_where(&own, |_, line| {
             let code = code(line);
             let defines = ["struct ", "enum ", "trait ", "type "].iter().any(|keyword| code.contains(keyword));
@@ -266,6 +266,61 @@ fn retired_words_stay_retired() {
         }));
     }
     assert_none("docs/glossary.md has the word", &found);
+}
+
+/// The types that a file defines, by name and line: those of a macro that describes structures, too.
+fn types(text: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    let mut is_described = false;
+    for (number, line) in text.lines().enumerate() {
+        let code = code(line);
+        is_described = (is_described || code.ends_with("! {") && !code.starts_with(' ')) && code != "}";
+        let words: Vec<&str> =
+            code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect();
+        // An indented `type` belongs to a trait.
+        let is_keyword = |word: &&str| match *word {
+            "struct" | "enum" | "trait" => true,
+            "type" => !code.starts_with(' '),
+            _ => false,
+        };
+        let keyword = words.iter().position(is_keyword);
+        let is_definition = keyword.is_some_and(|place| {
+            words[..place].iter().all(|word| ["pub", "in", "crate", "super", "self", "unsafe"].contains(word))
+                || words[0] == "pub"
+        });
+        let name = match keyword {
+            Some(place) if is_definition => words.get(place + 1).copied(),
+            _ if is_described => code.strip_prefix("    ").and_then(|rest| rest.strip_suffix(" {")),
+            _ => None,
+        };
+        let is_name = |name: &&str| {
+            name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_alphanumeric() || c == '_')
+        };
+        found.extend(name.filter(is_name).map(|name| (name.to_owned(), number + 1)));
+    }
+    found
+}
+
+#[test]
+fn types_are_found() {
+    let text = "pub(in crate::a) struct A;\ntype B = u8;\nimpl T for A {\n    type C = u8;\n    fn f(d: D) {\n        \
+                enum E {}\n    }\n}\nvocabulary! {\n    /// A word.\n    F {\n        g: H,\n    }\n}\n";
+    let names: Vec<String> = types(text).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["A", "B", "E", "F"]);
+}
+
+#[test]
+fn the_name_of_a_type_is_unique_in_the_workspace() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources() {
+        for (name, line) in types(&source.text) {
+            places.entry(name).or_default().push(format!("{}:{line}", source.path));
+        }
+    }
+    assert!(places.len() > 500, "types look different by now");
+    let shared = places.into_iter().filter(|(_, places)| places.len() > 1);
+    let shared: Vec<String> = shared.map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
+    assert_none("one name, one type: docs/glossary.md", &shared);
 }
 
 #[test]
@@ -277,7 +332,7 @@ fn the_gate_of_the_fast_path_names_every_stage_and_every_field_of_a_rule() {
     };
     let stages = body(&text("packet/verdict.rs"), "pub enum Stage {\n");
     let stages = stages.lines().filter_map(|line| line.trim().strip_suffix(',').map(|name| format!("Stage::{name}")));
-    let fields = body(&text("config/desired.rs"), "pub struct Rule {\n");
+    let fields = body(&text("config/desired.rs"), "pub struct DesiredRule {\n");
     let fields = fields
         .lines()
         .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next().map(|name| format!("{name}: _")));

@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vswitch_core::config::limits::WORKERS_MAX;
-use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, VERSION};
+use vswitch_core::config::protocol::{self, SwitchReply, SwitchReplyBody, SwitchRequest, VERSION};
 use vswitch_core::config::refusal::Refusal;
 use vswitch_core::conntrack::table::LAYOUT_VERSION;
 
@@ -172,7 +172,7 @@ impl ControlLoop {
 }
 
 fn answer(switch: &mut Switch, line: &[u8], driver: &mut dyn WorkerDriver) -> Vec<u8> {
-    let reply = match protocol::read::<Request>(line) {
+    let reply = match protocol::read::<SwitchRequest>(line) {
         Ok(request) => switch.answer(request, driver),
         Err(refusal) => refused(refusal),
     };
@@ -181,9 +181,9 @@ fn answer(switch: &mut Switch, line: &[u8], driver: &mut dyn WorkerDriver) -> Ve
         return line;
     }
     let text = "the reply would be too long; ask for less at once";
-    protocol::write(&Reply { id: reply.id, ..refused(Refusal::new("limit", "", text)) })
+    protocol::write(&SwitchReply { id: reply.id, ..refused(Refusal::new("limit", "", text)) })
 }
 
-fn refused(refusal: Refusal) -> Reply {
-    Reply { version: VERSION, id: 0, body: ReplyBody::Refused { refusals: vec![refusal] } }
+fn refused(refusal: Refusal) -> SwitchReply {
+    SwitchReply { version: VERSION, id: 0, body: SwitchReplyBody::Refused { refusals: vec![refusal] } }
 }

@@ -5,16 +5,16 @@
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod running;
 
-use running::{Client, Running};
+use running::{RunningSwitch, TestClient};
 use std::time::Duration;
 use vswitch_core::config::desired::Desired;
-use vswitch_core::config::protocol::{ReplyBody, RequestBody};
+use vswitch_core::config::protocol::{RequestBody, SwitchReplyBody};
 
 const PORTS: usize = 100;
 
 /// Turns and sleeps of all workers so far.
-fn counts(client: &mut Client) -> Vec<(u64, u64)> {
-    let ReplyBody::Status(status) = client.ask(RequestBody::Status) else { panic!("no status") };
+fn counts(client: &mut TestClient) -> Vec<(u64, u64)> {
+    let SwitchReplyBody::Status(status) = client.ask(RequestBody::Status) else { panic!("no status") };
     status.workers.iter().map(|worker| (worker.turns_busy + worker.turns_idle, worker.sleeps)).collect()
 }
 
@@ -42,11 +42,11 @@ fn an_idle_switch_with_many_ports_sleeps() {
     if !rustix::process::geteuid().is_root() || !std::path::Path::new("/dev/net/tun").exists() {
         return eprintln!("SKIPPED: this needs root and /dev/net/tun");
     }
-    let mut running = Running::start(2);
+    let mut running = RunningSwitch::start(2);
     let namespace = format!("sluice-idle-{}", std::process::id());
     let replace = RequestBody::Replace { generation: 1, desired: desired(&namespace) };
     let started = std::time::Instant::now();
-    let ReplyBody::Applied(applied) = running.connect().ask(replace) else { panic!() };
+    let SwitchReplyBody::Applied(applied) = running.connect().ask(replace) else { panic!() };
     println!("{PORTS} ports opened in {:?}", started.elapsed());
     assert!(applied.ports_down.is_empty(), "{applied:?}");
     // The kernel greets its new devices for a while; after that, a worker wakes once a second to sweep.

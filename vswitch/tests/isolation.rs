@@ -10,7 +10,7 @@ mod frames;
 mod running;
 
 use frames::{ETHER_TYPES, frames, ipv4, packet_of};
-use running::{Client, Running};
+use running::{RunningSwitch, TestClient};
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -27,8 +27,8 @@ use vswitch::port::{Port, isolation};
 use vswitch_core::config::desired::{self, Desired};
 use vswitch_core::config::ids::{EniId, MacAddress};
 use vswitch_core::config::protocol::PortStatus;
-use vswitch_core::config::protocol::ReplyBody;
 use vswitch_core::config::protocol::RequestBody;
+use vswitch_core::config::protocol::SwitchReplyBody;
 use vswitch_core::packet::Packet;
 use vswitch_core::packet::verdict::Verdict;
 
@@ -37,12 +37,12 @@ const QUIET: Duration = Duration::from_millis(300);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A hosting namespace with `port0`, and a guest's with the other end, `eth0`. Both have addresses in 10.9.9.0/24.
-struct Place {
+struct IsolationNamespaces {
     host: String,
     guest: String,
 }
 
-impl Place {
+impl IsolationNamespaces {
     fn new(test: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: {test} needs root");
@@ -90,7 +90,7 @@ impl Place {
     }
 
     fn spec(&self) -> PortSpec {
-        PortSpec { port: desired::Port::Packet(self.interface()), mac: MacAddress::default(), interface: None }
+        PortSpec { port: desired::DesiredPort::Packet(self.interface()), mac: MacAddress::default(), interface: None }
     }
 
     /// An ENI on the interface, from which nothing is let out.
@@ -150,7 +150,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for IsolationNamespaces {
     fn drop(&mut self) {
         for name in [&self.host, &self.guest] {
             let _ = namespace::remove_if_made(name, &RunDir::default());
@@ -179,7 +179,7 @@ impl Witness {
             Ok(socket_with(AddressFamily::PACKET, SocketType::RAW, flags, protocol)?)
         };
         let sockets = namespace::within(name, || ETHER_TYPES.iter().map(open).collect()).unwrap();
-        Self { place: name.into(), sockets, packets_before: Place::packets_in(name) }
+        Self { place: name.into(), sockets, packets_before: IsolationNamespaces::packets_in(name) }
     }
 
     /// Frames that came so far, and IP packets that the stack counted.
@@ -189,23 +189,23 @@ impl Witness {
             .sockets
             .iter()
             .map(|socket| std::iter::from_fn(|| recv(socket, &mut room[..], RecvFlags::DONTWAIT).ok()).count());
-        (frames.sum(), Place::packets_in(&self.place) - self.packets_before)
+        (frames.sum(), IsolationNamespaces::packets_in(&self.place) - self.packets_before)
     }
 }
 
-struct Plane {
-    running: Running,
-    client: Client,
+struct IsolationPlane {
+    running: RunningSwitch,
+    client: TestClient,
     generation: u64,
 }
 
-impl Plane {
+impl IsolationPlane {
     fn start(interface_io: InterfaceIo) -> Self {
         Self::with(PortFactory { interface_io, ..PortFactory::default() })
     }
 
     fn with(ports: PortFactory) -> Self {
-        let running = Running::start_with(1, ports);
+        let running = RunningSwitch::start_with(1, ports);
         let client = running.connect();
         Self { running, client, generation: 0 }
     }
@@ -213,12 +213,12 @@ impl Plane {
     fn apply(&mut self, desired: Desired) {
         self.generation += 1;
         let reply = self.client.ask(RequestBody::Replace { generation: self.generation, desired });
-        assert!(matches!(reply, ReplyBody::Applied(_)), "{reply:?}");
+        assert!(matches!(reply, SwitchReplyBody::Applied(_)), "{reply:?}");
     }
 
     fn port(&mut self) -> PortStatus {
         match self.client.ask(RequestBody::Ports) {
-            ReplyBody::Ports { mut ports } => ports.remove(0),
+            SwitchReplyBody::Ports { mut ports } => ports.remove(0),
             other => panic!("{other:?}"),
         }
     }
@@ -238,7 +238,7 @@ impl Plane {
     /// Frames of the guest that the switch dropped.
     fn drops(&mut self) -> u64 {
         match self.client.ask(RequestBody::Stats { eni: Some("eni-1".into()) }) {
-            ReplyBody::Stats { enis } => enis[0].egress.drops.values().sum(),
+            SwitchReplyBody::Stats { enis } => enis[0].egress.drops.values().sum(),
             other => panic!("{other:?}"),
         }
     }
@@ -248,7 +248,7 @@ impl Plane {
 fn with_other_eni(desired: &Desired) -> Desired {
     let mut desired = desired.clone();
     let eni = desired.enis.remove(&EniId::from("eni-1")).unwrap();
-    desired.enis.insert("eni-2".into(), desired::Eni { port: None, ..eni });
+    desired.enis.insert("eni-2".into(), desired::DesiredEni { port: None, ..eni });
     desired
 }
 
@@ -261,8 +261,8 @@ fn without_enis(desired: &Desired) -> Desired {
 #[test]
 fn no_frame_of_a_guest_reaches_the_kernel_that_hosts_its_port() {
     for (name, interface_io) in [("in", InterfaceIo::Packet), ("xin", InterfaceIo::Xdp)] {
-        let Some(place) = Place::new(&format!("isolate-{name}")) else { return };
-        let mut plane = Plane::start(interface_io);
+        let Some(place) = IsolationNamespaces::new(&format!("isolate-{name}")) else { return };
+        let mut plane = IsolationPlane::start(interface_io);
         plane.apply(place.desired());
         plane.wait_for_port(true);
         let witness = Witness::new(&place.host);
@@ -295,8 +295,8 @@ fn no_frame_of_a_guest_reaches_the_kernel_that_hosts_its_port() {
 #[test]
 fn what_the_hosting_kernel_sends_does_not_reach_the_guest() {
     for (name, interface_io) in [("out", InterfaceIo::Packet), ("xout", InterfaceIo::Xdp)] {
-        let Some(place) = Place::new(&format!("isolate-{name}")) else { return };
-        let mut plane = Plane::start(interface_io);
+        let Some(place) = IsolationNamespaces::new(&format!("isolate-{name}")) else { return };
+        let mut plane = IsolationPlane::start(interface_io);
         plane.apply(place.desired());
         plane.wait_for_port(true);
         let send = || {
@@ -329,7 +329,7 @@ fn what_the_hosting_kernel_sends_does_not_reach_the_guest() {
 /// A bridge takes frames of its members before any protocol does, and answers for addresses of its own.
 #[test]
 fn a_bridge_that_the_interface_is_in_gets_nothing_either() {
-    let Some(place) = Place::new("isolate-bridge") else { return };
+    let Some(place) = IsolationNamespaces::new("isolate-bridge") else { return };
     for command in [
         "ip link add br0 type bridge",
         "ip link set br0 up",
@@ -340,7 +340,7 @@ fn a_bridge_that_the_interface_is_in_gets_nothing_either() {
     ] {
         place.in_host(command);
     }
-    let mut plane = Plane::start(InterfaceIo::Packet);
+    let mut plane = IsolationPlane::start(InterfaceIo::Packet);
     plane.apply(place.desired());
     plane.wait_for_port(true);
     let witness = Witness::new(&place.host);
@@ -354,7 +354,7 @@ fn a_bridge_that_the_interface_is_in_gets_nothing_either() {
 #[test]
 fn a_killed_process_leaves_the_kernel_shut_out_and_the_next_one_takes_over() {
     for interface_io in [InterfaceIo::Packet, InterfaceIo::Xdp] {
-        let Some(place) = Place::new("isolate-kill") else { return };
+        let Some(place) = IsolationNamespaces::new("isolate-kill") else { return };
         let factory = PortFactory { interface_io, ..PortFactory::default() };
         for _ in 0..2 {
             drop(factory.open(&EniId::from("eni-1"), &place.spec()).unwrap());
@@ -363,7 +363,7 @@ fn a_killed_process_leaves_the_kernel_shut_out_and_the_next_one_takes_over() {
             std::thread::sleep(QUIET);
             assert_eq!(witness.seen(), (0, 0), "{interface_io:?}");
         }
-        let mut plane = Plane::start(interface_io);
+        let mut plane = IsolationPlane::start(interface_io);
         plane.apply(place.desired());
         plane.wait_for_port(true);
         plane.apply(without_enis(&place.desired()));
@@ -375,7 +375,7 @@ fn a_killed_process_leaves_the_kernel_shut_out_and_the_next_one_takes_over() {
 /// Whether its ENI is still there when the next process starts or not: in the end the interface is the kernel's again.
 #[test]
 fn what_a_killed_process_left_is_given_back_when_its_eni_is_gone() {
-    let Some(place) = Place::new("isolate-left") else { return };
+    let Some(place) = IsolationNamespaces::new("isolate-left") else { return };
     let folder = tempfile::tempdir().unwrap();
     let run_dir = folder.path().join("interfaces");
     let ports =
@@ -385,7 +385,7 @@ fn what_a_killed_process_left_is_given_back_when_its_eni_is_gone() {
     assert_eq!(std::fs::read_dir(&run_dir).unwrap().count(), 1);
     for is_there_first in [true, false] {
         drop(ports.open(&EniId::from("eni-1"), &place.spec()).unwrap());
-        let mut plane = Plane::with(ports.clone());
+        let mut plane = IsolationPlane::with(ports.clone());
         if is_there_first {
             plane.apply(place.desired());
             plane.wait_for_port(true);
@@ -403,13 +403,13 @@ fn what_a_killed_process_left_is_given_back_when_its_eni_is_gone() {
 #[test]
 fn a_stop_and_a_state_without_enis_leave_the_kernel_shut_out() {
     for interface_io in [InterfaceIo::Packet, InterfaceIo::Xdp] {
-        let Some(place) = Place::new("isolate-stop") else { return };
+        let Some(place) = IsolationNamespaces::new("isolate-stop") else { return };
         let folder = tempfile::tempdir().unwrap();
         let run_dir = RunDir::beside(&folder.path().join("vswitch.sock"));
         let ports = PortFactory { run_dir: Some(run_dir.clone()), interface_io, ..PortFactory::default() };
         let states = [place.desired(), without_enis(&place.desired()), place.desired()];
         for (number, state) in states.into_iter().enumerate() {
-            let mut plane = Plane::with(ports.clone());
+            let mut plane = IsolationPlane::with(ports.clone());
             let has_port = !state.enis.is_empty();
             plane.apply(state);
             if has_port {
@@ -429,7 +429,7 @@ fn a_stop_and_a_state_without_enis_leave_the_kernel_shut_out() {
 }
 
 /// What queueing disciplines with filters `port0` has.
-fn queueing(place: &Place) -> String {
+fn queueing(place: &IsolationNamespaces) -> String {
     let output = Command::new("tc").args(["-n", &place.host, "qdisc", "show", "dev", "port0"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().filter(|line| line.contains("clsact") || line.contains("ingress")).collect()
@@ -437,7 +437,7 @@ fn queueing(place: &Place) -> String {
 
 #[test]
 fn a_port_that_cannot_be_isolated_stays_down_and_says_why() {
-    let Some(place) = Place::new("isolate-not") else { return };
+    let Some(place) = IsolationNamespaces::new("isolate-not") else { return };
     let cases = [
         ("tc qdisc add dev port0 ingress", "tc qdisc delete dev port0 ingress", "tc qdisc delete dev port0 ingress"),
         (
@@ -447,7 +447,7 @@ fn a_port_that_cannot_be_isolated_stays_down_and_says_why() {
         ),
     ];
     for (number, (before, after, told)) in cases.into_iter().enumerate() {
-        let mut plane = Plane::start(InterfaceIo::Packet);
+        let mut plane = IsolationPlane::start(InterfaceIo::Packet);
         place.in_host(before);
         if number == 1 {
             filter(&place, "ingress pref 1");
@@ -468,7 +468,7 @@ fn a_port_that_cannot_be_isolated_stays_down_and_says_why() {
         plane.running.stop();
     }
     let loopback = desired::PacketPort { device: "lo".into(), ..place.interface() };
-    let spec = PortSpec { port: desired::Port::Packet(loopback), mac: MacAddress::default(), interface: None };
+    let spec = PortSpec { port: desired::DesiredPort::Packet(loopback), mac: MacAddress::default(), interface: None };
     let error = PortFactory::default().open(&EniId::from("eni-1"), &spec).unwrap_err().to_string();
     assert!(error.contains("no Ethernet interface"), "{error}");
     let output = Command::new("tc").args(["-n", &place.host, "qdisc", "show", "dev", "lo"]).output().unwrap();
@@ -476,7 +476,7 @@ fn a_port_that_cannot_be_isolated_stays_down_and_says_why() {
 }
 
 /// A filter of somebody else, that lets everything pass.
-fn filter(place: &Place, at: &str) {
+fn filter(place: &IsolationNamespaces, at: &str) {
     let words = format!("filter add dev port0 {at} protocol all bpf da bytecode");
     let status =
         Command::new("tc").args(["-n", &place.host]).args(words.split(' ')).arg("1,6 0 0 0,").status().unwrap();
@@ -485,8 +485,8 @@ fn filter(place: &Place, at: &str) {
 
 #[test]
 fn filters_of_others_stay_and_filters_that_are_taken_away_come_back() {
-    let Some(place) = Place::new("isolate-back") else { return };
-    let mut plane = Plane::start(InterfaceIo::Packet);
+    let Some(place) = IsolationNamespaces::new("isolate-back") else { return };
+    let mut plane = IsolationPlane::start(InterfaceIo::Packet);
     place.in_host("tc qdisc add dev port0 clsact");
     filter(&place, "egress pref 7");
     plane.apply(place.desired());
@@ -517,7 +517,7 @@ fn filters_of_others_stay_and_filters_that_are_taken_away_come_back() {
 /// whatever the bridge connects is behind the port, the hosting stack included.
 #[test]
 fn a_tap_in_a_bridge_has_all_that_the_bridge_connects_behind_it() {
-    let Some(place) = Place::new("isolate-tap-bridge") else { return };
+    let Some(place) = IsolationNamespaces::new("isolate-tap-bridge") else { return };
     for command in [
         "ip tuntap add tap1 mode tap",
         "ip link add br0 type bridge",
@@ -531,7 +531,7 @@ fn a_tap_in_a_bridge_has_all_that_the_bridge_connects_behind_it() {
     let (device, namespace) = ("tap1".into(), Some(place.host.clone()));
     let (create_namespace, configure) = (false, false);
     let tap = desired::TapPort { device, namespace, create_namespace, configure, mtu_bytes: 1500 };
-    let spec = PortSpec { port: desired::Port::Tap(tap), mac: MacAddress::default(), interface: None };
+    let spec = PortSpec { port: desired::DesiredPort::Tap(tap), mac: MacAddress::default(), interface: None };
     let mut port = PortFactory::default().open(&EniId::from("eni-1"), &spec).unwrap();
     let socket = namespace::within(&place.guest, || UdpSocket::bind("10.9.9.2:0")).unwrap();
     let (mut pool, mut burst) = (BufferPool::new(PoolSize { small: 64, large: 2 }), Vec::new());
@@ -548,10 +548,10 @@ fn a_tap_in_a_bridge_has_all_that_the_bridge_connects_behind_it() {
     assert!(String::from_utf8_lossy(&links.stdout).contains("master br0"), "{links:?}");
 }
 
-/// A TAP device without a namespace has the hosting stack as its guest: whatever it says is judged as that ENI's.
+/// A TAP device without a namespace has the hosting stack as its guest: whatever it says is evaluated as that ENI's.
 #[test]
 fn the_guest_of_a_tap_without_a_namespace_is_the_kernel_that_hosts_it() {
-    let Some(place) = Place::new("isolate-tap") else { return };
+    let Some(place) = IsolationNamespaces::new("isolate-tap") else { return };
     let tap = desired::TapPort {
         device: "tap0".into(),
         namespace: None,
@@ -559,7 +559,7 @@ fn the_guest_of_a_tap_without_a_namespace_is_the_kernel_that_hosts_it() {
         configure: false,
         mtu_bytes: 1500,
     };
-    let port = desired::Port::Tap(tap);
+    let port = desired::DesiredPort::Tap(tap);
     let spec = PortSpec { port, mac: MacAddress::default(), interface: None };
     let mut port =
         namespace::within(&place.host, || PortFactory::default().open(&EniId::from("eni-1"), &spec)).unwrap();
@@ -578,12 +578,12 @@ fn the_guest_of_a_tap_without_a_namespace_is_the_kernel_that_hosts_it() {
         burst.drain(..).for_each(|packet: Packet| pool.put(packet.buffer));
         port.receive(&mut pool, &mut burst, 32).unwrap();
     }
-    let before = Place::packets_in(&place.host);
+    let before = IsolationNamespaces::packets_in(&place.host);
     let frame = [[2, 0, 0, 0, 0, 7].as_slice(), &[2, 0, 0, 0, 0, 9], &[8, 0], &ipv4([10, 9, 7, 1])].concat();
     let mut burst = [packet_of(&frame)];
     port.send(&mut burst).unwrap();
     let started = Instant::now();
-    while Place::packets_in(&place.host) == before {
+    while IsolationNamespaces::packets_in(&place.host) == before {
         assert!(started.elapsed() < WAIT_MAX, "what the port sends is what the hosting stack receives");
     }
 }

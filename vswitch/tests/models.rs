@@ -1,6 +1,6 @@
 //! Models of what the control thread and workers share, run through every order in which they can meet:
 //! `scripts/nightly models`. The rings, the doorbell and the publication are the product's; a worker is reduced to the order
-//! in which `Worker::turn` and `WorkerLoop::sleep` touch them.
+//! in which `ModelWorker::turn` and `WorkerLoop::sleep` touch them.
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
@@ -39,7 +39,7 @@ struct Shared {
 }
 
 /// A worker as far as others meet it.
-struct Worker {
+struct ModelWorker {
     number: usize,
     shared: Shared,
     links: WorkerLinks,
@@ -49,20 +49,20 @@ struct Worker {
 }
 
 /// Two workers, and what they share.
-fn two_workers() -> (Shared, [Worker; 2]) {
+fn two_workers() -> (Shared, [ModelWorker; 2]) {
     let wakes = [Arc::new(Notify::new()), Arc::new(Notify::new())];
     let doorbells = wakes.each_ref().map(|wake| Doorbell::new(Some(Waker::of(Arc::clone(wake)))));
     let shared = Shared { publication: Arc::new(Publication::new(2, published(0))), doorbells: Arc::new(doorbells) };
     let worker = |((number, links), wake)| {
         let current = shared.publication.newest();
-        Worker { number, shared: shared.clone(), links, wake, current, drained: 0 }
+        ModelWorker { number, shared: shared.clone(), links, wake, current, drained: 0 }
     };
     let workers: Vec<_> = handoff::connect(2).into_iter().enumerate().zip(wakes).map(worker).collect();
     (shared, workers.try_into().ok().unwrap())
 }
 
-impl Worker {
-    /// In the order of `Worker::turn`. What is taken from the ring is given back; how much that was.
+impl ModelWorker {
+    /// In the order of `ModelWorker::turn`. What is taken from the ring is given back; how much that was.
     fn turn(&mut self, poll_ports: impl FnOnce(&Self)) -> usize {
         let publication = Arc::clone(&self.shared.publication);
         if publication.is_newer_than(self.current.sequence) {
@@ -139,7 +139,7 @@ fn together(threads: Vec<Box<dyn FnOnce() + Send>>) {
     running.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// One worker judges packets and hands them to another. Once a change is drained, none that the old snapshot let pass is
+/// One worker evaluates packets and hands them to another. Once a change is drained, none that the old snapshot let pass is
 /// left in the ring between them, and nobody holds the old snapshot.
 #[test]
 fn nothing_by_the_old_snapshot_is_on_its_way_once_a_change_is_drained() {
@@ -147,7 +147,7 @@ fn nothing_by_the_old_snapshot_is_on_its_way_once_a_change_is_drained() {
         let (shared, [mut sender, mut receiver]) = two_workers();
         let link = receiver.inbound();
         let send = move || {
-            sender.turn(Worker::hand_off);
+            sender.turn(ModelWorker::hand_off);
             while sender.drained == 0 {
                 sender.sleep();
                 sender.turn(|_| ());
@@ -165,7 +165,7 @@ fn nothing_by_the_old_snapshot_is_on_its_way_once_a_change_is_drained() {
             shared.publish();
             shared.drain();
             while let Some(handoff) = link.packets.pop() {
-                assert_eq!(handoff.eni_generation, 1, "judged by the old snapshot");
+                assert_eq!(handoff.eni_generation, 1, "evaluated by the old snapshot");
             }
             assert_eq!(shared.publication.free_retired(), 0, "the old snapshot is held");
         };
@@ -173,7 +173,7 @@ fn nothing_by_the_old_snapshot_is_on_its_way_once_a_change_is_drained() {
     });
 }
 
-/// A port's ring that the kernel empties when it likes: by which snapshot the packets in it were judged.
+/// A port's ring that the kernel empties when it likes: by which snapshot the packets in it were evaluated.
 #[derive(Default)]
 struct PortRing {
     inside: Mutex<Vec<u64>>,
@@ -199,7 +199,7 @@ fn what_a_port_holds_is_out_or_ends_with_it_once_a_change_is_drained() {
         let (failed, is_replied) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(false)));
         let (its_ring, its_failed, publication) =
             (Arc::clone(&ring), Arc::clone(&failed), Arc::clone(&shared.publication));
-        // In the order of `Worker::turn` and `Worker::drain`; a single try before the port is given back.
+        // In the order of `ModelWorker::turn` and `ModelWorker::drain`; a single try before the port is given back.
         let turn = move || {
             its_ring.inside.lock().unwrap().push(worker.current.sequence);
             while worker.drained == 0 {

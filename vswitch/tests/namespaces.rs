@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod running;
 
-use running::lab::Lab;
+use running::lab::NamespaceLab;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
@@ -16,8 +16,8 @@ use vswitch::os::namespace;
 use vswitch::os::run_dir::RunDir;
 use vswitch::port::factory::{InterfaceIo, PortFactory};
 use vswitch::port::tap::{TapIo, steering};
-use vswitch_core::config::desired::{PacketPort, Policy, Port};
-use vswitch_core::config::protocol::{ReplyBody, RequestBody};
+use vswitch_core::config::desired::{DesiredPort, PacketPort, Policy};
+use vswitch_core::config::protocol::{RequestBody, SwitchReplyBody};
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
@@ -26,7 +26,7 @@ fn descriptors() -> usize {
 #[test]
 fn guests_talk_as_the_rules_say_and_a_change_counts_at_once() {
     for workers in [1, 2] {
-        let Some(mut lab) = Lab::new(&format!("talk{workers}"), workers) else { return };
+        let Some(mut lab) = NamespaceLab::new(&format!("talk{workers}"), workers) else { return };
         let open = lab.desired("accept");
         let applied = lab.apply(open.clone());
         assert!(applied.ports_down.is_empty(), "{applied:?}");
@@ -66,7 +66,8 @@ fn a_stream_arrives_as_it_was_sent_with_offloads_and_without() {
             continue;
         }
         let ports = PortFactory { plain_taps, tap_io, rx_queues, ..PortFactory::default() };
-        let Some(mut lab) = Lab::with_ports(&format!("tcp{workers}{rx_queues}{plain_taps}{tap_io:?}"), workers, ports)
+        let Some(mut lab) =
+            NamespaceLab::with_ports(&format!("tcp{workers}{rx_queues}{plain_taps}{tap_io:?}"), workers, ports)
         else {
             return;
         };
@@ -78,7 +79,7 @@ fn a_stream_arrives_as_it_was_sent_with_offloads_and_without() {
 #[test]
 fn a_guest_behind_a_veth_pair_talks_with_one_behind_a_tap() {
     for workers in [1, 2] {
-        let Some(mut lab) = Lab::new(&format!("veth{workers}"), workers) else { return };
+        let Some(mut lab) = NamespaceLab::new(&format!("veth{workers}"), workers) else { return };
         let name = lab.namespace(2);
         namespace::ensure(&name, &RunDir::default()).unwrap();
         for command in [
@@ -93,7 +94,7 @@ fn a_guest_behind_a_veth_pair_talks_with_one_behind_a_tap() {
         }
         let mut desired = lab.desired("accept");
         let device = PacketPort { device: "port0".into(), namespace: Some(name.clone()), mtu_bytes: 1500 };
-        desired.enis.get_mut(&"eni-2".into()).unwrap().port = Some(Port::Packet(device));
+        desired.enis.get_mut(&"eni-2".into()).unwrap().port = Some(DesiredPort::Packet(device));
         let applied = lab.apply(desired);
         assert!(applied.ports_down.is_empty(), "{applied:?}");
         assert!(lab.ping("10.9.0.2") && lab.ping("2001:db8::2"));
@@ -115,7 +116,7 @@ fn a_guest_behind_a_veth_pair_talks_with_one_behind_a_tap() {
 }
 
 /// Sends a stream from one guest to the other over both families, and looks at every byte.
-fn stream(lab: &mut Lab, from: u8, to: u8) {
+fn stream(lab: &mut NamespaceLab, from: u8, to: u8) {
     static CHUNK: [u8; 65_536] = [0xa5; 65_536];
     const CHUNKS: usize = 128;
     for address in [format!("10.9.0.{to}:0"), format!("[2001:db8::{to}]:0")] {
@@ -142,9 +143,9 @@ fn stream(lab: &mut Lab, from: u8, to: u8) {
 }
 
 /// Packets and bytes that reached a guest.
-fn stats_of(lab: &mut Lab, number: u8) -> (u64, u64) {
+fn stats_of(lab: &mut NamespaceLab, number: u8) -> (u64, u64) {
     match lab.client.ask(RequestBody::Stats { eni: Some(format!("eni-{number}").as_str().into()) }) {
-        ReplyBody::Stats { enis } => (enis[0].ingress.packets, enis[0].ingress.bytes),
+        SwitchReplyBody::Stats { enis } => (enis[0].ingress.packets, enis[0].ingress.bytes),
         other => panic!("{other:?}"),
     }
 }
@@ -155,7 +156,7 @@ fn stats_of(lab: &mut Lab, number: u8) -> (u64, u64) {
 fn what_stands_in_the_ring_of_an_xdp_socket_does_not_outlive_its_rules() {
     for workers in [1, 2] {
         let ports = PortFactory { interface_io: InterfaceIo::Xdp, ..PortFactory::default() };
-        let Some(mut lab) = Lab::with_ports(&format!("xdp-ring{workers}"), workers, ports) else { return };
+        let Some(mut lab) = NamespaceLab::with_ports(&format!("xdp-ring{workers}"), workers, ports) else { return };
         let name = lab.namespace(2);
         namespace::ensure(&name, &RunDir::default()).unwrap();
         for command in [
@@ -168,7 +169,7 @@ fn what_stands_in_the_ring_of_an_xdp_socket_does_not_outlive_its_rules() {
         }
         let mut open = lab.desired("accept");
         let device = PacketPort { device: "port0".into(), namespace: Some(name.clone()), mtu_bytes: 1500 };
-        open.enis.get_mut(&"eni-2".into()).unwrap().port = Some(Port::Packet(device));
+        open.enis.get_mut(&"eni-2".into()).unwrap().port = Some(DesiredPort::Packet(device));
         assert!(lab.apply(open.clone()).ports_down.is_empty());
         assert!(lab.ping("10.9.0.2"));
         let receiver = namespace::within(&name, || UdpSocket::bind("10.9.0.2:9")).unwrap();
@@ -198,7 +199,7 @@ fn what_stands_in_the_ring_of_an_xdp_socket_does_not_outlive_its_rules() {
 
 #[test]
 fn a_deleted_device_comes_back() {
-    let Some(mut lab) = Lab::new("device", 2) else { return };
+    let Some(mut lab) = NamespaceLab::new("device", 2) else { return };
     let desired = lab.desired("accept");
     lab.apply(desired);
     assert!(lab.ping("10.9.0.2"));
@@ -219,7 +220,7 @@ fn a_deleted_device_comes_back() {
 
 #[test]
 fn a_deleted_namespace_comes_back() {
-    let Some(mut lab) = Lab::new("gone", 1) else { return };
+    let Some(mut lab) = NamespaceLab::new("gone", 1) else { return };
     let desired = lab.desired("accept");
     lab.apply(desired);
     assert!(lab.ping("10.9.0.2"));
@@ -236,10 +237,10 @@ fn a_deleted_namespace_comes_back() {
 
 #[test]
 fn a_port_that_cannot_be_had_is_down_with_a_reason_until_it_can() {
-    let Some(mut lab) = Lab::new("later", 1) else { return };
+    let Some(mut lab) = NamespaceLab::new("later", 1) else { return };
     let mut desired = lab.desired("accept");
     for eni in desired.enis.values_mut() {
-        if let Some(vswitch_core::config::desired::Port::Tap(tap)) = &mut eni.port {
+        if let Some(vswitch_core::config::desired::DesiredPort::Tap(tap)) = &mut eni.port {
             tap.create_namespace = false;
         }
     }
@@ -261,7 +262,7 @@ fn a_port_that_cannot_be_had_is_down_with_a_reason_until_it_can() {
 
 #[test]
 fn an_address_changes_without_the_device_going_away() {
-    let Some(mut lab) = Lab::new("address", 1) else { return };
+    let Some(mut lab) = NamespaceLab::new("address", 1) else { return };
     let mut desired = lab.desired("accept");
     lab.apply(desired.clone());
     let before = lab.run(2, "cat /sys/class/net/eth0/ifindex").0;
@@ -275,7 +276,7 @@ fn an_address_changes_without_the_device_going_away() {
 #[ignore = "measures; run by hand with --release"]
 fn throughput() {
     for workers in [1, 2] {
-        let Some(mut lab) = Lab::new(&format!("speed{workers}"), workers) else { return };
+        let Some(mut lab) = NamespaceLab::new(&format!("speed{workers}"), workers) else { return };
         let desired = lab.desired("accept");
         lab.apply(desired);
         let namespace = lab.namespace(2);

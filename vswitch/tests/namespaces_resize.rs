@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod running;
 
-use running::lab::Lab;
+use running::lab::NamespaceLab;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use vswitch::os::namespace;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::tap::steering;
-use vswitch_core::config::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
-use vswitch_core::config::protocol::{EniStats, Regrouped, ReplyBody, RequestBody};
+use vswitch_core::config::desired::{Desired, DesiredRule, Direction, Policy, Ports, Protocol, Remote};
+use vswitch_core::config::protocol::{EniStats, Regrouped, RequestBody, SwitchReplyBody};
 
 /// Workers and rx queues, one after the other.
 const SHAPES: [(usize, usize); 8] = [(2, 1), (2, 2), (1, 1), (2, 2), (3, 2), (3, 1), (2, 1), (1, 1)];
@@ -38,10 +38,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is not answered comes into the second guest by a rule, and into the first not at all: every answer needs its session. No packet
 /// from the middle of a connection makes up for a session that was lost.
-fn stateful(lab: &Lab) -> Desired {
+fn stateful(lab: &NamespaceLab) -> Desired {
     let mut desired = lab.desired("drop");
     desired.settings.tcp_pick_up = false;
-    let rule = |id: &str, protocol, ports| Rule {
+    let rule = |id: &str, protocol, ports| DesiredRule {
         id: id.into(),
         direction: Direction::Ingress,
         policy: Policy::Accept,
@@ -81,7 +81,7 @@ fn socket(namespace: &str, address: SocketAddr) -> UdpSocket {
 /// Numbered datagrams to one address and back; each end sees every number once, in order. How many.
 fn exchange<'scope>(
     scope: &'scope Scope<'scope, '_>,
-    lab: &Lab,
+    lab: &NamespaceLab,
     last: u8,
     is_over: &'scope AtomicBool,
     came_back: &'scope AtomicU32,
@@ -134,7 +134,7 @@ fn count(last: u8, seen: &AtomicU32, mut receive: impl FnMut(&mut [u8; 4]) -> st
 /// A connection that the first guest opened, and on which the second sends for as long as may be. How many bytes.
 fn stream<'scope>(
     scope: &'scope Scope<'scope, '_>,
-    lab: &Lab,
+    lab: &NamespaceLab,
     is_over: &'scope AtomicBool,
 ) -> ScopedJoinHandle<'scope, usize> {
     let listener = namespace::within(&lab.namespace(2), || TcpListener::bind(("10.9.0.2", PORT))).unwrap();
@@ -173,24 +173,24 @@ fn wait_for_traffic(came_back: &AtomicU32) {
     }
 }
 
-fn resize(lab: &mut Lab, workers: usize, rx_queues: usize) -> Regrouped {
+fn resize(lab: &mut NamespaceLab, workers: usize, rx_queues: usize) -> Regrouped {
     match lab.client.ask(RequestBody::Regroup { workers, lanes: Some(rx_queues) }) {
-        ReplyBody::Regrouped(resized) => resized,
+        SwitchReplyBody::Regrouped(resized) => resized,
         other => panic!("{other:?}"),
     }
 }
 
-fn stats(lab: &mut Lab, number: u8) -> EniStats {
+fn stats(lab: &mut NamespaceLab, number: u8) -> EniStats {
     match lab.client.ask(RequestBody::Stats { eni: Some(format!("eni-{number}").as_str().into()) }) {
-        ReplyBody::Stats { mut enis } => enis.remove(0),
+        SwitchReplyBody::Stats { mut enis } => enis.remove(0),
         other => panic!("{other:?}"),
     }
 }
 
 /// Ends what is going on, also when an assertion fails.
-struct Ending<'a>(&'a AtomicBool);
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Ending<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
     }
@@ -204,7 +204,7 @@ fn workers_and_rx_queues_come_and_go_and_nothing_is_lost() {
     let queues: Vec<u32> = ADDRESSES.map(queue_of).to_vec();
     assert!(queues.contains(&0) && queues.contains(&1), "{queues:?}");
     let ports = PortFactory { rx_queues_max: 2, ..PortFactory::default() };
-    let Some(mut lab) = Lab::with_ports("resize", 1, ports) else { return };
+    let Some(mut lab) = NamespaceLab::with_ports("resize", 1, ports) else { return };
     let desired = stateful(&lab);
     let applied = lab.apply(desired);
     assert!(applied.ports_down.is_empty(), "{applied:?}");
@@ -213,7 +213,7 @@ fn workers_and_rx_queues_come_and_go_and_nothing_is_lost() {
     let ping = lab.start(1, "ping -i 0.01 10.9.0.2");
     let mut pauses = Vec::new();
     let (datagrams, bytes) = std::thread::scope(|scope| {
-        let _ending = Ending(&is_over);
+        let _ending = StopOnDrop(&is_over);
         let exchanges: Vec<_> =
             ADDRESSES.iter().map(|last| exchange(scope, &lab, *last, &is_over, &came_back)).collect();
         let stream = stream(scope, &lab, &is_over);

@@ -7,14 +7,14 @@
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod running;
 
-use running::{Client, Running};
+use running::{RunningSwitch, TestClient};
 use std::fmt::Write;
 use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use vswitch::os::namespace;
 use vswitch_core::config::desired::Desired;
-use vswitch_core::config::protocol::{ReplyBody, RequestBody};
+use vswitch_core::config::protocol::{RequestBody, SwitchReplyBody};
 
 /// Guests beside the one that scans, each with a device of its own, and how many share a namespace.
 const GUESTS: usize = 1000;
@@ -26,7 +26,7 @@ const SCANNED_BY_A_GUEST_OF_ITS_OWN_MIND: usize = 100;
 const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// One guest, as it is written in the desired state.
-struct Guest {
+struct NeighborGuest {
     name: String,
     address: String,
     device: String,
@@ -35,21 +35,21 @@ struct Guest {
 }
 
 /// A switch with guests in 10.64.0.0/16 and 2001:db8::/64.
-struct Plane {
-    running: Running,
-    client: Client,
+struct NeighborPlane {
+    running: RunningSwitch,
+    client: TestClient,
     prefix: String,
-    guests: Vec<Guest>,
+    guests: Vec<NeighborGuest>,
     generation: u64,
 }
 
-impl Plane {
+impl NeighborPlane {
     fn start(test: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !std::path::Path::new("/dev/net/tun").exists() {
             eprintln!("SKIPPED: {test} needs root and /dev/net/tun");
             return None;
         }
-        let running = Running::start(1);
+        let running = RunningSwitch::start(1);
         let client = running.connect();
         let prefix = format!("sluice-{test}-{}", std::process::id());
         Some(Self { running, client, prefix, guests: Vec::new(), generation: 0 })
@@ -63,13 +63,13 @@ impl Plane {
     fn add(&mut self, (name, number): (&str, usize), (device, namespace): (&str, &str), is_configured: bool) {
         let address = format!("10.64.{}.{}", number / 250, number % 250 + 1);
         let namespace = self.namespace(namespace);
-        self.guests.push(Guest { name: name.into(), address, device: device.into(), namespace, is_configured });
+        self.guests.push(NeighborGuest { name: name.into(), address, device: device.into(), namespace, is_configured });
     }
 
     fn apply(&mut self) {
         let mut enis = String::new();
         for (number, guest) in self.guests.iter().enumerate() {
-            let Guest { name, address, device, namespace, is_configured } = guest;
+            let NeighborGuest { name, address, device, namespace, is_configured } = guest;
             let [high, low] = (number as u16 + 1).to_be_bytes();
             write!(
                 enis,
@@ -91,7 +91,7 @@ impl Plane {
         let desired: Desired = serde_json::from_str(&json).unwrap();
         self.generation += 1;
         match self.client.ask(RequestBody::Replace { generation: self.generation, desired }) {
-            ReplyBody::Applied(applied) => assert!(applied.ports_down.is_empty(), "{:?}", applied.ports_down),
+            SwitchReplyBody::Applied(applied) => assert!(applied.ports_down.is_empty(), "{:?}", applied.ports_down),
             other => panic!("{other:?}"),
         }
     }
@@ -126,7 +126,7 @@ impl Plane {
 
 #[test]
 fn among_a_thousand_guests_one_that_scans_takes_no_neighbour_from_a_new_one() {
-    let Some(mut plane) = Plane::start("scan") else { return };
+    let Some(mut plane) = NeighborPlane::start("scan") else { return };
     for number in 0..GUESTS {
         let namespace = format!("{}", number / GUESTS_PER_NAMESPACE);
         plane.add((&format!("eni-{number}"), number), (&format!("eth{number}"), &namespace), true);
@@ -156,7 +156,7 @@ fn among_a_thousand_guests_one_that_scans_takes_no_neighbour_from_a_new_one() {
 /// those that there are; what it asks for in vain its kernel gives up and may forget at once.
 #[test]
 fn a_guest_that_configures_itself_learns_no_addresses_that_nobody_has() {
-    let Some(mut plane) = Plane::start("own") else { return };
+    let Some(mut plane) = NeighborPlane::start("own") else { return };
     plane.add(("eni-peer", 0), ("eth0", "peer"), true);
     plane.add(("eni-own", 1), ("eth0", "own"), false);
     plane.apply();

@@ -11,16 +11,16 @@ use vswitch::port::memory::MemoryGuest;
 use vswitch_core::config::protocol::EniStats;
 use vswitch_core::packet::offload::{Offload, Offloads, PartialChecksum, Segmentation};
 
-struct World {
-    world: guests::world::World,
+struct OffloadWorld {
+    world: guests::world::GuestWorld,
     free: Vec<usize>,
 }
 
-impl World {
+impl OffloadWorld {
     /// Guests 1 to 3; the second takes what `second_takes` undone, the others everything.
     fn new(workers: usize, second_takes: Offloads) -> Self {
         let ports = PortFactory { gro: true, ..PortFactory::default() };
-        let mut world = guests::world::World::with_ports(workers, 256, ports);
+        let mut world = guests::world::GuestWorld::with_ports(workers, 256, ports);
         for number in [1, 3] {
             world.guest(number).set_offloads(Offloads::ALL);
         }
@@ -82,7 +82,7 @@ fn is_summed(frame: &[u8]) -> bool {
 #[test]
 fn between_ports_that_share_the_feature_a_long_frame_passes_as_it_is() {
     for workers in [1, 2] {
-        let mut world = World::new(workers, Offloads::ALL);
+        let mut world = OffloadWorld::new(workers, Offloads::ALL);
         let (frame, offload) = datagrams(2, 60_000, 1400);
         assert!(world.guest(1).inject_with_offload(&frame, offload));
         world.turn();
@@ -99,7 +99,7 @@ fn between_ports_that_share_the_feature_a_long_frame_passes_as_it_is() {
 fn toward_a_port_without_the_feature_the_switch_cuts_and_sums() {
     let without = [Offloads::NONE, Offloads::CHECKSUM, Offloads::CHECKSUM.with(Offloads::TCP_V4), Offloads::UDP];
     for (workers, takes) in without.into_iter().flat_map(|takes| [(1, takes), (2, takes)]) {
-        let mut world = World::new(workers, takes);
+        let mut world = OffloadWorld::new(workers, takes);
         let (frame, offload) = datagrams(2, 60_000, 1400);
         let (other, plain) = datagrams(2, 101, 0);
         for _ in 0..3 {
@@ -128,7 +128,7 @@ fn toward_a_port_without_the_feature_the_switch_cuts_and_sums() {
 
 #[test]
 fn a_full_port_drops_the_rest_of_a_long_frame_and_counts_it() {
-    let mut world = World::new(1, Offloads::NONE);
+    let mut world = OffloadWorld::new(1, Offloads::NONE);
     let (frame, offload) = datagrams(2, 60_000, 1400);
     (0..10).for_each(|_| assert!(world.guest(1).inject_with_offload(&frame, offload)));
     world.turn();
@@ -139,7 +139,7 @@ fn a_full_port_drops_the_rest_of_a_long_frame_and_counts_it() {
 
 #[test]
 fn parts_that_are_too_long_for_the_port_are_dropped_and_counted() {
-    let mut world = World::new(1, Offloads::ALL);
+    let mut world = OffloadWorld::new(1, Offloads::ALL);
     let (frame, offload) = datagrams(2, 60_000, 9000 - 28 + 1);
     assert!(world.guest(1).inject_with_offload(&frame, offload));
     let (fits, fitting) = datagrams(2, 60_000, 9000 - 28);
@@ -151,7 +151,7 @@ fn parts_that_are_too_long_for_the_port_are_dropped_and_counted() {
 
 #[test]
 fn what_a_port_refuses_is_dropped_alone() {
-    let mut world = World::new(1, Offloads::ALL);
+    let mut world = OffloadWorld::new(1, Offloads::ALL);
     world.guest(2).refuse(HEADER_BYTES + 2);
     for data_bytes in [1, 2, 3, 2, 2, 4] {
         let (frame, offload) = datagrams(2, data_bytes, 0);
@@ -165,7 +165,7 @@ fn what_a_port_refuses_is_dropped_alone() {
 
 #[test]
 fn a_port_that_floods_long_frames_does_not_starve_another() {
-    let mut world = World::new(1, Offloads::ALL);
+    let mut world = OffloadWorld::new(1, Offloads::ALL);
     let (frame, offload) = datagrams(3, 60_000, 1400);
     (0..256).for_each(|_| assert!(world.guest(1).inject_with_offload(&frame, offload)));
     assert!(world.guest(2).inject(&guests::udp(2, 3, 99)));
@@ -210,7 +210,7 @@ fn segments_that_come_together_leave_as_one_frame_where_the_port_takes_it() {
     for (workers, takes, frames) in
         [(1, Offloads::ALL, 1), (2, Offloads::ALL, 1), (1, Offloads::NONE, 20), (2, Offloads::CHECKSUM, 20)]
     {
-        let mut world = World::new(workers, takes);
+        let mut world = OffloadWorld::new(workers, takes);
         for segment in segments(2, 20) {
             assert!(world.guest(1).inject(&segment));
         }

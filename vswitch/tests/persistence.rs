@@ -13,15 +13,15 @@ use vswitch::port::factory::PortFactory;
 use vswitch::port::tap::persistent;
 use vswitch::{VswitchConfig, run_until};
 use vswitch_core::config::desired::Desired;
-use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::protocol::{self, RequestBody, SwitchReply, SwitchReplyBody, SwitchRequest, VERSION};
 
 /// A switch on a socket that the next one may have, and the namespace of its guest, which somebody else made.
-struct World {
+struct PersistenceWorld {
     folder: tempfile::TempDir,
     guest: String,
 }
 
-impl World {
+impl PersistenceWorld {
     fn new(test: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new("/dev/net/tun").exists() {
             eprintln!("SKIPPED: {test} needs root and /dev/net/tun");
@@ -47,7 +47,7 @@ impl World {
         self.ip("-o address show dev eth0").contains(&format!(" {address}/"))
     }
 
-    fn start(&self, ports: PortFactory) -> Switch {
+    fn start(&self, ports: PortFactory) -> PersistenceSwitch {
         let path = self.folder.path().join("vswitch.sock");
         let (stop, stopped) = UnixStream::pair().unwrap();
         let mut config = VswitchConfig::new(&path);
@@ -61,7 +61,7 @@ impl World {
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
         };
-        Switch { stop: Some(stop), thread: Some(thread), control, generation: 0 }
+        PersistenceSwitch { stop: Some(stop), thread: Some(thread), control, generation: 0 }
     }
 
     /// One ENI with these addresses, or none.
@@ -85,37 +85,37 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for PersistenceWorld {
     fn drop(&mut self) {
         let _ = persistent::remove_all(&RunDir::beside(&self.folder.path().join("vswitch.sock")), |_| {});
         let _ = Command::new("ip").args(["netns", "delete", &self.guest]).output();
     }
 }
 
-struct Switch {
+struct PersistenceSwitch {
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
     control: BufReader<UnixStream>,
     generation: u64,
 }
 
-impl Switch {
+impl PersistenceSwitch {
     fn run(&mut self, desired: Desired) {
         self.generation += 1;
         let body = RequestBody::Replace { generation: self.generation, desired };
-        let request = protocol::write(&Request { version: VERSION, id: 1, body });
+        let request = protocol::write(&SwitchRequest { version: VERSION, id: 1, body });
         self.control.get_mut().write_all(&request).unwrap();
         let mut line = Vec::new();
         self.control.read_until(b'\n', &mut line).unwrap();
-        let reply: Reply = protocol::read(&line).unwrap();
+        let reply: SwitchReply = protocol::read(&line).unwrap();
         match reply.body {
-            ReplyBody::Applied(applied) => assert!(applied.ports_down.is_empty(), "{:?}", applied.ports_down),
+            SwitchReplyBody::Applied(applied) => assert!(applied.ports_down.is_empty(), "{:?}", applied.ports_down),
             other => panic!("{other:?}"),
         }
     }
 }
 
-impl Drop for Switch {
+impl Drop for PersistenceSwitch {
     fn drop(&mut self) {
         drop(self.stop.take());
         let ended = self.thread.take().unwrap().join();
@@ -125,7 +125,7 @@ impl Drop for Switch {
 
 #[test]
 fn a_device_stays_with_all_that_its_guest_set_and_goes_with_its_eni() {
-    let Some(world) = World::new("stays") else { return };
+    let Some(world) = PersistenceWorld::new("stays") else { return };
     let mut switch = world.start(PortFactory::default());
     switch.run(world.desired(Some("10.9.0.5")));
     let first = world.index().unwrap();
@@ -168,7 +168,7 @@ fn a_device_stays_with_all_that_its_guest_set_and_goes_with_its_eni() {
 
 #[test]
 fn a_device_that_cannot_be_what_is_wanted_now_is_made_anew() {
-    let Some(world) = World::new("anew") else { return };
+    let Some(world) = PersistenceWorld::new("anew") else { return };
     if vswitch::port::tap::steering::load().is_err() {
         eprintln!("SKIPPED: rx queues need the capability for BPF");
         return;
@@ -187,7 +187,7 @@ fn a_device_that_cannot_be_what_is_wanted_now_is_made_anew() {
 
 #[test]
 fn a_device_of_somebody_else_is_left_as_it_was_found() {
-    let Some(world) = World::new("foreign") else { return };
+    let Some(world) = PersistenceWorld::new("foreign") else { return };
     assert_eq!(world.ip("tuntap add dev eth0 mode tap"), "");
     let first = world.index();
     for _ in 0..2 {

@@ -32,26 +32,32 @@ const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum TestedPort {
     Memory,
     Tap(TapIo),
     Packet,
     Xdp,
 }
 
-const KINDS: [Kind; 5] = [Kind::Memory, Kind::Tap(TapIo::Plain), Kind::Tap(TapIo::Uring), Kind::Packet, Kind::Xdp];
+const KINDS: [TestedPort; 5] = [
+    TestedPort::Memory,
+    TestedPort::Tap(TapIo::Plain),
+    TestedPort::Tap(TapIo::Uring),
+    TestedPort::Packet,
+    TestedPort::Xdp,
+];
 
 /// A port and its guest.
-struct Rig {
-    kind: Kind,
+struct PortRig {
+    kind: TestedPort,
     namespace: String,
     factory: PortFactory,
     port: Option<Box<dyn Port>>,
     pool: BufferPool,
-    guest: Option<Guest>,
+    guest: Option<PortGuest>,
 }
 
-enum Guest {
+enum PortGuest {
     Memory(MemoryGuest),
     Interface(AfPacketPort, BufferPool),
 }
@@ -65,26 +71,27 @@ fn pool() -> BufferPool {
 }
 
 /// Rigs of all kinds that this machine has.
-fn rigs(test: &str) -> impl Iterator<Item = Rig> {
-    KINDS.into_iter().filter_map(move |kind| Rig::new(test, kind))
+fn rigs(test: &str) -> impl Iterator<Item = PortRig> {
+    KINDS.into_iter().filter_map(move |kind| PortRig::new(test, kind))
 }
 
-impl Rig {
-    fn new(test: &str, kind: Kind) -> Option<Self> {
+impl PortRig {
+    fn new(test: &str, kind: TestedPort) -> Option<Self> {
         let is_able = rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
-        if kind != Kind::Memory && !is_able || kind == Kind::Tap(TapIo::Uring) && BatchRing::new().is_err() {
+        if kind != TestedPort::Memory && !is_able || kind == TestedPort::Tap(TapIo::Uring) && BatchRing::new().is_err()
+        {
             eprintln!("SKIPPED: {kind:?} needs root, /dev/net/tun and, by rings, a kernel that gives them");
             return None;
         }
-        let tap_io = if let Kind::Tap(io) = kind { io } else { TapIo::Plain };
-        let interface_io = if kind == Kind::Xdp { InterfaceIo::Xdp } else { InterfaceIo::Packet };
+        let tap_io = if let TestedPort::Tap(io) = kind { io } else { TapIo::Plain };
+        let interface_io = if kind == TestedPort::Xdp { InterfaceIo::Xdp } else { InterfaceIo::Packet };
         let factory = PortFactory { tap_io, interface_io, ..PortFactory::default() };
         let namespace = format!("sluice-port-{test}-{}", std::process::id());
         let mut rig = Self { kind, namespace, factory, port: None, pool: pool(), guest: None };
-        if kind == Kind::Memory {
+        if kind == TestedPort::Memory {
             let guest = rig.factory.memory.guest(&eni());
             guest.set_offloads(Offloads::ALL);
-            rig.guest = Some(Guest::Memory(guest));
+            rig.guest = Some(PortGuest::Memory(guest));
             rig.open();
             return Some(rig);
         }
@@ -95,7 +102,7 @@ impl Rig {
         rig.open();
         let far =
             desired::PacketPort { device: "eth0".into(), namespace: Some(rig.namespace.clone()), mtu_bytes: 9000 };
-        rig.guest = Some(Guest::Interface(AfPacketPort::open(&far).unwrap(), pool()));
+        rig.guest = Some(PortGuest::Interface(AfPacketPort::open(&far).unwrap(), pool()));
         Some(rig)
     }
 
@@ -105,16 +112,16 @@ impl Rig {
         let mtu_bytes = self.mtu_bytes();
         let mtu = mtu_bytes.to_string();
         let port = match self.kind {
-            Kind::Memory => desired::Port::Memory,
-            Kind::Tap(_) => {
+            TestedPort::Memory => desired::DesiredPort::Memory,
+            TestedPort::Tap(_) => {
                 let (create_namespace, configure) = (false, false);
                 let device = "eth0".into();
-                desired::Port::Tap(TapPort { device, namespace, create_namespace, configure, mtu_bytes })
+                desired::DesiredPort::Tap(TapPort { device, namespace, create_namespace, configure, mtu_bytes })
             }
-            Kind::Packet | Kind::Xdp => {
+            TestedPort::Packet | TestedPort::Xdp => {
                 self.ip(&["link", "add", "port0", "mtu", &mtu, "type", "veth", "peer", "name", "eth0"]);
                 self.ip(&["link", "set", "port0", "up"]);
-                desired::Port::Packet(desired::PacketPort { device: "port0".into(), namespace, mtu_bytes })
+                desired::DesiredPort::Packet(desired::PacketPort { device: "port0".into(), namespace, mtu_bytes })
             }
         };
         let (spec, started) = (PortSpec { port, mac: MacAddress([2, 0, 0, 0, 0, 5]), interface: None }, Instant::now());
@@ -126,14 +133,14 @@ impl Rig {
             }
         };
         self.port = Some(opened.unwrap());
-        if self.kind != Kind::Memory {
+        if self.kind != TestedPort::Memory {
             self.ip(&["link", "set", "eth0", "mtu", &mtu, "up"]);
         }
     }
 
     /// A veth end takes programs in its driver for frames within a page only.
     fn mtu_bytes(&self) -> u16 {
-        if self.kind == Kind::Xdp { 1500 } else { 9000 }
+        if self.kind == TestedPort::Xdp { 1500 } else { 9000 }
     }
 
     fn ip(&self, arguments: &[&str]) {
@@ -142,7 +149,7 @@ impl Rig {
 
     /// The device that the port holds.
     fn device(&self) -> &'static str {
-        if matches!(self.kind, Kind::Packet | Kind::Xdp) { "port0" } else { "eth0" }
+        if matches!(self.kind, TestedPort::Packet | TestedPort::Xdp) { "port0" } else { "eth0" }
     }
 
     fn port(&mut self) -> &mut dyn Port {
@@ -152,8 +159,10 @@ impl Rig {
     /// The guest sends.
     fn give(&mut self, frames: &[Vec<u8>], offload: Offload) {
         match self.guest.as_mut().unwrap() {
-            Guest::Memory(guest) => frames.iter().for_each(|frame| assert!(guest.inject_with_offload(frame, offload))),
-            Guest::Interface(socket, _) => {
+            PortGuest::Memory(guest) => {
+                frames.iter().for_each(|frame| assert!(guest.inject_with_offload(frame, offload)))
+            }
+            PortGuest::Interface(socket, _) => {
                 let mut burst: Vec<Packet> = frames.iter().map(|frame| packet(frame, offload)).collect();
                 socket.send(&mut burst).unwrap();
                 assert!(burst.iter().all(|packet| packet.verdict == Verdict::Deliver), "{:?}", self.kind);
@@ -168,8 +177,8 @@ impl Rig {
         while frames.len() < count {
             assert!(started.elapsed() < WAIT_MAX, "{:?}: {} of {count} came", self.kind, frames.len());
             match self.guest.as_mut().unwrap() {
-                Guest::Memory(guest) => frames.extend(guest.collect_with_offload()),
-                Guest::Interface(socket, pool) => take(socket, pool, usize::MAX, &mut frames).map(drop).unwrap(),
+                PortGuest::Memory(guest) => frames.extend(guest.collect_with_offload()),
+                PortGuest::Interface(socket, pool) => take(socket, pool, usize::MAX, &mut frames).map(drop).unwrap(),
             }
         }
         frames
@@ -199,9 +208,9 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
+impl Drop for PortRig {
     fn drop(&mut self) {
-        if self.kind != Kind::Memory {
+        if self.kind != TestedPort::Memory {
             let _ = namespace::remove_if_made(&self.namespace, &RunDir::default());
         }
     }
@@ -307,7 +316,7 @@ fn without_buffers_frames_wait() {
 
 #[test]
 fn what_is_left_undone_passes_with_the_frame() {
-    for mut rig in rigs("undone").filter(|rig| rig.kind != Kind::Xdp) {
+    for mut rig in rigs("undone").filter(|rig| rig.kind != TestedPort::Xdp) {
         let (long, offload) = datagrams(60_000, 1400);
         let (short, sum_only) = datagrams(100, 0);
         for (frame, offload) in [(long, offload), (short, sum_only)] {
@@ -350,7 +359,7 @@ fn what_a_port_refuses_is_dropped_alone() {
     for mut rig in rigs("refused") {
         let mut some = frames(0..9);
         some[4].truncate(5);
-        if let Some(Guest::Memory(guest)) = &rig.guest {
+        if let Some(PortGuest::Memory(guest)) = &rig.guest {
             guest.refuse(5);
         }
         let mut expected = vec![Verdict::Deliver; 9];
@@ -363,7 +372,7 @@ fn what_a_port_refuses_is_dropped_alone() {
 
 #[test]
 fn a_tap_whose_guest_sets_it_down_drops_and_comes_back() {
-    for mut rig in rigs("down").filter(|rig| matches!(rig.kind, Kind::Tap(_))) {
+    for mut rig in rigs("down").filter(|rig| matches!(rig.kind, TestedPort::Tap(_))) {
         let some = frames(0..40);
         rig.ip(&["link", "set", "eth0", "down"]);
         let mut none = Vec::new();
@@ -376,7 +385,7 @@ fn a_tap_whose_guest_sets_it_down_drops_and_comes_back() {
 
 #[test]
 fn an_interface_that_is_down_is_no_port_until_it_is_up() {
-    let Some(mut rig) = Rig::new("link", Kind::Packet) else { return };
+    let Some(mut rig) = PortRig::new("link", TestedPort::Packet) else { return };
     rig.ip(&["link", "set", "port0", "down"]);
     assert_eq!(rig.send(&frames(0..2), Offload::NONE), [Verdict::Drop(DropReason::PortDown); 2]);
     let error = take(rig.port.as_mut().unwrap().as_mut(), &mut rig.pool, 32, &mut Vec::new()).unwrap_err();
@@ -390,7 +399,7 @@ fn an_interface_that_is_down_is_no_port_until_it_is_up() {
 
 #[test]
 fn a_removed_device_is_an_error_that_says_so_and_can_be_had_again() {
-    for mut rig in rigs("removed").filter(|rig| rig.kind != Kind::Memory) {
+    for mut rig in rigs("removed").filter(|rig| rig.kind != TestedPort::Memory) {
         rig.ip(&["link", "delete", rig.device()]);
         let started = Instant::now();
         let error = loop {
@@ -412,7 +421,7 @@ fn a_removed_device_is_an_error_that_says_so_and_can_be_had_again() {
 
 #[test]
 fn a_port_closed_with_frames_waiting_leaves_nothing_behind() {
-    for mut rig in rigs("closed").filter(|rig| matches!(rig.kind, Kind::Tap(_))) {
+    for mut rig in rigs("closed").filter(|rig| matches!(rig.kind, TestedPort::Tap(_))) {
         let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         rig.give(&frames(0..50), Offload::NONE);
         rig.receive(3);
@@ -432,7 +441,7 @@ fn a_port_closed_with_frames_waiting_leaves_nothing_behind() {
 
 #[test]
 fn a_tag_that_the_kernel_took_out_is_put_back() {
-    let Some(mut rig) = Rig::new("tagged", Kind::Packet) else { return };
+    let Some(mut rig) = PortRig::new("tagged", TestedPort::Packet) else { return };
     let mut tagged = frame(3);
     tagged.splice(12..12, [0x81, 0, 0x20, 7]);
     rig.give(std::slice::from_ref(&tagged), Offload::NONE);
@@ -441,7 +450,7 @@ fn a_tag_that_the_kernel_took_out_is_put_back() {
 
 #[test]
 fn an_interface_that_is_none_is_refused_with_the_reason() {
-    let Some(rig) = Rig::new("none", Kind::Packet) else { return };
+    let Some(rig) = PortRig::new("none", TestedPort::Packet) else { return };
     for (device, reason) in [("absent0", "there is no such interface"), ("lo", "no Ethernet interface")] {
         let (device, namespace) = (device.to_owned(), Some(rig.namespace.clone()));
         let error = AfPacketPort::open(&desired::PacketPort { device, namespace, mtu_bytes: 1500 }).unwrap_err();
@@ -449,13 +458,13 @@ fn an_interface_that_is_none_is_refused_with_the_reason() {
     }
 }
 
-fn interface(rig: &Rig) -> desired::PacketPort {
+fn interface(rig: &PortRig) -> desired::PacketPort {
     desired::PacketPort { device: "port0".into(), namespace: Some(rig.namespace.clone()), mtu_bytes: 1500 }
 }
 
 #[test]
 fn an_xdp_port_tells_checksums_that_are_undone_and_takes_none() {
-    let Some(mut rig) = Rig::new("xdp-sum", Kind::Xdp) else { return };
+    let Some(mut rig) = PortRig::new("xdp-sum", TestedPort::Xdp) else { return };
     assert_eq!(rig.port().offloads(), Offloads::NONE);
     let link = Command::new("ip").args(["-n", &rig.namespace, "-d", "link", "show", "port0"]).output().unwrap();
     let link = String::from_utf8(link.stdout).unwrap();
@@ -473,7 +482,7 @@ fn an_xdp_port_tells_checksums_that_are_undone_and_takes_none() {
 
 #[test]
 fn an_xdp_port_whose_interface_is_set_down_drops_and_comes_back() {
-    let Some(mut rig) = Rig::new("xdp-down", Kind::Xdp) else { return };
+    let Some(mut rig) = PortRig::new("xdp-down", TestedPort::Xdp) else { return };
     rig.ip(&["link", "set", "port0", "down"]);
     // The first to find out; what is in line then waits there.
     rig.send(&frames(0..2), Offload::NONE);
@@ -489,11 +498,11 @@ fn an_xdp_port_whose_interface_is_set_down_drops_and_comes_back() {
 
 #[test]
 fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
-    let Some(mut rig) = Rig::new("xdp-not", Kind::Xdp) else { return };
+    let Some(mut rig) = PortRig::new("xdp-not", TestedPort::Xdp) else { return };
     let error = AfXdpPort::open(&interface(&rig)).unwrap_err().to_string();
     assert!(error.contains("has the interface already") && error.contains(&rig.namespace), "{error}");
     rig.port = None;
-    let remake = |rig: &Rig, options: &[&str]| {
+    let remake = |rig: &PortRig, options: &[&str]| {
         rig.ip(&["link", "delete", "port0"]);
         rig.ip(&[&["link", "add", "port0"], options, &["type", "veth", "peer", "name", "eth0"], options].concat());
         rig.ip(&["link", "set", "eth0", "up"]);
@@ -505,14 +514,15 @@ fn where_an_xdp_socket_cannot_be_a_raw_one_takes_its_place() {
     remake(&rig, &["mtu", "9000"]);
     let error = AfXdpPort::open(&interface(&rig)).unwrap_err().to_string();
     assert!(error.contains("lower the MTU"), "{error}");
-    let spec = PortSpec { port: desired::Port::Packet(interface(&rig)), mac: MacAddress::default(), interface: None };
+    let spec =
+        PortSpec { port: desired::DesiredPort::Packet(interface(&rig)), mac: MacAddress::default(), interface: None };
     let port = rig.factory.open(&eni(), &spec).unwrap();
     assert!(port.offloads().contains(Offloads::CHECKSUM), "{port:?}");
 }
 
 #[test]
 fn after_an_xdp_port_the_kernel_has_the_frames_again() {
-    let Some(mut rig) = Rig::new("xdp-end", Kind::Xdp) else { return };
+    let Some(mut rig) = PortRig::new("xdp-end", TestedPort::Xdp) else { return };
     let mut kernel = AfPacketPort::open(&interface(&rig)).unwrap();
     let (mut pool, mut seen) = (pool(), Vec::new());
     rig.give(&frames(0..3), Offload::NONE);

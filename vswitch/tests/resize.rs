@@ -5,27 +5,27 @@
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod guests;
 
-use guests::world::{World, collect};
+use guests::world::{GuestWorld, collect};
 use guests::{desired, udp};
 use vswitch::exchange::handoff::pool_size;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryHub;
 use vswitch::worker::Worker;
 use vswitch::worker::driver::{ManualDriver, WorkerDriver, WorkerEndpoint};
-use vswitch_core::config::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
-use vswitch_core::config::protocol::{FlowDescription, FlowSelection, ReplyBody, RequestBody};
+use vswitch_core::config::desired::{Desired, DesiredRule, Direction, Policy, Ports, Protocol, Remote};
+use vswitch_core::config::protocol::{FlowDescription, FlowSelection, RequestBody, SwitchReplyBody};
 use vswitch_core::hw::time::Time;
 
 /// Workers and rx queues, one after the other.
 const SHAPES: [(usize, usize); 10] = [(2, 1), (2, 2), (1, 1), (4, 4), (3, 2), (3, 3), (1, 1), (2, 2), (2, 1), (1, 1)];
 
-fn with_rx_queues(workers: usize, rx_queues: usize, rx_queues_max: usize) -> World {
-    World::with_ports(workers, 4096, PortFactory { rx_queues, rx_queues_max, ..PortFactory::default() })
+fn with_rx_queues(workers: usize, rx_queues: usize, rx_queues_max: usize) -> GuestWorld {
+    GuestWorld::with_ports(workers, 4096, PortFactory { rx_queues, rx_queues_max, ..PortFactory::default() })
 }
 
-fn flows(world: &mut World) -> Vec<FlowDescription> {
+fn flows(world: &mut GuestWorld) -> Vec<FlowDescription> {
     let list = RequestBody::Flows { selection: FlowSelection::default(), cursor: None, limit: 4096 };
-    let ReplyBody::Flows { mut flows, next: None } = world.ask(list) else { panic!("one page holds all") };
+    let SwitchReplyBody::Flows { mut flows, next: None } = world.ask(list) else { panic!("one page holds all") };
     flows.sort_by_key(|flow| (flow.eni.clone(), flow.source, flow.destination, flow.source_port));
     flows
 }
@@ -44,7 +44,7 @@ fn closed_but_for_udp(count: u8) -> Desired {
     let mut desired = desired(count);
     for group in desired.groups.values_mut() {
         group.inner_access = Policy::Drop;
-        group.rules.push(Rule {
+        group.rules.push(DesiredRule {
             id: "sgr-in".into(),
             direction: Direction::Ingress,
             policy: Policy::Accept,
@@ -72,7 +72,7 @@ fn whatever_is_on_its_way_arrives_in_order() {
             }
             sent += 1;
         }
-        // Some workers have taken what others have not yet judged or sent.
+        // Some workers have taken what others have not yet evaluated or sent.
         for step in 0..=round % 5 {
             world.turn_one(step % world.workers.len(), 1 + round % 3);
         }
@@ -100,7 +100,7 @@ fn what_a_rx_queue_of_another_worker_took_is_judged_by_whoever_owns_the_eni_then
         }
         // The rx queue's worker, which is not the owner, takes some; they wait in the ring to the owner.
         world.turn_one(1 - owner, 1);
-        assert_eq!(world.stats(1).egress.packets, 0, "nobody has judged them");
+        assert_eq!(world.stats(1).egress.packets, 0, "nobody has evaluated them");
         assert!(world.workers[owner].has_input(), "they wait for the owner");
         let rx_queues = rx_queues.min(2);
         world.resize(workers, rx_queues).unwrap();
@@ -114,7 +114,7 @@ fn what_a_rx_queue_of_another_worker_took_is_judged_by_whoever_owns_the_eni_then
 
 #[test]
 fn sessions_are_what_they_were_and_only_they_let_the_answers_in() {
-    let mut world = World::new(1, 256);
+    let mut world = GuestWorld::new(1, 256);
     world.apply(closed_but_for_udp(6), 1);
     for to in 2..=6 {
         world.guest(1).inject(&udp(1, to, 0));
@@ -150,10 +150,10 @@ fn sessions_are_what_they_were_and_only_they_let_the_answers_in() {
 
 #[test]
 fn connections_share_a_record_again_once_both_ends_are_together() {
-    let mut world = World::new(1, 256);
+    let mut world = GuestWorld::new(1, 256);
     world.apply(desired(2), 1);
-    let records = |world: &mut World| {
-        let ReplyBody::Status(status) = world.ask(RequestBody::Status) else { panic!() };
+    let records = |world: &mut GuestWorld| {
+        let SwitchReplyBody::Status(status) = world.ask(RequestBody::Status) else { panic!() };
         status.workers.iter().map(|worker| worker.flows).collect::<Vec<_>>()
     };
     world.guest(1).inject(&udp(1, 2, 0));
@@ -172,7 +172,7 @@ fn connections_share_a_record_again_once_both_ends_are_together() {
 
 #[test]
 fn a_rule_that_changes_after_a_move_is_obeyed_at_once() {
-    let mut world = World::new(1, 256);
+    let mut world = GuestWorld::new(1, 256);
     world.apply(desired(2), 1);
     world.guest(1).inject(&udp(1, 2, 0));
     world.turn(2);
@@ -208,7 +208,7 @@ fn parts_that_wait_for_their_first_wait_on_elsewhere() {
         frame[24..26].copy_from_slice(&(!(((sum & 0xffff) + (sum >> 16)) as u16)).to_be_bytes());
         frame
     };
-    let mut world = World::new(1, 256);
+    let mut world = GuestWorld::new(1, 256);
     world.apply(desired(2), 1);
     world.guest(1).inject(&part(1, true));
     world.turn(2);
@@ -224,9 +224,9 @@ fn parts_that_wait_for_their_first_wait_on_elsewhere() {
 
 #[test]
 fn a_table_without_room_refuses_and_nothing_has_changed() {
-    let mut world = World::with_tables(2, 64, MemoryHub::new(4096, false), PortFactory::default());
+    let mut world = GuestWorld::with_tables(2, 64, MemoryHub::new(4096, false), PortFactory::default());
     world.apply(desired(4), 1);
-    let owners = |world: &World| [1, 2, 3, 4].map(|number| world.worker_of(number));
+    let owners = |world: &GuestWorld| [1, 2, 3, 4].map(|number| world.worker_of(number));
     let before = owners(&world);
     // Two ENIs of each worker talk with each other, and fill most of its table.
     let partner = |number: u8| {
@@ -276,11 +276,15 @@ fn what_cannot_be_is_refused_with_the_way_out() {
         assert_eq!(refusal.object, object, "{refusal:?}");
         assert!(refusal.message.contains(says), "{refusal:?}");
     }
-    let ReplyBody::Status(status) = world.ask(RequestBody::Status) else { panic!() };
+    let SwitchReplyBody::Status(status) = world.ask(RequestBody::Status) else { panic!() };
     assert_eq!((status.workers.len(), status.lanes, status.lanes_max), (2, 1, 2));
-    let ReplyBody::Regrouped(told) = world.ask(RequestBody::Regroup { workers: 2, lanes: Some(2) }) else { panic!() };
+    let SwitchReplyBody::Regrouped(told) = world.ask(RequestBody::Regroup { workers: 2, lanes: Some(2) }) else {
+        panic!()
+    };
     assert_eq!((told.workers, told.lanes, told.enis_moved), (2, 2, 0));
-    let ReplyBody::Regrouped(told) = world.ask(RequestBody::Regroup { workers: 3, lanes: None }) else { panic!() };
+    let SwitchReplyBody::Regrouped(told) = world.ask(RequestBody::Regroup { workers: 3, lanes: None }) else {
+        panic!()
+    };
     assert_eq!((told.workers, told.lanes), (3, 2), "as many rx queues as before");
     let mut world = with_rx_queues(2, 2, 0);
     world.resize(1, 1).unwrap();
@@ -289,7 +293,7 @@ fn what_cannot_be_is_refused_with_the_way_out() {
 
 #[test]
 fn a_port_that_is_down_moves_too_and_comes_back() {
-    let mut world = World::new(1, 256);
+    let mut world = GuestWorld::new(1, 256);
     world.apply(desired(4), 1);
     for number in 1..=4 {
         world.guest(number).set_failed(true);
@@ -357,7 +361,7 @@ impl WorkerDriver for Stubborn<'_> {
 
 #[test]
 fn a_thread_that_cannot_be_had_or_a_worker_that_does_not_come_changes_nothing() {
-    let mut world = World::new(1, 256);
+    let mut world = GuestWorld::new(1, 256);
     world.apply(desired(2), 1);
     world.guest(1).inject(&udp(1, 2, 0));
     world.turn(2);

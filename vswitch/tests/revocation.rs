@@ -8,18 +8,18 @@ mod guests;
 mod running;
 
 use guests::{desired, eni, udp};
-use running::Running;
+use running::RunningSwitch;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vswitch::port::factory::PortFactory;
 use vswitch::port::faults::Faults;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
-use vswitch_core::config::desired::{Desired, Direction, Policy, Ports, Protocol, Remote, Rule};
-use vswitch_core::config::protocol::{ReplyBody, RequestBody};
+use vswitch_core::config::desired::{Desired, DesiredRule, Direction, Policy, Ports, Protocol, Remote};
+use vswitch_core::config::protocol::{RequestBody, SwitchReplyBody};
 
 /// Only the sender's egress changes, so that what its worker let pass and still waits in the ring would be let in.
 fn with_egress(policy: Policy) -> Desired {
-    let rule = |id: &str, direction, policy| Rule {
+    let rule = |id: &str, direction, policy| DesiredRule {
         id: id.into(),
         direction,
         policy,
@@ -40,9 +40,9 @@ fn with_egress(policy: Policy) -> Desired {
 }
 
 /// Ends the flood, also when an assertion fails.
-struct Ending<'a>(&'a AtomicBool);
+struct FloodEnd<'a>(&'a AtomicBool);
 
-impl Drop for Ending<'_> {
+impl Drop for FloodEnd<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -69,7 +69,7 @@ const PACKETS_A_GENERATION: usize = 30;
 fn nothing_comes_out_by_the_old_rules(workers: impl Fn(u64) -> usize, faults: Option<Faults>) {
     let hub = MemoryHub::new(8192, true);
     let running =
-        Running::start_with(workers(1), PortFactory { memory: hub.clone(), faults, ..PortFactory::default() });
+        RunningSwitch::start_with(workers(1), PortFactory { memory: hub.clone(), faults, ..PortFactory::default() });
     let mut client = running.connect();
     let (sender, receiver) = (hub.guest(&eni(1)), hub.guest(&eni(2)));
     let is_over = AtomicBool::new(false);
@@ -83,11 +83,11 @@ fn nothing_comes_out_by_the_old_rules(workers: impl Fn(u64) -> usize, faults: Op
                 }
             }
         });
-        let _ending = Ending(&is_over);
+        let _ending = FloodEnd(&is_over);
         for generation in 1..=60 {
             let policy = if generation % 2 == 1 { Policy::Accept } else { Policy::Drop };
             let replace = RequestBody::Replace { generation, desired: with_egress(policy) };
-            let ReplyBody::Applied(applied) = client.ask(replace) else { panic!() };
+            let SwitchReplyBody::Applied(applied) = client.ask(replace) else { panic!() };
             barriers.push(applied.barrier_ns / 1000);
             let mut at_reply = drain(&receiver);
             let started = Instant::now();
@@ -98,7 +98,7 @@ fn nothing_comes_out_by_the_old_rules(workers: impl Fn(u64) -> usize, faults: Op
             let next = workers(generation + 1);
             if next != workers(generation) {
                 let resize = RequestBody::Regroup { workers: next, lanes: None };
-                let ReplyBody::Regrouped(_) = client.ask(resize) else { panic!() };
+                let SwitchReplyBody::Regrouped(_) = client.ask(resize) else { panic!() };
             }
             for _ in 0..5 {
                 receiver.inject(&question());

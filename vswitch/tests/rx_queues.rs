@@ -5,7 +5,7 @@
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod guests;
 
-use guests::world::{World, collect};
+use guests::world::{GuestWorld, collect};
 use guests::{desired, eni, udp};
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
@@ -21,8 +21,8 @@ use vswitch::port::tap::{Tap, TapIo};
 use vswitch_core::config::desired::TapPort;
 use vswitch_core::packet::offload::Offloads;
 
-fn with_rx_queues(workers: usize, rx_queues: usize) -> World {
-    World::with_ports(workers, 4096, PortFactory { rx_queues, ..PortFactory::default() })
+fn with_rx_queues(workers: usize, rx_queues: usize) -> GuestWorld {
+    GuestWorld::with_ports(workers, 4096, PortFactory { rx_queues, ..PortFactory::default() })
 }
 
 #[test]
@@ -141,9 +141,9 @@ fn an_rx_queue_that_fails_takes_the_port_down_once_and_all_rx_queues_come_back()
 }
 
 /// A namespace that is gone when the test is.
-struct Guest(String);
+struct GuestNamespace(String);
 
-impl Drop for Guest {
+impl Drop for GuestNamespace {
     fn drop(&mut self) {
         let _ = namespace::remove_if_made(&self.0, &RunDir::default());
     }
@@ -180,7 +180,7 @@ fn queues_of_a_tap_have_each_flow_in_one_of_them_and_in_order() {
     const FLOWS: u8 = 24;
     const DATAGRAMS: u8 = 20;
     let name = format!("sluice-rx-queues-{}", std::process::id());
-    let _guest = Guest(name.clone());
+    let _guest = GuestNamespace(name.clone());
     let (namespace, create_namespace) = (Some(name.clone()), true);
     let tap = TapPort { device: "eth0".into(), namespace, create_namespace, configure: true, mtu_bytes: 1400 };
     let (mac, addresses) = ("02:00:00:00:00:05".parse().unwrap(), vec!["10.9.0.5/24".parse().unwrap()]);

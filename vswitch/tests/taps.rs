@@ -18,9 +18,9 @@ use vswitch_core::packet::offload::{Offloads, PartialChecksum};
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 /// A namespace name of this test alone, which is gone when the test is.
-struct Guest(String);
+struct TapNamespace(String);
 
-impl Guest {
+impl TapNamespace {
     fn new(test: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !std::path::Path::new("/dev/net/tun").exists() {
             eprintln!("SKIPPED: {test} needs root and /dev/net/tun");
@@ -40,7 +40,7 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for TapNamespace {
     fn drop(&mut self) {
         let _ = namespace::remove_if_made(&self.0, &RunDir::default());
         let _ = Command::new("ip").args(["netns", "delete", &self.0]).output();
@@ -75,7 +75,7 @@ fn verdicts(port: &mut Tap, burst: &mut [Packet]) -> Vec<Verdict> {
 
 #[test]
 fn a_device_is_made_in_its_namespace_with_all_that_its_guest_needs() {
-    let Some(guest) = Guest::new("make") else { return };
+    let Some(guest) = TapNamespace::new("make") else { return };
     let mut port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
     let addresses = guest.ip(&["addr", "show", "dev", "eth0"]);
     for expected in ["10.9.0.5/24", "2001:db8::5/64", "02:00:00:00:00:05", "mtu 1400", "UP"] {
@@ -112,7 +112,7 @@ fn a_device_is_made_in_its_namespace_with_all_that_its_guest_needs() {
 /// Setting its device down takes a guest's routes; up again it has those of its addresses, and asks for neighbours.
 #[test]
 fn a_guest_that_sets_its_device_down_and_up_still_has_its_subnet() {
-    let Some(guest) = Guest::new("bounce") else { return };
+    let Some(guest) = TapNamespace::new("bounce") else { return };
     let _port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
     assert!(guest.ip(&["route", "get", "10.9.0.7"]).contains("via 10.9.0.253"));
     guest.ip(&["link", "set", "eth0", "down"]);
@@ -123,7 +123,7 @@ fn a_guest_that_sets_its_device_down_and_up_still_has_its_subnet() {
 
 #[test]
 fn a_device_is_set_anew_while_it_runs() {
-    let Some(guest) = Guest::new("anew") else { return };
+    let Some(guest) = TapNamespace::new("anew") else { return };
     let _port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
     let wanted = Interface {
         mtu_bytes: 9000,
@@ -150,7 +150,7 @@ fn a_device_is_set_anew_while_it_runs() {
 
 #[test]
 fn a_removed_device_is_an_error_that_says_so() {
-    let Some(guest) = Guest::new("removed") else { return };
+    let Some(guest) = TapNamespace::new("removed") else { return };
     let mut port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
     assert_eq!(guest.ip(&["link", "delete", "eth0"]), "");
     let error = receive_within(&mut port, Duration::from_secs(60)).unwrap_err();
@@ -164,7 +164,7 @@ fn a_removed_device_is_an_error_that_says_so() {
 
 #[test]
 fn a_link_that_is_down_is_no_failure() {
-    let Some(guest) = Guest::new("down") else { return };
+    let Some(guest) = TapNamespace::new("down") else { return };
     let mut port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
     guest.ip(&["link", "set", "eth0", "down"]);
     let mut buffer = vswitch_core::packet::FrameBuffer::with_capacity(64);
@@ -178,7 +178,7 @@ fn a_link_that_is_down_is_no_failure() {
 #[test]
 fn a_guest_leaves_checksums_undone_only_where_that_was_offered() {
     for offered in [Offloads::ALL, Offloads::NONE] {
-        let Some(guest) = Guest::new("undone") else { return };
+        let Some(guest) = TapNamespace::new("undone") else { return };
         let mut port = Tap::open_with(&guest.tap(), Some(&interface()), offered, TapIo::Plain).unwrap();
         assert!(offered.contains(port.offloads()));
         assert_eq!(port.offloads() == Offloads::NONE, offered == Offloads::NONE, "this kernel has some");
@@ -202,7 +202,7 @@ fn a_guest_leaves_checksums_undone_only_where_that_was_offered() {
 
 #[test]
 fn what_the_kernel_refuses_is_not_the_ports_failure() {
-    let Some(guest) = Guest::new("refuse") else { return };
+    let Some(guest) = TapNamespace::new("refuse") else { return };
     let mut port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
     let packet = |bytes: usize| {
         let mut buffer = vswitch_core::packet::FrameBuffer::with_capacity(64);
@@ -227,7 +227,7 @@ fn open_once_free(port: &TapPort) -> Tap {
 
 #[test]
 fn a_namespace_that_the_switch_made_survives_it_and_can_be_removed_by_the_next() {
-    let Some(guest) = Guest::new("made") else { return };
+    let Some(guest) = TapNamespace::new("made") else { return };
     drop(Tap::open(&guest.tap(), Some(&interface())).unwrap());
     let first = namespace::identity(&guest.0).unwrap();
     drop(open_once_free(&guest.tap()));
@@ -239,7 +239,7 @@ fn a_namespace_that_the_switch_made_survives_it_and_can_be_removed_by_the_next()
 
 #[test]
 fn a_namespace_of_somebody_else_is_never_removed() {
-    let Some(guest) = Guest::new("foreign") else { return };
+    let Some(guest) = TapNamespace::new("foreign") else { return };
     let without = TapPort { create_namespace: false, ..guest.tap() };
     let error = Tap::open(&without, Some(&interface())).unwrap_err();
     assert!(error.to_string().contains("does not exist"), "{error}");
@@ -251,7 +251,7 @@ fn a_namespace_of_somebody_else_is_never_removed() {
 
 #[test]
 fn a_namespace_made_anew_under_a_noted_name_is_somebody_elses() {
-    let Some(guest) = Guest::new("replaced") else { return };
+    let Some(guest) = TapNamespace::new("replaced") else { return };
     namespace::ensure(&guest.0, &RunDir::default()).unwrap();
     for command in ["delete", "add"] {
         assert!(Command::new("ip").args(["netns", command, &guest.0]).status().unwrap().success());
@@ -263,7 +263,7 @@ fn a_namespace_made_anew_under_a_noted_name_is_somebody_elses() {
 
 #[test]
 fn a_device_in_use_is_told_apart_from_one_that_cannot_be_made() {
-    let Some(guest) = Guest::new("busy") else { return };
+    let Some(guest) = TapNamespace::new("busy") else { return };
     let _port = Tap::open(&guest.tap(), Some(&interface())).unwrap();
     let error = Tap::open(&guest.tap(), Some(&interface())).unwrap_err();
     assert!(error.to_string().contains("another process holds"), "{error}");
@@ -276,7 +276,7 @@ fn a_device_in_use_is_told_apart_from_one_that_cannot_be_made() {
 
 #[test]
 fn a_device_that_exists_is_adopted_and_left_behind() {
-    let Some(guest) = Guest::new("adopt") else { return };
+    let Some(guest) = TapNamespace::new("adopt") else { return };
     namespace::ensure(&guest.0, &RunDir::default()).unwrap();
     assert_eq!(guest.ip(&["tuntap", "add", "dev", "eth0", "mode", "tap"]), "");
     let index = || guest.ip(&["-o", "link", "show", "dev", "eth0"]).split(':').next().unwrap().to_owned();
@@ -290,7 +290,7 @@ fn a_device_that_exists_is_adopted_and_left_behind() {
 
 #[test]
 fn a_command_runs_inside() {
-    let Some(guest) = Guest::new("exec") else { return };
+    let Some(guest) = TapNamespace::new("exec") else { return };
     namespace::ensure(&guest.0, &RunDir::default()).unwrap();
     let error = std::thread::scope(|scope| {
         // Fails, or else this process would be gone; on a thread of its own, which stays inside the namespace.
@@ -311,7 +311,7 @@ fn names_that_lead_elsewhere_are_refused() {
 
 #[test]
 fn opening_and_closing_leaves_no_descriptor_behind() {
-    let Some(guest) = Guest::new("leak") else { return };
+    let Some(guest) = TapNamespace::new("leak") else { return };
     let eth0 = |link: std::io::Result<std::fs::DirEntry>| {
         let target = std::fs::read_link(link.ok()?.path()).ok()?;
         target.to_str()?.contains(&format!("netns/{}", guest.0)).then_some(())

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "shared with other tests, which use more of it")]
 mod guests;
 
-use guests::world::{World, collect};
+use guests::world::{GuestWorld, collect};
 use guests::{desired, eni, udp};
 use std::sync::Arc;
 use vswitch::port::factory::PortFactory;
@@ -13,9 +13,9 @@ use vswitch::worker::Worker;
 use vswitch_core::config::desired::Policy;
 use vswitch_core::config::ids::EniId;
 use vswitch_core::config::limits::HANDOFF_PACKETS;
-use vswitch_core::config::protocol::{FlowDescription, FlowSelection, PacketDescription, ReplyBody, RequestBody};
+use vswitch_core::config::protocol::{FlowDescription, FlowSelection, PacketDescription, RequestBody, SwitchReplyBody};
 
-fn explain(world: &mut World, from: Option<u8>, to: Option<u8>, destination: u8) -> ReplyBody {
+fn explain(world: &mut GuestWorld, from: Option<u8>, to: Option<u8>, destination: u8) -> SwitchReplyBody {
     let packet = PacketDescription {
         from: from.map(eni),
         to: to.map(eni),
@@ -31,7 +31,7 @@ fn explain(world: &mut World, from: Option<u8>, to: Option<u8>, destination: u8)
 #[test]
 fn packets_keep_their_order_within_and_across_workers_and_no_buffer_is_lost() {
     for workers in [1, 2, 3] {
-        let mut world = World::new(workers, 256);
+        let mut world = GuestWorld::new(workers, 256);
         world.apply(desired(4), 1);
         let free: Vec<_> = world.workers.iter().map(Worker::free_buffers).collect();
         for number in 0..100 {
@@ -49,7 +49,7 @@ fn packets_keep_their_order_within_and_across_workers_and_no_buffer_is_lost() {
 
 #[test]
 fn a_port_is_born_closed_and_ends_closed() {
-    let mut world = World::new(2, 256);
+    let mut world = GuestWorld::new(2, 256);
     assert!(world.guest(1).inject(&udp(1, 2, 0)), "before there is a policy");
     world.turn(3);
     assert_eq!(world.guest(2).waiting(), 0);
@@ -68,7 +68,7 @@ fn a_port_is_born_closed_and_ends_closed() {
 #[test]
 fn a_detached_port_closes_with_the_state_that_had_it() {
     for workers in [1, 2] {
-        let mut world = World::new(workers, 256);
+        let mut world = GuestWorld::new(workers, 256);
         world.apply(desired(2), 1);
         assert!(world.guest(1).inject(&udp(1, 2, 0)) && world.guest(2).inject(&udp(2, 1, 1)));
         let mut detached = desired(2);
@@ -85,7 +85,7 @@ fn a_detached_port_closes_with_the_state_that_had_it() {
 
 #[test]
 fn after_the_reply_nothing_comes_out_by_the_old_rules() {
-    let mut world = World::new(2, 4096);
+    let mut world = GuestWorld::new(2, 4096);
     world.apply(desired(2), 1);
     for number in 0..500 {
         assert!(world.guest(1).inject(&udp(1, 2, number)));
@@ -102,13 +102,14 @@ fn after_the_reply_nothing_comes_out_by_the_old_rules() {
     assert!(delivered < 500);
 }
 
-/// A port whose kernel takes nothing of what it was given: what was judged by rules that are gone must not come out
+/// A port whose kernel takes nothing of what it was given: what was evaluated by rules that are gone must not come out
 /// later, and no port that has nothing in line is touched.
 #[test]
 fn what_a_port_cannot_get_out_before_the_reply_is_dropped_with_the_port() {
     for workers in [1, 2] {
         let faults = Faults { seed: 3, unsent: 1_000_000, ..Faults::default() };
-        let mut world = World::with_ports(workers, 256, PortFactory { faults: Some(faults), ..PortFactory::default() });
+        let mut world =
+            GuestWorld::with_ports(workers, 256, PortFactory { faults: Some(faults), ..PortFactory::default() });
         world.apply(desired(2), 1);
         for number in 0..5 {
             world.guest(1).inject(&udp(1, 2, number));
@@ -123,7 +124,7 @@ fn what_a_port_cannot_get_out_before_the_reply_is_dropped_with_the_port() {
         assert_eq!(down, [&eni(2)], "{workers} workers");
         assert_eq!(world.drops(2, "port-down"), 5, "{workers} workers");
         let status = world.switch.port_statuses().into_iter().find(|port| port.eni == eni(2)).unwrap();
-        assert!(status.error.is_some_and(|error| error.contains("judged by rules which are no more")));
+        assert!(status.error.is_some_and(|error| error.contains("older rules let pass")));
         world.tick(1000);
         world.turn(5);
         assert!(world.switch.port_statuses().iter().all(|port| port.up), "it is tried again as any other");
@@ -133,7 +134,7 @@ fn what_a_port_cannot_get_out_before_the_reply_is_dropped_with_the_port() {
 
 #[test]
 fn a_full_ring_and_a_full_port_drop_and_count() {
-    let mut world = World::new(2, 2 * HANDOFF_PACKETS);
+    let mut world = GuestWorld::new(2, 2 * HANDOFF_PACKETS);
     world.apply(desired(2), 1);
     let guest = world.guest(1);
     let sent = HANDOFF_PACKETS + 64;
@@ -150,7 +151,7 @@ fn a_full_ring_and_a_full_port_drop_and_count() {
     let full = world.drops(1, "handoff-full") as usize;
     assert!(full > 0 && delivered + full == sent, "{delivered} + {full} of {sent}");
 
-    let mut world = World::new(1, 8);
+    let mut world = GuestWorld::new(1, 8);
     world.apply(desired(2), 1);
     for round in 0..2 {
         (0..8).for_each(|number| assert!(world.guest(1).inject(&udp(1, 2, round * 8 + number))));
@@ -165,7 +166,7 @@ fn a_full_ring_and_a_full_port_drop_and_count() {
 fn who_sends_what_is_refused_takes_no_more_time_than_others() {
     const TURNS: usize = 100;
     for others in [true, false] {
-        let mut world = World::new(1, 2 * TURNS * 32);
+        let mut world = GuestWorld::new(1, 2 * TURNS * 32);
         world.apply(desired(3), 1);
         for number in 0..2 * TURNS as u32 * 32 {
             assert!(world.guest(3).inject(&udp(3, 99, number)));
@@ -186,7 +187,7 @@ fn who_sends_what_is_refused_takes_no_more_time_than_others() {
 
 #[test]
 fn a_port_that_fails_goes_down_and_comes_back_and_the_others_stay() {
-    let mut world = World::new(2, 256);
+    let mut world = GuestWorld::new(2, 256);
     world.apply(desired(3), 1);
     world.guest(2).set_failed(true);
     world.guest(1).inject(&udp(1, 2, 0));
@@ -211,7 +212,7 @@ fn a_port_that_fails_goes_down_and_comes_back_and_the_others_stay() {
 
 #[test]
 fn a_flooding_port_does_not_starve_another() {
-    let mut world = World::new(1, 4096);
+    let mut world = GuestWorld::new(1, 4096);
     world.apply(desired(3), 1);
     for number in 0..4096 {
         world.guest(1).inject(&udp(1, 3, number));
@@ -223,7 +224,7 @@ fn a_flooding_port_does_not_starve_another() {
 
 /// 31 ports flood one receiver; one port sends a frame at a time to another.
 struct Flood {
-    world: World,
+    world: GuestWorld,
     flooded: u8,
     quiet: u8,
     friend: u8,
@@ -233,7 +234,7 @@ impl Flood {
     const PORTS: u8 = 34;
 
     fn new(workers: usize) -> Self {
-        let mut world = World::new(workers, 256);
+        let mut world = GuestWorld::new(workers, 256);
         world.apply(desired(Self::PORTS), 1);
         let mut flood = Self { world, flooded: 0, quiet: 1, friend: 0 };
         // With two workers, both receivers are a ring away from the quiet port.
@@ -297,9 +298,9 @@ fn a_full_ring_is_paid_for_by_the_ports_that_fill_it() {
 
 #[test]
 fn placement_is_stable_and_even() {
-    let mut world = World::new(2, 16);
+    let mut world = GuestWorld::new(2, 16);
     world.apply(desired(4), 1);
-    let worker_of = |world: &World| -> Vec<(EniId, usize)> {
+    let worker_of = |world: &GuestWorld| -> Vec<(EniId, usize)> {
         world.switch.port_statuses().into_iter().map(|port| (port.eni, port.worker)).collect()
     };
     let before = worker_of(&world);
@@ -316,7 +317,7 @@ fn placement_is_stable_and_even() {
 
 #[test]
 fn a_refused_state_changes_nothing() {
-    let mut world = World::new(1, 16);
+    let mut world = GuestWorld::new(1, 16);
     world.apply(desired(2), 1);
     let mut broken = desired(2);
     broken.enis.values_mut().next().unwrap().groups.insert("sg-none".into());
@@ -330,7 +331,7 @@ fn a_refused_state_changes_nothing() {
 
 #[test]
 fn old_snapshots_are_freed() {
-    let mut world = World::new(2, 16);
+    let mut world = GuestWorld::new(2, 16);
     world.apply(desired(2), 1);
     for generation in 2..50 {
         world.apply(desired(2), generation);
@@ -342,33 +343,33 @@ fn old_snapshots_are_freed() {
 
 #[test]
 fn explain_goes_from_worker_to_worker_as_the_packet_would() {
-    let mut world = World::new(2, 16);
+    let mut world = GuestWorld::new(2, 16);
     world.apply(desired(2), 1);
-    let ReplyBody::Explained(told) = explain(&mut world, Some(1), None, 2) else { panic!() };
+    let SwitchReplyBody::Explained(told) = explain(&mut world, Some(1), None, 2) else { panic!() };
     assert!(told.delivered && told.verdict == "deliver", "{told:?}");
-    let judges: Vec<_> = told.decisions.iter().map(|decision| decision.eni.as_str()).collect();
-    assert_eq!(judges, ["eni-1", "eni-2"]);
-    let ReplyBody::Explained(told) = explain(&mut world, None, Some(2), 2) else { panic!() };
+    let evaluating: Vec<_> = told.decisions.iter().map(|decision| decision.eni.as_str()).collect();
+    assert_eq!(evaluating, ["eni-1", "eni-2"]);
+    let SwitchReplyBody::Explained(told) = explain(&mut world, None, Some(2), 2) else { panic!() };
     assert_eq!(told.decisions.len(), 1);
-    let ReplyBody::Explained(told) = explain(&mut world, Some(1), None, 99) else { panic!() };
+    let SwitchReplyBody::Explained(told) = explain(&mut world, Some(1), None, 99) else { panic!() };
     assert_eq!((told.delivered, told.verdict.as_str()), (false, "no-route"));
-    let ReplyBody::Refused { refusals } = explain(&mut world, Some(1), Some(1), 2) else { panic!() };
+    let SwitchReplyBody::Refused { refusals } = explain(&mut world, Some(1), Some(1), 2) else { panic!() };
     assert_eq!((refusals[0].code.as_str(), refusals[0].object.as_str()), ("invalid", "packet/to"));
-    let ReplyBody::Refused { refusals } = explain(&mut world, Some(9), None, 2) else { panic!() };
+    let SwitchReplyBody::Refused { refusals } = explain(&mut world, Some(9), None, 2) else { panic!() };
     assert_eq!((refusals[0].code.as_str(), refusals[0].object.as_str()), ("unknown", "packet/from"));
     assert_eq!(world.stats(1).egress.packets, 0, "explaining changes nothing");
     world.guest(2).set_failed(true);
     world.turn(2);
     world.tick(1);
-    let ReplyBody::Explained(told) = explain(&mut world, Some(1), None, 2) else { panic!() };
+    let SwitchReplyBody::Explained(told) = explain(&mut world, Some(1), None, 2) else { panic!() };
     assert_eq!(told.verdict, "port-down");
 }
 
 /// All pages of a listing.
-fn all_flows(world: &mut World, selection: &FlowSelection, limit: usize) -> Vec<FlowDescription> {
+fn all_flows(world: &mut GuestWorld, selection: &FlowSelection, limit: usize) -> Vec<FlowDescription> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
-        let ReplyBody::Flows { flows, next } =
+        let SwitchReplyBody::Flows { flows, next } =
             world.ask(RequestBody::Flows { selection: selection.clone(), cursor, limit })
         else {
             panic!()
@@ -384,7 +385,7 @@ fn all_flows(world: &mut World, selection: &FlowSelection, limit: usize) -> Vec<
 
 #[test]
 fn flows_of_all_workers_are_told_page_by_page_and_ended() {
-    let mut world = World::new(2, 64);
+    let mut world = GuestWorld::new(2, 64);
     world.apply(desired(4), 1);
     for to in 2..=4 {
         world.guest(1).inject(&udp(1, to, 0));
@@ -397,10 +398,10 @@ fn flows_of_all_workers_are_told_page_by_page_and_ended() {
     assert!(whole.iter().all(|flow| flow.generation == Some(1)));
     assert_eq!(all_flows(&mut world, &all, 1), whole, "a page of one after another");
     assert_eq!(all_flows(&mut world, &of_one, 2).len(), 3);
-    let ReplyBody::Status(status) = world.ask(RequestBody::Status) else { panic!() };
+    let SwitchReplyBody::Status(status) = world.ask(RequestBody::Status) else { panic!() };
     assert_eq!((status.enis, status.workers.len()), (4, 2));
     let flush = RequestBody::FlushFlows { selection: of_one.clone(), cursor: None };
-    assert_eq!(world.ask(flush), ReplyBody::Flushed { flows: 3, next: None });
+    assert_eq!(world.ask(flush), SwitchReplyBody::Flushed { flows: 3, next: None });
     assert!(all_flows(&mut world, &of_one, 2).is_empty());
     assert_eq!(all_flows(&mut world, &all, 2).len(), 3, "those of the receivers stay");
 }

@@ -11,14 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// The planes. They end with the value.
-pub(super) struct Planes {
+pub(super) struct ApiPlanes {
     folder: PathBuf,
     /// The control plane, then the forwarding plane.
     children: Vec<Child>,
     address: SocketAddr,
 }
 
-impl Planes {
+impl ApiPlanes {
     /// Starts them. One access key may sign, and quotas are wide.
     pub(super) fn start(parent: Option<&Path>, key: &AccessKey, core: usize) -> Result<Self, String> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
@@ -87,7 +87,7 @@ impl Planes {
     }
 }
 
-impl Drop for Planes {
+impl Drop for ApiPlanes {
     fn drop(&mut self) {
         for child in &mut self.children {
             let _ = child.kill();

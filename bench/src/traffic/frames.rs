@@ -1,7 +1,7 @@
 //! Flows, and the frames that their ends send.
 
 use crate::fixture::{self, ADMITTED_PORT, PAIRS};
-use crate::traffic::mix::Transport;
+use crate::traffic::mix::FlowTransport;
 use std::net::IpAddr;
 use vswitch_core::packet::FrameBuffer;
 use vswitch_core::packet::headers::protocol::{TCP, UDP};
@@ -36,7 +36,7 @@ impl Flow {
 
 /// What a packet is in the life of its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum FlowStep {
     /// The client's first.
     Open,
     /// The server's answer to it.
@@ -53,19 +53,19 @@ pub(crate) enum Step {
     Denied,
 }
 
-impl Step {
+impl FlowStep {
     pub(crate) const fn is_from_client(self) -> bool {
         matches!(self, Self::Open | Self::FromClient | Self::CloseClient | Self::Denied)
     }
 
     /// What comes after it in the life of a flow that is opened and ended.
-    pub(crate) const fn following(self, transport: Transport) -> Option<Self> {
+    pub(crate) const fn following(self, transport: FlowTransport) -> Option<Self> {
         match (transport, self) {
-            (Transport::Tcp, Self::Open) => Some(Self::Answer),
-            (Transport::Udp, Self::Open) | (Transport::Tcp, Self::FromClient) => Some(Self::FromServer),
-            (Transport::Tcp, Self::Answer) => Some(Self::FromClient),
-            (Transport::Tcp, Self::FromServer) => Some(Self::CloseClient),
-            (Transport::Tcp, Self::CloseClient) => Some(Self::CloseServer),
+            (FlowTransport::Tcp, Self::Open) => Some(Self::Answer),
+            (FlowTransport::Udp, Self::Open) | (FlowTransport::Tcp, Self::FromClient) => Some(Self::FromServer),
+            (FlowTransport::Tcp, Self::Answer) => Some(Self::FromClient),
+            (FlowTransport::Tcp, Self::FromServer) => Some(Self::CloseClient),
+            (FlowTransport::Tcp, Self::CloseClient) => Some(Self::CloseServer),
             _ => None,
         }
     }
@@ -84,7 +84,7 @@ impl Step {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) is_v6: bool,
-    pub(crate) transport: Transport,
+    pub(crate) transport: FlowTransport,
     /// How many ports of each server flows go to, one after the other.
     pub(crate) services: u16,
 }
@@ -93,10 +93,10 @@ pub(crate) struct Shape {
 pub(crate) const DENIED_PORT: u16 = 444;
 
 /// Writes the frame of `frame_bytes`, or of as many as its headers take, that a flow sends in a step.
-pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow, Step), frame_bytes: usize) {
+pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow, FlowStep), frame_bytes: usize) {
     let (protocol, transport_bytes) = match shape.transport {
-        Transport::Tcp => (TCP, 20),
-        Transport::Udp => (UDP, 8),
+        FlowTransport::Tcp => (TCP, 20),
+        FlowTransport::Udp => (UDP, 8),
     };
     let transport_at = if shape.is_v6 { 14 + 40 } else { 14 + 20 };
     buffer.set_length(frame_bytes.max(transport_at + transport_bytes));
@@ -123,14 +123,14 @@ pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow,
     }
     let transport = &mut frame[transport_at..];
     let service = ADMITTED_PORT - flow.source_port % shape.services;
-    let service_port = if step == Step::Denied { DENIED_PORT } else { service };
+    let service_port = if step == FlowStep::Denied { DENIED_PORT } else { service };
     let ports = [flow.source_port, service_port];
     let [source, destination] = if step.is_from_client() { ports } else { [ports[1], ports[0]] };
     transport[..2].copy_from_slice(&source.to_be_bytes());
     transport[2..4].copy_from_slice(&destination.to_be_bytes());
     match shape.transport {
-        Transport::Tcp => transport[12..16].copy_from_slice(&[0x50, step.tcp_flags(), 0xff, 0xff]),
-        Transport::Udp => {
+        FlowTransport::Tcp => transport[12..16].copy_from_slice(&[0x50, step.tcp_flags(), 0xff, 0xff]),
+        FlowTransport::Udp => {
             let length = transport.len() as u16;
             transport[4..6].copy_from_slice(&length.to_be_bytes());
         }
@@ -159,8 +159,8 @@ mod tests {
 
     #[test]
     fn a_life_has_as_many_packets_as_it_says() {
-        for transport in [Transport::Tcp, Transport::Udp] {
-            let life = std::iter::successors(Some(Step::Open), |step| step.following(transport));
+        for transport in [FlowTransport::Tcp, FlowTransport::Udp] {
+            let life = std::iter::successors(Some(FlowStep::Open), |step| step.following(transport));
             assert_eq!(life.count(), transport.packets_of_life());
         }
     }

@@ -1,6 +1,6 @@
 //! What packets are to be like: shares, sizes, popularity, protocol. As options, and drawn at random.
 
-use crate::fixture::{Random, SERVICES_MAX};
+use crate::fixture::{FixtureRandom, SERVICES_MAX};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt;
@@ -30,8 +30,8 @@ pub(crate) struct Mix {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(SERVICES_MAX)))]
     pub(crate) services: u16,
     /// What the flows are.
-    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
-    pub(crate) protocol: Transport,
+    #[arg(long, value_enum, default_value_t = FlowTransport::Tcp)]
+    pub(crate) protocol: FlowTransport,
     /// IPv6 instead of IPv4.
     #[arg(long)]
     pub(crate) ipv6: bool,
@@ -43,7 +43,7 @@ pub(crate) struct Mix {
 /// Protocols of flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Transport {
+pub(crate) enum FlowTransport {
     /// With handshakes.
     Tcp,
     /// Without.
@@ -75,7 +75,7 @@ impl Mix {
     }
 }
 
-impl Transport {
+impl FlowTransport {
     /// How many packets a flow has from its beginning to its end.
     pub(crate) const fn packets_of_life(self) -> usize {
         match self {
@@ -99,7 +99,7 @@ const FRAME_BYTES_MAX: u16 = 1514;
 const FRAME_BYTES_MIN: u16 = 64;
 
 impl Size {
-    pub(crate) fn draw(self, random: &mut Random) -> usize {
+    pub(crate) fn draw(self, random: &mut FixtureRandom) -> usize {
         match self {
             Self::Bytes(bytes) => usize::from(bytes),
             Self::Imix => match random.below(12) {
@@ -160,7 +160,7 @@ impl Popularity {
         Self::Weighted((1..=count).map(add).collect())
     }
 
-    pub(crate) fn draw(&self, random: &mut Random) -> usize {
+    pub(crate) fn draw(&self, random: &mut FixtureRandom) -> usize {
         match self {
             Self::Equal(count) => random.below(*count) as usize,
             Self::Weighted(sums) => {
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_imix_has_its_shares() {
-        let mut random = Random::new(3);
+        let mut random = FixtureRandom::new(3);
         let drawn: Vec<usize> = (0..120_000).map(|_| Size::Imix.draw(&mut random)).collect();
         for (bytes, of_twelve) in [(64, 7), (590, 4), (1514, 1)] {
             let count = drawn.iter().filter(|drawn| **drawn == bytes).count();
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_first_of_a_zipf_mix_are_drawn_by_their_rank() {
-        let mut random = Random::new(4);
+        let mut random = FixtureRandom::new(4);
         let popularity = Popularity::zipf(1000, 1.0);
         let mut counts = vec![0u32; 1000];
         (0..200_000).for_each(|_| counts[popularity.draw(&mut random)] += 1);

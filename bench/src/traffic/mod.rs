@@ -7,18 +7,18 @@ pub(crate) mod frames;
 pub(crate) mod mix;
 pub(crate) mod probe;
 
-use crate::fixture::{PAIRS, Random};
+use crate::fixture::{FixtureRandom, PAIRS};
 use crate::traffic::mix::{Mix, Popularity, Size};
-use frames::{Flow, Shape, Step};
+use frames::{Flow, FlowStep, Shape};
 use std::collections::VecDeque;
 use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::packet::Packet;
 
 /// Kinds of bursts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum BurstKind {
     /// The flows that exist one after another, each in this step: to bring them about.
-    InOrder(Step),
+    InOrder(FlowStep),
     /// By the mix, from clients and servers in turn.
     Mixed,
     /// First packets alone, of flows that have been silent for long.
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
 const NEW_TURNS: usize = 4;
 
 /// A sequence of bursts: the same seed gives the same everywhere.
-pub(crate) struct Traffic {
+pub(crate) struct BurstTraffic {
     shape: Shape,
     size: Size,
     /// Flows of each client that exist from the beginning.
@@ -38,12 +38,12 @@ pub(crate) struct Traffic {
     /// Of a client's packets.
     denied_share: f64,
     new_share: f64,
-    random: Random,
+    random: FixtureRandom,
     burst: usize,
     /// Flows of each client that were opened later, or denied.
     opened: Vec<usize>,
     /// What is to follow, by ENI: packets of flows that are opened and ended.
-    due: Vec<VecDeque<(Flow, Step)>>,
+    due: Vec<VecDeque<(Flow, FlowStep)>>,
 }
 
 /// A burst that was written: who sends it, and which of its packets are to be denied.
@@ -55,7 +55,7 @@ pub(crate) struct Burst {
 
 const _: () = assert!(BURST_PACKETS <= u32::BITS as usize);
 
-impl Traffic {
+impl BurstTraffic {
     pub(crate) fn new(mix: &Mix) -> Self {
         let turns = mix.flows.div_ceil(PAIRS as usize);
         Self {
@@ -65,7 +65,7 @@ impl Traffic {
             popularity: Popularity::zipf(turns, mix.zipf),
             denied_share: mix.denied_share * 2.0,
             new_share: mix.new_share * 2.0,
-            random: Random::new(mix.seed),
+            random: FixtureRandom::new(mix.seed),
             burst: 0,
             opened: vec![0; PAIRS as usize],
             due: vec![VecDeque::new(); usize::from(PAIRS) * 2 + 1],
@@ -83,14 +83,14 @@ impl Traffic {
     }
 
     /// Writes the next burst.
-    pub(crate) fn write(&mut self, packets: &mut [Packet], kind: Kind) -> Burst {
+    pub(crate) fn write(&mut self, packets: &mut [Packet], kind: BurstKind) -> Burst {
         let pairs = PAIRS as usize;
         let number = self.burst;
         self.burst += 1;
         let (place, is_client) = match kind {
-            Kind::InOrder(step) => (number % pairs, step.is_from_client()),
-            Kind::Mixed => (number / 2 % pairs, number.is_multiple_of(2)),
-            Kind::First => (number % pairs, true),
+            BurstKind::InOrder(step) => (number % pairs, step.is_from_client()),
+            BurstKind::Mixed => (number / 2 % pairs, number.is_multiple_of(2)),
+            BurstKind::First => (number % pairs, true),
         };
         let eni = (place * 2 + if is_client { 1 } else { 2 }) as u16;
         let mut burst = Burst { eni, denied: 0 };
@@ -98,11 +98,11 @@ impl Traffic {
             let in_order = number / pairs * BURST_PACKETS + position;
             let known = |turn: usize| Flow::numbered(Flow::number_of(place, turn, is_client));
             let (flow, step) = match kind {
-                Kind::InOrder(step) => (known(in_order % self.turns), step),
-                Kind::First => (known(in_order % (self.turns * NEW_TURNS)), Step::Open),
-                Kind::Mixed => self.draw(place, is_client),
+                BurstKind::InOrder(step) => (known(in_order % self.turns), step),
+                BurstKind::First => (known(in_order % (self.turns * NEW_TURNS)), FlowStep::Open),
+                BurstKind::Mixed => self.draw(place, is_client),
             };
-            burst.denied |= u32::from(step == Step::Denied) << position;
+            burst.denied |= u32::from(step == FlowStep::Denied) << position;
             let frame_bytes = self.size.draw(&mut self.random);
             frames::write(&mut packet.buffer, self.shape, (flow, step), frame_bytes);
         }
@@ -110,16 +110,16 @@ impl Traffic {
     }
 
     /// A packet of this client or server.
-    fn draw(&mut self, place: usize, is_client: bool) -> (Flow, Step) {
-        let is_drawn = |random: &mut Random, share: f64| share > 0.0 && random.unit() < share;
+    fn draw(&mut self, place: usize, is_client: bool) -> (Flow, FlowStep) {
+        let is_drawn = |random: &mut FixtureRandom, share: f64| share > 0.0 && random.unit() < share;
         if is_client && is_drawn(&mut self.random, self.denied_share) {
-            return (self.unused(place), Step::Denied);
+            return (self.unused(place), FlowStep::Denied);
         }
         // Of the packets that are not denied, so that the share is one of all.
         if is_client && is_drawn(&mut self.random, self.new_share / (1.0 - self.denied_share).max(f64::EPSILON)) {
             let flow = self.unused(place);
-            self.follow(flow, Step::Open);
-            return (flow, Step::Open);
+            self.follow(flow, FlowStep::Open);
+            return (flow, FlowStep::Open);
         }
         let eni = place * 2 + if is_client { 1 } else { 2 };
         if let Some((flow, step)) = self.due[eni].pop_front() {
@@ -127,7 +127,7 @@ impl Traffic {
             return (flow, step);
         }
         let turn = self.popularity.draw(&mut self.random);
-        let step = if is_client { Step::FromClient } else { Step::FromServer };
+        let step = if is_client { FlowStep::FromClient } else { FlowStep::FromServer };
         (Flow::numbered(Flow::number_of(place, turn, is_client)), step)
     }
 
@@ -138,7 +138,7 @@ impl Traffic {
         Flow::numbered(Flow::number_of(place, turn, true))
     }
 
-    fn follow(&mut self, flow: Flow, step: Step) {
+    fn follow(&mut self, flow: Flow, step: FlowStep) {
         if let Some(following) = step.following(self.shape.transport) {
             let eni = if following.is_from_client() { flow.client } else { flow.server };
             self.due[usize::from(eni)].push_back((flow, following));

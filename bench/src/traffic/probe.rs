@@ -1,8 +1,8 @@
 //! Traffic while rules change: a steady flow that no change is about, and flows that are watched, for they are admitted
 //! and refused in turn.
 
-use crate::traffic::frames::{self, Flow, Shape, Step};
-use crate::traffic::mix::Transport;
+use crate::traffic::frames::{self, Flow, FlowStep, Shape};
+use crate::traffic::mix::FlowTransport;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use vswitch::port::memory::MemoryGuest;
@@ -24,7 +24,7 @@ pub(crate) struct Pace {
 }
 
 /// See the module's page.
-pub(crate) struct Traffic {
+pub(crate) struct ProbeTraffic {
     pace: Pace,
     steady_sender: MemoryGuest,
     receiver: MemoryGuest,
@@ -50,7 +50,7 @@ pub(crate) struct Traffic {
 /// Receivers of watched flows that are looked at in one round.
 const RECEIVERS_A_ROUND: usize = 64;
 
-impl Traffic {
+impl ProbeTraffic {
     /// Between the ends that `guest` finds by number; watched flows lead to each of `watched_to`.
     pub(crate) fn new(
         guest: impl Fn(u16) -> MemoryGuest,
@@ -78,15 +78,15 @@ impl Traffic {
 
     /// Sends as much as comes out, and takes it, until it is over and everything is out.
     fn flow(&self) {
-        let shape = Shape { is_v6: false, transport: Transport::Udp, services: 1 };
+        let shape = Shape { is_v6: false, transport: FlowTransport::Udp, services: 1 };
         let frame = |client, server, step| {
             let mut buffer = FrameBuffer::with_capacity(64);
             frames::write(&mut buffer, shape, (Flow { client, server, source_port: 5000 }, step), 64);
             buffer.frame().to_vec()
         };
-        let steady = frame(STEADY, RECEIVER, Step::Open);
+        let steady = frame(STEADY, RECEIVER, FlowStep::Open);
         let watched: Vec<_> =
-            self.watched_receivers.iter().map(|&(server, _)| frame(WATCHED, server, Step::Denied)).collect();
+            self.watched_receivers.iter().map(|&(server, _)| frame(WATCHED, server, FlowStep::Denied)).collect();
         let mut next_watched = watched.iter().cycle();
         let mut next_receiver = self.watched_receivers.iter().map(|(_, receiver)| receiver).cycle();
         let receivers_a_round = watched.len().min(RECEIVERS_A_ROUND);
@@ -177,7 +177,7 @@ impl Traffic {
     pub(crate) fn flow_during(&self, act: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         std::thread::scope(|scope| {
             let generator = scope.spawn(|| self.flow());
-            let ending = Ending(&self.is_over);
+            let ending = EndOnDrop(&self.is_over);
             let done = act();
             drop(ending);
             generator.join().map_err(|_| "the generator panicked".to_string())?;
@@ -187,9 +187,9 @@ impl Traffic {
 }
 
 /// Ends the flow, also when something fails.
-struct Ending<'a>(&'a AtomicBool);
+struct EndOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Ending<'_> {
+impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }

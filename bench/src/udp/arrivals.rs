@@ -5,7 +5,7 @@ const WINDOW: u64 = 1 << 16;
 
 /// What is new about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
+pub(crate) enum PacketArrival {
     /// It was missing so far.
     New,
     /// It was here before, or is too old to tell.
@@ -30,12 +30,12 @@ impl Arrivals {
     }
 
     /// Takes note of a packet.
-    pub(crate) fn note(&mut self, number: u64) -> Arrival {
+    pub(crate) fn note(&mut self, number: u64) -> PacketArrival {
         let is_late = number < self.next;
         if is_late {
             if self.next - number > WINDOW || *self.word(number) >> (number % 64) & 1 == 1 {
                 self.duplicates += 1;
-                return Arrival::Again;
+                return PacketArrival::Again;
             }
             self.reordered += 1;
         } else {
@@ -50,7 +50,7 @@ impl Arrivals {
         }
         *self.word(number) |= 1 << (number % 64);
         self.received += 1;
-        Arrival::New
+        PacketArrival::New
     }
 
     /// How many of `sent` packets never arrived.
@@ -66,12 +66,12 @@ impl Arrivals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::Random;
+    use crate::fixture::FixtureRandom;
     use std::collections::HashSet;
 
     #[test]
     fn what_is_told_is_what_happened() {
-        let mut random = Random::new(11);
+        let mut random = FixtureRandom::new(11);
         let (mut arrivals, mut seen, mut highest) = (Arrivals::new(), HashSet::new(), None);
         let (mut duplicates, mut reordered) = (0, 0);
         for step in 0..200_000u64 {
@@ -89,7 +89,7 @@ mod tests {
             duplicates += u64::from(!is_new);
             reordered += u64::from(is_new && is_late);
             highest = highest.max(Some(number));
-            assert_eq!(arrivals.note(number) == Arrival::New, is_new, "{number} at step {step}");
+            assert_eq!(arrivals.note(number) == PacketArrival::New, is_new, "{number} at step {step}");
         }
         assert_eq!((arrivals.duplicates, arrivals.reordered), (duplicates, reordered));
         assert_eq!(arrivals.received, seen.len() as u64);
@@ -100,8 +100,8 @@ mod tests {
     #[test]
     fn the_highest_number_there_is_does_no_harm() {
         let mut arrivals = Arrivals::new();
-        assert_eq!(arrivals.note(u64::MAX), Arrival::New);
-        assert_eq!(arrivals.note(0), Arrival::Again);
+        assert_eq!(arrivals.note(u64::MAX), PacketArrival::New);
+        assert_eq!(arrivals.note(0), PacketArrival::Again);
         assert_eq!(arrivals.lost(1), 0);
     }
 }

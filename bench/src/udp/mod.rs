@@ -22,7 +22,7 @@ const MAGIC: [u8; 4] = *b"SLB1";
 
 /// Kinds of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MessageKind {
     /// The sender would like to begin. A [`Greeting`] follows.
     Hello = 1,
     /// The receiver is ready. A [`Greeting`] follows.
@@ -40,7 +40,7 @@ pub(crate) enum Kind {
 /// The first bytes of every message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    pub(crate) kind: Kind,
+    pub(crate) kind: MessageKind,
     /// Which run it belongs to: chosen by the sender at random.
     pub(crate) run: u64,
     /// The packet's place in the run, from 0.
@@ -65,7 +65,14 @@ impl Header {
     pub(crate) fn read(message: &[u8]) -> Option<(Self, &[u8])> {
         let (header, rest) = message.split_first_chunk::<HEADER_BYTES>()?;
         let number_at = |at: usize| header[at..].first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
-        let kinds = [Kind::Hello, Kind::Welcome, Kind::Data, Kind::Echo, Kind::End, Kind::Findings];
+        let kinds = [
+            MessageKind::Hello,
+            MessageKind::Welcome,
+            MessageKind::Data,
+            MessageKind::Echo,
+            MessageKind::End,
+            MessageKind::Findings,
+        ];
         let kind = kinds.into_iter().find(|kind| header[4..8] == (*kind as u32).to_be_bytes())?;
         if header[..4] != MAGIC {
             return None;

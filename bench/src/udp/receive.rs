@@ -1,7 +1,9 @@
 //! The receiving end: waits for a sender, counts, echoes if asked to, and tells the sender what it found.
 
-use super::arrivals::{Arrival, Arrivals};
-use super::{Findings, Greeting, HEADER_BYTES, Header, Kind, Latency, PAYLOAD_BYTES_MAX, PORT, histogram_ns, now_ns};
+use super::arrivals::{Arrivals, PacketArrival};
+use super::{
+    Findings, Greeting, HEADER_BYTES, Header, Latency, MessageKind, PAYLOAD_BYTES_MAX, PORT, histogram_ns, now_ns,
+};
 use crate::chart::{self, Line};
 use clap::Args;
 use hdrhistogram::Histogram;
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// How to receive: `sluice bench receive`, then `sluice bench send ADDRESS` at the other end.
 #[derive(Clone, Debug, Args)]
-pub struct Arguments {
+pub struct ReceiveArguments {
     /// Where to listen.
     #[arg(long, default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT))]
     pub(crate) listen: SocketAddr,
@@ -26,7 +28,7 @@ pub struct Arguments {
     pub(crate) show: crate::Show,
 }
 
-impl Arguments {
+impl ReceiveArguments {
     pub(crate) const fn show(&self) -> &crate::Show {
         &self.show
     }
@@ -34,7 +36,7 @@ impl Arguments {
 
 /// What arrived.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct ReceiveReport {
     sender: SocketAddr,
     #[serde(flatten)]
     pub(crate) findings: Findings,
@@ -42,7 +44,7 @@ pub(crate) struct Report {
     pub(crate) is_complete: bool,
 }
 
-impl crate::Report for Report {
+impl crate::Report for ReceiveReport {
     fn text(&self) -> String {
         let Findings { received, lost, duplicates, reordered, payload_bytes, seconds, one_way } = &self.findings;
         let per_second = |amount: f64| if *seconds > 0.0 { amount / seconds } else { 0.0 };
@@ -77,7 +79,10 @@ const SILENCE: Duration = Duration::from_secs(3);
 const FINDINGS_ASKED_MAX: u32 = 10;
 
 /// Receives runs and reports each.
-pub(crate) fn run(arguments: &Arguments, mut report: impl FnMut(Report) -> Result<(), String>) -> Result<(), String> {
+pub(crate) fn run(
+    arguments: &ReceiveArguments,
+    mut report: impl FnMut(ReceiveReport) -> Result<(), String>,
+) -> Result<(), String> {
     let socket =
         UdpSocket::bind(arguments.listen).map_err(|error| format!("cannot listen at {}: {error}", arguments.listen))?;
     eprintln!("listening at {}", socket.local_addr().map_err(|error| error.to_string())?);
@@ -89,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments, mut report: impl FnMut(Report) -> Resul
 }
 
 /// Receives one run.
-pub(crate) fn receive(socket: &UdpSocket, wait: Duration) -> Result<Report, String> {
+pub(crate) fn receive(socket: &UdpSocket, wait: Duration) -> Result<ReceiveReport, String> {
     // So that what waits while others have the core is not lost here. The kernel gives what it allows.
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size(socket, RECEIVE_BUFFER_BYTES);
     let mut buffer = vec![0; PAYLOAD_BYTES_MAX];
@@ -100,7 +105,7 @@ pub(crate) fn receive(socket: &UdpSocket, wait: Duration) -> Result<Report, Stri
             return Err(format!("no sender came within {} s", wait.as_secs()));
         };
         if let Some((header, rest)) = Header::read(&buffer[..bytes])
-            && header.kind == Kind::Hello
+            && header.kind == MessageKind::Hello
             && let Ok(greeting) = serde_json::from_slice::<Greeting>(rest)
         {
             break Run::new(header.run, from, &greeting)?;
@@ -116,20 +121,20 @@ pub(crate) fn receive(socket: &UdpSocket, wait: Duration) -> Result<Report, Stri
         }
         heard = Instant::now();
         match header.kind {
-            Kind::Hello => run.welcome(socket),
-            Kind::Data => run.take(socket, header, &mut buffer[..bytes]),
-            Kind::End if asked < FINDINGS_ASKED_MAX => {
+            MessageKind::Hello => run.welcome(socket),
+            MessageKind::Data => run.take(socket, header, &mut buffer[..bytes]),
+            MessageKind::End if asked < FINDINGS_ASKED_MAX => {
                 asked += 1;
                 run.sent = Some(header.number);
-                let message = Header { kind: Kind::Findings, ..header }.with_body(&run.findings());
+                let message = Header { kind: MessageKind::Findings, ..header }.with_body(&run.findings());
                 let _ = socket.send_to(&message, from);
             }
             // The sender has heard them.
-            Kind::Findings => break,
+            MessageKind::Findings => break,
             _ => {}
         }
     }
-    Ok(Report { sender: run.sender, findings: run.findings(), is_complete: run.sent.is_some() })
+    Ok(ReceiveReport { sender: run.sender, findings: run.findings(), is_complete: run.sent.is_some() })
 }
 
 /// The next datagram, if one comes in time.
@@ -172,14 +177,14 @@ impl Run {
 
     // What cannot be sent is as good as lost: the other end asks again, or counts it.
     fn welcome(&self, socket: &UdpSocket) {
-        let header = Header { kind: Kind::Welcome, run: self.id, number: 0, sent_ns: 0, received: 0 };
+        let header = Header { kind: MessageKind::Welcome, run: self.id, number: 0, sent_ns: 0, received: 0 };
         let _ = socket.send_to(&header.with_body(&self.ours), self.sender);
     }
 
     fn take(&mut self, socket: &UdpSocket, header: Header, message: &mut [u8]) {
         let now_ns = now_ns();
         let arrival = self.arrivals.note(header.number);
-        if arrival == Arrival::New {
+        if arrival == PacketArrival::New {
             self.payload_bytes += message.len() as u64;
             let (first, _) = self.first_and_last_ns.unwrap_or((now_ns, now_ns));
             self.first_and_last_ns = Some((first, now_ns));
@@ -190,7 +195,7 @@ impl Run {
         if self.ours.echo
             && let Some(head) = message.first_chunk_mut::<HEADER_BYTES>()
         {
-            Header { kind: Kind::Echo, received: self.arrivals.received, ..header }.write(head);
+            Header { kind: MessageKind::Echo, received: self.arrivals.received, ..header }.write(head);
             let _ = socket.send_to(message, self.sender);
         }
     }

@@ -1,8 +1,10 @@
 //! The sending end: greets, sends at a steady rate, and hears what the receiver found.
 
-use super::arrivals::{Arrival, Arrivals};
+use super::arrivals::{Arrivals, PacketArrival};
 use super::receive::next;
-use super::{Findings, Greeting, HEADER_BYTES, Header, Kind, Latency, PAYLOAD_BYTES_MAX, PORT, histogram_ns, now_ns};
+use super::{
+    Findings, Greeting, HEADER_BYTES, Header, Latency, MessageKind, PAYLOAD_BYTES_MAX, PORT, histogram_ns, now_ns,
+};
 use crate::chart::{self, Line};
 use crate::progress::Progress;
 use clap::Args;
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// What to send: `sluice bench send 10.0.1.10 --rate 10000 --size 1400 --echo`.
 #[derive(Clone, Debug, Args, Serialize)]
-pub struct Arguments {
+pub struct SendArguments {
     /// Where `sluice bench receive` listens: ADDRESS or ADDRESS:PORT.
     pub(crate) receiver: String,
     /// Packets a second.
@@ -37,7 +39,7 @@ pub struct Arguments {
     pub(crate) show: crate::Show,
 }
 
-impl Arguments {
+impl SendArguments {
     pub(crate) const fn show(&self) -> &crate::Show {
         &self.show
     }
@@ -56,9 +58,9 @@ pub(crate) fn duration_s(text: &str) -> Result<f64, String> {
 
 /// What became of the packets.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct SendReport {
     #[serde(flatten)]
-    arguments: Arguments,
+    arguments: SendArguments,
     pub(crate) sent: u64,
     /// Packets that this host's kernel did not take.
     pub(crate) unsent: u64,
@@ -70,9 +72,9 @@ pub(crate) struct Report {
     pub(crate) round_trip: Option<Latency>,
 }
 
-impl crate::Report for Report {
+impl crate::Report for SendReport {
     fn text(&self) -> String {
-        let Arguments { receiver, size, rate, .. } = &self.arguments;
+        let SendArguments { receiver, size, rate, .. } = &self.arguments;
         let mut text = format!(
             "to {receiver}: {} packets of {size} bytes, {:.0} a second ({rate} asked for)",
             self.sent, self.packets_per_second
@@ -121,7 +123,7 @@ const ASK_TIMES: u32 = 15;
 const LINGER: Duration = Duration::from_millis(300);
 
 /// Sends, and reports.
-pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
+pub(crate) fn run(arguments: &SendArguments) -> Result<SendReport, String> {
     let receiver = address_of(&arguments.receiver)?;
     let any: SocketAddr = if receiver.is_ipv6() { ([0u16; 8], 0).into() } else { ([0u8; 4], 0).into() };
     let socket = UdpSocket::bind(any)
@@ -129,8 +131,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
         .map_err(|error| format!("cannot send to {receiver}: {error}"))?;
     let run = RandomState::new().hash_one(now_ns());
     let greeting = Greeting::new(arguments.echo);
-    let hello = Header { kind: Kind::Hello, run, number: 0, sent_ns: 0, received: 0 };
-    if ask::<Greeting>(&socket, &hello.with_body(&greeting), (run, Kind::Welcome)).is_none() {
+    let hello = Header { kind: MessageKind::Hello, run, number: 0, sent_ns: 0, received: 0 };
+    if ask::<Greeting>(&socket, &hello.with_body(&greeting), (run, MessageKind::Welcome)).is_none() {
         return Err(format!(
             "no receiver answers at {receiver}: run `sluice bench receive` there, and let UDP through"
         ));
@@ -148,13 +150,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, String> {
         let echoes = listener.map(|listener| listener.join().map_err(|_| "the listener panicked".to_string())?);
         Ok::<_, String>((sent, unsent, spent, echoes.transpose()?))
     })?;
-    let end = Header { kind: Kind::End, number: sent, ..hello };
-    let found: Option<Findings> = ask(&socket, &end.with_body(&()), (run, Kind::Findings));
-    let heard = Header { kind: Kind::Findings, ..end };
+    let end = Header { kind: MessageKind::End, number: sent, ..hello };
+    let found: Option<Findings> = ask(&socket, &end.with_body(&()), (run, MessageKind::Findings));
+    let heard = Header { kind: MessageKind::Findings, ..end };
     // So that the receiver need not wait whether it is asked again.
     let _ = socket.send(&heard.with_body(&()));
     let (echoed, round_trip) = echoes.unzip();
-    Ok(Report {
+    Ok(SendReport {
         arguments: arguments.clone(),
         sent,
         unsent,
@@ -172,7 +174,11 @@ fn address_of(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Sends a message again and again until the answer to it comes.
-fn ask<T: serde::de::DeserializeOwned>(socket: &UdpSocket, message: &[u8], (run, kind): (u64, Kind)) -> Option<T> {
+fn ask<T: serde::de::DeserializeOwned>(
+    socket: &UdpSocket,
+    message: &[u8],
+    (run, kind): (u64, MessageKind),
+) -> Option<T> {
     let mut buffer = vec![0; PAYLOAD_BYTES_MAX];
     for _ in 0..ASK_TIMES {
         // A refusal of an earlier message shows itself here; a receiver may yet come.
@@ -200,7 +206,7 @@ fn ask<T: serde::de::DeserializeOwned>(socket: &UdpSocket, message: &[u8], (run,
 }
 
 /// Sends at the rate asked for; returns how many were sent, and how many the kernel refused.
-fn send(socket: &UdpSocket, arguments: &Arguments, run: u64) -> (u64, u64) {
+fn send(socket: &UdpSocket, arguments: &SendArguments, run: u64) -> (u64, u64) {
     let count = (f64::from(arguments.rate) * arguments.seconds) as u64;
     let count = count.min(arguments.count.unwrap_or(u64::MAX));
     let mut message = vec![0; arguments.size.max(HEADER_BYTES)];
@@ -215,7 +221,7 @@ fn send(socket: &UdpSocket, arguments: &Arguments, run: u64) -> (u64, u64) {
             break; // Slower than asked for: the time counts.
         }
         progress.show(place as f64 / count as f64);
-        let header = Header { kind: Kind::Data, run, number: sent, sent_ns: now_ns(), received: 0 };
+        let header = Header { kind: MessageKind::Data, run, number: sent, sent_ns: now_ns(), received: 0 };
         if let Some(head) = message.first_chunk_mut() {
             header.write(head);
         }
@@ -250,8 +256,8 @@ fn listen(socket: &UdpSocket, run: u64, is_over: &AtomicBool) -> Result<(u64, Op
     while !is_over.load(Ordering::Relaxed) {
         let Ok(Some((bytes, _))) = next(socket, &mut buffer, Duration::from_millis(50)) else { continue };
         if let Some((header, _)) = Header::read(&buffer[..bytes])
-            && (header.kind, header.run) == (Kind::Echo, run)
-            && arrivals.note(header.number) == Arrival::New
+            && (header.kind, header.run) == (MessageKind::Echo, run)
+            && arrivals.note(header.number) == PacketArrival::New
         {
             round_trip_ns.saturating_record(now_ns().saturating_sub(header.sent_ns));
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(60);
 
-fn arguments(receiver: String) -> send::Arguments {
-    send::Arguments {
+fn arguments(receiver: String) -> send::SendArguments {
+    send::SendArguments {
         receiver,
         rate: 5000,
         size: 100,
@@ -25,7 +25,7 @@ fn both_ends_agree_on_what_was_sent() {
         let receiver = socket.local_addr().unwrap().to_string();
         let (sent, received) = std::thread::scope(|scope| {
             let receiver_thread = scope.spawn(|| receive(&socket, WAIT));
-            let sent = send::run(&send::Arguments { echo, ..arguments(receiver) });
+            let sent = send::run(&send::SendArguments { echo, ..arguments(receiver) });
             (sent.unwrap(), receiver_thread.join().unwrap().unwrap())
         });
         assert!(received.is_complete);
@@ -51,7 +51,7 @@ fn nobody_who_does_not_answer_is_sent_more_than_greetings() {
     let mut buffer = [0; 2048];
     let mut heard = 0;
     while let Ok(bytes) = stranger.recv(&mut buffer) {
-        assert_eq!(Header::read(&buffer[..bytes]).map(|(header, _)| header.kind), Some(Kind::Hello));
+        assert_eq!(Header::read(&buffer[..bytes]).map(|(header, _)| header.kind), Some(MessageKind::Hello));
         heard += 1;
     }
     assert!((1..=15).contains(&heard), "{heard}");
@@ -59,7 +59,7 @@ fn nobody_who_does_not_answer_is_sent_more_than_greetings() {
 
 #[test]
 fn messages_are_read_as_written_and_others_are_not() {
-    let header = Header { kind: Kind::Echo, run: 1 << 60, number: 2, sent_ns: 3, received: 4 };
+    let header = Header { kind: MessageKind::Echo, run: 1 << 60, number: 2, sent_ns: 3, received: 4 };
     let message = header.with_body(&Greeting { clock: None, echo: true });
     let (read, body) = Header::read(&message).unwrap();
     assert_eq!((read, serde_json::from_slice::<Greeting>(body).unwrap().echo), (header, true));

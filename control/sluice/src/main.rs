@@ -4,7 +4,7 @@ mod cli;
 mod supervisor;
 
 use clap::Parser;
-use cli::{Arguments, Command, namespace, up};
+use cli::{CliArguments, CliCommand, namespace, up};
 use control::logging;
 use control::os::privileges::{self, Role};
 use control::os::{private_dir, small_file};
@@ -13,17 +13,19 @@ use vswitch::port::factory::InterfaceIo;
 use vswitch::port::tap::TapIo;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let is_forwarding_plane = matches!(&arguments.command, Command::Vswitch(vswitch) if vswitch.verb.is_none());
+    let arguments = CliArguments::parse();
+    let is_forwarding_plane = matches!(&arguments.command, CliCommand::Vswitch(vswitch) if vswitch.verb.is_none());
     logging::install(if is_forwarding_plane { "sluice vswitch" } else { "sluice" });
     match &arguments.command {
-        Command::Up(up_arguments) => supervisor::run(arguments.paths(), up_arguments),
-        Command::Control(given) => plane(&arguments, Role::Control, &given.parent, || control_plane(&arguments, given)),
-        Command::Vswitch(vswitch) if vswitch.verb.is_none() => {
+        CliCommand::Up(up_arguments) => supervisor::run(arguments.paths(), up_arguments),
+        CliCommand::Control(given) => {
+            plane(&arguments, Role::Control, &given.parent, || control_plane(&arguments, given))
+        }
+        CliCommand::Vswitch(vswitch) if vswitch.verb.is_none() => {
             let given = &vswitch.plane;
             plane(&arguments, Role::Forwarding, &given.parent, || forwarding_plane(&arguments, given))
         }
-        Command::Ns(namespace::Verb::Exec { eni, command }) => match namespace::of_eni(&arguments, eni) {
+        CliCommand::Ns(namespace::NamespaceVerb::Exec { eni, command }) => match namespace::of_eni(&arguments, eni) {
             Ok(name) => cannot_exec(&vswitch::os::namespace::exec(&name, command)),
             Err(error) => {
                 log::error!("{error}");
@@ -48,7 +50,7 @@ fn cannot_exec(error: &std::io::Error) -> ExitCode {
 
 /// Runs a plane. Why it could not is told, and left for the supervisor, if there is one.
 fn plane(
-    arguments: &Arguments,
+    arguments: &CliArguments,
     role: Role,
     parent: &up::ParentArguments,
     run: impl FnOnce() -> Result<(), String>,
@@ -66,7 +68,7 @@ fn plane(
     ExitCode::from(supervisor::EXIT_CANNOT_START)
 }
 
-fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Result<(), String> {
+fn forwarding_plane(arguments: &CliArguments, given: &up::VswitchArguments) -> Result<(), String> {
     // Every port that will be made takes what the start takes, so nothing is left to wait for.
     privileges::seal(Role::Forwarding);
     let mut config = vswitch::VswitchConfig::new(arguments.paths().vswitch_socket());
@@ -76,31 +78,31 @@ fn forwarding_plane(arguments: &Arguments, given: &up::VswitchArguments) -> Resu
     config.ports.plain_taps = given.plain_taps;
     config.ports.gro = !given.no_coalescing;
     config.ports.interface_io = match given.interface_io {
-        Some(up::InterfaceIo::Xdp) => InterfaceIo::Xdp,
-        Some(up::InterfaceIo::Packet) | None => InterfaceIo::Packet,
+        Some(up::InterfaceIoOption::Xdp) => InterfaceIo::Xdp,
+        Some(up::InterfaceIoOption::Packet) | None => InterfaceIo::Packet,
     };
     config.ports.tap_io = match given.tap_io {
-        Some(up::TapIo::Plain) => TapIo::Plain,
-        Some(up::TapIo::Uring) => match vswitch::os::io_uring::BatchRing::new() {
+        Some(up::TapIoOption::Plain) => TapIo::Plain,
+        Some(up::TapIoOption::Uring) => match vswitch::os::io_uring::BatchRing::new() {
             Ok(_) => TapIo::Uring,
             Err(error) => {
                 return Err(format!("--tap-io uring: the kernel gives no io_uring: {error}; use auto or plain"));
             }
         },
-        Some(up::TapIo::Auto) | None if vswitch::os::io_uring::is_cheaper() => TapIo::Uring,
-        Some(up::TapIo::Auto) | None => TapIo::Plain,
+        Some(up::TapIoOption::Auto) | None if vswitch::os::io_uring::is_cheaper() => TapIo::Uring,
+        Some(up::TapIoOption::Auto) | None => TapIo::Plain,
     };
     config.ports.rx_queues = given.rx_queues.unwrap_or(1);
     config.ports.rx_queues_max = given.rx_queues_max.unwrap_or(1);
     config.busy_poll = match given.busy_poll {
-        Some(up::BusyPoll::Always) => vswitch::BusyPoll::Always,
-        Some(up::BusyPoll::Never) => vswitch::BusyPoll::Never,
-        Some(up::BusyPoll::Adaptive) | None => vswitch::BusyPoll::Adaptive,
+        Some(up::BusyPollOption::Always) => vswitch::BusyPoll::Always,
+        Some(up::BusyPollOption::Never) => vswitch::BusyPoll::Never,
+        Some(up::BusyPollOption::Adaptive) | None => vswitch::BusyPoll::Adaptive,
     };
     vswitch::run(config).map_err(|error| format!("the forwarding plane cannot run: {error}"))
 }
 
-fn control_plane(arguments: &Arguments, given: &up::ControlArguments) -> Result<(), String> {
+fn control_plane(arguments: &CliArguments, given: &up::ControlArguments) -> Result<(), String> {
     let file = up::ConfigFile::read(given.config.as_deref()).map_err(|error| error.to_string())?;
     let paths = arguments.paths();
     let mut config =

@@ -94,9 +94,9 @@ impl Drop for Control {
 }
 
 /// A forwarding plane in a process of its own. It ends with the value.
-struct Plane(Child);
+struct ForwardingPlane(Child);
 
-impl Plane {
+impl ForwardingPlane {
     fn start(folder: &Path) -> Self {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sluice"));
         command.arg("--run-dir").arg(folder).args(["vswitch", "--no-pin", "--sessions-per-worker", "1024"]);
@@ -108,7 +108,7 @@ impl Plane {
     }
 }
 
-impl Drop for Plane {
+impl Drop for ForwardingPlane {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -155,7 +155,7 @@ const LAB: &str = "[[vpc]]\nid = 'vpc-1'\ncidr = '10.0.0.0/16'\n";
 #[test]
 fn what_is_not_in_force_is_told_to_everybody_who_asks_for_it() {
     let control = Control::start();
-    let plane = Plane::start(control.folder());
+    let plane = ForwardingPlane::start(control.folder());
     wait_for("the forwarding plane", || control.is_in_sync());
     let (mut client, mut http) = (control.client(), control.http());
     client.change(&vpc("vpc-1")).unwrap();
@@ -211,7 +211,7 @@ fn what_is_not_in_force_is_told_to_everybody_who_asks_for_it() {
 #[test]
 fn a_forwarding_plane_that_is_gone_or_back_is_noticed_by_a_change_of_nothing() {
     let control = Control::start();
-    let plane = Plane::start(control.folder());
+    let plane = ForwardingPlane::start(control.folder());
     wait_for("the forwarding plane", || control.is_in_sync());
     let mut client = control.client();
     client.change(&vpc("vpc-1")).unwrap();
@@ -219,7 +219,7 @@ fn a_forwarding_plane_that_is_gone_or_back_is_noticed_by_a_change_of_nothing() {
     drop(plane);
     let changed = client.change(&nothing).unwrap();
     assert!(matches!(changed.forwarding, Forwarding::Pending { .. }), "{changed:?}");
-    let _plane = Plane::start(control.folder());
+    let _plane = ForwardingPlane::start(control.folder());
     wait_for("the forwarding plane to be back", || {
         !matches!(client.change(&nothing).unwrap().forwarding, Forwarding::Pending { .. })
     });

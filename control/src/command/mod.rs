@@ -1,6 +1,6 @@
 //! The control socket's vocabulary: every change that can be asked for, in the words a person types.
 //!
-//! Addresses, prefixes, ports and protocols are text here, read and judged by the [model](crate::model), so that each
+//! Addresses, prefixes, ports and protocols are text here, read and evaluated by the [model](crate::model), so that each
 //! refusal can name the field, the value and the way out. On the wire a command is one JSON object whose `op` is the
 //! variant's name in kebab case, as in `{"op":"vpc-create","cidr":"10.0.0.0/16"}`; unknown fields are refused.
 //!
@@ -16,7 +16,7 @@ pub use instance::{
 pub use rule::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 
 use serde::{Deserialize, Serialize};
-use vswitch_core::config::desired::{PmtudExempt, Port, TimeoutProfile, Tracking};
+use vswitch_core::config::desired::{DesiredPort, PmtudExempt, TimeoutProfile, Tracking};
 
 macro_rules! vocabulary {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
@@ -263,7 +263,7 @@ vocabulary! {
         /// What it is for.
         description: Option<String>,
         /// Where its frames come from and go to; none yet if absent.
-        port: Option<Port>,
+        port: Option<DesiredPort>,
     }
 
     /// Idle timeouts, seconds. Absent fields stay, or have their defaults in a new ENI.
@@ -520,7 +520,7 @@ vocabulary! {
         follow_first_fragment: Option<bool>,
         /// A TCP packet from the middle of a connection opens a session where rules let it pass.
         tcp_pick_up: Option<bool>,
-        /// A packet without a session is judged by who opened its connection, as far as flags, type and ports tell.
+        /// A packet without a session is evaluated by who opened its connection, as far as flags, type and ports tell.
         pick_up_by_ports: Option<bool>,
         /// IPv4 packets with a source route option drop.
         drop_source_routed: Option<bool>,
@@ -560,5 +560,5 @@ pub struct EniAttach {
     /// The ENI, not attached yet.
     pub eni: String,
     /// The port.
-    pub port: Port,
+    pub port: DesiredPort,
 }

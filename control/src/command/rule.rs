@@ -76,7 +76,7 @@ vocabulary! {
 pub struct RuleAuthorize {
     /// The group.
     pub group: String,
-    /// The direction all of them judge.
+    /// The direction all of them evaluate.
     pub direction: Direction,
     /// The rules: 1 to 100.
     pub rules: Vec<RuleSpec>,
@@ -88,7 +88,7 @@ pub struct RuleAuthorize {
 pub struct RuleRevoke {
     /// The group.
     pub group: String,
-    /// The direction they judge. Needed where `rules` selects; otherwise it only checks.
+    /// The direction they evaluate. Needed where `rules` selects; otherwise it only checks.
     #[serde(default)]
     pub direction: Option<Direction>,
     /// Rules by identifier, at most 100.

@@ -102,7 +102,7 @@ struct ApiCase {
     #[serde(default)]
     params: BTreeMap<String, Value>,
     #[serde(default)]
-    state: State,
+    state: ApiState,
     #[serde(default)]
     after: After,
     expect: ApiExpect,
@@ -136,7 +136,7 @@ impl ApiExpect {
 /// One call.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Call {
+struct ApiCall {
     action: String,
     #[serde(default)]
     params: BTreeMap<String, Value>,
@@ -144,7 +144,7 @@ struct Call {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-struct State {
+struct ApiState {
     vpcs: Vec<String>,
     groups: Vec<GroupState>,
     enis: Vec<EniState>,
@@ -152,7 +152,7 @@ struct State {
     port_lists: BTreeMap<String, ListState>,
     existing_rules: Vec<ExistingRule>,
     /// Calls made before the one that counts; each has to succeed.
-    prior_calls: Vec<Call>,
+    prior_calls: Vec<ApiCall>,
 }
 
 /// What exists after the call.
@@ -244,7 +244,7 @@ pub(super) fn differences(case: &Case) -> Result<Vec<String>, CaseError> {
             return Err(CaseError(format!("{place} answered {} {}", answer.status, answer.body)));
         }
     }
-    let call = Call { action, params };
+    let call = ApiCall { action, params };
     let answer = call.send(&mut client)?;
     let mut differences = Vec::new();
     let codes = expect.codes();
@@ -268,7 +268,7 @@ pub(super) fn differences(case: &Case) -> Result<Vec<String>, CaseError> {
     Ok(differences)
 }
 
-impl Call {
+impl ApiCall {
     fn send(&self, client: &mut ApiClient) -> Result<HttpAnswer, CaseError> {
         // A name that several products have is ECS's, which come first.
         let product = ACTIONS.iter().find(|action| action.name == self.action).map_or(Product::Vpc, |one| one.product);
@@ -286,7 +286,7 @@ fn io_error(error: std::io::Error) -> CaseError {
     CaseError(error.to_string())
 }
 
-impl State {
+impl ApiState {
     /// The model that a state describes. Each VPC has one subnet.
     fn model(&self) -> Result<Model, CaseError> {
         let mut model = Model::new(Quotas::default());

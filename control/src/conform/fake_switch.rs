@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
-use vswitch_core::config::protocol::{self, Applied, Reply, ReplyBody, Request, RequestBody, Status};
+use vswitch_core::config::protocol::{self, Applied, RequestBody, Status, SwitchReply, SwitchReplyBody, SwitchRequest};
 
 /// Acknowledges what comes at a socket, until the process ends.
 pub(super) fn fake_switch(path: &Path) -> io::Result<()> {
@@ -23,15 +23,15 @@ fn acknowledge(stream: UnixStream) -> io::Result<()> {
     let mut line = Vec::new();
     let mut running = 0;
     while reader.read_until(b'\n', &mut line)? > 0 {
-        let Ok(request) = protocol::read::<Request>(&line) else { return Ok(()) };
+        let Ok(request) = protocol::read::<SwitchRequest>(&line) else { return Ok(()) };
         line.clear();
         let body = match request.body {
             RequestBody::Replace { generation, .. } | RequestBody::Apply { generation, .. } => {
                 running = generation;
-                ReplyBody::Applied(Applied { generation, compile_ns: 0, barrier_ns: 0, ports_down: vec![] })
+                SwitchReplyBody::Applied(Applied { generation, compile_ns: 0, barrier_ns: 0, ports_down: vec![] })
             }
-            RequestBody::Ports => ReplyBody::Ports { ports: vec![] },
-            _ => ReplyBody::Status(Status {
+            RequestBody::Ports => SwitchReplyBody::Ports { ports: vec![] },
+            _ => SwitchReplyBody::Status(Status {
                 generation: running,
                 process_id: std::process::id(),
                 uptime_ms: 0,
@@ -42,7 +42,7 @@ fn acknowledge(stream: UnixStream) -> io::Result<()> {
                 workers: vec![],
             }),
         };
-        let reply = Reply { version: protocol::VERSION, id: request.id, body };
+        let reply = SwitchReply { version: protocol::VERSION, id: request.id, body };
         writer.write_all(&protocol::write(&reply))?;
     }
     Ok(())

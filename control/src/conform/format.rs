@@ -111,8 +111,8 @@ pub fn read_cases(text: &str, is_toml: bool) -> Result<Vec<Case>, CaseError> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Body {
     #[serde(default)]
-    pub(super) groups: Vec<Group>,
-    pub(super) enis: Vec<Eni>,
+    pub(super) groups: Vec<CaseGroup>,
+    pub(super) enis: Vec<CaseEni>,
     #[serde(default, rename = "prefixLists")]
     pub(super) prefix_lists: BTreeMap<String, Vec<String>>,
     #[serde(default, rename = "portLists")]
@@ -126,14 +126,14 @@ pub(super) struct Body {
     pub(super) responder: Option<String>,
     pub(super) packet: Option<PacketText>,
     #[serde(default)]
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<CaseStep>,
     #[serde(default)]
     pub(super) expect: Expect,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Group {
+pub(super) struct CaseGroup {
     pub(super) id: String,
     #[serde(default, rename = "type")]
     pub(super) kind: Option<String>,
@@ -145,7 +145,7 @@ pub(super) struct Group {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Eni {
+pub(super) struct CaseEni {
     pub(super) id: String,
     pub(super) groups: Vec<String>,
     #[serde(default)]
@@ -230,7 +230,7 @@ pub(super) struct FragmentText {
 /// One step of a sequence.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Step {
+pub(super) struct CaseStep {
     /// Seconds since the start.
     pub(super) t: f64,
     pub(super) op: String,
@@ -269,7 +269,7 @@ pub(super) struct Expect {
     _per_step: Option<IgnoredAny>,
 }
 
-/// One judgement of a flow.
+/// One decision of a flow.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Check {
@@ -282,7 +282,7 @@ pub(super) struct Check {
 }
 
 impl Check {
-    /// What is expected of the judgement.
+    /// What is expected of the decision.
     pub(super) fn expect(&self) -> Expect {
         let Self { at: _, dir: _, verdict, stage, rule, via } = self.clone();
         Expect { verdict, stage, rule, via, ..Expect::default() }

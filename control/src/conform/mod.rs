@@ -12,7 +12,7 @@ mod world;
 
 pub use api::ApiRig;
 pub use format::{Case, CaseError, read_cases};
-pub use run::{CaseReport, Outcome, run_case};
+pub use run::{CaseOutcome, CaseReport, run_case};
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! Runs one case through the core's door and compares.
 
-use super::format::{self, Body, Case, CaseError, Expect, PacketText, RuleText, Step};
+use super::format::{self, Body, Case, CaseError, CaseStep, Expect, PacketText, RuleText};
 use super::{frame, world};
 use crate::socket::protocol::refusal_text;
 use serde_json::Value;
@@ -18,7 +18,7 @@ use vswitch_core::packet::{FrameBuffer, Marker, Packet};
 
 /// How a case ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CaseOutcome {
     /// As expected.
     Passed,
     /// Otherwise: each difference, with what was decided and why.
@@ -35,18 +35,18 @@ pub struct CaseReport {
     /// What it is about.
     pub title: String,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: CaseOutcome,
 }
 
 /// Runs a case.
 pub fn run_case(case: &Case) -> CaseReport {
     let outcome = match case.kind.as_str() {
         "packet" | "flow" | "sequence" | "api" => match differences(case) {
-            Ok(differences) if differences.is_empty() => Outcome::Passed,
-            Ok(differences) => Outcome::Failed(differences),
-            Err(error) => Outcome::Failed(vec![error.to_string()]),
+            Ok(differences) if differences.is_empty() => CaseOutcome::Passed,
+            Ok(differences) => CaseOutcome::Failed(differences),
+            Err(error) => CaseOutcome::Failed(vec![error.to_string()]),
         },
-        other => Outcome::Failed(vec![format!("unknown kind {}", quoted(other))]),
+        other => CaseOutcome::Failed(vec![format!("unknown kind {}", quoted(other))]),
     };
     CaseReport { id: case.id.clone(), title: case.title.clone(), outcome }
 }
@@ -56,7 +56,7 @@ fn differences(case: &Case) -> Result<Vec<String>, CaseError> {
         return super::api::differences(case);
     }
     let body: Body = case.read()?;
-    let mut rig = Rig::new(world::build(&body)?)?;
+    let mut rig = CoreRig::new(world::build(&body)?)?;
     match case.kind.as_str() {
         "packet" => {
             let (at, direction) = (named(&body.at, "at")?, world::direction(named(&body.dir, "dir")?)?);
@@ -85,7 +85,7 @@ fn present<'a, T>(field: &'a Option<T>, name: &str) -> Result<&'a T, CaseError> 
 }
 
 /// Egress at the initiator, then ingress at the responder, the packet going from one to the other.
-fn flow(rig: &mut Rig, body: &Body) -> Result<Vec<String>, CaseError> {
+fn flow(rig: &mut CoreRig, body: &Body) -> Result<Vec<String>, CaseError> {
     let packet = present(&body.packet, "packet")?;
     let mut decisions = Vec::new();
     if let Some(initiator) = &body.initiator {
@@ -108,7 +108,7 @@ fn flow(rig: &mut Rig, body: &Body) -> Result<Vec<String>, CaseError> {
     let places: Vec<&str> = decisions.iter().map(|(place, _)| place.as_str()).collect();
     let expected: Vec<String> = body.expect.checks.iter().map(|check| format!("{}:{}", check.at, check.dir)).collect();
     if !expected.is_empty() && places != expected {
-        differences.push(format!("judged at {}, not at {}", places.join(", "), expected.join(", ")));
+        differences.push(format!("evaluated at {}, not at {}", places.join(", "), expected.join(", ")));
     }
     for (check, (place, decision)) in body.expect.checks.iter().zip(&decisions) {
         differences.extend(decision.compare(&format!("{place}: "), &check.expect()));
@@ -116,7 +116,7 @@ fn flow(rig: &mut Rig, body: &Body) -> Result<Vec<String>, CaseError> {
     Ok(differences)
 }
 
-fn perform(rig: &mut Rig, body: &Body, step: &Step) -> Result<Vec<String>, CaseError> {
+fn perform(rig: &mut CoreRig, body: &Body, step: &CaseStep) -> Result<Vec<String>, CaseError> {
     rig.now = Time::from_ns((step.t * 1e9).round() as u64);
     let group = || named(&step.group, "group").map(GroupId::from);
     match step.op.as_str() {
@@ -162,7 +162,7 @@ fn perform(rig: &mut Rig, body: &Body, step: &Step) -> Result<Vec<String>, CaseE
             rig.eni_mut(&step.eni, &body.at)?.timeouts = timeouts;
         }
         "detach" => rig.eni_mut(&step.eni, &body.at)?.port = None,
-        "attach" => rig.eni_mut(&step.eni, &body.at)?.port = Some(vswitch_core::config::desired::Port::Memory),
+        "attach" => rig.eni_mut(&step.eni, &body.at)?.port = Some(vswitch_core::config::desired::DesiredPort::Memory),
         other => return Err(CaseError(format!("unknown op {}", quoted(other)))),
     }
     rig.publish()?;
@@ -170,7 +170,7 @@ fn perform(rig: &mut Rig, body: &Body, step: &Step) -> Result<Vec<String>, CaseE
 }
 
 /// The core of a switch with one worker, and a clock that a case turns.
-struct Rig {
+struct CoreRig {
     desired: Desired,
     compiler: Compiler,
     snapshot: Snapshot,
@@ -179,12 +179,12 @@ struct Rig {
 }
 
 /// What was decided about a packet.
-struct Decision {
+struct CaseDecision {
     report: Option<DecisionReport>,
     verdict: Verdict,
 }
 
-impl Rig {
+impl CoreRig {
     fn new(desired: Desired) -> Result<Self, CaseError> {
         let mut compiler = Compiler::new([0; 2]);
         let snapshot = compiler.replace(&desired, 1).map_err(refused)?;
@@ -207,18 +207,18 @@ impl Rig {
         &mut self,
         named: &Option<String>,
         otherwise: &Option<String>,
-    ) -> Result<&mut vswitch_core::config::desired::Eni, CaseError> {
+    ) -> Result<&mut vswitch_core::config::desired::DesiredEni, CaseError> {
         let id = present(if named.is_some() { named } else { otherwise }, "eni")?;
         let eni = self.desired.enis.get_mut(&EniId::from(id.as_str()));
         eni.ok_or_else(|| CaseError(format!("there is no ENI {id}")))
     }
 
     /// One packet through the door of one ENI.
-    fn send(&mut self, at: &str, direction: Direction, text: &PacketText) -> Result<Decision, CaseError> {
+    fn send(&mut self, at: &str, direction: Direction, text: &PacketText) -> Result<CaseDecision, CaseError> {
         let id = EniId::from(at);
         let known = self.snapshot.eni_index(&id).zip(self.desired.enis.get(&id));
         let (eni, desired) = known.ok_or_else(|| CaseError(format!("there is no ENI {at}")))?;
-        let gateway = vswitch_core::config::desired::Vpc::default_gateway_mac();
+        let gateway = vswitch_core::config::desired::DesiredVpc::default_gateway_mac();
         let (source, destination) = match direction {
             Direction::Egress => (desired.mac, gateway),
             Direction::Ingress => (gateway, desired.mac),
@@ -240,9 +240,9 @@ impl Rig {
         Ok(self.decision(eni, direction, &packet))
     }
 
-    fn decision(&self, eni: EniIndex, direction: Direction, packet: &Packet) -> Decision {
+    fn decision(&self, eni: EniIndex, direction: Direction, packet: &Packet) -> CaseDecision {
         let report = packet.decision.and_then(|decision| report_decision(&self.snapshot, eni, direction, decision));
-        Decision { report, verdict: packet.verdict }
+        CaseDecision { report, verdict: packet.verdict }
     }
 }
 
@@ -260,7 +260,7 @@ fn marker(packet: &PacketText) -> Result<Marker, CaseError> {
     }
 }
 
-impl Decision {
+impl CaseDecision {
     /// By the decision where there is one: what else befalls a packet is not the groups' doing.
     fn accepts(&self) -> bool {
         match &self.report {
@@ -295,12 +295,12 @@ fn told(expect: &Expect) -> String {
     text
 }
 
-impl fmt::Display for Decision {
+impl fmt::Display for CaseDecision {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(if self.accepts() { "accept" } else { "drop" })?;
         let Some(report) = &self.report else {
             return match self.verdict {
-                Verdict::Drop(reason) => write!(formatter, " before any judgement, as {reason}"),
+                Verdict::Drop(reason) => write!(formatter, " before any decision, as {reason}"),
                 _ => Ok(()),
             };
         };

@@ -1,12 +1,12 @@
 //! The world of a case as a desired state.
 
-use super::format::{Body, CaseError, Eni, Group, RuleText, TimeoutsText};
+use super::format::{Body, CaseEni, CaseError, CaseGroup, RuleText, TimeoutsText};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use vswitch_core::config::desired::{
-    self, Desired, Direction, GroupKind, PmtudExempt, Policy, Port, PortRange, Ports, Protocol, Remote, Rule,
-    SecurityGroup, Settings, Timeouts, VSwitch, Vpc,
+    self, Desired, DesiredPort, DesiredRule, DesiredVpc, DesiredVswitch, Direction, GroupKind, PmtudExempt, Policy,
+    PortRange, Ports, Protocol, Remote, SecurityGroup, Settings, Timeouts,
 };
 use vswitch_core::config::ids::{EniId, GroupId, MacAddress, VpcId};
 
@@ -20,8 +20,11 @@ pub(super) fn build(body: &Body) -> Result<Desired, CaseError> {
     let settings = settings(body)?;
     let outside = EniId::from(OUTSIDE);
     let default_routes = ["0.0.0.0/0", "::/0"].into_iter().filter_map(|prefix| prefix.parse().ok());
-    let vpc = Vpc { routes: default_routes.map(|prefix| (prefix, outside.clone())).collect(), ..Vpc::default() };
-    let no_blocks = VSwitch { vpc: VPC.into(), ipv4: None, ipv4_gateway: None, ipv6: None, ipv6_gateway: None };
+    let vpc = DesiredVpc {
+        routes: default_routes.map(|prefix| (prefix, outside.clone())).collect(),
+        ..DesiredVpc::default()
+    };
+    let no_blocks = DesiredVswitch { vpc: VPC.into(), ipv4: None, ipv4_gateway: None, ipv6: None, ipv6_gateway: None };
     let mut desired = Desired {
         settings,
         vpcs: BTreeMap::from([(VpcId::from(VPC), vpc)]),
@@ -41,7 +44,7 @@ pub(super) fn build(body: &Body) -> Result<Desired, CaseError> {
         desired.enis.insert(described.id.as_str().into(), eni(described, position)?);
     }
     let router =
-        Eni { id: OUTSIDE.into(), groups: vec![OUTSIDE.into()], ips: vec!["192.0.0.8".into()], timeouts: None };
+        CaseEni { id: OUTSIDE.into(), groups: vec![OUTSIDE.into()], ips: vec!["192.0.0.8".into()], timeouts: None };
     desired.groups.insert(OUTSIDE.into(), empty_group());
     desired.enis.insert(outside, eni(&router, 0xfffe)?);
     complete(&mut desired);
@@ -68,7 +71,7 @@ fn settings(body: &Body) -> Result<Settings, CaseError> {
 
 /// Adds, empty, what rules and ENIs name and the case does not describe.
 pub(super) fn complete(desired: &mut Desired) {
-    let rules: Vec<Rule> = desired.groups.values().flat_map(|group| group.rules.clone()).collect();
+    let rules: Vec<DesiredRule> = desired.groups.values().flat_map(|group| group.rules.clone()).collect();
     for rule in rules {
         match rule.remote {
             Remote::Group(group) => drop(desired.groups.entry(group).or_insert_with(empty_group)),
@@ -85,7 +88,7 @@ fn empty_group() -> SecurityGroup {
     SecurityGroup { vpc: VPC.into(), kind: GroupKind::Basic, inner_access: Policy::Drop, rules: Vec::new() }
 }
 
-fn group(described: &Group) -> Result<SecurityGroup, CaseError> {
+fn group(described: &CaseGroup) -> Result<SecurityGroup, CaseError> {
     let kind = match described.kind.as_deref() {
         None | Some("normal") => GroupKind::Basic,
         Some("enterprise") => GroupKind::Advanced,
@@ -116,18 +119,18 @@ pub(super) fn direction(text: &str) -> Result<Direction, CaseError> {
     }
 }
 
-fn eni(described: &Eni, position: usize) -> Result<desired::Eni, CaseError> {
+fn eni(described: &CaseEni, position: usize) -> Result<desired::DesiredEni, CaseError> {
     let [.., high, low] = position.to_be_bytes();
-    Ok(desired::Eni {
+    Ok(desired::DesiredEni {
         vswitch: VSWITCH.into(),
         mac: MacAddress([2, 0, 0, 0, high, low]),
         addresses: described.ips.iter().map(|text| prefix(text)).collect::<Result<_, _>>()?,
         groups: described.groups.iter().map(|id| GroupId::from(id.as_str())).collect(),
         source_dest_check: false,
         timeouts: described.timeouts.map(timeouts).unwrap_or_default(),
-        sessions_max: desired::Eni::default_sessions_max(),
+        sessions_max: desired::DesiredEni::default_sessions_max(),
         tracking: desired::Tracking::default(),
-        port: Some(Port::Memory),
+        port: Some(DesiredPort::Memory),
     })
 }
 
@@ -140,15 +143,15 @@ pub(super) fn timeouts(text: TimeoutsText) -> Timeouts {
     }
 }
 
-pub(super) fn prefix_list(entries: &[String]) -> Result<desired::PrefixList, CaseError> {
-    Ok(desired::PrefixList { entries: entries.iter().map(|text| prefix(text)).collect::<Result<_, _>>()? })
+pub(super) fn prefix_list(entries: &[String]) -> Result<desired::DesiredPrefixList, CaseError> {
+    Ok(desired::DesiredPrefixList { entries: entries.iter().map(|text| prefix(text)).collect::<Result<_, _>>()? })
 }
 
-pub(super) fn port_list(entries: &[String]) -> Result<desired::PortList, CaseError> {
+pub(super) fn port_list(entries: &[String]) -> Result<desired::DesiredPortList, CaseError> {
     let range = |text: &String| {
         port_range(text)?.ok_or_else(|| CaseError(format!("{text} is no range of ports in a port list")))
     };
-    Ok(desired::PortList { entries: entries.iter().map(range).collect::<Result<_, _>>()? })
+    Ok(desired::DesiredPortList { entries: entries.iter().map(range).collect::<Result<_, _>>()? })
 }
 
 fn prefix(text: &str) -> Result<IpNet, CaseError> {
@@ -168,17 +171,17 @@ fn port_range(text: &str) -> Result<Option<PortRange>, CaseError> {
 }
 
 /// A rule as the specification reads it (`semantics.md` §1.3, §1.4).
-pub(super) fn rule(text: &RuleText) -> Result<Rule, CaseError> {
+pub(super) fn rule(text: &RuleText) -> Result<DesiredRule, CaseError> {
     let fault = |error: CaseError| CaseError(format!("rule {}: {error}", text.id));
     let direction = direction(&text.direction).map_err(fault)?;
     let protocol = protocol(&text.ip_protocol).map_err(fault)?;
-    let source_side = Side {
+    let source_side = PacketEnd {
         v4: &text.source_cidr_ip,
         v6: &text.ipv6_source_cidr_ip,
         group: &text.source_group_id,
         list: &text.source_prefix_list_id,
     };
-    let destination_side = Side {
+    let destination_side = PacketEnd {
         v4: &text.dest_cidr_ip,
         v6: &text.ipv6_dest_cidr_ip,
         group: &text.dest_group_id,
@@ -198,7 +201,7 @@ pub(super) fn rule(text: &RuleText) -> Result<Rule, CaseError> {
         _ => return Err(fault(CaseError("TCP and UDP need ports".into()))),
     };
     let source_ports = text.source_port_range.as_deref().map(port_range).transpose().map_err(fault)?.flatten();
-    Ok(Rule {
+    Ok(DesiredRule {
         id: text.id.as_str().into(),
         direction,
         policy: text.policy.as_deref().map_or(Ok(Policy::Accept), policy).map_err(fault)?,
@@ -211,14 +214,14 @@ pub(super) fn rule(text: &RuleText) -> Result<Rule, CaseError> {
     })
 }
 
-struct Side<'a> {
+struct PacketEnd<'a> {
     v4: &'a Option<String>,
     v6: &'a Option<String>,
     group: &'a Option<String>,
     list: &'a Option<String>,
 }
 
-impl Side<'_> {
+impl PacketEnd<'_> {
     fn prefix(&self) -> Result<Option<IpNet>, CaseError> {
         let given = self.v4.iter().chain(self.v6).find(|text| !text.is_empty());
         given.map(|text| prefix(text)).transpose()

@@ -5,7 +5,7 @@
 //! request have more, and a reserve that nobody else can use up.
 
 use super::HEAD_BYTES_MAX;
-use super::peer::Peer;
+use super::peer::HttpPeer;
 use crate::refusal_log::RefusalLog;
 use crate::socket::view::ClientsView;
 use std::collections::BTreeMap;
@@ -41,14 +41,14 @@ const _: () = assert!(PEER_CONNECTIONS_MAX < CONNECTIONS_MAX - CONNECTIONS_RESER
 
 /// Whose share something is of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Holder {
+enum ShareHolder {
     /// Of connections without a signed request.
-    Peer(Peer),
+    Peer(HttpPeer),
     /// Of connections with one.
     Account(String),
 }
 
-impl Holder {
+impl ShareHolder {
     fn is_trusted(&self) -> bool {
         match self {
             Self::Peer(peer) => peer.is_privileged(),
@@ -71,7 +71,7 @@ impl Holder {
 
 /// What a connection does at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ConnectionPhase {
     /// It sends a request, or nothing yet.
     Reading,
     /// Its request is whole and being worked on.
@@ -82,9 +82,9 @@ enum Phase {
 
 /// One connection.
 #[derive(Debug)]
-struct Place {
-    holder: Holder,
-    phase: Phase,
+struct AdmittedConnection {
+    holder: ShareHolder,
+    phase: ConnectionPhase,
     /// Bytes read of requests that are not done.
     bytes: usize,
     /// Bytes of the last read, which may begin another request than the one it ends.
@@ -94,13 +94,13 @@ struct Place {
     told: Arc<Notify>,
 }
 
-impl Place {
+impl AdmittedConnection {
     fn shared_bytes(&self) -> usize {
         shared(self.bytes)
     }
 
     fn can_give_way(&self) -> bool {
-        matches!(self.holder, Holder::Peer(_)) && self.phase != Phase::Serving && !self.gives_way
+        matches!(self.holder, ShareHolder::Peer(_)) && self.phase != ConnectionPhase::Serving && !self.gives_way
     }
 }
 
@@ -121,8 +121,8 @@ struct Share {
 #[derive(Debug, Default)]
 struct Places {
     /// By number, so the oldest first.
-    places: BTreeMap<u64, Place>,
-    shares: BTreeMap<Holder, Share>,
+    places: BTreeMap<u64, AdmittedConnection>,
+    shares: BTreeMap<ShareHolder, Share>,
     last: u64,
     /// Those that give way and are not gone yet.
     leaving: usize,
@@ -131,12 +131,12 @@ struct Places {
 
 /// All connections.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub(super) struct AdmissionControl {
     places: Mutex<Places>,
     refusals: RefusalLog,
 }
 
-impl Default for Admission {
+impl Default for AdmissionControl {
     fn default() -> Self {
         let what = format!(
             "HTTP takes {CONNECTIONS_MAX} connections, {PEER_CONNECTIONS_MAX} of one user or address, and \
@@ -146,15 +146,15 @@ impl Default for Admission {
     }
 }
 
-impl Admission {
+impl AdmissionControl {
     fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for a connection of a peer; none if neither it nor another can give way.
-    pub(super) fn admit(self: &Arc<Self>, peer: Peer) -> Option<Ticket> {
+    pub(super) fn admit(self: &Arc<Self>, peer: HttpPeer) -> Option<Ticket> {
         let mut places = self.places();
-        let admitted = places.make_room(&Holder::Peer(peer)).then(|| places.enter(Holder::Peer(peer)));
+        let admitted = places.make_room(&ShareHolder::Peer(peer)).then(|| places.enter(ShareHolder::Peer(peer)));
         drop(places);
         match admitted {
             Some((number, told)) => Some(Ticket { admission: Arc::clone(self), number, told }),
@@ -180,7 +180,7 @@ impl Admission {
 
 impl Places {
     /// Whether there is room for one more of a holder, after another one was asked to give way if need be.
-    fn make_room(&mut self, holder: &Holder) -> bool {
+    fn make_room(&mut self, holder: &ShareHolder) -> bool {
         let own = self.shares.get(holder).map_or(0, |share| share.connections);
         if own >= holder.connections_max() {
             return self.displace(holder);
@@ -190,14 +190,14 @@ impl Places {
             return true;
         }
         // Who holds most gives way, as long as that is more than the one who comes would have.
-        let unsigned = self.shares.iter().filter(|(other, _)| matches!(other, Holder::Peer(_)));
+        let unsigned = self.shares.iter().filter(|(other, _)| matches!(other, ShareHolder::Peer(_)));
         let largest = unsigned.max_by_key(|(_, share)| share.connections);
         let largest = largest.filter(|(_, share)| share.connections > own + 1).map(|(other, _)| other.clone());
         largest.is_some_and(|largest| self.displace(&largest))
     }
 
     /// Asks the oldest connection of a holder that can to give way.
-    fn displace(&mut self, holder: &Holder) -> bool {
+    fn displace(&mut self, holder: &ShareHolder) -> bool {
         let Some(place) = self.places.values_mut().find(|place| place.holder == *holder && place.can_give_way()) else {
             return false;
         };
@@ -209,17 +209,17 @@ impl Places {
         true
     }
 
-    fn enter(&mut self, holder: Holder) -> (u64, Arc<Notify>) {
+    fn enter(&mut self, holder: ShareHolder) -> (u64, Arc<Notify>) {
         self.last += 1;
         let told = Arc::new(Notify::new());
         self.shares.entry(holder.clone()).or_default().connections += 1;
-        let (phase, gives_way) = (Phase::Reading, false);
-        let place = Place { holder, phase, bytes: 0, last_bytes: 0, gives_way, told: Arc::clone(&told) };
+        let (phase, gives_way) = (ConnectionPhase::Reading, false);
+        let place = AdmittedConnection { holder, phase, bytes: 0, last_bytes: 0, gives_way, told: Arc::clone(&told) };
         self.places.insert(self.last, place);
         (self.last, told)
     }
 
-    fn leave_share(&mut self, holder: &Holder) {
+    fn leave_share(&mut self, holder: &ShareHolder) {
         if let Some(share) = self.shares.get_mut(holder) {
             share.connections -= 1;
             if share.connections == 0 && share.shared_bytes == 0 {
@@ -249,7 +249,7 @@ impl Places {
 /// A connection's place. It is free again when the value goes.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    admission: Arc<Admission>,
+    admission: Arc<AdmissionControl>,
     number: u64,
     told: Arc<Notify>,
 }
@@ -264,8 +264,8 @@ impl Ticket {
     pub(super) fn read(&self, count: usize) -> bool {
         let mut places = self.admission.places();
         let Some(place) = places.places.get_mut(&self.number) else { return false };
-        if place.phase == Phase::Answered {
-            place.phase = Phase::Reading;
+        if place.phase == ConnectionPhase::Answered {
+            place.phase = ConnectionPhase::Reading;
         }
         place.last_bytes = count;
         let bytes = place.bytes + count;
@@ -281,13 +281,13 @@ impl Ticket {
     pub(super) fn begin(&self) -> bool {
         let mut places = self.admission.places();
         let place = places.places.get_mut(&self.number).filter(|place| !place.gives_way);
-        place.map(|place| place.phase = Phase::Serving).is_some()
+        place.map(|place| place.phase = ConnectionPhase::Serving).is_some()
     }
 
     /// The request was signed by an account, which has shares of its own.
     pub(super) fn authenticate(&self, account: &str) {
         let mut places = self.admission.places();
-        let account = Holder::Account(account.to_owned());
+        let account = ShareHolder::Account(account.to_owned());
         let held = places.shares.get(&account).map_or(0, |share| share.connections);
         let Some(place) = places.places.get(&self.number) else { return };
         if place.holder == account || place.gives_way || held >= account.connections_max() {
@@ -311,8 +311,8 @@ impl Ticket {
     pub(super) fn finish(&self) -> bool {
         let mut places = self.admission.places();
         let Some(place) = places.places.get_mut(&self.number) else { return true };
-        let ends = place.bytes > BUFFERED_BYTES && matches!(place.holder, Holder::Peer(_));
-        place.phase = Phase::Answered;
+        let ends = place.bytes > BUFFERED_BYTES && matches!(place.holder, ShareHolder::Peer(_));
+        place.phase = ConnectionPhase::Answered;
         // What follows the request was read with its end.
         let kept = place.last_bytes.min(place.bytes);
         places.hold(self.number, kept);
@@ -321,7 +321,7 @@ impl Ticket {
 
     /// Whether the other end still waits for an answer to what it sends or may send.
     pub(super) fn is_reading(&self) -> bool {
-        self.admission.places().places.get(&self.number).is_some_and(|place| place.phase == Phase::Reading)
+        self.admission.places().places.get(&self.number).is_some_and(|place| place.phase == ConnectionPhase::Reading)
     }
 
     /// Counts that the connection was refused.
@@ -352,17 +352,17 @@ mod tests {
     use super::*;
     use std::net::{IpAddr, Ipv4Addr};
 
-    fn elsewhere(number: u32) -> Peer {
-        Peer::Address(IpAddr::V4(Ipv4Addr::from(0xc633_6400 + number)))
+    fn elsewhere(number: u32) -> HttpPeer {
+        HttpPeer::Address(IpAddr::V4(Ipv4Addr::from(0xc633_6400 + number)))
     }
 
-    fn leaving(admission: &Admission) -> usize {
+    fn leaving(admission: &AdmissionControl) -> usize {
         admission.places().leaving
     }
 
     #[test]
     fn the_oldest_of_a_peer_that_has_its_share_gives_way() {
-        let admission = Arc::new(Admission::default());
+        let admission = Arc::new(AdmissionControl::default());
         let mut tickets: Vec<Ticket> =
             (0..PEER_CONNECTIONS_MAX).map(|_| admission.admit(elsewhere(1)).unwrap()).collect();
         assert_eq!(leaving(&admission), 0);
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn many_peers_leave_room_for_root_for_the_signed_and_for_one_more_peer() {
-        let admission = Arc::new(Admission::default());
+        let admission = Arc::new(AdmissionControl::default());
         let rest = CONNECTIONS_MAX - CONNECTIONS_RESERVED;
         let full: Vec<Ticket> =
             (0..rest).map(|number| admission.admit(elsewhere(number as u32 % 8)).unwrap()).collect();
@@ -391,19 +391,19 @@ mod tests {
         let another = admission.admit(elsewhere(100)).unwrap();
         assert_eq!(leaving(&admission), 1, "who holds most gives way");
         another.authenticate("7");
-        let root: Vec<Ticket> = (0..50).map(|_| admission.admit(Peer::User(0)).unwrap()).collect();
+        let root: Vec<Ticket> = (0..50).map(|_| admission.admit(HttpPeer::User(0)).unwrap()).collect();
         assert_eq!(leaving(&admission), 1);
         for ticket in full.iter().chain(&root) {
             ticket.begin();
         }
         assert!(admission.admit(elsewhere(200)).is_none());
-        assert!(admission.admit(Peer::User(0)).is_some());
+        assert!(admission.admit(HttpPeer::User(0)).is_some());
     }
 
     #[test]
     fn bytes_are_bounded_for_a_peer_and_in_all_and_the_signed_have_a_reserve() {
-        let admission = Arc::new(Admission::default());
-        let fill = |peer: Peer| {
+        let admission = Arc::new(AdmissionControl::default());
+        let fill = |peer: HttpPeer| {
             let ticket = admission.admit(peer).unwrap();
             let mut bytes = 0;
             while ticket.read(64 << 10) {
@@ -424,7 +424,7 @@ mod tests {
         signed.authenticate("7");
         assert!(!signed.finish(), "one that was signed goes on");
         assert!(signed.read(1 << 20));
-        let (root, bytes) = fill(Peer::User(0));
+        let (root, bytes) = fill(HttpPeer::User(0));
         assert!(bytes > 8 << 20, "{bytes}");
         assert!(admission.status().unfinished_bytes <= UNFINISHED_BYTES_MAX);
         drop(root);

@@ -16,13 +16,13 @@ use crate::ecs::{ApiSettings, Authenticator, Call};
 use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::socket::view::ClientsView;
-use admission::{Admission, Ticket};
+use admission::{AdmissionControl, Ticket};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metered::Metered;
-use peer::Peer;
+use peer::HttpPeer;
 use serde_json::{Map, Value};
 use std::future::poll_fn;
 use std::io;
@@ -73,13 +73,13 @@ pub struct PendingCall {
     /// The call.
     pub(crate) call: Call,
     /// Who waits.
-    pub(crate) reply: Reply,
+    pub(crate) reply: ResponseSender,
 }
 
 /// Where an answer goes.
-pub struct Reply(oneshot::Sender<CallResponse>);
+pub struct ResponseSender(oneshot::Sender<CallResponse>);
 
-impl Reply {
+impl ResponseSender {
     /// Whether somebody still waits for it.
     pub(crate) fn is_awaited(&self) -> bool {
         !self.0.is_closed()
@@ -190,7 +190,7 @@ impl Endpoint {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(self.listener)?
         };
-        let admission = Arc::new(Admission::default());
+        let admission = Arc::new(AdmissionControl::default());
         runtime.spawn(accept(listener, self.tls, input, Arc::clone(&admission)));
         Ok(HttpServer { runtime: Some(runtime), admission })
     }
@@ -210,7 +210,7 @@ fn usual_listener() -> Result<TcpListener, EndpointError> {
 /// A served interface. It ends with the value.
 pub struct HttpServer {
     runtime: Option<Runtime>,
-    admission: Arc<Admission>,
+    admission: Arc<AdmissionControl>,
 }
 
 impl HttpServer {
@@ -246,7 +246,7 @@ impl Dispatcher {
     /// Hands a call to the server; none if it has too many.
     fn hand_over(&self, call: Call) -> Option<oneshot::Receiver<CallResponse>> {
         let (reply, answer) = oneshot::channel();
-        match self.calls.try_send(PendingCall { call, reply: Reply(reply) }) {
+        match self.calls.try_send(PendingCall { call, reply: ResponseSender(reply) }) {
             Ok(()) => {
                 (self.wake)();
                 Some(answer)
@@ -260,7 +260,7 @@ async fn accept(
     listener: tokio::net::TcpListener,
     tls: Option<TlsAcceptor>,
     dispatcher: Arc<Dispatcher>,
-    admission: Arc<Admission>,
+    admission: Arc<AdmissionControl>,
 ) {
     let lingering = Arc::new(Semaphore::new(LINGERING_MAX));
     loop {
@@ -276,7 +276,7 @@ async fn accept(
         // Without it a client that reads nothing would keep its place for the whole of a connection's time.
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_TIME_MS);
         let Ok(own) = stream.local_addr() else { continue };
-        match admission.admit(Peer::at(peer, own)) {
+        match admission.admit(HttpPeer::at(peer, own)) {
             Some(ticket) => drop(tokio::spawn(attend(stream, tls.clone(), Arc::clone(&dispatcher), Arc::new(ticket)))),
             // A client that speaks TLS reads no such answer; a closed connection tells it as much.
             None => {

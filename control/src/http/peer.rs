@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whoever connects, as far as bounds are kept apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Peer {
+pub(super) enum HttpPeer {
     /// A user of this machine.
     User(u32),
     /// A process of this machine, it is not known whose.
@@ -19,7 +19,7 @@ pub(super) enum Peer {
     Address(IpAddr),
 }
 
-impl Peer {
+impl HttpPeer {
     /// Whether it is root or the user this process runs as.
     pub(super) fn is_privileged(self) -> bool {
         matches!(self, Self::User(user) if user == 0 || user == rustix::process::geteuid().as_raw())
@@ -158,21 +158,21 @@ mod tests {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (server, peer) = listener.accept().unwrap();
-            let at = || Peer::at(peer, server.local_addr().unwrap());
-            assert_eq!(at(), Peer::User(rustix::process::getuid().as_raw()), "{address}");
+            let at = || HttpPeer::at(peer, server.local_addr().unwrap());
+            assert_eq!(at(), HttpPeer::User(rustix::process::getuid().as_raw()), "{address}");
             assert!(at().is_privileged());
             let own = server.local_addr().unwrap();
             assert_eq!((look(peer, own), look(own, peer)), (ask(peer, own), ask(own, peer)), "{address}");
             // A process that has gone leaves a socket that the kernel says is root's.
             drop(client);
-            assert_eq!((at(), look(peer, own)), (Peer::Local, None), "{address}");
+            assert_eq!((at(), look(peer, own)), (HttpPeer::Local, None), "{address}");
         }
     }
 
     #[test]
     fn addresses_elsewhere_are_told_apart_by_subscriber() {
         let own = "192.0.2.1:80".parse().unwrap();
-        let at = |text: &str| Peer::at(text.parse().unwrap(), own);
+        let at = |text: &str| HttpPeer::at(text.parse().unwrap(), own);
         assert_eq!(at("198.51.100.7:1"), at("198.51.100.7:2"));
         assert_ne!(at("198.51.100.7:1"), at("198.51.100.8:1"));
         assert_eq!(at("[2001:db8::1]:1"), at("[2001:db8::ffff:1]:1"));

@@ -2,7 +2,7 @@
 
 use super::admission::Ticket;
 use super::{CallResponse, Dispatcher, unsigned};
-use crate::ecs::{Call, Envelope, Format, Parameters, failure, find_action, read_pairs, success};
+use crate::ecs::{Call, Format, Parameters, RequestEnvelope, failure, find_action, read_pairs, success};
 use crate::environment::Environment;
 use crate::error::{
     ApiError, INTERNAL_ERROR, INVALID_ACTION_NOT_FOUND, INVALID_PARAMETER, REQUEST_TOO_LARGE, SERVICE_UNAVAILABLE,
@@ -127,7 +127,7 @@ async fn answer(
         pairs.extend(read_pairs(text)?);
     }
     let parameters = Parameters::new(pairs.iter().cloned())?;
-    let envelope = Envelope {
+    let envelope = RequestEnvelope {
         method: head.method.as_str(),
         query: &query,
         pairs: &pairs,

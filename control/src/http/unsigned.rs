@@ -4,14 +4,14 @@
 //! at. A page's requests tell themselves: by a host of the page's own (a name that leads to the loopback address), by an
 //! origin, or by being no more than a link.
 
-use crate::ecs::Envelope;
+use crate::ecs::RequestEnvelope;
 use crate::error::{ApiError, FORBIDDEN};
 use std::net::IpAddr;
 use vswitch_core::config::ids::quoted;
 
 /// Refuses what a page of somebody else's may have sent. Where TLS has told the client that it is here (`is_tls`), the host is
 /// of no matter.
-pub(super) fn check(envelope: &Envelope<'_>, is_question: bool, is_tls: bool) -> Result<(), ApiError> {
+pub(super) fn check(envelope: &RequestEnvelope<'_>, is_question: bool, is_tls: bool) -> Result<(), ApiError> {
     let host = envelope.header("host").unwrap_or("localhost");
     if !is_tls && !is_local(host) {
         let message = format!(
@@ -60,7 +60,7 @@ mod tests {
             headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let parameters = Parameters::new([]).unwrap();
         let envelope =
-            Envelope { method, query: &[], pairs: &[], parameters: &parameters, headers: &headers, body: &[] };
+            RequestEnvelope { method, query: &[], pairs: &[], parameters: &parameters, headers: &headers, body: &[] };
         check(&envelope, is_question, false).is_ok()
     }
 

@@ -14,7 +14,7 @@ use crate::error::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use vswitch_core::config::desired::{Port, TapPort};
+use vswitch_core::config::desired::{DesiredPort, TapPort};
 use vswitch_core::config::ids::{EniId, VSwitchId, quoted};
 
 /// Interfaces of one instance.
@@ -64,11 +64,11 @@ impl Instance {
     }
 
     /// The port of one of its interfaces while it runs.
-    fn port_of(&self, id: &str, eni: &EniId) -> Option<Port> {
+    fn port_of(&self, id: &str, eni: &EniId) -> Option<DesiredPort> {
         let number = self.enis.get(eni)?;
         let tap = |device: String, namespace: Option<String>| {
             let in_namespace = namespace.is_some();
-            Some(Port::Tap(TapPort {
+            Some(DesiredPort::Tap(TapPort {
                 device,
                 namespace,
                 create_namespace: in_namespace,
@@ -201,7 +201,7 @@ impl Model {
         Ok(events)
     }
 
-    fn with_port(&self, id: &EniId, eni: &Eni, port: Option<Port>) -> Result<Event, ApiError> {
+    fn with_port(&self, id: &EniId, eni: &Eni, port: Option<DesiredPort>) -> Result<Event, ApiError> {
         if let Some(port) = &port {
             self.check_port(id, port)?;
         }

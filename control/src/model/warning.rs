@@ -2,17 +2,17 @@
 
 use super::{Eni, Event, Model, Vpc};
 use std::collections::{BTreeMap, BTreeSet};
-use vswitch_core::config::desired::{Port, TapPort};
+use vswitch_core::config::desired::{DesiredPort, TapPort};
 use vswitch_core::config::ids::{EniId, VpcId};
 
 /// Objects as they were before a change; `None`: they were not there.
 #[derive(Default)]
-struct Before<'a> {
+struct ObjectsBefore<'a> {
     vpcs: BTreeMap<&'a VpcId, Option<&'a Vpc>>,
     enis: BTreeMap<&'a EniId, Option<&'a Eni>>,
 }
 
-impl<'a> Before<'a> {
+impl<'a> ObjectsBefore<'a> {
     fn of(undo: &'a [Event]) -> Self {
         let mut before = Self::default();
         for event in undo {
@@ -29,7 +29,7 @@ impl<'a> Before<'a> {
 impl Model {
     /// What a change left that cannot work, and that was not so before. `undo` leads back to the state before it.
     pub fn warnings(&self, undo: &[Event]) -> Vec<String> {
-        let before = Before::of(undo);
+        let before = ObjectsBefore::of(undo);
         let now = before.enis.keys().filter_map(|id| self.enis.get_key_value(*id));
         let of_enis = now.clone().flat_map(|(id, eni)| of_eni(id, eni, before.enis[id]));
         let changed: BTreeSet<&VpcId> = before.vpcs.keys().copied().chain(now.map(|(_, eni)| &eni.vpc)).collect();
@@ -38,7 +38,7 @@ impl Model {
     }
 
     /// Routes to interfaces that do not pass on what is routed to them.
-    fn of_routes(&self, id: &VpcId, vpc: &Vpc, before: &Before<'_>) -> Vec<String> {
+    fn of_routes(&self, id: &VpcId, vpc: &Vpc, before: &ObjectsBefore<'_>) -> Vec<String> {
         let mut warnings = Vec::new();
         for route in &vpc.routes {
             let Some(router) = self.enis.get(&route.eni) else { continue };
@@ -66,7 +66,7 @@ impl Model {
 fn of_eni(id: &EniId, eni: &Eni, before: Option<&Eni>) -> Vec<String> {
     let mut warnings = Vec::new();
     let is_new = before.is_none_or(|before| before.port != eni.port);
-    if let Some(Port::Tap(TapPort { device, namespace: None, configure: false, .. })) = &eni.port
+    if let Some(DesiredPort::Tap(TapPort { device, namespace: None, configure: false, .. })) = &eni.port
         && is_new
     {
         let mac = eni.mac;

@@ -1,11 +1,11 @@
 //! Calls through HTTP, made on the one model in the one order of all changes.
 
 use super::changes::{ChangeSource, QueuedChange};
-use super::{Origin, ResponseBody, Server};
+use super::{ReplyTarget, ResponseBody, Server};
 use crate::ecs::{Call, CallInput, Plan, check, completed, hash, plan, refusal};
 use crate::environment::Environment;
 use crate::error::{ApiError, DRY_RUN, SERVICE_UNAVAILABLE, TOKEN_MISMATCH, TOKEN_PROCESSING};
-use crate::http::{CallResponse, PendingCall, Reply};
+use crate::http::{CallResponse, PendingCall, ResponseSender};
 use crate::model::Token;
 use crate::state::transaction::Summary;
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub(super) const CALLS_MAX: usize = 1024;
 
 /// Someone who waits for an answer.
 pub(super) struct Caller {
-    reply: Reply,
+    reply: ResponseSender,
     call: Arc<Call>,
     /// The client token of what is being done for it.
     token: Option<String>,
@@ -41,7 +41,7 @@ impl Server {
             }
             let Ok(PendingCall { call, reply }) = self.calls.try_recv() else { return false };
             let (number, call) = (self.ticket(), Arc::new(call));
-            let origin = Origin::Http(number);
+            let origin = ReplyTarget::Http(number);
             let token = token_id(&call);
             let is_repeated = token.is_some() && self.callers.values().any(|caller| caller.token == token);
             self.callers
@@ -72,7 +72,7 @@ impl Server {
     fn forget_callers(&mut self) {
         let callers = &mut self.callers;
         self.waiting.retain(|queued| match queued.origin {
-            Origin::Http(number) if callers.get(&number).is_none_or(|caller| !caller.reply.is_awaited()) => {
+            ReplyTarget::Http(number) if callers.get(&number).is_none_or(|caller| !caller.reply.is_awaited()) => {
                 callers.remove(&number);
                 false
             }
@@ -116,11 +116,11 @@ impl Server {
     /// Answers a call. One whose sender is gone needs no answer.
     pub(super) fn answer_call(
         &mut self,
-        origin: Origin,
+        origin: ReplyTarget,
         answer: Result<ResponseBody, ApiError>,
         pending: Option<String>,
     ) {
-        let Origin::Http(number) = origin else { return };
+        let ReplyTarget::Http(number) = origin else { return };
         let Some(Caller { reply, call, .. }) = self.callers.remove(&number) else { return };
         let environment = Environment::real();
         let (model, settings) = (self.state.model(), &self.settings);

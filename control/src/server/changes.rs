@@ -5,13 +5,13 @@
 //! refuses them together, each is tried alone, so that only the one to blame is refused.
 
 use super::calls::CallResult;
-use super::{Origin, ResponseBody, Server};
+use super::{ReplyTarget, ResponseBody, Server};
 use crate::command::Command;
 use crate::ecs::Call;
 use crate::environment::Environment;
 use crate::error::{ApiError, ErrorKind, FORWARDING_REFUSED, FORWARDING_UNAVAILABLE, INTERNAL_ERROR};
 use crate::socket::protocol::{Changed, Forwarding, ReplyBody, refusals_text};
-use crate::state::switch_link::{Change, Outcome};
+use crate::state::switch_link::{LinkChange, LinkOutcome};
 use crate::state::transaction::{Committed, Summary};
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +21,7 @@ const CHANGES_AT_ONCE_MAX: usize = 256;
 
 /// A change that was asked for.
 pub(super) struct QueuedChange {
-    pub(super) origin: Origin,
+    pub(super) origin: ReplyTarget,
     pub(super) source: ChangeSource,
     pub(super) asked: Instant,
     /// Together with others it was refused, and any of them may be to blame.
@@ -104,7 +104,7 @@ impl Server {
     fn send(&mut self, changes: Vec<PendingChange>, kept: Committed) {
         let ticket = self.ticket();
         let asked = changes.iter().map(|change| change.queued.asked).min().unwrap_or_else(Instant::now);
-        match self.link.change(Change { ticket, delta: kept.delta.clone().unwrap_or_default(), asked }) {
+        match self.link.change(LinkChange { ticket, delta: kept.delta.clone().unwrap_or_default(), asked }) {
             Ok(()) => self.in_flight = Some(InFlight { ticket, kept, changes }),
             Err(_) if kept.delta.is_none() => {
                 self.changed(changes, &Forwarding::Pending { reason: "too many requests wait for it".into() });
@@ -144,18 +144,18 @@ impl Server {
         }
     }
 
-    pub(super) fn finish(&mut self, in_flight: InFlight, outcome: Outcome) {
+    pub(super) fn finish(&mut self, in_flight: InFlight, outcome: LinkOutcome) {
         let InFlight { kept, changes, .. } = in_flight;
         match outcome {
-            Outcome::Applied(applied) => self.changed(changes, &Forwarding::Applied(applied)),
-            Outcome::InForce => self.changed(changes, &Forwarding::Unchanged),
-            Outcome::Pending(reason) => self.changed(changes, &Forwarding::Pending { reason }),
+            LinkOutcome::Applied(applied) => self.changed(changes, &Forwarding::Applied(applied)),
+            LinkOutcome::InForce => self.changed(changes, &Forwarding::Unchanged),
+            LinkOutcome::Pending(reason) => self.changed(changes, &Forwarding::Pending { reason }),
             // Nothing of these is refused, but what they rest on.
-            Outcome::Refused(refusals) if kept.delta.is_none() => {
+            LinkOutcome::Refused(refusals) if kept.delta.is_none() => {
                 let reason = format!("the forwarding plane refused: {}", refusals_text(&refusals));
                 self.changed(changes, &Forwarding::Pending { reason });
             }
-            Outcome::Refused(refusals) => {
+            LinkOutcome::Refused(refusals) => {
                 let error = self.take_back(kept, FORWARDING_REFUSED, &refusals_text(&refusals));
                 // A worker that does not follow is nobody's fault, and a change that stays cannot be made again.
                 let is_blame =
@@ -172,11 +172,11 @@ impl Server {
         for PendingChange { queued, summary, answer } in changes {
             let Summary { objects, warnings } = summary;
             match queued.origin {
-                Origin::Socket { .. } => {
+                ReplyTarget::Socket { .. } => {
                     let forwarding = forwarding.clone();
                     self.reply(queued.origin, ReplyBody::Changed(Changed { objects, warnings, forwarding }));
                 }
-                Origin::Http(_) => {
+                ReplyTarget::Http(_) => {
                     // The cloud's answers have no place for them.
                     warnings.iter().for_each(|warning| log::warn!("{warning}"));
                     let pending = match forwarding {

@@ -1,8 +1,8 @@
 //! Clients of the control socket: how many there may be, and how much of requests they may leave unfinished.
 
-use super::{ACCEPT_PAUSE, CONNECTIONS_MAX, Origin, Server};
+use super::{ACCEPT_PAUSE, CONNECTIONS_MAX, ReplyTarget, Server};
 use crate::error::{ApiError, FORBIDDEN, REQUEST_TIMEOUT, SERVICE_UNAVAILABLE};
-use crate::socket::connection::{Connection, LINE_TIME, OWN_BYTES};
+use crate::socket::connection::{LINE_TIME, OWN_BYTES, SocketConnection};
 use crate::socket::listener::trusted_user;
 use crate::socket::protocol::{REQUEST_BYTES_MAX, Reply};
 use crate::socket::view::ClientsView;
@@ -87,7 +87,7 @@ impl Server {
         self.next_token += 1;
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut stream, token, interest).is_ok() {
-            self.connections.insert(token, Connection::new(stream, user));
+            self.connections.insert(token, SocketConnection::new(stream, user));
             self.make_ready(token);
         }
     }
@@ -105,25 +105,25 @@ impl Server {
     pub(super) fn refuse_line(&mut self, token: Token) {
         self.refusals.count();
         let message = "other clients leave too much unfinished: try again later, or send less at once";
-        self.refuse(Origin::Socket { token, request: 0 }, SERVICE_UNAVAILABLE.error(message));
+        self.refuse(ReplyTarget::Socket { token, request: 0 }, SERVICE_UNAVAILABLE.error(message));
     }
 
     /// When the first line that is not whole has to be, if there is one.
     pub(super) fn next_line_deadline(&self) -> Option<Instant> {
-        self.connections.values().filter_map(Connection::line_deadline).min()
+        self.connections.values().filter_map(SocketConnection::line_deadline).min()
     }
 
     /// Ends clients that took too long for a line, and of which nothing is left to read.
     pub(super) fn end_slow_clients(&mut self) {
         let now = Instant::now();
-        let slow = |connection: &Connection| connection.line_deadline().is_some_and(|deadline| deadline <= now);
+        let slow = |connection: &SocketConnection| connection.line_deadline().is_some_and(|deadline| deadline <= now);
         let late =
             self.connections.iter().filter(|(token, connection)| slow(connection) && !self.ready.contains(token));
         let late: Vec<Token> = late.map(|(token, _)| *token).collect();
         for token in late {
             self.refusals.count();
             let message = format!("a request has to come whole within {} s", LINE_TIME.as_secs());
-            self.refuse(Origin::Socket { token, request: 0 }, REQUEST_TIMEOUT.error(message));
+            self.refuse(ReplyTarget::Socket { token, request: 0 }, REQUEST_TIMEOUT.error(message));
             self.connections.remove(&token);
         }
     }
@@ -133,7 +133,7 @@ impl Server {
         ClientsView {
             connections: self.connections.len(),
             connections_max: CONNECTIONS_MAX,
-            unfinished_bytes: self.connections.values().map(Connection::unfinished_bytes).sum(),
+            unfinished_bytes: self.connections.values().map(SocketConnection::unfinished_bytes).sum(),
             unfinished_bytes_max: UNFINISHED_BYTES_MAX,
             refused: self.refusals.total(),
         }

@@ -17,14 +17,14 @@ use crate::error::{
 use crate::http::{Endpoint, EndpointError, HttpServer, PendingCall};
 use crate::os::privileges::{self, Role};
 use crate::refusal_log::RefusalLog;
-use crate::socket::connection::{Connection, Input};
+use crate::socket::connection::{Input, SocketConnection};
 use crate::socket::listener::Socket;
 use crate::socket::protocol::{
     Operation, REQUEST_BYTES_MAX, Reply, ReplyBody, read_request, refusals_text, refused_object,
 };
 use crate::socket::query::{Answer, Query};
 use crate::socket::view::{ObjectCounts, StatusView};
-use crate::state::switch_link::{Question, Report, SwitchLink};
+use crate::state::switch_link::{LinkReport, Question, SwitchLink};
 use crate::state::transaction::StateOwner;
 use crate::store::{DataDirectory, EmbeddedStore, Store, StoreError};
 use changes::{ChangeSource, InFlight, QueuedChange};
@@ -39,7 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::{Duration, Instant};
-use vswitch_core::config::protocol::{ReplyBody as SwitchReply, RequestBody};
+use vswitch_core::config::protocol::{RequestBody, SwitchReplyBody};
 use vswitch_core::config::refusal::Refusal;
 
 /// Clients at once.
@@ -142,12 +142,12 @@ pub fn serve_with(
 
 /// A question that the link was asked for a client.
 struct PendingQuery {
-    origin: Origin,
+    origin: ReplyTarget,
 }
 
 /// Where a reply goes.
 #[derive(Clone, Copy, Debug)]
-enum Origin {
+enum ReplyTarget {
     /// A client of the control socket.
     Socket { token: Token, request: u64 },
     /// A call through HTTP, by its number.
@@ -166,8 +166,8 @@ struct Server {
     /// Held, so that its end can be read.
     _stop: UnixStream,
     link: SwitchLink,
-    reports: Receiver<Report>,
-    connections: BTreeMap<Token, Connection>,
+    reports: Receiver<LinkReport>,
+    connections: BTreeMap<Token, SocketConnection>,
     next_token: usize,
     /// When to take in clients that could not be taken in when they came.
     accept_at: Option<Instant>,
@@ -263,7 +263,7 @@ impl Server {
         }
         // The last reply is worth a moment.
         let farewell = Instant::now() + FAREWELL;
-        while self.connections.values().any(Connection::is_writing) && Instant::now() < farewell {
+        while self.connections.values().any(SocketConnection::is_writing) && Instant::now() < farewell {
             self.wait(&mut events, Some(farewell.saturating_duration_since(Instant::now())))?;
         }
         Ok(())
@@ -315,7 +315,7 @@ impl Server {
                 }
                 Ok(Input::TooLong) => {
                     let message = format!("a request has at most {REQUEST_BYTES_MAX} bytes: split it");
-                    self.refuse(Origin::Socket { token, request: 0 }, REQUEST_TOO_LARGE.error(message));
+                    self.refuse(ReplyTarget::Socket { token, request: 0 }, REQUEST_TOO_LARGE.error(message));
                 }
                 Ok(Input::NoRoom) => self.refuse_line(token),
                 Ok(Input::Nothing) => {}
@@ -327,7 +327,7 @@ impl Server {
 
     fn handle(&mut self, token: Token, line: &[u8]) {
         let (request, operation) = read_request(line);
-        let origin = Origin::Socket { token, request };
+        let origin = ReplyTarget::Socket { token, request };
         match operation {
             Err(error) => self.refuse(origin, error),
             Ok(Operation::Ask(query)) => self.answer(origin, &query),
@@ -354,7 +354,7 @@ impl Server {
         self.next_ticket
     }
 
-    fn answer(&mut self, origin: Origin, query: &Query) {
+    fn answer(&mut self, origin: ReplyTarget, query: &Query) {
         let body = match query {
             Query::Ports(_) => RequestBody::Ports,
             Query::Stats(filter) => RequestBody::Stats { eni: filter.eni.as_deref().map(Into::into) },
@@ -380,11 +380,11 @@ impl Server {
         self.hand_over(origin, Some(body));
     }
 
-    fn hand_over(&mut self, origin: Origin, body: Option<RequestBody>) {
+    fn hand_over(&mut self, origin: ReplyTarget, body: Option<RequestBody>) {
         let ticket = self.ticket();
         match self.link.ask(Question { ticket, body, asked: Instant::now() }) {
             Ok(()) => {
-                if let Origin::Socket { token, .. } = origin {
+                if let ReplyTarget::Socket { token, .. } = origin {
                     self.set_busy(token);
                 }
                 self.asked.insert(ticket, PendingQuery { origin });
@@ -399,19 +399,19 @@ impl Server {
     fn take_reports(&mut self) {
         while let Ok(report) = self.reports.try_recv() {
             match report {
-                Report::Apply { ticket, outcome } => {
+                LinkReport::Apply { ticket, outcome } => {
                     if let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.ticket == ticket) {
                         self.finish(in_flight, outcome);
                     }
                 }
-                Report::Ask { ticket, answer } => {
+                LinkReport::Ask { ticket, answer } => {
                     let Some(PendingQuery { origin }) = self.asked.remove(&ticket) else { continue };
                     match answer_of(answer) {
                         Ok(answer) => self.reply(origin, ReplyBody::Answered { answer }),
                         Err(error) => self.refuse(origin, error),
                     }
                 }
-                Report::Status { ticket, link, forwarding } => {
+                LinkReport::Status { ticket, link, forwarding } => {
                     let Some(PendingQuery { origin }) = self.asked.remove(&ticket) else { continue };
                     let status = StatusView {
                         process_id: std::process::id(),
@@ -429,10 +429,10 @@ impl Server {
         }
     }
 
-    fn refuse(&mut self, origin: Origin, error: ApiError) {
+    fn refuse(&mut self, origin: ReplyTarget, error: ApiError) {
         match origin {
-            Origin::Socket { .. } => self.reply(origin, ReplyBody::Refused { error: error.into() }),
-            Origin::Http(_) => {
+            ReplyTarget::Socket { .. } => self.reply(origin, ReplyBody::Refused { error: error.into() }),
+            ReplyTarget::Http(_) => {
                 // A trial rests on nothing.
                 let pending = self.pending().filter(|_| error.code != DRY_RUN.code);
                 self.answer_call(origin, Err(error), pending);
@@ -440,8 +440,8 @@ impl Server {
         }
     }
 
-    fn reply(&mut self, origin: Origin, body: ReplyBody) {
-        let Origin::Socket { token, request } = origin else { return };
+    fn reply(&mut self, origin: ReplyTarget, body: ReplyBody) {
+        let ReplyTarget::Socket { token, request } = origin else { return };
         let Some(connection) = self.connections.get_mut(&token) else { return };
         connection.busy = false;
         connection.reply(&Reply::new(request, body).to_line());
@@ -457,15 +457,15 @@ impl Server {
 }
 
 /// An answer of the forwarding plane as one of ours.
-fn answer_of(answer: Result<SwitchReply, String>) -> Result<Answer, ApiError> {
+fn answer_of(answer: Result<SwitchReplyBody, String>) -> Result<Answer, ApiError> {
     match answer {
-        Ok(SwitchReply::Ports { ports }) => Ok(Answer::Ports(ports)),
-        Ok(SwitchReply::Stats { enis }) => Ok(Answer::Stats(enis)),
-        Ok(SwitchReply::Flows { flows, next }) => Ok(Answer::Flows { flows, next }),
-        Ok(SwitchReply::Flushed { flows, next }) => Ok(Answer::Flushed { flows, next }),
-        Ok(SwitchReply::Regrouped(regrouped)) => Ok(Answer::Regrouped(regrouped)),
-        Ok(SwitchReply::Explained(explanation)) => Ok(Answer::Explanation(Box::new(explanation))),
-        Ok(SwitchReply::Refused { refusals }) => Err(refused_question(&refusals)),
+        Ok(SwitchReplyBody::Ports { ports }) => Ok(Answer::Ports(ports)),
+        Ok(SwitchReplyBody::Stats { enis }) => Ok(Answer::Stats(enis)),
+        Ok(SwitchReplyBody::Flows { flows, next }) => Ok(Answer::Flows { flows, next }),
+        Ok(SwitchReplyBody::Flushed { flows, next }) => Ok(Answer::Flushed { flows, next }),
+        Ok(SwitchReplyBody::Regrouped(regrouped)) => Ok(Answer::Regrouped(regrouped)),
+        Ok(SwitchReplyBody::Explained(explanation)) => Ok(Answer::Explanation(Box::new(explanation))),
+        Ok(SwitchReplyBody::Refused { refusals }) => Err(refused_question(&refusals)),
         Ok(_) => Err(INTERNAL_ERROR.error("the forwarding plane answered something else than was asked")),
         Err(reason) => Err(FORWARDING_UNAVAILABLE.error(reason)),
     }

@@ -35,7 +35,7 @@ pub(crate) enum Input {
 }
 
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct SocketConnection {
     pub(crate) stream: UnixStream,
     /// The user at the other end.
     pub(crate) user: Uid,
@@ -54,7 +54,7 @@ pub(crate) struct Connection {
     pub(crate) busy: bool,
 }
 
-impl Connection {
+impl SocketConnection {
     pub(crate) fn new(stream: UnixStream, user: Uid) -> Self {
         Self {
             stream,

@@ -98,7 +98,7 @@ pub enum ChangeKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Forwarding {
-    /// Every worker runs it: from now on no packet is judged by the old rules.
+    /// Every worker runs it: from now on no packet is evaluated by the old rules.
     Applied(Applied),
     /// It concerns no packet, such as a name, or changes nothing; and all that was changed before is in force.
     Unchanged,
@@ -198,7 +198,7 @@ pub fn refusals_text(refusals: &[Refusal]) -> String {
 
 /// One refusal of the forwarding plane, with the object at fault unless the message names it itself.
 pub fn refusal_text(refusal: &Refusal) -> String {
-    match Place::of(&refusal.object) {
+    match FieldPlace::of(&refusal.object) {
         Some(place) if !place.is_named_in(&refusal.message) => format!("{place}: {}", refusal.message),
         _ => refusal.message.clone(),
     }
@@ -206,12 +206,12 @@ pub fn refusal_text(refusal: &Refusal) -> String {
 
 /// The identifier of the object that refusals of the forwarding plane are about, if it is one of the model's.
 pub fn refused_object(refusals: &[Refusal]) -> Option<String> {
-    let place = Place::of(&refusals.first()?.object)?;
+    let place = FieldPlace::of(&refusals.first()?.object)?;
     Some(place.id.to_owned()).filter(|_| place.noun.is_empty())
 }
 
 /// What a place in the state of the forwarding plane is to a user.
-struct Place<'a> {
+struct FieldPlace<'a> {
     /// Stands before the identifier where that does not tell what it names.
     noun: &'static str,
     id: &'a str,
@@ -219,7 +219,7 @@ struct Place<'a> {
     of: Option<&'a str>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> FieldPlace<'a> {
     /// Nothing for a field of a request: the message says what it is about.
     fn of(path: &'a str) -> Option<Self> {
         let (table, rest) = path.split_once('/')?;
@@ -247,7 +247,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for FieldPlace<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { noun, id, of } = self;
         write!(formatter, "{noun}{id}")?;

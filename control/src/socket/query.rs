@@ -117,7 +117,7 @@ vocabulary! {
     RuleFilter {
         /// Only those of this group.
         group: Option<String>,
-        /// Only those that judge this direction.
+        /// Only those that evaluate this direction.
         direction: Option<Direction>,
     }
 

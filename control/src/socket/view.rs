@@ -4,7 +4,9 @@ use crate::model::{Eni, Group, Model, PortList, PrefixList, Route, Rule, VSwitch
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use vswitch_core::config::desired::{Direction, GroupKind, Policy, Port, Ports, Remote, Settings, Timeouts, Tracking};
+use vswitch_core::config::desired::{
+    DesiredPort, Direction, GroupKind, Policy, Ports, Remote, Settings, Timeouts, Tracking,
+};
 use vswitch_core::config::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 use vswitch_core::config::protocol::Status;
 
@@ -116,7 +118,7 @@ views! {
         /// The instance it belongs to, if any.
         instance: Option<String>,
         /// Where its frames come from and go to; none while it is not attached.
-        port: Option<Port>,
+        port: Option<DesiredPort>,
         /// When it was made.
         created: String,
     }
@@ -157,7 +159,7 @@ views! {
         id: RuleId,
         /// Its group.
         group: GroupId,
-        /// The direction it judges.
+        /// The direction it evaluates.
         direction: Direction,
         /// What it does.
         policy: Policy,
@@ -435,7 +437,7 @@ impl RuleView {
     }
 }
 
-/// A group's rules in the order they are judged: by direction, priority, and drop before accept.
+/// A group's rules in the order they are evaluated: by direction, priority, and drop before accept.
 pub(crate) fn rules(model: &Model, group: &GroupId, direction: Option<Direction>) -> Vec<RuleView> {
     let wanted = |rule: &&Rule| direction.is_none_or(|direction| direction == rule.direction);
     let mut rules: Vec<(&RuleId, &Rule)> = model.rules_of(group).iter().filter(|(_, rule)| wanted(rule)).collect();

@@ -87,7 +87,7 @@ fn affect_rule(delta: &mut Delta, model: &Model, (id, rule): (&GroupId, &RuleId)
 }
 
 /// The part of `desired` that tells whether it can run once `delta` has changed it, where `before` undoes that: all of
-/// it, unless only rules changed. They change far more often than anything else, and what they are judged by is what
+/// it, unless only rules changed. They change far more often than anything else, and what they are evaluated by is what
 /// they name.
 pub fn validated_part<'a>(delta: &Delta, before: &Delta, desired: &'a Desired) -> Cow<'a, Desired> {
     let rules_alone = |(id, group): (&GroupId, &Option<desired::SecurityGroup>)| {
@@ -121,7 +121,7 @@ pub fn validated_part<'a>(delta: &Delta, before: &Delta, desired: &'a Desired) -
     }
     // Without its routes, which name ENIs.
     let vpcs = part.groups.values().filter(|group| desired.vpcs.contains_key(&group.vpc));
-    part.vpcs = vpcs.map(|group| (group.vpc.clone(), desired::Vpc::default())).collect();
+    part.vpcs = vpcs.map(|group| (group.vpc.clone(), desired::DesiredVpc::default())).collect();
     Cow::Owned(part)
 }
 
@@ -131,13 +131,13 @@ fn copy<K: Ord + Clone, D: Clone>(part: &mut BTreeMap<K, D>, all: &BTreeMap<K, D
     }
 }
 
-fn desired_vpc(vpc: &Vpc) -> desired::Vpc {
+fn desired_vpc(vpc: &Vpc) -> desired::DesiredVpc {
     let routes = vpc.routes.iter().map(|route| (route.destination, route.eni.clone())).collect();
-    desired::Vpc { routes, ..desired::Vpc::default() }
+    desired::DesiredVpc { routes, ..desired::DesiredVpc::default() }
 }
 
-fn desired_vswitch(vswitch: &VSwitch) -> desired::VSwitch {
-    desired::VSwitch {
+fn desired_vswitch(vswitch: &VSwitch) -> desired::DesiredVswitch {
+    desired::DesiredVswitch {
         vpc: vswitch.vpc.clone(),
         ipv4: Some(vswitch.cidr),
         ipv4_gateway: Some(vswitch.gateway()),
@@ -155,8 +155,8 @@ fn desired_group(model: &Model, id: &GroupId, group: &Group) -> desired::Securit
     }
 }
 
-fn desired_rule(id: &RuleId, rule: &Rule) -> desired::Rule {
-    desired::Rule {
+fn desired_rule(id: &RuleId, rule: &Rule) -> desired::DesiredRule {
+    desired::DesiredRule {
         id: id.clone(),
         direction: rule.direction,
         policy: rule.policy,
@@ -169,16 +169,16 @@ fn desired_rule(id: &RuleId, rule: &Rule) -> desired::Rule {
     }
 }
 
-fn desired_prefix_list(list: &PrefixList) -> desired::PrefixList {
-    desired::PrefixList { entries: list.entries.keys().copied().collect() }
+fn desired_prefix_list(list: &PrefixList) -> desired::DesiredPrefixList {
+    desired::DesiredPrefixList { entries: list.entries.keys().copied().collect() }
 }
 
-fn desired_port_list(list: &PortList) -> desired::PortList {
-    desired::PortList { entries: list.entries.iter().map(|item| item.ports).collect() }
+fn desired_port_list(list: &PortList) -> desired::DesiredPortList {
+    desired::DesiredPortList { entries: list.entries.iter().map(|item| item.ports).collect() }
 }
 
-fn desired_eni(eni: &Eni) -> desired::Eni {
-    desired::Eni {
+fn desired_eni(eni: &Eni) -> desired::DesiredEni {
+    desired::DesiredEni {
         vswitch: eni.vswitch.clone(),
         mac: eni.mac,
         addresses: eni.prefixes_of_all().collect(),

@@ -41,7 +41,7 @@ pub struct EmbeddedStore {
     /// Of the records that were acknowledged.
     sums: Sums,
     /// What the records were that a failed commit may have changed.
-    before: Before,
+    before: RecordsBefore,
     /// What was read at the start, until it is asked for.
     loaded: Option<Vec<Event>>,
     /// Held, so that no other process opens the same file.
@@ -56,7 +56,7 @@ struct Sums {
 }
 
 /// Records by their keys, as they are in the file; none if there was none.
-type Before = BTreeMap<String, Option<Vec<u8>>>;
+type RecordsBefore = BTreeMap<String, Option<Vec<u8>>>;
 
 impl fmt::Debug for EmbeddedStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,7 +112,7 @@ impl EmbeddedStore {
             directory.write(FORMAT_FILE, &format!("{FORMAT}\n"))?;
         }
         let (events, sums) = guard(&path, || read_all(&database, &path))?;
-        let (database, loaded, before) = (Some(database), Some(events), Before::new());
+        let (database, loaded, before) = (Some(database), Some(events), RecordsBefore::new());
         Ok(Self { database, open_file, path, sums, before, loaded, _directory: directory })
     }
 
@@ -174,7 +174,7 @@ impl Store for EmbeddedStore {
         self.loaded = None;
         self.mend()?;
         let database = self.database.take().ok_or_else(|| self.failed("the file is not open"))?;
-        let mut before = Before::new();
+        let mut before = RecordsBefore::new();
         let written = catch_unwind(AssertUnwindSafe(|| write(&database, events, self.sums, &mut before)));
         let reason = match written {
             Ok(Ok(sums)) => {
@@ -293,7 +293,7 @@ fn read_all(database: &Database, path: &Path) -> Result<(Vec<Event>, Sums), Stor
 }
 
 /// Keeps events. What the records were is left in `before`, as far as it came.
-fn write(database: &Database, events: &[Event], sums: Sums, before: &mut Before) -> Result<Sums, redb::Error> {
+fn write(database: &Database, events: &[Event], sums: Sums, before: &mut RecordsBefore) -> Result<Sums, redb::Error> {
     let Sums { mut count, mut seal } = sums;
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
@@ -326,7 +326,7 @@ fn write(database: &Database, events: &[Event], sums: Sums, before: &mut Before)
 }
 
 /// Takes back what a failed commit may have left.
-fn restore(database: &Database, before: &Before, sums: Sums) -> Result<(), redb::Error> {
+fn restore(database: &Database, before: &RecordsBefore, sums: Sums) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
     {

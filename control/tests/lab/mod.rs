@@ -8,12 +8,12 @@ use control::ecs::{AccessKey, Action, ApiSettings, Product};
 use control::model::{Model, Quotas};
 use serde_json::Value;
 
-pub(crate) struct Lab {
+pub(crate) struct ApiLab {
     pub(crate) rig: ApiRig,
     pub(crate) client: ApiClient,
 }
 
-impl Lab {
+impl ApiLab {
     pub(crate) fn new() -> Self {
         Self::with(ApiSettings::default())
     }

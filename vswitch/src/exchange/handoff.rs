@@ -14,7 +14,7 @@ const HANDOFF_BUFFERS_MAX: usize = 8 * HANDOFF_PACKETS;
 /// Packets up to which a ring takes those of ports that flood.
 const HANDOFF_PACKETS_FLOODING: usize = HANDOFF_PACKETS - HANDOFF_PACKETS / 4;
 
-/// Packets that wait to be judged in the ring from one worker to another.
+/// Packets that wait to be evaluated in the ring from one worker to another.
 const RECEIVED_PACKETS_MAX: usize = 4 * BURST_PACKETS;
 
 /// The pool of each of `workers` workers: bursts in work, and packets in the rings of others.
@@ -37,7 +37,7 @@ pub const fn buffers_to_add(before: usize, after: usize) -> PoolSize {
 /// A packet between two workers.
 #[derive(Debug)]
 pub struct Handoff {
-    /// The packet, judged by its sender's egress.
+    /// The packet, evaluated by its sender's egress.
     pub packet: Packet,
     /// The ENI it goes to.
     pub to: EniIndex,
@@ -63,7 +63,7 @@ pub struct ReceivedHandoff {
 pub struct WorkerLink {
     /// Packets, in order.
     pub packets: ArrayQueue<Handoff>,
-    /// Packets that only their ENI's worker can judge, in order. A ring of its own, because such a packet waits until the
+    /// Packets that only their ENI's worker can evaluate, in order. A ring of its own, because such a packet waits until the
     /// receiver has a buffer to give for it: those that would bring buffers back must not wait behind it.
     pub received: ArrayQueue<ReceivedHandoff>,
     /// Buffers of such packets on their way back. Never full: it holds as many as the sender's pool.
@@ -88,7 +88,7 @@ pub struct WorkerLinks {
 }
 
 impl WorkerLinks {
-    /// How many packets of a burst there is room for on the way to be judged by `owner`.
+    /// How many packets of a burst there is room for on the way to be evaluated by `owner`.
     pub fn received_room(&self, owner: u16) -> usize {
         let link = self.outbound.get(usize::from(owner)).and_then(Option::as_ref);
         link.map_or(0, |link| (RECEIVED_PACKETS_MAX - link.received.len()).min(BURST_PACKETS))

@@ -1,8 +1,8 @@
 //! The newest snapshot, and the barrier that tells when the last worker has left the one before.
 //!
 //! Written by the control thread, read by the workers: one shared load each turn while nothing changes. Two steps
-//! make a change complete. *Crossed*: every worker judges by the new snapshot. *Drained*: every packet that was
-//! judged by an older one and waited inside, in a ring between workers or in one that a port shares with the kernel,
+//! make a change complete. *Crossed*: every worker evaluates by the new snapshot. *Drained*: every packet that was
+//! evaluated by an older one and waited inside, in a ring between workers or in one that a port shares with the kernel,
 //! is out of it. After that nothing the old rules admitted can still come out of a port. Retired snapshots are kept
 //! here until the last worker let go of them, so that their memory is freed by the control thread and never on the
 //! packet path.
@@ -52,7 +52,7 @@ impl Published {
 }
 
 #[derive(Debug, Default)]
-struct Progress {
+struct PublishProgress {
     crossed: AtomicU64,
     drained: AtomicU64,
 }
@@ -64,7 +64,7 @@ pub struct Publication {
     drain: CachePadded<AtomicU64>,
     newest: Mutex<Arc<Published>>,
     retired: Mutex<Vec<Arc<Published>>>,
-    progress: Vec<CachePadded<Progress>>,
+    progress: Vec<CachePadded<PublishProgress>>,
     waiter: Mutex<Option<Thread>>,
 }
 
@@ -100,7 +100,7 @@ impl Publication {
         self.sequence.load(Ordering::Acquire) != sequence
     }
 
-    /// Worker `worker` judges by `sequence` from now on, and holds nothing older.
+    /// Worker `worker` evaluates by `sequence` from now on, and holds nothing older.
     pub fn cross(&self, worker: usize, sequence: u64) {
         self.progress[worker].crossed.store(sequence, Ordering::Release);
         self.unpark_waiter();

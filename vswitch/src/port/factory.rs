@@ -69,11 +69,11 @@ impl PortFactory {
     /// As [`PortFactory::open`].
     pub fn open_rx_queues(&self, eni: &EniId, spec: &PortSpec, rx_queues: usize) -> io::Result<Vec<Box<dyn Port>>> {
         let ports: Vec<Box<dyn Port>> = match &spec.port {
-            desired::Port::Tap(tap) => {
+            desired::DesiredPort::Tap(tap) => {
                 self.open_tap(tap, spec, rx_queues)?.into_iter().map(|tap| Box::new(tap) as _).collect()
             }
-            desired::Port::Packet(packet) => vec![self.open_interface(packet)?],
-            desired::Port::Memory => {
+            desired::DesiredPort::Packet(packet) => vec![self.open_interface(packet)?],
+            desired::DesiredPort::Memory => {
                 (0..rx_queues).map(|rx_queue| Box::new(self.memory.open(eni, rx_queue)) as _).collect()
             }
         };

@@ -1,4 +1,4 @@
-//! Where frames enter and leave. A port moves bytes in bursts and judges nothing.
+//! Where frames enter and leave. A port moves bytes in bursts and evaluates nothing.
 //!
 //! The worker that owns a port calls it; [`factory::PortFactory::open`] runs on the control thread, where it may take its time. A port that
 //! fails says so with an `io::Error` and is not called again: the control thread closes it and opens another.

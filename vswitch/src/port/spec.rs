@@ -10,7 +10,7 @@ use vswitch_core::config::limits::ETHERNET_HEADER_BYTES;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortSpec {
     /// What the desired state says.
-    pub port: desired::Port,
+    pub port: desired::DesiredPort,
     /// The ENI's hardware address.
     pub mac: MacAddress,
     /// What to set on the device; none where the guest configures its own end.
@@ -26,33 +26,33 @@ impl PortSpec {
     /// The TAP device, if it is one.
     pub fn tap(&self) -> Option<&desired::TapPort> {
         match &self.port {
-            desired::Port::Tap(tap) => Some(tap),
-            desired::Port::Packet(_) | desired::Port::Memory => None,
+            desired::DesiredPort::Tap(tap) => Some(tap),
+            desired::DesiredPort::Packet(_) | desired::DesiredPort::Memory => None,
         }
     }
 
     /// What it is and where, for the text of errors.
     pub fn describe(&self) -> String {
         match &self.port {
-            desired::Port::Tap(tap) => tap::describe(tap),
-            desired::Port::Packet(interface) => af_packet::describe(interface),
-            desired::Port::Memory => "memory".into(),
+            desired::DesiredPort::Tap(tap) => tap::describe(tap),
+            desired::DesiredPort::Packet(interface) => af_packet::describe(interface),
+            desired::DesiredPort::Memory => "memory".into(),
         }
     }
 
     /// The interface, if it is one that exists already.
     pub fn interface_that_exists(&self) -> Option<&desired::PacketPort> {
         match &self.port {
-            desired::Port::Packet(packet) => Some(packet),
-            desired::Port::Tap(_) | desired::Port::Memory => None,
+            desired::DesiredPort::Packet(packet) => Some(packet),
+            desired::DesiredPort::Tap(_) | desired::DesiredPort::Memory => None,
         }
     }
 
     /// Whether a port of this kind may have several rx queues.
     pub fn has_rx_queues(&self) -> bool {
         match self.port {
-            desired::Port::Tap(_) | desired::Port::Memory => true,
-            desired::Port::Packet(_) => false,
+            desired::DesiredPort::Tap(_) | desired::DesiredPort::Memory => true,
+            desired::DesiredPort::Packet(_) => false,
         }
     }
 

@@ -1,5 +1,5 @@
 //! The header that virtio devices, and TAP devices with `IFF_VNET_HDR`, put before each frame (VIRTIO 1.2 §5.1.6, the
-//! ten bytes without the count of buffers). Bytes to words only: what they claim is judged by the core.
+//! ten bytes without the count of buffers). Bytes to words only: what they claim is evaluated by the core.
 
 use vswitch_core::packet::offload::{Offload, PartialChecksum, Segmentation};
 

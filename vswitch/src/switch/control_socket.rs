@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vswitch_core::config::limits::MESSAGE_BYTES_MAX;
-use vswitch_core::config::protocol::{self, Reply, ReplyBody, VERSION};
+use vswitch_core::config::protocol::{self, SwitchReply, SwitchReplyBody, VERSION};
 use vswitch_core::config::refusal::Refusal;
 
 /// Connections at once. There is one control plane and a few people with the command line.
@@ -42,7 +42,7 @@ const FIRST_CONNECTION: usize = 1 << 16;
 pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
-    connections: BTreeMap<Token, Connection>,
+    connections: BTreeMap<Token, ControlConnection>,
     next_token: usize,
     line_bytes_max: usize,
     /// The one connection whose message may be as long as any, while it comes: the whole state is told in one.
@@ -76,7 +76,7 @@ impl Refusals {
 }
 
 #[derive(Debug)]
-struct Connection {
+struct ControlConnection {
     stream: UnixStream,
     received: Vec<u8>,
     /// When the message that is being received began.
@@ -161,7 +161,7 @@ impl ControlSocket {
         let token = Token(self.next_token);
         self.next_token += 1;
         if registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).is_ok() {
-            self.connections.insert(token, Connection::new(stream));
+            self.connections.insert(token, ControlConnection::new(stream));
         }
     }
 
@@ -193,12 +193,12 @@ impl ControlSocket {
     /// Bytes that a connection's message may have. One that needs more than what is shared is the large one, if there
     /// is none yet.
     fn room_of(&mut self, token: Token) -> usize {
-        let is_small = |connection: &Connection| connection.shared_bytes() == 0;
+        let is_small = |connection: &ControlConnection| connection.shared_bytes() == 0;
         self.large = self.large.filter(|large| self.connections.get(large).is_some_and(|one| !is_small(one)));
         let others = self.connections.iter().filter(|(other, _)| **other != token && Some(**other) != self.large);
         let held: usize = others.map(|(_, connection)| connection.shared_bytes()).sum();
         let left = SHARED_BYTES_MAX.saturating_sub(held);
-        let own = self.connections.get(&token).map_or(0, Connection::shared_bytes);
+        let own = self.connections.get(&token).map_or(0, ControlConnection::shared_bytes);
         if self.large.is_none() && own + READ_BYTES > left {
             self.large = Some(token);
         }
@@ -207,7 +207,7 @@ impl ControlSocket {
 
     /// When the first message that is not whole has to be, if there is one.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.connections.values().filter_map(Connection::deadline).min()
+        self.connections.values().filter_map(ControlConnection::deadline).min()
     }
 }
 
@@ -239,10 +239,14 @@ fn is_in_use(path: &Path) -> bool {
 }
 
 fn refuse(refusal: Refusal) -> Vec<u8> {
-    protocol::write(&Reply { version: VERSION, id: 0, body: ReplyBody::Refused { refusals: vec![refusal] } })
+    protocol::write(&SwitchReply {
+        version: VERSION,
+        id: 0,
+        body: SwitchReplyBody::Refused { refusals: vec![refusal] },
+    })
 }
 
-impl Connection {
+impl ControlConnection {
     fn new(stream: UnixStream) -> Self {
         Self {
             stream,

@@ -3,8 +3,8 @@
 
 use crate::switch::Switch;
 use crate::worker::driver::WorkerDriver;
-use crate::worker::mailbox::{Answer, Query};
-use vswitch_core::config::protocol::{FlowCursor, FlowSelection, ReplyBody};
+use crate::worker::mailbox::{WorkerAnswer, WorkerQuery};
+use vswitch_core::config::protocol::{FlowCursor, FlowSelection, SwitchReplyBody};
 use vswitch_core::config::refusal::Refusal;
 
 /// Sessions in one reply.
@@ -20,19 +20,19 @@ impl Switch {
         cursor: Option<FlowCursor>,
         limit: usize,
         driver: &mut dyn WorkerDriver,
-    ) -> Result<ReplyBody, Vec<Refusal>> {
+    ) -> Result<SwitchReplyBody, Vec<Refusal>> {
         let limit = limit.clamp(1, FLOWS_PER_REPLY);
         let mut flows = Vec::new();
         let next = self.walk(selection, cursor, |switch, FlowCursor { worker, place }| {
             if flows.len() >= limit {
                 return Some(WalkStep::Pause);
             }
-            let query = Query::Flows { selection: selection.clone(), place, limit: limit - flows.len() };
-            let Some(Answer::Flows(page)) = switch.query(worker, query, driver) else { return None };
+            let query = WorkerQuery::Flows { selection: selection.clone(), place, limit: limit - flows.len() };
+            let Some(WorkerAnswer::Flows(page)) = switch.query(worker, query, driver) else { return None };
             flows.extend(page.flows);
             Some(WalkStep::On(page.next))
         })?;
-        Ok(ReplyBody::Flows { flows, next })
+        Ok(SwitchReplyBody::Flows { flows, next })
     }
 
     /// Ends sessions in one part of the tables.
@@ -41,15 +41,15 @@ impl Switch {
         selection: &FlowSelection,
         cursor: Option<FlowCursor>,
         driver: &mut dyn WorkerDriver,
-    ) -> Result<ReplyBody, Vec<Refusal>> {
+    ) -> Result<SwitchReplyBody, Vec<Refusal>> {
         let mut ended = 0;
         let next = self.walk(selection, cursor, |switch, FlowCursor { worker, place }| {
-            let query = Query::Flush { selection: selection.clone(), place };
-            let Some(Answer::Flushed { flows, next }) = switch.query(worker, query, driver) else { return None };
+            let query = WorkerQuery::Flush { selection: selection.clone(), place };
+            let Some(WorkerAnswer::Flushed { flows, next }) = switch.query(worker, query, driver) else { return None };
             ended += flows;
             Some(WalkStep::On(next))
         })?;
-        Ok(ReplyBody::Flushed { flows: ended, next })
+        Ok(SwitchReplyBody::Flushed { flows: ended, next })
     }
 
     /// Takes steps from worker to worker until there are no more, or enough for one request. Where to go on, if anywhere.

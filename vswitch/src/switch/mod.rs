@@ -26,13 +26,13 @@ use crate::switch::placement::Placement;
 use crate::switch::reconcile::{PortStep, plan, port_specs};
 use crate::worker::Worker;
 use crate::worker::driver::{WorkerDriver, WorkerEndpoint};
-use crate::worker::mailbox::{Answer, Command, Mailbox, Query};
+use crate::worker::mailbox::{Mailbox, WorkerAnswer, WorkerCommand, WorkerQuery};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use vswitch_core::compile::Compiler;
 use vswitch_core::compile::snapshot::Snapshot;
-use vswitch_core::config::desired::{Desired, Eni, PacketPort, TapPort};
+use vswitch_core::config::desired::{Desired, DesiredEni, PacketPort, TapPort};
 use vswitch_core::config::ids::{EniId, EniIndex, VpcId};
 use vswitch_core::config::limits::{TABLE_WARNING_PERCENT, WORKERS_MAX};
 use vswitch_core::config::protocol::{Applied, Delta};
@@ -194,7 +194,7 @@ impl Switch {
         Arc::clone(&self.snapshot)
     }
 
-    /// Makes the switch be what `desired` says. When it returns, every worker judges by it and nothing that older
+    /// Makes the switch be what `desired` says. When it returns, every worker evaluates by it and nothing that older
     /// rules admitted is still on its way.
     ///
     /// # Errors
@@ -275,7 +275,7 @@ impl Switch {
         if delta.vswitches.is_empty() && routers.is_empty() {
             return named.cloned().collect();
         }
-        let is_concerned = |eni: &Eni| {
+        let is_concerned = |eni: &DesiredEni| {
             let vswitch = || desired.vswitches.get(&eni.vswitch);
             delta.vswitches.contains_key(&eni.vswitch) || vswitch().is_some_and(|it| routers.contains(&it.vpc))
         };
@@ -389,9 +389,14 @@ impl Switch {
     }
 
     /// Asks a worker and waits for its answer.
-    pub(crate) fn query(&mut self, worker: usize, query: Query, driver: &mut dyn WorkerDriver) -> Option<Answer> {
+    pub(crate) fn query(
+        &mut self,
+        worker: usize,
+        query: WorkerQuery,
+        driver: &mut dyn WorkerDriver,
+    ) -> Option<WorkerAnswer> {
         let ticket = self.next_ticket();
-        self.command(worker, Command::Query { query, ticket }, driver)?;
+        self.command(worker, WorkerCommand::Query { query, ticket }, driver)?;
         wait_for(driver, || self.workers[worker].mailbox.take_answer(ticket))
     }
 
@@ -400,7 +405,7 @@ impl Switch {
         self.tickets
     }
 
-    fn command(&self, worker: usize, command: Command, driver: &mut dyn WorkerDriver) -> Option<()> {
+    fn command(&self, worker: usize, command: WorkerCommand, driver: &mut dyn WorkerDriver) -> Option<()> {
         let mut command = Some(command);
         let mailbox = &self.workers[worker].mailbox;
         let given = wait_for(driver, || match command.take().map(|command| mailbox.command(command)) {

@@ -7,7 +7,7 @@ use crate::port::spec::PortSpec;
 use crate::port::tap::{self, persistent};
 use crate::port::{Port, isolation};
 use crate::worker::driver::WorkerDriver;
-use crate::worker::mailbox::{Answer, Command};
+use crate::worker::mailbox::{WorkerAnswer, WorkerCommand};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,7 +94,7 @@ impl Switch {
                 let token = Token(slot as usize);
                 registry.register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
             }
-            let attach = Command::Attach { slot, eni: index, eni_generation, rx_queue, port, frame_bytes_max };
+            let attach = WorkerCommand::Attach { slot, eni: index, eni_generation, rx_queue, port, frame_bytes_max };
             self.command(worker, attach, driver).ok_or_else(|| io::Error::other("its worker takes no commands"))?;
         }
         if let Some(record) = self.ports.get_mut(eni) {
@@ -148,7 +148,7 @@ impl Switch {
             _ => Ok(()),
         };
         match adjusted {
-            Ok(()) => drop(self.command(worker, Command::Adjust { slot, frame_bytes_max }, driver)),
+            Ok(()) => drop(self.command(worker, WorkerCommand::Adjust { slot, frame_bytes_max }, driver)),
             Err(error) => self.take_down(eni, &error, driver),
         }
     }
@@ -179,9 +179,9 @@ impl Switch {
 
     fn detach(&mut self, worker: usize, slot: u32, driver: &mut dyn WorkerDriver) -> Option<Box<dyn Port>> {
         let ticket = self.next_ticket();
-        self.command(worker, Command::Detach { slot, ticket }, driver)?;
+        self.command(worker, WorkerCommand::Detach { slot, ticket }, driver)?;
         match wait_for(driver, || self.workers[worker].mailbox.take_answer(ticket)) {
-            Some(Answer::Detached(port)) => port,
+            Some(WorkerAnswer::Detached(port)) => port,
             _ => None,
         }
     }

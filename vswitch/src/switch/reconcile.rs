@@ -4,7 +4,7 @@ use crate::os::netlink::Interface;
 use crate::port::spec::PortSpec;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
-use vswitch_core::config::desired::{Desired, Eni, Port, Vpc};
+use vswitch_core::config::desired::{Desired, DesiredEni, DesiredPort, DesiredVpc};
 use vswitch_core::config::ids::EniId;
 
 /// One step from the running ports to the desired ones, in the order in which steps are to be done.
@@ -24,10 +24,10 @@ pub enum PortStep {
 
 /// The ports that a desired state asks for, of some of its ENIs.
 pub fn port_specs(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, PortSpec> {
-    let spec = |(id, eni): (&EniId, &Eni)| {
+    let spec = |(id, eni): (&EniId, &DesiredEni)| {
         let port = eni.port.clone()?;
         let interface = match &port {
-            Port::Tap(tap) if tap.configure => Some(interface(eni, desired, tap.mtu_bytes)),
+            DesiredPort::Tap(tap) if tap.configure => Some(interface(eni, desired, tap.mtu_bytes)),
             _ => None,
         };
         Some((id.clone(), PortSpec { port, mac: eni.mac, interface }))
@@ -35,7 +35,7 @@ pub fn port_specs(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, 
     enis.iter().filter_map(|id| desired.enis.get_key_value(id)).filter_map(spec).collect()
 }
 
-fn interface(eni: &Eni, desired: &Desired, mtu_bytes: u16) -> Interface {
+fn interface(eni: &DesiredEni, desired: &Desired, mtu_bytes: u16) -> Interface {
     let vswitch = desired.vswitches.get(&eni.vswitch);
     let blocks: Vec<IpNet> = vswitch
         .map(|vswitch| vswitch.ipv4.map(IpNet::V4).into_iter().chain(vswitch.ipv6.map(IpNet::V6)).collect())
@@ -55,7 +55,7 @@ fn interface(eni: &Eni, desired: &Desired, mtu_bytes: u16) -> Interface {
     let reachable = |gateway: &std::net::IpAddr| addresses.iter().any(|address| address.contains(gateway));
     let gateways = gateways.filter(reachable).collect();
     let vpc = vswitch.and_then(|vswitch| desired.vpcs.get(&vswitch.vpc));
-    let gateway_mac = vpc.map_or_else(Vpc::default_gateway_mac, |vpc| vpc.gateway_mac);
+    let gateway_mac = vpc.map_or_else(DesiredVpc::default_gateway_mac, |vpc| vpc.gateway_mac);
     Interface { mac: eni.mac, mtu_bytes, addresses, gateways, gateway_mac }
 }
 
@@ -98,7 +98,7 @@ mod tests {
     fn tap(device: &str, mtu_bytes: u16) -> PortSpec {
         let (namespace, create_namespace, configure) = (Some("guest".to_owned()), false, false);
         let tap = TapPort { device: device.into(), namespace, create_namespace, configure, mtu_bytes };
-        PortSpec { port: Port::Tap(tap), mac: MacAddress::default(), interface: None }
+        PortSpec { port: DesiredPort::Tap(tap), mac: MacAddress::default(), interface: None }
     }
 
     fn ports(list: &[(&str, PortSpec)]) -> BTreeMap<EniId, PortSpec> {
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn another_kind_of_port_is_opened_beside_the_old_one() {
-        let memory = PortSpec { port: Port::Memory, mac: MacAddress::default(), interface: None };
+        let memory = PortSpec { port: DesiredPort::Memory, mac: MacAddress::default(), interface: None };
         let steps = plan(&ports(&[("a", tap("t0", 1500))]), &ports(&[("a", memory)]));
         assert_eq!(steps, [PortStep::Open("a".into()), PortStep::Publish, PortStep::Close("a".into())]);
     }
@@ -169,7 +169,7 @@ mod tests {
         let interface = spec.interface.as_ref().unwrap();
         assert_eq!(interface.addresses, ["10.0.0.5/24".parse::<IpNet>().unwrap()], "a delegated prefix is not set");
         assert_eq!(interface.gateways, ["10.0.0.253".parse::<std::net::IpAddr>().unwrap()], "no IPv6, no IPv6 route");
-        assert_eq!(interface.gateway_mac, Vpc::default_gateway_mac());
+        assert_eq!(interface.gateway_mac, DesiredVpc::default_gateway_mac());
         assert_eq!(spec.frame_bytes_max(), 1514);
     }
 }

@@ -3,31 +3,31 @@
 use crate::port::link_state::LinkState;
 use crate::switch::{PortRecord, Switch};
 use crate::worker::driver::WorkerDriver;
-use crate::worker::mailbox::{Answer, Query};
+use crate::worker::mailbox::{WorkerAnswer, WorkerQuery};
 use vswitch_core::config::desired::Direction;
 use vswitch_core::config::explanation::{DecisionReport, Explanation};
 use vswitch_core::config::ids::{EniId, EniIndex};
 use vswitch_core::config::protocol::{
-    Applied, Delta, PacketDescription, Reply, ReplyBody, Request, RequestBody, Status, VERSION,
+    Applied, Delta, PacketDescription, RequestBody, Status, SwitchReply, SwitchReplyBody, SwitchRequest, VERSION,
 };
 use vswitch_core::config::refusal::Refusal;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 impl Switch {
     /// Answers one request.
-    pub fn answer(&mut self, request: Request, driver: &mut dyn WorkerDriver) -> Reply {
+    pub fn answer(&mut self, request: SwitchRequest, driver: &mut dyn WorkerDriver) -> SwitchReply {
         let body = match request.body {
-            RequestBody::Status => Ok(ReplyBody::Status(self.status(driver))),
+            RequestBody::Status => Ok(SwitchReplyBody::Status(self.status(driver))),
             RequestBody::Replace { generation, desired } => {
-                self.apply(desired, generation, driver).map(ReplyBody::Applied)
+                self.apply(desired, generation, driver).map(SwitchReplyBody::Applied)
             }
             RequestBody::Apply { base, generation, delta } => {
-                self.change_from(base, generation, delta, driver).map(ReplyBody::Applied)
+                self.change_from(base, generation, delta, driver).map(SwitchReplyBody::Applied)
             }
-            RequestBody::Ports => Ok(ReplyBody::Ports { ports: self.port_statuses() }),
+            RequestBody::Ports => Ok(SwitchReplyBody::Ports { ports: self.port_statuses() }),
             RequestBody::Stats { eni } => self.check_known(eni.as_ref()).map(|()| {
                 let enis = self.eni_stats(eni.as_ref(), driver);
-                ReplyBody::Stats { enis }
+                SwitchReplyBody::Stats { enis }
             }),
             RequestBody::Flows { selection, cursor, limit } => self
                 .check_known(selection.eni.as_ref())
@@ -35,13 +35,15 @@ impl Switch {
             RequestBody::FlushFlows { selection, cursor } => {
                 self.check_known(selection.eni.as_ref()).and_then(|()| self.flush_flows(&selection, cursor, driver))
             }
-            RequestBody::Regroup { workers, lanes } => self.resize(workers, lanes, driver).map(ReplyBody::Regrouped),
+            RequestBody::Regroup { workers, lanes } => {
+                self.resize(workers, lanes, driver).map(SwitchReplyBody::Regrouped)
+            }
             RequestBody::Explain { packet } => {
-                self.explain(packet, driver).map(ReplyBody::Explained).map_err(|refusal| vec![refusal])
+                self.explain(packet, driver).map(SwitchReplyBody::Explained).map_err(|refusal| vec![refusal])
             }
         };
-        let body = body.unwrap_or_else(|refusals| ReplyBody::Refused { refusals });
-        Reply { version: VERSION, id: request.id, body }
+        let body = body.unwrap_or_else(|refusals| SwitchReplyBody::Refused { refusals });
+        SwitchReply { version: VERSION, id: request.id, body }
     }
 
     fn status(&mut self, driver: &mut dyn WorkerDriver) -> Status {
@@ -85,7 +87,7 @@ impl Switch {
         self.placement.owner(eni).ok_or_else(missing)
     }
 
-    /// The way of a packet, by the workers that would judge it: egress at its sender's, ingress at its receiver's.
+    /// The way of a packet, by the workers that would evaluate it: egress at its sender's, ingress at its receiver's.
     fn explain(&mut self, packet: PacketDescription, driver: &mut dyn WorkerDriver) -> Result<Explanation, Refusal> {
         let receiver = packet.to.clone().map(|to| self.find(&to, "packet/to")).transpose()?;
         let mut decisions = Vec::new();
@@ -134,9 +136,9 @@ impl Switch {
         packet: &PacketDescription,
         driver: &mut dyn WorkerDriver,
     ) -> Result<(Option<DecisionReport>, Verdict), Refusal> {
-        let query = Query::Explain { eni, direction, packet: Box::new(packet.clone()) };
+        let query = WorkerQuery::Explain { eni, direction, packet: Box::new(packet.clone()) };
         match self.query(worker, query, driver) {
-            Some(Answer::Explained(explained)) => explained,
+            Some(WorkerAnswer::Explained(explained)) => explained,
             _ => Err(Refusal::new("timeout", format!("workers/{worker}"), "the worker did not answer in time")),
         }
     }

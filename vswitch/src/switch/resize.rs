@@ -238,7 +238,7 @@ fn drain_rings(workers: &mut [Worker], now: Time) -> Result<(), Refusal> {
         if !workers.iter().any(Worker::has_packets_from_others) {
             return Ok(());
         }
-        // One after another, so that no ring overflows with what they judge.
+        // One after another, so that no ring overflows with what they evaluate.
         for number in 0..workers.len() {
             workers[number].turn_received(now);
             workers.iter_mut().for_each(|worker| worker.turn_handoffs(now));

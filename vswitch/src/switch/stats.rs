@@ -2,7 +2,7 @@
 
 use crate::switch::{PortRecord, PortState, Switch};
 use crate::worker::driver::WorkerDriver;
-use crate::worker::mailbox::{Answer, Query};
+use crate::worker::mailbox::{WorkerAnswer, WorkerQuery};
 use vswitch_core::config::ids::{EniId, EniIndex};
 use vswitch_core::config::protocol::{EniStats, PortStatus, WorkerStatus};
 
@@ -37,7 +37,8 @@ impl Switch {
         let workers = self.workers.len();
         let status = |worker: usize| {
             let (core, enis) = (self.workers[worker].core, self.placement.load(worker));
-            let Some(Answer::Load { flows, flows_max, turn_stats, phases }) = self.query(worker, Query::Load, driver)
+            let Some(WorkerAnswer::Load { flows, flows_max, turn_stats, phases }) =
+                self.query(worker, WorkerQuery::Load, driver)
             else {
                 return None;
             };
@@ -58,7 +59,8 @@ impl Switch {
         let mut stats = Vec::new();
         for (worker, enis) in by_worker.into_iter().enumerate() {
             for chunk in enis.chunks(ENIS_PER_QUERY) {
-                if let Some(Answer::Stats(some)) = self.query(worker, Query::Stats(chunk.to_vec()), driver) {
+                if let Some(WorkerAnswer::Stats(some)) = self.query(worker, WorkerQuery::Stats(chunk.to_vec()), driver)
+                {
                     stats.extend(some);
                 }
             }

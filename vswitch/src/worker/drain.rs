@@ -11,7 +11,7 @@ use vswitch_core::config::desired::Direction;
 use vswitch_core::hw::time::Time;
 use vswitch_core::packet::verdict::DropReason;
 
-/// How long a port may hold what was judged by older rules before it is closed, ns.
+/// How long a port may hold what was evaluated by older rules before it is closed, ns.
 const HELD_MAX_NS: u64 = 100_000_000;
 
 impl Worker {
@@ -61,7 +61,7 @@ impl Worker {
                         continue;
                     }
                     Ok(()) => Some(io::Error::other(
-                        "its kernel does not take frames that were judged by rules which are no more; they are dropped",
+                        "its kernel does not take frames that older rules let pass; they are dropped",
                     )),
                     Err(error) => Some(error),
                 },

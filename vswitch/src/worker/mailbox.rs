@@ -29,7 +29,7 @@ const ANSWERS_MAX: usize = 64;
 
 /// Something to do for a worker.
 #[derive(Debug)]
-pub enum Command {
+pub enum WorkerCommand {
     /// Own this port from now on. It stays closed until the snapshot is live that names the slot for the ENI.
     Attach {
         /// Its slot.
@@ -62,7 +62,7 @@ pub enum Command {
     /// Answer a query.
     Query {
         /// The query.
-        query: Query,
+        query: WorkerQuery,
         /// What the answer repeats.
         ticket: u64,
     },
@@ -70,7 +70,7 @@ pub enum Command {
 
 /// What can be asked about a worker's shard.
 #[derive(Clone, Debug)]
-pub enum Query {
+pub enum WorkerQuery {
     /// How loaded is it?
     Load,
     /// The counters of these ENIs: few, since the packet path waits meanwhile.
@@ -93,7 +93,7 @@ pub enum Query {
     },
     /// What would happen to this packet?
     Explain {
-        /// Where it is judged.
+        /// Where it is evaluated.
         eni: EniIndex,
         /// In which direction.
         direction: Direction,
@@ -102,25 +102,27 @@ pub enum Query {
     },
 }
 
-impl Query {
-    pub(crate) fn run(self, shard: &mut Shard, snapshot: &Snapshot, turn_stats: TurnStats, now: Time) -> Answer {
+impl WorkerQuery {
+    pub(crate) fn run(self, shard: &mut Shard, snapshot: &Snapshot, turn_stats: TurnStats, now: Time) -> WorkerAnswer {
         match self {
-            Self::Load => Answer::Load {
+            Self::Load => WorkerAnswer::Load {
                 flows: shard.connection_count(snapshot),
                 flows_max: shard.flows_max(),
                 turn_stats,
                 phases: shard.stopwatch.times(),
             },
-            Self::Stats(enis) => Answer::Stats(enis.iter().filter_map(|eni| shard.stats(snapshot, *eni)).collect()),
+            Self::Stats(enis) => {
+                WorkerAnswer::Stats(enis.iter().filter_map(|eni| shard.stats(snapshot, *eni)).collect())
+            }
             Self::Flows { selection, place, limit } => {
-                Answer::Flows(shard.list_flows((snapshot, now), &selection, (place, limit)))
+                WorkerAnswer::Flows(shard.list_flows((snapshot, now), &selection, (place, limit)))
             }
             Self::Flush { selection, place } => {
                 let (flows, next) = shard.flush_flows((snapshot, now), &selection, place);
-                Answer::Flushed { flows, next }
+                WorkerAnswer::Flushed { flows, next }
             }
             Self::Explain { eni, direction, packet } => {
-                Answer::Explained(shard.explain(snapshot, (eni, direction), &packet, now))
+                WorkerAnswer::Explained(shard.explain(snapshot, (eni, direction), &packet, now))
             }
         }
     }
@@ -128,10 +130,10 @@ impl Query {
 
 /// What a worker answers.
 #[derive(Debug)]
-pub enum Answer {
-    /// To [`Command::Detach`]: the port, unless it was down.
+pub enum WorkerAnswer {
+    /// To [`WorkerCommand::Detach`]: the port, unless it was down.
     Detached(Option<Box<dyn Port>>),
-    /// To [`Query::Load`].
+    /// To [`WorkerQuery::Load`].
     Load {
         /// Sessions it holds.
         flows: usize,
@@ -142,18 +144,18 @@ pub enum Answer {
         /// Where its time goes.
         phases: PhaseTimes,
     },
-    /// To [`Query::Stats`].
+    /// To [`WorkerQuery::Stats`].
     Stats(Vec<EniStats>),
-    /// To [`Query::Flows`].
+    /// To [`WorkerQuery::Flows`].
     Flows(FlowPage),
-    /// To [`Query::Flush`].
+    /// To [`WorkerQuery::Flush`].
     Flushed {
         /// How many sessions ended.
         flows: u64,
         /// Where to go on; none at the end of the tables.
         next: Option<u64>,
     },
-    /// To [`Query::Explain`].
+    /// To [`WorkerQuery::Explain`].
     Explained(Result<(Option<DecisionReport>, Verdict), Refusal>),
 }
 
@@ -170,8 +172,8 @@ pub struct PortFailure {
 
 /// The queues between the control thread and one worker.
 pub struct Mailbox {
-    commands: ArrayQueue<Command>,
-    answers: ArrayQueue<(u64, Answer)>,
+    commands: ArrayQueue<WorkerCommand>,
+    answers: ArrayQueue<(u64, WorkerAnswer)>,
     /// Bounded by the number of ports: a failed one is reported once and gone from the worker until it is attached
     /// anew, which happens after the report was read.
     failures: SegQueue<PortFailure>,
@@ -226,13 +228,13 @@ impl Mailbox {
     ///
     /// # Errors
     /// The command, for another try.
-    pub fn command(&self, command: Command) -> Result<(), Command> {
+    pub fn command(&self, command: WorkerCommand) -> Result<(), WorkerCommand> {
         *self.waiter.lock() = Some(std::thread::current());
         self.commands.push(command)
     }
 
     /// The answer with this ticket, if it is there. Older ones, which nobody waits for any more, are thrown away.
-    pub fn take_answer(&self, ticket: u64) -> Option<Answer> {
+    pub fn take_answer(&self, ticket: u64) -> Option<WorkerAnswer> {
         while let Some((number, answer)) = self.answers.pop() {
             if number == ticket {
                 return Some(answer);
@@ -250,11 +252,11 @@ impl Mailbox {
         !self.commands.is_empty()
     }
 
-    pub(crate) fn next_command(&self) -> Option<Command> {
+    pub(crate) fn next_command(&self) -> Option<WorkerCommand> {
         self.commands.pop()
     }
 
-    pub(crate) fn answer(&self, ticket: u64, answer: Answer) {
+    pub(crate) fn answer(&self, ticket: u64, answer: WorkerAnswer) {
         // A full queue means that nobody reads: the control thread gave up on its query long ago.
         self.answers.force_push((ticket, answer));
         if let Some(waiter) = &*self.waiter.lock() {
@@ -263,7 +265,7 @@ impl Mailbox {
     }
 
     pub(crate) fn answer_detached(&self, ticket: u64, port: Option<Box<dyn Port>>) {
-        self.answer(ticket, Answer::Detached(port));
+        self.answer(ticket, WorkerAnswer::Detached(port));
     }
 
     pub(crate) fn report_failure(&self, failure: PortFailure) {

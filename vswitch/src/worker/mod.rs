@@ -160,7 +160,7 @@ impl Draining {
 
 /// Where a burst came from.
 #[derive(Clone, Copy, Debug)]
-struct Source {
+struct BurstSource {
     eni: EniIndex,
     /// The port had more than a burst to give.
     is_flooding: bool,

@@ -28,7 +28,7 @@ impl Worker {
         self.peers.doorbells = doorbells;
     }
 
-    /// A turn that takes no frames from ports and judges none of other workers' rx queues: what was judged arrives.
+    /// A turn that takes no frames from ports and evaluates none of other workers' rx queues: what was evaluated arrives.
     pub(crate) fn turn_handoffs(&mut self, now: Time) {
         self.cross(now);
         let drain = self.peers.publication.drain_requested();
@@ -38,7 +38,7 @@ impl Worker {
         self.drain(drain, now);
     }
 
-    /// Judges what other workers received for its ENIs.
+    /// Evaluates what other workers received for its ENIs.
     pub(crate) fn turn_received(&mut self, now: Time) {
         self.take_received(now, &mut Activity::default());
     }

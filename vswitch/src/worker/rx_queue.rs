@@ -3,7 +3,7 @@
 //! Buffers stay with their pools: the owner gives a free one of its own for each that it takes. While it has none, or the
 //! ring is full, frames wait in the rx queue; nothing that was received is lost.
 
-use super::{Source, Worker};
+use super::{BurstSource, Worker};
 use crate::exchange::handoff::ReceivedHandoff;
 use crate::exchange::publish::EniLocation;
 use crate::worker::stats::Activity;
@@ -16,7 +16,7 @@ use vswitch_core::packet::verdict::DropReason;
 
 impl Worker {
     /// Hands the burst to the worker that has its ENI. Received were no more than there is room for.
-    pub(super) fn hand_to_owner(&mut self, source: Source, location: EniLocation) {
+    pub(super) fn hand_to_owner(&mut self, source: BurstSource, location: EniLocation) {
         let owner = usize::from(location.worker);
         let Some(link) = &self.peers.links.outbound[owner] else { return };
         let (from, is_flooding, eni_generation) = (source.eni, source.is_flooding, location.eni_generation);
@@ -28,7 +28,7 @@ impl Worker {
         self.ring_doorbells();
     }
 
-    /// Judges what other workers received for ENIs of this one: from each no more than waits now.
+    /// Evaluates what other workers received for ENIs of this one: from each no more than waits now.
     pub(super) fn take_received(&mut self, now: Time, activity: &mut Activity) {
         for pool_owner in 0..self.peers.links.inbound.len() {
             let link = self.peers.links.inbound[pool_owner].as_ref().filter(|link| !link.received.is_empty());
@@ -39,7 +39,7 @@ impl Worker {
             if self.peers.publication.is_newer_than(self.current.sequence) {
                 return;
             }
-            let mut last: Option<Source> = None;
+            let mut last: Option<BurstSource> = None;
             for _ in 0..count {
                 if !self.pool.has_all_sizes() {
                     // What was received gives buffers back, or sends them where they come back from.
@@ -64,14 +64,14 @@ impl Worker {
                 if self.burst.len() == BURST_PACKETS || last.is_some_and(|last| last.eni != from) {
                     self.forward_received(last.take(), now);
                 }
-                last = Some(Source { eni: from, is_flooding });
+                last = Some(BurstSource { eni: from, is_flooding });
                 self.burst.push(packet);
             }
             self.forward_received(last, now);
         }
     }
 
-    fn forward_received(&mut self, source: Option<Source>, now: Time) {
+    fn forward_received(&mut self, source: Option<BurstSource>, now: Time) {
         if let Some(source) = source {
             self.forward_burst(source, now);
         }

@@ -7,7 +7,7 @@ use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::packet::Packet;
 use vswitch_core::packet::gso::Segments;
-use vswitch_core::packet::offload::Fit;
+use vswitch_core::packet::offload::Preparation;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 impl Worker {
@@ -43,15 +43,15 @@ impl Worker {
                 self.shard.count_drop(delivery.to, Direction::Ingress, DropReason::FrameTooLong, packets);
                 return self.recycle(packet, delivery.pool_owner);
             }
-            match entry.offloads.fit(&packet.offload) {
-                Fit::AsItIs if self.gro && gro::is_eligible(&packet, entry.offloads) => {
+            match entry.offloads.preparation(&packet.offload) {
+                Preparation::Pass if self.gro && gro::is_eligible(&packet, entry.offloads) => {
                     if self.append_to_flow(&packet) {
                         return self.recycle(packet, delivery.pool_owner);
                     }
                 }
-                Fit::AsItIs => {}
-                Fit::Sum => packet.complete_checksum(),
-                Fit::Cut => {
+                Preparation::Pass => {}
+                Preparation::Checksum => packet.complete_checksum(),
+                Preparation::Segment => {
                     self.cut_outgoing(slot, &packet, delivery.to);
                     return self.recycle(packet, delivery.pool_owner);
                 }

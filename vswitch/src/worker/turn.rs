@@ -1,10 +1,10 @@
 //! One turn of a worker: what it takes up, in which order, and where it puts it.
 
 use super::poll_set::empty_receives_max;
-use super::{Delivery, PortEntry, Source, Worker};
+use super::{BurstSource, Delivery, PortEntry, Worker};
 use crate::exchange::handoff::Handoff;
 use crate::port::Received;
-use crate::worker::mailbox::{Command, PortFailure};
+use crate::worker::mailbox::{PortFailure, WorkerCommand};
 use crate::worker::stats::Activity;
 use std::io;
 use std::sync::Arc;
@@ -81,20 +81,20 @@ impl Worker {
         let mailbox = Arc::clone(&self.peers.mailbox);
         let Some(command) = mailbox.next_command() else { return 0 };
         match command {
-            Command::Attach { slot, eni, eni_generation, rx_queue, port, frame_bytes_max } => {
+            WorkerCommand::Attach { slot, eni, eni_generation, rx_queue, port, frame_bytes_max } => {
                 let entry = PortEntry::new((eni, eni_generation), rx_queue, port, frame_bytes_max);
                 self.attach(slot, entry);
             }
-            Command::Adjust { slot, frame_bytes_max } => {
+            WorkerCommand::Adjust { slot, frame_bytes_max } => {
                 if let Some(Some(entry)) = self.ports.get_mut(slot as usize) {
                     entry.frame_bytes_max = frame_bytes_max;
                 }
             }
-            Command::Detach { slot, ticket } => {
+            WorkerCommand::Detach { slot, ticket } => {
                 self.count_held(slot);
                 mailbox.answer_detached(ticket, self.detach(slot).and_then(|entry| entry.port));
             }
-            Command::Query { query, ticket } => {
+            WorkerCommand::Query { query, ticket } => {
                 mailbox.answer(ticket, query.run(&mut self.shard, &self.current.snapshot, self.stats, now));
             }
         }
@@ -223,7 +223,7 @@ impl Worker {
                 false
             }
         };
-        let source = Source { eni, is_flooding };
+        let source = BurstSource { eni, is_flooding };
         let refused = match count {
             0 => 0,
             _ if is_here => self.forward_burst(source, now),
@@ -243,8 +243,8 @@ impl Worker {
         stays
     }
 
-    /// Judges a burst and sends it on its way. How many of its packets were refused.
-    pub(super) fn forward_burst(&mut self, source: Source, now: Time) -> usize {
+    /// Evaluates a burst and sends it on its way. How many of its packets were refused.
+    pub(super) fn forward_burst(&mut self, source: BurstSource, now: Time) -> usize {
         let eni = source.eni;
         let number = self.peers.number;
         let current = &self.current;
@@ -262,13 +262,13 @@ impl Worker {
             let current = &self.current;
             let is_here = |to| current.location(to).is_some_and(|location| usize::from(location.worker) == number);
             self.shard.forward_released((&current.snapshot, now), eni, &mut self.burst, is_here);
-            self.send_burst(Source { eni, ..source });
+            self.send_burst(BurstSource { eni, ..source });
         }
         refused
     }
 
     /// Sends the packets of a burst where their verdicts say. How many of them go nowhere.
-    fn send_burst(&mut self, source: Source) -> usize {
+    fn send_burst(&mut self, source: BurstSource) -> usize {
         let number = self.peers.number;
         let mut burst = std::mem::take(&mut self.burst);
         let pool_owner = number as u16;
@@ -295,7 +295,7 @@ impl Worker {
     }
 
     /// Puts a packet into the ring of the worker that has its receiver.
-    fn hand_off(&mut self, source: Source, to: EniIndex, packet: Packet) {
+    fn hand_off(&mut self, source: BurstSource, to: EniIndex, packet: Packet) {
         let from = source.eni;
         let Some(location) = self.current.location(to) else {
             self.shard.count_drop(from, Direction::Egress, DropReason::EniGone, packet.wire().packets);
@@ -328,7 +328,7 @@ impl Worker {
         self.ingress_deliveries.push(delivery);
     }
 
-    /// Judges what came from other workers, and sends it.
+    /// Evaluates what came from other workers, and sends it.
     fn deliver_ingress(&mut self, now: Time) {
         if self.ingress_packets.is_empty() {
             return;

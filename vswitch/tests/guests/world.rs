@@ -8,18 +8,20 @@ use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
 use vswitch::worker::driver::ManualDriver;
 use vswitch_core::config::desired::Desired;
-use vswitch_core::config::protocol::{Applied, EniStats, Regrouped, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::protocol::{
+    Applied, EniStats, Regrouped, RequestBody, SwitchReplyBody, SwitchRequest, VERSION,
+};
 use vswitch_core::config::refusal::Refusal;
 use vswitch_core::hw::time::Time;
 
-pub(crate) struct World {
+pub(crate) struct GuestWorld {
     pub(crate) switch: Switch,
     pub(crate) workers: Vec<Worker>,
     pub(crate) hub: MemoryHub,
     pub(crate) now: Time,
 }
 
-impl World {
+impl GuestWorld {
     /// Ports of one rx queue that hold `frames_max` frames in each direction.
     pub(crate) fn new(workers: usize, frames_max: usize) -> Self {
         Self::with_ports(workers, frames_max, PortFactory::default())
@@ -59,8 +61,8 @@ impl World {
         self.with_switch(|switch, driver| switch.resize(workers, Some(rx_queues), driver))
     }
 
-    pub(crate) fn ask(&mut self, body: RequestBody) -> ReplyBody {
-        self.with_switch(|switch, driver| switch.answer(Request { version: VERSION, id: 1, body }, driver).body)
+    pub(crate) fn ask(&mut self, body: RequestBody) -> SwitchReplyBody {
+        self.with_switch(|switch, driver| switch.answer(SwitchRequest { version: VERSION, id: 1, body }, driver).body)
     }
 
     /// Lets the switch look after its ports, some time later.

@@ -1,22 +1,22 @@
 //! A running switch with guests of the kernel, each in a namespace that is made for it and goes with it.
 
-use super::{Client, Running};
+use super::{RunningSwitch, TestClient};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use vswitch::os::namespace;
 use vswitch::port::factory::PortFactory;
 use vswitch_core::config::desired::Desired;
-use vswitch_core::config::protocol::{Applied, PortStatus, ReplyBody, RequestBody};
+use vswitch_core::config::protocol::{Applied, PortStatus, RequestBody, SwitchReplyBody};
 
 /// Two guests of one open group in one VPC, each in a namespace of its own.
-pub(crate) struct Lab {
+pub(crate) struct NamespaceLab {
     prefix: String,
-    running: Running,
-    pub(crate) client: Client,
+    running: RunningSwitch,
+    pub(crate) client: TestClient,
     generation: u64,
 }
 
-impl Lab {
+impl NamespaceLab {
     pub(crate) fn new(test: &str, workers: usize) -> Option<Self> {
         Self::with_ports(test, workers, PortFactory::default())
     }
@@ -26,7 +26,7 @@ impl Lab {
             eprintln!("SKIPPED: {test} needs root and /dev/net/tun");
             return None;
         }
-        let running = Running::start_with(workers, ports);
+        let running = RunningSwitch::start_with(workers, ports);
         let client = running.connect();
         Some(Self { prefix: format!("sluice-{test}-{}", std::process::id()), running, client, generation: 0 })
     }
@@ -59,14 +59,14 @@ impl Lab {
     pub(crate) fn apply(&mut self, desired: Desired) -> Applied {
         self.generation += 1;
         match self.client.ask(RequestBody::Replace { generation: self.generation, desired }) {
-            ReplyBody::Applied(applied) => applied,
+            SwitchReplyBody::Applied(applied) => applied,
             other => panic!("{other:?}"),
         }
     }
 
     pub(crate) fn ports(&mut self) -> Vec<PortStatus> {
         match self.client.ask(RequestBody::Ports) {
-            ReplyBody::Ports { ports } => ports,
+            SwitchReplyBody::Ports { ports } => ports,
             other => panic!("{other:?}"),
         }
     }
@@ -127,7 +127,7 @@ impl Drop for Started {
     }
 }
 
-impl Drop for Lab {
+impl Drop for NamespaceLab {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // A switch that runs makes a namespace that is gone anew.

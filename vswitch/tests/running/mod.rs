@@ -11,16 +11,16 @@ use vswitch::os::run_dir::RunDir;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::tap::persistent;
 use vswitch::{VswitchConfig, run_until};
-use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, RequestBody, VERSION};
+use vswitch_core::config::protocol::{self, RequestBody, SwitchReply, SwitchReplyBody, SwitchRequest, VERSION};
 
 /// A switch on a thread of this process. What it made for its guests goes with the value.
-pub(crate) struct Running {
+pub(crate) struct RunningSwitch {
     directory: tempfile::TempDir,
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
-impl Running {
+impl RunningSwitch {
     pub(crate) fn start(workers: usize) -> Self {
         Self::start_with(workers, PortFactory::default())
     }
@@ -44,10 +44,10 @@ impl Running {
         self.directory.path().join("control")
     }
 
-    pub(crate) fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> TestClient {
         let stream = UnixStream::connect(self.path()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        Client { reader: BufReader::new(stream.try_clone().unwrap()), stream }
+        TestClient { reader: BufReader::new(stream.try_clone().unwrap()), stream }
     }
 
     /// Ends it, as when a test fails; what it made for its guests stays.
@@ -61,7 +61,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningSwitch {
     fn drop(&mut self) {
         let _ = self.end();
         let _ = persistent::remove_all(&RunDir::beside(&self.path()), |_| {});
@@ -69,32 +69,32 @@ impl Drop for Running {
 }
 
 /// A connection to it.
-pub(crate) struct Client {
+pub(crate) struct TestClient {
     pub(crate) stream: UnixStream,
     reader: BufReader<UnixStream>,
 }
 
-impl Client {
-    pub(crate) fn raw(&mut self, line: &[u8]) -> Reply {
+impl TestClient {
+    pub(crate) fn raw(&mut self, line: &[u8]) -> SwitchReply {
         self.stream.write_all(line).unwrap();
         self.read()
     }
 
-    pub(crate) fn read(&mut self) -> Reply {
+    pub(crate) fn read(&mut self) -> SwitchReply {
         let mut line = Vec::new();
         self.reader.read_until(b'\n', &mut line).unwrap();
         protocol::read(&line).unwrap_or_else(|refusal| panic!("{refusal:?}: {}", String::from_utf8_lossy(&line)))
     }
 
-    pub(crate) fn ask(&mut self, body: RequestBody) -> ReplyBody {
-        let reply = self.raw(&protocol::write(&Request { version: VERSION, id: 7, body }));
+    pub(crate) fn ask(&mut self, body: RequestBody) -> SwitchReplyBody {
+        let reply = self.raw(&protocol::write(&SwitchRequest { version: VERSION, id: 7, body }));
         assert_eq!(reply.id, 7);
         reply.body
     }
 
     pub(crate) fn refused(&mut self, line: &[u8]) -> (String, String) {
         match self.raw(line).body {
-            ReplyBody::Refused { refusals } => (refusals[0].code.clone(), refusals[0].message.clone()),
+            SwitchReplyBody::Refused { refusals } => (refusals[0].code.clone(), refusals[0].message.clone()),
             other => panic!("not refused: {other:?}"),
         }
     }

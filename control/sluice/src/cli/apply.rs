@@ -2,7 +2,7 @@
 
 use super::lab::{self, batch};
 use super::output::{forwarding, line, warnings};
-use super::{CliError, Session};
+use super::{CliError, CliSession};
 use clap::Args;
 use control::socket::client::ClientError;
 use control::socket::query::{Answer, Nothing, Query};
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 /// A lab to make: `sluice apply -f lab.toml`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct ApplyArguments {
     /// The lab file; - for standard input.
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     dry_run: bool,
 }
 
-pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), CliError> {
+pub(super) fn run(session: &CliSession, arguments: &ApplyArguments) -> Result<(), CliError> {
     let name = arguments.file.display().to_string();
     let text = if name == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(&name) };
     let text = text.map_err(|error| CliError::Usage(format!("{name}: {error}")))?;

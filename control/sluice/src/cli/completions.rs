@@ -5,11 +5,11 @@ use clap_complete::Shell;
 
 /// Which shell: `sluice completions bash > /etc/bash_completion.d/sluice`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct CompletionsArguments {
     /// The shell.
     shell: Shell,
 }
 
-pub(super) fn print(arguments: &Arguments) {
-    clap_complete::generate(arguments.shell, &mut super::Arguments::command(), "sluice", &mut std::io::stdout());
+pub(super) fn print(arguments: &CompletionsArguments) {
+    clap_complete::generate(arguments.shell, &mut super::CliArguments::command(), "sluice", &mut std::io::stdout());
 }

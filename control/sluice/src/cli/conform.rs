@@ -1,22 +1,22 @@
 //! `sluice conform`.
 
 use super::output::line;
-use super::{CliError, Session};
+use super::{CliError, CliSession};
 use clap::Args;
-use control::conform::{Outcome, run_files};
+use control::conform::{CaseOutcome, run_files};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Cases to run: `sluice conform tests/corpus/*.toml`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct ConformArguments {
     /// Files of cases, JSON or TOML.
     #[arg(required = true)]
     files: Vec<PathBuf>,
 }
 
-pub(super) fn run(session: &Session, arguments: &Arguments) -> ExitCode {
+pub(super) fn run(session: &CliSession, arguments: &ConformArguments) -> ExitCode {
     let reports = match run_files(&arguments.files) {
         Ok(reports) => reports,
         Err(error) => {
@@ -27,15 +27,15 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> ExitCode {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for report in &reports {
         let (name, details): (&str, &[String]) = match &report.outcome {
-            Outcome::Passed => {
+            CaseOutcome::Passed => {
                 passed += 1;
                 ("passed", &[])
             }
-            Outcome::Failed(differences) => {
+            CaseOutcome::Failed(differences) => {
                 failed += 1;
                 ("failed", differences)
             }
-            Outcome::Skipped(_) => {
+            CaseOutcome::Skipped(_) => {
                 skipped += 1;
                 ("skipped", &[])
             }

@@ -1,6 +1,6 @@
 //! `sluice down`: ends Sluice, removes what it made on this machine for its guests, and gives back what it took.
 
-use super::{CliError, Session};
+use super::{CliError, CliSession};
 use crate::supervisor;
 use serde::Serialize;
 use vswitch::os::run_dir::RunDir;
@@ -19,7 +19,7 @@ struct Down {
     interfaces: Vec<String>,
 }
 
-pub(super) fn run(session: &Session) -> Result<(), CliError> {
+pub(super) fn run(session: &CliSession) -> Result<(), CliError> {
     supervisor::end_running(&session.paths)?;
     let socket = session.paths.vswitch_socket();
     let fault = |error: std::io::Error| CliError::Usage(error.to_string());

@@ -1,6 +1,6 @@
 //! `sluice explain`.
 
-use super::{CliError, Session};
+use super::{CliError, CliSession};
 use clap::Args;
 use control::socket::query::{Answer, EniShow, Explain, Query};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use vswitch_core::config::protocol::PacketDescription;
 
 /// A packet: `sluice explain --from eni-client --destination 10.0.1.10 --protocol tcp --port 80`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct ExplainArguments {
     /// The ENI whose guest sends it.
     #[arg(long, required_unless_present = "to")]
     from: Option<String>,
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     source_port: u16,
 }
 
-pub(super) fn run(session: &Session, arguments: Arguments) -> Result<(), CliError> {
+pub(super) fn run(session: &CliSession, arguments: ExplainArguments) -> Result<(), CliError> {
     let source = address(session, arguments.source, arguments.from.as_deref(), arguments.destination)?;
     let destination = address(session, arguments.destination, arguments.to.as_deref(), arguments.source)?;
     let protocol = protocol_number(&arguments.protocol)?;
@@ -57,7 +57,7 @@ pub(super) fn run(session: &Session, arguments: Arguments) -> Result<(), CliErro
 
 /// The address given, or the first one of an ENI that is of the other side's family.
 fn address(
-    session: &Session,
+    session: &CliSession,
     given: Option<IpAddr>,
     eni: Option<&str>,
     other: Option<IpAddr>,

@@ -14,26 +14,26 @@ use rule_key::{RuleKey, prefix_text};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use vswitch_core::config::desired::{Direction, PacketPort, Policy, Port, TapPort};
+use vswitch_core::config::desired::{DesiredPort, Direction, PacketPort, Policy, TapPort};
 
 /// A whole lab. Objects that it does not name are left alone.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Lab {
+pub(super) struct LabFile {
     settings: Option<SettingsModify>,
     vpc: Vec<VpcCreate>,
     vswitch: Vec<VswitchCreate>,
     prefix_list: Vec<PrefixListCreate>,
     port_list: Vec<PortListCreate>,
-    group: Vec<Group>,
-    eni: Vec<Eni>,
+    group: Vec<LabGroup>,
+    eni: Vec<LabEni>,
     route: Vec<VpcRouteAdd>,
 }
 
 /// A group with its rules: it has these and no others.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Group {
+struct LabGroup {
     id: String,
     vpc: String,
     kind: Option<String>,
@@ -50,7 +50,7 @@ struct Group {
 /// An ENI; with a namespace or a device it is attached to a TAP, with a host interface to that.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Eni {
+struct LabEni {
     id: String,
     vswitch: String,
     ip: Option<String>,
@@ -76,24 +76,24 @@ struct Eni {
 
 /// One thing to do, and how it is told.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct LabStep {
     pub(super) told: String,
     command: Command,
 }
 
 /// All steps as one change.
-pub(super) fn batch(steps: Vec<Step>) -> Command {
+pub(super) fn batch(steps: Vec<LabStep>) -> Command {
     Command::Batch(Batch { commands: steps.into_iter().map(|step| step.command).collect() })
 }
 
 /// Reads a lab file.
-pub(super) fn read(text: &str) -> Result<Lab, CliError> {
+pub(super) fn read(text: &str) -> Result<LabFile, CliError> {
     toml::from_str(text).map_err(|error| CliError::Usage(error.to_string()))
 }
 
 /// What has to change, in an order in which it can.
-pub(super) fn plan(lab: &Lab, state: &StateView) -> Result<Vec<Step>, CliError> {
-    let mut plan = Plan { steps: Vec::new() };
+pub(super) fn plan(lab: &LabFile, state: &StateView) -> Result<Vec<LabStep>, CliError> {
+    let mut plan = LabPlan { steps: Vec::new() };
     plan.settings(lab, state);
     plan.networks(lab, state)?;
     plan.lists(lab, state)?;
@@ -109,16 +109,16 @@ pub(super) fn plan(lab: &Lab, state: &StateView) -> Result<Vec<Step>, CliError> 
     Ok(plan.steps)
 }
 
-struct Plan {
-    steps: Vec<Step>,
+struct LabPlan {
+    steps: Vec<LabStep>,
 }
 
-impl Plan {
+impl LabPlan {
     fn push(&mut self, told: String, command: Command) {
-        self.steps.push(Step { told, command });
+        self.steps.push(LabStep { told, command });
     }
 
-    fn settings(&mut self, lab: &Lab, state: &StateView) {
+    fn settings(&mut self, lab: &LabFile, state: &StateView) {
         let Some(wanted) = &lab.settings else { return };
         let now = &state.settings;
         let differs = |wanted: Option<bool>, now: bool| wanted.is_some_and(|wanted| wanted != now);
@@ -140,7 +140,7 @@ impl Plan {
         }
     }
 
-    fn networks(&mut self, lab: &Lab, state: &StateView) -> Result<(), CliError> {
+    fn networks(&mut self, lab: &LabFile, state: &StateView) -> Result<(), CliError> {
         for vpc in &lab.vpc {
             let id = needed(&vpc.id, "a vpc")?;
             match state.vpcs.iter().find(|view| view.id.as_str() == id) {
@@ -181,7 +181,7 @@ impl Plan {
         Ok(())
     }
 
-    fn lists(&mut self, lab: &Lab, state: &StateView) -> Result<(), CliError> {
+    fn lists(&mut self, lab: &LabFile, state: &StateView) -> Result<(), CliError> {
         for list in &lab.prefix_list {
             let id = needed(&list.id, "a prefix_list")?;
             let Some(view) = state.prefix_lists.iter().find(|view| view.id.as_str() == id) else {
@@ -222,7 +222,7 @@ impl Plan {
     }
 
     /// Groups come before any rule, since rules may name them.
-    fn groups(&mut self, lab: &Lab, state: &StateView) -> Result<(), CliError> {
+    fn groups(&mut self, lab: &LabFile, state: &StateView) -> Result<(), CliError> {
         for group in &lab.group {
             let id = &group.id;
             let Some(view) = find_group(state, id) else {
@@ -252,12 +252,12 @@ impl Plan {
     }
 
     /// Groups of a cloud service take no changes, so that they are opened before all other steps and closed after them.
-    fn managed(&mut self, lab: &Lab, state: &StateView) {
+    fn managed(&mut self, lab: &LabFile, state: &StateView) {
         let step = |id: &str, managed: bool| {
             let modify = GroupModify { group: id.to_owned(), service_managed: Some(managed), ..GroupModify::default() };
             let told =
                 format!("~ group {id} {}", if managed { "managed by a cloud service" } else { "open to changes" });
-            Step { told, command: Command::GroupModify(modify) }
+            LabStep { told, command: Command::GroupModify(modify) }
         };
         let changes = !self.steps.is_empty();
         for group in &lab.group {
@@ -272,7 +272,7 @@ impl Plan {
         }
     }
 
-    fn rules(&mut self, group: &Group, state: &StateView) -> Result<(), CliError> {
+    fn rules(&mut self, group: &LabGroup, state: &StateView) -> Result<(), CliError> {
         const RULES_AT_ONCE: usize = 100;
         let id = &group.id;
         let present = find_group(state, id).and_then(|view| view.rules.as_deref()).unwrap_or_default();
@@ -312,7 +312,7 @@ impl Plan {
         Ok(())
     }
 
-    fn eni(&mut self, eni: &Eni, state: &StateView) -> Result<(), CliError> {
+    fn eni(&mut self, eni: &LabEni, state: &StateView) -> Result<(), CliError> {
         if eni.host_interface.is_some() && (eni.device.is_some() || eni.configure.is_some()) {
             let text =
                 format!("eni {}: host_interface names a device that is there; leave device and configure out", eni.id);
@@ -371,7 +371,7 @@ impl Plan {
     }
 
     /// The secondary and IPv6 addresses that the file names are those the ENI has; named none, they are left alone.
-    fn addresses(&mut self, eni: &Eni, view: &EniView) {
+    fn addresses(&mut self, eni: &LabEni, view: &EniView) {
         let wanted =
             |texts: &[String]| -> BTreeSet<IpAddr> { texts.iter().filter_map(|text| text.parse().ok()).collect() };
         let secondary: BTreeSet<IpAddr> = view.secondary_ips.iter().copied().map(IpAddr::V4).collect();
@@ -395,7 +395,7 @@ impl Plan {
         }
     }
 
-    fn routes(&mut self, lab: &Lab, state: &StateView) {
+    fn routes(&mut self, lab: &LabFile, state: &StateView) {
         for route in &lab.route {
             let vpc = state.vpcs.iter().find(|view| view.id.as_str() == route.vpc);
             let exists = vpc.is_some_and(|vpc| {
@@ -414,14 +414,14 @@ impl Plan {
     }
 }
 
-impl Eni {
-    fn port(&self) -> Option<Port> {
+impl LabEni {
+    fn port(&self) -> Option<DesiredPort> {
         let mtu_bytes = self.mtu.unwrap_or(TapPort::default_mtu_bytes());
         if let Some(device) = self.host_interface.clone() {
-            return Some(Port::Packet(PacketPort { device, namespace: self.namespace.clone(), mtu_bytes }));
+            return Some(DesiredPort::Packet(PacketPort { device, namespace: self.namespace.clone(), mtu_bytes }));
         }
         let default = self.namespace.is_some().then(|| "eth0".to_owned());
-        Some(Port::Tap(TapPort {
+        Some(DesiredPort::Tap(TapPort {
             device: self.device.clone().or(default)?,
             namespace: self.namespace.clone(),
             create_namespace: self.namespace.is_some(),
@@ -430,7 +430,7 @@ impl Eni {
         }))
     }
 
-    fn create(&self, port: Option<Port>) -> EniCreate {
+    fn create(&self, port: Option<DesiredPort>) -> EniCreate {
         EniCreate {
             id: Some(self.id.clone()),
             vswitch: self.vswitch.clone(),
@@ -468,7 +468,7 @@ fn timeouts_differ(wanted: &control::command::TimeoutsChange, view: &EniView) ->
         || differs(wanted.udp_s, view.timeouts.udp_s)
 }
 
-fn port_told(port: &Port) -> String {
+fn port_told(port: &DesiredPort) -> String {
     match port.device() {
         Some((device, Some(namespace))) => format!(" as {device} in namespace {namespace}"),
         Some((device, None)) => format!(" as {device}"),

@@ -30,10 +30,10 @@ use std::process::ExitCode;
 /// A userspace virtual switch with the security groups of a public cloud.
 ///
 /// Start it with `sluice up`, describe a lab in a file and `sluice apply` it, or build one by hand with the nouns
-/// below. A change to a rule returns when no packet can be judged by the old rules any more.
+/// below. A change to a rule returns when no packet can be evaluated by the old rules any more.
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, propagate_version = true, max_term_width = 110)]
-pub(crate) struct Arguments {
+pub(crate) struct CliArguments {
     /// Show answers as JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -41,70 +41,70 @@ pub(crate) struct Arguments {
     paths: Paths,
     /// What to do.
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: CliCommand,
 }
 
 /// The nouns.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Run Sluice on this machine: both planes, supervised.
-    Up(up::Arguments),
+    Up(up::UpArguments),
     /// End Sluice on this machine, remove the network namespaces and TAP devices that it made, and give interfaces that exist
     /// back to the kernel. A mere end does none of that.
     Down,
     /// Run the control plane alone.
     Control(up::ControlArguments),
     /// Both planes at a glance, or what each process may do.
-    Status(status::Arguments),
+    Status(status::StatusArguments),
     /// Make the state what a file says, and show what changes.
-    Apply(apply::Arguments),
+    Apply(apply::ApplyArguments),
     /// VPCs: private networks that may have the same addresses.
     #[command(subcommand)]
-    Vpc(vpc::Verb),
+    Vpc(vpc::VpcVerb),
     /// vSwitches, the subnets of a VPC; without a verb, run the forwarding plane alone.
-    Vswitch(vswitch::Arguments),
+    Vswitch(vswitch::VswitchNounArguments),
     /// ENIs: the network interfaces of guests.
     #[command(subcommand)]
-    Eni(eni::Verb),
+    Eni(eni::EniVerb),
     /// Security groups and their members.
     #[command(subcommand)]
-    Sg(security_group::Verb),
+    Sg(security_group::GroupVerb),
     /// The rules of security groups.
     #[command(subcommand)]
-    Rule(rule::Verb),
+    Rule(rule::RuleVerb),
     /// Lists of address prefixes that rules may name.
     #[command(subcommand)]
-    PrefixList(prefix_list::Verb),
+    PrefixList(prefix_list::PrefixListVerb),
     /// Lists of ports that rules may name.
     #[command(subcommand)]
-    PortList(port_list::Verb),
+    PortList(port_list::PortListVerb),
     /// Choices that the cloud leaves open.
     #[command(subcommand)]
-    Settings(settings::Verb),
+    Settings(settings::SettingsVerb),
     /// The ports of the forwarding plane.
     #[command(subcommand)]
-    Port(port::Verb),
+    Port(port::PortVerb),
     /// The sessions of the forwarding plane: list them, end them, see who opens most.
     #[command(subcommand)]
-    Flow(flow::Verb),
+    Flow(flow::FlowVerb),
     /// The workers of the forwarding plane: what they hold, and how many there are.
     #[command(subcommand)]
-    Workers(workers::Verb),
+    Workers(workers::WorkersVerb),
     /// Counters by ENI, direction and drop reason.
-    Stats(stats::Arguments),
-    /// Why a packet would pass, or not: the judgement of the very rules that forward.
+    Stats(stats::StatsArguments),
+    /// Why a packet would pass, or not: the decision of the very rules that forward.
     #[command(visible_alias = "trace")]
-    Explain(explain::Arguments),
+    Explain(explain::ExplainArguments),
     /// Namespaces that ENIs are in.
     #[command(subcommand)]
-    Ns(namespace::Verb),
+    Ns(namespace::NamespaceVerb),
     /// Measure how fast this machine forwards; needs nothing running.
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Run conformance cases through the forwarding plane's core; needs nothing running.
-    Conform(conform::Arguments),
+    Conform(conform::ConformArguments),
     /// Print a completion script for a shell.
-    Completions(completions::Arguments),
+    Completions(completions::CompletionsArguments),
 }
 
 /// Why a command failed, to be shown to a person.
@@ -118,7 +118,7 @@ pub(crate) enum CliError {
     Usage(String),
 }
 
-impl Arguments {
+impl CliArguments {
     /// Where things are.
     pub(crate) fn paths(&self) -> &Paths {
         &self.paths
@@ -126,12 +126,12 @@ impl Arguments {
 }
 
 /// What a verb needs: the way to the control plane, and the way to show.
-pub(crate) struct Session {
+pub(crate) struct CliSession {
     pub(crate) paths: Paths,
     pub(crate) output: Output,
 }
 
-impl Session {
+impl CliSession {
     fn connect(&self) -> Result<Client, CliError> {
         Ok(Client::connect(&self.paths.control_socket())?)
     }
@@ -150,34 +150,34 @@ impl Session {
 }
 
 /// Runs every command but those that are processes of their own: `up`, `control`, the forwarding plane, `ns exec`.
-pub(crate) fn run(arguments: Arguments) -> ExitCode {
-    let session = Session { paths: arguments.paths, output: Output { json: arguments.json } };
+pub(crate) fn run(arguments: CliArguments) -> ExitCode {
+    let session = CliSession { paths: arguments.paths, output: Output { json: arguments.json } };
     let done = match arguments.command {
-        Command::Up(_) | Command::Control(_) => Ok(()),
-        Command::Down => down::run(&session),
-        Command::Status(arguments) => match status::run(&session, &arguments) {
+        CliCommand::Up(_) | CliCommand::Control(_) => Ok(()),
+        CliCommand::Down => down::run(&session),
+        CliCommand::Status(arguments) => match status::run(&session, &arguments) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,
             Err(error) => Err(error),
         },
-        Command::Apply(arguments) => apply::run(&session, &arguments),
-        Command::Vpc(verb) => vpc::run(&session, verb),
-        Command::Vswitch(arguments) => arguments.verb.map_or(Ok(()), |verb| vswitch::run(&session, verb)),
-        Command::Eni(verb) => eni::run(&session, verb),
-        Command::Sg(verb) => security_group::run(&session, verb),
-        Command::Rule(verb) => rule::run(&session, verb),
-        Command::PrefixList(verb) => prefix_list::run(&session, verb),
-        Command::PortList(verb) => port_list::run(&session, verb),
-        Command::Settings(verb) => settings::run(&session, verb),
-        Command::Port(verb) => port::run(&session, verb),
-        Command::Flow(verb) => flow::run(&session, verb),
-        Command::Workers(verb) => workers::run(&session, verb),
-        Command::Stats(arguments) => stats::run(&session, arguments),
-        Command::Explain(arguments) => explain::run(&session, arguments),
-        Command::Ns(verb) => namespace::run(&session, verb),
-        Command::Conform(arguments) => return conform::run(&session, &arguments),
-        Command::Bench(measurement) => return bench::run(&measurement, session.output.json),
-        Command::Completions(arguments) => {
+        CliCommand::Apply(arguments) => apply::run(&session, &arguments),
+        CliCommand::Vpc(verb) => vpc::run(&session, verb),
+        CliCommand::Vswitch(arguments) => arguments.verb.map_or(Ok(()), |verb| vswitch::run(&session, verb)),
+        CliCommand::Eni(verb) => eni::run(&session, verb),
+        CliCommand::Sg(verb) => security_group::run(&session, verb),
+        CliCommand::Rule(verb) => rule::run(&session, verb),
+        CliCommand::PrefixList(verb) => prefix_list::run(&session, verb),
+        CliCommand::PortList(verb) => port_list::run(&session, verb),
+        CliCommand::Settings(verb) => settings::run(&session, verb),
+        CliCommand::Port(verb) => port::run(&session, verb),
+        CliCommand::Flow(verb) => flow::run(&session, verb),
+        CliCommand::Workers(verb) => workers::run(&session, verb),
+        CliCommand::Stats(arguments) => stats::run(&session, arguments),
+        CliCommand::Explain(arguments) => explain::run(&session, arguments),
+        CliCommand::Ns(verb) => namespace::run(&session, verb),
+        CliCommand::Conform(arguments) => return conform::run(&session, &arguments),
+        CliCommand::Bench(measurement) => return bench::run(&measurement, session.output.json),
+        CliCommand::Completions(arguments) => {
             completions::print(&arguments);
             Ok(())
         }

@@ -1,14 +1,14 @@
 //! `sluice ns`.
 
-use super::{CliError, Session};
+use super::{CliError, CliSession};
 use clap::Subcommand;
 use control::socket::query::{Answer, EniFilter, EniShow, Query};
 use std::ffi::OsString;
-use vswitch_core::config::desired::Port;
+use vswitch_core::config::desired::DesiredPort;
 
 /// What can be done with namespaces.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum NamespaceVerb {
     /// Run a command in the namespace that an ENI is in: `sluice ns exec eni-web -- ping -c1 10.0.1.20`.
     Exec {
         /// The ENI.
@@ -21,8 +21,8 @@ pub(crate) enum Verb {
     List,
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
-    if let Verb::List = verb
+pub(super) fn run(session: &CliSession, verb: NamespaceVerb) -> Result<(), CliError> {
+    if let NamespaceVerb::List = verb
         && let Answer::Enis(enis) = session.ask(Query::EniList(EniFilter::default()))?
     {
         let placed: Vec<_> = enis.into_iter().filter(|eni| device_of(eni.port.as_ref()).is_some()).collect();
@@ -39,7 +39,7 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
 ///
 /// # Errors
 /// Where there is none.
-pub(crate) fn of_eni(arguments: &super::Arguments, eni: &str) -> Result<String, CliError> {
+pub(crate) fn of_eni(arguments: &super::CliArguments, eni: &str) -> Result<String, CliError> {
     let mut client = control::socket::client::Client::connect(&arguments.paths().control_socket())?;
     let Answer::Eni(view) = client.ask(&Query::EniShow(EniShow { eni: eni.to_owned() }))? else {
         return Err(CliError::Usage(format!("no answer about {eni}")));
@@ -51,6 +51,6 @@ pub(crate) fn of_eni(arguments: &super::Arguments, eni: &str) -> Result<String, 
     })
 }
 
-fn device_of(port: Option<&Port>) -> Option<(&str, Option<&str>)> {
-    port.and_then(Port::device)
+fn device_of(port: Option<&DesiredPort>) -> Option<(&str, Option<&str>)> {
+    port.and_then(DesiredPort::device)
 }

@@ -1,19 +1,19 @@
 //! `sluice port`.
 
 use super::output::list;
-use super::{CliError, Session};
+use super::{CliError, CliSession};
 use clap::Subcommand;
 use control::socket::query::{Answer, Nothing, Query};
 
 /// What can be done with ports.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum PortVerb {
     /// All ports, and why those that are down are.
     List,
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
-    let Verb::List = verb;
+pub(super) fn run(session: &CliSession, verb: PortVerb) -> Result<(), CliError> {
+    let PortVerb::List = verb;
     if let Answer::Ports(ports) = session.ask(Query::Ports(Nothing {}))? {
         let headings = ["eni", "kind", "device", "namespace", "worker", "state", "failures"];
         session.output.table(&ports, headings, |port| {

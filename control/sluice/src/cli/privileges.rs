@@ -1,7 +1,7 @@
 //! `sluice status --privileges`: what each process of Sluice may do.
 
-use super::{CliError, Session};
-use crate::supervisor::{Holder, SupervisorState, holder};
+use super::{CliError, CliSession};
+use crate::supervisor::{LockHolder, SupervisorState, holder};
 use control::os::privileges::Privileges;
 use control::socket::query::{Answer, Nothing, Query};
 use control::state::switch_link::ask_status;
@@ -13,7 +13,7 @@ const FORWARDING_TIME: Duration = Duration::from_secs(5);
 
 /// A process, and what it may do.
 #[derive(Serialize)]
-struct Process {
+struct ProcessPrivileges {
     /// `supervisor`, `forwarding plane` or `control plane`.
     name: &'static str,
     /// Its number; nothing where it does not run.
@@ -23,13 +23,13 @@ struct Process {
 }
 
 /// Shows the three processes. Whether all of them run.
-pub(super) fn show(session: &Session) -> Result<bool, CliError> {
+pub(super) fn show(session: &CliSession) -> Result<bool, CliError> {
     let names = ["supervisor", "forwarding plane", "control plane"];
     let processes = names.into_iter().zip(process_ids(session)).map(|(name, process_id)| {
         let privileges = process_id.and_then(|process_id| Privileges::of(process_id).ok());
-        Process { name, process_id: process_id.filter(|_| privileges.is_some()), privileges }
+        ProcessPrivileges { name, process_id: process_id.filter(|_| privileges.is_some()), privileges }
     });
-    let processes: Vec<Process> = processes.collect();
+    let processes: Vec<ProcessPrivileges> = processes.collect();
     session.output.table(
         &processes,
         ["PROCESS", "PID", "USER", "EFFECTIVE", "PERMITTED", "BOUNDING", "NO NEW PRIVS", "SECCOMP"],
@@ -39,8 +39,8 @@ pub(super) fn show(session: &Session) -> Result<bool, CliError> {
 }
 
 /// The supervisor, the forwarding plane and the control plane, as the supervisor knows them, or as they answer without one.
-fn process_ids(session: &Session) -> [Option<u32>; 3] {
-    if matches!(holder(&session.paths.supervisor_lock()), Holder::Up(_))
+fn process_ids(session: &CliSession) -> [Option<u32>; 3] {
+    if matches!(holder(&session.paths.supervisor_lock()), LockHolder::Up(_))
         && let Some(state) = SupervisorState::read(&session.paths.supervisor_state())
     {
         return [Some(state.process_id), state.forwarding.process_id, state.control.process_id];
@@ -53,8 +53,8 @@ fn process_ids(session: &Session) -> [Option<u32>; 3] {
     [None, forwarding, control]
 }
 
-fn row(process: &Process) -> [String; 8] {
-    let Process { name, process_id, privileges } = process;
+fn row(process: &ProcessPrivileges) -> [String; 8] {
+    let ProcessPrivileges { name, process_id, privileges } = process;
     let (Some(process_id), Some(privileges)) = (process_id, privileges) else {
         return [name, "", "does NOT run", "", "", "", "", ""].map(str::to_owned);
     };

@@ -1,7 +1,7 @@
 //! `sluice stats`.
 
 use super::output::{columns, line};
-use super::{CliError, Session};
+use super::{CliError, CliSession};
 use clap::Args;
 use control::socket::query::{Answer, Nothing, Query, StatsFilter};
 use vswitch_core::config::phase_times::PhaseTimes;
@@ -9,7 +9,7 @@ use vswitch_core::config::protocol::{DirectionStats, EniStats};
 
 /// Which counters.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct StatsArguments {
     /// Only those of this ENI.
     eni: Option<String>,
     /// Where the workers' time goes instead: ns a packet in each phase, of one burst in 64.
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     workers: bool,
 }
 
-pub(super) fn run(session: &Session, arguments: Arguments) -> Result<(), CliError> {
+pub(super) fn run(session: &CliSession, arguments: StatsArguments) -> Result<(), CliError> {
     if arguments.workers {
         return tell_workers(session);
     }
@@ -31,7 +31,7 @@ pub(super) fn run(session: &Session, arguments: Arguments) -> Result<(), CliErro
     Ok(())
 }
 
-fn tell_workers(session: &Session) -> Result<(), CliError> {
+fn tell_workers(session: &CliSession) -> Result<(), CliError> {
     let Answer::Status(status) = session.ask(Query::Status(Nothing {}))? else { return Ok(()) };
     let Some(forwarding) = status.forwarding else {
         return Err(CliError::Usage(format!("the forwarding plane does not answer at {}", status.link.socket)));

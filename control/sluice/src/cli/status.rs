@@ -1,8 +1,8 @@
 //! `sluice status`.
 
 use super::output::{fields, port_down};
-use super::{CliError, Session, privileges, workers};
-use crate::supervisor::{Holder, SupervisorState, holder};
+use super::{CliError, CliSession, privileges, workers};
+use crate::supervisor::{LockHolder, SupervisorState, holder};
 use clap::Args;
 use control::socket::client::ClientError;
 use control::socket::query::{Answer, Nothing, Query};
@@ -10,14 +10,14 @@ use control::socket::view::{ClientsView, StatusView};
 use control::state::switch_link::ask;
 use serde::Serialize;
 use std::time::Duration;
-use vswitch_core::config::protocol::{PortStatus, ReplyBody, RequestBody, Status};
+use vswitch_core::config::protocol::{PortStatus, RequestBody, Status, SwitchReplyBody};
 
 /// How long the forwarding plane has to answer where there is no control plane to ask it.
 const FORWARDING_TIME: Duration = Duration::from_secs(5);
 
 /// What to show.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct StatusArguments {
     /// What each process may do: its user, capabilities, and whether its system calls are filtered.
     #[arg(long)]
     privileges: bool,
@@ -50,12 +50,12 @@ fn down(ports: Vec<PortStatus>) -> Vec<PortStatus> {
 }
 
 /// Shows what is asked for. Whether all of it is there.
-pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<bool, CliError> {
+pub(super) fn run(session: &CliSession, arguments: &StatusArguments) -> Result<bool, CliError> {
     if arguments.privileges { privileges::show(session) } else { show(session) }
 }
 
 /// Shows both planes. Whether the control plane runs.
-fn show(session: &Session) -> Result<bool, CliError> {
+fn show(session: &CliSession) -> Result<bool, CliError> {
     let error = match session.ask(Query::Status(Nothing {})) {
         Ok(Answer::Status(status)) => {
             // Without a forwarding plane there is nobody to ask, and no port is up.
@@ -71,15 +71,15 @@ fn show(session: &Session) -> Result<bool, CliError> {
         Err(CliError::Client(error @ (ClientError::Unreachable { .. } | ClientError::Broken { .. }))) => error,
         Err(error) => return Err(error),
     };
-    let is_supervised = matches!(holder(&session.paths.supervisor_lock()), Holder::Up(_));
+    let is_supervised = matches!(holder(&session.paths.supervisor_lock()), LockHolder::Up(_));
     let supervisor = SupervisorState::read(&session.paths.supervisor_state()).filter(|_| is_supervised);
     let socket = session.paths.vswitch_socket();
     let forwarding = match ask(&socket, RequestBody::Status, FORWARDING_TIME) {
-        Ok(ReplyBody::Status(status)) => Some(status),
+        Ok(SwitchReplyBody::Status(status)) => Some(status),
         _ => None,
     };
     let ports = match forwarding.as_ref().map(|_| ask(&socket, RequestBody::Ports, FORWARDING_TIME)) {
-        Some(Ok(ReplyBody::Ports { ports })) => ports,
+        Some(Ok(SwitchReplyBody::Ports { ports })) => ports,
         _ => Vec::new(),
     };
     if supervisor.is_none() && forwarding.is_none() {

@@ -13,7 +13,7 @@ use vswitch_core::config::ids::quoted;
 
 /// How to run Sluice: `sluice up --workers 2`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct UpArguments {
     /// A file with these settings and quotas; options given here win.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -90,18 +90,18 @@ pub(crate) struct VswitchArguments {
     pub(crate) no_pin: bool,
     /// When a worker with nothing to do sleeps: never, after a short spin, or at once [default: adaptive].
     #[arg(long, value_name = "WHEN")]
-    pub(crate) busy_poll: Option<BusyPoll>,
+    pub(crate) busy_poll: Option<BusyPollOption>,
     /// Let every frame cross TAP devices whole and by itself, without offloads of the kernel.
     #[arg(long)]
     pub(crate) plain_taps: bool,
     /// How frames cross TAP devices: what costs least here, many in one io_uring call, or one in each call [default:
     /// auto].
     #[arg(long, value_name = "HOW")]
-    pub(crate) tap_io: Option<TapIo>,
+    pub(crate) tap_io: Option<TapIoOption>,
     /// How frames cross interfaces that exist: by raw sockets, with offloads, or by XDP sockets where interface and kernel have
     /// them [default: packet].
     #[arg(long, value_name = "HOW")]
-    pub(crate) interface_io: Option<InterfaceIo>,
+    pub(crate) interface_io: Option<InterfaceIoOption>,
     /// Hand every TCP segment on by itself, as it came, also to a port that takes many at once.
     #[arg(long)]
     pub(crate) no_coalescing: bool,
@@ -120,7 +120,7 @@ pub(crate) struct VswitchArguments {
 /// How frames cross TAP devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum TapIo {
+pub(crate) enum TapIoOption {
     /// As a short measurement at the start finds cheaper on this machine.
     Auto,
     /// Many in one call, by `io_uring`.
@@ -132,7 +132,7 @@ pub(crate) enum TapIo {
 /// How frames cross interfaces that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum InterfaceIo {
+pub(crate) enum InterfaceIoOption {
     /// By raw sockets: long frames and undone checksums pass as they are.
     Packet,
     /// By XDP sockets, each frame by itself; by a raw one where that cannot be.
@@ -142,7 +142,7 @@ pub(crate) enum InterfaceIo {
 /// Whether workers with nothing to do go on polling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum BusyPoll {
+pub(crate) enum BusyPollOption {
     /// They never sleep: for cores that are theirs alone.
     Always,
     /// They sleep after a short spin.
@@ -190,13 +190,13 @@ pub(crate) struct ConfigFile {
     /// Whether workers are pinned to cores.
     pub(crate) pin: Option<bool>,
     /// When workers with nothing to do sleep.
-    pub(crate) busy_poll: Option<BusyPoll>,
+    pub(crate) busy_poll: Option<BusyPollOption>,
     /// Whether frames cross TAP devices without offloads of the kernel.
     pub(crate) plain_taps: Option<bool>,
     /// How frames cross TAP devices.
-    pub(crate) tap_io: Option<TapIo>,
+    pub(crate) tap_io: Option<TapIoOption>,
     /// How frames cross interfaces that exist.
-    pub(crate) interface_io: Option<InterfaceIo>,
+    pub(crate) interface_io: Option<InterfaceIoOption>,
     /// Whether TCP segments are put together for ports that take many at once.
     pub(crate) coalescing: Option<bool>,
     /// Workers that receive for each TAP device.
@@ -283,7 +283,7 @@ pub(crate) fn forwarding_arguments(paths: &Paths, given: &VswitchArguments, conf
     list
 }
 
-pub(crate) fn control_arguments(paths: &Paths, given: &Arguments) -> Vec<OsString> {
+pub(crate) fn control_arguments(paths: &Paths, given: &UpArguments) -> Vec<OsString> {
     let mut list = plane_arguments(paths, "control");
     list.extend(given.endpoint.arguments());
     if let Some(config) = given.config.as_deref() {
@@ -304,8 +304,8 @@ mod tests {
         let config: ConfigFile = toml::from_str("rx_queues = 2\nrx_queues_max = 4").expect("so are the new ones");
         assert_eq!((config.rx_queues, config.rx_queues_max), (Some(2), Some(4)));
         for line in ["sluice vswitch --lanes 2 --lanes-max 4", "sluice vswitch --rx-queues 2 --rx-queues-max 4"] {
-            let arguments = crate::cli::Arguments::try_parse_from(line.split(' ')).expect("the command is taken");
-            let crate::cli::Command::Vswitch(vswitch) = arguments.command else { panic!("another command") };
+            let arguments = crate::cli::CliArguments::try_parse_from(line.split(' ')).expect("the command is taken");
+            let crate::cli::CliCommand::Vswitch(vswitch) = arguments.command else { panic!("another command") };
             assert_eq!((vswitch.plane.rx_queues, vswitch.plane.rx_queues_max), (Some(2), Some(4)), "{line}");
         }
     }

@@ -1,14 +1,14 @@
 //! `sluice workers`: the threads that forward, and how many there are.
 
 use super::output::{columns, duration, port_down};
-use super::{CliError, Session};
+use super::{CliError, CliSession};
 use clap::{Args, Subcommand};
 use control::socket::query::{Answer, Nothing, Query, WorkersSet};
 use vswitch_core::config::protocol::{Regrouped, Status, WorkerStatus};
 
 /// What can be done with workers.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum WorkersVerb {
     /// All workers with what they hold, and how many of them receive for each port.
     Show,
     /// Have another number of them while traffic flows: `sluice workers set 2`.
@@ -17,12 +17,12 @@ pub(crate) enum Verb {
     /// them out. What was taken from a port arrives, and flows keep their order; frames wait in their devices for as long
     /// as the answer tells. Counts until the forwarding plane starts again: `workers` and `lanes` in the file
     /// that `sluice up --config` reads are for always.
-    Set(Set),
+    Set(WorkersSetOptions),
 }
 
 /// How many.
 #[derive(Debug, Args)]
-pub(crate) struct Set {
+pub(crate) struct WorkersSetOptions {
     /// Workers, each a thread with tables of its own.
     workers: usize,
     /// Workers that receive for each TAP device; as many as now if absent. No more than there are workers, nor than
@@ -31,9 +31,9 @@ pub(crate) struct Set {
     lanes: Option<usize>,
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(super) fn run(session: &CliSession, verb: WorkersVerb) -> Result<(), CliError> {
     match verb {
-        Verb::Show => {
+        WorkersVerb::Show => {
             let Answer::Status(status) = session.ask(Query::Status(Nothing {}))? else { return Ok(()) };
             let Some(forwarding) = status.forwarding else {
                 return Err(CliError::Usage(format!("the forwarding plane does not answer at {}", status.link.socket)));
@@ -44,7 +44,7 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             });
             session.output.show(&shown, |_| told(&forwarding));
         }
-        Verb::Set(Set { workers, lanes }) => {
+        WorkersVerb::Set(WorkersSetOptions { workers, lanes }) => {
             if let Answer::Regrouped(regrouped) = session.ask(Query::WorkersSet(WorkersSet { workers, lanes }))? {
                 session.output.show(&regrouped, regrouping);
             }

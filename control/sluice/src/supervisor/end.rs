@@ -1,6 +1,6 @@
 //! Ending a supervisor that runs elsewhere, and planes that one left.
 
-use super::lock::{self, Holder, holder};
+use super::lock::{self, LockHolder, holder};
 use super::plane::Plane;
 use super::state::SupervisorState;
 use crate::cli::CliError;
@@ -22,7 +22,7 @@ pub(crate) fn end_running(paths: &Paths) -> Result<(), CliError> {
         return Ok(());
     }
     let asked = Instant::now();
-    while let Holder::Up(process) = holder(&paths.supervisor_lock()) {
+    while let LockHolder::Up(process) = holder(&paths.supervisor_lock()) {
         let is_late = asked.elapsed() > PATIENCE;
         let pid = process.and_then(|process| Pid::from_raw(i32::try_from(process).ok()?)).filter(|_| !is_late);
         let Some(pid) = pid else {

@@ -36,7 +36,7 @@ pub(super) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
 
 /// Who holds the folder of the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Holder {
+pub(crate) enum LockHolder {
     /// Nobody.
     None,
     /// A `sluice up`; its process, as far as it is known.
@@ -44,11 +44,11 @@ pub(crate) enum Holder {
 }
 
 /// Who holds the folder at present.
-pub(crate) fn holder(path: &Path) -> Holder {
-    let Ok(mut file) = File::open(path) else { return Holder::None };
+pub(crate) fn holder(path: &Path) -> LockHolder {
+    let Ok(mut file) = File::open(path) else { return LockHolder::None };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Holder::None,
-        Err(_) => Holder::Up(owner(&mut file)),
+        Ok(()) => LockHolder::None,
+        Err(_) => LockHolder::Up(owner(&mut file)),
     }
 }
 

@@ -13,18 +13,18 @@ mod process;
 mod state;
 
 pub(super) use end::end_running;
-pub(super) use lock::{Holder, holder};
+pub(super) use lock::{LockHolder, holder};
 pub(super) use state::SupervisorState;
 
 use crate::cli::CliError;
 use crate::cli::paths::Paths;
-use crate::cli::up::{Arguments, ConfigFile, control_arguments, forwarding_arguments};
+use crate::cli::up::{ConfigFile, UpArguments, control_arguments, forwarding_arguments};
 use control::logging;
 use control::os::privileges::{self, Role};
 use control::socket::client::Client;
 use control::socket::query::{Answer, Nothing, Query};
 use control::state::switch_link::ask_status;
-use plane::{Plane, Step};
+use plane::{Plane, PlaneStep};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use state::PlaneState;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ const FORWARDING_TIME: Duration = Duration::from_secs(2);
 const NOT_READY_PERIOD: Duration = Duration::from_secs(30);
 
 /// Runs both planes until SIGTERM or SIGINT.
-pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> ExitCode {
+pub(crate) fn run(paths: &Paths, arguments: &UpArguments) -> ExitCode {
     match supervise(paths, arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -57,7 +57,7 @@ pub(crate) fn run(paths: &Paths, arguments: &Arguments) -> ExitCode {
 }
 
 /// Whether both planes ran when this was told to end.
-fn supervise(paths: &Paths, arguments: &Arguments) -> Result<bool, CliError> {
+fn supervise(paths: &Paths, arguments: &UpArguments) -> Result<bool, CliError> {
     // What whoever started this has open is no business of the planes.
     if let Err(error) = vswitch::os::sys::close_on_exec_from(3) {
         log::warn!("the planes inherit the open files of this process: {error}");
@@ -139,7 +139,7 @@ impl Supervisor {
     /// Starts what does not run and is due.
     fn look_after(&mut self) -> Result<(), CliError> {
         for plane in &mut self.planes {
-            if let Step::CannotStart(reason) = plane.keep_running()
+            if let PlaneStep::CannotStart(reason) = plane.keep_running()
                 && !self.is_settled
             {
                 return Err(CliError::Usage(format!("the {} cannot start: {reason}", plane.name())));

@@ -1,7 +1,7 @@
 //! One plane, kept running.
 
 use super::EXIT_CANNOT_START;
-use super::process::{Ended, Process, Program};
+use super::process::{Ended, PlaneProcess, Program};
 use super::state::PlaneState;
 use crate::cli::output;
 use crate::cli::paths::Paths;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const REASON_BYTES_MAX: u64 = 2048;
 
 /// What came of looking after a plane.
-pub(super) enum Step {
+pub(super) enum PlaneStep {
     /// It runs, or is tried again later.
     Kept,
     /// It says that it cannot start. It is tried again nevertheless, if anybody looks after it.
@@ -28,7 +28,7 @@ pub(super) struct Plane {
     arguments: Vec<OsString>,
     /// Where the process says why it cannot start.
     failure: PathBuf,
-    process: Option<Process>,
+    process: Option<PlaneProcess>,
     started: Instant,
     /// Not started again before then.
     not_before: Instant,
@@ -66,7 +66,7 @@ impl Plane {
     /// Looks for a process of this plane that an earlier supervisor left. It is kept if it `may_stay` and is what would be
     /// started now; else it is ended, so that none runs twice. Whether it is kept.
     pub(super) fn take_over(&mut self, socket: &Path, known: Option<u32>, may_stay: bool) -> bool {
-        let Some(left) = Process::left(socket, known, &self.arguments) else { return false };
+        let Some(left) = PlaneProcess::left(socket, known, &self.arguments) else { return false };
         let process = left.id();
         if may_stay && left.is_started_as(&self.arguments) {
             log::info!("the {} of an earlier `sluice up` still runs (process {process}): it stays", self.name());
@@ -80,8 +80,8 @@ impl Plane {
     }
 
     /// Starts the process if it does not run and is due.
-    pub(super) fn keep_running(&mut self) -> Step {
-        let mut step = Step::Kept;
+    pub(super) fn keep_running(&mut self) -> PlaneStep {
+        let mut step = PlaneStep::Kept;
         if let Some(process) = &mut self.process {
             let Some(ended) = process.ended() else {
                 if self.failures > 0 && self.started.elapsed() > Self::STEADY {
@@ -92,7 +92,7 @@ impl Plane {
             self.process = None;
             let reason = self.left_reason().unwrap_or_else(|| ended.to_string());
             if ended == Ended::Exited(i32::from(EXIT_CANNOT_START)) {
-                step = Step::CannotStart(reason.clone());
+                step = PlaneStep::CannotStart(reason.clone());
             }
             if self.started.elapsed() > Self::STEADY {
                 self.pause = Self::PAUSE_MIN;
@@ -139,7 +139,7 @@ impl Plane {
     }
 
     pub(super) fn state(&self) -> PlaneState {
-        let process_id = self.process.as_ref().map(Process::id);
+        let process_id = self.process.as_ref().map(PlaneProcess::id);
         PlaneState { process_id, failures: self.failures, reason: self.reason.clone() }
     }
 

@@ -36,11 +36,11 @@ impl Program {
         Ok(Self { path: if is_there { path } else { OWN_PROGRAM.into() }, name })
     }
 
-    pub(super) fn start(&self, arguments: &[OsString]) -> io::Result<Process> {
+    pub(super) fn start(&self, arguments: &[OsString]) -> io::Result<PlaneProcess> {
         let environment = ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         let mut command = Command::new(&self.path);
         command.arg0(&self.name).args(arguments).env_clear().envs(environment);
-        command.spawn().map(Process::Child)
+        command.spawn().map(PlaneProcess::Child)
     }
 }
 
@@ -74,7 +74,7 @@ impl From<ExitStatus> for Ended {
 }
 
 /// A process of a plane.
-pub(super) enum Process {
+pub(super) enum PlaneProcess {
     Child(Child),
     /// An earlier supervisor's child.
     Left {
@@ -83,7 +83,7 @@ pub(super) enum Process {
     },
 }
 
-impl Process {
+impl PlaneProcess {
     /// The process that an earlier supervisor started as `arguments` say, or nearly so: whoever listens at the plane's
     /// socket, or is `known` by its number, and says that it is that plane of the same folders.
     pub(super) fn left(socket: &Path, known: Option<u32>, arguments: &[OsString]) -> Option<Self> {

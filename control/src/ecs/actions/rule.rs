@@ -202,7 +202,7 @@ fn permissions(context: &Context<'_>, direction: Direction) -> Result<Vec<Parame
     }
 }
 
-/// A rule's words, judged as far as that takes no other object.
+/// A rule's words, evaluated as far as that takes no other object.
 fn read_rule(fields: &Parameters, direction: Direction) -> Result<RuleSpec, ApiError> {
     let (object, near) = sides(fields, direction);
     let mut spec = RuleSpec {

@@ -21,9 +21,9 @@ const WINDOW_S: u64 = 31 * 60;
 /// Characters of a nonce.
 const NONCE_CHARACTERS_MAX: usize = 256;
 
-/// A request as it is judged here: nothing of it is trusted.
+/// A request as it is evaluated here: nothing of it is trusted.
 #[derive(Clone, Copy, Debug)]
-pub struct Envelope<'a> {
+pub struct RequestEnvelope<'a> {
     /// The HTTP method.
     pub method: &'a str,
     /// The parameters of the query.
@@ -38,7 +38,7 @@ pub struct Envelope<'a> {
     pub body: &'a [u8],
 }
 
-impl<'a> Envelope<'a> {
+impl<'a> RequestEnvelope<'a> {
     /// The value of a header by its small name.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.get(name).map(String::as_str)
@@ -88,7 +88,7 @@ impl Authenticator {
     }
 
     /// Whether a request is admitted without a signature, if at all.
-    pub fn is_unsigned(&self, envelope: &Envelope<'_>) -> bool {
+    pub fn is_unsigned(&self, envelope: &RequestEnvelope<'_>) -> bool {
         let is_signed = envelope.header("authorization").is_some() || envelope.parameters.given("Signature").is_some();
         self.unsigned_account.is_some() && !is_signed
     }
@@ -97,7 +97,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// Whatever is wrong with the signature.
-    pub fn admit(&self, envelope: &Envelope<'_>, now_s: u64) -> Result<String, ApiError> {
+    pub fn admit(&self, envelope: &RequestEnvelope<'_>, now_s: u64) -> Result<String, ApiError> {
         match envelope.header("authorization") {
             Some(value) if value.starts_with(V3_ALGORITHM) => self.admit_v3(envelope, value, now_s),
             Some(_) => Err(INCOMPLETE_SIGNATURE.error("the Authorization header is no ACS3-HMAC-SHA256 signature")),
@@ -108,7 +108,7 @@ impl Authenticator {
         }
     }
 
-    fn admit_v1(&self, envelope: &Envelope<'_>, now_s: u64) -> Result<String, ApiError> {
+    fn admit_v1(&self, envelope: &RequestEnvelope<'_>, now_s: u64) -> Result<String, ApiError> {
         let parameters = envelope.parameters;
         let needed = |name: &str| parameters.text(name).ok_or_else(|| missing(name));
         let credentials = Credentials {
@@ -133,7 +133,7 @@ impl Authenticator {
         Ok(key.account.clone())
     }
 
-    fn admit_v3(&self, envelope: &Envelope<'_>, value: &str, now_s: u64) -> Result<String, ApiError> {
+    fn admit_v3(&self, envelope: &RequestEnvelope<'_>, value: &str, now_s: u64) -> Result<String, ApiError> {
         let authorization = Authorization::read(value).ok_or_else(|| {
             INCOMPLETE_SIGNATURE.error(
                 "the Authorization header needs Credential, SignedHeaders and Signature, and has to cover host and \
@@ -256,8 +256,14 @@ mod tests {
     fn admit(authenticator: &Authenticator, pairs: &[(String, String)], now_s: u64) -> Result<String, &'static str> {
         let parameters = Parameters::new(pairs.to_vec()).unwrap();
         let headers = BTreeMap::new();
-        let envelope =
-            Envelope { method: "POST", query: pairs, pairs, parameters: &parameters, headers: &headers, body: b"" };
+        let envelope = RequestEnvelope {
+            method: "POST",
+            query: pairs,
+            pairs,
+            parameters: &parameters,
+            headers: &headers,
+            body: b"",
+        };
         authenticator.admit(&envelope, now_s).map_err(|error| error.code)
     }
 

@@ -49,7 +49,7 @@ impl Call {
     }
 }
 
-/// A call and everything that it is judged by. An action gets it as a context, which has no other way to the state
+/// A call and everything that it is evaluated by. An action gets it as a context, which has no other way to the state
 /// than the scope.
 #[derive(Clone, Copy)]
 pub struct CallInput<'a> {

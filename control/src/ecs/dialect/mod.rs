@@ -14,7 +14,7 @@ pub(in crate::ecs) mod signature;
 pub(in crate::ecs) mod validate;
 
 pub use action::{Action, Product};
-pub use auth::{Authenticator, Envelope};
+pub use auth::{Authenticator, RequestEnvelope};
 pub use call::{Call, CallInput, Plan};
 pub use parameters::{PARAMETERS_MAX, Parameters, canonical, encode, read_pairs};
 pub use response::{Format, complete, failure, success};

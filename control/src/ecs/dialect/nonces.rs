@@ -33,19 +33,19 @@ pub(in crate::ecs) struct Nonces {
     minutes: BTreeMap<u64, Minute>,
     count: usize,
     folder: Option<PathBuf>,
-    clock: Clock,
+    clock: NonceClock,
     /// Nonces of earlier minutes may have been forgotten.
     forgotten: u64,
 }
 
 /// What of the time is sure, whatever the clock was set to in between.
 #[derive(Debug, Default)]
-struct Clock {
+struct NonceClock {
     /// The least that the clock was ahead of one that is never set, seconds.
     offset_s: Option<i64>,
 }
 
-impl Clock {
+impl NonceClock {
     /// A time that is over, if the clock says `now_s` and one that is never set says `steady_s`.
     fn over_s(&mut self, now_s: u64, steady_s: u64) -> u64 {
         let offset_s = now_s as i64 - steady_s as i64;

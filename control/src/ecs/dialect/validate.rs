@@ -167,7 +167,7 @@ fn check_scalar(fact: &ParameterSchema, parameters: &Parameters) -> Result<(), A
             }
         }
         "Double" => text.parse::<f64>().map(drop).map_err(|_| not_valid(&fact.name)),
-        // What a rule says is judged with the rule, in its order. Where rules are listed, no NicType means anything.
+        // What a rule says is evaluated with the rule, in its order. Where rules are listed, no NicType means anything.
         _ if ["IpProtocol", "NicType", "Policy", "ResourceType"].contains(&fact.name.as_str()) => Ok(()),
         _ => match fact.values.is_empty() || published_value(fact, text).is_some() {
             true => Ok(()),

@@ -15,7 +15,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use vswitch_core::config::desired::{self, Port, Timeouts, Tracking};
+use vswitch_core::config::desired::{self, DesiredPort, Timeouts, Tracking};
 use vswitch_core::config::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId, quoted};
 use vswitch_core::config::limits::{MTU_BYTES_MAX, MTU_BYTES_MIN};
 
@@ -55,7 +55,7 @@ pub struct Eni {
     /// What it is for.
     pub description: String,
     /// Where its frames come from and go to.
-    pub port: Option<Port>,
+    pub port: Option<DesiredPort>,
     /// Whether it goes with the instance it is attached to.
     #[serde(default = "released")]
     pub delete_on_release: bool,
@@ -116,7 +116,7 @@ impl Model {
             groups,
             source_dest_check: create.source_dest_check.unwrap_or(true),
             timeouts: timeouts(Timeouts::default(), create.timeouts.as_ref())?,
-            sessions_max: sessions_max(create.sessions_max)?.unwrap_or(desired::Eni::default_sessions_max()),
+            sessions_max: sessions_max(create.sessions_max)?.unwrap_or(desired::DesiredEni::default_sessions_max()),
             tracking: create.tracking.clone().unwrap_or_default().over(Tracking::default()),
             instance: create.instance.clone().filter(|instance| !instance.is_empty()),
             name: name(create.name.as_deref(), ENI_NAME_MALFORMED)?,
@@ -205,7 +205,7 @@ impl Model {
     }
 
     fn choose_mac(&self, wanted: Option<&str>, vpc: &VpcId, environment: &Environment) -> Result<MacAddress, ApiError> {
-        let gateway = desired::Vpc::default_gateway_mac();
+        let gateway = desired::DesiredVpc::default_gateway_mac();
         let Some(text) = wanted else {
             loop {
                 let mac = environment.new_mac();
@@ -227,10 +227,10 @@ impl Model {
     }
 
     /// Refuses a port that cannot be or that another ENI has.
-    pub(super) fn check_port(&self, id: &EniId, port: &Port) -> Result<(), ApiError> {
+    pub(super) fn check_port(&self, id: &EniId, port: &DesiredPort) -> Result<(), ApiError> {
         let Some((device, namespace)) = port.device() else { return Ok(()) };
         check_device(port, device, namespace)?;
-        let same = |other: &Port| other.device() == Some((device, namespace));
+        let same = |other: &DesiredPort| other.device() == Some((device, namespace));
         let holder = self.enis.iter().find(|(other, eni)| *other != id && eni.port.as_ref().is_some_and(same));
         if let Some((holder, _)) = holder {
             let message = format!("device {device} belongs to {holder}: choose another name, or detach that one");
@@ -240,7 +240,7 @@ impl Model {
     }
 }
 
-fn check_device(port: &Port, device: &str, namespace: Option<&str>) -> Result<(), ApiError> {
+fn check_device(port: &DesiredPort, device: &str, namespace: Option<&str>) -> Result<(), ApiError> {
     let refuse = |field: &str, message: String| Err(INVALID_PARAMETER.error(message).field(format!("port.{field}")));
     let is_name = |text: &str, most: usize| {
         let letters = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/%:".contains(&byte));
@@ -255,7 +255,7 @@ fn check_device(port: &Port, device: &str, namespace: Option<&str>) -> Result<()
     if let Some(name) = namespace.filter(|name| !is_name(name, 64)) {
         return refuse("namespace", format!("{name} is no name of a namespace", name = quoted(name)));
     }
-    if matches!(port, Port::Tap(tap) if tap.create_namespace && tap.namespace.is_none()) {
+    if matches!(port, DesiredPort::Tap(tap) if tap.create_namespace && tap.namespace.is_none()) {
         return refuse("create_namespace", "which namespace? give its name as namespace".into());
     }
     let mtu_bytes = port.mtu_bytes();

@@ -19,7 +19,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use text::Side;
+use text::RuleEndNames;
 pub(super) use text::port_range;
 pub(crate) use text::{RuleWords, protocol_text, same_rule};
 use vswitch_core::config::desired::{Direction, GroupKind, Policy, PortRange, Ports, Protocol, Remote};
@@ -29,7 +29,7 @@ use vswitch_core::config::ids::{GroupId, PortListId, PrefixListId, RuleId};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// The direction it judges.
+    /// The direction it evaluates.
     pub direction: Direction,
     /// What it does.
     pub policy: Policy,
@@ -156,7 +156,7 @@ impl Model {
         for (place, spec) in revoke.rules.iter().enumerate() {
             let within = format!("rules[{place}]");
             let Some(direction) = revoke.direction else {
-                let message = "say which direction the rules judge: ingress or egress";
+                let message = "say which direction the rules are for: ingress or egress";
                 return Err(MISSING_PARAMETER.error(message).field("direction"));
             };
             let wanted = text::read(spec, direction, 0).map_err(|error| error.within(&within))?;
@@ -416,8 +416,8 @@ fn changed(old: &Rule, change: &RuleChange) -> Result<Rule, ApiError> {
     }
     new.ports = changed_ports(old, change, new.protocol)?;
     change_remote(&mut new, old, change)?;
-    let side = Side::local(old.direction);
-    if let Some(local) = text::side(change.local_cidr.as_ref(), change.ipv6_local_cidr.as_ref(), &side)? {
+    let side = RuleEndNames::local(old.direction);
+    if let Some(local) = text::end_prefix(change.local_cidr.as_ref(), change.ipv6_local_cidr.as_ref(), &side)? {
         new.local = Some(local);
         new.local_text = text::entered(local, change.local_cidr.as_ref());
     }

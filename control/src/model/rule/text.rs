@@ -16,7 +16,7 @@ use vswitch_core::config::ids::quoted;
 /// How "all" is written where ports are not looked at.
 pub(in crate::model) const ANY_PORTS: &str = "-1/-1";
 
-/// A rule's protocol and policy, which are judged before all else.
+/// A rule's protocol and policy, which are evaluated before all else.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RuleWords {
     protocol: Protocol,
@@ -38,13 +38,15 @@ impl RuleWords {
         self.protocol.has_ports()
     }
 
-    /// Judges the rest of a rule, as the cloud takes it: IPv4 and IPv6 prefixes have fields of their own.
+    /// Evaluates the rest of a rule, as the cloud takes it: IPv4 and IPv6 prefixes have fields of their own.
     ///
     /// # Errors
     /// The first thing wrong.
     pub(crate) fn check(self, spec: &RuleSpec, direction: Direction) -> Result<(), ApiError> {
         priority(spec.priority.unwrap_or(1))?;
-        for (cidr, side) in [(&spec.cidr, Side::remote(direction)), (&spec.local_cidr, Side::local(direction))] {
+        for (cidr, side) in
+            [(&spec.cidr, RuleEndNames::remote(direction)), (&spec.local_cidr, RuleEndNames::local(direction))]
+        {
             if cidr.as_deref().is_some_and(|text| text.contains(':')) {
                 let message =
                     format!("{} is IPv6, which has a field of its own", quoted(cidr.as_deref().unwrap_or("")));
@@ -65,7 +67,7 @@ pub(in crate::model) fn read(spec: &RuleSpec, direction: Direction, created_s: u
     let RuleWords { protocol, policy } = RuleWords::read(spec)?;
     let priority = priority(spec.priority.unwrap_or(1))?;
     let (remote, remote_text) = remote(spec, direction)?;
-    let local = side(spec.local_cidr.as_ref(), spec.ipv6_local_cidr.as_ref(), &Side::local(direction))?;
+    let local = end_prefix(spec.local_cidr.as_ref(), spec.ipv6_local_cidr.as_ref(), &RuleEndNames::local(direction))?;
     let mut rule = Rule {
         direction,
         policy,
@@ -100,7 +102,7 @@ pub(in crate::model) fn check_families(rule: &Rule) -> Result<(), ApiError> {
         }
         if is_ipv6(remote) != is_ipv6(local) {
             let message = format!("the far side {remote} and the near side {local} are of different families");
-            return Err(Side::remote(rule.direction).families.error(message).field("local_cidr"));
+            return Err(RuleEndNames::remote(rule.direction).families.error(message).field("local_cidr"));
         }
     }
     for (prefix, field) in [(remote, "cidr"), (rule.local, "local_cidr")] {
@@ -234,7 +236,7 @@ pub(in crate::model) fn ports(spec: &RuleSpec, protocol: Protocol) -> Result<Por
 }
 
 /// The names and refusals of one side of a rule, which the cloud calls source or destination.
-pub(in crate::model) struct Side {
+pub(in crate::model) struct RuleEndNames {
     missing: ErrorKind,
     cidr: ErrorKind,
     ipv6_cidr: ErrorKind,
@@ -243,7 +245,7 @@ pub(in crate::model) struct Side {
     ipv6_field: &'static str,
 }
 
-impl Side {
+impl RuleEndNames {
     const SOURCE: Self = Self {
         missing: RULE_SOURCE_MISSING,
         cidr: RULE_SOURCE_CIDR,
@@ -273,10 +275,10 @@ impl Side {
 }
 
 /// The prefix of one side, host bits masked, if one is given.
-pub(in crate::model) fn side(
+pub(in crate::model) fn end_prefix(
     cidr: Option<&String>,
     ipv6: Option<&String>,
-    side: &Side,
+    side: &RuleEndNames,
 ) -> Result<Option<IpNet>, ApiError> {
     let cidr = cidr.filter(|text| !text.is_empty());
     let ipv6 = ipv6.filter(|text| !text.is_empty());
@@ -300,8 +302,8 @@ pub(in crate::model) fn side(
 
 /// The object of a rule, and what is reported of a prefix: IPv4 as entered, IPv6 normalised.
 pub(in crate::model) fn remote(spec: &RuleSpec, direction: Direction) -> Result<(Remote, String), ApiError> {
-    let names = Side::remote(direction);
-    if let Some(prefix) = side(spec.cidr.as_ref(), spec.ipv6_cidr.as_ref(), &names)? {
+    let names = RuleEndNames::remote(direction);
+    if let Some(prefix) = end_prefix(spec.cidr.as_ref(), spec.ipv6_cidr.as_ref(), &names)? {
         return Ok((Remote::Prefix(prefix), entered(prefix, spec.cidr.as_ref())));
     }
     if let Some(group) = given(&spec.group) {

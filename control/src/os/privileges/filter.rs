@@ -301,7 +301,7 @@ const FAMILIES: &[i32] = &[AF_UNIX, AF_INET, AF_INET6, AF_NETLINK];
 /// Families of sockets that the forwarding plane makes.
 const FAMILIES_FORWARDING: &[i32] = &[AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_XDP];
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+type SyscallRules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Filters the system calls of this process, of all its threads, and of every program that it starts, for ever.
 ///
@@ -314,16 +314,20 @@ pub fn install(role: Role) -> Result<(), seccompiler::Error> {
     seccompiler::apply_filter_all_threads(&allowed)
 }
 
-fn program(rules: Rules, others: SeccompAction, listed: SeccompAction) -> Result<BpfProgram, seccompiler::Error> {
+fn program(
+    rules: SyscallRules,
+    others: SeccompAction,
+    listed: SeccompAction,
+) -> Result<BpfProgram, seccompiler::Error> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     Ok(SeccompFilter::new(rules, others, listed, architecture)?.try_into()?)
 }
 
-fn listed<'a>(lists: impl IntoIterator<Item = &'a [c_long]>) -> Rules {
+fn listed<'a>(lists: impl IntoIterator<Item = &'a [c_long]>) -> SyscallRules {
     lists.into_iter().flatten().map(|call| (*call, Vec::new())).collect()
 }
 
-fn allowed(role: Role) -> Rules {
+fn allowed(role: Role) -> SyscallRules {
     let own: &[&[c_long]] = match role {
         // A filter counts for the programs that a process starts, too.
         Role::Supervisor => &[PROGRAMS, PROGRAMS_OLD, FORWARDING],
@@ -333,7 +337,7 @@ fn allowed(role: Role) -> Rules {
     listed([ALLOWED, ALLOWED_OLD].into_iter().chain(own.iter().copied()))
 }
 
-fn forbidden(role: Role) -> Result<Rules, seccompiler::Error> {
+fn forbidden(role: Role) -> Result<SyscallRules, seccompiler::Error> {
     let own: &[&[c_long]] = match role {
         Role::Supervisor => &[],
         Role::Forwarding => &[PROGRAMS, PROGRAMS_OLD],

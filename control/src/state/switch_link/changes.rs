@@ -5,15 +5,15 @@
 //! begin above what the forwarding plane reports, so either side may restart. A lost message costs a reconnection,
 //! nothing more.
 
-use super::connection::{Connection, Failure};
-use super::{Change, Outcome, Report, SharedView, set};
+use super::connection::{Failure, SwitchConnection};
+use super::{LinkChange, LinkOutcome, LinkReport, SharedView, set};
 use crate::socket::view::LinkView;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use vswitch_core::config::desired::Desired;
-use vswitch_core::config::protocol::{Delta, ReplyBody, RequestBody};
+use vswitch_core::config::protocol::{Delta, RequestBody, SwitchReplyBody};
 
 /// How often a quiet connection is looked at.
 const WATCH_PERIOD: Duration = Duration::from_millis(100);
@@ -30,7 +30,7 @@ pub(super) struct ChangeThread {
     target: Desired,
     /// What leads from what was acknowledged last, if anything was, to the target.
     pending: Delta,
-    connection: Option<Connection>,
+    connection: Option<SwitchConnection>,
     /// The generation that the forwarding plane acknowledged last on this connection.
     running: Option<u64>,
     /// The highest generation either side has named.
@@ -75,7 +75,7 @@ impl ChangeThread {
         Arc::clone(&self.view)
     }
 
-    pub(super) fn run(mut self, inbox: &Receiver<Change>, report: impl Fn(Report)) {
+    pub(super) fn run(mut self, inbox: &Receiver<LinkChange>, report: impl Fn(LinkReport)) {
         loop {
             let pause = match self.in_sync() {
                 true => WATCH_PERIOD,
@@ -100,9 +100,9 @@ impl ChangeThread {
         }
     }
 
-    fn perform(&mut self, Change { ticket, delta, asked }: Change) -> Report {
+    fn perform(&mut self, LinkChange { ticket, delta, asked }: LinkChange) -> LinkReport {
         if delta.is_empty() && self.still_in_sync() {
-            return Report::Apply { ticket, outcome: Outcome::InForce };
+            return LinkReport::Apply { ticket, outcome: LinkOutcome::InForce };
         }
         let pending = self.pending.clone();
         if self.running.is_some() {
@@ -110,14 +110,14 @@ impl ChangeThread {
         }
         let undo = delta.apply(&mut self.target);
         let outcome = match self.is_silent {
-            true => Outcome::Pending(Failure::silence(self.timeout).text),
+            true => LinkOutcome::Pending(Failure::silence(self.timeout).text),
             false => self.converge((asked + self.timeout).max(Instant::now() + GRACE)),
         };
-        if matches!(outcome, Outcome::Refused(_)) {
+        if matches!(outcome, LinkOutcome::Refused(_)) {
             undo.apply(&mut self.target);
             self.pending = pending;
         }
-        Report::Apply { ticket, outcome }
+        LinkReport::Apply { ticket, outcome }
     }
 
     fn in_sync(&self) -> bool {
@@ -126,7 +126,7 @@ impl ChangeThread {
 
     /// Notices a connection that ended: whoever acknowledged the state on it may be gone.
     fn still_in_sync(&mut self) -> bool {
-        if self.connection.as_ref().is_some_and(Connection::has_ended) {
+        if self.connection.as_ref().is_some_and(SwitchConnection::has_ended) {
             self.disconnect("the forwarding plane closed the connection".into());
             (self.retry_at, self.back_off) = (Instant::now(), BACK_OFF.0);
         }
@@ -142,40 +142,42 @@ impl ChangeThread {
     }
 
     /// Makes the target run.
-    fn converge(&mut self, deadline: Instant) -> Outcome {
+    fn converge(&mut self, deadline: Instant) -> LinkOutcome {
         let outcome = match self.try_converge(deadline) {
             Ok(outcome) => outcome,
             Err(Failure { text, is_silent }) => {
                 self.is_silent = is_silent;
                 self.disconnect(text.clone());
-                Outcome::Pending(text)
+                LinkOutcome::Pending(text)
             }
         };
         match &outcome {
-            Outcome::Applied(_) | Outcome::InForce => {
+            LinkOutcome::Applied(_) | LinkOutcome::InForce => {
                 self.reason = None;
                 self.is_silent = false;
                 self.back_off = BACK_OFF.0;
             }
-            Outcome::Refused(refusals) => {
+            LinkOutcome::Refused(refusals) => {
                 self.is_silent = false;
                 self.back_off(format!(
                     "the forwarding plane refused: {}",
                     crate::socket::protocol::refusals_text(refusals)
                 ));
             }
-            Outcome::Pending(reason) => self.back_off(reason.clone()),
+            LinkOutcome::Pending(reason) => self.back_off(reason.clone()),
         }
         outcome
     }
 
-    fn try_converge(&mut self, deadline: Instant) -> Result<Outcome, Failure> {
+    fn try_converge(&mut self, deadline: Instant) -> Result<LinkOutcome, Failure> {
         self.connect(deadline)?;
         if let Some(base) = self.running {
             let delta = self.pending.clone();
             let body = RequestBody::Apply { base, generation: self.generation + 1, delta };
             match self.submit(body, deadline)? {
-                Outcome::Refused(refusals) if refusals.iter().any(|refusal| refusal.code == "generation-mismatch") => {
+                LinkOutcome::Refused(refusals)
+                    if refusals.iter().any(|refusal| refusal.code == "generation-mismatch") =>
+                {
                     self.running = None;
                     self.learn_generation(deadline)?;
                 }
@@ -186,21 +188,21 @@ impl ChangeThread {
         self.submit(body, deadline)
     }
 
-    fn submit(&mut self, body: RequestBody, deadline: Instant) -> Result<Outcome, Failure> {
+    fn submit(&mut self, body: RequestBody, deadline: Instant) -> Result<LinkOutcome, Failure> {
         self.generation += 1;
         match self.exchange(body, deadline)? {
-            ReplyBody::Applied(applied) => {
+            SwitchReplyBody::Applied(applied) => {
                 self.generation = self.generation.max(applied.generation);
                 self.running = Some(applied.generation);
                 self.pending = Delta::default();
-                Ok(Outcome::Applied(applied))
+                Ok(LinkOutcome::Applied(applied))
             }
-            ReplyBody::Refused { refusals } => {
+            SwitchReplyBody::Refused { refusals } => {
                 if refusals.iter().any(|refusal| refusal.code == "timeout") {
                     // Either state may be in force: only the whole one makes sure.
                     self.running = None;
                 }
-                Ok(Outcome::Refused(refusals))
+                Ok(LinkOutcome::Refused(refusals))
             }
             _ => Err("the forwarding plane answered something else than was asked".to_owned().into()),
         }
@@ -210,20 +212,20 @@ impl ChangeThread {
         if self.connection.is_some() {
             return Ok(());
         }
-        self.connection = Some(Connection::open(&self.socket, self.timeout, deadline)?);
+        self.connection = Some(SwitchConnection::open(&self.socket, self.timeout, deadline)?);
         self.running = None;
         self.learn_generation(deadline)
     }
 
     fn learn_generation(&mut self, deadline: Instant) -> Result<(), Failure> {
         match self.exchange(RequestBody::Status, deadline)? {
-            ReplyBody::Status(status) => self.generation = self.generation.max(status.generation),
+            SwitchReplyBody::Status(status) => self.generation = self.generation.max(status.generation),
             _ => return Err("the forwarding plane did not tell its generation".to_owned().into()),
         }
         Ok(())
     }
 
-    fn exchange(&mut self, body: RequestBody, deadline: Instant) -> Result<ReplyBody, Failure> {
+    fn exchange(&mut self, body: RequestBody, deadline: Instant) -> Result<SwitchReplyBody, Failure> {
         let connection = self.connection.as_mut();
         connection.ok_or_else(|| "the forwarding plane is not connected".to_owned())?.ask(body, deadline)
     }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use vswitch_core::config::limits::MESSAGE_BYTES_MAX;
-use vswitch_core::config::protocol::{self, Reply, ReplyBody, Request, RequestBody};
+use vswitch_core::config::protocol::{self, RequestBody, SwitchReply, SwitchReplyBody, SwitchRequest};
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -33,13 +33,13 @@ impl From<String> for Failure {
 }
 
 /// A connection on which one request follows another.
-pub(super) struct Connection {
+pub(super) struct SwitchConnection {
     stream: BufReader<UnixStream>,
     last_id: u64,
     timeout: Duration,
 }
 
-impl Connection {
+impl SwitchConnection {
     /// Connects. `timeout` is what people are told where an answer does not come in time.
     pub(super) fn open(socket: &Path, timeout: Duration, deadline: Instant) -> Result<Self, Failure> {
         let patience = deadline.saturating_duration_since(Instant::now());
@@ -51,7 +51,7 @@ impl Connection {
     }
 
     /// Asks. After an error the connection is of no more use.
-    pub(super) fn ask(&mut self, body: RequestBody, deadline: Instant) -> Result<ReplyBody, Failure> {
+    pub(super) fn ask(&mut self, body: RequestBody, deadline: Instant) -> Result<SwitchReplyBody, Failure> {
         self.exchange(body, deadline).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::silence(self.timeout),
             _ => format!("the connection to the forwarding plane broke: {error}").into(),
@@ -65,15 +65,15 @@ impl Connection {
         rustix::net::recv(self.stream.get_ref(), &mut byte, flags) != Err(rustix::io::Errno::AGAIN)
     }
 
-    fn exchange(&mut self, body: RequestBody, deadline: Instant) -> io::Result<ReplyBody> {
+    fn exchange(&mut self, body: RequestBody, deadline: Instant) -> io::Result<SwitchReplyBody> {
         self.last_id += 1;
-        let request = Request { version: protocol::VERSION, id: self.last_id, body };
+        let request = SwitchRequest { version: protocol::VERSION, id: self.last_id, body };
         self.write(&protocol::write(&request), deadline)?;
         let line = self.read_line(deadline)?;
-        let reply: Reply = protocol::read(&line).map_err(|refusal| {
+        let reply: SwitchReply = protocol::read(&line).map_err(|refusal| {
             io::Error::new(io::ErrorKind::InvalidData, format!("its answer cannot be read: {}", refusal.message))
         })?;
-        let is_refusal = matches!(reply.body, ReplyBody::Refused { .. });
+        let is_refusal = matches!(reply.body, SwitchReplyBody::Refused { .. });
         if reply.id != self.last_id && !(is_refusal && reply.id == 0) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it answered another request"));
         }

@@ -10,7 +10,7 @@ mod questions;
 
 use crate::socket::view::LinkView;
 use changes::ChangeThread;
-use connection::Connection;
+use connection::SwitchConnection;
 use questions::QuestionThread;
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use vswitch_core::config::desired::Desired;
-use vswitch_core::config::protocol::{Applied, Delta, ReplyBody, RequestBody, Status};
+use vswitch_core::config::protocol::{Applied, Delta, RequestBody, Status, SwitchReplyBody};
 use vswitch_core::config::refusal::Refusal;
 
 /// Questions that may wait for the link.
@@ -29,7 +29,7 @@ const CHANGES_MAX: usize = 16;
 
 /// A change for the link to make true, and with it all that was not acknowledged before.
 #[derive(Debug)]
-pub struct Change {
+pub struct LinkChange {
     /// Repeated in the report.
     pub ticket: u64,
     /// What changes in the state that should run; empty to bring about only what was not acknowledged.
@@ -51,20 +51,20 @@ pub struct Question {
 
 /// What became of a change or a question.
 #[derive(Debug)]
-pub enum Report {
-    /// Of a [`Change`].
+pub enum LinkReport {
+    /// Of a [`LinkChange`].
     Apply {
         /// The change's.
         ticket: u64,
         /// What became of the state.
-        outcome: Outcome,
+        outcome: LinkOutcome,
     },
     /// Of a [`Question`] to the forwarding plane.
     Ask {
         /// The question's.
         ticket: u64,
         /// The answer, or why there is none.
-        answer: Result<ReplyBody, String>,
+        answer: Result<SwitchReplyBody, String>,
     },
     /// Of a [`Question`] how the link is doing.
     Status {
@@ -79,7 +79,7 @@ pub enum Report {
 
 /// What became of a state.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum LinkOutcome {
     /// Every worker runs it.
     Applied(Applied),
     /// It was empty, and every worker runs all that was told before.
@@ -98,7 +98,7 @@ pub struct LinkBusy;
 /// The near end of the link.
 #[derive(Debug)]
 pub struct SwitchLink {
-    changes: SyncSender<Change>,
+    changes: SyncSender<LinkChange>,
     questions: SyncSender<Question>,
     view: SharedView,
 }
@@ -115,7 +115,7 @@ impl SwitchLink {
         socket: &Path,
         timeout: Duration,
         desired: Desired,
-        report: impl Fn(Report) + Clone + Send + 'static,
+        report: impl Fn(LinkReport) + Clone + Send + 'static,
     ) -> io::Result<Self> {
         let (changes, change_inbox) = sync_channel(CHANGES_MAX);
         let (questions, question_inbox) = sync_channel(QUESTIONS_MAX);
@@ -139,7 +139,7 @@ impl SwitchLink {
     ///
     /// # Errors
     /// Where too many wait or the link has ended.
-    pub fn change(&self, change: Change) -> Result<(), LinkBusy> {
+    pub fn change(&self, change: LinkChange) -> Result<(), LinkBusy> {
         self.changes.try_send(change).map_err(|_| LinkBusy)
     }
 
@@ -156,9 +156,10 @@ impl SwitchLink {
 ///
 /// # Errors
 /// Why there is no answer within `timeout`.
-pub fn ask(socket: &Path, body: RequestBody, timeout: Duration) -> Result<ReplyBody, String> {
+pub fn ask(socket: &Path, body: RequestBody, timeout: Duration) -> Result<SwitchReplyBody, String> {
     let deadline = Instant::now() + timeout;
-    let asked = Connection::open(socket, timeout, deadline).and_then(|mut connection| connection.ask(body, deadline));
+    let asked =
+        SwitchConnection::open(socket, timeout, deadline).and_then(|mut connection| connection.ask(body, deadline));
     asked.map_err(|failure| failure.text)
 }
 
@@ -168,7 +169,7 @@ pub fn ask(socket: &Path, body: RequestBody, timeout: Duration) -> Result<ReplyB
 /// Why there is no answer within `timeout`.
 pub fn ask_status(socket: &Path, timeout: Duration) -> Result<Status, String> {
     match ask(socket, RequestBody::Status, timeout)? {
-        ReplyBody::Status(status) => Ok(status),
+        SwitchReplyBody::Status(status) => Ok(status),
         _ => Err("the forwarding plane answered something else than was asked".into()),
     }
 }

@@ -1,18 +1,18 @@
 //! Questions to the forwarding plane, one after another, each within its time.
 
-use super::connection::{Connection, Failure};
-use super::{Question, Report, SharedView, get};
+use super::connection::{Failure, SwitchConnection};
+use super::{LinkReport, Question, SharedView, get};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-use vswitch_core::config::protocol::{ReplyBody, RequestBody};
+use vswitch_core::config::protocol::{RequestBody, SwitchReplyBody};
 
 /// The thread's side.
 pub(super) struct QuestionThread {
     socket: PathBuf,
     timeout: Duration,
     view: SharedView,
-    connection: Option<Connection>,
+    connection: Option<SwitchConnection>,
 }
 
 impl QuestionThread {
@@ -20,23 +20,25 @@ impl QuestionThread {
         Self { socket: socket.into(), timeout, view, connection: None }
     }
 
-    pub(super) fn run(mut self, inbox: &Receiver<Question>, report: impl Fn(Report)) {
+    pub(super) fn run(mut self, inbox: &Receiver<Question>, report: impl Fn(LinkReport)) {
         while let Ok(Question { ticket, body, asked }) = inbox.recv() {
             let deadline = asked + self.timeout;
             report(match body {
-                Some(body) => Report::Ask { ticket, answer: self.ask(body, deadline).map_err(|failure| failure.text) },
+                Some(body) => {
+                    LinkReport::Ask { ticket, answer: self.ask(body, deadline).map_err(|failure| failure.text) }
+                }
                 None => {
                     let forwarding = match self.ask(RequestBody::Status, deadline) {
-                        Ok(ReplyBody::Status(status)) => Some(status),
+                        Ok(SwitchReplyBody::Status(status)) => Some(status),
                         _ => None,
                     };
-                    Report::Status { ticket, link: get(&self.view), forwarding }
+                    LinkReport::Status { ticket, link: get(&self.view), forwarding }
                 }
             });
         }
     }
 
-    fn ask(&mut self, body: RequestBody, deadline: Instant) -> Result<ReplyBody, Failure> {
+    fn ask(&mut self, body: RequestBody, deadline: Instant) -> Result<SwitchReplyBody, Failure> {
         if Instant::now() >= deadline {
             // It waited behind others that were not answered. Whoever asked it must not wait any longer.
             return Err(Failure::silence(self.timeout));
@@ -45,7 +47,7 @@ impl QuestionThread {
         let kept = self.connection.take().filter(|connection| !connection.has_ended());
         let mut connection = match kept {
             Some(connection) => connection,
-            None => Connection::open(&self.socket, self.timeout, deadline)?,
+            None => SwitchConnection::open(&self.socket, self.timeout, deadline)?,
         };
         let answer = connection.ask(body, deadline)?;
         self.connection = Some(connection);

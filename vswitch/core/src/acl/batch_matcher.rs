@@ -1,5 +1,5 @@
-//! The rows of a filter in one direction, for packets that are judged step by step together: what one step asks the memory
-//! for, the next finds there. What is decided is what [`Acl::decide`](crate::acl::Acl::judge) says.
+//! The rows of a filter in one direction, for packets that are evaluated step by step together: what one step asks the memory
+//! for, the next finds there. What is decided is what [`Acl::decide`](crate::acl::Acl::decide) says.
 
 use crate::acl::bit_matrix::{BitMatrix, NARROW, WIDE, first_in_piece};
 use crate::acl::peer_rows::NOT_MADE;
@@ -32,7 +32,7 @@ pub(crate) struct BatchRows<'a, const WORDS: usize> {
 
 impl<'a, const WORDS: usize> BatchRows<'a, WORDS> {
     pub(super) fn new(rules: &'a RuleSet, (of_classes, peers): (&'a [u32], &'a BitMatrix), default: Decision) -> Self {
-        let (ports, services) = rules.services.side();
+        let (ports, services) = rules.services.rows();
         let ((peers, _), (services, pieces)) = (peers.pieces(), services.pieces());
         Self { of_classes, peers, ports, services, pieces, rules, default }
     }

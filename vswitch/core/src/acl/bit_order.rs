@@ -1,7 +1,7 @@
 //! Which bit of the rows each rule has: bits ascend as rules decide, and some between them are free for rules to come.
 
 use crate::acl::bit_matrix::{first_clear, has_bit, put_bit, words_of};
-use crate::config::desired::{Policy, Rule};
+use crate::config::desired::{DesiredRule, Policy};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -14,7 +14,7 @@ const RULES_PER_FREE_BIT: usize = 8;
 pub(super) struct Rank(u16);
 
 impl Rank {
-    pub(super) fn of(rule: &Rule) -> Self {
+    pub(super) fn of(rule: &DesiredRule) -> Self {
         Self(u16::from(rule.priority) << 1 | u16::from(rule.policy == Policy::Accept))
     }
 }

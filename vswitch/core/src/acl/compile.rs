@@ -8,7 +8,9 @@ use crate::acl::rule_set::{AclRule, RuleCheck, RuleSet};
 use crate::acl::rules_by_set::RulesBySet;
 use crate::acl::service_rows::{Numbered, PortCheck, ServiceRows};
 use crate::acl::{AclGroup, RowLimits, Rules};
-use crate::config::desired::{Direction, GroupKind, Policy, PortList, PortRange, Ports, Remote, Rule, SecurityGroup};
+use crate::config::desired::{
+    DesiredPortList, DesiredRule, Direction, GroupKind, Policy, PortRange, Ports, Remote, SecurityGroup,
+};
 use crate::config::ids::{GroupId, PortListId};
 use crate::tables::address_class::SetId;
 use alloc::boxed::Box;
@@ -21,7 +23,7 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, Debug)]
 pub struct Sources<'a> {
     /// A port list that is missing matches nothing.
-    pub port_lists: &'a BTreeMap<PortListId, PortList>,
+    pub port_lists: &'a BTreeMap<PortListId, DesiredPortList>,
     /// Bounds for rows that are other than those that suit their number of rules.
     pub limits: Option<RowLimits>,
     /// What was compiled before, and in which directions it still holds: there it is shared, where it is of the groups that
@@ -36,9 +38,9 @@ pub(crate) struct Edits<'a> {
     /// Where nothing else changed.
     pub(crate) directions: Directions,
     /// The rules that are gone or others now, as they were, each with its group.
-    pub(crate) gone: Vec<(&'a GroupId, &'a Rule)>,
+    pub(crate) gone: Vec<(&'a GroupId, &'a DesiredRule)>,
     /// Those that are new or others now.
-    pub(crate) new: Vec<(&'a GroupId, &'a Rule)>,
+    pub(crate) new: Vec<(&'a GroupId, &'a DesiredRule)>,
     /// What the last changes replaced.
     pub(crate) left_right: &'a mut LeftRight<RuleSet, Vec<Edit>>,
 }
@@ -46,7 +48,7 @@ pub(crate) struct Edits<'a> {
 /// A rule that comes or goes.
 #[derive(Debug)]
 pub(crate) struct Edit {
-    rule: Rule,
+    rule: DesiredRule,
     set: SetId,
     /// As a place in [`RuleSet::groups`].
     group: u32,
@@ -119,7 +121,7 @@ pub(crate) fn compile(
             edits.rule_set(direction, sources.port_lists, &mut set_of)
         };
         let rules = holding.or_else(&mut edited).unwrap_or_else(|| {
-            let mut rules: Vec<(u32, SetId, &Rule)> = Vec::new();
+            let mut rules: Vec<(u32, SetId, &DesiredRule)> = Vec::new();
             for (place, (_, group)) in groups.iter().enumerate() {
                 let of_direction = group.rules.iter().filter(|rule| rule.direction == direction);
                 rules.extend(of_direction.map(|rule| (place as u32, set_of(&rule.remote), rule)));
@@ -139,8 +141,8 @@ pub(crate) fn compile(
 
 fn rule_set(
     groups: Box<[GroupId]>,
-    mut rules: Vec<(u32, SetId, &Rule)>,
-    (port_lists, limits): (&BTreeMap<PortListId, PortList>, Option<RowLimits>),
+    mut rules: Vec<(u32, SetId, &DesiredRule)>,
+    (port_lists, limits): (&BTreeMap<PortListId, DesiredPortList>, Option<RowLimits>),
 ) -> RuleSet {
     // Equals may stand in any order: those of one set together make rows that share words.
     rules.sort_by_key(|(_, set, rule)| (Rank::of(rule), *set));
@@ -178,16 +180,16 @@ impl Edits<'_> {
     fn rule_set(
         &mut self,
         direction: Direction,
-        port_lists: &BTreeMap<PortListId, PortList>,
+        port_lists: &BTreeMap<PortListId, DesiredPortList>,
         mut set_of: impl FnMut(&Remote) -> SetId,
     ) -> Option<Arc<RuleSet>> {
         let then = self.then.of(direction);
-        let mut edit = |group: &GroupId, rule: &Rule, is_there: bool| {
+        let mut edit = |group: &GroupId, rule: &DesiredRule, is_there: bool| {
             let group = then.groups.binary_search(group).ok()? as u32;
             let (set, ranges) = (set_of(&rule.remote), ranges_of(rule, port_lists));
             Some(Edit { rule: rule.clone(), set, group, ranges, is_there })
         };
-        let of_direction = |(_, rule): &&(&GroupId, &Rule)| rule.direction == direction;
+        let of_direction = |(_, rule): &&(&GroupId, &DesiredRule)| rule.direction == direction;
         let gone = self.gone.iter().filter(of_direction).map(|(group, rule)| (*group, *rule, false));
         let new = self.new.iter().filter(of_direction).map(|(group, rule)| (*group, *rule, true));
         let edits: Option<Vec<Edit>> =
@@ -225,7 +227,7 @@ impl RuleSet {
     /// Notes all of a rule but where it matches.
     fn enter(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>, group: u32) {
         // Field by field: a new one does not compile until it has rows, or a check.
-        let Rule {
+        let DesiredRule {
             id,
             policy,
             local,
@@ -254,7 +256,7 @@ impl RuleSet {
 }
 
 /// The destination ports of a rule that has some.
-fn ranges_of(rule: &Rule, port_lists: &BTreeMap<PortListId, PortList>) -> Vec<PortRange> {
+fn ranges_of(rule: &DesiredRule, port_lists: &BTreeMap<PortListId, DesiredPortList>) -> Vec<PortRange> {
     match &rule.ports {
         Ports::Any => Vec::new(),
         Ports::Range(range) => vec![*range],

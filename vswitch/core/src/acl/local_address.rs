@@ -2,7 +2,7 @@
 
 use crate::acl::bit_matrix::{BitMatrix, RowCollector, put_bit, row_bytes};
 use crate::acl::service_rows::Numbered;
-use crate::config::desired::Rule;
+use crate::config::desired::DesiredRule;
 use crate::packet::headers::Addresses;
 use crate::tables::lpm::PrefixMap;
 use alloc::vec::Vec;
@@ -54,7 +54,7 @@ impl LocalAddress {
     }
 
     /// Gives a rule its bit, or takes it; whether rows tell what it says of the local side.
-    pub(super) fn put(&mut self, bit: u32, rule: &Rule, is_there: bool) -> bool {
+    pub(super) fn put(&mut self, bit: u32, rule: &DesiredRule, is_there: bool) -> bool {
         match self {
             Self::Any => rule.local.is_none(),
             Self::Checked => true,

@@ -6,7 +6,7 @@
 //! local address; the lowest bit left is the deciding rule, since rules are numbered in the order in which they decide.
 //!
 //! Rows take room, so they are bounded ([`RowLimits`]). A class without rows, because there was no room or because it
-//! is newer than the rows, is judged by going through the rules that name its sets, in order. Where the rows of ports
+//! is newer than the rows, is evaluated by going through the rules that name its sets, in order. Where the rows of ports
 //! would take too much, coarser ones take their place, and each rule that they leave is confirmed.
 //!
 //! A change of a few rules touches the rows that have their bits: some bits are free for rules to come (`order`), and
@@ -40,7 +40,7 @@ pub(crate) use rule_set::{RowDimensions, RuleSet};
 use rules_by_set::RulesBySet;
 
 /// How much room the rows of a filter may take. Beyond it, fewer rows are made, and the packets that miss them are
-/// judged rule by rule.
+/// evaluated rule by rule.
 #[derive(Clone, Copy, Debug)]
 pub struct RowLimits {
     /// Bytes of the rows by class of peers, for each direction.
@@ -92,12 +92,12 @@ struct AclGroup {
 impl Acl {
     /// Makes the rows of `rules` for the classes of addresses that are known, each given by its sets.
     pub fn new<'a>(rules: Arc<Rules>, classes: impl Iterator<Item = &'a [SetId]>, limits: Option<RowLimits>) -> Self {
-        let sides = rules.rules_by_set();
-        let longest = sides.iter().map(|side| side.len()).max().unwrap_or(0);
+        let rules_by_set = rules.rules_by_set();
+        let longest = rules_by_set.iter().map(|rules| rules.len()).max().unwrap_or(0);
         let bytes_max = limits.unwrap_or(RowLimits::of_rules(longest)).classes_bytes_max;
         // Rules that name nothing ask nothing of a class.
         let bytes_max = if rules.mentions.is_empty() { 0 } else { bytes_max };
-        let classes = PeerRows::make(sides, classes, rules.asks_for_open_group(), bytes_max);
+        let classes = PeerRows::make(rules_by_set, classes, rules.asks_for_open_group(), bytes_max);
         Self { rules, classes: Arc::new(classes) }
     }
 
@@ -197,9 +197,9 @@ impl Acl {
         let rules = self.rules.of(direction);
         let default = self.rules.default_of(direction);
         if rules.order.words() <= bit_matrix::NARROW {
-            BatchMatcher::Narrow(BatchRows::new(rules, self.classes.side(direction), default))
+            BatchMatcher::Narrow(BatchRows::new(rules, self.classes.matrix(direction), default))
         } else {
-            BatchMatcher::Wide(BatchRows::new(rules, self.classes.side(direction), default))
+            BatchMatcher::Wide(BatchRows::new(rules, self.classes.matrix(direction), default))
         }
     }
 

@@ -22,7 +22,7 @@ const EDITS_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub(crate) struct PeerRows {
     /// Of ingress, and of egress.
-    sides: [DirectionRows; 2],
+    directions: [DirectionRows; 2],
     /// The first open group among the sets of each class, as a place among the groups of the filter, or [`NO_GROUP`].
     /// Empty if no group is open.
     open_groups: Vec<u32>,
@@ -49,15 +49,15 @@ struct DirectionRows {
 
 impl PeerRows {
     /// The row of each class in one direction, or a number that no row has; and the rows.
-    pub(super) fn side(&self, direction: Direction) -> (&[u32], &BitMatrix) {
-        let side = &self.sides[direction as usize];
-        (&side.of_classes, &side.matrix)
+    pub(super) fn matrix(&self, direction: Direction) -> (&[u32], &BitMatrix) {
+        let rows = &self.directions[direction as usize];
+        (&rows.of_classes, &rows.matrix)
     }
 
     /// The rows of the sets around an address of a class and of its own sets; none if one is not made.
     #[inline]
     pub(super) fn rows(&self, direction: Direction, class: AddressClass) -> Option<[&[u64]; 2]> {
-        let (of_classes, matrix) = self.side(direction);
+        let (of_classes, matrix) = self.matrix(direction);
         // No matrix has as many rows as NOT_MADE would need.
         let row = |sets: SetCombinationId| matrix.find(*of_classes.get(sets.0 as usize)?);
         Some([row(class.by_prefix)?, row(class.by_host)?])
@@ -74,13 +74,13 @@ impl PeerRows {
     /// Rows for `all` classes, each given by its sets: of ingress and egress, in at most `bytes_max` each. `open_group`
     /// tells the first open group among some sets, if any group is open.
     pub(super) fn make<'a>(
-        sides: [&Arc<RulesBySet>; 2],
+        rules_by_set: [&Arc<RulesBySet>; 2],
         all: impl Iterator<Item = &'a [SetId]>,
         open_group: Option<impl Fn(&[SetId]) -> Option<u32>>,
         bytes_max: usize,
     ) -> Self {
-        let sides = sides.map(|rules_by_set| DirectionRows::new(rules_by_set, bytes_max));
-        let mut rows = Self { sides, open_groups: Vec::new(), classes_max: bytes_max / CLASS_BYTES };
+        let directions = rules_by_set.map(|rules_by_set| DirectionRows::new(rules_by_set, bytes_max));
+        let mut rows = Self { directions, open_groups: Vec::new(), classes_max: bytes_max / CLASS_BYTES };
         rows.learn(all, open_group);
         rows
     }
@@ -91,11 +91,11 @@ impl PeerRows {
         all: impl Iterator<Item = &'a [SetId]>,
         open_group: Option<impl Fn(&[SetId]) -> Option<u32>>,
     ) {
-        let known = self.sides[0].of_classes.len();
+        let known = self.directions[0].of_classes.len();
         for sets in all.take(self.classes_max).skip(known) {
-            for side in &mut self.sides {
-                let row = side.row_of(sets);
-                side.of_classes.push(row);
+            for rows in &mut self.directions {
+                let row = rows.row_of(sets);
+                rows.of_classes.push(row);
             }
             if let Some(open_group) = &open_group {
                 self.open_groups.push(open_group(sets).unwrap_or(NO_GROUP));
@@ -104,21 +104,21 @@ impl PeerRows {
     }
 
     /// Whether they tell these rules.
-    pub(super) fn tell(&self, sides: [&Arc<RulesBySet>; 2]) -> bool {
-        self.sides
+    pub(super) fn tell(&self, rules_by_set: [&Arc<RulesBySet>; 2]) -> bool {
+        self.directions
             .iter()
-            .zip(sides)
-            .all(|(side, now)| Arc::ptr_eq(&side.rules_by_set, now) || side.rules_by_set == *now)
+            .zip(rules_by_set)
+            .all(|(rows, now)| Arc::ptr_eq(&rows.rules_by_set, now) || rows.rules_by_set == *now)
     }
 
     /// Makes them tell other rules, and know all classes; whether rows may do that without being made anew.
     pub(super) fn follow<'a>(
         &mut self,
-        sides: [&Arc<RulesBySet>; 2],
+        rules_by_set: [&Arc<RulesBySet>; 2],
         all: impl Iterator<Item = &'a [SetId]> + Clone,
         open_group: Option<impl Fn(&[SetId]) -> Option<u32>>,
     ) -> bool {
-        let follows = self.sides.iter_mut().zip(sides).all(|(side, now)| side.follow(now, all.clone()));
+        let follows = self.directions.iter_mut().zip(rules_by_set).all(|(rows, now)| rows.follow(now, all.clone()));
         if follows {
             self.learn(all, open_group);
         }
@@ -127,18 +127,19 @@ impl PeerRows {
 
     /// How many sets of sets were there when this was made; none if there was not room for more.
     pub(super) fn known(&self) -> Option<usize> {
-        let known = self.sides[0].of_classes.len();
+        let known = self.directions[0].of_classes.len();
         (known < self.classes_max).then_some(known)
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.sides[0].of_classes.len() * CLASS_BYTES + self.sides.iter().map(DirectionRows::bytes).sum::<usize>()
+        self.directions[0].of_classes.len() * CLASS_BYTES
+            + self.directions.iter().map(DirectionRows::bytes).sum::<usize>()
     }
 }
 
 impl DirectionRows {
     fn new(rules_by_set: &Arc<RulesBySet>, bytes_max: usize) -> Self {
-        let mut side = Self {
+        let mut rows = Self {
             rules_by_set: Arc::clone(rules_by_set),
             of_classes: Vec::new(),
             named: Vec::new(),
@@ -148,8 +149,8 @@ impl DirectionRows {
             matrix: BitMatrix::empty(rules_by_set.words()),
             rows_max: bytes_max / row_bytes(rules_by_set.len()).max(1),
         };
-        rules_by_set.sets().iter().for_each(|set| side.name(*set));
-        side
+        rules_by_set.sets().iter().for_each(|set| rows.name(*set));
+        rows
     }
 
     fn name(&mut self, set: SetId) {

@@ -49,7 +49,7 @@ pub(super) struct Piece {
 
 /// Rows by high byte, then by low byte: the numbers of pages.
 type HighBytes = [u16; 256];
-type Page = [u16; 256];
+type PortPage = [u16; 256];
 
 /// All tables.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub(super) struct PortTables {
     /// None where no rule cares.
     sources: [Option<Box<HighBytes>>; 2],
     /// Each is of one table.
-    pages: Vec<Page>,
+    pages: Vec<PortPage>,
     /// Ascending; the first of a table starts at port 0.
     pieces: [Vec<Piece>; TABLES],
 }
@@ -164,7 +164,7 @@ impl PortTables {
 }
 
 /// Paints all pieces of a table; pages of one row are kept once.
-fn painted(pieces: &[Piece], pages: &mut Vec<Page>) -> HighBytes {
+fn painted(pieces: &[Piece], pages: &mut Vec<PortPage>) -> HighBytes {
     let mut uniform = HashMap::<u16, u16>::new();
     let mut position = 0;
     core::array::from_fn(|high| {
@@ -181,7 +181,7 @@ fn painted(pieces: &[Piece], pages: &mut Vec<Page>) -> HighBytes {
 }
 
 /// The page of a high byte, whose first port is in the first of `pieces`.
-fn page_of(pieces: &[Piece], high: u16) -> Page {
+fn page_of(pieces: &[Piece], high: u16) -> PortPage {
     let mut page = [pieces[0].row; 256];
     for piece in pieces[1..].iter().take_while(|piece| piece.first >> 8 == high) {
         page[(piece.first & 0xff) as usize..].fill(piece.row);

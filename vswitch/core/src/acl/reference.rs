@@ -1,7 +1,7 @@
 //! The slow, obvious twin of the compiled filter: `semantics.md` §2 and §3 read aloud over the desired state. Tests
 //! hold the compiled filter against it; nothing forwards by it.
 
-use crate::config::desired::{Desired, Direction, Eni, GroupKind, Policy, Ports, Protocol, Remote, Rule};
+use crate::config::desired::{Desired, DesiredEni, DesiredRule, Direction, GroupKind, Policy, Ports, Protocol, Remote};
 use crate::config::ids::{EniId, GroupId, RuleId};
 use crate::packet::headers::{Tuple, protocol};
 use crate::packet::verdict::Stage;
@@ -32,7 +32,7 @@ pub fn decide(desired: &Desired, eni: &EniId, direction: Direction, tuple: &Tupl
         return ReferenceDecision { policy: Policy::Accept, stage: Stage::IntraGroup, rules: Vec::new() };
     }
     let groups = here.groups.iter().filter_map(|id| desired.groups.get(id));
-    let matching: Vec<&Rule> = groups
+    let matching: Vec<&DesiredRule> = groups
         .clone()
         .flat_map(|group| &group.rules)
         .filter(|rule| rule.direction == direction && matches(desired, rule, tuple))
@@ -55,11 +55,11 @@ fn is_open_to(desired: &Desired, group: &GroupId, eni: &EniId, remote: IpAddr) -
         .get(group)
         .is_some_and(|group| group.kind == GroupKind::Basic && group.inner_access == Policy::Accept);
     let another_member_is_there =
-        |(id, other): (&EniId, &Eni)| id != eni && other.groups.contains(group) && owns(other, remote);
+        |(id, other): (&EniId, &DesiredEni)| id != eni && other.groups.contains(group) && owns(other, remote);
     open && desired.enis.iter().any(another_member_is_there)
 }
 
-fn owns(eni: &Eni, address: IpAddr) -> bool {
+fn owns(eni: &DesiredEni, address: IpAddr) -> bool {
     eni.addresses.iter().any(|prefix| contains(prefix, address))
 }
 
@@ -68,9 +68,9 @@ fn contains(prefix: &IpNet, address: IpAddr) -> bool {
 }
 
 /// §2: one rule against one packet. Only the rule's own direction is asked.
-fn matches(desired: &Desired, rule: &Rule, tuple: &Tuple) -> bool {
+fn matches(desired: &Desired, rule: &DesiredRule, tuple: &Tuple) -> bool {
     // Field by field, so that a new one does not compile until it is said here what it means.
-    let Rule {
+    let DesiredRule {
         id: _,
         direction,
         policy: _,

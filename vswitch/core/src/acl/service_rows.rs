@@ -3,7 +3,7 @@
 
 use crate::acl::bit_matrix::{BitMatrix, RowCollector, put_bit, row_bytes};
 use crate::acl::port_rows::{OTHERS, Piece, PortTables, SOURCES, TABLES, place_of, table_of};
-use crate::config::desired::{PortRange, Protocol, Rule};
+use crate::config::desired::{DesiredRule, PortRange, Protocol};
 use crate::packet::headers::{Tuple, protocol};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -30,7 +30,7 @@ pub(super) struct ServiceRows {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Numbered<'a> {
     pub(super) bit: u32,
-    pub(super) rule: &'a Rule,
+    pub(super) rule: &'a DesiredRule,
     pub(super) ranges: &'a [PortRange],
 }
 
@@ -42,7 +42,7 @@ impl ServiceRows {
     }
 
     /// The same by their numbers; and the rows.
-    pub(super) fn side(&self) -> (&PortTables, &BitMatrix) {
+    pub(super) fn rows(&self) -> (&PortTables, &BitMatrix) {
         (&self.tables, &self.matrix)
     }
 
@@ -95,7 +95,7 @@ impl ServiceRows {
     }
 
     /// The source ports of a rule, if some rule of its protocol cares.
-    fn source_ports(&self, number: u8, rule: &Rule) -> Option<(usize, (u16, u16))> {
+    fn source_ports(&self, number: u8, rule: &DesiredRule) -> Option<(usize, (u16, u16))> {
         let table = SOURCES + table_of(number);
         let cares = table < TABLES && !self.tables.pieces(table).is_empty();
         let ports = rule.source_ports.unwrap_or(EVERY_PORT);
@@ -294,7 +294,7 @@ pub(super) struct PortCheck {
 }
 
 impl PortCheck {
-    pub(super) fn new(rule: &Rule, ranges: &[PortRange]) -> Self {
+    pub(super) fn new(rule: &DesiredRule, ranges: &[PortRange]) -> Self {
         let has_ports = rule.protocol.has_ports();
         Self { destinations: ranges.into(), source: rule.source_ports, has_ports }
     }

@@ -21,7 +21,7 @@ pub(super) enum SetKey {
 }
 
 #[derive(Debug)]
-struct Set {
+struct AddressSet {
     key: SetKey,
     /// The filters that mention it.
     acls: BTreeSet<u32>,
@@ -31,7 +31,7 @@ struct Set {
 #[derive(Debug, Default)]
 pub(super) struct Sets {
     numbers: HashMap<SetKey, SetId>,
-    sets: Vec<Option<Set>>,
+    sets: Vec<Option<AddressSet>>,
     free: Vec<SetId>,
     unmentioned: BTreeSet<SetId>,
     /// Sets whose members nobody has told yet.
@@ -58,7 +58,7 @@ impl Sets {
             SetId(self.sets.len() as u32 - 1)
         });
         self.numbers.insert(key.clone(), id);
-        self.sets[id.0 as usize] = Some(Set { key, acls: BTreeSet::new() });
+        self.sets[id.0 as usize] = Some(AddressSet { key, acls: BTreeSet::new() });
         self.unmentioned.insert(id);
         self.new.push(id);
         id

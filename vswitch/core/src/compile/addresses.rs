@@ -7,7 +7,7 @@ use crate::tables::address_entry::AddressEntry;
 use crate::tables::address_table::AddressTable;
 use crate::tables::host_table::HostTable;
 use crate::tables::lpm::{Address, Intervals, first_of, last_of};
-use crate::tables::route::Route;
+use crate::tables::route::AddressRoute;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -19,14 +19,14 @@ const REGIONS_MAX: usize = 8;
 /// One thing that a prefix says of the addresses in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
-    Route(Route),
+    Route(AddressRoute),
     Member(SetId),
 }
 
 /// Everything that one prefix says. The same fact may be told several times.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct PrefixFacts {
-    routes: Vec<Route>,
+    routes: Vec<AddressRoute>,
     /// Ascending.
     sets: Vec<SetId>,
 }
@@ -59,13 +59,13 @@ impl PrefixFacts {
     }
 
     /// Of several routes for one prefix, an owner is stronger than the router, than the subnet, than a custom route.
-    fn route(&self) -> Option<Route> {
-        let strength = |route: &Route| match route {
-            Route::Nowhere => 0,
-            Route::Via(_) => 1,
-            Route::Unowned => 2,
-            Route::Gateway => 3,
-            Route::Owner(_) => 4,
+    fn route(&self) -> Option<AddressRoute> {
+        let strength = |route: &AddressRoute| match route {
+            AddressRoute::Nowhere => 0,
+            AddressRoute::Via(_) => 1,
+            AddressRoute::Unowned => 2,
+            AddressRoute::Gateway => 3,
+            AddressRoute::Owner(_) => 4,
         };
         self.routes.iter().copied().max_by_key(strength)
     }
@@ -81,7 +81,7 @@ impl PrefixFacts {
 
 /// The addresses of one family in one VPC.
 #[derive(Debug)]
-pub(super) struct Family<A> {
+pub(super) struct FamilyAddresses<A> {
     /// What is said of single addresses.
     hosts: BTreeMap<A, PrefixFacts>,
     /// What is said of longer prefixes, by first address and length.
@@ -93,7 +93,7 @@ pub(super) struct Family<A> {
     pub(super) places: AddressTable<A>,
 }
 
-impl<A: Address> Family<A> {
+impl<A: Address> FamilyAddresses<A> {
     pub(super) fn new(secret: [u64; 2]) -> Self {
         Self {
             hosts: BTreeMap::new(),
@@ -200,7 +200,7 @@ impl<A: Address> Family<A> {
         let inside = self.prefixes.range((first, length)..=(last, A::BITS));
         let inside = inside.map(|(&(first, length), facts_of)| (first, last_of(first, length), facts_of)).collect();
         let resolve = |covering: &[&PrefixFacts]| {
-            let route = covering.iter().rev().find_map(|facts_of| facts_of.route()).unwrap_or(Route::Nowhere);
+            let route = covering.iter().rev().find_map(|facts_of| facts_of.route()).unwrap_or(AddressRoute::Nowhere);
             let around = classes.of(covering.iter().flat_map(|facts_of| facts_of.sets.iter().copied()));
             AddressEntry::new(route, AddressClass { by_prefix: around, ..AddressClass::default() })
         };
@@ -211,13 +211,13 @@ impl<A: Address> Family<A> {
 /// The addresses of a VPC.
 #[derive(Debug)]
 pub(super) struct AddressFacts {
-    pub(super) v4: Family<u32>,
-    pub(super) v6: Family<u128>,
+    pub(super) v4: FamilyAddresses<u32>,
+    pub(super) v6: FamilyAddresses<u128>,
 }
 
 impl AddressFacts {
     pub(super) fn new(secret: [u64; 2]) -> Self {
-        Self { v4: Family::new(secret), v6: Family::new(secret) }
+        Self { v4: FamilyAddresses::new(secret), v6: FamilyAddresses::new(secret) }
     }
 
     pub(super) fn add_fact(&mut self, prefix: &IpNet, fact: Fact) {

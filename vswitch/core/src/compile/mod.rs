@@ -3,7 +3,7 @@
 //! A [`Compiler`] keeps the desired state and all that was made of it. A change makes anew what follows from the objects
 //! in it, and nothing else: the place of an address that joins a group, the rules of the groups whose rules are others.
 //! The next snapshot shares the rest with the one before. Above all it shares the policy revisions, so that a change makes
-//! only those sessions be judged again that it can touch.
+//! only those sessions be evaluated again that it can touch.
 
 mod address_classes;
 mod address_sets;
@@ -14,7 +14,7 @@ pub mod snapshot;
 use crate::acl::RowLimits;
 use crate::acl::compile::Directions;
 use crate::compile::snapshot::{EniEntry, Snapshot};
-use crate::config::desired::{Desired, Direction, Eni, Port, PrefixList, Settings};
+use crate::config::desired::{Desired, DesiredEni, DesiredPort, DesiredPrefixList, Direction, Settings};
 use crate::config::ids::{EniEpoch, EniId, EniIndex, GroupId, VSwitchId, VpcId};
 use crate::config::limits::MTU_BYTES_MAX;
 use crate::config::packed_timeouts::PackedTimeouts;
@@ -154,17 +154,17 @@ impl Compiler {
     fn make(&mut self, before: &Delta) {
         let desired = core::mem::take(&mut self.desired);
         let revision = self.next_revision();
-        let judged = |settings: &Settings| {
+        let evaluated_by = |settings: &Settings| {
             (settings.intra_group_egress_bypass, settings.smtp_closed, settings.cut_sessions_on_deny)
         };
-        let is_judged_otherwise = judged(&self.snapshot.settings) != judged(&desired.settings);
-        if is_judged_otherwise || (desired.settings.smtp_closed && !before.vswitches.is_empty()) {
+        let is_evaluated_otherwise = evaluated_by(&self.snapshot.settings) != evaluated_by(&desired.settings);
+        if is_evaluated_otherwise || (desired.settings.smtp_closed && !before.vswitches.is_empty()) {
             self.snapshot.revision_min = revision;
         }
         if before.settings.is_some() {
             self.snapshot.settings = desired.settings.clone();
         }
-        let change = Change::new(before, &desired);
+        let change = AppliedDelta::new(before, &desired);
         let mut dirty = BTreeSet::new();
         self.take_away(&change, &mut dirty);
         self.number(&change);
@@ -183,7 +183,7 @@ impl Compiler {
     }
 
     /// What was said by objects that are gone or others now.
-    fn take_away(&mut self, change: &Change<'_>, dirty: &mut BTreeSet<VpcId>) {
+    fn take_away(&mut self, change: &AppliedDelta<'_>, dirty: &mut BTreeSet<VpcId>) {
         let by_id = &self.by_id;
         let index_of = |id: &EniId| by_id.get(id).copied().unwrap_or_default();
         for (id, vpc) in &change.before.vpcs {
@@ -213,7 +213,7 @@ impl Compiler {
 
     /// ENIs keep their numbers; new ones take places that were free in the generation before, then new places. A place is
     /// never passed on within one change: packets on their way to the ENI that left must not meet its successor.
-    fn number(&mut self, change: &Change<'_>) {
+    fn number(&mut self, change: &AppliedDelta<'_>) {
         for (id, _) in change.present() {
             if self.by_id.contains_key(id) {
                 continue;
@@ -228,7 +228,7 @@ impl Compiler {
     }
 
     /// What is said by objects that are new or others now. The places of the filters of ENIs.
-    fn put_in_place<'a>(&mut self, change: &Change<'a>, dirty: &mut BTreeSet<VpcId>) -> Vec<(&'a EniId, u32)> {
+    fn put_in_place<'a>(&mut self, change: &AppliedDelta<'a>, dirty: &mut BTreeSet<VpcId>) -> Vec<(&'a EniId, u32)> {
         let by_id = &self.by_id;
         let index_of = |id: &EniId| by_id.get(id).copied().unwrap_or_default();
         for id in change.before.vpcs.keys() {
@@ -257,8 +257,8 @@ impl Compiler {
         acls
     }
 
-    fn change_lists_and_groups(&mut self, change: &Change<'_>, dirty: &mut BTreeSet<VpcId>) {
-        let nothing = PrefixList::default();
+    fn change_lists_and_groups(&mut self, change: &AppliedDelta<'_>, dirty: &mut BTreeSet<VpcId>) {
+        let nothing = DesiredPrefixList::default();
         for (id, list) in &change.before.prefix_lists {
             let (then, now) = (list.as_ref().unwrap_or(&nothing), change.desired.prefix_lists.get(id));
             for (vpc, state) in &mut self.vpcs {
@@ -283,7 +283,7 @@ impl Compiler {
         }
     }
 
-    fn finish(&mut self, change: &Change<'_>, dirty: BTreeSet<VpcId>, revision: u32) {
+    fn finish(&mut self, change: &AppliedDelta<'_>, dirty: BTreeSet<VpcId>, revision: u32) {
         let names = &self.names;
         let name_of = |index: EniIndex| names.get(index.0 as usize)?.as_deref();
         let input =
@@ -302,7 +302,7 @@ impl Compiler {
     }
 
     /// Enters an ENI that is new, or another than before.
-    fn enter(&mut self, change: &Change<'_>, (id, acl): (&EniId, u32), revision: u32) {
+    fn enter(&mut self, change: &AppliedDelta<'_>, (id, acl): (&EniId, u32), revision: u32) {
         let Some((eni, index)) = change.desired.enis.get(id).zip(self.by_id.get(id).copied()) else { return };
         let Some(vswitch) = change.desired.vswitches.get(&eni.vswitch) else { return };
         let Some(state) = self.vpcs.get(&vswitch.vpc) else { return };
@@ -313,7 +313,8 @@ impl Compiler {
             .filter(|(before, was_in)| before.port.is_some() == eni.port.is_some() && *was_in == change.vpc_of(eni));
         let kept = same.zip(self.snapshot.eni(index).map(|entry| (entry.epoch, entry.revision, entry.acl)));
         let epoch = kept.map(|(_, (epoch, ..))| epoch);
-        let is_judged_alike = |(before, _): &(&Eni, &VpcId), was: u32| was == acl && before.addresses == eni.addresses;
+        let is_judged_alike =
+            |(before, _): &(&DesiredEni, &VpcId), was: u32| was == acl && before.addresses == eni.addresses;
         let kept_revision = kept.filter(|(before, (.., was))| is_judged_alike(before, *was));
         let entry = EniEntry {
             id: self.names[index.0 as usize].clone().unwrap_or_default(),
@@ -333,7 +334,7 @@ impl Compiler {
             }),
             source_dest_check: eni.source_dest_check,
             tcp_window_check: eni.tracking.tcp_window_check,
-            mtu_bytes: eni.port.as_ref().map_or(MTU_BYTES_MAX as u16, Port::mtu_bytes),
+            mtu_bytes: eni.port.as_ref().map_or(MTU_BYTES_MAX as u16, DesiredPort::mtu_bytes),
             timeouts: PackedTimeouts::pack(eni.timeouts).unwrap_or_default(),
             sessions_max: eni.sessions_max,
             sessions_guaranteed: eni.tracking.sessions_guaranteed,
@@ -342,7 +343,7 @@ impl Compiler {
         *self.snapshot.enis.get_mut(index.0 as usize) = Some(entry);
     }
 
-    /// A revision newer than all. When the numbers have run out, everything is judged again.
+    /// A revision newer than all. When the numbers have run out, everything is evaluated again.
     fn next_revision(&mut self) -> u32 {
         if let Some(next) = self.revision.checked_add(1) {
             self.revision = next;
@@ -380,15 +381,15 @@ impl Compiler {
 }
 
 /// A change, seen from the state after it.
-struct Change<'a> {
+struct AppliedDelta<'a> {
     /// What leads back.
     before: &'a Delta,
     desired: &'a Desired,
     /// The ENIs that it touches, each as it was, and the VPC that it was in.
-    enis: BTreeMap<&'a EniId, Option<(&'a Eni, &'a VpcId)>>,
+    enis: BTreeMap<&'a EniId, Option<(&'a DesiredEni, &'a VpcId)>>,
 }
 
-impl<'a> Change<'a> {
+impl<'a> AppliedDelta<'a> {
     fn new(before: &'a Delta, desired: &'a Desired) -> Self {
         let mut change = Self { before, desired, enis: BTreeMap::new() };
         let moved: BTreeSet<&VSwitchId> = before
@@ -411,7 +412,7 @@ impl<'a> Change<'a> {
     }
 
     /// The VPC that an ENI of the state before was in.
-    fn was_in(&self, eni: &'a Eni) -> &'a VpcId {
+    fn was_in(&self, eni: &'a DesiredEni) -> &'a VpcId {
         match self.before.vswitches.get(&eni.vswitch) {
             Some(Some(vswitch)) => &vswitch.vpc,
             _ => self.vpc_of(eni),
@@ -419,7 +420,7 @@ impl<'a> Change<'a> {
     }
 
     /// The VPC that an ENI is in.
-    fn vpc_of(&self, eni: &Eni) -> &'a VpcId {
+    fn vpc_of(&self, eni: &DesiredEni) -> &'a VpcId {
         &self.desired.vswitches[&eni.vswitch].vpc
     }
 
@@ -432,7 +433,7 @@ impl<'a> Change<'a> {
     }
 
     /// The ENIs that it touches and that are there after it.
-    fn present(&self) -> impl Iterator<Item = (&'a EniId, &'a Eni)> {
+    fn present(&self) -> impl Iterator<Item = (&'a EniId, &'a DesiredEni)> {
         self.enis.keys().filter_map(|id| self.desired.enis.get_key_value(*id))
     }
 

@@ -6,12 +6,12 @@ use crate::acl::{self, Acl, LeftRight, PeerRows, RowLimits, RuleSet, Rules};
 use crate::compile::address_classes::AddressClasses;
 use crate::compile::address_sets::{SetKey, Sets};
 use crate::compile::snapshot::{AclEntry, VSwitchEntry, VpcNetwork};
-use crate::config::desired::{Desired, Eni, PrefixList, Rule, VSwitch, Vpc};
+use crate::config::desired::{Desired, DesiredEni, DesiredPrefixList, DesiredRule, DesiredVpc, DesiredVswitch};
 use crate::config::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
 use crate::config::protocol::Delta;
 use crate::tables::address_class::SetId;
 use crate::tables::cow_array::CowArray;
-use crate::tables::route::Route;
+use crate::tables::route::AddressRoute;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -113,20 +113,20 @@ impl NetworkState {
         }
     }
 
-    pub(super) fn add_vpc(&mut self, vpc: &Vpc, index_of: impl Fn(&EniId) -> EniIndex) {
+    pub(super) fn add_vpc(&mut self, vpc: &DesiredVpc, index_of: impl Fn(&EniId) -> EniIndex) {
         self.gateway_mac = vpc.gateway_mac;
         for (prefix, eni) in &vpc.routes {
-            self.addresses.add_fact(prefix, Fact::Route(Route::Via(index_of(eni))));
+            self.addresses.add_fact(prefix, Fact::Route(AddressRoute::Via(index_of(eni))));
         }
     }
 
-    pub(super) fn remove_vpc(&mut self, vpc: &Vpc, index_of: impl Fn(&EniId) -> EniIndex) {
+    pub(super) fn remove_vpc(&mut self, vpc: &DesiredVpc, index_of: impl Fn(&EniId) -> EniIndex) {
         for (prefix, eni) in &vpc.routes {
-            self.addresses.remove_fact(prefix, Fact::Route(Route::Via(index_of(eni))));
+            self.addresses.remove_fact(prefix, Fact::Route(AddressRoute::Via(index_of(eni))));
         }
     }
 
-    pub(super) fn add_vswitch(&mut self, id: &VSwitchId, vswitch: &VSwitch) {
+    pub(super) fn add_vswitch(&mut self, id: &VSwitchId, vswitch: &DesiredVswitch) {
         for (prefix, route) in routes_of(vswitch) {
             self.addresses.add_fact(&prefix, Fact::Route(route));
         }
@@ -140,7 +140,7 @@ impl NetworkState {
     }
 
     /// Takes a subnet out; its place too, unless it `stays` to be added anew.
-    pub(super) fn remove_vswitch(&mut self, id: &VSwitchId, vswitch: &VSwitch, stays: bool) {
+    pub(super) fn remove_vswitch(&mut self, id: &VSwitchId, vswitch: &DesiredVswitch, stays: bool) {
         for (prefix, route) in routes_of(vswitch) {
             self.addresses.remove_fact(&prefix, Fact::Route(route));
         }
@@ -154,7 +154,7 @@ impl NetworkState {
     }
 
     /// Takes an ENI in; the place of its filter.
-    pub(super) fn add_eni(&mut self, eni: &Eni, index: EniIndex) -> u32 {
+    pub(super) fn add_eni(&mut self, eni: &DesiredEni, index: EniIndex) -> u32 {
         self.speak_of(eni, index, AddressFacts::add_fact);
         for group in &eni.groups {
             self.members.entry(group.clone()).or_default().insert(index);
@@ -177,7 +177,7 @@ impl NetworkState {
     }
 
     /// Lets an ENI go. Its filter stays until [`NetworkState::finish`], and for good if another took it up.
-    pub(super) fn remove_eni(&mut self, eni: &Eni, index: EniIndex, acl: u32) {
+    pub(super) fn remove_eni(&mut self, eni: &DesiredEni, index: EniIndex, acl: u32) {
         self.speak_of(eni, index, AddressFacts::remove_fact);
         for group in &eni.groups {
             if let Some(members) = self.members.get_mut(group) {
@@ -195,17 +195,22 @@ impl NetworkState {
         }
     }
 
-    fn speak_of(&mut self, eni: &Eni, index: EniIndex, speak: impl Fn(&mut AddressFacts, &IpNet, Fact)) {
+    fn speak_of(&mut self, eni: &DesiredEni, index: EniIndex, speak: impl Fn(&mut AddressFacts, &IpNet, Fact)) {
         let sets: Vec<SetId> =
             eni.groups.iter().filter_map(|group| self.sets.find(&SetKey::Group(group.clone()))).collect();
         for prefix in &eni.addresses {
-            speak(&mut self.addresses, prefix, Fact::Route(Route::Owner(index)));
+            speak(&mut self.addresses, prefix, Fact::Route(AddressRoute::Owner(index)));
             sets.iter().for_each(|set| speak(&mut self.addresses, prefix, Fact::Member(*set)));
         }
     }
 
     /// The entries of a prefix list are others now. Whether that matters here.
-    pub(super) fn change_prefix_list(&mut self, id: &PrefixListId, before: &PrefixList, now: &PrefixList) -> bool {
+    pub(super) fn change_prefix_list(
+        &mut self,
+        id: &PrefixListId,
+        before: &DesiredPrefixList,
+        now: &DesiredPrefixList,
+    ) -> bool {
         let Some(set) = self.sets.find(&SetKey::PrefixList(id.clone())) else { return false };
         for gone in before.entries.difference(&now.entries) {
             self.addresses.remove_fact(gone, Fact::Member(set));
@@ -227,7 +232,7 @@ impl NetworkState {
         found.is_some()
     }
 
-    /// Brings everything into line with what was changed. Whatever judges otherwise now has the new `revision`.
+    /// Brings everything into line with what was changed. Whatever evaluates otherwise now has the new `revision`.
     pub(super) fn finish(&mut self, input: &NetworkInput<'_>, revision: u32) {
         for place in core::mem::take(&mut self.left) {
             if self.uses.get(&place).is_some_and(|found| found.enis == 0) {
@@ -392,13 +397,13 @@ pub(super) struct NetworkInput<'a> {
 
 impl<'a> NetworkInput<'a> {
     /// The single rules of groups that are gone or others now, as they were.
-    fn rules_before(&self, groups: &[GroupId]) -> Vec<(&'a GroupId, &'a Rule)> {
+    fn rules_before(&self, groups: &[GroupId]) -> Vec<(&'a GroupId, &'a DesiredRule)> {
         let changed = groups.iter().filter_map(|id| self.before.rules.get_key_value(id));
         changed.flat_map(|(id, rules)| rules.values().flatten().map(move |rule| (id, rule))).collect()
     }
 
     /// The single rules of groups that are new or others now.
-    fn rules_now(&self, groups: &[GroupId]) -> Vec<(&'a GroupId, &'a Rule)> {
+    fn rules_now(&self, groups: &[GroupId]) -> Vec<(&'a GroupId, &'a DesiredRule)> {
         let changed =
             groups.iter().filter_map(|id| Some((self.desired.groups.get(id)?, self.before.rules.get_key_value(id)?)));
         let now = changed.flat_map(|(group, (id, rules))| rules.keys().map(move |name| (id, group.rule(name))));
@@ -411,9 +416,9 @@ fn salt_of(id: &VpcId) -> u32 {
     id.as_str().bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-fn routes_of(vswitch: &VSwitch) -> impl Iterator<Item = (IpNet, Route)> {
+fn routes_of(vswitch: &DesiredVswitch) -> impl Iterator<Item = (IpNet, AddressRoute)> {
     let blocks = vswitch.ipv4.map(IpNet::V4).into_iter().chain(vswitch.ipv6.map(IpNet::V6));
     let gateways = vswitch.ipv4_gateway.map(IpAddr::V4).into_iter().chain(vswitch.ipv6_gateway.map(IpAddr::V6));
-    let blocks = blocks.map(|block| (block, Route::Unowned));
-    blocks.chain(gateways.map(|gateway| (IpNet::from(gateway), Route::Gateway)))
+    let blocks = blocks.map(|block| (block, AddressRoute::Unowned));
+    blocks.chain(gateways.map(|gateway| (IpNet::from(gateway), AddressRoute::Gateway)))
 }

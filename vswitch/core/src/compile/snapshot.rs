@@ -11,7 +11,7 @@ use crate::tables::address_class::{AddressClass, SetCombinationId, SetId};
 use crate::tables::address_entry::AddressEntry;
 use crate::tables::address_table::AddressTable;
 use crate::tables::cow_array::CowArray;
-use crate::tables::route::Route;
+use crate::tables::route::AddressRoute;
 use alloc::sync::Arc;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -118,7 +118,7 @@ impl VpcNetwork {
 
     /// Where packets for the destination of `addresses` go.
     #[inline(always)]
-    pub(crate) fn route(&self, addresses: Addresses) -> Route {
+    pub(crate) fn route(&self, addresses: Addresses) -> AddressRoute {
         self.destination(addresses).route()
     }
 

@@ -1,6 +1,9 @@
 //! A change to a desired state, and how it leads back.
 
-use crate::config::desired::{Desired, Eni, PortList, PrefixList, Rule, SecurityGroup, Settings, VSwitch, Vpc};
+use crate::config::desired::{
+    Desired, DesiredEni, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVpc, DesiredVswitch, SecurityGroup,
+    Settings,
+};
 use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 use crate::config::refusal::Refusal;
 use alloc::collections::BTreeMap;
@@ -18,26 +21,26 @@ pub struct Delta {
     pub settings: Option<Settings>,
     /// VPCs: set, or removed where `null`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub vpcs: BTreeMap<VpcId, Option<Vpc>>,
+    pub vpcs: BTreeMap<VpcId, Option<DesiredVpc>>,
     /// Subnets: set, or removed where `null`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub vswitches: BTreeMap<VSwitchId, Option<VSwitch>>,
+    pub vswitches: BTreeMap<VSwitchId, Option<DesiredVswitch>>,
     /// Groups: set with all their rules, or removed where `null`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<GroupId, Option<SecurityGroup>>,
     /// Rules of groups that are there, after what `groups` says: set, or removed where `null`. A new rule comes before
     /// the first whose name is greater.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub rules: BTreeMap<GroupId, BTreeMap<RuleId, Option<Rule>>>,
+    pub rules: BTreeMap<GroupId, BTreeMap<RuleId, Option<DesiredRule>>>,
     /// Prefix lists: set, or removed where `null`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub prefix_lists: BTreeMap<PrefixListId, Option<PrefixList>>,
+    pub prefix_lists: BTreeMap<PrefixListId, Option<DesiredPrefixList>>,
     /// Port lists: set, or removed where `null`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub port_lists: BTreeMap<PortListId, Option<PortList>>,
+    pub port_lists: BTreeMap<PortListId, Option<DesiredPortList>>,
     /// ENIs: set, or removed where `null`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub enis: BTreeMap<EniId, Option<Eni>>,
+    pub enis: BTreeMap<EniId, Option<DesiredEni>>,
 }
 
 impl Delta {
@@ -165,14 +168,17 @@ fn differs_in_rules_alone(then: &SecurityGroup, now: &SecurityGroup) -> bool {
 }
 
 /// `old` and `new` are in the order of their names.
-fn rules_difference(old: &[Rule], new: &[Rule]) -> BTreeMap<RuleId, Option<Rule>> {
-    let find = |rules: &[Rule], id: &RuleId| rules.binary_search_by(|rule| rule.id.cmp(id)).ok();
+fn rules_difference(old: &[DesiredRule], new: &[DesiredRule]) -> BTreeMap<RuleId, Option<DesiredRule>> {
+    let find = |rules: &[DesiredRule], id: &RuleId| rules.binary_search_by(|rule| rule.id.cmp(id)).ok();
     let removed = old.iter().filter(|rule| find(new, &rule.id).is_none()).map(|rule| (rule.id.clone(), None));
     let set = new.iter().filter(|rule| find(old, &rule.id).map(|place| &old[place]) != Some(*rule));
     removed.chain(set.map(|rule| (rule.id.clone(), Some(rule.clone())))).collect()
 }
 
-fn rules_apply(group: &mut SecurityGroup, changes: BTreeMap<RuleId, Option<Rule>>) -> BTreeMap<RuleId, Option<Rule>> {
+fn rules_apply(
+    group: &mut SecurityGroup,
+    changes: BTreeMap<RuleId, Option<DesiredRule>>,
+) -> BTreeMap<RuleId, Option<DesiredRule>> {
     let mut back = BTreeMap::new();
     for (id, rule) in changes {
         let place = group.place_of_rule(&id);

@@ -18,17 +18,17 @@ pub struct Desired {
     /// Choices that the specification leaves open.
     pub settings: Settings,
     /// The private networks.
-    pub vpcs: BTreeMap<VpcId, Vpc>,
+    pub vpcs: BTreeMap<VpcId, DesiredVpc>,
     /// The subnets of all VPCs.
-    pub vswitches: BTreeMap<VSwitchId, VSwitch>,
+    pub vswitches: BTreeMap<VSwitchId, DesiredVswitch>,
     /// The security groups of all VPCs.
     pub groups: BTreeMap<GroupId, SecurityGroup>,
     /// The prefix lists that rules may name.
-    pub prefix_lists: BTreeMap<PrefixListId, PrefixList>,
+    pub prefix_lists: BTreeMap<PrefixListId, DesiredPrefixList>,
     /// The port lists that rules may name.
-    pub port_lists: BTreeMap<PortListId, PortList>,
+    pub port_lists: BTreeMap<PortListId, DesiredPortList>,
     /// The network interfaces.
-    pub enis: BTreeMap<EniId, Eni>,
+    pub enis: BTreeMap<EniId, DesiredEni>,
 }
 
 /// Choices that the cloud leaves open, with the defaults of `semantics.md` §10.
@@ -41,15 +41,15 @@ pub struct Settings {
     pub cut_sessions_on_deny: bool,
     /// TCP to port 25 of Internet addresses is closed whatever the rules say (§3.4).
     pub smtp_closed: bool,
-    /// Later fragments share the fate of the first (§2). Otherwise each is judged alone, as a packet without ports.
+    /// Later fragments share the fate of the first (§2). Otherwise each is evaluated alone, as a packet without ports.
     pub follow_first_fragment: bool,
     /// A TCP packet from the middle of a connection opens a session where rules let it pass (§4.1). Otherwise only a SYN
     /// opens one, and such packets drop.
     pub tcp_pick_up: bool,
-    /// A packet without a session is judged by who opened its connection, as far as flags, type and ports tell
+    /// A packet without a session is evaluated by who opened its connection, as far as flags, type and ports tell
     /// (`conntrack/opener.rs`). Otherwise whoever sends it counts as the opener, as the cloud documents it (§4.1).
     pub pick_up_by_ports: bool,
-    /// IPv4 packets with a source route option drop: they would be judged by other addresses than they go to.
+    /// IPv4 packets with a source route option drop: they would be evaluated by other addresses than they go to.
     pub drop_source_routed: bool,
     /// Nearly all packets take the fast path. Without it every packet takes the slow one: what becomes of packets is the same,
     /// at several times the cost. For incidents, in which it tells whether the fast path is at fault.
@@ -132,9 +132,9 @@ impl Default for Settings {
 /// A private routed network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Vpc {
+pub struct DesiredVpc {
     /// The hardware address of the virtual router, the only neighbour a guest ever sees.
-    #[serde(default = "Vpc::default_gateway_mac")]
+    #[serde(default = "DesiredVpc::default_gateway_mac")]
     pub gateway_mac: MacAddress,
     /// Custom routes: destinations outside every subnet of the VPC, each with the ENI that packets for it go to. That
     /// ENI acts as a router, so its `source_dest_check` is normally off. The longest prefix wins.
@@ -142,14 +142,14 @@ pub struct Vpc {
     pub routes: BTreeMap<IpNet, EniId>,
 }
 
-impl Vpc {
+impl DesiredVpc {
     /// The router's hardware address where none is chosen.
     pub const fn default_gateway_mac() -> MacAddress {
         MacAddress([0xee, 0xff, 0xff, 0xff, 0xff, 0xff])
     }
 }
 
-impl Default for Vpc {
+impl Default for DesiredVpc {
     fn default() -> Self {
         Self { gateway_mac: Self::default_gateway_mac(), routes: BTreeMap::new() }
     }
@@ -158,7 +158,7 @@ impl Default for Vpc {
 /// A subnet. The virtual router answers at its gateway addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct VSwitch {
+pub struct DesiredVswitch {
     /// The VPC it is part of.
     pub vpc: VpcId,
     /// Its IPv4 block.
@@ -207,12 +207,12 @@ pub struct SecurityGroup {
     pub inner_access: Policy,
     /// The rules, in any order: order has no meaning.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rules: Vec<Rule>,
+    pub rules: Vec<DesiredRule>,
 }
 
 impl SecurityGroup {
     /// The rule with a name.
-    pub fn rule(&self, id: &RuleId) -> Option<&Rule> {
+    pub fn rule(&self, id: &RuleId) -> Option<&DesiredRule> {
         self.place_of_rule(id).map(|place| &self.rules[place])
     }
 
@@ -255,10 +255,10 @@ impl fmt::Display for Direction {
 /// One line of a security group (§1.3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rule {
+pub struct DesiredRule {
     /// Its name, told by explain and by flows.
     pub id: RuleId,
-    /// The direction it judges.
+    /// The direction it evaluates.
     pub direction: Direction,
     /// What it does.
     pub policy: Policy,
@@ -368,7 +368,7 @@ pub enum Remote {
 /// A named list of prefixes of one family (§1.6). Empty, it matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PrefixList {
+pub struct DesiredPrefixList {
     /// The prefixes.
     pub entries: BTreeSet<IpNet>,
 }
@@ -376,7 +376,7 @@ pub struct PrefixList {
 /// A named list of destination port ranges (§1.7). Empty, it matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PortList {
+pub struct DesiredPortList {
     /// The ranges.
     pub entries: BTreeSet<PortRange>,
 }
@@ -384,7 +384,7 @@ pub struct PortList {
 /// One guest interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Eni {
+pub struct DesiredEni {
     /// The subnet it is in, and by it the VPC.
     pub vswitch: VSwitchId,
     /// Its hardware address.
@@ -400,17 +400,17 @@ pub struct Eni {
     #[serde(default)]
     pub timeouts: Timeouts,
     /// The most sessions it may hold at once (§4.5).
-    #[serde(default = "Eni::default_sessions_max")]
+    #[serde(default = "DesiredEni::default_sessions_max")]
     pub sessions_max: u32,
     /// What it may ask of the session tables, and what is checked besides rules.
     #[serde(default)]
     pub tracking: Tracking,
     /// Where its frames come from and go to; none while it is not attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<Port>,
+    pub port: Option<DesiredPort>,
 }
 
-impl Eni {
+impl DesiredEni {
     /// The most sessions of an ENI for which nothing else is said.
     pub const fn default_sessions_max() -> u32 {
         65_536
@@ -475,7 +475,7 @@ impl Default for Timeouts {
 /// Where an ENI meets the world.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
-pub enum Port {
+pub enum DesiredPort {
     /// A TAP device of this machine's kernel.
     Tap(TapPort),
     /// A network interface that the machine has already.
@@ -484,7 +484,7 @@ pub enum Port {
     Memory,
 }
 
-impl Port {
+impl DesiredPort {
     /// The name of its type, as in JSON and in listings.
     pub const fn kind(&self) -> &'static str {
         match self {

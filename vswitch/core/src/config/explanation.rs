@@ -21,9 +21,9 @@ pub struct Explanation {
 /// One decision, told with names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecisionReport {
-    /// The ENI that judged.
+    /// The ENI that evaluated.
     pub eni: EniId,
-    /// The direction it judged.
+    /// The direction it evaluated.
     pub direction: Direction,
     /// What it decided.
     pub policy: Policy,

@@ -22,7 +22,7 @@ pub const VERSION: u32 = 1;
 
 /// A request to the forwarding plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Request {
+pub struct SwitchRequest {
     /// [`VERSION`] of the sender.
     pub version: u32,
     /// Chosen by the sender; the reply repeats it.
@@ -73,7 +73,7 @@ pub enum RequestBody {
         /// Most sessions to report.
         limit: usize,
     },
-    /// End sessions, one part of the tables after another. What is sent on them afterwards is judged as new.
+    /// End sessions, one part of the tables after another. What is sent on them afterwards is evaluated as new.
     FlushFlows {
         /// Which.
         selection: FlowSelection,
@@ -135,7 +135,7 @@ pub struct FlowCursor {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PacketDescription {
-    /// The ENI whose guest sends it; absent for a packet judged only where it arrives.
+    /// The ENI whose guest sends it; absent for a packet evaluated only where it arrives.
     #[serde(default)]
     pub from: Option<EniId>,
     /// The ENI at which it arrives; the route decides if absent.
@@ -157,20 +157,20 @@ pub struct PacketDescription {
 
 /// A reply of the forwarding plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Reply {
+pub struct SwitchReply {
     /// [`VERSION`] of the sender.
     pub version: u32,
     /// The request's id; 0 where the request could not be read.
     pub id: u64,
     /// The answer.
     #[serde(flatten)]
-    pub body: ReplyBody,
+    pub body: SwitchReplyBody,
 }
 
 /// What the forwarding plane answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
-pub enum ReplyBody {
+pub enum SwitchReplyBody {
     /// To [`RequestBody::Status`].
     Status(Status),
     /// To [`RequestBody::Replace`] and [`RequestBody::Apply`]: every worker has crossed to the new generation.

@@ -62,17 +62,17 @@ pub(crate) type FragmentEntry = (FragmentKey, u64);
 /// What became of a first fragment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FragmentDecision {
-    /// The ENI's policy revision that judged it.
+    /// The ENI's policy revision that evaluated it.
     pub(crate) revision: u32,
     pub(crate) decision: Decision,
-    /// What it was, for those that judge it again: later parts do not show it.
+    /// What it was, for those that evaluate it again: later parts do not show it.
     pub(crate) first: Tuple,
     pub(crate) opener: Opener,
     seen: Tick,
 }
 
 impl FragmentDecision {
-    /// The fate of the packet with the tuple `first`, judged at `seen`.
+    /// The fate of the packet with the tuple `first`, evaluated at `seen`.
     pub(crate) const fn new(decision: Decision, revision: u32, (first, opener): (Tuple, Opener), seen: Tick) -> Self {
         Self { revision, decision, first, opener, seen }
     }

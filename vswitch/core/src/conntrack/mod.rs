@@ -82,7 +82,7 @@ pub struct Connection {
     /// Idle timeouts, fixed when it was opened.
     pub timeouts: PackedTimeouts,
     /// The sessions.
-    pub sides: [Session; 2],
+    pub sessions: [Session; 2],
     /// When its last packet came.
     pub last_seen: Tick,
     /// The next record of the table's chain plus one; zero at its end.
@@ -267,15 +267,15 @@ impl Connection {
     #[inline]
     pub fn place_of(&self, epoch: EniEpoch) -> Option<usize> {
         match epoch {
-            _ if self.sides[0].epoch() == epoch => Some(0),
-            _ if self.sides[1].epoch() == epoch => Some(1),
+            _ if self.sessions[0].epoch() == epoch => Some(0),
+            _ if self.sessions[1].epoch() == epoch => Some(1),
             _ => None,
         }
     }
 
     /// The sessions, each with its place.
     pub fn sessions(&self) -> impl Iterator<Item = (usize, Session)> + use<> {
-        self.sides.into_iter().enumerate().filter(|(_, side)| side.epoch() != EniEpoch::default())
+        self.sessions.into_iter().enumerate().filter(|(_, session)| session.epoch() != EniEpoch::default())
     }
 
     /// Counts a packet that goes this `way`, zero for the opener's, and restarts the timer. Whether the lower half of that
@@ -299,13 +299,14 @@ impl Connection {
     /// Whether the opener's end is the second of the key.
     #[inline]
     pub const fn is_swapped(&self) -> bool {
-        (self.sides[0].tag | self.sides[1].tag) & Session::SWAPPED != 0
+        (self.sessions[0].tag | self.sessions[1].tag) & Session::SWAPPED != 0
     }
 
     /// Whether two records, each of one session, are those of the two ends of a connection, neither of which is revoked.
     pub(crate) fn is_other_end_of(&self, other: &Self) -> bool {
-        let only =
-            |connection: &Self| connection.sessions().next().map(|(_, side)| side).filter(|side| !side.is_revoked());
+        let only = |connection: &Self| {
+            connection.sessions().next().map(|(_, session)| session).filter(|session| !session.is_revoked())
+        };
         let (Some(one), Some(two)) = (only(self), only(other)) else { return false };
         !self.is_shared() && one.opened() != two.opened() && one.is_swapped() == two.is_swapped()
     }
@@ -327,12 +328,12 @@ impl Connection {
 
     /// Whether it is only the memory of sessions that rules refused.
     pub(crate) fn is_dead(&self) -> bool {
-        !self.sides[0].is_live() && !self.sides[1].is_live()
+        !self.sessions[0].is_live() && !self.sessions[1].is_live()
     }
 
     /// Whether two sessions share it.
     pub(crate) fn is_shared(&self) -> bool {
-        self.sides[0].epoch() != EniEpoch::default() && self.sides[1].epoch() != EniEpoch::default()
+        self.sessions[0].epoch() != EniEpoch::default() && self.sessions[1].epoch() != EniEpoch::default()
     }
 
     /// Whether it is over at `now`.

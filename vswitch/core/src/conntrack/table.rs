@@ -215,7 +215,7 @@ impl<K: ConnectionKey> Table<K> {
         let bucket = self.bucket(hash);
         let position = self.place_for(bucket, is_over)?;
         let record = &mut self.records[position as usize];
-        let (next, ended) = (record.connection.next, record.connection.sides);
+        let (next, ended) = (record.connection.next, record.connection.sessions);
         if record.connection.state == ConnectionState::Free {
             self.live += 1;
             self.live_in_segments[position as usize / SEGMENT_RECORDS] += 1;
@@ -265,7 +265,7 @@ impl<K: ConnectionKey> Table<K> {
             return;
         }
         record.connection.state = ConnectionState::Free;
-        record.connection.sides = Default::default();
+        record.connection.sessions = Default::default();
         self.live -= 1;
         self.live_in_segments[slot.0 as usize / SEGMENT_RECORDS] -= 1;
         if slot.0 >= self.buckets {
@@ -440,7 +440,7 @@ mod tests {
             offset_of!(Connection, protocol),
             offset_of!(Connection, state),
             offset_of!(Connection, timeouts),
-            offset_of!(Connection, sides),
+            offset_of!(Connection, sessions),
             offset_of!(Connection, last_seen),
             offset_of!(Connection, next),
             offset_of!(Connection, packets),
@@ -470,12 +470,12 @@ mod tests {
     }
 
     fn connection(number: u32) -> Connection {
-        let sides = [Session::new((SCOPE, 1), Direction::Egress, false, Stage::Rule), Session::default()];
+        let sessions = [Session::new((SCOPE, 1), Direction::Egress, false, Stage::Rule), Session::default()];
         Connection {
             protocol: UDP,
             state: ConnectionState::Udp,
             last_seen: Tick(number),
-            sides,
+            sessions,
             ..Connection::default()
         }
     }
@@ -551,7 +551,7 @@ mod tests {
                 connection.last_seen.0 == is_over
             });
             let (slot, ended) = placed.expect("one of them is over");
-            assert_eq!(ended, connection(is_over).sides);
+            assert_eq!(ended, connection(is_over).sessions);
             assert_eq!(table.find(&key, UDP, SCOPE, hash(&key)), Some(slot));
             assert_eq!(table.find(&self::key(is_over), UDP, SCOPE, hash(&self::key(is_over))), None);
         }

@@ -73,7 +73,7 @@ pub struct FoundSession<'a> {
     /// What both sides of the record share.
     pub connection: &'a Connection,
     /// What is this ENI's alone.
-    pub side: Session,
+    pub session: Session,
 }
 
 /// A session, as a walk through all of them meets it.
@@ -86,7 +86,7 @@ pub(crate) struct Listed<'a> {
     pub(crate) tuple: Tuple,
     pub(crate) connection: &'a Connection,
     /// Which of the record's sides it is.
-    pub(crate) side: usize,
+    pub(crate) index: usize,
 }
 
 impl ConnectionTables {
@@ -178,7 +178,7 @@ impl ConnectionTables {
                 (SessionSlot::V6(slot), self.v6.connection(slot))
             }
         };
-        Some(FoundSession { slot, connection, side: connection.sides[connection.place_of(epoch)?] })
+        Some(FoundSession { slot, connection, session: connection.sessions[connection.place_of(epoch)?] })
     }
 
     /// Makes room for a record: perhaps that of a connection that `is_over`, whose sessions are returned with it.
@@ -228,10 +228,10 @@ impl ConnectionTables {
         let Some(slot) = found else { return self.insert_beside(entry, (connection, origin)) };
         let both = [(*self.connection(slot), *self.origin(slot)), (connection, origin)];
         for (connection, origin) in &both {
-            for (place, side) in connection.sessions() {
+            for (place, session) in connection.sessions() {
                 // The opener's session comes first.
-                let shared = usize::from(side.opened() == Direction::Ingress);
-                self.connection_mut(slot).sides[shared] = side;
+                let shared = usize::from(session.opened() == Direction::Ingress);
+                self.connection_mut(slot).sessions[shared] = session;
                 self.origin_mut(slot).grounds[shared] = origin.grounds[place];
             }
         }
@@ -254,7 +254,7 @@ impl ConnectionTables {
     pub(crate) fn end(&mut self, slot: SessionSlot, epoch: EniEpoch) {
         let connection = self.connection_mut(slot);
         if let Some(place) = connection.place_of(epoch) {
-            connection.sides[place] = Session::default();
+            connection.sessions[place] = Session::default();
         }
         if connection.sessions().next().is_none() {
             match slot {
@@ -270,9 +270,9 @@ impl ConnectionTables {
     pub(crate) fn split(&mut self, slot: SessionSlot, entry: &Entry, epoch: EniEpoch) -> SessionSlot {
         let (mut connection, origin) = (*self.connection(slot), *self.origin(slot));
         let Some(place) = connection.place_of(epoch) else { return slot };
-        connection.sides[1 - place] = Session::default();
+        connection.sessions[1 - place] = Session::default();
         let Ok(own) = self.insert_beside(entry, (connection, origin)) else { return slot };
-        self.connection_mut(slot).sides[place] = Session::default();
+        self.connection_mut(slot).sessions[place] = Session::default();
         own
     }
 
@@ -360,7 +360,11 @@ impl ConnectionTables {
     /// hears whose live sessions they were.
     pub(crate) fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, mut forgotten: impl FnMut(EniEpoch)) {
         let mut forget = |connection: &Connection| {
-            connection.sides.iter().filter(|side| side.is_live()).for_each(|side| forgotten(side.epoch()));
+            connection
+                .sessions
+                .iter()
+                .filter(|session| session.is_live())
+                .for_each(|session| forgotten(session.epoch()));
         };
         if !self.v4.is_empty() {
             self.v4.sweep(count, expiry, &mut forget);
@@ -384,14 +388,14 @@ impl ConnectionTables {
             },
         );
         v4.chain(v6).flat_map(|(place, slot, key, connection)| {
-            let of_side = move |(side, session): (usize, Session)| Listed {
+            let of_session = move |(index, session): (usize, Session)| Listed {
                 place,
                 slot,
                 tuple: key.tuple(connection.protocol, session.is_swapped()),
                 connection,
-                side,
+                index,
             };
-            connection.sessions().map(of_side)
+            connection.sessions().map(of_session)
         })
     }
 

@@ -130,8 +130,8 @@ pub(crate) const fn next(state: ConnectionState, flags: u8, from_opener: bool) -
         return state;
     }
     let row = &TABLE[place];
-    let side = if from_opener { &row.opener } else { &row.responder };
-    side[FlagSet::of(flags) as usize]
+    let end = if from_opener { &row.opener } else { &row.responder };
+    end[FlagSet::of(flags) as usize]
 }
 
 /// Where a connection's windows begin, by direction: the opener's bytes, then the responder's.
@@ -153,7 +153,7 @@ const NOT_OFFERED: u8 = SCALE_MAX + 2;
 /// Notes what a segment tells of the windows: one comparison for all but a SYN, which is cold.
 #[inline]
 pub fn observe(edges: &mut Edges, segment: Segment, from_opener: bool) {
-    let (near, far) = sides(from_opener);
+    let (near, far) = ends(from_opener);
     if segment.flags & ACK != 0 {
         let ahead = segment.acknowledgment.wrapping_sub(edges[far]);
         // What lies behind is old, and what lies further ahead than any window is no acknowledgement.
@@ -171,7 +171,7 @@ pub fn observe(edges: &mut Edges, segment: Segment, from_opener: bool) {
 /// Notes the scale that a SYN offers for the windows it will announce, which are those of the other side's bytes. A
 /// scale counts only if both sides offer one (RFC 7323 §2.2).
 pub fn observe_scale(scales: &mut Scales, offered: Option<u8>, from_opener: bool) {
-    let (near, far) = sides(from_opener);
+    let (near, far) = ends(from_opener);
     match offered {
         None => *scales = [NOT_OFFERED; 2],
         Some(scale) if scales[near] != NOT_OFFERED => scales[far] = scale.min(SCALE_MAX) + 1,
@@ -182,7 +182,7 @@ pub fn observe_scale(scales: &mut Scales, offered: Option<u8>, from_opener: bool
 /// Takes up what a SYN says while a handshake is under way: whether it is one of another attempt than was seen so far, of
 /// which everything else is forgotten.
 pub fn learn_syn(edges: &mut Edges, scales: &mut Scales, segment: Segment, from_opener: bool) -> bool {
-    let (near, far) = sides(from_opener);
+    let (near, far) = ends(from_opener);
     let number = known(segment.sequence.wrapping_add(1));
     let is_another = edges[near] != 0 && edges[near] != number;
     if is_another {
@@ -194,14 +194,14 @@ pub fn learn_syn(edges: &mut Edges, scales: &mut Scales, segment: Segment, from_
 
 /// Takes up what both ends agree on, as far as seen, where a SYN is answered by another SYN: the numbers of both.
 pub fn learn_answer(edges: &mut Edges, segment: Segment, from_opener: bool) {
-    let (near, far) = sides(from_opener);
+    let (near, far) = ends(from_opener);
     edges[near] = known(segment.sequence.wrapping_add(1));
     edges[far] = known(segment.acknowledgment);
 }
 
 /// Takes up the numbers of a segment of an end that is past its handshake.
 pub fn learn_agreement(edges: &mut Edges, segment: Segment, from_opener: bool) {
-    let (near, far) = sides(from_opener);
+    let (near, far) = ends(from_opener);
     edges[near] = known(segment.sequence);
     edges[far] = known(segment.acknowledgment);
 }
@@ -210,7 +210,7 @@ pub fn learn_agreement(edges: &mut Edges, segment: Segment, from_opener: bool) {
 /// gets it from the receiver), or whether it answers the SYN where that is what its receiver waits for (RFC 9293
 /// §3.10.7.3).
 pub fn believes((edges, scales, state): (Edges, Scales, ConnectionState), segment: Segment, from_opener: bool) -> bool {
-    let (near, far) = sides(from_opener);
+    let (near, far) = ends(from_opener);
     let answers_syn = segment.flags & ACK != 0 && segment.acknowledgment == edges[far];
     if edges[near] != 0 {
         let is_inside = segment.sequence.wrapping_sub(edges[near]) <= window_of(scales[near]);
@@ -223,11 +223,11 @@ pub fn believes((edges, scales, state): (Edges, Scales, ConnectionState), segmen
 /// what a retransmission or a keepalive (RFC 9293 §3.8.4) repeats. A SYN lies nowhere: it may be the next connection's,
 /// and what its receiver answers ends this one if so (RFC 5961 §4.2).
 pub fn is_outside(edges: Edges, scales: Scales, segment: Segment, from_opener: bool) -> bool {
-    let (near, far) = sides(from_opener);
-    let is_beyond = |number: u32, side: usize| {
-        let window = window_of(scales[side]);
+    let (near, far) = ends(from_opener);
+    let is_beyond = |number: u32, end: usize| {
+        let window = window_of(scales[end]);
         // The byte before the first is what a keepalive and a repeated SYN begin with.
-        edges[side] != 0 && number.wrapping_sub(edges[side]).wrapping_add(window + 1) > 2 * window + 1
+        edges[end] != 0 && number.wrapping_sub(edges[end]).wrapping_add(window + 1) > 2 * window + 1
     };
     match segment.flags & (SYN | ACK) {
         SYN => false,
@@ -236,7 +236,7 @@ pub fn is_outside(edges: Edges, scales: Scales, segment: Segment, from_opener: b
     }
 }
 
-const fn sides(from_opener: bool) -> (usize, usize) {
+const fn ends(from_opener: bool) -> (usize, usize) {
     if from_opener { (0, 1) } else { (1, 0) }
 }
 

@@ -148,7 +148,7 @@ impl<'a> Expiry<'a> {
             (self.usual, self.ticks) = (connection.timeouts, ticks_of(connection.timeouts, self.settings));
         }
         connection.is_expired(self.settings, self.now)
-            || self.is_orphan.is_some_and(|is_orphan| connection.sides.into_iter().all(is_orphan))
+            || self.is_orphan.is_some_and(|is_orphan| connection.sessions.into_iter().all(is_orphan))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::packet::headers::{Addresses, Headers, Network};
 use crate::packet::verdict::DropReason;
 use crate::policy::eni_context::EniContext;
-use crate::tables::route::{Route, is_group_destination};
+use crate::tables::route::{AddressRoute, is_group_destination};
 
 /// Checks a packet that the guest sent. Where the ENI's source check is off, it may pass on what is not its own; all
 /// else holds for everybody (§3.4).
@@ -44,7 +44,8 @@ fn check_unusual(context: &EniContext<'_>, headers: &Headers, frame: &[u8]) -> R
 /// Whether the source of `addresses` belongs to the ENI.
 #[inline(always)]
 pub(crate) fn owns_source(context: &EniContext<'_>, addresses: Addresses) -> bool {
-    context.eni.is_first_address(addresses) || context.network.route(addresses.reverse()) == Route::Owner(context.index)
+    context.eni.is_first_address(addresses)
+        || context.network.route(addresses.reverse()) == AddressRoute::Owner(context.index)
 }
 
 /// Whether a frame is for the router, or for a group: no other station is on the guest's link.

@@ -7,7 +7,7 @@
 use crate::acl::{BatchMatcher, RowDimensions};
 use crate::compile::bypasses_intra_group;
 use crate::compile::snapshot::EniEntry;
-use crate::config::desired::{Rule, Settings};
+use crate::config::desired::{DesiredRule, Settings};
 use crate::config::ids::EniIndex;
 use crate::conntrack::opener::is_like_answer;
 use crate::conntrack::tables::{ConnectionTables, FoundSession};
@@ -21,7 +21,7 @@ use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::Lookup;
 use crate::policy::exemptions::SMTP;
 use crate::tables::address_entry::AddressEntry;
-use crate::tables::route::Route;
+use crate::tables::route::AddressRoute;
 
 /// Whether the settings let anything take the fast path.
 const fn is_on(settings: &Settings) -> bool {
@@ -112,8 +112,12 @@ pub(super) fn receiver(
     }
     let entry = sender.network.destination(addresses);
     match entry.route() {
-        Route::Owner(receiver) if receiver != sender.index => Some((receiver, entry)),
-        Route::Owner(_) | Route::Nowhere | Route::Unowned | Route::Gateway | Route::Via(_) => None,
+        AddressRoute::Owner(receiver) if receiver != sender.index => Some((receiver, entry)),
+        AddressRoute::Owner(_)
+        | AddressRoute::Nowhere
+        | AddressRoute::Unowned
+        | AddressRoute::Gateway
+        | AddressRoute::Via(_) => None,
     }
 }
 
@@ -180,8 +184,8 @@ pub(super) const fn opens_connection(number: u8, [source, destination]: [u16; 2]
 }
 
 /// Every field of a rule. A new one does not compile until somebody decides what of the fast path answers for it.
-const _: fn(&Rule) = |rule| {
-    let Rule {
+const _: fn(&DesiredRule) = |rule| {
+    let DesiredRule {
         // Told as the ground of a decision.
         id: _,
         // Each has rows of its own.
@@ -251,6 +255,6 @@ pub(super) fn deciding_session<'a>(
         return None;
     }
     let found = connections.find(entry, context.eni.epoch)?;
-    let passes = context.admits(found.side) && context.continues(found.connection, headers.tcp_flags, now);
+    let passes = context.admits(found.session) && context.continues(found.connection, headers.tcp_flags, now);
     passes.then_some(found)
 }

@@ -425,8 +425,8 @@ fn refresh<K: ConnectionKey>(
     };
     let connection = table.connection_mut(slot);
     // The opener's session comes first, if there are two.
-    let way = usize::from(swapped != connection.sides[0].is_swapped());
-    let admits_both = connection.sides[way].is(live[0]) && connection.sides[1 - way].is(live[1]);
+    let way = usize::from(swapped != connection.sessions[0].is_swapped());
+    let admits_both = connection.sessions[way].is(live[0]) && connection.sessions[1 - way].is(live[1]);
     if !admits_both || !sender.continues(connection, packet_context.segment.flags, now) {
         return Continuation::No;
     }

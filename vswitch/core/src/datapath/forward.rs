@@ -1,7 +1,7 @@
 //! Forwarding: every packet of every ENI passes here, once out of its sender and once into its receiver.
 //!
 //! A burst goes through in phases, so that the memory each packet needs is on its way while others are worked on: ask
-//! for all frames; parse, guard and route all, and ask for their sessions; then judge and apply in order. Where sender
+//! for all frames; parse, guard and route all, and ask for their sessions; then evaluate and apply in order. Where sender
 //! and receiver are of one shard, a packet passes both decisions at once.
 
 use crate::compile::snapshot::Snapshot;
@@ -72,7 +72,7 @@ impl Shard {
                 self.count_burst_path(&context, burst_path);
                 burst_path.dirty_path().into_iter().for_each(|path| path_cache.keep(path));
             }
-            self.stopwatch.lap(Phase::Judge);
+            self.stopwatch.lap(Phase::Evaluate);
         }
         (self.packet_contexts, self.path_cache) = (packet_contexts, path_cache);
     }

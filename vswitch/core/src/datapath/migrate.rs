@@ -1,5 +1,5 @@
 //! Moves ENIs from shard to shard with all that is known of them: their sessions, counters, what they may still open, and
-//! their packets in parts. All or nothing, and between two turns: nobody judges meanwhile.
+//! their packets in parts. All or nothing, and between two turns: nobody evaluates meanwhile.
 //!
 //! Two ENIs of one shard may share a record. If only one of them leaves, it takes a copy along in which it is alone, as if the two had
 //! always been of different shards. Where the two sessions of a connection come together, they share a record again if both have
@@ -88,14 +88,14 @@ impl<'a> Migration<'a> {
         for place in (0..shards[from].sessions.places()).step_by(LISTED_PLACES_PER_TURN) {
             let sessions = &shards[from].sessions;
             for listed in sessions.scan(place, LISTED_PLACES_PER_TURN) {
-                let epoch = listed.connection.sides[listed.side].epoch();
+                let epoch = listed.connection.sessions[listed.index].epoch();
                 let Some((step, salt)) = self.moves.get(&epoch).filter(|(step, _)| step.from == from) else { continue };
                 if listed.connection.is_expired(self.snapshot.settings(), self.now) {
                     self.over.push((from, listed.slot, epoch));
                     continue;
                 }
                 let mut connection = *listed.connection;
-                connection.sides[1 - listed.side] = Session::default();
+                connection.sessions[1 - listed.index] = Session::default();
                 // All shards have one secret.
                 let (entry, bucket) = shards[step.to].sessions.reach_for(&listed.tuple, *salt);
                 shards[step.to].sessions.prefetch_origin(&entry, bucket);

@@ -106,18 +106,18 @@ impl Shard {
             }
             let Some(slot) = self.sessions.find_recent(session, epoch) else { continue };
             let connection = *self.sessions.connection(slot);
-            let Some(side) = connection.sides.into_iter().find(|side| side.epoch() == epoch) else { continue };
+            let Some(held) = connection.sessions.into_iter().find(|held| held.epoch() == epoch) else { continue };
             if connection.is_expired(context.snapshot.settings(), now) {
-                freed += usize::from(side.is_live());
+                freed += usize::from(held.is_live());
                 self.end_session(slot, epoch);
                 continue;
             }
             match ReclaimClass::of(connection.state) {
                 // It may be closed, or let in again, before it is looked at anew.
-                _ if side.is_revoked() => self.recent[context.counters_index()].push(session),
+                _ if held.is_revoked() => self.recent[context.counters_index()].push(session),
                 ReclaimClass::Established => self.recent[context.counters_index()].push(session),
                 class => {
-                    let (is_closing, peer) = (class == ReclaimClass::Closing, self.peer(slot, side));
+                    let (is_closing, peer) = (class == ReclaimClass::Closing, self.peer(slot, held));
                     window.candidates[window.count] = ReclaimCandidate { session, slot, is_closing, peer };
                     window.count += 1;
                 }
@@ -127,10 +127,10 @@ impl Shard {
     }
 
     /// What stands for the address at the other end of a session.
-    fn peer(&self, slot: SessionSlot, side: Session) -> u64 {
-        let new_connection = self.sessions.addresses(slot, side.is_swapped());
+    fn peer(&self, slot: SessionSlot, held: Session) -> u64 {
+        let new_connection = self.sessions.addresses(slot, held.is_swapped());
         // The packet that opened it came from the peer if it came in.
-        let from_peer = if side.opened() == Direction::Ingress { new_connection } else { new_connection.reverse() };
+        let from_peer = if held.opened() == Direction::Ingress { new_connection } else { new_connection.reverse() };
         match from_peer {
             Addresses::V4 { source, .. } => u64::from(source),
             Addresses::V6 { source, .. } => (source ^ source >> 64) as u64,

@@ -89,7 +89,7 @@ impl Shard {
         let is_tcp = packet.headers.tuple.protocol == protocol::TCP;
         if is_tcp && packet.headers.tcp_flags & (SYN | RST) != 0 {
             self.update_tcp_state(slot, entry, packet, now);
-        } else if is_tcp && self.sessions.connection(slot).sides.iter().any(|side| side.has_syn()) {
+        } else if is_tcp && self.sessions.connection(slot).sessions.iter().any(|session| session.has_syn()) {
             let from_opener = entry.swapped == self.sessions.connection(slot).is_swapped();
             self.resolve_syn(slot, packet.headers.segment(), from_opener, now);
         }
@@ -140,9 +140,9 @@ impl Shard {
             tcp::observe_scale(&mut scales, scale, from_opener);
         } else if state != ConnectionState::TcpClosed {
             let syn = Syn { from_opener, acknowledgment: segment.sequence.wrapping_add(1), scale, seen: now };
-            for (place, side) in connection.sessions() {
-                self.sessions.syns.note(self.sessions.syn_key(slot, side.epoch()), syn);
-                self.sessions.connection_mut(slot).sides[place].set_syn(true);
+            for (place, session) in connection.sessions() {
+                self.sessions.syns.note(self.sessions.syn_key(slot, session.epoch()), syn);
+                self.sessions.connection_mut(slot).sessions[place].set_syn(true);
             }
         }
         let connection = self.sessions.connection_mut(slot);
@@ -159,14 +159,14 @@ impl Shard {
     fn syn_of(&self, slot: SessionSlot, now: Tick) -> Option<Syn> {
         let ConnectionTables { syns, .. } = &self.sessions;
         let mut sessions = self.sessions.connection(slot).sessions();
-        sessions.find_map(|(_, side)| syns.of(&self.sessions.syn_key(slot, side.epoch()), now))
+        sessions.find_map(|(_, session)| syns.of(&self.sessions.syn_key(slot, session.epoch()), now))
     }
 
     fn forget_syn(&mut self, slot: SessionSlot) {
-        for (place, side) in self.sessions.connection(slot).sessions() {
-            let key = self.sessions.syn_key(slot, side.epoch());
+        for (place, session) in self.sessions.connection(slot).sessions() {
+            let key = self.sessions.syn_key(slot, session.epoch());
             self.sessions.syns.forget(&key);
-            self.sessions.connection_mut(slot).sides[place].set_syn(false);
+            self.sessions.connection_mut(slot).sessions[place].set_syn(false);
         }
     }
 
@@ -199,15 +199,15 @@ impl Shard {
     fn readmit(&mut self, slot: SessionSlot, context: &EniContext<'_>, admitted_by: Option<Decision>) {
         let connection = self.sessions.connection_mut(slot);
         let Some(place) = connection.place_of(context.eni.epoch) else { return };
-        let side = &mut connection.sides[place];
-        side.revision = context.revision;
-        if side.is_revoked() {
-            side.set_revoked(false);
+        let session = &mut connection.sessions[place];
+        session.revision = context.revision;
+        if session.is_revoked() {
+            session.set_revoked(false);
             self.counters[context.counters_index()].sessions += 1;
         }
-        let side = &mut self.sessions.connection_mut(slot).sides[place];
+        let session = &mut self.sessions.connection_mut(slot).sessions[place];
         if let Some(decision) = admitted_by {
-            side.set_stage(decision.stage);
+            session.set_stage(decision.stage);
             self.sessions.origin_mut(slot).grounds[place] = decision.ground;
         }
     }
@@ -219,10 +219,10 @@ impl Shard {
         let slot = self.split_if_shared(slot, entry, context.eni.epoch);
         let connection = self.sessions.connection_mut(slot);
         let Some(place) = connection.place_of(context.eni.epoch) else { return };
-        let side = &mut connection.sides[place];
-        side.revision = context.revision;
-        let was_live = !side.is_revoked();
-        side.set_revoked(true);
+        let session = &mut connection.sessions[place];
+        session.revision = context.revision;
+        let was_live = !session.is_revoked();
+        session.set_revoked(true);
         connection.last_seen = now.unwrap_or(connection.last_seen);
         if was_live {
             self.counters[context.counters_index()].forget_session();
@@ -256,7 +256,7 @@ impl Shard {
         let from_opener = admission.opener != Opener::Receiver;
         let record = NewConnection::by(packet, from_opener).record(context.timeouts(), now);
         let session = NewSession {
-            session: side(context, admission, entry.swapped),
+            session: session_of(context, admission, entry.swapped),
             ground: admission.by.ground,
             counters_index: context.counters_index(),
             sessions_max: context.eni.sessions_max,
@@ -280,7 +280,7 @@ impl Shard {
     ) -> Result<SessionSlot, TableFull> {
         for (number, new) in sessions.iter().enumerate() {
             if let Some(new) = new {
-                (connection.sides[number], origin.grounds[number]) = (new.session, new.ground);
+                (connection.sessions[number], origin.grounds[number]) = (new.session, new.ground);
             }
         }
         let slot = self.insert(entry, (connection, origin), at)?;
@@ -299,9 +299,9 @@ impl Shard {
         (settings, now): (&Settings, Tick),
     ) -> Result<SessionSlot, TableFull> {
         let (slot, ended) = self.sessions.insert(entry, record, |connection| connection.is_expired(settings, now))?;
-        for side in ended {
-            if side.is_live() {
-                self.forget_session(side.epoch());
+        for session in ended {
+            if session.is_live() {
+                self.forget_session(session.epoch());
             }
         }
         Ok(slot)
@@ -341,14 +341,14 @@ impl Shard {
             }
         };
         let eviction_score = |connection: &Connection| {
-            let opener = connection.sessions().max_by_key(|(_, side)| side.opened() == Direction::Egress);
-            let (held, is_opener_over) = opener.map_or((0, false), |(_, side)| holds(side.epoch()));
+            let opener = connection.sessions().max_by_key(|(_, session)| session.opened() == Direction::Egress);
+            let (held, is_opener_over) = opener.map_or((0, false), |(_, session)| holds(session.epoch()));
             let candidate = EvictionCandidate {
                 state: connection.state,
                 is_dead: connection.is_dead(),
                 is_expired: connection.is_expired(snapshot.settings(), now),
                 is_opener_over,
-                are_all_over: connection.sessions().all(|(_, side)| holds(side.epoch()).1),
+                are_all_over: connection.sessions().all(|(_, session)| holds(session.epoch()).1),
                 held,
                 last_seen: connection.last_seen,
             };
@@ -357,9 +357,9 @@ impl Shard {
         let slot = self.sessions.lowest_score(entry, eviction_score).ok_or(DropReason::FlowTableFull)?;
         let connection = *self.sessions.connection(slot);
         let is_expired = connection.is_expired(snapshot.settings(), now);
-        for (_, side) in connection.sessions() {
-            self.end_session(slot, side.epoch());
-            if let Some(place) = self.place_of(side.epoch()).filter(|_| side.is_live() && !is_expired) {
+        for (_, session) in connection.sessions() {
+            self.end_session(slot, session.epoch());
+            if let Some(place) = self.place_of(session.epoch()).filter(|_| session.is_live() && !is_expired) {
                 self.counters[place].evicted += 1;
             }
         }
@@ -377,7 +377,7 @@ impl Shard {
         now: Tick,
     ) -> Result<Option<SessionSlot>, DropReason> {
         let (Lookup::Session(entry), Some(admission)) = (lookup, update.admission()) else { return Ok(None) };
-        let its = side(context, admission, entry.swapped);
+        let its = session_of(context, admission, entry.swapped);
         let connection = self.sessions.connection(slot);
         // Two ENIs may differ in whom they take for the opener.
         let is_alike = connection.timeouts == context.timeouts() && connection.is_swapped() == its.is_swapped();
@@ -391,7 +391,7 @@ impl Shard {
         let (connection, ground) = (self.sessions.connection_mut(slot), admission.by.ground);
         // The opener's session comes first.
         let place = usize::from(its.opened() == Direction::Ingress);
-        connection.sides = if place == 0 { [its, connection.sides[0]] } else { [connection.sides[0], its] };
+        connection.sessions = if place == 0 { [its, connection.sessions[0]] } else { [connection.sessions[0], its] };
         let grounds = &mut self.sessions.origin_mut(slot).grounds;
         *grounds = if place == 0 { [ground, grounds[0]] } else { [grounds[0], ground] };
         self.note_session(context.counters_index(), context.eni.sessions_max, entry);
@@ -496,9 +496,9 @@ impl NewConnection {
 }
 
 /// The session of an ENI that a packet opens; `swapped` as the key has the packet's ends.
-const fn side(context: &EniContext<'_>, Admission { by, opener }: Admission, swapped: bool) -> Session {
+const fn session_of(context: &EniContext<'_>, Admission { by, opener }: Admission, swapped: bool) -> Session {
     let is_answer = matches!(opener, Opener::Receiver);
     let opened = if is_answer { context.direction.reverse() } else { context.direction };
-    let side = Session::new((context.eni.epoch, context.revision), opened, swapped != is_answer, by.stage);
-    if matches!(opener, Opener::Unknown) { side.of_unknown_opener() } else { side }
+    let session = Session::new((context.eni.epoch, context.revision), opened, swapped != is_answer, by.stage);
+    if matches!(opener, Opener::Unknown) { session.of_unknown_opener() } else { session }
 }

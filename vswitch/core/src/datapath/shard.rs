@@ -119,7 +119,8 @@ impl Shard {
 
     /// Ends the session of `epoch` in the record at `slot`.
     pub(crate) fn end_session(&mut self, slot: SessionSlot, epoch: EniEpoch) {
-        let was_live = self.sessions.connection(slot).sides.iter().any(|side| side.epoch() == epoch && side.is_live());
+        let was_live =
+            self.sessions.connection(slot).sessions.iter().any(|session| session.epoch() == epoch && session.is_live());
         self.sessions.end(slot, epoch);
         if was_live {
             self.forget_session(epoch);

@@ -21,10 +21,10 @@ use crate::policy::evaluate::{Evaluation, Lookup};
 use crate::router;
 use crate::router::{icmp, ttl};
 use crate::tables::address_entry::AddressEntry;
-use crate::tables::route::Route;
+use crate::tables::route::AddressRoute;
 
 impl Shard {
-    /// What to look for to judge a packet.
+    /// What to look for to evaluate a packet.
     #[inline]
     pub(super) fn lookup(&self, context: &EniContext<'_>, packet: &Packet, packet_context: &PacketContext) -> Lookup {
         if packet.headers.is_plain {
@@ -84,7 +84,7 @@ impl Shard {
             return Err(evaluation.0.refusal());
         }
         let crosses =
-            receiver.eni.vswitch != sender.eni.vswitch || matches!(packet_context.place.route(), Route::Via(_));
+            receiver.eni.vswitch != sender.eni.vswitch || matches!(packet_context.place.route(), AddressRoute::Via(_));
         let mtu_bytes = receiver.eni.mtu_bytes;
         let is_last_hop = crosses && packet.headers.hop_limit <= 1;
         let is_too_big = icmp::is_too_big(packet, mtu_bytes);
@@ -204,8 +204,8 @@ pub(super) fn egress_checks(context: &EniContext<'_>, packet: &mut Packet) -> (V
 
 /// The step of ingress before any decision: whether the ENI has the destination, which `route` leads to.
 #[inline]
-pub(super) fn ingress_checks(context: &EniContext<'_>, packet: &Packet, route: Route) -> Verdict {
-    let is_owner = route == Route::Owner(context.index)
+pub(super) fn ingress_checks(context: &EniContext<'_>, packet: &Packet, route: AddressRoute) -> Verdict {
+    let is_owner = route == AddressRoute::Owner(context.index)
         || !context.eni.source_dest_check
         || owns_source(context, packet.headers.tuple.addresses.reverse());
     if is_owner { Verdict::Forward(context.index) } else { Verdict::Drop(DropReason::DestinationNotOwned) }
@@ -213,10 +213,10 @@ pub(super) fn ingress_checks(context: &EniContext<'_>, packet: &Packet, route: R
 
 /// The ENI that a packet of the guest goes to. Never itself: what it sends to its own address stays inside the guest.
 #[inline]
-pub(crate) fn next_eni(context: &EniContext<'_>, route: Route) -> Option<EniIndex> {
+pub(crate) fn next_eni(context: &EniContext<'_>, route: AddressRoute) -> Option<EniIndex> {
     match route {
-        Route::Owner(next) | Route::Via(next) => Some(next).filter(|next| *next != context.index),
-        Route::Nowhere | Route::Unowned | Route::Gateway => None,
+        AddressRoute::Owner(next) | AddressRoute::Via(next) => Some(next).filter(|next| *next != context.index),
+        AddressRoute::Nowhere | AddressRoute::Unowned | AddressRoute::Gateway => None,
     }
 }
 

@@ -5,7 +5,7 @@ use crate::config::phase_times::PhaseTimes;
 /// Tells nanoseconds since some fixed moment.
 pub type Clock = fn() -> u64;
 
-/// Of so many bursts one is timed: reading a clock takes as long as judging a packet.
+/// Of so many bursts one is timed: reading a clock takes as long as evaluating a packet.
 const BURSTS_PER_SAMPLE: u32 = 64;
 
 /// What is done with a burst, in this order.
@@ -15,8 +15,8 @@ pub enum Phase {
     Receive,
     /// Frames are read, guarded and routed, and sessions asked for.
     Admit,
-    /// Both ENIs judge, and sessions are opened and counted.
-    Judge,
+    /// Both ENIs evaluate, and sessions are opened and counted.
+    Evaluate,
     /// It is handed to other workers, and to the ports of its receivers.
     Send,
 }
@@ -62,7 +62,7 @@ impl Stopwatch {
             let phase_ns = match phase {
                 Phase::Receive => &mut self.timing.receive_ns,
                 Phase::Admit => &mut self.timing.admit_ns,
-                Phase::Judge => &mut self.timing.judge_ns,
+                Phase::Evaluate => &mut self.timing.judge_ns,
                 Phase::Send => &mut self.timing.send_ns,
             };
             *phase_ns += now_ns.saturating_sub(last_ns);
@@ -102,7 +102,7 @@ mod tests {
         let mut stopwatch = Stopwatch::new(|| NOW_NS.load(Ordering::Relaxed));
         let mut burst = |packets: usize| {
             stopwatch.start();
-            for (phase, ns) in [(Phase::Receive, 10), (Phase::Admit, 20), (Phase::Judge, 30), (Phase::Send, 40)] {
+            for (phase, ns) in [(Phase::Receive, 10), (Phase::Admit, 20), (Phase::Evaluate, 30), (Phase::Send, 40)] {
                 NOW_NS.fetch_add(ns, Ordering::Relaxed);
                 stopwatch.lap(phase);
             }

@@ -17,7 +17,7 @@ impl Shard {
         let (tick, settings) = (now.tick(), snapshot.settings());
         self.note_orphans(snapshot, tick);
         let Self { sessions, counters, places, orphans, .. } = self;
-        let is_orphan = |side: Session| side.epoch() == EniEpoch::default() || !places.contains(side.epoch());
+        let is_orphan = |session: Session| session.epoch() == EniEpoch::default() || !places.contains(session.epoch());
         let is_orphan: Option<&dyn Fn(Session) -> bool> =
             if orphans.records_left > 0 { Some(&is_orphan) } else { None };
         orphans.records_left = orphans.records_left.saturating_sub(records);

@@ -16,10 +16,10 @@ use crate::packet::Marker;
 use crate::packet::headers::{Addresses, Headers, Network, Tuple, protocol, tcp_flags};
 use crate::packet::verdict::{Decision, DropReason, Stage, Verdict};
 use crate::policy::eni_context::EniContext;
-use crate::tables::route::{Route, is_group_destination};
+use crate::tables::route::{AddressRoute, is_group_destination};
 
 impl Shard {
-    /// Judges a described packet at `eni` without changing anything; the verdict names the next ENI after egress.
+    /// Evaluates a described packet at `eni` without changing anything; the verdict names the next ENI after egress.
     ///
     /// # Errors
     /// The field of the description at fault, and why.
@@ -37,7 +37,7 @@ impl Shard {
         let settled = match direction {
             Direction::Egress => settled_before_decision(&context, &headers),
             Direction::Ingress => {
-                let owned = context.network.route(headers.tuple.addresses) == Route::Owner(eni);
+                let owned = context.network.route(headers.tuple.addresses) == AddressRoute::Owner(eni);
                 (context.eni.source_dest_check && !owned).then_some(Verdict::Drop(DropReason::DestinationNotOwned))
             }
         };
@@ -124,8 +124,8 @@ fn settled_before_decision(context: &EniContext<'_>, headers: &Headers) -> Optio
     let is_ping = matches!(headers.icmp_type, 8 | 128);
     let route = context.network.route(addresses);
     match route {
-        Route::Gateway if is_ping => Some(Verdict::Answer),
-        Route::Gateway => Some(Verdict::Drop(DropReason::GatewayUnserved)),
+        AddressRoute::Gateway if is_ping => Some(Verdict::Answer),
+        AddressRoute::Gateway => Some(Verdict::Drop(DropReason::GatewayUnserved)),
         _ if next_eni(context, route).is_none() => Some(Verdict::Drop(DropReason::NoRoute)),
         _ => None,
     }

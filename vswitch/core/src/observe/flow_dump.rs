@@ -61,7 +61,7 @@ impl Shard {
         let all = self.sessions.scan(place, LISTED_PLACES_PER_TURN);
         let wanted: Vec<_> = all
             .filter(|listed| self.wanted((snapshot, now.tick()), selection, listed).is_some())
-            .map(|listed| (listed.slot, listed.connection.sides[listed.side].epoch()))
+            .map(|listed| (listed.slot, listed.connection.sessions[listed.index].epoch()))
             .collect();
         for (slot, epoch) in &wanted {
             self.end_session(*slot, *epoch);
@@ -69,7 +69,7 @@ impl Shard {
         (wanted.len() as u64, (end < self.sessions.places()).then_some(end as u64))
     }
 
-    /// Where a live session is judged, if it is wanted.
+    /// Where a live session is evaluated, if it is wanted.
     fn wanted<'a>(
         &self,
         (snapshot, now): (&'a Snapshot, Tick),
@@ -77,7 +77,7 @@ impl Shard {
         listed: &Listed<'_>,
     ) -> Option<EniContext<'a>> {
         let Listed { tuple, connection, .. } = listed;
-        let side = connection.sides[listed.side];
+        let side = connection.sessions[listed.index];
         let context = EniContext::new(snapshot, EniIndex(self.place_of(side.epoch())? as u32), side.opened())?;
         if context.eni.epoch != side.epoch() || connection.is_expired(snapshot.settings(), now) {
             return None;
@@ -91,7 +91,7 @@ impl Shard {
             && selection.prefix.is_none_or(|prefix| prefix.contains(&source) || prefix.contains(&destination))
             && selection.state.as_ref().is_none_or(|state| *state == state_name(connection.state, side))
             && selection.rule.as_ref().is_none_or(|rule| {
-                admitting_rule(&context, side, self.sessions.origin(listed.slot).grounds[listed.side]) == Some(rule)
+                admitting_rule(&context, side, self.sessions.origin(listed.slot).grounds[listed.index]) == Some(rule)
             });
         is_wanted.then_some(context)
     }
@@ -115,7 +115,7 @@ fn admitting_rule<'a>(context: &EniContext<'a>, side: Session, ground: u32) -> O
 
 fn describe(context: &EniContext<'_>, (listed, origin): (&Listed<'_>, &Origin), now: Tick) -> FlowDescription {
     let Listed { tuple, connection, .. } = listed;
-    let side = connection.sides[listed.side];
+    let side = connection.sessions[listed.index];
     FlowDescription {
         eni: EniId::clone(&context.eni.id),
         opened: side.opened(),
@@ -126,7 +126,7 @@ fn describe(context: &EniContext<'_>, (listed, origin): (&Listed<'_>, &Origin), 
         destination_port: if connection.state == ConnectionState::Icmp { 0 } else { tuple.destination_port },
         state: state_name(connection.state, side).into(),
         stage: side.stage().name().into(),
-        rule: admitting_rule(context, side, origin.grounds[listed.side]).cloned(),
+        rule: admitting_rule(context, side, origin.grounds[listed.index]).cloned(),
         revision: side.revision,
         generation: context.snapshot.generation_of(side.revision),
         age_ms: origin.opened_at.age_ms(now),

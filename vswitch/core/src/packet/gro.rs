@@ -1,5 +1,5 @@
 //! Puts TCP segments that follow each other together to one long frame, for ports that take those: the reverse of
-//! [`crate::packet::gso`]. Judged and counted was each segment; only bytes are moved here, and cutting the long frame again
+//! [`crate::packet::gso`]. Evaluated and counted was each segment; only bytes are moved here, and cutting the long frame again
 //! gives the same segments. What may go together is what Linux puts together when it receives.
 
 use crate::config::limits::ETHERNET_HEADER_BYTES;
@@ -19,14 +19,14 @@ const LAST: u8 = PUSH | tcp_flags::FIN;
 const IP_BYTES_MAX: usize = u16::MAX as usize;
 
 /// A whole TCP packet with data, without IP options or extension headers.
-struct Segment<'a> {
+struct GroSegment<'a> {
     frame: &'a [u8],
     is_v4: bool,
     transport: usize,
     data: usize,
 }
 
-impl<'a> Segment<'a> {
+impl<'a> GroSegment<'a> {
     fn of(frame: &'a [u8]) -> Option<Self> {
         let network = frame.get(NETWORK..)?;
         let (is_whole_tcp, is_v4, header_bytes, packet_bytes) = match (frame[12], frame[13]) {
@@ -111,8 +111,8 @@ pub enum Relation {
 /// What `next` is to `head`, which stands for one segment, or for those that were appended to it before.
 pub fn relation(head: &Packet, next: &Packet) -> Relation {
     // What is none may still be of the same flow, as a segment without data is.
-    let Some(segment) = Segment::of(next.buffer.frame()) else { return Relation::Behind };
-    let Some(first) = Segment::of(head.buffer.frame()) else { return Relation::Behind };
+    let Some(segment) = GroSegment::of(next.buffer.frame()) else { return Relation::Behind };
+    let Some(first) = GroSegment::of(head.buffer.frame()) else { return Relation::Behind };
     if !first.is_same_flow(&segment) {
         return Relation::Other;
     }
@@ -124,7 +124,7 @@ pub fn relation(head: &Packet, next: &Packet) -> Relation {
     }
 }
 
-fn may_follow(head: &Packet, first: &Segment<'_>, next: &Packet, segment: &Segment<'_>) -> bool {
+fn may_follow(head: &Packet, first: &GroSegment<'_>, next: &Packet, segment: &GroSegment<'_>) -> bool {
     let (done, number) = match head.offload.segmentation {
         Segmentation::None => (first.data_bytes(), 1),
         _ => (usize::from(head.offload.segment_bytes), head.wire().packets as u16),
@@ -157,7 +157,8 @@ fn may_follow(head: &Packet, first: &Segment<'_>, next: &Packet, segment: &Segme
 
 /// Appends what [`relation`] called the next of `head`, whose buffer has room for it.
 pub fn append(head: &mut Packet, next: &Packet) {
-    let (Some(first), Some(segment)) = (Segment::of(head.buffer.frame()), Segment::of(next.buffer.frame())) else {
+    let (Some(first), Some(segment)) = (GroSegment::of(head.buffer.frame()), GroSegment::of(next.buffer.frame()))
+    else {
         return;
     };
     let segment_bytes = match head.offload.segmentation {
@@ -178,7 +179,7 @@ pub fn append(head: &mut Packet, next: &Packet) {
     } else {
         frame[NETWORK + 4..NETWORK + 6].copy_from_slice(&((end - transport) as u16).to_be_bytes());
     }
-    let sum = Segment { frame, is_v4, transport, data }.pseudo_header_sum();
+    let sum = GroSegment { frame, is_v4, transport, data }.pseudo_header_sum();
     let place = transport + TCP_CHECKSUM;
     frame[place..place + 2].copy_from_slice(&(!checksum::finish(sum)).to_be_bytes());
     head.offload = Offload {

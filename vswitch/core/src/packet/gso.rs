@@ -1,5 +1,5 @@
 //! Cuts a long frame into the packets that it stands for, for ports that take only those. Every packet has the headers
-//! that were judged; only lengths, numbers and checksums differ.
+//! that were evaluated; only lengths, numbers and checksums differ.
 
 use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::packet::checksum;

@@ -1,8 +1,8 @@
 //! What the sender of a frame left for hardware to do: a checksum to complete, a long frame to cut into packets.
 //!
 //! A guest claims it; `settle` holds the claim against the headers that the switch itself read, before anything is
-//! judged. Whatever would write into a header, or give some packets cut from a frame other headers than those that
-//! were judged, is refused. What is left is written anew from the headers, so no port ever sees a number of a guest.
+//! evaluated. Whatever would write into a header, or give some packets cut from a frame other headers than those that
+//! were evaluated, is refused. What is left is written anew from the headers, so no port ever sees a number of a guest.
 
 use crate::config::limits::{SEGMENTS_MAX_TCP, SEGMENTS_MAX_UDP};
 use crate::packet::checksum;
@@ -55,13 +55,13 @@ pub struct Offloads(u8);
 
 /// What has to be done to a packet before a port can have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fit {
+pub enum Preparation {
     /// Nothing.
-    AsItIs,
+    Pass,
     /// Its checksum is to be completed.
-    Sum,
+    Checksum,
     /// It is to be cut; every part gets its checksum.
-    Cut,
+    Segment,
 }
 
 /// A packet as others see it on a wire.
@@ -108,7 +108,7 @@ impl Offloads {
     }
 
     /// What has to be done to a packet with this `offload`.
-    pub const fn fit(self, offload: &Offload) -> Fit {
+    pub const fn preparation(self, offload: &Offload) -> Preparation {
         let cut = match offload.segmentation {
             Segmentation::None => Self::NONE,
             Segmentation::TcpV4 => Self::TCP_V4,
@@ -118,11 +118,11 @@ impl Offloads {
         if !self.contains(cut)
             || (!matches!(offload.segmentation, Segmentation::None) && !self.contains(Self::CHECKSUM))
         {
-            Fit::Cut
+            Preparation::Segment
         } else if offload.checksum.is_some() && !self.contains(Self::CHECKSUM) {
-            Fit::Sum
+            Preparation::Checksum
         } else {
-            Fit::AsItIs
+            Preparation::Pass
         }
     }
 }

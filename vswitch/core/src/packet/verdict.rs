@@ -7,9 +7,9 @@ use core::fmt;
 /// What happens to a packet after a pass through the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Egress let it pass: its next judge is the ingress of this ENI.
+    /// Egress let it pass: next comes the ingress of this ENI.
     Forward(EniIndex),
-    /// Ingress let it pass: hand it to the port of the ENI that judged it.
+    /// Ingress let it pass: hand it to the port of the ENI that evaluated it.
     Deliver,
     /// The virtual router rewrote it into its own reply: hand it back to the port it came from.
     Answer,

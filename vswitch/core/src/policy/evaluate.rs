@@ -15,7 +15,7 @@ use crate::packet::headers::{Addresses, Fragment, Headers, IcmpKind, Network, Tu
 use crate::packet::verdict::{Decision, Stage};
 use crate::policy::eni_context::EniContext;
 use crate::tables::address_entry::AddressEntry;
-use crate::tables::route::Route;
+use crate::tables::route::AddressRoute;
 
 /// What the decision asks to be done to the sessions.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -153,7 +153,7 @@ impl<'a> EniContext<'a> {
             let needs_session = matches!(decision.stage, Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe);
             let update = match lookup {
                 Lookup::Session(entry) if needs_session => match sessions.find(entry, self.eni.epoch) {
-                    Some(session) if is_over(&session) || session.side.is_revoked() => {
+                    Some(session) if is_over(&session) || session.session.is_revoked() => {
                         SessionUpdate::Reopen(session.slot, Admission::of_sender(decision))
                     }
                     Some(session) => SessionUpdate::Touch(session.slot),
@@ -210,7 +210,7 @@ impl<'a> EniContext<'a> {
     /// Step 2, a packet with a record of its session.
     fn evaluate_session(&self, session: &FoundSession<'_>, headers: &Headers, swapped: bool) -> Evaluation {
         let accept = Decision::by(Policy::Accept, Stage::Session);
-        let FoundSession { slot, connection, side } = *session;
+        let FoundSession { slot, connection, session: side } = *session;
         if headers.may_be_its_own_reverse() && contradicts(headers, swapped == side.is_swapped()) {
             return (self.decide_by_rules(self.direction, &headers.tuple), SessionUpdate::None);
         }
@@ -241,7 +241,7 @@ impl<'a> EniContext<'a> {
         (headers, swapped): (&Headers, bool),
         now: Tick,
     ) -> bool {
-        let FoundSession { slot, connection, side } = *session;
+        let FoundSession { slot, connection, session: side } = *session;
         let is_segment = headers.tuple.protocol == protocol::TCP && headers.end != 0;
         let (segment, from_opener) = (headers.segment(), swapped == side.is_swapped());
         is_segment
@@ -250,7 +250,7 @@ impl<'a> EniContext<'a> {
             && sessions.syns.of(&sessions.syn_key(slot, self.eni.epoch), now).is_none()
     }
 
-    /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and by what, if it
+    /// §4.4: whether a session is admitted under the present revision, evaluated by its opening packet; and by what, if it
     /// is by something new.
     fn reevaluate_session(&self, side: Session, tuple: &Tuple, swapped: bool) -> (bool, Option<Decision>) {
         if matches!(side.stage(), Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe) {
@@ -267,7 +267,7 @@ impl<'a> EniContext<'a> {
         }
     }
 
-    /// What became of a first fragment under an older revision, judged as it would be today: with its session, if that
+    /// What became of a first fragment under an older revision, evaluated as it would be today: with its session, if that
     /// is still there.
     fn reevaluate_fragment(
         &self,
@@ -279,11 +279,11 @@ impl<'a> EniContext<'a> {
             return as_the_first(first_decision); // No rule had a say.
         }
         let stays = session.as_ref().is_some_and(|(session, swapped)| {
-            let is_known = session.side.revision == self.revision;
+            let is_known = session.session.revision == self.revision;
             if is_known {
-                !session.side.is_revoked()
+                !session.session.is_revoked()
             } else {
-                self.reevaluate_session(session.side, &first_decision.first, *swapped).0
+                self.reevaluate_session(session.session, &first_decision.first, *swapped).0
             }
         });
         let refused_with_session = session.is_some() && !stays;
@@ -308,7 +308,7 @@ impl<'a> EniContext<'a> {
     /// Whether a live session admits an error about one of its packets (§4.3): it must have crossed this ENI the other
     /// way.
     fn admits_related(&self, session: &FoundSession<'_>, entry: &Entry) -> bool {
-        let side = session.side;
+        let side = session.session;
         let quoted_is_from_opener = entry.swapped == side.is_swapped();
         let quoted_direction = if quoted_is_from_opener { side.opened() } else { side.opened().reverse() };
         if quoted_direction != self.direction.reverse() {
@@ -355,7 +355,7 @@ impl<'a> EniContext<'a> {
     pub(crate) fn decide_by_entry(&self, direction: Direction, tuple: &Tuple, peer: AddressEntry) -> Decision {
         if bypasses_intra_group(self.snapshot.settings(), direction)
             && let Some(ground) = self.network.shared_open_group(self.acl, peer.class)
-            && peer.route() != Route::Owner(self.index)
+            && peer.route() != AddressRoute::Owner(self.index)
         {
             return Decision { policy: Policy::Accept, stage: Stage::IntraGroup, ground };
         }
@@ -371,7 +371,7 @@ pub(crate) fn from_peer(direction: Direction, tuple: &Tuple) -> Addresses {
     }
 }
 
-/// The decision of a fragment under the revision that judged the first.
+/// The decision of a fragment under the revision that evaluated the first.
 fn as_the_first(first_decision: &FragmentDecision) -> Decision {
     if first_decision.decision.accepts() {
         Decision::by(Policy::Accept, Stage::Session)

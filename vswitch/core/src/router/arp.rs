@@ -5,7 +5,7 @@ use crate::packet::FrameBuffer;
 use crate::packet::headers::Addresses;
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::policy::eni_context::EniContext;
-use crate::tables::route::Route;
+use crate::tables::route::AddressRoute;
 
 /// RFC 826: the router has its own addresses, and those of the VPC but the guest's.
 pub(super) fn arp(context: &EniContext<'_>, buffer: &mut FrameBuffer) -> Verdict {
@@ -18,7 +18,7 @@ pub(super) fn arp(context: &EniContext<'_>, buffer: &mut FrameBuffer) -> Verdict
     let target: [u8; 4] = [fields[18], fields[19], fields[20], fields[21]];
     let asked = Addresses::V4 { source: 0, destination: u32::from_be_bytes(target) };
     let route = context.network.route(asked);
-    if !is_request || target == sender || route == Route::Owner(context.index) {
+    if !is_request || target == sender || route == AddressRoute::Owner(context.index) {
         return Verdict::Drop(DropReason::ArpConsumed);
     }
     if !is_answered_for(context, route) {

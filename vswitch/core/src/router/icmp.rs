@@ -97,7 +97,7 @@ pub(crate) fn refuse_too_big(context: &EniContext<'_>, packet: &mut Packet, mtu_
         return None;
     }
     let needed = etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu_bytes };
-    let report = Report {
+    let report = IcmpError {
         v4: Icmpv4Type::DestinationUnreachable(needed),
         v6: Icmpv6Type::PacketTooBig { mtu: mtu_bytes.into() },
     };
@@ -105,12 +105,12 @@ pub(crate) fn refuse_too_big(context: &EniContext<'_>, packet: &mut Packet, mtu_
 }
 
 /// What the router tells the sender of a packet that it does not forward.
-pub(super) struct Report {
+pub(super) struct IcmpError {
     pub(super) v4: Icmpv4Type,
     pub(super) v6: Icmpv6Type,
 }
 
-impl Report {
+impl IcmpError {
     /// Writes the report over the packet. None, and the packet stays, where there must be no report or no address to
     /// send it from.
     pub(super) fn instead_of(self, context: &EniContext<'_>, packet: &mut Packet) -> Option<Verdict> {

@@ -14,21 +14,21 @@ use crate::packet::Packet;
 use crate::packet::headers::{Fragment, IcmpKind, Network};
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::policy::eni_context::EniContext;
-use crate::tables::route::{Route, is_group_destination};
+use crate::tables::route::{AddressRoute, is_group_destination};
 
 /// Settles a packet that is for the router itself, or for nobody; `route` is where its destination is. None if it is to
 /// be forwarded.
 #[inline]
-pub(crate) fn answer(context: &EniContext<'_>, packet: &mut Packet, route: Route) -> Option<Verdict> {
+pub(crate) fn answer(context: &EniContext<'_>, packet: &mut Packet, route: AddressRoute) -> Option<Verdict> {
     let is_for_one = packet.buffer.frame().first().is_some_and(|octet| octet & 1 == 0);
-    if packet.headers.is_plain && is_for_one && matches!(route, Route::Owner(_)) {
+    if packet.headers.is_plain && is_for_one && matches!(route, AddressRoute::Owner(_)) {
         return None;
     }
     answer_unusual(context, packet, route)
 }
 
 #[inline(never)]
-fn answer_unusual(context: &EniContext<'_>, packet: &mut Packet, route: Route) -> Option<Verdict> {
+fn answer_unusual(context: &EniContext<'_>, packet: &mut Packet, route: AddressRoute) -> Option<Verdict> {
     let headers = packet.headers;
     let drop = |reason| Some(Verdict::Drop(reason));
     if headers.network == Network::Arp {
@@ -44,7 +44,7 @@ fn answer_unusual(context: &EniContext<'_>, packet: &mut Packet, route: Route) -
     if to_group_mac || is_group_destination(headers.tuple.addresses) {
         return drop(DropReason::Multicast);
     }
-    if route != Route::Gateway {
+    if route != AddressRoute::Gateway {
         return None;
     }
     let is_ping = headers.icmp_kind() == Some(IcmpKind::Request)

@@ -6,7 +6,7 @@ use crate::packet::FrameBuffer;
 use crate::packet::headers::{Addresses, Headers};
 use crate::packet::verdict::{DropReason, Verdict};
 use crate::policy::eni_context::EniContext;
-use crate::tables::route::{Route, is_group_destination};
+use crate::tables::route::{AddressRoute, is_group_destination};
 use core::net::Ipv6Addr;
 use etherparse::Icmpv6Type;
 
@@ -24,7 +24,7 @@ pub(super) fn neighbor(context: &EniContext<'_>, headers: &Headers, buffer: &mut
     let asked = Addresses::V6 { source, destination: u128::from_be_bytes(target) };
     let is_link_local = target[0] == 0xfe && target[1] & 0xc0 == 0x80;
     let route = context.network.route(asked);
-    if route == Route::Owner(context.index) || is_link_local || is_group_destination(asked) {
+    if route == AddressRoute::Owner(context.index) || is_link_local || is_group_destination(asked) {
         return consumed;
     }
     if !is_answered_for(context, route) {

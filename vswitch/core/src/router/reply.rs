@@ -4,7 +4,7 @@ use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::packet::verdict::Verdict;
 use crate::packet::{FrameBuffer, checksum};
 use crate::policy::eni_context::EniContext;
-use crate::tables::route::Route;
+use crate::tables::route::AddressRoute;
 
 /// Where the network packet begins in a frame.
 pub(super) const NETWORK: usize = ETHERNET_HEADER_BYTES;
@@ -17,11 +17,11 @@ pub(super) fn to_sender(context: &EniContext<'_>, frame: &mut [u8]) -> Verdict {
 }
 
 /// Whether the router answers for an address whose packets go by `route`: its own, and those of the VPC's other ENIs.
-pub(super) fn is_answered_for(context: &EniContext<'_>, route: Route) -> bool {
+pub(super) fn is_answered_for(context: &EniContext<'_>, route: AddressRoute) -> bool {
     match route {
-        Route::Gateway => true,
-        Route::Owner(owner) => owner != context.index,
-        Route::Nowhere | Route::Unowned | Route::Via(_) => false,
+        AddressRoute::Gateway => true,
+        AddressRoute::Owner(owner) => owner != context.index,
+        AddressRoute::Nowhere | AddressRoute::Unowned | AddressRoute::Via(_) => false,
     }
 }
 

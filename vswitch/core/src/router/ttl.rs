@@ -1,6 +1,6 @@
 //! The time to live of packets that cross from one subnet to another.
 
-use super::icmp::Report;
+use super::icmp::IcmpError;
 use super::reply::{NETWORK, set_ipv4_ttl};
 use crate::packet::Packet;
 use crate::packet::headers::Addresses;
@@ -20,7 +20,7 @@ pub(crate) fn decrement_ttl(context: &EniContext<'_>, packet: &mut Packet) -> Op
         }
         return None;
     }
-    let report = Report {
+    let report = IcmpError {
         v4: Icmpv4Type::TimeExceeded(etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit),
         v6: Icmpv6Type::TimeExceeded(etherparse::icmpv6::TimeExceededCode::HopLimitExceeded),
     };

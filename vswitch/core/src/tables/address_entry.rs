@@ -1,7 +1,7 @@
 //! What a VPC knows of one address.
 
 use super::address_class::{AddressClass, SetCombinationId};
-use super::route::{PackedRoute, Route};
+use super::route::{AddressRoute, PackedRoute};
 
 /// What a VPC knows of an address, from one look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,17 +14,17 @@ pub(crate) struct AddressEntry {
 impl AddressEntry {
     /// That of an address that nobody speaks of.
     pub(crate) const NOWHERE: Self =
-        Self::new(Route::Nowhere, AddressClass { by_prefix: SetCombinationId(0), by_host: SetCombinationId(0) });
+        Self::new(AddressRoute::Nowhere, AddressClass { by_prefix: SetCombinationId(0), by_host: SetCombinationId(0) });
     /// No place, not even [`AddressEntry::NOWHERE`].
     pub(crate) const NONE: Self = Self { route: PackedRoute::NONE, ..Self::NOWHERE };
 
-    pub(crate) const fn new(route: Route, class: AddressClass) -> Self {
+    pub(crate) const fn new(route: AddressRoute, class: AddressClass) -> Self {
         Self { route: PackedRoute::pack(route), class }
     }
 
     /// Where packets for it go.
     #[inline(always)]
-    pub(crate) const fn route(self) -> Route {
+    pub(crate) const fn route(self) -> AddressRoute {
         self.route.unpack()
     }
 

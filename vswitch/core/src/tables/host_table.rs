@@ -17,14 +17,14 @@ pub(crate) const BUCKET_ADDRESSES: usize = 4;
 pub(crate) struct HostTable<A> {
     hash: Hash,
     /// As many as a power of two.
-    pages: CowArray<Page<A>>,
+    pages: CowArray<HostPage<A>>,
     page_count: usize,
     length: usize,
 }
 
 /// Lines as many as a power of two, at most five eighths full.
 #[derive(Clone, Debug)]
-struct Page<A> {
+struct HostPage<A> {
     buckets: Arc<[Bucket<A>]>,
     length: usize,
 }
@@ -74,7 +74,7 @@ pub(crate) struct Probe {
     pub(crate) is_last: bool,
 }
 
-impl<A: Address> Default for Page<A> {
+impl<A: Address> Default for HostPage<A> {
     fn default() -> Self {
         Self { buckets: empty_buckets(1), length: 0 }
     }
@@ -100,7 +100,7 @@ impl Hash {
 
 impl<A: Address> HostTable<A> {
     pub(crate) fn new(secret: [u64; 2]) -> Self {
-        let mut pages: CowArray<Page<A>> = CowArray::default();
+        let mut pages: CowArray<HostPage<A>> = CowArray::default();
         pages.get_mut(0);
         Self { hash: Hash(secret), pages, page_count: 1, length: 0 }
     }
@@ -224,18 +224,18 @@ mod tests {
     use super::*;
     use crate::config::ids::EniIndex;
     use crate::tables::address_class::{AddressClass, SetCombinationId};
-    use crate::tables::route::Route;
+    use crate::tables::route::AddressRoute;
     use alloc::collections::BTreeMap;
 
     #[test]
     fn it_is_a_map_also_while_it_grows_and_shrinks() {
         let place = |number: u32| {
             let routes = [
-                Route::Owner(EniIndex(number)),
-                Route::Via(EniIndex(1)),
-                Route::Nowhere,
-                Route::Unowned,
-                Route::Gateway,
+                AddressRoute::Owner(EniIndex(number)),
+                AddressRoute::Via(EniIndex(1)),
+                AddressRoute::Nowhere,
+                AddressRoute::Unowned,
+                AddressRoute::Gateway,
             ];
             AddressEntry::new(
                 routes[number as usize % 5],

@@ -6,7 +6,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// Where packets for an address go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
+pub enum AddressRoute {
     /// Outside the VPC, and no custom route leads there.
     Nowhere,
     /// Inside a subnet, but nobody has the address.
@@ -19,14 +19,14 @@ pub enum Route {
     Via(EniIndex),
 }
 
-impl Route {
+impl AddressRoute {
     /// Whether the address belongs to the VPC.
     pub const fn is_inside(self) -> bool {
         matches!(self, Self::Unowned | Self::Gateway | Self::Owner(_))
     }
 }
 
-/// A [`Route`] in one word: its kind in the highest three bits, and the ENI.
+/// A [`AddressRoute`] in one word: its kind in the highest three bits, and the ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PackedRoute(u32);
 
@@ -37,26 +37,26 @@ impl PackedRoute {
     pub(crate) const NONE: Self = Self(u32::MAX);
     const KIND_SHIFT: u32 = 29;
 
-    pub(crate) const fn pack(route: Route) -> Self {
+    pub(crate) const fn pack(route: AddressRoute) -> Self {
         let (kind, number) = match route {
-            Route::Nowhere => (0, 0),
-            Route::Unowned => (1, 0),
-            Route::Gateway => (2, 0),
-            Route::Owner(eni) => (3, eni.0),
-            Route::Via(eni) => (4, eni.0),
+            AddressRoute::Nowhere => (0, 0),
+            AddressRoute::Unowned => (1, 0),
+            AddressRoute::Gateway => (2, 0),
+            AddressRoute::Owner(eni) => (3, eni.0),
+            AddressRoute::Via(eni) => (4, eni.0),
         };
         Self(kind << Self::KIND_SHIFT | number)
     }
 
     #[inline]
-    pub(crate) const fn unpack(self) -> Route {
+    pub(crate) const fn unpack(self) -> AddressRoute {
         let eni = EniIndex(self.0 & ((1 << Self::KIND_SHIFT) - 1));
         match self.0 >> Self::KIND_SHIFT {
-            0 => Route::Nowhere,
-            1 => Route::Unowned,
-            2 => Route::Gateway,
-            3 => Route::Owner(eni),
-            _ => Route::Via(eni),
+            0 => AddressRoute::Nowhere,
+            1 => AddressRoute::Unowned,
+            2 => AddressRoute::Gateway,
+            3 => AddressRoute::Owner(eni),
+            _ => AddressRoute::Via(eni),
         }
     }
 

@@ -3,7 +3,7 @@
 mod top;
 
 use super::output::{Columns, fields, line, lines, list};
-use super::{CliError, Session};
+use super::{CliError, CliSession};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use control::socket::query::{Answer, FlowFlush, FlowList, Query};
@@ -17,7 +17,7 @@ const FLOWS_PER_PAGE: usize = 1000;
 
 /// What can be done with sessions.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum FlowVerb {
     /// Live sessions: `sluice flow list --eni eni-web --port 443 --state established`. With --json each is shown as it is
     /// found.
     List {
@@ -35,7 +35,7 @@ pub(crate) enum Verb {
         #[arg(long, default_value_t = 10)]
         limit: usize,
     },
-    /// End sessions; what is sent on them afterwards is judged as new. Returns when every worker has done it.
+    /// End sessions; what is sent on them afterwards is evaluated as new. Returns when every worker has done it.
     Flush {
         #[command(flatten)]
         filter: Filter,
@@ -44,7 +44,7 @@ pub(crate) enum Verb {
         all: bool,
     },
     /// Who opens and holds most sessions, by two looks at the counters.
-    Top(top::Arguments),
+    Top(top::FlowTopArguments),
 }
 
 /// Which sessions: those that fit everything that is given.
@@ -88,15 +88,15 @@ fn prefix(text: &str) -> Result<IpNet, String> {
     bare.or_else(|_| text.parse()).map_err(|_| format!("{text} is neither an address nor a prefix"))
 }
 
-pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(super) fn run(session: &CliSession, verb: FlowVerb) -> Result<(), CliError> {
     match verb {
-        Verb::List { filter, limit } => {
+        FlowVerb::List { filter, limit } => {
             let mut listing = Listing::begin(session.output.json);
             walk(session, &filter.selection()?, limit, |flows| listing.page(&flows))?;
             listing.end();
             Ok(())
         }
-        Verb::Show { filter, limit } => {
+        FlowVerb::Show { filter, limit } => {
             let mut all = Vec::new();
             walk(session, &filter.selection()?, Some(limit), |flows| all.extend(flows))?;
             session.output.show(&all, |all| match all.as_slice() {
@@ -105,14 +105,14 @@ pub(super) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             });
             Ok(())
         }
-        Verb::Flush { filter, all } => flush(session, filter.selection()?, all),
-        Verb::Top(arguments) => top::run(session, &arguments),
+        FlowVerb::Flush { filter, all } => flush(session, filter.selection()?, all),
+        FlowVerb::Top(arguments) => top::run(session, &arguments),
     }
 }
 
 /// Page after page of sessions, until there are no more or as many as wanted.
 fn walk(
-    session: &Session,
+    session: &CliSession,
     selection: &FlowSelection,
     limit: Option<usize>,
     mut page: impl FnMut(Vec<FlowDescription>),
@@ -135,7 +135,7 @@ fn walk(
     Ok(())
 }
 
-fn flush(session: &Session, selection: FlowSelection, all: bool) -> Result<(), CliError> {
+fn flush(session: &CliSession, selection: FlowSelection, all: bool) -> Result<(), CliError> {
     if selection == FlowSelection::default() && !all {
         return Err(CliError::Usage("name the sessions to end by a filter, or say --all".into()));
     }
@@ -213,7 +213,7 @@ fn told(flow: &FlowDescription) -> String {
     let [forward, backward] = [0, 1].map(|way| format!("{} packets, {} bytes", flow.packets[way], flow.bytes[way]));
     let generation = match flow.generation {
         Some(generation) => generation.to_string(),
-        None => "before the present rules; its next packet is judged by them".into(),
+        None => "before the present rules; its next packet is evaluated by them".into(),
     };
     fields(&[
         ("eni", flow.eni.to_string()),

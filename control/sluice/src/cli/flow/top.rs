@@ -1,7 +1,7 @@
 //! `sluice flow top`: who holds and opens most sessions.
 
 use super::super::output::columns;
-use super::super::{CliError, Session};
+use super::super::{CliError, CliSession};
 use clap::Args;
 use control::socket::query::{Answer, Nothing, Query, StatsFilter};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use vswitch_core::config::protocol::{EniStats, WorkerStatus};
 
 /// How to look.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct FlowTopArguments {
     /// Seconds between the two looks.
     #[arg(long, default_value_t = 1.0)]
     interval_s: f64,
@@ -45,7 +45,7 @@ struct Talker {
     drops_per_s: f64,
 }
 
-pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), CliError> {
+pub(super) fn run(session: &CliSession, arguments: &FlowTopArguments) -> Result<(), CliError> {
     if !(0.05..=3600.0).contains(&arguments.interval_s) {
         return Err(CliError::Usage("choose an interval from 0.05 to 3600 seconds".into()));
     }
@@ -64,7 +64,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<(), CliErr
     Ok(())
 }
 
-fn stats(session: &Session) -> Result<BTreeMap<String, EniStats>, CliError> {
+fn stats(session: &CliSession) -> Result<BTreeMap<String, EniStats>, CliError> {
     Ok(match session.ask(Query::Stats(StatsFilter { eni: None }))? {
         Answer::Stats(stats) => stats.into_iter().map(|stats| (stats.eni.to_string(), stats)).collect(),
         _ => BTreeMap::new(),

@@ -1,18 +1,18 @@
 //! `sluice eni`.
 
 use crate::cli::output::{fields, list};
-use crate::cli::{CliError, Session};
+use crate::cli::{CliError, CliSession};
 use clap::{Args, Subcommand};
 use control::command::{self, Command, TimeoutsChange, TrackingChange};
 use control::socket::query::{Answer, EniFilter, EniShow, Query};
 use control::socket::view::EniView;
-use vswitch_core::config::desired::{PacketPort, Port, TapPort};
+use vswitch_core::config::desired::{DesiredPort, PacketPort, TapPort};
 
 /// What can be done with network interfaces.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum EniVerb {
     /// Make an ENI: `sluice eni create --vswitch vsw-a --group sg-web --namespace web`.
-    Create(Box<Create>),
+    Create(Box<EniCreateOptions>),
     /// All ENIs.
     List {
         /// Only those in this VPC.
@@ -31,7 +31,7 @@ pub(crate) enum Verb {
         eni: String,
     },
     /// Change an ENI.
-    Modify(Modify),
+    Modify(EniModifyOptions),
     /// Remove an ENI; its sessions end.
     Delete {
         /// The ENI.
@@ -49,7 +49,7 @@ pub(crate) enum Verb {
         /// The ENI.
         eni: String,
         #[command(flatten)]
-        tap: Tap,
+        tap: TapOptions,
     },
     /// Unplug an ENI; its sessions end.
     Detach {
@@ -60,7 +60,7 @@ pub(crate) enum Verb {
 
 /// A TAP device, or an interface that is there already.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Tap {
+pub(crate) struct TapOptions {
     /// The device's name; eth0 in a namespace.
     #[arg(long)]
     device: Option<String>,
@@ -80,14 +80,14 @@ pub(crate) struct Tap {
     mtu: u16,
 }
 
-impl Tap {
-    fn port(self) -> Option<Port> {
+impl TapOptions {
+    fn port(self) -> Option<DesiredPort> {
         if let Some(device) = self.host_interface {
-            return Some(Port::Packet(PacketPort { device, namespace: self.namespace, mtu_bytes: self.mtu }));
+            return Some(DesiredPort::Packet(PacketPort { device, namespace: self.namespace, mtu_bytes: self.mtu }));
         }
         let default = self.namespace.is_some().then(|| "eth0".to_owned());
         let device = self.device.or(default)?;
-        Some(Port::Tap(TapPort {
+        Some(DesiredPort::Tap(TapPort {
             device,
             create_namespace: self.namespace.is_some(),
             namespace: self.namespace,
@@ -99,7 +99,7 @@ impl Tap {
 
 /// A new ENI.
 #[derive(Debug, Args)]
-pub(crate) struct Create {
+pub(crate) struct EniCreateOptions {
     /// Its identifier, eni-…; made up if absent.
     #[arg(long)]
     id: Option<String>,
@@ -131,9 +131,9 @@ pub(crate) struct Create {
     #[arg(long)]
     sessions_max: Option<u32>,
     #[command(flatten)]
-    tracking: Tracking,
+    tracking: TrackingOptions,
     #[command(flatten)]
-    timeouts: Timeouts,
+    timeouts: TimeoutOptions,
     /// A name for people.
     #[arg(long)]
     name: Option<String>,
@@ -141,12 +141,12 @@ pub(crate) struct Create {
     #[arg(long)]
     description: Option<String>,
     #[command(flatten)]
-    tap: Tap,
+    tap: TapOptions,
 }
 
 /// What an ENI may ask of the session tables.
 #[derive(Debug, Args)]
-pub(crate) struct Tracking {
+pub(crate) struct TrackingOptions {
     /// Sessions that find room even in a full table.
     #[arg(long)]
     sessions_guaranteed: Option<u32>,
@@ -158,7 +158,7 @@ pub(crate) struct Tracking {
     tcp_window_check: Option<bool>,
 }
 
-impl Tracking {
+impl TrackingOptions {
     fn change(&self) -> Option<TrackingChange> {
         let Self { sessions_guaranteed, new_sessions_per_s, tcp_window_check } = *self;
         let change = TrackingChange { sessions_guaranteed, new_sessions_per_s, tcp_window_check };
@@ -168,7 +168,7 @@ impl Tracking {
 
 /// Idle timeouts, seconds.
 #[derive(Debug, Args)]
-pub(crate) struct Timeouts {
+pub(crate) struct TimeoutOptions {
     /// Established TCP: 30, 60, 80, 100, 200, 300, 500, 700 or 910 s.
     #[arg(long)]
     tcp_established_s: Option<u16>,
@@ -180,7 +180,7 @@ pub(crate) struct Timeouts {
     udp_s: Option<u16>,
 }
 
-impl Timeouts {
+impl TimeoutOptions {
     fn change(&self) -> Option<TimeoutsChange> {
         let Self { tcp_established_s, tcp_closed_s, udp_s } = *self;
         let given = tcp_established_s.or(tcp_closed_s).or(udp_s).is_some();
@@ -190,7 +190,7 @@ impl Timeouts {
 
 /// Changes to an ENI.
 #[derive(Debug, Args)]
-pub(crate) struct Modify {
+pub(crate) struct EniModifyOptions {
     /// The ENI.
     eni: String,
     /// A group of the whole new set; may be repeated.
@@ -203,9 +203,9 @@ pub(crate) struct Modify {
     #[arg(long)]
     sessions_max: Option<u32>,
     #[command(flatten)]
-    tracking: Tracking,
+    tracking: TrackingOptions,
     #[command(flatten)]
-    timeouts: Timeouts,
+    timeouts: TimeoutOptions,
     /// A new name.
     #[arg(long)]
     name: Option<String>,
@@ -252,13 +252,13 @@ pub(crate) struct Unassign {
     prefixes: Vec<String>,
 }
 
-pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &CliSession, verb: EniVerb) -> Result<(), CliError> {
     match verb {
-        Verb::Create(create) => session.change(Command::EniCreate(Box::new(creation(*create)))),
-        Verb::Modify(modify) => {
+        EniVerb::Create(create) => session.change(Command::EniCreate(Box::new(creation(*create)))),
+        EniVerb::Modify(modify) => {
             let (timeouts, tracking) = (modify.timeouts.change(), modify.tracking.change());
             let groups = Some(modify.groups).filter(|groups| !groups.is_empty());
-            let Modify { eni, source_dest_check, sessions_max, name, description, .. } = modify;
+            let EniModifyOptions { eni, source_dest_check, sessions_max, name, description, .. } = modify;
             let modify = command::EniModify {
                 eni,
                 groups,
@@ -272,8 +272,8 @@ pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             };
             session.change(Command::EniModify(modify))
         }
-        Verb::Delete { eni, force } => session.change(Command::EniDelete(command::EniDelete { eni, force })),
-        Verb::Assign(assign) => {
+        EniVerb::Delete { eni, force } => session.change(Command::EniDelete(command::EniDelete { eni, force })),
+        EniVerb::Assign(assign) => {
             let Assign { eni, addresses, prefixes, ipv4_count, ipv6_count, ipv4_prefix_count, ipv6_prefix_count } =
                 assign;
             let assign = command::EniAssign {
@@ -287,15 +287,15 @@ pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             };
             session.change(Command::EniAssign(assign))
         }
-        Verb::Unassign(Unassign { eni, addresses, prefixes }) => {
+        EniVerb::Unassign(Unassign { eni, addresses, prefixes }) => {
             session.change(Command::EniUnassign(command::EniUnassign { eni, addresses, prefixes }))
         }
-        Verb::Attach { eni, tap } => {
+        EniVerb::Attach { eni, tap } => {
             let port = tap.port().ok_or_else(|| CliError::Usage("give --namespace or --device".into()))?;
             session.change(Command::EniAttach(command::EniAttach { eni, port }))
         }
-        Verb::Detach { eni } => session.change(Command::EniDetach(command::EniDetach { eni })),
-        Verb::List { vpc, vswitch, group } => {
+        EniVerb::Detach { eni } => session.change(Command::EniDetach(command::EniDetach { eni })),
+        EniVerb::List { vpc, vswitch, group } => {
             if let Answer::Enis(enis) = session.ask(Query::EniList(EniFilter { vpc, vswitch, group }))? {
                 let headings = ["eni", "name", "vswitch", "addresses", "groups", "port"];
                 session.output.table(&enis, headings, |eni| {
@@ -311,7 +311,7 @@ pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             }
             Ok(())
         }
-        Verb::Show { eni } => {
+        EniVerb::Show { eni } => {
             if let Answer::Eni(eni) = session.ask(Query::EniShow(EniShow { eni }))? {
                 session.output.show(&*eni, told);
             }
@@ -320,7 +320,7 @@ pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     }
 }
 
-fn creation(create: Create) -> command::EniCreate {
+fn creation(create: EniCreateOptions) -> command::EniCreate {
     command::EniCreate {
         timeouts: create.timeouts.change(),
         id: create.id,
@@ -364,7 +364,7 @@ fn port(eni: &EniView) -> String {
 fn told(eni: &EniView) -> String {
     let timeouts = &eni.timeouts;
     let reach = match &eni.port {
-        Some(Port::Tap(TapPort { namespace: Some(_), .. })) => format!("sluice ns exec {} -- COMMAND", eni.id),
+        Some(DesiredPort::Tap(TapPort { namespace: Some(_), .. })) => format!("sluice ns exec {} -- COMMAND", eni.id),
         _ => String::new(),
     };
     fields(&[

@@ -3,7 +3,7 @@
 use super::prefix_list::entries_told;
 use super::rule::range;
 use crate::cli::output::{fields, list};
-use crate::cli::{CliError, Session};
+use crate::cli::{CliError, CliSession};
 use clap::{Args, Subcommand};
 use control::command::{self, Command, PortListEntry};
 use control::socket::query::{Answer, Nothing, PortListShow, Query};
@@ -11,9 +11,9 @@ use control::socket::view::PortListView;
 
 /// What can be done with port lists.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum PortListVerb {
     /// Make a list: `sluice port-list create --name web --entry 80/80 --entry 443/443`.
-    Create(Create),
+    Create(PortListCreateOptions),
     /// All port lists.
     List,
     /// One port list.
@@ -22,7 +22,7 @@ pub(crate) enum Verb {
         port_list: String,
     },
     /// Change name, description or entries, and with the entries every rule that names the list.
-    Modify(Modify),
+    Modify(PortListModifyOptions),
     /// Remove a list that no rule names.
     Delete {
         /// The list.
@@ -32,7 +32,7 @@ pub(crate) enum Verb {
 
 /// A new list.
 #[derive(Debug, Args)]
-pub(crate) struct Create {
+pub(crate) struct PortListCreateOptions {
     /// Its identifier, prl-…; made up if absent.
     #[arg(long)]
     id: Option<String>,
@@ -52,7 +52,7 @@ pub(crate) struct Create {
 
 /// Changes to a list.
 #[derive(Debug, Args)]
-pub(crate) struct Modify {
+pub(crate) struct PortListModifyOptions {
     /// The list.
     port_list: String,
     /// A new name.
@@ -69,22 +69,24 @@ pub(crate) struct Modify {
     remove: Vec<String>,
 }
 
-pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &CliSession, verb: PortListVerb) -> Result<(), CliError> {
     let entry = |ports: String| PortListEntry { ports: range(&ports), description: None };
     match verb {
-        Verb::Create(Create { id, name, description, max_entries, entries }) => {
+        PortListVerb::Create(PortListCreateOptions { id, name, description, max_entries, entries }) => {
             let entries = entries.into_iter().map(entry).collect();
             let create = command::PortListCreate { id, name, description, max_entries, entries };
             session.change(Command::PortListCreate(create))
         }
-        Verb::Modify(Modify { port_list, name, description, add, remove }) => {
+        PortListVerb::Modify(PortListModifyOptions { port_list, name, description, add, remove }) => {
             let add = add.into_iter().map(entry).collect();
             let remove = remove.iter().map(|ports| range(ports)).collect();
             let modify = command::PortListModify { port_list, name, description, add, remove };
             session.change(Command::PortListModify(modify))
         }
-        Verb::Delete { port_list } => session.change(Command::PortListDelete(command::PortListDelete { port_list })),
-        Verb::List => {
+        PortListVerb::Delete { port_list } => {
+            session.change(Command::PortListDelete(command::PortListDelete { port_list }))
+        }
+        PortListVerb::List => {
             if let Answer::PortLists(lists) = session.ask(Query::PortListList(Nothing {}))? {
                 session.output.table(&lists, ["port list", "name", "entries", "room", "groups"], |view| {
                     [
@@ -98,7 +100,7 @@ pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             }
             Ok(())
         }
-        Verb::Show { port_list } => {
+        PortListVerb::Show { port_list } => {
             if let Answer::PortList(list) = session.ask(Query::PortListShow(PortListShow { port_list }))? {
                 session.output.show(&list, told);
             }

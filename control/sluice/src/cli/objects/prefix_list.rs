@@ -1,7 +1,7 @@
 //! `sluice prefix-list`.
 
 use crate::cli::output::{columns, fields, list};
-use crate::cli::{CliError, Session};
+use crate::cli::{CliError, CliSession};
 use clap::{Args, Subcommand};
 use control::command::{self, Command, PrefixListEntry};
 use control::socket::query::{Answer, Nothing, PrefixListShow, Query};
@@ -9,9 +9,9 @@ use control::socket::view::{ListEntryView, PrefixListView};
 
 /// What can be done with prefix lists.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum PrefixListVerb {
     /// Make a list: `sluice prefix-list create --name offices --entry 192.0.2.0/24 --entry 198.51.100.0/24`.
-    Create(Create),
+    Create(PrefixListCreateOptions),
     /// All prefix lists.
     List,
     /// One prefix list.
@@ -20,7 +20,7 @@ pub(crate) enum Verb {
         prefix_list: String,
     },
     /// Change name, description or entries, and with the entries every rule that names the list.
-    Modify(Modify),
+    Modify(PrefixListModifyOptions),
     /// Remove a list that no rule names.
     Delete {
         /// The list.
@@ -30,7 +30,7 @@ pub(crate) enum Verb {
 
 /// A new list.
 #[derive(Debug, Args)]
-pub(crate) struct Create {
+pub(crate) struct PrefixListCreateOptions {
     /// Its identifier, pl-…; made up if absent.
     #[arg(long)]
     id: Option<String>,
@@ -53,7 +53,7 @@ pub(crate) struct Create {
 
 /// Changes to a list.
 #[derive(Debug, Args)]
-pub(crate) struct Modify {
+pub(crate) struct PrefixListModifyOptions {
     /// The list.
     prefix_list: String,
     /// A new name.
@@ -70,23 +70,23 @@ pub(crate) struct Modify {
     remove: Vec<String>,
 }
 
-pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &CliSession, verb: PrefixListVerb) -> Result<(), CliError> {
     let entry = |cidr: String| PrefixListEntry { cidr, description: None };
     match verb {
-        Verb::Create(Create { id, name, description, family, max_entries, entries }) => {
+        PrefixListVerb::Create(PrefixListCreateOptions { id, name, description, family, max_entries, entries }) => {
             let entries = entries.into_iter().map(entry).collect();
             let create = command::PrefixListCreate { id, name, description, family, max_entries, entries };
             session.change(Command::PrefixListCreate(create))
         }
-        Verb::Modify(Modify { prefix_list, name, description, add, remove }) => {
+        PrefixListVerb::Modify(PrefixListModifyOptions { prefix_list, name, description, add, remove }) => {
             let add = add.into_iter().map(entry).collect();
             let modify = command::PrefixListModify { prefix_list, name, description, add, remove };
             session.change(Command::PrefixListModify(modify))
         }
-        Verb::Delete { prefix_list } => {
+        PrefixListVerb::Delete { prefix_list } => {
             session.change(Command::PrefixListDelete(command::PrefixListDelete { prefix_list }))
         }
-        Verb::List => {
+        PrefixListVerb::List => {
             if let Answer::PrefixLists(lists) = session.ask(Query::PrefixListList(Nothing {}))? {
                 session.output.table(
                     &lists,
@@ -105,7 +105,7 @@ pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             }
             Ok(())
         }
-        Verb::Show { prefix_list } => {
+        PrefixListVerb::Show { prefix_list } => {
             if let Answer::PrefixList(list) = session.ask(Query::PrefixListShow(PrefixListShow { prefix_list }))? {
                 session.output.show(&list, told);
             }

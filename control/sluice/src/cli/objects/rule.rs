@@ -1,7 +1,7 @@
 //! `sluice rule`.
 
 use crate::cli::output::{columns, list};
-use crate::cli::{CliError, Session};
+use crate::cli::{CliError, CliSession};
 use clap::{Args, Subcommand, ValueEnum};
 use control::command::{Command, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 use control::socket::query::{Answer, Query, RuleFilter};
@@ -10,14 +10,14 @@ use vswitch_core::config::desired::{Direction, Policy};
 
 /// What can be done with rules.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum RuleVerb {
     /// Add a rule: `sluice rule add sg-web ingress --protocol tcp --ports 80 --peer 0.0.0.0/0`.
     #[command(visible_alias = "authorize")]
     Add(Add),
     /// Take rules away; live sessions that they alone admitted end at once: `sluice rule revoke sg-web sgr-…`.
     Revoke(Revoke),
     /// Change one rule in place.
-    Modify(Modify),
+    Modify(RuleModifyOptions),
     /// Rules in the order in which they decide.
     List {
         /// Only those of this group.
@@ -51,7 +51,7 @@ impl From<DirectionArgument> for Direction {
 pub(crate) struct Add {
     /// The group.
     group: String,
-    /// The direction it judges.
+    /// The direction it evaluates.
     direction: DirectionArgument,
     /// Its identifier, sgr-…; made up if absent.
     #[arg(long)]
@@ -60,12 +60,12 @@ pub(crate) struct Add {
     #[arg(long)]
     description: Option<String>,
     #[command(flatten)]
-    fields: Fields,
+    fields: RuleFields,
 }
 
 /// What identifies a rule besides its group and direction.
 #[derive(Debug, Args)]
-pub(crate) struct Fields {
+pub(crate) struct RuleFields {
     /// tcp, udp, icmp, icmpv6, gre, all or a number.
     #[arg(long)]
     protocol: String,
@@ -101,7 +101,7 @@ pub(crate) struct Revoke {
 
 /// Changes to a rule.
 #[derive(Debug, Args)]
-pub(crate) struct Modify {
+pub(crate) struct RuleModifyOptions {
     /// The group.
     group: String,
     /// The rule.
@@ -126,19 +126,19 @@ pub(crate) struct Modify {
     description: Option<String>,
 }
 
-pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &CliSession, verb: RuleVerb) -> Result<(), CliError> {
     match verb {
-        Verb::Add(add) => {
+        RuleVerb::Add(add) => {
             let rule = RuleSpec { id: add.id, description: add.description, ..spec(add.fields) };
             let authorize = RuleAuthorize { group: add.group, direction: add.direction.into(), rules: vec![rule] };
             session.change(Command::RuleAuthorize(authorize))
         }
-        Verb::Revoke(Revoke { group, rules }) => {
+        RuleVerb::Revoke(Revoke { group, rules }) => {
             let ids = rules.into_iter().collect();
             session.change(Command::RuleRevoke(RuleRevoke { group, direction: None, ids, rules: Vec::new() }))
         }
-        Verb::Modify(modify) => session.change(Command::RuleModify(change(modify))),
-        Verb::List { group, direction } => {
+        RuleVerb::Modify(modify) => session.change(Command::RuleModify(change(modify))),
+        RuleVerb::List { group, direction } => {
             let filter = RuleFilter { group, direction: direction.map(Direction::from) };
             if let Answer::Rules(rules) = session.ask(Query::RuleList(filter))? {
                 let text = |rules: &Vec<RuleView>| if rules.is_empty() { "none".into() } else { rule_table(rules) };
@@ -149,7 +149,7 @@ pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
     }
 }
 
-fn spec(fields: Fields) -> RuleSpec {
+fn spec(fields: RuleFields) -> RuleSpec {
     let (ports, port_list) = ports(fields.ports);
     let peer = Peer::of(fields.peer);
     RuleSpec {
@@ -167,7 +167,7 @@ fn spec(fields: Fields) -> RuleSpec {
     }
 }
 
-fn change(modify: Modify) -> RuleModify {
+fn change(modify: RuleModifyOptions) -> RuleModify {
     let (ports, port_list) = ports(modify.ports);
     let peer = modify.peer.map(Peer::of).unwrap_or_default();
     let change = RuleChange {

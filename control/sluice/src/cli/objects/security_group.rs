@@ -2,7 +2,7 @@
 
 use super::rule::rule_table;
 use crate::cli::output::{fields, list};
-use crate::cli::{CliError, Session};
+use crate::cli::{CliError, CliSession};
 use clap::{Args, Subcommand};
 use control::command::{self, Command};
 use control::socket::query::{Answer, GroupFilter, GroupShow, Query};
@@ -11,9 +11,9 @@ use vswitch_core::config::desired::{GroupKind, Policy};
 
 /// What can be done with security groups.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum GroupVerb {
     /// Make a group, without rules: `sluice sg create --vpc vpc-lab --name web`.
-    Create(Create),
+    Create(GroupCreateOptions),
     /// All groups.
     List {
         /// Only those of this VPC.
@@ -26,7 +26,7 @@ pub(crate) enum Verb {
         group: String,
     },
     /// Change a group's name, description, or whether its members reach each other.
-    Modify(Modify),
+    Modify(GroupModifyOptions),
     /// Remove a group without members that no other group's rule names.
     Delete {
         /// The group.
@@ -50,7 +50,7 @@ pub(crate) enum Verb {
 
 /// A new group.
 #[derive(Debug, Args)]
-pub(crate) struct Create {
+pub(crate) struct GroupCreateOptions {
     /// Its identifier, sg-…; made up if absent.
     #[arg(long)]
     id: Option<String>,
@@ -76,7 +76,7 @@ pub(crate) struct Create {
 
 /// Changes to a group.
 #[derive(Debug, Args)]
-pub(crate) struct Modify {
+pub(crate) struct GroupModifyOptions {
     /// The group.
     group: String,
     /// A new name.
@@ -93,20 +93,20 @@ pub(crate) struct Modify {
     service_managed: Option<bool>,
 }
 
-pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &CliSession, verb: GroupVerb) -> Result<(), CliError> {
     match verb {
-        Verb::Create(Create { id, vpc, kind, inner_access, service_managed, name, description }) => {
+        GroupVerb::Create(GroupCreateOptions { id, vpc, kind, inner_access, service_managed, name, description }) => {
             let create = command::GroupCreate { id, vpc, kind, inner_access, service_managed, name, description };
             session.change(Command::GroupCreate(create))
         }
-        Verb::Modify(Modify { group, name, description, inner_access, service_managed }) => {
+        GroupVerb::Modify(GroupModifyOptions { group, name, description, inner_access, service_managed }) => {
             let modify = command::GroupModify { group, name, description, inner_access, service_managed };
             session.change(Command::GroupModify(modify))
         }
-        Verb::Delete { group } => session.change(Command::GroupDelete(command::GroupDelete { group })),
-        Verb::Join { group, eni } => session.change(Command::GroupJoin(command::GroupJoin { group, eni })),
-        Verb::Leave { group, eni } => session.change(Command::GroupLeave(command::GroupLeave { group, eni })),
-        Verb::List { vpc } => {
+        GroupVerb::Delete { group } => session.change(Command::GroupDelete(command::GroupDelete { group })),
+        GroupVerb::Join { group, eni } => session.change(Command::GroupJoin(command::GroupJoin { group, eni })),
+        GroupVerb::Leave { group, eni } => session.change(Command::GroupLeave(command::GroupLeave { group, eni })),
+        GroupVerb::List { vpc } => {
             if let Answer::Groups(groups) = session.ask(Query::GroupList(GroupFilter { vpc }))? {
                 let headings = ["group", "name", "vpc", "kind", "members reach each other", "rules", "members"];
                 session.output.table(&groups, headings, |group| {
@@ -123,7 +123,7 @@ pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             }
             Ok(())
         }
-        Verb::Show { group } => {
+        GroupVerb::Show { group } => {
             if let Answer::Group(group) = session.ask(Query::GroupShow(GroupShow { group }))? {
                 session.output.show(&group, told);
             }

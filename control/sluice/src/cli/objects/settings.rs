@@ -1,7 +1,7 @@
 //! `sluice settings`.
 
 use crate::cli::output::fields;
-use crate::cli::{CliError, Session};
+use crate::cli::{CliError, CliSession};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use control::command::{Command, SettingsModify};
@@ -10,16 +10,16 @@ use vswitch_core::config::desired::{PmtudExempt, Settings, TimeoutProfile};
 
 /// What can be done with settings.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum SettingsVerb {
     /// The settings in force.
     Show,
     /// Change settings: `sluice settings modify --smtp-closed true`.
-    Modify(Modify),
+    Modify(SettingsModifyOptions),
 }
 
 /// Changes to settings.
 #[derive(Debug, Args)]
-pub(crate) struct Modify {
+pub(crate) struct SettingsModifyOptions {
     /// Members of an open group reach each other past their outbound rules too.
     #[arg(long)]
     intra_group_egress_bypass: Option<bool>,
@@ -35,7 +35,7 @@ pub(crate) struct Modify {
     /// A TCP packet from the middle of a connection opens a session where rules let it pass.
     #[arg(long)]
     tcp_pick_up: Option<bool>,
-    /// A packet without a session is judged by who opened its connection, as far as flags, type and ports tell.
+    /// A packet without a session is evaluated by who opened its connection, as far as flags, type and ports tell.
     #[arg(long)]
     pick_up_by_ports: Option<bool>,
     /// IPv4 packets with a source route option drop.
@@ -58,15 +58,15 @@ pub(crate) struct Modify {
     icmp_timeout_s: Option<u16>,
 }
 
-pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &CliSession, verb: SettingsVerb) -> Result<(), CliError> {
     match verb {
-        Verb::Show => {
+        SettingsVerb::Show => {
             if let Answer::Settings(settings) = session.ask(Query::SettingsShow(Nothing {}))? {
                 session.output.show(&settings, told);
             }
             Ok(())
         }
-        Verb::Modify(modify) => session.change(Command::SettingsModify(SettingsModify {
+        SettingsVerb::Modify(modify) => session.change(Command::SettingsModify(SettingsModify {
             intra_group_egress_bypass: modify.intra_group_egress_bypass,
             cut_sessions_on_deny: modify.cut_sessions_on_deny,
             smtp_closed: modify.smtp_closed,

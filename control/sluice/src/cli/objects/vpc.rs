@@ -1,7 +1,7 @@
 //! `sluice vpc`.
 
 use crate::cli::output::{fields, list};
-use crate::cli::{CliError, Session};
+use crate::cli::{CliError, CliSession};
 use clap::{Args, Subcommand};
 use control::command::{self, Command};
 use control::socket::query::{Answer, Nothing, Query, VpcShow};
@@ -9,9 +9,9 @@ use control::socket::view::VpcView;
 
 /// What can be done with VPCs.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum VpcVerb {
     /// Make a VPC: `sluice vpc create --cidr 10.0.0.0/16 --name lab`.
-    Create(Create),
+    Create(VpcCreateOptions),
     /// All VPCs.
     List,
     /// One VPC.
@@ -20,7 +20,7 @@ pub(crate) enum Verb {
         vpc: String,
     },
     /// Change a VPC's name, description or IPv6 block.
-    Modify(Modify),
+    Modify(VpcModifyOptions),
     /// Remove a VPC that nothing is in.
     Delete {
         /// The VPC.
@@ -46,7 +46,7 @@ pub(crate) enum Verb {
 
 /// A new VPC.
 #[derive(Debug, Args)]
-pub(crate) struct Create {
+pub(crate) struct VpcCreateOptions {
     /// Its identifier, vpc-…; made up if absent.
     #[arg(long)]
     id: Option<String>,
@@ -66,7 +66,7 @@ pub(crate) struct Create {
 
 /// Changes to a VPC.
 #[derive(Debug, Args)]
-pub(crate) struct Modify {
+pub(crate) struct VpcModifyOptions {
     /// The VPC.
     vpc: String,
     /// A new name.
@@ -80,22 +80,22 @@ pub(crate) struct Modify {
     ipv6_cidr: Option<String>,
 }
 
-pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &CliSession, verb: VpcVerb) -> Result<(), CliError> {
     match verb {
-        Verb::Create(Create { id, cidr, ipv6_cidr, name, description }) => {
+        VpcVerb::Create(VpcCreateOptions { id, cidr, ipv6_cidr, name, description }) => {
             session.change(Command::VpcCreate(command::VpcCreate { id, cidr, ipv6_cidr, name, description }))
         }
-        Verb::Modify(Modify { vpc, name, description, ipv6_cidr }) => {
+        VpcVerb::Modify(VpcModifyOptions { vpc, name, description, ipv6_cidr }) => {
             session.change(Command::VpcModify(command::VpcModify { vpc, name, description, ipv6_cidr }))
         }
-        Verb::Delete { vpc } => session.change(Command::VpcDelete(command::VpcDelete { vpc })),
-        Verb::AddRoute { vpc, destination, eni } => {
+        VpcVerb::Delete { vpc } => session.change(Command::VpcDelete(command::VpcDelete { vpc })),
+        VpcVerb::AddRoute { vpc, destination, eni } => {
             session.change(Command::VpcRouteAdd(command::VpcRouteAdd { vpc, destination, eni, ..Default::default() }))
         }
-        Verb::RemoveRoute { vpc, destination } => {
+        VpcVerb::RemoveRoute { vpc, destination } => {
             session.change(Command::VpcRouteRemove(command::VpcRouteRemove { vpc, destination }))
         }
-        Verb::List => {
+        VpcVerb::List => {
             if let Answer::Vpcs(vpcs) = session.ask(Query::VpcList(Nothing {}))? {
                 let headings = ["vpc", "name", "cidr", "ipv6", "vswitches", "groups", "enis"];
                 session.output.table(&vpcs, headings, |vpc| {
@@ -107,7 +107,7 @@ pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             }
             Ok(())
         }
-        Verb::Show { vpc } => {
+        VpcVerb::Show { vpc } => {
             if let Answer::Vpc(vpc) = session.ask(Query::VpcShow(VpcShow { vpc }))? {
                 session.output.show(&vpc, told);
             }

@@ -1,7 +1,7 @@
 //! `sluice vswitch`: the subnets, and without a verb the forwarding plane.
 
 use crate::cli::output::{fields, list};
-use crate::cli::{CliError, Session, up};
+use crate::cli::{CliError, CliSession, up};
 use clap::{Args, Subcommand};
 use control::command::{self, Command};
 use control::socket::query::{Answer, Query, VswitchFilter, VswitchShow};
@@ -10,10 +10,10 @@ use control::socket::view::VSwitchView;
 /// A verb, or the forwarding plane's own settings.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct Arguments {
+pub(crate) struct VswitchNounArguments {
     /// What to do with subnets; nothing to run the forwarding plane.
     #[command(subcommand)]
-    pub(crate) verb: Option<Verb>,
+    pub(crate) verb: Option<VswitchVerb>,
     /// How to run the forwarding plane.
     #[command(flatten)]
     pub(crate) plane: up::VswitchArguments,
@@ -21,9 +21,9 @@ pub(crate) struct Arguments {
 
 /// What can be done with subnets.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum VswitchVerb {
     /// Make a subnet: `sluice vswitch create --vpc vpc-lab --cidr 10.0.1.0/24`.
-    Create(Create),
+    Create(VswitchCreateOptions),
     /// All subnets.
     List {
         /// Only those of this VPC.
@@ -36,7 +36,7 @@ pub(crate) enum Verb {
         vswitch: String,
     },
     /// Change a subnet's name, description or IPv6 block.
-    Modify(Modify),
+    Modify(VswitchModifyOptions),
     /// Remove a subnet without ENIs.
     Delete {
         /// The subnet.
@@ -46,7 +46,7 @@ pub(crate) enum Verb {
 
 /// A new subnet.
 #[derive(Debug, Args)]
-pub(crate) struct Create {
+pub(crate) struct VswitchCreateOptions {
     /// Its identifier, vsw-…; made up if absent.
     #[arg(long)]
     id: Option<String>,
@@ -69,7 +69,7 @@ pub(crate) struct Create {
 
 /// Changes to a subnet.
 #[derive(Debug, Args)]
-pub(crate) struct Modify {
+pub(crate) struct VswitchModifyOptions {
     /// The subnet.
     vswitch: String,
     /// A new name.
@@ -83,18 +83,18 @@ pub(crate) struct Modify {
     ipv6_cidr: Option<String>,
 }
 
-pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
+pub(crate) fn run(session: &CliSession, verb: VswitchVerb) -> Result<(), CliError> {
     match verb {
-        Verb::Create(Create { id, vpc, cidr, ipv6_cidr, name, description }) => {
+        VswitchVerb::Create(VswitchCreateOptions { id, vpc, cidr, ipv6_cidr, name, description }) => {
             let create = command::VswitchCreate { id, vpc, cidr, ipv6_cidr, name, description };
             session.change(Command::VswitchCreate(create))
         }
-        Verb::Modify(Modify { vswitch, name, description, ipv6_cidr }) => {
+        VswitchVerb::Modify(VswitchModifyOptions { vswitch, name, description, ipv6_cidr }) => {
             let modify = command::VswitchModify { vswitch, name, description, ipv6_cidr };
             session.change(Command::VswitchModify(modify))
         }
-        Verb::Delete { vswitch } => session.change(Command::VswitchDelete(command::VswitchDelete { vswitch })),
-        Verb::List { vpc } => {
+        VswitchVerb::Delete { vswitch } => session.change(Command::VswitchDelete(command::VswitchDelete { vswitch })),
+        VswitchVerb::List { vpc } => {
             if let Answer::Vswitches(vswitches) = session.ask(Query::VswitchList(VswitchFilter { vpc }))? {
                 let headings = ["vswitch", "name", "vpc", "cidr", "gateway", "ipv6", "enis"];
                 session.output.table(&vswitches, headings, |vswitch| {
@@ -111,7 +111,7 @@ pub(crate) fn run(session: &Session, verb: Verb) -> Result<(), CliError> {
             }
             Ok(())
         }
-        Verb::Show { vswitch } => {
+        VswitchVerb::Show { vswitch } => {
             if let Answer::Vswitch(vswitch) = session.ask(Query::VswitchShow(VswitchShow { vswitch }))? {
                 session.output.show(&vswitch, told);
             }

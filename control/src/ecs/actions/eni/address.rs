@@ -12,15 +12,16 @@ use std::net::IpAddr;
 use vswitch_core::config::ids::EniId;
 
 /// The names of one family's parameters.
-struct Family {
+struct FamilyParameters {
     address: &'static str,
     count: &'static str,
     prefix: &'static str,
 }
 
-const IPV4: Family =
-    Family { address: "PrivateIpAddress", count: "SecondaryPrivateIpAddressCount", prefix: "Ipv4Prefix" };
-const IPV6: Family = Family { address: "Ipv6Address", count: "Ipv6AddressCount", prefix: "Ipv6Prefix" };
+const IPV4: FamilyParameters =
+    FamilyParameters { address: "PrivateIpAddress", count: "SecondaryPrivateIpAddressCount", prefix: "Ipv4Prefix" };
+const IPV6: FamilyParameters =
+    FamilyParameters { address: "Ipv6Address", count: "Ipv6AddressCount", prefix: "Ipv6Prefix" };
 
 pub(in crate::ecs) fn assign_ipv4(context: &Context<'_>) -> Result<Plan, ApiError> {
     assign(context, &IPV4)
@@ -38,7 +39,7 @@ pub(in crate::ecs) fn unassign_ipv6(context: &Context<'_>) -> Result<Plan, ApiEr
     unassign(context, &IPV6)
 }
 
-fn assign(context: &Context<'_>, family: &Family) -> Result<Plan, ApiError> {
+fn assign(context: &Context<'_>, family: &FamilyParameters) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let addresses = parameters.list(family.address)?;
     let count = parameters.count::<u8>(family.count)?.unwrap_or(0);
@@ -85,7 +86,7 @@ fn assigned(id: &EniId, before: &Eni, after: &Eni, is_ipv6: bool) -> serde_json:
     }})
 }
 
-fn unassign(context: &Context<'_>, family: &Family) -> Result<Plan, ApiError> {
+fn unassign(context: &Context<'_>, family: &FamilyParameters) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let addresses = parameters.list(family.address)?;
     let prefixes = parameters.list(family.prefix)?;
@@ -100,7 +101,7 @@ fn unassign(context: &Context<'_>, family: &Family) -> Result<Plan, ApiError> {
 
 fn check_family(
     context: &Context<'_>,
-    family: &Family,
+    family: &FamilyParameters,
     addresses: &[String],
     prefixes: &[String],
 ) -> Result<(), ApiError> {

@@ -3,8 +3,8 @@
 mod references;
 
 use crate::config::desired::{
-    Desired, Eni, Port, PortList, PortRange, Ports, PrefixList, Protocol, Remote, Rule, SecurityGroup, Settings,
-    Timeouts, VSwitch,
+    Desired, DesiredEni, DesiredPort, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVswitch, PortRange,
+    Ports, Protocol, Remote, SecurityGroup, Settings, Timeouts,
 };
 use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, VpcId, quoted};
 use crate::config::limits::{
@@ -69,7 +69,7 @@ impl<'a> Validator<'a> {
         }
     }
 
-    fn vpc_of(&self, eni: &Eni) -> Option<&VpcId> {
+    fn vpc_of(&self, eni: &DesiredEni) -> Option<&VpcId> {
         self.desired.vswitches.get(&eni.vswitch).map(|vswitch| &vswitch.vpc)
     }
 
@@ -122,7 +122,7 @@ impl<'a> Validator<'a> {
         }
     }
 
-    fn rule(&self, rule: &Rule, vpc: &VpcId) -> Result<(), String> {
+    fn rule(&self, rule: &DesiredRule, vpc: &VpcId) -> Result<(), String> {
         if !(1..=110).contains(&rule.priority) {
             return Err(format!("priority {} is not within 1 to 110", rule.priority));
         }
@@ -174,14 +174,14 @@ impl<'a> Validator<'a> {
         }
     }
 
-    fn prefix_list(&mut self, id: &PrefixListId, list: &PrefixList) {
+    fn prefix_list(&mut self, id: &PrefixListId, list: &DesiredPrefixList) {
         let families: BTreeSet<bool> = list.entries.iter().map(|entry| matches!(entry, IpNet::V6(_))).collect();
         if families.len() > 1 {
             self.refuse("invalid", format!("prefix_lists/{id}"), "a list holds prefixes of one family".into());
         }
     }
 
-    fn port_list(&mut self, id: &PortListId, list: &PortList) {
+    fn port_list(&mut self, id: &PortListId, list: &DesiredPortList) {
         for range in &list.entries {
             if let Err(message) = check_range(*range) {
                 self.refuse("invalid", format!("port_lists/{id}"), message);
@@ -203,7 +203,7 @@ impl<'a> Validator<'a> {
                     self.refuse("conflict", format!("enis/{id}/addresses"), message);
                 }
             }
-            if let Some((device, namespace)) = eni.port.as_ref().and_then(Port::device)
+            if let Some((device, namespace)) = eni.port.as_ref().and_then(DesiredPort::device)
                 && let Some(other) = devices.insert((namespace, device), id)
             {
                 let message = format!("the device {device} is the port of {other}");
@@ -228,7 +228,7 @@ impl<'a> Validator<'a> {
     }
 
     /// What is wrong with an ENI by itself. Returns its subnet.
-    fn eni(&mut self, id: &EniId, eni: &Eni) -> Option<&'a VSwitch> {
+    fn eni(&mut self, id: &EniId, eni: &DesiredEni) -> Option<&'a DesiredVswitch> {
         let desired = self.desired;
         let Some(vswitch) = desired.vswitches.get(&eni.vswitch) else {
             self.refuse("unknown", format!("enis/{id}/vswitch"), format!("there is no subnet {}", eni.vswitch));
@@ -250,7 +250,7 @@ impl<'a> Validator<'a> {
         Some(vswitch)
     }
 
-    fn eni_values(&mut self, id: &EniId, eni: &Eni) {
+    fn eni_values(&mut self, id: &EniId, eni: &DesiredEni) {
         if eni.mac.is_group() || eni.mac.0 == [0; 6] {
             let message = format!("{} is no hardware address of one interface", eni.mac);
             self.refuse("invalid", format!("enis/{id}/mac"), message);
@@ -270,7 +270,7 @@ impl<'a> Validator<'a> {
         }
     }
 
-    fn eni_groups(&mut self, id: &EniId, eni: &Eni, vpc: &VpcId) {
+    fn eni_groups(&mut self, id: &EniId, eni: &DesiredEni, vpc: &VpcId) {
         let object = || format!("enis/{id}/groups");
         if eni.groups.is_empty() || eni.groups.len() > GROUPS_PER_ENI_MAX {
             let message = format!("an ENI is a member of 1 to {GROUPS_PER_ENI_MAX} groups");
@@ -292,11 +292,11 @@ impl<'a> Validator<'a> {
     }
 }
 
-fn blocks_of(vswitch: &VSwitch) -> impl Iterator<Item = IpNet> {
+fn blocks_of(vswitch: &DesiredVswitch) -> impl Iterator<Item = IpNet> {
     vswitch.ipv4.map(IpNet::V4).into_iter().chain(vswitch.ipv6.map(IpNet::V6))
 }
 
-fn gateways_of(vswitch: &VSwitch) -> impl Iterator<Item = IpAddr> {
+fn gateways_of(vswitch: &DesiredVswitch) -> impl Iterator<Item = IpAddr> {
     vswitch.ipv4_gateway.map(IpAddr::V4).into_iter().chain(vswitch.ipv6_gateway.map(IpAddr::V6))
 }
 
@@ -315,7 +315,7 @@ fn check_range(range: PortRange) -> Result<(), String> {
     Ok(())
 }
 
-fn check_address(address: &IpNet, vswitch: &VSwitch) -> Result<(), String> {
+fn check_address(address: &IpNet, vswitch: &DesiredVswitch) -> Result<(), String> {
     let mut of_family =
         blocks_of(vswitch).filter(|block| block.addr().is_ipv4() == address.addr().is_ipv4()).peekable();
     if of_family.peek().is_some() && !of_family.any(|block| block.contains(address)) {
@@ -327,7 +327,7 @@ fn check_address(address: &IpNet, vswitch: &VSwitch) -> Result<(), String> {
     }
 }
 
-fn check_port(port: &Port, device: &str, namespace: Option<&str>) -> Result<(), String> {
+fn check_port(port: &DesiredPort, device: &str, namespace: Option<&str>) -> Result<(), String> {
     const NAME_BYTES_MAX: usize = 15;
     let is_name = |text: &str| {
         !text.is_empty()

@@ -1,6 +1,6 @@
 //! Who refers to what, so that a change can be checked by the objects in it.
 
-use crate::config::desired::{Desired, Eni, Ports, Remote, Rule};
+use crate::config::desired::{Desired, DesiredEni, DesiredRule, Ports, Remote};
 use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, VSwitchId, VpcId};
 use crate::config::limits::{ENIS_MAX, RULES_PER_FILTER_MAX};
 use crate::config::protocol::Delta;
@@ -114,7 +114,7 @@ impl References {
     fn allow_lists(&self, before: &Delta, check: &mut Validator<'_>) -> bool {
         for (id, then) in &before.prefix_lists {
             let now = check.desired.prefix_lists.get(id);
-            let family = |list: Option<&crate::config::desired::PrefixList>| {
+            let family = |list: Option<&crate::config::desired::DesiredPrefixList>| {
                 list.and_then(|list| list.entries.first()).map(|entry| matches!(entry, IpNet::V6(_)))
             };
             // A list without entries is of any family.
@@ -178,7 +178,7 @@ impl References {
         &'a self,
         id: &'a PrefixListId,
         desired: &'a Desired,
-    ) -> impl Iterator<Item = (&'a Rule, &'a VpcId)> {
+    ) -> impl Iterator<Item = (&'a DesiredRule, &'a VpcId)> {
         let groups = self.naming.get(&Named::PrefixList(id.clone())).into_iter().flat_map(BTreeMap::keys);
         let groups = groups.filter_map(|group| desired.groups.get(group));
         let rules = groups.flat_map(|group| group.rules.iter().map(|rule| (rule, &group.vpc)));
@@ -228,7 +228,7 @@ impl References {
         }
     }
 
-    fn add_eni(&mut self, id: &EniId, eni: &Eni, vpc: &VpcId) {
+    fn add_eni(&mut self, id: &EniId, eni: &DesiredEni, vpc: &VpcId) {
         let owners = self.owners.entry(vpc.clone()).or_default();
         eni.addresses.iter().for_each(|address| owners.insert(address.trunc(), id));
         for group in &eni.groups {
@@ -239,7 +239,7 @@ impl References {
         }
     }
 
-    fn forget_eni(&mut self, id: &EniId, eni: &Eni, vpc: &VpcId) {
+    fn forget_eni(&mut self, id: &EniId, eni: &DesiredEni, vpc: &VpcId) {
         if let Some(owners) = self.owners.get_mut(vpc) {
             eni.addresses.iter().for_each(|address| owners.remove(address.trunc(), id));
             if owners.by_address.is_empty() {
@@ -255,7 +255,7 @@ impl References {
     }
 
     /// A rule of `group` is there, or not any more.
-    fn name(&mut self, group: &GroupId, rule: &Rule, is_there: bool) {
+    fn name(&mut self, group: &GroupId, rule: &DesiredRule, is_there: bool) {
         let object = match &rule.remote {
             Remote::Prefix(_) => None,
             Remote::PrefixList(list) => Some(Named::PrefixList(list.clone())),
@@ -284,7 +284,7 @@ fn count<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K, up: bool) {
     }
 }
 
-fn device_of(eni: &Eni) -> Option<(Option<String>, String)> {
+fn device_of(eni: &DesiredEni) -> Option<(Option<String>, String)> {
     let (device, namespace) = eni.port.as_ref()?.device()?;
     Some((namespace.map(String::from), String::from(device)))
 }
