@@ -1,6 +1,6 @@
 //! Models of what the control thread and workers share, run through every order in which they can meet:
 //! `scripts/nightly models`. The rings, the doorbell and the publication are the product's; a worker is reduced to the order
-//! in which `ModelWorker::turn` and `WorkerLoop::sleep` touch them.
+//! in which `Worker::turn` and `WorkerLoop::sleep` touch them.
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
@@ -17,7 +17,6 @@ use vswitch_core::config::desired::Desired;
 use vswitch_core::config::ids::EniIndex;
 use vswitch_core::packet::{FrameBuffer, Packet};
 use vswitch_core::tables::cow_array::CowArray;
-use vswitch_core::tables::cow_array::CowArray;
 
 static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| Arc::new(compile(&Desired::default(), 1).unwrap()));
 
@@ -26,7 +25,7 @@ fn published(sequence: u64) -> Published {
 }
 
 /// A packet that egress let pass by the snapshot of this sequence.
-fn judged_by(sequence: u64) -> Handoff {
+fn evaluated_by(sequence: u64) -> Handoff {
     let packet = Packet::new(FrameBuffer::with_capacity(0));
     Handoff { packet, to: EniIndex(0), eni_generation: sequence as u32 }
 }
@@ -62,7 +61,7 @@ fn two_workers() -> (Shared, [ModelWorker; 2]) {
 }
 
 impl ModelWorker {
-    /// In the order of `ModelWorker::turn`. What is taken from the ring is given back; how much that was.
+    /// In the order of `Worker::turn`. What is taken from the ring is given back; how much that was.
     fn turn(&mut self, poll_ports: impl FnOnce(&Self)) -> usize {
         let publication = Arc::clone(&self.shared.publication);
         if publication.is_newer_than(self.current.sequence) {
@@ -105,7 +104,7 @@ impl ModelWorker {
     /// Hands a packet to the other worker.
     fn hand_off(&self) {
         let link = self.links.outbound[1 - self.number].as_ref().unwrap();
-        link.packets.push(judged_by(self.current.sequence)).unwrap();
+        link.packets.push(evaluated_by(self.current.sequence)).unwrap();
         self.shared.doorbells[1 - self.number].ring();
     }
 }
@@ -199,7 +198,7 @@ fn what_a_port_holds_is_out_or_ends_with_it_once_a_change_is_drained() {
         let (failed, is_replied) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(false)));
         let (its_ring, its_failed, publication) =
             (Arc::clone(&ring), Arc::clone(&failed), Arc::clone(&shared.publication));
-        // In the order of `ModelWorker::turn` and `ModelWorker::drain`; a single try before the port is given back.
+        // In the order of `Worker::turn` and `Worker::drain`; a single try before the port is given back.
         let turn = move || {
             its_ring.inside.lock().unwrap().push(worker.current.sequence);
             while worker.drained == 0 {
