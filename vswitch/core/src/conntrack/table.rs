@@ -27,12 +27,12 @@ pub type MemoryAdvice<'a> = &'a dyn Fn(usize, usize);
 /// One cache line for an IPv4 connection, two for an IPv6 one.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
-struct Record<K> {
+struct ConnectionRecord<K> {
     key: K,
     connection: Connection,
 }
 
-impl<K: ConnectionKey> Record<K> {
+impl<K: ConnectionKey> ConnectionRecord<K> {
     #[inline(always)]
     fn is_of(&self, key: &K, protocol: u8) -> bool {
         self.key == *key && self.connection.protocol == protocol
@@ -48,7 +48,7 @@ const SEGMENT_RECORDS: usize = 1024;
 /// See the module's page.
 #[derive(Debug)]
 pub struct Table<K> {
-    records: Vec<Record<K>>,
+    records: Vec<ConnectionRecord<K>>,
     origins: Vec<Origin>,
     buckets: u32,
     /// First free record of the second part plus one, linked by `next`.
@@ -67,7 +67,7 @@ impl<K: ConnectionKey> Table<K> {
     pub fn new(flows_max: usize, advice: MemoryAdvice<'_>) -> Self {
         let buckets = flows_max.clamp(1, (u32::MAX / 2) as usize) as u32;
         let total = (buckets + buckets / 5 * 2 + 1) as usize;
-        let mut records = room_for::<Record<K>>(total, advice);
+        let mut records = room_for::<ConnectionRecord<K>>(total, advice);
         for (position, record) in records.iter_mut().enumerate().skip(buckets as usize) {
             record.connection.next = position as u32 + 2;
         }
@@ -92,7 +92,7 @@ impl<K: ConnectionKey> Table<K> {
         let bucket = self.bucket(hash);
         let record = &self.records[bucket as usize];
         crate::hw::prefetch::prefetch(record);
-        if size_of::<Record<K>>() > 64 {
+        if size_of::<ConnectionRecord<K>>() > 64 {
             crate::hw::prefetch::prefetch(&record.connection.edges);
         }
         Slot(bucket)
@@ -136,8 +136,9 @@ impl<K: ConnectionKey> Table<K> {
     /// A record with this key, whosever its sessions are; `guess` is looked at first.
     #[inline(always)]
     pub(crate) fn find_any(&self, key: &K, protocol: u8, (hash, guess): (u64, Slot)) -> Option<Slot> {
-        let is_live =
-            |record: &Record<K>| record.is_of(key, protocol) && record.connection.state != ConnectionState::Free;
+        let is_live = |record: &ConnectionRecord<K>| {
+            record.is_of(key, protocol) && record.connection.state != ConnectionState::Free
+        };
         if is_live(&self.records[guess.0 as usize]) { Some(guess) } else { self.first_in_chain(hash, is_live) }
     }
 
@@ -189,7 +190,7 @@ impl<K: ConnectionKey> Table<K> {
     }
 
     #[inline]
-    fn first_in_chain(&self, hash: u64, is_it: impl Fn(&Record<K>) -> bool) -> Option<Slot> {
+    fn first_in_chain(&self, hash: u64, is_it: impl Fn(&ConnectionRecord<K>) -> bool) -> Option<Slot> {
         let mut position = self.bucket(hash);
         loop {
             let record = &self.records[position as usize];
@@ -220,7 +221,7 @@ impl<K: ConnectionKey> Table<K> {
             self.live += 1;
             self.live_in_segments[position as usize / SEGMENT_RECORDS] += 1;
         }
-        *record = Record { key, connection: Connection { next, ..connection } };
+        *record = ConnectionRecord { key, connection: Connection { next, ..connection } };
         self.origins[position as usize] = Origin { bucket, ..origin };
         Ok((Slot(position), ended))
     }
@@ -366,7 +367,7 @@ impl<K: ConnectionKey> Table<K> {
 
     /// Bytes of memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        self.records.len() * (size_of::<Record<K>>() + size_of::<Origin>())
+        self.records.len() * (size_of::<ConnectionRecord<K>>() + size_of::<Origin>())
     }
 
     #[inline]
@@ -412,10 +413,10 @@ fn room_for<T: Clone + Default>(count: usize, advice: MemoryAdvice<'_>) -> Vec<T
     array
 }
 
-const _: () = assert!(size_of::<Record<KeyV4>>() == 64, "an IPv4 connection is one cache line");
+const _: () = assert!(size_of::<ConnectionRecord<KeyV4>>() == 64, "an IPv4 connection is one cache line");
 const _: () = assert!(SEGMENT_RECORDS <= u16::MAX as usize);
-const _: () = assert!(size_of::<Record<KeyV6>>() == 128, "an IPv6 connection is two cache lines");
-const _: () = assert!(offset_of!(Record<KeyV6>, connection.packets) == 64, "the first to find it");
+const _: () = assert!(size_of::<ConnectionRecord<KeyV6>>() == 128, "an IPv6 connection is two cache lines");
+const _: () = assert!(offset_of!(ConnectionRecord<KeyV6>, connection.packets) == 64, "the first to find it");
 
 /// How connections lie in memory: places, not addresses, lead from one to the next. Whatever keeps or hands on a table beyond
 /// the process that made it has to compare this.
@@ -435,8 +436,8 @@ mod tests {
     #[test]
     fn a_layout_has_a_version_of_its_own() {
         let layout = [
-            offset_of!(Record<KeyV4>, connection),
-            offset_of!(Record<KeyV6>, connection),
+            offset_of!(ConnectionRecord<KeyV4>, connection),
+            offset_of!(ConnectionRecord<KeyV6>, connection),
             offset_of!(Connection, protocol),
             offset_of!(Connection, state),
             offset_of!(Connection, timeouts),

@@ -2,7 +2,7 @@
 
 use crate::conntrack::key::ConnectionKey;
 use crate::conntrack::slot::Slot;
-use crate::conntrack::table::{Record, SEGMENT_RECORDS, Table};
+use crate::conntrack::table::{ConnectionRecord, SEGMENT_RECORDS, Table};
 use crate::conntrack::{Connection, Expiry};
 use core::ops::Range;
 
@@ -35,7 +35,7 @@ impl<K: ConnectionKey> Table<K> {
     #[inline]
     fn due(&self, places: Range<usize>, expiry: &mut Expiry<'_>) -> ([u32; SWEEP_STRIDE], usize) {
         let (mut due, mut count) = ([0; SWEEP_STRIDE], 0);
-        for (place, Record { connection, .. }) in (places.start as u32..).zip(&self.records[places]) {
+        for (place, ConnectionRecord { connection, .. }) in (places.start as u32..).zip(&self.records[places]) {
             due[count % SWEEP_STRIDE] = place;
             count += usize::from(expiry.is_over(connection));
         }
