@@ -275,7 +275,8 @@ fn packages_know_only_those_below_them() {
         });
         // A module beside the file may bear the package's name.
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        named && !paths.contains(&format!("{folder}/{package}.rs"))
+        let own = [format!("{folder}/{package}.rs"), format!("{folder}/{package}/mod.rs")];
+        named && !own.iter().any(|module| paths.contains(module))
     };
     let found = lines_where(&sources(), |source, line| {
         let path = source.path.as_str();

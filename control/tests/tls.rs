@@ -92,7 +92,8 @@ fn ask(address: SocketAddr, trusted: &Path, name: &str) -> io::Result<String> {
 fn ask_plainly(address: SocketAddr) -> String {
     let mut plain = TcpStream::connect(address).unwrap();
     plain.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let request = "GET /?Action=DescribeRegions&Version=2014-05-26 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let request =
+        "GET /?Action=DescribeRegions&Version=2014-05-26 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     plain.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     plain.read_to_string(&mut answer).unwrap();

@@ -43,7 +43,8 @@ pub(super) fn kept_files(data_dir: &Path, address: IpAddr) -> Result<(PathBuf, P
     if !is_named {
         names.push(address.to_string());
     }
-    let made = rcgen::generate_simple_self_signed(names).map_err(|error| format!("cannot make a certificate: {error}"))?;
+    let made =
+        rcgen::generate_simple_self_signed(names).map_err(|error| format!("cannot make a certificate: {error}"))?;
     let fault = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     small_file::write(&certificate, made.cert.pem().as_bytes()).map_err(|error| fault(&certificate, error))?;
     small_file::write(&key, made.signing_key.serialize_pem().as_bytes()).map_err(|error| fault(&key, error))?;

@@ -36,7 +36,7 @@ pub enum SessionSlot {
 
 /// A key ready to be looked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct LookupKey {
     pub(crate) key: Key,
     pub(crate) protocol: u8,
     /// Whether the packet's source is the key's second end.
@@ -44,7 +44,7 @@ pub struct Entry {
     pub(crate) hash: u64,
 }
 
-impl Entry {
+impl LookupKey {
     /// What leads to no session.
     pub(crate) const NONE: Self = Self { key: Key::V4(KeyV4::NONE), protocol: 0, swapped: false, hash: 0 };
 
@@ -98,9 +98,9 @@ impl ConnectionTables {
 
     /// What to look for to find the session of a packet with this tuple, in the network with this salt.
     #[inline]
-    pub fn entry(&self, tuple: &Tuple, salt: u32) -> Entry {
+    pub fn entry(&self, tuple: &Tuple, salt: u32) -> LookupKey {
         let (key, swapped) = key_of(tuple);
-        Entry { key, protocol: tuple.protocol, swapped, hash: key.hash(tuple.protocol, salt, self.secret) }
+        LookupKey { key, protocol: tuple.protocol, swapped, hash: key.hash(tuple.protocol, salt, self.secret) }
     }
 
     /// What to look for to find a packet in parts.
@@ -111,7 +111,7 @@ impl ConnectionTables {
 
     /// [`ConnectionTables::entry`], and asks the memory for what `find` will read first.
     #[inline]
-    pub(crate) fn reach_for(&self, tuple: &Tuple, salt: u32) -> (Entry, Slot) {
+    pub(crate) fn reach_for(&self, tuple: &Tuple, salt: u32) -> (LookupKey, Slot) {
         let entry = self.entry(tuple, salt);
         let bucket = match entry.key {
             Key::V4(_) => self.v4.prefetch(entry.hash),
@@ -127,10 +127,10 @@ impl ConnectionTables {
         table: &Table<K>,
         (ends, seed, swapped): (K, u64, bool),
         plain: &Plain<K::Address>,
-    ) -> (Entry, Slot) {
+    ) -> (LookupKey, Slot) {
         let ports = turned(plain.ports, swapped);
         let hash = hash_of(seed, ports, plain.protocol, self.secret);
-        (Entry { key: ends.with_ports(ports).any(), protocol: plain.protocol, swapped, hash }, table.prefetch(hash))
+        (LookupKey { key: ends.with_ports(ports).any(), protocol: plain.protocol, swapped, hash }, table.prefetch(hash))
     }
 
     /// The key of packets between two addresses, but for the ports; what these addresses give to its hash in the network
@@ -143,7 +143,7 @@ impl ConnectionTables {
     }
 
     /// Asks for what opening a connection will write besides its record.
-    pub(crate) fn prefetch_origin(&self, entry: &Entry, bucket: Slot) {
+    pub(crate) fn prefetch_origin(&self, entry: &LookupKey, bucket: Slot) {
         match &entry.key {
             Key::V4(_) => self.v4.prefetch_origin(bucket),
             Key::V6(_) => self.v6.prefetch_origin(bucket),
@@ -152,7 +152,7 @@ impl ConnectionTables {
 
     /// A better guess than `guess` where the record of an entry is, and whether it may be further on.
     #[inline(always)]
-    pub(crate) fn guess_on(&self, entry: &Entry, guess: Slot) -> (Slot, bool) {
+    pub(crate) fn guess_on(&self, entry: &LookupKey, guess: Slot) -> (Slot, bool) {
         match &entry.key {
             Key::V4(key) => self.v4.guess_on(key, guess),
             Key::V6(key) => self.v6.guess_on(key, guess),
@@ -167,7 +167,7 @@ impl ConnectionTables {
 
     /// The session of `epoch`.
     #[inline]
-    pub fn find(&self, entry: &Entry, epoch: EniEpoch) -> Option<FoundSession<'_>> {
+    pub fn find(&self, entry: &LookupKey, epoch: EniEpoch) -> Option<FoundSession<'_>> {
         let (slot, connection) = match &entry.key {
             Key::V4(key) => {
                 let slot = self.v4.find(key, entry.protocol, epoch, entry.hash)?;
@@ -188,7 +188,7 @@ impl ConnectionTables {
     #[inline(always)]
     pub fn insert(
         &mut self,
-        entry: &Entry,
+        entry: &LookupKey,
         record: (Connection, Origin),
         is_over: impl Fn(&Connection) -> bool,
     ) -> Result<(SessionSlot, [Session; 2]), TableFull> {
@@ -203,7 +203,7 @@ impl ConnectionTables {
     }
 
     /// The same, where no other connection is to end for it.
-    fn insert_beside(&mut self, entry: &Entry, record: (Connection, Origin)) -> Result<SessionSlot, TableFull> {
+    fn insert_beside(&mut self, entry: &LookupKey, record: (Connection, Origin)) -> Result<SessionSlot, TableFull> {
         self.insert(entry, record, |_| false).map(|(slot, _)| slot)
     }
 
@@ -214,7 +214,7 @@ impl ConnectionTables {
     /// [`TableFull`] where there is no room.
     pub(crate) fn adopt(
         &mut self,
-        entry: &Entry,
+        entry: &LookupKey,
         connection: Connection,
         origin: Origin,
     ) -> Result<SessionSlot, TableFull> {
@@ -241,7 +241,7 @@ impl ConnectionTables {
     /// The record of least `eviction_score` among those of which one must go before `entry` finds room, if one of them may.
     pub(crate) fn lowest_score<W: Ord>(
         &mut self,
-        entry: &Entry,
+        entry: &LookupKey,
         eviction_score: impl Fn(&Connection) -> Option<W>,
     ) -> Option<SessionSlot> {
         match entry.key {
@@ -267,7 +267,7 @@ impl ConnectionTables {
     /// Gives the session of `epoch` a record of its own, as it was: from here on the two sides see different packets.
     /// Without room they go on in one record, and share what it counts.
     #[cold]
-    pub(crate) fn split(&mut self, slot: SessionSlot, entry: &Entry, epoch: EniEpoch) -> SessionSlot {
+    pub(crate) fn split(&mut self, slot: SessionSlot, entry: &LookupKey, epoch: EniEpoch) -> SessionSlot {
         let (mut connection, origin) = (*self.connection(slot), *self.origin(slot));
         let Some(place) = connection.place_of(epoch) else { return slot };
         connection.sessions[1 - place] = Session::default();
@@ -278,7 +278,7 @@ impl ConnectionTables {
 
     /// What an ENI keeps in mind of a session that it opens.
     #[inline(always)]
-    pub(crate) fn recent(&self, entry: &Entry) -> RecentSession {
+    pub(crate) fn recent(&self, entry: &LookupKey) -> RecentSession {
         match &entry.key {
             Key::V4(key) => RecentSession::new(self.v4.trace_of(key, entry.hash), false),
             Key::V6(key) => RecentSession::new(self.v6.trace_of(key, entry.hash), true),

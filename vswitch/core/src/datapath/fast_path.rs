@@ -11,7 +11,7 @@ use crate::config::limits::BURST_PACKETS;
 use crate::conntrack::key::{ConnectionKey, Key};
 use crate::conntrack::state::ConnectionState;
 use crate::conntrack::table::Table;
-use crate::conntrack::tables::{ConnectionTables, Entry};
+use crate::conntrack::tables::{ConnectionTables, LookupKey};
 use crate::conntrack::{Session, tcp};
 use crate::datapath::eligibility;
 use crate::datapath::packet_context::PacketContext;
@@ -415,7 +415,7 @@ fn refresh<K: ConnectionKey>(
     frame_bytes: usize,
     now: Tick,
 ) -> Continuation {
-    let Entry { protocol, hash, swapped, .. } = packet_context.entry;
+    let LookupKey { protocol, hash, swapped, .. } = packet_context.entry;
     let Some(slot) = table.find_any(key, protocol, (hash, packet_context.guess)) else {
         return if eligibility::opens_connection(protocol, packet_context.entry.ports(), packet_context.segment.flags) {
             Continuation::New

@@ -9,7 +9,7 @@ use crate::compile::snapshot::Snapshot;
 use crate::config::ids::{EniEpoch, EniIndex};
 use crate::config::limits::LISTED_PLACES_PER_TURN;
 use crate::conntrack::recent::RecentSessions;
-use crate::conntrack::tables::{Entry, SessionSlot};
+use crate::conntrack::tables::{LookupKey, SessionSlot};
 use crate::conntrack::{Connection, Origin, Session};
 use crate::datapath::counters::EniCounters;
 use crate::datapath::shard::Shard;
@@ -84,7 +84,7 @@ impl<'a> Migration<'a> {
         if !self.moves.values().any(|(step, _)| step.from == from) || shards[from].sessions.is_empty() {
             return Ok(());
         }
-        let mut some: Vec<(Move, EniEpoch, SessionSlot, Entry, Connection, Origin)> = Vec::new();
+        let mut some: Vec<(Move, EniEpoch, SessionSlot, LookupKey, Connection, Origin)> = Vec::new();
         for place in (0..shards[from].sessions.places()).step_by(LISTED_PLACES_PER_TURN) {
             let sessions = &shards[from].sessions;
             for listed in sessions.scan(place, LISTED_PLACES_PER_TURN) {

@@ -10,7 +10,7 @@ use crate::conntrack::quota::EvictionCandidate;
 use crate::conntrack::state::ConnectionState;
 use crate::conntrack::syns::Syn;
 use crate::conntrack::table::TableFull;
-use crate::conntrack::tables::{ConnectionTables, Entry, SessionSlot};
+use crate::conntrack::tables::{ConnectionTables, LookupKey, SessionSlot};
 use crate::conntrack::{Connection, Origin, Session, tcp};
 use crate::datapath::shard::Shard;
 use crate::hw::time::Tick;
@@ -103,7 +103,7 @@ impl Shard {
     /// What a SYN or a reset of a session that goes on means for it: what both ends will agree on, or its end. A reset that its
     /// receiver does not take means nothing.
     #[cold]
-    fn update_tcp_state(&mut self, slot: SessionSlot, entry: &Entry, packet: &Packet, now: Tick) {
+    fn update_tcp_state(&mut self, slot: SessionSlot, entry: &LookupKey, packet: &Packet, now: Tick) {
         let connection = self.sessions.connection(slot);
         let from_opener = entry.swapped == connection.is_swapped();
         let segment = packet.headers.segment();
@@ -215,7 +215,7 @@ impl Shard {
     /// Remembers that a session is refused. From now on it takes nothing of what its ENI may hold, and gives way before
     /// any that lives. Its timer is restarted only if the time is given.
     #[cold]
-    fn revoke(&mut self, slot: SessionSlot, entry: &Entry, context: &EniContext<'_>, now: Option<Tick>) {
+    fn revoke(&mut self, slot: SessionSlot, entry: &LookupKey, context: &EniContext<'_>, now: Option<Tick>) {
         let slot = self.split_if_shared(slot, entry, context.eni.epoch);
         let connection = self.sessions.connection_mut(slot);
         let Some(place) = connection.place_of(context.eni.epoch) else { return };
@@ -241,7 +241,7 @@ impl Shard {
 
     /// A record in which the session of `epoch` is alone.
     #[inline]
-    fn split_if_shared(&mut self, slot: SessionSlot, entry: &Entry, epoch: EniEpoch) -> SessionSlot {
+    fn split_if_shared(&mut self, slot: SessionSlot, entry: &LookupKey, epoch: EniEpoch) -> SessionSlot {
         if self.sessions.connection(slot).is_shared() { self.sessions.split(slot, entry, epoch) } else { slot }
     }
 
@@ -249,7 +249,7 @@ impl Shard {
         &mut self,
         context: &EniContext<'_>,
         packet: &Packet,
-        (admission, entry): (Admission, &Entry),
+        (admission, entry): (Admission, &LookupKey),
         now: Tick,
     ) -> Result<SessionSlot, DropReason> {
         self.check_quota(context, now)?;
@@ -273,7 +273,7 @@ impl Shard {
     #[inline(always)]
     pub(super) fn open_record(
         &mut self,
-        entry: &Entry,
+        entry: &LookupKey,
         (mut connection, mut origin): (Connection, Origin),
         sessions: [Option<NewSession>; 2],
         at: (&Settings, Tick),
@@ -294,7 +294,7 @@ impl Shard {
     #[inline(always)]
     fn insert(
         &mut self,
-        entry: &Entry,
+        entry: &LookupKey,
         record: (Connection, Origin),
         (settings, now): (&Settings, Tick),
     ) -> Result<SessionSlot, TableFull> {
@@ -327,7 +327,7 @@ impl Shard {
 
     /// Ends a connection of whoever holds more than his share, so that the ENI's new session finds room.
     #[cold]
-    fn make_room(&mut self, context: &EniContext<'_>, entry: &Entry, now: Tick) -> Result<(), DropReason> {
+    fn make_room(&mut self, context: &EniContext<'_>, entry: &LookupKey, now: Tick) -> Result<(), DropReason> {
         let (snapshot, asking) = (context.snapshot, context.eni.epoch);
         let asks_with = self.counters[context.counters_index()].sessions;
         let (places, counters) = (&self.places, &self.counters);

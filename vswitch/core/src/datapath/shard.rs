@@ -6,7 +6,7 @@ use crate::config::ids::{EniEpoch, EniIndex};
 use crate::config::limits::{BURST_PACKETS, RECENT_SESSIONS_MAX, SWEEP_RECORDS_PER_TURN};
 use crate::conntrack::recent::RecentSessions;
 use crate::conntrack::table::MemoryAdvice;
-use crate::conntrack::tables::{ConnectionTables, Entry, SessionSlot};
+use crate::conntrack::tables::{ConnectionTables, LookupKey, SessionSlot};
 use crate::datapath::counters::{CounterPlaces, EniCounters};
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::path_cache::PathCache;
@@ -129,7 +129,7 @@ impl Shard {
 
     /// Counts a session more of an ENI that may hold `sessions_max`.
     #[inline(always)]
-    pub(crate) fn note_session(&mut self, place: usize, sessions_max: u32, entry: &Entry) {
+    pub(crate) fn note_session(&mut self, place: usize, sessions_max: u32, entry: &LookupKey) {
         let counters = &mut self.counters[place];
         counters.note_session();
         // Far from its limit an ENI of many sessions need not know where they are.
@@ -140,7 +140,7 @@ impl Shard {
 
     /// Keeps in mind where an ENI's newest session is, as one that may give way to another.
     #[inline(never)]
-    pub(super) fn keep_in_mind(&mut self, place: usize, entry: &Entry) {
+    pub(super) fn keep_in_mind(&mut self, place: usize, entry: &LookupKey) {
         let (epoch, sessions) = (self.counters[place].epoch, &self.sessions);
         let recent = &mut self.recent[place];
         if recent.is_full() {

@@ -6,7 +6,7 @@ use crate::config::desired::{Direction, Policy};
 use crate::conntrack::fragments::{FragmentDecision, FragmentEntry, FragmentKey};
 use crate::conntrack::opener::Opener;
 use crate::conntrack::state::ConnectionState;
-use crate::conntrack::tables::{ConnectionTables, Entry, FoundSession, SessionSlot};
+use crate::conntrack::tables::{ConnectionTables, FoundSession, LookupKey, SessionSlot};
 use crate::conntrack::{Connection, Session, opens_session, tcp};
 use crate::hw::time::Tick;
 use crate::packet::Marker;
@@ -57,9 +57,9 @@ pub(crate) enum Lookup {
     /// Nothing: rules alone decide.
     None,
     /// Its own session.
-    Session(Entry),
+    Session(LookupKey),
     /// The session of the packet that this ICMP error quotes.
-    Related(Entry),
+    Related(LookupKey),
     /// The fate of the first fragment.
     Fragment(FragmentEntry),
     /// Nothing: it is an ICMP error with a quote that cannot be, as this stage says.
@@ -117,7 +117,7 @@ impl<'a> EniContext<'a> {
     }
 
     #[inline]
-    fn entry(&self, sessions: &ConnectionTables, tuple: &Tuple) -> Entry {
+    fn entry(&self, sessions: &ConnectionTables, tuple: &Tuple) -> LookupKey {
         sessions.entry(tuple, self.network.salt)
     }
 
@@ -307,7 +307,7 @@ impl<'a> EniContext<'a> {
 
     /// Whether a live session admits an error about one of its packets (§4.3): it must have crossed this ENI the other
     /// way.
-    fn admits_related(&self, session: &FoundSession<'_>, entry: &Entry) -> bool {
+    fn admits_related(&self, session: &FoundSession<'_>, entry: &LookupKey) -> bool {
         let side = session.session;
         let quoted_is_from_opener = entry.swapped == side.is_swapped();
         let quoted_direction = if quoted_is_from_opener { side.opened() } else { side.opened().reverse() };

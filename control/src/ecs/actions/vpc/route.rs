@@ -175,10 +175,7 @@ fn status(context: &Context<'_>, vpc: &Vpc) -> &'static str {
 }
 
 pub(in crate::ecs) fn describe_tables(context: &Context<'_>) -> Result<Plan, ApiError> {
-    let custom = match context.parameters().text("Type") {
-        None => None,
-        Some(kind) => Some(kind.eq_ignore_ascii_case("Custom")),
-    };
+    let custom = context.parameters().text("Type").map(|kind| kind.eq_ignore_ascii_case("Custom"));
     let table = |(id, vpc): (&VpcId, &Vpc)| {
         let table = sibling("vtb", id.as_str());
         let entries = entries_of(context, id, vpc);
