@@ -6,7 +6,7 @@ mod lab;
 
 use control::socket::client::Client;
 use control::socket::query::{Answer, Nothing, Query};
-use lab::{Lab, text};
+use lab::{ApiLab, text};
 use serde_json::{Value, json};
 
 fn list<'a>(answer: &'a Value, path: &str) -> &'a Vec<Value> {
@@ -14,7 +14,7 @@ fn list<'a>(answer: &'a Value, path: &str) -> &'a Vec<Value> {
 }
 
 /// The routes that the forwarding plane gets.
-fn routes(lab: &Lab) -> Vec<(String, String)> {
+fn routes(lab: &ApiLab) -> Vec<(String, String)> {
     let answer = Client::connect(&lab.rig.control_socket()).unwrap().ask(&Query::VpcList(Nothing {})).unwrap();
     let Answer::Vpcs(vpcs) = answer else { panic!("{answer:?}") };
     let all = vpcs.iter().flat_map(|vpc| &vpc.routes);
@@ -22,7 +22,7 @@ fn routes(lab: &Lab) -> Vec<(String, String)> {
 }
 
 /// A VPC with a subnet, an instance and an interface: route table, instance, its interface, the other interface.
-fn routed(lab: &mut Lab) -> (String, String, String, String) {
+fn routed(lab: &mut ApiLab) -> (String, String, String, String) {
     let (vpc, vswitch, groups) = lab.base(&["normal"]);
     let table = text(&lab.ok("vpc:DescribeVpcAttribute", &format!("VpcId={vpc}")), "VpcId").replace("vpc-", "vtb-");
     let run = format!("VSwitchId={vswitch}&SecurityGroupId={}&InstanceType=ecs.g7.large", groups[0]);
@@ -36,7 +36,7 @@ fn routed(lab: &mut Lab) -> (String, String, String, String) {
 
 #[test]
 fn a_vpc_has_a_route_table_whose_name_is_kept() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let made = lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8");
     let (vpc, table, router) = (text(&made, "VpcId"), text(&made, "RouteTableId"), text(&made, "VRouterId"));
     lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8");
@@ -76,7 +76,7 @@ fn a_vpc_has_a_route_table_whose_name_is_kept() {
 
 #[test]
 fn system_entries_are_the_subnets_and_the_services() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let made = lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8&Ipv6CidrBlock=2001:db8:1::/56");
     let (vpc, table) = (text(&made, "VpcId"), text(&made, "RouteTableId"));
     let create = format!("VpcId={vpc}&CidrBlock=10.0.1.0/24&ZoneId=cn-hangzhou-b&Ipv6CidrBlock=3");
@@ -101,7 +101,7 @@ fn system_entries_are_the_subnets_and_the_services() {
 
 #[test]
 fn custom_entries_are_the_routes_of_the_switch() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (table, instance, primary, eni) = routed(&mut lab);
     let create = format!("RouteTableId={table}&RouteEntryName=out&Description=Out of here");
     let by_instance = format!("{create}&DestinationCidrBlock=192.168.0.0/16&NextHopType=Instance&NextHopId={instance}");
@@ -137,7 +137,7 @@ fn custom_entries_are_the_routes_of_the_switch() {
 
 #[test]
 fn routes_are_refused_to_the_letter() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (table, instance, _, eni) = routed(&mut lab);
     let other = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "RouteTableId");
     for (fields, status, code) in [
@@ -168,7 +168,7 @@ fn routes_are_refused_to_the_letter() {
 
 #[test]
 fn many_routes_come_and_go_as_far_as_they_can() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let (table, instance, _, eni) = routed(&mut lab);
     let entry = |place: usize, block: &str, kind: &str, hop: &str| {
         let at = format!("RouteEntries.{place}");
@@ -202,7 +202,7 @@ fn many_routes_come_and_go_as_far_as_they_can() {
 
 #[test]
 fn old_clients_make_networks_under_the_version_of_instances() {
-    let mut lab = Lab::new();
+    let mut lab = ApiLab::new();
     let made = lab.ok("CreateVpc", "CidrBlock=10.0.0.0/8&VpcName=old");
     let (vpc, table, router) = (text(&made, "VpcId"), text(&made, "RouteTableId"), text(&made, "VRouterId"));
     let create = format!("VpcId={vpc}&CidrBlock=10.0.1.0/24&ZoneId=cn-hangzhou-b");
