@@ -139,6 +139,9 @@ kinds! {
     DEPENDENCY_VSWITCH = "DependencyViolation.VSwitch", 400;
     DEPENDENCY_SECURITY_GROUP = "DependencyViolation.SecurityGroup", 400;
     DEPENDENCY_ROUTE_ENTRY = "DependencyViolation.RouteEntry", 400;
+    CIDR_BLOCK_IN_USE = "OperationFailed.CidrInUse", 400;
+    CIDR_BLOCK_NOT_FOUND = "InvalidCidrBlock.NotFound", 404;
+    QUOTA_CIDR_BLOCK = "QuotaExceeded.SecondaryCidrBlock", 400;
     ROUTE_ENTRY_NOT_FOUND = "InvalidRouteEntry.NotFound", 404;
     QUOTA_ROUTE_ENTRY = "QuotaExceeded.RouteEntry", 400;
 

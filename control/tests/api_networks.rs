@@ -233,3 +233,202 @@ fn old_clients_make_networks_under_the_version_of_instances() {
     lab.refused("DescribeVpcAttribute", &format!("VpcId={vpc}"), 404, "InvalidAction.NotFound");
     lab.refused("vpc:DescribeInstances", "", 404, "InvalidAction.NotFound");
 }
+
+/// What a VPC shows of itself.
+fn shown(lab: &mut ApiLab, vpc: &str) -> Value {
+    lab.ok("vpc:DescribeVpcAttribute", &format!("VpcId={vpc}"))
+}
+
+#[test]
+fn what_a_vpc_was_given_reads_back() {
+    let mut lab = ApiLab::new();
+    let create =
+        "VpcName=lab&UserCidr=106.11.62.0/24,10.9.0.0/16&EnableDnsHostname=true&Ipv6Isp=ChinaMobile&EnableIpv6=true";
+    let vpc = text(&lab.ok("vpc:CreateVpc", create), "VpcId");
+    for found in [shown(&mut lab, &vpc), lab.ok("vpc:DescribeVpcs", "")["Vpcs"]["Vpc"][0].clone()] {
+        assert_eq!(found["UserCidrs"]["UserCidr"], json!(["106.11.62.0/24", "10.9.0.0/16"]));
+        assert_eq!(text(&found, "DnsHostnameStatus"), "ENABLED");
+        assert_eq!(text(&found["Ipv6CidrBlocks"]["Ipv6CidrBlock"][0], "Ipv6Isp"), "ChinaMobile");
+        assert_eq!(text(&found, "CidrBlock"), "172.16.0.0/12");
+        assert_eq!(found["IsDefault"], json!(false));
+    }
+    lab.ok("vpc:ModifyVpcAttribute", &format!("VpcId={vpc}&EnableDnsHostname=false&Description=one"));
+    let found = shown(&mut lab, &vpc);
+    assert_eq!((text(&found, "DnsHostnameStatus"), text(&found, "VpcName")), ("DISABLED".into(), "lab".into()));
+    lab.ok("vpc:ModifyVpcAttribute", &format!("VpcId={vpc}&Description="));
+    assert_eq!(text(&shown(&mut lab, &vpc), "Description"), "");
+    for (fields, status, code) in [
+        ("Ipv4IpamPoolId=ipam-pool-1", 404, "ResourceNotFound.IpamPool"),
+        ("Ipv4CidrMask=12", 404, "ResourceNotFound.IpamPool"),
+        ("Ipv6Isp=Nobody", 400, "InvalidParameter"),
+        ("EnableIpv6=false&Ipv6CidrBlock=2001:db8::/56", 400, "InvalidParameter"),
+    ] {
+        lab.refused("vpc:CreateVpc", fields, status, code);
+    }
+}
+
+#[test]
+fn ipv6_goes_on_off_and_on_while_nothing_uses_it() {
+    let mut lab = ApiLab::new();
+    let vpc = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "VpcId");
+    let modify = |fields: &str| format!("VpcId={vpc}&{fields}");
+    lab.ok("vpc:ModifyVpcAttribute", &modify("EnableIPv6=true"));
+    let block = text(&shown(&mut lab, &vpc), "Ipv6CidrBlock");
+    assert!(block.ends_with("/56"), "{block}");
+    lab.ok("vpc:ModifyVpcAttribute", &modify("EnableIPv6=true"));
+    assert_eq!(text(&shown(&mut lab, &vpc), "Ipv6CidrBlock"), block);
+    let create = format!("VpcId={vpc}&CidrBlock=10.0.1.0/24&ZoneId=cn-hangzhou-b&Ipv6CidrBlock=1");
+    let vswitch = text(&lab.ok("vpc:CreateVSwitch", &create), "VSwitchId");
+    lab.refused("vpc:ModifyVpcAttribute", &modify("EnableIPv6=false"), 400, "OperationFailed.CidrInUse");
+    let change = |fields: &str| format!("VSwitchId={vswitch}&{fields}");
+    let subnet = |lab: &mut ApiLab| text(&lab.ok("vpc:DescribeVSwitchAttributes", &change("")), "Ipv6CidrBlock");
+    let first = subnet(&mut lab);
+    lab.ok("vpc:ModifyVSwitchAttribute", &change("EnableIPv6=true&Ipv6CidrBlock=7"));
+    assert_ne!(subnet(&mut lab), first);
+    lab.refused("vpc:ModifyVSwitchAttribute", &change("EnableIPv6=false&Ipv6CidrBlock=7"), 400, "InvalidParameter");
+    let group = text(&lab.ok("CreateSecurityGroup", &format!("VpcId={vpc}")), "SecurityGroupId");
+    let create = format!("VSwitchId={vswitch}&SecurityGroupId={group}&Ipv6AddressCount=1");
+    let eni = text(&lab.ok("CreateNetworkInterface", &create), "NetworkInterfaceId");
+    for fields in ["EnableIPv6=false", "Ipv6CidrBlock=9"] {
+        lab.refused("vpc:ModifyVSwitchAttribute", &change(fields), 400, "OperationFailed.CidrInUse");
+    }
+    lab.ok("DeleteNetworkInterface", &format!("NetworkInterfaceId={eni}"));
+    lab.ok("vpc:ModifyVSwitchAttribute", &change("EnableIPv6=false"));
+    assert_eq!(subnet(&mut lab), "");
+    lab.refused("vpc:ModifyVSwitchAttribute", &change("EnableIPv6=true"), 400, "MissingParameter");
+    lab.ok("vpc:ModifyVpcAttribute", &modify("EnableIPv6=false"));
+    assert_eq!(text(&shown(&mut lab, &vpc), "Ipv6CidrBlock"), "");
+    let turned = change("EnableIPv6=true&Ipv6CidrBlock=1");
+    lab.refused("vpc:ModifyVSwitchAttribute", &turned, 403, "InvalidVSwitch.Ipv6NotTurnOn");
+}
+
+#[test]
+fn blocks_of_a_vpc_change_around_its_subnets() {
+    let mut lab = ApiLab::new();
+    let vpc = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/16"), "VpcId");
+    let of = |fields: &str| format!("VpcId={vpc}&{fields}");
+    lab.ok("vpc:AssociateVpcCidrBlock", &of("SecondaryCidrBlock=192.168.0.0/16&IpVersion=IPV4"));
+    let secondary = |lab: &mut ApiLab| shown(lab, &vpc)["SecondaryCidrBlocks"]["SecondaryCidrBlock"].clone();
+    assert_eq!(secondary(&mut lab), json!(["192.168.0.0/16"]));
+    let create = |cidr: &str| format!("VpcId={vpc}&CidrBlock={cidr}&ZoneId=cn-hangzhou-b");
+    let vswitch = text(&lab.ok("vpc:CreateVSwitch", &create("192.168.3.0/24")), "VSwitchId");
+    lab.refused("vpc:CreateVSwitch", &create("172.16.0.0/24"), 400, "InvalidParameter");
+    // An interface of it is in the switch, as any other.
+    let group = text(&lab.ok("CreateSecurityGroup", &format!("VpcId={vpc}")), "SecurityGroupId");
+    let eni = lab.ok("CreateNetworkInterface", &format!("VSwitchId={vswitch}&SecurityGroupId={group}"));
+    assert_eq!(text(&eni, "PrivateIpAddress"), "192.168.3.1");
+    let end = of("SecondaryCidrBlock=192.168.0.0/16");
+    lab.refused("vpc:UnassociateVpcCidrBlock", &end, 400, "OperationFailed.CidrInUse");
+    lab.refused("vpc:AssociateVpcCidrBlock", &of("SecondaryCidrBlock=10.0.0.0/8"), 400, "InvalidCidrBlock.Overlapped");
+    lab.refused("vpc:ModifyVpcAttribute", &of("CidrBlock=192.168.0.0/24"), 400, "InvalidCidrBlock.Overlapped");
+    lab.ok("vpc:ModifyVpcAttribute", &of("CidrBlock=172.16.0.0/12"));
+    assert_eq!(text(&shown(&mut lab, &vpc), "CidrBlock"), "172.16.0.0/12");
+    lab.ok("vpc:CreateVSwitch", &create("172.16.0.0/24"));
+    lab.refused("vpc:ModifyVpcAttribute", &of("CidrBlock=10.0.0.0/8"), 400, "OperationFailed.CidrInUse");
+    lab.ok("DeleteNetworkInterface", &format!("NetworkInterfaceId={}", text(&eni, "NetworkInterfaceId")));
+    lab.ok("vpc:DeleteVSwitch", &format!("VSwitchId={vswitch}"));
+    lab.ok("vpc:UnassociateVpcCidrBlock", &end);
+    assert_eq!(secondary(&mut lab), json!([]));
+    lab.refused("vpc:UnassociateVpcCidrBlock", &end, 404, "InvalidCidrBlock.NotFound");
+    for (fields, status, code) in [
+        ("", 400, "MissingParameter"),
+        ("SecondaryCidrBlock=100.64.0.0/16", 400, "InvalidParameter"),
+        ("SecondaryCidrBlock=10.0.0.0/8&IPv6CidrBlock=2001:db8::/56", 400, "InvalidParameter"),
+        ("SecondaryCidrMask=16&IpamPoolId=ipam-pool-1", 404, "ResourceNotFound.IpamPool"),
+    ] {
+        lab.refused("vpc:AssociateVpcCidrBlock", &of(fields.trim_end_matches('&')), status, code);
+    }
+    let made = lab.ok("vpc:AssociateVpcCidrBlock", &of("IpVersion=IPv6&IPv6CidrBlock=2001:db8:5::/56"));
+    assert_eq!(text(&made, "CidrBlock"), "2001:db8:5::/56");
+    assert_eq!(text(&shown(&mut lab, &vpc), "Ipv6CidrBlock"), "2001:db8:5::/56");
+    lab.refused("vpc:AssociateVpcCidrBlock", &of("IpVersion=IPV6"), 400, "QuotaExceeded.SecondaryCidrBlock");
+    lab.ok("vpc:UnassociateVpcCidrBlock", &of("IPv6CidrBlock=2001:db8:5::/56"));
+    assert_eq!(text(&shown(&mut lab, &vpc), "Ipv6CidrBlock"), "");
+}
+
+#[test]
+fn a_region_has_one_default_vpc_and_a_zone_one_default_subnet() {
+    let mut lab = ApiLab::new();
+    lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8");
+    let first = text(&lab.ok("vpc:CreateDefaultVSwitch", "ZoneId=cn-hangzhou-b"), "VSwitchId");
+    let found = lab.ok("vpc:DescribeVpcs", "IsDefault=true");
+    let vpc = text(&list(&found, "/Vpcs/Vpc")[0], "VpcId");
+    assert_eq!(
+        (list(&found, "/Vpcs/Vpc").len(), text(&found["Vpcs"]["Vpc"][0], "CidrBlock")),
+        (1, "172.16.0.0/12".into())
+    );
+    lab.refused("vpc:CreateDefaultVpc", "", 400, "OperationDenied.DefaultVpcExists");
+    let again = "ZoneId=cn-hangzhou-b";
+    lab.refused("vpc:CreateDefaultVSwitch", again, 400, "OperationDenied.DefaultVSwitchExists");
+    lab.ok("vpc:CreateVSwitch", &format!("VpcId={vpc}&CidrBlock=172.16.16.0/24&ZoneId=cn-hangzhou-b"));
+    lab.ok("vpc:CreateDefaultVSwitch", "ZoneId=cn-hangzhou-c");
+    let found = lab.ok("vpc:DescribeVSwitches", "IsDefault=true&ZoneId=cn-hangzhou-c");
+    let second = &list(&found, "/VSwitches/VSwitch")[0];
+    assert_eq!((text(second, "CidrBlock"), text(second, "VpcId")), ("172.16.32.0/20".into(), vpc.clone()));
+    let shown = lab.ok("vpc:DescribeVSwitchAttributes", &format!("VSwitchId={first}"));
+    assert_eq!((text(&shown, "CidrBlock"), &shown["IsDefault"]), ("172.16.0.0/20".into(), &json!(true)));
+    assert_eq!(list(&lab.ok("vpc:DescribeVSwitches", "IsDefault=false"), "/VSwitches/VSwitch").len(), 1);
+    lab.refused("vpc:CreateDefaultVSwitch", "ZoneId=mars", 404, "InvalidZoneId.NotFound");
+    // Another region has its own.
+    let made = lab.ok("vpc:CreateDefaultVpc", "RegionId=cn-beijing&EnableIpv6=true&ResourceGroupId=rg-1");
+    let shown = lab.ok("vpc:DescribeVpcAttribute", &format!("RegionId=cn-beijing&VpcId={}", text(&made, "VpcId")));
+    assert_eq!((&shown["IsDefault"], &shown["EnabledIpv6"]), (&json!(true), &json!(true)));
+    assert_eq!(text(&shown, "ResourceGroupId"), "rg-1");
+    lab.ok("vpc:MoveResourceGroup", &format!("ResourceType=VPC&ResourceId={vpc}&NewResourceGroupId=rg-2"));
+    assert_eq!(text(&lab.ok("vpc:DescribeVpcAttribute", &format!("VpcId={vpc}")), "ResourceGroupId"), "rg-2");
+    let none = "ResourceType=VPC&ResourceId=vpc-none&NewResourceGroupId=rg-2";
+    lab.refused("vpc:MoveResourceGroup", none, 404, "InvalidResourceId.NotFound");
+}
+
+#[test]
+fn dhcp_options_sets_are_kept_and_attached() {
+    let mut lab = ApiLab::new();
+    let vpc = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "VpcId");
+    let create = "DhcpOptionsSetName=lab&DhcpOptionsSetDescription=of the lab&DomainName=example.com&\
+                  DomainNameServers=10.0.0.2,10.0.0.3&LeaseTime=7d&Tag.1.Key=k&Tag.1.Value=v";
+    let set = text(&lab.ok("vpc:CreateDhcpOptionsSet", create), "DhcpOptionsSetId");
+    let other = text(&lab.ok("vpc:CreateDhcpOptionsSet", "DomainName=example.org"), "DhcpOptionsSetId");
+    let named = format!("DhcpOptionsSetId={set}");
+    let shown = lab.ok("vpc:GetDhcpOptionsSet", &named);
+    assert_eq!(text(&shown, "Status"), "Available");
+    assert_eq!(text(&shown, "DhcpOptionsSetName"), "lab");
+    assert_eq!(shown["Tags"], json!([{"Key": "k", "Value": "v", "TagKey": "", "TagValue": ""}]));
+    let options = json!({"DomainName": "example.com", "DomainNameServers": "10.0.0.2,10.0.0.3", "LeaseTime": "7d",
+                         "Ipv6LeaseTime": "3650d", "BootFileName": "", "TFTPServerName": ""});
+    assert_eq!(shown["DhcpOptions"], options);
+    lab.ok("vpc:UpdateDhcpOptionsSetAttribute", &format!("{named}&DomainName=&LeaseTime=24h"));
+    let shown = lab.ok("vpc:GetDhcpOptionsSet", &named);
+    let options = &shown["DhcpOptions"];
+    assert_eq!((text(options, "DomainName"), text(options, "LeaseTime")), (String::new(), "24h".into()));
+    lab.ok("vpc:AttachDhcpOptionsSetToVpc", &format!("{named}&VpcId={vpc}"));
+    let attach = format!("DhcpOptionsSetId={other}&VpcId={vpc}");
+    lab.refused("vpc:AttachDhcpOptionsSetToVpc", &attach, 400, "OperationDenied.DhcpOptionsSetAttached");
+    let shown = lab.ok("vpc:GetDhcpOptionsSet", &named);
+    assert_eq!(shown["AssociateVpcs"], json!([{"VpcId": vpc, "AssociateStatus": "InUse"}]));
+    let of_vpc = lab.ok("vpc:DescribeVpcs", &format!("DhcpOptionsSetId={set}"));
+    assert_eq!(text(&of_vpc["Vpcs"]["Vpc"][0], "DhcpOptionsSetId"), set);
+    lab.refused("vpc:DeleteDhcpOptionsSet", &named, 400, "DependencyViolation.VpcAttachment");
+    for (asked, count) in [("", 2), ("DhcpOptionsSetName=lab", 1), ("DomainName=example.org", 1), ("Tags.1.Key=k", 1)] {
+        let listed = lab.ok("vpc:ListDhcpOptionsSets", asked);
+        assert_eq!(list(&listed, "/DhcpOptionsSets").len(), count, "{asked}");
+    }
+    lab.ok("vpc:ReplaceVpcDhcpOptionsSet", &attach);
+    lab.refused(
+        "vpc:DetachDhcpOptionsSetFromVpc",
+        &format!("{named}&VpcId={vpc}"),
+        404,
+        "InvalidDhcpOptionsSetId.NotFound",
+    );
+    lab.ok("vpc:DetachDhcpOptionsSetFromVpc", &attach);
+    lab.ok("vpc:DeleteDhcpOptionsSet", &named);
+    lab.refused("vpc:GetDhcpOptionsSet", &named, 404, "InvalidDhcpOptionsSetId.NotFound");
+    for bad in [
+        "DomainNameServers=ten",
+        "DomainNameServers=1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4,1.1.1.5",
+        "LeaseTime=7",
+        "Ipv6LeaseTime=50d",
+        "DomainName=a..b",
+    ] {
+        lab.refused("vpc:CreateDhcpOptionsSet", bad, 400, "InvalidParameter");
+    }
+}

@@ -151,6 +151,13 @@ const EVERYTHING: &[(Product, &str, &str)] = &[
     ),
     (Product::Ecs, "AttachNetworkInterface", "NetworkInterfaceId=$NetworkInterfaceId&InstanceId=$InstanceId"),
     (Product::Ecs, "StartInstances", "InstanceId.1=$InstanceId"),
+    (Product::Vpc, "CreateDhcpOptionsSet", "DomainName=example.com&Tag.1.Key=k&Tag.1.Value=v"),
+    (Product::Vpc, "AttachDhcpOptionsSetToVpc", "DhcpOptionsSetId=$DhcpOptionsSetId&VpcId=$VpcId"),
+    (
+        Product::Vpc,
+        "CreateRouteEntry",
+        "RouteTableId=$RouteTableId&DestinationCidrBlock=192.168.0.0/16&NextHopId=$InstanceId",
+    ),
 ];
 
 /// The same, for every question, on a state with something of everything.

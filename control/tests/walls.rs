@@ -66,6 +66,8 @@ fn object(set: &str, account: &str, region: &str, noun: &str) -> String {
         "vpc" => format!("vpc-{set}"),
         "free_vpc" => format!("vpc-{set}-free"),
         "table" => format!("vtb-{set}"),
+        "dhcp" => format!("dopt-{set}"),
+        "free_dhcp" => format!("dopt-{set}-free"),
         "router" => format!("vrt-{set}"),
         "route" => format!("rte-{set}-out"),
         "hop" => format!("eni-{set}-hop"),
@@ -136,9 +138,15 @@ fn furnish(model: &mut Model, set: &str, account: &str, region: &str) {
                              "running": running}));
     }
     commands.push(json!({"op": "instance-attach", "instance": id("instance"), "eni": id("attached")}));
+    for noun in ["dhcp", "free_dhcp"] {
+        commands.push(json!({"op": "record-create", "id": id(noun), "kind": "dhcp-options-set"}));
+    }
+    let noted = json!({"DhcpOptionsSetId": id("dhcp")});
+    commands.push(json!({"op": "label-modify", "object": id("vpc"), "attributes": noted}));
+    commands.push(json!({"op": "vpc-modify", "vpc": id("free_vpc"), "add_cidrs": ["192.168.0.0/16"]}));
     commands.push(json!({"op": "vpc-route-add", "vpc": id("vpc"), "destination": "192.168.9.0/24", "eni": id("hop"),
                          "id": id("route")}));
-    for noun in ["vpc", "vswitch", "group", "eni", "instance", "prefix_list", "port_list"] {
+    for noun in ["vpc", "vswitch", "group", "eni", "instance", "prefix_list", "port_list", "dhcp"] {
         commands.push(json!({"op": "label-modify", "object": id(noun), "tags": {"k": set}, "resource_group": format!("rg-{set}")}));
     }
     let key_pair = format!("kp-{set}");
@@ -233,7 +241,7 @@ fn noted(rig: &ApiRig, owner: (&str, &str)) -> Vec<Value> {
     };
     let ecs = ["instance", "securitygroup", "eni", "prefixlist", "portrangelist"];
     let mut all: Vec<Value> = ecs.iter().map(|kind| list("ListTagResources", kind)).collect();
-    all.extend(["vpc", "vswitch"].map(|kind| list("vpc:ListTagResources", kind)));
+    all.extend(["vpc", "vswitch", "dhcpoptionsset"].map(|kind| list("vpc:ListTagResources", kind)));
     all
 }
 
@@ -414,7 +422,9 @@ fn a_region_that_was_noted_wrongly_becomes_that_of_the_network() {
     furnish(&mut model, "s", SECOND, REGIONS[1]);
     let records: Vec<Event> = model.events();
     let astray = records.iter().cloned().map(|event| match event {
-        Event::Metadata(id, Some(label)) if !["vpc-", "pl-", "prl-", "kp-"].iter().any(|kind| id.starts_with(kind)) => {
+        Event::Metadata(id, Some(label))
+            if !["vpc-", "pl-", "prl-", "kp-", "dopt-"].iter().any(|kind| id.starts_with(kind)) =>
+        {
             Event::Metadata(id, Some(Metadata { region: String::new(), ..label }))
         }
         event => event,

@@ -36,7 +36,7 @@ pub(crate) use vocabulary;
 pub enum Command {
     /// Makes a VPC.
     VpcCreate(VpcCreate),
-    /// Changes a VPC's name, description or IPv6 block.
+    /// Changes a VPC's name, description or blocks.
     VpcModify(VpcModify),
     /// Removes a VPC that nothing is in.
     VpcDelete(VpcDelete),
@@ -149,8 +149,16 @@ vocabulary! {
         name: Option<String>,
         /// A new description; empty for none.
         description: Option<String>,
-        /// An IPv6 block for a VPC that has none yet.
+        /// Another IPv4 block, which has to hold what its subnets have of the old one.
+        cidr: Option<String>,
+        /// Another IPv6 block, which has to hold those of its subnets; empty for none.
         ipv6_cidr: Option<String>,
+        /// More IPv4 blocks, apart from each other and from those that it has.
+        #[serde(default)]
+        add_cidrs: Vec<String>,
+        /// Blocks of these to take away, in which no subnet is.
+        #[serde(default)]
+        remove_cidrs: Vec<String>,
     }
 
     /// Removes a VPC.
@@ -210,7 +218,7 @@ vocabulary! {
         name: Option<String>,
         /// A new description; empty for none.
         description: Option<String>,
-        /// An IPv6 block for a subnet that has none yet.
+        /// Another IPv6 block, as long as no interface has an address of the old one; empty for none.
         ipv6_cidr: Option<String>,
     }
 

@@ -15,6 +15,8 @@ pub struct Quotas {
     pub vpcs_max: usize,
     /// vSwitches of one VPC.
     pub vswitches_per_vpc_max: usize,
+    /// IPv4 blocks of one VPC besides its own.
+    pub secondary_cidrs_per_vpc_max: usize,
     /// Custom routes of one VPC.
     pub routes_per_vpc_max: usize,
     /// ENIs.
@@ -60,6 +62,7 @@ impl Default for Quotas {
         Self {
             vpcs_max: 1000,
             vswitches_per_vpc_max: 150,
+            secondary_cidrs_per_vpc_max: 5,
             routes_per_vpc_max: 200,
             enis_max: vswitch_core::config::limits::ENIS_MAX,
             groups_max: 100,

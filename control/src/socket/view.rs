@@ -31,6 +31,8 @@ views! {
         description: String,
         /// Its IPv4 block.
         cidr: Ipv4Net,
+        /// Its secondary IPv4 blocks.
+        secondary_cidrs: Vec<Ipv4Net>,
         /// Its IPv6 block.
         ipv6_cidr: Option<Ipv6Net>,
         /// Its custom routes.
@@ -326,6 +328,7 @@ impl VpcView {
             name: vpc.name.clone(),
             description: vpc.description.clone(),
             cidr: vpc.cidr,
+            secondary_cidrs: vpc.secondary_cidrs.clone(),
             ipv6_cidr: vpc.ipv6_cidr,
             routes: vpc.routes.iter().map(RouteView::of).collect(),
             vswitches: vswitches.map(|(id, _)| id.clone()).collect(),

@@ -266,7 +266,6 @@ fn instances_are_refused_what_their_state_forbids() {
 #[test]
 fn what_is_fixed_does_not_change() {
     for (change, field) in [
-        (json!({"op": "vpc-modify", "vpc": "vpc-1", "cidr": "10.0.0.0/8"}), "cidr"),
         (json!({"op": "vswitch-modify", "vswitch": "vsw-1", "cidr": "10.0.2.0/24"}), "cidr"),
         (json!({"op": "eni-modify", "eni": "eni-1", "primary_ip": "10.0.1.9"}), "primary_ip"),
         (json!({"op": "eni-modify", "eni": "eni-1", "mac": "02:00:00:00:00:09"}), "mac"),
@@ -282,7 +281,8 @@ fn what_is_fixed_does_not_change() {
     }
     let ipv6 = |block: &str| json!({"op": "vswitch-modify", "vswitch": "vsw-1", "ipv6_cidr": block});
     refuses(&[
-        (ipv6("2001:db8:1:2::/64"), "InvalidParameter.Conflict", 400, "ipv6_cidr"),
+        (ipv6("2001:db8:1:2::/64"), "OperationFailed.CidrInUse", 400, "ipv6_cidr"),
+        (ipv6(""), "OperationFailed.CidrInUse", 400, "ipv6_cidr"),
         (
             json!({"op": "rule-modify", "group": "sg-a", "rule": "sgr-3", "change": {"ports": "80/80"}}),
             "InvalidOperation.ModifyPortRangeType",

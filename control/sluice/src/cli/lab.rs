@@ -152,7 +152,8 @@ impl LabPlan {
                     let (name, description) =
                         (other(&vpc.name, &view.name), other(&vpc.description, &view.description));
                     if ipv6_cidr.is_some() || name.is_some() || description.is_some() {
-                        let modify = VpcModify { vpc: id.clone(), name, description, ipv6_cidr };
+                        let (vpc, modify) = (id.clone(), VpcModify::default());
+                        let modify = VpcModify { vpc, name, description, ipv6_cidr, ..modify };
                         self.push(format!("~ vpc {id}"), Command::VpcModify(modify));
                     }
                 }

@@ -1,10 +1,12 @@
 //! Subnets of private networks.
 
+use super::vpc::default::is_default;
 use super::vpc::sibling;
 use crate::command::{Command, VswitchCreate, VswitchDelete, VswitchModify};
 use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND, members, zones_of};
 use crate::ecs::dialect::paging::page;
 use crate::ecs::dialect::scope::Access;
+use crate::ecs::dialect::validate::missing;
 use crate::error::{ApiError, IPV6_NOT_TURNED_ON};
 use crate::model::{VSwitch, Vpc, timestamp};
 use ipnet::Ipv6Net;
@@ -43,8 +45,13 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
 }
 
 /// The /64 of a VPC's block that the call names by its last eight bits.
-fn ipv6_block(context: &Context<'_>, vpc: &Vpc) -> Result<Option<String>, ApiError> {
-    let Some(number) = context.parameters().count::<u8>("Ipv6CidrBlock")? else { return Ok(None) };
+pub(in crate::ecs) fn ipv6_block(context: &Context<'_>, vpc: &Vpc) -> Result<Option<String>, ApiError> {
+    let parameters = context.parameters();
+    let of_vpc = parameters.text("VpcIpv6CidrBlock").map(|text| text.parse::<Ipv6Net>().ok());
+    if of_vpc.is_some_and(|block| block.is_none() || block != vpc.ipv6_cidr) {
+        return context.refuse("VpcIpv6CidrBlock", "it is no IPv6 block of the VPC");
+    }
+    let Some(number) = parameters.count::<u8>("Ipv6CidrBlock")? else { return Ok(None) };
     let Some(block) = vpc.ipv6_cidr else {
         return Err(IPV6_NOT_TURNED_ON.error("the VPC has no IPv6 block.").field("Ipv6CidrBlock"));
     };
@@ -56,12 +63,21 @@ fn ipv6_block(context: &Context<'_>, vpc: &Vpc) -> Result<Option<String>, ApiErr
 pub(in crate::ecs) fn modify(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let (id, vswitch) = named(context, Access::Own)?;
+    context.check_vswitch_made(&id, vswitch)?;
     let (_, vpc) = context.scope.vpc(vswitch.vpc.as_str(), Access::Use)?;
+    let ipv6_cidr = match (parameters.boolean("EnableIPv6")?, ipv6_block(context, vpc)?) {
+        (Some(false), Some(_)) => return context.refuse("Ipv6CidrBlock", "EnableIPv6 is false"),
+        (Some(false), None) => Some(String::new()),
+        (Some(true), None) if vswitch.ipv6_cidr.is_none() => {
+            return Err(missing(context.call.action.schema(), "Ipv6CidrBlock"));
+        }
+        (_, block) => block,
+    };
     let modify = VswitchModify {
         vswitch: id.to_string(),
-        name: parameters.owned("VSwitchName"),
-        description: parameters.owned("Description"),
-        ipv6_cidr: ipv6_block(context, vpc)?,
+        name: parameters.given("VSwitchName").map(str::to_owned),
+        description: parameters.given("Description").map(str::to_owned),
+        ipv6_cidr,
     };
     Ok(context.quiet_change(vec![Command::VswitchModify(modify)]))
 }
@@ -78,11 +94,11 @@ pub(in crate::ecs) fn delete(context: &Context<'_>) -> Result<Plan, ApiError> {
 
 pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
-    let default = parameters.boolean("IsDefault")?.unwrap_or(false);
+    let default = parameters.boolean("IsDefault")?;
     let with_ipv6 = parameters.boolean("EnableIpv6")?;
     let is_asked = |name: &str, value: &str| parameters.text(name).is_none_or(|wanted| wanted == value);
     let mut entries = Vec::new();
-    for (id, vswitch) in context.scope.vswitches().filter(|_| !default) {
+    for (id, vswitch) in context.scope.vswitches() {
         let wanted = is_asked("VSwitchId", id.as_str())
             && is_asked("VpcId", vswitch.vpc.as_str())
             && is_asked("VSwitchName", &vswitch.name)
@@ -90,6 +106,7 @@ pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> 
             && is_asked("VSwitchOwnerId", context.scope.owner_of(id.as_str()))
             && is_asked("RouteTableId", &sibling("vtb", vswitch.vpc.as_str()))
             && with_ipv6.is_none_or(|wanted| wanted == vswitch.ipv6_cidr.is_some())
+            && default.is_none_or(|wanted| wanted == is_default(context, id.as_str()))
             && context.has_resource_group(id.as_str())
             && context.has_tags(id.as_str())?;
         if wanted {
@@ -119,6 +136,7 @@ fn vswitch_json(context: &Context<'_>, id: &VSwitchId, vswitch: &VSwitch) -> Val
         "CidrBlock": vswitch.cidr,
         "Ipv6CidrBlock": vswitch.ipv6_cidr.map(|block| block.to_string()).unwrap_or_default(),
         "EnabledIpv6": vswitch.ipv6_cidr.is_some(),
+        "IsDefault": is_default(context, id.as_str()),
         "AvailableIpAddressCount": size.saturating_sub(4).saturating_sub(taken),
         "CreationTime": timestamp(vswitch.created_s),
         "Status": if context.is_passing(vswitch.created_s) { "Pending" } else { "Available" },

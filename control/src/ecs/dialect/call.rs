@@ -230,7 +230,12 @@ impl<'a> Context<'a> {
 
     /// The resource group that the call names.
     pub(in crate::ecs) fn resource_group(&self) -> Result<Option<String>, ApiError> {
-        let Some(id) = self.parameters().owned("ResourceGroupId") else { return Ok(None) };
+        self.resource_group_named("ResourceGroupId")
+    }
+
+    /// The resource group that a parameter of the call names.
+    pub(in crate::ecs) fn resource_group_named(&self, name: &str) -> Result<Option<String>, ApiError> {
+        let Some(id) = self.parameters().owned(name) else { return Ok(None) };
         let groups = &self.settings.resource_groups;
         let exists = match groups.is_empty() {
             true => id.starts_with("rg-") && id.len() <= 64,
@@ -240,7 +245,7 @@ impl<'a> Context<'a> {
             true => Ok(Some(id)),
             false => Err(RESOURCE_GROUP_NOT_FOUND
                 .error("The ResourceGroup provided does not exist in our records.")
-                .field("ResourceGroupId")),
+                .field(name)),
         }
     }
 
@@ -270,8 +275,13 @@ impl<'a> Context<'a> {
 
     /// Whether an object has the tags that the call asks for: a tag without a value asks for the key alone.
     pub(in crate::ecs) fn has_tags(&self, id: &str) -> Result<bool, ApiError> {
+        self.has_tags_named("Tag", id)
+    }
+
+    /// The same, where the call names them in another parameter.
+    pub(in crate::ecs) fn has_tags_named(&self, name: &str, id: &str) -> Result<bool, ApiError> {
         let tags = &self.scope.label(id).tags;
-        let wanted = self.parameters().objects("Tag")?;
+        let wanted = self.parameters().objects(name)?;
         Ok(wanted.iter().all(|(_, tag)| match (tag.text("Key"), tag.text("Value")) {
             (Some(key), Some(value)) => tags.get(key).is_some_and(|present| present == value),
             (Some(key), None) => tags.contains_key(key),

@@ -9,8 +9,9 @@ use super::{Event, Model};
 use crate::command::{VpcCreate, VpcDelete, VpcModify};
 use crate::environment::Environment;
 use crate::error::{
-    ApiError, CIDR_BLOCK_MASK, DEPENDENCY_SECURITY_GROUP, DEPENDENCY_VSWITCH, INVALID_PARAMETER,
-    INVALID_PARAMETER_CONFLICT, VPC_DESCRIPTION_MALFORMED, VPC_NAME_MALFORMED, VPC_NOT_FOUND,
+    ApiError, CIDR_BLOCK_IN_USE, CIDR_BLOCK_MASK, CIDR_BLOCK_NOT_FOUND, CIDR_BLOCK_OVERLAPPED,
+    DEPENDENCY_SECURITY_GROUP, DEPENDENCY_VSWITCH, INVALID_PARAMETER, QUOTA_CIDR_BLOCK, VPC_DESCRIPTION_MALFORMED,
+    VPC_NAME_MALFORMED, VPC_NOT_FOUND,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ const RESERVED_BLOCKS: [Ipv4Net; 5] = [
 pub struct Vpc {
     /// Its IPv4 block.
     pub cidr: Ipv4Net,
+    /// More IPv4 blocks, in the order in which they came.
+    #[serde(default)]
+    pub secondary_cidrs: Vec<Ipv4Net>,
     /// Its IPv6 block.
     pub ipv6_cidr: Option<Ipv6Net>,
     /// A name for people.
@@ -42,6 +46,21 @@ pub struct Vpc {
     pub routes: Vec<Route>,
     /// When it was made, seconds since 1970.
     pub created_s: u64,
+}
+
+impl Vpc {
+    /// All its IPv4 blocks, its own first.
+    pub fn ipv4_cidrs(&self) -> impl Iterator<Item = Ipv4Net> {
+        std::iter::once(self.cidr).chain(self.secondary_cidrs.iter().copied())
+    }
+
+    /// Whether a block lies in one of its blocks.
+    pub(in crate::model) fn holds(&self, block: IpNet) -> bool {
+        match block {
+            IpNet::V4(block) => self.ipv4_cidrs().any(|own| own.contains(&block)),
+            IpNet::V6(block) => self.ipv6_cidr.is_some_and(|own| own.contains(&block)),
+        }
+    }
 }
 
 impl Model {
@@ -62,7 +81,8 @@ impl Model {
     ) -> Result<Vec<Event>, ApiError> {
         let id = self.choose_id(create.id.as_deref(), "vpc", environment, |id| self.vpcs.contains_key(&id.into()))?;
         let vpc = Vpc {
-            cidr: vpc_block(&create.cidr)?,
+            cidr: vpc_block(&create.cidr, "cidr")?,
+            secondary_cidrs: Vec::new(),
             ipv6_cidr: create.ipv6_cidr.as_deref().map(vpc_ipv6_block).transpose()?,
             name: network_name(create.name.as_deref(), VPC_NAME_MALFORMED)?,
             description: description(create.description.as_deref(), 1, 256, VPC_DESCRIPTION_MALFORMED)?,
@@ -81,10 +101,59 @@ impl Model {
         if let Some(text) = &modify.description {
             new.description = description(Some(text), 1, 256, VPC_DESCRIPTION_MALFORMED)?;
         }
-        if let Some(text) = &modify.ipv6_cidr {
-            new.ipv6_cidr = Some(first_block(old.ipv6_cidr, vpc_ipv6_block(text)?, &modify.vpc)?);
+        if let Some(text) = &modify.cidr {
+            new.cidr = vpc_block(text, "cidr")?;
         }
+        match modify.ipv6_cidr.as_deref() {
+            Some("") => new.ipv6_cidr = None,
+            Some(text) => new.ipv6_cidr = Some(vpc_ipv6_block(text)?),
+            None => {}
+        }
+        self.change_secondary(&id, &mut new, modify)?;
+        self.refuse_bare_subnets(&id, &new)?;
         Ok(if new == *old { vec![] } else { vec![Event::Vpc(id, Some(new))] })
+    }
+
+    /// Takes and adds blocks besides a VPC's own.
+    fn change_secondary(&self, id: &VpcId, vpc: &mut Vpc, modify: &VpcModify) -> Result<(), ApiError> {
+        for (place, text) in modify.remove_cidrs.iter().enumerate() {
+            let field = format!("remove_cidrs[{place}]");
+            let cidr = vpc_block(text, &field)?;
+            let Some(found) = vpc.secondary_cidrs.iter().position(|other| *other == cidr) else {
+                let message = format!("{cidr} is none of the secondary blocks of {id}");
+                return Err(CIDR_BLOCK_NOT_FOUND.error(message).field(field).object(id));
+            };
+            vpc.secondary_cidrs.remove(found);
+        }
+        for (place, text) in modify.add_cidrs.iter().enumerate() {
+            vpc.secondary_cidrs.push(vpc_block(text, &format!("add_cidrs[{place}]"))?);
+        }
+        let most = self.quotas.secondary_cidrs_per_vpc_max;
+        if vpc.secondary_cidrs.len() > most {
+            let message =
+                format!("{id} would have {} secondary blocks, at most {most} may be", vpc.secondary_cidrs.len());
+            return Err(QUOTA_CIDR_BLOCK.error(message).field("add_cidrs").object(id));
+        }
+        let all: Vec<Ipv4Net> = vpc.ipv4_cidrs().collect();
+        for (place, one) in all.iter().enumerate() {
+            if let Some(other) = all[..place].iter().find(|other| other.contains(one) || one.contains(*other)) {
+                let message = format!("{one} overlaps {other}, another block of {id}");
+                return Err(CIDR_BLOCK_OVERLAPPED.error(message).field("add_cidrs").object(id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses blocks of a VPC outside of which it has a subnet.
+    fn refuse_bare_subnets(&self, id: &VpcId, vpc: &Vpc) -> Result<(), ApiError> {
+        for (vswitch_id, vswitch) in self.vswitches.iter().filter(|(_, vswitch)| vswitch.vpc == *id) {
+            if let Some(block) = vswitch.blocks().find(|block| !vpc.holds(*block)) {
+                let message = format!("{block} of vSwitch {vswitch_id} is in use: {id} needs a block that holds it");
+                let field = if block.addr().is_ipv6() { "ipv6_cidr" } else { "cidr" };
+                return Err(CIDR_BLOCK_IN_USE.error(message).field(field).object(id));
+            }
+        }
+        Ok(())
     }
 
     pub(in crate::model) fn vpc_delete(&self, delete: &VpcDelete) -> Result<Vec<Event>, ApiError> {
@@ -101,19 +170,19 @@ impl Model {
     }
 }
 
-fn vpc_block(text: &str) -> Result<Ipv4Net, ApiError> {
-    let IpNet::V4(cidr) = block(text, "cidr", INVALID_PARAMETER)? else {
+fn vpc_block(text: &str, field: &str) -> Result<Ipv4Net, ApiError> {
+    let IpNet::V4(cidr) = block(text, field, INVALID_PARAMETER)? else {
         let message = format!("{text} is IPv6: give an IPv4 block here, and this one as ipv6_cidr");
-        return Err(INVALID_PARAMETER.error(message).field("cidr"));
+        return Err(INVALID_PARAMETER.error(message).field(field));
     };
     if !(8..=28).contains(&cidr.prefix_len()) {
         let message = format!("{text}: the block of a VPC is 8 to 28 bits long");
-        return Err(INVALID_PARAMETER.error(message).field("cidr"));
+        return Err(INVALID_PARAMETER.error(message).field(field));
     }
     if let Some(reserved) = RESERVED_BLOCKS.iter().find(|reserved| reserved.contains(&cidr) || cidr.contains(*reserved))
     {
         let message = format!("{text} overlaps {reserved}, which has another meaning: choose a private block");
-        return Err(INVALID_PARAMETER.error(message).field("cidr"));
+        return Err(INVALID_PARAMETER.error(message).field(field));
     }
     Ok(cidr)
 }
@@ -134,15 +203,4 @@ fn vpc_ipv6_block(text: &str) -> Result<Ipv6Net, ApiError> {
         return Err(INVALID_PARAMETER.error(message).field(field));
     }
     Ok(cidr)
-}
-
-/// An IPv6 block can be given to what has none, and is fixed from then on.
-pub(in crate::model) fn first_block(old: Option<Ipv6Net>, new: Ipv6Net, id: &str) -> Result<Ipv6Net, ApiError> {
-    match old {
-        Some(old) if old != new => {
-            let message = format!("{id} has the IPv6 block {old} already, and it cannot change");
-            Err(INVALID_PARAMETER_CONFLICT.error(message).field("ipv6_cidr").object(id))
-        }
-        _ => Ok(new),
-    }
 }

@@ -2,13 +2,14 @@
 //! in a /24. In an IPv6 block they are likewise the first and the last three, and `…:ffff:fffd` is the gateway.
 
 use super::parse::{block, description, network_name};
-use super::vpc::{Vpc, first_block};
+use super::vpc::Vpc;
 use super::{Event, Model};
 use crate::command::{VswitchCreate, VswitchDelete, VswitchModify};
 use crate::environment::Environment;
 use crate::error::{
-    ApiError, CIDR_BLOCK_MALFORMED, CIDR_BLOCK_MASK, CIDR_BLOCK_OVERLAPPED, DEPENDENCY_VSWITCH_IN_USE,
-    INVALID_PARAMETER, QUOTA_VSWITCH, VSWITCH_DESCRIPTION_MALFORMED, VSWITCH_NAME_MALFORMED, VSWITCH_NOT_FOUND,
+    ApiError, CIDR_BLOCK_IN_USE, CIDR_BLOCK_MALFORMED, CIDR_BLOCK_MASK, CIDR_BLOCK_OVERLAPPED,
+    DEPENDENCY_VSWITCH_IN_USE, INVALID_PARAMETER, QUOTA_VSWITCH, VSWITCH_DESCRIPTION_MALFORMED, VSWITCH_NAME_MALFORMED,
+    VSWITCH_NOT_FOUND,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -108,7 +109,11 @@ impl Model {
         }
         if let Some(text) = modify.ipv6_cidr.as_ref().filter(|text| text.parse().ok() != old.ipv6_cidr) {
             let (vpc_id, vpc) = self.vpc(old.vpc.as_str())?;
-            new.ipv6_cidr = Some(first_block(old.ipv6_cidr, self.ipv6_subnet(text, &vpc_id, vpc)?, &modify.vswitch)?);
+            self.refuse_ipv6_in_use(&id)?;
+            new.ipv6_cidr = match text.as_str() {
+                "" => None,
+                text => Some(self.ipv6_subnet(text, &vpc_id, vpc)?),
+            };
         }
         Ok(if new == *old { vec![] } else { vec![Event::VSwitch(id, Some(new))] })
     }
@@ -122,6 +127,17 @@ impl Model {
         Ok(vec![Event::VSwitch(id, None)])
     }
 
+    /// Refuses to take a subnet's IPv6 block away from interfaces that have addresses of it.
+    fn refuse_ipv6_in_use(&self, id: &VSwitchId) -> Result<(), ApiError> {
+        let mut enis = self.enis.iter().filter(|(_, eni)| eni.vswitch == *id);
+        let used = enis.find(|(_, eni)| eni.prefixes_of_all().any(|prefix| prefix.addr().is_ipv6()));
+        if let Some((eni, _)) = used {
+            let message = format!("{eni} has IPv6 addresses of {id}: unassign them first");
+            return Err(CIDR_BLOCK_IN_USE.error(message).field("ipv6_cidr").object(id));
+        }
+        Ok(())
+    }
+
     fn subnet(&self, text: &str, vpc_id: &VpcId, vpc: &Vpc) -> Result<Ipv4Net, ApiError> {
         let IpNet::V4(cidr) = block(text, "cidr", CIDR_BLOCK_MALFORMED)? else {
             let message = format!("{text} is IPv6: give an IPv4 block here, and this one as ipv6_cidr");
@@ -131,8 +147,9 @@ impl Model {
             let message = format!("{text}: the block of a vSwitch is 16 to 29 bits long");
             return Err(CIDR_BLOCK_MASK.error(message).field("cidr"));
         }
-        if !vpc.cidr.contains(&cidr) {
-            let message = format!("{text} is not inside {}, the block of {vpc_id}", vpc.cidr);
+        if !vpc.holds(IpNet::V4(cidr)) {
+            let blocks: Vec<String> = vpc.ipv4_cidrs().map(|block| block.to_string()).collect();
+            let message = format!("{text} is not inside {}, the block of {vpc_id}", blocks.join(" or "));
             return Err(INVALID_PARAMETER.error(message).field("cidr"));
         }
         self.refuse_overlap(IpNet::V4(cidr), "cidr", vpc_id, vpc)?;

@@ -19,7 +19,7 @@ pub(crate) enum VpcVerb {
         /// The VPC.
         vpc: String,
     },
-    /// Change a VPC's name, description or IPv6 block.
+    /// Change a VPC's name, description or blocks.
     Modify(VpcModifyOptions),
     /// Remove a VPC that nothing is in.
     Delete {
@@ -75,9 +75,18 @@ pub(crate) struct VpcModifyOptions {
     /// A new description.
     #[arg(long)]
     description: Option<String>,
-    /// An IPv6 block for a VPC without one.
+    /// Another IPv4 block, in which all its subnets of the old one have to be.
+    #[arg(long)]
+    cidr: Option<String>,
+    /// Another IPv6 block, in which those of all its subnets have to be; empty for none.
     #[arg(long)]
     ipv6_cidr: Option<String>,
+    /// One more IPv4 block, apart from the others; may be repeated.
+    #[arg(long = "add-cidr", value_name = "CIDR")]
+    add_cidrs: Vec<String>,
+    /// A block that was added and that no subnet is in; may be repeated.
+    #[arg(long = "remove-cidr", value_name = "CIDR")]
+    remove_cidrs: Vec<String>,
 }
 
 pub(crate) fn run(session: &CliSession, verb: VpcVerb) -> Result<(), CliError> {
@@ -85,8 +94,9 @@ pub(crate) fn run(session: &CliSession, verb: VpcVerb) -> Result<(), CliError> {
         VpcVerb::Create(VpcCreateOptions { id, cidr, ipv6_cidr, name, description }) => {
             session.change(Command::VpcCreate(command::VpcCreate { id, cidr, ipv6_cidr, name, description }))
         }
-        VpcVerb::Modify(VpcModifyOptions { vpc, name, description, ipv6_cidr }) => {
-            session.change(Command::VpcModify(command::VpcModify { vpc, name, description, ipv6_cidr }))
+        VpcVerb::Modify(VpcModifyOptions { vpc, name, description, cidr, ipv6_cidr, add_cidrs, remove_cidrs }) => {
+            let modify = command::VpcModify { vpc, name, description, cidr, ipv6_cidr, add_cidrs, remove_cidrs };
+            session.change(Command::VpcModify(modify))
         }
         VpcVerb::Delete { vpc } => session.change(Command::VpcDelete(command::VpcDelete { vpc })),
         VpcVerb::AddRoute { vpc, destination, eni } => {
@@ -123,6 +133,7 @@ fn told(vpc: &VpcView) -> String {
         ("name", vpc.name.clone()),
         ("description", vpc.description.clone()),
         ("cidr", vpc.cidr.to_string()),
+        ("secondary cidrs", list(&vpc.secondary_cidrs)),
         ("ipv6 cidr", list(vpc.ipv6_cidr)),
         ("routes", list(routes)),
         ("vswitches", list(&vpc.vswitches)),

@@ -63,6 +63,7 @@ pub(in crate::ecs) fn objects<'a>(context: &Context<'a>) -> Vec<(&'static str, &
                     .filter(|(id, _)| scope.vswitch(id.as_str(), Access::Own).is_ok())
                     .map(|(id, _)| ("vswitch", id.as_str())),
             )
+            .chain(scope.records("dhcp-options-set").map(|(id, ..)| ("dhcpoptionsset", id)))
             .collect(),
     }
 }
@@ -73,7 +74,7 @@ pub(in crate::ecs) fn kind(context: &Context<'_>) -> Result<Option<String>, ApiE
     let kind = text.to_ascii_lowercase();
     let here: &[&str] = match context.call.action.product {
         Product::Ecs => &ECS_TYPES,
-        Product::Vpc => &["vpc", "vswitch"],
+        Product::Vpc => &["vpc", "vswitch", "dhcpoptionsset"],
         Product::Sts | Product::ResourceManager => &[],
     };
     if !here.contains(&kind.as_str()) && !OTHER_TYPES.contains(&kind.as_str()) {
@@ -109,6 +110,7 @@ fn is_of_kind(context: &Context<'_>, kind: &str, id: &str) -> bool {
         "portrangelist" => scope.port_list(id).is_ok(),
         "vpc" => scope.vpc(id, Access::Own).is_ok(),
         "vswitch" => scope.vswitch(id, Access::Own).is_ok(),
+        "dhcpoptionsset" => scope.records("dhcp-options-set").any(|(set, ..)| set == id),
         _ => false,
     }
 }
@@ -170,6 +172,16 @@ pub(in crate::ecs) fn join_resource_group(context: &Context<'_>) -> Result<Plan,
     if Some(context.scope.resource_group_of(&object)) == resource_group.as_deref() {
         return Err(SAME_RESOURCE_GROUP.error("it is this one.").object(object));
     }
+    let modify = LabelModify { object, resource_group, ..LabelModify::default() };
+    Ok(context.quiet_change(vec![Command::LabelModify(modify)]))
+}
+
+/// As for instances, in the words of networks, where moving to the same group is no mistake.
+pub(in crate::ecs) fn move_resource_group(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let resource_group = context.resource_group_named("NewResourceGroupId")?;
+    let object = parameters.owned("ResourceId").unwrap_or_default();
+    named_objects(context, std::slice::from_ref(&object))?;
     let modify = LabelModify { object, resource_group, ..LabelModify::default() };
     Ok(context.quiet_change(vec![Command::LabelModify(modify)]))
 }

@@ -1,5 +1,8 @@
 //! Private networks.
 
+pub(in crate::ecs) mod block;
+pub(in crate::ecs) mod default;
+pub(in crate::ecs) mod dhcp;
 pub(in crate::ecs) mod route;
 pub(in crate::ecs) mod route_entry;
 
@@ -7,7 +10,7 @@ use crate::command::{Command, VpcCreate, VpcDelete, VpcModify};
 use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::ecs::dialect::paging::page;
 use crate::ecs::dialect::scope::Access;
-use crate::error::{ApiError, ErrorKind, INVALID_PARAMETER_CONFLICT};
+use crate::error::{ApiError, ErrorKind};
 use crate::model::{Vpc, timestamp};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
@@ -26,6 +29,7 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let label = context.new_label(&id, None)?;
     check_user_blocks(parameters.text("UserCidr").unwrap_or_default())?;
     let block = match (parameters.boolean("EnableIpv6")?, parameters.owned("Ipv6CidrBlock")) {
+        (Some(false), Some(_)) => return context.refuse("Ipv6CidrBlock", "EnableIpv6 is false"),
         (_, Some(block)) => Some(block),
         (Some(true), None) => Some(new_ipv6_block(context)),
         _ => None,
@@ -49,7 +53,7 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     Ok(context.change(commands, Box::new(answer)))
 }
 
-/// Refuses blocks of the customer's own that cannot be. Good ones are without effect: routes say where they are.
+/// Refuses blocks of the customer's own that cannot be. Good ones are only kept: routes say where they are.
 fn check_user_blocks(text: &str) -> Result<(), ApiError> {
     let shared = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
     let blocks: Vec<&str> = text.split(',').map(str::trim).filter(|block| !block.is_empty()).collect();
@@ -84,23 +88,24 @@ pub(in crate::ecs) fn sibling(prefix: &str, vpc: &str) -> String {
 pub(in crate::ecs) fn modify(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let (id, vpc) = named(context, Access::Own)?;
-    let wanted = parameters.text("CidrBlock").filter(|block| *block != vpc.cidr.to_string());
-    if wanted.is_some() {
-        let message = "the block of a VPC is fixed.";
-        return Err(INVALID_PARAMETER_CONFLICT.error(message).field("CidrBlock"));
-    }
-    let block = match (parameters.boolean("EnableIPv6")?, parameters.owned("Ipv6CidrBlock")) {
+    context.check_vpc_made(&id, vpc)?;
+    let ipv6_cidr = match (parameters.boolean("EnableIPv6")?, parameters.owned("Ipv6CidrBlock")) {
+        (Some(false), Some(_)) => return context.refuse("Ipv6CidrBlock", "EnableIPv6 is false"),
+        (Some(false), None) => Some(String::new()),
         (_, Some(block)) => Some(block),
         (Some(true), None) if vpc.ipv6_cidr.is_none() => Some(new_ipv6_block(context)),
         _ => None,
     };
     let modify = VpcModify {
         vpc: id.to_string(),
-        name: parameters.owned("VpcName"),
-        description: parameters.owned("Description"),
-        ipv6_cidr: block,
+        name: parameters.given("VpcName").map(str::to_owned),
+        description: parameters.given("Description").map(str::to_owned),
+        cidr: parameters.owned("CidrBlock"),
+        ipv6_cidr,
+        ..VpcModify::default()
     };
-    Ok(context.quiet_change(vec![Command::VpcModify(modify)]))
+    let note = context.note_attributes(id.as_str());
+    Ok(context.quiet_change([Command::VpcModify(modify)].into_iter().chain(note).collect()))
 }
 
 fn named<'a>(context: &Context<'a>, access: Access) -> Result<(VpcId, &'a Vpc), ApiError> {
@@ -120,14 +125,17 @@ pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> 
     if ids.len() > 20 {
         return context.refuse("VpcId", "name at most 20");
     }
-    let default = parameters.boolean("IsDefault")?.unwrap_or(false);
+    let default = parameters.boolean("IsDefault")?;
     let with_ipv6 = parameters.boolean("EnableIpv6")?;
+    let note = |name: &str, id: &VpcId| context.scope.label(id.as_str()).attribute(name).to_owned();
     let mut entries = Vec::new();
-    for (id, vpc) in context.scope.vpcs().filter(|_| !default) {
+    for (id, vpc) in context.scope.vpcs() {
         let wanted = (ids.is_empty() || ids.contains(&id.as_str()))
             && parameters.text("VpcName").is_none_or(|name| name == vpc.name)
             && parameters.text("VpcOwnerId").is_none_or(|owner| owner == context.scope.owner_of(id.as_str()))
             && with_ipv6.is_none_or(|wanted| wanted == vpc.ipv6_cidr.is_some())
+            && default.is_none_or(|wanted| wanted == default::is_default(context, id.as_str()))
+            && parameters.text("DhcpOptionsSetId").is_none_or(|wanted| wanted == note(dhcp::NOTED, id))
             && context.has_resource_group(id.as_str())
             && context.has_tags(id.as_str())?;
         if wanted {
@@ -157,7 +165,12 @@ fn vpc_json(context: &Context<'_>, id: &VpcId, vpc: &Vpc) -> Value {
     let vswitches: Vec<String> =
         context.scope.vswitches().filter(|(_, vswitch)| vswitch.vpc == *id).map(|(id, _)| id.to_string()).collect();
     let ipv6 = vpc.ipv6_cidr.map(|block| block.to_string());
-    let blocks: Vec<Value> = ipv6.iter().map(|block| json!({"Ipv6CidrBlock": block, "Ipv6Isp": "BGP"})).collect();
+    let noted = context.scope.label(id.as_str());
+    let isp = if noted.attribute("Ipv6Isp").is_empty() { "BGP" } else { noted.attribute("Ipv6Isp") };
+    let blocks: Vec<Value> = ipv6.iter().map(|block| json!({"Ipv6CidrBlock": block, "Ipv6Isp": isp})).collect();
+    let user = noted.attribute("UserCidr").split(',').map(str::trim).filter(|block| !block.is_empty());
+    let names = noted.attribute("EnableDnsHostname").eq_ignore_ascii_case("true");
+    let dhcp = noted.attribute(dhcp::NOTED);
     json!({
         "VpcId": id,
         "VpcName": vpc.name,
@@ -166,6 +179,12 @@ fn vpc_json(context: &Context<'_>, id: &VpcId, vpc: &Vpc) -> Value {
         "Ipv6CidrBlock": ipv6.unwrap_or_default(),
         "Ipv6CidrBlocks": {"Ipv6CidrBlock": blocks},
         "EnabledIpv6": vpc.ipv6_cidr.is_some(),
+        "SecondaryCidrBlocks": {"SecondaryCidrBlock": vpc.secondary_cidrs},
+        "UserCidrs": {"UserCidr": user.collect::<Vec<_>>()},
+        "DnsHostnameStatus": if names { "ENABLED" } else { "DISABLED" },
+        "DhcpOptionsSetId": dhcp,
+        "DhcpOptionsSetStatus": if dhcp.is_empty() { "" } else { "InUse" },
+        "IsDefault": default::is_default(context, id.as_str()),
         "CreationTime": timestamp(vpc.created_s),
         "RegionId": context.scope.region_of(id.as_str()),
         "OwnerId": context.scope.owner_of(id.as_str()).parse::<u64>().unwrap_or(0),
