@@ -202,13 +202,27 @@ fn mismatch(string_to_sign: &str) -> ApiError {
     SIGNATURE_MISMATCH.error(message)
 }
 
-/// Seconds since 1970 of `2026-11-23T12:00:00Z`.
+/// Digits of a fraction of a second.
+const FRACTION_DIGITS_MAX: usize = 9;
+
+/// Seconds since 1970 of `2026-11-23T12:00:00Z`. A fraction, as in `12:00:00.123Z`, counts for nothing.
 pub(in crate::ecs) fn read_time(text: &str) -> Option<u64> {
-    let bytes = text.as_bytes();
+    let whole = match text.split_once('.') {
+        Some((whole, fraction)) => {
+            let digits = fraction.strip_suffix('Z')?;
+            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+            if !is_number || digits.is_empty() || digits.len() > FRACTION_DIGITS_MAX {
+                return None;
+            }
+            &format!("{whole}Z")
+        }
+        None => text,
+    };
+    let bytes = whole.as_bytes();
     let shape = b"dddd-dd-ddTdd:dd:ddZ";
     let fits = bytes.len() == shape.len()
         && bytes.iter().zip(shape).all(|(byte, form)| if *form == b'd' { byte.is_ascii_digit() } else { byte == form });
-    let part = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    let part = |from: usize, to: usize| whole.get(from..to)?.parse::<u64>().ok();
     if !fits {
         return None;
     }
@@ -270,10 +284,18 @@ mod tests {
     #[test]
     fn times_are_read() {
         for seconds in [0, 951_782_399, 951_782_400, NOW_S] {
-            assert_eq!(read_time(&timestamp(seconds)), Some(seconds));
+            let text = timestamp(seconds);
+            assert_eq!(read_time(&text), Some(seconds));
+            assert_eq!(read_time(&text.replace('Z', ".999Z")), Some(seconds));
         }
-        for text in ["", "2026-11-23 12:00:00", "2026-11-23T12:00:00+", "2026-13-01T00:00:00Z", "1969-01-01T00:00:00Z"]
-        {
+        for text in [
+            "",
+            "2026-11-23 12:00:00",
+            "2026-11-23T12:00:00+",
+            "2026-11-23T12:00:00.Z",
+            "2026-13-01T00:00:00Z",
+            "1969-01-01T00:00:00Z",
+        ] {
             assert_eq!(read_time(text), None, "{text}");
         }
     }
