@@ -4,7 +4,10 @@
 
 use control::conform::ApiRig;
 use control::ecs::client::ApiClient;
-use control::ecs::{AccessKey, ApiSettings, FIRST_ACCOUNT, Format, Parameters, Product, read_pairs};
+use control::ecs::{
+    AccessKey, ApiSettings, FIRST_ACCOUNT, Format, Parameters, Product, encode, read_pairs, v1_sign, v1_string_to_sign,
+};
+use control::environment::Environment;
 use control::model::{Model, Quotas};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -130,6 +133,150 @@ fn strange_requests_are_refused_with_an_answer() {
         let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
         let begin: String = request.chars().take(60).collect();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{begin:?}: {answer}");
+    }
+}
+
+/// One connection, one or several requests, and all that comes back.
+fn exchange(rig: &ApiRig, requests: &[u8]) -> String {
+    let mut stream = TcpStream::connect(rig.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    // A server that has heard enough may close before it has heard all.
+    let _ = stream.write_all(requests);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// An answer's status, and the code in its body, which has a message and the identifier of a request, too.
+fn refusal(answer: &str) -> (u16, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    assert_eq!(length, Some(body.len()), "{answer}");
+    let body: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
+    for name in ["Message", "RequestId"] {
+        assert!(body[name].as_str().is_some_and(|text| !text.is_empty()), "{name}: {answer}");
+    }
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body["Code"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn what_is_no_request_is_refused_in_the_words_of_the_dialect() {
+    let rig = rig();
+    let many: String = (0..200).map(|number| format!("X-{number}: y\r\n")).collect();
+    let long = "a".repeat(300 << 10);
+    let describe = "Action=DescribeRegions&Version=2014-05-26";
+    for (request, status, code) in [
+        ("nonsense\r\n\r\n".to_owned(), 400, "InvalidParameter"),
+        ("GET / HTTP/3.7\r\nHost: x\r\n\r\n".to_owned(), 400, "InvalidParameter"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nno header\r\n\r\n".to_owned(), 400, "InvalidParameter"),
+        ("NONSENSE / HTTP/1.0\r\n: empty\r\n\r\n".to_owned(), 400, "InvalidParameter"),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n"), 431, "RequestTooLarge"),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\nX-Long: {long}\r\n\r\n"), 431, "RequestTooLarge"),
+        (format!("GET /?{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(70 << 10)), 414, "RequestTooLarge"),
+    ] {
+        let begin: String = request.chars().take(60).collect();
+        assert_eq!(refusal(&exchange(&rig, request.as_bytes())), (status, code.to_owned()), "{begin:?}");
+    }
+    // Behind a request that is one, in the same bytes.
+    let both = format!("GET /?{describe}&Format=JSON HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n");
+    let answers = exchange(&rig, both.as_bytes());
+    let second = answers.rfind("HTTP/1.1 400").unwrap();
+    assert_eq!(refusal(&answers[..second]).0, 400, "unsigned: {answers}");
+    assert_eq!(refusal(&answers[second..]), (400, "InvalidParameter".into()), "{answers}");
+}
+
+#[test]
+fn a_request_of_http_1_1_names_its_host_once() {
+    let settings = ApiSettings { unsigned: true, ..ApiSettings::default() };
+    let rig = ApiRig::start(&Model::new(Quotas::default()), settings, Quotas::default()).unwrap();
+    let describe = "GET /?Action=DescribeRegions&Version=2014-05-26&Format=JSON";
+    for hosts in ["", "Host: localhost\r\nHost: localhost\r\n", "Host: localhost\r\nHost: other\r\n"] {
+        let answer = exchange(&rig, format!("{describe} HTTP/1.1\r\nConnection: close\r\n{hosts}\r\n").as_bytes());
+        assert_eq!(refusal(&answer), (400, "InvalidParameter".into()), "{hosts:?}");
+        assert!(answer.contains("Host"), "{answer}");
+    }
+    for (version, host) in [("1.1", "Host: localhost\r\n"), ("1.0", "Host: localhost\r\n"), ("1.0", "")] {
+        let answer = exchange(&rig, format!("{describe} HTTP/{version}\r\nConnection: close\r\n{host}\r\n").as_bytes());
+        assert!(answer.contains(" 200 OK\r\n") && answer.contains("cn-hangzhou"), "{version} {host:?}: {answer}");
+    }
+}
+
+/// This moment, as requests say it.
+fn now() -> String {
+    let said = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap();
+    String::from_utf8(said.stdout).unwrap().trim().to_owned()
+}
+
+/// A signed call under a name that the host goes by.
+fn call_at(rig: &ApiRig, host: &str, parameters: &str, time: &str) -> Value {
+    let mut pairs = read_pairs(parameters).unwrap();
+    let nonce = Environment::real().new_id("nonce");
+    let common = [
+        ("AccessKeyId", rig.key.id.as_str()),
+        ("Format", "JSON"),
+        ("SignatureMethod", "HMAC-SHA1"),
+        ("SignatureNonce", &nonce),
+        ("SignatureVersion", "1.0"),
+        ("Timestamp", time),
+    ];
+    pairs.extend(common.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let signature = v1_sign(&rig.key.secret, &v1_string_to_sign("GET", &pairs));
+    pairs.push(("Signature".into(), signature));
+    let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+    let request = format!("GET /?{} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n", query.join("&"));
+    let answer = exchange(rig, request.as_bytes());
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[test]
+fn a_region_that_a_call_leaves_out_is_that_of_the_host_or_the_only_one() {
+    let rig = rig();
+    let now = now();
+    let create = "Action=CreateSecurityGroup&Version=2014-05-26&SecurityGroupName=group";
+    let describe = "Action=DescribeSecurityGroups&Version=2014-05-26";
+    let network = "Action=CreateVpc&Version=2016-04-28&CidrBlock=10.0.0.0/16";
+    let vpc = call_at(&rig, "vpc.cn-beijing.aliyuncs.com:8773", network, &now);
+    let create = format!("{create}&VpcId={}", vpc["VpcId"].as_str().unwrap());
+    let group = call_at(&rig, "ECS.cn-beijing.aliyuncs.com", &create, &now)["SecurityGroupId"].clone();
+    for (host, is_there) in [
+        ("ecs.cn-beijing.aliyuncs.com", true),
+        ("ecs-cn-beijing.aliyuncs.com", true),
+        ("ecs-vpc.cn-beijing.aliyuncs.com.", true),
+        ("ecs-cn-hangzhou.aliyuncs.com:80", false),
+        ("ecs.cn-hangzhou.aliyuncs.com", false),
+    ] {
+        let found = call_at(&rig, host, describe, &now);
+        let groups = found["SecurityGroups"]["SecurityGroup"].as_array().unwrap_or_else(|| panic!("{found}"));
+        assert_eq!(groups.iter().any(|shown| shown["SecurityGroupId"] == group), is_there, "{host}: {found}");
+    }
+    let said = format!("{describe}&RegionId=cn-beijing");
+    let found = call_at(&rig, "ecs.cn-hangzhou.aliyuncs.com", &said, &now);
+    assert_eq!(found["SecurityGroups"]["SecurityGroup"][0]["SecurityGroupId"], group, "what is said counts: {found}");
+    let nowhere = call_at(&rig, "ecs.cn-nowhere.aliyuncs.com", describe, &now);
+    assert_eq!(nowhere["Code"], "InvalidRegionId.NotFound", "{nowhere}");
+    for host in ["ecs.aliyuncs.com", "localhost", "127.0.0.1:8773", "ecs.cn-beijing.example.com"] {
+        let missing = call_at(&rig, host, describe, &now);
+        assert_eq!(missing["Code"], "MissingParameter.RegionId", "{host}: {missing}");
+    }
+    let settings = ApiSettings { regions: vec!["eu-central-1".into()], ..ApiSettings::default() };
+    let rig = ApiRig::start(&Model::new(Quotas::default()), settings, Quotas::default()).unwrap();
+    let found = call_at(&rig, "localhost", describe, &now);
+    assert_eq!(found["RegionId"], "eu-central-1", "{found}");
+}
+
+#[test]
+fn times_may_have_a_fraction() {
+    let rig = rig();
+    let now = now();
+    let second = now.strip_suffix('Z').unwrap();
+    let regions = "Action=DescribeRegions&Version=2014-05-26";
+    for good in [".000Z", ".5Z", ".123Z", ".123456789Z"] {
+        let answer = call_at(&rig, "localhost", regions, &format!("{second}{good}"));
+        assert!(answer.get("Regions").is_some(), "{good}: {answer}");
+    }
+    for bad in [".Z", ".12", ".1234567890Z", ".12xZ", ",123Z", ".123+08:00"] {
+        let answer = call_at(&rig, "localhost", regions, &format!("{second}{bad}"));
+        assert_eq!(answer["Code"], "InvalidTimeStamp.Format", "{bad}: {answer}");
     }
 }
 

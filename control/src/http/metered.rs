@@ -1,18 +1,29 @@
 //! A connection's bytes, counted as they are read.
 
 use super::admission::Ticket;
+use super::refusal::automatic;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream that ends with an error where there is no room for what was read.
+/// A stream that ends with an error where there is no room for what was read, and that withholds what the HTTP library
+/// answers to bytes that are no request.
 pub(super) struct Metered<S> {
     pub(super) stream: S,
     pub(super) ticket: Arc<Ticket>,
     /// Whether there has been room so far.
     pub(super) has_room: bool,
+    /// The status of an answer that was withheld. It is the last one: no other follows it.
+    pub(super) withheld: Option<u16>,
+}
+
+impl<S> Metered<S> {
+    /// A stream, counted for a connection.
+    pub(super) fn new(stream: S, ticket: Arc<Ticket>) -> Self {
+        Self { stream, ticket, has_room: true, withheld: None }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
@@ -36,7 +47,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let sent = match automatic(bytes) {
+            Some((0, status)) => {
+                self.withheld = Some(status);
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            Some((place, _)) => bytes.get(..place).unwrap_or(bytes),
+            None => bytes,
+        };
+        Pin::new(&mut self.stream).poll_write(context, sent)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -44,7 +63,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        match self.withheld {
+            // Another answer takes its place.
+            Some(_) => Poll::Ready(Ok(())),
+            None => Pin::new(&mut self.stream).poll_shutdown(context),
+        }
     }
 
     fn poll_write_vectored(
@@ -52,7 +75,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        // A head without a body comes alone.
+        match slices {
+            [only] => self.poll_write(context, only),
+            _ => Pin::new(&mut self.stream).poll_write_vectored(context, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,9 +4,11 @@
 //! bounded in size, number and time, for each peer and in all, so that it costs the others nothing.
 
 mod admission;
+mod host;
 mod keys;
 mod metered;
 mod peer;
+mod refusal;
 mod request;
 mod tls;
 mod unsigned;
@@ -23,6 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metered::Metered;
 use peer::HttpPeer;
+use refusal::{NO_ROOM, malformed, refuse};
 use serde_json::{Map, Value};
 use std::future::poll_fn;
 use std::io;
@@ -33,7 +36,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
@@ -55,14 +58,8 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const CONNECTION_TIME: Duration = Duration::from_secs(3600);
 /// How long what was sent may wait for a client to take it.
 const UNREAD_TIME_MS: u32 = 30_000;
-/// How long a client that was refused is listened to, so that it reads the refusal before the connection ends.
-const LINGER_TIME: Duration = Duration::from_secs(1);
 /// Refused clients that are listened to at once.
 const LINGERING_MAX: usize = 64;
-/// What a client is answered for which there is no room.
-const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json;charset=utf-8\r\n\
-    Content-Length: 110\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
-    {\"Code\":\"ServiceUnavailable\",\"Message\":\"Too many connections or unfinished requests: please try again later.\"}";
 /// Where used nonces are kept in the data directory.
 const NONCE_FOLDER: &str = "nonces";
 /// Threads for all connections.
@@ -182,7 +179,7 @@ impl Endpoint {
         self.listener.set_nonblocking(true)?;
         let input = Arc::new(Dispatcher {
             authenticator: self.authenticator,
-            region: self.settings.first_region().to_owned(),
+            regions: self.settings.regions,
             calls,
             wake: Box::new(wake),
         });
@@ -237,12 +234,18 @@ pub struct EndpointError(String);
 /// Where connections bring their calls.
 pub(crate) struct Dispatcher {
     authenticator: Authenticator,
-    region: String,
+    /// At least one.
+    regions: Vec<String>,
     calls: SyncSender<PendingCall>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Dispatcher {
+    /// The name of the host where a request says none.
+    fn host(&self) -> String {
+        format!("ecs.{}.aliyuncs.com", self.regions.first().map_or("", String::as_str))
+    }
+
     /// Hands a call to the server; none if it has too many.
     fn hand_over(&self, call: Call) -> Option<oneshot::Receiver<CallResponse>> {
         let (reply, answer) = oneshot::channel();
@@ -282,7 +285,7 @@ async fn accept(
             None => {
                 if let Ok(permit) = Arc::clone(&lingering).try_acquire_owned() {
                     tokio::spawn(async move {
-                        refuse(stream).await;
+                        refuse(stream, NO_ROOM).await;
                         drop(permit);
                     });
                 } else {
@@ -306,7 +309,7 @@ async fn attend(stream: TcpStream, tls: Option<TlsAcceptor>, dispatcher: Arc<Dis
                 Some(_) => return,
                 None => {
                     ticket.count_refusal();
-                    return refuse(stream).await;
+                    return refuse(stream, NO_ROOM).await;
                 }
             }
         }
@@ -328,6 +331,7 @@ async fn serve_connection<S>(stream: S, is_tls: bool, dispatcher: Arc<Dispatcher
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let host = dispatcher.host();
     let own = Arc::clone(&ticket);
     let service = service_fn(move |request| {
         let (dispatcher, ticket) = (Arc::clone(&dispatcher), Arc::clone(&own));
@@ -344,17 +348,19 @@ where
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(Metered { stream, ticket: Arc::clone(&ticket), has_room: true }), service);
+        .serve_connection(TokioIo::new(Metered::new(stream, Arc::clone(&ticket))), service);
     // A connection that breaks has nobody to be told.
     let served = tokio::time::timeout(CONNECTION_TIME, &mut connection);
     let gives_way = before(served, ticket.gives_way()).await.is_none();
     let is_waiting = ticket.is_reading();
-    let Metered { stream, has_room, .. } = connection.into_parts().io.into_inner();
+    let Metered { stream, has_room, withheld, .. } = connection.into_parts().io.into_inner();
     if gives_way {
         ticket.count_refusal();
     }
     if is_waiting && (gives_way || !has_room) {
-        refuse(stream).await;
+        refuse(stream, NO_ROOM).await;
+    } else if let Some(status) = withheld {
+        refuse(stream, &malformed(status, &host)).await;
     }
 }
 
@@ -366,32 +372,4 @@ async fn before<T>(work: impl Future<Output = T>, end: impl Future<Output = ()>)
         Poll::Pending => end.as_mut().poll(context).map(|()| None),
     })
     .await
-}
-
-/// Tells a client that there is no room. What it still sends is thrown away for a moment: a connection that ends with
-/// something unread takes the answer along.
-async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let told = async {
-        stream.write_all(NO_ROOM).await?;
-        stream.shutdown().await?;
-        let mut unread = [0; 4096];
-        while stream.read(&mut unread).await? > 0 {}
-        io::Result::Ok(())
-    };
-    // Who does not read it, is gone.
-    let _ = tokio::time::timeout(LINGER_TIME, told).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_refusal_is_as_long_as_it_says() {
-        let text = std::str::from_utf8(NO_ROOM).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
-        assert_eq!(length.parse::<usize>().unwrap(), body.len());
-        assert!(serde_json::from_str::<Value>(body).unwrap()["Code"] == "ServiceUnavailable");
-    }
 }

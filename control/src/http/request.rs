@@ -1,6 +1,7 @@
 //! One request: read, admitted, handed over, and its answer written.
 
 use super::admission::Ticket;
+use super::host::region_of_host;
 use super::{CallResponse, Dispatcher, unsigned};
 use crate::ecs::{Call, Format, Parameters, RequestEnvelope, failure, find_action, read_pairs, success};
 use crate::environment::Environment;
@@ -9,8 +10,9 @@ use crate::error::{
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -60,7 +62,7 @@ pub(super) async fn serve(
 ) -> Response<Full<Bytes>> {
     let mut format = ResponseFormat {
         format: Format::Xml,
-        host: format!("ecs.{}.aliyuncs.com", dispatcher.region),
+        host: dispatcher.host(),
         request_id: Environment::real().new_request_id(),
     };
     let (answer, pending) = match answer((request, is_tls), (dispatcher, ticket), &mut format).await {
@@ -83,6 +85,22 @@ pub(super) async fn serve(
         }
     }
     response
+}
+
+impl Dispatcher {
+    /// What a call says to its action. A region that it leaves out is that of the host that it goes to, or the only one.
+    fn own_parameters(&self, pairs: &[(String, String)], host: Option<&str>) -> Result<Parameters, ApiError> {
+        let is_own = |(name, _): &&(String, String)| !COMMON.contains(&name.as_str()) && name != "Version";
+        let mut own: Vec<_> = pairs.iter().filter(is_own).cloned().collect();
+        if !own.iter().any(|(name, region)| name == "RegionId" && !region.is_empty()) {
+            let only = if let [only] = &self.regions[..] { Some(only.clone()) } else { None };
+            if let Some(region) = host.and_then(region_of_host).or(only) {
+                own.retain(|(name, _)| name != "RegionId");
+                own.push(("RegionId".into(), region));
+            }
+        }
+        Parameters::new(own)
+    }
 }
 
 fn respond(status: StatusCode, format: &ResponseFormat, text: String) -> Response<Full<Bytes>> {
@@ -113,9 +131,7 @@ async fn answer(
     if format.format == Format::Xml {
         format.format = Format::named(named("Format"));
     }
-    if !["/", ""].contains(&head.uri.path()) || ![Method::GET, Method::POST].contains(&head.method) {
-        return Err(INVALID_ACTION_NOT_FOUND.error("Specified api is not found, please check your url and method."));
-    }
+    check_head(&head)?;
     let body = read_body(body).await?;
     if !ticket.begin() {
         return Err(SERVICE_UNAVAILABLE.error("The service is unavailable, please try again later."));
@@ -153,14 +169,25 @@ async fn answer(
     if envelope.is_signed() {
         ticket.authenticate(&account);
     }
-    let own = pairs.iter().filter(|(name, _)| !COMMON.contains(&name.as_str()) && name != "Version").cloned();
-    let call = Call::new(action, account, Parameters::new(own)?);
+    let call = Call::new(action, account, dispatcher.own_parameters(&pairs, envelope.header("host"))?);
     let Some(answer) = dispatcher.hand_over(call) else {
         return Err(SERVICE_UNAVAILABLE.error("The service is unavailable, please try again later."));
     };
     match tokio::time::timeout(ANSWER_TIME, answer).await {
         Ok(Ok(made)) => Ok((action.name, made)),
         _ => Err(INTERNAL_ERROR.error("The request processing has failed due to some unknown error.")),
+    }
+}
+
+/// Refuses a request that goes to no place there is, or to no host.
+fn check_head(head: &Parts) -> Result<(), ApiError> {
+    // RFC 9112, 3.2. Before this version there was no such header.
+    if head.version == Version::HTTP_11 && head.headers.get_all(HOST).iter().count() != 1 {
+        return Err(INVALID_PARAMETER.error("a request of HTTP/1.1 has one header Host").field("Host"));
+    }
+    match ["/", ""].contains(&head.uri.path()) && [Method::GET, Method::POST].contains(&head.method) {
+        true => Ok(()),
+        false => Err(INVALID_ACTION_NOT_FOUND.error("Specified api is not found, please check your url and method.")),
     }
 }
 
