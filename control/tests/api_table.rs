@@ -38,6 +38,8 @@ fn plausible(name: &str, kind: &str) -> &'static str {
     match (name, kind) {
         ("RegionId", _) => "cn-hangzhou",
         ("ZoneId", _) => "cn-hangzhou-b",
+        ("DestinationResource", _) => "Zone",
+        ("ImageId", _) => "ubuntu_22_04_x64_20G_alibase_20240926.vhd",
         ("AddressFamily", _) => "IPv4",
         ("InnerAccessPolicy", _) => "Drop",
         ("InstanceType", _) => "ecs.g7.large",
@@ -192,6 +194,8 @@ fn full_answers_keep_the_published_shape() {
         let mut pairs = vec![("Format".to_owned(), "JSON".to_owned())];
         for parameter in fact.params.iter().filter(|parameter| parameter.required) {
             let value = known.iter().find(|(name, _)| *name == parameter.name).map(|(_, value)| value.clone());
+            let of_catalogue = ["DestinationResource", "ImageId"].contains(&parameter.name.as_str());
+            let value = value.or_else(|| of_catalogue.then(|| plausible(&parameter.name, &parameter.kind).into()));
             let value = value.unwrap_or_else(|| match action.product {
                 Product::Ecs => "securitygroup".into(),
                 Product::Vpc => "vpc".into(),

@@ -14,7 +14,7 @@ use calls::{CALLS, NO_OBJECTS};
 use control::command::Command;
 use control::conform::ApiRig;
 use control::ecs::client::{ApiClient, HttpAnswer};
-use control::ecs::{ACTIONS, AccessKey, Action, ApiSettings, ParameterSchema, Product};
+use control::ecs::{ACTIONS, AccessKey, Action, ApiSettings, ParameterSchema, Product, Support};
 use control::environment::Environment;
 use control::model::{Event, Metadata, Model, Quotas};
 use control::socket::client::Client;
@@ -85,6 +85,7 @@ fn object(set: &str, account: &str, region: &str, noun: &str) -> String {
         "free_port_list" => format!("prl-{set}-free"),
         "ingress" | "named" | "egress" | "outward" => format!("sgr-{set}-{noun}"),
         "key_pair" => format!("key-{set}"),
+        "disk" => format!("d-{set}"),
         "account" => account.to_owned(),
         "zone" => format!("{region}-b"),
         "secondary" => "10.0.0.100".to_owned(),
@@ -149,6 +150,8 @@ fn furnish(model: &mut Model, set: &str, account: &str, region: &str) {
     for noun in ["vpc", "vswitch", "group", "eni", "instance", "prefix_list", "port_list", "dhcp"] {
         commands.push(json!({"op": "label-modify", "object": id(noun), "tags": {"k": set}, "resource_group": format!("rg-{set}")}));
     }
+    commands.push(json!({"op": "record-create", "id": id("disk"), "kind": "disk"}));
+    commands.push(json!({"op": "label-modify", "object": id("disk"), "attributes": {"InstanceId": id("instance")}}));
     let key_pair = format!("kp-{set}");
     commands.push(json!({"op": "record-create", "id": key_pair, "kind": "key-pair"}));
     commands.push(json!({"op": "label-modify", "object": key_pair, "attributes": {"KeyPairName": id("key_pair")}}));
@@ -351,7 +354,9 @@ fn every_parameter_that_names_an_object_is_walked() {
     assert_eq!(CALLS.iter().map(|(name, _)| (*name).to_owned()).collect::<BTreeSet<_>>(), known);
     for action in ACTIONS {
         let calls = CALLS.iter().find(|(name, _)| *name == name_of(action)).unwrap().1.join("&");
-        for name in action.schema().params.iter().flat_map(object_names) {
+        // What is without effect, or refused, reaches nothing.
+        let reaches = |fact: &&ParameterSchema| matches!(fact.support, Support::Honoured | Support::Stored);
+        for name in action.schema().params.iter().filter(reaches).flat_map(object_names) {
             let named = calls.split('&').filter_map(|pair| pair.split_once('='));
             let mut named = named.filter(|(_, value)| value.contains('$')).flat_map(|(key, _)| key.split('.'));
             assert!(named.any(|part| part == name), "no call of {} names an object by {name}", name_of(action));
@@ -422,8 +427,9 @@ fn a_region_that_was_noted_wrongly_becomes_that_of_the_network() {
     furnish(&mut model, "s", SECOND, REGIONS[1]);
     let records: Vec<Event> = model.events();
     let astray = records.iter().cloned().map(|event| match event {
+        // What is in no network keeps what was noted.
         Event::Metadata(id, Some(label))
-            if !["vpc-", "pl-", "prl-", "kp-", "dopt-"].iter().any(|kind| id.starts_with(kind)) =>
+            if !["vpc-", "pl-", "prl-", "kp-", "dopt-", "d-"].iter().any(|kind| id.starts_with(kind)) =>
         {
             Event::Metadata(id, Some(Metadata { region: String::new(), ..label }))
         }

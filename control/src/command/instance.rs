@@ -43,6 +43,8 @@ vocabulary! {
         host_name: Option<String>,
         /// Whether it can be deleted.
         deletion_protection: Option<bool>,
+        /// A new type. Without effect.
+        instance_type: Option<String>,
     }
 
     /// Starts or stops an instance.

@@ -5,11 +5,13 @@
 //! anything: the server does, once it has a [`Plan`].
 
 mod actions;
+mod catalogue;
 pub mod client;
 mod dialect;
 mod reference_page;
 
 pub use actions::{ACTIONS, find_action};
+pub use catalogue::{Catalogue, Image, InstanceType};
 pub use dialect::*;
 pub use reference_page::reference_page;
 

@@ -149,6 +149,9 @@ impl Endpoint {
         if settings.regions.is_empty() {
             return Err(EndpointError("name at least one region".into()));
         }
+        if settings.catalogue.zones.is_empty() {
+            return Err(EndpointError("name at least one zone in the catalogue".into()));
+        }
         let authenticator = Authenticator::new(&settings);
         Ok(Self { listener, tls: None, settings, authenticator })
     }

@@ -58,11 +58,6 @@ impl Instance {
         self.enis.iter().find(|(_, number)| **number == 0).map(|(eni, _)| eni)
     }
 
-    /// The family of its type: `ecs.g7` of `ecs.g7.large`.
-    pub(crate) fn family(&self) -> &str {
-        self.instance_type.rsplit_once('.').map_or("", |(family, _)| family)
-    }
-
     /// The port of one of its interfaces while it runs.
     fn port_of(&self, id: &str, eni: &EniId) -> Option<DesiredPort> {
         let number = self.enis.get(eni)?;
@@ -168,6 +163,9 @@ impl Model {
             new.host_name = host_name(text)?;
         }
         new.deletion_protection = modify.deletion_protection.unwrap_or(old.deletion_protection);
+        if let Some(text) = &modify.instance_type {
+            new.instance_type.clone_from(text);
+        }
         if new == *old {
             return Ok(vec![]);
         }

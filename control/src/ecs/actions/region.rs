@@ -1,8 +1,10 @@
 //! Regions, zones and what an account may have.
 
-use crate::ecs::dialect::call::{Context, Plan, zones_of};
+use crate::ecs::catalogue::region_name;
+use crate::ecs::dialect::call::{Context, Plan};
 use crate::error::{ApiError, ErrorKind};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const LANGUAGE: ErrorKind = ErrorKind { code: "InvalidAcceptLanguage.NotFound", status: 404 };
 
@@ -12,6 +14,11 @@ const RESOURCE_TYPE: ErrorKind = ErrorKind { code: "InvalidResourceType.NotFound
 
 fn check_language(context: &Context<'_>) -> Result<(), ApiError> {
     context.word("AcceptLanguage", &["zh-CN", "en-US", "ja"], LANGUAGE).map(drop)
+}
+
+/// Whether names are wanted in English; they are Chinese where nothing is said.
+fn is_english(context: &Context<'_>) -> bool {
+    context.parameters().text("AcceptLanguage").is_some_and(|language| language.eq_ignore_ascii_case("en-US"))
 }
 
 pub(in crate::ecs) fn describe_regions(context: &Context<'_>) -> Result<Plan, ApiError> {
@@ -25,10 +32,13 @@ pub(in crate::ecs) fn describe_vpc_regions(context: &Context<'_>) -> Result<Plan
 }
 
 fn regions(context: &Context<'_>, product: &str, with_status: bool) -> Vec<Value> {
-    let region = |id: &String| {
+    let mut known: Vec<((usize, &str), &String)> =
+        context.settings.regions.iter().map(|id| (region_name(id, is_english(context)), id)).collect();
+    known.sort_by_key(|((place, _), _)| *place);
+    let region = |((_, name), id): ((usize, &str), &String)| {
         let mut value = json!({
             "RegionId": id,
-            "LocalName": id,
+            "LocalName": name,
             "RegionEndpoint": format!("{product}.{id}.aliyuncs.com"),
         });
         if with_status {
@@ -36,28 +46,54 @@ fn regions(context: &Context<'_>, product: &str, with_status: bool) -> Vec<Value
         }
         value
     };
-    context.settings.regions.iter().map(region).collect()
+    known.into_iter().map(region).collect()
+}
+
+/// A zone's name, by its region's name and its own letter.
+fn zone_name(context: &Context<'_>, id: &str) -> String {
+    let letter = id.chars().next_back().unwrap_or_default().to_ascii_uppercase();
+    match region_name(context.region(), is_english(context)).1 {
+        name if is_english(context) => format!("{name} Zone {letter}"),
+        name => format!("{name} 可用区{letter}"),
+    }
 }
 
 pub(in crate::ecs) fn describe_zones(context: &Context<'_>) -> Result<Plan, ApiError> {
     check_language(context)?;
     context.word("InstanceChargeType", &["PostPaid", "PrePaid"], CHARGE_TYPE)?;
     context.word("SpotStrategy", &["NoSpot", "SpotWithPriceLimit", "SpotAsPriceGo"], SPOT_STRATEGY)?;
+    let catalogue = &context.settings.catalogue;
+    let types: Vec<&str> = catalogue.instance_types.iter().map(|one| one.id.as_str()).collect();
+    let families: BTreeSet<&str> = catalogue.instance_types.iter().map(|one| one.family()).collect();
+    let disks = &catalogue.disk_categories;
+    let is_verbose = context.parameters().boolean("Verbose")?.unwrap_or(true);
     let zone = |id: String| {
+        let resources = json!({
+            "IoOptimized": true,
+            "InstanceTypes": {"supportedInstanceType": types},
+            "InstanceTypeFamilies": {"supportedInstanceTypeFamily": families},
+            "SystemDiskCategories": {"supportedSystemDiskCategory": disks},
+            "DataDiskCategories": {"supportedDataDiskCategory": disks},
+            "NetworkTypes": {"supportedNetworkCategory": ["vpc"]},
+        });
+        let resources: Vec<Value> = is_verbose.then_some(resources).into_iter().collect();
         json!({
             "ZoneId": id,
-            "LocalName": id,
+            "LocalName": zone_name(context, &id),
             "ZoneType": "AvailabilityZone",
-            "AvailableResourceCreation": {"ResourceTypes": ["VSwitch", "Instance"]},
+            "AvailableInstanceTypes": {"InstanceTypes": if is_verbose { &types[..] } else { &[] }},
+            "AvailableDiskCategories": {"DiskCategories": disks},
+            "AvailableResourceCreation": {"ResourceTypes": ["VSwitch", "IoOptimized", "Instance", "Disk"]},
+            "AvailableResources": {"ResourcesInfo": resources},
         })
     };
-    let zones: Vec<Value> = zones_of(context.region()).into_iter().map(zone).collect();
+    let zones: Vec<Value> = context.zones_of(context.region()).into_iter().map(zone).collect();
     Ok(Plan::answer(json!({"Zones": {"Zone": zones}})))
 }
 
 pub(in crate::ecs) fn describe_vpc_zones(context: &Context<'_>) -> Result<Plan, ApiError> {
-    let zone = |id: String| json!({"ZoneId": id, "LocalName": id, "ZoneType": "Zone"});
-    let zones: Vec<Value> = zones_of(context.region()).into_iter().map(zone).collect();
+    let zone = |id: String| json!({"ZoneId": id, "LocalName": zone_name(context, &id), "ZoneType": "Zone"});
+    let zones: Vec<Value> = context.zones_of(context.region()).into_iter().map(zone).collect();
     Ok(Plan::answer(json!({"Zones": {"Zone": zones}})))
 }
 

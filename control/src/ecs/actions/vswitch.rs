@@ -3,7 +3,7 @@
 use super::vpc::default::is_default;
 use super::vpc::sibling;
 use crate::command::{Command, VswitchCreate, VswitchDelete, VswitchModify};
-use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND, members, zones_of};
+use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND, members};
 use crate::ecs::dialect::paging::page;
 use crate::ecs::dialect::scope::Access;
 use crate::ecs::dialect::validate::missing;
@@ -18,8 +18,8 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let zone = parameters.text("ZoneId").unwrap_or_default();
     let known = match parameters.text("RegionId") {
-        Some(region) => zones_of(region),
-        None => context.settings.regions.iter().flat_map(|region| zones_of(region)).collect(),
+        Some(region) => context.zones_of(region),
+        None => context.settings.regions.iter().flat_map(|region| context.zones_of(region)).collect(),
     };
     if !known.iter().any(|known| known == zone) {
         return Err(ZONE_NOT_FOUND.error("see DescribeZones.").field("ZoneId"));
@@ -29,7 +29,7 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let (vpc_id, vpc) = context.scope.vpc(parameters.text("VpcId").unwrap_or_default(), Access::Own)?;
     context.check_vpc_made(&vpc_id, vpc)?;
     let region = context.scope.region_of(vpc_id.as_str());
-    if !zones_of(region).iter().any(|known| known == zone) {
+    if !context.zones_of(region).iter().any(|known| known == zone) {
         return Err(ZONE_NOT_FOUND.error(format!("{vpc_id} is in {region}: see DescribeZones.")).field("ZoneId"));
     }
     let create = VswitchCreate {

@@ -306,10 +306,15 @@ impl<'a> Context<'a> {
         self.scope.label(id).tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect()
     }
 
+    /// The zones of a region.
+    pub(in crate::ecs) fn zones_of(&self, region: &str) -> Vec<String> {
+        self.settings.catalogue.zones_of(region)
+    }
+
     /// The zone of a vSwitch.
     pub(in crate::ecs) fn zone_of(&self, vswitch: &VSwitchId) -> String {
         match self.scope.zone_noted(vswitch) {
-            "" => zones_of(self.scope.region_of(vswitch.as_str())).swap_remove(0),
+            "" => self.zones_of(self.scope.region_of(vswitch.as_str())).into_iter().next().unwrap_or_default(),
             zone => zone.to_owned(),
         }
     }
@@ -340,10 +345,4 @@ impl<'a> Context<'a> {
     pub(in crate::ecs) fn refuse<T>(&self, name: &str, reason: &str) -> Result<T, ApiError> {
         Err(INVALID_PARAMETER.error(format!("{name}: {reason}")).field(name))
     }
-}
-
-/// The zones of a region.
-pub(in crate::ecs) fn zones_of(region: &str) -> Vec<String> {
-    let dash = if region.starts_with("cn-") { "-" } else { "" };
-    ('a'..='k').map(|letter| format!("{region}{dash}{letter}")).collect()
 }

@@ -257,6 +257,11 @@ impl<'a> Scope<'a> {
         self.model.vpcs.values().any(|vpc| vpc.ipv6_cidr.as_ref() == Some(block))
     }
 
+    /// The values of an attribute of whatever has it, whosever, where they can be read as what is wanted.
+    pub(in crate::ecs) fn attributes_of_all<T: std::str::FromStr>(self, name: &'a str) -> impl Iterator<Item = T> {
+        self.model.labels.values().filter_map(move |label| label.attribute(name).parse().ok())
+    }
+
     /// How much of everything an account may have.
     pub(in crate::ecs) fn quotas(&self) -> &'a Quotas {
         &self.model.quotas

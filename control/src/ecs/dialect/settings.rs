@@ -1,8 +1,11 @@
 //! How the HTTP interface is set up.
 
 use crate::command::PortKind;
+use crate::ecs::catalogue::Catalogue;
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 /// The account of everything that was not made for another one.
 pub const FIRST_ACCOUNT: &str = "1000000000000001";
@@ -44,6 +47,10 @@ pub struct ApiSettings {
     pub resource_groups: BTreeMap<String, String>,
     /// VPCs that other accounts may use too.
     pub shared_vpcs: BTreeMap<String, Vec<String>>,
+    /// What instances can be made of.
+    pub catalogue: Catalogue,
+    /// The public addresses that instances get, IPv4.
+    pub public_addresses: Ipv4Net,
     /// How long new and changed objects show a passing state such as `Pending`, seconds.
     pub state_delay_s: u64,
     /// What kind of port the interfaces of an instance get.
@@ -77,6 +84,8 @@ impl Default for ApiSettings {
             regions: regions.map(String::from).into(),
             resource_groups: BTreeMap::new(),
             shared_vpcs: BTreeMap::new(),
+            catalogue: Catalogue::default(),
+            public_addresses: Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15),
             state_delay_s: 0,
             instance_port: PortKind::Namespace,
             page_numbers: true,

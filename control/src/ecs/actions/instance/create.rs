@@ -1,7 +1,11 @@
 //! Instances made: one stopped, or several running.
 
+use super::attributes::{PUBLIC_ADDRESS, change};
+use super::public_address;
 use crate::command::{Command, EniAssign, EniCreate, InstanceAttach, InstanceCreate};
+use crate::ecs::actions::disk;
 use crate::ecs::actions::eni::one_form_of_groups;
+use crate::ecs::actions::key_pair::check_key_pair;
 use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::ecs::dialect::parameters::Parameters;
 use crate::ecs::dialect::scope::Access;
@@ -10,7 +14,8 @@ use crate::error::{ApiError, ErrorKind};
 use serde_json::json;
 use std::net::Ipv4Addr;
 
-const INSTANCE_TYPE: ErrorKind = ErrorKind { code: "InvalidInstanceType.ValueNotSupported", status: 400 };
+pub(in crate::ecs) const INSTANCE_TYPE: ErrorKind =
+    ErrorKind { code: "InvalidInstanceType.ValueNotSupported", status: 400 };
 const INTERFACES: ErrorKind = ErrorKind { code: "InvalidParam.NetworkInterface", status: 400 };
 const ADDRESS_OUTSIDE: ErrorKind = ErrorKind { code: "InvalidPrivateIpAddress", status: 400 };
 const ADDRESS_MALFORMED: ErrorKind = ErrorKind { code: "InvalidPrivateIpAddress.Malformed", status: 400 };
@@ -44,6 +49,9 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
     if kind.is_some_and(|kind| !kind.starts_with("ecs.")) {
         return Err(INSTANCE_TYPE.error("types begin with ecs.").field("InstanceType"));
     }
+    check_key_pair(context)?;
+    let mut addresses = public_address::free(context);
+    let is_public = parameters.count::<u32>("InternetMaxBandwidthOut")?.is_some_and(|bandwidth| bandwidth > 0);
     let primary = primary(context)?;
     let secondary = secondary(context, &primary)?;
     let unique = amount > 1 && parameters.boolean("UniqueSuffix")?.unwrap_or(false);
@@ -69,6 +77,11 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
         };
         commands.push(Command::InstanceCreate(Box::new(create)));
         commands.extend(context.new_label(&id, None)?);
+        if is_public {
+            let address = addresses.next().ok_or_else(public_address::none_left)?;
+            commands.push(change(&id, [(PUBLIC_ADDRESS, address.to_string())]));
+        }
+        commands.extend(disk::of_new_instance(context, &id)?);
         commands.extend(attachments(context, &id, &secondary));
         ids.push(id);
     }

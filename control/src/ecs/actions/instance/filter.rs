@@ -1,6 +1,8 @@
 //! Which instances a question is about.
 
+use super::attributes::PUBLIC_ADDRESS;
 use super::status;
+use crate::ecs::catalogue::family_of;
 use crate::ecs::dialect::auth::read_time;
 use crate::ecs::dialect::call::Context;
 use crate::ecs::dialect::parameters::not_valid;
@@ -13,7 +15,7 @@ const HPC_CLUSTER: ErrorKind = ErrorKind { code: "InvalidHpcClusterId.NotFound",
 const LOCK_REASON: ErrorKind = ErrorKind { code: "InvalidLockReason.NotFound", status: 404 };
 const LOCK_REASONS: [&str; 5] = ["financial", "security", "recycling", "dedicatedhostfinancial", "refunded"];
 
-/// Words that a parameter may have, and the refusal of others. Instances here have the first, or none where it is empty.
+/// Words that a parameter may have, and the refusal of others.
 const WORDS: [(&str, &[&str], ErrorKind); 3] = [
     (
         "InstanceChargeType",
@@ -22,14 +24,22 @@ const WORDS: [(&str, &[&str], ErrorKind); 3] = [
     ),
     (
         "InternetChargeType",
-        &["", "PayByBandwidth", "PayByTraffic"],
+        &["PayByBandwidth", "PayByTraffic"],
         ErrorKind { code: "InvalidInternetChargeType.ValueNotSupported", status: 404 },
     ),
     ("InstanceNetworkType", &["vpc", "classic"], ErrorKind { code: "InvalidNetworkType.NotFound", status: 404 }),
 ];
 /// What no instance here has.
-const ABSENT: [&str; 6] =
-    ["EipAddresses", "InnerIpAddresses", "KeyPairName", "LockReason", "PublicIpAddresses", "RdmaIpAddresses"];
+const ABSENT: [&str; 4] = ["EipAddresses", "InnerIpAddresses", "LockReason", "RdmaIpAddresses"];
+/// What is kept with instances and can be asked for, and what it is where nothing was said.
+const NOTED: [(&str, &str); 6] = [
+    ("InstanceChargeType", "PostPaid"),
+    ("InternetChargeType", "PayByTraffic"),
+    ("KeyPairName", ""),
+    ("HttpEndpoint", "enabled"),
+    ("HttpTokens", "optional"),
+    ("HttpPutResponseHopLimit", "0"),
+];
 /// What every instance here is.
 const ALWAYS: [&str; 2] = ["DeviceAvailable", "IoOptimized"];
 
@@ -37,6 +47,7 @@ const ALWAYS: [&str; 2] = ["DeviceAvailable", "IoOptimized"];
 pub(in crate::ecs) struct InstanceFilter {
     ids: Option<Vec<String>>,
     private: Option<Vec<String>>,
+    public: Option<Vec<String>>,
     ipv6: Vec<String>,
     created_s: RangeInclusive<u64>,
     /// It asks for what no instance here has.
@@ -52,14 +63,15 @@ impl InstanceFilter {
         let parameters = context.parameters();
         let ids = parameters.json_list("InstanceIds")?;
         let private = parameters.json_list("PrivateIpAddresses")?;
-        for (name, list) in [("InstanceIds", &ids), ("PrivateIpAddresses", &private)] {
+        let public = parameters.json_list("PublicIpAddresses")?;
+        for (name, list) in [("InstanceIds", &ids), ("PrivateIpAddresses", &private), ("PublicIpAddresses", &public)] {
             if list.as_ref().is_some_and(|list| list.len() > 100) {
                 return context.refuse(name, "name at most 100");
             }
         }
         let (created_s, expires) = read_times(context)?;
         let is_vain = expires | read_words(context)?;
-        Ok(Self { ids, private, ipv6: parameters.list("Ipv6Address")?, created_s, is_vain })
+        Ok(Self { ids, private, public, ipv6: parameters.list("Ipv6Address")?, created_s, is_vain })
     }
 
     /// Whether it asks for an instance with this primary interface.
@@ -76,6 +88,11 @@ impl InstanceFilter {
         let parameters = context.parameters();
         let is_asked = |name: &str, value: &str| parameters.text(name).is_none_or(|wanted| wanted == value);
         let address = eni.primary.to_string();
+        let noted = context.scope.label(id);
+        let noted_or = |name: &str, usual: &'static str| match noted.attribute(name) {
+            "" => usual,
+            text => text,
+        };
         let has_ipv6 = || eni.ipv6.iter().any(|address| self.ipv6.contains(&address.to_string()));
         Ok(!self.is_vain
             && self.ids.as_ref().is_none_or(|ids| ids.iter().any(|wanted| wanted == id))
@@ -86,7 +103,9 @@ impl InstanceFilter {
             && is_asked("VSwitchId", eni.vswitch.as_str())
             && is_asked("ZoneId", &context.zone_of(&eni.vswitch))
             && is_asked("InstanceType", &instance.instance_type)
-            && is_asked("InstanceTypeFamily", instance.family())
+            && is_asked("InstanceTypeFamily", family_of(&instance.instance_type))
+            && NOTED.iter().all(|(name, usual)| is_asked(name, noted_or(name, usual)))
+            && self.public.as_ref().is_none_or(|list| list.iter().any(|wanted| wanted == noted_or(PUBLIC_ADDRESS, "")))
             && is_asked("ImageId", &instance.image)
             && parameters.text("Status").is_none_or(|wanted| wanted.eq_ignore_ascii_case(status(context, instance)))
             && parameters.text("InstanceName").is_none_or(|wanted| name_fits(wanted, &instance.name))
@@ -125,8 +144,9 @@ fn read_minute(text: &str) -> Option<u64> {
 fn read_words(context: &Context<'_>) -> Result<bool, ApiError> {
     let parameters = context.parameters();
     let mut is_vain = ABSENT.iter().any(|name| parameters.has(name));
+    is_vain |= parameters.text("InstanceNetworkType").is_some_and(|kind| kind.eq_ignore_ascii_case("classic"));
     for (name, words, kind) in WORDS {
-        is_vain |= context.word(name, words, kind)?.is_some_and(|place| place > 0);
+        context.word(name, words, kind)?;
     }
     for name in ALWAYS {
         is_vain |= parameters.boolean(name)? == Some(false);

@@ -1,9 +1,10 @@
 //! Questions about instances.
 
+use super::attributes;
 use super::filter::InstanceFilter;
 use super::status;
 use crate::ecs::actions::eni::list::addresses_json;
-use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND, members, zones_of};
+use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND, members};
 use crate::ecs::dialect::paging::page;
 use crate::error::ApiError;
 use crate::model::{Eni, Instance, timestamp};
@@ -41,18 +42,20 @@ fn instance_json(context: &Context<'_>, id: &str, instance: &Instance, primary: 
         Value::Object(value)
     };
     let interfaces: Vec<Value> = interfaces.iter().map(interface).collect();
-    let (cpu, memory) = (1, 1024);
+    let (cpus, memory_mib) = size(context, instance);
     let started_s = if instance.started_s == 0 { instance.created_s } else { instance.started_s };
+    let image = context.settings.catalogue.image(&instance.image);
     let mut value = shared_json(context, id, instance, primary.1);
+    value.extend(attributes::listed_json(instance, context.scope.label(id), cpus));
     value.extend(members(json!({
-        "Cpu": cpu,
-        "Memory": memory,
-        "OSType": "linux",
+        "Cpu": cpus,
+        "Memory": memory_mib,
+        "OSType": image.map_or("linux", |image| image.os_type.as_str()),
+        "OSName": image.map_or("", |image| image.os_name.as_str()),
+        "OSNameEn": image.map_or("", |image| image.os_name.as_str()),
         "DeviceAvailable": true,
         "IoOptimized": true,
         "DeletionProtection": instance.deletion_protection,
-        "KeyPairName": context.scope.label(id).attribute("KeyPairName"),
-        "InstanceTypeFamily": instance.family(),
         "NetworkInterfaces": {"NetworkInterface": interfaces},
         "ResourceGroupId": context.scope.resource_group_of(id),
         "StartTime": timestamp(started_s),
@@ -61,9 +64,16 @@ fn instance_json(context: &Context<'_>, id: &str, instance: &Instance, primary: 
     Value::Object(value)
 }
 
+/// Processors and memory in MiB of an instance's type; of one that the catalogue has not, the least.
+fn size(context: &Context<'_>, instance: &Instance) -> (u32, u32) {
+    let kind = context.settings.catalogue.instance_type(&instance.instance_type);
+    kind.map_or((1, 1024), |kind| (kind.cpus, kind.memory_mib))
+}
+
 /// What both actions show.
 fn shared_json(context: &Context<'_>, id: &str, instance: &Instance, eni: &Eni) -> serde_json::Map<String, Value> {
-    members(json!({
+    let mut value = attributes::shared_json(id, instance, context.scope.label(id));
+    value.extend(members(json!({
         "InstanceId": id,
         "InstanceName": instance.name,
         "Description": instance.description,
@@ -71,7 +81,6 @@ fn shared_json(context: &Context<'_>, id: &str, instance: &Instance, eni: &Eni) 
         "ImageId": instance.image,
         "InstanceType": instance.instance_type,
         "InstanceNetworkType": "vpc",
-        "InstanceChargeType": "PostPaid",
         "CreationTime": timestamp(instance.created_s),
         "RegionId": context.scope.region_of(id),
         "ZoneId": context.zone_of(&eni.vswitch),
@@ -82,14 +91,15 @@ fn shared_json(context: &Context<'_>, id: &str, instance: &Instance, eni: &Eni) 
             "VSwitchId": eni.vswitch,
             "PrivateIpAddress": {"IpAddress": [eni.primary]},
         },
-    }))
+    })));
+    value
 }
 
 pub(in crate::ecs) fn describe_status(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let ids = parameters.list("InstanceId")?;
     let zone = parameters.text("ZoneId");
-    if zone.is_some_and(|zone| !zones_of(context.region()).iter().any(|known| known == zone)) {
+    if zone.is_some_and(|zone| !context.zones_of(context.region()).iter().any(|known| known == zone)) {
         return Err(ZONE_NOT_FOUND.error("see DescribeZones.").field("ZoneId"));
     }
     let shown = context.scope.instances().filter(|(id, instance)| {
@@ -105,18 +115,20 @@ pub(in crate::ecs) fn describe_status(context: &Context<'_>) -> Result<Plan, Api
     Ok(Plan::Answer(answer))
 }
 
-pub(in crate::ecs) fn describe_user_data(context: &Context<'_>) -> Result<Plan, ApiError> {
-    let id = context.parameters().text("InstanceId").unwrap_or_default();
-    context.scope.instance(id)?;
-    let user_data = context.scope.label(id).attribute("UserData");
-    Ok(Plan::answer(json!({"InstanceId": id, "RegionId": context.scope.region_of(id), "UserData": user_data})))
-}
-
 pub(in crate::ecs) fn describe_attribute(context: &Context<'_>) -> Result<Plan, ApiError> {
     let id = context.parameters().text("InstanceId").unwrap_or_default();
     let instance = context.scope.instance(id)?;
     let Some((_, eni)) = context.scope.primary_of(instance) else { return Ok(Plan::answer(json!({}))) };
     let mut answer = shared_json(context, id, instance, eni);
-    answer.extend(members(json!({"Cpu": 1, "Memory": 1024, "IoOptimized": "optimized"})));
+    let (cpus, memory_mib) = size(context, instance);
+    let noted = context.scope.label(id);
+    let truth = |name: &str| noted.attribute(name).eq_ignore_ascii_case("true");
+    answer.extend(members(json!({
+        "Cpu": cpus,
+        "Memory": memory_mib,
+        "IoOptimized": "optimized",
+        "EnableJumboFrame": truth("EnableJumboFrame"),
+        "EnableNetworkEncryption": truth("EnableNetworkEncryption"),
+    })));
     Ok(Plan::Answer(answer))
 }

@@ -1,9 +1,12 @@
 //! Instances: started, stopped, changed and deleted.
 
+pub(in crate::ecs) mod attributes;
 pub(in crate::ecs) mod create;
 mod filter;
 pub(in crate::ecs) mod list;
+pub(in crate::ecs) mod public_address;
 
+use super::disk::of_ended_instance;
 use crate::command::{Command, EniModify, InstanceDelete, InstanceModify, InstanceMove, InstanceRun};
 use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::ecs::dialect::refusal;
@@ -66,6 +69,26 @@ pub(in crate::ecs) fn stop_all(context: &Context<'_>) -> Result<Plan, ApiError> 
     run(context, context.parameters().list("InstanceId")?, false, false)
 }
 
+pub(in crate::ecs) fn reboot_all(context: &Context<'_>) -> Result<Plan, ApiError> {
+    run(context, context.parameters().list("InstanceId")?, true, true)
+}
+
+/// Changes the type of a stopped instance.
+pub(in crate::ecs) fn modify_spec(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let id = named(context);
+    let instance = context.scope.instance(&id)?;
+    let instance_type = context.parameters().owned("InstanceType");
+    if instance_type.is_some() && instance.running {
+        return Err(INSTANCE_STATUS.error(format!("{id} runs: stop it first.")).object(id));
+    }
+    if instance_type.as_ref().is_some_and(|kind| !kind.starts_with("ecs.")) {
+        return Err(create::INSTANCE_TYPE.error("types begin with ecs.").field("InstanceType"));
+    }
+    let noted = context.note_attributes(&id);
+    let modify = InstanceModify { instance: id, instance_type, ..InstanceModify::default() };
+    Ok(context.quiet_change([Command::InstanceModify(modify)].into_iter().chain(noted).collect()))
+}
+
 fn run(context: &Context<'_>, ids: Vec<String>, running: bool, again: bool) -> Result<Plan, ApiError> {
     let change = |id: &String| Command::InstanceRun(InstanceRun { instance: id.clone(), running, again });
     let can = |id: &String| {
@@ -81,6 +104,7 @@ fn run(context: &Context<'_>, ids: Vec<String>, running: bool, again: bool) -> R
         };
         if refusal.is_none() {
             commands.push(change(&id));
+            commands.extend(context.note_attributes(&id));
         }
         let previous = context.scope.instance(&id).map_or("", |instance| status(context, instance));
         before.push((id, previous, refusal));
@@ -117,8 +141,9 @@ fn end(context: &Context<'_>, ids: Vec<String>) -> Result<Plan, ApiError> {
     for id in &ids {
         context.scope.instance(id)?;
     }
+    let disks = ids.iter().flat_map(|id| of_ended_instance(context, id)).collect::<Vec<_>>();
     let change = |instance| Command::InstanceDelete(InstanceDelete { instance, force });
-    Ok(context.quiet_change(ids.into_iter().map(change).collect()))
+    Ok(context.quiet_change(ids.into_iter().map(change).chain(disks).collect()))
 }
 
 pub(in crate::ecs) fn modify_attribute(context: &Context<'_>) -> Result<Plan, ApiError> {
@@ -135,6 +160,7 @@ pub(in crate::ecs) fn modify_attribute(context: &Context<'_>) -> Result<Plan, Ap
         description: parameters.owned("Description"),
         host_name: parameters.owned("HostName"),
         deletion_protection: parameters.boolean("DeletionProtection")?,
+        instance_type: None,
     })];
     commands.extend(noted);
     if let Some((eni_id, eni)) = primary.filter(|_| !groups.is_empty()) {

@@ -3,7 +3,7 @@
 use super::{BLOCK, new_ipv6_block, sibling};
 use crate::command::{Command, LabelModify, VpcCreate, VswitchCreate};
 use crate::ecs::actions::vswitch::ipv6_block;
-use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND, members, zones_of};
+use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND, members};
 use crate::ecs::dialect::scope::Access;
 use crate::error::{ApiError, CIDR_BLOCK_OVERLAPPED, ErrorKind, IPV6_NOT_TURNED_ON};
 use crate::model::Vpc;
@@ -61,7 +61,7 @@ pub(in crate::ecs) fn create_vpc(context: &Context<'_>) -> Result<Plan, ApiError
 
 pub(in crate::ecs) fn create_vswitch(context: &Context<'_>) -> Result<Plan, ApiError> {
     let zone = context.parameters().owned("ZoneId").unwrap_or_default();
-    if !zones_of(context.region()).contains(&zone) {
+    if !context.zones_of(context.region()).contains(&zone) {
         return Err(ZONE_NOT_FOUND.error("see DescribeZones.").field("ZoneId"));
     }
     let (mut commands, vpc_id, cidr, ipv6_cidr) = match default_vpc(context) {
