@@ -162,8 +162,10 @@ fn functions_are_measured() {
 
 #[test]
 fn prose_is_at_most_120_columns_wide() {
-    // The reference of the API is generated, a line for each list.
-    let pages = tracked().into_iter().filter(|path| path.ends_with(".md") && path != "docs/api.md").filter_map(read);
+    // These are generated, with what is said of one thing in a line.
+    const GENERATED: [&str; 2] = ["docs/api.md", "docs/commands.md"];
+    let is_written = |path: &String| path.ends_with(".md") && !GENERATED.contains(&path.as_str());
+    let pages = tracked().into_iter().filter(is_written).filter_map(read);
     let mut wide = Vec::new();
     for page in pages {
         let mut is_fenced = false;

@@ -95,7 +95,7 @@ impl Model {
             vpc,
             kind,
             inner_access,
-            service_managed: create.service_managed,
+            service_managed: create.service_managed.unwrap_or(false),
             is_default: false,
             name: name(create.name.as_deref(), GROUP_NAME_MALFORMED)?,
             description: description(create.description.as_deref(), 2, 256, GROUP_DESCRIPTION_MALFORMED)?,

@@ -3,10 +3,11 @@
 //! On the wire a query is one JSON object whose `op` is the variant's name in kebab case, as in
 //! `{"op":"eni-list","vpc":"vpc-1"}`.
 
-use crate::command::vocabulary;
+use crate::command::{choice, vocabulary};
 use crate::socket::view::{
     EniView, GroupView, PortListView, PrefixListView, RuleView, StateView, StatusView, VSwitchView, VpcView,
 };
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use vswitch_core::config::desired::{Direction, Settings};
 use vswitch_core::config::protocol::{
@@ -68,72 +69,89 @@ vocabulary! {
     Nothing {}
 
     /// Asks for one VPC.
+    #[derive(Args)]
     VpcShow {
         /// The VPC.
         vpc: String,
     }
 
     /// Which subnets.
+    #[derive(Args)]
     VswitchFilter {
         /// Only those of this VPC.
+        #[arg(long)]
         vpc: Option<String>,
     }
 
     /// Asks for one subnet.
+    #[derive(Args)]
     VswitchShow {
         /// The subnet.
         vswitch: String,
     }
 
     /// Which network interfaces.
+    #[derive(Args)]
     EniFilter {
         /// Only those in this VPC.
+        #[arg(long)]
         vpc: Option<String>,
         /// Only those in this subnet.
+        #[arg(long)]
         vswitch: Option<String>,
         /// Only members of this group.
+        #[arg(long)]
         group: Option<String>,
     }
 
     /// Asks for one network interface.
+    #[derive(Args)]
     EniShow {
         /// The ENI.
         eni: String,
     }
 
     /// Which security groups.
+    #[derive(Args)]
     GroupFilter {
         /// Only those of this VPC.
+        #[arg(long)]
         vpc: Option<String>,
     }
 
     /// Asks for one security group.
+    #[derive(Args)]
     GroupShow {
         /// The group.
         group: String,
     }
 
     /// Which rules.
+    #[derive(Args)]
     RuleFilter {
         /// Only those of this group.
         group: Option<String>,
         /// Only those that evaluate this direction.
+        #[arg(long, value_parser = choice(Direction::NAMES))]
         direction: Option<Direction>,
     }
 
     /// Asks for one prefix list.
+    #[derive(Args)]
     PrefixListShow {
         /// The list.
         prefix_list: String,
     }
 
     /// Asks for one port list.
+    #[derive(Args)]
     PortListShow {
         /// The list.
         port_list: String,
     }
 
     /// Which counters.
+    #[derive(Args)]
     StatsFilter {
         /// Only those of this ENI.
         eni: Option<String>,
@@ -158,10 +176,13 @@ vocabulary! {
     }
 
     /// How many workers there are to be.
+    #[derive(Args)]
     WorkersSet {
-        /// Workers.
+        /// Workers, each a thread with tables of its own.
         workers: usize,
-        /// Workers that receive for each port; as many as now if absent.
+        /// Workers that receive for each TAP device; as many as now if absent. No more than there are workers, nor than
+        /// the `--rx-queues-max` that the switch was started with.
+        #[arg(long = "rx-queues", alias = "lanes", value_name = "N")]
         lanes: Option<usize>,
     }
 }

@@ -5,16 +5,17 @@ mod rule_key;
 use super::CliError;
 use control::command::{
     Batch, Command, EniAssign, EniAttach, EniCreate, EniDetach, EniModify, EniUnassign, GroupCreate, GroupModify,
-    PortListCreate, PortListEntry, PortListModify, PrefixListCreate, PrefixListEntry, PrefixListModify, RuleAuthorize,
-    RuleChange, RuleModify, RuleRevoke, RuleSpec, SettingsModify, VpcCreate, VpcModify, VpcRouteAdd, VswitchCreate,
-    VswitchModify,
+    PortListCreate, PortListEntry, PortListModify, PortSpecification, PrefixListCreate, PrefixListEntry,
+    PrefixListModify, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec, SettingsModify, VpcCreate,
+    VpcModify, VpcRouteAdd, VswitchCreate, VswitchModify,
 };
 use control::socket::view::{EniView, GroupView, ListEntryView, RuleView, StateView};
+use ipnet::IpNet;
 use rule_key::{RuleKey, prefix_text};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use vswitch_core::config::desired::{DesiredPort, Direction, PacketPort, Policy, TapPort};
+use std::str::FromStr;
+use vswitch_core::config::desired::{DesiredPort, Direction, Policy};
 
 /// A whole lab. Objects that it does not name are left alone.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -34,13 +35,8 @@ pub(super) struct LabFile {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LabGroup {
-    id: String,
-    vpc: String,
-    kind: Option<String>,
-    inner_access: Option<String>,
-    service_managed: Option<bool>,
-    name: Option<String>,
-    description: Option<String>,
+    #[serde(flatten)]
+    create: GroupCreate,
     #[serde(default)]
     ingress: Vec<RuleSpec>,
     #[serde(default)]
@@ -51,27 +47,10 @@ struct LabGroup {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LabEni {
-    id: String,
-    vswitch: String,
-    ip: Option<String>,
-    #[serde(default)]
-    secondary_ips: Vec<String>,
-    #[serde(default)]
-    ipv6_addresses: Vec<String>,
-    mac: Option<String>,
-    #[serde(default)]
-    groups: Vec<String>,
-    source_dest_check: Option<bool>,
-    sessions_max: Option<u32>,
-    timeouts: Option<control::command::TimeoutsChange>,
-    tracking: Option<control::command::TrackingChange>,
-    name: Option<String>,
-    description: Option<String>,
-    namespace: Option<String>,
-    device: Option<String>,
-    host_interface: Option<String>,
-    mtu: Option<u16>,
-    configure: Option<bool>,
+    #[serde(flatten)]
+    create: EniCreate,
+    #[serde(flatten)]
+    port: PortSpecification,
 }
 
 /// One thing to do, and how it is told.
@@ -120,22 +99,7 @@ impl LabPlan {
 
     fn settings(&mut self, lab: &LabFile, state: &StateView) {
         let Some(wanted) = &lab.settings else { return };
-        let now = &state.settings;
-        let differs = |wanted: Option<bool>, now: bool| wanted.is_some_and(|wanted| wanted != now);
-        let differs_s = |wanted: Option<u16>, now: u16| wanted.is_some_and(|wanted| wanted != now);
-        let changes = differs(wanted.intra_group_egress_bypass, now.intra_group_egress_bypass)
-            || differs(wanted.cut_sessions_on_deny, now.cut_sessions_on_deny)
-            || differs(wanted.smtp_closed, now.smtp_closed)
-            || differs(wanted.follow_first_fragment, now.follow_first_fragment)
-            || differs(wanted.tcp_pick_up, now.tcp_pick_up)
-            || differs(wanted.pick_up_by_ports, now.pick_up_by_ports)
-            || differs(wanted.drop_source_routed, now.drop_source_routed)
-            || differs(wanted.fast_path, now.fast_path)
-            || wanted.pmtud_exempt.is_some_and(|wanted| wanted != now.pmtud_exempt)
-            || wanted.timeout_profile.is_some_and(|wanted| wanted != now.timeout_profile)
-            || differs_s(wanted.tcp_half_open_timeout_s, now.tcp_half_open_timeout_s)
-            || differs_s(wanted.icmp_timeout_s, now.icmp_timeout_s);
-        if changes {
+        if wanted.over(&state.settings) != state.settings {
             self.push("~ settings".into(), Command::SettingsModify(wanted.clone()));
         }
     }
@@ -225,17 +189,10 @@ impl LabPlan {
     /// Groups come before any rule, since rules may name them.
     fn groups(&mut self, lab: &LabFile, state: &StateView) -> Result<(), CliError> {
         for group in &lab.group {
-            let id = &group.id;
+            let group = &group.create;
+            let id = &needed(&group.id, "a group")?;
             let Some(view) = find_group(state, id) else {
-                let create = GroupCreate {
-                    id: Some(id.clone()),
-                    vpc: group.vpc.clone(),
-                    kind: group.kind.clone(),
-                    inner_access: group.inner_access.clone(),
-                    name: group.name.clone(),
-                    description: group.description.clone(),
-                    ..GroupCreate::default()
-                };
+                let create = GroupCreate { service_managed: None, ..group.clone() };
                 self.push(format!("+ group {id}"), Command::GroupCreate(create));
                 continue;
             };
@@ -262,20 +219,21 @@ impl LabPlan {
         };
         let changes = !self.steps.is_empty();
         for group in &lab.group {
-            let now = find_group(state, &group.id).is_some_and(|view| view.service_managed);
-            let wanted = group.service_managed.unwrap_or(now);
+            let id = group.create.id.as_deref().unwrap_or_default();
+            let now = find_group(state, id).is_some_and(|view| view.service_managed);
+            let wanted = group.create.service_managed.unwrap_or(now);
             if now && (changes || !wanted) {
-                self.steps.insert(0, step(&group.id, false));
+                self.steps.insert(0, step(id, false));
             }
             if wanted && (changes || !now) {
-                self.steps.push(step(&group.id, true));
+                self.steps.push(step(id, true));
             }
         }
     }
 
     fn rules(&mut self, group: &LabGroup, state: &StateView) -> Result<(), CliError> {
         const RULES_AT_ONCE: usize = 100;
-        let id = &group.id;
+        let id = &needed(&group.create.id, "a group")?;
         let present = find_group(state, id).and_then(|view| view.rules.as_deref()).unwrap_or_default();
         for (direction, wanted) in [(Direction::Ingress, &group.ingress), (Direction::Egress, &group.egress)] {
             let of_direction = present.iter().filter(|rule| rule.direction == direction);
@@ -314,33 +272,34 @@ impl LabPlan {
     }
 
     fn eni(&mut self, eni: &LabEni, state: &StateView) -> Result<(), CliError> {
-        if eni.host_interface.is_some() && (eni.device.is_some() || eni.configure.is_some()) {
-            let text =
-                format!("eni {}: host_interface names a device that is there; leave device and configure out", eni.id);
-            return Err(CliError::Usage(text));
+        let LabEni { create: eni, port } = eni;
+        let id = &needed(&eni.id, "an eni")?;
+        let refused = |error: &str| CliError::Usage(format!("eni {id}: {error}"));
+        if eni.port.is_some() {
+            return Err(refused("say namespace, device or host_interface instead of port"));
         }
-        let id = &eni.id;
-        let port = eni.port();
+        let port = port.port().map_err(refused)?;
         let Some(view) = state.enis.iter().find(|view| view.id.as_str() == id) else {
             let place = port.as_ref().map(port_told).unwrap_or_default();
-            self.push(format!("+ eni {id}{place}"), Command::EniCreate(Box::new(eni.create(port))));
+            let create = EniCreate { port, ..eni.clone() };
+            self.push(format!("+ eni {id}{place}"), Command::EniCreate(Box::new(create)));
             return Ok(());
         };
         let object = format!("eni {id}");
         same(&object, "vswitch", &eni.vswitch, view.vswitch.as_str())?;
-        if let Some(ip) = &eni.ip {
+        if let Some(ip) = &eni.primary_ip {
             same(&object, "ip", ip, &view.primary_ip.to_string())?;
         }
         if let Some(mac) = &eni.mac {
             same(&object, "mac", &mac.to_ascii_lowercase(), &view.mac.to_string())?;
         }
-        self.addresses(eni, view);
+        self.addresses(id, eni, view);
         let groups: BTreeSet<&str> = eni.groups.iter().map(String::as_str).collect();
         let now: BTreeSet<&str> = view.groups.iter().map(|group| group.as_str()).collect();
         let groups_differ = !groups.is_empty() && groups != now;
         let check = eni.source_dest_check.filter(|wanted| *wanted != view.source_dest_check);
         let sessions_max = eni.sessions_max.filter(|wanted| *wanted != view.sessions_max);
-        let timeouts = eni.timeouts.clone().filter(|wanted| timeouts_differ(wanted, view));
+        let timeouts = eni.timeouts.clone().filter(|wanted| wanted.over(view.timeouts) != view.timeouts);
         let tracking = eni.tracking.clone().filter(|wanted| wanted.over(view.tracking) != view.tracking);
         let (name, description) = (other(&eni.name, &view.name), other(&eni.description, &view.description));
         let texts_differ = name.is_some() || description.is_some();
@@ -371,27 +330,28 @@ impl LabPlan {
         Ok(())
     }
 
-    /// The secondary and IPv6 addresses that the file names are those the ENI has; named none, they are left alone.
-    fn addresses(&mut self, eni: &LabEni, view: &EniView) {
-        let wanted =
-            |texts: &[String]| -> BTreeSet<IpAddr> { texts.iter().filter_map(|text| text.parse().ok()).collect() };
-        let secondary: BTreeSet<IpAddr> = view.secondary_ips.iter().copied().map(IpAddr::V4).collect();
-        let ipv6: BTreeSet<IpAddr> = view.ipv6_addresses.iter().copied().map(IpAddr::V6).collect();
-        let (mut add, mut remove) = (Vec::new(), Vec::new());
-        for (wanted, present) in [(wanted(&eni.secondary_ips), secondary), (wanted(&eni.ipv6_addresses), ipv6)] {
-            if !wanted.is_empty() {
-                add.extend(wanted.difference(&present).map(ToString::to_string));
-                remove.extend(present.difference(&wanted).map(ToString::to_string));
-            }
+    /// The secondary and IPv6 addresses and prefixes that the file names are those the ENI has; named none, they are left
+    /// alone.
+    fn addresses(&mut self, id: &str, eni: &EniCreate, view: &EniView) {
+        fn read<T: FromStr + Ord>(texts: &[String]) -> BTreeSet<T> {
+            texts.iter().filter_map(|text| text.parse().ok()).collect()
         }
-        if !remove.is_empty() {
-            let told = format!("~ eni {}{}", eni.id, changes_told(&[], &remove));
-            let unassign = EniUnassign { eni: eni.id.clone(), addresses: remove, ..EniUnassign::default() };
+        let secondary = changes(&read(&eni.secondary_ips), &view.secondary_ips);
+        let ipv6 = changes(&read(&eni.ipv6_addresses), &view.ipv6_addresses);
+        let [mut add, mut remove] = secondary;
+        let [add_ipv6, remove_ipv6] = ipv6;
+        add.extend(add_ipv6);
+        remove.extend(remove_ipv6);
+        let [add_prefixes, remove_prefixes] = changes(&read::<IpNet>(&eni.prefixes), &view.prefixes);
+        let eni = id.to_owned();
+        if !remove.is_empty() || !remove_prefixes.is_empty() {
+            let told = format!("~ eni {id}{}{}", changes_told(&[], &remove), changes_told(&[], &remove_prefixes));
+            let unassign = EniUnassign { eni: eni.clone(), addresses: remove, prefixes: remove_prefixes };
             self.push(told, Command::EniUnassign(unassign));
         }
-        if !add.is_empty() {
-            let told = format!("~ eni {}{}", eni.id, changes_told(&add, &[]));
-            let assign = EniAssign { eni: eni.id.clone(), addresses: add, ..EniAssign::default() };
+        if !add.is_empty() || !add_prefixes.is_empty() {
+            let told = format!("~ eni {id}{}{}", changes_told(&add, &[]), changes_told(&add_prefixes, &[]));
+            let assign = EniAssign { eni, addresses: add, prefixes: add_prefixes, ..EniAssign::default() };
             self.push(told, Command::EniAssign(assign));
         }
     }
@@ -415,41 +375,11 @@ impl LabPlan {
     }
 }
 
-impl LabEni {
-    fn port(&self) -> Option<DesiredPort> {
-        let mtu_bytes = self.mtu.unwrap_or(TapPort::default_mtu_bytes());
-        if let Some(device) = self.host_interface.clone() {
-            return Some(DesiredPort::Packet(PacketPort { device, namespace: self.namespace.clone(), mtu_bytes }));
-        }
-        let default = self.namespace.is_some().then(|| "eth0".to_owned());
-        Some(DesiredPort::Tap(TapPort {
-            device: self.device.clone().or(default)?,
-            namespace: self.namespace.clone(),
-            create_namespace: self.namespace.is_some(),
-            configure: self.configure.unwrap_or(true),
-            mtu_bytes,
-        }))
-    }
-
-    fn create(&self, port: Option<DesiredPort>) -> EniCreate {
-        EniCreate {
-            id: Some(self.id.clone()),
-            vswitch: self.vswitch.clone(),
-            primary_ip: self.ip.clone(),
-            secondary_ips: self.secondary_ips.clone(),
-            ipv6_addresses: self.ipv6_addresses.clone(),
-            mac: self.mac.clone(),
-            groups: self.groups.clone(),
-            source_dest_check: self.source_dest_check,
-            sessions_max: self.sessions_max,
-            tracking: self.tracking.clone(),
-            timeouts: self.timeouts.clone(),
-            name: self.name.clone(),
-            description: self.description.clone(),
-            port,
-            ..EniCreate::default()
-        }
-    }
+/// What to add and what to remove, so that what is present is what is wanted; nothing where nothing is wanted.
+fn changes<T: Copy + Ord + ToString>(wanted: &BTreeSet<T>, present: &[T]) -> [Vec<String>; 2] {
+    let present: BTreeSet<T> = present.iter().copied().collect();
+    let differences = [wanted.difference(&present), present.difference(wanted)];
+    differences.map(|some| if wanted.is_empty() { Vec::new() } else { some.map(ToString::to_string).collect() })
 }
 
 fn entry_changes(wanted: &BTreeSet<String>, present: &[ListEntryView]) -> (Vec<String>, Vec<String>) {
@@ -460,13 +390,6 @@ fn entry_changes(wanted: &BTreeSet<String>, present: &[ListEntryView]) -> (Vec<S
 fn changes_told(add: &[String], remove: &[String]) -> String {
     let added = add.iter().map(|entry| format!(" +{entry}"));
     added.chain(remove.iter().map(|entry| format!(" -{entry}"))).collect()
-}
-
-fn timeouts_differ(wanted: &control::command::TimeoutsChange, view: &EniView) -> bool {
-    let differs = |wanted: Option<u16>, now: u16| wanted.is_some_and(|wanted| wanted != now);
-    differs(wanted.tcp_established_s, view.timeouts.tcp_established_s)
-        || differs(wanted.tcp_closed_s, view.timeouts.tcp_closed_s)
-        || differs(wanted.udp_s, view.timeouts.udp_s)
 }
 
 fn port_told(port: &DesiredPort) -> String {
@@ -505,6 +428,37 @@ mod tests {
     use control::environment::Environment;
     use control::model::{Model, Quotas};
     use control::socket::query::{Answer, Nothing, Query};
+
+    #[test]
+    fn keys_that_no_table_has_are_refused() {
+        let group = "[[group]]\nid = 'sg-1'\nvpc = 'vpc-1'\n";
+        let eni = "[[eni]]\nid = 'eni-1'\nvswitch = 'vsw-1'\n";
+        for (text, key) in [
+            (format!("{group}colour = 'red'\n"), "colour"),
+            (format!("{group}[[group.ingress]]\nprotocol = 'tcp'\nport = '80/80'\n"), "port"),
+            (format!("{eni}adress = '10.0.0.1'\n"), "adress"),
+            (format!("{eni}timeouts = {{ tcp_s = 3 }}\n"), "tcp_s"),
+            ("[settings]\nsmtp = true\n".into(), "smtp"),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(&format!("unknown field `{key}`")), "{error}");
+        }
+        let lab = read(&format!("{eni}ip = '10.0.0.1'\nudp_s = 60\n"));
+        assert!(lab.is_err(), "what belongs to an inner table is no key of the outer one");
+        let lab = read(&format!("{eni}ip = '10.0.0.1'\nnamespace = 'a'\ntimeouts = {{ udp_s = 60 }}\n")).unwrap();
+        assert_eq!(lab.eni[0].create.primary_ip.as_deref(), Some("10.0.0.1"));
+        assert_eq!(lab.eni[0].port.namespace.as_deref(), Some("a"));
+        for (text, told) in [
+            (format!("{eni}host_interface = 'veth0'\nconfigure = true\n"), "leave device and configure out"),
+            (format!("{eni}port = {{ kind = 'memory' }}\n"), "instead of port"),
+            ("[[group]]\nvpc = 'vpc-1'\n".into(), "needs an id"),
+        ] {
+            let model = Model::new(Quotas::default());
+            let Ok(Some(Answer::State(state))) = model.answer(&Query::StateShow(Nothing {})) else { panic!() };
+            let error = plan(&read(&text).unwrap(), &state).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+    }
 
     #[test]
     fn groups_of_a_cloud_service_are_changed_by_their_file_alone() {

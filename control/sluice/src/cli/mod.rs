@@ -15,6 +15,8 @@ pub(crate) mod output;
 pub(crate) mod paths;
 mod port;
 mod privileges;
+#[cfg(test)]
+mod reference;
 mod stats;
 mod status;
 pub(crate) mod up;

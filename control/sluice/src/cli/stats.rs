@@ -10,8 +10,8 @@ use vswitch_core::config::protocol::{DirectionStats, EniStats};
 /// Which counters.
 #[derive(Debug, Args)]
 pub(crate) struct StatsArguments {
-    /// Only those of this ENI.
-    eni: Option<String>,
+    #[command(flatten)]
+    filter: StatsFilter,
     /// Where the workers' time goes instead: ns a packet in each phase, of one burst in 64.
     #[arg(long, conflicts_with = "eni")]
     workers: bool,
@@ -21,7 +21,7 @@ pub(super) fn run(session: &CliSession, arguments: StatsArguments) -> Result<(),
     if arguments.workers {
         return tell_workers(session);
     }
-    if let Answer::Stats(stats) = session.ask(Query::Stats(StatsFilter { eni: arguments.eni }))? {
+    if let Answer::Stats(stats) = session.ask(Query::Stats(arguments.filter))? {
         if session.output.json {
             session.output.show(&stats, |_| String::new());
         } else {

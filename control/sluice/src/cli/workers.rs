@@ -2,7 +2,7 @@
 
 use super::output::{columns, duration, port_down};
 use super::{CliError, CliSession};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use control::socket::query::{Answer, Nothing, Query, WorkersSet};
 use vswitch_core::config::protocol::{Regrouped, Status, WorkerStatus};
 
@@ -17,18 +17,7 @@ pub(crate) enum WorkersVerb {
     /// them out. What was taken from a port arrives, and flows keep their order; frames wait in their devices for as long
     /// as the answer tells. Counts until the forwarding plane starts again: `workers` and `lanes` in the file
     /// that `sluice up --config` reads are for always.
-    Set(WorkersSetOptions),
-}
-
-/// How many.
-#[derive(Debug, Args)]
-pub(crate) struct WorkersSetOptions {
-    /// Workers, each a thread with tables of its own.
-    workers: usize,
-    /// Workers that receive for each TAP device; as many as now if absent. No more than there are workers, nor than
-    /// the --rx-queues-max that the switch was started with.
-    #[arg(long = "rx-queues", alias = "lanes", value_name = "N")]
-    lanes: Option<usize>,
+    Set(WorkersSet),
 }
 
 pub(super) fn run(session: &CliSession, verb: WorkersVerb) -> Result<(), CliError> {
@@ -44,8 +33,8 @@ pub(super) fn run(session: &CliSession, verb: WorkersVerb) -> Result<(), CliErro
             });
             session.output.show(&shown, |_| told(&forwarding));
         }
-        WorkersVerb::Set(WorkersSetOptions { workers, lanes }) => {
-            if let Answer::Regrouped(regrouped) = session.ask(Query::WorkersSet(WorkersSet { workers, lanes }))? {
+        WorkersVerb::Set(set) => {
+            if let Answer::Regrouped(regrouped) = session.ask(Query::WorkersSet(set))? {
                 session.output.show(&regrouped, regrouping);
             }
         }

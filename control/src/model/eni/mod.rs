@@ -285,11 +285,7 @@ fn timeouts(old: Timeouts, change: Option<&TimeoutsChange>) -> Result<Timeouts, 
         let message = format!("{value} s is no such timeout: choose {allowed}");
         ENI_TIMEOUTS.error(message).field(format!("timeouts.{field}"))
     };
-    let new = Timeouts {
-        tcp_established_s: change.tcp_established_s.unwrap_or(old.tcp_established_s),
-        tcp_closed_s: change.tcp_closed_s.unwrap_or(old.tcp_closed_s),
-        udp_s: change.udp_s.unwrap_or(old.udp_s),
-    };
+    let new = change.over(old);
     if !Timeouts::TCP_ESTABLISHED_S.contains(&new.tcp_established_s) {
         let allowed = one_of(&Timeouts::TCP_ESTABLISHED_S);
         return Err(refuse("tcp_established_s", new.tcp_established_s, allowed));

@@ -234,6 +234,9 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Both directions, and what they are called.
+    pub const NAMES: [(Self, &'static str); 2] = [(Self::Ingress, "ingress"), (Self::Egress, "egress")];
+
     /// The other direction.
     pub const fn reverse(self) -> Self {
         match self {

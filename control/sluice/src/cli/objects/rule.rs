@@ -2,8 +2,8 @@
 
 use crate::cli::output::{columns, list};
 use crate::cli::{CliError, CliSession};
-use clap::{Args, Subcommand, ValueEnum};
-use control::command::{Command, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
+use clap::{Args, Subcommand};
+use control::command::{Command, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec, choice};
 use control::socket::query::{Answer, Query, RuleFilter};
 use control::socket::view::RuleView;
 use vswitch_core::config::desired::{Direction, Policy};
@@ -13,212 +13,83 @@ use vswitch_core::config::desired::{Direction, Policy};
 pub(crate) enum RuleVerb {
     /// Add a rule: `sluice rule add sg-web ingress --protocol tcp --ports 80 --peer 0.0.0.0/0`.
     #[command(visible_alias = "authorize")]
-    Add(Add),
-    /// Take rules away; live sessions that they alone admitted end at once: `sluice rule revoke sg-web sgr-…`.
-    Revoke(Revoke),
-    /// Change one rule in place.
-    Modify(RuleModifyOptions),
-    /// Rules in the order in which they decide.
-    List {
-        /// Only those of this group.
-        group: Option<String>,
-        /// Only those of this direction.
-        #[arg(long)]
-        direction: Option<DirectionArgument>,
+    Add {
+        /// The group.
+        #[arg(id = "of_group", value_name = "GROUP")]
+        group: String,
+        /// The direction it evaluates.
+        #[arg(value_parser = choice(Direction::NAMES))]
+        direction: Direction,
+        #[command(flatten)]
+        rule: Box<RuleSpec>,
+        #[command(flatten)]
+        far: FarSide,
     },
+    /// Take rules away; live sessions that they alone admitted end at once: `sluice rule revoke sg-web sgr-…`.
+    Revoke {
+        /// The group.
+        group: String,
+        /// The rules.
+        #[arg(required = true)]
+        rules: Vec<String>,
+    },
+    /// Change one rule in place.
+    Modify {
+        #[command(flatten)]
+        modify: Box<RuleModify>,
+        #[command(flatten)]
+        far: FarSide,
+    },
+    /// Rules in the order in which they decide.
+    List(RuleFilter),
 }
 
-/// Which way a packet crosses the guest's interface.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum DirectionArgument {
-    /// Into the guest.
-    Ingress,
-    /// Out of the guest.
-    Egress,
+/// The far side of a rule, in short.
+#[derive(Debug, Args)]
+pub(crate) struct FarSide {
+    /// The far side in short: an address, a prefix, a group `sg-…` or a prefix list `pl-…`.
+    #[arg(long, visible_aliases = ["from", "to"], conflicts_with_all = ["cidr", "ipv6_cidr", "group", "prefix_list"])]
+    peer: Option<String>,
 }
 
-impl From<DirectionArgument> for Direction {
-    fn from(argument: DirectionArgument) -> Self {
-        match argument {
-            DirectionArgument::Ingress => Self::Ingress,
-            DirectionArgument::Egress => Self::Egress,
+impl FarSide {
+    /// Puts it, told apart by how it begins, where it belongs; so, too, a list `prl-…` among the ports.
+    fn place(self, [cidr, group, prefix_list, ports, port_list]: [&mut Option<String>; 5]) {
+        match &self.peer {
+            None => {}
+            Some(text) if text.starts_with("sg-") => *group = self.peer,
+            Some(text) if text.starts_with("pl-") => *prefix_list = self.peer,
+            Some(_) => *cidr = self.peer,
+        }
+        if let Some(list) = ports.take_if(|text| text.starts_with("prl-")) {
+            *port_list = Some(list);
         }
     }
 }
 
-/// A rule to add.
-#[derive(Debug, Args)]
-pub(crate) struct Add {
-    /// The group.
-    group: String,
-    /// The direction it evaluates.
-    direction: DirectionArgument,
-    /// Its identifier, sgr-…; made up if absent.
-    #[arg(long)]
-    id: Option<String>,
-    /// What it is for.
-    #[arg(long)]
-    description: Option<String>,
-    #[command(flatten)]
-    fields: RuleFields,
-}
-
-/// What identifies a rule besides its group and direction.
-#[derive(Debug, Args)]
-pub(crate) struct RuleFields {
-    /// tcp, udp, icmp, icmpv6, gre, all or a number.
-    #[arg(long)]
-    protocol: String,
-    /// Destination ports: 80, 8000/8099, or a port list prl-…; tcp and udp only.
-    #[arg(long)]
-    ports: Option<String>,
-    /// The far side: an address, a prefix, a group sg-… or a prefix list pl-….
-    #[arg(long, visible_aliases = ["from", "to"])]
-    peer: String,
-    /// accept or drop.
-    #[arg(long, default_value = "accept")]
-    policy: String,
-    /// 1 (the strongest) to 100.
-    #[arg(long, default_value_t = 1)]
-    priority: i64,
-    /// Source ports: 1024/65535.
-    #[arg(long)]
-    source_ports: Option<String>,
-    /// Only this address or prefix of the guest.
-    #[arg(long)]
-    local: Option<String>,
-}
-
-/// Rules to take away.
-#[derive(Debug, Args)]
-pub(crate) struct Revoke {
-    /// The group.
-    group: String,
-    /// The rules.
-    #[arg(required = true)]
-    rules: Vec<String>,
-}
-
-/// Changes to a rule.
-#[derive(Debug, Args)]
-pub(crate) struct RuleModifyOptions {
-    /// The group.
-    group: String,
-    /// The rule.
-    rule: String,
-    /// accept or drop.
-    #[arg(long)]
-    policy: Option<String>,
-    /// 1 (the strongest) to 100.
-    #[arg(long)]
-    priority: Option<i64>,
-    /// A protocol.
-    #[arg(long)]
-    protocol: Option<String>,
-    /// Destination ports.
-    #[arg(long)]
-    ports: Option<String>,
-    /// Another far side of the same kind.
-    #[arg(long, visible_aliases = ["from", "to"])]
-    peer: Option<String>,
-    /// What it is for.
-    #[arg(long)]
-    description: Option<String>,
-}
-
 pub(crate) fn run(session: &CliSession, verb: RuleVerb) -> Result<(), CliError> {
     match verb {
-        RuleVerb::Add(add) => {
-            let rule = RuleSpec { id: add.id, description: add.description, ..spec(add.fields) };
-            let authorize = RuleAuthorize { group: add.group, direction: add.direction.into(), rules: vec![rule] };
-            session.change(Command::RuleAuthorize(authorize))
+        RuleVerb::Add { group, direction, mut rule, far } => {
+            let RuleSpec { cidr, group: peer_group, prefix_list, ports, port_list, .. } = &mut *rule;
+            far.place([cidr, peer_group, prefix_list, ports, port_list]);
+            session.change(Command::RuleAuthorize(RuleAuthorize { group, direction, rules: vec![*rule] }))
         }
-        RuleVerb::Revoke(Revoke { group, rules }) => {
+        RuleVerb::Revoke { group, rules } => {
             let ids = rules.into_iter().collect();
             session.change(Command::RuleRevoke(RuleRevoke { group, direction: None, ids, rules: Vec::new() }))
         }
-        RuleVerb::Modify(modify) => session.change(Command::RuleModify(change(modify))),
-        RuleVerb::List { group, direction } => {
-            let filter = RuleFilter { group, direction: direction.map(Direction::from) };
+        RuleVerb::Modify { mut modify, far } => {
+            let RuleChange { cidr, group, prefix_list, ports, port_list, .. } = &mut modify.change;
+            far.place([cidr, group, prefix_list, ports, port_list]);
+            session.change(Command::RuleModify(*modify))
+        }
+        RuleVerb::List(filter) => {
             if let Answer::Rules(rules) = session.ask(Query::RuleList(filter))? {
                 let text = |rules: &Vec<RuleView>| if rules.is_empty() { "none".into() } else { rule_table(rules) };
                 session.output.show(&rules, text);
             }
             Ok(())
         }
-    }
-}
-
-fn spec(fields: RuleFields) -> RuleSpec {
-    let (ports, port_list) = ports(fields.ports);
-    let peer = Peer::of(fields.peer);
-    RuleSpec {
-        policy: Some(fields.policy),
-        priority: Some(fields.priority),
-        protocol: fields.protocol,
-        ports,
-        port_list,
-        source_ports: fields.source_ports.map(|text| range(&text)),
-        cidr: peer.cidr,
-        group: peer.group,
-        prefix_list: peer.prefix_list,
-        local_cidr: fields.local,
-        ..RuleSpec::default()
-    }
-}
-
-fn change(modify: RuleModifyOptions) -> RuleModify {
-    let (ports, port_list) = ports(modify.ports);
-    let peer = modify.peer.map(Peer::of).unwrap_or_default();
-    let change = RuleChange {
-        policy: modify.policy,
-        priority: modify.priority,
-        protocol: modify.protocol,
-        ports,
-        port_list,
-        cidr: peer.cidr,
-        group: peer.group,
-        prefix_list: peer.prefix_list,
-        description: modify.description,
-        ..RuleChange::default()
-    };
-    RuleModify { group: modify.group, rule: modify.rule, change }
-}
-
-/// The far side, told apart by how it begins.
-#[derive(Default)]
-struct Peer {
-    cidr: Option<String>,
-    group: Option<String>,
-    prefix_list: Option<String>,
-}
-
-impl Peer {
-    fn of(text: String) -> Self {
-        if text.starts_with("sg-") {
-            Self { group: Some(text), ..Self::default() }
-        } else if text.starts_with("pl-") {
-            Self { prefix_list: Some(text), ..Self::default() }
-        } else {
-            Self { cidr: Some(text), ..Self::default() }
-        }
-    }
-}
-
-/// Ports as a range or as a list.
-fn ports(text: Option<String>) -> (Option<String>, Option<String>) {
-    match text {
-        Some(text) if text.starts_with("prl-") => (None, Some(text)),
-        text => (text.map(|text| range(&text)), None),
-    }
-}
-
-/// `80` means `80/80`, and `80-90` means `80/90`.
-pub(crate) fn range(text: &str) -> String {
-    match text.split_once('-') {
-        _ if text.contains('/') => text.to_owned(),
-        Some((first, last)) => format!("{first}/{last}"),
-        None => format!("{text}/{text}"),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::cli::output::{fields, list};
 use crate::cli::{CliError, CliSession, up};
 use clap::{Args, Subcommand};
-use control::command::{self, Command};
+use control::command::{Command, VswitchCreate, VswitchDelete, VswitchModify};
 use control::socket::query::{Answer, Query, VswitchFilter, VswitchShow};
 use control::socket::view::VSwitchView;
 
@@ -23,79 +23,24 @@ pub(crate) struct VswitchNounArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum VswitchVerb {
     /// Make a subnet: `sluice vswitch create --vpc vpc-lab --cidr 10.0.1.0/24`.
-    Create(VswitchCreateOptions),
+    Create(VswitchCreate),
     /// All subnets.
-    List {
-        /// Only those of this VPC.
-        #[arg(long)]
-        vpc: Option<String>,
-    },
+    List(VswitchFilter),
     /// One subnet.
-    Show {
-        /// The subnet.
-        vswitch: String,
-    },
+    Show(VswitchShow),
     /// Change a subnet's name, description or IPv6 block.
-    Modify(VswitchModifyOptions),
+    Modify(VswitchModify),
     /// Remove a subnet without ENIs.
-    Delete {
-        /// The subnet.
-        vswitch: String,
-    },
-}
-
-/// A new subnet.
-#[derive(Debug, Args)]
-pub(crate) struct VswitchCreateOptions {
-    /// Its identifier, vsw-…; made up if absent.
-    #[arg(long)]
-    id: Option<String>,
-    /// The VPC it is part of.
-    #[arg(long)]
-    vpc: String,
-    /// Its IPv4 block, inside the VPC's.
-    #[arg(long)]
-    cidr: String,
-    /// Its IPv6 block, a /64 inside the VPC's.
-    #[arg(long)]
-    ipv6_cidr: Option<String>,
-    /// A name for people.
-    #[arg(long)]
-    name: Option<String>,
-    /// What it is for.
-    #[arg(long)]
-    description: Option<String>,
-}
-
-/// Changes to a subnet.
-#[derive(Debug, Args)]
-pub(crate) struct VswitchModifyOptions {
-    /// The subnet.
-    vswitch: String,
-    /// A new name.
-    #[arg(long)]
-    name: Option<String>,
-    /// A new description.
-    #[arg(long)]
-    description: Option<String>,
-    /// An IPv6 block for a subnet without one.
-    #[arg(long)]
-    ipv6_cidr: Option<String>,
+    Delete(VswitchDelete),
 }
 
 pub(crate) fn run(session: &CliSession, verb: VswitchVerb) -> Result<(), CliError> {
     match verb {
-        VswitchVerb::Create(VswitchCreateOptions { id, vpc, cidr, ipv6_cidr, name, description }) => {
-            let create = command::VswitchCreate { id, vpc, cidr, ipv6_cidr, name, description };
-            session.change(Command::VswitchCreate(create))
-        }
-        VswitchVerb::Modify(VswitchModifyOptions { vswitch, name, description, ipv6_cidr }) => {
-            let modify = command::VswitchModify { vswitch, name, description, ipv6_cidr };
-            session.change(Command::VswitchModify(modify))
-        }
-        VswitchVerb::Delete { vswitch } => session.change(Command::VswitchDelete(command::VswitchDelete { vswitch })),
-        VswitchVerb::List { vpc } => {
-            if let Answer::Vswitches(vswitches) = session.ask(Query::VswitchList(VswitchFilter { vpc }))? {
+        VswitchVerb::Create(create) => session.change(Command::VswitchCreate(create)),
+        VswitchVerb::Modify(modify) => session.change(Command::VswitchModify(modify)),
+        VswitchVerb::Delete(delete) => session.change(Command::VswitchDelete(delete)),
+        VswitchVerb::List(filter) => {
+            if let Answer::Vswitches(vswitches) = session.ask(Query::VswitchList(filter))? {
                 let headings = ["vswitch", "name", "vpc", "cidr", "gateway", "ipv6", "enis"];
                 session.output.table(&vswitches, headings, |vswitch| {
                     [
@@ -111,8 +56,8 @@ pub(crate) fn run(session: &CliSession, verb: VswitchVerb) -> Result<(), CliErro
             }
             Ok(())
         }
-        VswitchVerb::Show { vswitch } => {
-            if let Answer::Vswitch(vswitch) = session.ask(Query::VswitchShow(VswitchShow { vswitch }))? {
+        VswitchVerb::Show(show) => {
+            if let Answer::Vswitch(vswitch) = session.ask(Query::VswitchShow(show))? {
                 session.output.show(&vswitch, told);
             }
             Ok(())

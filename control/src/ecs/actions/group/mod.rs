@@ -37,7 +37,7 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
         vpc: vpc.to_owned(),
         kind: parameters.owned("SecurityGroupType"),
         inner_access: None,
-        service_managed: parameters.boolean("ServiceManaged")?.unwrap_or(false),
+        service_managed: parameters.boolean("ServiceManaged")?,
         name: parameters.owned("SecurityGroupName"),
         description: parameters.owned("Description"),
     };

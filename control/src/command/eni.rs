@@ -1,0 +1,277 @@
+//! The words for network interfaces.
+
+use super::vocabulary;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use vswitch_core::config::desired::{DesiredPort, PacketPort, TapPort, Timeouts, Tracking};
+
+vocabulary! {
+    /// Makes a network interface.
+    #[derive(Args)]
+    EniCreate {
+        /// `eni-…`; made up if absent.
+        #[arg(long)]
+        id: Option<String>,
+        /// The subnet it is in.
+        #[arg(long)]
+        vswitch: String,
+        /// The primary IPv4 address; the lowest free one of the subnet if absent.
+        #[serde(alias = "ip")]
+        #[arg(long = "ip", alias = "primary-ip")]
+        primary_ip: Option<String>,
+        /// Secondary IPv4 addresses, at most 49.
+        #[serde(default)]
+        #[arg(long = "secondary-ip")]
+        secondary_ips: Vec<String>,
+        /// IPv6 addresses, at most 10.
+        #[serde(default)]
+        #[arg(long = "ipv6")]
+        ipv6_addresses: Vec<String>,
+        /// How many IPv6 addresses to choose besides.
+        #[serde(default)]
+        #[arg(long, default_value_t = 0)]
+        ipv6_count: u8,
+        /// Delegated prefixes: IPv4 /28 or IPv6 /80.
+        #[serde(default)]
+        #[arg(long = "prefix")]
+        prefixes: Vec<String>,
+        /// The hardware address, as in `02:00:00:00:00:01`; a random locally administered one if absent.
+        #[arg(long)]
+        mac: Option<String>,
+        /// The groups it is a member of, all of one kind and of the subnet's VPC; the VPC's default group, made when
+        /// first needed, if empty.
+        #[serde(default)]
+        #[arg(long = "group")]
+        groups: Vec<String>,
+        /// Whether what it sends must carry its own address and what it gets must be for one; a router turns it off.
+        #[arg(long = "no-source-dest-check", num_args = 0, default_missing_value = "false")]
+        source_dest_check: Option<bool>,
+        /// How long its sessions may idle.
+        #[command(flatten)]
+        timeouts: Option<TimeoutsChange>,
+        /// The most sessions it may hold at once.
+        #[arg(long)]
+        sessions_max: Option<u32>,
+        /// What it may ask of the session tables, and what is checked besides rules.
+        #[command(flatten)]
+        tracking: Option<TrackingChange>,
+        /// The instance it belongs to, if any.
+        #[arg(long)]
+        instance: Option<String>,
+        /// Whether it goes with an instance that it is attached to; it does if absent.
+        #[arg(long)]
+        delete_on_release: Option<bool>,
+        /// A name for people.
+        #[arg(long)]
+        name: Option<String>,
+        /// What it is for.
+        #[arg(long)]
+        description: Option<String>,
+        /// Where its frames come from and go to; none yet if absent.
+        #[arg(skip)]
+        port: Option<DesiredPort>,
+    }
+
+    /// Idle timeouts, seconds. Absent fields stay, or have their defaults in a new ENI.
+    #[derive(Args)]
+    TimeoutsChange {
+        /// Established TCP: 30, 60, 80, 100, 200, 300, 500, 700 or 910.
+        #[arg(long)]
+        tcp_established_s: Option<u16>,
+        /// Closed TCP: 3 to 15.
+        #[arg(long)]
+        tcp_closed_s: Option<u16>,
+        /// UDP: 10, 20, 30, 60, 80 or 100.
+        #[arg(long)]
+        udp_s: Option<u16>,
+    }
+
+    /// What an ENI may ask of the session tables. Absent fields stay, or have their defaults in a new ENI.
+    #[derive(Args)]
+    TrackingChange {
+        /// Sessions that find room even in a full table.
+        #[arg(long)]
+        sessions_guaranteed: Option<u32>,
+        /// Sessions that it may open in a second; 0 for as many as it likes.
+        #[arg(long)]
+        new_sessions_per_s: Option<u32>,
+        /// Whether TCP segments outside of their window drop.
+        #[arg(long)]
+        tcp_window_check: Option<bool>,
+    }
+
+    /// Changes a network interface. Absent fields stay.
+    #[derive(Args)]
+    EniModify {
+        /// The ENI.
+        eni: String,
+        /// The whole new set of groups.
+        #[arg(long = "group")]
+        groups: Option<Vec<String>>,
+        /// Whether addresses are checked.
+        #[arg(long)]
+        source_dest_check: Option<bool>,
+        /// How long sessions that start from now on may idle.
+        #[command(flatten)]
+        timeouts: Option<TimeoutsChange>,
+        /// The most sessions it may hold at once.
+        #[arg(long)]
+        sessions_max: Option<u32>,
+        /// What it may ask of the session tables, and what is checked besides rules.
+        #[command(flatten)]
+        tracking: Option<TrackingChange>,
+        /// Whether it goes with an instance that it is attached to.
+        #[arg(long)]
+        delete_on_release: Option<bool>,
+        /// A new name; empty for none.
+        #[arg(long)]
+        name: Option<String>,
+        /// A new description; empty for none.
+        #[arg(long)]
+        description: Option<String>,
+    }
+
+    /// Removes a network interface.
+    #[derive(Args)]
+    EniDelete {
+        /// The ENI.
+        eni: String,
+        /// Also if it is attached to a port.
+        #[serde(default)]
+        #[arg(long)]
+        force: bool,
+    }
+
+    /// Gives an ENI addresses.
+    #[derive(Args)]
+    EniAssign {
+        /// The ENI.
+        eni: String,
+        /// Addresses of its subnet's IPv4 or IPv6 block.
+        #[serde(default)]
+        #[arg(long = "address")]
+        addresses: Vec<String>,
+        /// Delegated prefixes: IPv4 /28 or IPv6 /80.
+        #[serde(default)]
+        #[arg(long = "prefix")]
+        prefixes: Vec<String>,
+        /// How many secondary IPv4 addresses to choose besides.
+        #[serde(default)]
+        #[arg(long, default_value_t = 0)]
+        ipv4_count: u8,
+        /// How many IPv6 addresses to choose besides.
+        #[serde(default)]
+        #[arg(long, default_value_t = 0)]
+        ipv6_count: u8,
+        /// How many IPv4 prefixes to choose and delegate besides.
+        #[serde(default)]
+        #[arg(long, default_value_t = 0)]
+        ipv4_prefix_count: u8,
+        /// How many IPv6 prefixes to choose and delegate besides.
+        #[serde(default)]
+        #[arg(long, default_value_t = 0)]
+        ipv6_prefix_count: u8,
+    }
+
+    /// Takes addresses from an ENI.
+    #[derive(Args)]
+    EniUnassign {
+        /// The ENI.
+        eni: String,
+        /// Its addresses to take, but the primary one.
+        #[serde(default)]
+        #[arg(long = "address")]
+        addresses: Vec<String>,
+        /// Its delegated prefixes to take.
+        #[serde(default)]
+        #[arg(long = "prefix")]
+        prefixes: Vec<String>,
+    }
+
+    /// Unplugs an ENI.
+    #[derive(Args)]
+    EniDetach {
+        /// The ENI.
+        eni: String,
+    }
+
+    /// Where the frames of an ENI come from and go to, as people say it: with a namespace or a device a TAP device, with a
+    /// host interface that interface.
+    #[derive(Args)]
+    PortSpecification {
+        /// The TAP device's name; `eth0` in a namespace.
+        #[arg(long)]
+        device: Option<String>,
+        /// The named network namespace it is in; one for a TAP device is made if it does not exist.
+        #[arg(long)]
+        namespace: Option<String>,
+        /// Instead of a TAP device, an interface that exists, as a card or one end of a veth pair: the guest is what is
+        /// behind it.
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["device", "configure"])]
+        host_interface: Option<String>,
+        /// Whether the TAP device gets addresses, routes and link state; left to the guest, as by a virtual machine, one
+        /// that is made in a namespace gets the ENI's hardware address and MTU alone.
+        #[arg(long = "no-configure", num_args = 0, default_missing_value = "false")]
+        configure: Option<bool>,
+        /// The largest packet, bytes; 1500 if absent.
+        #[arg(long)]
+        mtu: Option<u16>,
+    }
+}
+
+impl PortSpecification {
+    /// The port, if one is described.
+    ///
+    /// # Errors
+    /// In words, where what is said excludes each other.
+    pub fn port(&self) -> Result<Option<DesiredPort>, &'static str> {
+        let Self { device, namespace, host_interface, configure, mtu } = self.clone();
+        let mtu_bytes = mtu.unwrap_or(TapPort::default_mtu_bytes());
+        if let Some(interface) = host_interface {
+            if device.is_some() || configure.is_some() {
+                return Err("host_interface names a device that is there; leave device and configure out");
+            }
+            return Ok(Some(DesiredPort::Packet(PacketPort { device: interface, namespace, mtu_bytes })));
+        }
+        let default = namespace.is_some().then(|| "eth0".to_owned());
+        let Some(device) = device.or(default) else { return Ok(None) };
+        let (create_namespace, configure) = (namespace.is_some(), configure.unwrap_or(true));
+        Ok(Some(DesiredPort::Tap(TapPort { device, namespace, create_namespace, configure, mtu_bytes })))
+    }
+}
+
+impl TimeoutsChange {
+    /// What becomes of `old`.
+    pub fn over(&self, old: Timeouts) -> Timeouts {
+        Timeouts {
+            tcp_established_s: self.tcp_established_s.unwrap_or(old.tcp_established_s),
+            tcp_closed_s: self.tcp_closed_s.unwrap_or(old.tcp_closed_s),
+            udp_s: self.udp_s.unwrap_or(old.udp_s),
+        }
+    }
+}
+
+impl TrackingChange {
+    /// What becomes of `old`.
+    pub fn over(&self, old: Tracking) -> Tracking {
+        Tracking {
+            sessions_guaranteed: self.sessions_guaranteed.unwrap_or(old.sessions_guaranteed),
+            new_sessions_per_s: match self.new_sessions_per_s {
+                Some(0) => None,
+                Some(rate) => Some(rate),
+                None => old.new_sessions_per_s,
+            },
+            tcp_window_check: self.tcp_window_check.unwrap_or(old.tcp_window_check),
+        }
+    }
+}
+
+/// Attaches an ENI to a port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EniAttach {
+    /// The ENI, not attached yet.
+    pub eni: String,
+    /// The port.
+    pub port: DesiredPort,
+}

@@ -1,0 +1,78 @@
+//! The words for security groups; `rule.rs` has those for their rules.
+
+use super::vocabulary;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+vocabulary! {
+    /// Makes a security group.
+    #[derive(Args)]
+    GroupCreate {
+        /// `sg-…`; made up if absent.
+        #[arg(long)]
+        id: Option<String>,
+        /// The VPC it has effect in.
+        #[arg(long)]
+        vpc: String,
+        /// `normal` or `basic` (the default), `enterprise` or `advanced`. Fixed from then on.
+        #[arg(long)]
+        kind: Option<String>,
+        /// `accept` (the default) or `drop`: whether members of a basic group reach each other without rules.
+        #[arg(long)]
+        inner_access: Option<String>,
+        /// Whether a cloud service owns the group, so that users may only look at it.
+        #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+        service_managed: Option<bool>,
+        /// A name for people: 2 to 128 characters, beginning with a letter.
+        #[arg(long)]
+        name: Option<String>,
+        /// What it is for: 2 to 256 characters.
+        #[arg(long)]
+        description: Option<String>,
+    }
+
+    /// Changes a group. Absent fields stay.
+    #[derive(Args)]
+    GroupModify {
+        /// The group.
+        group: String,
+        /// A new name; empty for none.
+        #[arg(long)]
+        name: Option<String>,
+        /// A new description; empty for none.
+        #[arg(long)]
+        description: Option<String>,
+        /// `accept` or `drop`; basic groups only.
+        #[arg(long)]
+        inner_access: Option<String>,
+        /// Whether a cloud service owns the group, so that users may only look at it. One that is owned can be changed
+        /// in no other way.
+        #[arg(long)]
+        service_managed: Option<bool>,
+    }
+
+    /// Removes a group.
+    #[derive(Args)]
+    GroupDelete {
+        /// The group.
+        group: String,
+    }
+
+    /// Makes an ENI a member.
+    #[derive(Args)]
+    GroupJoin {
+        /// The group.
+        group: String,
+        /// The ENI.
+        eni: String,
+    }
+
+    /// Ends an ENI's membership.
+    #[derive(Args)]
+    GroupLeave {
+        /// The group.
+        group: String,
+        /// The ENI.
+        eni: String,
+    }
+}
