@@ -201,6 +201,7 @@ kinds! {
     // Rules.
     RULES_PERMISSIONS = "InvalidParam.Permissions", 400;
     RULES_DUPLICATE = "InvalidParam.DuplicatePermissions", 400;
+    RULE_NIC_TYPE = "InvalidNicType.ValueNotSupported", 400;
     RULE_PROTOCOL = "InvalidIpProtocol.ValueNotSupported", 400;
     RULE_PROTOCOL_AND_PORTS = "OperationDenied", 400;
     RULE_PORTS_MISSING = "InvalidPortRange.Malformed", 400;

@@ -31,7 +31,6 @@ fn rules_are_refused_to_the_letter() {
         ("IpProtocol=ALL&Ipv6SourceCidrIp=10.0.0.0/8", 400, "InvalidParam.Ipv6SourceCidrIp"),
         ("IpProtocol=ALL&SourcePrefixListId=pl-none", 404, "InvalidPrefixListId.NotFound"),
         ("IpProtocol=TCP&PortRangeListId=prl-none&SourceCidrIp=10.0.0.0/8", 400, "InvalidPortRangeListId.NotFound"),
-        ("IpProtocol=ALL&SourceCidrIp=10.0.0.0/8&NicType=radio", 400, "InvalidNicType.ValueNotSupported"),
         ("IpProtocol=ALL&SourceCidrIp=10.0.0.0/8&Priority=0", 400, "InvalidPriority.ValueNotSupported"),
         ("IpProtocol=bad&Policy=bad&Priority=x", 400, "InvalidIpProtocol.ValueNotSupported"),
         ("IpProtocol=ALL&Policy=bad&Priority=x", 400, "InvalidPolicy.Malformed"),
@@ -88,7 +87,6 @@ fn rules_are_made_shown_changed_and_revoked() {
     let modify = |fields: &str| format!("SecurityGroupId={a}&SecurityGroupRuleId={id}&{fields}");
     let action = "ModifySecurityGroupRule";
     lab.refused(action, &modify(&format!("SourceGroupId={b}")), 400, "InvalidOperation.ModifySgRuleEntityType");
-    lab.refused(action, &modify("NicType=internet"), 400, "InvalidOperation.ModifyNicType");
     lab.refused(action, &modify("IpProtocol=icmp"), 400, "InvalidParam.ProtocolAndPortRangeMismatch");
     lab.refused(action, &modify(&format!("DestGroupId={b}")), 400, "InvalidSourceOrDestGroupId.DirectionMissmatch");
     lab.refused("ModifySecurityGroupEgressRule", &modify("Priority=8"), 404, "InvalidSecurityGroupRuleId.NotFound");
@@ -345,4 +343,97 @@ fn places_and_states_have_to_fit() {
     let vpc = text(&slow.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8"), "VpcId");
     slow.refused("CreateSecurityGroup", &format!("VpcId={vpc}"), 400, "IncorrectVpcStatus");
     slow.refused("vpc:DeleteVpc", &format!("VpcId={vpc}"), 400, "IncorrectVpcStatus");
+}
+
+#[test]
+fn nobody_looks_at_nic_types_in_a_vpc() {
+    let mut lab = ApiLab::new();
+    let (_, _, groups) = lab.base(&["normal", "normal"]);
+    let (a, b) = (&groups[0], &groups[1]);
+    for (nic_type, object) in [("<nil>", "SourceCidrIp=10.0.0.0/8"), ("internet", "SourceCidrIp=10.1.0.0/16")] {
+        lab.ok("AuthorizeSecurityGroup", &format!("SecurityGroupId={a}&IpProtocol=ALL&{object}&NicType={nic_type}"));
+        // The one without it is the same.
+        lab.ok("AuthorizeSecurityGroup", &format!("SecurityGroupId={a}&IpProtocol=ALL&{object}"));
+    }
+    let by_group = format!("SecurityGroupId={a}&IpProtocol=ALL&SourceGroupId={b}&NicType=internet");
+    lab.ok("AuthorizeSecurityGroup", &by_group);
+    let rules = lab.rules(a);
+    assert_eq!(rules.len(), 3);
+    assert!(rules.iter().all(|rule| rule["NicType"] == "intranet"), "{rules:?}");
+    let rule = rules.iter().find(|rule| rule["SourceCidrIp"] != "").unwrap();
+    let rule = text(rule, "SecurityGroupRuleId");
+    let modify = format!("SecurityGroupId={a}&SecurityGroupRuleId={rule}&Priority=7&NicType=internet");
+    lab.ok("ModifySecurityGroupRule", &modify);
+    lab.ok("RevokeSecurityGroup", &by_group);
+    assert_eq!(lab.rules(a).len(), 2);
+}
+
+#[test]
+fn groups_of_the_classic_network_have_rules_and_no_members() {
+    let mut lab = ApiLab::new();
+    lab.refused("CreateSecurityGroup", "SecurityGroupName=web", 403, "InvalidVpcId.NotFound");
+    let mut lab = ApiLab::with(ApiSettings { classic_network: true, ..ApiSettings::default() });
+    lab.refused("CreateSecurityGroup", "SecurityGroupType=enterprise", 400, "InvalidParams.VpcIdGroupType");
+    let (_, vswitch, groups) = lab.base(&["normal"]);
+    let classic = text(&lab.ok("CreateSecurityGroup", "SecurityGroupName=web"), "SecurityGroupId");
+    let far = text(&lab.ok("CreateSecurityGroup", "RegionId=cn-beijing&SecurityGroupName=far"), "SecurityGroupId");
+    let names = |lab: &mut ApiLab, asked: &str| {
+        let shown = lab.ok("DescribeSecurityGroups", asked);
+        let groups = shown["SecurityGroups"]["SecurityGroup"].as_array().unwrap().clone();
+        groups.iter().map(|group| text(group, "SecurityGroupId")).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&mut lab, "NetworkType=classic"), [classic.as_str()]);
+    assert_eq!(names(&mut lab, "NetworkType=vpc"), [groups[0].as_str()]);
+    assert_eq!(names(&mut lab, "RegionId=cn-beijing&NetworkType=classic"), [far]);
+    let add = |more: &str| format!("SecurityGroupId={classic}&IpProtocol=TCP&PortRange=22/22&{more}");
+    lab.ok("AuthorizeSecurityGroup", &add("SourceCidrIp=10.0.0.0/8"));
+    lab.ok("AuthorizeSecurityGroup", &add("SourceCidrIp=10.0.0.0/8&NicType=intranet"));
+    lab.ok("AuthorizeSecurityGroup", &add("SourceCidrIp=10.0.0.0/8&NicType=Internet"));
+    let types: Vec<String> = lab.rules(&classic).iter().map(|rule| text(rule, "NicType")).collect();
+    assert_eq!(types.len(), 2, "{types:?}");
+    let of = |lab: &mut ApiLab, kind: &str| {
+        let shown = lab.ok("DescribeSecurityGroupAttribute", &format!("SecurityGroupId={classic}&NicType={kind}"));
+        shown["Permissions"]["Permission"].as_array().unwrap().len()
+    };
+    assert_eq!((of(&mut lab, "internet"), of(&mut lab, "intranet"), of(&mut lab, "<nil>")), (1, 1, 2));
+    lab.refused(
+        "AuthorizeSecurityGroup",
+        &add("SourceCidrIp=1.0.0.0/8&NicType=radio"),
+        400,
+        "InvalidNicType.ValueNotSupported",
+    );
+    // A rule names no group of a VPC, and no interface is a member.
+    let other = add(&format!("SourceGroupId={}", groups[0]));
+    lab.refused("AuthorizeSecurityGroup", &other, 400, "InvalidSourceGroupId.Mismatch");
+    let eni = format!("VSwitchId={vswitch}&SecurityGroupId={classic}");
+    assert_ne!(lab.send("CreateNetworkInterface", &eni).status, 200);
+    let eni = lab.ok("CreateNetworkInterface", &format!("VSwitchId={vswitch}&SecurityGroupId={}", groups[0]));
+    let join = format!("SecurityGroupId={classic}&NetworkInterfaceId={}", text(&eni, "NetworkInterfaceId"));
+    assert_ne!(lab.send("JoinSecurityGroup", &join).status, 200);
+    let rule = text(&lab.rules(&classic)[0], "SecurityGroupRuleId");
+    let kind = text(&lab.rules(&classic)[0], "NicType");
+    let across = if kind == "internet" { "intranet" } else { "internet" };
+    let modify = |nic: &str| format!("SecurityGroupId={classic}&SecurityGroupRuleId={rule}&Priority=9&NicType={nic}");
+    lab.refused("ModifySecurityGroupRule", &modify(across), 400, "InvalidOperation.ModifyNicType");
+    lab.ok("ModifySecurityGroupRule", &modify(&kind));
+    lab.ok("RevokeSecurityGroup", &format!("SecurityGroupId={classic}&SecurityGroupRuleId.1={rule}"));
+    lab.ok("DeleteSecurityGroup", &format!("SecurityGroupId={classic}"));
+}
+
+#[test]
+fn an_ipv6_prefix_reads_back_with_its_host_bits_and_short() {
+    let mut lab = ApiLab::new();
+    let (_, _, groups) = lab.base(&["normal"]);
+    let add = |more: &str| format!("SecurityGroupId={}&IpProtocol=TCP&PortRange=22/22&{more}", groups[0]);
+    let long = "2001:0db8:3c4d:0015:0000:0000:1a2f:1a2b";
+    for (given, shown) in [
+        (format!("{long}/0"), "2001:db8:3c4d:15::1a2f:1a2b/0"),
+        (format!("{long}/64"), "2001:db8:3c4d:15::1a2f:1a2b/64"),
+    ] {
+        lab.ok("AuthorizeSecurityGroup", &add(&format!("Ipv6SourceCidrIp={given}")));
+        let rules = lab.rules(&groups[0]);
+        assert_eq!(text(&rules[0], "Ipv6SourceCidrIp"), shown);
+        // What it masks to is the same rule.
+        lab.ok("RevokeSecurityGroup", &add(&format!("Ipv6SourceCidrIp={shown}")));
+    }
 }

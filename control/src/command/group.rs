@@ -11,9 +11,13 @@ vocabulary! {
         /// `sg-…`; made up if absent.
         #[arg(long)]
         id: Option<String>,
-        /// The VPC it has effect in.
+        /// The VPC it has effect in; empty for a classic group.
         #[arg(long)]
         vpc: String,
+        /// Whether it is in no VPC but in the classic network, which is not here: it keeps rules and has no members.
+        #[serde(default)]
+        #[arg(skip)]
+        classic: bool,
         /// `normal` or `basic` (the default), `enterprise` or `advanced`. Fixed from then on.
         #[arg(long)]
         kind: Option<String>,

@@ -51,6 +51,11 @@ vocabulary! {
         /// The near side: an IPv6 address or prefix of the ENI.
         #[arg(long = "ipv6-local", alias = "ipv6-local-cidr")]
         ipv6_local_cidr: Option<String>,
+        /// Whether it is about the public side of the classic network: only in groups without a VPC, where nothing
+        /// goes by it.
+        #[serde(default)]
+        #[arg(skip)]
+        internet: bool,
         /// What it is for: 1 to 512 characters. Not part of a rule's identity.
         #[arg(long)]
         description: Option<String>,

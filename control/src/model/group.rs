@@ -21,7 +21,7 @@ use vswitch_core::config::ids::{EniId, GroupId, VpcId, quoted};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// The VPC it has effect in.
+    /// The VPC it has effect in; empty for a classic group.
     pub vpc: VpcId,
     /// Basic or advanced.
     pub kind: GroupKind,
@@ -57,6 +57,13 @@ const JOINING: MembershipErrors = MembershipErrors {
     members_limit: JOIN_MEMBER_LIMIT,
 };
 
+impl Group {
+    /// Whether it is in no VPC: then it has rules and no members, and no packet meets it.
+    pub(crate) fn is_classic(&self) -> bool {
+        self.vpc.as_str().is_empty()
+    }
+}
+
 impl Model {
     pub(crate) fn group(&self, id: &str) -> Result<(GroupId, &Group), ApiError> {
         let id = GroupId::from(id);
@@ -84,8 +91,14 @@ impl Model {
 
     pub(super) fn group_create(&self, create: &GroupCreate, environment: &Environment) -> Result<Vec<Event>, ApiError> {
         let id = self.choose_id(create.id.as_deref(), "sg", environment, |id| self.groups.contains_key(&id.into()))?;
-        let (vpc, _) = self.vpc(&create.vpc)?;
+        let vpc = match create.classic && create.vpc.is_empty() {
+            true => VpcId::from(""),
+            false => self.vpc(&create.vpc)?.0,
+        };
         let kind = kind(create.kind.as_deref().unwrap_or("normal"))?;
+        if create.classic && kind == GroupKind::Advanced {
+            return Err(GROUP_TYPE.error("an advanced group is in a VPC: name one").field("kind"));
+        }
         let inner_access = match (kind, create.inner_access.as_deref()) {
             (GroupKind::Basic, text) => inner_access(text.unwrap_or("accept"))?,
             (GroupKind::Advanced, None) => Policy::Drop,

@@ -218,7 +218,9 @@ impl Model {
             Some((id.as_str(), &primary.vpc))
         });
         let inside = self.vswitches.iter().map(|(id, vswitch)| (id.as_str(), &vswitch.vpc));
-        let inside = inside.chain(self.groups.iter().map(|(id, group)| (id.as_str(), &group.vpc)));
+        let inside = inside.chain(
+            self.groups.iter().filter(|(_, group)| !group.is_classic()).map(|(id, group)| (id.as_str(), &group.vpc)),
+        );
         let inside = inside.chain(self.enis.iter().map(|(id, eni)| (id.as_str(), &eni.vpc))).chain(instances);
         let region_of = |vpc: &VpcId| self.label(vpc.as_str()).region.clone();
         let moved = inside.filter(|(id, vpc)| self.label(id).region != self.label(vpc.as_str()).region);

@@ -13,7 +13,9 @@ pub fn desired(model: &Model) -> Desired {
         settings: model.settings.clone(),
         vpcs: desired_all(&model.vpcs, desired_vpc),
         vswitches: desired_all(&model.vswitches, desired_vswitch),
-        groups: model.groups.iter().map(|(id, group)| (id.clone(), desired_group(model, id, group))).collect(),
+        groups: (model.groups.iter())
+            .filter_map(|(id, group)| Some((id.clone(), desired_group(model, id, group)?)))
+            .collect(),
         prefix_lists: desired_all(&model.prefix_lists, desired_prefix_list),
         port_lists: desired_all(&model.port_lists, desired_port_list),
         enis: desired_all(&model.enis, desired_eni),
@@ -71,7 +73,7 @@ fn affect<K: Ord + Clone, D: PartialEq>(
 
 fn affect_group(delta: &mut Delta, model: &Model, id: &GroupId, desired: &Desired) {
     delta.rules.remove(id);
-    let now = || model.groups.get(id).map(|group| desired_group(model, id, group));
+    let now = || model.groups.get(id).and_then(|group| desired_group(model, id, group));
     affect(&mut delta.groups, id, &desired.groups, now);
 }
 
@@ -146,13 +148,14 @@ fn desired_vswitch(vswitch: &VSwitch) -> desired::DesiredVswitch {
     }
 }
 
-fn desired_group(model: &Model, id: &GroupId, group: &Group) -> desired::SecurityGroup {
-    desired::SecurityGroup {
+/// None for a group of the classic network, which no packet meets.
+fn desired_group(model: &Model, id: &GroupId, group: &Group) -> Option<desired::SecurityGroup> {
+    (!group.is_classic()).then(|| desired::SecurityGroup {
         vpc: group.vpc.clone(),
         kind: group.kind,
         inner_access: group.inner_access,
         rules: model.rules_of(id).iter().map(|(id, rule)| desired_rule(id, rule)).collect(),
-    }
+    })
 }
 
 fn desired_rule(id: &RuleId, rule: &Rule) -> desired::DesiredRule {

@@ -5,15 +5,15 @@ use crate::ecs::dialect::call::{Context, Plan};
 use crate::ecs::dialect::parameters::Parameters;
 use crate::error::{
     ApiError, ErrorKind, PORT_LIST_NOT_FOUND, PREFIX_LIST_NOT_FOUND, RULE_DEST_GROUP_NOT_FOUND, RULE_DEST_MISSING,
-    RULE_ID_NOT_FOUND, RULE_MODIFY_EMPTY, RULE_SOURCE_GROUP_NOT_FOUND, RULE_SOURCE_MISSING, RULES_PERMISSIONS,
+    RULE_ID_NOT_FOUND, RULE_MODIFY_EMPTY, RULE_NIC_TYPE, RULE_SOURCE_GROUP_NOT_FOUND, RULE_SOURCE_MISSING,
+    RULES_PERMISSIONS,
 };
-use crate::model::{Group, RuleWords, refuse_repeated_rules, same_rule};
+use crate::model::{Group, Rule, RuleWords, refuse_repeated_rules, same_rule};
 use std::collections::BTreeSet;
 use vswitch_core::config::desired::Direction;
 use vswitch_core::config::ids::quoted;
 
 const PRIORITY_MALFORMED: ErrorKind = ErrorKind { code: "InvalidPriority.Malformed", status: 400 };
-const NIC_TYPE: ErrorKind = ErrorKind { code: "InvalidNicType.ValueNotSupported", status: 400 };
 const NIC_TYPE_MODIFIED: ErrorKind = ErrorKind { code: "InvalidOperation.ModifyNicType", status: 400 };
 const SOURCE_NEEDS_INTRANET: ErrorKind = ErrorKind { code: "InvalidSourceGroupId.Mismatch", status: 403 };
 const DEST_NEEDS_INTRANET: ErrorKind = ErrorKind { code: "InvalidDestGroupId.Mismatch", status: 403 };
@@ -64,10 +64,11 @@ pub(in crate::ecs) fn modify_egress(context: &Context<'_>) -> Result<Plan, ApiEr
 
 fn authorize(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError> {
     let given = permissions(context, direction)?;
-    let rules: Vec<RuleSpec> = given.iter().map(|fields| read_rule(fields, direction)).collect::<Result<_, _>>()?;
+    let mut rules: Vec<RuleSpec> = given.iter().map(|fields| read_rule(fields, direction)).collect::<Result<_, _>>()?;
     let (group, holder) = context.scope.group(context.parameters().text("SecurityGroupId").unwrap_or_default())?;
-    for given in given.iter().zip(&rules) {
-        check_objects(context, holder, given, direction)?;
+    for (fields, spec) in given.iter().zip(&mut rules) {
+        set_nic_type(fields, spec, holder, direction)?;
+        check_objects(context, holder, (fields, spec), direction)?;
     }
     let authorize = RuleAuthorize { group: group.to_string(), direction, rules };
     Ok(context.quiet_change(vec![Command::RuleAuthorize(authorize)]))
@@ -88,6 +89,9 @@ fn revoke(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError>
     let given = if ids.is_empty() { permissions(context, direction)? } else { Vec::new() };
     let mut rules: Vec<RuleSpec> = given.iter().map(|fields| read_rule(fields, direction)).collect::<Result<_, _>>()?;
     let (group_id, group) = context.scope.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
+    for (fields, spec) in given.iter().zip(&mut rules) {
+        set_nic_type(fields, spec, group, direction)?;
+    }
     if !group.service_managed {
         refuse_repeated_rules(&rules, direction)?;
     }
@@ -115,6 +119,7 @@ fn modify(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError>
     let change = read_change(parameters, direction)?;
     let (group_id, group) = context.scope.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
     let found = context.scope.rules_of(&group_id).get(&rule.into());
+    refuse_other_nic_type(parameters, group, found)?;
     if found.is_none_or(|found| found.direction != direction) && !group.service_managed {
         let message = format!("{group_id} has no {direction} rule of this identifier.");
         return Err(RULE_ID_NOT_FOUND.error(message).field("SecurityGroupRuleId"));
@@ -141,14 +146,30 @@ fn modify(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError>
     Ok(context.quiet_change(vec![Command::RuleModify(modify)]))
 }
 
+/// Refuses to move a rule of a classic group to the other side of the network.
+fn refuse_other_nic_type(fields: &Parameters, holder: &Group, found: Option<&Rule>) -> Result<(), ApiError> {
+    let (Some(rule), Some(text)) = (found.filter(|_| holder.is_classic()), fields.text("NicType")) else {
+        return Ok(());
+    };
+    let present = if rule.internet { "internet" } else { "intranet" };
+    match text.to_ascii_lowercase().as_str() {
+        "internet" | "intranet" if !text.eq_ignore_ascii_case(present) => {
+            Err(NIC_TYPE_MODIFIED.error(format!("it is {present}.")).field("NicType"))
+        }
+        "internet" | "intranet" => Ok(()),
+        _ => Err(RULE_NIC_TYPE.error("write internet or intranet.").field("NicType")),
+    }
+}
+
 /// The old form: the fields select a rule, and only its description changes.
 fn describe_rule(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     if !is_flat(parameters, direction) {
         return Err(RULE_MODIFY_EMPTY.error("no rule is named.").field("SecurityGroupRuleId"));
     }
-    let spec = read_rule(parameters, direction)?;
+    let mut spec = read_rule(parameters, direction)?;
     let (group, content) = context.scope.group(parameters.text("SecurityGroupId").unwrap_or_default())?;
+    set_nic_type(parameters, &mut spec, content, direction)?;
     check_objects(context, content, (parameters, &spec), direction)?;
     let Some(description) = spec.description.clone() else {
         let message = "without SecurityGroupRuleId only the description can change: give one.";
@@ -219,12 +240,12 @@ fn read_rule(fields: &Parameters, direction: Direction) -> Result<RuleSpec, ApiE
         prefix_list: fields.owned(object_fields(direction)[3]),
         local_cidr: near.cidr,
         ipv6_local_cidr: near.ipv6_cidr,
+        internet: false,
         description: fields.owned("Description"),
     };
     let words = RuleWords::read(&spec)?;
     spec.priority = priority(fields)?;
     words.check(&spec, direction)?;
-    check_nic_type(fields, &spec, direction)?;
     Ok(spec)
 }
 
@@ -247,32 +268,36 @@ fn sides(fields: &Parameters, direction: Direction) -> (Sides, Sides) {
     }
 }
 
-/// Groups here are in a VPC, where a rule is about the private network whatever it says; only with a group as object
-/// the cloud insists.
-fn check_nic_type(fields: &Parameters, spec: &RuleSpec, direction: Direction) -> Result<(), ApiError> {
-    let Some(text) = fields.text("NicType") else { return Ok(()) };
+/// Says of a rule whether it is about the public side of the network. In a VPC no rule is, whatever NicType says, which
+/// nobody looks at there; in a classic group any is that does not say otherwise and names no group.
+fn set_nic_type(
+    fields: &Parameters,
+    spec: &mut RuleSpec,
+    holder: &Group,
+    direction: Direction,
+) -> Result<(), ApiError> {
+    if !holder.is_classic() {
+        return Ok(());
+    }
     let by_group = spec.group.is_some() && spec.cidr.is_none() && spec.ipv6_cidr.is_none();
-    match text.to_ascii_lowercase().as_str() {
-        "intranet" => Ok(()),
-        "internet" if by_group => {
+    spec.internet = match fields.text("NicType").map(str::to_ascii_lowercase).as_deref() {
+        None => !by_group,
+        Some("intranet") => false,
+        Some("internet") if by_group => {
             let kind = match direction {
                 Direction::Ingress => SOURCE_NEEDS_INTRANET,
                 Direction::Egress => DEST_NEEDS_INTRANET,
             };
-            Err(kind.error("NicType has to be intranet.").field("NicType"))
+            return Err(kind.error("NicType has to be intranet.").field("NicType"));
         }
-        "internet" => Ok(()),
-        _ => Err(NIC_TYPE.error("write intranet.").field("NicType")),
-    }
+        Some("internet") => true,
+        Some(_) => return Err(RULE_NIC_TYPE.error("write internet or intranet.").field("NicType")),
+    };
+    Ok(())
 }
 
 fn read_change(fields: &Parameters, direction: Direction) -> Result<RuleChange, ApiError> {
     let (object, near) = sides(fields, direction);
-    match fields.text("NicType").map(str::to_ascii_lowercase).as_deref() {
-        None | Some("intranet") => {}
-        Some("internet") => return Err(NIC_TYPE_MODIFIED.error("it is intranet.").field("NicType")),
-        Some(_) => return Err(NIC_TYPE.error("write intranet.").field("NicType")),
-    }
     Ok(RuleChange {
         policy: fields.owned("Policy"),
         priority: priority(fields)?,

@@ -149,7 +149,9 @@ impl<'a> Scope<'a> {
     /// account one in the same VPC. Of others the caller cannot tell whether they exist.
     pub(in crate::ecs) fn is_peer(&self, id: &str, account: &str, holder: &Group) -> bool {
         let found = self.model.groups.get(&GroupId::from(id)).filter(|_| self.owner_of(id) == account);
-        found.is_some_and(|group| self.owns(id) || account != self.account && group.vpc == holder.vpc)
+        found.is_some_and(|group| {
+            self.owns(id) || account != self.account && group.vpc == holder.vpc && !group.is_classic()
+        })
     }
 
     /// Refuses what can be no identifier, where the action has a code for that.

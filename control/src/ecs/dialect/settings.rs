@@ -51,6 +51,8 @@ pub struct ApiSettings {
     pub catalogue: Catalogue,
     /// The public addresses that instances get, IPv4.
     pub public_addresses: Ipv4Net,
+    /// Whether security groups may be in the classic network, which is none here: they have rules, and no members.
+    pub classic_network: bool,
     /// How long new and changed objects show a passing state such as `Pending`, seconds.
     pub state_delay_s: u64,
     /// What kind of port the interfaces of an instance get.
@@ -86,6 +88,7 @@ impl Default for ApiSettings {
             shared_vpcs: BTreeMap::new(),
             catalogue: Catalogue::default(),
             public_addresses: Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15),
+            classic_network: false,
             state_delay_s: 0,
             instance_port: PortKind::Namespace,
             page_numbers: true,

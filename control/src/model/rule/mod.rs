@@ -11,7 +11,7 @@ use crate::error::{
     ApiError, MISSING_PARAMETER, RULE_ADVANCED_HOLDER, RULE_ADVANCED_OBJECT, RULE_DESCRIPTION,
     RULE_DEST_GROUP_MISMATCH, RULE_DEST_GROUP_NOT_FOUND, RULE_DUPLICATE, RULE_ENTITY_TYPE, RULE_GROUP_OBJECT_LIMIT,
     RULE_ICMP_WITH_IPV6, RULE_ICMPV6_WITH_IPV4, RULE_ID, RULE_ID_NOT_FOUND, RULE_LIMIT, RULE_LIST_FAMILY,
-    RULE_LIST_RESOURCE_LIMIT, RULE_MODIFY_EMPTY, RULE_NOT_EXIST, RULE_PORT_RANGE_TYPE, RULE_SELF_DEST,
+    RULE_LIST_RESOURCE_LIMIT, RULE_MODIFY_EMPTY, RULE_NIC_TYPE, RULE_NOT_EXIST, RULE_PORT_RANGE_TYPE, RULE_SELF_DEST,
     RULE_SELF_SOURCE, RULE_SOURCE_GROUP_MISMATCH, RULE_SOURCE_GROUP_NOT_FOUND, RULE_SOURCE_PORTS, RULES_DUPLICATE,
     RULES_PERMISSIONS,
 };
@@ -50,6 +50,9 @@ pub struct Rule {
     /// The near side as it was entered, if it is IPv4.
     #[serde(default)]
     pub local_text: String,
+    /// Whether it is about the public side of the classic network.
+    #[serde(default)]
+    pub internet: bool,
     /// What it is for.
     pub description: String,
     /// When it was made, seconds since 1970.
@@ -71,6 +74,7 @@ impl Rule {
             remote_text: _,
             local,
             local_text: _,
+            internet,
             description: _,
             created_s: _,
         } = self;
@@ -82,6 +86,7 @@ impl Rule {
             && *source_ports == other.source_ports
             && *remote == other.remote
             && *local == other.local
+            && *internet == other.internet
     }
 
     pub(crate) fn names_group(&self, group: &GroupId) -> bool {
@@ -216,6 +221,10 @@ impl Model {
         }
         if let Ports::List(named) = &rule.ports {
             self.port_list(named.as_str())?;
+        }
+        if rule.internet && !holder.is_classic() {
+            let message = format!("{holder_id} is in {}, whose rules are about its private network", holder.vpc);
+            return Err(RULE_NIC_TYPE.error(message).field("internet"));
         }
         Ok(())
     }
@@ -363,6 +372,7 @@ impl Model {
                     remote_text: "0.0.0.0/0".into(),
                     local: None,
                     local_text: String::new(),
+                    internet: false,
                     description: "System created rule.".into(),
                     created_s: environment.now_s,
                 };
@@ -419,7 +429,7 @@ fn changed(old: &Rule, change: &RuleChange) -> Result<Rule, ApiError> {
     let side = RuleEndNames::local(old.direction);
     if let Some(local) = text::end_prefix(change.local_cidr.as_ref(), change.ipv6_local_cidr.as_ref(), &side)? {
         new.local = Some(local);
-        new.local_text = text::entered(local, change.local_cidr.as_ref());
+        new.local_text = text::entered(local, change.local_cidr.as_ref(), change.ipv6_local_cidr.as_ref());
     }
     text::check_families(&new)?;
     Ok(new)

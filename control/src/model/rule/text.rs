@@ -78,7 +78,10 @@ pub(in crate::model) fn read(spec: &RuleSpec, direction: Direction, created_s: u
         remote,
         remote_text,
         local,
-        local_text: local.map(|local| entered(local, spec.local_cidr.as_ref())).unwrap_or_default(),
+        local_text: local
+            .map(|local| entered(local, spec.local_cidr.as_ref(), spec.ipv6_local_cidr.as_ref()))
+            .unwrap_or_default(),
+        internet: spec.internet,
         description: String::new(),
         created_s,
     };
@@ -300,11 +303,11 @@ pub(in crate::model) fn end_prefix(
     Ok(Some(prefix.trunc()))
 }
 
-/// The object of a rule, and what is reported of a prefix: IPv4 as entered, IPv6 normalised.
+/// The object of a rule, and what is reported of a prefix.
 pub(in crate::model) fn remote(spec: &RuleSpec, direction: Direction) -> Result<(Remote, String), ApiError> {
     let names = RuleEndNames::remote(direction);
     if let Some(prefix) = end_prefix(spec.cidr.as_ref(), spec.ipv6_cidr.as_ref(), &names)? {
-        return Ok((Remote::Prefix(prefix), entered(prefix, spec.cidr.as_ref())));
+        return Ok((Remote::Prefix(prefix), entered(prefix, spec.cidr.as_ref(), spec.ipv6_cidr.as_ref())));
     }
     if let Some(group) = given(&spec.group) {
         return Ok((Remote::Group(group.into()), String::new()));
@@ -316,11 +319,14 @@ pub(in crate::model) fn remote(spec: &RuleSpec, direction: Direction) -> Result<
     Err(names.missing.error(message).field("cidr"))
 }
 
-/// What is reported of a prefix: IPv4 as entered, IPv6 normalised.
-pub(in crate::model) fn entered(prefix: IpNet, text: Option<&String>) -> String {
-    match prefix {
-        IpNet::V4(_) => text.cloned().unwrap_or_default(),
-        IpNet::V6(prefix) => prefix.to_string(),
+/// What is reported of a prefix: IPv4 as entered, IPv6 with its host bits and in its shortest form.
+pub(in crate::model) fn entered(masked: IpNet, cidr: Option<&String>, ipv6: Option<&String>) -> String {
+    match masked {
+        IpNet::V4(_) => cidr.cloned().unwrap_or_default(),
+        IpNet::V6(_) => {
+            let given = cidr.filter(|text| !text.is_empty()).or(ipv6);
+            given.and_then(|text| prefix(text)).unwrap_or(masked).to_string()
+        }
     }
 }
 

@@ -35,6 +35,8 @@ impl RuleKey {
             prefix_list,
             local_cidr,
             ipv6_local_cidr,
+            // A lab's groups are in VPCs, where no rule is about the internet side.
+            internet: _,
             description: _,
         } = spec;
         let cidr = cidr.as_ref().or(ipv6_cidr.as_ref()).map(|text| prefix_text(text));

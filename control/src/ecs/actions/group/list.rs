@@ -25,14 +25,15 @@ pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> 
     }
     let managed = parameters.boolean("ServiceManaged")?;
     let counted = parameters.boolean("IsQueryEcsCount")?.unwrap_or(false);
-    let classic = parameters.text("NetworkType").is_some_and(|kind| kind.eq_ignore_ascii_case("classic"));
+    let classic = parameters.text("NetworkType").map(|kind| kind.eq_ignore_ascii_case("classic"));
     let fuzzy = parameters.boolean("FuzzyQuery")?.unwrap_or(false);
     let mut entries = Vec::new();
-    for (id, group) in context.scope.groups().filter(|_| !classic) {
+    for (id, group) in context.scope.groups() {
         let named = |wanted: &str| group.name == wanted || fuzzy && group.name.contains(wanted.trim_matches('*'));
         let wanted = ids.as_ref().is_none_or(|ids| ids.iter().any(|wanted| wanted == id.as_str()))
             && parameters.text("SecurityGroupId").is_none_or(|wanted| wanted == id.as_str())
             && parameters.text("VpcId").is_none_or(|vpc| vpc == group.vpc.as_str())
+            && classic.is_none_or(|classic| classic == group.is_classic())
             && parameters.text("SecurityGroupType").is_none_or(|kind| kind.eq_ignore_ascii_case(kind_text(group.kind)))
             && parameters.text("SecurityGroupName").is_none_or(named)
             && managed.is_none_or(|managed| managed == group.service_managed)
@@ -95,6 +96,12 @@ pub(in crate::ecs) fn describe_attribute(context: &Context<'_>) -> Result<Plan, 
         _ => true,
     };
     // All rules of a group in a VPC are about its private network, whatever NicType asks for.
+    let internet = match parameters.text("NicType").map(str::to_ascii_lowercase).as_deref() {
+        Some("internet") if group.is_classic() => Some(true),
+        Some("intranet") if group.is_classic() => Some(false),
+        _ => None,
+    };
+    let wanted = |rule: &Rule| wanted(rule) && internet.is_none_or(|internet| internet == rule.internet);
     let rules = context.scope.rules_of(&id).iter().filter(|(_, rule)| wanted(rule));
     let entries = rules.map(|(rule_id, rule)| {
         let weakness = u8::from(rule.policy == Policy::Accept);
@@ -134,7 +141,7 @@ fn rule_json(context: &Context<'_>, id: &RuleId, rule: &Rule) -> Value {
         "Policy": policy_text(rule.policy),
         "Priority": rule.priority.to_string(),
         "IpProtocol": protocol_text(rule.protocol).to_uppercase(),
-        "NicType": "intranet",
+        "NicType": if rule.internet { "internet" } else { "intranet" },
         "Description": rule.description,
         "CreateTime": timestamp(rule.created_s),
         "SourcePortRange": rule.source_ports.map(|range| range.to_string()).unwrap_or_default(),

@@ -22,19 +22,25 @@ const INSTANCE_LAST_GROUP: ErrorKind = ErrorKind { code: "InstanceLastSecurityGr
 
 pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
-    let Some(vpc) = parameters.text("VpcId") else {
+    let vpc = parameters.text("VpcId");
+    if vpc.is_none() {
         let is_advanced =
             parameters.text("SecurityGroupType").is_some_and(|kind| kind.eq_ignore_ascii_case("enterprise"));
         let kind = if is_advanced { ADVANCED_WITHOUT_VPC } else { GROUP_WITHOUT_VPC };
-        return Err(kind.error("there is no classic network here: name a VPC.").field("VpcId"));
-    };
+        if is_advanced || !context.settings.classic_network {
+            return Err(kind.error("there is no classic network here: name a VPC.").field("VpcId"));
+        }
+    }
     let id = context.environment.new_id("sg");
     let label = context.new_label(&id, None)?;
-    let (vpc_id, found) = context.scope.vpc(vpc, Access::Use)?;
-    context.check_vpc_made(&vpc_id, found)?;
+    if let Some(vpc) = vpc {
+        let (vpc_id, found) = context.scope.vpc(vpc, Access::Use)?;
+        context.check_vpc_made(&vpc_id, found)?;
+    }
     let create = GroupCreate {
         id: Some(id.clone()),
-        vpc: vpc.to_owned(),
+        vpc: vpc.unwrap_or_default().to_owned(),
+        classic: vpc.is_none(),
         kind: parameters.owned("SecurityGroupType"),
         inner_access: None,
         service_managed: parameters.boolean("ServiceManaged")?,
