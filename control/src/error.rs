@@ -139,6 +139,7 @@ kinds! {
     DEPENDENCY_VSWITCH = "DependencyViolation.VSwitch", 400;
     DEPENDENCY_SECURITY_GROUP = "DependencyViolation.SecurityGroup", 400;
     DEPENDENCY_ROUTE_ENTRY = "DependencyViolation.RouteEntry", 400;
+    RESERVATION_NOT_FOUND = "ResourceNotFound.VSwitchCidrReservation", 404;
     CIDR_BLOCK_IN_USE = "OperationFailed.CidrInUse", 400;
     CIDR_BLOCK_NOT_FOUND = "InvalidCidrBlock.NotFound", 404;
     QUOTA_CIDR_BLOCK = "QuotaExceeded.SecondaryCidrBlock", 400;

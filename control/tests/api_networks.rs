@@ -432,3 +432,67 @@ fn dhcp_options_sets_are_kept_and_attached() {
         lab.refused("vpc:CreateDhcpOptionsSet", bad, 400, "InvalidParameter");
     }
 }
+
+#[test]
+fn prefixes_come_from_what_is_kept_for_them_and_addresses_do_not() {
+    let mut lab = ApiLab::new();
+    let vpc = text(&lab.ok("vpc:CreateVpc", "CidrBlock=10.0.0.0/8&EnableIpv6=true"), "VpcId");
+    let create = format!("VpcId={vpc}&CidrBlock=10.0.1.0/24&ZoneId=cn-hangzhou-b&Ipv6CidrBlock=1");
+    let vswitch = text(&lab.ok("vpc:CreateVSwitch", &create), "VSwitchId");
+    let group = text(&lab.ok("CreateSecurityGroup", &format!("VpcId={vpc}")), "SecurityGroupId");
+    let reserve = |more: &str| format!("VSwitchId={vswitch}&{more}");
+    let low =
+        reserve("VSwitchCidrReservationCidr=10.0.1.0/27&VSwitchCidrReservationName=pods&Tag.1.Key=k&Tag.1.Value=v");
+    let low = text(&lab.ok("vpc:CreateVSwitchCidrReservation", &low), "VSwitchCidrReservationId");
+    // Of the /27, the first /28 has the subnet's own address in it.
+    let eni =
+        lab.ok("CreateNetworkInterface", &format!("VSwitchId={vswitch}&SecurityGroupId={group}&Ipv4PrefixCount=1"));
+    assert_eq!(text(&eni, "PrivateIpAddress"), "10.0.1.32");
+    assert_eq!(text(&eni["Ipv4PrefixSets"]["Ipv4PrefixSet"][0], "Ipv4Prefix"), "10.0.1.16/28");
+    let eni = text(&eni, "NetworkInterfaceId");
+    let assign = |more: &str| format!("NetworkInterfaceId={eni}&{more}");
+    lab.refused("AssignPrivateIpAddresses", &assign("Ipv4PrefixCount=1"), 403, "InvalidVSwitchId.IpNotEnough");
+    lab.refused("AssignPrivateIpAddresses", &assign("Ipv4Prefix.1=10.0.1.64/28"), 403, "InvalidVSwitchId.IpInvalid");
+    let of = |more: &str| format!("VSwitchId={vswitch}&{more}");
+    let shown = lab.ok("vpc:ListVSwitchCidrReservations", &of("Tags.1.Key=k"));
+    let found = &list(&shown, "/VSwitchCidrReservations")[0];
+    let fields =
+        ["VSwitchCidrReservationId", "VSwitchCidrReservationCidr", "VSwitchCidrReservationName", "Status", "VpcId"];
+    assert_eq!(fields.map(|name| text(found, name)), [low.as_str(), "10.0.1.0/27", "pods", "Assigned", &vpc]);
+    assert_eq!((&found["AssignedCidrCount"], &found["AvailableCidrCount"]), (&json!(1), &json!(1)));
+    let usage = lab.ok("vpc:GetVSwitchCidrReservationUsage", &format!("VSwitchCidrReservationId={low}"));
+    assert_eq!(text(&list(&usage, "/CidrReservationUsages")[0], "ResourceId"), eni);
+    // 252 of the subnet's 256 addresses are for guests: 32 are kept, and one is the interface's.
+    let shown = lab.ok("vpc:DescribeVSwitchAttributes", &of(""));
+    assert_eq!(shown["AvailableIpAddressCount"], json!(252 - 32 - 1));
+    let named = format!("VSwitchCidrReservationId={low}");
+    lab.refused("vpc:DeleteVSwitchCidrReservation", &named, 400, "OperationFailed.CidrInUse");
+    lab.ok("UnassignPrivateIpAddresses", &assign("Ipv4Prefix.1=10.0.1.16/28"));
+    lab.ok("vpc:ModifyVSwitchCidrReservationAttribute", &format!("{named}&VSwitchCidrReservationDescription=of pods"));
+    lab.ok("vpc:DeleteVSwitchCidrReservation", &named);
+    lab.refused("vpc:DeleteVSwitchCidrReservation", &named, 404, "ResourceNotFound.VSwitchCidrReservation");
+    // By length: the first part in which nothing is. IPv6 likewise.
+    let made = lab.ok("vpc:CreateVSwitchCidrReservation", &reserve("VSwitchCidrReservationMask=28"));
+    let shown = lab.ok("vpc:ListVSwitchCidrReservations", "");
+    assert_eq!(text(&list(&shown, "/VSwitchCidrReservations")[0], "VSwitchCidrReservationCidr"), "10.0.1.16/28");
+    lab.ok("vpc:CreateVSwitchCidrReservation", &reserve("VSwitchCidrReservationMask=80&IpVersion=IPv6"));
+    let assigned = lab.ok("AssignIpv6Addresses", &assign("Ipv6PrefixCount=1"));
+    let kept = lab.ok("vpc:ListVSwitchCidrReservations", "IpVersion=IPv6");
+    let kept = text(&list(&kept, "/VSwitchCidrReservations")[0], "VSwitchCidrReservationCidr");
+    assert_eq!(assigned["Ipv6PrefixSets"]["Ipv6Prefix"], json!([kept]));
+    lab.refused("vpc:ModifyVSwitchAttribute", &of("EnableIPv6=false"), 400, "OperationFailed.CidrInUse");
+    for (fields, status, code) in [
+        ("VSwitchCidrReservationCidr=10.0.1.0/24", 400, "InvalidParameter"),
+        ("VSwitchCidrReservationCidr=10.0.2.0/28", 400, "InvalidParameter"),
+        ("VSwitchCidrReservationCidr=10.0.1.16/29", 400, "InvalidCirdrBlock.MaskLength"),
+        ("VSwitchCidrReservationCidr=10.0.1.16/28", 400, "InvalidCidrBlock.Overlapped"),
+        ("VSwitchCidrReservationCidr=10.0.1.1/28", 400, "InvalidCidrBlock.Malformed"),
+        ("VSwitchCidrReservationCidr=10.0.1.32/28&IpVersion=IPv6", 400, "InvalidParameter"),
+        ("VSwitchCidrReservationMask=24", 400, "InvalidCirdrBlock.MaskLength"),
+        ("VSwitchCidrReservationMask=28&VSwitchCidrReservationType=explicit", 400, "InvalidParameter"),
+        ("IpVersion=IPv4", 400, "MissingParameter"),
+    ] {
+        lab.refused("vpc:CreateVSwitchCidrReservation", &reserve(fields), status, code);
+    }
+    let _ = made;
+}

@@ -153,6 +153,7 @@ const EVERYTHING: &[(Product, &str, &str)] = &[
     ),
     (Product::Ecs, "AttachNetworkInterface", "NetworkInterfaceId=$NetworkInterfaceId&InstanceId=$InstanceId"),
     (Product::Ecs, "StartInstances", "InstanceId.1=$InstanceId"),
+    (Product::Vpc, "CreateVSwitchCidrReservation", "VSwitchId=$VSwitchId&VSwitchCidrReservationMask=28&Tag.1.Key=k"),
     (Product::Vpc, "CreateDhcpOptionsSet", "DomainName=example.com&Tag.1.Key=k&Tag.1.Value=v"),
     (Product::Vpc, "AttachDhcpOptionsSetToVpc", "DhcpOptionsSetId=$DhcpOptionsSetId&VpcId=$VpcId"),
     (

@@ -10,11 +10,6 @@ use serde_json::{Value, json};
 
 #[test]
 fn networks_are_refused_with_their_reason() {
-    let modify = |fields: Value| {
-        let mut all = json!({"op": "vpc-modify", "vpc": "vpc-1"});
-        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        all
-    };
     let vpc = |cidr: &str| json!({"op": "vpc-create", "cidr": cidr});
     let vsw = |cidr: &str| json!({"op": "vswitch-create", "vpc": "vpc-1", "cidr": cidr});
     let route = |destination: &str, eni: &str| json!({"op": "vpc-route-add", "vpc": "vpc-1", "destination": destination, "eni": eni});
@@ -51,26 +46,6 @@ fn networks_are_refused_with_their_reason() {
             400,
             "ipv6_cidr",
         ),
-        (modify(json!({"ipv6_cidr": ""})), "OperationFailed.CidrInUse", 400, "ipv6_cidr"),
-        (modify(json!({"cidr": "192.168.0.0/16"})), "OperationFailed.CidrInUse", 400, "cidr"),
-        (modify(json!({"cidr": "10.0.0.0/7"})), "InvalidParameter", 400, "cidr"),
-        (modify(json!({"add_cidrs": ["10.0.0.0/8"]})), "InvalidCidrBlock.Overlapped", 400, "add_cidrs"),
-        (
-            modify(json!({"add_cidrs": ["192.168.0.0/16", "192.168.1.0/24"]})),
-            "InvalidCidrBlock.Overlapped",
-            400,
-            "add_cidrs",
-        ),
-        (modify(json!({"add_cidrs": ["100.64.0.0/16"]})), "InvalidParameter", 400, "add_cidrs[0]"),
-        (modify(json!({"remove_cidrs": ["192.168.0.0/16"]})), "InvalidCidrBlock.NotFound", 404, "remove_cidrs[0]"),
-        (
-            modify(
-                json!({"add_cidrs": ["11.0.0.0/8", "12.0.0.0/8", "13.0.0.0/8", "14.0.0.0/8", "15.0.0.0/8", "16.0.0.0/8"]}),
-            ),
-            "QuotaExceeded.SecondaryCidrBlock",
-            400,
-            "add_cidrs",
-        ),
         (vsw("10.1.0.0/24"), "InvalidParameter", 400, "cidr"),
         (vsw("10.0.1.128/25"), "InvalidCidrBlock.Overlapped", 400, "cidr"),
         (vsw("10.0.0.0/16"), "InvalidCidrBlock.Overlapped", 400, "cidr"),
@@ -97,6 +72,37 @@ fn networks_are_refused_with_their_reason() {
             "InvalidRouteEntry.NotFound",
             404,
             "destination",
+        ),
+    ]);
+}
+
+#[test]
+fn blocks_of_a_vpc_are_refused_with_their_reason() {
+    let modify = |fields: Value| {
+        let mut all = json!({"op": "vpc-modify", "vpc": "vpc-1"});
+        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        all
+    };
+    refuses(&[
+        (modify(json!({"ipv6_cidr": ""})), "OperationFailed.CidrInUse", 400, "ipv6_cidr"),
+        (modify(json!({"cidr": "192.168.0.0/16"})), "OperationFailed.CidrInUse", 400, "cidr"),
+        (modify(json!({"cidr": "10.0.0.0/7"})), "InvalidParameter", 400, "cidr"),
+        (modify(json!({"add_cidrs": ["10.0.0.0/8"]})), "InvalidCidrBlock.Overlapped", 400, "add_cidrs"),
+        (
+            modify(json!({"add_cidrs": ["192.168.0.0/16", "192.168.1.0/24"]})),
+            "InvalidCidrBlock.Overlapped",
+            400,
+            "add_cidrs",
+        ),
+        (modify(json!({"add_cidrs": ["100.64.0.0/16"]})), "InvalidParameter", 400, "add_cidrs[0]"),
+        (modify(json!({"remove_cidrs": ["192.168.0.0/16"]})), "InvalidCidrBlock.NotFound", 404, "remove_cidrs[0]"),
+        (
+            modify(
+                json!({"add_cidrs": ["11.0.0.0/8", "12.0.0.0/8", "13.0.0.0/8", "14.0.0.0/8", "15.0.0.0/8", "16.0.0.0/8"]}),
+            ),
+            "QuotaExceeded.SecondaryCidrBlock",
+            400,
+            "add_cidrs",
         ),
     ]);
 }

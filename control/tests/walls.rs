@@ -66,6 +66,7 @@ fn object(set: &str, account: &str, region: &str, noun: &str) -> String {
         "vpc" => format!("vpc-{set}"),
         "free_vpc" => format!("vpc-{set}-free"),
         "table" => format!("vtb-{set}"),
+        "kept" => format!("vcr-{set}"),
         "dhcp" => format!("dopt-{set}"),
         "free_dhcp" => format!("dopt-{set}-free"),
         "router" => format!("vrt-{set}"),
@@ -139,6 +140,8 @@ fn furnish(model: &mut Model, set: &str, account: &str, region: &str) {
                              "running": running}));
     }
     commands.push(json!({"op": "instance-attach", "instance": id("instance"), "eni": id("attached")}));
+    commands.push(json!({"op": "vswitch-reserve", "id": id("kept"), "vswitch": id("plain_vswitch"), "mask": 20,
+                         "tags": {"k": set}}));
     for noun in ["dhcp", "free_dhcp"] {
         commands.push(json!({"op": "record-create", "id": id(noun), "kind": "dhcp-options-set"}));
     }

@@ -32,6 +32,7 @@ pub use list::{
 };
 pub use network::{
     VpcCreate, VpcDelete, VpcModify, VpcRouteAdd, VpcRouteRemove, VswitchCreate, VswitchDelete, VswitchModify,
+    VswitchReservationModify, VswitchReserve, VswitchUnreserve,
 };
 pub use rule::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 pub use settings::SettingsModify;
@@ -71,6 +72,12 @@ pub enum Command {
     VswitchModify(VswitchModify),
     /// Removes a subnet without ENIs.
     VswitchDelete(VswitchDelete),
+    /// Keeps a part of a subnet's block for delegated prefixes.
+    VswitchReserve(VswitchReserve),
+    /// Changes the name or description of a part that is kept.
+    VswitchReservationModify(VswitchReservationModify),
+    /// Gives a part that was kept back to the subnet.
+    VswitchUnreserve(VswitchUnreserve),
     /// Makes a network interface.
     EniCreate(Box<EniCreate>),
     /// Changes a network interface; `groups` replaces the whole set.

@@ -137,4 +137,58 @@ vocabulary! {
         /// The subnet.
         vswitch: String,
     }
+
+    /// Keeps a part of a subnet's block for delegated prefixes. Give `cidr` or `mask`.
+    #[derive(Args)]
+    VswitchReserve {
+        /// `vcr-…`; made up if absent.
+        #[arg(long)]
+        id: Option<String>,
+        /// The subnet.
+        vswitch: String,
+        /// The part: of the IPv4 block at most 28 bits long, of the IPv6 block at most 80.
+        #[arg(long)]
+        cidr: Option<String>,
+        /// Its length, for the first part in which nothing is.
+        #[arg(long)]
+        mask: Option<u8>,
+        /// Whether `mask` is about the IPv6 block.
+        #[serde(default)]
+        #[arg(long)]
+        ipv6: bool,
+        /// A name for people.
+        #[arg(long)]
+        name: Option<String>,
+        /// What it is for.
+        #[arg(long)]
+        description: Option<String>,
+        /// Its tags.
+        #[serde(default)]
+        #[arg(skip)]
+        tags: std::collections::BTreeMap<String, String>,
+    }
+
+    /// Changes a part that is kept. Absent fields stay.
+    #[derive(Args)]
+    VswitchReservationModify {
+        /// The subnet.
+        vswitch: String,
+        /// The part, by its identifier.
+        reservation: String,
+        /// A new name; empty for none.
+        #[arg(long)]
+        name: Option<String>,
+        /// A new description; empty for none.
+        #[arg(long)]
+        description: Option<String>,
+    }
+
+    /// Gives a part that was kept back, once no prefix of it is delegated.
+    #[derive(Args)]
+    VswitchUnreserve {
+        /// The subnet.
+        vswitch: String,
+        /// The part, by its identifier.
+        reservation: String,
+    }
 }

@@ -38,7 +38,7 @@ pub use rule::Rule;
 pub(crate) use rule::refuse_repeated_rules;
 pub(crate) use rule::{RuleWords, protocol_text, same_rule};
 pub use vpc::{Route, Vpc};
-pub use vswitch::VSwitch;
+pub use vswitch::{Reservation, VSwitch};
 
 use crate::command::{Batch, Command};
 use crate::environment::Environment;
@@ -139,6 +139,9 @@ impl Model {
             Command::VswitchCreate(create) => self.vswitch_create(create, environment),
             Command::VswitchModify(modify) => self.vswitch_modify(modify),
             Command::VswitchDelete(delete) => self.vswitch_delete(delete),
+            Command::VswitchReserve(reserve) => self.vswitch_reserve(reserve, environment),
+            Command::VswitchReservationModify(modify) => self.vswitch_reservation_modify(modify),
+            Command::VswitchUnreserve(unreserve) => self.vswitch_unreserve(unreserve),
             Command::EniCreate(create) => self.eni_create(create, holder, environment),
             Command::EniModify(modify) => self.eni_modify(modify),
             Command::EniDelete(delete) => self.eni_delete(delete),

@@ -17,6 +17,8 @@ pub struct Quotas {
     pub vswitches_per_vpc_max: usize,
     /// IPv4 blocks of one VPC besides its own.
     pub secondary_cidrs_per_vpc_max: usize,
+    /// Parts of one vSwitch's blocks that are kept for prefixes.
+    pub reservations_per_vswitch_max: usize,
     /// Custom routes of one VPC.
     pub routes_per_vpc_max: usize,
     /// ENIs.
@@ -63,6 +65,7 @@ impl Default for Quotas {
             vpcs_max: 1000,
             vswitches_per_vpc_max: 150,
             secondary_cidrs_per_vpc_max: 5,
+            reservations_per_vswitch_max: 100,
             routes_per_vpc_max: 200,
             enis_max: vswitch_core::config::limits::ENIS_MAX,
             groups_max: 100,

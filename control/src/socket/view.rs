@@ -79,6 +79,8 @@ views! {
         ipv6_cidr: Option<Ipv6Net>,
         /// The router's IPv6 address.
         ipv6_gateway: Option<Ipv6Addr>,
+        /// Parts of its blocks that are kept for delegated prefixes, by their identifiers.
+        reserved: std::collections::BTreeMap<String, IpNet>,
         /// How many network interfaces it has.
         enis: usize,
         /// When it was made.
@@ -357,6 +359,7 @@ impl VSwitchView {
             gateway: vswitch.gateway(),
             ipv6_cidr: vswitch.ipv6_cidr,
             ipv6_gateway: vswitch.ipv6_gateway(),
+            reserved: vswitch.reservations.iter().map(|(id, kept)| (id.clone(), kept.cidr)).collect(),
             enis: model.enis.values().filter(|eni| eni.vswitch == *id).count(),
             created: timestamp(vswitch.created_s),
         }

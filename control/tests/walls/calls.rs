@@ -268,6 +268,23 @@ pub(crate) const CALLS: &[(&str, &[&str])] = &[
     ("vpc:AttachDhcpOptionsSetToVpc", &["DhcpOptionsSetId=$dhcp&VpcId=$free_vpc"]),
     ("vpc:ReplaceVpcDhcpOptionsSet", &["DhcpOptionsSetId=$free_dhcp&VpcId=$vpc"]),
     ("vpc:DetachDhcpOptionsSetFromVpc", &["DhcpOptionsSetId=$dhcp&VpcId=$vpc"]),
+    (
+        "vpc:CreateVSwitchCidrReservation",
+        &[
+            "VSwitchId=$vswitch&VSwitchCidrReservationMask=28",
+            "VSwitchId=$vswitch&VSwitchCidrReservationCidr=10.0.9.0/24",
+        ],
+    ),
+    (
+        "vpc:ModifyVSwitchCidrReservationAttribute",
+        &["VSwitchCidrReservationId=$kept&VSwitchCidrReservationName=renamed"],
+    ),
+    ("vpc:DeleteVSwitchCidrReservation", &["VSwitchCidrReservationId=$kept"]),
+    (
+        "vpc:ListVSwitchCidrReservations",
+        &["", "VSwitchCidrReservationIds.1=$kept", "VSwitchId=$plain_vswitch", "Tags.1.Key=k"],
+    ),
+    ("vpc:GetVSwitchCidrReservationUsage", &["VSwitchCidrReservationId=$kept"]),
     ("vpc:DescribeVRouters", &["", "VRouterId=$router"]),
     ("vpc:ModifyVRouterAttribute", &["VRouterId=$router&VRouterName=renamed"]),
     ("vpc:DescribeRouteTableList", &["", "VpcId=$vpc", "RouterId=$router", "RouteTableId=$table"]),

@@ -147,6 +147,11 @@ actions! {
     Vpc "AttachDhcpOptionsSetToVpc" vpc::dhcp::attach;
     Vpc "ReplaceVpcDhcpOptionsSet" vpc::dhcp::replace;
     Vpc "DetachDhcpOptionsSetFromVpc" vpc::dhcp::detach;
+    Vpc "CreateVSwitchCidrReservation" vswitch::reservation::create;
+    Vpc "ModifyVSwitchCidrReservationAttribute" vswitch::reservation::modify;
+    Vpc "DeleteVSwitchCidrReservation" vswitch::reservation::delete;
+    Vpc "ListVSwitchCidrReservations" vswitch::reservation::list;
+    Vpc "GetVSwitchCidrReservationUsage" vswitch::reservation::usage;
     Vpc "DescribeVRouters" vpc::route::describe_routers;
     Vpc "ModifyVRouterAttribute" vpc::route::modify_router;
     Vpc "DescribeRouteTableList" vpc::route::describe_table_list;

@@ -244,14 +244,30 @@ impl<'a> Scope<'a> {
         self.model.enis.get_key_value(instance.primary()?).filter(|(id, _)| self.owns(id.as_str()))
     }
 
-    /// IPv4 addresses of a subnet that somebody has.
+    /// IPv4 addresses of a subnet that somebody has, or that are kept for prefixes.
     pub(in crate::ecs) fn taken_ipv4_addresses(&self, vswitch: &VSwitchId) -> u64 {
         let enis = self.model.enis.values().filter(|eni| eni.vswitch == *vswitch);
+        let kept: Vec<IpNet> = self
+            .model
+            .vswitches
+            .get(vswitch)
+            .map_or_else(Vec::new, |vswitch| vswitch.reservations.values().map(|kept| kept.cidr).collect());
         let size = |prefix: IpNet| match prefix {
             IpNet::V4(prefix) => 1_u64 << (32 - u32::from(prefix.prefix_len())),
             IpNet::V6(_) => 0,
         };
-        enis.flat_map(Eni::prefixes_of_all).map(size).sum()
+        let apart = |prefix: &IpNet| !kept.iter().any(|kept| kept.contains(prefix));
+        enis.flat_map(Eni::prefixes_of_all).filter(apart).chain(kept.iter().copied()).map(size).sum()
+    }
+
+    /// The prefixes of a subnet that are delegated, each with the interface that has it; of others' interfaces without.
+    pub(in crate::ecs) fn delegated(self, vswitch: &VSwitchId) -> impl Iterator<Item = (IpNet, Option<&'a EniId>)> {
+        let vswitch = vswitch.clone();
+        let enis = self.model.enis.iter().filter(move |(_, eni)| eni.vswitch == vswitch);
+        enis.flat_map(move |(id, eni)| {
+            let shown = Some(id).filter(|id| self.owns(id.as_str()));
+            eni.prefixes.iter().map(move |prefix| (*prefix, shown))
+        })
     }
 
     /// Whether some VPC, whosever, has this block.

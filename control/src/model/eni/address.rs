@@ -137,6 +137,11 @@ impl Model {
                 ));
             }
             self.check_free(&vswitch_id, vswitch, delegated, Some(id)).map_err(within)?;
+            let is_kept = vswitch.reservation_of(delegated).is_some_and(|kept| kept.cidr.contains(&delegated));
+            if !is_kept && vswitch.reserves(delegated.addr().is_ipv6()) {
+                let message = format!("{delegated} is in none of the parts of {vswitch_id} that are kept for prefixes");
+                return Err(within(IP_OUTSIDE_VSWITCH.error(message).object(&vswitch_id)));
+            }
             eni.prefixes.insert(delegated);
         }
         self.check_counts(id, eni)
@@ -170,8 +175,13 @@ impl Model {
         for (field, count, block, bits) in wanted {
             for _ in 0..count {
                 let Some(block) = block else { return Err(no_ipv6(&vswitch_id)) };
-                let free = block.subnets(bits).ok().and_then(|mut all| {
-                    all.find(|prefix| {
+                // Prefixes come from what is kept for them, as soon as anything is.
+                let kept = vswitch.reservations.values().map(|kept| kept.cidr);
+                let kept = kept.filter(|kept| kept.addr().is_ipv6() == block.addr().is_ipv6());
+                let sources: Vec<IpNet> =
+                    if vswitch.reserves(block.addr().is_ipv6()) { kept.collect() } else { vec![block] };
+                let free = sources.iter().find_map(|source| {
+                    source.subnets(bits).ok()?.find(|prefix| {
                         let apart = |own: IpNet| !own.contains(prefix) && !prefix.contains(&own);
                         eni.prefixes_of_all().all(apart)
                             && ![prefix.network(), prefix.broadcast()].iter().any(|end| vswitch.is_reserved(*end))
@@ -248,7 +258,7 @@ impl Model {
         let free = (first..u32::from(vswitch.gateway())).map(Ipv4Addr::from).find(|address| {
             let single = IpNet::V4((*address).into());
             let is_own = own.is_some_and(|eni| eni.prefixes_of_all().any(|own| own.contains(&single)));
-            !is_own && self.index.holder(id, single).is_none()
+            !is_own && self.index.holder(id, single).is_none() && vswitch.reservation_of(single).is_none()
         });
         free.ok_or_else(|| IP_NOT_ENOUGH.error(format!("{id} has no free IPv4 address left")).object(id))
     }
@@ -258,7 +268,7 @@ impl Model {
         let first = u128::from(block.network()) + 1;
         // Taken prefixes are skipped whole: a delegated /80 is larger than any walk.
         let mut next = first;
-        while let Some(taken) = self.taken_at(id, own, Ipv6Addr::from(next)) {
+        while let Some(taken) = self.taken_at(id, own, Ipv6Addr::from(next)).or(kept_at(vswitch, next)) {
             next = taken.saturating_add(1);
         }
         let address = Ipv6Addr::from(next);
@@ -277,6 +287,14 @@ impl Model {
             IpAddr::V6(last) => Some(u128::from(last)),
             IpAddr::V4(_) => None,
         }
+    }
+}
+
+/// The last address of the reservation that an address lies in.
+fn kept_at(vswitch: &VSwitch, address: u128) -> Option<u128> {
+    match vswitch.reservation_of(IpNet::V6(Ipv6Addr::from(address).into()))?.cidr.broadcast() {
+        IpAddr::V6(last) => Some(u128::from(last)),
+        IpAddr::V4(_) => None,
     }
 }
 

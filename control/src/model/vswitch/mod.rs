@@ -1,6 +1,10 @@
 //! Subnets. The first and the last three addresses of a block are the cloud's; the third last is the gateway, as .253
 //! in a /24. In an IPv6 block they are likewise the first and the last three, and `…:ffff:fffd` is the gateway.
 
+mod reservation;
+
+pub use reservation::Reservation;
+
 use super::parse::{block, description, network_name};
 use super::vpc::Vpc;
 use super::{Event, Model};
@@ -13,6 +17,7 @@ use crate::error::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_core::config::ids::{VSwitchId, VpcId};
 
@@ -26,6 +31,9 @@ pub struct VSwitch {
     pub cidr: Ipv4Net,
     /// Its IPv6 block.
     pub ipv6_cidr: Option<Ipv6Net>,
+    /// Parts of its blocks that are kept for delegated prefixes, by their identifiers.
+    #[serde(default)]
+    pub reservations: BTreeMap<String, Reservation>,
     /// A name for people.
     pub name: String,
     /// What it is for.
@@ -88,6 +96,7 @@ impl Model {
             name: network_name(create.name.as_deref(), VSWITCH_NAME_MALFORMED)?,
             description: description(create.description.as_deref(), 1, 256, VSWITCH_DESCRIPTION_MALFORMED)?,
             vpc: vpc_id,
+            reservations: BTreeMap::new(),
             created_s: environment.now_s,
         };
         let siblings = self.vswitches.values().filter(|sibling| sibling.vpc == vswitch.vpc).count();
@@ -133,6 +142,10 @@ impl Model {
         let used = enis.find(|(_, eni)| eni.prefixes_of_all().any(|prefix| prefix.addr().is_ipv6()));
         if let Some((eni, _)) = used {
             let message = format!("{eni} has IPv6 addresses of {id}: unassign them first");
+            return Err(CIDR_BLOCK_IN_USE.error(message).field("ipv6_cidr").object(id));
+        }
+        if self.vswitches.get(id).is_some_and(|vswitch| vswitch.reserves(true)) {
+            let message = format!("a part of the block of {id} is reserved: end that first");
             return Err(CIDR_BLOCK_IN_USE.error(message).field("ipv6_cidr").object(id));
         }
         Ok(())

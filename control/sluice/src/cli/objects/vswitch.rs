@@ -3,7 +3,9 @@
 use crate::cli::output::{fields, list};
 use crate::cli::{CliError, CliSession, up};
 use clap::{Args, Subcommand};
-use control::command::{Command, VswitchCreate, VswitchDelete, VswitchModify};
+use control::command::{
+    Command, VswitchCreate, VswitchDelete, VswitchModify, VswitchReservationModify, VswitchReserve, VswitchUnreserve,
+};
 use control::socket::query::{Answer, Query, VswitchFilter, VswitchShow};
 use control::socket::view::VSwitchView;
 
@@ -32,6 +34,12 @@ pub(crate) enum VswitchVerb {
     Modify(VswitchModify),
     /// Remove a subnet without ENIs.
     Delete(VswitchDelete),
+    /// Keep a part of a subnet's block for delegated prefixes: `sluice vswitch reserve vsw-lab --mask 27`.
+    Reserve(VswitchReserve),
+    /// Change the name or description of a part that is kept.
+    ModifyReservation(VswitchReservationModify),
+    /// Give a part that was kept back.
+    Unreserve(VswitchUnreserve),
 }
 
 pub(crate) fn run(session: &CliSession, verb: VswitchVerb) -> Result<(), CliError> {
@@ -39,6 +47,9 @@ pub(crate) fn run(session: &CliSession, verb: VswitchVerb) -> Result<(), CliErro
         VswitchVerb::Create(create) => session.change(Command::VswitchCreate(create)),
         VswitchVerb::Modify(modify) => session.change(Command::VswitchModify(modify)),
         VswitchVerb::Delete(delete) => session.change(Command::VswitchDelete(delete)),
+        VswitchVerb::Reserve(reserve) => session.change(Command::VswitchReserve(reserve)),
+        VswitchVerb::ModifyReservation(modify) => session.change(Command::VswitchReservationModify(modify)),
+        VswitchVerb::Unreserve(unreserve) => session.change(Command::VswitchUnreserve(unreserve)),
         VswitchVerb::List(filter) => {
             if let Answer::Vswitches(vswitches) = session.ask(Query::VswitchList(filter))? {
                 let headings = ["vswitch", "name", "vpc", "cidr", "gateway", "ipv6", "enis"];
@@ -75,6 +86,7 @@ fn told(vswitch: &VSwitchView) -> String {
         ("gateway", vswitch.gateway.to_string()),
         ("ipv6 cidr", list(vswitch.ipv6_cidr)),
         ("ipv6 gateway", list(vswitch.ipv6_gateway)),
+        ("reserved", list(vswitch.reserved.iter().map(|(id, cidr)| format!("{cidr} as {id}")))),
         ("enis", vswitch.enis.to_string()),
         ("created", vswitch.created.clone()),
     ])

@@ -1,5 +1,7 @@
 //! Subnets of private networks.
 
+pub(in crate::ecs) mod reservation;
+
 use super::vpc::default::is_default;
 use super::vpc::sibling;
 use crate::command::{Command, VswitchCreate, VswitchDelete, VswitchModify};
