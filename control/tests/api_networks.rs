@@ -369,6 +369,12 @@ fn a_region_has_one_default_vpc_and_a_zone_one_default_subnet() {
     assert_eq!((text(&shown, "CidrBlock"), &shown["IsDefault"]), ("172.16.0.0/20".into(), &json!(true)));
     assert_eq!(list(&lab.ok("vpc:DescribeVSwitches", "IsDefault=false"), "/VSwitches/VSwitch").len(), 1);
     lab.refused("vpc:CreateDefaultVSwitch", "ZoneId=mars", 404, "InvalidZoneId.NotFound");
+    // A basic group that names no VPC is in the default one.
+    let group = text(&lab.ok("CreateSecurityGroup", "SecurityGroupName=web"), "SecurityGroupId");
+    let shown = lab.ok("DescribeSecurityGroups", &format!("SecurityGroupId={group}"));
+    assert_eq!(text(&shown["SecurityGroups"]["SecurityGroup"][0], "VpcId"), vpc);
+    lab.refused("CreateSecurityGroup", "SecurityGroupType=enterprise", 400, "InvalidParams.VpcIdGroupType");
+    lab.refused("CreateSecurityGroup", "RegionId=cn-beijing", 403, "InvalidVpcId.NotFound");
     // Another region has its own.
     let made = lab.ok("vpc:CreateDefaultVpc", "RegionId=cn-beijing&EnableIpv6=true&ResourceGroupId=rg-1");
     let shown = lab.ok("vpc:DescribeVpcAttribute", &format!("RegionId=cn-beijing&VpcId={}", text(&made, "VpcId")));

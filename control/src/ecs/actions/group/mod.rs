@@ -3,6 +3,7 @@
 pub(in crate::ecs) mod list;
 
 use crate::command::{Command, GroupCreate, GroupDelete, GroupJoin, GroupLeave, GroupModify};
+use crate::ecs::actions::vpc::default::default_vpc;
 use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::ecs::dialect::scope::Access;
 use crate::ecs::dialect::validate::missing;
@@ -22,13 +23,15 @@ const INSTANCE_LAST_GROUP: ErrorKind = ErrorKind { code: "InstanceLastSecurityGr
 
 pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
-    let vpc = parameters.text("VpcId");
+    let is_advanced = parameters.text("SecurityGroupType").is_some_and(|kind| kind.eq_ignore_ascii_case("enterprise"));
+    // Where there is no classic network, a basic group that names no VPC is in the default one.
+    let may_default = !is_advanced && !context.settings.classic_network;
+    let default = || default_vpc(context).map(|(id, _)| id.as_str()).filter(|_| may_default);
+    let vpc = parameters.text("VpcId").or_else(default);
     if vpc.is_none() {
-        let is_advanced =
-            parameters.text("SecurityGroupType").is_some_and(|kind| kind.eq_ignore_ascii_case("enterprise"));
         let kind = if is_advanced { ADVANCED_WITHOUT_VPC } else { GROUP_WITHOUT_VPC };
         if is_advanced || !context.settings.classic_network {
-            return Err(kind.error("there is no classic network here: name a VPC.").field("VpcId"));
+            return Err(kind.error("there is no default VPC here: name one.").field("VpcId"));
         }
     }
     let id = context.environment.new_id("sg");

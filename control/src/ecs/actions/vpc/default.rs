@@ -33,7 +33,7 @@ fn note(context: &Context<'_>, object: &str, zone: Option<String>) -> Result<Com
 }
 
 /// The caller's default VPC in the region of the call.
-fn default_vpc<'a>(context: &Context<'a>) -> Option<(&'a VpcId, &'a Vpc)> {
+pub(in crate::ecs) fn default_vpc<'a>(context: &Context<'a>) -> Option<(&'a VpcId, &'a Vpc)> {
     let own = context.scope.vpcs().filter(|(id, _)| context.scope.vpc(id.as_str(), Access::Own).is_ok());
     let mut here = own.filter(|(id, _)| context.scope.region_of(id.as_str()) == context.region());
     here.find(|(id, _)| is_default(context, id.as_str()))
