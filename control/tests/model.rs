@@ -248,17 +248,20 @@ fn a_change_that_leaves_something_that_cannot_work_says_so() {
         model.warnings(&undo)
     };
     let route = |eni: &str| json!({"op": "vpc-route-add", "vpc": "vpc-1", "destination": "0.0.0.0/0", "eni": eni});
-    let told = warnings(route("eni-2"));
+    let check = |eni: &str, check: bool| json!({"op": "eni-modify", "eni": eni, "source_dest_check": check});
+    // Where nothing was said, what is routed to an interface counts as its own.
+    assert!(warnings(route("eni-2")).is_empty());
+    let told = warnings(check("eni-2", true));
     assert!(told.len() == 1 && told[0].contains("sluice eni modify eni-2 --source-dest-check false"), "{told:?}");
     // What nothing was changed of is not said again.
     assert!(warnings(json!({"op": "vpc-modify", "vpc": "vpc-1", "name": "lab"})).is_empty());
-    let check = |eni: &str, check: bool| json!({"op": "eni-modify", "eni": eni, "source_dest_check": check});
     assert!(warnings(check("eni-2", false)).is_empty());
     let told = warnings(check("eni-2", true));
     assert!(told.len() == 1 && told[0].contains("0.0.0.0/0 to eni-2"), "{told:?}");
     assert!(warnings(check("eni-2", false)).is_empty());
     let told = warnings(json!({"op": "eni-detach", "eni": "eni-2"}));
     assert!(told.len() == 1 && told[0].contains("sluice eni attach eni-2"), "{told:?}");
+    assert!(warnings(check("eni-1", true)).is_empty());
     let told = warnings(route("eni-1"));
     assert_eq!(told.len(), 2, "checked, and attached to nothing: {told:?}");
     let tap = json!({"kind": "tap", "device": "tap0", "configure": false});

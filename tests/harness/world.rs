@@ -165,6 +165,7 @@ impl Build for Desired {
             addresses: addresses.iter().map(|text| prefix_of(text)).collect(),
             groups: groups.iter().map(|&id| GroupId::from(id)).collect::<BTreeSet<_>>(),
             source_dest_check: true,
+            routed_as_own: false,
             timeouts: Timeouts::default(),
             sessions_max: DesiredEni::default_sessions_max(),
             tracking: Tracking::default(),

@@ -95,6 +95,7 @@ fn arbitrary_eni(random: &mut Random) -> DesiredEni {
         addresses: (0..random.below(3)).map(|_| net(random)).collect(),
         groups: (0..random.below(3)).map(|_| name(random, "sg")).collect(),
         source_dest_check: random.chance(50),
+        routed_as_own: random.chance(50),
         timeouts: Timeouts { udp_s: random.pick(&[30, 31]), ..Timeouts::default() },
         sessions_max: random.below(3) as u32,
         tracking: Default::default(),

@@ -268,6 +268,30 @@ fn a_custom_route_leads_through_an_eni() {
 }
 
 #[test]
+fn what_is_routed_to_an_eni_may_count_as_its_own() {
+    let mut world = World::new(lab());
+    world.change(|desired| {
+        let vpc = desired.vpcs.get_mut(&"vpc-1".into()).expect("it is there");
+        vpc.routes.insert(prefix_of("198.51.100.0/24"), "far".into());
+    });
+    world.set_rules("sg-client", &[accept_in("all", "0.0.0.0/0")]);
+    let (inside, outside) = ("198.51.100.7", "192.0.2.7");
+    let to = |address| Ip::new(CLIENT, address).udp(1, 2);
+    let from = |address| Ip::new(address, CLIENT).udp(2, 1);
+    assert_eq!(world.send("client", &to(inside)), refused("far", DropReason::DestinationNotOwned));
+    assert_eq!(world.send("far", &from(inside)), stopped("far", DropReason::SourceAddressSpoofed));
+    world.change_eni("far", |eni| eni.routed_as_own = true);
+    assert_eq!(world.send("client", &to(inside)), delivered("far"));
+    assert_eq!(world.send("far", &from(inside)), delivered("client"));
+    // Nothing else does, nor is it anybody else's, nor may a claim to have such an address be spread.
+    assert_eq!(world.send("far", &from(outside)), stopped("far", DropReason::SourceAddressSpoofed));
+    world.change_eni("web", |eni| eni.routed_as_own = true);
+    assert_eq!(world.send("web", &from(inside)), stopped("web", DropReason::SourceAddressSpoofed));
+    world.change(|desired| desired.vpcs.get_mut(&"vpc-1".into()).expect("it is there").routes.clear());
+    assert_eq!(world.send("far", &from(inside)), stopped("far", DropReason::SourceAddressSpoofed));
+}
+
+#[test]
 fn overlapping_vpcs_do_not_see_each_other() {
     let mut world = World::new(lab());
     let syn = || request().tcp(4000, 80, TcpFlags::SYN);

@@ -121,7 +121,10 @@ pub(crate) fn change_eni(random: &mut Random, desired: &mut Desired) -> String {
                 eni.addresses.push(secondary);
             }
         }
-        3 => eni.source_dest_check ^= true,
+        3 => {
+            eni.source_dest_check ^= true;
+            eni.routed_as_own = random.chance(50);
+        }
         // Most are attached at most times.
         _ => match desired.enis.values_mut().find(|eni| eni.port.is_none()) {
             Some(eni) => eni.port = Some(DesiredPort::Memory),

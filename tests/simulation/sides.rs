@@ -86,7 +86,10 @@ impl PathPair {
                 match choice {
                     9 => eni.timeouts = Timeouts { udp_s: random.pick(&[10, 30]), ..Timeouts::default() },
                     10 => eni.sessions_max = random.pick(&[2, 4, 4000]),
-                    _ => eni.source_dest_check ^= true,
+                    _ => {
+                        eni.source_dest_check ^= true;
+                        eni.routed_as_own = random.chance(50);
+                    }
                 }
                 id.to_string()
             }

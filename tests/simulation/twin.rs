@@ -387,7 +387,7 @@ impl Twin {
         if frame.mac != eni.mac {
             return Err(DropReason::SourceMacSpoofed);
         }
-        if eni.source_dest_check && !owns(eni, message.source) {
+        if eni.source_dest_check && !self.is_own(id, message.source) {
             return Err(DropReason::SourceAddressSpoofed);
         }
         if self.is_gateway(eni, message.destination) {
@@ -413,6 +413,12 @@ impl Twin {
         Ok(Some(Parcel { serial, message, hop_limit, to, eni_generation, generation: self.generation }))
     }
 
+    /// Whether an address is the ENI's own where sources and destinations are checked.
+    fn is_own(&self, id: &EniId, address: IpAddr) -> bool {
+        let eni = &self.desired.enis[id];
+        owns(eni, address) || eni.routed_as_own && self.next(eni, address).as_ref() == Some(id)
+    }
+
     fn arrive(&mut self, parcel: Parcel) {
         let to = &parcel.to.clone();
         let Some(eni) = self.desired.enis.get(to).filter(|_| self.eni_generations[to] == parcel.eni_generation) else {
@@ -420,7 +426,7 @@ impl Twin {
             *self.met.entry(DropReason::EniGone.name().into()).or_default() += 1;
             return;
         };
-        if eni.source_dest_check && !owns(eni, parcel.message.destination) {
+        if eni.source_dest_check && !self.is_own(to, parcel.message.destination) {
             return self.refuse(to, Direction::Ingress, DropReason::DestinationNotOwned.name());
         }
         if !self.evaluate(to, Direction::Ingress, &parcel.message) {

@@ -43,7 +43,8 @@ vocabulary! {
         #[serde(default)]
         #[arg(long = "group")]
         groups: Vec<String>,
-        /// Whether what it sends must carry its own address and what it gets must be for one; a router turns it off.
+        /// Whether what it sends must carry its own address and what it gets must be for one; a router turns it off. If
+        /// absent so it is, and blocks that a custom route sends to it count as its own.
         #[arg(long = "no-source-dest-check", num_args = 0, default_missing_value = "false")]
         source_dest_check: Option<bool>,
         /// How long its sessions may idle.

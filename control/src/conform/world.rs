@@ -127,6 +127,7 @@ fn eni(described: &CaseEni, position: usize) -> Result<desired::DesiredEni, Case
         addresses: described.ips.iter().map(|text| prefix(text)).collect::<Result<_, _>>()?,
         groups: described.groups.iter().map(|id| GroupId::from(id.as_str())).collect(),
         source_dest_check: false,
+        routed_as_own: false,
         timeouts: described.timeouts.map(timeouts).unwrap_or_default(),
         sessions_max: desired::DesiredEni::default_sessions_max(),
         tracking: desired::Tracking::default(),

@@ -169,7 +169,7 @@ const OTHER_TYPES: [(&str, u32, u32, u32, &str); 7] = [
 ];
 
 /// Images: identifier without its end, operating system, vendor and size in GiB.
-const IMAGES: [(&str, &str, &str, u32); 12] = [
+const IMAGES: [(&str, &str, &str, u32); 15] = [
     ("ubuntu_24_04_x64_20G", "Ubuntu  24.04 64 bit", "Ubuntu", 20),
     ("ubuntu_22_04_x64_20G", "Ubuntu  22.04 64 bit", "Ubuntu", 20),
     ("ubuntu_20_04_x64_20G", "Ubuntu  20.04 64 bit", "Ubuntu", 20),
@@ -181,6 +181,9 @@ const IMAGES: [(&str, &str, &str, u32); 12] = [
     ("aliyun_3_arm64_20G", "Alibaba Cloud Linux  3.2104 LTS 64 bit ARM", "Aliyun", 20),
     ("centos_7_9_x64_20G", "CentOS  7.9 64 bit", "CentOS", 20),
     ("rockylinux_9_4_x64_20G", "Rocky Linux  9.4 64 bit", "Rocky Linux", 20),
+    ("opensuse_15_6_x64_20G", "OpenSUSE  15.6 64 bit", "OpenSUSE", 20),
+    ("freebsd_14_1_x64_20G", "FreeBSD  14.1 64 bit", "FreeBSD", 20),
+    ("win2022_21H2_x64_dtc_zh-cn_40G", "Windows Server  2022 数据中心版 64位中文版", "Windows Server 2022", 40),
     ("win2022_21H2_x64_dtc_en-us_40G", "Windows Server  2022 64 bit", "Windows Server 2022", 40),
 ];
 

@@ -46,7 +46,7 @@ impl Model {
             let was_routed = then.is_some_and(|then| then.routes.contains(route));
             let was = before.enis.get(&route.eni).copied().unwrap_or(Some(router)).filter(|_| was_routed);
             let (destination, eni) = (route.destination, &route.eni);
-            if router.source_dest_check && was.is_none_or(|was| !was.source_dest_check) {
+            if router.source_dest_check == Some(true) && was.is_none_or(|was| was.source_dest_check != Some(true)) {
                 warnings.push(format!(
                     "{id} routes {destination} to {eni}, whose source and destination check is on: what is not from or for \
                      {eni} itself drops there until `sluice eni modify {eni} --source-dest-check false`"

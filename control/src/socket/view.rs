@@ -380,7 +380,7 @@ impl EniView {
             ipv6_addresses: eni.ipv6.iter().copied().collect(),
             prefixes: eni.prefixes.iter().copied().collect(),
             groups: eni.groups.iter().cloned().collect(),
-            source_dest_check: eni.source_dest_check,
+            source_dest_check: eni.source_dest_check.unwrap_or(true),
             timeouts: eni.timeouts,
             sessions_max: eni.sessions_max,
             tracking: eni.tracking,

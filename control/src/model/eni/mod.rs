@@ -39,8 +39,9 @@ pub struct Eni {
     pub prefixes: BTreeSet<IpNet>,
     /// The groups it is a member of.
     pub groups: BTreeSet<GroupId>,
-    /// Whether addresses are checked.
-    pub source_dest_check: bool,
+    /// Whether what it sends must carry its own address and what it gets must be for one. Unset: so it is, and blocks that
+    /// a custom route sends to it count as its own.
+    pub source_dest_check: Option<bool>,
     /// How long its sessions may idle.
     pub timeouts: Timeouts,
     /// The most sessions it may hold at once.
@@ -114,7 +115,7 @@ impl Model {
             ipv6: BTreeSet::new(),
             prefixes: BTreeSet::new(),
             groups,
-            source_dest_check: create.source_dest_check.unwrap_or(true),
+            source_dest_check: create.source_dest_check,
             timeouts: timeouts(Timeouts::default(), create.timeouts.as_ref())?,
             sessions_max: sessions_max(create.sessions_max)?.unwrap_or(desired::DesiredEni::default_sessions_max()),
             tracking: create.tracking.clone().unwrap_or_default().over(Tracking::default()),
@@ -142,7 +143,7 @@ impl Model {
         let (id, old) = self.eni(&modify.eni)?;
         let mut new = old.clone();
         if let Some(check) = modify.source_dest_check {
-            new.source_dest_check = check;
+            new.source_dest_check = Some(check);
         }
         new.delete_on_release = modify.delete_on_release.unwrap_or(old.delete_on_release);
         new.timeouts = timeouts(old.timeouts, modify.timeouts.as_ref())?;

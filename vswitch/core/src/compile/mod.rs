@@ -333,6 +333,7 @@ impl Compiler {
                 _ => None,
             }),
             source_dest_check: eni.source_dest_check,
+            routed_as_own: eni.routed_as_own,
             tcp_window_check: eni.tracking.tcp_window_check,
             mtu_bytes: eni.port.as_ref().map_or(MTU_BYTES_MAX as u16, DesiredPort::mtu_bytes),
             timeouts: PackedTimeouts::pack(eni.timeouts).unwrap_or_default(),

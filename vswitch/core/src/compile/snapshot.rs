@@ -50,6 +50,7 @@ pub(crate) struct EniEntry {
     pub(crate) ipv4: Option<u32>,
     pub(crate) ipv6: Option<u128>,
     pub(crate) source_dest_check: bool,
+    pub(crate) routed_as_own: bool,
     pub(crate) tcp_window_check: bool,
     /// The largest layer-3 packet that its port carries.
     pub(crate) mtu_bytes: u16,

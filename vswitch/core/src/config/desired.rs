@@ -137,7 +137,7 @@ pub struct DesiredVpc {
     #[serde(default = "DesiredVpc::default_gateway_mac")]
     pub gateway_mac: MacAddress,
     /// Custom routes: destinations outside every subnet of the VPC, each with the ENI that packets for it go to. That
-    /// ENI acts as a router, so its `source_dest_check` is normally off. The longest prefix wins.
+    /// ENI acts as a router: its `source_dest_check` is off, or `routed_as_own` on. The longest prefix wins.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub routes: BTreeMap<IpNet, EniId>,
 }
@@ -399,6 +399,9 @@ pub struct DesiredEni {
     /// Whether packets it sends must carry its own address, and packets it gets must be for one (§3.4).
     #[serde(default = "enabled")]
     pub source_dest_check: bool,
+    /// Whether blocks that a custom route sends to it count as its own there, so that it may pass on what is routed to it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub routed_as_own: bool,
     /// How long its sessions may idle (§4.2).
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -418,6 +421,10 @@ impl DesiredEni {
     pub const fn default_sessions_max() -> u32 {
         65_536
     }
+}
+
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 const fn enabled() -> bool {

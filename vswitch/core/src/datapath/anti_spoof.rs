@@ -20,7 +20,7 @@ pub(crate) fn check(context: &EniContext<'_>, headers: &Headers, frame: &[u8]) -
     if !is_for_router(context, frame) {
         return Err(DropReason::DestinationMacForeign);
     }
-    if headers.is_plain && (!context.eni.source_dest_check || owns_source(context, headers.tuple.addresses)) {
+    if headers.is_plain && (!context.eni.source_dest_check || may_send_from(context, headers.tuple.addresses)) {
         return Ok(());
     }
     check_unusual(context, headers, frame)
@@ -43,9 +43,23 @@ fn check_unusual(context: &EniContext<'_>, headers: &Headers, frame: &[u8]) -> R
 
 /// Whether the source of `addresses` belongs to the ENI.
 #[inline(always)]
-pub(crate) fn owns_source(context: &EniContext<'_>, addresses: Addresses) -> bool {
+fn owns_source(context: &EniContext<'_>, addresses: Addresses) -> bool {
     context.eni.is_first_address(addresses)
         || context.network.route(addresses.reverse()) == AddressRoute::Owner(context.index)
+}
+
+/// Whether the source of `addresses` is one that the ENI may send from while its source check is on: an address of its
+/// own, or one in a block that a custom route sends to it where those count as its own.
+#[inline(always)]
+pub(crate) fn may_send_from(context: &EniContext<'_>, addresses: Addresses) -> bool {
+    if context.eni.is_first_address(addresses) {
+        return true;
+    }
+    match context.network.route(addresses.reverse()) {
+        AddressRoute::Owner(owner) => owner == context.index,
+        AddressRoute::Via(next) => next == context.index && context.eni.routed_as_own,
+        AddressRoute::Nowhere | AddressRoute::Unowned | AddressRoute::Gateway => false,
+    }
 }
 
 /// Whether a frame is for the router, or for a group: no other station is on the guest's link.
@@ -100,7 +114,7 @@ fn link_layer_options_fit(mut options: &[u8], mac: MacAddress) -> bool {
 }
 
 fn check_source(context: &EniContext<'_>, headers: &Headers) -> Result<(), DropReason> {
-    if owns_source(context, headers.tuple.addresses) {
+    if may_send_from(context, headers.tuple.addresses) {
         return Ok(());
     }
     let has_no_address_yet = match headers.tuple.addresses {

@@ -156,6 +156,7 @@ fn of_eni(eni: &EniEntry) -> Between {
         acl: _,
         // The fast path takes what comes from the sender's first address and goes to an address of the receiver.
         source_dest_check: _,
+        routed_as_own: _,
         tcp_window_check,
         // Bounds the frames of the path.
         mtu_bytes: _,

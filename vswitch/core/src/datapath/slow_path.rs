@@ -6,7 +6,7 @@ use crate::config::ids::EniIndex;
 use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::conntrack::tables::SessionSlot;
 use crate::datapath::anti_spoof;
-use crate::datapath::anti_spoof::owns_source;
+use crate::datapath::anti_spoof::may_send_from;
 use crate::datapath::eligibility;
 use crate::datapath::packet_context::PacketContext;
 use crate::datapath::shard::Shard;
@@ -207,7 +207,7 @@ pub(super) fn egress_checks(context: &EniContext<'_>, packet: &mut Packet) -> (V
 pub(super) fn ingress_checks(context: &EniContext<'_>, packet: &Packet, route: AddressRoute) -> Verdict {
     let is_owner = route == AddressRoute::Owner(context.index)
         || !context.eni.source_dest_check
-        || owns_source(context, packet.headers.tuple.addresses.reverse());
+        || may_send_from(context, packet.headers.tuple.addresses.reverse());
     if is_owner { Verdict::Forward(context.index) } else { Verdict::Drop(DropReason::DestinationNotOwned) }
 }
 

@@ -7,7 +7,7 @@ use crate::config::explanation::DecisionReport;
 use crate::config::ids::{EniId, EniIndex, GroupId, RuleId};
 use crate::config::protocol::PacketDescription;
 use crate::config::refusal::Refusal;
-use crate::datapath::anti_spoof::owns_source;
+use crate::datapath::anti_spoof::may_send_from;
 use crate::datapath::fast_path;
 use crate::datapath::shard::Shard;
 use crate::datapath::slow_path::next_eni;
@@ -37,7 +37,7 @@ impl Shard {
         let settled = match direction {
             Direction::Egress => settled_before_decision(&context, &headers),
             Direction::Ingress => {
-                let owned = context.network.route(headers.tuple.addresses) == AddressRoute::Owner(eni);
+                let owned = may_send_from(&context, headers.tuple.addresses.reverse());
                 (context.eni.source_dest_check && !owned).then_some(Verdict::Drop(DropReason::DestinationNotOwned))
             }
         };
@@ -112,7 +112,7 @@ fn settled_before_decision(context: &EniContext<'_>, headers: &Headers) -> Optio
     if headers.is_dhcp_answer() {
         return Some(Verdict::Drop(DropReason::DhcpServerSpoofed));
     }
-    if context.eni.source_dest_check && !owns_source(context, addresses) {
+    if context.eni.source_dest_check && !may_send_from(context, addresses) {
         return Some(Verdict::Drop(DropReason::SourceAddressSpoofed));
     }
     if headers.is_udp(68, 67) || headers.is_udp(546, 547) {

@@ -70,10 +70,34 @@ pub(in crate::ecs) fn describe_attribute(context: &Context<'_>) -> Result<Plan, 
 }
 
 fn kind(context: &Context<'_>, id: &EniId) -> &'static str {
+    let noted = context.scope.label(id.as_str());
     match context.scope.instance_of(id) {
         Some((_, instance)) if instance.primary() == Some(id) => "Primary",
+        _ if noted.attribute("InstanceType") == "Trunk" => "Trunk",
+        _ if !noted.attribute(TRUNK).is_empty() => "Member",
         _ => "Secondary",
     }
+}
+
+/// The attribute of a member that holds the trunk interface it is behind.
+pub(in crate::ecs) const TRUNK: &str = "TrunkNetworkInterfaceId";
+/// The attribute that holds the network card that an interface is on.
+pub(in crate::ecs) const CARD: &str = "NetworkCardIndex";
+
+/// Where an interface is attached.
+fn attachment_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> Value {
+    let noted = context.scope.label(id.as_str());
+    let instance = context.scope.instance_of(id).map(|(_, instance)| instance);
+    let is_member = |member: &&EniId| context.scope.label(member.as_str()).attribute(TRUNK) == id.as_str();
+    let members: Vec<&EniId> =
+        instance.into_iter().flat_map(|instance| instance.enis.keys()).filter(is_member).collect();
+    json!({
+        "DeviceIndex": instance.and_then(|instance| instance.enis.get(id)).copied().unwrap_or(0),
+        "InstanceId": eni.instance.as_deref().unwrap_or_default(),
+        "NetworkCardIndex": noted.attribute(CARD).parse::<u64>().unwrap_or(0),
+        "TrunkNetworkInterfaceId": noted.attribute(TRUNK),
+        "MemberNetworkInterfaceIds": {"MemberNetworkInterfaceId": members},
+    })
 }
 
 fn status(context: &Context<'_>, id: &EniId, eni: &Eni) -> &'static str {
@@ -89,8 +113,13 @@ fn status(context: &Context<'_>, id: &EniId, eni: &Eni) -> &'static str {
 
 /// An interface as all actions show it.
 pub(in crate::ecs) fn eni_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> Value {
-    let device = context.scope.instance_of(id).and_then(|(_, instance)| instance.enis.get(id)).copied().unwrap_or(0);
-    let instance = eni.instance.clone().unwrap_or_default();
+    let noted = context.scope.label(id.as_str());
+    let traffic = |name: &str| match noted.attribute(name) {
+        "" => noted.attribute(&format!("NetworkInterfaceTrafficConfig.{name}")),
+        text => text,
+    };
+    let number = |name: &str| traffic(name).parse::<u64>().unwrap_or(0);
+    let mode = Some(traffic("NetworkInterfaceTrafficMode")).filter(|mode| !mode.is_empty()).unwrap_or("Standard");
     let mut value = members(addresses_json(eni));
     value.extend(members(json!({
         "NetworkInterfaceId": id,
@@ -98,14 +127,16 @@ pub(in crate::ecs) fn eni_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> 
         "Description": eni.description,
         "CreationTime": timestamp(eni.created_s),
         "DeleteOnRelease": eni.delete_on_release,
-        "InstanceId": instance,
-        "Attachment": {"DeviceIndex": device, "InstanceId": instance, "NetworkCardIndex": 0},
+        "InstanceId": eni.instance.as_deref().unwrap_or_default(),
+        "Attachment": attachment_json(context, id, eni),
         "MacAddress": eni.mac,
-        "NetworkInterfaceTrafficMode": "Standard",
+        "NetworkInterfaceTrafficMode": mode,
         "OwnerId": context.scope.owner_of(id.as_str()),
         "PrivateIpAddress": eni.primary,
-        "QueueNumber": 1,
-        "ResourceGroupId": context.scope.resource_group_of(id.as_str()),
+        "QueueNumber": number("QueueNumber").max(1),
+        "QueuePairNumber": number("QueuePairNumber"),
+        // Of an interface for which none was named, the cloud tells none.
+        "ResourceGroupId": noted.resource_group,
         "SecurityGroupIds": {"SecurityGroupId": eni.groups},
         "SourceDestCheck": eni.source_dest_check,
         "Status": status(context, id, eni),

@@ -3,17 +3,19 @@
 pub(in crate::ecs) mod address;
 pub(in crate::ecs) mod list;
 
-use super::eni::list::eni_json;
+use super::eni::list::{CARD, TRUNK, eni_json};
+use super::instance::attributes::change;
 use crate::command::{Command, EniAssign, EniCreate, EniDelete, EniModify, InstanceAttach, TimeoutsChange};
 use crate::ecs::dialect::call::{Context, Plan};
 use crate::ecs::dialect::parameters::Parameters;
 use crate::ecs::dialect::scope::Access;
 use crate::ecs::dialect::validate::missing;
-use crate::error::{ApiError, ENI_STATE, ErrorKind, INVALID_PARAMETER, INVALID_PARAMETER_CONFLICT};
+use crate::error::{ApiError, ENI_STATE, ErrorKind, INSTANCE_ENI_LIMIT, INVALID_PARAMETER, INVALID_PARAMETER_CONFLICT};
 
 const PRIMARY_FIXED: ErrorKind =
     ErrorKind { code: "InvalidOperation.PrimaryEniOnlySupportModifyNameAndDesc", status: 404 };
 const OTHER_ZONE: ErrorKind = ErrorKind { code: "InvalidOperation.AvailabilityZoneMismatch", status: 403 };
+const ENI_TYPE: ErrorKind = ErrorKind { code: "InvalidOperation.InvalidEniType", status: 403 };
 const TIMEOUTS: ErrorKind = ErrorKind { code: "InvalidParameter.EniConnectionTrackingConfiguration", status: 400 };
 
 pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
@@ -130,7 +132,8 @@ pub(in crate::ecs) fn modify_attribute(context: &Context<'_>) -> Result<Plan, Ap
         description: parameters.owned("Description"),
         ..EniModify::default()
     };
-    Ok(context.quiet_change(vec![Command::EniModify(modify)]))
+    Ok(context
+        .quiet_change([Command::EniModify(modify)].into_iter().chain(context.note_attributes(id.as_str())).collect()))
 }
 
 pub(in crate::ecs) fn attach(context: &Context<'_>) -> Result<Plan, ApiError> {
@@ -141,13 +144,42 @@ pub(in crate::ecs) fn attach(context: &Context<'_>) -> Result<Plan, ApiError> {
     if zone.is_some_and(|zone| context.scope.eni(&eni).is_ok_and(|(_, eni)| context.zone_of(&eni.vswitch) != zone)) {
         return Err(OTHER_ZONE.error(format!("{instance} is in another zone than {eni}.")).object(eni));
     }
-    Ok(context.quiet_change(vec![Command::InstanceAttach(InstanceAttach { instance, eni })]))
+    let card = context.parameters().owned(CARD).unwrap_or_default();
+    let trunk = trunk(context, &instance)?;
+    check_room(context, &instance)?;
+    let noted = change(&eni, [(CARD, card), (TRUNK, trunk)]);
+    Ok(context.quiet_change(vec![Command::InstanceAttach(InstanceAttach { instance, eni }), noted]))
 }
 
 pub(in crate::ecs) fn detach(context: &Context<'_>) -> Result<Plan, ApiError> {
     let (instance, eni) = pair(context)?;
     refuse_passing(context, &instance)?;
-    Ok(context.quiet_change(vec![Command::InstanceDetach(InstanceAttach { instance, eni })]))
+    let noted = change(&eni, [(CARD, String::new()), (TRUNK, String::new())]);
+    Ok(context.quiet_change(vec![Command::InstanceDetach(InstanceAttach { instance, eni }), noted]))
+}
+
+/// The trunk interface of the instance that the call names; empty where it names none.
+fn trunk(context: &Context<'_>, instance: &str) -> Result<String, ApiError> {
+    let Some(named) = context.parameters().text("TrunkNetworkInstanceId") else { return Ok(String::new()) };
+    let (id, _) = context.scope.eni(named)?;
+    let is_here = context.scope.instance_of(&id).is_some_and(|(other, _)| other == instance);
+    match is_here && context.scope.label(id.as_str()).attribute("InstanceType") == "Trunk" {
+        true => Ok(id.to_string()),
+        false => Err(ENI_TYPE.error(format!("{id} is no trunk interface of {instance}.")).object(id)),
+    }
+}
+
+/// Refuses one more interface than the type of an instance has room for.
+pub(in crate::ecs) fn check_room(context: &Context<'_>, instance: &str) -> Result<(), ApiError> {
+    let present = context.scope.instance(instance)?;
+    let kind = context.settings.catalogue.instance_type(&present.instance_type);
+    match kind.is_some_and(|kind| present.enis.len() >= kind.enis as usize) {
+        true => {
+            let message = format!("{instance} has {} interfaces, as many as its type may have.", present.enis.len());
+            Err(INSTANCE_ENI_LIMIT.error(message).object(instance))
+        }
+        false => Ok(()),
+    }
 }
 
 fn pair(context: &Context<'_>) -> Result<(String, String), ApiError> {

@@ -2,8 +2,9 @@
 
 use super::attributes::{PUBLIC_ADDRESS, change};
 use super::public_address;
-use crate::command::{Command, EniAssign, EniCreate, InstanceAttach, InstanceCreate};
+use crate::command::{Command, EniAssign, EniCreate, InstanceAttach, InstanceCreate, LabelModify};
 use crate::ecs::actions::disk;
+use crate::ecs::actions::eni::list::CARD;
 use crate::ecs::actions::eni::one_form_of_groups;
 use crate::ecs::actions::key_pair::check_key_pair;
 use crate::ecs::dialect::call::{Context, Plan, members};
@@ -12,6 +13,7 @@ use crate::ecs::dialect::scope::Access;
 use crate::ecs::dialect::validate::missing;
 use crate::error::{ApiError, ErrorKind};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 pub(in crate::ecs) const INSTANCE_TYPE: ErrorKind =
@@ -51,8 +53,9 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
     }
     check_key_pair(context)?;
     let mut addresses = public_address::free(context);
+    check_room(context, kind)?;
     let is_public = parameters.count::<u32>("InternetMaxBandwidthOut")?.is_some_and(|bandwidth| bandwidth > 0);
-    let primary = primary(context)?;
+    let (primary, primary_noted) = primary(context)?;
     let secondary = secondary(context, &primary)?;
     let unique = amount > 1 && parameters.boolean("UniqueSuffix")?.unwrap_or(false);
     let (mut ids, mut commands) = (Vec::new(), Vec::new());
@@ -63,9 +66,10 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
             Some(text) => Some(nth_address(text, number)?),
             None => None,
         };
+        let eni = context.environment.new_id("eni");
         let create = InstanceCreate {
             id: Some(id.clone()),
-            primary: EniCreate { primary_ip, id: Some(context.environment.new_id("eni")), ..primary.clone() },
+            primary: EniCreate { primary_ip, id: Some(eni.clone()), ..primary.clone() },
             port: context.settings.instance_port,
             running,
             name: parameters.owned("InstanceName").map(suffixed),
@@ -76,6 +80,7 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
             deletion_protection: parameters.boolean("DeletionProtection")?.unwrap_or(false),
         };
         commands.push(Command::InstanceCreate(Box::new(create)));
+        commands.extend(noted_with(&eni, &primary_noted));
         commands.extend(context.new_label(&id, None)?);
         if is_public {
             let address = addresses.next().ok_or_else(public_address::none_left)?;
@@ -88,6 +93,33 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
     Ok((ids, commands))
 }
 
+/// Refuses more interfaces than the type has room for.
+fn check_room(context: &Context<'_>, kind: Option<&str>) -> Result<(), ApiError> {
+    let wanted = context.parameters().objects("NetworkInterface")?.len().max(1);
+    match kind.and_then(|kind| context.settings.catalogue.instance_type(kind)) {
+        Some(kind) if wanted > kind.enis as usize => {
+            let message = format!("{} has room for {}.", kind.id, kind.enis);
+            Err(INTERFACES.error(message).field("NetworkInterface"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is kept with an interface that an instance is made with.
+type Noted = BTreeMap<String, String>;
+
+fn noted_of(fields: &Parameters) -> Noted {
+    const NAMES: [&str; 5] = [CARD, "NetworkInterfaceTrafficMode", "QueueNumber", "QueuePairNumber", "InstanceType"];
+    let given = NAMES.iter().filter_map(|name| Some(((*name).to_owned(), fields.owned(name)?)));
+    // Which one is the primary is told by its place.
+    given.filter(|(name, value)| name != "InstanceType" || value == "Trunk").collect()
+}
+
+fn noted_with(eni: &str, noted: &Noted) -> Option<Command> {
+    let modify = LabelModify { object: eni.to_owned(), attributes: noted.clone(), ..LabelModify::default() };
+    (!noted.is_empty()).then_some(Command::LabelModify(modify))
+}
+
 fn nth_address(text: &str, number: u32) -> Result<String, ApiError> {
     let address: Ipv4Addr =
         text.parse().map_err(|_| ADDRESS_MALFORMED.error("write one like 10.0.0.7.").field("PrivateIpAddress"))?;
@@ -95,7 +127,7 @@ fn nth_address(text: &str, number: u32) -> Result<String, ApiError> {
 }
 
 /// The primary interface, by the parameters of the call or by the entry of `NetworkInterface` that is called primary.
-fn primary(context: &Context<'_>) -> Result<EniCreate, ApiError> {
+fn primary(context: &Context<'_>) -> Result<(EniCreate, Noted), ApiError> {
     let parameters = context.parameters();
     let entries = parameters.objects("NetworkInterface")?;
     let is_primary =
@@ -112,6 +144,11 @@ fn primary(context: &Context<'_>) -> Result<EniCreate, ApiError> {
         let message = "with a primary NetworkInterface, its groups are named there.";
         return Err(INTERFACES.error(message).field("SecurityGroupId"));
     }
+    let is_named = address == "PrimaryIpAddress";
+    if is_named && fields.has("NetworkInterfaceId") {
+        let message = "the primary interface is made with its instance: leave NetworkInterfaceId out.";
+        return Err(INTERFACES.error(message).field("NetworkInterface.N.NetworkInterfaceId"));
+    }
     let vswitch = fields.text("VSwitchId").or(parameters.text("VSwitchId"));
     let Some(vswitch) = vswitch else { return Err(missing(context.call.action.schema(), "VSwitchId")) };
     let groups = one_form_of_groups(context, fields)?.unwrap_or_default();
@@ -126,21 +163,24 @@ fn primary(context: &Context<'_>) -> Result<EniCreate, ApiError> {
             return Err(ADDRESS_OUTSIDE.error(format!("{vswitch_id} is {}.", vswitch.cidr)).field(address));
         }
     }
-    Ok(EniCreate {
+    let create = EniCreate {
         vswitch: vswitch_id.to_string(),
         primary_ip,
         ipv6_addresses: fields.list("Ipv6Address")?,
         ipv6_count: fields.count("Ipv6AddressCount")?.unwrap_or(0),
         groups,
-        name: if address == "PrimaryIpAddress" { fields.owned("NetworkInterfaceName") } else { None },
+        name: fields.owned("NetworkInterfaceName").filter(|_| is_named),
+        description: fields.owned("Description").filter(|_| is_named),
+        source_dest_check: if is_named { fields.boolean("SourceDestCheck")? } else { None },
         delete_on_release: Some(true),
         ..EniCreate::default()
-    })
+    };
+    Ok((create, if is_named { noted_of(fields) } else { Noted::new() }))
 }
 
 /// An interface that an instance gets besides its primary one.
 enum Secondary {
-    New(Box<EniCreate>, u8),
+    New(Box<EniCreate>, u8, Noted),
     Present(String),
 }
 
@@ -172,7 +212,7 @@ fn secondary(context: &Context<'_>, primary: &EniCreate) -> Result<Vec<Secondary
             ..EniCreate::default()
         };
         let more = fields.count("SecondaryPrivateIpAddressCount")?.unwrap_or(0);
-        list.push(Secondary::New(Box::new(create), more));
+        list.push(Secondary::New(Box::new(create), more, noted_of(&fields)));
     }
     Ok(list)
 }
@@ -182,10 +222,11 @@ fn attachments(context: &Context<'_>, instance: &str, secondary: &[Secondary]) -
     for wanted in secondary {
         let eni = match wanted {
             Secondary::Present(eni) => eni.clone(),
-            Secondary::New(create, more) => {
+            Secondary::New(create, more, noted) => {
                 let id = context.environment.new_id("eni");
                 let create = EniCreate { id: Some(id.clone()), ..EniCreate::clone(create) };
                 commands.push(Command::EniCreate(Box::new(create)));
+                commands.extend(noted_with(&id, noted));
                 if *more > 0 {
                     let assign = EniAssign { eni: id.clone(), ipv4_count: *more, ..EniAssign::default() };
                     commands.push(Command::EniAssign(assign));
