@@ -271,3 +271,22 @@ fn a_change_that_leaves_something_that_cannot_work_says_so() {
     let told = warnings(json!({"op": "eni-modify", "eni": "eni-1", "sessions_max": 10, "tracking": tracking}));
     assert!(told.len() == 1 && told[0].contains("may hold 10"), "{told:?}");
 }
+
+/// What is undone comes back in the order in which it went: what had an address first has it again before the one that
+/// took it over is gone.
+#[test]
+fn an_address_that_was_taken_over_is_given_back() {
+    let (mut model, environment) = base();
+    let first = json!({"op": "eni-create", "id": "eni-8", "vswitch": "vsw-1", "groups": ["sg-a"],
+                       "primary_ip": "10.0.1.80", "mac": "02:00:00:00:00:80"});
+    let mut second = first.clone();
+    second["id"] = json!("eni-9");
+    make(&mut model, &environment, first);
+    let before = model.clone();
+    let over = json!({"op": "batch", "commands": [{"op": "eni-delete", "eni": "eni-8"}, second]});
+    let events = model.decide(&command(over), &environment).unwrap();
+    let undo = model.undo(&events);
+    events.into_iter().chain(undo).for_each(|event| model.apply(event));
+    assert_eq!(model, before);
+    assert!(model.decide(&command(second), &environment).is_err());
+}

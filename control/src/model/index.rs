@@ -11,7 +11,7 @@ pub(crate) struct Index {
     members: BTreeMap<GroupId, BTreeSet<EniId>>,
     /// By subnet, the first address of each taken prefix. Prefixes never overlap.
     addresses: BTreeMap<VSwitchId, BTreeMap<IpAddr, (IpAddr, EniId)>>,
-    macs: BTreeSet<(VpcId, MacAddress)>,
+    macs: BTreeMap<(VpcId, MacAddress), EniId>,
 }
 
 impl Index {
@@ -23,7 +23,7 @@ impl Index {
         for prefix in eni.prefixes_of_all() {
             addresses.insert(prefix.network(), (last(prefix), id.clone()));
         }
-        self.macs.insert((eni.vpc.clone(), eni.mac));
+        self.macs.insert((eni.vpc.clone(), eni.mac), id.clone());
     }
 
     pub(super) fn remove(&mut self, id: &EniId, eni: &Eni) {
@@ -37,13 +37,19 @@ impl Index {
         }
         if let Some(addresses) = self.addresses.get_mut(&eni.vswitch) {
             for prefix in eni.prefixes_of_all() {
-                addresses.remove(&prefix.network());
+                // Where a change is undone, who had an address first may have it again by now.
+                if addresses.get(&prefix.network()).is_some_and(|(_, holder)| holder == id) {
+                    addresses.remove(&prefix.network());
+                }
             }
             if addresses.is_empty() {
                 self.addresses.remove(&eni.vswitch);
             }
         }
-        self.macs.remove(&(eni.vpc.clone(), eni.mac));
+        let mac = (eni.vpc.clone(), eni.mac);
+        if self.macs.get(&mac) == Some(id) {
+            self.macs.remove(&mac);
+        }
     }
 
     /// Members of a group.
@@ -69,7 +75,7 @@ impl Index {
     }
 
     pub(super) fn has_mac(&self, vpc: &VpcId, mac: MacAddress) -> bool {
-        self.macs.contains(&(vpc.clone(), mac))
+        self.macs.contains_key(&(vpc.clone(), mac))
     }
 }
 
