@@ -393,7 +393,8 @@ fn dhcp_options_sets_are_kept_and_attached() {
     let create = "DhcpOptionsSetName=lab&DhcpOptionsSetDescription=of the lab&DomainName=example.com&\
                   DomainNameServers=10.0.0.2,10.0.0.3&LeaseTime=7d&Tag.1.Key=k&Tag.1.Value=v";
     let set = text(&lab.ok("vpc:CreateDhcpOptionsSet", create), "DhcpOptionsSetId");
-    let other = text(&lab.ok("vpc:CreateDhcpOptionsSet", "DomainName=example.org"), "DhcpOptionsSetId");
+    let other =
+        text(&lab.ok("vpc:CreateDhcpOptionsSet", "DomainName=example.org&Tags.1.Key=other"), "DhcpOptionsSetId");
     let named = format!("DhcpOptionsSetId={set}");
     let shown = lab.ok("vpc:GetDhcpOptionsSet", &named);
     assert_eq!(text(&shown, "Status"), "Available");
@@ -414,7 +415,13 @@ fn dhcp_options_sets_are_kept_and_attached() {
     let of_vpc = lab.ok("vpc:DescribeVpcs", &format!("DhcpOptionsSetId={set}"));
     assert_eq!(text(&of_vpc["Vpcs"]["Vpc"][0], "DhcpOptionsSetId"), set);
     lab.refused("vpc:DeleteDhcpOptionsSet", &named, 400, "DependencyViolation.VpcAttachment");
-    for (asked, count) in [("", 2), ("DhcpOptionsSetName=lab", 1), ("DomainName=example.org", 1), ("Tags.1.Key=k", 1)] {
+    for (asked, count) in [
+        ("", 2),
+        ("DhcpOptionsSetName=lab", 1),
+        ("DomainName=example.org", 1),
+        ("Tags.1.Key=k", 1),
+        ("Tags.1.Key=other", 1),
+    ] {
         let listed = lab.ok("vpc:ListDhcpOptionsSets", asked);
         assert_eq!(list(&listed, "/DhcpOptionsSets").len(), count, "{asked}");
     }

@@ -69,9 +69,18 @@ fn check(context: &Context<'_>) -> Result<(), ApiError> {
 pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     check(context)?;
     let id = context.environment.new_id("dopt");
-    let label = context.new_label(&id, None)?;
+    let mut tags = context.tags("Tag")?;
+    // Some clients say it in the plural.
+    tags.extend(context.tags("Tags")?);
+    let label = LabelModify {
+        object: id.clone(),
+        tags,
+        resource_group: context.resource_group()?,
+        attributes: context.attributes(),
+        ..LabelModify::default()
+    };
     let create = RecordCreate { id: id.clone(), kind: KIND.into() };
-    let commands = [Command::RecordCreate(create)].into_iter().chain(label).collect();
+    let commands = vec![Command::RecordCreate(create), Command::LabelModify(label)];
     let answer = move |context: &Context<'_>| {
         members(json!({"DhcpOptionsSetId": id, "ResourceGroupId": context.scope.resource_group_of(&id)}))
     };
