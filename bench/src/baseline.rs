@@ -147,12 +147,12 @@ fn rules_of(desired: &Desired, eni: &EniId, direction: Direction) -> Vec<PlainRu
     let in_order = flat_rules::in_order(desired, eni, direction);
     let plain = |rule: &vswitch_core::config::desired::DesiredRule| PlainRule {
         policy: rule.policy,
-        protocol: rule.protocol,
-        ports: match &rule.ports {
+        protocol: rule.conditions.protocol,
+        ports: match &rule.conditions.ports {
             Ports::Range(range) => (range.first, range.last),
             _ => (0, u16::MAX),
         },
-        far_side: flat_rules::prefixes(desired, &rule.remote).collect(),
+        far_side: flat_rules::prefixes(desired, &rule.conditions.remote).collect(),
     };
     in_order.into_iter().map(plain).collect()
 }

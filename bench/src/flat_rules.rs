@@ -13,12 +13,14 @@ pub(crate) fn rules(desired: &Desired, eni: &EniId, direction: Direction, is_v6:
     let mut text = String::new();
     for (place, rule) in in_order(desired, eni, direction).into_iter().enumerate() {
         let accepts = u8::from(rule.policy == Policy::Accept);
-        let protocol = match rule.protocol {
+        let protocol = match rule.conditions.protocol {
             Protocol::All => -1,
             Protocol::Number(number) => i32::from(number),
         };
-        for prefix in prefixes(desired, &rule.remote).filter(|prefix| matches!(prefix, IpNet::V6(_)) == is_v6) {
-            for PortRange { first, last } in port_ranges(desired, &rule.ports) {
+        for prefix in
+            prefixes(desired, &rule.conditions.remote).filter(|prefix| matches!(prefix, IpNet::V6(_)) == is_v6)
+        {
+            for PortRange { first, last } in port_ranges(desired, &rule.conditions.ports) {
                 let (address, length) = (digits(prefix.network()), prefix.prefix_len());
                 let _ = writeln!(text, "{place} {accepts} {protocol} {address} {length} {first} {last}");
             }

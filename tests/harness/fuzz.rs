@@ -154,7 +154,7 @@ fn any_rule(input: &mut Unstructured<'_>, number: u8) -> Result<DesiredRule> {
         ["0.0.0.0/0", "::/0", "10.0.0.0/24", "10.0.1.10/32", "fd00::/16", "192.0.2.0/25", "sg-open", "sg-strict"];
     let mut rule = rule(&format!("r-{}", number + 1), direction, policy, input.choose(&texts)?);
     rule.priority = input.int_in_range(1..=3)?;
-    rule.protocol = match input.int_in_range(0..=7)? {
+    rule.conditions.protocol = match input.int_in_range(0..=7)? {
         0 => Protocol::All,
         1 => Protocol::ICMP,
         2..=3 => Protocol::TCP,
@@ -162,13 +162,13 @@ fn any_rule(input: &mut Unstructured<'_>, number: u8) -> Result<DesiredRule> {
         6 => Protocol::ICMPV6,
         _ => Protocol::Number(input.arbitrary()?),
     };
-    if rule.protocol.has_ports() {
+    if rule.conditions.protocol.has_ports() {
         let (one, other): (u16, u16) = (input.arbitrary()?, input.arbitrary()?);
         let range = PortRange { first: one.min(other).max(1), last: one.max(other).max(1) };
-        rule.ports = Ports::Range(range);
-        rule.source_ports = input.ratio(1, 8)?.then_some(range);
+        rule.conditions.ports = Ports::Range(range);
+        rule.conditions.source_ports = input.ratio(1, 8)?.then_some(range);
     }
-    rule.local = if input.ratio(1, 8)? { Some(prefix_of("10.0.0.0/25")) } else { None };
+    rule.conditions.local = if input.ratio(1, 8)? { Some(prefix_of("10.0.0.0/25")) } else { None };
     Ok(rule)
 }
 

@@ -81,7 +81,7 @@ impl Message {
             Content::Ping(_) | Content::Pong(_) | Content::Unreachable(_) => (icmp, 0, 0),
         };
         let addresses = Addresses::new(self.source, self.destination).expect("one family");
-        Tuple { addresses, protocol: number, source_port, destination_port }
+        Tuple::of_connection(addresses, number, [source_port, destination_port])
     }
 
     /// What its session is called: an endpoint and the other, as the message has them.

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use vswitch_core::compile::Compiler;
 use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::desired::{
-    Desired, DesiredEni, DesiredPort, DesiredRule, DesiredVpc, DesiredVswitch, Direction, GroupKind, Policy, PortRange,
-    Ports, Protocol, Remote, SecurityGroup, Timeouts, Tracking,
+    Desired, DesiredEni, DesiredPort, DesiredRule, DesiredVpc, DesiredVswitch, Direction, GroupKind, MatchConditions,
+    Policy, PortRange, Ports, Protocol, Remote, SecurityGroup, Timeouts, Tracking,
 };
 use vswitch_core::config::ids::{EniId, EniIndex, GroupId, MacAddress};
 use vswitch_core::config::protocol::{DirectionStats, EniStats, FlowDescription, FlowSelection};
@@ -26,17 +26,7 @@ const BUFFER_BYTES: usize = 2048;
 
 /// A rule, to be refined.
 pub fn rule(id: &str, direction: Direction, policy: Policy, remote: &str) -> DesiredRule {
-    DesiredRule {
-        id: id.into(),
-        direction,
-        policy,
-        priority: 1,
-        protocol: Protocol::All,
-        ports: Ports::Any,
-        source_ports: None,
-        remote: remote_of(remote),
-        local: None,
-    }
+    DesiredRule { id: id.into(), direction, policy, priority: 1, conditions: MatchConditions::of(remote_of(remote)) }
 }
 
 /// The variable of the environment that runs all worlds without the fast path where it is `off`.
@@ -82,30 +72,36 @@ pub trait Refine: Sized {
 }
 
 impl Refine for DesiredRule {
-    fn protocol(self, number: u8) -> Self {
-        DesiredRule { protocol: Protocol::Number(number), ..self }
+    fn protocol(mut self, number: u8) -> Self {
+        self.conditions.protocol = Protocol::Number(number);
+        self
     }
 
-    fn tcp(self, port: u16) -> Self {
-        let ports = Ports::Range(PortRange { first: port, last: port });
-        DesiredRule { protocol: Protocol::TCP, ports, ..self }
+    fn tcp(mut self, port: u16) -> Self {
+        self.conditions.protocol = Protocol::TCP;
+        self.conditions.ports = Ports::Range(PortRange { first: port, last: port });
+        self
     }
 
     fn udp(self, port: u16) -> Self {
-        let ports = Ports::Range(PortRange { first: port, last: port });
-        DesiredRule { protocol: Protocol::UDP, ports, ..self }
+        let mut rule = self.tcp(port);
+        rule.conditions.protocol = Protocol::UDP;
+        rule
     }
 
-    fn tcp_list(self, list: &str) -> Self {
-        DesiredRule { protocol: Protocol::TCP, ports: Ports::List(list.into()), ..self }
+    fn tcp_list(mut self, list: &str) -> Self {
+        self.conditions.protocol = Protocol::TCP;
+        self.conditions.ports = Ports::List(list.into());
+        self
     }
 
     fn priority(self, priority: u8) -> Self {
         DesiredRule { priority, ..self }
     }
 
-    fn local(self, prefix: &str) -> Self {
-        DesiredRule { local: Some(prefix.parse().unwrap_or_else(|_| panic!("{prefix} is no prefix"))), ..self }
+    fn local(mut self, prefix: &str) -> Self {
+        self.conditions.local = Some(prefix.parse().unwrap_or_else(|_| panic!("{prefix} is no prefix")));
+        self
     }
 }
 

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use vswitch_core::compile::{Compiler, compile};
 use vswitch_core::config::desired::{
     Desired, DesiredEni, DesiredPort, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVpc, DesiredVswitch,
-    Direction, GroupKind, PacketPort, Policy, PortRange, Ports, Protocol, Remote, SecurityGroup, TapPort, Timeouts,
+    Direction, GroupKind, MatchConditions, PacketPort, Policy, PortRange, Ports, Protocol, Remote, SecurityGroup,
+    TapPort, Timeouts,
 };
 use vswitch_core::config::ids::MacAddress;
 use vswitch_core::config::protocol::{self, Delta, RequestBody, SwitchReply, SwitchReplyBody, SwitchRequest, VERSION};
@@ -109,19 +110,21 @@ fn arbitrary_rule(random: &mut Random) -> DesiredRule {
         direction: random.pick(&[Direction::Ingress, Direction::Egress]),
         policy: random.pick(&[Policy::Accept, Policy::Drop]),
         priority: random.pick(&[0, 1, 100, 110, 111, 255]),
-        protocol: random.pick(&[Protocol::All, Protocol::TCP, Protocol::UDP, Protocol::ICMP, Protocol::ICMPV6]),
-        ports: match random.below(3) {
-            0 => Ports::Any,
-            1 => Ports::Range(range(random)),
-            _ => Ports::List(name(random, "prl")),
+        conditions: MatchConditions {
+            protocol: random.pick(&[Protocol::All, Protocol::TCP, Protocol::UDP, Protocol::ICMP, Protocol::ICMPV6]),
+            ports: match random.below(3) {
+                0 => Ports::Any,
+                1 => Ports::Range(range(random)),
+                _ => Ports::List(name(random, "prl")),
+            },
+            source_ports: random.chance(20).then(|| range(random)),
+            remote: match random.below(3) {
+                0 => Remote::Prefix(net(random)),
+                1 => Remote::PrefixList(name(random, "pl")),
+                _ => Remote::Group(name(random, "sg")),
+            },
+            local: random.chance(20).then(|| net(random)),
         },
-        source_ports: random.chance(20).then(|| range(random)),
-        remote: match random.below(3) {
-            0 => Remote::Prefix(net(random)),
-            1 => Remote::PrefixList(name(random, "pl")),
-            _ => Remote::Group(name(random, "sg")),
-        },
-        local: random.chance(20).then(|| net(random)),
     }
 }
 
@@ -238,14 +241,14 @@ fn deep_nesting_is_refused_without_a_panic() {
 #[test]
 fn a_list_becomes_of_any_family_that_the_rules_with_it_allow() {
     let mut rule = accept_in("r-1", "10.0.0.0/8");
-    rule.remote = Remote::PrefixList("pl-1".into());
+    rule.conditions.remote = Remote::PrefixList("pl-1".into());
     let mut desired = Desired::default().vpc("vpc-1");
     desired.prefix_lists.insert("pl-1".into(), DesiredPrefixList::default());
     let desired = desired.closed_group("sg-1", "vpc-1", &[rule.clone()]);
     for (protocol, allows_v6) in [(Protocol::All, true), (Protocol::ICMP, false)] {
         let mut compiler = Compiler::new([0; 2]);
         let mut desired = desired.clone();
-        desired.groups.values_mut().for_each(|group| group.rules[0].protocol = protocol);
+        desired.groups.values_mut().for_each(|group| group.rules[0].conditions.protocol = protocol);
         compiler.replace(&desired, 1).expect("a valid state");
         for (entry, is_allowed) in
             [(Some("10.0.0.0/8"), true), (Some("fd00::/8"), allows_v6), (None, true), (Some("fd00::/8"), allows_v6)]

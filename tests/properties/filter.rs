@@ -10,7 +10,8 @@ use vswitch_core::acl::reference::{self, ReferenceDecision};
 use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::compile::{Compiler, compile};
 use vswitch_core::config::desired::{
-    Desired, DesiredPortList, DesiredPrefixList, DesiredRule, Direction, Policy, PortRange, Ports, Protocol, Remote,
+    Desired, DesiredPortList, DesiredPrefixList, DesiredRule, Direction, MatchConditions, Policy, PortRange, Ports,
+    Protocol, Remote,
 };
 use vswitch_core::config::ids::{EniId, GroupId};
 use vswitch_core::config::protocol::PacketDescription;
@@ -70,11 +71,7 @@ fn rules(number: usize) -> impl Strategy<Value = DesiredRule> {
             direction: if inbound { Direction::Ingress } else { Direction::Egress },
             policy: if accept { Policy::Accept } else { Policy::Drop },
             priority,
-            protocol,
-            ports,
-            source_ports,
-            remote,
-            local,
+            conditions: MatchConditions { protocol, ports, source_ports, remote, local },
         },
     )
 }
@@ -203,18 +200,18 @@ impl RuleSetChange {
 
 /// Families fit together.
 fn is_valid(rule: &DesiredRule) -> bool {
-    let remote = match &rule.remote {
+    let remote = match &rule.conditions.remote {
         Remote::Prefix(prefix) => Some(prefix.addr().is_ipv6()),
         Remote::PrefixList(list) => Some(list.as_str() == "pl-6"),
         Remote::Group(_) => None,
     };
-    let protocol = match rule.protocol {
+    let protocol = match rule.conditions.protocol {
         Protocol::ICMP => Some(false),
         Protocol::ICMPV6 => Some(true),
         _ => None,
     };
     let families: BTreeSet<bool> =
-        [remote, protocol, rule.local.map(|local| local.addr().is_ipv6())].into_iter().flatten().collect();
+        [remote, protocol, rule.conditions.local.map(|local| local.addr().is_ipv6())].into_iter().flatten().collect();
     families.len() < 2
 }
 
@@ -240,7 +237,7 @@ fn tuple_of(desired: &Desired, eni: &EniId, probe: &ProbePacket) -> (Direction, 
         PacketDescription { from: None, to: None, protocol, source, destination, source_port, destination_port };
     let addresses = Addresses::new(source, destination).expect("one family");
     let direction = if inbound { Direction::Ingress } else { Direction::Egress };
-    (direction, packet, Tuple { addresses, protocol, source_port, destination_port })
+    (direction, packet, Tuple::of_connection(addresses, protocol, [source_port, destination_port]))
 }
 
 /// The compiled filter decides as the twin does, for every ENI and probe. Returns the twin's decisions.

@@ -55,7 +55,7 @@ fn steps() -> impl Strategy<Value = Vec<ConnectionStep>> {
 
 fn table_key(name: u8) -> KeyV4 {
     let addresses = Addresses::V4 { source: name as u32, destination: 1000 };
-    let tuple = Tuple { addresses, protocol: 6, source_port: 7, destination_port: 8 };
+    let tuple = Tuple::of_connection(addresses, 6, [7, 8]);
     match key_of(&tuple).0 {
         Key::V4(key) => key,
         Key::V6(_) => unreachable!("an IPv4 tuple has an IPv4 key"),

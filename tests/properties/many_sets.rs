@@ -11,7 +11,8 @@ use vswitch_core::acl::RowLimits;
 use vswitch_core::acl::reference;
 use vswitch_core::compile::Compiler;
 use vswitch_core::config::desired::{
-    Desired, DesiredPortList, DesiredPrefixList, DesiredRule, Direction, Policy, PortRange, Ports, Protocol, Remote,
+    Desired, DesiredPortList, DesiredPrefixList, DesiredRule, Direction, MatchConditions, Policy, PortRange, Ports,
+    Protocol, Remote,
 };
 use vswitch_core::config::ids::EniId;
 use vswitch_core::config::protocol::Delta;
@@ -76,15 +77,17 @@ fn rule(random: &mut Random, number: usize) -> DesiredRule {
         direction: random.pick(&[Direction::Ingress, Direction::Egress]),
         policy: random.pick(&[Policy::Accept, Policy::Drop]),
         priority: 1 + random.below(100) as u8,
-        protocol,
-        ports,
-        source_ports: (protocol.has_ports() && random.chance(10)).then(|| range(random)),
-        remote: match random.below(10) {
-            0..3 => Remote::Group(format!("sg-{}", random.below(GROUPS)).into()),
-            3..5 => Remote::PrefixList(format!("pl-{}-{}", u8::from(is_v6), random.below(LISTS)).into()),
-            _ => Remote::Prefix(prefix(random, is_v6)),
+        conditions: MatchConditions {
+            protocol,
+            ports,
+            source_ports: (protocol.has_ports() && random.chance(10)).then(|| range(random)),
+            remote: match random.below(10) {
+                0..3 => Remote::Group(format!("sg-{}", random.below(GROUPS)).into()),
+                3..5 => Remote::PrefixList(format!("pl-{}-{}", u8::from(is_v6), random.below(LISTS)).into()),
+                _ => Remote::Prefix(prefix(random, is_v6)),
+            },
+            local: random.chance(5).then(|| prefix(random, is_v6)),
         },
-        local: random.chance(5).then(|| prefix(random, is_v6)),
     }
 }
 
@@ -140,8 +143,8 @@ fn change(random: &mut Random, desired: &Desired) -> Delta {
             let (id, is_gone) = (changed.id.clone(), random.chance(30));
             if random.chance(50) {
                 changed = DesiredRule { id: id.clone(), ..rule(random, 0) };
-            } else if changed.protocol.has_ports() {
-                changed.ports = Ports::Range(range(random));
+            } else if changed.conditions.protocol.has_ports() {
+                changed.conditions.ports = Ports::Range(range(random));
             }
             delta.rules.insert("sg-subject".into(), [(id, (!is_gone).then_some(changed))].into());
         }
@@ -181,7 +184,7 @@ fn probe(random: &mut Random, desired: &Desired, direction: Direction) -> Tuple 
         || if matches!(protocol, 6 | 17) { random.pick(&[22, 80, 255, 256, 300, 443, 512, 5100]) } else { 0 };
     let (source_port, destination_port) = (port(), port());
     let addresses = Addresses::new(source, destination).expect("one family");
-    Tuple { addresses, protocol, source_port, destination_port }
+    Tuple::of_connection(addresses, protocol, [source_port, destination_port])
 }
 
 fn compare(random: &mut Random, compiler: &Compiler, label: &str) {
@@ -270,9 +273,9 @@ proptest! {
         let random = &mut Random::new(seed);
         let mut desired = state(random, size);
         let group = desired.groups.get_mut(&"sg-subject".into()).expect("it is there");
-        for rule in group.rules.iter_mut().filter(|rule| rule.local.is_some() || rule.source_ports.is_some()) {
+        for rule in group.rules.iter_mut().filter(|rule| rule.conditions.local.is_some() || rule.conditions.source_ports.is_some()) {
             // Else nearly every change would be compiled anew.
-            if seed % 2 == 0 { (rule.local, rule.source_ports) = (None, None) }
+            if seed % 2 == 0 { (rule.conditions.local, rule.conditions.source_ports) = (None, None) }
         }
         let mut compilers = LIMITS.map(|limits| match limits {
             Some(limits) => Compiler::new(SECRET).with_limits(limits),
@@ -305,11 +308,13 @@ fn thousands_of_overlapping_sets_decide_as_the_twin() {
     let mut desired = state(random, 0);
     let rules = (0..3000).map(|number| {
         let is_v6 = number % 2 == 0;
-        DesiredRule { remote: Remote::Prefix(prefix(random, is_v6)), local: None, ..rule(random, number) }
+        let remote = Remote::Prefix(prefix(random, is_v6));
+        let new = rule(random, number);
+        DesiredRule { conditions: MatchConditions { remote, local: None, ..new.conditions }, ..new }
     });
     let fits = |rule: &DesiredRule| {
-        let is_v6 = matches!(rule.remote, Remote::Prefix(IpNet::V6(_)));
-        rule.protocol != if is_v6 { Protocol::ICMP } else { Protocol::ICMPV6 }
+        let is_v6 = matches!(rule.conditions.remote, Remote::Prefix(IpNet::V6(_)));
+        rule.conditions.protocol != if is_v6 { Protocol::ICMP } else { Protocol::ICMPV6 }
     };
     let rules: Vec<DesiredRule> = rules.filter(fits).collect();
     desired.groups.get_mut(&"sg-subject".into()).expect("it is there").rules = rules;

@@ -51,9 +51,9 @@ fn world(shards: usize) -> World {
 
 fn admitting() -> Vec<DesiredRule> {
     let all = |id: &str| accept_in(id, "0.0.0.0/0");
-    let service = |rule: DesiredRule| DesiredRule {
-        ports: vswitch_core::config::desired::Ports::Range(range(SERVICE, 60_000)),
-        ..rule
+    let service = |mut rule: DesiredRule| {
+        rule.conditions.ports = vswitch_core::config::desired::Ports::Range(range(SERVICE, 60_000));
+        rule
     };
     vec![service(all("tcp").tcp(1)), service(all("udp").udp(1)), all("icmp").protocol(1)]
 }

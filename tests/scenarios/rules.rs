@@ -42,10 +42,8 @@ fn a_drop_rule_is_told_from_the_default() {
 #[test]
 fn port_zero_is_covered_by_rules_without_ports_alone() {
     let mut world = World::new(lab());
-    let all_ports = DesiredRule {
-        ports: vswitch_core::config::desired::Ports::Range(PortRange::ALL),
-        ..accept_in("tcp", "0.0.0.0/0").tcp(1)
-    };
+    let mut all_ports = accept_in("tcp", "0.0.0.0/0").tcp(1);
+    all_ports.conditions.ports = vswitch_core::config::desired::Ports::Range(PortRange::ALL);
     world.set_rules("sg-web", &[all_ports]);
     assert_eq!(world.send("client", &syn(0)), refused("web", DropReason::DefaultDrop));
     world.set_rules("sg-web", &[accept_in("all", "0.0.0.0/0")]);
@@ -401,7 +399,9 @@ fn what_is_remembered_of_a_service_goes_with_the_rules() {
 fn nothing_is_remembered_of_a_service_where_source_ports_count() {
     let mut world = World::new(lab());
     let from = PortRange { first: 6000, last: 6001 };
-    world.set_rules("sg-web", &[DesiredRule { source_ports: Some(from), ..accept_in("http", "0.0.0.0/0").tcp(80) }]);
+    let mut http = accept_in("http", "0.0.0.0/0").tcp(80);
+    http.conditions.source_ports = Some(from);
+    world.set_rules("sg-web", &[http]);
     for source in [6000, 6002, 6001, 5999] {
         let is_admitted = (from.first..=from.last).contains(&source);
         let fate = if is_admitted { delivered("web") } else { refused("web", DropReason::DefaultDrop) };

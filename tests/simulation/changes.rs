@@ -3,8 +3,8 @@
 use harness::random::Random;
 use harness::world::{Build, accept_in, prefix_of};
 use vswitch_core::config::desired::{
-    Desired, DesiredPortList, DesiredPrefixList, DesiredRule, Direction, Policy, PortRange, Ports, Protocol, Remote,
-    TimeoutProfile,
+    Desired, DesiredPortList, DesiredPrefixList, DesiredRule, Direction, MatchConditions, Policy, PortRange, Ports,
+    Protocol, Remote, TimeoutProfile,
 };
 use vswitch_core::config::ids::EniId;
 
@@ -67,15 +67,17 @@ fn random_rule(random: &mut Random, number: usize, is_advanced: bool) -> Desired
         direction: if random.chance(55) { Direction::Ingress } else { Direction::Egress },
         policy: if random.chance(65) { Policy::Accept } else { Policy::Drop },
         priority: 1 + random.below(4) as u8,
-        source_ports: (protocol.has_ports() && random.chance(20)).then_some(PortRange { first: 1000, last: 1999 }),
-        protocol,
-        ports,
-        remote: match object {
-            group if group.starts_with("sg-") => Remote::Group(group.into()),
-            list if list.starts_with("pl-") => Remote::PrefixList(list.into()),
-            prefix => Remote::Prefix(prefix_of(prefix)),
+        conditions: MatchConditions {
+            source_ports: (protocol.has_ports() && random.chance(20)).then_some(PortRange { first: 1000, last: 1999 }),
+            protocol,
+            ports,
+            remote: match object {
+                group if group.starts_with("sg-") => Remote::Group(group.into()),
+                list if list.starts_with("pl-") => Remote::PrefixList(list.into()),
+                prefix => Remote::Prefix(prefix_of(prefix)),
+            },
+            local: (is_v4 && random.chance(10)).then(|| prefix_of("10.0.0.0/25")),
         },
-        local: (is_v4 && random.chance(10)).then(|| prefix_of("10.0.0.0/25")),
     }
 }
 

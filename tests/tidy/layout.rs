@@ -324,7 +324,7 @@ fn the_name_of_a_type_is_unique_in_the_workspace() {
 }
 
 #[test]
-fn the_gate_of_the_fast_path_names_every_stage_and_every_field_of_a_rule() {
+fn the_gate_of_the_fast_path_names_every_stage_and_every_condition_of_a_rule() {
     let text = |path: &str| read(format!("{CORE}{path}")).expect("it is tracked").text;
     let gate = text("datapath/eligibility.rs");
     let body = |text: &str, header: &str| {
@@ -332,7 +332,7 @@ fn the_gate_of_the_fast_path_names_every_stage_and_every_field_of_a_rule() {
     };
     let stages = body(&text("packet/verdict.rs"), "pub enum Stage {\n");
     let stages = stages.lines().filter_map(|line| line.trim().strip_suffix(',').map(|name| format!("Stage::{name}")));
-    let fields = body(&text("config/desired.rs"), "pub struct DesiredRule {\n");
+    let fields = body(&text("config/rule.rs"), "pub struct MatchConditions {\n");
     let fields = fields
         .lines()
         .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next().map(|name| format!("{name}: _")));

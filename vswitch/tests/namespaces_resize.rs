@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use vswitch::os::namespace;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::tap::steering;
-use vswitch_core::config::desired::{Desired, DesiredRule, Direction, Policy, Ports, Protocol, Remote};
+use vswitch_core::config::desired::{
+    Desired, DesiredRule, Direction, MatchConditions, Policy, Ports, Protocol, Remote,
+};
 use vswitch_core::config::protocol::{EniStats, Regrouped, RequestBody, SwitchReplyBody};
 
 /// Workers and rx queues, one after the other.
@@ -46,11 +48,11 @@ fn stateful(lab: &NamespaceLab) -> Desired {
         direction: Direction::Ingress,
         policy: Policy::Accept,
         priority: 1,
-        protocol,
-        ports,
-        source_ports: None,
-        remote: Remote::Prefix("0.0.0.0/0".parse().unwrap()),
-        local: None,
+        conditions: MatchConditions {
+            protocol,
+            ports,
+            ..MatchConditions::of(Remote::Prefix("0.0.0.0/0".parse().unwrap()))
+        },
     };
     let range = || Ports::Range(serde_json::from_str(&format!("[{PORT}, {PORT}]")).unwrap());
     let mut open = desired.groups[&"sg-1".into()].clone();

@@ -12,7 +12,9 @@ use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryHub;
 use vswitch::worker::Worker;
 use vswitch::worker::driver::{ManualDriver, WorkerDriver, WorkerEndpoint};
-use vswitch_core::config::desired::{Desired, DesiredRule, Direction, Policy, Ports, Protocol, Remote};
+use vswitch_core::config::desired::{
+    Desired, DesiredRule, Direction, MatchConditions, Policy, Ports, Protocol, Remote,
+};
 use vswitch_core::config::protocol::{FlowDescription, FlowSelection, RequestBody, SwitchReplyBody};
 use vswitch_core::hw::time::Time;
 
@@ -49,11 +51,11 @@ fn closed_but_for_udp(count: u8) -> Desired {
             direction: Direction::Ingress,
             policy: Policy::Accept,
             priority: 1,
-            protocol: Protocol::UDP,
-            ports: Ports::Range(serde_json::from_str("[8192, 8192]").unwrap()),
-            source_ports: None,
-            remote: Remote::Prefix("10.0.0.0/24".parse().unwrap()),
-            local: None,
+            conditions: MatchConditions {
+                protocol: Protocol::UDP,
+                ports: Ports::Range(serde_json::from_str("[8192, 8192]").unwrap()),
+                ..MatchConditions::of(Remote::Prefix("10.0.0.0/24".parse().unwrap()))
+            },
         });
     }
     desired

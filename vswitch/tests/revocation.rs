@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use vswitch::port::factory::PortFactory;
 use vswitch::port::faults::Faults;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
-use vswitch_core::config::desired::{Desired, DesiredRule, Direction, Policy, Ports, Protocol, Remote};
+use vswitch_core::config::desired::{Desired, DesiredRule, Direction, MatchConditions, Policy, Remote};
 use vswitch_core::config::protocol::{RequestBody, SwitchReplyBody};
 
 /// Only the sender's egress changes, so that what its worker let pass and still waits in the ring would be let in.
@@ -24,11 +24,7 @@ fn with_egress(policy: Policy) -> Desired {
         direction,
         policy,
         priority: 1,
-        protocol: Protocol::All,
-        ports: Ports::Any,
-        source_ports: None,
-        remote: Remote::Prefix("0.0.0.0/0".parse().unwrap()),
-        local: None,
+        conditions: MatchConditions::of(Remote::Prefix("0.0.0.0/0".parse().unwrap())),
     };
     let mut desired = desired(2);
     for group in desired.groups.values_mut() {

@@ -34,7 +34,8 @@ pub use network::{
     VpcCreate, VpcDelete, VpcModify, VpcRouteAdd, VpcRouteRemove, VswitchCreate, VswitchDelete, VswitchModify,
     VswitchReservationModify, VswitchReserve, VswitchUnreserve,
 };
-pub use rule::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
+pub(crate) use rule::ANY_PORTS;
+pub use rule::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec, RuleView, prefix_without_host_bits};
 pub use settings::SettingsModify;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};

@@ -2,14 +2,20 @@
 
 use super::{port_range, vocabulary};
 use clap::Args;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use vswitch_core::config::desired::Direction;
+use std::net::IpAddr;
+use vswitch_core::config::desired::{Direction, Policy};
+use vswitch_core::config::ids::{GroupId, PortListId, PrefixListId, RuleId};
+
+/// How "all" is written where ports are not looked at.
+pub(crate) const ANY_PORTS: &str = "-1/-1";
 
 vocabulary! {
     /// A rule as its author writes it. Exactly one of `cidr`, `ipv6_cidr`, `group`, `prefix_list` is its object; where
     /// several are given, a prefix hides a group and both hide a prefix list, as in the cloud.
-    #[derive(Args)]
+    #[derive(Args, Eq, PartialOrd, Ord)]
     RuleSpec {
         /// `sgr-…`; made up if absent. Without meaning where fields select a rule.
         #[arg(long)]
@@ -148,4 +154,213 @@ pub struct RuleModify {
     #[serde(default)]
     #[command(flatten)]
     pub change: RuleChange,
+}
+
+/// A rule as it is shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleView {
+    /// Its identifier.
+    pub id: RuleId,
+    /// Its group.
+    pub group: GroupId,
+    /// The direction it evaluates.
+    pub direction: Direction,
+    /// What it does.
+    pub policy: Policy,
+    /// 1 is the strongest.
+    pub priority: u8,
+    /// As in `TCP`, `ALL` or `132`.
+    pub protocol: String,
+    /// Destination ports as in `80/80`; `-1/-1` where they are not looked at; nothing where a list says them.
+    pub ports: String,
+    /// The port list that says them.
+    pub port_list: Option<PortListId>,
+    /// Source ports, if they are restricted.
+    pub source_ports: Option<String>,
+    /// The far side, if it is a prefix: IPv4 as entered, IPv6 normalised.
+    pub cidr: Option<String>,
+    /// The far side, if it is a group.
+    pub remote_group: Option<GroupId>,
+    /// The far side, if it is a prefix list.
+    pub prefix_list: Option<PrefixListId>,
+    /// The near side, if it is restricted.
+    pub local_cidr: Option<IpNet>,
+    /// What it is for, or nothing.
+    pub description: String,
+    /// When it was made.
+    pub created: String,
+}
+
+impl RuleView {
+    /// The ports that it covers, for people.
+    pub fn ports_text(&self) -> String {
+        let destination = match &self.port_list {
+            Some(list) => list.to_string(),
+            None if self.ports == ANY_PORTS => "-".into(),
+            None => self.ports.clone(),
+        };
+        match &self.source_ports {
+            Some(source) => format!("{destination} from {source}"),
+            None => destination,
+        }
+    }
+
+    /// The far side and the near one, for people.
+    pub fn peer_text(&self) -> String {
+        let group = self.remote_group.as_ref().map(ToString::to_string);
+        let prefix_list = self.prefix_list.as_ref().map(ToString::to_string);
+        let peer = self.cidr.clone().or(group).or(prefix_list).unwrap_or_default();
+        match self.local_cidr {
+            Some(local) => format!("{peer} at {local}"),
+            None => peer,
+        }
+    }
+}
+
+impl From<&RuleView> for RuleSpec {
+    fn from(view: &RuleView) -> Self {
+        // Field by field, so that a new one does not compile until it is said here what it is in a rule's words.
+        let RuleView {
+            id,
+            group: _,
+            direction: _,
+            policy,
+            priority,
+            protocol,
+            ports,
+            port_list,
+            source_ports,
+            cidr,
+            remote_group,
+            prefix_list,
+            local_cidr,
+            description,
+            created: _,
+        } = view.clone();
+        Self {
+            id: Some(id.to_string()),
+            policy: Some(if policy == Policy::Accept { "accept" } else { "drop" }.into()),
+            priority: Some(priority.into()),
+            protocol,
+            ports: Some(ports).filter(|ports| !ports.is_empty()),
+            port_list: port_list.map(|list| list.to_string()),
+            source_ports,
+            cidr,
+            ipv6_cidr: None,
+            group: remote_group.map(|group| group.to_string()),
+            prefix_list: prefix_list.map(|list| list.to_string()),
+            local_cidr: local_cidr.map(|local| local.to_string()),
+            ipv6_local_cidr: None,
+            internet: false,
+            description: Some(description),
+        }
+    }
+}
+
+impl From<RuleSpec> for RuleChange {
+    /// All that a rule's words say.
+    fn from(spec: RuleSpec) -> Self {
+        let RuleSpec {
+            id: _,
+            policy,
+            priority,
+            protocol,
+            ports,
+            port_list,
+            source_ports,
+            cidr,
+            ipv6_cidr,
+            group,
+            prefix_list,
+            local_cidr,
+            ipv6_local_cidr,
+            // No rule goes to the other side of the network.
+            internet: _,
+            description,
+        } = spec;
+        Self {
+            policy,
+            priority,
+            protocol: Some(protocol),
+            ports,
+            port_list,
+            source_ports,
+            cidr,
+            ipv6_cidr,
+            group,
+            prefix_list,
+            local_cidr,
+            ipv6_local_cidr,
+            description,
+        }
+    }
+}
+
+impl RuleSpec {
+    /// What makes two rules of a group and direction the same, in one way of writing it (`semantics.md` §1.5).
+    pub fn identity(&self) -> Self {
+        // Field by field, so that a new one does not compile until it is said here whether it counts.
+        let Self {
+            id: _,
+            policy,
+            priority,
+            protocol,
+            ports,
+            port_list,
+            source_ports,
+            cidr,
+            ipv6_cidr,
+            group,
+            prefix_list,
+            local_cidr,
+            ipv6_local_cidr,
+            // A lab's groups are in VPCs, where no rule is about the internet side.
+            internet: _,
+            description: _,
+        } = self;
+        let has_cidr = cidr.is_some() || ipv6_cidr.is_some();
+        let prefix = |text: &Option<String>, ipv6: &Option<String>| {
+            text.as_ref().or(ipv6.as_ref()).map(|text| prefix_without_host_bits(text))
+        };
+        Self {
+            policy: Some(policy.as_deref().unwrap_or("accept").to_ascii_lowercase()),
+            priority: Some(priority.unwrap_or(1)),
+            protocol: protocol_name(protocol),
+            ports: ports.clone().or_else(|| port_list.is_none().then(|| ANY_PORTS.into())),
+            port_list: port_list.clone().filter(|_| ports.is_none()),
+            source_ports: source_ports.clone().filter(|ports| ports != ANY_PORTS),
+            cidr: prefix(cidr, ipv6_cidr),
+            group: group.clone().filter(|_| !has_cidr),
+            prefix_list: prefix_list.clone().filter(|_| !has_cidr && group.is_none()),
+            local_cidr: prefix(local_cidr, ipv6_local_cidr),
+            ..Self::default()
+        }
+    }
+
+    /// The rule in a line, of its [identity](Self::identity).
+    pub fn told(&self) -> String {
+        let Self { priority, policy, protocol, ports, port_list, cidr, group, prefix_list, .. } = self;
+        let ports = ports.as_ref().filter(|ports| *ports != ANY_PORTS).or(port_list.as_ref());
+        let ports = ports.map(|ports| format!(" {ports}")).unwrap_or_default();
+        let peer = cidr.as_ref().or(group.as_ref()).or(prefix_list.as_ref()).map_or("", |text| text);
+        let policy = policy.as_deref().unwrap_or("accept");
+        format!("{policy} {protocol}{ports} {peer} at {}", priority.unwrap_or(1))
+    }
+}
+
+fn protocol_name(text: &str) -> String {
+    match text.to_ascii_lowercase().as_str() {
+        "6" => "tcp".into(),
+        "17" => "udp".into(),
+        "1" => "icmp".into(),
+        "58" => "icmpv6".into(),
+        "47" => "gre".into(),
+        name => name.into(),
+    }
+}
+
+/// A prefix without host bits, an address as its prefix; other text as it is.
+pub fn prefix_without_host_bits(text: &str) -> String {
+    let prefix = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    prefix.map_or_else(|| text.to_owned(), |prefix| prefix.trunc().to_string())
 }

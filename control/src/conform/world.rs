@@ -5,8 +5,8 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use vswitch_core::config::desired::{
-    self, Desired, DesiredPort, DesiredRule, DesiredVpc, DesiredVswitch, Direction, GroupKind, PmtudExempt, Policy,
-    PortRange, Ports, Protocol, Remote, SecurityGroup, Settings, Timeouts,
+    self, Desired, DesiredPort, DesiredRule, DesiredVpc, DesiredVswitch, Direction, GroupKind, MatchConditions,
+    PmtudExempt, Policy, PortRange, Ports, Protocol, Remote, SecurityGroup, Settings, Timeouts,
 };
 use vswitch_core::config::ids::{EniId, GroupId, MacAddress, VpcId};
 
@@ -73,12 +73,12 @@ fn settings(body: &Body) -> Result<Settings, CaseError> {
 pub(super) fn complete(desired: &mut Desired) {
     let rules: Vec<DesiredRule> = desired.groups.values().flat_map(|group| group.rules.clone()).collect();
     for rule in rules {
-        match rule.remote {
+        match rule.conditions.remote {
             Remote::Group(group) => drop(desired.groups.entry(group).or_insert_with(empty_group)),
             Remote::PrefixList(list) => drop(desired.prefix_lists.entry(list).or_default()),
             Remote::Prefix(_) => {}
         }
-        if let Ports::List(list) = rule.ports {
+        if let Ports::List(list) = rule.conditions.ports {
             desired.port_lists.entry(list).or_default();
         }
     }
@@ -207,11 +207,13 @@ pub(super) fn rule(text: &RuleText) -> Result<DesiredRule, CaseError> {
         direction,
         policy: text.policy.as_deref().map_or(Ok(Policy::Accept), policy).map_err(fault)?,
         priority: priority(&text.priority).map_err(fault)?,
-        protocol,
-        ports,
-        source_ports: source_ports.filter(|_| protocol.has_ports()),
-        remote: object.remote().map_err(fault)?,
-        local: near.prefix().map_err(fault)?,
+        conditions: MatchConditions {
+            protocol,
+            ports,
+            source_ports: source_ports.filter(|_| protocol.has_ports()),
+            local: near.prefix().map_err(fault)?,
+            ..MatchConditions::of(object.remote().map_err(fault)?)
+        },
     })
 }
 

@@ -198,8 +198,9 @@ impl Model {
                 eni.groups.iter().filter(is_new).map(|group| group.as_str()).collect()
             }
             Event::Rule(_, _, Some(rule)) => {
-                let prefix_list = if let Remote::PrefixList(list) = &rule.remote { Some(list.as_str()) } else { None };
-                let port_list = if let Ports::List(list) = &rule.ports { Some(list.as_str()) } else { None };
+                let prefix_list =
+                    if let Remote::PrefixList(list) = &rule.conditions.remote { Some(list.as_str()) } else { None };
+                let port_list = if let Ports::List(list) = &rule.conditions.ports { Some(list.as_str()) } else { None };
                 prefix_list.into_iter().chain(port_list).collect()
             }
             Event::Vpc(id, Some(vpc)) => {

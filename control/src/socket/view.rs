@@ -1,12 +1,11 @@
 //! Objects as they are shown: all fields filled, texts as the cloud writes them, ready for `--json`.
 
-use crate::model::{Eni, Group, Model, PortList, PrefixList, Route, Rule, VSwitch, Vpc, protocol_text, timestamp};
+pub use crate::command::RuleView;
+use crate::model::{Eni, Group, Model, PortList, PrefixList, Route, Rule, VSwitch, Vpc, timestamp};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use vswitch_core::config::desired::{
-    DesiredPort, Direction, GroupKind, Policy, Ports, Remote, Settings, Timeouts, Tracking,
-};
+use vswitch_core::config::desired::{DesiredPort, Direction, GroupKind, Policy, Settings, Timeouts, Tracking};
 use vswitch_core::config::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 use vswitch_core::config::protocol::Status;
 
@@ -153,40 +152,6 @@ views! {
         weight: usize,
         /// Its rules; left out of lists.
         rules: Option<Vec<RuleView>>,
-        /// When it was made.
-        created: String,
-    }
-
-    /// A rule.
-    RuleView {
-        /// Its identifier.
-        id: RuleId,
-        /// Its group.
-        group: GroupId,
-        /// The direction it evaluates.
-        direction: Direction,
-        /// What it does.
-        policy: Policy,
-        /// 1 is the strongest.
-        priority: u8,
-        /// As in `TCP`, `ALL` or `132`.
-        protocol: String,
-        /// Destination ports as in `80/80`; `-1/-1` where they are not looked at; nothing where a list says them.
-        ports: String,
-        /// The port list that says them.
-        port_list: Option<PortListId>,
-        /// Source ports, if they are restricted.
-        source_ports: Option<String>,
-        /// The far side, if it is a prefix: IPv4 as entered, IPv6 normalised.
-        cidr: Option<String>,
-        /// The far side, if it is a group.
-        remote_group: Option<GroupId>,
-        /// The far side, if it is a prefix list.
-        prefix_list: Option<PrefixListId>,
-        /// The near side, if it is restricted.
-        local_cidr: Option<IpNet>,
-        /// What it is for, or nothing.
-        description: String,
         /// When it was made.
         created: String,
     }
@@ -411,44 +376,12 @@ impl GroupView {
     }
 }
 
-impl RuleView {
-    fn new(group: &GroupId, id: &RuleId, rule: &Rule) -> Self {
-        let (cidr, remote_group, prefix_list) = match &rule.remote {
-            Remote::Prefix(_) => (Some(rule.remote_text.clone()), None, None),
-            Remote::Group(group) => (None, Some(group.clone()), None),
-            Remote::PrefixList(list) => (None, None, Some(list.clone())),
-        };
-        let (ports, port_list) = match &rule.ports {
-            Ports::Any => ("-1/-1".into(), None),
-            Ports::Range(range) => (range.to_string(), None),
-            Ports::List(list) => (String::new(), Some(list.clone())),
-        };
-        Self {
-            id: id.clone(),
-            group: group.clone(),
-            direction: rule.direction,
-            policy: rule.policy,
-            priority: rule.priority,
-            protocol: protocol_text(rule.protocol),
-            ports,
-            port_list,
-            source_ports: rule.source_ports.map(|range| range.to_string()),
-            cidr,
-            remote_group,
-            prefix_list,
-            local_cidr: rule.local,
-            description: rule.description.clone(),
-            created: timestamp(rule.created_s),
-        }
-    }
-}
-
 /// A group's rules in the order they are evaluated: by direction, priority, and drop before accept.
 pub(crate) fn rules(model: &Model, group: &GroupId, direction: Option<Direction>) -> Vec<RuleView> {
     let wanted = |rule: &&Rule| direction.is_none_or(|direction| direction == rule.direction);
     let mut rules: Vec<(&RuleId, &Rule)> = model.rules_of(group).iter().filter(|(_, rule)| wanted(rule)).collect();
     rules.sort_by_key(|(id, rule)| (rule.direction, rule.priority, std::cmp::Reverse(rule.policy), *id));
-    rules.into_iter().map(|(id, rule)| RuleView::new(group, id, rule)).collect()
+    rules.into_iter().map(|(id, rule)| rule.view(group, id)).collect()
 }
 
 impl PrefixListView {

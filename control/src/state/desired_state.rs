@@ -106,7 +106,7 @@ pub fn validated_part<'a>(delta: &Delta, before: &Delta, desired: &'a Desired) -
     let mut part = Desired::default();
     for (id, group) in groups.keys().chain(rules.keys()).filter_map(|id| desired.groups.get_key_value(id)) {
         for rule in &group.rules {
-            match &rule.remote {
+            match &rule.conditions.remote {
                 Remote::Prefix(_) => {}
                 Remote::PrefixList(named) => copy(&mut part.prefix_lists, &desired.prefix_lists, named),
                 Remote::Group(named) if part.groups.contains_key(named) => {}
@@ -115,7 +115,7 @@ pub fn validated_part<'a>(delta: &Delta, before: &Delta, desired: &'a Desired) -
                     (named.clone(), desired::SecurityGroup { vpc, rules, ..*group })
                 })),
             }
-            if let Ports::List(named) = &rule.ports {
+            if let Ports::List(named) = &rule.conditions.ports {
                 copy(&mut part.port_lists, &desired.port_lists, named);
             }
         }
@@ -164,11 +164,7 @@ fn desired_rule(id: &RuleId, rule: &Rule) -> desired::DesiredRule {
         direction: rule.direction,
         policy: rule.policy,
         priority: rule.priority,
-        protocol: rule.protocol,
-        ports: rule.ports.clone(),
-        source_ports: rule.source_ports,
-        remote: rule.remote.clone(),
-        local: rule.local,
+        conditions: rule.conditions.clone(),
     }
 }
 

@@ -127,7 +127,7 @@ fn modify(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError>
     let keeps_ports = change.ports.is_none() && change.port_list.is_none();
     if let (Some(text), Some(found)) = (&change.protocol, found.filter(|_| keeps_ports)) {
         let words = RuleWords::read(&RuleSpec { protocol: text.clone(), ..RuleSpec::default() })?;
-        if words.has_ports() != found.protocol.has_ports() {
+        if words.has_ports() != found.conditions.protocol.has_ports() {
             let message = "the rule's ports do not go with the new protocol: give PortRange too.";
             return Err(PORTS_MISMATCH.error(message).field("PortRange"));
         }
@@ -225,11 +225,18 @@ fn permissions(context: &Context<'_>, direction: Direction) -> Result<Vec<Parame
 
 /// A rule's words, evaluated as far as that takes no other object.
 fn read_rule(fields: &Parameters, direction: Direction) -> Result<RuleSpec, ApiError> {
+    let mut spec = words(fields, direction);
+    let first = RuleWords::read(&spec)?;
+    spec.priority = priority(fields)?;
+    first.check(&spec, direction)?;
+    Ok(spec)
+}
+
+/// What the parameters say of a rule but its priority, as they say it.
+fn words(fields: &Parameters, direction: Direction) -> RuleSpec {
     let (object, near) = sides(fields, direction);
-    let mut spec = RuleSpec {
-        id: None,
+    RuleSpec {
         policy: fields.owned("Policy"),
-        priority: None,
         protocol: fields.text("IpProtocol").unwrap_or_default().to_owned(),
         ports: fields.owned("PortRange"),
         port_list: fields.owned("PortRangeListId"),
@@ -240,13 +247,9 @@ fn read_rule(fields: &Parameters, direction: Direction) -> Result<RuleSpec, ApiE
         prefix_list: fields.owned(object_fields(direction)[3]),
         local_cidr: near.cidr,
         ipv6_local_cidr: near.ipv6_cidr,
-        internet: false,
         description: fields.owned("Description"),
-    };
-    let words = RuleWords::read(&spec)?;
-    spec.priority = priority(fields)?;
-    words.check(&spec, direction)?;
-    Ok(spec)
+        ..RuleSpec::default()
+    }
 }
 
 fn priority(fields: &Parameters) -> Result<Option<i64>, ApiError> {
@@ -297,22 +300,8 @@ fn set_nic_type(
 }
 
 fn read_change(fields: &Parameters, direction: Direction) -> Result<RuleChange, ApiError> {
-    let (object, near) = sides(fields, direction);
-    Ok(RuleChange {
-        policy: fields.owned("Policy"),
-        priority: priority(fields)?,
-        protocol: fields.owned("IpProtocol"),
-        ports: fields.owned("PortRange"),
-        port_list: fields.owned("PortRangeListId"),
-        source_ports: fields.owned("SourcePortRange"),
-        cidr: object.cidr,
-        ipv6_cidr: object.ipv6_cidr,
-        group: fields.owned(object_fields(direction)[0]),
-        prefix_list: fields.owned(object_fields(direction)[3]),
-        local_cidr: near.cidr,
-        ipv6_local_cidr: near.ipv6_cidr,
-        description: fields.owned("Description"),
-    })
+    let (protocol, priority) = (fields.owned("IpProtocol"), priority(fields)?);
+    Ok(RuleChange { protocol, priority, ..words(fields, direction).into() })
 }
 
 /// Refuses objects that the caller does not have, or that do not belong to the account it says.

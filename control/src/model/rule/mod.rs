@@ -3,26 +3,25 @@
 mod text;
 
 use super::group::Group;
-use super::parse::rule_description;
 use super::{Event, Model};
 use crate::command::{RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 use crate::environment::Environment;
 use crate::error::{
-    ApiError, MISSING_PARAMETER, RULE_ADVANCED_HOLDER, RULE_ADVANCED_OBJECT, RULE_DESCRIPTION,
-    RULE_DEST_GROUP_MISMATCH, RULE_DEST_GROUP_NOT_FOUND, RULE_DUPLICATE, RULE_ENTITY_TYPE, RULE_GROUP_OBJECT_LIMIT,
-    RULE_ICMP_WITH_IPV6, RULE_ICMPV6_WITH_IPV4, RULE_ID, RULE_ID_NOT_FOUND, RULE_LIMIT, RULE_LIST_FAMILY,
-    RULE_LIST_RESOURCE_LIMIT, RULE_MODIFY_EMPTY, RULE_NIC_TYPE, RULE_NOT_EXIST, RULE_PORT_RANGE_TYPE, RULE_SELF_DEST,
-    RULE_SELF_SOURCE, RULE_SOURCE_GROUP_MISMATCH, RULE_SOURCE_GROUP_NOT_FOUND, RULE_SOURCE_PORTS, RULES_DUPLICATE,
-    RULES_PERMISSIONS,
+    ApiError, MISSING_PARAMETER, RULE_ADVANCED_HOLDER, RULE_ADVANCED_OBJECT, RULE_DEST_GROUP_MISMATCH,
+    RULE_DEST_GROUP_NOT_FOUND, RULE_DUPLICATE, RULE_GROUP_OBJECT_LIMIT, RULE_ICMP_WITH_IPV6, RULE_ICMPV6_WITH_IPV4,
+    RULE_ID, RULE_ID_NOT_FOUND, RULE_LIMIT, RULE_LIST_FAMILY, RULE_LIST_RESOURCE_LIMIT, RULE_MODIFY_EMPTY,
+    RULE_NIC_TYPE, RULE_NOT_EXIST, RULE_SELF_DEST, RULE_SELF_SOURCE, RULE_SOURCE_GROUP_MISMATCH,
+    RULE_SOURCE_GROUP_NOT_FOUND, RULES_DUPLICATE, RULES_PERMISSIONS,
 };
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use text::RuleEndNames;
 pub(super) use text::port_range;
 pub(crate) use text::{RuleWords, protocol_text, same_rule};
-use vswitch_core::config::desired::{Direction, GroupKind, Policy, PortRange, Ports, Protocol, Remote};
+use vswitch_core::config::desired::{
+    Direction, GroupKind, MatchConditions, Policy, PortRange, Ports, Protocol, Remote,
+};
 use vswitch_core::config::ids::{GroupId, PortListId, PrefixListId, RuleId};
 
 /// A rule of a security group.
@@ -35,18 +34,11 @@ pub struct Rule {
     pub policy: Policy,
     /// 1 is the strongest.
     pub priority: u8,
-    /// The protocols it covers.
-    pub protocol: Protocol,
-    /// The destination ports it covers.
-    pub ports: Ports,
-    /// The source ports it covers; all if absent.
-    pub source_ports: Option<PortRange>,
-    /// The far side, host bits masked.
-    pub remote: Remote,
+    /// Which packets it is about, host bits masked.
+    #[serde(flatten, serialize_with = "text::stored")]
+    pub conditions: MatchConditions,
     /// The far side's prefix as it was entered, if it is one.
     pub remote_text: String,
-    /// The near side, host bits masked.
-    pub local: Option<IpNet>,
     /// The near side as it was entered, if it is IPv4.
     #[serde(default)]
     pub local_text: String,
@@ -67,12 +59,8 @@ impl Rule {
             direction,
             policy,
             priority,
-            protocol,
-            ports,
-            source_ports,
-            remote,
+            conditions,
             remote_text: _,
-            local,
             local_text: _,
             internet,
             description: _,
@@ -81,24 +69,20 @@ impl Rule {
         *direction == other.direction
             && *policy == other.policy
             && *priority == other.priority
-            && *protocol == other.protocol
-            && *ports == other.ports
-            && *source_ports == other.source_ports
-            && *remote == other.remote
-            && *local == other.local
+            && *conditions == other.conditions
             && *internet == other.internet
     }
 
     pub(crate) fn names_group(&self, group: &GroupId) -> bool {
-        matches!(&self.remote, Remote::Group(named) if named == group)
+        matches!(&self.conditions.remote, Remote::Group(named) if named == group)
     }
 
     pub(crate) fn names_prefix_list(&self, list: &PrefixListId) -> bool {
-        matches!(&self.remote, Remote::PrefixList(named) if named == list)
+        matches!(&self.conditions.remote, Remote::PrefixList(named) if named == list)
     }
 
     pub(crate) fn names_port_list(&self, list: &PortListId) -> bool {
-        matches!(&self.ports, Ports::List(named) if named == list)
+        matches!(&self.conditions.ports, Ports::List(named) if named == list)
     }
 }
 
@@ -189,7 +173,7 @@ impl Model {
         if modify.change == RuleChange::default() {
             return Err(RULE_MODIFY_EMPTY.error("nothing to change is given").field("change").object(id));
         }
-        let new = changed(old, &modify.change).map_err(|error| error.within("change"))?;
+        let new = text::changed(old, &modify.change).map_err(|error| error.within("change"))?;
         self.check_objects(&new, &group_id, group).map_err(|error| error.within("change"))?;
         if new == *old {
             return Ok(vec![]);
@@ -214,12 +198,12 @@ impl Model {
 
     /// Refuses objects that do not exist or do not fit the group and the rule.
     fn check_objects(&self, rule: &Rule, holder_id: &GroupId, holder: &Group) -> Result<(), ApiError> {
-        match &rule.remote {
+        match &rule.conditions.remote {
             Remote::Prefix(_) => {}
             Remote::Group(named) => self.check_group_object(named, rule.direction, holder_id, holder)?,
             Remote::PrefixList(named) => self.check_list_object(named, rule)?,
         }
-        if let Ports::List(named) = &rule.ports {
+        if let Ports::List(named) = &rule.conditions.ports {
             self.port_list(named.as_str())?;
         }
         if rule.internet && !holder.is_classic() {
@@ -270,7 +254,7 @@ impl Model {
         let (id, list) = self.prefix_list(named.as_str())?;
         let family = if list.is_ipv6 { "IPv6" } else { "IPv4" };
         let refuse = |kind: crate::error::ErrorKind, message| Err(kind.error(message).field("prefix_list").object(&id));
-        match rule.protocol {
+        match rule.conditions.protocol {
             Protocol::ICMP if list.is_ipv6 => {
                 refuse(RULE_ICMP_WITH_IPV6, format!("ICMP is IPv4 and {id} an {family} list: use the protocol icmpv6"))
             }
@@ -278,7 +262,7 @@ impl Model {
                 RULE_ICMPV6_WITH_IPV4,
                 format!("ICMPv6 is IPv6 and {id} an {family} list: use the protocol icmp"),
             ),
-            _ if rule.local.is_some_and(|local| text::is_ipv6(local) != list.is_ipv6) => {
+            _ if rule.conditions.local.is_some_and(|local| text::is_ipv6(local) != list.is_ipv6) => {
                 refuse(RULE_LIST_FAMILY, format!("{id} is an {family} list, the near side is of the other family"))
             }
             _ => Ok(()),
@@ -291,11 +275,11 @@ impl Model {
     }
 
     fn rule_weight(&self, rule: &Rule) -> usize {
-        let remote = match &rule.remote {
+        let remote = match &rule.conditions.remote {
             Remote::PrefixList(id) => self.prefix_lists.get(id).map_or(1, |list| list.max_entries as usize),
             _ => 1,
         };
-        let ports = match &rule.ports {
+        let ports = match &rule.conditions.ports {
             Ports::List(id) => self.port_lists.get(id).map_or(1, |list| list.max_entries as usize),
             _ => 1,
         };
@@ -306,7 +290,7 @@ impl Model {
     fn check_limits(&self, group_id: &GroupId, next: &[&Rule]) -> Result<(), ApiError> {
         let quotas = &self.quotas;
         let present = self.rules_of(group_id);
-        let is_by_group = |rule: &&Rule| matches!(rule.remote, Remote::Group(_));
+        let is_by_group = |rule: &&Rule| matches!(rule.conditions.remote, Remote::Group(_));
         let count = next.iter().copied().filter(is_by_group).count();
         if count > quotas.group_objects_per_group_max && count > present.values().filter(is_by_group).count() {
             let most = quotas.group_objects_per_group_max;
@@ -319,7 +303,7 @@ impl Model {
             self.check_weight(group_id, weight)?;
         }
         for rule in next {
-            let Remote::PrefixList(list) = &rule.remote else { continue };
+            let Remote::PrefixList(list) = &rule.conditions.remote else { continue };
             let names = |rules: &BTreeMap<RuleId, Rule>| rules.values().any(|rule| rule.names_prefix_list(list));
             if names(present) {
                 continue;
@@ -359,18 +343,15 @@ impl Model {
     /// The rules of a default group (§8).
     pub(super) fn default_rules(&self, environment: &Environment) -> Vec<(RuleId, Rule)> {
         let port = |port| Ports::Range(PortRange { first: port, last: port });
+        let everybody = Remote::Prefix(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)));
         [(Protocol::TCP, port(22)), (Protocol::TCP, port(3389)), (Protocol::ICMP, Ports::Any)]
             .map(|(protocol, ports)| {
                 let rule = Rule {
                     direction: Direction::Ingress,
                     policy: Policy::Accept,
                     priority: 100,
-                    protocol,
-                    ports,
-                    source_ports: None,
-                    remote: Remote::Prefix(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0))),
+                    conditions: MatchConditions { protocol, ports, ..MatchConditions::of(everybody.clone()) },
                     remote_text: "0.0.0.0/0".into(),
-                    local: None,
                     local_text: String::new(),
                     internet: false,
                     description: "System created rule.".into(),
@@ -399,77 +380,5 @@ pub(crate) fn refuse_repeated_rules(specs: &[RuleSpec], direction: Direction) ->
         refuse_repeated(&read, &rule, &format!("rules[{place}]"))?;
         read.push(rule);
     }
-    Ok(())
-}
-
-/// The rule as it would be after a change.
-fn changed(old: &Rule, change: &RuleChange) -> Result<Rule, ApiError> {
-    let mut new = old.clone();
-    if let Some(text) = &change.policy {
-        new.policy = text::policy(text)?;
-    }
-    if let Some(value) = change.priority {
-        new.priority = text::priority(value)?;
-    }
-    if let Some(text) = &change.protocol {
-        new.protocol = text::protocol(text)?;
-    }
-    if let Some(text) = &change.source_ports {
-        new.source_ports = text::source_ports(Some(text), new.protocol)?;
-    }
-    if new.source_ports.is_some() && !new.protocol.has_ports() {
-        let message = "the rule has source ports, which the new protocol has not: change them to -1/-1 too";
-        return Err(RULE_SOURCE_PORTS.error(message).field("source_ports"));
-    }
-    if let Some(text) = &change.description {
-        new.description = rule_description(Some(text), RULE_DESCRIPTION)?;
-    }
-    new.ports = changed_ports(old, change, new.protocol)?;
-    change_remote(&mut new, old, change)?;
-    let side = RuleEndNames::local(old.direction);
-    if let Some(local) = text::end_prefix(change.local_cidr.as_ref(), change.ipv6_local_cidr.as_ref(), &side)? {
-        new.local = Some(local);
-        new.local_text = text::entered(local, change.local_cidr.as_ref(), change.ipv6_local_cidr.as_ref());
-    }
-    text::check_families(&new)?;
-    Ok(new)
-}
-
-fn changed_ports(old: &Rule, change: &RuleChange, protocol: Protocol) -> Result<Ports, ApiError> {
-    let given = change.ports.is_some() || change.port_list.is_some();
-    if !given && protocol.has_ports() == old.protocol.has_ports() {
-        return Ok(old.ports.clone());
-    }
-    let spec = RuleSpec { ports: change.ports.clone(), port_list: change.port_list.clone(), ..RuleSpec::default() };
-    let new = text::ports(&spec, protocol)?;
-    if matches!(old.ports, Ports::List(_)) != matches!(new, Ports::List(_)) {
-        let message = "a rule with a port range keeps one, and a rule with a port list too: make a new rule instead";
-        return Err(RULE_PORT_RANGE_TYPE.error(message).field("ports"));
-    }
-    Ok(new)
-}
-
-fn change_remote(new: &mut Rule, old: &Rule, change: &RuleChange) -> Result<(), ApiError> {
-    let spec = RuleSpec {
-        cidr: change.cidr.clone(),
-        ipv6_cidr: change.ipv6_cidr.clone(),
-        group: change.group.clone(),
-        prefix_list: change.prefix_list.clone(),
-        ..RuleSpec::default()
-    };
-    if [&spec.cidr, &spec.ipv6_cidr, &spec.group, &spec.prefix_list].iter().all(|field| field.is_none()) {
-        return Ok(());
-    }
-    let (remote, text) = text::remote(&spec, old.direction)?;
-    let same_kind = match (&old.remote, &remote) {
-        (Remote::Prefix(old), Remote::Prefix(new)) => text::is_ipv6(*old) == text::is_ipv6(*new),
-        (old, new) => std::mem::discriminant(old) == std::mem::discriminant(new),
-    };
-    if !same_kind {
-        let message = "the kind of a rule's object cannot change: make a new rule instead";
-        return Err(RULE_ENTITY_TYPE.error(message).field("cidr"));
-    }
-    new.remote = remote;
-    new.remote_text = text;
     Ok(())
 }

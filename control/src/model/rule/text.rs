@@ -1,20 +1,22 @@
-//! Rules as their authors write them, read: words to values, with every exclusion that needs no other object.
+//! Rules as their authors write them, read and written: words to values, with every exclusion that needs no other object, a
+//! value that changes, and values to words.
 
-use crate::command::RuleSpec;
+use crate::command::{ANY_PORTS, RuleChange, RuleSpec, RuleView};
 use crate::error::{
-    ApiError, ErrorKind, RULE_DESCRIPTION, RULE_DEST_CIDR, RULE_DEST_FAMILIES, RULE_DEST_MISSING, RULE_ICMP_WITH_IPV6,
-    RULE_ICMPV6_WITH_IPV4, RULE_IPV6_DEST_CIDR, RULE_IPV6_SOURCE_CIDR, RULE_POLICY, RULE_PORT_LIST_PROTOCOL,
-    RULE_PORTS, RULE_PORTS_MISSING, RULE_PRIORITY, RULE_PROTOCOL, RULE_PROTOCOL_AND_PORTS, RULE_SAME_SIDES,
-    RULE_SOURCE_CIDR, RULE_SOURCE_FAMILIES, RULE_SOURCE_MISSING, RULE_SOURCE_PORTS,
+    ApiError, ErrorKind, RULE_DESCRIPTION, RULE_DEST_CIDR, RULE_DEST_FAMILIES, RULE_DEST_MISSING, RULE_ENTITY_TYPE,
+    RULE_ICMP_WITH_IPV6, RULE_ICMPV6_WITH_IPV4, RULE_IPV6_DEST_CIDR, RULE_IPV6_SOURCE_CIDR, RULE_POLICY,
+    RULE_PORT_LIST_PROTOCOL, RULE_PORT_RANGE_TYPE, RULE_PORTS, RULE_PORTS_MISSING, RULE_PRIORITY, RULE_PROTOCOL,
+    RULE_PROTOCOL_AND_PORTS, RULE_SAME_SIDES, RULE_SOURCE_CIDR, RULE_SOURCE_FAMILIES, RULE_SOURCE_MISSING,
+    RULE_SOURCE_PORTS,
 };
-use crate::model::parse::{prefix, rule_description};
+use crate::model::parse::{prefix, rule_description, timestamp};
 use crate::model::rule::Rule;
 use ipnet::IpNet;
-use vswitch_core::config::desired::{Direction, Policy, PortRange, Ports, Protocol, Remote};
-use vswitch_core::config::ids::quoted;
-
-/// How "all" is written where ports are not looked at.
-pub(in crate::model) const ANY_PORTS: &str = "-1/-1";
+use serde::ser::Error;
+use serde::{Serialize, Serializer};
+use serde_json::json;
+use vswitch_core::config::desired::{Direction, MatchConditions, Policy, PortRange, Ports, Protocol, Remote};
+use vswitch_core::config::ids::{GroupId, RuleId, quoted};
 
 /// A rule's protocol and policy, which are evaluated before all else.
 #[derive(Clone, Copy, Debug)]
@@ -72,12 +74,8 @@ pub(in crate::model) fn read(spec: &RuleSpec, direction: Direction, created_s: u
         direction,
         policy,
         priority,
-        protocol,
-        ports: Ports::Any,
-        source_ports: None,
-        remote,
+        conditions: MatchConditions { protocol, local, ..MatchConditions::of(remote) },
         remote_text,
-        local,
         local_text: local
             .map(|local| entered(local, spec.local_cidr.as_ref(), spec.ipv6_local_cidr.as_ref()))
             .unwrap_or_default(),
@@ -86,19 +84,19 @@ pub(in crate::model) fn read(spec: &RuleSpec, direction: Direction, created_s: u
         created_s,
     };
     check_families(&rule)?;
-    rule.ports = ports(spec, protocol)?;
-    rule.source_ports = source_ports(given(&spec.source_ports), protocol)?;
+    rule.conditions.ports = ports(spec, protocol)?;
+    rule.conditions.source_ports = source_ports(given(&spec.source_ports), protocol)?;
     rule.description = rule_description(spec.description.as_deref(), RULE_DESCRIPTION)?;
     Ok(rule)
 }
 
 /// Refuses sides and protocols whose address families exclude each other.
 pub(in crate::model) fn check_families(rule: &Rule) -> Result<(), ApiError> {
-    let remote = match &rule.remote {
+    let remote = match &rule.conditions.remote {
         Remote::Prefix(prefix) => Some(*prefix),
         _ => None,
     };
-    if let (Some(remote), Some(local)) = (remote, rule.local) {
+    if let (Some(remote), Some(local)) = (remote, rule.conditions.local) {
         if remote.trunc() == local.trunc() {
             let message = format!("the near and the far side are both {remote}: leave the near side out");
             return Err(RULE_SAME_SIDES.error(message).field("local_cidr"));
@@ -108,9 +106,9 @@ pub(in crate::model) fn check_families(rule: &Rule) -> Result<(), ApiError> {
             return Err(RuleEndNames::remote(rule.direction).families.error(message).field("local_cidr"));
         }
     }
-    for (prefix, field) in [(remote, "cidr"), (rule.local, "local_cidr")] {
+    for (prefix, field) in [(remote, "cidr"), (rule.conditions.local, "local_cidr")] {
         let Some(prefix) = prefix else { continue };
-        match (rule.protocol, is_ipv6(prefix)) {
+        match (rule.conditions.protocol, is_ipv6(prefix)) {
             (Protocol::ICMP, true) => {
                 let message = format!("ICMP is IPv4 and {prefix} IPv6: use the protocol icmpv6");
                 return Err(RULE_ICMP_WITH_IPV6.error(message).field(field));
@@ -336,4 +334,121 @@ fn given(text: &Option<String>) -> Option<&str> {
 
 pub(in crate::model) fn is_ipv6(prefix: IpNet) -> bool {
     matches!(prefix, IpNet::V6(_))
+}
+
+impl Rule {
+    /// How it is shown.
+    pub(crate) fn view(&self, group: &GroupId, id: &RuleId) -> RuleView {
+        let MatchConditions { protocol, ports, source_ports, remote, local } = &self.conditions;
+        let (cidr, remote_group, prefix_list) = match remote {
+            Remote::Prefix(_) => (Some(self.remote_text.clone()), None, None),
+            Remote::Group(group) => (None, Some(group.clone()), None),
+            Remote::PrefixList(list) => (None, None, Some(list.clone())),
+        };
+        let (ports, port_list) = match ports {
+            Ports::Any => ("-1/-1".into(), None),
+            Ports::Range(range) => (range.to_string(), None),
+            Ports::List(list) => (String::new(), Some(list.clone())),
+        };
+        RuleView {
+            id: id.clone(),
+            group: group.clone(),
+            direction: self.direction,
+            policy: self.policy,
+            priority: self.priority,
+            protocol: protocol_text(*protocol),
+            ports,
+            port_list,
+            source_ports: source_ports.map(|range| range.to_string()),
+            cidr,
+            remote_group,
+            prefix_list,
+            local_cidr: *local,
+            description: self.description.clone(),
+            created: timestamp(self.created_s),
+        }
+    }
+}
+
+/// Conditions as records have them: those of the first form of the store are there, also where they say nothing.
+pub(in crate::model) fn stored<S: Serializer>(conditions: &MatchConditions, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut record = serde_json::to_value(conditions).map_err(S::Error::custom)?;
+    if let Some(fields) = record.as_object_mut() {
+        for (name, nothing) in [("ports", json!("any")), ("source_ports", json!(null)), ("local", json!(null))] {
+            fields.entry(name).or_insert(nothing);
+        }
+    }
+    record.serialize(serializer)
+}
+
+/// The rule as it would be after a change.
+pub(in crate::model) fn changed(old: &Rule, change: &RuleChange) -> Result<Rule, ApiError> {
+    let mut new = old.clone();
+    if let Some(text) = &change.policy {
+        new.policy = policy(text)?;
+    }
+    if let Some(value) = change.priority {
+        new.priority = priority(value)?;
+    }
+    if let Some(text) = &change.protocol {
+        new.conditions.protocol = protocol(text)?;
+    }
+    if let Some(text) = &change.source_ports {
+        new.conditions.source_ports = source_ports(Some(text), new.conditions.protocol)?;
+    }
+    if new.conditions.source_ports.is_some() && !new.conditions.protocol.has_ports() {
+        let message = "the rule has source ports, which the new protocol has not: change them to -1/-1 too";
+        return Err(RULE_SOURCE_PORTS.error(message).field("source_ports"));
+    }
+    if let Some(text) = &change.description {
+        new.description = rule_description(Some(text), RULE_DESCRIPTION)?;
+    }
+    new.conditions.ports = changed_ports(old, change, new.conditions.protocol)?;
+    change_remote(&mut new, old, change)?;
+    let side = RuleEndNames::local(old.direction);
+    if let Some(local) = end_prefix(change.local_cidr.as_ref(), change.ipv6_local_cidr.as_ref(), &side)? {
+        new.conditions.local = Some(local);
+        new.local_text = entered(local, change.local_cidr.as_ref(), change.ipv6_local_cidr.as_ref());
+    }
+    check_families(&new)?;
+    Ok(new)
+}
+
+fn changed_ports(old: &Rule, change: &RuleChange, protocol: Protocol) -> Result<Ports, ApiError> {
+    let given = change.ports.is_some() || change.port_list.is_some();
+    if !given && protocol.has_ports() == old.conditions.protocol.has_ports() {
+        return Ok(old.conditions.ports.clone());
+    }
+    let spec = RuleSpec { ports: change.ports.clone(), port_list: change.port_list.clone(), ..RuleSpec::default() };
+    let new = ports(&spec, protocol)?;
+    if matches!(old.conditions.ports, Ports::List(_)) != matches!(new, Ports::List(_)) {
+        let message = "a rule with a port range keeps one, and a rule with a port list too: make a new rule instead";
+        return Err(RULE_PORT_RANGE_TYPE.error(message).field("ports"));
+    }
+    Ok(new)
+}
+
+fn change_remote(new: &mut Rule, old: &Rule, change: &RuleChange) -> Result<(), ApiError> {
+    let spec = RuleSpec {
+        cidr: change.cidr.clone(),
+        ipv6_cidr: change.ipv6_cidr.clone(),
+        group: change.group.clone(),
+        prefix_list: change.prefix_list.clone(),
+        ..RuleSpec::default()
+    };
+    if [&spec.cidr, &spec.ipv6_cidr, &spec.group, &spec.prefix_list].iter().all(|field| field.is_none()) {
+        return Ok(());
+    }
+    let (remote, text) = remote(&spec, old.direction)?;
+    let same_kind = match (&old.conditions.remote, &remote) {
+        (Remote::Prefix(old), Remote::Prefix(new)) => is_ipv6(*old) == is_ipv6(*new),
+        (old, new) => std::mem::discriminant(old) == std::mem::discriminant(new),
+    };
+    if !same_kind {
+        let message = "the kind of a rule's object cannot change: make a new rule instead";
+        return Err(RULE_ENTITY_TYPE.error(message).field("cidr"));
+    }
+    new.conditions.remote = remote;
+    new.remote_text = text;
+    Ok(())
 }

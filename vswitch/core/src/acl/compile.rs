@@ -4,9 +4,10 @@ use crate::acl::bit_matrix::{put_bit, words_of};
 use crate::acl::bit_order::{BitOrder, Rank};
 use crate::acl::left_right::LeftRight;
 use crate::acl::local_address::LocalAddress;
-use crate::acl::rule_set::{AclRule, RuleCheck, RuleSet};
+use crate::acl::rule_check::RuleCheck;
+use crate::acl::rule_set::{AclRule, RuleSet};
 use crate::acl::rules_by_set::RulesBySet;
-use crate::acl::service_rows::{Numbered, PortCheck, ServiceRows};
+use crate::acl::service_rows::{Numbered, ServiceRows};
 use crate::acl::{AclGroup, RowLimits, Rules};
 use crate::config::desired::{
     DesiredPortList, DesiredRule, Direction, GroupKind, Policy, PortRange, Ports, Remote, SecurityGroup,
@@ -124,7 +125,7 @@ pub(crate) fn compile(
             let mut rules: Vec<(u32, SetId, &DesiredRule)> = Vec::new();
             for (place, (_, group)) in groups.iter().enumerate() {
                 let of_direction = group.rules.iter().filter(|rule| rule.direction == direction);
-                rules.extend(of_direction.map(|rule| (place as u32, set_of(&rule.remote), rule)));
+                rules.extend(of_direction.map(|rule| (place as u32, set_of(&rule.conditions.remote), rule)));
             }
             let groups = groups.iter().map(|(id, _)| GroupId::clone(id)).collect();
             Arc::new(rule_set(groups, rules, (sources.port_lists, sources.limits)))
@@ -156,7 +157,8 @@ fn rule_set(
         with_ranges.map(|((&bit, &(.., rule)), ranges)| Numbered { bit, rule, ranges }).collect();
     let services = ServiceRows::compile(&numbered, words, bytes_max);
     let local = LocalAddress::compile(&numbered, words, bytes_max);
-    let needs_checks = !services.is_exact || matches!(local, LocalAddress::Checked);
+    let is_checked = |rule: &Numbered<'_>| RuleCheck::is_needed_for(&rule.rule.conditions);
+    let needs_checks = !services.is_exact || matches!(local, LocalAddress::Checked) || numbered.iter().any(is_checked);
     let room = words * u64::BITS as usize;
     let rules_by_set = RulesBySet::new(rules.iter().map(|(_, set, _)| *set).zip(bits.iter().copied()), words);
     let mut set = RuleSet {
@@ -186,7 +188,7 @@ impl Edits<'_> {
         let then = self.then.of(direction);
         let mut edit = |group: &GroupId, rule: &DesiredRule, is_there: bool| {
             let group = then.groups.binary_search(group).ok()? as u32;
-            let (set, ranges) = (set_of(&rule.remote), ranges_of(rule, port_lists));
+            let (set, ranges) = (set_of(&rule.conditions.remote), ranges_of(rule, port_lists));
             Some(Edit { rule: rule.clone(), set, group, ranges, is_there })
         };
         let of_direction = |(_, rule): &&(&GroupId, &DesiredRule)| rule.direction == direction;
@@ -217,6 +219,9 @@ impl RuleSet {
             Arc::make_mut(&mut self.rules_by_set).remove(*set, bit);
             return true;
         }
+        if self.checks.is_none() && RuleCheck::is_needed_for(&rule.conditions) {
+            return false;
+        }
         let Some(bit) = self.order.take(Rank::of(rule)) else { return false };
         let rule = Numbered { bit, rule, ranges };
         self.enter(rule, *group);
@@ -226,25 +231,10 @@ impl RuleSet {
 
     /// Notes all of a rule but where it matches.
     fn enter(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>, group: u32) {
-        // Field by field: a new one does not compile until it has rows, or a check.
-        let DesiredRule {
-            id,
-            policy,
-            local,
-            // The direction has rules of its own; the priority is the order of the bits.
-            direction: _,
-            priority: _,
-            // `ServiceRows`, and `PortCheck` where these are not exact.
-            protocol: _,
-            ports: _,
-            source_ports: _,
-            // `RulesBySet`.
-            remote: _,
-        } = rule;
-        put_bit(&mut self.accepts, bit, *policy == Policy::Accept);
-        self.rules[bit as usize] = Some(AclRule { id: id.clone(), group });
+        put_bit(&mut self.accepts, bit, rule.policy == Policy::Accept);
+        self.rules[bit as usize] = Some(AclRule { id: rule.id.clone(), group });
         if let Some(checks) = &mut self.checks {
-            checks[bit as usize] = RuleCheck { ports: PortCheck::new(rule, ranges), local: *local };
+            checks[bit as usize] = RuleCheck::new(Numbered { bit, rule, ranges });
         }
     }
 
@@ -257,7 +247,7 @@ impl RuleSet {
 
 /// The destination ports of a rule that has some.
 fn ranges_of(rule: &DesiredRule, port_lists: &BTreeMap<PortListId, DesiredPortList>) -> Vec<PortRange> {
-    match &rule.ports {
+    match &rule.conditions.ports {
         Ports::Any => Vec::new(),
         Ports::Range(range) => vec![*range],
         Ports::List(list) => port_lists.get(list).map_or_else(Vec::new, |list| list.entries.iter().copied().collect()),

@@ -30,7 +30,7 @@ impl LocalAddress {
     /// Rows of `words` for rules, in about `bytes_max`.
     pub(super) fn compile(rules: &[Numbered<'_>], words: usize, bytes_max: usize) -> Self {
         let restricted: Vec<(IpNet, u32)> =
-            rules.iter().filter_map(|rule| Some((rule.rule.local?, rule.bit))).collect();
+            rules.iter().filter_map(|rule| Some((rule.rule.conditions.local?, rule.bit))).collect();
         if restricted.is_empty() {
             return Self::Any;
         }
@@ -40,7 +40,7 @@ impl LocalAddress {
         }
         let mut rows = RowCollector::new(words, restricted.len() * 2);
         let mut everywhere = rows.empty();
-        for rule in rules.iter().filter(|rule| rule.rule.local.is_none()) {
+        for rule in rules.iter().filter(|rule| rule.rule.conditions.local.is_none()) {
             put_bit(&mut everywhere, rule.bit, true);
         }
         let map = PrefixMap::build(&restricted, |covering| {
@@ -56,11 +56,11 @@ impl LocalAddress {
     /// Gives a rule its bit, or takes it; whether rows tell what it says of the local side.
     pub(super) fn put(&mut self, bit: u32, rule: &DesiredRule, is_there: bool) -> bool {
         match self {
-            Self::Any => rule.local.is_none(),
+            Self::Any => rule.conditions.local.is_none(),
             Self::Checked => true,
             Self::Rows(rows) => {
                 rows.matrix.put_in_all(bit, is_there);
-                rule.local.is_none() || !is_there
+                rule.conditions.local.is_none() || !is_there
             }
         }
     }

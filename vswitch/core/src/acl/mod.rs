@@ -21,6 +21,7 @@ mod local_address;
 mod peer_rows;
 mod port_rows;
 pub mod reference;
+mod rule_check;
 mod rule_set;
 mod rules_by_set;
 mod service_rows;

@@ -1,7 +1,9 @@
 //! The slow, obvious twin of the compiled filter: `semantics.md` §2 and §3 read aloud over the desired state. Tests
 //! hold the compiled filter against it; nothing forwards by it.
 
-use crate::config::desired::{Desired, DesiredEni, DesiredRule, Direction, GroupKind, Policy, Ports, Protocol, Remote};
+use crate::config::desired::{
+    Desired, DesiredEni, DesiredRule, Direction, GroupKind, MatchConditions, Policy, Ports, Protocol, Remote,
+};
 use crate::config::ids::{EniId, GroupId, RuleId};
 use crate::packet::headers::{Tuple, protocol};
 use crate::packet::verdict::Stage;
@@ -70,19 +72,10 @@ fn contains(prefix: &IpNet, address: IpAddr) -> bool {
 /// §2: one rule against one packet. Only the rule's own direction is asked.
 fn matches(desired: &Desired, rule: &DesiredRule, tuple: &Tuple) -> bool {
     // Field by field, so that a new one does not compile until it is said here what it means.
-    let DesiredRule {
-        id: _,
-        direction,
-        policy: _,
-        priority: _,
-        protocol: covered,
-        ports: destination_ports,
-        source_ports,
-        remote: object,
-        local: near,
-    } = rule;
+    let MatchConditions { protocol: covered, ports: destination_ports, source_ports, remote: object, local: near } =
+        &rule.conditions;
     let (source, destination) = (tuple.addresses.source(), tuple.addresses.destination());
-    let (remote, local) = match direction {
+    let (remote, local) = match rule.direction {
         Direction::Ingress => (source, destination),
         Direction::Egress => (destination, source),
     };

@@ -3,18 +3,17 @@
 use super::bit_matrix::{first_common, first_confirmed, has_bit};
 use super::bit_order::BitOrder;
 use super::local_address::LocalAddress;
+use super::rule_check::{RuleCheck, local_address};
 use super::rules_by_set::RulesBySet;
-use super::service_rows::{PortCheck, ServiceRows};
+use super::service_rows::ServiceRows;
 use crate::config::desired::{Direction, Policy};
 use crate::config::ids::{GroupId, RuleId};
-use crate::packet::headers::{Addresses, Tuple};
+use crate::packet::headers::Tuple;
 use crate::packet::verdict::{Decision, Stage};
 use crate::tables::address_class::SetId;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::IpAddr;
-use ipnet::IpNet;
 
 /// The rules of one direction.
 #[derive(Clone, Debug)]
@@ -40,13 +39,6 @@ pub(super) struct AclRule {
     pub(super) id: RuleId,
     /// Its group, as a place in [`RuleSet::groups`].
     pub(super) group: u32,
-}
-
-/// The parts of a rule that rows may not tell exactly.
-#[derive(Clone, Debug, Default)]
-pub(super) struct RuleCheck {
-    pub(super) ports: PortCheck,
-    pub(super) local: Option<IpNet>,
 }
 
 /// The rows that a decision has to look at.
@@ -116,23 +108,5 @@ impl RuleSet {
             + self.services.bytes()
             + self.local.bytes()
             + self.checks.as_ref().map_or(0, |checks| size_of_val(&**checks))
-    }
-}
-
-impl RuleCheck {
-    fn confirms(&self, direction: Direction, tuple: &Tuple) -> bool {
-        let local = || match local_address(direction, tuple) {
-            Addresses::V4 { source, .. } => IpAddr::V4(source.into()),
-            Addresses::V6 { source, .. } => IpAddr::V6(source.into()),
-        };
-        self.ports.covers(tuple) && self.local.is_none_or(|prefix| prefix.trunc().contains(&local()))
-    }
-}
-
-/// The near side of a packet that crosses an ENI in `direction`.
-fn local_address(direction: Direction, tuple: &Tuple) -> Addresses {
-    match direction {
-        Direction::Egress => tuple.addresses,
-        Direction::Ingress => tuple.addresses.reverse(),
     }
 }

@@ -71,12 +71,12 @@ impl ServiceRows {
 
     /// Gives a rule its bit wherever it matches. Whether there was room for that; if not, some rows lack it.
     pub(super) fn insert(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>) -> bool {
-        let Protocol::Number(number) = rule.protocol else {
+        let Protocol::Number(number) = rule.conditions.protocol else {
             self.matrix.put_in_all(bit, true);
             return true;
         };
         let by_source = self.source_ports(number, rule);
-        if by_source.is_none() && rule.source_ports.is_some() && self.is_exact {
+        if by_source.is_none() && rule.conditions.source_ports.is_some() && self.is_exact {
             return false;
         }
         let mut places = places_of(number, ranges, self.is_exact).into_iter().chain(by_source);
@@ -85,7 +85,7 @@ impl ServiceRows {
 
     /// Takes its bit from a rule.
     pub(super) fn remove(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>) {
-        let Protocol::Number(number) = rule.protocol else { return self.matrix.put_in_all(bit, false) };
+        let Protocol::Number(number) = rule.conditions.protocol else { return self.matrix.put_in_all(bit, false) };
         let by_source = self.source_ports(number, rule);
         for (table, ports) in places_of(number, ranges, self.is_exact).into_iter().chain(by_source) {
             for piece in self.tables.touched(table, ports) {
@@ -98,7 +98,7 @@ impl ServiceRows {
     fn source_ports(&self, number: u8, rule: &DesiredRule) -> Option<(usize, (u16, u16))> {
         let table = SOURCES + table_of(number);
         let cares = table < TABLES && !self.tables.pieces(table).is_empty();
-        let ports = rule.source_ports.unwrap_or(EVERY_PORT);
+        let ports = rule.conditions.source_ports.unwrap_or(EVERY_PORT);
         cares.then_some((table, (ports.first, ports.last)))
     }
 
@@ -175,7 +175,7 @@ impl Cutting<'_> {
         let mut rows = RowCollector::new(self.words, self.rows_max.min(self.rules.len() * 2));
         let others = self.others(&mut rows);
         let [tcp, udp] = [protocol::TCP, protocol::UDP].map(|number| {
-            let shaped = |rule: &Numbered<'_>| match rule.rule.protocol {
+            let shaped = |rule: &Numbered<'_>| match rule.rule.conditions.protocol {
                 Protocol::All => vec![(EVERY_PORT.first, EVERY_PORT.last)],
                 Protocol::Number(other) if other == number => {
                     places_of(number, rule.ranges, self.is_exact).into_iter().map(|(_, ports)| ports).collect()
@@ -199,11 +199,11 @@ impl Cutting<'_> {
     fn others(self, rows: &mut RowCollector) -> Vec<Piece> {
         let mut row_of = |first: u16, is_covered: &dyn Fn(Protocol) -> bool| {
             let mut row = rows.empty();
-            let covering = self.rules.iter().filter(|rule| is_covered(rule.rule.protocol));
+            let covering = self.rules.iter().filter(|rule| is_covered(rule.rule.conditions.protocol));
             covering.for_each(|rule| put_bit(&mut row, rule.bit, true));
             Piece { first, row: rows.add(&row) as u16 }
         };
-        let named = |rule: &Numbered<'_>| match rule.rule.protocol {
+        let named = |rule: &Numbered<'_>| match rule.rule.conditions.protocol {
             Protocol::Number(number) if table_of(number) == OTHERS => Some(number),
             _ => None,
         };
@@ -225,13 +225,15 @@ impl Cutting<'_> {
 
     /// The pieces of source ports; empty if no rule cares.
     fn sources(self, rows: &mut RowCollector, number: u8) -> Option<Vec<Piece>> {
-        let is_of_protocol = |rule: &Numbered<'_>| rule.rule.protocol == Protocol::Number(number);
-        if !self.is_exact || !self.rules.iter().any(|rule| is_of_protocol(rule) && rule.rule.source_ports.is_some()) {
+        let is_of_protocol = |rule: &Numbered<'_>| rule.rule.conditions.protocol == Protocol::Number(number);
+        if !self.is_exact
+            || !self.rules.iter().any(|rule| is_of_protocol(rule) && rule.rule.conditions.source_ports.is_some())
+        {
             return Some(Vec::new());
         }
         self.pieces(rows, |rule| {
-            let ports = rule.rule.source_ports.filter(|_| is_of_protocol(rule)).unwrap_or(EVERY_PORT);
-            let is_asked = is_of_protocol(rule) || rule.rule.protocol == Protocol::All;
+            let ports = rule.rule.conditions.source_ports.filter(|_| is_of_protocol(rule)).unwrap_or(EVERY_PORT);
+            let is_asked = is_of_protocol(rule) || rule.rule.conditions.protocol == Protocol::All;
             is_asked.then_some((ports.first, ports.last)).into_iter().collect()
         })
     }
@@ -295,8 +297,8 @@ pub(super) struct PortCheck {
 
 impl PortCheck {
     pub(super) fn new(rule: &DesiredRule, ranges: &[PortRange]) -> Self {
-        let has_ports = rule.protocol.has_ports();
-        Self { destinations: ranges.into(), source: rule.source_ports, has_ports }
+        let has_ports = rule.conditions.protocol.has_ports();
+        Self { destinations: ranges.into(), source: rule.conditions.source_ports, has_ports }
     }
 
     /// Whether the rule's ports cover the packet's, whose protocol the rule covers.

@@ -3,10 +3,10 @@
 
 use crate::config::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 use crate::config::limits::MTU_BYTES_MAX;
+pub use crate::config::rule::{DesiredRule, Direction, MatchConditions, Policy, PortRange, Ports, Protocol, Remote};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -185,16 +185,6 @@ pub enum GroupKind {
     Advanced,
 }
 
-/// What a rule, or a group's inner access policy, does with what it matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// Let it pass. First in declaration so that `Drop > Accept`.
-    Accept,
-    /// Drop it silently.
-    Drop,
-}
-
 /// A security group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -221,151 +211,6 @@ impl SecurityGroup {
         let found = self.rules.binary_search_by(|rule| rule.id.cmp(id)).ok();
         found.or_else(|| self.rules.iter().position(|rule| rule.id == *id))
     }
-}
-
-/// Which way a packet crosses an ENI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Direction {
-    /// Into the guest.
-    Ingress,
-    /// Out of the guest.
-    Egress,
-}
-
-impl Direction {
-    /// Both directions, and what they are called.
-    pub const NAMES: [(Self, &'static str); 2] = [(Self::Ingress, "ingress"), (Self::Egress, "egress")];
-
-    /// The other direction.
-    pub const fn reverse(self) -> Self {
-        match self {
-            Self::Ingress => Self::Egress,
-            Self::Egress => Self::Ingress,
-        }
-    }
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
-        })
-    }
-}
-
-/// One line of a security group (§1.3).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DesiredRule {
-    /// Its name, told by explain and by flows.
-    pub id: RuleId,
-    /// The direction it evaluates.
-    pub direction: Direction,
-    /// What it does.
-    pub policy: Policy,
-    /// 1 is the strongest; up to 110 (old system-made rules).
-    pub priority: u8,
-    /// The protocols it covers.
-    pub protocol: Protocol,
-    /// The destination ports it covers, in both directions.
-    #[serde(default, skip_serializing_if = "Ports::is_any")]
-    pub ports: Ports,
-    /// The source ports it covers; all if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_ports: Option<PortRange>,
-    /// The far side: the object of the rule.
-    pub remote: Remote,
-    /// The near side of a quintuple rule; all of the ENI's addresses if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub local: Option<IpNet>,
-}
-
-/// Protocols of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// Every protocol of the family the object implies.
-    All,
-    /// One IANA number. 1 (ICMP) covers IPv4 only, 58 (ICMPv6) IPv6 only.
-    Number(u8),
-}
-
-impl Protocol {
-    /// ICMP for IPv4.
-    pub const ICMP: Self = Self::Number(1);
-    /// TCP.
-    pub const TCP: Self = Self::Number(6);
-    /// UDP.
-    pub const UDP: Self = Self::Number(17);
-    /// GRE.
-    pub const GRE: Self = Self::Number(47);
-    /// ICMP for IPv6.
-    pub const ICMPV6: Self = Self::Number(58);
-
-    /// Whether rules of this protocol look at ports.
-    pub const fn has_ports(self) -> bool {
-        matches!(self, Self::TCP | Self::UDP)
-    }
-}
-
-/// Destination ports of a rule.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ports {
-    /// Ports are not looked at: every protocol but TCP and UDP.
-    #[default]
-    Any,
-    /// One range.
-    Range(PortRange),
-    /// Any range of a list.
-    List(PortListId),
-}
-
-impl Ports {
-    /// Whether ports are not looked at.
-    pub const fn is_any(&self) -> bool {
-        matches!(self, Self::Any)
-    }
-}
-
-/// An inclusive range of ports, written `first/last`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PortRange {
-    /// The lowest port.
-    pub first: u16,
-    /// The highest port, not below `first`.
-    pub last: u16,
-}
-
-impl PortRange {
-    /// Every port that can be written in a rule.
-    pub const ALL: Self = Self { first: 1, last: 65535 };
-
-    /// Whether `port` lies inside.
-    pub const fn contains(self, port: u16) -> bool {
-        self.first <= port && port <= self.last
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.first, self.last)
-    }
-}
-
-/// The object of a rule: the peers it is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Remote {
-    /// Addresses of one prefix; host bits are masked.
-    Prefix(IpNet),
-    /// Addresses of any entry of a list.
-    PrefixList(PrefixListId),
-    /// Private addresses of the ENIs that are members now (§2.1).
-    Group(GroupId),
 }
 
 /// A named list of prefixes of one family (§1.6). Empty, it matches nothing.

@@ -9,4 +9,5 @@ pub mod packed_timeouts;
 pub mod phase_times;
 pub mod protocol;
 pub mod refusal;
+mod rule;
 pub mod validate;

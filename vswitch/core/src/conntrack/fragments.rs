@@ -51,7 +51,7 @@ impl FragmentKey {
     /// The key in the form of a tuple, for a hash; and what that leaves out.
     pub(super) const fn as_tuple(&self) -> (Tuple, u32) {
         let (source_port, destination_port) = ((self.id >> 16) as u16, self.id as u16);
-        let tuple = Tuple { addresses: self.addresses, protocol: self.protocol, source_port, destination_port };
+        let tuple = Tuple::of_connection(self.addresses, self.protocol, [source_port, destination_port]);
         (tuple, self.epoch.0)
     }
 }
@@ -332,7 +332,7 @@ mod tests {
     }
 
     fn first_decision(policy: Policy) -> FragmentDecision {
-        let tuple = Tuple { addresses: entry(1, 1).0.addresses, protocol: 17, source_port: 1, destination_port: 2 };
+        let tuple = Tuple::of_connection(entry(1, 1).0.addresses, 17, [1, 2]);
         FragmentDecision::new(Decision::by(policy, Stage::Rule), 1, (tuple, Opener::Sender), NOW)
     }
 

@@ -216,7 +216,7 @@ const fn from_words(words: [u32; 4]) -> u128 {
 }
 
 const fn restore(addresses: Addresses, ports: u32, protocol: u8, swapped: bool) -> Tuple {
-    let tuple = Tuple { addresses, protocol, source_port: (ports >> 16) as u16, destination_port: ports as u16 };
+    let tuple = Tuple::of_connection(addresses, protocol, [(ports >> 16) as u16, ports as u16]);
     if swapped { tuple.reverse() } else { tuple }
 }
 

@@ -73,7 +73,7 @@ mod tests {
     fn opener(number: u8, ports: [u16; 2], flags: u8, direction: Direction) -> Opener {
         let [source_port, destination_port] = ports;
         let addresses = Addresses::V4 { source: 1, destination: 2 };
-        let tuple = Tuple { addresses, protocol: number, source_port, destination_port };
+        let tuple = Tuple::of_connection(addresses, number, [source_port, destination_port]);
         let headers = Headers { tcp_flags: flags, ..Headers::of(tuple) };
         Opener::of(&headers, direction, &Settings::default())
     }

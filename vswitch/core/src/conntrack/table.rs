@@ -463,7 +463,7 @@ mod tests {
 
     fn key(number: u32) -> KeyV4 {
         let addresses = Addresses::V4 { source: number, destination: 7 };
-        let tuple = Tuple { addresses, protocol: 6, source_port: 1, destination_port: 2 };
+        let tuple = Tuple::of_connection(addresses, 6, [1, 2]);
         match key_of(&tuple).0 {
             Key::V4(key) => key,
             Key::V6(_) => unreachable!(),

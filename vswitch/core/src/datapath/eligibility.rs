@@ -7,7 +7,7 @@
 use crate::acl::{BatchMatcher, RowDimensions};
 use crate::compile::bypasses_intra_group;
 use crate::compile::snapshot::EniEntry;
-use crate::config::desired::{DesiredRule, Settings};
+use crate::config::desired::{MatchConditions, Settings};
 use crate::config::ids::EniIndex;
 use crate::conntrack::opener::is_like_answer;
 use crate::conntrack::tables::{ConnectionTables, FoundSession};
@@ -184,16 +184,10 @@ pub(super) const fn opens_connection(number: u8, [source, destination]: [u16; 2]
     }
 }
 
-/// Every field of a rule. A new one does not compile until somebody decides what of the fast path answers for it.
-const _: fn(&DesiredRule) = |rule| {
-    let DesiredRule {
-        // Told as the ground of a decision.
-        id: _,
-        // Each has rows of its own.
-        direction: _,
-        // The order of the bits, and whether a bit accepts.
-        policy: _,
-        priority: _,
+/// Every condition of a rule. A new one does not compile until somebody decides what of the fast path answers for it. Of a rule's
+/// other fields, each direction has rows of its own, and policy and priority are in the order of their bits.
+const _: fn(&MatchConditions) = |conditions| {
+    let MatchConditions {
         // Rows by service.
         protocol: _,
         ports: _,
@@ -202,7 +196,7 @@ const _: fn(&DesiredRule) = |rule| {
         local: _,
         // Rows by peer.
         remote: _,
-    } = rule;
+    } = conditions;
 };
 
 /// The rows that decide for one packet after another of the same peer; none where they do not tell all, and each packet has

@@ -145,7 +145,7 @@ fn headers_of(packet: &PacketDescription) -> Result<Headers, Refusal> {
     let has_ports = matches!(packet.protocol, protocol::TCP | protocol::UDP);
     let (source_port, destination_port) =
         if has_ports || icmp_type != 0 { (packet.source_port, destination_port) } else { (0, 0) };
-    let tuple = Tuple { addresses, protocol: packet.protocol, source_port, destination_port };
+    let tuple = Tuple::of_connection(addresses, packet.protocol, [source_port, destination_port]);
     let tcp_flags = if packet.protocol == protocol::TCP { tcp_flags::SYN } else { 0 };
     Ok(Headers { network: Network::Ip, icmp_type, tcp_flags, ..Headers::of(tuple) })
 }

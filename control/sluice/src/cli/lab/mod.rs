@@ -1,17 +1,14 @@
 //! A lab file: the objects of a lab, and what has to change for them to be so. Pure: the state is an argument.
 
-mod rule_key;
-
 use super::CliError;
 use control::command::{
     Batch, Command, EniAssign, EniAttach, EniCreate, EniDetach, EniModify, EniUnassign, GroupCreate, GroupModify,
     PortListCreate, PortListEntry, PortListModify, PortSpecification, PrefixListCreate, PrefixListEntry,
     PrefixListModify, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec, SettingsModify, VpcCreate,
-    VpcModify, VpcRouteAdd, VswitchCreate, VswitchModify,
+    VpcModify, VpcRouteAdd, VswitchCreate, VswitchModify, prefix_without_host_bits,
 };
 use control::socket::view::{EniView, GroupView, ListEntryView, RuleView, StateView};
 use ipnet::IpNet;
-use rule_key::{RuleKey, prefix_text};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -153,7 +150,7 @@ impl LabPlan {
                 self.push(format!("+ prefix-list {id}"), Command::PrefixListCreate(list.clone()));
                 continue;
             };
-            let wanted = list.entries.iter().map(|entry| prefix_text(&entry.cidr)).collect();
+            let wanted = list.entries.iter().map(|entry| prefix_without_host_bits(&entry.cidr)).collect();
             let (add, remove) = entry_changes(&wanted, &view.entries);
             let (name, description) =
                 (other(&Some(list.name.clone()), &view.name), other(&list.description, &view.description));
@@ -237,14 +234,13 @@ impl LabPlan {
         let present = find_group(state, id).and_then(|view| view.rules.as_deref()).unwrap_or_default();
         for (direction, wanted) in [(Direction::Ingress, &group.ingress), (Direction::Egress, &group.egress)] {
             let of_direction = present.iter().filter(|rule| rule.direction == direction);
-            let present: BTreeMap<RuleKey, &RuleView> =
-                of_direction.map(|rule| (RuleKey::of_view(rule), rule)).collect();
-            let wanted: BTreeMap<RuleKey, &RuleSpec> =
-                wanted.iter().map(|spec| (RuleKey::of_spec(spec), spec)).collect();
+            let present: BTreeMap<RuleSpec, &RuleView> =
+                of_direction.map(|rule| (RuleSpec::from(rule).identity(), rule)).collect();
+            let wanted: BTreeMap<RuleSpec, &RuleSpec> = wanted.iter().map(|spec| (spec.identity(), spec)).collect();
             let gone: Vec<_> = present.iter().filter(|(key, _)| !wanted.contains_key(key)).collect();
             for some in gone.chunks(RULES_AT_ONCE) {
                 let told: Vec<String> =
-                    some.iter().map(|(key, _)| format!("- rule of {id} {direction} {key}")).collect();
+                    some.iter().map(|(key, _)| format!("- rule of {id} {direction} {}", key.told())).collect();
                 let ids: BTreeSet<String> = some.iter().map(|(_, rule)| rule.id.to_string()).collect();
                 let revoke = RuleRevoke { group: id.clone(), direction: Some(direction), ids, rules: Vec::new() };
                 self.push(told.join("\n"), Command::RuleRevoke(revoke));
@@ -256,13 +252,13 @@ impl LabPlan {
                 {
                     let change = RuleChange { description: Some(description), ..RuleChange::default() };
                     let modify = RuleModify { group: id.clone(), rule: view.id.to_string(), change };
-                    self.push(format!("~ rule of {id} {direction} {key}"), Command::RuleModify(modify));
+                    self.push(format!("~ rule of {id} {direction} {}", key.told()), Command::RuleModify(modify));
                 }
             }
             let new: Vec<_> = wanted.iter().filter(|(key, _)| !present.contains_key(key)).collect();
             for some in new.chunks(RULES_AT_ONCE) {
                 let told: Vec<String> =
-                    some.iter().map(|(key, _)| format!("+ rule of {id} {direction} {key}")).collect();
+                    some.iter().map(|(key, _)| format!("+ rule of {id} {direction} {}", key.told())).collect();
                 let rules = some.iter().map(|(_, spec)| RuleSpec::clone(spec)).collect();
                 let authorize = RuleAuthorize { group: id.clone(), direction, rules };
                 self.push(told.join("\n"), Command::RuleAuthorize(authorize));
@@ -361,7 +357,7 @@ impl LabPlan {
             let vpc = state.vpcs.iter().find(|view| view.id.as_str() == route.vpc);
             let exists = vpc.is_some_and(|vpc| {
                 vpc.routes.iter().any(|view| {
-                    view.destination.to_string() == prefix_text(&route.destination)
+                    view.destination.to_string() == prefix_without_host_bits(&route.destination)
                         && view.eni.as_str() == route.eni
                         && route.name.as_ref().is_none_or(|name| *name == view.name)
                         && route.description.as_ref().is_none_or(|text| *text == view.description)

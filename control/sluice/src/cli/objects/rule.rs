@@ -1,6 +1,6 @@
 //! `sluice rule`.
 
-use crate::cli::output::{columns, list};
+use crate::cli::output::columns;
 use crate::cli::{CliError, CliSession};
 use clap::{Args, Subcommand};
 use control::command::{Command, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec, choice};
@@ -104,34 +104,12 @@ pub(crate) fn rule_table(rules: &[RuleView]) -> String {
                 rule.priority.to_string(),
                 if rule.policy == Policy::Accept { "accept" } else { "drop" }.into(),
                 rule.protocol.to_lowercase(),
-                ports_told(rule),
-                peer_told(rule),
+                rule.ports_text(),
+                rule.peer_text(),
                 rule.id.to_string(),
                 rule.group.to_string(),
                 rule.description.clone(),
             ]
         }),
     )
-}
-
-fn ports_told(rule: &RuleView) -> String {
-    let destination = match &rule.port_list {
-        Some(list) => list.to_string(),
-        None if rule.ports == "-1/-1" => "-".into(),
-        None => rule.ports.clone(),
-    };
-    match &rule.source_ports {
-        Some(source) => format!("{destination} from {source}"),
-        None => destination,
-    }
-}
-
-fn peer_told(rule: &RuleView) -> String {
-    let group = rule.remote_group.as_ref().map(ToString::to_string);
-    let prefix_list = rule.prefix_list.as_ref().map(ToString::to_string);
-    let peer = list(rule.cidr.clone().into_iter().chain(group).chain(prefix_list));
-    match rule.local_cidr {
-        Some(local) => format!("{peer} at {local}"),
-        None => peer,
-    }
 }

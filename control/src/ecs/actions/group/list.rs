@@ -79,7 +79,7 @@ fn group_json(context: &Context<'_>, id: &GroupId, group: &Group, counted: bool)
         "ServiceManaged": group.service_managed,
         "ResourceGroupId": context.scope.resource_group_of(id.as_str()),
         "RuleCount": rules.len(),
-        "GroupToGroupRuleCount": rules.values().filter(|rule| matches!(rule.remote, Remote::Group(_))).count(),
+        "GroupToGroupRuleCount": rules.values().filter(|rule| matches!(rule.conditions.remote, Remote::Group(_))).count(),
         "EcsCount": if counted { instances.len() } else { 0 },
         "AvailableInstanceAmount": if counted { most.saturating_sub(held) } else { 0 },
         "Tags": { "Tag": context.tags_of(id.as_str()) },
@@ -140,13 +140,13 @@ fn rule_json(context: &Context<'_>, id: &RuleId, rule: &Rule) -> Value {
         "Direction": match rule.direction { Direction::Ingress => "ingress", Direction::Egress => "egress" },
         "Policy": policy_text(rule.policy),
         "Priority": rule.priority.to_string(),
-        "IpProtocol": protocol_text(rule.protocol).to_uppercase(),
+        "IpProtocol": protocol_text(rule.conditions.protocol).to_uppercase(),
         "NicType": if rule.internet { "internet" } else { "intranet" },
         "Description": rule.description,
         "CreateTime": timestamp(rule.created_s),
-        "SourcePortRange": rule.source_ports.map(|range| range.to_string()).unwrap_or_default(),
+        "SourcePortRange": rule.conditions.source_ports.map(|range| range.to_string()).unwrap_or_default(),
     }));
-    match &rule.remote {
+    match &rule.conditions.remote {
         Remote::Prefix(prefix) => {
             let name = cidr_name(object, matches!(prefix, ipnet::IpNet::V6(_)));
             value.insert(name, rule.remote_text.clone().into());
@@ -158,12 +158,12 @@ fn rule_json(context: &Context<'_>, id: &RuleId, rule: &Rule) -> Value {
             value.insert(format!("{object}PrefixListName"), name.into());
         }
     }
-    if let Some(local) = rule.local {
+    if let Some(local) = rule.conditions.local {
         let name = cidr_name(near, matches!(local, ipnet::IpNet::V6(_)));
         let text = if rule.local_text.is_empty() { local.to_string() } else { rule.local_text.clone() };
         value.insert(name, text.into());
     }
-    match &rule.ports {
+    match &rule.conditions.ports {
         Ports::Any => drop(value.insert("PortRange".into(), "-1/-1".into())),
         Ports::Range(range) => drop(value.insert("PortRange".into(), range.to_string().into())),
         Ports::List(list) => {

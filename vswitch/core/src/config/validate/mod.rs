@@ -3,7 +3,7 @@
 mod references;
 
 use crate::config::desired::{
-    Desired, DesiredEni, DesiredPort, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVswitch, PortRange,
+    Desired, DesiredEni, DesiredPort, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVswitch, MatchConditions,
     Ports, Protocol, Remote, SecurityGroup, Settings, Timeouts,
 };
 use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, VpcId, quoted};
@@ -126,22 +126,14 @@ impl<'a> Validator<'a> {
         if !(1..=110).contains(&rule.priority) {
             return Err(format!("priority {} is not within 1 to 110", rule.priority));
         }
-        if rule.protocol.has_ports() == rule.ports.is_any() {
-            return Err("TCP and UDP rules need destination ports, others have none".into());
-        }
-        if rule.source_ports.is_some() && !rule.protocol.has_ports() {
-            return Err("only TCP and UDP rules may have source ports".into());
-        }
-        if let Ports::Range(range) = rule.ports {
-            check_range(range)?;
-        }
-        rule.source_ports.map_or(Ok(()), check_range)?;
-        if let Ports::List(list) = &rule.ports
+        let MatchConditions { protocol, ports, remote, local, .. } = &rule.conditions;
+        rule.conditions.check()?;
+        if let Ports::List(list) = ports
             && !self.desired.port_lists.contains_key(list)
         {
             return Err(format!("there is no port list {list}"));
         }
-        let object_is_v6 = match &rule.remote {
+        let object_is_v6 = match remote {
             Remote::Prefix(prefix) => Some(matches!(prefix, IpNet::V6(_))),
             Remote::PrefixList(list) => {
                 let Some(list) = self.desired.prefix_lists.get(list) else {
@@ -155,12 +147,12 @@ impl<'a> Validator<'a> {
                 None => return Err(format!("there is no group {group}")),
             },
         };
-        let wanted = match rule.protocol {
+        let wanted = match *protocol {
             Protocol::ICMP => Some(false),
             Protocol::ICMPV6 => Some(true),
             _ => None,
         };
-        let local = rule.local.map(|local| matches!(local, IpNet::V6(_)));
+        let local = local.map(|local| matches!(local, IpNet::V6(_)));
         let families: BTreeSet<bool> = [object_is_v6, wanted, local].into_iter().flatten().collect();
         if families.len() > 1 { Err("it mixes IPv4 and IPv6".into()) } else { Ok(()) }
     }
@@ -183,7 +175,7 @@ impl<'a> Validator<'a> {
 
     fn port_list(&mut self, id: &PortListId, list: &DesiredPortList) {
         for range in &list.entries {
-            if let Err(message) = check_range(*range) {
+            if let Err(message) = range.check() {
                 self.refuse("invalid", format!("port_lists/{id}"), message);
             }
         }
@@ -306,13 +298,6 @@ fn listed(numbers: &[u16]) -> String {
 
 fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
-}
-
-fn check_range(range: PortRange) -> Result<(), String> {
-    if range.first == 0 || range.first > range.last {
-        return Err(format!("{range} is no range of ports from 1 to 65535"));
-    }
-    Ok(())
 }
 
 fn check_address(address: &IpNet, vswitch: &DesiredVswitch) -> Result<(), String> {

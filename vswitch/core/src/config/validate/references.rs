@@ -182,7 +182,7 @@ impl References {
         let groups = self.naming.get(&Named::PrefixList(id.clone())).into_iter().flat_map(BTreeMap::keys);
         let groups = groups.filter_map(|group| desired.groups.get(group));
         let rules = groups.flat_map(|group| group.rules.iter().map(|rule| (rule, &group.vpc)));
-        rules.filter(move |(rule, _)| matches!(&rule.remote, Remote::PrefixList(list) if list == id))
+        rules.filter(move |(rule, _)| matches!(&rule.conditions.remote, Remote::PrefixList(list) if list == id))
     }
 
     /// The groups with rules that name a port list.
@@ -256,12 +256,13 @@ impl References {
 
     /// A rule of `group` is there, or not any more.
     fn name(&mut self, group: &GroupId, rule: &DesiredRule, is_there: bool) {
-        let object = match &rule.remote {
+        let object = match &rule.conditions.remote {
             Remote::Prefix(_) => None,
             Remote::PrefixList(list) => Some(Named::PrefixList(list.clone())),
             Remote::Group(other) => Some(Named::Group(other.clone())),
         };
-        let ports = if let Ports::List(list) = &rule.ports { Some(Named::PortList(list.clone())) } else { None };
+        let ports =
+            if let Ports::List(list) = &rule.conditions.ports { Some(Named::PortList(list.clone())) } else { None };
         for named in object.into_iter().chain(ports) {
             let groups = self.naming.entry(named.clone()).or_default();
             count(groups, group.clone(), is_there);

@@ -109,14 +109,15 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// What the key of a connection tells of its packets. What no key holds is as rules see it where it is unknown.
+    pub const fn of_connection(addresses: Addresses, protocol: u8, [source_port, destination_port]: [u16; 2]) -> Self {
+        Self { addresses, protocol, source_port, destination_port }
+    }
+
     /// The tuple of the answer.
     pub const fn reverse(self) -> Self {
-        Self {
-            addresses: self.addresses.reverse(),
-            protocol: self.protocol,
-            source_port: self.destination_port,
-            destination_port: self.source_port,
-        }
+        let (source_port, destination_port) = (self.destination_port, self.source_port);
+        Self { addresses: self.addresses.reverse(), source_port, destination_port, ..self }
     }
 
     /// The tuple as rules see it where ports are unknown.
@@ -198,12 +199,7 @@ pub struct Headers {
 
 impl Default for Headers {
     fn default() -> Self {
-        Self::of(Tuple {
-            addresses: Addresses::V4 { source: 0, destination: 0 },
-            protocol: 0,
-            source_port: 0,
-            destination_port: 0,
-        })
+        Self::of(Tuple::of_connection(Addresses::V4 { source: 0, destination: 0 }, 0, [0; 2]))
     }
 }
 
