@@ -452,3 +452,22 @@ fn change_remote(new: &mut Rule, old: &Rule, change: &RuleChange) -> Result<(), 
     new.remote_text = text;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_have_the_form_they_had() {
+        let record = json!({
+            "direction": "ingress", "policy": "accept", "priority": 1, "protocol": {"number": 1}, "ports": "any",
+            "source_ports": null, "remote": {"prefix": "10.0.0.0/8"}, "remote_text": "10.0.0.0/8", "local": null,
+            "local_text": "", "internet": false, "description": "", "created_s": 7
+        });
+        let rule: Rule = serde_json::from_value(record.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&rule).unwrap(), record);
+        let mut unknown = record;
+        unknown["colour"] = json!("red");
+        assert!(serde_json::from_value::<Rule>(unknown).unwrap_err().to_string().contains("unknown field `colour`"));
+    }
+}
