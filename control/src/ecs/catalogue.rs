@@ -74,6 +74,9 @@ pub struct InstanceType {
     /// The kind of graphics processor.
     #[serde(default)]
     pub gpu: String,
+    /// The size of its local disk, GiB; 0 for none.
+    #[serde(default)]
+    pub local_disk_gib: u32,
     /// Network interfaces, the primary one included; at most 8 are used.
     pub enis: u32,
     /// IPv4 addresses of an interface, the primary one included.
@@ -234,7 +237,10 @@ fn instance_type(id: &str, cpus: u32, memory_mib: u32, (gpus, gpu): (u32, &str))
         _ => (8, 50),
     };
     let ipv6_per_eni = ipv4_per_eni.min(10);
-    InstanceType { id: id.into(), cpus, memory_mib, gpus, gpu: gpu.into(), enis, ipv4_per_eni, ipv6_per_eni }
+    // Of the types here, those with a graphics processor have a local disk.
+    let local_disk_gib = if gpus > 0 { 440 } else { 0 };
+    let gpu = gpu.into();
+    InstanceType { id: id.into(), cpus, memory_mib, gpus, gpu, local_disk_gib, enis, ipv4_per_eni, ipv6_per_eni }
 }
 
 impl Catalogue {

@@ -1,6 +1,6 @@
 //! The reference page of the HTTP interface, from the table of actions.
 
-use super::{ACTIONS, Action, ParameterSchema};
+use super::{ACTIONS, Action, ParameterSchema, Support};
 use std::fmt::Write;
 
 const HEAD: &str = "# The ECS interface
@@ -9,8 +9,8 @@ Sluice speaks the HTTP dialect of a public cloud's security groups, so that its 
 them at the address that `sluice control` prints, over http. This page is made from the program's own table of actions
 (`cargo test -p control --test api_table`, with `WRITE_DOCS=1` to renew it).
 
-A parameter with `*` is required, `.N` is a list, `.N.{…}` a list of objects. Tier `stub`: as far as a network needs it;
-parameters about disks, prices and images are accepted and without effect.
+A parameter with `*` is required, `.N` is a list, `.N.{…}` a list of objects. Parameters do what the published interface
+says, but for those of which an action's notes say that they are kept, refused or ignored.
 
 An answer with the header `x-sluice-forwarding: pending` rests on something that is stored and not in force yet; the
 header `x-sluice-forwarding-reason` says why. A change waits up to 5 s for the forwarding plane before it says so, and
@@ -40,12 +40,26 @@ fn write_action(text: &mut String, action: &Action) {
     if !errors.is_empty() {
         let _ = writeln!(text, "Refusals: {}\n", errors.join(", "));
     }
-    for note in &fact.notes {
+    let support: Vec<String> = fact.params.iter().flat_map(support).collect();
+    for note in fact.notes.iter().chain(&support) {
         let _ = writeln!(text, "- {note}");
     }
-    if !fact.notes.is_empty() {
+    if !fact.notes.is_empty() || !support.is_empty() {
         text.push('\n');
     }
+}
+
+/// What becomes of a parameter and of its fields, where it is not what the published interface says.
+fn support(fact: &ParameterSchema) -> Vec<String> {
+    let told = |name: &str, support: &Support| match support {
+        Support::Honoured => None,
+        Support::Stored => Some(format!("`{name}` is kept as it is given, and read back.")),
+        Support::Refused(code) => Some(format!("`{name}` is refused with `{code}`.")),
+        Support::Ignored(reason) => Some(format!("`{name}` is ignored: {reason}.")),
+    };
+    let fields = fact.fields.iter().map(|field| (format!("{}.{}", fact.name, field.name), &field.support));
+    let all = std::iter::once((fact.name.clone(), &fact.support)).chain(fields);
+    all.filter_map(|(name, support)| told(&name, support)).collect()
 }
 
 fn parameter(fact: &ParameterSchema) -> String {

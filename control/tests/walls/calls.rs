@@ -218,6 +218,7 @@ pub(crate) const CALLS: &[(&str, &[&str])] = &[
             "KeyPairName=new&PublicKeyBody=ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBxYAqNGoSY8ZSsTu4RhrsWZTsf6rZ3S9oyLhGRkRr5h",
         ],
     ),
+    ("CreateKeyPair", &["KeyPairName=made"]),
     ("DescribeKeyPairs", &["", "KeyPairName=$key_pair"]),
     ("DeleteKeyPairs", &["KeyPairNames=[\"$key_pair\"]"]),
     ("AttachKeyPair", &["KeyPairName=$key_pair&InstanceIds=[\"$instance\"]"]),

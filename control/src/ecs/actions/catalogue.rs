@@ -114,8 +114,8 @@ fn fits(parameters: &Parameters, one: &InstanceType) -> Result<bool, ApiError> {
         ("EniIpv6AddressQuantity", f64::from(one.ipv6_per_eni)),
         ("PrimaryEniQueueNumber", f64::from(queues(one))),
         ("SecondaryEniQueueNumber", f64::from(queues(one))),
-        ("LocalStorageAmount", 0.0),
-        ("LocalStorageCapacity", 0.0),
+        ("LocalStorageAmount", f64::from(u32::from(one.local_disk_gib > 0))),
+        ("LocalStorageCapacity", f64::from(one.local_disk_gib)),
         ("DiskQuantity", DISKS),
         ("BaselineCredit", 0.0),
         ("InitialCredit", 0.0),
@@ -140,11 +140,11 @@ fn fits(parameters: &Parameters, one: &InstanceType) -> Result<bool, ApiError> {
         && is_listed(parameters.list("InstanceTypeFamilies")?, one.family())
         && is_listed(parameters.list("CpuArchitectures")?, one.architecture())
         && is_listed(parameters.list("GpuSpecs")?, &one.gpu)
-        && parameters.list("LocalStorageCategories")?.is_empty()
+        && is_listed(parameters.list("LocalStorageCategories")?, local_disk(one))
         && is_asked("InstanceTypeFamily", one.family())
         && is_asked("CpuArchitecture", one.architecture())
         && is_asked("GPUSpec", &one.gpu)
-        && is_asked("LocalStorageCategory", "")
+        && is_asked("LocalStorageCategory", local_disk(one))
         && is_asked("NvmeSupport", "unsupported")
         && is_asked("InstanceFamilyLevel", level(one)))
 }
@@ -154,6 +154,10 @@ const DISKS: f64 = 17.0;
 
 fn queues(one: &InstanceType) -> u32 {
     one.cpus.div_ceil(2).clamp(1, 8)
+}
+
+fn local_disk(one: &InstanceType) -> &'static str {
+    if one.local_disk_gib > 0 { "local_ssd_pro" } else { "" }
 }
 
 fn level(one: &InstanceType) -> &'static str {
@@ -184,6 +188,9 @@ fn type_json(one: &InstanceType) -> Value {
         "MaximumQueueNumberPerEni": queues(one),
         "TotalEniQueueQuantity": queues(one) * one.enis,
         "DiskQuantity": DISKS as u64,
+        "LocalStorageAmount": u32::from(one.local_disk_gib > 0),
+        "LocalStorageCapacity": one.local_disk_gib,
+        "LocalStorageCategory": local_disk(one),
         "NvmeSupport": "unsupported",
     })
 }

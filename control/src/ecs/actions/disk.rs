@@ -145,6 +145,8 @@ fn disk_json(context: &Context<'_>, id: &str, record: &Record, noted: &Metadata)
         "Encrypted": truth("Encrypted", false),
         "KMSKeyId": noted.attribute("KMSKeyId"),
         "AutoSnapshotPolicyId": noted.attribute("AutoSnapshotPolicyId"),
+        "StorageClusterId": noted.attribute("StorageClusterId"),
+        "SourceSnapshotId": noted.attribute("SnapshotId"),
         "BurstingEnabled": truth("BurstingEnabled", false),
         "ProvisionedIops": noted.attribute("ProvisionedIops").parse::<u64>().unwrap_or(0),
         "PerformanceLevel": level,

@@ -4,11 +4,12 @@ use crate::command::{Command, LabelModify, RecordCreate, RecordDelete};
 use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::ecs::dialect::hex;
 use crate::ecs::dialect::paging::page;
-use crate::error::{ApiError, ErrorKind};
+use crate::error::{ApiError, ErrorKind, INTERNAL_ERROR};
 use crate::model::{Metadata, timestamp};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
+use rcgen::KeyPair;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -50,6 +51,44 @@ pub(in crate::ecs) fn check_key_pair(context: &Context<'_>) -> Result<(), ApiErr
 }
 
 pub(in crate::ecs) fn import(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let name = new_name(context)?;
+    let body = context.parameters().text(BODY).unwrap_or_default();
+    let Some(print) = fingerprint(body) else {
+        return Err(BODY_MALFORMED.error("give one line as OpenSSH writes it: ssh-ed25519 AAAA….").field(BODY));
+    };
+    let (_, commands) = new_record(context, name, body)?;
+    let answer = members(json!({"KeyPairName": name, "KeyPairFingerPrint": print}));
+    Ok(context.change(commands, Box::new(move |_| answer)))
+}
+
+/// Makes a key. The private one is in the answer, and nowhere else.
+pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let name = new_name(context)?;
+    let key = KeyPair::generate().map_err(|_| INTERNAL_ERROR.error("no key can be made here."))?;
+    let body = openssh(&key);
+    let (id, commands) = new_record(context, name, &body)?;
+    let answer = members(json!({
+        "KeyPairId": id,
+        "KeyPairName": name,
+        "KeyPairFingerPrint": fingerprint(&body),
+        "PrivateKeyBody": key.serialize_pem(),
+    }));
+    Ok(context.change(commands, Box::new(move |_| answer)))
+}
+
+/// The public part of an ECDSA key on P-256 as OpenSSH writes it (RFC 5656, §3.1).
+fn openssh(key: &KeyPair) -> String {
+    const KIND_OF_KEY: &str = "ecdsa-sha2-nistp256";
+    let mut blob = Vec::new();
+    for part in [KIND_OF_KEY.as_bytes(), b"nistp256", key.public_key_raw()] {
+        blob.extend((part.len() as u32).to_be_bytes());
+        blob.extend(part);
+    }
+    format!("{KIND_OF_KEY} {}", STANDARD.encode(blob))
+}
+
+/// The name that a new key pair is to have.
+fn new_name<'a>(context: &Context<'a>) -> Result<&'a str, ApiError> {
     let parameters = context.parameters();
     let name = parameters.text(NAME).unwrap_or_default();
     let letters = |letter: char| letter.is_alphanumeric() || "_-:.".contains(letter);
@@ -61,16 +100,16 @@ pub(in crate::ecs) fn import(context: &Context<'_>) -> Result<Plan, ApiError> {
     if find(context, name).is_some() {
         return Err(EXISTS.error("choose another name, or delete that one.").field(NAME));
     }
-    let Some(print) = fingerprint(parameters.text(BODY).unwrap_or_default()) else {
-        return Err(BODY_MALFORMED.error("give one line as OpenSSH writes it: ssh-ed25519 AAAA….").field(BODY));
-    };
+    Ok(name)
+}
+
+fn new_record(context: &Context<'_>, name: &str, body: &str) -> Result<(String, Vec<Command>), ApiError> {
     let id = context.environment.new_id("kp");
     let create = Command::RecordCreate(RecordCreate { id: id.clone(), kind: KIND.into() });
-    let attributes = BTreeMap::from([(NAME.to_owned(), name.to_owned())]);
+    let attributes = BTreeMap::from([(NAME.to_owned(), name.to_owned()), (BODY.to_owned(), body.to_owned())]);
     let named = LabelModify { object: id.clone(), attributes, ..LabelModify::default() };
     let commands = [create, Command::LabelModify(named)].into_iter().chain(context.new_label(&id, None)?).collect();
-    let answer = members(json!({"KeyPairName": name, "KeyPairFingerPrint": print}));
-    Ok(context.change(commands, Box::new(move |_| answer)))
+    Ok((id, commands))
 }
 
 pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
@@ -169,6 +208,13 @@ mod tests {
         for text in ["", "ssh-ed25519", "ssh-rsa AAAAC3NzaC1lZDI1NTE5", "ssh-ed25519 !!!", "ssh-ed25519 AAAA"] {
             assert_eq!(fingerprint(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_made_is_one() {
+        let key = KeyPair::generate().expect("the operating system is random");
+        assert!(fingerprint(&openssh(&key)).is_some());
+        assert!(key.serialize_pem().starts_with("-----BEGIN PRIVATE KEY-----"));
     }
 
     #[test]

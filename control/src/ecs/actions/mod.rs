@@ -111,6 +111,7 @@ actions! {
     Ecs "ModifyDiskSpec" disk::modify_spec;
     Ecs "ResizeDisk" disk::resize;
     Ecs "DescribeSnapshots" disk::describe_snapshots;
+    Ecs "CreateKeyPair" key_pair::create;
     Ecs "ImportKeyPair" key_pair::import;
     Ecs "DescribeKeyPairs" key_pair::describe;
     Ecs "DeleteKeyPairs" key_pair::delete;

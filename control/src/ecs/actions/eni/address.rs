@@ -16,12 +16,21 @@ struct FamilyParameters {
     address: &'static str,
     count: &'static str,
     prefix: &'static str,
+    prefix_count: &'static str,
 }
 
-const IPV4: FamilyParameters =
-    FamilyParameters { address: "PrivateIpAddress", count: "SecondaryPrivateIpAddressCount", prefix: "Ipv4Prefix" };
-const IPV6: FamilyParameters =
-    FamilyParameters { address: "Ipv6Address", count: "Ipv6AddressCount", prefix: "Ipv6Prefix" };
+const IPV4: FamilyParameters = FamilyParameters {
+    address: "PrivateIpAddress",
+    count: "SecondaryPrivateIpAddressCount",
+    prefix: "Ipv4Prefix",
+    prefix_count: "Ipv4PrefixCount",
+};
+const IPV6: FamilyParameters = FamilyParameters {
+    address: "Ipv6Address",
+    count: "Ipv6AddressCount",
+    prefix: "Ipv6Prefix",
+    prefix_count: "Ipv6PrefixCount",
+};
 
 pub(in crate::ecs) fn assign_ipv4(context: &Context<'_>) -> Result<Plan, ApiError> {
     assign(context, &IPV4)
@@ -44,7 +53,7 @@ fn assign(context: &Context<'_>, family: &FamilyParameters) -> Result<Plan, ApiE
     let addresses = parameters.list(family.address)?;
     let count = parameters.count::<u8>(family.count)?.unwrap_or(0);
     let prefixes = parameters.list(family.prefix)?;
-    let prefix_count = prefix_count(parameters, family.prefix)?;
+    let prefix_count = prefix_count(parameters, family.prefix, family.prefix_count)?;
     if addresses.is_empty() && prefixes.is_empty() && count == 0 && prefix_count == 0 {
         return Err(missing(context.call.action.schema(), family.address));
     }

@@ -120,7 +120,7 @@ pub(in crate::ecs) fn eni_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> 
     };
     let number = |name: &str| traffic(name).parse::<u64>().unwrap_or(0);
     let mode = Some(traffic("NetworkInterfaceTrafficMode")).filter(|mode| !mode.is_empty()).unwrap_or("Standard");
-    let mut value = members(addresses_json(eni));
+    let mut value = members(addresses_json(context, id, eni));
     value.extend(members(json!({
         "NetworkInterfaceId": id,
         "NetworkInterfaceName": eni.name,
@@ -156,11 +156,15 @@ pub(in crate::ecs) fn eni_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> 
 }
 
 /// An interface's addresses as all actions show them.
-pub(in crate::ecs) fn addresses_json(eni: &Eni) -> Value {
+pub(in crate::ecs) fn addresses_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> Value {
+    let has_primary_ipv6 = context.scope.label(id.as_str()).attribute("EnablePrimaryIPv6").eq_ignore_ascii_case("true");
     let private = std::iter::once((eni.primary, true)).chain(eni.secondary.iter().map(|address| (*address, false)));
     let private: Vec<Value> =
         private.map(|(address, primary)| json!({"PrivateIpAddress": address, "Primary": primary})).collect();
-    let ipv6: Vec<Value> = eni.ipv6.iter().map(|address| json!({"Ipv6Address": address, "Primary": false})).collect();
+    let ipv6 = eni.ipv6.iter().enumerate();
+    let ipv6: Vec<Value> = ipv6
+        .map(|(place, address)| json!({"Ipv6Address": address, "Primary": has_primary_ipv6 && place == 0}))
+        .collect();
     let (mut ipv4_prefixes, mut ipv6_prefixes) = (Vec::new(), Vec::new());
     for prefix in &eni.prefixes {
         match prefix {

@@ -26,8 +26,8 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let label = context.new_label(&id, None)?;
     let timeouts = timeouts(parameters)?;
     let prefixes = [parameters.list("Ipv4Prefix")?, parameters.list("Ipv6Prefix")?].concat();
-    let ipv4_prefix_count = prefix_count(parameters, "Ipv4Prefix")?;
-    let ipv6_prefix_count = prefix_count(parameters, "Ipv6Prefix")?;
+    let ipv4_prefix_count = prefix_count(parameters, "Ipv4Prefix", "Ipv4PrefixCount")?;
+    let ipv6_prefix_count = prefix_count(parameters, "Ipv6Prefix", "Ipv6PrefixCount")?;
     let (vswitch, _) = context.scope.vswitch(parameters.text("VSwitchId").unwrap_or_default(), Access::Use)?;
     context.check_groups(&groups)?;
     let mut secondary_ips = parameters.list("PrivateIpAddress")?;
@@ -90,9 +90,8 @@ pub(in crate::ecs) fn one_form_of_groups(
 }
 
 /// How many prefixes of a family are to be chosen. They are named or counted, not both.
-pub(in crate::ecs) fn prefix_count(parameters: &Parameters, names: &str) -> Result<u8, ApiError> {
-    let count = format!("{names}Count");
-    let wanted = parameters.count(&count)?.unwrap_or(0);
+pub(in crate::ecs) fn prefix_count(parameters: &Parameters, names: &str, count: &str) -> Result<u8, ApiError> {
+    let wanted = parameters.count(count)?.unwrap_or(0);
     match wanted > 0 && parameters.has(names) {
         true => Err(INVALID_PARAMETER.error(format!("{count} and {names} cannot be given both.")).field(count)),
         false => Ok(wanted),

@@ -1,7 +1,7 @@
 //! Instances made: one stopped, or several running.
 
 use super::attributes::{PUBLIC_ADDRESS, change};
-use super::public_address;
+use super::{names, public_address};
 use crate::command::{Command, EniAssign, EniCreate, InstanceAttach, InstanceCreate, LabelModify};
 use crate::ecs::actions::disk;
 use crate::ecs::actions::eni::list::CARD;
@@ -58,10 +58,13 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
     let (primary, primary_noted) = primary(context)?;
     let secondary = secondary(context, &primary)?;
     let unique = amount > 1 && parameters.boolean("UniqueSuffix")?.unwrap_or(false);
+    let host_names = parameters.list("HostNames")?;
+    let bandwidth_in = usual_bandwidth_in(parameters)?;
     let (mut ids, mut commands) = (Vec::new(), Vec::new());
     for number in 0..amount {
         let id = context.environment.new_id("i");
-        let suffixed = |name: String| if unique { format!("{name}{:03}", number + 1) } else { name };
+        let named = |name: &str| names::nth(name, number, unique);
+        let own_host_name = host_names.get(number as usize).cloned();
         let primary_ip = match &primary.primary_ip {
             Some(text) => Some(nth_address(text, number)?),
             None => None,
@@ -72,9 +75,11 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
             primary: EniCreate { primary_ip, id: Some(eni.clone()), ..primary.clone() },
             port: context.settings.instance_port,
             running,
-            name: parameters.owned("InstanceName").map(suffixed),
+            name: parameters.text("InstanceName").map(named),
             description: parameters.owned("Description"),
-            host_name: parameters.owned("HostName").map(suffixed),
+            host_name: own_host_name
+                .or_else(|| parameters.text("HostName").map(named))
+                .or_else(|| Some(names::usual_host(&id))),
             instance_type: parameters.owned("InstanceType"),
             image: parameters.owned("ImageId"),
             deletion_protection: parameters.boolean("DeletionProtection")?.unwrap_or(false),
@@ -82,6 +87,7 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
         commands.push(Command::InstanceCreate(Box::new(create)));
         commands.extend(noted_with(&eni, &primary_noted));
         commands.extend(context.new_label(&id, None)?);
+        commands.extend(bandwidth_in.map(|bandwidth| change(&id, [(BANDWIDTH_IN, bandwidth.to_string())])));
         if is_public {
             let address = addresses.next().ok_or_else(public_address::none_left)?;
             commands.push(change(&id, [(PUBLIC_ADDRESS, address.to_string())]));
@@ -91,6 +97,14 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
         ids.push(id);
     }
     Ok((ids, commands))
+}
+
+const BANDWIDTH_IN: &str = "InternetMaxBandwidthIn";
+
+/// What may come in from the outside world where only what may go out is named: as much, and 10 Mbit/s at least.
+fn usual_bandwidth_in(parameters: &Parameters) -> Result<Option<u32>, ApiError> {
+    let out = parameters.count::<u32>("InternetMaxBandwidthOut")?.filter(|out| *out > 0);
+    Ok(out.filter(|_| !parameters.has(BANDWIDTH_IN)).map(|out| out.max(10)))
 }
 
 /// Refuses more interfaces than the type has room for.

@@ -32,7 +32,7 @@ fn instance_json(context: &Context<'_>, id: &str, instance: &Instance, primary: 
     let mut interfaces: Vec<_> = interfaces.collect();
     interfaces.sort_by_key(|(_, number)| **number);
     let interface = |((eni_id, eni), number): &((EniId, &Eni), &u32)| {
-        let mut value = members(addresses_json(eni));
+        let mut value = members(addresses_json(context, eni_id, eni));
         value.extend(members(json!({
             "NetworkInterfaceId": eni_id,
             "PrimaryIpAddress": eni.primary,

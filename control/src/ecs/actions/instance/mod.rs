@@ -4,6 +4,7 @@ pub(in crate::ecs) mod attributes;
 pub(in crate::ecs) mod create;
 mod filter;
 pub(in crate::ecs) mod list;
+mod names;
 pub(in crate::ecs) mod public_address;
 
 use super::disk::of_ended_instance;
