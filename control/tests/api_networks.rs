@@ -376,7 +376,14 @@ fn a_region_has_one_default_vpc_and_a_zone_one_default_subnet() {
     lab.refused("CreateSecurityGroup", "SecurityGroupType=enterprise", 400, "InvalidParams.VpcIdGroupType");
     lab.refused("CreateSecurityGroup", "RegionId=cn-beijing", 403, "InvalidVpcId.NotFound");
     // Another region has its own.
-    let made = lab.ok("vpc:CreateDefaultVpc", "RegionId=cn-beijing&EnableIpv6=true&ResourceGroupId=rg-1");
+    let made = lab.ok(
+        "vpc:CreateDefaultVpc",
+        "RegionId=cn-beijing&EnableIpv6=true&ResourceGroupId=rg-1&EnableDefaultVSwitch=true&ZoneId=cn-beijing-c",
+    );
+    let subnet = &list(&made, "/DefaultVSwitchs")[0];
+    let found = lab.ok("vpc:DescribeVSwitches", "RegionId=cn-beijing&IsDefault=true");
+    let found = &list(&found, "/VSwitches/VSwitch")[0];
+    assert_eq!((text(found, "VSwitchId"), text(found, "ZoneId")), (text(subnet, "VSwitchId"), "cn-beijing-c".into()));
     let shown = lab.ok("vpc:DescribeVpcAttribute", &format!("RegionId=cn-beijing&VpcId={}", text(&made, "VpcId")));
     assert_eq!((&shown["IsDefault"], &shown["EnabledIpv6"]), (&json!(true), &json!(true)));
     assert_eq!(text(&shown, "ResourceGroupId"), "rg-1");

@@ -51,19 +51,36 @@ pub(in crate::ecs) fn create_vpc(context: &Context<'_>) -> Result<Plan, ApiError
     };
     let id = context.environment.new_id("vpc");
     let create = VpcCreate { id: Some(id.clone()), cidr: BLOCK.into(), ipv6_cidr, ..VpcCreate::default() };
-    let commands = vec![Command::VpcCreate(create), note(context, &id, None)?];
+    let mut commands = vec![Command::VpcCreate(create), note(context, &id, None)?];
+    let mut subnets = Vec::new();
+    if parameters.boolean("EnableDefaultVSwitch")?.unwrap_or(false) {
+        let zone = match parameters.owned("ZoneId") {
+            Some(zone) => named_zone(context, zone)?,
+            None => context.zones_of(context.region()).into_iter().next().unwrap_or_default(),
+        };
+        let subnet = context.environment.new_id("vsw");
+        let (cidr, vpc) = (FIRST_SUBNET.into(), id.clone());
+        let create = VswitchCreate { id: Some(subnet.clone()), vpc, cidr, ..VswitchCreate::default() };
+        commands.extend([Command::VswitchCreate(create), note(context, &subnet, Some(zone.clone()))?]);
+        subnets.push(json!({"VSwitchId": subnet, "ZoneId": zone}));
+    }
     let answer = move |_: &Context<'_>| {
         let (router, table) = (sibling("vrt", &id), sibling("vtb", &id));
-        members(json!({"VpcId": id, "VRouterId": router, "RouteTableId": table}))
+        members(json!({"VpcId": id, "VRouterId": router, "RouteTableId": table, "DefaultVSwitchs": subnets}))
     };
     Ok(context.change(commands, Box::new(answer)))
 }
 
-pub(in crate::ecs) fn create_vswitch(context: &Context<'_>) -> Result<Plan, ApiError> {
-    let zone = context.parameters().owned("ZoneId").unwrap_or_default();
-    if !context.zones_of(context.region()).contains(&zone) {
-        return Err(ZONE_NOT_FOUND.error("see DescribeZones.").field("ZoneId"));
+/// A zone of the region of the call.
+fn named_zone(context: &Context<'_>, zone: String) -> Result<String, ApiError> {
+    match context.zones_of(context.region()).contains(&zone) {
+        true => Ok(zone),
+        false => Err(ZONE_NOT_FOUND.error("see DescribeZones.").field("ZoneId")),
     }
+}
+
+pub(in crate::ecs) fn create_vswitch(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let zone = named_zone(context, context.parameters().owned("ZoneId").unwrap_or_default())?;
     let (mut commands, vpc_id, cidr, ipv6_cidr) = match default_vpc(context) {
         Some((id, vpc)) => {
             context.check_vpc_made(id, vpc)?;
