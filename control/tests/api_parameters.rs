@@ -143,6 +143,33 @@ fn what_is_kept_of_an_instance_is_read_back() {
     assert!(forgotten.is_empty(), "kept and not read back: {forgotten:#?}");
 }
 
+#[test]
+fn an_empty_value_takes_away_what_is_kept_and_a_list_replaces_the_former() {
+    let mut lab = ApiLab::new();
+    let (_, vswitch, groups) = lab.base(&["normal"]);
+    let call = format!("InstanceType=ecs.g7.large&VSwitchId={vswitch}&SecurityGroupId={}&UserData=aGk=", groups[0]);
+    let id = id_of(&lab.ok("RunInstances", &call));
+    assert_eq!(lab.ok("DescribeUserData", &format!("InstanceId={id}"))["UserData"], "aGk=");
+    lab.ok("ModifyInstanceAttribute", &format!("InstanceId={id}&InstanceName=other"));
+    assert_eq!(lab.ok("DescribeUserData", &format!("InstanceId={id}"))["UserData"], "aGk=");
+    lab.ok("ModifyInstanceAttribute", &format!("InstanceId={id}&UserData="));
+    assert_eq!(lab.ok("DescribeUserData", &format!("InstanceId={id}"))["UserData"], "");
+    let window = |number: u32| {
+        format!(
+            "&MaintenanceWindow.{number}.StartTime=0{number}:00:00&MaintenanceWindow.{number}.EndTime=0{number}:30:00"
+        )
+    };
+    let windows = |lab: &mut ApiLab, said: &str| {
+        lab.ok("ModifyInstanceMaintenanceAttributes", &format!("InstanceId.1={id}{said}"));
+        let shown = lab.ok("DescribeInstanceMaintenanceAttributes", &format!("InstanceId.1={id}"));
+        let windows = &shown["MaintenanceAttributes"]["MaintenanceAttribute"][0]["MaintenanceWindows"];
+        windows["MaintenanceWindow"].as_array().unwrap().len()
+    };
+    assert_eq!(windows(&mut lab, &(window(1) + &window(2))), 2);
+    assert_eq!(windows(&mut lab, "&ActionOnMaintenance=Stop"), 2, "what is not named stays");
+    assert_eq!(windows(&mut lab, &window(1)), 1);
+}
+
 fn id_of(made: &serde_json::Value) -> String {
     match made["InstanceId"].as_str() {
         Some(id) => id.to_owned(),

@@ -45,6 +45,8 @@ vocabulary! {
         deletion_protection: Option<bool>,
         /// A new type. Without effect.
         instance_type: Option<String>,
+        /// A new image. Without effect.
+        image: Option<String>,
     }
 
     /// Starts or stops an instance.

@@ -166,6 +166,9 @@ impl Model {
         if let Some(text) = &modify.instance_type {
             new.instance_type.clone_from(text);
         }
+        if let Some(text) = &modify.image {
+            new.image.clone_from(text);
+        }
         if new == *old {
             return Ok(vec![]);
         }

@@ -205,6 +205,8 @@ pub(crate) const CALLS: &[(&str, &[&str])] = &[
     ("ModifyInstanceNetworkSpec", &["InstanceId=$instance&InternetMaxBandwidthOut=5"]),
     ("AllocatePublicIpAddress", &["InstanceId=$instance"]),
     ("ModifyInstanceSpec", &["InstanceId=$stopped&InstanceType=ecs.g7.large"]),
+    ("ModifyPrepayInstanceSpec", &["InstanceId=$stopped&InstanceType=ecs.g7.large"]),
+    ("ReplaceSystemDisk", &["InstanceId=$stopped&ImageId=other"]),
     ("RebootInstances", &["InstanceId.1=$instance"]),
     ("DescribeDisks", &["", "DiskIds=[\"$disk\"]", "InstanceId=$instance"]),
     ("ModifyDiskAttribute", &["DiskId=$disk&DiskName=root", "DiskIds.1=$disk&DiskName=root"]),

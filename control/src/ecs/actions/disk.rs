@@ -1,10 +1,11 @@
 //! Disks of instances: records that are kept, listed and changed, and hold nothing.
 
-use crate::command::{Command, LabelModify, RecordCreate, RecordDelete};
-use crate::ecs::dialect::call::{Context, Plan};
+use super::key_pair::check_key_pair;
+use crate::command::{Command, InstanceModify, LabelModify, RecordCreate, RecordDelete};
+use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::ecs::dialect::paging::page;
 use crate::ecs::dialect::parameters::Parameters;
-use crate::error::{ApiError, ErrorKind};
+use crate::error::{ApiError, ErrorKind, INSTANCE_STATUS};
 use crate::model::{Metadata, Record, timestamp};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -196,6 +197,34 @@ pub(in crate::ecs) fn resize(context: &Context<'_>) -> Result<Plan, ApiError> {
     let attributes = BTreeMap::from([("Size".to_owned(), size.to_string())]);
     let modify = LabelModify { object: id, attributes, ..LabelModify::default() };
     Ok(context.quiet_change(vec![Command::LabelModify(modify)]))
+}
+
+/// Gives a stopped instance another image, and with it a new system disk.
+pub(in crate::ecs) fn replace_system(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let instance = parameters.owned("InstanceId").unwrap_or_default();
+    if context.scope.instance(&instance)?.running {
+        return Err(INSTANCE_STATUS.error(format!("{instance} runs: stop it first.")).object(instance));
+    }
+    check_key_pair(context)?;
+    let mut own = context.scope.records(KIND).filter(|(_, _, noted)| noted.attribute("InstanceId") == instance);
+    let present = own.find(|(_, _, noted)| noted.attribute("Type") == "system");
+    let mut attributes = present.map(|(_, _, noted)| noted.attributes.clone()).unwrap_or_default();
+    let size = parameters.count::<u32>("SystemDisk.Size")?.map(|size| size.to_string());
+    let said =
+        [("Size", size), ("Encrypted", parameters.owned("Encrypted")), ("KMSKeyId", parameters.owned("KMSKeyId"))];
+    attributes.extend(said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    let id = context.environment.new_id("d");
+    let image = parameters.owned("ImageId");
+    let mut commands: Vec<Command> =
+        present.map(|(id, ..)| Command::RecordDelete(RecordDelete { record: id.to_owned() })).into_iter().collect();
+    commands.extend([
+        Command::InstanceModify(InstanceModify { instance: instance.clone(), image, ..InstanceModify::default() }),
+        Command::RecordCreate(RecordCreate { id: id.clone(), kind: KIND.into() }),
+        Command::LabelModify(LabelModify { object: id.clone(), attributes, ..LabelModify::default() }),
+    ]);
+    commands.extend(context.note_attributes(&instance));
+    Ok(context.change(commands, Box::new(move |_| members(json!({"DiskId": id})))))
 }
 
 /// Snapshots: there are none.

@@ -105,6 +105,8 @@ actions! {
     Ecs "ModifyInstanceNetworkSpec" instance::public_address::modify_network_spec;
     Ecs "AllocatePublicIpAddress" instance::public_address::allocate;
     Ecs "ModifyInstanceSpec" instance::modify_spec;
+    Ecs "ModifyPrepayInstanceSpec" instance::modify_spec;
+    Ecs "ReplaceSystemDisk" disk::replace_system;
     Ecs "RebootInstances" instance::reboot_all;
     Ecs "DescribeDisks" disk::describe;
     Ecs "ModifyDiskAttribute" disk::modify_attribute;

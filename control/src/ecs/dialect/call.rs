@@ -211,7 +211,7 @@ impl<'a> Context<'a> {
         let stored = self.call.action.schema().params.iter().filter(|fact| fact.support == Support::Stored);
         let mut attributes = BTreeMap::new();
         for fact in stored {
-            if let Some(text) = self.parameters().text(&fact.name) {
+            if let Some(text) = self.parameters().given(&fact.name) {
                 attributes.insert(fact.name.clone(), text.to_owned());
             }
             let object = self.parameters().object(&fact.name);
@@ -220,9 +220,18 @@ impl<'a> Context<'a> {
         attributes
     }
 
-    /// The command that notes the call's parameters that are kept as they are given with an object.
+    /// The command that notes the call's parameters that are kept as they are given with an object. An empty value takes
+    /// one away, and a list takes the place of the former one.
     pub(in crate::ecs) fn note_attributes(&self, object: &str) -> Option<Command> {
-        let attributes = self.attributes();
+        let mut attributes = self.attributes();
+        for fact in self.call.action.schema().params.iter().filter(|fact| fact.kind.starts_with("RepeatList")) {
+            let prefix = format!("{}.", fact.name);
+            let is_of_list = |name: &&String| name.starts_with(&prefix);
+            if attributes.keys().any(|name| is_of_list(&name)) {
+                let former = self.scope.label(object).attributes.keys().filter(is_of_list);
+                former.for_each(|name| drop(attributes.entry(name.clone()).or_default()));
+            }
+        }
         let object = object.to_owned();
         let modify = LabelModify { object, attributes, ..LabelModify::default() };
         (!modify.attributes.is_empty()).then_some(Command::LabelModify(modify))

@@ -161,7 +161,7 @@ pub(in crate::ecs) fn modify_attribute(context: &Context<'_>) -> Result<Plan, Ap
         description: parameters.owned("Description"),
         host_name: parameters.owned("HostName"),
         deletion_protection: parameters.boolean("DeletionProtection")?,
-        instance_type: None,
+        ..InstanceModify::default()
     })];
     commands.extend(noted);
     if let Some((eni_id, eni)) = primary.filter(|_| !groups.is_empty()) {
