@@ -170,6 +170,29 @@ fn an_empty_value_takes_away_what_is_kept_and_a_list_replaces_the_former() {
     assert_eq!(windows(&mut lab, &window(1)), 1);
 }
 
+#[test]
+fn disks_and_key_pairs_have_tags_and_a_resource_group() {
+    let mut lab = ApiLab::new();
+    let (_, vswitch, groups) = lab.base(&["normal"]);
+    let call = format!("InstanceType=ecs.g7.large&VSwitchId={vswitch}&SecurityGroupId={}", groups[0]);
+    let id = id_of(&lab.ok("RunInstances", &call));
+    let disk = text(&lab.ok("DescribeDisks", &format!("InstanceId={id}"))["Disks"]["Disk"][0], "DiskId");
+    lab.ok("CreateKeyPair", "KeyPairName=mine");
+    for (kind, name) in [("disk", disk.as_str()), ("keypair", "mine")] {
+        let named = format!("ResourceType={kind}&ResourceId.1={name}");
+        lab.ok("TagResources", &format!("{named}&Tag.1.Key=a&Tag.1.Value=b"));
+        let listed = lab.ok("ListTagResources", &named);
+        let tag = &listed["TagResources"]["TagResource"][0];
+        assert_eq!((tag["ResourceId"].as_str(), tag["TagValue"].as_str()), (Some(name), Some("b")));
+        lab.ok("JoinResourceGroup", &format!("ResourceType={kind}&ResourceId={name}&ResourceGroupId=rg-1"));
+    }
+    let disks = lab.ok("DescribeDisks", "ResourceGroupId=rg-1&Tag.1.Key=a");
+    assert_eq!(disks["Disks"]["Disk"][0]["Tags"]["Tag"][0]["TagKey"], "a");
+    assert_eq!(lab.ok("DescribeKeyPairs", "ResourceGroupId=rg-1")["TotalCount"], 1);
+    lab.ok("DeleteInstance", &format!("InstanceId={id}&Force=true"));
+    assert_eq!(lab.ok("DescribeDisks", "")["TotalCount"], 0, "disks go with their instance");
+}
+
 fn id_of(made: &serde_json::Value) -> String {
     match made["InstanceId"].as_str() {
         Some(id) => id.to_owned(),

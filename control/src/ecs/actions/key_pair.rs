@@ -13,8 +13,9 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-const KIND: &str = "key-pair";
-const NAME: &str = "KeyPairName";
+pub(in crate::ecs) const KIND: &str = "key-pair";
+/// The attribute that holds its name, and what clients know it by.
+pub(in crate::ecs) const NAME: &str = "KeyPairName";
 const BODY: &str = "PublicKeyBody";
 const NAME_MALFORMED: ErrorKind = ErrorKind { code: "InvalidKeyPairName.Malformed", status: 400 };
 const BODY_MALFORMED: ErrorKind = ErrorKind { code: "InvalidPublicKeyBody.Malformed", status: 400 };
@@ -35,7 +36,7 @@ fn fingerprint(body: &str) -> Option<String> {
 }
 
 /// The identifier of the caller's key pair of a name.
-fn find(context: &Context<'_>, name: &str) -> Option<String> {
+pub(in crate::ecs) fn find(context: &Context<'_>, name: &str) -> Option<String> {
     let mut own = context.scope.records(KIND).filter(|(_, _, noted)| noted.attribute(NAME) == name);
     own.next().map(|(id, ..)| id.to_owned())
 }

@@ -228,8 +228,9 @@ impl<'a> Context<'a> {
             let prefix = format!("{}.", fact.name);
             let is_of_list = |name: &&String| name.starts_with(&prefix);
             if attributes.keys().any(|name| is_of_list(&name)) {
-                let former = self.scope.label(object).attributes.keys().filter(is_of_list);
-                former.for_each(|name| drop(attributes.entry(name.clone()).or_default()));
+                for name in self.scope.label(object).attributes.keys().filter(is_of_list) {
+                    attributes.entry(name.clone()).or_default();
+                }
             }
         }
         let object = object.to_owned();

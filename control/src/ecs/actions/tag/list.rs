@@ -1,6 +1,6 @@
 //! Questions about tags.
 
-use crate::ecs::actions::tag::{kind, objects};
+use crate::ecs::actions::tag::{Tagged, kind, objects};
 use crate::ecs::dialect::call::{Context, Plan};
 use crate::ecs::dialect::paging::page;
 use crate::error::ApiError;
@@ -13,8 +13,8 @@ pub(in crate::ecs) fn list(context: &Context<'_>) -> Result<Plan, ApiError> {
     let ids = parameters.list("ResourceId")?;
     let filters = parameters.objects("TagFilter")?;
     let mut entries = Vec::new();
-    for (object_kind, id) in objects(context) {
-        let named = ids.is_empty() || ids.iter().any(|wanted| wanted == id);
+    for Tagged { kind: object_kind, name, id } in objects(context) {
+        let named = ids.is_empty() || ids.iter().any(|wanted| wanted == name);
         if Some(object_kind) != kind.as_deref() || !named || !context.has_tags(id)? {
             continue;
         }
@@ -26,7 +26,7 @@ pub(in crate::ecs) fn list(context: &Context<'_>) -> Result<Plan, ApiError> {
             passes &= found.is_some_and(|value| values.is_empty() || values.contains(value));
         }
         for (key, value) in tags.iter().filter(|_| passes) {
-            let entry = json!({"ResourceId": id, "ResourceType": object_kind, "TagKey": key, "TagValue": value});
+            let entry = json!({"ResourceId": name, "ResourceType": object_kind, "TagKey": key, "TagValue": value});
             entries.push((format!("{id} {key}"), entry));
         }
     }
@@ -42,9 +42,9 @@ pub(in crate::ecs) fn describe_tags(context: &Context<'_>) -> Result<Plan, ApiEr
     let id_asked = parameters.text("ResourceId");
     let wanted = context.parameters().objects("Tag")?;
     let mut counts: BTreeMap<(&str, &str), BTreeMap<&str, u64>> = BTreeMap::new();
-    for (object_kind, id) in objects(context) {
+    for Tagged { kind: object_kind, name, id } in objects(context) {
         let is_asked =
-            kind.as_deref().is_none_or(|kind| kind == object_kind) && id_asked.is_none_or(|asked| asked == id);
+            kind.as_deref().is_none_or(|kind| kind == object_kind) && id_asked.is_none_or(|asked| asked == name);
         for (key, value) in context.scope.label(id).tags.iter().filter(|_| is_asked) {
             let fits = wanted.is_empty()
                 || wanted.iter().any(|(_, tag)| {
@@ -64,6 +64,8 @@ pub(in crate::ecs) fn describe_tags(context: &Context<'_>) -> Result<Plan, ApiEr
                     "instance" => "Instance",
                     "securitygroup" => "Securitygroup",
                     "eni" => "Eni",
+                    "disk" => "Disk",
+                    "keypair" => "KeyPair",
                     _ => return None,
                 };
                 Some((name.to_owned(), json!(count)))
@@ -80,10 +82,11 @@ pub(in crate::ecs) fn describe_tags(context: &Context<'_>) -> Result<Plan, ApiEr
 pub(in crate::ecs) fn describe_resources(context: &Context<'_>) -> Result<Plan, ApiError> {
     let kind = kind(context)?;
     let mut entries = Vec::new();
-    for (object_kind, id) in objects(context) {
+    for Tagged { kind: object_kind, name, id } in objects(context) {
         let is_asked = kind.as_deref().is_none_or(|kind| kind == object_kind);
         if is_asked && !context.scope.label(id).tags.is_empty() && context.has_tags(id)? {
-            let entry = json!({"ResourceId": id, "ResourceType": object_kind, "RegionId": context.scope.region_of(id)});
+            let entry =
+                json!({"ResourceId": name, "ResourceType": object_kind, "RegionId": context.scope.region_of(id)});
             entries.push((id.to_owned(), entry));
         }
     }

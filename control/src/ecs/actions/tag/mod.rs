@@ -2,6 +2,7 @@
 
 pub(in crate::ecs) mod list;
 
+use super::{disk, key_pair};
 use crate::command::{Command, LabelModify};
 use crate::ecs::dialect::Product;
 use crate::ecs::dialect::call::{Context, Plan};
@@ -17,16 +18,14 @@ const SAME_RESOURCE_GROUP: ErrorKind = ErrorKind { code: "InvalidResourceGroup.D
 const TAG_COUNT: ErrorKind = ErrorKind { code: "InvalidTagCount", status: 400 };
 
 /// Kinds of ECS objects that can be tagged and that there are here, by the names of the interface.
-const ECS_TYPES: [&str; 5] = ["instance", "securitygroup", "eni", "prefixlist", "portrangelist"];
+const ECS_TYPES: [&str; 7] = ["instance", "securitygroup", "eni", "prefixlist", "portrangelist", "disk", "keypair"];
 /// Kinds that there are in the cloud and not here.
-const OTHER_TYPES: [&str; 17] = [
-    "disk",
+const OTHER_TYPES: [&str; 15] = [
     "snapshot",
     "image",
     "volume",
     "ddh",
     "ddhcluster",
-    "keypair",
     "launchtemplate",
     "reservedinstance",
     "snapshotpolicy",
@@ -39,10 +38,20 @@ const OTHER_TYPES: [&str; 17] = [
     "route_table",
 ];
 
-/// The objects of the caller that can be tagged: kind and identifier.
-pub(in crate::ecs) fn objects<'a>(context: &Context<'a>) -> Vec<(&'static str, &'a str)> {
+/// An object that can be tagged.
+pub(in crate::ecs) struct Tagged<'a> {
+    /// Its kind, by the name of the interface.
+    pub(in crate::ecs) kind: &'static str,
+    /// What the interface calls it: most often its identifier.
+    pub(in crate::ecs) name: &'a str,
+    /// Its identifier.
+    pub(in crate::ecs) id: &'a str,
+}
+
+/// The objects of the caller that can be tagged.
+pub(in crate::ecs) fn objects<'a>(context: &Context<'a>) -> Vec<Tagged<'a>> {
     let scope = context.scope;
-    match context.call.action.product {
+    let plain: Vec<(&'static str, &'a str)> = match context.call.action.product {
         Product::Sts | Product::ResourceManager => Vec::new(),
         Product::Ecs => scope
             .instances()
@@ -51,6 +60,8 @@ pub(in crate::ecs) fn objects<'a>(context: &Context<'a>) -> Vec<(&'static str, &
             .chain(scope.enis().map(|(id, _)| (ECS_TYPES[2], id.as_str())))
             .chain(scope.prefix_lists().map(|(id, _)| (ECS_TYPES[3], id.as_str())))
             .chain(scope.port_lists().map(|(id, _)| (ECS_TYPES[4], id.as_str())))
+            .chain(scope.records(disk::KIND).map(|(id, ..)| (ECS_TYPES[5], id)))
+            .chain(scope.records(key_pair::KIND).map(|(id, ..)| (ECS_TYPES[6], id)))
             .collect(),
         // What only is shared with the caller is not the caller's to tag.
         Product::Vpc => scope
@@ -65,7 +76,12 @@ pub(in crate::ecs) fn objects<'a>(context: &Context<'a>) -> Vec<(&'static str, &
             )
             .chain(scope.records("dhcp-options-set").map(|(id, ..)| ("dhcpoptionsset", id)))
             .collect(),
-    }
+    };
+    let named = |(kind, id): (&'static str, &'a str)| {
+        let name = if kind == ECS_TYPES[6] { scope.label(id).attribute(key_pair::NAME) } else { id };
+        Tagged { kind, name, id }
+    };
+    plain.into_iter().map(named).collect()
 }
 
 /// The kind that the call names, small.
@@ -83,21 +99,34 @@ pub(in crate::ecs) fn kind(context: &Context<'_>) -> Result<Option<String>, ApiE
     Ok(Some(kind))
 }
 
-/// The identifiers of a call, each of an object of that kind that its user may change.
-fn named_objects(context: &Context<'_>, ids: &[String]) -> Result<(), ApiError> {
+/// The identifiers of what a call names, each of an object of that kind that its user may change.
+fn named_objects(context: &Context<'_>, ids: &[String]) -> Result<Vec<String>, ApiError> {
     let kind = kind(context)?;
+    let mut objects = Vec::new();
     for id in ids {
-        if !is_of_kind(context, kind.as_deref().unwrap_or_default(), id) {
+        let found = match kind.as_deref().unwrap_or_default() {
+            "keypair" => key_pair::find(context, id),
+            kind => is_of_kind(context, kind, id).then(|| id.clone()),
+        };
+        let Some(object) = found else {
             let shown: String = id.chars().take(100).collect();
             return Err(RESOURCE_NOT_FOUND
                 .error(format!("{shown} is none.", shown = quoted(&shown)))
                 .field("ResourceId"));
-        }
+        };
         if context.scope.group(id).is_ok_and(|(_, group)| group.service_managed) {
             return Err(GROUP_MANAGED.error(format!("{id} is managed by a cloud service.")).object(id));
         }
+        objects.push(object);
     }
-    Ok(())
+    Ok(objects)
+}
+
+/// The one object that a call names.
+fn named_object(context: &Context<'_>) -> Result<String, ApiError> {
+    let id = context.parameters().owned("ResourceId").unwrap_or_default();
+    let mut objects = named_objects(context, std::slice::from_ref(&id))?;
+    Ok(objects.pop().unwrap_or(id))
 }
 
 fn is_of_kind(context: &Context<'_>, kind: &str, id: &str) -> bool {
@@ -110,6 +139,7 @@ fn is_of_kind(context: &Context<'_>, kind: &str, id: &str) -> bool {
         "portrangelist" => scope.port_list(id).is_ok(),
         "vpc" => scope.vpc(id, Access::Own).is_ok(),
         "vswitch" => scope.vswitch(id, Access::Own).is_ok(),
+        "disk" => scope.records(disk::KIND).any(|(disk, ..)| disk == id),
         "dhcpoptionsset" => scope.records("dhcp-options-set").any(|(set, ..)| set == id),
         _ => false,
     }
@@ -117,8 +147,7 @@ fn is_of_kind(context: &Context<'_>, kind: &str, id: &str) -> bool {
 
 pub(in crate::ecs) fn tag(context: &Context<'_>) -> Result<Plan, ApiError> {
     let tags = context.tags("Tag")?;
-    let ids = context.parameters().list("ResourceId")?;
-    named_objects(context, &ids)?;
+    let ids = named_objects(context, &context.parameters().list("ResourceId")?)?;
     let change =
         |object: String| Command::LabelModify(LabelModify { object, tags: tags.clone(), ..LabelModify::default() });
     Ok(context.quiet_change(ids.into_iter().map(change).collect()))
@@ -128,8 +157,7 @@ pub(in crate::ecs) fn untag(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let untag: BTreeSet<String> = parameters.list("TagKey")?.into_iter().collect();
     let untag_all = parameters.boolean("All")?.unwrap_or(false) && untag.is_empty();
-    let ids = parameters.list("ResourceId")?;
-    named_objects(context, &ids)?;
+    let ids = named_objects(context, &parameters.list("ResourceId")?)?;
     let change = |object: String| {
         Command::LabelModify(LabelModify { object, untag: untag.clone(), untag_all, ..LabelModify::default() })
     };
@@ -141,16 +169,14 @@ pub(in crate::ecs) fn add(context: &Context<'_>) -> Result<Plan, ApiError> {
     if tags.is_empty() || tags.len() > 20 {
         return Err(TAG_COUNT.error("give 1 to 20 tags.").field("Tag"));
     }
-    let object = context.parameters().owned("ResourceId").unwrap_or_default();
-    named_objects(context, std::slice::from_ref(&object))?;
+    let object = named_object(context)?;
     let modify = LabelModify { object, tags, ..LabelModify::default() };
     Ok(context.quiet_change(vec![Command::LabelModify(modify)]))
 }
 
 pub(in crate::ecs) fn remove(context: &Context<'_>) -> Result<Plan, ApiError> {
     let tags = context.tags("Tag")?;
-    let object = context.parameters().owned("ResourceId").unwrap_or_default();
-    named_objects(context, std::slice::from_ref(&object))?;
+    let object = named_object(context)?;
     let present = &context.scope.label(&object).tags;
     // A tag with a value goes only with that value.
     let goes = |(key, value): &(&String, &String)| value.is_empty() || present.get(*key) == Some(*value);
@@ -167,8 +193,7 @@ pub(in crate::ecs) fn join_resource_group(context: &Context<'_>) -> Result<Plan,
         }
     }
     let resource_group = context.resource_group()?;
-    let object = parameters.owned("ResourceId").unwrap_or_default();
-    named_objects(context, std::slice::from_ref(&object))?;
+    let object = named_object(context)?;
     if Some(context.scope.resource_group_of(&object)) == resource_group.as_deref() {
         return Err(SAME_RESOURCE_GROUP.error("it is this one.").object(object));
     }
@@ -178,10 +203,8 @@ pub(in crate::ecs) fn join_resource_group(context: &Context<'_>) -> Result<Plan,
 
 /// As for instances, in the words of networks, where moving to the same group is no mistake.
 pub(in crate::ecs) fn move_resource_group(context: &Context<'_>) -> Result<Plan, ApiError> {
-    let parameters = context.parameters();
     let resource_group = context.resource_group_named("NewResourceGroupId")?;
-    let object = parameters.owned("ResourceId").unwrap_or_default();
-    named_objects(context, std::slice::from_ref(&object))?;
+    let object = named_object(context)?;
     let modify = LabelModify { object, resource_group, ..LabelModify::default() };
     Ok(context.quiet_change(vec![Command::LabelModify(modify)]))
 }
