@@ -233,6 +233,8 @@ fn interfaces_are_found_by_what_they_are() {
         ("Status=InUse".into(), vec![&primary]),
         ("Status=Deleting".into(), vec![]),
         ("ServiceManaged=true".into(), vec![]),
+        ("VSwitchId=vsw-1_fake".into(), vec![]),
+        ("SecurityGroupId=sg-1_fake".into(), vec![]),
     ] {
         assert_eq!(found(&mut lab, ENIS, &asked).iter().collect::<Vec<_>>(), expected, "{asked}");
     }

@@ -11,10 +11,12 @@ use vswitch_core::config::ids::EniId;
 
 pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
-    if let Some(vswitch) = parameters.text("VSwitchId") {
+    // An identifier as the cloud makes them has to be known; of anything else there just are no interfaces.
+    let is_id = |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if let Some(vswitch) = parameters.text("VSwitchId").filter(is_id) {
         context.scope.vswitch(vswitch, Access::Use)?;
     }
-    if let Some(group) = parameters.text("SecurityGroupId") {
+    if let Some(group) = parameters.text("SecurityGroupId").filter(is_id) {
         context.scope.group(group)?;
     }
     let ids = parameters.list("NetworkInterfaceId")?;
