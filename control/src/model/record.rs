@@ -1,4 +1,4 @@
-//! Records: objects that have nothing to do with packets and are only kept and read back, such as key pairs.
+//! Account records: objects that have nothing to do with packets and are only kept and read back, such as key pairs.
 
 use super::{Event, Model};
 use crate::command::{RecordCreate, RecordDelete};
