@@ -87,6 +87,7 @@ fn object(set: &str, account: &str, region: &str, noun: &str) -> String {
         "ingress" | "named" | "egress" | "outward" => format!("sgr-{set}-{noun}"),
         "key_pair" => format!("key-{set}"),
         "disk" => format!("d-{set}"),
+        "free_disk" => format!("d-{set}-free"),
         "account" => account.to_owned(),
         "zone" => format!("{region}-b"),
         "secondary" => "10.0.0.100".to_owned(),
@@ -154,6 +155,7 @@ fn furnish(model: &mut Model, set: &str, account: &str, region: &str) {
         commands.push(json!({"op": "label-modify", "object": id(noun), "tags": {"k": set}, "resource_group": format!("rg-{set}")}));
     }
     commands.push(json!({"op": "record-create", "id": id("disk"), "kind": "disk"}));
+    commands.push(json!({"op": "record-create", "id": id("free_disk"), "kind": "disk"}));
     commands.push(json!({"op": "label-modify", "object": id("disk"), "attributes": {"InstanceId": id("instance")}}));
     let key_pair = format!("kp-{set}");
     commands.push(json!({"op": "record-create", "id": key_pair, "kind": "key-pair"}));

@@ -1,8 +1,9 @@
 //! Disks of instances: records that are kept, listed and changed, and hold nothing.
 
+use super::instance::attributes::change;
 use super::key_pair::check_key_pair;
 use crate::command::{Command, InstanceModify, LabelModify, RecordCreate, RecordDelete};
-use crate::ecs::dialect::call::{Context, Plan, members};
+use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND, members};
 use crate::ecs::dialect::paging::page;
 use crate::ecs::dialect::parameters::Parameters;
 use crate::error::{ApiError, ErrorKind, INSTANCE_STATUS};
@@ -15,6 +16,7 @@ const CATEGORY: ErrorKind = ErrorKind { code: "InvalidSystemDiskCategory.ValueNo
 const DATA_CATEGORY: ErrorKind = ErrorKind { code: "InvalidDataDiskCategory.ValueNotSupported", status: 403 };
 const SIZE: ErrorKind = ErrorKind { code: "InvalidSystemDiskSize.ValueNotSupported", status: 403 };
 const NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidDiskId.NotFound", status: 404 };
+const DISK_STATUS: ErrorKind = ErrorKind { code: "IncorrectDiskStatus", status: 403 };
 const SHRINKS: ErrorKind = ErrorKind { code: "InvalidDiskSize.TooSmall", status: 403 };
 /// The size of a system disk for which none is named, GiB, where its image needs no more.
 const SYSTEM_GIB: u32 = 40;
@@ -71,21 +73,105 @@ fn new_disk(context: &Context<'_>, said: &Parameters, places: &[(&str, &str)], s
     ]
 }
 
-/// Removes the disks of an instance that ends.
+/// Removes the disks of an instance that ends, but for those that outlive it.
 pub(in crate::ecs) fn of_ended_instance(context: &Context<'_>, instance: &str) -> Vec<Command> {
     let own = context.scope.records(KIND).filter(|(_, _, noted)| noted.attribute("InstanceId") == instance);
-    own.map(|(id, ..)| Command::RecordDelete(RecordDelete { record: id.to_owned() })).collect()
+    let end = |(id, _, noted): (&str, &Record, &Metadata)| match truth(noted, "DeleteWithInstance", true) {
+        true => Command::RecordDelete(RecordDelete { record: id.to_owned() }),
+        false => change(id, [("InstanceId", String::new()), ("Device", String::new())]),
+    };
+    own.map(end).collect()
+}
+
+fn truth(noted: &Metadata, name: &str, otherwise: bool) -> bool {
+    match noted.attribute(name) {
+        "" => otherwise,
+        text => text.eq_ignore_ascii_case("true"),
+    }
+}
+
+/// Makes a disk for data, in a zone or for an instance.
+pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let parameters = context.parameters();
+    let instance = parameters.owned("InstanceId").unwrap_or_default();
+    let zone = parameters.owned("ZoneId").unwrap_or_default();
+    match instance.as_str() {
+        "" if !context.zones_of(context.region()).contains(&zone) => {
+            return Err(ZONE_NOT_FOUND.error("see DescribeZones.").field("ZoneId"));
+        }
+        "" => {}
+        instance => drop(context.scope.instance(instance)?),
+    }
+    let known = &context.settings.catalogue.disk_categories;
+    let category = parameters.owned("DiskCategory").or_else(|| known.first().cloned()).unwrap_or_default();
+    if !known.contains(&category) {
+        return Err(DATA_CATEGORY.error(format!("there are {}.", known.join(", "))).field("DiskCategory"));
+    }
+    let id = context.environment.new_id("d");
+    let size = parameters.count::<u32>("Size")?.unwrap_or(20);
+    let places = [
+        ("InstanceId", instance),
+        ("ZoneId", zone),
+        ("Type", "data".to_owned()),
+        ("Category", category),
+        ("Size", size.to_string()),
+    ];
+    let make = Command::RecordCreate(RecordCreate { id: id.clone(), kind: KIND.into() });
+    let commands = [make, change(&id, places)].into_iter().chain(context.new_label(&id, None)?).collect();
+    Ok(context.change(commands, Box::new(move |_| members(json!({"DiskId": id})))))
+}
+
+pub(in crate::ecs) fn attach(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (id, instance) = disk_and_instance(context)?;
+    if !context.scope.label(&id).attribute("InstanceId").is_empty() {
+        return Err(DISK_STATUS.error(format!("{id} is in use: detach it first.")).object(id));
+    }
+    let usual = [("InstanceId", instance), ("Device", "/dev/xvdb".to_owned())];
+    Ok(context.quiet_change([change(&id, usual)].into_iter().chain(context.note_attributes(&id)).collect()))
+}
+
+pub(in crate::ecs) fn detach(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let (id, instance) = disk_and_instance(context)?;
+    let noted = context.scope.label(&id);
+    if noted.attribute("InstanceId") != instance || noted.attribute("Type") == "system" {
+        return Err(DISK_STATUS.error(format!("{id} is no data disk of {instance}.")).object(id));
+    }
+    let zone = zone_of(context, noted);
+    let free = [("InstanceId", String::new()), ("Device", String::new()), ("ZoneId", zone)];
+    Ok(context.quiet_change([change(&id, free)].into_iter().chain(context.note_attributes(&id)).collect()))
+}
+
+fn disk_and_instance(context: &Context<'_>) -> Result<(String, String), ApiError> {
+    let named = |name| context.parameters().owned(name).unwrap_or_default();
+    let (id, instance) = (named("DiskId"), named("InstanceId"));
+    check(context, &id)?;
+    context.scope.instance(&instance)?;
+    Ok((id, instance))
+}
+
+pub(in crate::ecs) fn delete(context: &Context<'_>) -> Result<Plan, ApiError> {
+    let id = context.parameters().owned("DiskId").unwrap_or_default();
+    check(context, &id)?;
+    if !context.scope.label(&id).attribute("InstanceId").is_empty() {
+        return Err(DISK_STATUS.error(format!("{id} is in use: detach it first.")).object(id));
+    }
+    Ok(context.quiet_change(vec![Command::RecordDelete(RecordDelete { record: id })]))
+}
+
+/// The zone of a disk: that of its instance, or its own.
+fn zone_of(context: &Context<'_>, noted: &Metadata) -> String {
+    let instance = context.scope.instance(noted.attribute("InstanceId")).ok();
+    let primary = instance.and_then(|instance| context.scope.primary_of(instance));
+    primary.map_or_else(|| noted.attribute("ZoneId").to_owned(), |(_, eni)| context.zone_of(&eni.vswitch))
 }
 
 pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let ids = parameters.json_list("DiskIds")?;
-    // No disk here has been copied, encrypted, locked or left without an instance.
+    // No disk here has been copied or locked.
     let vain = ["SnapshotId", "AutoSnapshotPolicyId", "KMSKeyId", "LockReason"];
-    let is_vain = vain.iter().any(|name| parameters.has(name))
-        || parameters.text("Status").is_some_and(|wanted| !["in_use", "all"].contains(&&*wanted.to_ascii_lowercase()))
-        || parameters.boolean("Portable")? == Some(true)
-        || parameters.boolean("EnableAutoSnapshot")? == Some(true);
+    let is_vain =
+        vain.iter().any(|name| parameters.has(name)) || parameters.boolean("EnableAutoSnapshot")? == Some(true);
     let is_asked = |name: &str, value: &str| {
         parameters.text(name).is_none_or(|wanted| wanted.eq_ignore_ascii_case(value) || wanted == "all")
     };
@@ -101,6 +187,8 @@ pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> 
             && is_asked("DiskName", text("DiskName"))
             && is_asked("DiskChargeType", text("DiskChargeType"))
             && is_asked("ZoneId", text("ZoneId"))
+            && is_asked("Status", text("Status"))
+            && parameters.boolean("Portable")?.is_none_or(|wanted| entry["Portable"] == wanted)
             && parameters.boolean("DeleteWithInstance")?.is_none_or(|wanted| entry["DeleteWithInstance"] == wanted)
             && parameters.boolean("Encrypted")?.is_none_or(|wanted| entry["Encrypted"] == wanted)
             && context.has_resource_group(id)
@@ -118,12 +206,11 @@ pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> 
 fn disk_json(context: &Context<'_>, id: &str, record: &Record, noted: &Metadata) -> Value {
     let instance_id = noted.attribute("InstanceId");
     let instance = context.scope.instance(instance_id).ok();
-    let zone = instance.and_then(|instance| context.scope.primary_of(instance)).map(|(_, eni)| &eni.vswitch);
-    let truth = |name: &str, otherwise: bool| match noted.attribute(name) {
-        "" => otherwise,
-        text => text.eq_ignore_ascii_case("true"),
-    };
+    let is_system = noted.attribute("Type") == "system";
+    let device = noted.attribute("Device");
     let attached = timestamp(record.created_s);
+    let attachment = json!({"AttachedTime": attached, "Device": device, "InstanceId": instance_id});
+    let attachments: Vec<Value> = Some(attachment).filter(|_| !instance_id.is_empty()).into_iter().collect();
     let level = match (noted.attribute("PerformanceLevel"), noted.attribute("Category")) {
         ("", "cloud_essd") => "PL1",
         (level, _) => level,
@@ -133,28 +220,29 @@ fn disk_json(context: &Context<'_>, id: &str, record: &Record, noted: &Metadata)
         "DiskName": noted.attribute("DiskName"),
         "Description": noted.attribute("Description"),
         "RegionId": context.scope.region_of(id),
-        "ZoneId": zone.map(|zone| context.zone_of(zone)).unwrap_or_default(),
+        "ZoneId": zone_of(context, noted),
         "Type": noted.attribute("Type"),
         "Category": noted.attribute("Category"),
         "Size": noted.attribute("Size").parse::<u64>().unwrap_or(0),
-        "Status": "In_use",
-        "Device": noted.attribute("Device"),
+        "Status": if instance_id.is_empty() { "Available" } else { "In_use" },
+        "Portable": !is_system,
+        "Device": device,
         "InstanceId": instance_id,
         "ImageId": instance.map(|instance| instance.image.as_str()).unwrap_or_default(),
         "DiskChargeType": "PostPaid",
-        "DeleteWithInstance": truth("DeleteWithInstance", true),
-        "Encrypted": truth("Encrypted", false),
+        "DeleteWithInstance": truth(noted, "DeleteWithInstance", true),
+        "Encrypted": truth(noted, "Encrypted", false),
         "KMSKeyId": noted.attribute("KMSKeyId"),
         "AutoSnapshotPolicyId": noted.attribute("AutoSnapshotPolicyId"),
         "StorageClusterId": noted.attribute("StorageClusterId"),
         "SourceSnapshotId": noted.attribute("SnapshotId"),
-        "BurstingEnabled": truth("BurstingEnabled", false),
+        "BurstingEnabled": truth(noted, "BurstingEnabled", false),
         "ProvisionedIops": noted.attribute("ProvisionedIops").parse::<u64>().unwrap_or(0),
         "PerformanceLevel": level,
         "CreationTime": attached,
         "AttachedTime": attached,
         "ResourceGroupId": context.scope.resource_group_of(id),
-        "Attachments": {"Attachment": [{"AttachedTime": attached, "Device": noted.attribute("Device"), "InstanceId": instance_id}]},
+        "Attachments": {"Attachment": attachments},
         "Tags": {"Tag": context.tags_of(id)},
     })
 }

@@ -109,6 +109,10 @@ actions! {
     Ecs "ReplaceSystemDisk" disk::replace_system;
     Ecs "RebootInstances" instance::reboot_all;
     Ecs "DescribeDisks" disk::describe;
+    Ecs "CreateDisk" disk::create;
+    Ecs "AttachDisk" disk::attach;
+    Ecs "DetachDisk" disk::detach;
+    Ecs "DeleteDisk" disk::delete;
     Ecs "ModifyDiskAttribute" disk::modify_attribute;
     Ecs "ModifyDiskSpec" disk::modify_spec;
     Ecs "ResizeDisk" disk::resize;

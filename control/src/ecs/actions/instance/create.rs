@@ -7,7 +7,7 @@ use crate::ecs::actions::disk;
 use crate::ecs::actions::eni::list::CARD;
 use crate::ecs::actions::eni::one_form_of_groups;
 use crate::ecs::actions::key_pair::check_key_pair;
-use crate::ecs::dialect::call::{Context, Plan, members};
+use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND, members};
 use crate::ecs::dialect::parameters::Parameters;
 use crate::ecs::dialect::scope::Access;
 use crate::ecs::dialect::validate::missing;
@@ -56,6 +56,7 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
     check_room(context, kind)?;
     let is_public = parameters.count::<u32>("InternetMaxBandwidthOut")?.is_some_and(|bandwidth| bandwidth > 0);
     let (primary, primary_noted) = primary(context)?;
+    check_zone(context, &primary)?;
     let secondary = secondary(context, &primary)?;
     let unique = amount > 1 && parameters.boolean("UniqueSuffix")?.unwrap_or(false);
     let host_names = parameters.list("HostNames")?;
@@ -105,6 +106,19 @@ const BANDWIDTH_IN: &str = "InternetMaxBandwidthIn";
 fn usual_bandwidth_in(parameters: &Parameters) -> Result<Option<u32>, ApiError> {
     let out = parameters.count::<u32>("InternetMaxBandwidthOut")?.filter(|out| *out > 0);
     Ok(out.filter(|_| !parameters.has(BANDWIDTH_IN)).map(|out| out.max(10)))
+}
+
+/// Refuses another zone than that of the subnet.
+fn check_zone(context: &Context<'_>, primary: &EniCreate) -> Result<(), ApiError> {
+    let Some(zone) = context.parameters().text("ZoneId") else { return Ok(()) };
+    if !context.zones_of(context.region()).iter().any(|known| known == zone) {
+        return Err(ZONE_NOT_FOUND.error("see DescribeZones.").field("ZoneId"));
+    }
+    let (id, _) = context.scope.vswitch(&primary.vswitch, Access::Use)?;
+    match context.zone_of(&id) {
+        own if own == zone => Ok(()),
+        own => context.refuse("ZoneId", &format!("{id} is in {own}: leave it out, or choose another vSwitch")),
+    }
 }
 
 /// Refuses more interfaces than the type has room for.

@@ -32,7 +32,8 @@ const WORDS: [(&str, &[&str], ErrorKind); 3] = [
 /// What no instance here has.
 const ABSENT: [&str; 4] = ["EipAddresses", "InnerIpAddresses", "LockReason", "RdmaIpAddresses"];
 /// What is kept with instances and can be asked for, and what it is where nothing was said.
-const NOTED: [(&str, &str); 6] = [
+const NOTED: [(&str, &str); 7] = [
+    ("HpcClusterId", ""),
     ("InstanceChargeType", "PostPaid"),
     ("InternetChargeType", "PayByTraffic"),
     ("KeyPairName", ""),
@@ -152,7 +153,10 @@ fn read_words(context: &Context<'_>) -> Result<bool, ApiError> {
         is_vain |= parameters.boolean(name)? == Some(false);
     }
     context.word("LockReason", &LOCK_REASONS, LOCK_REASON)?;
-    match parameters.has("HpcClusterId") {
+    let has_cluster = |cluster: &str| {
+        context.scope.instances().any(|(id, _)| context.scope.label(id).attribute("HpcClusterId") == cluster)
+    };
+    match parameters.text("HpcClusterId").is_some_and(|cluster| !has_cluster(cluster)) {
         true => Err(HPC_CLUSTER.error("there are no such clusters here.").field("HpcClusterId")),
         false => Ok(is_vain),
     }

@@ -41,10 +41,13 @@ pub(in crate::ecs) fn describe_tags(context: &Context<'_>) -> Result<Plan, ApiEr
     let parameters = context.parameters();
     let id_asked = parameters.text("ResourceId");
     let wanted = context.parameters().objects("Tag")?;
+    // All tags here are of somebody's own making.
+    let is_custom = parameters.text("Category").is_none_or(|category| !category.eq_ignore_ascii_case("system"));
     let mut counts: BTreeMap<(&str, &str), BTreeMap<&str, u64>> = BTreeMap::new();
     for Tagged { kind: object_kind, name, id } in objects(context) {
-        let is_asked =
-            kind.as_deref().is_none_or(|kind| kind == object_kind) && id_asked.is_none_or(|asked| asked == name);
+        let is_asked = is_custom
+            && kind.as_deref().is_none_or(|kind| kind == object_kind)
+            && id_asked.is_none_or(|asked| asked == name);
         for (key, value) in context.scope.label(id).tags.iter().filter(|_| is_asked) {
             let fits = wanted.is_empty()
                 || wanted.iter().any(|(_, tag)| {
