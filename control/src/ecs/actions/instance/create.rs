@@ -52,9 +52,10 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
         return Err(INSTANCE_TYPE.error("types begin with ecs.").field("InstanceType"));
     }
     check_key_pair(context)?;
-    let mut addresses = public_address::free(context);
     check_room(context, kind)?;
     let is_public = parameters.count::<u32>("InternetMaxBandwidthOut")?.is_some_and(|bandwidth| bandwidth > 0);
+    // To know the free ones, every object is looked at: only where one is wanted.
+    let mut addresses = is_public.then(|| public_address::free(context)).into_iter().flatten();
     let (primary, primary_noted) = primary(context)?;
     check_zone(context, &primary)?;
     let secondary = secondary(context, &primary)?;
