@@ -1,7 +1,5 @@
 //! The table of actions against the published interface: every row, every answer's shape, and the reference page.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-
 use control::conform::ApiRig;
 use control::ecs::{ACTIONS, ApiSettings, Product, reference_page, schema};
 use control::model::{Model, Quotas};

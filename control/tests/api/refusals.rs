@@ -1,14 +1,10 @@
 //! Refusals of the HTTP interface that take a state of their own: full groups, quotas, states, families.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-
-mod lab;
-
+use super::lab::{ApiLab, text};
 use control::conform::ApiRig;
 use control::ecs::{ApiSettings, Product};
 use control::environment::Environment;
 use control::model::{Model, Quotas};
-use lab::{ApiLab, text};
 use serde_json::json;
 
 fn instance(lab: &mut ApiLab, vswitch: &str, group: &str) -> String {

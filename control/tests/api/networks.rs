@@ -1,12 +1,8 @@
 //! VPCs, subnets and their routes over the HTTP interface, as infrastructure tools make, change and remove them.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-
-mod lab;
-
+use super::lab::{ApiLab, text};
 use control::socket::client::Client;
 use control::socket::query::{Answer, Nothing, Query};
-use lab::{ApiLab, text};
 use serde_json::{Value, json};
 
 fn list<'a>(answer: &'a Value, path: &str) -> &'a Vec<Value> {

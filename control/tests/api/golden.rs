@@ -1,8 +1,6 @@
 //! Golden pairs: one history in which every action is made with success, each call and its answer in both formats.
 //! `WRITE_GOLDEN=1` renews the file; a change to it is a change of what clients see.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-
 use control::ecs::{ACTIONS, ApiSettings, Call, CallInput, FIRST_ACCOUNT, Format, Parameters, Plan, find_action};
 use control::ecs::{check, completed, plan, read_pairs, success};
 use control::environment::Environment;
@@ -11,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Calls in order. `$Name` is the first identifier of that name that an answer gave, `$Name.2` the second.
-const HISTORY: &str = include_str!("golden/history.txt");
+const HISTORY: &str = include_str!("answers/history.txt");
 
 #[test]
 fn every_action_answers_as_it_did() {
@@ -64,7 +62,7 @@ fn every_action_answers_as_it_did() {
     for action in ACTIONS {
         assert!(made.contains(&(action.product.name(), action.name)), "{} has no golden pair", action.name);
     }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/answers.txt");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/answers/expected.txt");
     if std::env::var_os("WRITE_GOLDEN").is_some() {
         std::fs::write(path, &text).unwrap();
     }

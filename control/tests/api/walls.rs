@@ -4,12 +4,8 @@
 //! place that names an object names one of the owner's instead: nothing of the owner's may change, and what is
 //! answered must be what is answered about an object that does not exist.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-
-#[path = "walls/calls.rs"]
 mod calls;
-mod lab;
-
+use super::lab::{name_of, send};
 use calls::{CALLS, NO_OBJECTS};
 use control::command::Command;
 use control::conform::ApiRig;
@@ -19,7 +15,6 @@ use control::environment::Environment;
 use control::model::{Event, Metadata, Model, Quotas};
 use control::socket::client::Client;
 use control::socket::query::{Nothing, Query};
-use lab::{name_of, send};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

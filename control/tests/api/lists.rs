@@ -1,11 +1,7 @@
 //! What the lists of the HTTP interface show for what they are asked.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-
-mod lab;
-
+use super::lab::{ApiLab, text};
 use control::ecs::ApiSettings;
-use lab::{ApiLab, text};
 use serde_json::Value;
 
 fn count(answer: &Value) -> u64 {

@@ -1,13 +1,9 @@
 //! The HTTP interface against a real server: refusals to the letter, and what changes show.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-
-mod lab;
-
+use super::lab::{ApiLab, send, text};
 use control::conform::ApiRig;
 use control::ecs::{AccessKey, ApiSettings};
 use control::model::{Model, Quotas};
-use lab::{ApiLab, send, text};
 use serde_json::Value;
 
 #[test]

@@ -1,12 +1,8 @@
 //! Every parameter that an action publishes is honoured, kept, refused or ignored for a reason: none is taken and
 //! forgotten.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-
-mod lab;
-
+use super::lab::{ApiLab, name_of, text};
 use control::ecs::{ACTIONS, ParameterSchema, Support, schema};
-use lab::{ApiLab, name_of, text};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

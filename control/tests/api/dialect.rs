@@ -1,12 +1,8 @@
 //! What the published text says of rules, lists and membership, against a real server, and a law: whatever a call says of
 //! rules, it is the control plane that refuses it, with a code that the action has.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-
-mod lab;
-
+use super::lab::{ApiLab, text};
 use control::ecs::{ACTIONS, Product, schema};
-use lab::{ApiLab, text};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

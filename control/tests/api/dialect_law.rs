@@ -1,11 +1,7 @@
 //! A law: whatever a call says, the control plane refuses it before the forwarding plane has to.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-
-mod lab;
-
+use super::lab::{ApiLab, name_of, text};
 use control::ecs::{ACTIONS, Action, ParameterSchema, schema};
-use lab::{ApiLab, name_of, text};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
