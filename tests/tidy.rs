@@ -2,6 +2,8 @@
 
 #[path = "tidy/layout.rs"]
 mod layout;
+#[path = "tidy/parameters.rs"]
+mod parameters;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
