@@ -52,8 +52,9 @@ const PACKAGES: [Package; 3] = [
 ];
 const FILES_IN_A_FOLDER_MAX: usize = 16;
 /// Names of types of the core that have given way to the field's: docs/glossary.md.
-const RETIRED: [&str; 30] = [
+const RETIRED: [&str; 31] = [
     "Passage",
+    "Fit",
     "Passages",
     "Way",
     "Ways",
@@ -250,6 +251,25 @@ fn folders_are_small() {
     let large = folders.into_iter().filter(|(_, files)| *files > FILES_IN_A_FOLDER_MAX);
     let large: Vec<String> = large.map(|(folder, files)| format!("{folder}: {files} files")).collect();
     assert_none("at most 16 files in a folder", &large);
+}
+
+#[test]
+fn every_room_is_named_in_the_readme_of_its_package() {
+    let mut missing = BTreeSet::new();
+    for package in ["vswitch/core", "vswitch", "control", "control/sluice", "bench"] {
+        let readme = read(format!("{package}/README.md")).expect("a package has one").text;
+        let prefix = format!("{package}/src/");
+        for source in sources() {
+            let Some(path) = source.path.strip_prefix(&prefix) else { continue };
+            // A folder, or a file at the root.
+            let room = path.split('/').next().unwrap_or_default();
+            let room = room.strip_suffix(".rs").unwrap_or(room);
+            if !["lib", "main"].contains(&room) && !has_word(&readme, room) {
+                missing.insert(format!("{package}/README.md: {room}"));
+            }
+        }
+    }
+    assert_none("say what it is for", &missing.into_iter().collect::<Vec<_>>());
 }
 
 #[test]
