@@ -6,8 +6,9 @@ use std::fmt::Write;
 const HEAD: &str = "# The ECS interface
 
 Sluice speaks the HTTP dialect of a public cloud's security groups, so that its official clients work unchanged: point
-them at the address that `sluice control` prints, over http. This page is made from the program's own table of actions
-(`cargo test -p control --test api table`, with `WRITE_DOCS=1` to renew it).
+them at the address that `sluice control` prints, over http or https. [clients.md](clients.md) says how, for each. This
+page is made from the program's own table of actions (`cargo test -p control --test api table`, with `WRITE_DOCS=1` to
+renew it).
 
 A parameter with `*` is required, `.N` is a list, `.N.{…}` a list of objects. Parameters do what the published interface
 says, but for those of which an action's notes say that they are kept, refused or ignored.
