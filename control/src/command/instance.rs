@@ -9,8 +9,11 @@ vocabulary! {
     InstanceCreate {
         /// `i-…`; made up if absent.
         id: Option<String>,
-        /// Its primary interface.
+        /// Its primary interface, where a new one is made.
+        #[serde(default)]
         primary: EniCreate,
+        /// An interface that is there and free to be its primary one, in the place of a new one.
+        primary_eni: Option<String>,
         /// What kind of port its interfaces get while it runs.
         port: PortKind,
         /// Whether it runs from the start.

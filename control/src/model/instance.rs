@@ -116,8 +116,13 @@ impl Model {
             Some(text) => name(Some(text), INSTANCE_NAME)?,
             None => id.clone(),
         };
-        let primary = EniCreate { instance: Some(id.clone()), port: None, ..create.primary.clone() };
-        let mut events = self.eni_create(&primary, holder, environment)?;
+        let mut events = match &create.primary_eni {
+            Some(present) => vec![self.primary_of_present(present, &id)?],
+            None => {
+                let primary = EniCreate { instance: Some(id.clone()), port: None, ..create.primary.clone() };
+                self.eni_create(&primary, holder, environment)?
+            }
+        };
         let eni = events.iter().find_map(|event| match event {
             Event::Eni(eni, Some(_)) => Some(eni.clone()),
             _ => None,
@@ -148,6 +153,15 @@ impl Model {
         }
         events.push(Event::Instance(id, Some(Box::new(instance))));
         Ok(events)
+    }
+
+    /// An interface that is there, as an instance's primary one.
+    fn primary_of_present(&self, eni: &str, instance: &str) -> Result<Event, ApiError> {
+        let (id, eni) = self.eni(eni)?;
+        if eni.instance.is_some() || eni.port.is_some() {
+            return Err(ENI_STATE.error(format!("{id} is in use: detach it first")).object(id));
+        }
+        Ok(Event::Eni(id, Some(Box::new(Eni { instance: Some(instance.to_owned()), ..eni.clone() }))))
     }
 
     pub(super) fn instance_modify(&self, modify: &InstanceModify) -> Result<Vec<Event>, ApiError> {

@@ -189,6 +189,50 @@ fn disks_and_key_pairs_have_tags_and_a_resource_group() {
     assert_eq!(lab.ok("DescribeDisks", "")["TotalCount"], 0, "disks go with their instance");
 }
 
+#[test]
+fn a_public_address_comes_and_goes_with_the_bandwidth() {
+    let mut lab = ApiLab::new();
+    let (_, vswitch, groups) = lab.base(&["normal"]);
+    let call = format!("InstanceType=ecs.g7.large&VSwitchId={vswitch}&SecurityGroupId={}", groups[0]);
+    let addresses = |lab: &mut ApiLab, id: &str| {
+        let shown = lab.ok("DescribeInstances", &format!("InstanceIds=[\"{id}\"]"))["Instances"]["Instance"][0].clone();
+        let list = shown["PublicIpAddress"]["IpAddress"].as_array().unwrap().clone();
+        (list.len(), shown["InternetMaxBandwidthOut"].as_u64().unwrap())
+    };
+    let id = id_of(&lab.ok("RunInstances", &format!("{call}&InternetMaxBandwidthOut=5")));
+    assert_eq!(addresses(&mut lab, &id), (1, 5));
+    lab.refused("AllocatePublicIpAddress", &format!("InstanceId={id}"), 403, "AllocatedAlready");
+    lab.ok("ModifyInstanceNetworkSpec", &format!("InstanceId={id}&InternetMaxBandwidthOut=0"));
+    assert_eq!(addresses(&mut lab, &id), (0, 0));
+    lab.ok("ModifyInstanceNetworkSpec", &format!("InstanceId={id}&InternetMaxBandwidthOut=5"));
+    assert_eq!(addresses(&mut lab, &id), (0, 5), "it is to be asked for");
+    lab.ok("AllocatePublicIpAddress", &format!("InstanceId={id}"));
+    assert_eq!(addresses(&mut lab, &id), (1, 5));
+    let id = id_of(&lab.ok("RunInstances", &format!("{call}&InstanceChargeType=PrePaid&Period=1")));
+    lab.ok("ModifyInstanceNetworkSpec", &format!("InstanceId={id}&InternetMaxBandwidthOut=5"));
+    assert_eq!(addresses(&mut lab, &id), (1, 5), "it comes with what is paid for in advance");
+}
+
+#[test]
+fn an_interface_that_is_free_may_be_the_primary_one() {
+    let mut lab = ApiLab::new();
+    let (_, vswitch, groups) = lab.base(&["normal"]);
+    let make = format!("VSwitchId={vswitch}&SecurityGroupId={}&PrimaryIpAddress=10.0.0.77", groups[0]);
+    let eni = text(&lab.ok("CreateNetworkInterface", &make), "NetworkInterfaceId");
+    let call = format!(
+        "InstanceType=ecs.g7.large&NetworkInterface.1.InstanceType=Primary&NetworkInterface.1.NetworkInterfaceId={eni}"
+    );
+    lab.refused("RunInstances", &format!("{call}&Amount=2"), 400, "InvalidParam.NetworkInterface");
+    let id = id_of(&lab.ok("RunInstances", &call));
+    let shown = lab.ok("DescribeInstances", &format!("InstanceIds=[\"{id}\"]"))["Instances"]["Instance"][0].clone();
+    assert_eq!(shown["NetworkInterfaces"]["NetworkInterface"][0]["NetworkInterfaceId"], eni.as_str());
+    assert_eq!(shown["VpcAttributes"]["PrivateIpAddress"]["IpAddress"][0], "10.0.0.77");
+    assert_eq!(shown["SecurityGroupIds"]["SecurityGroupId"][0], groups[0].as_str());
+    assert!(lab.send("RunInstances", &call).status >= 400, "it is in use");
+    let listed = lab.ok("DescribeNetworkInterfaces", &format!("NetworkInterfaceId.1={eni}"));
+    assert_eq!(listed["NetworkInterfaceSets"]["NetworkInterfaceSet"][0]["Type"], "Primary");
+}
+
 fn id_of(made: &serde_json::Value) -> String {
     match made["InstanceId"].as_str() {
         Some(id) => id.to_owned(),

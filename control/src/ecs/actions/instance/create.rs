@@ -56,7 +56,10 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
     let is_public = parameters.count::<u32>("InternetMaxBandwidthOut")?.is_some_and(|bandwidth| bandwidth > 0);
     // To know the free ones, every object is looked at: only where one is wanted.
     let mut addresses = is_public.then(|| public_address::free(context)).into_iter().flatten();
-    let (primary, primary_noted) = primary(context)?;
+    let Primary { create: primary, present, noted: primary_noted } = primary(context)?;
+    if present.is_some() && amount > 1 {
+        return Err(INTERFACES.error("one interface cannot be of several instances.").field("Amount"));
+    }
     check_zone(context, &primary)?;
     let secondary = secondary(context, &primary)?;
     let unique = amount > 1 && parameters.boolean("UniqueSuffix")?.unwrap_or(false);
@@ -71,10 +74,11 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
             Some(text) => Some(nth_address(text, number)?),
             None => None,
         };
-        let eni = context.environment.new_id("eni");
+        let eni = present.clone().unwrap_or_else(|| context.environment.new_id("eni"));
         let create = InstanceCreate {
             id: Some(id.clone()),
             primary: EniCreate { primary_ip, id: Some(eni.clone()), ..primary.clone() },
+            primary_eni: present.clone(),
             port: context.settings.instance_port,
             running,
             name: parameters.text("InstanceName").map(named),
@@ -155,8 +159,17 @@ fn nth_address(text: &str, number: u32) -> Result<String, ApiError> {
     Ok(Ipv4Addr::from(u32::from(address).saturating_add(number)).to_string())
 }
 
+/// The primary interface that is asked for.
+struct Primary {
+    /// A new one, or what one that is there is like.
+    create: EniCreate,
+    /// The one that is there.
+    present: Option<String>,
+    noted: Noted,
+}
+
 /// The primary interface, by the parameters of the call or by the entry of `NetworkInterface` that is called primary.
-fn primary(context: &Context<'_>) -> Result<(EniCreate, Noted), ApiError> {
+fn primary(context: &Context<'_>) -> Result<Primary, ApiError> {
     let parameters = context.parameters();
     let entries = parameters.objects("NetworkInterface")?;
     let is_primary =
@@ -174,9 +187,11 @@ fn primary(context: &Context<'_>) -> Result<(EniCreate, Noted), ApiError> {
         return Err(INTERFACES.error(message).field("SecurityGroupId"));
     }
     let is_named = address == "PrimaryIpAddress";
-    if is_named && fields.has("NetworkInterfaceId") {
-        let message = "the primary interface is made with its instance: leave NetworkInterfaceId out.";
-        return Err(INTERFACES.error(message).field("NetworkInterface.N.NetworkInterfaceId"));
+    if let Some(id) = fields.text("NetworkInterfaceId").filter(|_| is_named) {
+        let (id, eni) = context.scope.eni(id)?;
+        let groups = eni.groups.iter().map(ToString::to_string).collect();
+        let like = EniCreate { vswitch: eni.vswitch.to_string(), groups, ..EniCreate::default() };
+        return Ok(Primary { create: like, present: Some(id.to_string()), noted: noted_of(fields) });
     }
     let vswitch = fields.text("VSwitchId").or(parameters.text("VSwitchId"));
     let Some(vswitch) = vswitch else { return Err(missing(context.call.action.schema(), "VSwitchId")) };
@@ -204,7 +219,7 @@ fn primary(context: &Context<'_>) -> Result<(EniCreate, Noted), ApiError> {
         delete_on_release: Some(true),
         ..EniCreate::default()
     };
-    Ok((create, if is_named { noted_of(fields) } else { Noted::new() }))
+    Ok(Primary { create, present: None, noted: if is_named { noted_of(fields) } else { Noted::new() } })
 }
 
 /// An interface that an instance gets besides its primary one.

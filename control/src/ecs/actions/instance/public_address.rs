@@ -52,8 +52,13 @@ pub(in crate::ecs) fn modify_network_spec(context: &Context<'_>) -> Result<Plan,
         commands.push(change(&id, [("InternetChargeType", kind)]));
     }
     let present = context.scope.label(&id).attribute(PUBLIC_ADDRESS);
-    let wanted = parameters.boolean("AllocatePublicIp")?.unwrap_or(false);
-    if wanted && present.is_empty() {
+    let out = parameters.count::<u32>("InternetMaxBandwidthOut")?;
+    // What is paid for in advance has its address with the bandwidth.
+    let is_prepaid = context.scope.label(&id).attribute("InstanceChargeType") == "PrePaid";
+    let wanted = parameters.boolean("AllocatePublicIp")?.unwrap_or(is_prepaid && out.is_some_and(|out| out > 0));
+    if out == Some(0) {
+        commands.push(change(&id, [(PUBLIC_ADDRESS, String::new())]));
+    } else if wanted && present.is_empty() {
         let address = free(context).next().ok_or_else(none_left)?;
         commands.push(change(&id, [(PUBLIC_ADDRESS, address.to_string())]));
     }
