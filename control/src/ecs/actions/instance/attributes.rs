@@ -213,6 +213,7 @@ pub(in crate::ecs) fn listed_json(instance: &Instance, noted: &Metadata, cpus: u
             "Numa": text("CpuOptions.Numa", ""),
             "TopologyType": text("CpuOptions.TopologyType", ""),
         },
+        "AdditionalInfo": {"EnableHighDensityMode": truth("AdditionalInfo.EnableHighDensityMode")},
         "ImageOptions": {"LoginAsNonRoot": truth("ImageOptions.LoginAsNonRoot")},
         "HibernationOptions": {"Configured": truth("HibernationOptions.Configured")},
         "SecurityOptions": {"EnableSecureBoot": truth("SecurityOptions.EnableSecureBoot")},

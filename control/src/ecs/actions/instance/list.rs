@@ -122,13 +122,22 @@ pub(in crate::ecs) fn describe_attribute(context: &Context<'_>) -> Result<Plan, 
     let mut answer = shared_json(context, id, instance, eni);
     let (cpus, memory_mib) = size(context, instance);
     let noted = context.scope.label(id);
-    let truth = |name: &str| noted.attribute(name).eq_ignore_ascii_case("true");
+    // Said when it was changed, or when it was made.
+    let truth = |name: &str| match noted.attribute(name) {
+        "" => noted.attribute(&format!("NetworkOptions.{name}")).eq_ignore_ascii_case("true"),
+        text => text.eq_ignore_ascii_case("true"),
+    };
     answer.extend(members(json!({
         "Cpu": cpus,
         "Memory": memory_mib,
         "IoOptimized": "optimized",
         "EnableJumboFrame": truth("EnableJumboFrame"),
         "EnableNetworkEncryption": truth("EnableNetworkEncryption"),
+        "NetworkOptions": {
+            "EnableJumboFrame": truth("EnableJumboFrame"),
+            "EnableNetworkEncryption": truth("EnableNetworkEncryption"),
+            "BandwidthWeighting": noted.attribute("NetworkOptions.BandwidthWeighting"),
+        },
     })));
     Ok(Plan::Answer(answer))
 }
