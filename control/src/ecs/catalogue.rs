@@ -77,6 +77,9 @@ pub struct InstanceType {
     /// The size of its local disk, GiB; 0 for none.
     #[serde(default)]
     pub local_disk_gib: u32,
+    /// Network cards that its interfaces are spread over.
+    #[serde(default = "one_card")]
+    pub network_cards: u32,
     /// Network interfaces, the primary one included; at most 8 are used.
     pub enis: u32,
     /// IPv4 addresses of an interface, the primary one included.
@@ -124,6 +127,10 @@ pub struct Image {
     pub architecture: String,
     /// The least size of a system disk, GiB.
     pub size_gib: u32,
+}
+
+fn one_card() -> u32 {
+    1
 }
 
 fn linux() -> String {
@@ -240,7 +247,18 @@ fn instance_type(id: &str, cpus: u32, memory_mib: u32, (gpus, gpu): (u32, &str))
     // Of the types here, those with a graphics processor have a local disk.
     let local_disk_gib = if gpus > 0 { 440 } else { 0 };
     let gpu = gpu.into();
-    InstanceType { id: id.into(), cpus, memory_mib, gpus, gpu, local_disk_gib, enis, ipv4_per_eni, ipv6_per_eni }
+    InstanceType {
+        id: id.into(),
+        cpus,
+        memory_mib,
+        gpus,
+        gpu,
+        local_disk_gib,
+        network_cards: if cpus < 128 { 1 } else { 2 },
+        enis,
+        ipv4_per_eni,
+        ipv6_per_eni,
+    }
 }
 
 impl Catalogue {

@@ -233,6 +233,36 @@ fn an_interface_that_is_free_may_be_the_primary_one() {
     assert_eq!(listed["NetworkInterfaceSets"]["NetworkInterfaceSet"][0]["Type"], "Primary");
 }
 
+#[test]
+fn interfaces_that_an_instance_is_made_with_read_back() {
+    let mut lab = ApiLab::new();
+    let (_, vswitch, groups) = lab.base(&["normal"]);
+    let group = &groups[0];
+    let call = format!(
+        "InstanceType=ecs.g7.large&CpuOptions.Core=1&CpuOptions.ThreadsPerCore=1&\
+         NetworkInterface.1.InstanceType=Primary&NetworkInterface.1.VSwitchId={vswitch}&\
+         NetworkInterface.1.SecurityGroupIds.1={group}&NetworkInterface.1.QueuePairNumber=4&\
+         NetworkInterface.1.NetworkInterfaceTrafficMode=HighPerformance&\
+         NetworkInterface.2.InstanceType=Secondary&NetworkInterface.2.VSwitchId={vswitch}&\
+         NetworkInterface.2.SecurityGroupIds.1={group}&NetworkInterface.2.NetworkCardIndex=1&\
+         NetworkInterface.2.SourceDestCheck=true"
+    );
+    let id = id_of(&lab.ok("RunInstances", &call));
+    let listed = lab.ok("DescribeNetworkInterfaces", &format!("InstanceId={id}"));
+    let sets = listed["NetworkInterfaceSets"]["NetworkInterfaceSet"].as_array().unwrap();
+    let of_type = |kind: &str| sets.iter().find(|set| set["Type"] == kind).unwrap();
+    let (primary, secondary) = (of_type("Primary"), of_type("Secondary"));
+    assert_eq!((primary["QueuePairNumber"].as_u64(), secondary["QueuePairNumber"].as_u64()), (Some(4), Some(0)));
+    assert_eq!(primary["NetworkInterfaceTrafficMode"], "HighPerformance");
+    assert_eq!(secondary["NetworkInterfaceTrafficMode"], "Standard");
+    assert_eq!(primary["Attachment"]["NetworkCardIndex"], 0);
+    assert_eq!(secondary["Attachment"]["NetworkCardIndex"], 1);
+    assert_eq!(secondary["SourceDestCheck"], true);
+    assert!(primary.get("SourceDestCheck").is_none(), "nobody said it");
+    let shown = lab.ok("DescribeInstances", &format!("InstanceIds=[\"{id}\"]"))["Instances"]["Instance"][0].clone();
+    assert_eq!((&shown["CpuOptions"]["CoreCount"], &shown["CpuOptions"]["ThreadsPerCore"]), (&1.into(), &1.into()));
+}
+
 fn id_of(made: &serde_json::Value) -> String {
     match made["InstanceId"].as_str() {
         Some(id) => id.to_owned(),

@@ -169,6 +169,9 @@ fn level(one: &InstanceType) -> &'static str {
 }
 
 fn type_json(one: &InstanceType) -> Value {
+    // Of types with one card, none is told.
+    let cards: Vec<Value> = (0..one.network_cards).map(|card| json!({"NetworkCardIndex": card})).collect();
+    let cards = if cards.len() > 1 { json!({ "NetworkCardInfo": cards }) } else { Value::Null };
     json!({
         "InstanceTypeId": one.id,
         "InstanceTypeFamily": one.family(),
@@ -187,6 +190,8 @@ fn type_json(one: &InstanceType) -> Value {
         "SecondaryEniQueueNumber": queues(one),
         "MaximumQueueNumberPerEni": queues(one),
         "TotalEniQueueQuantity": queues(one) * one.enis,
+        "NetworkCardQuantity": one.network_cards,
+        "NetworkCards": cards,
         "DiskQuantity": DISKS as u64,
         "LocalStorageAmount": u32::from(one.local_disk_gib > 0),
         "LocalStorageCapacity": one.local_disk_gib,

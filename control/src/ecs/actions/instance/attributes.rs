@@ -193,8 +193,9 @@ pub(in crate::ecs) fn listed_json(instance: &Instance, noted: &Metadata, cpus: u
     let number = |name: &str| noted.attribute(name).parse::<u64>().unwrap_or(0);
     let text = |name: &str, otherwise: &'static str| non_empty(noted.attribute(name), otherwise).to_owned();
     let truth = |name: &str| noted.attribute(name).eq_ignore_ascii_case("true");
-    let threads = number("CpuOptions.ThreadsPerCore").max(if cpus > 1 { 2 } else { 1 });
-    let cores = number("CpuOptions.Core").max(u64::from(cpus) / threads).max(1);
+    let given = |name: &str| noted.attribute(name).parse::<u64>().ok().filter(|number| *number > 0);
+    let threads = given("CpuOptions.ThreadsPerCore").unwrap_or(if cpus > 1 { 2 } else { 1 });
+    let cores = given("CpuOptions.Core").unwrap_or_else(|| (u64::from(cpus) / threads).max(1));
     members(json!({
         "InstanceTypeFamily": family_of(&instance.instance_type),
         "KeyPairName": text("KeyPairName", ""),
