@@ -163,3 +163,18 @@ fn what_is_refused_keeps_no_session_alive() {
     world.wait_s(10);
     assert_eq!(world.flows("web"), []);
 }
+
+#[test]
+fn a_syn_of_the_connection_before_opens_no_window_of_the_next() {
+    let mut world = world(true);
+    pass(&mut world, &handshake(1000, 5000));
+    pass(&mut world, &[("client", SYN, (0x7000_0000, 0)), ("web", RST | ACK, (0, 0x7000_0001))]);
+    assert_eq!(state(&world), "closed");
+    world.wait_s(4);
+    assert_eq!(world.flows("web"), []);
+    pass(&mut world, &handshake(0x2000_0000, 0x3000_0000));
+    let fate = send(&mut world, "web", ACK, (0x9000_0000, 0x9000_0000));
+    assert_eq!(fate, stopped("web", DropReason::TcpOutOfWindow));
+    let fate = send(&mut world, "web", RST | ACK, (0, 0x7000_0001));
+    assert_eq!(fate, stopped("web", DropReason::TcpOutOfWindow), "it answers what is long over");
+}

@@ -158,7 +158,7 @@ impl Shard {
 
     fn syn_of(&self, slot: SessionSlot, now: Tick) -> Option<Syn> {
         let ConnectionTables { syns, .. } = &self.sessions;
-        let mut sessions = self.sessions.connection(slot).sessions();
+        let mut sessions = self.sessions.connection(slot).sessions().filter(|(_, session)| session.has_syn());
         sessions.find_map(|(_, session)| syns.of(&self.sessions.syn_key(slot, session.epoch()), now))
     }
 

@@ -247,7 +247,8 @@ impl<'a> EniContext<'a> {
         is_segment
             && !connection.state.is_shaking_hands()
             && tcp::is_outside(connection.edges, sessions.origin(slot).scales, segment, from_opener)
-            && sessions.syns.of(&sessions.syn_key(slot, self.eni.epoch), now).is_none()
+            // What is remembered may be of a connection before this one, which had the same ports.
+            && !(side.has_syn() && sessions.syns.of(&sessions.syn_key(slot, self.eni.epoch), now).is_some())
     }
 
     /// §4.4: whether a session is admitted under the present revision, evaluated by its opening packet; and by what, if it
