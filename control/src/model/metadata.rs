@@ -9,8 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use vswitch_core::config::desired::{Ports, Remote};
 use vswitch_core::config::ids::{GroupId, VpcId, quoted};
 
-/// Tags of one object.
-const TAGS_MAX: usize = 20;
 /// Attributes of one object.
 const ATTRIBUTES_MAX: usize = 128;
 /// Bytes of all attributes of one object, names and values. The longest is an instance's user data.
@@ -91,8 +89,9 @@ impl Model {
         }
         new.tags.retain(|key, _| !modify.untag.contains(key));
         new.tags.extend(modify.tags.clone());
-        if new.tags.len() > TAGS_MAX {
-            let message = format!("{} would have {} tags, at most {TAGS_MAX} may be", modify.object, new.tags.len());
+        let most = self.quotas.tags_per_object_max;
+        if new.tags.len() > most {
+            let message = format!("{} would have {} tags, at most {most} may be", modify.object, new.tags.len());
             return Err(TAG_LIMIT.error(message).field("tags").object(&modify.object));
         }
         if let Some(resource_group) = &modify.resource_group {

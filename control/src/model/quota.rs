@@ -57,6 +57,8 @@ pub struct Quotas {
     pub prefixes_per_eni_max: usize,
     /// Objects that have nothing to do with packets, such as key pairs.
     pub records_max: usize,
+    /// Tags of one object.
+    pub tags_per_object_max: usize,
 }
 
 impl Default for Quotas {
@@ -84,7 +86,9 @@ impl Default for Quotas {
             secondary_ipv4_per_eni_max: 49,
             ipv6_per_eni_max: 10,
             prefixes_per_eni_max: 10,
-            records_max: 1000,
+            // Each instance has a disk at least.
+            records_max: 2 * vswitch_core::config::limits::ENIS_MAX,
+            tags_per_object_max: 20,
         }
     }
 }
