@@ -44,12 +44,13 @@ pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> 
             && context.has_resource_group(id.as_str())
             && context.has_tags(id.as_str())?;
         if wanted {
-            entries.push((id.to_string(), eni_json(context, id, eni)));
+            entries.push((id.to_string(), (id, eni)));
         }
     }
     let page = page(context, entries, true)?;
+    let shown: Vec<Value> = page.entries.into_iter().map(|(id, eni)| eni_json(context, id, eni)).collect();
     let mut answer = page.about;
-    answer.insert("NetworkInterfaceSets".into(), json!({ "NetworkInterfaceSet": page.entries }));
+    answer.insert("NetworkInterfaceSets".into(), json!({ "NetworkInterfaceSet": shown }));
     Ok(Plan::Answer(answer))
 }
 

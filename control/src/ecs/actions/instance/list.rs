@@ -17,12 +17,14 @@ pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> 
     for (id, instance) in context.scope.instances() {
         let Some((eni_id, eni)) = context.scope.primary_of(instance) else { continue };
         if filter.fits(context, id, instance, eni)? {
-            entries.push((id.clone(), instance_json(context, id, instance, (eni_id, eni))));
+            entries.push((id.clone(), (id, instance, (eni_id, eni))));
         }
     }
     let page = page(context, entries, true)?;
+    let shown = page.entries.into_iter().map(|(id, instance, primary)| instance_json(context, id, instance, primary));
+    let shown: Vec<Value> = shown.collect();
     let mut answer = page.about;
-    answer.insert("Instances".into(), json!({ "Instance": page.entries }));
+    answer.insert("Instances".into(), json!({ "Instance": shown }));
     Ok(Plan::Answer(answer))
 }
 
