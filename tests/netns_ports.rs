@@ -170,6 +170,7 @@ fn sessions_of_what_is_gone_are_not_counted() {
 #[test]
 fn what_cannot_work_is_said() {
     let Some(running) = lab() else { return };
+    told(&running, "eni modify eni-a --source-dest-check true");
     let routed = told(&running, "vpc add-route vpc-1 0.0.0.0/0 eni-a");
     assert!(
         routed.contains("WARNING") && routed.contains("sluice eni modify eni-a --source-dest-check false"),
