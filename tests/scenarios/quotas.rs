@@ -2,6 +2,7 @@
 
 use super::*;
 use harness::frame::TcpFlags;
+use harness::world::prefix_of;
 use vswitch_core::config::desired::Tracking;
 
 /// A lab in which every guest reaches every other, with a table of 64 homes, so 86 records, in one shard.
@@ -142,6 +143,28 @@ fn a_flood_of_one_peer_takes_its_own_places() {
         assert!(world.stats()["web"].flows_evicted >= 1900);
         assert_eq!(world.stats()["web"].ingress.drops.get("session-limit"), None);
     }
+}
+
+/// Subnets number their hosts alike, so the addresses of two peers often differ in their upper and lower halves by as much.
+#[test]
+fn ipv6_peers_of_two_subnets_are_two_peers() {
+    const TWIN_OF_FAR: &str = "fd00:0:0:1::33";
+    let mut world = public(1);
+    world.set_rules("sg-web", &[accept_in("all", "::/0")]);
+    world.change_eni("web", |eni| eni.sessions_max = 4);
+    world.change_eni("client", |eni| eni.addresses.push(prefix_of(TWIN_OF_FAR)));
+    let mut open = |from: &str, source: &str, port| {
+        let syn = Ip::new(source, WEB_V6).tcp(port, 80, TcpFlags::SYN);
+        assert_eq!(world.send(from, &syn), delivered("web"), "{source} {port}");
+    };
+    open("client", TWIN_OF_FAR, 1001);
+    open("far", FAR_V6, 1002);
+    for port in 1003..=1005 {
+        open("client", CLIENT_V6, port);
+    }
+    let mut ports: Vec<u16> = world.flows("web").iter().map(|flow| flow.source_port).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, [1001, 1002, 1004, 1005], "the peer with two of them gave up its oldest");
 }
 
 /// Questions and answers of one peer, or its pings, take no places of others either.

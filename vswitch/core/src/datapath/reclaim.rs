@@ -48,14 +48,17 @@ struct ReclaimCandidate {
     session: RecentSession,
     slot: SessionSlot,
     is_closing: bool,
-    /// Stands for the address at the other end.
-    peer: u64,
+    /// The address at the other end.
+    peer: u128,
 }
 
 impl ReclaimCandidate {
     const NONE: Self =
         Self { session: RecentSession::NONE, slot: SessionSlot::V4(Slot::FIRST), is_closing: false, peer: 0 };
 }
+
+/// `::ffff:0:0/96` (RFC 4291, section 2.5.5.2).
+const IPV4_MAPPED: u128 = 0xffff << 32;
 
 /// Some of the oldest sessions of an ENI, in their order.
 struct Window {
@@ -126,14 +129,15 @@ impl Shard {
         freed
     }
 
-    /// What stands for the address at the other end of a session.
-    fn peer(&self, slot: SessionSlot, held: Session) -> u64 {
+    /// The address at the other end of a session, an IPv4 one as IPv6 maps it. Whole, not folded: the halves of IPv6
+    /// addresses are no random numbers, so that any fold takes some peers of two subnets for one.
+    fn peer(&self, slot: SessionSlot, held: Session) -> u128 {
         let new_connection = self.sessions.addresses(slot, held.is_swapped());
         // The packet that opened it came from the peer if it came in.
         let from_peer = if held.opened() == Direction::Ingress { new_connection } else { new_connection.reverse() };
         match from_peer {
-            Addresses::V4 { source, .. } => u64::from(source),
-            Addresses::V6 { source, .. } => (source ^ source >> 64) as u64,
+            Addresses::V4 { source, .. } => IPV4_MAPPED | u128::from(source),
+            Addresses::V6 { source, .. } => source,
         }
     }
 }
@@ -174,7 +178,8 @@ fn choose(candidates: &[ReclaimCandidate], wanted: usize) -> u64 {
         }
     }
     let peers = &mut peers[..peers_count];
-    let above = |level: usize| peers.iter().map(|(_, count): &(u64, usize)| count.saturating_sub(level)).sum::<usize>();
+    let above =
+        |level: usize| peers.iter().map(|(_, count): &(u128, usize)| count.saturating_sub(level)).sum::<usize>();
     let most = peers.iter().map(|(_, count)| *count).max().unwrap_or(0);
     let level = (0..most).rev().find(|level| above(*level) >= left).unwrap_or(0);
     for (place, candidate) in unanswered() {
@@ -202,9 +207,9 @@ mod tests {
     use crate::conntrack::slot::Trace;
     use alloc::vec::Vec;
 
-    fn victims(sessions: &[(bool, u64)], wanted: usize) -> Vec<usize> {
+    fn victims(sessions: &[(bool, u128)], wanted: usize) -> Vec<usize> {
         let candidate =
-            |&(is_closing, peer): &(bool, u64)| ReclaimCandidate { is_closing, peer, ..ReclaimCandidate::NONE };
+            |&(is_closing, peer): &(bool, u128)| ReclaimCandidate { is_closing, peer, ..ReclaimCandidate::NONE };
         let candidates: Vec<ReclaimCandidate> = sessions.iter().map(candidate).collect();
         let chosen = choose(&candidates, wanted);
         (0..sessions.len()).filter(|place| chosen & 1 << place != 0).collect()
