@@ -286,6 +286,7 @@ impl Twin {
         self.workers.resize(most, WorkerTwin::default());
         for (id, step) in moves {
             self.placement.set_owner(&id, step.to);
+            self.workers[step.from].served.retain(|served| *served != id);
             let before = self.workers[step.from].ready.len();
             self.workers[step.from].ready.retain(|ready| *ready != id);
             if self.workers[step.from].ready.len() < before {

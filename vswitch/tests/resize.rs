@@ -316,6 +316,24 @@ fn a_port_that_is_down_moves_too_and_comes_back() {
     (2..=4).for_each(|number| assert_eq!(collect(&world.guest(number)), [5]));
 }
 
+/// What a port owes for refused packets, others are served for. A slot that it had before a resize is no other port.
+#[test]
+fn a_port_does_not_wait_for_the_slot_that_it_had_before() {
+    let mut world = GuestWorld::new(1, 256);
+    world.apply(desired(6), 1);
+    for number in 0..32 {
+        assert!(world.guest(1).inject(&udp(1, 99, number)), "nobody has that address");
+    }
+    world.turn_one(0, 1);
+    // There and back, into the slot that another port had.
+    world.resize(3, 1).unwrap();
+    world.resize(1, 1).unwrap();
+    world.guest(1).inject(&udp(1, 2, 32));
+    world.turn_one(0, 1);
+    assert_eq!(collect(&world.guest(2)), [32], "nobody else has anything to send");
+    assert_eq!(world.drops(1, "no-route"), 32);
+}
+
 #[test]
 fn enis_come_and_go_beside() {
     let mut world = with_rx_queues(1, 1, 3);

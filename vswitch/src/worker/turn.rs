@@ -117,6 +117,8 @@ impl Worker {
     /// Lets go of a port.
     pub(crate) fn detach(&mut self, slot: u32) -> Option<PortEntry> {
         self.ready.retain(|ready| *ready != slot);
+        // Another port may have the slot next, or this one another: neither is one that others owe a turn.
+        self.served.retain(|served| *served != slot);
         self.draining.forget(slot);
         self.ports.get_mut(slot as usize).and_then(Option::take)
     }
