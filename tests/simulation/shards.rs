@@ -38,7 +38,9 @@ fn no_packet_is_forwarded_by_a_revoked_rule() {
         |seed, tally| ShardSimulation::new(seed, 50).run(tally),
     );
     println!("{tally:?}");
-    assert!(tally.refused_sessions > tally.changes / 1000, "changes must have ended sessions");
+    // One world that is replayed may have ended none.
+    let is_replay = std::env::var("SLUICE_SEED").is_ok();
+    assert!(is_replay || tally.refused_sessions > tally.changes / 1000, "changes must have ended sessions");
     assert_eq!(tally.forwarded_by_revoked, 0);
 }
 
