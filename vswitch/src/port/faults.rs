@@ -1,6 +1,7 @@
 //! Faults around any port, seeded so that a failing run replays.
 
 use crate::port::buffer_pool::BufferPool;
+use crate::port::peer_state::PeerState;
 use crate::port::{Port, Received, Sent, drop_all};
 use std::collections::VecDeque;
 use std::io;
@@ -174,6 +175,14 @@ impl Port for FaultyPort {
 
     fn retire(&mut self) {
         self.port.retire();
+    }
+
+    fn await_readiness(&mut self) -> bool {
+        self.port.await_readiness()
+    }
+
+    fn peer(&self) -> Option<PeerState> {
+        self.port.peer()
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {

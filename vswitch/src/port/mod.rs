@@ -12,11 +12,14 @@ pub mod faults;
 pub mod isolation;
 pub mod link_state;
 pub mod memory;
+pub mod peer_state;
+pub mod socket_listener;
 pub mod spec;
 pub mod tap;
 pub mod virtio_header;
 
 use buffer_pool::BufferPool;
+use peer_state::PeerState;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -79,13 +82,24 @@ pub trait Port: Send + fmt::Debug {
         Ok(())
     }
 
-    /// What packets for this port may leave undone. Does not change while the port is open.
+    /// What packets for this port may leave undone. Changes only while it receives.
     fn offloads(&self) -> Offloads {
         Offloads::NONE
     }
 
     /// It will not be opened again: a device that was made for it goes with it.
     fn retire(&mut self) {}
+
+    /// Its worker is about to leave it alone until its descriptor becomes readable. Whether it may: frames may have come
+    /// meanwhile of which the descriptor does not tell.
+    fn await_readiness(&mut self) -> bool {
+        true
+    }
+
+    /// What it knows of the program at its other end, where there is one that may come and go while the port is open.
+    fn peer(&self) -> Option<PeerState> {
+        None
+    }
 
     /// What becomes readable when the port has frames; a port without is asked at every turn.
     fn readiness(&self) -> Option<BorrowedFd<'_>> {

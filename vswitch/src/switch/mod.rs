@@ -20,6 +20,7 @@ use crate::os::run_dir::RunDir;
 use crate::port::Port;
 use crate::port::buffer_pool::BufferPool;
 use crate::port::factory::PortFactory;
+use crate::port::peer_state::PeerState;
 use crate::port::spec::PortSpec;
 use crate::port::tap::persistent;
 use crate::switch::placement::Placement;
@@ -89,6 +90,8 @@ pub(crate) struct PortRecord {
     namespace: Option<namespace::Identity>,
     /// The kernel's number for its device.
     device: Option<u32>,
+    /// What it knows of the program at its other end.
+    peer: Option<PeerState>,
 }
 
 impl PortRecord {

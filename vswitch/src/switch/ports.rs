@@ -66,6 +66,7 @@ impl Switch {
             failures: 0,
             namespace: None,
             device: None,
+            peer: None,
         };
         self.ports.insert(eni.clone(), record);
         self.down.insert(eni.clone());
@@ -87,6 +88,7 @@ impl Switch {
         let rx_queues = self.factory.open_rx_queues(eni, &record.spec, slots.len())?;
         let namespace = record.namespace_name().map(namespace::identity).transpose()?;
         let device = link_state::index(&record.spec)?;
+        let peer = rx_queues.first().and_then(|port| port.peer());
         let (index, frame_bytes_max) = (record.index, record.spec.frame_bytes_max());
         let eni_generation = self.placement.eni_generation(eni).unwrap_or_default();
         for (rx_queue, ((worker, slot), port)) in slots.into_iter().zip(rx_queues).enumerate() {
@@ -99,7 +101,7 @@ impl Switch {
         }
         if let Some(record) = self.ports.get_mut(eni) {
             record.state = PortState::Up;
-            (record.namespace, record.device) = (namespace, device);
+            (record.namespace, record.device, record.peer) = (namespace, device, peer);
             self.down.remove(eni);
         }
         Ok(())

@@ -68,7 +68,7 @@ pub fn plan(running: &BTreeMap<EniId, PortSpec>, wanted: &BTreeMap<EniId, PortSp
         None => true,
     };
     let needed: BTreeSet<_> =
-        wanted.iter().filter(|(eni, spec)| opened(eni, spec)).filter_map(|(_, spec)| spec.device()).collect();
+        wanted.iter().filter(|(eni, spec)| opened(eni, spec)).filter_map(|(_, spec)| spec.port.resource()).collect();
     for (eni, old) in running {
         match wanted.get(eni) {
             Some(new) if new == old => continue,
@@ -78,7 +78,7 @@ pub fn plan(running: &BTreeMap<EniId, PortSpec>, wanted: &BTreeMap<EniId, PortSp
             }
             _ => {}
         }
-        let is_needed = old.device().is_some_and(|device| needed.contains(&device));
+        let is_needed = old.port.resource().is_some_and(|resource| needed.contains(&resource));
         if is_needed { first.push(PortStep::CloseFirst(eni.clone())) } else { close.push(PortStep::Close(eni.clone())) }
     }
     for (eni, spec) in wanted {

@@ -1,5 +1,6 @@
 //! Gathers what workers and ports tell of themselves into the reports of the protocol.
 
+use crate::port::peer_state::PeerState;
 use crate::switch::{PortRecord, PortState, Switch};
 use crate::worker::driver::WorkerDriver;
 use crate::worker::mailbox::{WorkerAnswer, WorkerQuery};
@@ -18,7 +19,7 @@ impl Switch {
             let problem = match links.remove(eni) {
                 Some(Ok(link)) => link.problem(&record.spec),
                 Some(Err(error)) => Some(error.to_string()),
-                None => None,
+                None => record.peer.as_ref().filter(|_| status.up).and_then(PeerState::problem),
             };
             PortStatus { up: status.up && problem.is_none(), error: problem.or(status.error.clone()), ..status }
         };

@@ -79,6 +79,13 @@ impl PortEntry {
         }
     }
 
+    /// Whether it is asked again although it was drained last, being one of so many ports that are asked.
+    fn stays_polled(&mut self, ports: usize) -> bool {
+        !self.has_readiness
+            || usize::from(self.empty_receives) < poll_set::empty_receives_max(ports)
+            || self.port.as_mut().is_some_and(|port| !port.await_readiness())
+    }
+
     /// Whether it is its turn although it owes others some, if there are `others` who have frames.
     fn is_due(&mut self, others: bool) -> bool {
         if self.debt < BURST_PACKETS || !others {

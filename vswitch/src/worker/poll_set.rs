@@ -30,13 +30,20 @@ impl Worker {
         }
     }
 
-    /// Leaves those ports alone that said last that they are drained: before a sleep.
-    pub fn disarm_idle(&mut self) {
+    /// Leaves those ports alone that said last that they are drained: before a sleep. Whether there may be one: no port has
+    /// got frames meanwhile of which its descriptor does not tell.
+    pub fn disarm_idle(&mut self) -> bool {
         let ports = &mut self.ports;
+        let mut may_sleep = true;
         self.ready.retain(|slot| {
             let Some(Some(entry)) = ports.get_mut(*slot as usize) else { return false };
             entry.is_ready = !entry.has_readiness || entry.empty_receives == 0;
+            if let (false, Some(port)) = (entry.is_ready, &mut entry.port) {
+                entry.is_ready = !port.await_readiness();
+                may_sleep &= !entry.is_ready;
+            }
             entry.is_ready
         });
+        may_sleep
     }
 }

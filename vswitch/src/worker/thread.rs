@@ -155,9 +155,10 @@ impl WorkerLoop {
             if !worker.turn(now).is_idle() {
                 spin.was_busy();
             } else if spin.is_over(now) {
-                worker.disarm_idle();
-                self.sleep(worker, pause, &mut events);
-                spin.slept(now, self.clock.now());
+                if worker.disarm_idle() {
+                    self.sleep(worker, pause, &mut events);
+                    spin.slept(now, self.clock.now());
+                }
                 continue;
             }
             if turns.is_multiple_of(TURNS_PER_POLL) {

@@ -1,6 +1,5 @@
 //! One turn of a worker: what it takes up, in which order, and where it puts it.
 
-use super::poll_set::empty_receives_max;
 use super::{BurstSource, Delivery, PortEntry, Worker};
 use crate::exchange::handoff::Handoff;
 use crate::port::Received;
@@ -206,6 +205,7 @@ impl Worker {
         let Some(port) = entry.port.as_mut() else { return false };
         self.shard.stopwatch.start();
         let result = port.receive(&mut self.pool, &mut self.burst, packets_max);
+        entry.offloads = port.offloads();
         self.shard.stopwatch.lap(Phase::Receive);
         let is_flooding = matches!(result, Ok(Received::MaybeMore));
         let count = self.burst.len();
@@ -218,7 +218,7 @@ impl Worker {
             }
             Ok(Received::Drained) => {
                 entry.empty_receives = if count == 0 { entry.empty_receives.saturating_add(1) } else { 0 };
-                !entry.has_readiness || usize::from(entry.empty_receives) < empty_receives_max(self.ready.len())
+                entry.stays_polled(self.ready.len())
             }
             Err(error) => {
                 self.fail(slot, error);

@@ -358,6 +358,12 @@ impl DesiredPort {
         }
     }
 
+    /// What of the machine it has for itself: the kernel's device, and the named network namespace that is in, or the path
+    /// of a socket.
+    pub fn resource(&self) -> Option<(&str, Option<&str>)> {
+        self.device()
+    }
+
     /// The kernel's device that it has for itself, and the named network namespace that is in.
     pub fn device(&self) -> Option<(&str, Option<&str>)> {
         match self {

@@ -195,10 +195,10 @@ impl<'a> Validator<'a> {
                     self.refuse("conflict", format!("enis/{id}/addresses"), message);
                 }
             }
-            if let Some((device, namespace)) = eni.port.as_ref().and_then(DesiredPort::device)
+            if let Some((device, namespace)) = eni.port.as_ref().and_then(DesiredPort::resource)
                 && let Some(other) = devices.insert((namespace, device), id)
             {
-                let message = format!("the device {device} is the port of {other}");
+                let message = format!("{device} is the port of {other}");
                 self.refuse("conflict", format!("enis/{id}/port"), message);
             }
         }
