@@ -1,8 +1,11 @@
-//! The meaning of the switch: bytes to headers, headers to verdicts, rules to filters. Pure: no clock, no I/O, no
-//! threads. Time and secrets are arguments.
+//! The meaning of the switch: bytes to headers, headers to verdicts, rules to ACLs. Pure: no clock, no I/O, no threads.
+//! Time and secrets are arguments.
 //!
-//! The modules are layers, from the ground up: each imports only from those before it. Read [`datapath`] first, and there
-//! `forward`: every packet passes through it.
+//! The modules are layers, from the ground up: each imports only from those before it. Read [`datapath`] first, and
+//! there `forward`: every packet passes through it.
+//!
+//! A section number such as §3.4, also as "`semantics.md` §3.4", refers to the specification of the cloud's security
+//! groups, which is not part of this repository; `docs/semantics.md` describes the same behaviour to operators.
 
 #![no_std]
 

@@ -1,4 +1,4 @@
-//! A change to a desired state, and how it leads back.
+//! A change to a desired state, and the change that reverts it.
 
 use crate::config::desired::{
     Desired, DesiredEni, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVpc, DesiredVswitch, SecurityGroup,
@@ -12,7 +12,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// A change to a desired state: objects to set whole, objects to take away, and single rules.
+/// A change to a desired state: objects to set whole, objects to remove, and single rules to set or remove.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Delta {
@@ -28,8 +28,8 @@ pub struct Delta {
     /// Groups: set with all their rules, or removed where `null`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<GroupId, Option<SecurityGroup>>,
-    /// Rules of groups that are there, after what `groups` says: set, or removed where `null`. A new rule comes before
-    /// the first whose name is greater.
+    /// Rules of groups that exist, applied after `groups`: set, or removed where `null`. A new rule is inserted before
+    /// the first rule with a greater name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<GroupId, BTreeMap<RuleId, Option<DesiredRule>>>,
     /// Prefix lists: set, or removed where `null`.
@@ -75,7 +75,7 @@ impl Delta {
         *self == Self::default()
     }
 
-    /// What cannot be done to `desired`, whatever it would lead to.
+    /// Every reason why this change cannot be applied to `desired`, whatever the result would be.
     pub fn refusals(&self, desired: &Desired) -> Vec<Refusal> {
         let mut refusals = Vec::new();
         for (id, rules) in &self.rules {
@@ -93,7 +93,7 @@ impl Delta {
         refusals
     }
 
-    /// Changes `desired` as told. Returns what leads back: all that is named here, as it was before.
+    /// Applies this change to `desired`. Returns the change that reverts it: every object named here, as it was before.
     pub fn apply(self, desired: &mut Desired) -> Self {
         let settings = self.settings.map(|settings| core::mem::replace(&mut desired.settings, settings));
         let groups = map_apply(&mut desired.groups, self.groups);
@@ -117,7 +117,7 @@ impl Delta {
         }
     }
 
-    /// Leaves out what `desired` says already.
+    /// Removes what already is so in `desired`.
     pub(crate) fn forget_unchanged(&mut self, desired: &Desired) {
         self.settings.take_if(|settings| *settings == desired.settings);
         map_forget(&mut self.vpcs, &desired.vpcs);
@@ -159,7 +159,7 @@ fn map_forget<K: Ord, V: PartialEq>(changes: &mut BTreeMap<K, Option<V>>, map: &
     changes.retain(|key, value| value.as_ref() != map.get(key));
 }
 
-/// Whether single rules, put where [`Delta::rules`] says, lead from one to the other, and are few.
+/// Whether a few changes of single rules, inserted where [`Delta::rules`] says, lead from `then` to `now`.
 fn differs_in_rules_alone(then: &SecurityGroup, now: &SecurityGroup) -> bool {
     let in_order = |group: &SecurityGroup| group.rules.is_sorted_by(|one, other| one.id < other.id);
     (&then.vpc, then.kind, then.inner_access) == (&now.vpc, now.kind, now.inner_access)
@@ -167,7 +167,7 @@ fn differs_in_rules_alone(then: &SecurityGroup, now: &SecurityGroup) -> bool {
         && in_order(now)
 }
 
-/// `old` and `new` are in the order of their names.
+/// The rules that differ. `old` and `new` are ordered by name.
 fn rules_difference(old: &[DesiredRule], new: &[DesiredRule]) -> BTreeMap<RuleId, Option<DesiredRule>> {
     let find = |rules: &[DesiredRule], id: &RuleId| rules.binary_search_by(|rule| rule.id.cmp(id)).ok();
     let removed = old.iter().filter(|rule| find(new, &rule.id).is_none()).map(|rule| (rule.id.clone(), None));

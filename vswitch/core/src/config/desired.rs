@@ -1,4 +1,4 @@
-//! The desired state: plain data that says what should be. The control plane writes it, [`compile`](crate::compile)
+//! The desired state: plain data that says what should exist. The control plane writes it, [`compile`](crate::compile)
 //! turns it into a snapshot, and nothing on the packet path ever reads it.
 
 use crate::config::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
@@ -11,7 +11,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-/// Everything the forwarding plane should do.
+/// Everything that the forwarding plane should do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Desired {
@@ -31,33 +31,35 @@ pub struct Desired {
     pub enis: BTreeMap<EniId, DesiredEni>,
 }
 
-/// Choices that the cloud leaves open, with the defaults of `semantics.md` §10.
+/// Choices that the cloud leaves open, with the defaults of the specification (§10).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Members of an open group reach each other past their outbound rules too (§3.2).
+    /// Members of an open group reach each other regardless of their egress rules too (§3.2).
     pub intra_group_egress_bypass: bool,
-    /// A session that the present rules refuse ends with its next packet (§4.4). Otherwise it lives on.
+    /// A session that the current rules refuse ends with its next packet (§4.4). If false, it lives on.
     pub cut_sessions_on_deny: bool,
-    /// TCP to port 25 of Internet addresses is closed whatever the rules say (§3.4).
+    /// TCP to port 25 of Internet addresses is dropped, whatever the rules say (§3.4).
     pub smtp_closed: bool,
-    /// Later fragments share the fate of the first (§2). Otherwise each is evaluated alone, as a packet without ports.
+    /// Later fragments share the fate of the first (§2). If false, each is evaluated by itself, as a packet without
+    /// ports.
     pub follow_first_fragment: bool,
-    /// A TCP packet from the middle of a connection opens a session where rules let it pass (§4.1). Otherwise only a SYN
-    /// opens one, and such packets drop.
+    /// A TCP packet from the middle of a connection opens a session where rules admit it (§4.1). If false, only a SYN
+    /// opens one, and such packets are dropped.
     pub tcp_pick_up: bool,
-    /// A packet without a session is evaluated by who opened its connection, as far as flags, type and ports tell
-    /// (`conntrack/opener.rs`). Otherwise whoever sends it counts as the opener, as the cloud documents it (§4.1).
+    /// A packet without a session is evaluated by who opened its connection, as far as flags, type and ports show
+    /// (`conntrack/opener.rs`). If false, the sender counts as the opener, as the cloud documents it (§4.1).
     pub pick_up_by_ports: bool,
-    /// IPv4 packets with a source route option drop: they would be evaluated by other addresses than they go to.
+    /// IPv4 packets with a source route option are dropped: they would be evaluated by addresses other than those they
+    /// go to.
     pub drop_source_routed: bool,
-    /// Nearly all packets take the fast path. Without it every packet takes the slow one: what becomes of packets is the same,
-    /// at several times the cost. For incidents, in which it tells whether the fast path is at fault.
+    /// Nearly all packets take the fast path. If false, every packet takes the slow path, with the same result at
+    /// several times the cost. Meant for incidents, to find out whether the fast path is at fault.
     #[serde(skip_serializing_if = "is_enabled")]
     pub fast_path: bool,
     /// Which path-MTU reports pass whatever the rules say (§3.4).
     pub pmtud_exempt: PmtudExempt,
-    /// Whose idle timeouts sessions have. A change counts for sessions that start after it.
+    /// Whose idle timeouts sessions have. A change applies to sessions that start after it.
     pub timeout_profile: TimeoutProfile,
     /// How long a TCP session may idle before its handshake is complete, seconds (§4.2); in profile `alibaba`.
     pub tcp_half_open_timeout_s: u16,
@@ -69,7 +71,7 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PmtudExempt {
-    /// Those that quote a packet of a live session of their receiver, as other ICMP errors.
+    /// Those that quote a packet of a live session of their receiver, like other ICMP errors.
     #[default]
     Session,
     /// All, as the cloud documents it.
@@ -77,10 +79,10 @@ pub enum PmtudExempt {
 }
 
 impl PmtudExempt {
-    /// Every choice, and what it is called.
+    /// Every choice with its name.
     pub const NAMES: [(Self, &'static str); 2] = [(Self::Session, "session"), (Self::Always, "always")];
 
-    /// What it is called.
+    /// The name of the choice.
     pub const fn name(self) -> &'static str {
         Self::NAMES[self as usize].1
     }
@@ -90,21 +92,21 @@ impl PmtudExempt {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimeoutProfile {
-    /// Those of Alibaba Cloud ECS (§4.2), which each ENI may choose by its [`Timeouts`].
+    /// Those of Alibaba Cloud ECS (§4.2), which each ENI may adjust by its [`Timeouts`].
     #[default]
     Alibaba,
-    /// Those of AWS EC2; the ENI's own do not count.
+    /// Those of AWS EC2; the ENI's own timeouts are ignored.
     Aws,
-    /// Those of Linux's connection tracking; the ENI's own do not count.
+    /// Those of Linux's connection tracking; the ENI's own timeouts are ignored.
     Linux,
 }
 
 impl TimeoutProfile {
-    /// Every profile, and what it is called.
+    /// Every profile with its name.
     pub const NAMES: [(Self, &'static str); 3] =
         [(Self::Alibaba, "alibaba"), (Self::Aws, "aws"), (Self::Linux, "linux")];
 
-    /// What it is called.
+    /// The name of the profile.
     pub const fn name(self) -> &'static str {
         Self::NAMES[self as usize].1
     }
@@ -143,7 +145,7 @@ pub struct DesiredVpc {
 }
 
 impl DesiredVpc {
-    /// The router's hardware address where none is chosen.
+    /// The router's hardware address where none is configured.
     pub const fn default_gateway_mac() -> MacAddress {
         MacAddress([0xee, 0xff, 0xff, 0xff, 0xff, 0xff])
     }
@@ -159,7 +161,7 @@ impl Default for DesiredVpc {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredVswitch {
-    /// The VPC it is part of.
+    /// The VPC it belongs to.
     pub vpc: VpcId,
     /// Its IPv4 block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,9 +181,9 @@ pub struct DesiredVswitch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GroupKind {
-    /// `normal`: outbound is open by default, members may be.
+    /// `normal`: egress is open by default, and so may be traffic between members.
     Basic,
-    /// `enterprise`: closed in both directions by default, members isolated.
+    /// `enterprise`: closed in both directions by default, members isolated from each other.
     Advanced,
 }
 
@@ -189,31 +191,31 @@ pub enum GroupKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecurityGroup {
-    /// The VPC it has effect in.
+    /// The VPC the group belongs to.
     pub vpc: VpcId,
     /// Basic or advanced.
     pub kind: GroupKind,
-    /// Whether members of a basic group reach each other without rules (§3.2). Without effect on advanced groups.
+    /// Whether members of a basic group reach each other without rules (§3.2). Ignored for advanced groups.
     pub inner_access: Policy,
-    /// The rules, in any order: order has no meaning.
+    /// The rules; their order has no meaning.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<DesiredRule>,
 }
 
 impl SecurityGroup {
-    /// The rule with a name.
+    /// The rule named `id`.
     pub fn rule(&self, id: &RuleId) -> Option<&DesiredRule> {
         self.place_of_rule(id).map(|place| &self.rules[place])
     }
 
-    /// Where it is. Soon found where rules are in the order of their names, as the control plane keeps them.
+    /// The index of the rule named `id`. Quick where rules are ordered by name, as the control plane keeps them.
     pub(crate) fn place_of_rule(&self, id: &RuleId) -> Option<usize> {
         let found = self.rules.binary_search_by(|rule| rule.id.cmp(id)).ok();
         found.or_else(|| self.rules.iter().position(|rule| rule.id == *id))
     }
 }
 
-/// A named list of prefixes of one family (§1.6). Empty, it matches nothing.
+/// A named list of prefixes of one family (§1.6). An empty list matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredPrefixList {
@@ -221,7 +223,7 @@ pub struct DesiredPrefixList {
     pub entries: BTreeSet<IpNet>,
 }
 
-/// A named list of destination port ranges (§1.7). Empty, it matches nothing.
+/// A named list of destination port ranges (§1.7). An empty list matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredPortList {
@@ -233,36 +235,38 @@ pub struct DesiredPortList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredEni {
-    /// The subnet it is in, and by it the VPC.
+    /// The subnet it is in, which also determines its VPC.
     pub vswitch: VSwitchId,
     /// Its hardware address.
     pub mac: MacAddress,
     /// Its private addresses, the primary one first, and prefixes delegated to it.
     pub addresses: Vec<IpNet>,
-    /// The groups it is a member of: at least one, all in its VPC, all of one kind.
+    /// The groups it is a member of: at least one, all in its VPC, all of the same kind.
     pub groups: BTreeSet<GroupId>,
-    /// Whether packets it sends must carry its own address, and packets it gets must be for one (§3.4).
+    /// Whether packets that it sends must carry one of its addresses as source, and packets that it gets one as
+    /// destination (§3.4).
     #[serde(default = "enabled")]
     pub source_dest_check: bool,
-    /// Whether blocks that a custom route sends to it count as its own there, so that it may pass on what is routed to it.
+    /// Whether blocks that a custom route sends to it count as its own addresses, so that it may forward what is routed
+    /// to it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub routed_as_own: bool,
     /// How long its sessions may idle (§4.2).
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// The most sessions it may hold at once (§4.5).
+    /// How many sessions it may hold at once (§4.5).
     #[serde(default = "DesiredEni::default_sessions_max")]
     pub sessions_max: u32,
-    /// What it may ask of the session tables, and what is checked besides rules.
+    /// Its share of the session tables, and what is checked besides rules.
     #[serde(default)]
     pub tracking: Tracking,
-    /// Where its frames come from and go to; none while it is not attached.
+    /// Where its frames come from and go to; absent while it is not attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<DesiredPort>,
 }
 
 impl DesiredEni {
-    /// The most sessions of an ENI for which nothing else is said.
+    /// How many sessions an ENI may hold by default.
     pub const fn default_sessions_max() -> u32 {
         65_536
     }
@@ -281,16 +285,17 @@ const fn is_enabled(value: &bool) -> bool {
     *value
 }
 
-/// What an ENI may ask of its worker's session table, and what is checked besides rules.
+/// An ENI's share of its worker's session table, and what is checked besides rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tracking {
-    /// Up to so many sessions find room even in a full table, at the expense of ENIs that hold more than their own.
+    /// This many sessions find room even in a full table, at the expense of ENIs that hold more than their own
+    /// guarantee.
     pub sessions_guaranteed: u32,
-    /// Sessions that it may open in a second, and at once after a pause of a second; as many as it likes if absent.
+    /// Sessions that it may open per second, and in one burst after an idle second; unlimited if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_sessions_per_s: Option<u32>,
-    /// TCP segments outside of the window that their receiver announced drop.
+    /// TCP segments outside the window that their receiver announced are dropped.
     pub tcp_window_check: bool,
 }
 
@@ -300,7 +305,7 @@ impl Default for Tracking {
     }
 }
 
-/// Idle timeouts of an ENI's sessions, seconds (§4.2). A change counts for sessions that start after it.
+/// Idle timeouts of an ENI's sessions, seconds (§4.2). A change applies to sessions that start after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
@@ -308,16 +313,16 @@ pub struct Timeouts {
     pub tcp_established_s: u16,
     /// After RST, or FIN from both sides: 3 to 15.
     pub tcp_closed_s: u16,
-    /// One of [`Timeouts::UDP_S`]; GRE and other protocols use it too.
+    /// One of [`Timeouts::UDP_S`]; also used for GRE and other protocols.
     pub udp_s: u16,
 }
 
 impl Timeouts {
-    /// What may be chosen for established TCP sessions.
+    /// Permitted values for established TCP sessions.
     pub const TCP_ESTABLISHED_S: [u16; 9] = [30, 60, 80, 100, 200, 300, 500, 700, 910];
-    /// What may be chosen for UDP sessions.
+    /// Permitted values for UDP sessions.
     pub const UDP_S: [u16; 6] = [10, 20, 30, 60, 80, 100];
-    /// The shortest and longest time for closed TCP sessions.
+    /// The lowest and the highest permitted value for closed TCP sessions.
     pub const TCP_CLOSED_S: (u16, u16) = (3, 15);
 }
 
@@ -327,15 +332,15 @@ impl Default for Timeouts {
     }
 }
 
-/// Where an ENI meets the world.
+/// What an ENI is attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum DesiredPort {
     /// A TAP device of this machine's kernel.
     Tap(TapPort),
-    /// A network interface that the machine has already.
+    /// An existing network interface of the machine.
     Packet(PacketPort),
-    /// A queue in memory that tests and benches feed by hand.
+    /// An in-memory queue that tests and benchmarks feed by hand.
     Memory,
 }
 
@@ -349,7 +354,7 @@ impl DesiredPort {
         }
     }
 
-    /// The largest layer-3 packet that it carries, bytes.
+    /// The largest layer-3 packet that the port carries, bytes.
     pub const fn mtu_bytes(&self) -> u16 {
         match self {
             Self::Tap(tap) => tap.mtu_bytes,
@@ -358,13 +363,13 @@ impl DesiredPort {
         }
     }
 
-    /// What of the machine it has for itself: the kernel's device, and the named network namespace that is in, or the path
-    /// of a socket.
+    /// The machine's resource that the port has to itself: a kernel device with the named network namespace it is in,
+    /// or the path of a socket.
     pub fn resource(&self) -> Option<(&str, Option<&str>)> {
         self.device()
     }
 
-    /// The kernel's device that it has for itself, and the named network namespace that is in.
+    /// The kernel device that the port has to itself, with the named network namespace it is in.
     pub fn device(&self) -> Option<(&str, Option<&str>)> {
         match self {
             Self::Tap(tap) => Some((&tap.device, tap.namespace.as_deref())),
@@ -374,16 +379,16 @@ impl DesiredPort {
     }
 }
 
-/// A TAP device, made by the switch or adopted if it exists.
+/// A TAP device, created by the switch or adopted if it exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TapPort {
     /// The device's name, at most 15 bytes.
     pub device: String,
-    /// The named network namespace it lives in; the switch's own if absent.
+    /// The named network namespace it is in; the switch's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Make the namespace if it does not exist, and remove it with the port if the switch made it.
+    /// Create the namespace if it does not exist, and remove it with the port if the switch created it.
     #[serde(default)]
     pub create_namespace: bool,
     /// Set hardware address, MTU, addresses and default routes on the device and bring it up. Only sensible for a
@@ -395,23 +400,23 @@ pub struct TapPort {
     pub mtu_bytes: u16,
 }
 
-/// A network interface of the machine's kernel, used as it is: a card, or one end of a veth pair. Whatever is behind it
-/// is the guest.
+/// An existing network interface of the machine, used as it is: a network card, or one end of a veth pair. The guest is
+/// whatever is behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PacketPort {
     /// The interface's name, at most 15 bytes.
     pub device: String,
-    /// The named network namespace it lives in; the switch's own if absent.
+    /// The named network namespace it is in; the switch's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// The largest layer-3 packet, bytes; that of the interface should be no smaller.
+    /// The largest layer-3 packet, bytes; the interface's own MTU should be no smaller.
     #[serde(default = "TapPort::default_mtu_bytes")]
     pub mtu_bytes: u16,
 }
 
 impl TapPort {
-    /// The MTU for which nothing else is said.
+    /// The default MTU.
     pub const fn default_mtu_bytes() -> u16 {
         1500
     }

@@ -1,4 +1,4 @@
-//! What explain tells: the decision of a packet at each ENI it would meet, with the ground of each.
+//! What `explain` reports: the decision about a packet at each ENI on its path, with the ground of each.
 
 use crate::config::desired::{Direction, Policy};
 use crate::config::ids::{EniId, GroupId, RuleId};
@@ -6,24 +6,24 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// The way of a packet through the switch.
+/// The path of a packet through the switch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// Whether the packet would be delivered.
     pub delivered: bool,
-    /// What happens to it in the end: `deliver`, `answer`, or the name of the drop reason.
+    /// What finally happens to it: `deliver`, `answer`, or the name of the drop reason.
     pub verdict: String,
-    /// The decisions it met, in order: egress at its sender, ingress at its receiver.
+    /// The decisions on its path, in order: egress at its sender, ingress at its receiver.
     #[serde(rename = "judgements")]
     pub decisions: Vec<DecisionReport>,
 }
 
-/// One decision, told with names.
+/// One decision, with the names of objects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecisionReport {
-    /// The ENI that evaluated.
+    /// The ENI at which the packet was evaluated.
     pub eni: EniId,
-    /// The direction it evaluated.
+    /// The direction in which it was evaluated.
     pub direction: Direction,
     /// What it decided.
     pub policy: Policy,

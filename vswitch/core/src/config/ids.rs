@@ -1,5 +1,5 @@
-//! Names of things. Configuration speaks in text identifiers; a packet only ever sees the dense numbers a
-//! [`Snapshot`](crate::compile::snapshot::Snapshot) gives them.
+//! Names of objects. Configuration uses text identifiers; packets only meet the dense numbers that a
+//! [`Snapshot`](crate::compile::snapshot::Snapshot) assigns to them.
 
 use alloc::format;
 use alloc::string::String;
@@ -40,7 +40,7 @@ macro_rules! text_id {
     )*};
 }
 
-/// Text that somebody wrote, as an error repeats it: `"10.0.0.0/33"`.
+/// Text that a user wrote, in the form in which an error message repeats it: `"10.0.0.0/33"`.
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
 }
@@ -62,16 +62,17 @@ text_id! {
     PortListId,
 }
 
-/// An ENI's place in a snapshot. It keeps its number over all generations in which it exists, and the number is
-/// given to another ENI only together with a new [`EniEpoch`].
+/// An ENI's index in a snapshot. An ENI keeps its number over all generations in which it exists; another ENI gets the
+/// number only together with a new [`EniEpoch`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EniIndex(pub u32);
 
-/// A VPC's place in a snapshot.
+/// A VPC's index in a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VpcIndex(pub u32);
 
-/// What flow keys carry to tell ENIs apart. Never used twice, so flows of a removed ENI can be left to expire.
+/// The number by which sessions tell ENIs apart. It is not reused for long enough that the sessions of a removed ENI
+/// can be left to expire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EniEpoch(pub u32);
 
@@ -99,7 +100,7 @@ impl fmt::Debug for MacAddress {
     }
 }
 
-/// Text that is no hardware address of six colon-separated octets.
+/// Text that is not a hardware address of six colon-separated octets.
 #[derive(Debug, thiserror::Error)]
 #[error("not a hardware address like 02:00:00:00:00:01")]
 pub struct MacAddressError;

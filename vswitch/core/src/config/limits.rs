@@ -1,16 +1,17 @@
 //! Every bound of the switch, and how the bounds depend on each other.
 
-/// Packets a worker takes from one port in one turn.
+/// Packets that a worker takes from one port in one turn.
 pub const BURST_PACKETS: usize = 32;
-/// Bytes of frames that end a burst early. What is in work then fits into a core's own cache, and a port of long frames
-/// holds its neighbours up no longer than one of short ones.
+/// Bytes of frames that end a burst early. The frames in progress then fit into a core's own cache, and a port of long
+/// frames delays its neighbours no longer than a port of short ones.
 pub const BURST_BYTES: usize = 256 << 10;
-/// The longest frame that the switch takes: the longest IP packet and the Ethernet header, rounded up. On a wire it is
-/// many packets, each within the MTU.
+/// The longest frame that the switch accepts: the longest IP packet and the Ethernet header, rounded up. On the wire
+/// such a frame is many packets, each within the MTU.
 pub const FRAME_BYTES_MAX: usize = 65_600;
-/// Packets that one TCP frame may be cut into: with fewer than 64 bytes each, headers would outweigh what they carry.
+/// Packets that one TCP frame may be segmented into: with fewer than 64 bytes per packet, headers would outweigh the
+/// payload.
 pub const SEGMENTS_MAX_TCP: usize = 1024;
-/// Packets that one UDP frame may be cut into, as Linux bounds it (`UDP_MAX_SEGMENTS`).
+/// Packets that one UDP frame may be segmented into; Linux has the same bound (`UDP_MAX_SEGMENTS`).
 pub const SEGMENTS_MAX_UDP: usize = 128;
 /// Bytes of an Ethernet header.
 pub const ETHERNET_HEADER_BYTES: usize = 14;
@@ -18,67 +19,68 @@ pub const ETHERNET_HEADER_BYTES: usize = 14;
 pub const MTU_BYTES_MAX: usize = 9000;
 /// The smallest MTU a port may have, bytes: IPv4's own minimum (RFC 791 §3.1).
 pub const MTU_BYTES_MIN: usize = 576;
-/// The first port that clients take for a connection where nobody chooses one (the kernel's `ip_local_port_range`): what
-/// is below is the port of a service.
+/// The first port from which the kernel picks client ports (`ip_local_port_range`). Ports below it count as service
+/// ports.
 pub const EPHEMERAL_PORT_MIN: u16 = 32_768;
-/// The longest ICMP error that a session admits, bytes of the IPv4 packet (RFC 1812 §4.3.2.3).
+/// The longest ICMP error that a session admits, as bytes of the IPv4 packet (RFC 1812 §4.3.2.3).
 pub const ICMP_ERROR_BYTES_MAX_V4: usize = 576;
-/// The same of IPv6: no error is longer than the smallest MTU (RFC 4443 §2.4).
+/// The longest ICMPv6 error that a session admits, bytes: no error exceeds the minimum MTU (RFC 4443 §2.4).
 pub const ICMP_ERROR_BYTES_MAX_V6: usize = 1280;
-/// ICMP errors about its sessions that reach one ENI in a second.
+/// ICMP errors about its sessions that reach one ENI per second.
 pub const ICMP_ERRORS_PER_S: u32 = 1000;
-/// Extension headers the parser walks before it gives up on an IPv6 packet.
+/// Extension headers that the parser walks before it drops an IPv6 packet.
 pub const IPV6_EXTENSION_HEADERS_MAX: usize = 8;
-/// ENIs one switch may hold.
+/// ENIs that one switch may hold.
 pub const ENIS_MAX: usize = 65_536;
 /// Groups one ENI may be a member of, above any quota the control plane enforces (§6 names up to 16).
 pub const GROUPS_PER_ENI_MAX: usize = 16;
-/// Rules of one direction in one compiled filter.
+/// Rules of one direction in one compiled ACL.
 pub const RULES_PER_FILTER_MAX: usize = 131_072;
-/// Bytes of each kind of rows that every compiled filter may have in each direction, whatever its rules.
+/// Bytes of bit rows of each kind that every compiled ACL may have per direction, whatever its rules.
 pub const ROWS_BYTES_FREE: usize = 4 << 10;
-/// Bytes of each kind of rows that a filter may have in each direction for each of its rules.
+/// Bytes of bit rows of each kind that an ACL may have per direction for each of its rules.
 pub const ROWS_BYTES_PER_RULE: usize = 4 << 10;
-/// Bytes of each kind of rows that a filter may have in each direction, however many rules it has.
+/// Bytes of bit rows of each kind that an ACL may have per direction, however many rules it has.
 pub const ROWS_BYTES_MAX: usize = 32 << 20;
 /// Addresses and delegated prefixes of one ENI.
 pub const ADDRESSES_PER_ENI_MAX: usize = 256;
 /// Bytes of one control message, newline included. A whole desired state has to fit.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
-/// Links of a flow table's collision chain. Where there are as many connections as homes, one in 10^15 would need more.
+/// Links of a session table's collision chain. With as many connections as buckets, one chain in 10^15 would be longer.
 pub const FLOW_CHAIN_MAX: usize = 16;
-/// IP packets in parts that one worker keeps in mind.
+/// Fragmented IP packets that one worker keeps track of.
 pub const FRAGMENTED_PACKETS_MAX: usize = 4096;
-/// Gaps between the parts of one packet.
+/// Gaps between the fragments of one packet.
 pub const FRAGMENT_RUNS_MAX: usize = 16;
-/// Parts that wait for the first of their packet, at one worker.
+/// Fragments that wait for the first of their packet, per worker.
 pub const FRAGMENTS_WAITING_MAX: usize = 256;
-/// Of those, one ENI's: as many as the longest packet has over Ethernet.
+/// Fragments of one ENI that wait: as many as the longest packet has over Ethernet.
 pub const FRAGMENTS_WAITING_PER_ENI_MAX: usize = 48;
-/// Connection records looked at to find one that may give way in a full table, besides those where the new one belongs.
+/// Connection records examined to find one that can be evicted from a full table, besides those on the new connection's
+/// own path.
 pub const EVICTION_CANDIDATES: usize = 32;
-/// Sessions that an ENI opened last that are kept in mind, for the one that gives way to another of its own.
+/// Sessions that an ENI opened most recently and that are remembered, so that one of them can give way to a new one.
 pub const RECENT_SESSIONS_MAX: usize = 4096;
-/// Of those, how many are looked at for it.
+/// Remembered sessions that are examined to find some that can give way.
 pub const RECLAIM_WINDOW: usize = 64;
-/// Of those, how many give way at once where an ENI may hold many, so that not every new one has to look.
+/// Examined sessions that give way at once where an ENI may hold many, so that not every new session has to search.
 pub const RECLAIM_BATCH: usize = 48;
-/// Connection records that the sweep goes on by in one turn.
+/// Connection records that the sweep visits in one turn.
 pub const SWEEP_RECORDS_PER_TURN: usize = 256;
-/// Within how long the sweep comes to every record, ns.
+/// The time in which the sweep visits every record, ns.
 pub const SWEEP_ROUND_NS: u64 = 1_000_000_000;
-/// Answers and reports that the virtual router gives one ENI in a second, and at once after a pause of a second. A
-/// guest that talks to all peers that its kernel has room to remember needs a tenth.
+/// Replies and reports that the virtual router sends one ENI per second, and in one burst after an idle second. A guest
+/// that talks to as many peers as its kernel can remember needs a tenth.
 pub const ANSWERS_PER_S: u32 = 1000;
-/// Homes of flow records looked at for one question, in a turn: the packet path waits meanwhile.
+/// Buckets of the session table that one query examines per turn: the packet path waits meanwhile.
 pub const LISTED_PLACES_PER_TURN: usize = 1024;
-/// Sessions told of in an answer to one question, for the same reason.
+/// Sessions that one query reports per turn: the packet path waits meanwhile.
 pub const LISTED_FLOWS_PER_TURN: usize = 128;
-/// From how full a flow table, or an ENI's share of it, is worth a warning, percent.
+/// Occupancy of a session table, or of an ENI's share of it, that is worth a warning, percent.
 pub const TABLE_WARNING_PERCENT: usize = 80;
-/// Packets waiting on their way from one worker to another.
+/// Packets in transit from one worker to another.
 pub const HANDOFF_PACKETS: usize = 1024;
-/// Pairs of addresses that a worker keeps in mind.
+/// Address pairs whose path a worker caches.
 pub const PATHS_CACHED_MAX: usize = 2048;
 /// Workers of one switch.
 pub const WORKERS_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! What control says and hears: the desired state and its changes, the messages, names and bounds.
+//! What control sends and receives: the desired state and its changes, the messages, names and bounds.
 
 mod delta;
 pub mod desired;

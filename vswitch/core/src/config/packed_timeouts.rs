@@ -2,17 +2,17 @@
 
 use crate::config::desired::{TimeoutProfile, Timeouts};
 
-/// The idle timeouts a session was opened with, in two bytes: the profile, and places in the lists of what may be chosen
-/// (§4.2).
+/// The idle timeouts that a session was opened with, in two bytes: the profile, and indices into the lists of permitted
+/// values (§4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PackedTimeouts(u16);
 
 impl PackedTimeouts {
     const PROFILE_SHIFT: u16 = 12;
-    /// Those of no session.
+    /// The timeouts of no session.
     pub(crate) const NONE: Self = Self(u16::MAX);
 
-    /// Packs; none if a value may not be chosen.
+    /// Packs timeouts; `None` if a value is not permitted.
     pub fn pack(timeouts: Timeouts) -> Option<Self> {
         let (closed_min, closed_max) = Timeouts::TCP_CLOSED_S;
         let established = Timeouts::TCP_ESTABLISHED_S.iter().position(|&s| s == timeouts.tcp_established_s)?;
@@ -23,7 +23,7 @@ impl PackedTimeouts {
         Some(Self(established as u16 | timeouts.tcp_closed_s << 4 | (udp as u16) << 8))
     }
 
-    /// The same in a profile.
+    /// The same timeouts under another profile.
     pub const fn under(self, profile: TimeoutProfile) -> Self {
         Self(self.0 & ((1 << Self::PROFILE_SHIFT) - 1) | (profile as u16) << Self::PROFILE_SHIFT)
     }
@@ -37,7 +37,7 @@ impl PackedTimeouts {
         }
     }
 
-    /// Established TCP, seconds.
+    /// Idle timeout of established TCP, seconds.
     #[inline]
     pub(crate) const fn tcp_established_s(self) -> u16 {
         // Only `pack` makes values other than zero, and zero means the first of each list.
@@ -45,13 +45,13 @@ impl PackedTimeouts {
         CHOICES[(self.0 & 0xf) as usize]
     }
 
-    /// Closed TCP, seconds.
+    /// Idle timeout of closed TCP, seconds.
     #[inline]
     pub(crate) const fn tcp_closed_s(self) -> u16 {
         self.0 >> 4 & 0xf
     }
 
-    /// UDP, seconds.
+    /// Idle timeout of UDP, seconds.
     #[inline]
     pub(crate) const fn udp_s(self) -> u16 {
         const CHOICES: [u16; 16] = padded(Timeouts::UDP_S);
@@ -59,7 +59,7 @@ impl PackedTimeouts {
     }
 }
 
-/// The choices in a list that four bits cannot leave.
+/// The choices, padded so that an index of four bits is always inside.
 const fn padded<const N: usize>(choices: [u16; N]) -> [u16; 16] {
     let mut list = [choices[0]; 16];
     let mut place = 0;

@@ -27,16 +27,16 @@ pub struct SwitchRequest {
     pub version: u32,
     /// Chosen by the sender; the reply repeats it.
     pub id: u64,
-    /// What is asked.
+    /// The request itself.
     #[serde(flatten)]
     pub body: RequestBody,
 }
 
-/// What the forwarding plane can be asked.
+/// A request to the forwarding plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum RequestBody {
-    /// Who are you, which generation do you run?
+    /// Report identity and running generation.
     Status,
     /// Run exactly this state from now on.
     Replace {
@@ -58,34 +58,34 @@ pub enum RequestBody {
     Ports,
     /// Counters of one ENI or of all.
     Stats {
-        /// The only ENI of interest.
+        /// The only ENI to report; all if absent.
         #[serde(default)]
         eni: Option<EniId>,
     },
-    /// Some sessions, in no particular order: those of one page after another are all.
+    /// Some sessions, in no particular order; all pages together are all sessions.
     Flows {
-        /// Which.
+        /// Which sessions.
         #[serde(default)]
         selection: FlowSelection,
-        /// Where the page before ended; the first page if absent.
+        /// Where the previous page ended; the first page if absent.
         #[serde(default)]
         cursor: Option<FlowCursor>,
-        /// Most sessions to report.
+        /// How many sessions to report at most.
         limit: usize,
     },
-    /// End sessions, one part of the tables after another. What is sent on them afterwards is evaluated as new.
+    /// End sessions, one part of the tables per request. Packets sent on them afterwards are evaluated as new.
     FlushFlows {
-        /// Which.
+        /// Which sessions.
         selection: FlowSelection,
-        /// Where the part before ended; from the beginning if absent.
+        /// Where the previous part ended; from the beginning if absent.
         #[serde(default)]
         cursor: Option<FlowCursor>,
     },
-    /// Have another number of workers, and of lanes, while traffic flows.
+    /// Change the number of workers and rx queues (`lanes` on the wire) while traffic flows.
     Regroup {
         /// How many workers are to forward.
         workers: usize,
-        /// How many of them receive for each port; as many as now if absent.
+        /// How many of them receive for each port; unchanged if absent.
         #[serde(default)]
         lanes: Option<usize>,
     },
@@ -96,7 +96,7 @@ pub enum RequestBody {
     },
 }
 
-/// Which sessions: those that fit everything that is given.
+/// Selects the sessions that match every given field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FlowSelection {
@@ -120,25 +120,25 @@ pub struct FlowSelection {
     pub rule: Option<RuleId>,
 }
 
-/// Where a walk through all sessions goes on. A session keeps its place, so one that lives from the first page to the last
-/// is met exactly once, unless it moves to another worker meanwhile.
+/// Where a walk through all sessions continues. A session keeps its bucket, so one that lives from the first page to
+/// the last is met exactly once, unless it moves to another worker meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlowCursor {
-    /// The worker.
+    /// The worker that the walk has come to.
     pub worker: usize,
-    /// The place in its tables.
+    /// The bucket in that worker's tables.
     pub place: u64,
 }
 
-/// A packet told in words, for explain.
+/// A packet described by its fields, for explain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PacketDescription {
-    /// The ENI whose guest sends it; absent for a packet evaluated only where it arrives.
+    /// The ENI whose guest sends it; absent for a packet that is evaluated only where it arrives.
     #[serde(default)]
     pub from: Option<EniId>,
-    /// The ENI at which it arrives; the route decides if absent.
+    /// The ENI at which it arrives; determined by routing if absent.
     #[serde(default)]
     pub to: Option<EniId>,
     /// IP protocol number.
@@ -160,50 +160,50 @@ pub struct PacketDescription {
 pub struct SwitchReply {
     /// [`VERSION`] of the sender.
     pub version: u32,
-    /// The request's id; 0 where the request could not be read.
+    /// The request's id; 0 where the request could not be parsed.
     pub id: u64,
-    /// The answer.
+    /// The reply itself.
     #[serde(flatten)]
     pub body: SwitchReplyBody,
 }
 
-/// What the forwarding plane answers.
+/// A reply of the forwarding plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum SwitchReplyBody {
-    /// To [`RequestBody::Status`].
+    /// Reply to [`RequestBody::Status`].
     Status(Status),
-    /// To [`RequestBody::Replace`] and [`RequestBody::Apply`]: every worker has crossed to the new generation.
+    /// Reply to [`RequestBody::Replace`] and [`RequestBody::Apply`]: every worker has crossed to the new generation.
     Applied(Applied),
-    /// To [`RequestBody::Ports`].
+    /// Reply to [`RequestBody::Ports`].
     Ports {
         /// All ports, by ENI.
         ports: Vec<PortStatus>,
     },
-    /// To [`RequestBody::Stats`].
+    /// Reply to [`RequestBody::Stats`].
     Stats {
         /// Counters by ENI.
         enis: Vec<EniStats>,
     },
-    /// To [`RequestBody::Flows`].
+    /// Reply to [`RequestBody::Flows`].
     Flows {
-        /// The sessions; there may be none, and more behind the cursor.
+        /// The sessions; there may be none here and more behind the cursor.
         flows: Vec<FlowDescription>,
         /// Where the next page begins; absent after the last.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next: Option<FlowCursor>,
     },
-    /// To [`RequestBody::FlushFlows`]: the sessions are over, and no worker forwards by them.
+    /// Reply to [`RequestBody::FlushFlows`]: the sessions have ended, and no worker forwards by them.
     Flushed {
-        /// How many.
+        /// How many sessions ended.
         flows: u64,
         /// Where the next part begins; absent after the last.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next: Option<FlowCursor>,
     },
-    /// To [`RequestBody::Regroup`].
+    /// Reply to [`RequestBody::Regroup`].
     Regrouped(Regrouped),
-    /// To [`RequestBody::Explain`].
+    /// Reply to [`RequestBody::Explain`].
     Explained(crate::config::explanation::Explanation),
     /// The request was refused, and nothing changed.
     Refused {
@@ -217,7 +217,7 @@ pub enum SwitchReplyBody {
 pub struct Status {
     /// The generation that all workers run; 0 before the first.
     pub generation: u64,
-    /// The process, to tell a restart.
+    /// The process id, which reveals a restart.
     pub process_id: u32,
     /// Time since the start, ms.
     pub uptime_ms: u64,
@@ -225,10 +225,10 @@ pub struct Status {
     pub enis: usize,
     /// Live sessions over all workers.
     pub flows: usize,
-    /// Workers that receive for each port.
+    /// Workers that receive for each port: rx queues.
     #[serde(default)]
     pub lanes: usize,
-    /// As many as they can be while the switch runs.
+    /// How many rx queues there can be while the switch runs.
     #[serde(default)]
     pub lanes_max: usize,
     /// Each worker's load.
@@ -246,7 +246,7 @@ pub struct WorkerStatus {
     pub flows: usize,
     /// Sessions it has room for.
     pub flows_max: usize,
-    /// How full its fuller table is, percent of what it was made for.
+    /// Occupancy of its fuller table, percent of the capacity.
     #[serde(default)]
     pub table_percent: usize,
     /// Turns that moved at least one packet.
@@ -255,7 +255,7 @@ pub struct WorkerStatus {
     pub turns_idle: u64,
     /// Times it went to sleep.
     pub sleeps: u64,
-    /// Where its time goes, of the bursts that were timed.
+    /// Where its time goes, measured on some bursts.
     #[serde(default)]
     pub phases: PhaseTimes,
 }
@@ -265,35 +265,35 @@ pub struct WorkerStatus {
 pub struct Applied {
     /// The generation that all workers run.
     pub generation: u64,
-    /// From reading the request to the compiled snapshot, ns.
+    /// From parsing the request to the compiled snapshot, ns.
     pub compile_ns: u64,
     /// From publishing the snapshot until the last worker had crossed to it, ns.
     pub barrier_ns: u64,
-    /// Ports that are configured and not up.
+    /// Ports that are configured but not up.
     pub ports_down: Vec<PortStatus>,
 }
 
-/// Another number of workers or lanes than before.
+/// A finished change of the number of workers or rx queues.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Regrouped {
     /// Workers that forward.
     pub workers: usize,
-    /// Workers that receive for each port.
+    /// Workers that receive for each port: rx queues.
     pub lanes: usize,
-    /// ENIs that another worker has than before.
+    /// ENIs that moved to another worker.
     pub enis_moved: usize,
-    /// Sessions that went along.
+    /// Sessions that moved along.
     pub sessions_moved: usize,
     /// How long no worker turned, ns. Frames waited in their devices meanwhile.
     pub pause_ns: u64,
-    /// Ports that are configured and not up.
+    /// Ports that are configured but not up.
     pub ports_down: Vec<PortStatus>,
 }
 
 /// The state of one port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PortStatus {
-    /// Whose port it is.
+    /// The ENI that the port belongs to.
     pub eni: EniId,
     /// `tap` or `memory`.
     pub kind: String,
@@ -321,15 +321,15 @@ pub struct EniStats {
     /// Sessions it may hold at once.
     #[serde(default)]
     pub flows_max: u64,
-    /// Sessions that were opened since it was attached.
+    /// Sessions opened since it was attached.
     #[serde(default)]
     pub flows_opened: u64,
-    /// Sessions that gave way to those of other ENIs, or newer ones of its own, in a full table.
+    /// Sessions evicted in favour of other ENIs' sessions, or of newer ones of its own.
     #[serde(default)]
     pub flows_evicted: u64,
-    /// What its guest sent.
+    /// Counters of what its guest sent.
     pub egress: DirectionStats,
-    /// What was for its guest.
+    /// Counters of what was addressed to its guest.
     pub ingress: DirectionStats,
 }
 
@@ -340,16 +340,16 @@ pub struct DirectionStats {
     pub packets: u64,
     /// Bytes of the frames that passed.
     pub bytes: u64,
-    /// Packets the virtual router answered itself.
+    /// Packets that the virtual router answered itself.
     pub answered: u64,
-    /// Packets dropped, by the name of the reason; reasons never met are left out.
+    /// Packets dropped, by name of the reason; reasons that never occurred are left out.
     pub drops: BTreeMap<String, u64>,
 }
 
 /// One session of one ENI.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlowDescription {
-    /// Whose session it is.
+    /// The ENI that the session belongs to.
     pub eni: EniId,
     /// The direction of the packet that opened it.
     pub opened: Direction,
@@ -363,7 +363,7 @@ pub struct FlowDescription {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// Where in its life it is, as in `established`.
+    /// The state of the session, as in `established`.
     pub state: String,
     /// The step that admitted it.
     pub stage: String,
@@ -371,7 +371,7 @@ pub struct FlowDescription {
     pub rule: Option<RuleId>,
     /// The policy revision it was last admitted under.
     pub revision: u32,
-    /// The generation that brought this revision; absent where that was forgotten.
+    /// The generation that brought this revision; absent where it is no longer known.
     pub generation: Option<u64>,
     /// Time since it was opened, ms.
     pub age_ms: u64,
@@ -385,11 +385,11 @@ pub struct FlowDescription {
     pub bytes: [u64; 2],
 }
 
-/// Reads one message from the bytes of a line.
+/// Parses one message from the bytes of a line.
 ///
 /// # Errors
-/// `too-large` beyond [`MESSAGE_BYTES_MAX`]; `version` where the message names another version; `malformed` with the
-/// place and the field where it is not a message of this protocol.
+/// `too-large` beyond [`MESSAGE_BYTES_MAX`]; `version` where the message names another version; `malformed`, with the
+/// place and the field, where it is not a message of this protocol.
 pub fn read<M: DeserializeOwned>(line: &[u8]) -> Result<M, Refusal> {
     if line.len() > MESSAGE_BYTES_MAX {
         return Err(Refusal::new("too-large", "", alloc::format!("a message has at most {MESSAGE_BYTES_MAX} bytes")));

@@ -1,4 +1,4 @@
-//! Rules of security groups, as control says them.
+//! Rules of security groups, as the control plane sends them.
 
 use crate::config::ids::{GroupId, PortListId, PrefixListId, RuleId};
 use alloc::string::String;
@@ -17,7 +17,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both directions, and what they are called.
+    /// Both directions with their names.
     pub const NAMES: [(Self, &'static str); 2] = [(Self::Ingress, "ingress"), (Self::Egress, "egress")];
 
     /// The other direction.
@@ -38,46 +38,46 @@ impl fmt::Display for Direction {
     }
 }
 
-/// What a rule, or a group's inner access policy, does with what it matches.
+/// What a rule, or a group's inner access policy, does with matching packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// Let it pass. First in declaration so that `Drop > Accept`.
+    /// Let it pass. Declared first so that `Drop > Accept`.
     Accept,
     /// Drop it silently.
     Drop,
 }
 
-/// One line of a security group (§1.3).
+/// One rule of a security group (§1.3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredRule {
-    /// Its name, told by explain and by flows.
+    /// Its name, as explain and flow listings show it.
     pub id: RuleId,
-    /// The direction it evaluates.
+    /// The direction it applies to.
     pub direction: Direction,
     /// What it does.
     pub policy: Policy,
-    /// 1 is the strongest; up to 110 (old system-made rules).
+    /// 1 is the strongest; up to 110 (rules made by older systems).
     pub priority: u8,
-    /// Which packets it is about.
+    /// Which packets it matches.
     #[serde(flatten)]
     pub conditions: MatchConditions,
 }
 
-/// Which packets a rule is about: those for which all of this holds. The one description of it, also of the control plane's
-/// rules. Absent, a condition holds for every packet.
+/// The match conditions of a rule: it matches packets for which all of them hold. The control plane's rules use the
+/// same structure. A condition that is absent holds for every packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatchConditions {
-    /// The protocols it covers.
+    /// The protocols it matches.
     pub protocol: Protocol,
-    /// The destination ports it covers, in both directions.
+    /// The destination ports it matches, in both directions.
     #[serde(default, skip_serializing_if = "Ports::is_any")]
     pub ports: Ports,
-    /// The source ports it covers; all if absent.
+    /// The source ports it matches; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_ports: Option<PortRange>,
-    /// The far side: the object of the rule.
+    /// The far side: the rule's peer object.
     pub remote: Remote,
     /// The near side of a quintuple rule; all of the ENI's addresses if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,15 +85,15 @@ pub struct MatchConditions {
 }
 
 impl MatchConditions {
-    /// All packets to or from these peers.
+    /// Conditions that match all packets to or from these peers.
     pub const fn of(remote: Remote) -> Self {
         Self { protocol: Protocol::All, ports: Ports::Any, source_ports: None, remote, local: None }
     }
 
-    /// Whether they go together, as far as that takes no other object.
+    /// Whether the conditions are consistent, as far as that depends on no other object.
     ///
     /// # Errors
-    /// In words, the first thing that is wrong.
+    /// The first inconsistency, in words.
     pub(crate) fn check(&self) -> Result<(), String> {
         // Field by field, so that a new one does not compile until it is said here what it may be.
         let Self { protocol, ports, source_ports, remote: _, local: _ } = self;
@@ -114,7 +114,7 @@ impl MatchConditions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// Every protocol of the family the object implies.
+    /// Every protocol of the address family that the peer object implies.
     All,
     /// One IANA number. 1 (ICMP) covers IPv4 only, 58 (ICMPv6) IPv6 only.
     Number(u8),
@@ -132,7 +132,7 @@ impl Protocol {
     /// ICMP for IPv6.
     pub const ICMPV6: Self = Self::Number(58);
 
-    /// Whether rules of this protocol look at ports.
+    /// Whether rules of this protocol match ports.
     pub const fn has_ports(self) -> bool {
         matches!(self, Self::TCP | Self::UDP)
     }
@@ -142,7 +142,7 @@ impl Protocol {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ports {
-    /// Ports are not looked at: every protocol but TCP and UDP.
+    /// Ports are not considered: every protocol but TCP and UDP.
     #[default]
     Any,
     /// One range.
@@ -152,7 +152,7 @@ pub enum Ports {
 }
 
 impl Ports {
-    /// Whether ports are not looked at.
+    /// Whether ports are not considered.
     pub const fn is_any(&self) -> bool {
         matches!(self, Self::Any)
     }
@@ -169,13 +169,13 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// Every port that can be written in a rule.
+    /// Every port that a rule can name.
     pub const ALL: Self = Self { first: 1, last: 65535 };
 
-    /// Whether it is one.
+    /// Whether the range is valid.
     ///
     /// # Errors
-    /// Says so where it is upside down or holds port 0, which no rule covers.
+    /// Where it is reversed or contains port 0, which no rule matches.
     pub(crate) fn check(self) -> Result<(), String> {
         if self.first == 0 || self.first > self.last {
             return Err(alloc::format!("{self} is no range of ports from 1 to 65535"));
@@ -183,7 +183,7 @@ impl PortRange {
         Ok(())
     }
 
-    /// Whether `port` lies inside.
+    /// Whether the range contains `port`.
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
     }
@@ -195,14 +195,14 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// The object of a rule: the peers it is about.
+/// The peer object of a rule: whom it is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remote {
     /// Addresses of one prefix; host bits are masked.
     Prefix(IpNet),
-    /// Addresses of any entry of a list.
+    /// Addresses in any entry of a list.
     PrefixList(PrefixListId),
-    /// Private addresses of the ENIs that are members now (§2.1).
+    /// Private addresses of the group's current members (§2.1).
     Group(GroupId),
 }

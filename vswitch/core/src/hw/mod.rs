@@ -1,4 +1,5 @@
-//! What depends on the machine: vector instructions, prefetching, and the type of an instant. The unsafe code is here.
+//! What depends on the hardware: vector instructions, prefetching, and the type of an instant. All unsafe code of the
+//! core is here.
 
 pub(crate) mod prefetch;
 pub(crate) mod simd;

@@ -1,12 +1,12 @@
-//! Telling the memory what will be needed soon.
+//! Prefetching of memory that will be needed soon.
 
-/// Asks for the cache line at `value`. A hint: it changes nothing but time.
+/// Prefetches the cache line at `value`. A hint: it affects nothing but time.
 #[inline(always)]
 pub(crate) fn prefetch<T>(value: &T) {
     prefetch_at(core::ptr::from_ref(value).cast());
 }
 
-/// The same at an address where nothing needs to be.
+/// Prefetches the cache line at an address, which need not hold anything.
 #[inline(always)]
 #[allow(unsafe_code)]
 pub(crate) fn prefetch_at(address: *const u8) {

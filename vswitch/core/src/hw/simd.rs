@@ -1,12 +1,12 @@
-//! Several numbers looked at together: by the instructions that every x86-64 processor has, and in plain words elsewhere.
+//! Comparing several numbers at once: with instructions that every x86-64 processor has (SSE2), and portably elsewhere.
 
-/// A bit for each of the numbers that is the wanted one.
+/// A bit for each of the numbers that equals `wanted`.
 #[inline(always)]
 pub(crate) fn equal_to(numbers: &[u32; 4], wanted: u32) -> u32 {
     arch::equal_to(numbers, wanted)
 }
 
-/// The same for numbers of 128 bits.
+/// A bit for each of the 128-bit numbers that equals `wanted`.
 #[inline(always)]
 pub(crate) fn equal_to_wide(numbers: &[u128; 4], wanted: u128) -> u32 {
     arch::equal_to_wide(numbers, wanted)
@@ -18,8 +18,8 @@ pub(crate) fn count_up_to(numbers: &[u32; 16], bound: u32) -> usize {
     (arch::above(numbers, bound) | 1 << 16).trailing_zeros() as usize
 }
 
-/// A bit for each half of a word, the low one first, in which one of two has a bit that `other` has too. Of at most 16
-/// words, a multiple of four.
+/// A bit for each 32-bit half of a word, the low half first, in which `other` and at least one of the two rows have a
+/// bit in common. For at most 16 words, a multiple of four.
 #[inline(always)]
 pub(crate) fn common_halves<const WORDS: usize>(remote: [&[u64; WORDS]; 2], other: &[u64; WORDS]) -> u32 {
     const { assert!(WORDS <= 16 && WORDS.is_multiple_of(4)) };
@@ -69,19 +69,19 @@ mod arch {
             let wide = |number: u128| _mm_set_epi64x((number >> 64) as i64, number as i64);
             let equal = |place: usize| _mm_cmpeq_epi32(wide(numbers[place]), wide(wanted));
             let (low, high) = (_mm_packs_epi32(equal(0), equal(1)), _mm_packs_epi32(equal(2), equal(3)));
-            // Four bytes for each number, all of whose bits are set where its quarters are equal.
+            // Four bytes per number; all their bits are set where all four quarters are equal.
             let quarters = _mm_packs_epi16(low, high);
             let all = _mm_cmpeq_epi32(quarters, _mm_cmpeq_epi32(quarters, quarters));
             _mm_movemask_ps(_mm_castsi128_ps(all)).cast_unsigned()
         }
     }
 
-    /// A bit for each number that is above `bound`.
+    /// A bit for each number that exceeds `bound`.
     #[inline(always)]
     pub(super) fn above(numbers: &[u32; 16], bound: u32) -> u32 {
         // SAFETY: these need SSE2, which every x86-64 processor has, and nothing else.
         unsafe {
-            // Numbers are compared with their signs: flipped, they are ordered as those without.
+            // SSE2 compares signed numbers only: flipping the top bit of both sides orders them as unsigned ones.
             let flip = |four: __m128i| _mm_xor_si128(four, _mm_set1_epi32(i32::MIN));
             let bound = flip(_mm_set1_epi32(bound.cast_signed()));
             let above = |start: usize| _mm_cmpgt_epi32(flip(four(numbers, start)), bound);
@@ -91,7 +91,7 @@ mod arch {
         }
     }
 
-    /// Of eight words from `start`, or of the four that there are.
+    /// Does [`common_halves`](super::common_halves) for eight words from `start`, or for the four that there are.
     #[inline(always)]
     pub(super) fn common_halves<const WORDS: usize>(
         remote: [&[u64; WORDS]; 2],

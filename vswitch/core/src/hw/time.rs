@@ -1,4 +1,4 @@
-//! Time as the core sees it: an argument, never a question to the machine.
+//! Time as the core sees it: an argument, never a call to the machine.
 
 use core::ops::Add;
 
@@ -6,7 +6,7 @@ use core::ops::Add;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
-/// A flow's resolution of time: sixteenths of a second, so that 32 bits last eight years.
+/// The time resolution of sessions: sixteenths of a second, so that 32 bits last eight years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(pub u32);
 
@@ -25,7 +25,7 @@ impl Time {
         self.0
     }
 
-    /// This instant in the resolution of flows.
+    /// This instant in the resolution of sessions.
     pub const fn tick(self) -> Tick {
         Tick((self.0 / (NS_PER_SECOND / TICKS_PER_SECOND)) as u32)
     }

@@ -1,4 +1,4 @@
-//! Whether a desired state can be compiled: every refusal at once, each naming its object.
+//! Whether a desired state can be compiled: all refusals at once, each naming its object.
 
 mod references;
 
@@ -21,7 +21,7 @@ use ipnet::IpNet;
 
 pub(crate) use references::References;
 
-/// Everything that is wrong with `desired`.
+/// Every fault of `desired`.
 pub fn validate(desired: &Desired) -> Vec<Refusal> {
     let mut check = Validator { desired, refusals: Vec::new() };
     check.settings();
@@ -205,7 +205,7 @@ impl<'a> Validator<'a> {
         self.nested(&owners);
     }
 
-    /// A prefix of one ENI that holds an address of another: the groups of both would speak for it.
+    /// Refuses a prefix of one ENI that contains an address of another: the groups of both would apply to it.
     fn nested(&mut self, owners: &BTreeMap<(&VpcId, IpNet), &EniId>) {
         let mut around: Vec<(&VpcId, IpNet, &EniId)> = Vec::new();
         for (&(vpc, address), &eni) in owners {
@@ -219,7 +219,7 @@ impl<'a> Validator<'a> {
         }
     }
 
-    /// What is wrong with an ENI by itself. Returns its subnet.
+    /// Checks an ENI by itself. Returns its subnet.
     fn eni(&mut self, id: &EniId, eni: &DesiredEni) -> Option<&'a DesiredVswitch> {
         let desired = self.desired;
         let Some(vswitch) = desired.vswitches.get(&eni.vswitch) else {

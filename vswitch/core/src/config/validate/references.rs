@@ -1,4 +1,4 @@
-//! Who refers to what, so that a change can be checked by the objects in it.
+//! Which objects refer to which, so that a change can be checked by the objects in it.
 
 use crate::config::desired::{Desired, DesiredEni, DesiredRule, Ports, Remote};
 use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, VSwitchId, VpcId};
@@ -10,20 +10,20 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use ipnet::IpNet;
 
-/// ENIs in one change, beyond which all are looked at.
+/// If a change contains more ENIs than this, all ENIs are checked.
 const ENIS_CHECKED_MAX: usize = 64;
 
-/// What is referred to in a valid state, by whom.
+/// What is referred to in a valid state, and by which objects.
 #[derive(Debug, Default)]
 pub(crate) struct References {
     owners: BTreeMap<VpcId, Owners>,
     devices: BTreeMap<(Option<String>, String), EniId>,
     members: BTreeMap<GroupId, usize>,
-    /// How many rules of which groups name an object.
+    /// For each object, how many rules of which groups name it.
     naming: BTreeMap<Named, BTreeMap<GroupId, usize>>,
 }
 
-/// What a rule may name.
+/// What a rule may refer to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Named {
     Group(GroupId),
@@ -35,7 +35,7 @@ enum Named {
 #[derive(Debug, Default)]
 struct Owners {
     by_address: BTreeMap<IpNet, EniId>,
-    /// How many addresses there are of each length, IPv6 or not.
+    /// How many addresses there are of each prefix length, by family (IPv6 or not).
     lengths: BTreeMap<(bool, u8), usize>,
 }
 
@@ -56,7 +56,7 @@ impl Owners {
         }
     }
 
-    /// Whether an address of an ENI that `is_other` holds `address`, or lies in it.
+    /// Whether an address of an ENI for which `is_other` holds contains `address`, or is contained in it.
     fn collides(&self, address: IpNet, is_other: impl Fn(&EniId) -> bool) -> bool {
         let (is_v6, length) = length_of(&address);
         let lengths = self.lengths.range((is_v6, 0)..(is_v6, length)).map(|((_, length), _)| *length);
@@ -74,8 +74,8 @@ fn length_of(address: &IpNet) -> (bool, u8) {
 }
 
 impl References {
-    /// Whether a state is valid that a change made of a valid one, as far as can be told from the objects in the change;
-    /// `before` leads back. If not, it may still be.
+    /// Whether the state that a change has led to is valid, as far as the objects in the change can show it, given that
+    /// the state before was valid. `before` reverts the change. If the answer is no, the state may still be valid.
     pub(crate) fn allow(&self, before: &Delta, desired: &Desired) -> bool {
         let is_small = before.vpcs.is_empty() && before.vswitches.is_empty() && before.enis.len() <= ENIS_CHECKED_MAX;
         let mut check = Validator { desired, refusals: Vec::new() };
@@ -173,7 +173,8 @@ impl References {
         self.naming.contains_key(named)
     }
 
-    /// The rules that name a prefix list, each with the VPC of its group: of groups that named it before.
+    /// The rules that refer to a prefix list, each with the VPC of its group: rules of groups that referred to it
+    /// before.
     fn rules_with<'a>(
         &'a self,
         id: &'a PrefixListId,
@@ -185,12 +186,12 @@ impl References {
         rules.filter(move |(rule, _)| matches!(&rule.conditions.remote, Remote::PrefixList(list) if list == id))
     }
 
-    /// The groups with rules that name a port list.
+    /// The groups with rules that refer to a port list.
     pub(crate) fn groups_with_port_list(&self, list: &PortListId) -> impl Iterator<Item = &GroupId> {
         self.naming.get(&Named::PortList(list.clone())).into_iter().flat_map(BTreeMap::keys)
     }
 
-    /// Takes in a change that led to the valid state `desired`; `before` leads back.
+    /// Follows a change that led to the valid state `desired`; `before` reverts it.
     pub(crate) fn follow(&mut self, before: &Delta, desired: &Desired) {
         let was_in = |id: &VSwitchId| match before.vswitches.get(id) {
             Some(then) => then.as_ref(),
@@ -254,7 +255,7 @@ impl References {
         }
     }
 
-    /// A rule of `group` is there, or not any more.
+    /// Records that a rule of `group` exists, or no longer does.
     fn name(&mut self, group: &GroupId, rule: &DesiredRule, is_there: bool) {
         let object = match &rule.conditions.remote {
             Remote::Prefix(_) => None,
@@ -273,7 +274,7 @@ impl References {
     }
 }
 
-/// Counts one up or down; what is at zero is not there.
+/// Counts one up or down; entries that reach zero are removed.
 fn count<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K, up: bool) {
     if up {
         *counts.entry(key).or_default() += 1;
