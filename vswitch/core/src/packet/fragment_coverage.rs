@@ -1,43 +1,43 @@
-//! Which bytes of an IP packet its parts have covered so far, so that none overwrites another (RFC 1858, RFC 3128,
+//! Which bytes of an IP packet its fragments have covered so far, so that none overwrites another (RFC 1858, RFC 3128,
 //! RFC 5722).
 
 use crate::config::limits::FRAGMENT_RUNS_MAX;
 use crate::packet::verdict::DropReason;
 
-/// A part: bytes of the packet's payload, `start` to before `end`.
+/// The bytes of the packet's payload that a fragment carries, from `start` to before `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) start: u16,
     pub(crate) end: u16,
-    /// Nothing follows it.
+    /// Whether it ends the packet.
     pub(crate) is_last: bool,
 }
 
 impl Part {
-    /// No part: of no packet, or the whole of one.
+    /// The part of a packet that is not fragmented.
     pub(crate) const NONE: Self = Self { start: 0, end: 0, is_last: false };
 }
 
-/// What has come.
+/// The bytes of a packet that have arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FragmentCoverage {
-    /// Bytes that have come without a gap, in order; neighbours do not touch.
+    /// Contiguous runs of bytes that have arrived, in order; neighbouring runs do not touch.
     runs: [(u16, u16); FRAGMENT_RUNS_MAX],
     count: u8,
-    /// Where the packet ends, once its last part has come.
+    /// Where the packet ends, once its last fragment has arrived.
     end: Option<u16>,
-    /// Parts overlapped: no more of this packet may pass.
+    /// Whether fragments overlapped: then no more of this packet may pass.
     is_broken: bool,
 }
 
 impl FragmentCoverage {
-    /// Nothing yet.
+    /// No byte has arrived.
     pub(crate) const NONE: Self = Self { runs: [(0, 0); FRAGMENT_RUNS_MAX], count: 0, end: None, is_broken: false };
 
-    /// Adds a part.
+    /// Adds a fragment.
     ///
     /// # Errors
-    /// Why the part must not pass. Where it overlaps others, no later one may either.
+    /// Why the fragment must not pass. If it overlaps others, no later one may pass either.
     pub(crate) fn add(&mut self, part: Part) -> Result<(), DropReason> {
         if self.is_broken || self.overlaps(part) {
             self.is_broken = true;
@@ -53,12 +53,12 @@ impl FragmentCoverage {
         Ok(())
     }
 
-    /// Whether the beginning has come.
+    /// Whether the first fragment has arrived.
     pub(crate) fn has_first(&self) -> bool {
         self.runs().first().is_some_and(|run| run.0 == 0)
     }
 
-    /// Whether everything has come.
+    /// Whether all fragments have arrived.
     pub(crate) fn is_whole(&self) -> bool {
         self.end.is_some_and(|end| self.runs() == [(0, end)])
     }
@@ -67,7 +67,8 @@ impl FragmentCoverage {
         &self.runs[..usize::from(self.count)]
     }
 
-    /// Whether a part covers some of what has come and something else, or contradicts where the packet ends.
+    /// Whether a fragment covers both bytes that have arrived and bytes that have not, or contradicts where the packet
+    /// ends.
     fn overlaps(&self, part: Part) -> bool {
         let furthest = self.runs().last().map_or(0, |run| run.1);
         let contradicts = match self.end {
@@ -81,7 +82,7 @@ impl FragmentCoverage {
         contradicts || self.runs().iter().any(is_partial)
     }
 
-    /// Adds a part that overlaps none, to the runs that it touches.
+    /// Adds a fragment that overlaps no other to the runs that it touches.
     fn join(&mut self, part: Part) -> Result<(), DropReason> {
         let count = usize::from(self.count);
         let at = self.runs().iter().position(|run| run.0 > part.start).unwrap_or(count);
@@ -116,7 +117,7 @@ mod tests {
         Part { start, end, is_last }
     }
 
-    /// Against a plain list of bytes: random parts of a packet of 128 bytes.
+    /// Compares with a plain list of bytes: random fragments of a packet of 128 bytes.
     #[test]
     fn agrees_with_a_list_of_bytes() {
         let mut random = 1u64;

@@ -1,6 +1,6 @@
-//! Puts TCP segments that follow each other together to one long frame, for ports that take those: the reverse of
-//! [`crate::packet::gso`]. Evaluated and counted was each segment; only bytes are moved here, and cutting the long frame again
-//! gives the same segments. What may go together is what Linux puts together when it receives.
+//! Generic receive offload: merges consecutive TCP segments into one long frame, for ports that accept those. The
+//! reverse of [`crate::packet::gso`]. Each segment has been evaluated and counted; this module only moves bytes, and
+//! segmenting the long frame again yields the same segments. Segments are merged under the same conditions as in Linux.
 
 use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::packet::Packet;
@@ -14,11 +14,11 @@ const V6_HEADER_BYTES: usize = 40;
 const TCP_HEADER_BYTES: usize = 20;
 const TCP_CHECKSUM: usize = 16;
 const PUSH: u8 = 0x08;
-/// After any of these nothing more is appended.
+/// After a segment with any of these flags nothing more is appended.
 const LAST: u8 = PUSH | tcp_flags::FIN;
 const IP_BYTES_MAX: usize = u16::MAX as usize;
 
-/// A whole TCP packet with data, without IP options or extension headers.
+/// A complete TCP packet with data, without IP options or extension headers.
 struct GroSegment<'a> {
     frame: &'a [u8],
     is_v4: bool,
@@ -32,7 +32,7 @@ impl<'a> GroSegment<'a> {
         let (is_whole_tcp, is_v4, header_bytes, packet_bytes) = match (frame[12], frame[13]) {
             (0x08, 0x00) => {
                 let header: &[u8; V4_HEADER_BYTES] = network.first_chunk()?;
-                // Of the fragment's flags and place, only "do not fragment" may be there.
+                // Of the fragmentation flags and offset, only "do not fragment" may be set.
                 let is_whole_tcp =
                     header[9] == protocol::TCP && header[0] == 0x45 && header[6] & 0xbf == 0 && header[7] == 0;
                 let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -74,21 +74,21 @@ impl<'a> GroSegment<'a> {
         self.frame.len() - self.data
     }
 
-    /// Addresses and ports, with what is around the addresses.
+    /// Whether addresses, ports and the header fields around the addresses are equal.
     fn is_same_flow(&self, other: &Self) -> bool {
         let addresses = if self.is_v4 { NETWORK + 12 } else { NETWORK + 8 };
         self.is_v4 == other.is_v4
             && self.frame[addresses..self.transport + 4] == other.frame[addresses..self.transport + 4]
     }
 
-    /// The sum over its pseudo-header, whose checksum is all of it that is left for others to do.
+    /// The sum over its pseudo-header, which is all that an offloaded checksum field holds.
     fn pseudo_header_sum(&self) -> u64 {
         let addresses = if self.is_v4 { NETWORK + 12 } else { NETWORK + 8 };
         let length = (self.frame.len() - self.transport) as u64;
         checksum::add(length + u64::from(protocol::TCP), &self.frame[addresses..self.transport])
     }
 
-    /// Whether its checksums are right, or undone.
+    /// Whether its checksums are correct, or left to an offload.
     fn is_sound(&self, offload: &Offload) -> bool {
         let is_zero = |sum: u64| checksum::finish(sum) == 0;
         (!self.is_v4 || is_zero(checksum::add(0, &self.frame[NETWORK..self.transport])))
@@ -97,20 +97,20 @@ impl<'a> GroSegment<'a> {
     }
 }
 
-/// What a packet is to one that left before it.
+/// How a packet relates to one that left before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// Of another flow, or none: whatever becomes of either does not matter to the other.
+    /// The packets belong to different flows, or to none: their order does not matter.
     Other,
-    /// Of the same flow, but not to be appended: it goes behind.
+    /// The packets belong to the same flow, but cannot be merged: `next` has to leave after `head`.
     Behind,
-    /// To be appended, which makes a frame of so many bytes.
+    /// `next` can be appended to `head`, which makes a frame of this many bytes.
     Next(usize),
 }
 
-/// What `next` is to `head`, which stands for one segment, or for those that were appended to it before.
+/// How `next` relates to `head`, which is one segment or several merged ones.
 pub fn relation(head: &Packet, next: &Packet) -> Relation {
-    // What is none may still be of the same flow, as a segment without data is.
+    // A packet that is no mergeable segment may still belong to the same flow, as one without data does.
     let Some(segment) = GroSegment::of(next.buffer.frame()) else { return Relation::Behind };
     let Some(first) = GroSegment::of(head.buffer.frame()) else { return Relation::Behind };
     if !first.is_same_flow(&segment) {
@@ -132,7 +132,7 @@ fn may_follow(head: &Packet, first: &GroSegment<'_>, next: &Packet, segment: &Gr
     let (headers, others) = (first.frame, segment.frame);
     let is_like = |range: core::ops::Range<usize>| headers[range.clone()] == others[range];
     let is_same_network = if first.is_v4 {
-        // Type of service, flags of fragmentation, time to live; and numbers that go up by one.
+        // Type of service, fragmentation flags and TTL must be equal; identifications must ascend by one.
         is_like(NETWORK..NETWORK + 2)
             && is_like(NETWORK + 6..NETWORK + 10)
             && segment.identification() == first.identification().wrapping_add(number)
@@ -145,7 +145,7 @@ fn may_follow(head: &Packet, first: &GroSegment<'_>, next: &Packet, segment: &Gr
         && first.data_bytes().is_multiple_of(done)
         && segment.data_bytes() <= done
         && segment.sequence() == first.sequence().wrapping_add(first.data_bytes() as u32)
-        // The acknowledged number, where the data begin, the window, and what is behind the checksum.
+        // Acknowledgment, data offset, window, and the options behind the checksum.
         && is_like(first.transport + 8..first.transport + 13)
         && is_like(first.transport + 14..first.transport + 16)
         && is_like(first.transport + 18..first.data)
@@ -155,7 +155,7 @@ fn may_follow(head: &Packet, first: &GroSegment<'_>, next: &Packet, segment: &Gr
         && segment.is_sound(&next.offload)
 }
 
-/// Appends what [`relation`] called the next of `head`, whose buffer has room for it.
+/// Appends a segment that [`relation`] called [`Relation::Next`] to `head`, whose buffer has room for it.
 pub fn append(head: &mut Packet, next: &Packet) {
     let (Some(first), Some(segment)) = (GroSegment::of(head.buffer.frame()), GroSegment::of(next.buffer.frame()))
     else {

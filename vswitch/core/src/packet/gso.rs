@@ -1,5 +1,5 @@
-//! Cuts a long frame into the packets that it stands for, for ports that take only those. Every packet has the headers
-//! that were evaluated; only lengths, numbers and checksums differ.
+//! Generic segmentation offload: segments a long frame into the packets that it stands for, for ports that cannot.
+//! Every packet has the headers that were evaluated; only lengths, sequence numbers and checksums differ.
 
 use crate::config::limits::ETHERNET_HEADER_BYTES;
 use crate::packet::checksum;
@@ -12,7 +12,7 @@ const TCP_SEQUENCE: usize = 4;
 const TCP_FLAGS: usize = 13;
 const UDP_LENGTH: usize = 4;
 
-/// How far a frame is cut.
+/// How far a frame has been segmented.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Segments {
     number: u16,
@@ -20,7 +20,7 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// Bytes of the next packet's frame; none if all are cut, or the frame is not one to cut.
+    /// Bytes of the next packet's frame; `None` after the last packet, or if the frame is not to be segmented.
     pub fn next_bytes(&self, packet: &Packet) -> Option<usize> {
         let offload = &packet.offload;
         let header_bytes = usize::from(offload.header_bytes);
@@ -29,7 +29,7 @@ impl Segments {
         is_left.then(|| header_bytes + left.min(usize::from(offload.segment_bytes)))
     }
 
-    /// How many packets are not cut yet.
+    /// How many packets are still to be written.
     pub fn left(&self, packet: &Packet) -> u32 {
         packet.wire().packets.saturating_sub(u32::from(self.number))
     }

@@ -1,4 +1,4 @@
-//! A packet: the bytes of a frame, and what was learnt about them riding along.
+//! A packet: the bytes of a frame, and what has been learnt about them.
 
 pub(crate) mod checksum;
 pub(crate) mod fragment_coverage;
@@ -16,11 +16,11 @@ use alloc::boxed::Box;
 use alloc::vec;
 use core::ops::Range;
 
-/// Bytes before a frame: room for the header that a port's kernel or guest wants directly in front of it, so that both
-/// cross in one piece.
+/// Bytes before a frame: room for a header that the port's kernel or guest expects directly in front of it, so that
+/// both cross in one piece.
 pub const HEADROOM_BYTES: usize = 16;
 
-/// Room for one frame, allocated once and reused. Frames begin where a cache line does.
+/// Room for one frame, allocated once and reused. Frames begin at a cache line boundary.
 #[derive(Debug)]
 pub struct FrameBuffer {
     /// The headroom, then the room for the frame.
@@ -35,34 +35,34 @@ impl FrameBuffer {
     /// An empty buffer with room for `capacity_bytes`.
     pub fn with_capacity(capacity_bytes: usize) -> Self {
         let bytes = vec![0; HEADROOM_BYTES + capacity_bytes + CACHE_LINE_BYTES - 1].into_boxed_slice();
-        // Wherever an allocation cannot be aligned, it works unaligned.
+        // If an allocation cannot be aligned, the buffer still works, only slower.
         let skipped = bytes[HEADROOM_BYTES..].as_ptr().align_offset(CACHE_LINE_BYTES);
         let start = HEADROOM_BYTES + if skipped < CACHE_LINE_BYTES { skipped } else { 0 };
         Self { start: start as u32, bytes, length: 0 }
     }
 
-    /// How many bytes of a frame there is room for.
+    /// How many bytes a frame in this buffer may have.
     pub fn capacity(&self) -> usize {
         self.bytes.len() + 1 - CACHE_LINE_BYTES - HEADROOM_BYTES
     }
 
-    /// The whole room, for a port to receive into; [`FrameBuffer::set_length`] then tells how much was used.
+    /// All bytes of the buffer, for a port to receive into; [`FrameBuffer::set_length`] then says how many were used.
     pub fn room(&mut self) -> &mut [u8] {
         self.room_with_header(0)
     }
 
-    /// The whole room and, in front of it, that of a header of up to [`HEADROOM_BYTES`].
+    /// All bytes of the buffer, preceded by room for a header of up to [`HEADROOM_BYTES`].
     pub fn room_with_header(&mut self, header_bytes: usize) -> &mut [u8] {
         let (start, end) = (self.start as usize - header_bytes, self.start as usize + self.capacity());
         &mut self.bytes[start..end]
     }
 
-    /// Declares the first `length_bytes` to be the frame; cut to the room there is.
+    /// Declares the first `length_bytes` to be the frame; limited to the capacity.
     pub fn set_length(&mut self, length_bytes: usize) {
         self.length = length_bytes.min(self.capacity()) as u32;
     }
 
-    /// Makes `frame` the content; cut to the room there is.
+    /// Copies `frame` into the buffer; limited to the capacity.
     pub fn fill(&mut self, frame: &[u8]) {
         self.set_length(frame.len());
         let length = self.length as usize;
@@ -80,27 +80,27 @@ impl FrameBuffer {
         self.start as usize..self.start as usize + self.length as usize
     }
 
-    /// How long the frame is, bytes.
+    /// The length of the frame, bytes.
     #[inline]
     pub fn length(&self) -> usize {
         self.length as usize
     }
 
-    /// The frame, to be changed in place.
+    /// The frame, for changes in place.
     #[inline]
     pub fn frame_mut(&mut self) -> &mut [u8] {
         let place = self.place();
         &mut self.bytes[place]
     }
 
-    /// The frame behind a header of up to [`HEADROOM_BYTES`], in one piece.
+    /// The frame preceded by a header of up to [`HEADROOM_BYTES`], in one piece.
     pub fn frame_with_header(&mut self, header: &[u8]) -> &[u8] {
         let start = self.start as usize;
         self.bytes[start - header.len()..start].copy_from_slice(header);
         &self.bytes[start - header.len()..][..header.len() + self.length as usize]
     }
 
-    /// Asks the memory for the headers of the frame that is to be read soon.
+    /// Prefetches the headers of the frame.
     #[inline]
     pub(crate) fn prefetch(&self) {
         crate::hw::prefetch::prefetch_at(self.bytes.as_ptr().wrapping_add(self.start as usize));
@@ -119,15 +119,16 @@ pub enum Marker {
     Probe,
 }
 
-/// One packet on its way through the switch. All but its headers is one cache line: the fast path touches no more.
+/// One packet on its way through the switch. All of it except the headers is one cache line: the fast path touches no
+/// more.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Packet {
     /// The frame.
     pub buffer: FrameBuffer,
-    /// What the data path knows of its origin.
+    /// What the data path knows about its origin.
     pub marker: Marker,
-    /// What its sender left undone: as claimed until [`Packet::parse`] has settled it.
+    /// What its sender left undone: as claimed, until [`Packet::parse`] has verified it.
     pub offload: Offload,
     /// Its fate so far. Forwarding sets it; ingress expects [`Verdict::Forward`].
     pub verdict: Verdict,
@@ -139,7 +140,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// A packet that nobody has looked at yet.
+    /// A packet that has not been parsed.
     pub fn new(buffer: FrameBuffer) -> Self {
         Self {
             buffer,
@@ -152,13 +153,13 @@ impl Packet {
         }
     }
 
-    /// A packet of which its sender claims to have left something undone.
+    /// A packet whose sender claims to have left something undone.
     pub fn claiming(buffer: FrameBuffer, offload: Offload) -> Self {
         Self { offload, ..Self::new(buffer) }
     }
 
-    /// Reads the headers, and holds what the sender left undone against them. Egress does so itself; only a packet that
-    /// enters at an ENI's ingress needs this call.
+    /// Parses the headers, and verifies against them what the sender left undone. Egress does so itself; only a packet
+    /// that enters at an ENI's ingress needs this call.
     ///
     /// # Errors
     /// The reason under which the frame is to be dropped.
@@ -168,14 +169,14 @@ impl Packet {
             self.offload = Offload::NONE;
             return headers::parse::read(self.buffer.frame(), &mut self.headers);
         }
-        // What is dropped counts as one packet, whatever it claims.
+        // A dropped frame counts as one packet, whatever it claims.
         let claimed = core::mem::replace(&mut self.offload, Offload::NONE);
         headers::parse::read(self.buffer.frame(), &mut self.headers)?;
         self.offload = offload::settle(claimed, &self.headers, self.buffer.frame_mut())?;
         Ok(())
     }
 
-    /// The window scale that it offers, if it is a SYN that does.
+    /// The window scale that it offers, if it is a SYN with that option.
     pub(crate) fn window_scale(&self) -> Option<u8> {
         let Headers { transport_offset, end, tcp_flags, .. } = self.headers;
         let is_syn = tcp_flags & headers::tcp_flags::SYN != 0;
@@ -183,18 +184,18 @@ impl Packet {
         if is_syn { headers::tcp_options::window_scale(segment) } else { None }
     }
 
-    /// What it is on a wire.
+    /// What the packet is on the wire.
     #[inline]
     pub fn wire(&self) -> Wire {
         self.offload.wire(self.buffer.length())
     }
 
-    /// The longest frame that it is on a wire, bytes.
+    /// The longest frame that it becomes on the wire, bytes.
     pub fn longest_frame_bytes(&self) -> usize {
         self.offload.longest_frame_bytes(self.buffer.length())
     }
 
-    /// Completes the checksum that the sender left undone. Only for a packet that is not to be cut.
+    /// Completes the checksum that the sender left undone. Only for a packet that is not to be segmented.
     pub fn complete_checksum(&mut self) {
         let end = self.headers.end as usize;
         if let Some(partial) = self.offload.checksum.take()

@@ -1,36 +1,37 @@
-//! What the sender of a frame left for hardware to do: a checksum to complete, a long frame to cut into packets.
+//! What the sender of a frame left for hardware to do: completing a checksum, segmenting a long frame into packets.
 //!
-//! A guest claims it; `settle` holds the claim against the headers that the switch itself read, before anything is
-//! evaluated. Whatever would write into a header, or give some packets cut from a frame other headers than those that
-//! were evaluated, is refused. What is left is written anew from the headers, so no port ever sees a number of a guest.
+//! The guest's claim is not trusted: before anything is evaluated, `settle` compares it with the headers that the
+//! switch itself parsed. A claim is refused if it would write into a header, or if some segments would get headers
+//! other than those that were evaluated. An accepted claim is rewritten from the headers, so no port ever sees a number
+//! that a guest chose.
 
 use crate::config::limits::{SEGMENTS_MAX_TCP, SEGMENTS_MAX_UDP};
 use crate::packet::checksum;
 use crate::packet::headers::{self, Addresses, Fragment, Headers, ICMP_HEADER_BYTES, Network, protocol, tcp_flags};
 use crate::packet::verdict::DropReason;
 
-/// The checksum that is still to be completed: the field holds the sum of the pseudo-header alone.
+/// A checksum that is still to be completed: the field holds only the sum of the pseudo-header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartialChecksum {
-    /// Where in the frame the sum begins; it goes on to the end of the packet.
+    /// Where in the frame the sum begins; it extends to the end of the packet.
     pub start: u16,
-    /// Where the field is, counted from `start`.
+    /// Where the field is, relative to `start`.
     pub offset: u16,
 }
 
-/// What is to be cut.
+/// How a frame is to be segmented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Segmentation {
-    /// Nothing: the frame is one packet.
+    /// Not at all: the frame is one packet.
     #[default]
     None,
-    /// TCP over IPv4.
+    /// As TCP over IPv4.
     TcpV4,
-    /// TCP over IPv6.
+    /// As TCP over IPv6.
     TcpV6,
-    /// UDP datagrams of one size, over either family.
+    /// As UDP datagrams of one size, over either address family.
     Udp,
-    /// Something that was never agreed on.
+    /// In a way that was never negotiated.
     Unknown,
 }
 
@@ -39,17 +40,17 @@ pub enum Segmentation {
 pub struct Offload {
     /// The checksum to complete.
     pub checksum: Option<PartialChecksum>,
-    /// What is to be cut.
+    /// How to segment the frame.
     pub segmentation: Segmentation,
-    /// Bytes of payload in every packet that is cut, but the last.
+    /// Bytes of payload in every segment except the last.
     pub segment_bytes: u16,
-    /// Bytes of headers that every packet repeats.
+    /// Bytes of headers that every segment repeats.
     pub header_bytes: u16,
-    /// Only the first packet may carry the mark that the congestion window was reduced (RFC 3168 §6.1.2).
+    /// Whether only the first segment may carry the mark that the congestion window was reduced (CWR, RFC 3168 §6.1.2).
     pub marks_congestion_once: bool,
 }
 
-/// What a port takes undone.
+/// The offloads that a port supports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads(u8);
 
@@ -58,56 +59,56 @@ pub struct Offloads(u8);
 pub enum Preparation {
     /// Nothing.
     Pass,
-    /// Its checksum is to be completed.
+    /// Its checksum has to be completed.
     Checksum,
-    /// It is to be cut; every part gets its checksum.
+    /// It has to be segmented; every segment gets its checksum.
     Segment,
 }
 
-/// A packet as others see it on a wire.
+/// A frame as others see it on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wire {
     /// How many packets it is.
     pub packets: u32,
-    /// Bytes of their frames together.
+    /// Bytes of all their frames.
     pub bytes: u64,
 }
 
 impl Offloads {
-    /// Everything is to be done before.
+    /// No offloads.
     pub const NONE: Self = Self(0);
-    /// Checksums to complete.
+    /// Completing checksums.
     pub const CHECKSUM: Self = Self(1);
-    /// TCP over IPv4 to cut.
+    /// Segmenting TCP over IPv4.
     pub const TCP_V4: Self = Self(2);
-    /// TCP over IPv6 to cut.
+    /// Segmenting TCP over IPv6.
     pub const TCP_V6: Self = Self(4);
-    /// UDP to cut.
+    /// Segmenting UDP.
     pub const UDP: Self = Self(8);
-    /// All of them.
+    /// All offloads.
     pub const ALL: Self = Self(15);
 
-    /// These and those.
+    /// The union of both sets.
     pub const fn with(self, others: Self) -> Self {
         Self(self.0 | others.0)
     }
 
-    /// Whether all of `others` are among these.
+    /// Whether this includes all of `others`.
     pub const fn contains(self, others: Self) -> bool {
         self.0 & others.0 == others.0
     }
 
-    /// As a number, for [`Offloads::from_bits`].
+    /// The set as a number, for [`Offloads::from_bits`].
     pub const fn bits(self) -> u8 {
         self.0
     }
 
-    /// From a number; what it does not know is left out.
+    /// The set for a number; unknown bits are ignored.
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits & Self::ALL.0)
     }
 
-    /// What has to be done to a packet with this `offload`.
+    /// What has to be done to a packet with this `offload` before it is sent.
     pub const fn preparation(self, offload: &Offload) -> Preparation {
         let cut = match offload.segmentation {
             Segmentation::None => Self::NONE,
@@ -137,8 +138,9 @@ impl Offload {
         marks_congestion_once: false,
     };
 
-    /// What a frame shows that was left undone, where its way here did not tell: a checksum of TCP or UDP that is the sum of the
-    /// pseudo-header alone. One that is so by chance is right, and stays the same when it is completed.
+    /// What a frame's own bytes show to be left undone, where no metadata came with it: a TCP or UDP checksum that
+    /// equals the sum of the pseudo-header alone. A checksum that has this value by chance is correct, and completing
+    /// it does not change it.
     pub fn undone_in(frame: &[u8]) -> Self {
         let mut headers = Headers::default();
         let is_whole = headers::parse::read(frame, &mut headers).is_ok()
@@ -161,7 +163,7 @@ impl Offload {
         self.checksum.is_none() && matches!(self.segmentation, Segmentation::None)
     }
 
-    /// What a frame of `frame_bytes` is on a wire. All counters count by this.
+    /// What a frame of `frame_bytes` is on the wire. All counters count by this.
     #[inline]
     pub fn wire(&self, frame_bytes: usize) -> Wire {
         if self.segmentation == Segmentation::None || self.segment_bytes == 0 {
@@ -173,7 +175,7 @@ impl Offload {
         Wire { packets: packets as u32, bytes: (payload_bytes + packets * header_bytes) as u64 }
     }
 
-    /// The longest frame that a frame of `frame_bytes` is cut into; itself if it is not cut.
+    /// The longest frame that a frame of `frame_bytes` is segmented into; itself if it is not segmented.
     pub fn longest_frame_bytes(&self, frame_bytes: usize) -> usize {
         match self.segmentation {
             Segmentation::None => frame_bytes,
@@ -182,7 +184,7 @@ impl Offload {
     }
 }
 
-/// The transport header of a whole TCP or UDP packet.
+/// The transport header of an unfragmented TCP or UDP packet.
 struct Transport {
     start: usize,
     header_bytes: usize,
@@ -204,8 +206,8 @@ impl Transport {
     }
 }
 
-/// Holds what the sender claims against what the headers say. A checksum that lies behind all headers, as of a packet
-/// inside a tunnel, is completed at once.
+/// Verifies the sender's claim against the headers. A checksum that lies behind all headers, as in a packet inside a
+/// tunnel, is completed at once.
 ///
 /// # Errors
 /// The reason under which a frame with such a claim is to be dropped.
@@ -214,7 +216,7 @@ pub(crate) fn settle(claimed: Offload, headers: &Headers, frame: &mut [u8]) -> R
     if claimed.checksum.is_none() && claimed.segmentation == Segmentation::None {
         return Ok(Offload::NONE);
     }
-    // A frame that is to be cut has a checksum to complete (VIRTIO 1.2 §5.1.6.2). Fragments have neither.
+    // A frame to be segmented has a checksum to complete (VIRTIO 1.2 §5.1.6.2). Fragments have neither.
     let partial = claimed.checksum.ok_or(MALFORMED)?;
     if headers.network != Network::Ip || headers.fragment != Fragment::Whole {
         return Err(MALFORMED);
@@ -244,7 +246,7 @@ pub(crate) fn settle(claimed: Offload, headers: &Headers, frame: &mut [u8]) -> R
     Ok(Offload::NONE)
 }
 
-/// What is left of a claim whose checksum is that of the transport header; none if it contradicts the headers.
+/// The verified form of a claim whose checksum is that of the transport header; `None` if it contradicts the headers.
 fn settle_segmentation(claimed: &Offload, transport: &Transport, headers: &Headers, frame: &[u8]) -> Option<Offload> {
     let header_bytes = transport.start + transport.header_bytes;
     let checksum =
@@ -258,7 +260,7 @@ fn settle_segmentation(claimed: &Offload, transport: &Transport, headers: &Heade
         | (Segmentation::Udp, protocol::UDP, _) => {}
         _ => return None,
     }
-    // Bytes behind the packet would become packets of their own.
+    // Bytes behind the packet would become segments of their own.
     if claimed.segment_bytes == 0 || headers.end as usize != frame.len() {
         return None;
     }
@@ -277,7 +279,7 @@ fn settle_segmentation(claimed: &Offload, transport: &Transport, headers: &Heade
     };
     match settled.wire(frame.len()).packets as usize {
         0 | 1 => Some(summed),
-        // Every packet would repeat them.
+        // Every segment would repeat these flags.
         _ if headers.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) != 0 => None,
         packets => (packets <= transport.segments_max).then_some(settled),
     }

@@ -1,27 +1,27 @@
-//! Every fate a packet can meet.
+//! Every fate of a packet.
 
 use crate::config::desired::Policy;
 use crate::config::ids::EniIndex;
 use core::fmt;
 
-/// What happens to a packet after a pass through the switch.
+/// What happens to a packet after it passed through the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Egress let it pass: next comes the ingress of this ENI.
+    /// Egress accepted it: next comes the ingress of this ENI.
     Forward(EniIndex),
-    /// Ingress let it pass: hand it to the port of the ENI that evaluated it.
+    /// Ingress accepted it: hand it to the port of the ENI that evaluated it.
     Deliver,
-    /// The virtual router rewrote it into its own reply: hand it back to the port it came from.
+    /// The virtual router overwrote it with its own reply: hand it back to the port it came from.
     Answer,
-    /// A fragment that waits inside for the first of its packet; the shard keeps a copy of it.
+    /// It is a fragment that waits inside for the first of its packet; the shard keeps a copy of it.
     Wait,
-    /// It ends here.
+    /// It is dropped.
     Drop(DropReason),
 }
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
-        /// Why a packet ended without being delivered. Every drop is counted under exactly one of these.
+        /// Why a packet ended without being delivered. Every drop is counted under exactly one reason.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum DropReason { $($(#[$doc])* $name),* }
@@ -30,7 +30,7 @@ macro_rules! drop_reasons {
             /// Every reason, in the order of its number.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// The name under which it is counted and reported.
+            /// The name under which the reason is counted and reported.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => $text),* }
             }
@@ -49,33 +49,33 @@ drop_reasons! {
     ArpMalformed = "arp-malformed",
     /// An IPv4 header with a wrong version, header length or total length.
     Ipv4Malformed = "ipv4-malformed",
-    /// An IPv4 packet that names the routers on its way itself (RFC 791 §3.1), and the settings do not let it.
+    /// An IPv4 packet with a source route option (RFC 791 §3.1), which the settings do not permit.
     Ipv4SourceRoute = "ipv4-source-route",
-    /// An IPv6 header with a wrong version or payload length, or a chain of extension headers that leads out of it.
+    /// An IPv6 header with a wrong version or payload length, or a chain of extension headers that extends beyond it.
     Ipv6Malformed = "ipv6-malformed",
     /// More IPv6 extension headers than the switch walks.
     Ipv6ExtensionsTooMany = "ipv6-extensions-too-many",
     /// A transport header that does not fit into the packet.
     TransportTruncated = "transport-truncated",
-    /// A fragment cut so that it hides or overwrites a transport header (RFC 1858, RFC 3128, RFC 7112).
+    /// A fragment so small that it hides or overwrites a transport header (RFC 1858, RFC 3128, RFC 7112).
     FragmentTiny = "fragment-tiny",
-    /// A fragment that leads out of the longest packet there is.
+    /// A fragment that extends beyond the longest possible packet.
     FragmentOversized = "fragment-oversized",
-    /// A fragment that is empty, or ends where none but the last may end.
+    /// An empty fragment, or one whose length only the last fragment may have.
     FragmentMalformed = "fragment-malformed",
-    /// A fragment that overlaps others of its packet, or one of a packet of which some did (RFC 5722).
+    /// A fragment that overlaps others of its packet, or any fragment of a packet in which some overlapped (RFC 5722).
     FragmentOverlap = "fragment-overlap",
-    /// A fragment all of whose bytes came before.
+    /// A fragment all of whose bytes had already arrived.
     FragmentDuplicate = "fragment-duplicate",
-    /// The first of its packet did not come in time.
+    /// A fragment whose first fragment did not arrive in time.
     FragmentOrphaned = "fragment-orphaned",
-    /// No room for another fragment that waits for its first, or for another gap between those of a packet.
+    /// A fragment that has no room to wait for its first, or leaves too many gaps in its packet.
     FragmentsFull = "fragments-full",
-    /// A checksum to complete or a frame to cut that does not fit the packet's headers.
+    /// A request to complete a checksum or segment a frame that contradicts the packet's headers.
     OffloadMalformed = "offload-malformed",
     /// The sender's hardware address is not the ENI's.
     SourceMacSpoofed = "source-mac-spoofed",
-    /// For the hardware address of somebody else: the virtual router is the only neighbour that a guest has.
+    /// Addressed to a foreign hardware address: a guest has no neighbour but the virtual router.
     DestinationMacForeign = "destination-mac-foreign",
     /// The source address is not one of the ENI's.
     SourceAddressSpoofed = "source-address-spoofed",
@@ -83,69 +83,68 @@ drop_reasons! {
     ArpSpoofed = "arp-spoofed",
     /// The sender or link-layer option of a neighbour discovery packet is not the ENI's.
     NeighborSpoofed = "neighbor-spoofed",
-    /// A DHCP answer: guests do not serve DHCP to each other.
+    /// A DHCP reply: guests do not serve DHCP to each other.
     DhcpServerSpoofed = "dhcp-server-spoofed",
-    /// ARP that needs no answer: announcements, replies, questions for the ENI's own address.
+    /// ARP that needs no reply: announcements, replies, requests for the ENI's own address.
     ArpConsumed = "arp-consumed",
-    /// Neighbour discovery that needs no answer.
+    /// Neighbour discovery that needs no reply.
     NeighborConsumed = "neighbor-consumed",
-    /// A DHCP request, and nobody serves it.
+    /// A DHCP request, and there is no server.
     DhcpUnserved = "dhcp-unserved",
     /// Broadcast or multicast: a VPC does not deliver it (§3.4).
     Multicast = "multicast",
-    /// No ENI and no route of the VPC has the destination.
+    /// No ENI and no route of the VPC covers the destination.
     NoRoute = "no-route",
-    /// The hop limit ran out between two subnets.
+    /// The TTL or hop limit expired between two subnets.
     TtlExpired = "ttl-expired",
-    /// For the virtual router itself, but nothing that it answers.
+    /// Addressed to the virtual router itself, but nothing that it replies to.
     GatewayUnserved = "gateway-unserved",
-    /// The virtual router would answer or report, and has done so as often as it does for one ENI in a second.
+    /// The virtual router would reply or report, but has used up this ENI's share for this second.
     AnswerRate = "answer-rate",
     /// The destination is not an address of the ENI that it reached.
     DestinationNotOwned = "destination-not-owned",
-    /// TCP to port 25 of the Internet is closed (§3.4).
+    /// TCP to port 25 of the Internet, which is closed (§3.4).
     SmtpClosed = "smtp-closed",
-    /// An ICMP error that quotes too little of a packet to tell which.
+    /// An ICMP error that quotes too little to identify the packet.
     QuoteTruncated = "quote-truncated",
-    /// An ICMP error about a packet that whom it is for cannot have sent.
+    /// An ICMP error about a packet that its receiver cannot have sent.
     QuoteForged = "quote-forged",
     /// A drop rule matched.
     RuleDrop = "rule-drop",
-    /// No rule matched, and the default is closed.
+    /// No rule matched, and the default is drop.
     DefaultDrop = "default-drop",
-    /// Its session was admitted by rules that are gone, and those of today refuse it (§4.4).
+    /// Its session was admitted by rules that no longer exist, and the current rules refuse it (§4.4).
     SessionRevoked = "session-revoked",
-    /// An answer without a session, by its flags, type or ports: rules do not let the connection be opened that it would
-    /// belong to.
+    /// By its flags, type or ports a reply without a session, whose connection the rules do not admit.
     AnswerUnsolicited = "answer-unsolicited",
-    /// An ICMP error about a session of an ENI that had its share of them in this second.
+    /// An ICMP error about a session of an ENI that has got its share of them in this second.
     IcmpErrorRate = "icmp-error-rate",
-    /// TCP from the middle of a connection without a session, and the settings do not let it open one.
+    /// TCP from the middle of a connection, without a session, which the settings do not let it open.
     TcpOutOfState = "tcp-out-of-state",
-    /// A TCP segment outside of its receiver's window, at an ENI that has it checked.
+    /// A TCP segment outside its receiver's window, at an ENI with that check.
     TcpOutOfWindow = "tcp-out-of-window",
-    /// The ENI holds as many sessions as it may (§4.5).
+    /// The ENI is at its session limit (§4.5).
     SessionLimit = "session-limit",
-    /// The ENI opens more sessions in a second than it may.
+    /// The ENI has opened as many sessions in this second as it may.
     SessionRate = "session-rate",
-    /// The worker's flow table has no room for another session.
+    /// The worker's session table has no room for another session.
     FlowTableFull = "flow-table-full",
-    /// The ENI it came from, or was for, no longer exists.
+    /// Its sender or receiver ENI no longer exists.
     EniGone = "eni-gone",
     /// The destination's port is not attached or not up.
     PortDown = "port-down",
-    /// The destination's port took no more frames.
+    /// The destination's port accepted no more frames.
     PortFull = "port-full",
-    /// The destination's port did not take this frame, though it takes others.
+    /// The destination's port refused this frame, though it accepts others.
     PortRefused = "port-refused",
-    /// Longer than the destination's port may carry.
+    /// Longer than the destination's port allows.
     FrameTooLong = "frame-too-long",
     /// The ring to the worker that owns the destination was full.
     HandoffFull = "handoff-full",
 }
 
 impl DropReason {
-    /// How many reasons there are.
+    /// The number of reasons.
     pub const COUNT: usize = Self::ALL.len();
 }
 
@@ -155,7 +154,7 @@ impl fmt::Display for DropReason {
     }
 }
 
-/// The step of the decision at one ENI that settled a packet (`semantics.md` §3).
+/// The step that settled the decision at one ENI (`semantics.md` §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Stage {
@@ -175,7 +174,7 @@ pub enum Stage {
     ExemptProbe,
     /// Step 1b: outgoing mail.
     PlatformSmtp,
-    /// Step 2: part of a live session.
+    /// Step 2: a packet of a live session.
     Session,
     /// Step 3: between members of an open group.
     IntraGroup,
@@ -183,15 +182,15 @@ pub enum Stage {
     Rule,
     /// Step 5: nothing matched.
     Default,
-    /// Rules would let it pass, but it looks like an answer, and they do not let its connection be opened.
+    /// The rules would admit it, but it looks like a reply, and they do not admit its connection.
     AnswerUnsolicited,
-    /// Rules would let it pass, but it does not fit a connection's state.
+    /// The rules would admit it, but it does not fit the state of a connection.
     OutOfState,
-    /// An ICMP error with too short a quote.
+    /// An ICMP error that quotes too little.
     QuoteTruncated,
-    /// An ICMP error with a false quote.
+    /// An ICMP error with a forged quote.
     QuoteForged,
-    /// Part of a live session, but not where its sender would go on.
+    /// A packet of a live session outside its receiver's window.
     OutOfWindow,
 }
 
@@ -233,12 +232,12 @@ pub struct Decision {
     pub policy: Policy,
     /// The step that settled it.
     pub stage: Stage,
-    /// The deciding rule ([`Stage::Rule`]) as the filter numbers it, or the shared group ([`Stage::IntraGroup`]).
+    /// The deciding rule ([`Stage::Rule`]) by its number in the ACL, or the shared group ([`Stage::IntraGroup`]).
     pub ground: u32,
 }
 
 impl Decision {
-    /// A decision by a step that needs no further ground.
+    /// A decision by a stage that has no further ground.
     pub const fn by(policy: Policy, stage: Stage) -> Self {
         Self { policy, stage, ground: 0 }
     }
@@ -248,12 +247,12 @@ impl Decision {
         matches!(self.policy, Policy::Accept)
     }
 
-    /// The end of a packet that it refuses.
+    /// The verdict on a packet that this decision refuses.
     pub const fn refusal(self) -> Verdict {
         Verdict::Drop(self.drop_reason())
     }
 
-    /// Under which reason a refusal is counted.
+    /// The reason under which a refusal is counted.
     pub const fn drop_reason(self) -> DropReason {
         match self.stage {
             Stage::PlatformSmtp => DropReason::SmtpClosed,
@@ -265,7 +264,7 @@ impl Decision {
             Stage::QuoteForged => DropReason::QuoteForged,
             Stage::OutOfWindow => DropReason::TcpOutOfWindow,
             Stage::Default => DropReason::DefaultDrop,
-            // They let pass.
+            // These stages accept.
             Stage::ExemptArp | Stage::ExemptNd | Stage::ExemptDhcp | Stage::ExemptMetadata | Stage::ExemptPmtud => {
                 DropReason::DefaultDrop
             }

@@ -3,7 +3,7 @@
 use super::address_class::{AddressClass, SetCombinationId};
 use super::route::{AddressRoute, PackedRoute};
 
-/// What a VPC knows of an address, from one look-up.
+/// What a VPC knows of an address, found in one lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressEntry {
     route: PackedRoute,
@@ -12,17 +12,17 @@ pub(crate) struct AddressEntry {
 }
 
 impl AddressEntry {
-    /// That of an address that nobody speaks of.
+    /// The entry of an address that nothing refers to.
     pub(crate) const NOWHERE: Self =
         Self::new(AddressRoute::Nowhere, AddressClass { by_prefix: SetCombinationId(0), by_host: SetCombinationId(0) });
-    /// No place, not even [`AddressEntry::NOWHERE`].
+    /// No entry, not even [`AddressEntry::NOWHERE`].
     pub(crate) const NONE: Self = Self { route: PackedRoute::NONE, ..Self::NOWHERE };
 
     pub(crate) const fn new(route: AddressRoute, class: AddressClass) -> Self {
         Self { route: PackedRoute::pack(route), class }
     }
 
-    /// Where packets for it go.
+    /// Where packets for the address go.
     #[inline(always)]
     pub(crate) const fn route(self) -> AddressRoute {
         self.route.unpack()

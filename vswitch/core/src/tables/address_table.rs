@@ -5,12 +5,12 @@ use super::lpm::{Address, Intervals};
 use crate::tables::address_entry::AddressEntry;
 use alloc::sync::Arc;
 
-/// The places of all addresses of one family.
+/// The entries of all addresses of one family.
 #[derive(Clone, Debug)]
 pub(crate) struct AddressTable<A> {
-    /// Those that are configured by themselves.
+    /// Addresses with an entry of their own.
     pub(crate) hosts: HostTable<A>,
-    /// What the prefixes say of the others.
+    /// What the prefixes say about all other addresses.
     pub(crate) prefixes: Arc<Intervals<A, AddressEntry>>,
 }
 

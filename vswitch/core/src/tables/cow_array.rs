@@ -1,15 +1,15 @@
-//! An array that generations share: a copy costs next to nothing, a change what two chunks cost.
+//! An array that generations share: cloning it costs next to nothing, a change costs copying two chunks.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// Elements of a chunk, and chunks of a group.
+/// Elements per chunk, and chunks per group.
 const CHUNK: usize = 64;
 
 type ChunkGroup<T> = Arc<[Arc<[T; CHUNK]>]>;
 
-/// A growing array of values, each of which has a default until it is set. Clones share all chunks; the first change
-/// of a shared chunk copies it, and the table of its group.
+/// A growing array whose values are defaults until set. Clones share all chunks; the first change to a shared chunk
+/// copies it, and its group's table.
 #[derive(Clone, Debug)]
 pub struct CowArray<T> {
     groups: Vec<ChunkGroup<T>>,
@@ -22,20 +22,20 @@ impl<T> Default for CowArray<T> {
 }
 
 impl<T> CowArray<T> {
-    /// The value at `index`; none if no place as high was ever changed.
+    /// The value at `index`; `None` above every index that was ever changed.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&T> {
         Some(&self.groups.get(index / CHUNK / CHUNK)?.get(index / CHUNK % CHUNK)?[index % CHUNK])
     }
 
-    /// Every value, by ascending index: those that were set, and defaults between and after them.
+    /// Every value by ascending index: those that were set, and defaults between them.
     pub fn iter(&self) -> impl Iterator<Item = &T> + Clone {
         self.groups.iter().flat_map(|group| group.iter().flat_map(|chunk| chunk.iter()))
     }
 }
 
 impl<T: Clone + Default> CowArray<T> {
-    /// The value at `index`, to be changed.
+    /// The value at `index`, for changes.
     pub fn get_mut(&mut self, index: usize) -> &mut T {
         let (group, chunk) = (index / CHUNK / CHUNK, index / CHUNK % CHUNK);
         while self.groups.len() <= group {

@@ -1,4 +1,4 @@
-//! From an address that is configured by itself to its place: one hash, one line.
+//! From an address to its own entry: one hash, one cache line.
 
 use crate::tables::address_entry::AddressEntry;
 use crate::tables::cow_array::CowArray;
@@ -6,31 +6,31 @@ use crate::tables::lpm::Address;
 use alloc::sync::Arc;
 use alloc::vec;
 
-/// Addresses of a page, on average, beyond which there will be twice as many pages.
+/// Average number of addresses per page beyond which the number of pages doubles.
 const PAGE_ADDRESSES_MAX: usize = 96;
-/// Addresses that are compared together.
+/// Addresses that are compared at once.
 pub(crate) const BUCKET_ADDRESSES: usize = 4;
 
-/// A hash table of pages that generations share: a change copies one page. The hash is seeded, so that whoever chooses
-/// addresses cannot choose what they collide with.
+/// A hash table of pages that generations share: a change copies one page. The hash is keyed with a secret, so that
+/// whoever chooses addresses cannot make them collide.
 #[derive(Clone, Debug)]
 pub(crate) struct HostTable<A> {
     hash: Hash,
-    /// As many as a power of two.
+    /// The pages; a power of two.
     pages: CowArray<HostPage<A>>,
     page_count: usize,
     length: usize,
 }
 
-/// Lines as many as a power of two, at most five eighths full.
+/// The buckets, a power of two, at most five eighths full.
 #[derive(Clone, Debug)]
 struct HostPage<A> {
     buckets: Arc<[Bucket<A>]>,
     length: usize,
 }
 
-/// Some addresses and their places. An address is in the line that its hash chooses, or in the first after it that had
-/// room; lines before that one are full.
+/// Some addresses and their entries. An address is in the bucket that its hash selects, or in the first one after it
+/// that had room; all buckets before that one are full.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 pub(crate) struct Bucket<A> {
@@ -43,15 +43,15 @@ impl<A: Address> Bucket<A> {
         Self { addresses: [A::default(); BUCKET_ADDRESSES], places: [AddressEntry::NONE; BUCKET_ADDRESSES] }
     }
 
-    /// The slot of an address.
+    /// The slot of an address in the bucket.
     fn slot_of(&self, address: A) -> Option<usize> {
         (0..BUCKET_ADDRESSES).find(|&slot| self.addresses[slot] == address && !self.places[slot].is_none())
     }
 
-    /// What the line says of an address. Without a branch: what is found cannot be foreseen.
+    /// Looks an address up in the bucket. Branch-free, because the outcome is not predictable.
     #[inline(always)]
     pub(crate) fn probe(&self, address: A) -> Probe {
-        // Slots are filled from the front, and those that are free have the address zero.
+        // Slots are filled from the front, and free slots have the address zero.
         let slot = A::find_in(&self.addresses, address);
         let place = self.places[slot % BUCKET_ADDRESSES];
         let is_there = slot < BUCKET_ADDRESSES && !place.is_none();
@@ -64,13 +64,13 @@ impl<A: Address> Bucket<A> {
     }
 }
 
-/// What a line says of an address.
+/// The result of looking an address up in one bucket.
 pub(crate) struct Probe {
-    /// Some place.
+    /// An entry, valid if `is_there`.
     pub(crate) place: AddressEntry,
-    /// Whether that is the one of the address.
+    /// Whether the bucket holds the address.
     pub(crate) is_there: bool,
-    /// Whether no other line has anything to say.
+    /// Whether no other bucket can hold the address.
     pub(crate) is_last: bool,
 }
 
@@ -80,17 +80,17 @@ impl<A: Address> Default for HostPage<A> {
     }
 }
 
-/// A folded product, keyed.
+/// A keyed hash: a folded product.
 #[derive(Clone, Copy, Debug)]
 struct Hash([u64; 2]);
 
 impl Hash {
-    /// The number that chooses the page, and the one that chooses the line.
+    /// The number that selects the page, and the one that selects the bucket.
     #[inline]
     fn of<A: Address>(self, address: A) -> (usize, usize) {
         let address = address.bits();
         let (high, low) = ((address >> 64) as u64, address as u64);
-        // Also a secret of zeros, as tests have, leaves two factors that are not.
+        // Even an all-zero secret, as tests have, leaves two non-zero factors.
         let (one, other) = (self.0[0] ^ 0x9e37_79b9_7f4a_7c15, self.0[1] ^ 0xd1b5_4a32_d192_ed03);
         let product = (high ^ one) as u128 * (low ^ other) as u128;
         let folded = (product >> 64) as u64 ^ product as u64;
@@ -105,7 +105,7 @@ impl<A: Address> HostTable<A> {
         Self { hash: Hash(secret), pages, page_count: 1, length: 0 }
     }
 
-    /// The place of an address that has one of its own.
+    /// The entry of an address that has one of its own.
     #[inline]
     pub(crate) fn find(&self, address: A) -> Option<AddressEntry> {
         let (page, bucket) = self.hash.of(address);
@@ -158,7 +158,7 @@ impl<A: Address> HostTable<A> {
         take(&mut buckets[number], address);
         page.length -= 1;
         self.length -= 1;
-        // Those that found this line full, or one after it, find room now: they are put anew.
+        // Addresses that found this bucket or one after it full may have room now: they are inserted anew.
         let mut next = number;
         loop {
             next = (next + 1) & mask;
@@ -175,7 +175,7 @@ impl<A: Address> HostTable<A> {
         }
     }
 
-    /// Twice as many pages.
+    /// Doubles the number of pages.
     fn spread(&mut self) {
         let mut wider = Self { page_count: self.page_count * 2, ..Self::new(self.hash.0) };
         wider.pages.get_mut(wider.page_count - 1);
@@ -195,7 +195,7 @@ fn entries<A: Address>(buckets: &[Bucket<A>]) -> impl Iterator<Item = (A, Addres
     all.filter(|(_, place)| !place.is_none())
 }
 
-/// Puts an address into the line where it is, or into the first with room. Lines are filled from the front.
+/// Puts an address into the bucket that holds it, or else into the first with room. Buckets are filled from the front.
 fn put<A: Address>(buckets: &mut [Bucket<A>], start: usize, (address, place): (A, AddressEntry)) {
     let mask = buckets.len() - 1;
     let mut number = start & mask;
@@ -210,7 +210,7 @@ fn put<A: Address>(buckets: &mut [Bucket<A>], start: usize, (address, place): (A
     }
 }
 
-/// Takes an address out of its line; the last one of the line takes its slot.
+/// Removes an address from its bucket; the bucket's last address takes its slot.
 fn take<A: Address>(bucket: &mut Bucket<A>, address: A) {
     let Some(slot) = bucket.slot_of(address) else { return };
     if let Some(last) = bucket.places.iter().rposition(|place| !place.is_none()) {
@@ -244,7 +244,7 @@ mod tests {
         };
         let (mut map, mut expected) = (HostTable::<u32>::new([1, 2]), BTreeMap::new());
         let mut state = 1u64;
-        // It grows and shrinks four times.
+        // The table grows and shrinks four times.
         let (rounds, addresses) = if cfg!(miri) { (800, 100) } else { (40_000u32, 1500) };
         for round in 0..rounds {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

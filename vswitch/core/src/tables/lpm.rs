@@ -1,4 +1,4 @@
-//! From an address to what the prefixes around it say.
+//! Longest-prefix match, as sorted intervals: from an address to what the prefixes around it say.
 
 use crate::hw::simd;
 use alloc::boxed::Box;
@@ -9,19 +9,19 @@ use ipnet::IpNet;
 
 /// An address of one family.
 pub(crate) trait Address: Copy + Ord + Default + Debug {
-    /// Bits of an address.
+    /// Number of bits of an address.
     const BITS: u8;
 
-    /// The address in the low bits.
+    /// The address as an integer.
     fn bits(self) -> u128;
 
-    /// The address that the low bits are.
+    /// The address for an integer.
     fn of_bits(bits: u128) -> Self;
 
-    /// Where the address is among four, the first place of several; more than that if it is not there.
+    /// The index of the address among four, the first of equal ones; four or more if it is not there.
     fn find_in(addresses: &[Self; 4], address: Self) -> usize;
 
-    /// How many of ascending addresses are at most `bound`.
+    /// How many of the ascending addresses are at most `bound`.
     fn count_up_to(addresses: &[Self; NODE], bound: Self) -> usize;
 }
 
@@ -67,7 +67,7 @@ impl Address for u128 {
 
     #[inline(always)]
     fn count_up_to(addresses: &[Self; NODE], bound: Self) -> usize {
-        // The last of each quarter but one, then those of a quarter: seven long numbers instead of sixteen.
+        // First the ends of three quarters, then those within one: seven wide comparisons instead of sixteen.
         let up_to = |place: usize| usize::from(addresses[place % NODE] <= bound);
         let quarter = (up_to(3) + up_to(7) + up_to(11)) * 4;
         quarter + up_to(quarter) + up_to(quarter + 1) + up_to(quarter + 2) + up_to(quarter + 3)
@@ -86,21 +86,21 @@ pub(crate) fn first_of<A: Address>(address: A, length: u8) -> A {
     A::of_bits(u128::MAX.checked_shl(host_bits).map_or(0, |mask| address.bits() & mask))
 }
 
-/// The address space of one family, cut into pieces that have a value each.
+/// The address space of one family, divided into intervals with a value each.
 #[derive(Clone, Debug)]
 pub(crate) struct Intervals<A, T> {
-    /// First address of each piece, ascending from zero, in nodes of a tree without pointers: from the root to the leaves,
-    /// each level has the first address of every node of the level below. The last node of a level is filled up with the
-    /// highest address.
+    /// The first address of each interval, ascending from zero, in nodes of a tree without pointers. From the root to
+    /// the leaves, each level has the first address of every node of the level below. The last node of a level is
+    /// padded with the highest address.
     levels: Box<[Box<[[A; NODE]]>]>,
     values: Box<[T]>,
 }
 
-/// Addresses of a node.
+/// Addresses per node.
 const NODE: usize = 16;
 
 impl<A: Address, T: Copy + PartialEq> Intervals<A, T> {
-    /// One piece.
+    /// A single interval.
     pub(crate) fn all(value: T) -> Self {
         Self::new([(A::of_bits(0), value)].into())
     }
@@ -127,11 +127,11 @@ impl<A: Address, T: Copy + PartialEq> Intervals<A, T> {
         self.values[place.min(self.values.len() - 1)]
     }
 
-    /// From a place in one level to the place below it.
+    /// From an index in one level to the index in the level below.
     #[inline(always)]
     fn below(nodes: &[[A; NODE]], place: usize, address: A) -> usize {
-        // The first piece starts at zero, so at least one start is not above the address; the highest address counts
-        // what a node is filled up with.
+        // The first interval starts at zero, so at least one start is not above the address. For the highest address,
+        // the padding of a node counts as well.
         let node = place.min(nodes.len() - 1);
         node * NODE + A::count_up_to(&nodes[node], address) - 1
     }
@@ -140,9 +140,9 @@ impl<A: Address, T: Copy + PartialEq> Intervals<A, T> {
         self.levels.last().map_or(&[], |nodes| &nodes.as_flattened()[..self.values.len()])
     }
 
-    /// Cuts the space from `first` to `last` anew, at the borders of `prefixes`, which lie inside. `around` are the
-    /// values of the prefixes around it, from the shortest to the longest. `resolve` is asked for the value of each piece
-    /// with what covers it, from the shortest prefix to the longest.
+    /// Divides the space from `first` to `last` anew, at the borders of `prefixes`, which lie inside. `around` are the
+    /// values of the prefixes around it, shortest first. `resolve` returns the value of each interval from the values
+    /// of the prefixes that cover it, shortest first.
     pub(crate) fn cut<V: Copy>(
         &self,
         (first, last): (A, A),
@@ -176,8 +176,8 @@ pub struct PrefixMap<T> {
 }
 
 impl<T: Copy + PartialEq> PrefixMap<T> {
-    /// Cuts the space at the borders of `entries`. `resolve` is asked for the value of each piece with what covers it,
-    /// from the shortest prefix to the longest; with nothing where no prefix does.
+    /// Divides the address space at the borders of `entries`. `resolve` returns the value of each interval from the
+    /// values of the prefixes that cover it, shortest first; from an empty slice where no prefix does.
     pub fn build<V: Copy>(entries: &[(IpNet, V)], mut resolve: impl FnMut(&[V]) -> T) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for &(prefix, value) in entries {
@@ -214,7 +214,8 @@ impl<T: Copy + PartialEq> PrefixMap<T> {
     }
 }
 
-/// Prefixes nest or are disjoint, so those that cover the sweep's position form a stack.
+/// Divides the space with a sweep. Prefixes nest or are disjoint, so those that cover the sweep's position form a
+/// stack.
 fn cut<A: Address, V: Copy, T: Copy + PartialEq>(
     (first, last): (A, A),
     mut covering: Vec<V>,
@@ -228,7 +229,7 @@ fn cut<A: Address, V: Copy, T: Copy + PartialEq>(
     let mut prefixes = prefixes.into_iter().peekable();
     loop {
         let next_start = prefixes.peek().map(|next| next.0);
-        // Leave what ends before the next prefix starts.
+        // Pop the prefixes that end before the next one starts.
         while let Some(&end) = ends.last().filter(|&&end| next_start.is_none_or(|start| end < start)) {
             while ends.last() == Some(&end) {
                 ends.pop();

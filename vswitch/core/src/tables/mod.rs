@@ -1,4 +1,4 @@
-//! Look-up structures: from an address to its route and class, and arrays that generations share.
+//! Lookup structures: from an address to its route and class, and arrays that generations share.
 
 pub mod address_class;
 pub(crate) mod address_entry;

@@ -1,4 +1,4 @@
-//! Destination to owner, router, or nowhere.
+//! From a destination to its owner, a router, or nowhere.
 
 use crate::config::ids::EniIndex;
 use crate::packet::headers::Addresses;
@@ -13,9 +13,9 @@ pub enum AddressRoute {
     Unowned,
     /// The virtual router itself.
     Gateway,
-    /// The ENI that has the address.
+    /// The ENI that owns the address.
     Owner(EniIndex),
-    /// The ENI that a custom route names as the way there.
+    /// The ENI that a custom route names as next hop.
     Via(EniIndex),
 }
 
@@ -26,14 +26,14 @@ impl AddressRoute {
     }
 }
 
-/// A [`AddressRoute`] in one word: its kind in the highest three bits, and the ENI.
+/// An [`AddressRoute`] in one word: its kind in the top three bits, then the ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PackedRoute(u32);
 
 const _: () = assert!(crate::config::limits::ENIS_MAX < 1 << PackedRoute::KIND_SHIFT);
 
 impl PackedRoute {
-    /// No route at all, not even the one to nowhere.
+    /// No route at all, not even [`AddressRoute::Nowhere`].
     pub(crate) const NONE: Self = Self(u32::MAX);
     const KIND_SHIFT: u32 = 29;
 
@@ -74,7 +74,7 @@ pub fn is_group_destination(addresses: Addresses) -> bool {
     }
 }
 
-/// Whether the destination is an address of the Internet, by its block alone (RFC 1918, 6598, 3927, 1122, 4193, 4291).
+/// Whether the destination is an Internet address, judged by its block alone (RFC 1918, 6598, 3927, 1122, 4193, 4291).
 pub fn is_internet_destination(addresses: Addresses) -> bool {
     match addresses {
         Addresses::V4 { destination, .. } => {

@@ -1,14 +1,14 @@
-//! What may stand between the IP header and the transport header.
+//! Headers between the IP header and the transport header.
 
 use crate::config::limits::IPV6_EXTENSION_HEADERS_MAX;
 use crate::packet::headers::fragment::{PartOfPacket, Trust};
 use crate::packet::headers::{Fragment, Headers};
 use crate::packet::verdict::DropReason;
 
-/// The authentication header (RFC 4302), of either family.
+/// The authentication header (RFC 4302), of either address family.
 const AUTHENTICATION: u8 = 51;
 
-/// Whether there is a loose or strict source route among IPv4 options (RFC 791 §3.1). What is no list of options ends it.
+/// Whether IPv4 options include a loose or strict source route (RFC 791 §3.1). Malformed options end the search.
 pub(super) fn has_source_route(mut options: &[u8]) -> bool {
     const END: u8 = 0;
     const NO_OPERATION: u8 = 1;
@@ -27,7 +27,7 @@ pub(super) fn has_source_route(mut options: &[u8]) -> bool {
     }
 }
 
-/// Looks through an authentication header behind an IPv4 header: what it signs is a packet like others.
+/// Skips an authentication header after an IPv4 header: the packet that it authenticates is evaluated like any other.
 pub(super) fn authentication_header(packet: &[u8], headers: &mut Headers) -> Result<(), DropReason> {
     if headers.tuple.protocol != AUTHENTICATION || headers.fragment == Fragment::Later {
         return Ok(());
@@ -35,7 +35,7 @@ pub(super) fn authentication_header(packet: &[u8], headers: &mut Headers) -> Res
     let offset = headers.transport_offset as usize;
     let [next, length, ..] = *packet.get(offset..).unwrap_or_default() else { return Err(DropReason::Ipv4Malformed) };
     let behind = offset + (usize::from(length) + 2) * 4;
-    // One in another is nothing that anybody sends, and would hide what is behind.
+    // Nobody sends one inside another, and the second would hide what follows.
     if next == AUTHENTICATION || behind > packet.len() {
         return Err(DropReason::Ipv4Malformed);
     }
@@ -44,8 +44,8 @@ pub(super) fn authentication_header(packet: &[u8], headers: &mut Headers) -> Res
     Ok(())
 }
 
-/// Walks from the fixed header to the transport header (RFC 8200 §4), leaving protocol and offset there. Stops at a
-/// later fragment: what follows is not a header.
+/// Walks from the fixed header to the transport header (RFC 8200 §4) and records protocol and offset of the latter.
+/// Stops at a later fragment, which has no header.
 pub(super) fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), DropReason> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
@@ -54,7 +54,7 @@ pub(super) fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Tru
     let mut offset = headers.transport_offset as usize;
     let (first, mut has_fragment_header) = (offset, false);
     for _ in 0..=IPV6_EXTENSION_HEADERS_MAX {
-        // Destination options, mobility, HIP and shim6 share the form of hop-by-hop options (RFC 6564).
+        // Destination options, mobility, HIP and shim6 have the form of hop-by-hop options (RFC 6564).
         if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | 60 | 135 | 139 | 140) {
             headers.tuple.protocol = next;
             headers.transport_offset = offset as u32;
@@ -70,7 +70,8 @@ pub(super) fn extension_headers(packet: &[u8], headers: &mut Headers, trust: Tru
         // RFC 8200 §4.1: hop-by-hop options come first or not at all. RFC 5095: routing type 0 must not be followed.
         let is_misplaced = next == HOP_BY_HOP && offset != first;
         let is_source_route = next == ROUTING && header[2] == 0 && header[3] != 0;
-        // A packet is cut once (RFC 8200 §4.5): another fragment header would overwrite what the first one says.
+        // A packet is fragmented once (RFC 8200 §4.5): a second fragment header would overwrite what the first one
+        // says.
         let is_cut_twice = next == FRAGMENT && has_fragment_header;
         if is_misplaced || is_source_route || is_cut_twice {
             return Err(DropReason::Ipv6Malformed);

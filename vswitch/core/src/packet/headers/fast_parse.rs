@@ -1,5 +1,5 @@
-//! What nearly all frames are: TCP or UDP, whole, without IP options or extension headers. Read in one go; for any other
-//! frame, and any that is not as it should be, [`parse`](crate::packet::headers::parse::parse) says what it is.
+//! The parser for what nearly all frames are: unfragmented TCP or UDP, without IP options or extension headers. Any
+//! other frame, and any malformed one, is left to [`parse`](crate::packet::headers::parse::parse).
 
 use crate::config::limits::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX};
 use crate::packet::headers::{Addresses, Fragment, Headers, METADATA_SERVICE, Network, Part, Segment, Tuple, protocol};
@@ -11,28 +11,28 @@ const TCP_BYTES: usize = 20;
 const TRANSPORT_V4: usize = ETHERNET_HEADER_BYTES + IPV4_BYTES;
 const TRANSPORT_V6: usize = ETHERNET_HEADER_BYTES + IPV6_BYTES;
 
-/// What a plain frame says, with addresses of one family.
+/// The header fields of a plain frame, with addresses of one family.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plain<A> {
-    /// Source and destination.
+    /// Source and destination address.
     pub(crate) addresses: [A; 2],
-    /// Source and destination, in the upper and the lower half.
+    /// Source port in the upper half, destination port in the lower half.
     pub(crate) ports: u32,
     pub(crate) protocol: u8,
-    /// All zero for UDP.
+    /// TCP fields; all zero for UDP.
     pub(crate) segment: Segment,
     /// Where the packet ends in the frame.
     pub(crate) end: u32,
 }
 
-/// The address family of a frame, as its Ethernet header says.
+/// The address family of a frame, by its Ethernet header.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Family {
     V4,
     V6,
 }
 
-/// None if it is of neither.
+/// The family; `None` if the frame is neither IPv4 nor IPv6.
 #[inline(always)]
 pub(crate) fn family(frame: &[u8]) -> Option<Family> {
     match u16::from_le_bytes(*frame.get(12..14)?.first_chunk()?).to_be() {
@@ -42,21 +42,22 @@ pub(crate) fn family(frame: &[u8]) -> Option<Family> {
     }
 }
 
-/// Source and destination of an IPv4 frame, as they stand there.
+/// Source and destination of an IPv4 frame, as raw words.
 #[inline(always)]
 pub(crate) fn ends_v4(frame: &[u8]) -> Option<[u64; 1]> {
     let ends = frame.get(ETHERNET_HEADER_BYTES + 12..)?.first_chunk()?;
     Some([u64::from_ne_bytes(*ends)])
 }
 
-/// Source and destination of an IPv6 frame, as they stand there.
+/// Source and destination of an IPv6 frame, as raw words.
 #[inline(always)]
 pub(crate) fn ends_v6(frame: &[u8]) -> Option<[u64; 4]> {
     let (ends, _) = frame.get(ETHERNET_HEADER_BYTES + 8..)?.first_chunk::<32>()?.as_chunks();
     Some([ends[0], ends[1], ends[2], ends[3]].map(u64::from_ne_bytes))
 }
 
-/// None where the frame is not plain. It may be to the metadata service, and longer than any that is forwarded.
+/// Parses an IPv4 frame; `None` if it is not plain. The result may be addressed to the metadata service, or exceed the
+/// longest frame that is forwarded.
 #[inline(always)]
 pub(crate) fn read_v4(frame: &[u8]) -> Option<Plain<u32>> {
     const FRAGMENT_BITS: u16 = 0x3fff;
@@ -82,7 +83,7 @@ pub(crate) fn read_v4(frame: &[u8]) -> Option<Plain<u32>> {
     })
 }
 
-/// None where the frame is not plain. It may be longer than any that is forwarded.
+/// Parses an IPv6 frame; `None` if it is not plain. The result may exceed the longest frame that is forwarded.
 #[inline(always)]
 pub(crate) fn read_v6(frame: &[u8]) -> Option<Plain<u128>> {
     let start: &[u8; TRANSPORT_V6 + UDP_BYTES] = frame.first_chunk()?;
@@ -105,7 +106,7 @@ pub(crate) fn read_v6(frame: &[u8]) -> Option<Plain<u128>> {
     })
 }
 
-/// What begins with the transport header of a plain frame.
+/// The bytes of a plain frame from its transport header on.
 #[inline]
 pub(crate) fn transport_of(frame: &[u8]) -> Option<&[u8]> {
     match family(frame)? {
@@ -114,7 +115,7 @@ pub(crate) fn transport_of(frame: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The same as headers. None where the frame is not plain; then nothing is said of it.
+/// Parses a plain frame into `headers`. `None` if the frame is not plain; then `headers` mean nothing.
 #[inline]
 pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Option<()> {
     if frame.len() > FRAME_BYTES_MAX {
@@ -165,8 +166,8 @@ const fn headers_of<A>(plain: &Plain<A>, addresses: Addresses) -> Headers {
     }
 }
 
-/// What a transport header says of which the first bytes are `ports`, `before` which so many of `total` bytes stand. None where
-/// it is neither of TCP nor of UDP, not whole, or of DHCP.
+/// Reads a transport header that begins with `ports`, at offset `before` of `total` bytes. `None` if it is neither TCP
+/// nor UDP, is incomplete, or belongs to DHCP.
 #[inline(always)]
 fn transport<'a>(
     number: u8,
@@ -223,7 +224,7 @@ mod tests {
         frame
     }
 
-    /// Whatever it says of a frame, the whole parser says the same: over frames with up to three bytes changed.
+    /// Whatever it reads from a frame, the full parser reads the same: for frames with up to three bytes changed.
     #[test]
     fn agrees_with_the_whole_parser() {
         let mut random = 1u64;

@@ -1,4 +1,4 @@
-//! What the headers of a packet say. `parse` reads them, `fast_parse` those of nearly all packets.
+//! What the headers of a packet say. `parse` reads any frame, `fast_parse` reads nearly all of them.
 
 use crate::config::limits::{ETHERNET_HEADER_BYTES, ICMP_ERROR_BYTES_MAX_V4, ICMP_ERROR_BYTES_MAX_V6};
 use crate::packet::fragment_coverage::Part;
@@ -10,7 +10,7 @@ mod fragment;
 pub mod parse;
 pub(crate) mod tcp_options;
 
-/// IANA protocol numbers that the switch looks into.
+/// IANA protocol numbers whose headers the switch parses.
 pub mod protocol {
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
@@ -30,11 +30,11 @@ pub mod tcp_flags {
     pub const SYN: u8 = 0x02;
     /// Reset the connection.
     pub const RST: u8 = 0x04;
-    /// The acknowledgement field counts.
+    /// The acknowledgement field is valid.
     pub const ACK: u8 = 0x10;
 }
 
-/// Source and destination of one family.
+/// Source and destination address, of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Addresses {
     /// IPv4, in host order.
@@ -54,7 +54,7 @@ pub enum Addresses {
 }
 
 impl Addresses {
-    /// The source as a library type.
+    /// The source address as a standard library type.
     pub fn source(self) -> IpAddr {
         match self {
             Self::V4 { source, .. } => Ipv4Addr::from_bits(source).into(),
@@ -62,7 +62,7 @@ impl Addresses {
         }
     }
 
-    /// The destination as a library type.
+    /// The destination address as a standard library type.
     pub fn destination(self) -> IpAddr {
         match self {
             Self::V4 { destination, .. } => Ipv4Addr::from_bits(destination).into(),
@@ -70,7 +70,7 @@ impl Addresses {
         }
     }
 
-    /// Both addresses; none if they are of two families.
+    /// Both addresses; `None` if they are of different families.
     pub fn new(source: IpAddr, destination: IpAddr) -> Option<Self> {
         match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -83,7 +83,7 @@ impl Addresses {
         }
     }
 
-    /// The same pair seen from the other side.
+    /// The same pair with source and destination exchanged.
     pub const fn reverse(self) -> Self {
         match self {
             Self::V4 { source, destination } => Self::V4 { source: destination, destination: source },
@@ -92,10 +92,11 @@ impl Addresses {
     }
 }
 
-/// What rules and sessions look at.
+/// The fields that rules and sessions use.
 ///
-/// For ICMP queries the identifier stands in the requester's place and the request's type in the responder's, so that a
-/// reply is the reverse of its request and a request of the other side is not. Other protocols have zeros.
+/// For ICMP queries the identifier takes the place of the requester's port and the request's type that of the
+/// responder's, so that a reply is the reverse of its request, and a request from the other side is not. Other
+/// protocols have zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tuple {
     /// Source and destination addresses.
@@ -109,39 +110,40 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// What the key of a connection tells of its packets. What no key holds is as rules see it where it is unknown.
+    /// What the key of a connection says about its packets. Fields that no key holds have the value that rules see
+    /// where they are unknown.
     pub const fn of_connection(addresses: Addresses, protocol: u8, [source_port, destination_port]: [u16; 2]) -> Self {
         Self { addresses, protocol, source_port, destination_port }
     }
 
-    /// The tuple of the answer.
+    /// The tuple of the reply.
     pub const fn reverse(self) -> Self {
         let (source_port, destination_port) = (self.destination_port, self.source_port);
         Self { addresses: self.addresses.reverse(), source_port, destination_port, ..self }
     }
 
-    /// The tuple as rules see it where ports are unknown.
+    /// The tuple as rules see it where ports are not known.
     pub const fn without_ports(self) -> Self {
         Self { source_port: 0, destination_port: 0, ..self }
     }
 }
 
-/// Which part of an IP packet a packet is.
+/// Which part of an IP packet a frame carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fragment {
-    /// All of it.
+    /// The whole packet.
     #[default]
     Whole,
-    /// The first part, with the transport header.
+    /// The first fragment, with the transport header.
     First,
-    /// Another part, without.
+    /// A later fragment, without the transport header.
     Later,
 }
 
-/// What a frame carries.
+/// What a frame contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Network {
-    /// Not looked at yet.
+    /// Not parsed yet.
     #[default]
     Unknown,
     /// ARP for IPv4 over Ethernet.
@@ -150,12 +152,12 @@ pub enum Network {
     Ip,
 }
 
-/// What a TCP header says of the stream.
+/// The stream-related fields of a TCP header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
-    /// The number of its first byte.
+    /// The sequence number of its first byte.
     pub sequence: u32,
-    /// The next byte it expects of the other side; counts with ACK only.
+    /// The next byte that its sender expects; valid with ACK only.
     pub acknowledgment: u32,
     /// The flags.
     pub flags: u8,
@@ -164,23 +166,23 @@ pub struct Segment {
 /// What a packet's headers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
-    /// What the frame carries. The other fields but `end` mean something for [`Network::Ip`] alone.
+    /// What the frame contains. The other fields, except `end`, are meaningful for [`Network::Ip`] only.
     pub network: Network,
     /// Addresses, protocol, ports.
     pub tuple: Tuple,
     /// Which part of an IP packet this is.
     pub fragment: Fragment,
-    /// Which IP packet the fragment is of.
+    /// The identification of the fragmented IP packet.
     pub fragment_id: u32,
-    /// Which bytes of that packet's payload the fragment is; nothing for a whole packet.
+    /// The bytes of that packet's payload that the fragment carries; none for an unfragmented packet.
     pub(crate) part: Part,
     /// Time to live, or hop limit.
     pub hop_limit: u8,
     /// TCP flags.
     pub tcp_flags: u8,
-    /// TCP: the number of the first byte.
+    /// TCP: the sequence number of the first byte.
     pub sequence: u32,
-    /// TCP: the next byte that the sender expects, if the flags say so.
+    /// TCP: the next byte that the sender expects; valid with ACK only.
     pub acknowledgment: u32,
     /// ICMP type.
     pub icmp_type: u8,
@@ -192,8 +194,8 @@ pub struct Headers {
     pub transport_offset: u32,
     /// Where the packet ends in the frame; padding may follow.
     pub end: u32,
-    /// A whole TCP or UDP packet that no exemption and no answer of the router concerns. Only what nearly all packets
-    /// are has this mark: without it nothing is known.
+    /// Whether it is an unfragmented TCP or UDP packet that no exemption and no reply of the router concerns. Only the
+    /// fast parser sets this; a packet without the mark may still be one.
     pub(crate) is_plain: bool,
 }
 
@@ -203,21 +205,21 @@ impl Default for Headers {
     }
 }
 
-/// What kind of ICMP message a packet is, for sessions.
+/// The kind of an ICMP message, as sessions distinguish them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpKind {
-    /// Asks for a reply with the same identifier.
+    /// A query, which asks for a reply with the same identifier.
     Request,
-    /// Such a reply.
+    /// The reply to a query.
     Reply,
-    /// Reports a problem with a packet that it quotes.
+    /// An error, which reports a problem with a packet that it quotes.
     Error,
     /// Anything else.
     Other,
 }
 
 impl Headers {
-    /// Headers of an unfragmented packet with `tuple`, of no frame.
+    /// Headers of an unfragmented packet with `tuple`, without a frame.
     pub const fn of(tuple: Tuple) -> Self {
         Self {
             network: Network::Unknown,
@@ -238,13 +240,13 @@ impl Headers {
         }
     }
 
-    /// What it says of a TCP stream; all zero for other protocols.
+    /// The stream-related fields of TCP; all zero for other protocols.
     #[inline]
     pub const fn segment(&self) -> Segment {
         Segment { sequence: self.sequence, acknowledgment: self.acknowledgment, flags: self.tcp_flags }
     }
 
-    /// The kind of ICMP message, if it is one. A later fragment does not tell.
+    /// The kind of ICMP message, if it is one. A later fragment does not say.
     pub fn icmp_kind(&self) -> Option<IcmpKind> {
         if self.fragment == Fragment::Later {
             return None;
@@ -266,7 +268,7 @@ impl Headers {
         }
     }
 
-    /// Whether this is an ICMP error that has to quote a packet: unreachable, time exceeded, parameter problem (RFC 792),
+    /// Whether this is an ICMP error that must quote a packet: unreachable, time exceeded, parameter problem (RFC 792),
     /// packet too big (RFC 4443).
     pub(crate) fn has_quote(&self) -> bool {
         self.icmp_kind() == Some(IcmpKind::Error)
@@ -276,7 +278,7 @@ impl Headers {
             }
     }
 
-    /// Whether this is the report that a packet is too big for the path: ICMP type 3 code 4, ICMPv6 type 2 (§3.4).
+    /// Whether this reports that a packet is too big for the path: ICMP type 3 code 4, ICMPv6 type 2 (§3.4).
     pub(crate) fn is_path_mtu_report(&self) -> bool {
         self.icmp_kind() == Some(IcmpKind::Error)
             && match self.tuple.addresses {
@@ -285,7 +287,7 @@ impl Headers {
             }
     }
 
-    /// Whether this is no longer than an ICMP error may be, and whole. A described packet has no length.
+    /// Whether this is complete and no longer than an ICMP error may be. A packet described for explain has no length.
     pub(crate) fn has_error_length(&self) -> bool {
         let most = match self.tuple.addresses {
             Addresses::V4 { .. } => ICMP_ERROR_BYTES_MAX_V4,
@@ -294,8 +296,8 @@ impl Headers {
         self.fragment == Fragment::Whole && self.end as usize <= ETHERNET_HEADER_BYTES + most
     }
 
-    /// Whether this is an ICMP query whose identifier has the number of a request's type: then the tuples of a request
-    /// and of a reply the same way can be equal, and only the type tells them apart.
+    /// Whether this is an ICMP query whose identifier equals the number of a request type. Then the tuples of a request
+    /// and of a reply in the same direction can be equal, and only the type distinguishes them.
     pub fn may_be_its_own_reverse(&self) -> bool {
         const REQUEST_TYPES: [u16; 5] = [8, 13, 15, 17, 128];
         matches!(self.icmp_kind(), Some(IcmpKind::Request | IcmpKind::Reply))
@@ -303,7 +305,7 @@ impl Headers {
             && REQUEST_TYPES.contains(&self.tuple.destination_port)
     }
 
-    /// Whether this is neighbour discovery as RFC 4861 §6.1 and §7.1 accept it.
+    /// Whether this is neighbour discovery that RFC 4861 §6.1 and §7.1 accept.
     pub fn is_neighbor_discovery(&self) -> bool {
         self.tuple.protocol == protocol::ICMPV6
             && matches!(self.tuple.addresses, Addresses::V6 { .. })
@@ -320,7 +322,7 @@ impl Headers {
             && self.tuple.destination_port == destination_port
     }
 
-    /// Whether this is what a DHCP server sends (RFC 2131 §4.1, RFC 8415 §7.2).
+    /// Whether a DHCP server sent this (RFC 2131 §4.1, RFC 8415 §7.2).
     pub fn is_dhcp_answer(&self) -> bool {
         self.is_udp(67, 68) || self.is_udp(547, 546)
     }

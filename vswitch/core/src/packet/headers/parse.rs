@@ -1,4 +1,4 @@
-//! Bytes to headers, once per packet. Every length is checked before a byte is read; nothing here panics.
+//! Parses bytes to headers, once per packet. Every length is checked before a byte is read; nothing here panics.
 
 use super::extension::{authentication_header, extension_headers, has_source_route};
 use super::fragment::{PartOfPacket, Trust};
@@ -12,7 +12,7 @@ const ETHER_TYPE_IPV6: u16 = 0x86dd;
 const ETHER_TYPES_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const ARP_BYTES: usize = 28;
 
-/// Reads the headers of a frame.
+/// Parses the headers of a frame.
 ///
 /// # Errors
 /// The reason under which the frame is to be dropped.
@@ -34,7 +34,7 @@ pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
     Ok(headers)
 }
 
-/// Reads the headers of a frame into `headers`, which mean nothing if that fails.
+/// Parses the headers of a frame into `headers`, which are meaningless after an error.
 ///
 /// # Errors
 /// The reason under which the frame is to be dropped.
@@ -46,8 +46,8 @@ pub(crate) fn read(frame: &[u8], headers: &mut Headers) -> Result<(), DropReason
     Ok(())
 }
 
-/// Reads the packet that an ICMP error quotes (RFC 792, RFC 4443 §2.4): at least its ports or identifier, unless it is a
-/// later fragment. None where it quotes too little.
+/// Parses the packet that an ICMP error quotes (RFC 792, RFC 4443 §2.4): at least its ports or identifier, unless it is
+/// a later fragment. `None` if too little is quoted.
 pub fn quoted(frame: &[u8], headers: &Headers) -> Option<Headers> {
     let start = headers.transport_offset as usize + ICMP_HEADER_BYTES;
     let quote = frame.get(start..headers.end as usize)?;
@@ -151,7 +151,7 @@ fn transport(bytes: &[u8], headers: &mut Headers, trust: Trust) -> Result<(), Dr
         (Addresses::V6 { .. }, protocol::ICMPV6) => (true, ICMP_HEADER_BYTES),
         _ => return Ok(()),
     };
-    // Quotes hold at least 8 bytes of it; a first fragment must hold it all (RFC 7112).
+    // A quote holds at least 8 bytes of the header; a first fragment must hold all of it (RFC 7112).
     let needed = if trust == Trust::Quote { 8 } else { header_bytes_min };
     let truncated = match headers.fragment {
         Fragment::Whole => DropReason::TransportTruncated,
@@ -201,7 +201,7 @@ fn read_icmp(start: &[u8], headers: &mut Headers) {
     }
 }
 
-/// The type of the request that a reply of this type answers.
+/// The type of the request to which a reply of this type belongs.
 const fn request_type(reply_type: u8) -> u8 {
     match reply_type {
         0 => 8,

@@ -1,7 +1,7 @@
-//! What a TCP header says behind its fixed part.
+//! Options of a TCP header.
 
-/// The window scale that a SYN offers (RFC 7323 §2.2), if its options are as they should be up to there. `segment` begins
-/// with its TCP header.
+/// The window scale that a SYN offers (RFC 7323 §2.2), if the options up to it are well-formed. `segment` begins with
+/// the TCP header.
 #[inline(always)]
 pub(crate) fn window_scale(segment: &[u8]) -> Option<u8> {
     const FIXED_BYTES: usize = 20;
