@@ -85,7 +85,7 @@ fn user_number(user: &str) -> io::Result<u32> {
         fields.nth(1).filter(|_| is_theirs)?.parse().ok()
     };
     users.lines().find_map(number).ok_or_else(|| {
-        io::Error::new(ErrorKind::NotFound, format!("there is no user {user:?} in {USERS_FILE}; give the number"))
+        io::Error::new(ErrorKind::NotFound, format!("there is no user '{user}' in {USERS_FILE}; give the number"))
     })
 }
 
