@@ -1,5 +1,5 @@
-//! The rows of a filter in one direction, for packets that are evaluated step by step together: what one step asks the memory
-//! for, the next finds there. What is decided is what [`Acl::decide`](crate::acl::Acl::decide) says.
+//! Matches a batch of packets step by step against the rows of an ACL in one direction: each step prefetches what the
+//! next one reads. Its decisions are those of [`Acl::decide`](crate::acl::Acl::decide).
 
 use crate::acl::bit_matrix::{BitMatrix, NARROW, WIDE, first_in_piece};
 use crate::acl::peer_rows::NOT_MADE;
@@ -10,21 +10,21 @@ use crate::packet::headers::Tuple;
 use crate::packet::verdict::Decision;
 use crate::tables::address_class::{AddressClass, SetCombinationId};
 
-/// The rows of one direction, by their width.
+/// The rows of one direction, by the width of their pieces.
 #[derive(Clone, Copy)]
 pub(crate) enum BatchMatcher<'a> {
     Narrow(BatchRows<'a, NARROW>),
     Wide(BatchRows<'a, WIDE>),
 }
 
-/// Rows of pieces of so many words.
+/// Rows in pieces of `WORDS` words.
 #[derive(Clone, Copy)]
 pub(crate) struct BatchRows<'a, const WORDS: usize> {
     of_classes: &'a [u32],
     peers: &'a [[u64; WORDS]],
     ports: &'a PortTables,
     services: &'a [[u64; WORDS]],
-    /// Pieces of a row.
+    /// How many pieces a row has.
     pieces: usize,
     rules: &'a RuleSet,
     default: Decision,
@@ -37,7 +37,7 @@ impl<'a, const WORDS: usize> BatchRows<'a, WORDS> {
         Self { of_classes, peers, ports, services, pieces, rules, default }
     }
 
-    /// Where the row of a packet's protocol and ports begins.
+    /// The index of the first piece of the row for a packet's protocol and ports.
     #[inline(always)]
     pub(crate) fn service(&self, tuple: &Tuple) -> usize {
         let start = self.ports.row(tuple) as usize * self.pieces;
@@ -45,7 +45,7 @@ impl<'a, const WORDS: usize> BatchRows<'a, WORDS> {
         start
     }
 
-    /// Where the rows of a peer begin.
+    /// The indexes of the first pieces of the two rows for a peer of this class.
     #[inline(always)]
     pub(crate) fn peer(&self, class: AddressClass) -> [usize; 2] {
         let start = |sets: SetCombinationId| {
@@ -57,7 +57,7 @@ impl<'a, const WORDS: usize> BatchRows<'a, WORDS> {
         [start(class.by_prefix), start(class.by_host)]
     }
 
-    /// The decision of a packet whose rows begin there; none if one is not made.
+    /// The decision for a packet whose rows begin at these indexes; `None` if one of the rows was not made.
     #[inline(always)]
     pub(crate) fn decide(&self, service: usize, peer: [usize; 2]) -> Option<Decision> {
         let found = match self.first_in(0, service, peer)? {
@@ -73,14 +73,14 @@ impl<'a, const WORDS: usize> BatchRows<'a, WORDS> {
         Some(first_in_piece([around, own], self.services.get(service + piece)?, piece))
     }
 
-    /// In all pieces but the first.
+    /// The first match in the pieces after the first.
     #[inline(never)]
     fn first_after(&self, service: usize, peer: [usize; 2]) -> Option<u32> {
         (1..self.pieces).find_map(|piece| self.first_in(piece, service, peer)?)
     }
 }
 
-/// Asks for a piece of a row.
+/// Prefetches a piece of a row.
 #[inline(always)]
 fn prefetch_piece<const WORDS: usize>(piece: &[u64; WORDS]) {
     const LINE_WORDS: usize = 8;

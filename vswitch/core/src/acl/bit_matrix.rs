@@ -1,4 +1,4 @@
-//! Rows of bits, one bit a rule.
+//! A matrix of bits, with one column for each rule.
 
 use crate::hw::simd::common_halves;
 use alloc::vec;
@@ -7,9 +7,9 @@ use core::hash::BuildHasher;
 use core::ops::Range;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-/// Words that are looked at together in rows of few rules.
+/// Rows of few rules are searched this many words at a time.
 pub(super) const NARROW: usize = 4;
-/// Words that are looked at together in all other rows, which have a multiple of them.
+/// All other rows are searched this many words at a time; their length is a multiple of it.
 pub(super) const WIDE: usize = 16;
 /// Words of a cache line.
 const LINE_WORDS: usize = 8;
@@ -21,7 +21,7 @@ pub(super) struct BitMatrix {
     words: usize,
     rows: usize,
     bits: Vec<u64>,
-    /// Where the rows begin: at a cache line.
+    /// The word at which the rows begin, aligned to a cache line.
     first: usize,
 }
 
@@ -38,7 +38,7 @@ impl BitMatrix {
         &self.bits[self.place(number)..][..self.words]
     }
 
-    /// The same; none if there is no such row.
+    /// The row with this number, or `None` if there is no such row.
     #[inline]
     pub(super) fn find(&self, number: u32) -> Option<&[u64]> {
         let start = self.place(number);
@@ -50,13 +50,13 @@ impl BitMatrix {
         self.first + number as usize * self.words
     }
 
-    /// All rows, cut into pieces of `WORDS` words, of which every row has as many as are returned beside.
+    /// All rows in pieces of `WORDS` words, and the number of pieces in each row.
     pub(super) fn pieces<const WORDS: usize>(&self) -> (&[[u64; WORDS]], usize) {
         let pieces = self.bits.get(self.first..).unwrap_or_default().as_chunks().0;
         (pieces, self.words / WORDS)
     }
 
-    /// A copy, with room for so many more rows.
+    /// A copy with room for `more` additional rows.
     fn with_room_for(&self, more: usize) -> Self {
         let rows = &self.bits[self.first..];
         let mut bits = Vec::with_capacity(rows.len() + more * self.words + LINE_WORDS - 1);
@@ -66,7 +66,7 @@ impl BitMatrix {
         Self { bits, first, ..*self }
     }
 
-    /// Without a row, for rows of this many words.
+    /// A matrix without rows, whose rows will have this many words.
     pub(super) const fn empty(words: usize) -> Self {
         Self { words, rows: 0, bits: Vec::new(), first: 0 }
     }
@@ -76,7 +76,7 @@ impl BitMatrix {
         self.rows
     }
 
-    /// Adds a row without a bit. Its number.
+    /// Adds an empty row and returns its number.
     pub(super) fn push(&mut self) -> u32 {
         if self.bits.capacity() < self.bits.len() + self.words {
             *self = self.with_room_for(self.rows / 4 + 4);
@@ -86,7 +86,7 @@ impl BitMatrix {
         self.rows as u32 - 1
     }
 
-    /// Adds a row with the bits of another. Its number.
+    /// Adds a copy of a row and returns its number.
     pub(super) fn push_copy(&mut self, of: u32) -> u32 {
         let number = self.push();
         let (start, end) = (self.place(of), self.place(number));
@@ -94,35 +94,35 @@ impl BitMatrix {
         number
     }
 
-    /// Sets the bit of a row, or clears it.
+    /// Sets or clears a bit of a row.
     pub(super) fn put(&mut self, number: u32, bit: u32, is_set: bool) {
         let start = self.place(number);
         put_bit(&mut self.bits[start..], bit, is_set);
     }
 
-    /// The same in every row.
+    /// Sets or clears a bit in every row.
     pub(super) fn put_in_all(&mut self, bit: u32, is_set: bool) {
         (0..self.rows as u32).for_each(|number| self.put(number, bit, is_set));
     }
 
-    /// Bytes of all rows.
+    /// The size of all rows, bytes.
     pub(super) const fn bytes(&self) -> usize {
         self.bits.capacity() * size_of::<u64>()
     }
 }
 
-/// The first word that is the first of a cache line.
+/// The index of the first word that starts a cache line.
 fn line_start<T>(words: &[T]) -> usize {
     let after = words.as_ptr().addr() / size_of::<u64>() % LINE_WORDS;
     (LINE_WORDS - after) % LINE_WORDS
 }
 
-/// Bytes of one row for this many rules.
+/// The size of a row for this many rules, bytes.
 pub(super) const fn row_bytes(rules: usize) -> usize {
     words_of(rules) * size_of::<u64>()
 }
 
-/// Words of one row for this many rules.
+/// The length of a row for this many rules, words.
 pub(super) const fn words_of(rules: usize) -> usize {
     match rules.div_ceil(u64::BITS as usize) {
         0 => 0,
@@ -131,28 +131,28 @@ pub(super) const fn words_of(rules: usize) -> usize {
     }
 }
 
-/// Collects rows, and numbers the different ones.
+/// Collects rows and gives each distinct one a number.
 pub(super) struct RowCollector {
     words: usize,
     bits: Vec<u64>,
-    /// Each with the hash of its row, so that the table grows without a look at the rows.
+    /// The rows' numbers with the hash of each, so that the table can grow without rehashing rows.
     numbers: HashTable<(u64, u32)>,
     hasher: DefaultHashBuilder,
 }
 
 impl RowCollector {
-    /// Of about `rows` rows.
+    /// A collector sized for about `rows` rows of `words` words.
     pub(super) fn new(words: usize, rows: usize) -> Self {
         let (bits, numbers) = (Vec::with_capacity(words * rows), HashTable::with_capacity(rows));
         Self { words, bits, numbers, hasher: DefaultHashBuilder::default() }
     }
 
-    /// A row without a bit.
+    /// A row of zeros.
     pub(super) fn empty(&self) -> Vec<u64> {
         vec![0; self.words]
     }
 
-    /// The number of a row with these bits.
+    /// The number of a row with these bits; a new one if no row has them yet.
     pub(super) fn add(&mut self, row: &[u64]) -> u32 {
         let Self { words, bits, numbers, hasher } = self;
         let hash = hasher.hash_one(row);
@@ -166,7 +166,7 @@ impl RowCollector {
         number
     }
 
-    /// How many different rows there are.
+    /// How many distinct rows there are.
     pub(super) fn len(&self) -> usize {
         self.numbers.len()
     }
@@ -181,7 +181,7 @@ pub(super) fn put_bit(row: &mut [u64], bit: u32, is_set: bool) {
     *word = if is_set { *word | bit } else { *word & !bit };
 }
 
-/// The first bit of a range that is clear.
+/// The first clear bit in a range.
 pub(super) fn first_clear(row: &[u64], bits: Range<usize>) -> Option<usize> {
     let mut start = bits.start;
     while start < bits.end {
@@ -199,7 +199,7 @@ pub(super) fn has_bit(row: &[u64], bit: u32) -> bool {
     row[bit as usize / 64] >> (bit % 64) & 1 == 1
 }
 
-/// The lowest bit that one of two rows has, and `other` too.
+/// The lowest bit that is set in `other` and in at least one of the two rows.
 #[inline]
 pub(super) fn first_common([one, two]: [&[u64]; 2], other: &[u64]) -> Option<u32> {
     if other.len() == NARROW {
@@ -214,8 +214,8 @@ fn first_in_pieces<const WORDS: usize>([one, two]: [&[u64]; 2], other: &[u64]) -
     pieces.find_map(|(piece, ((one, two), other))| first_in_piece([one, two], other, piece))
 }
 
-/// The lowest bit in one piece of rows. Without a branch that depends on what is found: where the deciding rule is cannot
-/// be foreseen, and a wrong guess costs as much as looking at 1,024 rules.
+/// The lowest bit that the pieces have in common. It does not branch on what it finds: the position of the deciding
+/// rule is unpredictable, and a mispredicted branch costs as much as searching 1,024 rules.
 #[inline(always)]
 pub(super) fn first_in_piece<const WORDS: usize>(
     remote @ [one, two]: [&[u64; WORDS]; 2],
@@ -223,13 +223,13 @@ pub(super) fn first_in_piece<const WORDS: usize>(
     piece: usize,
 ) -> Option<u32> {
     let halves = common_halves(remote, other);
-    // The low half of the word is empty if the high one is the first that is not.
+    // If the first half that is not zero is a high one, the low half of its word is zero.
     let word = halves.trailing_zeros() as usize / 2;
     let common = (one.get(word)? | two[word]) & other[word];
     Some((piece * WORDS + word) as u32 * u64::BITS + common.trailing_zeros())
 }
 
-/// The lowest bit that one of two rows has, all `others` too, and that `is_true` confirms.
+/// The lowest bit that is set in all `others` and in at least one of the two rows, and that `is_true` confirms.
 pub(super) fn first_confirmed(
     [one, two]: [&[u64]; 2],
     others: [&[u64]; 3],

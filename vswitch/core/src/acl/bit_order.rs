@@ -1,4 +1,4 @@
-//! Which bit of the rows each rule has: bits ascend as rules decide, and some between them are free for rules to come.
+//! Which bit each rule has. Bits ascend in the order in which rules decide, with gaps for rules that are added later.
 
 use crate::acl::bit_matrix::{first_clear, has_bit, put_bit, words_of};
 use crate::config::desired::{DesiredRule, Policy};
@@ -6,10 +6,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// One bit is left free for so many rules, where rows have as many.
+/// One bit in this many is left free, as far as the row has room.
 const RULES_PER_FREE_BIT: usize = 8;
 
-/// When a rule decides (§3.1): priority ascending, then drop before accept. Equals may stand in any order.
+/// The order in which rules decide (§3.1): by ascending priority, then drop before accept. Equal ranks may come in any
+/// order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank(u16);
 
@@ -19,21 +20,21 @@ impl Rank {
     }
 }
 
-/// Who has which bit.
+/// Assigns bits to rules.
 #[derive(Clone, Debug)]
 pub(super) struct BitOrder {
-    /// The rank of each bit's rule; that of a free one lies between those around it.
+    /// The rank of the rule that has each bit. A free bit has a rank between those of its neighbours.
     ranks: Vec<Rank>,
     taken: Vec<u64>,
 }
 
 impl BitOrder {
-    /// Bits for rules of ascending ranks, and room for others between them.
+    /// Assigns bits to rules of ascending ranks, and spreads the free bits among them. Returns the bit of each rule.
     pub(super) fn spread(ranks: &[Rank]) -> (Self, Vec<u32>) {
         let words = words_of(ranks.len());
         let room = words * u64::BITS as usize;
         let free = (room - ranks.len()).min(ranks.len().div_ceil(RULES_PER_FREE_BIT));
-        // The first free bit is before all rules.
+        // The first free bit comes before all rules.
         let before = |place: usize| if free == 0 { 0 } else { 1 + place * (free - 1) / ranks.len() };
         let bits: Vec<u32> = (0..ranks.len()).map(|place| (place + before(place)) as u32).collect();
         let mut order = Self { ranks: vec![Rank(0); room], taken: vec![0; words] };
@@ -45,22 +46,22 @@ impl BitOrder {
         (order, bits)
     }
 
-    /// Words of a row.
+    /// The length of a row, words.
     pub(super) const fn words(&self) -> usize {
         self.taken.len()
     }
 
-    /// Takes a bit for a rule of this rank; none if no bit there is free.
+    /// Takes a bit for a rule of this rank, or returns `None` if no bit at its position is free.
     pub(super) fn take(&mut self, rank: Rank) -> Option<u32> {
         let equals =
             self.ranks.partition_point(|other| *other < rank)..self.ranks.partition_point(|other| *other <= rank);
         let among = || first_clear(&self.taken, equals.clone());
         let is_free = |bit: &usize| !has_bit(&self.taken, *bit as u32);
-        // In the middle of a gap, so that the next ones find room before and after.
+        // In the middle of a gap, so that later rules find room on both sides.
         let before = || middle((0..equals.start).rev().take_while(is_free).last()?..equals.start);
         let after = || middle(equals.end..(equals.end..self.ranks.len()).take_while(is_free).last()? + 1);
         let bit = among().or_else(before).or_else(after)?;
-        // Free bits up to its equals are among them now.
+        // Free bits between it and rules of the same rank now have that rank as well.
         self.ranks[bit.min(equals.end)..equals.start.max(bit + 1)].fill(rank);
         put_bit(&mut self.taken, bit as u32, true);
         Some(bit as u32)
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
     use alloc::collections::BTreeMap;
 
-    /// Rules come and go anywhere; as long as there is room, bits ascend with ranks and nobody has another's.
+    /// Whichever rules come and go: as long as there is room, bits ascend with ranks, and no two rules share one.
     #[test]
     fn bits_ascend_with_ranks_whoever_comes_and_goes() {
         let (sizes, rounds): (&[usize], _) =

@@ -1,4 +1,4 @@
-//! Groups and their rules to [`Rules`].
+//! Compiles groups and their rules to [`Rules`].
 
 use crate::acl::bit_matrix::{put_bit, words_of};
 use crate::acl::bit_order::{BitOrder, Rank};
@@ -20,79 +20,79 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// What there is to compile with.
+/// What rules are compiled from.
 #[derive(Clone, Copy, Debug)]
 pub struct Sources<'a> {
-    /// A port list that is missing matches nothing.
+    /// The port lists. A missing one matches nothing.
     pub port_lists: &'a BTreeMap<PortListId, DesiredPortList>,
-    /// Bounds for rows that are other than those that suit their number of rules.
+    /// Limits for the rows, in place of those that follow from the number of rules.
     pub limits: Option<RowLimits>,
-    /// What was compiled before, and in which directions it still holds: there it is shared, where it is of the groups that
-    /// are asked for.
+    /// Rules that were compiled before, with the directions in which they are still valid. Those of the same groups are
+    /// shared.
     pub holding: &'a [(Arc<Rules>, Directions)],
 }
 
-/// What a few rules of a set of groups were and are.
+/// A change of a few rules of a set of groups.
 pub(crate) struct Edits<'a> {
-    /// The rules before.
+    /// The rules before the change.
     pub(crate) then: Arc<Rules>,
-    /// Where nothing else changed.
+    /// The directions in which nothing else changed.
     pub(crate) directions: Directions,
-    /// The rules that are gone or others now, as they were, each with its group.
+    /// The rules that were removed or changed, as they were, with their groups.
     pub(crate) gone: Vec<(&'a GroupId, &'a DesiredRule)>,
-    /// Those that are new or others now.
+    /// The rules that were added or changed, as they are now, with their groups.
     pub(crate) new: Vec<(&'a GroupId, &'a DesiredRule)>,
-    /// What the last changes replaced.
+    /// The copies that recent changes replaced.
     pub(crate) left_right: &'a mut LeftRight<RuleSet, Vec<Edit>>,
 }
 
-/// A rule that comes or goes.
+/// A rule that is added or removed.
 #[derive(Debug)]
 pub(crate) struct Edit {
     rule: DesiredRule,
     set: SetId,
-    /// As a place in [`RuleSet::groups`].
+    /// The index in [`RuleSet::groups`].
     group: u32,
-    /// Destination ports.
+    /// The destination ports.
     ranges: Vec<PortRange>,
     is_there: bool,
 }
 
-/// Some directions.
+/// A set of directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directions([bool; 2]);
 
 impl Directions {
-    /// Both of them.
+    /// Both directions.
     pub const BOTH: Self = Self([true; 2]);
 
-    /// These and one more.
+    /// Adds a direction.
     #[must_use]
     pub const fn with(mut self, direction: Direction) -> Self {
         self.0[direction as usize] = true;
         self
     }
 
-    /// These and others.
+    /// The directions in either set.
     #[must_use]
     pub const fn union(self, Self([ingress, egress]): Self) -> Self {
         Self([self.0[0] | ingress, self.0[1] | egress])
     }
 
-    /// The directions that are not among these.
+    /// The directions that are not in the set.
     #[must_use]
     pub const fn others(self) -> Self {
         Self([!self.0[0], !self.0[1]])
     }
 
-    /// Whether a direction is among them.
+    /// Whether a direction is in the set.
     pub const fn contains(self, direction: Direction) -> bool {
         self.0[direction as usize]
     }
 }
 
-/// Compiles the rules of ENIs with `groups`, which are all of one kind. `set_of` names the set of a rule's object.
-/// `edits` are all that changed since then, in the directions in which nothing is holding.
+/// Compiles the rules of ENIs that are in `groups`, which are all of one kind. `set_of` returns the set of a rule's
+/// remote object. `edits` are all changes in the directions for which `sources.holding` has no rules.
 pub(crate) fn compile(
     groups: &[(&GroupId, &SecurityGroup)],
     sources: Sources<'_>,
@@ -145,7 +145,7 @@ fn rule_set(
     mut rules: Vec<(u32, SetId, &DesiredRule)>,
     (port_lists, limits): (&BTreeMap<PortListId, DesiredPortList>, Option<RowLimits>),
 ) -> RuleSet {
-    // Equals may stand in any order: those of one set together make rows that share words.
+    // Equal ranks may come in any order. Adjacent rules of one set make rows that share words.
     rules.sort_by_key(|(_, set, rule)| (Rank::of(rule), *set));
     let bytes_max = limits.unwrap_or(RowLimits::of_rules(rules.len())).services_bytes_max;
     let ranks: Vec<Rank> = rules.iter().map(|(.., rule)| Rank::of(rule)).collect();
@@ -178,7 +178,7 @@ fn rule_set(
 }
 
 impl Edits<'_> {
-    /// The rules of a direction with these edits; none if they have to be compiled.
+    /// The rules of a direction with these edits applied, or `None` if they have to be compiled anew.
     fn rule_set(
         &mut self,
         direction: Direction,
@@ -202,7 +202,7 @@ impl Edits<'_> {
 }
 
 impl RuleSet {
-    /// Whether that could be done. If not, it is of no use any more.
+    /// Applies an edit. If it returns false, the rule set is unusable.
     fn edit(&mut self, edit: &Edit) -> bool {
         let Edit { rule, set, group, ranges, is_there } = edit;
         if !is_there {
@@ -229,7 +229,7 @@ impl RuleSet {
         self.local.put(bit, rule.rule, true) && self.services.insert(rule)
     }
 
-    /// Notes all of a rule but where it matches.
+    /// Enters the rule itself, without its rows.
     fn enter(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>, group: u32) {
         put_bit(&mut self.accepts, bit, rule.policy == Policy::Accept);
         self.rules[bit as usize] = Some(AclRule { id: rule.id.clone(), group });
@@ -238,14 +238,14 @@ impl RuleSet {
         }
     }
 
-    /// Whether rows are not much longer than its rules need.
+    /// Whether the rows are not much longer than the number of rules requires.
     fn is_well_filled(&self) -> bool {
         let rules = self.rules_by_set.len();
         words_of(rules + rules / 16) >= self.order.words()
     }
 }
 
-/// The destination ports of a rule that has some.
+/// The destination ports of a rule; empty if it does not look at ports.
 fn ranges_of(rule: &DesiredRule, port_lists: &BTreeMap<PortListId, DesiredPortList>) -> Vec<PortRange> {
     match &rule.conditions.ports {
         Ports::Any => Vec::new(),

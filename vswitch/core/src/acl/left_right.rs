@@ -1,18 +1,18 @@
-//! What a change replaced, kept so that the next change finds memory that is nearly right.
+//! Left-right copies: what a change replaced is kept, and the next change is made in it.
 //!
-//! Packets may read what is published, so a change never touches it: it makes another. A copy of everything would cost more
-//! than most changes. But what the last change replaced, nobody reads any more once all workers have left it, and it lacks
-//! just that change: it catches up, takes the next change in, and is published in its turn.
+//! Packets may be reading the published copy, so a change never writes to it; and copying everything would cost more
+//! than most changes. Once all workers have left the copy before it, nobody reads that one any more, and it lacks only
+//! the last change. So it is brought up to date, takes the next change, and is published in turn.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// How many are kept: filters of so many groups change in turn without a copy.
+/// How many retired copies are kept: rule sets of this many groups can change in turn without being copied.
 const SPARES_MAX: usize = 8;
-/// Bytes of one that is kept at most.
+/// The largest copy that is kept, bytes.
 const SPARE_BYTES_MAX: usize = 8 << 20;
 
-/// Things that are published, each with the one before it, and the change that lies between.
+/// The retired copies, each with the copy that replaced it and the change between the two.
 #[derive(Debug)]
 pub(crate) struct LeftRight<T, C = ()>(Vec<RetiredCopy<T, C>>);
 
@@ -30,8 +30,8 @@ impl<T, C> Default for LeftRight<T, C> {
 }
 
 impl<T: Clone, C> LeftRight<T, C> {
-    /// What follows from `now`, which has so many `bytes`, by a change; none if `make`, which makes changes, says that it
-    /// failed.
+    /// Returns the successor of `now`, whose size is `bytes`. `make` applies a change and returns false if it cannot;
+    /// the result is then `None`.
     pub(crate) fn change(
         &mut self,
         now: &Arc<T>,

@@ -1,4 +1,4 @@
-//! Which rules cover the local side of a packet, for filters with quintuple rules.
+//! Which rules cover the local address of a packet, for ACLs with quintuple rules.
 
 use crate::acl::bit_matrix::{BitMatrix, RowCollector, put_bit, row_bytes};
 use crate::acl::service_rows::Numbered;
@@ -15,26 +15,26 @@ pub(super) struct LocalRows {
     map: PrefixMap<u32>,
 }
 
-/// What the rules of a direction say of the local side.
+/// The restrictions of a direction's rules on the local address.
 #[derive(Clone, Debug)]
 pub(super) enum LocalAddress {
-    /// Nothing.
+    /// No rule has one.
     Any,
-    /// The row of an address.
+    /// There is a row for each address.
     Rows(LocalRows),
-    /// The rows would take too much room: each rule has to be confirmed.
+    /// The rows would be too large: each rule that is found has to be confirmed.
     Checked,
 }
 
 impl LocalAddress {
-    /// Rows of `words` for rules, in about `bytes_max`.
+    /// Makes rows of `words` words for the rules, of at most about `bytes_max`.
     pub(super) fn compile(rules: &[Numbered<'_>], words: usize, bytes_max: usize) -> Self {
         let restricted: Vec<(IpNet, u32)> =
             rules.iter().filter_map(|rule| Some((rule.rule.conditions.local?, rule.bit))).collect();
         if restricted.is_empty() {
             return Self::Any;
         }
-        // Each prefix makes at most two pieces.
+        // Each prefix adds at most two pieces.
         if restricted.len() * 2 * row_bytes(rules.len()) > bytes_max {
             return Self::Checked;
         }
@@ -53,7 +53,7 @@ impl LocalAddress {
         Self::Rows(LocalRows { matrix: rows.finish(), map })
     }
 
-    /// Gives a rule its bit, or takes it; whether rows tell what it says of the local side.
+    /// Sets or clears the bit of a rule. Returns whether the rows can express the rule's local address.
     pub(super) fn put(&mut self, bit: u32, rule: &DesiredRule, is_there: bool) -> bool {
         match self {
             Self::Any => rule.conditions.local.is_none(),
@@ -65,7 +65,7 @@ impl LocalAddress {
         }
     }
 
-    /// The row of rules whose local side holds the source of `addresses`; none if rows do not tell.
+    /// The row of the rules that cover the source of `addresses`, or `None` if there are no rows.
     #[inline]
     pub(super) fn row(&self, addresses: Addresses) -> Option<&[u64]> {
         let Self::Rows(LocalRows { matrix, map }) = self else { return None };

@@ -1,16 +1,17 @@
-//! Rules compiled for what a packet asks: one *filter* for every set of groups that some ENI has.
+//! Bit-vector classification: rules compiled to one *ACL* for each set of groups that an ENI has.
 //!
-//! Addresses never meet rules. The VPC's address map tells the *class* of an address: which sets (prefixes, prefix
-//! lists, groups) it is in, by the prefixes around it and by itself. A filter holds a row of bits for either, with a bit
-//! for each rule that names one of the sets. The two are united, then narrowed by the rows of protocol and ports and of the
-//! local address; the lowest bit left is the deciding rule, since rules are numbered in the order in which they decide.
+//! Addresses are never compared with rules. The VPC's address table gives the *class* of an address: the sets
+//! (prefixes, prefix lists, groups) that contain it, by its prefixes and by the address itself. An ACL has a row of
+//! bits for either, with a bit for each rule that names one of the sets. A look-up unites the two rows and intersects
+//! them with the row for protocol and ports and the row for the local address. The lowest bit left is the deciding
+//! rule, since bits ascend in the order in which rules decide.
 //!
-//! Rows take room, so they are bounded ([`RowLimits`]). A class without rows, because there was no room or because it
-//! is newer than the rows, is evaluated by going through the rules that name its sets, in order. Where the rows of ports
-//! would take too much, coarser ones take their place, and each rule that they leave is confirmed.
+//! The size of the rows is limited ([`RowLimits`]). A class has no row if there was no room for it or if it is newer
+//! than the rows; its packets go through the rules that name its sets, in order. If the rows for ports would be too
+//! large, coarser ones take their place, and each rule that they yield is confirmed.
 //!
-//! A change of a few rules touches the rows that have their bits: some bits are free for rules to come (`order`), and
-//! what a change replaced is what the next one is made in (`left_right`).
+//! A change of a few rules writes only the rows that contain their bits: some bits are left free for new rules
+//! (`bit_order`), and the change is made in the copy that the last one replaced (`left_right`).
 
 mod batch_matcher;
 mod bit_matrix;
@@ -40,18 +41,18 @@ pub(crate) use peer_rows::PeerRows;
 pub(crate) use rule_set::{RowDimensions, RuleSet};
 use rules_by_set::RulesBySet;
 
-/// How much room the rows of a filter may take. Beyond it, fewer rows are made, and the packets that miss them are
-/// evaluated rule by rule.
+/// How large the rows of an ACL may be. Beyond that, fewer rows are made, and packets without rows are evaluated rule
+/// by rule.
 #[derive(Clone, Copy, Debug)]
 pub struct RowLimits {
-    /// Bytes of the rows by class of peers, for each direction.
+    /// For the rows by peer class, per direction, bytes.
     pub classes_bytes_max: usize,
-    /// Bytes of the rows by protocol and port, and of those by local address, for each direction.
+    /// For the rows by protocol and port, and for those by local address, per direction, bytes.
     pub services_bytes_max: usize,
 }
 
 impl RowLimits {
-    /// For a filter with this many rules in a direction.
+    /// The limits for an ACL with this many rules in a direction.
     pub const fn of_rules(rules: usize) -> Self {
         let wanted = ROWS_BYTES_FREE + rules * ROWS_BYTES_PER_RULE;
         let bytes_max = if wanted < ROWS_BYTES_MAX { wanted } else { ROWS_BYTES_MAX };
@@ -59,30 +60,30 @@ impl RowLimits {
     }
 }
 
-/// The rules of a set of groups, compiled for the addresses of a VPC. Shared by every ENI that has exactly these groups.
+/// The rules of a set of groups, compiled for the addresses of a VPC. Every ENI in exactly these groups shares it.
 #[derive(Debug)]
 pub struct Acl {
     rules: Arc<Rules>,
-    /// Made for what was known of addresses then; the others are looked up by their sets.
+    /// Made for the classes known at the time. Others are looked up by their sets.
     classes: Arc<PeerRows>,
 }
 
-/// All rules of a set of groups. They know sets of addresses, and no address.
+/// All rules of a set of groups. They know sets of addresses, but no addresses.
 #[derive(Debug)]
 pub struct Rules {
     /// The groups, ascending.
     groups: Box<[AclGroup]>,
-    /// Whether members of one of them reach each other without rules.
+    /// Whether members of one of the groups reach each other without rules.
     has_open_groups: bool,
     kind: GroupKind,
-    /// Shared with rules before and after, where a change was not about a direction.
+    /// Shared with earlier and later versions in which this direction is the same.
     ingress: Arc<RuleSet>,
     egress: Arc<RuleSet>,
     /// Every set that a decision by these rules can depend on, ascending.
     mentions: Box<[SetId]>,
 }
 
-/// One group of a filter.
+/// One group of an ACL.
 #[derive(Debug)]
 struct AclGroup {
     id: GroupId,
@@ -91,25 +92,25 @@ struct AclGroup {
 }
 
 impl Acl {
-    /// Makes the rows of `rules` for the classes of addresses that are known, each given by its sets.
+    /// Makes the rows of `rules` for the known classes of addresses, each given by its sets.
     pub fn new<'a>(rules: Arc<Rules>, classes: impl Iterator<Item = &'a [SetId]>, limits: Option<RowLimits>) -> Self {
         let rules_by_set = rules.rules_by_set();
         let longest = rules_by_set.iter().map(|rules| rules.len()).max().unwrap_or(0);
         let bytes_max = limits.unwrap_or(RowLimits::of_rules(longest)).classes_bytes_max;
-        // Rules that name nothing ask nothing of a class.
+        // Rules that name no set do not depend on a class.
         let bytes_max = if rules.mentions.is_empty() { 0 } else { bytes_max };
         let classes = PeerRows::make(rules_by_set, classes, rules.asks_for_open_group(), bytes_max);
         Self { rules, classes: Arc::new(classes) }
     }
 
-    /// The filter with other `rules` whose rows for peers are the same; none if they are not.
+    /// The ACL with other `rules` that have the same rows for peers, or `None` if theirs differ.
     pub(crate) fn with_rules(&self, rules: &Arc<Rules>) -> Option<Self> {
         let is_same = rules.opens_the_same(&self.rules) && self.classes.tell(rules.rules_by_set());
         is_same.then(|| Self { rules: Arc::clone(rules), classes: Arc::clone(&self.classes) })
     }
 
-    /// The filter with other `rules`, of which most are the same: only the rows change that a changed rule has a bit in.
-    /// None if that cannot be.
+    /// The ACL with other `rules` of which most are the same: only rows that contain the bit of a changed rule are
+    /// written. Returns `None` if the rows have to be made anew.
     pub(crate) fn following<'a>(
         &self,
         rules: &Arc<Rules>,
@@ -125,34 +126,34 @@ impl Acl {
         Some(Self { rules: Arc::clone(rules), classes })
     }
 
-    /// The rules without their rows by class.
+    /// The rules, without the rows by class.
     pub fn rules(&self) -> &Arc<Rules> {
         &self.rules
     }
 
-    /// Whether members of one of its groups reach each other without rules (§3.2).
+    /// Whether members of one of the groups reach each other without rules (§3.2).
     pub(crate) fn has_open_groups(&self) -> bool {
         self.rules.has_open_groups
     }
 
-    /// How many classes of addresses it knows: none of those that came later. None if it has no room for more.
+    /// The number of address classes that have rows; later ones do not. `None` if there is no room for more.
     pub fn classes_known(&self) -> Option<usize> {
         self.classes.known()
     }
 
-    /// The name of the rule that a decision of this filter names as its ground, and its group.
+    /// The rule that a decision of this ACL gives as its ground, and the rule's group.
     pub fn rule(&self, direction: Direction, ground: u32) -> Option<(&RuleId, &GroupId)> {
         let rules = self.rules.of(direction);
         let rule = rules.rules.get(ground as usize)?.as_ref()?;
         Some((&rule.id, rules.groups.get(rule.group as usize)?))
     }
 
-    /// The group that a decision names as its ground.
+    /// The group that a decision gives as its ground.
     pub fn group(&self, ground: u32) -> Option<&GroupId> {
         self.rules.groups.get(ground as usize).map(|group| &group.id)
     }
 
-    /// Step 3 (§3.2): an open group that holds a peer of this class; `sets_of` tells what sets a number stands for.
+    /// Step 3 (§3.2): an open group that contains a peer of this class. `sets_of` returns the sets of a combination.
     #[inline]
     pub fn shared_open_group<'a>(
         &self,
@@ -168,8 +169,8 @@ impl Acl {
         })
     }
 
-    /// Steps 4 and 5 (§3.1, §3.3) for a peer of this class: the first matching rule, or the default. `sets_of` tells what
-    /// sets a number stands for.
+    /// Steps 4 and 5 (§3.1, §3.3) for a peer of this class: the first matching rule, or the default. `sets_of` returns
+    /// the sets of a combination.
     #[inline]
     pub fn decide<'a>(
         &self,
@@ -187,13 +188,13 @@ impl Acl {
         rules.decision(found, self.rules.default_of(direction))
     }
 
-    /// What a decision in one direction has to look at.
+    /// The kinds of rows that a decision in one direction has to look at.
     pub(crate) fn row_dimensions(&self, direction: Direction) -> RowDimensions {
         self.rules.of(direction).row_dimensions()
     }
 
-    /// The rows of one direction by peer and service, for packet after packet. They tell all where [`RowDimensions`] has no
-    /// others.
+    /// The rows of one direction by peer and service, for a batch of packets. They suffice where [`RowDimensions`]
+    /// names no others.
     pub(crate) fn batch_matcher(&self, direction: Direction) -> BatchMatcher<'_> {
         let rules = self.rules.of(direction);
         let default = self.rules.default_of(direction);
@@ -204,13 +205,13 @@ impl Acl {
         }
     }
 
-    /// Bytes that its rows and rules take, without their names.
+    /// The size of the rows and rules without their names, bytes.
     pub fn bytes(&self) -> usize {
         self.classes.bytes() + self.rules.ingress.bytes() + self.rules.egress.bytes()
     }
 }
 
-/// What happens where no rule matches (§3.3).
+/// The policy if no rule matches (§3.3).
 pub const fn default_policy(kind: GroupKind, direction: Direction) -> Policy {
     match (kind, direction) {
         (GroupKind::Basic, Direction::Egress) => Policy::Accept,
@@ -239,7 +240,7 @@ impl Rules {
         [&self.ingress.rules_by_set, &self.egress.rules_by_set]
     }
 
-    /// Whether the same groups are open as in others, at the same places.
+    /// Whether the same groups, at the same indexes, are open in both.
     fn opens_the_same(&self, other: &Self) -> bool {
         let open = |group: &AclGroup| group.open_members;
         self.has_open_groups == other.has_open_groups

@@ -1,4 +1,5 @@
-//! Which rules name a peer: a row for all sets that it is in, and what stands in for a row that is not made.
+//! Which rules name a peer: a row for each combination of sets that contains one, and what replaces a row that was not
+//! made.
 
 use crate::acl::bit_matrix::{BitMatrix, has_bit, put_bit, row_bytes};
 use crate::acl::rules_by_set::RulesBySet;
@@ -8,53 +9,52 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 
-/// Stands for a row that is not made: where it would be lies beyond every matrix.
+/// Marks a row that was not made. Its index is beyond the end of every matrix.
 pub(super) const NOT_MADE: u32 = u32::MAX;
 const _: () = assert!(usize::BITS >= 64, "the place of a row that is not made can be told");
-/// Stands for no group; greater than any.
+/// Marks the absence of a group; greater than any group's index.
 const NO_GROUP: u32 = u32::MAX;
-/// Bytes that a class takes beside its rows.
+/// The size of a class without its rows, bytes.
 const CLASS_BYTES: usize = 3 * size_of::<u32>();
-/// Rules that come and go, beyond which all rows are made anew.
+/// Above this many added and removed rules, all rows are made anew.
 const EDITS_MAX: usize = 256;
 
-/// What is known of all sets that addresses were in together when this was made, as far as there was room for it.
+/// The rows for all set combinations that existed when they were made, as far as there was room.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerRows {
-    /// Of ingress, and of egress.
+    /// Ingress, then egress.
     directions: [DirectionRows; 2],
-    /// The first open group among the sets of each class, as a place among the groups of the filter, or [`NO_GROUP`].
-    /// Empty if no group is open.
+    /// For each class, the index of the first open group among its sets, or [`NO_GROUP`]. Empty if no group is open.
     open_groups: Vec<u32>,
     classes_max: usize,
 }
 
-/// Rows of one direction.
+/// The rows of one direction.
 #[derive(Clone, Debug)]
 struct DirectionRows {
-    /// The rules that they tell.
+    /// The rules that the rows stand for.
     rules_by_set: Arc<RulesBySet>,
     /// The row of each class, or [`NOT_MADE`].
     of_classes: Vec<u32>,
-    /// A bit for each set that rows tell apart from others: those that rules name, and some that they named before.
+    /// A bit for each set that the rows distinguish: those that rules name, and some that they named before.
     named: Vec<u64>,
-    /// The sets of each row, of those that are named.
+    /// The distinguished sets of each row.
     rows: Vec<Arc<[SetId]>>,
     numbers: HashMap<Arc<[SetId]>, u32>,
-    /// The row without a set, which most classes have: known without a look.
+    /// The row without a set. Most classes have it, so it is found without a look-up.
     empty: Option<u32>,
     matrix: BitMatrix,
     rows_max: usize,
 }
 
 impl PeerRows {
-    /// The row of each class in one direction, or a number that no row has; and the rows.
+    /// The row number of each class in one direction, or one that no row has; and the rows.
     pub(super) fn matrix(&self, direction: Direction) -> (&[u32], &BitMatrix) {
         let rows = &self.directions[direction as usize];
         (&rows.of_classes, &rows.matrix)
     }
 
-    /// The rows of the sets around an address of a class and of its own sets; none if one is not made.
+    /// The rows for the prefixes of an address of this class and for the address itself, or `None` if one was not made.
     #[inline]
     pub(super) fn rows(&self, direction: Direction, class: AddressClass) -> Option<[&[u64]; 2]> {
         let (of_classes, matrix) = self.matrix(direction);
@@ -63,7 +63,7 @@ impl PeerRows {
         Some([row(class.by_prefix)?, row(class.by_host)?])
     }
 
-    /// The open group that holds addresses of a class, if one does; none if that is not known.
+    /// The open group that contains addresses of a class, if there is one; the outer `None` means that it is unknown.
     #[inline]
     pub(super) fn open_group(&self, class: AddressClass) -> Option<Option<u32>> {
         let group = |sets: SetCombinationId| self.open_groups.get(sets.0 as usize).copied();
@@ -71,8 +71,8 @@ impl PeerRows {
         Some(if first == NO_GROUP { None } else { Some(first) })
     }
 
-    /// Rows for `all` classes, each given by its sets: of ingress and egress, in at most `bytes_max` each. `open_group`
-    /// tells the first open group among some sets, if any group is open.
+    /// Makes the rows for `all` classes, each given by its sets, in at most `bytes_max` per direction. `open_group`
+    /// returns the first open group among some sets; it is `None` if no group is open.
     pub(super) fn make<'a>(
         rules_by_set: [&Arc<RulesBySet>; 2],
         all: impl Iterator<Item = &'a [SetId]>,
@@ -85,7 +85,7 @@ impl PeerRows {
         rows
     }
 
-    /// Makes the rows of classes that came later.
+    /// Adds rows for the classes that came later.
     fn learn<'a>(
         &mut self,
         all: impl Iterator<Item = &'a [SetId]>,
@@ -103,7 +103,7 @@ impl PeerRows {
         }
     }
 
-    /// Whether they tell these rules.
+    /// Whether the rows stand for these rules.
     pub(super) fn tell(&self, rules_by_set: [&Arc<RulesBySet>; 2]) -> bool {
         self.directions
             .iter()
@@ -111,7 +111,7 @@ impl PeerRows {
             .all(|(rows, now)| Arc::ptr_eq(&rows.rules_by_set, now) || rows.rules_by_set == *now)
     }
 
-    /// Makes them tell other rules, and know all classes; whether rows may do that without being made anew.
+    /// Changes the rows to those of other rules, and adds the new classes. Returns false if they have to be made anew.
     pub(super) fn follow<'a>(
         &mut self,
         rules_by_set: [&Arc<RulesBySet>; 2],
@@ -125,7 +125,7 @@ impl PeerRows {
         follows
     }
 
-    /// How many sets of sets were there when this was made; none if there was not room for more.
+    /// How many set combinations existed when the rows were made, or `None` if there was no room for more.
     pub(super) fn known(&self) -> Option<usize> {
         let known = self.directions[0].of_classes.len();
         (known < self.classes_max).then_some(known)
@@ -165,7 +165,7 @@ impl DirectionRows {
         (set.0 as usize) < self.named.len() * u64::BITS as usize && has_bit(&self.named, set.0)
     }
 
-    /// The number of the row of these sets.
+    /// The number of the row for these sets.
     fn row_of(&mut self, sets: &[SetId]) -> u32 {
         let named: Vec<SetId> = sets.iter().copied().filter(|set| self.is_named(*set)).collect();
         let known = if named.is_empty() { self.empty } else { self.numbers.get(&*named).copied() };
@@ -206,7 +206,7 @@ impl DirectionRows {
                 }
             }
         }
-        // A bit may pass from one rule to another: first it is taken, then given.
+        // A bit may pass from one rule to another, so clear before setting.
         for is_set in [false, true] {
             for edit in edits.iter().filter(|edit| edit.is_set == is_set) {
                 for (number, _) in self.rows.iter().enumerate().filter(|(_, sets)| sets.contains(&edit.set)) {

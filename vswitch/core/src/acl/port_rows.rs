@@ -1,5 +1,5 @@
-//! From a protocol and a port to the number of a row: all ports of a table cut into pieces, and painted on pages, so that
-//! a packet looks at no piece.
+//! From a protocol and a port to the number of a row: the ports of each table are cut into pieces and expanded to
+//! pages, so that a packet does not have to search the pieces.
 
 use crate::packet::headers::{Addresses, Tuple, protocol};
 use alloc::boxed::Box;
@@ -7,10 +7,10 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use hashbrown::HashMap;
 
-/// The table of all protocols without ports: their number stands in the place of the port, and their family in that of its
-/// high byte.
+/// The table of all protocols without ports. It is indexed by protocol number in place of the port's low byte, and by
+/// family in place of its high byte.
 pub(super) const OTHERS: usize = 2;
-/// The tables of TCP and of UDP by source port come after those by destination port and [`OTHERS`].
+/// The first of the tables of TCP and UDP by source port, which follow those by destination port and [`OTHERS`].
 pub(super) const SOURCES: usize = 3;
 /// How many tables there are.
 pub(super) const TABLES: usize = 5;
@@ -24,7 +24,7 @@ pub(super) const fn table_of(number: u8) -> usize {
     }
 }
 
-/// [`table_of`] every protocol.
+/// [`table_of`] for every protocol.
 static TABLE_OF: [u8; 256] = {
     let mut tables = [0; 256];
     let mut number = 0;
@@ -35,19 +35,19 @@ static TABLE_OF: [u8; 256] = {
     tables
 };
 
-/// The place of a protocol without ports in its table.
+/// The index of a protocol without ports in its table.
 pub(super) const fn place_of(number: u8, is_v6: bool) -> u16 {
     (is_v6 as u16) << 8 | number as u16
 }
 
-/// Ports from the first one to where the next piece begins, which have one row.
+/// The ports from `first` to the beginning of the next piece, which share a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) first: u16,
     pub(super) row: u16,
 }
 
-/// Rows by high byte, then by low byte: the numbers of pages.
+/// The number of the page for each high byte. A page has the row for each low byte.
 type HighBytes = [u16; 256];
 type PortPage = [u16; 256];
 
@@ -55,16 +55,16 @@ type PortPage = [u16; 256];
 #[derive(Clone, Debug)]
 pub(super) struct PortTables {
     destinations: Box<[HighBytes; 4]>,
-    /// None where no rule cares.
+    /// `None` where no rule looks at source ports.
     sources: [Option<Box<HighBytes>>; 2],
-    /// Each is of one table.
+    /// Each page belongs to one table.
     pages: Vec<PortPage>,
-    /// Ascending; the first of a table starts at port 0.
+    /// Ascending; the first piece of a table starts at port 0.
     pieces: [Vec<Piece>; TABLES],
 }
 
 impl PortTables {
-    /// Of the pieces of each table; no pieces of sources where no rule cares.
+    /// Makes the tables of these pieces. A source table without pieces is one that no rule looks at.
     pub(super) fn new(pieces: [Vec<Piece>; TABLES]) -> Self {
         let mut pages = Vec::with_capacity(pieces.iter().map(|pieces| pieces.len().min(256)).sum());
         let mut destinations = Box::new([[0; 256]; 4]);
@@ -76,17 +76,17 @@ impl PortTables {
         Self { destinations, sources, pages, pieces }
     }
 
-    /// The number of the row of a packet's protocol and destination port.
+    /// The number of the row for a packet's protocol and destination port.
     #[inline(always)]
     pub(super) fn row(&self, tuple: &Tuple) -> u32 {
-        // Chosen by arithmetic: which protocol comes next cannot be foreseen.
+        // Selected without a branch: the protocol of the next packet is unpredictable.
         let table = usize::from(TABLE_OF[tuple.protocol as usize]);
         let other = place_of(tuple.protocol, matches!(tuple.addresses, Addresses::V6 { .. }));
         let place = if table == OTHERS { other } else { tuple.destination_port };
         self.on_page(&self.destinations[table % self.destinations.len()], place)
     }
 
-    /// The same by source port, if some rule of the protocol cares.
+    /// The number of the row for a packet's source port, if a rule of the protocol looks at it.
     #[inline]
     pub(super) fn source_row(&self, tuple: &Tuple) -> Option<u32> {
         let high_bytes = self.sources.get(table_of(tuple.protocol))?.as_ref()?;
@@ -104,8 +104,9 @@ impl PortTables {
         &self.pieces[table]
     }
 
-    /// Makes a piece begin at each end of some ports. Which pieces they are then, and all pieces of the table; `split`
-    /// is told the row of each that is cut in two. They are [`painted`](PortTables::paint) after they were changed.
+    /// Splits pieces so that one begins at each end of a port range. Returns the pieces in the range and all pieces of
+    /// the table; `split` gets the row of each piece that is split. After changing them, [`paint`](PortTables::paint)
+    /// them.
     pub(super) fn cut(
         &mut self,
         table: usize,
@@ -128,14 +129,14 @@ impl PortTables {
         (start..end.unwrap_or(pieces.len()), pieces)
     }
 
-    /// The pieces that some ports lie in.
+    /// The pieces that overlap a port range.
     pub(super) fn touched(&self, table: usize, (first, last): (u16, u16)) -> &[Piece] {
         let pieces = &self.pieces[table];
         let at_most = |bound: u16| pieces.partition_point(|piece| piece.first <= bound);
         &pieces[at_most(first) - 1..at_most(last)]
     }
 
-    /// Paints the pages that some ports are on anew.
+    /// Renews the pages that a port range touches.
     pub(super) fn paint(&mut self, table: usize, (first, last): (u16, u16)) {
         let Self { destinations, sources, pages, pieces } = self;
         let high_bytes = match table.checked_sub(SOURCES) {
@@ -163,7 +164,7 @@ impl PortTables {
     }
 }
 
-/// Paints all pieces of a table; pages of one row are kept once.
+/// Expands all pieces of a table to pages. Identical pages with one row are stored once.
 fn painted(pieces: &[Piece], pages: &mut Vec<PortPage>) -> HighBytes {
     let mut uniform = HashMap::<u16, u16>::new();
     let mut position = 0;
@@ -180,7 +181,7 @@ fn painted(pieces: &[Piece], pages: &mut Vec<PortPage>) -> HighBytes {
     })
 }
 
-/// The page of a high byte, whose first port is in the first of `pieces`.
+/// The page of a high byte. The first of `pieces` contains its first port.
 fn page_of(pieces: &[Piece], high: u16) -> PortPage {
     let mut page = [pieces[0].row; 256];
     for piece in pieces[1..].iter().take_while(|piece| piece.first >> 8 == high) {

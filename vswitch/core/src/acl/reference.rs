@@ -1,5 +1,5 @@
-//! The slow, obvious twin of the compiled filter: `semantics.md` §2 and §3 read aloud over the desired state. Tests
-//! hold the compiled filter against it; nothing forwards by it.
+//! The reference: a slow and literal implementation of `semantics.md` §2 and §3 over the desired state. Tests compare
+//! the compiled ACL with it; no packet is forwarded by it.
 
 use crate::config::desired::{
     Desired, DesiredEni, DesiredRule, Direction, GroupKind, MatchConditions, Policy, Ports, Protocol, Remote,
@@ -11,14 +11,14 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use ipnet::IpNet;
 
-/// What the twin decides.
+/// A decision of the reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferenceDecision {
     /// Whether the packet passes.
     pub policy: Policy,
     /// The step that decided.
     pub stage: Stage,
-    /// The deciding rules: several, if equals match.
+    /// The deciding rules; several if rules of equal rank match.
     pub rules: Vec<RuleId>,
 }
 
@@ -39,7 +39,7 @@ pub fn decide(desired: &Desired, eni: &EniId, direction: Direction, tuple: &Tupl
         .flat_map(|group| &group.rules)
         .filter(|rule| rule.direction == direction && matches(desired, rule, tuple))
         .collect();
-    // Equivalent form of §3.1: the smallest priority; if any of those is a drop, drop.
+    // An equivalent form of §3.1: among the rules of the smallest priority, a drop wins.
     if let Some(priority) = matching.iter().map(|rule| rule.priority).min() {
         let strongest = matching.into_iter().filter(|rule| rule.priority == priority);
         let policy = strongest.clone().map(|rule| rule.policy).max().unwrap_or(Policy::Drop);
@@ -69,9 +69,9 @@ fn contains(prefix: &IpNet, address: IpAddr) -> bool {
     prefix.trunc().contains(&address)
 }
 
-/// §2: one rule against one packet. Only the rule's own direction is asked.
+/// §2: whether a rule matches a packet. The rule's direction is not checked.
 fn matches(desired: &Desired, rule: &DesiredRule, tuple: &Tuple) -> bool {
-    // Field by field, so that a new one does not compile until it is said here what it means.
+    // Field by field, so that a new condition does not compile before its meaning is defined here.
     let MatchConditions { protocol: covered, ports: destination_ports, source_ports, remote: object, local: near } =
         &rule.conditions;
     let (source, destination) = (tuple.addresses.source(), tuple.addresses.destination());

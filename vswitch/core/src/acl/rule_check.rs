@@ -1,4 +1,4 @@
-//! What rows may not tell of a rule: each rule that they find is confirmed by it. The place for a condition without rows.
+//! Confirms rules that the rows found, for conditions that the rows cannot express.
 
 use crate::acl::service_rows::{Numbered, PortCheck};
 use crate::config::desired::{Direction, MatchConditions};
@@ -6,7 +6,7 @@ use crate::packet::headers::{Addresses, Tuple};
 use core::net::IpAddr;
 use ipnet::IpNet;
 
-/// The conditions of a rule that rows may not tell exactly.
+/// The conditions of a rule that rows may not express exactly.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RuleCheck {
     ports: PortCheck,
@@ -18,17 +18,17 @@ impl RuleCheck {
         Self { ports: PortCheck::new(rule, ranges), local: rule.conditions.local }
     }
 
-    /// Whether a rule asks what no rows tell, so that the rules of its direction have to be confirmed.
+    /// Whether a rule has a condition that no rows express, so that the rules of its direction have to be confirmed.
     pub(super) const fn is_needed_for(conditions: &MatchConditions) -> bool {
-        // Field by field: a new one does not compile until it has rows, or is asked for here and confirmed below.
+        // Field by field: a new condition does not compile until it has rows or is confirmed below.
         let MatchConditions {
-            // `ServiceRows`, and `PortCheck` where these are not exact.
+            // Expressed by `ServiceRows`; confirmed by `PortCheck` if these are not exact.
             protocol: _,
             ports: _,
             source_ports: _,
-            // `RulesBySet`.
+            // Expressed by `RulesBySet`.
             remote: _,
-            // `LocalAddress`, and `local` where it is `Checked`.
+            // Expressed by `LocalAddress`; confirmed by `local` if that is `Checked`.
             local: _,
         } = conditions;
         false
@@ -43,7 +43,7 @@ impl RuleCheck {
     }
 }
 
-/// The near side of a packet that crosses an ENI in `direction`.
+/// The local side of a packet that crosses an ENI in `direction`, as the source.
 pub(super) fn local_address(direction: Direction, tuple: &Tuple) -> Addresses {
     match direction {
         Direction::Egress => tuple.addresses,

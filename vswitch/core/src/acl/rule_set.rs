@@ -1,4 +1,4 @@
-//! The rules of one direction as they are looked through: rows by set, by service and by local address.
+//! The rules of one direction as look-ups use them: rows by set, by service and by local address.
 
 use super::bit_matrix::{first_common, first_confirmed, has_bit};
 use super::bit_order::BitOrder;
@@ -18,10 +18,10 @@ use alloc::vec::Vec;
 /// The rules of one direction.
 #[derive(Clone, Debug)]
 pub(crate) struct RuleSet {
-    /// The groups that have rules in the direction, ascending. ENIs that have these, and others without such rules, share
-    /// the rules.
+    /// The groups that have rules in this direction, ascending. ENIs share the rules if their groups differ only by
+    /// groups without such rules.
     pub(super) groups: Box<[GroupId]>,
-    /// By their bits: in the order in which they decide (§3.1), with free bits between them.
+    /// By bit, so in the order in which they decide (§3.1); `None` for a free bit.
     pub(super) rules: Vec<Option<AclRule>>,
     pub(super) order: BitOrder,
     /// A bit for each rule that accepts.
@@ -29,32 +29,32 @@ pub(crate) struct RuleSet {
     pub(super) rules_by_set: Arc<RulesBySet>,
     pub(super) services: ServiceRows,
     pub(super) local: LocalAddress,
-    /// What confirms each rule, if some rows hold more than they should.
+    /// What confirms each rule, if some rows are inexact.
     pub(super) checks: Option<Vec<RuleCheck>>,
 }
 
-/// What is left of a rule after compilation.
+/// What compilation keeps of a rule.
 #[derive(Clone, Debug)]
 pub(super) struct AclRule {
     pub(super) id: RuleId,
-    /// Its group, as a place in [`RuleSet::groups`].
+    /// The index of its group in [`RuleSet::groups`].
     pub(super) group: u32,
 }
 
-/// The rows that a decision has to look at.
+/// The kinds of rows that a decision has to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowDimensions {
-    /// There are always rows by peer, and by protocol and destination port.
+    /// Rows by peer and rows by protocol and destination port always exist.
     pub(crate) by_peer: (),
     pub(crate) by_service: (),
     pub(crate) by_source_port: bool,
     pub(crate) by_local_address: bool,
-    /// Some rows hold more than they should, and each rule that is found has to be confirmed.
+    /// Some rows are inexact: each rule that they yield has to be confirmed.
     pub(crate) confirms: bool,
 }
 
 impl RuleSet {
-    /// Every dimension that its rules look at: a new one does not compile before it is told here.
+    /// Every dimension that the rules look at. A new one does not compile before it is added here.
     pub(super) fn row_dimensions(&self) -> RowDimensions {
         let Self { groups: _, rules: _, order: _, accepts: _, rules_by_set: _, services, local, checks } = self;
         RowDimensions {

@@ -4,19 +4,19 @@ use crate::tables::address_class::SetId;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-/// The rules that name each set, by their bits: in their deciding order.
+/// The rules that name each set, by their bits and so in deciding order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct RulesBySet {
     /// Ascending.
     sets: Vec<SetId>,
-    /// Where the rules of each set end in `rules`.
+    /// The end of each set's rules in `rules`.
     ends: Vec<u32>,
     rules: Vec<u32>,
-    /// Words of a row.
+    /// The length of a row, words.
     words: usize,
 }
 
-/// A rule that names a set, or does so no more.
+/// A rule that names a set from now on, or no longer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SetEdit {
     pub(super) set: SetId,
@@ -25,7 +25,7 @@ pub(super) struct SetEdit {
 }
 
 impl RulesBySet {
-    /// `named` tells the sets that rules name, with the bits of the rules: ascending.
+    /// `named` yields the sets that rules name with the bits of these rules, ascending.
     pub(super) fn new(named: impl Iterator<Item = (SetId, u32)>, words: usize) -> Self {
         let mut by_set: BTreeMap<SetId, Vec<u32>> = BTreeMap::new();
         for (set, bit) in named {
@@ -40,7 +40,7 @@ impl RulesBySet {
         Self { sets: by_set.into_keys().collect(), ends, rules, words }
     }
 
-    /// Words of a row.
+    /// The length of a row, words.
     pub(super) const fn words(&self) -> usize {
         self.words
     }
@@ -63,7 +63,7 @@ impl RulesBySet {
         self.sets.binary_search(&set).map_or(&[], |place| self.at(place))
     }
 
-    /// A rule names a set from now on.
+    /// Adds a rule that names a set.
     pub(super) fn insert(&mut self, set: SetId, bit: u32) {
         let place = self.sets.binary_search(&set).unwrap_or_else(|place| {
             self.sets.insert(place, set);
@@ -75,7 +75,7 @@ impl RulesBySet {
         self.ends[place..].iter_mut().for_each(|end| *end += 1);
     }
 
-    /// A rule does not name a set any more.
+    /// Removes a rule that names a set.
     pub(super) fn remove(&mut self, set: SetId, bit: u32) {
         let Ok(place) = self.sets.binary_search(&set) else { return };
         let Ok(among) = self.at(place).binary_search(&bit) else { return };
@@ -87,7 +87,8 @@ impl RulesBySet {
         }
     }
 
-    /// What leads to others; none if it is more than `edits_max`, or if their rows are of another width.
+    /// The edits that turn these rules into `now`, or `None` if there are more than `edits_max` or the row widths
+    /// differ.
     pub(super) fn edits_to(&self, now: &Self, edits_max: usize) -> Option<Vec<SetEdit>> {
         let mut edits = Vec::new();
         let (mut old, mut new) = (0, 0);
@@ -113,7 +114,7 @@ impl RulesBySet {
         (self.words == now.words).then_some(edits)
     }
 
-    /// The first rule that names one of `sets`, and that `is_true` confirms.
+    /// The first rule that names one of `sets` and that `is_true` confirms.
     pub(super) fn first<'a>(
         &self,
         sets: impl Iterator<Item = &'a SetId>,

@@ -1,5 +1,5 @@
-//! Which rules cover a protocol and its ports (§2): `ALL` rules are in every row, the others in those of their protocol
-//! and family.
+//! Which rules cover a protocol and its ports (§2). Rules for `ALL` are in every row, the others in those of their
+//! protocol and family.
 
 use crate::acl::bit_matrix::{BitMatrix, RowCollector, put_bit, row_bytes};
 use crate::acl::port_rows::{OTHERS, Piece, PortTables, SOURCES, TABLES, place_of, table_of};
@@ -10,7 +10,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Port 0 is covered by rules that do not look at ports, and by no other (§1.3).
+/// Only rules that do not look at ports cover port 0 (§1.3).
 const EVERY_PORT: PortRange = PortRange { first: 0, last: u16::MAX };
 
 /// Rows by protocol and ports.
@@ -18,15 +18,15 @@ const EVERY_PORT: PortRange = PortRange { first: 0, last: u16::MAX };
 pub(super) struct ServiceRows {
     matrix: BitMatrix,
     tables: PortTables,
-    /// How many pieces of all tables have each row. One that has the bit of a rule is of ports that the rule covers, and of
-    /// no others.
+    /// How many pieces, of all tables, use each row. A row that has the bit of a rule is used only for ports that the
+    /// rule covers.
     uses: Vec<u32>,
     rows_max: usize,
-    /// Whether a bit tells that a rule matches; else that it may.
+    /// Whether a set bit means that the rule matches; if not, it means that the rule may match.
     pub(super) is_exact: bool,
 }
 
-/// A rule whose rows are looked for: its bit, and its destination ports, if it has some.
+/// A rule for which rows are made: its bit, and its destination ports if it has any.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Numbered<'a> {
     pub(super) bit: u32,
@@ -35,30 +35,30 @@ pub(super) struct Numbered<'a> {
 }
 
 impl ServiceRows {
-    /// The row of rules whose protocol and destination port match.
+    /// The row of the rules that match the packet's protocol and destination port.
     #[inline]
     pub(super) fn row(&self, tuple: &Tuple) -> &[u64] {
         self.matrix.row(self.tables.row(tuple))
     }
 
-    /// The same by their numbers; and the rows.
+    /// The rows, and the tables that map packets to their numbers.
     pub(super) fn rows(&self) -> (&PortTables, &BitMatrix) {
         (&self.tables, &self.matrix)
     }
 
-    /// The row of rules whose source port matches, if some rule of the protocol cares.
+    /// The row of the rules that match the packet's source port, if a rule of its protocol looks at it.
     #[inline]
     pub(super) fn sources(&self, tuple: &Tuple) -> Option<&[u64]> {
         Some(self.matrix.row(self.tables.source_row(tuple)?))
     }
 
-    /// Whether no rule cares for source ports.
+    /// Whether no rule looks at source ports.
     pub(super) fn is_by_destination(&self) -> bool {
         (SOURCES..TABLES).all(|table| self.tables.pieces(table).is_empty())
     }
 
-    /// Rows of `words` for rules. If exact ones would take more than `bytes_max`, they are cut at high bytes only, have no
-    /// sources, and hold more than they should.
+    /// Makes rows of `words` words. If exact rows would take more than `bytes_max`, rows are made by high byte only and
+    /// without source ports, and are inexact.
     pub(super) fn compile(rules: &[Numbered<'_>], words: usize, bytes_max: usize) -> Self {
         let rows_max = (bytes_max / row_bytes(rules.len()).max(1)).clamp(1, u16::MAX as usize);
         let exact = Cutting { rules, words, rows_max, is_exact: true };
@@ -69,7 +69,8 @@ impl ServiceRows {
             .expect("coarse rows are few: each is of 256 ports or of a protocol")
     }
 
-    /// Gives a rule its bit wherever it matches. Whether there was room for that; if not, some rows lack it.
+    /// Sets the bit of a rule wherever it matches. If there was no room for that, returns false; some rows then lack
+    /// the bit.
     pub(super) fn insert(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>) -> bool {
         let Protocol::Number(number) = rule.conditions.protocol else {
             self.matrix.put_in_all(bit, true);
@@ -83,7 +84,7 @@ impl ServiceRows {
         places.all(|(table, ports)| self.cover(table, ports, bit))
     }
 
-    /// Takes its bit from a rule.
+    /// Clears the bit of a rule.
     pub(super) fn remove(&mut self, Numbered { bit, rule, ranges }: Numbered<'_>) {
         let Protocol::Number(number) = rule.conditions.protocol else { return self.matrix.put_in_all(bit, false) };
         let by_source = self.source_ports(number, rule);
@@ -94,7 +95,7 @@ impl ServiceRows {
         }
     }
 
-    /// The source ports of a rule, if some rule of its protocol cares.
+    /// The source ports of a rule, if a rule of its protocol looks at them.
     fn source_ports(&self, number: u8, rule: &DesiredRule) -> Option<(usize, (u16, u16))> {
         let table = SOURCES + table_of(number);
         let cares = table < TABLES && !self.tables.pieces(table).is_empty();
@@ -102,7 +103,7 @@ impl ServiceRows {
         cares.then_some((table, (ports.first, ports.last)))
     }
 
-    /// Sets a bit in the rows of some ports, and of no others.
+    /// Sets a bit in the rows of these ports and of no others.
     fn cover(&mut self, table: usize, ports: (u16, u16), bit: u32) -> bool {
         let Self { matrix, tables, uses, rows_max, .. } = self;
         let mut is_other = false;
@@ -132,7 +133,7 @@ impl ServiceRows {
     }
 }
 
-/// The tables, and the places there, of a protocol number and the destination ports of a rule.
+/// The tables, and the ranges in them, for a protocol number and a rule's destination ports.
 fn places_of(number: u8, ranges: &[PortRange], is_exact: bool) -> Vec<(usize, (u16, u16))> {
     match table_of(number) {
         OTHERS => {
@@ -150,7 +151,7 @@ fn places_of(number: u8, ranges: &[PortRange], is_exact: bool) -> Vec<(usize, (u
     }
 }
 
-/// ICMP is IPv4 alone, ICMPv6 is IPv6 alone (§2).
+/// ICMP exists in IPv4 only, ICMPv6 in IPv6 only (§2).
 const fn covers_family(number: u8, is_v6: bool) -> bool {
     match number {
         protocol::ICMP => !is_v6,
@@ -159,7 +160,7 @@ const fn covers_family(number: u8, is_v6: bool) -> bool {
     }
 }
 
-/// Rows from scratch.
+/// Makes rows from scratch.
 #[derive(Clone, Copy)]
 struct Cutting<'a> {
     rules: &'a [Numbered<'a>],
@@ -169,9 +170,9 @@ struct Cutting<'a> {
 }
 
 impl Cutting<'_> {
-    /// None if there are more than `rows_max` rows.
+    /// Returns `None` if there would be more than `rows_max` rows.
     fn services(self) -> Option<ServiceRows> {
-        // Most rules have one range of ports, whose ends begin a row each.
+        // Most rules have one port range, and each of its ends starts a row.
         let mut rows = RowCollector::new(self.words, self.rows_max.min(self.rules.len() * 2));
         let others = self.others(&mut rows);
         let [tcp, udp] = [protocol::TCP, protocol::UDP].map(|number| {
@@ -195,7 +196,7 @@ impl Cutting<'_> {
         Some(ServiceRows { matrix, tables, uses, rows_max: self.rows_max, is_exact: self.is_exact })
     }
 
-    /// The pieces of the protocols without ports.
+    /// The pieces for protocols without ports.
     fn others(self, rows: &mut RowCollector) -> Vec<Piece> {
         let mut row_of = |first: u16, is_covered: &dyn Fn(Protocol) -> bool| {
             let mut row = rows.empty();
@@ -223,7 +224,7 @@ impl Cutting<'_> {
         pieces
     }
 
-    /// The pieces of source ports; empty if no rule cares.
+    /// The pieces for source ports; empty if no rule looks at them.
     fn sources(self, rows: &mut RowCollector, number: u8) -> Option<Vec<Piece>> {
         let is_of_protocol = |rule: &Numbered<'_>| rule.rule.conditions.protocol == Protocol::Number(number);
         if !self.is_exact
@@ -238,9 +239,10 @@ impl Cutting<'_> {
         })
     }
 
-    /// Cuts the port space at the borders of every rule's ports, sweeping one row along; none if there are too many rows.
+    /// Cuts the port space at the borders of every rule's ports while updating a single row; `None` if there are too
+    /// many rows.
     fn pieces(self, rows: &mut RowCollector, ports: impl Fn(&Numbered<'_>) -> Vec<(u16, u16)>) -> Option<Vec<Piece>> {
-        // The first port, whose rule begins or ends: as one number each, which are sorted soonest.
+        // The port at which a rule begins or ends, packed into one number because that sorts fastest.
         let border =
             |port: u32, bit: u32, begins: bool| u64::from(port) << 32 | u64::from(bit) << 1 | u64::from(begins);
         let mut borders: Vec<u64> = Vec::with_capacity(self.rules.len() * 2);
@@ -274,7 +276,7 @@ impl Cutting<'_> {
     }
 }
 
-/// The same ports in ranges that neither overlap nor touch, so that a rule's bit begins and ends once for each.
+/// The same ports as ranges that neither overlap nor touch, so that a rule's bit begins and ends once in each.
 fn merged(mut ports: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     ports.sort_unstable();
     ports.dedup_by(|next, last| {
@@ -287,7 +289,7 @@ fn merged(mut ports: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     ports
 }
 
-/// What confirms a rule whose rows hold more than they should.
+/// Confirms the ports of a rule whose rows are inexact.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PortCheck {
     destinations: Box<[PortRange]>,
@@ -301,7 +303,7 @@ impl PortCheck {
         Self { destinations: ranges.into(), source: rule.conditions.source_ports, has_ports }
     }
 
-    /// Whether the rule's ports cover the packet's, whose protocol the rule covers.
+    /// Whether the rule covers the packet's ports, given that it covers the protocol.
     pub(super) fn covers(&self, tuple: &Tuple) -> bool {
         !self.has_ports
             || (self.destinations.iter().any(|range| range.contains(tuple.destination_port))

@@ -1,4 +1,4 @@
-//! Numbers for the different sets of sets that addresses of a VPC are in, by themselves and by the prefixes around them.
+//! Numbers for the set combinations of a VPC: the distinct collections of sets that contain an address or a prefix.
 
 use crate::tables::address_class::{SetCombinationId, SetId};
 use crate::tables::cow_array::CowArray;
@@ -6,18 +6,18 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 
-/// New numbers, besides as many as there were, after which those that are not in use any more are dropped. A number is
-/// never passed on before: rows of filters know it.
+/// Once there are this many new numbers, in addition to as many as there were, unused ones are dropped. Until then no
+/// number is reused, since rows of ACLs refer to it.
 const NEW_MAX: usize = 1024;
 
-/// The numbers of a VPC. Zero is no set.
+/// The numbers of a VPC. Zero is the empty combination.
 #[derive(Debug)]
 pub(super) struct AddressClasses {
     numbers: HashMap<Arc<[SetId]>, SetCombinationId>,
     pub(super) table: CowArray<Arc<[SetId]>>,
-    /// Numbers after the last renumbering.
+    /// How many numbers there were after the last renumbering.
     len_when_numbered: usize,
-    /// The sets that are looked for.
+    /// Scratch space for the combination that is looked up.
     wanted: Vec<SetId>,
 }
 
@@ -29,7 +29,7 @@ impl AddressClasses {
         classes
     }
 
-    /// How many numbers are given.
+    /// How many numbers are assigned.
     pub(super) fn len(&self) -> usize {
         self.numbers.len()
     }
@@ -39,7 +39,7 @@ impl AddressClasses {
         self.table.iter().take(self.len()).map(|sets| &**sets)
     }
 
-    /// The number of these sets, which may come in any order and several times.
+    /// The number of the combination of these sets, which may come in any order and be repeated.
     pub(super) fn of(&mut self, sets: impl Iterator<Item = SetId>) -> SetCombinationId {
         self.wanted.clear();
         self.wanted.extend(sets);
@@ -58,12 +58,12 @@ impl AddressClasses {
         number
     }
 
-    /// Whether so many numbers were given that most of them may be out of use.
+    /// Whether so many numbers were assigned that most of them may be unused.
     pub(super) fn is_worn(&self) -> bool {
         self.len() > self.len_when_numbered * 2 + NEW_MAX
     }
 
-    /// Starts over; whatever is in use is asked for again by `use_all`.
+    /// Starts over; `use_all` requests every combination that is in use.
     pub(super) fn renumber(&mut self, use_all: impl FnOnce(&mut Self)) {
         *self = Self::new();
         use_all(self);

@@ -1,4 +1,4 @@
-//! The sets of addresses that the filters of a VPC speak of.
+//! The sets of addresses that the ACLs of a VPC mention.
 
 use crate::config::desired::Remote;
 use crate::config::ids::{GroupId, PrefixListId};
@@ -8,11 +8,11 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
-/// Sets that no filter mentions any more, besides a quarter of the others, after which they are dropped. Until then they
-/// are kept up, so that rules that come and go do not make every member be located anew.
+/// Once this many sets, in addition to a quarter of the others, are no longer mentioned, they are dropped. Until then
+/// they are kept up to date, so that a rule that comes back does not require every member to be located again.
 const UNMENTIONED_MAX: usize = 64;
 
-/// What a set is.
+/// What a set stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum SetKey {
     Prefix(IpNet),
@@ -23,18 +23,18 @@ pub(super) enum SetKey {
 #[derive(Debug)]
 struct AddressSet {
     key: SetKey,
-    /// The filters that mention it.
+    /// The ACLs that mention it.
     acls: BTreeSet<u32>,
 }
 
-/// The sets, and the filters that mention each.
+/// The sets, and the ACLs that mention each.
 #[derive(Debug, Default)]
 pub(super) struct Sets {
     numbers: HashMap<SetKey, SetId>,
     sets: Vec<Option<AddressSet>>,
     free: Vec<SetId>,
     unmentioned: BTreeSet<SetId>,
-    /// Sets whose members nobody has told yet.
+    /// Sets whose members have not been added yet.
     new: Vec<SetId>,
 }
 
@@ -43,7 +43,7 @@ impl Sets {
         self.numbers.get(key).copied()
     }
 
-    /// The set that a rule names. New ones have to be asked for with [`Sets::take_new`].
+    /// The set that a rule names. New sets are returned by [`Sets::take_new`].
     pub(super) fn intern(&mut self, remote: &Remote) -> SetId {
         let key = match remote {
             Remote::Prefix(prefix) => SetKey::Prefix(prefix.trunc()),
@@ -69,7 +69,7 @@ impl Sets {
         new.into_iter().filter_map(|id| Some((id, self.sets[id.0 as usize].as_ref()?.key.clone()))).collect()
     }
 
-    /// A filter mentions other sets than before, both told in ascending order.
+    /// Replaces the sets that an ACL mentions. Both lists are ascending.
     pub(super) fn mention(&mut self, acl: u32, before: &[SetId], now: &[SetId]) {
         for id in only_in_first(now, before) {
             if let Some(Some(set)) = self.sets.get_mut(id.0 as usize) {
@@ -91,7 +91,7 @@ impl Sets {
         self.sets.get(id.0 as usize).into_iter().flatten().flat_map(|set| set.acls.iter().copied())
     }
 
-    /// Drops the sets that no filter mentions, if there are many.
+    /// Removes and returns the sets that no ACL mentions, if there are many.
     pub(super) fn take_worn(&mut self) -> Vec<(SetId, SetKey)> {
         if self.unmentioned.len() <= UNMENTIONED_MAX + self.numbers.len() / 4 {
             return Vec::new();
@@ -107,7 +107,7 @@ impl Sets {
     }
 }
 
-/// What one ascending list has and another has not.
+/// The elements of one ascending list that the other does not have.
 fn only_in_first(one: &[SetId], other: &[SetId]) -> impl Iterator<Item = SetId> {
     let mut other = other.iter().peekable();
     one.iter().copied().filter(move |id| {

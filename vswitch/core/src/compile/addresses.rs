@@ -1,5 +1,5 @@
-//! What prefixes say of addresses, and the places of the addresses that follow from it. A change computes anew what lies
-//! inside the prefixes that it touches.
+//! The facts about prefixes, and the entries of the address tables that follow from them. A change recomputes only the
+//! insides of the prefixes that it touches.
 
 use crate::compile::address_classes::AddressClasses;
 use crate::tables::address_class::{AddressClass, SetId};
@@ -13,17 +13,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use ipnet::IpNet;
 
-/// Prefixes changed at once, beyond which all addresses are computed anew.
+/// If more prefixes than this change at once, all addresses are recomputed.
 const REGIONS_MAX: usize = 8;
 
-/// One thing that a prefix says of the addresses in it.
+/// A fact about the addresses in a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
     Route(AddressRoute),
     Member(SetId),
 }
 
-/// Everything that one prefix says. The same fact may be told several times.
+/// All facts about one prefix. The same fact may be added several times.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct PrefixFacts {
     routes: Vec<AddressRoute>,
@@ -58,7 +58,8 @@ impl PrefixFacts {
         self.routes.is_empty() && self.sets.is_empty()
     }
 
-    /// Of several routes for one prefix, an owner is stronger than the router, than the subnet, than a custom route.
+    /// If a prefix has several routes, that of an owner wins over the router's, that over the subnet's, and that over a
+    /// custom route.
     fn route(&self) -> Option<AddressRoute> {
         let strength = |route: &AddressRoute| match route {
             AddressRoute::Nowhere => 0,
@@ -70,7 +71,7 @@ impl PrefixFacts {
         self.routes.iter().copied().max_by_key(strength)
     }
 
-    /// The sets that only one of the two names.
+    /// The sets that only one of the two has.
     fn difference(&self, other: &Self) -> impl Iterator<Item = SetId> {
         let only = |one: &Self, other: &Self| {
             one.sets.iter().filter(|set| other.sets.binary_search(set).is_err()).copied().collect::<Vec<_>>()
@@ -82,13 +83,13 @@ impl PrefixFacts {
 /// The addresses of one family in one VPC.
 #[derive(Debug)]
 pub(super) struct FamilyAddresses<A> {
-    /// What is said of single addresses.
+    /// The facts about single addresses.
     hosts: BTreeMap<A, PrefixFacts>,
-    /// What is said of longer prefixes, by first address and length.
+    /// The facts about all other prefixes, by first address and length.
     prefixes: BTreeMap<(A, u8), PrefixFacts>,
     /// How many prefixes there are of each length.
     lengths: BTreeMap<u8, usize>,
-    /// What was said before of the prefixes that are spoken of anew.
+    /// The previous facts of the prefixes that changed.
     changed: BTreeMap<(A, u8), PrefixFacts>,
     pub(super) places: AddressTable<A>,
 }
@@ -139,7 +140,7 @@ impl<A: Address> FamilyAddresses<A> {
         }
     }
 
-    /// Computes what follows from all that was said. Sets whose members are others now go into `affected`.
+    /// Recomputes what changed. The sets whose members changed are added to `affected`.
     pub(super) fn finish(&mut self, classes: &mut AddressClasses, affected: &mut BTreeSet<SetId>) {
         let mut hosts: Vec<A> = Vec::new();
         let mut regions: Vec<(A, u8)> = Vec::new();
@@ -149,7 +150,7 @@ impl<A: Address> FamilyAddresses<A> {
                 affected.extend(now.difference(&before));
                 match key {
                     (first, length) if length == A::BITS => hosts.push(first),
-                    // Keys come with the shorter of two nested prefixes first.
+                    // Of two nested prefixes, the shorter one has the lower key.
                     (first, length) => {
                         let is_inside = |&(outer, outer_length): &(A, u8)| first <= last_of(outer, outer_length);
                         if !regions.last().is_some_and(is_inside) {
@@ -173,7 +174,7 @@ impl<A: Address> FamilyAddresses<A> {
         hosts.into_iter().for_each(|host| self.locate(host, classes));
     }
 
-    /// Computes everything anew, with classes that start over.
+    /// Recomputes everything, with new class numbers.
     pub(super) fn renumber(&mut self, classes: &mut AddressClasses) {
         self.places.prefixes = Arc::new(Intervals::all(AddressEntry::NOWHERE));
         self.cut((A::of_bits(0), 0), classes);
@@ -181,7 +182,7 @@ impl<A: Address> FamilyAddresses<A> {
         hosts.into_iter().for_each(|host| self.locate(host, classes));
     }
 
-    /// The place of a single address: that of the prefixes around it, and what is said of itself.
+    /// Recomputes the entry of a single address from the prefixes around it and its own facts.
     fn locate(&mut self, host: A, classes: &mut AddressClasses) {
         let Some(facts_of) = self.hosts.get(&host) else { return self.places.hosts.remove(host) };
         let around = self.places.prefixes.find(host);
@@ -192,7 +193,7 @@ impl<A: Address> FamilyAddresses<A> {
         }
     }
 
-    /// Cuts the pieces inside a prefix anew.
+    /// Recomputes the pieces inside a prefix.
     fn cut(&mut self, (first, length): (A, u8), classes: &mut AddressClasses) {
         let last = last_of(first, length);
         let shorter = self.lengths.keys().take_while(|other| **other < length);

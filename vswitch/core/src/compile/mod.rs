@@ -1,9 +1,9 @@
-//! Desired state to snapshot, or every reason why not.
+//! Compiles the desired state to a snapshot, or reports every reason why it cannot.
 //!
-//! A [`Compiler`] keeps the desired state and all that was made of it. A change makes anew what follows from the objects
-//! in it, and nothing else: the place of an address that joins a group, the rules of the groups whose rules are others.
-//! The next snapshot shares the rest with the one before. Above all it shares the policy revisions, so that a change makes
-//! only those sessions be evaluated again that it can touch.
+//! A [`Compiler`] keeps the desired state and everything compiled from it. A change recompiles only what depends on the
+//! objects in it, such as the entry of an address that joins a group, or the ACLs of a group whose rules changed. The
+//! next snapshot shares everything else with the one before, including the policy revisions, so that only those
+//! sessions are evaluated again that the change can affect.
 
 mod address_classes;
 mod address_sets;
@@ -32,12 +32,12 @@ use network::{Dirty, NetworkInput, NetworkState};
 /// Compiles a state from scratch.
 ///
 /// # Errors
-/// Every refusal found. Nothing is half compiled.
+/// All refusals. Nothing is compiled partially.
 pub fn compile(desired: &Desired, generation: u64) -> Result<Snapshot, Vec<Refusal>> {
     Compiler::new([0; 2]).replace(desired, generation)
 }
 
-/// The desired state, and what was made of it.
+/// The desired state and what was compiled from it.
 #[derive(Debug)]
 pub struct Compiler {
     secret: [u64; 2],
@@ -46,19 +46,20 @@ pub struct Compiler {
     references: References,
     vpcs: BTreeMap<VpcId, NetworkState>,
     by_id: BTreeMap<EniId, EniIndex>,
-    /// The names of the ENIs, by number.
+    /// The names of the ENIs, by index.
     names: Vec<Option<Arc<EniId>>>,
     free: BTreeSet<u32>,
     /// The newest generation.
     snapshot: Snapshot,
-    /// The newest policy revision given to anything.
+    /// The newest policy revision that was assigned.
     revision: u32,
-    /// The newest flow scope given to any ENI.
+    /// The newest epoch that was assigned to an ENI.
     epoch: u32,
 }
 
 impl Compiler {
-    /// Of a state without objects. `secret` keeps those who choose addresses from choosing where they are kept.
+    /// A compiler for a state without objects. `secret` keys the hash tables, so that whoever chooses addresses cannot
+    /// choose their places in the tables.
     pub fn new(secret: [u64; 2]) -> Self {
         let snapshot = Snapshot {
             generation: 0,
@@ -84,12 +85,12 @@ impl Compiler {
         }
     }
 
-    /// With other bounds for the rows of filters than those that suit their number of rules.
+    /// Sets limits for the rows of ACLs, in place of those that follow from the number of rules.
     pub fn with_limits(self, limits: RowLimits) -> Self {
         Self { limits: Some(limits), ..self }
     }
 
-    /// The state that the newest generation was compiled from.
+    /// The state from which the newest generation was compiled.
     pub fn desired(&self) -> &Desired {
         &self.desired
     }
@@ -99,23 +100,23 @@ impl Compiler {
         &self.snapshot
     }
 
-    /// The ENI's number.
+    /// The index of an ENI.
     pub fn eni_index(&self, id: &EniId) -> Option<EniIndex> {
         self.by_id.get(id).copied()
     }
 
-    /// Compiles `desired`, whatever was before.
+    /// Compiles `desired`, whatever the state was before.
     ///
     /// # Errors
-    /// Every refusal found. Then the state is as it was.
+    /// All refusals; the state is then unchanged.
     pub fn replace(&mut self, desired: &Desired, generation: u64) -> Result<Snapshot, Vec<Refusal>> {
         self.apply(Delta::between(&self.desired, desired), generation)
     }
 
-    /// Compiles the state that `delta` leads to.
+    /// Compiles the state to which `delta` leads.
     ///
     /// # Errors
-    /// Every refusal found. Then the state is as it was.
+    /// All refusals; the state is then unchanged.
     pub fn apply(&mut self, delta: Delta, generation: u64) -> Result<Snapshot, Vec<Refusal>> {
         let refusals = delta.refusals(&self.desired);
         if !refusals.is_empty() {
@@ -138,7 +139,8 @@ impl Compiler {
         Ok(self.snapshot.clone())
     }
 
-    /// Remembers which generation brought the newest revision. Jumps are few: a restart of either plane makes one.
+    /// Records which generation introduced the newest revision. Entries are few, since only a restart of either plane
+    /// makes the two numbers diverge.
     fn note_generation(&mut self, generation: u64) {
         const JUMPS_MAX: usize = 64;
         if self.snapshot.generation_of(self.revision) == Some(generation) {
@@ -150,7 +152,7 @@ impl Compiler {
         self.snapshot.numbering = numbering[numbering.len().saturating_sub(JUMPS_MAX)..].into();
     }
 
-    /// Makes what follows from a change, which is in the desired state already; `before` leads back.
+    /// Compiles a change that the desired state already contains; `before` is its inverse.
     fn make(&mut self, before: &Delta) {
         let desired = core::mem::take(&mut self.desired);
         let revision = self.next_revision();
@@ -182,7 +184,7 @@ impl Compiler {
         self.desired = desired;
     }
 
-    /// What was said by objects that are gone or others now.
+    /// Removes the facts of objects that were removed or changed.
     fn take_away(&mut self, change: &AppliedDelta<'_>, dirty: &mut BTreeSet<VpcId>) {
         let by_id = &self.by_id;
         let index_of = |id: &EniId| by_id.get(id).copied().unwrap_or_default();
@@ -211,8 +213,8 @@ impl Compiler {
         }
     }
 
-    /// ENIs keep their numbers; new ones take places that were free in the generation before, then new places. A place is
-    /// never passed on within one change: packets on their way to the ENI that left must not meet its successor.
+    /// Assigns indexes to new ENIs: first those that were free in the previous generation, then new ones. An index is
+    /// never reused within one change, since packets on their way to the removed ENI must not reach its successor.
     fn number(&mut self, change: &AppliedDelta<'_>) {
         for (id, _) in change.present() {
             if self.by_id.contains_key(id) {
@@ -227,7 +229,7 @@ impl Compiler {
         }
     }
 
-    /// What is said by objects that are new or others now. The places of the filters of ENIs.
+    /// Adds the facts of objects that are new or changed. Returns the index of the ACL of each ENI.
     fn put_in_place<'a>(&mut self, change: &AppliedDelta<'a>, dirty: &mut BTreeSet<VpcId>) -> Vec<(&'a EniId, u32)> {
         let by_id = &self.by_id;
         let index_of = |id: &EniId| by_id.get(id).copied().unwrap_or_default();
@@ -301,14 +303,14 @@ impl Compiler {
         }
     }
 
-    /// Enters an ENI that is new, or another than before.
+    /// Enters an ENI that is new or changed.
     fn enter(&mut self, change: &AppliedDelta<'_>, (id, acl): (&EniId, u32), revision: u32) {
         let Some((eni, index)) = change.desired.enis.get(id).zip(self.by_id.get(id).copied()) else { return };
         let Some(vswitch) = change.desired.vswitches.get(&eni.vswitch) else { return };
         let Some(state) = self.vpcs.get(&vswitch.vpc) else { return };
         let (vpc, vswitch) = (state.place, state.vswitch_place(&eni.vswitch));
         let before = change.enis.get(id).copied().flatten();
-        // The same guest interface as before: its sessions go on (§4.4: detaching ends them).
+        // The same guest interface as before: its sessions continue (§4.4: detaching ends them).
         let same = before
             .filter(|(before, was_in)| before.port.is_some() == eni.port.is_some() && *was_in == change.vpc_of(eni));
         let kept = same.zip(self.snapshot.eni(index).map(|entry| (entry.epoch, entry.revision, entry.acl)));
@@ -344,7 +346,7 @@ impl Compiler {
         *self.snapshot.enis.get_mut(index.0 as usize) = Some(entry);
     }
 
-    /// A revision newer than all. When the numbers have run out, everything is evaluated again.
+    /// A revision newer than all others. When the numbers are exhausted, everything is evaluated again.
     fn next_revision(&mut self) -> u32 {
         if let Some(next) = self.revision.checked_add(1) {
             self.revision = next;
@@ -373,7 +375,7 @@ impl Compiler {
         };
         loop {
             self.epoch = (self.epoch + 1) % EPOCHS_MAX;
-            // Zero stands for no ENI at all.
+            // Zero stands for no ENI.
             if self.epoch != 0 && !taken.contains(&self.epoch) {
                 return EniEpoch(self.epoch);
             }
@@ -381,12 +383,12 @@ impl Compiler {
     }
 }
 
-/// A change, seen from the state after it.
+/// A change, as seen from the state after it.
 struct AppliedDelta<'a> {
-    /// What leads back.
+    /// The inverse change.
     before: &'a Delta,
     desired: &'a Desired,
-    /// The ENIs that it touches, each as it was, and the VPC that it was in.
+    /// The ENIs in the change, each as it was, with the VPC that it was in.
     enis: BTreeMap<&'a EniId, Option<(&'a DesiredEni, &'a VpcId)>>,
 }
 
@@ -412,7 +414,7 @@ impl<'a> AppliedDelta<'a> {
         change
     }
 
-    /// The VPC that an ENI of the state before was in.
+    /// The VPC in which an ENI of the previous state was.
     fn was_in(&self, eni: &'a DesiredEni) -> &'a VpcId {
         match self.before.vswitches.get(&eni.vswitch) {
             Some(Some(vswitch)) => &vswitch.vpc,
@@ -420,12 +422,12 @@ impl<'a> AppliedDelta<'a> {
         }
     }
 
-    /// The VPC that an ENI is in.
+    /// The VPC in which an ENI is.
     fn vpc_of(&self, eni: &DesiredEni) -> &'a VpcId {
         &self.desired.vswitches[&eni.vswitch].vpc
     }
 
-    /// The directions of the single rules that it touches in a group, as they were and as they are.
+    /// The directions of the rules of a group that changed one by one, both as they were and as they are.
     fn directions_of_rules(&self, id: &GroupId) -> Directions {
         let Some(rules) = self.before.rules.get(id) else { return Directions::default() };
         let group = self.desired.groups.get(id);
@@ -433,18 +435,18 @@ impl<'a> AppliedDelta<'a> {
         now.chain(rules.values().flatten()).fold(Directions::default(), |all, rule| all.with(rule.direction))
     }
 
-    /// The ENIs that it touches and that are there after it.
+    /// The ENIs in the change that exist after it.
     fn present(&self) -> impl Iterator<Item = (&'a EniId, &'a DesiredEni)> {
         self.enis.keys().filter_map(|id| self.desired.enis.get_key_value(*id))
     }
 
-    /// The ENIs that are not there any more.
+    /// The ENIs that no longer exist.
     fn gone(&self) -> impl Iterator<Item = &'a EniId> {
         self.enis.keys().copied().filter(|id| !self.desired.enis.contains_key(*id))
     }
 }
 
-/// Whether members of a basic group pass each other's rules in this direction (§3.2).
+/// Whether members of a basic group bypass each other's rules in this direction (§3.2).
 pub(crate) fn bypasses_intra_group(settings: &Settings, direction: Direction) -> bool {
     direction == Direction::Ingress || settings.intra_group_egress_bypass
 }

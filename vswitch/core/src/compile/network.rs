@@ -1,4 +1,4 @@
-//! One VPC between two generations: what its addresses, subnets and groups say, and the network that follows.
+//! The state of one VPC between two generations: its addresses, subnets and groups, and the network compiled from them.
 
 use super::addresses::{AddressFacts, Fact};
 use crate::acl::compile::{Directions, Edit, Edits, Sources};
@@ -19,37 +19,37 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use ipnet::IpNet;
 
-/// AddressClasses that a filter may not know, besides a quarter of those that it knows, before its rows are made anew.
+/// An ACL's rows are renewed if it lacks this many address classes, in addition to a quarter of those it knows.
 const UNKNOWN_CLASSES_MAX: usize = 256;
-/// Filters whose rows are made anew in one change for no other reason.
+/// How many ACLs one change renews for that reason alone.
 const FILTERS_RENEWED_MAX: usize = 2;
 
-/// Filters of a group that are looked at for rules to share.
+/// How many ACLs of a group are searched for rules to share.
 const FILTERS_RELATED_MAX: usize = 4;
 
-/// Single rules of the groups of a filter that are others, beyond which its rules are compiled anew.
+/// If more single rules of an ACL's groups change than this, its rules are compiled from scratch.
 const EDITS_MAX: usize = 64;
 
-/// In which directions the rules of a filter do not hold.
+/// The directions in which the rules of an ACL are outdated.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Dirty {
-    /// Where single rules are others, as the change says that is being made.
+    /// Only single rules changed, those in the change at hand.
     pub(super) by_rules: Directions,
-    /// Where anything may be another.
+    /// Anything may have changed.
     pub(super) whole: Directions,
 }
 
-/// A filter in use.
+/// An ACL in use.
 #[derive(Debug)]
 struct AclUse {
     groups: Box<[GroupId]>,
     enis: usize,
 }
 
-/// Everything that the network of one VPC is made of.
+/// Everything from which the network of one VPC is compiled.
 #[derive(Debug)]
 pub(super) struct NetworkState {
-    /// Its place in the snapshot.
+    /// Its index in the snapshot.
     pub(super) place: u32,
     salt: u32,
     gateway_mac: MacAddress,
@@ -64,14 +64,14 @@ pub(super) struct NetworkState {
     by_groups: BTreeMap<Box<[GroupId]>, u32>,
     by_group: BTreeMap<GroupId, BTreeSet<u32>>,
     free_filters: Vec<u32>,
-    /// Filters that are new, or whose rules are others now.
+    /// ACLs that are new or whose rules changed.
     dirty: BTreeMap<u32, Dirty>,
-    /// What the last changes of single rules replaced.
+    /// The copies that recent changes of single rules replaced.
     spare_rules: LeftRight<RuleSet, Vec<Edit>>,
     spare_rows: LeftRight<PeerRows>,
-    /// Filters whose last ENI left.
+    /// ACLs whose last ENI was removed.
     left: BTreeSet<u32>,
-    /// Where to look next for filters that miss new classes.
+    /// Where the search for ACLs that lack new classes continues.
     renewed: u32,
 }
 
@@ -100,7 +100,7 @@ impl NetworkState {
         }
     }
 
-    /// The network as packets see it. Shares everything.
+    /// The network as packets use it. It shares everything with this state.
     pub(super) fn network(&self) -> VpcNetwork {
         VpcNetwork {
             salt: self.salt,
@@ -139,7 +139,7 @@ impl NetworkState {
         *self.vswitches.get_mut(place as usize) = entry;
     }
 
-    /// Takes a subnet out; its place too, unless it `stays` to be added anew.
+    /// Removes a subnet; also its index, unless it `stays` to be added again.
     pub(super) fn remove_vswitch(&mut self, id: &VSwitchId, vswitch: &DesiredVswitch, stays: bool) {
         for (prefix, route) in routes_of(vswitch) {
             self.addresses.remove_fact(&prefix, Fact::Route(route));
@@ -153,7 +153,7 @@ impl NetworkState {
         self.vswitch_places.get(id).copied().unwrap_or_default()
     }
 
-    /// Takes an ENI in; the place of its filter.
+    /// Adds an ENI. Returns the index of its ACL.
     pub(super) fn add_eni(&mut self, eni: &DesiredEni, index: EniIndex) -> u32 {
         self.speak_of(eni, index, AddressFacts::add_fact);
         for group in &eni.groups {
@@ -176,7 +176,7 @@ impl NetworkState {
         place
     }
 
-    /// Lets an ENI go. Its filter stays until [`NetworkState::finish`], and for good if another took it up.
+    /// Removes an ENI. Its ACL stays until [`NetworkState::finish`], and beyond if another ENI uses it by then.
     pub(super) fn remove_eni(&mut self, eni: &DesiredEni, index: EniIndex, acl: u32) {
         self.speak_of(eni, index, AddressFacts::remove_fact);
         for group in &eni.groups {
@@ -204,7 +204,7 @@ impl NetworkState {
         }
     }
 
-    /// The entries of a prefix list are others now. Whether that matters here.
+    /// Notes that the entries of a prefix list changed. Returns whether this VPC uses the list.
     pub(super) fn change_prefix_list(
         &mut self,
         id: &PrefixListId,
@@ -221,7 +221,7 @@ impl NetworkState {
         true
     }
 
-    /// The rules of a group are others now, or their port lists. Whether that matters here.
+    /// Notes that the rules of a group, or their port lists, changed. Returns whether this VPC uses the group.
     pub(super) fn change_group(&mut self, id: &GroupId, changed: Dirty) -> bool {
         let found = self.by_group.get(id);
         for place in found.into_iter().flatten() {
@@ -232,7 +232,7 @@ impl NetworkState {
         found.is_some()
     }
 
-    /// Brings everything into line with what was changed. Whatever evaluates otherwise now has the new `revision`.
+    /// Brings everything up to date. Every ACL whose decisions may differ gets the new `revision`.
     pub(super) fn finish(&mut self, input: &NetworkInput<'_>, revision: u32) {
         for place in core::mem::take(&mut self.left) {
             if self.uses.get(&place).is_some_and(|found| found.enis == 0) {
@@ -285,7 +285,7 @@ impl NetworkState {
         self.renew_some(input);
     }
 
-    /// The rules of a filter as they are now; those of filters that are not `dirty`, or `compiled` already, hold.
+    /// Compiles the rules of an ACL. Those of ACLs that are not `dirty`, or that are in `compiled`, are valid.
     fn compile_rules(
         &mut self,
         place: u32,
@@ -312,7 +312,7 @@ impl NetworkState {
         acl::compile::compile(&groups, sources, edits, |remote| sets.intern(remote))
     }
 
-    /// Filters that may share rules with one: itself, and a few for each of its groups.
+    /// ACLs with which an ACL may share rules: itself, and a few for each of its groups.
     fn related(&self, place: u32) -> impl Iterator<Item = u32> {
         let groups = self.uses.get(&place).map(|used| &*used.groups).unwrap_or_default();
         let places = groups.iter().filter_map(|group| self.by_group.get(group));
@@ -336,7 +336,7 @@ impl NetworkState {
         }
     }
 
-    /// The prefixes of a set as they are now.
+    /// The prefixes that are now in a set.
     fn members_of(&self, key: &SetKey, input: &NetworkInput<'_>) -> Vec<IpNet> {
         match key {
             SetKey::Prefix(prefix) => [*prefix].into(),
@@ -352,7 +352,7 @@ impl NetworkState {
         }
     }
 
-    /// Makes the rows of a filter for the classes there are now.
+    /// Renews the rows of an ACL for the classes that exist now.
     fn renew(&mut self, place: u32, input: &NetworkInput<'_>) {
         if let Some(entry) = self.acls.get_mut(place as usize) {
             let rules = Arc::clone(entry.acl.rules());
@@ -360,7 +360,7 @@ impl NetworkState {
         }
     }
 
-    /// Makes the rows of a few filters that miss many classes.
+    /// Renews the rows of a few ACLs that lack many classes.
     fn renew_some(&mut self, input: &NetworkInput<'_>) {
         let classes = self.classes.len();
         let misses_many = |entry: &AclEntry| {
@@ -376,7 +376,7 @@ impl NetworkState {
         found.into_iter().for_each(|place| self.renew(place, input));
     }
 
-    /// Every revision starts over.
+    /// Restarts all revisions at this one.
     pub(super) fn reset_revisions(&mut self, revision: u32) {
         for &place in self.uses.keys() {
             if let Some(entry) = self.acls.get_mut(place as usize) {
@@ -386,9 +386,9 @@ impl NetworkState {
     }
 }
 
-/// What a VPC is settled with.
+/// The inputs to [`NetworkState::finish`].
 pub(super) struct NetworkInput<'a> {
-    /// What leads back to the state before.
+    /// The inverse of the change.
     pub(super) before: &'a Delta,
     pub(super) desired: &'a Desired,
     pub(super) name_of: &'a dyn Fn(EniIndex) -> Option<&'a EniId>,
@@ -396,13 +396,13 @@ pub(super) struct NetworkInput<'a> {
 }
 
 impl<'a> NetworkInput<'a> {
-    /// The single rules of groups that are gone or others now, as they were.
+    /// The single rules of groups that were removed or changed, as they were.
     fn rules_before(&self, groups: &[GroupId]) -> Vec<(&'a GroupId, &'a DesiredRule)> {
         let changed = groups.iter().filter_map(|id| self.before.rules.get_key_value(id));
         changed.flat_map(|(id, rules)| rules.values().flatten().map(move |rule| (id, rule))).collect()
     }
 
-    /// The single rules of groups that are new or others now.
+    /// The single rules of groups that were added or changed, as they are now.
     fn rules_now(&self, groups: &[GroupId]) -> Vec<(&'a GroupId, &'a DesiredRule)> {
         let changed =
             groups.iter().filter_map(|id| Some((self.desired.groups.get(id)?, self.before.rules.get_key_value(id)?)));
@@ -411,7 +411,7 @@ impl<'a> NetworkInput<'a> {
     }
 }
 
-/// A number that differs between VPCs (FNV-1a of the name), the same in every generation.
+/// A number that differs between VPCs (FNV-1a of the name) and is the same in every generation.
 fn salt_of(id: &VpcId) -> u32 {
     id.as_str().bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

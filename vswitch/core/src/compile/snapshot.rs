@@ -1,5 +1,5 @@
-//! What a packet may read: one generation of the whole configuration, compiled and immutable. Generations share what
-//! did not change between them.
+//! What packets may read: one generation of the whole configuration, compiled and immutable. Generations share what did
+//! not change between them.
 
 use crate::acl::Acl;
 use crate::config::desired::{Direction, Settings};
@@ -15,44 +15,44 @@ use crate::tables::route::AddressRoute;
 use alloc::sync::Arc;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-/// One generation. Made by a [`Compiler`](crate::compile::Compiler) alone.
+/// One generation. Only a [`Compiler`](crate::compile::Compiler) makes it.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(crate) generation: u64,
-    /// Another for every snapshot that says something else, as long as somebody keeps it.
+    /// Identifies the contents: snapshots that differ have different ones, as long as one of them is kept.
     pub(crate) identity: Arc<()>,
     pub(crate) settings: Settings,
     /// By [`EniIndex`].
     pub(crate) enis: CowArray<Option<EniEntry>>,
     /// By [`EniEntry::vpc`].
     pub(crate) vpcs: CowArray<Option<Arc<VpcNetwork>>>,
-    /// No ENI has an older revision than this.
+    /// No ENI has an older revision.
     pub(crate) revision_min: u32,
-    /// Revisions and the generations that brought them, wherever the two did not go on by one each.
+    /// Revisions and the generations that introduced them, wherever the two did not advance together.
     pub(crate) numbering: Arc<[(u32, u64)]>,
 }
 
-/// An ENI as packets see it.
+/// An ENI as packets use it.
 #[derive(Clone, Debug)]
 pub(crate) struct EniEntry {
     pub(crate) id: Arc<EniId>,
     pub(crate) epoch: EniEpoch,
-    /// Changes with what a decision at this ENI alone can depend on. See [`Snapshot::revision`].
+    /// Changes with everything that affects only decisions at this ENI. See [`Snapshot::revision`].
     pub(crate) revision: u32,
-    /// Its VPC, as a place in [`Snapshot::vpcs`].
+    /// The index of its VPC in [`Snapshot::vpcs`].
     pub(crate) vpc: u32,
-    /// Its subnet, as a place in [`VpcNetwork::vswitches`].
+    /// The index of its subnet in [`VpcNetwork::vswitches`].
     pub(crate) vswitch: u32,
-    /// The rules of its groups, as a place in [`VpcNetwork::filters`].
+    /// The index of its groups' rules in [`VpcNetwork::acls`].
     pub(crate) acl: u32,
     pub(crate) mac: MacAddress,
-    /// Its first address of each family: nearly every packet has it.
+    /// Its first IPv4 address, which nearly every packet has.
     pub(crate) ipv4: Option<u32>,
     pub(crate) ipv6: Option<u128>,
     pub(crate) source_dest_check: bool,
     pub(crate) routed_as_own: bool,
     pub(crate) tcp_window_check: bool,
-    /// The largest layer-3 packet that its port carries.
+    /// The largest layer-3 packet that its port carries, bytes.
     pub(crate) mtu_bytes: u16,
     pub(crate) timeouts: PackedTimeouts,
     pub(crate) sessions_max: u32,
@@ -60,7 +60,7 @@ pub(crate) struct EniEntry {
     pub(crate) new_sessions_per_s: Option<u32>,
 }
 
-/// A VPC as packets see it.
+/// A VPC as packets use it.
 #[derive(Clone, Debug)]
 pub(crate) struct VpcNetwork {
     /// Spreads the connections of networks that use the same addresses.
@@ -69,21 +69,21 @@ pub(crate) struct VpcNetwork {
     pub(crate) vswitches: CowArray<VSwitchEntry>,
     pub(crate) v4: AddressTable<u32>,
     pub(crate) v6: AddressTable<u128>,
-    /// The sets that each number stands for, ascending.
+    /// The sets of each set combination, ascending.
     pub(crate) sets: CowArray<Arc<[SetId]>>,
-    /// The rules of each set of groups that an ENI has.
+    /// The rules of each combination of groups that an ENI has.
     pub(crate) acls: CowArray<Option<AclEntry>>,
 }
 
-/// The rules of a set of groups.
+/// The rules of a combination of groups.
 #[derive(Clone, Debug)]
 pub(crate) struct AclEntry {
-    /// Changes with the rules, and with the members of every set that they name.
+    /// Changes with the rules and with the members of every set that they name.
     pub(crate) revision: u32,
     pub(crate) acl: Arc<Acl>,
 }
 
-/// The virtual router's addresses in one subnet.
+/// The virtual router's addresses in a subnet.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct VSwitchEntry {
     pub(crate) ipv4_gateway: Option<Ipv4Addr>,
@@ -102,7 +102,7 @@ impl EniEntry {
 }
 
 impl VpcNetwork {
-    /// What is known of the source of `addresses`.
+    /// The address table's entry for the source of `addresses`.
     #[inline(always)]
     pub(crate) fn source(&self, addresses: Addresses) -> AddressEntry {
         match addresses {
@@ -111,25 +111,25 @@ impl VpcNetwork {
         }
     }
 
-    /// What is known of the destination of `addresses`.
+    /// The address table's entry for the destination of `addresses`.
     #[inline(always)]
     pub(crate) fn destination(&self, addresses: Addresses) -> AddressEntry {
         self.source(addresses.reverse())
     }
 
-    /// Where packets for the destination of `addresses` go.
+    /// The route for the destination of `addresses`.
     #[inline(always)]
     pub(crate) fn route(&self, addresses: Addresses) -> AddressRoute {
         self.destination(addresses).route()
     }
 
-    /// Step 3 (§3.2): an open group of `filter` that holds a peer of this class.
+    /// Step 3 (§3.2): an open group of `acl` that contains a peer of this class.
     #[inline]
     pub(crate) fn shared_open_group(&self, acl: &Acl, peer: AddressClass) -> Option<u32> {
         acl.shared_open_group(peer, |sets| self.sets_of(sets))
     }
 
-    /// Steps 4 and 5 (§3.1, §3.3) of `filter` for a peer of this class: the first matching rule, or the default.
+    /// Steps 4 and 5 (§3.1, §3.3) with `acl` for a peer of this class: the first matching rule, or the default.
     #[inline]
     pub(crate) fn decide(&self, acl: &Acl, direction: Direction, tuple: &Tuple, peer: AddressClass) -> Decision {
         acl.decide(direction, tuple, peer, |sets| self.sets_of(sets))
@@ -146,12 +146,12 @@ impl Snapshot {
         self.generation
     }
 
-    /// Choices that the specification leaves open.
+    /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The ENI's number. Goes through all of them.
+    /// The index of an ENI. Searches all of them.
     pub fn eni_index(&self, id: &EniId) -> Option<EniIndex> {
         self.enis().find(|(_, other)| *other == id).map(|(index, _)| index)
     }
@@ -161,19 +161,19 @@ impl Snapshot {
         self.eni(index).map(|eni| &*eni.id)
     }
 
-    /// All ENIs, by their numbers.
+    /// All ENIs, by index.
     pub fn enis(&self) -> impl Iterator<Item = (EniIndex, &EniId)> {
         let entries = self.enis.iter().enumerate();
         entries.filter_map(|(index, eni)| Some((EniIndex(index as u32), &*eni.as_ref()?.id)))
     }
 
-    /// The generation that brought a policy revision, if that is still known.
+    /// The generation that introduced a policy revision, if it is still known.
     pub(crate) fn generation_of(&self, revision: u32) -> Option<u64> {
         let (first, generation) = self.numbering.iter().rfind(|(first, _)| *first <= revision)?;
         Some(generation + u64::from(revision - first))
     }
 
-    /// The policy revision of an ENI: it changes when anything changes that a decision at this ENI can depend on.
+    /// The policy revision of an ENI. It changes whenever something changes that a decision at this ENI can depend on.
     pub fn revision(&self, index: EniIndex) -> Option<u32> {
         let eni = self.eni(index)?;
         Some(self.revision_of(eni, self.network(eni)?.1))
@@ -191,7 +191,7 @@ impl Snapshot {
         Some((network, network.acls.get(eni.acl as usize)?.as_ref()?))
     }
 
-    /// Each part changes by becoming newer than all.
+    /// A part that changes gets a revision newer than all others, so the maximum changes as well.
     #[inline]
     pub(crate) fn revision_of(&self, eni: &EniEntry, acl: &AclEntry) -> u32 {
         eni.revision.max(acl.revision).max(self.revision_min)

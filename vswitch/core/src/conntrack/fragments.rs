@@ -1,5 +1,6 @@
-//! IP packets in parts (`semantics.md` §2): what came of each, what became of the first part, and the parts that wait for
-//! it. Everything is bounded and made once; where there is no room, whoever holds most gives way.
+//! Fragmented IP packets (`semantics.md` §2): which parts of each have been seen, what was decided for the first
+//! fragment, and the fragments that wait for it. Everything is bounded and allocated once; when there is no room, the
+//! ENI that holds most gives way.
 
 use crate::config::ids::{EniEpoch, EniIndex};
 use crate::config::limits::{
@@ -14,17 +15,17 @@ use crate::packet::verdict::{Decision, DropReason};
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// How long a receiver waits for the parts of a packet at most, seconds (RFC 8200 §4.5 says 60, kernels use 30).
+/// How long the fragments of a packet are remembered, seconds (RFC 8200 §4.5 says 60, kernels use 30).
 const TIMEOUT_S: u32 = 30;
-/// How long a part waits for the first, seconds: parts of one packet leave their sender together.
+/// How long a fragment waits for the first, seconds: the fragments of a packet leave their sender together.
 const WAIT_S: u32 = 2;
-/// Places in which a packet may be kept.
+/// Slots in which a packet may be remembered.
 const WAYS: usize = 8;
-/// Of those, one sender's at one ENI while others want them.
+/// How many of them one sender at one ENI may hold while others want them.
 const WAYS_PER_SENDER: usize = WAYS / 2;
 
-/// Which IP packet at which ENI. Its parts share addresses and an identification; IPv4 tells packets of different
-/// protocols apart as well (RFC 791 §3.2, RFC 8200 §4.5).
+/// An IP packet at an ENI. Its fragments share addresses and an identification; IPv4 also distinguishes packets by
+/// protocol (RFC 791 §3.2, RFC 8200 §4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FragmentKey {
     epoch: EniEpoch,
@@ -34,7 +35,7 @@ pub(crate) struct FragmentKey {
 }
 
 impl FragmentKey {
-    /// The key of the IP packet that a fragment is of.
+    /// The key of the IP packet that a fragment belongs to.
     pub(crate) const fn of(epoch: EniEpoch, headers: &Headers) -> Self {
         let tuple = &headers.tuple;
         let protocol = match tuple.addresses {
@@ -48,7 +49,7 @@ impl FragmentKey {
         self.epoch == other.epoch && self.addresses.source() == other.addresses.source()
     }
 
-    /// The key in the form of a tuple, for a hash; and what that leaves out.
+    /// The key in the form of a tuple, for hashing; and the parts that a tuple does not have.
     pub(super) const fn as_tuple(&self) -> (Tuple, u32) {
         let (source_port, destination_port) = ((self.id >> 16) as u16, self.id as u16);
         let tuple = Tuple::of_connection(self.addresses, self.protocol, [source_port, destination_port]);
@@ -56,42 +57,42 @@ impl FragmentKey {
     }
 }
 
-/// A key, and the hash that says where it is kept.
+/// A key, and the hash that determines where it is stored.
 pub(crate) type FragmentEntry = (FragmentKey, u64);
 
-/// What became of a first fragment.
+/// The decision for a first fragment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FragmentDecision {
-    /// The ENI's policy revision that evaluated it.
+    /// The ENI's policy revision under which it was made.
     pub(crate) revision: u32,
     pub(crate) decision: Decision,
-    /// What it was, for those that evaluate it again: later parts do not show it.
+    /// The first fragment's tuple, for evaluating it again: later fragments do not have the ports.
     pub(crate) first: Tuple,
     pub(crate) opener: Opener,
     seen: Tick,
 }
 
 impl FragmentDecision {
-    /// The fate of the packet with the tuple `first`, evaluated at `seen`.
+    /// The decision for a packet whose first fragment has the tuple `first`, made at `seen`.
     pub(crate) const fn new(decision: Decision, revision: u32, (first, opener): (Tuple, Opener), seen: Tick) -> Self {
         Self { revision, decision, first, opener, seen }
     }
 }
 
-/// One packet in parts.
+/// A fragmented packet.
 #[derive(Clone, Copy, Debug)]
 struct FragmentSlot {
     key: FragmentKey,
-    /// When its first part came, or what came first.
+    /// When its first fragment arrived, or whichever fragment came first.
     seen: Tick,
-    /// Its number in the order in which packets came: a tick is long.
+    /// Its number in the order of arrival, since many packets arrive in one tick.
     order: u64,
     first_decision: Option<FragmentDecision>,
-    /// What came of it, where it leaves its sender.
+    /// Which parts of it have left the sender.
     coverage: FragmentCoverage,
 }
 
-/// A part that waits for the first.
+/// A fragment that waits for the first.
 #[derive(Debug)]
 struct Waiting {
     key: FragmentKey,
@@ -100,30 +101,30 @@ struct Waiting {
     is_released: bool,
 }
 
-/// What to do with a part.
+/// What to do with a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FragmentAction {
-    /// Go on.
+    /// Forward it.
     Pass,
-    /// Wait for the first.
+    /// Keep it until the first one arrives.
     Wait,
 }
 
-/// What one worker knows of packets in parts.
+/// The fragmented packets that one worker knows.
 #[derive(Debug)]
 pub(crate) struct Fragments {
     slots: Vec<Option<FragmentSlot>>,
-    /// How many packets came.
+    /// How many packets have been seen.
     count: u64,
     waiting: Vec<Option<Waiting>>,
-    /// The frames of those that wait, at the same places.
+    /// The frames of the waiting fragments, at the same indexes.
     frames: Vec<FrameBuffer>,
     waiting_count: usize,
     released_count: usize,
 }
 
 impl Fragments {
-    /// Room for as many as may be.
+    /// Allocates room for as many as there may be.
     pub(crate) fn new() -> Self {
         let frame = || FrameBuffer::with_capacity(MTU_BYTES_MAX + ETHERNET_HEADER_BYTES);
         Self {
@@ -136,26 +137,26 @@ impl Fragments {
         }
     }
 
-    /// The fate of the packet's first fragment, if it came and is not over.
+    /// The decision for the packet's first fragment, if it arrived and has not expired.
     pub(crate) fn find(&self, (key, hash): &FragmentEntry, now: Tick) -> Option<&FragmentDecision> {
         let slot = self.set(*hash).iter().flatten().find(|slot| slot.key == *key)?;
         slot.first_decision.as_ref().filter(|first_decision| !first_decision.seen.is_older_than(TIMEOUT_S, now))
     }
 
-    /// Remembers what became of a packet's first part.
+    /// Remembers the decision for a packet's first fragment.
     pub(crate) fn remember(&mut self, entry: &FragmentEntry, first_decision: FragmentDecision) {
         let slot = self.slot(entry, first_decision.seen);
         (slot.first_decision, slot.seen) = (Some(first_decision), first_decision.seen);
     }
 
-    /// Takes a part where it leaves its sender. With the first, those that wait for it are released.
+    /// Takes note of a fragment that leaves its sender. The first one releases those that wait for it.
     ///
     /// # Errors
-    /// The reason why it must not pass.
+    /// The reason why it must be dropped.
     pub(crate) fn take(&mut self, entry: &FragmentEntry, part: Part, now: Tick) -> Result<FragmentAction, DropReason> {
         let slot = self.slot(entry, now);
         if part.start == 0 && slot.coverage.is_whole() {
-            // All of that packet passed: this is another one with its number.
+            // That packet is complete, so this is another one with the same identification.
             *slot = FragmentSlot::new(entry.0, now, slot.order);
         }
         slot.coverage.add(part)?;
@@ -174,10 +175,10 @@ impl Fragments {
         Ok(FragmentAction::Pass)
     }
 
-    /// Keeps the frame of a part until the first comes.
+    /// Keeps the frame of a fragment until the first arrives.
     ///
     /// # Errors
-    /// There is no room, or the ENI has as many waiting as it may.
+    /// There is no room, or as many fragments of the ENI are waiting as may.
     pub(crate) fn hold(&mut self, key: FragmentKey, eni: EniIndex, frame: &[u8], now: Tick) -> Result<(), DropReason> {
         let own = self.waiting.iter().flatten().filter(|waiting| waiting.key.epoch == key.epoch).count();
         let place = self.waiting.iter().position(Option::is_none).filter(|_| own < FRAGMENTS_WAITING_PER_ENI_MAX);
@@ -190,7 +191,7 @@ impl Fragments {
         Ok(())
     }
 
-    /// How long the frame of a part is that waits and whose first has come, if there is one.
+    /// The length of the next frame that waited and whose first fragment has arrived, if there is one.
     #[inline]
     pub(crate) fn released_bytes(&self) -> Option<usize> {
         if self.released_count == 0 { None } else { self.released().map(|place| self.frames[place].frame().len()) }
@@ -200,7 +201,7 @@ impl Fragments {
         self.waiting.iter().position(|waiting| waiting.as_ref().is_some_and(|part| part.is_released))
     }
 
-    /// Moves the frame of such a part into `frame`: whose it is.
+    /// Moves that frame into `frame` and returns the ENI that sent it.
     pub(crate) fn take_released(&mut self, frame: &mut FrameBuffer) -> Option<EniIndex> {
         let place = self.released()?;
         let waiting = self.waiting[place].take()?;
@@ -210,7 +211,7 @@ impl Fragments {
         Some(waiting.eni)
     }
 
-    /// Forgets parts that waited too long; `forgotten` hears whose they were.
+    /// Drops fragments that have waited too long; `forgotten` is called with the ENI of each.
     pub(crate) fn sweep(&mut self, now: Tick, mut forgotten: impl FnMut(EniEpoch)) {
         if self.waiting_count == 0 {
             return;
@@ -224,7 +225,8 @@ impl Fragments {
         }
     }
 
-    /// Moves what is known of the packets of some ENIs to `other`; `refused` hears whose parts found no room to wait there.
+    /// Moves the packets of some ENIs to `other`; `refused` is called with the ENI of each waiting fragment that has no
+    /// room there.
     pub(crate) fn move_to(
         &mut self,
         other: &mut Self,
@@ -236,7 +238,7 @@ impl Fragments {
             return;
         }
         for place in 0..self.slots.len() {
-            // The secret of the hash is the same, and so is the set.
+            // Both tables hash with the same secret, so the set is the same.
             let Some(slot) = self.slots[place].take_if(|slot| leaves(slot.key.epoch)) else { continue };
             other.count += 1;
             let set = &mut other.slots[place / WAYS * WAYS..][..WAYS];
@@ -268,7 +270,7 @@ impl Fragments {
         ((hash as u128 * sets as u128) >> 64) as usize * WAYS
     }
 
-    /// The slot of a packet, made if there is none.
+    /// The slot of a packet; a new one if it has none.
     fn slot(&mut self, (key, hash): &FragmentEntry, now: Tick) -> &mut FragmentSlot {
         let start = self.first_way(*hash);
         self.count += 1;
@@ -287,7 +289,8 @@ impl FragmentSlot {
         Self { key, seen: now, order, first_decision: None, coverage: FragmentCoverage::NONE }
     }
 
-    /// What is given up first: what is over, then what was refused, for strangers can send that at will; then the oldest.
+    /// The order in which slots are given up, lowest first: expired ones, then refused ones, since anybody can send
+    /// those, then the oldest.
     fn worth(&self, now: Tick) -> (bool, bool, u64) {
         let is_needed = !self.seen.is_older_than(TIMEOUT_S, now) && !self.coverage.is_whole();
         let is_refused = self.first_decision.is_some_and(|first_decision| !first_decision.decision.accepts());
@@ -295,8 +298,8 @@ impl FragmentSlot {
     }
 }
 
-/// The place in a set for another packet: a free one; one that nobody needs; one of the same sender at the same ENI if
-/// that has its share; else one of whoever has most.
+/// The slot of a set to use for another packet: a free or expired one; else one of the same sender at the same ENI, if
+/// that has its share; else one of whoever holds most.
 fn place_to_give(set: &[Option<FragmentSlot>], key: &FragmentKey, now: Tick) -> usize {
     let share = |of: &FragmentKey| set.iter().flatten().filter(|slot| slot.key.is_of_sender(of)).count();
     let gives = if share(key) >= WAYS_PER_SENDER {
@@ -385,7 +388,8 @@ mod tests {
         let (one, first) = (entry(7, 1), Part { start: 0, end: 16, is_last: false });
         assert_eq!(fragments.take(&one, Part { start: 16, end: 32, is_last: true }, NOW), Ok(FragmentAction::Wait));
         fragments.hold(one.0, EniIndex(3), &[0], NOW).unwrap();
-        // The first, and that of another packet with its number, before the part that waited is taken.
+        // The first fragment of this packet, and of the next one with its identification, before the waiting fragment
+        // is taken.
         for _ in 0..2 {
             assert_eq!(fragments.take(&one, first, NOW), Ok(FragmentAction::Pass));
         }

@@ -1,4 +1,4 @@
-//! What tells connections apart: a five-tuple in an order that both directions share.
+//! The key of a connection: its five-tuple, with the ends in an order that both directions share.
 
 use crate::packet::headers::{Addresses, Tuple};
 use core::fmt::Debug;
@@ -7,32 +7,32 @@ use core::fmt::Debug;
 pub trait ConnectionKey: Copy + Debug + Default + Eq {
     /// An address of the family, in host order.
     type Address: Copy + Eq;
-    /// The key of packets between two addresses, without ports, and whether the source is the second end. Where both
-    /// addresses are the same, that is for the ports to say.
+    /// The key of packets between two addresses, without ports, and whether the source is the second end. If both
+    /// addresses are the same, the ports decide the order.
     fn between(addresses: [Self::Address; 2]) -> (Self, bool);
     /// The same addresses with these ports, those of the first end in the upper half.
     fn with_ports(self, ports: u32) -> Self;
     /// Both ports, the first end's in the upper half.
     fn ports(&self) -> u32;
-    /// Source and destination, as what knows both families wants them.
+    /// The addresses of a source and a destination, in the type for both families.
     fn addresses(addresses: [Self::Address; 2]) -> Addresses;
-    /// The key, as what knows both families wants it.
+    /// The key, in the type for both families.
     fn any(self) -> Key;
     /// The key, if it is of this family.
     fn of_any(key: &Key) -> Option<Self>;
-    /// What the addresses give to a hash. `salt` tells the networks apart in which addresses may be the same.
+    /// The contribution of the addresses to the hash. `salt` separates networks that may use the same addresses.
     fn seed(&self, salt: u32, secret: [u64; 2]) -> u64;
     /// The five-tuple as it was before ordering; `swapped` as [`key_of`] returned it.
     fn tuple(&self, protocol: u8, swapped: bool) -> Tuple;
 
-    /// A hash that nobody can aim without the secret. Both directions of a connection have the same.
+    /// A keyed hash, which cannot be predicted without the secret. It is the same for both directions of a connection.
     #[inline(always)]
     fn hash(&self, protocol: u8, salt: u32, secret: [u64; 2]) -> u64 {
         hash_of(self.seed(salt, secret), self.ports(), protocol, secret)
     }
 }
 
-/// The hash of a key whose addresses have this seed.
+/// The hash of a key whose addresses have the seed `seed`.
 #[inline(always)]
 pub(crate) const fn hash_of(seed: u64, ports: u32, protocol: u8, secret: [u64; 2]) -> u64 {
     fold(seed ^ ((ports as u64) << 8 | protocol as u64), secret[1])
@@ -50,7 +50,7 @@ pub struct KeyV4 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct KeyV6 {
-    /// Each address as four words of 32 bits, the lowest first, so that nothing asks for wider alignment.
+    /// Each address as four words of 32 bits, the lowest first, so that the alignment stays that of a word.
     addresses: [[u32; 4]; 2],
     ports: u32,
 }
@@ -88,7 +88,7 @@ pub(crate) const fn turned(ports: u32, swapped: bool) -> u32 {
 }
 
 impl Key {
-    /// A hash that nobody can aim without the secret.
+    /// A keyed hash, which cannot be predicted without the secret.
     #[inline]
     pub fn hash(&self, protocol: u8, salt: u32, secret: [u64; 2]) -> u64 {
         match self {
@@ -107,7 +107,7 @@ impl Key {
 }
 
 impl KeyV4 {
-    /// No connection's.
+    /// The key of no connection.
     pub(crate) const NONE: Self = Self { addresses: [0; 2], ports: 0 };
 }
 

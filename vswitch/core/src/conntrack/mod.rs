@@ -24,7 +24,7 @@ use crate::packet::verdict::Stage;
 pub use timeouts::Expiry;
 
 impl ConnectionState {
-    /// The state of a session whose first packet is this one: of its opener, or an answer.
+    /// The state of a session after its first packet, which came from the opener or was an answer.
     pub fn opened_by(headers: &Headers, from_opener: bool) -> Self {
         match headers.tuple.protocol {
             protocol::TCP if from_opener => tcp::open(headers.tcp_flags),
@@ -35,13 +35,13 @@ impl ConnectionState {
         }
     }
 
-    /// The state after another packet of the session. Whether a reset counts is asked elsewhere.
+    /// The state after another packet of the session. The caller has checked whether a reset counts.
     #[inline(always)]
     pub fn after(self, flags: u8, from_opener: bool) -> Self {
         if !self.is_tcp() {
             return self.after_datagram(from_opener);
         }
-        // Nothing but a handshake goes on with a packet that carries no more than data.
+        // A plain data packet changes the state only while a handshake is incomplete.
         let is_settled =
             self as u8 > Self::TcpAnswered as u8 && flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST) == 0;
         if is_settled {
@@ -50,7 +50,8 @@ impl ConnectionState {
         tcp::next(self, flags, from_opener)
     }
 
-    /// UDP has no handshake: that both sides speak, and go on, tells a stream from one question (AWS counts so).
+    /// UDP has no handshake: a stream is told from a single query by packets in both directions followed by more from
+    /// the opener, as in AWS.
     #[inline(always)]
     const fn after_datagram(self, from_opener: bool) -> Self {
         match (self, from_opener) {
@@ -61,41 +62,41 @@ impl ConnectionState {
     }
 }
 
-/// Whether a packet of this kind may open a session. Errors and announcements never do: nothing answers them.
+/// Whether a packet of this kind may open a session. Errors and announcements may not, since nothing answers them.
 pub fn opens_session(headers: &Headers) -> bool {
     !matches!(headers.icmp_kind(), Some(IcmpKind::Error | IcmpKind::Other))
 }
 
-/// What every packet of a connection reads and writes, besides the key: 52 bytes, which with those of an IPv4 key fill a
-/// cache line.
+/// The part of a record that every packet of a connection reads and writes, apart from the key: 52 bytes, which fill a
+/// cache line together with an IPv4 key.
 ///
-/// A record carries the sessions of up to two ENIs, its *sides*: those that a packet between two ENIs of one worker
-/// opened together, for as long as both have seen the same packets. The first packet that only one of them sees splits
-/// the record in two (`datapath/forward.rs`).
+/// A record holds the sessions of up to two ENIs, its *sides*: those that a packet between two ENIs of one worker
+/// opened together, as long as both have seen the same packets. The first packet that only one of them sees splits the
+/// record in two (`datapath/session_update.rs`).
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Connection {
     /// IANA protocol number.
     pub protocol: u8,
-    /// Where it is in its life.
+    /// The state of the connection.
     pub state: ConnectionState,
-    /// Idle timeouts, fixed when it was opened.
+    /// The idle timeouts, fixed when the connection was opened.
     pub timeouts: PackedTimeouts,
     /// The sessions.
     pub sessions: [Session; 2],
-    /// When its last packet came.
+    /// When the last packet arrived.
     pub last_seen: Tick,
-    /// The next record of the table's chain plus one; zero at its end.
+    /// The index of the next record in the table's chain plus one; zero at the end.
     pub(crate) next: u32,
-    /// Packets in the opening direction and in the other.
+    /// Packets in the opening direction and in the reverse one.
     pub(crate) packets: [u32; 2],
-    /// Bytes in the opening direction and in the other: the lower halves, see [`Origin`].
+    /// Bytes in the opening direction and in the reverse one: the lower 32 bits; see [`Origin`].
     pub(crate) bytes_low: [u32; 2],
     /// TCP: where the receivers' windows begin.
     pub(crate) edges: tcp::Edges,
 }
 
-/// What few packets touch: kept apart from the records.
+/// The part of a record that few packets touch, stored separately.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Origin {
@@ -103,16 +104,16 @@ pub struct Origin {
     pub opened_at: Tick,
     /// The rule or group that admitted each session, as [`Decision::ground`](crate::packet::verdict::Decision::ground).
     pub grounds: [u32; 2],
-    /// The upper parts of the byte counts.
+    /// The upper bits of the byte counts.
     pub(crate) bytes_high: [BytesHigh; 2],
-    /// TCP: how the receivers scale their windows.
+    /// TCP: the receivers' window scales.
     pub(crate) scales: tcp::Scales,
-    /// Where the record's chain begins.
+    /// The bucket in which the record's chain begins.
     pub(crate) bucket: u32,
 }
 
 impl Origin {
-    /// As [`Connection::has_seen_the_same`].
+    /// The same as [`Connection::has_seen_the_same`], for this part of the record.
     pub(crate) fn has_seen_the_same(&self, other: &Self) -> bool {
         let seen = |origin: &Self| (origin.opened_at, origin.bytes_high, origin.scales);
         seen(self) == seen(other)
@@ -124,14 +125,14 @@ impl Origin {
 pub(crate) struct BytesHigh([u8; 3]);
 
 impl BytesHigh {
-    /// One more, where the lower half is over.
+    /// Adds one, when the lower bits overflow.
     #[cold]
     pub(crate) fn carry(&mut self) {
         let [low, middle, high] = self.0;
         [self.0[0], self.0[1], self.0[2], _] = u32::from_le_bytes([low, middle, high, 0]).wrapping_add(1).to_le_bytes();
     }
 
-    /// The count whose lower half this is.
+    /// The whole count with these lower bits.
     pub(crate) const fn with(self, low: u32) -> u64 {
         let [first, second, third] = self.0;
         (u32::from_le_bytes([first, second, third, 0]) as u64) << 32 | low as u64
@@ -140,14 +141,14 @@ impl BytesHigh {
 
 const _: () = assert!(size_of::<Origin>() == 24);
 
-/// The most scopes that fit into a record, next to the flags of a session.
+/// The number of epochs that fit into a session, beside its flags.
 pub const EPOCHS_MAX: u32 = 1 << 23;
 
-/// One ENI's session of a connection. All zero: none.
+/// One ENI's session of a connection. All zero means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Session {
-    /// The ENI's scope, and above it the flags.
+    /// The ENI's epoch in the lower bits, flags above it.
     tag: u32,
     /// The ENI's policy revision under which the session was last admitted.
     pub revision: u32,
@@ -163,20 +164,21 @@ impl Session {
     const SYN: u32 = 1 << 23;
     const SCOPE: u32 = EPOCHS_MAX - 1;
 
-    /// A session of the ENI `epoch`, opened by a packet in this direction; `swapped` as the key has the packet's ends.
+    /// A session of the ENI `epoch`, opened by a packet in this direction; `swapped` if that packet's source is the
+    /// key's second end.
     pub const fn new((epoch, revision): (EniEpoch, u32), opened: Direction, swapped: bool, stage: Stage) -> Self {
         let egress = if matches!(opened, Direction::Egress) { Self::EGRESS } else { 0 };
         let swapped = if swapped { Self::SWAPPED } else { 0 };
         Self { tag: epoch.0 | egress | swapped | (stage as u32) << Self::STAGE_SHIFT, revision }
     }
 
-    /// The session that [`Session::is`] what `live` says.
+    /// The session for which [`Session::is`] is true with `live`.
     #[inline(always)]
     pub(crate) const fn of_live(live: u64, opened: Direction, swapped: bool, stage: Stage) -> Self {
         Self::new((EniEpoch(live as u32), (live >> 32) as u32), opened, swapped, stage)
     }
 
-    /// Whose session it is; zero for nobody's.
+    /// The ENI whose session it is; zero if there is none.
     pub const fn epoch(self) -> EniEpoch {
         EniEpoch(self.tag & Self::SCOPE)
     }
@@ -191,7 +193,7 @@ impl Session {
         self.tag & Self::SWAPPED != 0
     }
 
-    /// The same session, which the rules of both directions have to admit: who opened it is not known.
+    /// The same session, marked as one whose opener is unknown: the rules of both directions have to admit it.
     pub(crate) const fn of_unknown_opener(self) -> Self {
         Self { tag: self.tag | Self::BOTH, ..self }
     }
@@ -201,12 +203,12 @@ impl Session {
         self.tag & Self::BOTH != 0
     }
 
-    /// Whether it is a session that counts: there is one, and the present rules do not refuse it.
+    /// Whether there is a session and the present rules do not refuse it.
     pub(crate) const fn is_live(self) -> bool {
         self.tag & Self::SCOPE != 0 && !self.is_revoked()
     }
 
-    /// Whether the present rules refuse it: it stays as a memory, so that neither side can bring it back (§4.4).
+    /// Whether the present rules refuse it. It is kept so that neither side can open it again (§4.4).
     pub const fn is_revoked(self) -> bool {
         self.tag & Self::REVOKED != 0
     }
@@ -216,7 +218,8 @@ impl Session {
         STAGES[((self.tag & Self::STAGE) >> Self::STAGE_SHIFT) as usize % STAGES.len()]
     }
 
-    /// Whether a SYN came in the middle of it that nobody has answered yet ([`syns`]). Such a session never takes the fast path.
+    /// Whether a SYN arrived in the middle of it that has not been answered yet ([`syns`]). Such a session never takes
+    /// the fast path.
     pub(crate) const fn has_syn(self) -> bool {
         self.tag & Self::SYN != 0
     }
@@ -225,13 +228,13 @@ impl Session {
         self.tag = self.tag & !Self::SYN | if has_syn { Self::SYN } else { 0 };
     }
 
-    /// What [`Session::is`] compares with: the session of `epoch`, admitted under `revision` and not revoked.
+    /// The value that [`Session::is`] compares with: a session of `epoch`, admitted under `revision` and not revoked.
     #[inline(always)]
     pub(crate) const fn live_under(epoch: EniEpoch, revision: u32) -> u64 {
         (revision as u64) << 32 | epoch.0 as u64
     }
 
-    /// Whether it is such a session.
+    /// Whether it is the session that `live` describes.
     #[inline(always)]
     pub(crate) const fn is(self, live: u64) -> bool {
         const ASKED: u64 = (u32::MAX as u64) << 32 | (Session::SCOPE | Session::SYN | Session::REVOKED) as u64;
@@ -263,7 +266,7 @@ pub(crate) const STAGES: [Stage; 12] = [
 ];
 
 impl Connection {
-    /// Which of the sides is the session of `epoch`.
+    /// Which side is the session of `epoch`.
     #[inline]
     pub fn place_of(&self, epoch: EniEpoch) -> Option<usize> {
         match epoch {
@@ -273,13 +276,13 @@ impl Connection {
         }
     }
 
-    /// The sessions, each with its place.
+    /// The sessions, each with the index of its side.
     pub fn sessions(&self) -> impl Iterator<Item = (usize, Session)> + use<> {
         self.sessions.into_iter().enumerate().filter(|(_, session)| session.epoch() != EniEpoch::default())
     }
 
-    /// Counts a packet that goes this `way`, zero for the opener's, and restarts the timer. Whether the lower half of that
-    /// way's bytes is over, see [`Origin`].
+    /// Counts a packet in the direction `way`, which is zero for the opener's, and restarts the timer. Returns whether
+    /// the lower part of that direction's byte count overflowed; see [`Origin`].
     #[inline(always)]
     pub(crate) fn count(&mut self, segment: Segment, wire: Wire, way: usize, now: Tick) -> bool {
         let (way, from_opener) = (way % 2, way == 0);
@@ -302,7 +305,7 @@ impl Connection {
         (self.sessions[0].tag | self.sessions[1].tag) & Session::SWAPPED != 0
     }
 
-    /// Whether two records, each of one session, are those of the two ends of a connection, neither of which is revoked.
+    /// Whether two records of one session each belong to the two ends of a connection, and neither session is revoked.
     pub(crate) fn is_other_end_of(&self, other: &Self) -> bool {
         let only = |connection: &Self| {
             connection.sessions().next().map(|(_, session)| session).filter(|session| !session.is_revoked())
@@ -311,7 +314,7 @@ impl Connection {
         !self.is_shared() && one.opened() != two.opened() && one.is_swapped() == two.is_swapped()
     }
 
-    /// Whether the packets of another record of the connection were those of this one.
+    /// Whether both records have counted the same packets.
     pub(crate) fn has_seen_the_same(&self, other: &Self) -> bool {
         let seen = |connection: &Self| {
             (
@@ -326,20 +329,20 @@ impl Connection {
         seen(self) == seen(other)
     }
 
-    /// Whether it is only the memory of sessions that rules refused.
+    /// Whether it only holds revoked sessions.
     pub(crate) fn is_dead(&self) -> bool {
         !self.sessions[0].is_live() && !self.sessions[1].is_live()
     }
 
-    /// Whether two sessions share it.
+    /// Whether two ENIs have their sessions in it.
     pub(crate) fn is_shared(&self) -> bool {
         self.sessions[0].epoch() != EniEpoch::default() && self.sessions[1].epoch() != EniEpoch::default()
     }
 
-    /// Whether it is over at `now`.
+    /// Whether it has expired at `now`.
     #[inline]
     pub fn is_expired(&self, settings: &Settings, now: Tick) -> bool {
-        // Nearly all are asked that were seen a moment ago. One seen ahead of `now` is not told here.
+        // A short cut: nearly all records were in use a moment ago. One last seen after `now` takes the full check.
         const LEAST_TICKS: u32 = LEAST_S * TICKS_PER_SECOND as u32;
         now.0.wrapping_sub(self.last_seen.0) >= LEAST_TICKS
             && self.last_seen.is_older_than(self.state.timeout_s(self.timeouts, settings), now)

@@ -1,29 +1,29 @@
 //! Who opened the connection of a packet that has no session.
 //!
-//! A session may be gone while its connection lives: after a restart or a flush, when it idled too long, when it gave way
-//! in a full table. What comes next may come from either end. Were its sender always taken for the opener, an answer would
-//! leave by the rules of the wrong direction, and open a session that lets its whole connection back in although the rules
-//! that admitted it are gone. So flags, type and ports are asked first; where they do not tell, both directions have to
-//! admit the connection. A datagram may as well be the first of all: it is never held to more than its own direction,
-//! but where it leaves as an answer would.
+//! A session may be lost while its connection lives: after a restart or a flush, after idling, or by giving way in a
+//! full table. The next packet may come from either end. If its sender always counted as the opener, an answer would be
+//! evaluated by the rules of the wrong direction, and would open a session that admits the whole connection although
+//! the rules that once admitted it are gone. So the TCP flags, the ICMP type and the ports are considered first; where
+//! they do not tell, the rules of both directions have to admit the connection. A datagram may just as well be the
+//! first of all, so only its own direction counts, except where it leaves and looks like an answer.
 
 use crate::config::desired::{Direction, Settings};
 use crate::config::limits::EPHEMERAL_PORT_MIN;
 use crate::packet::headers::{Fragment, Headers, IcmpKind, protocol, tcp_flags};
 
-/// Whose rules let the connection of a packet be opened.
+/// Who opened a packet's connection, which determines whose rules have to admit it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opener {
-    /// Its sender opened it: those of the packet's direction.
+    /// The sender: the rules of the packet's direction.
     Sender,
-    /// Its receiver did, the packet is an answer: those of the other direction.
+    /// The receiver, so that the packet is an answer: the rules of the other direction.
     Receiver,
-    /// It cannot be told, or the packet is an answer that nobody may have asked for: those of both.
+    /// Unknown, or the packet is an answer that perhaps nobody asked for: the rules of both directions.
     Unknown,
 }
 
 impl Opener {
-    /// That of a packet without a session, which crosses an ENI in `direction`.
+    /// The opener of a packet without a session that crosses an ENI in `direction`.
     pub(crate) fn of(headers: &Headers, direction: Direction, settings: &Settings) -> Self {
         if !settings.pick_up_by_ports || headers.fragment == Fragment::Later {
             return Self::Sender;
@@ -43,7 +43,7 @@ impl Opener {
     }
 }
 
-/// Whether a port is one that a service listens on, rather than one that a client was given. No port is zero.
+/// Whether a port is one that services listen on, rather than an ephemeral one. Port zero is neither.
 #[inline(always)]
 const fn is_service(port: u16) -> bool {
     port.wrapping_sub(1) < EPHEMERAL_PORT_MIN - 1
@@ -58,7 +58,7 @@ pub(crate) const fn is_like_answer(source: u16, destination: u16) -> bool {
 const fn of_segment(flags: u8, (from_service, to_service): (bool, bool)) -> Opener {
     match (flags & (tcp_flags::SYN | tcp_flags::ACK), from_service, to_service) {
         (tcp_flags::SYN, ..) | (tcp_flags::ACK | 0, false, true) => Opener::Sender,
-        // Nothing but a first SYN comes without ACK from a stack that is in a connection.
+        // In a connection, a stack sends no packet without ACK except the first SYN.
         (tcp_flags::ACK, true, false) => Opener::Receiver,
         _ => Opener::Unknown,
     }

@@ -1,27 +1,27 @@
-//! Who may open a session, and who gives way when a table is full: fairness between ENIs, decided here and done in
-//! `datapath/session_update.rs`. Also how often the virtual router answers (`router/`).
+//! Who may open a session, and who gives way when a table is full: fairness between ENIs is decided here and carried
+//! out in `datapath/session_update.rs`. Also limits how often the virtual router answers (`router/`).
 
 use crate::conntrack::state::ConnectionState;
 use crate::hw::time::{TICKS_PER_SECOND, Tick};
 
-/// How often an ENI may do something, as to open a session: a second's worth at once, refilled as time passes.
+/// A rate limit of an ENI, such as for opening sessions: a burst of one second's worth, refilled over time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenBucket {
-    /// How often it may now, in parts as small as a tick refills.
+    /// The level, in units of what one tick refills at a rate of one per second.
     level: u64,
     filled: Tick,
 }
 
 impl TokenBucket {
-    /// That of an ENI that has done nothing yet.
+    /// The bucket of an ENI that has done nothing yet.
     pub(crate) const NEW: Self = Self { level: 0, filled: Tick(0) };
 
-    /// One with a second's worth of `per_s` in it, whenever that is.
+    /// A bucket that holds a second's worth at `per_s`, whatever the time.
     pub(crate) const fn full(per_s: u32) -> Self {
         Self { level: per_s as u64 * TICKS_PER_SECOND, filled: Tick(0) }
     }
 
-    /// Takes what once costs at `now`, at a rate of `per_s`; whether that was there.
+    /// Takes one token at `now`, refilling at `per_s`. Returns whether there was one.
     pub(crate) fn take(&mut self, per_s: u32, now: Tick) -> bool {
         let refill = u64::from(self.filled.age_ticks(now)) * u64::from(per_s);
         self.level = (self.level + refill).min(u64::from(per_s) * TICKS_PER_SECOND);
@@ -34,30 +34,30 @@ impl TokenBucket {
     }
 }
 
-/// What of a connection tells how much its end would hurt.
+/// The properties of a connection that decide whether it may be evicted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EvictionCandidate {
     pub(crate) state: ConnectionState,
-    /// Whether it is only the memory of what rules refused.
+    /// Whether it only holds revoked sessions.
     pub(crate) is_dead: bool,
     pub(crate) is_expired: bool,
-    /// Whether the ENI that opened it, as far as it is here, holds more than its guaranteed share, and no less than the one
-    /// that asks; or is that.
+    /// Whether the ENI that opened it, as far as its session is here, holds more than its guaranteed share and no fewer
+    /// sessions than the ENI that asks, or is that ENI.
     pub(crate) is_opener_over: bool,
-    /// Whether all of its ENIs do.
+    /// Whether that is true of all its ENIs.
     pub(crate) are_all_over: bool,
     /// How many sessions the ENI that opened it holds.
     pub(crate) held: u32,
     pub(crate) last_seen: Tick,
 }
 
-/// What is given up first: the smaller.
+/// The lowest score is evicted first.
 pub(crate) type EvictionScore = (u8, u32, Tick);
 
 impl EvictionCandidate {
-    /// How much a connection is worth beside others; none if it must stay. What is over goes first, and what is only
-    /// remembered; then, of those who hold more than their share, what is closing, what nobody has answered yet, and what
-    /// idled longest. The established connections of everybody else stay.
+    /// The score of a connection, or `None` if it must stay. Expired connections go first, then those that only hold
+    /// revoked sessions; then, of ENIs above their share, closing ones, unanswered ones, and those that have idled
+    /// longest. Established connections of all other ENIs stay.
     pub(crate) fn eviction_score(&self) -> Option<EvictionScore> {
         let class = match self.state {
             _ if self.is_expired => 0,

@@ -1,14 +1,15 @@
-//! The sessions that an ENI opened lately, oldest first: where one is looked for that may give way to another of the same
-//! ENI. Bounded, and made as large as there are sessions to remember; what became of a session is asked of its record.
+//! The sessions that an ENI opened recently, oldest first: the candidates when one has to give way to another of the
+//! same ENI. The list is bounded and grows with the number of sessions; whether a session still exists is looked up in
+//! its record.
 
 use crate::config::limits::{RECENT_SESSIONS_MAX, RECLAIM_WINDOW};
 use crate::conntrack::slot::Trace;
 use alloc::vec::Vec;
 
-/// Where a session is found while it lives.
+/// Where a session is found while it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecentSession {
-    /// The home, with the upper bit set for IPv6, and the ports.
+    /// The bucket, with the top bit set for IPv6, and the ports.
     trace: Trace,
 }
 
@@ -26,7 +27,7 @@ impl RecentSession {
         self.trace.bucket & IPV6 != 0
     }
 
-    /// Sessions that are the same have the same.
+    /// A hash of the session's place.
     pub(crate) const fn hash(self) -> u32 {
         (self.trace.bucket ^ self.trace.ports.rotate_left(15)).wrapping_mul(0x9E37_79B1) >> 12
     }
@@ -36,11 +37,11 @@ impl RecentSession {
     }
 }
 
-/// See the module's page: a ring, of which the oldest entry gives way to the newest.
+/// A ring in which the oldest entry gives way to the newest. See the module's page.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RecentSessions {
     ring: Vec<RecentSession>,
-    /// Where the oldest is, and how many there are.
+    /// The index of the oldest entry, and the number of entries.
     first: usize,
     count: usize,
 }
@@ -54,7 +55,7 @@ impl RecentSessions {
         self.count == self.ring.len()
     }
 
-    /// Remembers another session, as the newest. There has to be room.
+    /// Appends a session as the newest. There has to be room.
     #[inline(always)]
     pub(crate) fn push(&mut self, session: RecentSession) {
         let mask = self.ring.len().wrapping_sub(1);
@@ -64,12 +65,12 @@ impl RecentSessions {
         }
     }
 
-    /// Takes the oldest out, if that is wanted.
+    /// Removes the oldest if `is_wanted`.
     pub(crate) fn pop_if(&mut self, is_wanted: bool) -> Option<RecentSession> {
         if is_wanted { self.pop() } else { None }
     }
 
-    /// Takes the oldest out.
+    /// Removes the oldest.
     pub(crate) fn pop(&mut self) -> Option<RecentSession> {
         let oldest = *self.ring.get(self.first).filter(|_| self.count > 0)?;
         self.first = (self.first + 1) & (self.ring.len() - 1);
@@ -77,7 +78,7 @@ impl RecentSessions {
         Some(oldest)
     }
 
-    /// Puts back what was taken out last, as the oldest.
+    /// Puts the entry back that was removed last, as the oldest.
     pub(crate) fn put_back(&mut self, session: RecentSession) {
         self.first = self.first.wrapping_sub(1) & self.ring.len().wrapping_sub(1);
         if let Some(place) = self.ring.get_mut(self.first) {
@@ -86,8 +87,8 @@ impl RecentSessions {
         }
     }
 
-    /// Makes room for another where there is none: forgets those that are gone; takes twice the memory where few are; and
-    /// where there is enough of that, forgets the oldest.
+    /// Makes room for an entry when there is none: forgets sessions that no longer exist; doubles the memory if they
+    /// were few; and at the largest size forgets the oldest.
     #[cold]
     pub(crate) fn make_room(&mut self, is_there: impl Fn(RecentSession) -> bool) {
         let length = self.ring.len();
@@ -98,7 +99,7 @@ impl RecentSessions {
         self.ring.rotate_left(self.first);
         self.ring.truncate(self.count);
         if self.count <= RECLAIM_WINDOW {
-            // Of those that began anew between the same ports the last counts.
+            // Of several sessions with the same bucket and ports, the last one counts.
             for place in (0..self.count).rev() {
                 if self.ring[place + 1..].contains(&self.ring[place]) {
                     self.ring.remove(place);

@@ -1,15 +1,15 @@
-//! Where a record of a connection is, and where it is looked for.
+//! Where a connection's record is, and where it can be looked up.
 
-/// The place of a record.
+/// The index of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(pub(super) u32);
 
 impl Slot {
-    /// The first there is.
+    /// The first slot.
     pub(crate) const FIRST: Self = Self(0);
 }
 
-/// Where a connection is looked for as long as it lives: a record moves, its home and its ports stay.
+/// Where a connection can be found as long as it exists: its record may move, but its bucket and ports stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
     pub(crate) bucket: u32,

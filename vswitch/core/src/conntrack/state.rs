@@ -1,17 +1,17 @@
-//! Where a session is in its life.
+//! The state of a session.
 
-/// Where a session is in its life. Zero means that the record is free.
+/// The state of a session. Zero means that the record is free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ConnectionState {
     /// No session.
     #[default]
     Free,
-    /// TCP: the opener was heard, the other side not yet.
+    /// TCP: the opener has sent, the other side has not.
     TcpOpening,
-    /// TCP: the other side answered, the handshake is not complete.
+    /// TCP: the other side has answered; the handshake is not complete.
     TcpAnswered,
-    /// TCP: both sides were heard and the handshake is complete.
+    /// TCP: both sides have sent and the handshake is complete.
     TcpEstablished,
     /// TCP: the opener sent its FIN.
     TcpClosingOpener,
@@ -19,7 +19,7 @@ pub enum ConnectionState {
     TcpClosingResponder,
     /// TCP: the opener sent its FIN before the handshake was complete.
     TcpAbandonedOpener,
-    /// TCP: the responder did.
+    /// TCP: the responder sent its FIN before the handshake was complete.
     TcpAbandonedResponder,
     /// TCP: reset, or FIN from both.
     TcpClosed,
@@ -35,11 +35,11 @@ pub enum ConnectionState {
     Other,
 }
 
-/// No timeout is shorter, seconds.
+/// The shortest timeout there is, seconds.
 pub(super) const LEAST_S: u32 = 1;
 
 impl ConnectionState {
-    /// All of them.
+    /// All states.
     pub(super) const ALL: [Self; 14] = [
         Self::Free,
         Self::TcpOpening,
@@ -57,7 +57,7 @@ impl ConnectionState {
         Self::Other,
     ];
 
-    /// The name under which it is reported.
+    /// The name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Free => "free",
@@ -73,7 +73,7 @@ impl ConnectionState {
         }
     }
 
-    /// Whether a TCP handshake is under way: what both ends agree on in it is not known yet.
+    /// Whether a TCP handshake is under way, so that the agreed sequence numbers are not known yet.
     pub(crate) const fn is_shaking_hands(self) -> bool {
         matches!(self, Self::TcpOpening | Self::TcpAnswered)
     }

@@ -1,10 +1,11 @@
 //! SYNs in the middle of sessions.
 //!
-//! A connection may begin anew between the same ports while the session of the one before lives: an end crashed, or both.
-//! Whether the SYN counts is not known before both ends have answered: one that is still in the old connection, or in an
-//! attempt that nobody saw, answers with other numbers, and the sender of the SYN with a reset. So the session keeps its
-//! numbers, no window is checked meanwhile, and what the SYN says is remembered for a while, here: few sessions ever need
-//! it. What finds no room takes the place of another, whose answers are then held against the numbers of old.
+//! A connection may begin anew between the same ports while the previous one still has a session: an end crashed, or
+//! both did. Whether the SYN counts is unknown until the other end has answered: an end that is still in the old
+//! connection, or in an attempt that was not seen here, answers with other numbers, and the sender of the SYN then
+//! resets. So the session keeps its sequence numbers, windows are not checked in the meantime, and the SYN is
+//! remembered here for a while, as few sessions ever need that. When there is no room, a SYN takes the place of
+//! another, whose answers are then compared with the old numbers.
 
 use crate::config::ids::EniEpoch;
 use crate::conntrack::slot::Trace;
@@ -12,33 +13,33 @@ use crate::hw::time::Tick;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// What a SYN said that came in the middle of a session.
+/// A SYN that arrived in the middle of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Syn {
     pub(crate) from_opener: bool,
-    /// What acknowledges it.
+    /// The number that acknowledges it.
     pub(crate) acknowledgment: u32,
     /// The window scale that it offers.
     pub(crate) scale: Option<u8>,
     pub(crate) seen: Tick,
 }
 
-/// Whose session, and of which connection.
+/// The session that it belongs to: its place and its ENI.
 pub(crate) type SynKey = (Trace, EniEpoch);
 
-/// How long a SYN is remembered, seconds: longer than its sender waits before it repeats it.
+/// How long a SYN is remembered, seconds: longer than its sender waits before repeating it.
 const TIMEOUT_S: u32 = 70;
 const SETS: usize = 256;
 const PLACES: usize = 4;
 
-/// See the module's page.
+/// The remembered SYNs. See the module's page.
 #[derive(Debug)]
 pub(crate) struct Syns {
     places: Vec<Option<(SynKey, Syn)>>,
     count: usize,
-    /// The place in its set of the next that finds no room.
+    /// Which entry of a full set is replaced next.
     next: usize,
-    /// Where the search for those that are over goes on.
+    /// Where the sweep continues.
     sweep_at: usize,
 }
 
@@ -47,7 +48,7 @@ impl Syns {
         Self { places: vec![None; SETS * PLACES], count: 0, next: 0, sweep_at: 0 }
     }
 
-    /// Whether there are none.
+    /// Whether no SYN is remembered.
     #[inline(always)]
     pub(crate) const fn is_empty(&self) -> bool {
         self.count == 0
@@ -58,7 +59,7 @@ impl Syns {
         mixed.wrapping_mul(0x85eb_ca6b) as usize >> 8 & (SETS - 1)
     }
 
-    /// That of a session, if it is not over at `now`.
+    /// The SYN of a session, if it has not expired at `now`.
     pub(crate) fn of(&self, key: &SynKey, now: Tick) -> Option<Syn> {
         if self.is_empty() {
             return None;
@@ -68,7 +69,7 @@ impl Syns {
         known.map(|(_, syn)| *syn).filter(|syn| !syn.seen.is_older_than(TIMEOUT_S, now))
     }
 
-    /// Forgets some of those that are over.
+    /// Forgets some of the expired entries.
     pub(crate) fn sweep(&mut self, now: Tick) {
         if self.is_empty() {
             return;

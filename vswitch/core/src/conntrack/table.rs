@@ -1,9 +1,9 @@
-//! One worker's connections of one address family: a fixed array of records, each its own bucket.
+//! One worker's connections of one address family: a hash table in a fixed array of records.
 //!
-//! The first part of the array is *homes*: a hash names one directly. Connections that meet at a home are chained
-//! through the second part, of two fifths as many: as many as meet by chance where there are as many connections as
-//! homes, and some to spare. A record moves in the sweep alone, so a slot stays good until then. What few packets touch is
-//! kept apart, in a second array with the same places.
+//! The first part of the array is the *buckets*, each a single record that a hash selects. Connections that share a
+//! bucket are chained through the second part, which is two fifths as large: as many as collide by chance if there are
+//! as many connections as buckets, and some to spare. Only the sweep moves records, so a slot is valid until then. What
+//! few packets touch is stored in a second array with the same indexes.
 
 mod sweep;
 
@@ -17,11 +17,11 @@ use alloc::vec::Vec;
 use core::iter::successors;
 use core::mem::offset_of;
 
-/// The table has no room where the connection belongs.
+/// The table has no room for the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFull;
 
-/// Hears where a large array is about to be, as its address and its bytes, before anything is written there.
+/// Receives the address and size in bytes of a large array before anything is written to it.
 pub type MemoryAdvice<'a> = &'a dyn Fn(usize, usize);
 
 /// One cache line for an IPv4 connection, two for an IPv6 one.
@@ -39,31 +39,31 @@ impl<K: ConnectionKey> ConnectionRecord<K> {
     }
 }
 
-/// About what a core has for itself.
+/// About the size of a core's private cache.
 const CACHE_BYTES: usize = 2 << 20;
 
-/// Records whose connections are counted together, so that the sweep passes over those where there are none.
+/// The connections of this many records are counted together, so that the sweep can skip segments without any.
 const SEGMENT_RECORDS: usize = 1024;
 
-/// See the module's page.
+/// A table of connections. See the module's page.
 #[derive(Debug)]
 pub struct Table<K> {
     records: Vec<ConnectionRecord<K>>,
     origins: Vec<Origin>,
     buckets: u32,
-    /// First free record of the second part plus one, linked by `next`.
+    /// The index of the first free record of the second part plus one; free records are linked by `next`.
     free: u32,
     live: u32,
-    /// How many connections there are in each segment of the records.
+    /// The number of connections in each segment of the records.
     live_in_segments: Vec<u16>,
-    /// Where the sweep goes on.
+    /// Where the sweep continues.
     sweep_at: u32,
-    /// Where the search for a connection that may give way goes on, in the second part.
+    /// Where the search for a connection to evict continues, in the second part.
     evict_at: u32,
 }
 
 impl<K: ConnectionKey> Table<K> {
-    /// A table for `flows_max` connections, and at least one.
+    /// A table for `flows_max` connections, at least one.
     pub fn new(flows_max: usize, advice: MemoryAdvice<'_>) -> Self {
         let buckets = flows_max.clamp(1, (u32::MAX / 2) as usize) as u32;
         let total = (buckets + buckets / 5 * 2 + 1) as usize;
@@ -86,7 +86,7 @@ impl<K: ConnectionKey> Table<K> {
         }
     }
 
-    /// Where a key of this hash belongs. Asks the memory for what will be read first there.
+    /// The bucket of a key with this hash. Prefetches what is read there first.
     #[inline]
     pub fn prefetch(&self, hash: u64) -> Slot {
         let bucket = self.bucket(hash);
@@ -98,8 +98,8 @@ impl<K: ConnectionKey> Table<K> {
         Slot(bucket)
     }
 
-    /// Where a key is that is at `guess` or further on in its chain: there, or, if another key is there, probably next; and
-    /// whether it may be further on. Chosen by arithmetic, for which of them it is cannot be foreseen. Asks the memory for it.
+    /// For a key that is at `guess` or later in its chain: `guess` if it is there, else the next record; and whether it may
+    /// be even later. Selected without a branch, since the outcome is unpredictable. Prefetches the record.
     #[inline(always)]
     pub(crate) fn guess_on(&self, key: &K, guess: Slot) -> (Slot, bool) {
         let record = &self.records[guess.0 as usize];
@@ -112,13 +112,13 @@ impl<K: ConnectionKey> Table<K> {
         (Slot(guess), !is_settled)
     }
 
-    /// Whether its records are more than a core's own cache holds, so that walking a chain costs as much as a packet.
+    /// Whether the records exceed a core's private cache, so that walking a chain costs as much as a packet.
     #[inline]
     pub(crate) fn is_far(&self) -> bool {
         size_of_val(&*self.records) > CACHE_BYTES
     }
 
-    /// Asks for what opening a connection at this home will write besides its record.
+    /// Prefetches what opening a connection in this bucket writes besides the record.
     #[inline]
     pub(crate) fn prefetch_origin(&self, bucket: Slot) {
         if let Some(origin) = self.origins.get(bucket.0 as usize) {
@@ -129,11 +129,11 @@ impl<K: ConnectionKey> Table<K> {
     /// The record with this key in which `epoch` has a session.
     #[inline]
     pub fn find(&self, key: &K, protocol: u8, epoch: EniEpoch, hash: u64) -> Option<Slot> {
-        // A free record is nobody's.
+        // A free record has no session of any ENI.
         self.first_in_chain(hash, |record| record.is_of(key, protocol) && record.connection.place_of(epoch).is_some())
     }
 
-    /// A record with this key, whosever its sessions are; `guess` is looked at first.
+    /// A record with this key, whichever ENIs have sessions in it; `guess` is looked at first.
     #[inline(always)]
     pub(crate) fn find_any(&self, key: &K, protocol: u8, (hash, guess): (u64, Slot)) -> Option<Slot> {
         let is_live = |record: &ConnectionRecord<K>| {
@@ -142,7 +142,7 @@ impl<K: ConnectionKey> Table<K> {
         if is_live(&self.records[guess.0 as usize]) { Some(guess) } else { self.first_in_chain(hash, is_live) }
     }
 
-    /// Where a connection is looked for later, whatever became of it meanwhile: its home, and its ports.
+    /// Where a connection can be found later, whatever happens to it in between: its bucket and ports.
     #[inline(always)]
     pub(crate) fn trace_of(&self, key: &K, hash: u64) -> Trace {
         Trace { bucket: self.bucket(hash), ports: key.ports() }
@@ -153,14 +153,14 @@ impl<K: ConnectionKey> Table<K> {
         Trace { bucket: self.origins[slot.0 as usize].bucket, ports: self.records[slot.0 as usize].key.ports() }
     }
 
-    /// Asks for what [`Table::find_trace`] will read first.
+    /// Prefetches what [`Table::find_trace`] reads first.
     pub(crate) fn prefetch_trace(&self, trace: Trace) {
         if let Some(record) = self.records.get(trace.bucket as usize) {
             crate::hw::prefetch::prefetch(record);
         }
     }
 
-    /// The connection of which a trace was taken, if `epoch` has a session in it.
+    /// The connection from which a trace was taken, if `epoch` has a session in it.
     pub(crate) fn find_trace(&self, trace: Trace, epoch: EniEpoch) -> Option<Slot> {
         let mut position = trace.bucket;
         loop {
@@ -172,7 +172,7 @@ impl<K: ConnectionKey> Table<K> {
         }
     }
 
-    /// A record with this key that `is_it`.
+    /// A record with this key for which `is_it` holds.
     pub(crate) fn find_by(
         &self,
         key: &K,
@@ -201,11 +201,11 @@ impl<K: ConnectionKey> Table<K> {
         }
     }
 
-    /// Makes room for a record: a free one, or that of a connection that `is_over`, whose sessions are returned with it. There
-    /// may be others with the same key, of other ENIs.
+    /// Stores a record in a free slot, or in that of a connection that `is_over`, whose sessions are returned as well.
+    /// Other ENIs may have records with the same key.
     ///
     /// # Errors
-    /// [`TableFull`] where no record is left, or the chain is as long as may be.
+    /// [`TableFull`] if no record is free or the chain is as long as it may be.
     #[inline(always)]
     pub fn insert(
         &mut self,
@@ -226,7 +226,7 @@ impl<K: ConnectionKey> Table<K> {
         Ok((Slot(position), ended))
     }
 
-    /// Where the next connection of a home finds room.
+    /// Where to put the next connection of a bucket.
     #[inline]
     fn place_for(&mut self, bucket: u32, is_over: impl Fn(&Connection) -> bool) -> Result<u32, TableFull> {
         let mut position = bucket;
@@ -241,8 +241,8 @@ impl<K: ConnectionKey> Table<K> {
         if is_over(&self.records[position as usize].connection) { Ok(position) } else { Err(TableFull) }
     }
 
-    /// The connections of which one must go before another of this hash finds room: those in its chain, and, where it is
-    /// not the chain that is too long, the next few of an endless round.
+    /// The connections of which one must go before there is room for another with this hash: those in its chain and,
+    /// unless the chain is too long, the next few of an endless round.
     pub fn in_the_way(&mut self, hash: u64) -> impl Iterator<Item = Slot> + use<K> {
         let mut chain = [None; FLOW_CHAIN_MAX + 1];
         let mut at = Some(self.bucket(hash));
@@ -259,7 +259,7 @@ impl<K: ConnectionKey> Table<K> {
         chain.into_iter().flatten().chain(others)
     }
 
-    /// Forgets a connection.
+    /// Removes a connection.
     pub fn remove(&mut self, slot: Slot) {
         let record = &mut self.records[slot.0 as usize];
         if record.connection.state == ConnectionState::Free {
@@ -274,7 +274,7 @@ impl<K: ConnectionKey> Table<K> {
         }
     }
 
-    /// Moves a connection from the chain of an empty home into that home, for the sweep; whether there was one.
+    /// For the sweep: fills an empty bucket from its chain. Returns whether there was a connection to move.
     pub fn refill(&mut self, slot: Slot) -> bool {
         let bucket = self.records[slot.0 as usize].connection;
         let is_empty_home = slot.0 < self.buckets && bucket.state == ConnectionState::Free;
@@ -294,29 +294,29 @@ impl<K: ConnectionKey> Table<K> {
         &self.records[slot.0 as usize].connection
     }
 
-    /// A connection, to be changed.
+    /// A connection, mutable.
     #[inline]
     pub fn connection_mut(&mut self, slot: Slot) -> &mut Connection {
         &mut self.records[slot.0 as usize].connection
     }
 
-    /// What is kept apart of a connection.
+    /// The separately stored part of a connection.
     pub fn origin(&self, slot: Slot) -> &Origin {
         &self.origins[slot.0 as usize]
     }
 
-    /// What is kept apart of a connection, to be changed.
+    /// The separately stored part of a connection, mutable.
     pub fn origin_mut(&mut self, slot: Slot) -> &mut Origin {
         &mut self.origins[slot.0 as usize]
     }
 
-    /// How many homes there are.
+    /// The number of buckets.
     pub fn buckets(&self) -> usize {
         self.buckets as usize
     }
 
-    /// The connections of `count` homes from `bucket` on, which may be past the end, each with its home. A connection has
-    /// the same home as long as it lives, wherever the sweep moves it.
+    /// The connections of `count` buckets from `bucket` on, which may be past the end, each with its bucket. A
+    /// connection keeps its bucket as long as it exists, wherever the sweep moves its record.
     pub fn scan(&self, bucket: usize, count: usize) -> impl Iterator<Item = (usize, Slot, &K, &Connection)> {
         let buckets = bucket..bucket.saturating_add(count).min(self.buckets());
         let following = |place: &usize| Some(self.records[*place].connection.next.checked_sub(1)? as usize);
@@ -329,7 +329,7 @@ impl<K: ConnectionKey> Table<K> {
         })
     }
 
-    /// The key at a slot, if a connection is there.
+    /// The key at a slot, if there is a connection.
     pub fn key(&self, slot: Slot) -> Option<&K> {
         let record = &self.records[slot.0 as usize];
         (record.connection.state != ConnectionState::Free).then_some(&record.key)
@@ -360,12 +360,12 @@ impl<K: ConnectionKey> Table<K> {
         self.records.len()
     }
 
-    /// How full it is, percent of what it was made for. Collisions leave room for few more than all of that.
+    /// The fill level, as a percentage of the intended size. Collisions leave room for little more than 100.
     pub fn percent(&self) -> usize {
         100 * self.live as usize / self.buckets as usize
     }
 
-    /// Bytes of memory it takes.
+    /// The size of the table in memory, bytes.
     pub fn memory_bytes(&self) -> usize {
         self.records.len() * (size_of::<ConnectionRecord<K>>() + size_of::<Origin>())
     }
@@ -375,12 +375,12 @@ impl<K: ConnectionKey> Table<K> {
         ((hash as u128 * self.buckets as u128) >> 64) as u32
     }
 
-    /// A free record of the second part, at the end of the chain whose last is at `position`.
+    /// Takes a free record of the second part and appends it to the chain whose last record is at `position`.
     fn append(&mut self, position: u32) -> Result<u32, TableFull> {
         let free = self.free.checked_sub(1).ok_or(TableFull)?;
         self.free = self.records[free as usize].connection.next;
         if let Some(next_free) = self.free.checked_sub(1) {
-            // The next connection that finds its home taken comes soon.
+            // The next collision will need this record.
             crate::hw::prefetch::prefetch(&self.records[next_free as usize]);
             crate::hw::prefetch::prefetch(&self.origins[next_free as usize]);
         }
@@ -389,7 +389,7 @@ impl<K: ConnectionKey> Table<K> {
         Ok(free)
     }
 
-    /// Takes a record of the second part out of its chain and gives it back.
+    /// Removes a record of the second part from its chain and frees it.
     fn unlink(&mut self, position: u32) {
         let mut before = self.origins[position as usize].bucket;
         while let Some(next) = self.records[before as usize].connection.next.checked_sub(1) {
@@ -404,7 +404,7 @@ impl<K: ConnectionKey> Table<K> {
     }
 }
 
-/// An array of defaults, of whose place the shell hears before it is touched.
+/// An array of default values. `advice` gets its address before it is written.
 fn room_for<T: Clone + Default>(count: usize, advice: MemoryAdvice<'_>) -> Vec<T> {
     let mut array = Vec::with_capacity(count);
     let room = array.spare_capacity_mut();
@@ -418,8 +418,8 @@ const _: () = assert!(SEGMENT_RECORDS <= u16::MAX as usize);
 const _: () = assert!(size_of::<ConnectionRecord<KeyV6>>() == 128, "an IPv6 connection is two cache lines");
 const _: () = assert!(offset_of!(ConnectionRecord<KeyV6>, connection.packets) == 64, "the first to find it");
 
-/// How connections lie in memory: places, not addresses, lead from one to the next. Whatever keeps or hands on a table beyond
-/// the process that made it has to compare this.
+/// The version of the memory layout, in which records refer to each other by index, not by address. Whatever keeps or
+/// passes on a table beyond the process that made it has to compare this number.
 pub const LAYOUT_VERSION: u32 = 2;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! All connections of one worker: a table for each address family behind one door.
+//! All connections of one worker: a table for each address family behind a common interface.
 
 use crate::config::desired::Direction;
 use crate::config::ids::EniEpoch;
@@ -12,10 +12,10 @@ use crate::conntrack::{Connection, Expiry, Origin, Session};
 use crate::packet::headers::fast_parse::Plain;
 use crate::packet::headers::{Addresses, Tuple};
 
-/// The golden ratio's digits: what multiplies in a hash has bits of all kinds, whatever the secret.
+/// From the golden ratio's digits: a multiplier needs a good mix of bits, whatever the secret.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// See the module's page.
+/// The connections of one worker. See the module's page.
 #[derive(Debug)]
 pub struct ConnectionTables {
     pub(crate) v4: Table<KeyV4>,
@@ -25,7 +25,7 @@ pub struct ConnectionTables {
     secret: [u64; 2],
 }
 
-/// The place of a record.
+/// The slot of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionSlot {
     /// In the table for IPv4.
@@ -34,7 +34,7 @@ pub enum SessionSlot {
     V6(Slot),
 }
 
-/// A key ready to be looked for.
+/// A key with its hash, ready to be looked up.
 #[derive(Clone, Copy, Debug)]
 pub struct LookupKey {
     pub(crate) key: Key,
@@ -45,10 +45,10 @@ pub struct LookupKey {
 }
 
 impl LookupKey {
-    /// What leads to no session.
+    /// A key that finds nothing.
     pub(crate) const NONE: Self = Self { key: Key::V4(KeyV4::NONE), protocol: 0, swapped: false, hash: 0 };
 
-    /// The source and destination ports of the packet that it was made of.
+    /// The source and destination ports of the packet that it was made from.
     #[inline(always)]
     pub(crate) fn ports(&self) -> [u16; 2] {
         let ports = match &self.key {
@@ -59,57 +59,57 @@ impl LookupKey {
         [(ports >> 16) as u16, ports as u16]
     }
 
-    /// The tuple that it was made of.
+    /// The tuple that it was made from.
     pub fn tuple(&self) -> Tuple {
         self.key.tuple(self.protocol, self.swapped)
     }
 }
 
-/// The session of one ENI, as found.
+/// The session of one ENI, as it was found.
 #[derive(Clone, Copy, Debug)]
 pub struct FoundSession<'a> {
-    /// Where its record is.
+    /// The slot of its record.
     pub slot: SessionSlot,
-    /// What both sides of the record share.
+    /// The part of the record that both sides share.
     pub connection: &'a Connection,
-    /// What is this ENI's alone.
+    /// This ENI's session.
     pub session: Session,
 }
 
-/// A session, as a walk through all of them meets it.
+/// A session, as a walk through all sessions returns it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listed<'a> {
-    /// Where it stands in the walk, together with the few that have the same home.
+    /// Its place in the walk, which sessions of the same bucket share.
     pub(crate) place: usize,
     pub(crate) slot: SessionSlot,
     /// The tuple of the packet that opened it.
     pub(crate) tuple: Tuple,
     pub(crate) connection: &'a Connection,
-    /// Which of the record's sides it is.
+    /// Which side of the record it is.
     pub(crate) index: usize,
 }
 
 impl ConnectionTables {
-    /// Room for `flows_max` connections of IPv4, and a quarter of it for IPv6.
+    /// Room for `flows_max` IPv4 connections, and a quarter as many IPv6 ones.
     pub fn new(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
         let (v4, v6) = (Table::new(flows_max, advice), Table::new(flows_max / 4, advice));
         Self { v4, v6, fragments: Fragments::new(), syns: Syns::new(), secret: [secret[0], secret[1] ^ GOLDEN] }
     }
 
-    /// What to look for to find the session of a packet with this tuple, in the network with this salt.
+    /// The key with which to look up the session of a packet with this tuple in the network with this salt.
     #[inline]
     pub fn entry(&self, tuple: &Tuple, salt: u32) -> LookupKey {
         let (key, swapped) = key_of(tuple);
         LookupKey { key, protocol: tuple.protocol, swapped, hash: key.hash(tuple.protocol, salt, self.secret) }
     }
 
-    /// What to look for to find a packet in parts.
+    /// The key with which to look up a fragmented packet.
     pub(crate) fn fragment_entry(&self, key: FragmentKey) -> FragmentEntry {
         let (tuple, salt) = key.as_tuple();
         (key, key_of(&tuple).0.hash(tuple.protocol, salt, self.secret))
     }
 
-    /// [`ConnectionTables::entry`], and asks the memory for what `find` will read first.
+    /// The same as [`ConnectionTables::entry`], and prefetches what `find` reads first.
     #[inline]
     pub(crate) fn reach_for(&self, tuple: &Tuple, salt: u32) -> (LookupKey, Slot) {
         let entry = self.entry(tuple, salt);
@@ -120,7 +120,8 @@ impl ConnectionTables {
         (entry, bucket)
     }
 
-    /// The same for a plain packet of one family, whose `table` this is: between `ends`, whose seed is known.
+    /// [`ConnectionTables::reach_for`] for a plain packet between `ends`, whose seed is known; `table` is that of its
+    /// family.
     #[inline(always)]
     pub(crate) fn reach_for_plain<K: ConnectionKey>(
         &self,
@@ -133,8 +134,8 @@ impl ConnectionTables {
         (LookupKey { key: ends.with_ports(ports).any(), protocol: plain.protocol, swapped, hash }, table.prefetch(hash))
     }
 
-    /// The key of packets between two addresses, but for the ports; what these addresses give to its hash in the network
-    /// with this salt; and whether the source is the second end.
+    /// The key of packets between two addresses, without ports; the seed of its hash in the network with this salt; and
+    /// whether the source is the second end.
     pub(crate) fn ends_of(&self, addresses: Addresses, salt: u32) -> (Key, u64, bool) {
         match addresses {
             Addresses::V4 { source, destination } => ends_between::<KeyV4>([source, destination], salt, self.secret),
@@ -142,7 +143,7 @@ impl ConnectionTables {
         }
     }
 
-    /// Asks for what opening a connection will write besides its record.
+    /// Prefetches what opening a connection writes besides its record.
     pub(crate) fn prefetch_origin(&self, entry: &LookupKey, bucket: Slot) {
         match &entry.key {
             Key::V4(_) => self.v4.prefetch_origin(bucket),
@@ -150,7 +151,8 @@ impl ConnectionTables {
         }
     }
 
-    /// A better guess than `guess` where the record of an entry is, and whether it may be further on.
+    /// A better guess than `guess` of the slot of an entry's record, and whether the record may be further along the
+    /// chain.
     #[inline(always)]
     pub(crate) fn guess_on(&self, entry: &LookupKey, guess: Slot) -> (Slot, bool) {
         match &entry.key {
@@ -159,7 +161,7 @@ impl ConnectionTables {
         }
     }
 
-    /// Whether it pays to look for a better guess a second time.
+    /// Whether a second round of guesses pays off.
     #[inline]
     pub(crate) fn are_far(&self) -> bool {
         self.v4.is_far() || self.v6.is_far()
@@ -181,10 +183,10 @@ impl ConnectionTables {
         Some(FoundSession { slot, connection, session: connection.sessions[connection.place_of(epoch)?] })
     }
 
-    /// Makes room for a record: perhaps that of a connection that `is_over`, whose sessions are returned with it.
+    /// Stores a record, perhaps in the place of a connection that `is_over`, whose sessions are returned as well.
     ///
     /// # Errors
-    /// [`TableFull`] where there is none.
+    /// [`TableFull`] if there is no room.
     #[inline(always)]
     pub fn insert(
         &mut self,
@@ -202,16 +204,16 @@ impl ConnectionTables {
         }
     }
 
-    /// The same, where no other connection is to end for it.
+    /// The same as [`ConnectionTables::insert`], without ending another connection.
     fn insert_beside(&mut self, entry: &LookupKey, record: (Connection, Origin)) -> Result<SessionSlot, TableFull> {
         self.insert(entry, record, |_| false).map(|(slot, _)| slot)
     }
 
-    /// Takes in the only session of a record of another shard. It joins the record of the other end of its connection if that is
-    /// here and has seen the same packets.
+    /// Takes over the only session of a record of another shard. If the record of the connection's other end is here
+    /// and has seen the same packets, the session joins that record.
     ///
     /// # Errors
-    /// [`TableFull`] where there is no room.
+    /// [`TableFull`] if there is no room.
     pub(crate) fn adopt(
         &mut self,
         entry: &LookupKey,
@@ -238,7 +240,8 @@ impl ConnectionTables {
         Ok(slot)
     }
 
-    /// The record of least `eviction_score` among those of which one must go before `entry` finds room, if one of them may.
+    /// The record with the lowest `eviction_score` among those of which one must go before there is room for `entry`,
+    /// if any of them may go.
     pub(crate) fn lowest_score<W: Ord>(
         &mut self,
         entry: &LookupKey,
@@ -250,7 +253,7 @@ impl ConnectionTables {
         }
     }
 
-    /// Ends the session of `epoch` in a record, and the record with its last session.
+    /// Ends the session of `epoch` in a record, and removes the record if that was its last session.
     pub(crate) fn end(&mut self, slot: SessionSlot, epoch: EniEpoch) {
         let connection = self.connection_mut(slot);
         if let Some(place) = connection.place_of(epoch) {
@@ -264,8 +267,8 @@ impl ConnectionTables {
         }
     }
 
-    /// Gives the session of `epoch` a record of its own, as it was: from here on the two sides see different packets.
-    /// Without room they go on in one record, and share what it counts.
+    /// Moves the session of `epoch` to a record of its own, because from now on the two sides see different packets. If
+    /// there is no room, both stay in one record and share its counts.
     #[cold]
     pub(crate) fn split(&mut self, slot: SessionSlot, entry: &LookupKey, epoch: EniEpoch) -> SessionSlot {
         let (mut connection, origin) = (*self.connection(slot), *self.origin(slot));
@@ -276,7 +279,7 @@ impl ConnectionTables {
         own
     }
 
-    /// What an ENI keeps in mind of a session that it opens.
+    /// What an ENI remembers of a session that it opens.
     #[inline(always)]
     pub(crate) fn recent(&self, entry: &LookupKey) -> RecentSession {
         match &entry.key {
@@ -285,7 +288,7 @@ impl ConnectionTables {
         }
     }
 
-    /// Asks for what looking for it will read first.
+    /// Prefetches what looking up a remembered session reads first.
     pub(crate) fn prefetch_recent(&self, session: RecentSession) {
         if session.is_ipv6() {
             self.v6.prefetch_trace(session.trace());
@@ -294,7 +297,7 @@ impl ConnectionTables {
         }
     }
 
-    /// The session of `epoch` that was kept in mind, if it lives.
+    /// The remembered session of `epoch`, if it still exists.
     pub(crate) fn find_recent(&self, session: RecentSession, epoch: EniEpoch) -> Option<SessionSlot> {
         if session.is_ipv6() {
             self.v6.find_trace(session.trace(), epoch).map(SessionSlot::V6)
@@ -303,7 +306,7 @@ impl ConnectionTables {
         }
     }
 
-    /// Under which key a SYN in the middle of the session of `epoch` is remembered.
+    /// The key under which a SYN in the middle of the session of `epoch` is remembered.
     pub(crate) fn syn_key(&self, slot: SessionSlot, epoch: EniEpoch) -> SynKey {
         let trace = match slot {
             SessionSlot::V4(slot) => self.v4.trace_at(slot),
@@ -312,7 +315,7 @@ impl ConnectionTables {
         (trace, epoch)
     }
 
-    /// The addresses of the packet that opened a session, as its side is turned.
+    /// The addresses of the packet that opened a session; `swapped` as the session says.
     pub(crate) fn addresses(&self, slot: SessionSlot, swapped: bool) -> Addresses {
         let addresses = |key: Key| key.tuple(0, swapped).addresses;
         let none = Addresses::V4 { source: 0, destination: 0 };
@@ -331,7 +334,7 @@ impl ConnectionTables {
         }
     }
 
-    /// A record, to be changed.
+    /// A record, mutable.
     #[inline]
     pub fn connection_mut(&mut self, slot: SessionSlot) -> &mut Connection {
         match slot {
@@ -340,7 +343,7 @@ impl ConnectionTables {
         }
     }
 
-    /// What is kept apart of a record.
+    /// The separately stored part of a record.
     pub fn origin(&self, slot: SessionSlot) -> &Origin {
         match slot {
             SessionSlot::V4(slot) => self.v4.origin(slot),
@@ -348,7 +351,7 @@ impl ConnectionTables {
         }
     }
 
-    /// What is kept apart of a record, to be changed.
+    /// The separately stored part of a record, mutable.
     pub fn origin_mut(&mut self, slot: SessionSlot) -> &mut Origin {
         match slot {
             SessionSlot::V4(slot) => self.v4.origin_mut(slot),
@@ -356,8 +359,8 @@ impl ConnectionTables {
         }
     }
 
-    /// Looks at the next `count` records of each table, in an endless round, and forgets those that are over; `forgotten`
-    /// hears whose live sessions they were.
+    /// Examines the next `count` records of each table, in an endless round, and removes expired ones; `forgotten` is
+    /// called with the ENI of each live session in them.
     pub(crate) fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, mut forgotten: impl FnMut(EniEpoch)) {
         let mut forget = |connection: &Connection| {
             connection
@@ -374,7 +377,7 @@ impl ConnectionTables {
         }
     }
 
-    /// The sessions of `count` places from `place` on, in an order of places that does not change while they live.
+    /// The sessions of `count` places from `place` on. A session keeps its place while it exists.
     pub(crate) fn scan(&self, place: usize, count: usize) -> impl Iterator<Item = Listed<'_>> {
         let (behind, v4_buckets) = (place + count, self.v4.buckets());
         let first_v6 = place.max(v4_buckets);
@@ -399,7 +402,7 @@ impl ConnectionTables {
         })
     }
 
-    /// How many places a walk through all sessions has.
+    /// The number of places in a walk through all sessions.
     pub(crate) fn places(&self) -> usize {
         self.v4.buckets() + self.v6.buckets()
     }
@@ -419,12 +422,12 @@ impl ConnectionTables {
         self.v4.capacity() + self.v6.capacity()
     }
 
-    /// How full the fuller of the tables is, percent of what it was made for.
+    /// The fill level of the fuller table, as a percentage of its intended size.
     pub fn percent(&self) -> usize {
         self.v4.percent().max(self.v6.percent())
     }
 
-    /// Bytes of memory that the tables for IPv4 and IPv6 take.
+    /// The sizes of the tables for IPv4 and IPv6 in memory, bytes.
     pub fn memory_bytes(&self) -> [usize; 2] {
         [self.v4.memory_bytes(), self.v6.memory_bytes()]
     }

@@ -1,8 +1,8 @@
-//! The life of a TCP session as seen from outside (`semantics.md` §4.2, RFC 9293 §3.3.2).
+//! The states of a TCP session, as an observer sees them (`semantics.md` §4.2, RFC 9293 §3.3.2).
 //!
-//! `next` is a table: what a packet with these flags, from this side, makes of a session in this state. [`believes`]
-//! says which resets count, so that nobody who cannot see the connection ends its session; [`is_outside`] is the full
-//! check of sequence numbers that an ENI may ask for.
+//! `next` is a table: the next state, given the state, a packet's flags and its side. [`believes`] decides which resets
+//! count, so that nobody who cannot see the connection can end its session; [`is_outside`] is the full check of
+//! sequence numbers that can be enabled for an ENI.
 
 use crate::conntrack::state::ConnectionState;
 use crate::conntrack::state::ConnectionState::{
@@ -12,7 +12,8 @@ use crate::conntrack::state::ConnectionState::{
 use crate::packet::headers::Segment;
 use crate::packet::headers::tcp_flags::{ACK, FIN, RST, SYN};
 
-/// What a packet's flags say. The first that fits: a reset is nothing else, and a FIN ends whatever else it carries.
+/// A packet's flags by their effect. The first that fits counts: a reset is nothing else, and FIN takes precedence over
+/// the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum FlagSet {
@@ -20,13 +21,13 @@ enum FlagSet {
     Reset,
     /// FIN, with or without more.
     Finish,
-    /// SYN without ACK: opens a connection, also from both sides at once.
+    /// SYN without ACK: opens a connection, possibly from both sides at once.
     Open,
-    /// SYN and ACK: answers one.
+    /// SYN and ACK: answers a SYN.
     OpenAnswer,
     /// ACK without SYN: completes a handshake, or carries data.
     Acknowledge,
-    /// None of them: nothing that a stack sends.
+    /// None of these: no stack sends that.
     Nothing,
 }
 
@@ -49,14 +50,15 @@ impl FlagSet {
     }
 }
 
-/// One state's part of the table: what follows packets of the opener, and of the responder, by [`FlagSet`].
+/// The part of the table for one state: the next state after a packet of the opener and of the responder, by
+/// [`FlagSet`].
 struct Row {
     from: ConnectionState,
     opener: [ConnectionState; FLAG_SETS],
     responder: [ConnectionState; FLAG_SETS],
 }
 
-// The states, short enough for a table.
+// Short names for the states, so that the table fits the page.
 const OPENING: ConnectionState = TcpOpening;
 const ANSWERED: ConnectionState = TcpAnswered;
 const LIVE: ConnectionState = TcpEstablished;
@@ -66,7 +68,7 @@ const GIVEN_O: ConnectionState = TcpAbandonedOpener;
 const GIVEN_R: ConnectionState = TcpAbandonedResponder;
 const OVER: ConnectionState = TcpClosed;
 
-/// The state machine. Where it says nothing new, the packet is a retransmission, data, or noise.
+/// The state machine. An entry equal to the present state stands for a retransmission, data or noise.
 #[rustfmt::skip]
 const TABLE: [Row; 8] = [
     //                               Reset  Finish    Open      OpenAnswer  Acknowledge  Nothing
@@ -80,14 +82,14 @@ const TABLE: [Row; 8] = [
     Row { from: LIVE,
           opener:                   [OVER,  ENDING_O, LIVE,     LIVE,       LIVE,        LIVE],
           responder:                [OVER,  ENDING_R, LIVE,     LIVE,       LIVE,        LIVE] },
-    // Half closed: the other side may send for as long as it likes.
+    // Half closed: the other side may go on sending.
     Row { from: ENDING_O,
           opener:                   [OVER,  ENDING_O, ENDING_O, ENDING_O,   ENDING_O,    ENDING_O],
           responder:                [OVER,  OVER,     ENDING_O, ENDING_O,   ENDING_O,    ENDING_O] },
     Row { from: ENDING_R,
           opener:                   [OVER,  OVER,     ENDING_R, ENDING_R,   ENDING_R,    ENDING_R],
           responder:                [OVER,  ENDING_R, ENDING_R, ENDING_R,   ENDING_R,    ENDING_R] },
-    // A FIN before the handshake is complete: such a session never lives as long as an established one.
+    // A FIN before the handshake is complete: such a session never has the timeout of an established one.
     Row { from: GIVEN_O,
           opener:                   [OVER,  GIVEN_O,  GIVEN_O,  GIVEN_O,    GIVEN_O,     GIVEN_O],
           responder:                [OVER,  OVER,     GIVEN_O,  GIVEN_O,    GIVEN_O,     GIVEN_O] },
@@ -111,8 +113,8 @@ const _: () = {
     }
 };
 
-/// The state after the packet that opens a session. A packet from the middle of a connection opens one like a SYN does
-/// (§4.1: no flags are checked), unless the settings say otherwise.
+/// The state after the packet that opens a session. A packet from the middle of a connection opens one just as a SYN
+/// does (§4.1: flags are not checked), unless the settings say otherwise.
 pub(crate) const fn open(flags: u8) -> ConnectionState {
     match FlagSet::of(flags) {
         FlagSet::Reset => TcpClosed,
@@ -121,8 +123,8 @@ pub(crate) const fn open(flags: u8) -> ConnectionState {
     }
 }
 
-/// The state after another packet. `established` once both directions were seen with the handshake complete;
-/// `closed` after RST, or FIN in both directions.
+/// The state after another packet: `established` once packets were seen in both directions with the handshake complete,
+/// `closed` after RST or after FIN in both directions.
 #[inline]
 pub(crate) const fn next(state: ConnectionState, flags: u8, from_opener: bool) -> ConnectionState {
     let place = (state as usize).wrapping_sub(TcpOpening as usize);
@@ -134,42 +136,42 @@ pub(crate) const fn next(state: ConnectionState, flags: u8, from_opener: bool) -
     end[FlagSet::of(flags) as usize]
 }
 
-/// Where a connection's windows begin, by direction: the opener's bytes, then the responder's.
+/// The lower edges of a connection's windows, by direction: for the opener's bytes, then for the responder's.
 ///
-/// An edge is the next byte that the receiver expects, as far as it has said so: what is older was received, and what
-/// is newer by more than the largest window cannot be expected. Zero means that nothing is known yet.
+/// An edge is the next byte that the receiver expects, as far as it has acknowledged. Older bytes have been received;
+/// bytes further ahead than the largest window cannot be expected. Zero means unknown.
 pub type Edges = [u32; 2];
 
-/// The window scales by direction: the receiver's of the opener's bytes, then of the responder's, each plus one, or
-/// `NOT_OFFERED`. Zero means that the handshake was not seen: then the largest counts.
+/// The window scales by direction: the scale of the receiver of the opener's bytes, then of the responder's, each plus
+/// one, or `NOT_OFFERED`. Zero means that the handshake was not seen; the largest scale is then assumed.
 pub type Scales = [u8; 2];
 
 /// The largest scale (RFC 7323 §2.3).
 const SCALE_MAX: u8 = 14;
 
-/// In [`Scales`]: windows are not scaled.
+/// In [`Scales`]: the window is not scaled.
 const NOT_OFFERED: u8 = SCALE_MAX + 2;
 
-/// Notes what a segment tells of the windows: one comparison for all but a SYN, which is cold.
+/// Updates the edges from a segment. Does one comparison for all segments except SYNs, which are rare.
 #[inline]
 pub fn observe(edges: &mut Edges, segment: Segment, from_opener: bool) {
     let (near, far) = ends(from_opener);
     if segment.flags & ACK != 0 {
         let ahead = segment.acknowledgment.wrapping_sub(edges[far]);
-        // What lies behind is old, and what lies further ahead than any window is no acknowledgement.
+        // An acknowledgement behind the edge is old, and one further ahead than any window is not valid.
         if edges[far] == 0 || ahead <= window(SCALE_MAX) {
             edges[far] = known(segment.acknowledgment);
         }
     }
     if edges[near] == 0 {
-        // Nothing was acknowledged yet: the receiver expects what comes first.
+        // Nothing has been acknowledged yet: the receiver expects this segment.
         let after_syn = u32::from(segment.flags & SYN != 0);
         edges[near] = known(segment.sequence.wrapping_add(after_syn));
     }
 }
 
-/// Notes the scale that a SYN offers for the windows it will announce, which are those of the other side's bytes. A
-/// scale counts only if both sides offer one (RFC 7323 §2.2).
+/// Records the scale that a SYN offers. It applies to the windows that the SYN's sender will announce, which are for
+/// the other side's bytes. Scales count only if both sides offer one (RFC 7323 §2.2).
 pub fn observe_scale(scales: &mut Scales, offered: Option<u8>, from_opener: bool) {
     let (near, far) = ends(from_opener);
     match offered {
@@ -179,8 +181,8 @@ pub fn observe_scale(scales: &mut Scales, offered: Option<u8>, from_opener: bool
     }
 }
 
-/// Takes up what a SYN says while a handshake is under way: whether it is one of another attempt than was seen so far, of
-/// which everything else is forgotten.
+/// Updates the edges from a SYN during a handshake. Returns whether it belongs to another attempt than the one seen so
+/// far, of which everything else is forgotten.
 pub fn learn_syn(edges: &mut Edges, scales: &mut Scales, segment: Segment, from_opener: bool) -> bool {
     let (near, far) = ends(from_opener);
     let number = known(segment.sequence.wrapping_add(1));
@@ -192,23 +194,22 @@ pub fn learn_syn(edges: &mut Edges, scales: &mut Scales, segment: Segment, from_
     is_another
 }
 
-/// Takes up what both ends agree on, as far as seen, where a SYN is answered by another SYN: the numbers of both.
+/// Sets both edges from a SYN that answers another SYN.
 pub fn learn_answer(edges: &mut Edges, segment: Segment, from_opener: bool) {
     let (near, far) = ends(from_opener);
     edges[near] = known(segment.sequence.wrapping_add(1));
     edges[far] = known(segment.acknowledgment);
 }
 
-/// Takes up the numbers of a segment of an end that is past its handshake.
+/// Sets both edges from a segment of an end that has completed its handshake.
 pub fn learn_agreement(edges: &mut Edges, segment: Segment, from_opener: bool) {
     let (near, far) = ends(from_opener);
     edges[near] = known(segment.sequence);
     edges[far] = known(segment.acknowledgment);
 }
 
-/// Whether a reset counts: whether its number lies where the receiver may take it (RFC 5961 §3.2 asks for more, and
-/// gets it from the receiver), or whether it answers the SYN where that is what its receiver waits for (RFC 9293
-/// §3.10.7.3).
+/// Whether a reset counts: its sequence number is where the receiver may accept it (RFC 5961 §3.2 is stricter, and the
+/// receiver enforces that), or it answers the SYN while the receiver waits for such an answer (RFC 9293 §3.10.7.3).
 pub fn believes((edges, scales, state): (Edges, Scales, ConnectionState), segment: Segment, from_opener: bool) -> bool {
     let (near, far) = ends(from_opener);
     let answers_syn = segment.flags & ACK != 0 && segment.acknowledgment == edges[far];
@@ -219,14 +220,14 @@ pub fn believes((edges, scales, state): (Edges, Scales, ConnectionState), segmen
     edges[far] == 0 || answers_syn
 }
 
-/// Whether a segment lies where no sender who sees the connection would put it: beyond the largest window, or before
-/// what a retransmission or a keepalive (RFC 9293 §3.8.4) repeats. A SYN lies nowhere: it may be the next connection's,
-/// and what its receiver answers ends this one if so (RFC 5961 §4.2).
+/// Whether a segment is where no sender that sees the connection would put it: beyond the largest window, or before
+/// what a retransmission or a keepalive (RFC 9293 §3.8.4) repeats. A SYN never is: it may open the next connection, and
+/// if so the receiver's answer ends this one (RFC 5961 §4.2).
 pub fn is_outside(edges: Edges, scales: Scales, segment: Segment, from_opener: bool) -> bool {
     let (near, far) = ends(from_opener);
     let is_beyond = |number: u32, end: usize| {
         let window = window_of(scales[end]);
-        // The byte before the first is what a keepalive and a repeated SYN begin with.
+        // A keepalive and a repeated SYN begin with the byte before the edge.
         edges[end] != 0 && number.wrapping_sub(edges[end]).wrapping_add(window + 1) > 2 * window + 1
     };
     match segment.flags & (SYN | ACK) {
@@ -253,7 +254,7 @@ const fn window_of(scale_plus_one: u8) -> u32 {
     })
 }
 
-/// An edge that does not look unknown: off by one once in four billion bytes.
+/// An edge that cannot be mistaken for an unknown one. It is off by one for one in four billion numbers.
 const fn known(number: u32) -> u32 {
     if number == 0 { 1 } else { number }
 }

@@ -1,4 +1,4 @@
-//! How long sessions may idle, by state and profile (`semantics.md` §4.2).
+//! How long sessions may idle, by state and timeout profile (`semantics.md` §4.2).
 
 use crate::config::desired::{Settings, TimeoutProfile};
 use crate::config::packed_timeouts::PackedTimeouts;
@@ -6,11 +6,11 @@ use crate::conntrack::state::{ConnectionState, LEAST_S};
 use crate::conntrack::{Connection, Session};
 use crate::hw::time::{TICKS_PER_SECOND, Tick};
 
-/// A profile that neither ENIs nor settings refine. Seconds.
+/// A profile that is independent of ENIs and settings. Seconds.
 struct Profile {
-    /// TCP before an answer, and a FIN before the handshake was complete.
+    /// TCP before an answer, and after a FIN before the handshake was complete.
     tcp_opening: u32,
-    /// TCP answered, the handshake not complete.
+    /// TCP answered, with the handshake incomplete.
     tcp_answered: u32,
     /// TCP established.
     tcp_established: u32,
@@ -18,9 +18,9 @@ struct Profile {
     tcp_closing: u32,
     /// TCP after RST, or FIN from both sides.
     tcp_closed: u32,
-    /// UDP in one direction, or one question and its answer.
+    /// UDP in one direction, or one query and its answer.
     udp_single: u32,
-    /// UDP that goes on after an answer.
+    /// UDP that continues after an answer.
     udp_stream: u32,
     /// ICMP queries.
     icmp: u32,
@@ -28,9 +28,9 @@ struct Profile {
     other: u32,
 }
 
-/// The defaults of `ConnectionTrackingConfiguration` in the EC2 API reference, which has them for established TCP
-/// (432,000 s, 350 s on the newest instances), UDP (30 s) and UDP streams (180 s). A half-closed connection counts as
-/// established there; what is not documented is as in profile `alibaba`.
+/// The defaults of `ConnectionTrackingConfiguration` in the EC2 API reference, which lists established TCP (432,000 s,
+/// 350 s on the newest instances), UDP (30 s) and UDP streams (180 s). A half-closed connection counts as established
+/// there. What is not documented is as in the profile `alibaba`.
 const AWS: Profile = Profile {
     tcp_opening: 30,
     tcp_answered: 30,
@@ -44,8 +44,8 @@ const AWS: Profile = Profile {
 };
 
 /// The defaults of `nf_conntrack_*_timeout_*` in the kernel's `nf_conntrack-sysctl`: `syn_sent`, `syn_recv`,
-/// `established`, `fin_wait`, `time_wait`; `udp`, `udp_stream`; `icmp`; `generic`. The kernel tells more closing states
-/// apart; those of this table are the longest of each kind.
+/// `established`, `fin_wait`, `time_wait`; `udp`, `udp_stream`; `icmp`; `generic`. The kernel has more closing states;
+/// this table has the longest timeout of each kind.
 const LINUX: Profile = Profile {
     tcp_opening: 120,
     tcp_answered: 60,
@@ -77,7 +77,7 @@ impl Profile {
     }
 }
 
-/// Profile `alibaba`: established TCP, closed TCP and UDP as the ENI says; the rest as the settings say.
+/// Profile `alibaba`: the ENI determines the timeouts of established TCP, closed TCP and UDP, the settings all others.
 const fn alibaba(state: ConnectionState, timeouts: PackedTimeouts, settings: &Settings) -> u32 {
     let seconds = match state {
         ConnectionState::Free => 0,
@@ -109,30 +109,30 @@ impl ConnectionState {
     }
 }
 
-/// Tells which connections are over at one moment. Nearly all of them have the same timeouts, so theirs are worked out
+/// Tells which connections have expired at one moment. Nearly all have the same timeouts, which are therefore expanded
 /// once.
 pub struct Expiry<'a> {
     settings: &'a Settings,
     now: Tick,
-    /// Some timeouts, and for how many ticks a session that has them may idle, by its state: for ever in a free record.
+    /// The usual timeouts, and the ticks that a session with them may idle, by state; unlimited for a free record.
     usual: PackedTimeouts,
     ticks: [u32; 16],
-    /// Whose sessions are over whatever their timeouts say, if there may be any.
+    /// Selects sessions that are over whatever their timeouts, if there may be any.
     is_orphan: Option<&'a dyn Fn(Session) -> bool>,
 }
 
 impl<'a> Expiry<'a> {
-    /// By timeouts alone.
+    /// Expiry by timeouts alone.
     pub const fn at(now: Tick, settings: &'a Settings) -> Self {
         Self { settings, now, usual: PackedTimeouts::NONE, ticks: [u32::MAX; 16], is_orphan: None }
     }
 
-    /// Also where `is_orphan` holds for all sides of a record.
+    /// Also expires records for all of whose sides `is_orphan` holds.
     pub(crate) const fn with_orphans(self, is_orphan: Option<&'a dyn Fn(Session) -> bool>) -> Self {
         Self { is_orphan, ..self }
     }
 
-    /// Whether a connection is there and [`Connection::is_expired`], or nobody's.
+    /// Whether there is a connection and it [`Connection::is_expired`] or belongs to no ENI.
     #[inline(always)]
     pub(crate) fn is_over(&mut self, connection: &Connection) -> bool {
         let is_there = connection.state != ConnectionState::Free;

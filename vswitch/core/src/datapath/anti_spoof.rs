@@ -1,4 +1,4 @@
-//! Is the claimed sender of a packet the ENI that it came from (`semantics.md` §3.4)? Asked before anything else.
+//! Whether a packet really comes from the ENI that sent it (`semantics.md` §3.4). This is checked first.
 
 use crate::config::ids::MacAddress;
 use crate::config::limits::ETHERNET_HEADER_BYTES;
@@ -7,11 +7,11 @@ use crate::packet::verdict::DropReason;
 use crate::policy::eni_context::EniContext;
 use crate::tables::route::{AddressRoute, is_group_destination};
 
-/// Checks a packet that the guest sent. Where the ENI's source check is off, it may pass on what is not its own; all
-/// else holds for everybody (§3.4).
+/// Checks a packet that the guest sent. If the ENI's source check is off, it may forward packets with foreign
+/// addresses; everything else is checked nonetheless (§3.4).
 ///
 /// # Errors
-/// The reason under which a packet of a false sender is to be dropped.
+/// The reason why the packet is dropped.
 #[inline]
 pub(crate) fn check(context: &EniContext<'_>, headers: &Headers, frame: &[u8]) -> Result<(), DropReason> {
     if mac_at(frame, 6) != Some(context.eni.mac) {
@@ -31,7 +31,7 @@ fn check_unusual(context: &EniContext<'_>, headers: &Headers, frame: &[u8]) -> R
     match headers.network {
         Network::Arp => check_arp(context, frame),
         _ if headers.is_neighbor_discovery() => check_neighbor_discovery(context, headers, frame),
-        // Every ENI's inbound side exempts DHCP (§3.4), which only the platform may serve.
+        // Ingress exempts DHCP at every ENI (§3.4), so only the platform may serve it.
         _ if headers.has_source_route && context.snapshot.settings().drop_source_routed => {
             Err(DropReason::Ipv4SourceRoute)
         }
@@ -48,8 +48,8 @@ fn owns_source(context: &EniContext<'_>, addresses: Addresses) -> bool {
         || context.network.route(addresses.reverse()) == AddressRoute::Owner(context.index)
 }
 
-/// Whether the source of `addresses` is one that the ENI may send from while its source check is on: an address of its
-/// own, or one in a block that a custom route sends to it where those count as its own.
+/// Whether the ENI may send from the source of `addresses` while its source check is on: it is one of its own
+/// addresses, or it is in a block that a custom route sends to the ENI and such blocks count as its own.
 #[inline(always)]
 pub(crate) fn may_send_from(context: &EniContext<'_>, addresses: Addresses) -> bool {
     if context.eni.is_first_address(addresses) {
@@ -62,7 +62,7 @@ pub(crate) fn may_send_from(context: &EniContext<'_>, addresses: Addresses) -> b
     }
 }
 
-/// Whether a frame is for the router, or for a group: no other station is on the guest's link.
+/// Whether a frame is for the router or a multicast group: there is no other station on the guest's link.
 #[inline]
 fn is_for_router(context: &EniContext<'_>, frame: &[u8]) -> bool {
     mac_at(frame, 0).is_some_and(|mac| mac == context.network.gateway_mac || mac.0[0] & 1 == 1)
@@ -73,7 +73,7 @@ fn check_arp(context: &EniContext<'_>, frame: &[u8]) -> Result<(), DropReason> {
     const SENDER_ADDRESS: usize = ETHERNET_HEADER_BYTES + 14;
     let sender: Option<&[u8; 4]> = frame.get(SENDER_ADDRESS..).and_then(|rest| rest.first_chunk());
     let source = sender.map_or(0, |bytes| u32::from_be_bytes(*bytes));
-    // RFC 5227: a probe has no sender address yet.
+    // RFC 5227: a probe does not have a sender address yet.
     let address_fits = source == 0 || owns_source(context, Addresses::V4 { source, destination: 0 });
     if mac_at(frame, SENDER_MAC) == Some(context.eni.mac) && address_fits {
         Ok(())
@@ -119,7 +119,8 @@ fn check_source(context: &EniContext<'_>, headers: &Headers) -> Result<(), DropR
     }
     let has_no_address_yet = match headers.tuple.addresses {
         Addresses::V4 { source, .. } => source == 0 && headers.is_udp(68, 67),
-        // Link-local senders ask for addresses and announce groups; neither is forwarded.
+        // Link-local sources are used for neighbour discovery and multicast listener reports, neither of which is
+        // forwarded.
         Addresses::V6 { source, .. } => {
             (source == 0 || is_link_local(source))
                 && (headers.is_udp(546, 547) || is_group_destination(headers.tuple.addresses))

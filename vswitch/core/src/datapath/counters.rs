@@ -1,4 +1,4 @@
-//! What is counted at each ENI: by direction, and every drop by its reason.
+//! The counters of each ENI: packets and bytes by direction, and drops by reason.
 
 use crate::config::desired::Direction;
 use crate::config::ids::EniEpoch;
@@ -12,7 +12,7 @@ use core::cell::Cell;
 use core::hash::{BuildHasherDefault, Hasher};
 use hashbrown::HashMap;
 
-/// Counters of one ENI and direction.
+/// The counters of one ENI and direction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DirectionCounters {
     packets: u64,
@@ -21,22 +21,22 @@ pub(crate) struct DirectionCounters {
     drops: [u64; DropReason::COUNT],
 }
 
-/// What a shard keeps for one of its ENIs.
+/// What a shard keeps for each of its ENIs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EniCounters {
-    /// Which ENI these are about; the place may pass to another.
+    /// Which ENI the counters belong to, since the index may pass to another.
     pub(crate) epoch: EniEpoch,
-    /// Live sessions it holds in this shard.
+    /// Live sessions of the ENI in this shard.
     pub(crate) sessions: u32,
-    /// Sessions that it opened here.
+    /// Sessions that the ENI opened in this shard.
     pub(crate) opened: u64,
     /// Sessions that gave way to others in a full table.
     pub(crate) evicted: u64,
-    /// How many it may open now.
+    /// The rate limit of new sessions.
     pub(crate) bucket: TokenBucket,
-    /// How many ICMP errors about its sessions may reach it now.
+    /// The rate limit of ICMP errors about its sessions.
     pub(crate) related_errors: TokenBucket,
-    /// How often the virtual router may answer it now.
+    /// The rate limit of the virtual router's answers.
     pub(crate) answers: TokenBucket,
     pub(crate) egress: DirectionCounters,
     pub(crate) ingress: DirectionCounters,
@@ -45,13 +45,13 @@ pub(crate) struct EniCounters {
 impl DirectionCounters {
     const ZERO: Self = Self { packets: 0, bytes: 0, answered: 0, drops: [0; DropReason::COUNT] };
 
-    /// Counts a packet, or those that it is cut into, by its verdict.
+    /// Counts a packet, or the packets that it is segmented into, by verdict.
     #[inline]
     pub(crate) fn count(&mut self, verdict: Verdict, wire: Wire) {
         match verdict {
             Verdict::Drop(reason) => self.drops[reason as usize] += u64::from(wire.packets),
             Verdict::Answer => self.answered += 1,
-            // It is counted by what becomes of it.
+            // It is counted once it is released or dropped.
             Verdict::Wait => {}
             Verdict::Forward(_) | Verdict::Deliver => {
                 self.packets += u64::from(wire.packets);
@@ -60,7 +60,7 @@ impl DirectionCounters {
         }
     }
 
-    /// Counts what passed as dropped as well: the shell could not deliver it.
+    /// Also counts packets as dropped that passed but could not be delivered by the shell.
     pub(crate) fn count_undelivered(&mut self, reason: DropReason, packets: u32) {
         self.drops[reason as usize] += u64::from(packets);
     }
@@ -78,7 +78,7 @@ impl DirectionCounters {
 }
 
 impl EniCounters {
-    /// Nothing counted yet.
+    /// Counters of zero.
     pub(crate) const fn new(epoch: EniEpoch) -> Self {
         Self {
             epoch,
@@ -93,7 +93,7 @@ impl EniCounters {
         }
     }
 
-    /// The verdict that stands in egress: an answer to an ENI that had as many as it gets is dropped.
+    /// The verdict after the rate limit: an answer beyond it is dropped.
     #[inline]
     pub(crate) fn limit_answers(&mut self, verdict: Verdict, now: Tick) -> Verdict {
         if verdict == Verdict::Answer && !self.answers.take(ANSWERS_PER_S, now) {
@@ -102,13 +102,13 @@ impl EniCounters {
         verdict
     }
 
-    /// One session more.
+    /// Counts a new session.
     pub(crate) fn note_session(&mut self) {
         self.sessions += 1;
         self.opened += 1;
     }
 
-    /// One session less.
+    /// Counts a session less.
     pub(crate) fn forget_session(&mut self) {
         self.sessions = self.sessions.saturating_sub(1);
     }
@@ -122,11 +122,11 @@ impl EniCounters {
     }
 }
 
-/// Where the counters of each ENI are, by the scope of its sessions.
+/// The index of each ENI's counters, by the epoch of its sessions.
 #[derive(Debug)]
 pub(crate) struct CounterPlaces {
     by_epoch: HashMap<EniEpoch, usize, BuildHasherDefault<EpochHasher>>,
-    /// Places that were found lately, each where its scope belongs among so many.
+    /// Indexes found recently, hashed by epoch.
     hints: [Cell<usize>; 64],
 }
 
@@ -135,7 +135,7 @@ impl CounterPlaces {
         Self { by_epoch: HashMap::default(), hints: [const { Cell::new(usize::MAX) }; 64] }
     }
 
-    /// The place among `counters` of those of an ENI.
+    /// The index of an ENI's counters in `counters`.
     #[inline]
     pub(crate) fn of(&self, epoch: EniEpoch, counters: &[EniCounters]) -> Option<usize> {
         let hint = &self.hints[epoch.0 as usize % self.hints.len()];
@@ -157,13 +157,13 @@ impl CounterPlaces {
         self.by_epoch.insert(epoch, place);
     }
 
-    /// Whether it was there.
+    /// Removes an ENI. Returns whether it was there.
     pub(crate) fn remove(&mut self, epoch: EniEpoch) -> bool {
         self.hints[epoch.0 as usize % self.hints.len()].set(usize::MAX);
         self.by_epoch.remove(&epoch).is_some()
     }
 
-    /// Forgets those for which `stays` does not hold. Whether there were any.
+    /// Removes the ENIs for which `stays` does not hold. Returns whether there were any.
     pub(crate) fn retain(&mut self, mut stays: impl FnMut(EniEpoch, usize) -> bool) -> bool {
         let before = self.by_epoch.len();
         self.by_epoch.retain(|epoch, place| stays(*epoch, *place));
@@ -175,7 +175,7 @@ impl CounterPlaces {
     }
 }
 
-/// Scopes are numbers that the switch itself gives out, one after the other: a product spreads them.
+/// A hash by multiplication, which suffices because the switch itself assigns epochs, in sequence.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EpochHasher(u64);
 

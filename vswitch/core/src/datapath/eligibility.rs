@@ -1,7 +1,9 @@
-//! The gate of the fast path: which packets, which paths and which policies may take it. Nothing else decides that.
+//! The gate of the fast path: which packets, paths and policies may take it. Nothing else decides that.
 //!
-//! Every structure is taken apart field by field and every enum variant by variant, without `..` and without a wildcard arm:
-//! a new field or stage does not compile until somebody decides here. What is not known to be the same on both paths takes
+//! Every structure is destructured field by field and every enum matched variant by variant, without `..` and without a
+//! wildcard arm, so that a new field or stage does not compile until somebody decides here. Whatever is not known to be
+//! the same on both paths takes the slow path, which handles everything. `Settings::fast_path` turns the fast path off
+//! as a whole.
 //! the slow path, which decides everything. `Settings::fast_path` turns the fast path off as a whole.
 
 use crate::acl::{BatchMatcher, RowDimensions};
@@ -23,26 +25,27 @@ use crate::policy::exemptions::SMTP;
 use crate::tables::address_entry::AddressEntry;
 use crate::tables::route::AddressRoute;
 
-/// Whether the settings let anything take the fast path.
+/// Whether the settings allow the fast path at all.
 const fn is_on(settings: &Settings) -> bool {
     let Settings {
         fast_path,
-        // `batch_matcher` asks for it.
+        // Checked by `batch_matcher`.
         intra_group_egress_bypass: _,
-        // About sessions of an older revision: the slow path evaluates those.
+        // Concerns sessions of an older revision, which the slow path evaluates.
         cut_sessions_on_deny: _,
-        // Packets to port 25 take the slow path, closed or not.
+        // Packets to port 25 take the slow path in any case.
         smtp_closed: _,
-        // Fragments take the slow path: `fast_parse` reads whole packets.
+        // Fragments take the slow path: `fast_parse` only reads whole packets.
         follow_first_fragment: _,
-        // Of TCP only a SYN opens a connection on the fast path, and of UDP nothing that looks like an answer.
+        // On the fast path, a TCP connection is opened by a SYN only, and a UDP flow by nothing that looks like an
+        // answer.
         tcp_pick_up: _,
         pick_up_by_ports: _,
-        // Packets with IP options take the slow path: `fast_parse` reads none.
+        // Packets with IP options take the slow path: `fast_parse` does not read options.
         drop_source_routed: _,
-        // ICMP takes the slow path: `fast_parse` reads TCP and UDP.
+        // ICMP takes the slow path: `fast_parse` reads TCP and UDP only.
         pmtud_exempt: _,
-        // Both paths ask the state of the connection for its timeout.
+        // Both paths take the timeout from the connection's state.
         timeout_profile: _,
         tcp_half_open_timeout_s: _,
         icmp_timeout_s: _,
@@ -50,7 +53,7 @@ const fn is_on(settings: &Settings) -> bool {
     *fast_path
 }
 
-/// Whether a packet may take the fast path, by what is known of it before its frame is read.
+/// Whether a packet may take the fast path, by what is known before its frame is read.
 #[inline(always)]
 pub(super) const fn packet(packet: &Packet) -> bool {
     let Packet {
@@ -58,7 +61,7 @@ pub(super) const fn packet(packet: &Packet) -> bool {
         buffer: _,
         marker,
         offload,
-        // What an earlier half of its way left there; both paths set them.
+        // Left by the first half of the packet's way; both paths set them.
         verdict: _,
         decision: _,
         receiver: _,
@@ -72,33 +75,33 @@ pub(super) const fn packet(packet: &Packet) -> bool {
     let Offload {
         checksum,
         segmentation: _,
-        // Mean something with a segmentation alone, which needs a checksum to complete.
+        // These matter for segmentation only, which implies a checksum to complete.
         segment_bytes: _,
         header_bytes: _,
         marks_congestion_once: _,
     } = offload;
-    // A claim has to be held against all headers.
+    // An offload request has to be checked against all headers.
     checksum.is_none() && offload.is_none() && !is_marked
 }
 
-/// Whether a packet may take the fast path, by what `fast_parse` read. That reads no other than whole packets of TCP and UDP
-/// without IP options, extension headers or ports of DHCP.
+/// Whether a packet may take the fast path, by what `fast_parse` read: whole TCP and UDP packets without IP options,
+/// without extension headers, and not between DHCP ports.
 #[inline(always)]
 pub(super) const fn plain<A>(plain: &Plain<A>) -> bool {
     let Plain {
-        // `receiver` and `between` look at them.
+        // Checked by `receiver` and `between`.
         addresses: _,
         ports,
         protocol: _,
         segment: Segment { sequence: _, acknowledgment: _, flags },
         end: _,
     } = plain;
-    // Whether a reset counts depends on the window; whether the platform lets mail pass depends on the destination.
+    // Whether a reset counts depends on the window, and whether mail is admitted depends on the destination.
     *flags & tcp_flags::RST == 0 && *ports as u16 != SMTP
 }
 
-/// The ENI that packets with these hardware and IP addresses go to on the fast path: from the sender's first address, through
-/// the router, to another ENI of the VPC.
+/// The ENI to which packets with these hardware and IP addresses go on the fast path: from the sender's first address,
+/// through the router, to another ENI of the VPC.
 pub(super) fn receiver(
     sender: &EniContext<'_>,
     [to, from]: [[u8; 6]; 2],
@@ -124,7 +127,7 @@ pub(super) fn receiver(
 /// What may take the fast path between two ENIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Between {
-    /// Packets of their connections.
+    /// Packets of established connections.
     pub(super) forwards: bool,
     /// New connections.
     pub(super) opens: bool,
@@ -143,28 +146,28 @@ pub(super) fn between(sender: &EniContext<'_>, receiver: &EniContext<'_>) -> Bet
 fn of_eni(eni: &EniEntry) -> Between {
     let EniEntry {
         id: _,
-        // What a session of the present rules looks like: compared with each.
+        // Part of the value that each session is compared with.
         epoch: _,
         revision: _,
-        // Where it is: `receiver` and `between` look.
+        // Checked by `receiver` and `between`.
         vpc: _,
         vswitch: _,
         mac: _,
         ipv4: _,
         ipv6: _,
-        // Both evaluators ask for them.
+        // Used by both evaluators.
         acl: _,
-        // The fast path takes what comes from the sender's first address and goes to an address of the receiver.
+        // The fast path only takes packets from the sender's first address to an address of the receiver.
         source_dest_check: _,
         routed_as_own: _,
         tcp_window_check,
-        // Bounds the frames of the path.
+        // Limits the frames of the path.
         mtu_bytes: _,
-        // `between` compares them.
+        // Compared by `between`.
         timeouts: _,
-        // An ENI at its limit has to find room: every new connection asks.
+        // An ENI at its limit has to make room; every new connection checks that.
         sessions_max: _,
-        // Who gives way is asked where there is no room, on the slow path.
+        // The slow path decides who gives way when there is no room.
         sessions_guaranteed: _,
         new_sessions_per_s,
     } = eni;
@@ -172,8 +175,8 @@ fn of_eni(eni: &EniEntry) -> Between {
     Between { forwards: !tcp_window_check, opens: new_sessions_per_s.is_none() }
 }
 
-/// Whether a packet opens a connection of its own, whatever the settings say of who opens one: a SYN alone, and a datagram
-/// that does not look like an answer.
+/// Whether a packet opens a connection whatever the settings about openers: a SYN without ACK, or a datagram that does
+/// not look like an answer.
 #[inline]
 pub(super) const fn opens_connection(number: u8, [source, destination]: [u16; 2], flags: u8) -> bool {
     const OTHERS: u8 = tcp_flags::ACK | tcp_flags::RST | tcp_flags::FIN;
@@ -184,23 +187,23 @@ pub(super) const fn opens_connection(number: u8, [source, destination]: [u16; 2]
     }
 }
 
-/// Every condition of a rule. A new one does not compile until somebody decides what of the fast path answers for it. Of a rule's
-/// other fields, each direction has rows of its own, and policy and priority are in the order of their bits.
+/// Every condition of a rule. A new one does not compile until somebody decides how the fast path treats it. Of a
+/// rule's other fields, the direction selects the rows, and policy and priority are in the order of the bits.
 const _: fn(&MatchConditions) = |conditions| {
     let MatchConditions {
-        // Rows by service.
+        // Has rows by service.
         protocol: _,
         ports: _,
-        // Keep the direction from the batch matcher, see `batch_matcher`.
+        // Excludes the direction from the batch matcher; see `batch_matcher`.
         source_ports: _,
         local: _,
-        // Rows by peer.
+        // Has rows by peer.
         remote: _,
     } = conditions;
 };
 
-/// The rows that decide for one packet after another of the same peer; none where they do not tell all, and each packet has
-/// to be decided as on the slow path.
+/// The rows that decide for packet after packet of the same peer; `None` where they are not sufficient, so that each
+/// packet is decided as on the slow path.
 pub(super) fn batch_matcher<'a>(context: &EniContext<'a>) -> Option<BatchMatcher<'a>> {
     let RowDimensions { by_peer: (), by_service: (), by_source_port, by_local_address, confirms } =
         context.acl.row_dimensions(context.direction);
@@ -210,27 +213,27 @@ pub(super) fn batch_matcher<'a>(context: &EniContext<'a>) -> Option<BatchMatcher
     tells_all.then(|| context.acl.batch_matcher(context.direction))
 }
 
-/// Whether a connection may open on the fast path by a decision of this stage.
+/// Whether a decision of this stage may open a connection on the fast path.
 const fn of_stage(stage: Stage) -> bool {
     match stage {
         Stage::IntraGroup | Stage::Rule | Stage::Default => true,
-        // `fast_parse` reads neither ARP nor ICMP, and no packet of DHCP.
+        // `fast_parse` does not read ARP, ICMP or DHCP.
         Stage::ExemptArp | Stage::ExemptNd | Stage::ExemptDhcp | Stage::ExemptPmtud => false,
-        // `packet`, `plain` and `receiver` keep these away.
+        // Excluded by `packet`, `plain` and `receiver`.
         Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe | Stage::PlatformSmtp => false,
-        // A connection that is new has no session, and its first packet is its opener's.
+        // A new connection has no session, and its first packet comes from its opener.
         Stage::Session | Stage::AnswerUnsolicited | Stage::OutOfState | Stage::OutOfWindow => false,
         Stage::QuoteTruncated | Stage::QuoteForged => false,
     }
 }
 
-/// Whether these decisions may open, or refuse, a connection on the fast path.
+/// Whether these decisions may open or refuse a connection on the fast path.
 pub(super) const fn decisions([outgoing, incoming]: &[Decision; 2]) -> bool {
     of_stage(outgoing.stage) && of_stage(incoming.stage)
 }
 
-/// The session that alone decides about a packet on the slow path, and lets it pass: the check that nearly all packets need
-/// there, in place of [`EniContext::evaluate`].
+/// The session that alone decides about a packet on the slow path and admits it. Nearly all packets need only this
+/// check, in place of [`EniContext::evaluate`].
 #[inline]
 pub(super) fn deciding_session<'a>(
     context: &EniContext<'_>,

@@ -1,8 +1,9 @@
-//! The fast path, which nearly all packets take: those of a connection whose sessions at both ends share a record and go on,
-//! and the first packets of new connections.
+//! The fast path, which nearly all packets take: packets of a connection whose sessions at both ends share a record and
+//! are valid, and the first packets of new connections.
 //!
-//! What may take it, `eligibility.rs` decides; whatever may not takes the slow path. What is the same for all packets from one
-//! ENI to another is found out once, and so is what is the same for packets that follow each other between the same addresses.
+//! `eligibility.rs` decides what may take it; everything else takes the slow path. What is the same for all packets
+//! from one ENI to another is determined once, and so is what is the same for consecutive packets between the same
+//! addresses.
 
 use crate::acl::BatchMatcher;
 use crate::config::desired::{Direction, Policy};
@@ -29,36 +30,36 @@ use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::from_peer;
 use crate::tables::address_entry::AddressEntry;
 
-/// The path of some packets of a burst, from one ENI to another between two addresses.
+/// The path of packets in a burst from one ENI to another, between two addresses.
 pub(crate) struct BurstPath<'a> {
     pub(crate) path: Path,
-    /// The key of its packets, but for the ports; what it gives to their hash; and whether their source is the second end.
+    /// The key of its packets, without ports; the seed of their hash; and whether their source is the second end.
     ends: Key,
     seed: u64,
     swapped: bool,
-    /// The longest frame that may go along; none where the receiver is not here, or more than the Ethernet header of a
-    /// packet changes.
+    /// The longest frame that may take the path. Zero if the receiver is in another shard, or if more changes in a
+    /// packet than the Ethernet header.
     frame_bytes_max: usize,
-    /// What decides about the connections that are opened along it, once there was one.
+    /// The policies that decide about new connections on the path, once there was one.
     policies: Option<PolicyPair<'a>>,
-    /// Whether a decision was cached in the path.
+    /// Whether a decision was added to the path's cache.
     is_dirty: bool,
-    /// What went along it and is not in the counters yet.
+    /// What took the path and is not in the counters yet.
     passed: Wire,
 }
 
-/// Both ENIs' rules for packets between two addresses.
+/// The policies of both ENIs for packets between two addresses.
 struct PolicyPair<'a> {
     egress: PeerPolicy<'a>,
     ingress: PeerPolicy<'a>,
 }
 
-/// The rules of an ENI for packets of one peer: what they say of it is the same for all.
+/// The policy of an ENI for the packets of one peer, with everything determined that they have in common.
 struct PeerPolicy<'a> {
     context: EniContext<'a>,
     peer: AddressEntry,
     batch_matcher: Option<BatchMatcher<'a>>,
-    /// Where the rows of the peer begin.
+    /// The indexes of the peer's rows.
     rows: [usize; 2],
 }
 
@@ -71,8 +72,8 @@ impl<'a> PolicyPair<'a> {
         Some(Self { egress, ingress })
     }
 
-    /// What both say, the sender's first; and whether they say so of all packets of this protocol and destination port. Whoever
-    /// is refused by the first never comes before the second.
+    /// The decisions of both, the sender's first, and whether they apply to all packets of this protocol and
+    /// destination port. What the sender's policy refuses is never shown to the receiver's.
     fn decide(&self, tuple: &Tuple) -> ([Decision; 2], bool) {
         let (outgoing, is_for_all) = self.egress.decide(tuple);
         if !outgoing.accepts() {
@@ -108,19 +109,19 @@ impl<'a> PeerPolicy<'a> {
     }
 }
 
-/// What the rules of one ENI say of a packet, as the fast path decides.
+/// The decision of one ENI's rules about a packet, as the fast path makes it.
 pub(crate) fn decide_by_rules(context: &EniContext<'_>, tuple: &Tuple) -> Decision {
     let peer = context.network.source(from_peer(context.direction, tuple));
     PeerPolicy::new(*context, peer).decide(tuple).0
 }
 
 impl<'a> BurstPath<'a> {
-    /// The path, if a decision was cached in it in this burst.
+    /// The path, if a decision was added to its cache in this burst.
     pub(crate) fn dirty_path(&self) -> Option<&Path> {
         self.is_dirty.then_some(&self.path)
     }
 
-    /// What the rules of both ends say of a service.
+    /// The decisions of both ends about a service.
     #[inline(never)]
     fn decide(&mut self, sender: &EniContext<'a>, service: Service, tuple: &Tuple) -> Option<[Decision; 2]> {
         if self.policies.is_none() {
@@ -138,7 +139,7 @@ impl<'a> BurstPath<'a> {
     }
 }
 
-/// What a burst path tells of its packets.
+/// What a burst path knows about its packets.
 struct Known<K> {
     number: u8,
     ends: K,
@@ -146,16 +147,16 @@ struct Known<K> {
     swapped: bool,
 }
 
-/// The burst paths of a burst: what follows a packet between the same addresses is neither guarded nor routed anew.
+/// The burst paths of a burst, so that packets between the same addresses are checked and routed only once.
 pub(crate) struct BurstPaths<'a> {
     found: [Option<BurstPath<'a>>; BURST_PACKETS],
     count: usize,
-    /// Which of them lies between addresses that are spread to such a place. No branch depends on which of its peers a
-    /// sender talks to: it changes from packet to packet.
+    /// The number of the burst path for each hash of addresses. The look-up has no branch that depends on the peer,
+    /// which changes from packet to packet.
     numbers: [u8; SPREAD],
 }
 
-/// Places that addresses are spread to: twice as many as packets in a burst.
+/// The size of that table: twice the number of packets in a burst.
 const SPREAD: usize = 2 * BURST_PACKETS;
 
 impl<'a> BurstPaths<'a> {
@@ -164,7 +165,7 @@ impl<'a> BurstPaths<'a> {
         Self { found: core::array::from_fn(|_| None), count: 0, numbers: [PacketContext::NO_BURST_PATH; SPREAD] }
     }
 
-    /// That of a plain packet.
+    /// The burst path of a plain packet.
     #[inline(always)]
     pub(crate) fn of(&mut self, packet_context: &PacketContext) -> Option<&mut BurstPath<'a>> {
         self.found.get_mut(usize::from(packet_context.burst_path))?.as_mut()
@@ -174,7 +175,7 @@ impl<'a> BurstPaths<'a> {
         self.found[..self.count].iter().flatten()
     }
 
-    /// What is known of packets that begin so, if their burst path is where such are spread to.
+    /// The burst path of packets that begin with these headers, if the table has it.
     #[inline(always)]
     fn known<K: ConnectionKey, const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> Option<Known<K>> {
         let number = self.numbers[spread::<SPREAD>(ends)];
@@ -183,7 +184,7 @@ impl<'a> BurstPaths<'a> {
         if is_it { Some(Known { number, ends: K::of_any(key)?, seed: *seed, swapped: *swapped }) } else { None }
     }
 
-    /// Finds the burst path of packets that begin so; none where it is the slow path.
+    /// Finds or adds the burst path of packets with this key; `None` if they take the slow path.
     #[inline(never)]
     fn find(
         &mut self,
@@ -195,7 +196,7 @@ impl<'a> BurstPaths<'a> {
         let number = if let Some(number) = known {
             number
         } else {
-            // There are no more of them than packets in a burst.
+            // There cannot be more of them than packets in a burst.
             let room = self.found.get_mut(self.count)?;
             let path = path_cache.between(sender, path_key, addresses)?;
             let frame_bytes_max = if is_here(path.receiver) { path.frame_bytes_max } else { 0 };
@@ -211,8 +212,8 @@ impl<'a> BurstPaths<'a> {
     }
 }
 
-/// The first phase of a plain packet: what its frame says, whose it is, and where it goes. None, and nothing is done,
-/// where it has to take the slow path.
+/// The first phase for a plain packet: parse, check the sender, and route. Returns `None`, having changed nothing, if
+/// it has to take the slow path.
 #[inline(always)]
 pub(crate) fn find_path(
     at: (&EniContext<'_>, &ConnectionTables),
@@ -275,20 +276,20 @@ fn reach<K: ConnectionKey, const N: usize>(
     Some(())
 }
 
-/// What became of a packet among the records.
+/// What was found in the record of a packet's connection.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Continuation {
-    /// Both its sessions go on.
+    /// Both sessions are valid, and the packet was counted.
     Yes,
-    /// Nobody has a session of its connection.
+    /// There is no session of the connection.
     New,
     /// Anything else.
     No,
 }
 
 impl Shard {
-    /// Both decisions of a plain packet, and all that follows from them. False, and nothing is done, where it has to go the
-    /// long way.
+    /// Decides about a plain packet at both ends and does everything that follows. Returns false, having changed
+    /// nothing, if the packet has to take the slow path.
     #[inline(always)]
     pub(crate) fn try_fast_path<'a>(
         &mut self,
@@ -342,8 +343,8 @@ impl Shard {
         true
     }
 
-    /// The packet that starts a connection: opens the sessions of those who admit it, in one record. A refusal is counted.
-    /// None, and nothing is done, where it has to take the slow path.
+    /// Handles the first packet of a connection: opens the sessions of the ENIs that admit it, in one record, or counts
+    /// the refusal. Returns `None`, having changed nothing, if the packet has to take the slow path.
     #[inline(never)]
     fn open_connection<'a>(
         &mut self,
@@ -394,7 +395,7 @@ impl Shard {
         Some(refusal)
     }
 
-    /// Counts what went along at both its ends.
+    /// Adds what took a burst path to the counters at both ends.
     #[inline]
     pub(crate) fn count_burst_path(&mut self, sender: &EniContext<'_>, burst_path: &BurstPath<'_>) {
         if burst_path.passed.packets > 0 {
@@ -405,7 +406,7 @@ impl Shard {
     }
 }
 
-/// Counts a packet in the record that both ENIs have their sessions in, if it goes on at both.
+/// Counts a packet in the record that both ENIs share, if both sessions are valid.
 #[inline(always)]
 fn refresh<K: ConnectionKey>(
     table: &mut Table<K>,
@@ -424,7 +425,7 @@ fn refresh<K: ConnectionKey>(
         };
     };
     let connection = table.connection_mut(slot);
-    // The opener's session comes first, if there are two.
+    // If there are two sessions, the opener's comes first.
     let way = usize::from(swapped != connection.sessions[0].is_swapped());
     let admits_both = connection.sessions[way].is(live[0]) && connection.sessions[1 - way].is(live[1]);
     if !admits_both || !sender.continues(connection, packet_context.segment.flags, now) {
@@ -437,7 +438,7 @@ fn refresh<K: ConnectionKey>(
     Continuation::Yes
 }
 
-/// What a plain packet of those that open connections says of its own.
+/// The properties of a plain packet that a new connection takes from it.
 #[inline(always)]
 fn new_connection(frame: &[u8], packet_context: &PacketContext) -> NewConnection {
     let (protocol, segment) = (packet_context.entry.protocol, packet_context.segment);

@@ -1,8 +1,8 @@
-//! Forwarding: every packet of every ENI passes here, once out of its sender and once into its receiver.
+//! Forwarding: every packet passes here twice, at its sender's ENI and at its receiver's.
 //!
-//! A burst goes through in phases, so that the memory each packet needs is on its way while others are worked on: ask
-//! for all frames; parse, guard and route all, and ask for their sessions; then evaluate and apply in order. Where sender
-//! and receiver are of one shard, a packet passes both decisions at once.
+//! A burst is processed in phases, so that the memory for one packet is fetched while others are processed: prefetch
+//! all frames; parse, check and route all packets and prefetch their sessions; then evaluate and apply in order. If
+//! sender and receiver are in the same shard, both decisions are made at once.
 
 use crate::compile::snapshot::Snapshot;
 use crate::config::desired::Direction;
@@ -21,9 +21,9 @@ use crate::policy::eni_context::EniContext;
 use crate::tables::address_entry::AddressEntry;
 
 impl Shard {
-    /// A burst that the guest behind `eni` sent, out of its ENI and, where `is_here` says that the receiver is of this
-    /// shard, into the receiver's. Sets each packet's verdict: `Deliver` to its receiver, `Forward` to the ENI of another
-    /// shard, `Answer` or `Drop`.
+    /// Forwards a burst that the guest behind `eni` sent: through egress and, if `is_here` says that the receiver is in
+    /// this shard, through the receiver's ingress. Sets the verdict of each packet: `Deliver` to its receiver,
+    /// `Forward` to an ENI of another shard, `Answer`, `Drop` or `Wait`.
     pub fn forward(
         &mut self,
         (snapshot, now): (&Snapshot, Time),
@@ -77,19 +77,19 @@ impl Shard {
         (self.packet_contexts, self.path_cache) = (packet_contexts, path_cache);
     }
 
-    /// How long a fragment is that waited and whose first has come, if there is one: it is to be taken and sent on its way
-    /// before the next burst.
+    /// The length of the next fragment that waited and whose first fragment has arrived, if there is one. It has to be
+    /// taken and forwarded before the next burst.
     #[inline]
     pub fn released_bytes(&self) -> Option<usize> {
         self.sessions.fragments.released_bytes()
     }
 
-    /// Moves the frame of such a fragment into `frame`: whose it is.
+    /// Moves the frame of that fragment into `frame` and returns the ENI that sent it.
     pub fn take_released(&mut self, frame: &mut FrameBuffer) -> Option<EniIndex> {
         self.sessions.fragments.take_released(frame)
     }
 
-    /// [`Shard::forward`] for a fragment that waited.
+    /// [`Shard::forward`] for a fragment that has waited.
     pub fn forward_released(
         &mut self,
         at: (&Snapshot, Time),
@@ -102,13 +102,13 @@ impl Shard {
         self.is_releasing = false;
     }
 
-    /// The first half of [`Shard::forward`] alone: a burst that the guest behind `eni` sent, out of its ENI.
+    /// The first half of [`Shard::forward`]: takes a burst that the guest behind `eni` sent through egress.
     pub fn egress(&mut self, snapshot: &Snapshot, eni: EniIndex, burst: &mut [Packet], now: Time) {
         self.forward((snapshot, now), eni, burst, |_| false);
     }
 
-    /// The second half: a burst whose packets each carry `Verdict::Forward` to an ENI of this shard. Sets each packet's
-    /// verdict: `Deliver` or `Drop`.
+    /// The second half: takes packets that carry `Verdict::Forward` to ENIs of this shard through ingress. Sets the
+    /// verdict of each: `Deliver` or `Drop`.
     pub fn ingress(&mut self, snapshot: &Snapshot, burst: &mut [Packet], now: Time) {
         let mut rest = burst;
         while let Some(first) = rest.first() {
@@ -123,14 +123,14 @@ impl Shard {
         }
     }
 
-    /// Packets of a burst that go to one ENI.
+    /// Ingress for packets of a burst that go to one ENI.
     fn ingress_of(&mut self, snapshot: &Snapshot, eni: EniIndex, run: &mut [Packet], now: Tick) {
         let Some(context) = self.context_of(snapshot, eni, Direction::Ingress) else {
             return run.iter_mut().for_each(|packet| packet.verdict = Verdict::Drop(DropReason::EniGone));
         };
         let mut packet_contexts = [PacketContext::NONE; BURST_PACKETS];
         for (packet, packet_context) in run.iter_mut().zip(&mut packet_contexts) {
-            // What another shard found is not known here: ask for the owner.
+            // What another shard found is not known here, so look up the owner.
             let place = context.network.destination(packet.headers.tuple.addresses);
             packet.decision = None;
             packet.verdict = ingress_checks(&context, packet, place.route());
@@ -150,7 +150,7 @@ impl Shard {
         }
     }
 
-    /// The first phases of a burst that leaves: parse, guard, route, and ask for the sessions.
+    /// The first phases of egress: parse, check, route, and prefetch the sessions.
     #[inline(always)]
     fn egress_checks_of_burst(
         &self,
@@ -172,7 +172,7 @@ impl Shard {
             }
         }
         let packet_contexts = &mut packet_contexts[..burst.len()];
-        // By now what was asked for first is here, and tells where to look.
+        // The records prefetched first have arrived by now, and tell where to look next.
         if !self.sessions.are_far() {
             return packet_contexts.iter_mut().for_each(|packet_context| {
                 (packet_context.guess, _) = self.sessions.guess_on(&packet_context.entry, packet_context.guess)

@@ -1,9 +1,9 @@
-//! Moves ENIs from shard to shard with all that is known of them: their sessions, counters, what they may still open, and
-//! their packets in parts. All or nothing, and between two turns: nobody evaluates meanwhile.
+//! Moves ENIs between shards with everything that belongs to them: sessions, counters, rate limits, and fragmented
+//! packets. Either all moves succeed or nothing moves. Runs between two turns, while no packet is evaluated.
 //!
-//! Two ENIs of one shard may share a record. If only one of them leaves, it takes a copy along in which it is alone, as if the two had
-//! always been of different shards. Where the two sessions of a connection come together, they share a record again if both have
-//! seen the same packets (`ConnectionTables::adopt`).
+//! Two ENIs of one shard may share a record. If only one of them leaves, it takes a copy that holds its session alone,
+//! as if the two had always been in different shards. When the two sessions of a connection meet again, they share a
+//! record if both have seen the same packets (`ConnectionTables::adopt`).
 
 use crate::compile::snapshot::Snapshot;
 use crate::config::ids::{EniEpoch, EniIndex};
@@ -18,14 +18,14 @@ use crate::packet::verdict::DropReason;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-/// An ENI that moves from one shard to another.
+/// A move of an ENI between shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
     /// The ENI.
     pub eni: EniIndex,
-    /// The number of the shard that has it.
+    /// The number of the shard it leaves.
     pub from: usize,
-    /// The number of the shard that is to have it.
+    /// The number of the shard it goes to.
     pub to: usize,
 }
 
@@ -38,10 +38,10 @@ pub struct NoRoom {
     pub to: usize,
 }
 
-/// Makes the moves; how many sessions went along. Those that are over do not.
+/// Makes the moves and returns how many sessions moved. Expired sessions do not.
 ///
 /// # Errors
-/// [`NoRoom`]; then nothing has moved.
+/// [`NoRoom`]; nothing has moved then.
 pub fn migrate(shards: &mut [&mut Shard], moves: &[Move], (snapshot, now): (&Snapshot, Time)) -> Result<usize, NoRoom> {
     let mut migration = Migration::new(moves, snapshot, now.tick());
     for from in 0..shards.len() {
@@ -53,7 +53,7 @@ pub fn migrate(shards: &mut [&mut Shard], moves: &[Move], (snapshot, now): (&Sna
     Ok(migration.complete(shards))
 }
 
-/// A session that was copied from one shard to another.
+/// A session that was copied to another shard.
 struct Copied {
     epoch: EniEpoch,
     old: (usize, SessionSlot),
@@ -63,10 +63,10 @@ struct Copied {
 struct Migration<'a> {
     snapshot: &'a Snapshot,
     now: Tick,
-    /// By the scope of the ENI, with what tells its network apart.
+    /// By the ENI's epoch, with the salt of its network.
     moves: BTreeMap<EniEpoch, (Move, u32)>,
     copied: Vec<Copied>,
-    /// Sessions that are over, and which shard has them.
+    /// Expired sessions, with the shard that holds each.
     over: Vec<(usize, SessionSlot, EniEpoch)>,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Migration<'a> {
         Self { snapshot, now, moves: known.collect(), copied: Vec::new(), over: Vec::new() }
     }
 
-    /// Copies what leaves `from`, some places at a time. What others copied there meanwhile stays.
+    /// Copies the sessions that leave `from`, some places at a time. What was copied there from other shards stays.
     fn copy_sessions(&mut self, shards: &mut [&mut Shard], from: usize) -> Result<(), NoRoom> {
         if !self.moves.values().any(|(step, _)| step.from == from) || shards[from].sessions.is_empty() {
             return Ok(());
@@ -96,7 +96,7 @@ impl<'a> Migration<'a> {
                 }
                 let mut connection = *listed.connection;
                 connection.sessions[1 - listed.index] = Session::default();
-                // All shards have one secret.
+                // All shards have the same secret.
                 let (entry, bucket) = shards[step.to].sessions.reach_for(&listed.tuple, *salt);
                 shards[step.to].sessions.prefetch_origin(&entry, bucket);
                 some.push((*step, epoch, listed.slot, entry, connection, *sessions.origin(listed.slot)));
@@ -120,7 +120,7 @@ impl<'a> Migration<'a> {
         }
     }
 
-    /// Lets go of what was copied, and moves what always has room.
+    /// Removes what was copied, and moves everything that cannot fail for lack of room.
     fn complete(self, shards: &mut [&mut Shard]) -> usize {
         for (shard, slot, epoch) in self.over {
             shards[shard].end_session(slot, epoch);
@@ -152,7 +152,8 @@ impl<'a> Migration<'a> {
 }
 
 impl Shard {
-    /// The counters of an ENI, which count anew here, and where its sessions are: in all shards at the same homes.
+    /// Takes out the counters of an ENI, which start anew here, and its recent sessions, whose buckets are the same in
+    /// all shards.
     fn give_counters(&mut self, eni: EniIndex, epoch: EniEpoch) -> (EniCounters, RecentSessions) {
         let counters = core::mem::replace(self.counters_at(eni, epoch), EniCounters::new(epoch));
         (counters, core::mem::take(&mut self.recent[eni.0 as usize]))
@@ -190,7 +191,7 @@ mod tests {
         compile(&desired, 1).unwrap()
     }
 
-    /// A datagram from one ENI to the other, from this port.
+    /// A datagram from one ENI to the other, between these ports.
     fn datagram(from: u8, to: u8, ports: [u16; 2]) -> Packet {
         let mut frame = alloc::vec![0xee, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, from, 8, 0];
         let mut header = alloc::vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, from, 10, 0, 0, to];
@@ -232,7 +233,7 @@ mod tests {
         let held = |shard: &Shard, number: u8| shard.stats(&snapshot, index(&snapshot, number)).unwrap();
         assert_eq!((held(shards[0], 1).flows, held(shards[1], 2).flows), (20, 20));
         assert_eq!((held(shards[1], 2).ingress.packets, held(shards[0], 2).ingress.packets), (20, 0));
-        // They cross, and meet nowhere.
+        // They swap shards, and are never in the same one.
         let both = [step(&snapshot, 1, 0, 1), step(&snapshot, 2, 1, 0)];
         assert_eq!(migrate(&mut shards, &both, (&snapshot, NOW)), Ok(40));
         assert_eq!((held(shards[1], 1).flows, held(shards[0], 2).flows), (20, 20));
@@ -249,7 +250,7 @@ mod tests {
         send(&mut one, &snapshot, 1, datagram(1, 2, [7, 9]));
         let mut shards = [&mut one, &mut other];
         migrate(&mut shards, &[step(&snapshot, 2, 0, 1)], (&snapshot, NOW)).unwrap();
-        // It leaves the first, and is lost on its way to the second.
+        // It passes the first, and is lost on its way to the second.
         let mut burst = [datagram(1, 2, [7, 9])];
         shards[0].egress(&snapshot, index(&snapshot, 1), &mut burst, NOW);
         assert_eq!(burst[0].verdict, Verdict::Forward(index(&snapshot, 2)));

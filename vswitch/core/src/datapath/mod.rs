@@ -1,4 +1,4 @@
-//! A burst of packets on its way through the switch, and what one worker alone owns.
+//! The processing of a burst, and the state that each worker owns.
 
 pub(crate) mod anti_spoof;
 pub(crate) mod counters;

@@ -1,4 +1,4 @@
-//! What one phase of a burst finds out about a packet and the next one needs.
+//! What one phase of a burst finds out about a packet for the next one.
 
 use crate::conntrack::slot::Slot;
 use crate::conntrack::tables::LookupKey;
@@ -8,20 +8,21 @@ use crate::tables::address_entry::AddressEntry;
 /// What the first phase finds out about a packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PacketContext {
-    /// Where the session of a plain packet is looked for.
+    /// The key of a plain packet's session.
     pub(crate) entry: LookupKey,
     /// Where that session probably is.
     pub(crate) guess: Slot,
-    /// What it says of its TCP stream, if it may take the fast path.
+    /// The packet's TCP segment, if it may take the fast path.
     pub(crate) segment: Segment,
-    /// Which burst path it takes, if it may take the fast path so far (`datapath/fast_path.rs`). Its headers are not read then.
+    /// The number of its burst path, if it may still take the fast path (`datapath/fast_path.rs`). Its headers are not
+    /// parsed in full then.
     pub(crate) burst_path: u8,
-    /// What the network knows of the destination.
+    /// The address table's entry for the destination.
     pub(crate) place: AddressEntry,
 }
 
 impl PacketContext {
-    /// The number of no burst path.
+    /// Stands for no burst path.
     pub(crate) const NO_BURST_PATH: u8 = u8::MAX;
     pub(super) const NONE: Self = Self {
         entry: LookupKey::NONE,

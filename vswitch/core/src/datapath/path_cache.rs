@@ -1,4 +1,4 @@
-//! What is the same for all packets from one address to another: found out once, and kept from burst to burst until the
+//! What is the same for all packets between two addresses: determined once, and cached across bursts until the
 //! configuration changes.
 
 use crate::compile::snapshot::Snapshot;
@@ -14,20 +14,20 @@ use crate::tables::address_entry::AddressEntry;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// What the headers of packets between two addresses have in common, as it stands there.
+/// The header fields that packets between two addresses have in common, as they are in the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PathKey {
     pub(crate) ethernet: Ethernet,
-    /// Source and destination. One number of IPv4, and four of IPv6.
+    /// Source and destination: one number for IPv4, four for IPv6.
     pub(crate) ends: [u64; 4],
 }
 
-/// An Ethernet header: its first eight bytes, and its last eight.
+/// An Ethernet header as two overlapping words: its first eight bytes and its last eight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ethernet([u64; 2]);
 
 impl Ethernet {
-    /// That of a frame.
+    /// The Ethernet header of a frame.
     #[inline(always)]
     pub(crate) fn of(frame: &[u8]) -> Option<Self> {
         let header: &[u8; ETHERNET_HEADER_BYTES] = frame.first_chunk()?;
@@ -45,35 +45,35 @@ impl Ethernet {
 }
 
 impl PathKey {
-    /// Whether a packet begins so. That its family is the same, the Ethernet header says.
+    /// Whether a packet begins with these headers. The Ethernet header includes the address family.
     #[inline(always)]
     pub(crate) fn is_of<const N: usize>(&self, ethernet: Ethernet, ends: &[u64; N]) -> bool {
         self.ethernet == ethernet && self.ends.first_chunk() == Some(ends)
     }
 }
 
-/// From one ENI to another between two addresses.
+/// The path from one ENI to another between two addresses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Path {
     sender: EniIndex,
     pub(crate) path_key: PathKey,
-    /// What the network knows of the destination.
+    /// The address table's entry for the destination.
     pub(crate) place: AddressEntry,
     pub(crate) receiver: EniIndex,
-    /// Whose sessions the receiver's are.
+    /// The epoch of the receiver's sessions.
     pub(crate) receiver_epoch: EniEpoch,
-    /// The longest frame of which nothing but the Ethernet header changes; none where more changes of all.
+    /// The longest frame in which nothing but the Ethernet header changes; zero if more changes in all frames.
     pub(crate) frame_bytes_max: usize,
-    /// What their sessions look like, the sender's first.
+    /// The values that live sessions of both ENIs are compared with, the sender's first.
     pub(crate) live: [u64; 2],
-    /// The addresses of the Ethernet header of the last hop.
+    /// The addresses in the Ethernet header of the last hop.
     pub(crate) ethernet_then: [u8; 12],
-    /// The timeouts of the connections that are opened along it; none where they differ from end to end, or where an end counts
-    /// its new sessions by the second.
+    /// The timeouts of connections opened along the path; `None` if they differ between the ends, or if an end limits
+    /// its rate of new sessions.
     pub(crate) timeouts: Option<PackedTimeouts>,
     /// How many sessions the receiver may have.
     pub(crate) receiver_sessions_max: u32,
-    /// What the rules of both ends said of services lately.
+    /// Recent decisions of both ends, by service.
     cached_decisions: [(Service, [Decision; 2]); SERVICES_CACHED],
 }
 
@@ -94,7 +94,7 @@ impl Service {
 const SERVICES_CACHED: usize = 4;
 
 impl Path {
-    /// None where a packet with these addresses has to take the slow path.
+    /// Determines the path; `None` if packets with these addresses have to take the slow path.
     fn resolve(sender: &EniContext<'_>, path_key: &PathKey, addresses: Addresses) -> Option<Self> {
         let (receiver, place) = eligibility::receiver(sender, path_key.ethernet.addresses(), addresses)?;
         let context = EniContext::new(sender.snapshot, receiver, Direction::Ingress)?;
@@ -117,31 +117,31 @@ impl Path {
         })
     }
 
-    /// What the rules of the sender and of the receiver say of a service, if they were asked lately.
+    /// The cached decisions of sender and receiver about a service.
     #[inline(always)]
     pub(crate) fn cached_decisions(&self, service: Service) -> Option<[Decision; 2]> {
         let (its, decisions) = &self.cached_decisions[service.0 as usize % SERVICES_CACHED];
         if *its == service { Some(*decisions) } else { None }
     }
 
-    /// Remembers it.
+    /// Caches the decisions about a service.
     pub(crate) fn cache_decisions(&mut self, service: Service, decisions: [Decision; 2]) {
         self.cached_decisions[service.0 as usize % SERVICES_CACHED] = (service, decisions);
     }
 }
 
-/// The paths that were found lately, each where its addresses belong among so many.
+/// A direct-mapped cache of paths, by a hash of their addresses.
 #[derive(Debug, Default)]
 pub(crate) struct PathCache {
-    /// Each with the epoch that it was found in.
+    /// Each path with the epoch in which it was found.
     slots: Vec<Option<(u32, Path)>>,
-    /// Goes on with every other configuration.
+    /// Advances with every new configuration.
     epoch: u32,
     identity: Option<Arc<()>>,
 }
 
 impl PathCache {
-    /// Forgets all paths if this is another configuration than that of the last burst.
+    /// Invalidates all paths if the configuration is not that of the last burst.
     #[inline]
     pub(crate) fn invalidate_if_stale(&mut self, snapshot: &Snapshot) {
         if !self.identity.as_ref().is_some_and(|identity| Arc::ptr_eq(identity, &snapshot.identity)) {
@@ -158,7 +158,7 @@ impl PathCache {
         }
     }
 
-    /// The path of a packet with these addresses; none where it takes the slow path.
+    /// The path of packets with these addresses; `None` if they take the slow path.
     pub(crate) fn between(
         &mut self,
         sender: &EniContext<'_>,
@@ -177,13 +177,13 @@ impl PathCache {
         Some(path)
     }
 
-    /// Keeps a path, with the decisions that were cached in it.
+    /// Stores a path together with the decisions cached in it.
     pub(crate) fn keep(&mut self, path: &Path) {
         self.slots[spread::<PATHS_CACHED_MAX>(&path.path_key.ends)] = Some((self.epoch, *path));
     }
 }
 
-/// One of `PLACES` places, a power of two, for both ends of packets.
+/// Hashes both ends of a packet to one of `PLACES` places, a power of two.
 #[inline(always)]
 pub(crate) fn spread<const PLACES: usize>(ends: &[u64]) -> usize {
     const { assert!(PLACES.is_power_of_two()) };

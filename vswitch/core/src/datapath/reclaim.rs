@@ -1,6 +1,6 @@
-//! What gives way where an ENI holds as many sessions as it may and opens another: what is over, then what is closing, then
-//! what nobody has answered or one answer has settled, first of the peer that has most of them, the oldest first.
-//! Established connections stay. So a flood of SYNs takes its own places, and not those of others.
+//! What gives way when an ENI at its session limit opens another session: first expired sessions, then closing ones,
+//! then unanswered ones and those that one answer completed, beginning with the oldest of the peer that has most of
+//! them. Established connections stay. So a flood of SYNs displaces its own sessions, not those of others.
 
 use crate::config::desired::Direction;
 use crate::config::limits::{RECLAIM_BATCH, RECLAIM_WINDOW};
@@ -14,7 +14,7 @@ use crate::hw::time::Tick;
 use crate::packet::headers::Addresses;
 use crate::policy::eni_context::EniContext;
 
-/// How soon a live session gives way to another of its ENI.
+/// How soon a live session gives way to another of the same ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReclaimClass {
     Closing,
@@ -31,7 +31,7 @@ impl ReclaimClass {
             | ConnectionState::TcpClosingResponder
             | ConnectionState::TcpAbandonedOpener
             | ConnectionState::TcpAbandonedResponder => Self::Closing,
-            // The server's kernel answers a flood as it answers anybody: no handshake is complete before its third packet.
+            // The server's kernel answers a flood like anything else: no handshake is complete before its third packet.
             ConnectionState::TcpOpening
             | ConnectionState::TcpAnswered
             | ConnectionState::Udp
@@ -60,15 +60,15 @@ impl ReclaimCandidate {
 /// `::ffff:0:0/96` (RFC 4291, section 2.5.5.2).
 const IPV4_MAPPED: u128 = 0xffff << 32;
 
-/// Some of the oldest sessions of an ENI, in their order.
+/// Some of the oldest sessions of an ENI, in order.
 struct Window {
     candidates: [ReclaimCandidate; RECLAIM_WINDOW],
     count: usize,
 }
 
 impl Shard {
-    /// Ends sessions of an ENI that holds as many as it may, so that it may open another, and some more at once where it
-    /// may hold many. Looks at a bounded number of those that it opened last. Whether there is room then.
+    /// Ends sessions of an ENI at its limit so that it may open another, and some more at once if it may hold many.
+    /// Examines a bounded number of its oldest remembered sessions. Returns whether there is room afterwards.
     #[cold]
     pub(crate) fn reclaim(&mut self, context: &EniContext<'_>, now: Tick) -> bool {
         let (held, most) =
@@ -78,7 +78,7 @@ impl Shard {
         let freed = self.look_through(context, &mut window, now);
         let candidates = &window.candidates[..window.count];
         let victims = choose(candidates, wanted.saturating_sub(freed));
-        // What stays goes back to where it was.
+        // What stays returns to its position.
         for (place, candidate) in candidates.iter().enumerate().rev() {
             if victims & 1 << place != 0 {
                 self.end_session(candidate.slot, context.eni.epoch);
@@ -90,8 +90,8 @@ impl Shard {
         self.has_room(context)
     }
 
-    /// Takes the oldest sessions of an ENI out of what is kept in mind of it: ends what is over, and finds what may give
-    /// way. How many were over. What is established becomes the newest, so that others are looked at next time.
+    /// Examines the oldest remembered sessions of an ENI: ends expired ones and collects those that may give way.
+    /// Returns how many had expired. Established ones become the newest, so that others are examined next time.
     fn look_through(&mut self, context: &EniContext<'_>, window: &mut Window, now: Tick) -> usize {
         let (epoch, mut freed) = (context.eni.epoch, 0);
         let mut oldest = [RecentSession::NONE; RECLAIM_WINDOW];
@@ -103,7 +103,7 @@ impl Shard {
         }
         let repeated = repeated_later(&oldest[..count]);
         for (place, &session) in oldest[..count].iter().enumerate() {
-            // A connection that began anew between the same ports is where it began last.
+            // Only the latest of several sessions between the same ports counts.
             if repeated & 1 << place != 0 {
                 continue;
             }
@@ -116,7 +116,7 @@ impl Shard {
                 continue;
             }
             match ReclaimClass::of(connection.state) {
-                // It may be closed, or let in again, before it is looked at anew.
+                // It may be closed or readmitted before it is examined again.
                 _ if held.is_revoked() => self.recent[context.counters_index()].push(session),
                 ReclaimClass::Established => self.recent[context.counters_index()].push(session),
                 class => {
@@ -129,11 +129,11 @@ impl Shard {
         freed
     }
 
-    /// The address at the other end of a session, an IPv4 one as IPv6 maps it. Whole, not folded: the halves of IPv6
-    /// addresses are no random numbers, so that any fold takes some peers of two subnets for one.
+    /// The address at the other end of a session, with IPv4 addresses mapped to IPv6. It must not be folded: the halves
+    /// of IPv6 addresses are not random, so that any fold would confuse some peers of two subnets.
     fn peer(&self, slot: SessionSlot, held: Session) -> u128 {
         let new_connection = self.sessions.addresses(slot, held.is_swapped());
-        // The packet that opened it came from the peer if it came in.
+        // If the packet that opened it came in, it came from the peer.
         let from_peer = if held.opened() == Direction::Ingress { new_connection } else { new_connection.reverse() };
         match from_peer {
             Addresses::V4 { source, .. } => IPV4_MAPPED | u128::from(source),
@@ -142,7 +142,7 @@ impl Shard {
     }
 }
 
-/// Which of these come again later, a bit for each. Compares only those whose hashes meet.
+/// A bit for each session that occurs again later. Only those with equal hashes are compared.
 fn repeated_later(sessions: &[RecentSession]) -> u64 {
     let (mut seen, mut repeated) = ([0u64; 8], 0);
     for (place, session) in sessions.iter().enumerate().rev() {
@@ -156,8 +156,8 @@ fn repeated_later(sessions: &[RecentSession]) -> u64 {
     repeated
 }
 
-/// Which of these, the oldest first, give way, where `wanted` should, a bit for each: what is closing; then of each peer as
-/// many as leave no other more than it has.
+/// A bit for each candidate that gives way, of which there should be `wanted`; the candidates are ordered from the
+/// oldest. Closing ones go first, then as many of each peer as are needed to level the peers with the most.
 fn choose(candidates: &[ReclaimCandidate], wanted: usize) -> u64 {
     let (mut left, mut victims) = (wanted, 0);
     for (place, _) in candidates.iter().enumerate().filter(|(_, candidate)| candidate.is_closing) {
@@ -192,7 +192,7 @@ fn choose(candidates: &[ReclaimCandidate], wanted: usize) -> u64 {
     victims
 }
 
-/// One of what is left, if there is one.
+/// Takes one of what is left, if there is any.
 const fn take(left: &mut usize) -> bool {
     let is_there = *left > 0;
     *left -= is_there as usize;

@@ -1,4 +1,4 @@
-//! Does to the sessions what a decision asks for.
+//! Applies what a decision asks for to the sessions.
 
 use crate::config::desired::{Direction, Settings};
 use crate::config::ids::{EniEpoch, EniIndex};
@@ -23,7 +23,7 @@ use crate::policy::eni_context::EniContext;
 use crate::policy::evaluate::{Admission, Evaluation, Lookup, SessionUpdate};
 
 impl Shard {
-    /// Does what the decision of a packet at one ENI asks for. Returns the record that was opened, if one was.
+    /// Applies the decision about a packet at one ENI. Returns the record that was opened, if one was.
     #[inline]
     pub(crate) fn apply(
         &mut self,
@@ -57,7 +57,7 @@ impl Shard {
         Ok(opened)
     }
 
-    /// Keeps the decision of a first fragment, if later ones are to follow it.
+    /// Remembers the decision about a first fragment, if others are to follow it.
     #[inline]
     pub(crate) fn note_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, decision: Decision, now: Tick) {
         if packet.headers.fragment == Fragment::First && context.snapshot.settings().follow_first_fragment {
@@ -65,13 +65,13 @@ impl Shard {
         }
     }
 
-    /// The record of a session that goes on, if the session of `other` is in it as well.
+    /// The record of a valid session, if the session of `other` is in it as well.
     #[inline]
     pub(crate) fn shared_record(&self, update: SessionUpdate, other: EniEpoch) -> Option<SessionSlot> {
         update.continues().filter(|slot| self.sessions.connection(*slot).place_of(other).is_some())
     }
 
-    /// Counts a packet of a record of which each of `sessions` goes on, and restarts its timer.
+    /// Counts a packet in a record in which each of `sessions` is valid, and restarts its timer.
     #[inline]
     pub(crate) fn refresh(
         &mut self,
@@ -100,8 +100,8 @@ impl Shard {
         }
     }
 
-    /// What a SYN or a reset of a session that goes on means for it: what both ends will agree on, or its end. A reset that its
-    /// receiver does not take means nothing.
+    /// Updates a session after a SYN or a reset: with the sequence numbers on which both ends will agree, or by ending
+    /// it. A reset that its receiver would not accept has no effect.
     #[cold]
     fn update_tcp_state(&mut self, slot: SessionSlot, entry: &LookupKey, packet: &Packet, now: Tick) {
         let connection = self.sessions.connection(slot);
@@ -117,8 +117,8 @@ impl Shard {
         }
     }
 
-    /// Takes up what a SYN says: at once while a handshake is under way; else once its receiver answers it, for that may be in
-    /// the connection before.
+    /// Updates the edges from a SYN: at once during a handshake, otherwise when its receiver answers, since the
+    /// receiver may still be in the previous connection.
     fn note_syn(&mut self, slot: SessionSlot, (segment, scale): (Segment, Option<u8>), from_opener: bool, now: Tick) {
         let (connection, origin) = (*self.sessions.connection(slot), *self.sessions.origin(slot));
         let (mut edges, mut scales, mut state) = (connection.edges, origin.scales, connection.state);
@@ -150,7 +150,8 @@ impl Shard {
         self.sessions.origin_mut(slot).scales = scales;
     }
 
-    /// The SYN in the middle of a session that a segment answers: with a SYN of its own, or with a reset (RFC 9293 §3.10.7.3).
+    /// The remembered SYN in the middle of a session that a segment answers, with a SYN of its own or with a reset (RFC
+    /// 9293 §3.10.7.3).
     fn answered_syn(&self, slot: SessionSlot, segment: Segment, from_opener: bool, now: Tick) -> Option<Syn> {
         let syn = self.syn_of(slot, now).filter(|_| segment.flags & ACK != 0)?;
         (syn.from_opener != from_opener && syn.acknowledgment == segment.acknowledgment).then_some(syn)
@@ -170,8 +171,8 @@ impl Shard {
         }
     }
 
-    /// What a segment means for a SYN that its sender sent before in the middle of the session: that it is still in the old
-    /// connection, or that it has agreed on another, whose numbers are then those of the session.
+    /// Resolves a remembered SYN of the segment's sender: the segment shows either that the old connection continues,
+    /// or that a new one was agreed on, whose numbers then become the session's.
     #[cold]
     fn resolve_syn(&mut self, slot: SessionSlot, segment: Segment, from_opener: bool, now: Tick) {
         let syn = self.syn_of(slot, now);
@@ -212,8 +213,8 @@ impl Shard {
         }
     }
 
-    /// Remembers that a session is refused. From now on it takes nothing of what its ENI may hold, and gives way before
-    /// any that lives. Its timer is restarted only if the time is given.
+    /// Marks a session as revoked. It no longer counts against its ENI's limit, and gives way before any live session.
+    /// Its timer is restarted only if a time is given.
     #[cold]
     fn revoke(&mut self, slot: SessionSlot, entry: &LookupKey, context: &EniContext<'_>, now: Option<Tick>) {
         let slot = self.split_if_shared(slot, entry, context.eni.epoch);
@@ -229,7 +230,7 @@ impl Shard {
         }
     }
 
-    /// Counts an ICMP error against what the ENI may get of them in a second.
+    /// Counts an ICMP error against the ENI's rate limit.
     #[cold]
     fn take_related_error(&mut self, context: &EniContext<'_>, now: Tick) -> Result<(), DropReason> {
         if context.direction == Direction::Egress {
@@ -239,7 +240,7 @@ impl Shard {
         if has_room { Ok(()) } else { Err(DropReason::IcmpErrorRate) }
     }
 
-    /// A record in which the session of `epoch` is alone.
+    /// Returns a record that holds the session of `epoch` alone.
     #[inline]
     fn split_if_shared(&mut self, slot: SessionSlot, entry: &LookupKey, epoch: EniEpoch) -> SessionSlot {
         if self.sessions.connection(slot).is_shared() { self.sessions.split(slot, entry, epoch) } else { slot }
@@ -269,7 +270,7 @@ impl Shard {
         self.open_record(entry, record, sessions, at).map_err(|TableFull| DropReason::FlowTableFull)
     }
 
-    /// Opens sessions, of one ENI or of both, in a record of their own, and counts them: on either path.
+    /// Opens and counts sessions, of one ENI or both, in a record of their own; used by both paths.
     #[inline(always)]
     pub(super) fn open_record(
         &mut self,
@@ -290,7 +291,7 @@ impl Shard {
         Ok(slot)
     }
 
-    /// Makes room for a record, first where a connection is over.
+    /// Stores a record, preferably in the place of an expired connection.
     #[inline(always)]
     fn insert(
         &mut self,
@@ -307,13 +308,13 @@ impl Shard {
         Ok(slot)
     }
 
-    /// Whether an ENI may have one more session.
+    /// Whether an ENI may have another session.
     #[inline(always)]
     pub(crate) fn has_room(&self, context: &EniContext<'_>) -> bool {
         self.counters[context.counters_index()].sessions < context.eni.sessions_max
     }
 
-    /// Whether an ENI may open another session, and takes it from what it may open.
+    /// Whether an ENI may open another session; if so, counts it against the ENI's rate limit.
     fn check_quota(&mut self, context: &EniContext<'_>, now: Tick) -> Result<(), DropReason> {
         if !self.has_room(context) && !self.reclaim(context, now) {
             return Err(DropReason::SessionLimit);
@@ -325,7 +326,7 @@ impl Shard {
         }
     }
 
-    /// Ends a connection of whoever holds more than his share, so that the ENI's new session finds room.
+    /// Ends a connection of an ENI that holds more than its share, to make room for the new session.
     #[cold]
     fn make_room(&mut self, context: &EniContext<'_>, entry: &LookupKey, now: Tick) -> Result<(), DropReason> {
         let (snapshot, asking) = (context.snapshot, context.eni.epoch);
@@ -366,8 +367,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Opens the receiver's session of a packet that opened the sender's in the record `slot`: in the same record, if
-    /// the two will end at the same time.
+    /// Opens the receiver's session for a packet that opened the sender's in the record `slot`: in the same record, if
+    /// both have the same timeouts and opener.
     pub(crate) fn add_session(
         &mut self,
         slot: SessionSlot,
@@ -379,7 +380,7 @@ impl Shard {
         let (Lookup::Session(entry), Some(admission)) = (lookup, update.admission()) else { return Ok(None) };
         let its = session_of(context, admission, entry.swapped);
         let connection = self.sessions.connection(slot);
-        // Two ENIs may differ in whom they take for the opener.
+        // Two ENIs may disagree about who opened the connection.
         let is_alike = connection.timeouts == context.timeouts() && connection.is_swapped() == its.is_swapped();
         if !is_alike || packet.headers.fragment == Fragment::First {
             return self.apply(context, packet, ((decision, update), lookup), now);
@@ -411,7 +412,7 @@ impl Shard {
         self.sessions.fragments.remember(&entry, first_decision);
     }
 
-    /// What a part of an IP packet may do where it leaves its sender: with `None` it goes on.
+    /// Decides what happens to a fragment as it leaves its sender; `None` means that it is forwarded.
     #[cold]
     pub(crate) fn track_fragment(&mut self, context: &EniContext<'_>, packet: &Packet, now: Tick) -> Option<Verdict> {
         let headers = &packet.headers;
@@ -432,21 +433,21 @@ impl Shard {
     }
 }
 
-/// A session that is opened, and where it is counted.
+/// A session to be opened, and where to count it.
 #[derive(Clone, Copy)]
 pub(super) struct NewSession {
     pub(super) session: Session,
-    /// What admitted it.
+    /// The rule or group that admitted it.
     pub(super) ground: u32,
     pub(super) counters_index: usize,
     /// How many sessions its ENI may hold.
     pub(super) sessions_max: u32,
 }
 
-/// What a packet says of the connection that it opens.
+/// What a packet determines about the connection that it opens.
 pub(crate) struct NewConnection {
     pub(crate) protocol: u8,
-    /// Otherwise it is an answer.
+    /// Whether it comes from the opener; if not, it is an answer.
     pub(crate) from_opener: bool,
     pub(crate) state: ConnectionState,
     pub(crate) segment: Segment,
@@ -467,7 +468,7 @@ impl NewConnection {
         }
     }
 
-    /// The record of the connection, with nobody's session yet.
+    /// The record of the connection, without sessions.
     #[inline(always)]
     pub(crate) fn record(&self, timeouts: PackedTimeouts, now: Tick) -> (Connection, Origin) {
         let Self { protocol, from_opener, state, segment, scale, wire } = *self;
@@ -495,7 +496,7 @@ impl NewConnection {
     }
 }
 
-/// The session of an ENI that a packet opens; `swapped` as the key has the packet's ends.
+/// The session that a packet opens at an ENI; `swapped` if the packet's source is the key's second end.
 const fn session_of(context: &EniContext<'_>, Admission { by, opener }: Admission, swapped: bool) -> Session {
     let is_answer = matches!(opener, Opener::Receiver);
     let opened = if is_answer { context.direction.reverse() } else { context.direction };

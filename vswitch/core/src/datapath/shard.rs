@@ -22,35 +22,35 @@ pub struct Shard {
     pub(crate) sessions: ConnectionTables,
     /// By [`EniIndex`].
     pub(crate) counters: Vec<EniCounters>,
-    /// At the same places.
+    /// The recent sessions of each ENI, at the same index.
     pub(crate) recent: Vec<RecentSessions>,
-    /// Whose counters a scope's sessions are counted in.
+    /// Where the sessions of an epoch are counted.
     pub(crate) places: CounterPlaces,
     pub(crate) orphans: Orphans,
-    /// Times some bursts. Whoever owns the shard starts it before a burst is received, and ends it after it was sent.
+    /// Times some bursts. The owner of the shard starts it before a burst is received, and stops it after sending.
     pub stopwatch: Stopwatch,
-    /// One for each packet of a burst. They mean nothing between bursts, and only keep their room.
+    /// One for each packet of a burst. Between bursts they are meaningless and only reserve memory.
     pub(super) packet_contexts: Vec<PacketContext>,
     pub(super) path_cache: PathCache,
-    /// The burst in work waited for first fragments, which have come.
+    /// Whether the packets at hand are fragments that waited for their first one.
     pub(crate) is_releasing: bool,
 }
 
-/// Sessions of ENIs that are gone: nothing matches them, and they need not wait until they are over.
+/// Sessions of ENIs that no longer exist. Nothing matches them, so they can be removed before they expire.
 #[derive(Debug, Default)]
 pub(crate) struct Orphans {
     pub(super) looked_at: Tick,
-    /// Records among which there may be some.
+    /// How many records may still contain some.
     pub(crate) records_left: usize,
 }
 
 impl Shard {
-    /// A shard with room for `flows_max` connections, whose hash is seeded with `secret`.
+    /// A shard with room for `flows_max` connections, whose hash is keyed with `secret`.
     pub fn new(flows_max: usize, secret: [u64; 2]) -> Self {
         Self::with_memory(flows_max, secret, &|_, _| {})
     }
 
-    /// The same; `advice` hears where the large tables are about to be.
+    /// The same as [`Shard::new`]; `advice` is called with the location of each large table before it is written.
     pub fn with_memory(flows_max: usize, secret: [u64; 2], advice: MemoryAdvice<'_>) -> Self {
         Self {
             sessions: ConnectionTables::new(flows_max, secret, advice),
@@ -65,14 +65,14 @@ impl Shard {
         }
     }
 
-    /// Counts `packets` that passed and the shell had to drop at `eni`.
+    /// Counts `packets` that passed at `eni` and that the shell had to drop.
     pub fn count_drop(&mut self, eni: EniIndex, direction: Direction, reason: DropReason, packets: u32) {
         if let Some(counters) = self.counters.get_mut(eni.0 as usize) {
             counters.direction(direction).count_undelivered(reason, packets);
         }
     }
 
-    /// The place of `direction` at an ENI, with counters; none if the snapshot does not have it.
+    /// The context of `direction` at an ENI, with its counters in place; `None` if the snapshot does not have the ENI.
     #[inline]
     pub(super) fn context_of<'a>(
         &mut self,
@@ -85,7 +85,7 @@ impl Shard {
         Some(context)
     }
 
-    /// Sees to it that the counters at an ENI's place are its own.
+    /// Makes sure that the counters at an index belong to this ENI.
     #[inline]
     pub(super) fn hold_place(&mut self, eni: EniIndex, epoch: EniEpoch) {
         let place = eni.0 as usize;
@@ -94,7 +94,7 @@ impl Shard {
         }
     }
 
-    /// The counters of an ENI, which begin where there are none.
+    /// The counters of an ENI; new ones if there are none.
     pub(crate) fn counters_at(&mut self, eni: EniIndex, epoch: EniEpoch) -> &mut EniCounters {
         let place = eni.0 as usize;
         if self.counters.get(place).is_none_or(|counters| counters.epoch != epoch) {
@@ -127,18 +127,18 @@ impl Shard {
         }
     }
 
-    /// Counts a session more of an ENI that may hold `sessions_max`.
+    /// Counts a new session of an ENI that may hold `sessions_max`, and remembers it if it may have to give way.
     #[inline(always)]
     pub(crate) fn note_session(&mut self, place: usize, sessions_max: u32, entry: &LookupKey) {
         let counters = &mut self.counters[place];
         counters.note_session();
-        // Far from its limit an ENI of many sessions need not know where they are.
+        // An ENI that may have many sessions and is far from its limit need not know where they are.
         if counters.sessions > sessions_max / 2 || sessions_max as usize <= RECENT_SESSIONS_MAX {
             self.keep_in_mind(place, entry);
         }
     }
 
-    /// Keeps in mind where an ENI's newest session is, as one that may give way to another.
+    /// Remembers an ENI's newest session as one that may give way to another.
     #[inline(never)]
     pub(super) fn keep_in_mind(&mut self, place: usize, entry: &LookupKey) {
         let (epoch, sessions) = (self.counters[place].epoch, &self.sessions);
@@ -149,7 +149,7 @@ impl Shard {
         recent.push(sessions.recent(entry));
     }
 
-    /// Counts a session less, whose record is given away.
+    /// Counts a session less, whose record was reused.
     #[inline]
     pub(crate) fn forget_session(&mut self, epoch: EniEpoch) {
         if let Some(place) = self.place_of(epoch) {
@@ -157,7 +157,7 @@ impl Shard {
         }
     }
 
-    /// The place of the ENI whose sessions a scope is about.
+    /// The index of the ENI with this epoch.
     pub(crate) fn place_of(&self, epoch: EniEpoch) -> Option<usize> {
         self.places.of(epoch, &self.counters)
     }

@@ -1,4 +1,4 @@
-//! The path of any packet, step by step: both decisions, what they ask for, and what follows.
+//! The slow path, which any packet may take: both decisions step by step, and what follows from them.
 
 use crate::config::desired::Direction;
 use crate::config::desired::Policy;
@@ -24,7 +24,7 @@ use crate::tables::address_entry::AddressEntry;
 use crate::tables::route::AddressRoute;
 
 impl Shard {
-    /// What to look for to evaluate a packet.
+    /// What to look up to evaluate a packet.
     #[inline]
     pub(super) fn lookup(&self, context: &EniContext<'_>, packet: &Packet, packet_context: &PacketContext) -> Lookup {
         if packet.headers.is_plain {
@@ -34,7 +34,8 @@ impl Shard {
         }
     }
 
-    /// The slow path of a packet that egress admitted, to the ENI `next`. `other` is where the last such packet went.
+    /// The slow path for a packet that egress admitted and that goes to `next`. `other` is the receiver of the last
+    /// such packet.
     #[inline(never)]
     pub(super) fn slow_path_to<'a>(
         &mut self,
@@ -57,11 +58,11 @@ impl Shard {
         });
     }
 
-    /// One packet that egress admitted, through both decisions if its receiver is here. Counts what passes egress, and
-    /// everything of ingress.
+    /// Takes a packet that passed the egress checks through both decisions, the second only if its receiver is in this
+    /// shard. Counts what passes egress and everything in ingress.
     ///
     /// # Errors
-    /// The verdict with which it ends in egress; that is not counted yet.
+    /// The verdict with which the packet ends in egress, which is not counted yet.
     #[inline(never)]
     pub(super) fn slow_path(
         &mut self,
@@ -94,7 +95,7 @@ impl Shard {
             Verdict::Forward(next)
         };
         let enters = is_here && !is_last_hop && !is_too_big && checked == Verdict::Forward(next);
-        // A session that shares its record with the receiver's waits for what the receiver says.
+        // If the session shares its record with the receiver's, it is updated after the receiver's decision.
         let shared = if enters { self.shared_record(evaluation.1, receiver.eni.epoch) } else { None };
         let opened = match shared {
             Some(_) => None,
@@ -120,8 +121,8 @@ impl Shard {
         Ok(packet.verdict)
     }
 
-    /// The second decision of a packet whose first is `evaluation`. That was applied, and perhaps `opened` a record, unless
-    /// both ENIs have their sessions in one `shared` record.
+    /// The second decision about a packet whose first is `evaluation`. That one has been applied, and may have `opened`
+    /// a record, unless both ENIs have their sessions in one `shared` record.
     pub(super) fn ingress_half(
         &mut self,
         (sender, receiver): (&EniContext<'_>, &EniContext<'_>),
@@ -138,7 +139,7 @@ impl Shard {
                 self.note_fragment(receiver, packet, its_evaluation.0, now);
                 return Verdict::Deliver;
             }
-            // From here on the two sessions see different packets. The receiver's keeps the record.
+            // From now on the two sessions see different packets. The receiver's keeps the record.
             let lookup = self.lookup(sender, packet, packet_context);
             let applied = self.apply(sender, packet, (evaluation, &lookup), now);
             debug_assert!(applied.is_ok(), "a session that goes on needs no room");
@@ -173,7 +174,7 @@ impl Shard {
         evaluation
     }
 
-    /// Counts a packet at the end of its ingress, and addresses it to the guest.
+    /// Counts a packet at the end of ingress and writes the guest's addresses.
     #[inline]
     pub(super) fn finish(&mut self, context: &EniContext<'_>, packet: &mut Packet) {
         if packet.verdict == Verdict::Deliver {
@@ -184,7 +185,7 @@ impl Shard {
     }
 }
 
-/// The steps of egress before any decision: what the frame says, whose it is, and where it goes.
+/// The egress steps before any decision: parse, check the sender, and route.
 #[inline]
 pub(super) fn egress_checks(context: &EniContext<'_>, packet: &mut Packet) -> (Verdict, AddressEntry) {
     let guarded = match packet.parse() {
@@ -202,7 +203,7 @@ pub(super) fn egress_checks(context: &EniContext<'_>, packet: &mut Packet) -> (V
     (next_eni(context, place.route()).map_or(Verdict::Drop(DropReason::NoRoute), Verdict::Forward), place)
 }
 
-/// The step of ingress before any decision: whether the ENI has the destination, which `route` leads to.
+/// The ingress step before any decision: whether the ENI owns the destination, to which `route` leads.
 #[inline]
 pub(super) fn ingress_checks(context: &EniContext<'_>, packet: &Packet, route: AddressRoute) -> Verdict {
     let is_owner = route == AddressRoute::Owner(context.index)
@@ -211,7 +212,8 @@ pub(super) fn ingress_checks(context: &EniContext<'_>, packet: &Packet, route: A
     if is_owner { Verdict::Forward(context.index) } else { Verdict::Drop(DropReason::DestinationNotOwned) }
 }
 
-/// The ENI that a packet of the guest goes to. Never itself: what it sends to its own address stays inside the guest.
+/// The ENI to which a packet of the guest goes. It is never the same one: packets to its own address stay inside the
+/// guest.
 #[inline]
 pub(crate) fn next_eni(context: &EniContext<'_>, route: AddressRoute) -> Option<EniIndex> {
     match route {
@@ -220,7 +222,7 @@ pub(crate) fn next_eni(context: &EniContext<'_>, route: AddressRoute) -> Option<
     }
 }
 
-/// Writes the Ethernet header of the last hop: from the router to the guest.
+/// Writes the Ethernet header of the last hop, from the router to the guest.
 #[inline]
 fn address_to(context: &EniContext<'_>, packet: &mut Packet) {
     if let Some(header) = packet.buffer.frame_mut().get_mut(..ETHERNET_HEADER_BYTES) {

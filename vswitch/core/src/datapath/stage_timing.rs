@@ -1,50 +1,50 @@
-//! Where a worker's time goes: one burst of many is timed, phase by phase.
+//! Measures where a worker spends its time: one burst of many is timed, phase by phase.
 
 use crate::config::phase_times::PhaseTimes;
 
-/// Tells nanoseconds since some fixed moment.
+/// Returns the nanoseconds since some fixed moment.
 pub type Clock = fn() -> u64;
 
-/// Of so many bursts one is timed: reading a clock takes as long as evaluating a packet.
+/// One in this many bursts is timed, since reading a clock takes as long as evaluating a packet.
 const BURSTS_PER_SAMPLE: u32 = 64;
 
-/// What is done with a burst, in this order.
+/// The phases of a burst, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It is taken from its port.
+    /// It is received from its port.
     Receive,
-    /// Frames are read, guarded and routed, and sessions asked for.
+    /// Frames are parsed, checked and routed, and sessions are prefetched.
     Admit,
-    /// Both ENIs evaluate, and sessions are opened and counted.
+    /// Both ENIs decide, and sessions are opened and counted.
     Evaluate,
-    /// It is handed to other workers, and to the ports of its receivers.
+    /// It is handed to other workers and to the receivers' ports.
     Send,
 }
 
-/// Times some bursts.
+/// Times some of the bursts.
 #[derive(Debug, Default)]
 pub struct Stopwatch {
     clock: Option<Clock>,
     bursts: u32,
-    /// The end of the last phase, while a burst is timed.
+    /// When the last phase ended, while a burst is being timed.
     last_ns: Option<u64>,
-    /// What was found so far, and the same with the burst that is timed.
+    /// The times so far, without and with the burst being timed.
     times: PhaseTimes,
     timing: PhaseTimes,
 }
 
 impl Stopwatch {
-    /// One with a clock; without it, nothing is timed.
+    /// A stopwatch with a clock; without one, nothing is timed.
     pub fn new(clock: Clock) -> Self {
         Self { clock: Some(clock), ..Self::default() }
     }
 
-    /// Goes by this clock from now on, and keeps what was found so far.
+    /// Replaces the clock, and keeps the times so far.
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = Some(clock);
     }
 
-    /// A burst begins.
+    /// Begins a burst.
     #[inline]
     pub fn start(&mut self) {
         self.bursts = self.bursts.wrapping_add(1);
@@ -54,7 +54,7 @@ impl Stopwatch {
         }
     }
 
-    /// A phase ends.
+    /// Ends a phase.
     #[inline]
     pub fn lap(&mut self, phase: Phase) {
         if let (Some(last_ns), Some(clock)) = (self.last_ns, self.clock) {
@@ -70,7 +70,7 @@ impl Stopwatch {
         }
     }
 
-    /// The burst is done; one without packets counts for nothing, and the next is timed instead.
+    /// Ends a burst. One without packets does not count; the next is timed instead.
     #[inline]
     pub fn finish(&mut self, packets: usize) {
         if self.last_ns.take().is_none() {
@@ -84,7 +84,7 @@ impl Stopwatch {
         self.times = self.timing;
     }
 
-    /// What was found so far.
+    /// The times so far.
     pub const fn times(&self) -> PhaseTimes {
         self.times
     }

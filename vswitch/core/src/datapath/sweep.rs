@@ -1,4 +1,4 @@
-//! The sweep of a shard: ends the sessions that idled too long, and those of ENIs that are gone.
+//! The sweep of a shard, which ends expired sessions and those of ENIs that no longer exist.
 
 use crate::compile::snapshot::Snapshot;
 use crate::config::ids::{EniEpoch, EniIndex};
@@ -8,11 +8,11 @@ use crate::datapath::shard::Shard;
 use crate::hw::time::{Tick, Time};
 use crate::packet::verdict::DropReason;
 
-/// How often the sweep asks whether the ENIs of its sessions are still there, seconds.
+/// How often the sweep checks whether the ENIs of its sessions still exist, seconds.
 const ORPHANS_INTERVAL_S: u32 = 1;
 
 impl Shard {
-    /// Ends what idled too long among the next `records` of each table, in an endless round.
+    /// Ends the expired sessions among the next `records` of each table, in an endless round.
     pub fn sweep(&mut self, snapshot: &Snapshot, now: Time, records: usize) {
         let (tick, settings) = (now.tick(), snapshot.settings());
         self.note_orphans(snapshot, tick);
@@ -35,7 +35,8 @@ impl Shard {
         });
     }
 
-    /// Looks now and then whether an ENI with sessions is gone; if so, the next round of the sweep looks for them.
+    /// Checks from time to time whether an ENI with sessions no longer exists; if so, the next round of the sweep
+    /// removes them.
     fn note_orphans(&mut self, snapshot: &Snapshot, now: Tick) {
         if !self.orphans.looked_at.is_older_than(ORPHANS_INTERVAL_S, now) {
             return;

@@ -1,4 +1,4 @@
-//! What would become of a described packet, with names. Nothing changes by it.
+//! Evaluates a described packet and reports the result with names, without changing anything.
 
 use crate::acl::Acl;
 use crate::compile::snapshot::Snapshot;
@@ -19,10 +19,10 @@ use crate::policy::eni_context::EniContext;
 use crate::tables::route::{AddressRoute, is_group_destination};
 
 impl Shard {
-    /// Evaluates a described packet at `eni` without changing anything; the verdict names the next ENI after egress.
+    /// Evaluates a described packet at `eni` without changing anything. The verdict names the next ENI after egress.
     ///
     /// # Errors
-    /// The field of the description at fault, and why.
+    /// The field of the description that is wrong, and why.
     pub fn explain(
         &self,
         snapshot: &Snapshot,
@@ -57,20 +57,20 @@ impl Shard {
 }
 
 impl Snapshot {
-    /// What the rules of an ENI alone say of a packet that crosses it, as either path decides: the fast one, and the slow one.
-    /// None if there is no such ENI.
+    /// The decisions of an ENI's rules about a packet that crosses it, without sessions: by the fast path, and by the
+    /// slow path. `None` if there is no such ENI.
     pub fn decide_by_rules(&self, (eni, direction): (EniIndex, Direction), tuple: &Tuple) -> Option<[Decision; 2]> {
         let context = EniContext::new(self, eni, direction)?;
         Some([fast_path::decide_by_rules(&context, tuple), context.decide_by_rules(direction, tuple)])
     }
 
-    /// The name of the rule that such a decision names as its ground.
+    /// The name of the rule that such a decision gives as its ground.
     pub fn rule_of(&self, eni: EniIndex, direction: Direction, ground: u32) -> Option<&RuleId> {
         Some(self.network(self.eni(eni)?)?.1.acl.rule(direction, ground)?.0)
     }
 }
 
-/// A decision with names, as the snapshot has them that made it.
+/// A decision with the names of the snapshot that made it.
 pub fn report_decision(
     snapshot: &Snapshot,
     eni: EniIndex,
@@ -106,7 +106,7 @@ pub(crate) fn ground_of(
     }
 }
 
-/// What egress does with a packet before any decision, seen by its headers alone.
+/// What egress does with a packet before any decision, judging by the headers alone.
 fn settled_before_decision(context: &EniContext<'_>, headers: &Headers) -> Option<Verdict> {
     let addresses = headers.tuple.addresses;
     if headers.is_dhcp_answer() {
@@ -131,7 +131,7 @@ fn settled_before_decision(context: &EniContext<'_>, headers: &Headers) -> Optio
     }
 }
 
-/// Headers of the first packet of a connection as described: a SYN, or an echo request.
+/// The headers of the first packet of the described connection: a SYN, or an echo request.
 fn headers_of(packet: &PacketDescription) -> Result<Headers, Refusal> {
     let Some(addresses) = Addresses::new(packet.source, packet.destination) else {
         let message = "source and destination are of two address families";

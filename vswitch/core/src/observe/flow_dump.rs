@@ -1,4 +1,5 @@
-//! Sessions page by page: told of, or ended. Each page looks at a bounded number of records, since packets wait meanwhile.
+//! Lists or ends sessions page by page. Each page examines a bounded number of records, since packets have to wait
+//! meanwhile.
 
 use crate::compile::snapshot::Snapshot;
 use crate::config::ids::{EniId, EniIndex, RuleId};
@@ -14,18 +15,18 @@ use crate::packet::headers::protocol;
 use crate::policy::eni_context::EniContext;
 use alloc::vec::Vec;
 
-/// What one step of a walk through a shard's sessions met.
+/// The result of one step of a walk through a shard's sessions.
 #[derive(Debug, Default)]
 pub struct FlowPage {
-    /// The sessions that were wanted.
+    /// The sessions that match the selection.
     pub flows: Vec<FlowDescription>,
-    /// Where the next step begins; none after the last.
+    /// Where the next step begins; `None` after the last.
     pub next: Option<u64>,
 }
 
 impl Shard {
-    /// Sessions from `place` on, within one turn's share of work; at most `limit`, and the rest of the
-    /// last place's.
+    /// Lists sessions from `place` on, within one turn's share of work: at most `limit`, plus the rest of the last
+    /// place.
     pub fn list_flows(
         &self,
         (snapshot, now): (&Snapshot, Time),
@@ -50,7 +51,8 @@ impl Shard {
         page
     }
 
-    /// Ends sessions from `place` on, within one turn's share of work: how many, and where the next step begins.
+    /// Ends sessions from `place` on, within one turn's share of work. Returns how many, and where the next step
+    /// begins.
     pub fn flush_flows(
         &mut self,
         (snapshot, now): (&Snapshot, Time),
@@ -69,7 +71,7 @@ impl Shard {
         (wanted.len() as u64, (end < self.sessions.places()).then_some(end as u64))
     }
 
-    /// Where a live session is evaluated, if it is wanted.
+    /// The context of a live session, if it matches the selection.
     fn wanted<'a>(
         &self,
         (snapshot, now): (&'a Snapshot, Tick),
@@ -97,7 +99,7 @@ impl Shard {
     }
 }
 
-/// Every state that a session is told to be in.
+/// The names of all states in which a session is reported.
 pub const STATE_NAMES: [&str; 10] =
     ["opening", "answered", "established", "closing", "abandoned", "closed", "single", "stream", "open", REVOKED];
 
@@ -107,8 +109,8 @@ fn state_name(state: ConnectionState, side: Session) -> &'static str {
     if side.is_revoked() { REVOKED } else { state.name() }
 }
 
-/// The rule that admitted a session. A record of an older revision names its ground in the filter of that time; what
-/// admits it now is not known before its next packet.
+/// The rule that admitted a session. The ground of an older revision refers to the ACL of that time, so it is unknown
+/// until the session's next packet.
 fn admitting_rule<'a>(context: &EniContext<'a>, side: Session, ground: u32) -> Option<&'a RuleId> {
     (side.revision == context.revision).then(|| ground_of(context.acl, side.opened(), side.stage(), ground).0).flatten()
 }

@@ -1,4 +1,4 @@
-//! What a worker tells about itself: counters, explanations, sessions. It reads; only a flush ends sessions.
+//! What a worker reports: counters, explanations, sessions. It only reads, except that a flush ends sessions.
 
 pub mod explain;
 pub mod flow_dump;

@@ -1,4 +1,4 @@
-//! What a shard tells about itself in numbers.
+//! The numbers that a shard reports.
 
 use crate::compile::snapshot::Snapshot;
 use crate::config::ids::{EniId, EniIndex};
@@ -6,8 +6,8 @@ use crate::config::protocol::EniStats;
 use crate::datapath::shard::Shard;
 
 impl Shard {
-    /// Live connections of the ENIs that `snapshot` has. Where those of an ENI that is gone may not be free yet, no more than its
-    /// other ENIs have sessions.
+    /// The number of live connections of the ENIs in `snapshot`. While records of a removed ENI may not be free yet, it
+    /// is at most the number of sessions of the other ENIs.
     pub fn connection_count(&self, snapshot: &Snapshot) -> usize {
         let (mut sessions, mut has_orphans) = (0, self.orphans.records_left > 0);
         for (epoch, place) in self.places.iter() {
@@ -19,27 +19,27 @@ impl Shard {
         if has_orphans { self.flow_count().min(sessions) } else { self.flow_count() }
     }
 
-    /// Records of connections in use.
+    /// The number of connection records in use.
     pub fn flow_count(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Room for connections.
+    /// How many connections there is room for.
     pub fn flows_max(&self) -> usize {
         self.sessions.capacity()
     }
 
-    /// How full the fuller of the tables of connections is, percent of what it was made for.
+    /// The fill level of the fuller connection table, as a percentage of its intended size.
     pub fn table_percent(&self) -> usize {
         self.sessions.percent()
     }
 
-    /// Bytes of memory that its tables of connections of IPv4 and IPv6 take.
+    /// The sizes of the connection tables for IPv4 and IPv6 in memory, bytes.
     pub fn memory_bytes(&self) -> [usize; 2] {
         self.sessions.memory_bytes()
     }
 
-    /// The counters of an ENI; none if the snapshot does not have it.
+    /// The counters of an ENI; `None` if the snapshot does not have it.
     pub fn stats(&self, snapshot: &Snapshot, eni: EniIndex) -> Option<EniStats> {
         let entry = snapshot.eni(eni)?;
         let empty = crate::datapath::counters::EniCounters::new(entry.epoch);

@@ -1,4 +1,4 @@
-//! Where a decision is made: one ENI, one direction, one generation.
+//! The context of a decision: one ENI, one direction, one generation.
 
 use crate::acl::Acl;
 use crate::compile::snapshot::{EniEntry, Snapshot, VpcNetwork};
@@ -6,7 +6,7 @@ use crate::config::desired::Direction;
 use crate::config::ids::EniIndex;
 use crate::config::packed_timeouts::PackedTimeouts;
 
-/// Where a decision takes place.
+/// The context of a decision.
 #[derive(Clone, Copy)]
 pub(crate) struct EniContext<'a> {
     pub(crate) snapshot: &'a Snapshot,
@@ -21,7 +21,7 @@ pub(crate) struct EniContext<'a> {
 }
 
 impl<'a> EniContext<'a> {
-    /// The place of `direction` at an ENI; none if the snapshot does not have it.
+    /// The context of `direction` at an ENI; `None` if the snapshot does not have the ENI.
     pub(crate) fn new(snapshot: &'a Snapshot, index: EniIndex, direction: Direction) -> Option<Self> {
         let eni = snapshot.eni(index)?;
         let (network, entry) = snapshot.network(eni)?;
@@ -29,12 +29,12 @@ impl<'a> EniContext<'a> {
         Some(Self { snapshot, index, eni, network, acl: &entry.acl, revision, direction })
     }
 
-    /// The idle timeouts of a session that starts here and now.
+    /// The idle timeouts of a session that is opened in this context.
     pub(crate) fn timeouts(&self) -> PackedTimeouts {
         self.eni.timeouts.under(self.snapshot.settings().timeout_profile)
     }
 
-    /// Where a worker has the counters of the ENI.
+    /// The index of the ENI's counters in a worker.
     #[inline(always)]
     pub(crate) const fn counters_index(&self) -> usize {
         self.index.0 as usize

@@ -1,5 +1,5 @@
 //! The decision at one ENI in one direction (`semantics.md` §3): a pure function of the packet's headers, the snapshot,
-//! the sessions and the time. Forwarding and explain both ask it, so they cannot disagree.
+//! the sessions and the time. Forwarding and explain both use it, so they cannot disagree.
 
 use crate::compile::bypasses_intra_group;
 use crate::config::desired::{Direction, Policy};
@@ -17,41 +17,43 @@ use crate::policy::eni_context::EniContext;
 use crate::tables::address_entry::AddressEntry;
 use crate::tables::route::AddressRoute;
 
-/// What the decision asks to be done to the sessions.
+/// What a decision asks to be done with the sessions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum SessionUpdate {
     /// Nothing.
     None,
     /// A live session: count the packet and restart its timer.
     Touch(SessionSlot),
-    /// The same, and the session was admitted anew under the present revision; by this decision if it says so itself.
+    /// The same, for a session that was admitted again under the present revision: by this decision, if it is the
+    /// session's own.
     Readmit(SessionSlot, Option<Decision>),
-    /// The present rules refuse the session: remember that. Restart its timer if nothing but the memory refuses the packet.
+    /// The present rules refuse the session: mark it as revoked. Restart its timer if only the revoked session refuses
+    /// the packet.
     Revoke(SessionSlot, bool),
     /// Open a session.
     Open(Admission),
-    /// Open a session in the place of one that is over.
+    /// Open a session in the place of an expired one.
     Reopen(SessionSlot, Admission),
-    /// An ICMP error that passes with the session it is about: count it against the ENI's share.
+    /// An ICMP error that is admitted by the session it is about: count it against the ENI's rate limit.
     Relate,
 }
 
 /// What admits a session that is to be opened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Admission {
-    /// The decision of its opener's packets.
+    /// The decision about its opener's packets.
     pub(crate) by: Decision,
     pub(crate) opener: Opener,
 }
 
 impl Admission {
-    /// That of a packet whose sender opens the session.
+    /// The admission by a packet whose sender opens the session.
     pub(crate) const fn of_sender(by: Decision) -> Self {
         Self { by, opener: Opener::Sender }
     }
 }
 
-/// What a packet's fate may hang on.
+/// What a decision may depend on besides the rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lookup {
     /// Nothing: rules alone decide.
@@ -60,17 +62,17 @@ pub(crate) enum Lookup {
     Session(LookupKey),
     /// The session of the packet that this ICMP error quotes.
     Related(LookupKey),
-    /// The fate of the first fragment.
+    /// The decision about the first fragment.
     Fragment(FragmentEntry),
-    /// Nothing: it is an ICMP error with a quote that cannot be, as this stage says.
+    /// Nothing: it is an ICMP error whose quote cannot be genuine, as this stage says.
     Misquoted(Stage),
 }
 
-/// A decision, and what it asks for.
+/// A decision, and what it asks to be done.
 pub(crate) type Evaluation = (Decision, SessionUpdate);
 
 impl SessionUpdate {
-    /// The record of a session that goes on.
+    /// The record of a session that stays valid.
     #[inline]
     pub(crate) const fn continues(self) -> Option<SessionSlot> {
         match self {
@@ -79,7 +81,7 @@ impl SessionUpdate {
         }
     }
 
-    /// What admits the session that is to be opened, if one is.
+    /// What admits the session to be opened, if there is one.
     pub(crate) const fn admission(self) -> Option<Admission> {
         match self {
             Self::Open(admission) | Self::Reopen(_, admission) => Some(admission),
@@ -89,7 +91,7 @@ impl SessionUpdate {
 }
 
 impl<'a> EniContext<'a> {
-    /// What to look for. `frame` is the packet's, for what an ICMP error quotes.
+    /// What to look up for a packet. `frame` is needed for the quote in an ICMP error.
     pub(crate) fn lookup(&self, sessions: &ConnectionTables, headers: &Headers, frame: &[u8]) -> Lookup {
         if headers.network == Network::Arp {
             Lookup::None
@@ -121,19 +123,20 @@ impl<'a> EniContext<'a> {
         sessions.entry(tuple, self.network.salt)
     }
 
-    /// Step 2 for nearly all of them: whether a packet of a record simply goes on, where [`EniContext::admits`] its session.
+    /// Step 2 in nearly all cases: whether a packet needs no more than its record, given that [`EniContext::admits`]
+    /// its session.
     #[inline(always)]
     pub(crate) fn continues(&self, connection: &Connection, flags: u8, now: Tick) -> bool {
         !connection.is_expired(self.snapshot.settings(), now) && flags & tcp_flags::SYN == 0
     }
 
-    /// What the sessions look like that this ENI admitted under the present revision.
+    /// The value that sessions are compared with which this ENI admitted under the present revision.
     #[inline(always)]
     pub(crate) const fn live_side(&self) -> u64 {
         Session::live_under(self.eni.epoch, self.revision)
     }
 
-    /// Whether a session is this ENI's, and was admitted under the present revision.
+    /// Whether a session belongs to this ENI and was admitted under the present revision.
     #[inline(always)]
     pub(crate) fn admits(&self, side: Session) -> bool {
         side.is(self.live_side())
@@ -207,7 +210,7 @@ impl<'a> EniContext<'a> {
         }
     }
 
-    /// Step 2, a packet with a record of its session.
+    /// Step 2 for a packet whose session has a record.
     fn evaluate_session(&self, session: &FoundSession<'_>, headers: &Headers, swapped: bool) -> Evaluation {
         let accept = Decision::by(Policy::Accept, Stage::Session);
         let FoundSession { slot, connection, session: side } = *session;
@@ -232,8 +235,8 @@ impl<'a> EniContext<'a> {
         }
     }
 
-    /// Whether a packet of a session lies outside of its receiver's window. A described packet has no place in one, and
-    /// there is none before a handshake is complete: what its receiver makes of a segment then is nobody else's guess.
+    /// Whether a packet of a session is outside its receiver's window. A described packet has no sequence number, and
+    /// before a handshake is complete only the receiver can tell.
     fn is_outside(
         &self,
         sessions: &ConnectionTables,
@@ -247,12 +250,12 @@ impl<'a> EniContext<'a> {
         is_segment
             && !connection.state.is_shaking_hands()
             && tcp::is_outside(connection.edges, sessions.origin(slot).scales, segment, from_opener)
-            // What is remembered may be of a connection before this one, which had the same ports.
+            // The remembered numbers may be those of an earlier connection between the same ports.
             && !(side.has_syn() && sessions.syns.of(&sessions.syn_key(slot, self.eni.epoch), now).is_some())
     }
 
-    /// §4.4: whether a session is admitted under the present revision, evaluated by its opening packet; and by what, if it
-    /// is by something new.
+    /// §4.4: whether a session is admitted under the present revision, judged by its opening packet; and the decision
+    /// that admits it, if it is a new one.
     fn reevaluate_session(&self, side: Session, tuple: &Tuple, swapped: bool) -> (bool, Option<Decision>) {
         if matches!(side.stage(), Stage::ExemptMetadata | Stage::ExemptSlb | Stage::ExemptProbe) {
             return (true, None);
@@ -263,13 +266,13 @@ impl<'a> EniContext<'a> {
         if decision.accepts() && (!side.needs_both() || admits_other()) {
             (true, Some(decision))
         } else {
-            // What was revoked once stays so: only rules bring it back.
+            // A revoked session stays revoked until rules admit it again.
             (!self.snapshot.settings().cut_sessions_on_deny && !side.is_revoked(), None)
         }
     }
 
-    /// What became of a first fragment under an older revision, evaluated as it would be today: with its session, if that
-    /// is still there.
+    /// The decision about a first fragment of an older revision as it would be made today: with its session, if that
+    /// still exists.
     fn reevaluate_fragment(
         &self,
         first_decision: &FragmentDecision,
@@ -295,8 +298,8 @@ impl<'a> EniContext<'a> {
         }
     }
 
-    /// The refusal of a packet whose session is revoked: its own rules' refusal if they refuse it, else the session's. The
-    /// memory of the session lives on while it is needed: without it the packet would pass as the first of another.
+    /// Refuses a packet whose session is revoked: by its own rules' decision if they refuse it, otherwise by the
+    /// session. The revoked session is kept while it is needed, since without it the packet could open another.
     fn refuse_session(&self, slot: SessionSlot, headers: &Headers) -> Evaluation {
         let decision = self.decide_by_rules(self.direction, &visible_to_rules(headers));
         if !decision.accepts() {
@@ -306,8 +309,8 @@ impl<'a> EniContext<'a> {
         (Decision::by(Policy::Drop, Stage::Session), SessionUpdate::Revoke(slot, opener == Opener::Sender))
     }
 
-    /// Whether a live session admits an error about one of its packets (§4.3): it must have crossed this ENI the other
-    /// way.
+    /// Whether a live session admits an error about one of its packets (§4.3), which must have crossed this ENI in the
+    /// other direction.
     fn admits_related(&self, session: &FoundSession<'_>, entry: &LookupKey) -> bool {
         let side = session.session;
         let quoted_is_from_opener = entry.swapped == side.is_swapped();
@@ -334,7 +337,8 @@ impl<'a> EniContext<'a> {
         (decision, over.map_or(SessionUpdate::Open(admission), |over| SessionUpdate::Reopen(over, admission)))
     }
 
-    /// Steps 3 to 5 for a packet without a session: what becomes of it, and what admits the session that it opens.
+    /// Steps 3 to 5 for a packet without a session: the decision about it, and the one that admits the session it
+    /// opens.
     fn evaluate_opening(&self, opener: Opener, tuple: &Tuple) -> (Decision, Decision) {
         let unsolicited = Decision::by(Policy::Drop, Stage::AnswerUnsolicited);
         let other_direction = || self.decide_by_rules(self.direction.reverse(), &tuple.reverse());
@@ -352,7 +356,7 @@ impl<'a> EniContext<'a> {
         self.decide_by_entry(direction, tuple, self.network.source(from_peer(direction, tuple)))
     }
 
-    /// The same, for a peer whose place is known.
+    /// The same as [`EniContext::decide_by_rules`], for a peer whose entry in the address table is known.
     pub(crate) fn decide_by_entry(&self, direction: Direction, tuple: &Tuple, peer: AddressEntry) -> Decision {
         if bypasses_intra_group(self.snapshot.settings(), direction)
             && let Some(ground) = self.network.shared_open_group(self.acl, peer.class)
@@ -364,7 +368,7 @@ impl<'a> EniContext<'a> {
     }
 }
 
-/// The addresses of a packet that crosses an ENI in `direction`, turned so that they come from the peer.
+/// The addresses of a packet that crosses an ENI in `direction`, ordered so that the peer is the source.
 pub(crate) fn from_peer(direction: Direction, tuple: &Tuple) -> Addresses {
     match direction {
         Direction::Ingress => tuple.addresses,
@@ -372,7 +376,7 @@ pub(crate) fn from_peer(direction: Direction, tuple: &Tuple) -> Addresses {
     }
 }
 
-/// The decision of a fragment under the revision that evaluated the first.
+/// The decision about a fragment under the revision that evaluated the first one.
 fn as_the_first(first_decision: &FragmentDecision) -> Decision {
     if first_decision.decision.accepts() {
         Decision::by(Policy::Accept, Stage::Session)
@@ -386,7 +390,8 @@ fn visible_to_rules(headers: &Headers) -> Tuple {
     if headers.fragment == Fragment::Later { headers.tuple.without_ports() } else { headers.tuple }
 }
 
-/// Whether an ICMP message does not continue the session that its tuple names: a request against it, a reply along it.
+/// Whether an ICMP message contradicts the session that its tuple names: a request from the responder, or a reply from
+/// the opener.
 fn contradicts(headers: &Headers, from_opener: bool) -> bool {
     matches!((headers.icmp_kind(), from_opener), (Some(IcmpKind::Request), false) | (Some(IcmpKind::Reply), true))
 }

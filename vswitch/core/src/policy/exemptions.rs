@@ -1,4 +1,4 @@
-//! What passes, or does not, whatever the rules say (`semantics.md` §3.4).
+//! What passes or is dropped whatever the rules say (`semantics.md` §3.4).
 
 use crate::config::desired::{Direction, PmtudExempt, Policy};
 use crate::packet::Marker;

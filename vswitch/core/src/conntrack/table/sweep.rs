@@ -1,4 +1,4 @@
-//! Forgets the connections that are over: an endless round through the records, a part of it at a time.
+//! Removes expired connections, in an endless round through the records, a part at a time.
 
 use crate::conntrack::key::ConnectionKey;
 use crate::conntrack::slot::Slot;
@@ -6,12 +6,12 @@ use crate::conntrack::table::{ConnectionRecord, SEGMENT_RECORDS, Table};
 use crate::conntrack::{Connection, Expiry};
 use core::ops::Range;
 
-/// Records that are looked at together.
+/// Records that are examined together.
 const SWEEP_STRIDE: usize = 64;
 
 impl<K: ConnectionKey> Table<K> {
-    /// Goes on by `count` records in an endless round, and forgets the connections that are over; `forgotten` hears of each.
-    /// Where there are no connections it passes over many records at once.
+    /// Advances by `count` records in an endless round and removes expired connections; `forgotten` is called with
+    /// each. Segments without connections are skipped.
     pub fn sweep(&mut self, count: usize, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Connection)) {
         let mut left = count.min(self.records.len());
         while left > 0 {
@@ -30,8 +30,8 @@ impl<K: ConnectionKey> Table<K> {
         }
     }
 
-    /// Which of these places have to be cleared, and how many they are. Found by arithmetic, for which
-    /// records are over cannot be foreseen.
+    /// Which of these records have to be cleared, and how many they are. Computed without branches, since it is
+    /// unpredictable which records have expired.
     #[inline]
     fn due(&self, places: Range<usize>, expiry: &mut Expiry<'_>) -> ([u32; SWEEP_STRIDE], usize) {
         let (mut due, mut count) = ([0; SWEEP_STRIDE], 0);
@@ -42,7 +42,7 @@ impl<K: ConnectionKey> Table<K> {
         (due, count)
     }
 
-    /// Asks for what may come into a place that is cleared.
+    /// Prefetches the record that may move into a cleared place.
     #[inline]
     fn prefetch_next(&self, place: u32) {
         let next = self.records[place as usize].connection.next;
@@ -51,12 +51,12 @@ impl<K: ConnectionKey> Table<K> {
         crate::hw::prefetch::prefetch(&self.origins[next as usize]);
     }
 
-    /// Forgets the connection at a slot, if it is over, and those that come into its place.
+    /// Removes the connection at a slot if it has expired, and those that move into its place.
     #[inline(never)]
     fn clear(&mut self, slot: Slot, expiry: &mut Expiry<'_>, forgotten: &mut dyn FnMut(&Connection)) {
         loop {
             let connection = self.connection(slot);
-            // What is free is not over: an earlier one of these places took its connection.
+            // A free record is not expired: it was moved to an earlier one of these places.
             if !expiry.is_over(connection) {
                 return;
             }
