@@ -1,23 +1,23 @@
-//! How a forwarding plane is to run.
+//! The configuration of a forwarding plane.
 
 use crate::port::factory::PortFactory;
 use crate::worker::busy_poll::BusyPoll;
 use std::path::PathBuf;
 
-/// How the forwarding plane is to run.
+/// The configuration of a forwarding plane.
 #[derive(Clone, Debug)]
 pub struct VswitchConfig {
-    /// Where the control socket is to be.
+    /// The path of the control socket.
     pub socket: PathBuf,
-    /// How many workers.
+    /// The number of workers.
     pub workers: usize,
-    /// Sessions each worker has room for.
+    /// How many sessions each worker has room for.
     pub flows_max_per_worker: usize,
     /// Whether each worker is pinned to a core of its own.
     pub pin: bool,
-    /// When workers with nothing to do sleep.
+    /// When idle workers sleep.
     pub busy_poll: BusyPoll,
-    /// How ports are made; faults and memory ports are for tests.
+    /// How ports are opened; fault injection and memory ports are for tests.
     pub ports: PortFactory,
 }
 

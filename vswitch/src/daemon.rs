@@ -1,4 +1,4 @@
-//! The forwarding plane as a process: composition, the only clock, and the loop of the control thread.
+//! The forwarding plane as a process: it connects the parts, owns the only clock, and runs the control thread's loop.
 
 use crate::config::VswitchConfig;
 use crate::os::run_dir::RunDir;
@@ -25,15 +25,15 @@ use vswitch_core::conntrack::table::LAYOUT_VERSION;
 const LISTENER: Token = Token(0);
 const STOP: Token = Token(1);
 const WORKERS: Token = Token(2);
-/// The pause before those are taken in for whom the system had no descriptor.
+/// The pause before accepting connections again after the system ran out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Readiness events taken at once.
+/// Readiness events handled at once.
 const EVENTS_MAX: usize = 256;
 
 /// Runs the forwarding plane until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Why it could not start, or why its control thread could not go on.
+/// Why it could not start, or why its control thread stopped.
 pub fn run(config: VswitchConfig) -> io::Result<()> {
     allow_many_descriptors();
     let (sender, receiver) = UnixStream::pair()?;
@@ -46,7 +46,7 @@ pub fn run(config: VswitchConfig) -> io::Result<()> {
 /// Runs the forwarding plane until `stop` becomes readable or its other end is closed.
 ///
 /// # Errors
-/// Why it could not start, or why its control thread could not go on.
+/// Why it could not start, or why its control thread stopped.
 pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     if !(1..=WORKERS_MAX).contains(&config.workers) {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("a switch has 1 to {WORKERS_MAX} workers")));
@@ -83,11 +83,12 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     result
 }
 
-/// Every port has a descriptor or two, and the usual limit of 1,024 is there for programs that cannot do with more.
+/// Raises the limit of open files: every port has one or two descriptors, and the usual limit of 1,024 only exists for
+/// programs that use `select`.
 fn allow_many_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Without it there are fewer ports, and those that cannot be opened say why.
+    // If it fails, there can be fewer ports, and those that cannot be opened say why.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
@@ -113,7 +114,7 @@ fn start_workers(
     Ok((switch, threads))
 }
 
-/// From the random source of the system, so that no stranger can aim at one chain of a flow table.
+/// From the system's random source, so that nobody can construct collisions in a connection table.
 fn secret() -> io::Result<[u64; 2]> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -126,7 +127,7 @@ struct ControlLoop {
     socket: ControlSocket,
     switch: Switch,
     threads: WorkerThreads,
-    /// When to take in who knocks.
+    /// When to accept waiting connections.
     accept_at: Option<Instant>,
 }
 

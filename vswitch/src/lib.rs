@@ -1,7 +1,7 @@
 //! The forwarding plane: ports, workers and the control socket around `vswitch-core`.
 //!
-//! `daemon` composes; `worker` is the packet path; `switch` is the cold half that reconciles, publishes and answers. Rooms
-//! import only those below them: `os`, `port`, `exchange`, `worker`, `switch`.
+//! `daemon` connects the parts; `worker` is the packet path; `switch` runs on the control thread: it reconciles,
+//! publishes and answers. Folders import only from those below them: `os`, `port`, `exchange`, `worker`, `switch`.
 
 pub mod config;
 pub mod daemon;

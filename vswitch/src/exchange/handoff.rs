@@ -1,5 +1,5 @@
-//! Packets for an ENI of another worker: one bounded ring for each ordered pair of workers, and a ring on which the
-//! buffers come back, so that each worker's pool keeps what it was made with.
+//! Packets for ENIs of other workers: a bounded ring for each ordered pair of workers, and a ring on which the buffers
+//! return, so that each worker's pool keeps its size.
 
 use crate::exchange::sync::ArrayQueue;
 use crate::port::buffer_pool::PoolSize;
@@ -8,23 +8,24 @@ use vswitch_core::config::ids::EniIndex;
 use vswitch_core::config::limits::{BURST_PACKETS, HANDOFF_PACKETS};
 use vswitch_core::packet::{FrameBuffer, Packet};
 
-/// Buffers that one worker may have in rings to all others together, however many there are.
+/// How many buffers one worker may have in the rings to all others together, however many there are.
 const HANDOFF_BUFFERS_MAX: usize = 8 * HANDOFF_PACKETS;
 
-/// Packets up to which a ring takes those of ports that flood.
+/// How many packets of flooding ports a ring takes.
 const HANDOFF_PACKETS_FLOODING: usize = HANDOFF_PACKETS - HANDOFF_PACKETS / 4;
 
-/// Packets that wait to be evaluated in the ring from one worker to another.
+/// How many packets may wait for evaluation in the ring from one worker to another.
 const RECEIVED_PACKETS_MAX: usize = 4 * BURST_PACKETS;
 
-/// The pool of each of `workers` workers: bursts in work, and packets in the rings of others.
+/// The size of each worker's pool if there are `workers` workers: for bursts being processed, and for packets in the
+/// rings to others.
 pub const fn pool_size(workers: usize) -> PoolSize {
     let in_rings = HANDOFF_PACKETS * (workers - 1);
     let in_rings = if in_rings < HANDOFF_BUFFERS_MAX { in_rings } else { HANDOFF_BUFFERS_MAX };
     PoolSize::for_workers(4 * BURST_PACKETS + in_rings, workers)
 }
 
-/// Buffers that all pools lack together where `before` workers become `after`.
+/// How many buffers have to be added to all pools together when `before` workers become `after`.
 pub const fn buffers_to_add(before: usize, after: usize) -> PoolSize {
     let (old, new) = (pool_size(if before == 0 { 1 } else { before }), pool_size(after));
     let (stay, come) = (if before < after { before } else { after }, after.saturating_sub(before));
@@ -34,68 +35,69 @@ pub const fn buffers_to_add(before: usize, after: usize) -> PoolSize {
     }
 }
 
-/// A packet between two workers.
+/// A packet on its way to another worker.
 #[derive(Debug)]
 pub struct Handoff {
-    /// The packet, evaluated by its sender's egress.
+    /// The packet, which has passed its sender's egress.
     pub packet: Packet,
     /// The ENI it goes to.
     pub to: EniIndex,
-    /// Which of the ENIs that ever had this number is meant.
+    /// Distinguishes the ENIs that have had this index.
     pub eni_generation: u32,
 }
 
-/// A packet that came in by an rx queue of another worker than its ENI's.
+/// A packet received on an rx queue by a worker that does not own the ENI.
 #[derive(Debug)]
 pub struct ReceivedHandoff {
     /// The packet.
     pub packet: Packet,
-    /// The ENI it is from.
+    /// The ENI that sent it.
     pub from: EniIndex,
-    /// Which of the ENIs that ever had this number is meant.
+    /// Distinguishes the ENIs that have had this index.
     pub eni_generation: u32,
-    /// The rx queue had more than a burst to give.
+    /// Whether the rx queue had more than a burst.
     pub is_flooding: bool,
 }
 
-/// The way from one worker to one other.
+/// The link from one worker to another.
 #[derive(Debug)]
 pub struct WorkerLink {
-    /// Packets, in order.
+    /// Packets that have passed egress, in order.
     pub packets: ArrayQueue<Handoff>,
-    /// Packets that only their ENI's worker can evaluate, in order. A ring of its own, because such a packet waits until the
-    /// receiver has a buffer to give for it: those that would bring buffers back must not wait behind it.
+    /// Packets that the owner of their ENI has to evaluate, in order. They have a ring of their own because such a
+    /// packet waits until the receiver can give a buffer in exchange; packets that would bring buffers back must not
+    /// wait behind it.
     pub received: ArrayQueue<ReceivedHandoff>,
-    /// Buffers of such packets on their way back. Never full: it holds as many as the sender's pool.
+    /// Buffers of delivered packets on their way back. It cannot be full: it holds as many as the sender's pool.
     pub returns: ArrayQueue<FrameBuffer>,
 }
 
 impl WorkerLink {
-    /// Whether there is room for one more packet. The last quarter of the ring is kept for ports that do not flood: those
-    /// that do pay for a full ring themselves.
+    /// Whether there is room for another packet. The last quarter of the ring is reserved for ports that do not flood,
+    /// so that flooding ports bear the cost of a full ring themselves.
     pub fn has_room(&self, is_flooding: bool) -> bool {
         self.packets.len() < if is_flooding { HANDOFF_PACKETS_FLOODING } else { HANDOFF_PACKETS }
     }
 }
 
-/// One worker's ends of all links, by the number of the other worker; none for itself.
+/// One worker's ends of all links, by the number of the other worker; `None` at its own.
 #[derive(Clone, Debug)]
 pub struct WorkerLinks {
-    /// Links on which this worker sends.
+    /// The links on which it sends.
     pub outbound: Vec<Option<Arc<WorkerLink>>>,
-    /// Links on which it receives.
+    /// The links on which it receives.
     pub inbound: Vec<Option<Arc<WorkerLink>>>,
 }
 
 impl WorkerLinks {
-    /// How many packets of a burst there is room for on the way to be evaluated by `owner`.
+    /// How many packets of a burst there is room for on the way to their owner.
     pub fn received_room(&self, owner: u16) -> usize {
         let link = self.outbound.get(usize::from(owner)).and_then(Option::as_ref);
         link.map_or(0, |link| (RECEIVED_PACKETS_MAX - link.received.len()).min(BURST_PACKETS))
     }
 }
 
-/// Connects `workers` workers with each other; the ends of each, by its number.
+/// Connects `workers` workers with each other. Returns the ends of each, by worker number.
 pub fn connect(workers: usize) -> Vec<WorkerLinks> {
     let mut ends = vec![WorkerLinks { outbound: vec![None; workers], inbound: vec![None; workers] }; workers];
     for from in 0..workers {

@@ -1,11 +1,11 @@
-//! The newest snapshot, and the barrier that tells when the last worker has left the one before.
+//! The newest snapshot, and the barrier that tells when the last worker has left the previous one.
 //!
-//! Written by the control thread, read by the workers: one shared load each turn while nothing changes. Two steps
-//! make a change complete. *Crossed*: every worker evaluates by the new snapshot. *Drained*: every packet that was
-//! evaluated by an older one and waited inside, in a ring between workers or in one that a port shares with the kernel,
-//! is out of it. After that nothing the old rules admitted can still come out of a port. Retired snapshots are kept
-//! here until the last worker let go of them, so that their memory is freed by the control thread and never on the
-//! packet path.
+//! The control thread writes it and workers read it, at the cost of one shared load per turn while nothing changes. A
+//! change is complete after two steps. *Crossed*: every worker evaluates by the new snapshot. *Drained*: every packet
+//! that was evaluated by an older one and waited inside the switch, in a ring between workers or in one that a port
+//! shares with the kernel, has left it. After this grace period, nothing that the old rules admitted can come out of a
+//! port. Retired snapshots are kept here until the last worker has released them, so that the control thread frees
+//! their memory, never the packet path.
 
 use crate::exchange::sync::{AtomicU64, Mutex, Thread, current};
 use crossbeam::utils::CachePadded;
@@ -15,14 +15,14 @@ use vswitch_core::compile::snapshot::Snapshot;
 use vswitch_core::config::ids::EniIndex;
 use vswitch_core::tables::cow_array::CowArray;
 
-/// Where an ENI lives.
+/// The worker and the port of an ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EniLocation {
     /// The worker that owns it.
     pub worker: u16,
-    /// The slot of its port at that worker, if it has a port.
+    /// The slot of its port in that worker, if it has a port.
     pub slot: Option<u32>,
-    /// Tells apart the ENIs that have the same number one after the other.
+    /// Distinguishes the ENIs that have had this index.
     pub eni_generation: u32,
 }
 
@@ -36,16 +36,16 @@ impl EniLocation {
 /// One generation as workers see it.
 #[derive(Debug)]
 pub struct Published {
-    /// Counts publications. Unlike the generation, which the control plane numbers, it only grows.
+    /// The number of the publication. Unlike the generation, which the control plane assigns, it only grows.
     pub sequence: u64,
-    /// The policy.
+    /// The compiled policy.
     pub snapshot: Arc<Snapshot>,
-    /// Where each ENI lives, by its number.
+    /// The location of each ENI, by index.
     pub locations: CowArray<Option<EniLocation>>,
 }
 
 impl Published {
-    /// Where the ENI lives, if it exists.
+    /// The location of an ENI, if it exists.
     pub fn location(&self, eni: EniIndex) -> Option<EniLocation> {
         self.locations.get(eni.0 as usize).copied().flatten()
     }
@@ -57,7 +57,7 @@ struct PublishProgress {
     drained: AtomicU64,
 }
 
-/// The slot of the newest snapshot, shared by the control thread and all workers.
+/// The newest snapshot, shared by the control thread and all workers.
 #[derive(Debug)]
 pub struct Publication {
     sequence: CachePadded<AtomicU64>,
@@ -69,7 +69,7 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// A slot for up to `workers_max` workers that holds `first`, whose sequence is 0.
+    /// A publication for up to `workers_max` workers. It starts with `first`, whose sequence is 0.
     pub fn new(workers_max: usize, first: Published) -> Self {
         Self {
             sequence: CachePadded::default(),
@@ -81,7 +81,7 @@ impl Publication {
         }
     }
 
-    /// Makes `next` the newest. The calling thread is unparked whenever a worker makes progress toward it.
+    /// Makes `next` the newest. The calling thread is unparked whenever a worker makes progress towards it.
     pub fn publish(&self, next: Published) {
         let sequence = next.sequence;
         *self.waiter.lock() = Some(current());
@@ -90,7 +90,7 @@ impl Publication {
         self.sequence.store(sequence, Ordering::Release);
     }
 
-    /// The newest, to start with.
+    /// The newest one, for a worker that starts.
     pub fn newest(&self) -> Arc<Published> {
         Arc::clone(&self.newest.lock())
     }
@@ -100,23 +100,23 @@ impl Publication {
         self.sequence.load(Ordering::Acquire) != sequence
     }
 
-    /// Worker `worker` evaluates by `sequence` from now on, and holds nothing older.
+    /// Notes that worker `worker` evaluates by `sequence` from now on and holds nothing older.
     pub fn cross(&self, worker: usize, sequence: u64) {
         self.progress[worker].crossed.store(sequence, Ordering::Release);
         self.unpark_waiter();
     }
 
-    /// Asks the workers to drain `sequence`, which all have crossed; or the only one there is, once it has.
+    /// Asks the workers to drain `sequence`. All have crossed to it, or there is only one worker, which will.
     pub fn request_drain(&self, sequence: u64) {
         self.drain.store(sequence, Ordering::Release);
     }
 
-    /// What the workers are asked to drain.
+    /// The sequence that the workers are asked to drain.
     pub fn drain_requested(&self) -> u64 {
         self.drain.load(Ordering::Acquire)
     }
 
-    /// Worker `worker` has emptied its rings of everything that came before the request.
+    /// Notes that worker `worker` has emptied its rings of everything older than the request.
     pub fn drained(&self, worker: usize, sequence: u64) {
         self.progress[worker].drained.store(sequence, Ordering::Release);
         self.unpark_waiter();
@@ -132,7 +132,7 @@ impl Publication {
         self.progress.iter().take(workers).position(|progress| progress.drained.load(Ordering::Acquire) < sequence)
     }
 
-    /// Frees the snapshots that no worker holds any more; how many are still held.
+    /// Frees the snapshots that no worker holds any more. Returns how many are still held.
     pub fn free_retired(&self) -> usize {
         let mut retired = self.retired.lock();
         retired.retain(|published| Arc::strong_count(published) > 1);

@@ -1,4 +1,4 @@
-//! The control socket: lines in, lines out. Framing, bounds and credentials only; what a line means is the switch's.
+//! The control socket: framing, limits and credentials. What a line means is decided elsewhere in `switch`.
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -14,27 +14,27 @@ use vswitch_core::config::limits::MESSAGE_BYTES_MAX;
 use vswitch_core::config::protocol::{self, SwitchReply, SwitchReplyBody, VERSION};
 use vswitch_core::config::refusal::Refusal;
 
-/// Connections at once. There is one control plane and a few people with the command line.
+/// Connections at once. There is one control plane, and a few people use the command line.
 const CONNECTIONS_MAX: usize = 64;
-/// Connections besides those that root may make, where the switch runs as another user.
+/// Additional connections for root, if the switch runs as another user.
 const CONNECTIONS_RESERVED: usize = 16;
-/// Bytes of an unfinished message that every connection may hold, whatever the others do.
+/// Bytes of an unfinished message that every connection may always hold.
 const OWN_BYTES: usize = READ_BYTES;
-/// Bytes of unfinished messages of all connections, beyond those and but for one connection's.
+/// Bytes of unfinished messages beyond that, of all connections together except the large one.
 const SHARED_BYTES_MAX: usize = 64 << 20;
-/// How long a client may take for a message, from its first byte to its end.
+/// How long a client may take for a message, from its first byte to its last.
 const MESSAGE_TIME: Duration = Duration::from_secs(20);
-/// How often refusals for want of room are told at most.
+/// Refusals for lack of room are logged at most this often.
 const TOLD_PERIOD: Duration = Duration::from_secs(10);
-/// Bytes read at once; the buffer of a line grows by what has arrived, never ahead of it.
+/// Bytes read at once. The buffer of a line grows with what has arrived, never ahead of it.
 const READ_BYTES: usize = 64 << 10;
 
-/// How long a start waits for the socket of a process that runs: it may be about to end.
+/// How long a start waits for the socket of a running process, which may be about to exit.
 const PATIENCE_RUNNING: Duration = Duration::from_secs(2);
-/// How long it waits for that of a process that is dead.
+/// How long it waits for the socket of a dead process.
 const PATIENCE_DEAD: Duration = Duration::from_secs(20);
 
-/// Where the connections' tokens start; those below belong to the daemon.
+/// The first token of a connection; those below belong to the daemon.
 const FIRST_CONNECTION: usize = 1 << 16;
 
 /// A listening control socket and its connections.
@@ -45,16 +45,16 @@ pub struct ControlSocket {
     connections: BTreeMap<Token, ControlConnection>,
     next_token: usize,
     line_bytes_max: usize,
-    /// The one connection whose message may be as long as any, while it comes: the whole state is told in one.
+    /// The one connection that is receiving a message of unlimited size: a whole state is sent as one message.
     large: Option<Token>,
     refusals: Refusals,
 }
 
-/// Refusals for want of room: each counted, and told together.
+/// Refusals for lack of room, counted and logged together.
 #[derive(Debug, Default)]
 struct Refusals {
     total: u64,
-    /// When they were told last, and how many there were then.
+    /// When they were last logged, and how many there were then.
     told: Option<(Instant, u64)>,
 }
 
@@ -79,24 +79,24 @@ impl Refusals {
 struct ControlConnection {
     stream: UnixStream,
     received: Vec<u8>,
-    /// When the message that is being received began.
+    /// When the message being received began.
     began: Option<Instant>,
     /// How far `received` has been searched for the end of a line.
     searched: usize,
-    /// The line in work is too long, was refused, and is thrown away as it comes.
+    /// Whether the line being received was refused for its length, so that the rest of it is discarded.
     is_discarding: bool,
     unsent: Vec<u8>,
     sent: usize,
-    /// Edge-triggered readiness that has not been used up.
+    /// Whether edge-triggered readiness has not been used up yet.
     is_readable: bool,
     is_finished: bool,
 }
 
 impl ControlSocket {
-    /// Listens at `path`, with mode 0600. A socket that nobody listens at is replaced.
+    /// Listens at `path`, with mode 0600. A socket at which nobody listens is replaced.
     ///
     /// # Errors
-    /// Somebody listens there already, something else than a socket is there, or what the kernel says.
+    /// Somebody already listens there, something other than a socket is there, or an error of the kernel.
     pub fn bind(path: &Path, registry: &Registry, token: Token) -> io::Result<Self> {
         let explain = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         match fs::symlink_metadata(path) {
@@ -109,8 +109,8 @@ impl ControlSocket {
             Ok(_) => fs::remove_file(path).map_err(explain)?,
             Err(_) => {}
         }
-        // The mode is set before anyone can be let in: a connection is accepted only later, and then its owner is
-        // checked as well.
+        // The mode is set before anyone can connect: connections are accepted later, and the owner of each is checked
+        // then as well.
         let mut listener = UnixListener::bind(path).map_err(explain)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(explain)?;
         registry.register(&mut listener, token, Interest::READABLE)?;
@@ -125,14 +125,14 @@ impl ControlSocket {
         })
     }
 
-    /// Takes in all who knock. Whether that has to be tried again after a pause: the system had no descriptor or memory for
-    /// one, who knocks only once.
+    /// Accepts all waiting connections. Returns whether to try again after a pause because the system had no descriptor
+    /// or memory for one, which the edge-triggered listener will not announce again.
     pub fn accept(&mut self, registry: &Registry) -> bool {
         loop {
             match self.listener.accept() {
                 Ok((stream, _)) => self.admit(stream, registry),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-                // It concerns the one who knocked.
+                // Only the peer is affected.
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(_) => return true,
             }
@@ -154,7 +154,7 @@ impl ControlSocket {
             Err(error) => Some(Refusal::new("forbidden", "", format!("cannot tell who you are: {error}"))),
         };
         if let Some(refusal) = refusal {
-            // A courtesy to the one turned away; the socket is new, so its buffer has room.
+            // A courtesy to the rejected client; the socket is new, so its buffer has room.
             let _ = stream.write(&refuse(refusal));
             return;
         }
@@ -165,15 +165,15 @@ impl ControlSocket {
         }
     }
 
-    /// A connection became readable or writable.
+    /// Notes that a connection became readable or writable.
     pub fn mark_ready(&mut self, token: Token) {
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.is_readable = true;
         }
     }
 
-    /// Serves at most one line of each connection, with `answer` making a reply line of a request line. Whether some
-    /// connection has more to do at once.
+    /// Serves at most one line of each connection; `answer` turns a request line into a reply line. Returns whether
+    /// some connection can be served again at once.
     pub fn serve(&mut self, answer: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> bool {
         let now = Instant::now();
         let mut has_more = false;
@@ -190,8 +190,8 @@ impl ControlSocket {
         has_more
     }
 
-    /// Bytes that a connection's message may have. One that needs more than what is shared is the large one, if there
-    /// is none yet.
+    /// How many bytes a connection's message may have. One that needs more than its share becomes the large one, unless
+    /// there is one already.
     fn room_of(&mut self, token: Token) -> usize {
         let is_small = |connection: &ControlConnection| connection.shared_bytes() == 0;
         self.large = self.large.filter(|large| self.connections.get(large).is_some_and(|one| !is_small(one)));
@@ -205,7 +205,7 @@ impl ControlSocket {
         if self.large == Some(token) { self.line_bytes_max } else { OWN_BYTES + left }
     }
 
-    /// When the first message that is not whole has to be, if there is one.
+    /// When the next incomplete message times out, if there is one.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.connections.values().filter_map(ControlConnection::deadline).min()
     }
@@ -213,7 +213,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // Whoever removed it before did what is wanted here.
+        // If it is gone already, nothing is left to do.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -222,12 +222,12 @@ fn connections_max(peer: Uid, own: Uid) -> usize {
     if peer == own { CONNECTIONS_MAX } else { CONNECTIONS_MAX + CONNECTIONS_RESERVED }
 }
 
-/// Waits until nobody listens at the socket any more, for as long as it takes a process to be gone that was killed. Whether
-/// somebody still does.
+/// Waits until nobody listens at the socket any more, for as long as it takes a killed process to disappear. Returns
+/// whether somebody still does.
 fn is_in_use(path: &Path) -> bool {
     let asked = Instant::now();
     while let Ok(stream) = std::os::unix::net::UnixStream::connect(path) {
-        // The kernel takes the memory of a process, its command line with it, before it closes the files.
+        // The kernel frees a process's memory, and with it the command line, before it closes its files.
         let listener = socket_peercred(&stream).map(|peer| fs::read(format!("/proc/{}/cmdline", peer.pid)));
         let is_alive = matches!(listener, Ok(Ok(line)) if !line.is_empty());
         if asked.elapsed() > if is_alive { PATIENCE_RUNNING } else { PATIENCE_DEAD } {
@@ -261,8 +261,8 @@ impl ControlConnection {
         }
     }
 
-    /// Sends what is unsent; then, and only then, reads and answers one line. Whoever does not read its replies is not
-    /// read from, and keeps nobody else waiting.
+    /// Sends what is unsent and only then reads and answers one line. So a client that does not read its replies is not
+    /// served, and does not delay others.
     fn serve(&mut self, answer: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> bool {
         self.send();
         if self.is_finished || !self.unsent.is_empty() {
@@ -307,13 +307,13 @@ impl ControlConnection {
         self.received.len().saturating_sub(OWN_BYTES)
     }
 
-    /// When the message that is being received has to be whole, if one is. Who does not read its replies is not read
-    /// from, and is not late.
+    /// When the message being received times out, if there is one. A client that does not read its replies is not read
+    /// from, so its message cannot time out.
     fn deadline(&self) -> Option<Instant> {
         self.began.filter(|_| self.unsent.is_empty()).map(|began| began + MESSAGE_TIME)
     }
 
-    /// Ends the connection if its message takes too long and nothing of it is left to read.
+    /// Ends the connection if its message has timed out and no more of it can be read.
     fn end_if_late(&mut self, now: Instant) -> bool {
         let is_half = (!self.received.is_empty() || self.is_discarding) && !self.has_line() && self.unsent.is_empty();
         self.began = if is_half { self.began.or(Some(now)) } else { None };
@@ -345,12 +345,12 @@ impl ControlConnection {
         None
     }
 
-    /// Refuses a line as soon as it is too long, or longer than there is room for, and forgets what there is of it.
-    /// Whether it refused one for want of room.
+    /// Refuses a line as soon as it is too long or exceeds the room there is, and discards it. Returns whether it was
+    /// for lack of room.
     fn bound(&mut self, line_bytes_max: usize, room: usize) -> bool {
         let most = line_bytes_max.min(room);
         let is_within = self.received.len() < most && !self.is_discarding;
-        // A reply that is being sent goes first; nothing is read meanwhile.
+        // First the reply that is being sent; nothing is read in the meantime.
         if is_within || !self.unsent.is_empty() || self.has_line() {
             return false;
         }

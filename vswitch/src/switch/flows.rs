@@ -1,5 +1,4 @@
-//! Walks through the sessions of all workers, a page a request: however many there are, a request's work is bounded and
-//! so is its reply.
+//! Walks through the sessions of all workers, a page per request, so that both the work and the reply are bounded.
 
 use crate::switch::Switch;
 use crate::worker::driver::WorkerDriver;
@@ -9,11 +8,11 @@ use vswitch_core::config::refusal::Refusal;
 
 /// Sessions in one reply.
 const FLOWS_PER_REPLY: usize = 4096;
-/// Queries to workers for one request: each is a bounded part of a turn.
+/// Queries to workers for one request; each takes a bounded part of a turn.
 const QUERIES_PER_REQUEST: usize = 256;
 
 impl Switch {
-    /// One page of sessions.
+    /// Returns one page of sessions.
     pub(crate) fn list_flows(
         &mut self,
         selection: &FlowSelection,
@@ -35,7 +34,7 @@ impl Switch {
         Ok(SwitchReplyBody::Flows { flows, next })
     }
 
-    /// Ends sessions in one part of the tables.
+    /// Ends the sessions in one part of the tables.
     pub(crate) fn flush_flows(
         &mut self,
         selection: &FlowSelection,
@@ -52,14 +51,15 @@ impl Switch {
         Ok(SwitchReplyBody::Flushed { flows: ended, next })
     }
 
-    /// Takes steps from worker to worker until there are no more, or enough for one request. Where to go on, if anywhere.
+    /// Continues from worker to worker until none is left or the request has done its share. Returns where to continue,
+    /// if anywhere.
     fn walk(
         &mut self,
         selection: &FlowSelection,
         cursor: Option<FlowCursor>,
         mut step: impl FnMut(&mut Self, FlowCursor) -> Option<WalkStep>,
     ) -> Result<Option<FlowCursor>, Vec<Refusal>> {
-        // All sessions of an ENI are its worker's.
+        // All sessions of an ENI are at its worker.
         let owner = selection.eni.as_ref().and_then(|eni| self.placement.owner(eni)).map(|(worker, _)| worker);
         let (first, behind) = owner.map_or((0, self.workers.len()), |worker| (worker, worker + 1));
         let mut at = cursor.unwrap_or(FlowCursor { worker: first, place: 0 });
@@ -82,7 +82,7 @@ impl Switch {
 }
 
 enum WalkStep {
-    /// The worker goes on here, or is through.
+    /// Continue here, or with the next worker if this one is done.
     On(Option<u64>),
     /// The reply is full.
     Pause,

@@ -1,7 +1,8 @@
-//! The cold half of the switch: the desired state, the ports, and the steps from one generation to the next.
+//! The control thread's half of the switch: the desired state, the ports, and the steps from one generation to the
+//! next.
 //!
-//! It runs on the control thread. It knows the workers only by their mailboxes and doorbells, so that it drives worker threads
-//! and workers turned by hand alike; how it waits for them is the [`WorkerDriver`]'s affair.
+//! It knows workers only by their mailboxes and doorbells, so it works with worker threads and with manually driven
+//! workers alike. How to wait for them is up to the [`WorkerDriver`].
 
 pub mod control_socket;
 mod flows;
@@ -41,33 +42,33 @@ use vswitch_core::config::refusal::Refusal;
 use vswitch_core::hw::time::Time;
 use vswitch_core::tables::cow_array::CowArray;
 
-/// How long the control thread waits for a worker before it gives up, ns.
+/// How long the control thread waits for a worker, ns.
 const TIMEOUT_NS: u64 = 5_000_000_000;
-/// The pause before a port that failed is tried again, ns; it doubles with each try.
+/// The pause before a failed port is opened again, ns; it doubles with each attempt.
 const RETRY_FIRST_NS: u64 = 100_000_000;
-/// The longest pause between two tries, ns.
+/// The longest pause between two attempts, ns.
 const RETRY_MAX_NS: u64 = 5_000_000_000;
-/// Ports tried again at once, before other work has its turn.
+/// How many ports are retried at once before other work gets its turn.
 const RETRIES_PER_TICK: usize = 16;
-/// Time between two looks at whether the namespaces of the ports are still there, ns. The kernel keeps a namespace
-/// alive for as long as a TAP of it is open, so the device alone does not tell.
+/// How often the namespaces of ports are checked, ns. The kernel keeps a namespace alive while a TAP device of it is
+/// open, so the device alone does not show that its name is gone.
 const NAMESPACE_CHECK_NS: u64 = 1_000_000_000;
-/// Interfaces looked at each time whether they are still kept from the kernel, in turn.
+/// How many interfaces are checked each time for being kept from the kernel, in rotation.
 const ISOLATION_CHECKS_MAX: usize = 16;
 
-/// Threads that close ports when many are closed at once.
+/// How many threads close ports if many are closed at once.
 const CLOSING_THREADS: usize = 16;
 
-/// What a switch is made with.
+/// The configuration of a switch.
 #[derive(Clone, Debug)]
 pub struct SwitchConfig {
-    /// How many workers.
+    /// The number of workers.
     pub workers: usize,
-    /// Sessions each worker has room for.
+    /// How many sessions each worker has room for.
     pub flows_max_per_worker: usize,
-    /// The secret of the flow tables' hash.
+    /// The secret of the connection tables' hash.
     pub secret: [u64; 2],
-    /// How ports are made.
+    /// How ports are opened.
     pub ports: PortFactory,
 }
 
@@ -82,15 +83,15 @@ pub(crate) struct PortRecord {
     pub(crate) spec: PortSpec,
     pub(crate) worker: usize,
     pub(crate) slot: u32,
-    /// Rx queues beside the first: workers and the slots there.
+    /// The rx queues after the first: their workers and the slots there.
     rx_queues: Vec<(usize, u32)>,
     pub(crate) index: EniIndex,
     pub(crate) state: PortState,
     pub(crate) failures: u64,
     namespace: Option<namespace::Identity>,
-    /// The kernel's number for its device.
+    /// The kernel's index of its device.
     device: Option<u32>,
-    /// What it knows of the program at its other end.
+    /// What is known about the program at the other end.
     peer: Option<PeerState>,
 }
 
@@ -103,7 +104,7 @@ impl PortRecord {
 pub(crate) struct WorkerHandle {
     pub(crate) mailbox: Arc<Mailbox>,
     doorbell: Arc<Doorbell>,
-    /// Whether it was told that its table is filling up.
+    /// Whether the warning about its filling table was given.
     is_warned: bool,
     registry: Option<mio::Registry>,
     pub(crate) core: Option<usize>,
@@ -113,10 +114,10 @@ pub(crate) struct WorkerHandle {
 pub struct Switch {
     factory: PortFactory,
     publication: Arc<Publication>,
-    /// What further workers are made with.
+    /// For creating further workers.
     flows_max_per_worker: usize,
     secret: [u64; 2],
-    /// Memory that the tables of each worker take, bytes.
+    /// The memory of each worker's connection tables, bytes.
     worker_bytes: u64,
     control: Option<Arc<mio::Waker>>,
     pub(crate) workers: Vec<WorkerHandle>,
@@ -124,15 +125,15 @@ pub struct Switch {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) placement: Placement,
     pub(crate) ports: BTreeMap<EniId, PortRecord>,
-    /// The ENIs whose ports went down; those that came up since may still be in it.
+    /// The ENIs whose ports went down. Ports that have come up since may still be among them.
     pub(crate) down: BTreeSet<EniId>,
     generation: u64,
     sequence: u64,
     tickets: u64,
     namespaces_checked: Time,
-    /// The ENI whose interface was looked at last.
+    /// The ENI whose interface was checked last.
     isolation_checked: Option<EniId>,
-    /// Whether what an earlier process of this switch left was looked through.
+    /// Whether what an earlier process left behind was removed.
     has_removed_leftovers: bool,
 }
 
@@ -143,11 +144,11 @@ impl fmt::Debug for Switch {
     }
 }
 
-/// Builds a switch of generation 0 and its workers. With as many `endpoints` as workers, each worker can be given to a
-/// thread; without any, they are turned by hand. Events of workers wake `control`.
+/// Builds a switch of generation 0 and its workers. With an endpoint for each worker, every worker can be given to a
+/// thread; without any, workers are driven manually. Events of workers wake `control`.
 ///
 /// # Panics
-/// On a number of workers that is zero or above `WORKERS_MAX`.
+/// If the number of workers is zero or above `WORKERS_MAX`.
 pub fn assemble(
     config: SwitchConfig,
     endpoints: Vec<WorkerEndpoint>,
@@ -197,12 +198,12 @@ impl Switch {
         Arc::clone(&self.snapshot)
     }
 
-    /// Makes the switch be what `desired` says. When it returns, every worker evaluates by it and nothing that older
-    /// rules admitted is still on its way.
+    /// Brings the switch to the state `desired`. When it returns, every worker evaluates by it, and no packet that
+    /// older rules admitted is still inside.
     ///
     /// # Errors
-    /// Every reason why the state cannot be; then nothing has changed. With the code `timeout`, a worker did not
-    /// cross in time: the state is published, and the promise above is not given.
+    /// Every reason why the state is impossible; nothing has changed then. The code `timeout` means that a worker did
+    /// not cross in time: the state is published, but the guarantee above is not given.
     pub fn apply(
         &mut self,
         desired: Desired,
@@ -214,10 +215,10 @@ impl Switch {
         Ok(applied)
     }
 
-    /// Makes the switch be what `delta` makes of it, as [`Switch::apply`] does. Costs what the objects in it cost.
+    /// Applies `delta`, with the guarantee of [`Switch::apply`]. The cost depends on the objects in it only.
     ///
     /// # Errors
-    /// As [`Switch::apply`].
+    /// As in [`Switch::apply`].
     pub fn change(
         &mut self,
         delta: Delta,
@@ -267,7 +268,8 @@ impl Switch {
         barrier.map(applied).map_err(|refusal| vec![refusal])
     }
 
-    /// The ENIs whose ports a change may concern: the router's addresses of a subnet are told to its guests.
+    /// The ENIs whose ports a change may affect. It includes those in subnets that changed, because guests are told the
+    /// router's addresses.
     fn affected(&self, delta: &Delta) -> BTreeSet<EniId> {
         let (named, desired) = (delta.enis.keys(), self.compiler.desired());
         let router_changes = |vpc: &VpcId| {
@@ -286,10 +288,10 @@ impl Switch {
         named.chain(within.map(|(id, _)| id)).cloned().collect()
     }
 
-    /// Notes for the table of locations where the ports of these ENIs are.
+    /// Enters the ports of these ENIs in the table of locations.
     fn note_slots(&mut self, enis: &BTreeSet<EniId>) {
         for eni in enis {
-            // A port that is to be closed ends with the state that had it, not when its worker comes to give it back.
+            // A port that is to be closed ends with the state that had it, not when its worker returns it.
             let stays = self.compiler.desired().enis.get(eni).is_some_and(|eni| eni.port.is_some());
             let slot = self.ports.get(eni).filter(|_| stays).map(|record| record.slot);
             self.placement.set_slot(eni, slot);
@@ -304,7 +306,7 @@ impl Switch {
         self.generation = generation;
         let (publication, workers) = (Arc::clone(&self.publication), self.workers.len());
         if workers == 1 {
-            // It waits for no other, and drains in the turn in which it crosses.
+            // A single worker waits for no other, and drains in the turn in which it crosses.
             publication.request_drain(sequence);
         }
         self.ring_all();
@@ -316,7 +318,7 @@ impl Switch {
             }
             let drained = || publication.first_not_drained(workers, sequence).is_none().then_some(());
             wait_for(driver, drained);
-            // Ports that could not get out what they held are closed here, and what they held ends with them.
+            // Ports that could not send what they held are closed here, which drops it.
             self.take_failures(driver.now());
         }
         publication.free_retired();
@@ -331,7 +333,7 @@ impl Switch {
         }
     }
 
-    /// What is due by now: failures that workers reported, namespaces that are gone, ports to try again.
+    /// Does what is due: handles failures that workers reported and namespaces that are gone, and retries ports.
     pub fn tick(&mut self, driver: &mut dyn WorkerDriver) {
         self.take_failures(driver.now());
         let now = driver.now();
@@ -350,7 +352,7 @@ impl Switch {
         self.warn_of_full_tables();
     }
 
-    /// Says once that a table fills up, and again once it had emptied meanwhile.
+    /// Warns once when a table fills up, and again only after it has emptied.
     fn warn_of_full_tables(&mut self) {
         for (number, worker) in self.workers.iter_mut().enumerate() {
             let percent = worker.mailbox.table_percent();
@@ -381,8 +383,9 @@ impl Switch {
         retries.chain(check).min()
     }
 
-    /// Closes all ports. Namespaces and devices that the switch made stay, with whoever uses them, and interfaces that exist
-    /// stay shut to the kernel that hosts them, so that no guest gets around the switch: the next switch finds them.
+    /// Closes all ports. Namespaces and devices that the switch made remain, with whoever uses them, and existing
+    /// interfaces stay isolated from the host's kernel, so that no guest bypasses the switch. The next switch finds
+    /// them.
     pub fn close_all(&mut self, driver: &mut dyn WorkerDriver) {
         let mut closed = ClosedPorts { run_dir: self.factory.run_dir.clone(), ..ClosedPorts::default() };
         for (_, record) in std::mem::take(&mut self.ports) {
@@ -391,7 +394,7 @@ impl Switch {
         closed.drop_ports();
     }
 
-    /// Asks a worker and waits for its answer.
+    /// Sends a query to a worker and waits for the answer.
     pub(crate) fn query(
         &mut self,
         worker: usize,
@@ -427,12 +430,12 @@ impl Switch {
     }
 }
 
-/// Ports that no worker has any more, and what may have to go with them: namespaces, and what keeps interfaces from the
-/// kernel.
+/// Ports that no worker holds any more, and what may have to be removed with them: namespaces, and the isolation of
+/// interfaces from the kernel.
 #[derive(Debug, Default)]
 struct ClosedPorts {
     ports: Vec<Box<dyn Port>>,
-    /// What the switch may have to remove once they are closed.
+    /// Devices that the switch may have to remove once they are closed.
     devices: Vec<TapPort>,
     namespaces: BTreeSet<String>,
     interfaces: Vec<PacketPort>,
@@ -440,7 +443,7 @@ struct ClosedPorts {
 }
 
 impl ClosedPorts {
-    /// The kernel takes tens of milliseconds to let go of a device, most of which it waits: so wait for many at once.
+    /// The kernel takes tens of milliseconds to release a device, mostly waiting, so many are closed at once.
     fn close(&mut self) {
         self.ports.iter_mut().for_each(|port| port.retire());
         self.drop_ports();
@@ -464,7 +467,7 @@ impl ClosedPorts {
     }
 }
 
-/// Asks until there is an answer; none if there is none in time.
+/// Asks repeatedly until there is an answer; returns `None` after the timeout.
 fn wait_for<T>(driver: &mut dyn WorkerDriver, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = driver.now() + TIMEOUT_NS;
     loop {

@@ -1,5 +1,5 @@
-//! Which worker owns which ENI. Stable: an ENI stays with its worker for as long as it exists, and moves only where the
-//! number of workers changes, and then no more ENIs than must so that none has two more than another.
+//! Which worker owns which ENI. An ENI stays with its worker as long as it exists. It moves only if the number of
+//! workers changes, and then no more ENIs move than are needed for no worker to have two more than another.
 
 use crate::exchange::publish::EniLocation;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ struct Owner {
     eni_generation: u32,
 }
 
-/// The owners of all ENIs, and the free slots for ports at each worker.
+/// The owners of all ENIs, and the free port slots of each worker.
 #[derive(Debug)]
 pub struct Placement {
     owners: BTreeMap<EniId, Owner>,
@@ -26,7 +26,7 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// No ENIs on `workers` workers.
+    /// A placement without ENIs for `workers` workers.
     pub fn new(workers: usize) -> Self {
         Self {
             owners: BTreeMap::new(),
@@ -38,8 +38,8 @@ impl Placement {
         }
     }
 
-    /// Takes in what became of `enis`, each with its number if it exists: new ones go to the worker with the fewest, gone
-    /// ones make room.
+    /// Updates the placement of `enis`, each with its index if it exists: new ones go to the worker with the fewest,
+    /// removed ones free their place.
     pub fn update<'a>(&mut self, enis: impl Iterator<Item = (&'a EniId, Option<EniIndex>)>) {
         let mut new = Vec::new();
         for (eni, index) in enis {
@@ -63,17 +63,17 @@ impl Placement {
         }
     }
 
-    /// The worker that owns the ENI, and the ENI's number.
+    /// The worker that owns an ENI, and the ENI's index.
     pub fn owner(&self, eni: &EniId) -> Option<(usize, EniIndex)> {
         self.owners.get(eni).map(|owner| (owner.worker, owner.index))
     }
 
-    /// Which of the ENIs that ever had its number the ENI is.
+    /// The number of an ENI among those that have had its index.
     pub fn eni_generation(&self, eni: &EniId) -> Option<u32> {
         self.owners.get(eni).map(|owner| owner.eni_generation)
     }
 
-    /// The moves after which `workers` workers have as many ENIs each, but for one.
+    /// The moves after which the workers differ by at most one ENI.
     pub fn moves_to(&self, workers: usize) -> Vec<(EniId, Move)> {
         let mut load: Vec<usize> = (0..workers).map(|worker| self.load.get(worker).copied().unwrap_or(0)).collect();
         let fewest = |load: &[usize]| (0..load.len()).min_by_key(|worker| load[*worker]).unwrap_or(0);
@@ -96,14 +96,14 @@ impl Placement {
         moves
     }
 
-    /// Makes slots for the ports of `workers` workers; those of others are empty.
+    /// Makes room for the port slots of `workers` workers; those of others are empty.
     pub fn resize(&mut self, workers: usize) {
         self.load.resize(workers, 0);
         self.free_slots.resize(workers, Vec::new());
         self.slots.resize(workers, 0);
     }
 
-    /// Makes another worker own an ENI.
+    /// Assigns an ENI to another worker.
     pub fn set_owner(&mut self, eni: &EniId, worker: usize) {
         let Some(owner) = self.owners.get_mut(eni) else { return };
         self.load[owner.worker] -= 1;
@@ -116,7 +116,7 @@ impl Placement {
         self.load[worker]
     }
 
-    /// A free slot for a port.
+    /// Takes a free port slot.
     pub fn take_slot(&mut self, worker: usize) -> u32 {
         self.free_slots[worker].pop().unwrap_or_else(|| {
             self.slots[worker] += 1;
@@ -124,19 +124,19 @@ impl Placement {
         })
     }
 
-    /// A slot that no port is in any more.
+    /// Returns a port slot that is free again.
     pub fn put_slot(&mut self, worker: usize, slot: u32) {
         self.free_slots[worker].push(slot);
     }
 
-    /// Notes the slot of an ENI's port, if it has one, for the table.
+    /// Sets the slot of an ENI's port in the table, if it has one.
     pub fn set_slot(&mut self, eni: &EniId, slot: Option<u32>) {
         let Some(owner) = self.owners.get(eni) else { return };
         let location = EniLocation { worker: owner.worker as u16, slot, eni_generation: owner.eni_generation };
         *self.table.get_mut(owner.index.0 as usize) = Some(location);
     }
 
-    /// Where each ENI lives, by its number.
+    /// The location of each ENI, by index.
     pub fn table(&self) -> CowArray<Option<EniLocation>> {
         self.table.clone()
     }

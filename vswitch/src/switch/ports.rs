@@ -1,4 +1,4 @@
-//! Opening, closing and repairing ports: what the control thread does with them and the workers that have them.
+//! Opens, closes and repairs ports, together with the workers that hold them.
 
 use super::{ClosedPorts, ISOLATION_CHECKS_MAX, PortRecord, PortState, RETRY_FIRST_NS, RETRY_MAX_NS, Switch, wait_for};
 use crate::os::namespace;
@@ -18,7 +18,7 @@ use vswitch_core::config::ids::EniId;
 use vswitch_core::hw::time::Time;
 
 impl PortRecord {
-    /// Workers and the slots there that its rx queues are in, the owner's first.
+    /// The workers and slots of its rx queues, the owner's first.
     pub(super) fn slots(&self) -> Vec<(usize, u32)> {
         std::iter::once((self.worker, self.slot)).chain(self.rx_queues.iter().copied()).collect()
     }
@@ -27,7 +27,7 @@ impl PortRecord {
         (self.worker, self.slot) == (worker, slot) || self.rx_queues.contains(&(worker, slot))
     }
 
-    /// The namespace that is made for it if there is none of the name.
+    /// The namespace that is created for it if none of that name exists.
     fn made_namespace(&self) -> Option<&str> {
         self.spec.tap().filter(|tap| tap.create_namespace)?.namespace.as_deref()
     }
@@ -36,7 +36,7 @@ impl PortRecord {
         matches!(self.state, PortState::Up)
     }
 
-    /// Whether the namespace that its device was opened in is still the one of the name.
+    /// Whether the namespace in which its device was opened still has that name.
     fn check_namespace(&self) -> io::Result<()> {
         let Some((name, was)) = self.namespace_name().zip(self.namespace) else { return Ok(()) };
         match namespace::identity(name)? == was {
@@ -75,7 +75,8 @@ impl Switch {
         }
     }
 
-    /// Which worker receives by each of `count` queues of a port: as many as there are rx queues, from its owner on.
+    /// The worker that receives on each of `count` queues of a port. They rotate through the rx queue workers, starting
+    /// at the owner.
     pub(super) fn rx_queue_workers(&self, owner: usize, count: usize) -> impl Iterator<Item = usize> + use<> {
         let workers = self.workers.len();
         let rx_queues = self.factory.rx_queues.clamp(1, workers);
@@ -108,7 +109,7 @@ impl Switch {
     }
 
     pub(super) fn retry(&mut self, eni: &EniId, driver: &mut dyn WorkerDriver) {
-        // The queues of a device are opened together: none of those before may be left.
+        // The queues of a device are opened together, so none of the previous ones may be left.
         let slots = self.ports.get(eni).filter(|record| !record.rx_queues.is_empty()).map(PortRecord::slots);
         slots.into_iter().flatten().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
         self.take_failures(driver.now());
@@ -137,7 +138,7 @@ impl Switch {
         let Some(record) = self.ports.get_mut(eni) else { return };
         let previous = std::mem::replace(&mut record.spec, spec.clone());
         if let PortState::Down { retry_at, .. } = &mut record.state {
-            // What kept it down may be what has changed.
+            // The change may have removed the reason why it was down.
             *retry_at = driver.now();
             return;
         }
@@ -160,13 +161,13 @@ impl Switch {
         let Some(record) = self.ports.get(eni) else { return };
         record.slots().into_iter().for_each(|(worker, slot)| drop(self.detach(worker, slot, driver)));
         self.take_failures(driver.now());
-        // Unless the worker reported a failure of its own meanwhile.
+        // Unless the worker reported a failure of its own in the meantime.
         if self.ports.get(eni).is_some_and(PortRecord::is_up) {
             self.mark_down(eni, error, driver.now());
         }
     }
 
-    /// Takes a port from its worker for good.
+    /// Takes a port away from its worker for good.
     pub(super) fn close(&mut self, record: PortRecord, closed: &mut ClosedPorts, driver: &mut dyn WorkerDriver) {
         for (worker, slot) in record.slots() {
             closed.ports.extend(self.detach(worker, slot, driver));
@@ -194,7 +195,7 @@ impl Switch {
                 drop(failure.port);
                 let owner = |record: &PortRecord| record.has_slot(worker, failure.slot);
                 let eni = self.ports.iter().find(|(_, record)| owner(record));
-                // A device that goes fails in all its rx queues, which is one failure.
+                // A device that disappears fails in all its rx queues, which counts as one failure.
                 if let Some(eni) = eni.filter(|(_, record)| record.is_up()).map(|(eni, _)| eni.clone()) {
                     self.mark_down(&eni, &failure.error, now);
                 }
@@ -212,7 +213,7 @@ impl Switch {
         }
     }
 
-    /// What the devices of these ports that are open are good for at this moment, or why that cannot be told.
+    /// The current link states of these ports' devices, as far as they are open, or why one cannot be determined.
     pub(crate) fn links<'a>(
         &'a self,
         enis: impl Iterator<Item = &'a EniId>,
@@ -239,7 +240,8 @@ impl Switch {
         links
     }
 
-    /// Looks at some interfaces in turn whether the kernel has got at them again, as when somebody deletes the filters.
+    /// Checks some interfaces in rotation: whether the kernel handles their packets again, for example because somebody
+    /// deleted the filters.
     pub(super) fn check_isolation(&mut self, driver: &mut dyn WorkerDriver) {
         let up = self.ports.iter().filter(|(_, record)| record.is_up());
         let interfaces = up.filter_map(|(eni, record)| Some((eni, record.spec.interface_that_exists()?)));
@@ -260,16 +262,16 @@ impl Switch {
         }
     }
 
-    /// Ends what ports that are gone have left: devices, namespaces of the switch, the isolation of interfaces.
+    /// Removes what closed ports left behind: devices, namespaces of the switch, and the isolation of interfaces.
     pub(super) fn clean_up(&self, mut closed: ClosedPorts) {
         closed.close();
         self.remove_namespaces(closed.namespaces);
         self.release_interfaces(&closed.interfaces);
     }
 
-    /// Ends what an earlier process left of ENIs that were deleted while no forwarding plane ran: devices, namespaces, the
-    /// isolation of interfaces. Not where the first state has no ENI at all: that is rather a state that was lost than one
-    /// from which all were deleted, and guests may be there.
+    /// Removes what an earlier process left behind for ENIs that were deleted while no forwarding plane ran: devices,
+    /// namespaces, and the isolation of interfaces. It does nothing if the first state has no ENI at all: then a state
+    /// was more likely lost than emptied, and there may be guests.
     pub(super) fn remove_leftovers(&mut self) {
         if std::mem::replace(&mut self.has_removed_leftovers, true) || self.compiler.desired().enis.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! What to do with ports to get from what runs to what is desired. Decides only; `switch` performs.
+//! Which steps lead from the running ports to the desired ones. It only decides; `switch` carries the steps out.
 
 use crate::os::netlink::Interface;
 use crate::port::spec::PortSpec;
@@ -7,22 +7,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use vswitch_core::config::desired::{Desired, DesiredEni, DesiredPort, DesiredVpc};
 use vswitch_core::config::ids::EniId;
 
-/// One step from the running ports to the desired ones, in the order in which steps are to be done.
+/// One step from the running ports to the desired ones. Steps are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortStep {
-    /// Close the ENI's port before anything is opened, because its device is needed by another.
+    /// Close the ENI's port before opening any, because another port needs its device.
     CloseFirst(EniId),
-    /// Open the ENI's port. It passes nothing yet.
+    /// Open the ENI's port. It does not pass packets yet.
     Open(EniId),
-    /// Publish the snapshot and wait until it is live everywhere.
+    /// Publish the snapshot and wait until it is in force everywhere.
     Publish,
-    /// Set the ENI's device anew.
+    /// Adjust the ENI's device.
     Adjust(EniId),
-    /// Close the ENI's former port.
+    /// Close the ENI's previous port.
     Close(EniId),
 }
 
-/// The ports that a desired state asks for, of some of its ENIs.
+/// The ports that a desired state specifies for some of its ENIs.
 pub fn port_specs(desired: &Desired, enis: &BTreeSet<EniId>) -> BTreeMap<EniId, PortSpec> {
     let spec = |(id, eni): (&EniId, &DesiredEni)| {
         let port = eni.port.clone()?;
@@ -45,7 +45,7 @@ fn interface(eni: &DesiredEni, desired: &Desired, mtu_bytes: u16) -> Interface {
             blocks.iter().find(|block| block.contains(address)).map_or(address.prefix_len(), IpNet::prefix_len);
         IpNet::new(address.addr(), length).unwrap_or(*address)
     };
-    // A delegated prefix is routed to the guest; which of its addresses the guest uses is the guest's affair.
+    // A delegated prefix is routed to the guest, which decides itself which of the addresses to use.
     let is_host = |address: &&IpNet| address.prefix_len() == address.max_prefix_len();
     let addresses: Vec<IpNet> = eni.addresses.iter().filter(is_host).map(on_link).collect();
     let gateways = vswitch.into_iter().flat_map(|vswitch| {
@@ -59,8 +59,8 @@ fn interface(eni: &DesiredEni, desired: &Desired, mtu_bytes: u16) -> Interface {
     Interface { mac: eni.mac, mtu_bytes, addresses, gateways, gateway_mac }
 }
 
-/// The steps from `running` to `wanted`: open what is new, publish, close what is gone. Only where a device is to
-/// change hands must it be let go first.
+/// The steps from `running` to `wanted`: open new ports, publish, close old ones. A port is closed first only if
+/// another needs its device.
 pub fn plan(running: &BTreeMap<EniId, PortSpec>, wanted: &BTreeMap<EniId, PortSpec>) -> Vec<PortStep> {
     let (mut first, mut open, mut adjust, mut close) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let opened = |eni: &EniId, spec: &PortSpec| match running.get(eni) {

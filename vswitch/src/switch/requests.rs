@@ -1,4 +1,4 @@
-//! Requests of the control protocol to calls of the switch, and back.
+//! Maps requests of the control protocol to calls of the switch, and results to replies.
 
 use crate::port::link_state::LinkState;
 use crate::switch::{PortRecord, Switch};
@@ -87,7 +87,8 @@ impl Switch {
         self.placement.owner(eni).ok_or_else(missing)
     }
 
-    /// The way of a packet, by the workers that would evaluate it: egress at its sender's, ingress at its receiver's.
+    /// Explains a packet by asking the workers that would evaluate it: egress at its sender's, ingress at its
+    /// receiver's.
     fn explain(&mut self, packet: PacketDescription, driver: &mut dyn WorkerDriver) -> Result<Explanation, Refusal> {
         let receiver = packet.to.clone().map(|to| self.find(&to, "packet/to")).transpose()?;
         let mut decisions = Vec::new();
@@ -119,7 +120,7 @@ impl Switch {
             let owner = self.find(&eni, "packet/to")?;
             let (report, after) = self.explain_at(owner, Direction::Ingress, &packet, driver)?;
             decisions.extend(report);
-            // A device that is set down takes nothing, though its port is open.
+            // A device that is set down accepts nothing, though its port is open.
             let is_set_down = || matches!(self.links([&eni].into_iter()).get(&eni), Some(Ok(LinkState::Down)));
             let is_up = self.ports.get(&eni).is_some_and(PortRecord::is_up) && !is_set_down();
             verdict =

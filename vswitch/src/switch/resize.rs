@@ -1,7 +1,8 @@
-//! Another number of workers, or of rx queues, while traffic flows.
+//! Changes the number of workers or rx queues while traffic flows.
 //!
-//! What can fail for want of memory or threads is done before. Then all workers are taken between two turns: what is on its way between
-//! them arrives, ENIs move with their sessions and ports, and the workers go on. Meanwhile frames wait in the devices.
+//! Whatever can fail for lack of memory or threads is done first. Then all workers are stopped between two turns:
+//! packets on their way between them arrive, ENIs move with their sessions and ports, and the workers continue. In the
+//! meantime frames wait in the devices.
 
 use super::{Switch, WorkerHandle};
 use crate::exchange::doorbell::Doorbell;
@@ -25,31 +26,31 @@ use vswitch_core::datapath::migrate::{Move, NoRoom, migrate};
 use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
 
-/// Times that workers are turned for what is on its way between them. A packet crosses twice at most; some wait for buffers
-/// that come back with others.
+/// How often workers are turned at most to deliver what is on its way between them. A packet crosses at most twice, but
+/// some wait for buffers that return with others.
 const ROUNDS_MAX: usize = 4096;
 
-/// What is decided and made before a worker is stopped, so that it stands still for no longer than it must.
+/// What is decided and allocated before any worker is stopped, to keep the pause short.
 struct ResizePlan {
     moves: Vec<(EniId, Move)>,
     workers: usize,
     rx_queues: usize,
-    /// Those that are not there yet.
+    /// The new workers.
     created: Vec<(WorkerHandle, Worker)>,
     links: Vec<WorkerLinks>,
-    /// Buffers for all that lack some. Afterwards those that nobody needs any more.
+    /// Buffers for workers that lack some; afterwards, buffers that are no longer needed.
     spare: BufferPool,
-    /// Afterwards, those that nobody needs any more.
+    /// Afterwards, the workers that are no longer needed.
     surplus: Vec<Worker>,
 }
 
 impl Switch {
-    /// Makes `workers` workers forward, of which `rx_queues` receive for each port; as many as before if that is not said.
-    /// ENIs move so that none has two more than another, with their sessions. Nothing that a worker took from a port is lost,
-    /// and flows keep their order.
+    /// Makes `workers` workers forward, of which `rx_queues` receive for each port (unchanged if `None`). ENIs move
+    /// with their sessions, so that no worker has two more than another. Nothing that a worker has taken from a port is
+    /// lost, and flows stay in order.
     ///
     /// # Errors
-    /// Why it cannot be; then nothing has changed.
+    /// Why it is impossible; nothing has changed then.
     pub fn resize(
         &mut self,
         workers: usize,
@@ -84,12 +85,12 @@ impl Switch {
         Ok(Regrouped { workers, lanes: rx_queues, enis_moved, sessions_moved, pause_ns, ports_down })
     }
 
-    /// Workers that receive for each port.
+    /// How many workers receive for each port.
     pub fn rx_queues(&self) -> usize {
         self.factory.rx_queues.max(1)
     }
 
-    /// The most that there may be.
+    /// The largest possible number of rx queues.
     pub fn rx_queues_max(&self) -> usize {
         self.factory.rx_queues_max
     }
@@ -124,7 +125,7 @@ impl Switch {
         }
     }
 
-    /// Those of `workers` workers that are not there yet.
+    /// Creates those of `workers` workers that do not exist yet.
     pub(super) fn create_workers(&self, workers: usize, endpoints: Vec<WorkerEndpoint>) -> Vec<(WorkerHandle, Worker)> {
         let mut endpoints = endpoints.into_iter();
         let one = |number| {
@@ -149,7 +150,7 @@ impl Switch {
         }
     }
 
-    /// How many sessions moved.
+    /// Moves the ENIs. Returns how many sessions moved.
     fn move_enis(&mut self, plan: &mut ResizePlan, all: &mut Vec<Worker>, now: Time) -> Result<usize, Refusal> {
         drain_rings(all, now)?;
         self.take_failures(now);
@@ -161,7 +162,7 @@ impl Switch {
             plan.surplus = all.split_off(self.workers.len());
             self.no_room_refusal(no_room)
         })?;
-        // From here on nothing fails but single ports, which are opened again.
+        // From here on, nothing can fail but single ports, which are reopened.
         self.workers.extend(handles);
         self.placement.resize(all.len());
         plan.moves.iter().for_each(|(eni, step)| self.placement.set_owner(eni, step.to));
@@ -190,8 +191,8 @@ impl Switch {
         Refusal::new("limit", format!("workers/{to}"), text)
     }
 
-    /// Gives each rx queue of each port to the worker that is to receive by it. The handles of those workers that go are in
-    /// `leaving`, and no longer among the others.
+    /// Gives each rx queue of each port to the worker that is to receive on it. The handles of workers that are removed
+    /// are in `leaving`, and no longer in `self.workers`.
     fn move_ports(&mut self, all: &mut [Worker], leaving: &[WorkerHandle], now: Time) {
         let mut failed = Vec::new();
         for eni in self.ports.keys().cloned().collect::<Vec<_>>() {
@@ -224,21 +225,21 @@ impl Switch {
     }
 }
 
-/// What the kernel believes that it could give.
+/// The kernel's estimate of the available memory.
 fn memory_available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// Lets what is on its way between workers arrive.
+/// Lets packets on their way between workers arrive.
 fn drain_rings(workers: &mut [Worker], now: Time) -> Result<(), Refusal> {
     for _ in 0..ROUNDS_MAX {
         workers.iter_mut().for_each(|worker| worker.turn_handoffs(now));
         if !workers.iter().any(Worker::has_packets_from_others) {
             return Ok(());
         }
-        // One after another, so that no ring overflows with what they evaluate.
+        // One after another, so that what they evaluate does not overflow a ring.
         for number in 0..workers.len() {
             workers[number].turn_received(now);
             workers.iter_mut().for_each(|worker| worker.turn_handoffs(now));
@@ -247,7 +248,7 @@ fn drain_rings(workers: &mut [Worker], now: Time) -> Result<(), Refusal> {
     Err(Refusal::new("timeout", "workers", "packets between workers do not arrive; nothing has changed"))
 }
 
-/// Lets a descriptor wake another worker than before.
+/// Registers a descriptor with another worker than before.
 fn move_registration(
     descriptor: &Option<std::os::fd::BorrowedFd<'_>>,
     from: Option<&WorkerHandle>,

@@ -1,4 +1,4 @@
-//! Gathers what workers and ports tell of themselves into the reports of the protocol.
+//! Collects what workers and ports report into the reports of the protocol.
 
 use crate::port::peer_state::PeerState;
 use crate::switch::{PortRecord, PortState, Switch};
@@ -7,11 +7,11 @@ use crate::worker::mailbox::{WorkerAnswer, WorkerQuery};
 use vswitch_core::config::ids::{EniId, EniIndex};
 use vswitch_core::config::protocol::{EniStats, PortStatus, WorkerStatus};
 
-/// ENIs whose counters a worker gathers in one turn: the packet path waits meanwhile.
+/// How many ENIs a worker reports on in one turn, since packets have to wait meanwhile.
 const ENIS_PER_QUERY: usize = 64;
 
 impl Switch {
-    /// The state of all ports, as it is at this moment: also of devices that were set down or moved while their ports were open.
+    /// The current state of all ports. It includes devices that were set down or moved while their ports were open.
     pub fn port_statuses(&self) -> Vec<PortStatus> {
         let mut links = self.links(self.ports.keys());
         let status = |(eni, record): (&EniId, &PortRecord)| {
@@ -26,14 +26,14 @@ impl Switch {
         self.ports.iter().map(status).collect()
     }
 
-    /// The ports that are configured and not up.
+    /// The ports that are configured but not up.
     pub fn ports_down(&self) -> Vec<PortStatus> {
         let is_down = |(_, record): &(&EniId, &PortRecord)| matches!(record.state, PortState::Down { .. });
         let records = self.down.iter().filter_map(|eni| self.ports.get_key_value(eni));
         records.filter(is_down).map(|(eni, record)| port_status(eni, record)).collect()
     }
 
-    /// Each worker's load.
+    /// The load of each worker.
     pub fn worker_statuses(&mut self, driver: &mut dyn WorkerDriver) -> Vec<WorkerStatus> {
         let workers = self.workers.len();
         let status = |worker: usize| {
@@ -50,7 +50,7 @@ impl Switch {
         (0..workers).filter_map(status).collect()
     }
 
-    /// The counters of these ENIs, in the order of their names.
+    /// The counters of these ENIs, ordered by name.
     pub fn eni_stats(&mut self, only: Option<&EniId>, driver: &mut dyn WorkerDriver) -> Vec<EniStats> {
         let mut by_worker: Vec<Vec<EniIndex>> = vec![Vec::new(); self.workers.len()];
         let every = self.compiler.desired().enis.keys().filter(|eni| only.is_none_or(|only| only == *eni));

@@ -1,19 +1,20 @@
-//! When a worker that finds nothing to do sleeps. Decided by times that others tell; nothing here waits.
+//! When an idle worker goes to sleep. This only decides, by times that the caller passes in.
 //!
-//! Waking a thread costs a guest's kernel microseconds, so it pays to spin through a gap that is shorter than that, and not
-//! through a longer one. How long a gap is going to be nobody knows; how long the last ones were is known.
+//! Waking a thread costs the guest's kernel microseconds, so spinning pays off for gaps shorter than that and not for
+//! longer ones. The length of the coming gap is unknown; the lengths of the last ones are known.
 
 use vswitch_core::hw::time::Time;
 
-/// How long a worker spins with nothing to do, if its last sleep was long, ns. Short: the guests' kernels need the cores too.
+/// How long an idle worker spins if its last sleep was long, ns. It is short because the guests' kernels need the cores
+/// as well.
 const SPIN_MIN_NS: u64 = 20_000;
-/// The longest spin, ns. A sleep that ends sooner was not worth it, and the next spin is twice as long.
+/// The longest spin, ns. After a sleep shorter than this, the next spin is twice as long.
 const SPIN_MAX_NS: u64 = 50_000;
 
-/// When a worker that finds nothing to do sleeps.
+/// When an idle worker goes to sleep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BusyPoll {
-    /// Never: for a core that is the worker's alone.
+    /// Never; for a core reserved for the worker.
     Always,
     /// After a short spin.
     #[default]
@@ -22,11 +23,11 @@ pub enum BusyPoll {
     Never,
 }
 
-/// How long one worker has been spinning, and how long it is going to.
+/// How long one worker has been spinning, and how long it will.
 #[derive(Debug)]
 pub(crate) struct Spin {
     busy_poll: BusyPoll,
-    /// When the first of the turns began that found nothing to do; none if the last one did something.
+    /// When the first idle turn in a row began; `None` if the last turn did something.
     idle_since: Option<Time>,
     length_ns: u64,
 }
@@ -36,12 +37,12 @@ impl Spin {
         Self { busy_poll, idle_since: None, length_ns: SPIN_MIN_NS }
     }
 
-    /// A turn that began now did something.
+    /// Notes that a turn did something.
     pub(crate) fn was_busy(&mut self) {
         self.idle_since = None;
     }
 
-    /// A turn that began now found nothing to do; whether to sleep.
+    /// Notes that a turn which began at `now` was idle. Returns whether to sleep.
     pub(crate) fn is_over(&mut self, now: Time) -> bool {
         let idle_since = self.idle_since.get_or_insert(now);
         match self.busy_poll {
@@ -51,7 +52,7 @@ impl Spin {
         }
     }
 
-    /// It slept, from the turn that began at `from` until now.
+    /// Notes that the worker slept from the turn that began at `from` until `now`.
     pub(crate) fn slept(&mut self, from: Time, now: Time) {
         self.idle_since = None;
         let is_short = now.as_ns().saturating_sub(from.as_ns()) < SPIN_MAX_NS;
@@ -67,7 +68,7 @@ mod tests {
         Time::from_ns(ns)
     }
 
-    /// How long it spins from `start` on, looked at each microsecond.
+    /// How long it spins from `start` on, in steps of a microsecond.
     fn spins(spin: &mut Spin, start: u64) -> u64 {
         (0..=1_000).map(|turn| turn * 1_000).find(|after| spin.is_over(at(start + after))).unwrap_or(u64::MAX)
     }

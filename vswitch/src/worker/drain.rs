@@ -1,9 +1,9 @@
-//! When a worker has drained a change: nothing that older rules let pass is inside it any more, neither in its rings,
-//! which the turn has emptied before, nor in a port that said of it that it is out.
+//! When a worker has drained a change: nothing that older rules admitted is inside it any more, neither in its rings,
+//! which the turn has already emptied, nor in a port that has reported everything as sent.
 //!
-//! A port may have rings of its own that it shares with the kernel, and the kernel takes what is in them when it
-//! likes. So what was in them at the request has to be out before the worker says that it has drained. What the
-//! kernel does not take in time ends with the port: it goes to the control thread, which closes it before it replies.
+//! A port may share rings with the kernel, which takes frames from them when it likes. Whatever was in them at the time
+//! of the request has to leave before the worker reports that it has drained. If the kernel takes too long, the frames
+//! are dropped with the port, which goes to the control thread to be closed before it replies.
 
 use super::Worker;
 use std::io;
@@ -11,12 +11,12 @@ use vswitch_core::config::desired::Direction;
 use vswitch_core::hw::time::Time;
 use vswitch_core::packet::verdict::DropReason;
 
-/// How long a port may hold what was evaluated by older rules before it is closed, ns.
+/// How long a port may hold frames that older rules admitted before it is closed, ns.
 const HELD_MAX_NS: u64 = 100_000_000;
 
 impl Worker {
-    /// Drains what is requested, once it can: not before it has crossed to that. Called when the rings are empty of
-    /// what was in them at the request.
+    /// Drains what is requested, once the worker has crossed to it. Called when the rings are empty of what was in them
+    /// at the time of the request.
     pub(super) fn drain(&mut self, requested: u64, now: Time) -> usize {
         if requested == self.drained || requested > self.current.sequence {
             return 0;
@@ -46,7 +46,7 @@ impl Worker {
         1
     }
 
-    /// Has ports get out what they hold. Those that cannot in time are closed.
+    /// Makes ports send what they hold. A port that takes too long is closed.
     fn flush_held(&mut self, now: Time) {
         let is_late = now.as_ns().saturating_sub(self.draining.began.as_ns()) >= HELD_MAX_NS;
         let mut at = 0;
@@ -73,7 +73,7 @@ impl Worker {
         }
     }
 
-    /// Counts what a port that is about to be closed was given and never got out.
+    /// Counts what a port that is about to be closed was given and never sent.
     pub(super) fn count_held(&mut self, slot: u32) {
         let Some(Some(entry)) = self.ports.get(slot as usize) else { return };
         let held = entry.port.as_ref().map_or(0, |port| port.sent().held());

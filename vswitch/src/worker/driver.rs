@@ -1,4 +1,4 @@
-//! Whoever turns the workers: threads, or a test by hand.
+//! The interface to whatever turns the workers: threads, or a test.
 
 use super::Worker;
 use crate::exchange::doorbell::Doorbell;
@@ -6,31 +6,31 @@ use std::io;
 use std::sync::Arc;
 use vswitch_core::hw::time::Time;
 
-/// Whoever turns the workers, and how to wait for them.
+/// Turns the workers and waits for them.
 pub trait WorkerDriver {
-    /// The time.
+    /// The current time.
     fn now(&self) -> Time;
-    /// Lets workers go on for a while. Returns early when one of them made progress.
+    /// Lets workers run for a while. Returns early when one of them makes progress.
     fn wait(&mut self);
-    /// Gets everything ready for there being `workers` workers, which [`WorkerDriver::resume`] may then be given. Returns what
-    /// those have that are not there yet, or nothing where workers are turned by hand.
+    /// Prepares for `workers` workers, which may then be passed to [`WorkerDriver::resume`]. Returns the endpoints of
+    /// the new ones, or none if workers are driven manually.
     ///
     /// # Errors
-    /// Why there cannot be as many. Nothing has changed.
+    /// Why there cannot be as many; nothing has changed then.
     fn reserve(&mut self, workers: usize) -> io::Result<Vec<WorkerEndpoint>>;
-    /// Takes all workers, each between two turns, until they are resumed; none, and nothing has changed, if one of them
-    /// does not come.
+    /// Takes all workers, each between two turns, until they are resumed. Returns `None`, having changed nothing, if
+    /// one of them does not stop.
     fn pause_all(&mut self) -> Option<Vec<Worker>>;
-    /// Lets workers turn, as many as were paused or reserved.
+    /// Lets workers run, as many as were paused or reserved.
     fn resume(&mut self, workers: Vec<Worker>);
 }
 
-/// Turns workers by hand while the switch waits for them: for tests and simulation, on one thread, in virtual time.
+/// Turns workers while the switch waits for them, on one thread and in virtual time, for tests and simulation.
 #[derive(Debug)]
 pub struct ManualDriver<'a> {
     /// The workers.
     pub workers: &'a mut Vec<Worker>,
-    /// The virtual time. Each wait takes a microsecond.
+    /// The virtual time. Each wait takes one microsecond.
     pub now: Time,
 }
 
@@ -59,13 +59,13 @@ impl WorkerDriver for ManualDriver<'_> {
     }
 }
 
-/// What connects a worker that has a thread with those that give it work.
+/// The connections to a worker that has a thread.
 #[derive(Debug)]
 pub struct WorkerEndpoint {
-    /// Wakes it.
+    /// Wakes the worker.
     pub doorbell: Arc<Doorbell>,
-    /// Where its ports' descriptors are registered.
+    /// Registers the descriptors of its ports.
     pub registry: mio::Registry,
-    /// The core it is pinned to.
+    /// The core that it is pinned to.
     pub core: Option<usize>,
 }

@@ -1,22 +1,23 @@
-//! Generic receive offload: segments of a burst that go to a port which takes long frames are put together, so that one
-//! crossing does for many.
+//! Generic receive offload: combines segments of a burst for a port that takes long frames, so that one crossing
+//! carries many.
 
 use super::Worker;
 use vswitch_core::packet::Packet;
 use vswitch_core::packet::gro::{self, Relation};
 use vswitch_core::packet::offload::{Offloads, Segmentation};
 
-/// Packets lined up last among which that of the same flow is looked for.
+/// How many of the last queued packets are searched for one of the same flow.
 const PACKETS_SEARCHED_MAX: usize = 8;
 
-/// Whether a packet may go to a port of these offloads as a part of another.
+/// Whether a packet may be combined with others for a port with these offloads.
 pub(super) fn is_eligible(packet: &Packet, offloads: Offloads) -> bool {
     const TCP: Offloads = Offloads::CHECKSUM.with(Offloads::TCP_V4).with(Offloads::TCP_V6);
     packet.offload.segmentation == Segmentation::None && offloads.contains(TCP)
 }
 
 impl Worker {
-    /// Appends a packet to the last one of its flow that is lined up, if it may be; otherwise it is to be lined up itself.
+    /// Appends a packet to the last queued packet of its flow, if possible. Returns false if it has to be queued
+    /// itself.
     pub(super) fn append_to_flow(&mut self, packet: &Packet) -> bool {
         let first = self.outgoing.len().saturating_sub(PACKETS_SEARCHED_MAX);
         for index in (first..self.outgoing.len()).rev() {
@@ -35,7 +36,7 @@ impl Worker {
         false
     }
 
-    /// Gives a packet that is lined up a large buffer, unless all such are in use.
+    /// Moves a queued packet to a large buffer, unless none is free.
     fn enlarge(&mut self, index: usize) -> bool {
         let Some(mut large) = self.pool.take_large() else { return false };
         large.fill(self.outgoing[index].buffer.frame());

@@ -1,4 +1,4 @@
-//! Commands of the control thread to a worker, and what comes back: bounded queues, served within a turn.
+//! Commands of the control thread to a worker, and the answers, in bounded queues that are served within a turn.
 
 use crate::port::Port;
 use crate::worker::stats::TurnStats;
@@ -22,23 +22,23 @@ use vswitch_core::hw::time::Time;
 use vswitch_core::observe::flow_dump::FlowPage;
 use vswitch_core::packet::verdict::Verdict;
 
-/// Commands that wait for one worker. The control thread waits for room, so this only sets how far it runs ahead.
+/// Commands that may wait for one worker. The control thread waits for room, so this only limits how far it runs ahead.
 const COMMANDS_MAX: usize = 64;
-/// Answers that wait for the control thread, which sends one query at a time and may have given up on a few.
+/// Answers that may wait for the control thread, which sends one query at a time and may have given up on a few.
 const ANSWERS_MAX: usize = 64;
 
-/// Something to do for a worker.
+/// A command to a worker.
 #[derive(Debug)]
 pub enum WorkerCommand {
-    /// Own this port from now on. It stays closed until the snapshot is live that names the slot for the ENI.
+    /// Take over this port. It stays closed until the snapshot is in force that names the slot for the ENI.
     Attach {
-        /// Its slot.
+        /// The port's slot.
         slot: u32,
         /// The ENI behind it.
         eni: EniIndex,
-        /// Which of the ENIs that ever had this number is meant.
+        /// Distinguishes the ENIs that have had this index.
         eni_generation: u32,
-        /// Which of the port's rx queues it is.
+        /// The number of the port's rx queue.
         rx_queue: usize,
         /// The open port, or an rx queue of it.
         port: Box<dyn Port>,
@@ -47,55 +47,55 @@ pub enum WorkerCommand {
     },
     /// The port's MTU has changed.
     Adjust {
-        /// Its slot.
+        /// The port's slot.
         slot: u32,
         /// The longest frame that may be sent to it, bytes.
         frame_bytes_max: usize,
     },
-    /// Give the port back, if it is not down, and forget the slot.
+    /// Return the port, if it is not down, and free the slot.
     Detach {
-        /// Its slot.
+        /// The port's slot.
         slot: u32,
-        /// What the answer repeats.
+        /// Repeated in the answer.
         ticket: u64,
     },
     /// Answer a query.
     Query {
         /// The query.
         query: WorkerQuery,
-        /// What the answer repeats.
+        /// Repeated in the answer.
         ticket: u64,
     },
 }
 
-/// What can be asked about a worker's shard.
+/// A query about a worker's shard.
 #[derive(Clone, Debug)]
 pub enum WorkerQuery {
-    /// How loaded is it?
+    /// The load of the worker.
     Load,
-    /// The counters of these ENIs: few, since the packet path waits meanwhile.
+    /// The counters of these ENIs. They must be few, since packets wait meanwhile.
     Stats(Vec<EniIndex>),
-    /// Some sessions.
+    /// Lists some sessions.
     Flows {
-        /// Which.
+        /// Which sessions.
         selection: FlowSelection,
         /// Where in the tables to begin.
         place: u64,
-        /// The most to report.
+        /// The most to return.
         limit: usize,
     },
-    /// End some sessions.
+    /// Ends some sessions.
     Flush {
-        /// Which.
+        /// Which sessions.
         selection: FlowSelection,
         /// Where in the tables to begin.
         place: u64,
     },
-    /// What would happen to this packet?
+    /// Explains what would happen to a packet.
     Explain {
-        /// Where it is evaluated.
+        /// The ENI that evaluates it.
         eni: EniIndex,
-        /// In which direction.
+        /// The direction.
         direction: Direction,
         /// The packet.
         packet: Box<PacketDescription>,
@@ -128,18 +128,18 @@ impl WorkerQuery {
     }
 }
 
-/// What a worker answers.
+/// A worker's answer.
 #[derive(Debug)]
 pub enum WorkerAnswer {
     /// To [`WorkerCommand::Detach`]: the port, unless it was down.
     Detached(Option<Box<dyn Port>>),
     /// To [`WorkerQuery::Load`].
     Load {
-        /// Sessions it holds.
+        /// How many sessions it has.
         flows: usize,
-        /// Sessions it has room for.
+        /// How many sessions it has room for.
         flows_max: usize,
-        /// Its turns.
+        /// Counts of its turns.
         turn_stats: TurnStats,
         /// Where its time goes.
         phases: PhaseTimes,
@@ -152,21 +152,21 @@ pub enum WorkerAnswer {
     Flushed {
         /// How many sessions ended.
         flows: u64,
-        /// Where to go on; none at the end of the tables.
+        /// Where to continue; `None` at the end of the tables.
         next: Option<u64>,
     },
     /// To [`WorkerQuery::Explain`].
     Explained(Result<(Option<DecisionReport>, Verdict), Refusal>),
 }
 
-/// A port has failed. The worker gives it back, for closing it takes time.
+/// A failed port. The worker returns it, because closing takes time.
 #[derive(Debug)]
 pub struct PortFailure {
-    /// Its slot.
+    /// The port's slot.
     pub slot: u32,
     /// The failed port.
     pub port: Box<dyn Port>,
-    /// Why.
+    /// The reason.
     pub error: io::Error,
 }
 
@@ -174,14 +174,14 @@ pub struct PortFailure {
 pub struct Mailbox {
     commands: ArrayQueue<WorkerCommand>,
     answers: ArrayQueue<(u64, WorkerAnswer)>,
-    /// Bounded by the number of ports: a failed one is reported once and gone from the worker until it is attached
-    /// anew, which happens after the report was read.
+    /// Bounded by the number of ports: a failed port is reported once and is then gone from the worker until it is
+    /// attached again, which happens only after the report was read.
     failures: SegQueue<PortFailure>,
     /// The thread that waits for an answer.
     waiter: Mutex<Option<Thread>>,
     /// Wakes the control thread when it waits for its sockets.
     control: Option<Arc<mio::Waker>>,
-    /// How full the worker's table of sessions is, percent.
+    /// The fill level of the worker's connection table, percent.
     table_percent: AtomicUsize,
 }
 
@@ -204,12 +204,12 @@ impl Mailbox {
         }
     }
 
-    /// How full the worker's table of sessions is, percent.
+    /// The fill level of the worker's connection table, percent.
     pub fn table_percent(&self) -> usize {
         self.table_percent.load(Ordering::Relaxed)
     }
 
-    /// Tells how full the worker's table is, and wakes the control thread where that is worth a warning.
+    /// Reports the fill level of the worker's table, and wakes the control thread if it calls for a warning.
     pub(crate) fn note_table(&self, percent: usize) {
         let before = self.table_percent.swap(percent, Ordering::Relaxed);
         if before < TABLE_WARNING_PERCENT && percent >= TABLE_WARNING_PERCENT {
@@ -219,21 +219,21 @@ impl Mailbox {
 
     fn wake_control(&self) {
         if let Some(control) = &self.control {
-            // Fails only when the wake-up is pending already.
+            // This only fails if the wake-up is already pending.
             let _ = control.wake();
         }
     }
 
-    /// Gives a command; gives it back where there is no room. The doorbell is the caller's to ring.
+    /// Queues a command, or returns it if there is no room. The caller rings the doorbell.
     ///
     /// # Errors
-    /// The command, for another try.
+    /// The command, so that it can be tried again.
     pub fn command(&self, command: WorkerCommand) -> Result<(), WorkerCommand> {
         *self.waiter.lock() = Some(std::thread::current());
         self.commands.push(command)
     }
 
-    /// The answer with this ticket, if it is there. Older ones, which nobody waits for any more, are thrown away.
+    /// The answer with this ticket, if it has arrived. Older ones, which nobody waits for any more, are discarded.
     pub fn take_answer(&self, ticket: u64) -> Option<WorkerAnswer> {
         while let Some((number, answer)) = self.answers.pop() {
             if number == ticket {
@@ -257,7 +257,7 @@ impl Mailbox {
     }
 
     pub(crate) fn answer(&self, ticket: u64, answer: WorkerAnswer) {
-        // A full queue means that nobody reads: the control thread gave up on its query long ago.
+        // The queue is only full if the control thread gave up on its queries long ago.
         self.answers.force_push((ticket, answer));
         if let Some(waiter) = &*self.waiter.lock() {
             waiter.unpark();

@@ -1,7 +1,7 @@
-//! One worker: the ports and the shard of its ENIs, and one turn over them.
+//! One worker: its ports, the shard of its ENIs, and one turn over them.
 //!
-//! A worker has no thread, and no clock but a stopwatch. Whoever turns it says what time it is: a thread of the daemon, or a test that
-//! drives several workers by hand. All it shares with others are bounded queues and the slot of the newest snapshot.
+//! A worker has no thread, and no clock but a stopwatch. Whoever turns it passes in the time: a thread of the daemon,
+//! or a test that drives several workers. It shares nothing with others but bounded queues and the newest snapshot.
 
 pub mod busy_poll;
 mod drain;
@@ -34,25 +34,25 @@ use vswitch_core::hw::time::Time;
 use vswitch_core::packet::Packet;
 use vswitch_core::packet::offload::Offloads;
 
-/// What a refused packet costs, counted in packets that pass: where several ports have more to give than the worker can
-/// take, each has its share of the worker's time, whatever becomes of its packets.
+/// What a refused packet costs, in packets that pass. If several ports have more to offer than the worker can handle,
+/// each gets its share of the worker's time, whatever happens to its packets.
 const REFUSED_COST: usize = 5;
 
-/// A port, or an rx queue of it, at its worker.
+/// A port, or one of its rx queues, in its worker.
 #[derive(Debug)]
 pub(crate) struct PortEntry {
     eni: EniIndex,
     eni_generation: u32,
-    /// Which of the port's rx queues it is. The first is at the ENI's owner, and is what is sent on.
+    /// The number of the rx queue. The first one is at the ENI's owner and is also used for sending.
     rx_queue: usize,
-    /// None while the port is down.
+    /// `None` while the port is down.
     port: Option<Box<dyn Port>>,
     frame_bytes_max: usize,
     offloads: Offloads,
     has_readiness: bool,
     is_ready: bool,
     empty_receives: u16,
-    /// Packets that other ports are served before this one is again.
+    /// How many packets other ports are served before this port is served again.
     debt: usize,
 }
 
@@ -79,14 +79,14 @@ impl PortEntry {
         }
     }
 
-    /// Whether it is asked again although it was drained last, being one of so many ports that are asked.
+    /// Whether it is polled again although it was empty, given how many ports are polled.
     fn stays_polled(&mut self, ports: usize) -> bool {
         !self.has_readiness
             || usize::from(self.empty_receives) < poll_set::empty_receives_max(ports)
             || self.port.as_mut().is_some_and(|port| !port.await_readiness())
     }
 
-    /// Whether it is its turn although it owes others some, if there are `others` who have frames.
+    /// Whether to serve it although it has a debt; `others` tells whether other ports have frames.
     fn is_due(&mut self, others: bool) -> bool {
         if self.debt < BURST_PACKETS || !others {
             return true;
@@ -95,20 +95,20 @@ impl PortEntry {
         false
     }
 
-    /// Notes that so many packets of a burst were refused. Only who had more to give owes anything for it.
+    /// Notes how many packets of a burst were refused. Only a port that had more to offer incurs a debt.
     fn note_refused(&mut self, refused: usize, is_flooding: bool) {
         let debt = self.debt % BURST_PACKETS + refused * (REFUSED_COST - 1);
         self.debt = if is_flooding { debt } else { 0 };
     }
 }
 
-/// The doorbells of all workers, by their numbers.
+/// The doorbells of all workers, by number.
 pub type Doorbells = Arc<[Arc<Doorbell>]>;
 
-/// Everything a worker shares with others.
+/// What a worker shares with others.
 #[derive(Clone, Debug)]
 struct Peers {
-    /// Its number.
+    /// The worker's number.
     number: usize,
     /// The newest snapshot.
     publication: Arc<Publication>,
@@ -126,21 +126,21 @@ pub struct Worker {
     current: Arc<Published>,
     shard: Shard,
     ports: Vec<Option<PortEntry>>,
-    /// Slots of the ports that may have frames.
+    /// The slots of ports that may have frames.
     ready: Vec<u32>,
-    /// Slots of the ports that had frames in the last turn, and in this one.
+    /// The slots of ports that had frames in the last turn or in this one.
     served: Vec<u32>,
     served_now: Vec<u32>,
     pool: BufferPool,
     last_sweep: Time,
-    /// Records that the sweep should have come to by now.
+    /// How many records the sweep is behind.
     sweep_due: usize,
     drained: u64,
     draining: Draining,
-    /// Whether TCP segments are put together for ports that take long frames.
+    /// Whether TCP segments are combined for ports that take long frames.
     pub(crate) gro: bool,
     stats: TurnStats,
-    /// The burst in work. This and the following are empty between steps and only keep their room.
+    /// The burst being processed. This and the following are empty between steps and only keep their memory.
     burst: Vec<Packet>,
     ingress_packets: Vec<Packet>,
     ingress_deliveries: Vec<Delivery>,
@@ -154,26 +154,26 @@ pub struct Worker {
 struct Draining {
     requested: u64,
     began: Time,
-    /// The ports that have to get something out, by their slots, and how much each had been given at the request.
+    /// The ports that still have to send something, by slot, with the amount that each had been given at the request.
     ports: Vec<(u32, u64)>,
 }
 
 impl Draining {
-    /// The port in this slot is another from now on, or none.
+    /// Forgets a slot, because it is empty or gets another port.
     fn forget(&mut self, slot: u32) {
         self.ports.retain(|(held_by, _)| *held_by != slot);
     }
 }
 
-/// Where a burst came from.
+/// The origin of a burst.
 #[derive(Clone, Copy, Debug)]
 struct BurstSource {
     eni: EniIndex,
-    /// The port had more than a burst to give.
+    /// Whether the port had more than a burst.
     is_flooding: bool,
 }
 
-/// Where a packet goes, and whose pool its buffer belongs to.
+/// The destination of a packet, and the worker whose pool its buffer belongs to.
 #[derive(Clone, Copy, Debug)]
 struct Delivery {
     to: EniIndex,
@@ -181,7 +181,7 @@ struct Delivery {
 }
 
 impl Worker {
-    /// A worker without ports, buffers, and others that it knows.
+    /// A worker that has no ports and no buffers and knows no other workers.
     pub(crate) fn new(number: usize, publication: Arc<Publication>, mailbox: Arc<Mailbox>, shard: Shard) -> Self {
         let links = WorkerLinks { outbound: Vec::new(), inbound: Vec::new() };
         Self {
@@ -208,27 +208,27 @@ impl Worker {
         }
     }
 
-    /// Its number.
+    /// The worker's number.
     pub fn number(&self) -> usize {
         self.peers.number
     }
 
-    /// Times some of its bursts by this clock.
+    /// Times some of its bursts with this clock.
     pub fn set_stopwatch_clock(&mut self, clock: stage_timing::Clock) {
         self.shard.stopwatch.set_clock(clock);
     }
 
-    /// Its counts of turns and sleeps.
+    /// The counts of its turns and sleeps.
     pub fn stats(&self) -> TurnStats {
         self.stats
     }
 
-    /// Bytes of memory that its tables of connections take.
+    /// The size of its connection tables in memory, bytes.
     pub fn flow_memory_bytes(&self) -> usize {
         self.shard.memory_bytes().iter().sum()
     }
 
-    /// Buffers that are not in use.
+    /// The number of free buffers.
     pub fn free_buffers(&self) -> usize {
         self.pool.free_count()
     }

@@ -1,7 +1,7 @@
-//! How a thread is asked to pause, which is to give its worker back, and how that request is cancelled.
+//! How a thread is asked to pause, that is, to return its worker, and how that request is cancelled.
 //!
-//! Both sides end with one compare-and-exchange of the same word, so either the thread confirms and the worker comes, or the
-//! request is cancelled and the worker runs on. `tests/models.rs` tries every order.
+//! Both outcomes are a compare-and-exchange of the same word: either the thread confirms and the worker is returned, or
+//! the request is cancelled and the worker continues. `tests/models.rs` tries every interleaving.
 
 use crate::exchange::doorbell::Doorbell;
 use crate::exchange::sync::AtomicU8;
@@ -9,35 +9,35 @@ use std::sync::atomic::Ordering;
 
 /// The thread turns its worker.
 const RUNNING: u8 = 0;
-/// It is to give its worker back after this turn, unless the request is cancelled before.
+/// The thread is to return its worker after this turn, unless the request is cancelled first.
 const REQUESTED: u8 = 1;
-/// It has given its worker back, or has none.
+/// The thread has returned its worker, or has none.
 const PAUSED: u8 = 2;
 
-/// What a thread does with its worker.
+/// The state of a thread and its worker.
 #[derive(Debug)]
 pub struct PauseRequest(AtomicU8);
 
 impl Default for PauseRequest {
-    /// That of a thread without a worker.
+    /// The state of a thread without a worker.
     fn default() -> Self {
         Self(AtomicU8::new(PAUSED))
     }
 }
 
 impl PauseRequest {
-    /// The thread has a worker from now on: to be called before it gets it.
+    /// Notes that the thread gets a worker. Call it before passing the worker on.
     pub fn start(&self) {
         self.0.store(RUNNING, Ordering::Release);
     }
 
-    /// Asks for the worker of a thread that has one, and wakes it.
+    /// Asks a thread that has a worker to return it, and wakes the thread.
     pub fn request(&self, doorbell: &Doorbell) {
         self.0.store(REQUESTED, Ordering::Release);
         doorbell.ring();
     }
 
-    /// Cancels the request. False if it is too late: the worker comes.
+    /// Cancels the request. Returns false if it is too late and the worker is being returned.
     pub fn cancel(&self) -> bool {
         self.0.compare_exchange(REQUESTED, RUNNING, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
@@ -47,12 +47,12 @@ impl PauseRequest {
         self.0.load(Ordering::Acquire) != PAUSED
     }
 
-    /// Whether the thread is to turn its worker. To be looked at after it declared that it sleeps, like any input.
+    /// Whether the thread should turn its worker. Like any input, it has to be checked after declaring sleep.
     pub fn is_running(&self) -> bool {
         self.0.load(Ordering::Acquire) == RUNNING
     }
 
-    /// Whether the thread gives its worker back now: if that was requested, and not cancelled.
+    /// Whether the thread returns its worker now: true if that was requested and not cancelled.
     pub fn confirm(&self) -> bool {
         self.0.compare_exchange(REQUESTED, PAUSED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }

@@ -1,25 +1,26 @@
-//! Which ports a worker asks for frames, and which it leaves alone until their descriptors become readable.
+//! Which ports a worker polls for frames, and which it leaves alone until their descriptors become readable.
 //!
-//! Asking a few ports costs less than asking for descriptors, and a frame that comes meanwhile is taken sooner; asking many costs
-//! more. A worker that is about to sleep leaves all alone.
+//! Polling a few ports costs less than waiting for descriptors, and takes new frames sooner; polling many costs more. A
+//! worker that is about to sleep polls none.
 
 use super::Worker;
 
-/// Empty receives after which a port is left alone, however many there are.
+/// The fewest empty receives after which a port is left alone.
 const EMPTY_RECEIVES_MIN: usize = 4;
-/// Empty receives of all ports together before they are left alone: about as many as a spin has time for.
+/// Empty receives of all ports together before they are left alone: about as many as fit into a spin.
 const EMPTY_RECEIVES_ALL: usize = 256;
 
-/// Packets in a burst whose receiver is likely to answer before it gets more: it is asked without waiting for its descriptor.
+/// A receiver of at most this many packets in a burst probably answers before it gets more, so it is polled without
+/// waiting for its descriptor.
 pub(super) const ANSWERED_AT_ONCE_MAX: usize = 8;
 
-/// Empty receives after which one of so many ports is left alone.
+/// The number of empty receives after which one of `ports` ports is left alone.
 pub(super) fn empty_receives_max(ports: usize) -> usize {
     (EMPTY_RECEIVES_ALL / ports.max(1)).max(EMPTY_RECEIVES_MIN)
 }
 
 impl Worker {
-    /// The descriptor of the port in this slot became readable.
+    /// Notes that the descriptor of the port in this slot became readable.
     pub fn mark_ready(&mut self, slot: usize) {
         if let Some(Some(entry)) = self.ports.get_mut(slot) {
             entry.empty_receives = 0;
@@ -30,8 +31,8 @@ impl Worker {
         }
     }
 
-    /// Leaves those ports alone that said last that they are drained: before a sleep. Whether there may be one: no port has
-    /// got frames meanwhile of which its descriptor does not tell.
+    /// Stops polling the ports that were empty, before a sleep. Returns whether the worker may sleep: no port has
+    /// received frames in the meantime that its descriptor will not announce.
     pub fn disarm_idle(&mut self) -> bool {
         let ports = &mut self.ports;
         let mut may_sleep = true;

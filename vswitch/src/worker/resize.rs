@@ -1,4 +1,4 @@
-//! What changes for a worker where the number of workers does. Nobody turns it meanwhile.
+//! What changes in a worker when the number of workers does. It is not turned in the meantime.
 
 use super::{Doorbells, PortEntry, Worker};
 use crate::exchange::handoff::{WorkerLinks, pool_size};
@@ -10,15 +10,15 @@ use vswitch_core::datapath::shard::Shard;
 use vswitch_core::hw::time::Time;
 
 impl PortEntry {
-    /// What becomes readable when there are frames, unless the port is down or has nothing of the kind.
+    /// The descriptor that becomes readable when there are frames, unless the port is down or has none.
     pub(crate) fn readiness(&self) -> Option<BorrowedFd<'_>> {
         self.port.as_deref().and_then(Port::readiness)
     }
 }
 
 impl Worker {
-    /// Makes it one of as many workers as there are `doorbells`, with as many buffers as such a one has: those it lacks are in
-    /// `spare`. The links that it had before must be empty.
+    /// Makes it one of as many workers as there are `doorbells`, with the number of buffers that this requires; missing
+    /// ones are taken from `spare`. Its previous links must be empty.
     pub(crate) fn set_peers(&mut self, links: WorkerLinks, doorbells: Doorbells, spare: &mut BufferPool) {
         debug_assert!(!self.has_packets_from_others(), "what is on its way arrives first");
         self.reclaim_buffers();
@@ -28,7 +28,8 @@ impl Worker {
         self.peers.doorbells = doorbells;
     }
 
-    /// A turn that takes no frames from ports and evaluates none of other workers' rx queues: what was evaluated arrives.
+    /// A turn that receives nothing from ports and evaluates nothing from other workers' rx queues: packets that have
+    /// passed egress arrive.
     pub(crate) fn turn_handoffs(&mut self, now: Time) {
         self.cross(now);
         let drain = self.peers.publication.drain_requested();

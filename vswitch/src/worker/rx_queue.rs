@@ -1,7 +1,7 @@
-//! Rx queues: a worker that receives for an ENI of another's hands over what came, not yet evaluated and in order.
+//! Rx queues: a worker that receives for another worker's ENI passes the packets on in order, before any evaluation.
 //!
-//! Buffers stay with their pools: the owner gives a free one of its own for each that it takes. While it has none, or the
-//! ring is full, frames wait in the rx queue; nothing that was received is lost.
+//! Buffers stay in their pools: the owner gives one of its free buffers for each packet that it takes. While it has
+//! none, or the ring is full, frames wait in the rx queue; nothing that was received is lost.
 
 use super::{BurstSource, Worker};
 use crate::exchange::handoff::ReceivedHandoff;
@@ -15,7 +15,7 @@ use vswitch_core::packet::Packet;
 use vswitch_core::packet::verdict::DropReason;
 
 impl Worker {
-    /// Hands the burst to the worker that has its ENI. Received were no more than there is room for.
+    /// Passes the burst to the worker that owns its ENI. It is no larger than the room there was.
     pub(super) fn hand_to_owner(&mut self, source: BurstSource, location: EniLocation) {
         let owner = usize::from(location.worker);
         let Some(link) = &self.peers.links.outbound[owner] else { return };
@@ -28,13 +28,14 @@ impl Worker {
         self.ring_doorbells();
     }
 
-    /// Evaluates what other workers received for ENIs of this one: from each no more than waits now.
+    /// Evaluates what other workers received for ENIs of this one, at most as many packets of each as are waiting now.
     pub(super) fn take_received(&mut self, now: Time, activity: &mut Activity) {
         for pool_owner in 0..self.peers.links.inbound.len() {
             let link = self.peers.links.inbound[pool_owner].as_ref().filter(|link| !link.received.is_empty());
             let Some(link) = link.map(Arc::clone) else { continue };
-            // Counted first: whoever sent these knew of no snapshot that is not seen here then. One that has crossed already
-            // may send for an ENI that is new in it; such packets wait for this worker to cross too.
+            // Count first: the senders of these packets knew of no snapshot that this worker would not see then. A
+            // worker that has already crossed may send for an ENI that is new in its snapshot; such packets wait until
+            // this worker crosses too.
             let count = link.received.len();
             if self.peers.publication.is_newer_than(self.current.sequence) {
                 return;
@@ -42,7 +43,7 @@ impl Worker {
             let mut last: Option<BurstSource> = None;
             for _ in 0..count {
                 if !self.pool.has_all_sizes() {
-                    // What was received gives buffers back, or sends them where they come back from.
+                    // That returns the buffers of received packets, or sends them to where buffers return from.
                     self.forward_received(last.take(), now);
                     if !self.pool.has_all_sizes() {
                         activity.is_starved = true;

@@ -1,5 +1,5 @@
-//! What threads share, under one name for the product and for the models of it: with `--cfg loom` (`tests/models.rs`) the
-//! same code runs on `loom`'s types, which try every order that threads can meet in.
+//! Synchronization primitives under one name for the product and for its models: with `--cfg loom` (`tests/models.rs`)
+//! the same code runs on `loom`'s types, which try every interleaving of threads.
 
 #[cfg(not(loom))]
 mod real {

@@ -1,4 +1,4 @@
-//! Stand-ins on `loom`'s types, with the manners of what the product uses, and no stronger.
+//! Replacements based on `loom`'s types, with the guarantees of the originals and no stronger ones.
 
 use loom::sync::atomic::AtomicUsize;
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, fence};
@@ -9,7 +9,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-/// As `parking_lot`'s.
+/// Like `parking_lot`'s.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
@@ -23,7 +23,8 @@ impl<T> Mutex<T> {
     }
 }
 
-/// As `crossbeam`'s. How full it is, is told by a counter of its own, as there: asking takes no lock that would order more.
+/// Like `crossbeam`'s. Its length is a separate counter, as there, so that asking for it takes no lock that would
+/// impose more order.
 #[derive(Debug)]
 pub struct ArrayQueue<T> {
     capacity: usize,
@@ -36,7 +37,7 @@ impl<T> ArrayQueue<T> {
         Self { capacity, length: AtomicUsize::new(0), values: Mutex::default() }
     }
 
-    /// Adds to the end, or gives back what a full queue does not take.
+    /// Appends a value, or returns it if the queue is full.
     ///
     /// # Errors
     /// The queue is full.
@@ -50,7 +51,7 @@ impl<T> ArrayQueue<T> {
         Ok(())
     }
 
-    /// Takes from the front.
+    /// Removes the first value.
     pub fn pop(&self) -> Option<T> {
         let mut values = self.values.lock();
         let value = values.pop_front()?;
@@ -58,7 +59,7 @@ impl<T> ArrayQueue<T> {
         Some(value)
     }
 
-    /// How many there are.
+    /// The number of values.
     pub fn len(&self) -> usize {
         self.length.load(Ordering::SeqCst)
     }
@@ -69,7 +70,7 @@ impl<T> ArrayQueue<T> {
     }
 }
 
-/// As `mio`'s, for a sleeper that waits for the notification instead of a descriptor.
+/// Like `mio`'s, for a thread that waits for a notification instead of a descriptor.
 #[derive(Debug)]
 pub struct Waker(Arc<Notify>);
 
@@ -78,7 +79,7 @@ impl Waker {
         Ok(Self::of(Arc::default()))
     }
 
-    /// Wakes who waits for this.
+    /// A waker for whoever waits for `sleeper`.
     pub fn of(sleeper: Arc<Notify>) -> Self {
         Self(sleeper)
     }
