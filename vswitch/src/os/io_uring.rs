@@ -1,9 +1,9 @@
 //! Many reads or writes of one descriptor in one system call, through a ring of the kernel (`io_uring`).
 //!
-//! Nothing is ever in flight between two calls. Every request says that it must not wait, so it ends at once, with
-//! `EAGAIN` where there is nothing to read, and a call returns only after it has seen the end of each request that it
+//! Nothing is in flight between two calls. Every request is marked as non-blocking, so it completes at once, with
+//! `EAGAIN` if there is nothing to read, and a call returns only after it has seen the completion of every request it
 //! made. So the kernel holds no pointer to memory that others may use or free, a port can be closed at any time, and a
-//! port that is not asked consumes no frames. A descriptor's readiness is waited for as without a ring.
+//! port that is not polled consumes no frames. Waiting for a descriptor's readiness works as without a ring.
 
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::event::{EventfdFlags, eventfd};
@@ -17,15 +17,15 @@ use vswitch_core::config::limits::BURST_PACKETS;
 /// `RWF_NOWAIT` of `linux/fs.h`.
 const NO_WAIT: i32 = 8;
 
-/// Batches that [`is_cheaper`] times. The fastest of many tells what it costs when nothing interferes.
+/// Batches that [`is_cheaper`] times. The fastest of many shows the cost without interference.
 const ROUNDS: usize = 64;
 
-/// Where a piece of memory is, and how many bytes it has.
+/// The address and size of a piece of memory.
 type Span = (*mut u8, usize);
 
 const NOWHERE: Span = (std::ptr::null_mut(), 0);
 
-/// How each request of a batch ended: bytes moved, or why none were.
+/// The result of each request of a batch: the number of bytes, or an error.
 pub type Outcomes = [Result<usize, Errno>; BURST_PACKETS];
 
 /// A ring with room for one burst.
@@ -41,7 +41,7 @@ impl BatchRing {
     /// Asks the kernel for a ring.
     ///
     /// # Errors
-    /// What the kernel says: `EPERM` and `ENOSYS` where rings are forbidden or unknown.
+    /// The kernel's error: `EPERM` or `ENOSYS` where rings are forbidden or unknown.
     pub fn new() -> io::Result<Self> {
         let ring = IoUring::builder().build(BURST_PACKETS as u32)?;
         let mut probe = io_uring::Probe::new();
@@ -52,12 +52,12 @@ impl BatchRing {
         Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's rings cannot read and write"))
     }
 
-    /// Reads once into each of the rooms, in order. At most [`BURST_PACKETS`] are looked at.
+    /// Reads once into each of the buffers, in order; at most [`BURST_PACKETS`] of them.
     pub fn read<'a>(&mut self, from: BorrowedFd<'_>, rooms: impl Iterator<Item = &'a mut [u8]>) -> Outcomes {
         let mut spans = [NOWHERE; BURST_PACKETS];
         let count = spans.iter_mut().zip(rooms).map(|(span, room)| *span = (room.as_mut_ptr(), room.len())).count();
         let descriptor = types::Fd(from.as_raw_fd());
-        // SAFETY: the rooms are exclusively borrowed for `'a`, which outlives this call, and are as long as the spans
+        // SAFETY: the buffers are exclusively borrowed for `'a`, which outlives this call, and are as long as the spans
         // say; the descriptor is borrowed and thereby open until the call ends.
         unsafe {
             self.perform(&spans[..count], |(room, bytes)| {
@@ -66,7 +66,7 @@ impl BatchRing {
         }
     }
 
-    /// Writes each of the pieces, in order, whatever became of those before it. At most [`BURST_PACKETS`] are looked at.
+    /// Writes each of the pieces, in order, whether or not earlier ones succeeded; at most [`BURST_PACKETS`] of them.
     pub fn write<'a>(&mut self, to: BorrowedFd<'_>, pieces: impl Iterator<Item = &'a [u8]>) -> Outcomes {
         let mut spans = [NOWHERE; BURST_PACKETS];
         let count =
@@ -81,27 +81,29 @@ impl BatchRing {
         }
     }
 
-    /// Makes a request for each of at most [`BURST_PACKETS`] spans and waits for the end of each.
+    /// Makes a request for each of at most [`BURST_PACKETS`] spans and waits until all have completed.
     ///
     /// # Safety
-    /// Descriptor and memory that the requests name must be good until this returns. After that the kernel knows them
-    /// no more: this returns only when as many requests have ended as were made, or the process ends.
+    /// The descriptor and the memory that the requests name must be valid until this returns. It returns only when as
+    /// many requests have completed as were made, so the kernel does not use them afterwards; otherwise it aborts the
+    /// process.
     unsafe fn perform(&mut self, spans: &[Span], request: impl Fn(Span) -> squeue::Entry) -> Outcomes {
         let mut outcomes = [Err(Errno::AGAIN); BURST_PACKETS];
         let mut open = 0;
         for (number, span) in spans.iter().enumerate() {
             let request = request(*span).user_data(number as u64);
-            // SAFETY: what the request names is good until `perform` returns, by its contract, and the loop below lets
-            // it return only after the request has ended. Nothing between here and there can unwind.
+            // SAFETY: what the request names is valid until `perform` returns, by its contract, and the loop below lets
+            // it return only after the request has completed. Nothing in between can unwind.
             let pushed = unsafe { self.0.submission().push(&request) };
-            // The queue has room for a burst, and is empty whenever `perform` begins, because it ends with nothing open.
+            // The queue has room for a burst, and it is empty whenever `perform` begins, because it ends with nothing
+            // in flight.
             open += usize::from(pushed.is_ok());
         }
         while open > 0 {
             match self.0.submit_and_wait(open).map_err(|error| Errno::from_io_error(&error)) {
-                // The second and third are for want of memory or of room, which those that end give back.
+                // The second and third are for lack of memory or room, which completing requests free.
                 Ok(_) | Err(Some(Errno::INTR | Errno::AGAIN | Errno::BUSY)) => {}
-                // Not to be told from a kernel that still writes: the caller must not get its memory back.
+                // The kernel may still be writing, so the caller must not get its memory back.
                 Err(_) => std::process::abort(),
             }
             for end in self.0.completion() {
@@ -115,8 +117,8 @@ impl BatchRing {
     }
 }
 
-/// Whether a batch through a ring costs this machine less than as many system calls: one crossing is saved for each
-/// request, and each request has a cost of its own. Takes about a millisecond.
+/// Whether a batch through a ring is cheaper on this machine than as many system calls: it saves a kernel entry per
+/// request, but each request has a cost of its own. Takes about a millisecond.
 pub fn is_cheaper() -> bool {
     let (Ok(mut ring), Ok(counter)) = (BatchRing::new(), eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))
     else {
@@ -127,7 +129,7 @@ pub fn is_cheaper() -> bool {
     for _ in 0..ROUNDS {
         let started = Instant::now();
         for room in &mut rooms {
-            // There is nothing to read, which is the cheapest that a request can do.
+            // There is nothing to read, which is the cheapest request there is.
             let _ = rustix::io::read(&counter, room);
         }
         let between = Instant::now();

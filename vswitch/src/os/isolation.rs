@@ -1,15 +1,15 @@
-//! Keeps the kernel's own stack away from an interface that a port has.
+//! Keeps the kernel's own stack away from an interface that a port uses.
 //!
-//! A raw socket copies what the interface receives, and the kernel goes on with the original: without more, a guest
-//! would reach the namespace that hosts its port, past every rule. An XDP socket lets through what it does not
-//! redirect. And what the kernel sends through the interface by itself reaches the guest past the switch. So a filter
-//! drops all frames in both directions: on the way in behind the sockets, which see a frame before any filter, and
-//! before VLAN devices, bridges and protocols; on the way out everything that is queued, which the switch's own
-//! frames are not (`PACKET_QDISC_BYPASS`, and XDP sockets always).
+//! A raw socket copies what the interface receives, and the kernel goes on to process the original, so without further
+//! measures a guest would reach the namespace that hosts its port, bypassing every rule. An XDP socket lets everything
+//! through that it does not redirect. And what the kernel sends through the interface by itself would reach the guest
+//! past the switch. So a filter drops all frames in both directions. On ingress it runs after the sockets, which see a
+//! frame before any filter, and before VLAN devices, bridges and protocols. On egress it drops everything that is
+//! queued, which the switch's own frames are not (`PACKET_QDISC_BYPASS`, and XDP sockets always).
 //!
 //! The filters are the kernel's (`clsact`, and a classic BPF program of one instruction). They outlive a process that
-//! is killed, so that its guests stay where they are; the next process finds them as its own, by their handle.
-//! Everything here works in the network namespace of the calling thread.
+//! is killed, so its guests stay isolated; the next process recognizes them by their handle. Everything here works in
+//! the network namespace of the calling thread.
 
 use crate::os::netlink::{Netlink, interface_index};
 use crate::os::sys;
@@ -22,21 +22,22 @@ use netlink_packet_route::tc::{
 use rustix::io::Errno;
 use std::io;
 
-/// Tells our filters from those of others: `slui` in ASCII.
+/// Distinguishes our filters from those of others: `slui` in ASCII.
 const HANDLE: u32 = 0x736c_7569;
-/// The place of our filters among those of an interface: the first that can be asked for.
+/// The priority of our filters: the highest that can be requested.
 const PRIORITY: u16 = 1;
-/// The name of a queueing discipline that has filters and nothing else.
+/// The name of a queueing discipline that only holds filters.
 const CLSACT: &str = "clsact";
-/// `TCA_BPF_OPS_LEN` and `TCA_BPF_OPS` of `linux/pkt_cls.h`: how many instructions of classic BPF, and these.
+/// `TCA_BPF_OPS_LEN` and `TCA_BPF_OPS` of `linux/pkt_cls.h`: the number of classic BPF instructions, and the
+/// instructions.
 const OPERATION_COUNT: u16 = 4;
 const OPERATIONS: u16 = 5;
 /// `BPF_RET | BPF_K`.
 const RETURN: u16 = 6;
-/// `TC_ACT_SHOT`: the frame ends here.
+/// `TC_ACT_SHOT`: drop the frame.
 const DROP: u32 = 2;
 
-/// A direction as the kernel has it: into the interface's namespace, or out of it to the guest.
+/// A direction from the kernel's point of view: into the interface's namespace, or out of it to the guest.
 #[derive(Clone, Copy, Debug)]
 enum Hook {
     Ingress,
@@ -70,25 +71,25 @@ impl Hook {
     }
 }
 
-/// Drops, from now on, whatever the kernel would take from the interface or send through it. Idempotent.
+/// Drops everything the kernel would receive from the interface or send through it from now on. Idempotent.
 ///
 /// # Errors
-/// Why that cannot be had, and what to do about it: then the interface must not be a port.
+/// Why it is impossible, and what to do about it. The interface must not be used as a port then.
 pub fn isolate(device: &str) -> io::Result<()> {
     let mut interface = Isolated::open(device)?;
     interface.add_filters()?;
     interface.check()
 }
 
-/// Whether the interface is kept from the kernel at the moment.
+/// Whether the interface is isolated from the kernel at the moment.
 pub fn is_isolated(device: &str) -> bool {
     Isolated::open(device).is_ok_and(|mut interface| interface.check().is_ok())
 }
 
-/// Puts the filters back where somebody took them away, or put others before them. Whether that was so.
+/// Restores the filters if somebody removed them or put others before them. Returns whether that was necessary.
 ///
 /// # Errors
-/// As [`isolate`].
+/// As in [`isolate`].
 pub fn restore(device: &str) -> io::Result<bool> {
     let mut interface = Isolated::open(device)?;
     if interface.check().is_ok() {
@@ -99,11 +100,11 @@ pub fn restore(device: &str) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Gives the interface back to the kernel: takes our filters away, whichever process made them, and what held them if
-/// nothing else is in it. Nothing to do is no error.
+/// Returns the interface to the kernel: removes our filters, whichever process made them, and the discipline that held
+/// them if it is empty. It is no error if there is nothing to remove.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn release(device: &str) -> io::Result<()> {
     let mut interface = match Isolated::open(device) {
         Err(error) if is_one_of(&error, &[Errno::NODEV]) => return Ok(()),
@@ -121,7 +122,7 @@ pub fn release(device: &str) -> io::Result<()> {
     if ours > 0 && others == 0 { interface.delete_clsact() } else { Ok(()) }
 }
 
-/// What the kernel tells of a filter.
+/// A filter as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TcFilter {
     priority: u16,
@@ -135,7 +136,7 @@ impl TcFilter {
         (self.priority, self.handle, self.chain) == (PRIORITY, HANDLE, 0)
     }
 
-    /// None for what only announces filters of a priority.
+    /// `None` for a message that only announces the filters of a priority.
     fn parse(message: &TcMessage) -> Option<Self> {
         let (priority, handle) = ((message.header.info >> 16) as u16, u32::from(message.header.handle));
         let chain = message.attributes.iter().find_map(|attribute| match attribute {
@@ -154,7 +155,7 @@ impl TcFilter {
     }
 }
 
-/// An interface, and the way to its filters.
+/// An interface and a connection for changing its filters.
 struct Isolated<'a> {
     netlink: Netlink,
     device: &'a str,
@@ -173,7 +174,7 @@ impl<'a> Isolated<'a> {
             _ => false,
         };
         if !told.iter().any(is_ethernet) {
-            // The loopback device above all is not to be cut off.
+            // The loopback device in particular must not be cut off.
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no Ethernet interface"));
         }
         Ok(Self { netlink, device, index })
@@ -204,7 +205,7 @@ impl<'a> Isolated<'a> {
         Ok(())
     }
 
-    /// Whether our filters are there, and first.
+    /// Whether our filters are there and come first.
     fn check(&mut self) -> io::Result<()> {
         self.refuse_programs()?;
         for hook in Hook::BOTH {
@@ -218,7 +219,7 @@ impl<'a> Isolated<'a> {
         Ok(())
     }
 
-    /// A filter that others have put before ours could let a frame pass.
+    /// Fails if a filter comes before ours, since it could let a frame pass.
     fn refuse_filters(&mut self, hook: Hook) -> io::Result<()> {
         let (device, name) = (self.device, hook.name());
         let filters = self.filters(hook)?;
@@ -236,7 +237,7 @@ impl<'a> Isolated<'a> {
         Ok(())
     }
 
-    /// So could a program that is asked before all filters.
+    /// Fails if a program runs before all filters, since it could do the same.
     fn refuse_programs(&self) -> io::Result<()> {
         for hook in Hook::BOTH {
             let count = sys::bpf_programs_at(self.index, hook.attach_type());
@@ -253,7 +254,7 @@ impl<'a> Isolated<'a> {
         Ok(())
     }
 
-    /// The filters of a direction, in the order in which they are asked.
+    /// The filters of a direction, in the order in which they run.
     fn filters(&mut self, hook: Hook) -> io::Result<Vec<TcFilter>> {
         let message = self.message(TcHandle::UNSPEC, hook.parent());
         let replies = self.netlink.dump(RouteNetlinkMessage::GetTrafficFilter(message))?;
@@ -274,7 +275,7 @@ impl<'a> Isolated<'a> {
         self.netlink.request(RouteNetlinkMessage::DelQueueDiscipline(clsact), 0)
     }
 
-    /// What names the discipline that holds our filters, and no other that could be in its place.
+    /// Names the discipline that holds our filters, and no other that could be in its place.
     fn clsact(&self) -> TcMessage {
         let mut clsact = self.message(TcHandle { major: u16::MAX, minor: 0 }, TcHandle::CLSACT);
         clsact.attributes.push(TcAttribute::Kind(CLSACT.into()));
@@ -287,7 +288,7 @@ impl<'a> Isolated<'a> {
         message
     }
 
-    /// What names our filter of a direction.
+    /// Names our filter of a direction.
     fn filter(&self, hook: Hook) -> TcMessage {
         let mut message = self.message(TcHandle::from(HANDLE), hook.parent());
         message.header.info = u32::from(PRIORITY) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
@@ -308,7 +309,7 @@ impl<'a> Isolated<'a> {
     }
 }
 
-/// One instruction: whatever it is, drop it. Not in hardware, where no socket would see the frame.
+/// One instruction: drop everything. It must not run in hardware, where no socket would see the frame.
 fn program() -> [TcOption; 4] {
     let mut instruction = Vec::with_capacity(8);
     instruction.extend(RETURN.to_ne_bytes());

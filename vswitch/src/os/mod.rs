@@ -1,4 +1,4 @@
-//! What the operating system gives: system calls, netlink, namespaces, and what is kept in the run directory. Knows no port.
+//! The operating system: system calls, netlink, namespaces, and the run directory. It knows nothing of ports.
 
 pub mod io_uring;
 pub mod isolation;

@@ -1,8 +1,9 @@
-//! Named network namespaces, as `ip netns` keeps them: files of `/run/netns` on which a namespace is mounted.
+//! Named network namespaces as `ip netns` keeps them: files in `/run/netns` on which a namespace is mounted.
 //!
-//! A thread is moved into a namespace, never the process: [`within`] starts one for each piece of work. What the
-//! switch made it notes down beside its control socket (`os/run_dir.rs`), so that a later process of the switch may remove it, and
-//! never removes one that somebody else made. The end of a switch removes none: guests live in them.
+//! A thread enters a namespace, never the process: [`within`] starts one for each piece of work. The switch records
+//! which namespaces it made beside its control socket (`os/run_dir.rs`), so that a later process of the switch may
+//! remove them. It never removes one that somebody else made. When a switch ends, it removes none, because guests live
+//! in them.
 
 use crate::os::run_dir::{self, RunDir};
 use crate::os::sys;
@@ -17,17 +18,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const DIRECTORY: &str = "/run/netns";
-/// `NSFS_MAGIC` of `linux/magic.h`: what a file says that a namespace is mounted on.
+/// `NSFS_MAGIC` of `linux/magic.h`: the file system type of a file on which a namespace is mounted.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// Which namespace a name means at the moment: another one of the same name has another identity.
+/// Identifies a namespace: another one of the same name has a different identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     device: u64,
     inode: u64,
 }
 
-/// The namespace that the name means now.
+/// The namespace that has this name now.
 ///
 /// # Errors
 /// `NotFound` if there is none of the name, and an explanation if the file is not a namespace.
@@ -45,7 +46,7 @@ pub fn identity(name: &str) -> io::Result<Identity> {
 /// Runs `work` on a thread of its own inside the named namespace.
 ///
 /// # Errors
-/// What went wrong on the way into the namespace, or in `work`.
+/// What failed while entering the namespace, or in `work`.
 pub fn within<T: Send>(name: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     on_own_thread(|| {
         enter(name)?;
@@ -53,10 +54,10 @@ pub fn within<T: Send>(name: &str, work: impl FnOnce() -> io::Result<T> + Send) 
     })
 }
 
-/// Runs `work` inside the namespace if one is named, else here.
+/// Runs `work` inside the namespace if one is named, otherwise in the present one.
 ///
 /// # Errors
-/// As [`within`].
+/// As in [`within`].
 pub fn within_any<T: Send>(name: Option<&str>, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     match name {
         Some(name) => within(name, work),
@@ -64,8 +65,8 @@ pub fn within_any<T: Send>(name: Option<&str>, work: impl FnOnce() -> io::Result
     }
 }
 
-/// The namespace that the calling thread is in, as text that no other has: the kernel gives the numbers of files out again,
-/// and counts anew after a start.
+/// A unique text for the calling thread's namespace. It is more than the inode number, because the kernel reuses those
+/// and counts anew after a reboot.
 pub(crate) fn current() -> io::Result<String> {
     let start = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let number = match sys::network_namespace_cookie() {
@@ -79,10 +80,10 @@ pub(crate) fn current() -> io::Result<String> {
     Ok(format!("{} {number}", start.trim_end()))
 }
 
-/// Makes the named namespace unless it exists, and notes that the switch made it.
+/// Makes the named namespace unless it exists, and records that the switch made it.
 ///
 /// # Errors
-/// What the kernel says, with the name.
+/// The kernel's error, with the name.
 pub fn ensure(name: &str, run_dir: &RunDir) -> io::Result<()> {
     if identity(name).is_ok() {
         return Ok(());
@@ -90,7 +91,7 @@ pub fn ensure(name: &str, run_dir: &RunDir) -> io::Result<()> {
     let target = path(name)?;
     make_directory().map_err(|error| explain(name, error))?;
     match fs::OpenOptions::new().write(true).create_new(true).open(&target) {
-        // A file that no namespace is mounted on is left over from a removal that was interrupted.
+        // A file on which no namespace is mounted is left over from an interrupted removal.
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(explain(name, error)),
         _ => {}
     }
@@ -99,7 +100,7 @@ pub fn ensure(name: &str, run_dir: &RunDir) -> io::Result<()> {
         Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", &target)?)
     });
     if let Err(error) = made {
-        // The file may be gone already; the error to tell is the one that made the namespace fail.
+        // The file may already be gone; the error to report is the one from making the namespace.
         let _ = fs::remove_file(&target);
         return Err(explain(name, error));
     }
@@ -107,7 +108,8 @@ pub fn ensure(name: &str, run_dir: &RunDir) -> io::Result<()> {
     recorded.map_err(|error| explain(name, error))
 }
 
-/// The names of the namespaces that the switch of this run directory made, as far as they are still what it made. Forgets others.
+/// The names of the namespaces that the switch of this run directory made and that still exist. Removes the records of
+/// others.
 pub fn made(run_dir: &RunDir) -> Vec<String> {
     let names = run_dir::names_in(&run_dir.namespaces());
     let (made, stale): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_made(name, run_dir));
@@ -115,16 +117,17 @@ pub fn made(run_dir: &RunDir) -> Vec<String> {
     made
 }
 
-/// Whether the switch of this run directory, this process or an earlier one, made the namespace that the name means now.
+/// Whether the switch of this run directory, in this process or an earlier one, made the namespace that has the name
+/// now.
 pub fn is_made(name: &str, run_dir: &RunDir) -> bool {
     let recorded = fs::read_to_string(record_path(name, run_dir));
     matches!((within(name, current), recorded), (Ok(identity), Ok(recorded)) if recorded == identity)
 }
 
-/// Removes the namespace if the switch made it; leaves it alone otherwise.
+/// Removes the namespace if the switch made it, and leaves it alone otherwise.
 ///
 /// # Errors
-/// What the kernel says, with the name.
+/// The kernel's error, with the name.
 pub fn remove_if_made(name: &str, run_dir: &RunDir) -> io::Result<()> {
     let is_ours = is_made(name, run_dir);
     if let Err(error) = fs::remove_file(record_path(name, run_dir))
@@ -135,10 +138,10 @@ pub fn remove_if_made(name: &str, run_dir: &RunDir) -> io::Result<()> {
     if is_ours { remove(name) } else { Ok(()) }
 }
 
-/// Removes the namespace, whoever made it; one that there is not is none.
+/// Removes the namespace, whoever made it. It is no error if there is none.
 ///
 /// # Errors
-/// What the kernel says, with the name.
+/// The kernel's error, with the name.
 pub fn remove(name: &str) -> io::Result<()> {
     if identity(name).is_err() {
         return Ok(());
@@ -148,12 +151,12 @@ pub fn remove(name: &str) -> io::Result<()> {
     fs::remove_file(&path).map_err(|error| explain(name, error))
 }
 
-/// Replaces this process with the command `argv`, run inside the named namespace. Returns only if that failed.
+/// Replaces this process with the command `argv`, run inside the named namespace. Returns only on failure.
 pub fn exec(name: &str, argv: &[OsString]) -> io::Error {
     let Some((program, arguments)) = argv.split_first() else {
         return io::Error::new(io::ErrorKind::InvalidInput, "no command is given");
     };
-    // After `exec` the process is what its calling thread was, namespace included.
+    // After `exec` the process has the namespace of the thread that called it.
     if let Err(error) = enter(name) {
         return error;
     }
@@ -169,7 +172,7 @@ fn enter(name: &str) -> io::Result<()> {
         .map_err(|error| explain(name, error.into()))
 }
 
-/// The thread ends with its work: no thread that serves anything else is ever inside a guest's namespace.
+/// The thread ends with its work, so that no thread that serves anything else is ever inside a guest's namespace.
 fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("namespace".into()).spawn_scoped(scope, work)?;
@@ -177,7 +180,7 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Re
     })
 }
 
-/// Makes `/run/netns` as `ip netns add` does: shared, so that namespaces appear in the mount namespaces of others.
+/// Makes `/run/netns` a shared mount as `ip netns add` does, so that namespaces appear in other mount namespaces.
 fn make_directory() -> io::Result<()> {
     run_dir::make_public(Path::new(DIRECTORY))?;
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;

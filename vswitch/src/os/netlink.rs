@@ -1,8 +1,8 @@
 //! Configures a device through netlink, in the network namespace of the calling thread.
 //!
-//! All namespaces of a machine share one table of neighbours, and a guest that asks for every address of its subnet
-//! would fill it for all. So a guest that the switch configures has one neighbour of each family, the gateway, whose
-//! hardware address is known and never asked for; its subnet lies behind the gateway like the rest of the world.
+//! All namespaces of a machine share one neighbour table, and a guest that resolves every address of its subnet would
+//! fill it for all. So a guest that the switch configures has one neighbour of each family, the gateway, with a
+//! permanent hardware address; its own subnet is routed through the gateway like everything else.
 
 use ipnet::IpNet;
 use netlink_packet_core::{
@@ -26,47 +26,47 @@ use vswitch_core::config::ids::MacAddress;
 
 /// `IFA_RT_PRIORITY` of `linux/if_addr.h`: the metric of the route that comes with an address.
 const ADDRESS_METRIC: u16 = 9;
-/// The metric of routes through a gateway, to which the number of the device is added.
+/// The metric of routes through a gateway, to which the index of the device is added.
 const METRIC_THROUGH_GATEWAY: u32 = 1 << 10;
-/// That of the routes that come with addresses. They are not taken while the others are there: a guest that sets its
-/// device down and up has lost the others, and can still ask for its neighbours.
+/// The metric of the routes that come with addresses. They are not used while the others exist. A guest that sets its
+/// device down and up has lost those, and can still resolve its neighbours.
 const METRIC_WITHOUT_GATEWAY: u32 = 1 << 20;
 
-/// Messages in one datagram begin at multiples of so many bytes (`NLMSG_ALIGNTO`).
+/// Messages in a datagram are aligned to this many bytes (`NLMSG_ALIGNTO`).
 const NETLINK_ALIGNMENT: usize = 4;
 
-/// What the guest's kernel should know of its device.
+/// How to configure the device in the guest's kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Its hardware address.
     pub mac: MacAddress,
     /// The largest layer-3 packet, bytes.
     pub mtu_bytes: u16,
-    /// Its addresses, each with the length of the subnet's prefix.
+    /// Its addresses, each with the prefix length of the subnet.
     pub addresses: Vec<IpNet>,
-    /// Where its default routes lead: at most one gateway of each family, each in the subnet of one of the addresses.
+    /// The gateways of its default routes: at most one of each family, each in the subnet of one of the addresses.
     pub gateways: Vec<IpAddr>,
     /// The hardware address of all gateways.
     pub gateway_mac: MacAddress,
 }
 
 impl Interface {
-    /// The gateway of the subnet that an address is in.
+    /// The gateway of the subnet of an address.
     fn gateway_of(&self, address: &IpNet) -> Option<IpAddr> {
         self.gateways.iter().copied().find(|gateway| address.contains(gateway))
     }
 
-    /// The subnets that have a gateway, with it.
+    /// The subnets that have a gateway, each with it.
     fn subnets(&self) -> BTreeSet<(IpNet, IpAddr)> {
         self.addresses.iter().filter_map(|address| Some((address.trunc(), self.gateway_of(address)?))).collect()
     }
 }
 
-/// Sets `wanted` on the device, brings it and the loopback device up, and takes away what `previous` had set and
-/// `wanted` does not. Idempotent; what others set on the device stays.
+/// Configures the device as `wanted`, brings it and the loopback device up, and removes what `previous` had and
+/// `wanted` does not. Idempotent; settings that others made remain.
 ///
 /// # Errors
-/// What the kernel refused, naming the step.
+/// The kernel's error, with the step that failed.
 pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>) -> io::Result<()> {
     disable_autoconfiguration(device);
     let index = interface_index(device).map_err(|error| explain(device, "look up", error))?;
@@ -103,7 +103,7 @@ pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>)
             .map_err(|error| explain(device, &format!("lead {subnet} through {gateway}"), error))?;
     }
     for gateway in &wanted.gateways {
-        // Where two ENIs share a namespace, the first keeps the default route.
+        // If two ENIs share a namespace, the first keeps the default route.
         netlink
             .add_route(default_route(index, *gateway))
             .map_err(|error| explain(device, &format!("add default route via {gateway}"), error))?;
@@ -111,20 +111,20 @@ pub fn configure(device: &str, wanted: &Interface, previous: Option<&Interface>)
     Ok(())
 }
 
-/// Sets hardware address and MTU of a device, and nothing else.
+/// Sets the hardware address and MTU of a device, and nothing else.
 ///
 /// # Errors
-/// What the kernel refused.
+/// The kernel's error.
 pub fn set_link(device: &str, mac: MacAddress, mtu_bytes: u16) -> io::Result<()> {
     let index = interface_index(device).map_err(|error| explain(device, "look up", error))?;
     let set = Netlink::open()?.set_link(index, mac, mtu_bytes);
     set.map_err(|error| explain(device, "set hardware address and MTU", error))
 }
 
-/// The number of a device, if there is one of the name.
+/// The index of a device, if one of this name exists.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn index(device: &str) -> io::Result<Option<u32>> {
     match interface_index(device) {
         Ok(index) => Ok(Some(index)),
@@ -133,10 +133,10 @@ pub fn index(device: &str) -> io::Result<Option<u32>> {
     }
 }
 
-/// Removes a device, if there is one of the name.
+/// Removes a device, if one of this name exists.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn delete(device: &str) -> io::Result<()> {
     let Some(index) = index(device)? else { return Ok(()) };
     let mut link = LinkMessage::default();
@@ -145,7 +145,7 @@ pub fn delete(device: &str) -> io::Result<()> {
     ignore_error(deleted, io::ErrorKind::NotFound, Errno::NODEV).map_err(|error| explain(device, "remove", error))
 }
 
-/// Best effort: a switch in a container may see `/proc/sys` read-only, and then the guest is only a little noisier.
+/// Best effort: in a container `/proc/sys` may be read-only, and then the guest merely sends a little more.
 fn disable_autoconfiguration(device: &str) {
     for (key, value) in [("accept_ra", "0"), ("autoconf", "0"), ("dad_transmits", "0"), ("router_solicitations", "0")] {
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/{key}"), value);
@@ -167,16 +167,16 @@ fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-/// The number of an interface in the network namespace of the calling thread.
+/// The index of an interface in the network namespace of the calling thread.
 ///
 /// # Errors
-/// `NODEV` if there is none of the name.
+/// `NODEV` if none of this name exists.
 pub(crate) fn interface_index(device: &str) -> io::Result<u32> {
     let probe = rustix::net::socket(rustix::net::AddressFamily::UNIX, SocketType::DGRAM, None)?;
     Ok(netdevice::name_to_index(&probe, device)?)
 }
 
-/// A socket to the kernel's routing configuration, in the network namespace of the thread that opened it.
+/// A netlink socket for routing, in the network namespace of the thread that opened it.
 pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
@@ -198,7 +198,7 @@ impl Netlink {
         self.request(RouteNetlinkMessage::SetLink(link), 0)
     }
 
-    /// A guest of a VPC has the addresses it was given and no others.
+    /// A guest of a VPC has only the addresses it was given.
     fn stop_link_local(&mut self, index: u32) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.header.index = index;
@@ -230,7 +230,7 @@ impl Netlink {
         self.request(RouteNetlinkMessage::DelAddress(address_message(index, address)), 0)
     }
 
-    /// Leads a subnet through its gateway, which is on the link and needs no question for its hardware address.
+    /// Routes a subnet through its gateway, which is on the link and has a permanent neighbour entry.
     fn add_subnet(&mut self, index: u32, (subnet, gateway): (IpNet, IpAddr), mac: MacAddress) -> io::Result<()> {
         let neighbor = neighbor(index, gateway, mac);
         self.request(RouteNetlinkMessage::NewNeighbour(neighbor), NLM_F_CREATE | NLM_F_REPLACE)?;
@@ -238,7 +238,7 @@ impl Netlink {
         self.add_route(subnet_route(index, subnet, gateway))
     }
 
-    /// Takes away what led to subnets of `previous` that `wanted` is not in.
+    /// Removes routes to subnets of `previous` that are not in `wanted`.
     fn remove_subnets(&mut self, index: u32, previous: &Interface, wanted: &Interface) -> io::Result<()> {
         let (before, now) = (previous.subnets(), wanted.subnets());
         for &(subnet, gateway) in before.difference(&now) {
@@ -251,7 +251,7 @@ impl Netlink {
         Ok(())
     }
 
-    /// Adds a route unless there is one to the same destination, as good.
+    /// Adds a route unless there is one with the same destination and metric.
     fn add_route(&mut self, route: RouteMessage) -> io::Result<()> {
         let added = self.request(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL);
         ignore_error(added, io::ErrorKind::AlreadyExists, Errno::EXIST)
@@ -261,28 +261,28 @@ impl Netlink {
         self.request(RouteNetlinkMessage::DelRoute(route), 0)
     }
 
-    /// Asks for a change and waits until it is made.
+    /// Requests a change and waits until it is made.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel's error.
     pub(crate) fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         self.receive().map(drop)
     }
 
-    /// Asks for one thing.
+    /// Requests one object.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel's error.
     pub(crate) fn get(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
         self.receive()
     }
 
-    /// Asks for everything there is of a kind.
+    /// Requests all objects of a kind.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel's error.
     pub(crate) fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
         self.receive()
@@ -301,7 +301,7 @@ impl Netlink {
         Ok(())
     }
 
-    /// What the kernel says to the last request, until it is done.
+    /// The kernel's answer to the last request, up to its end.
     fn receive(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut told = Vec::new();
         loop {
@@ -334,7 +334,7 @@ fn address_message(index: u32, address: IpNet) -> AddressMessage {
     message.attributes.push(AddressAttribute::Local(address.addr()));
     message.attributes.push(AddressAttribute::Address(address.addr()));
     if matches!(address, IpNet::V6(_)) {
-        // The control plane hands out addresses once; probing for duplicates would only delay the first packet.
+        // The control plane assigns addresses only once; duplicate detection would just delay the first packet.
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
     message
@@ -357,7 +357,7 @@ fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
     message
 }
 
-/// To a gateway, which is on the link. The metric tells apart those of several devices in one namespace.
+/// A route to a gateway on the link. The metric distinguishes several devices in one namespace.
 fn link_route(index: u32, gateway: IpAddr) -> RouteMessage {
     let mut message = route(index, gateway);
     message.header.scope = RouteScope::Link;
@@ -375,7 +375,7 @@ fn subnet_route(index: u32, subnet: IpNet, gateway: IpAddr) -> RouteMessage {
     message
 }
 
-/// A neighbour whose hardware address is known for good. The kernel neither counts such entries nor removes them.
+/// A permanent neighbour entry, which the kernel neither counts nor removes.
 fn neighbor(index: u32, address: IpAddr, mac: MacAddress) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family(address);

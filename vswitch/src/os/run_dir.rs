@@ -1,5 +1,5 @@
-//! The run directory: records of what a switch made and took on this machine, as files beside its control socket, so that
-//! whoever runs there next finds them, and nobody else does.
+//! The run directory: records of what a switch made and took over on this machine, as files beside its control socket,
+//! so that the next switch with this socket finds them, and no other does.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ pub struct RunDir {
     folder: PathBuf,
 }
 
-/// Those of whoever makes a namespace and is no switch with a socket.
+/// The run directory of a process that makes namespaces without being a switch with a socket.
 impl Default for RunDir {
     fn default() -> Self {
         Self { folder: "/run/sluice".into() }
@@ -21,30 +21,29 @@ impl Default for RunDir {
 }
 
 impl RunDir {
-    /// Those of the switch with this control socket.
+    /// The run directory of the switch with this control socket.
     pub fn beside(socket: &Path) -> Self {
         Self { folder: socket.parent().unwrap_or(Path::new("")).to_owned() }
     }
 
-    /// Of the network namespaces that it made.
+    /// Records of the network namespaces that it made.
     pub(crate) fn namespaces(&self) -> PathBuf {
         self.folder.join("namespaces")
     }
 
-    /// Of the TAP devices that it made.
+    /// Records of the TAP devices that it made.
     pub(crate) fn devices(&self) -> PathBuf {
         self.folder.join("devices")
     }
 
-    /// Of the interfaces that it keeps from the kernel.
+    /// Records of the interfaces that it isolates from the kernel.
     pub(crate) fn interfaces(&self) -> PathBuf {
         self.folder.join("interfaces")
     }
 
-    /// Writes down what a later process has to know: a note is there whole or not at all, since one that is cut short would have
-    /// what it tells of stay for ever.
+    /// Writes a record for later processes, atomically: what a truncated record refers to would never be removed.
     pub(crate) fn write(&self, path: &Path, text: &str) -> io::Result<()> {
-        // Whoever could write a note could have the switch remove what is not its own.
+        // Whoever could write a record could make the switch remove what does not belong to it.
         make_public(path.parent().unwrap_or(path))?;
         static WRITTEN: AtomicU64 = AtomicU64::new(0);
         let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
@@ -56,14 +55,14 @@ impl RunDir {
     }
 }
 
-/// The names of the files in a folder; none if there is no such folder.
+/// The names of the files in a folder; none if the folder does not exist.
 pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// Makes a directory, and those that it is in, which everybody may look into and nobody else may change, whatever the umask. One
-/// that is there stays as it is.
+/// Makes a directory and its parents with read access for everybody and write access for the owner, whatever the umask.
+/// An existing one is left as it is.
 pub(crate) fn make_public(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());

@@ -24,10 +24,10 @@ const TUNSETSTEERINGEBPF: ioctl::Opcode = ioctl::opcode::read::<i32>(b'T', 224);
 const SO_NETNS_COOKIE: i32 = 71;
 /// Bytes of a device name, the closing zero included (`IFNAMSIZ`).
 const DEVICE_NAME_BYTES: usize = 16;
-/// What `struct ifreq` has after the name: a union of 24 bytes on every 64-bit Linux.
+/// The size of what follows the name in `struct ifreq`: a union of 24 bytes on every 64-bit Linux.
 const REQUEST_UNION_BYTES: usize = 24;
 
-/// `struct ifreq`, with the flags as the used part of its union.
+/// `struct ifreq`, with the flags as the part of its union that is used.
 #[repr(C)]
 struct InterfaceRequest {
     name: [u8; DEVICE_NAME_BYTES],
@@ -37,18 +37,17 @@ struct InterfaceRequest {
 
 const _: () = assert!(size_of::<InterfaceRequest>() == DEVICE_NAME_BYTES + REQUEST_UNION_BYTES);
 
-/// What the guest of a TAP device may leave undone: flags of `linux/if_tun.h`.
+/// What the guest of a TAP device may offload: flags of `linux/if_tun.h`.
 pub mod tap_offloads {
     /// `TUN_F_CSUM`: checksums.
     pub const CHECKSUM: u32 = 1;
-    /// `TUN_F_TSO4`, `TUN_F_TSO6` and `TUN_F_TSO_ECN`: cutting TCP.
+    /// `TUN_F_TSO4`, `TUN_F_TSO6` and `TUN_F_TSO_ECN`: segmentation of TCP.
     pub const TCP: u32 = 2 | 4 | 8;
-    /// `TUN_F_USO4` and `TUN_F_USO6`, since Linux 6.2 and only together: cutting UDP.
+    /// `TUN_F_USO4` and `TUN_F_USO6`, since Linux 6.2 and only together: segmentation of UDP.
     pub const UDP: u32 = 0x20 | 0x40;
 }
 
-/// The number of the network namespace that the calling thread is in, which no other gets before the machine starts again
-/// (Linux 5.14).
+/// The cookie of the calling thread's network namespace, which is unique until the machine reboots (Linux 5.14).
 pub fn network_namespace_cookie() -> io::Result<u64> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)?;
     let (mut cookie, mut bytes) = (0_u64, size_of::<u64>() as libc::socklen_t);
@@ -66,8 +65,8 @@ pub fn network_namespace_cookie() -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Asks the kernel for huge pages where an array of `bytes` at `address` is about to be written: a look-up then misses one
-/// level of the page table less. A hint; where there are none, the array has ordinary pages.
+/// Asks the kernel to use huge pages for an array of `bytes` at `address` before it is written, which saves one level
+/// of page table walks per look-up. It is a hint: without huge pages, the array has ordinary ones.
 pub fn advise_huge_pages(address: usize, bytes: usize) {
     const HUGE_PAGE_BYTES: usize = 2 << 20;
     let (start, end) =
@@ -82,19 +81,19 @@ pub fn advise_huge_pages(address: usize, bytes: usize) {
     };
 }
 
-/// Of what kind a TAP device is.
+/// The mode of a TAP device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TapMode {
-    /// Whether a virtio header goes before each frame.
+    /// Whether a virtio header precedes each frame.
     pub has_header: bool,
-    /// Whether it may have several queues; each time it is opened there is one more.
+    /// Whether it may have several queues; each time it is opened adds one.
     pub has_queues: bool,
 }
 
 /// Creates the TAP device in the network namespace of the calling thread, or attaches to it if it exists.
 ///
 /// # Errors
-/// `InvalidInput` for a name that is none; else what the kernel says.
+/// `InvalidInput` for an invalid name; otherwise the kernel's error.
 pub fn open_tap(device: &str, mode: TapMode) -> io::Result<OwnedFd> {
     let mut name = [0; DEVICE_NAME_BYTES];
     let room = name.get_mut(..device.len()).filter(|room| !room.is_empty() && room.len() < DEVICE_NAME_BYTES);
@@ -113,10 +112,10 @@ pub fn open_tap(device: &str, mode: TapMode) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Says how many bytes the virtio header of a TAP device has.
+/// Sets the length of a TAP device's virtio header.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn set_tap_header_bytes(device: impl AsFd, header_bytes: i32) -> io::Result<()> {
     // SAFETY: `TUNSETVNETHDRSZ` reads one `int` through the pointer that `Setter` passes, which leads to the `i32` that
     // `Setter` owns for the call; the descriptor is borrowed and thereby open. Rustix has no safe form of this request.
@@ -124,33 +123,33 @@ pub fn set_tap_header_bytes(device: impl AsFd, header_bytes: i32) -> io::Result<
     Ok(())
 }
 
-/// Says what the guest of a TAP device may leave undone, by [`tap_offloads`].
+/// Sets what the guest of a TAP device may offload, as [`tap_offloads`].
 ///
 /// # Errors
-/// `EINVAL` if the kernel does not know one of them.
+/// `EINVAL` if the kernel does not know one of the flags.
 pub fn set_tap_offloads(device: impl AsFd, offloads: u32) -> io::Result<()> {
-    // SAFETY: `TUNSETOFFLOAD` takes its argument as a number and follows no pointer, so any number is good; unknown
-    // bits are refused by the kernel. The descriptor is borrowed and thereby open.
+    // SAFETY: `TUNSETOFFLOAD` takes its argument as a number and follows no pointer, so any number is valid; the kernel
+    // refuses unknown bits. The descriptor is borrowed and thereby open.
     unsafe { ioctl::ioctl(device.as_fd(), IntegerSetter::<TUNSETOFFLOAD>::new_usize(offloads as usize)) }?;
     Ok(())
 }
 
-/// Says whether a TAP device stays when nobody holds it any more.
+/// Sets whether a TAP device stays when no process has it open.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn set_tap_persistence(device: impl AsFd, stays: bool) -> io::Result<()> {
-    // SAFETY: `TUNSETPERSIST` takes its argument as a number and follows no pointer, so any number is good. The descriptor is
-    // borrowed and thereby open.
+    // SAFETY: `TUNSETPERSIST` takes its argument as a number and follows no pointer, so any number is valid. The
+    // descriptor is borrowed and thereby open.
     unsafe { ioctl::ioctl(device.as_fd(), IntegerSetter::<TUNSETPERSIST>::new_usize(stays.into())) }?;
     Ok(())
 }
 
-/// An instruction of eBPF (RFC 9669 §3.1): opcode, registers (source in the upper half), offset of jumps, constant.
+/// An eBPF instruction (RFC 9669 §3.1): opcode, registers (source in the upper half), jump offset, constant.
 #[repr(C)]
 pub struct Instruction(pub u8, pub u8, pub i16, pub i32);
 
-/// What the command `BPF_PROG_LOAD` reads of `union bpf_attr`.
+/// The part of `union bpf_attr` that the command `BPF_PROG_LOAD` reads.
 #[repr(C)]
 struct ProgramLoad {
     program_type: u32,
@@ -163,18 +162,18 @@ struct ProgramLoad {
     flags: u32,
 }
 
-/// Gives a program to the kernel that looks at frames and returns a number (`BPF_PROG_TYPE_SOCKET_FILTER`).
+/// Loads a program that examines frames and returns a number (`BPF_PROG_TYPE_SOCKET_FILTER`).
 ///
 /// # Errors
-/// `EPERM` without the capability for it; `EINVAL` or `EACCES` for a program that the kernel does not trust.
+/// `EPERM` without the capability; `EINVAL` or `EACCES` if the verifier rejects the program.
 pub fn load_frame_program(instructions: &[Instruction]) -> io::Result<OwnedFd> {
     load_program(1, instructions)
 }
 
-/// Gives a program to the kernel that says what becomes of a frame that an interface receives (`BPF_PROG_TYPE_XDP`).
+/// Loads a program that decides about the frames that an interface receives (`BPF_PROG_TYPE_XDP`).
 ///
 /// # Errors
-/// As [`load_frame_program`].
+/// As in [`load_frame_program`].
 pub fn load_xdp_program(instructions: &[Instruction]) -> io::Result<OwnedFd> {
     load_program(6, instructions)
 }
@@ -195,7 +194,7 @@ fn load_program(program_type: u32, instructions: &[Instruction]) -> io::Result<O
     unsafe { bpf_descriptor(&load) }
 }
 
-/// What `bpf` is asked to do, and the attributes that it reads then: parts of `union bpf_attr`.
+/// A command of `bpf` and the attributes that it reads: parts of `union bpf_attr`.
 trait BpfCommand {
     const NUMBER: i32;
 }
@@ -210,7 +209,7 @@ struct MapCreate {
     flags: u32,
 }
 
-/// Puts an entry into a map.
+/// Inserts an entry into a map.
 #[repr(C)]
 struct MapUpdate {
     map: u32,
@@ -220,7 +219,7 @@ struct MapUpdate {
     flags: u64,
 }
 
-/// Has a program run where it belongs, for as long as the descriptor that this gives is open.
+/// Attaches a program for as long as the returned descriptor is open.
 #[repr(C)]
 struct LinkCreate {
     program: u32,
@@ -248,7 +247,7 @@ impl BpfCommand for LinkCreate {
 /// Calls `bpf`.
 ///
 /// # Safety
-/// The pointers in the command must lead to what the kernel reads there, until this returns. It writes nothing.
+/// The pointers in the command must be valid for what the kernel reads there until this returns. It writes nothing.
 unsafe fn bpf<C: BpfCommand>(command: &C) -> io::Result<i32> {
     // SAFETY: the kernel reads `size_of::<C>()` bytes at the pointer, which leads to a command that is initialised whole and
     // laid out as the kernel's part of that command (`repr(C)`, no padding of its own); the rest is the caller's promise.
@@ -256,30 +255,30 @@ unsafe fn bpf<C: BpfCommand>(command: &C) -> io::Result<i32> {
     i32::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
 }
 
-/// As [`bpf`], for commands that give a descriptor.
+/// The same as [`bpf`], for commands that return a descriptor.
 ///
 /// # Safety
-/// As there.
+/// As in [`bpf`].
 unsafe fn bpf_descriptor<C: BpfCommand>(command: &C) -> io::Result<OwnedFd> {
     use std::os::fd::FromRawFd as _;
-    // SAFETY: the caller's promise. The call gives this descriptor to us, and nobody else knows it.
+    // SAFETY: by the caller's promise. The call returns a new descriptor that nobody else knows.
     Ok(unsafe { OwnedFd::from_raw_fd(bpf(command)?) })
 }
 
 /// Makes a map from queues to XDP sockets (`BPF_MAP_TYPE_XSKMAP`), for one queue.
 ///
 /// # Errors
-/// `EPERM` without the capability for it.
+/// `EPERM` without the capability.
 pub fn create_socket_map() -> io::Result<OwnedFd> {
     let create = MapCreate { map_type: 17, key_bytes: 4, value_bytes: 4, entries: 1, flags: 0 };
     // SAFETY: there are no pointers in it.
     unsafe { bpf_descriptor(&create) }
 }
 
-/// Puts the socket of the first queue into such a map.
+/// Inserts the socket of the first queue into such a map.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn put_socket(map: impl AsFd, socket: impl AsFd) -> io::Result<()> {
     use std::os::fd::AsRawFd as _;
     let (key, value) = (0_u32, socket.as_fd().as_raw_fd());
@@ -294,10 +293,10 @@ pub fn put_socket(map: impl AsFd, socket: impl AsFd) -> io::Result<()> {
     unsafe { bpf(&update) }.map(drop)
 }
 
-/// Has a program look at all frames that an interface receives, in its driver, for as long as the result is open.
+/// Runs a program on all frames that an interface receives, in its driver, for as long as the result is open.
 ///
 /// # Errors
-/// `EOPNOTSUPP` where the driver has no XDP, `EBUSY` where another program does this already.
+/// `EOPNOTSUPP` if the driver does not support XDP, `EBUSY` if another program is attached.
 pub fn attach_xdp(program: impl AsFd, interface: u32) -> io::Result<OwnedFd> {
     use std::os::fd::AsRawFd as _;
     const BPF_XDP: u32 = 37;
@@ -308,14 +307,14 @@ pub fn attach_xdp(program: impl AsFd, interface: u32) -> io::Result<OwnedFd> {
     unsafe { bpf_descriptor(&link) }
 }
 
-/// How many BPF programs are attached to an interface at a place, by its number in `enum bpf_attach_type`; none where
-/// the kernel does not know the place.
+/// How many BPF programs are attached to an interface at an attach point, by its number in `enum bpf_attach_type`; none
+/// if the kernel does not know the attach point.
 ///
 /// # Errors
-/// What the kernel says, as `EPERM` without the capability for it.
+/// The kernel's error, such as `EPERM` without the capability.
 pub fn bpf_programs_at(interface: u32, attach_type: u32) -> io::Result<u32> {
     const BPF_PROG_QUERY: i32 = 16;
-    /// What the command reads and writes of `union bpf_attr`: 64 bytes, no padding that is not named.
+    /// The part of `union bpf_attr` that the command reads and writes: 64 bytes without unnamed padding.
     #[repr(C)]
     #[derive(Default)]
     struct ProgramQuery {
@@ -340,14 +339,14 @@ pub fn bpf_programs_at(interface: u32, attach_type: u32) -> io::Result<u32> {
     }
 }
 
-/// Queues over which an interface spreads what it receives; one if its driver knows of none.
+/// The number of queues over which an interface spreads received frames; one if its driver does not report any.
 ///
 /// # Errors
-/// What the kernel says, as `ENODEV` if there is no such interface.
+/// The kernel's error, such as `ENODEV` if there is no such interface.
 pub fn receive_queues(socket: impl AsFd, device: &str) -> io::Result<u32> {
     use std::os::fd::AsRawFd as _;
     const ETHTOOL_GCHANNELS: u32 = 0x3c;
-    /// The command, four maxima, then how many queues receive, send, do other things, and do both.
+    /// The command, four maxima, then the numbers of queues that receive, send, do other things, and do both.
     type Channels = [u32; 9];
     #[repr(C)]
     struct ChannelsRequest {
@@ -373,10 +372,10 @@ pub fn receive_queues(socket: impl AsFd, device: &str) -> io::Result<u32> {
     }
 }
 
-/// Lets a program say in which queue of a TAP device a frame waits: its number modulo that of queues.
+/// Lets a program choose the queue of a TAP device for each frame: the result modulo the number of queues.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn set_tap_steering(device: impl AsFd, program: impl AsFd) -> io::Result<()> {
     use std::os::fd::AsRawFd as _;
     let program = program.as_fd().as_raw_fd();
@@ -386,7 +385,7 @@ pub fn set_tap_steering(device: impl AsFd, program: impl AsFd) -> io::Result<()>
     Ok(())
 }
 
-/// Has all descriptors of this process from this number on be closed in programs that it starts.
+/// Marks all descriptors of this process from this number on to be closed in programs that it starts.
 ///
 /// # Errors
 /// `ENOSYS` or `EINVAL` on a kernel before Linux 5.11.
@@ -397,10 +396,10 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives the calling thread a network namespace of its own, new and empty.
+/// Moves the calling thread to a new, empty network namespace of its own.
 ///
 /// # Errors
-/// What the kernel says, as `EPERM` without the capability for it.
+/// The kernel's error, such as `EPERM` without the capability.
 pub fn enter_new_network_namespace() -> io::Result<()> {
     // SAFETY: what makes `unshare` unsafe is `UnshareFlags::FILES`, which splits the table of descriptors between
     // threads. Only the network namespace is unshared here; descriptors stay shared by all threads.

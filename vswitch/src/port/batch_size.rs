@@ -1,12 +1,12 @@
-//! How many frames a port asks its kernel for at once.
+//! How many frames a port requests from its kernel at once.
 
 use rustix::io::Errno;
 use vswitch_core::config::limits::{BURST_BYTES, BURST_PACKETS};
 use vswitch_core::packet::Packet;
 
-/// How many frames are there is not known before, and asking for more is not free: so a port asks for one more than came
-/// the last time, for twice as many for as long as all that it asks for come, and for no more bytes than a burst has, as
-/// frames were of late.
+/// How many frames are waiting is unknown beforehand, and requesting more has a cost. So a port requests one more than
+/// arrived last time, twice as many as long as all requests are filled, and no more bytes than a burst of frames of the
+/// recent size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchSize {
     next: usize,
@@ -18,8 +18,8 @@ impl BatchSize {
         Self { next: 1, frame_bytes: 1 }
     }
 
-    /// Fills the burst up by calls of `some`, which is told how many frames to append at most, and tells why it appended
-    /// fewer; the same for the whole.
+    /// Fills the burst by calling `some` with the number of frames to append at most; it returns why it appended fewer.
+    /// Returns the same for the whole.
     pub(crate) fn receive(
         &mut self,
         burst: &mut Vec<Packet>,
@@ -52,7 +52,7 @@ mod tests {
     use vswitch_core::config::limits::FRAME_BYTES_MAX;
     use vswitch_core::packet::FrameBuffer;
 
-    /// What is asked for until `waiting` frames of `bytes` are exhausted or a burst is full.
+    /// The sizes requested until `waiting` frames of `bytes` are exhausted or a burst is full.
     fn asked(batch_size: &mut BatchSize, mut waiting: usize, bytes: usize) -> Vec<usize> {
         let (mut asked, mut burst) = (Vec::new(), Vec::new());
         batch_size.receive(&mut burst, BURST_PACKETS, |burst, wanted| {

@@ -1,44 +1,44 @@
 //! The buffers of one worker, allocated once.
 //!
-//! Two sizes: a frame of a guest that leaves cutting to others is up to 64 KiB long, but most are no longer than the
-//! usual MTU. If every buffer were large, a ring full of small frames would hold 64 MiB. So the large ones are few, as
-//! many as are in work at once and some for the rings; a port that cannot know a frame's length before it has it receives
-//! into a large one and copies what is small out of it, which costs tens of nanoseconds beside a system call. A worker
-//! without a large buffer leaves frames where they are until some come back.
+//! Buffers have two sizes: a frame of a guest that offloads segmentation may be 64 KiB long, but most fit the usual
+//! MTU. If every buffer were large, a ring full of small frames would hold 64 MiB. So large buffers are few: as many as
+//! are in use at once, and some for the rings. A port that cannot know a frame's length in advance receives into a
+//! large buffer and copies small frames out of it, which takes tens of nanoseconds next to a system call. A worker
+//! without a free large buffer leaves frames where they are until one returns.
 
 use vswitch_core::config::limits::{BURST_PACKETS, FRAME_BYTES_MAX};
 use vswitch_core::packet::FrameBuffer;
 
-/// Room of a small buffer: a frame of the usual MTU.
+/// The size of a small buffer, for a frame of the usual MTU.
 pub const SMALL_BYTES: usize = 2048;
-/// Large buffers of a worker that is alone: a burst of jumbo frames, and what they answer.
+/// Large buffers of a single worker: for a burst of jumbo frames and the answers to it.
 const LARGE_BUFFERS_ALONE: usize = 2 * BURST_PACKETS;
-/// Large buffers of a worker whose packets also wait in rings to others.
+/// Large buffers of a worker whose packets may also wait in rings to others.
 const LARGE_BUFFERS_IN_COMPANY: usize = 8 * BURST_PACKETS;
 
-/// How many buffers a pool has.
+/// The number of buffers in a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolSize {
-    /// Small ones.
+    /// Small buffers.
     pub small: usize,
-    /// Large ones.
+    /// Large buffers.
     pub large: usize,
 }
 
 impl PoolSize {
-    /// For a worker among `workers` that has `small` buffers for bursts and rings.
+    /// The pool of one of `workers` workers, with `small` small buffers for bursts and rings.
     pub const fn for_workers(small: usize, workers: usize) -> Self {
         Self { small, large: if workers > 1 { LARGE_BUFFERS_IN_COMPANY } else { LARGE_BUFFERS_ALONE } }
     }
 
-    /// Of both sizes together.
+    /// The buffers of both sizes.
     pub const fn total(self) -> usize {
         self.small + self.large
     }
 }
 
-/// A bounded stock of buffers. The one put back last is taken first, so that few stay warm in the cache and memory
-/// that was never needed is never touched.
+/// A bounded stack of buffers. The last one returned is taken first, so that few buffers stay warm in the cache and
+/// memory that is never needed is never touched.
 #[derive(Debug, Default)]
 pub struct BufferPool {
     small: Vec<FrameBuffer>,
@@ -53,8 +53,8 @@ impl BufferPool {
         Self { small: some(size.small, SMALL_BYTES), large: some(size.large, FRAME_BYTES_MAX), size }
     }
 
-    /// Makes a pool that has all its buffers one of another size. What it lacks it takes from `spare`, as far as that goes;
-    /// what it has too much goes there.
+    /// Changes the size of a pool all of whose buffers are free. Missing buffers are taken from `spare` as far as it
+    /// has them; surplus ones go there.
     pub fn resize(&mut self, size: PoolSize, spare: &mut Self) {
         let stocks = [
             (&mut self.small, &mut spare.small, size.small, SMALL_BYTES),
@@ -69,7 +69,7 @@ impl BufferPool {
         self.size = size;
     }
 
-    /// A buffer with room for `bytes`, unless all such are in use.
+    /// A buffer with room for `bytes`, unless all such buffers are in use.
     pub fn take(&mut self, bytes: usize) -> Option<FrameBuffer> {
         if bytes <= SMALL_BYTES
             && let Some(buffer) = self.small.pop()
@@ -79,12 +79,12 @@ impl BufferPool {
         self.large.pop()
     }
 
-    /// A buffer with room for any frame, unless all such are in use.
+    /// A buffer with room for any frame, unless all such buffers are in use.
     pub fn take_large(&mut self) -> Option<FrameBuffer> {
         self.large.pop()
     }
 
-    /// A buffer of the size of another, unless all such are in use.
+    /// A buffer of the same size as another, unless all such buffers are in use.
     pub fn take_like(&mut self, other: &FrameBuffer) -> Option<FrameBuffer> {
         if other.capacity() >= FRAME_BYTES_MAX { self.large.pop() } else { self.small.pop() }
     }
@@ -94,8 +94,8 @@ impl BufferPool {
         !self.small.is_empty() && !self.large.is_empty()
     }
 
-    /// A small buffer with what a large one holds, which goes back; the same buffer if that is too much for a small one,
-    /// or all those are in use.
+    /// Copies the contents of a large buffer to a small one and returns the large one to the pool. Returns the same
+    /// buffer if it holds too much for that, or if no small one is free.
     pub fn exchange(&mut self, large: FrameBuffer) -> FrameBuffer {
         if large.frame().len() > SMALL_BYTES {
             return large;
@@ -106,7 +106,7 @@ impl BufferPool {
         small
     }
 
-    /// Puts a buffer back. One that the pool never had is freed once the pool is full.
+    /// Returns a buffer to the pool. A surplus one is freed once the pool is full.
     pub fn put(&mut self, buffer: FrameBuffer) {
         let (stock, buffers_max) = match buffer.capacity() {
             FRAME_BYTES_MAX.. => (&mut self.large, self.size.large),
@@ -118,7 +118,7 @@ impl BufferPool {
         }
     }
 
-    /// Buffers that are not in use.
+    /// The number of free buffers.
     pub fn free_count(&self) -> usize {
         self.small.len() + self.large.len()
     }

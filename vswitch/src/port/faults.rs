@@ -1,4 +1,4 @@
-//! Faults around any port, seeded so that a failing run replays.
+//! Fault injection around any port, seeded so that a failing run can be replayed.
 
 use crate::port::buffer_pool::BufferPool;
 use crate::port::peer_state::PeerState;
@@ -10,31 +10,31 @@ use vswitch_core::packet::offload::Offloads;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
 
-/// How often what happens to a packet, in packets of a million.
+/// The rates of faults, in packets per million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// Where the random numbers start.
+    /// The seed of the random numbers.
     pub seed: u64,
-    /// Packets that vanish.
+    /// Packets that are lost.
     pub lost: u32,
-    /// Packets that come twice.
+    /// Packets that are duplicated.
     pub doubled: u32,
     /// Packets that change places with the next of their burst.
     pub swapped: u32,
-    /// Packets from the far end that wait until a few later ones have passed, however long that takes.
+    /// Received packets that are delayed until a few later ones have passed, however long that takes.
     pub held: u32,
-    /// Packets that are said to be out and stay inside, with all that come after them, until they are flushed; and
-    /// how often a flush gets none of them out.
+    /// Packets that are reported as sent and stay inside, with all that follow them, until a flush; and how often a
+    /// flush sends none of them.
     pub unsent: u32,
 }
 
-/// Packets that wait at once.
+/// How many packets are delayed at once.
 const HELD_MAX: usize = 8;
 
-/// Packets that are inside at once.
+/// How many packets are inside at once.
 const UNSENT_MAX: usize = 1024;
 
-/// How often a burst is followed by a packet that waited.
+/// How often a burst is followed by a delayed packet.
 const RELEASED_PER_MILLION: u32 = 500_000;
 
 const MILLION: u64 = 1_000_000;
@@ -46,7 +46,7 @@ pub struct FaultyPort {
     faults: Faults,
     random: u64,
     held: VecDeque<Packet>,
-    /// Said to be out.
+    /// Reported as sent.
     unsent: VecDeque<Packet>,
     sent: Sent,
 }
@@ -54,7 +54,7 @@ pub struct FaultyPort {
 impl FaultyPort {
     /// Puts faults around a port.
     pub fn new(port: Box<dyn Port>, faults: Faults) -> Self {
-        // Xorshift stands still at zero.
+        // A xorshift generator must not start at zero.
         Self {
             port,
             faults,
@@ -65,7 +65,7 @@ impl FaultyPort {
         }
     }
 
-    /// Whether a packet that is to be sent stays inside, for its sender as if it were out, or finds no room there.
+    /// Whether a packet to be sent stays inside, which its sender takes for sent, or finds no room there.
     fn hold_unsent(&mut self, packet: &mut Packet) -> bool {
         let is_kept = self.faults.unsent > 0 && (!self.unsent.is_empty() || self.happens(self.faults.unsent));
         if is_kept && self.unsent.len() < UNSENT_MAX {
@@ -141,7 +141,7 @@ impl Port for FaultyPort {
                 sent.inspect_err(|_| drop_all(&mut burst[at..], DropReason::PortDown))?;
                 if self.happens(self.faults.doubled) {
                     let verdict = burst[number].verdict;
-                    // Whether the second gets out or not, the packet is what became of the first.
+                    // Whether or not the second is sent, the first decides what happens to the packet.
                     let doubled = self.port.send(&mut burst[number..=number]);
                     burst[number].verdict = verdict;
                     doubled?;

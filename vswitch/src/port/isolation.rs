@@ -1,8 +1,8 @@
-//! The interfaces of ports, kept from the kernel that hosts them (`os/isolation.rs`), each in its namespace.
+//! Isolates the interfaces of ports from the kernel that hosts them (`os/isolation.rs`), each in its namespace.
 //!
-//! A process that ends, in order or not, leaves them so: no guest gets around a switch that does not run. Those that are
-//! still ports the next process takes over; for the others, whose ENIs went meanwhile, each is noted down as a file in a
-//! folder beside the control socket.
+//! They stay isolated when a process ends, in whatever way, so that no guest bypasses a switch that does not run. The
+//! next process takes over those that are still ports. The others, whose ENIs were removed in the meantime, are known
+//! from their records in the run directory.
 
 use crate::os::run_dir::{self, RunDir};
 use crate::os::{self, namespace};
@@ -13,13 +13,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use vswitch_core::config::desired::{PacketPort, TapPort};
 
-/// What parts a device's name, which cannot have it, from its namespace's in the name of a note.
+/// Separates the device's name, which cannot contain it, from the namespace's in the name of a record.
 const SEPARATOR: char = ':';
 
-/// Drops whatever the kernel would take from the interface, or send through it by itself.
+/// Drops everything the kernel would receive from the interface or send through it by itself.
 ///
 /// # Errors
-/// Why that cannot be, naming interface and namespace: then it must not be a port.
+/// Why it is impossible, with interface and namespace. It must not be used as a port then.
 pub(super) fn isolate(port: &PacketPort, run_dir: Option<&RunDir>) -> io::Result<()> {
     if let Some(run_dir) = run_dir {
         let folder = run_dir.interfaces();
@@ -33,19 +33,19 @@ pub(super) fn isolate(port: &PacketPort, run_dir: Option<&RunDir>) -> io::Result
     isolated.map_err(|error| explain(&describe(port), error))
 }
 
-/// Sees to it that the interface of a running port stays away from the kernel; whether that was so no more.
+/// Makes sure that the interface of a running port is still isolated. Returns whether it no longer was.
 ///
 /// # Errors
-/// As when it is opened.
+/// As in [`isolate`].
 pub(crate) fn restore(port: &PacketPort) -> io::Result<bool> {
     let kept = namespace::within_any(port.namespace.as_deref(), || os::isolation::restore(&port.device));
     kept.map_err(|error| explain(&describe(port), error))
 }
 
-/// Gives the interface back to the kernel, once it is no port any more.
+/// Returns the interface to the kernel, once it is no longer a port.
 ///
 /// # Errors
-/// What failed, naming interface and namespace. An interface or a namespace that is gone is none.
+/// What failed, with interface and namespace. It is no error if either no longer exists.
 pub fn release(port: &PacketPort, run_dir: Option<&RunDir>) -> io::Result<()> {
     match namespace::within_any(port.namespace.as_deref(), || os::isolation::release(&port.device)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(&describe(port), error)),
@@ -57,7 +57,7 @@ pub fn release(port: &PacketPort, run_dir: Option<&RunDir>) -> io::Result<()> {
     }
 }
 
-/// The interfaces that are noted: this process's, and those that an earlier one left.
+/// The recorded interfaces: those of this process, and those that an earlier one left.
 pub fn recorded(run_dir: &RunDir) -> Vec<PacketPort> {
     let port = |name: String| {
         let (device, namespace) = name.split_once(SEPARATOR)?;

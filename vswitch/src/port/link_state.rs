@@ -1,5 +1,5 @@
-//! Whether the devices of ports can carry frames, as the kernel says at this moment. A port that is open may be of no use:
-//! whoever has its device sets it down, takes its carrier, or moves it into another network namespace.
+//! Whether the devices of ports can carry frames at the moment, according to the kernel. A port may be open and yet
+//! useless: somebody set its device down, disconnected it, or moved it to another network namespace.
 
 use crate::os::namespace;
 use crate::os::netlink::{self, Netlink};
@@ -9,16 +9,16 @@ use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use rustix::io::Errno;
 use std::io;
 
-/// What a device is good for.
+/// The state of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkState {
     /// It carries frames.
     Ready,
-    /// It is up, and nothing is at its other end.
+    /// It is up, but has no carrier.
     NoCarrier,
-    /// It is set down, and takes no frame.
+    /// It is set down.
     Down,
-    /// It is not in its namespace any more.
+    /// It is no longer in its namespace.
     Gone,
 }
 
@@ -31,7 +31,7 @@ impl LinkState {
         }
     }
 
-    /// What is wrong with the device of a port, if anything is.
+    /// What is wrong with the device of a port, if anything.
     pub(crate) fn problem(self, spec: &PortSpec) -> Option<String> {
         let device = spec.device().map_or("", |(device, _)| device);
         let text = match self {
@@ -44,19 +44,19 @@ impl LinkState {
     }
 }
 
-/// The kernel's number for the device of a port.
+/// The kernel's index of a port's device.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub(crate) fn index(spec: &PortSpec) -> io::Result<Option<u32>> {
     let Some((device, namespace)) = spec.device() else { return Ok(None) };
     namespace::within_any(namespace, || netlink::index(device))
 }
 
-/// What each of these devices of one namespace is good for.
+/// The states of these devices of one namespace.
 ///
 /// # Errors
-/// Why nothing can be told of any of them.
+/// Why none of them can be determined.
 pub(crate) fn query(namespace: Option<&str>, devices: &[u32]) -> io::Result<Vec<LinkState>> {
     namespace::within_any(namespace, || {
         let mut netlink = Netlink::open()?;

@@ -1,4 +1,4 @@
-//! A port in memory: tests and benches are its guest. Deterministic, bounded, and without allocation once warm.
+//! A port in memory, with a test or benchmark as its guest. Deterministic, bounded, and without allocation once warm.
 
 use crate::port::buffer_pool::{BufferPool, SMALL_BYTES};
 use crate::port::{Port, Received, drop_all};
@@ -17,7 +17,7 @@ use vswitch_core::packet::offload::{Offload, Offloads};
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
 
-/// Frames that a memory port holds in each direction, unless told otherwise.
+/// How many frames a memory port holds in each direction by default.
 const FRAMES_MAX_DEFAULT: usize = 256;
 
 /// Frames on their way in one direction, and empty buffers on their way back.
@@ -45,7 +45,7 @@ impl FrameQueue {
     fn pop<T>(&self, take: impl FnOnce(&[u8], Offload) -> T) -> Option<T> {
         let (buffer, offload) = self.frames.pop()?;
         let taken = take(buffer.frame(), offload);
-        // No room for the buffer means that there are spares enough.
+        // If there is no room, there are enough spare buffers.
         let _ = self.spare.push(buffer);
         Some(taken)
     }
@@ -56,9 +56,9 @@ struct MemoryLink {
     from_guest: FrameQueue,
     to_guest: FrameQueue,
     is_failed: AtomicBool,
-    /// What the guest takes undone, as bits.
+    /// What the guest accepts as offload requests, as bits.
     offloads: AtomicU8,
-    /// Frames of this many bytes are refused; none if zero.
+    /// Frames of this length are refused; none if zero.
     refused_bytes: AtomicUsize,
     ready_fd: Option<OwnedFd>,
 }
@@ -77,11 +77,11 @@ impl MemoryGuest {
         self.inject_with_offload(frame, Offload::NONE)
     }
 
-    /// Sends a frame of which the guest claims to have left something undone.
+    /// Sends a frame with an offload request to the switch.
     pub fn inject_with_offload(&self, frame: &[u8], offload: Offload) -> bool {
         let is_taken = self.0.from_guest.push(frame, offload);
         if let Some(ready_fd) = &self.0.ready_fd {
-            // The counter can only be full if nobody ever read it, and then it is readable already.
+            // The counter is only full if nobody ever read it, and then it is already readable.
             let _ = rustix::io::write(ready_fd, &1_u64.to_ne_bytes());
         }
         is_taken
@@ -92,22 +92,22 @@ impl MemoryGuest {
         self.collect_with(<[u8]>::to_vec)
     }
 
-    /// The next frame from the switch, looked at in place.
+    /// The next frame from the switch, passed to `take` in place.
     pub fn collect_with<T>(&self, take: impl FnOnce(&[u8]) -> T) -> Option<T> {
         self.0.to_guest.pop(|frame, _| take(frame))
     }
 
-    /// The next frame from the switch, and what is left undone in it.
+    /// The next frame from the switch, with its offload request.
     pub fn collect_with_offload(&self) -> Option<(Vec<u8>, Offload)> {
         self.0.to_guest.pop(|frame, offload| (frame.to_vec(), offload))
     }
 
-    /// Sets what the guest takes undone: counts for ports that are opened after it. Nothing unless told otherwise.
+    /// Sets which offload requests the guest accepts, for ports that are opened later. By default it accepts none.
     pub fn set_offloads(&self, offloads: Offloads) {
         self.0.offloads.store(offloads.bits(), Ordering::Release);
     }
 
-    /// Makes the port refuse frames of this many bytes, as a kernel refuses what it does not understand.
+    /// Makes the port refuse frames of this length, like a kernel that does not understand them.
     pub fn refuse(&self, frame_bytes: usize) {
         self.0.refused_bytes.store(frame_bytes, Ordering::Release);
     }
@@ -117,7 +117,7 @@ impl MemoryGuest {
         self.0.to_guest.frames.len()
     }
 
-    /// Makes the port fail from its next use on (true), or lets it be opened again (false).
+    /// Makes the port fail at its next use (true), or lets it be opened again (false).
     pub fn set_failed(&self, is_failed: bool) {
         self.0.is_failed.store(is_failed, Ordering::Release);
         if let Some(ready_fd) = &self.0.ready_fd {
@@ -143,7 +143,7 @@ impl Port for MemoryPort {
             if bytes >= BURST_BYTES {
                 break;
             }
-            // A queue in memory could tell a frame's length first; it does as ports do that cannot.
+            // A queue in memory could tell a frame's length in advance, but this does as real ports do.
             let Some(mut large) = pool.take_large() else { break };
             let received = self.0.from_guest.pop(|frame, offload| {
                 large.fill(frame);
@@ -187,7 +187,7 @@ impl Port for MemoryPort {
 /// By ENI and rx queue.
 type MemoryLinks = BTreeMap<(EniId, usize), Arc<MemoryLink>>;
 
-/// Where the guests' ends of memory ports are found, by ENI. Clones are the same hub.
+/// Gives access to the guests' ends of memory ports, by ENI. Clones are the same hub.
 #[derive(Clone, Debug)]
 pub struct MemoryHub {
     links: Arc<Mutex<MemoryLinks>>,
@@ -202,18 +202,18 @@ impl Default for MemoryHub {
 }
 
 impl MemoryHub {
-    /// A hub whose ports hold `frames_max` frames in each direction. With an event descriptor each, injecting wakes a worker that
-    /// sleeps, at the cost of a system call; without, a worker must be turned by hand.
+    /// A hub whose ports hold `frames_max` frames in each direction. If each has an event descriptor, injecting wakes a
+    /// sleeping worker, at the cost of a system call; otherwise workers must be turned manually.
     pub fn new(frames_max: usize, has_ready_fds: bool) -> Self {
         Self { links: Arc::default(), frames_max, has_ready_fds }
     }
 
-    /// The guest's end of the ENI's port, whether the port is open or not.
+    /// The guest's end of an ENI's port, whether or not the port is open.
     pub fn guest(&self, eni: &EniId) -> MemoryGuest {
         self.guest_rx_queue(eni, 0)
     }
 
-    /// The guest's end of one rx queue of the ENI's port.
+    /// The guest's end of one rx queue of an ENI's port.
     pub fn guest_rx_queue(&self, eni: &EniId, rx_queue: usize) -> MemoryGuest {
         MemoryGuest(self.link(eni, rx_queue))
     }

@@ -1,13 +1,13 @@
-//! The header that virtio devices, and TAP devices with `IFF_VNET_HDR`, put before each frame (VIRTIO 1.2 §5.1.6, the
-//! ten bytes without the count of buffers). Bytes to words only: what they claim is evaluated by the core.
+//! The header that virtio devices, and TAP devices with `IFF_VNET_HDR`, put before each frame (VIRTIO 1.2 §5.1.6; the
+//! ten bytes without the number of buffers). This only decodes it; the core checks what it claims.
 
 use vswitch_core::packet::offload::{Offload, PartialChecksum, Segmentation};
 
-/// Bytes of the header.
+/// The length of the header, bytes.
 pub const HEADER_BYTES: usize = 10;
 
 const NEEDS_CHECKSUM: u8 = 1;
-/// The checksum was found right. Nothing follows from it here: the receiver looks itself.
+/// The checksum has been verified. That is ignored: the receiver verifies it itself.
 const CHECKSUM_IS_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
 const GSO_TCP_V4: u8 = 1;
@@ -15,7 +15,7 @@ const GSO_TCP_V6: u8 = 4;
 const GSO_UDP: u8 = 5;
 const GSO_CONGESTION: u8 = 0x80;
 
-/// What the header claims. Numbers are in the order of this machine, as the kernel has them unless told otherwise.
+/// The offload request in the header. Numbers are in this machine's byte order, as the kernel has them by default.
 pub fn decode(header: &[u8; HEADER_BYTES]) -> Offload {
     let word = |offset: usize| u16::from_ne_bytes([header[offset], header[offset + 1]]);
     let [flags, kind, ..] = *header;
@@ -32,7 +32,7 @@ pub fn decode(header: &[u8; HEADER_BYTES]) -> Offload {
     Offload { checksum, segmentation, segment_bytes: word(4), header_bytes: word(2), marks_congestion_once }
 }
 
-/// The header that says so.
+/// The header for an offload request.
 pub fn encode(offload: &Offload) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     if let Some(checksum) = offload.checksum {

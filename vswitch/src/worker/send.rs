@@ -1,5 +1,5 @@
-//! The end of a packet's way: out of the port of its receiver, with nothing left undone that the port does not take so, and
-//! its buffer back to the pool that it is of.
+//! The end of a packet's way: it leaves through its receiver's port, after whatever the port cannot offload has been
+//! done, and its buffer returns to its pool.
 
 use super::{Delivery, Worker, gro, poll_set};
 use vswitch_core::config::desired::Direction;
@@ -11,7 +11,8 @@ use vswitch_core::packet::offload::Preparation;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 impl Worker {
-    /// Lines a packet up for the port of its receiver. What was lined up for another, `last`, is sent before.
+    /// Queues a packet for its receiver's port. If packets are queued for another receiver, `last`, these are sent
+    /// first.
     pub(super) fn dispatch(&mut self, packet: Packet, delivery: Delivery, last: &mut Option<EniIndex>) {
         if *last != Some(delivery.to) {
             self.finish_dispatch(last.replace(delivery.to));
@@ -35,7 +36,7 @@ impl Worker {
         self.current.location(eni).and_then(|location| location.slot)
     }
 
-    /// Lines a packet up for the port of an ENI, with nothing left undone in it that the port does not take so.
+    /// Queues a packet for an ENI's port, after doing what the port cannot offload.
     pub(super) fn put_outgoing(&mut self, slot: u32, mut packet: Packet, delivery: Delivery) {
         if let Some(Some(entry)) = self.ports.get(slot as usize) {
             if packet.longest_frame_bytes() > entry.frame_bytes_max {
@@ -61,7 +62,7 @@ impl Worker {
         self.outgoing_pool_owners.push(delivery.pool_owner);
     }
 
-    /// Lines up what a long frame stands for. Sends whenever a burst is full, or the pool is empty.
+    /// Segments a long frame and queues the segments. Sends whenever a burst is full or the pool is empty.
     pub(super) fn cut_outgoing(&mut self, slot: u32, packet: &Packet, to: EniIndex) {
         let pool_owner = self.peers.number as u16;
         let mut segments = Segments::default();
@@ -75,7 +76,7 @@ impl Worker {
                 buffer = self.pool.take(bytes);
             }
             let Some(mut buffer) = buffer else {
-                // All buffers are in the rings of other workers: as full as a port can be.
+                // All buffers are in rings of other workers, which is like a full port.
                 let rest = segments.left(packet);
                 return self.shard.count_drop(to, Direction::Ingress, DropReason::PortFull, rest);
             };
@@ -85,7 +86,7 @@ impl Worker {
         }
     }
 
-    /// Sends what is outgoing to the port of `eni` in `slot`.
+    /// Sends the queued packets to the port of `eni` in `slot`.
     pub(super) fn send_outgoing(&mut self, slot: Option<u32>, eni: EniIndex) {
         if self.outgoing.is_empty() {
             return;

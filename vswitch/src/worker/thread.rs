@@ -1,4 +1,4 @@
-//! The thread that turns a worker: spins while there is work, sleeps soon after there is none.
+//! The thread that turns a worker: it spins while there is work, and sleeps soon after there is none.
 
 use crate::exchange::doorbell::Doorbell;
 use crate::worker::Worker;
@@ -13,13 +13,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vswitch_core::hw::time::Time;
 
-/// The longest sleep: idle sessions are swept at least so often.
+/// The longest sleep, so that expired sessions are swept at least this often.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// Turns between two looks at the descriptors of ports that were drained.
+/// How many turns pass between two checks of the descriptors of empty ports.
 const TURNS_PER_POLL: u32 = 8;
-/// Readiness events taken at once.
+/// Readiness events handled at once.
 const EVENTS_MAX: usize = 1024;
-/// The token of the doorbell; ports have their slots.
+/// The token of the doorbell; the tokens of ports are their slots.
 pub(crate) const DOORBELL: Token = Token(usize::MAX);
 
 /// The origin of [`Time`], chosen once by the daemon.
@@ -27,7 +27,7 @@ pub(crate) const DOORBELL: Token = Token(usize::MAX);
 pub struct MonotonicClock(Instant);
 
 impl MonotonicClock {
-    /// Now for a stopwatch, ns since the process first asked.
+    /// The time for a stopwatch, in ns since the process first asked.
     pub fn stopwatch_ns() -> u64 {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         START.elapsed().as_nanos() as u64
@@ -44,14 +44,14 @@ impl MonotonicClock {
     }
 }
 
-/// What a worker's thread needs beside the worker.
+/// What a worker's thread needs apart from the worker.
 #[derive(Debug)]
 pub struct WorkerLoop {
     /// Where its ports and its doorbell are registered.
     pub poll: Poll,
     /// Its doorbell.
     pub doorbell: Arc<Doorbell>,
-    /// The core to be pinned to.
+    /// The core to pin it to.
     pub core: Option<usize>,
     /// When it sleeps.
     pub busy_poll: BusyPoll,
@@ -59,7 +59,7 @@ pub struct WorkerLoop {
     pub clock: MonotonicClock,
 }
 
-/// A thread that turns the worker it is given, until it is asked for it.
+/// A thread that turns the worker it is given until it is asked to return it.
 #[derive(Debug)]
 pub struct WorkerThread {
     pause: Arc<PauseRequest>,
@@ -73,13 +73,14 @@ impl WorkerThread {
     /// Starts a thread that has no worker yet.
     ///
     /// # Errors
-    /// The kernel has no thread to give.
+    /// The kernel cannot create a thread.
     pub fn spawn(number: usize, mut worker_loop: WorkerLoop) -> io::Result<Self> {
         let (pause, doorbell) = (Arc::<PauseRequest>::default(), Arc::clone(&worker_loop.doorbell));
         let its_pause = Arc::clone(&pause);
         let ((to, inbox), (outbox, from)) = (channel::<Worker>(), channel());
         let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            // A switch that lost a worker would look alive and drop the traffic of some: better to be restarted whole.
+            // A switch that lost a worker would look alive and drop the traffic of some ENIs, so it is better to
+            // restart it whole.
             let abort = AbortOnPanic;
             worker_loop.pin();
             while let Ok(mut worker) = inbox.recv() {
@@ -93,24 +94,24 @@ impl WorkerThread {
         Ok(Self { pause, doorbell, to, from, handle })
     }
 
-    /// Has it turn a worker.
+    /// Gives the thread a worker to turn.
     pub fn give(&self, worker: Worker) {
         self.pause.start();
-        // A thread that is gone has taken the process with it.
+        // A thread that panicked has aborted the process.
         let _ = self.to.send(worker);
     }
 
-    /// Whether it turns a worker.
+    /// Whether it has a worker.
     pub fn has_worker(&self) -> bool {
         self.pause.has_worker()
     }
 
-    /// Asks for the worker.
+    /// Asks it to return the worker.
     pub fn request_pause(&self) {
         self.pause.request(&self.doorbell);
     }
 
-    /// The worker that was asked for; none, and it goes on turning, if it does not come in time.
+    /// The worker that was asked for; `None`, and the thread continues with it, if it is not returned in time.
     pub fn take(&self, timeout: Duration) -> Option<Worker> {
         if let Ok(worker) = self.from.recv_timeout(timeout) {
             return Some(worker);
@@ -118,13 +119,13 @@ impl WorkerThread {
         if self.pause.cancel() { None } else { self.from.recv().ok() }
     }
 
-    /// Ends the thread, and lets go of its worker.
+    /// Ends the thread and drops its worker.
     pub fn end(self) {
         if self.has_worker() {
             self.request_pause();
         }
         drop(self.to);
-        // A worker that panics takes the process with it, so there is nothing to learn here.
+        // A worker that panics aborts the process, so the result tells nothing.
         let _ = self.handle.join();
     }
 }
@@ -178,7 +179,7 @@ impl WorkerLoop {
 
     fn wait(&mut self, worker: &mut Worker, events: &mut Events, timeout: Duration) {
         if let Err(error) = self.poll.poll(events, Some(timeout)) {
-            // The only one that a valid poll gives, and harmless: the turn that follows looks at everything.
+            // The only error of a valid poll. It is harmless, since the turn that follows checks everything.
             debug_assert_eq!(error.kind(), io::ErrorKind::Interrupted);
             return;
         }

@@ -1,4 +1,4 @@
-//! The threads that turn workers, one each: started, and ended, as there are more workers or fewer.
+//! The threads that turn workers, one each; they are started and ended as the number of workers changes.
 
 use crate::exchange::doorbell::{Doorbell, Waker};
 use crate::worker::Worker;
@@ -11,18 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 use vswitch_core::hw::time::Time;
 
-/// A worker that makes progress ends the wait of the control thread at once; this is for one that was lost.
+/// A worker that makes progress ends the control thread's wait at once; this is for one that does not.
 const WAIT_MAX: Duration = Duration::from_millis(5);
-/// How long a worker may take for a turn before it is given up on.
+/// How long a worker may take for a turn.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// See the module's page.
+/// The threads of all workers. See the module's page.
 pub(crate) struct WorkerThreads {
     clock: MonotonicClock,
     busy_poll: BusyPoll,
-    /// Those that workers are pinned to, one after the other; none if the kernel is to choose.
+    /// The cores that workers are pinned to in turn; empty if the kernel chooses.
     cores: Vec<usize>,
-    /// By the numbers of workers. Those that are reserved have none yet.
+    /// By worker number. Reserved threads have no worker yet.
     threads: Vec<WorkerThread>,
 }
 
@@ -33,7 +33,7 @@ impl WorkerThreads {
         Self { clock, busy_poll, cores, threads: Vec::new() }
     }
 
-    /// Ends all threads, and lets go of their workers.
+    /// Ends all threads and drops their workers.
     pub(crate) fn end(self) {
         self.threads.into_iter().for_each(WorkerThread::end);
     }
@@ -124,7 +124,7 @@ mod tests {
         driver.resume(workers(2));
         let mut came = [0, 0];
         for round in 0..4000 {
-            // Now at once, now in time, now at the very moment at which nobody waits any more.
+            // Sometimes too short, sometimes long enough, sometimes just when the wait ends.
             let timeout = Duration::from_nanos([0, 200, 1_000, 5_000, 20_000, 80_000][round % 6]);
             let thread = &driver.threads[round % 2];
             thread.request_pause();

@@ -1,4 +1,4 @@
-//! One turn of a worker: what it takes up, in which order, and where it puts it.
+//! One turn of a worker: what it takes, in which order, and where it puts it.
 
 use super::{BurstSource, Delivery, PortEntry, Worker};
 use crate::exchange::handoff::Handoff;
@@ -17,14 +17,14 @@ use vswitch_core::packet::verdict::{DropReason, Verdict};
 
 /// Time between two steps of the sweep, ns.
 const SWEEP_INTERVAL_NS: u64 = 1_000_000;
-/// Records that the sweep goes on by in one turn at most, also after a sleep: packets wait meanwhile.
+/// How many records the sweep examines in one turn at most, even after a sleep, since packets wait meanwhile.
 const SWEEP_RECORDS_MAX: usize = 64 * SWEEP_RECORDS_PER_TURN;
 
 impl Worker {
-    /// One pass over everything, at one instant.
+    /// One pass over all inputs, at one instant.
     pub fn turn(&mut self, now: Time) -> Activity {
         let mut activity = Activity { commands: self.cross(now), ..Activity::default() };
-        // Read before the rings are emptied: what they held at the request is out of them at the end of this turn.
+        // Read before the rings are emptied: whatever was in them at the request has left them by the end of this turn.
         let drain = self.peers.publication.drain_requested();
         activity.commands += self.run_command(now);
         self.reclaim_buffers();
@@ -40,7 +40,7 @@ impl Worker {
         activity
     }
 
-    /// Whether another thread has put something in place that a turn would take up.
+    /// Whether another thread has put something in place that a turn would handle.
     pub fn has_input(&self) -> bool {
         let publication = &self.peers.publication;
         publication.is_newer_than(self.current.sequence)
@@ -63,11 +63,11 @@ impl Worker {
         if !self.peers.publication.is_newer_than(self.current.sequence) {
             return 0;
         }
-        // The ports that the new snapshot names were given before it was published: whoever is told that it is live
-        // may count on them.
+        // First take over the ports that were sent before the new snapshot was published: whoever is told that it is in
+        // force may rely on them.
         while self.run_command(now) > 0 {}
         let publication = &self.peers.publication;
-        // The publication keeps the old one until all have crossed, so nothing is freed here.
+        // The publication keeps the old snapshot until all workers have crossed, so nothing is freed here.
         self.current = publication.newest();
         publication.cross(self.peers.number, self.current.sequence);
         1
@@ -100,7 +100,7 @@ impl Worker {
         1
     }
 
-    /// Owns a port from now on.
+    /// Takes over a port.
     pub(crate) fn attach(&mut self, slot: u32, entry: PortEntry) {
         let index = slot as usize;
         if self.ports.len() <= index {
@@ -109,14 +109,14 @@ impl Worker {
         self.ready.retain(|ready| *ready != slot);
         self.draining.forget(slot);
         self.ports[index] = Some(PortEntry { is_ready: false, ..entry });
-        // Frames may have come before the worker listened.
+        // Frames may have arrived before the descriptor was registered.
         self.mark_ready(index);
     }
 
-    /// Lets go of a port.
+    /// Gives up a port.
     pub(crate) fn detach(&mut self, slot: u32) -> Option<PortEntry> {
         self.ready.retain(|ready| *ready != slot);
-        // Another port may have the slot next, or this one another: neither is one that others owe a turn.
+        // The slot may get another port, or this port another slot: neither was served last turn.
         self.served.retain(|served| *served != slot);
         self.draining.forget(slot);
         self.ports.get_mut(slot as usize).and_then(Option::take)
@@ -130,12 +130,12 @@ impl Worker {
         }
     }
 
-    /// Takes what is in the rings now; what others add meanwhile waits for the next turn.
+    /// Takes what is in the rings now; what others add in the meantime waits for the next turn.
     pub(super) fn take_handoffs(&mut self, now: Time) -> usize {
         let mut taken = 0;
         for pool_owner in 0..self.peers.links.inbound.len() {
             let link = self.peers.links.inbound[pool_owner].as_ref().filter(|link| !link.packets.is_empty());
-            // The count of references is touched only where there is something to take.
+            // The reference count is only touched if there is something to take.
             let Some(link) = link.cloned() else { continue };
             for _ in 0..link.packets.len() {
                 let Some(Handoff { packet, to, eni_generation }) = link.packets.pop() else { break };
@@ -173,15 +173,15 @@ impl Worker {
         self.served_now.clear();
     }
 
-    /// Takes one burst from a port; whether it should be asked again without waiting for its descriptor.
+    /// Takes one burst from a port. Returns whether to poll it again without waiting for its descriptor.
     fn poll_port(&mut self, slot: u32, now: Time, activity: &mut Activity) -> bool {
         let Some(Some(entry)) = self.ports.get_mut(slot as usize) else { return false };
         let eni = entry.eni;
         if entry.port.is_none() {
             return false;
         }
-        // Born closed: until the snapshot that names this port for its ENI is live here, its frames stay where they
-        // are. The same check closes it when its ENI is gone and the port is not yet detached.
+        // Born closed: until the snapshot that names this port for its ENI is in force here, its frames stay where they
+        // are. The same check closes it when its ENI is gone and the port is not detached yet.
         let Some(location) = self.current.location(eni) else { return true };
         let is_here = usize::from(location.worker) == self.peers.number;
         let is_live = match entry.rx_queue {
@@ -198,7 +198,7 @@ impl Worker {
         }
         let others = self.served.iter().any(|other| *other != slot);
         if !entry.is_due(others) {
-            // What it has waits, and nobody sleeps over it.
+            // The frames wait in the port, and the worker must not sleep.
             activity.is_starved = true;
             return true;
         }
@@ -245,7 +245,7 @@ impl Worker {
         stays
     }
 
-    /// Evaluates a burst and sends it on its way. How many of its packets were refused.
+    /// Evaluates a burst and sends its packets on. Returns how many were refused.
     pub(super) fn forward_burst(&mut self, source: BurstSource, now: Time) -> usize {
         let eni = source.eni;
         let number = self.peers.number;
@@ -269,7 +269,7 @@ impl Worker {
         refused
     }
 
-    /// Sends the packets of a burst where their verdicts say. How many of them go nowhere.
+    /// Sends the packets of a burst where their verdicts say. Returns how many go nowhere.
     fn send_burst(&mut self, source: BurstSource) -> usize {
         let number = self.peers.number;
         let mut burst = std::mem::take(&mut self.burst);
@@ -296,7 +296,7 @@ impl Worker {
         refused
     }
 
-    /// Puts a packet into the ring of the worker that has its receiver.
+    /// Puts a packet into the ring of the worker that owns its receiver.
     fn hand_off(&mut self, source: BurstSource, to: EniIndex, packet: Packet) {
         let from = source.eni;
         let Some(location) = self.current.location(to) else {
@@ -307,7 +307,7 @@ impl Worker {
             debug_assert!(false, "what is here was delivered");
             return self.pool.put(packet.buffer);
         };
-        // Only this worker fills the ring, so what has room now still has it at the push.
+        // Only this worker fills the ring, so there will still be room for the push.
         if !link.has_room(source.is_flooding) {
             self.shard.count_drop(from, Direction::Egress, DropReason::HandoffFull, packet.wire().packets);
             return self.pool.put(packet.buffer);
@@ -330,7 +330,7 @@ impl Worker {
         self.ingress_deliveries.push(delivery);
     }
 
-    /// Evaluates what came from other workers, and sends it.
+    /// Evaluates and sends what came from other workers.
     fn deliver_ingress(&mut self, now: Time) {
         if self.ingress_packets.is_empty() {
             return;
@@ -350,7 +350,7 @@ impl Worker {
         self.finish_dispatch(last);
     }
 
-    /// Takes a failed port out of service and leaves the rest to the control thread.
+    /// Takes a failed port out of service and passes it to the control thread.
     pub(super) fn fail(&mut self, slot: u32, error: io::Error) {
         self.count_held(slot);
         let port = self.ports.get_mut(slot as usize).and_then(Option::as_mut).and_then(|entry| entry.port.take());
@@ -359,7 +359,7 @@ impl Worker {
         }
     }
 
-    /// Ends what idled too long, so that the whole table is looked at each second. How many records are still due.
+    /// Ends expired sessions, at a pace that covers the whole table each second. Returns how far it is behind.
     fn sweep(&mut self, now: Time) -> usize {
         let elapsed_ns = now.as_ns().saturating_sub(self.last_sweep.as_ns());
         if elapsed_ns >= SWEEP_INTERVAL_NS {
@@ -367,7 +367,7 @@ impl Worker {
             let records = self.shard.flows_max();
             let due = records as u64 * elapsed_ns.min(SWEEP_ROUND_NS) / SWEEP_ROUND_NS;
             let due = if self.shard.flow_count() == 0 { 0 } else { self.sweep_due + due as usize };
-            // Parts of packets are looked after as well.
+            // Waiting fragments are checked as well.
             self.sweep_due = due.clamp(1, records);
             self.peers.mailbox.note_table(self.shard.table_percent());
         }

@@ -1,7 +1,6 @@
-//! A network interface that the machine has already: a card as an uplink, or this end of a veth pair. The switch
-//! takes what the interface receives and sends through it; it sets nothing on it but promiscuous mode and the filters
-//! that keep the kernel's own stack away (`os/isolation.rs`). When the interface goes down, so does the port, until it
-//! is up again.
+//! An existing network interface of the machine: a network card as an uplink, or one end of a veth pair. The switch
+//! receives and sends through it, and changes nothing on it but promiscuous mode and the filters that keep the kernel's
+//! own stack away (`os/isolation.rs`). When the interface goes down, so does the port, until the interface is up again.
 
 pub mod socket;
 
@@ -21,9 +20,9 @@ use vswitch_core::packet::offload::{Offload, Offloads, Segmentation};
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
 
-/// Where a tag stands in a frame: after both hardware addresses.
+/// Where a VLAN tag is in a frame: after both hardware addresses.
 const VLAN_TAG_OFFSET: usize = 12;
-/// A frame that cannot be taken as it was sent. The core drops and counts it.
+/// The offload request of a frame that cannot be accepted as it was sent. The core drops and counts it.
 const UNTAKEABLE: Offload = Offload { segmentation: Segmentation::Unknown, ..Offload::NONE };
 
 /// An interface in use.
@@ -32,10 +31,10 @@ pub struct AfPacketPort {
     socket: PacketSocket,
     offloads: Offloads,
     batch_size: BatchSize,
-    /// Both only keep their room.
+    /// Both only keep their memory between bursts.
     buffers: Vec<FrameBuffer>,
     frames: Vec<ReceivedFrame>,
-    /// For the text of errors.
+    /// For error messages.
     description: String,
 }
 
@@ -43,7 +42,7 @@ impl AfPacketPort {
     /// Opens the interface in its namespace.
     ///
     /// # Errors
-    /// What failed, naming interface and namespace.
+    /// What failed, with interface and namespace.
     pub fn open(port: &desired::PacketPort) -> io::Result<Self> {
         let description = describe(port);
         let work = || PacketSocket::open(&port.device);
@@ -54,7 +53,8 @@ impl AfPacketPort {
     }
 }
 
-/// What the kernel finishes for the interface if need be. Cutting UDP goes through such sockets since Linux 6.2.
+/// What the kernel completes for the interface if necessary. Segmentation of UDP works through such sockets since Linux
+/// 6.2.
 fn offloads() -> Offloads {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
@@ -82,12 +82,12 @@ pub(super) fn explain(description: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{description}: {text}"))
 }
 
-/// Declares what has arrived to be the frame, and tells what its header claims.
+/// Trims the buffer to the received frame and returns the offload request in its header.
 fn claim(buffer: &mut FrameBuffer, frame: ReceivedFrame) -> Offload {
     buffer.set_length(frame.bytes.saturating_sub(HEADER_BYTES));
     let claimed = buffer.room_with_header(HEADER_BYTES).first_chunk().map_or(UNTAKEABLE, virtio_header::decode);
     if let Some(tag) = frame.vlan_tag {
-        // Back where it was: a frame of another network must not look like one of this.
+        // The tag is put back: a frame of another network must not look like one of this network.
         let length = buffer.frame().len();
         buffer.set_length(length + tag.len());
         if let Some(rest) = buffer.frame_mut().get_mut(VLAN_TAG_OFFSET..) {
@@ -145,7 +145,7 @@ impl Port for AfPacketPort {
                     (1, Verdict::Drop(DropReason::PortFull))
                 }
                 Err(Errno::NETDOWN) => (1, Verdict::Drop(DropReason::PortDown)),
-                // The kernel looks into frames. What it refuses is the sender's fault, not the port's.
+                // The kernel examines frames. What it refuses is the sender's fault, not the port's.
                 Err(Errno::INVAL | Errno::MSGSIZE) => (1, Verdict::Drop(DropReason::PortRefused)),
                 Err(error) => {
                     failure = Some(error);

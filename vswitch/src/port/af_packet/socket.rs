@@ -1,5 +1,5 @@
-//! A raw socket on one network interface (`AF_PACKET`), with many frames in one system call. A virtio header of
-//! [`HEADER_BYTES`] goes before each frame, as with TAP devices.
+//! A raw socket on one network interface (`AF_PACKET`), which moves many frames per system call. A virtio header of
+//! [`HEADER_BYTES`] precedes each frame, as with TAP devices.
 
 use crate::port::virtio_header::HEADER_BYTES;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,25 +10,25 @@ use std::mem::zeroed;
 use std::ptr::null_mut;
 use vswitch_core::config::limits::BURST_PACKETS;
 
-/// What may wait in the kernel in each direction, bytes. The kernel's own default holds three frames of 64 KiB.
+/// The size of the kernel's queue in each direction, bytes. By default it holds three frames of 64 KiB.
 const QUEUE_BYTES: libc::c_int = 8 << 20;
 
 /// An open socket.
 #[derive(Debug)]
 pub struct PacketSocket(OwnedFd);
 
-/// A frame that was received.
+/// A received frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceivedFrame {
-    /// Bytes in its room, header included.
+    /// The number of bytes in its buffer, including the header.
     pub bytes: usize,
-    /// It was longer than its room.
+    /// Whether it was longer than its buffer.
     pub is_cut: bool,
-    /// The tag of IEEE 802.1Q that the kernel took out of it.
+    /// The IEEE 802.1Q tag that the kernel removed from it.
     pub vlan_tag: Option<[u8; 4]>,
 }
 
-/// A control message with what the kernel tells beside a frame (`PACKET_AUXDATA`).
+/// A control message with what the kernel reports beside a frame (`PACKET_AUXDATA`).
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct AuxData {
@@ -37,16 +37,16 @@ struct AuxData {
 }
 
 impl PacketSocket {
-    /// Opens a socket for all frames that the interface of this name receives, whomever they are for.
+    /// Opens a socket for all frames that the interface of this name receives, whatever their destination.
     ///
     /// # Errors
-    /// What the kernel says, as `NETDOWN` for an interface that is down; `InvalidInput` for one that is no Ethernet.
+    /// The kernel's error, such as `NETDOWN` for an interface that is down; `InvalidInput` if it is not Ethernet.
     pub fn open(device: &str) -> io::Result<Self> {
         let (socket, index) = Self::open_unbound(device)?;
         for option in [
             libc::PACKET_VNET_HDR,
             libc::PACKET_AUXDATA,
-            // What the switch sends must not come back as if the interface had received it.
+            // The switch must not receive the frames that it sends.
             libc::PACKET_IGNORE_OUTGOING,
             libc::PACKET_QDISC_BYPASS,
         ] {
@@ -58,16 +58,16 @@ impl PacketSocket {
         if socket.address()?.sll_hatype != libc::ARPHRD_ETHER {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no Ethernet interface"));
         }
-        // An interface that is down can be bound to, and the socket then bears this error.
+        // Binding to an interface that is down succeeds, but leaves this error on the socket.
         rustix::net::sockopt::socket_error(&socket.0)??;
         Ok(socket)
     }
 
-    /// Opens a socket that receives nothing, for it has no protocol and is not bound yet. For as long as it is open, the
-    /// interface receives what is for others too.
+    /// Opens a socket that receives nothing, since it has no protocol and is not bound. While it is open, the interface
+    /// is in promiscuous mode.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn open_unbound(device: &str) -> io::Result<(Self, i32)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = Self(socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?);
@@ -78,12 +78,13 @@ impl PacketSocket {
         Ok((socket, index))
     }
 
-    /// Receives a frame into each of the rooms, in order, for as long as there are frames. Looks at no more than
-    /// [`BURST_PACKETS`] rooms; appends an arrival for each that is used.
+    /// Receives a frame into each of the buffers, in order, while there are frames; at most [`BURST_PACKETS`]. Appends
+    /// an arrival for each buffer used.
     ///
     /// # Errors
-    /// Why there is not even one: `AGAIN` if there is none to receive, `NETDOWN` once for an interface that went down
-    /// or away (which of the two, the kernel does not tell, and it does not tell of the second after the first), `INVAL` for a frame that no virtio header can describe: it is lost.
+    /// Why not even one was received: `AGAIN` if there is none; `NETDOWN`, once, if the interface went down or
+    /// disappeared (the kernel does not tell which, nor does it report the second after the first); `INVAL` for a frame
+    /// that no virtio header can describe, which is lost.
     pub fn receive<'a>(
         &self,
         rooms: impl Iterator<Item = &'a mut [u8]>,
@@ -116,11 +117,11 @@ impl PacketSocket {
         Ok(())
     }
 
-    /// Sends the pieces, each a virtio header and a frame, in order; how many are out. Looks at no more than
-    /// [`BURST_PACKETS`].
+    /// Sends the pieces, each a virtio header and a frame, in order; at most [`BURST_PACKETS`]. Returns how many were
+    /// sent.
     ///
     /// # Errors
-    /// Why the first is not out.
+    /// Why the first was not sent.
     pub fn send<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> rustix::io::Result<usize> {
         let mut spans = [libc::iovec { iov_base: null_mut(), iov_len: 0 }; BURST_PACKETS];
         let filled = spans.iter_mut().zip(pieces).map(|(span, piece)| {

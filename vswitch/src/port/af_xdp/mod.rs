@@ -1,6 +1,6 @@
-//! A network interface that the machine has already, through a socket of `AF_XDP`. In copy mode, which every driver with XDP
-//! gives: each frame whole and by itself, without a system call to receive it. What the interface receives, the rest of
-//! the kernel does not see.
+//! An existing network interface of the machine, through an `AF_XDP` socket in copy mode, which every driver with XDP
+//! supports: each frame whole and by itself, received without a system call. The rest of the kernel does not see what
+//! the interface receives.
 
 pub mod socket;
 
@@ -20,7 +20,7 @@ use vswitch_core::packet::Packet;
 use vswitch_core::packet::offload::Offload;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 
-/// Empty receives between two looks whether the interface is still there: an empty ring does not tell.
+/// How many empty receives pass between two checks that the interface still exists, which an empty ring does not show.
 const EMPTY_RECEIVES_PER_CHECK: u8 = 4;
 
 /// An interface in use.
@@ -28,9 +28,9 @@ const EMPTY_RECEIVES_PER_CHECK: u8 = 4;
 pub struct AfXdpPort {
     socket: XdpSocket,
     empty_receives: u8,
-    /// As far as was seen when something was last sent.
+    /// As of the last time something was sent.
     is_down: bool,
-    /// For the text of errors.
+    /// For error messages.
     description: String,
 }
 
@@ -38,7 +38,7 @@ impl AfXdpPort {
     /// Opens the interface in its namespace.
     ///
     /// # Errors
-    /// What failed, naming interface and namespace: also what a raw socket could do with it.
+    /// What failed, with interface and namespace, including why a raw socket could not use it.
     pub fn open(port: &desired::PacketPort) -> io::Result<Self> {
         let description = describe(port);
         let work = || open_with_retries(&port.device);
@@ -55,7 +55,7 @@ impl AfXdpPort {
         Ok(Self { socket, empty_receives: 0, is_down: false, description })
     }
 
-    /// Looks whether the interface is up; an error if it is gone.
+    /// Checks whether the interface is up; fails if it is gone.
     fn look(&mut self) -> io::Result<()> {
         self.is_down = match self.socket.check() {
             Ok(()) => false,
@@ -66,7 +66,7 @@ impl AfXdpPort {
     }
 }
 
-/// The kernel lets go of a socket a little later than it is closed.
+/// The kernel releases a socket a little after it is closed.
 fn open_with_retries(device: &str) -> io::Result<XdpSocket> {
     const TIMES: u32 = 20;
     const PAUSE: Duration = Duration::from_millis(5);
@@ -82,7 +82,7 @@ fn open_with_retries(device: &str) -> io::Result<XdpSocket> {
 impl Port for AfXdpPort {
     fn receive(&mut self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> io::Result<Received> {
         if !self.is_down && self.sent().held() > 0 {
-            // Perhaps the kernel takes now what it did not when it was sent.
+            // The kernel may now accept what it did not accept before.
             self.flush()?;
         }
         let (mut count, mut received) = (0, Received::Drained);
@@ -134,7 +134,7 @@ impl Port for AfXdpPort {
     fn flush(&mut self) -> io::Result<()> {
         match self.socket.flush() {
             Ok(()) => Ok(()),
-            // What is in line waits there until it is up, or until rules change.
+            // What is queued waits until the interface is up, or until rules change.
             Err(Errno::NETDOWN) => self.look(),
             Err(error) => Err(explain(&self.description, error.into())),
         }

@@ -1,8 +1,8 @@
-//! A socket of `AF_XDP`: frames in memory that is shared with the kernel, told of through four rings. A program in the kernel
-//! redirects to it whatever the interface receives, before the rest of the kernel sees it.
+//! An `AF_XDP` socket: frames in memory shared with the kernel, announced through four rings. A program in the kernel
+//! redirects everything that the interface receives to it, before the rest of the kernel sees it.
 //!
-//! The memory is cut into chunks. Half of them wait to be filled by the kernel, the others are for what is sent; each is either
-//! the kernel's or ours, and the rings say whose.
+//! The memory is divided into chunks. Half of them are for the kernel to fill, the others for frames to be sent. Each
+//! belongs either to the kernel or to us, and the rings tell to whom.
 
 use crate::os::sys::{Instruction, attach_xdp, create_socket_map, load_xdp_program, put_socket, receive_queues};
 use crate::port::Sent;
@@ -20,13 +20,13 @@ use std::io;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Room for one frame, with what the kernel wants in front of it.
+/// Room for one frame and the headroom that the kernel requires.
 const CHUNK_BYTES: usize = 4096;
-/// What the kernel keeps free in front of a frame that it received (`XDP_PACKET_HEADROOM`).
+/// The headroom that the kernel leaves in front of a received frame (`XDP_PACKET_HEADROOM`).
 const KERNEL_HEADROOM_BYTES: usize = 256;
-/// Chunks of each direction, and entries of each ring: what may wait.
+/// The number of chunks for each direction and of entries in each ring.
 const CHUNKS: u32 = 1024;
-/// The longest frame that both directions take, bytes.
+/// The longest frame that can be both sent and received, bytes.
 pub const FRAME_BYTES_MAX: usize = CHUNK_BYTES - KERNEL_HEADROOM_BYTES;
 
 /// An open socket, alone on its interface.
@@ -38,11 +38,11 @@ pub struct XdpSocket {
     completion: XdpRing<u64>,
     received: XdpRing<XdpDesc>,
     to_send: XdpRing<XdpDesc>,
-    /// Chunks for what is to be sent that are ours.
+    /// Our chunks for frames to be sent.
     free: Vec<u64>,
-    /// Frames that were put in line.
+    /// How many frames were queued.
     given: u64,
-    /// What lasts until this is dropped: that frames are redirected here, and that the interface takes those for others.
+    /// Held until this is dropped: the redirection of frames, and promiscuous mode.
     _redirection: (OwnedFd, PacketSocket),
 }
 
@@ -50,7 +50,7 @@ impl XdpSocket {
     /// Opens a socket for all frames that the interface of this name receives.
     ///
     /// # Errors
-    /// What the kernel says, or `Unsupported` where frames would arrive that this socket does not see.
+    /// The kernel's error, or `Unsupported` if frames would arrive that this socket does not see.
     pub fn open(device: &str) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let descriptor = socket_with(AddressFamily::XDP, SocketType::RAW, flags, None)?;
@@ -103,27 +103,27 @@ impl XdpSocket {
         })
     }
 
-    /// Hands received frames to `take`, in order, for as long as there are some and it takes them.
+    /// Passes received frames to `take`, in order, while there are any and it accepts them.
     pub fn receive(&mut self, mut take: impl FnMut(&[u8]) -> bool) {
         while let Some(entry) = self.received.peek() {
-            // The kernel says where in the memory the frame is. What it could not mean is no frame.
+            // The kernel gives the frame's position in the memory. An invalid one yields an empty frame.
             if !take(self.memory.bytes(entry.addr as usize, entry.len as usize)) {
                 break;
             }
             self.received.pop();
             self.fill.push(entry.addr & !(CHUNK_BYTES as u64 - 1));
         }
-        // Given back before the chunks are: the kernel has as many entries in both rings together as there are chunks.
+        // Released before the chunks: the kernel has as many entries in both rings together as there are chunks.
         self.received.release();
         self.fill.publish();
     }
 
-    /// Whether the interface is there and up.
+    /// Checks that the interface exists and is up.
     ///
     /// # Errors
     /// `NETDOWN` for an interface that is down, `NXIO` or `NODEV` for one that is gone.
     pub fn check(&self) -> rustix::io::Result<()> {
-        // The kernel says once, and as of one that is down, that it is gone.
+        // The kernel reports only once that the interface is gone, with the error of one that is down.
         sockopt::socket_error(&self.descriptor)?.map_err(|_| Errno::NXIO)?;
         match rustix::net::recv(&self.descriptor, &mut [0_u8; 0][..], RecvFlags::DONTWAIT) {
             Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR | Errno::BUSY) => Ok(()),
@@ -131,32 +131,32 @@ impl XdpSocket {
         }
     }
 
-    /// Puts a frame of at most [`FRAME_BYTES_MAX`] bytes in line; whether there was room.
+    /// Queues a frame of at most [`FRAME_BYTES_MAX`] bytes. Returns whether there was room.
     pub fn push(&mut self, frame: &[u8]) -> bool {
         if self.free.is_empty() {
             self.reclaim();
         }
         let Some(chunk) = self.free.pop() else { return false };
         self.memory.write(chunk as usize, frame);
-        // As many entries as chunks: there is room.
+        // There are as many entries as chunks, so there is room.
         self.to_send.push(XdpDesc { addr: chunk, len: frame.len() as u32, options: XdpDescOptions::empty() });
         self.given += 1;
         true
     }
 
-    /// How many frames were put in line, and how many of these the kernel has taken from it. Nothing takes an entry
-    /// back: the kernel may have read it already.
+    /// How many frames were queued, and how many of these the kernel has taken. Entries cannot be withdrawn, since the
+    /// kernel may already have read them.
     pub fn sent(&self) -> Sent {
         Sent { given: self.given, taken: self.given.saturating_sub(self.to_send.waiting().into()) }
     }
 
-    /// Has the kernel send what is in line. What it leaves there it sends with the next.
+    /// Makes the kernel send what is queued. What it leaves is sent with the next call.
     ///
     /// # Errors
-    /// As [`XdpSocket::check`].
+    /// As in [`XdpSocket::check`].
     pub fn flush(&mut self) -> rustix::io::Result<()> {
         self.to_send.publish();
-        // The kernel takes some of them at a time.
+        // The kernel takes a few at a time.
         while self.to_send.is_waiting() {
             let waiting = self.to_send.waiting();
             match rustix::net::send(&self.descriptor, &[], SendFlags::DONTWAIT) {
@@ -188,7 +188,7 @@ impl AsFd for XdpSocket {
     }
 }
 
-/// Redirects every frame to the socket in the map that has the queue's number; one of a queue without goes to the kernel.
+/// Redirects every frame to the socket of its queue in the map; a frame on a queue without one goes to the kernel.
 fn program(map: &OwnedFd) -> [Instruction; 6] {
     use std::os::fd::AsRawFd as _;
     const LOAD_WORD_OF_CONTEXT: u8 = 0x61;
@@ -196,7 +196,7 @@ fn program(map: &OwnedFd) -> [Instruction; 6] {
     const SET: u8 = 0xb7;
     const CALL: u8 = 0x85;
     const EXIT: u8 = 0x95;
-    /// Where `struct xdp_md` has the number of the queue.
+    /// The offset of the queue number in `struct xdp_md`.
     const QUEUE_OFFSET: i16 = 16;
     const XDP_PASS: i32 = 2;
     const REDIRECT_MAP: i32 = 51;
@@ -210,14 +210,14 @@ fn program(map: &OwnedFd) -> [Instruction; 6] {
     ]
 }
 
-/// Memory that the kernel shares with us, ours until this is dropped.
+/// Memory shared with the kernel, mapped until this is dropped.
 #[derive(Debug)]
 struct Mapping {
     start: *mut c_void,
     bytes: usize,
 }
 
-// SAFETY: memory belongs to no thread, and only who has the mapping reaches it.
+// SAFETY: the memory belongs to no thread, and only the owner of the mapping reaches it.
 unsafe impl Send for Mapping {}
 
 impl Mapping {
@@ -235,7 +235,7 @@ impl Mapping {
         Ok(Self { start, bytes })
     }
 
-    /// A part that the kernel has given us; nothing if it is not all inside.
+    /// A part that the kernel has given us; empty if it is not entirely inside the mapping.
     fn bytes(&self, offset: usize, bytes: usize) -> &[u8] {
         if offset.checked_add(bytes).is_none_or(|end| end > self.bytes) {
             return &[];
@@ -246,7 +246,7 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts(self.start.cast::<u8>().add(offset), bytes) }
     }
 
-    /// Writes to a part that is ours. What does not fit inside is left out.
+    /// Writes to a part that belongs to us. Does nothing if it is not inside the mapping.
     fn write(&mut self, offset: usize, content: &[u8]) {
         let bytes = content.len().min(self.bytes.saturating_sub(offset)).min(CHUNK_BYTES);
         // SAFETY: the part lies inside the mapping, which is exclusively borrowed, so no slice of it exists; the kernel only
@@ -262,14 +262,14 @@ impl Drop for Mapping {
     }
 }
 
-/// One end of a ring of [`CHUNKS`] entries; the kernel has the other. For each ring we are either who pushes or who pops.
+/// Our end of a ring of [`CHUNKS`] entries, whose other end is the kernel's. In each ring we either push or pop.
 #[derive(Debug)]
 struct XdpRing<T> {
     memory: Mapping,
     producer: usize,
     consumer: usize,
     entries: usize,
-    /// Our own count, which the kernel knows up to the last [`XdpRing::publish`] or [`XdpRing::release`].
+    /// Our own count. The kernel knows it as of the last [`XdpRing::publish`] or [`XdpRing::release`].
     ours: u32,
     kind: std::marker::PhantomData<T>,
 }
@@ -299,19 +299,19 @@ impl<T: Copy> XdpRing<T> {
         unsafe { self.memory.start.cast::<u8>().add(self.entries).cast::<T>().add((number % CHUNKS) as usize) }
     }
 
-    /// Writes an entry behind those that are there. Never more are on their way than there are chunks, so there is room.
+    /// Appends an entry. There is room, since there are never more entries in use than chunks.
     fn push(&mut self, value: T) {
         // SAFETY: the entry is inside the mapping and aligned, and ours until it is published.
         unsafe { self.entry(self.ours).write(value) };
         self.ours = self.ours.wrapping_add(1);
     }
 
-    /// Tells the kernel of what was pushed.
+    /// Makes pushed entries visible to the kernel.
     fn publish(&self) {
         self.count(self.producer).store(self.ours, Ordering::Release);
     }
 
-    /// Entries that the kernel has not taken.
+    /// How many entries the kernel has not taken yet.
     fn waiting(&self) -> u32 {
         self.ours.wrapping_sub(self.count(self.consumer).load(Ordering::Acquire))
     }
@@ -320,7 +320,7 @@ impl<T: Copy> XdpRing<T> {
         self.waiting() > 0
     }
 
-    /// The next entry of the kernel's.
+    /// The next entry from the kernel.
     fn peek(&self) -> Option<T> {
         let is_there = self.count(self.producer).load(Ordering::Acquire) != self.ours;
         // SAFETY: the entry is inside the mapping and aligned; the kernel has published it, and does not write to it before it
@@ -328,12 +328,12 @@ impl<T: Copy> XdpRing<T> {
         is_there.then(|| unsafe { self.entry(self.ours).read() })
     }
 
-    /// Passes over the entry that was peeked at.
+    /// Consumes the entry that was peeked at.
     fn pop(&mut self) {
         self.ours = self.ours.wrapping_add(1);
     }
 
-    /// Tells the kernel of what was popped.
+    /// Returns consumed entries to the kernel.
     fn release(&self) {
         self.count(self.consumer).store(self.ours, Ordering::Release);
     }

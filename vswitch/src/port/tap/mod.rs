@@ -1,8 +1,8 @@
-//! A TAP device of the kernel: one frame per read and write, but a frame may be 64 KiB long, and a ring may take many
-//! reads or writes at once.
+//! A TAP device of the kernel. Each read or write moves one frame, but a frame may be 64 KiB long, and a ring may carry
+//! many reads or writes at once.
 //!
-//! Where the kernel offers it, a virtio header goes before each frame, and the guest leaves checksums and cutting to
-//! whoever needs them: nobody, if the receiver takes them undone too.
+//! If the kernel supports it, a virtio header precedes each frame, and the guest leaves checksums and segmentation to
+//! whoever needs them: to nobody, if the receiver accepts such frames too.
 
 pub mod persistent;
 pub mod steering;
@@ -30,10 +30,10 @@ use vswitch_core::packet::{FrameBuffer, Packet};
 /// How frames cross TAP devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TapIo {
-    /// One system call for each.
+    /// One system call for each frame.
     #[default]
     Plain,
-    /// Many in one call, through a ring of the kernel.
+    /// Many frames in one call, through a ring of the kernel.
     Uring,
 }
 
@@ -41,39 +41,41 @@ pub enum TapIo {
 #[derive(Debug)]
 pub struct Tap {
     device: Device,
-    /// What it takes undone, and its guest leaves so.
+    /// The offload requests that it accepts, and that its guest may make.
     offloads: Offloads,
-    /// None where each frame has a call of its own.
+    /// `None` if each frame takes a call of its own.
     batches: Option<Batches>,
-    /// For the text of errors.
+    /// For error messages.
     description: String,
-    /// Whether the device stays when nobody holds it any more, because this process said so.
+    /// Whether this process has made the device persistent.
     is_kept: bool,
 }
 
 impl Tap {
-    /// Creates the device, or adopts it if it exists, in its namespace; sets `interface` on it if one is given.
+    /// Creates the device in its namespace, or attaches to it if it exists, and applies `interface` to it if there is
+    /// one.
     ///
     /// # Errors
-    /// What failed, naming device and namespace.
+    /// What failed, with device and namespace.
     pub fn open(tap: &TapPort, interface: Option<&Interface>) -> io::Result<Self> {
         Self::open_with(tap, interface, Offloads::ALL, TapIo::Plain)
     }
 
-    /// As [`Tap::open`], with only those of `wanted` left undone that the kernel knows, and frames moved by `io`.
+    /// The same as [`Tap::open`], with those of the `wanted` offloads that the kernel knows, and with frames moved by
+    /// `io`.
     ///
     /// # Errors
-    /// What failed, naming device and namespace.
+    /// What failed, with device and namespace.
     pub fn open_with(tap: &TapPort, interface: Option<&Interface>, wanted: Offloads, io: TapIo) -> io::Result<Self> {
         let opened = Self::open_rx_queues(tap, interface, (wanted, io), 1)?.into_iter().next();
         opened.ok_or_else(|| io::Error::other("a device has one queue at least"))
     }
 
-    /// As [`Tap::open_with`], with `rx_queues` queues, each with its share of the flows; one where a device of the name
-    /// exists that cannot have more.
+    /// The same as [`Tap::open_with`], with `rx_queues` queues, each for its share of the flows; only one if the device
+    /// exists and cannot have more.
     ///
     /// # Errors
-    /// What failed, naming device and namespace.
+    /// What failed, with device and namespace.
     pub fn open_rx_queues(
         tap: &TapPort,
         interface: Option<&Interface>,
@@ -108,10 +110,10 @@ impl Tap {
 }
 
 impl Tap {
-    /// Says whether the device stays when nobody holds it any more.
+    /// Sets whether the device stays when no process has it open.
     ///
     /// # Errors
-    /// What the kernel says, naming device and namespace.
+    /// The kernel's error, with device and namespace.
     pub(crate) fn persist(&mut self, stays: bool) -> io::Result<()> {
         sys::set_tap_persistence(&self.device.descriptor, stays).map_err(|error| explain(&self.description, error))?;
         self.is_kept = stays;
@@ -119,7 +121,7 @@ impl Tap {
     }
 }
 
-/// Opens the device as often as it is to have queues. The program that fills them is there before the second is.
+/// Opens the device once for each queue. The steering program is attached before the second.
 fn open_queues(name: &str, wanted: Offloads, rx_queues: usize) -> io::Result<Vec<(Device, Offloads)>> {
     if rx_queues <= 1 {
         return Ok(vec![open_device(name, wanted, false)?]);
@@ -137,12 +139,12 @@ fn open_queues(name: &str, wanted: Offloads, rx_queues: usize) -> io::Result<Vec
     Ok(queues)
 }
 
-/// Opens the device with as much of `wanted` as the kernel knows: without UDP before Linux 6.2, without any if it has no
-/// header for it.
+/// Opens the device with those of the `wanted` offloads that the kernel knows: no UDP before Linux 6.2, and none at all
+/// without support for the header.
 fn open_device(name: &str, wanted: Offloads, has_queues: bool) -> io::Result<(Device, Offloads)> {
     let plain = || {
         let descriptor = sys::open_tap(name, TapMode { has_header: false, has_queues })?;
-        // Whoever held the device before may have let its guest leave things undone.
+        // Whoever had the device open before may have enabled offloads.
         sys::set_tap_offloads(&descriptor, 0)?;
         Ok((Device { descriptor, header_bytes: 0 }, Offloads::NONE))
     };
@@ -150,7 +152,7 @@ fn open_device(name: &str, wanted: Offloads, has_queues: bool) -> io::Result<(De
         return plain();
     }
     let descriptor = match sys::open_tap(name, TapMode { has_header: true, has_queues }) {
-        // Also what a name of another kind of device gives; then the second try says so again.
+        // The name of another kind of device has the same error; the second attempt then reports it again.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => return plain(),
         opened => opened?,
     };
@@ -169,20 +171,21 @@ fn open_device(name: &str, wanted: Offloads, has_queues: bool) -> io::Result<(De
     plain()
 }
 
-/// Sets another interface on the device of a running port.
+/// Applies another configuration to the device of a running port.
 ///
 /// # Errors
-/// What failed, naming device and namespace.
+/// What failed, with device and namespace.
 pub fn adjust(tap: &TapPort, wanted: &Interface, previous: Option<&Interface>) -> io::Result<()> {
     let work = || netlink::configure(&tap.device, wanted, previous);
     let adjusted = namespace::within_any(tap.namespace.as_deref(), work);
     adjusted.map_err(|error| explain(&describe(tap), error))
 }
 
-/// Gives a new device the hardware address of its ENI, from any other of which its guest's packets drop, and its MTU.
+/// Sets the MTU of a new device, and its hardware address to the ENI's, since its guest's packets would be dropped with
+/// any other.
 ///
 /// # Errors
-/// What failed, naming device and namespace.
+/// What failed, with device and namespace.
 pub(crate) fn set_link(tap: &TapPort, mac: MacAddress) -> io::Result<()> {
     let set = namespace::within_any(tap.namespace.as_deref(), || netlink::set_link(&tap.device, mac, tap.mtu_bytes));
     set.map_err(|error| explain(&describe(tap), error))
@@ -208,11 +211,11 @@ fn explain(description: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{description}: {text}"))
 }
 
-/// The open descriptor, and how frames look on it.
+/// The open descriptor, and the format of its frames.
 #[derive(Debug)]
 struct Device {
     descriptor: OwnedFd,
-    /// Bytes of the virtio header in front of each frame; none if zero.
+    /// The length of the virtio header in front of each frame, bytes; zero if there is none.
     header_bytes: usize,
 }
 
@@ -222,7 +225,7 @@ impl Device {
         Ok(self.claim(buffer, read_bytes))
     }
 
-    /// Declares what was read to be the frame, and tells what the header in front of it claims.
+    /// Trims the buffer to the frame that was read and returns the offload request in its header.
     fn claim(&self, buffer: &mut FrameBuffer, read_bytes: usize) -> Offload {
         buffer.set_length(read_bytes.saturating_sub(self.header_bytes));
         if self.header_bytes == 0 {
@@ -239,7 +242,8 @@ impl Device {
         }
     }
 
-    /// Reads frames into as many of the buffers as there are frames; why not into all. No buffer is left over.
+    /// Reads frames into as many of the buffers as there are frames. Returns why not all were filled; unused buffers
+    /// return to the pool.
     fn receive_batch(
         &self,
         ring: &mut BatchRing,
@@ -265,7 +269,7 @@ impl Device {
         ended
     }
 
-    /// Reads frames one by one until one cannot be had; why.
+    /// Reads frames one by one until there is none, and returns why.
     fn receive(&self, pool: &mut BufferPool, burst: &mut Vec<Packet>, packets_max: usize) -> Option<Errno> {
         let mut bytes = 0;
         for _ in 0..packets_max {
@@ -292,7 +296,7 @@ impl Device {
 struct Batches {
     ring: BatchRing,
     batch_size: BatchSize,
-    /// Only keeps its room.
+    /// Only keeps its memory between bursts.
     buffers: Vec<FrameBuffer>,
 }
 
@@ -302,14 +306,14 @@ impl Batches {
     }
 }
 
-/// What became of a packet that was written; an error is the port's own.
+/// The verdict on a packet that was written; an error concerns the port itself.
 fn write_verdict(written: rustix::io::Result<usize>) -> rustix::io::Result<Verdict> {
     match written {
         Ok(_) => Ok(Verdict::Deliver),
         Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => Ok(Verdict::Drop(DropReason::PortFull)),
-        // The device is there, and whoever uses it has set it down.
+        // The device exists, and its user has set it down.
         Err(Errno::IO) => Ok(Verdict::Drop(DropReason::PortDown)),
-        // The kernel looks into frames. What it refuses is the sender's fault, not the port's.
+        // The kernel examines frames. What it refuses is the sender's fault, not the port's.
         Err(Errno::INVAL) => Ok(Verdict::Drop(DropReason::PortRefused)),
         Err(error) => Err(error),
     }
@@ -322,7 +326,7 @@ impl Port for Tap {
             None => device.receive(pool, burst, packets_max),
             Some(Batches { ring, batch_size, buffers }) => {
                 batch_size.receive(burst, packets_max, |burst, wanted| match wanted {
-                    // A ring has nothing to save for a single frame, and a lone one should not wait for it.
+                    // For a single frame a ring saves nothing, and a lone frame should not wait for it.
                     1 => device.receive(pool, burst, 1),
                     _ => {
                         buffers.extend((0..wanted).map_while(|_| pool.take_large()));
@@ -375,7 +379,7 @@ impl Port for Tap {
 
     fn retire(&mut self) {
         if self.is_kept {
-            // Where it cannot be said, the device is removed once it is let go.
+            // If that fails, the device is removed once it is closed.
             let _ = self.persist(false);
         }
     }

@@ -1,8 +1,9 @@
-//! TAP devices that outlive the process that made them: a guest keeps device, addresses, routes and whatever it set itself,
-//! through every end of the forwarding plane and until the next one has it again.
+//! TAP devices that outlive the process that made them: a guest keeps its device, addresses, routes and its own
+//! settings whenever the forwarding plane ends, until the next one attaches again.
 //!
-//! The kernel keeps a device that it is told to keep. What was set on it is noted beside the control socket, so that the next process knows it for its own, changes only what has changed meanwhile, and may
-//! remove it. A device that somebody else made is never noted, and stays as it is.
+//! The kernel keeps a device that is marked as persistent. Its configuration is recorded beside the control socket, so
+//! that the next process recognizes it, changes only what has changed in the meantime, and may remove it. A device that
+//! somebody else made is never recorded, and stays as it is.
 
 use crate::os::namespace;
 use crate::os::netlink::{self, Interface};
@@ -14,25 +15,25 @@ use std::path::PathBuf;
 use vswitch_core::config::desired::TapPort;
 use vswitch_core::packet::offload::Offloads;
 
-/// Folders of notes, of devices of the host and of namespaces, each with a folder of its own.
+/// The folder with records of the host's devices; those of a namespace have a folder of its name.
 const HOST_FOLDER: &str = "host";
 const NAMESPACES_FOLDER: &str = "namespaces";
 
-/// What is noted of a device.
+/// The record of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct DeviceRecord {
-    /// Which device of which namespace: another one of the same name has another identity.
+    /// Identifies the device and its namespace: another one of the same name has a different identity.
     identity: String,
     queues: usize,
     addresses: Vec<ipnet::IpNet>,
     gateways: Vec<std::net::IpAddr>,
 }
 
-/// Opens a device for the switch of this run directory: its own from before, or a new one, which then outlives the
-/// process, or one that somebody else made. Else as [`Tap::open_rx_queues`].
+/// Opens a device for the switch of this run directory: its own from before; or a new one, which then outlives the
+/// process; or one that somebody else made. Otherwise like [`Tap::open_rx_queues`].
 ///
 /// # Errors
-/// As there.
+/// As in [`Tap::open_rx_queues`].
 pub fn open(
     tap: &TapPort,
     interface: Option<&Interface>,
@@ -43,11 +44,11 @@ pub fn open(
     if let Some(name) = tap.namespace.as_deref().filter(|_| tap.create_namespace) {
         namespace::ensure(name, run_dir)?;
     }
-    // Where that cannot be told, opening says why.
+    // If it cannot be determined, opening reports why.
     let Ok(mut found) = identity(tap) else { return Tap::open_rx_queues(tap, interface, how, rx_queues) };
     let mut own = DeviceRecord::read(tap, run_dir).filter(|record| Some(&record.identity) == found.as_ref());
     if own.as_ref().is_some_and(|record| record.queues != rx_queues) {
-        // The kernel fixes at its making whether a device may have several queues.
+        // The kernel fixes when a device is made whether it may have several queues.
         delete(tap)?;
         (found, own) = (None, None);
     }
@@ -71,7 +72,7 @@ pub fn open(
     Ok(queues)
 }
 
-/// Notes what is set on a device of the switch by now.
+/// Records the present configuration of a device of the switch.
 pub fn record_interface(tap: &TapPort, interface: &Interface, run_dir: &RunDir) {
     if let Some(mut record) = DeviceRecord::read(tap, run_dir) {
         record.set(Some(interface));
@@ -81,20 +82,20 @@ pub fn record_interface(tap: &TapPort, interface: &Interface, run_dir: &RunDir) 
     }
 }
 
-/// Removes a device that nobody holds any more, if it is the switch's.
+/// Removes a device that no process has open any more, if it is the switch's.
 ///
 /// # Errors
-/// What the kernel says, with the device.
+/// The kernel's error, with the device.
 pub fn remove(tap: &TapPort, run_dir: &RunDir) -> io::Result<()> {
     let Some(record) = DeviceRecord::read(tap, run_dir) else { return Ok(()) };
-    // A namespace that is gone took its devices along.
+    // If the namespace is gone, so are its devices.
     let found = identity(tap).unwrap_or_default();
     if found == Some(record.identity) {
         delete(tap)?;
     }
     let path = path(&tap.device, tap.namespace.as_deref(), run_dir);
     let _ = fs::remove_file(&path);
-    // The folder of a namespace goes with its last device.
+    // The folder of a namespace is removed with its last device.
     let _ = path.parent().filter(|_| tap.namespace.is_some()).map(fs::remove_dir);
     Ok(())
 }
@@ -116,10 +117,11 @@ pub fn made(run_dir: &RunDir) -> Vec<TapPort> {
     devices.filter(|tap| DeviceRecord::read(tap, run_dir).is_some()).collect()
 }
 
-/// Removes the devices and namespaces that the switch of this run directory made. Tells of each that is gone.
+/// Removes the devices and namespaces that the switch of this run directory made. Calls `is_gone` with each device
+/// removed.
 ///
 /// # Errors
-/// What the kernel says, with the device or the namespace.
+/// The kernel's error, with the device or the namespace.
 pub fn remove_all(run_dir: &RunDir, mut is_gone: impl FnMut(&TapPort)) -> io::Result<Vec<String>> {
     for tap in made(run_dir) {
         remove(&tap, run_dir)?;
@@ -130,7 +132,7 @@ pub fn remove_all(run_dir: &RunDir, mut is_gone: impl FnMut(&TapPort)) -> io::Re
     Ok(names)
 }
 
-/// The device that the name means now, if there is one.
+/// The identity of the device that has the name now, if there is one.
 pub(crate) fn identity(tap: &TapPort) -> io::Result<Option<String>> {
     namespace::within_any(tap.namespace.as_deref(), || {
         let index = netlink::index(&tap.device)?;

@@ -1,8 +1,9 @@
-//! Which queue of a TAP device with several a frame waits in.
+//! Which queue of a multi-queue TAP device receives a frame.
 //!
-//! A program in the kernel decides by both addresses alone. So all packets of a flow wait in one queue, fragments and the
-//! errors of ICMP that its ends exchange too, and leave it in order. The kernel's own choice follows the queue that the
-//! other direction was written to: it moves flows while packets wait, and those that come later may overtake them.
+//! A program in the kernel decides by the two addresses alone. So all packets of a flow are in one queue, including
+//! fragments and the ICMP errors that its ends exchange, and stay in order. The kernel's own choice follows the queue
+//! to which the other direction was written: it moves flows while packets are waiting, and later packets may overtake
+//! them.
 
 use crate::os::sys::{Instruction, load_frame_program};
 use std::io;
@@ -20,28 +21,28 @@ const JUMP_IF_EQUAL: u8 = 0x15;
 const JUMP_UNLESS_EQUAL: u8 = 0x55;
 const EXIT: u8 = 0x95;
 
-/// Where IPv4 and IPv6 headers behind an Ethernet header have their addresses, bytes.
+/// The offsets of the addresses in IPv4 and IPv6 packets behind an Ethernet header, bytes.
 const ADDRESSES_V4: [i32; 2] = [26, 30];
 const ADDRESSES_V6: [i32; 8] = [22, 26, 30, 34, 38, 42, 46, 50];
-/// The golden ratio in 32 bits: spreads neighbouring addresses.
+/// The golden ratio in 32 bits: spreads adjacent addresses.
 const MULTIPLIER: i32 = 0x9e37_79b1_u32 as i32;
 
-/// Gives the program to the kernel.
+/// Loads the program into the kernel.
 ///
 /// # Errors
-/// What the kernel says, as `EPERM` without the capability for BPF.
+/// The kernel's error, such as `EPERM` without the capability for BPF.
 pub fn load() -> io::Result<OwnedFd> {
     load_frame_program(&program())
 }
 
-/// A frame that is too short for what is loaded ends the program with zero: the first queue, as what is not IP.
+/// If a frame is too short for a load, the program ends with zero: the first queue, as for anything but IP.
 fn program() -> Vec<Instruction> {
     let xor_words = |offsets: &[i32]| -> Vec<Instruction> {
         let one = |offset: &i32| [Instruction(LOAD_WORD, 0, 0, *offset), Instruction(XOR_32, 0x07, 0, 0)];
         offsets.iter().flat_map(one).collect()
     };
     let (v4, v6) = (xor_words(&ADDRESSES_V4), xor_words(&ADDRESSES_V6));
-    // The frame is where register 6 says; what is loaded comes into register 0; register 7 gathers.
+    // Register 6 points to the frame, loads go to register 0, and register 7 accumulates the result.
     let mut list = vec![
         Instruction(COPY, 0x16, 0, 0),
         Instruction(SET, 0x07, 0, 0),
