@@ -108,8 +108,9 @@ impl SessionLife {
         self.last_seen_s = now_s;
         if flags & TcpFlags::RST != 0 {
             let is_believed = self.believes(message, now_s);
-            if let Life::Tcp { reset, .. } = &mut self.life {
+            if let Life::Tcp { reset, syn, .. } = &mut self.life {
                 *reset |= is_believed;
+                syn.take_if(|_| answers_syn);
             }
             return;
         }
@@ -134,7 +135,8 @@ impl SessionLife {
                     }
                     (true, false) if is_answer && is_far && answers_syn => {
                         (expected[mine], expected[other]) = (Some(next), Some(acknowledgment));
-                        (*answered, *established, *unscaled, *fins, *syn) = (true, false, true, [false; 2], None);
+                        (*answered, *established, *unscaled, *syn) = (true, false, true, None);
+                        (*fins, *reset) = ([false; 2], false);
                     }
                     (true, false) if is_answer => {}
                     (true, false) if !*reset && *fins != [true; 2] => *syn = Some((mine, next, now_s)),

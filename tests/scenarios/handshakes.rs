@@ -116,6 +116,27 @@ fn a_refused_syn_ends_the_session_and_a_guess_does_not() {
     }
 }
 
+/// A reset that answers the SYN is its answer, and nothing that comes later is. One of the connection before leaves the SYN
+/// open, and the connection that both ends then agree on lives like any other.
+#[test]
+fn a_syn_has_one_answer() {
+    let mut world = world(false);
+    let syn = ("client", SYN, (0x7000_0000, 0));
+    let syn_ack = ("web", SYN_ACK, (0xc000_0000, 0x7000_0001));
+    pass(&mut world, &handshake(1000, 5000));
+    pass(&mut world, &[syn, ("web", RST | ACK, (0, 0x7000_0001)), syn_ack]);
+    assert_eq!(state(&world), "closed");
+
+    world.wait_s(4);
+    pass(&mut world, &handshake(1000, 5000));
+    pass(&mut world, &[syn, ("web", RST, (5001, 0))]);
+    assert_eq!(state(&world), "closed");
+    pass(&mut world, &[syn_ack]);
+    assert_eq!(state(&world), "answered");
+    pass(&mut world, &[("client", ACK, (0x7000_0001, 0xc000_0001))]);
+    assert_eq!(state(&world), "established");
+}
+
 #[test]
 fn both_open_at_once_after_a_crash() {
     for is_checked in [true, false] {

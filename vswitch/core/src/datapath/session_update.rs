@@ -112,7 +112,11 @@ impl Shard {
         }
         let (edges, state) = (connection.edges, connection.state);
         let known = (edges, self.sessions.origin(slot).scales, state);
-        if tcp::believes(known, segment, from_opener) || self.answered_syn(slot, segment, from_opener, now).is_some() {
+        let answers_syn = self.answered_syn(slot, segment, from_opener, now).is_some();
+        if answers_syn {
+            self.forget_syn(slot);
+        }
+        if answers_syn || tcp::believes(known, segment, from_opener) {
             self.sessions.connection_mut(slot).state = tcp::next(state, segment.flags, from_opener);
         }
     }
