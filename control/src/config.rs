@@ -1,4 +1,4 @@
-//! How a control plane is set up.
+//! The configuration of a control plane.
 
 use crate::ecs::ApiSettings;
 use crate::model::Quotas;
@@ -6,30 +6,30 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The setting of one control plane.
+/// The configuration of one control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlConfig {
-    /// Where the state is kept. Made if it does not exist; one process at a time.
+    /// The data directory, which is made if it does not exist. Only one process at a time can use it.
     pub data_dir: PathBuf,
-    /// Where the control socket is made.
+    /// The path of the control socket.
     pub socket: PathBuf,
-    /// Where the forwarding plane listens.
+    /// The path of the forwarding plane's control socket.
     pub vswitch_socket: PathBuf,
-    /// How much of everything there may be.
+    /// The limits of each account.
     pub quotas: Quotas,
     /// The HTTP interface, if there is one.
     pub api: Option<ApiConfig>,
-    /// Whether there was a state here already: its absence is damage then, and not a first start.
+    /// Whether there has been a state before, so that its absence is damage and not a first start.
     pub has_state: bool,
     /// How long a change may wait for the forwarding plane before its reply says that it is pending.
     pub apply_timeout: Duration,
 }
 
 impl ControlConfig {
-    /// How long a change waits for the forwarding plane where nothing else is said.
+    /// The default of [`ControlConfig::apply_timeout`].
     pub const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// A control plane on these paths, with the usual quotas.
+    /// A control plane with these paths and the default quotas.
     pub fn new(data_dir: impl Into<PathBuf>, socket: impl Into<PathBuf>, vswitch_socket: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -43,18 +43,18 @@ impl ControlConfig {
     }
 }
 
-/// Where and how the HTTP interface is offered.
+/// The address and settings of the HTTP interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiConfig {
-    /// The address; where none was asked for, the usual one, or any free port if that is taken.
+    /// The address. If there is none, the usual one, or any free port if that is taken.
     pub listen: Option<SocketAddr>,
-    /// Certificate chain and private key, both PEM files, for TLS; a certificate of its own making if absent.
+    /// Certificate chain and private key, both PEM files, for TLS; if absent, a self-signed certificate is made.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Keys, regions and the like.
     pub settings: ApiSettings,
 }
 
 impl ApiConfig {
-    /// The usual address.
+    /// The default address.
     pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8773));
 }

@@ -1,11 +1,11 @@
-//! What the model may not fetch itself: the time, and identifiers nobody has used. Both are arguments, so that a test
-//! that runs twice decides the same twice.
+//! What the model must not obtain by itself: the time, and unused identifiers. They are arguments, so that a test that
+//! runs twice makes the same decisions.
 
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 use vswitch_core::config::ids::MacAddress;
 
-/// Characters of a made-up identifier after its prefix: 62 bits where they come from the operating system.
+/// Characters of a generated identifier after its prefix: 62 bits, from the operating system's random source.
 const ID_CHARACTERS: usize = 12;
 
 /// The circumstances of one decision.
@@ -23,13 +23,13 @@ enum RandomSource {
 }
 
 impl Environment {
-    /// The world as it is: the system's clock, and identifiers from its random source.
+    /// The real environment: the system's clock, and identifiers from its random source.
     pub fn real() -> Self {
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
         Self { now_s, source: RefCell::new(RandomSource::OperatingSystem) }
     }
 
-    /// A world for tests: identifiers count upwards from `first`.
+    /// An environment for tests: identifiers count upwards from `first`.
     pub fn fixed(now_s: u64, first: u64) -> Self {
         Self { now_s, source: RefCell::new(RandomSource::Counter(first)) }
     }
@@ -45,7 +45,7 @@ impl Environment {
         format!("{prefix}-{}", String::from_utf8_lossy(&digits))
     }
 
-    /// A number for one request, as in `473469C7-AA6F-4DC5-B3DB-A3DC0DE3C83E`.
+    /// An identifier for one request, as in `473469C7-AA6F-4DC5-B3DB-A3DC0DE3C83E`.
     pub fn new_request_id(&self) -> String {
         let (high, low) = (self.next(), self.next());
         let digits = format!("{high:016X}{low:016X}");
@@ -70,7 +70,7 @@ impl Environment {
 }
 
 /// # Panics
-/// If the operating system has no random source: identifiers that others can guess are no way to go on.
+/// If the operating system has no random source, since identifiers must not be predictable.
 fn random() -> u64 {
     let mut bytes = [0; 8];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());

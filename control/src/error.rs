@@ -1,4 +1,5 @@
-//! Every refusal a client can meet: the code and HTTP status of the cloud, and words that name field, value and way out.
+//! Every refusal that a client can get: the cloud's code and HTTP status, and a message that names field, value and
+//! what to do.
 
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +98,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    // Requests as such. The names of the last four are ours: the cloud has no such thing.
+    // Requests as such. The names of the last four are Sluice's own: the cloud has no such errors.
     MISSING_PARAMETER = "MissingParameter", 400;
     INVALID_PARAMETER = "InvalidParameter", 400;
     FORBIDDEN = "Forbidden.Unauthorized", 403;
@@ -243,7 +244,7 @@ kinds! {
     RULE_PORT_RANGE_TYPE = "InvalidOperation.ModifyPortRangeType", 400;
     RULE_MODIFY_EMPTY = "InvalidParam.InvalidModifyRuleRequest", 400;
 
-    // Instances and what is noted about objects.
+    // Instances and metadata.
     INSTANCE_NOT_FOUND = "InvalidInstanceId.NotFound", 404;
     INSTANCE_STATUS = "IncorrectInstanceStatus", 403;
     INSTANCE_NAME = "InvalidInstanceName.Malformed", 400;

@@ -1,7 +1,7 @@
 //! The control plane: VPCs, ENIs and security groups as customers see them.
 //!
-//! Decide, then do: [`model`] turns a [command](command::Command) into events or a refusal and touches nothing else;
-//! the server keeps the events, makes them true and sends their meaning to the forwarding plane.
+//! Decide first, then act: [`model`] turns a [command](command::Command) into events or a refusal without changing
+//! anything; the server stores the events, applies them and sends their effect to the forwarding plane.
 
 pub mod command;
 pub mod config;

@@ -1,7 +1,7 @@
-//! What long-running processes say, on standard output and standard error.
+//! The output of long-running processes, on standard output and standard error.
 //!
-//! A reader that is gone, one that does not read, and a full disk behind a file each cost lines, never the process: nothing
-//! here panics, and nothing waits. Lines that were lost are counted, and the count is told with the next line that gets out.
+//! A reader that is gone or does not read, or a full disk behind a file, costs lines but never the process: nothing
+//! here panics or waits. Lost lines are counted, and the count is written with the next line that succeeds.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,13 +12,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Bytes of a line, its end included. A pipe takes as many whole or not at all (`PIPE_BUF`).
+/// Bytes of a line including its end. A pipe accepts this many as a whole or not at all (`PIPE_BUF`).
 const LINE_BYTES_MAX: usize = 4096;
 
-/// Has everything that this process logs begin with `name` and go to standard error. The first call counts.
+/// Sends everything that this process logs to standard error, with the prefix `name`. Only the first call has an
+/// effect.
 pub fn install(name: &'static str) {
-    // A file that may grow no more, be it that of a log, is an error of the write and not the end of the process. Where there
-    // is no handler to be had, it is as it was.
+    // If a file reaches its size limit, be it a log's, the write must fail instead of ending the process. If the
+    // handler cannot be installed, nothing changes.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
     static LOGGER: OnceLock<Logger> = OnceLock::new();
     let logger = LOGGER.get_or_init(|| Logger { name, output: LogOutput::new(&io::stderr()) });
@@ -27,7 +28,7 @@ pub fn install(name: &'static str) {
     }
 }
 
-/// Says a line on standard output.
+/// Writes a line to standard output.
 pub fn announce(text: &str) {
     static OUTPUT: OnceLock<LogOutput> = OnceLock::new();
     OUTPUT.get_or_init(|| LogOutput::new(&io::stdout())).write(&io::stdout(), format_args!("{text}"));
@@ -40,7 +41,7 @@ struct Logger {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        // Libraries have much to say at levels below.
+        // Libraries log much at lower levels.
         metadata.level() <= Level::Info
     }
 
@@ -55,7 +56,8 @@ impl Log for Logger {
 
 /// Where lines go.
 struct LogOutput {
-    /// The pipe, opened once more: so that a full one refuses this process, and does so to no other that writes to it.
+    /// The pipe, opened again, so that it can be non-blocking for this process without being so for others that write
+    /// to it.
     pipe: Option<OwnedFd>,
     lost: AtomicU64,
 }
@@ -89,7 +91,7 @@ fn open_again(descriptor: BorrowedFd<'_>) -> Option<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty()).ok()
 }
 
-/// Whether the line is out.
+/// Writes a line. Returns whether that succeeded.
 fn write_line(descriptor: BorrowedFd<'_>, text: &str) -> bool {
     let mut line = text.replace('\n', "\n  ");
     let end = line.floor_char_boundary(LINE_BYTES_MAX - 1);
@@ -98,7 +100,8 @@ fn write_line(descriptor: BorrowedFd<'_>, text: &str) -> bool {
     has_room(descriptor) && rustix::io::write(descriptor, line.as_bytes()).is_ok()
 }
 
-/// Whether a line can be written without waiting for a reader. Files always have room, if only to say that they have none.
+/// Whether a line can be written without waiting for a reader. Files are always ready, if only to report that they are
+/// full.
 fn has_room(descriptor: BorrowedFd<'_>) -> bool {
     let mut asked = [PollFd::from_borrowed_fd(descriptor, PollFlags::OUT)];
     let polled = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));

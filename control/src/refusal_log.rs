@@ -1,19 +1,20 @@
-//! Refusals for want of room: each is counted, and they are told together, so that whoever causes them cannot fill a log.
+//! Refusals for lack of room: each is counted, and they are logged together, so that whoever causes them cannot fill a
+//! log.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often refusals are told at most.
+/// Refusals are logged at most this often.
 const TOLD_PERIOD: Duration = Duration::from_secs(10);
 
 /// Counts refusals of one kind.
 #[derive(Debug)]
 pub(crate) struct RefusalLog {
-    /// What had no room, and the bounds.
+    /// What had no room, and the limits.
     what: String,
     count: AtomicU64,
-    /// When they were told last, and how many there were then.
+    /// When they were last logged, and how many there were then.
     told: Mutex<Option<(Instant, u64)>>,
 }
 
@@ -22,12 +23,12 @@ impl RefusalLog {
         Self { what, count: AtomicU64::new(0), told: Mutex::new(None) }
     }
 
-    /// How many there were.
+    /// The number of refusals.
     pub(crate) fn total(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Counts one, and tells of those since the last time if that is a while ago.
+    /// Counts a refusal, and logs those since the last time if that was long enough ago.
     pub(crate) fn count(&self) {
         let total = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(new) = self.unreported(total, Instant::now()) {

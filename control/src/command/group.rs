@@ -1,4 +1,4 @@
-//! The words for security groups; `rule.rs` has those for their rules.
+//! The commands for security groups; those for their rules are in `rule.rs`.
 
 use super::vocabulary;
 use clap::Args;
@@ -14,7 +14,8 @@ vocabulary! {
         /// The VPC it has effect in; empty for a classic group.
         #[arg(long)]
         vpc: String,
-        /// Whether it is in no VPC but in the classic network, which is not here: it keeps rules and has no members.
+        /// Whether it belongs to the classic network instead of a VPC. There is no such network here: the group keeps
+        /// rules and has no members.
         #[serde(default)]
         #[arg(skip)]
         classic: bool,
@@ -49,8 +50,8 @@ vocabulary! {
         /// `accept` or `drop`; basic groups only.
         #[arg(long)]
         inner_access: Option<String>,
-        /// Whether a cloud service owns the group, so that users may only look at it. One that is owned can be changed
-        /// in no other way.
+        /// Whether a cloud service owns the group, so that users may only look at it. While it does, nothing else about
+        /// the group can be changed.
         #[arg(long)]
         service_managed: Option<bool>,
     }

@@ -1,4 +1,4 @@
-//! The words for instances, for what is noted about objects, and for whom a change is made.
+//! The commands for instances and for objects' metadata, and commands on behalf of an account.
 
 use super::{Command, EniCreate, vocabulary};
 use serde::{Deserialize, Serialize};
@@ -9,10 +9,10 @@ vocabulary! {
     InstanceCreate {
         /// `i-…`; made up if absent.
         id: Option<String>,
-        /// Its primary interface, where a new one is made.
+        /// Its primary interface, if a new one is made.
         #[serde(default)]
         primary: EniCreate,
-        /// An interface that is there and free to be its primary one, in the place of a new one.
+        /// An existing free interface to be its primary one, in place of a new one.
         primary_eni: Option<String>,
         /// What kind of port its interfaces get while it runs.
         port: PortKind,
@@ -23,13 +23,13 @@ vocabulary! {
         name: Option<String>,
         /// What it is for.
         description: Option<String>,
-        /// Its name among hosts.
+        /// Its host name.
         host_name: Option<String>,
         /// Its type, as in `ecs.g7.large`. Without effect.
         instance_type: Option<String>,
         /// Its image. Without effect.
         image: Option<String>,
-        /// Whether it can only be deleted once this is off.
+        /// Whether it is protected: it can only be deleted once this is off.
         #[serde(default)]
         deletion_protection: bool,
     }
@@ -42,9 +42,9 @@ vocabulary! {
         name: Option<String>,
         /// A new description; empty for none.
         description: Option<String>,
-        /// A new name among hosts.
+        /// A new host name.
         host_name: Option<String>,
-        /// Whether it can be deleted.
+        /// Whether it is protected against deletion.
         deletion_protection: Option<bool>,
         /// A new type. Without effect.
         instance_type: Option<String>,
@@ -58,7 +58,7 @@ vocabulary! {
         instance: String,
         /// Whether it runs from now on.
         running: bool,
-        /// Whether it was off for a moment, where it ran and runs.
+        /// Whether a running instance is restarted.
         #[serde(default)]
         again: bool,
     }
@@ -72,7 +72,7 @@ vocabulary! {
         force: bool,
     }
 
-    /// An instance and an interface.
+    /// An instance and an interface to attach or detach.
     InstanceAttach {
         /// The instance.
         instance: String,
@@ -80,7 +80,7 @@ vocabulary! {
         eni: String,
     }
 
-    /// Moves an instance.
+    /// Moves an instance to another subnet.
     InstanceMove {
         /// The instance, stopped.
         instance: String,
@@ -93,30 +93,30 @@ vocabulary! {
         groups: Vec<String>,
     }
 
-    /// Changes what is noted about an object. Absent fields stay.
+    /// Changes the metadata of an object. Absent fields stay.
     LabelModify {
         /// The object, by its identifier.
         object: String,
         /// Tags to set.
         #[serde(default)]
         tags: std::collections::BTreeMap<String, String>,
-        /// Tags to take away first.
+        /// Tags to remove first.
         #[serde(default)]
         untag: BTreeSet<String>,
-        /// Whether all tags are taken away first.
+        /// Whether all tags are removed first.
         #[serde(default)]
         untag_all: bool,
         /// Its resource group.
         resource_group: Option<String>,
         /// Its zone.
         zone: Option<String>,
-        /// Attributes without effect on packets, by their names; an empty value takes one away.
+        /// Attributes without effect on packets, by name; an empty value removes one.
         #[serde(default)]
         attributes: std::collections::BTreeMap<String, String>,
     }
 
-    /// Makes a record: an object that has nothing to do with packets, such as a key pair. All that is known of it is
-    /// its kind and the attributes noted with it.
+    /// Makes a record: an object that has nothing to do with packets, such as a key pair. Only its kind and its
+    /// attributes are kept.
     RecordCreate {
         /// Its identifier.
         id: String,
@@ -140,7 +140,7 @@ pub enum PortKind {
     Namespace,
     /// A TAP device of the switch's own namespace, for a virtual machine to use.
     Device,
-    /// None; it is attached by hand.
+    /// None; ports are attached manually.
     None,
 }
 
@@ -148,9 +148,9 @@ pub enum PortKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OnBehalf {
-    /// The account; empty for the one whose objects need no note.
+    /// The account; empty for the default one.
     pub owner: String,
-    /// The region; empty for the one whose objects need no note.
+    /// The region; empty for the default one.
     pub region: String,
     /// The change.
     pub command: Box<Command>,

@@ -1,4 +1,4 @@
-//! The words for lists of prefixes and of ports.
+//! The commands for prefix lists and port lists.
 
 use super::vocabulary;
 use clap::Args;
@@ -147,7 +147,7 @@ impl FromStr for PortListEntry {
     }
 }
 
-/// Ports as people write them: `80` means `80/80`, and `80-90` means `80/90`; anything else is what it is.
+/// Ports as people write them: `80` becomes `80/80`, and `80-90` becomes `80/90`; anything else is unchanged.
 ///
 /// # Errors
 /// None.

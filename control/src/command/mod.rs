@@ -1,13 +1,13 @@
-//! The control socket's vocabulary: every change that can be asked for, in the words a person types.
+//! The commands of the control socket: every change that can be requested, in the words that a person types.
 //!
-//! Addresses, prefixes, ports and protocols are text here, read and checked by the [model](crate::model), so that each
-//! refusal can name the field, the value and the way out. On the wire a command is one JSON object whose `op` is the
-//! variant's name in kebab case, as in `{"op":"vpc-create","cidr":"10.0.0.0/16"}`; unknown fields are refused.
+//! Addresses, prefixes, ports and protocols are text here, and are parsed and checked by the [model](crate::model), so
+//! that each refusal can name the field, the value and what to do. On the wire a command is one JSON object whose `op`
+//! is the variant's name in kebab case, as in `{"op":"vpc-create","cidr":"10.0.0.0/16"}`; unknown fields are refused.
 //!
-//! What is said here of a parameter is said nowhere else: `#[derive(Args)]` makes it an option of the `sluice` command, with
-//! its description as help and for the reference pages, and lab files hold these structures.
+//! A parameter is described only here: `#[derive(Args)]` makes it an option of the `sluice` command, and the
+//! description becomes the help text and the entry in the reference pages. Lab files use the same structures.
 //!
-//! Where a command creates something, `id` may be given: refused if malformed or taken, made up if absent.
+//! Where a command creates something, `id` may be given. It is refused if malformed or in use, and made up if absent.
 
 mod eni;
 mod group;
@@ -53,7 +53,7 @@ macro_rules! vocabulary {
 }
 pub(crate) use vocabulary;
 
-/// A change to the state. Accepted whole or refused whole.
+/// A change to the state. It is accepted or refused as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Command {
@@ -61,11 +61,11 @@ pub enum Command {
     VpcCreate(VpcCreate),
     /// Changes a VPC's name, description or blocks.
     VpcModify(VpcModify),
-    /// Removes a VPC that nothing is in.
+    /// Removes an empty VPC.
     VpcDelete(VpcDelete),
     /// Sends a destination outside the VPC's subnets to one of its ENIs. Set again, it replaces the ENI.
     VpcRouteAdd(VpcRouteAdd),
-    /// Takes a custom route away.
+    /// Removes a custom route.
     VpcRouteRemove(VpcRouteRemove),
     /// Makes a subnet of a VPC.
     VswitchCreate(VswitchCreate),
@@ -73,11 +73,11 @@ pub enum Command {
     VswitchModify(VswitchModify),
     /// Removes a subnet without ENIs.
     VswitchDelete(VswitchDelete),
-    /// Keeps a part of a subnet's block for delegated prefixes.
+    /// Reserves a part of a subnet's block for delegated prefixes.
     VswitchReserve(VswitchReserve),
-    /// Changes the name or description of a part that is kept.
+    /// Changes the name or description of a reservation.
     VswitchReservationModify(VswitchReservationModify),
-    /// Gives a part that was kept back to the subnet.
+    /// Ends a reservation.
     VswitchUnreserve(VswitchUnreserve),
     /// Makes a network interface.
     EniCreate(Box<EniCreate>),
@@ -89,7 +89,7 @@ pub enum Command {
     EniAssign(EniAssign),
     /// Takes addresses or delegated prefixes from an ENI.
     EniUnassign(EniUnassign),
-    /// Says where an ENI's frames come from and go to.
+    /// Gives an ENI a port.
     EniAttach(EniAttach),
     /// Unplugs an ENI from its port.
     EniDetach(EniDetach),
@@ -103,9 +103,9 @@ pub enum Command {
     GroupJoin(GroupJoin),
     /// Takes an ENI out of one group.
     GroupLeave(GroupLeave),
-    /// Adds rules to a group, all or none. A rule that exists already is success without a new one.
+    /// Adds rules to a group, all or none. It is no error if a rule exists already.
     RuleAuthorize(RuleAuthorize),
-    /// Takes rules from a group, all or none, by identifier or by their fields.
+    /// Removes rules from a group, all or none, by identifier or by their fields.
     RuleRevoke(RuleRevoke),
     /// Changes one rule.
     RuleModify(RuleModify),
@@ -121,15 +121,15 @@ pub enum Command {
     PortListModify(PortListModify),
     /// Removes a port list that no rule names.
     PortListDelete(PortListDelete),
-    /// Changes the choices that the specification leaves open. Absent fields stay.
+    /// Changes settings. Absent fields stay.
     SettingsModify(SettingsModify),
     /// Makes an instance and its primary network interface.
     InstanceCreate(Box<InstanceCreate>),
-    /// Changes what an instance is called and how it is protected.
+    /// Changes an instance's names, description and protection.
     InstanceModify(InstanceModify),
-    /// Starts or stops an instance, which gives its interfaces their ports or takes them.
+    /// Starts or stops an instance, which opens or closes the ports of its interfaces.
     InstanceRun(InstanceRun),
-    /// Removes an instance with the interfaces that go with it.
+    /// Removes an instance and the interfaces that are deleted with it.
     InstanceDelete(InstanceDelete),
     /// Gives an instance one more interface.
     InstanceAttach(InstanceAttach),
@@ -157,7 +157,7 @@ vocabulary! {
     }
 }
 
-/// Reads one of a few names on a command line.
+/// A parser for one of a few names on a command line.
 pub fn choice<T: Copy + Send + Sync + 'static, const N: usize>(
     names: [(T, &'static str); N],
 ) -> impl TypedValueParser<Value = T> {

@@ -1,4 +1,4 @@
-//! The words for networks: VPCs, subnets and routes.
+//! The commands for networks: VPCs, subnets and routes.
 
 use super::vocabulary;
 use clap::Args;
@@ -36,17 +36,17 @@ vocabulary! {
         /// A new description; empty for none.
         #[arg(long)]
         description: Option<String>,
-        /// Another IPv4 block, which has to hold what its subnets have of the old one.
+        /// Another IPv4 block, which has to contain the subnets that are in the old one.
         #[arg(long)]
         cidr: Option<String>,
-        /// Another IPv6 block, which has to hold those of its subnets; empty for none.
+        /// Another IPv6 block, which has to contain those of its subnets; empty for none.
         #[arg(long)]
         ipv6_cidr: Option<String>,
-        /// More IPv4 blocks, apart from each other and from those that it has.
+        /// Additional IPv4 blocks, which must not overlap each other or those it has.
         #[serde(default)]
         #[arg(long = "add-cidr", value_name = "CIDR")]
         add_cidrs: Vec<String>,
-        /// Blocks of these to take away, in which no subnet is.
+        /// Additional IPv4 blocks to remove, which must not contain a subnet.
         #[serde(default)]
         #[arg(long = "remove-cidr", value_name = "CIDR")]
         remove_cidrs: Vec<String>,
@@ -71,18 +71,18 @@ vocabulary! {
         /// `rte-…`; made up if absent.
         #[arg(long)]
         id: Option<String>,
-        /// The instance that is meant, where the ENI is its primary interface.
+        /// The instance to route to, where the ENI is its primary interface.
         #[arg(long)]
         instance: Option<String>,
-        /// A name for people; that of the route it replaces if absent.
+        /// A name for people; by default that of the route it replaces.
         #[arg(long)]
         name: Option<String>,
-        /// What it is for; that of the route it replaces if absent.
+        /// What it is for; by default that of the route it replaces.
         #[arg(long)]
         description: Option<String>,
     }
 
-    /// Takes a custom route away.
+    /// Removes a custom route.
     #[derive(Args)]
     VpcRouteRemove {
         /// The VPC.
@@ -100,8 +100,8 @@ vocabulary! {
         /// The VPC it is part of.
         #[arg(long)]
         vpc: String,
-        /// The IPv4 block, 16 to 29 bits long, inside the VPC's and apart from its other subnets. The first and the
-        /// last three addresses are the cloud's; the third last is the gateway.
+        /// The IPv4 block, 16 to 29 bits long, inside the VPC's and apart from its other subnets. The first address and
+        /// the last three are reserved; the third last is the gateway.
         #[arg(long)]
         cidr: String,
         /// The IPv6 block: a /64 inside the VPC's. The third last address is the gateway.
@@ -126,7 +126,7 @@ vocabulary! {
         /// A new description; empty for none.
         #[arg(long)]
         description: Option<String>,
-        /// Another IPv6 block, as long as no interface has an address of the old one; empty for none.
+        /// Another IPv6 block, allowed only while no interface has an address of the old one; empty for none.
         #[arg(long)]
         ipv6_cidr: Option<String>,
     }
@@ -138,7 +138,7 @@ vocabulary! {
         vswitch: String,
     }
 
-    /// Keeps a part of a subnet's block for delegated prefixes. Give `cidr` or `mask`.
+    /// Reserves a part of a subnet's block for delegated prefixes. Give `cidr` or `mask`.
     #[derive(Args)]
     VswitchReserve {
         /// `vcr-…`; made up if absent.
@@ -146,13 +146,13 @@ vocabulary! {
         id: Option<String>,
         /// The subnet.
         vswitch: String,
-        /// The part: of the IPv4 block at most 28 bits long, of the IPv6 block at most 80.
+        /// The part: a prefix of at most 28 bits of the IPv4 block, or of at most 80 bits of the IPv6 block.
         #[arg(long)]
         cidr: Option<String>,
-        /// Its length, for the first part in which nothing is.
+        /// The prefix length; the first unused part of this length is reserved.
         #[arg(long)]
         mask: Option<u8>,
-        /// Whether `mask` is about the IPv6 block.
+        /// Whether `mask` applies to the IPv6 block.
         #[serde(default)]
         #[arg(long)]
         ipv6: bool,
@@ -168,12 +168,12 @@ vocabulary! {
         tags: std::collections::BTreeMap<String, String>,
     }
 
-    /// Changes a part that is kept. Absent fields stay.
+    /// Changes a reservation. Absent fields stay.
     #[derive(Args)]
     VswitchReservationModify {
         /// The subnet.
         vswitch: String,
-        /// The part, by its identifier.
+        /// The identifier of the reservation.
         reservation: String,
         /// A new name; empty for none.
         #[arg(long)]
@@ -183,12 +183,12 @@ vocabulary! {
         description: Option<String>,
     }
 
-    /// Gives a part that was kept back, once no prefix of it is delegated.
+    /// Ends a reservation of which no prefix is delegated.
     #[derive(Args)]
     VswitchUnreserve {
         /// The subnet.
         vswitch: String,
-        /// The part, by its identifier.
+        /// The identifier of the reservation.
         reservation: String,
     }
 }

@@ -1,4 +1,4 @@
-//! The words for rules.
+//! The commands for rules, and rules as text.
 
 use super::{port_range, vocabulary};
 use clap::Args;
@@ -9,15 +9,15 @@ use std::net::IpAddr;
 use vswitch_core::config::desired::{Direction, Policy};
 use vswitch_core::config::ids::{GroupId, PortListId, PrefixListId, RuleId};
 
-/// How "all" is written where ports are not looked at.
+/// How "all" is written where ports do not matter.
 pub(crate) const ANY_PORTS: &str = "-1/-1";
 
 vocabulary! {
-    /// A rule as its author writes it. Exactly one of `cidr`, `ipv6_cidr`, `group`, `prefix_list` is its object; where
-    /// several are given, a prefix hides a group and both hide a prefix list, as in the cloud.
+    /// A rule as its author writes it. Exactly one of `cidr`, `ipv6_cidr`, `group`, `prefix_list` is its object. If
+    /// several are given, a prefix takes precedence over a group, and both over a prefix list, as in the cloud.
     #[derive(Args, Eq, PartialOrd, Ord)]
     RuleSpec {
-        /// `sgr-…`; made up if absent. Without meaning where fields select a rule.
+        /// `sgr-…`; made up if absent. Ignored where fields select a rule.
         #[arg(long)]
         id: Option<String>,
         /// `accept` (the default) or `drop`.
@@ -57,8 +57,8 @@ vocabulary! {
         /// The near side: an IPv6 address or prefix of the ENI.
         #[arg(long = "ipv6-local", alias = "ipv6-local-cidr")]
         ipv6_local_cidr: Option<String>,
-        /// Whether it is about the public side of the classic network: only in groups without a VPC, where nothing
-        /// goes by it.
+        /// Whether it applies to the public side of the classic network: only in groups without a VPC, where it has no
+        /// effect.
         #[serde(default)]
         #[arg(skip)]
         internet: bool,
@@ -118,30 +118,31 @@ vocabulary! {
 pub struct RuleAuthorize {
     /// The group.
     pub group: String,
-    /// The direction all of them evaluate.
+    /// The direction of all of them.
     pub direction: Direction,
     /// The rules: 1 to 100.
     pub rules: Vec<RuleSpec>,
 }
 
-/// Takes rules from a group.
+/// Removes rules from a group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleRevoke {
     /// The group.
     pub group: String,
-    /// The direction they evaluate. Needed where `rules` selects; otherwise it only checks.
+    /// The direction of the rules. Required where `rules` selects; otherwise it only has to match.
     #[serde(default)]
     pub direction: Option<Direction>,
     /// Rules by identifier, at most 100.
     #[serde(default)]
     pub ids: BTreeSet<String>,
-    /// Rules by their fields, at most 100; policy and priority are `accept` and 1 where absent.
+    /// Rules by their fields, at most 100; policy and priority default to `accept` and 1.
     #[serde(default)]
     pub rules: Vec<RuleSpec>,
 }
 
-/// Changes one rule: each given field replaces; object kind, direction and the form of the ports cannot change.
+/// Changes one rule. Each given field replaces the present one; the kind of object, the direction and the form of the
+/// ports cannot change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
 #[serde(deny_unknown_fields)]
 pub struct RuleModify {
@@ -163,7 +164,7 @@ pub struct RuleView {
     pub id: RuleId,
     /// Its group.
     pub group: GroupId,
-    /// The direction it evaluates.
+    /// Its direction.
     pub direction: Direction,
     /// What it does.
     pub policy: Policy,
@@ -171,9 +172,9 @@ pub struct RuleView {
     pub priority: u8,
     /// As in `TCP`, `ALL` or `132`.
     pub protocol: String,
-    /// Destination ports as in `80/80`; `-1/-1` where they are not looked at; nothing where a list says them.
+    /// Destination ports as in `80/80`; `-1/-1` if they do not matter; empty if a port list has them.
     pub ports: String,
-    /// The port list that says them.
+    /// The port list with its destination ports.
     pub port_list: Option<PortListId>,
     /// Source ports, if they are restricted.
     pub source_ports: Option<String>,
@@ -219,7 +220,7 @@ impl RuleView {
 
 impl From<&RuleView> for RuleSpec {
     fn from(view: &RuleView) -> Self {
-        // Field by field, so that a new one does not compile until it is said here what it is in a rule's words.
+        // Field by field, so that a new one does not compile before its text form is defined here.
         let RuleView {
             id,
             group: _,
@@ -258,7 +259,7 @@ impl From<&RuleView> for RuleSpec {
 }
 
 impl From<RuleSpec> for RuleChange {
-    /// All that a rule's words say.
+    /// The rule with everything that its text says.
     fn from(spec: RuleSpec) -> Self {
         let RuleSpec {
             id: _,
@@ -274,7 +275,7 @@ impl From<RuleSpec> for RuleChange {
             prefix_list,
             local_cidr,
             ipv6_local_cidr,
-            // No rule goes to the other side of the network.
+            // There is no such side in a VPC.
             internet: _,
             description,
         } = spec;
@@ -297,9 +298,9 @@ impl From<RuleSpec> for RuleChange {
 }
 
 impl RuleSpec {
-    /// What makes two rules of a group and direction the same, in one way of writing it (`semantics.md` §1.5).
+    /// The identity of a rule within a group and direction, in normalised form (`semantics.md` §1.5).
     pub fn identity(&self) -> Self {
-        // Field by field, so that a new one does not compile until it is said here whether it counts.
+        // Field by field, so that a new one does not compile before it is decided here whether it counts.
         let Self {
             id: _,
             policy,
@@ -314,7 +315,7 @@ impl RuleSpec {
             prefix_list,
             local_cidr,
             ipv6_local_cidr,
-            // A lab's groups are in VPCs, where no rule is about the internet side.
+            // The groups of a lab are in VPCs, where no rule is about the Internet side.
             internet: _,
             description: _,
         } = self;
@@ -337,7 +338,7 @@ impl RuleSpec {
         }
     }
 
-    /// The rule in a line, of its [identity](Self::identity).
+    /// The rule on one line, given its [identity](Self::identity).
     pub fn told(&self) -> String {
         let Self { priority, policy, protocol, ports, port_list, cidr, group, prefix_list, .. } = self;
         let ports = ports.as_ref().filter(|ports| *ports != ANY_PORTS).or(port_list.as_ref());
@@ -359,7 +360,7 @@ fn protocol_name(text: &str) -> String {
     }
 }
 
-/// A prefix without host bits, an address as its prefix; other text as it is.
+/// A prefix without host bits, or an address as a prefix; other text is unchanged.
 pub fn prefix_without_host_bits(text: &str) -> String {
     let prefix = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     prefix.map_or_else(|| text.to_owned(), |prefix| prefix.trunc().to_string())

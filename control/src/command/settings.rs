@@ -1,11 +1,11 @@
-//! The words for settings.
+//! The commands for settings.
 
 use super::{choice, vocabulary};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use vswitch_core::config::desired::{PmtudExempt, Settings, TimeoutProfile};
 
-/// Makes of one list of settings the command that changes them, and what is derived from it.
+/// Makes a command and what is derived from it out of one list of settings.
 macro_rules! settings {
     ($($(#[$meta:meta])* $field:ident: $type:ty,)*) => {
         vocabulary! {
@@ -17,13 +17,13 @@ macro_rules! settings {
         }
 
         impl SettingsModify {
-            /// What becomes of `old`.
+            /// The settings that `old` becomes.
             pub fn over(&self, old: &Settings) -> Settings {
                 let Settings { $($field,)* } = old.clone();
                 Settings { $($field: self.$field.unwrap_or($field),)* }
             }
 
-            /// Every setting and its value, by the names that change them.
+            /// The names and values of all settings.
             pub fn listed(settings: &Settings) -> Vec<(&'static str, String)> {
                 let text = |value: Result<serde_json::Value, serde_json::Error>| {
                     let value = value.unwrap_or_default();
@@ -36,7 +36,7 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Members of an open group reach each other past their outbound rules too.
+    /// Members of an open group also bypass each other's outbound rules.
     intra_group_egress_bypass: bool,
     /// A session that the present rules refuse ends with its next packet.
     cut_sessions_on_deny: bool,
@@ -44,19 +44,20 @@ settings! {
     smtp_closed: bool,
     /// Later fragments share the fate of the first.
     follow_first_fragment: bool,
-    /// A TCP packet from the middle of a connection opens a session where rules let it pass.
+    /// A TCP packet from the middle of a connection opens a session if the rules admit it.
     tcp_pick_up: bool,
     /// A packet without a session is evaluated by who opened its connection, as far as flags, type and ports tell.
     pick_up_by_ports: bool,
-    /// IPv4 packets with a source route option drop.
+    /// IPv4 packets with a source route option are dropped.
     drop_source_routed: bool,
-    /// Nearly all packets take the fast path. Without it every packet takes the slow one, with the same result: for incidents.
+    /// Nearly all packets take the fast path. If off, every packet takes the slow path, with the same result; for
+    /// incidents.
     fast_path: bool,
-    /// Which path-MTU reports pass whatever the rules say: `session`, those about a session of their receiver, or
-    /// `always`.
+    /// Which path-MTU reports are admitted whatever the rules say: `session`, those about a session of their receiver,
+    /// or `always`.
     #[arg(value_parser = choice(PmtudExempt::NAMES))]
     pmtud_exempt: PmtudExempt,
-    /// Whose idle timeouts sessions have that start from now on: `alibaba`, `aws` or `linux`.
+    /// The idle timeouts of new sessions: `alibaba`, `aws` or `linux`.
     #[arg(value_parser = choice(TimeoutProfile::NAMES))]
     timeout_profile: TimeoutProfile,
     /// How long a TCP session may idle before its handshake is complete: 1 to 910 seconds.

@@ -20,13 +20,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// A control plane with an HTTP interface on loopback, a store in memory and a stand-in for the forwarding plane. It
-/// ends with the value.
+/// A control plane with an HTTP interface on loopback, a store in memory and a fake forwarding plane. It ends when the
+/// value is dropped.
 #[derive(Debug)]
 pub struct ApiRig {
-    /// Where the interface is.
+    /// The address of the HTTP interface.
     pub address: SocketAddr,
-    /// A key of its first account.
+    /// An access key of its first account.
     pub key: AccessKey,
     folder: PathBuf,
     control: Option<(UnixStream, JoinHandle<()>)>,
@@ -36,7 +36,7 @@ impl ApiRig {
     /// Starts one with the state of a model.
     ///
     /// # Errors
-    /// Whatever keeps it from starting.
+    /// Why it cannot start.
     pub fn start(model: &Model, settings: ApiSettings, quotas: Quotas) -> Result<Self, CaseError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let fault = |error: &dyn std::fmt::Display| CaseError(format!("the control plane cannot start: {error}"));
@@ -74,7 +74,7 @@ impl ApiRig {
     /// A connection that signs with the first key.
     ///
     /// # Errors
-    /// Where it does not connect.
+    /// If it cannot connect.
     pub fn client(&self) -> Result<ApiClient, CaseError> {
         ApiClient::connect(self.address, self.key.clone()).map_err(|error| CaseError(error.to_string()))
     }
@@ -115,7 +115,7 @@ struct ApiExpect {
     code: Option<OneOf>,
 }
 
-/// A code, or several any of which will do.
+/// A code, or several of which any is accepted.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum OneOf {
@@ -151,7 +151,7 @@ struct ApiState {
     prefix_lists: BTreeMap<String, ListState>,
     port_lists: BTreeMap<String, ListState>,
     existing_rules: Vec<ExistingRule>,
-    /// Calls made before the one that counts; each has to succeed.
+    /// Calls made before the one under test; each has to succeed.
     prior_calls: Vec<ApiCall>,
 }
 
@@ -232,7 +232,7 @@ struct ListState {
     entries: Vec<String>,
 }
 
-/// How a case differs from what it expects.
+/// The differences between what a case expects and what happens.
 pub(super) fn differences(case: &Case) -> Result<Vec<String>, CaseError> {
     let ApiCase { action, params, state, after, expect } = case.read()?;
     let rig = ApiRig::start(&state.model()?, ApiSettings::default(), Quotas::default())?;
@@ -270,7 +270,7 @@ pub(super) fn differences(case: &Case) -> Result<Vec<String>, CaseError> {
 
 impl ApiCall {
     fn send(&self, client: &mut ApiClient) -> Result<HttpAnswer, CaseError> {
-        // A name that several products have is ECS's, which come first.
+        // If several products have an action of this name, that of ECS counts, which comes first.
         let product = ACTIONS.iter().find(|action| action.name == self.action).map_or(Product::Vpc, |one| one.product);
         let pairs = self.params.iter().map(|(name, value)| (name.clone(), text(value)));
         let pairs = pairs.chain([("Format".to_owned(), "JSON".to_owned())]).collect();

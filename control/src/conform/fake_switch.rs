@@ -1,4 +1,4 @@
-//! What stands in for the forwarding plane where only the control plane is looked at: it acknowledges all it is sent.
+//! A fake forwarding plane for tests of the control plane alone: it acknowledges everything.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use vswitch_core::config::protocol::{self, Applied, RequestBody, Status, SwitchReply, SwitchReplyBody, SwitchRequest};
 
-/// Acknowledges what comes at a socket, until the process ends.
+/// Acknowledges everything at a socket until the process ends.
 pub(super) fn fake_switch(path: &Path) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
     thread::spawn(move || {

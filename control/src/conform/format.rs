@@ -5,7 +5,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Fields for people, which may stand in any object of a case.
+/// Fields for readers, which may be in any object of a case.
 const FOR_PEOPLE: [&str; 5] = ["alternative", "notes", "source", "title", "uncertain"];
 
 /// Why cases could not be read.
@@ -13,7 +13,7 @@ const FOR_PEOPLE: [&str; 5] = ["alternative", "notes", "source", "title", "uncer
 #[error("{0}")]
 pub struct CaseError(pub String);
 
-/// One case, not yet interpreted: a case that cannot be read fails alone.
+/// One case, not yet interpreted, so that a malformed case fails alone.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// Its name.
@@ -27,27 +27,27 @@ pub struct Case {
 }
 
 impl Case {
-    /// The same case with the fast path off. What the switch decides must not depend on it.
+    /// The same case with the fast path off. Decisions must not depend on it.
     #[must_use]
     pub fn without_fast_path(&self) -> Self {
         let mut case = self.clone();
         if let Value::Object(body) = &mut case.body
             && self.kind != "api"
         {
-            // A case without settings has mail closed, as the cloud does.
+            // A case without settings has mail closed, as in the cloud.
             let cloud = || Value::Object([("smtp_closed".into(), true.into())].into_iter().collect());
             body.entry("settings").or_insert_with(cloud)["fast_path"] = false.into();
         }
         case
     }
 
-    /// The case as its kind has it.
+    /// Parses the case by its kind.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, CaseError> {
         read("case", &self.body)
     }
 }
 
-/// A part of a case. Fields that it does not know make it wrong: the case would be about another world.
+/// Parses a part of a case. Unknown fields are an error, since the case would then describe something else.
 pub(super) fn read<T: DeserializeOwned>(noun: &str, value: &Value) -> Result<T, CaseError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
@@ -56,7 +56,7 @@ pub(super) fn read<T: DeserializeOwned>(noun: &str, value: &Value) -> Result<T, 
     })
 }
 
-/// What is not for people. The keys of `params` and `settings`, and the names of lists, are kept as they are.
+/// Removes what is for readers. The keys of `params` and `settings`, and the names of lists, are kept.
 fn without_words_for_people(value: Value, is_table_of_lists: bool) -> Value {
     match value {
         Value::Array(list) => list.into_iter().map(|value| without_words_for_people(value, false)).collect(),
@@ -78,7 +78,7 @@ fn without_words_for_people(value: Value, is_table_of_lists: bool) -> Value {
 /// Reads the cases of a file: an object with a list `vectors`, or a list.
 ///
 /// # Errors
-/// Text that is not of this form.
+/// The text does not have this form.
 pub fn read_cases(text: &str, is_toml: bool) -> Result<Vec<Case>, CaseError> {
     let value: Value = if is_toml {
         toml::from_str(text).map_err(|error| CaseError(error.to_string()))?
@@ -183,19 +183,19 @@ pub(super) struct RuleText {
     pub(super) dest_group_id: Option<String>,
     pub(super) source_prefix_list_id: Option<String>,
     pub(super) dest_prefix_list_id: Option<String>,
-    /// Not compared: groups are in a VPC.
+    /// Not compared, since groups are in a VPC.
     #[serde(rename = "NicType")]
     _nic_type: Option<String>,
     #[serde(rename = "Description")]
     _description: Option<String>,
 }
 
-/// A packet in words.
+/// A packet as text.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PacketText {
     pub(super) proto: Value,
-    /// `arp`, `ipv4` or `ipv6`, as `proto` and `src` say already.
+    /// `arp`, `ipv4` or `ipv6`; redundant with `proto` and `src`.
     pub(super) ethertype: Option<String>,
     pub(super) src: String,
     pub(super) dst: String,
@@ -217,12 +217,12 @@ pub(super) struct PacketText {
     pub(super) fragment: Option<FragmentText>,
 }
 
-/// Which part of an IP packet a packet is.
+/// The part of an IP packet that a fragment is.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FragmentText {
     pub(super) id: u32,
-    /// Bytes before this part; a multiple of 8.
+    /// Bytes before this fragment; a multiple of 8.
     pub(super) offset: u16,
     pub(super) more: bool,
 }
@@ -264,7 +264,7 @@ pub(super) struct Expect {
     pub(super) denied_at: Option<String>,
     #[serde(default)]
     pub(super) checks: Vec<Check>,
-    /// Says of a sequence that its steps hold what is expected.
+    /// States that the steps of a sequence hold what is expected.
     #[serde(rename = "perStep")]
     _per_step: Option<IgnoredAny>,
 }

@@ -1,4 +1,4 @@
-//! A packet in words to the bytes of a frame, so that cases pass the production parser like any guest's packet.
+//! Converts a packet in text form to the bytes of a frame, so that cases pass through the production parser.
 
 use super::format::{CaseError, FragmentText, PacketText};
 use super::world::protocol_number;
@@ -119,7 +119,7 @@ fn is_neighbor_discovery(packet: &PacketText, number: u8) -> bool {
     number == 58 && packet.icmp_type.is_some_and(|kind| (133..=137).contains(&kind))
 }
 
-/// The transport header with checksums left at zero: the switch forwards without looking at them.
+/// The transport header, with a checksum of zero: the switch forwards without verifying it.
 fn transport(packet: &PacketText, number: u8) -> Result<Vec<u8>, CaseError> {
     let ports = || [packet.sport.to_be_bytes(), packet.dport.to_be_bytes()].concat();
     Ok(match number {

@@ -1,4 +1,4 @@
-//! Runs one case through the core's door and compares.
+//! Runs one case through the core and compares the result.
 
 use super::format::{self, Body, Case, CaseError, CaseStep, Expect, PacketText, RuleText};
 use super::{frame, world};
@@ -21,9 +21,9 @@ use vswitch_core::packet::{FrameBuffer, Marker, Packet};
 pub enum CaseOutcome {
     /// As expected.
     Passed,
-    /// Otherwise: each difference, with what was decided and why.
+    /// Not as expected: the differences, with each decision and its reason.
     Failed(Vec<String>),
-    /// Not run: why.
+    /// Not run, with the reason.
     Skipped(String),
 }
 
@@ -169,7 +169,7 @@ fn perform(rig: &mut CoreRig, body: &Body, step: &CaseStep) -> Result<Vec<String
     Ok(Vec::new())
 }
 
-/// The core of a switch with one worker, and a clock that a case turns.
+/// The core of a switch with one worker, and a clock controlled by the case.
 struct CoreRig {
     desired: Desired,
     compiler: Compiler,
@@ -213,7 +213,7 @@ impl CoreRig {
         eni.ok_or_else(|| CaseError(format!("there is no ENI {id}")))
     }
 
-    /// One packet through the door of one ENI.
+    /// Passes one packet through one ENI.
     fn send(&mut self, at: &str, direction: Direction, text: &PacketText) -> Result<CaseDecision, CaseError> {
         let id = EniId::from(at);
         let known = self.snapshot.eni_index(&id).zip(self.desired.enis.get(&id));
@@ -261,7 +261,7 @@ fn marker(packet: &PacketText) -> Result<Marker, CaseError> {
 }
 
 impl CaseDecision {
-    /// By the decision where there is one: what else befalls a packet is not the groups' doing.
+    /// Whether the decision accepts it, if there is one. What else happens to the packet is not up to the groups.
     fn accepts(&self) -> bool {
         match &self.report {
             Some(report) => report.policy == Policy::Accept,

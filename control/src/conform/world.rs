@@ -51,8 +51,8 @@ pub(super) fn build(body: &Body) -> Result<Desired, CaseError> {
     Ok(desired)
 }
 
-/// The settings under which the switch decides as the cloud is documented to, but for those that the case gives. Where it
-/// gives some, mail is closed only if it says so.
+/// The settings for the documented behaviour of the cloud, except for those that the case gives. If it gives any, mail
+/// is closed only if they say so.
 fn settings(body: &Body) -> Result<Settings, CaseError> {
     let cloud = Settings {
         smtp_closed: body.settings.is_none(),
@@ -69,7 +69,7 @@ fn settings(body: &Body) -> Result<Settings, CaseError> {
     serde_json::from_value(all).map_err(fault)
 }
 
-/// Adds, empty, what rules and ENIs name and the case does not describe.
+/// Adds empty objects for everything that rules and ENIs name and the case does not describe.
 pub(super) fn complete(desired: &mut Desired) {
     let rules: Vec<DesiredRule> = desired.groups.values().flat_map(|group| group.rules.clone()).collect();
     for rule in rules {
@@ -160,7 +160,7 @@ fn prefix(text: &str) -> Result<IpNet, CaseError> {
     text.parse().ok().or_else(bare).ok_or_else(|| CaseError(format!("{text} is no address or prefix")))
 }
 
-/// None for `-1/-1`, which stands for no ports at all.
+/// `None` for `-1/-1`, which means all ports.
 fn port_range(text: &str) -> Result<Option<PortRange>, CaseError> {
     if text == "-1/-1" || text.is_empty() {
         return Ok(None);
@@ -230,7 +230,7 @@ impl PacketEnd<'_> {
         given.map(|text| prefix(text)).transpose()
     }
 
-    /// §1.4: a CIDR counts before a group, either before a list.
+    /// §1.4: a CIDR takes precedence over a group, and either over a list.
     fn remote(&self) -> Result<Remote, CaseError> {
         if let Some(prefix) = self.prefix()? {
             return Ok(Remote::Prefix(prefix));

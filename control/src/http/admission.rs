@@ -1,8 +1,8 @@
-//! How many connections there may be and how much of unfinished requests is held, for each peer and in all.
+//! Limits the connections and the unfinished requests of each peer and of all together.
 //!
-//! Nothing is known of who connects before its first request was read, so every peer has its share, and it is the one
-//! that holds most who gives way. Root, the user this process runs as, and connections that have made a signed
-//! request have more, and a reserve that nobody else can use up.
+//! Nothing is known about a client before its first request has been read, so every peer has a share, and whoever holds
+//! most gives way. Root, the user this process runs as, and connections that have made a signed request have larger
+//! shares, and a reserve that nobody else can use up.
 
 use super::HEAD_BYTES_MAX;
 use super::peer::HttpPeer;
@@ -18,13 +18,13 @@ pub const CONNECTIONS_MAX: usize = 1024;
 const CONNECTIONS_RESERVED: usize = 256;
 /// Connections of one peer that have made no signed request.
 pub const PEER_CONNECTIONS_MAX: usize = 128;
-/// The same of root and of this process's user, and connections that one account has made signed requests on.
+/// Connections of root or of this process's user, and connections on which one account has made signed requests.
 const TRUSTED_CONNECTIONS_MAX: usize = 512;
 /// Bytes of unfinished requests at once, of all connections.
 pub const UNFINISHED_BYTES_MAX: usize = 64 << 20;
-/// Bytes that every connection may hold, whatever the others do.
+/// Bytes that every connection may always hold.
 const CONNECTION_BYTES: usize = 16 << 10;
-/// Bytes of a request after which a connection without a signed one is closed.
+/// Bytes of a request above which a connection without a signed request is closed afterwards.
 const BUFFERED_BYTES: usize = 32 << 10;
 /// Bytes beyond [`CONNECTION_BYTES`], of all connections.
 const SHARED_BYTES_MAX: usize = 48 << 20;
@@ -32,14 +32,14 @@ const SHARED_BYTES_MAX: usize = 48 << 20;
 const SHARED_BYTES_RESERVED: usize = 16 << 20;
 /// Shared bytes of one peer.
 const PEER_BYTES_MAX: usize = 8 << 20;
-/// The same of root, of this process's user, and of one account.
+/// Shared bytes of root, of this process's user, and of one account.
 const TRUSTED_BYTES_MAX: usize = 24 << 20;
 
 const _: () = assert!(CONNECTIONS_MAX * CONNECTION_BYTES + SHARED_BYTES_MAX <= UNFINISHED_BYTES_MAX);
 const _: () = assert!(PEER_BYTES_MAX <= SHARED_BYTES_MAX - SHARED_BYTES_RESERVED);
 const _: () = assert!(PEER_CONNECTIONS_MAX < CONNECTIONS_MAX - CONNECTIONS_RESERVED);
 
-/// Whose share something is of.
+/// Whose share a connection counts against.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ShareHolder {
     /// Of connections without a signed request.
@@ -60,7 +60,7 @@ impl ShareHolder {
         if self.is_trusted() { TRUSTED_CONNECTIONS_MAX } else { PEER_CONNECTIONS_MAX }
     }
 
-    /// Its own bound of shared bytes, and that of all.
+    /// The limit of its own shared bytes, and that of all.
     fn bytes_max(&self) -> (usize, usize) {
         match self.is_trusted() {
             true => (TRUSTED_BYTES_MAX, SHARED_BYTES_MAX),
@@ -69,14 +69,14 @@ impl ShareHolder {
     }
 }
 
-/// What a connection does at present.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectionPhase {
-    /// It sends a request, or nothing yet.
+    /// It is sending a request, or nothing yet.
     Reading,
-    /// Its request is whole and being worked on.
+    /// Its request is complete and being processed.
     Serving,
-    /// It was sent an answer, and has sent nothing since.
+    /// It was sent a response and has sent nothing since.
     Answered,
 }
 
@@ -85,11 +85,11 @@ enum ConnectionPhase {
 struct AdmittedConnection {
     holder: ShareHolder,
     phase: ConnectionPhase,
-    /// Bytes read of requests that are not done.
+    /// Bytes read of unfinished requests.
     bytes: usize,
-    /// Bytes of the last read, which may begin another request than the one it ends.
+    /// Bytes of the last read, which may begin another request after the one it ends.
     last_bytes: usize,
-    /// It gives way to another one, and is told by this.
+    /// Whether it has to give way to another connection.
     gives_way: bool,
     told: Arc<Notify>,
 }
@@ -104,7 +104,7 @@ impl AdmittedConnection {
     }
 }
 
-/// What so many bytes of a request take of the shared ones. A long one has them read into a buffer of its own.
+/// How much a request of this length takes of the shared bytes. A long one is read into a buffer of its own.
 fn shared(bytes: usize) -> usize {
     match bytes.checked_sub(CONNECTION_BYTES) {
         None | Some(0) => 0,
@@ -124,12 +124,12 @@ struct Places {
     places: BTreeMap<u64, AdmittedConnection>,
     shares: BTreeMap<ShareHolder, Share>,
     last: u64,
-    /// Those that give way and are not gone yet.
+    /// Connections that have to give way and are not closed yet.
     leaving: usize,
     shared_bytes: usize,
 }
 
-/// All connections.
+/// The admission of all connections.
 #[derive(Debug)]
 pub(super) struct AdmissionControl {
     places: Mutex<Places>,
@@ -151,7 +151,7 @@ impl AdmissionControl {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection of a peer; none if neither it nor another can give way.
+    /// Admits a connection of a peer; returns `None` if neither it nor another connection can give way.
     pub(super) fn admit(self: &Arc<Self>, peer: HttpPeer) -> Option<Ticket> {
         let mut places = self.places();
         let admitted = places.make_room(&ShareHolder::Peer(peer)).then(|| places.enter(ShareHolder::Peer(peer)));
@@ -165,7 +165,7 @@ impl AdmissionControl {
         }
     }
 
-    /// How it stands.
+    /// The present counts and limits.
     pub(super) fn status(&self) -> ClientsView {
         let places = self.places();
         ClientsView {
@@ -179,7 +179,7 @@ impl AdmissionControl {
 }
 
 impl Places {
-    /// Whether there is room for one more of a holder, after another one was asked to give way if need be.
+    /// Whether there is room for another connection of a holder, after asking another to give way if necessary.
     fn make_room(&mut self, holder: &ShareHolder) -> bool {
         let own = self.shares.get(holder).map_or(0, |share| share.connections);
         if own >= holder.connections_max() {
@@ -189,14 +189,14 @@ impl Places {
         if self.places.len() - self.leaving < most {
             return true;
         }
-        // Who holds most gives way, as long as that is more than the one who comes would have.
+        // Whoever holds most gives way, provided that this is more than the new connection's holder would have.
         let unsigned = self.shares.iter().filter(|(other, _)| matches!(other, ShareHolder::Peer(_)));
         let largest = unsigned.max_by_key(|(_, share)| share.connections);
         let largest = largest.filter(|(_, share)| share.connections > own + 1).map(|(other, _)| other.clone());
         largest.is_some_and(|largest| self.displace(&largest))
     }
 
-    /// Asks the oldest connection of a holder that can to give way.
+    /// Asks a holder's oldest connection that can give way to do so.
     fn displace(&mut self, holder: &ShareHolder) -> bool {
         let Some(place) = self.places.values_mut().find(|place| place.holder == *holder && place.can_give_way()) else {
             return false;
@@ -228,7 +228,7 @@ impl Places {
         }
     }
 
-    /// Sets how many bytes a connection holds, if there is room for that.
+    /// Sets how many bytes a connection holds, if there is room.
     fn hold(&mut self, number: u64, bytes: usize) -> bool {
         let Some(place) = self.places.get_mut(&number) else { return false };
         let before = place.shared_bytes();
@@ -246,7 +246,7 @@ impl Places {
     }
 }
 
-/// A connection's place. It is free again when the value goes.
+/// The admission of one connection, which is released when this is dropped.
 #[derive(Debug)]
 pub(super) struct Ticket {
     admission: Arc<AdmissionControl>,
@@ -255,12 +255,12 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    /// Ends when the connection has to give way.
+    /// Completes when the connection has to give way.
     pub(super) async fn gives_way(&self) {
         self.told.notified().await;
     }
 
-    /// Bytes were read. Whether there is room for them.
+    /// Counts bytes that were read. Returns whether there is room for them.
     pub(super) fn read(&self, count: usize) -> bool {
         let mut places = self.admission.places();
         let Some(place) = places.places.get_mut(&self.number) else { return false };
@@ -277,14 +277,15 @@ impl Ticket {
         has_room
     }
 
-    /// The request is whole. Whether it may still be worked on: from now on it gives way to none.
+    /// Marks the request as complete. Returns whether it may still be processed; from now on the connection does not
+    /// give way.
     pub(super) fn begin(&self) -> bool {
         let mut places = self.admission.places();
         let place = places.places.get_mut(&self.number).filter(|place| !place.gives_way);
         place.map(|place| place.phase = ConnectionPhase::Serving).is_some()
     }
 
-    /// The request was signed by an account, which has shares of its own.
+    /// Moves the connection to the shares of the account that signed the request.
     pub(super) fn authenticate(&self, account: &str) {
         let mut places = self.admission.places();
         let account = ShareHolder::Account(account.to_owned());
@@ -306,25 +307,25 @@ impl Ticket {
         }
     }
 
-    /// The answer is known, and the request need not be held any longer. Whether the connection has to end with it: the
-    /// buffers of a long request stay with their connection, which nobody has signed for.
+    /// Marks the request as answered and releases its bytes. Returns whether the connection has to be closed, because
+    /// the buffers of a long request stay with a connection without a signed request.
     pub(super) fn finish(&self) -> bool {
         let mut places = self.admission.places();
         let Some(place) = places.places.get_mut(&self.number) else { return true };
         let ends = place.bytes > BUFFERED_BYTES && matches!(place.holder, ShareHolder::Peer(_));
         place.phase = ConnectionPhase::Answered;
-        // What follows the request was read with its end.
+        // The bytes of the next request were read together with the end of this one.
         let kept = place.last_bytes.min(place.bytes);
         places.hold(self.number, kept);
         ends
     }
 
-    /// Whether the other end still waits for an answer to what it sends or may send.
+    /// Whether the client still waits for a response to what it sends or may send.
     pub(super) fn is_reading(&self) -> bool {
         self.admission.places().places.get(&self.number).is_some_and(|place| place.phase == ConnectionPhase::Reading)
     }
 
-    /// Counts that the connection was refused.
+    /// Counts a refused connection.
     pub(super) fn count_refusal(&self) {
         self.admission.refusals.count();
     }
@@ -369,7 +370,7 @@ mod tests {
         let newest = admission.admit(elsewhere(1)).unwrap();
         assert_eq!(leaving(&admission), 1);
         assert!(!tickets[0].begin() && tickets[1].begin());
-        // Where all are at work, nobody can.
+        // If all are being served, none can give way.
         tickets.iter().skip(1).for_each(|ticket| assert!(ticket.begin()));
         assert!(newest.begin());
         assert!(admission.admit(elsewhere(1)).is_none());
@@ -417,7 +418,7 @@ mod tests {
         let others: Vec<(Ticket, usize)> = (2..20).map(|number| fill(elsewhere(number))).collect();
         let all: usize = others.iter().map(|(_, bytes)| bytes).sum::<usize>() + bytes;
         assert!(all <= SHARED_BYTES_MAX - SHARED_BYTES_RESERVED + 19 * CONNECTION_BYTES, "{all}");
-        // A small request always finds room, and who was signed may use the reserve.
+        // A small request always finds room, and a connection with a signed request may use the reserve.
         let signed = admission.admit(elsewhere(1)).unwrap();
         assert!(signed.read(CONNECTION_BYTES) && !signed.read(1 << 20));
         assert!(signed.begin());

@@ -1,4 +1,4 @@
-//! What the name that a request goes to says of it.
+//! The region in a request's host name.
 
 /// The region in a host of the cloud's form, with a port or without: `ecs.cn-beijing.aliyuncs.com`,
 /// `ecs-cn-hangzhou.aliyuncs.com`.
@@ -10,7 +10,7 @@ pub(super) fn region_of_host(host: &str) -> Option<String> {
         [_, region] => region,
         _ => return None,
     };
-    // Every region has a dash in its name, and products' names within the cloud's own networks have one word more.
+    // Every region has a dash in its name; product names in the cloud's internal networks have an additional word.
     region.contains('-').then(|| region.to_owned())
 }
 

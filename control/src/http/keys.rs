@@ -1,4 +1,4 @@
-//! The access key that is made where none is configured.
+//! The access key that is generated if none is configured.
 
 use crate::ecs::{AccessKey, FIRST_ACCOUNT};
 use crate::environment::Environment;
@@ -10,12 +10,12 @@ use std::path::Path;
 /// The file in the data directory.
 const FILE: &str = "access-key.toml";
 
-/// The key that is kept in the data directory; a new one, told once, if there is none yet.
+/// The key in the data directory; a new one, which is announced once, if there is none yet.
 pub(super) fn kept_key(data_dir: &Path) -> Result<AccessKey, String> {
     let path = data_dir.join(FILE);
     let fault = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     match fs::read_to_string(&path) {
-        // An empty file is what is left where an older version had no room for the key: nobody was told it.
+        // An older version left an empty file if the disk was full; nobody was told that key.
         Ok(text) if !text.trim().is_empty() => return toml::from_str(&text).map_err(|error| fault(&error)),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -31,7 +31,7 @@ pub(super) fn kept_key(data_dir: &Path) -> Result<AccessKey, String> {
     };
     let text = toml::to_string(&key).map_err(|error| fault(&error))?;
     small_file::write(&path, text.as_bytes()).map_err(|error| fault(&error))?;
-    // What is announced may end in a log. The secret is in the file, which this user alone can read.
+    // Announcements may end up in a log. The secret is in the file, which only this user can read.
     crate::logging::announce(&format!("access key {} made; its secret is in {}", key.id, path.display()));
     Ok(key)
 }

@@ -1,4 +1,4 @@
-//! A connection's bytes, counted as they are read.
+//! Counts a connection's bytes as they are read.
 
 use super::admission::Ticket;
 use super::refusal::automatic;
@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream that ends with an error where there is no room for what was read, and that withholds what the HTTP library
-/// answers to bytes that are no request.
+/// A stream that fails if there is no room for what was read, and that withholds the HTTP library's own response to
+/// malformed requests.
 pub(super) struct Metered<S> {
     pub(super) stream: S,
     pub(super) ticket: Arc<Ticket>,
     /// Whether there has been room so far.
     pub(super) has_room: bool,
-    /// The status of an answer that was withheld. It is the last one: no other follows it.
+    /// The status of a withheld response, which is always the last one.
     pub(super) withheld: Option<u16>,
 }
 
@@ -64,7 +64,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.withheld {
-            // Another answer takes its place.
+            // Another response takes its place.
             Some(_) => Poll::Ready(Ok(())),
             None => Pin::new(&mut self.stream).poll_shutdown(context),
         }
@@ -75,7 +75,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // A head without a body comes alone.
+        // A response head without a body is written on its own.
         match slices {
             [only] => self.poll_write(context, only),
             _ => Pin::new(&mut self.stream).poll_write_vectored(context, slices),

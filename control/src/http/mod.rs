@@ -1,7 +1,7 @@
-//! The HTTP interface: bytes to calls and answers to bytes, on threads of its own.
+//! The HTTP interface: turns bytes into calls and responses into bytes, on threads of its own.
 //!
-//! A call goes to the server's one thread through a bounded queue. What a client sends and how slowly it reads is
-//! bounded in size, number and time, for each peer and in all, so that it costs the others nothing.
+//! A call goes to the server's single thread through a bounded queue. What a client sends and how slowly it reads is
+//! limited in size, number and time, per peer and in total, so that it cannot delay others.
 
 mod admission;
 mod host;
@@ -44,28 +44,28 @@ use tokio_rustls::TlsAcceptor;
 
 pub use admission::{CONNECTIONS_MAX, PEER_CONNECTIONS_MAX, UNFINISHED_BYTES_MAX};
 
-/// Bytes of a request's line and headers, and of the buffer that a connection reads into. A line has at most 64 KiB.
+/// Bytes of a request line and headers, and of a connection's read buffer. A line has at most 64 KiB.
 const HEAD_BYTES_MAX: usize = 96 << 10;
 /// Headers of a request.
 const HEADERS_MAX: usize = 100;
-/// How long a client may take for a request's head, or for the next request.
+/// How long a client may take for a request's head, or until the next request.
 const HEAD_TIME: Duration = Duration::from_secs(30);
-/// How long a client may take for TLS.
+/// How long a TLS handshake may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// The first byte of a TLS connection: a handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// How long one connection may last.
 const CONNECTION_TIME: Duration = Duration::from_secs(3600);
-/// How long what was sent may wait for a client to take it.
+/// How long sent data may wait for a client to read it.
 const UNREAD_TIME_MS: u32 = 30_000;
-/// Refused clients that are listened to at once.
+/// How many refused clients are waited for at once.
 const LINGERING_MAX: usize = 64;
-/// Where used nonces are kept in the data directory.
+/// The folder for used nonces in the data directory.
 const NONCE_FOLDER: &str = "nonces";
 /// Threads for all connections.
 const THREADS: usize = 2;
 
-/// A change or a question that waits for the server.
+/// A change or query that waits for the server.
 pub struct PendingCall {
     /// The call.
     pub(crate) call: Call,
@@ -73,7 +73,7 @@ pub struct PendingCall {
     pub(crate) reply: ResponseSender,
 }
 
-/// Where an answer goes.
+/// Takes the response to a call.
 pub struct ResponseSender(oneshot::Sender<CallResponse>);
 
 impl ResponseSender {
@@ -83,21 +83,21 @@ impl ResponseSender {
     }
 
     pub(crate) fn send(self, response: CallResponse) {
-        // A client that is gone needs no answer.
+        // A client that is gone needs no response.
         let _ = self.0.send(response);
     }
 }
 
-/// A call that was made, or refused.
+/// The response to a call that was made or refused.
 #[derive(Debug)]
 pub struct CallResponse {
     /// The answer, or the refusal.
     pub answer: Result<Map<String, Value>, ApiError>,
-    /// Why the forwarding plane does not run yet what the answer rests on, if it does not.
+    /// Why the state that the answer relies on is not in force, if it is not.
     pub pending: Option<String>,
 }
 
-/// An HTTP interface that listens and is not served yet.
+/// An HTTP interface that listens and does not serve yet.
 pub struct Endpoint {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -106,10 +106,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Listens, with a key of its own making if none is configured, and tells where and how.
+    /// Listens, with a generated key if none is configured, and announces the address and key.
     ///
     /// # Errors
-    /// An address, a certificate or a key that cannot be used.
+    /// An address, certificate or key cannot be used.
     pub fn open(config: &ApiConfig, data_dir: &Path) -> Result<Self, EndpointError> {
         let listener = match config.listen {
             Some(address) => TcpListener::bind(address)
@@ -136,10 +136,10 @@ impl Endpoint {
         Ok(Self { tls, authenticator, ..endpoint })
     }
 
-    /// An interface on a listener.
+    /// An interface on an open listener.
     ///
     /// # Errors
-    /// Where unsigned requests are allowed on an address that others can reach.
+    /// Unsigned requests are allowed, and the address can be reached by others.
     pub fn new(listener: TcpListener, settings: ApiSettings) -> Result<Self, EndpointError> {
         let address = listener.local_addr().map_err(|error| EndpointError(error.to_string()))?;
         if settings.unsigned && !address.ip().is_loopback() {
@@ -159,7 +159,7 @@ impl Endpoint {
     /// Where it listens.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The operating system's error.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -169,10 +169,10 @@ impl Endpoint {
         &self.settings
     }
 
-    /// Serves. Calls go to `calls`, and `wake` tells of each.
+    /// Starts serving. Calls go to `calls`, and `wake` announces each.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The operating system's error.
     pub(crate) fn start(
         self,
         calls: SyncSender<PendingCall>,
@@ -196,7 +196,7 @@ impl Endpoint {
     }
 }
 
-/// The usual address, or any free port where another process has it.
+/// The default address, or any free port if another process uses it.
 fn usual_listener() -> Result<TcpListener, EndpointError> {
     let usual = ApiConfig::LISTEN;
     let taken = match TcpListener::bind(usual) {
@@ -207,14 +207,14 @@ fn usual_listener() -> Result<TcpListener, EndpointError> {
         .map_err(|error| EndpointError(format!("cannot listen on {usual} ({taken}) nor elsewhere: {error}")))
 }
 
-/// A served interface. It ends with the value.
+/// An HTTP interface that serves until this is dropped.
 pub struct HttpServer {
     runtime: Option<Runtime>,
     admission: Arc<AdmissionControl>,
 }
 
 impl HttpServer {
-    /// How it stands with connections.
+    /// The counts and limits of its connections.
     pub fn status(&self) -> ClientsView {
         self.admission.status()
     }
@@ -223,7 +223,7 @@ impl HttpServer {
 impl Drop for HttpServer {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Answers under way get a moment.
+            // Responses in progress get a moment.
             runtime.shutdown_timeout(Duration::from_millis(200));
         }
     }
@@ -234,7 +234,7 @@ impl Drop for HttpServer {
 #[error("the HTTP interface cannot start: {0}")]
 pub struct EndpointError(String);
 
-/// Where connections bring their calls.
+/// Passes the calls of connections to the server.
 pub(crate) struct Dispatcher {
     authenticator: Authenticator,
     /// At least one.
@@ -244,12 +244,12 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// The name of the host where a request says none.
+    /// The host name to use if a request has none.
     fn host(&self) -> String {
         format!("ecs.{}.aliyuncs.com", self.regions.first().map_or("", String::as_str))
     }
 
-    /// Hands a call to the server; none if it has too many.
+    /// Passes a call to the server; returns `None` if too many wait.
     fn hand_over(&self, call: Call) -> Option<oneshot::Receiver<CallResponse>> {
         let (reply, answer) = oneshot::channel();
         match self.calls.try_send(PendingCall { call, reply: ResponseSender(reply) }) {
@@ -273,18 +273,18 @@ async fn accept(
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(_) => {
-                // No descriptor left, or a client that gave up: others may end meanwhile.
+                // No free descriptor, or a client that gave up: other connections may end in the meantime.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }
         };
         let _ = stream.set_nodelay(true);
-        // Without it a client that reads nothing would keep its place for the whole of a connection's time.
+        // Without it, a client that reads nothing would keep its connection for the whole of its time.
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_TIME_MS);
         let Ok(own) = stream.local_addr() else { continue };
         match admission.admit(HttpPeer::at(peer, own)) {
             Some(ticket) => drop(tokio::spawn(attend(stream, tls.clone(), Arc::clone(&dispatcher), Arc::new(ticket)))),
-            // A client that speaks TLS reads no such answer; a closed connection tells it as much.
+            // A client that speaks TLS cannot read such a response; closing the connection tells it as much.
             None => {
                 if let Ok(permit) = Arc::clone(&lingering).try_acquire_owned() {
                     tokio::spawn(async move {
@@ -299,9 +299,9 @@ async fn accept(
     }
 }
 
-/// Serves a connection until it ends, or has to give way to another.
+/// Serves a connection until it ends or has to give way to another.
 async fn attend(stream: TcpStream, tls: Option<TlsAcceptor>, dispatcher: Arc<Dispatcher>, ticket: Arc<Ticket>) {
-    // One port speaks both: no request of HTTP begins with the byte that a handshake of TLS begins with.
+    // One port serves both: no HTTP request begins with the byte that a TLS handshake begins with.
     let mut first = [0];
     let is_tls = match &tls {
         None => false,
@@ -352,7 +352,7 @@ where
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(Metered::new(stream, Arc::clone(&ticket))), service);
-    // A connection that breaks has nobody to be told.
+    // If a connection breaks, there is nobody to tell.
     let served = tokio::time::timeout(CONNECTION_TIME, &mut connection);
     let gives_way = before(served, ticket.gives_way()).await.is_none();
     let is_waiting = ticket.is_reading();
@@ -367,7 +367,7 @@ where
     }
 }
 
-/// What some work comes to, if that is before an end.
+/// The result of `work`, if it completes before `end`.
 async fn before<T>(work: impl Future<Output = T>, end: impl Future<Output = ()>) -> Option<T> {
     let (mut work, mut end) = (pin!(work), pin!(end));
     poll_fn(|context| match work.as_mut().poll(context) {

@@ -1,21 +1,22 @@
 //! Who is at the other end of a connection: a user of this machine, or an address elsewhere.
 //!
-//! The kernel tells whose socket the other end is (`sock_diag`), one look-up whatever the number of sockets. What it does
-//! not tell for certain is nobody's: a socket that its process closed would count as root's.
+//! The kernel reports the owner of the socket at the other end (`sock_diag`), with one look-up however many sockets
+//! there are. If the report is uncertain, the peer counts as unknown, because a socket that its process has closed
+//! would count as root's.
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whoever connects, as far as bounds are kept apart.
+/// The peer of a connection, as far as limits distinguish peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum HttpPeer {
     /// A user of this machine.
     User(u32),
-    /// A process of this machine, it is not known whose.
+    /// A process of this machine whose user is unknown.
     Local,
-    /// An address elsewhere. Of IPv6 the first 64 bits, which are one subscriber's.
+    /// A remote address; of IPv6, the first 64 bits, which belong to one subscriber.
     Address(IpAddr),
 }
 
@@ -25,7 +26,7 @@ impl HttpPeer {
         matches!(self, Self::User(user) if user == 0 || user == rustix::process::geteuid().as_raw())
     }
 
-    /// Who is at `peer`, connected to `own`.
+    /// The peer at `peer`, connected to `own`.
     pub(super) fn at(peer: SocketAddr, own: SocketAddr) -> Self {
         let (peer, own) = (canonical(peer), canonical(own));
         match peer.ip() {
@@ -52,7 +53,7 @@ const HEADER_BYTES: usize = 16;
 /// Bytes of `nlmsghdr` and `inet_diag_msg`.
 const ANSWER_BYTES: usize = HEADER_BYTES + 72;
 
-/// Whether this kernel has ever answered by `sock_diag`. Not all have it.
+/// Whether this kernel has ever answered by `sock_diag`, which not all support.
 static ANSWERS: AtomicBool = AtomicBool::new(false);
 
 /// The user whose socket, open and connected, is at `peer`.
@@ -60,14 +61,14 @@ fn user(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
     let found = ask(peer, own);
     match found {
         Some(_) => ANSWERS.store(true, Ordering::Relaxed),
-        // One long list, where there is nothing better: what is not found by asking is not in it either.
+        // Fall back to searching one long list, unless `sock_diag` works: then the list would not have it either.
         None if !ANSWERS.load(Ordering::Relaxed) => return look(peer, own),
         None => {}
     }
     found
 }
 
-/// The same, from the list of all sockets.
+/// The same as [`user`], from the list of all sockets.
 fn look(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
     let path = if peer.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
     let list = std::fs::read_to_string(path).ok()?;
@@ -81,7 +82,7 @@ fn look(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
     })
 }
 
-/// An address as the list of all sockets has it: 32 bits at a time in the machine's order.
+/// An address in the format of that list: 32 bits at a time, in the machine's byte order.
 fn listed(address: SocketAddr) -> String {
     let bytes = match address.ip() {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -92,14 +93,14 @@ fn listed(address: SocketAddr) -> String {
     format!("{words}:{:04X}", address.port())
 }
 
-/// The same, by one question.
+/// The same as [`user`], by a single query.
 fn ask(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket: OwnedFd =
         socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(netlink::SOCK_DIAG)).ok()?;
     send(&socket, &question(peer, own)?, SendFlags::empty()).ok()?;
     let mut answer = [0; 256];
-    // The kernel answers while it takes the question.
+    // The kernel answers while it receives the query.
     let (count, _) = recv(&socket, &mut answer[..], RecvFlags::empty()).ok()?;
     read_answer(answer.get(..count)?, peer)
 }
@@ -135,7 +136,7 @@ fn question(peer: SocketAddr, own: SocketAddr) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// The user of an `inet_diag_msg`, if it is about a socket at `peer` that a process still has.
+/// The user in an `inet_diag_msg`, if it is about a socket at `peer` that a process still has open.
 fn read_answer(answer: &[u8], peer: SocketAddr) -> Option<u32> {
     let word = |place: usize| answer.get(place..place + 4)?.try_into().ok().map(u32::from_ne_bytes);
     let kind = answer.get(4..6)?.try_into().ok().map(u16::from_ne_bytes)?;
@@ -163,7 +164,7 @@ mod tests {
             assert!(at().is_privileged());
             let own = server.local_addr().unwrap();
             assert_eq!((look(peer, own), look(own, peer)), (ask(peer, own), ask(own, peer)), "{address}");
-            // A process that has gone leaves a socket that the kernel says is root's.
+            // When a process exits, the kernel reports its socket as root's.
             drop(client);
             assert_eq!((at(), look(peer, own)), (HttpPeer::Local, None), "{address}");
         }

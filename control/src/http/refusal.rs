@@ -1,7 +1,8 @@
-//! What a client is told that is refused before there is a request: for want of room, or because its bytes are none.
+//! The responses to clients that are refused before there is a request: for lack of room, or because the bytes are
+//! malformed.
 //!
-//! The HTTP library answers the latter by itself, with a status and nothing else, which a client of the dialect cannot
-//! read. That answer is recognised where it is written, withheld, and one with a body takes its place.
+//! The HTTP library responds to the latter by itself, with a status and nothing else, which a client of this dialect
+//! cannot parse. That response is recognized when it is written, withheld, and replaced by one with a body.
 
 use crate::ecs::{Format, failure};
 use crate::environment::Environment;
@@ -10,18 +11,18 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// What a client is answered for which there is no room.
+/// The response to a client for which there is no room.
 pub(super) const NO_ROOM: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json;charset=utf-8\r\n\
     Content-Length: 110\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
     {\"Code\":\"ServiceUnavailable\",\"Message\":\"Too many connections or unfinished requests: please try again later.\"}";
-/// How long a client that was refused is listened to, so that it reads the refusal before the connection ends.
+/// How long to read from a refused client, so that it gets the response before the connection ends.
 const LINGER_TIME: Duration = Duration::from_secs(1);
-/// Bytes of the longest answer that the library gives by itself: a status, `Connection`, `Content-Length` and `Date`.
+/// Bytes of the longest response that the library generates: a status, `Connection`, `Content-Length` and `Date`.
 const AUTOMATIC_BYTES_MAX: usize = 256;
 
-/// An answer of the library's own at the end of what is written: where it begins, and its status. The answers to calls
-/// all have a body.
+/// A response of the library's own at the end of what is written: where it begins, and its status. Responses to calls
+/// always have a body.
 pub(super) fn automatic(written: &[u8]) -> Option<(usize, u16)> {
     if !written.ends_with(b"\r\n\r\n") {
         return None;
@@ -35,7 +36,7 @@ pub(super) fn automatic(written: &[u8]) -> Option<(usize, u16)> {
     is_empty.then_some((place + start, status))
 }
 
-/// The answer with a body that takes the place of an automatic one.
+/// The response with a body that replaces an automatic one.
 pub(super) fn malformed(status: u16, host: &str) -> Vec<u8> {
     let (kind, reason, message): (ErrorKind, _, _) = match status {
         431 => (
@@ -47,7 +48,7 @@ pub(super) fn malformed(status: u16, host: &str) -> Vec<u8> {
         _ => (INVALID_PARAMETER, "Bad Request", "what was sent is no request of HTTP/1.1 or HTTP/1.0"),
     };
     let request_id = Environment::real().new_request_id();
-    // Nobody knows yet which format was wanted; the official SDKs read this one, whatever they ask for.
+    // The requested format is unknown; the official SDKs can read this one, whatever they request.
     let format = Format::Json;
     let body = failure(format, &kind.error(message), &request_id, host);
     let head = format!(
@@ -59,8 +60,8 @@ pub(super) fn malformed(status: u16, host: &str) -> Vec<u8> {
     [head.into_bytes(), body.into_bytes()].concat()
 }
 
-/// Tells a client why it is refused. What it still sends is thrown away for a moment: a connection that ends with
-/// something unread takes the answer along.
+/// Tells a client why it is refused. What it still sends is read and discarded for a moment, since closing a connection
+/// with unread data would discard the response.
 pub(super) async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) {
     let told = async {
         stream.write_all(answer).await?;
@@ -69,7 +70,7 @@ pub(super) async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, answ
         while stream.read(&mut unread).await? > 0 {}
         io::Result::Ok(())
     };
-    // Who does not read it, is gone.
+    // A client that does not read it is gone.
     let _ = tokio::time::timeout(LINGER_TIME, told).await;
 }
 

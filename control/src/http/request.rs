@@ -1,4 +1,4 @@
-//! One request: read, admitted, handed over, and its answer written.
+//! Reads one request, admits it, passes it on, and writes the response.
 
 use super::admission::Ticket;
 use super::host::region_of_host;
@@ -18,17 +18,17 @@ use std::time::Duration;
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// Bytes of the pieces in which a body is kept until it is whole. All are of one size, so that one that ends makes room
-/// for another, and none is much longer than what it holds.
+/// Bytes of the pieces in which a body is kept until it is complete. They all have the same size, so that freed ones
+/// can be reused and little memory is wasted.
 const BODY_PIECE_BYTES: usize = 16 << 10;
 /// How long a client may take for a request's body.
 const BODY_TIME: Duration = Duration::from_secs(20);
-/// How long the server may take. It waits for the forwarding plane far shorter than this.
+/// How long the server may take. It waits much less than this for the forwarding plane.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
-/// Characters of the host's name that an answer repeats.
+/// Characters of the host name that a response repeats.
 const HOST_CHARACTERS_MAX: usize = 255;
 
-/// Parameters about the request itself, which no action looks at.
+/// Parameters about the request itself, which actions ignore.
 const COMMON: [&str; 14] = [
     "AccessKeyId",
     "Action",
@@ -46,7 +46,7 @@ const COMMON: [&str; 14] = [
     "Timestamp",
 ];
 
-/// How a request wants to be answered.
+/// The format of the response that a request asks for.
 struct ResponseFormat {
     format: Format,
     host: String,
@@ -88,7 +88,7 @@ pub(super) async fn serve(
 }
 
 impl Dispatcher {
-    /// What a call says to its action. A region that it leaves out is that of the host that it goes to, or the only one.
+    /// The parameters for the action. A missing region is that of the request's host, or the only one.
     fn own_parameters(&self, pairs: &[(String, String)], host: Option<&str>) -> Result<Parameters, ApiError> {
         let is_own = |(name, _): &&(String, String)| !COMMON.contains(&name.as_str()) && name != "Version";
         let mut own: Vec<_> = pairs.iter().filter(is_own).cloned().collect();
@@ -155,7 +155,8 @@ async fn answer(
     if !is_v3 {
         format.format = Format::named(parameters.text("Format"));
     }
-    // The newer way says in headers what the older says in parameters; an unsigned request may do either.
+    // The newer signature version uses headers for what the older one has in parameters; an unsigned request may use
+    // either.
     let said = |header: &str, parameter: &str| match is_v3 {
         true => envelope.header(header).map(str::to_owned),
         false => parameters.owned(parameter).or_else(|| envelope.header(header).map(str::to_owned)),
@@ -179,9 +180,9 @@ async fn answer(
     }
 }
 
-/// Refuses a request that goes to no place there is, or to no host.
+/// Refuses a request for an unknown path or without a host.
 fn check_head(head: &Parts) -> Result<(), ApiError> {
-    // RFC 9112, 3.2. Before this version there was no such header.
+    // RFC 9112, 3.2. Earlier versions have no such header.
     if head.version == Version::HTTP_11 && head.headers.get_all(HOST).iter().count() != 1 {
         return Err(INVALID_PARAMETER.error("a request of HTTP/1.1 has one header Host").field("Host"));
     }
@@ -191,7 +192,7 @@ fn check_head(head: &Parts) -> Result<(), ApiError> {
     }
 }
 
-/// A request's body. It is copied out of what it comes in: pieces of a few bytes each would take many times their length.
+/// Reads a request's body. It is copied, because many small pieces would take many times their length.
 async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
     let too_large =
         || REQUEST_TOO_LARGE.error(format!("a request's body is whole and has at most {BODY_BYTES_MAX} bytes"));
@@ -225,7 +226,7 @@ async fn read_body(mut body: Incoming) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-/// Headers by their small names; what comes twice is joined, what is no text is left out.
+/// Headers by lower-case name. Repeated ones are joined; values that are not text are left out.
 fn read_headers(headers: &hyper::HeaderMap) -> BTreeMap<String, String> {
     let mut table: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in headers {

@@ -1,4 +1,4 @@
-//! TLS, with a given certificate or one of our own making.
+//! TLS, with a given certificate or a self-signed one.
 
 use crate::os::small_file;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// What accepts TLS connections with these PEM files.
+/// An acceptor for TLS connections with these PEM files.
 pub(super) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
     let fault = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let chain: Result<Vec<_>, _> =
@@ -30,11 +30,11 @@ pub(super) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, St
 const CERTIFICATE_FILE: &str = "tls-certificate.pem";
 const KEY_FILE: &str = "tls-key.pem";
 
-/// Certificate and private key that are kept in the data directory; new ones if there are none yet. The certificate is
-/// signed by itself, for this machine's own names and the address that is listened at.
+/// The certificate and private key in the data directory; new ones if there are none yet. The certificate is
+/// self-signed, for this machine's names and the address it listens on.
 pub(super) fn kept_files(data_dir: &Path, address: IpAddr) -> Result<(PathBuf, PathBuf), String> {
     let (certificate, key) = (data_dir.join(CERTIFICATE_FILE), data_dir.join(KEY_FILE));
-    // The key is written last: with it both are there.
+    // The key is written last, so if it exists, both do.
     if key.exists() {
         return Ok((certificate, key));
     }

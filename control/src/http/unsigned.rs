@@ -1,16 +1,16 @@
-//! What is asked of a request without a signature, which acts for the first account on a loopback address.
+//! The checks on a request without a signature, which acts for the first account on a loopback address.
 //!
-//! Such an address is reached by every program of the machine, browsers among them, and so by every page that somebody looks
-//! at. A page's requests tell themselves: by a host of the page's own (a name that leads to the loopback address), by an
-//! origin, or by being no more than a link.
+//! Every program of the machine can reach such an address, including browsers, and so can every page that somebody
+//! visits. A page's requests can be recognized: by the page's own host name (resolved to the loopback address), by an
+//! origin, or by being a simple link.
 
 use crate::ecs::RequestEnvelope;
 use crate::error::{ApiError, FORBIDDEN};
 use std::net::IpAddr;
 use vswitch_core::config::ids::quoted;
 
-/// Refuses what a page of somebody else's may have sent. Where TLS has told the client that it is here (`is_tls`), the host is
-/// of no matter.
+/// Refuses what a foreign page may have sent. With TLS (`is_tls`), the client has verified the server, so the host is
+/// not checked.
 pub(super) fn check(envelope: &RequestEnvelope<'_>, is_question: bool, is_tls: bool) -> Result<(), ApiError> {
     let host = envelope.header("host").unwrap_or("localhost");
     if !is_tls && !is_local(host) {
@@ -35,8 +35,8 @@ pub(super) fn check(envelope: &RequestEnvelope<'_>, is_question: bool, is_tls: b
     Ok(())
 }
 
-/// Whether a host, with or without a port, is one that no page of the internet can have: a loopback address, or a name without
-/// a dot, such as `localhost`.
+/// Whether a host, with or without a port, cannot belong to a page on the Internet: a loopback address, or a name
+/// without a dot, such as `localhost`.
 fn is_local(host: &str) -> bool {
     let without_port = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),

@@ -1,4 +1,5 @@
-//! What a client token was answered, so that a repeated request is answered the same and done once.
+//! Client tokens and the answers to their requests, so that a repeated request gets the same answer and is carried out
+//! once.
 
 use super::{Event, Model};
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ const KEPT_S: u64 = 24 * 3600;
 /// Answers kept at most; beyond, the oldest go first.
 const TOKENS_MAX: usize = 65_536;
 
-/// A request that was made, and its answer.
+/// A request that was carried out, and its answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
@@ -16,7 +17,7 @@ pub struct Token {
     pub request: String,
     /// The answer, as JSON text.
     pub answer: String,
-    /// When it was given, seconds since 1970.
+    /// When it was answered, seconds since 1970.
     pub created_s: u64,
 }
 
@@ -28,7 +29,7 @@ impl Token {
 }
 
 impl Model {
-    /// The events that keep an answer, and let those go whose time is over.
+    /// The events that store an answer and remove expired ones.
     pub(crate) fn keep_token(&self, id: String, token: Token) -> Vec<Event> {
         let now_s = token.created_s;
         let mut ended: Vec<String> = Vec::new();

@@ -1,11 +1,11 @@
-//! What a decision changes: objects as they are from now on. Also their form as records of a store.
+//! What a decision changes: the new state of each object. Also their form as records in a store.
 
 use super::{Eni, Group, Instance, Metadata, PortList, PrefixList, Record, Rule, Token, VSwitch, Vpc};
 use serde::{Serialize, de::DeserializeOwned};
 use vswitch_core::config::desired::Settings;
 use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 
-/// One object as it is from now on; `None`: it is gone.
+/// The new state of one object; `None` if it is removed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The settings.
@@ -14,7 +14,7 @@ pub enum Event {
     Vpc(VpcId, Option<Vpc>),
     /// A subnet.
     VSwitch(VSwitchId, Option<VSwitch>),
-    /// A security group. Its end is the end of its rules.
+    /// A security group. Removing it removes its rules.
     Group(GroupId, Option<Group>),
     /// A rule of a group.
     Rule(GroupId, RuleId, Option<Rule>),
@@ -28,13 +28,13 @@ pub enum Event {
     Instance(String, Option<Box<Instance>>),
     /// An object that has nothing to do with packets, by its identifier.
     Record(String, Option<Record>),
-    /// What is noted about an object, by the object's identifier.
+    /// An object's metadata, by the object's identifier.
     Metadata(String, Option<Metadata>),
-    /// What a client token was answered, by the token's fingerprint.
+    /// The answer to a client token's request, by the token's fingerprint.
     Token(String, Option<Token>),
 }
 
-/// A record that is no object of this version.
+/// A record that is not an object of this version.
 #[derive(Debug, thiserror::Error)]
 #[error("record {key}: {reason}")]
 pub struct RecordError {
@@ -86,12 +86,13 @@ impl Event {
         }
     }
 
-    /// Whether it is about something that an account owns by itself: no rule, which is its group's, and no note.
+    /// Whether it is about an object that an account owns by itself: not a rule, which belongs to its group, and not
+    /// metadata.
     pub(crate) fn is_object(&self) -> bool {
         !matches!(self, Self::Settings(_) | Self::Rule(..) | Self::Metadata(..) | Self::Token(..))
     }
 
-    /// Whether the object is gone.
+    /// Whether the object is removed.
     pub fn is_end(&self) -> bool {
         match self {
             Self::Settings(_) => false,
@@ -118,7 +119,7 @@ impl Event {
         }
     }
 
-    /// The content of the object's record; `None` where the record has to go.
+    /// The content of the object's record; `None` if the record is removed.
     pub fn value(&self) -> Option<Vec<u8>> {
         match self {
             Self::Settings(settings) => Some(to_json(settings)),
@@ -139,7 +140,7 @@ impl Event {
     /// Reads a record.
     ///
     /// # Errors
-    /// An unknown kind of key, or content that is no object of that kind.
+    /// The key has an unknown kind, or the content is not an object of that kind.
     pub fn from_record(key: &str, value: &[u8]) -> Result<Self, RecordError> {
         let mut parts = key.splitn(3, '/');
         let (kind, id, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());

@@ -1,4 +1,4 @@
-//! Security groups and who is in them (`semantics.md` §1.1, §5, §7–§9).
+//! Security groups and their members (`semantics.md` §1.1, §5, §7–§9).
 
 use super::eni::Eni;
 use super::parse::{description, name};
@@ -39,7 +39,7 @@ pub struct Group {
     pub created_s: u64,
 }
 
-/// The kinds of refusal of a set of groups, which the cloud names differently where one group is joined.
+/// The refusals of a set of groups, which the cloud names differently when a single group is joined.
 struct MembershipErrors {
     kinds_mixed: ErrorKind,
     groups_limit: ErrorKind,
@@ -58,7 +58,7 @@ const JOINING: MembershipErrors = MembershipErrors {
 };
 
 impl Group {
-    /// Whether it is in no VPC: then it has rules and no members, and no packet meets it.
+    /// Whether it is in no VPC. It then has rules but no members, and no packet is evaluated by it.
     pub(crate) fn is_classic(&self) -> bool {
         self.vpc.as_str().is_empty()
     }
@@ -157,7 +157,7 @@ impl Model {
             let message = format!("rule {rule} of {holder} names {id}: revoke it first");
             return Err(GROUP_DEPENDENCY.error(message).object(id));
         }
-        // The rules go with the group, yet each is told, so that a store need not know that.
+        // The rules are removed with the group, but each is reported, so that a store need not know about that.
         let rules = self.rules.get(&id).into_iter().flatten();
         let rules = rules.map(|(rule, _)| Event::Rule(id.clone(), rule.clone(), None));
         Ok(rules.chain([Event::Group(id.clone(), None)]).collect())
@@ -206,7 +206,7 @@ impl Model {
         Ok(groups)
     }
 
-    /// Refuses groups that `new` may not have, as a whole set.
+    /// Refuses sets of groups that `new` may not have.
     pub(super) fn check_groups(&self, old: Option<(&EniId, &Eni)>, new: &Eni) -> Result<(), ApiError> {
         let kept = old.map(|(_, old)| &old.groups);
         let is_kept = |id: &GroupId| kept.is_some_and(|kept| kept.contains(id));
@@ -257,7 +257,7 @@ impl Model {
         Ok(())
     }
 
-    /// Refuses a member, or more addresses of one, that a group has no room for.
+    /// Refuses a member, or more addresses of a member, if a group has no room for it.
     fn check_capacity(
         &self,
         id: &GroupId,
@@ -289,7 +289,7 @@ impl Model {
         Ok(())
     }
 
-    /// An account's default group of a VPC, and the events that make it if there is none yet (§8).
+    /// An account's default group in a VPC, and the events that make it if it does not exist yet (§8).
     pub(super) fn default_group(
         &self,
         vpc: &VpcId,

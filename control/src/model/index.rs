@@ -1,4 +1,4 @@
-//! What is found by search: who is in a group, and which addresses are taken. Derived from the ENIs, never stored.
+//! Look-up tables: the members of groups, and the addresses in use. Derived from the ENIs, never stored.
 
 use super::Eni;
 use ipnet::IpNet;
@@ -37,7 +37,7 @@ impl Index {
         }
         if let Some(addresses) = self.addresses.get_mut(&eni.vswitch) {
             for prefix in eni.prefixes_of_all() {
-                // Where a change is undone, who had an address first may have it again by now.
+                // If a change is undone, the previous holder of an address may already have it again.
                 if addresses.get(&prefix.network()).is_some_and(|(_, holder)| holder == id) {
                     addresses.remove(&prefix.network());
                 }
@@ -58,7 +58,7 @@ impl Index {
         self.members.get(group).unwrap_or(&NOBODY).iter()
     }
 
-    /// Who has an address of `prefix` in a subnet.
+    /// The interface that has an address of `prefix` in a subnet.
     pub(super) fn holder(&self, vswitch: &VSwitchId, prefix: IpNet) -> Option<&EniId> {
         self.taken(vswitch, prefix).map(|(_, holder)| holder)
     }

@@ -1,4 +1,4 @@
-//! Instances, as far as a network needs them: interfaces that get their ports while the instance runs.
+//! Instances, as far as the network is concerned: their interfaces have ports while they run.
 
 use super::metadata::Holder;
 use super::parse::{description, name};
@@ -28,7 +28,7 @@ pub struct Instance {
     pub name: String,
     /// What it is for.
     pub description: String,
-    /// Its name among hosts.
+    /// Its host name.
     pub host_name: String,
     /// Its type. Without effect.
     pub instance_type: String,
@@ -40,7 +40,7 @@ pub struct Instance {
     pub enis: BTreeMap<EniId, u32>,
     /// Whether it runs.
     pub running: bool,
-    /// Whether it can only be deleted once this is off.
+    /// Whether it is protected: it can only be deleted once this is off.
     pub deletion_protection: bool,
     /// When it was made, seconds since 1970.
     pub created_s: u64,
@@ -89,7 +89,7 @@ impl Model {
         })
     }
 
-    /// The instance that an interface belongs to, if that is an object of its own.
+    /// The instance that an interface belongs to, if it is an object in the model.
     pub(crate) fn instance_of(&self, eni: &EniId) -> Option<(&String, &Instance)> {
         let id = self.enis.get(eni)?.instance.as_ref()?;
         self.instances.get_key_value(id).filter(|(_, instance)| instance.enis.contains_key(eni))
@@ -155,7 +155,7 @@ impl Model {
         Ok(events)
     }
 
-    /// An interface that is there, as an instance's primary one.
+    /// An existing interface as an instance's primary one.
     fn primary_of_present(&self, eni: &str, instance: &str) -> Result<Event, ApiError> {
         let (id, eni) = self.eni(eni)?;
         if eni.instance.is_some() || eni.port.is_some() {
@@ -332,7 +332,7 @@ impl Model {
     }
 }
 
-/// Refuses a move that would leave interfaces behind in another VPC, or take addresses away that nobody gave up.
+/// Refuses a move that would leave interfaces in another VPC, or remove addresses that nobody gave up.
 fn refuse_lossy_move(
     id: &str,
     instance: &Instance,
@@ -352,7 +352,7 @@ fn refuse_lossy_move(
     Ok(())
 }
 
-/// A name among hosts: 2 to 64 letters, digits, `-` and `.`; empty for none.
+/// A host name: 2 to 64 letters, digits, `-` and `.`; empty for none.
 fn host_name(text: &str) -> Result<String, ApiError> {
     let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
     let edges = !text.starts_with(['-', '.']) && !text.ends_with(['-', '.']) && !text.contains("..");

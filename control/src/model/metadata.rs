@@ -1,4 +1,4 @@
-//! What is noted about any object besides what it is: who owns it, where, its tags and its resource group.
+//! The metadata of any object: its owner, region, zone, tags, resource group and attributes.
 
 use super::{Event, Model, Route};
 use crate::command::{LabelModify, OnBehalf};
@@ -14,7 +14,7 @@ const ATTRIBUTES_MAX: usize = 128;
 /// Bytes of all attributes of one object, names and values. The longest is an instance's user data.
 const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
 
-/// What is noted about an object. An object without a label has an empty one.
+/// The metadata of an object; empty for an object without any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
@@ -28,13 +28,13 @@ pub struct Metadata {
     pub resource_group: String,
     /// The tags.
     pub tags: BTreeMap<String, String>,
-    /// Attributes without effect on packets: kept as they were given, and read back.
+    /// Attributes without effect on packets, which are stored and returned as they were given.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
 }
 
 impl Metadata {
-    /// Nothing noted.
+    /// Empty metadata.
     pub const NOTHING: Self = Self {
         owner: String::new(),
         region: String::new(),
@@ -50,16 +50,16 @@ impl Metadata {
     }
 }
 
-/// For whom a change is made: account and region of what it makes, each empty for the first one.
+/// The account and region for which a change is made, each empty for the default one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Holder<'a> {
     pub(super) owner: &'a str,
-    /// Empty also where none is named: then what is in a VPC has that VPC's region.
+    /// Also empty if none is named: what is in a VPC then has the VPC's region.
     pub(super) region: &'a str,
 }
 
 impl Model {
-    /// What is noted about an object.
+    /// The metadata of an object.
     pub(crate) fn label(&self, id: &str) -> &Metadata {
         static NOTHING: Metadata = Metadata::NOTHING;
         self.labels.get(id).unwrap_or(&NOTHING)
@@ -123,7 +123,7 @@ impl Model {
         self.decide_for(Some(holder), &on_behalf.command, environment)
     }
 
-    /// Notes owner and region of each object that a command makes. They stand from its first moment, so that the next
+    /// Records owner and region of each object that a command makes. They exist from its first moment, so that the next
     /// command of a batch finds them.
     pub(super) fn label_new(&self, holder: Holder<'_>, events: &mut Vec<Event>) {
         let mut labels = Vec::new();
@@ -145,7 +145,7 @@ impl Model {
         events.extend(labels);
     }
 
-    /// The region of a new object: that of the VPC it is in, if it is in one.
+    /// The region of a new object: that of its VPC, if it is in one.
     fn region_of_new(&self, event: &Event, events: &[Event]) -> &str {
         let vpc = match event {
             Event::VSwitch(_, Some(vswitch)) => Some(&vswitch.vpc),
@@ -163,8 +163,8 @@ impl Model {
         vpc.map_or("", |vpc| self.label(vpc.as_str()).region.as_str())
     }
 
-    /// Refuses a change made for one account that reaches what belongs to another. What looks objects up for an
-    /// account refuses first and in its own words; this holds whatever it forgets.
+    /// Refuses a change for one account that affects objects of another. Look-ups on behalf of an account refuse first,
+    /// with their own messages; this catches what they miss.
     pub(super) fn refuse_others(&self, holder: Holder<'_>, events: &[Event]) -> Result<(), ApiError> {
         for event in events {
             let object = match event {
@@ -188,8 +188,8 @@ impl Model {
         }
     }
 
-    /// What an object names from now on and only its own account's objects may name. A rule may name a group of another
-    /// account in the same VPC, and an interface may be in a VPC that is shared with its account.
+    /// The objects to which an object newly refers and that have to belong to its own account. A rule may name a group
+    /// of another account in the same VPC, and an interface may be in a VPC that is shared with its account.
     fn references<'a>(&self, event: &'a Event) -> Vec<&'a str> {
         match event {
             Event::Eni(id, Some(eni)) => {
@@ -211,7 +211,7 @@ impl Model {
         }
     }
 
-    /// Gives what is in a VPC that VPC's region. Stores of old noted another one where a call named none.
+    /// Gives objects in a VPC the VPC's region. Old stores recorded another one if a call named none.
     pub(super) fn settle_regions(&mut self) {
         let instances = self.instances.iter().filter_map(|(id, instance)| {
             let primary = self.enis.get(instance.primary()?)?;
@@ -230,7 +230,7 @@ impl Model {
         }
     }
 
-    /// Ends what is noted about objects that end.
+    /// Removes the metadata of objects that are removed.
     pub(super) fn end_labels(&self, events: &mut Vec<Event>) {
         let ended: BTreeSet<&str> =
             events.iter().filter(|event| event.is_object() && event.is_end()).map(Event::id).collect();

@@ -1,8 +1,10 @@
-//! What customers have: VPCs, subnets, interfaces, groups, rules and lists, and every rule about changing them.
+//! The objects of customers: VPCs, subnets, interfaces, groups, rules and lists, and everything that governs changes to
+//! them.
 //!
-//! [`Model::decide`] turns a command into events or a refusal and changes nothing; [`Model::apply`] changes and cannot
-//! fail. An [`Event`] is one object as it is from now on, or its end, so that a store needs no history and a replayed
-//! event does no harm. A model is one account in one region: several accounts are several models.
+//! [`Model::decide`] turns a command into events or a refusal and changes nothing; [`Model::apply`] changes the model
+//! and cannot fail. An [`Event`] is the new state of one object, or its removal, so that a store needs no history and
+//! applying an event twice is harmless. A model holds the objects of all accounts and regions; the metadata of each
+//! object names its owner.
 
 mod client_token;
 mod eni;
@@ -49,10 +51,10 @@ use std::sync::Arc;
 use vswitch_core::config::desired::Settings;
 use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 
-/// Commands one batch may hold.
+/// Commands that one batch may hold.
 pub const BATCH_COMMANDS_MAX: usize = 100_000;
 
-/// The whole state of one account in one region.
+/// The whole state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
     pub(crate) quotas: Quotas,
@@ -67,7 +69,7 @@ pub struct Model {
     pub(crate) instances: BTreeMap<String, Instance>,
     pub(crate) records: BTreeMap<String, Record>,
     pub(crate) labels: BTreeMap<String, Metadata>,
-    /// Shared between a model and its next, because it is large and changes rarely.
+    /// Shared between a model and its successor, because it is large and rarely changes.
     pub(crate) tokens: Arc<BTreeMap<String, Token>>,
     pub(crate) index: Index,
 }
@@ -88,18 +90,19 @@ impl Model {
         model
     }
 
-    /// What a command would change, or why it is refused. No event: there is nothing to change.
+    /// The events that a command leads to, or its refusal. Without events there is nothing to change.
     ///
     /// # Errors
-    /// The first reason found, with the field and object at fault.
+    /// The first reason found, with the field and the object at fault.
     pub fn decide(&self, command: &Command, environment: &Environment) -> Result<Vec<Event>, ApiError> {
-        // The quotas of accounts count where all of a command is known.
+        // The quotas of accounts are checked once everything about a command is known.
         let events = self.decide_for(None, command, environment)?;
         self.check_quotas(&events)?;
         Ok(events)
     }
 
-    /// What a command changes, made for an account or by the operator, who may change everything. No quota counts.
+    /// The events of a command, made for an account or by the operator, who may change everything. Quotas are not
+    /// checked.
     fn decide_for(
         &self,
         holder: Option<Holder<'_>>,
@@ -204,7 +207,7 @@ impl Model {
         Ok(events)
     }
 
-    /// Makes an event true.
+    /// Applies an event.
     pub fn apply(&mut self, event: Event) {
         match event {
             Event::Settings(settings) => self.settings = settings,
@@ -241,7 +244,7 @@ impl Model {
         }
     }
 
-    /// Events that lead from nothing to this model.
+    /// The events that make this model from an empty one.
     pub fn events(&self) -> Vec<Event> {
         let settings = std::iter::once(Event::Settings(self.settings.clone()));
         let rules = self.rules.iter().flat_map(|(group, rules)| {
@@ -267,7 +270,7 @@ impl Model {
     /// Events that undo `events`, which were decided on this model.
     pub fn undo(&self, events: &[Event]) -> Vec<Event> {
         let mut undo: Vec<Event> = events.iter().map(|event| self.now(event)).collect();
-        // A removed group took its rules along.
+        // Removing a group also removed its rules.
         for event in events {
             if let Event::Group(id, None) = event {
                 let rules = self.rules.get(id).into_iter().flatten();
@@ -277,7 +280,7 @@ impl Model {
         undo
     }
 
-    /// The object an event is about, as it is at present.
+    /// The event with the present state of an object.
     fn now(&self, event: &Event) -> Event {
         match event {
             Event::Settings(_) => Event::Settings(self.settings.clone()),

@@ -1,4 +1,4 @@
-//! Texts that all objects share: identifiers, names, descriptions, prefixes and times.
+//! Parses what all objects share: identifiers, names, descriptions, prefixes and times.
 
 use super::Model;
 use crate::environment::Environment;
@@ -11,7 +11,7 @@ use vswitch_core::config::ids::quoted;
 const ID_CHARACTERS_MAX: usize = 64;
 
 impl Model {
-    /// The identifier that was asked for, if it is free and well formed; else a new one.
+    /// The requested identifier, if it is free and well formed; a new one if none was requested.
     pub(super) fn choose_id(
         &self,
         wanted: Option<&str>,
@@ -44,7 +44,7 @@ impl Model {
     }
 }
 
-/// A name: 2 to 128 characters, a letter first, then letters, digits, `:`, `_`, `-`, `.`; empty for none.
+/// A name: 2 to 128 characters, beginning with a letter, then letters, digits, `:`, `_`, `-`, `.`; empty for none.
 pub(super) fn name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiError> {
     let text = text.unwrap_or_default();
     let mut characters = text.chars();
@@ -61,7 +61,7 @@ pub(super) fn name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiErr
     Err(kind.error(message).field("name"))
 }
 
-/// Refuses the name of a list that only the cloud gives.
+/// Refuses names of lists that are reserved for the cloud.
 pub(super) fn refuse_reserved_name(text: &str, kind: ErrorKind) -> Result<(), ApiError> {
     match ["com.aliyun", "com.alibabacloud"].iter().find(|taken| text.starts_with(*taken)) {
         Some(taken) => Err(kind.error(format!("names that begin with {taken} are the cloud's own")).field("name")),
@@ -69,17 +69,17 @@ pub(super) fn refuse_reserved_name(text: &str, kind: ErrorKind) -> Result<(), Ap
     }
 }
 
-/// The name of a VPC or vSwitch: 1 to 128 characters that are no web address; empty for none.
+/// The name of a VPC or vSwitch: 1 to 128 characters that are not a URL; empty for none.
 pub(super) fn network_name(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiError> {
     plain_text("name", text, (1, 128), kind)
 }
 
-/// A description of `least` to `most` characters that is no web address; empty for none.
+/// A description of `least` to `most` characters that is not a URL; empty for none.
 pub(super) fn description(text: Option<&str>, least: usize, most: usize, kind: ErrorKind) -> Result<String, ApiError> {
     plain_text("description", text, (least, most), kind)
 }
 
-/// The description of a rule: 1 to 512 characters, web addresses among them; empty for none.
+/// The description of a rule: 1 to 512 characters, which may be a URL; empty for none.
 pub(super) fn rule_description(text: Option<&str>, kind: ErrorKind) -> Result<String, ApiError> {
     let text = text.unwrap_or_default();
     if text.chars().count() <= 512 && !text.chars().any(char::is_control) {
@@ -102,7 +102,7 @@ fn plain_text(noun: &str, text: Option<&str>, limits: (usize, usize), kind: Erro
     Err(kind.error(message).field(noun))
 }
 
-/// A block without host bits; a bare address is one of its own.
+/// A block without host bits. A bare address is a block of its own.
 pub(super) fn block(text: &str, field: &str, kind: ErrorKind) -> Result<IpNet, ApiError> {
     let block = prefix(text).ok_or_else(|| {
         kind.error(format!("{text} is no prefix: write one like 10.0.0.0/16 or 2001:db8::/56", text = quoted(text)))
@@ -115,7 +115,8 @@ pub(super) fn block(text: &str, field: &str, kind: ErrorKind) -> Result<IpNet, A
     Ok(block)
 }
 
-/// An address or a prefix, host bits and all. Numbers with leading zeros are none: elsewhere they are octal.
+/// An address or a prefix, including host bits. Numbers with leading zeros are refused, since other programs read them
+/// as octal.
 pub(crate) fn prefix(text: &str) -> Option<IpNet> {
     let Some((address, length)) = text.split_once('/') else { return text.parse::<IpAddr>().ok().map(IpNet::from) };
     let plain = length.bytes().all(|byte| byte.is_ascii_digit()) && (length == "0" || !length.starts_with('0'));
@@ -125,7 +126,7 @@ pub(crate) fn prefix(text: &str) -> Option<IpNet> {
 /// A time as the cloud writes it, `2026-11-23T12:00:00Z`.
 pub(crate) fn timestamp(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days to a date of the Gregorian calendar whose years begin in March: leap days come last.
+    // From days to a Gregorian date, with years that begin in March, so that leap days come last.
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;

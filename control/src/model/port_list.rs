@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use vswitch_core::config::desired::PortRange;
 use vswitch_core::config::ids::{PortListId, quoted};
 
-/// A named list of destination port ranges. Empty, it matches nothing.
+/// A named list of destination port ranges. An empty one matches nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortList {
@@ -127,7 +127,8 @@ impl Model {
 }
 
 impl PortList {
-    /// Adds entries, or describes those that are there anew. `named` are those that the request names already.
+    /// Adds entries, or changes the descriptions of existing ones. `named` has those that the request has already
+    /// named.
     fn add(&mut self, entries: &[PortListEntry], field: &str, mut named: BTreeSet<PortRange>) -> Result<(), ApiError> {
         for (place, wanted) in entries.iter().enumerate() {
             let within = format!("{field}[{place}]");

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use vswitch_core::config::ids::{PrefixListId, quoted};
 
-/// A named list of prefixes of one family. Empty, it matches nothing.
+/// A named list of prefixes of one family. An empty one matches nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrefixList {
@@ -106,7 +106,8 @@ impl Model {
 }
 
 impl PrefixList {
-    /// Adds entries, or describes those that are there anew. `named` are those that the request names already.
+    /// Adds entries, or changes the descriptions of existing ones. `named` has those that the request has already
+    /// named.
     fn add(&mut self, entries: &[PrefixListEntry], field: &str, mut named: BTreeSet<IpNet>) -> Result<(), ApiError> {
         for (place, wanted) in entries.iter().enumerate() {
             let within = format!("{field}[{place}]");

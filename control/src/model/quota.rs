@@ -1,4 +1,4 @@
-//! How much of everything there may be (`semantics.md` §6). The figures are configuration.
+//! Quotas (`semantics.md` §6). The figures are configurable.
 
 use super::{Event, Metadata, Model};
 use crate::error::{
@@ -15,9 +15,9 @@ pub struct Quotas {
     pub vpcs_max: usize,
     /// vSwitches of one VPC.
     pub vswitches_per_vpc_max: usize,
-    /// IPv4 blocks of one VPC besides its own.
+    /// Additional IPv4 blocks of one VPC.
     pub secondary_cidrs_per_vpc_max: usize,
-    /// Parts of one vSwitch's blocks that are kept for prefixes.
+    /// Reservations in one vSwitch.
     pub reservations_per_vswitch_max: usize,
     /// Custom routes of one VPC.
     pub routes_per_vpc_max: usize,
@@ -25,7 +25,7 @@ pub struct Quotas {
     pub enis_max: usize,
     /// Security groups.
     pub groups_max: usize,
-    /// Rules, weighed, of both directions and all groups of one ENI. Also of one group alone.
+    /// The weight of the rules of both directions in all groups of one ENI. It also limits a single group.
     pub rules_per_eni_max: usize,
     /// Rules of one group with a group as object.
     pub group_objects_per_group_max: usize,
@@ -86,14 +86,14 @@ impl Default for Quotas {
             secondary_ipv4_per_eni_max: 49,
             ipv6_per_eni_max: 10,
             prefixes_per_eni_max: 10,
-            // Each instance has a disk at least.
+            // Each instance has at least one disk.
             records_max: 2 * vswitch_core::config::limits::ENIS_MAX,
             tags_per_object_max: 20,
         }
     }
 }
 
-/// Something that an account may have only so many of in a region.
+/// What an account may have a limited number of in a region.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Counted {
     Vpc,
@@ -130,7 +130,7 @@ impl Counted {
 }
 
 impl Model {
-    /// Refuses new objects of which their account would have too many in their region.
+    /// Refuses new objects that exceed their account's quota in their region.
     pub(super) fn check_quotas(&self, events: &[Event]) -> Result<(), ApiError> {
         let mut last: BTreeMap<(Counted, &str), bool> = BTreeMap::new();
         let mut labels: BTreeMap<&str, &Metadata> = BTreeMap::new();
@@ -150,7 +150,7 @@ impl Model {
         for ((kind, owner, region), count) in new {
             let (most, error, what) = kind.limit(&self.quotas);
             let goes = |id: &str| last.get(&(kind, id)) == Some(&false);
-            // Most often there is room for all, whoever has what.
+            // In most cases all accounts together are below the quota.
             let all = self.ids_of(kind).count();
             let held = match all + count > most {
                 true => self.ids_of(kind).filter(|id| !goes(id) && self.is_of(id, owner, region)).count(),

@@ -1,4 +1,4 @@
-//! Account records: objects that have nothing to do with packets and are only kept and read back, such as key pairs.
+//! Account records: objects that have nothing to do with packets and are only stored and returned, such as key pairs.
 
 use super::{Event, Model};
 use crate::command::{RecordCreate, RecordDelete};
@@ -10,8 +10,7 @@ use vswitch_core::config::ids::quoted;
 /// Bytes of a record's identifier or kind.
 const NAME_BYTES_MAX: usize = 128;
 
-/// An object that has nothing to do with packets. What is known of it are the attributes noted with it
-/// ([`Metadata`](super::Metadata)).
+/// An object that has nothing to do with packets. Its attributes are in its [`Metadata`](super::Metadata).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {

@@ -1,4 +1,4 @@
-//! Choices that the specification leaves open (`semantics.md` §10).
+//! Settings: choices that the specification leaves open (`semantics.md` §10).
 
 use super::{Event, Model};
 use crate::command::SettingsModify;

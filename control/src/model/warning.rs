@@ -1,11 +1,11 @@
-//! What is accepted and cannot work as it stands: a change that leaves it so says so, with the way out.
+//! Warnings about what is accepted and cannot work: a change that leads to it reports it, with what to do.
 
 use super::{Eni, Event, Model, Vpc};
 use std::collections::{BTreeMap, BTreeSet};
 use vswitch_core::config::desired::{DesiredPort, TapPort};
 use vswitch_core::config::ids::{EniId, VpcId};
 
-/// Objects as they were before a change; `None`: they were not there.
+/// Objects as they were before a change; `None` for those that did not exist.
 #[derive(Default)]
 struct ObjectsBefore<'a> {
     vpcs: BTreeMap<&'a VpcId, Option<&'a Vpc>>,
@@ -27,7 +27,7 @@ impl<'a> ObjectsBefore<'a> {
 }
 
 impl Model {
-    /// What a change left that cannot work, and that was not so before. `undo` leads back to the state before it.
+    /// What cannot work after a change and was not so before. `undo` leads back to the state before it.
     pub fn warnings(&self, undo: &[Event]) -> Vec<String> {
         let before = ObjectsBefore::of(undo);
         let now = before.enis.keys().filter_map(|id| self.enis.get_key_value(*id));
@@ -37,7 +37,7 @@ impl Model {
         of_enis.chain(vpcs.flat_map(|(id, vpc)| self.of_routes(id, vpc, &before))).collect()
     }
 
-    /// Routes to interfaces that do not pass on what is routed to them.
+    /// Warns of routes to interfaces that drop what is routed to them.
     fn of_routes(&self, id: &VpcId, vpc: &Vpc, before: &ObjectsBefore<'_>) -> Vec<String> {
         let mut warnings = Vec::new();
         for route in &vpc.routes {

@@ -1,4 +1,4 @@
-//! What the control plane asks of the system: private folders, files written whole, local sockets, fewer privileges.
+//! The operating system: private directories, atomic files, local sockets, and dropping privileges.
 
 pub mod private_dir;
 pub mod privileges;

@@ -1,4 +1,5 @@
-//! Directories that nobody else may change: whoever can write where sockets and state are can be either plane to the other.
+//! Directories that nobody else may change: whoever can write to where the sockets and the state are can impersonate
+//! either plane.
 
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
@@ -8,10 +9,11 @@ use std::path::Path;
 /// Write permission of group and others.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Makes the directory with this mode, whatever the umask, or checks the one that is there.
+/// Makes the directory with this mode, whatever the umask, or checks the existing one.
 ///
 /// # Errors
-/// `PermissionDenied` if somebody else owns it or may write to it, with the way out; else what the operating system says.
+/// `PermissionDenied` if somebody else owns it or may write to it, with what to do; otherwise the operating system's
+/// error.
 pub fn ensure(path: &Path, mode: u32) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(_) => check(path),
@@ -26,7 +28,7 @@ pub fn ensure(path: &Path, mode: u32) -> io::Result<()> {
 /// Checks a directory.
 ///
 /// # Errors
-/// As [`ensure`].
+/// As in [`ensure`].
 pub fn check(path: &Path) -> io::Result<()> {
     let link = fs::symlink_metadata(path)?;
     check_owner(&link)?;

@@ -1,15 +1,15 @@
-//! Small files that are there whole or not at all, whatever happens while they are written.
+//! Small files that are written atomically.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// Makes `content` that of the file, durably, with mode 0600: written beside it, synced, and renamed. Where it fails, the file
-/// is as it was.
+/// Replaces the file with `content`, durably and with mode 0600: it is written beside the file, synced, and renamed. If
+/// that fails, the file is unchanged.
 ///
 /// # Errors
-/// What the operating system says.
+/// The operating system's error.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no name of a file"));
@@ -18,7 +18,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let beside = folder.join(format!(".{name}.new"));
     let written = write_whole(&beside, content).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
-        // What it takes may be the room that is missing.
+        // It may occupy the space that is missing.
         let _ = fs::remove_file(&beside);
     }
     written.and_then(|()| File::open(folder)?.sync_all())
@@ -46,12 +46,12 @@ mod tests {
         let path = folder.path().join("key");
         write(&path, b"first").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-        // A folder where the new content would be written: it cannot be.
+        // A directory in the place of the new content makes writing it fail.
         fs::create_dir(folder.path().join(".key.new")).unwrap();
         assert!(write(&path, b"second").is_err());
         assert_eq!(fs::read(&path).unwrap(), b"first");
         fs::remove_dir(folder.path().join(".key.new")).unwrap();
-        // What a crash left half written is written over, and a link is not followed.
+        // Incomplete content that a crash left is overwritten, and a link is not followed.
         std::os::unix::fs::symlink("/dev/full", folder.path().join(".key.new")).unwrap();
         write(&path, b"third").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"third");

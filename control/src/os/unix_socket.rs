@@ -1,5 +1,5 @@
-//! Connecting to a Unix socket in bounded time: one whose owner hangs takes no more connections at some point, and an ordinary
-//! `connect` then waits for as long as it hangs.
+//! Connects to a Unix socket in bounded time: one whose owner hangs eventually accepts no more connections, and an
+//! ordinary `connect` would wait as long as it hangs.
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_socket, socket_with};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Connects within `patience`.
 ///
 /// # Errors
-/// `TimedOut` where the owner takes no connection in time; else what the kernel says.
+/// `TimedOut` if the owner does not accept the connection in time; otherwise the kernel's error.
 pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     const STEP: Duration = Duration::from_millis(5);
     let deadline = Instant::now() + patience;
@@ -33,19 +33,19 @@ pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// How long a start waits for a socket or a lock of a process that runs: it may be about to end.
+/// How long a start waits for a socket or lock of a running process, which may be about to exit.
 pub const PATIENCE_RUNNING: Duration = Duration::from_secs(2);
-/// How long it waits for those of a process that is dead: the kernel is letting go of what it had.
+/// How long it waits for those of a dead process, which the kernel is still cleaning up.
 pub const PATIENCE_DEAD: Duration = Duration::from_secs(20);
 
-/// Whether the process is there, and not about to be gone: one that was killed has no memory, and so no command line, before
-/// the kernel closes its files.
+/// Whether the process exists and is not about to disappear: a killed process has no memory, and so no command line,
+/// before the kernel closes its files.
 pub fn is_running(process: u32) -> bool {
     std::fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
-/// Waits until nobody listens at the socket any more, for as long as it takes a process to be gone that was killed. Whether
-/// somebody still does.
+/// Waits until nobody listens at the socket any more, for as long as it takes a killed process to disappear. Returns
+/// whether somebody still does.
 pub fn is_in_use(path: &Path) -> bool {
     const STEP: Duration = Duration::from_millis(20);
     const CONNECT_TIME: Duration = Duration::from_millis(200);

@@ -1,4 +1,4 @@
-//! Calls through HTTP, made on the one model in the one order of all changes.
+//! Calls through HTTP, carried out on the one model in the order of all changes.
 
 use super::changes::{ChangeSource, QueuedChange};
 use super::{ReplyTarget, ResponseBody, Server};
@@ -12,27 +12,28 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Calls that the server works on or has waiting, and as many may wait for it. Whoever comes then is turned away.
+/// How many calls the server works on at once, and how many more may wait for it. Further calls are refused.
 pub(super) const CALLS_MAX: usize = 1024;
 
-/// Someone who waits for an answer.
+/// Somebody who waits for a response.
 pub(super) struct Caller {
     reply: ResponseSender,
     call: Arc<Call>,
-    /// The client token of what is being done for it.
+    /// The client token of the request.
     token: Option<String>,
 }
 
-/// What a call came to.
+/// The result of a call.
 pub(super) enum CallResult {
-    /// It asked, or was made before.
+    /// It was a query, or had been made before.
     Answer(ResponseBody),
-    /// It is decided, and changes something once it is kept.
+    /// It was decided, and takes effect once it is stored.
     Staged(Summary, ResponseBody),
 }
 
 impl Server {
-    /// Takes calls over: questions are answered at once, changes wait for their turn. Whether there may be more to take.
+    /// Takes calls: queries are answered at once, changes wait for their turn. Returns whether there may be more to
+    /// take.
     pub(super) fn take_calls(&mut self) -> bool {
         self.forget_callers();
         for _ in 0..CALLS_MAX {
@@ -68,7 +69,7 @@ impl Server {
         true
     }
 
-    /// Drops the changes that wait for their turn and whose callers are gone: nobody would learn that they were made.
+    /// Drops waiting changes whose callers are gone, since nobody would learn that they were made.
     fn forget_callers(&mut self) {
         let callers = &mut self.callers;
         self.waiting.retain(|queued| match queued.origin {
@@ -80,7 +81,7 @@ impl Server {
         });
     }
 
-    /// Does what a call asks.
+    /// Carries out a call.
     pub(super) fn perform(&mut self, call: &Call) -> Result<CallResult, ApiError> {
         let environment = Environment::real();
         let settings = &self.settings;
@@ -113,7 +114,7 @@ impl Server {
         Ok(CallResult::Staged(summary, answer))
     }
 
-    /// Answers a call. One whose sender is gone needs no answer.
+    /// Answers a call. If its sender is gone, nothing is sent.
     pub(super) fn answer_call(
         &mut self,
         origin: ReplyTarget,
@@ -140,7 +141,7 @@ fn dry_run_passed() -> ApiError {
     DRY_RUN.error("Request validation has been passed with DryRun flag set.")
 }
 
-/// Under what a client token's answer is kept: tokens are told apart by account, action and region.
+/// The key under which a client token's answer is stored: tokens are separate for each account, action and region.
 fn token_id(call: &Call) -> Option<String> {
     let token = call.parameters.text("ClientToken")?;
     let region = call.parameters.text("RegionId").unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Changes: decided one after another, kept and made true together.
+//! Changes: decided one after another, stored and applied together.
 //!
-//! While the forwarding plane works, changes gather. Then each is decided on the state that the ones before it leave,
-//! one commit keeps them all, one message tells the forwarding plane, and its acknowledgement answers each. Where it
-//! refuses them together, each is tried alone, so that only the one to blame is refused.
+//! While the forwarding plane is busy, changes accumulate. Then each is decided on the state that the previous ones
+//! lead to, one commit stores them all, one message goes to the forwarding plane, and its acknowledgement answers each.
+//! If it refuses them together, each is tried alone, so that only the one at fault is refused.
 
 use super::calls::CallResult;
 use super::{ReplyTarget, ResponseBody, Server};
@@ -16,15 +16,15 @@ use crate::state::transaction::{Committed, Summary};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Changes that are kept and sent as one.
+/// How many changes are stored and sent together.
 const CHANGES_AT_ONCE_MAX: usize = 256;
 
-/// A change that was asked for.
+/// A requested change.
 pub(super) struct QueuedChange {
     pub(super) origin: ReplyTarget,
     pub(super) source: ChangeSource,
     pub(super) asked: Instant,
-    /// Together with others it was refused, and any of them may be to blame.
+    /// Whether it was refused together with others, any of which may be at fault.
     pub(super) alone: bool,
 }
 
@@ -33,7 +33,7 @@ pub(super) enum ChangeSource {
     Call(Arc<Call>),
 }
 
-/// A change that is being made, and what is told of it once it is.
+/// A change that is being made, and what will be reported about it.
 struct PendingChange {
     queued: QueuedChange,
     summary: Summary,
@@ -48,14 +48,14 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    /// Whether packets will feel it.
+    /// Whether it affects packets.
     pub(super) fn affects_forwarding(&self) -> bool {
         self.kept.delta.is_some()
     }
 }
 
 impl Server {
-    /// Makes the changes that wait, those that wait together as one, until some have to wait for the forwarding plane.
+    /// Makes the waiting changes, together if possible, until some have to wait for the forwarding plane.
     pub(super) fn change_next(&mut self) {
         while self.in_flight.is_none() && !self.stopping && !self.waiting.is_empty() {
             let changes = self.stage_waiting();
@@ -70,7 +70,7 @@ impl Server {
         }
     }
 
-    /// Decides the changes that wait, in their order, each on the state that the ones before it leave.
+    /// Decides the waiting changes in order, each on the state that the previous ones lead to.
     fn stage_waiting(&mut self) -> Vec<PendingChange> {
         let mut changes: Vec<PendingChange> = Vec::new();
         while changes.len() < CHANGES_AT_ONCE_MAX {
@@ -86,7 +86,7 @@ impl Server {
                 }
                 ChangeSource::Call(call) => match self.perform(&Arc::clone(call)) {
                     Ok(CallResult::Staged(summary, answer)) => Ok((summary, answer)),
-                    // What it repeats may wait for the forwarding plane yet.
+                    // The original of a repeated request may still be waiting for the forwarding plane.
                     Ok(CallResult::Answer(answer)) => Ok((Summary::default(), answer)),
                     Err(error) => Err(error),
                 },
@@ -99,8 +99,8 @@ impl Server {
         changes
     }
 
-    /// Tells the link. Also of changes that no packet feels, or that change nothing: their replies rest on the state
-    /// before them, of which something may not be in force yet.
+    /// Passes the changes to the link, including those that do not affect packets or change nothing: their replies
+    /// depend on the state before them, of which something may not be in force yet.
     fn send(&mut self, changes: Vec<PendingChange>, kept: Committed) {
         let ticket = self.ticket();
         let asked = changes.iter().map(|change| change.queued.asked).min().unwrap_or_else(Instant::now);
@@ -116,7 +116,7 @@ impl Server {
         }
     }
 
-    /// Undoes what the forwarding plane does not run, and words the refusal.
+    /// Undoes what the forwarding plane does not run, and phrases the refusal.
     fn take_back(&mut self, kept: Committed, kind: ErrorKind, reason: &str) -> ApiError {
         match self.state.undo(kept) {
             Ok(()) => kind.error(format!("nothing was changed, because of the forwarding plane: {reason}")),
@@ -128,7 +128,7 @@ impl Server {
         }
     }
 
-    /// Refuses a change for good; of several, each is tried again alone, so that only the one to blame is refused.
+    /// Refuses a change for good. Of several, each is tried again alone, so that only the one at fault is refused.
     fn retry_individually(&mut self, changes: Vec<PendingChange>, error: ApiError) {
         if changes.len() == 1 {
             return self.refuse_all(changes, &error);
@@ -150,14 +150,15 @@ impl Server {
             LinkOutcome::Applied(applied) => self.changed(changes, &Forwarding::Applied(applied)),
             LinkOutcome::InForce => self.changed(changes, &Forwarding::Unchanged),
             LinkOutcome::Pending(reason) => self.changed(changes, &Forwarding::Pending { reason }),
-            // Nothing of these is refused, but what they rest on.
+            // None of these is refused, but something they depend on.
             LinkOutcome::Refused(refusals) if kept.delta.is_none() => {
                 let reason = format!("the forwarding plane refused: {}", refusals_text(&refusals));
                 self.changed(changes, &Forwarding::Pending { reason });
             }
             LinkOutcome::Refused(refusals) => {
                 let error = self.take_back(kept, FORWARDING_REFUSED, &refusals_text(&refusals));
-                // A worker that does not follow is nobody's fault, and a change that stays cannot be made again.
+                // A worker that does not follow is not the fault of a change, and a change that is kept cannot be made
+                // again.
                 let is_blame =
                     error.code == FORWARDING_REFUSED.code && refusals.iter().all(|one| one.code != "timeout");
                 match is_blame {
@@ -177,7 +178,7 @@ impl Server {
                     self.reply(queued.origin, ReplyBody::Changed(Changed { objects, warnings, forwarding }));
                 }
                 ReplyTarget::Http(_) => {
-                    // The cloud's answers have no place for them.
+                    // The cloud's responses have no field for them.
                     warnings.iter().for_each(|warning| log::warn!("{warning}"));
                     let pending = match forwarding {
                         Forwarding::Pending { reason } => Some(reason.clone()),

@@ -1,4 +1,4 @@
-//! Clients of the control socket: how many there may be, and how much of requests they may leave unfinished.
+//! Clients of the control socket: limits on their number and on their unfinished requests.
 
 use super::{ACCEPT_PAUSE, CONNECTIONS_MAX, ReplyTarget, Server};
 use crate::error::{ApiError, FORBIDDEN, REQUEST_TIMEOUT, SERVICE_UNAVAILABLE};
@@ -12,19 +12,19 @@ use rustix::process::Uid;
 use std::io;
 use std::time::Instant;
 
-/// Connections that only root may make.
+/// Connections reserved for root.
 const CONNECTIONS_RESERVED: usize = 64;
-/// Bytes of requests that are not whole or not answered, of all clients, beyond [`OWN_BYTES`] of each.
+/// Bytes of unfinished or unanswered requests, of all clients together, beyond [`OWN_BYTES`] of each.
 const SHARED_BYTES_MAX: usize = 48 << 20;
-/// Such bytes that only root may hold.
+/// The part of these that is reserved for root.
 const SHARED_BYTES_RESERVED: usize = REQUEST_BYTES_MAX;
-/// All bytes of unfinished requests there may be.
+/// The limit of unfinished requests in total, bytes.
 const UNFINISHED_BYTES_MAX: usize = SHARED_BYTES_MAX + CONNECTIONS_MAX * OWN_BYTES;
 
 const _: () = assert!(SHARED_BYTES_MAX >= SHARED_BYTES_RESERVED + REQUEST_BYTES_MAX);
 const _: () = assert!(UNFINISHED_BYTES_MAX <= 64 << 20);
 
-/// The bounds in words, for the log.
+/// The limits as text, for the log.
 pub(super) fn bounds() -> String {
     format!(
         "the control socket takes {CONNECTIONS_MAX} clients and {UNFINISHED_BYTES_MAX} bytes of unfinished requests, \
@@ -34,7 +34,7 @@ pub(super) fn bounds() -> String {
 }
 
 impl Server {
-    /// Takes in those who could not be taken in when they came, once that is due.
+    /// Accepts clients again that could not be accepted when they came, once that is due.
     pub(super) fn accept_again(&mut self) {
         if self.accept_at.is_some_and(|at| Instant::now() >= at) {
             self.accept();
@@ -47,11 +47,11 @@ impl Server {
             let stream = match self.socket.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // A client that gave up: the next one may be there already.
+                // That client gave up; there may already be another.
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
                     continue;
                 }
-                // No descriptor or memory left. Whoever waits makes no further event, so time has to.
+                // No free descriptor or memory. Waiting clients cause no further event, so try again after a pause.
                 Err(_) => {
                     self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
@@ -64,7 +64,7 @@ impl Server {
         }
     }
 
-    /// The user who may connect, or why nobody may.
+    /// The user who connects, or why the connection is refused.
     fn admission(&self, stream: &UnixStream) -> Result<Uid, ApiError> {
         if self.stopping {
             return Err(SERVICE_UNAVAILABLE.error("the control plane is stopping"));
@@ -92,7 +92,7 @@ impl Server {
         }
     }
 
-    /// Bytes that a client's line may have.
+    /// How many bytes a client's line may have.
     pub(super) fn room_of(&self, token: Token) -> usize {
         let others = self.connections.iter().filter(|(other, _)| **other != token);
         let held: usize = others.map(|(_, connection)| connection.shared_bytes()).sum();
@@ -108,12 +108,12 @@ impl Server {
         self.refuse(ReplyTarget::Socket { token, request: 0 }, SERVICE_UNAVAILABLE.error(message));
     }
 
-    /// When the first line that is not whole has to be, if there is one.
+    /// When the next incomplete line times out, if there is one.
     pub(super) fn next_line_deadline(&self) -> Option<Instant> {
         self.connections.values().filter_map(SocketConnection::line_deadline).min()
     }
 
-    /// Ends clients that took too long for a line, and of which nothing is left to read.
+    /// Disconnects clients whose line timed out and of which no more can be read.
     pub(super) fn end_slow_clients(&mut self) {
         let now = Instant::now();
         let slow = |connection: &SocketConnection| connection.line_deadline().is_some_and(|deadline| deadline <= now);
@@ -128,7 +128,7 @@ impl Server {
         }
     }
 
-    /// How it stands.
+    /// The counts and limits of clients.
     pub(super) fn clients(&self) -> ClientsView {
         ClientsView {
             connections: self.connections.len(),
@@ -140,7 +140,7 @@ impl Server {
     }
 }
 
-/// Tells a client why it may not connect. Told as far as the socket takes it; the connection ends either way.
+/// Tells a client why it is refused, as far as its socket takes the message, and closes the connection.
 fn turn_away(mut stream: UnixStream, refusal: ApiError) {
     let _ = io::Write::write(&mut stream, &Reply::refused(0, refusal).to_line());
 }

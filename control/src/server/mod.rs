@@ -1,9 +1,9 @@
-//! The control socket's server: one thread that owns the state and waits with `mio`. Only the link to the forwarding
-//! plane has a thread of its own, so no client ever waits for another's slowness.
+//! The server: one thread that owns the state and waits with `mio`. Only the link to the forwarding plane has threads
+//! of its own, so no client ever waits because another is slow.
 //!
-//! Changes are decided one after another; those that came while the forwarding plane was busy are kept and sent to it
-//! as one, and each is answered when it has acknowledged them. Questions about the model are answered at once. The
-//! rounds are fair: one request of each client at a time.
+//! Changes are decided one after another. Those that arrive while the forwarding plane is busy are stored and sent to
+//! it together, and each is answered once it has acknowledged them. Queries about the model are answered at once.
+//! Clients take turns: one request of each at a time.
 
 mod calls;
 mod changes;
@@ -44,11 +44,11 @@ use vswitch_core::config::refusal::Refusal;
 
 /// Clients at once.
 pub const CONNECTIONS_MAX: usize = 256;
-/// Sessions a question about flows is answered with where it names no limit.
+/// How many sessions a query returns if it has no limit.
 const FLOWS_DEFAULT: usize = 1000;
-/// The pause before clients are taken in again where the system had no descriptor for them.
+/// The pause before accepting clients again after the system ran out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long a stopping server waits for clients to take their last replies.
+/// How long a stopping server waits for clients to read their last replies.
 const FAREWELL: Duration = Duration::from_millis(200);
 
 const LISTENER: Token = Token(0);
@@ -59,35 +59,35 @@ const FIRST_CONNECTION: usize = 3;
 /// Why a control plane could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The state cannot be had.
+    /// The state is not available.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The control socket cannot be had.
+    /// The control socket is not available.
     #[error("cannot listen at {path}: {source}")]
     Socket {
         /// The socket.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The HTTP interface cannot be had.
+    /// The HTTP interface is not available.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     /// The operating system refused something else.
     #[error("the control plane cannot {what}: {source}")]
     Io {
-        /// What was tried.
+        /// What was attempted.
         what: &'static str,
-        /// What the operating system says.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
-/// Runs a control plane as this process until SIGTERM or SIGINT. Before the first client is taken in, the process gives up for
-/// ever what it needed only to start ([`privileges::seal`]).
+/// Runs a control plane in this process until SIGTERM or SIGINT. Before it accepts the first client, the process
+/// permanently drops what it needed only to start ([`privileges::seal`]).
 ///
 /// # Errors
-/// Whatever keeps it from starting or going on.
+/// Why it cannot start or continue.
 pub fn run(config: &ControlConfig) -> Result<(), RunError> {
     let io = |what| move |source| RunError::Io { what, source };
     let (stop, stopped) = StdUnixStream::pair().map_err(io("watch for signals"))?;
@@ -105,24 +105,24 @@ pub fn run(config: &ControlConfig) -> Result<(), RunError> {
         Some(api) => Some(Endpoint::open(api, &config.data_dir)?),
         None => None,
     };
-    // No other thread runs yet, and nobody was taken in.
+    // There are no other threads yet, and no client has been accepted.
     privileges::seal(Role::Control);
     serve_with(config, Box::new(store), stopped, endpoint)
 }
 
-/// Clients of HTTP and of the control socket together may be more than the usual limit of 1,024, which is there for programs
-/// that cannot do with more.
+/// Raises the limit of open files: HTTP and control socket clients together may exceed the usual limit of 1,024, which
+/// only exists for programs that use `select`.
 fn allow_many_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Without it some clients wait for others to end.
+    // If it fails, some clients have to wait for others to disconnect.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Runs a control plane on any store until something, or the end, can be read from `stop`.
+/// Runs a control plane on any store until `stop` becomes readable or its other end is closed.
 ///
 /// # Errors
-/// Whatever keeps it from starting or going on.
+/// Why it cannot start or continue.
 pub fn serve(config: &ControlConfig, store: Box<dyn Store>, stop: StdUnixStream) -> Result<(), RunError> {
     serve_with(config, store, stop, None)
 }
@@ -130,7 +130,7 @@ pub fn serve(config: &ControlConfig, store: Box<dyn Store>, stop: StdUnixStream)
 /// Like [`serve`], with an HTTP interface.
 ///
 /// # Errors
-/// Whatever keeps it from starting or going on.
+/// Why it cannot start or continue.
 pub fn serve_with(
     config: &ControlConfig,
     store: Box<dyn Store>,
@@ -140,7 +140,7 @@ pub fn serve_with(
     Server::start(config, store, stop, endpoint)?.run()
 }
 
-/// A question that the link was asked for a client.
+/// A query that was passed to the link for a client.
 struct PendingQuery {
     origin: ReplyTarget,
 }
@@ -154,7 +154,7 @@ enum ReplyTarget {
     Http(u64),
 }
 
-/// What an HTTP call is answered once its change is in force.
+/// The response to an HTTP call once its change is in force.
 type ResponseBody = Map<String, Value>;
 
 struct Server {
@@ -163,20 +163,20 @@ struct Server {
     state: StateOwner,
     poll: Poll,
     socket: Socket,
-    /// Held, so that its end can be read.
+    /// Held so that the end of the other side can be detected.
     _stop: UnixStream,
     link: SwitchLink,
     reports: Receiver<LinkReport>,
     connections: BTreeMap<Token, SocketConnection>,
     next_token: usize,
-    /// When to take in clients that could not be taken in when they came.
+    /// When to accept waiting clients.
     accept_at: Option<Instant>,
     /// Clients that may have a request to read.
     ready: VecDeque<Token>,
     next_ticket: u64,
     asked: BTreeMap<u64, PendingQuery>,
     in_flight: Option<InFlight>,
-    /// Changes behind those in flight: at most one per client.
+    /// Changes after those in flight: at most one per client.
     waiting: VecDeque<QueuedChange>,
     stopping: bool,
     settings: ApiSettings,
@@ -212,7 +212,7 @@ impl Server {
         let http = http.map_err(io("start the HTTP interface"))?;
         let (sender, reports) = channel();
         let report = move |report| {
-            // A server that is gone needs no report, and one that is there is woken by the next.
+            // If the server is gone, nobody needs the report; otherwise the next one wakes it.
             let _ = sender.send(report);
             let _ = waker.wake();
         };
@@ -261,7 +261,7 @@ impl Server {
             }
             self.change_next();
         }
-        // The last reply is worth a moment.
+        // Give clients a moment to read their last reply.
         let farewell = Instant::now() + FAREWELL;
         while self.connections.values().any(SocketConnection::is_writing) && Instant::now() < farewell {
             self.wait(&mut events, Some(farewell.saturating_duration_since(Instant::now())))?;
@@ -288,7 +288,7 @@ impl Server {
         Ok(())
     }
 
-    /// How long what is due next may wait: the next try to take in clients, the end of one that is too slow.
+    /// How long until something is due: accepting clients again, or disconnecting a slow one.
     fn until_due(&self) -> Option<Duration> {
         let late = self.next_line_deadline().filter(|_| !self.stopping);
         let due = [late, self.accept_at].into_iter().flatten().min();
@@ -303,7 +303,7 @@ impl Server {
         }
     }
 
-    /// One request of every client that is ready.
+    /// Serves one request of every client that is ready.
     fn serve_round(&mut self) {
         for token in std::mem::take(&mut self.ready) {
             let room = self.room_of(token);
@@ -433,7 +433,7 @@ impl Server {
         match origin {
             ReplyTarget::Socket { .. } => self.reply(origin, ReplyBody::Refused { error: error.into() }),
             ReplyTarget::Http(_) => {
-                // A trial rests on nothing.
+                // A dry run depends on nothing.
                 let pending = self.pending().filter(|_| error.code != DRY_RUN.code);
                 self.answer_call(origin, Err(error), pending);
             }
@@ -456,7 +456,7 @@ impl Server {
     }
 }
 
-/// An answer of the forwarding plane as one of ours.
+/// Converts a reply of the forwarding plane.
 fn answer_of(answer: Result<SwitchReplyBody, String>) -> Result<Answer, ApiError> {
     match answer {
         Ok(SwitchReplyBody::Ports { ports }) => Ok(Answer::Ports(ports)),

@@ -1,4 +1,4 @@
-//! Queries about the model, answered. Those that only the forwarding plane knows are not for here.
+//! Answers queries about the model. Those that only the forwarding plane can answer are handled elsewhere.
 
 use crate::error::ApiError;
 use crate::model::Model;
@@ -6,10 +6,10 @@ use crate::socket::query::{Answer, Query};
 use crate::socket::view::{self, EniView, GroupView, PortListView, PrefixListView, StateView, VSwitchView, VpcView};
 
 impl Model {
-    /// The answer to a query, or `None` where it is about something else than the model.
+    /// The answer to a query, or `None` if the query is not about the model.
     ///
     /// # Errors
-    /// An object that is asked for by name and does not exist.
+    /// An object that is named does not exist.
     pub fn answer(&self, query: &Query) -> Result<Option<Answer>, ApiError> {
         Ok(Some(match query {
             Query::Status(_)

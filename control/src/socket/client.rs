@@ -11,12 +11,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Bytes of the largest reply a client reads.
+/// The largest reply that a client reads, bytes.
 const REPLY_BYTES_MAX: u64 = 1 << 30;
-/// How long a client waits for a reply. The control plane waits for the forwarding plane far shorter than this.
+/// How long a client waits for a reply. The control plane waits much less than this for the forwarding plane.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Why a request came to nothing.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nothing listens.
@@ -24,29 +24,29 @@ pub enum ClientError {
     Unreachable {
         /// The socket.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The socket belongs to somebody else.
+    /// The socket belongs to another user.
     #[error("{path} may be used by root and by the user who started Sluice: run this as one of them")]
     Forbidden {
         /// The socket.
         path: PathBuf,
     },
-    /// The connection broke, or its other end fell silent.
+    /// The connection broke, or the other end stopped responding.
     #[error("the control plane at {path} broke off ({source}): see `sluice status` for whether the change was made")]
     Broken {
         /// The socket.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The other end speaks another language.
+    /// The other end does not speak this protocol.
     #[error("what answers at {path} is no control plane of this version: {reason}")]
     Foreign {
         /// The socket.
         path: PathBuf,
-        /// What could not be understood.
+        /// What could not be parsed.
         reason: String,
     },
     /// The request was refused, and nothing changed.
@@ -74,7 +74,7 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// Where nothing listens or this user may not connect.
+    /// Nothing listens, or this user may not connect.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let path = path.to_owned();
         let stream = match unix_socket::connect(&path, REPLY_TIMEOUT) {
@@ -91,7 +91,7 @@ impl Client {
         }
     }
 
-    /// Makes a change. It is made for good when this returns, and in force if the reply says `Applied`.
+    /// Makes a change. When this returns, the change is durable, and in force if the reply says `Applied`.
     ///
     /// # Errors
     /// A refusal, or a broken connection.
@@ -102,7 +102,7 @@ impl Client {
         }
     }
 
-    /// Asks a question.
+    /// Sends a query.
     ///
     /// # Errors
     /// A refusal, or a broken connection.
@@ -130,7 +130,8 @@ impl Client {
     }
 
     fn send(&mut self, line: &[u8]) -> io::Result<Vec<u8>> {
-        // A server that turns a client away says why before it closes, whether or not it took the request.
+        // A server that refuses a client says why before it closes the connection, whether or not it received the
+        // request.
         let sent = self.stream.get_mut().write_all(line);
         let mut reply = Vec::new();
         let read = (&mut self.stream).take(REPLY_BYTES_MAX).read_until(b'\n', &mut reply);

@@ -1,4 +1,4 @@
-//! One client of the control socket: bytes to lines and back, never more than a bound of either in memory.
+//! One client of the control socket: from bytes to lines and back, with bounded memory for either.
 
 use crate::socket::protocol::REQUEST_BYTES_MAX;
 use mio::net::UnixStream;
@@ -9,28 +9,28 @@ use std::time::{Duration, Instant};
 /// Bytes read from a client at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// Bytes of a request that every client may hold, whatever the others do.
+/// Bytes of a request that every client may always hold.
 pub(crate) const OWN_BYTES: usize = READ_BYTES;
-/// How long a client may take for a request, from its first byte to its end.
+/// How long a client may take for a request, from its first byte to its last.
 pub(crate) const LINE_TIME: Duration = Duration::from_secs(20);
 
-/// Reads of one client before it is others' turn.
+/// How many reads of one client are made before others get their turn.
 const READS_PER_TURN: usize = 16;
 
-/// What a client sent next.
+/// What was read from a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     /// A line, without its end.
     Line(Vec<u8>),
-    /// A line too long to be kept; what is left of it is skipped.
+    /// A line that is too long; the rest of it is skipped.
     TooLong,
-    /// A line for which there is no room now; what is left of it is skipped.
+    /// A line for which there is no room now; the rest of it is skipped.
     NoRoom,
     /// Nothing more at present.
     Nothing,
-    /// Nothing whole yet, and more to read: it is others' turn.
+    /// No complete line yet, and more to read, but others get their turn.
     More,
-    /// Nothing more ever.
+    /// The end of the connection.
     End,
 }
 
@@ -40,17 +40,17 @@ pub(crate) struct SocketConnection {
     /// The user at the other end.
     pub(crate) user: Uid,
     input: Vec<u8>,
-    /// When the line that is being read began.
+    /// When the line being read began.
     line_began: Option<Instant>,
-    /// Bytes of the request that is being worked on.
+    /// Bytes of the request being processed.
     in_work: usize,
-    /// How much of the input is known to hold no end of a line.
+    /// How much of the input has been searched for the end of a line.
     scanned: usize,
     skipping: bool,
     ended: bool,
     output: Vec<u8>,
     written: usize,
-    /// A request of this client is being worked on. Its next one waits, so that replies keep their order.
+    /// Whether a request of this client is being processed. Its next one waits, so that replies stay in order.
     pub(crate) busy: bool,
 }
 
@@ -71,29 +71,29 @@ impl SocketConnection {
         }
     }
 
-    /// Bytes held of requests that are not whole or not answered, beyond those that every client may hold.
+    /// Bytes of unfinished or unanswered requests, beyond those that every client may hold.
     pub(crate) fn shared_bytes(&self) -> usize {
         self.unfinished_bytes().saturating_sub(OWN_BYTES)
     }
 
-    /// Bytes held of requests that are not whole or not answered.
+    /// Bytes of unfinished or unanswered requests.
     pub(crate) fn unfinished_bytes(&self) -> usize {
         self.input.len() + self.in_work
     }
 
-    /// When the line that is being read has to be whole, if one is.
+    /// When the line being read times out, if there is one.
     pub(crate) fn line_deadline(&self) -> Option<Instant> {
         self.line_began.filter(|_| !self.busy).map(|began| began + LINE_TIME)
     }
 
-    /// The next line, reading only as much as that takes, and of a line no more than there is room for.
+    /// The next line. Reads only as much as that takes, and no more than there is room for.
     pub(crate) fn next(&mut self, room: usize) -> io::Result<Input> {
         let next = self.read_line(room);
         let is_half = !self.input.is_empty() || self.skipping;
         self.line_began = if is_half { self.line_began.or_else(|| Some(Instant::now())) } else { None };
         if let Ok(Input::Line(line)) = &next {
             self.in_work = line.len();
-            // What follows it is a line of its own.
+            // What follows is a line of its own.
             self.line_began = None;
         }
         next
@@ -131,7 +131,7 @@ impl SocketConnection {
                     (self.scanned, self.skipping) = (0, false);
                 }
                 (Some(end), false) => {
-                    // The line takes its memory along: a connection that waits holds none.
+                    // The line takes the buffer with it, so that an idle connection holds no memory.
                     let rest = self.input.split_off(end + 1);
                     let mut line = std::mem::replace(&mut self.input, rest);
                     line.pop();
@@ -167,12 +167,12 @@ impl SocketConnection {
         self.output.extend_from_slice(line);
     }
 
-    /// Whether replies wait for the client to read.
+    /// Whether replies are waiting for the client to read.
     pub(crate) fn is_writing(&self) -> bool {
         self.written < self.output.len()
     }
 
-    /// Writes as much as the client takes.
+    /// Writes as much as the client accepts.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while self.is_writing() {
             match self.stream.write(&self.output[self.written..]) {

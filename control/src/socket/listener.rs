@@ -1,4 +1,4 @@
-//! The control socket as a file, and who may use it.
+//! The control socket as a file, and the check of who may use it.
 
 use crate::os::unix_socket;
 use mio::net::{UnixListener, UnixStream};
@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A listening socket that is removed with the value.
+/// A listening socket whose file is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) listener: UnixListener,
@@ -16,7 +16,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Listens. A socket that a dead process left is replaced; anything else is not.
+    /// Listens at `path`. A socket that a dead process left behind is replaced; anything else is not.
     pub(crate) fn listen(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             fs::create_dir_all(directory)?;
@@ -33,7 +33,7 @@ impl Socket {
             Err(error) => return Err(error),
         }
         let listener = UnixListener::bind(path)?;
-        // Until the mode is set, others may connect; the peer check turns them away.
+        // Until the mode is set, others may connect; the check of the peer rejects them.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         Ok(Self { listener, path: path.into() })
     }
@@ -41,12 +41,12 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Nothing can be done about a socket that is gone already.
+        // It is no error if the socket is already gone.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// The user at the other end, if that is root or the user this process runs as.
+/// The user at the other end, if it is root or the user this process runs as.
 pub(crate) fn trusted_user(stream: &UnixStream) -> Option<Uid> {
     let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
     (peer.uid.is_root() || peer.uid == rustix::process::geteuid()).then_some(peer.uid)

@@ -1,4 +1,4 @@
-//! The control socket: its protocol, what may be asked, what is answered, and both ends of a connection.
+//! The control socket: its protocol, queries and answers, and both ends of a connection.
 
 mod answer;
 pub mod client;

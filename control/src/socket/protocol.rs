@@ -1,5 +1,5 @@
-//! Messages on the control socket, one JSON object per line: `{"version":1,"request":7,"op":"vpc-list"}` and its
-//! reply. `request` is a number of the sender's choice; it is not called `id`, which many commands have for what they
+//! Messages on the control socket, one JSON object per line: `{"version":1,"request":7,"op":"vpc-list"}` and its reply.
+//! The sender chooses the number `request`. It is not called `id`, because many commands use that for the object they
 //! create.
 
 use crate::command::Command;
@@ -17,12 +17,12 @@ pub const VERSION: u64 = 1;
 /// Bytes of one request, newline included.
 pub const REQUEST_BYTES_MAX: usize = 16 << 20;
 
-/// A request, read.
+/// A parsed request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
     /// A change.
     Change(Box<Command>),
-    /// A question.
+    /// A query.
     Ask(Query),
 }
 
@@ -42,16 +42,16 @@ pub struct Reply {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum ReplyBody {
-    /// A change was made and will survive a crash.
+    /// A change was made and is durable.
     Changed(Changed),
-    /// A question's answer.
+    /// The answer to a query.
     Answered {
         /// The answer, under its name.
         answer: Answer,
     },
     /// The request was refused, and nothing changed.
     Refused {
-        /// Why.
+        /// The reason.
         error: ReportedError,
     },
 }
@@ -59,12 +59,12 @@ pub enum ReplyBody {
 /// A change that was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Changed {
-    /// What changed, in order; empty if everything was as wanted already.
+    /// What changed, in order; empty if the state was already as requested.
     pub objects: Vec<ChangedObject>,
-    /// What the change left that cannot work as it stands, each with the way out.
+    /// What cannot work after the change, each with what to do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// What the forwarding plane made of it.
+    /// The effect on the forwarding plane.
     pub forwarding: Forwarding,
 }
 
@@ -94,26 +94,26 @@ pub enum ChangeKind {
     Deleted,
 }
 
-/// What the forwarding plane made of a change.
+/// The effect of a change on the forwarding plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Forwarding {
-    /// Every worker runs it: from now on no packet is evaluated by the old rules.
+    /// Every worker runs it: from now on, no packet is evaluated by the old rules.
     Applied(Applied),
-    /// It concerns no packet, such as a name, or changes nothing; and all that was changed before is in force.
+    /// It affects no packet, such as a name, or changes nothing; and everything changed earlier is in force.
     Unchanged,
-    /// It, or what was changed before it, is stored and not in force yet; it will be as soon as the forwarding plane is
+    /// It, or something changed earlier, is stored and not in force yet. It will be as soon as the forwarding plane is
     /// back.
     Pending {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// Reads a request. Its number is told even where the rest is no request, as far as it could be read.
+/// Parses a request. Its number is returned even if the rest is invalid, as far as it could be read.
 ///
 /// # Errors
-/// With the field at fault, where there is one.
+/// The refusal, with the field at fault if there is one.
 pub fn read_request(line: &[u8]) -> (u64, Result<Operation, ApiError>) {
     let mut fields: Map<String, Value> = match serde_json::from_slice(line) {
         Ok(fields) => fields,
@@ -186,7 +186,7 @@ impl Reply {
     }
 }
 
-/// Refusals of the forwarding plane as one sentence, which names objects as its reader does.
+/// Refusals of the forwarding plane as one sentence, with objects named as the user knows them.
 pub fn refusals_text(refusals: &[Refusal]) -> String {
     const TOLD_MAX: usize = 10;
     let told: Vec<String> = refusals.iter().take(TOLD_MAX).map(refusal_text).collect();
@@ -196,7 +196,7 @@ pub fn refusals_text(refusals: &[Refusal]) -> String {
     }
 }
 
-/// One refusal of the forwarding plane, with the object at fault unless the message names it itself.
+/// One refusal of the forwarding plane, with the object at fault unless the message already names it.
 pub fn refusal_text(refusal: &Refusal) -> String {
     match FieldPlace::of(&refusal.object) {
         Some(place) if !place.is_named_in(&refusal.message) => format!("{place}: {}", refusal.message),
@@ -204,23 +204,23 @@ pub fn refusal_text(refusal: &Refusal) -> String {
     }
 }
 
-/// The identifier of the object that refusals of the forwarding plane are about, if it is one of the model's.
+/// The identifier of the object that refusals of the forwarding plane are about, if the model has it.
 pub fn refused_object(refusals: &[Refusal]) -> Option<String> {
     let place = FieldPlace::of(&refusals.first()?.object)?;
     Some(place.id.to_owned()).filter(|_| place.noun.is_empty())
 }
 
-/// What a place in the state of the forwarding plane is to a user.
+/// What a field in the forwarding plane's state means to a user.
 struct FieldPlace<'a> {
-    /// Stands before the identifier where that does not tell what it names.
+    /// Precedes the identifier where the identifier alone is not clear.
     noun: &'static str,
     id: &'a str,
-    /// The object that it is a part of, where it is one.
+    /// The object that it is a part of, if it is one.
     of: Option<&'a str>,
 }
 
 impl<'a> FieldPlace<'a> {
-    /// Nothing for a field of a request: the message says what it is about.
+    /// `None` for a field of a request, whose message says what it is about.
     fn of(path: &'a str) -> Option<Self> {
         let (table, rest) = path.split_once('/')?;
         let (id, part) = rest.split_once('/').unwrap_or((rest, ""));

@@ -1,4 +1,4 @@
-//! What can be asked of the control plane without changing anything, and the answers.
+//! Queries to the control plane, which change nothing, and their answers.
 //!
 //! On the wire a query is one JSON object whose `op` is the variant's name in kebab case, as in
 //! `{"op":"eni-list","vpc":"vpc-1"}`.
@@ -14,7 +14,7 @@ use vswitch_core::config::protocol::{
     EniStats, FlowCursor, FlowDescription, FlowSelection, PacketDescription, PortStatus, Regrouped,
 };
 
-/// A question.
+/// A query.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Query {
@@ -50,22 +50,22 @@ pub enum Query {
     PortListShow(PortListShow),
     /// The settings. Answer: [`Answer::Settings`].
     SettingsShow(Nothing),
-    /// The state of all ports, asked of the forwarding plane. Answer: [`Answer::Ports`].
+    /// The state of all ports, from the forwarding plane. Answer: [`Answer::Ports`].
     Ports(Nothing),
-    /// Counters, asked of the forwarding plane. Answer: [`Answer::Stats`].
+    /// Counters, from the forwarding plane. Answer: [`Answer::Stats`].
     Stats(StatsFilter),
-    /// A page of sessions, asked of the forwarding plane. Answer: [`Answer::Flows`].
+    /// A page of sessions, from the forwarding plane. Answer: [`Answer::Flows`].
     Flows(FlowList),
-    /// Ends sessions, which are no part of the state. Answer: [`Answer::Flushed`].
+    /// Ends sessions, which are not part of the state. Answer: [`Answer::Flushed`].
     FlowFlush(FlowFlush),
-    /// Has another number of workers forward, which are no part of the state. Answer: [`Answer::Regrouped`].
+    /// Changes the number of workers, which is not part of the state. Answer: [`Answer::Regrouped`].
     WorkersSet(WorkersSet),
-    /// What would happen to a packet, asked of the forwarding plane. Answer: [`Answer::Explanation`].
+    /// What would happen to a packet, from the forwarding plane. Answer: [`Answer::Explanation`].
     Explain(Explain),
 }
 
 vocabulary! {
-    /// A question without particulars.
+    /// A query without parameters.
     Nothing {}
 
     /// Asks for one VPC.
@@ -131,7 +131,7 @@ vocabulary! {
     RuleFilter {
         /// Only those of this group.
         group: Option<String>,
-        /// Only those that evaluate this direction.
+        /// Only those of this direction.
         #[arg(long, value_parser = choice(Direction::NAMES))]
         direction: Option<Direction>,
     }
@@ -161,9 +161,9 @@ vocabulary! {
     FlowList {
         /// Which; all if absent.
         selection: Option<FlowSelection>,
-        /// Where the page before ended; the first page if absent.
+        /// Where the previous page ended; the first page if absent.
         cursor: Option<FlowCursor>,
-        /// Most sessions of the page; 1,000 if absent.
+        /// The most sessions on the page; 1,000 if absent.
         limit: Option<usize>,
     }
 
@@ -171,17 +171,17 @@ vocabulary! {
     FlowFlush {
         /// Which.
         selection: FlowSelection,
-        /// Where the part before ended; from the beginning if absent.
+        /// Where the previous part ended; from the beginning if absent.
         cursor: Option<FlowCursor>,
     }
 
-    /// How many workers there are to be.
+    /// The number of workers to run.
     #[derive(Args)]
     WorkersSet {
         /// Workers, each a thread with tables of its own.
         workers: usize,
-        /// Workers that receive for each TAP device; as many as now if absent. No more than there are workers, nor than
-        /// the `--rx-queues-max` that the switch was started with.
+        /// Workers that receive for each TAP device; unchanged if absent. At most as many as there are workers, and at
+        /// most the `--rx-queues-max` with which the switch was started.
         #[arg(long = "rx-queues", alias = "lanes", value_name = "N")]
         lanes: Option<usize>,
     }
@@ -195,7 +195,7 @@ pub struct Explain {
     pub packet: PacketDescription,
 }
 
-/// What a query is answered.
+/// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
@@ -237,13 +237,13 @@ pub enum Answer {
     Stats(Vec<EniStats>),
     /// Sessions.
     Flows {
-        /// The sessions; there may be none, and more on the next page.
+        /// The sessions. There may be none here and more on the next page.
         flows: Vec<FlowDescription>,
         /// Where the next page begins; absent after the last.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next: Option<FlowCursor>,
     },
-    /// Sessions ended: every worker that was asked has done it.
+    /// Sessions were ended by every worker that was asked.
     Flushed {
         /// How many.
         flows: u64,
@@ -251,14 +251,14 @@ pub enum Answer {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next: Option<FlowCursor>,
     },
-    /// Another number of workers forwards.
+    /// The number of workers was changed.
     Regrouped(Regrouped),
     /// A packet's fate.
     Explanation(Box<vswitch_core::config::explanation::Explanation>),
 }
 
 impl Query {
-    /// Every `op` that is a query.
+    /// The `op` of every query.
     pub const OPS: [&str; 22] = [
         "status",
         "state-show",
@@ -284,7 +284,7 @@ impl Query {
         "explain",
     ];
 
-    /// Whether an `op` is a query's.
+    /// Whether an `op` is that of a query.
     pub fn is_op(op: &str) -> bool {
         Self::OPS.contains(&op)
     }
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn every_query_is_known_by_its_op() {
-        // Serde lists all variants where it meets one that does not exist.
+        // Serde lists all variants in its error about an unknown one.
         let error = serde_json::from_str::<Query>(r#"{"op":"none"}"#).unwrap_err().to_string();
         let listed: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
         assert_eq!(listed, Query::OPS);

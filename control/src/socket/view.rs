@@ -1,4 +1,4 @@
-//! Objects as they are shown: all fields filled, texts as the cloud writes them, ready for `--json`.
+//! Objects as they are shown: with all fields, texts as the cloud writes them, ready for `--json`.
 
 pub use crate::command::RuleView;
 use crate::model::{Eni, Group, Model, PortList, PrefixList, Route, Rule, VSwitch, Vpc, timestamp};
@@ -78,7 +78,7 @@ views! {
         ipv6_cidr: Option<Ipv6Net>,
         /// The router's IPv6 address.
         ipv6_gateway: Option<Ipv6Addr>,
-        /// Parts of its blocks that are kept for delegated prefixes, by their identifiers.
+        /// Reservations for delegated prefixes, by identifier.
         reserved: std::collections::BTreeMap<String, IpNet>,
         /// How many network interfaces it has.
         enis: usize,
@@ -110,17 +110,17 @@ views! {
         prefixes: Vec<IpNet>,
         /// The groups it is a member of.
         groups: Vec<GroupId>,
-        /// Whether addresses are checked.
+        /// Whether source and destination addresses are checked.
         source_dest_check: bool,
         /// How long its sessions may idle.
         timeouts: Timeouts,
         /// The most sessions it may hold at once.
         sessions_max: u32,
-        /// What it may ask of the session tables, and what is checked besides rules.
+        /// Limits on its sessions, and checks in addition to the rules.
         tracking: Tracking,
         /// The instance it belongs to, if any.
         instance: Option<String>,
-        /// Where its frames come from and go to; none while it is not attached.
+        /// Its port; none while it is not attached.
         port: Option<DesiredPort>,
         /// When it was made.
         created: String,
@@ -150,7 +150,7 @@ views! {
         rule_count: usize,
         /// What its rules weigh in the quota.
         weight: usize,
-        /// Its rules; left out of lists.
+        /// Its rules; omitted in lists.
         rules: Option<Vec<RuleView>>,
         /// When it was made.
         created: String,
@@ -226,13 +226,13 @@ views! {
         process_id: u32,
         /// Time since the control plane's start, ms.
         uptime_ms: u64,
-        /// Where the state is kept.
+        /// The data directory.
         data_dir: String,
         /// How many objects there are.
         objects: ObjectCounts,
-        /// How the forwarding plane is doing, seen from here.
+        /// The state of the link to the forwarding plane.
         link: LinkView,
-        /// What the forwarding plane says of itself; nothing while it cannot be asked.
+        /// What the forwarding plane reports about itself; nothing while it cannot be asked.
         forwarding: Option<Status>,
         /// Clients of the control socket.
         socket_clients: ClientsView,
@@ -240,17 +240,17 @@ views! {
         http_clients: Option<ClientsView>,
     }
 
-    /// Clients, what they have not finished, and the bounds.
+    /// Clients, their unfinished requests, and the limits.
     ClientsView {
         /// Connections.
         connections: usize,
-        /// Connections there may be.
+        /// The most connections there may be.
         connections_max: usize,
-        /// Bytes of requests that are not whole, or not answered.
+        /// Bytes of unfinished or unanswered requests.
         unfinished_bytes: usize,
-        /// Bytes of such requests there may be.
+        /// The most bytes of such requests there may be.
         unfinished_bytes_max: usize,
-        /// Connections and requests that were refused for want of room.
+        /// Connections and requests that were refused for lack of room.
         refused: u64,
     }
 

@@ -1,4 +1,4 @@
-//! The model as the forwarding plane wants it: no names, no quotas, only what a packet can feel.
+//! The model as the forwarding plane needs it: no names, no quotas, only what affects packets.
 
 use crate::model::{Eni, Event, Group, Model, PortList, PrefixList, Rule, VSwitch, Vpc};
 use std::borrow::Cow;
@@ -7,7 +7,7 @@ use vswitch_core::config::desired::{self, Desired, Ports, Remote};
 use vswitch_core::config::ids::{GroupId, RuleId};
 use vswitch_core::config::protocol::Delta;
 
-/// The desired state that a model means.
+/// The desired state of a model.
 pub fn desired(model: &Model) -> Desired {
     Desired {
         settings: model.settings.clone(),
@@ -26,7 +26,7 @@ fn desired_all<K: Ord + Clone, M, D>(objects: &BTreeMap<K, M>, desired: fn(&M) -
     objects.iter().map(|(id, object)| (id.clone(), desired(object))).collect()
 }
 
-/// What leads from `desired` to what `model` means, where they differ in no other objects than those of `events`.
+/// The delta from `desired` to the state of `model`, given that they differ only in the objects of `events`.
 pub fn affected(model: &Model, events: &[Event], desired: &Desired) -> Delta {
     let mut delta = Delta::default();
     for event in events {
@@ -77,7 +77,7 @@ fn affect_group(delta: &mut Delta, model: &Model, id: &GroupId, desired: &Desire
     affect(&mut delta.groups, id, &desired.groups, now);
 }
 
-/// A rule alone, unless its group comes, goes or is told whole.
+/// A rule on its own, unless its group is added, removed or sent as a whole.
 fn affect_rule(delta: &mut Delta, model: &Model, (id, rule): (&GroupId, &RuleId), desired: &Desired) {
     let (true, Some(before)) = (model.groups.contains_key(id), desired.groups.get(id)) else {
         return affect_group(delta, model, id, desired);
@@ -88,9 +88,8 @@ fn affect_rule(delta: &mut Delta, model: &Model, (id, rule): (&GroupId, &RuleId)
     }
 }
 
-/// The part of `desired` that tells whether it can run once `delta` has changed it, where `before` undoes that: all of
-/// it, unless only rules changed. They change far more often than anything else, and what they are evaluated by is what
-/// they name.
+/// The part of `desired` that determines whether it can run after `delta`, which `before` undoes. That is all of it,
+/// unless only rules changed: these change far more often than anything else, and only the objects they name matter.
 pub fn validated_part<'a>(delta: &Delta, before: &Delta, desired: &'a Desired) -> Cow<'a, Desired> {
     let rules_alone = |(id, group): (&GroupId, &Option<desired::SecurityGroup>)| {
         let alike =
@@ -148,7 +147,7 @@ fn desired_vswitch(vswitch: &VSwitch) -> desired::DesiredVswitch {
     }
 }
 
-/// None for a group of the classic network, which no packet meets.
+/// `None` for a group of the classic network, by which no packet is evaluated.
 fn desired_group(model: &Model, id: &GroupId, group: &Group) -> Option<desired::SecurityGroup> {
     (!group.is_classic()).then(|| desired::SecurityGroup {
         vpc: group.vpc.clone(),

@@ -1,4 +1,4 @@
-//! The state in force: changes decided, kept, and brought about in the forwarding plane.
+//! The state: changes are decided, stored, and put into force in the forwarding plane.
 
 pub mod desired_state;
 pub mod switch_link;

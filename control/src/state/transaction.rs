@@ -1,8 +1,8 @@
-//! The one owner of the state: decides, checks that the forwarding plane can run it, keeps it, and makes it true, in
-//! this order. A refusal at any step leaves all of it as it was.
+//! The single owner of the state: it decides a change, checks that the forwarding plane can run it, stores it and
+//! applies it, in this order. A refusal at any step leaves everything unchanged.
 //!
-//! Changes that wait together are kept together: each is staged on the state that the ones before it leave, and one
-//! commit checks, stores and tells the forwarding plane of all.
+//! Changes that wait together are stored together: each is staged on the state that the previous ones lead to, and one
+//! commit checks and stores them all and sends them to the forwarding plane.
 
 use crate::command::Command;
 use crate::environment::Environment;
@@ -16,53 +16,53 @@ use vswitch_core::config::desired::Desired;
 use vswitch_core::config::protocol::Delta;
 use vswitch_core::config::validate::validate;
 
-/// Model, store, and what the forwarding plane should run.
+/// The model, the store, and what the forwarding plane should run.
 pub struct StateOwner {
     model: Model,
-    /// What the model means but for what is staged.
+    /// The desired state of the model without what is staged.
     desired: Desired,
     store: Box<dyn Store>,
     staged: Staged,
 }
 
-/// Changes that the model has and nobody else knows of yet.
+/// Changes that are in the model and nowhere else yet.
 #[derive(Default)]
 struct Staged {
     events: Vec<Event>,
-    /// What undoes them, the last first.
+    /// The events that undo them, the last first.
     undo: Vec<Event>,
 }
 
-/// What is told of a change.
+/// What is reported about a change.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// What changed, in order.
     pub objects: Vec<ChangedObject>,
-    /// What it left that cannot work.
+    /// What cannot work after it.
     pub warnings: Vec<String>,
 }
 
-/// Changes that were kept.
+/// Changes that were stored.
 #[derive(Debug)]
 pub struct Committed {
-    /// What the forwarding plane should change; nothing if it would not notice.
+    /// What changes for the forwarding plane; `None` if nothing does.
     pub delta: Option<Delta>,
     undo: Vec<Event>,
     undo_delta: Delta,
 }
 
 impl StateOwner {
-    /// Takes the state from a store.
+    /// Loads the state from a store.
     ///
     /// # Errors
-    /// What keeps the store from giving it.
+    /// The store's error.
     pub fn load(mut store: Box<dyn Store>, quotas: Quotas) -> Result<Self, StoreError> {
         let model = Model::load(quotas, store.load()?);
         let desired = desired(&model);
         Ok(Self { model, desired, store, staged: Staged::default() })
     }
 
-    /// The state, with what is staged.
+    /// The state, including what is staged.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -72,10 +72,10 @@ impl StateOwner {
         &self.desired
     }
 
-    /// Makes one change for good.
+    /// Makes one change.
     ///
     /// # Errors
-    /// A refusal, after which nothing has changed.
+    /// A refusal; nothing has changed then.
     pub fn change(
         &mut self,
         command: &Command,
@@ -85,10 +85,10 @@ impl StateOwner {
         Ok((summary.objects, self.commit()?))
     }
 
-    /// Makes a change, and with it what follows from the state after it, as far as the model goes.
+    /// Stages a change in the model, on top of those staged before.
     ///
     /// # Errors
-    /// A refusal, after which this change has changed nothing.
+    /// A refusal; this change has changed nothing then.
     pub fn stage(
         &mut self,
         command: &Command,
@@ -107,10 +107,10 @@ impl StateOwner {
         Ok(Summary { objects, warnings })
     }
 
-    /// Makes what is staged last, all or nothing.
+    /// Makes the staged changes durable, all or nothing.
     ///
     /// # Errors
-    /// A refusal, after which nothing that was staged has changed anything.
+    /// A refusal; nothing that was staged has changed anything then.
     pub fn commit(&mut self) -> Result<Committed, ApiError> {
         let Staged { events, undo } = std::mem::take(&mut self.staged);
         let delta = affected(&self.model, &events, &self.desired);
@@ -133,7 +133,7 @@ impl StateOwner {
     /// Whether a change could be made.
     ///
     /// # Errors
-    /// The refusal that it would meet.
+    /// The refusal that it would get.
     pub fn could_change(&mut self, command: &Command, environment: &Environment) -> Result<(), ApiError> {
         let events = self.model.decide(command, environment)?;
         let undo = self.apply(&events);
@@ -146,10 +146,10 @@ impl StateOwner {
         checked
     }
 
-    /// Takes changes back that the forwarding plane refused. No other change was made since.
+    /// Undoes changes that the forwarding plane refused. No other change may have been made since.
     ///
     /// # Errors
-    /// Where the store cannot: then the changes stay.
+    /// The store's error; the changes then stay.
     pub fn undo(&mut self, kept: Committed) -> Result<(), StoreError> {
         self.store.append(&kept.undo)?;
         self.apply_all(kept.undo);
@@ -157,7 +157,7 @@ impl StateOwner {
         Ok(())
     }
 
-    /// Makes events true and tells what undoes them.
+    /// Applies events and returns those that undo them.
     fn apply(&mut self, events: &[Event]) -> Vec<Event> {
         let undo = self.model.undo(events);
         self.apply_all(events.to_vec());
@@ -168,7 +168,7 @@ impl StateOwner {
         events.into_iter().for_each(|event| self.model.apply(event));
     }
 
-    /// Refuses what the forwarding plane would refuse of what `delta` led to. `undo` leads back.
+    /// Refuses what the forwarding plane would refuse of the result of `delta`, which `undo` reverts.
     fn check(&self, delta: &Delta, undo: &Delta) -> Result<(), ApiError> {
         let refusals = validate(&validated_part(delta, undo, &self.desired));
         if refusals.is_empty() {
@@ -179,7 +179,7 @@ impl StateOwner {
     }
 }
 
-/// What happened to each object, told once: a batch may change one several times.
+/// What happened to each object, reported once: a batch may change one several times.
 fn changed_objects(events: &[Event], before: &[Event]) -> Vec<ChangedObject> {
     let mut told = BTreeSet::new();
     let is_told = |event: &Event| !matches!(event, Event::Metadata(..) | Event::Token(..));
@@ -254,7 +254,7 @@ mod tests {
         let stage =
             |authority: &mut StateOwner, command: Command| authority.stage(&command, &environment, |_| Vec::new());
         stage(&mut authority, group("sg-1", "vpc-1")).unwrap();
-        // A refused one hurts neither those before it nor those after.
+        // A refused one affects neither those before it nor those after.
         stage(&mut authority, group("sg-1", "vpc-1")).unwrap_err();
         authority.could_change(&group("sg-2", "vpc-1"), &environment).unwrap();
         stage(&mut authority, Command::GroupDelete(GroupDelete { group: "sg-1".into() })).unwrap();

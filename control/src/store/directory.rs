@@ -1,4 +1,4 @@
-//! The data directory: one process at a time, and a mark that says what was kept here.
+//! The data directory: it is used by one process at a time, and has a mark that a state was stored in it.
 
 use super::StoreError;
 use crate::os::private_dir;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const LOCK_FILE: &str = "lock";
 
-/// A directory that this process has to itself until the value is dropped.
+/// A directory that this process uses exclusively until the value is dropped.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
@@ -22,10 +22,10 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Takes the directory, making it if it does not exist.
+    /// Locks the directory, making it if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] where another process has it.
+    /// [`StoreError::InUse`] if another process uses it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         private_dir::ensure(path, 0o700).map_err(|error| StoreError::io("use", path, error))?;
         let lock_path = path.join(LOCK_FILE);
@@ -52,7 +52,7 @@ impl DataDirectory {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        // Who it is, is a courtesy to others: the lock counts also where a full disk has no room for it.
+        // Writing the process number is a courtesy; the lock also holds if a full disk has no room for it.
         let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
         Ok(Self { path: path.into(), _lock: lock })
     }
@@ -62,7 +62,7 @@ impl DataDirectory {
         self.path.join(name)
     }
 
-    /// Makes renames and new files of this directory durable.
+    /// Makes renames and new files in this directory durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         let synced = File::open(&self.path).and_then(|directory| directory.sync_all());
         synced.map_err(|error| StoreError::io("sync", &self.path, error))
@@ -78,7 +78,7 @@ impl DataDirectory {
         }
     }
 
-    /// Writes a small file durably, whole or not at all.
+    /// Writes a small file durably and atomically.
     pub(super) fn write(&self, name: &str, content: &str) -> Result<(), StoreError> {
         let path = self.file(name);
         small_file::write(&path, content.as_bytes()).map_err(|error| StoreError::io("write", path, error))

@@ -1,12 +1,12 @@
-//! The state in one file of the data directory, kept by `redb`.
+//! The state in one file of the data directory, stored with `redb`.
 //!
-//! The file's pages have checksums that redb looks at only after a crash, so every record carries one of its own, and a
-//! seal over all of them tells records that went missing. Transactions commit in two phases: after a crash redb then
-//! never falls back behind the last commit it acknowledged.
+//! redb verifies the checksums of its pages only after a crash, so every record has a checksum of its own, and a seal
+//! over all of them shows if records are missing. Transactions commit in two phases, so that after a crash redb never
+//! reverts to before the last acknowledged commit.
 //!
-//! A commit that fails, for want of room or because the disk says so, leaves the file as the last one that was acknowledged:
-//! it is written over and opened anew, and what the failed commit may have left is taken back. Where that fails too, the next
-//! change tries it again first.
+//! If a commit fails, for lack of space or because of a disk error, the file is restored to the last acknowledged
+//! commit: it is rewritten and reopened, and what the failed commit may have left is undone. If that fails as well, the
+//! next change retries it first.
 
 use super::state_file::{OpenFile, StateFile, create_file, open_file, rewrite};
 use super::{DataDirectory, Store, StoreError};
@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 /// The format of the file.
 const FORMAT: u64 = 1;
 const STATE_FILE: &str = "state.redb";
-/// A new file has this name until it is whole.
+/// The name of a new file until it is complete.
 const NEW_FILE: &str = "state.redb.new";
-/// Says that there was a state here, so that a file that vanished is not taken for a first start.
+/// Marks that a state was stored here, so that a missing file is not mistaken for a first start.
 const FORMAT_FILE: &str = "format";
 const CHECKSUM_BYTES: usize = 8;
 
@@ -34,28 +34,28 @@ const META_SEAL: &str = "seal";
 
 /// Records in a file.
 pub struct EmbeddedStore {
-    /// None after a failure that could not be mended yet.
+    /// `None` after a failure that could not be repaired yet.
     database: Option<Database>,
     open_file: OpenFile,
     path: PathBuf,
-    /// Of the records that were acknowledged.
+    /// Those of the acknowledged records.
     sums: Sums,
-    /// What the records were that a failed commit may have changed.
+    /// The previous contents of records that a failed commit may have changed.
     before: RecordsBefore,
-    /// What was read at the start, until it is asked for.
+    /// What was read at the start, until it is taken.
     loaded: Option<Vec<Event>>,
-    /// Held, so that no other process opens the same file.
+    /// Held so that no other process opens the same file.
     _directory: DataDirectory,
 }
 
-/// What tells of missing records.
+/// What shows whether records are missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sums {
     count: u64,
     seal: u64,
 }
 
-/// Records by their keys, as they are in the file; none if there was none.
+/// The contents of records in the file, by key; `None` if a record did not exist.
 type RecordsBefore = BTreeMap<String, Option<Vec<u8>>>;
 
 impl fmt::Debug for EmbeddedStore {
@@ -65,18 +65,18 @@ impl fmt::Debug for EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens the state of a directory, or begins one where there never was any.
+    /// Opens the state in a directory, or begins one if there never was any.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] or [`StoreError::Format`] for anything but a whole state of this format.
+    /// [`StoreError::Damaged`] or [`StoreError::Format`] for anything but a complete state of this format.
     pub fn open(directory: DataDirectory) -> Result<Self, StoreError> {
         Self::open_on(directory, Box::new(open_file))
     }
 
-    /// As [`EmbeddedStore::open`], for a directory that had a state before: one without is damaged.
+    /// The same as [`EmbeddedStore::open`], for a directory that had a state before; if it has none, it is damaged.
     ///
     /// # Errors
-    /// As there.
+    /// As in [`EmbeddedStore::open`].
     pub fn open_existing(directory: DataDirectory) -> Result<Self, StoreError> {
         let path = directory.file(STATE_FILE);
         if !path.exists() {
@@ -86,14 +86,14 @@ impl EmbeddedStore {
         Self::open(directory)
     }
 
-    /// As [`EmbeddedStore::open`], on a disk of the caller's.
+    /// The same as [`EmbeddedStore::open`], with files opened by the caller.
     ///
     /// # Errors
-    /// As there.
+    /// As in [`EmbeddedStore::open`].
     pub fn open_on(directory: DataDirectory, open_file: OpenFile) -> Result<Self, StoreError> {
         let path = directory.file(STATE_FILE);
-        // An empty one is what a crash left of a first start, by a version that did not write it whole or not at all; what
-        // the state itself says counts as well.
+        // An earlier version, which did not write it atomically, left an empty one if it crashed at its first start.
+        // The state itself also shows that it exists.
         let mark = directory.read(FORMAT_FILE)?.filter(|mark| !mark.trim().is_empty() || !path.exists());
         if let Some(mark) = &mark {
             match mark.trim().parse::<u64>() {
@@ -120,7 +120,7 @@ impl EmbeddedStore {
         StoreError::Append { path: self.path.clone(), reason: reason.to_string() }
     }
 
-    /// Makes the file what was acknowledged last, and opens it, unless it is open.
+    /// Restores the file to what was last acknowledged and opens it, unless it is open.
     fn mend(&mut self) -> Result<(), StoreError> {
         if self.database.is_some() {
             return Ok(());
@@ -185,16 +185,16 @@ impl Store for EmbeddedStore {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the file is damaged".into(),
         };
-        // What a failure leaves of the database is nobody's promise: no further change goes into it.
+        // The database is in an undefined state after a failure, so no further change goes into it.
         close(database);
         self.before = before;
-        // At once, so that a crash does not bring back what is refused here. What keeps it from that is told next time.
+        // At once, so that a crash does not bring back what is refused here. If it fails, the next attempt reports why.
         let _ = self.mend();
         Err(self.failed(reason))
     }
 }
 
-/// Makes a whole, empty state under another name first, so that a crash leaves either none or a whole one.
+/// Makes a complete, empty state under another name first, so that a crash leaves either none or a complete one.
 fn begin(directory: &DataDirectory, path: &Path) -> Result<(), StoreError> {
     let new = directory.file(NEW_FILE);
     match std::fs::remove_file(&new) {
@@ -223,7 +223,7 @@ fn begin(directory: &DataDirectory, path: &Path) -> Result<(), StoreError> {
 }
 
 fn open_database(path: &Path, open_file: &OpenFile) -> Result<Database, StoreError> {
-    // An empty file would be taken for a new one.
+    // An empty file would be mistaken for a new one.
     let length = std::fs::metadata(path).map_err(|error| StoreError::io("read", path, error))?.len();
     if length == 0 {
         return Err(StoreError::damaged(path, "the file is empty"));
@@ -236,7 +236,7 @@ fn open_database(path: &Path, open_file: &OpenFile) -> Result<Database, StoreErr
     };
     let file = open_file(path).map_err(|error| StoreError::io("open", path, error))?;
     let mut database = Builder::new().create_with_backend(StateFile(file)).map_err(failed)?;
-    // Looks at every page and mends redb's own bookkeeping; whether the records are whole, their seal says.
+    // Checks every page and repairs redb's own bookkeeping; the seal shows whether the records are complete.
     match catch_unwind(AssertUnwindSafe(|| database.check_integrity())) {
         Ok(Ok(_)) => Ok(database),
         Ok(Err(error)) => {
@@ -250,9 +250,9 @@ fn open_database(path: &Path, open_file: &OpenFile) -> Result<Database, StoreErr
     }
 }
 
-/// Ends a database whose file may be damaged: redb writes at the end, and meets some damage with a panic.
+/// Closes a database whose file may be damaged: redb writes when it closes, and panics on some kinds of damage.
 fn close(database: Database) {
-    // What is lost is redb's bookkeeping, which it makes anew at the next start.
+    // Only redb's bookkeeping is lost, which it rebuilds at the next start.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
 }
 
@@ -292,7 +292,7 @@ fn read_all(database: &Database, path: &Path) -> Result<(Vec<Event>, Sums), Stor
     Ok((events, Sums { count, seal }))
 }
 
-/// Keeps events. What the records were is left in `before`, as far as it came.
+/// Stores events. The previous contents of the records are left in `before`, as far as it got.
 fn write(database: &Database, events: &[Event], sums: Sums, before: &mut RecordsBefore) -> Result<Sums, redb::Error> {
     let Sums { mut count, mut seal } = sums;
     let mut transaction = database.begin_write()?;
@@ -325,7 +325,7 @@ fn write(database: &Database, events: &[Event], sums: Sums, before: &mut Records
     Ok(sums)
 }
 
-/// Takes back what a failed commit may have left.
+/// Undoes what a failed commit may have left.
 fn restore(database: &Database, before: &RecordsBefore, sums: Sums) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
@@ -349,7 +349,7 @@ fn write_sums(transaction: &WriteTransaction, sums: Sums) -> Result<(), redb::Er
     Ok(())
 }
 
-/// Runs what reads a file that may be damaged: redb meets some damage with a panic.
+/// Reads a file that may be damaged: redb panics on some kinds of damage.
 fn guard<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
         let reason = panic.downcast_ref::<String>().map(String::as_str);
@@ -358,7 +358,7 @@ fn guard<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result
     })
 }
 
-/// FNV-1a over key and content: against flipped bits, not against forgery.
+/// FNV-1a over key and content: it detects flipped bits, not forgery.
 fn checksum(key: &str, content: &[u8]) -> u64 {
     let bytes = key.bytes().chain([0]).chain(content.iter().copied());
     bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))

@@ -1,4 +1,4 @@
-//! A store that forgets with its process: for tests, and for a lab that is to leave nothing behind.
+//! A store that lives as long as its process: for tests, and for a lab that should leave nothing behind.
 
 use super::{Store, StoreError};
 use crate::model::Event;

@@ -1,5 +1,5 @@
-//! Where the state outlives the process. A store keeps one record per object, so it needs no history and no replay:
-//! what is kept together is one durable transaction of the objects it changed.
+//! Stores for the state. A store has one record per object, so it needs no history and no replay: each commit is one
+//! durable transaction of the objects it changed.
 
 mod directory;
 mod embedded;
@@ -15,33 +15,33 @@ use crate::model::{Event, RecordError};
 use std::io;
 use std::path::PathBuf;
 
-/// A place for the state.
+/// A store for the state.
 pub trait Store: Send {
-    /// Everything that is kept, as events that lead there from nothing.
+    /// Everything that is stored, as events that lead to it from nothing.
     ///
     /// # Errors
-    /// Anything that is not exactly what was kept.
+    /// The contents are not exactly what was stored.
     fn load(&mut self) -> Result<Vec<Event>, StoreError>;
 
-    /// Keeps what changed, all or nothing. On return it survives a crash.
+    /// Stores a change, all or nothing. When it returns, the change survives a crash.
     ///
     /// # Errors
-    /// Where nothing was kept. What follows is tried again: an error that is over is forgotten.
+    /// Nothing was stored. Later changes are attempted again, so a temporary error passes.
     fn append(&mut self, events: &[Event]) -> Result<(), StoreError>;
 }
 
-/// What keeps a store from its work.
+/// Why a store cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another process has the directory.
+    /// Another process uses the directory.
     #[error("data directory {path} is in use by process {holder}: stop that one first, or choose another directory")]
     InUse {
         /// The directory.
         path: PathBuf,
-        /// The process that has it, as far as it says.
+        /// The process that uses it, as far as known.
         holder: String,
     },
-    /// The file is not what was written.
+    /// The contents are not what was written.
     #[error(
         "the state in {path} is damaged: {reason}. Nothing was changed. Restore the file from a backup; or, to begin \
          anew without any VPC, move {path} away and delete the file `format` beside it"
@@ -52,7 +52,7 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The file is of another version.
+    /// The file has another format.
     #[error(
         "the state in {path} has format {found}, and this version of Sluice reads format {expected}: start the version \
          that wrote it, or restore a backup of the older format"
@@ -65,22 +65,22 @@ pub enum StoreError {
         /// The format that can be read.
         expected: u64,
     },
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("cannot {what} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// What was attempted.
         what: &'static str,
-        /// With what.
+        /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// A change could not be kept.
+    /// A change could not be stored.
     #[error("cannot keep the change in {path}: {reason}")]
     Append {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! The bytes of the state's file, as `redb` reads and writes them.
+//! The file access of `redb`.
 
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
@@ -9,15 +9,15 @@ use std::ops::Bound;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// Opens the file at a path. Tests put a disk with faults in between.
+/// Opens the file at a path. Tests inject faults here.
 pub type OpenFile = Box<dyn Fn(&Path) -> io::Result<Box<dyn StorageBackend>> + Send>;
 
-/// A file of the operating system, for this user alone.
+/// Opens a file for this user alone.
 pub(super) fn open_file(path: &Path) -> io::Result<Box<dyn StorageBackend>> {
     backend(OpenOptions::new().read(true).write(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)?)
 }
 
-/// A new file of the operating system, for this user alone.
+/// Makes a file for this user alone.
 pub(super) fn create_file(path: &Path) -> io::Result<Box<dyn StorageBackend>> {
     backend(OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?)
 }
@@ -30,8 +30,8 @@ fn backend(file: File) -> io::Result<Box<dyn StorageBackend>> {
     Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
 }
 
-/// Writes a file over with what it holds, and syncs it. After a failed sync the system takes pages for written that are not, and
-/// no later sync writes them; those that are written anew it does write.
+/// Rewrites a file with its present contents and syncs it. After a failed sync the system treats pages as written that
+/// are not, and no later sync writes them unless they are written again.
 pub(super) fn rewrite(file: &dyn StorageBackend) -> io::Result<()> {
     const PIECE_BYTES: u64 = 1 << 20;
     let (mut piece, mut offset, end) = (Vec::new(), 0, file.len()?);

@@ -75,7 +75,7 @@ fn option(argument: &Arg, has_key: bool) -> String {
 }
 
 const fn needed_if(is_needed: bool) -> &'static str {
-    if is_needed { "**Needed.** " } else { "" }
+    if is_needed { "**Required.** " } else { "" }
 }
 
 fn table(text: &mut String, command: &Command, has_key: bool) {

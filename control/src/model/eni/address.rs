@@ -1,4 +1,4 @@
-//! The addresses of an interface: given, chosen and taken away. All lie in the block of its subnet, and no two
+//! The addresses of an interface: assigning, choosing and removing them. All are in the block of its subnet, and no two
 //! interfaces of a subnet share one.
 
 use crate::command::{EniAssign, EniUnassign};
@@ -66,7 +66,7 @@ impl Model {
         Ok(vec![Event::Eni(id, Some(Box::new(new)))])
     }
 
-    /// The primary address that was asked for, or the lowest free one.
+    /// The primary address that was requested, or the lowest free one.
     pub(in crate::model) fn primary_address(
         &self,
         vswitch_id: &VSwitchId,
@@ -82,7 +82,7 @@ impl Model {
         Ok(address)
     }
 
-    /// Gives an interface addresses that were asked for.
+    /// Gives an interface the addresses that were requested.
     pub(in crate::model) fn add_addresses(
         &self,
         id: &EniId,
@@ -175,7 +175,7 @@ impl Model {
         for (field, count, block, bits) in wanted {
             for _ in 0..count {
                 let Some(block) = block else { return Err(no_ipv6(&vswitch_id)) };
-                // Prefixes come from what is kept for them, as soon as anything is.
+                // Once a subnet has reservations, prefixes are taken from these alone.
                 let kept = vswitch.reservations.values().map(|kept| kept.cidr);
                 let kept = kept.filter(|kept| kept.addr().is_ipv6() == block.addr().is_ipv6());
                 let sources: Vec<IpNet> =
@@ -222,7 +222,7 @@ impl Model {
         Ok(())
     }
 
-    /// Refuses what lies outside the subnet, is the cloud's or belongs to another interface.
+    /// Refuses addresses that are outside the subnet, reserved, or in use by another interface.
     fn check_free(
         &self,
         vswitch_id: &VSwitchId,
@@ -266,7 +266,7 @@ impl Model {
     fn free_ipv6(&self, id: &VSwitchId, vswitch: &VSwitch, own: &Eni) -> Result<Ipv6Addr, ApiError> {
         let Some(block) = vswitch.ipv6_cidr else { return Err(no_ipv6(id)) };
         let first = u128::from(block.network()) + 1;
-        // Taken prefixes are skipped whole: a delegated /80 is larger than any walk.
+        // Taken prefixes are skipped as a whole: a delegated /80 is too large to walk through.
         let mut next = first;
         while let Some(taken) = self.taken_at(id, own, Ipv6Addr::from(next)).or(kept_at(vswitch, next)) {
             next = taken.saturating_add(1);
@@ -278,7 +278,7 @@ impl Model {
         Ok(address)
     }
 
-    /// The last address of the taken prefix that an address lies in.
+    /// The last address of the taken prefix that contains an address.
     fn taken_at(&self, id: &VSwitchId, own: &Eni, address: Ipv6Addr) -> Option<u128> {
         let single = IpNet::V6(address.into());
         let of_own = own.prefixes_of_all().find(|prefix| prefix.contains(&single));
@@ -290,7 +290,7 @@ impl Model {
     }
 }
 
-/// The last address of the reservation that an address lies in.
+/// The last address of the reservation that contains an address.
 fn kept_at(vswitch: &VSwitch, address: u128) -> Option<u128> {
     match vswitch.reservation_of(IpNet::V6(Ipv6Addr::from(address).into()))?.cidr.broadcast() {
         IpAddr::V6(last) => Some(u128::from(last)),

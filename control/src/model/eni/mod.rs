@@ -39,14 +39,14 @@ pub struct Eni {
     pub prefixes: BTreeSet<IpNet>,
     /// The groups it is a member of.
     pub groups: BTreeSet<GroupId>,
-    /// Whether what it sends must carry its own address and what it gets must be for one. Unset: so it is, and blocks that
-    /// a custom route sends to it count as its own.
+    /// Whether its packets must have its own address as their source or destination. If unset they must, and blocks
+    /// that a custom route sends to it count as its own.
     pub source_dest_check: Option<bool>,
     /// How long its sessions may idle.
     pub timeouts: Timeouts,
     /// The most sessions it may hold at once.
     pub sessions_max: u32,
-    /// What it may ask of the session tables, and what is checked besides rules.
+    /// Limits on its sessions, and checks in addition to the rules.
     #[serde(default)]
     pub tracking: Tracking,
     /// The instance it belongs to, if any.
@@ -55,9 +55,9 @@ pub struct Eni {
     pub name: String,
     /// What it is for.
     pub description: String,
-    /// Where its frames come from and go to.
+    /// Its port, if it has one.
     pub port: Option<DesiredPort>,
-    /// Whether it goes with the instance it is attached to.
+    /// Whether it is deleted with the instance it is attached to.
     #[serde(default = "released")]
     pub delete_on_release: bool,
     /// When it was made, seconds since 1970.
@@ -173,7 +173,7 @@ impl Model {
         Ok(vec![Event::Eni(id, None)])
     }
 
-    /// Refuses to take an interface away that a custom route leads to.
+    /// Refuses to remove an interface to which a custom route leads.
     pub(super) fn refuse_routed(&self, id: &EniId, eni: &Eni) -> Result<(), ApiError> {
         let route = self.vpcs.get(&eni.vpc).and_then(|vpc| vpc.routes.iter().find(|route| route.eni == *id));
         if let Some(route) = route {
@@ -227,7 +227,7 @@ impl Model {
         Ok(mac)
     }
 
-    /// Refuses a port that cannot be or that another ENI has.
+    /// Refuses a port that is invalid or used by another ENI.
     pub(super) fn check_port(&self, id: &EniId, port: &DesiredPort) -> Result<(), ApiError> {
         let Some((device, namespace)) = port.device() else { return Ok(()) };
         check_device(port, device, namespace)?;

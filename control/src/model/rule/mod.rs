@@ -1,4 +1,4 @@
-//! Rules of security groups: adding, taking away, changing (`semantics.md` §1.3–§1.5).
+//! Rules of security groups: adding, removing, changing (`semantics.md` §1.3–§1.5).
 
 mod text;
 
@@ -28,13 +28,13 @@ use vswitch_core::config::ids::{GroupId, PortListId, PrefixListId, RuleId};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// The direction it evaluates.
+    /// Its direction.
     pub direction: Direction,
     /// What it does.
     pub policy: Policy,
     /// 1 is the strongest.
     pub priority: u8,
-    /// Which packets it is about, host bits masked.
+    /// The packets that it matches, with host bits masked.
     #[serde(flatten, serialize_with = "text::stored")]
     pub conditions: MatchConditions,
     /// The far side's prefix as it was entered, if it is one.
@@ -42,7 +42,7 @@ pub struct Rule {
     /// The near side as it was entered, if it is IPv4.
     #[serde(default)]
     pub local_text: String,
-    /// Whether it is about the public side of the classic network.
+    /// Whether it applies to the public side of the classic network.
     #[serde(default)]
     pub internet: bool,
     /// What it is for.
@@ -52,9 +52,9 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether another rule is the same but for its description: the identity key (§1.5).
+    /// Whether another rule is the same except for its description: the identity key (§1.5).
     pub(super) fn equals(&self, other: &Self) -> bool {
-        // Field by field, so that a new one does not compile until it is said here whether it counts.
+        // Field by field, so that a new one does not compile before it is decided here whether it counts.
         let Self {
             direction,
             policy,
@@ -286,7 +286,7 @@ impl Model {
         remote.saturating_mul(ports)
     }
 
-    /// Refuses rules of a group that exceed a quota and did not before.
+    /// Refuses rules of a group that exceed a quota, unless they already did.
     fn check_limits(&self, group_id: &GroupId, next: &[&Rule]) -> Result<(), ApiError> {
         let quotas = &self.quotas;
         let present = self.rules_of(group_id);
@@ -317,14 +317,14 @@ impl Model {
         Ok(())
     }
 
-    /// Refuses a weight of a group that its members' groups together do not leave room for.
+    /// Refuses a weight of a group that is too large for its members together with their other groups.
     fn check_weight(&self, group_id: &GroupId, weight: usize) -> Result<(), ApiError> {
         let most = self.quotas.rules_per_eni_max;
         if weight > most {
             let message = format!("{group_id} would weigh {weight} rules, at most {most} may be: revoke some first");
             return Err(RULE_LIMIT.error(message).object(group_id));
         }
-        // Members with the same groups are alike.
+        // Members with the same groups need only one check.
         let mut seen = BTreeSet::new();
         for (eni_id, eni) in self.index.members(group_id).filter_map(|id| self.enis.get_key_value(id)) {
             if !seen.insert(&eni.groups) {
@@ -363,7 +363,7 @@ impl Model {
     }
 }
 
-/// Refuses a rule that equals another one of the same request.
+/// Refuses a rule that equals another of the same request.
 fn refuse_repeated(others: &[Rule], rule: &Rule, field: &str) -> Result<(), ApiError> {
     if others.iter().any(|other| other.equals(rule)) {
         let message = "this rule is in the request twice, or equals another one in all that counts";

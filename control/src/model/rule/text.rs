@@ -1,5 +1,4 @@
-//! Rules as their authors write them, read and written: words to values, with every exclusion that needs no other object, a
-//! value that changes, and values to words.
+//! Rules as text: parsing, including all checks that need no other object; changing a rule; and printing.
 
 use crate::command::{ANY_PORTS, RuleChange, RuleSpec, RuleView};
 use crate::error::{
@@ -18,7 +17,7 @@ use serde_json::json;
 use vswitch_core::config::desired::{Direction, MatchConditions, Policy, PortRange, Ports, Protocol, Remote};
 use vswitch_core::config::ids::{GroupId, RuleId, quoted};
 
-/// A rule's protocol and policy, which are evaluated before all else.
+/// The protocol and policy of a rule, which are checked before everything else.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RuleWords {
     protocol: Protocol,
@@ -29,7 +28,7 @@ impl RuleWords {
     /// Reads both.
     ///
     /// # Errors
-    /// The first that is none.
+    /// The first that is invalid.
     pub(crate) fn read(spec: &RuleSpec) -> Result<Self, ApiError> {
         let protocol = protocol(&spec.protocol)?;
         Ok(Self { protocol, policy: policy(given(&spec.policy).unwrap_or("accept"))? })
@@ -40,10 +39,10 @@ impl RuleWords {
         self.protocol.has_ports()
     }
 
-    /// Evaluates the rest of a rule, as the cloud takes it: IPv4 and IPv6 prefixes have fields of their own.
+    /// Checks the rest of a rule in the form that the cloud uses, with separate fields for IPv4 and IPv6 prefixes.
     ///
     /// # Errors
-    /// The first thing wrong.
+    /// The first thing that is wrong.
     pub(crate) fn check(self, spec: &RuleSpec, direction: Direction) -> Result<(), ApiError> {
         priority(spec.priority.unwrap_or(1))?;
         for (cidr, side) in
@@ -59,12 +58,12 @@ impl RuleWords {
     }
 }
 
-/// Whether a rule is the one that a text describes, but for the description.
+/// Whether a rule is the one that a text describes, except for the description.
 pub(crate) fn same_rule(rule: &Rule, spec: &RuleSpec, direction: Direction) -> bool {
     read(spec, direction, 0).is_ok_and(|wanted| rule.equals(&wanted))
 }
 
-/// Reads a rule. The objects it names are looked up later.
+/// Parses a rule. The objects it names are looked up later.
 pub(in crate::model) fn read(spec: &RuleSpec, direction: Direction, created_s: u64) -> Result<Rule, ApiError> {
     let RuleWords { protocol, policy } = RuleWords::read(spec)?;
     let priority = priority(spec.priority.unwrap_or(1))?;
@@ -90,7 +89,7 @@ pub(in crate::model) fn read(spec: &RuleSpec, direction: Direction, created_s: u
     Ok(rule)
 }
 
-/// Refuses sides and protocols whose address families exclude each other.
+/// Refuses combinations of prefixes and protocols whose address families exclude each other.
 pub(in crate::model) fn check_families(rule: &Rule) -> Result<(), ApiError> {
     let remote = match &rule.conditions.remote {
         Remote::Prefix(prefix) => Some(*prefix),
@@ -181,7 +180,7 @@ pub(in crate::model) fn port_range(text: &str) -> Option<PortRange> {
     (1 <= range.first && range.first <= range.last).then_some(range)
 }
 
-/// The source ports of a rule: all where they are absent, empty or `-1/-1`.
+/// The source ports of a rule: all if they are absent, empty or `-1/-1`.
 pub(in crate::model) fn source_ports(text: Option<&str>, protocol: Protocol) -> Result<Option<PortRange>, ApiError> {
     match text {
         None | Some("" | ANY_PORTS) => Ok(None),
@@ -236,7 +235,7 @@ pub(in crate::model) fn ports(spec: &RuleSpec, protocol: Protocol) -> Result<Por
     }
 }
 
-/// The names and refusals of one side of a rule, which the cloud calls source or destination.
+/// The parameter names and refusals of one end of a rule, which the cloud calls source and destination.
 pub(in crate::model) struct RuleEndNames {
     missing: ErrorKind,
     cidr: ErrorKind,
@@ -275,7 +274,7 @@ impl RuleEndNames {
     }
 }
 
-/// The prefix of one side, host bits masked, if one is given.
+/// The prefix of one end, with host bits masked, if there is one.
 pub(in crate::model) fn end_prefix(
     cidr: Option<&String>,
     ipv6: Option<&String>,
@@ -301,7 +300,7 @@ pub(in crate::model) fn end_prefix(
     Ok(Some(prefix.trunc()))
 }
 
-/// The object of a rule, and what is reported of a prefix.
+/// The object of a rule, and the text with which a prefix is reported.
 pub(in crate::model) fn remote(spec: &RuleSpec, direction: Direction) -> Result<(Remote, String), ApiError> {
     let names = RuleEndNames::remote(direction);
     if let Some(prefix) = end_prefix(spec.cidr.as_ref(), spec.ipv6_cidr.as_ref(), &names)? {
@@ -317,7 +316,7 @@ pub(in crate::model) fn remote(spec: &RuleSpec, direction: Direction) -> Result<
     Err(names.missing.error(message).field("cidr"))
 }
 
-/// What is reported of a prefix: IPv4 as entered, IPv6 with its host bits and in its shortest form.
+/// The text with which a prefix is reported: IPv4 as entered, IPv6 with host bits and in its shortest form.
 pub(in crate::model) fn entered(masked: IpNet, cidr: Option<&String>, ipv6: Option<&String>) -> String {
     match masked {
         IpNet::V4(_) => cidr.cloned().unwrap_or_default(),
@@ -337,7 +336,7 @@ pub(in crate::model) fn is_ipv6(prefix: IpNet) -> bool {
 }
 
 impl Rule {
-    /// How it is shown.
+    /// The rule as it is shown.
     pub(crate) fn view(&self, group: &GroupId, id: &RuleId) -> RuleView {
         let MatchConditions { protocol, ports, source_ports, remote, local } = &self.conditions;
         let (cidr, remote_group, prefix_list) = match remote {
@@ -370,7 +369,7 @@ impl Rule {
     }
 }
 
-/// Conditions as records have them: those of the first form of the store are there, also where they say nothing.
+/// The conditions as they are stored: the fields of the store's first format are always there, even if empty.
 pub(in crate::model) fn stored<S: Serializer>(conditions: &MatchConditions, serializer: S) -> Result<S::Ok, S::Error> {
     let mut record = serde_json::to_value(conditions).map_err(S::Error::custom)?;
     if let Some(fields) = record.as_object_mut() {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 use vswitch_core::config::ids::VpcId;
 
-/// Blocks that have another meaning everywhere, so that no VPC may lie in them.
+/// Blocks with a special meaning, in which no VPC may be.
 const RESERVED_BLOCKS: [Ipv4Net; 5] = [
     Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8),
     Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
@@ -33,7 +33,7 @@ const RESERVED_BLOCKS: [Ipv4Net; 5] = [
 pub struct Vpc {
     /// Its IPv4 block.
     pub cidr: Ipv4Net,
-    /// More IPv4 blocks, in the order in which they came.
+    /// Additional IPv4 blocks, in the order in which they were added.
     #[serde(default)]
     pub secondary_cidrs: Vec<Ipv4Net>,
     /// Its IPv6 block.
@@ -114,7 +114,7 @@ impl Model {
         Ok(if new == *old { vec![] } else { vec![Event::Vpc(id, Some(new))] })
     }
 
-    /// Takes and adds blocks besides a VPC's own.
+    /// Removes and adds additional blocks of a VPC.
     fn change_secondary(&self, id: &VpcId, vpc: &mut Vpc, modify: &VpcModify) -> Result<(), ApiError> {
         for (place, text) in modify.remove_cidrs.iter().enumerate() {
             let field = format!("remove_cidrs[{place}]");
@@ -144,7 +144,7 @@ impl Model {
         Ok(())
     }
 
-    /// Refuses blocks of a VPC outside of which it has a subnet.
+    /// Refuses blocks of a VPC that do not contain all its subnets.
     fn refuse_bare_subnets(&self, id: &VpcId, vpc: &Vpc) -> Result<(), ApiError> {
         for (vswitch_id, vswitch) in self.vswitches.iter().filter(|(_, vswitch)| vswitch.vpc == *id) {
             if let Some(block) = vswitch.blocks().find(|block| !vpc.holds(*block)) {

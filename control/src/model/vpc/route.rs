@@ -1,4 +1,4 @@
-//! Custom routes: destinations outside every subnet of a VPC, each with the interface that packets for it go to.
+//! Custom routes: destinations outside every subnet of a VPC, each with the interface that packets to it go to.
 
 use crate::command::{VpcRouteAdd, VpcRouteRemove};
 use crate::environment::Environment;
@@ -16,14 +16,14 @@ use vswitch_core::config::ids::{EniId, VpcId, quoted};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// Its identifier, `rte-…`; empty in stores of old.
+    /// Its identifier, `rte-…`; empty in old stores.
     #[serde(default)]
     pub id: String,
     /// The destination.
     pub destination: IpNet,
     /// The ENI that packets for it go to.
     pub eni: EniId,
-    /// The instance that it was asked to lead to, whose primary interface the ENI is.
+    /// The instance to which it was requested to lead; the ENI is its primary interface.
     #[serde(default)]
     pub instance: Option<String>,
     /// A name for people.
@@ -89,7 +89,7 @@ impl Model {
         Ok(if new == *old { vec![] } else { vec![Event::Vpc(id, Some(new))] })
     }
 
-    /// The interface that a route leads to, in the route's own VPC.
+    /// The interface to which a route leads, in the route's own VPC.
     fn next_hop(&self, add: &VpcRouteAdd, vpc: &VpcId) -> Result<EniId, ApiError> {
         let (eni, router) = self.eni(&add.eni)?;
         if router.vpc != *vpc {

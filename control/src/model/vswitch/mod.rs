@@ -1,5 +1,5 @@
-//! Subnets. The first and the last three addresses of a block are the cloud's; the third last is the gateway, as .253
-//! in a /24. In an IPv6 block they are likewise the first and the last three, and `…:ffff:fffd` is the gateway.
+//! Subnets. The first address and the last three of a block are reserved; the third last is the gateway, such as .253
+//! in a /24. In an IPv6 block they are also the first and the last three, and `…:ffff:fffd` is the gateway.
 
 mod reservation;
 
@@ -31,7 +31,7 @@ pub struct VSwitch {
     pub cidr: Ipv4Net,
     /// Its IPv6 block.
     pub ipv6_cidr: Option<Ipv6Net>,
-    /// Parts of its blocks that are kept for delegated prefixes, by their identifiers.
+    /// Reservations for delegated prefixes, by identifier.
     #[serde(default)]
     pub reservations: BTreeMap<String, Reservation>,
     /// A name for people.
@@ -58,7 +58,7 @@ impl VSwitch {
         std::iter::once(IpNet::V4(self.cidr)).chain(self.ipv6_cidr.map(IpNet::V6))
     }
 
-    /// Whether an address of its blocks is the cloud's.
+    /// Whether an address of its blocks is reserved.
     pub(in crate::model) fn is_reserved(&self, address: IpAddr) -> bool {
         match (address, self.ipv6_cidr) {
             (IpAddr::V4(address), _) => address == self.cidr.network() || address >= self.gateway(),
@@ -136,7 +136,7 @@ impl Model {
         Ok(vec![Event::VSwitch(id, None)])
     }
 
-    /// Refuses to take a subnet's IPv6 block away from interfaces that have addresses of it.
+    /// Refuses to remove a subnet's IPv6 block while interfaces have addresses in it.
     fn refuse_ipv6_in_use(&self, id: &VSwitchId) -> Result<(), ApiError> {
         let mut enis = self.enis.iter().filter(|(_, eni)| eni.vswitch == *id);
         let used = enis.find(|(_, eni)| eni.prefixes_of_all().any(|prefix| prefix.addr().is_ipv6()));

@@ -1,4 +1,4 @@
-//! Parts of a subnet's block that are kept for delegated prefixes: no address of them is given out by itself.
+//! Reservations: parts of a subnet's block for delegated prefixes, from which no single addresses are assigned.
 
 use super::VSwitch;
 use crate::command::{VswitchReservationModify, VswitchReserve, VswitchUnreserve};
@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use vswitch_core::config::ids::VSwitchId;
 
-/// The longest blocks that can be kept: as long as the prefixes that come from them.
+/// The longest prefixes of reservations: as long as the prefixes that are delegated from them.
 const IPV4_BITS_MAX: u8 = 28;
 const IPV6_BITS_MAX: u8 = 80;
 
-/// A part of a subnet's block that is kept for prefixes.
+/// A part of a subnet's block that is reserved for prefixes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reservation {
@@ -36,19 +36,19 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// The length of the prefixes that come from it.
+    /// The length of the prefixes that are delegated from it.
     pub fn prefix_bits(&self) -> u8 {
         if self.cidr.addr().is_ipv6() { IPV6_BITS_MAX } else { IPV4_BITS_MAX }
     }
 }
 
 impl VSwitch {
-    /// The reservation that a prefix lies in or reaches into.
+    /// The reservation that overlaps a prefix.
     pub(in crate::model) fn reservation_of(&self, prefix: IpNet) -> Option<&Reservation> {
         self.reservations.values().find(|kept| kept.cidr.contains(&prefix) || prefix.contains(&kept.cidr))
     }
 
-    /// Whether prefixes of a family come from reservations alone: as soon as there is one.
+    /// Whether prefixes of a family are delegated from reservations only, which is so as soon as there is one.
     pub(in crate::model) fn reserves(&self, ipv6: bool) -> bool {
         self.reservations.values().any(|kept| kept.cidr.addr().is_ipv6() == ipv6)
     }
@@ -99,7 +99,7 @@ impl Model {
         Ok(vec![Event::VSwitch(vswitch_id, Some(new))])
     }
 
-    /// The block of the subnet of a family, and the longest block in it that can be kept.
+    /// The block of a family in a subnet, and the longest prefix that can be reserved in it.
     fn block_of(id: &VSwitchId, vswitch: &VSwitch, ipv6: bool) -> Result<(IpNet, u8), ApiError> {
         match (ipv6, vswitch.ipv6_cidr) {
             (false, _) => Ok((IpNet::V4(vswitch.cidr), IPV4_BITS_MAX)),
@@ -124,7 +124,7 @@ impl Model {
         Ok(cidr)
     }
 
-    /// The first block of a length in which nothing is, best one whose prefixes can all be used.
+    /// The first unused block of a length, preferably one whose prefixes can all be used.
     fn free_block(&self, bits: u8, ipv6: bool, id: &VSwitchId, vswitch: &VSwitch) -> Result<IpNet, ApiError> {
         let (whole, most) = Self::block_of(id, vswitch, ipv6)?;
         if bits <= whole.prefix_len() || bits > most {

@@ -1,8 +1,8 @@
 //! The system calls that a process may make, as a filter of the kernel (seccomp).
 //!
-//! Two filters, of which the stricter counts for each call. The first is a list of what may be called; another call fails as on
-//! a kernel that does not have it (`ENOSYS`), so that a library that tries something newer takes the old way. The second is a
-//! list of what nobody but an intruder would call in this process: it ends the process at once.
+//! There are two filters, of which the stricter result applies. The first is a list of allowed calls; any other fails
+//! as on a kernel that does not have it (`ENOSYS`), so that a library that tries something newer falls back. The second
+//! is a list of calls that only an intruder would make in this process, and ends the process at once.
 
 use super::Role;
 use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, AF_XDP};
@@ -12,7 +12,7 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-/// What files, memory, threads, time, sockets and signals take.
+/// For files, memory, threads, time, sockets and signals.
 const ALLOWED: &[c_long] = &[
     // Files.
     libc::SYS_openat,
@@ -76,7 +76,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_msync,
     libc::SYS_mincore,
     libc::SYS_get_mempolicy,
-    // Threads. Without `clone3`, whose arguments a filter cannot see, `clone` is what libraries take.
+    // Threads. Without `clone3`, whose arguments a filter cannot inspect, libraries use `clone`.
     libc::SYS_clone,
     libc::SYS_set_robust_list,
     libc::SYS_get_robust_list,
@@ -163,7 +163,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_shutdown,
 ];
 
-/// The same under older names, which not every architecture has.
+/// The older names of the same, which not every architecture has.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_OLD: &[c_long] = &[
     libc::SYS_open,
@@ -192,7 +192,7 @@ const ALLOWED_OLD: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_OLD: &[c_long] = &[];
 
-/// What making ports and namespaces takes, and the rings of the kernel.
+/// For making ports and namespaces, and for rings of the kernel.
 const FORWARDING: &[c_long] = &[
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -215,14 +215,14 @@ const FORWARDING_ARGUMENTS: &[(c_long, u8, &[i32])] = &[
     (libc::SYS_bpf, 0, &[0, 2, 5, 16, 28]),
 ];
 
-/// What it takes to run another program. `vfork` and `fork` are of some architectures only.
+/// For running another program. Some architectures lack `vfork` and `fork`.
 const PROGRAMS: &[c_long] = &[libc::SYS_execve, libc::SYS_wait4, libc::SYS_waitid];
 #[cfg(target_arch = "x86_64")]
 const PROGRAMS_OLD: &[c_long] = &[libc::SYS_fork, libc::SYS_vfork];
 #[cfg(not(target_arch = "x86_64"))]
 const PROGRAMS_OLD: &[c_long] = &[];
 
-/// What no process of Sluice ever calls, and an intruder might.
+/// Calls that no process of Sluice makes, and an intruder might.
 const FORBIDDEN: &[c_long] = &[
     // Other processes.
     libc::SYS_ptrace,
@@ -260,7 +260,7 @@ const FORBIDDEN: &[c_long] = &[
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
-    // File systems, beyond the two calls that keep a named namespace.
+    // File systems, except for the two calls that keep a named namespace.
     libc::SYS_pivot_root,
     libc::SYS_chroot,
     libc::SYS_fsopen,
@@ -303,10 +303,10 @@ const FAMILIES_FORWARDING: &[i32] = &[AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF
 
 type SyscallRules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Filters the system calls of this process, of all its threads, and of every program that it starts, for ever.
+/// Filters the system calls of this process, of all its threads, and of every program it starts, permanently.
 ///
 /// # Errors
-/// Where the kernel has no such filters, or no room for them.
+/// The kernel does not support such filters, or has no room for them.
 pub fn install(role: Role) -> Result<(), seccompiler::Error> {
     let allowed = program(allowed(role), SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow)?;
     let forbidden = program(forbidden(role)?, SeccompAction::Allow, SeccompAction::KillProcess)?;
@@ -329,7 +329,7 @@ fn listed<'a>(lists: impl IntoIterator<Item = &'a [c_long]>) -> SyscallRules {
 
 fn allowed(role: Role) -> SyscallRules {
     let own: &[&[c_long]] = match role {
-        // A filter counts for the programs that a process starts, too.
+        // A filter also applies to the programs that a process starts.
         Role::Supervisor => &[PROGRAMS, PROGRAMS_OLD, FORWARDING],
         Role::Forwarding => &[FORWARDING],
         Role::Control => &[],
@@ -366,7 +366,7 @@ fn forbidden(role: Role) -> Result<SyscallRules, seccompiler::Error> {
     Ok(rules)
 }
 
-/// Calls whose argument is none of these.
+/// Matches calls whose argument is none of these.
 fn none_of(argument: u8, values: &[i32]) -> Result<SeccompRule, seccompiler::Error> {
     let conditions = values.iter().map(|value| {
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, u64::from(value.cast_unsigned()))
@@ -374,7 +374,7 @@ fn none_of(argument: u8, values: &[i32]) -> Result<SeccompRule, seccompiler::Err
     Ok(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?)
 }
 
-/// Calls whose argument has the flag.
+/// Matches calls whose argument has the flag.
 fn with_flag(argument: u8, flag: i32) -> Result<SeccompRule, seccompiler::Error> {
     let flag = u64::from(flag.cast_unsigned());
     let has = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(flag), flag)?;
@@ -391,7 +391,7 @@ mod tests {
         for role in [Role::Supervisor, Role::Forwarding, Role::Control] {
             let (allowed, forbidden) = (allowed(role), forbidden(role).unwrap());
             for (call, rules) in forbidden {
-                // A call that ends the process for some arguments is there for others.
+                // A call that ends the process for some arguments is allowed for others.
                 assert_eq!(allowed.contains_key(&call), !rules.is_empty(), "{role:?}: call {call}");
             }
         }

@@ -1,7 +1,7 @@
-//! What each process of Sluice may do, given up at its start: capabilities, system calls, the way back to more of either.
+//! Drops the privileges that each process of Sluice does not need: capabilities, system calls, and ways to regain them.
 //!
-//! A process keeps what it needs for as long as it runs, so that bytes of strangers that take it over get no more than that.
-//! `docs/privileges.md` tells who holds what, and why; `sluice status --privileges` shows what the kernel says.
+//! A process keeps only what it needs while it runs, so that input that takes it over gains no more than that.
+//! `docs/privileges.md` lists who holds what, and why; `sluice status --privileges` shows what the kernel reports.
 
 mod filter;
 mod process;
@@ -15,7 +15,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 /// The processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// `sluice up`. What it allows itself is all that its planes need: a child has nothing that its parent has not.
+    /// `sluice up`. It holds everything that its planes need, since a child cannot have more than its parent.
     Supervisor,
     /// `sluice vswitch`.
     Forwarding,
@@ -23,15 +23,15 @@ pub enum Role {
     Control,
 }
 
-/// To make devices, namespaces and raw sockets, and to share memory with the kernel. `SYS_ADMIN`, which namespaces take, holds
-/// what programs in the kernel take (`BPF`).
+/// For making devices, namespaces and raw sockets, and for sharing memory with the kernel. `SYS_ADMIN`, which
+/// namespaces require, includes what programs in the kernel require (`BPF`).
 const FORWARDING: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::NET_RAW)
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::IPC_LOCK);
 
 impl Role {
-    /// The word of the command that runs the process.
+    /// The subcommand that runs the process.
     pub const fn verb(self) -> &'static str {
         match self {
             Self::Supervisor => "up",
@@ -43,7 +43,7 @@ impl Role {
     /// What the process holds, and may pass on, while it starts.
     const fn at_start(self) -> CapabilitySet {
         match self {
-            // `SETPCAP` lets each plane make its own bounding set smaller.
+            // `SETPCAP` allows each plane to reduce its own bounding set.
             Self::Supervisor => FORWARDING.union(CapabilitySet::NET_BIND_SERVICE).union(CapabilitySet::SETPCAP),
             Self::Forwarding => FORWARDING,
             // The HTTP interface may listen on a port below 1024.
@@ -59,7 +59,7 @@ impl Role {
         }
     }
 
-    /// What of that counts without being asked for.
+    /// The part of it that is in effect without being requested.
     const fn effective(self) -> CapabilitySet {
         match self {
             Self::Forwarding => FORWARDING,
@@ -73,8 +73,8 @@ impl Role {
     }
 }
 
-/// Takes from this process what `role` needs neither to start nor to run. For the first lines of a process: other threads that
-/// run already keep what they have. What the kernel does not do is logged, and the rest is done.
+/// Drops what `role` needs neither to start nor to run. Call it first in a process: threads that already run keep what
+/// they have. If the kernel refuses a step, that is logged, and the others are done.
 pub fn restrict(role: Role) {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     tell("cannot give up new privileges", rustix::thread::set_no_new_privs(true));
@@ -83,8 +83,8 @@ pub fn restrict(role: Role) {
     tell("cannot give up capabilities", keep(role.at_start(), role.at_start()));
 }
 
-/// Takes from this process what `role` needed only to start, and ends it at the first system call that `role` never makes. From
-/// here on it may read what strangers send.
+/// Drops what `role` needed only to start, and ends the process at the first system call that `role` never makes. From
+/// here on it may read untrusted input.
 pub fn seal(role: Role) {
     tell("cannot give up capabilities", keep(role.permitted(), role.effective()));
     tell("cannot filter its system calls", filter::install(role));
@@ -96,21 +96,21 @@ fn tell<E: std::fmt::Display>(what: &str, result: Result<(), E>) {
     }
 }
 
-/// Keeps these of the capabilities that there are.
+/// Keeps these of the present capabilities.
 fn keep(permitted: CapabilitySet, effective: CapabilitySet) -> rustix::io::Result<()> {
     let held = rustix::thread::capabilities(None)?.permitted;
     let (permitted, effective, inheritable) = (permitted & held, effective & held, CapabilitySet::empty());
     rustix::thread::set_capabilities(None, CapabilitySets { effective, permitted, inheritable })
 }
 
-/// Takes all others out of the bounding set, also those that this program does not know by name.
+/// Removes all others from the bounding set, including those unknown to this program.
 fn bound(kept: CapabilitySet) -> rustix::io::Result<()> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::capability_is_in_bounding_set(capability) {
             Ok(true) if !kept.contains(capability) => rustix::thread::remove_capability_from_bounding_set(capability)?,
             Ok(_) => {}
-            // The kernel knows no more.
+            // The kernel has no more.
             Err(rustix::io::Errno::INVAL) => break,
             Err(error) => return Err(error),
         }

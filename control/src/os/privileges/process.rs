@@ -1,4 +1,4 @@
-//! What a process may do, as the kernel tells it in `/proc/PID/status`.
+//! What a process may do, according to `/proc/PID/status`.
 
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
@@ -8,32 +8,32 @@ use std::io;
 /// What a process may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Privileges {
-    /// The user that it acts as: a name, or the number of one that has none here.
+    /// The user it acts as: a name, or a number if it has no name.
     pub user: String,
-    /// Capabilities that count.
+    /// Effective capabilities.
     pub effective: Vec<String>,
-    /// Capabilities that it can have count.
+    /// Permitted capabilities, which it can make effective.
     pub permitted: Vec<String>,
-    /// Capabilities that a program that it starts can have at most.
+    /// The bounding set: the most that a program it starts can have.
     pub bounding: Vec<String>,
-    /// Capabilities that it passes on to programs that have them in their file.
+    /// Inheritable capabilities, for programs that have them in their file.
     pub inheritable: Vec<String>,
-    /// Capabilities that it passes on to any program.
+    /// Ambient capabilities, which any program it starts has.
     pub ambient: Vec<String>,
     /// Whether no program that it starts can have more than it has.
     pub no_new_privs: bool,
-    /// How its system calls are looked at: `filter`, `strict`, `off`, or `unknown` where the kernel has no filters.
+    /// How its system calls are filtered: `filter`, `strict`, `off`, or `unknown` if the kernel has no filters.
     pub seccomp: String,
 }
 
 impl Privileges {
-    /// What the process may do now.
+    /// The present privileges of a process.
     ///
     /// # Errors
-    /// `NotFound` if there is no such process; else what the operating system says.
+    /// `NotFound` if there is no such process; otherwise the operating system's error.
     pub fn of(process_id: u32) -> io::Result<Self> {
         let status = fs::read_to_string(format!("/proc/{process_id}/status"))?;
-        // One that ended stays in the table until its parent asks for it.
+        // A process that has exited stays in the table until its parent collects it.
         let has_ended = status.lines().any(|line| line.starts_with("State:\tZ") || line.starts_with("State:\tX"));
         if has_ended { Err(io::ErrorKind::NotFound.into()) } else { Ok(Self::read(&status)) }
     }
@@ -50,7 +50,7 @@ impl Privileges {
             _ => "unknown",
         };
         Self {
-            // Real, effective, saved, and that of files.
+            // Real, effective, saved and file system user.
             user: user_name(field("Uid").split_whitespace().nth(1).unwrap_or_default()),
             effective: names(field("CapEff")),
             permitted: names(field("CapPrm")),
@@ -63,7 +63,7 @@ impl Privileges {
     }
 }
 
-/// The names of capabilities, as in `CAP_NET_ADMIN`. One that has none here has its number.
+/// The names of capabilities, as in `CAP_NET_ADMIN`; a number for one without a name here.
 fn names(hexadecimal: &str) -> Vec<String> {
     let set = CapabilitySet::from_bits_retain(u64::from_str_radix(hexadecimal, 16).unwrap_or_default());
     let each = (0..u64::BITS).map(|number| (number, CapabilitySet::from_bits_retain(1 << number)));

@@ -1,9 +1,9 @@
-//! Changes on their way to the forwarding plane, on a thread of its own.
+//! The thread that sends changes to the forwarding plane.
 //!
-//! Level-triggered: the thread knows what should run (`target`) and what of it was not acknowledged yet (`pending`), and
-//! closes the gap with that delta, or with the whole state wherever the other end may run something else. Generations
-//! begin above what the forwarding plane reports, so either side may restart. A lost message costs a reconnection,
-//! nothing more.
+//! It is level-triggered: the thread knows what should run (`target`) and which part of it has not been acknowledged
+//! (`pending`). It sends that delta, or the whole state whenever the other end may run something else. Generations
+//! begin above what the forwarding plane reports, so either side may restart. A lost message costs no more than a
+//! reconnection.
 
 use super::connection::{Failure, SwitchConnection};
 use super::{LinkChange, LinkOutcome, LinkReport, SharedView, set};
@@ -15,31 +15,31 @@ use std::time::{Duration, Instant};
 use vswitch_core::config::desired::Desired;
 use vswitch_core::config::protocol::{Delta, RequestBody, SwitchReplyBody};
 
-/// How often a quiet connection is looked at.
+/// How often an idle connection is checked.
 const WATCH_PERIOD: Duration = Duration::from_millis(100);
-/// The first and the longest pause between attempts to reconnect or to bring a refused state about.
+/// The first and the longest pause between attempts to reconnect or to apply a refused state.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// What a change that waited for others has at least, so that it is tried at all.
+/// The least time for a change that had to wait for others, so that it is attempted at all.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// The thread's side.
+/// The thread's state.
 pub(super) struct ChangeThread {
     socket: PathBuf,
     timeout: Duration,
     /// What should run.
     target: Desired,
-    /// What leads from what was acknowledged last, if anything was, to the target.
+    /// The delta from what was last acknowledged, if anything was, to the target.
     pending: Delta,
     connection: Option<SwitchConnection>,
-    /// The generation that the forwarding plane acknowledged last on this connection.
+    /// The generation that the forwarding plane last acknowledged on this connection.
     running: Option<u64>,
-    /// The highest generation either side has named.
+    /// The highest generation that either side has used.
     generation: u64,
-    /// Why the target does not run.
+    /// Why the target is not in force.
     reason: Option<String>,
     retry_at: Instant,
     back_off: Duration,
-    /// It takes connections and does not answer: what comes meanwhile is not held up by trying again.
+    /// Whether it accepts connections and does not answer. Changes are then not delayed by new attempts.
     is_silent: bool,
     view: SharedView,
 }
@@ -70,7 +70,7 @@ impl ChangeThread {
         }
     }
 
-    /// How the link is doing.
+    /// The state of the link.
     pub(super) fn view(&self) -> SharedView {
         Arc::clone(&self.view)
     }
@@ -89,11 +89,11 @@ impl ChangeThread {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            // Whoever is told of a change finds it in the link's state.
+            // Update the state of the link before the change is reported.
             set(&self.view, self.view_now());
             done.into_iter().for_each(&report);
             if self.is_silent {
-                // Changes that follow each other closely leave no pause in which to look whether it answers again.
+                // Changes in quick succession leave no pause for checking whether it answers again.
                 self.watch();
                 set(&self.view, self.view_now());
             }
@@ -124,7 +124,7 @@ impl ChangeThread {
         self.connection.is_some() && self.running.is_some() && self.pending.is_empty()
     }
 
-    /// Notices a connection that ended: whoever acknowledged the state on it may be gone.
+    /// Notices that the connection ended: the process that acknowledged the state on it may be gone.
     fn still_in_sync(&mut self) -> bool {
         if self.connection.as_ref().is_some_and(SwitchConnection::has_ended) {
             self.disconnect("the forwarding plane closed the connection".into());
@@ -133,15 +133,15 @@ impl ChangeThread {
         self.in_sync()
     }
 
-    /// Notices a connection that ended, and tries again what is due.
+    /// Notices that the connection ended, and retries what is due.
     fn watch(&mut self) {
         if !self.still_in_sync() && Instant::now() >= self.retry_at {
-            // The outcome stays in `reason`.
+            // The outcome is in `reason`.
             self.converge(Instant::now() + self.timeout);
         }
     }
 
-    /// Makes the target run.
+    /// Puts the target into force.
     fn converge(&mut self, deadline: Instant) -> LinkOutcome {
         let outcome = match self.try_converge(deadline) {
             Ok(outcome) => outcome,
@@ -199,7 +199,7 @@ impl ChangeThread {
             }
             SwitchReplyBody::Refused { refusals } => {
                 if refusals.iter().any(|refusal| refusal.code == "timeout") {
-                    // Either state may be in force: only the whole one makes sure.
+                    // Either state may be in force, so the whole state has to be sent.
                     self.running = None;
                 }
                 Ok(LinkOutcome::Refused(refusals))
@@ -259,7 +259,7 @@ fn extend(delta: &mut Delta, later: Delta) {
     delta.settings = settings.or(delta.settings.take());
     delta.vpcs.extend(vpcs);
     delta.vswitches.extend(vswitches);
-    // A group that is told whole needs none of its rules told before.
+    // A group that is sent as a whole replaces all earlier changes of its rules.
     delta.rules.retain(|id, _| !groups.contains_key(id));
     delta.groups.extend(groups);
     for (id, rules) in rules {

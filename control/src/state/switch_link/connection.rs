@@ -1,4 +1,4 @@
-//! One connection to the forwarding plane: lines out, lines in, each within a time.
+//! One connection to the forwarding plane, with a time limit for each line in either direction.
 
 use crate::os::unix_socket;
 use rustix::net::RecvFlags;
@@ -12,14 +12,14 @@ use vswitch_core::config::protocol::{self, RequestBody, SwitchReply, SwitchReply
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// In words for people.
+    /// A message for people.
     pub(super) text: String,
-    /// The other end is there, and did not answer in time.
+    /// Whether the other end exists and did not answer in time.
     pub(super) is_silent: bool,
 }
 
 impl Failure {
-    /// Of an answer that did not come within `timeout`.
+    /// The failure of an answer that did not arrive within `timeout`.
     pub(super) fn silence(timeout: Duration) -> Self {
         let text = format!("the forwarding plane did not answer within {} ms", timeout.as_millis());
         Self { text, is_silent: true }
@@ -32,7 +32,7 @@ impl From<String> for Failure {
     }
 }
 
-/// A connection on which one request follows another.
+/// A connection on which requests follow each other.
 pub(super) struct SwitchConnection {
     stream: BufReader<UnixStream>,
     last_id: u64,
@@ -40,7 +40,7 @@ pub(super) struct SwitchConnection {
 }
 
 impl SwitchConnection {
-    /// Connects. `timeout` is what people are told where an answer does not come in time.
+    /// Connects. `timeout` is the time that a message about a missing answer gives.
     pub(super) fn open(socket: &Path, timeout: Duration, deadline: Instant) -> Result<Self, Failure> {
         let patience = deadline.saturating_duration_since(Instant::now());
         let stream = unix_socket::connect(socket, patience).map_err(|error| match error.kind() {
@@ -50,7 +50,7 @@ impl SwitchConnection {
         Ok(Self { stream: BufReader::new(stream), last_id: 0, timeout })
     }
 
-    /// Asks. After an error the connection is of no more use.
+    /// Sends a request and waits for the answer. After an error the connection is unusable.
     pub(super) fn ask(&mut self, body: RequestBody, deadline: Instant) -> Result<SwitchReplyBody, Failure> {
         self.exchange(body, deadline).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::silence(self.timeout),
@@ -58,7 +58,7 @@ impl SwitchConnection {
         })
     }
 
-    /// Whether the other end closed, or says something nobody asked for.
+    /// Whether the other end closed the connection or sent something unexpected.
     pub(super) fn has_ended(&self) -> bool {
         let mut byte = [0];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
@@ -119,7 +119,7 @@ impl SwitchConnection {
     }
 }
 
-/// The time left, which a socket can be given as a timeout.
+/// The time left, as a valid socket timeout.
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left.max(Duration::from_millis(1))) }

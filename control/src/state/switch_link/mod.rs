@@ -1,8 +1,8 @@
-//! The link to the forwarding plane: changes and questions, each on a connection and a thread of its own, so that no change
-//! waits for a question and nobody else for either.
+//! The link to the forwarding plane: changes and queries, each with a connection and a thread of its own, so that
+//! changes do not wait for queries, and nothing else waits for either.
 //!
-//! Changes are level-triggered (`changes.rs`): the link knows what should run, and closes the gap. A question is answered
-//! within the timeout after it was asked (`questions.rs`), however many were asked before it.
+//! Changes are level-triggered (`changes.rs`): the link knows what should run, and sends what is missing. A query is
+//! answered within the timeout after it was made (`questions.rs`), however many are ahead of it.
 
 mod changes;
 mod connection;
@@ -22,80 +22,80 @@ use vswitch_core::config::desired::Desired;
 use vswitch_core::config::protocol::{Applied, Delta, RequestBody, Status, SwitchReplyBody};
 use vswitch_core::config::refusal::Refusal;
 
-/// Questions that may wait for the link.
+/// Queries that may wait for the link.
 const QUESTIONS_MAX: usize = 1024;
-/// Changes that may. The server gives one after another.
+/// Changes that may wait for the link. The server passes one at a time.
 const CHANGES_MAX: usize = 16;
 
-/// A change for the link to make true, and with it all that was not acknowledged before.
+/// A change for the link to put into force, together with everything not acknowledged before.
 #[derive(Debug)]
 pub struct LinkChange {
     /// Repeated in the report.
     pub ticket: u64,
-    /// What changes in the state that should run; empty to bring about only what was not acknowledged.
+    /// What changes in the desired state; empty to put into force only what was not acknowledged.
     pub delta: Delta,
-    /// When it was asked for: it is reported within the timeout after that, if only as pending.
+    /// When it was requested. It is reported within the timeout after that, if only as pending.
     pub asked: Instant,
 }
 
-/// A question for the link to ask.
+/// A query for the link.
 #[derive(Debug)]
 pub struct Question {
     /// Repeated in the report.
     pub ticket: u64,
-    /// What is asked of the forwarding plane; none for how the link is doing.
+    /// The request to the forwarding plane; `None` to ask for the state of the link.
     pub body: Option<RequestBody>,
-    /// When it was asked: it is answered within the timeout after that.
+    /// When it was made. It is answered within the timeout after that.
     pub asked: Instant,
 }
 
-/// What became of a change or a question.
+/// The result of a change or query.
 #[derive(Debug)]
 pub enum LinkReport {
     /// Of a [`LinkChange`].
     Apply {
-        /// The change's.
+        /// That of the change.
         ticket: u64,
-        /// What became of the state.
+        /// The outcome.
         outcome: LinkOutcome,
     },
     /// Of a [`Question`] to the forwarding plane.
     Ask {
-        /// The question's.
+        /// That of the query.
         ticket: u64,
         /// The answer, or why there is none.
         answer: Result<SwitchReplyBody, String>,
     },
-    /// Of a [`Question`] how the link is doing.
+    /// Of a [`Question`] about the state of the link.
     Status {
-        /// The question's.
+        /// That of the query.
         ticket: u64,
-        /// How the link is doing.
+        /// The state of the link.
         link: LinkView,
-        /// What the forwarding plane says of itself, if it can be asked.
+        /// What the forwarding plane reports about itself, if it can be asked.
         forwarding: Option<Status>,
     },
 }
 
-/// What became of a state.
+/// The outcome of a change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LinkOutcome {
-    /// Every worker runs it.
+    /// It is in force in every worker.
     Applied(Applied),
-    /// It was empty, and every worker runs all that was told before.
+    /// It was empty, and everything sent earlier is in force.
     InForce,
     /// The forwarding plane refused it. The link has returned to the state before it.
     Refused(Vec<Refusal>),
-    /// It does not run yet. The link goes on trying.
+    /// It is not in force yet. The link keeps trying.
     Pending(String),
 }
 
-/// More waits for the link than may.
+/// Too many changes or queries wait for the link.
 #[derive(Debug, thiserror::Error)]
 #[error("too many requests wait for the forwarding plane")]
 pub struct LinkBusy;
 
-/// The near end of the link.
+/// The link to the forwarding plane.
 #[derive(Debug)]
 pub struct SwitchLink {
     changes: SyncSender<LinkChange>,
@@ -103,14 +103,14 @@ pub struct SwitchLink {
     view: SharedView,
 }
 
-/// How the link is doing, as the thread of changes sees it.
+/// The state of the link as its change thread sees it.
 type SharedView = Arc<Mutex<LinkView>>;
 
 impl SwitchLink {
-    /// Starts the link. It connects by itself and makes `desired` run. It ends when the value is dropped.
+    /// Starts the link. It connects by itself and puts `desired` into force. It ends when the value is dropped.
     ///
     /// # Errors
-    /// Where there is no thread to be had.
+    /// There is no thread for it.
     pub fn start(
         socket: &Path,
         timeout: Duration,
@@ -128,31 +128,31 @@ impl SwitchLink {
         Ok(Self { changes, questions, view })
     }
 
-    /// Why what was handed over and reported is not known to run, if it is not.
+    /// Why what was passed on and reported is not known to be in force, if it is not.
     pub fn pending(&self) -> Option<String> {
         let LinkView { in_sync, reason, .. } = get(&self.view);
         let reason = || reason.unwrap_or_else(|| "the forwarding plane has not acknowledged it".into());
         if in_sync { None } else { Some(reason()) }
     }
 
-    /// Hands a change over.
+    /// Passes on a change.
     ///
     /// # Errors
-    /// Where too many wait or the link has ended.
+    /// Too many wait, or the link has ended.
     pub fn change(&self, change: LinkChange) -> Result<(), LinkBusy> {
         self.changes.try_send(change).map_err(|_| LinkBusy)
     }
 
-    /// Hands a question over.
+    /// Passes on a query.
     ///
     /// # Errors
-    /// Where too many wait or the link has ended.
+    /// Too many wait, or the link has ended.
     pub fn ask(&self, question: Question) -> Result<(), LinkBusy> {
         self.questions.try_send(question).map_err(|_| LinkBusy)
     }
 }
 
-/// Asks the forwarding plane at `socket`, without a control plane.
+/// Sends a request to the forwarding plane at `socket`, without a control plane.
 ///
 /// # Errors
 /// Why there is no answer within `timeout`.
@@ -163,7 +163,7 @@ pub fn ask(socket: &Path, body: RequestBody, timeout: Duration) -> Result<Switch
     asked.map_err(|failure| failure.text)
 }
 
-/// Asks the forwarding plane at `socket` what it says of itself, without a control plane.
+/// The status of the forwarding plane at `socket`, without a control plane.
 ///
 /// # Errors
 /// Why there is no answer within `timeout`.

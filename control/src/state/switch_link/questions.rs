@@ -1,4 +1,4 @@
-//! Questions to the forwarding plane, one after another, each within its time.
+//! Queries to the forwarding plane, one after another, each with a time limit.
 
 use super::connection::{Failure, SwitchConnection};
 use super::{LinkReport, Question, SharedView, get};
@@ -7,7 +7,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use vswitch_core::config::protocol::{RequestBody, SwitchReplyBody};
 
-/// The thread's side.
+/// The thread's state.
 pub(super) struct QuestionThread {
     socket: PathBuf,
     timeout: Duration,
@@ -40,10 +40,10 @@ impl QuestionThread {
 
     fn ask(&mut self, body: RequestBody, deadline: Instant) -> Result<SwitchReplyBody, Failure> {
         if Instant::now() >= deadline {
-            // It waited behind others that were not answered. Whoever asked it must not wait any longer.
+            // It waited behind others that were not answered. Whoever made it must not wait any longer.
             return Err(Failure::silence(self.timeout));
         }
-        // A connection from before a restart of the other end is known to be one only once it is used.
+        // Only use shows whether a connection is from before a restart of the other end.
         let kept = self.connection.take().filter(|connection| !connection.has_ended());
         let mut connection = match kept {
             Some(connection) => connection,

@@ -4,7 +4,6 @@
 //! wildcard arm, so that a new field or stage does not compile until somebody decides here. Whatever is not known to be
 //! the same on both paths takes the slow path, which handles everything. `Settings::fast_path` turns the fast path off
 //! as a whole.
-//! the slow path, which decides everything. `Settings::fast_path` turns the fast path off as a whole.
 
 use crate::acl::{BatchMatcher, RowDimensions};
 use crate::compile::bypasses_intra_group;
