@@ -13,7 +13,7 @@ const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 const WORDS_BANNED_IN_NAMES: [&str; 5] = ["util", "helper", "common", "manager", "misc"];
 
-/// Where `unsafe` may live (DESIGN D11).
+/// The files that may hold `unsafe` code.
 const UNSAFE_FILES: [&str; 7] = [
     "vswitch/src/os/sys.rs",
     "vswitch/src/os/io_uring.rs",

@@ -1,4 +1,4 @@
-//! The `sluice` command. The one place that knows both planes: it starts the one or the other.
+//! The `sluice` command. Only this package knows both planes, and it starts either.
 
 mod cli;
 mod supervisor;
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// As `env` and `nohup` do, so that the command's own exit statuses can be told from ours.
+/// As in `env` and `nohup`, so that the command's own exit statuses can be distinguished from ours.
 const EXIT_NOT_RUN: u8 = 125;
 
 fn cannot_exec(error: &std::io::Error) -> ExitCode {
@@ -48,7 +48,7 @@ fn cannot_exec(error: &std::io::Error) -> ExitCode {
     }
 }
 
-/// Runs a plane. Why it could not is told, and left for the supervisor, if there is one.
+/// Runs a plane. If that fails, the reason is printed, and left for the supervisor if there is one.
 fn plane(
     arguments: &CliArguments,
     role: Role,
@@ -62,14 +62,14 @@ fn plane(
     let Err(error) = is_private.and_then(|()| run()) else { return ExitCode::SUCCESS };
     log::error!("{error}");
     if parent.supervised {
-        // Where there is no room for it, the supervisor knows the exit status.
+        // If there is no room for it, the supervisor still knows the exit status.
         let _ = small_file::write(&arguments.paths().failure(role.verb()), error.as_bytes());
     }
     ExitCode::from(supervisor::EXIT_CANNOT_START)
 }
 
 fn forwarding_plane(arguments: &CliArguments, given: &up::VswitchArguments) -> Result<(), String> {
-    // Every port that will be made takes what the start takes, so nothing is left to wait for.
+    // Opening the first ports uses everything that opening later ones does, so there is nothing to wait for.
     privileges::seal(Role::Forwarding);
     let mut config = vswitch::VswitchConfig::new(arguments.paths().vswitch_socket());
     config.workers = given.workers.unwrap_or(config.workers);

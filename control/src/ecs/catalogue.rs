@@ -1,5 +1,5 @@
-//! What instances can be made of: regions and zones, instance types, disk categories and images. None of it has an effect
-//! on packets but how many interfaces and addresses a type has room for.
+//! The catalogue from which instances are made: regions and zones, instance types, disk categories and images. Only the
+//! number of interfaces and addresses that a type has room for affects packets.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,8 @@ const REGION_NAMES: [(&str, &str, &str); 28] = [
     ("eu-central-1", "德国（法兰克福）", "Germany (Frankfurt)"),
 ];
 
-/// A region's place in the cloud's list, after which unknown ones come, and its name; unknown ones have their identifier.
+/// A region's position in the cloud's list, after which unknown ones come, and its name; an unknown one has its
+/// identifier.
 pub(in crate::ecs) fn region_name(id: &str, is_english: bool) -> (usize, &str) {
     let known = REGION_NAMES.iter().enumerate().find(|(_, (known, ..))| *known == id);
     known.map_or((REGION_NAMES.len(), id), |(place, (_, chinese, english))| {
@@ -52,7 +53,7 @@ pub struct Catalogue {
     pub zones: Vec<String>,
     /// Instance types.
     pub instance_types: Vec<InstanceType>,
-    /// Categories of disks; the first is that of a disk for which none is named.
+    /// Categories of disks; the first is the default.
     pub disk_categories: Vec<String>,
     /// Public images.
     pub images: Vec<Image>,
@@ -141,7 +142,7 @@ fn x86_64() -> String {
     "x86_64".into()
 }
 
-/// Families: memory for each processor in MiB, and the processors of their types.
+/// Families: memory per processor in MiB, and the processors of their types.
 const FAMILIES: [(&str, u32, &[u32]); 22] = [
     ("ecs.c5", 2048, &[2, 4, 8, 16]),
     ("ecs.g5", 4096, &[2, 4, 8, 16]),
@@ -167,7 +168,8 @@ const FAMILIES: [(&str, u32, &[u32]); 22] = [
     ("ecs.xn4", 1024, &[1]),
 ];
 
-/// Types whose names say no number of processors: processors, memory in MiB, graphics processors and their kind.
+/// Types whose names do not give the number of processors: processors, memory in MiB, graphics processors and their
+/// kind.
 const OTHER_TYPES: [(&str, u32, u32, u32, &str); 7] = [
     ("ecs.t5-lc1m1.small", 1, 1024, 0, ""),
     ("ecs.t5-lc1m2.small", 1, 2048, 0, ""),
@@ -233,7 +235,7 @@ impl Default for Catalogue {
     }
 }
 
-/// A type with room for interfaces and addresses as types of its size have it.
+/// A type with the number of interfaces and addresses that types of its size have.
 fn instance_type(id: &str, cpus: u32, memory_mib: u32, (gpus, gpu): (u32, &str)) -> InstanceType {
     let (enis, ipv4_per_eni) = match cpus {
         0..=1 => (2, 4),

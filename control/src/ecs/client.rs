@@ -19,14 +19,14 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub struct HttpAnswer {
     /// The HTTP status.
     pub status: u16,
-    /// The lines of the head after the first, as they came.
+    /// The header lines after the first, unchanged.
     pub headers: Vec<String>,
     /// The body.
     pub body: String,
 }
 
 impl HttpAnswer {
-    /// The body as JSON; null if it is none.
+    /// The body as JSON; null if it is not.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
@@ -50,7 +50,7 @@ impl ApiClient {
     /// Connects.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The operating system's error.
     pub fn connect(address: SocketAddr, key: AccessKey) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
@@ -58,10 +58,10 @@ impl ApiClient {
         Ok(Self { stream: BufReader::new(stream), address, key, environment: Environment::real() })
     }
 
-    /// Makes a call as today's SDKs do, signed by V3, and reads its answer as JSON.
+    /// Makes a call as current SDKs do, signed by V3, and parses the response as JSON.
     ///
     /// # Errors
-    /// What the operating system says, or an answer that is none.
+    /// The operating system's error, or an invalid response.
     pub fn call(&mut self, product: Product, action: &str, parameters: &[(&str, &str)]) -> io::Result<HttpAnswer> {
         let pairs = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let form = form(&pairs.collect::<Vec<_>>());
@@ -90,10 +90,10 @@ impl ApiClient {
         self.post(&[&signed[..], &[("authorization", &authorization)]].concat(), &form)
     }
 
-    /// Makes a call with these parameters and no other format than they say, signed by V1.
+    /// Makes a call with exactly these parameters, signed by V1.
     ///
     /// # Errors
-    /// What the operating system says, or an answer that is none.
+    /// The operating system's error, or an invalid response.
     pub fn send(&mut self, product: Product, action: &str, mut pairs: Vec<(String, String)>) -> io::Result<HttpAnswer> {
         let now = timestamp(Environment::real().now_s);
         let common = [
@@ -123,10 +123,10 @@ impl ApiClient {
         self.exchange(request.as_bytes())
     }
 
-    /// Sends bytes and reads one answer.
+    /// Sends bytes and reads one response.
     ///
     /// # Errors
-    /// What the operating system says, or an answer that is none.
+    /// The operating system's error, or an invalid response.
     pub fn exchange(&mut self, request: &[u8]) -> io::Result<HttpAnswer> {
         self.stream.get_mut().write_all(request)?;
         let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());

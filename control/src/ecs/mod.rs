@@ -1,8 +1,8 @@
-//! The HTTP interface's actions: one row each, from a call to a plan.
+//! The actions of the HTTP interface: a table with a row for each, which turns calls into plans.
 //!
-//! A call goes through the row's parameters as the published interface has them ([`schema`]), then its own function,
-//! which reads the rest, looks up what the caller may see and says what to change and to answer. Nothing here changes
-//! anything: the server does, once it has a [`Plan`].
+//! A call is first checked against the published parameters of its row ([`schema`]). Then the row's function parses the
+//! rest, looks up what the caller may see, and returns what to change and to respond. Nothing here changes anything:
+//! the server does, once it has a [`Plan`].
 
 mod actions;
 mod catalogue;
@@ -18,26 +18,26 @@ pub use reference_page::reference_page;
 use crate::error::ApiError;
 use serde_json::{Map, Value};
 
-/// Refuses a call for what can be seen without looking at the state.
+/// Refuses a call for reasons that do not depend on the state.
 ///
 /// # Errors
-/// A refusal in the action's words.
+/// A refusal in the action's terms.
 pub fn check(input: &CallInput<'_>) -> Result<(), ApiError> {
     let checked = dialect::validate::check_parameters(input.call.action.schema(), &input.call.parameters);
     checked.and_then(|()| input.context().check_region()).map_err(|error| refusal(input.call, error))
 }
 
-/// What a call that was checked comes to.
+/// The plan of a call that was checked.
 ///
 /// # Errors
-/// A refusal in the action's words.
+/// A refusal in the action's terms.
 pub fn plan(input: &CallInput<'_>) -> Result<Plan, ApiError> {
     (input.call.action.perform)(&input.context()).map_err(|error| refusal(input.call, error))
 }
 
-/// An answer with everything that the published interface has in it.
+/// A response with all published members.
 pub fn completed(action: &Action, answer: Map<String, Value>) -> Map<String, Value> {
-    // What pages say and what is bought is there only where it means something.
+    // Members about pages and purchases are only added where they have a meaning.
     const OWN: [&str; 7] = ["RequestId", "NextToken", "TotalCount", "PageNumber", "PageSize", "OrderId", "TradePrice"];
     let mut types = action.schema().response.clone();
     if let Value::Object(members) = &mut types {

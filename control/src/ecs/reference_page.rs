@@ -50,7 +50,7 @@ fn write_action(text: &mut String, action: &Action) {
     }
 }
 
-/// What becomes of a parameter and of its fields, where it is not what the published interface says.
+/// What happens to a parameter and its fields, where that differs from the published API.
 fn support(fact: &ParameterSchema) -> Vec<String> {
     let told = |name: &str, support: &Support| match support {
         Support::Honoured => None,

@@ -42,7 +42,7 @@ pub(super) fn run(session: &CliSession, arguments: &ApplyArguments) -> Result<()
         }
         return Ok(());
     }
-    // Sent also without a step: what the file says may be stored and not in force yet.
+    // Sent even without a step: what the file says may be stored and not in force yet.
     let changed = client.change(&batch(steps)).map_err(|error| refused_step(error, &told))?;
     if session.output.json {
         line(&json!({ "steps": told, "applied": !told.is_empty(), "changed": changed }).to_string());
@@ -56,7 +56,7 @@ pub(super) fn run(session: &CliSession, arguments: &ApplyArguments) -> Result<()
     Ok(())
 }
 
-/// Says which step was refused, and that none was made.
+/// Names the step that was refused, and says that none was carried out.
 fn refused_step(error: ClientError, told: &[String]) -> CliError {
     let ClientError::Refused(refused) = &error else { return error.into() };
     let place = refused.field.as_deref().and_then(|field| field.strip_prefix("commands["));

@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-/// Which shell: `sluice completions bash > /etc/bash_completion.d/sluice`.
+/// A completion script: `sluice completions bash > /etc/bash_completion.d/sluice`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArguments {
     /// The shell.

@@ -1,4 +1,4 @@
-//! `sluice down`: ends Sluice, removes what it made on this machine for its guests, and gives back what it took.
+//! `sluice down`: ends Sluice, removes what it made on this machine for its guests, and releases what it took over.
 
 use super::{CliError, CliSession};
 use crate::supervisor;
@@ -11,11 +11,11 @@ use vswitch_core::config::desired::TapPort;
 /// What was done.
 #[derive(Serialize)]
 struct Down {
-    /// The TAP devices that are gone.
+    /// The TAP devices that were removed.
     devices: Vec<String>,
-    /// The namespaces that are gone.
+    /// The namespaces that were removed.
     namespaces: Vec<String>,
-    /// The interfaces that the kernel that hosts them has again.
+    /// The interfaces that were returned to the kernel.
     interfaces: Vec<String>,
 }
 
@@ -24,7 +24,7 @@ pub(super) fn run(session: &CliSession) -> Result<(), CliError> {
     let socket = session.paths.vswitch_socket();
     let fault = |error: std::io::Error| CliError::Usage(error.to_string());
     let (mut devices, mut interfaces) = (Vec::new(), Vec::new());
-    // Before the namespaces, with which those in them go.
+    // Before the namespaces, since devices disappear with their namespace.
     let run_dir = RunDir::beside(&socket);
     for port in isolation::recorded(&run_dir) {
         isolation::release(&port, Some(&run_dir)).map_err(fault)?;

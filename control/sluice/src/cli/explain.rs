@@ -55,7 +55,7 @@ pub(super) fn run(session: &CliSession, arguments: ExplainArguments) -> Result<(
     Ok(())
 }
 
-/// The address given, or the first one of an ENI that is of the other side's family.
+/// The given address, or the first address of an ENI of the other end's family.
 fn address(
     session: &CliSession,
     given: Option<IpAddr>,

@@ -1,6 +1,6 @@
-//! The command line: nouns and verbs over the control socket, one file a noun.
+//! The command line: nouns and verbs over the control socket, with one file per noun.
 //!
-//! Every command is a request and a way to show its answer; with `--json` the answer is shown as it came.
+//! Every command is a request and a way to show its answer; with `--json` the answer is printed as it is.
 
 mod apply;
 mod completions;
@@ -31,8 +31,8 @@ use std::process::ExitCode;
 
 /// A userspace virtual switch with the security groups of a public cloud.
 ///
-/// Start it with `sluice up`, describe a lab in a file and `sluice apply` it, or build one by hand with the nouns
-/// below. A change to a rule returns when no packet can be evaluated by the old rules any more.
+/// Start it with `sluice up`, describe a lab in a file and `sluice apply` it, or build one step by step with the nouns
+/// below. A change to a rule returns once no packet can be evaluated by the old rules any more.
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, propagate_version = true, max_term_width = 110)]
 pub(crate) struct CliArguments {
@@ -51,14 +51,14 @@ pub(crate) struct CliArguments {
 pub(crate) enum CliCommand {
     /// Run Sluice on this machine: both planes, supervised.
     Up(up::UpArguments),
-    /// End Sluice on this machine, remove the network namespaces and TAP devices that it made, and give interfaces that exist
-    /// back to the kernel. A mere end does none of that.
+    /// End Sluice on this machine, remove the network namespaces and TAP devices that it made, and return existing
+    /// interfaces to the kernel. Merely stopping `sluice up` does none of that.
     Down,
     /// Run the control plane alone.
     Control(up::ControlArguments),
     /// Both planes at a glance, or what each process may do.
     Status(status::StatusArguments),
-    /// Make the state what a file says, and show what changes.
+    /// Bring the state in line with a file, and show what changes.
     Apply(apply::ApplyArguments),
     /// VPCs: private networks that may have the same addresses.
     #[command(subcommand)]
@@ -80,54 +80,54 @@ pub(crate) enum CliCommand {
     /// Lists of ports that rules may name.
     #[command(subcommand)]
     PortList(port_list::PortListVerb),
-    /// Choices that the cloud leaves open.
+    /// Settings: choices that the cloud leaves open.
     #[command(subcommand)]
     Settings(settings::SettingsVerb),
     /// The ports of the forwarding plane.
     #[command(subcommand)]
     Port(port::PortVerb),
-    /// The sessions of the forwarding plane: list them, end them, see who opens most.
+    /// The sessions of the forwarding plane: list them, end them, or see who opens most.
     #[command(subcommand)]
     Flow(flow::FlowVerb),
-    /// The workers of the forwarding plane: what they hold, and how many there are.
+    /// The workers of the forwarding plane: their load, and their number.
     #[command(subcommand)]
     Workers(workers::WorkersVerb),
     /// Counters by ENI, direction and drop reason.
     Stats(stats::StatsArguments),
-    /// Why a packet would pass, or not: the decision of the very rules that forward.
+    /// Explain why a packet would pass or not, by the very rules that forward.
     #[command(visible_alias = "trace")]
     Explain(explain::ExplainArguments),
     /// Namespaces that ENIs are in.
     #[command(subcommand)]
     Ns(namespace::NamespaceVerb),
-    /// Measure how fast this machine forwards; needs nothing running.
+    /// Measure how fast this machine forwards. Needs no running Sluice.
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// Run conformance cases through the forwarding plane's core; needs nothing running.
+    /// Run conformance cases through the forwarding plane's core. Needs no running Sluice.
     Conform(conform::ConformArguments),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArguments),
 }
 
-/// Why a command failed, to be shown to a person.
+/// Why a command failed, as a message for people.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
-    /// The control plane could not be asked, or refused.
+    /// The control plane could not be reached, or refused.
     #[error("{0}")]
     Client(#[from] ClientError),
-    /// Something on this side.
+    /// An error in the command itself.
     #[error("{0}")]
     Usage(String),
 }
 
 impl CliArguments {
-    /// Where things are.
+    /// The paths of sockets and state.
     pub(crate) fn paths(&self) -> &Paths {
         &self.paths
     }
 }
 
-/// What a verb needs: the way to the control plane, and the way to show.
+/// What a verb needs: a connection to the control plane, and the output format.
 pub(crate) struct CliSession {
     pub(crate) paths: Paths,
     pub(crate) output: Output,
@@ -138,20 +138,21 @@ impl CliSession {
         Ok(Client::connect(&self.paths.control_socket())?)
     }
 
-    /// Makes a change and shows what became of it.
+    /// Makes a change and shows the result.
     pub(crate) fn change(&self, command: control::command::Command) -> Result<(), CliError> {
         let changed = self.connect()?.change(&command)?;
         self.output.changed(&changed);
         Ok(())
     }
 
-    /// Asks a question.
+    /// Sends a query.
     pub(crate) fn ask(&self, query: control::socket::query::Query) -> Result<control::socket::query::Answer, CliError> {
         Ok(self.connect()?.ask(&query)?)
     }
 }
 
-/// Runs every command but those that are processes of their own: `up`, `control`, the forwarding plane, `ns exec`.
+/// Runs every command except those that become processes of their own: `up`, `control`, the forwarding plane, `ns
+/// exec`.
 pub(crate) fn run(arguments: CliArguments) -> ExitCode {
     let session = CliSession { paths: arguments.paths, output: Output { json: arguments.json } };
     let done = match arguments.command {

@@ -6,7 +6,7 @@ use control::socket::query::{Answer, EniFilter, EniShow, Query};
 use std::ffi::OsString;
 use vswitch_core::config::desired::DesiredPort;
 
-/// What can be done with namespaces.
+/// The verbs of `sluice ns`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NamespaceVerb {
     /// Run a command in the namespace that an ENI is in: `sluice ns exec eni-web -- ping -c1 10.0.1.20`.
@@ -17,7 +17,7 @@ pub(crate) enum NamespaceVerb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
-    /// ENIs and the namespaces they are in.
+    /// List ENIs and the namespaces they are in.
     List,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn run(session: &CliSession, verb: NamespaceVerb) -> Result<(), CliEr
 /// The name of the namespace that an ENI's port is in.
 ///
 /// # Errors
-/// Where there is none.
+/// There is none.
 pub(crate) fn of_eni(arguments: &super::CliArguments, eni: &str) -> Result<String, CliError> {
     let mut client = control::socket::client::Client::connect(&arguments.paths().control_socket())?;
     let Answer::Eni(view) = client.ask(&Query::EniShow(EniShow { eni: eni.to_owned() }))? else {

@@ -1,4 +1,4 @@
-//! How answers are shown: aligned columns for people, JSON for programs.
+//! Output: aligned columns for people, JSON for programs.
 
 use super::CliError;
 use control::socket::client::ClientError;
@@ -8,14 +8,14 @@ use std::io::Write;
 use unicode_width::UnicodeWidthStr;
 use vswitch_core::config::protocol::PortStatus;
 
-/// The chosen way.
+/// The output format.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     pub(crate) json: bool,
 }
 
 impl Output {
-    /// Shows a value: as JSON, or as `text` tells it.
+    /// Prints a value as JSON, or the text that `text` makes.
     pub(crate) fn show<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) {
         let text = if self.json {
             serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string())
@@ -25,7 +25,7 @@ impl Output {
         line(&text);
     }
 
-    /// Shows rows under headings, or that there are none.
+    /// Prints rows under headings, or that there are none.
     pub(crate) fn table<T: Serialize, const N: usize>(
         self,
         items: &[T],
@@ -40,7 +40,7 @@ impl Output {
         );
     }
 
-    /// Shows what became of a change.
+    /// Prints the result of a change.
     pub(crate) fn changed(self, changed: &Changed) {
         self.show(changed, |changed| {
             let mut text: Vec<String> = changed
@@ -66,7 +66,7 @@ impl Output {
         });
     }
 
-    /// Shows why a command failed.
+    /// Prints why a command failed.
     pub(crate) fn error(self, error: &CliError) {
         match (self.json, error) {
             (true, CliError::Client(ClientError::Refused(refused))) => {
@@ -79,12 +79,12 @@ impl Output {
     }
 }
 
-/// What a change left that cannot work, a line each.
+/// What cannot work after a change, one line each.
 pub(crate) fn warnings(warnings: &[String]) -> impl Iterator<Item = String> {
     warnings.iter().map(|warning| format!("WARNING: {warning}"))
 }
 
-/// What the forwarding plane made of a change, in a line; nothing where it had nothing to do.
+/// The effect of a change on the forwarding plane, as a line; empty if there was none.
 pub(crate) fn forwarding(forwarding: &Forwarding) -> String {
     match forwarding {
         Forwarding::Unchanged => String::new(),
@@ -109,7 +109,7 @@ pub(crate) fn port_down(port: &PortStatus) -> String {
     format!("port of {} is down: {}", port.eni, port.error.as_deref().unwrap_or("not up yet"))
 }
 
-/// A time in the unit that suits it.
+/// A time in a suitable unit.
 pub(crate) fn duration(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),
@@ -126,9 +126,10 @@ pub(crate) fn columns<const N: usize>(headings: [&str; N], rows: impl Iterator<I
     columns.lines().collect::<Vec<_>>().join("\n")
 }
 
-/// Rows under headings that may come page by page: a column is as wide as its widest cell on any page.
+/// Rows under headings that arrive page by page: a column is as wide as its widest cell on any page.
 pub(crate) struct Columns<const N: usize> {
-    /// Cells end with [`CELL_END`] and rows with a line feed, neither of which a cell holds: rows may be many.
+    /// Cells end with [`CELL_END`] and rows with a line feed, which no cell contains. A single string, since there may
+    /// be many rows.
     cells: String,
     widths: [usize; N],
 }
@@ -145,7 +146,7 @@ impl<const N: usize> Columns<N> {
 
     pub(crate) fn push(&mut self, row: [String; N]) {
         for (cell, width) in row.into_iter().zip(&mut self.widths) {
-            // What would leave its line or its column, such as a line feed in an error of the kernel.
+            // Replace what would break the line or column, such as a line feed in an error of the kernel.
             let cell = cell.replace(char::is_control, " ");
             *width = (*width).max(cell.width());
             self.cells.push_str(&cell);
@@ -180,12 +181,12 @@ pub(crate) fn fields(fields: &[(&str, String)]) -> String {
     lines.map(|(name, value)| format!("{name:width$}  {value}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Prints a line; a reader that went away is no error.
+/// Prints a line. It is no error if the reader is gone.
 pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Prints many lines, for as long as somebody reads them.
+/// Prints many lines, as long as there is a reader.
 pub(crate) fn lines(rows: impl Iterator<Item = String>) {
     let mut writer = std::io::BufWriter::new(std::io::stdout().lock());
     let _ = rows.into_iter().try_for_each(|row| writeln!(writer, "{row}")).and_then(|()| writer.flush());
@@ -200,7 +201,7 @@ mod tests {
         let mut columns = Columns::under(["eni", "name", "state"]);
         let row = |cells: [&str; 3]| cells.map(str::to_owned);
         columns.push(row(["eni-a", "", "up"]));
-        // A later page is wider, and wide letters take two places.
+        // The second page is wider, and wide characters take two columns.
         columns.push(row(["eni-with-a-long-name", "\u{7f51}\u{5173}", "down: gone\nfor good"]));
         columns.push(row(["eni-c", "x", "up"]));
         let lines: Vec<String> = columns.lines().collect();

@@ -1,15 +1,15 @@
-//! Where a running Sluice is found.
+//! The paths of a running Sluice.
 
 use clap::Args;
 use std::path::PathBuf;
 
-/// Where sockets and state are.
+/// The folders of sockets and state.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Paths {
-    /// Folder of the sockets.
+    /// The folder of the sockets.
     #[arg(long, global = true, env = "SLUICE_RUN_DIR", default_value = "/run/sluice", value_name = "DIR")]
     pub(crate) run_dir: PathBuf,
-    /// Folder of the state.
+    /// The folder of the state.
     #[arg(long, global = true, env = "SLUICE_DATA_DIR", default_value = "/var/lib/sluice", value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
 }
@@ -30,12 +30,12 @@ impl Paths {
         self.run_dir.join("up.lock")
     }
 
-    /// What `sluice up` tells of the planes.
+    /// The supervisor's state file.
     pub(crate) fn supervisor_state(&self) -> PathBuf {
         self.run_dir.join("supervisor.json")
     }
 
-    /// Why the plane that is started by `verb` could not start.
+    /// The file in which the plane started by `verb` says why it could not start.
     pub(crate) fn failure(&self, verb: &str) -> PathBuf {
         self.run_dir.join(format!("{verb}.failure"))
     }

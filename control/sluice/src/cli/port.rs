@@ -5,10 +5,10 @@ use super::{CliError, CliSession};
 use clap::Subcommand;
 use control::socket::query::{Answer, Nothing, Query};
 
-/// What can be done with ports.
+/// The verbs of `sluice port`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PortVerb {
-    /// All ports, and why those that are down are.
+    /// List all ports, and why those that are down are.
     List,
 }
 

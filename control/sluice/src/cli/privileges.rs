@@ -8,21 +8,21 @@ use control::state::switch_link::ask_status;
 use serde::Serialize;
 use std::time::Duration;
 
-/// How long the forwarding plane has to say which process it is.
+/// How long to wait for the forwarding plane to say which process it is.
 const FORWARDING_TIME: Duration = Duration::from_secs(5);
 
-/// A process, and what it may do.
+/// A process and its privileges.
 #[derive(Serialize)]
 struct ProcessPrivileges {
     /// `supervisor`, `forwarding plane` or `control plane`.
     name: &'static str,
-    /// Its number; nothing where it does not run.
+    /// Its number; `None` if it does not run.
     process_id: Option<u32>,
-    /// What it may do; nothing where it does not run.
+    /// Its privileges; `None` if it does not run.
     privileges: Option<Privileges>,
 }
 
-/// Shows the three processes. Whether all of them run.
+/// Shows the three processes. Returns whether all of them run.
 pub(super) fn show(session: &CliSession) -> Result<bool, CliError> {
     let names = ["supervisor", "forwarding plane", "control plane"];
     let processes = names.into_iter().zip(process_ids(session)).map(|(name, process_id)| {
@@ -38,7 +38,8 @@ pub(super) fn show(session: &CliSession) -> Result<bool, CliError> {
     Ok(processes.iter().all(|process| process.privileges.is_some()))
 }
 
-/// The supervisor, the forwarding plane and the control plane, as the supervisor knows them, or as they answer without one.
+/// The processes of supervisor, forwarding plane and control plane: from the supervisor's state, or from their own
+/// answers if there is no supervisor.
 fn process_ids(session: &CliSession) -> [Option<u32>; 3] {
     if matches!(holder(&session.paths.supervisor_lock()), LockHolder::Up(_))
         && let Some(state) = SupervisorState::read(&session.paths.supervisor_state())
@@ -70,7 +71,7 @@ fn row(process: &ProcessPrivileges) -> [String; 8] {
     ]
 }
 
-/// As `net_admin,net_raw`; `none` where there is none.
+/// As in `net_admin,net_raw`; `none` if empty.
 fn names(capabilities: &[String]) -> String {
     let short: Vec<String> =
         capabilities.iter().map(|name| name.trim_start_matches("CAP_").to_ascii_lowercase()).collect();

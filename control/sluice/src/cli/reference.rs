@@ -1,5 +1,5 @@
-//! The reference pages, from the same description as the command line: `WRITE_DOCS=1 cargo test -p sluice reference`
-//! writes them anew.
+//! The reference pages, from the same descriptions as the command line. `WRITE_DOCS=1 cargo test -p sluice reference`
+//! renews them.
 
 use super::CliArguments;
 use clap::{Arg, Args, Command, CommandFactory, Parser};
@@ -28,7 +28,7 @@ fn page(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)
 }
 
-/// Fails where the page is not `text`, or makes it so if the environment asks for it.
+/// Fails if the page is not `text`, or writes it if the environment asks for that.
 fn hold(name: &str, text: &str) {
     if std::env::var_os("WRITE_DOCS").is_some() {
         std::fs::write(page(name), text).unwrap();
@@ -41,7 +41,7 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
 
-/// What an argument is for, and which of these words it may be if that is not said.
+/// The description of an argument, with the possible values if these are not in it.
 fn meaning(argument: &Arg) -> String {
     let help = argument.get_long_help().or_else(|| argument.get_help());
     let mut text = cell(&help.map(ToString::to_string).unwrap_or_default());
@@ -59,7 +59,7 @@ fn default(argument: &Arg) -> String {
     if argument.get_action().takes_values() { values } else { String::new() }
 }
 
-/// How an argument is written, and by which key if that is another.
+/// The form of an argument, and its key if that differs.
 fn option(argument: &Arg, has_key: bool) -> String {
     let names = argument.get_value_names().unwrap_or_default();
     let value = names.first().map_or_else(|| argument.get_id().as_str().to_uppercase(), ToString::to_string);
@@ -108,13 +108,13 @@ fn section(text: &mut String, path: &str, command: &Command) {
 
 #[test]
 fn the_reference_of_commands_is_up_to_date() {
-    // Not built, so that no command repeats what all have.
+    // The command is not built, so that common options are not repeated for each.
     let mut text = COMMANDS_HEAD.to_owned();
     section(&mut text, "sluice", &CliArguments::command());
     hold("commands.md", &text);
 }
 
-/// The keys that a table cannot be read without, as serde has it: text, but for one number.
+/// The keys without which a table cannot be parsed, according to serde: all are text, except for one number.
 fn needed<T: DeserializeOwned>() -> BTreeSet<String> {
     let mut given = Map::new();
     loop {
@@ -128,7 +128,7 @@ fn needed<T: DeserializeOwned>() -> BTreeSet<String> {
     }
 }
 
-/// The keys of a table of the lab file, but those of a table within it.
+/// The keys of a table in a lab file, without those of nested tables.
 fn keys<T: Args + DeserializeOwned>(text: &mut String, title: &str, is_named: bool, inner: &[&str]) {
     let mut needed = needed::<T>();
     if is_named {
@@ -138,7 +138,7 @@ fn keys<T: Args + DeserializeOwned>(text: &mut String, title: &str, is_named: bo
     let command = T::augment_args(Command::new("table"));
     for argument in command.get_arguments().filter(|argument| !inner.contains(&argument.get_id().as_str())) {
         let key = argument.get_id().as_str();
-        // The one thing that a lab file wants otherwise: an object is found again by its identifier.
+        // The one difference in lab files: an object is found again by its identifier.
         let meaning = meaning(argument);
         let meaning = if is_named && key == "id" { meaning.replace("; made up if absent", "") } else { meaning };
         writeln!(text, "| `{key}` | {}{meaning} |", needed_if(needed.contains(key))).unwrap();

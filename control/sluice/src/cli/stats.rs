@@ -12,7 +12,7 @@ use vswitch_core::config::protocol::{DirectionStats, EniStats};
 pub(crate) struct StatsArguments {
     #[command(flatten)]
     filter: StatsFilter,
-    /// Where the workers' time goes instead: ns a packet in each phase, of one burst in 64.
+    /// Show where the workers' time goes instead: ns per packet in each phase, from one burst in 64.
     #[arg(long, conflicts_with = "eni")]
     workers: bool,
 }

@@ -12,31 +12,31 @@ use serde::Serialize;
 use std::time::Duration;
 use vswitch_core::config::protocol::{PortStatus, RequestBody, Status, SwitchReplyBody};
 
-/// How long the forwarding plane has to answer where there is no control plane to ask it.
+/// How long to wait for the forwarding plane if there is no control plane to ask.
 const FORWARDING_TIME: Duration = Duration::from_secs(5);
 
 /// What to show.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
-    /// What each process may do: its user, capabilities, and whether its system calls are filtered.
+    /// Show what each process may do: its user, capabilities, and whether its system calls are filtered.
     #[arg(long)]
     privileges: bool,
 }
 
-/// What can be told without a control plane.
+/// The status without a control plane.
 #[derive(Serialize)]
 struct WithoutControl {
     /// Why the control plane does not answer.
     control_error: String,
-    /// What `sluice up` knows of the planes; nothing where none runs.
+    /// The supervisor's state; `None` if there is none.
     supervisor: Option<SupervisorState>,
-    /// What the forwarding plane says of itself; nothing if it does not answer either.
+    /// What the forwarding plane reports; `None` if it does not answer either.
     forwarding: Option<Status>,
     /// The ports that are not up, and why.
     ports_down: Vec<PortStatus>,
 }
 
-/// What both planes tell.
+/// The status of both planes.
 #[derive(Serialize)]
 struct WithPorts {
     #[serde(flatten)]
@@ -49,12 +49,12 @@ fn down(ports: Vec<PortStatus>) -> Vec<PortStatus> {
     ports.into_iter().filter(|port| !port.up).collect()
 }
 
-/// Shows what is asked for. Whether all of it is there.
+/// Shows what is asked for. Returns whether it is complete.
 pub(super) fn run(session: &CliSession, arguments: &StatusArguments) -> Result<bool, CliError> {
     if arguments.privileges { privileges::show(session) } else { show(session) }
 }
 
-/// Shows both planes. Whether the control plane runs.
+/// Shows both planes. Returns whether the control plane runs.
 fn show(session: &CliSession) -> Result<bool, CliError> {
     let error = match session.ask(Query::Status(Nothing {})) {
         Ok(Answer::Status(status)) => {

@@ -1,4 +1,4 @@
-//! How to run Sluice: options of `sluice up` and of each plane, and the settings file.
+//! The options of `sluice up` and of each plane, and the settings file.
 
 use super::CliError;
 use super::paths::Paths;
@@ -11,10 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use vswitch_core::config::ids::quoted;
 
-/// How to run Sluice: `sluice up --workers 2`.
+/// Options for running Sluice: `sluice up --workers 2`.
 #[derive(Debug, Args)]
 pub(crate) struct UpArguments {
-    /// A file with these settings and quotas; options given here win.
+    /// A file with these settings and quotas; options on the command line take precedence.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
@@ -23,13 +23,13 @@ pub(crate) struct UpArguments {
     endpoint: EndpointArguments,
 }
 
-/// Where the HTTP interface is offered.
+/// The options of the HTTP interface.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct EndpointArguments {
-    /// Where official clients of the cloud reach this machine, as in `127.0.0.1:8773`; `none` for nowhere.
+    /// The address for official clients of the cloud, as in `127.0.0.1:8773`; `none` to turn the interface off.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<String>,
-    /// A certificate chain (PEM) to speak TLS with.
+    /// A certificate chain (PEM) for TLS.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_certificate: Option<PathBuf>,
     /// The certificate's private key (PEM).
@@ -38,10 +38,10 @@ pub(crate) struct EndpointArguments {
 }
 
 impl EndpointArguments {
-    /// The HTTP interface that these options and a settings file ask for.
+    /// The HTTP interface that these options and a settings file configure.
     ///
     /// # Errors
-    /// An address that is none, or a certificate without its key.
+    /// An invalid address, or a certificate without its key.
     pub(crate) fn config(&self, file: &ConfigFile) -> Result<Option<ApiConfig>, CliError> {
         let listen = match self.listen.as_deref().or(file.listen.as_deref()) {
             Some("none") => return Ok(None),
@@ -76,7 +76,7 @@ impl EndpointArguments {
     }
 }
 
-/// How to run the forwarding plane.
+/// The options of the forwarding plane.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct VswitchArguments {
     /// Workers, each a thread on a core of its own.
@@ -85,31 +85,31 @@ pub(crate) struct VswitchArguments {
     /// Sessions that each worker has room for.
     #[arg(long, value_name = "N")]
     pub(crate) sessions_per_worker: Option<usize>,
-    /// Leave it to the kernel on which cores the workers run.
+    /// Let the kernel choose the cores of the workers.
     #[arg(long)]
     pub(crate) no_pin: bool,
-    /// When a worker with nothing to do sleeps: never, after a short spin, or at once [default: adaptive].
+    /// When an idle worker sleeps: never, after a short spin, or at once [default: adaptive].
     #[arg(long, value_name = "WHEN")]
     pub(crate) busy_poll: Option<BusyPollOption>,
-    /// Let every frame cross TAP devices whole and by itself, without offloads of the kernel.
+    /// Pass every frame through TAP devices whole and by itself, without offloads of the kernel.
     #[arg(long)]
     pub(crate) plain_taps: bool,
-    /// How frames cross TAP devices: what costs least here, many in one io_uring call, or one in each call [default:
+    /// How frames cross TAP devices: whichever is cheaper here, many per io_uring call, or one per call [default:
     /// auto].
     #[arg(long, value_name = "HOW")]
     pub(crate) tap_io: Option<TapIoOption>,
-    /// How frames cross interfaces that exist: by raw sockets, with offloads, or by XDP sockets where interface and kernel have
-    /// them [default: packet].
+    /// How frames cross existing interfaces: through raw sockets, with offloads, or through XDP sockets if interface
+    /// and kernel support them [default: packet].
     #[arg(long, value_name = "HOW")]
     pub(crate) interface_io: Option<InterfaceIoOption>,
-    /// Hand every TCP segment on by itself, as it came, also to a port that takes many at once.
+    /// Pass on every TCP segment by itself, as it came, even to a port that takes many at once.
     #[arg(long)]
     pub(crate) no_coalescing: bool,
-    /// Workers that receive for each TAP device; no more than there are workers [default: 1].
+    /// Workers that receive for each TAP device; at most as many as there are workers [default: 1].
     #[arg(long, alias = "lanes", value_name = "N")]
     pub(crate) rx_queues: Option<usize>,
-    /// Queues that each TAP device gets, so that `sluice workers set` can have as many rx queues later [default: as many as
-    /// rx queues].
+    /// Queues of each TAP device, so that `sluice workers set` can have as many rx queues later [default: as many as rx
+    /// queues].
     #[arg(long, alias = "lanes-max", value_name = "N")]
     pub(crate) rx_queues_max: Option<usize>,
     /// How it was started.

@@ -1,4 +1,4 @@
-//! `sluice workers`: the threads that forward, and how many there are.
+//! `sluice workers`: the threads that forward, and their number.
 
 use super::output::{columns, duration, port_down};
 use super::{CliError, CliSession};
@@ -6,17 +6,17 @@ use clap::Subcommand;
 use control::socket::query::{Answer, Nothing, Query, WorkersSet};
 use vswitch_core::config::protocol::{Regrouped, Status, WorkerStatus};
 
-/// What can be done with workers.
+/// The verbs of `sluice workers`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkersVerb {
-    /// All workers with what they hold, and how many of them receive for each port.
+    /// Show the workers with their load, and how many of them receive for each port.
     Show,
-    /// Have another number of them while traffic flows: `sluice workers set 2`.
+    /// Change the number of workers while traffic flows: `sluice workers set 2`.
     ///
-    /// ENIs move with their sessions, no more than must so that none has two more than another; the same number again evens
-    /// them out. What was taken from a port arrives, and flows keep their order; frames wait in their devices for as long
-    /// as the answer tells. Counts until the forwarding plane starts again: `workers` and `lanes` in the file
-    /// that `sluice up --config` reads are for always.
+    /// ENIs move with their sessions, as few as are needed so that no worker has two more than another; setting the
+    /// present number evens them out again. Packets already taken from a port arrive, and flows stay in order; frames
+    /// wait in their devices for the time that the answer reports. It lasts until the forwarding plane restarts;
+    /// `workers` and `rx_queues` in the file for `sluice up --config` are permanent.
     Set(WorkersSet),
 }
 

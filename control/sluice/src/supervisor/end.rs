@@ -1,4 +1,4 @@
-//! Ending a supervisor that runs elsewhere, and planes that one left.
+//! Ends a supervisor that runs elsewhere, and planes that one left behind.
 
 use super::lock::{self, LockHolder, holder};
 use super::plane::Plane;
@@ -11,12 +11,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a supervisor has to end, its planes included.
+/// How long a supervisor may take to end, including its planes.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long is waited for a socket to tell whether somebody listens.
+/// How long to wait for a socket to show whether somebody listens.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 
-/// Ends the Sluice that runs on these folders, if one does, and returns once it has.
+/// Ends the Sluice that runs on these folders, if there is one, and returns once it has ended.
 pub(crate) fn end_running(paths: &Paths) -> Result<(), CliError> {
     if !paths.run_dir.exists() {
         return Ok(());
@@ -29,13 +29,13 @@ pub(crate) fn end_running(paths: &Paths) -> Result<(), CliError> {
             let process = process.map_or_else(|| "unknown".into(), |process| process.to_string());
             return Err(CliError::Usage(format!("`sluice up` (process {process}) does not end: end it by hand")));
         };
-        // The lock is held at this moment, so the number is still that of its holder, or that one is about to be gone.
+        // The lock is held at this moment, so the number is still that of its holder, or the holder is about to end.
         if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {
             let _ = pidfd_send_signal(handle, Signal::TERM);
         }
         thread::sleep(Duration::from_millis(50));
     }
-    // Nobody starts anew meanwhile.
+    // Prevents a new start in the meantime.
     let _lock = lock::take(&paths.run_dir, &paths.supervisor_lock())?;
     let state = SupervisorState::read(&paths.supervisor_state());
     let processes = state.map(|state| [state.control.process_id, state.forwarding.process_id]).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The folder of the sockets belongs to one `sluice up` at a time.
+//! Reserves the folder of the sockets for one `sluice up` at a time.
 
 use crate::cli::CliError;
 use control::os::private_dir;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Takes the folder for this process, making it if it does not exist.
+/// Locks the folder for this process, making it if it does not exist.
 pub(super) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
     let fault = |error: std::io::Error| CliError::Usage(format!("{}: {error}", run_dir.display()));
     private_dir::ensure(run_dir, 0o755).map_err(fault)?;
@@ -29,7 +29,7 @@ pub(super) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
         }
         thread::sleep(Duration::from_millis(20));
     }
-    // Who it is, is a courtesy to others: the lock counts also where a full disk has no room for it.
+    // Writing the process number is a courtesy; the lock also holds if a full disk has no room for it.
     let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
     Ok(file)
 }
@@ -39,11 +39,11 @@ pub(super) fn take(run_dir: &Path, path: &Path) -> Result<File, CliError> {
 pub(crate) enum LockHolder {
     /// Nobody.
     None,
-    /// A `sluice up`; its process, as far as it is known.
+    /// A `sluice up`, with its process if that is known.
     Up(Option<u32>),
 }
 
-/// Who holds the folder at present.
+/// Who holds the folder now.
 pub(crate) fn holder(path: &Path) -> LockHolder {
     let Ok(mut file) = File::open(path) else { return LockHolder::None };
     match flock(&file, FlockOperation::NonBlockingLockShared) {

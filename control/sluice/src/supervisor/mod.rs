@@ -1,10 +1,10 @@
 //! `sluice up`: both planes as processes of the same program, supervised. Either is restarted without the other.
 //!
-//! Once both planes ran, nothing but a signal ends this process: a plane that cannot start is tried again, less and less
-//! often, and the other goes on meanwhile. Before that, a plane that says that it cannot start ends the whole at once, so that
-//! whoever starts Sluice is told. `Supervisor::look_after` is the one place that decides this.
+//! Once both planes have run, only a signal ends this process: a plane that cannot start is retried at growing
+//! intervals, while the other goes on. Before that, a plane that reports that it cannot start ends everything at once,
+//! so that whoever started Sluice learns about it. `Supervisor::look_after` decides this.
 //!
-//! The planes outlive a supervisor that ends without order. The next one keeps the forwarding plane if it runs as it should.
+//! The planes outlive a supervisor that is killed. The next one keeps the forwarding plane if it runs as it should.
 
 mod end;
 mod lock;
@@ -34,14 +34,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The exit status of a plane that will not start however often it is tried.
+/// The exit status of a plane that will not start however often it is retried.
 pub(crate) const EXIT_CANNOT_START: u8 = 2;
 
-/// How often the planes are looked at.
+/// How often the planes are checked.
 const STEP: Duration = Duration::from_millis(20);
-/// How long a forwarding plane has to answer that an earlier supervisor left.
+/// How long a forwarding plane of an earlier supervisor may take to answer.
 const FORWARDING_TIME: Duration = Duration::from_secs(2);
-/// How often it is said that the planes are not ready yet.
+/// How often to report that the planes are not ready yet.
 const NOT_READY_PERIOD: Duration = Duration::from_secs(30);
 
 /// Runs both planes until SIGTERM or SIGINT.
@@ -56,9 +56,9 @@ pub(crate) fn run(paths: &Paths, arguments: &UpArguments) -> ExitCode {
     }
 }
 
-/// Whether both planes ran when this was told to end.
+/// Returns whether both planes ran when this was told to end.
 fn supervise(paths: &Paths, arguments: &UpArguments) -> Result<bool, CliError> {
-    // What whoever started this has open is no business of the planes.
+    // The descriptors of whoever started this are none of the planes' business.
     if let Err(error) = vswitch::os::sys::close_on_exec_from(3) {
         log::warn!("the planes inherit the open files of this process: {error}");
     }
@@ -77,7 +77,7 @@ fn supervise(paths: &Paths, arguments: &UpArguments) -> Result<bool, CliError> {
     let mut control = Plane::new(paths, "control", control_arguments(paths, arguments));
     let is_kept = forwarding.take_over(&paths.vswitch_socket(), process_of(|state| state.forwarding), true);
     control.take_over(&paths.control_socket(), process_of(|state| state.control), false);
-    // To look into processes that an earlier supervisor left took capabilities that count; to start others takes none.
+    // Examining processes of an earlier supervisor required effective capabilities; starting others requires none.
     privileges::seal(Role::Supervisor);
     let mut supervisor =
         Supervisor { paths: paths.clone(), planes: [forwarding, control], is_settled: false, told: None };
@@ -94,7 +94,7 @@ struct Supervisor {
     paths: Paths,
     /// The forwarding plane and the control plane.
     planes: [Plane; 2],
-    /// Both ran, or guests may already depend on the one that does.
+    /// Both have run, or guests may already depend on the one that does.
     is_settled: bool,
     told: Option<SupervisorState>,
 }
@@ -126,8 +126,9 @@ impl Supervisor {
         Ok(())
     }
 
-    /// From now on nothing but a signal ends this process. A control plane that is started again, where it `has_state`, must
-    /// find one: with an empty one, as of a disk that is not mounted, it would have the forwarding plane end all that runs.
+    /// From now on only a signal ends this process. If it `has_state`, a restarted control plane must find its state:
+    /// with an empty one, for example because a disk is not mounted, it would make the forwarding plane end everything
+    /// that runs.
     fn settle(&mut self, has_state: bool) {
         let [_, control] = &mut self.planes;
         if has_state {
@@ -136,7 +137,7 @@ impl Supervisor {
         self.is_settled = true;
     }
 
-    /// Starts what does not run and is due.
+    /// Starts the planes that do not run and are due.
     fn look_after(&mut self) -> Result<(), CliError> {
         for plane in &mut self.planes {
             if let PlaneStep::CannotStart(reason) = plane.keep_running()
@@ -162,7 +163,7 @@ impl Supervisor {
     }
 
     fn end(&mut self) {
-        // The control plane goes first, so that it does not miss the other.
+        // The control plane first, so that it does not lose the other.
         for plane in self.planes.iter_mut().rev() {
             plane.end();
         }
@@ -170,8 +171,8 @@ impl Supervisor {
     }
 }
 
-/// Becomes true once the control plane answers and the forwarding plane runs its state. A thread asks, so that a plane that
-/// does not answer keeps nobody from looking after it. None where there is no thread to be had at present.
+/// A flag that becomes true once the control plane answers and the forwarding plane runs its state. A thread asks, so
+/// that a plane that does not answer does not delay the supervisor. `None` if no thread can be started at present.
 fn ask_until_ready(socket: PathBuf) -> Option<Arc<AtomicBool>> {
     let is_ready = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&is_ready);

@@ -1,4 +1,4 @@
-//! One plane, kept running.
+//! Keeps one plane running.
 
 use super::EXIT_CANNOT_START;
 use super::process::{Ended, PlaneProcess, Program};
@@ -11,18 +11,18 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bytes of a reason that a plane leaves.
+/// The longest reason that a plane leaves, bytes.
 const REASON_BYTES_MAX: u64 = 2048;
 
-/// What came of looking after a plane.
+/// The result of checking a plane.
 pub(super) enum PlaneStep {
-    /// It runs, or is tried again later.
+    /// It runs, or will be retried later.
     Kept,
-    /// It says that it cannot start. It is tried again nevertheless, if anybody looks after it.
+    /// It reports that it cannot start. If it is checked again, it is retried nevertheless.
     CannotStart(String),
 }
 
-/// One process, kept running.
+/// A plane's process, which is kept running.
 pub(super) struct Plane {
     verb: &'static str,
     arguments: Vec<OsString>,
@@ -30,7 +30,7 @@ pub(super) struct Plane {
     failure: PathBuf,
     process: Option<PlaneProcess>,
     started: Instant,
-    /// Not started again before then.
+    /// The earliest time of the next start.
     not_before: Instant,
     pause: Duration,
     failures: u32,
@@ -40,9 +40,9 @@ pub(super) struct Plane {
 impl Plane {
     const PAUSE_MIN: Duration = Duration::from_millis(50);
     const PAUSE_MAX: Duration = Duration::from_secs(5);
-    /// A process that ran this long did start.
+    /// A process that has run this long counts as started.
     const STEADY: Duration = Duration::from_secs(10);
-    /// How long a process has to end once it is asked to.
+    /// How long a process may take to end after it is asked to.
     const GRACE: Duration = Duration::from_secs(10);
 
     pub(super) fn new(paths: &Paths, verb: &'static str, arguments: Vec<OsString>) -> Self {
@@ -52,7 +52,7 @@ impl Plane {
         Self { verb, arguments, failure, process, started: now, not_before: now, pause, failures: 0, reason }
     }
 
-    /// Starts it with this argument from now on, once.
+    /// Adds an argument for all later starts, unless it is there already.
     pub(super) fn add_argument(&mut self, argument: &str) {
         if !self.arguments.iter().any(|given| given == argument) {
             self.arguments.push(argument.into());
@@ -63,8 +63,8 @@ impl Plane {
         if self.verb == "vswitch" { "forwarding plane" } else { "control plane" }
     }
 
-    /// Looks for a process of this plane that an earlier supervisor left. It is kept if it `may_stay` and is what would be
-    /// started now; else it is ended, so that none runs twice. Whether it is kept.
+    /// Looks for a process of this plane that an earlier supervisor left. It is kept if it `may_stay` and is what would
+    /// be started now; otherwise it is ended, so that none runs twice. Returns whether it is kept.
     pub(super) fn take_over(&mut self, socket: &Path, known: Option<u32>, may_stay: bool) -> bool {
         let Some(left) = PlaneProcess::left(socket, known, &self.arguments) else { return false };
         let process = left.id();
@@ -106,12 +106,12 @@ impl Plane {
     }
 
     fn start(&mut self) {
-        // What an earlier process left is not why this one ends.
+        // A reason that an earlier process left is not why this one ends.
         let _ = fs::remove_file(&self.failure);
         self.started = Instant::now();
         match Program::own().and_then(|program| program.start(&self.arguments)) {
             Ok(process) => self.process = Some(process),
-            // Whatever the system refuses now, it may give later.
+            // Whatever the system refuses now, it may grant later.
             Err(error) => self.postpone(&format!("cannot be started ({error})"), format!("cannot be started: {error}")),
         }
     }
@@ -133,7 +133,7 @@ impl Plane {
         (!words.is_empty()).then(|| words.join(" "))
     }
 
-    /// Whether it does not run although it should.
+    /// Whether it should run and does not.
     pub(super) fn is_failing(&self) -> bool {
         self.failures > 0 && self.process.is_none()
     }

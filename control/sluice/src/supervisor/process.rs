@@ -1,4 +1,4 @@
-//! A plane's process: one that was started here, or one that an earlier supervisor left.
+//! A plane's process: started here, or left by an earlier supervisor.
 
 use control::os::unix_socket;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,11 +17,12 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 const OWN_PROGRAM: &str = "/proc/self/exe";
-/// What a plane gets of the environment: where a panic came from, if that is asked for. All else is among its arguments.
+/// The environment variables that a plane gets: whether to print where a panic came from. Everything else is in its
+/// arguments.
 const ENVIRONMENT: [&str; 1] = ["RUST_BACKTRACE"];
 
-/// The program that this process runs: the very file, also where another one or none is at its path by now, so that both
-/// planes are of one version until all is started anew.
+/// The program that this process runs. It is the same file even if the path has since been replaced or removed, so that
+/// both planes have the same version until everything is restarted.
 pub(super) struct Program {
     path: PathBuf,
     name: OsString,
@@ -49,7 +50,7 @@ impl Program {
 pub(super) enum Ended {
     Exited(i32),
     Killed(i32),
-    /// It was no child of this process, which is therefore not told.
+    /// Unknown, since it was not a child of this process.
     Somehow,
 }
 
@@ -76,7 +77,7 @@ impl From<ExitStatus> for Ended {
 /// A process of a plane.
 pub(super) enum PlaneProcess {
     Child(Child),
-    /// An earlier supervisor's child.
+    /// A child of an earlier supervisor.
     Left {
         pid: Pid,
         handle: OwnedFd,
@@ -84,12 +85,12 @@ pub(super) enum PlaneProcess {
 }
 
 impl PlaneProcess {
-    /// The process that an earlier supervisor started as `arguments` say, or nearly so: whoever listens at the plane's
-    /// socket, or is `known` by its number, and says that it is that plane of the same folders.
+    /// The process that an earlier supervisor started with `arguments` or similar ones: it listens at the plane's
+    /// socket, or has the number `known`, and its command line is that of the plane with the same folders.
     pub(super) fn left(socket: &Path, known: Option<u32>, arguments: &[OsString]) -> Option<Self> {
         let known = known.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         [listener(socket), known].into_iter().flatten().find_map(|pid| {
-            // The handle comes first: while it tells of no end, the number means this process.
+            // Open the handle first: until it reports the end, the number refers to this process.
             let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
             let is_own = fs::metadata(format!("/proc/{pid}")).ok()?.uid() == rustix::process::geteuid().as_raw();
             let found = Self::Left { pid, handle };
@@ -105,7 +106,7 @@ impl PlaneProcess {
         }
     }
 
-    /// Whether it is what starting it now would make it: the same program with the same arguments.
+    /// Whether it is what would be started now: the same program with the same arguments.
     pub(super) fn is_started_as(&self, arguments: &[OsString]) -> bool {
         let Self::Left { pid, .. } = self else { return true };
         let file = |path: String| fs::metadata(path).map(|program| (program.dev(), program.ino())).ok();
@@ -113,7 +114,7 @@ impl PlaneProcess {
         own.is_some() && own == file(format!("/proc/{pid}/exe")) && command_line(*pid).as_deref() == Some(arguments)
     }
 
-    /// How it ended, if it did.
+    /// How it ended, if it has.
     pub(super) fn ended(&mut self) -> Option<Ended> {
         match self {
             Self::Child(child) => child.try_wait().ok().flatten().map(Ended::from),
@@ -139,7 +140,7 @@ impl PlaneProcess {
         }
     }
 
-    /// One that is gone already needs no signal.
+    /// A process that is already gone needs no signal.
     fn signal(&self, signal: Signal) {
         let _ = match self {
             Self::Child(child) => rustix::process::kill_process(Pid::from_child(child), signal),
@@ -148,7 +149,7 @@ impl PlaneProcess {
     }
 }
 
-/// Who listens at a socket.
+/// The process that listens at a socket.
 fn listener(socket: &Path) -> Option<Pid> {
     const PATIENCE: Duration = Duration::from_millis(200);
     let stream = unix_socket::connect(socket, PATIENCE).ok()?;
@@ -162,7 +163,7 @@ fn command_line(pid: Pid) -> Option<Vec<OsString>> {
     Some(words.skip(1).map(|word| OsStr::from_bytes(word).to_owned()).collect())
 }
 
-/// Whether two lists of arguments start the same plane under a supervisor, on the same folders.
+/// Whether two argument lists start the same plane under a supervisor, on the same folders.
 fn is_same_plane(found: &[OsString], arguments: &[OsString]) -> bool {
     let run_dir = |list: &[OsString]| list.iter().skip_while(|word| *word != "--run-dir").nth(1).cloned();
     found.iter().take(2).eq(arguments.iter().take(2)) && run_dir(found) == run_dir(arguments)

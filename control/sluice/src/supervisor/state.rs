@@ -1,4 +1,4 @@
-//! What the supervisor knows of the planes, in a small file: for `sluice status`, and for the next supervisor.
+//! The supervisor's state in a small file, for `sluice status` and for the next supervisor.
 
 use control::os::small_file;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-/// Bytes of such a file.
+/// The longest such file, bytes.
 const BYTES_MAX: u64 = 64 << 10;
 
 /// Both planes as processes.
@@ -25,14 +25,14 @@ pub(crate) struct SupervisorState {
 pub(crate) struct PlaneState {
     /// Its process, if it has one.
     pub(crate) process_id: Option<u32>,
-    /// How often in a row it did not start or ended soon.
+    /// How often in a row it failed to start or ended soon.
     pub(crate) failures: u32,
     /// Why it ended last.
     pub(crate) reason: Option<String>,
 }
 
 impl SupervisorState {
-    /// What a supervisor told last, if anything.
+    /// The state that a supervisor last wrote, if any.
     pub(crate) fn read(path: &Path) -> Option<Self> {
         let mut text = String::new();
         File::open(path).ok()?.take(BYTES_MAX).read_to_string(&mut text).ok()?;
@@ -41,7 +41,7 @@ impl SupervisorState {
 
     pub(super) fn write(&self, path: &Path) {
         let text = serde_json::to_vec(self).unwrap_or_default();
-        // Where there is no room, `status` knows less, and nothing depends on it.
+        // If there is no room, `status` shows less, and nothing depends on it.
         let _ = small_file::write(path, &text);
     }
 

@@ -18,7 +18,8 @@ pub(in crate::ecs) fn caller_identity(context: &Context<'_>) -> Result<Plan, Api
     })))
 }
 
-/// The caller's resource groups by identifier, each with its name. Those of the configuration come after the default.
+/// The caller's resource groups by identifier, each with its name: the default one first, then those of the
+/// configuration.
 fn groups<'a>(context: &Context<'a>) -> impl Iterator<Item = (&'a str, &'a str)> {
     let configured = context.settings.resource_groups.iter().map(|(id, name)| (id.as_str(), name.as_str()));
     let is_named = context.settings.resource_groups.contains_key(DEFAULT_RESOURCE_GROUP);

@@ -1,4 +1,4 @@
-//! Questions about the catalogue: where what can be made, instance types and images.
+//! Queries about the catalogue: what can be made where, instance types, and images.
 
 use crate::ecs::catalogue::{Image, InstanceType};
 use crate::ecs::dialect::call::{Context, Plan, ZONE_NOT_FOUND};
@@ -28,10 +28,10 @@ pub(in crate::ecs) fn available_resource(context: &Context<'_>) -> Result<Plan, 
         return Err(ZONE_NOT_FOUND.error("see DescribeZones.").field("ZoneId"));
     }
     let supported = supported(context, destination)?;
-    // Where nothing is left of what was asked for, no zone has it.
+    // If nothing is left of what was asked for, no zone has it.
     let zones = zones.into_iter().filter(|zone| !supported.is_empty() && wanted.is_none_or(|wanted| wanted == zone));
     let zone = |id: String| {
-        // A zone as such is what supports it.
+        // A zone as such is described by what it supports.
         let resources = match destination {
             "Zone" => json!([]),
             kind => json!([{"Type": kind, "SupportedResources": {"SupportedResource": supported}}]),
@@ -48,7 +48,7 @@ pub(in crate::ecs) fn available_resource(context: &Context<'_>) -> Result<Plan, 
     Ok(Plan::answer(json!({"AvailableZones": {"AvailableZone": zones}})))
 }
 
-/// What there is of the kind asked for; for zones, of what is asked for in them.
+/// What the catalogue has of the requested kind; for zones, of the kind that is asked for in them.
 fn supported(context: &Context<'_>, destination: &str) -> Result<Vec<Value>, ApiError> {
     let parameters = context.parameters();
     let catalogue = &context.settings.catalogue;
@@ -99,7 +99,7 @@ pub(in crate::ecs) fn instance_types(context: &Context<'_>) -> Result<Plan, ApiE
     Ok(Plan::Answer(answer))
 }
 
-/// Whether a type is what a call asks for: names in lists, and least and greatest amounts.
+/// Whether a type matches a call: names in lists, and least and greatest amounts.
 fn fits(parameters: &Parameters, one: &InstanceType) -> Result<bool, ApiError> {
     let is_listed = |list: Vec<String>, value: &str| list.is_empty() || list.iter().any(|wanted| wanted == value);
     let is_asked =
@@ -169,7 +169,7 @@ fn level(one: &InstanceType) -> &'static str {
 }
 
 fn type_json(one: &InstanceType) -> Value {
-    // Of types with one card, none is told.
+    // For types with a single card, none is listed.
     let cards: Vec<Value> = (0..one.network_cards).map(|card| json!({"NetworkCardIndex": card})).collect();
     let cards = if cards.len() > 1 { json!({ "NetworkCardInfo": cards }) } else { Value::Null };
     json!({
@@ -221,7 +221,7 @@ pub(in crate::ecs) fn images(context: &Context<'_>) -> Result<Plan, ApiError> {
     let ids: Vec<&str> = parameters.text("ImageId").map(|text| text.split(',').collect()).unwrap_or_default();
     let is_asked =
         |name: &str, value: &str| parameters.text(name).is_none_or(|wanted| wanted.eq_ignore_ascii_case(value));
-    // Public images are the cloud's, without tags, and belong to nobody's resource group.
+    // Public images belong to the cloud: they have no tags and are in nobody's resource group.
     let is_vain = parameters.has("Tag")
         || ["SnapshotId", "ResourceGroupId", "ImageOwnerId"].iter().any(|name| parameters.has(name))
         || parameters.boolean("IsPublic")? == Some(false)
@@ -251,7 +251,7 @@ pub(in crate::ecs) fn images(context: &Context<'_>) -> Result<Plan, ApiError> {
     Ok(Plan::Answer(answer))
 }
 
-/// Whether a name fits another one or begins as a pattern that ends with `*`.
+/// Whether a name equals another one, or begins as a pattern that ends with `*`.
 fn name_fits(wanted: &str, name: &str) -> bool {
     wanted.strip_suffix('*').map_or(wanted == name, |begin| name.starts_with(begin))
 }
@@ -279,7 +279,7 @@ fn image_json(image: &Image) -> Value {
     })
 }
 
-/// The types that an image runs on: those of its architecture.
+/// The types on which an image runs: those of its architecture.
 pub(in crate::ecs) fn image_support(context: &Context<'_>) -> Result<Plan, ApiError> {
     let id = context.parameters().text("ImageId").unwrap_or_default();
     let catalogue = &context.settings.catalogue;

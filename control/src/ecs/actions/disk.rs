@@ -1,4 +1,4 @@
-//! Disks of instances: records that are kept, listed and changed, and hold nothing.
+//! Disks of instances: records that are stored, listed and changed, and hold no data.
 
 use super::instance::attributes::change;
 use super::key_pair::check_key_pair;
@@ -18,12 +18,12 @@ const SIZE: ErrorKind = ErrorKind { code: "InvalidSystemDiskSize.ValueNotSupport
 const NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidDiskId.NotFound", status: 404 };
 const DISK_STATUS: ErrorKind = ErrorKind { code: "IncorrectDiskStatus", status: 403 };
 const SHRINKS: ErrorKind = ErrorKind { code: "InvalidDiskSize.TooSmall", status: 403 };
-/// The size of a system disk for which none is named, GiB, where its image needs no more.
+/// The default size of a system disk, GiB, unless its image needs more.
 const SYSTEM_GIB: u32 = 40;
 /// The greatest size, GiB.
 const GIB_MAX: u32 = 65_536;
 
-/// Makes the disks of a new instance: one for the system, and those for data that the call lists.
+/// Makes the disks of a new instance: a system disk, and the data disks that the call lists.
 pub(in crate::ecs) fn of_new_instance(context: &Context<'_>, instance: &str) -> Result<Vec<Command>, ApiError> {
     let parameters = context.parameters();
     let mut commands = Vec::new();
@@ -73,7 +73,7 @@ fn new_disk(context: &Context<'_>, said: &Parameters, places: &[(&str, &str)], s
     ]
 }
 
-/// Removes the disks of an instance that ends, but for those that outlive it.
+/// Removes the disks of an instance that is deleted, except for those that outlive it.
 pub(in crate::ecs) fn of_ended_instance(context: &Context<'_>, instance: &str) -> Vec<Command> {
     let own = context.scope.records(KIND).filter(|(_, _, noted)| noted.attribute("InstanceId") == instance);
     let end = |(id, _, noted): (&str, &Record, &Metadata)| match truth(noted, "DeleteWithInstance", true) {
@@ -90,7 +90,7 @@ fn truth(noted: &Metadata, name: &str, otherwise: bool) -> bool {
     }
 }
 
-/// Makes a disk for data, in a zone or for an instance.
+/// Makes a data disk, in a zone or for an instance.
 pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let instance = parameters.owned("InstanceId").unwrap_or_default();
@@ -247,7 +247,7 @@ fn disk_json(context: &Context<'_>, id: &str, record: &Record, noted: &Metadata)
     })
 }
 
-/// Refuses a disk that the caller has not.
+/// Refuses a disk that the caller does not have.
 fn check(context: &Context<'_>, id: &str) -> Result<(), ApiError> {
     let mut own = context.scope.records(KIND);
     match own.any(|(own, ..)| own == id) {
@@ -287,7 +287,7 @@ pub(in crate::ecs) fn resize(context: &Context<'_>) -> Result<Plan, ApiError> {
     Ok(context.quiet_change(vec![Command::LabelModify(modify)]))
 }
 
-/// Gives a stopped instance another image, and with it a new system disk.
+/// Changes the image of a stopped instance, which replaces its system disk.
 pub(in crate::ecs) fn replace_system(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let instance = parameters.owned("InstanceId").unwrap_or_default();

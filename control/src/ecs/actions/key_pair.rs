@@ -1,4 +1,4 @@
-//! Key pairs: public keys that are kept, listed and bound to instances, which find them in their metadata.
+//! Key pairs: public keys that are stored, listed and bound to instances, which find them in their metadata.
 
 use crate::command::{Command, LabelModify, RecordCreate, RecordDelete};
 use crate::ecs::dialect::call::{Context, Plan, members};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 pub(in crate::ecs) const KIND: &str = "key-pair";
-/// The attribute that holds its name, and what clients know it by.
+/// The attribute with its name, by which clients refer to it.
 pub(in crate::ecs) const NAME: &str = "KeyPairName";
 const BODY: &str = "PublicKeyBody";
 const NAME_MALFORMED: ErrorKind = ErrorKind { code: "InvalidKeyPairName.Malformed", status: 400 };
@@ -22,26 +22,26 @@ const BODY_MALFORMED: ErrorKind = ErrorKind { code: "InvalidPublicKeyBody.Malfor
 const EXISTS: ErrorKind = ErrorKind { code: "KeyPair.AlreadyExists", status: 403 };
 const NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidKeyPair.NotFound", status: 404 };
 const NAMES: ErrorKind = ErrorKind { code: "InvalidKeyPairNames.ValueNotSupported", status: 400 };
-/// Characters of a public key: the longest that ssh-keygen makes has fewer.
+/// Characters of a public key, more than the longest key that ssh-keygen makes.
 const BODY_CHARACTERS_MAX: usize = 16 << 10;
 
-/// The MD5 of a public key in the form of OpenSSH, in hexadecimal digits; nothing if it is none.
+/// The MD5 of a public key in OpenSSH's format, in hexadecimal digits; `None` if it is not a key.
 fn fingerprint(body: &str) -> Option<String> {
     let mut words = body.split_whitespace();
     let (kind, key) = (words.next()?, words.next()?);
     let key = STANDARD.decode(key).ok().filter(|_| body.len() <= BODY_CHARACTERS_MAX)?;
-    // The key says its own kind first, after the length of that.
+    // The key begins with its type, after the type's length.
     let said = key.get(4..4 + kind.len())?;
     (said == kind.as_bytes()).then(|| hex(&Md5::digest(&key)))
 }
 
-/// The identifier of the caller's key pair of a name.
+/// The identifier of the caller's key pair with a name.
 pub(in crate::ecs) fn find(context: &Context<'_>, name: &str) -> Option<String> {
     let mut own = context.scope.records(KIND).filter(|(_, _, noted)| noted.attribute(NAME) == name);
     own.next().map(|(id, ..)| id.to_owned())
 }
 
-/// Refuses a name that no key pair of the caller's has.
+/// Refuses a name of which the caller has no key pair.
 pub(in crate::ecs) fn check_key_pair(context: &Context<'_>) -> Result<(), ApiError> {
     match context.parameters().text(NAME) {
         Some(name) if find(context, name).is_none() => {
@@ -62,7 +62,7 @@ pub(in crate::ecs) fn import(context: &Context<'_>) -> Result<Plan, ApiError> {
     Ok(context.change(commands, Box::new(move |_| answer)))
 }
 
-/// Makes a key. The private one is in the answer, and nowhere else.
+/// Makes a key. Its private part is only in the response.
 pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let name = new_name(context)?;
     let key = KeyPair::generate().map_err(|_| INTERNAL_ERROR.error("no key can be made here."))?;
@@ -88,7 +88,7 @@ fn openssh(key: &KeyPair) -> String {
     format!("{KIND_OF_KEY} {}", STANDARD.encode(blob))
 }
 
-/// The name that a new key pair is to have.
+/// The name of a new key pair.
 fn new_name<'a>(context: &Context<'a>) -> Result<&'a str, ApiError> {
     let parameters = context.parameters();
     let name = parameters.text(NAME).unwrap_or_default();
@@ -158,7 +158,7 @@ pub(in crate::ecs) fn delete(context: &Context<'_>) -> Result<Plan, ApiError> {
     let Some(names) = names else {
         return Err(NAMES.error("give a JSON list of names.").field("KeyPairNames"));
     };
-    // A name that nobody has is as good as deleted.
+    // A name that nobody has counts as deleted.
     let present = names.iter().filter_map(|name| find(context, name));
     let delete = |record| Command::RecordDelete(RecordDelete { record });
     Ok(context.quiet_change(present.map(delete).collect()))
@@ -172,7 +172,7 @@ pub(in crate::ecs) fn detach(context: &Context<'_>) -> Result<Plan, ApiError> {
     bind(context, |name, noted| (noted.attribute(NAME) == name).then(String::new))
 }
 
-/// Notes another key pair with instances; `change` says which, if any.
+/// Binds another key pair to instances; `change` returns which, if any.
 fn bind(context: &Context<'_>, change: impl Fn(&str, &Metadata) -> Option<String>) -> Result<Plan, ApiError> {
     check_key_pair(context)?;
     let parameters = context.parameters();

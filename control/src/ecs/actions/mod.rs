@@ -1,4 +1,4 @@
-//! The table of actions: one row each, and a function that turns a call into a plan.
+//! The table of actions, with a row for each and a function that turns a call into a plan.
 
 mod account;
 mod catalogue;
@@ -21,7 +21,7 @@ use Product::{Ecs, ResourceManager, Sts, Vpc};
 
 macro_rules! actions {
     ($($product:ident $name:literal $perform:path;)*) => {
-        /// Every action there is.
+        /// Every action.
         pub static ACTIONS: &[Action] =
             &[$(Action { product: $product, name: $name, perform: $perform },)*];
     };
@@ -180,7 +180,7 @@ actions! {
     ResourceManager "GetResourceGroup" account::resource_group;
 }
 
-/// Actions of networks that there are under the version of instances, too.
+/// Network actions that also exist in the older API version of instances.
 const OLD_NETWORK_ACTIONS: [&str; 13] = [
     "CreateVpc",
     "DescribeVpcs",
@@ -200,10 +200,10 @@ const OLD_NETWORK_ACTIONS: [&str; 13] = [
 /// The action of a version and a name.
 ///
 /// # Errors
-/// Where there is no such version or no such action.
+/// There is no such version, or no such action.
 pub fn find_action(version: Option<&str>, name: Option<&str>) -> Result<&'static Action, ApiError> {
     let products: &[Product] = match version {
-        // Networks were part of this version, too, before they were a product of their own.
+        // Networks were part of this version before they were a product of their own.
         Some("2014-05-26") => &[Ecs, Vpc],
         Some("2016-04-28") => &[Vpc],
         Some("2015-04-01") => &[Sts],

@@ -1,4 +1,4 @@
-//! Regions, zones and what an account may have.
+//! Regions, zones and quotas of an account.
 
 use crate::ecs::catalogue::region_name;
 use crate::ecs::dialect::call::{Context, Plan};
@@ -16,7 +16,7 @@ fn check_language(context: &Context<'_>) -> Result<(), ApiError> {
     context.word("AcceptLanguage", &["zh-CN", "en-US", "ja"], LANGUAGE).map(drop)
 }
 
-/// Whether names are wanted in English; they are Chinese where nothing is said.
+/// Whether names are wanted in English; the default is Chinese.
 fn is_english(context: &Context<'_>) -> bool {
     context.parameters().text("AcceptLanguage").is_some_and(|language| language.eq_ignore_ascii_case("en-US"))
 }

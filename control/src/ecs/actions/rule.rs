@@ -1,4 +1,4 @@
-//! Rules of security groups: as lists of permissions, or as one in the old flat form.
+//! Rules of security groups, as lists of permissions or as a single one in the older flat form.
 
 use crate::command::{Command, RuleAuthorize, RuleChange, RuleModify, RuleRevoke, RuleSpec};
 use crate::ecs::dialect::call::{Context, Plan};
@@ -22,7 +22,7 @@ const RULE_SELECTED_NONE: ErrorKind = ErrorKind { code: "SecurityGroupRule.NotFo
 const PORTS_MISMATCH: ErrorKind = ErrorKind { code: "InvalidParam.ProtocolAndPortRangeMismatch", status: 400 };
 const DIRECTION_MISMATCH: ErrorKind = ErrorKind { code: "InvalidSourceOrDestGroupId.DirectionMissmatch", status: 400 };
 
-/// The fields of a rule in the flat form, but those of its object.
+/// The fields of a rule in the flat form, except for those of its object.
 const FLAT_FIELDS: [&str; 12] = [
     "Description",
     "DestCidrIp",
@@ -161,7 +161,7 @@ fn refuse_other_nic_type(fields: &Parameters, holder: &Group, found: Option<&Rul
     }
 }
 
-/// The old form: the fields select a rule, and only its description changes.
+/// The older form: the fields select a rule, and only its description changes.
 fn describe_rule(context: &Context<'_>, direction: Direction) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     if !is_flat(parameters, direction) {
@@ -179,7 +179,7 @@ fn describe_rule(context: &Context<'_>, direction: Direction) -> Result<Plan, Ap
     let found = rules.iter().find(|(_, rule)| same_rule(rule, &spec, direction));
     let Some((rule, _)) = found else {
         if content.service_managed {
-            // The refusal that counts is that of the group.
+            // The group's refusal takes precedence.
             let authorize = RuleAuthorize { group: group.to_string(), direction, rules: vec![spec] };
             return Ok(context.quiet_change(vec![Command::RuleAuthorize(authorize)]));
         }
@@ -223,7 +223,7 @@ fn permissions(context: &Context<'_>, direction: Direction) -> Result<Vec<Parame
     }
 }
 
-/// A rule's words, evaluated as far as that takes no other object.
+/// The text of a rule, checked as far as no other object is needed.
 fn read_rule(fields: &Parameters, direction: Direction) -> Result<RuleSpec, ApiError> {
     let mut spec = words(fields, direction);
     let first = RuleWords::read(&spec)?;
@@ -232,7 +232,7 @@ fn read_rule(fields: &Parameters, direction: Direction) -> Result<RuleSpec, ApiE
     Ok(spec)
 }
 
-/// What the parameters say of a rule but its priority, as they say it.
+/// The text of a rule from the parameters, without its priority.
 fn words(fields: &Parameters, direction: Direction) -> RuleSpec {
     let (object, near) = sides(fields, direction);
     RuleSpec {
@@ -271,8 +271,8 @@ fn sides(fields: &Parameters, direction: Direction) -> (Sides, Sides) {
     }
 }
 
-/// Says of a rule whether it is about the public side of the network. In a VPC no rule is, whatever NicType says, which
-/// nobody looks at there; in a classic group any is that does not say otherwise and names no group.
+/// Sets whether a rule is about the public side of the network. In a VPC no rule is, whatever NicType says; in a
+/// classic group a rule is unless it says otherwise or names a group.
 fn set_nic_type(
     fields: &Parameters,
     spec: &mut RuleSpec,
@@ -304,7 +304,7 @@ fn read_change(fields: &Parameters, direction: Direction) -> Result<RuleChange, 
     Ok(RuleChange { protocol, priority, ..words(fields, direction).into() })
 }
 
-/// Refuses objects that the caller does not have, or that do not belong to the account it says.
+/// Refuses objects that the caller does not have, or that do not belong to the account that the rule names.
 fn check_objects(
     context: &Context<'_>,
     holder: &Group,

@@ -1,4 +1,4 @@
-//! What an action is, and the products that share the interface.
+//! Actions, and the products that share the API.
 
 use super::call::{Context, Plan};
 use super::schema::{ActionSchema, schema};
@@ -20,7 +20,7 @@ pub enum Product {
 }
 
 impl Product {
-    /// Its version, by which requests name it.
+    /// Its API version, by which requests name it.
     pub fn version(self) -> &'static str {
         match self {
             Self::Ecs => "2014-05-26",
@@ -48,15 +48,15 @@ pub struct Action {
     pub product: Product,
     /// Its name.
     pub name: &'static str,
-    /// Says what a call comes to.
+    /// Turns a call into a plan.
     pub(in crate::ecs) perform: fn(&Context<'_>) -> Result<Plan, ApiError>,
 }
 
 impl Action {
-    /// What the published interface says of it.
+    /// The published description of the action.
     ///
     /// # Panics
-    /// If the table has a row that the published interface has not, which a test rules out.
+    /// If the published API does not have the action, which a test rules out.
     pub fn schema(&self) -> &'static ActionSchema {
         static FACTS: LazyLock<HashMap<(&str, &str), &ActionSchema>> = LazyLock::new(|| {
             schema().actions.iter().map(|fact| ((fact.product.as_str(), fact.action.as_str()), fact)).collect()
@@ -64,12 +64,12 @@ impl Action {
         FACTS.get(&(self.product.name(), self.name)).expect("every row is an action of the published interface")
     }
 
-    /// Whether it only asks.
+    /// Whether it is a query.
     pub fn is_question(&self) -> bool {
         ["Describe", "List", "Get"].iter().any(|verb| self.name.starts_with(verb))
     }
 
-    /// Whether it can be tried without doing it.
+    /// Whether it supports a dry run.
     pub fn has_dry_run(&self) -> bool {
         self.schema().params.iter().any(|fact| fact.name == "DryRun")
     }

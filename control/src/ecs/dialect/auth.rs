@@ -1,4 +1,4 @@
-//! Who sends a request: signature, time and nonce, before anything else is looked at.
+//! Authentication: a request's signature, time and nonce, before anything else is examined.
 
 use super::nonces::Nonces;
 use super::parameters::Parameters;
@@ -21,7 +21,7 @@ const WINDOW_S: u64 = 31 * 60;
 /// Characters of a nonce.
 const NONCE_CHARACTERS_MAX: usize = 256;
 
-/// A request as it is evaluated here: nothing of it is trusted.
+/// A request as authentication sees it; nothing in it is trusted.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestEnvelope<'a> {
     /// The HTTP method.
@@ -30,32 +30,32 @@ pub struct RequestEnvelope<'a> {
     pub query: &'a [(String, String)],
     /// The parameters of query and form.
     pub pairs: &'a [(String, String)],
-    /// The same, as a table.
+    /// The same as a table.
     pub parameters: &'a Parameters,
-    /// The headers, by their small names.
+    /// The headers, by lower-case name.
     pub headers: &'a BTreeMap<String, String>,
     /// The body.
     pub body: &'a [u8],
 }
 
 impl<'a> RequestEnvelope<'a> {
-    /// The value of a header by its small name.
+    /// The value of a header, by its lower-case name.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// Whether it is signed, in either way.
+    /// Whether it is signed, in either version.
     pub fn is_signed(&self) -> bool {
         self.is_v3() || self.parameters.given("Signature").is_some()
     }
 
-    /// Whether it is signed the newer way.
+    /// Whether it is signed in the newer version.
     pub fn is_v3(&self) -> bool {
         self.header("authorization").is_some_and(|value| value.starts_with(V3_ALGORITHM))
     }
 }
 
-/// Keeps the keys and the nonces they were used with.
+/// The keys, and the nonces that were used with them.
 #[derive(Debug)]
 pub struct Authenticator {
     keys: BTreeMap<String, AccessKey>,
@@ -63,7 +63,7 @@ pub struct Authenticator {
     nonces: Mutex<Nonces>,
 }
 
-/// What a signature claims.
+/// What a signature consists of.
 struct Credentials<'a> {
     key_id: &'a str,
     time: &'a str,
@@ -72,7 +72,7 @@ struct Credentials<'a> {
 }
 
 impl Authenticator {
-    /// An authenticator for these keys that forgets used nonces with its process.
+    /// An authenticator for these keys that keeps used nonces in memory.
     pub fn new(settings: &ApiSettings) -> Self {
         let keys = settings.access_keys.iter().map(|key| (key.id.clone(), key.clone())).collect();
         let unsigned_account = settings.unsigned.then(|| settings.first_account().to_owned());
@@ -82,12 +82,12 @@ impl Authenticator {
     /// An authenticator for these keys that keeps used nonces in a folder.
     ///
     /// # Errors
-    /// What the operating system says of the folder.
+    /// The operating system's error about the folder.
     pub fn with_memory(settings: &ApiSettings, folder: &Path, now_s: u64) -> io::Result<Self> {
         Ok(Self { nonces: Mutex::new(Nonces::open(folder, now_s)?), ..Self::new(settings) })
     }
 
-    /// Whether a request is admitted without a signature, if at all.
+    /// Whether a request is accepted without a signature.
     pub fn is_unsigned(&self, envelope: &RequestEnvelope<'_>) -> bool {
         let is_signed = envelope.header("authorization").is_some() || envelope.parameters.given("Signature").is_some();
         self.unsigned_account.is_some() && !is_signed
@@ -96,7 +96,7 @@ impl Authenticator {
     /// The account that sent a request.
     ///
     /// # Errors
-    /// Whatever is wrong with the signature.
+    /// What is wrong with the signature.
     pub fn admit(&self, envelope: &RequestEnvelope<'_>, now_s: u64) -> Result<String, ApiError> {
         match envelope.header("authorization") {
             Some(value) if value.starts_with(V3_ALGORITHM) => self.admit_v3(envelope, value, now_s),
@@ -128,7 +128,7 @@ impl Authenticator {
         if !v1_matches(&key.secret, &text, signature) {
             return Err(mismatch(&text));
         }
-        // Only a request that was really signed uses up its nonce.
+        // Only a request with a valid signature uses up its nonce.
         self.nonces().use_once(credentials.key_id, credentials.nonce, until_s, now_s)?;
         Ok(key.account.clone())
     }
@@ -155,12 +155,12 @@ impl Authenticator {
         if !same_body || !v3_matches(&key.secret, &text, &authorization.signature) {
             return Err(mismatch(&text));
         }
-        // Only a request that was really signed uses up its nonce.
+        // Only a request with a valid signature uses up its nonce.
         self.nonces().use_once(credentials.key_id, credentials.nonce, until_s, now_s)?;
         Ok(key.account.clone())
     }
 
-    /// The time, the key and the nonce of a credentials, in this order. Gives the key, and how long the credentials is good.
+    /// Checks time, key and nonce, in this order. Returns the key, and until when the request is valid.
     fn check(&self, credentials: &Credentials<'_>, now_s: u64) -> Result<(&AccessKey, u64), ApiError> {
         let time_s = read_time(credentials.time)
             .ok_or_else(|| TIMESTAMP_FORMAT.error("Specified time stamp or date value is not well formatted."))?;
@@ -205,7 +205,7 @@ fn mismatch(string_to_sign: &str) -> ApiError {
 /// Digits of a fraction of a second.
 const FRACTION_DIGITS_MAX: usize = 9;
 
-/// Seconds since 1970 of `2026-11-23T12:00:00Z`. A fraction, as in `12:00:00.123Z`, counts for nothing.
+/// Seconds since 1970 of `2026-11-23T12:00:00Z`. A fraction, as in `12:00:00.123Z`, is ignored.
 pub(in crate::ecs) fn read_time(text: &str) -> Option<u64> {
     let whole = match text.split_once('.') {
         Some((whole, fraction)) => {
@@ -232,7 +232,7 @@ pub(in crate::ecs) fn read_time(text: &str) -> Option<u64> {
     if !in_range || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    // Years that begin in March: leap days come last.
+    // With years that begin in March, leap days come last.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
     Some((days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second)
@@ -324,7 +324,7 @@ mod tests {
         ] {
             assert_eq!(admit(&authenticator, &signed(changes, "testsecret"), NOW_S), Err(code), "{changes}");
         }
-        // A signature that does not match uses up no nonce.
+        // An invalid signature uses up no nonce.
         assert_eq!(admit(&authenticator, &signed("", "other"), NOW_S), Err("SignatureDoesNotMatch"));
         assert_eq!(admit(&authenticator, &signed("", "testsecret"), NOW_S), Ok("7".into()));
     }

@@ -1,4 +1,4 @@
-//! One call as its action sees it: what it asks, and what there is, as far as the caller may see it.
+//! A call as its action sees it: the request, and the state as far as the caller may see it.
 
 use super::parameters::Parameters;
 use super::schema::Support;
@@ -25,19 +25,19 @@ const VPC_STATUS: ErrorKind = ErrorKind { code: "IncorrectVpcStatus", status: 40
 const VSWITCH_STATUS: ErrorKind = ErrorKind { code: "IncorrectVSwitchStatus", status: 400 };
 pub(in crate::ecs) const ZONE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidZoneId.NotFound", status: 404 };
 
-/// A call whose sender is known.
+/// A call of an authenticated caller.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// What is to be done.
+    /// The action.
     pub action: &'static Action,
-    /// The account that asks.
+    /// The caller's account.
     pub account: String,
-    /// What it says.
+    /// The parameters.
     pub parameters: Parameters,
 }
 
 impl Call {
-    /// A call, its enumerated values in the letters of the published interface: `primary` means `Primary`.
+    /// A call. Enumerated values are changed to the letter case of the published API: `primary` becomes `Primary`.
     pub fn new(action: &'static Action, account: String, mut parameters: Parameters) -> Self {
         for fact in &action.schema().params {
             let meant = parameters.text(&fact.name).and_then(|text| published_value(fact, text));
@@ -49,8 +49,8 @@ impl Call {
     }
 }
 
-/// A call and everything that it is evaluated by. An action gets it as a context, which has no other way to the state
-/// than the scope.
+/// A call and everything needed to carry it out. An action gets it as a context, in which the scope is the only access
+/// to the state.
 #[derive(Clone, Copy)]
 pub struct CallInput<'a> {
     /// The state.
@@ -69,12 +69,12 @@ impl<'a> CallInput<'a> {
         Context { scope: Scope::new(model, settings, call), call, settings, environment }
     }
 
-    /// What a client token of the caller's was answered, if it still counts.
+    /// The stored answer to the caller's client token, if it is still valid.
     pub fn token(&self, id: &str) -> Option<&'a Token> {
         self.model.tokens.get(id).filter(|token| !token.is_over(self.environment.now_s))
     }
 
-    /// A refusal that names nothing the caller may not see.
+    /// The refusal without anything that the caller may not see.
     pub fn redacted(&self, error: ApiError) -> ApiError {
         let named = |id: &str| self.call.parameters.pairs().any(|(_, value)| value.contains(id));
         ApiError { message: self.context().scope.redacted(&error.message, named), ..error }
@@ -84,7 +84,7 @@ impl<'a> CallInput<'a> {
 /// A call as its action sees it.
 #[derive(Clone, Copy)]
 pub(in crate::ecs) struct Context<'a> {
-    /// The state, as far as the caller may see it. There is no other way to it.
+    /// The state as far as the caller may see it; the only access to it.
     pub(in crate::ecs) scope: Scope<'a>,
     /// The call.
     pub(in crate::ecs) call: &'a Call,
@@ -94,16 +94,16 @@ pub(in crate::ecs) struct Context<'a> {
     pub(in crate::ecs) environment: &'a Environment,
 }
 
-/// What is answered once a change is made.
+/// The response once a change is made.
 pub(in crate::ecs) type AnswerOf = Box<dyn FnOnce(&CallInput<'_>) -> Map<String, Value>>;
-/// The same, as an action writes it.
+/// The same, with a context as its argument.
 pub(in crate::ecs) type AnswerInContext = Box<dyn FnOnce(&Context<'_>) -> Map<String, Value>>;
 
-/// What a call comes to.
+/// The result of a call.
 pub enum Plan {
-    /// An answer, and no change.
+    /// A response without a change.
     Answer(Map<String, Value>),
-    /// A change, and what is answered once it is made.
+    /// A change, and the response once it is made.
     Change(Box<Command>, AnswerOf),
 }
 
@@ -116,14 +116,14 @@ pub(in crate::ecs) fn members(value: Value) -> Map<String, Value> {
 }
 
 impl Plan {
-    /// An answer, and no change.
+    /// A response without a change.
     pub fn answer(value: Value) -> Self {
         Self::Answer(members(value))
     }
 }
 
 impl<'a> Context<'a> {
-    /// What the call says.
+    /// The parameters of the call.
     pub(in crate::ecs) fn parameters(&self) -> &'a Parameters {
         &self.call.parameters
     }
@@ -133,7 +133,7 @@ impl<'a> Context<'a> {
         self.call.parameters.text("RegionId").unwrap_or(self.settings.first_region())
     }
 
-    /// Refuses a region that there is not.
+    /// Refuses an unknown region.
     pub(in crate::ecs) fn check_region(&self) -> Result<(), ApiError> {
         match self.call.parameters.text("RegionId") {
             Some(region) if !self.settings.regions.iter().any(|known| known == region) => {
@@ -167,13 +167,13 @@ impl<'a> Context<'a> {
         ids.iter().try_for_each(|id| self.scope.group(id).map(drop))
     }
 
-    /// The caller's account as it is noted: the first one needs no note.
+    /// The caller's account as metadata has it, where the default account is empty.
     fn noted_account(&self) -> String {
         let account = &self.call.account;
         if account == self.settings.first_account() { String::new() } else { account.clone() }
     }
 
-    /// Changes made for the caller, as one, and what is answered then.
+    /// Changes for the caller, made as one, and the response to them.
     pub(in crate::ecs) fn change(&self, mut commands: Vec<Command>, answer: AnswerInContext) -> Plan {
         let command = match (commands.len(), commands.pop()) {
             (1, Some(command)) => command,
@@ -188,12 +188,12 @@ impl<'a> Context<'a> {
         Plan::Change(Box::new(Command::OnBehalf(on_behalf)), Box::new(move |input| answer(&input.context())))
     }
 
-    /// Changes made for the caller that are answered without particulars.
+    /// Changes for the caller with an empty response.
     pub(in crate::ecs) fn quiet_change(&self, commands: Vec<Command>) -> Plan {
         self.change(commands, Box::new(|_| Map::new()))
     }
 
-    /// The command that notes tags and resource group of a new object, if the call names any.
+    /// The command that sets tags and resource group of a new object, if the call has any.
     pub(in crate::ecs) fn new_label(&self, object: &str, zone: Option<String>) -> Result<Vec<Command>, ApiError> {
         let tags = self.tags("Tag")?;
         let resource_group = self.resource_group()?;
@@ -206,7 +206,7 @@ impl<'a> Context<'a> {
         Ok(vec![Command::LabelModify(modify)])
     }
 
-    /// The parameters of the call that are kept as they are given, by name; `SystemDisk.Size` of an object's field.
+    /// The parameters that are stored as attributes, by name, as in `SystemDisk.Size` for a field of an object.
     pub(in crate::ecs) fn attributes(&self) -> BTreeMap<String, String> {
         let stored = self.call.action.schema().params.iter().filter(|fact| fact.support == Support::Stored);
         let mut attributes = BTreeMap::new();
@@ -220,8 +220,8 @@ impl<'a> Context<'a> {
         attributes
     }
 
-    /// The command that notes the call's parameters that are kept as they are given with an object. An empty value takes
-    /// one away, and a list takes the place of the former one.
+    /// The command that stores the call's attributes with an object. An empty value removes an attribute, and a list
+    /// replaces the previous one.
     pub(in crate::ecs) fn note_attributes(&self, object: &str) -> Option<Command> {
         let mut attributes = self.attributes();
         for fact in self.call.action.schema().params.iter().filter(|fact| fact.kind.starts_with("RepeatList")) {
@@ -288,7 +288,7 @@ impl<'a> Context<'a> {
         self.has_tags_named("Tag", id)
     }
 
-    /// The same, where the call names them in another parameter.
+    /// The same as [`Context::has_tags`], for another parameter.
     pub(in crate::ecs) fn has_tags_named(&self, name: &str, id: &str) -> Result<bool, ApiError> {
         let tags = &self.scope.label(id).tags;
         let wanted = self.parameters().objects(name)?;
@@ -305,13 +305,13 @@ impl<'a> Context<'a> {
         wanted.is_none_or(|wanted| self.scope.resource_group_of(id) == wanted)
     }
 
-    /// An object's tags, as ECS writes them.
+    /// An object's tags, in the form of ECS.
     pub(in crate::ecs) fn tags_of(&self, id: &str) -> Value {
         let tags = self.scope.label(id).tags.iter();
         tags.map(|(key, value)| json!({"TagKey": key, "TagValue": value})).collect()
     }
 
-    /// An object's tags, as VPC writes them.
+    /// An object's tags, in the form of VPC.
     pub(in crate::ecs) fn vpc_tags_of(&self, id: &str) -> Value {
         self.scope.label(id).tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect()
     }
@@ -329,12 +329,12 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether something that changed then still shows a passing state.
+    /// Whether an object that changed at this time still shows a transient state.
     pub(in crate::ecs) fn is_passing(&self, changed_s: u64) -> bool {
         self.environment.now_s < changed_s.saturating_add(self.settings.state_delay_s)
     }
 
-    /// The place among some words of the one that a parameter has, in any letter case.
+    /// The index of the word that a parameter has, in any letter case.
     pub(in crate::ecs) fn word(&self, name: &str, words: &[&str], kind: ErrorKind) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.parameters().text(name) else { return Ok(None) };
         let place = words.iter().position(|word| word.eq_ignore_ascii_case(text));
@@ -342,7 +342,7 @@ impl<'a> Context<'a> {
         place.map(Some).ok_or_else(|| kind.error(format!("write one of {words}.")).field(name))
     }
 
-    /// Refuses a name or description that is too long, or that is a web address.
+    /// Refuses a name or description that is too long or a URL.
     pub(in crate::ecs) fn check_text(&self, name: &str, text: &str, most: usize) -> Result<(), ApiError> {
         let is_address = text.starts_with("http://") || text.starts_with("https://");
         match is_address || text.chars().any(char::is_control) || text.chars().count() > most {

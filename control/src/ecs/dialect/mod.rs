@@ -1,4 +1,4 @@
-//! How the interface speaks, whatever the action: authentication, parameters, what a call sees, paging, answers.
+//! What all actions share: authentication, parameters, access to the state, paging, responses.
 
 pub(in crate::ecs) mod action;
 pub(in crate::ecs) mod auth;

@@ -1,12 +1,12 @@
-//! Which signed requests were made before. A request is good once, also across a restart.
+//! The nonces of signed requests. Each request is accepted only once, even across a restart.
 //!
-//! A request stays good for a window after the time it names, so it is remembered for that long, under the minute in
-//! which that ends; a repetition names the same time, so one look is enough. On disk each minute is a file of digests
-//! that goes with the minute. What was written survives the process; a power failure may take the last seconds along.
+//! A request is valid for a window around its time, so its nonce is kept until the minute in which the window ends. A
+//! replay has the same time, so a single look-up suffices. On disk each minute is a file of digests, which is deleted
+//! with the minute. What was written survives the process; a power failure may lose the last seconds.
 //!
-//! Clocks are set. One that jumps forward and back must not have anything forgotten in between, so what is over is told by a
-//! clock that is never set. What was forgotten nevertheless is remembered as a mark: a request from before it, good again by a
-//! clock that was set back, cannot be told from a repetition, and is refused.
+//! Clocks are sometimes set. One that jumps forward and back must not cause anything to be forgotten in between, so a
+//! monotonic clock determines what has expired. What was forgotten nevertheless is recorded as a mark: an older
+//! request, which is valid again by a clock that was set back, cannot be distinguished from a replay, and is refused.
 
 use crate::error::{ApiError, INTERNAL_ERROR, NONCE_USED, THROTTLING, TIMESTAMP_EXPIRED};
 use crate::os::private_dir;
@@ -18,12 +18,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Nonces remembered at most: those of half an hour at more than 4,000 requests a second.
+/// The most nonces that are kept: those of half an hour at more than 4,000 requests a second.
 const NONCES_MAX: usize = 8_000_000;
 const DIGEST_BYTES: usize = 8;
 /// How far the clock may jump forward without anything being forgotten too early, seconds.
 const JUMP_MAX_S: u64 = 24 * 3600;
-/// How the file begins whose name says up to which minute nonces may have been forgotten.
+/// The prefix of the file whose name says up to which minute nonces may have been forgotten.
 const MARK: &str = "forgotten-";
 
 /// The nonces that were used.
@@ -38,15 +38,15 @@ pub(in crate::ecs) struct Nonces {
     forgotten: u64,
 }
 
-/// What of the time is sure, whatever the clock was set to in between.
+/// What is certain about the time, however the clock was set in between.
 #[derive(Debug, Default)]
 struct NonceClock {
-    /// The least that the clock was ahead of one that is never set, seconds.
+    /// The smallest lead of the clock over the monotonic one, seconds.
     offset_s: Option<i64>,
 }
 
 impl NonceClock {
-    /// A time that is over, if the clock says `now_s` and one that is never set says `steady_s`.
+    /// A time that has certainly passed, if the clock shows `now_s` and the monotonic one `steady_s`.
     fn over_s(&mut self, now_s: u64, steady_s: u64) -> u64 {
         let offset_s = now_s as i64 - steady_s as i64;
         let least_s = self.offset_s.map_or(offset_s, |least_s| least_s.min(offset_s));
@@ -55,7 +55,7 @@ impl NonceClock {
     }
 }
 
-/// Seconds since the machine was started, those asleep included.
+/// Seconds since the machine was started, including suspended ones.
 fn steady_s() -> u64 {
     rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec as u64
 }
@@ -67,10 +67,10 @@ struct Minute {
 }
 
 impl Nonces {
-    /// Those that a folder tells of and that still matter. The folder is made if there is none.
+    /// The nonces in a folder that have not expired. The folder is made if it does not exist.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The operating system's error.
     pub(in crate::ecs) fn open(folder: &Path, now_s: u64) -> io::Result<Self> {
         let mut nonces = Self { folder: Some(folder.to_owned()), ..Self::default() };
         private_dir::ensure(folder, 0o700)?;
@@ -80,7 +80,7 @@ impl Nonces {
             let minute = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u64>().ok());
             match minute {
                 Some(minute) if minute >= now_s / 60 => {
-                    // A digest that a crash cut short belongs to a request that was not made.
+                    // A digest that a crash truncated belongs to a request that was not made.
                     let seen: HashSet<u64> = fs::read(&path)?.chunks_exact(DIGEST_BYTES).map(number).collect();
                     nonces.count += seen.len();
                     nonces.minutes.insert(minute, Minute { seen, file: None });
@@ -99,7 +99,7 @@ impl Nonces {
         Ok(nonces)
     }
 
-    /// Whether a key was used with a nonce in a request that is good until `until_s`.
+    /// Whether a key was used with a nonce in a request that is valid until `until_s`.
     pub(in crate::ecs) fn is_used(&self, key_id: &str, nonce: &str, until_s: u64) -> bool {
         self.minutes.get(&(until_s / 60)).is_some_and(|minute| minute.seen.contains(&digest(key_id, nonce)))
     }
@@ -107,7 +107,7 @@ impl Nonces {
     /// Remembers a nonce.
     ///
     /// # Errors
-    /// Where it was used before, where there are too many, and where it cannot be kept.
+    /// It was used before, there are too many, or it cannot be stored.
     pub(in crate::ecs) fn use_once(
         &mut self,
         key_id: &str,
@@ -155,7 +155,7 @@ impl Nonces {
             let (place, minute) = entry.remove_entry();
             self.count -= minute.seen.len();
             if let Some(folder) = &self.folder {
-                // One that stays is removed at the next start.
+                // One that remains is removed at the next start.
                 let _ = fs::remove_file(folder.join(place.to_string()));
             }
         }
@@ -163,13 +163,13 @@ impl Nonces {
 }
 
 impl Nonces {
-    /// Remembers that nonces before this minute may have been forgotten, also for the next process.
+    /// Records that nonces before this minute may have been forgotten, for later processes as well.
     fn keep_mark(&mut self, minute: u64) {
         let before = std::mem::replace(&mut self.forgotten, minute);
         let Some(folder) = &self.folder else { return };
         let file = |minute: u64| folder.join(format!("{MARK}{minute}"));
-        // A name costs no room, and takes effect whole. Without it, only a clock that is set back while no process runs is
-        // not noticed.
+        // Renaming needs no space and is atomic. If it fails, the only thing not noticed is a clock that is set back
+        // while no process runs.
         if fs::rename(file(before), file(minute)).is_err() {
             let _ = open_private(&file(minute));
         }
@@ -182,7 +182,7 @@ impl Minute {
             Some(file) => file,
             none => {
                 let mut file = open_private(path)?;
-                // Behind what a crash cut short, digests would be read askew.
+                // After a truncated digest, later ones would be misaligned.
                 let length = file.metadata()?.len();
                 file.set_len(length - length % DIGEST_BYTES as u64)?;
                 file.flush()?;
@@ -191,7 +191,7 @@ impl Minute {
         };
         let written = file.write_all(&digest.to_le_bytes());
         if written.is_err() {
-            // A part of it may be there: the next one is kept behind a whole number of digests again.
+            // A part of it may have been written: the next one is written after a whole number of digests again.
             self.file = None;
         }
         written
@@ -277,7 +277,7 @@ mod tests {
         let back = (NOW_S + 30, 30);
         assert_eq!(uses(&mut nonces, "first", NOW_S, back), Err(NONCE_USED.code));
         uses(&mut nonces, "next", NOW_S + 30, back).unwrap();
-        // What is over is forgotten all the same, by the clock that is never set.
+        // The monotonic clock lets expired ones be forgotten all the same.
         uses(&mut nonces, "later", NOW_S + 3600, (NOW_S + 3600, 3610)).unwrap();
         assert_eq!(nonces.count, 1);
     }
@@ -290,7 +290,7 @@ mod tests {
         uses(&mut nonces, "new", NOW_S + JUMP_S, (NOW_S + JUMP_S, 10 + JUMP_S)).unwrap();
         let back = (NOW_S + 60, 20 + JUMP_S);
         assert_eq!(uses(&mut nonces, "old", NOW_S, back), Err(TIMESTAMP_EXPIRED.code));
-        // Also by a process that started meanwhile, and by one that started while the clock was ahead.
+        // In a process that started in the meantime, and in one that started while the clock was ahead.
         drop(nonces);
         let mut nonces = Nonces::open(folder.path(), NOW_S + 60).unwrap();
         assert_eq!(uses(&mut nonces, "old", NOW_S, back), Err(TIMESTAMP_EXPIRED.code));

@@ -1,4 +1,4 @@
-//! Lists in pages, the old way by number and the new way by token.
+//! Lists in pages: by number as in older actions, and by token as in newer ones.
 
 use super::call::Context;
 use super::parameters::not_valid;
@@ -8,12 +8,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-/// Entries of an old page where nothing is said.
+/// The default size of a page by number.
 const PAGE_SIZE: usize = 10;
-/// Entries of an old page at most, where the action says nothing.
+/// The largest page by number, unless the action has a limit of its own.
 const PAGE_SIZE_MAX: usize = 100;
 
-/// One page of entries, and what is said about it.
+/// One page of entries, with its page information.
 pub(in crate::ecs) struct Page<T> {
     /// The entries.
     pub entries: Vec<T>,
@@ -21,10 +21,10 @@ pub(in crate::ecs) struct Page<T> {
     pub about: Map<String, Value>,
 }
 
-/// The page that a call asks for. The keys order the entries and go upwards, or downwards if `down` says so.
+/// The page that a call asks for. The keys order the entries, ascending unless `down` is set.
 ///
 /// # Errors
-/// A token that is none of ours, or a page that cannot be.
+/// A token that is not valid, or an impossible page.
 pub(in crate::ecs) fn page<T>(
     context: &Context<'_>,
     mut entries: Vec<(String, T)>,
@@ -34,7 +34,7 @@ pub(in crate::ecs) fn page<T>(
     let fact = context.call.action.schema();
     let takes = |name: &str| fact.params.iter().find(|parameter| parameter.name == name);
     let parameters = context.parameters();
-    // One action says it in the singular.
+    // One action has it in the singular.
     let size_name = if takes("MaxResult").is_some() { "MaxResult" } else { "MaxResults" };
     let by_token = parameters.text(size_name).is_some() || parameters.text("NextToken").is_some();
     let old = takes("PageNumber").is_some() && !by_token;

@@ -1,7 +1,7 @@
 //! Parameters of a call: from query and form to a flat table, and from there to lists and objects.
 //!
-//! A list is `Name.N` with N from 1, gaps allowed; a list of objects is `Name.N.Field`; an object is `Name.Field`. An
-//! empty value counts as absent where nothing else is said.
+//! A list is `Name.N` with N from 1, with gaps allowed; a list of objects is `Name.N.Field`; an object is `Name.Field`.
+//! An empty value counts as absent unless stated otherwise.
 
 use crate::error::{ApiError, INVALID_PARAMETER};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -13,7 +13,7 @@ pub const PARAMETERS_MAX: usize = 8192;
 /// Digits of a place in a list.
 const PLACE_DIGITS_MAX: usize = 6;
 
-/// What stays as it is in a percent-encoded text (RFC 3986, unreserved).
+/// The characters that are not percent-encoded (RFC 3986, unreserved).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The parameters of one call.
@@ -22,12 +22,12 @@ pub struct Parameters {
     values: BTreeMap<String, String>,
 }
 
-/// A text as it is signed.
+/// A text as it is encoded for signing.
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
 
-/// Reads `a=b&c=d`, percent-encoded, `+` for a space.
+/// Parses `a=b&c=d`, percent-encoded, with `+` for a space.
 ///
 /// # Errors
 /// Text that is not UTF-8, or too many parameters.
@@ -49,7 +49,7 @@ fn decode(text: &str) -> Result<String, ApiError> {
     decoded.map(|text| text.into_owned()).map_err(|_| INVALID_PARAMETER.error("a parameter is no UTF-8 text"))
 }
 
-/// The pairs as one line, sorted and encoded, in which form they are signed.
+/// The pairs on one line, sorted and encoded, as they are signed.
 pub fn canonical<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> String {
     let mut encoded: Vec<(String, String)> = pairs.map(|(name, value)| (encode(name), encode(value))).collect();
     encoded.sort();
@@ -58,14 +58,14 @@ pub fn canonical<'a>(pairs: impl Iterator<Item = &'a (String, String)>) -> Strin
 }
 
 impl Parameters {
-    /// The parameters that pairs of query and form make.
+    /// The parameters from the pairs of query and form.
     ///
     /// # Errors
     /// A name with two values, or too many names.
     pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, ApiError> {
         let mut values = BTreeMap::new();
         for (name, value) in pairs {
-            // Some clients write the fields of tags small.
+            // Some clients write the fields of tags in lower case.
             let name = match name.strip_prefix("Tag.").and_then(|rest| rest.split_once('.')) {
                 Some((place, "key")) => format!("Tag.{place}.Key"),
                 Some((place, "value")) => format!("Tag.{place}.Value"),
@@ -86,12 +86,12 @@ impl Parameters {
         Ok(Self { values })
     }
 
-    /// A value; none if it is absent or empty.
+    /// A value; `None` if it is absent or empty.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Puts another value in the place of one.
+    /// Replaces a value.
     pub(in crate::ecs) fn replace(&mut self, name: &str, value: &str) {
         if let Some(present) = self.values.get_mut(name) {
             value.clone_into(present);
@@ -132,7 +132,7 @@ impl Parameters {
     /// A decimal number of a smaller kind.
     ///
     /// # Errors
-    /// Anything else, and numbers that the kind has no room for.
+    /// Anything else, or a number that does not fit the type.
     pub fn count<T: TryFrom<i64>>(&self, name: &str) -> Result<Option<T>, ApiError> {
         self.integer(name)?.map(|value| T::try_from(value).map_err(|_| not_valid(name))).transpose()
     }
@@ -140,7 +140,7 @@ impl Parameters {
     /// The entries of `Name.N`, in the order of N; empty ones are left out.
     ///
     /// # Errors
-    /// A place that is no number from 1.
+    /// An index that is not a number from 1.
     pub fn list(&self, name: &str) -> Result<Vec<String>, ApiError> {
         let mut entries = BTreeMap::new();
         for (rest, value) in self.under(name) {
@@ -151,10 +151,10 @@ impl Parameters {
         Ok(entries.into_values().collect())
     }
 
-    /// The entries of `Name.N.Field`, in the order of N, each with its place.
+    /// The entries of `Name.N.Field`, in the order of N, each with its index.
     ///
     /// # Errors
-    /// A place that is no number from 1.
+    /// An index that is not a number from 1.
     pub fn objects(&self, name: &str) -> Result<Vec<(u32, Self)>, ApiError> {
         let mut entries: BTreeMap<u32, Self> = BTreeMap::new();
         for (rest, value) in self.under(name) {
@@ -170,13 +170,13 @@ impl Parameters {
         Self { values: self.under(name).map(|(rest, value)| (rest.to_owned(), value.to_owned())).collect() }
     }
 
-    /// Entries of a JSON array in one value, or the entries of `Name.N`.
+    /// The entries of a JSON array in a single value, or the entries of `Name.N`.
     ///
     /// # Errors
     /// A value that is neither.
     pub fn json_list(&self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
         match self.text(name) {
-            // Some clients write their language's list, with the other quotation marks.
+            // Some clients write the list in their language's syntax, with other quotation marks.
             Some(text) if !text.contains('"') => {
                 serde_json::from_str(&text.replace('\'', "\"")).map(Some).map_err(|_| not_valid(name))
             }
@@ -225,12 +225,12 @@ fn number(text: &str) -> Option<i64> {
     text.parse().ok().filter(|_| plain)
 }
 
-/// A value that cannot be what it should.
+/// The refusal of an invalid value.
 pub(in crate::ecs) fn not_valid(name: &str) -> ApiError {
     INVALID_PARAMETER.error(format!("The specified parameter \"{name}\" is not valid.")).field(name)
 }
 
-/// As much of a stranger's text as an answer repeats.
+/// The part of a client's text that a response repeats.
 fn shown(text: &str) -> String {
     text.chars().take(64).collect()
 }

@@ -1,4 +1,4 @@
-//! Answers as text: one tree, written as JSON or as XML.
+//! Responses as text: one tree, written as JSON or as XML.
 //!
 //! In XML a member is an element of its name, and a list repeats the element.
 
@@ -7,12 +7,12 @@ use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use serde_json::{Map, Value, json};
 
-/// How an answer is written.
+/// The format of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// As JSON.
     Json,
-    /// As XML, which is what is meant if nothing is said.
+    /// As XML, the default.
     #[default]
     Xml,
 }
@@ -43,13 +43,13 @@ impl Format {
     }
 }
 
-/// The answer to a call that was made.
+/// The response to a call that succeeded.
 pub fn success(format: Format, action: &str, mut answer: Map<String, Value>, request_id: &str) -> String {
     answer.insert("RequestId".into(), request_id.into());
     format.write(&format!("{action}Response"), &Value::Object(answer))
 }
 
-/// The answer to a call that was refused.
+/// The response to a call that was refused.
 pub fn failure(format: Format, error: &ApiError, request_id: &str, host: &str) -> String {
     let tree = json!({
         "RequestId": request_id,
@@ -63,7 +63,7 @@ pub fn failure(format: Format, error: &ApiError, request_id: &str, host: &str) -
 
 fn xml(root: &str, tree: &Value) -> String {
     let mut writer = Writer::new(Vec::new());
-    // Writing to memory does not fail, and every name is one of ours.
+    // Writing to memory does not fail, and all names are our own.
     let _ = writer.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)));
     element(&mut writer, root, tree);
     String::from_utf8(writer.into_inner()).unwrap_or_default()
@@ -94,7 +94,7 @@ fn element(writer: &mut Writer<Vec<u8>>, name: &str, value: &Value) {
     let _ = writer.write_event(Event::End(BytesEnd::new(name)));
 }
 
-/// A text without the characters that XML cannot hold.
+/// A text without the characters that XML does not allow.
 fn printable(text: &str) -> String {
     let held = |letter: char| match letter {
         '\t' | '\n' | '\r' => true,
@@ -103,8 +103,8 @@ fn printable(text: &str) -> String {
     text.chars().map(|letter| if held(letter) { letter } else { '\u{fffd}' }).collect()
 }
 
-/// Gives members that are missing the value that says "nothing" of their type: the cloud leaves none out. A member
-/// that is null is left out on purpose.
+/// Adds missing members with the empty value of their type, since the cloud omits none. A member that is null is
+/// omitted deliberately.
 pub fn complete(answer: &mut Value, tree: &Value) {
     match (answer, tree) {
         (Value::Object(members), Value::Object(types)) => {

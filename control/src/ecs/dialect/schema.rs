@@ -1,10 +1,10 @@
-//! What the published interface says of each action: parameters, answer and errors, from `actions.json`.
+//! The published description of each action: parameters, response and errors, from `actions.json`.
 
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::LazyLock;
 
-/// Everything the published interface says.
+/// The published description of the API.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Schema {
@@ -24,16 +24,16 @@ pub struct ActionSchema {
     pub product: String,
     /// `core`, `adjacent` or `stub`.
     pub tier: String,
-    /// What it takes.
+    /// Its parameters.
     pub params: Vec<ParameterSchema>,
-    /// What it answers, as a tree of type names.
+    /// Its response, as a tree of type names.
     pub response: Value,
-    /// What it may refuse with, besides the common errors.
+    /// Its errors, in addition to the common ones.
     pub errors: Vec<ErrorSchema>,
-    /// What else is known.
+    /// Further notes.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// Whether another action has taken its place.
+    /// Whether another action replaces it.
     #[serde(default)]
     pub deprecated: bool,
     /// Which one.
@@ -70,20 +70,20 @@ pub struct ParameterSchema {
     pub values: Vec<Value>,
     /// What its absence means.
     pub default: Option<Value>,
-    /// Whether the case of its letters does not matter.
+    /// Whether letter case is ignored.
     #[serde(default)]
     pub case_insensitive: bool,
-    /// Whether numbers out of range are moved into it.
+    /// Whether numbers out of range are clamped.
     #[serde(default)]
     pub clamp: bool,
-    /// Whether another parameter has taken its place.
+    /// Whether another parameter replaces it.
     #[serde(default)]
     pub deprecated: bool,
-    /// How its text is built.
+    /// The format of its text.
     pub format: Option<String>,
-    /// When it has to be given.
+    /// When it is required.
     pub required_when: Option<String>,
-    /// What a call with it comes to.
+    /// What happens to a call with it.
     #[serde(default)]
     pub support: Support,
     /// The fields of an object or of the entries of a list.
@@ -91,18 +91,18 @@ pub struct ParameterSchema {
     pub fields: Vec<ParameterSchema>,
 }
 
-/// What becomes of a parameter that is given.
+/// What happens to a parameter that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Support {
-    /// It does what the published interface says.
+    /// It has its published effect.
     #[default]
     Honoured,
-    /// It has nothing to do with packets: it is kept with the object as it was given, and read back.
+    /// It has nothing to do with packets: it is stored with the object as it was given, and returned.
     Stored,
     /// A call with it is refused, with this code of the action.
     Refused(String),
-    /// It is without effect, for this reason.
+    /// It is ignored, for this reason.
     Ignored(String),
 }
 
@@ -113,14 +113,14 @@ pub struct ErrorSchema {
     pub code: String,
     /// Its HTTP status.
     pub http: u16,
-    /// Its message; `%s` stands for what the server says.
+    /// Its message; `%s` stands for the server's part.
     pub message: String,
 }
 
-/// What the published interface says.
+/// The published description of the API.
 ///
 /// # Panics
-/// If the file that this program was built with is damaged.
+/// If the file built into this program is damaged.
 pub fn schema() -> &'static Schema {
     static FACTS: LazyLock<Schema> = LazyLock::new(|| {
         serde_json::from_str(include_str!("actions.json")).expect("the interface's own description can be read")

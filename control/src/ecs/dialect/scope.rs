@@ -1,7 +1,7 @@
-//! The walls between accounts and between regions: the one place through which a call comes to the state.
+//! The isolation of accounts and regions: the only access of a call to the state.
 //!
-//! No action holds the model. Whatever a call names, lists or is told of is looked up here, for its account and its
-//! region, and for what it wants of it. What the caller may not see is answered in the words of what there is not.
+//! No action holds the model. Whatever a call names or lists is looked up here, for its account and region, and for the
+//! kind of access. What the caller may not see is refused as if it did not exist.
 
 use super::settings::{ApiSettings, DEFAULT_RESOURCE_GROUP};
 use crate::command::Command;
@@ -19,13 +19,13 @@ use vswitch_core::config::ids::{EniId, GroupId, PortListId, PrefixListId, RuleId
 const INSTANCE_ID: ErrorKind = ErrorKind { code: "InvalidInstanceId.Malformed", status: 400 };
 const SECURITY_GROUP_ID: ErrorKind = ErrorKind { code: "InvalidSecurityGroupId.Malformed", status: 400 };
 
-/// What a call wants of a network.
+/// The kind of access to a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ecs) enum Access {
-    /// To look at it, or to place something of its own in it. A VPC that is shared with an account, and the subnets in
-    /// it, grant that.
+    /// To look at it, or to place one's own objects in it. Sharing a VPC with an account grants this for the VPC and
+    /// its subnets.
     Use,
-    /// To change it, or what is noted about it. Only its owner may.
+    /// To change it or its metadata. Only its owner may.
     Own,
 }
 
@@ -36,7 +36,7 @@ pub(in crate::ecs) struct Scope<'a> {
     settings: &'a ApiSettings,
     action: &'static Action,
     account: &'a str,
-    /// The region that the call names. Where it names none, an object's own region is meant.
+    /// The region that the call names. If it names none, it applies to objects of all regions.
     region: Option<&'a str>,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Scope<'a> {
         Self { model, settings, action: call.action, account: &call.account, region }
     }
 
-    /// Whether an object is the caller's, and where the call looks.
+    /// Whether an object belongs to the caller and is in the call's region.
     fn owns(&self, id: &str) -> bool {
         self.owner_of(id) == self.account && self.is_here(id)
     }
@@ -55,7 +55,7 @@ impl<'a> Scope<'a> {
         self.region.is_none_or(|region| region == self.region_of(id))
     }
 
-    /// Whether a network, `id`, in or of a VPC, grants this access.
+    /// Whether a network, `id`, which is a VPC or in one, grants this access.
     fn grants(&self, id: &str, vpc: &VpcId, access: Access) -> bool {
         let shared =
             || self.settings.shared_vpcs.get(vpc.as_str()).is_some_and(|all| all.iter().any(|one| one == self.account));
@@ -78,13 +78,13 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// What its owner noted about an object, which is nobody else's business.
+    /// The metadata of an object, which only its owner may see.
     pub(in crate::ecs) fn label(&self, id: &str) -> &'a Metadata {
         static NOTHING: Metadata = Metadata::NOTHING;
         if self.owns(id) { self.model.label(id) } else { &NOTHING }
     }
 
-    /// The resource group of one of the caller's objects: everything is in one. Of others' empty.
+    /// The resource group of one of the caller's objects, each of which has one; empty for others' objects.
     pub(in crate::ecs) fn resource_group_of(&self, id: &str) -> &'a str {
         match self.label(id).resource_group.as_str() {
             "" if self.owns(id) => DEFAULT_RESOURCE_GROUP,
@@ -92,7 +92,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The zone that is noted for a subnet; empty for its region's first.
+    /// The recorded zone of a subnet; empty for its region's first one.
     pub(in crate::ecs) fn zone_noted(&self, vswitch: &VSwitchId) -> &'a str {
         &self.model.label(vswitch.as_str()).zone
     }

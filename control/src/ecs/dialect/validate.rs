@@ -1,11 +1,11 @@
-//! Parameters against the published interface, and refusals in its words.
+//! Checks parameters against the published API, and phrases refusals in its terms.
 
 use super::call::Call;
 use super::parameters::{Parameters, not_valid};
 use super::schema::{ActionSchema, ParameterSchema, Support, schema};
 use crate::error::{ApiError, ErrorKind, INVALID_PARAMETER, MISSING_PARAMETER, TOKEN_VALUE};
 
-/// Codes of actions that name the parameter at fault, by parameter; the first that the action lists counts.
+/// Codes that name the parameter at fault, by parameter; the first one that the action lists is used.
 const PARAMETER_CODES: &[(&str, &[&str])] = &[
     ("AcceptLanguage", &["InvalidAcceptLanguage.NotFound"]),
     ("AddEntry", &["LimitExceed.Entry"]),
@@ -33,7 +33,7 @@ const PARAMETER_CODES: &[(&str, &[&str])] = &[
     ("TagKey", &["NumberExceed.Tags", "InvalidTagCount"]),
 ];
 
-/// Codes that an action has in the place of one that it does not list.
+/// Codes to use instead if an action does not list one.
 const OTHER_CODES: &[(&str, &[&str])] = &[
     ("InvalidIp.IpAssigned", &["InvalidPrivateIpAddress.Duplicated", "InvalidIp.IpRepeated"]),
     ("InvalidIp.IpRepeated", &["InvalidPrivateIpAddress.Duplicated"]),
@@ -74,10 +74,10 @@ const OTHER_CODES: &[(&str, &[&str])] = &[
     ("InvalidOperation.Ipv6CountExceeded", &["MaxEniIpv6IpsCountExceeded", "MaxEniPrivateIpsCountExceeded"]),
 ];
 
-/// Refuses parameters that are missing or that are not of their kind.
+/// Refuses parameters that are missing or not of their type.
 ///
 /// # Errors
-/// The first parameter at fault, with the code that the action has for it.
+/// The first parameter at fault, with the action's code for it.
 pub(in crate::ecs) fn check_parameters(action: &'static ActionSchema, parameters: &Parameters) -> Result<(), ApiError> {
     for fact in action.params.iter().filter(|fact| fact.required) {
         if !parameters.has(&fact.name) {
@@ -126,7 +126,7 @@ fn check_parameter(
     }
 }
 
-/// Refuses a parameter that cannot be honoured.
+/// Refuses a parameter that is not supported.
 fn check_support(
     action: &'static ActionSchema,
     fact: &'static ParameterSchema,
@@ -158,7 +158,7 @@ fn check_scalar(fact: &ParameterSchema, parameters: &Parameters) -> Result<(), A
         "Integer" | "Long" => {
             let value = parameters.integer(&fact.name)?.unwrap_or(0);
             let low = fact.min.is_some_and(|least| value < least);
-            // How much room a list may have is a quota, which the model has.
+            // How large a list may be is a quota, which the model checks.
             let high = fact.max.is_some_and(|most| value > most) && fact.name != "MaxEntries";
             let listed = fact.values.is_empty() || fact.values.iter().any(|other| other.as_i64() == Some(value));
             match (low || high) && !fact.clamp || !listed {
@@ -167,7 +167,7 @@ fn check_scalar(fact: &ParameterSchema, parameters: &Parameters) -> Result<(), A
             }
         }
         "Double" => text.parse::<f64>().map(drop).map_err(|_| not_valid(&fact.name)),
-        // What a rule says is evaluated with the rule, in its order. Where rules are listed, no NicType means anything.
+        // The fields of a rule are checked with the rule, in its order. Where rules are listed, NicType has no meaning.
         _ if ["IpProtocol", "NicType", "Policy", "ResourceType"].contains(&fact.name.as_str()) => Ok(()),
         _ => match fact.values.is_empty() || published_value(fact, text).is_some() {
             true => Ok(()),
@@ -176,12 +176,12 @@ fn check_scalar(fact: &ParameterSchema, parameters: &Parameters) -> Result<(), A
     }
 }
 
-/// The value of an enumeration, as the published interface writes it, that a text means in other letters.
+/// The value of an enumeration, in the published letter case, for a text in any letter case.
 pub(in crate::ecs) fn published_value<'a>(fact: &'a ParameterSchema, text: &str) -> Option<&'a str> {
     fact.values.iter().filter_map(serde_json::Value::as_str).find(|name| name.eq_ignore_ascii_case(text))
 }
 
-/// A refusal of a parameter with the code that the action has for it.
+/// The refusal of a parameter, with the action's code for it.
 pub(in crate::ecs) fn of_parameter(action: &'static ActionSchema, name: &str, error: ApiError) -> ApiError {
     if error.code != INVALID_PARAMETER.code {
         return error;
@@ -194,7 +194,7 @@ pub(in crate::ecs) fn of_parameter(action: &'static ActionSchema, name: &str, er
     }
 }
 
-/// A parameter that has to be given.
+/// The refusal of a missing parameter.
 pub(in crate::ecs) fn missing(action: &'static ActionSchema, name: &str) -> ApiError {
     let message =
         format!("The input parameter \"{name}\" that is mandatory for processing this request is not supplied.");
@@ -207,7 +207,7 @@ pub(in crate::ecs) fn missing(action: &'static ActionSchema, name: &str) -> ApiE
     if let Some(fact) = action.errors.iter().find(|fact| fact.code == "Invalid.Parameter" && name == "RegionId") {
         return ApiError { code: &fact.code, status: fact.http, ..error };
     }
-    // Some list the code for sides of a rule only, which is another matter.
+    // Some actions list the code for the ends of a rule only, which is a different case.
     let plain = |status| {
         action.errors.iter().any(|fact| {
             fact.code == MISSING_PARAMETER.code && fact.http == status && !fact.message.contains("both blank")
@@ -216,7 +216,7 @@ pub(in crate::ecs) fn missing(action: &'static ActionSchema, name: &str) -> ApiE
     if !plain(400) && plain(403) { ApiError { status: 403, ..error } } else { error }
 }
 
-/// A refusal as the action words it: its code for the matter, its status, and its message before ours.
+/// A refusal in the action's terms: its code for the case, its status, and its message before ours.
 pub(in crate::ecs) fn in_words_of(action: &'static ActionSchema, mut error: ApiError) -> ApiError {
     if !action.lists(error.code) {
         let others = OTHER_CODES.iter().find(|(code, _)| *code == error.code).map_or(&[][..], |(_, others)| others);
@@ -239,7 +239,7 @@ pub(in crate::ecs) fn in_words_of(action: &'static ActionSchema, mut error: ApiE
     error
 }
 
-/// A refusal in the action's words.
+/// A refusal in the action's terms.
 pub fn refusal(call: &Call, error: ApiError) -> ApiError {
     in_words_of(call.action.schema(), error)
 }

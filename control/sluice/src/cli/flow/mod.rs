@@ -12,42 +12,42 @@ use std::net::IpAddr;
 use vswitch_core::config::protocol::{FlowCursor, FlowDescription, FlowSelection};
 use vswitch_core::observe::flow_dump::STATE_NAMES;
 
-/// Sessions that are asked for at once.
+/// Sessions requested at once.
 const FLOWS_PER_PAGE: usize = 1000;
 
-/// What can be done with sessions.
+/// The verbs of `sluice flow`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum FlowVerb {
-    /// Live sessions: `sluice flow list --eni eni-web --port 443 --state established`. With --json each is shown as it is
-    /// found.
+    /// List live sessions: `sluice flow list --eni eni-web --port 443 --state established`. With --json each is printed
+    /// as it is found.
     List {
         #[command(flatten)]
         filter: Filter,
-        /// Most sessions to show; all if absent.
+        /// The most sessions to show; all if absent.
         #[arg(long)]
         limit: Option<usize>,
     },
-    /// All that is known of some sessions: `sluice flow show --eni eni-web --address 10.0.1.20 --port 55288`.
+    /// Show everything about some sessions: `sluice flow show --eni eni-web --address 10.0.1.20 --port 55288`.
     Show {
         #[command(flatten)]
         filter: Filter,
-        /// Most sessions to show.
+        /// The most sessions to show.
         #[arg(long, default_value_t = 10)]
         limit: usize,
     },
-    /// End sessions; what is sent on them afterwards is evaluated as new. Returns when every worker has done it.
+    /// End sessions; later packets of theirs are evaluated as new. Returns once every worker has ended them.
     Flush {
         #[command(flatten)]
         filter: Filter,
-        /// Every session there is, if no filter is given.
+        /// End all sessions, if no filter is given.
         #[arg(long)]
         all: bool,
     },
-    /// Who opens and holds most sessions, by two looks at the counters.
+    /// Show who opens and holds most sessions, by two looks at the counters.
     Top(top::FlowTopArguments),
 }
 
-/// Which sessions: those that fit everything that is given.
+/// Selects sessions that match all given conditions.
 #[derive(Debug, Args)]
 pub(crate) struct Filter {
     /// Only those of this ENI.
@@ -110,7 +110,7 @@ pub(super) fn run(session: &CliSession, verb: FlowVerb) -> Result<(), CliError> 
     }
 }
 
-/// Page after page of sessions, until there are no more or as many as wanted.
+/// Requests page after page, until there are no more sessions or as many as wanted.
 fn walk(
     session: &CliSession,
     selection: &FlowSelection,
@@ -123,7 +123,7 @@ fn walk(
         let limit = Some(left.min(FLOWS_PER_PAGE));
         let query = Query::Flows(FlowList { selection: Some(selection.clone()), cursor, limit });
         let Answer::Flows { mut flows, next } = client.ask(&query)? else { break };
-        // The two sessions of one connection come together.
+        // Both sessions of a connection are on the same page.
         flows.truncate(left);
         left -= flows.len();
         page(flows);
@@ -157,7 +157,7 @@ fn flush(session: &CliSession, selection: FlowSelection, all: bool) -> Result<()
     Ok(())
 }
 
-/// A JSON array that is written as its elements come, or a table, whose columns are aligned over all pages.
+/// A JSON array whose elements are printed as they arrive, or a table with columns aligned over all pages.
 struct Listing {
     json: bool,
     is_empty: bool,
@@ -235,7 +235,7 @@ fn seconds(ms: u64) -> String {
     format!("{:.1} s", ms as f64 / 1e3)
 }
 
-/// The rule or the step that admits a session. After a change it is not known before the session's next packet.
+/// The rule or step that admits a session. After a change it is unknown until the session's next packet.
 fn admitted_by(flow: &FlowDescription) -> String {
     match &flow.rule {
         Some(rule) => rule.to_string(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use vswitch_core::config::limits::TABLE_WARNING_PERCENT;
 use vswitch_core::config::protocol::{EniStats, WorkerStatus};
 
-/// How to look.
+/// Options of `sluice flow top`.
 #[derive(Debug, Args)]
 pub(crate) struct FlowTopArguments {
     /// Seconds between the two looks.
@@ -34,12 +34,12 @@ struct Top {
 struct Talker {
     eni: String,
     sessions: u64,
-    /// Of those that it may hold.
+    /// How many sessions it may hold.
     sessions_max: u64,
-    /// Of its worker's table, percent.
+    /// Its share of its worker's table, percent.
     table_percent: f64,
     new_per_s: f64,
-    /// Packets that passed, of both directions.
+    /// Packets per second that passed, in both directions.
     packets_per_s: f64,
     bits_per_s: f64,
     drops_per_s: f64,
@@ -71,20 +71,20 @@ fn stats(session: &CliSession) -> Result<BTreeMap<String, EniStats>, CliError> {
     })
 }
 
-/// Most new sessions first, then most sessions.
+/// Sorted by new sessions, then by sessions.
 fn top_of(
     before: &BTreeMap<String, EniStats>,
     after: impl Iterator<Item = EniStats>,
     workers: &[WorkerStatus],
     interval_s: f64,
 ) -> Top {
-    // All workers have tables of one size.
+    // The tables of all workers have the same size.
     let room = workers.first().map_or(0, |worker| worker.flows_max);
     let mut enis: Vec<Talker> = after
         .map(|now| {
             let past = before.get(now.eni.as_str());
             let rate = |count: &dyn Fn(&EniStats) -> u64| {
-                // An ENI that was attached anew counts from zero.
+                // The counters of an ENI that was attached again start from zero.
                 let past = past.map_or(0, count);
                 count(&now).checked_sub(past).unwrap_or(count(&now)) as f64 / interval_s
             };

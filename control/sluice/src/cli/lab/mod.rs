@@ -1,4 +1,4 @@
-//! A lab file: the objects of a lab, and what has to change for them to be so. Pure: the state is an argument.
+//! Lab files: the objects of a lab, and the changes that make them exist. Pure: the present state is an argument.
 
 use super::CliError;
 use control::command::{
@@ -28,7 +28,7 @@ pub(super) struct LabFile {
     route: Vec<VpcRouteAdd>,
 }
 
-/// A group with its rules: it has these and no others.
+/// A group with exactly these rules.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LabGroup {
@@ -40,7 +40,7 @@ struct LabGroup {
     egress: Vec<RuleSpec>,
 }
 
-/// An ENI; with a namespace or a device it is attached to a TAP, with a host interface to that.
+/// An ENI. With a namespace or a device it is attached to a TAP device, with a host interface to that.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LabEni {
@@ -50,7 +50,7 @@ struct LabEni {
     port: PortSpecification,
 }
 
-/// One thing to do, and how it is told.
+/// A change, and how it is described.
 #[derive(Debug)]
 pub(super) struct LabStep {
     pub(super) told: String,
@@ -62,12 +62,12 @@ pub(super) fn batch(steps: Vec<LabStep>) -> Command {
     Command::Batch(Batch { commands: steps.into_iter().map(|step| step.command).collect() })
 }
 
-/// Reads a lab file.
+/// Parses a lab file.
 pub(super) fn read(text: &str) -> Result<LabFile, CliError> {
     toml::from_str(text).map_err(|error| CliError::Usage(error.to_string()))
 }
 
-/// What has to change, in an order in which it can.
+/// The changes to make, in an order in which they are possible.
 pub(super) fn plan(lab: &LabFile, state: &StateView) -> Result<Vec<LabStep>, CliError> {
     let mut plan = LabPlan { steps: Vec::new() };
     plan.settings(lab, state);
@@ -206,7 +206,8 @@ impl LabPlan {
         Ok(())
     }
 
-    /// Groups of a cloud service take no changes, so that they are opened before all other steps and closed after them.
+    /// Groups of a cloud service cannot be changed, so they are released before all other steps and returned after
+    /// them.
     fn managed(&mut self, lab: &LabFile, state: &StateView) {
         let step = |id: &str, managed: bool| {
             let modify = GroupModify { group: id.to_owned(), service_managed: Some(managed), ..GroupModify::default() };
@@ -326,7 +327,7 @@ impl LabPlan {
         Ok(())
     }
 
-    /// The secondary and IPv6 addresses and prefixes that the file names are those the ENI has; named none, they are left
+    /// Makes the secondary and IPv6 addresses and prefixes those that the file names. If it names none, they are left
     /// alone.
     fn addresses(&mut self, id: &str, eni: &EniCreate, view: &EniView) {
         fn read<T: FromStr + Ord>(texts: &[String]) -> BTreeSet<T> {
@@ -371,7 +372,7 @@ impl LabPlan {
     }
 }
 
-/// What to add and what to remove, so that what is present is what is wanted; nothing where nothing is wanted.
+/// What to add and what to remove to get from `present` to `wanted`; nothing if nothing is wanted.
 fn changes<T: Copy + Ord + ToString>(wanted: &BTreeSet<T>, present: &[T]) -> [Vec<String>; 2] {
     let present: BTreeSet<T> = present.iter().copied().collect();
     let differences = [wanted.difference(&present), present.difference(wanted)];
@@ -396,7 +397,7 @@ fn port_told(port: &DesiredPort) -> String {
     }
 }
 
-/// What a text has to become, if the file names one and it is another.
+/// The new value of a text, if the file names one that differs.
 fn other(wanted: &Option<String>, now: &str) -> Option<String> {
     wanted.clone().filter(|wanted| wanted != now)
 }

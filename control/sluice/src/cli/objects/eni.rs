@@ -10,7 +10,7 @@ use control::socket::query::{Answer, EniFilter, EniShow, Query};
 use control::socket::view::EniView;
 use vswitch_core::config::desired::{DesiredPort, TapPort};
 
-/// What can be done with network interfaces.
+/// The verbs of `sluice eni`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum EniVerb {
     /// Make an ENI: `sluice eni create --vswitch vsw-a --group sg-web --namespace web`.
@@ -32,14 +32,14 @@ pub(crate) enum EniVerb {
     Assign(EniAssign),
     /// Take addresses or delegated prefixes from an ENI.
     Unassign(EniUnassign),
-    /// Attach an ENI to a TAP device or an interface; it passes nothing before its rules are in force.
+    /// Attach an ENI to a TAP device or an interface. Nothing passes before its rules are in force.
     Attach {
         /// The ENI.
         eni: String,
         #[command(flatten)]
         port: PortSpecification,
     },
-    /// Unplug an ENI; its sessions end.
+    /// Detach an ENI from its port; its sessions end.
     Detach(EniDetach),
 }
 

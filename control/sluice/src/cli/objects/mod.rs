@@ -1,4 +1,4 @@
-//! What customers have: a file per noun.
+//! The objects of customers, with one file per noun.
 
 pub(crate) mod eni;
 pub(crate) mod port_list;

@@ -8,7 +8,7 @@ use control::command::{Command, PortListCreate, PortListDelete, PortListModify};
 use control::socket::query::{Answer, Nothing, PortListShow, Query};
 use control::socket::view::PortListView;
 
-/// What can be done with port lists.
+/// The verbs of `sluice port-list`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PortListVerb {
     /// Make a list: `sluice port-list create --name web --entry 80/80 --entry 443/443`.

@@ -7,7 +7,7 @@ use control::command::{Command, PrefixListCreate, PrefixListDelete, PrefixListMo
 use control::socket::query::{Answer, Nothing, PrefixListShow, Query};
 use control::socket::view::{ListEntryView, PrefixListView};
 
-/// What can be done with prefix lists.
+/// The verbs of `sluice prefix-list`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PrefixListVerb {
     /// Make a list: `sluice prefix-list create --name offices --entry 192.0.2.0/24 --entry 198.51.100.0/24`.

@@ -8,7 +8,7 @@ use control::socket::query::{Answer, Query, RuleFilter};
 use control::socket::view::RuleView;
 use vswitch_core::config::desired::{Direction, Policy};
 
-/// What can be done with rules.
+/// The verbs of `sluice rule`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RuleVerb {
     /// Add a rule: `sluice rule add sg-web ingress --protocol tcp --ports 80 --peer 0.0.0.0/0`.
@@ -17,7 +17,7 @@ pub(crate) enum RuleVerb {
         /// The group.
         #[arg(id = "of_group", value_name = "GROUP")]
         group: String,
-        /// The direction it evaluates.
+        /// The direction of the traffic.
         #[arg(value_parser = choice(Direction::NAMES))]
         direction: Direction,
         #[command(flatten)]
@@ -25,7 +25,7 @@ pub(crate) enum RuleVerb {
         #[command(flatten)]
         far: FarSide,
     },
-    /// Take rules away; live sessions that they alone admitted end at once: `sluice rule revoke sg-web sgr-…`.
+    /// Remove rules; live sessions that only they admitted end at once: `sluice rule revoke sg-web sgr-…`.
     Revoke {
         /// The group.
         group: String,
@@ -40,7 +40,7 @@ pub(crate) enum RuleVerb {
         #[command(flatten)]
         far: FarSide,
     },
-    /// Rules in the order in which they decide.
+    /// List rules in the order in which they decide.
     List(RuleFilter),
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct FarSide {
 }
 
 impl FarSide {
-    /// Puts it, told apart by how it begins, where it belongs; so, too, a list `prl-…` among the ports.
+    /// Assigns it to the right field, which its first characters tell; likewise a list `prl-…` among the ports.
     fn place(self, [cidr, group, prefix_list, ports, port_list]: [&mut Option<String>; 5]) {
         match &self.peer {
             None => {}

@@ -9,7 +9,7 @@ use control::socket::query::{Answer, GroupFilter, GroupShow, Query};
 use control::socket::view::GroupView;
 use vswitch_core::config::desired::{GroupKind, Policy};
 
-/// What can be done with security groups.
+/// The verbs of `sluice sg`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupVerb {
     /// Make a group, without rules: `sluice sg create --vpc vpc-lab --name web`.

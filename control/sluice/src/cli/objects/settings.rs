@@ -7,7 +7,7 @@ use control::command::{Command, SettingsModify};
 use control::socket::query::{Answer, Nothing, Query};
 use vswitch_core::config::desired::Settings;
 
-/// What can be done with settings.
+/// The verbs of `sluice settings`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SettingsVerb {
     /// The settings in force.

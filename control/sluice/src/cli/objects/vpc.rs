@@ -7,7 +7,7 @@ use control::command::{Command, VpcCreate, VpcDelete, VpcModify, VpcRouteAdd, Vp
 use control::socket::query::{Answer, Nothing, Query, VpcShow};
 use control::socket::view::VpcView;
 
-/// What can be done with VPCs.
+/// The verbs of `sluice vpc`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VpcVerb {
     /// Make a VPC: `sluice vpc create --cidr 10.0.0.0/16 --name lab`.
@@ -18,11 +18,11 @@ pub(crate) enum VpcVerb {
     Show(VpcShow),
     /// Change a VPC's name, description or blocks.
     Modify(VpcModify),
-    /// Remove a VPC that nothing is in.
+    /// Remove an empty VPC.
     Delete(VpcDelete),
-    /// Send a destination outside the VPC's subnets to one of its ENIs.
+    /// Route a destination outside the VPC's subnets to one of its ENIs.
     AddRoute(VpcRouteAdd),
-    /// Take a custom route away.
+    /// Remove a custom route.
     RemoveRoute(VpcRouteRemove),
 }
 

@@ -9,11 +9,11 @@ use control::command::{
 use control::socket::query::{Answer, Query, VswitchFilter, VswitchShow};
 use control::socket::view::VSwitchView;
 
-/// A verb, or the forwarding plane's own settings.
+/// A verb, or the options of the forwarding plane.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct VswitchNounArguments {
-    /// What to do with subnets; nothing to run the forwarding plane.
+    /// What to do with subnets; without a verb, run the forwarding plane.
     #[command(subcommand)]
     pub(crate) verb: Option<VswitchVerb>,
     /// How to run the forwarding plane.
@@ -21,7 +21,7 @@ pub(crate) struct VswitchNounArguments {
     pub(crate) plane: up::VswitchArguments,
 }
 
-/// What can be done with subnets.
+/// The verbs of `sluice vswitch`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VswitchVerb {
     /// Make a subnet: `sluice vswitch create --vpc vpc-lab --cidr 10.0.1.0/24`.
@@ -34,11 +34,11 @@ pub(crate) enum VswitchVerb {
     Modify(VswitchModify),
     /// Remove a subnet without ENIs.
     Delete(VswitchDelete),
-    /// Keep a part of a subnet's block for delegated prefixes: `sluice vswitch reserve vsw-lab --mask 27`.
+    /// Reserve a part of a subnet's block for delegated prefixes: `sluice vswitch reserve vsw-lab --mask 27`.
     Reserve(VswitchReserve),
-    /// Change the name or description of a part that is kept.
+    /// Change the name or description of a reservation.
     ModifyReservation(VswitchReservationModify),
-    /// Give a part that was kept back.
+    /// End a reservation.
     Unreserve(VswitchUnreserve),
 }
 

@@ -1,4 +1,4 @@
-//! Addresses of network interfaces: assigned and unassigned.
+//! Addresses of network interfaces: assigning and unassigning.
 
 use super::prefix_count;
 use crate::command::{Command, EniAssign, EniUnassign};
@@ -76,7 +76,7 @@ fn assign(context: &Context<'_>, family: &FamilyParameters) -> Result<Plan, ApiE
     Ok(context.change(vec![Command::EniAssign(assign)], Box::new(answer)))
 }
 
-/// What an interface has now and had not.
+/// What an interface has now and did not have before.
 fn assigned(id: &EniId, before: &Eni, after: &Eni, is_ipv6: bool) -> serde_json::Value {
     let prefixes: Vec<&IpNet> = after.prefixes.difference(&before.prefixes).collect();
     if is_ipv6 {
@@ -121,7 +121,7 @@ fn check_family(
         let error = crate::error::IP_MALFORMED.error(message).field(family.address);
         return Err(crate::ecs::dialect::validate::in_words_of(context.call.action.schema(), error));
     }
-    // What is no prefix at all, the model refuses.
+    // The model refuses what is not a prefix at all.
     let strange = |text: &String| text.parse::<IpNet>().is_ok_and(|net| net.addr().is_ipv6() != is_ipv6);
     match prefixes.iter().any(strange) {
         true => context.refuse(family.prefix, "its entries are prefixes of its family."),

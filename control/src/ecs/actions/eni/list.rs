@@ -1,4 +1,4 @@
-//! Questions about network interfaces.
+//! Queries about network interfaces.
 
 use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::ecs::dialect::paging::page;
@@ -11,7 +11,7 @@ use vswitch_core::config::ids::EniId;
 
 pub(in crate::ecs) fn describe(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
-    // An identifier as the cloud makes them has to be known; of anything else there just are no interfaces.
+    // An identifier in the cloud's form has to exist; with anything else there are simply no interfaces.
     let is_id = |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if let Some(vswitch) = parameters.text("VSwitchId").filter(is_id) {
         context.scope.vswitch(vswitch, Access::Use)?;
@@ -138,7 +138,7 @@ pub(in crate::ecs) fn eni_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> 
         "PrivateIpAddress": eni.primary,
         "QueueNumber": number("QueueNumber").max(1),
         "QueuePairNumber": number("QueuePairNumber"),
-        // Of an interface for which none was named, the cloud tells none.
+        // The cloud leaves it out for an interface that was given none.
         "ResourceGroupId": noted.resource_group,
         "SecurityGroupIds": {"SecurityGroupId": eni.groups},
         "SourceDestCheck": eni.source_dest_check,
@@ -149,7 +149,7 @@ pub(in crate::ecs) fn eni_json(context: &Context<'_>, id: &EniId, eni: &Eni) -> 
         "VpcId": eni.vpc,
         "ZoneId": context.zone_of(&eni.vswitch),
     })));
-    // An action shows of this what the published interface has in it.
+    // An action shows only those fields that its published response has.
     let known = context.call.action.schema().response.as_object();
     let listed = known.and_then(|known| known.get("NetworkInterfaceSets")).is_some();
     if let Some(known) = known.filter(|_| !listed) {

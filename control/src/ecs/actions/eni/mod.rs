@@ -1,4 +1,4 @@
-//! Network interfaces: made, changed, attached and deleted.
+//! Network interfaces: making, changing, attaching and deleting them.
 
 pub(in crate::ecs) mod address;
 pub(in crate::ecs) mod list;
@@ -70,7 +70,7 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     ))
 }
 
-/// The groups that are given in one of the two forms; none if in neither.
+/// The groups given in one of the two forms; `None` if in neither.
 pub(in crate::ecs) fn one_form_of_groups(
     context: &Context<'_>,
     parameters: &Parameters,
@@ -89,7 +89,7 @@ pub(in crate::ecs) fn one_form_of_groups(
     }
 }
 
-/// How many prefixes of a family are to be chosen. They are named or counted, not both.
+/// How many prefixes of a family are to be chosen. They are either named or counted, not both.
 pub(in crate::ecs) fn prefix_count(parameters: &Parameters, names: &str, count: &str) -> Result<u8, ApiError> {
     let wanted = parameters.count(count)?.unwrap_or(0);
     match wanted > 0 && parameters.has(names) {
@@ -157,7 +157,7 @@ pub(in crate::ecs) fn detach(context: &Context<'_>) -> Result<Plan, ApiError> {
     Ok(context.quiet_change(vec![Command::InstanceDetach(InstanceAttach { instance, eni }), noted]))
 }
 
-/// The trunk interface of the instance that the call names; empty where it names none.
+/// The trunk interface of the instance that the call names; empty if it names none.
 fn trunk(context: &Context<'_>, instance: &str) -> Result<String, ApiError> {
     let Some(named) = context.parameters().text("TrunkNetworkInstanceId") else { return Ok(String::new()) };
     let (id, _) = context.scope.eni(named)?;
@@ -168,7 +168,7 @@ fn trunk(context: &Context<'_>, instance: &str) -> Result<String, ApiError> {
     }
 }
 
-/// Refuses one more interface than the type of an instance has room for.
+/// Refuses an interface for which the instance's type has no room.
 pub(in crate::ecs) fn check_room(context: &Context<'_>, instance: &str) -> Result<(), ApiError> {
     let present = context.scope.instance(instance)?;
     let kind = context.settings.catalogue.instance_type(&present.instance_type);

@@ -1,4 +1,4 @@
-//! Questions about security groups.
+//! Queries about security groups.
 
 use crate::ecs::dialect::call::{Context, Plan, members};
 use crate::ecs::dialect::paging::page;
@@ -95,7 +95,7 @@ pub(in crate::ecs) fn describe_attribute(context: &Context<'_>) -> Result<Plan, 
         Some("egress") => rule.direction == Direction::Egress,
         _ => true,
     };
-    // All rules of a group in a VPC are about its private network, whatever NicType asks for.
+    // All rules of a group in a VPC are about its private network, whatever NicType says.
     let internet = match parameters.text("NicType").map(str::to_ascii_lowercase).as_deref() {
         Some("internet") if group.is_classic() => Some(true),
         Some("intranet") if group.is_classic() => Some(false),

@@ -24,7 +24,7 @@ const INSTANCE_LAST_GROUP: ErrorKind = ErrorKind { code: "InstanceLastSecurityGr
 pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let is_advanced = parameters.text("SecurityGroupType").is_some_and(|kind| kind.eq_ignore_ascii_case("enterprise"));
-    // Where there is no classic network, a basic group that names no VPC is in the default one.
+    // If there is no classic network, a basic group without a VPC is in the default VPC.
     let may_default = !is_advanced && !context.settings.classic_network;
     let default = || default_vpc(context).map(|(id, _)| id.as_str()).filter(|_| may_default);
     let vpc = parameters.text("VpcId").or_else(default);
@@ -87,7 +87,7 @@ pub(in crate::ecs) fn delete(context: &Context<'_>) -> Result<Plan, ApiError> {
     Ok(context.quiet_change(vec![Command::GroupDelete(GroupDelete { group: group.to_string() })]))
 }
 
-/// What a membership is about, and whether it is an instance.
+/// The object of a membership, and whether it is an instance.
 fn member(context: &Context<'_>) -> Result<(String, bool), ApiError> {
     let parameters = context.parameters();
     match (parameters.text("InstanceId"), parameters.text("NetworkInterfaceId")) {

@@ -1,4 +1,4 @@
-//! What is kept with instances and has nothing to do with packets: noted as it was given, and read back.
+//! Attributes of instances that have nothing to do with packets: stored as they were given, and returned.
 
 use crate::command::{Command, LabelModify};
 use crate::ecs::catalogue::family_of;
@@ -9,7 +9,7 @@ use crate::model::{Instance, Metadata, timestamp};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Seconds of a month as it is sold.
+/// Seconds in a month of a subscription.
 const MONTH_S: u64 = 31 * 86_400;
 /// Seconds of a week.
 const WEEK_S: u64 = 7 * 86_400;
@@ -24,20 +24,20 @@ fn named(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
     Ok(ids)
 }
 
-/// A change of what is noted with an instance; an empty value takes an attribute away.
+/// A change of an instance's attributes; an empty value removes one.
 pub(in crate::ecs) fn change<const N: usize>(instance: &str, attributes: [(&str, String); N]) -> Command {
     let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
     let attributes = BTreeMap::from(attributes);
     Command::LabelModify(LabelModify { object: instance.to_owned(), attributes, ..LabelModify::default() })
 }
 
-/// Keeps what the call says with each instance that it names.
+/// Stores the call's attributes with each instance that it names.
 pub(in crate::ecs) fn note(context: &Context<'_>) -> Result<Plan, ApiError> {
     let ids = named(context)?;
     Ok(context.quiet_change(ids.iter().filter_map(|id| context.note_attributes(id)).collect()))
 }
 
-/// Sets the time at which an instance is released; without one it is not.
+/// Sets the time at which an instance is released; without one it is never.
 pub(in crate::ecs) fn auto_release_time(context: &Context<'_>) -> Result<Plan, ApiError> {
     let time = context.parameters().owned("AutoReleaseTime").unwrap_or_default();
     let ids = named(context)?;
@@ -66,7 +66,7 @@ fn ram_role(context: &Context<'_>, name: &str, role: String) -> Result<Plan, Api
     Ok(context.change(commands, Box::new(move |_| members(answer))))
 }
 
-/// A page about the caller's instances, or those named: one entry each, where `entry` has one.
+/// A page about the caller's instances, or those named, with an entry for each for which `entry` returns one.
 fn list(
     context: &Context<'_>,
     names: [&str; 2],
@@ -77,7 +77,7 @@ fn list(
     let entries = instances.filter_map(|(id, _)| Some((id.clone(), entry(id, context.scope.label(id))?)));
     let page = page(context, entries.collect(), true)?;
     let mut answer = page.about;
-    // One of these actions tells the number of entries alone.
+    // One of these actions only returns the number of entries.
     let published = &context.call.action.schema().response;
     answer.retain(|name, _| published.get(name).is_some());
     answer.insert(names[0].into(), json!({ names[1]: page.entries }));
@@ -156,7 +156,7 @@ fn non_empty<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
     if text.is_empty() { otherwise } else { text }
 }
 
-/// When an instance that is paid for in advance ends; others do not.
+/// When a subscription instance expires; others do not.
 fn expires(instance: &Instance, noted: &Metadata) -> String {
     if noted.attribute("InstanceChargeType") != "PrePaid" {
         return "2099-12-31T15:59Z".into();
@@ -164,11 +164,11 @@ fn expires(instance: &Instance, noted: &Metadata) -> String {
     let unit_s = if noted.attribute("PeriodUnit") == "Week" { WEEK_S } else { MONTH_S };
     let periods = noted.attribute("Period").parse::<u64>().unwrap_or(1).min(120);
     let text = timestamp(instance.created_s + unit_s * periods);
-    // To the minute, as the cloud writes it.
+    // To the minute, as in the cloud.
     format!("{}Z", text.rsplit_once(':').map_or("", |(minute, _)| minute))
 }
 
-/// What both questions about instances read back.
+/// What both queries about instances return.
 pub(in crate::ecs) fn shared_json(id: &str, instance: &Instance, noted: &Metadata) -> Map<String, Value> {
     let number = |name: &str| noted.attribute(name).parse::<u64>().unwrap_or(0);
     let text = |name: &str, otherwise: &'static str| non_empty(noted.attribute(name), otherwise).to_owned();
@@ -188,7 +188,7 @@ pub(in crate::ecs) fn shared_json(id: &str, instance: &Instance, noted: &Metadat
     }))
 }
 
-/// What the list of instances reads back besides.
+/// What the list of instances returns in addition.
 pub(in crate::ecs) fn listed_json(instance: &Instance, noted: &Metadata, cpus: u32) -> Map<String, Value> {
     let number = |name: &str| noted.attribute(name).parse::<u64>().unwrap_or(0);
     let text = |name: &str, otherwise: &'static str| non_empty(noted.attribute(name), otherwise).to_owned();
@@ -236,7 +236,7 @@ pub(in crate::ecs) fn listed_json(instance: &Instance, noted: &Metadata, cpus: u
 /// The attribute that holds an instance's public address.
 pub(in crate::ecs) const PUBLIC_ADDRESS: &str = "PublicIpAddress";
 
-/// A number that an instance finds in its firmware: made from its identifier, so that it stays.
+/// A number that an instance finds in its firmware, derived from its identifier so that it never changes.
 fn serial_number(id: &str) -> String {
     let digits = crate::ecs::dialect::hash(id.as_bytes());
     let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..32]];

@@ -1,4 +1,4 @@
-//! Instances made: one stopped, or several running.
+//! Making instances: a stopped one, or several running ones.
 
 use super::attributes::{PUBLIC_ADDRESS, change};
 use super::{names, public_address};
@@ -54,7 +54,7 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
     check_key_pair(context)?;
     check_room(context, kind)?;
     let is_public = parameters.count::<u32>("InternetMaxBandwidthOut")?.is_some_and(|bandwidth| bandwidth > 0);
-    // To know the free ones, every object is looked at: only where one is wanted.
+    // Finding free ones takes a look at every object, so it is only done if one is wanted.
     let mut addresses = is_public.then(|| public_address::free(context)).into_iter().flatten();
     let Primary { create: primary, present, noted: primary_noted } = primary(context)?;
     if present.is_some() && amount > 1 {
@@ -107,13 +107,13 @@ fn instances(context: &Context<'_>, amount: u32, running: bool) -> Result<(Vec<S
 
 const BANDWIDTH_IN: &str = "InternetMaxBandwidthIn";
 
-/// What may come in from the outside world where only what may go out is named: as much, and 10 Mbit/s at least.
+/// The incoming bandwidth if only the outgoing one is given: the same, and at least 10 Mbit/s.
 fn usual_bandwidth_in(parameters: &Parameters) -> Result<Option<u32>, ApiError> {
     let out = parameters.count::<u32>("InternetMaxBandwidthOut")?.filter(|out| *out > 0);
     Ok(out.filter(|_| !parameters.has(BANDWIDTH_IN)).map(|out| out.max(10)))
 }
 
-/// Refuses another zone than that of the subnet.
+/// Refuses a zone other than the subnet's.
 fn check_zone(context: &Context<'_>, primary: &EniCreate) -> Result<(), ApiError> {
     let Some(zone) = context.parameters().text("ZoneId") else { return Ok(()) };
     if !context.zones_of(context.region()).iter().any(|known| known == zone) {
@@ -138,13 +138,13 @@ fn check_room(context: &Context<'_>, kind: Option<&str>) -> Result<(), ApiError>
     }
 }
 
-/// What is kept with an interface that an instance is made with.
+/// Attributes of an interface that is made with an instance.
 type Noted = BTreeMap<String, String>;
 
 fn noted_of(fields: &Parameters) -> Noted {
     const NAMES: [&str; 5] = [CARD, "NetworkInterfaceTrafficMode", "QueueNumber", "QueuePairNumber", "InstanceType"];
     let given = NAMES.iter().filter_map(|name| Some(((*name).to_owned(), fields.owned(name)?)));
-    // Which one is the primary is told by its place.
+    // Its position tells which one is the primary interface.
     given.filter(|(name, value)| name != "InstanceType" || value == "Trunk").collect()
 }
 
@@ -159,16 +159,16 @@ fn nth_address(text: &str, number: u32) -> Result<String, ApiError> {
     Ok(Ipv4Addr::from(u32::from(address).saturating_add(number)).to_string())
 }
 
-/// The primary interface that is asked for.
+/// The requested primary interface.
 struct Primary {
-    /// A new one, or what one that is there is like.
+    /// A new one, or the properties of an existing one.
     create: EniCreate,
-    /// The one that is there.
+    /// The existing one.
     present: Option<String>,
     noted: Noted,
 }
 
-/// The primary interface, by the parameters of the call or by the entry of `NetworkInterface` that is called primary.
+/// The primary interface, from the parameters of the call or from the entry of `NetworkInterface` marked as primary.
 fn primary(context: &Context<'_>) -> Result<Primary, ApiError> {
     let parameters = context.parameters();
     let entries = parameters.objects("NetworkInterface")?;
@@ -222,7 +222,7 @@ fn primary(context: &Context<'_>) -> Result<Primary, ApiError> {
     Ok(Primary { create, present: None, noted: if is_named { noted_of(fields) } else { Noted::new() } })
 }
 
-/// An interface that an instance gets besides its primary one.
+/// An interface of an instance in addition to its primary one.
 enum Secondary {
     New(Box<EniCreate>, u8, Noted),
     Present(String),

@@ -1,4 +1,4 @@
-//! Which instances a question is about.
+//! Which instances a query selects.
 
 use super::attributes::PUBLIC_ADDRESS;
 use super::status;
@@ -15,7 +15,7 @@ const HPC_CLUSTER: ErrorKind = ErrorKind { code: "InvalidHpcClusterId.NotFound",
 const LOCK_REASON: ErrorKind = ErrorKind { code: "InvalidLockReason.NotFound", status: 404 };
 const LOCK_REASONS: [&str; 5] = ["financial", "security", "recycling", "dedicatedhostfinancial", "refunded"];
 
-/// Words that a parameter may have, and the refusal of others.
+/// The values that a parameter may have, and the refusal of others.
 const WORDS: [(&str, &[&str], ErrorKind); 3] = [
     (
         "InstanceChargeType",
@@ -29,9 +29,9 @@ const WORDS: [(&str, &[&str], ErrorKind); 3] = [
     ),
     ("InstanceNetworkType", &["vpc", "classic"], ErrorKind { code: "InvalidNetworkType.NotFound", status: 404 }),
 ];
-/// What no instance here has.
+/// Properties that no instance here has.
 const ABSENT: [&str; 4] = ["EipAddresses", "InnerIpAddresses", "LockReason", "RdmaIpAddresses"];
-/// What is kept with instances and can be asked for, and what it is where nothing was said.
+/// Attributes that can be queried, with their defaults.
 const NOTED: [(&str, &str); 7] = [
     ("HpcClusterId", ""),
     ("InstanceChargeType", "PostPaid"),
@@ -41,25 +41,25 @@ const NOTED: [(&str, &str); 7] = [
     ("HttpTokens", "optional"),
     ("HttpPutResponseHopLimit", "0"),
 ];
-/// What every instance here is.
+/// Properties that every instance here has.
 const ALWAYS: [&str; 2] = ["DeviceAvailable", "IoOptimized"];
 
-/// What a call asks of instances.
+/// A query for instances.
 pub(in crate::ecs) struct InstanceFilter {
     ids: Option<Vec<String>>,
     private: Option<Vec<String>>,
     public: Option<Vec<String>>,
     ipv6: Vec<String>,
     created_s: RangeInclusive<u64>,
-    /// It asks for what no instance here has.
+    /// Whether it asks for something that no instance here has.
     is_vain: bool,
 }
 
 impl InstanceFilter {
-    /// What the call asks.
+    /// Reads the query from the call.
     ///
     /// # Errors
-    /// A value that is none of its parameter.
+    /// A value that is invalid for its parameter.
     pub(in crate::ecs) fn read(context: &Context<'_>) -> Result<Self, ApiError> {
         let parameters = context.parameters();
         let ids = parameters.json_list("InstanceIds")?;
@@ -75,10 +75,10 @@ impl InstanceFilter {
         Ok(Self { ids, private, public, ipv6: parameters.list("Ipv6Address")?, created_s, is_vain })
     }
 
-    /// Whether it asks for an instance with this primary interface.
+    /// Whether it selects an instance with this primary interface.
     ///
     /// # Errors
-    /// Tags that are no list.
+    /// The tags are not a list.
     pub(in crate::ecs) fn fits(
         &self,
         context: &Context<'_>,
@@ -118,7 +118,7 @@ impl InstanceFilter {
     }
 }
 
-/// The time of making that `Filter` asks for, and whether it asks for an end, which no instance here has.
+/// The creation time that `Filter` asks for, and whether it asks for an expiry, which no instance here has.
 fn read_times(context: &Context<'_>) -> Result<(RangeInclusive<u64>, bool), ApiError> {
     let (mut first_s, mut last_s, mut expires) = (0, u64::MAX, false);
     for (_, filter) in context.parameters().objects("Filter")? {
@@ -141,7 +141,7 @@ fn read_minute(text: &str) -> Option<u64> {
     read_time(text).or_else(|| read_time(&format!("{}:00Z", text.strip_suffix('Z')?)))
 }
 
-/// Whether the call asks for what no instance here has.
+/// Whether the call asks for something that no instance here has.
 fn read_words(context: &Context<'_>) -> Result<bool, ApiError> {
     let parameters = context.parameters();
     let mut is_vain = ABSENT.iter().any(|name| parameters.has(name));

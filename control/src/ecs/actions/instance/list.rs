@@ -1,4 +1,4 @@
-//! Questions about instances.
+//! Queries about instances.
 
 use super::attributes;
 use super::filter::InstanceFilter;
@@ -66,13 +66,13 @@ fn instance_json(context: &Context<'_>, id: &str, instance: &Instance, primary: 
     Value::Object(value)
 }
 
-/// Processors and memory in MiB of an instance's type; of one that the catalogue has not, the least.
+/// Processors and memory in MiB of an instance's type, or the smallest if the catalogue does not have the type.
 fn size(context: &Context<'_>, instance: &Instance) -> (u32, u32) {
     let kind = context.settings.catalogue.instance_type(&instance.instance_type);
     kind.map_or((1, 1024), |kind| (kind.cpus, kind.memory_mib))
 }
 
-/// What both actions show.
+/// What both actions return.
 fn shared_json(context: &Context<'_>, id: &str, instance: &Instance, eni: &Eni) -> serde_json::Map<String, Value> {
     let mut value = attributes::shared_json(id, instance, context.scope.label(id));
     value.extend(members(json!({
@@ -124,7 +124,7 @@ pub(in crate::ecs) fn describe_attribute(context: &Context<'_>) -> Result<Plan, 
     let mut answer = shared_json(context, id, instance, eni);
     let (cpus, memory_mib) = size(context, instance);
     let noted = context.scope.label(id);
-    // Said when it was changed, or when it was made.
+    // As last changed, or as given when it was made.
     let truth = |name: &str| match noted.attribute(name) {
         "" => noted.attribute(&format!("NetworkOptions.{name}")).eq_ignore_ascii_case("true"),
         text => text.eq_ignore_ascii_case("true"),

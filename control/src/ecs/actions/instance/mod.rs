@@ -1,4 +1,4 @@
-//! Instances: started, stopped, changed and deleted.
+//! Instances: starting, stopping, changing and deleting them.
 
 pub(in crate::ecs) mod attributes;
 pub(in crate::ecs) mod create;
@@ -23,7 +23,7 @@ const MIXED_GROUPS: &str = "EnterpriseGroupLimited.MutliGroupType";
 const OTHER_ZONE: ErrorKind = ErrorKind { code: "InvalidVSwitchId.Mismatch", status: 400 };
 const VSWITCH_OF_OTHER_VPC: ErrorKind = ErrorKind { code: "InvalidVSwitch.NotBelongToVpc", status: 404 };
 
-/// What an instance shows.
+/// The status that an instance shows.
 pub(in crate::ecs) fn status(context: &Context<'_>, instance: &Instance) -> &'static str {
     let is_new = instance.changed_s == instance.created_s;
     match (instance.running, context.is_passing(instance.changed_s)) {
@@ -36,7 +36,7 @@ pub(in crate::ecs) fn status(context: &Context<'_>, instance: &Instance) -> &'st
     }
 }
 
-/// Refuses an instance in a passing state.
+/// Refuses an instance in a transient state.
 pub(in crate::ecs) fn refuse_passing(context: &Context<'_>, id: &str) -> Result<(), ApiError> {
     let instance = context.scope.instance(id)?;
     if context.is_passing(instance.changed_s) {
@@ -172,7 +172,7 @@ pub(in crate::ecs) fn modify_attribute(context: &Context<'_>) -> Result<Plan, Ap
     Ok(context.quiet_change(commands))
 }
 
-/// Refuses a set of groups in the words that are used where it replaces all of an instance's.
+/// Refuses a set of groups with the errors for replacing all groups of an instance.
 fn check_set(context: &Context<'_>, groups: &[String], vpc: &vswitch_core::config::ids::VpcId) -> Result<(), ApiError> {
     let found: Vec<_> = groups.iter().filter_map(|id| Some(context.scope.group(id).ok()?.1)).collect();
     if found.iter().any(|group| group.vpc != *vpc) {
@@ -198,7 +198,7 @@ pub(in crate::ecs) fn modify_vpc_attribute(context: &Context<'_>) -> Result<Plan
     if present.is_some_and(|(_, eni)| context.zone_of(&eni.vswitch) != zone) {
         return Err(OTHER_ZONE.error(format!("{vswitch_id} is in {zone}.")).field("VSwitchId"));
     }
-    // Without a VPC it is the one that the instance is in.
+    // Without a VPC, the instance's present one is meant.
     let target = parameters.text("VpcId").or(present.map(|(_, eni)| eni.vpc.as_str()));
     if target.is_some_and(|vpc| vpc != vswitch.vpc.as_str()) {
         return Err(VSWITCH_OF_OTHER_VPC.error(format!("{vswitch_id} is in {}.", vswitch.vpc)).field("VpcId"));

@@ -1,7 +1,7 @@
 //! Names of instances that one call makes: a pattern in a name, or a suffix, numbers them.
 
-/// The name of the instance with this number, from 0, of several that one call makes. `web[7,3]x` names them `web007x`,
-/// `web008x` …: the first number, at most 999,999, and the digits that it has at least, at most 6. Without a pattern,
+/// The name of an instance, by its number from 0, among several that one call makes. `web[7,3]x` yields `web007x`,
+/// `web008x` …: the first number is at most 999,999, the least number of digits at most 6. Without a pattern,
 /// `is_unique` appends `001`, `002` ….
 pub(in crate::ecs) fn nth(name: &str, number: u32, is_unique: bool) -> String {
     match pattern(name) {
@@ -11,7 +11,7 @@ pub(in crate::ecs) fn nth(name: &str, number: u32, is_unique: bool) -> String {
     }
 }
 
-/// The name among hosts of an instance for which none is given, as the cloud makes it.
+/// The host name of an instance that is given none, in the cloud's form.
 pub(in crate::ecs) fn usual_host(id: &str) -> String {
     format!("iZ{}Z", id.strip_prefix("i-").unwrap_or(id))
 }

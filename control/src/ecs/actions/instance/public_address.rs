@@ -42,7 +42,7 @@ pub(in crate::ecs) fn allocate(context: &Context<'_>) -> Result<Plan, ApiError> 
     Ok(context.change(commands, Box::new(move |_| members(json!({"IpAddress": address.to_string()})))))
 }
 
-/// Changes what an instance may send to the outside world; with that it may get a public address, or lose it.
+/// Changes an instance's outgoing bandwidth, by which it may gain or lose a public address.
 pub(in crate::ecs) fn modify_network_spec(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
     let id = parameters.owned("InstanceId").unwrap_or_default();
@@ -53,7 +53,7 @@ pub(in crate::ecs) fn modify_network_spec(context: &Context<'_>) -> Result<Plan,
     }
     let present = context.scope.label(&id).attribute(PUBLIC_ADDRESS);
     let out = parameters.count::<u32>("InternetMaxBandwidthOut")?;
-    // What is paid for in advance has its address with the bandwidth.
+    // A subscription instance has its address as long as it has bandwidth.
     let is_prepaid = context.scope.label(&id).attribute("InstanceChargeType") == "PrePaid";
     let wanted = parameters.boolean("AllocatePublicIp")?.unwrap_or(is_prepaid && out.is_some_and(|out| out > 0));
     if out == Some(0) {

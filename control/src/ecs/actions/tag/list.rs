@@ -1,4 +1,4 @@
-//! Questions about tags.
+//! Queries about tags.
 
 use crate::ecs::actions::tag::{Tagged, kind, objects};
 use crate::ecs::dialect::call::{Context, Plan};
@@ -41,7 +41,7 @@ pub(in crate::ecs) fn describe_tags(context: &Context<'_>) -> Result<Plan, ApiEr
     let parameters = context.parameters();
     let id_asked = parameters.text("ResourceId");
     let wanted = context.parameters().objects("Tag")?;
-    // All tags here are of somebody's own making.
+    // All tags here are custom ones.
     let is_custom = parameters.text("Category").is_none_or(|category| !category.eq_ignore_ascii_case("system"));
     let mut counts: BTreeMap<(&str, &str), BTreeMap<&str, u64>> = BTreeMap::new();
     for Tagged { kind: object_kind, name, id } in objects(context) {

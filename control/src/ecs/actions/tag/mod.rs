@@ -17,9 +17,9 @@ const TYPE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidResourceType.NotFoun
 const SAME_RESOURCE_GROUP: ErrorKind = ErrorKind { code: "InvalidResourceGroup.Duplicate", status: 403 };
 const TAG_COUNT: ErrorKind = ErrorKind { code: "InvalidTagCount", status: 400 };
 
-/// Kinds of ECS objects that can be tagged and that there are here, by the names of the interface.
+/// Kinds of ECS objects that can be tagged and exist here, by their names in the API.
 const ECS_TYPES: [&str; 7] = ["instance", "securitygroup", "eni", "prefixlist", "portrangelist", "disk", "keypair"];
-/// Kinds that there are in the cloud and not here.
+/// Kinds that exist in the cloud and not here.
 const OTHER_TYPES: [&str; 15] = [
     "snapshot",
     "image",
@@ -40,9 +40,9 @@ const OTHER_TYPES: [&str; 15] = [
 
 /// An object that can be tagged.
 pub(in crate::ecs) struct Tagged<'a> {
-    /// Its kind, by the name of the interface.
+    /// Its kind, by its name in the API.
     pub(in crate::ecs) kind: &'static str,
-    /// What the interface calls it: most often its identifier.
+    /// What the API calls it: usually its identifier.
     pub(in crate::ecs) name: &'a str,
     /// Its identifier.
     pub(in crate::ecs) id: &'a str,
@@ -63,7 +63,7 @@ pub(in crate::ecs) fn objects<'a>(context: &Context<'a>) -> Vec<Tagged<'a>> {
             .chain(scope.records(disk::KIND).map(|(id, ..)| (ECS_TYPES[5], id)))
             .chain(scope.records(key_pair::KIND).map(|(id, ..)| (ECS_TYPES[6], id)))
             .collect(),
-        // What only is shared with the caller is not the caller's to tag.
+        // What is only shared with the caller cannot be tagged by the caller.
         Product::Vpc => scope
             .vpcs()
             .filter(|(id, _)| scope.vpc(id.as_str(), Access::Own).is_ok())
@@ -84,7 +84,7 @@ pub(in crate::ecs) fn objects<'a>(context: &Context<'a>) -> Vec<Tagged<'a>> {
     plain.into_iter().map(named).collect()
 }
 
-/// The kind that the call names, small.
+/// The kind that the call names, in lower case.
 pub(in crate::ecs) fn kind(context: &Context<'_>) -> Result<Option<String>, ApiError> {
     let Some(text) = context.parameters().text("ResourceType") else { return Ok(None) };
     let kind = text.to_ascii_lowercase();
@@ -99,7 +99,7 @@ pub(in crate::ecs) fn kind(context: &Context<'_>) -> Result<Option<String>, ApiE
     Ok(Some(kind))
 }
 
-/// The identifiers of what a call names, each of an object of that kind that its user may change.
+/// The identifiers that a call names, each of an object of that kind that the caller may change.
 fn named_objects(context: &Context<'_>, ids: &[String]) -> Result<Vec<String>, ApiError> {
     let kind = kind(context)?;
     let mut objects = Vec::new();
@@ -178,7 +178,7 @@ pub(in crate::ecs) fn remove(context: &Context<'_>) -> Result<Plan, ApiError> {
     let tags = context.tags("Tag")?;
     let object = named_object(context)?;
     let present = &context.scope.label(&object).tags;
-    // A tag with a value goes only with that value.
+    // A tag with a value is only removed if the value matches.
     let goes = |(key, value): &(&String, &String)| value.is_empty() || present.get(*key) == Some(*value);
     let untag = tags.iter().filter(goes).map(|(key, _)| key.clone()).collect();
     let modify = LabelModify { object, untag, untag_all: tags.is_empty(), ..LabelModify::default() };
@@ -201,7 +201,7 @@ pub(in crate::ecs) fn join_resource_group(context: &Context<'_>) -> Result<Plan,
     Ok(context.quiet_change(vec![Command::LabelModify(modify)]))
 }
 
-/// As for instances, in the words of networks, where moving to the same group is no mistake.
+/// The same as for instances, with the errors for networks, where moving to the present group is allowed.
 pub(in crate::ecs) fn move_resource_group(context: &Context<'_>) -> Result<Plan, ApiError> {
     let resource_group = context.resource_group_named("NewResourceGroupId")?;
     let object = named_object(context)?;

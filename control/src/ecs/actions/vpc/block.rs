@@ -1,4 +1,4 @@
-//! Blocks of a VPC besides its own.
+//! Additional blocks of a VPC.
 
 use super::{named, new_ipv6_block};
 use crate::command::{Command, VpcModify};
@@ -9,7 +9,7 @@ use crate::error::{ApiError, CIDR_BLOCK_NOT_FOUND, QUOTA_CIDR_BLOCK};
 use ipnet::Ipv6Net;
 use serde_json::json;
 
-/// The blocks that the call names, of which there has to be one: IPv4, IPv6.
+/// The blocks that the call names, IPv4 and IPv6; there has to be exactly one.
 fn named_blocks(context: &Context<'_>) -> Result<(Option<String>, Option<String>), ApiError> {
     let parameters = context.parameters();
     let blocks = (parameters.owned("SecondaryCidrBlock"), parameters.owned("IPv6CidrBlock"));

@@ -1,4 +1,4 @@
-//! The default VPC of a region and its subnets, one in each zone: networks for whoever names none.
+//! The default VPC of a region and its subnets, one in each zone, for calls that name no network.
 
 use super::{BLOCK, new_ipv6_block, sibling};
 use crate::command::{Command, LabelModify, VpcCreate, VswitchCreate};
@@ -13,7 +13,7 @@ use vswitch_core::config::ids::VpcId;
 
 const VPC_EXISTS: ErrorKind = ErrorKind { code: "OperationDenied.DefaultVpcExists", status: 400 };
 const VSWITCH_EXISTS: ErrorKind = ErrorKind { code: "OperationDenied.DefaultVSwitchExists", status: 400 };
-/// What is noted about a default network.
+/// The attribute of a default network.
 const NOTED: &str = "IsDefault";
 /// The length of a default subnet's block.
 const SUBNET_BITS: u8 = 20;
@@ -24,7 +24,7 @@ pub(in crate::ecs) fn is_default(context: &Context<'_>, id: &str) -> bool {
     context.scope.label(id).attribute(NOTED) == "true"
 }
 
-/// The command that notes that a new VPC or subnet is a default one.
+/// The command that marks a new VPC or subnet as a default one.
 fn note(context: &Context<'_>, object: &str, zone: Option<String>) -> Result<Command, ApiError> {
     let resource_group = context.resource_group()?;
     let attributes = [(NOTED.to_owned(), "true".to_owned())].into();
@@ -89,7 +89,7 @@ pub(in crate::ecs) fn create_vswitch(context: &Context<'_>) -> Result<Plan, ApiE
         None if context.parameters().has("Ipv6CidrBlock") => {
             return Err(IPV6_NOT_TURNED_ON.error("there is no default VPC yet.").field("Ipv6CidrBlock"));
         }
-        // Then the VPC is made with it.
+        // The VPC is then made together with it.
         None => {
             let id = context.environment.new_id("vpc");
             let create = VpcCreate { id: Some(id.clone()), cidr: BLOCK.into(), ..VpcCreate::default() };
@@ -102,7 +102,7 @@ pub(in crate::ecs) fn create_vswitch(context: &Context<'_>) -> Result<Plan, ApiE
     Ok(context.change(commands, Box::new(move |_| members(json!({"VSwitchId": id})))))
 }
 
-/// The first block of a default VPC that no subnet has, where the zone has no default subnet yet.
+/// The first free block of a default VPC, if the zone has no default subnet yet.
 fn free_block(context: &Context<'_>, vpc_id: &VpcId, vpc: &Vpc, zone: &str) -> Result<String, ApiError> {
     let siblings: Vec<_> = context.scope.vswitches().filter(|(_, vswitch)| vswitch.vpc == *vpc_id).collect();
     let mut defaults = siblings.iter().filter(|(id, _)| is_default(context, id.as_str()));

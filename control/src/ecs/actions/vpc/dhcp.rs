@@ -1,4 +1,4 @@
-//! DHCP options sets: kept, read back and attached to VPCs.
+//! DHCP options sets: stored, returned and attached to VPCs.
 
 use crate::command::{Command, LabelModify, RecordCreate, RecordDelete};
 use crate::ecs::dialect::call::{Context, Plan, members};
@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use vswitch_core::config::ids::VpcId;
 
 pub(super) const KIND: &str = "dhcp-options-set";
-/// What the set of a VPC is noted under, with the VPC.
+/// The attribute of a VPC with its options set.
 pub(super) const NOTED: &str = "DhcpOptionsSetId";
 const NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidDhcpOptionsSetId.NotFound", status: 404 };
 const ATTACHED: ErrorKind = ErrorKind { code: "DependencyViolation.VpcAttachment", status: 400 };
@@ -34,7 +34,7 @@ fn named<'a>(context: &Context<'a>) -> Result<(&'a str, &'a Metadata), ApiError>
     find(context, context.parameters().text("DhcpOptionsSetId").unwrap_or_default())
 }
 
-/// Refuses options that cannot be.
+/// Refuses invalid options.
 fn check(context: &Context<'_>) -> Result<(), ApiError> {
     let text = |name: &str| context.parameters().text(name).unwrap_or_default();
     context.check_text("DhcpOptionsSetName", text("DhcpOptionsSetName"), 128)?;
@@ -70,7 +70,7 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     check(context)?;
     let id = context.environment.new_id("dopt");
     let mut tags = context.tags("Tag")?;
-    // Some clients say it in the plural.
+    // Some clients use the plural.
     tags.extend(context.tags("Tags")?);
     let label = LabelModify {
         object: id.clone(),
@@ -90,7 +90,7 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
 pub(in crate::ecs) fn update(context: &Context<'_>) -> Result<Plan, ApiError> {
     let (id, _) = named(context)?;
     check(context)?;
-    // What is given empty goes.
+    // An empty value removes an option.
     let kept = |name: &str| Some((name.to_owned(), context.parameters().given(name)?.to_owned()));
     let names = ["DhcpOptionsSetName", "DhcpOptionsSetDescription"];
     let attributes: BTreeMap<String, String> =
@@ -99,7 +99,7 @@ pub(in crate::ecs) fn update(context: &Context<'_>) -> Result<Plan, ApiError> {
     Ok(context.quiet_change(vec![Command::LabelModify(modify)]))
 }
 
-/// The options, and what they are where nothing is said.
+/// The options and their defaults.
 const OPTIONS: [(&str, &str); 6] = [
     ("BootFileName", ""),
     ("DomainName", ""),

@@ -20,7 +20,7 @@ use vswitch_core::config::ids::VpcId;
 const USER_BLOCK: ErrorKind = ErrorKind { code: "InvalidUserCidr.Malformed", status: 400 };
 const USER_BLOCK_QUOTA: ErrorKind = ErrorKind { code: "InvalidUserCidr.Quota", status: 400 };
 const USER_BLOCKS_MAX: usize = 3;
-/// The block of a VPC for which none is named.
+/// The default block of a VPC.
 const BLOCK: &str = "172.16.0.0/12";
 
 pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
@@ -53,7 +53,7 @@ pub(in crate::ecs) fn create(context: &Context<'_>) -> Result<Plan, ApiError> {
     Ok(context.change(commands, Box::new(answer)))
 }
 
-/// Refuses blocks of the customer's own that cannot be. Good ones are only kept: routes say where they are.
+/// Refuses invalid blocks of the customer's own. Valid ones are only stored: routes determine where they are.
 fn check_user_blocks(text: &str) -> Result<(), ApiError> {
     let shared = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
     let blocks: Vec<&str> = text.split(',').map(str::trim).filter(|block| !block.is_empty()).collect();
@@ -68,7 +68,7 @@ fn check_user_blocks(text: &str) -> Result<(), ApiError> {
     }
 }
 
-/// A unique local block that nobody has.
+/// A random unique local block.
 fn new_ipv6_block(context: &Context<'_>) -> String {
     loop {
         let [a, b, c, d, e, f] = context.environment.new_mac().0;
@@ -80,7 +80,7 @@ fn new_ipv6_block(context: &Context<'_>) -> String {
     }
 }
 
-/// The identifier of what comes with a VPC and has no life of its own.
+/// The identifier of an object that exists as part of a VPC.
 pub(in crate::ecs) fn sibling(prefix: &str, vpc: &str) -> String {
     format!("{prefix}-{}", vpc.split_once('-').map_or(vpc, |(_, rest)| rest))
 }

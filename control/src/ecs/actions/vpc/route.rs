@@ -1,4 +1,4 @@
-//! Routers and route tables of VPCs. Each VPC has one of both, made and ended with it: the system route table.
+//! Routers and route tables of VPCs. Each VPC has one of each, made and removed with it: the system route table.
 
 use super::sibling;
 use crate::command::{Command, LabelModify};
@@ -14,7 +14,7 @@ use vswitch_core::config::ids::{VSwitchId, VpcId};
 
 const TABLE_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidRouteTableId.NotFound", status: 404 };
 const ROUTER_NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidVRouterId.NotFound", status: 404 };
-/// Where the cloud's own services are, in every VPC.
+/// The block of the cloud's own services, in every VPC.
 pub(super) const SERVICE_BLOCK: &str = "100.64.0.0/10";
 
 /// The VPC whose route table the call names.
@@ -36,7 +36,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whoever only uses the VPC is not told which of its owner's interfaces a route leads to.
+    /// Somebody who only uses the VPC is not told to which of its owner's interfaces a route leads.
     fn of_route(context: &Context<'_>, vpc: &VpcId, route: &Route) -> Self {
         let is_seen = context.scope.eni(route.eni.as_str()).is_ok();
         let hop = match &route.instance {
@@ -44,7 +44,7 @@ impl Entry {
             None => ("NetworkInterface", route.eni.to_string()),
         };
         let hop = if is_seen { hop } else { (hop.0, String::new()) };
-        // Stores of old gave routes no identifier.
+        // Old stores have routes without identifiers.
         let id = if route.id.is_empty() { old_id(vpc, route.destination) } else { route.id.clone() };
         let (name, description) = (route.name.clone(), route.description.clone());
         let destination = route.destination.to_string();
@@ -91,7 +91,7 @@ fn old_id(vpc: &VpcId, destination: IpNet) -> String {
     format!("{}-{digits}", sibling("rte", vpc.as_str()))
 }
 
-/// All entries of a VPC's route table: the routes that were made, its subnets, and the cloud's services.
+/// All entries of a VPC's route table: its custom routes, its subnets, and the cloud's services.
 pub(super) fn entries_of(context: &Context<'_>, id: &VpcId, vpc: &Vpc) -> Vec<Entry> {
     let service = sibling("rte", id.as_str());
     let service = Entry::of_system(service, SERVICE_BLOCK.into(), "service", vpc.created_s);
@@ -126,7 +126,7 @@ fn wanted<'a>(context: &Context<'a>) -> Vec<(&'a VpcId, &'a Vpc)> {
     context.scope.vpcs().filter(fits).collect()
 }
 
-/// What is noted about a VPC under a name.
+/// An attribute of a VPC.
 fn noted<'a>(context: &Context<'a>, id: &VpcId, name: &str) -> &'a str {
     context.scope.label(id.as_str()).attribute(name)
 }
@@ -158,7 +158,7 @@ pub(in crate::ecs) fn describe_table_list(context: &Context<'_>) -> Result<Plan,
         });
         (id.to_string(), value)
     };
-    // Tags are of VPCs; their tables have none.
+    // VPCs have tags; their tables do not.
     let tagged = context.parameters().has("Tag");
     let tables = wanted(context).into_iter().filter(|_| !tagged).map(table).collect();
     let page = page(context, tables, true)?;
@@ -267,7 +267,7 @@ pub(in crate::ecs) fn modify_router(context: &Context<'_>) -> Result<Plan, ApiEr
     Ok(context.quiet_change(vec![Command::LabelModify(note)]))
 }
 
-/// Names and descriptions that the call gives, each with what it is noted under and its most characters.
+/// Names and descriptions that the call gives, each with its attribute and the most characters.
 fn noted_texts(context: &Context<'_>, texts: [(&str, &str, usize); 2]) -> Result<BTreeMap<String, String>, ApiError> {
     let mut noted = BTreeMap::new();
     for (parameter, name, most) in texts {

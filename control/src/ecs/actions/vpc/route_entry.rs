@@ -1,4 +1,4 @@
-//! Custom entries of route tables: they are the routes that the switch forwards by.
+//! Custom entries of route tables, which are the routes by which the switch forwards.
 
 use super::route::{Entry, SERVICE_BLOCK, entries_of, named_table};
 use crate::command::{Batch, Command, VpcRouteAdd, VpcRouteRemove};
@@ -16,7 +16,7 @@ use vswitch_core::config::ids::VpcId;
 const DUPLICATED: ErrorKind = ErrorKind { code: "RouterEntryConflict.Duplicated", status: 400 };
 const HOP_NOT_FOUND: ErrorKind = ErrorKind { code: "ResourceNotFound.InstanceId", status: 404 };
 
-/// Where a route is to go, as a call says it.
+/// The requested route.
 struct Wanted {
     table: String,
     destination: Option<String>,
@@ -26,7 +26,7 @@ struct Wanted {
     description: Option<String>,
 }
 
-/// The destination as it is kept: an address alone is a block of its own, and no host bits stay.
+/// The destination as it is stored: a bare address is a block of its own, and host bits are removed.
 fn destination_of(text: &str) -> Result<IpNet, ApiError> {
     let malformed = || {
         let message = "write a block like 192.168.0.0/16 or 2001:db8::/32.";
@@ -40,7 +40,7 @@ fn destination_of(text: &str) -> Result<IpNet, ApiError> {
     Ok(block)
 }
 
-/// The command that adds a route, where there is none to that destination yet.
+/// The command that adds a route, unless there is one to that destination.
 fn addition(context: &Context<'_>, wanted: Wanted, id: String) -> Result<Command, ApiError> {
     let (vpc_id, vpc) = named_table(context, &wanted.table, Access::Own)?;
     context.check_vpc_made(&vpc_id, vpc)?;
@@ -64,7 +64,7 @@ fn addition(context: &Context<'_>, wanted: Wanted, id: String) -> Result<Command
     }))
 }
 
-/// The interface that is meant, and the instance if one is named.
+/// The interface of the next hop, and the instance if one is named.
 fn next_hop(context: &Context<'_>, kind: Option<&str>, id: &str) -> Result<(String, Option<String>), ApiError> {
     match kind.unwrap_or("Instance") {
         "Instance" => {
@@ -73,7 +73,7 @@ fn next_hop(context: &Context<'_>, kind: Option<&str>, id: &str) -> Result<(Stri
             Ok((eni.to_string(), Some(id.to_owned())))
         }
         "NetworkInterface" => Ok((context.scope.eni(id)?.0.to_string(), None)),
-        // Gateways of every kind: there are none here.
+        // There are no gateways of any kind here.
         kind => Err(HOP_NOT_FOUND.error(format!("there is no next hop of type {kind}.")).field("NextHopId")),
     }
 }
@@ -120,7 +120,7 @@ pub(in crate::ecs) fn create_all(context: &Context<'_>) -> Result<Plan, ApiError
     one_by_one(context, decided, ids)
 }
 
-/// Refuses a destination of another family than the entry says.
+/// Refuses a destination of another family than the entry names.
 fn family_of(entry: &Parameters) -> Result<(), ApiError> {
     let said = entry.integer("IpVersion")?;
     let is_ipv6 = entry.text("DstCidrBlock").is_some_and(|text| text.contains(':'));
@@ -132,7 +132,7 @@ fn family_of(entry: &Parameters) -> Result<(), ApiError> {
     }
 }
 
-/// Refuses a second route to a destination that the same call routes already.
+/// Refuses a second route to the same destination in one call.
 fn refuse_twice(earlier: &[Command], command: &Command) -> Result<(), ApiError> {
     let Command::VpcRouteAdd(new) = command else { return Ok(()) };
     let same = |other: &Command| matches!(other, Command::VpcRouteAdd(other) if other.vpc == new.vpc && other.destination == new.destination);
@@ -142,8 +142,8 @@ fn refuse_twice(earlier: &[Command], command: &Command) -> Result<(), ApiError> 
     }
 }
 
-/// Makes those of some changes that can be made, one after the other, and tells why of the others. Where none can be,
-/// the first reason is the answer.
+/// Makes those changes that are possible, one after the other, and reports why the others are not. If none is possible,
+/// the response is the first reason.
 fn one_by_one(
     context: &Context<'_>,
     decided: Vec<(Parameters, Result<Command, ApiError>)>,
@@ -227,7 +227,7 @@ fn named_entry<'a>(
     Err(ROUTE_ENTRY_NOT_FOUND.error("there is no such custom route.").field(destination))
 }
 
-/// The command that takes a route away.
+/// The command that removes a route.
 fn removal(context: &Context<'_>, fields: &Parameters, destination: &str, hop: &str) -> Result<Command, ApiError> {
     let (vpc_id, vpc, entry) = named_entry(context, fields, destination)?;
     context.check_vpc_made(&vpc_id, vpc)?;
@@ -240,7 +240,7 @@ fn removal(context: &Context<'_>, fields: &Parameters, destination: &str, hop: &
 
 pub(in crate::ecs) fn delete(context: &Context<'_>) -> Result<Plan, ApiError> {
     let parameters = context.parameters();
-    // Of a list of next hops, a route here can only have the one it leads to.
+    // Of a list of next hops, a route here can only have the one to which it leads.
     let hops = parameters.objects("NextHopList")?;
     let command = removal(context, parameters, "DestinationCidrBlock", "NextHopId")?;
     if let [(_, first), rest @ ..] = hops.as_slice() {

@@ -127,7 +127,7 @@ pub(in crate::ecs) fn describe_attributes(context: &Context<'_>) -> Result<Plan,
 }
 
 fn vswitch_json(context: &Context<'_>, id: &VSwitchId, vswitch: &VSwitch) -> Value {
-    // The first and the last three addresses are the cloud's.
+    // The first address and the last three are reserved.
     let size = 1_u64 << (32 - u32::from(vswitch.cidr.prefix_len()));
     let taken = context.scope.taken_ipv4_addresses(id);
     json!({

@@ -1,4 +1,4 @@
-//! Parts of a subnet's blocks that are kept for delegated prefixes.
+//! Reservations: parts of a subnet's blocks for delegated prefixes.
 
 use crate::command::{Command, VswitchReservationModify, VswitchReserve, VswitchUnreserve};
 use crate::ecs::dialect::call::{Context, Plan, members};
@@ -96,7 +96,7 @@ pub(in crate::ecs) fn list(context: &Context<'_>) -> Result<Plan, ApiError> {
     paged(context, entries, "VSwitchCidrReservations")
 }
 
-/// A page of entries, with how many there are and how many a page has.
+/// A page of entries, with their total number and the page's size.
 fn paged(context: &Context<'_>, entries: Vec<(String, Value)>, name: &str) -> Result<Plan, ApiError> {
     let total = entries.len();
     let size = context.parameters().integer("MaxResults")?.unwrap_or(10);
