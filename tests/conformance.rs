@@ -25,6 +25,12 @@ fn every_case_of_the_corpus_is_decided_as_expected() {
     assert!(failures.is_empty(), "{} differ:\n{}", failures.len(), failures.join("\n"));
     let passed = reports.iter().filter(|report| report.outcome == CaseOutcome::Passed).count();
     assert!(passed >= 86, "only {passed} cases ran");
+    for page in ["README.md", "docs/conformance.md"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(page);
+        let text = std::fs::read_to_string(path).expect("the page can be read");
+        let shown = format!("{passed} passed, 0 failed");
+        assert!(text.contains(&shown), "{page} shows another closing line than `{shown}`");
+    }
 }
 
 #[test]

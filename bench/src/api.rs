@@ -18,13 +18,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What to measure: `sluice bench api --enis 1000 --clients 50`.
+/// Options of `sluice bench api --enis 1000 --clients 50`.
 #[derive(Clone, Debug, Args)]
 pub struct ApiArguments {
     /// ENIs that the switch has, spread over the groups.
     #[arg(long, default_value_t = 1000)]
     enis: usize,
-    /// Security groups, one for each client in turn.
+    /// Security groups, which the clients use in turn.
     #[arg(long, default_value_t = 50)]
     groups: usize,
     /// Rules that each group keeps throughout.
@@ -39,7 +39,8 @@ pub struct ApiArguments {
     /// The core that both planes share.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..1024))]
     core: u16,
-    /// Where the state is kept while it is measured: the disk counts. A new folder in it is used, and removed.
+    /// Where to keep the state during the measurement, since the speed of the disk counts. A new folder is made there,
+    /// and removed afterwards.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
 }
@@ -59,20 +60,20 @@ pub struct ApiReport {
     p99_us: u64,
     p999_us: u64,
     max_us: u64,
-    /// Processor time of one call, by plane: what another load on the machine does not change.
+    /// Processor time of one call, by plane, which other load on the machine does not change.
     control_cpu_us: f64,
     vswitch_cpu_us: f64,
-    /// Calls that one core could take if it had nothing else to do.
+    /// Calls that one core could handle if it did nothing else.
     calls_per_core_second: f64,
 }
 
 impl ApiReport {
-    /// As JSON.
+    /// The report as JSON.
     pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
-    /// For people.
+    /// The report as text.
     pub fn text(&self) -> String {
         format!(
             "{} ENIs, {} groups of {} rules, {} clients: {:.0} signed rule changes/s; answered within {:.1} ms (median), \
@@ -94,10 +95,10 @@ impl ApiReport {
     }
 }
 
-/// Measures.
+/// Runs the measurement.
 ///
 /// # Errors
-/// Planes that do not start, and any call that is not answered with success: then the time would mean nothing.
+/// Planes that do not start, or a call without a successful response: the times would mean nothing then.
 pub fn run(arguments: &ApiArguments) -> Result<ApiReport, String> {
     let groups = arguments.groups.max(1);
     let key = AccessKey {
@@ -145,7 +146,7 @@ pub fn run(arguments: &ApiArguments) -> Result<ApiReport, String> {
     })
 }
 
-/// Makes a VPC with groups, their rules and ENIs, through the interface; gives the groups' identifiers.
+/// Makes a VPC with groups, their rules and ENIs through the interface. Returns the groups' identifiers.
 fn build(arguments: &ApiArguments, groups: usize, address: SocketAddr, key: &AccessKey) -> Result<Vec<String>, String> {
     let mut client = connect(address, key)?;
     let vpc = id_of(&mut client, "VpcId", Product::Vpc, "CreateVpc", &[("CidrBlock", "10.0.0.0/8")])?;
@@ -189,7 +190,7 @@ fn connect(address: SocketAddr, key: &AccessKey) -> Result<ApiClient, String> {
     ApiClient::connect(address, key.clone()).map_err(|error| format!("{address} cannot be reached: {error}"))
 }
 
-/// Makes a call; its answer, if it succeeds.
+/// Makes a call and returns its response, if it succeeds.
 fn call(
     client: &mut ApiClient,
     product: Product,
@@ -201,7 +202,7 @@ fn call(
     if answer.status == 200 { Ok(answer) } else { Err(format!("{action}: {} {}", answer.status, answer.body)) }
 }
 
-/// Makes a call that answers with the identifier of something new in `field`.
+/// Makes a call whose response has the identifier of a new object in `field`.
 fn id_of(
     client: &mut ApiClient,
     field: &str,
@@ -247,7 +248,7 @@ fn new_histogram() -> Result<Histogram<u64>, String> {
     Histogram::new_with_bounds(1, 60_000_000, 3).map_err(|error| error.to_string())
 }
 
-/// What so many threads come to, or the first fault.
+/// The results of `count` threads, or the first error.
 fn at_once<T: Send>(count: usize, work: impl Fn(usize) -> Result<T, String> + Sync) -> Result<Vec<T>, String> {
     let gone = || Err("a client broke off".to_owned());
     thread::scope(|scope| {
@@ -257,7 +258,7 @@ fn at_once<T: Send>(count: usize, work: impl Fn(usize) -> Result<T, String> + Sy
     })
 }
 
-/// How far it is, on a terminal.
+/// A progress display on a terminal.
 struct ApiProgress {
     what: &'static str,
     total: u64,

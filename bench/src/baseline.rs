@@ -1,6 +1,6 @@
-//! The plain way of doing the same: `etherparse` reads, a hash map remembers, rules are looked at one after another. Not
-//! a switch, and kinder to itself than one: no guard, no route, no counters of ENIs. What the path is held against where
-//! no other peer is at hand.
+//! A plain implementation of the same: `etherparse` parses, a hash map holds the sessions, and rules are checked one
+//! after another. It is not a switch, and does less than one: no anti-spoofing, no routing, no counters per ENI. The
+//! packet path is compared with it where no other peer is at hand.
 
 use crate::fixture;
 use crate::flat_rules;
@@ -19,7 +19,7 @@ use vswitch_core::config::limits::BURST_PACKETS;
 use vswitch_core::ipnet::IpNet;
 use vswitch_core::packet::{FrameBuffer, Packet};
 
-/// An ENI by the address it has, then the five-tuple, the opener first.
+/// The ENI, by its address, and the five-tuple from the opener's point of view.
 type BaselineKey = (IpAddr, IpAddr, IpAddr, u16, u16, u8);
 
 #[derive(Default)]
@@ -37,10 +37,10 @@ struct PlainRule {
 
 pub(crate) struct Baseline {
     sessions: HashMap<BaselineKey, BaselineSession>,
-    /// The oldest first, where as many end as are opened.
+    /// The oldest first, if as many are ended as are opened.
     opened: VecDeque<BaselineKey>,
     sessions_max: usize,
-    /// By direction: in and out.
+    /// By direction: ingress and egress.
     rules: [Vec<PlainRule>; 2],
     packets: Vec<Packet>,
     traffic: BurstTraffic,
@@ -68,7 +68,7 @@ impl Baseline {
         }
     }
 
-    /// Brings about the state that is measured in.
+    /// Establishes the state in which to measure.
     pub(crate) fn warm_up(&mut self) -> Result<(), String> {
         let kind = self.kind;
         let first = if kind == BurstKind::First { kind } else { BurstKind::InOrder(FlowStep::Open) };
@@ -82,7 +82,7 @@ impl Baseline {
         Ok(())
     }
 
-    /// Whether it is delivered; none if it is not understood.
+    /// Whether the packet is delivered; `None` if it cannot be parsed.
     fn forward(&mut self, packet: usize) -> Option<bool> {
         let frame = self.packets[packet].buffer.frame();
         let bytes = frame.len() as u64;
@@ -133,7 +133,7 @@ fn read(frame: &[u8]) -> Option<(IpAddr, IpAddr, u16, u16, u8)> {
     }
 }
 
-/// What the first rule that matches says; without one, what leaves passes and what enters does not.
+/// The policy of the first rule that matches; without one, egress accepts and ingress drops.
 fn accepts(rules: &[PlainRule], direction: usize, protocol: u8, peer: IpAddr, port: u16) -> bool {
     let is_about = |rule: &&PlainRule| {
         (rule.protocol == Protocol::All || rule.protocol == Protocol::Number(protocol))

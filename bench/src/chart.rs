@@ -1,4 +1,4 @@
-//! Quantiles of what was measured, and charts of them as SVG, with the rare ones spread out.
+//! Quantiles of measurements, and charts of them as SVG in which the tail is spread out.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -9,13 +9,13 @@ use std::fmt::Write;
 pub(crate) struct Quantiles(Vec<(f64, f64)>);
 
 impl Quantiles {
-    /// Of a histogram whose values count `unit` each.
+    /// The quantiles of a histogram, with values divided by `unit`.
     pub(crate) fn of(histogram: &Histogram<u64>, unit: f64) -> Self {
         let point = |place: u32| {
             let quantile = 1.0 - 0.5f64.powf(f64::from(place) / 4.0);
             (quantile, histogram.value_at_quantile(quantile) as f64 * unit)
         };
-        // No finer than the values there are.
+        // No finer than the number of values allows.
         let halvings = (histogram.len().max(1) as f64).log2();
         Self((0..=(halvings * 4.0) as u32).map(point).collect())
     }
@@ -30,7 +30,7 @@ pub(crate) struct Percentiles {
 }
 
 impl Percentiles {
-    /// Of a histogram of nanoseconds.
+    /// The percentiles of a histogram of nanoseconds.
     pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e3;
         Self { p50: at(0.5), p99: at(0.99), max: at(1.0) }
@@ -45,7 +45,7 @@ pub(crate) struct Line<'a> {
 
 const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 400.0;
-/// Room for what stands left of the axes, above, right and below.
+/// The margins left of the axes, above, right and below.
 const MARGINS: (f64, f64, f64, f64) = (80.0, 40.0, 20.0, 60.0);
 const COLOURS: [&str; 4] = ["#1f6fb4", "#d1495b", "#2e8b57", "#8e6c8a"];
 const TICKS: [(f64, &str); 7] = [
@@ -58,7 +58,7 @@ const TICKS: [(f64, &str); 7] = [
     (0.99999, "99.999 %"),
 ];
 
-/// A chart of quantiles, as a document of its own. `unit` is what values are counted in.
+/// A chart of quantiles as a document of its own, with values in `unit`.
 pub(crate) fn of_quantiles(title: &str, unit: &str, lines: &[Line<'_>]) -> String {
     let points = || lines.iter().flat_map(|line| &line.quantiles.0);
     let halvings = |quantile: f64| -(1.0 - quantile).log2();
@@ -104,7 +104,7 @@ pub(crate) fn of_quantiles(title: &str, unit: &str, lines: &[Line<'_>]) -> Strin
     svg + "</svg>\n"
 }
 
-/// A step of 1, 2 or 5 times a power of ten, of which five or so reach `most`.
+/// A step of 1, 2 or 5 times a power of ten, of which about five reach `most`.
 fn round_step(most: f64) -> f64 {
     let rough = (most / 5.0).max(f64::MIN_POSITIVE);
     let power = 10f64.powf(rough.log10().floor());

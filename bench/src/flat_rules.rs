@@ -1,4 +1,4 @@
-//! Rules as classifiers without groups and lists need them: one line for each prefix of a rule's object.
+//! Rules in the form for classifiers without groups and lists: a line for each prefix of a rule's object.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -6,9 +6,9 @@ use vswitch_core::config::desired::{Desired, DesiredRule, Direction, Policy, Por
 use vswitch_core::config::ids::EniId;
 use vswitch_core::ipnet::IpNet;
 
-/// The rules of one direction at an ENI that can match packets of one family, the strongest first. Each line is: place in
-/// the order in which rules decide, 1 to accept or 0 to drop, protocol or -1, the far side as hexadecimal digits and the
-/// length of its prefix, first and last destination port.
+/// The rules of one direction at an ENI that can match packets of one family, in deciding order. Each line has the
+/// position in that order, 1 for accept or 0 for drop, the protocol or -1, the remote prefix in hexadecimal digits and
+/// its length, and the first and last destination port.
 pub(crate) fn rules(desired: &Desired, eni: &EniId, direction: Direction, is_v6: bool) -> String {
     let mut text = String::new();
     for (place, rule) in in_order(desired, eni, direction).into_iter().enumerate() {
@@ -29,7 +29,7 @@ pub(crate) fn rules(desired: &Desired, eni: &EniId, direction: Direction, is_v6:
     text
 }
 
-/// The rules of one direction at an ENI, the strongest first.
+/// The rules of one direction at an ENI, in deciding order.
 pub(crate) fn in_order<'a>(desired: &'a Desired, eni: &EniId, direction: Direction) -> Vec<&'a DesiredRule> {
     let groups = desired.enis.get(eni).into_iter().flat_map(|eni| &eni.groups);
     let of_groups = groups.filter_map(|group| desired.groups.get(group)).flat_map(|group| &group.rules);
@@ -38,7 +38,7 @@ pub(crate) fn in_order<'a>(desired: &'a Desired, eni: &EniId, direction: Directi
     ordered
 }
 
-/// The prefixes that the object of a rule stands for at present.
+/// The prefixes that the object of a rule now stands for.
 pub(crate) fn prefixes<'a>(desired: &'a Desired, remote: &'a Remote) -> Box<dyn Iterator<Item = IpNet> + 'a> {
     match remote {
         Remote::Prefix(prefix) => Box::new(std::iter::once(*prefix)),

@@ -1,4 +1,4 @@
-//! A forwarding plane on threads of this process, and a client of its socket: what is measured is the real thing.
+//! A forwarding plane on threads of this process, and a client of its socket, so that the production code is measured.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -11,10 +11,10 @@ use vswitch_core::config::protocol::{
     self, Applied, Delta, RequestBody, SwitchReply, SwitchReplyBody, SwitchRequest, VERSION,
 };
 
-/// How long the plane may take to begin, or to answer.
+/// How long the plane may take to start or to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// See the module's page. Ends when dropped.
+/// A running forwarding plane. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct InProcessSwitch {
     directory: tempfile::TempDir,
@@ -23,7 +23,7 @@ pub(crate) struct InProcessSwitch {
 }
 
 impl InProcessSwitch {
-    /// Starts one; `configure` changes what it is to be.
+    /// Starts one; `configure` adjusts its configuration.
     pub(crate) fn start(configure: impl FnOnce(&mut VswitchConfig)) -> io::Result<Self> {
         let directory = tempfile::tempdir()?;
         let (stop, stopped) = UnixStream::pair()?;
@@ -70,7 +70,7 @@ impl Drop for InProcessSwitch {
     }
 }
 
-/// The one master of a plane.
+/// The only client of a plane.
 #[derive(Debug)]
 pub(crate) struct SwitchClient {
     stream: UnixStream,
@@ -78,11 +78,11 @@ pub(crate) struct SwitchClient {
     generation: u64,
 }
 
-/// A change as it goes over the socket, made beforehand.
+/// A change as it is sent over the socket, encoded beforehand.
 pub(crate) struct EncodedChange(Vec<u8>);
 
 impl SwitchClient {
-    /// Brings a state about.
+    /// Applies a whole state.
     pub(crate) fn replace(&mut self, desired: Desired) -> Result<Applied, String> {
         self.generation += 1;
         let line = request(RequestBody::Replace { generation: self.generation, desired });
@@ -132,7 +132,7 @@ fn applied(body: SwitchReplyBody) -> Result<Applied, String> {
     }
 }
 
-/// Gives a port to these ENIs and takes it from all others.
+/// Attaches these ENIs to ports, and detaches all others.
 pub(crate) fn attach(
     desired: &mut Desired,
     port_of: impl Fn(&vswitch_core::config::ids::EniId) -> Option<DesiredPort>,

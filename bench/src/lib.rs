@@ -1,4 +1,4 @@
-//! How fast is it? Generated worlds, generated packets, and what becomes of them: in memory, without any port.
+//! Benchmarks with generated worlds and packets.
 
 pub mod api;
 mod baseline;
@@ -20,7 +20,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// What can be measured.
+/// The benchmarks.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
     /// The packet path in memory: egress at one ENI, then ingress at another, on one core.
@@ -29,9 +29,9 @@ pub enum Bench {
     Api(api::ApiArguments),
     /// Changes of rules, members and lists while traffic flows over ports in memory: how long until they are in force.
     Update(update::UpdateArguments),
-    /// Revocation under load: until the reply, and until the last packet that had its ground taken away.
+    /// Revocation under load: the time until the reply, and until the last packet of a revoked session.
     Revoke(revocation::RevocationArguments),
-    /// Real ports: two namespaces, their kernels and TAP devices at both ends. Needs root.
+    /// Real ports: two namespaces, with kernels and TAP devices at both ends. Needs root.
     Taps(taps::TapsArguments),
     /// Sends UDP packets to `sluice bench receive`, here or on another host: loss, reordering, latency.
     Send(udp::send::SendArguments),
@@ -39,27 +39,27 @@ pub enum Bench {
     Receive(udp::receive::ReceiveArguments),
 }
 
-/// How a measurement shows itself.
+/// How to show a measurement.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Show {
-    /// Draw the quantiles into this file too.
+    /// Also draw the quantiles to this file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Tell how far the run is, also where standard error is no terminal.
+    /// Show progress even if standard error is not a terminal.
     #[arg(long)]
     progress: bool,
 }
 
-/// What was measured.
+/// The result of a measurement.
 trait Report: Serialize {
-    /// For people.
+    /// The result as text.
     fn text(&self) -> String;
 
-    /// As a picture.
+    /// The result as a picture.
     fn svg(&self) -> String;
 }
 
-/// Measures and prints.
+/// Runs a measurement and prints the result.
 pub fn run(bench: &Bench, json: bool) -> ExitCode {
     let done = match bench {
         Bench::Path(arguments) => path::run(arguments).and_then(|report| print(report, arguments.show(), json)),
@@ -87,7 +87,7 @@ pub fn run(bench: &Bench, json: bool) -> ExitCode {
     }
 }
 
-/// Prints what there is to print.
+/// Prints a result, if there is one.
 fn print(report: Option<impl Report>, show: &Show, json: bool) -> Result<(), String> {
     let Some(report) = report else { return Ok(()) };
     if let Some(file) = &show.svg {

@@ -1,4 +1,4 @@
-//! `sluice bench` alone: quicker to build than the whole binary, for whoever works on the packet path.
+//! `sluice bench` alone, which builds faster than the whole binary when working on the packet path.
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
-//! The packet path in memory: packets of many flows through egress at one ENI and ingress at another, evaluated twice, on
-//! one core. Preparing packets is not in the time; reading, evaluating, remembering, addressing, counting and ending what
-//! is over are.
+//! The packet path in memory: packets of many flows pass egress at one ENI and ingress at another, and so are evaluated
+//! twice, on one core. Preparing packets is not timed; parsing, evaluating, updating sessions, addressing, counting and
+//! expiring sessions are.
 
 use crate::baseline::Baseline;
 use crate::chart::{self, Line};
@@ -24,7 +24,7 @@ use vswitch_core::hw::time::Time;
 use vswitch_core::packet::verdict::Verdict;
 use vswitch_core::packet::{FrameBuffer, Packet};
 
-/// What to measure: `sluice bench path --flows 1000000 --rules 100 --size IMIX --new-share 0.05 --zipf 1`.
+/// Options of `sluice bench path --flows 1000000 --rules 100 --size IMIX --new-share 0.05 --zipf 1`.
 #[derive(Clone, Debug, Args)]
 pub struct PathArguments {
     #[command(flatten)]
@@ -35,16 +35,16 @@ pub struct PathArguments {
     /// Packets to measure, in millions.
     #[arg(long, default_value_t = 8.0)]
     millions: f64,
-    /// Sessions that each ENI may hold: with fewer than it has flows, and first packets alone, each takes the place of
-    /// another, as in a flood of SYNs.
+    /// Sessions that each ENI may hold. If it has more flows than that and sends first packets only, each session takes
+    /// the place of another, as in a flood of SYNs.
     #[arg(long)]
     sessions_max: Option<u32>,
-    /// Measure a plain implementation in turn: a hash map of sessions, rules one after another.
+    /// Also measure a plain implementation, in alternation: a hash map of sessions, and rules one after another.
     #[arg(long)]
     beside_plain: bool,
     #[command(flatten)]
     show: crate::Show,
-    /// Measure a round whenever a line comes in, for comparisons in turn.
+    /// Measure a round whenever a line is read, so that measurements can alternate with those of another program.
     #[arg(long, hide = true)]
     on_request: bool,
     /// Write the rules of a client's egress, without groups and lists, to this file.
@@ -58,20 +58,20 @@ impl PathArguments {
     }
 }
 
-/// What was measured: ns of one packet through both decisions.
+/// The result: ns per packet through both decisions.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct PathReport {
     #[serde(flatten)]
     mix: Mix,
     rules: usize,
     packets: u64,
-    /// Of them, refused by rules as planned. Every other was delivered; a run in which one was not is no run.
+    /// How many of them the rules dropped, as planned. All others were delivered; otherwise the run is invalid.
     denied: u64,
     #[serde(flatten)]
     round: Round,
     millions_per_second: f64,
     bytes_per_flow: f64,
-    /// The same work by a plain implementation, in the same run.
+    /// The same work by the plain implementation, in the same run.
     #[serde(skip_serializing_if = "Option::is_none")]
     plain: Option<Round>,
 }
@@ -117,7 +117,7 @@ fn beside(plain: &Round, quiet_ns: f64) -> String {
     )
 }
 
-/// Measures; none if the rounds were reported one by one.
+/// Runs the measurement; returns `None` if rounds were reported one by one.
 pub(crate) fn run(arguments: &PathArguments) -> Result<Option<PathReport>, String> {
     let mix = &arguments.mix;
     mix.check()?;
@@ -166,11 +166,11 @@ pub(crate) struct PathRig {
     kind: BurstKind,
     clock: VirtualClock,
     denied: u64,
-    /// Connections of IPv4 that the tables are made for.
+    /// The number of IPv4 connections that the tables are made for.
     room: usize,
 }
 
-/// Virtual time, and how much of the sessions is looked at for expiry in it.
+/// Virtual time, and how many sessions are checked for expiry as it passes.
 struct VirtualClock {
     now: Time,
     burst_ns: u64,
@@ -178,29 +178,30 @@ struct VirtualClock {
     sweeps_due: f64,
 }
 
-/// How many times all sessions are looked at within the time after which one that opens is over. Most of those that are over
-/// have given their place to another by then.
+/// How often all sessions are checked within the time after which an opening one expires. Most expired sessions have
+/// been replaced by then.
 const SWEEPS_PER_TIMEOUT: f64 = 0.5;
-/// How long a handshake may take, as the settings have it.
+/// The timeout of a handshake in the settings.
 const TIMEOUT_NS: f64 = 30e9;
 
-/// How many connections there are for each that is not over, where all of them are opened and none closed.
+/// How many connections there are for each live one, if connections are only opened and never closed.
 const WITH_OVER: f64 = 1.5;
 
-/// Room in the table for each connection that is there at once.
+/// The room in the table for each connection that exists at once.
 const ROOM: f64 = 1.2;
 
-/// How fast time goes, and how many connections there are at once, with those that are over and not found to be yet.
+/// How fast virtual time passes, and how many connections exist at once, including expired ones that have not been
+/// removed.
 fn pace(mix: &Mix, flows: usize, bursts: f64) -> (f64, f64) {
     let existing = flows as f64;
     let changing = (mix.new_share + mix.denied_share) * BURST_PACKETS as f64;
     if mix.new_share == 1.0 {
-        // As many are opened as expire.
+        // As many connections are opened as expire.
         (TIMEOUT_NS / (existing / BURST_PACKETS as f64), existing * WITH_OVER)
     } else if changing == 0.0 {
         (100.0, existing)
     } else if mix.protocol == FlowTransport::Tcp {
-        // Nothing that exists expires meanwhile; what is opened is closed, and what is denied expires.
+        // No existing connection expires in the meantime; opened ones are closed, and denied ones expire.
         let burst_ns = (600e9 / bursts).min(10e6);
         let lasting = (TIMEOUT_NS * 1.5 / (burst_ns * bursts)).min(1.0);
         (burst_ns, existing + changing * bursts * lasting)
@@ -239,7 +240,7 @@ impl PathRig {
         let enis = (1..=PAIRS * 2).filter_map(|number| snapshot.eni_index(&fixture::eni_id(number))).collect();
         Self {
             snapshot,
-            // IPv6 has a quarter of the room.
+            // The table for IPv6 has a quarter of the room.
             shard: Shard::new(
                 room as usize * if mix.ipv6 { 4 } else { 1 },
                 [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344],
@@ -255,7 +256,7 @@ impl PathRig {
         }
     }
 
-    /// Brings about the state that is measured in.
+    /// Establishes the state in which to measure.
     fn warm_up(&mut self) -> Result<(), String> {
         let kind = self.kind;
         let steps: &[BurstKind] = match kind {
@@ -283,12 +284,12 @@ impl PathRig {
         Ok(())
     }
 
-    /// Memory of one of the connections of IPv4 that the tables are made for, with the sessions of both its ENIs.
+    /// The memory of one of the IPv4 connections that the tables are made for, including the sessions of both ENIs.
     fn bytes_per_flow(&self) -> f64 {
         self.shard.memory_bytes()[0] as f64 / self.room as f64
     }
 
-    /// The checksum of the first frames of such traffic, whatever was sent meanwhile.
+    /// The checksum of the first frames of such traffic, whatever has been sent in the meantime.
     fn first_frames(&mut self, mix: &Mix) -> String {
         let mut traffic = BurstTraffic::new(mix);
         for burst in self.packets.chunks_mut(BURST_PACKETS) {

@@ -16,8 +16,8 @@ fn mix() -> Mix {
     }
 }
 
-/// Runs chunks of a mix; returns how many packets opened a flow, by their flags or the ports nobody used before, and
-/// how many were to be denied.
+/// Runs chunks of a mix. Returns how many packets opened a flow, by their flags or by ports not used before, and how
+/// many should be denied.
 fn chunks_of(mix: &Mix, count: usize) -> (usize, u64) {
     mix.check().expect("there is such a mix");
     let snapshot = compile(&fixture::desired(20, 1), 1).expect("the world compiles");

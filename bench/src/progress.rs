@@ -1,9 +1,9 @@
-//! How far a long run is: a line on standard error, where somebody looks at it.
+//! The progress of a long run, on standard error.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// See the module's page.
+/// A progress line. See the module's page.
 #[derive(Debug)]
 pub(crate) struct Progress {
     what: &'static str,
@@ -14,7 +14,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Shown on a terminal, and elsewhere only if asked for.
+    /// Shown on a terminal, and elsewhere only on request.
     pub(crate) fn new(what: &'static str, is_asked_for: bool) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         Self { what, is_shown: is_terminal || is_asked_for, is_terminal, next: Instant::now(), is_dirty: false }
@@ -25,7 +25,7 @@ impl Progress {
         Self { what: "", is_shown: false, is_terminal: false, next: Instant::now(), is_dirty: false }
     }
 
-    /// Tells that this share is done; not more often than one can read.
+    /// Shows which share is done, no more often than one can read.
     pub(crate) fn show(&mut self, share: f64) {
         if !self.is_shown || Instant::now() < self.next {
             return;
@@ -33,7 +33,7 @@ impl Progress {
         self.next = Instant::now() + Duration::from_millis(if self.is_terminal { 200 } else { 2000 });
         self.is_dirty = true;
         let (start, end) = if self.is_terminal { ("\r", "\x1b[K") } else { ("", "\n") };
-        // Who cannot be told is not told.
+        // If it cannot be shown, nothing is lost.
         let _ = write!(std::io::stderr(), "{start}{}: {:.0} %{end}", self.what, share * 100.0);
     }
 

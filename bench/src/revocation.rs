@@ -1,8 +1,8 @@
-//! How long a packet still passes after its ground was taken away: from the request on the forwarding plane's socket to
-//! the reply, and to the last packet that came out, under load. After the reply none may.
+//! How long packets of revoked sessions still pass under load: from the request on the forwarding plane's socket to the
+//! reply, and to the last packet that came out. After the reply, none may.
 //!
-//! One ENI sends to every one of the receivers whose rules change, and each of these sessions is alive when the request
-//! goes out. Another flow, which no change is about, keeps the workers busy.
+//! One ENI sends to all receivers whose rules change, and each of these sessions is live when the request is sent.
+//! Another flow, which no change affects, keeps the workers busy.
 
 use crate::chart::{self, Line, Percentiles, Quantiles};
 use crate::fixture;
@@ -21,10 +21,10 @@ use vswitch::port::memory::MemoryHub;
 use vswitch_core::config::desired::DesiredPort;
 use vswitch_core::config::protocol::Delta;
 
-/// What to measure: `sluice bench revoke --enis 1,100,1000 --rules 100`.
+/// Options of `sluice bench revoke --enis 1,100,1000 --rules 100`.
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct RevocationArguments {
-    /// ENIs whose rules change, all in one change; several numbers for one world after another.
+    /// ENIs whose rules change, all in one change; several numbers for several worlds, one after another.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1000], value_parser = clap::value_parser!(u16).range(1..=4000))]
     enis: Vec<u16>,
     /// Rules of each ENI and direction.
@@ -36,7 +36,7 @@ pub struct RevocationArguments {
     /// How many changes of each kind.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     revocations: u32,
-    /// Three changes of each kind, some seconds in all.
+    /// Three changes of each kind, some seconds in total.
     #[arg(long, conflicts_with = "revocations")]
     quick: bool,
     /// Workers that forward.
@@ -61,7 +61,7 @@ impl RevocationArguments {
     }
 }
 
-/// What was measured.
+/// The result.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RevocationReport {
     rules: usize,
@@ -70,24 +70,24 @@ pub(crate) struct RevocationReport {
     worlds: Vec<Measured>,
 }
 
-/// Changes of one kind, of so many ENIs.
+/// Changes of one kind, for a number of ENIs.
 #[derive(Clone, Debug, Serialize)]
 struct Measured {
     enis: u16,
     kind: RevocationKind,
     /// From the request to the reply.
     reply_us: Percentiles,
-    /// From the request until the last packet that the change refuses was taken by its receiver; absent where the change
-    /// refuses none.
+    /// From the request until a receiver took the last packet that the change refuses; absent for a change that refuses
+    /// none.
     last_packet_us: Option<Percentiles>,
-    /// Of the time to the reply: until the new rules are compiled, and until every worker has crossed.
+    /// The part until the new rules are compiled, and the part until every worker has crossed.
     compile_us: Percentiles,
     barrier_us: Percentiles,
     /// Packets of all flows that came out in a second.
     packets_per_second: f64,
-    /// Packets that no change was about, and that did not arrive.
+    /// Lost packets of the flow that no change affects.
     lost: u64,
-    /// Packets that came out after the reply that refused them: an error, if there is one.
+    /// Packets that came out after the reply that refused them, which is an error.
     forwarded_after_reply: u64,
     #[serde(skip)]
     quantiles: Quantiles,
@@ -129,14 +129,14 @@ impl crate::Report for RevocationReport {
     }
 }
 
-/// Frames that a port holds: there may be a thousand ports.
+/// Frames that a port holds; there may be a thousand ports.
 const PORT_FRAMES: usize = 256;
 const PACE: Pace = Pace { window: 128, steady_per_watched: 1 };
 const _: () = assert!(PACE.window as usize * 2 <= PORT_FRAMES);
-/// How long packets may take that must come before a measurement goes on.
+/// How long to wait for packets without which the measurement cannot continue.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn run(arguments: &RevocationArguments) -> Result<RevocationReport, String> {
     let mut progress = Progress::new("revoking", arguments.show.progress);
     let cells = arguments.enis.iter().flat_map(|&enis| arguments.kinds().iter().map(move |&kind| (enis, kind)));
@@ -167,7 +167,7 @@ pub(crate) fn run(arguments: &RevocationArguments) -> Result<RevocationReport, S
     }
 }
 
-/// Measures in one world, after which another may follow.
+/// Measures in one world; another may follow.
 fn measure(
     (enis, kind): (u16, RevocationKind),
     arguments: &RevocationArguments,
@@ -204,7 +204,7 @@ fn measure(
     })
 }
 
-/// Changes to and fro, of which those that take the ground away are measured.
+/// Alternating changes, of which those that revoke are measured.
 struct Revocations<'a> {
     traffic: &'a ProbeTraffic,
     enis: u16,
@@ -223,7 +223,8 @@ impl<'a> Revocations<'a> {
         Ok(Self { traffic, enis, kind, reply_ns, last_packet_ns, compile_ns, barrier_ns })
     }
 
-    /// Gives the ground, has a packet pass to every receiver, takes the ground away, and has a packet fail to.
+    /// Admits the flows, waits until a packet reached every receiver, revokes, and waits until a packet to each was
+    /// refused.
     fn make(&mut self, client: &mut SwitchClient, [giving, taking]: &[Delta; 2]) -> Result<(), String> {
         let traffic = self.traffic;
         let giving = client.change(giving.clone());
@@ -239,7 +240,7 @@ impl<'a> Revocations<'a> {
         self.barrier_ns.saturating_record(applied.barrier_ns);
         if self.kind.revokes() {
             traffic.refused_from_now_on();
-            // What waited to be taken at the reply had come out by then.
+            // Packets waiting to be taken at the reply had come out by then.
             let last_ns = traffic.last_watched_ns().min(replied_ns);
             self.last_packet_ns.saturating_record(last_ns.saturating_sub(asked_ns));
             self.await_tries()
@@ -262,7 +263,7 @@ impl<'a> Revocations<'a> {
         Ok(())
     }
 
-    /// Waits until a packet has come out at every receiver. Whoever takes them may be later than the switch.
+    /// Waits until a packet has come out at every receiver. The thread that takes packets may lag behind the switch.
     fn await_passing(&self) -> Result<(), String> {
         let passed = || self.traffic.watched.load(Ordering::Relaxed);
         let before = passed();

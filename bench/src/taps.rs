@@ -16,13 +16,13 @@ use vswitch::port::factory::PortFactory;
 use vswitch_core::config::desired::{Desired, DesiredPort, TapPort};
 use vswitch_core::config::ids::EniId;
 
-/// What to measure: `sluice bench taps --rules 100`.
+/// Options of `sluice bench taps --rules 100`.
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct TapsArguments {
     /// Rules of each ENI and direction.
     #[arg(long, default_value_t = 100)]
     rules: usize,
-    /// Packets a second; as many as can be if absent.
+    /// Packets a second; as many as possible if absent.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
     /// Bytes of payload in each packet.
@@ -34,7 +34,7 @@ pub struct TapsArguments {
     /// Workers that forward.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     workers: u8,
-    /// Have every packet sent back, to measure the way there and back.
+    /// Have every packet sent back, and measure the round trip.
     #[arg(long)]
     echo: bool,
     /// Devices without offloads.
@@ -51,7 +51,7 @@ impl TapsArguments {
     }
 }
 
-/// What was measured.
+/// The result.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct TapsReport {
     rules: usize,
@@ -85,7 +85,7 @@ const SENDER: u16 = 1;
 const RECEIVER: u16 = 2;
 const RATE_MAX: u32 = 10_000_000;
 
-/// Removes the namespaces that the switch made, whatever happens.
+/// Removes the namespaces that the switch made, even after a failure.
 struct Namespaces([String; 2]);
 
 impl Namespaces {
@@ -113,7 +113,7 @@ impl Drop for Namespaces {
     }
 }
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn run(arguments: &TapsArguments) -> Result<TapsReport, String> {
     let names = Namespaces::new()?;
     let ports = PortFactory { plain_taps: arguments.plain_taps, ..PortFactory::default() };
@@ -172,7 +172,7 @@ fn desired(rules: usize, names: &[String; 2]) -> Desired {
     desired
 }
 
-/// CPU time that each thread of a worker has taken, ns, by its number; none where the kernel does not tell.
+/// CPU time of each worker's thread, ns, by its number; empty if the kernel does not report it.
 fn workers_cpu_ns() -> BTreeMap<OsString, u64> {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of_worker = tasks
@@ -199,7 +199,7 @@ mod tests {
         let report = run(&TapsArguments { rules: 20, rate, size, seconds, workers: 1, echo, plain_taps, show });
         let sent = report.expect("the rules admit it").sent;
         let found = sent.receiver_found.expect("the receiver's word comes through as well");
-        // A busy machine sends fewer than it was asked to.
+        // A busy machine sends fewer packets than requested.
         assert!((1..=100).contains(&sent.sent), "{}", sent.sent);
         assert_eq!(found.received + found.lost, sent.sent);
         assert!(found.received > 0 && sent.echoed.is_some_and(|echoed| echoed > 0));

@@ -1,5 +1,5 @@
-//! Time in rounds of chunks. The machine is quiet for moments only, so chunks are short, the lowest tenth of a round tells
-//! what the work costs, and programs that are compared take rounds in turn.
+//! Timing in rounds of chunks. The machine is quiet only for moments, so chunks are short, the lowest tenth of a round
+//! shows the cost of the work, and programs to be compared take rounds in alternation.
 
 use crate::chart::Quantiles;
 use crate::progress::Progress;
@@ -8,19 +8,19 @@ use serde::Serialize;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-/// Items timed together: long enough for the clock, short enough to tell quiet moments from others.
+/// Items timed together: enough for the clock's resolution, few enough to separate quiet moments from others.
 pub(crate) const CHUNK_ITEMS: usize = 8192;
 
-/// What a round took: ns an item.
+/// The times of a round, ns per item.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Round {
-    /// The lowest tenth of the chunks: what the machine does when nothing else runs on it.
+    /// The tenth percentile of the chunks, as when nothing else runs on the machine.
     pub(crate) quiet_ns: f64,
     /// The median of the chunks.
     pub(crate) median_ns: f64,
-    /// The worst hundredth of the chunks.
+    /// The 99th percentile of the chunks.
     pub(crate) p99_ns: f64,
-    /// The worst thousandth of the chunks.
+    /// The 99.9th percentile of the chunks.
     pub(crate) p999_ns: f64,
     /// The worst chunk.
     pub(crate) max_ns: f64,
@@ -28,19 +28,19 @@ pub(crate) struct Round {
     pub(crate) quantiles: Quantiles,
 }
 
-/// What can be done in chunks.
+/// Work that can be done in chunks.
 pub(crate) trait Chunks {
-    /// Makes the next chunk ready; not timed.
+    /// Prepares the next chunk; not timed.
     fn prepare(&mut self);
 
-    /// Does the chunk; timed.
+    /// Processes the chunk; timed.
     fn work(&mut self);
 
-    /// Whether the chunk was done as planned: if not, the time would mean nothing.
+    /// Whether the chunk was processed as planned; if not, the time means nothing.
     fn check(&self) -> Result<(), String>;
 }
 
-/// How many items that many millions are, in whole chunks.
+/// The number of items in so many millions, in whole chunks.
 pub(crate) fn items(millions: f64) -> Result<usize, String> {
     const MILLIONS_MAX: f64 = 1e6;
     if !(0.0..=MILLIONS_MAX).contains(&millions) {
@@ -61,7 +61,7 @@ pub(crate) fn measure(chunks: &mut impl Chunks, items: usize, progress: &mut Pro
     Ok(times.round())
 }
 
-/// Measures `items` of either, a few chunks of one and then a few of the other, so that both see the same machine.
+/// Measures `items` of each in alternation, a few chunks at a time, so that both see the same machine.
 pub(crate) fn in_turn<A: Chunks, B: Chunks>(
     one: &mut A,
     other: &mut B,
@@ -80,7 +80,7 @@ pub(crate) fn in_turn<A: Chunks, B: Chunks>(
     Ok((of_one.round(), of_other.round()))
 }
 
-/// Times of chunks, in hundredths of a ns an item.
+/// Times of chunks, in hundredths of a ns per item.
 struct Times(Histogram<u64>);
 
 const HUNDREDTHS: f64 = 100.0;
@@ -112,14 +112,14 @@ impl Times {
     }
 }
 
-/// A function of its own, by which `scripts/bench-gate` tells what is measured from what is not.
+/// A function of its own, by which `scripts/bench-gate` separates what is measured from the rest.
 #[inline(never)]
 fn timed(chunks: &mut impl Chunks) {
     chunks.work();
 }
 
-/// Says that it is ready and what it is, as a line of JSON, then measures a round for every line it is sent: so that
-/// another program can be given the rounds between.
+/// Prints a line of JSON that describes the measurement, then measures a round for every line read, so that another
+/// program can run in between.
 pub(crate) fn on_request(chunks: &mut impl Chunks, items: usize, about: &serde_json::Value) -> Result<(), String> {
     let mut output = std::io::stdout().lock();
     let mut say = |line: &serde_json::Value| writeln!(output, "{line}").and_then(|()| output.flush());

@@ -1,5 +1,5 @@
-//! What a change costs while traffic flows: from the request on the forwarding plane's socket to the reply that says that
-//! every worker evaluates by it; and what the traffic notices.
+//! The cost of a change while traffic flows: from the request on the forwarding plane's socket to the reply, which says
+//! that every worker evaluates by it; and its effect on the traffic.
 
 use crate::chart::{self, Line, Percentiles, Quantiles};
 use crate::fixture;
@@ -19,7 +19,7 @@ use vswitch_core::config::desired::{Desired, DesiredPort};
 use vswitch_core::config::limits::HANDOFF_PACKETS;
 use vswitch_core::config::protocol::Delta;
 
-/// What to measure: `sluice bench update --enis 1000 --rules 1000 --rate 1000`.
+/// Options of `sluice bench update --enis 1000 --rules 1000 --rate 1000`.
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct UpdateArguments {
     /// ENIs that share the rules.
@@ -31,10 +31,10 @@ pub struct UpdateArguments {
     /// What changes.
     #[arg(long, value_enum, default_value_t = UpdateKind::Rule)]
     kind: UpdateKind,
-    /// Others in the group that is joined and left.
+    /// Other members of the group that is joined and left.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=20_000))]
     members: u16,
-    /// Changes a second at most; 0 for one after another.
+    /// Changes a second at most; 0 for one right after another.
     #[arg(long, default_value_t = 0)]
     rate: u32,
     /// How many changes.
@@ -54,7 +54,7 @@ impl UpdateArguments {
     }
 }
 
-/// What was measured.
+/// The result.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct UpdateReport {
     #[serde(flatten)]
@@ -62,20 +62,20 @@ pub(crate) struct UpdateReport {
     changes_per_second: f64,
     /// From the request to the reply.
     latency_us: Percentiles,
-    /// Of it: until the new rules are compiled, and until every worker has crossed.
+    /// The part until the new rules are compiled, and the part until every worker has crossed.
     compile_us: Percentiles,
     barrier_us: Percentiles,
-    /// What deciding on the same changes took in a forwarding plane that has nothing else to do.
+    /// The time to decide on the same changes in a forwarding plane that does nothing else.
     alone_us: Percentiles,
-    /// Packets that no change was about, before and during the changes.
+    /// Packets that no change affects, before and during the changes.
     idle_packets_per_second: f64,
     packets_per_second: f64,
     throughput_of_idle: f64,
-    /// Of them, those that did not arrive.
+    /// How many of them were lost.
     lost: u64,
     /// Packets that a reply said were refused from then on, and that came out later.
     misjudged: u64,
-    /// Of the flow that is admitted and refused in turn, those that arrived.
+    /// Packets of the alternately admitted and refused flow that arrived.
     watched_delivered: u64,
     #[serde(skip)]
     quantiles: Quantiles,
@@ -118,7 +118,7 @@ const PACE: Pace = Pace { window: 512, steady_per_watched: 16 };
 const _: () = assert!(PACE.window as usize * 2 <= HANDOFF_PACKETS && HANDOFF_PACKETS <= PORT_FRAMES);
 const IDLE: Duration = Duration::from_millis(1500);
 
-/// Measures.
+/// Runs the measurement.
 pub(crate) fn run(arguments: &UpdateArguments) -> Result<UpdateReport, String> {
     let hub = MemoryHub::new(PORT_FRAMES, true);
     let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
@@ -168,7 +168,7 @@ pub(crate) fn run(arguments: &UpdateArguments) -> Result<UpdateReport, String> {
     })
 }
 
-/// How long a compiler takes over each change, with a core to itself.
+/// How long a compiler takes for each change, with a core to itself.
 fn alone(first: &Desired, deltas: &[Delta; 2], changes: u32) -> Result<Histogram<u64>, String> {
     let mut compiler = Compiler::new([0; 2]);
     let mut made = compiler.replace(first, 1).map_err(|refusals| format!("{refusals:?}"))?;
@@ -178,13 +178,13 @@ fn alone(first: &Desired, deltas: &[Delta; 2], changes: u32) -> Result<Histogram
         let started = Instant::now();
         let next = compiler.apply(delta, u64::from(number) + 2).map_err(|refusals| format!("{refusals:?}"))?;
         spent_ns.saturating_record(started.elapsed().as_nanos() as u64);
-        // Whoever publishes lets go of the one before once everybody crossed.
+        // The publication releases the previous one after all workers have crossed; do the same here.
         drop(std::mem::replace(&mut made, next));
     }
     Ok(spent_ns)
 }
 
-/// Changes to and fro.
+/// Alternating changes.
 struct Changes<'a> {
     client: &'a mut SwitchClient,
     deltas: [Delta; 2],

@@ -1,4 +1,4 @@
-//! Frames, built and read with `pnet`, so that the parser under test does not grade itself.
+//! Frames built and parsed with `pnet`, so that the parser under test is not used to check itself.
 
 use pnet_base::MacAddr;
 use pnet_packet::arp::{ArpHardwareTypes, ArpOperations, MutableArpPacket};
@@ -43,7 +43,7 @@ pub struct TcpSegment {
     pub ports: (u16, u16),
     /// The flags.
     pub flags: u8,
-    /// The number of its first byte.
+    /// The sequence number of its first byte.
     pub sequence: u32,
     /// The next byte it expects.
     pub acknowledgment: u32,
@@ -56,7 +56,7 @@ pub struct TcpSegment {
 }
 
 impl TcpSegment {
-    /// Without data, of a connection whose sides number from 1,000 and have acknowledged nothing yet.
+    /// A segment without data, of a connection whose sides start at 1,000 and have acknowledged nothing yet.
     pub const fn new(ports: (u16, u16), flags: u8) -> Self {
         let sequence = if flags & TcpFlags::SYN == 0 { 1000 } else { 999 };
         let acknowledgment = if flags & TcpFlags::ACK == 0 { 0 } else { 1000 };

@@ -1,5 +1,5 @@
-//! What fuzzers feed, and what must hold whatever they feed: each target is a function of bytes that panics where
-//! something is wrong. `tests/fuzz` drives them by coverage; `fuzz_corpus.rs` replays what was worth keeping.
+//! The fuzz targets and what must hold for every input: each target is a function of bytes that panics if something is
+//! wrong. `tests/fuzz` runs them guided by coverage; `fuzz_corpus.rs` replays the inputs worth keeping.
 
 use crate::frame::{Ip, arp, tagged};
 use crate::world::{Build, Fate, Refine, World, accept_in, prefix_of, rule};
@@ -25,7 +25,7 @@ use vswitch_core::config::ids::{EniId, MacAddress};
 use vswitch_core::config::protocol::{self, RequestBody, SwitchReply, SwitchRequest};
 use vswitch_core::config::validate::validate;
 
-/// Panics where something is wrong.
+/// A function that panics if something is wrong.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
@@ -39,13 +39,13 @@ pub const TARGETS: [(&str, Target); 5] = [
 
 const ENIS: [&str; 4] = ["eni-a", "eni-b", "eni-c", "eni-far"];
 const GROUPS: [&str; 3] = ["sg-open", "sg-closed", "sg-strict"];
-/// Cases of one file, and commands of one conversation.
+/// The most cases of one file, and commands of one conversation.
 const STEPS_MAX: usize = 32;
 
-/// Frames of guests under a random policy: every frame meets one fate and is counted once, nothing spoofed passes and
-/// nothing reaches a guest that is not its owner.
+/// Frames of guests under a random policy: every frame has one fate and is counted once, no spoofed frame passes, and
+/// nothing reaches a guest that does not own the destination.
 pub fn packets(bytes: &[u8]) {
-    // An error says that the bytes are used up.
+    // An error means that the bytes are used up.
     let _ = exchange(&mut Unstructured::new(bytes));
 }
 
@@ -172,7 +172,7 @@ fn any_rule(input: &mut Unstructured<'_>, number: u8) -> Result<DesiredRule> {
     Ok(rule)
 }
 
-/// Noise, or a packet that makes sense but for a few bytes.
+/// Noise, or a packet that is valid except for a few bytes.
 fn frame(input: &mut Unstructured<'_>, world: &World, from: &str) -> Result<Vec<u8>> {
     if input.ratio(1, 8)? {
         let length = input.int_in_range(0..=120)?.min(input.len());
@@ -249,7 +249,7 @@ fn packet(input: &mut Unstructured<'_>, mac: MacAddress) -> Result<Ip> {
     })
 }
 
-/// A line for the forwarding plane: read or refused, and what was read means the same after writing it again.
+/// A line for the forwarding plane: it is parsed or refused, and a parsed one means the same after it is written again.
 pub fn protocol(bytes: &[u8]) {
     if let Ok(request) = protocol::read::<SwitchRequest>(bytes) {
         let again = protocol::read::<SwitchRequest>(&protocol::write(&request));
@@ -280,8 +280,8 @@ fn perform(body: RequestBody) {
     }
 }
 
-/// Lines for the control plane, one command after the other: each is refused and changes nothing, or leaves a state
-/// that the forwarding plane takes and that is the same after a restart.
+/// Lines for the control plane, one command after the other: each is refused and changes nothing, or leads to a state
+/// that the forwarding plane accepts and that is the same after a restart.
 pub fn commands(bytes: &[u8]) {
     let mut model = Model::new(Quotas::default());
     for (number, line) in bytes.split(|byte| *byte == b'\n').take(STEPS_MAX).enumerate() {
@@ -295,7 +295,7 @@ pub fn commands(bytes: &[u8]) {
     }
 }
 
-/// A file of cases: read or refused, and every case ends.
+/// A file of cases: it is parsed or refused, and every case ends.
 pub fn conformance(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let is_toml = !text.trim_start().starts_with(['[', '{']) || text.starts_with("[[");
@@ -304,8 +304,8 @@ pub fn conformance(bytes: &[u8]) {
     }
 }
 
-/// Parameters, signatures and answers of the HTTP interface: what is read says the same when it is written and read
-/// again, and every answer is well formed.
+/// Parameters, signatures and responses of the HTTP interface: what is parsed means the same after it is written and
+/// parsed again, and every response is well formed.
 pub fn interface(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(pairs) = read_pairs(&text) {

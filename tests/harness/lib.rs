@@ -1,5 +1,5 @@
-//! Worlds, oracles, frames and namespaces for the tests. Worlds and oracles share no code with what they test, but the
-//! words of the desired state.
+//! Worlds, oracles, frames and namespaces for the tests. Worlds and oracles share no code with what they test, except
+//! for the types of the desired state.
 
 pub mod frame;
 pub mod fuzz;

@@ -18,14 +18,14 @@ pub(crate) struct SessionLife {
     pub(crate) opener: MessageEnd,
     pub(crate) opened: Direction,
     pub(crate) opening: Tuple,
-    /// Who opened it is not known: the rules of both directions have to admit it.
+    /// The opener is unknown: the rules of both directions have to admit it.
     pub(crate) needs_both: bool,
     pub(crate) last_seen_s: u64,
     pub(crate) timeouts: Timeouts,
     pub(crate) profile: TimeoutProfile,
     pub(crate) revoked: bool,
     pub(crate) life: Life,
-    /// What is looked at first where an ENI holds as many as it may: the smaller.
+    /// The order in which sessions are examined when an ENI is at its limit, lowest first.
     pub(crate) order: u64,
 }
 
@@ -38,12 +38,13 @@ pub(crate) enum Life {
         reset: bool,
         /// The next byte that is expected of the opener, and of the other side.
         expected: [Option<u32>; 2],
-        /// Whether a SYN told that windows have no scale; no SYN here offers one.
+        /// Whether a SYN was seen, so that windows are not scaled: no SYN here offers a scale.
         unscaled: bool,
-        /// A SYN that came in the middle: which side it came from, what acknowledges it, and when.
+        /// A SYN in the middle of the session: the side it came from, the number that acknowledges it, and when it
+        /// came.
         syn: Option<(usize, u32, u64)>,
     },
-    /// How often the other side's turn came, and the opener's again.
+    /// How often the direction has changed, up to two.
     Udp(u8),
     Other,
     Icmp,
@@ -79,7 +80,7 @@ impl SessionLife {
         }
     }
 
-    /// Whether it may give way to another of its ENI, and whether it is closing.
+    /// Whether it may give way to another of its ENI; if so, whether it is closing.
     pub(crate) fn gives_way(&self) -> Option<bool> {
         match self.life {
             _ if self.revoked => None,
@@ -167,7 +168,7 @@ impl SessionLife {
         }
     }
 
-    /// Whether a reset lies in the window, or answers the SYN.
+    /// Whether a reset is in the window, or answers the SYN.
     pub(crate) fn believes(&self, message: &Message, now_s: u64) -> bool {
         let Life::Tcp { expected, unscaled, .. } = self.life else { return false };
         let (sequence, acknowledgment) = message.numbers();
@@ -191,7 +192,7 @@ impl SessionLife {
         matches!(self.life, Life::Tcp { syn: Some((_, _, seen_s)), .. } if now_s - seen_s < SYN_S)
     }
 
-    /// Whether a message answers a SYN that came in the middle, with one of its own or with a reset.
+    /// Whether a message answers a SYN in the middle of the session, with a SYN of its own or a reset.
     pub(crate) fn answers_syn(&self, message: &Message, now_s: u64) -> bool {
         let Life::Tcp { syn: Some((side, expected, _)), .. } = self.life else { return false };
         let other = if message.ends().1 == self.opener { 1 } else { 0 };
@@ -199,7 +200,7 @@ impl SessionLife {
         is_answer && (side, expected) == (other, message.numbers().1)
     }
 
-    /// Whether a segment is nowhere near where its connection is, nor where the next one begins.
+    /// Whether a segment is far from the connection's numbers, and no SYN has announced others.
     pub(crate) fn is_outside(&self, message: &Message, now_s: u64) -> bool {
         !self.is_shaking_hands() && self.is_far(message) && !self.has_syn(now_s)
     }

@@ -1,4 +1,4 @@
-//! Packets in words, as the oracle hears them and as the switch gets them.
+//! Packets in an abstract form, as the oracle evaluates them, and their conversion to the form that the switch gets.
 
 use crate::frame::{Ip, TcpFlags, TcpSegment, protocol};
 use crate::oracle::EvaluationPlace;
@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use vswitch_core::config::desired::Direction;
 use vswitch_core::packet::headers::{Addresses, Tuple};
 
-/// The first port that is not a service's.
+/// The first port that no service uses.
 const EPHEMERAL: u16 = 32_768;
-/// Far from where the connections of these worlds are.
+/// Far from the numbers of the connections in these worlds.
 const BLIND_GUESS: u32 = 0x9000_0000;
 
-/// A packet in words.
+/// A packet in abstract form.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// Source address.
@@ -25,9 +25,10 @@ pub struct Message {
 /// What a message carries.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// TCP: source port, destination port, flags. Numbered as both sides of every connection here go on.
+    /// TCP: source port, destination port, flags. The numbers are those with which both sides of every connection here
+    /// go on.
     Tcp(u16, u16, u8),
-    /// The same by somebody who guesses the numbers, wrongly.
+    /// The same, from somebody who guesses the numbers wrongly.
     Blind(u16, u16, u8),
     /// UDP: source port, destination port.
     Udp(u16, u16),
@@ -66,7 +67,7 @@ impl Message {
         }
     }
 
-    /// What rules see of it; ports are zero where there are none.
+    /// The tuple that rules see; ports are zero if there are none.
     pub(crate) fn tuple(&self) -> Tuple {
         let icmp = if self.source.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
         let (number, source_port, destination_port) = match self.content {
@@ -84,7 +85,7 @@ impl Message {
         Tuple::of_connection(addresses, number, [source_port, destination_port])
     }
 
-    /// What its session is called: an endpoint and the other, as the message has them.
+    /// The name of its session: protocol, source and destination.
     pub(crate) fn ends(&self) -> (u8, MessageEnd, MessageEnd) {
         let tuple = self.tuple();
         let (near, far) = match self.content {
@@ -102,11 +103,11 @@ impl Message {
         }
     }
 
-    /// The number of its first byte, and the next one it expects.
+    /// The sequence number of its first byte, and its acknowledgment number.
     pub(crate) fn numbers(&self) -> (u32, u32) {
         let segment = TcpSegment::new((0, 0), self.tcp_flags());
         match self.content {
-            // Such a SYN and its answer fit each other.
+            // Such a SYN and its answer match.
             Content::Blind(..) if self.tcp_flags() & TcpFlags::SYN != 0 => (BLIND_GUESS - 1, BLIND_GUESS),
             Content::Blind(..) => (BLIND_GUESS, BLIND_GUESS),
             _ => (segment.sequence, segment.acknowledgment),
@@ -117,7 +118,7 @@ impl Message {
         matches!(self.content, Content::Tcp(..) | Content::Blind(..))
     }
 
-    /// Who opened the connection of a message without a session; nobody knows where none.
+    /// Who opened the connection of a message without a session; `None` if unknown.
     pub(crate) fn opener(&self, place: EvaluationPlace<'_>) -> Option<MessageOpener> {
         let Tuple { source_port, destination_port, .. } = self.tuple();
         let is_service = |port| (1..EPHEMERAL).contains(&port);

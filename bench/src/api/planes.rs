@@ -1,4 +1,4 @@
-//! Both planes as processes of this program, on one core, in a folder that goes with them.
+//! Both planes as processes of this program, on one core, in a folder that is removed with them.
 
 use control::ecs::AccessKey;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The planes. They end with the value.
+/// The planes, which end when this is dropped.
 pub(super) struct ApiPlanes {
     folder: PathBuf,
     /// The control plane, then the forwarding plane.
@@ -19,7 +19,7 @@ pub(super) struct ApiPlanes {
 }
 
 impl ApiPlanes {
-    /// Starts them. One access key may sign, and quotas are wide.
+    /// Starts them, with a single access key and generous quotas.
     pub(super) fn start(parent: Option<&Path>, key: &AccessKey, core: usize) -> Result<Self, String> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
         let folder = parent.join(format!("sluice-bench-{}", std::process::id()));
@@ -33,7 +33,7 @@ impl ApiPlanes {
             key.id, key.secret
         );
         fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
-        // Processes begin where the thread is that starts them.
+        // Processes start on the core of the thread that starts them.
         let fault = |error: rustix::io::Errno| format!("core {core} cannot be had: {error}");
         let everywhere = sched_getaffinity(None).map_err(fault)?;
         let mut there = CpuSet::new();
@@ -66,12 +66,12 @@ impl ApiPlanes {
         Ok(())
     }
 
-    /// Where the interface is.
+    /// The address of the HTTP interface.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the control plane and the forwarding plane have computed so far.
+    /// The processor times of the control plane and the forwarding plane so far.
     pub(super) fn processor_times(&self) -> Result<[Duration; 2], String> {
         let time = |child: &Child| {
             let path = format!("/proc/{}/schedstat", child.id());

@@ -19,14 +19,14 @@ pub(crate) struct Flow {
 const PORTS: usize = 60_000;
 
 impl Flow {
-    /// The flow with this number: spread over the clients, then over ports, then over other servers.
+    /// The flow with this number: spread first over clients, then over ports, then over other servers.
     pub(crate) fn numbered(number: usize) -> Self {
         let (pair, turn) = (number % PAIRS as usize, number / PAIRS as usize);
         let server = (turn / PORTS + pair) % PAIRS as usize;
         Self { client: pair as u16 * 2 + 1, server: server as u16 * 2 + 2, source_port: 1024 + (turn % PORTS) as u16 }
     }
 
-    /// The number of the flow that the client (or server) with this place among its kind has in this turn.
+    /// The number of the flow that the client or server with this index has in this turn.
     pub(crate) fn number_of(place: usize, turn: usize, is_client: bool) -> usize {
         let pairs = PAIRS as usize;
         let pair = if is_client { place } else { (place + pairs - turn / PORTS % pairs) % pairs };
@@ -34,7 +34,7 @@ impl Flow {
     }
 }
 
-/// What a packet is in the life of its flow.
+/// The role of a packet in the life of its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlowStep {
     /// The client's first.
@@ -49,7 +49,7 @@ pub(crate) enum FlowStep {
     CloseClient,
     /// The server's last.
     CloseServer,
-    /// From the client, to a port that nobody may reach.
+    /// From the client, to a port that no rule admits.
     Denied,
 }
 
@@ -58,7 +58,7 @@ impl FlowStep {
         matches!(self, Self::Open | Self::FromClient | Self::CloseClient | Self::Denied)
     }
 
-    /// What comes after it in the life of a flow that is opened and ended.
+    /// The next step in the life of a flow that is opened and closed.
     pub(crate) const fn following(self, transport: FlowTransport) -> Option<Self> {
         match (transport, self) {
             (FlowTransport::Tcp, Self::Open) => Some(Self::Answer),
@@ -85,14 +85,14 @@ impl FlowStep {
 pub(crate) struct Shape {
     pub(crate) is_v6: bool,
     pub(crate) transport: FlowTransport,
-    /// How many ports of each server flows go to, one after the other.
+    /// How many ports of each server flows use, one after the other.
     pub(crate) services: u16,
 }
 
 /// A port that no rule of the world admits by itself.
 pub(crate) const DENIED_PORT: u16 = 444;
 
-/// Writes the frame of `frame_bytes`, or of as many as its headers take, that a flow sends in a step.
+/// Writes the frame that a flow sends in a step, of `frame_bytes` or as long as its headers.
 pub(crate) fn write(buffer: &mut FrameBuffer, shape: Shape, (flow, step): (Flow, FlowStep), frame_bytes: usize) {
     let (protocol, transport_bytes) = match shape.transport {
         FlowTransport::Tcp => (TCP, 20),

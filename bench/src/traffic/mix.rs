@@ -1,4 +1,4 @@
-//! What packets are to be like: shares, sizes, popularity, protocol. As options, and drawn at random.
+//! The properties of the traffic: shares, sizes, popularity, protocol. As options, and drawn at random.
 
 use crate::fixture::{FixtureRandom, SERVICES_MAX};
 use clap::{Args, ValueEnum};
@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
 
-/// What the packets are like.
+/// The properties of the packets.
 #[derive(Clone, Debug, Args, Serialize)]
 pub(crate) struct Mix {
     /// Flows that exist from the beginning.
@@ -15,27 +15,27 @@ pub(crate) struct Mix {
     /// Bytes of each frame, or IMIX: of 12 frames 7 of 64, 4 of 590, 1 of 1514 bytes.
     #[arg(long, default_value = "64", value_name = "BYTES|IMIX")]
     pub(crate) size: Size,
-    /// Share of packets that open a flow, which then lives its whole life: handshake, data and end with TCP, an answer
-    /// with UDP. 1 means first packets alone.
+    /// Share of packets that open a flow, which then runs its whole life: handshake, data and close with TCP, an answer
+    /// with UDP. 1 means first packets only.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub(crate) new_share: f64,
     /// Share of packets that the receiver's rules deny, each from another source port.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub(crate) denied_share: f64,
-    /// How unequally popular flows are: 0 means equally, 1 as words are in a text.
+    /// How unequal the popularity of flows is: 0 for equal, 1 as for words in a text.
     #[arg(long, default_value_t = 0.0, value_name = "EXPONENT")]
     pub(crate) zipf: f64,
-    /// Ports of each server that flows go to, one after the other. What the rules say of a pair of addresses is remembered for a
-    /// few of them.
+    /// Ports of each server that flows use, one after the other. Decisions for a pair of addresses are cached for a few
+    /// of them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(SERVICES_MAX)))]
     pub(crate) services: u16,
-    /// What the flows are.
+    /// The protocol of the flows.
     #[arg(long, value_enum, default_value_t = FlowTransport::Tcp)]
     pub(crate) protocol: FlowTransport,
     /// IPv6 instead of IPv4.
     #[arg(long)]
     pub(crate) ipv6: bool,
-    /// The seed of everything that is drawn at random.
+    /// The seed of everything that is random.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 }
@@ -44,14 +44,14 @@ pub(crate) struct Mix {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum FlowTransport {
-    /// With handshakes.
+    /// TCP, with handshakes.
     Tcp,
-    /// Without.
+    /// UDP.
     Udp,
 }
 
 impl Mix {
-    /// Whether there is such a mix.
+    /// Checks that such a mix is possible.
     pub(crate) fn check(&self) -> Result<(), String> {
         let is_share = |share: f64| (0.0..=1.0).contains(&share);
         let life = self.protocol.packets_of_life();
@@ -76,7 +76,7 @@ impl Mix {
 }
 
 impl FlowTransport {
-    /// How many packets a flow has from its beginning to its end.
+    /// How many packets a flow has in its whole life.
     pub(crate) const fn packets_of_life(self) -> usize {
         match self {
             Self::Tcp => 6,
@@ -88,7 +88,7 @@ impl FlowTransport {
 /// Sizes of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Size {
-    /// All of this many bytes, or as many as their headers take.
+    /// All of this many bytes, or as long as their headers.
     Bytes(u16),
     /// The "simple IMIX".
     Imix,
@@ -138,16 +138,16 @@ impl Serialize for Size {
     }
 }
 
-/// How often each of some things is drawn.
+/// How often each of several things is drawn.
 pub(crate) enum Popularity {
-    /// Of so many, all equally often.
+    /// Of this many, all equally often.
     Equal(u64),
-    /// By the sums of their weights.
+    /// By cumulative weights.
     Weighted(Vec<f64>),
 }
 
 impl Popularity {
-    /// `count` things, the one at place n by 1 / n^exponent.
+    /// `count` things, the n-th with weight 1 / n^exponent.
     pub(crate) fn zipf(count: usize, exponent: f64) -> Self {
         if exponent == 0.0 {
             return Self::Equal(count as u64);

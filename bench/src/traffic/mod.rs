@@ -1,7 +1,7 @@
-//! Which packets follow each other: bursts as ports hand them over, each of one ENI.
+//! Sequences of packets: bursts as ports deliver them, each of one ENI.
 //!
-//! `peers/dpdk-parts/frames.h` makes the same bursts by the same numbers, of the mixes that peers are compared with; the
-//! frames of both are compared in every run.
+//! `peers/dpdk-parts/frames.h` generates the same bursts with the same random numbers for the mixes that are compared
+//! with peers; the frames of both are compared in every run.
 
 pub(crate) mod frames;
 pub(crate) mod mix;
@@ -17,36 +17,36 @@ use vswitch_core::packet::Packet;
 /// Kinds of bursts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BurstKind {
-    /// The flows that exist one after another, each in this step: to bring them about.
+    /// The existing flows one after another, each in this step, to establish them.
     InOrder(FlowStep),
-    /// By the mix, from clients and servers in turn.
+    /// By the mix, alternating between clients and servers.
     Mixed,
-    /// First packets alone, of flows that have been silent for long.
+    /// First packets only, of flows that have been idle for long.
     First,
 }
 
-/// How many times as many flows take turns in being opened as exist at once.
+/// How many times as many flows are opened in rotation as exist at once.
 const NEW_TURNS: usize = 4;
 
-/// A sequence of bursts: the same seed gives the same everywhere.
+/// A sequence of bursts; the same seed gives the same one everywhere.
 pub(crate) struct BurstTraffic {
     shape: Shape,
     size: Size,
     /// Flows of each client that exist from the beginning.
     turns: usize,
     popularity: Popularity,
-    /// Of a client's packets.
+    /// The share among a client's packets.
     denied_share: f64,
     new_share: f64,
     random: FixtureRandom,
     burst: usize,
     /// Flows of each client that were opened later, or denied.
     opened: Vec<usize>,
-    /// What is to follow, by ENI: packets of flows that are opened and ended.
+    /// The packets to follow, by ENI, of flows that are opened and closed.
     due: Vec<VecDeque<(Flow, FlowStep)>>,
 }
 
-/// A burst that was written: who sends it, and which of its packets are to be denied.
+/// A burst that was written: its sender, and which of its packets should be denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Burst {
     pub(crate) eni: u16,
@@ -72,12 +72,12 @@ impl BurstTraffic {
         }
     }
 
-    /// How many flows exist from the beginning: as many for each client.
+    /// How many flows exist from the beginning, the same number for each client.
     pub(crate) fn flows(&self) -> usize {
         self.turns * PAIRS as usize
     }
 
-    /// Begins a kind of bursts anew.
+    /// Restarts the bursts of a kind.
     pub(crate) fn restart(&mut self) {
         self.burst = 0;
     }
@@ -109,13 +109,13 @@ impl BurstTraffic {
         burst
     }
 
-    /// A packet of this client or server.
+    /// Draws a packet of this client or server.
     fn draw(&mut self, place: usize, is_client: bool) -> (Flow, FlowStep) {
         let is_drawn = |random: &mut FixtureRandom, share: f64| share > 0.0 && random.unit() < share;
         if is_client && is_drawn(&mut self.random, self.denied_share) {
             return (self.unused(place), FlowStep::Denied);
         }
-        // Of the packets that are not denied, so that the share is one of all.
+        // The share is one of all packets, so divide by the share that is not denied.
         if is_client && is_drawn(&mut self.random, self.new_share / (1.0 - self.denied_share).max(f64::EPSILON)) {
             let flow = self.unused(place);
             self.follow(flow, FlowStep::Open);
@@ -131,7 +131,7 @@ impl BurstTraffic {
         (Flow::numbered(Flow::number_of(place, turn, is_client)), step)
     }
 
-    /// A flow of this client that has been silent for long.
+    /// A flow of this client that has been idle for long.
     fn unused(&mut self, place: usize) -> Flow {
         let turn = self.turns + self.opened[place];
         self.opened[place] += 1;
@@ -146,7 +146,7 @@ impl BurstTraffic {
     }
 }
 
-/// A checksum by which two generators of the same frames know each other: FNV-1a over the bytes.
+/// A checksum by which two generators of the same frames can be compared: FNV-1a over the bytes.
 pub(crate) fn checksum<'a>(frames: impl Iterator<Item = &'a [u8]>) -> u64 {
     let add = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     frames.fold(0xcbf2_9ce4_8422_2325, |sum, frame| frame.iter().fold(sum, add))

@@ -1,5 +1,5 @@
-//! Traffic while rules change: a steady flow that no change is about, and flows that are watched, for they are admitted
-//! and refused in turn.
+//! Traffic while rules change: a steady flow that no change affects, and watched flows, which are alternately admitted
+//! and refused.
 
 use crate::traffic::frames::{self, Flow, FlowStep, Shape};
 use crate::traffic::mix::FlowTransport;
@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use vswitch::port::memory::MemoryGuest;
 use vswitch_core::packet::FrameBuffer;
 
-/// The numbers of the ENIs that take part: who sends what no change is about, who receives it, and whose packets are
-/// admitted and refused.
+/// The numbers of the ENIs: sender and receiver of the steady flow, and the sender of the watched flows.
 pub(crate) const STEADY: u16 = 1;
 pub(crate) const RECEIVER: u16 = 2;
 pub(crate) const WATCHED: u16 = 3;
@@ -17,41 +16,41 @@ pub(crate) const WATCHED: u16 = 3;
 /// How much is sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Frames of the steady flow on their way at once: so few that no queue of the switch is ever full.
+    /// Frames of the steady flow in flight: so few that no queue of the switch is ever full.
     pub(crate) window: u64,
-    /// So many frames of the steady flow for one of the watched flows.
+    /// Frames of the steady flow for each frame of the watched flows.
     pub(crate) steady_per_watched: u64,
 }
 
-/// See the module's page.
+/// The traffic. See the module's page.
 pub(crate) struct ProbeTraffic {
     pace: Pace,
     steady_sender: MemoryGuest,
     receiver: MemoryGuest,
     watched_sender: MemoryGuest,
-    /// Where the watched flows lead, one to each.
+    /// The receivers of the watched flows, one for each.
     watched_receivers: Vec<(u16, MemoryGuest)>,
     started: Instant,
     is_over: AtomicBool,
-    /// Counts how often the watched flows were refused and admitted: while it is odd they are refused, and every frame
-    /// of theirs that leaves the switch is one too many.
+    /// Counts how often the watched flows were refused and admitted. While it is odd they are refused, and no frame of
+    /// theirs may leave the switch.
     period: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) steady: AtomicU64,
-    /// Frames of the watched flows that the switch was given.
+    /// Frames of the watched flows that were sent.
     pub(crate) watched_sent: AtomicU64,
-    /// Those that came out.
+    /// Frames of the watched flows that came out.
     pub(crate) watched: AtomicU64,
     /// When the last of them was taken, since the beginning.
     last_watched_ns: AtomicU64,
     pub(crate) misjudged: AtomicU64,
 }
 
-/// Receivers of watched flows that are looked at in one round.
+/// How many receivers of watched flows are checked in one round.
 const RECEIVERS_A_ROUND: usize = 64;
 
 impl ProbeTraffic {
-    /// Between the ends that `guest` finds by number; watched flows lead to each of `watched_to`.
+    /// Traffic between the ends that `guest` returns by number; watched flows go to each of `watched_to`.
     pub(crate) fn new(
         guest: impl Fn(u16) -> MemoryGuest,
         watched_to: impl IntoIterator<Item = u16>,
@@ -126,14 +125,14 @@ impl ProbeTraffic {
         } else {
             self.last_watched_ns.fetch_max(self.now_ns(), Ordering::SeqCst);
             self.watched.fetch_add(1, Ordering::Relaxed);
-            // A period that ended while this thread stood still may have ended before the frame came out.
+            // If the period ended while this thread was suspended, it may have ended before the frame came out.
             let is_misjudged = before % 2 == 1 && self.period.load(Ordering::SeqCst) == before;
             self.misjudged.fetch_add(u64::from(is_misjudged), Ordering::Relaxed);
         }
         true
     }
 
-    /// Takes what waits to be taken now.
+    /// Takes everything that is waiting now.
     fn take_waiting(&self) {
         for (_, receiver) in &self.watched_receivers {
             for _ in 0..receiver.waiting() {
@@ -142,13 +141,13 @@ impl ProbeTraffic {
         }
     }
 
-    /// The reply has come. What waits to be taken came out before it.
+    /// Notes that the reply has arrived. What is waiting to be taken came out before it.
     pub(crate) fn refused_from_now_on(&self) {
         self.take_waiting();
         self.period.fetch_or(1, Ordering::SeqCst);
     }
 
-    /// The request is about to go out.
+    /// Notes that the request is about to be sent.
     pub(crate) fn admitted_from_now_on(&self) {
         // What came out until now was refused.
         self.take_waiting();
@@ -156,7 +155,7 @@ impl ProbeTraffic {
         self.period.store(period.next_multiple_of(2), Ordering::SeqCst);
     }
 
-    /// Since the beginning.
+    /// The time since the beginning.
     pub(crate) fn now_ns(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
     }
@@ -166,14 +165,14 @@ impl ProbeTraffic {
         self.last_watched_ns.load(Ordering::SeqCst)
     }
 
-    /// Frames of the steady flow that arrive a second while something is done.
+    /// Frames of the steady flow that arrive per second while `act` runs.
     pub(crate) fn rate_during(&self, act: impl FnOnce() -> Result<(), String>) -> Result<f64, String> {
         let (started, before) = (Instant::now(), self.steady.load(Ordering::Relaxed));
         act()?;
         Ok((self.steady.load(Ordering::Relaxed) - before) as f64 / started.elapsed().as_secs_f64())
     }
 
-    /// While traffic flows, does something; then lets everything come out.
+    /// Runs `act` while traffic flows, then lets everything come out.
     pub(crate) fn flow_during(&self, act: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         std::thread::scope(|scope| {
             let generator = scope.spawn(|| self.flow());
@@ -186,7 +185,7 @@ impl ProbeTraffic {
     }
 }
 
-/// Ends the flow, also when something fails.
+/// Ends the flow, even after a failure.
 struct EndOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for EndOnDrop<'_> {

@@ -1,21 +1,21 @@
 //! Which packets of a numbered sequence arrived: once, again, late, or never.
 
-/// How far behind the newest a packet may be and still be told from one that is here already.
+/// How far behind the newest packet one may be and still be distinguished from a duplicate.
 const WINDOW: u64 = 1 << 16;
 
-/// What is new about a packet.
+/// Whether a packet is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PacketArrival {
-    /// It was missing so far.
+    /// It had not arrived before.
     New,
-    /// It was here before, or is too old to tell.
+    /// It had arrived before, or is too old to tell.
     Again,
 }
 
-/// See the module's page.
+/// The arrivals. See the module's page.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
-    /// One more than the highest number that arrived.
+    /// The highest number that arrived, plus one.
     next: u64,
     /// One bit for each of the last numbers.
     here: Vec<u64>,
@@ -29,7 +29,7 @@ impl Arrivals {
         Self { next: 0, here: vec![0; (WINDOW / 64) as usize], received: 0, duplicates: 0, reordered: 0 }
     }
 
-    /// Takes note of a packet.
+    /// Records a packet.
     pub(crate) fn note(&mut self, number: u64) -> PacketArrival {
         let is_late = number < self.next;
         if is_late {
@@ -39,7 +39,7 @@ impl Arrivals {
             }
             self.reordered += 1;
         } else {
-            // Bits of numbers that were never here stand for others from now on.
+            // Bits of numbers that never arrived are reused from now on.
             let skipped = self.next..number;
             if skipped.end - skipped.start >= WINDOW {
                 self.here.fill(0);
@@ -75,7 +75,7 @@ mod tests {
         let (mut arrivals, mut seen, mut highest) = (Arrivals::new(), HashSet::new(), None);
         let (mut duplicates, mut reordered) = (0, 0);
         for step in 0..200_000u64 {
-            // Forward by gaps of up to a window and more now and then, and back within the window.
+            // Mostly forward, sometimes by gaps of a window and more, sometimes back within the window.
             let number = match random.below(1000) {
                 0 => step * 3 + random.below(1 << 18),
                 1..300 => (step * 3).saturating_sub(random.below(1 << 14)),

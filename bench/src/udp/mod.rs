@@ -1,6 +1,7 @@
-//! Packets between two ends that a user has: namespaces, guests, hosts. UDP, numbered and dated, at a bounded rate.
+//! Packets between two ends that a user controls: namespaces, guests, hosts. UDP with numbers and timestamps, at a
+//! bounded rate.
 //!
-//! Nothing but a greeting is sent to an address where no receiver answers it, so this is of no use against strangers.
+//! Nothing but a greeting is sent to an address at which no receiver answers, so this cannot be used against others.
 
 pub(crate) mod arrivals;
 pub mod receive;
@@ -12,9 +13,9 @@ use crate::chart::Quantiles;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Where receivers listen unless told otherwise.
+/// The default port of receivers.
 pub(crate) const PORT: u16 = 7979;
-/// Bytes of every message before what its kind adds: the shortest packet.
+/// The length of the header that every message has, and so of the shortest packet.
 pub(crate) const HEADER_BYTES: usize = 40;
 /// The longest payload of UDP over IPv4, rounded down.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 65_000;
@@ -23,17 +24,17 @@ const MAGIC: [u8; 4] = *b"SLB1";
 /// Kinds of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MessageKind {
-    /// The sender would like to begin. A [`Greeting`] follows.
+    /// The sender wants to begin. A [`Greeting`] follows.
     Hello = 1,
     /// The receiver is ready. A [`Greeting`] follows.
     Welcome = 2,
     /// One packet of the run; padding follows.
     Data = 3,
-    /// It came back.
+    /// A packet that was sent back.
     Echo = 4,
-    /// The sender has sent as many as the number says.
+    /// The sender has sent this many packets.
     End = 5,
-    /// What the receiver found. A [`Findings`] follows.
+    /// The receiver's results. A [`Findings`] follows.
     Findings = 6,
 }
 
@@ -41,13 +42,13 @@ pub(crate) enum MessageKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: MessageKind,
-    /// Which run it belongs to: chosen by the sender at random.
+    /// The run it belongs to, a random number chosen by the sender.
     pub(crate) run: u64,
     /// The packet's place in the run, from 0.
     pub(crate) number: u64,
     /// When the sender sent it, by its monotonic clock, ns.
     pub(crate) sent_ns: u64,
-    /// In an echo: how many packets the receiver has had.
+    /// In an echo: how many packets the receiver has received.
     pub(crate) received: u64,
 }
 
@@ -61,7 +62,7 @@ impl Header {
         }
     }
 
-    /// Reads it, and what follows; none if the message is not ours.
+    /// Parses it, and returns what follows; `None` for a message of another protocol.
     pub(crate) fn read(message: &[u8]) -> Option<(Self, &[u8])> {
         let (header, rest) = message.split_first_chunk::<HEADER_BYTES>()?;
         let number_at = |at: usize| header[at..].first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
@@ -94,9 +95,9 @@ impl Header {
 /// What the ends tell each other before a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Greeting {
-    /// Which kernel's clocks it has, if it knows.
+    /// Identifies the kernel whose clock it uses, if known.
     pub(crate) clock: Option<String>,
-    /// Whether packets are to come back.
+    /// Whether packets should be sent back.
     pub(crate) echo: bool,
 }
 
@@ -106,28 +107,28 @@ impl Greeting {
         Self { clock: clock.map(|id| id.trim().into()), echo }
     }
 
-    /// Whether both ends read the same clock, so that the way in one direction has a time.
+    /// Whether both ends use the same clock, so that one-way times can be measured.
     pub(crate) fn has_same_clock(&self, other: &Self) -> bool {
         self.clock.is_some() && self.clock == other.clock
     }
 }
 
-/// What a receiver found.
+/// The receiver's results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Findings {
     pub(crate) received: u64,
     pub(crate) lost: u64,
     pub(crate) duplicates: u64,
-    /// Packets that came after one that was sent later.
+    /// Packets that arrived after one that was sent later.
     pub(crate) reordered: u64,
     pub(crate) payload_bytes: u64,
     /// From the first packet to the last.
     pub(crate) seconds: f64,
-    /// One way, if both ends read the same clock.
+    /// One-way times, if both ends use the same clock.
     pub(crate) one_way: Option<Latency>,
 }
 
-/// Times on the way, µs.
+/// Latencies, µs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Latency {
     pub(crate) min_us: f64,
@@ -140,7 +141,7 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    /// Of a histogram of ns; none if it is empty.
+    /// The latencies in a histogram of ns; `None` if it is empty.
     pub(crate) fn of(histogram: &Histogram<u64>) -> Option<Self> {
         let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e3;
         let min_us = histogram.min() as f64 / 1e3;
@@ -156,7 +157,7 @@ impl Latency {
         })
     }
 
-    /// A line of a table; [`Latency::HEADINGS`] are its columns.
+    /// A row of a table with the columns [`Latency::HEADINGS`].
     pub(crate) fn text(&self, name: &str) -> String {
         let Self { min_us, p50_us, p90_us, p99_us, p999_us, max_us, .. } = self;
         format!("{name:<14} {min_us:<9.1} {p50_us:<9.1} {p90_us:<9.1} {p99_us:<9.1} {p999_us:<9.1} {max_us:.1}")
@@ -170,7 +171,7 @@ pub(crate) fn histogram_ns() -> Result<Histogram<u64>, String> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| error.to_string())
 }
 
-/// The monotonic clock of this kernel, ns: the same for all its processes and network namespaces.
+/// The monotonic clock of this kernel, ns, which all its processes and network namespaces share.
 pub(crate) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64

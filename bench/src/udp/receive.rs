@@ -1,4 +1,4 @@
-//! The receiving end: waits for a sender, counts, echoes if asked to, and tells the sender what it found.
+//! The receiving end: waits for a sender, counts, sends back if asked to, and reports its results to the sender.
 
 use super::arrivals::{Arrivals, PacketArrival};
 use super::{
@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// How to receive: `sluice bench receive`, then `sluice bench send ADDRESS` at the other end.
+/// Options of `sluice bench receive`, to which `sluice bench send ADDRESS` connects.
 #[derive(Clone, Debug, Args)]
 pub struct ReceiveArguments {
     /// Where to listen.
@@ -34,13 +34,13 @@ impl ReceiveArguments {
     }
 }
 
-/// What arrived.
+/// The result.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ReceiveReport {
     sender: SocketAddr,
     #[serde(flatten)]
     pub(crate) findings: Findings,
-    /// Whether the sender said how many it had sent. If not, what was lost at the end is not known.
+    /// Whether the sender said how many it had sent. If not, losses at the end are unknown.
     pub(crate) is_complete: bool,
 }
 
@@ -73,9 +73,9 @@ impl crate::Report for ReceiveReport {
 }
 
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
-/// A sender that says nothing for so long is gone.
+/// A sender that is silent for this long is gone.
 const SILENCE: Duration = Duration::from_secs(3);
-/// How often a sender that does not hear the findings may ask for them.
+/// How often a sender that does not receive the results may ask for them.
 const FINDINGS_ASKED_MAX: u32 = 10;
 
 /// Receives runs and reports each.
@@ -95,7 +95,7 @@ pub(crate) fn run(
 
 /// Receives one run.
 pub(crate) fn receive(socket: &UdpSocket, wait: Duration) -> Result<ReceiveReport, String> {
-    // So that what waits while others have the core is not lost here. The kernel gives what it allows.
+    // So that packets are not lost here while others have the core. The kernel grants as much as it allows.
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size(socket, RECEIVE_BUFFER_BYTES);
     let mut buffer = vec![0; PAYLOAD_BYTES_MAX];
     let deadline = Instant::now() + wait;
@@ -129,7 +129,7 @@ pub(crate) fn receive(socket: &UdpSocket, wait: Duration) -> Result<ReceiveRepor
                 let message = Header { kind: MessageKind::Findings, ..header }.with_body(&run.findings());
                 let _ = socket.send_to(&message, from);
             }
-            // The sender has heard them.
+            // The sender has received them.
             MessageKind::Findings => break,
             _ => {}
         }
@@ -137,7 +137,7 @@ pub(crate) fn receive(socket: &UdpSocket, wait: Duration) -> Result<ReceiveRepor
     Ok(ReceiveReport { sender: run.sender, findings: run.findings(), is_complete: run.sent.is_some() })
 }
 
-/// The next datagram, if one comes in time.
+/// The next datagram, if one arrives in time.
 pub(super) fn next(
     socket: &UdpSocket,
     buffer: &mut [u8],
@@ -175,7 +175,7 @@ impl Run {
         Ok(Self { id, sender, ours, has_same_clock, arrivals, one_way_ns, payload_bytes, first_and_last_ns, sent })
     }
 
-    // What cannot be sent is as good as lost: the other end asks again, or counts it.
+    // What cannot be sent counts as lost: the other end asks again, or counts it.
     fn welcome(&self, socket: &UdpSocket) {
         let header = Header { kind: MessageKind::Welcome, run: self.id, number: 0, sent_ns: 0, received: 0 };
         let _ = socket.send_to(&header.with_body(&self.ours), self.sender);

@@ -1,4 +1,4 @@
-//! The sending end: greets, sends at a steady rate, and hears what the receiver found.
+//! The sending end: greets, sends at a steady rate, and gets the receiver's results.
 
 use super::arrivals::{Arrivals, PacketArrival};
 use super::receive::next;
@@ -14,7 +14,7 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What to send: `sluice bench send 10.0.1.10 --rate 10000 --size 1400 --echo`.
+/// Options of `sluice bench send 10.0.1.10 --rate 10000 --size 1400 --echo`.
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct SendArguments {
     /// Where `sluice bench receive` listens: ADDRESS or ADDRESS:PORT.
@@ -31,7 +31,7 @@ pub struct SendArguments {
     /// How many packets to send at most.
     #[arg(long)]
     pub(crate) count: Option<u64>,
-    /// Have every packet sent back, to measure the way there and back.
+    /// Have every packet sent back, and measure the round trip.
     #[arg(long)]
     pub(crate) echo: bool,
     #[command(flatten)]
@@ -56,16 +56,16 @@ pub(crate) fn duration_s(text: &str) -> Result<f64, String> {
     seconds.ok_or("a run lasts up to 86400 seconds".into())
 }
 
-/// What became of the packets.
+/// The result.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct SendReport {
     #[serde(flatten)]
     arguments: SendArguments,
     pub(crate) sent: u64,
-    /// Packets that this host's kernel did not take.
+    /// Packets that this host's kernel did not accept.
     pub(crate) unsent: u64,
     packets_per_second: f64,
-    /// What the receiver found; none if its word did not come.
+    /// The receiver's results; `None` if they did not arrive.
     pub(crate) receiver_found: Option<Findings>,
     /// Packets that came back, if they were to.
     pub(crate) echoed: Option<u64>,
@@ -116,13 +116,13 @@ impl crate::Report for SendReport {
     }
 }
 
-/// How often and how long a receiver is greeted, and asked what it found.
+/// How often, and for how long, to greet a receiver and to ask for its results.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 const ASK_TIMES: u32 = 15;
-/// Echoes that are under way when the last packet was sent.
+/// How long to wait for echoes after the last packet.
 const LINGER: Duration = Duration::from_millis(300);
 
-/// Sends, and reports.
+/// Sends, and reports the result.
 pub(crate) fn run(arguments: &SendArguments) -> Result<SendReport, String> {
     let receiver = address_of(&arguments.receiver)?;
     let any: SocketAddr = if receiver.is_ipv6() { ([0u16; 8], 0).into() } else { ([0u8; 4], 0).into() };
@@ -153,7 +153,7 @@ pub(crate) fn run(arguments: &SendArguments) -> Result<SendReport, String> {
     let end = Header { kind: MessageKind::End, number: sent, ..hello };
     let found: Option<Findings> = ask(&socket, &end.with_body(&()), (run, MessageKind::Findings));
     let heard = Header { kind: MessageKind::Findings, ..end };
-    // So that the receiver need not wait whether it is asked again.
+    // So that the receiver need not wait for another request.
     let _ = socket.send(&heard.with_body(&()));
     let (echoed, round_trip) = echoes.unzip();
     Ok(SendReport {
@@ -173,7 +173,7 @@ fn address_of(text: &str) -> Result<SocketAddr, String> {
     found.next().ok_or(format!("{text} has no address"))
 }
 
-/// Sends a message again and again until the answer to it comes.
+/// Sends a message repeatedly until its answer arrives.
 fn ask<T: serde::de::DeserializeOwned>(
     socket: &UdpSocket,
     message: &[u8],
@@ -181,7 +181,7 @@ fn ask<T: serde::de::DeserializeOwned>(
 ) -> Option<T> {
     let mut buffer = vec![0; PAYLOAD_BYTES_MAX];
     for _ in 0..ASK_TIMES {
-        // A refusal of an earlier message shows itself here; a receiver may yet come.
+        // A refusal of an earlier message shows up here; a receiver may still appear.
         let _ = socket.send(message);
         let deadline = Instant::now() + ASK_EVERY;
         loop {
@@ -205,7 +205,7 @@ fn ask<T: serde::de::DeserializeOwned>(
     None
 }
 
-/// Sends at the rate asked for; returns how many were sent, and how many the kernel refused.
+/// Sends at the requested rate. Returns how many packets were sent, and how many the kernel refused.
 fn send(socket: &UdpSocket, arguments: &SendArguments, run: u64) -> (u64, u64) {
     let count = (f64::from(arguments.rate) * arguments.seconds) as u64;
     let count = count.min(arguments.count.unwrap_or(u64::MAX));
@@ -234,7 +234,7 @@ fn send(socket: &UdpSocket, arguments: &SendArguments, run: u64) -> (u64, u64) {
     (sent, unsent)
 }
 
-/// Sleeps as far as sleeping is exact, and spins the rest.
+/// Sleeps as long as that is exact, and spins for the rest.
 fn wait_until(due: Instant) {
     const SLEEP_IS_LATE_BY: Duration = Duration::from_micros(80);
     loop {
@@ -249,7 +249,7 @@ fn wait_until(due: Instant) {
     }
 }
 
-/// Takes what comes back until it is over.
+/// Takes what comes back until `is_over`.
 fn listen(socket: &UdpSocket, run: u64, is_over: &AtomicBool) -> Result<(u64, Option<Latency>), String> {
     let mut buffer = vec![0; PAYLOAD_BYTES_MAX];
     let (mut arrivals, mut round_trip_ns) = (Arrivals::new(), histogram_ns()?);
