@@ -3,7 +3,7 @@
 use super::vocabulary;
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use vswitch_core::config::desired::{DesiredPort, PacketPort, TapPort, Timeouts, Tracking};
+use vswitch_core::config::desired::{DesiredPort, PacketPort, TapPort, Timeouts, Tracking, VhostUserPort};
 
 vocabulary! {
     /// Makes a network interface.
@@ -197,7 +197,7 @@ vocabulary! {
     }
 
     /// Where the frames of an ENI come from and go to, as people say it: with a namespace or a device a TAP device, with a
-    /// host interface that interface.
+    /// host interface that interface, with a socket a virtual machine.
     #[derive(Args)]
     PortSpecification {
         /// The TAP device's name; `eth0` in a namespace.
@@ -210,6 +210,20 @@ vocabulary! {
         /// behind it.
         #[arg(long, value_name = "NAME", conflicts_with_all = ["device", "configure"])]
         host_interface: Option<String>,
+        /// Instead of a device, a virtual machine that shares its memory: the Unix socket of its vhost-user network device,
+        /// where the switch listens.
+        #[arg(long, value_name = "PATH", conflicts_with_all = ["device", "namespace", "host_interface", "configure"])]
+        vhost_user: Option<String>,
+        /// Whether the hypervisor listens at the socket, and the switch connects to it.
+        #[serde(default)]
+        #[arg(long, requires = "vhost_user")]
+        client: bool,
+        /// The most pairs of queues that the virtual machine may use; 16 if absent.
+        #[arg(long, requires = "vhost_user")]
+        queues: Option<u16>,
+        /// Who may connect to the socket, by name or number; the user of the switch if absent.
+        #[arg(long, value_name = "USER", requires = "vhost_user")]
+        socket_user: Option<String>,
         /// Whether the TAP device gets addresses, routes and link state; left to the guest, as by a virtual machine, one
         /// that is made in a namespace gets the ENI's hardware address and MTU alone.
         #[arg(long = "no-configure", num_args = 0, default_missing_value = "false")]
@@ -226,8 +240,20 @@ impl PortSpecification {
     /// # Errors
     /// In words, where what is said excludes each other.
     pub fn port(&self) -> Result<Option<DesiredPort>, &'static str> {
-        let Self { device, namespace, host_interface, configure, mtu } = self.clone();
+        let Self { device, namespace, host_interface, vhost_user, client, queues, socket_user, configure, mtu } =
+            self.clone();
         let mtu_bytes = mtu.unwrap_or(TapPort::default_mtu_bytes());
+        if let Some(path) = vhost_user {
+            if device.is_some() || namespace.is_some() || host_interface.is_some() || configure.is_some() {
+                return Err("vhost_user names a socket; leave device, namespace, host_interface and configure out");
+            }
+            let queues = queues.unwrap_or(VhostUserPort::default_queues());
+            let port = VhostUserPort { path, is_client: client, queues, socket_user, mtu_bytes };
+            return Ok(Some(DesiredPort::VhostUser(port)));
+        }
+        if client || queues.is_some() || socket_user.is_some() {
+            return Err("client, queues and socket_user are of a socket: name it by vhost_user");
+        }
         if let Some(interface) = host_interface {
             if device.is_some() || configure.is_some() {
                 return Err("host_interface names a device that is there; leave device and configure out");

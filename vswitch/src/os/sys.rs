@@ -47,6 +47,12 @@ pub mod tap_offloads {
     pub const UDP: u32 = 0x20 | 0x40;
 }
 
+/// The descriptor of a poll, which becomes readable when anything that is registered there does.
+pub fn poll_descriptor(poll: &mio::Poll) -> rustix::fd::BorrowedFd<'_> {
+    // SAFETY: the poll owns its descriptor, and outlives what is borrowed from it here.
+    unsafe { rustix::fd::BorrowedFd::borrow_raw(rustix::fd::AsRawFd::as_raw_fd(poll)) }
+}
+
 /// The cookie of the calling thread's network namespace, which is unique until the machine reboots (Linux 5.14).
 pub fn network_namespace_cookie() -> io::Result<u64> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)?;

@@ -3,7 +3,7 @@
 use crate::os::run_dir::RunDir;
 use crate::port::spec::PortSpec;
 use crate::port::tap::{TapIo, persistent};
-use crate::port::{Port, af_packet, af_xdp, faults, isolation, memory, tap};
+use crate::port::{Port, af_packet, af_xdp, faults, isolation, memory, tap, vhost_user};
 use std::io;
 use vswitch_core::config::desired;
 use vswitch_core::config::ids::EniId;
@@ -73,6 +73,10 @@ impl PortFactory {
                 self.open_tap(tap, spec, rx_queues)?.into_iter().map(|tap| Box::new(tap) as _).collect()
             }
             desired::DesiredPort::Packet(packet) => vec![self.open_interface(packet)?],
+            desired::DesiredPort::VhostUser(socket) => {
+                let parts = vhost_user::VhostUser::open(socket, spec.mac, rx_queues)?;
+                parts.into_iter().map(|part| Box::new(part) as _).collect()
+            }
             desired::DesiredPort::Memory => {
                 (0..rx_queues).map(|rx_queue| Box::new(self.memory.open(eni, rx_queue)) as _).collect()
             }

@@ -16,6 +16,7 @@ pub mod peer_state;
 pub mod socket_listener;
 pub mod spec;
 pub mod tap;
+pub mod vhost_user;
 pub mod virtio_header;
 
 use buffer_pool::BufferPool;

@@ -3,25 +3,32 @@
 
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Whether a program is at the other end of a port, and what is wrong with it. Clones are the same state.
 #[derive(Clone, Debug)]
-pub struct PeerState(Arc<Mutex<Option<String>>>);
+pub struct PeerState(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    problem: Mutex<Option<String>>,
+    faults: AtomicU64,
+}
 
 impl PeerState {
     /// A peer that is not there yet, for this reason.
     pub fn absent(reason: impl Into<String>) -> Self {
-        Self(Arc::new(Mutex::new(Some(reason.into()))))
+        Self(Arc::new(Shared { problem: Mutex::new(Some(reason.into())), faults: AtomicU64::new(0) }))
     }
 
     /// The peer is there, and nothing is wrong with it.
     pub fn set_ready(&self) {
-        *self.0.lock() = None;
+        *self.0.problem.lock() = None;
     }
 
     /// The port carries nothing, for this reason. Returns whether that is news.
     pub fn set_problem(&self, reason: &str) -> bool {
-        let mut problem = self.0.lock();
+        let mut problem = self.0.problem.lock();
         let is_news = problem.as_deref() != Some(reason);
         if is_news {
             *problem = Some(reason.to_owned());
@@ -31,6 +38,16 @@ impl PeerState {
 
     /// Why the port carries nothing, if it does not.
     pub fn problem(&self) -> Option<String> {
-        self.0.lock().clone()
+        self.0.problem.lock().clone()
+    }
+
+    /// Counts that the peer broke a rule.
+    pub fn count_fault(&self) {
+        self.0.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the peer broke a rule.
+    pub fn faults(&self) -> u64 {
+        self.0.faults.load(Ordering::Relaxed)
     }
 }

@@ -1,7 +1,7 @@
 //! What a port is opened from.
 
 use crate::os::netlink::Interface;
-use crate::port::{af_packet, tap};
+use crate::port::{af_packet, tap, vhost_user};
 use vswitch_core::config::desired;
 use vswitch_core::config::ids::MacAddress;
 use vswitch_core::config::limits::ETHERNET_HEADER_BYTES;
@@ -27,7 +27,7 @@ impl PortSpec {
     pub fn tap(&self) -> Option<&desired::TapPort> {
         match &self.port {
             desired::DesiredPort::Tap(tap) => Some(tap),
-            desired::DesiredPort::Packet(_) | desired::DesiredPort::Memory => None,
+            desired::DesiredPort::Packet(_) | desired::DesiredPort::VhostUser(_) | desired::DesiredPort::Memory => None,
         }
     }
 
@@ -36,6 +36,7 @@ impl PortSpec {
         match &self.port {
             desired::DesiredPort::Tap(tap) => tap::describe(tap),
             desired::DesiredPort::Packet(interface) => af_packet::describe(interface),
+            desired::DesiredPort::VhostUser(socket) => vhost_user::describe(socket),
             desired::DesiredPort::Memory => "memory".into(),
         }
     }
@@ -44,14 +45,14 @@ impl PortSpec {
     pub fn interface_that_exists(&self) -> Option<&desired::PacketPort> {
         match &self.port {
             desired::DesiredPort::Packet(packet) => Some(packet),
-            desired::DesiredPort::Tap(_) | desired::DesiredPort::Memory => None,
+            desired::DesiredPort::Tap(_) | desired::DesiredPort::VhostUser(_) | desired::DesiredPort::Memory => None,
         }
     }
 
     /// Whether a port of this kind may have several rx queues.
     pub fn has_rx_queues(&self) -> bool {
         match self.port {
-            desired::DesiredPort::Tap(_) | desired::DesiredPort::Memory => true,
+            desired::DesiredPort::Tap(_) | desired::DesiredPort::VhostUser(_) | desired::DesiredPort::Memory => true,
             desired::DesiredPort::Packet(_) => false,
         }
     }

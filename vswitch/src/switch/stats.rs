@@ -72,7 +72,7 @@ impl Switch {
 }
 
 fn port_status(eni: &EniId, record: &PortRecord) -> PortStatus {
-    let device = record.spec.device();
+    let device = record.spec.port.resource();
     let error = match &record.state {
         PortState::Up => None,
         PortState::Down { error, .. } => Some(error.clone()),
@@ -85,6 +85,6 @@ fn port_status(eni: &EniId, record: &PortRecord) -> PortStatus {
         worker: record.worker,
         up: error.is_none(),
         error,
-        failures: record.failures,
+        failures: record.failures + record.peer.as_ref().map_or(0, PeerState::faults),
     }
 }

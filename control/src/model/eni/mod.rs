@@ -18,6 +18,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use vswitch_core::config::desired::{self, DesiredPort, Timeouts, Tracking};
 use vswitch_core::config::ids::{EniId, GroupId, MacAddress, VSwitchId, VpcId, quoted};
 use vswitch_core::config::limits::{MTU_BYTES_MAX, MTU_BYTES_MIN};
+use vswitch_core::config::validate::check_socket;
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -229,13 +230,23 @@ impl Model {
 
     /// Refuses a port that is invalid or used by another ENI.
     pub(super) fn check_port(&self, id: &EniId, port: &DesiredPort) -> Result<(), ApiError> {
-        let Some((device, namespace)) = port.device() else { return Ok(()) };
-        check_device(port, device, namespace)?;
-        let same = |other: &DesiredPort| other.device() == Some((device, namespace));
+        if let Some((device, namespace)) = port.device() {
+            check_device(port, device, namespace)?;
+        }
+        check_socket(port).map_err(|message| INVALID_PARAMETER.error(message).field("port"))?;
+        let mtu_bytes = port.mtu_bytes();
+        if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&usize::from(mtu_bytes)) {
+            let message = format!("{mtu_bytes}: an MTU is {MTU_BYTES_MIN} to {MTU_BYTES_MAX} bytes");
+            return Err(INVALID_PARAMETER.error(message).field("port.mtu_bytes"));
+        }
+        let Some(resource) = port.resource() else { return Ok(()) };
+        let same = |other: &DesiredPort| other.resource() == Some(resource);
         let holder = self.enis.iter().find(|(other, eni)| *other != id && eni.port.as_ref().is_some_and(same));
         if let Some((holder, _)) = holder {
-            let message = format!("device {device} belongs to {holder}: choose another name, or detach that one");
-            return Err(INVALID_PARAMETER_CONFLICT.error(message).field("port.device").object(holder));
+            let (kind, field) = if port.socket_path().is_some() { ("socket", "path") } else { ("device", "device") };
+            let name = resource.0;
+            let message = format!("{kind} {name} belongs to {holder}: choose another name, or detach that one");
+            return Err(INVALID_PARAMETER_CONFLICT.error(message).field(format!("port.{field}")).object(holder));
         }
         Ok(())
     }
@@ -258,10 +269,6 @@ fn check_device(port: &DesiredPort, device: &str, namespace: Option<&str>) -> Re
     }
     if matches!(port, DesiredPort::Tap(tap) if tap.create_namespace && tap.namespace.is_none()) {
         return refuse("create_namespace", "which namespace? give its name as namespace".into());
-    }
-    let mtu_bytes = port.mtu_bytes();
-    if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&usize::from(mtu_bytes)) {
-        return refuse("mtu_bytes", format!("{mtu_bytes}: an MTU is {MTU_BYTES_MIN} to {MTU_BYTES_MAX} bytes"));
     }
     Ok(())
 }

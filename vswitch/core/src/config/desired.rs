@@ -340,6 +340,8 @@ pub enum DesiredPort {
     Tap(TapPort),
     /// An existing network interface of the machine.
     Packet(PacketPort),
+    /// A virtual machine that shares its memory, over a Unix socket.
+    VhostUser(VhostUserPort),
     /// An in-memory queue that tests and benchmarks feed by hand.
     Memory,
 }
@@ -350,6 +352,7 @@ impl DesiredPort {
         match self {
             Self::Tap(_) => "tap",
             Self::Packet(_) => "packet",
+            Self::VhostUser(_) => "vhost-user",
             Self::Memory => "memory",
         }
     }
@@ -359,6 +362,7 @@ impl DesiredPort {
         match self {
             Self::Tap(tap) => tap.mtu_bytes,
             Self::Packet(packet) => packet.mtu_bytes,
+            Self::VhostUser(socket) => socket.mtu_bytes,
             Self::Memory => MTU_BYTES_MAX as u16,
         }
     }
@@ -366,7 +370,15 @@ impl DesiredPort {
     /// The machine's resource that the port has to itself: a kernel device with the named network namespace it is in,
     /// or the path of a socket.
     pub fn resource(&self) -> Option<(&str, Option<&str>)> {
-        self.device()
+        self.device().or_else(|| self.socket_path().map(|path| (path, None)))
+    }
+
+    /// The path of the Unix socket that the port has to itself.
+    pub fn socket_path(&self) -> Option<&str> {
+        match self {
+            Self::VhostUser(socket) => Some(&socket.path),
+            Self::Tap(_) | Self::Packet(_) | Self::Memory => None,
+        }
     }
 
     /// The kernel device that the port has to itself, with the named network namespace it is in.
@@ -374,7 +386,7 @@ impl DesiredPort {
         match self {
             Self::Tap(tap) => Some((&tap.device, tap.namespace.as_deref())),
             Self::Packet(packet) => Some((&packet.device, packet.namespace.as_deref())),
-            Self::Memory => None,
+            Self::VhostUser(_) | Self::Memory => None,
         }
     }
 }
@@ -413,6 +425,36 @@ pub struct PacketPort {
     /// The largest layer-3 packet, bytes; the interface's own MTU should be no smaller.
     #[serde(default = "TapPort::default_mtu_bytes")]
     pub mtu_bytes: u16,
+}
+
+/// A virtio network device whose driver is in a virtual machine, by the vhost-user protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VhostUserPort {
+    /// The Unix socket of the device: an absolute path of at most 107 bytes.
+    pub path: String,
+    /// Whether the hypervisor listens at the socket and the switch connects to it, again and again; the switch listens if not.
+    #[serde(default)]
+    pub is_client: bool,
+    /// The most pairs of queues that the guest may use, 1 to 16.
+    #[serde(default = "VhostUserPort::default_queues")]
+    pub queues: u16,
+    /// The user, by name or number, who may connect to a socket that the switch listens at; the switch's own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_user: Option<String>,
+    /// The largest layer-3 packet, bytes.
+    #[serde(default = "TapPort::default_mtu_bytes")]
+    pub mtu_bytes: u16,
+}
+
+impl VhostUserPort {
+    /// The most pairs of queues that a guest may use.
+    pub const QUEUES_MAX: u16 = 16;
+
+    /// The default for the pairs of queues: as many as the guest wants.
+    pub const fn default_queues() -> u16 {
+        Self::QUEUES_MAX
+    }
 }
 
 impl TapPort {

@@ -9,7 +9,7 @@ pub(crate) fn prefetch<T>(value: &T) {
 /// Prefetches the cache line at an address, which need not hold anything.
 #[inline(always)]
 #[allow(unsafe_code)]
-pub(crate) fn prefetch_at(address: *const u8) {
+pub fn prefetch_at(address: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: `_mm_prefetch` only hints; it needs SSE, which every x86-64 processor has, and may be given any address.
     unsafe {

@@ -4,7 +4,7 @@ mod references;
 
 use crate::config::desired::{
     Desired, DesiredEni, DesiredPort, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVswitch, MatchConditions,
-    Ports, Protocol, Remote, SecurityGroup, Settings, Timeouts,
+    Ports, Protocol, Remote, SecurityGroup, Settings, Timeouts, VhostUserPort,
 };
 use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, VpcId, quoted};
 use crate::config::limits::{
@@ -234,8 +234,7 @@ impl<'a> Validator<'a> {
             }
         }
         if let Some(port) = &eni.port
-            && let Some((device, namespace)) = port.device()
-            && let Err(message) = check_port(port, device, namespace)
+            && let Err(message) = check_port(port)
         {
             self.refuse("invalid", format!("enis/{id}/port"), message);
         }
@@ -312,7 +311,44 @@ fn check_address(address: &IpNet, vswitch: &DesiredVswitch) -> Result<(), String
     }
 }
 
-fn check_port(port: &DesiredPort, device: &str, namespace: Option<&str>) -> Result<(), String> {
+/// Bytes of the longest path of a Unix socket (`sun_path`, less its final zero).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Why a path cannot be a socket's, or a number of queues a port's.
+///
+/// # Errors
+/// In words.
+pub fn check_socket(port: &DesiredPort) -> Result<(), String> {
+    let Some(path) = port.socket_path() else { return Ok(()) };
+    if !path.starts_with('/') || path.len() > SOCKET_PATH_BYTES_MAX || path.contains(char::is_control) {
+        return Err(format!(
+            "{path} is no absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes, as a socket has",
+            path = quoted(path)
+        ));
+    }
+    match port {
+        DesiredPort::VhostUser(socket) if !(1..=VhostUserPort::QUEUES_MAX).contains(&socket.queues) => {
+            Err(format!("{} pairs of queues: a port has 1 to {}", socket.queues, VhostUserPort::QUEUES_MAX))
+        }
+        DesiredPort::VhostUser(socket) if socket.is_client && socket.socket_user.is_some() => {
+            Err("a socket that the hypervisor listens at is the hypervisor's: leave its user out".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_port(port: &DesiredPort) -> Result<(), String> {
+    if let Some((device, namespace)) = port.device() {
+        check_device(device, namespace)?;
+    }
+    check_socket(port)?;
+    if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&usize::from(port.mtu_bytes())) {
+        return Err(format!("an MTU has {MTU_BYTES_MIN} to {MTU_BYTES_MAX} bytes"));
+    }
+    Ok(())
+}
+
+fn check_device(device: &str, namespace: Option<&str>) -> Result<(), String> {
     const NAME_BYTES_MAX: usize = 15;
     let is_name = |text: &str| {
         !text.is_empty()
@@ -324,9 +360,6 @@ fn check_port(port: &DesiredPort, device: &str, namespace: Option<&str>) -> Resu
     }
     if let Some(namespace) = namespace.filter(|name| !is_name(name) || name.len() > 255) {
         return Err(format!("{namespace} is no name of a network namespace", namespace = quoted(namespace)));
-    }
-    if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&usize::from(port.mtu_bytes())) {
-        return Err(format!("an MTU has {MTU_BYTES_MIN} to {MTU_BYTES_MAX} bytes"));
     }
     Ok(())
 }

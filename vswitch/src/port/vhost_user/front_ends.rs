@@ -1,0 +1,251 @@
+//! The front ends of a port: how they come, and which of them has the queues.
+//!
+//! A guest that is migrated on one machine has two for a while; the one that starts its queues last has them.
+
+use super::front_end::FrontEnd;
+use super::port_queues::{PartEvents, SharedQueues};
+use crate::port::socket_listener::SocketListener;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use std::io::{self, ErrorKind};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Front ends that a port has at once.
+const FRONT_ENDS_MAX: usize = 4;
+/// Connections that are accepted before the worker goes on with packets.
+const ACCEPTS_MAX: usize = 4;
+/// How long a port waits before it connects again, at first and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Readiness events taken at once.
+const EVENTS_MAX: usize = 128;
+
+/// What else than queues has events.
+pub(super) const WAKER: Token = Token(usize::MAX);
+const ENDPOINT: Token = Token(usize::MAX - 1);
+/// Front ends have the tokens from here on.
+const FRONT_END_FIRST: usize = 1 << 16;
+
+/// Who connects.
+#[derive(Debug)]
+enum Endpoint {
+    Server(SocketListener),
+    Client(Reconnection),
+}
+
+/// When a port connects to its front end again.
+#[derive(Debug)]
+struct Reconnection {
+    path: PathBuf,
+    timer: OwnedFd,
+    pause: Duration,
+    is_due: bool,
+}
+
+impl Reconnection {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        Ok(Self { path, timer, pause: RETRY_FIRST, is_due: true })
+    }
+
+    /// Connects, or sets the timer.
+    fn connect(&mut self) -> io::Result<UnixStream> {
+        self.is_due = false;
+        let connected = UnixStream::connect(&self.path);
+        if connected.is_err() {
+            self.wait();
+        }
+        connected
+    }
+
+    fn wait(&mut self) {
+        let it_value = Timespec { tv_sec: self.pause.as_secs() as i64, tv_nsec: self.pause.subsec_nanos().into() };
+        let interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let spec = Itimerspec { it_interval: interval, it_value };
+        // Only a malformed time is refused.
+        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec);
+        self.pause = (self.pause * 2).min(RETRY_MAX);
+    }
+}
+
+/// The front ends of a port.
+#[derive(Debug)]
+pub(super) struct FrontEnds {
+    endpoint: Endpoint,
+    front_ends: Vec<FrontEnd>,
+    queues: SharedQueues,
+    next_number: u64,
+    has_more: bool,
+}
+
+impl FrontEnds {
+    /// Listens where the port is a server. Events arrive at the first part of the port.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn new(queues: SharedQueues) -> io::Result<Self> {
+        let spec = &queues.spec;
+        let path = PathBuf::from(&spec.path);
+        let registry = &queues.parts[0].registry;
+        let endpoint = if spec.is_client {
+            let reconnection = Reconnection::new(path)?;
+            registry.register(&mut SourceFd(&reconnection.timer.as_raw_fd()), ENDPOINT, Interest::READABLE)?;
+            Endpoint::Client(reconnection)
+        } else {
+            let listener = SocketListener::bind(&path, spec.socket_user.as_deref())?;
+            registry.register(&mut SourceFd(&listener.listener().as_raw_fd()), ENDPOINT, Interest::READABLE)?;
+            Endpoint::Server(listener)
+        };
+        Ok(Self { endpoint, front_ends: Vec::new(), queues, next_number: 1, has_more: true })
+    }
+
+    /// Why a port without a front end carries nothing.
+    pub(super) fn absence(spec: &vswitch_core::config::desired::VhostUserPort) -> String {
+        match spec.is_client {
+            true => format!("no front end listens at {}", spec.path),
+            false => format!("no front end has connected to {}", spec.path),
+        }
+    }
+
+    /// Does what has come up; to be called again soon while that returns true.
+    pub(super) fn attend(&mut self) -> bool {
+        let before = self.front_ends.len();
+        let mut may_have_more = self.has_more;
+        self.has_more = false;
+        may_have_more |= self.connect();
+        let mut at = 0;
+        while let Some(front_end) = self.front_ends.get_mut(at) {
+            match front_end.attend() {
+                Ok(has_more) => {
+                    self.has_more |= has_more;
+                    at += 1;
+                }
+                Err(error) => self.remove(at, &error),
+            }
+        }
+        if before != self.front_ends.len() || may_have_more {
+            self.tell_absence();
+        }
+        self.has_more
+    }
+
+    /// Notes that the listener or the timer has something.
+    pub(super) fn note_endpoint_event(&mut self) {
+        if let Endpoint::Client(reconnection) = &mut self.endpoint {
+            let mut expirations = [0; 8];
+            reconnection.is_due |= rustix::io::read(&reconnection.timer, &mut expirations).is_ok();
+        }
+    }
+
+    fn remove(&mut self, at: usize, error: &io::Error) {
+        let front_end = self.front_ends.remove(at);
+        let path = &self.queues.spec.path;
+        if error.kind() != ErrorKind::ConnectionAborted {
+            log::warn!("vhost-user port at {path}: its front end is let go: {error}");
+            self.queues.peer.count_fault();
+        } else {
+            log::info!("vhost-user port at {path}: its front end is gone");
+        }
+        drop(front_end);
+        if let Endpoint::Client(reconnection) = &mut self.endpoint {
+            reconnection.wait();
+        }
+    }
+
+    fn tell_absence(&self) {
+        if self.queues.is_active() {
+            return;
+        }
+        match self.front_ends.is_empty() {
+            true => self.queues.peer.set_problem(&Self::absence(&self.queues.spec)),
+            false => self.queues.peer.set_problem("the guest's driver has not started its queues"),
+        };
+    }
+
+    fn connect(&mut self) -> bool {
+        let mut connected = false;
+        for _ in 0..ACCEPTS_MAX {
+            let stream = match &mut self.endpoint {
+                Endpoint::Server(listener) => match listener.listener().accept() {
+                    Ok((stream, _)) => stream,
+                    Err(_) => return connected,
+                },
+                Endpoint::Client(reconnection) if reconnection.is_due && self.front_ends.is_empty() => {
+                    match reconnection.connect() {
+                        Ok(stream) => stream,
+                        Err(_) => return connected,
+                    }
+                }
+                Endpoint::Client(_) => return connected,
+            };
+            connected = true;
+            self.take_up(stream);
+        }
+        self.has_more = true;
+        connected
+    }
+
+    fn take_up(&mut self, stream: UnixStream) {
+        if self.front_ends.len() == FRONT_ENDS_MAX {
+            // One that never started a queue gives way.
+            let idle = self.front_ends.iter().position(|other| !self.queues.is_active_for(other.number()));
+            match idle {
+                Some(at) => self.remove(at, &io::Error::other("there are too many, and it has no queues")),
+                None => return,
+            }
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let token = Token(FRONT_END_FIRST + number as usize);
+        let registry = self.queues.parts[0].registry.try_clone();
+        let taken = registry.and_then(|registry| FrontEnd::new(number, stream, self.queues.clone(), (registry, token)));
+        match taken {
+            Ok(front_end) => {
+                if let Endpoint::Client(reconnection) = &mut self.endpoint {
+                    reconnection.pause = RETRY_FIRST;
+                }
+                self.front_ends.push(front_end);
+            }
+            Err(error) => log::warn!("vhost-user port at {}: {error}", self.queues.spec.path),
+        }
+    }
+}
+
+/// Takes the events of a part of a port; whether its front ends have to be attended.
+pub(super) fn take_events(poll: &mut Poll, events: &mut Events, queues: &SharedQueues) -> (bool, bool) {
+    let (mut is_attention_due, mut is_endpoint) = (false, false);
+    if poll.poll(events, Some(Duration::ZERO)).is_err() {
+        // Interrupted: whatever there was is still there.
+        return (true, true);
+    }
+    for event in &*events {
+        match event.token() {
+            WAKER => {}
+            ENDPOINT => (is_attention_due, is_endpoint) = (true, true),
+            Token(index) if index < queues.count() => queues.note_kick(index),
+            Token(_) => is_attention_due = true,
+        }
+    }
+    (is_attention_due, is_endpoint)
+}
+
+/// Room for events.
+pub(super) fn events() -> Events {
+    Events::with_capacity(EVENTS_MAX)
+}
+
+/// A poll of one part of a port, and where its events arrive.
+///
+/// # Errors
+/// No descriptors are left.
+pub(super) fn part() -> io::Result<(Poll, PartEvents)> {
+    let poll = Poll::new()?;
+    let events = PartEvents::new(&poll, WAKER)?;
+    Ok((poll, events))
+}

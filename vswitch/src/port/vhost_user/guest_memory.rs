@@ -1,0 +1,422 @@
+//! Memory that a guest shares. Every address is looked up and every length checked here; the guest may change bytes at any
+//! time, so they are read and written through raw pointers and atomics alone, and copied before they are judged.
+
+use crate::os::bus_error::GuardedRange;
+use rustix::fd::AsFd;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering, fence};
+
+/// Regions that one front end may share.
+pub(super) const REGIONS_MAX: usize = 509;
+const PAGE_BYTES: usize = 4096;
+
+/// Kinds of file systems on which shared memory may be, as in `linux/magic.h`: a server in another process that answers page
+/// faults (FUSE, network file systems) could stop a worker for as long as it likes.
+const FILE_SYSTEMS: [(u64, usize); 6] = [
+    (0x0102_1994, PAGE_BYTES), // tmpfs, and files of memfd_create
+    (0x9584_58f6, 2 << 20),    // hugetlbfs; the size of its pages is the block size
+    (0x8584_58f6, PAGE_BYTES), // ramfs
+    (0xef53, PAGE_BYTES),      // ext4
+    (0x5846_5342, PAGE_BYTES), // XFS
+    (0x9123_683e, PAGE_BYTES), // Btrfs
+];
+const HUGETLBFS: u64 = 0x9584_58f6;
+
+/// A mapped file, or a part of one.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+    /// None only while it is unmapped.
+    guard: Option<GuardedRange>,
+}
+
+// SAFETY: the mapping is plain memory that the value owns; all access goes through raw pointers and atomics, which other
+// processes share anyway.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `bytes` of a file from its start.
+    ///
+    /// # Errors
+    /// The file is not of plain memory or of a local disk, is shorter, or what the kernel says.
+    pub(super) fn new(file: impl AsFd, bytes: u64) -> io::Result<Self> {
+        let of_file = rustix::fs::fstatfs(&file)?;
+        let kind = of_file.f_type as u64 & 0xffff_ffff;
+        let known = FILE_SYSTEMS.iter().find(|(magic, _)| *magic == kind);
+        let Some((_, page_bytes)) = known else {
+            return Err(io::Error::other(format!(
+                "guest memory is on a file system of kind {kind:#x}; memfd, tmpfs, hugetlbfs and local disks will do"
+            )));
+        };
+        let page_bytes = if kind == HUGETLBFS { of_file.f_bsize as usize } else { *page_bytes };
+        let bytes = usize::try_from(bytes).ok().and_then(|bytes| bytes.checked_next_multiple_of(page_bytes.max(1)));
+        let bytes = bytes.filter(|bytes| *bytes > 0 && *bytes <= isize::MAX as usize);
+        let bytes = bytes.ok_or_else(|| io::Error::other("a region of guest memory has no sensible size"))?;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address that the kernel chooses touches no memory of this process.
+        let start = unsafe { mmap(std::ptr::null_mut(), bytes, protection, flags, file, 0) }?;
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("a mapping at address 0"))?;
+        let mut mapping = Self { start, bytes, guard: None };
+        mapping.guard = Some(GuardedRange::new(start.as_ptr() as usize, bytes)?);
+        Ok(mapping)
+    }
+
+    /// Sets bits of a byte; nothing if there is no such byte.
+    pub(super) fn set_bits(&self, offset: usize, bits: u8) {
+        if offset < self.bytes {
+            // SAFETY: the byte is within the mapping, and others access it by atomics or from other processes.
+            let byte = unsafe { self.start.add(offset).cast::<AtomicU8>().as_ref() };
+            byte.fetch_or(bits, Ordering::Relaxed);
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.guard.as_ref().is_some_and(GuardedRange::is_lost)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.guard = None;
+        // SAFETY: the value owns the mapping, and whoever points into it holds the value.
+        let _unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// A region as its front end describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RegionSpec {
+    /// Where it is for the guest.
+    pub(super) guest_address: u64,
+    /// Where it is for the front end.
+    pub(super) user_address: u64,
+    pub(super) bytes: u64,
+    /// Where it begins in the file.
+    pub(super) file_offset: u64,
+}
+
+/// A region of guest memory. Clones share the mapping.
+#[derive(Clone, Debug)]
+pub(super) struct Region {
+    pub(super) spec: RegionSpec,
+    mapping: Arc<Mapping>,
+}
+
+impl Region {
+    /// Maps it.
+    ///
+    /// # Errors
+    /// As [`Mapping::new`], or the numbers make no sense.
+    pub(super) fn new(spec: RegionSpec, file: impl AsFd) -> io::Result<Self> {
+        let sum = |start: u64| start.checked_add(spec.bytes);
+        let (Some(_), Some(_), Some(file_bytes)) =
+            (sum(spec.guest_address), sum(spec.user_address), sum(spec.file_offset))
+        else {
+            return Err(io::Error::other("a region of guest memory ends behind the last address"));
+        };
+        let mapping = Arc::new(Mapping::new(file, file_bytes)?);
+        Ok(Self { spec, mapping })
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        let crosses = |one: u64, another: u64| one < another + other.spec.bytes && another < one + self.spec.bytes;
+        crosses(self.spec.guest_address, other.spec.guest_address)
+            || crosses(self.spec.user_address, other.spec.user_address)
+    }
+}
+
+/// All memory that a guest shares. It stays mapped for as long as anything refers to it.
+#[derive(Debug, Default)]
+pub(super) struct GuestMemory {
+    regions: Vec<Region>,
+}
+
+/// Bytes of guest memory, all of them mapped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GuestSlice<'a> {
+    start: NonNull<u8>,
+    bytes: usize,
+    memory: std::marker::PhantomData<&'a GuestMemory>,
+}
+
+impl GuestMemory {
+    /// Memory of these regions.
+    ///
+    /// # Errors
+    /// Two overlap, or there are too many.
+    pub(super) fn new(mut regions: Vec<Region>) -> io::Result<Self> {
+        if regions.len() > REGIONS_MAX {
+            return Err(io::Error::other(format!("more than {REGIONS_MAX} regions of guest memory")));
+        }
+        let overlap = regions.iter().enumerate().any(|(at, one)| regions[..at].iter().any(|other| one.overlaps(other)));
+        if overlap {
+            return Err(io::Error::other("regions of guest memory overlap"));
+        }
+        // The largest first: most frames are there.
+        regions.sort_by_key(|region| std::cmp::Reverse(region.spec.bytes));
+        Ok(Self { regions })
+    }
+
+    /// The regions.
+    pub(super) fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// Whether memory that was there is gone.
+    pub(super) fn is_lost(&self) -> bool {
+        self.regions.iter().any(|region| region.mapping.is_lost())
+    }
+
+    /// `bytes` at a guest address; none unless all of them are in one region.
+    #[inline]
+    pub(super) fn slice(&self, address: u64, bytes: usize) -> Option<GuestSlice<'_>> {
+        self.regions.iter().find_map(|region| {
+            let offset = address.wrapping_sub(region.spec.guest_address);
+            let fits = offset < region.spec.bytes && bytes as u64 <= region.spec.bytes - offset;
+            fits.then(|| self.at(region, offset, bytes))
+        })
+    }
+
+    /// `bytes` at an address of the front end.
+    fn user_slice(&self, address: u64, bytes: usize) -> Option<GuestSlice<'_>> {
+        self.regions.iter().find_map(|region| {
+            let offset = address.wrapping_sub(region.spec.user_address);
+            let fits = offset < region.spec.bytes && bytes as u64 <= region.spec.bytes - offset;
+            fits.then(|| self.at(region, offset, bytes))
+        })
+    }
+
+    #[inline]
+    fn at<'a>(&'a self, region: &Region, offset: u64, bytes: usize) -> GuestSlice<'a> {
+        // A region ends within its mapping, which was made from its end in the file.
+        let place = (region.spec.file_offset + offset) as usize;
+        debug_assert!(place + bytes <= region.mapping.bytes);
+        // SAFETY: `place` is within the mapping, see above.
+        let start = unsafe { region.mapping.start.add(place) };
+        GuestSlice { start, bytes, memory: std::marker::PhantomData }
+    }
+}
+
+impl GuestSlice<'_> {
+    /// How many bytes it has.
+    #[inline]
+    pub(super) const fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Copies as many bytes as both have.
+    #[inline]
+    pub(super) fn read(&self, into: &mut [u8]) {
+        let bytes = into.len().min(self.bytes);
+        // SAFETY: `bytes` bytes are mapped from `start`, for as long as the memory that this borrows from, and no reference
+        // of this process leads there, so they do not overlap with `into`. The guest may write meanwhile; then any mixture
+        // of bytes is read, which is what a device gets too.
+        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr(), into.as_mut_ptr(), bytes) }
+    }
+
+    /// Copies as many bytes as both have.
+    #[inline]
+    pub(super) fn write(&self, from: &[u8]) {
+        let bytes = from.len().min(self.bytes);
+        // SAFETY: as for reading.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.start.as_ptr(), bytes) }
+    }
+
+    /// The part from `offset` on.
+    #[inline]
+    pub(super) fn from(&self, offset: usize) -> Self {
+        let offset = offset.min(self.bytes);
+        // SAFETY: `offset` is within the slice.
+        Self { start: unsafe { self.start.add(offset) }, bytes: self.bytes - offset, memory: self.memory }
+    }
+
+    /// Has the processor fetch the first cache line.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        vswitch_core::hw::prefetch::prefetch_at(self.start.as_ptr());
+    }
+}
+
+/// A part of a ring, which stays mapped with this value. Its words are in the order of this machine, as VIRTIO 1 has them on
+/// every machine that the switch runs on (little-endian).
+#[derive(Clone, Debug)]
+pub(super) struct RingPart {
+    start: NonNull<u8>,
+    bytes: usize,
+    guest_address: u64,
+    /// Keeps it mapped.
+    _memory: Arc<GuestMemory>,
+}
+
+// SAFETY: it is a pointer into memory that it keeps mapped, accessed by atomics and raw copies alone.
+unsafe impl Send for RingPart {}
+
+impl RingPart {
+    /// `bytes` at an address of the front end, aligned to `alignment`.
+    pub(super) fn new(memory: &Arc<GuestMemory>, user_address: u64, bytes: usize, alignment: u64) -> Option<Self> {
+        if user_address % alignment != 0 {
+            return None;
+        }
+        let slice = memory.user_slice(user_address, bytes)?;
+        // The address for the front end need not be aligned as ours is.
+        let is_aligned = (slice.start.as_ptr() as usize).is_multiple_of(alignment as usize);
+        let region = |region: &&Region| user_address.wrapping_sub(region.spec.user_address) < region.spec.bytes;
+        let region = memory.regions.iter().find(region).filter(|_| is_aligned)?;
+        let guest_address = region.spec.guest_address + (user_address - region.spec.user_address);
+        Some(Self { start: slice.start, bytes, guest_address, _memory: Arc::clone(memory) })
+    }
+
+    /// Where it is for the guest.
+    pub(super) const fn guest_address(&self) -> u64 {
+        self.guest_address
+    }
+
+    /// How many bytes it has.
+    pub(super) const fn len(&self) -> usize {
+        self.bytes
+    }
+
+    #[inline(always)]
+    fn word(&self, offset: usize) -> &AtomicU16 {
+        assert!(offset + size_of::<u16>() <= self.bytes && offset.is_multiple_of(2), "a ring ends before");
+        // SAFETY: the word is mapped and aligned, see above; the guest accesses it by whole words as well.
+        unsafe { self.start.add(offset).cast::<AtomicU16>().as_ref() }
+    }
+
+    #[inline(always)]
+    fn double_word(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset + size_of::<u32>() <= self.bytes && offset.is_multiple_of(4), "a ring ends before");
+        // SAFETY: as for a word.
+        unsafe { self.start.add(offset).cast::<AtomicU32>().as_ref() }
+    }
+
+    /// A word; what the guest wrote before it is seen after this.
+    #[inline(always)]
+    pub(super) fn load(&self, offset: usize) -> u16 {
+        self.word(offset).load(Ordering::Acquire)
+    }
+
+    /// A word, in no order with others.
+    #[inline(always)]
+    pub(super) fn load_relaxed(&self, offset: usize) -> u16 {
+        self.word(offset).load(Ordering::Relaxed)
+    }
+
+    /// Writes a word; the guest that sees it sees what was written before.
+    #[inline(always)]
+    pub(super) fn store(&self, offset: usize, value: u16) {
+        self.word(offset).store(value, Ordering::Release);
+    }
+
+    /// Writes a double word, in no order with others.
+    #[inline(always)]
+    pub(super) fn store_u32(&self, offset: usize, value: u32) {
+        self.double_word(offset).store(value, Ordering::Relaxed);
+    }
+
+    /// Sixteen bytes: a descriptor.
+    #[inline(always)]
+    pub(super) fn descriptor(&self, offset: usize) -> [u8; 16] {
+        assert!(offset + 16 <= self.bytes, "a ring ends before");
+        let mut bytes = [0; 16];
+        // SAFETY: the bytes are mapped, see above; as for reading a slice.
+        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), bytes.as_mut_ptr(), 16) };
+        bytes
+    }
+
+    /// Has the processor fetch the cache line at `offset`.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, offset: usize) {
+        vswitch_core::hw::prefetch::prefetch_at(self.start.as_ptr().wrapping_add(offset));
+    }
+
+    /// Whether all bytes are zero.
+    pub(super) fn is_zero(&self) -> bool {
+        (0..self.bytes / 2).all(|word| self.load_relaxed(word * 2) == 0)
+    }
+}
+
+/// What was written before is seen by the guest before what is read after this is read.
+pub(super) fn full_fence() {
+    fence(Ordering::SeqCst);
+}
+
+/// Memory of a guest, for tests.
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use std::os::fd::OwnedFd;
+
+    /// A file of `bytes` zeros.
+    pub(crate) fn file(bytes: u64) -> OwnedFd {
+        let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, bytes).unwrap();
+        file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::file;
+    use super::*;
+
+    const MEGABYTE: u64 = 1 << 20;
+
+    fn region(guest_address: u64, user_address: u64, bytes: u64, file_offset: u64) -> Region {
+        let spec = RegionSpec { guest_address, user_address, bytes, file_offset };
+        Region::new(spec, file(file_offset + bytes)).unwrap()
+    }
+
+    #[test]
+    fn only_what_is_within_one_region_is_mapped() {
+        let regions = vec![region(0, 0x7000_0000, MEGABYTE, 0), region(MEGABYTE, 0x9000_0000, MEGABYTE, 4096)];
+        let memory = GuestMemory::new(regions).unwrap();
+        assert!(memory.slice(0, 64).is_some() && memory.slice(MEGABYTE - 64, 64).is_some());
+        assert!(memory.slice(MEGABYTE - 63, 64).is_none(), "it crosses from one region to the next");
+        assert!(memory.slice(2 * MEGABYTE, 1).is_none() && memory.slice(u64::MAX - 3, 64).is_none());
+        assert!(memory.slice(8, usize::MAX).is_none());
+        memory.slice(MEGABYTE + 8, 4).unwrap().write(&[1, 2, 3, 4]);
+        let mut bytes = [0; 2];
+        memory.slice(MEGABYTE + 9, 2).unwrap().read(&mut bytes);
+        assert_eq!(bytes, [2, 3]);
+        let memory = Arc::new(memory);
+        assert!(RingPart::new(&memory, 0x9000_0000, 4096, 16).is_some());
+        assert!(RingPart::new(&memory, 0x9000_0008, 16, 16).is_none(), "not aligned");
+        assert!(RingPart::new(&memory, 0x9000_0000 + MEGABYTE - 8, 16, 4).is_none(), "it ends behind the region");
+    }
+
+    #[test]
+    fn regions_that_overlap_or_wrap_are_refused() {
+        let (one, two) = (region(0, 0x7000_0000, MEGABYTE, 0), region(MEGABYTE - 1, 0x9000_0000, MEGABYTE, 0));
+        assert!(GuestMemory::new(vec![one.clone(), two]).is_err());
+        assert!(GuestMemory::new(vec![one.clone(), one]).is_err());
+        let spec = RegionSpec { guest_address: u64::MAX, user_address: 0, bytes: 4096, file_offset: 0 };
+        assert!(Region::new(spec, file(4096)).is_err());
+        let spec = RegionSpec { guest_address: 0, user_address: 0, bytes: 0, file_offset: 0 };
+        assert!(Region::new(spec, file(4096)).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_shorter_than_said_loses_the_memory_and_nothing_else() {
+        let spec = RegionSpec { guest_address: 0, user_address: 0, bytes: MEGABYTE, file_offset: 0 };
+        let memory = GuestMemory::new(vec![Region::new(spec, file(4096)).unwrap()]).unwrap();
+        memory.slice(0, 64).unwrap().write(&[1; 64]);
+        assert!(!memory.is_lost());
+        memory.slice(MEGABYTE - 64, 64).unwrap().write(&[1; 64]);
+        assert!(memory.is_lost());
+    }
+
+    #[test]
+    fn memory_that_another_process_serves_is_refused() {
+        let of_kernel = std::fs::File::open("/proc/self/status").unwrap();
+        assert!(Mapping::new(&of_kernel, 4096).is_err());
+    }
+}
