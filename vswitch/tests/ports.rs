@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
+mod virtio;
+
 use std::io::ErrorKind;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -37,15 +39,28 @@ enum TestedPort {
     Tap(TapIo),
     Packet,
     Xdp,
+    /// With a guest that has packed rings, or split ones.
+    VhostUser {
+        is_packed: bool,
+    },
 }
 
-const KINDS: [TestedPort; 5] = [
+const KINDS: [TestedPort; 7] = [
     TestedPort::Memory,
     TestedPort::Tap(TapIo::Plain),
     TestedPort::Tap(TapIo::Uring),
     TestedPort::Packet,
     TestedPort::Xdp,
+    TestedPort::VhostUser { is_packed: false },
+    TestedPort::VhostUser { is_packed: true },
 ];
+
+impl TestedPort {
+    /// Whether a device of the kernel is behind it.
+    fn is_of_kernel(self) -> bool {
+        !matches!(self, Self::Memory | Self::VhostUser { .. })
+    }
+}
 
 /// A port and its guest.
 struct PortRig {
@@ -60,6 +75,7 @@ struct PortRig {
 enum PortGuest {
     Memory(MemoryGuest),
     Interface(AfPacketPort, BufferPool),
+    Virtio(Box<virtio::Guest>, tempfile::TempDir),
 }
 
 fn eni() -> EniId {
@@ -78,8 +94,7 @@ fn rigs(test: &str) -> impl Iterator<Item = PortRig> {
 impl PortRig {
     fn new(test: &str, kind: TestedPort) -> Option<Self> {
         let is_able = rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
-        if kind != TestedPort::Memory && !is_able || kind == TestedPort::Tap(TapIo::Uring) && BatchRing::new().is_err()
-        {
+        if kind.is_of_kernel() && !is_able || kind == TestedPort::Tap(TapIo::Uring) && BatchRing::new().is_err() {
             eprintln!("SKIPPED: {kind:?} needs root, /dev/net/tun and, by rings, a kernel that gives them");
             return None;
         }
@@ -92,6 +107,13 @@ impl PortRig {
             let guest = rig.factory.memory.guest(&eni());
             guest.set_offloads(Offloads::ALL);
             rig.guest = Some(PortGuest::Memory(guest));
+            rig.open();
+            return Some(rig);
+        }
+        if let TestedPort::VhostUser { is_packed } = kind {
+            let features = virtio::MODERN | if is_packed { virtio::PACKED } else { 0 };
+            let guest = Box::new(virtio::Guest::new(features, 1, 256));
+            rig.guest = Some(PortGuest::Virtio(guest, tempfile::tempdir().unwrap()));
             rig.open();
             return Some(rig);
         }
@@ -123,6 +145,16 @@ impl PortRig {
                 self.ip(&["link", "set", "port0", "up"]);
                 desired::DesiredPort::Packet(desired::PacketPort { device: "port0".into(), namespace, mtu_bytes })
             }
+            TestedPort::VhostUser { .. } => {
+                let path = self.socket_path();
+                desired::DesiredPort::VhostUser(desired::VhostUserPort {
+                    path,
+                    is_client: false,
+                    queues: 1,
+                    socket_user: None,
+                    mtu_bytes,
+                })
+            }
         };
         let (spec, started) = (PortSpec { port, mac: MacAddress([2, 0, 0, 0, 0, 5]), interface: None }, Instant::now());
         let opened = loop {
@@ -133,8 +165,31 @@ impl PortRig {
             }
         };
         self.port = Some(opened.unwrap());
-        if self.kind != TestedPort::Memory {
+        self.connect_guest();
+        if self.kind.is_of_kernel() {
             self.ip(&["link", "set", "eth0", "mtu", &mtu, "up"]);
+        }
+    }
+
+    /// Where the front end of a virtual machine connects.
+    fn socket_path(&self) -> String {
+        match self.guest.as_ref().unwrap() {
+            PortGuest::Virtio(_, folder) => folder.path().join("port.sock").to_str().unwrap().to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// Has a virtual machine connect, and start its queues.
+    fn connect_guest(&mut self) {
+        let path = if let Some(PortGuest::Virtio(..)) = &self.guest { self.socket_path() } else { return };
+        let Some(PortGuest::Virtio(guest, _)) = &mut self.guest else { return };
+        guest.connect(path.as_ref());
+        guest.start();
+        guest.fill();
+        let (port, started) = (self.port.as_mut().unwrap(), Instant::now());
+        while port.peer().unwrap().problem().is_some() {
+            assert!(started.elapsed() < WAIT_MAX, "{:?}", port.peer());
+            take(port.as_mut(), &mut self.pool, 0, &mut Vec::new()).unwrap();
         }
     }
 
@@ -167,6 +222,12 @@ impl PortRig {
                 socket.send(&mut burst).unwrap();
                 assert!(burst.iter().all(|packet| packet.verdict == Verdict::Deliver), "{:?}", self.kind);
             }
+            PortGuest::Virtio(guest, _) => {
+                let shapes = [virtio::Shape::One, virtio::Shape::Pieces, virtio::Shape::Indirect];
+                // All shapes in turn, but no more descriptors at once than the ring has.
+                let shape = |at: usize| if frames.len() > 40 { virtio::Shape::One } else { shapes[at % 3] };
+                frames.iter().enumerate().for_each(|(at, frame)| guest.send(1, frame, offload, shape(at)));
+            }
         }
     }
 
@@ -179,6 +240,7 @@ impl PortRig {
             match self.guest.as_mut().unwrap() {
                 PortGuest::Memory(guest) => frames.extend(guest.collect_with_offload()),
                 PortGuest::Interface(socket, pool) => take(socket, pool, usize::MAX, &mut frames).map(drop).unwrap(),
+                PortGuest::Virtio(guest, _) => frames.extend(guest.collect(0)),
             }
         }
         frames
@@ -210,7 +272,7 @@ impl PortRig {
 
 impl Drop for PortRig {
     fn drop(&mut self) {
-        if self.kind != TestedPort::Memory {
+        if self.kind.is_of_kernel() {
             let _ = namespace::remove_if_made(&self.namespace, &RunDir::default());
         }
     }
@@ -399,7 +461,7 @@ fn an_interface_that_is_down_is_no_port_until_it_is_up() {
 
 #[test]
 fn a_removed_device_is_an_error_that_says_so_and_can_be_had_again() {
-    for mut rig in rigs("removed").filter(|rig| rig.kind != TestedPort::Memory) {
+    for mut rig in rigs("removed").filter(|rig| rig.kind.is_of_kernel()) {
         rig.ip(&["link", "delete", rig.device()]);
         let started = Instant::now();
         let error = loop {

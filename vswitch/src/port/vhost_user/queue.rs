@@ -9,7 +9,7 @@ use crate::port::buffer_pool::BufferPool;
 use crate::port::virtio_header::{self, HEADER_BYTES};
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
-use vswitch_core::config::limits::{BURST_BYTES, BURST_PACKETS, FRAME_BYTES_MAX};
+use vswitch_core::config::limits::{BURST_BYTES, BURST_PACKETS, ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX};
 use vswitch_core::packet::offload::Offload;
 use vswitch_core::packet::verdict::{DropReason, Verdict};
 use vswitch_core::packet::{FrameBuffer, Packet};
@@ -53,7 +53,7 @@ impl ActiveQueue {
         queue
     }
 
-    /// What it is made from, when it carries frames no longer.
+    /// Where it is in its ring, as the front end is told.
     pub(super) fn base(&self) -> u32 {
         self.parts.ring.base()
     }
@@ -61,11 +61,6 @@ impl ActiveQueue {
     /// Why it carries nothing any more.
     pub(super) fn fault(&self) -> Option<RingFault> {
         self.fault
-    }
-
-    /// What the guest takes undone.
-    pub(super) fn features(&self) -> Features {
-        self.parts.features
     }
 
     /// Whether a guest that kicks has never written to the ring: its memory is another one than that which it shares.
@@ -206,8 +201,8 @@ impl ActiveQueue {
             Some(fault) => Err(fault),
         };
         packet.verdict = match put {
-            Ok(true) => Verdict::Deliver,
-            Ok(false) => Verdict::Drop(self.refusal()),
+            Ok(None) => Verdict::Deliver,
+            Ok(Some(reason)) => Verdict::Drop(reason),
             Err(fault) => {
                 self.fault = Some(fault);
                 Verdict::Drop(DropReason::PortDown)
@@ -223,31 +218,24 @@ impl ActiveQueue {
         self.publish();
     }
 
-    /// Why a frame did not fit into the chains that were read for it.
-    fn refusal(&self) -> DropReason {
-        // Without mergeable buffers, another chain does not help a frame that is longer than one.
-        match self.chains.is_empty() {
-            true => DropReason::PortFull,
-            false => DropReason::PortRefused,
-        }
-    }
-
-    /// Writes a frame into as many chains as it takes; whether it fitted.
-    fn put_frame(&mut self, packet: &mut Packet) -> Result<bool, RingFault> {
+    /// Writes a frame into as many chains as it takes; why it is dropped, if so.
+    fn put_frame(&mut self, packet: &mut Packet) -> Result<Option<DropReason>, RingFault> {
         let Self { parts: QueueParts { ring, memory, features, log, .. }, header_bytes, pieces, chains, .. } = self;
         let needed = packet.buffer.length() + *header_bytes;
         let chains_max = if features.has(Feature::MergeableBuffers) { CHAINS_PER_FRAME_MAX } else { 1 };
         pieces.clear();
         chains.clear();
+        if packet.buffer.length() < ETHERNET_HEADER_BYTES {
+            return Ok(Some(DropReason::PortRefused));
+        }
         let mut room = 0;
         while room < needed && chains.len() < chains_max {
             let Some(chain) = ring.next(memory, pieces)? else {
-                // Not enough chains now: those that were read wait for the next frame.
+                // Those that were read wait for the next frame.
                 if let Some(first) = chains.first() {
                     ring.rewind(first);
                 }
-                chains.clear();
-                return Ok(false);
+                return Ok(Some(DropReason::PortFull));
             };
             room += chain.bytes as usize;
             chains.push(chain);
@@ -256,7 +244,8 @@ impl ActiveQueue {
             if let Some(first) = chains.first() {
                 ring.rewind(first);
             }
-            return Ok(false);
+            // Another chain would not help: without mergeable buffers a frame has to fit into one.
+            return Ok(Some(DropReason::PortRefused));
         }
         let header = header_of(packet, *features, chains.len());
         let frame = packet.buffer.frame_with_header(&header[..*header_bytes]);
@@ -267,7 +256,7 @@ impl ActiveQueue {
             at += written;
             ring.put_used(chain, written as u32);
         }
-        Ok(true)
+        Ok(None)
     }
 }
 
