@@ -14,7 +14,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::sync::{Arc, Mutex};
-use vswitch_core::config::desired::{DesiredPort, Direction, PacketPort, TapPort};
+use vswitch_core::config::desired::{DesiredPort, Direction, PacketPort, TapPort, VhostUserPort};
 
 /// A store that can be looked into while an authority has it.
 #[derive(Clone, Default)]
@@ -164,7 +164,13 @@ fn interface() -> impl Strategy<Value = Command> {
         })
     };
     let packet = DesiredPort::Packet(PacketPort { device: "web".into(), namespace: None, mtu_bytes: 1500 });
-    let port = select(vec![DesiredPort::Memory, packet, tap("web"), tap("db"), tap("far too long a name")]);
+    let socket = |path: &str| {
+        let (path, socket_user) = (path.into(), None);
+        DesiredPort::VhostUser(VhostUserPort { path, is_client: false, queues: 2, socket_user, mtu_bytes: 1500 })
+    };
+    let (shared, relative) = (socket("/run/vm.sock"), socket("vm.sock"));
+    let port =
+        select(vec![DesiredPort::Memory, packet, shared, relative, tap("web"), tap("db"), tap("far too long a name")]);
     prop_oneof![
         5 => (option::weighted(0.9, enis()), vswitches(), option::weighted(0.2, addresses()), vec(groups(), 0..3), 0_u8..2)
             .prop_map(|(id, vswitch, primary_ip, groups, ipv6_count)| Command::EniCreate(Box::new(EniCreate {

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Whether a program is at the other end of a port, and what is wrong with it. Clones are the same state.
 #[derive(Clone, Debug)]
-pub struct PeerState(Arc<Shared>);
+pub struct PeerState(Arc<PeerRecord>);
 
 #[derive(Debug)]
-struct Shared {
+struct PeerRecord {
     problem: Mutex<Option<String>>,
     faults: AtomicU64,
 }
@@ -18,7 +18,7 @@ struct Shared {
 impl PeerState {
     /// A peer that is not there yet, for this reason.
     pub fn absent(reason: impl Into<String>) -> Self {
-        Self(Arc::new(Shared { problem: Mutex::new(Some(reason.into())), faults: AtomicU64::new(0) }))
+        Self(Arc::new(PeerRecord { problem: Mutex::new(Some(reason.into())), faults: AtomicU64::new(0) }))
     }
 
     /// The peer is there, and nothing is wrong with it.

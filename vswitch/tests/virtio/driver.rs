@@ -10,14 +10,14 @@ const AVAILABLE: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub(crate) enum DriverFormat {
     Split,
     Packed,
 }
 
 /// What one descriptor says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct DriverPiece {
     pub(crate) address: u64,
     pub(crate) bytes: u32,
     pub(crate) is_writable: bool,
@@ -26,7 +26,7 @@ pub(crate) struct Piece {
 /// A queue. Its parts are at fixed places behind its start.
 #[derive(Clone, Debug)]
 pub(crate) struct DriverQueue {
-    format: Format,
+    format: DriverFormat,
     start: u64,
     size: u16,
     /// Descriptors that nobody has.
@@ -48,7 +48,7 @@ pub(crate) fn descriptor(address: u64, bytes: u32, words: [u16; 2]) -> Vec<u8> {
 }
 
 impl DriverQueue {
-    pub(crate) fn new(format: Format, start: u64, size: u16) -> Self {
+    pub(crate) fn new(format: DriverFormat, start: u64, size: u16) -> Self {
         let chains = vec![Vec::new(); usize::from(size)];
         let free = (0..size).rev().collect();
         Self { format, start, size, free, chains, next: 0, wrap: true, used: 0, used_wrap: true, sent: 0 }
@@ -69,37 +69,37 @@ impl DriverQueue {
     }
 
     /// Makes a chain available, by a table at an address if there is one; its identifier, unless the ring is full.
-    pub(crate) fn offer(&mut self, memory: &File, pieces: &[Piece], table: Option<u64>) -> Option<u16> {
+    pub(crate) fn offer(&mut self, memory: &File, pieces: &[DriverPiece], table: Option<u64>) -> Option<u16> {
         let slots = if table.is_some() { 1 } else { pieces.len() };
         if self.free.len() < slots {
             return None;
         }
         self.sent += 1;
-        let flags = |piece: &Piece| if piece.is_writable { WRITE } else { 0 };
+        let flags = |piece: &DriverPiece| if piece.is_writable { WRITE } else { 0 };
         let last = pieces.len() - 1;
         let direct = match table {
             None => pieces.iter().map(|piece| (*piece, flags(piece))).collect(),
             Some(address) => {
-                let entry = |(at, piece): (usize, &Piece)| {
+                let entry = |(at, piece): (usize, &DriverPiece)| {
                     let next = if at < last { NEXT } else { 0 };
                     let words = match self.format {
-                        Format::Split => [flags(piece) | next, at as u16 + 1],
-                        Format::Packed => [0, flags(piece)],
+                        DriverFormat::Split => [flags(piece) | next, at as u16 + 1],
+                        DriverFormat::Packed => [0, flags(piece)],
                     };
                     descriptor(piece.address, piece.bytes, words)
                 };
                 let bytes: Vec<u8> = pieces.iter().enumerate().flat_map(entry).collect();
                 memory.write_all_at(&bytes, address).unwrap();
-                vec![(Piece { address, bytes: bytes.len() as u32, is_writable: false }, INDIRECT)]
+                vec![(DriverPiece { address, bytes: bytes.len() as u32, is_writable: false }, INDIRECT)]
             }
         };
         Some(match self.format {
-            Format::Split => self.offer_split(memory, &direct),
-            Format::Packed => self.offer_packed(memory, &direct),
+            DriverFormat::Split => self.offer_split(memory, &direct),
+            DriverFormat::Packed => self.offer_packed(memory, &direct),
         })
     }
 
-    fn offer_split(&mut self, memory: &File, pieces: &[(Piece, u16)]) -> u16 {
+    fn offer_split(&mut self, memory: &File, pieces: &[(DriverPiece, u16)]) -> u16 {
         let own: Vec<u16> = (0..pieces.len()).map(|_| self.free.pop().unwrap()).collect();
         for (at, (piece, flags)) in pieces.iter().enumerate() {
             let next = own.get(at + 1).copied();
@@ -122,7 +122,7 @@ impl DriverQueue {
         memory.write_all_at(&self.next.to_le_bytes(), driver + 2).unwrap();
     }
 
-    fn offer_packed(&mut self, memory: &File, pieces: &[(Piece, u16)]) -> u16 {
+    fn offer_packed(&mut self, memory: &File, pieces: &[(DriverPiece, u16)]) -> u16 {
         let identifier = *self.free.last().unwrap();
         let own: Vec<u16> = (0..pieces.len()).map(|_| self.free.pop().unwrap()).collect();
         self.chains[usize::from(identifier)] = own;
@@ -152,7 +152,7 @@ impl DriverQueue {
     /// A chain that the device has given back, and how many bytes it says that it wrote.
     pub(crate) fn take_used(&mut self, memory: &File) -> Option<(u16, u32)> {
         let (identifier, written) = match self.format {
-            Format::Split => {
+            DriverFormat::Split => {
                 let [_, _, device] = self.addresses();
                 let mut index = [0; 2];
                 memory.read_exact_at(&mut index, device + 2).unwrap();
@@ -165,7 +165,7 @@ impl DriverQueue {
                 let word = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().unwrap());
                 (word(0) as u16, word(4))
             }
-            Format::Packed => {
+            DriverFormat::Packed => {
                 let mut bytes = [0; 16];
                 memory.read_exact_at(&mut bytes, self.start + u64::from(self.used) * 16).unwrap();
                 let flags = u16::from_le_bytes([bytes[14], bytes[15]]);

@@ -5,7 +5,7 @@
 
 pub(crate) mod driver;
 
-use driver::{DriverQueue, Format, Piece};
+use driver::{DriverFormat, DriverPiece, DriverQueue};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -69,9 +69,12 @@ const QUEUE_BYTES: u64 = 0x1_0000;
 const MERGEABLE_BYTES: u32 = 2048;
 const WHOLE_BYTES: u32 = 68 << 10;
 
+/// Where a buffer is, and how long.
+type GuestBuffer = (u64, u32);
+
 /// A guest and its hypervisor.
 #[derive(Debug)]
-pub(crate) struct Guest {
+pub(crate) struct VirtualMachine {
     pub(crate) memory: File,
     pub(crate) socket: Option<UnixStream>,
     pub(crate) queues: Vec<DriverQueue>,
@@ -81,15 +84,15 @@ pub(crate) struct Guest {
     size: u16,
     next_buffer: u64,
     /// Buffers of the receive queues, by their descriptors' identifiers.
-    receive_buffers: Vec<Vec<(u64, u32)>>,
+    receive_buffers: Vec<Vec<GuestBuffer>>,
 }
 
-impl Guest {
+impl VirtualMachine {
     /// A guest with `pairs` pairs of queues of `size` entries.
     pub(crate) fn new(features: u64, pairs: usize, size: u16) -> Self {
         let memory = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&memory, MEMORY_BYTES).unwrap();
-        let format = if features & PACKED != 0 { Format::Packed } else { Format::Split };
+        let format = if features & PACKED != 0 { DriverFormat::Packed } else { DriverFormat::Split };
         let queues = (0..2 * pairs).map(|index| DriverQueue::new(format, QUEUE_BYTES * index as u64, size)).collect();
         let counter = || eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap();
         let counters = (0..2 * pairs).map(|_| (counter(), counter())).collect();
@@ -184,7 +187,7 @@ impl Guest {
     }
 
     fn offer_buffer(&mut self, index: usize, address: u64, bytes: u32) {
-        let piece = Piece { address, bytes, is_writable: true };
+        let piece = DriverPiece { address, bytes, is_writable: true };
         let identifier = self.queues[index].offer(&self.memory, &[piece], None).unwrap();
         self.receive_buffers[index][usize::from(identifier)] = (address, bytes);
     }
@@ -197,15 +200,16 @@ impl Guest {
     }
 
     /// Sends a frame by a queue from the guest: by one descriptor, or by a header and pieces, or by an indirect table.
-    pub(crate) fn send(&mut self, index: usize, frame: &[u8], offload: Offload, shape: Shape) {
+    pub(crate) fn send(&mut self, index: usize, frame: &[u8], offload: Offload, shape: FrameLayout) {
         while self.queues[index].take_used(&self.memory).is_some() {}
         let mut bytes = vec![0; self.header_bytes()];
         bytes[..HEADER_BYTES].copy_from_slice(&virtio_header::encode(&offload));
         bytes.extend(frame);
         // The same memory again and again: what was sent is used by then.
-        let slot = MEMORY_BYTES / 2 + (self.queues[index].sent() % 200) * (72 << 10);
+        let slot = MEMORY_BYTES / 2
+            + ((self.queues[index].sent() * self.queues.len() as u64 + index as u64) % 200) * (72 << 10);
         self.memory.write_all_at(&bytes, slot).unwrap();
-        let piece = |from: usize, to: usize| Piece {
+        let piece = |from: usize, to: usize| DriverPiece {
             address: slot + from as u64,
             bytes: (to - from) as u32,
             is_writable: false,
@@ -213,12 +217,12 @@ impl Guest {
         let (header, all) = (self.header_bytes(), bytes.len());
         let middle = header + (all - header) / 2;
         let pieces = match shape {
-            Shape::One => vec![piece(0, all)],
-            Shape::Pieces | Shape::Indirect => {
+            FrameLayout::One => vec![piece(0, all)],
+            FrameLayout::Pieces | FrameLayout::Indirect => {
                 vec![piece(0, 3), piece(3, header), piece(header, header), piece(header, middle), piece(middle, all)]
             }
         };
-        let table = (shape == Shape::Indirect).then_some(slot + (70 << 10));
+        let table = (shape == FrameLayout::Indirect).then_some(slot + (70 << 10));
         self.queues[index].offer(&self.memory, &pieces, table).unwrap();
         self.kick(index);
     }
@@ -252,7 +256,7 @@ impl Guest {
         frames
     }
 
-    fn take_buffer(&mut self, index: usize) -> Option<(Vec<u8>, Vec<(u64, u32)>)> {
+    fn take_buffer(&mut self, index: usize) -> Option<(Vec<u8>, Vec<GuestBuffer>)> {
         let (identifier, written) = self.queues[index].take_used(&self.memory)?;
         let (address, bytes) = self.receive_buffers[index][usize::from(identifier)];
         assert!(written <= bytes, "the device wrote behind a buffer");
@@ -264,7 +268,7 @@ impl Guest {
 
 /// How a guest lays a frame out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum FrameLayout {
     One,
     Pieces,
     Indirect,

@@ -295,9 +295,9 @@ pub struct Regrouped {
 pub struct PortStatus {
     /// The ENI that the port belongs to.
     pub eni: EniId,
-    /// `tap` or `memory`.
+    /// `tap`, `packet`, `vhost-user` or `memory`.
     pub kind: String,
-    /// The device's name, if it has one.
+    /// The device's name or the path of its socket, if it has one.
     pub device: Option<String>,
     /// The namespace the device is in, if it is in one.
     pub namespace: Option<String>,
@@ -307,7 +307,7 @@ pub struct PortStatus {
     pub up: bool,
     /// Why it is down.
     pub error: Option<String>,
-    /// How often it went down since it was configured.
+    /// How often it went down, or its guest broke a rule, since it was configured.
     pub failures: u64,
 }
 

@@ -1,11 +1,12 @@
 //! What a front end says of its device: memory, features, and the queues it starts and stops.
 
+use super::chain::{RING_SIZE_MAX, RingAddresses};
 use super::dirty_log::DirtyLog;
 use super::features::{Feature, Features, offered_protocol};
 use super::guest_memory::{GuestMemory, REGIONS_MAX, Region, RegionSpec};
 use super::port_queues::{PortQueues, SharedQueues};
 use super::queue::QueueParts;
-use super::ring::{RING_SIZE_MAX, Ring, RingAddresses};
+use super::ring::{Ring, RingFormat};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
@@ -56,7 +57,7 @@ struct QueueSetup {
 
 /// A device, as one front end has set it up.
 #[derive(Debug)]
-pub(super) struct Device {
+pub(super) struct VirtioDevice {
     number: u64,
     queues: SharedQueues,
     features: Features,
@@ -66,7 +67,7 @@ pub(super) struct Device {
     setups: Vec<QueueSetup>,
 }
 
-impl Device {
+impl VirtioDevice {
     pub(super) fn new(number: u64, queues: SharedQueues) -> Self {
         let setups = (0..queues.count()).map(|_| QueueSetup::default()).collect();
         let (memory, log) = (Arc::default(), None);
@@ -106,7 +107,7 @@ impl Device {
         if !is_packed && !setup.size.is_power_of_two() {
             return Err(refusal(format!("queue {index} has {} entries, which is no power of two", setup.size)));
         }
-        let format = (is_packed, self.features.has(Feature::EventIndex));
+        let format = RingFormat { is_packed, has_event_index: self.features.has(Feature::EventIndex) };
         let ring = Ring::new(&self.memory, addresses, setup.size as u16, format, setup.base);
         let ring = ring.ok_or_else(|| refusal(format!("queue {index} is not in memory that is shared")))?;
         let parts = QueueParts {
@@ -162,7 +163,7 @@ impl Device {
     }
 }
 
-impl Drop for Device {
+impl Drop for VirtioDevice {
     fn drop(&mut self) {
         self.suspend_all();
     }
@@ -189,7 +190,7 @@ const fn unsupported() -> Error {
     Error::InvalidOperation("not offered")
 }
 
-impl VhostUserBackendReqHandlerMut for Device {
+impl VhostUserBackendReqHandlerMut for VirtioDevice {
     fn set_owner(&mut self) -> Result<()> {
         Ok(())
     }

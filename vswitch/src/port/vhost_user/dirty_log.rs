@@ -1,6 +1,6 @@
 //! The log of pages that are written while a guest is migrated: a bit for each page of 4 KiB of guest memory.
 
-use super::guest_memory::Mapping;
+use super::guest_memory::FileMapping;
 use rustix::fd::AsFd;
 use std::io;
 
@@ -12,7 +12,7 @@ const LOG_BYTES_MAX: u64 = 4 << 30;
 /// A log that the front end shares.
 #[derive(Debug)]
 pub(super) struct DirtyLog {
-    mapping: Mapping,
+    mapping: FileMapping,
     offset: u64,
     bytes: u64,
 }
@@ -25,7 +25,7 @@ impl DirtyLog {
     pub(super) fn new(file: impl AsFd, offset: u64, bytes: u64) -> io::Result<Self> {
         let end = offset.checked_add(bytes).filter(|_| (1..=LOG_BYTES_MAX).contains(&bytes));
         let end = end.ok_or_else(|| io::Error::other("the log of written pages has no sensible size"))?;
-        Ok(Self { mapping: Mapping::new(file, end)?, offset, bytes })
+        Ok(Self { mapping: FileMapping::new(file, end)?, offset, bytes })
     }
 
     /// Notes that `bytes` from a guest address on were written.
@@ -42,8 +42,8 @@ impl DirtyLog {
 
 #[cfg(test)]
 mod tests {
-    use super::super::guest_memory::testing::file;
     use super::*;
+    use crate::port::vhost_user::guest_memory::testing::file;
     use std::os::unix::fs::FileExt as _;
 
     #[test]

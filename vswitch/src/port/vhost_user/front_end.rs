@@ -3,7 +3,7 @@
 //! Messages are taken by the worker that has the port, so nothing here may wait: a message is read once all of it has come, and a
 //! reply is written while there is room for it.
 
-use super::device::Device;
+use super::device::VirtioDevice;
 use super::port_queues::SharedQueues;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -48,8 +48,8 @@ struct MessageHeader {
 pub(super) struct FrontEnd {
     number: u64,
     stream: UnixStream,
-    handler: BackendReqHandler<Mutex<Device>>,
-    device: Arc<Mutex<Device>>,
+    handler: BackendReqHandler<Mutex<VirtioDevice>>,
+    device: Arc<Mutex<VirtioDevice>>,
     registry: Registry,
     /// The status that the driver set last (VIRTIO 1.2 §2.1).
     status: u64,
@@ -70,10 +70,11 @@ impl FrontEnd {
         number: u64,
         stream: UnixStream,
         queues: SharedQueues,
-        (registry, token): (Registry, Token),
+        registry: Registry,
+        token: Token,
     ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        let device = Arc::new(Mutex::new(Device::new(number, queues)));
+        let device = Arc::new(Mutex::new(VirtioDevice::new(number, queues)));
         let handler = BackendReqHandler::from_stream(stream.try_clone()?, Arc::clone(&device));
         registry.register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Self { number, stream, handler, device, registry, status: 0 })

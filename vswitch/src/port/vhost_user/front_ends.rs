@@ -28,13 +28,13 @@ const EVENTS_MAX: usize = 128;
 
 /// What else than queues has events.
 pub(super) const WAKER: Token = Token(usize::MAX);
-const ENDPOINT: Token = Token(usize::MAX - 1);
+const SOCKET_OR_TIMER: Token = Token(usize::MAX - 1);
 /// Front ends have the tokens from here on.
 const FRONT_END_FIRST: usize = 1 << 16;
 
 /// Who connects.
 #[derive(Debug)]
-enum Endpoint {
+enum SocketRole {
     Server(SocketListener),
     Client(Reconnection),
 }
@@ -77,7 +77,7 @@ impl Reconnection {
 /// The front ends of a port.
 #[derive(Debug)]
 pub(super) struct FrontEnds {
-    endpoint: Endpoint,
+    role: SocketRole,
     front_ends: Vec<FrontEnd>,
     queues: SharedQueues,
     next_number: u64,
@@ -93,16 +93,16 @@ impl FrontEnds {
         let spec = &queues.spec;
         let path = PathBuf::from(&spec.path);
         let registry = &queues.parts[0].registry;
-        let endpoint = if spec.is_client {
+        let role = if spec.is_client {
             let reconnection = Reconnection::new(path)?;
-            registry.register(&mut SourceFd(&reconnection.timer.as_raw_fd()), ENDPOINT, Interest::READABLE)?;
-            Endpoint::Client(reconnection)
+            registry.register(&mut SourceFd(&reconnection.timer.as_raw_fd()), SOCKET_OR_TIMER, Interest::READABLE)?;
+            SocketRole::Client(reconnection)
         } else {
             let listener = SocketListener::bind(&path, spec.socket_user.as_deref())?;
-            registry.register(&mut SourceFd(&listener.listener().as_raw_fd()), ENDPOINT, Interest::READABLE)?;
-            Endpoint::Server(listener)
+            registry.register(&mut SourceFd(&listener.listener().as_raw_fd()), SOCKET_OR_TIMER, Interest::READABLE)?;
+            SocketRole::Server(listener)
         };
-        Ok(Self { endpoint, front_ends: Vec::new(), queues, next_number: 1, has_more: true })
+        Ok(Self { role, front_ends: Vec::new(), queues, next_number: 1, has_more: true })
     }
 
     /// Why a port without a front end carries nothing.
@@ -136,8 +136,8 @@ impl FrontEnds {
     }
 
     /// Notes that the listener or the timer has something.
-    pub(super) fn note_endpoint_event(&mut self) {
-        if let Endpoint::Client(reconnection) = &mut self.endpoint {
+    pub(super) fn note_socket_event(&mut self) {
+        if let SocketRole::Client(reconnection) = &mut self.role {
             let mut expirations = [0; 8];
             reconnection.is_due |= rustix::io::read(&reconnection.timer, &mut expirations).is_ok();
         }
@@ -153,7 +153,7 @@ impl FrontEnds {
             log::info!("vhost-user port at {path}: its front end is gone");
         }
         drop(front_end);
-        if let Endpoint::Client(reconnection) = &mut self.endpoint {
+        if let SocketRole::Client(reconnection) = &mut self.role {
             reconnection.wait();
         }
     }
@@ -171,18 +171,18 @@ impl FrontEnds {
     fn connect(&mut self) -> bool {
         let mut connected = false;
         for _ in 0..ACCEPTS_MAX {
-            let stream = match &mut self.endpoint {
-                Endpoint::Server(listener) => match listener.listener().accept() {
+            let stream = match &mut self.role {
+                SocketRole::Server(listener) => match listener.listener().accept() {
                     Ok((stream, _)) => stream,
                     Err(_) => return connected,
                 },
-                Endpoint::Client(reconnection) if reconnection.is_due && self.front_ends.is_empty() => {
+                SocketRole::Client(reconnection) if reconnection.is_due && self.front_ends.is_empty() => {
                     match reconnection.connect() {
                         Ok(stream) => stream,
                         Err(_) => return connected,
                     }
                 }
-                Endpoint::Client(_) => return connected,
+                SocketRole::Client(_) => return connected,
             };
             connected = true;
             self.take_up(stream);
@@ -204,10 +204,10 @@ impl FrontEnds {
         self.next_number += 1;
         let token = Token(FRONT_END_FIRST + number as usize);
         let registry = self.queues.parts[0].registry.try_clone();
-        let taken = registry.and_then(|registry| FrontEnd::new(number, stream, self.queues.clone(), (registry, token)));
+        let taken = registry.and_then(|registry| FrontEnd::new(number, stream, self.queues.clone(), registry, token));
         match taken {
             Ok(front_end) => {
-                if let Endpoint::Client(reconnection) = &mut self.endpoint {
+                if let SocketRole::Client(reconnection) = &mut self.role {
                     reconnection.pause = RETRY_FIRST;
                 }
                 self.front_ends.push(front_end);
@@ -219,7 +219,7 @@ impl FrontEnds {
 
 /// Takes the events of a part of a port; whether its front ends have to be attended.
 pub(super) fn take_events(poll: &mut Poll, events: &mut Events, queues: &SharedQueues) -> (bool, bool) {
-    let (mut is_attention_due, mut is_endpoint) = (false, false);
+    let (mut is_attention_due, mut is_socket_or_timer) = (false, false);
     if poll.poll(events, Some(Duration::ZERO)).is_err() {
         // Interrupted: whatever there was is still there.
         return (true, true);
@@ -227,12 +227,12 @@ pub(super) fn take_events(poll: &mut Poll, events: &mut Events, queues: &SharedQ
     for event in &*events {
         match event.token() {
             WAKER => {}
-            ENDPOINT => (is_attention_due, is_endpoint) = (true, true),
+            SOCKET_OR_TIMER => (is_attention_due, is_socket_or_timer) = (true, true),
             Token(index) if index < queues.count() => queues.note_kick(index),
             Token(_) => is_attention_due = true,
         }
     }
-    (is_attention_due, is_endpoint)
+    (is_attention_due, is_socket_or_timer)
 }
 
 /// Room for events.

@@ -27,7 +27,7 @@ const HUGETLBFS: u64 = 0x9584_58f6;
 
 /// A mapped file, or a part of one.
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub(super) struct FileMapping {
     start: NonNull<u8>,
     bytes: usize,
     /// None only while it is unmapped.
@@ -36,11 +36,11 @@ pub(super) struct Mapping {
 
 // SAFETY: the mapping is plain memory that the value owns; all access goes through raw pointers and atomics, which other
 // processes share anyway.
-unsafe impl Send for Mapping {}
+unsafe impl Send for FileMapping {}
 // SAFETY: as above.
-unsafe impl Sync for Mapping {}
+unsafe impl Sync for FileMapping {}
 
-impl Mapping {
+impl FileMapping {
     /// Maps `bytes` of a file from its start.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
+impl Drop for FileMapping {
     fn drop(&mut self) {
         self.guard = None;
         // SAFETY: the value owns the mapping, and whoever points into it holds the value.
@@ -106,14 +106,14 @@ pub(super) struct RegionSpec {
 #[derive(Clone, Debug)]
 pub(super) struct Region {
     pub(super) spec: RegionSpec,
-    mapping: Arc<Mapping>,
+    mapping: Arc<FileMapping>,
 }
 
 impl Region {
     /// Maps it.
     ///
     /// # Errors
-    /// As [`Mapping::new`], or the numbers make no sense.
+    /// As [`FileMapping::new`], or the numbers make no sense.
     pub(super) fn new(spec: RegionSpec, file: impl AsFd) -> io::Result<Self> {
         let sum = |start: u64| start.checked_add(spec.bytes);
         let (Some(_), Some(_), Some(file_bytes)) =
@@ -121,7 +121,7 @@ impl Region {
         else {
             return Err(io::Error::other("a region of guest memory ends behind the last address"));
         };
-        let mapping = Arc::new(Mapping::new(file, file_bytes)?);
+        let mapping = Arc::new(FileMapping::new(file, file_bytes)?);
         Ok(Self { spec, mapping })
     }
 
@@ -261,7 +261,7 @@ unsafe impl Send for RingPart {}
 impl RingPart {
     /// `bytes` at an address of the front end, aligned to `alignment`.
     pub(super) fn new(memory: &Arc<GuestMemory>, user_address: u64, bytes: usize, alignment: u64) -> Option<Self> {
-        if user_address % alignment != 0 {
+        if !user_address.is_multiple_of(alignment) {
             return None;
         }
         let slice = memory.user_slice(user_address, bytes)?;
@@ -351,7 +351,6 @@ pub(super) fn full_fence() {
 /// Memory of a guest, for tests.
 #[cfg(test)]
 pub(super) mod testing {
-    use super::*;
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
     use std::os::fd::OwnedFd;
 
@@ -365,8 +364,8 @@ pub(super) mod testing {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::file;
     use super::*;
+    use testing::file;
 
     const MEGABYTE: u64 = 1 << 20;
 
@@ -417,6 +416,6 @@ mod tests {
     #[test]
     fn memory_that_another_process_serves_is_refused() {
         let of_kernel = std::fs::File::open("/proc/self/status").unwrap();
-        assert!(Mapping::new(&of_kernel, 4096).is_err());
+        assert!(FileMapping::new(&of_kernel, 4096).is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! port with several rx queues has a part at each worker; a part receives from some of the guest's queues, and the first
 //! sends to all and has the front ends.
 
+mod chain;
 mod device;
 mod dirty_log;
 mod features;
@@ -87,11 +88,11 @@ impl VhostUser {
 
     /// Looks after kicks and messages.
     fn attend(&mut self) {
-        let (mut is_due, is_endpoint) = front_ends::take_events(&mut self.poll, &mut self.events, &self.queues);
+        let (mut is_due, is_socket_or_timer) = front_ends::take_events(&mut self.poll, &mut self.events, &self.queues);
         is_due |= self.has_more_messages || self.receives == 0;
         if let Some(front_ends) = &mut self.front_ends {
-            if is_endpoint {
-                front_ends.note_endpoint_event();
+            if is_socket_or_timer {
+                front_ends.note_socket_event();
             }
             if is_due {
                 self.has_more_messages = front_ends.attend();

@@ -4,12 +4,12 @@
 //! guest reads as the place of which it is to tell, and ignores otherwise: there the next front end finds it, also after one that
 //! died.
 
+use super::chain::{
+    Chain, DESCRIPTOR_BYTES, Descriptor, FLAG_INDIRECT, FLAG_NEXT, FLAG_WRITE, Pieces, RingAddresses, RingFault,
+    TableFormat, mark_part, read_indirect,
+};
 use super::dirty_log::DirtyLog;
 use super::guest_memory::{GuestMemory, RingPart, full_fence};
-use super::ring::{
-    Chain, DESCRIPTOR_BYTES, Descriptor, FLAG_INDIRECT, FLAG_NEXT, FLAG_WRITE, Pieces, RingAddresses, RingFault,
-    mark_part, read_indirect,
-};
 use std::sync::Arc;
 
 /// `VIRTQ_DESC_F_AVAIL` and `VIRTQ_DESC_F_USED`.
@@ -33,7 +33,7 @@ const EVENTS_AT_POSITION: u16 = 2;
 const WRAP: u16 = 1 << 15;
 
 /// Which word of a descriptor has the flags, and that the descriptors of a table follow each other.
-const INDIRECT_FORMAT: (usize, bool) = (1, false);
+const INDIRECT_FORMAT: TableFormat = TableFormat { flags_word: 1, is_linked: false };
 
 /// Where in the ring, and in which kind of round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The queues of a port, which its workers and its front ends share: whoever has a queue holds its lock for a burst or a change.
 
+use super::chain::QueueDirection;
 use super::features::Features;
 use super::queue::{ActiveQueue, QueueParts};
-use super::ring::QueueDirection;
 use crate::port::peer_state::PeerState;
 use mio::{Registry, Waker};
 use parking_lot::Mutex;

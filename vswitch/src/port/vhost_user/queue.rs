@@ -1,9 +1,10 @@
 //! A queue that carries frames: its ring, the memory its buffers are in, and whom to tell.
 
+use super::chain::{BufferPiece, Chain, Pieces, QueueDirection, RingFault};
 use super::dirty_log::DirtyLog;
 use super::features::{Feature, Features};
 use super::guest_memory::GuestMemory;
-use super::ring::{Chain, Piece, Pieces, QueueDirection, Ring, RingFault};
+use super::ring::Ring;
 use crate::port::Received;
 use crate::port::buffer_pool::BufferPool;
 use crate::port::virtio_header::{self, HEADER_BYTES};
@@ -274,7 +275,7 @@ fn header_of(packet: &Packet, features: Features, chains: usize) -> [u8; HEADER_
 /// empty frame, which is dropped for its length as any other.
 fn gather(
     memory: &GuestMemory,
-    pieces: &[Piece],
+    pieces: &[BufferPiece],
     header_bytes: usize,
     frame_bytes: usize,
     buffer: &mut FrameBuffer,
@@ -297,7 +298,12 @@ fn gather(
 }
 
 /// Copies bytes into the pieces of a chain; how many.
-fn scatter(memory: &GuestMemory, pieces: &[Piece], bytes: &[u8], log: Option<&DirtyLog>) -> Result<usize, RingFault> {
+fn scatter(
+    memory: &GuestMemory,
+    pieces: &[BufferPiece],
+    bytes: &[u8],
+    log: Option<&DirtyLog>,
+) -> Result<usize, RingFault> {
     let mut at = 0;
     for piece in pieces {
         let slice = memory.slice(piece.address, piece.bytes as usize).ok_or(RingFault::NotMapped)?;

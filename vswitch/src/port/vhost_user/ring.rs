@@ -1,207 +1,17 @@
-//! What both formats of virtqueues have in common (VIRTIO 1.2 §2.6): chains of descriptors that the guest makes available,
-//! and the device gives back used.
-//!
-//! The guest may change its rings at any moment. Each descriptor is copied once, checked, and never read again.
+//! A virtqueue of either format, as its queue uses it.
 
+use super::chain::{Chain, Pieces, RingAddresses, RingFault};
 use super::dirty_log::DirtyLog;
-use super::guest_memory::{GuestMemory, RingPart};
+use super::guest_memory::GuestMemory;
 use super::packed_ring::PackedRing;
 use super::split_ring::SplitRing;
-use std::fmt;
 use std::sync::Arc;
 
-/// The largest ring (VIRTIO 1.2 §2.7, §2.8).
-pub(super) const RING_SIZE_MAX: u32 = 32_768;
-/// Descriptors of one chain: the longest frame in pages, with room.
-pub(super) const CHAIN_DESCRIPTORS_MAX: usize = 1024;
-/// Bytes of a descriptor in either format.
-pub(super) const DESCRIPTOR_BYTES: usize = 16;
-
-/// `VIRTQ_DESC_F_NEXT`, `VIRTQ_DESC_F_WRITE`, `VIRTQ_DESC_F_INDIRECT`.
-pub(super) const FLAG_NEXT: u16 = 1;
-pub(super) const FLAG_WRITE: u16 = 2;
-pub(super) const FLAG_INDIRECT: u16 = 4;
-
-/// Which way a queue carries frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum QueueDirection {
-    /// To the guest: the even queues.
-    ToGuest,
-    /// From the guest: the odd queues.
-    FromGuest,
-}
-
-/// A ring whose guest broke the rules. It is not used until the guest sets it up anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RingFault {
-    /// More chains are available than the ring has descriptors.
-    IndexOutOfRange,
-    /// A chain goes on at a descriptor that the ring does not have.
-    DescriptorOutOfRange,
-    /// A chain has no end, or too many descriptors.
-    ChainTooLong,
-    /// An indirect table is empty, has a part of a descriptor, or holds another table.
-    IndirectTable,
-    /// A descriptor is for the other direction.
-    WrongDirection,
-    /// Memory that is not shared.
-    NotMapped,
-    /// Memory that was shared is gone.
-    MemoryLost,
-}
-
-impl fmt::Display for RingFault {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::IndexOutOfRange => "more chains are available than the ring has descriptors",
-            Self::DescriptorOutOfRange => "a chain goes on at a descriptor that the ring does not have",
-            Self::ChainTooLong => "a chain of descriptors has no end",
-            Self::IndirectTable => "an indirect table of descriptors is malformed",
-            Self::WrongDirection => "a descriptor is for the other direction",
-            Self::NotMapped => "a descriptor points to memory that is not shared",
-            Self::MemoryLost => "the file behind the guest's memory became shorter",
-        })
-    }
-}
-
-/// A descriptor as it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Descriptor {
-    pub(super) address: u64,
-    pub(super) bytes: u32,
-    /// The two last words: flags and next in a split ring, identifier and flags in a packed one.
-    pub(super) words: [u16; 2],
-}
-
-impl Descriptor {
-    #[inline]
-    pub(super) fn read(bytes: [u8; DESCRIPTOR_BYTES]) -> Self {
-        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, w0, w1, x0, x1] = bytes;
-        Self {
-            address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
-            bytes: u32::from_le_bytes([l0, l1, l2, l3]),
-            words: [u16::from_le_bytes([w0, w1]), u16::from_le_bytes([x0, x1])],
-        }
-    }
-}
-
-/// A piece of memory that a chain consists of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) address: u64,
-    pub(super) bytes: u32,
-}
-
-/// A chain that the guest made available. Its pieces are in the list that it was read into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Chain {
-    /// What it is given back by.
-    pub(super) identifier: u16,
-    /// Descriptors of the ring that it takes, if the format counts them.
-    pub(super) slots: u16,
-    /// Where the ring was before it.
-    pub(super) position: u32,
-    /// Its pieces: the first, and the first of the next chain.
-    pub(super) pieces: (u32, u32),
-    /// Bytes of all pieces.
-    pub(super) bytes: u32,
-}
-
-/// Pieces of chains of one direction, as they are read.
-#[derive(Debug)]
-pub(super) struct Pieces {
-    pub(super) list: Vec<Piece>,
-    direction: QueueDirection,
-    first: usize,
-    bytes: u64,
-}
-
-impl Pieces {
-    pub(super) fn new(direction: QueueDirection) -> Self {
-        Self { list: Vec::with_capacity(64), direction, first: 0, bytes: 0 }
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.list.clear();
-        self.begin();
-    }
-
-    /// What follows is another chain.
-    #[inline]
-    pub(super) fn begin(&mut self) {
-        (self.first, self.bytes) = (self.list.len(), 0);
-    }
-
-    /// Adds a descriptor of the chain; one without bytes adds nothing.
-    #[inline]
-    pub(super) fn push(&mut self, descriptor: Descriptor, flags: u16) -> Result<(), RingFault> {
-        if (flags & FLAG_WRITE != 0) != (self.direction == QueueDirection::ToGuest) {
-            return Err(RingFault::WrongDirection);
-        }
-        self.bytes += u64::from(descriptor.bytes);
-        if self.list.len() - self.first >= CHAIN_DESCRIPTORS_MAX || self.bytes > u64::from(u32::MAX) {
-            return Err(RingFault::ChainTooLong);
-        }
-        if descriptor.bytes > 0 {
-            self.list.push(Piece { address: descriptor.address, bytes: descriptor.bytes });
-        }
-        Ok(())
-    }
-
-    /// The chain whose last descriptor was added.
-    #[inline]
-    pub(super) fn chain(&self, identifier: u16, slots: u16, position: u32) -> Chain {
-        let pieces = (self.first as u32, self.list.len() as u32);
-        Chain { identifier, slots, position, pieces, bytes: self.bytes as u32 }
-    }
-}
-
-/// Reads the descriptors of an indirect table (VIRTIO 1.2 §2.7.5.3, §2.8.7), where `flags_word` says which word of each has
-/// the flags, and `is_linked` whether each names the next.
-pub(super) fn read_indirect(
-    memory: &GuestMemory,
-    table: Descriptor,
-    (flags_word, is_linked): (usize, bool),
-    pieces: &mut Pieces,
-) -> Result<(), RingFault> {
-    let count = table.bytes as usize / DESCRIPTOR_BYTES;
-    if count == 0 || !(table.bytes as usize).is_multiple_of(DESCRIPTOR_BYTES) {
-        return Err(RingFault::IndirectTable);
-    }
-    if count > CHAIN_DESCRIPTORS_MAX && !is_linked {
-        return Err(RingFault::ChainTooLong);
-    }
-    let bytes = memory.slice(table.address, table.bytes as usize).ok_or(RingFault::NotMapped)?;
-    let mut at = 0;
-    for _ in 0..count.min(CHAIN_DESCRIPTORS_MAX) {
-        let mut raw = [0; DESCRIPTOR_BYTES];
-        bytes.from(at * DESCRIPTOR_BYTES).read(&mut raw);
-        let descriptor = Descriptor::read(raw);
-        let flags = descriptor.words[flags_word];
-        if flags & FLAG_INDIRECT != 0 {
-            return Err(RingFault::IndirectTable);
-        }
-        pieces.push(descriptor, flags)?;
-        if is_linked && flags & FLAG_NEXT == 0 || !is_linked && at + 1 == count {
-            return Ok(());
-        }
-        at = if is_linked { usize::from(descriptor.words[1]) } else { at + 1 };
-        if at >= count {
-            return Err(RingFault::DescriptorOutOfRange);
-        }
-    }
-    Err(RingFault::ChainTooLong)
-}
-
-/// Where a ring is for its front end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct RingAddresses {
-    /// Descriptors.
-    pub(super) descriptors: u64,
-    /// What the driver writes: available chains, or which interrupts it wants.
-    pub(super) driver: u64,
-    /// What the device writes: used chains, or which kicks it wants.
-    pub(super) device: u64,
+/// What a driver and its device agreed on about their rings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RingFormat {
+    pub(super) is_packed: bool,
+    pub(super) has_event_index: bool,
 }
 
 /// A virtqueue of either format.
@@ -217,9 +27,10 @@ impl Ring {
         memory: &Arc<GuestMemory>,
         addresses: RingAddresses,
         size: u16,
-        (is_packed, has_event_index): (bool, bool),
+        format: RingFormat,
         base: u32,
     ) -> Option<Self> {
+        let RingFormat { is_packed, has_event_index } = format;
         Some(match is_packed {
             true => Self::Packed(PackedRing::new(memory, addresses, size, has_event_index, base)?),
             false => Self::Split(SplitRing::new(memory, addresses, size, has_event_index)?),
@@ -308,12 +119,5 @@ impl Ring {
             Self::Split(ring) => ring.is_untouched(),
             Self::Packed(ring) => ring.is_untouched(),
         }
-    }
-}
-
-/// Notes in the log that a part of a ring was written.
-pub(super) fn mark_part(log: Option<&DirtyLog>, part: &RingPart) {
-    if let Some(log) = log {
-        log.mark(part.guest_address(), part.len());
     }
 }

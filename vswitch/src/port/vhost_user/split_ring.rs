@@ -1,11 +1,11 @@
 //! Split virtqueues (VIRTIO 1.2 §2.7).
 
+use super::chain::{
+    Chain, DESCRIPTOR_BYTES, Descriptor, FLAG_INDIRECT, FLAG_NEXT, Pieces, RingAddresses, RingFault, TableFormat,
+    mark_part, read_indirect,
+};
 use super::dirty_log::DirtyLog;
 use super::guest_memory::{GuestMemory, RingPart, full_fence};
-use super::ring::{
-    Chain, DESCRIPTOR_BYTES, Descriptor, FLAG_INDIRECT, FLAG_NEXT, Pieces, RingAddresses, RingFault, mark_part,
-    read_indirect,
-};
 use std::sync::Arc;
 
 /// Offsets within the available and the used part, bytes.
@@ -21,7 +21,7 @@ const NO_INTERRUPT: u16 = 1;
 const NO_NOTIFY: u16 = 1;
 
 /// Which word of a descriptor has the flags, and that each descriptor names the next.
-const INDIRECT_FORMAT: (usize, bool) = (0, true);
+const INDIRECT_FORMAT: TableFormat = TableFormat { flags_word: 0, is_linked: true };
 
 /// A split ring. Chains are given back in the order in which they were made available, so that the used index alone tells where
 /// it was left, whatever front end comes next.
