@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "not every test breaks everything")]
 
 pub(crate) mod driver;
+pub(crate) mod socket_rig;
 
 use driver::{DriverFormat, DriverPiece, DriverQueue};
 use rustix::event::{EventfdFlags, eventfd};
