@@ -25,16 +25,21 @@ use vswitch_core::config::ids::{EniId, MacAddress};
 use vswitch_core::config::protocol::{self, RequestBody, SwitchReply, SwitchRequest};
 use vswitch_core::config::validate::validate;
 
+pub mod services;
+
 /// A function that panics if something is wrong.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("packets", packets),
     ("protocol", protocol),
     ("commands", commands),
     ("conformance", conformance),
     ("interface", interface),
+    ("dhcp", services::dhcp),
+    ("dhcpv6", services::dhcpv6),
+    ("ra", services::ra),
 ];
 
 const ENIS: [&str; 4] = ["eni-a", "eni-b", "eni-c", "eni-far"];

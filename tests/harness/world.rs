@@ -164,6 +164,7 @@ impl Build for Desired {
             routed_as_own: false,
             timeouts: Timeouts::default(),
             sessions_max: DesiredEni::default_sessions_max(),
+            hostname: None,
             tracking: Tracking::default(),
             port: Some(DesiredPort::Memory),
         };
@@ -195,6 +196,8 @@ pub enum Fate {
     Delivered(String),
     /// The virtual router answered.
     Answered,
+    /// The service thread is to reply, which counts it.
+    Served,
     /// It waits for the first fragment of its packet.
     Waiting,
     /// Dropped at this ENI, in this direction, for this reason.
@@ -372,6 +375,7 @@ impl World {
         let fate = match (packet.verdict, receiver) {
             (Verdict::Deliver, Some(to)) => Fate::Delivered(to),
             (Verdict::Answer, _) => Fate::Answered,
+            (Verdict::Serve, _) => Fate::Served,
             (Verdict::Wait, _) => Fate::Waiting,
             (Verdict::Drop(reason), Some(to))
                 if self.drops(&to, Direction::Ingress) != drops_of(&expected[&to].ingress) =>
@@ -433,7 +437,7 @@ fn expect(counters: &mut BTreeMap<String, EniStats>, from: &str, fate: &Fate, wi
     }
     match fate {
         Fate::Answered => of(counters, from).egress.answered += 1,
-        Fate::Waiting => {}
+        Fate::Waiting | Fate::Served => {}
         Fate::Dropped(_, Direction::Egress, reason) => count_drop(&mut of(counters, from).egress, *reason, wire),
         Fate::Dropped(to, Direction::Ingress, reason) => {
             count_pass(&mut of(counters, from).egress, wire);

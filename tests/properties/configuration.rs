@@ -46,7 +46,7 @@ fn arbitrary_state(seed: u64) -> Desired {
     for _ in 0..count {
         let routes = (0..random.below(2)).map(|_| (net(random), name(random, "eni"))).collect();
         let gateway_mac = MacAddress([random.pick(&[2, 2, 3]), 0, 0, 0, 0, 1]);
-        desired.vpcs.insert(name(random, "vpc"), DesiredVpc { gateway_mac, routes });
+        desired.vpcs.insert(name(random, "vpc"), DesiredVpc { gateway_mac, routes, ..DesiredVpc::default() });
         let vswitch = DesiredVswitch {
             vpc: name(random, "vpc"),
             ipv4: random.pick(&["10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/8"]).parse().ok(),
@@ -106,6 +106,7 @@ fn arbitrary_eni(random: &mut Random) -> DesiredEni {
         routed_as_own: random.chance(50),
         timeouts: Timeouts { udp_s: random.pick(&[30, 31]), ..Timeouts::default() },
         sessions_max: random.below(3) as u32,
+        hostname: None,
         tracking: Default::default(),
         port,
     }

@@ -3,13 +3,16 @@
 use super::*;
 use harness::world::SECRET;
 use std::collections::BTreeMap;
+use vswitch::exchange::doorbell::Doorbell;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
 use vswitch::switch::{Switch, SwitchConfig, assemble};
 use vswitch::worker::Worker;
 use vswitch::worker::driver::ManualDriver;
 use vswitch_core::config::ids::EniId;
-use vswitch_core::config::limits::{BURST_PACKETS, ETHERNET_HEADER_BYTES, HANDOFF_PACKETS, MTU_BYTES_MAX};
+use vswitch_core::config::limits::{
+    BURST_PACKETS, ETHERNET_HEADER_BYTES, HANDOFF_PACKETS, MTU_BYTES_MAX, SERVICE_REQUESTS_MAX,
+};
 use vswitch_core::config::protocol::EniStats;
 use vswitch_core::hw::time::Time;
 
@@ -26,7 +29,7 @@ impl DeliveryLab {
         let hub = MemoryHub::new(frames_max, false);
         let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
         let config = SwitchConfig { workers, flows_max_per_worker: 64, secret: SECRET, ports };
-        let (switch, workers) = assemble(config, Vec::new(), None);
+        let (switch, workers) = assemble(config, Vec::new(), None, Doorbell::new(None));
         let mut lab = Self { switch, workers, hub, now: Time::from_ns(1_000_000_000) };
         lab.apply(pair());
         lab
@@ -101,6 +104,43 @@ fn pair() -> Desired {
         .open_group("sg-open", "vpc-1", &[])
         .eni("eni-client", "vsw-1", &[CLIENT], &["sg-open"])
         .eni("eni-web", "vsw-1", &[WEB], &["sg-open"])
+}
+
+/// What the door lets the services have: each request is counted once, when it is known what becomes of it.
+#[test]
+fn requests_for_services_are_counted_by_what_becomes_of_them() {
+    let mut lab = DeliveryLab::new(1, 256);
+    let desired = pair();
+    let client = &desired.enis[&"eni-client".into()];
+    // It is no DHCP message but for its ports.
+    let mut request = Ip::new("0.0.0.0", "255.255.255.255").udp(68, 67);
+    request.payload.resize(8 + 236, 0);
+    request.payload[5] = 8 + 236;
+    let mut services = lab.switch.services(1);
+    let ask = |lab: &mut DeliveryLab, request: &Ip| {
+        lab.now = lab.now + 1_000_000_000;
+        assert!(lab.guest("eni-client").inject(&request.frame(client.mac, desired.vpcs[&"vpc-1".into()].gateway_mac)));
+        lab.turn(2);
+    };
+    let mut dropped = |lab: &mut DeliveryLab, reason: DropReason| {
+        services.turn(lab.now);
+        lab.turn(2);
+        let stats = &lab.stats()[&"eni-client".into()].egress;
+        assert_eq!((stats.packets, stats.answered), (0, 0));
+        stats.drops.get(reason.name()).copied().unwrap_or(0)
+    };
+    ask(&mut lab, &request);
+    assert_eq!(dropped(&mut lab, DropReason::DhcpMalformed), 1);
+    // A release of the address that it has.
+    request.payload[8..16].copy_from_slice(&[1, 1, 6, 0, 0, 0, 0, 1]);
+    request.payload[8 + 28..8 + 34].copy_from_slice(&client.mac.0);
+    request.payload.extend([99, 130, 83, 99, 53, 1, 7, 255]);
+    request.payload[5] += 8;
+    ask(&mut lab, &request);
+    assert_eq!(dropped(&mut lab, DropReason::DhcpUnserved), 1);
+    (0..SERVICE_REQUESTS_MAX + 3).for_each(|_| ask(&mut lab, &request));
+    assert_eq!(dropped(&mut lab, DropReason::ServiceFull), 3);
+    assert_eq!(dropped(&mut lab, DropReason::DhcpUnserved), 1 + SERVICE_REQUESTS_MAX as u64);
 }
 
 /// A UDP packet from the client to the web server, whose frame has this length.

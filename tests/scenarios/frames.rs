@@ -4,6 +4,7 @@ use super::*;
 use harness::frame::{TcpFlags, arp, ethernet, tagged};
 use std::net::Ipv4Addr;
 use vswitch_core::config::ids::MacAddress;
+use vswitch_core::config::limits::SERVICE_REQUESTS_PER_S;
 
 const STRANGER: MacAddress = MacAddress([2, 9, 9, 9, 9, 9]);
 
@@ -227,12 +228,68 @@ fn multicast_and_broadcast_end_at_the_port() {
 }
 
 #[test]
-fn dhcp_of_the_guest_passes_the_guard_and_is_not_served() {
+fn dhcp_of_the_guest_is_served_whoever_it_is_addressed_to() {
     let mut world = World::new(lab());
-    let v4 = Ip::new("0.0.0.0", "255.255.255.255").udp(68, 67);
-    assert_eq!(world.send("client", &v4), stopped("client", DropReason::DhcpUnserved));
-    let v6 = Ip::new("fe80::1", "ff02::1:2").udp(546, 547);
-    assert_eq!(world.send("client", &v6), stopped("client", DropReason::DhcpUnserved));
+    // One that had another address asks for it from there.
+    for (source, destination) in [("0.0.0.0", "255.255.255.255"), (CLIENT, "10.0.0.1"), (CLIENT, WEB), (OUTSIDE, WEB)] {
+        assert_eq!(world.send("client", &Ip::new(source, destination).udp(68, 67)), Fate::Served);
+    }
+    for (source, destination) in [("fe80::1", "ff02::1:2"), (CLIENT_V6, "ff02::1:2")] {
+        assert_eq!(world.send("client", &Ip::new(source, destination).udp(546, 547)), Fate::Served);
+    }
+    let spoofed = Ip::new(WEB_V6, "ff02::1:2").udp(546, 547);
+    assert_eq!(world.send("client", &spoofed), stopped("client", DropReason::SourceAddressSpoofed));
+    let solicitation = Ip::new("fe80::1", "ff02::2").hop_limit(255).icmp(133, 0, [0; 4], &[]);
+    assert_eq!(world.send("client", &solicitation), Fate::Served);
+}
+
+#[test]
+fn dhcp_in_parts_or_too_long_for_a_frame_is_malformed() {
+    assert_stopped(&client_frame(&Ip::new(CLIENT, WEB).udp(68, 67).part(9, 0, true)), DropReason::DhcpMalformed);
+    let mut long = Ip::new("0.0.0.0", "255.255.255.255").udp(68, 67);
+    long.payload.resize(1481, 0);
+    let length = (long.payload.len() as u16).to_be_bytes();
+    long.payload[4..6].copy_from_slice(&length);
+    assert_stopped(&client_frame(&long), DropReason::DhcpMalformed);
+}
+
+#[test]
+fn an_eni_asks_for_services_eight_times_a_second() {
+    let mut world = World::new(lab());
+    let request = Ip::new("0.0.0.0", "255.255.255.255").udp(68, 67);
+    for _ in 0..2 {
+        for _ in 0..SERVICE_REQUESTS_PER_S {
+            assert_eq!(world.send("client", &request), Fate::Served);
+        }
+        assert_eq!(world.send("client", &request), stopped("client", DropReason::ServiceRate));
+        assert_eq!(world.send("web", &request), Fate::Served, "others have a share of their own");
+        world.wait_s(1);
+    }
+}
+
+/// Behind an extension header or in parts, to a group or to one, with whatever hop limit: the guest's neighbours must not
+/// take it for their router.
+#[test]
+fn a_guest_advertises_no_router_and_redirects_nobody() {
+    for is_checked in [true, false] {
+        let mut world = World::new(lab());
+        world.change_eni("client", |eni| eni.source_dest_check = is_checked);
+        let reason = stopped("client", DropReason::RouterAdvertSpoofed);
+        for kind in [134, 137] {
+            for (source, destination) in [("fe80::1", "ff02::1"), (CLIENT_V6, WEB_V6)] {
+                for hop_limit in [255, 64] {
+                    let packet = Ip::new(source, destination).hop_limit(hop_limit).icmp(kind, 0, [0; 4], &[0; 32]);
+                    assert_eq!(world.send("client", &packet), reason);
+                    let first = packet.clone().part(9, 0, true);
+                    assert_eq!(world.send("client", &first), reason);
+                    // Destination options of eight bytes stand before it.
+                    let hidden = [[58, 0, 1, 4, 0, 0, 0, 0].as_slice(), &packet.payload].concat();
+                    let hidden = Ip::new(source, destination).hop_limit(hop_limit).raw(60, &hidden);
+                    assert_eq!(world.send("client", &hidden), reason);
+                }
+            }
+        }
+    }
 }
 
 /// An authentication header signs a packet, and hides nothing of it from rules, in either family.

@@ -139,12 +139,26 @@ fn neighbor_discovery_that_asks_nothing_of_the_router_is_consumed() {
     let mac = world.mac("client");
     let own = Ip::new("::", "ff02::1:ff00:20").hop_limit(255).icmp(135, 0, [0; 4], &v6(CLIENT_V6).octets());
     let link_local = Ip::new(CLIENT_V6, "ff02::1:ff00:1").solicit(v6("fe80::1"), mac);
-    let router_solicitation = Ip::new("fe80::1", "ff02::2").hop_limit(255).icmp(133, 0, [0; 4], &[]);
     let to_a_peer = Ip::new(CLIENT_V6, WEB_V6).hop_limit(255).icmp(136, 0, [0x20, 0, 0, 0], &v6(CLIENT_V6).octets());
-    let redirect = Ip::new("fe80::1", WEB_V6).hop_limit(255).icmp(137, 0, [0; 4], &[0; 32]);
-    for packet in [own, link_local, router_solicitation, to_a_peer, redirect] {
+    for packet in [own, link_local, to_a_peer] {
         assert_eq!(world.send("client", &packet), stopped("client", DropReason::NeighborConsumed));
     }
+}
+
+/// Guests take it from router advertisements, and ask for its hardware address again and again.
+#[test]
+fn the_router_answers_for_its_link_local_address() {
+    let (mac, gateway) = macs();
+    assert_eq!(gateway, MacAddress([0xee, 0xff, 0xff, 0xff, 0xff, 0xff]));
+    let router = v6("fe80::ecff:ffff:feff:ffff");
+    let question = Ip::new("fe80::1", "ff02::1:ffff:ffff").solicit(router, mac);
+    let mut world = World::new(lab());
+    let (fate, answer) = world.send_frame("client", &question.frame(mac, gateway));
+    assert_eq!(fate, Fate::Answered);
+    assert_checksums(&answer);
+    assert_eq!((&answer[22..38], &answer[62..78]), (router.octets().as_slice(), router.octets().as_slice()));
+    let detection = Ip::new("::", "ff02::1:ffff:ffff").hop_limit(255).icmp(135, 0, [0; 4], &router.octets());
+    assert_eq!(world.send("client", &detection), Fate::Answered, "a guest does not take it for its own");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
+use vswitch::exchange::doorbell::Doorbell;
 use vswitch::exchange::handoff::pool_size;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::MemoryHub;
@@ -77,7 +78,7 @@ impl WorkerSimulation {
         let hub = MemoryHub::new(FRAMES_MAX, false);
         let ports = PortFactory { memory: hub.clone(), ..PortFactory::default() };
         let config = SwitchConfig { workers: count, flows_max_per_worker: FLOWS_MAX, secret: SECRET, ports };
-        let (switch, workers) = assemble(config, Vec::new(), None);
+        let (switch, workers) = assemble(config, Vec::new(), None, Doorbell::new(None));
         let floor = Floor {
             seed,
             random,

@@ -28,7 +28,10 @@ const PACKAGES: [Package; 3] = [
             "observe",
         ],
     },
-    Package { sources: "vswitch/src/", layers: &["os", "port", "exchange", "worker", "switch", "config", "daemon"] },
+    Package {
+        sources: "vswitch/src/",
+        layers: &["os", "port", "exchange", "services", "worker", "switch", "config", "daemon"],
+    },
     Package {
         sources: "control/src/",
         layers: &[

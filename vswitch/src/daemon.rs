@@ -1,8 +1,10 @@
 //! The forwarding plane as a process: it connects the parts, owns the only clock, and runs the control thread's loop.
 
 use crate::config::VswitchConfig;
+use crate::exchange::doorbell::{Doorbell, Waker as DoorbellWaker};
 use crate::os::run_dir::RunDir;
 use crate::port::tap::steering;
+use crate::services::thread::{self, ServiceThread};
 use crate::switch::control_socket::ControlSocket;
 use crate::switch::{Switch, SwitchConfig, assemble};
 use crate::worker::Worker;
@@ -75,11 +77,17 @@ pub fn run_until(config: VswitchConfig, stop: UnixStream) -> io::Result<()> {
     let mut stop = mio::net::UnixStream::from_std(stop);
     poll.registry().register(&mut stop, STOP, Interest::READABLE)?;
     let control = Arc::new(Waker::new(poll.registry(), WORKERS)?);
-    let (switch, threads) = start_workers(config, control, clock)?;
+    let services = Poll::new()?;
+    let doorbell = Doorbell::new(Some(DoorbellWaker::new(services.registry(), thread::DOORBELL)?));
+    let secret = secret()?;
+    let (switch, threads) = start_workers(config, secret, control, doorbell, clock)?;
+    let thread =
+        ServiceThread::spawn(switch.service_link(), switch.services(secret[0]), services, move || clock.now())?;
     let mut control_loop = ControlLoop { poll, socket, switch, threads, accept_at: None };
     let result = control_loop.run();
     control_loop.switch.close_all(&mut control_loop.threads);
     control_loop.threads.end();
+    thread.end();
     result
 }
 
@@ -94,16 +102,18 @@ fn allow_many_descriptors() {
 
 fn start_workers(
     config: VswitchConfig,
+    secret: [u64; 2],
     control: Arc<Waker>,
+    services: Doorbell,
     clock: MonotonicClock,
 ) -> io::Result<(Switch, WorkerThreads)> {
     let mut threads = WorkerThreads::new(config.pin, config.busy_poll, clock);
     let endpoints = threads.reserve(config.workers)?;
-    let (flows_max_per_worker, secret) = (config.flows_max_per_worker, secret()?);
+    let flows_max_per_worker = config.flows_max_per_worker;
     let mut ports = config.ports;
     ports.run_dir = ports.run_dir.or_else(|| Some(RunDir::beside(&config.socket)));
     let config = SwitchConfig { workers: config.workers, flows_max_per_worker, secret, ports };
-    let (switch, workers) = assemble(config, endpoints, Some(control));
+    let (switch, workers) = assemble(config, endpoints, Some(control), services);
     let memory_mib = workers.iter().map(Worker::flow_memory_bytes).sum::<usize>() >> 20;
     let room = format!("{flows_max_per_worker} connections of IPv4 and {} of IPv6", flows_max_per_worker / 4);
     log::info!(

@@ -130,6 +130,7 @@ fn eni(described: &CaseEni, position: usize) -> Result<desired::DesiredEni, Case
         routed_as_own: false,
         timeouts: described.timeouts.map(timeouts).unwrap_or_default(),
         sessions_max: desired::DesiredEni::default_sessions_max(),
+        hostname: None,
         tracking: desired::Tracking::default(),
         port: Some(DesiredPort::Memory),
     })

@@ -1,24 +1,25 @@
 //! The model as the forwarding plane needs it: no names, no quotas, only what affects packets.
 
 use crate::model::{Eni, Event, Group, Model, PortList, PrefixList, Rule, VSwitch, Vpc};
+use crate::state::dhcp;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use vswitch_core::config::desired::{self, Desired, Ports, Remote};
-use vswitch_core::config::ids::{GroupId, RuleId};
+use vswitch_core::config::ids::{EniId, GroupId, RuleId, VpcId};
 use vswitch_core::config::protocol::Delta;
 
 /// The desired state of a model.
 pub fn desired(model: &Model) -> Desired {
     Desired {
         settings: model.settings.clone(),
-        vpcs: desired_all(&model.vpcs, desired_vpc),
+        vpcs: model.vpcs.iter().map(|(id, vpc)| (id.clone(), desired_vpc(model, id, vpc))).collect(),
         vswitches: desired_all(&model.vswitches, desired_vswitch),
         groups: (model.groups.iter())
             .filter_map(|(id, group)| Some((id.clone(), desired_group(model, id, group)?)))
             .collect(),
         prefix_lists: desired_all(&model.prefix_lists, desired_prefix_list),
         port_lists: desired_all(&model.port_lists, desired_port_list),
-        enis: desired_all(&model.enis, desired_eni),
+        enis: model.enis.iter().map(|(id, eni)| (id.clone(), desired_eni(model, eni))).collect(),
     }
 }
 
@@ -34,7 +35,7 @@ pub fn affected(model: &Model, events: &[Event], desired: &Desired) -> Delta {
             Event::Settings(_) => {
                 delta.settings = (model.settings != desired.settings).then(|| model.settings.clone());
             }
-            Event::Vpc(id, _) => affect(&mut delta.vpcs, id, &desired.vpcs, || model.vpcs.get(id).map(desired_vpc)),
+            Event::Vpc(id, _) => affect_vpc(&mut delta, model, id, desired),
             Event::VSwitch(id, _) => {
                 let now = || model.vswitches.get(id).map(desired_vswitch);
                 affect(&mut delta.vswitches, id, &desired.vswitches, now);
@@ -49,8 +50,16 @@ pub fn affected(model: &Model, events: &[Event], desired: &Desired) -> Delta {
                 let now = || model.port_lists.get(id).map(desired_port_list);
                 affect(&mut delta.port_lists, id, &desired.port_lists, now);
             }
-            Event::Eni(id, _) => affect(&mut delta.enis, id, &desired.enis, || model.enis.get(id).map(desired_eni)),
-            Event::Instance(..) | Event::Record(..) | Event::Metadata(..) | Event::Token(..) => {}
+            Event::Eni(id, _) => affect_eni(&mut delta, model, id, desired),
+            Event::Instance(id, _) => {
+                let enis = model.instances.get(id).into_iter().flat_map(|instance| instance.enis.keys());
+                enis.for_each(|eni| affect_eni(&mut delta, model, eni, desired));
+            }
+            Event::Metadata(id, _) => {
+                let vpcs = model.vpcs.keys().filter(|vpc| dhcp::depends_on(model, vpc, id));
+                vpcs.for_each(|vpc| affect_vpc(&mut delta, model, vpc, desired));
+            }
+            Event::Record(..) | Event::Token(..) => {}
         }
     }
     delta
@@ -69,6 +78,14 @@ fn affect<K: Ord + Clone, D: PartialEq>(
     if now.as_ref() != running.get(id) {
         changes.insert(id.clone(), now);
     }
+}
+
+fn affect_vpc(delta: &mut Delta, model: &Model, id: &VpcId, desired: &Desired) {
+    affect(&mut delta.vpcs, id, &desired.vpcs, || model.vpcs.get(id).map(|vpc| desired_vpc(model, id, vpc)));
+}
+
+fn affect_eni(delta: &mut Delta, model: &Model, id: &EniId, desired: &Desired) {
+    affect(&mut delta.enis, id, &desired.enis, || model.enis.get(id).map(|eni| desired_eni(model, eni)));
 }
 
 fn affect_group(delta: &mut Delta, model: &Model, id: &GroupId, desired: &Desired) {
@@ -132,9 +149,9 @@ fn copy<K: Ord + Clone, D: Clone>(part: &mut BTreeMap<K, D>, all: &BTreeMap<K, D
     }
 }
 
-fn desired_vpc(vpc: &Vpc) -> desired::DesiredVpc {
+fn desired_vpc(model: &Model, id: &VpcId, vpc: &Vpc) -> desired::DesiredVpc {
     let routes = vpc.routes.iter().map(|route| (route.destination, route.eni.clone())).collect();
-    desired::DesiredVpc { routes, ..desired::DesiredVpc::default() }
+    desired::DesiredVpc { routes, dhcp: dhcp::options_of(model, id), ..desired::DesiredVpc::default() }
 }
 
 fn desired_vswitch(vswitch: &VSwitch) -> desired::DesiredVswitch {
@@ -175,7 +192,9 @@ fn desired_port_list(list: &PortList) -> desired::DesiredPortList {
     desired::DesiredPortList { entries: list.entries.iter().map(|item| item.ports).collect() }
 }
 
-fn desired_eni(eni: &Eni) -> desired::DesiredEni {
+fn desired_eni(model: &Model, eni: &Eni) -> desired::DesiredEni {
+    let instance = eni.instance.as_ref().and_then(|id| model.instances.get_key_value(id));
+    let hostname = instance.map(|(id, instance)| if instance.host_name.is_empty() { id } else { &instance.host_name });
     desired::DesiredEni {
         vswitch: eni.vswitch.clone(),
         mac: eni.mac,
@@ -185,6 +204,7 @@ fn desired_eni(eni: &Eni) -> desired::DesiredEni {
         routed_as_own: eni.source_dest_check.is_none(),
         timeouts: eni.timeouts,
         sessions_max: eni.sessions_max,
+        hostname: hostname.cloned(),
         tracking: eni.tracking,
         port: eni.port.clone(),
     }

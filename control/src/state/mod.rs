@@ -1,5 +1,6 @@
 //! The state: changes are decided, stored, and put into force in the forwarding plane.
 
 pub mod desired_state;
+pub(crate) mod dhcp;
 pub mod switch_link;
 pub mod transaction;

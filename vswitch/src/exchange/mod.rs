@@ -3,4 +3,5 @@
 pub mod doorbell;
 pub mod handoff;
 pub mod publish;
+pub mod services;
 pub(crate) mod sync;

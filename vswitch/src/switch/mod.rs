@@ -16,6 +16,7 @@ mod stats;
 use crate::exchange::doorbell::Doorbell;
 use crate::exchange::handoff;
 use crate::exchange::publish::{Publication, Published};
+use crate::exchange::services::ServiceLink;
 use crate::os::namespace;
 use crate::os::run_dir::RunDir;
 use crate::port::Port;
@@ -24,6 +25,7 @@ use crate::port::factory::PortFactory;
 use crate::port::peer_state::PeerState;
 use crate::port::spec::PortSpec;
 use crate::port::tap::persistent;
+use crate::services::Services;
 use crate::switch::placement::Placement;
 use crate::switch::reconcile::{PortStep, plan, port_specs};
 use crate::worker::Worker;
@@ -114,6 +116,7 @@ pub(crate) struct WorkerHandle {
 pub struct Switch {
     factory: PortFactory,
     publication: Arc<Publication>,
+    services: Arc<ServiceLink>,
     /// For creating further workers.
     flows_max_per_worker: usize,
     secret: [u64; 2],
@@ -145,7 +148,8 @@ impl fmt::Debug for Switch {
 }
 
 /// Builds a switch of generation 0 and its workers. With an endpoint for each worker, every worker can be given to a
-/// thread; without any, workers are driven manually. Events of workers wake `control`.
+/// thread; without any, workers are driven manually. Events of workers wake `control`, and requests of guests ring
+/// `services`.
 ///
 /// # Panics
 /// If the number of workers is zero or above `WORKERS_MAX`.
@@ -153,6 +157,7 @@ pub fn assemble(
     config: SwitchConfig,
     endpoints: Vec<WorkerEndpoint>,
     control: Option<Arc<mio::Waker>>,
+    services: Doorbell,
 ) -> (Switch, Vec<Worker>) {
     assert!((1..=WORKERS_MAX).contains(&config.workers), "a switch has 1 to {WORKERS_MAX} workers");
     let compiler = Compiler::new(config.secret);
@@ -162,6 +167,7 @@ pub fn assemble(
     let mut switch = Switch {
         factory: PortFactory { rx_queues_max, ..config.ports },
         publication: Arc::new(Publication::new(WORKERS_MAX, first)),
+        services: Arc::new(ServiceLink::new(services)),
         flows_max_per_worker: config.flows_max_per_worker,
         secret: config.secret,
         worker_bytes: 0,
@@ -191,6 +197,17 @@ impl Switch {
     /// The generation that all workers run.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The services that answer guests from what this switch publishes; to be turned by a thread, or by hand. `seed` spreads
+    /// what they send unasked.
+    pub fn services(&self, seed: u64) -> Services {
+        Services::new(Arc::clone(&self.services), Arc::clone(&self.publication), seed)
+    }
+
+    /// The link between its workers and its services.
+    pub fn service_link(&self) -> Arc<ServiceLink> {
+        Arc::clone(&self.services)
     }
 
     /// The policy that all workers run.
@@ -427,6 +444,7 @@ impl Switch {
 
     fn ring_all(&self) {
         self.workers.iter().for_each(|worker| worker.doorbell.ring());
+        self.services.doorbell().ring();
     }
 }
 

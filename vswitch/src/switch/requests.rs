@@ -149,7 +149,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Forward(_) => "forward",
         Verdict::Deliver => "deliver",
-        Verdict::Answer => "answer",
+        Verdict::Answer | Verdict::Serve => "answer",
         Verdict::Wait => "wait",
         Verdict::Drop(reason) => reason.name(),
     }

@@ -135,7 +135,8 @@ impl Switch {
                 None => (Arc::new(Doorbell::new(None)), None, None),
             };
             let shard = Shard::with_memory(self.flows_max_per_worker, self.secret, &advise_huge_pages);
-            let mut worker = Worker::new(number, Arc::clone(&self.publication), Arc::clone(&mailbox), shard);
+            let (publication, services) = (Arc::clone(&self.publication), Arc::clone(&self.services));
+            let mut worker = Worker::new(number, publication, services, Arc::clone(&mailbox), shard);
             worker.gro = self.factory.gro;
             (WorkerHandle { mailbox, doorbell, is_warned: false, registry, core }, worker)
         };
@@ -145,6 +146,7 @@ impl Switch {
     /// Connects all workers with each other.
     pub(super) fn connect(&self, workers: &mut [Worker], links: Vec<WorkerLinks>, spare: &mut BufferPool) {
         let doorbells: Doorbells = self.workers.iter().map(|worker| Arc::clone(&worker.doorbell)).collect();
+        self.services.set_worker_doorbells(Arc::clone(&doorbells));
         for (worker, links) in workers.iter_mut().zip(links) {
             worker.set_peers(links, Arc::clone(&doorbells), spare);
         }

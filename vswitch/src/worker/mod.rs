@@ -13,6 +13,7 @@ mod poll_set;
 mod resize;
 mod rx_queue;
 mod send;
+mod services;
 pub mod stats;
 pub mod thread;
 pub mod threads;
@@ -21,6 +22,7 @@ mod turn;
 use crate::exchange::doorbell::Doorbell;
 use crate::exchange::handoff::WorkerLinks;
 use crate::exchange::publish::{Publication, Published};
+use crate::exchange::services::ServiceLink;
 use crate::port::Port;
 use crate::port::buffer_pool::BufferPool;
 use crate::worker::mailbox::Mailbox;
@@ -117,6 +119,8 @@ struct Peers {
     /// Its commands and answers.
     mailbox: Arc<Mailbox>,
     doorbells: Doorbells,
+    /// Requests of its guests for services, and the replies.
+    services: Arc<ServiceLink>,
 }
 
 /// One worker.
@@ -182,11 +186,17 @@ struct Delivery {
 
 impl Worker {
     /// A worker that has no ports and no buffers and knows no other workers.
-    pub(crate) fn new(number: usize, publication: Arc<Publication>, mailbox: Arc<Mailbox>, shard: Shard) -> Self {
+    pub(crate) fn new(
+        number: usize,
+        publication: Arc<Publication>,
+        services: Arc<ServiceLink>,
+        mailbox: Arc<Mailbox>,
+        shard: Shard,
+    ) -> Self {
         let links = WorkerLinks { outbound: Vec::new(), inbound: Vec::new() };
         Self {
             current: publication.newest(),
-            peers: Peers { number, publication, links, mailbox, doorbells: Arc::new([]) },
+            peers: Peers { number, publication, links, mailbox, doorbells: Arc::new([]), services },
             shard,
             ports: Vec::new(),
             ready: Vec::new(),

@@ -29,6 +29,7 @@ impl Worker {
         activity.commands += self.run_command(now);
         self.reclaim_buffers();
         activity.packets += self.take_handoffs(now);
+        activity.packets += self.take_service_replies();
         self.take_received(now, &mut activity);
         self.poll_ports(now, &mut activity);
         activity.sweep_due = self.sweep(now);
@@ -47,6 +48,7 @@ impl Worker {
             || publication.drain_requested() != self.drained
             || self.peers.mailbox.has_commands()
             || self.has_packets_from_others()
+            || self.peers.services.has_replies(self.peers.number)
     }
 
     pub(crate) fn has_packets_from_others(&self) -> bool {
@@ -252,7 +254,7 @@ impl Worker {
         let current = &self.current;
         let is_here = |to| current.location(to).is_some_and(|location| usize::from(location.worker) == number);
         self.shard.forward((&current.snapshot, now), eni, &mut self.burst, is_here);
-        let refused = self.send_burst(source);
+        let refused = self.send_burst(source, now);
         while let Some(bytes) = self.shard.released_bytes() {
             // If the pool has no buffer, the next burst finds it here again.
             let Some(mut buffer) = self.pool.take(bytes) else { break };
@@ -264,13 +266,13 @@ impl Worker {
             let current = &self.current;
             let is_here = |to| current.location(to).is_some_and(|location| usize::from(location.worker) == number);
             self.shard.forward_released((&current.snapshot, now), eni, &mut self.burst, is_here);
-            self.send_burst(BurstSource { eni, ..source });
+            self.send_burst(BurstSource { eni, ..source }, now);
         }
         refused
     }
 
     /// Sends the packets of a burst where their verdicts say. Returns how many go nowhere.
-    fn send_burst(&mut self, source: BurstSource) -> usize {
+    fn send_burst(&mut self, source: BurstSource, now: Time) -> usize {
         let number = self.peers.number;
         let mut burst = std::mem::take(&mut self.burst);
         let pool_owner = number as u16;
@@ -278,6 +280,7 @@ impl Worker {
         for packet in burst.drain(..) {
             match packet.verdict {
                 Verdict::Answer => self.dispatch(packet, Delivery { to: source.eni, pool_owner }, &mut last),
+                Verdict::Serve => refused += self.request_service(source.eni, packet, now),
                 Verdict::Forward(to) => self.hand_off(source, to, packet),
                 Verdict::Deliver => {
                     let to = packet.receiver;

@@ -2,6 +2,7 @@
 
 use super::{eni, number_of};
 use std::collections::BTreeMap;
+use vswitch::exchange::doorbell::Doorbell;
 use vswitch::port::factory::PortFactory;
 use vswitch::port::memory::{MemoryGuest, MemoryHub};
 use vswitch::switch::{Switch, SwitchConfig, assemble};
@@ -34,7 +35,7 @@ impl GuestWorld {
     pub(crate) fn with_tables(workers: usize, flows_max: usize, hub: MemoryHub, ports: PortFactory) -> Self {
         let ports = PortFactory { memory: hub.clone(), ..ports };
         let config = SwitchConfig { workers, flows_max_per_worker: flows_max, secret: [1, 2], ports };
-        let (switch, workers) = assemble(config, Vec::new(), None);
+        let (switch, workers) = assemble(config, Vec::new(), None, Doorbell::new(None));
         Self { switch, workers, hub, now: Time::from_ns(1) }
     }
 

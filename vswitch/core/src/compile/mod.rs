@@ -13,7 +13,7 @@ pub mod snapshot;
 
 use crate::acl::RowLimits;
 use crate::acl::compile::Directions;
-use crate::compile::snapshot::{EniEntry, Snapshot};
+use crate::compile::snapshot::{EniEntry, GuestFacts, Snapshot};
 use crate::config::desired::{Desired, DesiredEni, DesiredPort, DesiredPrefixList, Direction, Settings};
 use crate::config::ids::{EniEpoch, EniId, EniIndex, GroupId, VSwitchId, VpcId};
 use crate::config::limits::MTU_BYTES_MAX;
@@ -320,6 +320,7 @@ impl Compiler {
         let kept_revision = kept.filter(|(before, (.., was))| is_judged_alike(before, *was));
         let entry = EniEntry {
             id: self.names[index.0 as usize].clone().unwrap_or_default(),
+            guest: Arc::new(guest_facts(eni)),
             epoch: epoch.unwrap_or_else(|| self.next_scope()),
             revision: kept_revision.map_or(revision, |(_, (_, revision, _))| revision),
             vpc,
@@ -381,6 +382,14 @@ impl Compiler {
             }
         }
     }
+}
+
+fn guest_facts(eni: &DesiredEni) -> GuestFacts {
+    let ipv6_prefix = eni.addresses.iter().find_map(|address| match address {
+        IpNet::V6(net) if net.prefix_len() < 128 => Some(*net),
+        _ => None,
+    });
+    GuestFacts { hostname: eni.hostname.clone(), ipv6_prefix }
 }
 
 /// A change, as seen from the state after it.

@@ -7,6 +7,7 @@ use crate::compile::address_classes::AddressClasses;
 use crate::compile::address_sets::{SetKey, Sets};
 use crate::compile::snapshot::{AclEntry, VSwitchEntry, VpcNetwork};
 use crate::config::desired::{Desired, DesiredEni, DesiredPrefixList, DesiredRule, DesiredVpc, DesiredVswitch};
+use crate::config::dhcp::DhcpOptionsSet;
 use crate::config::ids::{EniId, EniIndex, GroupId, MacAddress, PrefixListId, VSwitchId, VpcId};
 use crate::config::protocol::Delta;
 use crate::tables::address_class::SetId;
@@ -53,6 +54,7 @@ pub(super) struct NetworkState {
     pub(super) place: u32,
     salt: u32,
     gateway_mac: MacAddress,
+    dhcp: Arc<DhcpOptionsSet>,
     addresses: AddressFacts,
     classes: AddressClasses,
     sets: Sets,
@@ -81,6 +83,7 @@ impl NetworkState {
             place,
             salt: salt_of(id),
             gateway_mac: MacAddress::default(),
+            dhcp: Arc::default(),
             addresses: AddressFacts::new(secret),
             classes: AddressClasses::new(),
             sets: Sets::default(),
@@ -109,12 +112,14 @@ impl NetworkState {
             v4: self.addresses.v4.places.clone(),
             v6: self.addresses.v6.places.clone(),
             sets: self.classes.table.clone(),
+            dhcp: Arc::clone(&self.dhcp),
             acls: self.acls.clone(),
         }
     }
 
     pub(super) fn add_vpc(&mut self, vpc: &DesiredVpc, index_of: impl Fn(&EniId) -> EniIndex) {
         self.gateway_mac = vpc.gateway_mac;
+        self.dhcp = Arc::new(vpc.dhcp.clone());
         for (prefix, eni) in &vpc.routes {
             self.addresses.add_fact(prefix, Fact::Route(AddressRoute::Via(index_of(eni))));
         }
@@ -135,7 +140,8 @@ impl NetworkState {
             (0..).find(|place| !taken.contains(place)).unwrap_or(0)
         });
         self.vswitch_places.insert(id.clone(), place);
-        let entry = VSwitchEntry { ipv4_gateway: vswitch.ipv4_gateway, ipv6_gateway: vswitch.ipv6_gateway };
+        let DesiredVswitch { vpc: _, ipv4, ipv4_gateway, ipv6, ipv6_gateway } = *vswitch;
+        let entry = VSwitchEntry { ipv4, ipv6, ipv4_gateway, ipv6_gateway };
         *self.vswitches.get_mut(place as usize) = entry;
     }
 

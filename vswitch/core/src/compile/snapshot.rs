@@ -3,6 +3,7 @@
 
 use crate::acl::Acl;
 use crate::config::desired::{Direction, Settings};
+use crate::config::dhcp::DhcpOptionsSet;
 use crate::config::ids::{EniEpoch, EniId, EniIndex, MacAddress};
 use crate::config::packed_timeouts::PackedTimeouts;
 use crate::packet::headers::{Addresses, Tuple};
@@ -12,8 +13,10 @@ use crate::tables::address_entry::AddressEntry;
 use crate::tables::address_table::AddressTable;
 use crate::tables::cow_array::CowArray;
 use crate::tables::route::AddressRoute;
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::net::{Ipv4Addr, Ipv6Addr};
+use ipnet::{Ipv4Net, Ipv6Net};
 
 /// One generation. Only a [`Compiler`](crate::compile::Compiler) makes it.
 #[derive(Clone, Debug)]
@@ -36,6 +39,8 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 pub(crate) struct EniEntry {
     pub(crate) id: Arc<EniId>,
+    /// What only its guest is told; no packet is evaluated by it.
+    pub(crate) guest: Arc<GuestFacts>,
     pub(crate) epoch: EniEpoch,
     /// Changes with everything that affects only decisions at this ENI. See [`Snapshot::revision`].
     pub(crate) revision: u32,
@@ -71,6 +76,8 @@ pub(crate) struct VpcNetwork {
     pub(crate) v6: AddressTable<u128>,
     /// The sets of each set combination, ascending.
     pub(crate) sets: CowArray<Arc<[SetId]>>,
+    /// What guests are told.
+    pub(crate) dhcp: Arc<DhcpOptionsSet>,
     /// The rules of each combination of groups that an ENI has.
     pub(crate) acls: CowArray<Option<AclEntry>>,
 }
@@ -83,9 +90,19 @@ pub(crate) struct AclEntry {
     pub(crate) acl: Arc<Acl>,
 }
 
-/// The virtual router's addresses in a subnet.
+/// What an ENI's guest is told, and no packet is evaluated by.
+#[derive(Debug, Default)]
+pub(crate) struct GuestFacts {
+    pub(crate) hostname: Option<String>,
+    /// The first IPv6 prefix that is delegated to it.
+    pub(crate) ipv6_prefix: Option<Ipv6Net>,
+}
+
+/// The virtual router's addresses in a subnet, and the subnet's blocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct VSwitchEntry {
+    pub(crate) ipv4: Option<Ipv4Net>,
+    pub(crate) ipv6: Option<Ipv6Net>,
     pub(crate) ipv4_gateway: Option<Ipv4Addr>,
     pub(crate) ipv6_gateway: Option<Ipv6Addr>,
 }

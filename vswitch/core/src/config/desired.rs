@@ -1,6 +1,7 @@
 //! The desired state: plain data that says what should exist. The control plane writes it, [`compile`](crate::compile)
 //! turns it into a snapshot, and nothing on the packet path ever reads it.
 
+use crate::config::dhcp::DhcpOptionsSet;
 use crate::config::ids::{EniId, GroupId, MacAddress, PortListId, PrefixListId, RuleId, VSwitchId, VpcId};
 use crate::config::limits::MTU_BYTES_MAX;
 pub use crate::config::rule::{DesiredRule, Direction, MatchConditions, Policy, PortRange, Ports, Protocol, Remote};
@@ -142,9 +143,16 @@ pub struct DesiredVpc {
     /// ENI acts as a router: its `source_dest_check` is off, or `routed_as_own` on. The longest prefix wins.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub routes: BTreeMap<IpNet, EniId>,
+    /// What its guests are told beside their addresses and routes.
+    #[serde(default, skip_serializing_if = "DesiredVpc::has_default_dhcp")]
+    pub dhcp: DhcpOptionsSet,
 }
 
 impl DesiredVpc {
+    fn has_default_dhcp(dhcp: &DhcpOptionsSet) -> bool {
+        *dhcp == DhcpOptionsSet::default()
+    }
+
     /// The router's hardware address where none is configured.
     pub const fn default_gateway_mac() -> MacAddress {
         MacAddress([0xee, 0xff, 0xff, 0xff, 0xff, 0xff])
@@ -153,7 +161,7 @@ impl DesiredVpc {
 
 impl Default for DesiredVpc {
     fn default() -> Self {
-        Self { gateway_mac: Self::default_gateway_mac(), routes: BTreeMap::new() }
+        Self { gateway_mac: Self::default_gateway_mac(), routes: BTreeMap::new(), dhcp: DhcpOptionsSet::default() }
     }
 }
 
@@ -260,6 +268,9 @@ pub struct DesiredEni {
     /// Its share of the session tables, and what is checked besides rules.
     #[serde(default)]
     pub tracking: Tracking,
+    /// The name that its guest is told to have (DHCP option 12); its identifier if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
     /// Where its frames come from and go to; absent while it is not attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<DesiredPort>,

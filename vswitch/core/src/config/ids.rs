@@ -4,6 +4,7 @@
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
+use core::net::Ipv6Addr;
 use serde::{Deserialize, Serialize};
 
 macro_rules! text_id {
@@ -84,6 +85,12 @@ impl MacAddress {
     /// Whether the group bit is set: broadcast or multicast.
     pub const fn is_group(self) -> bool {
         self.0[0] & 1 == 1
+    }
+
+    /// The link-local IPv6 address that follows from it (RFC 4291 appendix A).
+    pub const fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
     }
 }
 

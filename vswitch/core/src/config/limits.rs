@@ -72,6 +72,15 @@ pub const SWEEP_ROUND_NS: u64 = 1_000_000_000;
 /// Replies and reports that the virtual router sends one ENI per second, and in one burst after an idle second. A guest
 /// that talks to as many peers as its kernel can remember needs a tenth.
 pub const ANSWERS_PER_S: u32 = 1000;
+/// DHCP messages and router solicitations of one ENI that the switch answers per second, and in one burst after an idle
+/// second.
+pub const SERVICE_REQUESTS_PER_S: u32 = 8;
+/// Such messages of all ENIs together per second.
+pub const SERVICE_REQUESTS_ALL_PER_S: u32 = 2000;
+/// Such messages that wait for the service thread.
+pub const SERVICE_REQUESTS_MAX: usize = 64;
+/// The longest frame with such a message, bytes: what Ethernet carries in one piece.
+pub const SERVICE_FRAME_BYTES_MAX: usize = ETHERNET_HEADER_BYTES + 1500;
 /// Buckets of the session table that one query examines per turn: the packet path waits meanwhile.
 pub const LISTED_PLACES_PER_TURN: usize = 1024;
 /// Sessions that one query reports per turn: the packet path waits meanwhile.

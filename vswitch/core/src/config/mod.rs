@@ -2,6 +2,7 @@
 
 mod delta;
 pub mod desired;
+pub mod dhcp;
 pub mod explanation;
 pub mod ids;
 pub mod limits;

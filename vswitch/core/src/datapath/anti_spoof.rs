@@ -30,6 +30,7 @@ pub(crate) fn check(context: &EniContext<'_>, headers: &Headers, frame: &[u8]) -
 fn check_unusual(context: &EniContext<'_>, headers: &Headers, frame: &[u8]) -> Result<(), DropReason> {
     match headers.network {
         Network::Arp => check_arp(context, frame),
+        _ if headers.is_of_router() => Err(DropReason::RouterAdvertSpoofed),
         _ if headers.is_neighbor_discovery() => check_neighbor_discovery(context, headers, frame),
         // Ingress exempts DHCP at every ENI (§3.4), so only the platform may serve it.
         _ if headers.has_source_route && context.snapshot.settings().drop_source_routed => {
@@ -113,17 +114,22 @@ fn link_layer_options_fit(mut options: &[u8], mac: MacAddress) -> bool {
     options.is_empty()
 }
 
-fn check_source(context: &EniContext<'_>, headers: &Headers) -> Result<(), DropReason> {
+/// Checks the source address alone.
+///
+/// # Errors
+/// The reason under which a packet of a false source is to be dropped.
+pub(crate) fn check_source(context: &EniContext<'_>, headers: &Headers) -> Result<(), DropReason> {
     if may_send_from(context, headers.tuple.addresses) {
         return Ok(());
     }
     let has_no_address_yet = match headers.tuple.addresses {
-        Addresses::V4 { source, .. } => source == 0 && headers.is_udp(68, 67),
+        // A client that renews an address that it no longer has sends from it; the request is never forwarded.
+        Addresses::V4 { .. } => headers.is_dhcp_request(),
         // Link-local sources are used for neighbour discovery and multicast listener reports, neither of which is
         // forwarded.
         Addresses::V6 { source, .. } => {
             (source == 0 || is_link_local(source))
-                && (headers.is_udp(546, 547) || is_group_destination(headers.tuple.addresses))
+                && (headers.is_dhcp_request() || is_group_destination(headers.tuple.addresses))
         }
     };
     if has_no_address_yet { Ok(()) } else { Err(DropReason::SourceAddressSpoofed) }

@@ -2,7 +2,7 @@
 
 use crate::config::desired::Direction;
 use crate::config::ids::EniEpoch;
-use crate::config::limits::{ANSWERS_PER_S, ICMP_ERRORS_PER_S};
+use crate::config::limits::{ANSWERS_PER_S, ICMP_ERRORS_PER_S, SERVICE_REQUESTS_PER_S};
 use crate::config::protocol::DirectionStats;
 use crate::conntrack::quota::TokenBucket;
 use crate::hw::time::Tick;
@@ -38,6 +38,8 @@ pub(crate) struct EniCounters {
     pub(crate) related_errors: TokenBucket,
     /// The rate limit of the virtual router's answers.
     pub(crate) answers: TokenBucket,
+    /// How many requests for services it may make now.
+    pub(crate) services: TokenBucket,
     pub(crate) egress: DirectionCounters,
     pub(crate) ingress: DirectionCounters,
 }
@@ -51,13 +53,18 @@ impl DirectionCounters {
         match verdict {
             Verdict::Drop(reason) => self.drops[reason as usize] += u64::from(wire.packets),
             Verdict::Answer => self.answered += 1,
-            // It is counted once it is released or dropped.
-            Verdict::Wait => {}
+            // It is counted once it is released, answered or dropped.
+            Verdict::Wait | Verdict::Serve => {}
             Verdict::Forward(_) | Verdict::Deliver => {
                 self.packets += u64::from(wire.packets);
                 self.bytes += wire.bytes;
             }
         }
+    }
+
+    /// Counts a packet to which a service of the switch replied.
+    pub(crate) fn count_answered(&mut self) {
+        self.answered += 1;
     }
 
     /// Also counts packets as dropped that passed but could not be delivered by the shell.
@@ -88,18 +95,22 @@ impl EniCounters {
             bucket: TokenBucket::NEW,
             related_errors: TokenBucket::full(ICMP_ERRORS_PER_S),
             answers: TokenBucket::full(ANSWERS_PER_S),
+            services: TokenBucket::full(SERVICE_REQUESTS_PER_S),
             egress: DirectionCounters::ZERO,
             ingress: DirectionCounters::ZERO,
         }
     }
 
-    /// The verdict after the rate limit: an answer beyond it is dropped.
+    /// The verdict after the rate limits: an answer or a request for a service beyond them is dropped.
     #[inline]
     pub(crate) fn limit_answers(&mut self, verdict: Verdict, now: Tick) -> Verdict {
-        if verdict == Verdict::Answer && !self.answers.take(ANSWERS_PER_S, now) {
-            return Verdict::Drop(DropReason::AnswerRate);
+        match verdict {
+            Verdict::Answer if !self.answers.take(ANSWERS_PER_S, now) => Verdict::Drop(DropReason::AnswerRate),
+            Verdict::Serve if !self.services.take(SERVICE_REQUESTS_PER_S, now) => {
+                Verdict::Drop(DropReason::ServiceRate)
+            }
+            _ => verdict,
         }
-        verdict
     }
 
     /// Counts a new session.

@@ -145,6 +145,8 @@ pub(super) fn between(sender: &EniContext<'_>, receiver: &EniContext<'_>) -> Bet
 fn of_eni(eni: &EniEntry) -> Between {
     let EniEntry {
         id: _,
+        // Only told to the guest.
+        guest: _,
         // Part of the value that each session is compared with.
         epoch: _,
         revision: _,

@@ -72,6 +72,13 @@ impl Shard {
         }
     }
 
+    /// Counts a packet that `eni` sent and a service of the switch replied to.
+    pub fn count_served(&mut self, eni: EniIndex) {
+        if let Some(counters) = self.counters.get_mut(eni.0 as usize) {
+            counters.egress.count_answered();
+        }
+    }
+
     /// The context of `direction` at an ENI, with its counters in place; `None` if the snapshot does not have the ENI.
     #[inline]
     pub(super) fn context_of<'a>(

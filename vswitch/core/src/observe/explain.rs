@@ -7,7 +7,7 @@ use crate::config::explanation::DecisionReport;
 use crate::config::ids::{EniId, EniIndex, GroupId, RuleId};
 use crate::config::protocol::PacketDescription;
 use crate::config::refusal::Refusal;
-use crate::datapath::anti_spoof::may_send_from;
+use crate::datapath::anti_spoof::{check_source, may_send_from};
 use crate::datapath::fast_path;
 use crate::datapath::shard::Shard;
 use crate::datapath::slow_path::next_eni;
@@ -112,11 +112,13 @@ fn settled_before_decision(context: &EniContext<'_>, headers: &Headers) -> Optio
     if headers.is_dhcp_answer() {
         return Some(Verdict::Drop(DropReason::DhcpServerSpoofed));
     }
-    if context.eni.source_dest_check && !may_send_from(context, addresses) {
-        return Some(Verdict::Drop(DropReason::SourceAddressSpoofed));
+    if context.eni.source_dest_check
+        && let Err(reason) = check_source(context, headers)
+    {
+        return Some(Verdict::Drop(reason));
     }
-    if headers.is_udp(68, 67) || headers.is_udp(546, 547) {
-        return Some(Verdict::Drop(DropReason::DhcpUnserved));
+    if headers.is_dhcp_request() {
+        return Some(Verdict::Serve);
     }
     if is_group_destination(addresses) {
         return Some(Verdict::Drop(DropReason::Multicast));

@@ -2,4 +2,5 @@
 
 pub mod explain;
 pub mod flow_dump;
+pub mod guest_network;
 pub mod stats;

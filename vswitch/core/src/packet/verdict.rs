@@ -13,6 +13,9 @@ pub enum Verdict {
     Deliver,
     /// The virtual router overwrote it with its own reply: hand it back to the port it came from.
     Answer,
+    /// It asks for a service of the switch that takes more than the packet path has time for: hand it to the service thread,
+    /// which replies, and whose reply counts it.
+    Serve,
     /// It is a fragment that waits inside for the first of its packet; the shard keeps a copy of it.
     Wait,
     /// It is dropped.
@@ -85,12 +88,21 @@ drop_reasons! {
     NeighborSpoofed = "neighbor-spoofed",
     /// A DHCP reply: guests do not serve DHCP to each other.
     DhcpServerSpoofed = "dhcp-server-spoofed",
+    /// A router advertisement or redirect: guests are no routers of their link.
+    RouterAdvertSpoofed = "router-advert-spoofed",
     /// ARP that needs no reply: announcements, replies, requests for the ENI's own address.
     ArpConsumed = "arp-consumed",
     /// Neighbour discovery that needs no reply.
     NeighborConsumed = "neighbor-consumed",
-    /// A DHCP request, and there is no server.
+    /// A DHCP message that calls for no reply: it releases an address, is meant for another server, or asks for an address
+    /// of a family that the ENI has none of.
     DhcpUnserved = "dhcp-unserved",
+    /// A DHCP message that cannot be read, is fragmented, or is longer than Ethernet carries in one piece.
+    DhcpMalformed = "dhcp-malformed",
+    /// It asks for a service, and its ENI or all ENIs together have used up their share for this second.
+    ServiceRate = "service-rate",
+    /// It asks for a service, and as many requests as may wait for the service thread already do.
+    ServiceFull = "service-full",
     /// Broadcast or multicast: a VPC does not deliver it (§3.4).
     Multicast = "multicast",
     /// No ENI and no route of the VPC covers the destination.

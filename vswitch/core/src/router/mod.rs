@@ -8,6 +8,7 @@ mod arp;
 pub(crate) mod icmp;
 mod ndp;
 mod reply;
+mod services;
 pub(crate) mod ttl;
 
 use crate::packet::Packet;
@@ -34,11 +35,14 @@ fn answer_unusual(context: &EniContext<'_>, packet: &mut Packet, route: AddressR
     if headers.network == Network::Arp {
         return Some(arp::arp(context, &mut packet.buffer));
     }
+    if headers.is_router_solicitation() {
+        return Some(services::of_router_solicitation(context));
+    }
     if headers.is_neighbor_discovery() {
         return Some(ndp::neighbor(context, &headers, &mut packet.buffer));
     }
-    if headers.is_udp(68, 67) || headers.is_udp(546, 547) {
-        return drop(DropReason::DhcpUnserved);
+    if headers.is_dhcp_request() {
+        return Some(services::of_dhcp(&headers));
     }
     let to_group_mac = packet.buffer.frame().first().is_some_and(|octet| octet & 1 == 1);
     if to_group_mac || is_group_destination(headers.tuple.addresses) {

@@ -23,8 +23,10 @@ pub(super) fn neighbor(context: &EniContext<'_>, headers: &Headers, buffer: &mut
     let Some(&target) = target.filter(|_| headers.icmp_type == SOLICITATION) else { return consumed };
     let asked = Addresses::V6 { source, destination: u128::from_be_bytes(target) };
     let is_link_local = target[0] == 0xfe && target[1] & 0xc0 == 0x80;
-    let route = context.network.route(asked);
-    if route == AddressRoute::Owner(context.index) || is_link_local || is_group_destination(asked) {
+    // Router advertisements come from this one, and guests take it for their gateway.
+    let is_router = target == context.network.gateway_mac.link_local().octets();
+    let route = if is_router { AddressRoute::Gateway } else { context.network.route(asked) };
+    if route == AddressRoute::Owner(context.index) || is_link_local && !is_router || is_group_destination(asked) {
         return consumed;
     }
     if !is_answered_for(context, route) {

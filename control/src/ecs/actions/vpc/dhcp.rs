@@ -1,4 +1,4 @@
-//! DHCP options sets: stored, returned and attached to VPCs.
+//! DHCP options sets: stored, returned, attached to VPCs, and told to their guests by DHCP.
 
 use crate::command::{Command, LabelModify, RecordCreate, RecordDelete};
 use crate::ecs::dialect::call::{Context, Plan, members};
@@ -6,14 +6,13 @@ use crate::ecs::dialect::paging::page;
 use crate::ecs::dialect::scope::Access;
 use crate::error::{ApiError, ErrorKind};
 use crate::model::Metadata;
+pub(super) use crate::state::dhcp::ATTACHED_SET as NOTED;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use vswitch_core::config::ids::VpcId;
 
 pub(super) const KIND: &str = "dhcp-options-set";
-/// The attribute of a VPC with its options set.
-pub(super) const NOTED: &str = "DhcpOptionsSetId";
 const NOT_FOUND: ErrorKind = ErrorKind { code: "InvalidDhcpOptionsSetId.NotFound", status: 404 };
 const ATTACHED: ErrorKind = ErrorKind { code: "DependencyViolation.VpcAttachment", status: 400 };
 const OTHER_ATTACHED: ErrorKind = ErrorKind { code: "OperationDenied.DhcpOptionsSetAttached", status: 400 };

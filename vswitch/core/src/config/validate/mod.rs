@@ -6,6 +6,7 @@ use crate::config::desired::{
     Desired, DesiredEni, DesiredPort, DesiredPortList, DesiredPrefixList, DesiredRule, DesiredVswitch, MatchConditions,
     Ports, Protocol, Remote, SecurityGroup, Settings, Timeouts, VhostUserPort,
 };
+use crate::config::dhcp::is_domain_name;
 use crate::config::ids::{EniId, GroupId, PortListId, PrefixListId, VpcId, quoted};
 use crate::config::limits::{
     ADDRESSES_PER_ENI_MAX, ENIS_MAX, GROUPS_PER_ENI_MAX, MTU_BYTES_MAX, MTU_BYTES_MIN, RULES_PER_FILTER_MAX,
@@ -58,6 +59,9 @@ impl<'a> Validator<'a> {
         for (id, vpc) in &self.desired.vpcs {
             if vpc.gateway_mac.is_group() {
                 self.refuse("invalid", format!("vpcs/{id}/gateway_mac"), "a router's address has no group bit".into());
+            }
+            if let Some(fault) = vpc.dhcp.fault() {
+                self.refuse("invalid", format!("vpcs/{id}/dhcp"), fault.into());
             }
             for (prefix, eni) in &vpc.routes {
                 let inside = self.desired.enis.get(eni).is_some_and(|eni| self.vpc_of(eni) == Some(id));
@@ -188,6 +192,10 @@ impl<'a> Validator<'a> {
         let mut owners: BTreeMap<(&VpcId, IpNet), &EniId> = BTreeMap::new();
         let mut devices: BTreeMap<(Option<&str>, &str), &EniId> = BTreeMap::new();
         for (id, eni) in &self.desired.enis {
+            if eni.hostname.as_ref().is_some_and(|name| !is_domain_name(name)) {
+                let message = "a host name has labels of letters, digits and -".into();
+                self.refuse("invalid", format!("enis/{id}/hostname"), message);
+            }
             let Some(vswitch) = self.eni(id, eni) else { continue };
             for address in &eni.addresses {
                 if let Some(other) = owners.insert((&vswitch.vpc, address.trunc()), id) {

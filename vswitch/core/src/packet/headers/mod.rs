@@ -314,12 +314,34 @@ impl Headers {
             && self.hop_limit == 255
     }
 
+    /// Whether this is neighbour discovery that asks for routers (RFC 4861 §4.1).
+    pub(crate) fn is_router_solicitation(&self) -> bool {
+        self.icmp_type == 133 && self.is_neighbor_discovery()
+    }
+
+    /// Whether this is what only a router sends to its link, a router advertisement or a redirect (RFC 4861 §4.2, §4.5),
+    /// whole or the beginning of it, and whatever its hop limit.
+    pub(crate) fn is_of_router(&self) -> bool {
+        self.tuple.protocol == protocol::ICMPV6
+            && matches!(self.tuple.addresses, Addresses::V6 { .. })
+            && self.fragment != Fragment::Later
+            && matches!(self.icmp_type, 134 | 137)
+    }
+
     /// Whether this is UDP from one port to another.
     pub fn is_udp(&self, source_port: u16, destination_port: u16) -> bool {
         self.tuple.protocol == protocol::UDP
             && self.fragment != Fragment::Later
             && self.tuple.source_port == source_port
             && self.tuple.destination_port == destination_port
+    }
+
+    /// Whether a DHCP client sent this to a server or relay (RFC 2131 §4.1, RFC 8415 §7.2).
+    pub fn is_dhcp_request(&self) -> bool {
+        match self.tuple.addresses {
+            Addresses::V4 { .. } => self.is_udp(68, 67),
+            Addresses::V6 { .. } => self.is_udp(546, 547),
+        }
     }
 
     /// Whether a DHCP server sent this (RFC 2131 §4.1, RFC 8415 §7.2).
